@@ -1,0 +1,1 @@
+from nnjax.data.shuffle import batch_indices

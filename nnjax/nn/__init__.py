@@ -1,0 +1,58 @@
+"""Layers, the combinators that join them, and models made only of those.
+
+A layer is two pure functions, `init(key, x) -> (params, state)` and
+`apply(params, state, x, *, train, key=None) -> (y, state)`; any plain function of an array is one too.
+One's own layer is those two functions in a `Layer`: no class to inherit, nothing to register.
+"""
+
+from nnjax.nn.branch import branch, concat, residual
+from nnjax.nn.conv import conv
+from nnjax.nn.dense import dense
+from nnjax.nn.dropout import dropout
+from nnjax.nn.embedding import embedding
+from nnjax.nn.function import as_layer, identity
+from nnjax.nn.functions import softmax, step
+from nnjax.nn.models import initializer_for, lenet, mlp, perceptron, residual_mlp
+from nnjax.nn.norm import batch_norm, layer_norm
+from nnjax.nn.pool import avg_pool, global_avg_pool, max_pool
+from nnjax.nn.precision import with_precision
+from nnjax.nn.remat import remat
+from nnjax.nn.repeat import repeat
+from nnjax.nn.scale import scale
+from nnjax.nn.serial import serial
+from nnjax.nn.shape import flatten, reshape
+from nnjax.nn.summary import summary
+from nnjax.types import Layer
+
+__all__ = [
+    "Layer",
+    "as_layer",
+    "avg_pool",
+    "batch_norm",
+    "branch",
+    "concat",
+    "conv",
+    "dense",
+    "dropout",
+    "embedding",
+    "flatten",
+    "global_avg_pool",
+    "identity",
+    "initializer_for",
+    "layer_norm",
+    "lenet",
+    "max_pool",
+    "mlp",
+    "perceptron",
+    "remat",
+    "repeat",
+    "reshape",
+    "residual",
+    "residual_mlp",
+    "scale",
+    "serial",
+    "softmax",
+    "step",
+    "summary",
+    "with_precision",
+]

@@ -1,0 +1,123 @@
+"""Convolution over any number of spatial axes."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+from jax import Array, lax
+from jax.nn.initializers import Initializer, he_normal, zeros
+
+from nnjax import checks
+from nnjax.nn.shape import param_dtype, per_feature
+from nnjax.types import Key, Layer, Params, State
+
+Padding = str | Sequence[tuple[int, int]]
+
+
+def conv(
+    features: int,
+    window: int | Sequence[int],
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "SAME",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    bias: bool = True,
+    w_init: Initializer = he_normal(),
+    b_init: Initializer = zeros,
+) -> Layer:
+    """Convolution, channels last: the same dense layer at every place of a grid, on the window around it.
+
+        y[p] = Σ_d x[strides·p + dilation·d] w[d] + b        (a cross-correlation, as everywhere in deep learning)
+
+    Args:
+      features: output channels.
+      window: size of the window along each spatial axis; one number for all axes.
+      strides: step between windows, one number or one for each axis.
+      padding: "SAME", "VALID", or (before, after) for each spatial axis.
+      dilation: distance between the window's taps.
+      groups: channels are split into so many groups that do not see each other; must divide inputs and features.
+      bias: whether there is a b.
+      w_init: initialiser of `w`; He's suits ReLU (see `dense`).
+      b_init: initialiser of `b`.
+
+    Shapes: x (batch, *spatial, inputs) -> y (batch, *spatial', features).
+    Parameters `{"w": (*window, inputs / groups, features), "b": (features,)}`.
+
+    Raises:
+      ValueError: for sizes < 1, an unknown padding, groups that do not divide the channels, or an input of another
+        rank or width than the parameters.
+
+    >>> layer = nn.conv(6, (5, 5))
+    >>> params, state = layer.init(jax.random.key(0), jnp.ones((2, 28, 28, 1)))
+    >>> layer.apply(params, state, jnp.ones((2, 28, 28, 1)), train=False)[0].shape
+    (2, 28, 28, 6)
+    """
+    name = f"conv({features}, {window})"
+    features = checks.positive_int("conv", "features", features)
+    groups = checks.positive_int(name, "groups", groups)
+    if features % groups:
+        raise ValueError(f"{name}: groups must divide features, got {groups} groups for {features} features")
+    per_axis(name, "window", window)
+    per_axis(name, "strides", strides)
+    per_axis(name, "dilation", dilation)
+    check_padding(name, padding)
+
+    def init(key: Key, x: Array, /) -> tuple[Params, State]:
+        key = checks.key(name, key, x)
+        size = spatial(name, x, window, "window")
+        if x.shape[-1] % groups:
+            raise ValueError(f"{name}: groups must divide the input's channels, got {groups} for {x.shape[-1]}")
+        shape = (*size, x.shape[-1] // groups, features)
+        params = {"w": w_init(jax.random.fold_in(key, 0), shape, param_dtype(x))}
+        if bias:
+            params["b"] = b_init(jax.random.fold_in(key, 1), (features,), param_dtype(x))
+        return params, ()
+
+    def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
+        rank = params["w"].ndim - 2
+        checks.batched(name, x, "(batch, *spatial, channels)", rank + 2)
+        checks.features(name, x, params["w"].shape[-2] * groups)
+        axes = tuple(range(1, rank + 1))
+        y = lax.conv_general_dilated(
+            x,
+            params["w"],
+            window_strides=spatial(name, x, strides, "strides"),
+            padding=padding,
+            rhs_dilation=spatial(name, x, dilation, "dilation"),
+            dimension_numbers=lax.ConvDimensionNumbers(
+                lhs_spec=(0, rank + 1, *axes), rhs_spec=(rank + 1, rank, *range(rank)), out_spec=(0, rank + 1, *axes)
+            ),
+            feature_group_count=groups,
+        )
+        if not math.prod(y.shape):
+            raise ValueError(f"{name}: the window does not fit into the input {tuple(x.shape)}")
+        return (y + per_feature(params["b"], y) if bias else y), state
+
+    return Layer(name, init, apply)
+
+
+def per_axis(where: str, name: str, value: int | Sequence[int]) -> None:
+    """`value` is one positive integer, or several."""
+    for item in [value] if isinstance(value, int) else value:
+        checks.positive_int(where, name, item)
+
+
+def check_padding(where: str, padding: Padding) -> None:
+    """`padding` is "SAME", "VALID", or pairs of numbers ≥ 0."""
+    if isinstance(padding, str):
+        checks.one_of(where, "padding", padding, ("SAME", "VALID"))
+    elif any(len(pair) != 2 or min(pair) < 0 for pair in padding):
+        raise ValueError(f"{where}: padding must be (before, after) for each spatial axis, got {padding}")
+
+
+def spatial(where: str, x: Array, value: int | Sequence[int], name: str) -> tuple[int, ...]:
+    """`value` for each spatial axis of `x` (batch, *spatial, channels)."""
+    rank = 1 if isinstance(value, int) else len(value)
+    checks.batched(where, x, "(batch, *spatial, channels)", rank + 2)
+    axes = x.ndim - 2
+    if isinstance(value, int):
+        return (value,) * axes
+    if len(value) != axes:
+        raise ValueError(f"{where}: {name} {tuple(value)} is for {rank} spatial axes, x {tuple(x.shape)} has {axes}")
+    return tuple(value)

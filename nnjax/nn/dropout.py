@@ -1,0 +1,49 @@
+"""Dropout."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from nnjax import checks
+from nnjax.types import Key, Layer, Params, State
+
+
+def dropout(rate: float | Array) -> Layer:
+    """Dropout: in training each value is zeroed with probability `rate` and the others grow to keep the mean.
+
+        train:  y = mask · x / (1 - rate),  mask ~ Bernoulli(1 - rate)
+        else:   y = x
+
+    Args:
+      rate: probability in [0, 1) of dropping a value; may be a traced array, so that `jax.vmap` can sweep it.
+
+    Shapes: x (batch, ...) -> y, the same.
+
+    Raises:
+      ValueError: for a rate outside [0, 1), or for `train=True` without a key.
+
+    >>> layer = nn.dropout(0.5)
+    >>> y, _ = layer.apply((), (), jnp.ones((1, 1000)), train=True, key=jax.random.key(0))
+    >>> sorted({float(v) for v in y[0]})
+    [0.0, 2.0]
+
+    Source: Srivastava et al. 2014, in the inverted form, which leaves prediction as it is.
+    """
+    rate = checks.in_range("dropout", "rate", rate, "[0, 1)")
+    name = "dropout" if isinstance(rate, jax.Array) else f"dropout({rate:g})"
+
+    def init(key: Key, x: Array, /) -> tuple[Params, State]:
+        return (), ()
+
+    def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
+        if not train or (isinstance(rate, float) and rate == 0):
+            return x, state
+        if key is None:
+            raise ValueError(
+                f"{name}: train=True draws a mask and needs a key: apply(params, state, x, train=True, key=key)"
+            )
+        keep = 1 - jnp.asarray(rate, x.dtype)
+        mask = jax.random.bernoulli(checks.key(name, key), keep.astype(jnp.float32), x.shape)
+        return jnp.where(mask, x / keep, jnp.zeros_like(x)), state
+
+    return Layer(name, init, apply)

@@ -1,0 +1,52 @@
+"""A table of vectors, looked up by integer."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.nn.initializers import Initializer, normal
+
+from nnjax import checks
+from nnjax.types import Key, Layer, Params, State
+
+
+def embedding(size: int, features: int, *, w_init: Initializer = normal(1.0)) -> Layer:
+    """One trained vector for each of `size` integers.
+
+        y = w[x]
+
+    Args:
+      size: how many integers there are, 0 … size - 1.
+      features: width of the vectors.
+      w_init: initialiser of `w`; the default gives components of variance 1.
+
+    Shapes: x (batch, ...) of integers -> y (batch, ..., features). Parameters `{"w": (size, features)}`.
+    An integer outside the table gives NaN, so that a mistake inside a jitted program shows.
+
+    Raises:
+      ValueError: for sizes < 1.
+      TypeError: for an input that is not of integers.
+
+    >>> layer = nn.embedding(100, 16)
+    >>> params, state = layer.init(jax.random.key(0), jnp.zeros((32, 7), jnp.int32))
+    >>> layer.apply(params, state, jnp.zeros((32, 7), jnp.int32), train=False)[0].shape
+    (32, 7, 16)
+    """
+    size = checks.positive_int("embedding", "size", size)
+    features = checks.positive_int("embedding", "features", features)
+    name = f"embedding({size}, {features})"
+
+    def check(x: Array) -> None:
+        if not jnp.issubdtype(x.dtype, jnp.integer):
+            raise TypeError(f"{name}: x must be of integers, got {x.dtype}; cast it, as in x.astype(jnp.int32)")
+
+    def init(key: Key, x: Array, /) -> tuple[Params, State]:
+        key = checks.key(name, key, x)
+        check(x)
+        return {"w": w_init(jax.random.fold_in(key, 0), (size, features), jnp.result_type(float))}, ()
+
+    def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
+        check(x)
+        rows = params["w"].at[x].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+        return rows, state
+
+    return Layer(name, init, apply)

@@ -1,0 +1,198 @@
+"""Networks made only of the layers and combinators beside this file."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.nn.initializers import Initializer, glorot_normal, he_normal, lecun_normal, zeros
+
+from nnjax import checks
+from nnjax.nn.conv import conv
+from nnjax.nn.dense import dense
+from nnjax.nn.dropout import dropout as dropout_layer
+from nnjax.nn.norm import batch_norm, layer_norm
+from nnjax.nn.pool import max_pool
+from nnjax.nn.repeat import repeat
+from nnjax.nn.branch import residual
+from nnjax.nn.serial import serial
+from nnjax.nn.shape import flatten, reshape
+from nnjax.types import Layer, LayerLike
+
+Activation = Callable[[Array], Array]
+Norm = Literal["batch", "layer"] | None
+
+
+def initializer_for(activation: Activation | None) -> Initializer:
+    """The initialiser of weights that keeps the size of activations, by what comes after them.
+
+    tanh, sigmoid, softmax: Glorot's, variance 2 / (inputs + outputs). None (a last layer) and selu: LeCun's, 1 / inputs.
+    Everything else, ReLU and its kin: He's, 2 / inputs.
+
+    Args:
+      activation: the function after the layer.
+
+    >>> float(nn.initializer_for(jax.nn.relu)(jax.random.key(0), (1000, 500)).var() * 1000)  # doctest: +ELLIPSIS
+    2.0...
+
+    Source: LeCun et al. 1998; Glorot and Bengio 2010; He et al. 2015, arXiv:1502.01852.
+    """
+    if activation is None or activation is jax.nn.selu:
+        return lecun_normal()
+    if activation in (jnp.tanh, jax.nn.tanh, jax.nn.sigmoid, jax.nn.soft_sign, jax.nn.softmax):
+        return glorot_normal()
+    return he_normal()
+
+
+def perceptron(activation: Activation = jax.nn.relu) -> Layer:
+    """One perceptron.
+
+        y = activation(b + w·x)
+
+    Args:
+      activation: ReLU, or `nn.step` for Rosenblatt's.
+
+    Shapes: x (batch, inputs) -> y (batch,).
+
+    >>> params, state = nn.perceptron().init(jax.random.key(0), jnp.ones((1, 2)))
+    >>> nn.perceptron().apply(params, state, jnp.ones((32, 2)), train=False)[0].shape
+    (32,)
+    """
+    return serial(dense(1, w_init=initializer_for(activation)), activation, reshape(()))._replace(name="perceptron")
+
+
+def mlp(
+    hidden: Sequence[int],
+    outputs: int,
+    *,
+    activation: Activation = jax.nn.relu,
+    norm: Norm = None,
+    dropout: float | Array = 0.0,
+) -> Layer:
+    """A multi-layer perceptron.
+
+        h ← dropout(activation(norm(h w + b))) for each hidden layer;   y = h w + b
+
+    Args:
+      hidden: widths of the hidden layers; none for a linear model.
+      outputs: width of the output, which has no activation.
+      activation: after each hidden layer; it also chooses the initialisers (`initializer_for`).
+      norm: "batch", "layer", or None, before the activation; with "batch" the dense layers need no bias and have none.
+      dropout: rate, after each activation.
+
+    Shapes: x (batch, ...) is flattened -> y (batch, outputs).
+
+    Raises:
+      ValueError: for widths < 1, an unknown norm, or a dropout rate outside [0, 1).
+
+    >>> net = nn.mlp([128, 128], 10, norm="batch", dropout=0.1)
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 8, 8)))
+    >>> net.apply(params, state, jnp.ones((32, 8, 8)), train=False)[0].shape
+    (32, 10)
+    """
+    w_init = initializer_for(activation)
+    layers: list[LayerLike] = [flatten()]
+    for width in hidden:
+        layers += [
+            dense(width, bias=norm != "batch", w_init=w_init),
+            *_norm("mlp", norm),
+            activation,
+            *_dropout(dropout),
+        ]
+    return serial(*layers, dense(outputs, w_init=initializer_for(None)))._replace(name="mlp")
+
+
+def residual_mlp(
+    width: int,
+    depth: int,
+    outputs: int,
+    *,
+    activation: Activation = jax.nn.relu,
+    norm: Norm = "layer",
+    dropout: float | Array = 0.0,
+) -> Layer:
+    """A multi-layer perceptron of residual blocks, as deep as one likes.
+
+        h ← h + w₂ dropout(activation(w₁ norm(h) + b₁)) + b₂ for each block;   y = norm(h) w + b
+
+    The last layer of each block starts at zero, so that the network starts as a shallow one whatever its depth. The blocks
+    are a `repeat`: the program does not grow with depth.
+
+    Args:
+      width: of the hidden layers.
+      depth: number of blocks.
+      outputs: width of the output, which has no activation.
+      activation: inside the blocks; it also chooses the initialisers (`initializer_for`).
+      norm: "batch", "layer", or None.
+      dropout: rate, after each activation.
+
+    Shapes: x (batch, ...) is flattened -> y (batch, outputs).
+
+    Raises:
+      ValueError: for widths or depths < 1, an unknown norm, or a dropout rate outside [0, 1).
+
+    >>> net = nn.residual_mlp(64, 1000, 10)
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 64)))
+    >>> net.apply(params, state, jnp.ones((32, 64)), train=False)[0].shape
+    (32, 10)
+
+    Source: He et al. 2016 (identity mappings), arXiv:1603.05027; Zhang et al. 2019 (zero start), arXiv:1901.09321.
+    """
+    block = residual(
+        *_norm("residual_mlp", norm),
+        dense(width, w_init=initializer_for(activation)),
+        activation,
+        *_dropout(dropout),
+        dense(width, w_init=zeros),
+    )
+    return serial(
+        flatten(),
+        dense(width, w_init=initializer_for(None)),
+        repeat(depth, block),
+        *_norm("residual_mlp", norm),
+        dense(outputs, w_init=initializer_for(None)),
+    )._replace(name="residual_mlp")
+
+
+def lenet(outputs: int, *, activation: Activation = jax.nn.relu) -> Layer:
+    """A small convolutional network after LeNet-5: two convolutions with pooling, three dense layers.
+
+    Args:
+      outputs: width of the output, which has no activation.
+      activation: after each hidden layer (LeNet's own was a scaled tanh).
+
+    Shapes: x (batch, height, width, channels), 28 × 28 in the original -> y (batch, outputs).
+
+    >>> params, state = nn.lenet(10).init(jax.random.key(0), jnp.ones((1, 28, 28, 1)))
+    >>> nn.lenet(10).apply(params, state, jnp.ones((2, 28, 28, 1)), train=False)[0].shape
+    (2, 10)
+
+    Source: LeCun et al. 1998, with max-pooling and a linear last layer.
+    """
+    w_init = initializer_for(activation)
+    return serial(
+        conv(6, (5, 5), w_init=w_init),
+        activation,
+        max_pool((2, 2)),
+        conv(16, (5, 5), padding="VALID", w_init=w_init),
+        activation,
+        max_pool((2, 2)),
+        flatten(),
+        dense(120, w_init=w_init),
+        activation,
+        dense(84, w_init=w_init),
+        activation,
+        dense(outputs, w_init=initializer_for(None)),
+    )._replace(name="lenet")
+
+
+def _norm(where: str, norm: Norm) -> list[Layer]:
+    if norm is None:
+        return []
+    checks.one_of(where, "norm", norm, ("batch", "layer"))
+    return [batch_norm() if norm == "batch" else layer_norm()]
+
+
+def _dropout(rate: float | Array) -> list[Layer]:
+    return [] if isinstance(rate, (int, float)) and rate == 0 else [dropout_layer(rate)]

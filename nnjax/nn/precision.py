@@ -1,0 +1,62 @@
+"""Mixed precision."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from nnjax.nn.function import as_layer
+from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
+
+
+def with_precision(
+    layer: LayerLike,
+    param: DTypeLike = jnp.float32,
+    compute: DTypeLike = jnp.bfloat16,
+    output: DTypeLike = jnp.float32,
+) -> Layer:
+    """A layer whose parameters are kept, and whose arithmetic is done, in dtypes of their own.
+
+        y = output(f(compute(params), state, compute(x)))
+
+    Gradients come out in the dtype of the parameters, so the optimizer works in that precision. The state is not cast:
+    BatchNorm keeps and computes its statistics in float32.
+
+    Args:
+      layer: any layer or network.
+      param: dtype of the parameters.
+      compute: dtype of the layer's inputs and of the parameters in use.
+      output: dtype of the result.
+
+    Shapes and errors: those of the layer.
+
+    Raises:
+      TypeError: for a dtype that is not floating.
+
+    >>> net = nn.with_precision(nn.dense(10))
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 64)))
+    >>> params["w"].dtype, net.apply(params, state, jnp.ones((32, 64)), train=False)[0].dtype
+    (dtype('float32'), dtype('float32'))
+
+    Source: Micikevicius et al. 2018, arXiv:1710.03740; bfloat16 needs no loss scaling.
+    """
+    for name, dtype in (("param", param), ("compute", compute), ("output", output)):
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(f"with_precision: {name} must be a floating dtype, got {jnp.dtype(dtype).name}")
+    inner = as_layer(layer)
+
+    def init(key: Key, x: PyTree, /) -> tuple[Params, State]:
+        params, state = inner.init(key, jax.eval_shape(lambda x: _cast(x, param), x))
+        return _cast(params, param), state
+
+    def apply(
+        params: Params, state: State, x: PyTree, /, *, train: bool, key: Key | None = None
+    ) -> tuple[PyTree, State]:
+        y, state = inner.apply(_cast(params, compute), state, _cast(x, compute), train=train, key=key)
+        return _cast(y, output), state
+
+    return Layer(f"with_precision({inner.name}, {jnp.dtype(compute).name})", init, apply)
+
+
+def _cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
+    """Floating leaves in another dtype; integers and keys as they are."""
+    return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)

@@ -1,0 +1,33 @@
+"""Recompute instead of keeping."""
+
+import jax
+
+from nnjax.nn.function import as_layer
+from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
+
+
+def remat(layer: LayerLike) -> Layer:
+    """The same layer with less memory: its inner values are computed again in the backward pass instead of being kept.
+
+    Args:
+      layer: any layer; `repeat(n, remat(block))` keeps one activation for each block.
+
+    Shapes, parameters and errors: those of the layer.
+
+    >>> net = nn.repeat(100, nn.remat(nn.residual(nn.dense(8), jnp.tanh)))
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 8)))
+
+    Source: Chen et al. 2016, arXiv:1604.06174; `jax.checkpoint`.
+    """
+    inner = as_layer(layer)
+
+    def apply(
+        params: Params, state: State, x: PyTree, /, *, train: bool, key: Key | None = None
+    ) -> tuple[PyTree, State]:
+        def body(params: Params, state: State, x: PyTree, key: Key | None) -> tuple[PyTree, State]:
+            return inner.apply(params, state, x, train=train, key=key)
+
+        y, state = jax.checkpoint(body)(params, state, x, key)
+        return y, state
+
+    return Layer(f"remat({inner.name})", inner.init, apply)

@@ -1,0 +1,74 @@
+"""Copies of one block as a scan over stacked parameters."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from nnjax import checks
+from nnjax.nn.function import as_layer
+from nnjax.nn.part import out_shape
+from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
+
+
+def repeat(n: int, block: LayerLike) -> Layer:
+    """`n` blocks of the same form one after another, each with parameters of its own.
+
+        y = f(p_n, … f(p_2, f(p_1, x)))
+
+    The program holds the block once and scans over the stacked parameters, so that neither its size nor its compile
+    time grows with n.
+
+    Args:
+      n: number of blocks.
+      block: a layer whose output has the shape and dtype of its input.
+
+    Shapes: x (batch, ...) -> y, the same. Parameters and state are those of the block with a leading axis of n.
+
+    Raises:
+      ValueError: for n < 1, or where the block changes shape or dtype.
+
+    >>> net = nn.repeat(100, nn.residual(nn.layer_norm(), nn.dense(8), jax.nn.relu, nn.scale(0.0)))
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 8)))
+    >>> net.apply(params, state, jnp.ones((32, 8)), train=False)[0].shape
+    (32, 8)
+    """
+    n = checks.positive_int("repeat", "n", n)
+    block = as_layer(block)
+    name = f"repeat({n}, {block.name})"
+
+    def init(key: Key, x: PyTree, /) -> tuple[Params, State]:
+        key = checks.key(name, key, x)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(n))
+        with checks.located(f"in {name}, input {checks.shapes(x)}"):
+            params, state = jax.vmap(lambda k: block.init(k, x))(keys)
+            p, s = jax.tree.map(lambda leaf: leaf[0], (params, state))
+            _same(name, x, out_shape(block, p, s, x))
+        return params, state
+
+    def apply(
+        params: Params, state: State, x: PyTree, /, *, train: bool, key: Key | None = None
+    ) -> tuple[PyTree, State]:
+        for path, leaf in jax.tree_util.tree_leaves_with_path((params, state)):
+            if leaf.shape[:1] != (n,):
+                raise ValueError(f"{name}: leaf {checks.path_name(path)} must have {n} rows, got shape {leaf.shape}")
+
+        def body(x: PyTree, one: tuple[PyTree, PyTree, jax.Array]) -> tuple[PyTree, State]:
+            p, s, i = one
+            y, s = block.apply(p, s, x, train=train, key=None if key is None else jax.random.fold_in(key, i))
+            _same(name, x, y)
+            return y, s
+
+        with checks.located(f"in {name}, input {checks.shapes(x)}"):
+            return lax.scan(body, x, (params, state, jnp.arange(n)))
+
+    return Layer(name, init, apply)
+
+
+def _same(name: str, x: PyTree, y: PyTree) -> None:
+    """The block's output can be the next block's input."""
+    before, after = ([(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(tree)] for tree in (x, y))
+    if before != after:
+        raise ValueError(
+            f"{name}: the block must return the shape and dtype it is given, got {after} from {before}; "
+            "put a layer that changes them before the repeat"
+        )

@@ -1,0 +1,23 @@
+"""Strict modes for the whole suite: no silent promotion of dtypes or ranks, shape annotations checked."""
+
+import typing
+
+import jax  # imported before TYPE_CHECKING is set, as are all that nnjax imports
+import optax  # noqa: F401
+import pytest
+from jaxtyping import install_import_hook
+from shape_checker import check_shapes  # noqa: F401  (imported here, so that beartype sees TYPE_CHECKING unset)
+
+# nnjax imports jaxtyping for type checkers only, so that its users need not; here the annotations are to be real.
+typing.TYPE_CHECKING = True
+with install_import_hook("nnjax", "shape_checker.check_shapes"):
+    import nnjax  # noqa: F401
+typing.TYPE_CHECKING = False
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion():
+    with jax.numpy_dtype_promotion("strict"):
+        yield
