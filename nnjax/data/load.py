@@ -1,0 +1,105 @@
+"""Data sets by name or from a file."""
+
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax import checks
+from nnjax.data.idx import read_fashion_mnist
+from nnjax.data.split import split_rows
+from nnjax.data.table import Column, Table, Task, choose_task, fit_table, read_table
+from nnjax.types import Data
+
+NAMES = ("digits", "fashion-mnist")
+CLOTHES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+
+
+class Dataset(NamedTuple):
+    """A training and a test part, and what the numbers mean."""
+
+    train: Data  # x (rows, features) float32; y (rows,) int32, or (rows, 1) float32 for regression
+    test: Data
+    table: Table  # task, names of classes and columns, standardisation
+    why: str = ""  # why the task is what it is
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    target: str | None = None,
+    task: Task | None = None,
+    test_share: float = 0.2,
+    seed: int = 0,
+) -> Dataset:
+    """A data set by name, or from a CSV or NPZ file.
+
+    Args:
+      name: "digits" (1 797 images of 8 × 8, in the package), "fashion-mnist" (70 000 of 28 × 28, IDX files), or the path
+        of a CSV file with a header or an NPZ file with arrays `x` and `y`.
+      data_dir: where the IDX files of Fashion-MNIST are; see `$NNJAX_DATA_DIR` and Debian's `dataset-fashion-mnist`.
+      target: column of a CSV file to be predicted; "y" for an NPZ file.
+      task: "classification" or "regression"; None to choose by the target's values.
+      test_share: share of a file's rows held out, stratified by class. The named sets have a fixed test part.
+      seed: of that split.
+
+    Returns:
+      `Dataset(train, test, table, why)`; images are flat, with pixels in [0, 1]; a table's features are standardised by
+      the training part alone.
+
+    Raises:
+      FileNotFoundError: with what was looked for and how to get it.
+      ValueError: for unknown names and columns, missing values, and what cannot be encoded.
+
+    >>> digits = data.load("digits")
+    >>> digits.train.x.shape, digits.test.x.shape
+    ((1438, 64), (359, 64))
+    """
+    if name == "digits":
+        with resources.files("nnjax.data").joinpath("digits.npz").open("rb") as opened, np.load(opened) as file:
+            x, y, test = file["x"], file["y"], file["test"]
+        return _images((x[~test], y[~test]), (x[test], y[test]), 16, [str(i) for i in range(10)])
+    if name == "fashion-mnist":
+        train_x, train_y, test_x, test_y = read_fashion_mnist(data_dir)
+        return _images((train_x, train_y), (test_x, test_y), 255, list(CLOTHES))
+    path = Path(name)
+    if path.suffix.lower() not in (".csv", ".npz"):
+        checks.one_of("load", "data set", name, NAMES)
+    frame = read_table(path)
+    if path.suffix.lower() == ".npz":
+        target = target or "y"
+    if target is None:
+        raise ValueError(f"{path}: which column is to be predicted? --target one of {', '.join(map(str, frame.columns))}")
+    if target not in frame:
+        checks.one_of(str(path), "target column", target, [str(column) for column in frame.columns])
+    if len(frame) < 5:
+        raise ValueError(f"{path}: {len(frame)} rows, too few to learn from and to test on")
+    if task is not None:
+        checks.one_of("load", "task", task, ("classification", "regression"))
+    chosen, why = choose_task(frame[target], task)
+    classify = chosen == "classification"
+    labels = frame[target].astype(str).to_numpy() if classify else frame[target].to_numpy()
+    rows = split_rows(labels, test_share, seed=seed, stratify=classify)
+    table = fit_table(frame.iloc[rows[0]], target, chosen)
+    train, test = (
+        Data(jnp.asarray(table.features(part)), jnp.asarray(table.targets(part)))
+        for part in (frame.iloc[row].reset_index(drop=True) for row in rows)
+    )
+    return Dataset(train, test, table, why)
+
+
+def _images(
+    train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], top: int, classes: list[str]
+) -> Dataset:
+    """Flat images with pixels in [0, 1]."""
+    features = int(np.prod(train[0].shape[1:]))
+    columns = [Column(f"x{i}", None) for i in range(features)]
+    table = Table("classification", "y", classes, columns, [0.0] * features, [float(top)] * features)
+    parts = [
+        Data(jnp.asarray(x.reshape(len(x), -1).astype(np.float32) / np.float32(top)), jnp.asarray(y.astype(np.int32)))
+        for x, y in (train, test)
+    ]
+    return Dataset(parts[0], parts[1], table, f"{len(classes)} classes")

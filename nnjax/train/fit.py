@@ -1,0 +1,203 @@
+"""The host's loop over the chunks of a run: progress, validation, history. It never changes a result."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax import checks
+from nnjax.data import check_labels_in_range, validate
+from nnjax.nn import as_layer
+from nnjax.train.chunk import CAPACITY, chunk
+from nnjax.train.progress import Progress, no_progress, rich_progress
+from nnjax.train.run import Log, Run, length
+from nnjax.types import Data, Key, TrainState
+
+CHUNK_SECONDS = 0.25  # how long the host waits between looks at the device: the bar's and Ctrl-C's delay
+
+Record = dict[str, float]
+Callback = Callable[[TrainState, Record], bool | None]
+
+
+class Seconds(NamedTuple):
+    """Where the wall time of a `fit` went."""
+
+    compile: float  # tracing and compiling the chunk and the evaluation; nothing in a second fit of the same run
+    train: float  # inside the training program
+    validate: float  # inside the evaluation program
+    total: float
+
+
+class Result(NamedTuple):
+    """What `fit` returns."""
+
+    ts: TrainState  # the state after the last step
+    history: list[Record]  # a record per epoch: epoch, step, loss (mean over its steps), validation_…
+    losses: np.ndarray  # (steps,), the loss of each batch before its step
+    seconds: Seconds
+
+
+def fit(
+    run: Run,
+    data: Data | tuple[Any, ...],
+    *,
+    epochs: float,
+    key: Key | None = None,
+    validation: Data | tuple[Any, ...] | None = None,
+    validate_every: int = 1,
+    chunk_steps: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
+) -> Result:
+    """A whole run, driven from the host in chunks.
+
+    The state after any number of steps depends on run, key and data alone: chunks, validation, progress and callbacks
+    change no bit of it.
+
+    Args:
+      run: the run.
+      data: `Data`, or `(x, y)`, or `(x, y, weights)`; looked through for mistakes once, before anything is compiled.
+      epochs: how often each example is seen; epoch e ends after ⌈e · n / batch_size⌉ steps. May be a fraction.
+      key: of the run; `jax.random.key(0)` if None.
+      validation: data that `run.evaluate` is applied to.
+      validate_every: epochs between validations; the last epoch is always validated.
+      chunk_steps: most steps between two looks of the host; None for as many as take a quarter of a second.
+      callbacks: called after each chunk with the state and a record (`step`, `epoch`, `loss` of the chunk, and the last
+        validation); one that returns True ends the run. The next chunk reuses the state's memory: copy what you keep.
+      progress: a progress bar, if rich is installed (it comes with `nnjax[cli]`) and the output is a terminal.
+
+    Returns:
+      `Result(ts, history, losses, seconds)`.
+
+    Raises:
+      ValueError, TypeError: for hyper-parameters out of range and for mistakes in the data, see `data.validate`.
+
+    Warns:
+      UserWarning: for a batch larger than the data, and what `data.validate` warns of.
+      RuntimeWarning: where the loss is no longer finite, with the step.
+
+    >>> digits = data.load("digits")
+    >>> run = train.Run(nn.mlp([32], 10), losses.cross_entropy, optim.adam(1e-2), 32, metrics=(metrics.accuracy,))
+    >>> result = train.fit(run, digits.train, validation=digits.test, epochs=10)
+    >>> result.history[-1]["validation_accuracy"] > 0.9
+    True
+    """
+    began = time.perf_counter()
+    if not isinstance(run, Run):
+        raise TypeError(f"fit: run must be a train.Run, got {type(run).__name__}")
+    epochs = checks.in_range("fit", "epochs", epochs, "[0, inf)")
+    validate_every = checks.positive_int("fit", "validate_every", validate_every)
+    capacity = CAPACITY if chunk_steps is None else min(checks.positive_int("fit", "chunk_steps", chunk_steps), CAPACITY)
+    key = checks.key("fit", jax.random.key(0) if key is None else key)
+    data = validate(data)
+    held_out = None if validation is None else validate(validation, "validation")
+    n = length(data)
+    batch = run.batch_size or n
+    if batch > n:
+        warnings.warn(f"fit: batch_size {batch} is larger than the {n} examples; batches run over epochs", stacklevel=2)
+    ends = epoch_ends(epochs, n, batch)
+    total = ends[-1] if ends else 0
+    # A copy, for the chunks give the memory of their argument away, and two leaves of a state may be the same array
+    ts = jax.tree.map(jnp.copy, run.init(key, data))
+    outputs = _output_shape(run, ts, data)
+    check_labels_in_range(data.y, outputs)
+    if held_out is not None:
+        check_labels_in_range(held_out.y, (length(held_out), *outputs[1:]), "validation")
+
+    started = time.perf_counter()
+    ts, _ = chunk(run, ts, data, np.int32(0))  # no steps: it compiles
+    if held_out is not None:
+        _evaluate(run, ts, held_out)
+    jax.block_until_ready(ts)
+    compiled = time.perf_counter() - started
+
+    losses = np.zeros(total, np.float32)
+    history: list[Record] = []
+    validated: Record = {}
+    training = validating = 0.0
+    step, pace = 0, math.inf if chunk_steps else 1 / CHUNK_SECONDS  # steps per second; a first chunk of one step
+    stops = [end for e, end in enumerate(ends, 1) if held_out is not None and (e % validate_every == 0)] + [total]
+    with _bar(progress, total) as show:
+        for stop in sorted(set(stops)):
+            while step < stop:
+                size = min(stop - step, capacity, max(1, int(min(pace * CHUNK_SECONDS, CAPACITY))))
+                clock = time.perf_counter()
+                ts, log = chunk(run, ts, data, np.int32(size))
+                losses[step : step + size] = np.asarray(log["loss"])[:size]
+                elapsed = time.perf_counter() - clock
+                training += elapsed
+                pace = math.inf if chunk_steps else size / elapsed
+                _warn_not_finite(losses, step, step + size)
+                step += size
+                if step == stop and held_out is not None:
+                    clock = time.perf_counter()
+                    log = _evaluate(run, ts, held_out)
+                    validated = {f"validation_{name}": float(value) for name, value in log.items()}
+                    validating += time.perf_counter() - clock
+                record = {"step": step, "epoch": step * batch / n, "loss": float(losses[step - size : step].mean())}
+                show(record | validated, step)
+                if any([callback(ts, record | validated) for callback in callbacks]):
+                    total = step
+            history += _records(losses, ends, len(history), step, validated)
+            if step >= total:
+                break
+    seconds = Seconds(compiled, training, validating, time.perf_counter() - began)
+    return Result(ts, history, losses[:step], seconds)
+
+
+def epoch_ends(epochs: float, n: int, batch_size: int) -> list[int]:
+    """The step after which each epoch ends, ⌈e n / batch_size⌉; a last part of an epoch counts as one.
+
+    >>> train.epoch_ends(2, n=10, batch_size=4)
+    [3, 5]
+    """
+    whole = int(epochs)
+    marks = [*range(1, whole + 1), *([epochs] if epochs > whole else [])]
+    return [math.ceil(e * n / batch_size) for e in marks]
+
+
+@partial(jax.jit, static_argnums=0)
+def _evaluate(run: Run, ts: TrainState, data: Data) -> Log:
+    return run.evaluate(ts, data)
+
+
+def _output_shape(run: Run, ts: TrainState, data: Data) -> tuple[int, ...]:
+    """Shape of the network's prediction for all the data, () where it is not one array."""
+    net = as_layer(run.net)
+    y = jax.eval_shape(lambda ts, x: net.apply(ts.params, ts.state, x, train=False)[0], ts, data.x)
+    return tuple(getattr(y, "shape", ())) or (0,)
+
+
+def _records(losses: np.ndarray, ends: list[int], done: int, step: int, validated: Record) -> Iterator[Record]:
+    """A record for each epoch that has ended since; validation stands in the last, where it was made."""
+    ended = [e for e in range(done, len(ends)) if ends[e] <= step]
+    for e in ended:
+        start = ends[e - 1] if e else 0
+        part = losses[start : ends[e]]
+        record = {"epoch": e + 1, "step": ends[e], "loss": float(part.mean()) if len(part) else math.nan}
+        yield record | (validated if e == ended[-1] else {})
+
+
+def _bar(progress: bool, total: int) -> Progress:
+    """The progress bar, or nothing in its place."""
+    return rich_progress(total) if progress else no_progress()
+
+
+def _warn_not_finite(losses: np.ndarray, start: int, stop: int) -> None:
+    bad = ~np.isfinite(losses[start:stop])
+    if bad.any() and np.isfinite(losses[:start]).all():
+        first = start + int(bad.argmax())
+        warnings.warn(
+            f"fit: the loss of step {first} is {losses[first]}; a smaller learning rate or "
+            "optax.clip_by_global_norm may help",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+

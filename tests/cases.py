@@ -1,0 +1,268 @@
+"""The tables that the tests run over. A new layer, loss or optimizer adds one row here, and every property tests it."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import scipy.special
+
+from nnjax import losses, nn, optim
+
+# Layers --------------------------------------------------------------------------------------------------------------
+
+
+class LayerCase(NamedTuple):
+    name: str
+    layer: nn.Layer
+    shape: tuple[int, ...]  # of an input, batch axis included
+    integers: bool = False  # the input is of integers below 5, not of floats
+    random: bool = False  # draws in training
+    follows_dtype: bool = True  # computes in the dtype of its input
+
+
+def _shift_init(key, x, /):
+    return {"shift": jax.random.normal(jax.random.fold_in(key, 0), x.shape[-1:], x.dtype)}, ()
+
+
+def _shift_apply(params, state, x, /, *, train, key=None):
+    return x + params["shift"][None], state
+
+
+own = nn.Layer("own", _shift_init, _shift_apply)  # what a user writes
+block = nn.residual(nn.layer_norm(), nn.dense(3), jnp.tanh, nn.dense(3))
+random_block = nn.residual(nn.dense(3), jnp.tanh, nn.dropout(0.5))
+
+LAYERS = [
+    LayerCase("plain function", nn.as_layer(jnp.tanh), (4, 3)),
+    LayerCase("identity", nn.identity(), (4, 3)),
+    LayerCase("own", own, (4, 3)),
+    LayerCase("relu", nn.as_layer(jax.nn.relu), (4, 3)),
+    LayerCase("softmax", nn.as_layer(nn.softmax), (4, 3)),
+    LayerCase("step", nn.as_layer(nn.step), (4, 3)),
+    LayerCase("dense", nn.dense(2), (4, 3)),
+    LayerCase("dense, positions", nn.dense(2), (4, 5, 3)),
+    LayerCase("dense, no bias", nn.dense(2, bias=False), (4, 3)),
+    LayerCase("dense, initialisers", nn.dense(2, b_init=jax.nn.initializers.normal(1.0)), (4, 3)),
+    LayerCase("conv 1-D", nn.conv(2, 3), (4, 5, 3)),
+    LayerCase("conv 2-D", nn.conv(2, (3, 2), strides=(2, 1), padding=((1, 0), (0, 2))), (4, 5, 4, 3)),
+    LayerCase("conv 3-D", nn.conv(2, 2, padding="VALID", bias=False), (2, 3, 2, 3, 2)),
+    LayerCase("conv, groups", nn.conv(4, 2, groups=2, dilation=2), (4, 5, 2)),
+    LayerCase("max_pool", nn.max_pool(2), (4, 4, 5, 2)),
+    LayerCase("max_pool, padded", nn.max_pool((3,), strides=2, padding="SAME"), (4, 5, 2)),
+    LayerCase("avg_pool", nn.avg_pool(2), (4, 4, 5, 2)),
+    LayerCase("avg_pool, padded", nn.avg_pool((3,), strides=1, padding=((1, 2),)), (4, 5, 2)),
+    LayerCase("global_avg_pool", nn.global_avg_pool(), (4, 3, 2, 2)),
+    LayerCase("batch_norm", nn.batch_norm(), (4, 3)),
+    LayerCase("batch_norm, images", nn.batch_norm(decay=0.5, eps=1e-3), (4, 2, 3, 3)),
+    LayerCase("layer_norm", nn.layer_norm(), (4, 3)),
+    LayerCase("layer_norm, positions", nn.layer_norm(eps=1e-3), (4, 2, 3)),
+    LayerCase("dropout", nn.dropout(0.5), (4, 30), random=True),
+    LayerCase("dropout, rate 0", nn.dropout(0.0), (4, 3)),
+    LayerCase("embedding", nn.embedding(5, 2), (4, 3), integers=True),
+    LayerCase("scale", nn.scale(0.5), (4, 3)),
+    LayerCase("flatten", nn.flatten(), (4, 2, 3)),
+    LayerCase("reshape", nn.reshape((3, 2)), (4, 6)),
+    LayerCase("reshape to numbers", nn.reshape(()), (4, 1)),
+    LayerCase("serial", nn.serial(nn.dense(3), jnp.tanh, nn.dense(3), nn.batch_norm(), nn.dense(2)), (4, 2)),
+    LayerCase("serial, empty", nn.serial(), (4, 3)),
+    LayerCase("serial, nested", nn.serial(nn.serial(nn.dense(2), nn.scale()), nn.serial(), own), (4, 3)),
+    LayerCase("serial, random", nn.serial(nn.dense(30), nn.dropout(0.5), nn.dropout(0.2)), (4, 3), random=True),
+    LayerCase("residual", nn.residual(nn.dense(3), jnp.tanh), (4, 3)),
+    LayerCase("residual, shortcut", nn.residual(nn.dense(2), nn.scale(), shortcut=nn.dense(2)), (4, 3)),
+    LayerCase("branch", nn.branch(nn.dense(3), nn.dense(3), merge=lambda ys: ys[0] * jnp.tanh(ys[1])), (4, 3)),
+    LayerCase("branch, random", nn.branch(nn.dropout(0.5), nn.dropout(0.5), merge=lambda ys: ys[0] * ys[1]), (4, 30),
+              random=True),
+    LayerCase("concat", nn.concat(nn.dense(2), nn.batch_norm(), jnp.square), (4, 3)),
+    LayerCase("repeat", nn.repeat(3, block), (4, 3)),
+    LayerCase("repeat, statistics", nn.repeat(2, nn.serial(nn.dense(3, bias=False), nn.batch_norm())), (4, 3)),
+    LayerCase("repeat, random", nn.repeat(2, random_block), (4, 3), random=True),
+    LayerCase("repeat, nested", nn.repeat(2, nn.repeat(2, nn.dense(3))), (4, 3)),
+    LayerCase("remat", nn.remat(nn.serial(nn.dense(3), jnp.tanh, nn.batch_norm())), (4, 3)),
+    LayerCase("remat, random", nn.remat(nn.serial(nn.dense(30), nn.dropout(0.5))), (4, 3), random=True),
+    LayerCase("repeat of remat", nn.repeat(2, nn.remat(block)), (4, 3)),
+    LayerCase("with_precision", nn.with_precision(nn.serial(nn.dense(3), nn.batch_norm())), (4, 3),
+              follows_dtype=False),
+    LayerCase("perceptron", nn.perceptron(jnp.tanh), (4, 3)),
+    LayerCase("mlp", nn.mlp([3, 2], 2), (4, 2, 2)),
+    LayerCase("mlp, batch", nn.mlp([3], 2, norm="batch", activation=jnp.tanh), (4, 3)),
+    LayerCase("mlp, random", nn.mlp([30], 2, norm="layer", dropout=0.5), (4, 3), random=True),
+    LayerCase("residual_mlp", nn.residual_mlp(3, 2, 2), (4, 2)),
+    LayerCase("residual_mlp, random", nn.residual_mlp(20, 2, 2, norm="batch", dropout=0.5), (4, 2), random=True),
+    LayerCase("lenet", nn.lenet(2), (2, 10, 10, 1)),
+]  # fmt: skip
+
+# Losses --------------------------------------------------------------------------------------------------------------
+
+
+class LossCase(NamedTuple):
+    name: str
+    loss: Callable[[Any, Any], Any]
+    target: Callable[[np.random.Generator], np.ndarray]
+    reference: Callable[[np.ndarray, np.ndarray], np.ndarray]  # the formula in NumPy and SciPy
+    shape: tuple[int, ...] = (4, 3)  # of a prediction
+
+
+def _real(shape: tuple[int, ...]):
+    return lambda rng: rng.normal(size=shape)
+
+
+def _labels(*rows: int):
+    return lambda rng: rng.integers(0, 3, rows)
+
+
+def _probabilities(rng: np.random.Generator) -> np.ndarray:
+    return rng.dirichlet(np.ones(3), 4)
+
+
+def _yes_or_no(rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(0, 2, (4, 3))
+
+
+def _rows(values: np.ndarray) -> np.ndarray:
+    return values.reshape(len(values), -1)
+
+
+def _reference_squared(z, t):
+    return _rows((z - t) ** 2).sum(1)
+
+
+def _reference_mean_squared(z, t):
+    return _rows((z - t) ** 2).mean(1)
+
+
+def _reference_huber(z, t, delta):
+    return _rows(scipy.special.huber(delta, z - t)).sum(1)
+
+
+def _reference_cross_entropy(z, t, smoothing=0.0):
+    q = np.eye(z.shape[-1])[t] if np.issubdtype(t.dtype, np.integer) else t
+    q = (1 - smoothing) * q + smoothing / z.shape[-1]
+    return _rows(-(q * scipy.special.log_softmax(z, -1)).sum(-1)).mean(1)
+
+
+def _reference_binary(z, t):
+    return _rows(-(t * scipy.special.log_expit(z) + (1 - t) * scipy.special.log_expit(-z))).sum(1)
+
+
+_smooth = functools.partial(losses.cross_entropy, label_smoothing=0.1)
+_reference_smooth = functools.partial(_reference_cross_entropy, smoothing=0.1)
+_all_smooth = functools.partial(losses.cross_entropy, label_smoothing=1.0)
+_huber = functools.partial(losses.huber, delta=0.3)
+
+LOSSES = [
+    LossCase("squared_error", losses.squared_error, _real((4, 3)), _reference_squared),
+    LossCase("squared_error, numbers", losses.squared_error, _real((4,)), _reference_squared, (4,)),
+    LossCase("squared_error, images", losses.squared_error, _real((4, 2, 3)), _reference_squared, (4, 2, 3)),
+    LossCase("mean_squared_error", losses.mean_squared_error, _real((4, 3)), _reference_mean_squared),
+    LossCase("mean_squared_error, images", losses.mean_squared_error, _real((4, 2, 3)), _reference_mean_squared,
+             (4, 2, 3)),
+    LossCase("huber", losses.huber, _real((4, 3)), functools.partial(_reference_huber, delta=1.0)),
+    LossCase("huber, delta", _huber, _real((4, 3)), functools.partial(_reference_huber, delta=0.3)),
+    LossCase("cross_entropy, labels", losses.cross_entropy, _labels(4), _reference_cross_entropy),
+    LossCase("cross_entropy, probabilities", losses.cross_entropy, _probabilities, _reference_cross_entropy),
+    LossCase("cross_entropy, positions", losses.cross_entropy, _labels(4, 5), _reference_cross_entropy, (4, 5, 3)),
+    LossCase("cross_entropy, smoothed", _smooth, _labels(4), _reference_smooth),
+    LossCase("cross_entropy, smoothed probabilities", _smooth, _probabilities, _reference_smooth),
+    LossCase("cross_entropy, all smooth", _all_smooth, _labels(4),
+             functools.partial(_reference_cross_entropy, smoothing=1.0)),
+    LossCase("binary_cross_entropy", losses.binary_cross_entropy, _yes_or_no, _reference_binary),
+    LossCase("binary_cross_entropy, probabilities", losses.binary_cross_entropy, _probabilities, _reference_binary),
+    LossCase("binary_cross_entropy, numbers", losses.binary_cross_entropy, _labels(4), _reference_binary, (4,)),
+]  # fmt: skip
+
+# Optimizers ----------------------------------------------------------------------------------------------------------
+
+
+class OptimizerCase(NamedTuple):
+    """Ours and optax's, both as functions of the learning rate and of the same other hyper-parameters."""
+
+    name: str
+    ours: Callable[..., optim.sgd]
+    optax: Callable[..., optax.GradientTransformation]
+    hyper: dict[str, float] = {}  # every hyper-parameter that is a number, but for the learning rate
+    moments: dict[str, str] = {}  # the state's fields but for count: our name, optax's name
+    needs_params: bool = False
+
+
+class Nested(NamedTuple):
+    a: Any
+    b: Any
+
+
+def optimizer_params(dtype=jnp.float32) -> dict[str, Any]:
+    """Every kind of tree, with leaves of several shapes."""
+    rng = np.random.default_rng(0)
+    tree = {
+        "w": rng.normal(size=(3, 4)),
+        "list": [rng.normal(size=(12,)), rng.normal()],
+        "tuple": (Nested(rng.normal(size=(2, 1, 3)), None), ()),
+        "none": None,
+    }
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
+
+
+def only_matrices(params):
+    """A mask as people write it: biases do not decay."""
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def _optax_moving_average(learning_rate, momentum):
+    return optax.chain(optax.ema(momentum, debias=False), optax.scale_by_learning_rate(learning_rate))
+
+
+def _optax_momentum(learning_rate, momentum):
+    return optax.sgd(learning_rate, momentum)
+
+
+def _optax_nesterov(learning_rate, momentum):
+    return optax.sgd(learning_rate, momentum, nesterov=True)
+
+
+_bind = functools.partial
+_adam = {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "eps_root": 0.0}
+_decay = {**_adam, "weight_decay": 0.1}
+_rms = {"decay": 0.9, "eps": 1e-8, "initial_scale": 0.0}
+_prefix = {"w": True, "list": False, "tuple": (True, False), "none": None}
+_ada = {"initial_accumulator_value": 0.1, "eps": 1e-7}
+_lion = {"b1": 0.9, "b2": 0.99, "weight_decay": 1e-3}
+_trace, _nu, _mu, _both = {"trace": "trace"}, {"nu": "nu"}, {"mu": "mu"}, {"mu": "mu", "nu": "nu"}
+
+OPTIMIZERS = [
+    OptimizerCase("sgd", optim.sgd, optax.sgd),
+    OptimizerCase("momentum", optim.momentum, _optax_momentum, {"momentum": 0.9}, _trace),
+    OptimizerCase("momentum 0", optim.momentum, _optax_momentum, {"momentum": 0.0}, _trace),
+    OptimizerCase("momentum, moving average", _bind(optim.momentum, moving_average=True), _optax_moving_average,
+                  {"momentum": 0.9}, {"trace": "ema"}),
+    OptimizerCase("nesterov", optim.nesterov, _optax_nesterov, {"momentum": 0.9}, _trace),
+    OptimizerCase("rmsprop", optim.rmsprop, optax.rmsprop, _rms, _nu),
+    OptimizerCase("rmsprop, eps outside", _bind(optim.rmsprop, eps_in_sqrt=False),
+                  _bind(optax.rmsprop, eps_in_sqrt=False), _rms, _nu),
+    OptimizerCase("rmsprop, initial scale", optim.rmsprop, optax.rmsprop, {**_rms, "initial_scale": 1.0}, _nu),
+    OptimizerCase("adagrad", optim.adagrad, optax.adagrad, _ada, {"sum_of_squares": "sum_of_squares"}),
+    OptimizerCase("adagrad from 0", optim.adagrad, optax.adagrad, {**_ada, "initial_accumulator_value": 0.0},
+                  {"sum_of_squares": "sum_of_squares"}),
+    OptimizerCase("adam", optim.adam, optax.adam, _adam, _both),
+    OptimizerCase("adam, eps_root", optim.adam, optax.adam, {**_adam, "eps_root": 1e-6}, _both),
+    OptimizerCase("adam, large eps", optim.adam, optax.adam, {"b1": 0.5, "b2": 0.9, "eps": 1.0, "eps_root": 0.0}, _both),
+    OptimizerCase("adamw", optim.adamw, optax.adamw, _decay, _both, needs_params=True),
+    OptimizerCase("adamw, function as mask", _bind(optim.adamw, mask=only_matrices),
+                  _bind(optax.adamw, mask=only_matrices), _decay, _both, needs_params=True),
+    OptimizerCase("adamw, prefix as mask", _bind(optim.adamw, mask=_prefix), _bind(optax.adamw, mask=_prefix), _decay,
+                  _both, needs_params=True),
+    OptimizerCase("nadam", optim.nadam, optax.nadam, _adam, _both),
+    OptimizerCase("nadam, eps_root", optim.nadam, optax.nadam, {**_adam, "eps_root": 1e-6}, _both),
+    OptimizerCase("lion", optim.lion, optax.lion, _lion, _mu, needs_params=True),
+    OptimizerCase("lion, mask", _bind(optim.lion, mask=only_matrices), _bind(optax.lion, mask=only_matrices), _lion,
+                  _mu, needs_params=True),
+]  # fmt: skip
+
+
+def over(table: list[Any]):
+    """`@over(LAYERS)`: the test runs once for each row."""
+    import pytest
+
+    return pytest.mark.parametrize("case", table, ids=lambda case: case.name.replace(" ", "_").replace(",", ""))
