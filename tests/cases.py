@@ -92,7 +92,7 @@ LAYERS = [
     LayerCase("mlp, random", nn.mlp([30], 2, norm="layer", dropout=0.5), (4, 3), random=True),
     LayerCase("residual_mlp", nn.residual_mlp(3, 2, 2), (4, 2)),
     LayerCase("residual_mlp, random", nn.residual_mlp(20, 2, 2, norm="batch", dropout=0.5), (4, 2), random=True),
-    LayerCase("lenet", nn.lenet(2), (2, 10, 10, 1)),
+    LayerCase("lenet", nn.lenet(2), (2, 12, 12, 1)),
 ]  # fmt: skip
 
 # Losses --------------------------------------------------------------------------------------------------------------

@@ -60,14 +60,7 @@ def validate(data: Any, name: str = "data") -> Data:
     n = next(iter(rows.values()))
     if n == 0:
         raise ValueError(f"{name}: 0 rows")
-    if weights is not None:
-        weights = np.asarray(weights)
-        if weights.shape != (n,):
-            raise ValueError(f"{name}.weights must be one for each row, ({n},), got {weights.shape}")
-        _check_part(f"{name}.weights", weights)
-        if (weights < 0).any():
-            raise ValueError(f"{name}.weights must be ≥ 0, got {weights.min():g} in row {int(weights.argmin())}")
-        weights = jnp.asarray(weights, jnp.result_type(float))
+    weights = None if weights is None else _weights(f"{name}.weights", np.asarray(weights), n)
     if isinstance(y, np.ndarray) and y.ndim == 1 and np.issubdtype(y.dtype, np.integer) and (y == y[0]).all() and n > 1:
         warnings.warn(f"{name}.y: all {n} labels are {y[0]}; there is nothing to tell apart", stacklevel=2)
     return Data(jax.tree.map(lambda a: _cast(f"{name}.x", a), x), jax.tree.map(lambda a: _cast_target(name, a), y), weights)
@@ -101,6 +94,11 @@ def check_labels_in_range(y: Any, prediction_shape: tuple[int, ...], name: str =
         )
 
 
+def x64() -> bool:
+    """Whether JAX keeps 64-bit numbers."""
+    return bool(jnp.result_type(float) == jnp.float64)
+
+
 def _leaves(tree: PyTree) -> list[tuple[Any, np.ndarray]]:
     return jax.tree_util.tree_leaves_with_path(tree)
 
@@ -127,6 +125,15 @@ def _check_part(name: str, tree: PyTree) -> None:
                 )
 
 
+def _weights(name: str, weights: np.ndarray, n: int) -> jax.Array:
+    if weights.shape != (n,):
+        raise ValueError(f"{name} must be one for each row, ({n},), got {weights.shape}")
+    _check_part(name, weights)
+    if (weights < 0).any():
+        raise ValueError(f"{name} must be ≥ 0, got {weights.min():g} in row {int(weights.argmin())}")
+    return jnp.asarray(weights, jnp.result_type(float))
+
+
 def _cast(name: str, x: np.ndarray) -> jax.Array:
     if x.dtype in (np.uint8, bool):
         if x.size and x.max() > 1:
@@ -135,14 +142,14 @@ def _cast(name: str, x: np.ndarray) -> jax.Array:
                 stacklevel=3,
             )
         return jnp.asarray(x, jnp.float32)
-    if x.dtype == np.float64 and not jax.config.jax_enable_x64:
-        warnings.warn(f"{name}: float64 is cast to float32 (jax.config jax_enable_x64 is off)", stacklevel=3)
+    if x.dtype == np.float64 and not x64():
+        warnings.warn(f"{name}: float64 is cast to float32 (JAX's x64 mode is off)", stacklevel=3)
         return jnp.asarray(x, jnp.float32)
     return _narrow(name, x)
 
 
 def _cast_target(name: str, y: np.ndarray) -> jax.Array:
-    if y.dtype == np.float64 and not jax.config.jax_enable_x64:
+    if y.dtype == np.float64 and not x64():
         return jnp.asarray(y, jnp.float32)
     if y.dtype == bool:
         return jnp.asarray(y, jnp.int32)
@@ -151,7 +158,7 @@ def _cast_target(name: str, y: np.ndarray) -> jax.Array:
 
 def _narrow(name: str, x: np.ndarray) -> jax.Array:
     """Integers as int32, unless x64 is on."""
-    if np.issubdtype(x.dtype, np.integer) and not jax.config.jax_enable_x64:
+    if np.issubdtype(x.dtype, np.integer) and not x64():
         if x.size and (x.max() > np.iinfo(np.int32).max or x.min() < np.iinfo(np.int32).min):
             raise ValueError(f"{name}: {x.max()} does not fit into int32")
         return jnp.asarray(x, jnp.int32)

@@ -36,7 +36,7 @@ def apply_part(
     key = None if key is None else jax.random.fold_in(key, i)
     with checks.located(place(parent, i, n, layer, x)), jax.named_scope(f"{i}_{layer.name.replace('/', '|')}"):
         y, state = layer.apply(params, state, x, train=train, key=key)
-        return jax.tree.map(lambda leaf: checkpoint_name(leaf, MARK), y), state  # type: ignore[no-untyped-call]
+        return jax.tree.map(lambda leaf: checkpoint_name(leaf, MARK), y), state
 
 
 def out_shape(layer: Layer, params: Params, state: State, x: PyTree) -> PyTree:

@@ -27,7 +27,6 @@ def remat(layer: LayerLike) -> Layer:
         def body(params: Params, state: State, x: PyTree, key: Key | None) -> tuple[PyTree, State]:
             return inner.apply(params, state, x, train=train, key=key)
 
-        y, state = jax.checkpoint(body)(params, state, x, key)
-        return y, state
+        return jax.checkpoint(body)(params, state, x, key)
 
     return Layer(f"remat({inner.name})", inner.init, apply)

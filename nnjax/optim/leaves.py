@@ -56,8 +56,7 @@ def start(where: str, params: Params) -> Array:
 
 def advance(count: Array) -> Array:
     """count + 1, staying at the largest int32."""
-    advanced: Array = optax.safe_increment(count)
-    return advanced
+    return optax.safe_increment(count)
 
 
 def over_leaves(
@@ -80,13 +79,14 @@ def over_leaves(
     """
     paths, treedef = jax.tree_util.tree_flatten_with_path(grads)
     columns = [_column(where, name, tree, paths, treedef) for name, tree in trees.items()]
+    if not paths:  # a network without parameters: as many empty trees as the rule has results
+        zero = jnp.zeros(())
+        return (grads,) * len(rule(*[zero] * (len(scalars) + 1 + len(trees))))
     results = []
     for (_, g), *rest in zip(paths, *columns, strict=True):
         g = jnp.asarray(g)
         cast = [s if isinstance(s, float) else jnp.asarray(s, g.dtype) for s in scalars]
         results.append(rule(*cast, g, *rest))
-    if not results:
-        return (grads, *trees.values())
     return tuple(jax.tree.unflatten(treedef, column) for column in zip(*results, strict=True))
 
 
@@ -120,7 +120,7 @@ def check_state(where: str, state: Any, kind: type) -> None:
 
 
 def need_params(where: str, params: Params | None) -> Params:
-    """The parameters, which weight decay cannot do without."""
+    """The parameters, which not every optimizer can do without."""
     if params is None:
-        raise ValueError(f"{where}: weight decay needs the parameters: update(grads, state, params)")
+        raise ValueError(f"{where}: the parameters are needed: update(grads, state, params)")
     return params

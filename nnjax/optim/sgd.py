@@ -34,7 +34,7 @@ def sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
     """
     learning_rate = check_rate("sgd", learning_rate)
 
-    def rule(rate: Array, g: Array) -> tuple[Array]:
+    def rule(rate: Array, g: Array, *_: Array) -> tuple[Array]:
         return (-rate * g,)
 
     def init(params: Params) -> SgdState:
@@ -42,7 +42,8 @@ def sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
 
     def update(grads: PyTree, state: SgdState, params: Params | None = None) -> tuple[PyTree, SgdState]:
         check_state("sgd", state, SgdState)
-        (updates,) = over_leaves("sgd", rule, [rate_at(learning_rate, state.count)], grads, {})
+        given = {} if params is None else {"params": params}
+        (updates,) = over_leaves("sgd", rule, [rate_at(learning_rate, state.count)], grads, given)
         return updates, SgdState(advance(state.count))
 
     return Optimizer(init, update)

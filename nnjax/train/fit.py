@@ -28,7 +28,7 @@ Callback = Callable[[TrainState, Record], bool | None]
 class Seconds(NamedTuple):
     """Where the wall time of a `fit` went."""
 
-    compile: float  # tracing and compiling the chunk and the evaluation; nothing in a second fit of the same run
+    compile: float  # tracing and compiling init, chunk and evaluation; almost nothing in a second fit of the same run
     train: float  # inside the training program
     validate: float  # inside the evaluation program
     total: float
@@ -104,13 +104,13 @@ def fit(
     ends = epoch_ends(epochs, n, batch)
     total = ends[-1] if ends else 0
     # A copy, for the chunks give the memory of their argument away, and two leaves of a state may be the same array
-    ts = jax.tree.map(jnp.copy, run.init(key, data))
+    started = time.perf_counter()
+    ts = jax.tree.map(jnp.copy, _init(run, key, data))
     outputs = _output_shape(run, ts, data)
     check_labels_in_range(data.y, outputs)
     if held_out is not None:
         check_labels_in_range(held_out.y, (length(held_out), *outputs[1:]), "validation")
 
-    started = time.perf_counter()
     ts, _ = chunk(run, ts, data, np.int32(0))  # no steps: it compiles
     if held_out is not None:
         _evaluate(run, ts, held_out)
@@ -160,6 +160,11 @@ def epoch_ends(epochs: float, n: int, batch_size: int) -> list[int]:
     whole = int(epochs)
     marks = [*range(1, whole + 1), *([epochs] if epochs > whole else [])]
     return [math.ceil(e * n / batch_size) for e in marks]
+
+
+@partial(jax.jit, static_argnums=0)
+def _init(run: Run, key: Key, data: Data) -> TrainState:
+    return run.init(key, data)
 
 
 @partial(jax.jit, static_argnums=0)

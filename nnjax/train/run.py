@@ -132,8 +132,8 @@ class Run:
         if self.batch_size is None:
             raise ValueError("Run.rows: batch_size=None takes the full batch in stored order; there are no rows to draw")
         key = jax.random.fold_in(ts.key, purpose.SHUFFLE)
-        batches = jax.vmap(lambda step: batch_indices(key, step, length(data), self.batch_size or 1))
-        return batches(ts.step + jnp.arange(n, dtype=jnp.int32))
+        n_data, size = length(data), self.batch_size
+        return jax.vmap(lambda step: batch_indices(key, step, n_data, size))(ts.step + jnp.arange(n, dtype=jnp.int32))
 
     def predict(self, ts: TrainState, x: PyTree) -> PyTree:
         """The network's outputs in evaluation mode, for any number of rows.

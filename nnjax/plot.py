@@ -1,0 +1,136 @@
+"""The pictures of a run. Each function returns a matplotlib figure; nothing global is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nnjax import metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TRAIN, HELD_OUT, NEUTRAL = "#4477aa", "#ee6677", "#bbbbbb"  # Paul Tol's, apart for the colour-blind too
+
+
+def curves(history: Sequence[dict[str, float]]) -> Figure:
+    """Loss over epochs, and beside it the validation's score where there is one.
+
+    Args:
+      history: of a `train.fit`.
+    """
+    names = dict.fromkeys(name for record in history for name in record)
+    score = next((name for name in ("validation_accuracy", "validation_r2") if name in names), None)
+    figure = _figure(4.5 * (2 if score else 1), 3.2)
+    axes = np.atleast_1d(figure.subplots(1, 2 if score else 1))
+    _line(axes[0], history, "loss", "training, dropout on", TRAIN)
+    _line(axes[0], history, "validation_loss", "validation", HELD_OUT)
+    # Several powers of ten need a logarithm to be seen
+    values = [r[k] for r in history for k in ("loss", "validation_loss") if r.get(k, np.nan) > 0]
+    if values and max(values) > 20 * min(values):
+        axes[0].set_yscale("log")
+    axes[0].set(xlabel="epoch", ylabel="loss per example")
+    axes[0].legend(frameon=False)
+    if score:
+        _line(axes[1], history, score, "validation", HELD_OUT)
+        best = max(history, key=lambda record: record.get(score, -np.inf))
+        axes[1].set(xlabel="epoch", ylabel=score.removeprefix("validation_").replace("r2", "R²"))
+        axes[1].set_title(f"best {best[score]:.4f} in epoch {best['epoch']:g}", fontsize=9)
+    return figure
+
+
+def confusion(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Figure:
+    """How often each class was taken for each other.
+
+    Args:
+      logits: (examples, classes).
+      labels: (examples,).
+      classes: their names.
+    """
+    n = len(classes)
+    counts = np.zeros((n, n), int)
+    np.add.at(counts, (np.asarray(labels), np.asarray(logits).argmax(-1)), 1)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = min(12.0, max(4.0, 0.5 * n + 1.5))
+    figure = _figure(side + 0.7, side)
+    axes = figure.subplots()
+    # A root, so that a handful of errors is not white beside a hundred hits
+    image = axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(n), classes, rotation=45 if max(map(len, classes)) > 3 else 0, ha="center")
+    axes.set_yticks(range(n), classes)
+    axes.set(xlabel="predicted", ylabel="true")
+    if n <= 25:
+        for i, j in np.argwhere(counts):
+            axes.text(j, i, counts[i, j], ha="center", va="center", color="white" if share[i, j] > 0.4 else "black", fontsize=8)
+    bar = figure.colorbar(image, shrink=0.8, label="share of the true class")
+    bar.set_ticks(np.sqrt([0, 0.05, 0.2, 0.5, 1]), labels=["0", ".05", ".2", ".5", "1"])
+    return figure
+
+
+def reliability(logits: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> Figure:
+    """Accuracy against confidence: on the diagonal a network knows how sure to be.
+
+    Args:
+      logits: (examples, classes).
+      labels: (examples,).
+      bins: of confidence.
+    """
+    share, confidence, correct = (np.asarray(v) for v in metrics.reliability(logits, labels, bins=bins))  # type: ignore[arg-type]
+    filled = share > 0
+    error = float((share * np.abs(correct - confidence)).sum())
+    figure = _figure(4.5, 4.8)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    above.plot([0, 1], [0, 1], color=NEUTRAL, linestyle="--", label="perfectly calibrated")
+    above.plot(confidence[filled], correct[filled], "o-", color=TRAIN, label=f"test data, ECE {error:.4f}")
+    above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
+    above.legend(frameon=False, loc="upper left")
+    edges = (np.arange(bins) + 0.5) / bins
+    below.bar(edges, share * len(labels), width=0.9 / bins, color=TRAIN)
+    below.set_yscale("symlog", linthresh=1)
+    below.set(xlabel="confidence", ylabel="examples")
+    return figure
+
+
+def predictions(prediction: np.ndarray, target: np.ndarray, name: str) -> Figure:
+    """A regression's predictions against the truth.
+
+    Args:
+      prediction: (examples,), in the target's units.
+      target: (examples,).
+      name: of the target.
+    """
+    figure = _figure(4.5, 4.5)
+    axes = figure.subplots()
+    ends = [min(target.min(), prediction.min()), max(target.max(), prediction.max())]
+    axes.plot(ends, ends, color=NEUTRAL, linestyle="--")
+    axes.plot(target, prediction, "o", color=TRAIN, markersize=3, alpha=0.6)
+    axes.set(xlabel=f"{name}, true", ylabel=f"{name}, predicted")
+    axes.set_aspect("equal", adjustable="datalim")
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """The picture as a PNG file's bytes."""
+    import io
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()
+
+
+def _figure(width: float, height: float) -> Figure:
+    """A figure of its own, without pyplot's global list of them."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _line(axes: Axes, history: Sequence[dict[str, float]], name: str, label: str, color: str) -> None:
+    points = [(record["epoch"], record[name]) for record in history if name in record]
+    if points:
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, color=color, label=label, marker="." if len(points) < 50 else None)
+    axes.spines[["top", "right"]].set_visible(False)

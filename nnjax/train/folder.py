@@ -1,0 +1,137 @@
+"""The folder of a run: what it was, what came of it, and the weights. No file is ever half-written."""
+
+import csv
+import io
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax import checks
+from nnjax.data.table import Column, Table
+from nnjax.train.config import Config
+from nnjax.types import PyTree
+
+CONFIG, TABLE, METRICS, RESULT, WEIGHTS = (
+    "config.json",
+    "table.json",
+    "metrics.csv",
+    "result.json",
+    "weights.safetensors",
+)
+
+
+def write(path: Path, content: bytes) -> None:
+    """A whole file or none: written beside its place, synced, renamed.
+
+    Raises:
+      OSError: with the path and the number of bytes; what stood at the path is whole.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        error.add_note(f"while writing {len(content)} bytes to {path}")
+        raise
+
+
+def create(path: Path) -> Path:
+    """A new folder for a run.
+
+    Raises:
+      FileExistsError: where there is a run already.
+    """
+    if path.is_file() or any((path / name).exists() for name in (CONFIG, WEIGHTS)):
+        raise FileExistsError(f"{path} holds a run already; choose another folder with --out")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Plain values as JSON."""
+    write(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_records(path: Path, records: Sequence[dict[str, float]]) -> None:
+    """Records as CSV, one line each, with a column for every name in any of them."""
+    names = list(dict.fromkeys(name for record in records for name in record))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    write(path, text.getvalue().encode())
+
+
+def save_weights(path: Path, params: PyTree, state: PyTree) -> None:
+    """Parameters and state as safetensors, named by their paths: `params/1/w`."""
+    from safetensors.numpy import save
+
+    leaves = jax.tree_util.tree_leaves_with_path({"params": params, "state": state})
+    write(path, save({checks.path_name(p): np.ascontiguousarray(leaf) for p, leaf in leaves}))
+
+
+def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+    """Parameters and state from a file, in the structure of those given (arrays or shapes).
+
+    Raises:
+      FileNotFoundError: where there is no file.
+      ValueError: for a damaged file, or where a name, shape or dtype differs, with all of them.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights {path}")
+    try:
+        saved = load(path.read_bytes())
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+    leaves, treedef = jax.tree_util.tree_flatten_with_path({"params": params, "state": state})
+    wanted = {checks.path_name(p): (tuple(leaf.shape), str(leaf.dtype)) for p, leaf in leaves}
+    found = {name: (array.shape, str(array.dtype)) for name, array in saved.items()}
+    if wanted != found:
+        rows = [
+            f"  {name}: saved {found.get(name, 'nothing')}, wanted {wanted.get(name, 'nothing')}"
+            for name in sorted(wanted.keys() | found.keys())
+            if wanted.get(name) != found.get(name)
+        ]
+        raise ValueError(f"{path} is of another network:\n" + "\n".join(rows))
+    tree = jax.tree.unflatten(treedef, [jnp.asarray(saved[checks.path_name(p)]) for p, _ in leaves])
+    return tree["params"], tree["state"]
+
+
+def save_config(path: Path, config: Config, table: Table, versions: dict[str, str]) -> None:
+    """The settings, and how rows become numbers."""
+    write_json(path / CONFIG, {**asdict(config), "versions": versions})
+    write_json(path / TABLE, {**table._asdict(), "columns": [list(column) for column in table.columns]})
+
+
+def load_config(path: Path) -> tuple[Config, Table]:
+    """The settings of a run, and how rows become numbers.
+
+    Raises:
+      FileNotFoundError, ValueError: where the folder holds no run, or files that are damaged.
+    """
+    if not (path / CONFIG).is_file() or not (path / TABLE).is_file():
+        raise FileNotFoundError(f"{path} holds no run: no {CONFIG} and {TABLE}")
+    try:
+        settings = json.loads((path / CONFIG).read_text())
+        table = json.loads((path / TABLE).read_text())
+        settings.pop("versions", None)
+        table["columns"] = [Column(*column) for column in table["columns"]]
+        return Config(**settings), Table(**table)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: {CONFIG} or {TABLE} is damaged: {error}") from error
