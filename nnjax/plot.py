@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -25,8 +26,8 @@ def curves(history: Sequence[dict[str, float]]) -> Figure:
     names = dict.fromkeys(name for record in history for name in record)
     score = next((name for name in ("validation_accuracy", "validation_r2") if name in names), None)
     figure = _figure(4.5 * (2 if score else 1), 3.2)
-    axes = np.atleast_1d(figure.subplots(1, 2 if score else 1))
-    _line(axes[0], history, "loss", "training, dropout on", TRAIN)
+    axes = figure.subplots(1, 2 if score else 1, squeeze=False)[0]
+    _line(axes[0], history, "loss", "training, mean of the epoch", TRAIN)
     _line(axes[0], history, "validation_loss", "validation", HELD_OUT)
     # Several powers of ten need a logarithm to be seen
     values = [r[k] for r in history for k in ("loss", "validation_loss") if r.get(k, np.nan) > 0]
@@ -36,9 +37,11 @@ def curves(history: Sequence[dict[str, float]]) -> Figure:
     axes[0].legend(frameon=False)
     if score:
         _line(axes[1], history, score, "validation", HELD_OUT)
-        best = max(history, key=lambda record: record.get(score, -np.inf))
         axes[1].set(xlabel="epoch", ylabel=score.removeprefix("validation_").replace("r2", "R²"))
-        axes[1].set_title(f"best {best[score]:.4f} in epoch {best['epoch']:g}", fontsize=9)
+        known = [record for record in history if np.isfinite(record.get(score, np.nan))]
+        if known:
+            best = max(known, key=lambda record: record[score])
+            axes[1].set_title(f"best {best[score]:.4f} in epoch {best['epoch']:g}", fontsize=9)
     return figure
 
 
@@ -54,19 +57,23 @@ def confusion(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) ->
     counts = np.zeros((n, n), int)
     np.add.at(counts, (np.asarray(labels), np.asarray(logits).argmax(-1)), 1)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = min(12.0, max(4.0, 0.5 * n + 1.5))
-    figure = _figure(side + 0.7, side)
+    inches = min(12.0, max(4.0, 0.5 * n + 1.5))
+    figure = _figure(inches + 0.7, inches)
     axes = figure.subplots()
     # A root, so that a handful of errors is not white beside a hundred hits
     image = axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(n), classes, rotation=45 if max(map(len, classes)) > 3 else 0, ha="center")
-    axes.set_yticks(range(n), classes)
+    names = [_plain(name) for name in classes]
+    long = max(map(len, classes)) > 3
+    turn, side = (45, "right") if long else (0, "center")
+    axes.set_xticks(range(n), names, rotation=turn, ha=side, rotation_mode="anchor")
+    axes.set_yticks(range(n), names)
     axes.set(xlabel="predicted", ylabel="true")
     if n <= 25:
         for i, j in np.argwhere(counts):
-            axes.text(j, i, counts[i, j], ha="center", va="center", color="white" if share[i, j] > 0.4 else "black", fontsize=8)
+            color = "white" if share[i, j] > 0.4 else "black"
+            axes.text(j, i, counts[i, j], ha="center", va="center", color=color, fontsize=8)
     bar = figure.colorbar(image, shrink=0.8, label="share of the true class")
-    bar.set_ticks(np.sqrt([0, 0.05, 0.2, 0.5, 1]), labels=["0", ".05", ".2", ".5", "1"])
+    bar.set_ticks(np.sqrt([0, 0.05, 0.2, 0.5, 1]).tolist(), labels=["0", ".05", ".2", ".5", "1"])
     return figure
 
 
@@ -84,7 +91,8 @@ def reliability(logits: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> Fi
     figure = _figure(4.5, 4.8)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot([0, 1], [0, 1], color=NEUTRAL, linestyle="--", label="perfectly calibrated")
-    above.plot(confidence[filled], correct[filled], "o-", color=TRAIN, label=f"test data, ECE {error:.4f}")
+    label = f"test data, ECE {error:.4f}"
+    above.plot(confidence[filled], correct[filled], "o-", color=TRAIN, label=label, clip_on=False)
     above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
     above.legend(frameon=False, loc="upper left")
     edges = (np.arange(bins) + 0.5) / bins
@@ -107,15 +115,13 @@ def predictions(prediction: np.ndarray, target: np.ndarray, name: str) -> Figure
     ends = [min(target.min(), prediction.min()), max(target.max(), prediction.max())]
     axes.plot(ends, ends, color=NEUTRAL, linestyle="--")
     axes.plot(target, prediction, "o", color=TRAIN, markersize=3, alpha=0.6)
-    axes.set(xlabel=f"{name}, true", ylabel=f"{name}, predicted")
+    axes.set(xlabel=f"{_plain(name)}, true", ylabel=f"{_plain(name)}, predicted")
     axes.set_aspect("equal", adjustable="datalim")
     return figure
 
 
 def png(figure: Figure) -> bytes:
     """The picture as a PNG file's bytes."""
-    import io
-
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()
@@ -126,6 +132,11 @@ def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def _plain(text: str) -> str:
+    """Text whose dollar signs do not begin a formula."""
+    return text.replace("$", r"\$")
 
 
 def _line(axes: Axes, history: Sequence[dict[str, float]], name: str, label: str, color: str) -> None:

@@ -4,6 +4,7 @@ import typing
 
 import jax  # imported before TYPE_CHECKING is set, as are all that nnjax imports
 import optax  # noqa: F401
+import pandas  # noqa: F401
 import pytest
 from jaxtyping import install_import_hook
 from shape_checker import check_shapes  # noqa: F401  (imported here, so that beartype sees TYPE_CHECKING unset)

@@ -1,10 +1,14 @@
 """What every layer must satisfy: each property is one test over the table of layers."""
 
+import functools
+import re
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 from cases import LAYERS, block, over
 from jax.test_util import check_grads
 
@@ -13,29 +17,58 @@ from nnjax import nn
 key = jax.random.key(7)
 
 
-def example(case, dtype=jnp.float32, batch=None):
+@pytest.fixture(scope="module", autouse=True)
+def quick_compiler():
+    """What is tested here is what JAX traces; XLA need not spend its time on making it fast."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def example(case, dtype=jnp.float32, salt=1):
     """An input of the case; equal numbers in every dtype."""
-    rng = np.random.default_rng(1)
-    shape = case.shape if batch is None else (batch, *case.shape[1:])
-    return jnp.asarray(rng.integers(0, 5, shape), jnp.int32) if case.integers else jnp.asarray(rng.normal(size=shape), dtype)
+    rng = np.random.default_rng(salt)
+    if case.integers:
+        return jnp.asarray(rng.integers(0, 5, case.shape), jnp.int32)
+    return jnp.asarray(rng.normal(size=case.shape), dtype)
 
 
 def spec(x):
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
-def moved(tree, salt=0):
-    """Parameters or statistics that are not special: initial ones hold zeros and ones, which hide mistakes."""
+def moved(tree):
+    """Parameters or statistics moved off their start, whose zeros and ones hide mistakes."""
     leaves, treedef = jax.tree.flatten(tree)
-    rng = np.random.default_rng(salt)
+    rng = np.random.default_rng(2)
     noise = [jnp.asarray(rng.uniform(0.1, 0.5, leaf.shape), leaf.dtype) for leaf in leaves]
     return jax.tree.unflatten(treedef, [leaf + n for leaf, n in zip(leaves, noise, strict=True)])
 
 
-def started(case, dtype=jnp.float32):
-    """(params, state, x), with parameters and statistics moved off their start."""
-    x = example(case, dtype)
-    return *moved(case.layer.init(key, x)), x
+def whole(case):
+    """All that a layer does, as one function of a key and an input."""
+
+    def f(key, x):
+        start = case.layer.init(key, x)
+        params, state = moved(start)
+        trained = case.layer.apply(params, state, x, train=True, key=key)
+        return {"start": start, "trained": trained, "predicted": case.layer.apply(params, state, x, train=False)}
+
+    return f
+
+
+@functools.cache
+def compiled(case):
+    """`whole(case)` jitted: once for all tests, which is where their time goes."""
+    chex.clear_trace_counter()  # it counts by name, and all are called f
+    return jax.jit(chex.assert_max_traces(whole(case), n=1))
+
+
+@functools.cache
+def started(case):
+    """(params, state, x) off the start."""
+    x = example(case)
+    return *moved(compiled(case)(key, x)["start"]), x
 
 
 def close(a, b, rtol=2e-5):
@@ -43,184 +76,479 @@ def close(a, b, rtol=2e-5):
     chex.assert_trees_all_close(a, b, rtol=rtol, atol=rtol)
 
 
+def same(a, b):
+    chex.assert_trees_all_equal(a, b, strict=True)
+
+
 def differ(a, b):
-    return any(not np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return any(np.any(x != y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+@over(LAYERS)
+def test_jit_equals_eager(case):
+    params, state, x = started(case)
+    jitted = compiled(case)(key, x)
+    close(jitted["start"], case.layer.init(key, x))
+    close(jitted["trained"], case.layer.apply(params, state, x, train=True, key=key), case.rtol)
+    close(jitted["predicted"], case.layer.apply(params, state, x, train=False), case.rtol)
+
+
+@over(LAYERS)
+def test_vmap_over_keys_equals_loop(case):
+    x, keys = example(case), jax.random.split(key, 3)
+    many = jax.jit(jax.vmap(whole(case), in_axes=(0, None)))(keys, x)
+    for i in range(3):
+        one = jax.tree.map(lambda leaf: leaf[i], many)  # noqa: B023
+        close(one, compiled(case)(keys[i], x), case.rtol)
+
+
+@over(LAYERS)
+def test_second_call_traces_nothing(case):
+    for i in range(3):
+        compiled(case)(jax.random.key(i), example(case, salt=i))
 
 
 @over(LAYERS)
 def test_init_is_a_function_of_the_key_and_of_shape_and_dtype(case):
     x = example(case)
     one = case.layer.init(key, x)
-    chex.assert_trees_all_equal(one, case.layer.init(key, x))
-    chex.assert_trees_all_equal(one, case.layer.init(key, spec(x)))
-    chex.assert_trees_all_equal(one, case.layer.init(key, jnp.zeros_like(x)))
-    chex.assert_trees_all_equal(one, case.layer.init(jax.random.key_data(key), x))  # a legacy uint32 key
-    assert len(one) == 2
+    same(one, case.layer.init(key, spec(x)))
+    same(one, case.layer.init(key, jnp.zeros_like(x)))
+    same(one, case.layer.init(jax.random.key_data(key), x))  # a legacy uint32 key
 
 
 @over(LAYERS)
 def test_no_two_parameters_share_their_random_numbers(case):
-    with jax.enable_x64(True):
-        params, _ = case.layer.init(key, example(case, jnp.float64))
-        other, _ = case.layer.init(jax.random.key(8), example(case, jnp.float64))
-    drawn = [np.ravel(leaf) for leaf in jax.tree.leaves(params) if leaf.size > 1 and np.ptp(leaf) > 0]
-    values = np.concatenate([np.zeros(1), *drawn])
-    others = np.concatenate([np.zeros(0), *(np.ravel(leaf) for leaf in jax.tree.leaves(other))])
-    assert len(np.unique(values)) == len(values)
-    assert not np.intersect1d(values[1:], others).size
+    def drawn(key):
+        """Pairs of neighbouring numbers of every random parameter."""
+        params, _ = compiled(case)(key, example(case))["start"]
+        leaves = [np.ravel(leaf) for leaf in jax.tree.leaves(params) if np.ptp(leaf) > 0]
+        return np.concatenate([np.zeros(0), *(leaf[:-1] + 1j * leaf[1:] for leaf in leaves)])
 
-
-@over(LAYERS)
-def test_jit_equals_eager(case):
-    params, state, x = started(case)
-    for train in (False, True):
-        apply = lambda *args: case.layer.apply(*args, train=train, key=key)  # noqa: B023, E731
-        close(jax.jit(apply)(params, state, x), apply(params, state, x))
-    close(jax.jit(case.layer.init)(key, x), case.layer.init(key, x))
-
-
-@over(LAYERS)
-def test_vmap_over_keys_equals_loop(case):
-    x = example(case)
-    keys = jax.random.split(key, 3)
-
-    def member(k):
-        params, state = case.layer.init(k, x)
-        return params, *case.layer.apply(params, state, x, train=True, key=k)
-
-    many = jax.vmap(member)(keys)
-    for i in range(3):
-        close(jax.tree.map(lambda leaf: leaf[i], many), member(keys[i]))  # noqa: B023
+    mine, other = drawn(key), drawn(jax.random.key(8))
+    assert len(np.unique(mine)) == len(mine)
+    assert not np.intersect1d(mine, other).size
 
 
 @over([case for case in LAYERS if case.follows_dtype])
 def test_gradients_equal_finite_differences(case):
+    start = started(case)[:2]
     with jax.enable_x64(True):
-        params, state, x = started(case, jnp.float64)
-        for train in (False, True):
+        x = example(case, jnp.float64)
+        params, state = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), start)
 
-            def f(params, floating):
-                return case.layer.apply(params, state, x if case.integers else floating, train=train, key=key)[0]  # noqa: B023
+        @jax.jit
+        def f(params, floating):
+            inputs = x if case.integers else floating
+            return [case.layer.apply(params, state, inputs, train=train, key=key)[0] for train in (False, True)]
 
-            check_grads(f, (params, () if case.integers else x), order=1, atol=1e-6, rtol=1e-6)
+        check_grads(f, (params, () if case.integers else x), order=1, modes=["rev"], atol=1e-6, rtol=1e-6)
 
 
 @over([case for case in LAYERS if case.follows_dtype])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
 def test_dtype_is_kept(case, dtype):
     with jax.enable_x64(dtype == "float64"):
-        x = spec(example(case, dtype))
-        params, state = jax.eval_shape(case.layer.init, key, x)
-        want = jnp.dtype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else jnp.zeros(()).dtype
+        out = jax.eval_shape(whole(case), key, spec(example(case, dtype)))
+        want = np.dtype("float64" if dtype == "float64" else "float32") if case.integers else jnp.dtype(dtype)
+        params, state = out["start"]
         assert {leaf.dtype for leaf in jax.tree.leaves(params)} <= {want}
-        assert {leaf.dtype for leaf in jax.tree.leaves(state)} <= {jnp.promote_types(want, jnp.float32)}
-        for train in (False, True):
-            y, new = jax.eval_shape(lambda p, s, x: case.layer.apply(p, s, x, train=train, key=key), params, state, x)  # noqa: B023
+        assert {leaf.dtype for leaf in jax.tree.leaves(state)} <= {np.promote_types(want, np.float32)}
+        for y, new in (out["trained"], out["predicted"]):
             assert y.dtype == want
-            assert jax.tree.map(spec, new) == jax.tree.map(spec, state)
+            assert new == state
 
 
-@over([case for case in LAYERS if case.follows_dtype])
-def test_bfloat16_computes_the_same_up_to_its_rounding(case):
+@over(LAYERS)
+def test_batch_comes_first_and_may_be_of_any_size(case):
     params, state, x = started(case)
-    y, _ = case.layer.apply(params, state, x, train=False)
-    halved = jax.tree.map(lambda a: a.astype(jnp.bfloat16), params)
-    z, _ = case.layer.apply(halved, state, example(case, jnp.bfloat16), train=False)
-    np.testing.assert_allclose(z.astype(jnp.float32), y, atol=0.05 * (1 + float(jnp.abs(y).max())))
+    for size in (1, 7):
+        y, _ = jax.eval_shape(
+            lambda x: case.layer.apply(params, state, x, train=False), jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
+        )
+        assert y.shape[0] == size
+    same(case.layer.init(key, x), case.layer.init(key, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)))
 
 
 @over(LAYERS)
 def test_rows_of_the_batch_do_not_see_each_other_in_prediction(case):
     params, state, x = started(case)
-    y, _ = case.layer.apply(params, state, x, train=False)
-    assert y.shape[0] == x.shape[0]
-    row, _ = case.layer.apply(params, state, x[1:2], train=False)
-    assert row.shape == (1, *y.shape[1:])
-    close(row, y[1:2], rtol=2e-5 if case.follows_dtype else 1e-2)
+    other = example(case, salt=5).at[0].set(x[0])
+    y, z = (case.layer.apply(params, state, inputs, train=False)[0] for inputs in (x, other))
+    close(y[0], z[0])
 
 
 @over(LAYERS)
 def test_prediction_draws_nothing_and_changes_no_state(case):
     params, state, x = started(case)
     y, new = case.layer.apply(params, state, x, train=False)
-    chex.assert_trees_all_equal((y, new), case.layer.apply(params, state, x, train=False, key=key))
-    chex.assert_trees_all_equal(new, state)
+    same((y, new), case.layer.apply(params, state, x, train=False, key=key))
+    same(new, state)
 
 
 @over(LAYERS)
 def test_training_draws_only_where_it_says(case):
     params, state, x = started(case)
-    y, new = case.layer.apply(params, state, x, train=True, key=key)
-    chex.assert_trees_all_equal((y, new), case.layer.apply(params, state, x, train=True, key=key))
-    chex.assert_trees_all_equal(
-        (y, new), case.layer.apply(params, state, x, train=True, key=jax.random.key_data(key))
-    )
-    again, _ = case.layer.apply(params, state, x, train=True, key=jax.random.key(1))
-    assert differ(y, again) == case.random
+    one = case.layer.apply(params, state, x, train=True, key=key)
+    same(one, case.layer.apply(params, state, x, train=True, key=jax.random.key_data(key)))
+    other = case.layer.apply(params, state, x, train=True, key=jax.random.key(1))
+    assert differ(one, other) == case.random
     if case.random:
         with pytest.raises(ValueError, match=r"dropout\(0\.5\): train=True draws a mask and needs a key"):
             case.layer.apply(params, state, x, train=True)
     else:
-        chex.assert_trees_all_equal((y, new), case.layer.apply(params, state, x, train=True))
+        same(one, case.layer.apply(params, state, x, train=True))
 
 
 @over(LAYERS)
 def test_state_keeps_its_form_and_moves_only_in_training(case):
-    params, state, x = started(case)
-    y, new = case.layer.apply(params, state, x, train=True, key=key)
-    assert jax.tree.structure(new) == jax.tree.structure(state)
-    types = [(leaf.shape, leaf.dtype, leaf.weak_type) for leaf in jax.tree.leaves(new)]
-    assert types == [(leaf.shape, leaf.dtype, False) for leaf in jax.tree.leaves(state)]
-    assert all(np.any(a != b) for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True))
-    assert all(not leaf.weak_type for leaf in jax.tree.leaves(case.layer.init(key, x)))
-
-
-@over(LAYERS)
-def test_second_call_traces_nothing(case):
-    x = example(case)
-    params, state = case.layer.init(key, x)
-
-    @jax.jit
-    @chex.assert_max_traces(n=1)
-    def step(params, state, x, key):
-        loss = lambda p: (lambda y, s: (jnp.sum(y), s))(*case.layer.apply(p, state, x, train=True, key=key))  # noqa: E731
-        grads, state_new = jax.grad(loss, has_aux=True)(params)
-        return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), state_new
-
-    for i in range(3):
-        params, state = step(params, state, x, jax.random.key(i))
-
-
-@over(LAYERS)
-def test_appended_layer_leaves_earlier_parameters_as_they_were(case):
-    x = example(case)
-    alone = nn.serial(case.layer).init(key, x)
-    longer = nn.serial(case.layer, nn.flatten(), nn.dense(2)).init(key, x) if x.ndim > 1 else None
-    chex.assert_trees_all_equal(alone, jax.tree.map(lambda a: a, (longer[0][:1], longer[1][:1])))
-
-
-@over(LAYERS)
-def test_remat_changes_neither_values_nor_gradients(case):
-    params, state, x = started(case)
-
-    def loss(params, layer):
-        y, new = layer.apply(params, state, x, train=True, key=key)
-        return jnp.square(y.astype(jnp.float32)).sum(), (y, new)
-
-    gradient = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
-    close(gradient(params, nn.remat(case.layer)), gradient(params, case.layer))
-    program = str(jax.make_jaxpr(jax.grad(lambda p: loss(p, nn.remat(case.layer))[0]))(params))
-    assert "remat" in program or "checkpoint" in program or not jax.tree.leaves(params)
+    _, state, x = started(case)
+    out = compiled(case)(key, x)
+    for _, new in (out["trained"], out["predicted"]):
+        assert jax.tree.structure(new) == jax.tree.structure(state)
+        types = [(leaf.shape, leaf.dtype, leaf.weak_type) for leaf in jax.tree.leaves(new)]
+        assert types == [(leaf.shape, leaf.dtype, False) for leaf in jax.tree.leaves(state)]
+    before, after = jax.tree.leaves(state), jax.tree.leaves(out["trained"][1])
+    assert all(np.any(a != b) for a, b in zip(before, after, strict=True))
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(out["start"]))
 
 
 @over(LAYERS)
 def test_summary_counts_what_init_makes(case):
-    x = example(case)
-    params, state = case.layer.init(key, x)
+    params, state, x = started(case)
     table = nn.summary(case.layer, spec(x))
     assert table.params == sum(leaf.size for leaf in jax.tree.leaves(params))
     assert table.state == sum(leaf.size for leaf in jax.tree.leaves(state))
-    outer = [row for row in table.rows if len(row.path) == 1]
-    assert sum(row.params for row in outer) in (table.params, 0)
     assert f"{table.params:,}" in str(table).splitlines()[-1]
-    assert outer or not isinstance(params, tuple) or not params
+
+
+# What holds for single layers and combinators -------------------------------------------------------------------------
+
+
+def _probe_init(key, x, /):
+    return jax.random.key_data(key), ()
+
+
+def _probe_apply(params, state, x, /, *, train, key=None):
+    return x, jax.random.key_data(key) if train else state
+
+
+probe = nn.Layer("probe", _probe_init, _probe_apply)  # shows the keys that a layer is given
+x43 = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
+
+
+def keys_of(layer):
+    """The keys that the probes inside a layer are given in `init` and in training, a list of lists of words."""
+    params, state = layer.init(key, x43)
+    _, seen = layer.apply(params, state, x43, train=True, key=key)
+    same(params, seen)
+    return [word for leaf in jax.tree.leaves(params) for word in leaf.reshape(-1, 2).tolist()]
+
+
+@pytest.mark.parametrize(
+    "combine",
+    [
+        nn.serial,
+        nn.residual,
+        nn.concat,
+        lambda *layers: nn.branch(*layers, merge=lambda ys: ys[0]),
+        lambda *layers: nn.remat(nn.serial(*layers)),
+        lambda *layers: nn.with_precision(nn.serial(*layers)),
+        lambda *layers: nn.serial(nn.serial(*layers), nn.serial(probe)),
+        lambda *layers: nn.repeat(len(layers), layers[0]),
+    ],
+    ids=["serial", "residual", "concat", "branch", "remat", "with_precision", "nested", "repeat"],
+)
+def test_every_position_has_a_key_of_its_own_and_appending_changes_none(combine):
+    three, four = keys_of(combine(*[probe] * 3)), keys_of(combine(*[probe] * 4))
+    assert len({tuple(word) for word in four}) == len(four)
+    assert len(four) == len(three) + 1
+    assert four[:3] == three[:3]
+
+
+def test_appended_layer_leaves_earlier_parameters_as_they_were():
+    before, after = nn.serial(block, nn.dense(2)), nn.serial(block, nn.dense(2), nn.layer_norm(), nn.dense(5))
+    same(before.init(key, x43)[0], after.init(key, x43)[0][:2])
+
+
+def test_key_of_position_is_fold_in_of_its_number():
+    assert keys_of(nn.serial(probe, probe)) == [jax.random.key_data(jax.random.fold_in(key, i)).tolist() for i in (0, 1)]
+    assert keys_of(nn.repeat(2, probe)) == keys_of(nn.serial(probe, probe))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [block, nn.serial(nn.dense(3), nn.dropout(0.5)), nn.serial(nn.dense(3), nn.batch_norm())],
+    ids=["residual", "dropout", "batch_norm"],
+)
+@pytest.mark.parametrize("wrap", [lambda layer: layer, nn.remat], ids=["plain", "remat"])
+def test_repeat_equals_unrolled_blocks(part, wrap):
+    n = 3
+    layer = nn.repeat(n, wrap(part))
+    params, state = moved(layer.init(key, x43))
+    loops = nn.serial(*[part] * n)
+    ps, ss = ([jax.tree.map(lambda leaf: leaf[i], tree) for i in range(n)] for tree in (params, state))  # noqa: B023
+
+    def value(layer):
+        def f(p, s):
+            y, new = layer.apply(p, s, x43, train=True, key=key)
+            return jnp.square(y).sum(), (y, new)
+
+        return jax.value_and_grad(f, has_aux=True)
+
+    (_, (y, new)), grads = value(layer)(params, state)
+    (_, (z, news)), parts = value(loops)(ps, ss)
+    stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)  # noqa: E731
+    close((y, new, grads), (z, stack(news), stack(parts)), 1e-4)
+    close(layer.init(key, x43)[0], stack(loops.init(key, x43)[0]))
+
+
+def test_remat_changes_neither_values_nor_gradients_but_recomputes():
+    net = nn.serial(nn.dense(8), nn.batch_norm(), jnp.tanh, nn.dropout(0.5), nn.repeat(2, nn.dense(8)), nn.dense(1))
+    params, state = moved(net.init(key, x43))
+
+    def loss(params, layer):
+        y, new = layer.apply(params, state, x43, train=True, key=key)
+        return jnp.square(y).sum(), (y, new)
+
+    close(*(jax.grad(loss, has_aux=True)(params, layer) for layer in (net, nn.remat(net))))
+    tanhs = [str(jax.make_jaxpr(jax.grad(loss, has_aux=True), static_argnums=1)(params, layer)).count(" tanh ")
+             for layer in (net, nn.remat(net))]  # fmt: skip
+    assert tanhs == [1, 2]
+
+
+def test_with_precision_keeps_float32_and_computes_in_bfloat16():
+    seen = []
+
+    def spy(x):
+        seen.append(x.dtype)
+        return x
+
+    net = nn.with_precision(nn.serial(nn.dense(3), spy, nn.batch_norm(), spy, nn.dropout(0.5), nn.dense(2), spy))
+    params, state = net.init(key, x43)
+    seen.clear()
+
+    def loss(params):
+        y, new = net.apply(params, state, x43, train=True, key=key)
+        return y.sum(), (y, new)
+
+    grads, (y, new) = jax.grad(loss, has_aux=True)(params)
+    assert seen == [jnp.bfloat16] * 3
+    assert y.dtype == jnp.float32
+    for tree in (params, state, new, grads):
+        assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype(jnp.float32)}
+    exact = nn.with_precision(net, compute=jnp.float32)
+    assert exact.apply(params, state, x43, train=False)[0].dtype == jnp.float32
+
+
+def test_with_precision_is_near_the_exact_layer():
+    net = nn.serial(nn.dense(3), nn.batch_norm(), jnp.tanh, nn.dense(2))
+    params, state = moved(net.init(key, x43))
+    exact, _ = net.apply(params, state, x43, train=True)
+    y, _ = nn.with_precision(net).apply(params, state, x43, train=True)
+    assert 0 < jnp.abs(y - exact).max() < 0.05
+
+
+@pytest.mark.parametrize("layer", [nn.batch_norm(eps=1e-12), nn.layer_norm(eps=1e-12)], ids=lambda layer: layer.name)
+def test_variance_is_right_far_from_zero(layer):
+    values = np.random.default_rng(0).normal(3000.0, 0.01, 4096)
+    x = jnp.asarray(values, jnp.float32).reshape({"batch_norm": (-1, 1), "layer_norm": (1, -1)}[layer.name])
+    params, state = layer.init(key, x)
+    y, _ = layer.apply(params, state, x, train=True)
+    exact = np.asarray(x, np.float64)
+    np.testing.assert_allclose(y, (exact - exact.mean()) / exact.std(), atol=0.05)
+
+
+def test_batch_norm_running_statistics_follow_their_formula():
+    rng, layer = np.random.default_rng(0), nn.batch_norm(decay=0.7)
+    params, state = layer.init(key, x43)
+    mean, var = np.zeros(3), np.ones(3)
+    for _ in range(5):
+        x = rng.normal(2.0, 3.0, (6, 3))
+        _, state = layer.apply(params, state, jnp.asarray(x, jnp.float32), train=True)
+        mean, var = 0.7 * mean + 0.3 * x.mean(0), 0.7 * var + 0.3 * x.var(0, ddof=1)
+    np.testing.assert_allclose(state["mean"], mean, rtol=1e-5)
+    np.testing.assert_allclose(state["var"], var, rtol=1e-5)
+    y, _ = layer.apply(params, state, x43, train=False)
+    np.testing.assert_allclose(y, (x43 - mean) / np.sqrt(var + 1e-5), rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_before_training_is_almost_the_identity():
+    params, state = nn.batch_norm().init(key, x43)
+    y, _ = nn.batch_norm().apply(params, state, x43, train=False)
+    np.testing.assert_allclose(y, x43, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_dropout_drops_at_its_rate_and_keeps_the_mean(rate):
+    x = jnp.full((100, 100), 2.0)
+    y, _ = nn.dropout(rate).apply((), (), x, train=True, key=key)
+    assert abs(float((y == 0).mean()) - rate) < 4 * np.sqrt(rate * (1 - rate) / x.size)
+    np.testing.assert_allclose(y[y != 0], 2.0 / (1 - rate), rtol=1e-6)
+
+
+def test_dropout_rate_can_be_swept():
+    many = jax.vmap(lambda rate: nn.dropout(rate).apply((), (), x43, train=True, key=key)[0])(jnp.array([0.0, 0.5, 0.9]))
+    np.testing.assert_array_equal(many[0], x43)
+    for y, rate in zip(many[1:], (0.5, 0.9), strict=True):
+        np.testing.assert_allclose(y, nn.dropout(rate).apply((), (), x43, train=True, key=key)[0], rtol=1e-6)
+
+
+def test_embedding_outside_its_table_is_nan():
+    params, state = nn.embedding(5, 2).init(key, jnp.zeros((1, 4), jnp.int32))
+    y, _ = nn.embedding(5, 2).apply(params, state, jnp.array([[0, 4, 5, -1]]), train=False)
+    np.testing.assert_array_equal(np.isnan(y).all(-1), [[False, False, True, True]])
+    np.testing.assert_array_equal(y[0, :2], params["w"][jnp.array([0, 4])])
+
+
+def test_thousand_blocks_are_a_program_of_the_size_of_ten():
+    def program(depth):
+        net = nn.residual_mlp(4, depth, 2, dropout=0.1)
+        start = jax.eval_shape(net.init, key, x43)
+        apply = lambda p, s, x: net.apply(p, s, x, train=True, key=key)  # noqa: E731
+        return str(jax.make_jaxpr(apply)(*start, x43)), str(jax.make_jaxpr(net.init)(key, x43))
+
+    for ten, thousand in zip(program(10), program(1000), strict=True):
+        assert len(ten.splitlines()) == len(thousand.splitlines())
+        assert abs(len(thousand) - len(ten)) < 0.1 * len(ten)
+
+
+def test_residual_mlp_starts_as_the_identity_of_its_blocks():
+    shallow, deep = (nn.residual_mlp(4, depth, 2) for depth in (1, 50))
+    one, many = (net.apply(*net.init(key, x43), x43, train=False)[0] for net in (shallow, deep))
+    np.testing.assert_array_equal(one, many)
+
+
+@pytest.mark.parametrize("activation", [jax.nn.relu, jnp.tanh, jax.nn.selu])
+def test_initialisers_keep_the_size_of_activations(activation):
+    net = nn.mlp([256] * 6, 64, activation=activation)
+    x = jax.random.normal(key, (64, 256))
+    y, _ = net.apply(*net.init(key, x), x, train=False)
+    assert 0.2 < float(y.std()) < 2.0
+
+
+def test_softmax_and_step():
+    x = np.array([[1e4, 0.0, -1e4], [1.0, 2.0, 3.0]], np.float32)
+    np.testing.assert_allclose(nn.softmax(jnp.asarray(x)), scipy.special.softmax(x, -1), rtol=1e-6)
+    np.testing.assert_array_equal(nn.step(jnp.array([-1.0, 0.0, 1e-30])), [0.0, 0.0, 1.0])
+
+
+def test_summary_shows_rows_of_nested_layers():
+    rows = nn.summary(nn.serial(nn.dense(3), nn.repeat(5, block), nn.residual(nn.dense(3))), jnp.ones((1, 3)))
+    table = {row.path: (row.name, row.params) for row in rows.rows}
+    assert table[0,] == ("dense(3)", 12)
+    assert table[1,][1] == 5 * (6 + 12 + 12)
+    assert table[2,] == ("residual", 12)
+    assert table[2, 1, 0] == ("dense(3)", 12)
+    assert all(row.output == "(1, 3)" for row in rows.rows)
+
+
+# Errors: (name, call, exception, what its message and notes say) ------------------------------------------------------
+
+ones = jnp.ones((4, 3))
+three = nn.serial(nn.dense(8), jax.nn.relu, nn.dense(2))
+
+
+def applied(layer, x, *, wrong=None, train=False, key=None):
+    params, state = layer.init(jax.random.key(0), x)
+    return layer.apply(params, state, x if wrong is None else wrong, train=train, key=key)
+
+
+def _raise(x):
+    raise RuntimeError("own error")
+
+
+ERRORS = [
+    ("width", lambda: applied(three, ones, wrong=jnp.ones((4, 5))), ValueError,
+     [r"dense\(8\): expected 3 features, got 5", r"\(4, 5\)", r"in serial layer 1 of 3, dense\(8\), input \(4, 5\)"]),
+    ("1-D x", lambda: nn.dense(2).init(key, jnp.ones(4)), ValueError, [r"\(batch, features\), got \(4,\)", r"x\[None\]"]),
+    ("integer x", lambda: nn.dense(2).init(key, jnp.ones((4, 3), int)), TypeError, ["x must be floating, got int32"]),
+    ("list as x", lambda: nn.dense(2).init(key, [[1.0]]), TypeError, ["x must be an array", "got list"]),
+    ("features 0", lambda: nn.dense(0), ValueError, ["dense: features must be ≥ 1, got 0"]),
+    ("features 2.5", lambda: nn.dense(2.5), TypeError, ["features must be an integer, got 2.5"]),
+    ("features True", lambda: nn.dense(True), TypeError, ["features must be an integer, got True"]),
+    ("conv features", lambda: nn.conv(0, 3), ValueError, ["conv: features must be ≥ 1"]),
+    ("conv window", lambda: nn.conv(2, (3, 0)), ValueError, ["window must be ≥ 1, got 0"]),
+    ("conv strides", lambda: nn.conv(2, 3, strides=0), ValueError, ["strides must be ≥ 1, got 0"]),
+    ("conv dilation", lambda: nn.conv(2, 3, dilation=(1, 0)), ValueError, ["dilation must be ≥ 1, got 0"]),
+    ("conv padding", lambda: nn.conv(2, 3, padding="same"), ValueError, ["unknown padding 'same'", "'SAME'"]),
+    ("conv padding < 0", lambda: nn.conv(2, 3, padding=((-1, 0),)), ValueError, [r"padding must be \(before, after\)"]),
+    ("conv rank", lambda: nn.conv(2, (3, 3)).init(key, jnp.ones((4, 5, 3))), ValueError, ["batch, .*spatial, channels"]),
+    ("conv rank, window", lambda: nn.conv(2, (3,)).init(key, jnp.ones((4, 5, 5, 3))), ValueError, ["spatial axes"]),
+    ("conv too small", lambda: applied(nn.conv(2, 6, padding="VALID"), jnp.ones((4, 5, 3))), ValueError,
+     ["the window does not fit into the input"]),
+    ("conv width", lambda: applied(nn.conv(2, 3), jnp.ones((4, 5, 3)), wrong=jnp.ones((4, 5, 2))), ValueError,
+     ["expected 3 features, got 2"]),
+    ("conv groups", lambda: nn.conv(3, 3, groups=2), ValueError, ["groups must divide features, got 2 groups for 3"]),
+    ("conv groups of x", lambda: nn.conv(4, 3, groups=2).init(key, jnp.ones((4, 5, 3))), ValueError,
+     ["groups must divide the input's channels, got 2 for 3"]),
+    ("pool window", lambda: nn.max_pool(0), ValueError, ["window must be ≥ 1, got 0"]),
+    ("pool too small", lambda: applied(nn.avg_pool(6), jnp.ones((4, 5, 3))), ValueError, ["does not fit"]),
+    ("pool rank", lambda: applied(nn.max_pool((2, 2)), jnp.ones((4, 5, 3))), ValueError, ["spatial"]),
+    ("global pool", lambda: applied(nn.global_avg_pool(), ones), ValueError, [r"\(batch, \*spatial, channels\), got"]),
+    ("rate 1.5", lambda: nn.dropout(1.5), ValueError, [r"dropout: rate must be in \[0, 1\), got 1.5"]),
+    ("rate 1", lambda: nn.dropout(1.0), ValueError, [r"must be in \[0, 1\), got 1"]),
+    ("rate -.1", lambda: nn.dropout(-0.1), ValueError, ["got -0.1"]),
+    ("rate nan", lambda: nn.dropout(float("nan")), ValueError, ["got nan"]),
+    ("rates", lambda: nn.dropout(jnp.array([0.1, 0.2])), ValueError, ["must be one number", "jax.vmap"]),
+    ("no key", lambda: applied(nn.serial(nn.dense(2), nn.dropout(0.5)), ones, train=True), ValueError,
+     [r"dropout\(0\.5\): train=True draws a mask and needs a key: apply\(params, state, x, train=True, key=key\)",
+      "in serial layer 2 of 2"]),
+    ("int as key", lambda: nn.dense(2).init(0, ones), TypeError, [r"got the integer 0; use jax\.random\.key\(0\)"]),
+    ("None as key", lambda: nn.dense(2).init(None, ones), TypeError, ["key must be a random key", "NoneType"]),
+    ("keys", lambda: nn.dense(2).init(jax.random.split(key, 3), ones), ValueError, [r"shape \(3,\); jax\.vmap"]),
+    ("keys in serial", lambda: three.init(jax.random.split(key, 3), ones), ValueError, [r"shape \(3,\); jax\.vmap"]),
+    ("swapped", lambda: nn.dense(2).init(ones, key), TypeError, [r"key and x are swapped: the call is init\(key, x\)"]),
+    ("swapped in serial", lambda: three.init(ones, key), TypeError, ["key and x are swapped"]),
+    ("dropout key", lambda: nn.dropout(0.5).apply((), (), ones, train=True, key=3), TypeError, ["the integer 3"]),
+    ("batch of 1", lambda: applied(nn.serial(nn.batch_norm()), jnp.ones((1, 3)), train=True), ValueError,
+     [r"batch_norm: train=True needs at least 2 values of each feature, got x \(1, 3\)", "layer 1 of 1"]),
+    ("bn decay", lambda: nn.batch_norm(decay=1.1), ValueError, [r"decay must be in \[0, 1\], got 1.1"]),
+    ("bn eps", lambda: nn.batch_norm(eps=0.0), ValueError, ["eps must be in"]),
+    ("bn width", lambda: applied(nn.batch_norm(), ones, wrong=jnp.ones((4, 2))), ValueError, ["expected 3 features, got 2"]),
+    ("ln eps", lambda: nn.layer_norm(eps=-1), ValueError, ["eps must be in"]),
+    ("ln width", lambda: applied(nn.layer_norm(), ones, wrong=jnp.ones((4, 2))), ValueError, ["expected 3 features, got 2"]),
+    ("scale width", lambda: applied(nn.scale(), ones, wrong=jnp.ones((4, 2))), ValueError, ["expected 3 features, got 2"]),
+    ("embedding floats", lambda: nn.embedding(5, 2).init(key, ones), TypeError, ["x must be of integers, got float32"]),
+    ("embedding size", lambda: nn.embedding(0, 2), ValueError, ["size must be ≥ 1"]),
+    ("reshape", lambda: applied(nn.reshape((2, 2)), ones), ValueError, [r"one example has shape \(3,\)"]),
+    ("residual", lambda: applied(nn.residual(nn.dense(2)), ones), ValueError, [r"\(4, 2\).*\(4, 3\)", r"shortcut=nn\.dense\(2\)"]),
+    ("no path", lambda: nn.concat(), ValueError, ["concat: at least one path"]),
+    ("concat", lambda: applied(nn.concat(nn.flatten(), nn.reshape((3, 1))), ones), Exception, ["concat"]),
+    ("repeat 0", lambda: nn.repeat(0, nn.dense(3)), ValueError, ["n must be ≥ 1"]),
+    ("repeat shape", lambda: nn.repeat(2, nn.dense(2)).init(key, ones), ValueError, ["must return the shape and dtype"]),
+    ("repeat rows", lambda: nn.repeat(3, nn.dense(3)).apply(*nn.repeat(2, nn.dense(3)).init(key, ones), ones, train=False),
+     ValueError, ["must have 3 rows"]),
+    ("not a layer", lambda: nn.serial(nn.dense(2), "relu"), TypeError, ["a Layer or a function", "'relu'"]),
+    ("params of another net", lambda: three.apply(((), ()), ((), ()), ones, train=False), ValueError,
+     ["params must be a tuple of 3 entries", "got 2 entries"]),
+    ("params swapped", lambda: three.apply({}, (), ones, train=False), ValueError, ["tuple of 3 entries.*got dict"]),
+    ("init's last layer", lambda: nn.serial(nn.dense(3), nn.reshape((5,))).init(key, ones), ValueError,
+     ["in serial layer 2 of 2"]),
+    ("nested place", lambda: applied(nn.serial(jnp.tanh, nn.residual(nn.dense(3), _raise)), ones), RuntimeError,
+     ["own error", r"in serial layer 2 of 2, _raise, input \(4, 3\)", "in residual layer 2 of 2, serial",
+      "in serial layer 2 of 2, residual"]),
+    ("JAX's own error", lambda: applied(nn.serial(lambda x: x @ x), ones), TypeError, ["in serial layer 1 of 1, <lambda>"]),
+    ("precision", lambda: nn.with_precision(nn.dense(2), compute=jnp.int32), TypeError, ["compute must be a floating dtype"]),
+    ("norm", lambda: nn.mlp([3], 2, norm="bath"), ValueError, ["unknown norm 'bath'.*did you mean 'batch'"]),
+    ("mlp width", lambda: nn.mlp([3, 0], 2), ValueError, ["features must be ≥ 1"]),
+    ("mlp dropout", lambda: nn.mlp([3], 2, dropout=1.5), ValueError, [r"rate must be in \[0, 1\), got 1.5"]),
+    ("depth", lambda: nn.residual_mlp(3, 0, 2), ValueError, ["n must be ≥ 1"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "kind", "says"), [row[1:] for row in ERRORS], ids=[row[0] for row in ERRORS])
+def test_error_says_where_what_and_what_to_do(call, kind, says):
+    with pytest.raises(kind) as caught:
+        call()
+    text = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    for pattern in says:
+        assert re.search(pattern, text), f"{pattern!r} is not in {text!r}"
+
+
+def test_train_is_keyword_only_and_has_no_default():
+    params, state = three.init(key, ones)
+    with pytest.raises(TypeError, match="train"):
+        three.apply(params, state, ones)
+    with pytest.raises(TypeError, match="positional"):
+        three.apply(params, state, ones, True)

@@ -1,7 +1,9 @@
 """IDX files, the format of MNIST and its kin."""
 
 import gzip
+import math
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +20,19 @@ def read_idx(path: Path) -> np.ndarray:
     Raises:
       ValueError: for another format, or a file cut short.
     """
-    with (gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
-        content = file.read()
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in DTYPES:
         raise ValueError(f"{path} is not an IDX file")
     rank = content[3]
+    if len(content) < 4 + 4 * rank:
+        raise ValueError(f"{path} is damaged: {len(content)} bytes, its {rank} axes need {4 + 4 * rank} to begin with")
     shape = tuple(np.frombuffer(content, ">u4", rank, 4).tolist())
     dtype = np.dtype(DTYPES[content[2]])
-    expected = 4 + 4 * rank + dtype.itemsize * int(np.prod(shape))
+    expected = 4 + 4 * rank + dtype.itemsize * math.prod(shape)
     if len(content) != expected:
         raise ValueError(f"{path} is damaged: {len(content)} bytes, {expected} expected for shape {shape}")
     return np.frombuffer(content, dtype, offset=4 + 4 * rank).reshape(shape)
@@ -40,8 +47,9 @@ def read_fashion_mnist(data_dir: str | Path | None = None) -> tuple[np.ndarray, 
     Raises:
       FileNotFoundError: with what was looked for and how to get it.
     """
-    given = [Path(data_dir)] if data_dir is not None else [Path(p) for p in [os.environ.get(DIRECTORY)] if p]
-    places = [place for root in given for place in (root, root / "fashion-mnist")] or [DEBIAN]
+    given = data_dir if data_dir is not None else os.environ.get(DIRECTORY)
+    places = [Path(given), Path(given) / "fashion-mnist"] if given else []
+    places += [DEBIAN] if data_dir is None else []
     for place in places:
         files = [next((f for f in (place / f"{name}.gz", place / name) if f.is_file()), None) for name in NAMES]
         found = [file for file in files if file is not None]

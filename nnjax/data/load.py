@@ -38,11 +38,11 @@ def load(
     """A data set by name, or from a CSV or NPZ file.
 
     Args:
-      name: "digits" (1 797 images of 8 × 8, in the package), "fashion-mnist" (70 000 of 28 × 28, IDX files), or the path
-        of a CSV file with a header or an NPZ file with arrays `x` and `y`.
+      name: "digits" (1 797 images of 8 × 8, in the package), "fashion-mnist" (70 000 of 28 × 28, IDX files), or the
+        path of a CSV file with a header or an NPZ file with arrays `x` and `y`.
       data_dir: where the IDX files of Fashion-MNIST are; see `$NNJAX_DATA_DIR` and Debian's `dataset-fashion-mnist`.
-      target: column of a CSV file to be predicted; "y" for an NPZ file.
-      task: "classification" or "regression"; None to choose by the target's values.
+      target: column of a CSV file to be predicted; "y" for an NPZ file. The named sets have theirs.
+      task: "classification" or "regression"; None to choose by the target's values. The named sets are classified.
       test_share: share of a file's rows held out, stratified by class. The named sets have a fixed test part.
       seed: of that split.
 
@@ -52,12 +52,14 @@ def load(
 
     Raises:
       FileNotFoundError: with what was looked for and how to get it.
-      ValueError: for unknown names and columns, missing values, and what cannot be encoded.
+      ValueError: for unknown names and columns, missing values, and what cannot be encoded; rows are counted from 0.
 
     >>> digits = data.load("digits")
     >>> digits.train.x.shape, digits.test.x.shape
     ((1438, 64), (359, 64))
     """
+    if name in NAMES and (target is not None or task is not None):
+        raise ValueError(f"load: target and task are for files; {name} is classified by its labels")
     if name == "digits":
         with resources.files("nnjax.data").joinpath("digits.npz").open("rb") as opened, np.load(opened) as file:
             x, y, test = file["x"], file["y"], file["test"]
@@ -69,10 +71,13 @@ def load(
     if path.suffix.lower() not in (".csv", ".npz"):
         checks.one_of("load", "data set", name, NAMES)
     frame = read_table(path)
-    if path.suffix.lower() == ".npz":
-        target = target or "y"
+    if path.suffix.lower() == ".npz" and target is None:
+        target = "y"
+        if target not in frame:
+            raise ValueError(f"{path}: an array named y is needed, with an entry for each row of x")
     if target is None:
-        raise ValueError(f"{path}: which column is to be predicted? --target one of {', '.join(map(str, frame.columns))}")
+        names = ", ".join(map(str, frame.columns))
+        raise ValueError(f"{path}: which column is to be predicted? --target one of {names}")
     if target not in frame:
         checks.one_of(str(path), "target column", target, [str(column) for column in frame.columns])
     if len(frame) < 5:
@@ -83,11 +88,9 @@ def load(
     classify = chosen == "classification"
     labels = frame[target].astype(str).to_numpy() if classify else frame[target].to_numpy()
     rows = split_rows(labels, test_share, seed=seed, stratify=classify)
-    table = fit_table(frame.iloc[rows[0]], target, chosen)
-    train, test = (
-        Data(jnp.asarray(table.features(part)), jnp.asarray(table.targets(part)))
-        for part in (frame.iloc[row].reset_index(drop=True) for row in rows)
-    )
+    table = fit_table(frame, target, chosen, rows[0])
+    x, y = table.features(frame), table.targets(frame)
+    train, test = (Data(jnp.asarray(x[part]), jnp.asarray(y[part])) for part in rows)
     return Dataset(train, test, table, why)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from nnjax import checks
 from nnjax.types import Key
@@ -67,14 +67,17 @@ def shuffle(key: Key, epoch: UInt32[Array, " m"], place: UInt32[Array, " m"], n:
       n: () uint32, < 2³¹.
     """
     words = jax.random.bits(key, (ROUNDS, 2), jnp.uint32)
-    x = place
-    for r in range(ROUNDS):
+
+    def swap_or_not(r: Array, x: Array) -> Array:
         mirror_seed, bit_seed = words[r, 0], words[r, 1]
         mirror = _below(_mix(_mix(epoch ^ mirror_seed) + bit_seed), n)
         partner = jnp.where(mirror >= x, mirror - x, mirror + (n - x))
-        pair = jnp.maximum(x, partner)
-        x = jnp.where(_mix(pair + mirror * jnp.uint32(0x9E3779B9) ^ bit_seed) >> 31 == 1, partner, x)
-    return x
+        pair = jnp.maximum(x, partner)  # the same for both of them
+        bit = _mix((pair + mirror * jnp.uint32(0x9E3779B9)) ^ bit_seed) >> 31
+        return jnp.where(bit == 1, partner, x)
+
+    # A loop, for 24 copies would double the compile time of a small training step; unrolled a little, it runs as fast
+    return lax.fori_loop(0, ROUNDS, swap_or_not, place, unroll=4)
 
 
 def _mix(x: Array) -> Array:

@@ -25,6 +25,8 @@ def split_rows(y: np.ndarray, share: float, *, seed: int = 0, stratify: bool = T
     (6, 2)
     """
     share = checks.in_range("split_rows", "share", share, "(0, 1)")
+    if len(y) < 2:
+        raise ValueError(f"split_rows: {len(y)} rows cannot be parted")
     rng = np.random.default_rng(seed)
     groups = [np.flatnonzero(y == label) for label in np.unique(y)] if stratify else [np.arange(len(y))]
     # Rounding is shared out over the classes, so that many small classes do not add up to another share

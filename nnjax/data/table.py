@@ -1,5 +1,9 @@
 """Tables: how the rows of a CSV or NPZ file become numbers, fitted on the training rows alone."""
 
+import math
+import warnings
+import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -50,7 +54,8 @@ class Table(NamedTuple):
         labels = _text(column)
         unknown = sorted(set(labels) - set(self.classes))
         if unknown:
-            raise ValueError(f"column {self.target!r}: {unknown[0]!r} was not among the classes {self.classes}")
+            known = ", ".join(self.classes)
+            raise ValueError(f"column {self.target!r}: {unknown[0]!r} is not among the classes {known}")
         return labels.map({name: i for i, name in enumerate(self.classes)}).to_numpy(np.int32)
 
 
@@ -67,47 +72,63 @@ def read_table(path: Path) -> "DataFrame":
         raise ModuleNotFoundError("reading tables needs pandas: pip install 'nnjax[cli]'") from error
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    if path.suffix.lower() != ".npz":
-        try:
-            return pd.read_csv(path, skipinitialspace=True)
-        except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
-            raise ValueError(f"{path} cannot be read as CSV: {error}") from error
+    if path.suffix.lower() == ".npz":
+        x, y = _read_npz(path)
+        flat = x.reshape(len(x), math.prod(x.shape[1:]))
+        frame = pd.DataFrame(flat, columns=[f"x{i}" for i in range(flat.shape[1])])
+        return frame if y is None else frame.assign(y=y)
+    try:
+        frame = pd.read_csv(path, skipinitialspace=True)
+    except ValueError as error:  # pandas' parser errors and those of Unicode are ValueErrors
+        raise ValueError(f"{path} cannot be read as CSV: {str(error).strip()}") from error
+    if not isinstance(frame.index, pd.RangeIndex):  # what pandas makes of it
+        raise ValueError(f"{path}: the rows have more values than the header has names")
+    first = str(frame.columns[0])
+    if len(frame.columns) == 1 and (";" in first or "\t" in first):
+        raise ValueError(f"{path}: one column only, {first!r}; values must be separated by commas")
+    if first == "Unnamed: 0":
+        warnings.warn(
+            f"{path}: the first column has no name; if it numbers the rows, leave it out, as by to_csv(index=False)",
+            stacklevel=2,
+        )
+    return frame
+
+
+def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """The arrays x (rows, ...) and y (rows,), if there is one."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is no NPZ file")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as NPZ (arrays of objects are refused): {error}") from error
-    if "x" not in arrays:
-        raise ValueError(f"{path}: an array named x is needed (rows, ...), found {sorted(arrays) or 'nothing'}")
-    x = arrays["x"]
-    if x.ndim == 0 or ("y" in arrays and arrays["y"].shape not in ((len(x),), (len(x), 1))):
-        raise ValueError(f"{path}: y must have one entry for each row of x, x is {x.shape}, y {arrays['y'].shape}")
-    flat = x.reshape(len(x), -1)
-    frame = pd.DataFrame(flat, columns=[f"x{i}" for i in range(flat.shape[1])])
-    if "y" in arrays:
-        frame["y"] = arrays["y"].reshape(-1)
-    return frame
+    if "x" not in arrays or arrays["x"].ndim == 0:
+        found = ", ".join(sorted(arrays)) or "nothing"
+        raise ValueError(f"{path}: an array named x is needed (rows, ...), found {found}")
+    x, y = arrays["x"], arrays.get("y")
+    if y is not None and y.shape not in ((len(x),), (len(x), 1)):
+        raise ValueError(f"{path}: y must have one entry for each row of x, x is {x.shape}, y {y.shape}")
+    return x, None if y is None else y.reshape(-1)
 
 
 def choose_task(column: "Series[Any]", task: Task | None = None) -> tuple[Task, str]:
     """Classification or regression, and the reason in words."""
-    from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
-
     different = int(column.nunique())
     if task is not None:
         return task, "as asked for"
-    if is_bool_dtype(column) or not is_numeric_dtype(column):
+    if not _is_numeric(column):
         return "classification", f"{column.name!r} holds text or booleans, {different} different"
-    if is_integer_dtype(column) and different <= MOST_CLASSES:
+    if column.dtype.kind in "iu" and different <= MOST_CLASSES:
         return "classification", f"{column.name!r} holds {different} different integers"
     return "regression", f"{column.name!r} holds {different} different numbers"
 
 
-def fit_table(frame: "DataFrame", target: str, task: Task) -> Table:
-    """How rows become numbers, read off the training rows.
+def fit_table(frame: "DataFrame", target: str, task: Task, training: np.ndarray) -> Table:
+    """How rows become numbers: the names of classes and categories of all rows, the scales of the training rows alone.
 
     Raises:
-      ValueError: for missing values, columns with a category for almost every row, one class only.
+      ValueError: for missing values, columns with a category for almost every row, a target that never changes.
     """
     column = frame[target]
     _complete(column)
@@ -119,8 +140,7 @@ def fit_table(frame: "DataFrame", target: str, task: Task) -> Table:
         columns.append(Column(str(name), _categories(frame[name])))
     if not columns:
         raise ValueError(f"no columns besides the target {target!r}")
-    encoded = encode(frame, columns)
-    mean, std = encoded.mean(0), encoded.std(0)
+    encoded = encode(frame, columns)[training]
     classes: list[str] = []
     target_mean, target_std = 0.0, 1.0
     if task == "classification":
@@ -128,10 +148,13 @@ def fit_table(frame: "DataFrame", target: str, task: Task) -> Table:
         if len(classes) < 2:
             raise ValueError(f"column {target!r} holds one class only, {classes[0]!r}: there is nothing to tell apart")
     else:
-        numbers = _numbers(column).to_numpy(np.float64)
-        target_mean, target_std = float(numbers.mean()), float(numbers.std()) or 1.0
-    # A constant column stays constant, at zero
-    return Table(task, target, classes, columns, mean.tolist(), np.where(std == 0, 1.0, std).tolist(), target_mean, target_std)
+        numbers = _finite(_numbers(column).to_numpy(np.float64), f"column {target!r}: ")[training]
+        if np.ptp(numbers) == 0:
+            raise ValueError(f"column {target!r} is {numbers[0]:g} in all rows: there is nothing to predict")
+        target_mean, target_std = float(numbers.mean()), float(numbers.std())
+    # A constant column becomes zero; it is known by its range, for its deviation may be a rounding error instead of 0
+    std = np.where(np.ptp(encoded, 0) == 0, 1.0, encoded.std(0))
+    return Table(task, target, classes, columns, encoded.mean(0).tolist(), std.tolist(), target_mean, target_std)
 
 
 def encode(frame: "DataFrame", columns: list[Column]) -> np.ndarray:
@@ -150,20 +173,15 @@ def encode(frame: "DataFrame", columns: list[Column]) -> np.ndarray:
         unknown = sorted(set(text) - set(column.categories))
         if unknown:
             raise ValueError(
-                f"column {column.name!r}: {unknown[0]!r} is not among the categories seen in training, "
+                f"column {column.name!r}: {unknown[0]!r} is not among the categories of the training, "
                 f"{', '.join(column.categories[:5])}{' …' if len(column.categories) > 5 else ''}"
             )
         parts.append(text[:, None] == np.array(column.categories, dtype=object)[None])
-    numbers = np.concatenate(parts, axis=1).astype(np.float64)
-    if not np.isfinite(numbers).all():
-        raise ValueError(f"row {int(np.argwhere(~np.isfinite(numbers))[0][0])} holds an infinite number")
-    return numbers
+    return _finite(np.concatenate(parts, axis=1).astype(np.float64))
 
 
 def _is_numeric(column: "Series[Any]") -> bool:
-    from pandas.api.types import is_bool_dtype, is_numeric_dtype
-
-    return bool(is_numeric_dtype(column)) and not bool(is_bool_dtype(column))
+    return column.dtype.kind in "iuf"
 
 
 def _text(column: "Series[Any]") -> "Series[Any]":
@@ -171,9 +189,27 @@ def _text(column: "Series[Any]") -> "Series[Any]":
 
 
 def _numbers(column: "Series[Any]") -> "Series[Any]":
-    if not _is_numeric(column):
-        raise ValueError(f"column {column.name!r} must hold numbers, got {column.iloc[0]!r} in row 0")
+    if len(column) and not _is_numeric(column):
+        row = _first_text(column)
+        raise ValueError(f"column {column.name!r} must hold numbers, got {str(column.iloc[row])!r} in row {row}")
     return column
+
+
+def _first_text(column: "Series[Any]") -> int:
+    """The first row that is not a number, as the ? in a column of numbers; 0 if there is none."""
+    for row, text in enumerate(_text(column)):
+        try:
+            float(text)
+        except ValueError:
+            return row
+    return 0
+
+
+def _finite(numbers: np.ndarray, where: str = "") -> np.ndarray:
+    infinite = ~np.isfinite(numbers)
+    if infinite.any():
+        raise ValueError(f"{where}row {int(np.argwhere(infinite)[0][0])} holds an infinite number")
+    return numbers
 
 
 def _complete(column: "Series[Any]") -> None:
@@ -189,9 +225,10 @@ def _categories(column: "Series[Any]") -> list[str] | None:
     if _is_numeric(column):
         return None
     names = sorted(set(_text(column)))
-    if len(names) > MOST_CATEGORIES:
+    if len(names) > MOST_CATEGORIES or len(names) == len(column):
+        row = _first_text(column)
         raise ValueError(
-            f"column {column.name!r} holds {len(names)} different texts in {len(column)} rows; "
-            "drop it or encode it as numbers"
+            f"column {column.name!r} holds {len(names)} different texts in {len(column)} rows, "
+            f"as {str(column.iloc[row])!r} in row {row}; drop the column or make it numbers"
         )
     return names

@@ -35,7 +35,8 @@ def validate(data: Any, name: str = "data") -> Data:
       name: for messages: "data" or "validation".
 
     Returns:
-      `Data` of JAX arrays. Without x64, float64 becomes float32 and int64 int32; uint8 and booleans in x become float32.
+      `Data` of JAX arrays. Without x64, float64 becomes float32 and int64 int32; uint8 and booleans in x become
+      float32.
 
     Raises:
       ValueError: for no rows, different lengths, NaN or infinities (count and first place), negative weights.
@@ -57,13 +58,14 @@ def validate(data: Any, name: str = "data") -> Data:
     if len(set(rows.values())) > 1:
         listed = ", ".join(f"{key} has {n}" for key, n in rows.items())
         raise ValueError(f"{name}: x and y must have the same number of rows, {listed}")
-    n = next(iter(rows.values()))
+    n = next(iter(rows.values()), 0)
     if n == 0:
         raise ValueError(f"{name}: 0 rows")
     weights = None if weights is None else _weights(f"{name}.weights", np.asarray(weights), n)
     if isinstance(y, np.ndarray) and y.ndim == 1 and np.issubdtype(y.dtype, np.integer) and (y == y[0]).all() and n > 1:
         warnings.warn(f"{name}.y: all {n} labels are {y[0]}; there is nothing to tell apart", stacklevel=2)
-    return Data(jax.tree.map(lambda a: _cast(f"{name}.x", a), x), jax.tree.map(lambda a: _cast_target(name, a), y), weights)
+    x = jax.tree.map(lambda a: _cast(f"{name}.x", a), x)
+    return Data(x, jax.tree.map(lambda a: _cast_target(name, a), y), weights)
 
 
 def check_labels_in_range(y: Any, prediction_shape: tuple[int, ...], name: str = "data") -> None:
@@ -112,9 +114,9 @@ def _check_part(name: str, tree: PyTree) -> None:
     for path, leaf in _leaves(tree):
         where = f"{name}{_at(path)}"
         if not (np.issubdtype(leaf.dtype, np.number) or leaf.dtype == bool or jnp.issubdtype(leaf.dtype, jnp.floating)):
-            raise TypeError(f"{where} must be numbers, got {leaf.dtype}; encode strings and categories as numbers first")
+            raise TypeError(f"{where} must be numbers, got {leaf.dtype}; encode texts and categories as numbers first")
         if leaf.ndim == 0:
-            raise ValueError(f"{where} must have a leading axis of rows, got a single number")
+            raise ValueError(f"{where} must have a leading axis of rows, got one number; lists need np.asarray")
         if jnp.issubdtype(leaf.dtype, jnp.floating):
             bad = ~np.isfinite(leaf.astype(np.float32) if leaf.dtype.itemsize < 4 else leaf)
             if bad.any():
@@ -159,7 +161,8 @@ def _cast_target(name: str, y: np.ndarray) -> jax.Array:
 def _narrow(name: str, x: np.ndarray) -> jax.Array:
     """Integers as int32, unless x64 is on."""
     if np.issubdtype(x.dtype, np.integer) and not x64():
-        if x.size and (x.max() > np.iinfo(np.int32).max or x.min() < np.iinfo(np.int32).min):
-            raise ValueError(f"{name}: {x.max()} does not fit into int32")
+        wrong = x[(x > np.iinfo(np.int32).max) | (x < np.iinfo(np.int32).min)]
+        if wrong.size:
+            raise ValueError(f"{name}: {wrong[0]} does not fit into int32")
         return jnp.asarray(x, jnp.int32)
     return jnp.asarray(x)

@@ -108,7 +108,7 @@ def layer_norm(*, eps: float | Array = 1e-5) -> Layer:
 
 def statistics_dtype(x: Array) -> jnp.dtype:
     """The dtype of statistics: that of `x`, float32 at least."""
-    return jnp.promote_types(x.dtype, jnp.float32)
+    return x.dtype if x.dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
 def affine(name: str, x: Array) -> Params:

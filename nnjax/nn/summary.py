@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+from jax.extend.core import jaxprs_in_params
 
 from nnjax import checks
 from nnjax.nn.function import as_layer
@@ -75,7 +76,7 @@ def _marked(jaxpr: Any, outer: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
         scope = (*outer, *(part for part in stack if re.match(r"\d+_", part)))
         if equation.primitive.name == "name" and equation.params["name"] == MARK:
             yield scope, equation.outvars[0].aval
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jaxprs_in_params(equation.params):
             yield from _marked(inner, scope)
 
 

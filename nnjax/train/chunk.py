@@ -9,7 +9,7 @@ from jax import Array, lax
 from nnjax.train.run import Log, Run, take
 from nnjax.types import Data, TrainState
 
-BLOCK = 32  # steps whose rows are computed at once
+BLOCK = 64  # steps whose rows are computed at once
 CAPACITY = 1024  # steps whose logs fit into one chunk
 
 

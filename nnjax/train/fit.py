@@ -121,32 +121,29 @@ def fit(
     history: list[Record] = []
     validated: Record = {}
     training = validating = 0.0
-    step, pace = 0, math.inf if chunk_steps else 1 / CHUNK_SECONDS  # steps per second; a first chunk of one step
-    stops = [end for e, end in enumerate(ends, 1) if held_out is not None and (e % validate_every == 0)] + [total]
+    step, stopped = 0, False
+    pace = 1 / CHUNK_SECONDS  # steps per second, so that the first chunk is one step
+    stops = {end for epoch, end in enumerate(ends, 1) if held_out is not None and epoch % validate_every == 0}
     with _bar(progress, total) as show:
-        for stop in sorted(set(stops)):
-            while step < stop:
-                size = min(stop - step, capacity, max(1, int(min(pace * CHUNK_SECONDS, CAPACITY))))
+        for stop in sorted(stops | {total}):
+            while step < stop and not stopped:
+                fitting = capacity if chunk_steps else max(1, int(min(pace * CHUNK_SECONDS, capacity)))
+                size = min(stop - step, fitting)
                 clock = time.perf_counter()
                 ts, log = chunk(run, ts, data, np.int32(size))
                 losses[step : step + size] = np.asarray(log["loss"])[:size]
                 elapsed = time.perf_counter() - clock
-                training += elapsed
-                pace = math.inf if chunk_steps else size / elapsed
-                _warn_not_finite(losses, step, step + size)
-                step += size
+                training, pace, step = training + elapsed, size / elapsed, step + size
+                _warn_not_finite(losses, step - size, step)
                 if step == stop and held_out is not None:
                     clock = time.perf_counter()
-                    log = _evaluate(run, ts, held_out)
-                    validated = {f"validation_{name}": float(value) for name, value in log.items()}
+                    scores = _evaluate(run, ts, held_out)
+                    validated = {f"validation_{name}": float(score) for name, score in scores.items()}
                     validating += time.perf_counter() - clock
                 record = {"step": step, "epoch": step * batch / n, "loss": float(losses[step - size : step].mean())}
                 show(record | validated, step)
-                if any([callback(ts, record | validated) for callback in callbacks]):
-                    total = step
+                stopped = any([bool(callback(ts, record | validated)) for callback in callbacks])
             history += _records(losses, ends, len(history), step, validated)
-            if step >= total:
-                break
     seconds = Seconds(compiled, training, validating, time.perf_counter() - began)
     return Result(ts, history, losses[:step], seconds)
 

@@ -4,8 +4,8 @@ import csv
 import io
 import json
 import os
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from nnjax import checks
 from nnjax.data.table import Column, Table
-from nnjax.train.config import Config
+from nnjax.train.config import Config, make_net
 from nnjax.types import PyTree
 
 CONFIG, TABLE, METRICS, RESULT, WEIGHTS = (
@@ -34,16 +36,16 @@ def write(path: Path, content: bytes) -> None:
     Raises:
       OSError: with the path and the number of bytes; what stood at the path is whole.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with beside.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
+        beside.replace(path)
+    except BaseException as error:  # Ctrl-C too
+        with suppress(OSError):
+            beside.unlink()
         error.add_note(f"while writing {len(content)} bytes to {path}")
         raise
 
@@ -52,9 +54,11 @@ def create(path: Path) -> Path:
     """A new folder for a run.
 
     Raises:
-      FileExistsError: where there is a run already.
+      FileExistsError: where there is a run already, or a file.
     """
-    if path.is_file() or any((path / name).exists() for name in (CONFIG, WEIGHTS)):
+    if path.is_file():
+        raise FileExistsError(f"{path} is a file; choose a folder with --out")
+    if any((path / name).exists() for name in (CONFIG, WEIGHTS)):
         raise FileExistsError(f"{path} holds a run already; choose another folder with --out")
     path.mkdir(parents=True, exist_ok=True)
     return path
@@ -65,7 +69,7 @@ def write_json(path: Path, content: Any) -> None:
     write(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def write_records(path: Path, records: Sequence[dict[str, float]]) -> None:
+def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Records as CSV, one line each, with a column for every name in any of them."""
     names = list(dict.fromkeys(name for record in records for name in record))
     text = io.StringIO()
@@ -77,10 +81,8 @@ def write_records(path: Path, records: Sequence[dict[str, float]]) -> None:
 
 def save_weights(path: Path, params: PyTree, state: PyTree) -> None:
     """Parameters and state as safetensors, named by their paths: `params/1/w`."""
-    from safetensors.numpy import save
-
     leaves = jax.tree_util.tree_leaves_with_path({"params": params, "state": state})
-    write(path, save({checks.path_name(p): np.ascontiguousarray(leaf) for p, leaf in leaves}))
+    write(path, save({checks.path_name(p): np.asarray(leaf, order="C") for p, leaf in leaves}))
 
 
 def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
@@ -90,9 +92,6 @@ def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyT
       FileNotFoundError: where there is no file.
       ValueError: for a damaged file, or where a name, shape or dtype differs, with all of them.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     if not path.is_file():
         raise FileNotFoundError(f"no weights {path}")
     try:
@@ -132,6 +131,8 @@ def load_config(path: Path) -> tuple[Config, Table]:
         table = json.loads((path / TABLE).read_text())
         settings.pop("versions", None)
         table["columns"] = [Column(*column) for column in table["columns"]]
-        return Config(**settings), Table(**table)
-    except (ValueError, TypeError, KeyError) as error:
+        config = Config(**settings)
+        make_net(config, outputs=1)
+        return config, Table(**table)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path}: {CONFIG} or {TABLE} is damaged: {error}") from error

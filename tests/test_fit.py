@@ -1,0 +1,176 @@
+"""The host's loop: it drives the run and changes no bit of it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_run import EXAMPLES, NET, X, Y, assert_equal, make_run
+
+from nnjax import data, losses, metrics, nn, optim, train
+from nnjax.train.chunk import BLOCK, chunk
+from nnjax.types import Data
+
+HELD_OUT = Data(X[:6], Y[:6])
+
+
+RUN = make_run()
+
+
+def fit(run=RUN, **settings):
+    return train.fit(run, EXAMPLES, **{"epochs": 9.7, "key": jax.random.key(5), "progress": False} | settings)
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    return fit()
+
+
+@pytest.mark.parametrize("chunk_steps", [1, 2, 7, BLOCK - 1, BLOCK, BLOCK + 1, 1000])
+def test_chunks_change_no_bit(undisturbed, chunk_steps):
+    result = fit(chunk_steps=chunk_steps)
+    assert_equal(result.ts, undisturbed.ts)
+    np.testing.assert_array_equal(result.losses, undisturbed.losses)
+
+
+def test_validation_changes_no_bit(undisturbed):
+    result = fit(validation=HELD_OUT, validate_every=2, callbacks=[lambda ts, record: None])
+    assert_equal(result.ts, undisturbed.ts)
+
+
+def test_fit_is_steps(undisturbed):
+    """The same numbers as the scan, to rounding: the losses of the first steps, before training amplifies it."""
+    _, log = jax.jit(RUN.steps, static_argnames="n")(RUN.init(jax.random.key(5), EXAMPLES), EXAMPLES, n=10)
+    np.testing.assert_allclose(undisturbed.losses[:10], log["loss"], rtol=1e-3)
+
+
+def test_the_data_decide_with_the_key(undisturbed):
+    assert not np.array_equal(fit(key=jax.random.key(6)).losses, undisturbed.losses)
+
+
+def test_one_compilation_for_every_chunk_length():
+    traces = []
+
+    def apply(params, state, x, *, train, key=None):
+        traces.append(train)
+        return x, state
+
+    run = make_run(nn.serial(nn.Layer("counted", lambda key, x: ((), ()), apply), nn.dense(2)))
+    fit(run)
+    once = traces.count(True)
+    fit(run, chunk_steps=3)
+    fit(run, epochs=4, key=jax.random.key(1))
+    assert traces.count(True) == once > 0
+
+
+def test_the_callers_arrays_survive():
+    """Chunks give their argument's memory away, but not the caller's."""
+    key = jax.random.key(5)
+    x, y = jnp.array(X), jnp.array(Y)
+    train.fit(RUN, Data(x, y), epochs=2, key=key, progress=False)
+    for leaf in (jax.random.key_data(key), x, y):
+        assert not leaf.is_deleted()
+
+
+def test_chunks_give_their_memory_on():
+    ts = jax.tree.map(jnp.copy, RUN.init(jax.random.key(0), EXAMPLES))
+    chunk(RUN, ts, EXAMPLES, np.int32(1))
+    assert ts.params[0]["w"].is_deleted()
+
+
+def test_epochs_end_where_every_example_was_seen():
+    assert train.epoch_ends(3, n=10, batch_size=4) == [3, 5, 8]
+    assert train.epoch_ends(0.5, n=10, batch_size=4) == [2]
+    assert train.epoch_ends(0, n=10, batch_size=4) == []
+
+
+def test_history():
+    run = make_run(metrics=(metrics.accuracy,))
+    result = fit(run, epochs=3, validation=HELD_OUT)
+    assert [(record["epoch"], record["step"]) for record in result.history] == [(1, 5), (2, 10), (3, 15)]
+    for i, record in enumerate(result.history):
+        np.testing.assert_allclose(record["loss"], result.losses[5 * i : 5 * i + 5].mean(), rtol=1e-6)
+        assert record.keys() >= {"validation_loss", "validation_accuracy"}
+    last = run.evaluate(result.ts, HELD_OUT)
+    np.testing.assert_allclose(result.history[-1]["validation_loss"], last["loss"], rtol=1e-5)
+
+
+def test_validate_every():
+    result = fit(epochs=5, validation=HELD_OUT, validate_every=2)
+    assert [record["epoch"] for record in result.history if "validation_loss" in record] == [2, 4, 5]
+
+
+def test_no_epochs():
+    result = fit(epochs=0, validation=HELD_OUT)
+    assert int(result.ts.step) == 0
+    assert result.history == []
+    assert result.losses.shape == (0,)
+
+
+def test_callback_stops_the_run():
+    seen = []
+
+    def stop(ts, record):
+        seen.append(record["step"])
+        return record["step"] >= 6
+
+    result = fit(chunk_steps=3, callbacks=[stop])
+    assert seen == [3, 6]
+    assert int(result.ts.step) == 6
+    assert result.losses.shape == (6,)
+
+
+def test_full_batch():
+    result = fit(make_run(batch_size=None), epochs=4)
+    assert result.losses.shape == (4,)
+    assert result.losses[-1] < result.losses[0]
+
+
+def test_batch_larger_than_the_data():
+    with pytest.warns(UserWarning, match="batch_size 32 is larger than the 20 examples"):
+        result = fit(make_run(batch_size=32), epochs=8)
+    assert result.losses.shape == (5,)
+    assert np.isfinite(result.losses).all()
+
+
+def test_loss_that_is_not_finite_is_reported_once():
+    run = train.Run(nn.dense(1), losses.squared_error, optim.sgd(1e6), 4)
+    with pytest.warns(RuntimeWarning, match=r"the loss of step \d+ is (inf|nan)") as caught:
+        result = train.fit(run, (X, X[:, :1]), epochs=20, chunk_steps=5, progress=False)
+    assert len(caught) == 1
+    step = int(str(caught[0].message).split("step ")[1].split()[0])
+    assert np.isfinite(result.losses[:step]).all()
+    assert not np.isfinite(result.losses[step])
+
+
+def test_label_out_of_range_is_named_before_training():
+    with pytest.raises(ValueError, match=r"label 2 in row 3 is outside 0 … 1"):
+        train.fit(RUN, (X, Y.at[3].set(2)), epochs=1)
+    with pytest.raises(ValueError, match=r"validation\.y: label -1 in row 0"):
+        train.fit(RUN, EXAMPLES, validation=(X, Y.at[0].set(-1)), epochs=1)
+
+
+def test_wrong_settings_are_named():
+    with pytest.raises(ValueError, match=r"epochs must be in \[0, inf\), got -1"):
+        fit(epochs=-1)
+    with pytest.raises(TypeError, match="must be a train.Run"):
+        train.fit(NET, EXAMPLES, epochs=1)
+    with pytest.raises(TypeError, match="key must be a random key"):
+        fit(key="0")
+
+
+def test_digits_are_learned():
+    digits = data.load("digits")
+    run = train.Run(nn.mlp([64], 10, norm="batch"), losses.cross_entropy, optim.adam(3e-3), 32, metrics=(metrics.accuracy,))
+    result = train.fit(run, digits.train, validation=digits.test, epochs=12, progress=False)
+    assert result.history[-1]["validation_accuracy"] > 0.96
+
+
+def test_a_thousand_blocks_train():
+    digits = data.load("digits").train
+    run = train.Run(nn.residual_mlp(16, 1000, 10), losses.cross_entropy, optim.adam(1e-3), 32)
+    result = train.fit(run, digits, epochs=0.5, progress=False)
+    assert result.losses[-5:].mean() < 0.8 * result.losses[:3].mean()
+
+
+def test_a_run_is_a_pure_function_of_key_and_data(undisturbed):
+    assert_equal(fit().ts, undisturbed.ts)

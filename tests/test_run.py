@@ -1,0 +1,305 @@
+"""The pure run: its step against the formula, its order of data, and the transforms that it is made for."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nnjax import data, losses, metrics, nn, optim, train
+from nnjax.train import purpose
+from nnjax.types import Data
+
+X = jax.random.normal(jax.random.key(1), (20, 3))
+Y = (X.sum(-1) > 0).astype(jnp.int32)
+EXAMPLES = Data(X, Y)
+NET = nn.serial(nn.dense(5), nn.batch_norm(), jax.nn.relu, nn.dropout(0.2), nn.dense(2))
+PLAIN = nn.serial(nn.dense(5), jnp.tanh, nn.dense(2))
+LINEAR = nn.dense(2)
+
+
+def make_run(net=NET, optimizer=None, batch_size=4, **settings):
+    return train.Run(net, losses.cross_entropy, optimizer or optim.adam(1e-2), batch_size, **settings)
+
+
+def assert_equal(a, b):
+    """Bitwise, keys included."""
+    plain = partial(jax.tree.map, lambda x: jax.random.key_data(x) if data_is_key(x) else x)
+    chex.assert_trees_all_equal(plain(a), plain(b))
+
+
+def data_is_key(x):
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def test_step_is_the_formula():
+    """One step of plain descent, written out with NumPy for a linear network."""
+    net, rate = nn.dense(1), 0.1
+    run = train.Run(net, losses.squared_error, optim.sgd(rate), 20)
+    y = X[:, :1] * 2
+    ts = run.init(jax.random.key(0), Data(X, y))
+    after, log = run.step(ts, Data(X, y))
+    w, b = np.asarray(ts.params["w"]), np.asarray(ts.params["b"])
+    error = np.asarray(X) @ w + b - np.asarray(y)
+    np.testing.assert_allclose(log["loss"], np.mean(error**2), rtol=1e-5)
+    np.testing.assert_allclose(after.params["w"], w - rate * 2 * np.asarray(X).T @ error / 20, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(after.params["b"], b - rate * 2 * error.mean(0), rtol=1e-4, atol=1e-6)
+    assert int(after.step) == 1
+
+
+def test_init_follows_from_the_key_alone():
+    run = make_run()
+    assert_equal(run.init(jax.random.key(3), EXAMPLES), run.init(jax.random.key(3), EXAMPLES))
+    one, other = (run.init(jax.random.key(k), EXAMPLES).params[0]["w"] for k in (3, 4))
+    assert not np.allclose(one, other)
+
+
+def test_init_reads_shapes_only():
+    run = make_run()
+    shapes = jax.eval_shape(lambda: EXAMPLES)
+    assert_equal(run.init(jax.random.key(3), shapes), run.init(jax.random.key(3), EXAMPLES))
+
+
+def test_legacy_key_is_accepted():
+    ts = make_run().init(jax.random.PRNGKey(3), EXAMPLES)
+    assert_equal(ts, make_run().init(jax.random.key(3), EXAMPLES))
+
+
+def test_steps_are_steps_on_batch_indices():
+    """`steps` sees the rows that `batch_indices` names for the run's shuffle key, and nothing else."""
+    run = make_run(PLAIN)
+    ts = jax.jit(run.init)(jax.random.key(0), EXAMPLES)
+    scanned, log = jax.jit(run.steps, static_argnames="n")(ts, EXAMPLES, n=7)
+    step = jax.jit(run.step)
+    key = jax.random.fold_in(ts.key, purpose.SHUFFLE)
+    for i in range(7):
+        rows = data.batch_indices(key, i, 20, 4)
+        ts, one = step(ts, Data(X[rows], Y[rows]))
+        np.testing.assert_allclose(log["loss"][i], one["loss"], rtol=1e-5)
+    chex.assert_trees_all_close(scanned.params, ts.params, rtol=1e-4, atol=1e-6)
+
+
+def test_every_example_is_seen_once_per_epoch():
+    run = make_run()
+    ts = run.init(jax.random.key(0), EXAMPLES)
+    rows = np.asarray(run.rows(ts, EXAMPLES, 15)).reshape(3, 20)
+    assert [sorted(epoch) for epoch in rows.tolist()] == [list(range(20))] * 3
+    assert not (rows[0] == rows[1]).all()
+
+
+def test_steps_go_on_where_they_stopped():
+    run = make_run()
+    steps = jax.jit(run.steps, static_argnames="n")
+    ts = run.init(jax.random.key(0), EXAMPLES)
+    whole, log = steps(ts, EXAMPLES, n=8)
+    half, first = steps(ts, EXAMPLES, n=4)
+    rest, second = steps(half, EXAMPLES, n=4)
+    np.testing.assert_allclose(log["loss"], jnp.concatenate([first["loss"], second["loss"]]), rtol=1e-4)
+    assert int(rest.step) == int(whole.step) == 8
+
+
+def test_full_batch_in_stored_order():
+    run = make_run(LINEAR, batch_size=None)
+    ts = run.init(jax.random.key(0), EXAMPLES)
+    scanned, log = run.steps(ts, EXAMPLES, 1)
+    stepped, one = run.step(ts, EXAMPLES)
+    np.testing.assert_allclose(log["loss"][0], one["loss"], rtol=1e-6)
+    chex.assert_trees_all_close(scanned.params, stepped.params, rtol=1e-5, atol=1e-7)
+
+
+def test_dropout_draws_anew_at_each_step():
+    run = make_run(nn.serial(nn.dense(50), nn.dropout(0.5), nn.dense(2)), optim.sgd(0.0))
+    ts = run.init(jax.random.key(0), EXAMPLES)
+    ts, first = run.step(ts, EXAMPLES)
+    ts, second = run.step(ts, EXAMPLES)
+    assert float(first["loss"]) != float(second["loss"])
+
+
+def test_vmap_over_keys_is_an_ensemble():
+    run = make_run()
+    keys = jax.random.split(jax.random.key(0), 3)
+    init, step = jax.jit(run.init), jax.jit(run.step)
+    many = jax.vmap(init, in_axes=(0, None))(keys, EXAMPLES)
+    stepped, log = jax.vmap(step, in_axes=(0, None))(many, EXAMPLES)
+    assert log["loss"].shape == (3,)
+    for i in range(3):
+        alone, one = step(init(keys[i], EXAMPLES), EXAMPLES)
+        np.testing.assert_allclose(log["loss"][i], one["loss"], rtol=1e-5)
+        member = jax.tree.map(lambda a, i=i: a[i], stepped.state)
+        chex.assert_trees_all_close(member, alone.state, rtol=1e-5, atol=1e-6)
+
+
+def test_vmap_over_traced_hyper_parameters_is_a_sweep():
+    """The run is built inside, from traced values: learning rate, decay, dropout rate, label smoothing."""
+
+    def final_loss(rate, b1, dropout, smoothing):
+        net = nn.serial(nn.dense(5), jax.nn.relu, nn.dropout(dropout), nn.dense(2))
+        loss = partial(losses.cross_entropy, label_smoothing=smoothing)
+        run = train.Run(net, loss, optim.adam(rate, b1=b1), 4)
+        ts, _ = run.steps(run.init(jax.random.key(0), EXAMPLES), EXAMPLES, 5)
+        return run.evaluate(ts, EXAMPLES)["loss"]
+
+    points = [jnp.array(v) for v in ([1e-3, 1e-1], [0.9, 0.5], [0.0, 0.5], [0.0, 0.1])]
+    swept = jax.jit(jax.vmap(final_loss))(*points)
+    for i in range(2):
+        plain = [float(v[i]) for v in points]
+        alone = jax.jit(lambda plain=plain: final_loss(*plain))()
+        np.testing.assert_allclose(swept[i], alone, rtol=1e-3)
+
+
+def test_gradient_through_a_run():
+    """A run is differentiable in its hyper-parameters."""
+    with jax.enable_x64(True):
+        x, y = np.asarray(X, np.float64), np.asarray(Y)[:, None].astype(np.float64)
+
+        def final_loss(rate):
+            run = train.Run(nn.serial(nn.dense(4), jnp.tanh, nn.dense(1)), losses.squared_error, optim.momentum(rate), 4)
+            ts, _ = run.steps(run.init(jax.random.key(0), Data(x, y)), Data(x, y), 6)
+            return run.evaluate(ts, Data(x, y))["loss"]
+
+        step, loss = 1e-5, jax.jit(final_loss)
+        numeric = (loss(0.05 + step) - loss(0.05 - step)) / (2 * step)
+        np.testing.assert_allclose(jax.jit(jax.grad(final_loss))(0.05), numeric, rtol=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, jnp.array([1.0, 0.0, 2.0, 0.5] * 5)])
+def test_micro_batches_have_the_gradient_of_the_batch(weights):
+    whole, parts = (make_run(PLAIN, optim.sgd(0.1), 20, micro_batches=k) for k in (1, 5))
+    examples = Data(X, Y, weights)
+    ts = whole.init(jax.random.key(0), examples)
+    a, log_a = whole.step(ts, examples)
+    b, log_b = parts.step(ts, examples)
+    np.testing.assert_allclose(log_a["loss"], log_b["loss"], rtol=1e-6)
+    chex.assert_trees_all_close(a.params, b.params, rtol=1e-5, atol=1e-7)
+
+
+def test_weights_count_examples():
+    """Integer weights are repetitions: Σ w·l / Σ w."""
+    run = make_run(PLAIN, optim.sgd(0.1), None)
+    weights = jnp.array([2.0, 1.0, 0.0, 3.0] * 5)
+    repeated = np.repeat(np.arange(20), np.asarray(weights).astype(int))
+    ts = run.init(jax.random.key(0), EXAMPLES)
+    a, log_a = run.step(ts, Data(X, Y, weights))
+    b, log_b = run.step(ts, Data(X[repeated], Y[repeated]))
+    np.testing.assert_allclose(log_a["loss"], log_b["loss"], rtol=1e-5)
+    chex.assert_trees_all_close(a.params, b.params, rtol=1e-5, atol=1e-7)
+
+
+def test_weights_of_zero_change_nothing():
+    run = make_run(nn.dense(2), optim.sgd(0.1), None)
+    ts = run.init(jax.random.key(0), EXAMPLES)
+    after, log = run.step(ts, Data(X, Y, jnp.zeros(20)))
+    assert float(log["loss"]) == 0
+    chex.assert_trees_all_equal(after.params, ts.params)
+
+
+def test_optax_and_ours_go_the_same_way():
+    runs = [make_run(PLAIN, optimizer) for optimizer in (optim.adam(1e-2), optax.adam(1e-2))]
+    with jax.numpy_dtype_promotion("standard"):  # optax is not written for the strict mode
+        a, b = (jax.jit(lambda run=run: run.steps(run.init(jax.random.key(0), EXAMPLES), EXAMPLES, 3)[0])() for run in runs)
+    chex.assert_trees_all_close(a.params, b.params, rtol=1e-4, atol=1e-6)
+
+
+def test_clipping_freezing_and_averaging_are_optax_chains():
+    frozen = (True, False, False, False, False)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), optim.sgd(0.1), optax.freeze(frozen), optim.params_ema(0.5)
+    )
+    run = make_run(optimizer=optimizer)
+    ts = run.init(jax.random.key(0), EXAMPLES)
+    after, _ = run.steps(ts, EXAMPLES, 3)
+    chex.assert_trees_all_equal(after.params[0], ts.params[0])
+    assert not np.allclose(after.params[4]["w"], ts.params[4]["w"])
+    average = optim.averaged(after.opt_state)
+    assert not np.allclose(average[4]["w"], after.params[4]["w"])
+    assert run.evaluate(after._replace(params=average), EXAMPLES)["loss"] > 0
+
+
+def test_an_optimizer_that_reads_the_loss_gets_it():
+    run = make_run(optimizer=optax.contrib.reduce_on_plateau(patience=1, rtol=0.0, atol=100.0))
+    with jax.numpy_dtype_promotion("standard"):
+        ts, _ = run.steps(run.init(jax.random.key(0), EXAMPLES), EXAMPLES, 3)
+    assert float(optax.tree.get(ts.opt_state, "scale")) < 1
+
+
+def test_evaluate_is_the_mean_over_all_examples(monkeypatch):
+    run = make_run(metrics=(metrics.accuracy, metrics.nll))
+    ts = run.init(jax.random.key(0), EXAMPLES)
+    whole = run.evaluate(ts, EXAMPLES)
+    for batch in (7, 10, 20):  # with and without a rest
+        monkeypatch.setattr("nnjax.train.run.EVALUATION_BATCH", batch)
+        in_parts = run.evaluate(ts, EXAMPLES)
+        chex.assert_trees_all_close(whole, in_parts, rtol=1e-6)
+    np.testing.assert_allclose(whole["loss"], whole["nll"], rtol=1e-6)
+    assert whole["accuracy"] == (np.asarray(run.predict(ts, X)).argmax(-1) == np.asarray(Y)).mean()
+
+
+def test_nothing_recompiles():
+    run = make_run()
+    step = jax.jit(chex.assert_max_traces(run.step, n=1))
+    ts = run.init(jax.random.key(0), EXAMPLES)
+    for i in range(3):
+        ts, _ = step(ts, Data(X[i : i + 4], Y[i : i + 4]))
+
+
+def test_pytrees_of_inputs():
+    """A network with two inputs is a function of a dictionary."""
+    both = nn.branch(lambda x: x["a"], lambda x: x["b"], merge=lambda ys: jnp.concatenate(ys, -1))
+    run = train.Run(nn.serial(both, nn.dense(2)), losses.cross_entropy, optim.sgd(0.1), 4)
+    examples = Data({"a": X, "b": X[:, :1]}, Y)
+    ts, log = run.steps(run.init(jax.random.key(0), examples), examples, 2)
+    assert ts.params[1]["w"].shape == (4, 2)
+
+
+MISTAKES = {
+    "no loss function": (lambda: train.Run(NET, None, optim.sgd(0.1), 4), TypeError, "loss must be a function"),
+    "no optimizer": (lambda: make_run(optimizer="adam"), TypeError, r"optim\.adam\(1e-3\), got 'adam'"),
+    "batch of zero": (lambda: make_run(batch_size=0), ValueError, "batch_size must be ≥ 1, got 0"),
+    "micro-batches": (lambda: make_run(batch_size=4, micro_batches=3), ValueError, "micro_batches 3 must divide batch_size 4"),
+    "int as key": (lambda: make_run().init(0, EXAMPLES), TypeError, r"use jax\.random\.key\(0\)"),
+    "many keys": (
+        lambda: make_run().init(jax.random.split(jax.random.key(0), 2), EXAMPLES),
+        ValueError,
+        "one key expected, got keys of shape",
+    ),
+    "line search": (lambda: make_run(optimizer=optax.lbfgs()).init(jax.random.key(0), EXAMPLES), ValueError, "line search"),
+    "mean in the loss": (
+        lambda: train.Run(NET, lambda p, t: losses.cross_entropy(p, t).mean(), optim.sgd(0.1), 4).init(
+            jax.random.key(0), EXAMPLES
+        ),
+        ValueError,
+        r"one number per example, \(4,\), got \(\); leave the mean to the run",
+    ),
+    "shapes of the loss": (
+        lambda: train.Run(nn.dense(1), losses.squared_error, optim.sgd(0.1), 4).init(jax.random.key(0), EXAMPLES),
+        ValueError,
+        r"must have the same shape, got \(4, 1\) and \(4,\)",
+    ),
+    "no data": (lambda: make_run().init(jax.random.key(0), X), TypeError, r"pair \(x, y\)"),
+    "batch of one": (
+        lambda: make_run(batch_size=1).steps(make_run(batch_size=1).init(jax.random.key(0), EXAMPLES), EXAMPLES, 1),
+        ValueError,
+        "train=True needs at least 2 values of each feature",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_named(name):
+    call, kind, message = MISTAKES[name]
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def test_errors_carry_their_place():
+    with pytest.raises(ValueError, match="even size") as caught:
+        make_run(nn.serial(nn.dense(4), nn.serial(jnp.tanh, fails), nn.dense(2))).init(jax.random.key(0), EXAMPLES)
+    assert "in serial layer 2 of 2, fails, input (4, 4)" in caught.value.__notes__
+    assert "in serial layer 2 of 3, serial, input (4, 4)" in caught.value.__notes__
+
+
+def fails(x):
+    raise ValueError("even size")
