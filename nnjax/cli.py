@@ -45,6 +45,11 @@ def say(text: str) -> None:
     console.print(text, soft_wrap=True)
 
 
+def complain(text: str, before: str = "") -> None:
+    """A message on the error stream; only what stands before it is markup."""
+    Console(stderr=True, highlight=False).print(before + escape(text), soft_wrap=True)
+
+
 def option(help: str, panel: str) -> Any:
     """An option in one of the help's boxes."""
     return typer.Option(help=help, rich_help_panel=panel)
@@ -111,9 +116,14 @@ def train_command(
     path = folder.create(out or Path("runs") / f"{Path(name).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
     folder.save_config(path, config, table, versions)
 
-    result = train.fit(
-        run, training, epochs=epochs, key=jax.random.key(seed), validation=held_out, callbacks=[_line_per_tenth(epochs)]
-    )
+    callbacks = [_line_per_tenth(epochs)]
+    try:
+        result = train.fit(
+            run, training, epochs=epochs, key=jax.random.key(seed), validation=held_out, callbacks=callbacks
+        )
+    except KeyboardInterrupt:
+        complain(f"stopped; {path} holds the settings of this run and no weights")
+        raise typer.Exit(130) from None
     scores = {key: float(value) for key, value in jax.jit(run.evaluate)(result.ts, dataset.test).items()}
     history = [_in_units(record, table) for record in result.history]
     scores = _in_units(scores, table)
@@ -176,11 +186,8 @@ def main() -> None:
         app()
     except (ValueError, OSError, ModuleNotFoundError) as error:
         notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
-        Console(stderr=True, highlight=False).print(f"[bold red]error[/] {escape(str(error) + notes)}", soft_wrap=True)
+        complain(f"{error}{notes}", "[bold red]error[/] ")
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; nothing was saved of this run but its settings")
-        raise SystemExit(130) from None
 
 
 def _check_settings(config: Config) -> None:
@@ -246,7 +253,10 @@ def _line_per_tenth(epochs: float) -> Any:
                 for name in ("validation_accuracy", "validation_r2")
                 if name in record
             )
-            print(f"epoch {round(record['epoch'], 2):g}/{epochs:g}  loss {record['loss']:.4f}{scores}", file=sys.stderr)
+            print(
+                f"epoch {min(round(record['epoch'], 1), epochs):g}/{epochs:g}  loss {record['loss']:.4f}{scores}",
+                file=sys.stderr,
+            )
 
     return callback
 
@@ -272,7 +282,7 @@ def _predict(net: nn.Layer, params: Params, state: State, x: np.ndarray) -> np.n
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
-    Console(stderr=True, highlight=False).print(f"[bold yellow]warning[/] {escape(str(message))}", soft_wrap=True)
+    complain(str(message), "[bold yellow]warning[/] ")
 
 
 if __name__ == "__main__":

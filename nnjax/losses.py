@@ -1,7 +1,8 @@
 """Losses: how far each prediction is from its target.
 
-Each returns one number per example, (batch,): the caller takes the mean, so that examples can be weighted. Shapes must be
-equal; nothing broadcasts. Options are bound with `functools.partial(losses.cross_entropy, label_smoothing=0.1)`.
+Each returns one number per example, (batch,): the caller takes the mean, so that examples can be weighted. Shapes
+must be equal; nothing broadcasts. Options are bound by `functools.partial`, as in
+`partial(losses.cross_entropy, label_smoothing=0.1)`.
 """
 
 from __future__ import annotations

@@ -152,7 +152,9 @@ def test_label_out_of_range_is_named_before_training():
 def test_wrong_settings_are_named():
     with pytest.raises(ValueError, match=r"epochs must be in \[0, inf\), got -1"):
         fit(epochs=-1)
-    with pytest.raises(TypeError, match="must be a train.Run"):
+    with pytest.raises(ValueError, match="chunk_steps must be ≥ 1, got 0"):
+        fit(chunk_steps=0)
+    with pytest.raises(TypeError, match=r"must be a train\.Run"):
         train.fit(NET, EXAMPLES, epochs=1)
     with pytest.raises(TypeError, match="key must be a random key"):
         fit(key="0")
@@ -160,7 +162,9 @@ def test_wrong_settings_are_named():
 
 def test_digits_are_learned():
     digits = data.load("digits")
-    run = train.Run(nn.mlp([64], 10, norm="batch"), losses.cross_entropy, optim.adam(3e-3), 32, metrics=(metrics.accuracy,))
+    run = train.Run(
+        nn.mlp([64], 10, norm="batch"), losses.cross_entropy, optim.adam(3e-3), 32, metrics=(metrics.accuracy,)
+    )
     result = train.fit(run, digits.train, validation=digits.test, epochs=12, progress=False)
     assert result.history[-1]["validation_accuracy"] > 0.96
 

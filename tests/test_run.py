@@ -156,7 +156,9 @@ def test_gradient_through_a_run():
         x, y = np.asarray(X, np.float64), np.asarray(Y)[:, None].astype(np.float64)
 
         def final_loss(rate):
-            run = train.Run(nn.serial(nn.dense(4), jnp.tanh, nn.dense(1)), losses.squared_error, optim.momentum(rate), 4)
+            run = train.Run(
+                nn.serial(nn.dense(4), jnp.tanh, nn.dense(1)), losses.squared_error, optim.momentum(rate), 4
+            )
             ts, _ = run.steps(run.init(jax.random.key(0), Data(x, y)), Data(x, y), 6)
             return run.evaluate(ts, Data(x, y))["loss"]
 
@@ -199,15 +201,15 @@ def test_weights_of_zero_change_nothing():
 def test_optax_and_ours_go_the_same_way():
     runs = [make_run(PLAIN, optimizer) for optimizer in (optim.adam(1e-2), optax.adam(1e-2))]
     with jax.numpy_dtype_promotion("standard"):  # optax is not written for the strict mode
-        a, b = (jax.jit(lambda run=run: run.steps(run.init(jax.random.key(0), EXAMPLES), EXAMPLES, 3)[0])() for run in runs)
+        a, b = (
+            jax.jit(lambda run=run: run.steps(run.init(jax.random.key(0), EXAMPLES), EXAMPLES, 3)[0])() for run in runs
+        )
     chex.assert_trees_all_close(a.params, b.params, rtol=1e-4, atol=1e-6)
 
 
 def test_clipping_freezing_and_averaging_are_optax_chains():
     frozen = (True, False, False, False, False)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0), optim.sgd(0.1), optax.freeze(frozen), optim.params_ema(0.5)
-    )
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optim.sgd(0.1), optax.freeze(frozen), optim.params_ema(0.5))
     run = make_run(optimizer=optimizer)
     ts = run.init(jax.random.key(0), EXAMPLES)
     after, _ = run.steps(ts, EXAMPLES, 3)
@@ -250,7 +252,7 @@ def test_pytrees_of_inputs():
     both = nn.branch(lambda x: x["a"], lambda x: x["b"], merge=lambda ys: jnp.concatenate(ys, -1))
     run = train.Run(nn.serial(both, nn.dense(2)), losses.cross_entropy, optim.sgd(0.1), 4)
     examples = Data({"a": X, "b": X[:, :1]}, Y)
-    ts, log = run.steps(run.init(jax.random.key(0), examples), examples, 2)
+    ts, _ = run.steps(run.init(jax.random.key(0), examples), examples, 2)
     assert ts.params[1]["w"].shape == (4, 2)
 
 
@@ -258,14 +260,22 @@ MISTAKES = {
     "no loss function": (lambda: train.Run(NET, None, optim.sgd(0.1), 4), TypeError, "loss must be a function"),
     "no optimizer": (lambda: make_run(optimizer="adam"), TypeError, r"optim\.adam\(1e-3\), got 'adam'"),
     "batch of zero": (lambda: make_run(batch_size=0), ValueError, "batch_size must be ≥ 1, got 0"),
-    "micro-batches": (lambda: make_run(batch_size=4, micro_batches=3), ValueError, "micro_batches 3 must divide batch_size 4"),
+    "micro-batches": (
+        lambda: make_run(batch_size=4, micro_batches=3),
+        ValueError,
+        "micro_batches 3 must divide batch_size 4",
+    ),
     "int as key": (lambda: make_run().init(0, EXAMPLES), TypeError, r"use jax\.random\.key\(0\)"),
     "many keys": (
         lambda: make_run().init(jax.random.split(jax.random.key(0), 2), EXAMPLES),
         ValueError,
         "one key expected, got keys of shape",
     ),
-    "line search": (lambda: make_run(optimizer=optax.lbfgs()).init(jax.random.key(0), EXAMPLES), ValueError, "line search"),
+    "line search": (
+        lambda: make_run(optimizer=optax.lbfgs()).init(jax.random.key(0), EXAMPLES),
+        ValueError,
+        "line search",
+    ),
     "mean in the loss": (
         lambda: train.Run(NET, lambda p, t: losses.cross_entropy(p, t).mean(), optim.sgd(0.1), 4).init(
             jax.random.key(0), EXAMPLES

@@ -10,7 +10,7 @@ import numpy as np
 from nnjax import checks
 from nnjax.data.idx import read_fashion_mnist
 from nnjax.data.split import split_rows
-from nnjax.data.table import Column, Table, Task, choose_task, fit_table, read_table
+from nnjax.data.table import Column, Table, Task, check_complete, choose_task, fit_table, read_table
 from nnjax.types import Data
 
 NAMES = ("digits", "fashion-mnist")
@@ -84,6 +84,7 @@ def load(
         raise ValueError(f"{path}: {len(frame)} rows, too few to learn from and to test on")
     if task is not None:
         checks.one_of("load", "task", task, ("classification", "regression"))
+    check_complete(frame[target])
     chosen, why = choose_task(frame[target], task)
     classify = chosen == "classification"
     labels = frame[target].astype(str).to_numpy() if classify else frame[target].to_numpy()

@@ -3,10 +3,11 @@
 Position p of the stream lies in epoch p // n at place p mod n, and a keyed bijection of 0 … n - 1 shuffles the epoch.
 Nothing is stored or sorted, no batch is ragged, and every example is seen once in each epoch.
 
-The bijection is the swap-or-not shuffle: in round r, x and its mirror image K_r - x mod n change places if a bit drawn for
-the pair says so. Each round is its own inverse, so all rounds together are a bijection, for every n. Hoang, Morris and
-Rogaway 2012, "An enciphering scheme based on a card shuffle". Its security does not matter here, its statistics do, so
-that a mixing function of a few integer operations stands for the cipher: T. Mueller's and C. Wellons' 32-bit mixer.
+The bijection is the swap-or-not shuffle: in round r, x and its mirror image K_r - x mod n change places if a bit
+drawn for the pair says so. Each round is its own inverse, so all rounds together are a bijection, for every n. Hoang,
+Morris and Rogaway 2012, "An enciphering scheme based on a card shuffle". Its security does not matter here, its
+statistics do, so that a mixing function of a few integer operations stands for the cipher: T. Mueller's and C.
+Wellons' 32-bit mixer.
 """
 
 from __future__ import annotations

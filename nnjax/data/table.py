@@ -81,7 +81,7 @@ def read_table(path: Path) -> "DataFrame":
         frame = pd.read_csv(path, skipinitialspace=True)
     except ValueError as error:  # pandas' parser errors and those of Unicode are ValueErrors
         raise ValueError(f"{path} cannot be read as CSV: {str(error).strip()}") from error
-    if not isinstance(frame.index, pd.RangeIndex):  # what pandas makes of it
+    if not frame.index.equals(pd.RangeIndex(len(frame))):  # pandas takes the first value of each row as its name
         raise ValueError(f"{path}: the rows have more values than the header has names")
     first = str(frame.columns[0])
     if len(frame.columns) == 1 and (";" in first or "\t" in first):
@@ -131,12 +131,11 @@ def fit_table(frame: "DataFrame", target: str, task: Task, training: np.ndarray)
       ValueError: for missing values, columns with a category for almost every row, a target that never changes.
     """
     column = frame[target]
-    _complete(column)
     columns = []
     for name in frame.columns:
         if name == target:
             continue
-        _complete(frame[name])
+        check_complete(frame[name])
         columns.append(Column(str(name), _categories(frame[name])))
     if not columns:
         raise ValueError(f"no columns besides the target {target!r}")
@@ -165,7 +164,7 @@ def encode(frame: "DataFrame", columns: list[Column]) -> np.ndarray:
     parts = []
     for column in columns:
         values = frame[column.name]
-        _complete(values)
+        check_complete(values)
         if column.categories is None:
             parts.append(_numbers(values).to_numpy(np.float64)[:, None])
             continue
@@ -212,7 +211,12 @@ def _finite(numbers: np.ndarray, where: str = "") -> np.ndarray:
     return numbers
 
 
-def _complete(column: "Series[Any]") -> None:
+def check_complete(column: "Series[Any]") -> None:
+    """No value is missing.
+
+    Raises:
+      ValueError: with the number of missing values and the first row.
+    """
     missing = column.isna().to_numpy()
     if missing.any():
         raise ValueError(

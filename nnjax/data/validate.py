@@ -83,7 +83,7 @@ def check_labels_in_range(y: Any, prediction_shape: tuple[int, ...], name: str =
     Traceback (most recent call last):
     ValueError: data.y: label 10 in row 2 is outside 0 … 9; the network has 10 outputs
     """
-    if not hasattr(y, "dtype") or not np.issubdtype(y.dtype, np.integer) or y.shape != prediction_shape[:-1]:
+    if not hasattr(y, "dtype") or not np.issubdtype(y.dtype, np.integer) or y.shape != tuple(prediction_shape[:-1]):
         return
     classes = prediction_shape[-1]
     labels = np.asarray(y)

@@ -23,7 +23,8 @@ def dense(features: int, *, bias: bool = True, w_init: Initializer = he_normal()
         the models `mlp` and `residual_mlp` do by themselves.
       b_init: initialiser of `b`.
 
-    Shapes: x (batch, ..., inputs) -> y (batch, ..., features). Parameters `{"w": (inputs, features), "b": (features,)}`.
+    Shapes: x (batch, ..., inputs) -> y (batch, ..., features). Parameters `{"w": (inputs, features), "b":
+    (features,)}`.
 
     Raises:
       ValueError: for features < 1; in `init` and `apply` for an input without a batch axis or of another width.

@@ -43,7 +43,9 @@ def dropout(rate: float | Array) -> Layer:
                 f"{name}: train=True draws a mask and needs a key: apply(params, state, x, train=True, key=key)"
             )
         keep = 1 - jnp.asarray(rate, x.dtype)
-        mask = jax.random.bernoulli(checks.key(name, key), keep.astype(jnp.float32), x.shape)
+        # 16 random bits decide as well as the 32 of jax.random.bernoulli, to 2⁻¹⁶ of the rate, at half the cost
+        bits = jax.random.bits(checks.key(name, key), x.shape, jnp.uint16).astype(jnp.float32)
+        mask = bits < keep.astype(jnp.float32) * 2**16
         return jnp.where(mask, x / keep, jnp.zeros_like(x)), state
 
     return Layer(name, init, apply)

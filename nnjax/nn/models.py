@@ -9,13 +9,13 @@ from jax import Array
 from jax.nn.initializers import Initializer, glorot_normal, he_normal, lecun_normal, zeros
 
 from nnjax import checks
+from nnjax.nn.branch import residual
 from nnjax.nn.conv import conv
 from nnjax.nn.dense import dense
 from nnjax.nn.dropout import dropout as dropout_layer
 from nnjax.nn.norm import batch_norm, layer_norm
 from nnjax.nn.pool import max_pool
 from nnjax.nn.repeat import repeat
-from nnjax.nn.branch import residual
 from nnjax.nn.serial import serial
 from nnjax.nn.shape import flatten, reshape
 from nnjax.types import Layer, LayerLike
@@ -27,8 +27,8 @@ Norm = Literal["batch", "layer"] | None
 def initializer_for(activation: Activation | None) -> Initializer:
     """The initialiser of weights that keeps the size of activations, by what comes after them.
 
-    tanh, sigmoid, softmax: Glorot's, variance 2 / (inputs + outputs). None (a last layer) and selu: LeCun's, 1 / inputs.
-    Everything else, ReLU and its kin: He's, 2 / inputs.
+    tanh, sigmoid, softmax: Glorot's, variance 2 / (inputs + outputs). None (a last layer) and selu: LeCun's, 1 /
+    inputs. Everything else, ReLU and its kin: He's, 2 / inputs.
 
     Args:
       activation: the function after the layer.
@@ -116,8 +116,8 @@ def residual_mlp(
 
         h ← h + w₂ dropout(activation(w₁ norm(h) + b₁)) + b₂ for each block;   y = norm(h) w + b
 
-    The last layer of each block starts at zero, so that the network starts as a shallow one whatever its depth. The blocks
-    are a `repeat`: the program does not grow with depth.
+    The last layer of each block starts at zero, so that the network starts as a shallow one whatever its depth. The
+    blocks are a `repeat`: the program does not grow with depth.
 
     Args:
       width: of the hidden layers.

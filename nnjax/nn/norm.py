@@ -19,13 +19,14 @@ def batch_norm(*, decay: float | Array = 0.9, eps: float | Array = 1e-5) -> Laye
       decay: share of the old running statistics that is kept ("momentum" means opposite things in torch and Flax).
       eps: added to the variance inside the root.
 
-    Shapes: x (batch, ..., features) -> y, the same. Parameters `{"scale", "bias"}`, state `{"mean", "var"}`, (features,) each.
-    Statistics are computed in two passes and kept in float32 at least. The batch is normalised by its biased variance and
-    the running variance is unbiased, as in the paper (and torch; Flax and Keras keep the biased one).
+    Shapes: x (batch, ..., features) -> y, the same. Parameters `{"scale", "bias"}`, state `{"mean", "var"}`,
+    (features,) each. Statistics are computed in two passes and kept in float32 at least. The batch is normalised by
+    its biased variance and the running variance is unbiased, as in the paper (and torch; Flax and Keras keep the
+    biased one).
 
     Raises:
-      ValueError: for decay outside [0, 1] or eps ≤ 0; in `apply(train=True)` with a single value for each feature, whose
-        variance says nothing (before any training `train=False` works: mean 0, variance 1).
+      ValueError: for decay outside [0, 1] or eps ≤ 0; in `apply(train=True)` with a single value for each feature,
+        whose variance says nothing (before any training `train=False` works: mean 0, variance 1).
 
     >>> layer = nn.batch_norm()
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((32, 4)))
@@ -118,7 +119,7 @@ def affine(name: str, x: Array) -> Params:
 
 
 def normalise(x: Array, mean: Array, variance: Array, eps: float | Array, params: Params) -> Array:
-    """scale · (x - mean) / √(variance + eps) + bias, computed in the dtype of the statistics, returned in that of `x`."""
+    """scale · (x - mean) / √(variance + eps) + bias, computed in the statistics' dtype, returned in that of `x`."""
     dtype = mean.dtype
     if mean.ndim != x.ndim:
         mean, variance = per_feature(mean, x), per_feature(variance, x)

@@ -83,9 +83,9 @@ def over_leaves(
         zero = jnp.zeros(())
         return (grads,) * len(rule(*[zero] * (len(scalars) + 1 + len(trees))))
     results = []
-    for (_, g), *rest in zip(paths, *columns, strict=True):
-        g = jnp.asarray(g)
-        cast = [s if isinstance(s, float) else jnp.asarray(s, g.dtype) for s in scalars]
+    for (_, gradient), *rest in zip(paths, *columns, strict=True):
+        g = jnp.asarray(gradient)
+        cast = [s if type(s) is float else jnp.asarray(s, g.dtype) for s in scalars]  # np.float64 would promote
         results.append(rule(*cast, g, *rest))
     return tuple(jax.tree.unflatten(treedef, column) for column in zip(*results, strict=True))
 

@@ -25,8 +25,8 @@ def momentum(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, *, moving_
         θ ← θ - λ v
 
     Args:
-      learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`. It stands outside the velocity, as in
-        optax and torch; Keras has it inside, which differs while the rate changes.
+      learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`. It stands outside the velocity, as
+        in optax and torch; Keras has it inside, which differs while the rate changes.
       momentum: μ in [0, 1), the share of the velocity that is kept.
       moving_average: the form of many tutorials, with steps 1 - μ as large.
 
@@ -68,8 +68,8 @@ def nesterov(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) -> Optimiz
     >>> optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)))[0]
     Array([-0.19, -0.19], dtype=float32)
 
-    Source: Nesterov 1983, in the form of Sutskever et al. 2013 written for the shifted parameters (Bengio et al. 2012), as
-    in torch. Equal to `optax.sgd(learning_rate, momentum, nesterov=True)`.
+    Source: Nesterov 1983, in the form of Sutskever et al. 2013 written for the shifted parameters (Bengio et al.
+    2012), as in torch. Equal to `optax.sgd(learning_rate, momentum, nesterov=True)`.
     """
 
     def rule(rate: Array, mu: Array, g: Array, v: Array) -> tuple[Array, Array]:

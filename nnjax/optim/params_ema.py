@@ -21,8 +21,8 @@ def params_ema(decay: Scalar = 0.999) -> Optimizer:
 
         a ← d a + (1 - d) (θ + update),   a = θ at first
 
-    It leaves the updates as they are. The average is part of the optimizer's state, so it is saved, resumed, vmapped and
-    swept like the rest of it; `averaged(opt_state)` takes it out.
+    It leaves the updates as they are. The average is part of the optimizer's state, so it is saved, resumed, vmapped
+    and swept like the rest of it; `averaged(opt_state)` takes it out.
 
     Args:
       decay: d in [0, 1), the share of the average that is kept.

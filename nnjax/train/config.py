@@ -1,4 +1,4 @@
-"""The settings of a run as plain values, and the run that they describe: what the command line and a run folder hold."""
+"""The settings of a run as plain values, as command line and run folder hold them, and the run they describe."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -124,7 +124,7 @@ def make_optimizer(config: Config, steps: int) -> Optimizer:
         optimizer = simple[config.optimizer](rate)
     else:
         decay = 1e-2 if config.weight_decay is None else config.weight_decay
-        decoupled = {"adamw": optim.adamw, "lion": optim.lion}[config.optimizer]
+        decoupled = optim.adamw if config.optimizer == "adamw" else optim.lion
         optimizer = decoupled(rate, weight_decay=decay)
     if config.clip is None:
         return optimizer

@@ -15,7 +15,7 @@ from nnjax import checks
 from nnjax.data import check_labels_in_range, validate
 from nnjax.nn import as_layer
 from nnjax.train.chunk import CAPACITY, chunk
-from nnjax.train.progress import Progress, no_progress, rich_progress
+from nnjax.train.progress import no_progress, rich_progress
 from nnjax.train.run import Log, Run, length
 from nnjax.types import Data, Key, TrainState
 
@@ -93,7 +93,8 @@ def fit(
         raise TypeError(f"fit: run must be a train.Run, got {type(run).__name__}")
     epochs = checks.in_range("fit", "epochs", epochs, "[0, inf)")
     validate_every = checks.positive_int("fit", "validate_every", validate_every)
-    capacity = CAPACITY if chunk_steps is None else min(checks.positive_int("fit", "chunk_steps", chunk_steps), CAPACITY)
+    if chunk_steps is not None:
+        checks.positive_int("fit", "chunk_steps", chunk_steps)
     key = checks.key("fit", jax.random.key(0) if key is None else key)
     data = validate(data)
     held_out = None if validation is None else validate(validation, "validation")
@@ -103,49 +104,57 @@ def fit(
         warnings.warn(f"fit: batch_size {batch} is larger than the {n} examples; batches run over epochs", stacklevel=2)
     ends = epoch_ends(epochs, n, batch)
     total = ends[-1] if ends else 0
-    # A copy, for the chunks give the memory of their argument away, and two leaves of a state may be the same array
-    started = time.perf_counter()
-    ts = jax.tree.map(jnp.copy, _init(run, key, data))
-    outputs = _output_shape(run, ts, data)
-    check_labels_in_range(data.y, outputs)
-    if held_out is not None:
-        check_labels_in_range(held_out.y, (length(held_out), *outputs[1:]), "validation")
+    validated_at = set(ends[validate_every - 1 :: validate_every]) | {total} if held_out is not None else set()
 
+    started = time.perf_counter()
+    # A copy, for the chunks give the memory of their argument away, and two leaves of a state may be the same array
+    ts = jax.tree.map(jnp.copy, _init(run, key, data))
+    _check_labels(run, ts, data, held_out)
     ts, _ = chunk(run, ts, data, np.int32(0))  # no steps: it compiles
     if held_out is not None:
         _evaluate(run, ts, held_out)
     jax.block_until_ready(ts)
     compiled = time.perf_counter() - started
 
+    step, training, validating = 0, 0.0, 0.0
     losses = np.zeros(total, np.float32)
     history: list[Record] = []
-    validated: Record = {}
-    training = validating = 0.0
-    step, stopped = 0, False
-    pace = 1 / CHUNK_SECONDS  # steps per second, so that the first chunk is one step
-    stops = {end for epoch, end in enumerate(ends, 1) if held_out is not None and epoch % validate_every == 0}
-    with _bar(progress, total) as show:
-        for stop in sorted(stops | {total}):
-            while step < stop and not stopped:
-                fitting = capacity if chunk_steps else max(1, int(min(pace * CHUNK_SECONDS, capacity)))
-                size = min(stop - step, fitting)
+    scores: Record = {}
+    with rich_progress(total) if progress else no_progress() as show:
+        for after, part, elapsed in _chunks(run, ts, data, sorted(validated_at | {total}), chunk_steps):
+            ts = after
+            step, training = step + len(part), training + elapsed
+            losses[step - len(part) : step] = part
+            _warn_not_finite(losses, step - len(part), step)
+            if step in validated_at:
                 clock = time.perf_counter()
-                ts, log = chunk(run, ts, data, np.int32(size))
-                losses[step : step + size] = np.asarray(log["loss"])[:size]
-                elapsed = time.perf_counter() - clock
-                training, pace, step = training + elapsed, size / elapsed, step + size
-                _warn_not_finite(losses, step - size, step)
-                if step == stop and held_out is not None:
-                    clock = time.perf_counter()
-                    scores = _evaluate(run, ts, held_out)
-                    validated = {f"validation_{name}": float(score) for name, score in scores.items()}
-                    validating += time.perf_counter() - clock
-                record = {"step": step, "epoch": step * batch / n, "loss": float(losses[step - size : step].mean())}
-                show(record | validated, step)
-                stopped = any([bool(callback(ts, record | validated)) for callback in callbacks])
-            history += _records(losses, ends, len(history), step, validated)
-    seconds = Seconds(compiled, training, validating, time.perf_counter() - began)
-    return Result(ts, history, losses[:step], seconds)
+                log = _evaluate(run, ts, held_out)
+                scores = {f"validation_{name}": float(score) for name, score in log.items()}
+                validating += time.perf_counter() - clock
+            history += _records(losses, ends, len(history), step, scores if step in validated_at else {})
+            record = {"step": step, "epoch": step * batch / n, "loss": float(part.mean())} | scores
+            show(record, step)
+            answers = [callback(ts, record) for callback in callbacks]
+            if any(answers):
+                break
+    return Result(ts, history, losses[:step], Seconds(compiled, training, validating, time.perf_counter() - began))
+
+
+def _chunks(
+    run: Run, ts: TrainState, data: Data, stops: Sequence[int], chunk_steps: int | None
+) -> Iterator[tuple[TrainState, np.ndarray, float]]:
+    """The run chunk by chunk: the state after each, the losses of its steps, its seconds. Each stop ends a chunk."""
+    step, size = 0, chunk_steps or 1
+    for stop in stops:
+        while step < stop:
+            n = min(size, stop - step, CAPACITY)
+            clock = time.perf_counter()
+            ts, log = chunk(run, ts, data, np.int32(n))
+            losses = np.asarray(log["loss"])[:n]  # waits for the device
+            elapsed = time.perf_counter() - clock
+            step += n
+            size = chunk_steps or max(1, int(n / elapsed * CHUNK_SECONDS))
+            yield ts, losses, elapsed
 
 
 def epoch_ends(epochs: float, n: int, batch_size: int) -> list[int]:
@@ -169,26 +178,22 @@ def _evaluate(run: Run, ts: TrainState, data: Data) -> Log:
     return run.evaluate(ts, data)
 
 
-def _output_shape(run: Run, ts: TrainState, data: Data) -> tuple[int, ...]:
-    """Shape of the network's prediction for all the data, () where it is not one array."""
+def _check_labels(run: Run, ts: TrainState, data: Data, held_out: Data | None) -> None:
+    """Integer labels are classes of the network; inside the program a wrong one would only make the loss NaN."""
     net = as_layer(run.net)
-    y = jax.eval_shape(lambda ts, x: net.apply(ts.params, ts.state, x, train=False)[0], ts, data.x)
-    return tuple(getattr(y, "shape", ())) or (0,)
+    for name, part in (("data", data), ("validation", held_out)):
+        if part is not None:
+            y = jax.eval_shape(lambda ts, x: net.apply(ts.params, ts.state, x, train=False)[0], ts, part.x)
+            check_labels_in_range(part.y, getattr(y, "shape", ()), name)
 
 
-def _records(losses: np.ndarray, ends: list[int], done: int, step: int, validated: Record) -> Iterator[Record]:
-    """A record for each epoch that has ended since; validation stands in the last, where it was made."""
+def _records(losses: np.ndarray, ends: list[int], done: int, step: int, scores: Record) -> Iterator[Record]:
+    """A record for each epoch that has ended since `done`; the scores were measured at the last one's end."""
     ended = [e for e in range(done, len(ends)) if ends[e] <= step]
     for e in ended:
-        start = ends[e - 1] if e else 0
-        part = losses[start : ends[e]]
+        part = losses[ends[e - 1] if e else 0 : ends[e]]
         record = {"epoch": e + 1, "step": ends[e], "loss": float(part.mean()) if len(part) else math.nan}
-        yield record | (validated if e == ended[-1] else {})
-
-
-def _bar(progress: bool, total: int) -> Progress:
-    """The progress bar, or nothing in its place."""
-    return rich_progress(total) if progress else no_progress()
+        yield record | (scores if e == ended[-1] else {})
 
 
 def _warn_not_finite(losses: np.ndarray, start: int, stop: int) -> None:
@@ -201,5 +206,3 @@ def _warn_not_finite(losses: np.ndarray, start: int, stop: int) -> None:
             RuntimeWarning,
             stacklevel=3,
         )
-
-

@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save
 
 from nnjax import checks
 from nnjax.data.table import Column, Table
@@ -28,6 +28,12 @@ CONFIG, TABLE, METRICS, RESULT, WEIGHTS = (
     "result.json",
     "weights.safetensors",
 )
+DTYPES = {  # those of safetensors; its own reader for NumPy lacks bfloat16
+    **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
+    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+    **{"BF16": "bfloat16", "BOOL": "bool", "C64": "complex64"},
+}
 
 
 def write(path: Path, content: bytes) -> None:
@@ -95,7 +101,10 @@ def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyT
     if not path.is_file():
         raise FileNotFoundError(f"no weights {path}")
     try:
-        saved = load(path.read_bytes())
+        saved = {
+            name: np.frombuffer(leaf["data"], jnp.dtype(DTYPES[leaf["dtype"]])).reshape(leaf["shape"])
+            for name, leaf in deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+        }
     except (SafetensorError, ValueError, KeyError) as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
     leaves, treedef = jax.tree_util.tree_flatten_with_path({"params": params, "state": state})

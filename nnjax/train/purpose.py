@@ -1,7 +1,7 @@
 """What a run draws random numbers for. Each purpose folds a constant of its own into the run's key.
 
-The constants lie beyond what `jax.random.split(key, n)` reaches (`split(key, n)[i] == fold_in(key, i)`), so that a user may
-split the same key for other ends, and a member's key never meets a purpose's.
+The constants lie beyond what `jax.random.split(key, n)` reaches (`split(key, n)[i] == fold_in(key, i)`), so that a
+user may split the same key for other ends, and a member's key never meets a purpose's.
 """
 
 INIT = 2**31

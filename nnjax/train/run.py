@@ -34,8 +34,8 @@ class Run:
         the batch; BatchNorm sees the parts.
 
     Raises:
-      ValueError, TypeError: for sizes < 1, a batch that the micro-batches do not divide, or what is no layer, function or
-        gradient transformation.
+      ValueError, TypeError: for sizes < 1, a batch that the micro-batches do not divide, or what is no layer,
+        function or gradient transformation.
 
     >>> run = train.Run(nn.mlp([32], 10), losses.cross_entropy, optim.adam(1e-3), batch_size=32)
     >>> digits = data.load("digits").train
@@ -60,7 +60,8 @@ class Run:
                 raise TypeError(f"Run: {name} must be a function (prediction, target), got {function!r}")
         if not hasattr(self.optimizer, "init") or not hasattr(self.optimizer, "update"):
             raise TypeError(
-                f"Run: optimizer must be an optax.GradientTransformation such as optim.adam(1e-3), got {self.optimizer!r}"
+                "Run: optimizer must be an optax.GradientTransformation such as optim.adam(1e-3), "
+                f"got {self.optimizer!r}"
             )
         checks.positive_int("Run", "micro_batches", self.micro_batches)
         if self.batch_size is not None:
@@ -86,7 +87,9 @@ class Run:
         with jax.named_scope("init"):
             params, state = net.init(jax.random.fold_in(key, purpose.INIT), x)
             with checks.located(f"in the loss of {net.name}"):
-                jax.eval_shape(lambda p, s, x, y: self._losses(net.apply(p, s, x, train=False)[0], y), params, state, x, y)
+                jax.eval_shape(
+                    lambda p, s, x, y: self._losses(net.apply(p, s, x, train=False)[0], y), params, state, x, y
+                )
             opt_state = self.optimizer.init(params)
         _refuse_line_search(opt_state)
         return TrainState(jnp.zeros((), jnp.int32), params, state, opt_state, key)
@@ -130,7 +133,9 @@ class Run:
     def rows(self, ts: TrainState, data: Data, n: int) -> Array:
         """The rows (n, batch_size) of the next n batches."""
         if self.batch_size is None:
-            raise ValueError("Run.rows: batch_size=None takes the full batch in stored order; there are no rows to draw")
+            raise ValueError(
+                "Run.rows: batch_size=None takes the full batch in stored order; there are no rows to draw"
+            )
         key = jax.random.fold_in(ts.key, purpose.SHUFFLE)
         n_data, size = length(data), self.batch_size
         return jax.vmap(lambda step: batch_indices(key, step, n_data, size))(ts.step + jnp.arange(n, dtype=jnp.int32))
@@ -217,7 +222,8 @@ class Run:
         n = jax.tree.leaves(target)[0].shape[0]
         if jnp.shape(losses) != (n,):
             raise ValueError(
-                f"Run: loss must return one number per example, ({n},), got {jnp.shape(losses)}; leave the mean to the run"
+                f"Run: loss must return one number per example, ({n},), got {jnp.shape(losses)}; "
+                "leave the mean to the run"
             )
         return losses
 

@@ -1,0 +1,451 @@
+"""The command line as its users meet it: what it writes, what it says, and that no mistake ends in a traceback."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import warnings
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from sklearn.datasets import load_diabetes, load_digits, load_wine
+
+from nnjax import cli, data, train
+
+SMALL = ("--width", "8", "--depth", "1", "--epochs", "2", "--batch-size", "16", "--no-plots")
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def nnjax(*arguments):
+    """The command in this process."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["nnjax", *map(str, arguments)])
+        patch.setattr(warnings, "showwarning", warnings.showwarning)  # main sets it
+        try:
+            with jax.numpy_dtype_promotion("standard"):  # optax's schedules promote
+                cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+def done(*arguments):
+    """The command, which is to succeed."""
+    ended = nnjax(*arguments)
+    assert ended.code == 0, ended
+    return ended
+
+
+def process(*arguments, **environment):
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "nnjax.cli", *map(str, arguments)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def probabilities(predicted):
+    return predicted[[name for name in predicted if name.startswith("p(")]].to_numpy()
+
+
+def nll(predicted, classes, labels):
+    """Negative log-likelihood, from what `predict` has written."""
+    return -np.log(probabilities(predicted)[np.arange(len(labels)), [classes.index(label) for label in labels]]).mean()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder of tables as people have them."""
+    folder = tmp_path_factory.mktemp("files")
+    bunch = load_wine(as_frame=True)
+    wine = bunch.data[["alcohol", "hue", "proline"]].rename(columns={"alcohol": "alcohol [%]"})
+    wine["region"] = np.where(wine["hue"] > 1, "north", "south")
+    wine["organic"] = bunch.data["ash"] > 2.3
+    wine.insert(0, "cultivar", [f"class {bunch.target_names[i][-1]}" for i in bunch.target])
+    wine.to_csv(folder / "wine.csv", index=False)
+    diabetes = load_diabetes(as_frame=True, scaled=False).frame.rename(columns={"target": "progression [mg]"})
+    diabetes.to_csv(folder / "diabetes.csv", index=False)
+    images = load_digits()
+    np.savez(folder / "digits.npz", x=images.images.astype(np.uint8), y=images.target)
+    np.savez(folder / "images.npz", x=images.images[:400], y=images.target[:400] % 3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wine(files):
+    """A run on a table with text labels."""
+    path = files / "wine_run"
+    ended = done("train", files / "wine.csv", "--target", "cultivar", "--out", path, *SMALL)
+    return path, ended
+
+
+@pytest.fixture(scope="module")
+def diabetes(files):
+    """A run of regression, with pictures."""
+    path = files / "diabetes_run"
+    small = [*SMALL[:-1], "--learning-rate", "0.03"]
+    ended = done("train", files / "diabetes.csv", "--target", "progression [mg]", "--out", path, *small)
+    return path, ended
+
+
+@pytest.fixture(scope="module")
+def digits(files):
+    """A run on the digits, in a process of its own, with pictures."""
+    path = files / "digits_run"
+    return path, process("train", "digits", "--out", path, *SMALL[:-1])
+
+
+# What a run writes
+
+
+def test_digits_write_all_files(digits):
+    path, ended = digits
+    assert ended.code == 0, ended
+    assert sorted(file.name for file in path.iterdir()) == [
+        "config.json",
+        "confusion.png",
+        "curves.png",
+        "metrics.csv",
+        "reliability.png",
+        "result.json",
+        "table.json",
+        "weights.safetensors",
+    ]
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in path.glob("*.png"))
+    config, result, history = read(path / "config.json"), read(path / "result.json"), pd.read_csv(path / "metrics.csv")
+    assert (config["data"], config["width"], config["epochs"], config["seed"]) == ("digits", 8, 2, 0)
+    assert set(config["versions"]) == {"nnjax", "jax", "jaxlib", "optax"}
+    assert history["epoch"].tolist() == [1, 2]
+    assert history["step"].tolist() == [81, 162]  # of 1 294 rows, 16 at a time
+    assert result["steps"] == 162
+    assert set(history) == {"epoch", "step", "loss"} | {f"validation_{name}" for name in result["test"]}
+    assert set(result["test"]) == {"loss", "accuracy", "nll", "brier", "expected_calibration_error"}
+    assert set(result["seconds"]) == {"compile", "train", "validate", "total"}
+    assert history.notna().all(axis=None)
+    assert history["loss"][1] < history["loss"][0] < np.log(10) * 1.3
+    assert result["test"]["accuracy"] > 0.3  # by chance 0.1
+
+
+def test_a_run_says_what_it_does(digits):
+    path, ended = digits
+    lines = ended.out.splitlines()
+    assert re.match(r"nnjax \S+ on \d+ × .* jax .* optax .* Python", lines[0])
+    assert lines[1].endswith("1,294 rows to train on, 144 for validation, 359 for the test, 64 features")
+    assert re.search(r"dense\(8\) .* 512 ", ended.out)
+    assert re.search(r"mlp .* 618 ", ended.out)  # 64 · 8, 2 · 8 of the norm, 8 · 10 + 10
+    accuracy = read(path / "result.json")["test"]["accuracy"]
+    assert f"test accuracy {accuracy:.4f}" in ended.out
+    assert "162 steps" in ended.out
+    assert f"written to {path} after" in lines[-1]
+    assert ended.err.splitlines()[-1].startswith("epoch 2/2  loss ")
+    assert "validation accuracy" in ended.err
+
+
+def test_no_plots_draws_none(wine):
+    path, _ = wine
+    assert not list(path.glob("*.png"))
+
+
+def test_a_regression_draws_its_predictions(diabetes):
+    path, _ = diabetes
+    assert sorted(file.name for file in path.glob("*.png")) == ["curves.png", "predictions.png"]
+
+
+def test_the_seed_and_nothing_else_decides_the_weights(files, wine, tmp_path, monkeypatch):
+    path, _ = wine
+    monkeypatch.chdir(tmp_path)
+    done("train", files / "wine.csv", "--target", "cultivar", *SMALL)
+    (again,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"wine-\d{8}-\d{6}", again.name)  # the default folder
+    done("train", files / "wine.csv", "--target", "cultivar", *SMALL, "--seed", "1", "--out", "other")
+    first, second, other = ((run / "weights.safetensors").read_bytes() for run in (path, again, tmp_path / "other"))
+    assert first == second
+    assert first != other
+
+
+OPTIONS = {
+    "target": "cultivar", "task": "classification", "data_dir": "somewhere", "test_share": 0.3, "validation": 0.2,
+    "width": 6, "depth": 3, "activation": "gelu", "norm": "layer", "dropout": 0.25, "skip": True,
+    "optimizer": "lion", "learning_rate": 0.002, "schedule": "warmup-cosine", "weight_decay": 0.125, "clip": 1.5,
+    "batch_size": 12, "epochs": 1.5, "seed": 7,
+}  # fmt: skip
+
+
+def test_every_option_is_accepted_and_recorded(files, tmp_path):
+    known = {parameter.name for parameter in typer.main.get_command(cli.app).commands["train"].params}
+    assert known - {"help"} == {*OPTIONS, "name", "out", "plots"}
+    given = [
+        part for name, value in OPTIONS.items() for part in ("--" + name.replace("_", "-"), value) if value is not True
+    ]
+    assert nnjax("train", files / "wine.csv", *given, "--skip", "--no-plots", "--out", tmp_path / "run").code == 0
+    config = read(tmp_path / "run" / "config.json")
+    del config["versions"]
+    assert config == OPTIONS | {"data": str(files / "wine.csv")}
+    # 178 rows: 53 for the test, of 125 25 for the validation; 1.5 epochs of 100 rows, 12 at a time
+    assert read(tmp_path / "run" / "result.json")["steps"] == 13
+
+
+# Predictions
+
+
+def test_predict_repeats_the_test_of_a_table(files, wine, tmp_path):
+    path, _ = wine
+    frame, result = pd.read_csv(files / "wine.csv"), read(path / "result.json")["test"]
+    _, test = data.split_rows(frame["cultivar"].to_numpy(str), 0.2)
+    frame.iloc[test].drop(columns="cultivar").to_csv(tmp_path / "new.csv", index=False)
+    ended = done("predict", path, tmp_path / "new.csv", "--out", tmp_path / "p.csv")
+    predicted = pd.read_csv(tmp_path / "p.csv")
+    assert f"{len(test)} predictions written to {tmp_path / 'p.csv'}" in ended.out
+    assert list(predicted) == ["cultivar", "p(class 0)", "p(class 1)", "p(class 2)"]
+    np.testing.assert_allclose(probabilities(predicted).sum(1), 1, atol=1e-6)
+    classes = ["class 0", "class 1", "class 2"]
+    assert predicted["cultivar"].tolist() == [classes[i] for i in probabilities(predicted).argmax(1)]
+    labels = frame["cultivar"][test].tolist()
+    assert np.mean(predicted["cultivar"] == labels) == pytest.approx(result["accuracy"])
+    assert nll(predicted, classes, labels) == pytest.approx(result["nll"], rel=1e-5)
+
+
+def test_predict_repeats_the_test_of_the_digits_from_their_pixels(files, digits):
+    path, _ = digits
+    done("predict", path, files / "digits.npz")
+    predicted, result = pd.read_csv(path / "predictions.csv"), read(path / "result.json")["test"]
+    assert len(predicted) == 1797
+    part = data.load("digits").test
+    images = load_digits().images.reshape(-1, 64)
+    rows = [int(np.flatnonzero((images == x).all(1))[0]) for x in np.asarray(part.x) * 16]
+    labels = np.asarray(part.y)
+    assert np.mean(predicted["y"][rows] == labels) == pytest.approx(result["accuracy"])
+    classes = list(range(10))
+    assert nll(predicted.iloc[rows], classes, labels) == pytest.approx(result["nll"], rel=1e-5)
+
+
+def test_predict_repeats_the_test_of_arrays_even_untrained(files, tmp_path):
+    done("train", files / "images.npz", "--out", tmp_path / "run", *SMALL, "--epochs", "0", "--validation", "0")
+    assert read(tmp_path / "run" / "result.json")["steps"] == 0
+    done("predict", tmp_path / "run", files / "images.npz", "--out", tmp_path / "p.csv")
+    with np.load(files / "images.npz") as arrays:
+        y = arrays["y"]
+    _, test = data.split_rows(y.astype(str), 0.2)
+    predicted = pd.read_csv(tmp_path / "p.csv").iloc[test]
+    result = read(tmp_path / "run" / "result.json")["test"]
+    assert nll(predicted, [0, 1, 2], y[test]) == pytest.approx(result["nll"], rel=1e-5)
+
+
+def test_a_regression_speaks_in_the_units_of_its_target(files, diabetes, tmp_path):
+    path, ended = diabetes
+    frame, result = pd.read_csv(files / "diabetes.csv"), read(path / "result.json")["test"]
+    done("predict", path, files / "diabetes.csv", "--out", tmp_path / "p.csv")
+    predicted = pd.read_csv(tmp_path / "p.csv")
+    assert list(predicted) == ["progression [mg]"]
+    name = "progression [mg]"
+    _, test = data.split_rows(frame[name].to_numpy(), 0.2, stratify=False)
+    errors = predicted[name][test] - frame[name][test]
+    assert result["rmse"] == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-5)
+    assert result["r2"] == pytest.approx(1 - np.mean(errors**2) / frame[name][test].var(ddof=0), rel=1e-4)
+    assert 30 < result["rmse"] < 200
+    assert f"RMSE {result['rmse']:.4g} (in the units of progression [mg])" in ended.out  # brackets are no markup
+    history = pd.read_csv(path / "metrics.csv")
+    deviation = read(path / "table.json")["target_std"]
+    np.testing.assert_allclose(history["validation_rmse"], deviation * np.sqrt(history["validation_loss"]), rtol=1e-4)
+
+
+def test_predictions_do_not_depend_on_their_neighbours(files, wine, tmp_path):
+    path, _ = wine
+    frame = pd.read_csv(files / "wine.csv")
+    done("predict", path, files / "wine.csv", "--out", tmp_path / "all.csv")
+    frame.iloc[[100]].to_csv(tmp_path / "row.csv", index=False)
+    done("predict", path, tmp_path / "row.csv", "--out", tmp_path / "one.csv")
+    every, one = pd.read_csv(tmp_path / "all.csv"), pd.read_csv(tmp_path / "one.csv")
+    np.testing.assert_allclose(probabilities(every)[100], probabilities(one)[0], rtol=1e-5)
+
+
+# Mistakes. The data of those in SETTINGS do not exist: settings are looked at first.
+
+SETTINGS = {
+    ("--optimizer", "adem"): r"--optimizer: unknown optimizer 'adem' \(did you mean 'adam'\?\)",
+    ("--activation", "rlu"): r"--activation: unknown activation 'rlu' \(did you mean 'relu'\?\)",
+    ("--schedule", "cosin"): r"--schedule: unknown schedule 'cosin' \(did you mean 'cosine'\?\)",
+    ("--dropout", "1.5"): r"dropout: rate must be in \[0, 1\), got 1.5",
+    ("--dropout", "-0.1"): r"rate must be in \[0, 1\), got -0.1",
+    ("--learning-rate", "-1"): r"--learning-rate: .* must be in \[0, inf\), got -1",
+    ("--learning-rate", "nan"): "--learning-rate: .* got nan",
+    ("--batch-size", "0"): "--batch-size: batch size must be ≥ 1, got 0",
+    ("--batch-size", "1"): "--batch-size 1: .* use --norm layer or none",
+    ("--epochs", "-1"): r"--epochs: epochs must be in \[0, inf\), got -1",
+    ("--epochs", "inf"): "--epochs: .* got inf",
+    ("--width", "0"): "--width: width must be ≥ 1, got 0",
+    ("--depth", "-1"): r"--depth: depth must be in \[0, inf\), got -1",
+    ("--skip", "--depth", "0"): r"--depth: depth must be in \[1, inf\), got 0",
+    ("--clip", "0"): r"--clip: norm must be in \(0, inf\), got 0",
+    ("--weight-decay", "0.1", "--optimizer", "sgd"): "--weight-decay is for adamw and lion, sgd has none",
+    ("--weight-decay", "-1"): r"weight_decay must be in \[0, inf\), got -1",
+    ("--validation", "1"): r"--validation: share must be in \[0, 1\), got 1",
+    ("--test-share", "0"): r"--test-share: share must be in \(0, 1\), got 0",
+    ("--seed", "-1"): r"--seed: seed must be in \[0, 4294967296\), got -1",
+    ("--seed", "4294967296"): "--seed: .* got 4.29497e",
+}
+PLACES = {
+    ("digit",): r"unknown data set 'digit' \(did you mean 'digits'\?\)",
+    ("nowhere.csv", "--target", "y"): r"no file nowhere.csv",
+    ("{files}/wine.csv",): r"wine.csv: which column is to be predicted\? --target one of cultivar, alcohol \[%\],",
+    ("{files}/wine.csv", "--target", "cultivr"): r"unknown target column 'cultivr' \(did you mean 'cultivar'\?\)",
+    ("{files}/wine.csv", "--target", "cultivar", "--task", "regression"): "must hold numbers, got 'class 0' in row 0",
+    (
+        "{files}/wine.csv",
+        "--target",
+        "cultivar",
+        "--validation",
+        "0.001",
+    ): "one part empty\n  in holding out --validation",
+    ("digits", "--target", "y"): "digits is classified by its labels",
+    ("fashion-mnist", "--data-dir", "/nowhere"): "Fashion-MNIST was not found in /nowhere.*apt-get install",
+    ("digits", "--out", "{files}/wine_run"): "wine_run holds a run already; choose another folder with --out",
+    ("digits", "--out", "{files}/wine.csv"): r"wine.csv is a file; choose a folder with --out",
+    ("digits", "--out", "{files}/wine.csv/run"): "Not a directory",
+}
+
+
+def fails(ended, message):
+    """Exit code 2 and one line, or two where a note says where, and no traceback."""
+    assert ended.code == 2, ended
+    assert "Traceback" not in ended.out + ended.err
+    assert re.match(f"error .*{message}", ended.err), ended.err
+    assert ended.err.count("\n") <= 2
+
+
+@pytest.mark.parametrize(("given", "message"), SETTINGS.items(), ids=map(" ".join, SETTINGS))
+def test_wrong_settings_are_said_before_the_data_are_read(tmp_path, monkeypatch, given, message):
+    monkeypatch.chdir(tmp_path)
+    ended = nnjax("train", "nowhere.csv", "--target", "y", *given)
+    fails(ended, message)
+    assert not ended.out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("given", "message"), PLACES.items(), ids=map(" ".join, PLACES))
+@pytest.mark.usefixtures("wine")
+def test_wrong_data_and_folders_are_said_before_anything_is_trained_or_written(
+    files, tmp_path, monkeypatch, given, message
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "fit", lambda *_, **__: pytest.fail("trained"))
+    before = {file: file.stat().st_mtime_ns for file in files.rglob("*")}
+    fails(nnjax("train", *(part.format(files=files) for part in given)), message)
+    assert not list(tmp_path.iterdir())
+    assert {file: file.stat().st_mtime_ns for file in files.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--norm", "bach"), "'bach' is not one of 'none', 'batch', 'layer'"),
+        (("--epochs", "many"), "Invalid value for '--epochs'"),
+        (("--optimiser", "adam"), "No such option: --optimiser"),
+    ],
+)
+def test_wrong_options(given, message):
+    ended = nnjax("train", "digits", *given)
+    assert ended.code == 2
+    assert message in re.sub(r"[│\s]+", " ", ended.err)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: frame.drop(columns=["hue", "region"]), "columns are missing: hue, region\n  in .*new.csv"),
+        (
+            lambda frame: frame.assign(region="east"),
+            "'region': 'east' is not among the categories of the training, north",
+        ),
+        (lambda frame: frame.assign(hue="blue"), "column 'hue' must hold numbers, got 'blue' in row 0"),
+        (
+            lambda frame: frame.assign(hue=[np.nan, *frame["hue"][1:]]),
+            "'hue': 1 values are missing, the first in row 0",
+        ),
+        (lambda frame: frame[:0], "new.csv: 0 rows"),
+    ],
+)
+def test_predict_for_a_table_that_does_not_fit(files, wine, tmp_path, change, message):
+    change(pd.read_csv(files / "wine.csv")).to_csv(tmp_path / "new.csv", index=False)
+    fails(nnjax("predict", wine[0], tmp_path / "new.csv", "--out", tmp_path / "p.csv"), message)
+    assert not (tmp_path / "p.csv").exists()
+
+
+def test_predict_for_images_of_another_size(digits, tmp_path):
+    np.savez(tmp_path / "big.npz", x=np.zeros((3, 28, 28)))
+    fails(nnjax("predict", digits[0], tmp_path / "big.npz"), "x has 784 features, the run was trained on 64")
+
+
+def test_predict_with_a_folder_that_is_no_run(files, wine, tmp_path):
+    fails(nnjax("predict", tmp_path, files / "wine.csv"), "holds no run: no config.json and table.json")
+    for name in ("config.json", "table.json"):
+        (tmp_path / name).write_bytes((wine[0] / name).read_bytes())
+    fails(nnjax("predict", tmp_path, files / "wine.csv"), r"no weights .*weights.safetensors")
+    (tmp_path / "weights.safetensors").write_bytes(b"hello")
+    fails(nnjax("predict", tmp_path, files / "wine.csv"), r"weights.safetensors is damaged or no safetensors file")
+    (tmp_path / "config.json").write_text("{")
+    fails(nnjax("predict", tmp_path, files / "wine.csv"), r"config.json or table.json is damaged")
+
+
+def test_predict_with_files_and_folders_that_are_not_there(files, wine, tmp_path):
+    fails(nnjax("predict", wine[0], "nowhere.csv"), r"no file nowhere.csv")
+    ended = nnjax("predict", wine[0], files / "wine.csv", "--out", tmp_path / "nowhere" / "p.csv")
+    fails(ended, r".*\n  while writing \d+ bytes to .*nowhere/p.csv")
+
+
+def test_a_warning_is_a_line_and_a_mistake_no_traceback_in_a_process_of_its_own(files, tmp_path):
+    pd.read_csv(files / "wine.csv").to_csv(tmp_path / "numbered.csv")  # with row numbers, as by default
+    ended = process("train", tmp_path / "numbered.csv", "--target", "cultivr", "--out", tmp_path / "run")
+    assert ended.code == 2
+    warning, error = ended.err.splitlines()
+    assert re.match("warning .*the first column has no name", warning)
+    assert error.startswith("error ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_says_what_is_left(files, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "fit", stopped)
+    ended = nnjax("train", files / "wine.csv", "--target", "cultivar", "--out", tmp_path / "run")
+    assert ended.code == 130
+    assert ended.err == f"stopped; {tmp_path / 'run'} holds the settings of this run and no weights\n"
+    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == ["config.json", "table.json"]
+
+
+# Help
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("command", ["train", "predict", ""])
+def test_help_fits_the_terminal_and_names_everything(monkeypatch, command, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    ended = done(*command.split(), "--help")
+    assert max(map(len, ended.out.splitlines())) <= columns
+    assert "…" not in ended.out
+    app = typer.main.get_command(cli.app)
+    for parameter in app.commands[command].params if command else []:
+        assert all(name in ended.out for name in parameter.opts if name.startswith("--"))
+        assert parameter.name == "help" or parameter.help
+    assert command or all(name in ended.out for name in app.commands)
+
+
+def test_no_command_shows_the_help():
+    assert "train" in nnjax().out

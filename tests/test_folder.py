@@ -1,0 +1,283 @@
+"""Run folders: nothing is half-written, what is saved comes back bit for bit, what is damaged is said to be."""
+
+import json
+import os
+import struct
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from nnjax import nn
+from nnjax.data.table import Column, Table
+from nnjax.train import folder
+from nnjax.train.config import Config, make_net
+
+TABLE = Table(
+    "classification", "kind [µm]", ["a", "b"], [Column("x", None), Column("c", ["u", "v"])], [0.1] * 3, [1 / 3] * 3
+)
+
+
+def files(path):
+    return sorted(file.name for file in path.iterdir())
+
+
+def full(*_):
+    raise OSError(28, "No space left on device")
+
+
+def stopped(*_):
+    raise KeyboardInterrupt
+
+
+# Writing
+
+
+def test_a_file_is_written_and_overwritten(tmp_path):
+    for content in (b"one", b"", b"\0" * 100_000):
+        folder.write(tmp_path / "file", content)
+        assert (tmp_path / "file").read_bytes() == content
+    assert files(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("fail", [full, stopped])
+@pytest.mark.parametrize(("holder", "name"), [(os, "fsync"), (Path, "replace")])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, holder, name, fail):
+    path = tmp_path / "weights"
+    folder.write(path, b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(holder, name, fail)
+        with pytest.raises((OSError, KeyboardInterrupt)) as caught:
+            folder.write(path, b"new and longer")
+    assert caught.value.__notes__ == [f"while writing 14 bytes to {path}"]
+    assert path.read_bytes() == b"old"
+    assert files(tmp_path) == ["weights"]
+
+
+def test_a_write_is_synced_before_it_takes_the_place_of_the_old_file(tmp_path, monkeypatch):
+    done = []
+    sync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append(("sync", os.fstat(file).st_size)), sync(file)))
+    monkeypatch.setattr(Path, "replace", lambda old, new: (done.append("replace"), replace(old, new)))
+    folder.write(tmp_path / "file", b"12345")
+    assert done == [("sync", 5), "replace"]
+
+
+def test_a_write_into_no_folder_names_the_path(tmp_path):
+    (tmp_path / "file").touch()
+    for parent, error in (("nowhere", FileNotFoundError), ("file", NotADirectoryError)):
+        with pytest.raises(error) as caught:
+            folder.write(tmp_path / parent / "out.csv", b"123")
+        assert caught.value.__notes__ == [f"while writing 3 bytes to {tmp_path / parent / 'out.csv'}"]
+
+
+def test_a_folder_is_created_once(tmp_path):
+    path = tmp_path / "runs" / "one"
+    assert folder.create(path) == path
+    folder.create(path)  # still empty
+    for name in (folder.CONFIG, folder.WEIGHTS):
+        (path / name).touch()
+        with pytest.raises(FileExistsError, match="holds a run already; choose another folder"):
+            folder.create(path)
+        (path / name).unlink()
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError, match="is a file"):
+        folder.create(tmp_path / "file")
+
+
+def test_records_have_a_column_for_every_name(tmp_path):
+    folder.write_records(tmp_path / "m.csv", [{"epoch": 1, "loss": 0.1}, {"epoch": 2, "loss": 1e-9, "score": 0.5}])
+    assert (tmp_path / "m.csv").read_text() == "epoch,loss,score\n1,0.1,\n2,1e-09,0.5\n"
+
+
+def test_json_keeps_letters_and_ends_its_line(tmp_path):
+    folder.write_json(tmp_path / "r.json", {"unit": "µm", "pi": 0.1 + 0.2})
+    text = (tmp_path / "r.json").read_text()
+    assert "µm" in text
+    assert text.endswith("}\n")
+    assert json.loads(text) == {"unit": "µm", "pi": 0.1 + 0.2}
+
+
+# Weights
+
+
+def trained_like(net, x):
+    """Parameters and state with values in every bit."""
+    rng = np.random.default_rng(0)
+    noise = lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype)  # noqa: E731
+    return jax.tree.map(noise, net.init(jax.random.key(0), x))
+
+
+def bits(tree):
+    return [(str(leaf.dtype), leaf.shape, np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
+
+
+NETS = {
+    "mlp": nn.mlp([4, 4], 2, norm="batch", dropout=0.1),
+    "residual": nn.residual_mlp(4, 3, 2, norm="batch"),
+    "conv": nn.serial(nn.reshape((2, 2, 1)), nn.conv(3, 2), nn.flatten(), nn.dense(2)),
+    "scale": nn.serial(nn.dense(3), nn.scale(0.5)),
+    "linear": nn.mlp([], 2),
+    "nothing": nn.serial(nn.flatten()),
+}
+
+
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16], ids=str)
+def test_weights_come_back_bit_for_bit(tmp_path, net, dtype):
+    x = jax.ShapeDtypeStruct((2, 4), dtype)
+    params, state = trained_like(net, x)
+    folder.save_weights(tmp_path / "w", params, state)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), x)
+    back = folder.load_weights(tmp_path / "w", *shapes)
+    assert jax.tree.structure(back) == jax.tree.structure((params, state))
+    assert bits(back) == bits((params, state))
+
+
+def test_weights_of_any_dtype_and_shape(tmp_path):
+    params = {
+        "number": jnp.float32(1.5),
+        "none": jnp.zeros((0, 3)),
+        "count": jnp.int32(7),
+        "flags": jnp.array([True, False]),
+        "bytes": jnp.arange(3, dtype=jnp.uint8),
+        "special": jnp.array([np.nan, -np.inf, -0.0, 1e-45], jnp.float32),
+        "turned": np.arange(6.0, dtype=np.float32).reshape(2, 3).T,
+    }
+    folder.save_weights(tmp_path / "w", params, ())
+    back, state = folder.load_weights(tmp_path / "w", params, ())
+    assert state == ()
+    assert bits(back) == bits(params)
+    np.testing.assert_array_equal(back["turned"], params["turned"])
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """The path of saved weights, and the shapes to load them with."""
+    params, state = trained_like(NETS["mlp"], jnp.ones((2, 4)))
+    folder.save_weights(tmp_path / "weights", params, state)
+    return tmp_path / "weights", (params, state)
+
+
+def test_weights_of_another_network_are_answered_with_the_differences(saved):
+    path, _ = saved
+    other = nn.mlp([8, 4], 2, dropout=0.1)
+    with pytest.raises(ValueError, match="is of another network") as caught:
+        folder.load_weights(path, *jax.eval_shape(other.init, jax.random.key(0), jnp.ones((2, 4))))
+    lines = str(caught.value).splitlines()[1:]
+    assert "  params/1/b: saved nothing, wanted ((8,), 'float32')" in lines
+    assert "  params/1/w: saved ((4, 4), 'float32'), wanted ((4, 8), 'float32')" in lines
+    assert "  state/2/mean: saved ((4,), 'float32'), wanted nothing" in lines
+    assert sorted(lines) == lines
+    same = nn.mlp([4, 4], 3, norm="batch", dropout=0.1)
+    with pytest.raises(ValueError, match="is of another network") as caught:
+        folder.load_weights(path, *jax.eval_shape(same.init, jax.random.key(0), jnp.ones((2, 4))))
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()[1:]] == ["  params/9/b", "  params/9/w"]
+
+
+def test_weights_of_another_dtype_are_not_cast(saved):
+    path, (params, state) = saved
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    with pytest.raises(ValueError, match=r"params/1/w: saved \(\(4, 4\), 'float32'\), wanted \(\(4, 4\), 'bfloat16'\)"):
+        folder.load_weights(path, half, state)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"\x80\x04pickle.", b"PK\x03\x04" + b"\0" * 99, b"{" * 200], ids=str
+)
+def test_files_that_hold_no_weights(saved, content):
+    path, tree = saved
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="weights is damaged or no safetensors file"):
+        folder.load_weights(path, *tree)
+
+
+def test_weights_cut_short_anywhere(saved):
+    path, tree = saved
+    whole = path.read_bytes()
+    for length in (*range(0, len(whole), 37), len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="is damaged"):
+            folder.load_weights(path, *tree)
+
+
+def test_a_flipped_bit_in_the_header_never_gives_other_weights(saved):
+    path, tree = saved
+    whole = path.read_bytes()
+    refused = 0
+    header = 8 + struct.unpack("<Q", whole[:8])[0]
+    flips = [(byte, bit) for byte in range(header) for bit in (0, byte % 8)]
+    for byte, bit in flips:
+        path.write_bytes(whole[:byte] + bytes([whole[byte] ^ 1 << bit]) + whole[byte + 1 :])
+        try:
+            loaded = folder.load_weights(path, *tree)
+        except ValueError:
+            refused += 1
+        else:
+            assert bits(loaded) == bits(tree)  # a space became another
+    assert refused > 0.9 * len(flips)
+
+
+def test_missing_weights(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no weights .*nowhere"):
+        folder.load_weights(tmp_path / "nowhere", (), ())
+
+
+def test_more_weights_than_wanted_are_named(tmp_path):
+    (tmp_path / "w").write_bytes(save({"params/w": np.ones(2, np.float32), "extra": np.ones(1, np.float32)}))
+    with pytest.raises(ValueError, match=r"extra: saved \(\(1,\), 'float32'\), wanted nothing"):
+        folder.load_weights(tmp_path / "w", {"w": jnp.ones(2)}, ())
+
+
+# Settings
+
+CONFIG = Config(
+    "wine.csv", target="kind", task="classification", width=8, depth=3, skip=True, learning_rate=0.1, epochs=2.5
+)
+
+
+def test_settings_come_back_the_same(tmp_path):
+    folder.save_config(tmp_path, CONFIG, TABLE, {"jax": "1"})
+    assert folder.load_config(tmp_path) == (CONFIG, TABLE)
+    assert json.loads((tmp_path / folder.CONFIG).read_text())["versions"] == {"jax": "1"}
+    assert make_net(folder.load_config(tmp_path)[0], 2).name == "residual_mlp"
+
+
+def test_a_folder_without_settings_holds_no_run(tmp_path):
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(FileNotFoundError, match=r"holds no run: no config.json and table.json"):
+            folder.load_config(path)
+    folder.write_json(tmp_path / folder.CONFIG, {})
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        folder.load_config(tmp_path)
+
+
+@pytest.mark.parametrize("name", [folder.CONFIG, folder.TABLE])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", "3", '"text"', "{}", '{"more": 1}', '{"columns": 3}', "\xff"]
+)
+def test_settings_that_are_damaged(tmp_path, name, content):
+    folder.save_config(tmp_path, CONFIG, TABLE, {})
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"config.json or table.json is damaged"):
+        folder.load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("width", "wide", "integer"),
+        ("activation", "rlu", "relu"),
+        ("dropout", 2, "rate"),
+        ("depth", None, "depth|n must"),
+    ],
+)
+def test_settings_that_make_no_network_are_damaged(tmp_path, name, value, message):
+    folder.save_config(tmp_path, CONFIG, TABLE, {})
+    settings = json.loads((tmp_path / folder.CONFIG).read_text())
+    folder.write_json(tmp_path / folder.CONFIG, settings | {name: value})
+    with pytest.raises(ValueError, match=f"is damaged: .*({message})"):
+        folder.load_config(tmp_path)

@@ -1,0 +1,417 @@
+"""Our optimizers equal optax's, keep the promises of the protocol, and say what is wrong: one test per property."""
+
+import functools
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from cases import OPTIMIZERS, directional_derivatives, optimizer_params, over, promoting, random_like
+
+from nnjax import optim
+
+STEPS = 1000
+
+
+def scripted_gradients(steps=STEPS, dtype=jnp.float32):
+    """Gradients of 15 magnitudes inside each leaf, in several patterns of time: they show any eps in the wrong place."""
+    rng = np.random.default_rng(1)
+    t = np.arange(steps)
+    patterns = np.stack(
+        [
+            np.ones(steps),
+            np.where(t % 2, 1.0, -1.0),
+            np.where(t == 3, 1.0, 0.0),
+            np.where(t >= steps // 2, 1.0, 0.0),
+            0.99**t,
+            *rng.normal(size=(5, steps)),
+        ],
+        axis=1,
+    )
+
+    def script(leaf):
+        which = rng.integers(0, patterns.shape[1], leaf.shape)
+        magnitude = 10.0 ** rng.uniform(-12, 3, leaf.shape)
+        return jnp.asarray(patterns[:, which] * magnitude, dtype)
+
+    return jax.tree.map(script, optimizer_params())
+
+
+def updates_of(optimizer, grads, params):
+    """All updates, with the scripted gradients whatever the updates are: open loop, so that rounding does not grow."""
+
+    def step(state, g):
+        updates, state = optimizer.update(g, state, params)
+        return state, updates
+
+    return jax.lax.scan(step, optimizer.init(params), grads)
+
+
+def largest_difference(ours, theirs, dtype=jnp.float32, steps=STEPS):
+    """The largest difference of an element's updates, relative to the largest update of the same element."""
+    grads, params = scripted_gradients(steps, dtype), optimizer_params(dtype)
+    mine, other = (
+        jax.tree.leaves(jax.jit(functools.partial(updates_of, optimizer))(grads, params)[1]) for optimizer in (ours, theirs)
+    )
+    assert all(a.dtype == dtype for a in mine)
+    worst = 0.0
+    for a, b in zip(mine, other, strict=True):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)  # noqa: PLW2901
+        assert np.isfinite(a).all()
+        assert np.abs(b).max() > 0
+        largest = np.abs(b).max(0)
+        worst = max(worst, np.max(np.abs(a - b).max(0) / np.where(largest == 0, 1.0, largest)))
+    return worst
+
+
+def random_rate(count):
+    """A learning rate of its own for each step: it shows one that is off by a step, or inside the velocity."""
+    return jnp.asarray(np.random.default_rng(3).uniform(0.01, 1.0, STEPS))[count]
+
+
+def differences(case):
+    """What `test_updates_equal_those_of_optax` bounds: (float32, float64), the largest relative difference."""
+    with jax.enable_x64(False):
+        single = largest_difference(case.ours(0.1, **case.hyper), case.optax(0.1, **case.hyper))
+    with jax.enable_x64(True):
+        double = largest_difference(
+            case.ours(random_rate, **case.hyper), case.optax(random_rate, **case.hyper), jnp.float64
+        )
+    return single, double
+
+
+def tree_types(tree):
+    return jax.tree.map(lambda leaf: (leaf.shape, jnp.dtype(leaf.dtype), leaf.weak_type), tree)
+
+
+def states_with(state, field):
+    """The values of a field in an optax state, wherever in its chain."""
+    return [value for _, value in optax.tree.get_all_with_path(state, field)]
+
+
+@over(OPTIMIZERS)
+def test_updates_equal_those_of_optax(case):
+    single, double = differences(case)
+    assert single < 2e-6
+    assert double < 1e-12
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda lr: optax.adam(lr, eps=1.1e-8),
+        lambda lr: optax.adam(lr, eps=0.0, eps_root=1e-16),
+        lambda lr: optax.adam(lr, b2=0.99901),
+        lambda lr: optax.adam(lr * (1 + 1e-5)),
+        lambda lr: optax.nadam(lr),
+    ],
+    ids=["eps", "eps inside", "b2", "rate", "nadam"],
+)
+def test_comparison_tells_optimizers_apart(wrong):
+    assert largest_difference(optim.adam(0.1), promoting(wrong)(0.1), steps=20) > 4e-6
+
+
+@over(OPTIMIZERS)
+def test_traced_hyper_parameters_in_a_chain_equal_those_of_optax(case):
+    """jit of vmap over all hyper-parameters at once, of a scan, of a chain."""
+    grads, params = scripted_gradients(10), optimizer_params()
+    shrink = jnp.array([1.0, 0.9, 0.5])
+
+    def run(make, factor):
+        hyper = {name: value * factor for name, value in case.hyper.items()}
+        optimizer = optax.chain(optax.clip_by_global_norm(1.0), make(0.1 * factor, **hyper), optax.scale(0.5))
+        return updates_of(optimizer, grads, params)[1]
+
+    ours, theirs = jax.jit(lambda factor: [jax.vmap(functools.partial(run, m))(factor) for m in (case.ours, case.optax)])(
+        shrink
+    )
+    chex.assert_trees_all_close(ours, theirs, rtol=1e-4, atol=1e-12)
+    alone = jax.jit(functools.partial(updates_of, case.ours(0.1, **case.hyper)))(scripted_gradients(10), params)[1]
+    assert jax.tree.structure(alone) == jax.tree.structure(ours)
+    assert np.ptp(np.asarray(ours["w"]), axis=0).max() > 0
+
+
+@over(OPTIMIZERS)
+def test_jit_equals_eager(case):
+    params, grads = optimizer_params(), jax.tree.map(lambda g: g[0], scripted_gradients(1))
+    optimizer = case.ours(0.1, **case.hyper)
+    state = optimizer.init(params)
+    chex.assert_trees_all_close(
+        jax.jit(optimizer.update)(grads, state, params), optimizer.update(grads, state, params), rtol=1e-6, atol=1e-12
+    )
+
+
+@over(OPTIMIZERS)
+def test_gradients_through_the_updates_equal_finite_differences(case):
+    with jax.enable_x64(True):
+        params = {"w": jnp.asarray([0.5, -1.0, 2.0])}
+        grads = {"w": jnp.asarray(np.random.default_rng(4).normal(size=(3, 3)))}
+
+        def f(at):
+            hyper = {name: value + shift for (name, value), shift in zip(case.hyper.items(), at["hyper"], strict=True)}
+            hyper = {name: jnp.minimum(value, 0.98) for name, value in hyper.items()}
+            updates = updates_of(case.ours(at["rate"], **hyper), at["grads"], params)[1]
+            return sum(jnp.vdot(random_like(u, 5), u) for u in jax.tree.leaves(updates))
+
+        at = {"rate": jnp.asarray(0.1), "grads": grads, "hyper": [jnp.asarray(1e-2)] * len(case.hyper)}
+        exact, numerical = directional_derivatives(f, at)
+        np.testing.assert_allclose(exact, numerical, rtol=1e-4)
+
+
+RATES = {
+    "float": lambda: 0.1,
+    "numpy": lambda: np.float64(0.1),
+    "array": lambda: jnp.asarray(0.1, jnp.float32),
+    "schedule": lambda: optax.linear_schedule(0.1, 0.0, 5),
+    "schedule of numpy": lambda: lambda count: np.float64(0.1),
+}
+
+
+@over(OPTIMIZERS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+@pytest.mark.parametrize("rate", RATES)
+def test_dtypes_and_form_of_updates_and_state_are_kept(case, dtype, rate):
+    with jax.enable_x64(True):
+        params = optimizer_params(dtype)
+        kinds = {"float": float, "numpy": np.float64, "array": lambda v: jnp.asarray(v, jnp.float32)}
+        hyper = {name: kinds.get(rate, float)(value) for name, value in case.hyper.items()}
+        optimizer = case.ours(RATES[rate](), **hyper)
+        state = jax.eval_shape(optimizer.init, params)
+        updates, new = jax.eval_shape(optimizer.update, params, state, params)
+        assert tree_types(updates) == tree_types(params)
+        assert tree_types(new) == tree_types(state)
+        assert state.count.dtype == jnp.int32
+        for field in case.moments:
+            assert tree_types(getattr(state, field)) == tree_types(params)
+
+
+@over(OPTIMIZERS)
+def test_leaves_of_several_dtypes_keep_their_own(case):
+    params = {"a": jnp.ones(3, jnp.bfloat16), "b": jnp.ones(3, jnp.float32), "c": jnp.ones((), jnp.float16)}
+
+    def run(factor):
+        optimizer = case.ours(0.1 * factor, **{name: value * factor for name, value in case.hyper.items()})
+        return optimizer.update(params, optimizer.init(params), params)
+
+    updates, state = jax.eval_shape(run, jnp.ones(()))
+    assert tree_types(updates) == tree_types(params)
+    for field in case.moments:
+        assert tree_types(getattr(state, field)) == tree_types(params)
+
+
+@over(OPTIMIZERS)
+def test_state_has_the_fields_of_optax_and_their_values(case):
+    params, grads = optimizer_params(), jax.tree.map(lambda g: g[0], scripted_gradients(1))
+    ours, theirs = case.ours(0.1, **case.hyper), case.optax(0.1, **case.hyper)
+    _, mine = ours.update(grads, ours.init(params), params)
+    _, other = theirs.update(grads, theirs.init(params), params)
+    assert mine._fields == ("count", *case.moments)
+    assert mine.count == 1
+    for our_name, their_name in case.moments.items():
+        (value,) = states_with(other, their_name)
+        chex.assert_trees_all_close(getattr(mine, our_name), value, rtol=1e-6)
+
+
+@over(OPTIMIZERS)
+def test_counter_stays_at_the_largest_int32(case):
+    params, last = {"w": jnp.ones(2)}, jnp.asarray(2**31 - 1, jnp.int32)
+    optimizer = case.ours(optax.constant_schedule(0.1), **case.hyper)
+    updates, state = optimizer.update(params, optimizer.init(params)._replace(count=last), params)
+    assert state.count == last
+    assert np.isfinite(updates["w"]).all()
+
+
+@over(OPTIMIZERS)
+def test_works_inside_optax_wrappers(case, usual_promotion):
+    params = {"w": jnp.array([1.0, -2.0]), "b": jnp.array(3.0)}
+    plain = case.ours(0.1, **case.hyper)
+    expected, _ = plain.update(params, plain.init(params), params)
+
+    masked = optax.masked(plain, {"w": True, "b": False})
+    updates, _ = masked.update(params, masked.init(params), params)
+    np.testing.assert_allclose(updates["w"], expected["w"])
+    assert updates["b"] == params["b"]
+
+    injected = optax.inject_hyperparams(lambda learning_rate, hyper: case.ours(learning_rate, **hyper))(
+        learning_rate=0.1, hyper=case.hyper
+    )
+    updates, state = jax.jit(injected.update)(params, injected.init(params), params)
+    chex.assert_trees_all_close(updates, expected, rtol=1e-6)
+    assert state.hyperparams["learning_rate"] == jnp.float32(0.1)
+
+    every = optax.MultiSteps(plain, every_k_schedule=1)
+    updates, _ = every.update(params, every.init(params), params)
+    chex.assert_trees_all_close(updates, expected, rtol=1e-6)
+
+
+@over(OPTIMIZERS)
+@pytest.mark.parametrize("params", [(), {}, {"a": (), "b": None}], ids=str)
+def test_networks_without_parameters_are_optimized_too(case, params):
+    optimizer = case.ours(0.1, **case.hyper)
+    updates, state = optimizer.update(params, optimizer.init(params), params)
+    assert updates == params
+    assert state.count == 1
+
+
+@pytest.fixture
+def usual_promotion():
+    """optax's own wrappers are not made for strict promotion."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+# Errors --------------------------------------------------------------------------------------------------------------
+
+TREE = {"dense": {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}}
+
+
+def updated(case, grads, params=TREE):
+    optimizer = case.ours(0.1, **case.hyper)
+    return optimizer.update(grads, optimizer.init(TREE), params)
+
+
+@over(OPTIMIZERS)
+def test_gradients_of_another_structure_are_named_by_path(case):
+    lacking = {"dense": {"w": TREE["dense"]["w"]}}
+    with pytest.raises(ValueError, match=r"gradients lack dense/b"):
+        updated(case, lacking)
+    with pytest.raises(ValueError, match=r"lacks other"):
+        updated(case, {**TREE, "other": jnp.ones(2)})
+    with pytest.raises(ValueError, match="same structure"):
+        updated(case, {"dense": [TREE["dense"]["b"], TREE["dense"]["w"]]})
+
+
+@over(OPTIMIZERS)
+def test_gradients_of_another_shape_are_named_by_path(case):
+    wrong = {"dense": {"w": jnp.ones((2, 3)), "b": jnp.ones((1,))}}
+    with pytest.raises(ValueError, match=r"gradient at dense/b has shape \(1,\), \w+ has \(3,\)"):
+        updated(case, wrong)
+
+
+@over(OPTIMIZERS)
+@pytest.mark.parametrize("dtype", ["int32", "bool", "uint8"])
+def test_integer_parameters_are_named_by_path(case, dtype):
+    optimizer = case.ours(0.1, **case.hyper)
+    with pytest.raises(TypeError, match=rf"parameters must be floating, got {dtype} at dense/0"):
+        optimizer.init({"dense": [jnp.ones(2, dtype)]})
+
+
+@over(OPTIMIZERS)
+def test_state_of_another_optimizer_is_named(case):
+    optimizer, other = case.ours(0.1, **case.hyper), optax.novograd(0.1)
+    with pytest.raises(TypeError, match="the state is a .*of another optimizer; use .*init"):
+        optimizer.update(TREE, other.init(TREE), TREE)
+    own = type(optimizer.init(TREE))
+    foreign = next(o for o in (optim.lion(0.1), optim.sgd(0.1)) if type(o.init(TREE)) is not own)
+    with pytest.raises(TypeError, match=f"the state is a {type(foreign.init(TREE)).__name__}, of another optimizer"):
+        optimizer.update(TREE, foreign.init(TREE), TREE)
+
+
+@over([case for case in OPTIMIZERS if case.needs_params])
+def test_decay_without_parameters_says_how_to_give_them(case):
+    with pytest.raises(ValueError, match=r"needs the parameters: update\(grads, state, params\)"):
+        updated(case, TREE, None)
+
+
+@over([case for case in OPTIMIZERS if not case.needs_params])
+def test_parameters_are_optional_without_decay(case):
+    chex.assert_trees_all_equal(updated(case, TREE, None), updated(case, TREE, TREE))
+
+
+@over(OPTIMIZERS)
+def test_hyper_parameters_out_of_range_are_named_with_their_range(case):
+    hyper = {"learning_rate": 0.1, **case.hyper}
+    for name in hyper:
+        shares = {"b1", "b2", "decay", "momentum"}
+        ranges = r"\[0, 1\)" if name in shares else r"\[0, inf\)"
+        wrong = [float("nan"), float("inf"), -0.1, np.float64(-1.0), jnp.asarray(-0.5), *([1.0, 2] if name in shares else [])]
+        for value in wrong:
+            with pytest.raises(ValueError, match=rf"^\w+: {name} must be in {ranges}, got {float(value):g}$"):
+                case.ours(**{**hyper, name: value})
+        for value in (jnp.array([0.1, 0.2]), np.array([0.1]), "0.1"):
+            with pytest.raises(ValueError, match=rf"^\w+: {name} must be one number, got .*jax.vmap"):
+                case.ours(**{**hyper, name: value})
+
+
+@over(OPTIMIZERS)
+def test_hyper_parameters_at_the_edge_of_their_range_are_taken(case):
+    for name in case.hyper:
+        updates, _ = case.ours(0.1, **{**case.hyper, name: 0}).update(TREE, case.ours(0.0).init(TREE), TREE)
+        assert all(np.isfinite(u).all() for u in jax.tree.leaves(updates)), name
+
+
+# The average of the parameters ---------------------------------------------------------------------------------------
+
+
+def test_params_ema_equals_a_numpy_loop():
+    decay, steps = 0.9, 20
+    grads, params = scripted_gradients(steps), optimizer_params()
+    optimizer = optax.chain(optim.momentum(1e-3), optim.params_ema(decay))
+    plain = optim.momentum(1e-3)
+    state, other = optimizer.init(params), plain.init(params)
+    chex.assert_trees_all_equal(optim.averaged(state), params)
+    average = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(params)]
+    update = jax.jit(optimizer.update)
+    for t in range(steps):
+        g = jax.tree.map(lambda leaf: leaf[t], grads)  # noqa: B023
+        updates, state = update(g, state, params)
+        expected, other = plain.update(g, other)
+        chex.assert_trees_all_close(updates, expected, rtol=1e-6)
+        params = optax.apply_updates(params, updates)
+        leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(params)]
+        average = [decay * a + (1 - decay) * p for a, p in zip(average, leaves, strict=True)]
+    for a, b in zip(jax.tree.leaves(optim.averaged(state)), average, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+    assert tree_types(optim.averaged(state)) == tree_types(params)
+
+
+def test_params_ema_decay_can_be_swept():
+    params, grads = optimizer_params(), jax.tree.map(lambda g: g[0], scripted_gradients(1))
+
+    def run(decay):
+        optimizer = optax.chain(optim.sgd(0.1), optim.params_ema(decay))
+        return optim.averaged(optimizer.update(grads, optimizer.init(params), params)[1])
+
+    many = jax.vmap(run)(jnp.array([0.0, 0.5]))
+    for i, decay in enumerate((0.0, 0.5)):
+        chex.assert_trees_all_close(jax.tree.map(lambda leaf: leaf[i], many), run(decay), rtol=1e-6)  # noqa: B023
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_params_ema_keeps_dtypes(dtype):
+    params = optimizer_params(dtype)
+    for decay in (0.5, np.float64(0.5), jnp.asarray(0.5)):
+        optimizer = optim.params_ema(decay)
+        state = optimizer.init(params)
+        updates, new = jax.eval_shape(optimizer.update, params, state, params)
+        assert tree_types(updates) == tree_types(new.params_ema) == tree_types(params)
+
+
+def test_params_ema_of_no_parameters():
+    optimizer = optim.params_ema(0.9)
+    assert optimizer.update((), optimizer.init(()), ()) == ((), optimizer.init(()))
+
+
+@pytest.mark.parametrize("decay", [1.0, -0.1, float("nan")])
+def test_params_ema_decay_out_of_range(decay):
+    with pytest.raises(ValueError, match=rf"params_ema: decay must be in \[0, 1\), got {decay:g}"):
+        optim.params_ema(decay)
+
+
+def test_params_ema_errors():
+    optimizer = optim.params_ema(0.9)
+    with pytest.raises(ValueError, match=r"params_ema: .*needs the parameters: update\(") as caught:
+        optimizer.update(TREE, optimizer.init(TREE))
+    assert "decay needs" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"at dense/b has shape \(1,\)"):
+        optimizer.update({"dense": {"w": jnp.ones((2, 3)), "b": jnp.ones((1,))}}, optimizer.init(TREE), TREE)
+    with pytest.raises(ValueError, match=re.escape("optax.chain(optimizer, optim.params_ema(0.999)) does")):
+        optim.averaged(optim.adam(0.1).init(TREE))
+
+
+def test_every_optimizer_is_in_the_table():
+    made = {getattr(case.ours, "func", case.ours) for case in OPTIMIZERS}
+    assert made == {getattr(optim, name) for name in set(optim.__all__) - {"params_ema", "averaged"}}

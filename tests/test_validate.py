@@ -1,0 +1,252 @@
+"""Mistakes in the data, found on the host before anything is compiled: rows of the table of bad input."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from jax import Array
+
+from nnjax import data, losses, nn, optim, train
+
+F = np.float32
+
+
+def xy(rows=6, **change):
+    """Good data, but for what is changed."""
+    good = {"x": np.ones((rows, 3), F), "y": np.arange(rows) % 2}
+    return tuple((good | change).values())
+
+
+def spoilt(value, place, shape=(6, 3), dtype=F):
+    x = np.ones(shape, dtype)
+    x[place] = value
+    return x
+
+
+def run(batch_size=2, outputs=2):
+    return train.Run(nn.mlp([], outputs), losses.cross_entropy, optim.sgd(0.1), batch_size)
+
+
+def test_good_data_pass_as_they_are():
+    x, y = xy()
+    checked = data.validate((x, y))
+    assert isinstance(checked, data.Data)
+    assert isinstance(checked.x, Array)
+    np.testing.assert_array_equal(checked.x, x)
+    np.testing.assert_array_equal(checked.y, y)
+    assert checked.y.dtype == jnp.int32
+    assert checked.weights is None
+
+
+@pytest.mark.parametrize("form", [data.Data, tuple, list])
+def test_the_forms_of_data(form):
+    x, y = xy()
+    given = data.Data(x, y) if form is data.Data else form((x, y))
+    np.testing.assert_array_equal(data.validate(given).y, y)
+
+
+@pytest.mark.parametrize("wrong", [np.ones((6, 3)), {"x": 1, "y": 2}, (np.ones(3),), None])
+def test_what_is_no_data(wrong):
+    with pytest.raises(TypeError, match=r"must be nnjax.Data or a pair \(x, y\), got"):
+        data.validate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        # 3: lengths
+        ({"y": np.arange(5)}, ValueError, "same number of rows, x has 6, y has 5"),
+        # 10, 11: NaN and infinities, counted, the first one placed
+        (
+            {"x": spoilt(np.nan, ([4, 5], [1, 0]))},
+            ValueError,
+            r"data.x: 2 values are not finite, the first is nan at \[4, 1\]",
+        ),
+        ({"x": spoilt(-np.inf, (2, 2))}, ValueError, r"data.x: 1 values are not finite, the first is -inf at \[2, 2\]"),
+        ({"x": spoilt(np.nan, (2, 2), dtype=jnp.bfloat16)}, ValueError, r"first is nan at \[2, 2\]"),
+        ({"y": spoilt(np.inf, 3, (6,))}, ValueError, r"data.y: 1 values are not finite, the first is inf at \[3\]"),
+        # 14: strings, objects
+        ({"x": np.full((6, 3), "a")}, TypeError, "data.x must be numbers, got <U1; encode"),
+        ({"x": np.full((6, 3), None)}, TypeError, "data.x must be numbers, got object"),
+        ({"y": np.array(list("ababab"))}, TypeError, "data.y must be numbers, got <U1"),
+        ({"y": np.zeros(6, "datetime64[D]")}, TypeError, "got datetime64"),
+        # 15: nothing
+        ({"x": np.ones((0, 3), F), "y": np.ones(0, int)}, ValueError, "data: 0 rows"),
+        ({"x": (), "y": ()}, ValueError, "data: 0 rows"),
+        # no rows at all
+        ({"x": F(1)}, ValueError, "data.x must have a leading axis of rows, got one number"),
+        ({"x": [[0.0, 1.0], [1.0, 0.0]], "y": [0, 1]}, ValueError, r"data.x/0/0 must have .* lists need np.asarray"),
+        # integers that would wrap
+        ({"y": np.array([0, 2**31, 1, 1, 1, 1])}, ValueError, "data.y: 2147483648 does not fit into int32"),
+        ({"x": np.full((6, 1), -(2**40))}, ValueError, "data.x: -1099511627776 does not fit"),
+    ],
+)
+def test_mistakes_in_x_and_y(changed, error, message):
+    with pytest.raises(error, match=message):
+        data.validate(xy(**changed))
+    with pytest.raises(error, match=message.replace("data", "validation")):
+        data.validate(xy(**changed), "validation")
+
+
+def test_fit_finds_mistakes_in_both_parts_and_names_the_part():
+    good, bad = xy(), xy(x=spoilt(np.nan, (0, 0)))
+    with pytest.raises(ValueError, match=r"data.x: 1 values"):
+        train.fit(run(), bad, epochs=1)
+    with pytest.raises(ValueError, match=r"validation.x: 1 values"):
+        train.fit(run(), good, epochs=1, validation=bad)
+
+
+# 4, 5: labels
+
+
+@pytest.mark.parametrize(("label", "row"), [(2, 4), (-1, 0), (255, 5)])
+def test_labels_out_of_range(label, row):
+    y = np.arange(6, dtype=np.int32) % 2
+    y[row] = label
+    message = f"data.y: label {label} in row {row} is outside 0 … 1; the network has 2 outputs"
+    with pytest.raises(ValueError, match=message):
+        data.check_labels_in_range(y, (6, 2))
+    for given in (y, jnp.asarray(y)):
+        with pytest.raises(ValueError, match=message):
+            train.fit(run(), xy(y=given), epochs=1)
+    with pytest.raises(ValueError, match=message.replace("data.y", "validation.y")):
+        train.fit(run(), xy(), epochs=1, validation=xy(y=y))
+
+
+def test_labels_of_sequences_are_placed_too():
+    y = np.zeros((6, 4), np.int32)
+    data.check_labels_in_range(y, (6, 4, 3))
+    y[3, 2] = 3
+    with pytest.raises(ValueError, match="label 3 in row 3 is outside 0 … 2"):
+        data.check_labels_in_range(y, (6, 4, 3))
+
+
+@pytest.mark.parametrize(
+    ("y", "shape"),
+    [
+        (np.array([0, 1, 9]), (3, 10)),
+        (np.array([7.5, -1.0, 99.0]), (3, 1)),  # numbers, not labels
+        (np.array([[5], [9]]), (2, 1)),  # integers to be regressed
+        ({"a": np.array([5])}, (1, 2)),
+    ],
+)
+def test_what_is_no_label_out_of_range_passes(y, shape):
+    data.check_labels_in_range(y, shape)
+
+
+# 12, 13: dtypes
+
+
+def test_unscaled_bytes_become_floats_with_one_warning():
+    images = spoilt(200, (1, 1), (6, 4, 4), np.uint8)
+    with pytest.warns(UserWarning, match="uint8 values up to 200 are cast .* as in x / 255") as caught:
+        checked = data.validate(xy(x=images))
+    assert len(caught) == 1
+    assert checked.x.dtype == jnp.float32
+    np.testing.assert_array_equal(checked.x, images)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, bool])
+def test_zeros_and_ones_become_floats_without_a_warning(dtype):
+    assert data.validate(xy(x=np.eye(6, dtype=dtype))).x.dtype == jnp.float32
+
+
+def test_float64_is_cast_and_said_once():
+    with pytest.warns(UserWarning, match=r"data.x: float64 is cast to float32") as caught:
+        checked = data.validate(xy(x=np.ones((6, 3)), y=np.linspace(0, 1, 6)))
+    assert len(caught) == 1
+    assert checked.x.dtype == checked.y.dtype == jnp.float32
+    with jax.enable_x64(True):
+        checked = data.validate(xy(x=np.ones((6, 3)), y=np.arange(6)))
+        assert checked.x.dtype == jnp.float64
+        assert checked.y.dtype == jnp.int64
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kept"),
+    [(np.int64, jnp.int32), (np.uint8, jnp.int32), (bool, jnp.int32), (F, jnp.float32), (jnp.bfloat16, jnp.bfloat16)],
+)
+def test_dtypes_of_targets(dtype, kept):
+    assert data.validate(xy(y=np.array([0, 1, 1, 0, 1, 0]).astype(dtype))).y.dtype == kept
+
+
+def test_integers_in_x_stay_integers():
+    assert data.validate(xy(x=np.arange(6))).x.dtype == jnp.int32  # for an embedding
+
+
+def test_tables_and_series_of_pandas_are_arrays():
+    frame = pd.DataFrame({"a": np.arange(6, dtype=F), "b": np.ones(6, F), "t": np.arange(6) % 2})
+    checked = data.validate((frame[["a", "b"]], frame["t"]))
+    assert checked.x.shape == (6, 2)
+    with pytest.raises(TypeError, match=r"data.x must be numbers, got object"):
+        data.validate((frame[["a"]].assign(c="text").astype(object), frame["t"]))
+
+
+# 16, 17: sizes of batches
+
+
+def test_a_batch_larger_than_the_data_works_and_is_said_once():
+    with pytest.warns(UserWarning, match="batch_size 9 is larger than the 6 examples") as caught:
+        result = train.fit(run(9), xy(), epochs=3)
+    assert len(caught) == 1
+    assert len(result.losses) == 2
+    assert np.isfinite(result.losses).all()
+
+
+@pytest.mark.parametrize(("size", "error"), [(0, ValueError), (-4, ValueError), (2.5, TypeError), (True, TypeError)])
+def test_sizes_of_batches_that_are_none(size, error):
+    with pytest.raises(error, match=r"batch_size must be (≥ 1|an integer), got"):
+        run(size)
+
+
+# 18: one class
+
+
+def test_one_class_only_is_warned_of():
+    with pytest.warns(UserWarning, match="data.y: all 6 labels are 1; there is nothing to tell apart"):
+        data.validate(xy(y=np.ones(6, int)))
+    data.validate(xy(y=np.ones(6, F)))  # numbers may be equal
+    data.validate(xy(rows=1))
+
+
+# Pytrees and weights
+
+
+def test_pytrees_as_x_and_y():
+    x = {"image": np.ones((6, 2, 2), F), "words": np.arange(12).reshape(6, 2)}
+    y = {"kind": np.arange(6) % 2, "size": np.ones((6, 1), F)}
+    checked = data.validate((x, y))
+    assert jax.tree.structure(checked.x) == jax.tree.structure(x)
+    assert checked.x["words"].dtype == jnp.int32
+    for changed, message in (
+        ({"words": np.arange(10).reshape(5, 2)}, "x/image has 6, x/words has 5, y/kind has 6, y/size has 6"),
+        ({"image": spoilt(np.nan, (1, 0, 1), (6, 2, 2))}, r"data.x/image: 1 values .* \[1, 0, 1\]"),
+        ({"words": np.full((6, 2), "a")}, "data.x/words must be numbers"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            data.validate((x | changed, y))
+
+
+def test_weights():
+    weights = [0, 1, 2, 0.5, 0, 3]
+    for given in (weights, np.array(weights), jnp.asarray(weights)):
+        checked = data.validate((*xy(), given))
+        assert checked.weights.dtype == jnp.float32
+        np.testing.assert_array_equal(checked.weights, weights)
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        (np.ones(5), ValueError, r"data.weights must be one for each row, \(6,\), got \(5,\)"),
+        (np.ones((6, 1)), ValueError, r"got \(6, 1\)"),
+        (2.0, ValueError, r"got \(\)"),
+        (spoilt(-0.5, 2, (6,)), ValueError, r"data.weights must be ≥ 0, got -0.5 in row 2"),
+        (spoilt(np.nan, 2, (6,)), ValueError, r"data.weights: 1 values are not finite, the first is nan at \[2\]"),
+        (["a"] * 6, TypeError, "data.weights must be numbers"),
+    ],
+)
+def test_weights_that_are_none(weights, error, message):
+    with pytest.raises(error, match=message):
+        data.validate((*xy(), weights))
