@@ -253,10 +253,8 @@ def _line_per_tenth(epochs: float) -> Any:
                 for name in ("validation_accuracy", "validation_r2")
                 if name in record
             )
-            print(
-                f"epoch {min(round(record['epoch'], 1), epochs):g}/{epochs:g}  loss {record['loss']:.4f}{scores}",
-                file=sys.stderr,
-            )
+            epoch = min(round(record["epoch"], 1), epochs)
+            print(f"epoch {epoch:g}/{epochs:g}  loss {record['loss']:.4f}{scores}", file=sys.stderr)
 
     return callback
 

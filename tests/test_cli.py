@@ -56,6 +56,10 @@ def process(*arguments, **environment):
     return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
+def stop(*_, **__):
+    raise KeyboardInterrupt
+
+
 def read(path):
     return json.loads(path.read_text())
 
@@ -199,6 +203,16 @@ def test_every_option_is_accepted_and_recorded(files, tmp_path):
     assert config == OPTIONS | {"data": str(files / "wine.csv")}
     # 178 rows: 53 for the test, of 125 25 for the validation; 1.5 epochs of 100 rows, 12 at a time
     assert read(tmp_path / "run" / "result.json")["steps"] == 13
+
+
+def test_the_key_of_a_run_is_that_of_its_seed(files, tmp_path, monkeypatch):
+    """The weights do not show it, for the split draws by the seed too."""
+    keys = []
+    monkeypatch.setattr(train, "fit", lambda *_, key, **__: keys.append(key) or stop())
+    for seed in (0, 2**32 - 1):
+        run = ("train", files / "wine.csv", "--target", "cultivar", "--seed", seed, "--out", tmp_path / str(seed))
+        assert nnjax(*run).code == 130
+    assert keys == [jax.random.key(0), jax.random.key(2**32 - 1)]
 
 
 # Predictions
@@ -420,10 +434,7 @@ def test_a_warning_is_a_line_and_a_mistake_no_traceback_in_a_process_of_its_own(
 
 
 def test_ctrl_c_says_what_is_left(files, tmp_path, monkeypatch):
-    def stopped(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(train, "fit", stopped)
+    monkeypatch.setattr(train, "fit", stop)
     ended = nnjax("train", files / "wine.csv", "--target", "cultivar", "--out", tmp_path / "run")
     assert ended.code == 130
     assert ended.err == f"stopped; {tmp_path / 'run'} holds the settings of this run and no weights\n"

@@ -46,7 +46,7 @@ def batch_indices(key: Key, step: Array | int, n: Array | int, batch_size: int) 
       TypeError: for a key that is none.
 
     >>> [data.batch_indices(jax.random.key(0), step, 10, 5).tolist() for step in range(2)]
-    [[7, 6, 0, 2, 5], [8, 4, 3, 9, 1]]
+    [[6, 5, 7, 8, 9], [2, 4, 0, 3, 1]]
     """
     key = checks.key("batch_indices", key)
     batch_size = checks.positive_int("batch_indices", "batch_size", batch_size)

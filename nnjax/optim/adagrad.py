@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from nnjax import checks
-from nnjax.optim.leaves import Scalar, advance, check_rate, check_state, full, over_leaves, rate_at
+from nnjax.optim.leaves import Scalar, Scalars, advance, check_rate, check_state, full, over_leaves, rate_at
 from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
 
 
@@ -33,8 +33,9 @@ def adagrad(learning_rate: ScalarOrSchedule, initial_accumulator_value: Scalar =
       TypeError: in `init`, for parameters that are not floating.
 
     >>> optimizer = optim.adagrad(0.1, initial_accumulator_value=0.0)
-    >>> optimizer.update(jnp.array([1.0, -100.0]), optimizer.init(jnp.ones(2)))[0]
-    Array([-0.09999999,  0.09999999], dtype=float32)
+    >>> updates, state = optimizer.update(jnp.array([1.0, -100.0]), optimizer.init(jnp.ones(2)))
+    >>> [f"{u:.3f}" for u in updates]
+    ['-0.100', '0.100']
 
     Source: Duchi, Hazan and Singer 2011. Equal to `optax.adagrad`.
     """
@@ -42,7 +43,8 @@ def adagrad(learning_rate: ScalarOrSchedule, initial_accumulator_value: Scalar =
     initial = checks.in_range("adagrad", "initial_accumulator_value", initial_accumulator_value, "[0, inf)")
     eps = checks.in_range("adagrad", "eps", eps, "[0, inf)")
 
-    def rule(rate: Array, eps: Array, g: Array, s: Array) -> tuple[Array, Array]:
+    def rule(scalars: Scalars, g: Array, s: Array) -> tuple[Array, Array]:
+        rate, eps = scalars
         s = s + g**2
         return jnp.where(s > 0, -rate * g / jnp.sqrt(s + eps), jnp.zeros_like(g)), s
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from nnjax import checks
-from nnjax.optim.leaves import Scalar, advance, check_rate, check_state, over_leaves, power, rate_at, zeros
+from nnjax.optim.leaves import Scalar, Scalars, advance, check_rate, check_state, over_leaves, power, rate_at, zeros
 from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
 
 
@@ -55,18 +55,8 @@ def adam(
     eps = checks.in_range("adam", "eps", eps, "[0, inf)")
     eps_root = checks.in_range("adam", "eps_root", eps_root, "[0, inf)")
 
-    def rule(
-        rate: Array,
-        b1: Array,
-        b2: Array,
-        eps: Array,
-        eps_root: Array,
-        c1: Array,
-        c2: Array,
-        g: Array,
-        m: Array,
-        v: Array,
-    ) -> tuple[Array, Array, Array]:
+    def rule(scalars: Scalars, g: Array, m: Array, v: Array) -> tuple[Array, Array, Array]:
+        rate, b1, b2, eps, eps_root, c1, c2 = scalars
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * g**2
         return -rate * (m / c1) / (jnp.sqrt(v / c2 + eps_root) + eps), m, v

@@ -5,7 +5,17 @@ from jax import Array
 
 from nnjax import checks
 from nnjax.optim.adam import AdamState, check_betas, init_moments
-from nnjax.optim.leaves import Scalar, advance, check_rate, check_state, need_params, over_leaves, power, rate_at
+from nnjax.optim.leaves import (
+    Scalar,
+    Scalars,
+    advance,
+    check_rate,
+    check_state,
+    need_params,
+    over_leaves,
+    power,
+    rate_at,
+)
 from nnjax.optim.mask import Mask, masked
 from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
 
@@ -51,10 +61,8 @@ def adamw(
     eps_root = checks.in_range("adamw", "eps_root", eps_root, "[0, inf)")
     weight_decay = checks.in_range("adamw", "weight_decay", weight_decay, "[0, inf)")
 
-    def rule(
-        rate: Array, b1: Array, b2: Array, eps: Array, eps_root: Array, c1: Array, c2: Array, w: Array,
-        g: Array, m: Array, v: Array, p: Array,
-    ) -> tuple[Array, Array, Array]:  # fmt: skip
+    def rule(scalars: Scalars, g: Array, m: Array, v: Array, p: Array) -> tuple[Array, Array, Array]:
+        rate, b1, b2, eps, eps_root, c1, c2, w = scalars
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * g**2
         return -rate * ((m / c1) / (jnp.sqrt(v / c2 + eps_root) + eps) + w * p), m, v

@@ -12,6 +12,7 @@ from nnjax import checks
 from nnjax.types import Params, PyTree, ScalarOrSchedule
 
 Scalar = float | Array
+Scalars = Sequence[Scalar]  # hyper-parameters as a rule sees them, in the dtype of its leaf
 
 
 def check_rate(where: str, learning_rate: ScalarOrSchedule) -> ScalarOrSchedule:
@@ -60,9 +61,9 @@ def advance(count: Array) -> Array:
 
 
 def over_leaves(
-    where: str, rule: Callable[..., Any], scalars: Sequence[Scalar], grads: PyTree, trees: dict[str, PyTree]
+    where: str, rule: Callable[..., Any], scalars: Scalars, grads: PyTree, trees: dict[str, PyTree]
 ) -> tuple[PyTree, ...]:
-    """`rule(*scalars, gradient, *others)` on every leaf of the gradients and of trees of the same form.
+    """`rule(scalars, gradient, *others)` on every leaf of the gradients and of trees of the same form.
 
     Args:
       where: the optimizer's name, for errors.
@@ -81,12 +82,12 @@ def over_leaves(
     columns = [_column(where, name, tree, paths, treedef) for name, tree in trees.items()]
     if not paths:  # a network without parameters: as many empty trees as the rule has results
         zero = jnp.zeros(())
-        return (grads,) * len(rule(*[zero] * (len(scalars) + 1 + len(trees))))
+        return (grads,) * len(rule([zero] * len(scalars), zero, *[zero] * len(trees)))
     results = []
     for (_, gradient), *rest in zip(paths, *columns, strict=True):
         g = jnp.asarray(gradient)
         cast = [s if type(s) is float else jnp.asarray(s, g.dtype) for s in scalars]  # np.float64 would promote
-        results.append(rule(*cast, g, *rest))
+        results.append(rule(cast, g, *rest))
     return tuple(jax.tree.unflatten(treedef, column) for column in zip(*results, strict=True))
 
 

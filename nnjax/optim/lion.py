@@ -7,7 +7,17 @@ from jax import Array
 
 from nnjax import checks
 from nnjax.optim.adam import check_betas
-from nnjax.optim.leaves import Scalar, advance, check_rate, check_state, need_params, over_leaves, rate_at, zeros
+from nnjax.optim.leaves import (
+    Scalar,
+    Scalars,
+    advance,
+    check_rate,
+    check_state,
+    need_params,
+    over_leaves,
+    rate_at,
+    zeros,
+)
 from nnjax.optim.mask import Mask, masked
 from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
 
@@ -52,7 +62,8 @@ def lion(
     b1, b2 = check_betas("lion", b1, b2)
     weight_decay = checks.in_range("lion", "weight_decay", weight_decay, "[0, inf)")
 
-    def rule(rate: Array, b1: Array, b2: Array, w: Array, g: Array, m: Array, p: Array) -> tuple[Array, Array]:
+    def rule(scalars: Scalars, g: Array, m: Array, p: Array) -> tuple[Array, Array]:
+        rate, b1, b2, w = scalars
         direction = jnp.sign(b1 * m + (1 - b1) * g)
         return -rate * (direction + w * p), b2 * m + (1 - b2) * g
 

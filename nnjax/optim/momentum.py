@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from nnjax import checks
-from nnjax.optim.leaves import Scalar, advance, check_rate, check_state, over_leaves, rate_at, zeros
+from nnjax.optim.leaves import Scalar, Scalars, advance, check_rate, check_state, over_leaves, rate_at, zeros
 from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
 
 
@@ -43,7 +43,8 @@ def momentum(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, *, moving_
     `optax.chain(optax.ema(momentum, debias=False), optax.scale_by_learning_rate(learning_rate))`.
     """
 
-    def rule(rate: Array, mu: Array, g: Array, v: Array) -> tuple[Array, Array]:
+    def rule(scalars: Scalars, g: Array, v: Array) -> tuple[Array, Array]:
+        rate, mu = scalars
         v = mu * v + ((1 - mu) * g if moving_average else g)
         return -rate * v, v
 
@@ -72,7 +73,8 @@ def nesterov(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) -> Optimiz
     2012), as in torch. Equal to `optax.sgd(learning_rate, momentum, nesterov=True)`.
     """
 
-    def rule(rate: Array, mu: Array, g: Array, v: Array) -> tuple[Array, Array]:
+    def rule(scalars: Scalars, g: Array, v: Array) -> tuple[Array, Array]:
+        rate, mu = scalars
         v = mu * v + g
         return -rate * (g + mu * v), v
 

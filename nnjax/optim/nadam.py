@@ -5,7 +5,7 @@ from jax import Array
 
 from nnjax import checks
 from nnjax.optim.adam import AdamState, check_betas, init_moments
-from nnjax.optim.leaves import Scalar, advance, check_rate, check_state, over_leaves, power, rate_at
+from nnjax.optim.leaves import Scalar, Scalars, advance, check_rate, check_state, over_leaves, power, rate_at
 from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
 
 
@@ -44,10 +44,8 @@ def nadam(
     eps = checks.in_range("nadam", "eps", eps, "[0, inf)")
     eps_root = checks.in_range("nadam", "eps_root", eps_root, "[0, inf)")
 
-    def rule(
-        rate: Array, b1: Array, b2: Array, eps: Array, eps_root: Array, c1: Array, c1_next: Array, c2: Array,
-        g: Array, m: Array, v: Array,
-    ) -> tuple[Array, Array, Array]:  # fmt: skip
+    def rule(scalars: Scalars, g: Array, m: Array, v: Array) -> tuple[Array, Array, Array]:
+        rate, b1, b2, eps, eps_root, c1, c1_next, c2 = scalars
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * g**2
         m_hat = b1 * (m / c1_next) + (1 - b1) * (g / c1)

@@ -6,7 +6,7 @@ import jax
 import optax
 
 from nnjax import checks
-from nnjax.optim.leaves import Scalar, need_params, over_leaves
+from nnjax.optim.leaves import Scalar, Scalars, need_params, over_leaves
 from nnjax.types import Optimizer, OptState, Params, PyTree
 
 
@@ -39,7 +39,8 @@ def params_ema(decay: Scalar = 0.999) -> Optimizer:
     """
     decay = checks.in_range("params_ema", "decay", decay, "[0, 1)")
 
-    def rule(d: Scalar, update: jax.Array, a: jax.Array, p: jax.Array) -> tuple[jax.Array]:
+    def rule(scalars: Scalars, update: jax.Array, a: jax.Array, p: jax.Array) -> tuple[jax.Array]:
+        (d,) = scalars
         return (d * a + (1 - d) * (p + update),)
 
     def init(params: Params) -> ParamsEmaState:

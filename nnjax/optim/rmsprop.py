@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from nnjax import checks
-from nnjax.optim.leaves import Scalar, advance, check_rate, check_state, full, over_leaves, rate_at
+from nnjax.optim.leaves import Scalar, Scalars, advance, check_rate, check_state, full, over_leaves, rate_at
 from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
 
 
@@ -51,7 +51,8 @@ def rmsprop(
     eps = checks.in_range("rmsprop", "eps", eps, "[0, inf)")
     initial_scale = checks.in_range("rmsprop", "initial_scale", initial_scale, "[0, inf)")
 
-    def rule(rate: Array, rho: Array, eps: Array, g: Array, v: Array) -> tuple[Array, Array]:
+    def rule(scalars: Scalars, g: Array, v: Array) -> tuple[Array, Array]:
+        rate, rho, eps = scalars
         v = rho * v + (1 - rho) * g**2
         root = jnp.sqrt(v + eps) if eps_in_sqrt else jnp.sqrt(v) + eps
         return -rate * g / root, v

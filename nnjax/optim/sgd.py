@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from jax import Array
 
-from nnjax.optim.leaves import advance, check_rate, check_state, over_leaves, rate_at, start
+from nnjax.optim.leaves import Scalars, advance, check_rate, check_state, over_leaves, rate_at, start
 from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
 
 
@@ -34,7 +34,8 @@ def sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
     """
     learning_rate = check_rate("sgd", learning_rate)
 
-    def rule(rate: Array, g: Array, *_: Array) -> tuple[Array]:
+    def rule(scalars: Scalars, g: Array, *_: Array) -> tuple[Array]:
+        (rate,) = scalars
         return (-rate * g,)
 
     def init(params: Params) -> SgdState:

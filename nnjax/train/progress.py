@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 Show = Callable[[dict[str, float], int], None]  # (record, steps done)
 Progress = AbstractContextManager[Show]
+SCORES = ("validation_accuracy", "validation_r2", "validation_loss")
 
 
 @contextmanager
@@ -41,9 +42,9 @@ def rich_progress(total: int) -> Iterator[Show]:
 
         def show(record: dict[str, float], step: int) -> None:
             text = f"loss {record['loss']:.4g}"
-            for name, value in record.items():
-                if name.startswith("validation_") and name != "validation_loss":
-                    text += f"  {name.replace('_', ' ')} {value:.4f}"
+            # One score, for the line is as wide as a terminal
+            best = next((name for name in SCORES if name in record), None)
+            text += f"  {best.replace('_', ' ')} {record[best]:.4f}" if best else ""
             elapsed = bar.tasks[task].elapsed or 0.0
             bar.update(task, completed=step, epoch=record["epoch"], text=text, rate=step / elapsed if elapsed else 0.0)
 

@@ -1,0 +1,104 @@
+"""Imports point one way, `import nnjax` is light, and the top level of the repository stays as it is."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nnjax
+
+PACKAGE = Path(nnjax.__file__).parent
+ROOT = PACKAGE.parent
+
+# Each part may import those of the lines above it, and what it names here beside them.
+LAYERS = [["types", "checks"], ["nn", "losses", "metrics", "optim", "data"], ["train"], ["interop", "plot"], ["cli"]]
+BESIDE = {"metrics": {"losses"}, "optcheck": {"types", "optim"}}
+HEAVY = ["matplotlib", "rich", "torch", "pandas", "typer", "chex", "jaxtyping", "safetensors", "sklearn", "scipy.stats"]
+
+
+def module_name(path):
+    parts = ["nnjax", *path.relative_to(PACKAGE).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imported(name):
+    """The modules of nnjax that a module imports anywhere in it, function bodies and TYPE_CHECKING included."""
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "nnjax")
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: relative import in line {node.lineno}"
+            if node.module.split(".")[0] == "nnjax":
+                for alias in node.names:
+                    submodule = f"{node.module}.{alias.name}"
+                    yield submodule if submodule in MODULES else node.module
+
+
+def part(name):
+    """nnjax.nn.dense -> nn"""
+    return name.split(".")[1] if "." in name else "nnjax"
+
+
+def may_import(importer, wanted):
+    if importer == wanted or importer == "nnjax":
+        return True
+    if wanted in BESIDE.get(importer, set()):
+        return True
+    rank = {name: i for i, names in enumerate(LAYERS) for name in names}
+    if importer == "optcheck":
+        return False
+    return rank.get(wanted, 99) < rank[importer] or {importer, wanted} <= {"types", "checks"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_one_way(name):
+    wrong = {other for other in imported(name) if not may_import(part(name), part(other))}
+    assert not wrong, f"{name} imports {sorted(wrong)}"
+
+
+def test_every_part_has_its_place():
+    known = {name for names in LAYERS for name in names} | {"optcheck"}
+    assert {part(name) for name in MODULES} - {"nnjax"} <= known
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    graph = {name: {other for other in imported(name) if other != name} for name in MODULES}
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which shows the circle
+    assert sum(map(len, graph.values())) > 50
+
+
+def test_import_of_nnjax_is_light():
+    program = f"""
+import sys
+import jax, optax
+before = set(sys.modules)
+import nnjax
+added = set(sys.modules) - before
+print(*[name for name in {HEAVY} if name in added])
+print(len([name for name in added if not name.startswith("nnjax")]))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    heavy, _ = result.stdout.splitlines()
+    assert heavy == ""
+
+
+def test_import_of_nnjax_starts_no_backend():
+    program = "import nnjax; from jax._src import xla_bridge; print(xla_bridge.backends_are_initialized())"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "False"
+
+
+def test_top_level_of_the_repository():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split("\n")
+    top = {path.split("/")[0] for path in listed if path}
+    assert {name for name in top if not name.startswith(".")} <= {
+        "pyproject.toml", "README.md", "LICENSE", "nnjax", "benchmarks", "tests",
+    }  # fmt: skip

@@ -1,0 +1,205 @@
+"""What every loss must satisfy: each property is one test over the table of losses."""
+
+import functools
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import LOSSES, directional_derivatives, over
+
+from nnjax import losses
+
+
+def example(case, dtype="float32", scale=2.0):
+    """Prediction and target; integers stay integers."""
+    rng = np.random.default_rng(0)
+    prediction, target = rng.normal(scale=scale, size=case.shape), case.target(rng)
+    real = np.issubdtype(target.dtype, np.floating)
+    return jnp.asarray(prediction, dtype), jnp.asarray(target, dtype if real else jnp.int32)
+
+
+@over(LOSSES)
+def test_equals_its_formula_for_each_example(case):
+    with jax.enable_x64(True):
+        prediction, target = example(case, "float64")
+        loss = case.loss(prediction, target)
+        assert loss.shape == (len(prediction),)
+        np.testing.assert_allclose(loss, case.reference(np.asarray(prediction), np.asarray(target)), rtol=1e-12)
+
+
+@over(LOSSES)
+def test_jit_and_vmap_equal_a_loop(case):
+    prediction, target = example(case)
+    loss = case.loss(prediction, target)
+    chex.assert_trees_all_close(jax.jit(case.loss)(prediction, target), loss, rtol=1e-6)
+    one_by_one = jax.vmap(lambda p, t: case.loss(p[None], t[None])[0])(prediction, target)
+    chex.assert_trees_all_close(one_by_one, loss, rtol=1e-6)
+    members = jax.vmap(case.loss, in_axes=(0, None))(jnp.stack([prediction, -prediction]), target)
+    chex.assert_trees_all_close(members, jnp.stack([loss, case.loss(-prediction, target)]), rtol=1e-6)
+
+
+@over(LOSSES)
+def test_gradient_equals_finite_differences(case):
+    with jax.enable_x64(True):
+        prediction, target = example(case, "float64")
+        weights = jnp.asarray(np.random.default_rng(1).normal(size=len(prediction)))
+        exact, numerical = directional_derivatives(lambda p: jnp.vdot(weights, case.loss(p, target)), prediction)
+        np.testing.assert_allclose(exact, numerical, rtol=1e-6)
+
+
+@over(LOSSES)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_dtype_of_the_prediction_is_kept(case, dtype):
+    with jax.enable_x64(True):
+        prediction, target = example(case, dtype)
+        real = jnp.issubdtype(target.dtype, jnp.floating)
+        for other in (target, target.astype("float32" if real else "uint8")):
+            loss = case.loss(prediction, other)
+            assert loss.dtype == jnp.dtype(dtype)
+            assert not loss.weak_type
+            reference = case.reference(np.asarray(prediction, "float64"), np.asarray(other, "float64" if real else "int32"))
+            tolerance = {"bfloat16": 0.05, "float32": 1e-5, "float64": 1e-12}[dtype]
+            np.testing.assert_allclose(loss.astype("float64"), reference, rtol=tolerance, atol=tolerance)
+
+
+@over(LOSSES)
+def test_second_call_traces_nothing(case):
+    chex.clear_trace_counter()
+    loss = jax.jit(chex.assert_max_traces(lambda p, t: case.loss(p, t), n=1))
+    for _ in range(2):
+        loss(*example(case))
+
+
+@over(LOSSES)
+def test_large_predictions_stay_finite_and_right(case):
+    """±1e4, all combinations: exact to rounding of 1e4, with finite gradients."""
+    _, target = example(case)
+    signs = np.random.default_rng(2).choice([-1e4, 1e4], size=(20, *case.shape)).astype(np.float32)
+    value_and_grad = jax.jit(jax.vmap(jax.value_and_grad(lambda p: case.loss(p, target).sum())))
+    values, gradients = value_and_grad(jnp.asarray(signs))
+    wide = np.asarray(target, np.int64 if jnp.issubdtype(target.dtype, jnp.integer) else np.float64)
+    expected = [case.reference(np.float64(p), wide).sum() for p in signs]
+    np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-2)
+    assert np.isfinite(gradients).all()
+
+
+@over([case for case in LOSSES if case.name.startswith("cross_entropy")])
+def test_cross_entropy_sees_only_differences_of_logits(case):
+    """Logits of 1e4 are as exact as those of 0 (whole numbers are kept by the shift)."""
+    prediction, target = example(case)
+    prediction = prediction.round()
+    loss = case.loss(prediction, target)
+    np.testing.assert_allclose(case.loss(prediction + 1e4, target), loss, rtol=1e-5)
+    np.testing.assert_allclose(case.loss(prediction - 1e4, target), loss, rtol=1e-5)
+
+
+def test_confident_predictions_have_a_loss_that_is_not_rounded_away():
+    prediction = jnp.array([[20.0, 10.0]])
+    exact = np.log1p(np.exp(-10.0))
+    np.testing.assert_allclose(losses.cross_entropy(prediction, jnp.array([0])), [exact], rtol=5e-3)
+    np.testing.assert_allclose(losses.cross_entropy(prediction, jnp.array([[1.0, 0.0]])), [exact], rtol=5e-3)
+    np.testing.assert_allclose(losses.binary_cross_entropy(jnp.array([10.0]), jnp.array([1])), [exact], rtol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("shape", [(4,), (4, 5)])
+def test_labels_and_one_hot_rows_agree(smoothing, shape):
+    rng = np.random.default_rng(0)
+    prediction, labels = jnp.asarray(rng.normal(size=(*shape, 3)), jnp.float32), jnp.asarray(rng.integers(0, 3, shape))
+    loss = functools.partial(losses.cross_entropy, label_smoothing=smoothing)
+    rows = jax.nn.one_hot(labels, 3)
+    np.testing.assert_allclose(loss(prediction, labels), loss(prediction, rows), rtol=1e-5)
+    both = [jax.grad(lambda p, t=target: loss(p, t).sum())(prediction) for target in (labels, rows)]
+    np.testing.assert_allclose(*both, atol=1e-6)
+
+
+def test_two_classes_are_one_yes_or_no_question():
+    z, t = jnp.array([[-3.0], [0.5], [2.0]]), jnp.array([[1], [0], [1]])
+    pair = jnp.concatenate([jnp.zeros_like(z), z], 1)
+    np.testing.assert_allclose(losses.binary_cross_entropy(z, t), losses.cross_entropy(pair, t[:, 0]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("label", [-1, -3, 3, 2**31 - 1, -(2**31)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_label_out_of_range_is_nan_and_the_others_are_not(label, smoothing):
+    loss = functools.partial(losses.cross_entropy, label_smoothing=smoothing)
+    values = jax.jit(loss)(jnp.zeros((3, 3)), jnp.array([0, label, 2]))
+    np.testing.assert_array_equal(np.isnan(values), [False, True, False])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint32"])
+def test_labels_of_every_integer_type_are_taken(dtype):
+    prediction = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3)), jnp.float32)
+    labels = jnp.array([0, 2, 1])
+    np.testing.assert_array_equal(
+        losses.cross_entropy(prediction, labels.astype(dtype)), losses.cross_entropy(prediction, labels)
+    )
+
+
+def test_options_can_be_swept():
+    prediction, labels = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32), jnp.array([0, 1, 2, 0])
+    values = jnp.array([0.0, 0.1, 1.0])
+    many = jax.vmap(lambda s: losses.cross_entropy(prediction, labels, label_smoothing=s))(values)
+    for row, s in zip(many, (0.0, 0.1, 1.0), strict=True):
+        np.testing.assert_allclose(row, losses.cross_entropy(prediction, labels, label_smoothing=s), rtol=1e-5)
+    deltas = jax.vmap(lambda d: losses.huber(prediction, jnp.zeros((4, 3)), delta=d))(jnp.array([0.1, 2.0]))
+    for row, d in zip(deltas, (0.1, 2.0), strict=True):
+        np.testing.assert_allclose(row, losses.huber(prediction, jnp.zeros((4, 3)), delta=d), rtol=1e-5)
+
+
+Z, N = jnp.ones((4, 3)), jnp.ones(4)
+SAME = [losses.squared_error, losses.mean_squared_error, losses.huber, losses.binary_cross_entropy]
+
+
+@pytest.mark.parametrize("loss", SAME)
+@pytest.mark.parametrize(
+    ("prediction", "target", "says"),
+    [
+        (N[:, None], N, r"got \(4, 1\) and \(4,\); use y\[:, None\]"),
+        (N, N[:, None], r"got \(4,\) and \(4, 1\)"),
+        (Z, N, r"got \(4, 3\) and \(4,\)"),
+        (Z, Z[:3], r"got \(4, 3\) and \(3, 3\)"),
+        (Z, Z[:, :1], r"got \(4, 3\) and \(4, 1\)"),
+        (N, N[:1], r"got \(4,\) and \(1,\)"),
+        (N[0], N[0], r"first axis must be the batch, got scalars"),
+    ],
+    ids=str,
+)
+def test_shapes_that_differ_are_named_and_never_broadcast(loss, prediction, target, says):
+    with pytest.raises(ValueError, match=rf"^{loss.__name__}: .*{says}"):
+        loss(prediction, target)
+
+
+LABEL_ERRORS = [
+    ("float labels", Z, N, TypeError, "labels must be integers, got float32; for real targets use squared_error"),
+    ("one-hot integers", Z, jnp.ones((4, 3), int), ValueError, r"must be \(4,\), got \(4, 3\); pass y.argmax(-1)"),
+    ("column of labels", Z, jnp.ones((4, 1), int), ValueError, r"must be \(4,\), got \(4, 1\); use y[:, 0]"),
+    ("too few labels", Z, jnp.ones(3, int), ValueError, r"integer labels must be \(4,\), got \(3,\)"),
+    ("probabilities of other classes", Z, jnp.ones((4, 2)), ValueError, r"the logits \(4, 3\), got \(4, 2\)"),
+    ("one row of probabilities", Z, jnp.ones((1, 3)), ValueError, r"the logits \(4, 3\), got \(1, 3\)"),
+    ("booleans", Z, jnp.ones((4, 3), bool), TypeError, "integer labels or probabilities, got bool"),
+    ("no classes", N, jnp.ones(4, int), ValueError, r"logits (batch, classes), got \(4,\)"),
+]
+
+
+@pytest.mark.parametrize("row", LABEL_ERRORS, ids=lambda row: row[0])
+def test_labels_that_do_not_fit_are_named(row):
+    _, prediction, target, kind, says = row
+    pattern = re.escape(says.replace("\\", ""))
+    with pytest.raises(kind, match=rf"^cross_entropy: .*{pattern}"):
+        losses.cross_entropy(prediction, target)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
+def test_options_out_of_range_are_named(value):
+    with pytest.raises(ValueError, match=rf"label_smoothing must be in \[0, 1\], got {value:g}"):
+        losses.cross_entropy(Z, jnp.ones(4, int), label_smoothing=value)
+
+
+@pytest.mark.parametrize("value", [-0.1, 0.0, float("inf")])
+def test_delta_out_of_range_is_named(value):
+    with pytest.raises(ValueError, match=rf"delta must be in \(0, inf\), got {value:g}"):
+        losses.huber(Z, Z, delta=value)

@@ -1,0 +1,174 @@
+"""Metrics against scikit-learn and written-out formulas; weights count as repeated rows."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import sklearn.metrics
+
+from nnjax import metrics
+
+rng = np.random.default_rng(0)
+N, CLASSES = 60, 4
+LOGITS = rng.normal(scale=2.0, size=(N, CLASSES))
+LABELS = rng.integers(0, CLASSES, N)
+REAL, TARGET = rng.normal(size=(N, 3)), rng.normal(size=(N, 3))
+COUNTS = rng.integers(0, 4, N)
+PROBABILITIES = scipy.special.softmax(LOGITS, -1)
+
+
+def _ece(logits, labels, weights, bins):
+    """In words: for each bin the examples whose confidence lies in (low, high]."""
+    p = scipy.special.softmax(logits, -1)
+    confidence, correct, total = p.max(1), p.argmax(1) == labels, 0.0
+    for low in range(bins):
+        inside = (confidence > low / bins) & (confidence <= (low + 1) / bins)
+        w = weights * inside
+        if w.sum():
+            total += w.sum() / weights.sum() * abs((w * correct).sum() / w.sum() - (w * confidence).sum() / w.sum())
+    return total
+
+
+def _accuracy(z, t, w):
+    return sklearn.metrics.accuracy_score(t, z.argmax(1), sample_weight=w)
+
+
+def _nll(z, t, w):
+    return sklearn.metrics.log_loss(t, scipy.special.softmax(z, -1), sample_weight=w, labels=range(CLASSES))
+
+
+def _brier(z, t, w):
+    return np.average(((scipy.special.softmax(z, -1) - np.eye(CLASSES)[t]) ** 2).sum(1), weights=w)
+
+
+def _r2(z, t, w):
+    return sklearn.metrics.r2_score(t, z, sample_weight=w)
+
+
+def _rmse(z, t, w):
+    return sklearn.metrics.mean_squared_error(t, z, sample_weight=w) ** 0.5
+
+
+ece, ece5 = metrics.expected_calibration_error, functools.partial(metrics.expected_calibration_error, bins=5)
+METRICS = {  # (metric, prediction, target, reference)
+    "accuracy": (metrics.accuracy, LOGITS, LABELS, _accuracy),
+    "nll": (metrics.nll, LOGITS, LABELS, _nll),
+    "brier": (metrics.brier, LOGITS, LABELS, _brier),
+    "ece": (ece, LOGITS, LABELS, functools.partial(_ece, bins=15)),
+    "ece, 5 bins": (ece5, LOGITS, LABELS, functools.partial(_ece, bins=5)),
+    "r2": (metrics.r2, REAL, TARGET, _r2),
+    "r2, numbers": (metrics.r2, REAL[:, 0], TARGET[:, 0], _r2),
+    "r2, good": (metrics.r2, REAL, REAL + 0.1 * TARGET, _r2),
+    "rmse": (metrics.rmse, REAL, TARGET, _rmse),
+    "rmse, numbers": (metrics.rmse, REAL[:, 0], TARGET[:, 0], _rmse),
+}
+over = pytest.mark.parametrize(("metric", "prediction", "target", "reference"), METRICS.values(), ids=METRICS.keys())
+
+
+def arrays(prediction, target, dtype="float32"):
+    real = np.issubdtype(target.dtype, np.floating)
+    return jnp.asarray(prediction, dtype), jnp.asarray(target, dtype if real else "int32")
+
+
+@over
+@pytest.mark.parametrize("weights", [None, np.ones(N), rng.uniform(0, 2, N), COUNTS], ids=["None", "1", "real", "0-3"])
+def test_equals_scikit_learn_or_its_formula(metric, prediction, target, reference, weights):
+    with jax.enable_x64(True):
+        value = metric(*arrays(prediction, target, "float64"), None if weights is None else jnp.asarray(weights))
+    assert value.shape == ()
+    np.testing.assert_allclose(value, reference(prediction, target, np.ones(N) if weights is None else weights), rtol=1e-9)
+
+
+@over
+def test_weights_count_as_repeated_rows(metric, prediction, target, reference):
+    prediction, target = arrays(prediction, target)
+    weighted = metric(prediction, target, jnp.asarray(COUNTS))
+    rows = np.repeat(np.arange(N), COUNTS)
+    assert len(rows) != N
+    np.testing.assert_allclose(weighted, metric(prediction[rows], target[rows]), rtol=1e-5)
+
+
+@over
+def test_jit_and_vmap_equal_eager_and_dtype_is_kept(metric, prediction, target, reference):
+    prediction, target = arrays(prediction, target)
+    value = metric(prediction, target)
+    assert value.dtype == jnp.float32
+    np.testing.assert_allclose(jax.jit(metric)(prediction, target), value, rtol=1e-5)
+    many = jax.vmap(metric, in_axes=(0, None))(jnp.stack([prediction, 0.5 * prediction]), target)
+    np.testing.assert_allclose(many, [value, metric(0.5 * prediction, target)], rtol=1e-5)
+    half = jax.eval_shape(metric, prediction.astype("bfloat16"), target, jax.ShapeDtypeStruct((N,), "float32"))
+    assert half.dtype == jnp.bfloat16
+
+
+@over
+def test_weights_of_zero_give_a_number_and_wrong_ones_an_error(metric, prediction, target, reference):
+    prediction, target = arrays(prediction, target)
+    with pytest.raises(ValueError, match=rf"weights must be one for each example, \({N},\), got \({N - 1},\)"):
+        metric(prediction, target, jnp.ones(N - 1))
+    with pytest.raises(ValueError, match=rf"got \({N}, 1\)"):
+        metric(prediction, target, jnp.ones((N, 1)))
+
+
+@pytest.mark.parametrize("metric", [metrics.accuracy, metrics.nll, metrics.brier, ece], ids=lambda m: m.__name__)
+def test_one_hot_rows_agree_with_labels_and_log_probabilities_with_logits(metric):
+    prediction, target = arrays(LOGITS, LABELS)
+    value = metric(prediction, target)
+    np.testing.assert_allclose(metric(prediction, jax.nn.one_hot(target, CLASSES)), value, rtol=1e-5)
+    np.testing.assert_allclose(metric(jnp.log(jnp.asarray(PROBABILITIES, "float32")), target), value, rtol=1e-4)
+    with pytest.raises((TypeError, ValueError), match="labels must be"):
+        metric(prediction, target[:, None])
+    with pytest.raises(TypeError, match="labels must be integers, got float32"):
+        metric(prediction, target.astype("float32"))
+
+
+def test_brier_of_soft_targets_is_the_squared_distance():
+    soft = rng.dirichlet(np.ones(CLASSES), N)
+    expected = ((PROBABILITIES - soft) ** 2).sum(1).mean()
+    np.testing.assert_allclose(metrics.brier(*arrays(LOGITS, soft)), expected, rtol=1e-5)
+
+
+def test_brier_of_two_classes_is_twice_that_of_scikit_learn():
+    z, t = LOGITS[:, :2], LABELS % 2
+    expected = 2 * sklearn.metrics.brier_score_loss(t, scipy.special.softmax(z, -1)[:, 1])
+    np.testing.assert_allclose(metrics.brier(*arrays(z, t)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("label", [-1, CLASSES])
+def test_nll_of_a_label_out_of_range_is_nan(label):
+    assert np.isnan(metrics.nll(jnp.zeros((2, CLASSES)), jnp.array([0, label])))
+
+
+def test_reliability_diagram_adds_up():
+    share, confidence, correct = metrics.reliability(*arrays(LOGITS, LABELS), bins=10)
+    assert share.shape == confidence.shape == correct.shape == (10,)
+    np.testing.assert_allclose(share.sum(), 1.0, rtol=1e-6)
+    np.testing.assert_allclose((share * confidence).sum(), PROBABILITIES.max(1).mean(), rtol=1e-5)
+    np.testing.assert_allclose((share * correct).sum(), (LOGITS.argmax(1) == LABELS).mean(), rtol=1e-5)
+    middle = np.asarray(confidence) * 10
+    assert all((share == 0) | ((middle > np.arange(10)) & (middle <= np.arange(10) + 1 + 1e-5)))
+
+
+def test_perfect_certainty_lies_in_the_last_bin():
+    share, _, correct = metrics.reliability(jnp.array([[1e4, 0.0]]), jnp.array([0]), bins=4)
+    np.testing.assert_array_equal(share, [0, 0, 0, 1])
+    np.testing.assert_array_equal(correct, [0, 0, 0, 1])
+
+
+@pytest.mark.parametrize("bins", [0, -1])
+def test_bins_out_of_range_are_named(bins):
+    with pytest.raises(ValueError, match=f"bins must be ≥ 1, got {bins}"):
+        metrics.expected_calibration_error(*arrays(LOGITS, LABELS), bins=bins)
+
+
+def test_weighted_mean_of_no_weight_is_zero():
+    assert metrics.weighted_mean(jnp.array([1.0, 2.0]), jnp.zeros(2)) == 0
+    np.testing.assert_allclose(metrics.weighted_mean(jnp.array([1.0, 5.0]), jnp.array([3.0, 1.0])), 2.0)
+
+
+@pytest.mark.parametrize("metric", [metrics.r2, metrics.rmse], ids=lambda m: m.__name__)
+def test_column_against_numbers_is_an_error(metric):
+    with pytest.raises(ValueError, match=r"got \(4, 1\) and \(4,\)"):
+        metric(jnp.ones((4, 1)), jnp.ones(4))
