@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import optax
 from jax import Array
+from jax.typing import DTypeLike
 
 PyTree: TypeAlias = Any
 Key: TypeAlias = Array  # a key of jax.random.key
@@ -42,6 +43,7 @@ class Layer(NamedTuple):
 LayerLike: TypeAlias = Layer | Callable[[Array], Array]  # a plain function is a layer without parameters
 Loss: TypeAlias = Callable[[PyTree, PyTree], Array]  # (prediction, target) -> one number per example, (batch,)
 Metric: TypeAlias = Callable[[PyTree, PyTree, Array | None], Array]  # (prediction, target, weights) -> a number
+Initializer: TypeAlias = Callable[[Key, tuple[int, ...], DTypeLike], Array]  # as those of jax.nn.initializers
 Optimizer: TypeAlias = optax.GradientTransformation
 Schedule: TypeAlias = Callable[[Array], Array | float]  # step, from 0 -> learning rate
 ScalarOrSchedule: TypeAlias = float | Array | Schedule

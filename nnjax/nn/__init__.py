@@ -5,6 +5,7 @@ A layer is two pure functions, `init(key, x) -> (params, state)` and
 One's own layer is those two functions in a `Layer`: no class to inherit, nothing to register.
 """
 
+from nnjax.nn import initializers
 from nnjax.nn.branch import branch, concat, residual
 from nnjax.nn.conv import conv
 from nnjax.nn.dense import dense
@@ -39,6 +40,7 @@ __all__ = [
     "global_avg_pool",
     "identity",
     "initializer_for",
+    "initializers",
     "layer_norm",
     "lenet",
     "max_pool",

@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.nn.initializers import Initializer, he_normal, zeros
+from jax.nn.initializers import Initializer, zeros
 
 from nnjax import checks
+from nnjax.nn.initializers import he_normal
 from nnjax.nn.shape import param_dtype, per_feature
 from nnjax.types import Key, Layer, Params, State
 
@@ -19,7 +20,7 @@ def dense(features: int, *, bias: bool = True, w_init: Initializer = he_normal()
       features: width of the output.
       bias: whether there is a b; leave it out right before a `batch_norm`, which subtracts it again.
       w_init: initialiser of `w`. He's (variance 2 / inputs) keeps the size of activations under ReLU and its kin.
-        Take `jax.nn.initializers.glorot_normal()` before tanh or sigmoid and `lecun_normal()` for a last layer, as
+        Take `nn.initializers.glorot_normal()` before tanh or sigmoid and `lecun_normal()` for a last layer, as
         the models `mlp` and `residual_mlp` do by themselves.
       b_init: initialiser of `b`.
 

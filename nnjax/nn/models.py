@@ -6,13 +6,14 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.nn.initializers import Initializer, glorot_normal, he_normal, lecun_normal, zeros
+from jax.nn.initializers import Initializer, zeros
 
 from nnjax import checks
 from nnjax.nn.branch import residual
 from nnjax.nn.conv import conv
 from nnjax.nn.dense import dense
 from nnjax.nn.dropout import dropout as dropout_layer
+from nnjax.nn.initializers import glorot_normal, he_normal, lecun_normal
 from nnjax.nn.norm import batch_norm, layer_norm
 from nnjax.nn.pool import max_pool
 from nnjax.nn.repeat import repeat

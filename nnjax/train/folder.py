@@ -103,7 +103,7 @@ def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyT
     try:
         saved = {
             name: np.frombuffer(leaf["data"], jnp.dtype(DTYPES[leaf["dtype"]])).reshape(leaf["shape"])
-            for name, leaf in deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+            for name, leaf in deserialize(path.read_bytes())
         }
     except (SafetensorError, ValueError, KeyError) as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
