@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from nnjax import checks
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+
+__all__ = ["binary_cross_entropy", "cross_entropy", "huber", "mean_squared_error", "squared_error"]
 
 
 def squared_error(prediction: Array, target: Array) -> Float[Array, " batch"]:
@@ -103,16 +105,16 @@ def cross_entropy(prediction: Array, target: Array, *, label_smoothing: float | 
     smoothing = checks.in_range("cross_entropy", "label_smoothing", label_smoothing, "[0, 1]")
     smoothing = jnp.asarray(smoothing, prediction.dtype)
     check_labels("cross_entropy", prediction, target)
-    normaliser = jax.nn.logsumexp(prediction, axis=-1)
+    # Shifted first, so that large logits lose no digits where the normaliser and the label's logit nearly cancel
+    z = prediction - lax.stop_gradient(prediction.max(-1, keepdims=True))
+    normaliser = jnp.log(jnp.exp(z).sum(-1))
     if jnp.issubdtype(target.dtype, jnp.integer):
-        likely = label_logits(prediction, target)
+        loss = normaliser - label_logits(z, target)
     else:
-        likely = (prediction * _like(target, prediction)).sum(-1)
-        normaliser = normaliser * _like(target, prediction).sum(-1)
-    loss = normaliser - likely
+        probabilities = _like(target, z)
+        loss = normaliser * probabilities.sum(-1) - (z * probabilities).sum(-1)
     if not (isinstance(label_smoothing, (int, float)) and label_smoothing == 0):
-        uniform = jax.nn.logsumexp(prediction, axis=-1) - prediction.mean(-1)
-        loss = (1 - smoothing) * loss + smoothing * uniform
+        loss = (1 - smoothing) * loss + smoothing * (normaliser - z.mean(-1))
     return _per_example(loss).mean(-1)
 
 

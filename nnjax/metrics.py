@@ -32,8 +32,8 @@ def accuracy(prediction: Array, target: Array, weights: Array | None = None) -> 
     >>> metrics.accuracy(jnp.array([[2.0, 1.0], [0.0, 3.0]]), jnp.array([0, 0]))
     Array(0.5, dtype=float32)
     """
-    labels = _labels("accuracy", prediction, target)
-    return weighted_mean((prediction.argmax(-1) == labels).astype(prediction.dtype), weights)
+    hits = _most_likely(prediction) == _labels("accuracy", prediction, target)
+    return weighted_mean(hits.astype(prediction.dtype), weights)
 
 
 def nll(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
@@ -129,7 +129,7 @@ def reliability(
     labels = _labels("expected_calibration_error", prediction, target)
     probabilities = jax.nn.softmax(prediction)
     confidence = probabilities.max(-1)
-    correct = (probabilities.argmax(-1) == labels).astype(prediction.dtype)
+    correct = (_most_likely(probabilities) == labels).astype(prediction.dtype)
     bin_of = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32) - 1, 0, bins - 1)
     weights = _weights(confidence, weights)
     share = jnp.zeros(bins, confidence.dtype).at[bin_of].add(weights / _nonzero(weights.sum()))
@@ -215,6 +215,11 @@ def _nonzero(total: Array) -> Array:
     return jnp.where(total == 0, jnp.ones_like(total), total)
 
 
+def _most_likely(prediction: Array) -> Array:
+    return prediction.argmax(-1).astype(jnp.int32)
+
+
 def _labels(where: str, prediction: Array, target: Array) -> Array:
     losses.check_labels(where, prediction, target)
-    return target if jnp.issubdtype(target.dtype, jnp.integer) else target.argmax(-1)
+    labels = target if jnp.issubdtype(target.dtype, jnp.integer) else target.argmax(-1)
+    return labels.astype(jnp.int32)

@@ -93,4 +93,4 @@ def test_blocks_of_the_readme_run_in_order(tmp_path, monkeypatch):
     namespace = {"__name__": "readme"}
     for number, block in enumerate(readme_blocks(), 1):
         with jax.numpy_dtype_promotion("standard"):  # as a reader has it
-            exec(compile(block, f"README.md, block {number}", "exec"), namespace)  # noqa: S102
+            exec(compile(block, f"README.md, block {number}", "exec"), namespace)

@@ -46,7 +46,7 @@ def part(name):
 
 
 def may_import(importer, wanted):
-    if importer == wanted or importer == "nnjax":
+    if importer in (wanted, "nnjax"):
         return True
     if wanted in BESIDE.get(importer, set()):
         return True
@@ -97,8 +97,8 @@ def test_import_of_nnjax_starts_no_backend():
 def test_top_level_of_the_repository():
     if not (ROOT / ".git").exists():
         pytest.skip("not a checkout")
-    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split("\n")
-    top = {path.split("/")[0] for path in listed if path}
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True, cwd=ROOT)
+    top = {path.split("/")[0] for path in listed.stdout.splitlines()}
     assert {name for name in top if not name.startswith(".")} <= {
         "pyproject.toml", "README.md", "LICENSE", "nnjax", "benchmarks", "tests",
     }  # fmt: skip

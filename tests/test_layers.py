@@ -157,9 +157,8 @@ def test_dtype_is_kept(case, dtype):
 def test_batch_comes_first_and_may_be_of_any_size(case):
     params, state, x = started(case)
     for size in (1, 7):
-        y, _ = jax.eval_shape(
-            lambda x: case.layer.apply(params, state, x, train=False), jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
-        )
+        batch = jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
+        y, _ = jax.eval_shape(lambda x: case.layer.apply(params, state, x, train=False), batch)
         assert y.shape[0] == size
     same(case.layer.init(key, x), case.layer.init(key, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)))
 
@@ -266,7 +265,8 @@ def test_appended_layer_leaves_earlier_parameters_as_they_were():
 
 
 def test_key_of_position_is_fold_in_of_its_number():
-    assert keys_of(nn.serial(probe, probe)) == [jax.random.key_data(jax.random.fold_in(key, i)).tolist() for i in (0, 1)]
+    expected = [jax.random.key_data(jax.random.fold_in(key, i)).tolist() for i in range(2)]
+    assert keys_of(nn.serial(probe, probe)) == expected
     assert keys_of(nn.repeat(2, probe)) == keys_of(nn.serial(probe, probe))
 
 
@@ -382,10 +382,11 @@ def test_dropout_drops_at_its_rate_and_keeps_the_mean(rate):
 
 
 def test_dropout_rate_can_be_swept():
-    many = jax.vmap(lambda rate: nn.dropout(rate).apply((), (), x43, train=True, key=key)[0])(jnp.array([0.0, 0.5, 0.9]))
+    drop = lambda rate: nn.dropout(rate).apply((), (), x43, train=True, key=key)[0]  # noqa: E731
+    many = jax.vmap(drop)(jnp.array([0.0, 0.5, 0.9]))
     np.testing.assert_array_equal(many[0], x43)
     for y, rate in zip(many[1:], (0.5, 0.9), strict=True):
-        np.testing.assert_allclose(y, nn.dropout(rate).apply((), (), x43, train=True, key=key)[0], rtol=1e-6)
+        np.testing.assert_allclose(y, drop(rate), rtol=1e-6)
 
 
 def test_embedding_outside_its_table_is_nan():
@@ -439,7 +440,7 @@ def test_summary_shows_rows_of_nested_layers():
 
 # Errors: (name, call, exception, what its message and notes say) ------------------------------------------------------
 
-ones = jnp.ones((4, 3))
+ones, two = jnp.ones((4, 3)), jnp.ones((4, 2))
 three = nn.serial(nn.dense(8), jax.nn.relu, nn.dense(2))
 
 
@@ -448,14 +449,20 @@ def applied(layer, x, *, wrong=None, train=False, key=None):
     return layer.apply(params, state, x if wrong is None else wrong, train=train, key=key)
 
 
+def rows(n):
+    return nn.repeat(n, nn.dense(3))
+
+
 def _raise(x):
     raise RuntimeError("own error")
 
 
 ERRORS = [
     ("width", lambda: applied(three, ones, wrong=jnp.ones((4, 5))), ValueError,
-     [r"dense\(8\): expected 3 features, got 5", r"\(4, 5\)", r"in serial layer 1 of 3, dense\(8\), input \(4, 5\)"]),
-    ("1-D x", lambda: nn.dense(2).init(key, jnp.ones(4)), ValueError, [r"\(batch, features\), got \(4,\)", r"x\[None\]"]),
+     [r"dense\(8\): expected 3 features, got 5 \(x is \(4, 5\)\)",
+      r"in serial layer 1 of 3, dense\(8\), input \(4, 5\)"]),
+    ("1-D x", lambda: nn.dense(2).init(key, jnp.ones(4)), ValueError,
+     [r"\(batch, features\), got \(4,\); use x\[None\]"]),
     ("integer x", lambda: nn.dense(2).init(key, jnp.ones((4, 3), int)), TypeError, ["x must be floating, got int32"]),
     ("list as x", lambda: nn.dense(2).init(key, [[1.0]]), TypeError, ["x must be an array", "got list"]),
     ("features 0", lambda: nn.dense(0), ValueError, ["dense: features must be ≥ 1, got 0"]),
@@ -466,8 +473,8 @@ ERRORS = [
     ("conv strides", lambda: nn.conv(2, 3, strides=0), ValueError, ["strides must be ≥ 1, got 0"]),
     ("conv dilation", lambda: nn.conv(2, 3, dilation=(1, 0)), ValueError, ["dilation must be ≥ 1, got 0"]),
     ("conv padding", lambda: nn.conv(2, 3, padding="same"), ValueError, ["unknown padding 'same'; known are SAME, VALID"]),
-    ("conv padding < 0", lambda: nn.conv(2, 3, padding=((-1, 0),)), ValueError, [r"padding must be \(before, after\)"]),
-    ("conv rank", lambda: nn.conv(2, (3, 3)).init(key, jnp.ones((4, 5, 3))), ValueError, ["batch, .*spatial, channels"]),
+    ("conv padding < 0", lambda: nn.conv(2, 3, padding=((-1, 0),)), ValueError, [r"must be \(before, after\)"]),
+    ("conv rank", lambda: nn.conv(2, (3, 3)).init(key, jnp.ones((4, 5, 3))), ValueError, ["spatial, channels"]),
     ("conv rank, window", lambda: nn.conv(2, (3,)).init(key, jnp.ones((4, 5, 5, 3))), ValueError, ["spatial axes"]),
     ("conv too small", lambda: applied(nn.conv(2, 6, padding="VALID"), jnp.ones((4, 5, 3))), ValueError,
      ["the window does not fit into the input"]),
@@ -490,29 +497,32 @@ ERRORS = [
       "in serial layer 2 of 2"]),
     ("int as key", lambda: nn.dense(2).init(0, ones), TypeError, [r"got the integer 0; use jax\.random\.key\(0\)"]),
     ("None as key", lambda: nn.dense(2).init(None, ones), TypeError, ["key must be a random key", "NoneType"]),
-    ("keys", lambda: nn.dense(2).init(jax.random.split(key, 3), ones), ValueError, [r"shape \(3,\); jax\.vmap"]),
-    ("keys in serial", lambda: three.init(jax.random.split(key, 3), ones), ValueError, [r"shape \(3,\); jax\.vmap"]),
-    ("swapped", lambda: nn.dense(2).init(ones, key), TypeError, [r"key and x are swapped: the call is init\(key, x\)"]),
+    ("several keys", lambda: nn.dense(2).init(keys, ones), ValueError, [r"shape \(3,\); jax\.vmap"]),
+    ("keys in serial", lambda: three.init(keys, ones), ValueError, [r"shape \(3,\); jax\.vmap"]),
+    ("swapped", lambda: nn.dense(2).init(ones, key), TypeError,
+     [r"key and x are swapped: the call is init\(key, x\)"]),
     ("swapped in serial", lambda: three.init(ones, key), TypeError, ["key and x are swapped"]),
     ("dropout key", lambda: nn.dropout(0.5).apply((), (), ones, train=True, key=3), TypeError, ["the integer 3"]),
     ("batch of 1", lambda: applied(nn.serial(nn.batch_norm()), jnp.ones((1, 3)), train=True), ValueError,
      [r"batch_norm: train=True needs at least 2 values of each feature, got x \(1, 3\)", "layer 1 of 1"]),
     ("bn decay", lambda: nn.batch_norm(decay=1.1), ValueError, [r"decay must be in \[0, 1\], got 1.1"]),
     ("bn eps", lambda: nn.batch_norm(eps=0.0), ValueError, ["eps must be in"]),
-    ("bn width", lambda: applied(nn.batch_norm(), ones, wrong=jnp.ones((4, 2))), ValueError, ["expected 3 features, got 2"]),
+    ("bn width", lambda: applied(nn.batch_norm(), ones, wrong=two), ValueError, ["expected 3 features, got 2"]),
     ("ln eps", lambda: nn.layer_norm(eps=-1), ValueError, ["eps must be in"]),
-    ("ln width", lambda: applied(nn.layer_norm(), ones, wrong=jnp.ones((4, 2))), ValueError, ["expected 3 features, got 2"]),
-    ("scale width", lambda: applied(nn.scale(), ones, wrong=jnp.ones((4, 2))), ValueError, ["expected 3 features, got 2"]),
+    ("ln width", lambda: applied(nn.layer_norm(), ones, wrong=two), ValueError, ["expected 3 features, got 2"]),
+    ("scale width", lambda: applied(nn.scale(), ones, wrong=two), ValueError, ["expected 3 features, got 2"]),
     ("embedding floats", lambda: nn.embedding(5, 2).init(key, ones), TypeError, ["x must be of integers, got float32"]),
     ("embedding size", lambda: nn.embedding(0, 2), ValueError, ["size must be ≥ 1"]),
     ("reshape", lambda: applied(nn.reshape((2, 2)), ones), ValueError, [r"one example has shape \(3,\)"]),
-    ("residual", lambda: applied(nn.residual(nn.dense(2)), ones), ValueError, [r"\(4, 2\).*\(4, 3\)", r"shortcut=nn\.dense\(2\)"]),
-    ("no path", lambda: nn.concat(), ValueError, ["concat: at least one path"]),
+    ("residual", lambda: applied(nn.residual(nn.dense(2)), ones), ValueError,
+     [r"\(4, 2\).*\(4, 3\)", r"shortcut=nn\.dense\(2\)"]),
+    ("no path", nn.concat, ValueError, ["concat: at least one path"]),
     ("concat", lambda: applied(nn.concat(nn.flatten(), nn.reshape((3, 1))), ones), Exception, ["concat"]),
     ("repeat 0", lambda: nn.repeat(0, nn.dense(3)), ValueError, ["n must be ≥ 1"]),
-    ("repeat shape", lambda: nn.repeat(2, nn.dense(2)).init(key, ones), ValueError, ["must return the shape and dtype"]),
-    ("repeat rows", lambda: nn.repeat(3, nn.dense(3)).apply(*nn.repeat(2, nn.dense(3)).init(key, ones), ones, train=False),
-     ValueError, ["must have 3 rows"]),
+    ("repeat shape", lambda: nn.repeat(2, nn.dense(2)).init(key, ones), ValueError,
+     ["must return the shape and dtype"]),
+    ("repeat rows", lambda: rows(3).apply(*rows(2).init(key, ones), ones, train=False), ValueError,
+     ["must have 3 rows"]),
     ("not a layer", lambda: nn.serial(nn.dense(2), "relu"), TypeError, ["a Layer or a function", "'relu'"]),
     ("params of another net", lambda: three.apply(((), ()), ((), ()), ones, train=False), ValueError,
      ["params must be a tuple of 3 entries", "got 2 entries"]),
@@ -522,8 +532,10 @@ ERRORS = [
     ("nested place", lambda: applied(nn.serial(jnp.tanh, nn.residual(nn.dense(3), _raise)), ones), RuntimeError,
      ["own error", r"in serial layer 2 of 2, _raise, input \(4, 3\)", "in residual layer 2 of 2, serial",
       "in serial layer 2 of 2, residual"]),
-    ("JAX's own error", lambda: applied(nn.serial(lambda x: x @ x), ones), TypeError, ["in serial layer 1 of 1, <lambda>"]),
-    ("precision", lambda: nn.with_precision(nn.dense(2), compute=jnp.int32), TypeError, ["compute must be a floating dtype"]),
+    ("JAX's own error", lambda: applied(nn.serial(lambda x: x @ x), ones), TypeError,
+     ["in serial layer 1 of 1, <lambda>"]),
+    ("precision", lambda: nn.with_precision(nn.dense(2), compute=jnp.int32), TypeError,
+     ["compute must be a floating dtype"]),
     ("norm", lambda: nn.mlp([3], 2, norm="bath"), ValueError, ["unknown norm 'bath'.*did you mean 'batch'"]),
     ("mlp width", lambda: nn.mlp([3, 0], 2), ValueError, ["features must be ≥ 1"]),
     ("mlp dropout", lambda: nn.mlp([3], 2, dropout=1.5), ValueError, [r"rate must be in \[0, 1\), got 1.5"]),

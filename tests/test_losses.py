@@ -60,7 +60,8 @@ def test_dtype_of_the_prediction_is_kept(case, dtype):
             loss = case.loss(prediction, other)
             assert loss.dtype == jnp.dtype(dtype)
             assert not loss.weak_type
-            reference = case.reference(np.asarray(prediction, "float64"), np.asarray(other, "float64" if real else "int32"))
+            wide = np.asarray(other, "float64" if real else "int32")
+            reference = case.reference(np.asarray(prediction, "float64"), wide)
             tolerance = {"bfloat16": 0.05, "float32": 1e-5, "float64": 1e-12}[dtype]
             np.testing.assert_allclose(loss.astype("float64"), reference, rtol=tolerance, atol=tolerance)
 
@@ -68,7 +69,12 @@ def test_dtype_of_the_prediction_is_kept(case, dtype):
 @over(LOSSES)
 def test_second_call_traces_nothing(case):
     chex.clear_trace_counter()
-    loss = jax.jit(chex.assert_max_traces(lambda p, t: case.loss(p, t), n=1))
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def loss(prediction, target):
+        return case.loss(prediction, target)
+
     for _ in range(2):
         loss(*example(case))
 

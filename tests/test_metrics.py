@@ -79,7 +79,8 @@ def test_equals_scikit_learn_or_its_formula(metric, prediction, target, referenc
     with jax.enable_x64(True):
         value = metric(*arrays(prediction, target, "float64"), None if weights is None else jnp.asarray(weights))
     assert value.shape == ()
-    np.testing.assert_allclose(value, reference(prediction, target, np.ones(N) if weights is None else weights), rtol=1e-9)
+    expected = reference(prediction, target, np.ones(N) if weights is None else weights)
+    np.testing.assert_allclose(value, expected, rtol=1e-9)
 
 
 @over

@@ -20,7 +20,7 @@ SMALL = {"w": jnp.array([0.3, -0.4, 0.5, 2.0]), "b": (jnp.array(-0.7), None)}
 
 
 def scripted_gradients(steps=STEPS, dtype=jnp.float32, params=None):
-    """Gradients of 15 magnitudes inside each leaf, in several patterns of time: they show any eps in the wrong place."""
+    """Gradients of 15 magnitudes inside each leaf, in several patterns of time: no eps can hide from them."""
     rng = np.random.default_rng(1)
     t = np.arange(steps)
     patterns = np.stack(
@@ -56,9 +56,8 @@ def updates_of(optimizer, grads, params):
 def largest_difference(ours, theirs, dtype=jnp.float32, steps=STEPS):
     """The largest difference of an element's updates, relative to the largest update of the same element."""
     grads, params = scripted_gradients(steps, dtype), optimizer_params(dtype)
-    mine, other = (
-        jax.tree.leaves(jax.jit(functools.partial(updates_of, optimizer))(grads, params)[1]) for optimizer in (ours, theirs)
-    )
+    run = jax.jit(updates_of, static_argnums=0)
+    mine, other = (jax.tree.leaves(run(optimizer, grads, params)[1]) for optimizer in (ours, theirs))
     assert all(a.dtype == dtype for a in mine)
     worst = 0.0
     for a, b in zip(mine, other, strict=True):
@@ -109,7 +108,7 @@ def test_updates_equal_those_of_optax(case):
         lambda lr: optax.adam(lr, eps=0.0, eps_root=1e-16),
         lambda lr: optax.adam(lr, b2=0.99901),
         lambda lr: optax.adam(lr * (1 + 1e-5)),
-        lambda lr: optax.nadam(lr),
+        optax.nadam,
     ],
     ids=["eps", "eps inside", "b2", "rate", "nadam"],
 )
@@ -117,6 +116,18 @@ def test_comparison_tells_optimizers_apart(wrong):
     assert largest_difference(optim.adam(0.1), promoting(wrong)(0.1), steps=20) > 4e-6
 
 
+@pytest.fixture
+def quick_compiler():
+    """Where many small programs are compiled, XLA need not spend its time on making them fast."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+quick = pytest.mark.usefixtures("quick_compiler")
+
+
+@quick
 @over(OPTIMIZERS)
 def test_traced_hyper_parameters_in_a_chain_equal_those_of_optax(case):
     """jit of vmap over all hyper-parameters at once, of a scan, of a chain."""
@@ -128,13 +139,13 @@ def test_traced_hyper_parameters_in_a_chain_equal_those_of_optax(case):
         optimizer = optax.chain(optax.clip_by_global_norm(1.0), make(0.1 * factor, **hyper), optax.scale(0.5))
         return updates_of(optimizer, grads, params)[1]
 
-    ours, theirs = jax.jit(lambda factor: [jax.vmap(functools.partial(run, m))(factor) for m in (case.ours, case.optax)])(
-        shrink
-    )
+    both = [jax.vmap(functools.partial(run, make)) for make in (case.ours, case.optax)]
+    ours, theirs = jax.jit(lambda factor: [f(factor) for f in both])(shrink)
     chex.assert_trees_all_close(ours, theirs, rtol=1e-4, atol=1e-9)
     assert np.ptp(np.asarray(ours["w"]), axis=0).max() > 0
 
 
+@quick
 @over(OPTIMIZERS)
 def test_jit_equals_eager(case):
     params, grads = SMALL, jax.tree.map(lambda g: g[0], scripted_gradients(1, params=SMALL))
@@ -145,6 +156,7 @@ def test_jit_equals_eager(case):
     )
 
 
+@quick
 @over(OPTIMIZERS)
 def test_gradients_through_the_updates_equal_finite_differences(case):
     with jax.enable_x64(True):
@@ -225,6 +237,7 @@ def test_counter_stays_at_the_largest_int32(case):
     assert np.isfinite(updates["w"]).all()
 
 
+@quick
 @over(OPTIMIZERS)
 def test_works_inside_optax_wrappers(case, usual_promotion):
     params = {"w": jnp.array([1.0, -2.0]), "b": jnp.array(3.0)}
@@ -303,7 +316,7 @@ def test_integer_parameters_are_named_by_path(case, dtype):
 @over(OPTIMIZERS)
 def test_state_of_another_optimizer_is_named(case):
     optimizer, other = case.ours(0.1, **case.hyper), optax.novograd(0.1)
-    with pytest.raises(TypeError, match="the state is a .*of another optimizer; use .*init"):
+    with pytest.raises(TypeError, match=r"the state is a .*of another optimizer; use .*init"):
         optimizer.update(TREE, other.init(TREE), TREE)
     own = type(optimizer.init(TREE))
     foreign = next(o for o in (optim.lion(0.1), optim.sgd(0.1)) if type(o.init(TREE)) is not own)
@@ -328,8 +341,8 @@ def test_hyper_parameters_out_of_range_are_named_with_their_range(case):
     for name in hyper:
         shares = {"b1", "b2", "decay", "momentum"}
         ranges = r"\[0, 1\)" if name in shares else r"\[0, inf\)"
-        wrong = [float("nan"), float("inf"), -0.1, np.float64(-1.0), jnp.asarray(-0.5), *([1.0, 2] if name in shares else [])]
-        for value in wrong:
+        wrong = [float("nan"), float("inf"), -0.1, np.float64(-1.0), jnp.asarray(-0.5)]
+        for value in wrong + ([1.0, 2] if name in shares else []):
             with pytest.raises(ValueError, match=rf"^\w+: {name} must be in {ranges}, got {float(value):g}$"):
                 case.ours(**{**hyper, name: value})
         for value in (jnp.array([0.1, 0.2]), np.array([0.1]), "0.1"):
@@ -360,7 +373,7 @@ def test_params_ema_equals_a_numpy_loop():
         g = jax.tree.map(lambda leaf: leaf[t], grads)  # noqa: B023
         updates, state = update(g, state, params)
         expected, other = plain.update(g, other)
-        chex.assert_trees_all_close(updates, expected, rtol=1e-6)
+        chex.assert_trees_all_close(updates, expected, rtol=1e-5)
         params = optax.apply_updates(params, updates)
         leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(params)]
         average = [decay * a + (1 - decay) * p for a, p in zip(average, leaves, strict=True)]

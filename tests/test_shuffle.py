@@ -120,7 +120,8 @@ def test_jit_vmap_and_traced_arguments_equal_plain_calls():
     np.testing.assert_array_equal(plain, data_of(steps))
     keys = jax.random.split(key, 3)
     many = jax.vmap(lambda key, n: data.batch_indices(key, 2, n, 4))(keys, jnp.array([5, 9, 100]))
-    np.testing.assert_array_equal(many, [data.batch_indices(k, 2, n, 4) for k, n in zip(keys, (5, 9, 100), strict=True)])
+    alone = [data.batch_indices(k, 2, n, 4) for k, n in zip(keys, (5, 9, 100), strict=True)]
+    np.testing.assert_array_equal(many, alone)
     np.testing.assert_array_equal(plain[0], data.batch_indices(jax.random.key_data(key), 5, 10, 4))
     with jax.enable_x64(True):
         np.testing.assert_array_equal(plain[0], data.batch_indices(key, 5, 10, 4))

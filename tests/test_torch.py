@@ -116,8 +116,9 @@ def test_embedding():
 @pytest.mark.parametrize("spatial", [(), (4, 3)])
 def test_batch_norm_over_several_steps(spatial):
     """Training and running statistics; our decay is one minus torch's momentum."""
-    layer, theirs = nn.batch_norm(decay=0.7), {0: torch.nn.BatchNorm1d, 2: torch.nn.BatchNorm2d}[len(spatial)](
-        3, momentum=0.3, dtype=torch.float64
+    layer, theirs = (
+        nn.batch_norm(decay=0.7),
+        {0: torch.nn.BatchNorm1d, 2: torch.nn.BatchNorm2d}[len(spatial)](3, momentum=0.3, dtype=torch.float64),
     )
     scale, bias = array(3), array(3)
     with torch.no_grad():
@@ -154,8 +155,8 @@ def test_a_network():
     x = jnp.asarray(array(3, 6, 6, 2), jnp.float32)
     y, _ = net.apply(params, state, x, train=False)
     w, b = (torch.tensor(np.array(params[0][name])) for name in ("w", "b"))
-    h = F.max_pool2d(F.relu(F.conv2d(torch.tensor(first(np.array(x))), torch.movedim(w, (-1, -2), (0, 1)), b, padding=1)), 2)
-    h = torch.movedim(h, 1, -1).flatten(1)
+    h = F.conv2d(torch.tensor(first(np.array(x))), torch.movedim(w, (-1, -2), (0, 1)), b, padding=1)
+    h = torch.movedim(F.max_pool2d(F.relu(h), 2), 1, -1).flatten(1)
     w, b = (torch.tensor(np.array(params[4][name])) for name in ("w", "b"))
     np.testing.assert_allclose(y, (h @ w + b).numpy(), rtol=1e-4, atol=1e-5)
 
@@ -164,7 +165,8 @@ LABELS = rng.integers(0, 3, 4)
 SOFT = rng.dirichlet(np.ones(3), 4)
 LOSSES = {
     "squared_error": (losses.squared_error, array(4, 3), lambda z, t: F.mse_loss(z, t, reduction="none").sum(1)),
-    "mean_squared_error": (losses.mean_squared_error, array(4, 3), lambda z, t: F.mse_loss(z, t, reduction="none").mean(1)),
+    "mean_squared_error": (losses.mean_squared_error, array(4, 3),
+                           lambda z, t: F.mse_loss(z, t, reduction="none").mean(1)),
     "huber": (losses.huber, array(4, 3), lambda z, t: F.huber_loss(z, t, reduction="none").sum(1)),
     "huber, delta": (lambda z, t: losses.huber(z, t, delta=0.3), array(4, 3),
                      lambda z, t: F.huber_loss(z, t, reduction="none", delta=0.3).sum(1)),
@@ -184,7 +186,8 @@ def test_losses(ours, target, theirs):
     z, weights = 2 * array(4, 3), array(4)
     with jax.enable_x64(True):
         t = jnp.asarray(target)
-        loss, grad = ours(jnp.asarray(z), t), jax.grad(lambda z: jnp.vdot(jnp.asarray(weights), ours(z, t)))(jnp.asarray(z))
+        loss = ours(jnp.asarray(z), t)
+        grad = jax.grad(lambda z: jnp.vdot(jnp.asarray(weights), ours(z, t)))(jnp.asarray(z))
     tz = torch.tensor(z, requires_grad=True)
     tloss = theirs(tz, torch.tensor(target))
     (tloss * torch.tensor(weights)).sum().backward()

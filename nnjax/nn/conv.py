@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import jax
 from jax import Array, lax
-from jax.nn.initializers import Initializer, zeros
+from jax.nn.initializers import zeros
 
 from nnjax import checks
 from nnjax.nn.initializers import he_normal
 from nnjax.nn.shape import param_dtype, per_feature
-from nnjax.types import Key, Layer, Params, State
+from nnjax.types import Initializer, Key, Layer, Params, State
 
 Padding = str | Sequence[tuple[int, int]]
 

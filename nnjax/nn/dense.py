@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.nn.initializers import Initializer, zeros
+from jax.nn.initializers import zeros
 
 from nnjax import checks
 from nnjax.nn.initializers import he_normal
 from nnjax.nn.shape import param_dtype, per_feature
-from nnjax.types import Key, Layer, Params, State
+from nnjax.types import Initializer, Key, Layer, Params, State
 
 
 def dense(features: int, *, bias: bool = True, w_init: Initializer = he_normal(), b_init: Initializer = zeros) -> Layer:

@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.nn.initializers import Initializer, normal
+from jax.nn.initializers import normal
 
 from nnjax import checks
-from nnjax.types import Key, Layer, Params, State
+from nnjax.types import Initializer, Key, Layer, Params, State
 
 
 def embedding(size: int, features: int, *, w_init: Initializer = normal(1.0)) -> Layer:

@@ -1,21 +1,19 @@
-"""The default initialisers: the draws of `jax.nn.initializers` to the bit, compiled faster.
+"""The default initialisers: the draws of `jax.nn.initializers`, compiled faster.
 
 Any initialiser of `jax.nn.initializers` goes wherever these go. These draw their numbers flat and reshape them: XLA's
-CPU compiler unrolls the generator along a short last axis, and a last layer of 10 classes would take a second or two
-to compile, half the start of a small run.
+compiler for CPUs unrolls the random generator along a short last axis, and a last layer of 10 classes would take a
+second or two to compile, as long as all the rest of a small run.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
-from nnjax.types import Key
+from nnjax.types import Initializer, Key
 
 CUT = 0.87962566103423978  # standard deviation of a standard normal that is cut off at ±2
 
@@ -56,7 +54,7 @@ def glorot_normal() -> Initializer:
 def _scaled(scale: float, fan: Literal["inputs", "mean"]) -> Initializer:
     """Normal numbers cut off at two standard deviations, of variance scale / fan."""
 
-    def init(key: Key, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
+    def init(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
         window = math.prod(shape[:-2])  # of a convolution; 1 for a dense layer
         inputs, outputs = shape[-2] * window, shape[-1] * window
         variance = scale / (inputs if fan == "inputs" else (inputs + outputs) / 2)

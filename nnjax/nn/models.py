@@ -6,7 +6,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.nn.initializers import Initializer, zeros
+from jax.nn.initializers import zeros
 
 from nnjax import checks
 from nnjax.nn.branch import residual
@@ -19,7 +19,7 @@ from nnjax.nn.pool import max_pool
 from nnjax.nn.repeat import repeat
 from nnjax.nn.serial import serial
 from nnjax.nn.shape import flatten, reshape
-from nnjax.types import Layer, LayerLike
+from nnjax.types import Initializer, Layer, LayerLike
 
 Activation = Callable[[Array], Array]
 Norm = Literal["batch", "layer"] | None
