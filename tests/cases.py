@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 import scipy.special
+from jax.extend.core import jaxprs_in_params
 
 from nnjax import losses, nn, optim
 
@@ -288,6 +289,14 @@ def directional_derivatives(f, at, size=1e-5):
     steps = [jax.tree.map(lambda a, d: a + sign * size * d, at, d) for d in directions for sign in (1, -1)]  # noqa: B023
     values = jax.lax.map(f, jax.tree.map(lambda *leaves: jnp.stack(leaves), *steps))
     return jnp.stack(exact), (values[::2] - values[1::2]) / (2 * size)
+
+
+def equations(jaxpr):
+    """All equations of a program, and of the programs inside it."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from equations(inner)
 
 
 def over(table: list[Any]):

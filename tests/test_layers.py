@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
-from cases import LAYERS, block, directional_derivatives, over, random_like
+from cases import LAYERS, block, directional_derivatives, equations, over, random_like
 
 from nnjax import nn
 
@@ -401,11 +401,11 @@ def test_thousand_blocks_are_a_program_of_the_size_of_ten():
         net = nn.residual_mlp(4, depth, 2, dropout=0.1)
         start = jax.eval_shape(net.init, key, x43)
         apply = lambda p, s, x: net.apply(p, s, x, train=True, key=key)  # noqa: E731
-        return str(jax.make_jaxpr(apply)(*start, x43)), str(jax.make_jaxpr(net.init)(key, x43))
+        programs = jax.make_jaxpr(apply)(*start, x43), jax.make_jaxpr(net.init)(key, x43)
+        return [len(list(equations(program.jaxpr))) for program in programs]
 
-    for ten, thousand in zip(program(10), program(1000), strict=True):
-        assert len(ten.splitlines()) == len(thousand.splitlines())
-        assert abs(len(thousand) - len(ten)) < 0.1 * len(ten)
+    assert program(10) == program(1000)
+    assert min(program(10)) > 20
 
 
 def test_residual_mlp_starts_as_the_identity_of_its_blocks():
@@ -498,7 +498,7 @@ ERRORS = [
     ("int as key", lambda: nn.dense(2).init(0, ones), TypeError, [r"got the integer 0; use jax\.random\.key\(0\)"]),
     ("None as key", lambda: nn.dense(2).init(None, ones), TypeError, ["key must be a random key", "NoneType"]),
     ("several keys", lambda: nn.dense(2).init(keys, ones), ValueError, [r"shape \(3,\); jax\.vmap"]),
-    ("keys in serial", lambda: three.init(keys, ones), ValueError, [r"shape \(3,\); jax\.vmap"]),
+    ("several keys in serial", lambda: three.init(keys, ones), ValueError, [r"shape \(3,\); jax\.vmap"]),
     ("swapped", lambda: nn.dense(2).init(ones, key), TypeError,
      [r"key and x are swapped: the call is init\(key, x\)"]),
     ("swapped in serial", lambda: three.init(ones, key), TypeError, ["key and x are swapped"]),

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from nnjax import checks
@@ -109,7 +110,7 @@ def reduce_windows(
     pads = padding if isinstance(padding, str) else ((0, 0), *padding, (0, 0))
     # A Python function of two scalars would do, but JAX differentiates only the reductions it recognises.
     combine = lax.max if reduction == "max" else lax.add
-    y: Array = lax.reduce_window(x, jnp.asarray(start, x.dtype)[()], combine, (1, *size, 1), (1, *step, 1), pads)
+    y: Array = lax.reduce_window(x, np.asarray(start, x.dtype), combine, (1, *size, 1), (1, *step, 1), pads)
     if not math.prod(y.shape):
         raise ValueError(f"{name}: the window does not fit into the input {tuple(x.shape)}")
     return y

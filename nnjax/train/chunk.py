@@ -9,7 +9,7 @@ from jax import Array, lax
 from nnjax.train.run import Log, Run, take
 from nnjax.types import Data, TrainState
 
-BLOCK = 64  # steps whose rows are computed at once
+ROWS = 8192  # drawn at once: fewer cost more each, more are wasted in a short chunk
 CAPACITY = 1024  # steps whose logs fit into one chunk
 
 
@@ -40,10 +40,12 @@ def chunk(run: Run, ts: TrainState, data: Data, n: Array) -> tuple[TrainState, L
     if run.batch_size is None:
         return lax.fori_loop(0, n, lambda i, carry: one(i, carry, jnp.zeros_like(i), data), (ts, logs))
 
+    size = min(CAPACITY, max(1, ROWS // run.batch_size))  # steps
+
     def block(b: Array, carry: tuple[TrainState, Log]) -> tuple[TrainState, Log]:
-        rows = run.rows(carry[0], data, BLOCK)
-        start = b * BLOCK
-        steps = jnp.minimum(BLOCK, n - start)
+        rows = run.rows(carry[0], data, size)
+        start = b * size
+        steps = jnp.minimum(size, n - start)
         return lax.fori_loop(0, steps, lambda i, carry: one(i, carry, start, take(data, rows[i])), carry)
 
-    return lax.fori_loop(0, (n + BLOCK - 1) // BLOCK, block, (ts, logs))
+    return lax.fori_loop(0, (n + size - 1) // size, block, (ts, logs))
