@@ -135,8 +135,8 @@ def binary_cross_entropy(prediction: Array, target: Array) -> Float[Array, " bat
     """
     _same_shape("binary_cross_entropy", prediction, target)
     t = target.astype(prediction.dtype)
-    # log σ(z) = -softplus(-z), and 1 - σ(z) = σ(-z): no logarithm of zero at any z
-    return _per_example(jax.nn.softplus(prediction) - t * prediction).sum(-1)
+    # log σ(z) = -softplus(-z), and 1 - σ(z) = σ(-z): no logarithm of zero at any z, and no digits lost at large ones
+    return _per_example(t * jax.nn.softplus(-prediction) + (1 - t) * jax.nn.softplus(prediction)).sum(-1)
 
 
 def check_labels(where: str, prediction: Array, target: Array) -> None:

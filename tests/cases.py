@@ -1,6 +1,7 @@
 """The tables that the tests run over. A new layer, loss or optimizer adds one row here, and every property tests it."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -35,6 +36,11 @@ def _shift_apply(params, state, x, /, *, train, key=None):
     return x + params["shift"][None], state
 
 
+def first_normals(key, shape, dtype):
+    """An initialiser that shows when two parameters are given one key: it begins alike for all shapes."""
+    return jax.random.normal(key, (9,), dtype)[: math.prod(shape)].reshape(shape)
+
+
 own = nn.Layer("own", _shift_init, _shift_apply)  # what a user writes
 block = nn.residual(nn.layer_norm(), nn.dense(3), jnp.tanh, nn.dense(3))
 random_block = nn.residual(nn.dense(3), jnp.tanh, nn.dropout(0.5))
@@ -49,9 +55,10 @@ LAYERS = [
     LayerCase("dense", nn.dense(2), (4, 3)),
     LayerCase("dense, positions", nn.dense(2), (4, 5, 3)),
     LayerCase("dense, no bias", nn.dense(2, bias=False), (4, 3)),
-    LayerCase("dense, initialisers", nn.dense(2, b_init=jax.nn.initializers.normal(1.0)), (4, 3)),
+    LayerCase("dense, initialisers", nn.dense(2, w_init=first_normals, b_init=first_normals), (4, 3)),
     LayerCase("conv 1-D", nn.conv(2, 3), (4, 5, 3)),
     LayerCase("conv 2-D", nn.conv(2, (3, 2), strides=(2, 1), padding=((1, 0), (0, 2))), (4, 5, 4, 3)),
+    LayerCase("conv, initialisers", nn.conv(2, 1, w_init=first_normals, b_init=first_normals), (4, 5, 3)),
     LayerCase("conv 3-D", nn.conv(2, 2, padding="VALID", bias=False), (2, 3, 2, 3, 2)),
     LayerCase("conv, groups", nn.conv(4, 2, groups=2, dilation=2), (4, 5, 2)),
     LayerCase("max_pool", nn.max_pool(2), (4, 4, 5, 2)),

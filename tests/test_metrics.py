@@ -14,10 +14,10 @@ from nnjax import metrics
 rng = np.random.default_rng(0)
 N, CLASSES = 60, 4
 LOGITS = rng.normal(scale=2.0, size=(N, CLASSES))
-LABELS = rng.integers(0, CLASSES, N)
+PROBABILITIES = scipy.special.softmax(LOGITS, -1)
+LABELS = np.array([rng.choice(CLASSES, p=row) for row in PROBABILITIES])  # calibrated: bins lie on both sides
 REAL, TARGET = rng.normal(size=(N, 3)), rng.normal(size=(N, 3))
 COUNTS = rng.integers(0, 4, N)
-PROBABILITIES = scipy.special.softmax(LOGITS, -1)
 
 
 def _ece(logits, labels, weights, bins):

@@ -81,6 +81,15 @@ def test_conv(spatial, window, ours, theirs, bias):
     check(nn.conv(features, window, bias=bias, **ours), params, array(2, *spatial, inputs), reference)
 
 
+def test_conv_padded_on_one_side():
+    def reference(p, x):
+        x = F.pad(torch.movedim(x, -1, 1), (0, 2, 1, 0))  # the last axis comes first
+        return torch.movedim(F.conv2d(x, torch.movedim(p["w"], (-1, -2), (0, 1))), 1, -1)
+
+    layer = nn.conv(3, (3, 2), padding=((1, 0), (0, 2)), bias=False)
+    check(layer, {"w": array(3, 2, 4, 3)}, array(2, 5, 4, 4), reference)
+
+
 POOLS = [
     ((6,), 2, {}, {}),
     ((7, 6), (3, 2), {"strides": (2, 1)}, {"stride": (2, 1)}),
