@@ -271,11 +271,16 @@ def test_key_of_position_is_fold_in_of_its_number():
 
 
 @pytest.mark.parametrize(
-    "part",
-    [block, nn.serial(nn.dense(3), nn.dropout(0.5)), nn.serial(nn.dense(3), nn.batch_norm())],
-    ids=["residual", "dropout", "batch_norm"],
+    ("part", "wrap"),
+    [
+        (block, nn.as_layer),
+        (block, nn.remat),
+        (nn.serial(nn.dense(3), nn.dropout(0.5)), nn.as_layer),
+        (nn.serial(nn.dense(3), nn.dropout(0.5)), nn.remat),
+        (nn.serial(nn.dense(3), nn.batch_norm()), nn.as_layer),
+    ],
+    ids=["residual", "residual, remat", "dropout", "dropout, remat", "batch_norm"],
 )
-@pytest.mark.parametrize("wrap", [lambda layer: layer, nn.remat], ids=["plain", "remat"])
 def test_repeat_equals_unrolled_blocks(part, wrap):
     n = 3
     layer = nn.repeat(n, wrap(part))

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-from jax.extend.core import jaxprs_in_params
 
 from nnjax import checks
 from nnjax.nn.function import as_layer
@@ -71,6 +70,8 @@ def summary(net: LayerLike, x: PyTree) -> Summary:
 
 def _marked(jaxpr: Any, outer: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Scope and shape of every marked output, in the program and in the programs inside it."""
+    from jax.extend.core import jaxprs_in_params  # loads Pallas, which importing nnjax should not
+
     for equation in jaxpr.eqns:
         stack = str(equation.source_info.name_stack).split("/")
         scope = (*outer, *(part for part in stack if re.match(r"\d+_", part)))
