@@ -35,14 +35,14 @@ def batch_indices(key: Key, step: Array | int, n: Array | int, batch_size: int) 
     Args:
       key: of the run; each epoch has its own order.
       step: from 0, any int32, traced or not; steps can be asked for in any order.
-      n: number of examples, may be traced.
+      n: number of examples, may be an array and traced.
       batch_size: length of the batch, may be larger than n.
 
     Returns:
       (batch_size,) int32 in 0 … n - 1.
 
     Raises:
-      ValueError: for batch_size < 1, or n < 1 where it is known.
+      ValueError: for batch_size < 1, or n outside 1 … 2³¹ - 1 where it is known.
       TypeError: for a key that is none.
 
     >>> [data.batch_indices(jax.random.key(0), step, 10, 5).tolist() for step in range(2)]
@@ -50,8 +50,8 @@ def batch_indices(key: Key, step: Array | int, n: Array | int, batch_size: int) 
     """
     key = checks.key("batch_indices", key)
     batch_size = checks.positive_int("batch_indices", "batch_size", batch_size)
-    if isinstance(n, int):
-        n = checks.positive_int("batch_indices", "n", n)
+    if not isinstance(n, jax.Array) and checks.positive_int("batch_indices", "n", n) >= 2**31:
+        raise ValueError(f"batch_indices: n must be < 2³¹, got {n}")
     n = jnp.asarray(n, jnp.uint32)
     epoch, place = _divmod_product(jnp.asarray(step, jnp.uint32), batch_size, n)
     place = place + jnp.arange(batch_size, dtype=jnp.uint32)  # < 2³², for both terms are < 2³¹

@@ -100,7 +100,7 @@ def conv(
 
 def per_axis(where: str, name: str, value: int | Sequence[int]) -> None:
     """`value` is one positive integer, or several."""
-    for item in [value] if isinstance(value, int) else value:
+    for item in value if isinstance(value, Sequence) else [value]:
         checks.positive_int(where, name, item)
 
 
@@ -114,10 +114,10 @@ def check_padding(where: str, padding: Padding) -> None:
 
 def spatial(where: str, x: Array, value: int | Sequence[int], name: str) -> tuple[int, ...]:
     """`value` for each spatial axis of `x` (batch, *spatial, channels)."""
-    rank = 1 if isinstance(value, int) else len(value)
+    rank = len(value) if isinstance(value, Sequence) else 1
     checks.batched(where, x, "(batch, *spatial, channels)", rank + 2)
     axes = x.ndim - 2
-    if isinstance(value, int):
+    if not isinstance(value, Sequence):
         return (value,) * axes
     if len(value) != axes:
         raise ValueError(f"{where}: {name} {tuple(value)} is for {rank} spatial axes, x {tuple(x.shape)} has {axes}")
