@@ -205,7 +205,7 @@ def optimizer_params(dtype=jnp.float32) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     tree = {
         "w": rng.normal(size=(3, 4)),
-        "list": [rng.normal(size=(12,)), rng.normal()],
+        "list": [rng.normal()],
         "tuple": (Nested(rng.normal(size=(2, 1, 3)), None), ()),
         "none": None,
     }

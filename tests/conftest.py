@@ -22,3 +22,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def strict_promotion():
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cleared_caches():
+    """Thousands of compiled programs would otherwise fill some gigabytes."""
+    yield
+    jax.clear_caches()

@@ -13,7 +13,7 @@ from cases import LAYERS, block, directional_derivatives, equations, over, rando
 
 from nnjax import nn
 
-keys = jax.random.split(jax.random.key(7), 3)
+keys, draws, other_draws = (jax.random.split(jax.random.key(i), 2) for i in (7, 8, 9))
 key = keys[0]
 
 
@@ -46,29 +46,34 @@ def moved(tree):
 
 
 def whole(case):
-    """All that a layer does, as one function of a key and an input."""
+    """All that a layer does, as one function of the key of `init`, the key of `apply`, and an input."""
 
-    def f(key, x):
+    def f(key, draw, x):
         start = case.layer.init(key, x)
         params, state = moved(start)
-        trained = case.layer.apply(params, state, x, train=True, key=key)
-        return {"start": start, "trained": trained, "predicted": case.layer.apply(params, state, x, train=False)}
+        trained, predicted = (case.layer.apply(params, state, x, train=train, key=draw) for train in (True, False))
+        return {"start": start, "trained": trained, "predicted": predicted}
 
     return f
 
 
 @functools.cache
 def compiled(case):
-    """`whole(case)` over several keys, jitted: once for all tests, for that is where their time goes."""
+    """`whole(case)` over two members, jitted: once for all tests, for that is where their time goes."""
     chex.clear_trace_counter()  # it counts by name, and all are called f
-    return jax.jit(jax.vmap(chex.assert_max_traces(whole(case), n=1), in_axes=(0, None)))
+    many = jax.jit(jax.vmap(chex.assert_max_traces(whole(case), n=1), in_axes=(0, 0, None)))
+
+    def members(keys, draws, x):
+        result = many(keys, draws, x)
+        return [jax.tree.map(lambda leaf: leaf[i], result) for i in range(2)]  # noqa: B023
+
+    return members
 
 
 @functools.cache
 def members(case):
-    """The results for each of the keys."""
-    many = compiled(case)(keys, example(case))
-    return [jax.tree.map(lambda leaf: leaf[i], many) for i in range(len(keys))]  # noqa: B023
+    """The results for each member."""
+    return compiled(case)(keys, draws, example(case))
 
 
 @functools.cache
@@ -92,23 +97,24 @@ def differ(a, b):
 
 @over(LAYERS)
 def test_jit_of_vmap_over_keys_equals_eager_loop(case):
-    for k, member in zip(keys, members(case), strict=True):
-        close(member, whole(case)(k, example(case)), case.rtol)
+    for k, draw, member in zip(keys, draws, members(case), strict=True):
+        close(member, whole(case)(k, draw, example(case)), case.rtol)
 
 
 @over(LAYERS)
 def test_second_call_traces_nothing(case):
     for i in range(3):
-        compiled(case)(jax.random.split(jax.random.key(i), len(keys)), example(case, salt=i))
+        compiled(case)(jax.random.split(jax.random.key(i), 2), draws, example(case, salt=i))
 
 
 @over(LAYERS)
 def test_init_is_a_function_of_the_key_and_of_shape_and_dtype(case):
     x = example(case)
-    one = case.layer.init(key, x)
-    same(one, case.layer.init(key, spec(x)))
-    same(one, case.layer.init(key, jnp.zeros_like(x)))
-    same(one, case.layer.init(jax.random.key_data(key), x))  # a legacy uint32 key
+    start = case.layer.init(key, x)
+    batch_of_one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
+    same(start, case.layer.init(jax.random.key_data(key), batch_of_one))  # a legacy uint32 key
+    again, _ = compiled(case)(keys, other_draws, example(case, salt=5))
+    same(again["start"], members(case)[0]["start"])
 
 
 @over(LAYERS)
@@ -118,7 +124,7 @@ def test_no_two_parameters_share_their_random_numbers(case):
         leaves = [np.ravel(leaf) for leaf in jax.tree.leaves(member["start"][0]) if np.ptp(leaf) > 0]
         return np.concatenate([np.zeros(0), *(leaf[:-1] + 1j * leaf[1:] for leaf in leaves)])
 
-    mine, other, _ = (drawn(member) for member in members(case))
+    mine, other = (drawn(member) for member in members(case))
     assert len(np.unique(mine)) == len(mine)
     assert not np.intersect1d(mine, other).size
 
@@ -143,7 +149,7 @@ def test_gradients_equal_finite_differences(case):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
 def test_dtype_is_kept(case, dtype):
     with jax.enable_x64(dtype == "float64"):
-        out = jax.eval_shape(whole(case), key, spec(example(case, dtype)))
+        out = jax.eval_shape(whole(case), key, key, spec(example(case, dtype)))
         want = np.dtype("float64" if dtype == "float64" else "float32") if case.integers else jnp.dtype(dtype)
         params, state = out["start"]
         assert {leaf.dtype for leaf in jax.tree.leaves(params)} <= {want}
@@ -160,37 +166,41 @@ def test_batch_comes_first_and_may_be_of_any_size(case):
         batch = jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
         y, _ = jax.eval_shape(lambda x: case.layer.apply(params, state, x, train=False), batch)
         assert y.shape[0] == size
-    same(case.layer.init(key, x), case.layer.init(key, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)))
 
 
 @over(LAYERS)
 def test_rows_of_the_batch_do_not_see_each_other_in_prediction(case):
-    params, state, x = started(case)
-    other = example(case, salt=5).at[0].set(x[0])
-    y, z = (case.layer.apply(params, state, inputs, train=False)[0] for inputs in (x, other))
-    close(y[0], z[0])
+    x = example(case)
+    other, _ = compiled(case)(keys, draws, example(case, salt=5).at[0].set(x[0]))
+    close(other["predicted"][0][0], members(case)[0]["predicted"][0][0])
 
 
 @over(LAYERS)
-def test_prediction_draws_nothing_and_changes_no_state(case):
+def test_prediction_draws_nothing_needs_no_key_and_changes_no_state(case):
     params, state, x = started(case)
-    y, new = case.layer.apply(params, state, x, train=False)
-    same((y, new), case.layer.apply(params, state, x, train=False, key=key))
-    same(new, state)
+    again, _ = compiled(case)(keys, other_draws, x)
+    one, _ = members(case)
+    same(again["predicted"], one["predicted"])
+    same(one["predicted"][1], state)
+    y, _ = jax.eval_shape(lambda x: case.layer.apply(params, state, x, train=False), x)
+    assert spec(y) == spec(one["predicted"][0])
 
 
 @over(LAYERS)
 def test_training_draws_only_where_it_says(case):
     params, state, x = started(case)
-    one = case.layer.apply(params, state, x, train=True, key=key)
-    same(one, case.layer.apply(params, state, x, train=True, key=jax.random.key_data(key)))
-    other = case.layer.apply(params, state, x, train=True, key=jax.random.key(1))
-    assert differ(one, other) == case.random
+    again, _ = compiled(case)(keys, other_draws, x)
+    one, _ = members(case)
+    assert differ(again["trained"], one["trained"]) == case.random
+
+    def without_key(x):
+        return case.layer.apply(params, state, x, train=True)[0]
+
     if case.random:
         with pytest.raises(ValueError, match=r"dropout\(0\.5\): train=True draws a mask and needs a key"):
-            case.layer.apply(params, state, x, train=True)
+            without_key(x)
     else:
-        same(one, case.layer.apply(params, state, x, train=True))
+        assert jax.eval_shape(without_key, x) == spec(one["trained"][0])
 
 
 @over(LAYERS)
@@ -386,6 +396,13 @@ def test_dropout_drops_at_its_rate_and_keeps_the_mean(rate):
     np.testing.assert_allclose(y[y != 0], 2.0 / (1 - rate), rtol=1e-6)
 
 
+def test_legacy_key_draws_the_same_as_the_typed_one():
+    net = nn.serial(nn.dropout(0.5), nn.residual(nn.dropout(0.5)), nn.repeat(2, nn.dropout(0.5)))
+    start = net.init(key, x43)
+    typed, legacy = (net.apply(*start, x43, train=True, key=k)[0] for k in (key, jax.random.key_data(key)))
+    np.testing.assert_array_equal(typed, legacy)
+
+
 def test_dropout_rate_can_be_swept():
     drop = lambda rate: nn.dropout(rate).apply((), (), x43, train=True, key=key)[0]  # noqa: E731
     many = jax.vmap(drop)(jnp.array([0.0, 0.5, 0.9]))
@@ -503,8 +520,8 @@ ERRORS = [
       "in serial layer 2 of 2"]),
     ("int as key", lambda: nn.dense(2).init(0, ones), TypeError, [r"got the integer 0; use jax\.random\.key\(0\)"]),
     ("None as key", lambda: nn.dense(2).init(None, ones), TypeError, ["key must be a random key", "NoneType"]),
-    ("several keys", lambda: nn.dense(2).init(keys, ones), ValueError, [r"shape \(3,\); jax\.vmap"]),
-    ("several keys in serial", lambda: three.init(keys, ones), ValueError, [r"shape \(3,\); jax\.vmap"]),
+    ("several keys", lambda: nn.dense(2).init(keys, ones), ValueError, [r"shape \(2,\); jax\.vmap"]),
+    ("several keys in serial", lambda: three.init(keys, ones), ValueError, [r"shape \(2,\); jax\.vmap"]),
     ("swapped", lambda: nn.dense(2).init(ones, key), TypeError,
      [r"key and x are swapped: the call is init\(key, x\)"]),
     ("swapped in serial", lambda: three.init(ones, key), TypeError, ["key and x are swapped"]),
