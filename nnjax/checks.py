@@ -48,7 +48,7 @@ def in_range(where: str, name: str, value: Any, interval: str) -> Any:
 
     Tracers pass: their value is not known. NumPy's floats become Python's, which do not promote float32 parameters.
     """
-    if isinstance(value, str) or np.ndim(value) != 0:
+    if value is None or isinstance(value, str) or np.ndim(value) != 0:
         raise ValueError(f"{where}: {name} must be one number, got {value!r}; jax.vmap over several")
     if is_traced(value):
         return value
@@ -100,8 +100,12 @@ def batched(where: str, x: Any, axes: str = "(batch, features)", ndim: int = 2) 
     if not hasattr(x, "shape"):
         raise TypeError(f"{where}: x must be an array {axes}, got {type(x).__name__}")
     if len(x.shape) < ndim:
-        hint = "; use x[None]" if len(x.shape) == ndim - 1 else ""
+        hint = (
+            ("; use x[None]" if ndim == 2 else "; use x[..., None] for one channel") if len(x.shape) == ndim - 1 else ""
+        )
         raise ValueError(f"{where}: x must be {axes}, got {tuple(x.shape)}{hint}")
+    if x.shape[-1] == 0:
+        raise ValueError(f"{where}: x has 0 features, its shape is {tuple(x.shape)}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"{where}: x must be floating, got {x.dtype}; cast it, as in x.astype(jnp.float32)")
 

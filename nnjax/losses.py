@@ -112,7 +112,9 @@ def cross_entropy(prediction: Array, target: Array, *, label_smoothing: float | 
         loss = normaliser - label_logits(z, target)
     else:
         probabilities = _like(target, z)
-        loss = normaliser * probabilities.sum(-1) - (z * probabilities).sum(-1)
+        # Where a class is masked by a logit of -inf, 0 · -inf would be NaN
+        products = jnp.where(probabilities == 0, jnp.zeros_like(z), z * probabilities)
+        loss = normaliser * probabilities.sum(-1) - products.sum(-1)
     if not (isinstance(label_smoothing, (int, float)) and label_smoothing == 0):
         loss = (1 - smoothing) * loss + smoothing * (normaliser - z.mean(-1))
     return _per_example(loss).mean(-1)

@@ -32,7 +32,9 @@ def accuracy(prediction: Array, target: Array, weights: Array | None = None) -> 
     >>> metrics.accuracy(jnp.array([[2.0, 1.0], [0.0, 3.0]]), jnp.array([0, 0]))
     Array(0.5, dtype=float32)
     """
+    prediction = _wide(prediction)
     hits = _most_likely(prediction) == _labels("accuracy", prediction, target)
+    hits = hits & ~jnp.isnan(prediction).any(-1)  # a network that has diverged is right about nothing
     return weighted_mean(hits.astype(prediction.dtype), weights)
 
 
@@ -52,6 +54,7 @@ def nll(prediction: Array, target: Array, weights: Array | None = None) -> Float
     >>> metrics.nll(jnp.array([[0.0, 0.0]]), jnp.array([1]))
     Array(0.6931472, dtype=float32)
     """
+    prediction = _wide(prediction)
     return weighted_mean(losses.cross_entropy(prediction, target), weights)
 
 
@@ -73,6 +76,7 @@ def brier(prediction: Array, target: Array, weights: Array | None = None) -> Flo
 
     Source: Brier 1950.
     """
+    prediction = _wide(prediction)
     losses.check_labels("brier", prediction, target)
     if jnp.issubdtype(target.dtype, jnp.integer):
         target = jax.nn.one_hot(target, prediction.shape[-1], dtype=prediction.dtype)
@@ -125,6 +129,7 @@ def reliability(
     >>> share
     Array([0., 1., 0., 0.], dtype=float32)
     """
+    prediction = _wide(prediction)
     bins = checks.positive_int("expected_calibration_error", "bins", bins)
     labels = _labels("expected_calibration_error", prediction, target)
     probabilities = jax.nn.softmax(prediction)
@@ -154,6 +159,7 @@ def r2(prediction: Array, target: Array, weights: Array | None = None) -> Float[
     >>> metrics.r2(jnp.array([1.0, 2.0, 3.0]), jnp.array([1.0, 2.0, 3.0]))
     Array(1., dtype=float32)
     """
+    prediction = _wide(prediction)
     losses.squared_error(prediction, target)  # its check of the shapes
     target = target.astype(prediction.dtype).reshape(target.shape[0], -1)
     w = _weights(prediction.reshape(target.shape)[:, 0], weights)[:, None]
@@ -179,6 +185,7 @@ def rmse(prediction: Array, target: Array, weights: Array | None = None) -> Floa
     >>> metrics.rmse(jnp.array([1.0, 5.0]), jnp.array([0.0, 0.0]))
     Array(3.6055512, dtype=float32)
     """
+    prediction = _wide(prediction)
     return jnp.sqrt(weighted_mean(losses.mean_squared_error(prediction, target), weights))
 
 
@@ -213,6 +220,11 @@ def _weights(values: Array, weights: Array | None) -> Array:
 
 def _nonzero(total: Array) -> Array:
     return jnp.where(total == 0, jnp.ones_like(total), total)
+
+
+def _wide(prediction: Array) -> Array:
+    """In float32 at least: a count of thousands has no room in 16 bits."""
+    return prediction if prediction.dtype.itemsize >= 4 else prediction.astype(jnp.float32)
 
 
 def _most_likely(prediction: Array) -> Array:

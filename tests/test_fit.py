@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_run import EXAMPLES, NET, X, Y, assert_equal, make_run
+from test_run import EXAMPLES, NET, PLAIN, X, Y, assert_equal, make_run
 
 from nnjax import data, losses, metrics, nn, optim, train
 from nnjax.train.chunk import chunk
@@ -97,6 +97,27 @@ def test_history():
 def test_validate_every():
     result = fit(epochs=5, validation=HELD_OUT, validate_every=2)
     assert [record["epoch"] for record in result.history if "validation_loss" in record] == [2, 4, 5]
+
+
+def test_epochs_without_a_step_of_their_own_have_no_record():
+    with pytest.warns(UserWarning, match="larger than the 20 examples"):
+        result = fit(make_run(PLAIN, batch_size=50), epochs=4.5)
+    assert [record["step"] for record in result.history] == [1, 2]
+    assert all(np.isfinite(record["loss"]) for record in result.history)
+
+
+def test_a_part_of_an_epoch_is_recorded_as_such():
+    assert [record["epoch"] for record in fit(epochs=2.4).history] == [1, 2, 2.4]
+    assert train.epoch_ends(1.1, n=50, batch_size=1) == [50, 55]
+
+
+def test_labels_of_other_losses_are_not_classes():
+    """Counts for a loss of one's own, with two outputs."""
+    run = train.Run(
+        nn.dense(2), lambda p, y: jnp.square(p[:, 0] - y.astype(p.dtype)) + p[:, 1] ** 2, optim.sgd(1e-3), 4
+    )
+    result = train.fit(run, (X, jnp.arange(20)), epochs=1, progress=False)
+    assert result.losses.shape == (5,)
 
 
 def test_no_epochs():

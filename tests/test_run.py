@@ -313,3 +313,26 @@ def test_errors_carry_their_place():
 
 def fails(x):
     raise ValueError("even size")
+
+
+def test_targets_may_be_missing():
+    """A loss that needs no target, as of an autoencoder."""
+    run = train.Run(nn.dense(3), lambda y, _: jnp.square(y).sum(-1), optim.sgd(0.1), 4)
+    _, log = run.steps(run.init(jax.random.key(0), Data(X, None)), Data(X, None), 2)
+    assert log["loss"].shape == (2,)
+
+
+def test_metrics_bound_by_partial_keep_their_names():
+    run = make_run(LINEAR, metrics=(partial(metrics.expected_calibration_error, bins=5),))
+    assert "expected_calibration_error" in run.evaluate(run.init(jax.random.key(0), EXAMPLES), EXAMPLES)
+    with pytest.raises(ValueError, match="each metric needs a name of its own"):
+        make_run(metrics=(metrics.accuracy, partial(metrics.accuracy)))
+
+
+def test_a_traced_decay_is_a_decay_in_bfloat16_too():
+    """In 16 bits .999 is 1: the arithmetic is done in float32."""
+    params = jnp.ones(3, jnp.bfloat16)
+    updates = [optim.adam(1e-3, b2=b2) for b2 in (0.999, jnp.array(0.999))]
+    a, b = (optimizer.update(params, optimizer.init(params))[0] for optimizer in updates)
+    assert a.dtype == b.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(a, b)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -99,9 +100,12 @@ def _branch(name: str, paths: Sequence[LayerLike], merge: Merge) -> Layer:
     def init(key: Key, x: PyTree, /) -> tuple[Params, State]:
         key = checks.key(name, key, x)
         params, state = zip(*(init_part(name, i, n, part, key, x) for i, part in enumerate(parts)), strict=True)
+        ys = []
         for i, part in enumerate(parts):
             with checks.located(place(name, i, n, part, x)):
-                out_shape(part, params[i], state[i], x)
+                ys.append(out_shape(part, params[i], state[i], x))
+        with checks.located(f"in the merge of {name}, input {checks.shapes(x)}"):
+            jax.eval_shape(merge, ys)
         return params, state
 
     def apply(
@@ -115,6 +119,7 @@ def _branch(name: str, paths: Sequence[LayerLike], merge: Merge) -> Layer:
             ),
             strict=True,
         )
-        return merge(ys), states
+        with checks.located(f"in the merge of {name}, input {checks.shapes(x)}"):
+            return merge(ys), states
 
     return Layer(name, init, apply)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax import Array, lax
@@ -100,7 +101,7 @@ def conv(
 
 def per_axis(where: str, name: str, value: int | Sequence[int]) -> None:
     """`value` is one positive integer, or several."""
-    for item in value if isinstance(value, Sequence) else [value]:
+    for item in _items(value):
         checks.positive_int(where, name, item)
 
 
@@ -108,8 +109,12 @@ def check_padding(where: str, padding: Padding) -> None:
     """`padding` is "SAME", "VALID", or pairs of numbers ≥ 0."""
     if isinstance(padding, str):
         checks.one_of(where, "padding", padding, ("SAME", "VALID"))
-    elif any(len(pair) != 2 or min(pair) < 0 for pair in padding):
+    elif not all(isinstance(pair, Sequence) and len(pair) == 2 and min(pair) >= 0 for pair in _items(padding)):
         raise ValueError(f"{where}: padding must be (before, after) for each spatial axis, got {padding}")
+
+
+def _items(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) else [value]
 
 
 def spatial(where: str, x: Array, value: int | Sequence[int], name: str) -> tuple[int, ...]:

@@ -61,8 +61,9 @@ def batch_norm(*, decay: float | Array = 0.9, eps: float | Array = 1e-5) -> Laye
         mean = wide.mean(axes)
         variance = jnp.square(wide - per_feature(mean, x)).mean(axes)
         batch = {"mean": mean, "var": variance * (count / (count - 1))}
-        keep = jnp.asarray(decay, mean.dtype)
-        state = {k: keep * state[k] + (1 - keep) * lax.stop_gradient(batch[k]) for k in batch}
+        keep = jnp.asarray(decay, state["mean"].dtype)
+        batch = {k: lax.stop_gradient(v).astype(keep.dtype) for k, v in batch.items()}
+        state = {k: keep * state[k] + (1 - keep) * batch[k] for k in batch}
         return normalise(x, mean, variance, eps, params), state
 
     return Layer(name, init, apply)

@@ -33,8 +33,8 @@ def apply_part(
     key: Key | None,
 ) -> tuple[PyTree, State]:
     """`layer.apply` as part i of n."""
-    key = None if key is None else jax.random.fold_in(key, i)
     with checks.located(place(parent, i, n, layer, x)), jax.named_scope(f"{i}_{layer.name.replace('/', '|')}"):
+        key = None if key is None else jax.random.fold_in(checks.key(parent, key), i)
         y, state = layer.apply(params, state, x, train=train, key=key)
         return jax.tree.map(lambda leaf: checkpoint_name(leaf, MARK), y), state
 

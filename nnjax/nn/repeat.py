@@ -54,10 +54,12 @@ def repeat(n: int, block: LayerLike) -> Layer:
 
         def body(x: PyTree, one: tuple[PyTree, PyTree, jax.Array]) -> tuple[PyTree, State]:
             p, s, i = one
-            y, s = block.apply(p, s, x, train=train, key=None if key is None else jax.random.fold_in(key, i))
+            with jax.named_scope(block.name):
+                y, s = block.apply(p, s, x, train=train, key=None if key is None else jax.random.fold_in(key, i))
             _same(name, x, y)
             return y, s
 
+        key = None if key is None else checks.key(name, key)
         with checks.located(f"in {name}, input {checks.shapes(x)}"):
             return lax.scan(body, x, (params, state, jnp.arange(n)))
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
+from nnjax import checks
 from nnjax.nn.function import as_layer
 from nnjax.types import Layer
 
@@ -18,7 +19,13 @@ def flatten() -> Layer:
     >>> y.shape
     (32, 64)
     """
-    return as_layer(lambda x: x.reshape(x.shape[0], -1))._replace(name="flatten")
+
+    def function(x: Array) -> Array:
+        if x.ndim < 2:
+            raise ValueError(f"flatten: x must be (batch, ...), got {tuple(x.shape)}; use x[None] for one example")
+        return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+
+    return as_layer(function)._replace(name="flatten")
 
 
 def reshape(shape: Sequence[int]) -> Layer:
@@ -34,7 +41,9 @@ def reshape(shape: Sequence[int]) -> Layer:
     >>> y.shape
     (32, 8, 8, 1)
     """
-    shape = tuple(shape)
+    if isinstance(shape, int):
+        raise TypeError(f"reshape: shape must be a tuple, got {shape}; use ({shape},)")
+    shape = tuple(checks.positive_int("reshape", "shape", size) for size in shape)
     name = f"reshape({shape})"
 
     def function(x: Array) -> Array:

@@ -64,7 +64,9 @@ def summary(net: LayerLike, x: PyTree) -> Summary:
     for scope, avals in outputs.items():
         path = tuple(int(part.split("_", 1)[0]) for part in scope)
         name = scope[-1].split("_", 1)[1].replace("|", "/")
-        rows.append(Row(path, name, checks.shapes(avals), _size(_at(params, path))))
+        own = _at(params, path)
+        if own is not None:
+            rows.append(Row(path, name, checks.shapes(avals), _size(own)))
     return Summary(net.name, tuple(sorted(rows, key=lambda row: row.path)), _size(params), _size(state))
 
 
@@ -81,8 +83,11 @@ def _marked(jaxpr: Any, outer: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
             yield from _marked(inner, scope)
 
 
-def _at(params: PyTree, path: tuple[int, ...]) -> PyTree:
+def _at(params: PyTree, path: tuple[int, ...]) -> PyTree | None:
+    """The parameters at a path, None where a combinator of one's own keeps them in another way."""
     for i in path:
+        if not isinstance(params, tuple) or i >= len(params):
+            return None
         params = params[i]
     return params
 

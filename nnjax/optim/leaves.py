@@ -40,18 +40,23 @@ def zeros(where: str, params: Params) -> Params:
 
 def full(where: str, params: Params, value: Scalar) -> Params:
     """A constant in the shape of the parameters, which are checked to be floating."""
+    check_floating(where, params)
+    return jax.tree.map(lambda p: jnp.full_like(p, jnp.asarray(value, jnp.result_type(p))), params)
+
+
+def check_floating(where: str, params: Params) -> None:
+    """All parameters are floating."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise TypeError(
                 f"{where}: parameters must be floating, got {jnp.result_type(leaf)} at {checks.path_name(path)}; "
                 "keep integers in the state, or freeze them with optax.freeze"
             )
-    return jax.tree.map(lambda p: jnp.full_like(p, jnp.asarray(value, jnp.result_type(p))), params)
 
 
 def start(where: str, params: Params) -> Array:
     """The counter's start; the parameters are checked to be floating."""
-    zeros(where, params)
+    check_floating(where, params)
     return jnp.zeros((), jnp.int32)
 
 
@@ -68,7 +73,8 @@ def over_leaves(
     Args:
       where: the optimizer's name, for errors.
       rule: returns the update of a leaf and the new values of its moments.
-      scalars: hyper-parameters; arrays among them are cast to the leaf's dtype, so that they do not promote it.
+      scalars: hyper-parameters; arrays among them are cast to the dtype of the arithmetic: that of the leaf, but
+        float32 for a leaf of 16 bits, in which 1 - .999 would be 0. The results are cast back.
       grads: gradients.
       trees: moments, and parameters where the rule needs them, by name.
 
@@ -85,9 +91,11 @@ def over_leaves(
         return (grads,) * len(rule([zero] * len(scalars), zero, *[zero] * len(trees)))
     results = []
     for (_, gradient), *rest in zip(paths, *columns, strict=True):
-        g = jnp.asarray(gradient)
-        cast = [s if type(s) is float else jnp.asarray(s, g.dtype) for s in scalars]  # np.float64 would promote
-        results.append(rule(cast, g, *rest))
+        leaves = [jnp.asarray(gradient), *(jnp.asarray(leaf) for leaf in rest)]
+        dtype = leaves[0].dtype if leaves[0].dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
+        cast = [s if type(s) is float else jnp.asarray(s, dtype) for s in scalars]  # np.float64 would promote
+        result = rule(cast, *(leaf.astype(dtype) for leaf in leaves))
+        results.append([array.astype(leaf.dtype) for array, leaf in zip(result, leaves, strict=False)])
     return tuple(jax.tree.unflatten(treedef, column) for column in zip(*results, strict=True))
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax import checks
+from nnjax import checks, losses
 from nnjax.data import check_labels_in_range, validate
 from nnjax.nn import as_layer
 from nnjax.train.chunk import CAPACITY, chunk
@@ -117,27 +117,29 @@ def fit(
     compiled = time.perf_counter() - started
 
     step, training, validating = 0, 0.0, 0.0
-    losses = np.zeros(total, np.float32)
+    step_losses = np.zeros(total, np.float32)
     history: list[Record] = []
     scores: Record = {}
     with rich_progress(total) if progress else no_progress() as show:
         for after, part, elapsed in _chunks(run, ts, data, sorted(validated_at | {total}), chunk_steps):
             ts = after
             step, training = step + len(part), training + elapsed
-            losses[step - len(part) : step] = part
-            _warn_not_finite(losses, step - len(part), step)
+            step_losses[step - len(part) : step] = part
+            _warn_not_finite(step_losses, step - len(part), step)
             if step in validated_at:
                 clock = time.perf_counter()
                 log = _evaluate(run, ts, held_out)
                 scores = {f"validation_{name}": float(score) for name, score in log.items()}
                 validating += time.perf_counter() - clock
-            history += _records(losses, ends, len(history), step, scores if step in validated_at else {})
+            history += _records(
+                step_losses, ends, epochs, step - len(part), step, scores if step in validated_at else {}
+            )
             record = {"step": step, "epoch": step * batch / n, "loss": float(part.mean())} | scores
             show(record, step)
             answers = [callback(ts, record) for callback in callbacks]
             if any(answers):
                 break
-    return Result(ts, history, losses[:step], Seconds(compiled, training, validating, time.perf_counter() - began))
+    return Result(ts, history, step_losses[:step], Seconds(compiled, training, validating, time.perf_counter() - began))
 
 
 def _chunks(
@@ -165,7 +167,7 @@ def epoch_ends(epochs: float, n: int, batch_size: int) -> list[int]:
     """
     whole = int(epochs)
     marks = [*range(1, whole + 1), *([epochs] if epochs > whole else [])]
-    return [math.ceil(e * n / batch_size) for e in marks]
+    return [math.ceil(e * n / batch_size - 1e-9) for e in marks]  # 1.1 · 50 is a little more than 55
 
 
 @partial(jax.jit, static_argnums=0)
@@ -179,7 +181,9 @@ def _evaluate(run: Run, ts: TrainState, data: Data) -> Log:
 
 
 def _check_labels(run: Run, ts: TrainState, data: Data, held_out: Data | None) -> None:
-    """Integer labels are classes of the network; inside the program a wrong one would only make the loss NaN."""
+    """Labels of a cross-entropy are classes of the network; inside the program a wrong one would only make it NaN."""
+    if getattr(run.loss, "func", run.loss) is not losses.cross_entropy:  # a functools.partial has a func
+        return
     net = as_layer(run.net)
     for name, part in (("data", data), ("validation", held_out)):
         if part is not None:
@@ -187,13 +191,15 @@ def _check_labels(run: Run, ts: TrainState, data: Data, held_out: Data | None) -
             check_labels_in_range(part.y, getattr(y, "shape", ()), name)
 
 
-def _records(losses: np.ndarray, ends: list[int], done: int, step: int, scores: Record) -> Iterator[Record]:
-    """A record for each epoch that has ended since `done`; the scores were measured at the last one's end."""
-    ended = [e for e in range(done, len(ends)) if ends[e] <= step]
-    for e in ended:
-        part = losses[ends[e - 1] if e else 0 : ends[e]]
-        record = {"epoch": e + 1, "step": ends[e], "loss": float(part.mean()) if len(part) else math.nan}
-        yield record | (scores if e == ended[-1] else {})
+def _records(
+    step_losses: np.ndarray, ends: list[int], epochs: float, before: int, step: int, scores: Record
+) -> Iterator[Record]:
+    """A record for each epoch that ended after the step `before`; the scores were measured at `step`."""
+    for e in (e for e in range(len(ends)) if before < ends[e] <= step):
+        part = step_losses[ends[e - 1] if e else 0 : ends[e]]
+        if len(part):  # an epoch shorter than a batch may have no step of its own
+            record = {"epoch": min(e + 1.0, epochs), "step": ends[e], "loss": float(part.mean())}
+            yield record | (scores if ends[e] == step else {})
 
 
 def _warn_not_finite(losses: np.ndarray, start: int, stop: int) -> None:

@@ -63,6 +63,9 @@ class Run:
                 "Run: optimizer must be an optax.GradientTransformation such as optim.adam(1e-3), "
                 f"got {self.optimizer!r}"
             )
+        names = ["loss", *(metric_name(metric) for metric in self.metrics)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"Run: each metric needs a name of its own (__name__), got {names[1:]} beside loss")
         checks.positive_int("Run", "micro_batches", self.micro_batches)
         if self.batch_size is not None:
             checks.positive_int("Run", "batch_size", self.batch_size)
@@ -177,7 +180,7 @@ class Run:
         prediction = self.predict(ts, data.x)
         log = {"loss": metrics.weighted_mean(self._losses(prediction, data.y), data.weights)}
         for metric in self.metrics:
-            log[getattr(metric, "__name__", type(metric).__name__)] = metric(prediction, data.y, data.weights)
+            log[metric_name(metric)] = metric(prediction, data.y, data.weights)
         return log
 
     def _gradient(self, params: Params, state: State, batch: Data, key: Key) -> tuple[Array, State, Params]:
@@ -219,13 +222,19 @@ class Run:
     def _losses(self, prediction: PyTree, target: PyTree) -> Array:
         """The loss of each example, whose shape is checked: a scalar would be summed without notice."""
         losses = self.loss(prediction, target)
-        n = jax.tree.leaves(target)[0].shape[0]
+        n = jax.tree.leaves(prediction)[0].shape[0]
         if jnp.shape(losses) != (n,):
             raise ValueError(
                 f"Run: loss must return one number per example, ({n},), got {jnp.shape(losses)}; "
                 "leave the mean to the run"
             )
-        return losses
+        return losses if losses.dtype.itemsize >= 4 else losses.astype(jnp.float32)  # a sum has no room in 16 bits
+
+
+def metric_name(metric: Metric) -> str:
+    """The name of a metric in logs: that of its function."""
+    function = getattr(metric, "func", metric)  # of a functools.partial
+    return getattr(metric, "__name__", getattr(function, "__name__", type(metric).__name__))
 
 
 def length(data: Data) -> int:
