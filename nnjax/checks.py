@@ -100,9 +100,8 @@ def batched(where: str, x: Any, axes: str = "(batch, features)", ndim: int = 2) 
     if not hasattr(x, "shape"):
         raise TypeError(f"{where}: x must be an array {axes}, got {type(x).__name__}")
     if len(x.shape) < ndim:
-        hint = (
-            ("; use x[None]" if ndim == 2 else "; use x[..., None] for one channel") if len(x.shape) == ndim - 1 else ""
-        )
+        missing = "; use x[None]" if ndim == 2 else "; use x[..., None] for one channel"
+        hint = missing if len(x.shape) == ndim - 1 else ""
         raise ValueError(f"{where}: x must be {axes}, got {tuple(x.shape)}{hint}")
     if x.shape[-1] == 0:
         raise ValueError(f"{where}: x has 0 features, its shape is {tuple(x.shape)}")

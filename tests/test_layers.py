@@ -581,3 +581,42 @@ def test_train_is_keyword_only_and_has_no_default():
         three.apply(params, state, ones)
     with pytest.raises(TypeError, match="positional"):
         three.apply(params, state, ones, True)
+
+
+@pytest.mark.parametrize("net", [nn.residual(nn.dense(1)), nn.concat(nn.dense(3), nn.reshape((2, 2)))])
+def test_paths_that_do_not_merge_are_found_at_init(net):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        net.init(jax.random.key(0), jnp.ones((8, 4)))
+    assert any("in the merge of" in note for note in caught.value.__notes__)
+
+
+def test_summary_of_a_combinator_of_ones_own():
+    """Its parameters lie elsewhere than the path of its parts says: it shows as one layer."""
+    inner = nn.serial(nn.dense(3), jax.nn.relu)
+
+    def init(key, x):
+        params, state = inner.init(key, x)
+        return {"inner": params}, state
+
+    def apply(params, state, x, *, train, key=None):
+        return inner.apply(params["inner"], state, x, train=train, key=key)
+
+    summary = nn.summary(nn.serial(nn.dense(4), nn.Layer("wrapped", init, apply)), jnp.ones((1, 2)))
+    assert [(row.name, row.params) for row in summary.rows] == [("dense(4)", 12), ("wrapped", 15)]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.conv(4, (3, 3), padding=1), "padding must be"),
+        (lambda: nn.reshape(4), r"use \(4,\)"),
+        (lambda: nn.dropout(None), "rate must be one number, got None"),
+        (lambda: nn.flatten().apply((), (), jnp.ones(4), train=False), r"use x\[None\] for one example"),
+        (lambda: nn.dense(3).init(jax.random.key(0), jnp.ones((2, 0))), "x has 0 features"),
+        (lambda: nn.conv(4, (3, 3)).init(jax.random.key(0), jnp.ones((2, 8, 8))), r"x\[\.\.\., None\]"),
+        (lambda: nn.serial(nn.dropout(0.5)).apply(((),), ((),), jnp.ones((2, 2)), train=True, key=0), "random\\.key"),
+    ],
+)
+def test_more_mistakes_are_named(make, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        make()

@@ -93,7 +93,7 @@ def test_weights_count_as_repeated_rows(metric, prediction, target, reference):
 
 
 @over
-def test_jit_and_vmap_equal_eager_and_dtype_is_kept(metric, prediction, target, reference):
+def test_jit_and_vmap_equal_eager_and_the_result_is_float32_at_least(metric, prediction, target, reference):
     prediction, target = arrays(prediction, target)
     value = metric(prediction, target)
     assert value.dtype == jnp.float32
@@ -101,7 +101,7 @@ def test_jit_and_vmap_equal_eager_and_dtype_is_kept(metric, prediction, target, 
     many = jax.vmap(metric, in_axes=(0, None))(jnp.stack([prediction, 0.5 * prediction]), target)
     np.testing.assert_allclose(many, [value, metric(0.5 * prediction, target)], rtol=1e-5)
     half = jax.eval_shape(metric, prediction.astype("bfloat16"), target, jax.ShapeDtypeStruct((N,), "float32"))
-    assert half.dtype == jnp.bfloat16
+    assert half.dtype == jnp.float32  # a mean over thousands has no room in 16 bits
 
 
 @over
@@ -173,3 +173,13 @@ def test_weighted_mean_of_no_weight_is_zero():
 def test_column_against_numbers_is_an_error(metric):
     with pytest.raises(ValueError, match=r"got \(4, 1\) and \(4,\)"):
         metric(jnp.ones((4, 1)), jnp.ones(4))
+
+
+def test_a_network_that_has_diverged_is_right_about_nothing():
+    assert metrics.accuracy(jnp.full((2, 3), jnp.nan), jnp.zeros(2, "int32")) == 0
+
+
+def test_thousands_of_rows_in_bfloat16_are_all_counted():
+    logits = jnp.zeros((2000, 2), jnp.bfloat16)
+    share, _, _ = metrics.reliability(logits, jnp.zeros(2000, "int32"))
+    np.testing.assert_allclose(share.sum(), 1, rtol=1e-4)
