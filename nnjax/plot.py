@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from nnjax import metrics
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from nnjax.uncertainty import SizeCurve
 
 TRAIN, HELD_OUT, NEUTRAL = "#4477aa", "#ee6677", "#bbbbbb"  # Paul Tol's, apart for the colour-blind too
 
@@ -117,6 +120,79 @@ def predictions(prediction: np.ndarray, target: np.ndarray, name: str) -> Figure
     axes.plot(target, prediction, "o", color=TRAIN, markersize=3, alpha=0.6)
     axes.set(xlabel=f"{_plain(name)}, true", ylabel=f"{_plain(name)}, predicted")
     axes.set_aspect("equal", adjustable="datalim")
+    return figure
+
+
+def ensemble_size(table: SizeCurve) -> Figure:
+    """Accuracy and NLL against the number of members, beside those of a single one.
+
+    Args:
+      table: of `uncertainty.ensemble_size_curve`.
+    """
+    size = np.asarray(table.size)
+    figure = _figure(9, 3.2)
+    panels = ((table.accuracy, table.accuracy_sd, "accuracy"), (table.nll, table.nll_sd, "negative log-likelihood"))
+    for axes, (mean, sd, name) in zip(figure.subplots(1, 2), panels, strict=True):
+        single = np.asarray(mean)[size == 1]
+        if single.size:
+            axes.axhline(float(single[0]), color=NEUTRAL, linestyle="--", label="one member, mean")
+        axes.errorbar(size, mean, sd, color=TRAIN, marker="o", capsize=3, label="mean ± sd over subsets")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(size, [str(n) for n in size])
+        axes.minorticks_off()
+        axes.set(xlabel="members", ylabel=name)
+        axes.legend(frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def rejection(dropped: np.ndarray, accuracy: np.ndarray) -> Figure:
+    """Accuracy of the inputs that are kept, against the share of the most uncertain ones that is dropped.
+
+    Args:
+      dropped: shares, as of `uncertainty.rejection_curve`.
+      accuracy: of the others, the same shape.
+    """
+    figure = _figure(4.5, 3.2)
+    axes = figure.subplots()
+    accuracy = np.asarray(accuracy)
+    axes.axhline(float(accuracy[0]), color=NEUTRAL, linestyle="--", label="dropped at random")
+    axes.plot(dropped, accuracy, color=TRAIN, label="most uncertain first")
+    axes.set(xlabel="share dropped", ylabel="accuracy of the rest", xlim=(0, 1))
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def spread(scores: np.ndarray, averaged: float, name: str = "accuracy") -> Figure:
+    """The members' scores, their mean, and the score of their averaged prediction.
+
+    Args:
+      scores: one for each member, (members,).
+      averaged: score of the ensemble.
+      name: of the score.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    scores = np.asarray(scores)
+    finite = scores[np.isfinite(scores)]
+    figure = _figure(4.5, 3.2)
+    axes = figure.subplots()
+    if finite.size:
+        middle, half = (finite.max() + finite.min()) / 2, max(float(np.ptp(finite)) / 2, 1e-3)  # equal ones have 0
+        bins = min(30, math.ceil(2 * math.sqrt(finite.size)))
+        axes.hist(finite, bins=bins, range=(middle - half, middle + half), color=TRAIN, alpha=0.4)
+    # Each member as a tick too, for in small ensembles bars say little
+    low = np.full_like(finite, 0.03)
+    axes.plot(finite, low, "|", color=TRAIN, markersize=9, transform=axes.get_xaxis_transform(), label="members")
+    mean = float(scores.mean())
+    axes.axvline(mean, color=TRAIN, linestyle="--", label=f"their mean, {mean:.4f}")
+    axes.axvline(averaged, color=HELD_OUT, label=f"averaged prediction, {averaged:.4f}")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.set(xlabel=_plain(name), ylabel="members")
+    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -17,11 +17,11 @@ import nnjax
 
 ROOT = Path(nnjax.__file__).parents[1]
 MODULES = ["nnjax", *(m.name for m in pkgutil.walk_packages(nnjax.__path__, "nnjax."))]
-WITH_EXAMPLES = ["nn", "losses", "metrics", "optim", "data"]
+WITH_EXAMPLES = ["nn", "losses", "metrics", "optim", "data", "uncertainty"]
 
 
 def _globals():
-    names = ["nn", "optim", "losses", "metrics", "data", "train"]
+    names = ["nn", "optim", "losses", "metrics", "data", "train", "uncertainty"]
     found = {name: importlib.import_module(f"nnjax.{name}") for name in names}
     return {"jax": jax, "jnp": jnp, "np": np, "optax": optax, "nnjax": nnjax, **found}
 
@@ -43,7 +43,7 @@ def _public(name):
 
 PUBLIC = [
     pair
-    for name in ("nn", "losses", "metrics", "optim", "data", "train")
+    for name in ("nn", "losses", "metrics", "optim", "data", "train", "uncertainty")
     for pair in _public(name)
     if callable(pair[1]) and not inspect.ismodule(pair[1])
 ]

@@ -7,7 +7,9 @@ import pytest
 from test_run import EXAMPLES, NET, PLAIN, X, Y, assert_equal, make_run
 
 from nnjax import data, losses, metrics, nn, optim, train
-from nnjax.train.chunk import chunk
+from nnjax.train.chunk import Member, chunk
+from nnjax.train.program import Program
+from nnjax.train.state import start
 from nnjax.types import Data
 
 HELD_OUT = Data(X[:6], Y[:6])
@@ -73,7 +75,8 @@ def test_the_callers_arrays_survive():
 
 def test_chunks_give_their_memory_on():
     ts = jax.tree.map(jnp.copy, RUN.init(jax.random.key(0), EXAMPLES))
-    chunk(RUN, ts, EXAMPLES, np.int32(1))
+    fs = start(ts, validated=False, stopped=jnp.zeros((), bool))
+    chunk(Program(RUN), fs, Member(until=jnp.int32(1)), EXAMPLES, np.int32(1))
     assert ts.params[0]["w"].is_deleted()
 
 

@@ -62,8 +62,8 @@ def test_a_write_is_synced_before_it_takes_the_place_of_the_old_file(tmp_path, m
     sync, replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda file: (done.append(("sync", os.fstat(file).st_size)), sync(file)))
     monkeypatch.setattr(Path, "replace", lambda old, new: (done.append("replace"), replace(old, new)))
-    folder.write(tmp_path / "file", b"12345")
-    assert done == [("sync", 5), "replace"]
+    folder.write(tmp_path / "file", b"123", b"45")
+    assert done == [("sync", 5), "replace", ("sync", tmp_path.stat().st_size)]  # of the file; of its name
 
 
 def test_a_write_into_no_folder_names_the_path(tmp_path):

@@ -14,8 +14,14 @@ PACKAGE = Path(nnjax.__file__).parent
 ROOT = PACKAGE.parent
 
 # Each part may import those of the lines above it, and what it names here beside them.
-LAYERS = [["types", "checks"], ["nn", "losses", "metrics", "optim", "data"], ["train"], ["interop", "plot"], ["cli"]]
-BESIDE = {"metrics": {"losses"}, "optcheck": {"types", "optim"}}
+LAYERS = [
+    ["types", "checks"],
+    ["nn", "losses", "metrics", "optim", "data", "uncertainty"],
+    ["train"],
+    ["interop", "plot"],
+    ["cli"],
+]
+BESIDE = {"metrics": {"losses"}, "uncertainty": {"metrics", "nn"}, "optcheck": {"types", "optim"}}
 HEAVY = ["matplotlib", "rich", "torch", "pandas", "typer", "chex", "jaxtyping", "safetensors", "sklearn", "scipy.stats"]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from nnjax import metrics, plot
+from nnjax import metrics, plot, uncertainty
 
 HISTORY = [
     {"epoch": 1, "step": 10, "loss": 2.0},
@@ -131,6 +131,50 @@ def test_predictions_are_held_against_the_truth():
     assert np.transpose(diagonal.get_data()).tolist() == [[1, 1], [4, 4]]
     assert axes.get_xlabel() == "length [cm], true"
     assert axes.get_ylabel() == "length [cm], predicted"
+
+
+def test_ensemble_size_shows_means_and_deviations():
+    table = uncertainty.SizeCurve(*np.array([[1, 2, 3], [0.8, 0.9, 0.95], [0.1, 0.05, 0], [2, 1.5, 1], [0.5, 0.2, 0]]))
+    figure = plot.ensemble_size(table._replace(size=np.array([1, 2, 3])))
+    for axes, mean, sd in zip(figure.axes, (table.accuracy, table.nll), (table.accuracy_sd, table.nll_sd), strict=True):
+        ((points, _, (bars,)),) = axes.containers
+        np.testing.assert_array_equal(np.transpose(points.get_data()), np.transpose([table.size, mean]))
+        np.testing.assert_allclose([bar[:, 1] for bar in bars.get_segments()], np.transpose([mean - sd, mean + sd]))
+        assert lines(axes)["one member, mean"] == [[0, mean[0]], [1, mean[0]]]
+        assert (axes.get_xscale(), axes.get_xlabel()) == ("log", "members")
+        assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "2", "3"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["accuracy", "negative log-likelihood"]
+    assert is_png(plot.png(figure))
+
+
+def test_ensemble_size_without_single_members_has_no_line_for_them():
+    table = uncertainty.SizeCurve(np.array([2, 4]), *np.ones((4, 2)))
+    assert "one member, mean" not in lines(plot.ensemble_size(table).axes[0])
+
+
+def test_rejection_starts_at_the_accuracy_of_all():
+    (axes,) = plot.rejection(np.array([0, 0.5]), np.array([0.7, 1.0])).axes
+    assert lines(axes) == {"dropped at random": [[0, 0.7], [1, 0.7]], "most uncertain first": [[0, 0.7], [0.5, 1.0]]}
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("share dropped", "accuracy of the rest")
+
+
+def test_spread_shows_members_their_mean_and_the_ensemble():
+    (axes,) = plot.spread(np.array([0.7, 0.9, 0.8]), 0.95, "R²").axes
+    shown = lines(axes)
+    assert np.transpose(shown["members"])[0].tolist() == [0.7, 0.9, 0.8]
+    assert np.transpose(shown["their mean, 0.8000"])[0].round(6).tolist() == [0.8, 0.8]
+    assert np.transpose(shown["averaged prediction, 0.9500"])[0].tolist() == [0.95, 0.95]
+    assert sum(bar.get_height() for bar in axes.patches) == 3
+    assert axes.get_xlabel() == "R²"
+
+
+@pytest.mark.parametrize(("scores", "counted"), [([0.9, 0.9], 2), ([0.9], 1), ([0.9, np.nan, 0.8], 2), ([np.nan], 0)])
+def test_spread_of_equal_single_or_diverged_members(scores, counted):
+    figure = plot.spread(np.array(scores), 0.9)
+    (axes,) = figure.axes
+    assert sum(bar.get_height() for bar in axes.patches) == counted
+    assert ("their mean, nan" in lines(axes)) == bool(np.isnan(scores).any())
+    assert is_png(plot.png(figure))
 
 
 def test_dollars_in_names_are_no_formulas():

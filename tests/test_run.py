@@ -85,7 +85,7 @@ def test_steps_are_steps_on_batch_indices():
 def test_every_example_is_seen_once_per_epoch():
     run = make_run()
     ts = run.init(jax.random.key(0), EXAMPLES)
-    rows = np.asarray(run.rows(ts, EXAMPLES, 15)).reshape(3, 20)
+    rows = np.asarray(run.rows(ts, 20, 15)).reshape(3, 20)
     assert [sorted(epoch) for epoch in rows.tolist()] == [list(range(20))] * 3
     assert not (rows[0] == rows[1]).all()
 

@@ -13,6 +13,7 @@ from nnjax.nn.dropout import dropout
 from nnjax.nn.embedding import embedding
 from nnjax.nn.function import as_layer, identity
 from nnjax.nn.functions import softmax, step
+from nnjax.nn.mask import mask
 from nnjax.nn.models import initializer_for, lenet, mlp, perceptron, residual_mlp
 from nnjax.nn.norm import batch_norm, layer_norm
 from nnjax.nn.pool import avg_pool, global_avg_pool, max_pool
@@ -43,6 +44,7 @@ __all__ = [
     "initializers",
     "layer_norm",
     "lenet",
+    "mask",
     "max_pool",
     "mlp",
     "perceptron",

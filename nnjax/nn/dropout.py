@@ -8,7 +8,7 @@ from nnjax import checks
 from nnjax.types import Key, Layer, Params, State
 
 
-def dropout(rate: float | Array) -> Layer:
+def dropout(rate: float | Array, *, always: bool = False) -> Layer:
     """Dropout: in training each value is zeroed with probability `rate` and the others grow to keep the mean.
 
         train:  y = mask · x / (1 - rate),  mask ~ Bernoulli(1 - rate)
@@ -16,6 +16,8 @@ def dropout(rate: float | Array) -> Layer:
 
     Args:
       rate: probability in [0, 1) of dropping a value; may be a traced array, so that `jax.vmap` can sweep it.
+      always: draw when predicting too, wherever a key is given: `apply(params, state, x, train=False, key=key)`, as
+        `uncertainty.mc_dropout` does. Without a key, as in validation, prediction stays as it is.
 
     Shapes: x (batch, ...) -> y, the same.
 
@@ -30,13 +32,14 @@ def dropout(rate: float | Array) -> Layer:
     Source: Srivastava et al. 2014, in the inverted form, which leaves prediction as it is.
     """
     rate = checks.in_range("dropout", "rate", rate, "[0, 1)")
-    name = "dropout" if isinstance(rate, jax.Array) else f"dropout({rate:g})"
+    name = "dropout" if isinstance(rate, jax.Array) else f"dropout({rate:g}{', always' if always else ''})"
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
         return (), ()
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
-        if not train or (isinstance(rate, float) and rate == 0):
+        draws = train or (always and key is not None)
+        if not draws or (isinstance(rate, float) and rate == 0):
             return x, state
         if key is None:
             raise ValueError(

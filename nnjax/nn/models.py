@@ -14,6 +14,7 @@ from nnjax.nn.conv import conv
 from nnjax.nn.dense import dense
 from nnjax.nn.dropout import dropout as dropout_layer
 from nnjax.nn.initializers import glorot_normal, he_normal, lecun_normal
+from nnjax.nn.mask import Width, check_width, mask
 from nnjax.nn.norm import batch_norm, layer_norm
 from nnjax.nn.pool import max_pool
 from nnjax.nn.repeat import repeat
@@ -25,7 +26,9 @@ Activation = Callable[[Array], Array]
 Norm = Literal["batch", "layer"] | None
 
 
-def initializer_for(activation: Activation | None) -> Initializer:
+def initializer_for(
+    activation: Activation | None, inputs: Width | None = None, outputs: Width | None = None
+) -> Initializer:
     """The initialiser of weights that keeps the size of activations, by what comes after them.
 
     tanh, sigmoid, softmax: Glorot's, variance 2 / (inputs + outputs). None (a last layer) and selu: LeCun's, 1 /
@@ -33,6 +36,8 @@ def initializer_for(activation: Activation | None) -> Initializer:
 
     Args:
       activation: the function after the layer.
+      inputs: true number of inputs of padded weights, None for all; `outputs` alike.
+      outputs: true number of outputs of padded weights.
 
     >>> w = nn.initializer_for(jax.nn.relu)(jax.random.key(0), (1000, 500))
     >>> f"{1000 * w.var():.1f}"
@@ -41,10 +46,10 @@ def initializer_for(activation: Activation | None) -> Initializer:
     Source: LeCun et al. 1998; Glorot and Bengio 2010; He et al. 2015, arXiv:1502.01852.
     """
     if activation is None or activation is jax.nn.selu:
-        return lecun_normal()
+        return lecun_normal(inputs, outputs)
     if activation in (jnp.tanh, jax.nn.tanh, jax.nn.sigmoid, jax.nn.soft_sign, jax.nn.softmax):
-        return glorot_normal()
-    return he_normal()
+        return glorot_normal(inputs, outputs)
+    return he_normal(inputs, outputs)
 
 
 def perceptron(activation: Activation = jax.nn.relu) -> Layer:
@@ -71,6 +76,7 @@ def mlp(
     activation: Activation = jax.nn.relu,
     norm: Norm = None,
     dropout: float | Array = 0.0,
+    widths: Sequence[Width | None] | Array | None = None,
 ) -> Layer:
     """A multi-layer perceptron.
 
@@ -82,27 +88,42 @@ def mlp(
       activation: after each hidden layer; it also chooses the initialisers (`initializer_for`).
       norm: "batch", "layer", or None, before the activation; with "batch" the dense layers need no bias and have none.
       dropout: rate, after each activation.
+      widths: true widths of the hidden layers, 1 … `hidden` each, the rest being padding; None for all of it. They may
+        be traced integers, so that `jax.vmap` can sweep them. Outputs, gradients and the spread of the first parameters
+        are those of `mlp(widths, …)`, but not the draws; weights in the padding start at zero, and the gradient of the
+        padding is zero. The activation must act on each number by itself.
 
     Shapes: x (batch, ...) is flattened -> y (batch, outputs).
 
     Raises:
-      ValueError: for widths < 1, an unknown norm, or a dropout rate outside [0, 1).
+      ValueError: for widths < 1 or beyond `hidden`, an unknown norm, or a dropout rate outside [0, 1).
 
     >>> net = nn.mlp([128, 128], 10, norm="batch", dropout=0.1)
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 8, 8)))
     >>> net.apply(params, state, jnp.ones((32, 8, 8)), train=False)[0].shape
     (32, 10)
+
+    Networks of 4, 8, … 128 hidden units, side by side in one program:
+
+    >>> def logits(width):
+    ...     net = nn.mlp([128], 10, widths=[width])
+    ...     params, state = net.init(jax.random.key(0), jnp.ones((1, 64)))
+    ...     return net.apply(params, state, jnp.ones((32, 64)), train=False)[0]
+    >>> jax.vmap(logits)(2 ** jnp.arange(2, 8)).shape
+    (6, 32, 10)
     """
-    w_init = initializer_for(activation)
+    true = _true_widths("mlp", hidden, widths, activation)
     layers: list[LayerLike] = [flatten()]
-    for width in hidden:
+    for i, padded in enumerate(hidden):
+        w_init = initializer_for(activation, true[i], true[i + 1])
         layers += [
-            dense(width, bias=norm != "batch", w_init=w_init),
-            *_norm("mlp", norm),
+            dense(padded, bias=norm != "batch", w_init=w_init),
+            *_norm("mlp", norm, true[i + 1]),
             activation,
+            *_mask(true[i + 1]),
             *_dropout(dropout),
         ]
-    return serial(*layers, dense(outputs, w_init=initializer_for(None)))._replace(name="mlp")
+    return serial(*layers, dense(outputs, w_init=initializer_for(None, true[-1])))._replace(name="mlp")
 
 
 def residual_mlp(
@@ -189,12 +210,42 @@ def lenet(outputs: int, *, activation: Activation = jax.nn.relu) -> Layer:
     )._replace(name="lenet")
 
 
-def _norm(where: str, norm: Norm) -> list[Layer]:
+def _norm(where: str, norm: Norm, width: Width | None = None) -> list[Layer]:
     if norm is None:
         return []
     checks.one_of(where, "norm", norm, ("batch", "layer"))
-    return [batch_norm() if norm == "batch" else layer_norm()]
+    return [batch_norm() if norm == "batch" else layer_norm(width=width)]
+
+
+def _mask(width: Width | None) -> list[Layer]:
+    return [] if width is None else [mask(width)]
 
 
 def _dropout(rate: float | Array) -> list[Layer]:
     return [] if isinstance(rate, (int, float)) and rate == 0 else [dropout_layer(rate)]
+
+
+def _true_widths(
+    where: str, hidden: Sequence[int], widths: Sequence[Width | None] | Array | None, activation: Activation
+) -> list[Width | None]:
+    """The true width of the input and of each hidden layer, None where nothing is padded."""
+    if widths is None:
+        return [None] * (len(hidden) + 1)
+    if isinstance(widths, int) or getattr(widths, "shape", (0,)) == ():
+        raise TypeError(f"{where}: widths must be a sequence, one width for each hidden layer, got {widths}")
+    if len(widths) != len(hidden):
+        raise ValueError(
+            f"{where}: widths must be one for each hidden layer, got {len(widths)} widths for {len(hidden)} layers"
+        )
+    try:
+        jax.eval_shape(activation, jax.ShapeDtypeStruct((), jnp.result_type(float)))
+    except Exception as error:
+        raise ValueError(
+            f"{where}: with widths the activation must act on each number by itself, else it sees the padding; "
+            f"{getattr(activation, '__name__', activation)} does not take a single number"
+        ) from error
+    checked = (
+        None if width is None else check_width(where, f"widths[{i}]", width, padded)
+        for i, (width, padded) in enumerate(zip(widths, hidden, strict=True))
+    )
+    return [None, *checked]

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from nnjax import checks
+from nnjax.nn.mask import Width, check_width, inside
 from nnjax.nn.shape import param_dtype, per_feature
 from nnjax.types import Key, Layer, Params, State
 
@@ -62,26 +63,27 @@ def batch_norm(*, decay: float | Array = 0.9, eps: float | Array = 1e-5) -> Laye
         variance = jnp.square(wide - per_feature(mean, x)).mean(axes)
         batch = {"mean": mean, "var": variance * (count / (count - 1))}
         keep = jnp.asarray(decay, state["mean"].dtype)
-        batch = {k: lax.stop_gradient(v).astype(keep.dtype) for k, v in batch.items()}
-        state = {k: keep * state[k] + (1 - keep) * batch[k] for k in batch}
+        state = {k: keep * state[k] + (1 - keep) * batch[k].astype(keep.dtype) for k in batch}
         return normalise(x, mean, variance, eps, params), state
 
     return Layer(name, init, apply)
 
 
-def layer_norm(*, eps: float | Array = 1e-5) -> Layer:
+def layer_norm(*, eps: float | Array = 1e-5, width: Width | None = None) -> Layer:
     """LayerNorm: each example is standardised over its features, then scaled and shifted by trained parameters.
 
         y = scale · (x - mean) / √(variance + eps) + bias,  mean and variance over the last axis
 
     Args:
       eps: added to the variance inside the root (torch's default; Flax's and Keras' differ).
+      width: how many features count, the rest being padding (`mask`): mean and variance are of the first `width`, and y
+        is zero beyond; may be a traced integer. None for all.
 
     Shapes: x (batch, ..., features) -> y, the same. Parameters `{"scale", "bias"}`, (features,) each.
     Statistics are computed in two passes and in float32 at least.
 
     Raises:
-      ValueError: for eps ≤ 0, or an input of another width than the parameters.
+      ValueError: for eps ≤ 0, a width outside 1 … features, or an input of another width than the parameters.
 
     >>> layer = nn.layer_norm()
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((32, 4)))
@@ -92,6 +94,7 @@ def layer_norm(*, eps: float | Array = 1e-5) -> Layer:
     Source: Ba, Kiros and Hinton 2016, arXiv:1607.06450.
     """
     eps = checks.in_range("layer_norm", "eps", eps, "(0, inf)")
+    width = None if width is None else check_width("layer_norm", "width", width)
     name = "layer_norm"
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
@@ -101,9 +104,17 @@ def layer_norm(*, eps: float | Array = 1e-5) -> Layer:
         checks.batched(name, x)
         checks.features(name, x, params["scale"].shape[0])
         wide = x.astype(statistics_dtype(x))
-        mean = wide.mean(-1, keepdims=True)
-        variance = jnp.square(wide - mean).mean(-1, keepdims=True)
-        return normalise(x, mean, variance, eps, params), state
+        if width is None:
+            mean = wide.mean(-1, keepdims=True)
+            variance = jnp.square(wide - mean).mean(-1, keepdims=True)
+            return normalise(x, mean, variance, eps, params), state
+        check_width(name, "width", width, x.shape[-1])
+        true, count = per_feature(inside(width, x.shape[-1]), x), jnp.asarray(width, wide.dtype)
+        wide = jnp.where(true, wide, jnp.zeros_like(wide))
+        mean = wide.sum(-1, keepdims=True) / count
+        squares = jnp.square(wide - mean)
+        variance = jnp.where(true, squares, jnp.zeros_like(squares)).sum(-1, keepdims=True) / count
+        return jnp.where(true, normalise(x, mean, variance, eps, params), jnp.zeros_like(x)), state
 
     return Layer(name, init, apply)
 

@@ -6,7 +6,17 @@ import jax.numpy as jnp
 from jax import Array
 
 from nnjax import checks
-from nnjax.optim.leaves import Scalar, Scalars, advance, check_rate, check_state, full, over_leaves, rate_at
+from nnjax.optim.leaves import (
+    Scalar,
+    Scalars,
+    advance,
+    check_rate,
+    check_state,
+    full,
+    over_leaves,
+    rate_at,
+    root_above,
+)
 from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
 
 
@@ -42,11 +52,12 @@ def adagrad(learning_rate: ScalarOrSchedule, initial_accumulator_value: Scalar =
     learning_rate = check_rate("adagrad", learning_rate)
     initial = checks.in_range("adagrad", "initial_accumulator_value", initial_accumulator_value, "[0, inf)")
     eps = checks.in_range("adagrad", "eps", eps, "[0, inf)")
+    root = root_above("adagrad", [initial, eps], "eps > 0 or initial_accumulator_value > 0")
 
     def rule(scalars: Scalars, g: Array, s: Array) -> tuple[Array, Array]:
         rate, eps = scalars
         s = s + g**2
-        return jnp.where(s > 0, -rate * g / jnp.sqrt(s + eps), jnp.zeros_like(g)), s
+        return jnp.where(s > 0, -rate * g / root(s + eps), jnp.zeros_like(g)), s
 
     def init(params: Params) -> AdagradState:
         return AdagradState(jnp.zeros((), jnp.int32), full("adagrad", params, initial))

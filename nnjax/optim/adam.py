@@ -7,7 +7,18 @@ import jax.numpy as jnp
 from jax import Array
 
 from nnjax import checks
-from nnjax.optim.leaves import Scalar, Scalars, advance, check_rate, check_state, over_leaves, power, rate_at, zeros
+from nnjax.optim.leaves import (
+    Scalar,
+    Scalars,
+    advance,
+    check_rate,
+    check_state,
+    over_leaves,
+    power,
+    rate_at,
+    root_above,
+    zeros,
+)
 from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
 
 
@@ -41,7 +52,8 @@ def adam(
       eps_root: ≥ 0, inside the root; above 0 it makes the update differentiable where gradients are always zero.
 
     Raises:
-      ValueError: for hyper-parameters out of range; in `update`, for gradients of another structure or shape.
+      ValueError: for hyper-parameters out of range; in `update`, for gradients of another structure or shape; where the
+        update is differentiated (`Run.steps`) with eps_root = 0.
       TypeError: in `init`, for parameters that are not floating.
 
     >>> optimizer = optim.adam(1e-3)
@@ -54,12 +66,13 @@ def adam(
     b1, b2 = check_betas("adam", b1, b2)
     eps = checks.in_range("adam", "eps", eps, "[0, inf)")
     eps_root = checks.in_range("adam", "eps_root", eps_root, "[0, inf)")
+    root = root_above("adam", [eps_root], "eps_root > 0, as in adam(…, eps_root=1e-8)")
 
     def rule(scalars: Scalars, g: Array, m: Array, v: Array) -> tuple[Array, Array, Array]:
         rate, b1, b2, eps, eps_root, c1, c2 = scalars
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * g**2
-        return -rate * (m / c1) / (jnp.sqrt(v / c2 + eps_root) + eps), m, v
+        return -rate * (m / c1) / (root(v / c2 + eps_root) + eps), m, v
 
     def update(grads: PyTree, state: AdamState, params: Params | None = None) -> tuple[PyTree, AdamState]:
         check_state("adam", state, AdamState)

@@ -1,6 +1,5 @@
 """AdamW: Adam with decoupled weight decay."""
 
-import jax.numpy as jnp
 from jax import Array
 
 from nnjax import checks
@@ -15,6 +14,7 @@ from nnjax.optim.leaves import (
     over_leaves,
     power,
     rate_at,
+    root_above,
 )
 from nnjax.optim.mask import Mask, masked
 from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
@@ -40,7 +40,7 @@ def adamw(
       b1: β₁ in [0, 1).
       b2: β₂ in [0, 1).
       eps: ε ≥ 0, outside the root.
-      eps_root: ≥ 0, inside the root.
+      eps_root: ≥ 0, inside the root; > 0 where the update is differentiated (`Run.steps`).
       weight_decay: w ≥ 0 (torch's default is 1e-2).
       mask: which leaves decay: a tree of booleans, a prefix of the parameters, or a function of them; None for all.
 
@@ -59,13 +59,14 @@ def adamw(
     b1, b2 = check_betas("adamw", b1, b2)
     eps = checks.in_range("adamw", "eps", eps, "[0, inf)")
     eps_root = checks.in_range("adamw", "eps_root", eps_root, "[0, inf)")
+    root = root_above("adamw", [eps_root], "eps_root > 0, as in adamw(…, eps_root=1e-8)")
     weight_decay = checks.in_range("adamw", "weight_decay", weight_decay, "[0, inf)")
 
     def rule(scalars: Scalars, g: Array, m: Array, v: Array, p: Array) -> tuple[Array, Array, Array]:
         rate, b1, b2, eps, eps_root, c1, c2, w = scalars
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * g**2
-        return -rate * ((m / c1) / (jnp.sqrt(v / c2 + eps_root) + eps) + w * p), m, v
+        return -rate * ((m / c1) / (root(v / c2 + eps_root) + eps) + w * p), m, v
 
     def update(grads: PyTree, state: AdamState, params: Params | None = None) -> tuple[PyTree, AdamState]:
         check_state("adamw", state, AdamState)

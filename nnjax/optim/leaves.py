@@ -1,6 +1,7 @@
 """What the optimizers share: an update rule is written for one array and runs over the leaves of a tree."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -31,6 +32,31 @@ def rate_at(learning_rate: ScalarOrSchedule, count: Array) -> Scalar:
 def power(base: Scalar, count: Array) -> Array:
     """base^count in JAX's default float, whatever the parameters' dtype: in bfloat16 .999 would be 1."""
     return jnp.asarray(base, float) ** jnp.asarray(count, float)
+
+
+def root_above(where: str, floor: Sequence[Scalar], remedy: str) -> Callable[[Array], Array]:
+    """The square root of numbers ≥ 0 to which the hyper-parameters of `floor` are added.
+
+    With one of them above 0 it is `jnp.sqrt`. With all of them known to be 0 it has the same values, but whoever
+    differentiates it is told the remedy: its slope is infinite at 0, where NaN would come of it without a word.
+    """
+    if any(checks.is_traced(part) or float(part) > 0 for part in floor):
+        return jnp.sqrt
+    return partial(
+        _root,
+        f"{where}: differentiating through the update needs {remedy}; without it the root of squared gradients has no "
+        "slope where they are 0, as for an input that is always 0, and all gradients would be NaN",
+    )
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _root(message: str, x: Array) -> Array:
+    return jnp.sqrt(x)
+
+
+@_root.defjvp
+def _refuse(message: str, primals: Any, tangents: Any) -> Any:
+    raise ValueError(message)
 
 
 def zeros(where: str, params: Params) -> Params:

@@ -56,6 +56,8 @@ def lion(
     >>> optimizer.update(jnp.array([5.0, -0.1]), optimizer.init(jnp.ones(2)), jnp.ones(2))[0]
     Array([-0.001,  0.001], dtype=float32)
 
+    Differentiated through its updates, the sign counts as constant: gradients reach λ and w, but not β₁ and β₂.
+
     Source: Chen et al. 2023, arXiv:2302.06675. Equal to `optax.lion`.
     """
     learning_rate = check_rate("lion", learning_rate)

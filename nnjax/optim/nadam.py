@@ -1,11 +1,20 @@
 """NAdam: Adam with Nesterov's momentum."""
 
-import jax.numpy as jnp
 from jax import Array
 
 from nnjax import checks
 from nnjax.optim.adam import AdamState, check_betas, init_moments
-from nnjax.optim.leaves import Scalar, Scalars, advance, check_rate, check_state, over_leaves, power, rate_at
+from nnjax.optim.leaves import (
+    Scalar,
+    Scalars,
+    advance,
+    check_rate,
+    check_state,
+    over_leaves,
+    power,
+    rate_at,
+    root_above,
+)
 from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
 
 
@@ -27,7 +36,7 @@ def nadam(
       b1: β₁ in [0, 1); constant, as in optax (torch and Keras let it grow with t).
       b2: β₂ in [0, 1).
       eps: ε ≥ 0, outside the root.
-      eps_root: ≥ 0, inside the root.
+      eps_root: ≥ 0, inside the root; > 0 where the update is differentiated (`Run.steps`).
 
     Raises:
       ValueError: for hyper-parameters out of range; in `update`, for gradients of another structure or shape.
@@ -43,13 +52,14 @@ def nadam(
     b1, b2 = check_betas("nadam", b1, b2)
     eps = checks.in_range("nadam", "eps", eps, "[0, inf)")
     eps_root = checks.in_range("nadam", "eps_root", eps_root, "[0, inf)")
+    root = root_above("nadam", [eps_root], "eps_root > 0, as in nadam(…, eps_root=1e-8)")
 
     def rule(scalars: Scalars, g: Array, m: Array, v: Array) -> tuple[Array, Array, Array]:
         rate, b1, b2, eps, eps_root, c1, c1_next, c2 = scalars
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * g**2
         m_hat = b1 * (m / c1_next) + (1 - b1) * (g / c1)
-        return -rate * m_hat / (jnp.sqrt(v / c2 + eps_root) + eps), m, v
+        return -rate * m_hat / (root(v / c2 + eps_root) + eps), m, v
 
     def update(grads: PyTree, state: AdamState, params: Params | None = None) -> tuple[PyTree, AdamState]:
         check_state("nadam", state, AdamState)

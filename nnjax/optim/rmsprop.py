@@ -6,7 +6,17 @@ import jax.numpy as jnp
 from jax import Array
 
 from nnjax import checks
-from nnjax.optim.leaves import Scalar, Scalars, advance, check_rate, check_state, full, over_leaves, rate_at
+from nnjax.optim.leaves import (
+    Scalar,
+    Scalars,
+    advance,
+    check_rate,
+    check_state,
+    full,
+    over_leaves,
+    rate_at,
+    root_above,
+)
 from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
 
 
@@ -34,7 +44,8 @@ def rmsprop(
       decay: ρ in [0, 1), the share of the average that is kept (torch calls it alpha, and its default is .99).
       eps: ε ≥ 0, keeps the step finite where gradients vanish.
       initial_scale: the average at first; 1 in TensorFlow's old form.
-      eps_in_sqrt: inside the root as in optax and Keras, or outside as in torch.
+      eps_in_sqrt: inside the root as in optax and Keras, or outside as in torch; inside where the update is
+        differentiated (`Run.steps`).
 
     Raises:
       ValueError: for hyper-parameters out of range; in `update`, for gradients of another structure or shape.
@@ -50,12 +61,16 @@ def rmsprop(
     decay = checks.in_range("rmsprop", "decay", decay, "[0, 1)")
     eps = checks.in_range("rmsprop", "eps", eps, "[0, inf)")
     initial_scale = checks.in_range("rmsprop", "initial_scale", initial_scale, "[0, inf)")
+    if eps_in_sqrt:
+        root = root_above("rmsprop", [eps], "eps > 0")
+    else:
+        root = root_above("rmsprop", [initial_scale], "eps inside the root: eps_in_sqrt=True")
 
     def rule(scalars: Scalars, g: Array, v: Array) -> tuple[Array, Array]:
         rate, rho, eps = scalars
         v = rho * v + (1 - rho) * g**2
-        root = jnp.sqrt(v + eps) if eps_in_sqrt else jnp.sqrt(v) + eps
-        return -rate * g / root, v
+        size = root(v + eps) if eps_in_sqrt else root(v) + eps
+        return -rate * g / size, v
 
     def init(params: Params) -> RmspropState:
         return RmspropState(jnp.zeros((), jnp.int32), full("rmsprop", params, initial_scale))

@@ -1,6 +1,7 @@
 """The folder of a run: what it was, what came of it, and the weights. No file is ever half-written."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -12,12 +13,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from safetensors import SafetensorError, deserialize
-from safetensors.numpy import save
 
-from nnjax import checks
 from nnjax.data.table import Column, Table
+from nnjax.train import tensors
 from nnjax.train.config import Config, make_net
 from nnjax.types import PyTree
 
@@ -28,16 +26,14 @@ CONFIG, TABLE, METRICS, RESULT, WEIGHTS = (
     "result.json",
     "weights.safetensors",
 )
-DTYPES = {  # those of safetensors; its own reader for NumPy lacks bfloat16
-    **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
-    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
-    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
-    **{"BF16": "bfloat16", "BOOL": "bool", "C64": "complex64"},
-}
 
 
-def write(path: Path, content: bytes) -> None:
-    """A whole file or none: written beside its place, synced, renamed.
+def write(path: Path, *content: bytes | memoryview) -> None:
+    """A whole file or none: written beside its place, synced, renamed; the new name is synced too.
+
+    Args:
+      path: of the file.
+      content: one or several parts, written one after the other.
 
     Raises:
       OSError: with the path and the number of bytes; what stood at the path is whole.
@@ -45,15 +41,32 @@ def write(path: Path, content: bytes) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with beside.open("wb") as file:
-            file.write(content)
+            for part in content:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
+        _sync_names(path.parent)
     except BaseException as error:  # Ctrl-C too
         with suppress(OSError):
             beside.unlink()
-        error.add_note(f"while writing {len(content)} bytes to {path}")
+        error.add_note(f"while writing {sum(map(len, content))} bytes to {path}")
         raise
+
+
+def _sync_names(path: Path) -> None:
+    """Renamed files keep their names through a power cut."""
+    try:
+        folder = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that know no such thing
+            raise
+    finally:
+        os.close(folder)
 
 
 def create(path: Path) -> Path:
@@ -86,9 +99,8 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def save_weights(path: Path, params: PyTree, state: PyTree) -> None:
-    """Parameters and state as safetensors, named by their paths: `params/1/w`."""
-    leaves = jax.tree_util.tree_leaves_with_path({"params": params, "state": state})
-    write(path, save({checks.path_name(p): np.asarray(leaf, order="C") for p, leaf in leaves}))
+    """Parameters and state as safetensors, named by their paths, `params/1/w`, with a SHA-256 of each."""
+    write(path, *tensors.pack({"params": params, "state": state}, "nnjax-weights", {}))
 
 
 def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
@@ -100,24 +112,9 @@ def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyT
     """
     if not path.is_file():
         raise FileNotFoundError(f"no weights {path}")
-    try:
-        saved = {
-            name: np.frombuffer(leaf["data"], jnp.dtype(DTYPES[leaf["dtype"]])).reshape(leaf["shape"])
-            for name, leaf in deserialize(path.read_bytes())
-        }
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-    leaves, treedef = jax.tree_util.tree_flatten_with_path({"params": params, "state": state})
-    wanted = {checks.path_name(p): (tuple(leaf.shape), str(leaf.dtype)) for p, leaf in leaves}
-    found = {name: (array.shape, str(array.dtype)) for name, array in saved.items()}
-    if wanted != found:
-        rows = [
-            f"  {name}: saved {found.get(name, 'nothing')}, wanted {wanted.get(name, 'nothing')}"
-            for name in sorted(wanted.keys() | found.keys())
-            if wanted.get(name) != found.get(name)
-        ]
-        raise ValueError(f"{path} is of another network:\n" + "\n".join(rows))
-    tree = jax.tree.unflatten(treedef, [jnp.asarray(saved[checks.path_name(p)]) for p, _ in leaves])
+    leaves, header = tensors.read(path, "safetensors file")
+    like = {"params": params, "state": state}
+    tree = jax.tree.map(jnp.asarray, tensors.into(like, leaves, header.empty, f"{path} is of another network:"))
     return tree["params"], tree["state"]
 
 

@@ -1,0 +1,199 @@
+"""The host's loop over the chunks of a program: validation, saving, progress. It never changes a result."""
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax.data.source import Source
+from nnjax.train import feed
+from nnjax.train.chunk import CAPACITY, Block, Member, Status, begin, chunk, validation
+from nnjax.train.folds import Rows
+from nnjax.train.identity import Identity, identity
+from nnjax.train.interrupt import held_back
+from nnjax.train.program import Program, fetch, put, put_each, snapshot
+from nnjax.train.resume import Logs, Saving, load, saver
+from nnjax.train.run import Log
+from nnjax.train.state import NEVER, FitState
+from nnjax.types import Data, Key, PyTree, TrainState
+
+CHUNK_SECONDS = 0.25  # how long the host waits between looks at the device: the bar's and Ctrl-C's delay
+
+Record = dict[str, Any]  # numbers, or for an ensemble arrays (members,)
+Callback = Callable[[TrainState, Record], bool | None]
+
+
+class Job(NamedTuple):
+    """A program and all its arguments, on the host; what each member has of its own with an axis (members, ...)."""
+
+    program: Program
+    keys: Key
+    hyper: PyTree  # None for a run that is given
+    data: Data | Source
+    rows: Rows | None
+    held_out: Data | None
+    held_out_rows: Rows | None
+    ends: np.ndarray  # (members, epochs), the step after which each epoch ends
+    validated: frozenset[int]  # the epochs, from 0, after which is validated
+    patience: int | None  # validations
+    epoch_steps: float  # steps in an epoch, for progress
+
+
+class Seconds(NamedTuple):
+    """Where the wall time of a `fit` went."""
+
+    compile: float  # tracing and compiling init, chunk and evaluation; almost nothing in a second fit of the same run
+    train: float  # inside the training program
+    validate: float  # inside the evaluation program
+    total: float
+
+
+def drive(
+    job: Job, *, chunk_steps: int | None, saving: Saving | None, callbacks: Sequence[Callback]
+) -> tuple[FitState, Logs, Seconds]:
+    """All steps of a job.
+
+    Args:
+      job: the job.
+      chunk_steps: most steps between two looks of the host; None for a quarter of a second.
+      saving: where and when checkpoints are written; None for none.
+      callbacks: called after each chunk; one that returns True ends the run.
+
+    Returns:
+      The state on the device, (members, ...) without those that fill up, the logs, and where the time went.
+    """
+    program = job.program
+    began = time.perf_counter()
+    training = validating = 0.0
+    fs, logs, me = _start(job, saving)
+    with _feed(job) as (data, following), saver(saving, program, me) as save, held_back() as interrupted:
+        fixed = Member(hyper=put_each(program, job.hyper), rows=put_each(program, job.rows))
+        held_out, held_out_rows = put(program, job.held_out), put_each(program, job.held_out_rows)
+        patience = np.int32(NEVER if job.patience is None else job.patience)
+
+        def advance(fs: FitState, until: np.ndarray, block: Block | None) -> tuple[FitState, Log, Status]:
+            each = fixed._replace(block=block, until=put_each(program, until.astype(np.int32)))
+            return chunk(program, fs, each, data, np.int32((until - logs.done).max()))
+
+        def validate(fs: FitState) -> tuple[FitState, Log, Status]:
+            return validation(program, fs, fixed.hyper, held_out_rows, held_out, patience)
+
+        # No steps, and the validation of a copy: they compile
+        fs, _, status = advance(fs, logs.done, following(logs.done).block)
+        if job.validated:
+            validate(jax.tree.map(jnp.copy, fs))
+        status = fetch(program, status)
+        compiled = time.perf_counter() - began
+
+        size, over = chunk_steps or 1, False
+        while not over and status.alive.any() and (epoch := _next_stop(job, logs.done)) is not None:
+            clock = time.perf_counter()
+            reading = following(logs.done)
+            until = np.minimum(logs.done + min(size, CAPACITY), job.ends[:, epoch])
+            until = until if reading.limit is None else np.minimum(until, reading.limit)
+            n = int((until - logs.done).max())
+            fs, log, status = advance(fs, until, reading.block)
+            losses, status = fetch(program, (log["loss"], status))  # waits for the device
+            elapsed = time.perf_counter() - clock
+            training += elapsed
+            size = chunk_steps or max(1, int(n / elapsed * CHUNK_SECONDS))
+            _warn_diverged(program, status.diverged, losses, logs.done)
+            logs = _logged(logs, losses, until)
+            if epoch in job.validated and (until == job.ends[:, epoch]).all():
+                clock = time.perf_counter()
+                fs, scores, status = validate(fs)
+                scores, status = fetch(program, (scores, status))
+                logs.epochs.append(epoch)
+                logs.scores.append(scores)
+                validating += time.perf_counter() - clock
+            record = _record(job, logs, losses[:, :n])
+            answers = [callback(fs.train, record) for callback in callbacks]
+            over = any(answers)
+            stop = interrupted()
+            save(fs, logs, now=stop)
+            if stop:
+                raise KeyboardInterrupt(_how_to_go_on(saving, int(until.max())))
+        save(fs, logs, now=True)
+    return snapshot(program, fs), logs, Seconds(compiled, training, validating, time.perf_counter() - began)
+
+
+@contextmanager
+def _feed(job: Job) -> Iterator[tuple[Data | None, feed.Next]]:
+    """The data that the program holds, and what it is given before each chunk."""
+    if not isinstance(job.data, Source):
+        yield put(job.program, job.data), feed.from_memory
+        return
+    with feed.from_source(job.program, job.data, job.keys, job.hyper, job.rows) as following:
+        yield None, following
+
+
+def _start(job: Job, saving: Saving | None) -> tuple[FitState, Logs, Identity]:
+    """The state and the logs before the first chunk, new or those of the last checkpoint; and what the run is."""
+    program, members = job.program, len(job.ends)
+    total = int(job.ends[:, -1].max()) if job.ends.size else 0
+    logs = Logs(np.zeros(members, np.int64), np.full((members, total), np.nan, np.float32), [], [])
+    sample = job.data.gather(np.zeros(1, np.int64)) if isinstance(job.data, Source) else job.data
+    keys, hyper = put_each(program, (job.keys, job.hyper))
+    fs = begin(program, keys, hyper, put(program, sample), validated=bool(job.validated))
+    me: Identity = {}
+    if saving is not None:
+        me = identity(program, job.keys, job.hyper, job.data, sample, job.rows)
+        saved = load(saving, me, jax.eval_shape(partial(snapshot, program), fs), logs)
+        if saved is not None:
+            fs, logs = saved
+            fs = put_each(program, fs if program.members is not None else jax.tree.map(lambda a: a[None], fs))
+    # A copy, for chunks give the memory of their argument away, and two leaves of a state may be the same array
+    return jax.tree.map(jnp.copy, fs), logs, me
+
+
+def _next_stop(job: Job, done: np.ndarray) -> int | None:
+    """The next epoch at whose end the host does something; None where all is done."""
+    stops = sorted(job.validated | set(range(job.ends.shape[1])[-1:]))
+    return next((epoch for epoch in stops if (done < job.ends[:, epoch]).any()), None)
+
+
+def _logged(logs: Logs, losses: np.ndarray, until: np.ndarray) -> Logs:
+    """The logs with the losses (members, ...) of a chunk."""
+    for f, (start, stop) in enumerate(zip(logs.done, until, strict=True)):
+        logs.losses[f, start:stop] = losses[f, : stop - start]
+    return logs._replace(done=until)
+
+
+def _record(job: Job, logs: Logs, losses: np.ndarray) -> Record:
+    """What callbacks and the bar are told after a chunk."""
+    step = int(logs.done.max())
+    scores = {f"validation_{name}": score for name, score in logs.scores[-1].items()} if logs.scores else {}
+    each = {"loss": mean(losses)} | scores
+    numbers = {name: float(value[0]) if job.program.members is None else value for name, value in each.items()}
+    return {"step": step, "epoch": step / job.epoch_steps} | numbers
+
+
+def mean(losses: np.ndarray) -> np.ndarray:
+    """Mean over the steps that each member (members, steps) took; NaN where it took none."""
+    taken = ~np.isnan(losses)
+    with np.errstate(invalid="ignore"):
+        return np.where(taken, losses, 0).sum(1) / taken.sum(1)
+
+
+def _warn_diverged(program: Program, diverged: np.ndarray, losses: np.ndarray, done: np.ndarray) -> None:
+    for member in np.flatnonzero(diverged >= done):
+        step = diverged[member]
+        who = "" if program.members is None else f" of member {member}"
+        warnings.warn(
+            f"fit: the loss of step {step}{who} is {losses[member, step - done[member]]}; it is the run's last. "
+            "A smaller learning rate or optax.clip_by_global_norm may help",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+def _how_to_go_on(saving: Saving | None, step: int) -> str:
+    if saving is None:
+        return f"stopped after step {step}; nothing is saved, for fit was given no folder out="
+    return f"stopped after step {step}, saved in {saving.folder}; the same call with resume=True goes on"

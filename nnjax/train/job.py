@@ -1,0 +1,235 @@
+"""From arguments as a user gives them to jobs, a group of members each, and from what came of them to a result."""
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax import checks, losses
+from nnjax.data import check_labels_in_range, validate
+from nnjax.data.source import Source
+from nnjax.nn import as_layer
+from nnjax.train.drive import Callback, Job, Record, Seconds, drive, mean
+from nnjax.train.folds import Folds, check_rows
+from nnjax.train.program import Program
+from nnjax.train.progress import no_progress, rich_progress
+from nnjax.train.resume import Logs, Resume, Saving
+from nnjax.train.run import length
+from nnjax.train.state import Best, FitState
+from nnjax.types import Data, Key, PyTree, TrainState
+
+
+class Result(NamedTuple):
+    """What `fit` returns. For an ensemble every array has a leading axis (members, ...)."""
+
+    ts: TrainState  # the state after the last step
+    best: Best | None  # the network at its lowest validation loss; None without validation
+    history: list[Record]  # a record per epoch: epoch, step, loss (mean over its steps), validation_…
+    losses: np.ndarray  # (steps,), the loss of each batch before its step; for an ensemble NaN where it took none
+    diverged: np.ndarray  # () the step whose loss was not finite, after which the run is frozen; -1 for none
+    stopped: np.ndarray  # () whether early stopping ended the run
+    seconds: Seconds
+
+
+def run_members(
+    program: Program,
+    hyper: PyTree,
+    keys: Key,
+    data: Any,
+    *,
+    epochs: float,
+    group: int | None,
+    folds: Folds | None,
+    validation: Any,
+    validate_every: int,
+    patience: int | None,
+    chunk_steps: int | None,
+    out: str | Path | None,
+    resume: Resume,
+    save_every: float,
+    keep: int,
+    callbacks: Sequence[Callback],
+    progress: bool,
+) -> Result:
+    """What `fit` and `sweep` do, with the arguments of `fit`.
+
+    `program` holds the runs, `hyper` (members, ...) what they are made from, None for a run that is given; `keys` are
+    (members,), (1,) for a lone run.
+    """
+    _check(epochs, validate_every, patience, chunk_steps, group, save_every, keep, resume)
+    data = data if isinstance(data, Source) else validate(data)
+    held_out = None if validation is None else validate(validation, "validation")
+    n = data.n if isinstance(data, Source) else length(data)
+    counts = np.full(len(keys), n)
+    rows = held_out_rows = None
+    if folds is not None:
+        rows = check_rows("folds.train", folds.train, n)
+        counts = np.asarray(rows.sizes)
+        if held_out is None and not isinstance(data, Source):
+            held_out, held_out_rows = data, check_rows("folds.held_out", folds.held_out, n)
+    batch = program.run(_of(hyper, 0)).batch_size or n
+    if batch > counts.min():
+        warnings.warn(
+            f"fit: batch_size {batch} is larger than the {counts.min()} examples; batches run over epochs",
+            stacklevel=3,
+        )
+    ends = np.array([epoch_ends(epochs, int(count), batch) for count in counts]).reshape(len(keys), -1)
+    numbers = range(ends.shape[1])
+    validated = [] if held_out is None else [*numbers[validate_every - 1 :: validate_every], *numbers[-1:]]
+    whole = Job(
+        program, keys, hyper, data, rows, held_out, held_out_rows, ends, frozenset(validated), patience, n / batch
+    )
+    _check_labels(whole)
+    parts = []
+    sizes = _groups(program, group)
+    total = int(ends[:, -1].max()) if ends.size else 0
+    with rich_progress(total * len(sizes)) if progress else no_progress() as show:
+        for i, members in enumerate(sizes):
+            job = whole if len(sizes) == 1 else _part(whole, members)
+            folder = None if out is None else Path(out) / (f"group-{i:03d}" if len(sizes) > 1 else "")
+            saving = None if folder is None else Saving(folder, save_every, keep, resume)
+            bar = _bar(show, i * total)
+            parts.append(drive(job, chunk_steps=chunk_steps, saving=saving, callbacks=[bar, *callbacks]))
+            if i < len(sizes) - 1:  # to the host, for the next group needs the device's memory
+                parts[-1] = (_to_host(parts[-1][0]), *parts[-1][1:])
+    fs = _join([fs for fs, _, _ in parts])
+    logs = _join_logs([logs for _, logs, _ in parts])
+    seconds = Seconds(*(sum(part) for part in zip(*(s for _, _, s in parts), strict=True)))
+    history = list(records(logs, ends, epochs))
+    if program.members is not None:
+        return Result(fs.train, fs.best, history, logs.losses, np.asarray(fs.diverged), np.asarray(fs.stopped), seconds)
+    history = [{k: float(v[0]) if isinstance(v, np.ndarray) else v for k, v in record.items()} for record in history]
+    taken = int(fs.diverged) + 1 if fs.diverged >= 0 else int(logs.done[0])
+    return Result(
+        fs.train, fs.best, history, logs.losses[0, :taken], np.asarray(fs.diverged), np.asarray(fs.stopped), seconds
+    )
+
+
+def epoch_ends(epochs: float, n: int, batch_size: int) -> list[int]:
+    """The step after which each epoch ends, ⌈e n / batch_size⌉; a last part of an epoch counts as one.
+
+    >>> train.epoch_ends(2, n=10, batch_size=4)
+    [3, 5]
+    """
+    whole = int(epochs)
+    marks = [*range(1, whole + 1), *([epochs] if epochs > whole else [])]
+    return [math.ceil(e * n / batch_size - 1e-9) for e in marks]  # 1.1 · 50 is a little more than 55
+
+
+def records(logs: Logs, ends: np.ndarray, epochs: float) -> Iterator[Record]:
+    """A record for each epoch that is over; its values are (members,)."""
+    scores = {int(ends[0, e]): scores for e, scores in zip(logs.epochs, logs.scores, strict=True)}
+    start = np.zeros(len(ends), int)
+    for e, end in enumerate(ends.T):
+        if (end > logs.done).any():
+            return
+        if (end > start).any():  # an epoch shorter than a batch may have no step of its own
+            loss = np.concatenate([mean(logs.losses[f : f + 1, start[f] : end[f]]) for f in range(len(ends))])
+            record: Record = {"epoch": min(e + 1.0, epochs), "step": int(end.max()), "loss": loss}
+            yield record | {f"validation_{name}": score for name, score in scores.get(int(end[0]), {}).items()}
+        start = end
+
+
+def _check(
+    epochs: float,
+    validate_every: int,
+    patience: int | None,
+    chunk_steps: int | None,
+    group: int | None,
+    save_every: float,
+    keep: int,
+    resume: Resume,
+) -> None:
+    checks.in_range("fit", "epochs", epochs, "[0, inf)")
+    checks.in_range("fit", "save_every", save_every, "[0, inf)")
+    numbers = {"validate_every": validate_every, "patience": patience, "chunk_steps": chunk_steps, "group": group}
+    for name, number in {**numbers, "keep": keep}.items():
+        if number is not None:
+            checks.positive_int("fit", name, number)
+    if resume not in (True, False, "anyway"):
+        raise ValueError(f"fit: resume must be True, False or 'anyway', got {resume!r}")
+
+
+def _check_labels(job: Job) -> None:
+    """Labels of a cross-entropy are classes of the network; inside the program a wrong one would only make it NaN."""
+    run = job.program.run(_of(job.hyper, 0))
+    if getattr(run.loss, "func", run.loss) is not losses.cross_entropy:  # a functools.partial has a func
+        return
+    net = as_layer(run.net)
+    for name, part in (("data", job.data), ("validation", job.held_out)):
+        if isinstance(part, Data):
+            ts = jax.eval_shape(run.init, job.keys[0], part)
+            y = jax.eval_shape(lambda ts, x: net.apply(ts.params, ts.state, x, train=False)[0], ts, part.x)
+            check_labels_in_range(part.y, getattr(y, "shape", ()), name)
+
+
+def _of(tree: PyTree, members: Any) -> PyTree:
+    """One member's, or some members' part of a tree (members, ...)."""
+    return jax.tree.map(lambda a: a[members], tree)
+
+
+def _groups(program: Program, group: int | None) -> list[slice]:
+    """The members of each group."""
+    members = program.members or 1
+    size = min(group or members, members)
+    return [slice(i, min(i + size, members)) for i in range(0, members, size)]
+
+
+def _part(job: Job, members: slice) -> Job:
+    """The job of some of the members."""
+    return job._replace(
+        program=replace(job.program, members=members.stop - members.start),
+        keys=job.keys[members],
+        hyper=_of(job.hyper, members),
+        rows=_of(job.rows, members),
+        held_out_rows=_of(job.held_out_rows, members),
+        ends=job.ends[members],
+    )
+
+
+def _bar(show: Any, before: int) -> Callback:
+    """The progress bar as a callback; numbers of an ensemble are shown as their mean."""
+
+    def callback(ts: TrainState, record: Record) -> None:
+        means = {name: float(np.mean(value)) for name, value in record.items()}
+        show(means, before + record["step"])
+
+    return callback
+
+
+def _to_host(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda a: a if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else np.asarray(a), tree)
+
+
+def _join(parts: Sequence[FitState]) -> FitState:
+    """The members of all groups."""
+    if len(parts) == 1:
+        return parts[0]
+    return jax.tree.map(lambda *leaves: jnp.concatenate([jnp.asarray(leaf) for leaf in leaves]), *parts)
+
+
+def _join_logs(parts: Sequence[Logs]) -> Logs:
+    """The logs of all groups; one that was stopped early lacks the last scores, NaN."""
+    if len(parts) == 1:
+        return parts[0]
+    epochs = sorted({epoch for logs in parts for epoch in logs.epochs})
+    scores = []
+    for epoch in epochs:
+        found = [dict(zip(logs.epochs, logs.scores, strict=True)).get(epoch) for logs in parts]
+        names = next(iter(s for s in found if s))
+        scores.append(
+            {
+                name: np.concatenate(
+                    [s[name] if s else np.full(len(logs.done), np.nan) for s, logs in zip(found, parts, strict=True)]
+                )
+                for name in names
+            }
+        )
+    done = np.concatenate([logs.done for logs in parts])
+    return Logs(done, np.concatenate([logs.losses for logs in parts]), epochs, scores)

@@ -1,0 +1,127 @@
+"""Checkpoints of a `fit`: what is in them, and how a run goes on from one."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax.train import checkpoint
+from nnjax.train import saver as background
+from nnjax.train.identity import Identity, differences, table
+from nnjax.train.program import Program, snapshot
+from nnjax.train.state import FitState
+
+Resume = bool | Literal["anyway"]
+
+
+class Logs(NamedTuple):
+    """What was measured so far; a resumed run has the whole history."""
+
+    done: np.ndarray  # (members,) steps, those included that a frozen member did not take
+    losses: np.ndarray  # (members, steps), NaN for steps that were not taken
+    epochs: list[int]  # after which was validated, from 0
+    scores: list[dict[str, np.ndarray]]  # of each validation, (members,)
+
+
+class Saving(NamedTuple):
+    """Where and when checkpoints are written."""
+
+    folder: Path
+    every: float  # seconds
+    keep: int
+    resume: Resume
+
+
+class Save(Protocol):
+    """Saves where it is time for it; `now` in any case, and waits until it is done."""
+
+    def __call__(self, fs: FitState, logs: Logs, *, now: bool) -> None: ...
+
+
+@contextmanager
+def saver(saving: Saving | None, program: Program, me: Identity) -> Iterator[Save]:
+    """Checkpoints on the side: the state is copied on the device, the rest is done by a thread."""
+    if saving is None:
+        yield lambda fs, logs, *, now: None
+        return
+    last = time.monotonic()
+    with background.saver(saving.folder, saving.keep, write=jax.process_index() == 0) as write:
+
+        def save(fs: FitState, logs: Logs, *, now: bool) -> None:
+            nonlocal last
+            if not now and time.monotonic() - last < saving.every:
+                return
+            tree, metadata = content(snapshot(program, fs), logs)
+            score = float(np.nanmean(logs.scores[-1]["loss"])) if logs.scores else None
+            if write(int(logs.done.max()), tree, {"identity": me, **metadata}, score, wait=now):
+                last = time.monotonic()
+
+        yield save
+
+
+def content(fs: FitState, logs: Logs) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The tree and the metadata of a checkpoint."""
+    names = list(logs.scores[0]) if logs.scores else []
+    tree = {
+        "fit": fs,
+        "losses": logs.losses[:, : int(logs.done.max())].copy(),
+        "scores": {name: np.stack([scores[name] for scores in logs.scores]) for name in names},
+    }
+    return tree, {"done": logs.done.tolist(), "epochs": list(logs.epochs), "scores": names}
+
+
+def load(saving: Saving, me: Identity, fs: FitState, logs: Logs) -> tuple[FitState, Logs] | None:
+    """The state of the last good checkpoint and the logs up to it; None where there is none yet.
+
+    Args:
+      saving: where from.
+      me: what the run is.
+      fs: the state in its structure, arrays or shapes (members, ...).
+      logs: those of the start, whose losses have room for all steps.
+
+    Raises:
+      FileExistsError: where there are checkpoints and the run is not to be resumed.
+      ValueError: where the run differs from the saved one, with all that differs; where every file is damaged.
+    """
+    files = checkpoint.files(saving.folder)
+    if not files:
+        return None
+    if not saving.resume:
+        raise FileExistsError(
+            f"{saving.folder} holds checkpoints of a run, the last {files[-1].name}; go on with resume=True, "
+            "or choose another out="
+        )
+
+    def like(metadata: dict[str, Any]) -> dict[str, Any]:
+        members, steps, validations = len(metadata["done"]), max(metadata["done"]), len(metadata["epochs"])
+        scores = {name: jax.ShapeDtypeStruct((validations, members), jnp.float32) for name in metadata["scores"]}
+        return {"fit": fs, "losses": jax.ShapeDtypeStruct((members, steps), jnp.float32), "scores": scores}
+
+    _compare(saving, me, files)
+    _, tree, metadata = checkpoint.latest(saving.folder, like)
+    done = np.asarray(metadata["done"])
+    if done.max() > logs.losses.shape[1]:
+        logs = logs._replace(losses=np.zeros((len(done), int(done.max())), np.float32))
+    logs.losses[:, : tree["losses"].shape[1]] = tree["losses"]
+    names = metadata["scores"]
+    scores = [{name: tree["scores"][name][i] for name in names} for i in range(len(metadata["epochs"]))]
+    return tree["fit"], Logs(done, logs.losses, list(metadata["epochs"]), scores)
+
+
+def _compare(saving: Saving, me: Identity, files: list[Path]) -> None:
+    """The saved run is this one."""
+    saved = None
+    for path in files:  # the last one that can be read
+        with suppress(ValueError):
+            saved = checkpoint.read_metadata(path)["identity"]
+    rows = [] if saved is None else differences(saved, me)
+    if rows and saving.resume != "anyway":
+        raise ValueError(
+            f"{saving.folder}: the run differs from the saved one, exact resume is impossible:\n{table(rows)}\n"
+            "resume='anyway' goes on all the same; or choose another out="
+        )

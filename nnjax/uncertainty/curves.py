@@ -1,0 +1,133 @@
+"""Scores against the share of uncertain inputs that are dropped, and against the number of members."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from nnjax import checks, metrics
+from nnjax.types import Key
+from nnjax.uncertainty.ensemble import log_mean_probabilities, members_of, wide
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+
+class SizeCurve(NamedTuple):
+    """Scores of ensembles of each size, over subsets of the members; (sizes,) each."""
+
+    size: Array
+    accuracy: Array  # mean over subsets
+    accuracy_sd: Array  # standard deviation over subsets
+    nll: Array
+    nll_sd: Array
+
+
+def rejection_curve(
+    score: Array, uncertainty: Array, weights: Array | None = None
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """The mean score of the inputs that are kept as the most uncertain ones are dropped, one after another.
+
+        curve(d) = Σ_kept w·score / Σ_kept w,   kept: the 1 - d least uncertain
+
+    Where uncertainty tells errors from hits, the accuracy rises. The curve's mean is the area under it. Inputs that are
+    equally uncertain count with their mean score, so that the order of the rows does not matter; NaN is dropped first.
+
+    Args:
+      score: of each input, (n,): whether it was right, or its error.
+      uncertainty: (n,), such as the total of `classification`.
+      weights: (n,) or None.
+
+    Returns:
+      The share dropped, from 0 to 1 - 1/n, and the mean score of the others; (n,) each.
+
+    Raises:
+      ValueError: where the shapes differ, are not (n,), or n is 0.
+
+    >>> right = jnp.array([True, False, True, True])
+    >>> dropped, accuracy = uncertainty.rejection_curve(right, jnp.array([0.1, 0.9, 0.2, 0.3]))
+    >>> dropped, accuracy
+    (Array([0.  , 0.25, 0.5 , 0.75], dtype=float32), Array([0.75, 1.  , 1.  , 1.  ], dtype=float32))
+
+    Source: Nadeem et al. 2009 (accuracy-rejection curves).
+    """
+    score, uncertainty = jnp.asarray(score), jnp.asarray(uncertainty)
+    weights = jnp.ones(score.shape, bool) if weights is None else jnp.asarray(weights)
+    if score.ndim != 1 or not score.shape == uncertainty.shape == weights.shape or score.size == 0:
+        raise ValueError(
+            "rejection_curve: score, uncertainty and weights must be one number per input, (n,), "
+            f"got {score.shape}, {uncertainty.shape} and {weights.shape}"
+        )
+    dtype = wide(score).dtype if jnp.issubdtype(score.dtype, jnp.floating) else jnp.zeros(()).dtype
+    uncertainty = jnp.where(jnp.isnan(uncertainty), jnp.full_like(uncertainty, jnp.inf), uncertainty)
+    order = uncertainty.argsort()
+    score, uncertainty, weights = score.astype(dtype)[order], uncertainty[order], weights.astype(dtype)[order]
+    first = jnp.concatenate([jnp.zeros(1, bool), uncertainty[1:] != uncertainty[:-1]])
+    tie = first.cumsum(dtype=jnp.int32)  # the number of the group of equals that each input is in
+    total, weight = (jax.ops.segment_sum(v, tie, score.size) for v in (weights * score, weights))
+    mean = total / jnp.where(weight == 0, jnp.ones_like(weight), weight)
+    kept = weights.cumsum()
+    curve = (weights * mean[tie]).cumsum() / kept  # NaN where all that is kept has no weight
+    return ((kept[-1] - kept) / kept[-1])[::-1], curve[::-1]
+
+
+def ensemble_size_curve(
+    logits: Array,
+    y: Array,
+    key: Key,
+    *,
+    weights: Array | None = None,
+    sizes: Sequence[int] | None = None,
+    repeats: int = 32,
+) -> SizeCurve:
+    """Accuracy and NLL of ensembles of several sizes, each over subsets of the members.
+
+    A subset predicts by `log_mean_probabilities`. For each size all subsets are taken if they are no more than
+    `repeats` or than the members, as at one member and at all of them, else `repeats` random ones. The standard
+    deviations are over these subsets; large ones share members, so that they say less and less of new ensembles.
+
+    Args:
+      logits: (members, n, classes).
+      y: integer labels (n,), or probabilities (n, classes).
+      key: of the random subsets.
+      weights: (n,) or None.
+      sizes: of the ensembles; None for 1, 2, 4, … and all members.
+      repeats: random subsets of each size.
+
+    Raises:
+      ValueError, TypeError: for other shapes, a size that is not in 1 … members, or repeats < 1.
+
+    >>> logits = jnp.log(jnp.array([[[0.9, 0.1]], [[0.3, 0.7]]]))
+    >>> curve = uncertainty.ensemble_size_curve(logits, jnp.array([0]), jax.random.key(0))
+    >>> curve.size, curve.accuracy, curve.accuracy_sd
+    (Array([1, 2], dtype=int32), Array([0.5, 1. ], dtype=float32), Array([0.5, 0. ], dtype=float32))
+    """
+    where = "ensemble_size_curve"
+    logits, key = members_of(where, logits), checks.key(where, key)
+    members, repeats = logits.shape[0], checks.positive_int(where, "repeats", repeats)
+    if sizes is None:
+        sizes = [*itertools.takewhile(lambda size: size < members, (2**i for i in itertools.count())), members]
+    sizes = [checks.positive_int(where, "sizes", size) for size in sizes]
+    if not sizes or max(sizes) > members:
+        raise ValueError(f"{where}: sizes must be some of 1 … {members}, the members there are, got {sizes}")
+
+    def scores(subset: Array) -> tuple[Array, Array]:
+        prediction = log_mean_probabilities(logits[subset])
+        return metrics.accuracy(prediction, y, weights), metrics.nll(prediction, y, weights)
+
+    rows = []
+    for size in sizes:
+        if math.comb(members, size) <= max(repeats, members):
+            subsets = jnp.array(list(itertools.combinations(range(members), size)))
+        else:
+            keys = jax.random.split(jax.random.fold_in(key, size), repeats)
+            subsets = jax.vmap(lambda key: jax.random.permutation(key, members))(keys)[:, :size]
+        accuracy, nll = lax.map(scores, subsets)
+        rows.append((accuracy.mean(), accuracy.std(), nll.mean(), nll.std()))
+    return SizeCurve(jnp.array(sizes), *(jnp.stack(column) for column in zip(*rows, strict=True)))
