@@ -178,6 +178,17 @@ def test_gradient_of_a_root_at_zero_is_of_the_backward_pass(root):
     assert found.shape == (ROWS, 4) or root is not jnp.sqrt
 
 
+def test_derivative_made_by_several_primitives_is_of_the_backward_pass():
+    """The derivative of the power is infinite at 0 and multiplied further in its own layer."""
+
+    def power(x):
+        return lax.pow(jnp.abs(x), jnp.full_like(x, 0.5))
+
+    found = of_step(nn.serial(same(), power, nn.dense(3)), X.at[2].set(0.0))
+    assert place(found) == (("1_power",), "backward", "pow")
+    assert found.rows == (2,)
+
+
 def test_guarded_logarithm_in_the_forward_pass_is_unguarded_in_the_backward_pass():
     def guarded(x):
         return jnp.where(x > 0, jnp.log(x), 0.0)
@@ -293,7 +304,7 @@ def test_scans_keep_order_and_keys():
 
 
 def test_scan_of_no_steps():
-    assert first_nonfinite(lambda x: lax.scan(lambda c, x: (c, x), x, jnp.zeros((0, 2))), jnp.ones(2)) is None
+    assert first_nonfinite(lambda x: lax.scan(lambda c, x: (c, x + c), x, jnp.zeros((0, 2))), jnp.ones(2)) is None
 
 
 def test_custom_derivatives_are_entered():
@@ -398,16 +409,24 @@ def test_cross_entropy_of_large_logits_raises_no_alarm(size):
         assert of_step(nn.serial(same(), nn.identity()), X.at[1, 2].set(size), labels, loss) is None
 
 
-def test_lenet_and_dropout_raise_no_alarm():
+def test_lenet_raises_no_alarm():
     images = jax.random.normal(jax.random.key(2), (ROWS, 12, 12, 1))
-    net = nn.serial(nn.lenet(6), nn.dropout(0.5), nn.dense(3))
-    assert of_step(net, images, jnp.arange(ROWS) % 3, losses.cross_entropy) is None
+    run = train.Run(nn.lenet(3), losses.cross_entropy, optim.sgd(1e-3), ROWS)
+    batch = data.Data(images, jnp.arange(ROWS) % 3)
+    assert first_nonfinite(run.step, run.init(jax.random.key(0), batch), batch) is None
 
 
-def test_repeat_and_precision_raise_no_alarm():
-    net = nn.with_precision(nn.residual_mlp(4, 50, 3), param=jnp.float32, compute=jnp.bfloat16)
-    assert of_step(net) is None
-    assert of_step(nn.with_precision(nn.serial(same(), exp, nn.dense(3)), compute=jnp.bfloat16), huge(5)).rows == (5,)
+def test_dropout_adam_and_weights_raise_no_alarm():
+    run = train.Run(nn.serial(nn.dropout(0.5), nn.dense(3)), losses.squared_error, optim.adam(1e-3), ROWS)
+    batch = data.Data(X, jnp.zeros((ROWS, 3)), jnp.zeros(ROWS))  # weights of 0: a division that is guarded
+    assert first_nonfinite(run.step, run.init(jax.random.key(0), batch), batch) is None
+
+
+def test_fifty_blocks_in_16_bits_raise_no_alarm():
+    net = nn.serial(nn.repeat(50, nn.residual(nn.dense(4), jnp.tanh)), nn.dense(3))
+    assert of_step(nn.with_precision(net, compute=jnp.bfloat16)) is None
+    net = nn.with_precision(nn.serial(same(), exp, nn.dense(3)), compute=jnp.bfloat16)
+    assert of_step(net, huge(5)).rows == (5,)
 
 
 # Use

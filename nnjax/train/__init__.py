@@ -5,6 +5,7 @@ from nnjax.train.fit import fit
 from nnjax.train.folds import Folds, Rows, bootstrap, k_fold, leave_one_out
 from nnjax.train.job import Result, epoch_ends
 from nnjax.train.run import Run
+from nnjax.train.sweep import Sweep, grid, random_search, sweep
 
 __all__ = [
     "Folds",
@@ -12,9 +13,13 @@ __all__ = [
     "Rows",
     "Run",
     "Seconds",
+    "Sweep",
     "bootstrap",
     "epoch_ends",
     "fit",
+    "grid",
     "k_fold",
     "leave_one_out",
+    "random_search",
+    "sweep",
 ]

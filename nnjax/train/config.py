@@ -1,17 +1,20 @@
 """The settings of a run as plain values, as command line and run folder hold them, and the run they describe."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 
 from nnjax import checks, losses, metrics, nn, optim
 from nnjax.data.table import Task
 from nnjax.nn.models import Activation
+from nnjax.train.program import Strategy
 from nnjax.train.run import Run
-from nnjax.types import Layer, Metric, Optimizer, ScalarOrSchedule
+from nnjax.types import Layer, Loss, Metric, Optimizer, ScalarOrSchedule
 
 ACTIVATIONS: dict[str, Activation] = {
     "relu": jax.nn.relu,
@@ -63,10 +66,22 @@ class Config:
     batch_size: int = 64
     epochs: float = 40
     seed: int = 0
+    label_smoothing: float = 0.0
+    members: int | None = None  # None for one network, without an axis of members
+    strategy: Strategy = "map"
+    group: int | None = None
+    patience: int | None = None
+    save_every: float = 30.0  # seconds
+    keep: int = 3
 
 
-def make_net(config: Config, outputs: int) -> Layer:
+def make_net(config: Config, outputs: int, width: Array | None = None) -> Layer:
     """The network: `residual_mlp` with skip connections, else `mlp`.
+
+    Args:
+      config: the settings, of which numbers may be traced.
+      outputs: width of the output.
+      width: true width of the hidden layers, which may be traced, the rest of `config.width` being padding.
 
     Raises:
       ValueError: for unknown names and sizes out of range.
@@ -76,10 +91,14 @@ def make_net(config: Config, outputs: int) -> Layer:
     activation = ACTIVATIONS[config.activation]
     norm = None if config.norm == "none" else config.norm
     if config.skip:
+        if width is not None:
+            raise ValueError("--width: with --skip the width is one number")
         return nn.residual_mlp(
             config.width, config.depth, outputs, activation=activation, norm=norm, dropout=config.dropout
         )
-    return nn.mlp([config.width] * config.depth, outputs, activation=activation, norm=norm, dropout=config.dropout)
+    widths = None if width is None else [width] * config.depth
+    hidden = [config.width] * config.depth
+    return nn.mlp(hidden, outputs, activation=activation, norm=norm, dropout=config.dropout, widths=widths)
 
 
 def make_schedule(config: Config, steps: int) -> ScalarOrSchedule:
@@ -98,7 +117,8 @@ def make_schedule(config: Config, steps: int) -> ScalarOrSchedule:
     if config.schedule == "cosine":
         return optax.cosine_decay_schedule(rate, max(steps, 1))
     warmup = max(1, int(WARMUP * steps))
-    return optax.warmup_cosine_decay_schedule(0.0, rate, warmup, max(steps, warmup + 1))
+    shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, max(steps, warmup + 1))
+    return lambda count: rate * shape(count)  # for optax compares the highest rate with 0, which a tracer forbids
 
 
 def make_optimizer(config: Config, steps: int) -> Optimizer:
@@ -131,8 +151,30 @@ def make_optimizer(config: Config, steps: int) -> Optimizer:
     return optax.chain(optax.clip_by_global_norm(checks.in_range("--clip", "norm", config.clip, "(0, inf)")), optimizer)
 
 
-def make_run(config: Config, task: Task, outputs: int, n: int) -> Run:
+def make_loss(config: Config, task: Task) -> Loss:
+    """Cross-entropy for classes, squared error for numbers.
+
+    Raises:
+      ValueError: for label smoothing out of range, or of numbers.
+    """
+    smoothing = checks.in_range("--label-smoothing", "share", config.label_smoothing, "[0, 1)")
+    none = isinstance(smoothing, float) and smoothing == 0
+    if task == "regression":
+        if not none:
+            raise ValueError("--label-smoothing is for classification")
+        return losses.squared_error
+    return losses.cross_entropy if none else partial(losses.cross_entropy, label_smoothing=smoothing)
+
+
+def make_run(config: Config, task: Task, outputs: int, n: int, width: Array | None = None) -> Run:
     """The run on so many training examples.
+
+    Args:
+      config: the settings, of which numbers may be traced.
+      task: of the data.
+      outputs: width of the output.
+      n: number of training examples.
+      width: see `make_net`.
 
     Raises:
       ValueError: for settings out of range.
@@ -143,5 +185,27 @@ def make_run(config: Config, task: Task, outputs: int, n: int) -> Run:
     scores: tuple[Metric, ...] = (metrics.r2, metrics.rmse)
     if task == "classification":
         scores = (metrics.accuracy, metrics.nll, metrics.brier, metrics.expected_calibration_error)
-    loss = losses.cross_entropy if task == "classification" else losses.squared_error
-    return Run(make_net(config, outputs), loss, make_optimizer(config, steps), config.batch_size, metrics=scores)
+    net, loss, optimizer = make_net(config, outputs, width), make_loss(config, task), make_optimizer(config, steps)
+    return Run(net, loss, optimizer, config.batch_size, metrics=scores)
+
+
+def check(config: Config) -> None:
+    """What is wrong whatever the data is said before they are read.
+
+    Raises:
+      ValueError: with the option.
+    """
+    checks.positive_int("--width", "width", config.width)
+    checks.in_range("--depth", "depth", config.depth, "[1, inf)" if config.skip else "[0, inf)")
+    checks.in_range("--validation", "share", config.validation, "[0, 1)")
+    checks.in_range("--test-share", "share", config.test_share, "(0, 1)")
+    checks.in_range("--seed", "seed", config.seed, f"[0, {2**32})")  # what a key of JAX holds
+    checks.in_range("--save-every", "seconds", config.save_every, "[0, inf)")
+    for name in ("members", "group", "patience", "keep"):
+        if (number := getattr(config, name)) is not None:
+            checks.positive_int(f"--{name}", name, number)
+    if config.patience is not None and config.validation == 0:
+        raise ValueError("--patience counts validations; --validation 0 leaves none")
+    if config.batch_size == 1 and config.norm == "batch":
+        raise ValueError("--batch-size 1: one example has no variance to normalise by; use --norm layer or none")
+    make_run(config, "classification", outputs=2, n=1)

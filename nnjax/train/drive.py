@@ -17,6 +17,7 @@ from nnjax.train.chunk import CAPACITY, Block, Member, Status, begin, chunk, val
 from nnjax.train.folds import Rows
 from nnjax.train.identity import Identity, identity
 from nnjax.train.interrupt import held_back
+from nnjax.train.processes import agree
 from nnjax.train.program import Program, fetch, put, put_each, snapshot
 from nnjax.train.resume import Logs, Saving, load, saver
 from nnjax.train.run import Log
@@ -91,7 +92,7 @@ def drive(
         status = fetch(program, status)
         compiled = time.perf_counter() - began
 
-        size, over = chunk_steps or 1, False
+        size, over, saved_at = chunk_steps or 1, False, time.perf_counter()
         while not over and status.alive.any() and (epoch := _next_stop(job, logs.done)) is not None:
             clock = time.perf_counter()
             reading = following(logs.done)
@@ -114,12 +115,13 @@ def drive(
                 validating += time.perf_counter() - clock
             record = _record(job, logs, losses[:, :n])
             answers = [callback(fs.train, record) for callback in callbacks]
-            over = any(answers)
-            stop = interrupted()
-            save(fs, logs, now=stop)
+            due = saving is not None and time.perf_counter() - saved_at >= saving.every
+            size, (over, due, stop) = agree(size, (any(answers), due, interrupted()))
+            if (due or stop) and save(fs, logs, wait=stop):
+                saved_at = time.perf_counter()
             if stop:
                 raise KeyboardInterrupt(_how_to_go_on(saving, int(until.max())))
-        save(fs, logs, now=True)
+        save(fs, logs, wait=True)
     return snapshot(program, fs), logs, Seconds(compiled, training, validating, time.perf_counter() - began)
 
 

@@ -90,7 +90,7 @@ def _equation(equation: Any, trips: int | None) -> Cost:
     if name == "scan":
         return _times(_sum(inner), params["length"])
     if name == "shard_map":  # its program is that of one device
-        return _times(_sum(inner), math.prod(params["mesh"].shape[axis] for axis in params["manual_axes"]))
+        return _times(_sum(inner), math.prod(params["mesh"].shape[axis] for axis in params["newly_manual_axes"]))
     if inner and not name.startswith(("reduce", "scatter")):  # jit, checkpoint, custom_jvp_call, …
         return _sum(inner)
     count = _operations(equation)

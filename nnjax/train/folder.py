@@ -13,19 +13,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnjax.data.table import Column, Table
 from nnjax.train import tensors
 from nnjax.train.config import Config, make_net
 from nnjax.types import PyTree
 
-CONFIG, TABLE, METRICS, RESULT, WEIGHTS = (
+CONFIG, TABLE, METRICS, RESULT, WEIGHTS, RECEIPT, CHECKPOINTS = (
     "config.json",
     "table.json",
     "metrics.csv",
     "result.json",
     "weights.safetensors",
+    "receipt.json",  # the last file of a run
+    "checkpoints",
 )
+NOT_SETTINGS = ("versions", "resumed_anyway")  # what else stands in CONFIG
+SWEEP, ROWS = "sweep.json", "sweep.csv"  # the first and the last file of a sweep
 
 
 def write(path: Path, *content: bytes | memoryview) -> None:
@@ -70,17 +75,27 @@ def _sync_names(path: Path) -> None:
 
 
 def create(path: Path) -> Path:
-    """A new folder for a run.
+    """A new folder for a run or a sweep.
 
     Raises:
-      FileExistsError: where there is a run already, or a file.
+      FileExistsError: where there is one already, finished or not, or a file.
     """
     if path.is_file():
         raise FileExistsError(f"{path} is a file; choose a folder with --out")
-    if any((path / name).exists() for name in (CONFIG, WEIGHTS)):
+    for what, command, first, last in (("run", "train", CONFIG, RECEIPT), ("sweep", "sweep", SWEEP, ROWS)):
+        if (path / first).exists() and not (path / last).exists():
+            raise FileExistsError(
+                f"{path} holds a {what} that is not finished; go on with: nnjax {command} --resume {path}"
+            )
+    if any((path / name).exists() for name in (CONFIG, WEIGHTS, SWEEP)):
         raise FileExistsError(f"{path} holds a run already; choose another folder with --out")
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def finished(path: Path) -> bool:
+    """Whether a run came to its end."""
+    return (path / RECEIPT).is_file()
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -103,6 +118,16 @@ def save_weights(path: Path, params: PyTree, state: PyTree) -> None:
     write(path, *tensors.pack({"params": params, "state": state}, "nnjax-weights", {}))
 
 
+def resumed_anyway(path: Path) -> bool:
+    """Whether the run once went on although the machine or a library had changed."""
+    return bool(json.loads((path / CONFIG).read_text()).get("resumed_anyway", False))
+
+
+def note_resumed_anyway(path: Path) -> None:
+    """Note that the run goes on although something has changed, so that it cannot be repeated to the bit."""
+    write_json(path / CONFIG, json.loads((path / CONFIG).read_text()) | {"resumed_anyway": True})
+
+
 def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
     """Parameters and state from a file, in the structure of those given (arrays or shapes).
 
@@ -118,10 +143,30 @@ def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyT
     return tree["params"], tree["state"]
 
 
+def read_weights(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
+    """The leaves of a file of weights by name, even where they are damaged; and what is damaged, if anything is.
+
+    Raises:
+      FileNotFoundError: where there is no file.
+      ValueError: where the file is cut short or its header damaged, so that there are no leaves.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights {path}")
+    leaves: dict[str, np.ndarray] = {}
+    with path.open("rb") as file:
+        header = tensors.read_header(file, path, "safetensors file")
+        try:
+            for name, leaf in tensors.read_leaves(file, path, header):
+                leaves[name] = leaf
+        except ValueError as error:
+            return leaves, str(error)
+    return leaves, None
+
+
 def save_config(path: Path, config: Config, table: Table, versions: dict[str, str]) -> None:
-    """The settings, and how rows become numbers."""
-    write_json(path / CONFIG, {**asdict(config), "versions": versions})
+    """The settings, and how rows become numbers; the settings last, for with them the folder is a run."""
     write_json(path / TABLE, {**table._asdict(), "columns": [list(column) for column in table.columns]})
+    write_json(path / CONFIG, {**asdict(config), "versions": versions})
 
 
 def load_config(path: Path) -> tuple[Config, Table]:
@@ -131,11 +176,13 @@ def load_config(path: Path) -> tuple[Config, Table]:
       FileNotFoundError, ValueError: where the folder holds no run, or files that are damaged.
     """
     if not (path / CONFIG).is_file() or not (path / TABLE).is_file():
-        raise FileNotFoundError(f"{path} holds no run: no {CONFIG} and {TABLE}")
+        sweep = "; it holds a sweep" if (path / SWEEP).is_file() else ""
+        raise FileNotFoundError(f"{path} holds no run: no {CONFIG} and {TABLE}{sweep}")
     try:
         settings = json.loads((path / CONFIG).read_text())
         table = json.loads((path / TABLE).read_text())
-        settings.pop("versions", None)
+        for name in NOT_SETTINGS:
+            settings.pop(name, None)
         table["columns"] = [Column(*column) for column in table["columns"]]
         config = Config(**settings)
         make_net(config, outputs=1)

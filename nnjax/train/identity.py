@@ -13,7 +13,7 @@ import numpy as np
 from nnjax.data.source import Source
 from nnjax.train.checkpoint import digest
 from nnjax.train.folds import Rows
-from nnjax.train.program import Program
+from nnjax.train.program import BATCH, Program
 from nnjax.train.run import take
 from nnjax.types import Data, Key, PyTree
 
@@ -35,13 +35,12 @@ def identity(
       rows: (members, ...).
     """
     run = program.run(jax.tree.map(lambda a: a[0], hyper))
-    mesh = "none" if program.mesh is None else ", ".join(f"{k} {n}" for k, n in program.mesh.shape.items())
     return {
         "step": step_digest(program, keys[0], hyper, sample),
         "batch_size": str(run.batch_size),
         "members": str(program.members),
         "strategy": program.strategy if program.members is not None else "none",
-        "mesh": mesh,
+        "batch over": str(1 if program.mesh is None else program.mesh.shape.get(BATCH, 1)),  # members do not exchange
         "key": digest(jax.random.key_data(keys))[:16],
         "hyper-parameters": digest(hyper)[:16],
         "data": (data.digest if isinstance(data, Source) else digest(data))[:16],

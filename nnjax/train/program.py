@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nnjax import checks
@@ -104,7 +104,7 @@ def put(program: Program, tree: PyTree) -> PyTree:
     """Arrays that all members share, whole on each of the program's devices."""
     if program.mesh is None:
         return jax.tree.map(jnp.asarray, tree)
-    return jax.device_put(tree, NamedSharding(program.mesh, PartitionSpec()))
+    return _place(tree, NamedSharding(program.mesh, PartitionSpec()))
 
 
 def put_each(program: Program, tree: PyTree) -> PyTree:
@@ -117,7 +117,7 @@ def put_each(program: Program, tree: PyTree) -> PyTree:
     if program.mesh is None:
         return jax.tree.map(jnp.asarray, tree)
     axis = PartitionSpec(MEMBERS) if MEMBERS in program.mesh.axis_names else PartitionSpec()
-    return jax.device_put(tree, NamedSharding(program.mesh, axis))
+    return _place(tree, NamedSharding(program.mesh, axis))
 
 
 def snapshot(program: Program, tree: PyTree) -> PyTree:
@@ -127,7 +127,9 @@ def snapshot(program: Program, tree: PyTree) -> PyTree:
     """
     several = program.mesh is not None and jax.process_count() > 1
     whole = NamedSharding(program.mesh, PartitionSpec()) if several and program.mesh is not None else None
-    return _copy(tree, program.members, whole)
+    copied = _copy(tree, program.members, whole)
+    # Between processes two programs must not exchange at the same time, in an order that each chooses by itself
+    return jax.block_until_ready(copied) if several else copied
 
 
 def fetch(program: Program, tree: PyTree) -> PyTree:
@@ -137,6 +139,20 @@ def fetch(program: Program, tree: PyTree) -> PyTree:
     if program.members is None:
         return jax.tree.map(lambda a: np.asarray(a)[None], tree)
     return jax.tree.map(lambda a: np.asarray(a)[: program.members], tree)
+
+
+def _place(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    """The arrays, which every process has whole, where each process holds its part."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def one(a: Any) -> Array:
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(one(jax.random.key_data(a)), impl=jax.random.key_impl(a))
+        host = np.asarray(a)
+        return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
+
+    return jax.tree.map(one, tree)
 
 
 @partial(jax.jit, static_argnames=("members", "sharding"))

@@ -1,6 +1,5 @@
 """Checkpoints of a `fit`: what is in them, and how a run goes on from one."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,28 +37,23 @@ class Saving(NamedTuple):
 
 
 class Save(Protocol):
-    """Saves where it is time for it; `now` in any case, and waits until it is done."""
+    """Hands a checkpoint to the thread that writes it; False where that is still at the one before."""
 
-    def __call__(self, fs: FitState, logs: Logs, *, now: bool) -> None: ...
+    def __call__(self, fs: FitState, logs: Logs, *, wait: bool) -> bool: ...
 
 
 @contextmanager
 def saver(saving: Saving | None, program: Program, me: Identity) -> Iterator[Save]:
     """Checkpoints on the side: the state is copied on the device, the rest is done by a thread."""
     if saving is None:
-        yield lambda fs, logs, *, now: None
+        yield lambda fs, logs, *, wait: False
         return
-    last = time.monotonic()
     with background.saver(saving.folder, saving.keep, write=jax.process_index() == 0) as write:
 
-        def save(fs: FitState, logs: Logs, *, now: bool) -> None:
-            nonlocal last
-            if not now and time.monotonic() - last < saving.every:
-                return
+        def save(fs: FitState, logs: Logs, *, wait: bool) -> bool:
             tree, metadata = content(snapshot(program, fs), logs)
             score = float(np.nanmean(logs.scores[-1]["loss"])) if logs.scores else None
-            if write(int(logs.done.max()), tree, {"identity": me, **metadata}, score, wait=now):
-                last = time.monotonic()
+            return write(int(logs.done.max()), tree, {"identity": me, **metadata}, score, wait=wait)
 
         yield save
 

@@ -16,7 +16,7 @@ Scores = dict[int, float]  # of the checkpoints that are whole, by step; infinit
 
 
 class Save(Protocol):
-    """`(step, tree, metadata, score=None, wait=False) -> whether it is being written`."""
+    """`(step, tree, metadata, score=None, wait=False)`, and whether that will be written."""
 
     def __call__(
         self, step: int, tree: PyTree, metadata: dict[str, Any], score: Any = None, *, wait: bool = False
@@ -29,10 +29,11 @@ def saver(folder: Path, keep: int = 3, *, write: bool = True) -> Iterator[Save]:
 
     `save(step, tree, metadata, score=None)` returns at once: transfer to the host, hashing and writing happen on a
     thread. While one checkpoint is being written it takes no other and returns False; with `wait=True` it waits for
-    the one before. The arrays must stay as they are until they are written: donate none of them.
+    the one before and for its own. The arrays must stay as they are until they are written: donate none of them.
 
     The metadata gain `step` and `score`. After each checkpoint, once it is on the disk, those are deleted that are
-    neither of the last `keep` nor the one of the lowest score. What is damaged is not counted and not deleted.
+    neither of the last `keep` nor the one of the lowest score. Damaged ones, and those of later steps that a run left
+    which was resumed from further back, are not counted among the last and not deleted.
 
     Args:
       folder: made if need be. One process writes to it at a time.
@@ -81,6 +82,8 @@ def saver(folder: Path, keep: int = 3, *, write: bool = True) -> Iterator[Save]:
             return False
         finish()
         pending = thread.submit(work, int(step), tree, metadata, score)
+        if wait:
+            finish()
         return True
 
     with ThreadPoolExecutor(1, "checkpoints") as thread:  # whose end waits for the last write, after Ctrl-C too

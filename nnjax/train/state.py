@@ -35,7 +35,8 @@ def start(ts: TrainState, *, validated: bool, stopped: Array) -> FitState:
     """The state before the first chunk."""
     best = None
     if validated:
-        best = Best(jnp.full((), jnp.inf), jnp.zeros_like(ts.step), ts.params, ts.state, jnp.zeros_like(ts.step))
+        infinite, zero = jnp.full((), jnp.inf, jnp.result_type(float)), jnp.zeros_like(ts.step)
+        best = Best(infinite, zero, ts.params, ts.state, zero)
     return FitState(ts, jnp.full_like(ts.step, -1), stopped, best)
 
 

@@ -1,0 +1,38 @@
+"""Several processes as one program, by JAX's own distributed runtime."""
+
+import jax
+import numpy as np
+
+HEARTBEAT = 20  # seconds after which a process that is silent counts as dead, and ends the others
+
+
+def start(coordinator: str | None, processes: int | None, index: int | None) -> None:
+    """Make this process one of several. To be called before anything else of JAX.
+
+    Args:
+      coordinator: "host:port" of the first process, or None where the cluster's environment tells.
+      processes: how many there are; None where the environment tells.
+      index: of this one, from 0; None where the environment tells.
+
+    Raises:
+      ValueError: for an address without a port, or an index outside 0 … processes - 1.
+      RuntimeError: where the others do not come within five minutes.
+    """
+    if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
+        raise ValueError(f"coordinator must be host:port, got {coordinator!r}")
+    if processes is not None and index is not None and not 0 <= index < processes:
+        raise ValueError(f"the index of the process must be in 0 … {processes - 1}, got {index}")
+    jax.distributed.initialize(coordinator, processes, index, heartbeat_timeout_seconds=HEARTBEAT)
+
+
+def agree(size: int, flags: tuple[bool, ...]) -> tuple[int, tuple[bool, ...]]:
+    """What all processes do next: the smallest size, and each flag that is set in any of them.
+
+    Clocks and signals differ between processes; the programs that exchange must not.
+    """
+    if jax.process_count() == 1:
+        return size, flags
+    from jax.experimental import multihost_utils  # only here: a run of one process has no use for it
+
+    said = np.asarray(multihost_utils.process_allgather(np.array([size, *flags], np.int32)))
+    return int(said[:, 0].min()), tuple(bool(column.any()) for column in said[:, 1:].T)

@@ -1,0 +1,299 @@
+"""A network padded to a larger width computes what the network of its true widths computes, and its padding nothing."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from nnjax import losses, nn, optim, train
+from nnjax.types import Data, TrainState
+
+PADDED = (6, 5)
+INPUTS, OUTPUTS = 3, 2
+generator = np.random.default_rng(0)
+X = generator.normal(size=(8, INPUTS))
+Y = generator.normal(size=(8, OUTPUTS))
+KEY = jax.random.key(3)
+RATE = 0.4
+ACTIVATIONS = [jax.nn.relu, jax.nn.softplus, jax.nn.sigmoid, jax.nn.gelu, jnp.cos]  # of which three do not keep 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compiler():
+    """The programs are many and small: XLA need not spend its time on making them fast."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(autouse=True)
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def padded_net(true, **how):
+    return nn.mlp(PADDED, OUTPUTS, widths=true, **how)
+
+
+def true_net(true, activation=jax.nn.relu, norm=None, dropout=0.0):
+    """The network of the true widths, whose dropout draws what the padded one's draws, and takes its part of it."""
+    norms = {None: [], "batch": [nn.batch_norm()], "layer": [nn.layer_norm()]}[norm]
+
+    def drop(width, padded):
+        def apply(params, state, x, **how):
+            wide = jnp.pad(x, ((0, 0), (0, padded - width)))
+            return nn.dropout(dropout).apply(params, state, wide, **how)[0][:, :width], state
+
+        return nn.Layer("drop", lambda key, x: ((), ()), apply)
+
+    layers = [nn.flatten()]
+    for width, padded in zip(true, PADDED, strict=True):
+        layers += [nn.dense(width, bias=norm != "batch"), *norms, activation, drop(width, padded)]
+    return nn.serial(*layers, nn.dense(OUTPUTS))
+
+
+def form(net):
+    """Shapes of parameters and state."""
+    return jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.ones((1, INPUTS))))
+
+
+def corner(wide, narrow):
+    """The block of the padded arrays that is the true network's."""
+    return jax.tree.map(lambda a, b: a[tuple(slice(n) for n in b.shape)], wide, narrow)
+
+
+def random_numbers(shapes, salt=0):
+    """Positive, so that they serve as variances too; no zeros, in the padding neither."""
+    rng = np.random.default_rng(salt)
+    return jax.tree.map(lambda a: jnp.asarray(rng.uniform(0.2, 1.0, a.shape) * 0.7), shapes)
+
+
+def signed(tree):
+    return jax.tree.map(lambda a: a - 0.4, tree)
+
+
+def outcomes(net, params, state):
+    """In training and in prediction: the gradient of a loss by parameters and inputs, the outputs, the new state."""
+
+    def loss(params, x, mode):
+        y, new = net.apply(params, state, x, train=mode, key=KEY)
+        return jnp.square(y - Y).sum(), (y, new)
+
+    gradient = jax.grad(loss, argnums=(0, 1), has_aux=True)
+    return [gradient(params, jnp.asarray(X), mode) for mode in (True, False)]
+
+
+def assert_same(wide, narrow):
+    """Those of the padded network and of the true one, and the gradient of the padding exactly zero."""
+    for ((grads, dx), (y, new)), ((true_grads, true_dx), (true_y, true_new)) in zip(wide, narrow, strict=True):
+        close((y, dx), (true_y, true_dx))
+        close((corner(grads, true_grads), corner(new, true_new)), (true_grads, true_new))
+        for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(true_grads), strict=True):
+            rest = np.array(a)
+            rest[tuple(slice(n) for n in b.shape)] = 0.0
+            assert not rest.any()
+
+
+def parts_of(true, **how):
+    """Parameters and state of the padded network, whose padding holds numbers too, and of the true one."""
+    wide, narrow = form(padded_net(PADDED, **how)), form(true_net(true, **how))
+    params, state = signed(random_numbers(wide[0])), random_numbers(wide[1])
+    return (params, state), (corner(params, narrow[0]), corner(state, narrow[1]))
+
+
+close = partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(
+    st.tuples(*(st.integers(1, padded) for padded in PADDED)),
+    st.sampled_from([None, "batch", "layer"]),
+    st.sampled_from([0.0, RATE]),
+)
+@example((1, 1), "layer", RATE)
+@example((2, 4), "batch", RATE)
+def test_outputs_and_gradients_are_those_of_the_true_network(true, norm, dropout):
+    """Whatever stands in the padding, for traced widths."""
+    how = {"activation": jax.nn.softplus, "norm": norm, "dropout": dropout}
+    wide, narrow = parts_of(true, **how)
+
+    @jax.jit
+    def both(widths):
+        return outcomes(padded_net(widths, **how), *wide), outcomes(true_net(true, **how), *narrow)
+
+    assert_same(*both(jnp.asarray(true)))
+
+
+def test_every_activation_is_masked():
+    true = (2, 4)
+    parts = [parts_of(true, activation=activation) for activation in ACTIVATIONS]
+
+    @jax.jit
+    def both(widths):
+        return [
+            (outcomes(padded_net(widths, activation=a), *wide), outcomes(true_net(true, a), *narrow))
+            for a, (wide, narrow) in zip(ACTIVATIONS, parts, strict=True)
+        ]
+
+    for pair in both(jnp.asarray(true)):
+        assert_same(*pair)
+
+
+OPTIMIZERS = {
+    "adamw": (optim.adamw(0.02, weight_decay=0.1), "layer"),
+    "momentum": (optax.chain(optax.clip_by_global_norm(0.5), optim.momentum(0.02)), "batch"),
+    "decayed momentum": (optax.chain(optax.add_decayed_weights(0.1), optim.momentum(0.02)), None),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_training_goes_the_way_of_the_true_network(name):
+    optimizer, norm = OPTIMIZERS[name]
+    true, steps = (2, 4), 10
+    how = {"activation": jax.nn.softplus, "norm": norm}
+    data = Data(jnp.asarray(X), jnp.asarray(Y))
+
+    def trained(net, params, state):
+        run = train.Run(net, losses.squared_error, optimizer, None)
+        start = TrainState(jnp.zeros((), jnp.int32), params, state, run.optimizer.init(params), KEY)
+        ts, log = run.steps(start, data, steps)
+        return ts.params, ts.state, log["loss"], run.predict(ts, data.x)
+
+    wide, narrow = parts_of(true, **how)
+    a, b = jax.jit(lambda w: (trained(padded_net(w, **how), *wide), trained(true_net(true, **how), *narrow)))(
+        jnp.asarray(true)
+    )
+    close = partial(chex.assert_trees_all_close, rtol=1e-9, atol=1e-10)
+    close((corner(a[0], b[0]), corner(a[1], b[1]), a[2:]), (b[0], b[1], b[2:]))
+    assert abs(np.asarray(b[2][-1] - b[2][0])) > 0.1
+
+
+def test_widths_are_swept_side_by_side():
+    """vmap over traced widths is the loop over integers, the first draws included; None is all of a width."""
+    all_widths = jnp.array([[1, 5], [3, 2], [6, 5]])
+    data = Data(jnp.asarray(X), jnp.asarray(Y))
+
+    def after(widths):
+        run = train.Run(padded_net(widths), losses.squared_error, optim.adam(0.01), None)
+        ts = run.init(KEY, data)
+        ts, _ = run.steps(ts, data, 3)
+        return ts.params
+
+    swept, loop = jax.jit(lambda w: (jax.vmap(after)(w), [after(t) for t in ((1, None), (3, 2), (None, None))]))(
+        all_widths
+    )
+    for i, one in enumerate(loop):
+        chex.assert_trees_all_close(jax.tree.map(lambda a: a[i], swept), one, rtol=1e-9, atol=1e-12)  # noqa: B023
+
+
+def test_parameters_have_the_form_of_the_network_without_padding():
+    for norm in (None, "batch", "layer"):
+        plain = nn.mlp(PADDED, OUTPUTS, norm=norm)
+        for true in (PADDED, (None, 5), (6, None)):
+            chex.assert_trees_all_close(
+                *(net.init(KEY, jnp.asarray(X)) for net in (plain, padded_net(true, norm=norm)))
+            )
+        chex.assert_trees_all_equal_shapes_and_dtypes(form(plain), form(padded_net((2, 1), norm=norm)))
+    assert "relu, mask(2)" in str(nn.summary(padded_net((2, 1)), jnp.asarray(X)))
+
+
+# Initialisation ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("activation", "variance"),
+    [(jax.nn.relu, lambda i, o: 2 / i), (None, lambda i, o: 1 / i), (jnp.tanh, lambda i, o: 2 / (i + o))],
+)
+@pytest.mark.parametrize("shape", [(30, 20), (3, 2, 30, 20)])
+def test_first_weights_have_the_spread_of_the_true_widths(activation, variance, shape):
+    """The draws of the padded shape, at the true fan, zero in the padding; for traced and for known widths."""
+    window = int(np.prod(shape[:-2]))
+    plain = nn.initializer_for(activation)(KEY, shape, jnp.float64)
+    for i, o in ((7, 4), (30, None), (None, 20), (None, 1)):
+        given_i, given_o = i or 30, o or 20
+        ratio = variance(given_i, given_o) / variance(30, 20)
+        expected = np.array(plain) * np.sqrt(ratio)
+        expected[..., given_i:, :] = expected[..., given_o:] = 0.0
+        known = nn.initializer_for(activation, i, o)(KEY, shape, jnp.float64)
+        np.testing.assert_allclose(known, expected, rtol=1e-12)
+        if i and o:
+            traced = jax.jit(lambda i, o: nn.initializer_for(activation, i, o)(KEY, shape, jnp.float64))(i, o)
+            np.testing.assert_allclose(traced, expected, rtol=1e-12)
+    assert abs(plain.var() * window / variance(30, 20) - 1) < 0.2
+
+
+def test_first_weights_of_a_padded_network():
+    """Each layer's, by what comes before and after it."""
+    for activation, both in ((jax.nn.relu, False), (jnp.tanh, True)):
+        wide, full = (nn.mlp([400, 300], 200, activation=activation, widths=w) for w in ((100, 50), None))
+        params, start = (net.init(KEY, jnp.ones((1, 80)))[0] for net in (wide, full))
+        first, second, last = (p["w"] for p in params if p)
+        assert start[1]["w"].shape == first.shape
+        expected = [2 / 180, 2 / 150, 1 / 50] if both else [2 / 80, 2 / 100, 1 / 50]
+        for w, true, variance in zip((first, second, last), ((80, 100), (100, 50), (50, 200)), expected, strict=True):
+            block = np.asarray(w)[: true[0], : true[1]]
+            assert abs(block.var() / variance - 1) < 0.1
+            assert np.count_nonzero(w) == block.size
+
+
+# The parts -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (2, 3, 5)])
+def test_layer_norm_of_a_width(shape):
+    x, narrow = jnp.asarray(generator.normal(size=shape)), 3
+    layer, plain = nn.layer_norm(width=narrow), nn.layer_norm()
+    params = {"scale": jnp.arange(1.0, 6.0), "bias": jnp.arange(5.0)}
+    some = {name: p[:narrow] for name, p in params.items()}
+    y, _ = layer.apply(params, (), x, train=True)
+    close(y[..., :narrow], plain.apply(some, (), x[..., :narrow], train=True)[0])
+    assert not y[..., narrow:].any()
+    traced = jax.jit(lambda w: nn.layer_norm(width=w).apply(params, (), x, train=True)[0])(narrow)
+    close(traced, y)
+    close(nn.layer_norm(width=5).apply(params, (), x, train=True), plain.apply(params, (), x, train=True))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_mask_and_layer_norm_keep_dtypes(dtype):
+    x = jnp.ones((2, 3, 5), dtype)
+    for layer in (nn.mask(2), nn.layer_norm(width=2)):
+        params, _ = layer.init(KEY, x)
+        assert layer.apply(params, (), x, train=True)[0].dtype == dtype
+    assert nn.mask(np.int32(2)).name == "mask(2)"
+    assert nn.mask(jnp.asarray(2)).name == "mask(2)"
+
+
+ONE = jnp.ones((1, 4))
+MISTAKES = {
+    "too wide": (lambda: nn.mlp([8, 8], 2, widths=(9, 2)), ValueError,
+                 r"mlp: widths\[0\] must be in 1 … 8, the padded width, got 9"),
+    "zero": (lambda: nn.mlp([8, 8], 2, widths=(8, 0)), ValueError, r"mlp: widths\[1\] must be ≥ 1, got 0"),
+    "an array of zero": (lambda: nn.mlp([8], 2, widths=jnp.array([0])), ValueError, r"widths\[0\] must be ≥ 1, got 0"),
+    "float": (lambda: nn.mlp([8], 2, widths=(1.5,)), TypeError, r"widths\[0\] must be an integer, got 1.5"),
+    "float array": (lambda: nn.mlp([8], 2, widths=(jnp.ones(()),)), TypeError, r"must be one integer, got float64"),
+    "a number": (lambda: nn.mlp([8], 2, widths=3), TypeError, "mlp: widths must be a sequence, one width for each"),
+    "too few": (lambda: nn.mlp([8, 8], 2, widths=(1,)), ValueError, "got 1 widths for 2 layers"),
+    "several": (lambda: nn.mask(jnp.array([1, 2])), TypeError, r"mask: width must be one integer, .*jax\.vmap"),
+    "softmax": (lambda: nn.mlp([8], 2, widths=(1,), activation=nn.softmax), ValueError,
+                "must act on each number by itself, else it sees the padding; softmax"),
+    "mask": (lambda: nn.mask(5).apply((), (), ONE, train=False), ValueError,
+             r"mask\(5\): width must be in 1 … 4, the padded width, got 5"),
+    "layer_norm": (lambda: nn.layer_norm(width=5).apply(nn.layer_norm().init(KEY, ONE)[0], (), ONE, train=False),
+                   ValueError, "layer_norm: width must be in 1 … 4, the padded width, got 5"),
+    "initializer": (lambda: nn.initializers.he_normal(inputs=5)(KEY, (4, 2), jnp.float32), ValueError,
+                    "inputs must be in 1 … 4, the padded width, got 5"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_named(name):
+    call, kind, message = MISTAKES[name]
+    with pytest.raises(kind, match=message):
+        call()
