@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -196,6 +196,42 @@ def spread(scores: np.ndarray, averaged: float, name: str = "accuracy") -> Figur
     return figure
 
 
+def sweep(
+    table: Sequence[Mapping[str, float]], names: Sequence[str], log: Sequence[str] = (), score: str = "validation_loss"
+) -> Figure:
+    """The score of each setting: a line over one hyper-parameter, or a colour over two; a star marks the best.
+
+    Over two, the best of those at the same place is on top. Settings that diverged are crosses.
+
+    Args:
+      table: of a `train.sweep`, a row for each setting.
+      names: one hyper-parameter, or two.
+      log: those of them that are drawn on a logarithmic axis.
+      score: what is to be low.
+    """
+    if len(names) not in (1, 2):
+        raise ValueError(f"sweep: names must be one or two hyper-parameters, got {list(names)}")
+    value = np.array([row[score] for row in table], float)
+    good = np.isfinite(value) & (np.array([row.get("diverged", 0) for row in table]) == 0)
+    x, y = (np.array([row[name] for row in table], float) for name in (names[0], names[-1]))
+    figure = _figure(4.8 if len(names) == 1 else 5.6, 3.8)
+    axes = figure.subplots()
+    label = score.replace("_", " ")
+    if len(names) == 1:
+        _sweep_line(axes, x, value, good, np.array([row.get(f"{score}_sd", np.nan) for row in table], float))
+        axes.set(ylabel=label)
+    else:
+        _sweep_colours(figure, axes, (x, y), value, good, label)
+        axes.set(ylabel=names[1].replace("_", " "))
+    axes.set(xlabel=names[0].replace("_", " "))
+    if names[0] in log:
+        axes.set_xscale("log")
+    if len(names) == 2 and names[1] in log:
+        axes.set_yscale("log")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def png(figure: Figure) -> bytes:
     """The picture as a PNG file's bytes."""
     buffer = io.BytesIO()
@@ -208,6 +244,43 @@ def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def _sweep_line(axes: Axes, x: np.ndarray, value: np.ndarray, good: np.ndarray, sd: np.ndarray) -> None:
+    order = np.argsort(x, kind="stable")
+    order = order[good[order]]
+    bars = sd[order] if np.isfinite(sd[order]).any() else None
+    axes.errorbar(x[order], value[order], bars, color=TRAIN, marker="o", capsize=3)
+    if good.any():
+        best = np.flatnonzero(good)[value[good].argmin()]
+        axes.plot(x[best], value[best], "*", color=HELD_OUT, markersize=13, label=f"best, {value[best]:.4g}")
+        if value[good].max() > 20 * value[good].min() > 0:
+            axes.set_yscale("log")
+    if not good.all():
+        high = np.full((~good).sum(), 0.97)
+        where = axes.get_xaxis_transform()
+        axes.plot(x[~good], high, "x", color=HELD_OUT, transform=where, label="diverged")
+    axes.legend(frameon=False)
+
+
+def _sweep_colours(
+    figure: Figure, axes: Axes, at: tuple[np.ndarray, np.ndarray], value: np.ndarray, good: np.ndarray, label: str
+) -> None:
+    from matplotlib.colors import LogNorm, Normalize
+
+    x, y = at
+    order = np.argsort(-np.where(good, value, np.inf), kind="stable")
+    order = order[good[order]]
+    if order.size:
+        low, high = value[order].min(), value[order].max()
+        scale = LogNorm(low, high) if high > 5 * low > 0 else Normalize(low, high)
+        points = axes.scatter(x[order], y[order], 70, value[order], cmap="viridis_r", norm=scale, clip_on=False)
+        figure.colorbar(points, label=label)
+        best = order[-1]
+        axes.plot(x[best], y[best], "*", color=HELD_OUT, markersize=13, label=f"best, {value[best]:.4g}", clip_on=False)
+    if not good.all():
+        axes.plot(x[~good], y[~good], "x", color=HELD_OUT, label="diverged", clip_on=False)
+    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 
 
 def _plain(text: str) -> str:

@@ -403,7 +403,7 @@ def test_rejection_does_not_depend_on_the_order_of_rows(n, values, seed):
     draws = np.random.default_rng(seed)
     right, u = draws.integers(0, 2, n), draws.integers(0, values, n).astype("float32")
     if n > 3:
-        u[:2] = np.nan, np.inf
+        u[:3] = np.nan, np.nan, np.inf
     order = draws.permutation(n)
     before, after = (rejection_curve(jnp.asarray(right[o]), jnp.asarray(u[o])) for o in (np.arange(n), order))
     for a, b in zip(before, after, strict=True):
@@ -481,6 +481,12 @@ def test_random_subsets_where_they_are_many():
     assert [column[0] for column in again] == [column[1] for column in curve]  # whatever other sizes there are
     other = uncertainty.ensemble_size_curve(logits32, labels32, jax.random.key(8), sizes=[3], repeats=6)
     assert other.nll[0] != again.nll[0]
+
+
+def test_single_members_are_all_taken_however_few_repeats():
+    curve = uncertainty.ensemble_size_curve(logits32, labels32, KEY, sizes=[1], repeats=1)
+    accuracy, nll = of_subsets(1)
+    np.testing.assert_allclose([curve.accuracy[0], curve.nll[0]], [accuracy.mean(), nll.mean()], rtol=1e-5)
 
 
 def test_random_subsets_are_without_replacement():

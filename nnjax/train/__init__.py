@@ -4,11 +4,13 @@ from nnjax.train.drive import Seconds
 from nnjax.train.fit import fit
 from nnjax.train.folds import Folds, Rows, bootstrap, k_fold, leave_one_out
 from nnjax.train.job import Result, epoch_ends
+from nnjax.train.plan import Plan, plan
 from nnjax.train.run import Run
 from nnjax.train.sweep import Sweep, grid, random_search, sweep
 
 __all__ = [
     "Folds",
+    "Plan",
     "Result",
     "Rows",
     "Run",
@@ -20,6 +22,7 @@ __all__ = [
     "grid",
     "k_fold",
     "leave_one_out",
+    "plan",
     "random_search",
     "sweep",
 ]

@@ -22,11 +22,18 @@ CAPACITY = 1024  # steps whose logs fit into one chunk
 Carry = tuple[FitState, Log]
 
 
+class Place(NamedTuple):
+    """Where in a block the examples of consecutive steps are; with a leading axis for all members."""
+
+    rows: Array | np.ndarray  # (steps, batch) int32
+    start: Array | np.ndarray  # () int32, the first of the steps
+
+
 class Block(NamedTuple):
-    """Examples that the host gathered: those of consecutive steps, one after another."""
+    """Examples that the host gathered for all members."""
 
     data: Data
-    start: Array | np.ndarray  # () int32, the first of the steps
+    place: Place
 
 
 class Member(NamedTuple):
@@ -35,7 +42,7 @@ class Member(NamedTuple):
     fs: FitState | None = None
     hyper: PyTree = None  # what the run is made from; None for a run that is given
     rows: Rows | None = None  # of the data; None for all of them
-    block: Block | None = None  # where the host gathers the examples
+    place: Place | None = None  # where the host gathers the examples
     until: Array | None = None  # () int32, the step to stop at
 
 
@@ -61,7 +68,7 @@ def begin(program: Program, keys: Key, hyper: PyTree, data: Data, *, validated: 
 
 
 @partial(jax.jit, static_argnames="program", donate_argnames="fs")
-def chunk(program: Program, fs: FitState, each: Member, data: Data | None, n: Array) -> tuple[FitState, Log, Status]:
+def chunk(program: Program, fs: FitState, each: Member, data: Data, n: Array) -> tuple[FitState, Log, Status]:
     """`n` ≤ CAPACITY steps, `n` known only when the program runs.
 
     One loop with a trip count that is an argument, not a scan: it compiles once for every length, and a run cut into
@@ -71,7 +78,7 @@ def chunk(program: Program, fs: FitState, each: Member, data: Data | None, n: Ar
       program: what to run.
       fs: the state before, whose memory is given to the state after.
       each: the rest of what each member has of its own.
-      data: all examples; None where the host gathered them.
+      data: all examples, or those that the host gathered.
       n: () int32.
 
     Returns:
@@ -79,7 +86,7 @@ def chunk(program: Program, fs: FitState, each: Member, data: Data | None, n: Ar
       and whether it still runs.
     """
 
-    def one(member: Member, shared: tuple[Data | None, Array]) -> tuple[FitState, Log, Status]:
+    def one(member: Member, shared: tuple[Data, Array]) -> tuple[FitState, Log, Status]:
         fs, logs = _steps(program, member, *shared)
         return fs, logs, Status(fs.diverged, alive(fs))
 
@@ -109,15 +116,13 @@ def chosen(data: Data, rows: Rows) -> Data:
     return part._replace(weights=counted if part.weights is None else part.weights * counted)
 
 
-def _steps(program: Program, member: Member, data: Data | None, n: Array) -> tuple[FitState, Log]:
+def _steps(program: Program, member: Member, examples: Data, n: Array) -> tuple[FitState, Log]:
     """The steps of one member."""
-    run, fs, rows, block, until = program.run(member.hyper), member.fs, member.rows, member.block, member.until
+    run, fs, rows, place, until = program.run(member.hyper), member.fs, member.rows, member.place, member.until
     assert fs is not None
     assert until is not None
     together = program.strategy == "vmap"  # then the loop's counter must not be one for each member
-    examples = data if block is None else block.data
-    assert examples is not None
-    table = None if rows is None or block is not None else jnp.asarray(rows.table)
+    table = None if rows is None or place is not None else jnp.asarray(rows.table)
 
     def goes_on(fs: FitState) -> Array:
         return alive(fs) & (fs.train.step < until)
@@ -150,10 +155,10 @@ def _steps(program: Program, member: Member, data: Data | None, n: Array) -> tup
         full = over_batch(program, examples if table is None else take(examples, table))
         return loop(n, lambda i, carry: step(i, carry, full), carry)
 
-    if block is not None:
-        first = (fs.train.step - block.start) * size + jnp.arange(size, dtype=jnp.int32)
-        last = length(examples) - 1  # which only frozen members get beyond
-        return loop(n, lambda i, carry: step(i, carry, batch(jnp.clip(first + i * size, 0, last))), carry)
+    if place is not None:
+        where, first = jnp.asarray(place.rows), fs.train.step - place.start
+        last = where.shape[0] - 1  # which only frozen members get beyond
+        return loop(n, lambda i, carry: step(i, carry, batch(where[jnp.clip(first + i, 0, last)])), carry)
 
     count = length(examples) if rows is None else jnp.asarray(rows.sizes)
     several = min(CAPACITY, max(1, ROWS // size))  # steps whose rows are drawn at once

@@ -18,7 +18,7 @@ from nnjax.train.folds import Rows
 from nnjax.train.identity import Identity, identity
 from nnjax.train.interrupt import held_back
 from nnjax.train.processes import agree
-from nnjax.train.program import Program, fetch, put, put_each, snapshot
+from nnjax.train.program import Program, fetch, put, put_each, restore, snapshot
 from nnjax.train.resume import Logs, Saving, load, saver
 from nnjax.train.run import Log
 from nnjax.train.state import NEVER, FitState
@@ -73,20 +73,17 @@ def drive(
     began = time.perf_counter()
     training = validating = 0.0
     fs, logs, me = _start(job, saving)
-    with _feed(job) as (data, following), saver(saving, program, me) as save, held_back() as interrupted:
-        fixed = Member(hyper=put_each(program, job.hyper), rows=put_each(program, job.rows))
-        held_out, held_out_rows = put(program, job.held_out), put_each(program, job.held_out_rows)
+    with open_feed(job) as (data, following), saver(saving, program, me) as save, held_back() as interrupted:
+        advance = stepper(job, data)
+        held_out = put(program, job.held_out)
+        hyper, held_out_rows = put_each(program, (job.hyper, job.held_out_rows))
         patience = np.int32(NEVER if job.patience is None else job.patience)
 
-        def advance(fs: FitState, until: np.ndarray, block: Block | None) -> tuple[FitState, Log, Status]:
-            each = fixed._replace(block=block, until=put_each(program, until.astype(np.int32)))
-            return chunk(program, fs, each, data, np.int32((until - logs.done).max()))
-
         def validate(fs: FitState) -> tuple[FitState, Log, Status]:
-            return validation(program, fs, fixed.hyper, held_out_rows, held_out, patience)
+            return validation(program, fs, hyper, held_out_rows, held_out, patience)
 
         # No steps, and the validation of a copy: they compile
-        fs, _, status = advance(fs, logs.done, following(logs.done).block)
+        fs, _, status = advance(fs, logs.done, logs.done, following(logs.done).block)
         if job.validated:
             validate(jax.tree.map(jnp.copy, fs))
         status = fetch(program, status)
@@ -99,7 +96,7 @@ def drive(
             until = np.minimum(logs.done + min(size, CAPACITY), job.ends[:, epoch])
             until = until if reading.limit is None else np.minimum(until, reading.limit)
             n = int((until - logs.done).max())
-            fs, log, status = advance(fs, until, reading.block)
+            fs, log, status = advance(fs, logs.done, until, reading.block)
             losses, status = fetch(program, (log["loss"], status))  # waits for the device
             elapsed = time.perf_counter() - clock
             training += elapsed
@@ -125,13 +122,30 @@ def drive(
     return snapshot(program, fs), logs, Seconds(compiled, training, validating, time.perf_counter() - began)
 
 
+Advance = Callable[[FitState, np.ndarray, np.ndarray, Block | None], tuple[FitState, Log, Status]]
+
+
+def stepper(job: Job, data: Data | None) -> Advance:
+    """`advance(fs, done, until, block)`: each member's steps from `done` on, CAPACITY at most, to before `until`."""
+    program = job.program
+    fixed = Member(hyper=put_each(program, job.hyper), rows=put_each(program, job.rows))
+
+    def advance(fs: FitState, done: np.ndarray, until: np.ndarray, block: Block | None) -> tuple[FitState, Log, Status]:
+        examples, place = (data, None) if block is None else block
+        each = fixed._replace(place=place, until=put_each(program, until.astype(np.int32)))
+        return chunk(program, fs, each, examples, np.int32((until - done).max()))
+
+    return advance
+
+
 @contextmanager
-def _feed(job: Job) -> Iterator[tuple[Data | None, feed.Next]]:
+def open_feed(job: Job) -> Iterator[tuple[Data | None, feed.Next]]:
     """The data that the program holds, and what it is given before each chunk."""
     if not isinstance(job.data, Source):
         yield put(job.program, job.data), feed.from_memory
         return
-    with feed.from_source(job.program, job.data, job.keys, job.hyper, job.rows) as following:
+    stops = [job.ends[:, epoch] for epoch in _stops(job)]
+    with feed.from_source(job.program, job.data, job.keys, job.hyper, job.rows, stops) as following:
         yield None, following
 
 
@@ -140,24 +154,38 @@ def _start(job: Job, saving: Saving | None) -> tuple[FitState, Logs, Identity]:
     program, members = job.program, len(job.ends)
     total = int(job.ends[:, -1].max()) if job.ends.size else 0
     logs = Logs(np.zeros(members, np.int64), np.full((members, total), np.nan, np.float32), [], [])
-    sample = job.data.gather(np.zeros(1, np.int64)) if isinstance(job.data, Source) else job.data
-    keys, hyper = put_each(program, (job.keys, job.hyper))
-    fs = begin(program, keys, hyper, put(program, sample), validated=bool(job.validated))
+    sample = sample_of(job)
+    fs = first_state(job)
     me: Identity = {}
     if saving is not None:
         me = identity(program, job.keys, job.hyper, job.data, sample, job.rows)
         saved = load(saving, me, jax.eval_shape(partial(snapshot, program), fs), logs)
         if saved is not None:
             fs, logs = saved
-            fs = put_each(program, fs if program.members is not None else jax.tree.map(lambda a: a[None], fs))
+            fs = restore(program, fs)
     # A copy, for chunks give the memory of their argument away, and two leaves of a state may be the same array
     return jax.tree.map(jnp.copy, fs), logs, me
 
 
+def sample_of(job: Job) -> Data:
+    """Some examples, or all, of which shapes and dtypes are read."""
+    return job.data.gather(np.zeros(1, np.int64)) if isinstance(job.data, Source) else job.data
+
+
+def first_state(job: Job) -> FitState:
+    """The state before the first step, on the device."""
+    keys, hyper = put_each(job.program, (job.keys, job.hyper))
+    return begin(job.program, keys, hyper, put(job.program, sample_of(job)), validated=bool(job.validated))
+
+
+def _stops(job: Job) -> list[int]:
+    """The epochs at whose ends members wait for each other."""
+    return sorted(job.validated | set(range(job.ends.shape[1])[-1:]))
+
+
 def _next_stop(job: Job, done: np.ndarray) -> int | None:
     """The next epoch at whose end the host does something; None where all is done."""
-    stops = sorted(job.validated | set(range(job.ends.shape[1])[-1:]))
-    return next((epoch for epoch in stops if (done < job.ends[:, epoch]).any()), None)
+    return next((epoch for epoch in _stops(job) if (done < job.ends[:, epoch]).any()), None)
 
 
 def _logged(logs: Logs, losses: np.ndarray, until: np.ndarray) -> Logs:

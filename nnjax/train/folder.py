@@ -189,3 +189,20 @@ def load_config(path: Path) -> tuple[Config, Table]:
         return config, Table(**table)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path}: {CONFIG} or {TABLE} is damaged: {error}") from error
+
+
+def load_sweep(path: Path) -> dict[str, Any]:
+    """What was asked of a sweep.
+
+    Raises:
+      FileNotFoundError, ValueError: where the folder holds no sweep, or a file that is damaged.
+    """
+    if not (path / SWEEP).is_file():
+        run = "; it holds a run" if (path / CONFIG).is_file() else ""
+        raise FileNotFoundError(f"{path} holds no sweep: no {SWEEP}{run}")
+    try:
+        asked = json.loads((path / SWEEP).read_text())
+        asked.pop("versions", None)
+        return dict(asked)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: {SWEEP} is damaged: {error}") from error

@@ -62,7 +62,60 @@ def run_members(
     `program` holds the runs, `hyper` (members, ...) what they are made from, None for a run that is given; `keys` are
     (members,), (1,) for a lone run.
     """
-    _check(epochs, validate_every, patience, chunk_steps, group, save_every, keep, resume)
+    whole = make_job(
+        program,
+        hyper,
+        keys,
+        data,
+        epochs=epochs,
+        folds=folds,
+        validation=validation,
+        validate_every=validate_every,
+        patience=patience,
+    )
+    _check(chunk_steps, group, save_every, keep, resume)
+    parts = []
+    sizes = _groups(program, group)
+    total = int(whole.ends[:, -1].max()) if whole.ends.size else 0
+    with rich_progress(total * len(sizes)) if progress else no_progress() as show:
+        for i, members in enumerate(sizes):
+            job = whole if len(sizes) == 1 else _part(whole, members)
+            folder = None if out is None else Path(out) / (f"group-{i:03d}" if len(sizes) > 1 else "")
+            saving = None if folder is None else Saving(folder, save_every, keep, resume)
+            bar = _bar(show, i * total)
+            parts.append(drive(job, chunk_steps=chunk_steps, saving=saving, callbacks=[bar, *callbacks]))
+            if i < len(sizes) - 1:  # to the host, for the next group needs the device's memory
+                parts[-1] = (_to_host(parts[-1][0]), *parts[-1][1:])
+    fs = _join([fs for fs, _, _ in parts])
+    logs = _join_logs([logs for _, logs, _ in parts])
+    seconds = Seconds(*(sum(part) for part in zip(*(s for _, _, s in parts), strict=True)))
+    history = list(records(logs, whole.ends, epochs))
+    if program.members is not None:
+        return Result(fs.train, fs.best, history, logs.losses, np.asarray(fs.diverged), np.asarray(fs.stopped), seconds)
+    history = [{k: float(v[0]) if isinstance(v, np.ndarray) else v for k, v in record.items()} for record in history]
+    taken = int(fs.diverged) + 1 if fs.diverged >= 0 else int(logs.done[0])
+    return Result(
+        fs.train, fs.best, history, logs.losses[0, :taken], np.asarray(fs.diverged), np.asarray(fs.stopped), seconds
+    )
+
+
+def make_job(
+    program: Program,
+    hyper: PyTree,
+    keys: Key,
+    data: Any,
+    *,
+    epochs: float,
+    folds: Folds | None = None,
+    validation: Any = None,
+    validate_every: int = 1,
+    patience: int | None = None,
+) -> Job:
+    """The job that arguments as those of `fit` describe, which are looked through for mistakes."""
+    checks.in_range("fit", "epochs", epochs, "[0, inf)")
+    checks.positive_int("fit", "validate_every", validate_every)
+    if patience is not None:
+        checks.positive_int("fit", "patience", patience)
     data = data if isinstance(data, Source) else validate(data)
     held_out = None if validation is None else validate(validation, "validation")
     n = data.n if isinstance(data, Source) else length(data)
@@ -77,38 +130,16 @@ def run_members(
     if batch > counts.min():
         warnings.warn(
             f"fit: batch_size {batch} is larger than the {counts.min()} examples; batches run over epochs",
-            stacklevel=3,
+            stacklevel=4,
         )
     ends = np.array([epoch_ends(epochs, int(count), batch) for count in counts]).reshape(len(keys), -1)
     numbers = range(ends.shape[1])
     validated = [] if held_out is None else [*numbers[validate_every - 1 :: validate_every], *numbers[-1:]]
-    whole = Job(
+    job = Job(
         program, keys, hyper, data, rows, held_out, held_out_rows, ends, frozenset(validated), patience, n / batch
     )
-    _check_labels(whole)
-    parts = []
-    sizes = _groups(program, group)
-    total = int(ends[:, -1].max()) if ends.size else 0
-    with rich_progress(total * len(sizes)) if progress else no_progress() as show:
-        for i, members in enumerate(sizes):
-            job = whole if len(sizes) == 1 else _part(whole, members)
-            folder = None if out is None else Path(out) / (f"group-{i:03d}" if len(sizes) > 1 else "")
-            saving = None if folder is None else Saving(folder, save_every, keep, resume)
-            bar = _bar(show, i * total)
-            parts.append(drive(job, chunk_steps=chunk_steps, saving=saving, callbacks=[bar, *callbacks]))
-            if i < len(sizes) - 1:  # to the host, for the next group needs the device's memory
-                parts[-1] = (_to_host(parts[-1][0]), *parts[-1][1:])
-    fs = _join([fs for fs, _, _ in parts])
-    logs = _join_logs([logs for _, logs, _ in parts])
-    seconds = Seconds(*(sum(part) for part in zip(*(s for _, _, s in parts), strict=True)))
-    history = list(records(logs, ends, epochs))
-    if program.members is not None:
-        return Result(fs.train, fs.best, history, logs.losses, np.asarray(fs.diverged), np.asarray(fs.stopped), seconds)
-    history = [{k: float(v[0]) if isinstance(v, np.ndarray) else v for k, v in record.items()} for record in history]
-    taken = int(fs.diverged) + 1 if fs.diverged >= 0 else int(logs.done[0])
-    return Result(
-        fs.train, fs.best, history, logs.losses[0, :taken], np.asarray(fs.diverged), np.asarray(fs.stopped), seconds
-    )
+    _check_labels(job)
+    return job
 
 
 def epoch_ends(epochs: float, n: int, batch_size: int) -> list[int]:
@@ -136,20 +167,9 @@ def records(logs: Logs, ends: np.ndarray, epochs: float) -> Iterator[Record]:
         start = end
 
 
-def _check(
-    epochs: float,
-    validate_every: int,
-    patience: int | None,
-    chunk_steps: int | None,
-    group: int | None,
-    save_every: float,
-    keep: int,
-    resume: Resume,
-) -> None:
-    checks.in_range("fit", "epochs", epochs, "[0, inf)")
+def _check(chunk_steps: int | None, group: int | None, save_every: float, keep: int, resume: Resume) -> None:
     checks.in_range("fit", "save_every", save_every, "[0, inf)")
-    numbers = {"validate_every": validate_every, "patience": patience, "chunk_steps": chunk_steps, "group": group}
-    for name, number in {**numbers, "keep": keep}.items():
+    for name, number in {"chunk_steps": chunk_steps, "group": group, "keep": keep}.items():
         if number is not None:
             checks.positive_int("fit", name, number)
     if resume not in (True, False, "anyway"):

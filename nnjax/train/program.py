@@ -132,6 +132,11 @@ def snapshot(program: Program, tree: PyTree) -> PyTree:
     return jax.block_until_ready(copied) if several else copied
 
 
+def restore(program: Program, tree: PyTree) -> PyTree:
+    """What `snapshot` gave, on the program's devices again."""
+    return put_each(program, jax.tree.map(lambda a: a[None], tree) if program.members is None else tree)
+
+
 def fetch(program: Program, tree: PyTree) -> PyTree:
     """Arrays on the host, (members, ...), with one member for a lone run."""
     if program.mesh is not None and jax.process_count() > 1:

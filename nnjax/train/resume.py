@@ -1,6 +1,6 @@
 """Checkpoints of a `fit`: what is in them, and how a run goes on from one."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -91,31 +91,54 @@ def load(saving: Saving, me: Identity, fs: FitState, logs: Logs) -> tuple[FitSta
             "or choose another out="
         )
 
+    _compare(saving, me, files, fs)
+    _, tree, metadata = checkpoint.latest(saving.folder, _like(fs))
+    fs, saved = _unpack(tree, metadata)
+    losses = np.full((len(saved.done), max(logs.losses.shape[1], saved.losses.shape[1])), np.nan, np.float32)
+    losses[:, : saved.losses.shape[1]] = saved.losses
+    return fs, saved._replace(losses=losses)
+
+
+def read(path: Path, fs: FitState) -> tuple[FitState, Logs]:
+    """The state and the logs in a checkpoint, in the structure of `fs`.
+
+    Raises:
+      ValueError: for a damaged file, or one of another network.
+    """
+    return _unpack(*checkpoint.load(path, _like(fs)))
+
+
+def _like(fs: FitState) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The tree of a checkpoint, from its metadata."""
+
     def like(metadata: dict[str, Any]) -> dict[str, Any]:
         members, steps, validations = len(metadata["done"]), max(metadata["done"]), len(metadata["epochs"])
         scores = {name: jax.ShapeDtypeStruct((validations, members), jnp.float32) for name in metadata["scores"]}
         return {"fit": fs, "losses": jax.ShapeDtypeStruct((members, steps), jnp.float32), "scores": scores}
 
-    _compare(saving, me, files)
-    _, tree, metadata = checkpoint.latest(saving.folder, like)
-    done = np.asarray(metadata["done"])
-    if done.max() > logs.losses.shape[1]:
-        logs = logs._replace(losses=np.zeros((len(done), int(done.max())), np.float32))
-    logs.losses[:, : tree["losses"].shape[1]] = tree["losses"]
-    names = metadata["scores"]
-    scores = [{name: tree["scores"][name][i] for name in names} for i in range(len(metadata["epochs"]))]
-    return tree["fit"], Logs(done, logs.losses, list(metadata["epochs"]), scores)
+    return like
 
 
-def _compare(saving: Saving, me: Identity, files: list[Path]) -> None:
+def _unpack(tree: dict[str, Any], metadata: dict[str, Any]) -> tuple[FitState, Logs]:
+    names, epochs = metadata["scores"], list(metadata["epochs"])
+    scores = [{name: tree["scores"][name][i] for name in names} for i in range(len(epochs))]
+    return tree["fit"], Logs(np.asarray(metadata["done"]), tree["losses"], epochs, scores)
+
+
+def _compare(saving: Saving, me: Identity, files: list[Path], fs: FitState) -> None:
     """The saved run is this one."""
-    saved = None
+    saved, why = None, ""
     for path in files:  # the last one that can be read
         with suppress(ValueError):
             saved = checkpoint.read_metadata(path)["identity"]
     rows = [] if saved is None else differences(saved, me)
-    if rows and saving.resume != "anyway":
-        raise ValueError(
-            f"{saving.folder}: the run differs from the saved one, exact resume is impossible:\n{table(rows)}\n"
-            "resume='anyway' goes on all the same; or choose another out="
-        )
+    if not rows or saving.resume == "anyway":
+        return
+    try:
+        read(files[-1], fs)
+    except ValueError as error:  # which arrays differ, where they do
+        why = f"{error}\n"
+    raise ValueError(
+        f"{saving.folder}: the run differs from the saved one, exact resume is impossible:\n{table(rows)}\n{why}"
+        "resume='anyway' goes on all the same; or choose another out="
+    )

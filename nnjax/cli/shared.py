@@ -1,0 +1,221 @@
+"""What the commands share: what is printed, the devices, the data, and the run that the settings describe."""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import typer
+from jax.sharding import AxisType, Mesh
+from rich.console import Console
+from rich.markup import escape
+
+from nnjax import checks, data
+from nnjax.data.load import NAMES, Dataset
+from nnjax.train import identity
+from nnjax.train.config import Config, make_run
+from nnjax.train.job import Result
+from nnjax.train.run import Run
+from nnjax.types import Data, PyTree
+
+app = typer.Typer(
+    help="Train neural networks as pure functions of a key and the data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+console = Console(stderr=False, highlight=False)
+
+
+class Prepared(NamedTuple):
+    """The data in their parts, and the run."""
+
+    dataset: Dataset
+    training: Data
+    held_out: Data | None
+    run: Run
+
+
+def say(text: str) -> None:
+    """A line with markup, as long as it is: broken lines are hard to copy."""
+    console.print(text, soft_wrap=True)
+
+
+def complain(text: str, before: str = "") -> None:
+    """A message on the error stream; only what stands before it is markup."""
+    Console(stderr=True, highlight=False).print(before + escape(text), soft_wrap=True)
+
+
+def show_warning(message: Warning | str, *_: Any) -> None:
+    """A warning as a line."""
+    complain(str(message), "[bold yellow]warning[/] ")
+
+
+def versions() -> dict[str, str]:
+    """Those of the packages that numbers depend on."""
+    return {package: version(package) for package in ("nnjax", "jax", "jaxlib", "optax")}
+
+
+def place(name: str) -> str:
+    """The name of a data set as it is; of a file its whole path, so that a run is resumed from anywhere."""
+    return name if name in NAMES or Path(name).suffix.lower() not in (".csv", ".npz") else str(Path(name).absolute())
+
+
+def given(ctx: typer.Context) -> set[str]:
+    """The names of the settings that were written on the command line."""
+    written = {name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"}
+    return {"data" if name == "name" else name for name in written}
+
+
+def check_same(path: Path, saved: dict[str, Any], now: dict[str, Any], names: Iterable[str]) -> None:
+    """Settings written beside --resume are those of the run.
+
+    Raises:
+      ValueError: with a table of what differs.
+    """
+    rows = [
+        ("DATA" if k == "data" else f"--{k.replace('_', '-')}", str(saved[k]), str(now[k]))
+        for k in names
+        if saved[k] != now[k]
+    ]
+    if rows:
+        raise ValueError(
+            f"--resume goes on with the settings of {path}, but others are given:\n{identity.table(rows)}\n"
+            "leave them out, or begin a new run with --out"
+        )
+
+
+def in_words_of_the_command(error: ValueError) -> ValueError:
+    """The same error where it speaks of resuming, with options in place of `fit`'s arguments."""
+    text, _, last = str(error).rpartition("\n")
+    if not last.startswith("resume='anyway'"):
+        return error
+    return ValueError(f"{text}\n--anyway goes on all the same; what comes of it can then not be repeated to the bit")
+
+
+def use_cores(networks: int) -> None:
+    """Let JAX see as many devices as there are cores to spread networks over; must come before it starts.
+
+    What the user has chosen by $JAX_NUM_CPU_DEVICES or $XLA_FLAGS stays.
+    """
+    chosen = jax.config.values["jax_num_cpu_devices"] != -1
+    if chosen or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if min(cores, networks) > 1:
+        try:
+            jax.config.update("jax_num_cpu_devices", min(cores, networks))
+        except RuntimeError:  # JAX runs already, in a process that is not the command's own
+            return
+
+
+def mesh_for(networks: int | None) -> Mesh | None:
+    """All devices with networks to spread over them; None for one."""
+    devices = jax.devices()[: networks or 1]
+    if len(devices) == 1:
+        return None
+    return jax.make_mesh((len(devices),), ("members",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def together(config: Config, networks: int | None) -> int | None:
+    """How many networks are trained at the same time."""
+    return networks if networks is None or config.group is None else min(networks, config.group)
+
+
+def introduce(mesh: Mesh | None) -> None:
+    """The first line: on what, with what."""
+    device, known = jax.devices()[0], versions()
+    say(
+        f"[bold]nnjax[/] {known['nnjax']} on {1 if mesh is None else mesh.size} × {device.device_kind} "
+        f"({device.platform}), jax {known['jax']}, optax {known['optax']}, Python {sys.version.split()[0]}"
+    )
+
+
+def prepare(config: Config, make: Callable[..., Run] = make_run) -> Prepared:
+    """Load the data, hold out the validation, say what there is, and make the run."""
+    dataset = data.load(
+        config.data,
+        data_dir=config.data_dir,
+        target=config.target,
+        task=config.task,
+        test_share=config.test_share,
+        seed=config.seed,
+    )
+    training, held_out = _hold_out(dataset, config.validation, config.seed)
+    table = dataset.table
+    n, features = training.x.shape
+    say(
+        f"{table.task} ({escape(dataset.why)}): {n:,} rows to train on, "
+        f"{0 if held_out is None else len(held_out.x):,} for validation, {len(dataset.test.x):,} for the test, "
+        f"{features} features"
+    )
+    return Prepared(dataset, training, held_out, make(config, table.task, len(table.classes) or 1, n))
+
+
+def line_per_tenth(epochs: float) -> Callable[[Any, dict[str, Any]], None]:
+    """Where there is no terminal to draw a bar on: a line for every tenth of the run, for several runs their means."""
+    shown = [0]
+
+    def callback(ts: Any, record: dict[str, Any]) -> None:
+        tenth = int(10 * record["epoch"] / epochs) if epochs else 0
+        if sys.stderr.isatty() or tenth == shown[0]:
+            return
+        shown[0] = tenth  # a smaller one begins the next group
+        scores = "".join(
+            f"  {name.replace('_', ' ')} {mean(record[name]):.4f}"
+            for name in ("validation_accuracy", "validation_r2")
+            if name in record
+        )
+        epoch = min(round(record["epoch"], 1), epochs)
+        if tenth:
+            print(f"epoch {epoch:g}/{epochs:g}  loss {mean(record['loss']):.4f}{scores}", file=sys.stderr)
+
+    return callback
+
+
+def mean(values: Any) -> float:
+    """Of those numbers that are finite; NaN where none is."""
+    finite = np.asarray(values, float)[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else float("nan")
+
+
+def in_units(record: dict[str, Any], factor: float) -> dict[str, Any]:
+    """A regression's root mean squared errors in the units of the target, which `factor` is the deviation of."""
+    return {k: v * factor if k.removesuffix("_sd").endswith("rmse") else v for k, v in record.items()}
+
+
+def kept_network(result: Result, config: Config) -> tuple[PyTree, PyTree]:
+    """Parameters and state on the host: the last, or with patience those at the lowest validation loss."""
+    source = result.best if config.patience is not None and result.best is not None else result.ts
+    return jax.tree.map(np.asarray, (source.params, source.state))
+
+
+def command(name: str, config: Config, defaults: Config) -> str:
+    """A command line with these settings."""
+    said = {k: v for k, v in asdict(config).items() if v != getattr(defaults, k) and k != "data"}
+    words = [f"--{k.replace('_', '-')}" + ("" if v is True else f" {quoted(v)}") for k, v in said.items()]
+    return " ".join(["nnjax", name, quoted(config.data), *words])
+
+
+def quoted(value: Any) -> str:
+    """As a shell takes it."""
+    return shlex.quote(str(int(value) if isinstance(value, float) and value.is_integer() else value))
+
+
+def _hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Data, Data | None]:
+    """The training part without, and with a part to watch the training by."""
+    if share == 0:
+        return dataset.train, None
+    y = np.asarray(dataset.train.y)
+    classify = dataset.table.task == "classification"
+    with checks.located("in holding out --validation; 0 for none"):
+        first, second = data.split_rows(y, share, seed=seed, stratify=classify)
+    x = np.asarray(dataset.train.x)
+    return Data(x[first], y[first]), Data(x[second], y[second])

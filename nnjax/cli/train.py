@@ -1,0 +1,234 @@
+"""`nnjax train`: from a data set to a run folder, for one network or many."""
+
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import typer
+from rich.markup import escape
+
+from nnjax import nn, train
+from nnjax.cli import options as o
+from nnjax.cli import report, shared
+from nnjax.cli.shared import complain, say
+from nnjax.train import folder, receipt
+from nnjax.train.config import Config, check
+from nnjax.train.job import Result
+from nnjax.train.resume import Resume
+
+D = o.DEFAULTS
+
+
+def train_command(
+    ctx: typer.Context,
+    name: o.Name = None,
+    target: o.Target = None,
+    task: o.Task = None,
+    data_dir: o.DataDir = None,
+    test_share: o.TestShare = D.test_share,
+    validation: o.Validation = D.validation,
+    width: Annotated[int, o.option("Width of the hidden layers.", o.NET)] = D.width,
+    depth: o.Depth = D.depth,
+    activation: o.Activation = D.activation,
+    norm: o.Norm = D.norm,
+    dropout: Annotated[float, o.option("Probability of dropping a hidden value.", o.NET)] = D.dropout,
+    skip: o.Skip = D.skip,
+    optimizer: o.Optimizer = D.optimizer,
+    learning_rate: Annotated[float | None, o.option(f"Highest rate; by default {o.RATES}.", o.TRAINING)] = None,
+    schedule: o.Schedule = D.schedule,
+    weight_decay: Annotated[float | None, o.option("For adamw and lion; 0.01 by default.", o.TRAINING)] = None,
+    clip: o.Clip = None,
+    label_smoothing: Annotated[
+        float, o.option("Share of each label that is spread over all classes.", o.TRAINING)
+    ] = D.label_smoothing,
+    batch_size: o.BatchSize = D.batch_size,
+    epochs: o.Epochs = D.epochs,
+    patience: o.Patience = None,
+    seed: o.Seed = D.seed,
+    members: Annotated[
+        int | None, o.option("Train an ensemble of so many networks; their predictions are averaged.", o.MANY)
+    ] = None,
+    strategy: o.Strategy = D.strategy,
+    group: o.Group = None,
+    out: Annotated[Path | None, o.option("Folder for the run; by default runs/DATA-DATE-TIME.", o.OUTPUT)] = None,
+    resume: o.Resume = None,
+    anyway: o.Anyway = False,
+    save_every: Annotated[float, o.option("Seconds between checkpoints.", o.OUTPUT)] = D.save_every,
+    keep: Annotated[int, o.option("Checkpoints that are kept, besides the best.", o.OUTPUT)] = D.keep,
+    plots: o.Plots = True,
+) -> None:
+    """Train a network, or many, and write a run folder: settings, metrics per epoch, weights, pictures.
+
+    For example: nnjax train digits, or nnjax train wine.csv --target cultivar
+
+    An interrupted run goes on: nnjax train --resume runs/digits-20260101-120000
+    """
+    began = time.perf_counter()
+    config = Config(
+        shared.place(name or ""), data_dir, target, task, test_share, validation, width, depth, activation, norm,
+        dropout, skip, optimizer, learning_rate, schedule, weight_decay, clip, batch_size, epochs, seed,
+        label_smoothing, members, strategy, group, patience, save_every, keep,
+    )  # fmt: skip
+    if resume is None:
+        if name is None:
+            raise ValueError("which data? nnjax train digits, fashion-mnist, or a .csv or .npz file")
+        if anyway:
+            raise ValueError("--anyway belongs to --resume")
+        check(config)
+    else:
+        config = _resumed(resume, out, config, shared.given(ctx))
+    shared.use_cores(shared.together(config, config.members) or 1)
+    mesh = _mesh(config)
+    shared.introduce(mesh)
+    prepared = shared.prepare(config)
+    report.print_network(nn.as_layer(prepared.run.net), prepared.training)
+    table = prepared.dataset.table
+    if resume is None:
+        path = folder.create(out or Path("runs") / f"{Path(config.data).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+        folder.save_config(path, config, table, shared.versions())
+    else:
+        path = resume
+        if anyway:
+            folder.note_resumed_anyway(path)
+    if config.members is not None:
+        say(f"{config.members} networks, strategy {config.strategy}; the run folder is [bold]{escape(str(path))}[/]")
+    else:
+        say(f"the run folder is [bold]{escape(str(path))}[/]")
+    try:
+        how: Resume = "anyway" if anyway else resume is not None
+        result = fit(config, prepared, path / folder.CHECKPOINTS, how)
+        finish(path, config, prepared, result, plots=plots, began=began if resume is None else None)
+    except KeyboardInterrupt:
+        complain(f"stopped; go on with: nnjax train --resume {shared.quoted(path)}")
+        raise typer.Exit(130) from None
+    say(f"written to [bold]{escape(str(path))}[/] after {time.perf_counter() - began:.1f} s")
+
+
+def fit(config: Config, prepared: shared.Prepared, out: Path | None, resume: Resume) -> Result:
+    """The run that the settings describe, with its checkpoints in `out`."""
+    try:
+        return train.fit(
+            prepared.run,
+            prepared.training,
+            epochs=config.epochs,
+            key=jax.random.key(config.seed),
+            members=config.members,
+            strategy=config.strategy,
+            mesh=_mesh(config),
+            group=config.group,
+            validation=prepared.held_out,
+            patience=config.patience,
+            out=out,
+            resume=resume,
+            save_every=config.save_every,
+            keep=config.keep,
+            callbacks=[shared.line_per_tenth(config.epochs)],
+        )
+    except ValueError as error:
+        raise shared.in_words_of_the_command(error) from None
+
+
+def finish(
+    path: Path, config: Config, prepared: shared.Prepared, result: Result, *, plots: bool, began: float | None
+) -> None:
+    """Test the network and write all that is left to write, the receipt last: with it the run is finished."""
+    dataset, table = prepared.dataset, prepared.dataset.table
+    params, state = shared.kept_network(result, config)
+    folder.save_weights(path / folder.WEIGHTS, params, state)
+    outcome = report.test(prepared.run, params, state, result.diverged, dataset)
+    history = [shared.in_units(record, table.target_std) for record in result.history]
+    several = config.members is not None
+    ended = result.stopped | (result.diverged >= 0)
+    folder.write_records(path / folder.METRICS, report.by_member(history, ended) if several else history)
+    seconds = result.seconds._asdict()
+    content: dict[str, Any] = {"test": outcome.scores}
+    if outcome.members is not None:
+        each = _members(outcome.members, result, config)
+        content |= {"uncertainty": outcome.parts, "left_out": outcome.left_out, "members": each}
+    elif config.patience is not None:
+        content |= _best(result, ())
+    steps = int(np.max(result.ts.step))
+    folder.write_json(path / folder.RESULT, content | {"steps": steps, "seconds": seconds})
+    _print_stops(result, config, prepared)
+    report.print_scores(outcome, table)
+    _print_seconds(result, resumed=began is None)
+    if plots:
+        report.draw(path, outcome, dataset, report.means(history), config)
+    made = receipt.make(
+        config,
+        params=params,
+        state=state,
+        data=(prepared.training, prepared.held_out, dataset.test),
+        losses=result.losses,
+        scores=outcome.scores,
+        devices=1 if (mesh := _mesh(config)) is None else mesh.size,
+        resumed_anyway=folder.resumed_anyway(path),
+    )
+    folder.write_json(path / folder.RECEIPT, made)
+
+
+def _resumed(path: Path, out: Path | None, config: Config, given: set[str]) -> Config:
+    """The settings of a run that is not finished."""
+    if out is not None:
+        raise ValueError("--resume names the folder; leave --out out")
+    saved, _ = folder.load_config(path)
+    free: dict[str, Any] = {name: getattr(config, name) for name in ("save_every", "keep") if name in given}
+    names = [name for name in asdict(config) if name in given - free.keys()]
+    shared.check_same(path, asdict(saved), asdict(config), names)
+    if folder.finished(path):
+        raise ValueError(f"{path} is finished; there is nothing to resume")
+    config = replace(saved, **free)
+    check(config)
+    return config
+
+
+def _mesh(config: Config) -> Any:
+    return shared.mesh_for(shared.together(config, config.members))
+
+
+def _best(result: Result, member: Any) -> dict[str, Any]:
+    """Of what step the network is that is kept with patience."""
+    assert result.best is not None
+    return {"best_step": int(np.asarray(result.best.step)[member]), "stopped": bool(result.stopped[member])}
+
+
+def _members(scores: list[dict[str, float]], result: Result, config: Config) -> list[dict[str, Any]]:
+    """A record for each member."""
+    rows: list[dict[str, Any]] = []
+    for member, own in enumerate(scores):
+        step = int(result.diverged[member])
+        best: dict[str, Any] = {} if config.patience is None else _best(result, member)
+        rows.append({**own, **best, "diverged": None if step < 0 else step})
+    return rows
+
+
+def _print_stops(result: Result, config: Config, prepared: shared.Prepared) -> None:
+    """What early stopping did."""
+    if config.patience is None or result.best is None:
+        return
+    per_epoch = len(prepared.training.x) / config.batch_size
+    epochs = np.atleast_1d(np.asarray(result.best.step)) / per_epoch
+    stopped = np.atleast_1d(result.stopped)
+    if config.members is None:
+        did = "stopped early" if stopped[0] else "not stopped early"
+        say(f"{did}; the network of epoch {epochs[0]:.4g}, at its lowest validation loss, is tested and saved")
+        return
+    span = f"{epochs.min():.4g}" + (f" … {epochs.max():.4g}" if np.ptp(epochs) else "")
+    say(
+        f"{stopped.sum()} of {len(stopped)} networks stopped early; each is tested and saved as it was at its lowest "
+        f"validation loss, in epoch {span}"
+    )
+
+
+def _print_seconds(result: Result, *, resumed: bool) -> None:
+    seconds = result.seconds
+    steps = int(np.sum(result.ts.step))
+    rate = f"{steps:,} steps" + ("" if resumed else f", {steps / max(seconds.train, 1e-9):,.0f} per second")
+    since = " since it was resumed" if resumed else ""
+    say(
+        f"compile {seconds.compile:.2f} s, train {seconds.train:.2f} s ({rate}), "
+        f"validate {seconds.validate:.2f} s{since}"
+    )

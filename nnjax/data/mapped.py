@@ -1,0 +1,78 @@
+"""Rows of a file, without the file's pages piling up in the process."""
+
+import mmap
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnjax.types import PyTree
+
+SLOW = 5e-6  # seconds a row: more than memory takes, so that the disk is at work
+
+ReadRows = Callable[[np.ndarray], np.ndarray]  # rows (m,) -> (m, ...)
+
+
+def reader(array: Any) -> ReadRows:
+    """How rows of an array are read: in memory, in a mapped file, or whatever takes an index array."""
+    if isinstance(array, np.memmap) and _droppable(array):
+        return _mapped(array)
+    if isinstance(array, np.ndarray) or type(array).__module__.startswith("jax"):
+        there = np.asarray(array)
+        return lambda rows: np.take(there, rows, axis=0)
+
+    return lambda rows: each_once(rows, lambda once: np.asarray(array[once]))
+
+
+def each_once(rows: np.ndarray, read: Callable[[np.ndarray], PyTree]) -> PyTree:
+    """What `read` gives for rows, asked for each row once and in ascending order, as HDF5 wants it.
+
+    Raises:
+      ValueError: where it gives another number of rows.
+    """
+    once, place = np.unique(rows, return_inverse=True)
+    found = read(once)
+    for leaf in jax.tree.leaves(found):
+        if leaf.shape[:1] != once.shape:
+            raise ValueError(f"source: {len(once)} rows were asked for, an array of shape {leaf.shape} came")
+    return jax.tree.map(lambda a: a[place], found)
+
+
+def _mapped(array: np.memmap) -> ReadRows:
+    """Rows of a mapped file, whose pages are let go after each reading.
+
+    A page that was read stays mapped, and counts as the process's own memory until it is let go; in the operating
+    system's cache it stays as long as there is room. Where reading turns out to be slow, rows are announced before
+    they are read: a disk is many times faster with many of them in sight than with one after another.
+    """
+    file: Any = getattr(array, "_mmap")  # noqa: B009  (its annotations do not know it)
+    plain = np.asarray(array)
+    start = plain.__array_interface__["data"][0] - np.frombuffer(file, np.uint8).__array_interface__["data"][0]
+    width, apart = plain[:1].nbytes, plain.strides[0]
+    slow = plain.flags.c_contiguous
+
+    def announce(rows: np.ndarray) -> None:
+        first = start + rows.astype(np.int64) * apart
+        page = first - first % mmap.PAGESIZE
+        for at, size in zip(page.tolist(), (first + width - page).tolist(), strict=True):
+            file.madvise(mmap.MADV_WILLNEED, at, size)
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        nonlocal slow
+        clock = time.perf_counter()
+        if slow:
+            announce(rows)
+        found = np.take(plain, rows, axis=0)
+        file.madvise(mmap.MADV_DONTNEED)
+        slow = plain.flags.c_contiguous and time.perf_counter() - clock > SLOW * len(rows)
+        return found
+
+    return read
+
+
+def _droppable(array: np.memmap) -> bool:
+    """Letting pages go loses nothing: not so for those written to a copy of one's own, mode "c"."""
+    file = getattr(array, "_mmap", None)
+    return hasattr(mmap, "MADV_DONTNEED") and isinstance(file, mmap.mmap) and array.mode in ("r", "r+", "w+")
