@@ -122,10 +122,12 @@ def test_digits_write_all_files(digits):
     path, ended = digits
     assert ended.code == 0, ended
     assert sorted(file.name for file in path.iterdir()) == [
+        "checkpoints",
         "config.json",
         "confusion.png",
         "curves.png",
         "metrics.csv",
+        "receipt.json",
         "reliability.png",
         "result.json",
         "table.json",
@@ -187,13 +189,14 @@ OPTIONS = {
     "target": "cultivar", "task": "classification", "data_dir": "somewhere", "test_share": 0.3, "validation": 0.2,
     "width": 6, "depth": 3, "activation": "gelu", "norm": "layer", "dropout": 0.25, "skip": True,
     "optimizer": "lion", "learning_rate": 0.002, "schedule": "warmup-cosine", "weight_decay": 0.125, "clip": 1.5,
-    "batch_size": 12, "epochs": 1.5, "seed": 7,
+    "batch_size": 12, "epochs": 1.5, "seed": 7, "label_smoothing": 0.1, "members": 2, "strategy": "vmap", "group": 1,
+    "patience": 3, "save_every": 7.5, "keep": 2,
 }  # fmt: skip
 
 
 def test_every_option_is_accepted_and_recorded(files, tmp_path):
     known = {parameter.name for parameter in typer.main.get_command(cli.app).commands["train"].params}
-    assert known - {"help"} == {*OPTIONS, "name", "out", "plots"}
+    assert known - {"help"} == {*OPTIONS, "name", "out", "plots", "resume", "anyway"}
     given = [
         part for name, value in OPTIONS.items() for part in ("--" + name.replace("_", "-"), value) if value is not True
     ]
@@ -313,10 +316,19 @@ SETTINGS = {
     ("--test-share", "0"): r"--test-share: share must be in \(0, 1\), got 0",
     ("--seed", "-1"): r"--seed: seed must be in \[0, 4294967296\), got -1",
     ("--seed", "4294967296"): "--seed: .* got 4.29497e",
+    ("--label-smoothing", "1"): r"--label-smoothing: share must be in \[0, 1\), got 1",
+    ("--members", "0"): "--members: members must be ≥ 1, got 0",
+    ("--members", "2", "--group", "0"): "--group: group must be ≥ 1, got 0",
+    ("--group", "2"): "--group is for --members",
+    ("--patience", "0"): "--patience: patience must be ≥ 1, got 0",
+    ("--patience", "3", "--validation", "0"): "--patience counts validations; --validation 0 leaves none",
+    ("--save-every", "-1"): r"--save-every: seconds must be in \[0, inf\), got -1",
+    ("--keep", "0"): "--keep: keep must be ≥ 1, got 0",
+    ("--anyway",): "--anyway belongs to --resume",
 }
 PLACES = {
     ("digit",): r"unknown data set 'digit' \(did you mean 'digits'\?\)",
-    ("nowhere.csv", "--target", "y"): r"no file nowhere.csv",
+    ("nowhere.csv", "--target", "y"): r"no file .*nowhere.csv",
     ("{files}/wine.csv",): r"wine.csv: which column is to be predicted\? --target one of cultivar, alcohol \[%\],",
     ("{files}/wine.csv", "--target", "cultivr"): r"unknown target column 'cultivr' \(did you mean 'cultivar'\?\)",
     ("{files}/wine.csv", "--target", "cultivar", "--task", "regression"): "must hold numbers, got 'class 0' in row 0",
@@ -328,6 +340,8 @@ PLACES = {
         "0.001",
     ): "one part empty\n  in holding out --validation",
     ("digits", "--target", "y"): "digits is classified by its labels",
+    ("{files}/diabetes.csv", "--target", "progression [mg]", "--label-smoothing", "0.1"): "is for classification",
+    (): "which data[?] nnjax train digits, fashion-mnist, or a .csv or .npz file",
     ("fashion-mnist", "--data-dir", "/nowhere"): "Fashion-MNIST was not found in /nowhere.*apt-get install",
     ("digits", "--out", "{files}/wine_run"): "wine_run holds a run already; choose another folder with --out",
     ("digits", "--out", "{files}/wine.csv"): r"wine.csv is a file; choose a folder with --out",
@@ -433,19 +447,19 @@ def test_a_warning_is_a_line_and_a_mistake_no_traceback_in_a_process_of_its_own(
     assert not (tmp_path / "run").exists()
 
 
-def test_ctrl_c_says_what_is_left(files, tmp_path, monkeypatch):
+def test_ctrl_c_says_how_to_go_on(files, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "fit", stop)
-    ended = nnjax("train", files / "wine.csv", "--target", "cultivar", "--out", tmp_path / "run")
+    ended = nnjax("train", files / "wine.csv", "--target", "cultivar", "--out", tmp_path / "a run")
     assert ended.code == 130
-    assert ended.err == f"stopped; {tmp_path / 'run'} holds the settings of this run and no weights\n"
-    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == ["config.json", "table.json"]
+    assert ended.err == f"stopped; go on with: nnjax train --resume '{tmp_path / 'a run'}'\n"
+    assert sorted(file.name for file in (tmp_path / "a run").iterdir()) == ["config.json", "table.json"]
 
 
 # Help
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-@pytest.mark.parametrize("command", ["train", "predict", ""])
+@pytest.mark.parametrize("command", ["train", "predict", "sweep", "verify", ""])
 def test_help_fits_the_terminal_and_names_everything(monkeypatch, command, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     ended = done(*command.split(), "--help")

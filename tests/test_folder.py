@@ -78,11 +78,16 @@ def test_a_folder_is_created_once(tmp_path):
     path = tmp_path / "runs" / "one"
     assert folder.create(path) == path
     folder.create(path)  # still empty
-    for name in (folder.CONFIG, folder.WEIGHTS):
+    for name, message in {
+        folder.WEIGHTS: "holds a run already; choose another folder",
+        folder.CONFIG: f"a run that is not finished; go on with: nnjax train --resume {path}",
+        folder.RECEIPT: "holds a run already; choose another folder",
+        folder.SWEEP: f"a sweep that is not finished; go on with: nnjax sweep --resume {path}",
+        folder.ROWS: "holds a run already; choose another folder",
+    }.items():
         (path / name).touch()
-        with pytest.raises(FileExistsError, match="holds a run already; choose another folder"):
+        with pytest.raises(FileExistsError, match=message):
             folder.create(path)
-        (path / name).unlink()
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError, match="is a file"):
         folder.create(tmp_path / "file")

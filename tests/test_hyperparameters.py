@@ -140,7 +140,7 @@ def test_the_table_names_every_number_of_every_optimizer():
 @pytest.mark.parametrize(
     "make", [nn.mlp, lambda hidden, outputs, **rest: nn.residual_mlp(hidden[0], 2, outputs, **rest)]
 )
-def test_a_network_has_one_form_whatever_its_dropout_rate(make):
+def test_a_network_has_one_form_and_one_start_whatever_its_dropout_rate(make):
     """The parameters of a sweep that has the rate 0 among others are those of the run at rate 0."""
     starts = [
         make([3], 2, dropout=rate).init(jax.random.key(0), jnp.ones((1, 3))) for rate in (0.0, 0, 0.5, jnp.zeros(()))

@@ -46,16 +46,20 @@ def true_net(true, activation=jax.nn.relu, norm=None, dropout=0.0):
     """The network of the true widths, whose dropout draws what the padded one's draws, and takes its part of it."""
     norms = {None: [], "batch": [nn.batch_norm()], "layer": [nn.layer_norm()]}[norm]
 
-    def drop(width, padded):
-        def apply(params, state, x, **how):
+    def activated(width, padded):
+        def drop(params, state, x, **how):
             wide = jnp.pad(x, ((0, 0), (0, padded - width)))
-            return nn.dropout(dropout).apply(params, state, wide, **how)[0][:, :width], state
+            return nn.dropout(dropout).apply((), (), wide, **how)[0][:, :width], state
 
-        return nn.Layer("drop", lambda key, x: ((), ()), apply)
+        def apply(params, state, x, **how):
+            layers = nn.serial(activation, nn.identity(), nn.Layer("drop", lambda key, x: ((), ()), drop))
+            return layers.apply(((),) * 3, ((),) * 3, x, **how)[0], state
+
+        return nn.Layer("activated", lambda key, x: ((), ()), apply)
 
     layers = [nn.flatten()]
     for width, padded in zip(true, PADDED, strict=True):
-        layers += [nn.dense(width, bias=norm != "batch"), *norms, activation, drop(width, padded)]
+        layers += [nn.dense(width, bias=norm != "batch"), *norms, activated(width, padded)]
     return nn.serial(*layers, nn.dense(OUTPUTS))
 
 

@@ -130,9 +130,9 @@ def print_scores(outcome: Outcome, table: Table) -> None:
 def print_spread(members: list[Scores], name: str, label: str, form: str) -> None:
     """A score of the members in a line."""
     values = np.array([scores[name] for scores in members])
-    sd = f" ± {values.std(ddof=1):{form}}" if len(values) > 1 else ""
+    sd, what = (f" ± {values.std(ddof=1):{form}}", "mean ± sd") if len(values) > 1 else ("", "mean")
     low, middle, high = (f"{v:{form}}" for v in (values.min(), np.median(values), values.max()))
-    say(f"members' {label} {mean(values):{form}}{sd} (mean ± sd), min {low}, median {middle}, max {high}")
+    say(f"members' {label} {mean(values):{form}}{sd} ({what}), min {low}, median {middle}, max {high}")
 
 
 def draw(path: Path, outcome: Outcome, dataset: Dataset, history: list[dict[str, float]], config: Config) -> None:

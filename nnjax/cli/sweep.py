@@ -178,7 +178,7 @@ def _understood(asked: dict[str, Any]) -> tuple[Config, dict[str, Values], int |
                 f"{_option(name)} {values.text}: how many? {values.low:g}..{values.high:g}:{values.kind}:8, or --random"
             )
         for number in (values.low, values.high):
-            check(_with(config, {name: _plain(number)}))
+            check(_with(config, {name: _plain(number), "members": 1}))
     if "width" in swept:
         if config.skip or config.depth == 0:
             raise ValueError(f"--width: nothing to sweep with {'--skip' if config.skip else '--depth 0'}; give one")

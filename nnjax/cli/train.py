@@ -152,7 +152,7 @@ def finish(
         content |= _best(result, ())
     steps = int(np.max(result.ts.step))
     folder.write_json(path / folder.RESULT, content | {"steps": steps, "seconds": seconds})
-    _print_stops(result, config, prepared)
+    _print_stops(result, config)
     report.print_scores(outcome, table)
     _print_seconds(result, resumed=began is None)
     if plots:
@@ -205,12 +205,14 @@ def _members(scores: list[dict[str, float]], result: Result, config: Config) -> 
     return rows
 
 
-def _print_stops(result: Result, config: Config, prepared: shared.Prepared) -> None:
-    """What early stopping did."""
+def _print_stops(result: Result, config: Config) -> None:
+    """What early stopping did, and where nothing is left."""
+    if config.members is not None and np.all(result.diverged >= 0):
+        say(f"[bold yellow]all {config.members} members diverged[/]; a smaller --learning-rate or --clip 1 may help")
     if config.patience is None or result.best is None:
         return
-    per_epoch = len(prepared.training.x) / config.batch_size
-    epochs = np.atleast_1d(np.asarray(result.best.step)) / per_epoch
+    epoch_of = {record["step"]: record["epoch"] for record in result.history}
+    epochs = np.array([epoch_of.get(int(step), 0) for step in np.atleast_1d(result.best.step)])
     stopped = np.atleast_1d(result.stopped)
     if config.members is None:
         did = "stopped early" if stopped[0] else "not stopped early"

@@ -10,7 +10,8 @@ import numpy as np
 
 from nnjax.types import PyTree
 
-SLOW = 5e-6  # seconds a row: more than memory takes, so that the disk is at work
+SLOW = 20e-6  # seconds for a row: more than memory takes, so that the disk is at work
+AHEAD = 100  # readings announced after a slow one
 
 ReadRows = Callable[[np.ndarray], np.ndarray]  # rows (m,) -> (m, ...)
 
@@ -51,7 +52,7 @@ def _mapped(array: np.memmap) -> ReadRows:
     plain = np.asarray(array)
     start = plain.__array_interface__["data"][0] - np.frombuffer(file, np.uint8).__array_interface__["data"][0]
     width, apart = plain[:1].nbytes, plain.strides[0]
-    slow = plain.flags.c_contiguous
+    announced = 1  # readings to announce
 
     def announce(rows: np.ndarray) -> None:
         first = start + rows.astype(np.int64) * apart
@@ -60,13 +61,13 @@ def _mapped(array: np.memmap) -> ReadRows:
             file.madvise(mmap.MADV_WILLNEED, at, size)
 
     def read(rows: np.ndarray) -> np.ndarray:
-        nonlocal slow
+        nonlocal announced
         clock = time.perf_counter()
-        if slow:
+        if announced > 0 and plain.flags.c_contiguous:
             announce(rows)
         found = np.take(plain, rows, axis=0)
         file.madvise(mmap.MADV_DONTNEED)
-        slow = plain.flags.c_contiguous and time.perf_counter() - clock > SLOW * len(rows)
+        announced = AHEAD if time.perf_counter() - clock > SLOW * len(rows) else announced - 1
         return found
 
     return read

@@ -21,7 +21,7 @@ from nnjax.nn.pool import max_pool
 from nnjax.nn.repeat import repeat
 from nnjax.nn.serial import serial
 from nnjax.nn.shape import flatten, reshape
-from nnjax.types import Initializer, Layer, LayerLike
+from nnjax.types import Initializer, Key, Layer, LayerLike, Params, State
 
 Activation = Callable[[Array], Array]
 Norm = Literal["batch", "layer"] | None
@@ -120,8 +120,7 @@ def mlp(
         layers += [
             dense(padded, bias=norm != "batch", w_init=w_init),
             *_norm("mlp", norm, true[i + 1]),
-            _masked(activation, true[i + 1]),
-            dropout_layer(dropout),
+            _activated(activation, true[i + 1], dropout),
         ]
     return serial(*layers, dense(outputs, w_init=initializer_for(None, true[-1])))._replace(name="mlp")
 
@@ -165,8 +164,7 @@ def residual_mlp(
     block = residual(
         *_norm("residual_mlp", norm),
         dense(width, w_init=initializer_for(activation)),
-        activation,
-        dropout_layer(dropout),
+        _activated(activation, None, dropout),
         dense(width, w_init=zeros),
     )
     return serial(
@@ -217,17 +215,22 @@ def _norm(where: str, norm: Norm, width: Width | None = None) -> list[Layer]:
     return [batch_norm() if norm == "batch" else layer_norm(width=width)]
 
 
-def _masked(activation: Activation, width: Width | None) -> LayerLike:
-    """The activation and then the mask as one layer, so that the parameters have the form that they have without."""
-    if width is None:
+def _activated(activation: Activation, width: Width | None, rate: float | Array) -> LayerLike:
+    """Activation, mask and dropout as one layer, so that a network has one form whatever its widths and its rate."""
+    parts: list[LayerLike] = [activation]
+    parts += [] if width is None else [mask(width)]
+    parts += [] if isinstance(rate, (int, float)) and rate == 0 else [dropout_layer(rate)]
+    if len(parts) == 1:
         return activation
-    function, part = as_layer(activation), mask(width)
+    layers, nothing = serial(*parts), ((),) * len(parts)
 
-    def masked(x: Array) -> Array:
-        y, _ = part.apply((), (), activation(x), train=False)
-        return y
+    def init(key: Key, x: Array, /) -> tuple[Params, State]:
+        return (), ()
 
-    return as_layer(masked)._replace(name=f"{function.name}, {part.name}")
+    def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
+        return layers.apply(nothing, nothing, x, train=train, key=key)[0], state
+
+    return Layer(", ".join(as_layer(part).name for part in parts), init, apply)
 
 
 def _true_widths(

@@ -45,13 +45,12 @@ def summary(net: LayerLike, x: PyTree) -> Summary:
       x: an input, or its `jax.ShapeDtypeStruct`; only shape and dtype are read.
 
     >>> print(nn.summary(nn.mlp([32], 10), jax.ShapeDtypeStruct((1, 64), jnp.float32)))
-    layer       output   parameters
-    flatten     (1, 64)           0
-    dense(32)   (1, 32)       2,080
-    relu        (1, 32)           0
-    dropout(0)  (1, 32)           0
-    dense(10)   (1, 10)         330
-    mlp                       2,410
+    layer      output   parameters
+    flatten    (1, 64)           0
+    dense(32)  (1, 32)       2,080
+    relu       (1, 32)           0
+    dense(10)  (1, 10)         330
+    mlp                      2,410
     """
     net = as_layer(net)
     x = jax.eval_shape(lambda x: x, x)

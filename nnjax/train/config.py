@@ -204,6 +204,8 @@ def check(config: Config) -> None:
     for name in ("members", "group", "patience", "keep"):
         if (number := getattr(config, name)) is not None:
             checks.positive_int(f"--{name}", name, number)
+    if config.group is not None and config.members is None:
+        raise ValueError("--group is for --members")
     if config.patience is not None and config.validation == 0:
         raise ValueError("--patience counts validations; --validation 0 leaves none")
     if config.batch_size == 1 and config.norm == "batch":

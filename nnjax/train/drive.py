@@ -17,7 +17,7 @@ from nnjax.train.chunk import CAPACITY, Block, Member, Status, begin, chunk, val
 from nnjax.train.folds import Rows
 from nnjax.train.identity import Identity, identity
 from nnjax.train.interrupt import held_back
-from nnjax.train.processes import agree
+from nnjax.train.processes import agree, lost_told
 from nnjax.train.program import Program, fetch, put, put_each, restore, snapshot
 from nnjax.train.resume import Logs, Saving, load, saver
 from nnjax.train.run import Log
@@ -73,7 +73,12 @@ def drive(
     began = time.perf_counter()
     training = validating = 0.0
     fs, logs, me = _start(job, saving)
-    with open_feed(job) as (data, following), saver(saving, program, me) as save, held_back() as interrupted:
+    with (
+        lost_told(saving and saving.folder),
+        open_feed(job) as (data, following),
+        saver(saving, program, me) as save,
+        held_back() as interrupted,
+    ):
         advance = stepper(job, data)
         held_out = put(program, job.held_out)
         hyper, held_out_rows = put_each(program, (job.hyper, job.held_out_rows))
@@ -89,8 +94,9 @@ def drive(
         status = fetch(program, status)
         compiled = time.perf_counter() - began
 
-        size, over, saved_at = chunk_steps or 1, False, time.perf_counter()
-        while not over and status.alive.any() and (epoch := _next_stop(job, logs.done)) is not None:
+        writes = jax.process_index() == 0  # the others do not know when it last did
+        stops, size, over, saved_at = _stops(job), chunk_steps or 1, False, time.perf_counter()
+        while not over and status.alive.any() and (epoch := _next_stop(job, stops, logs.done)) is not None:
             clock = time.perf_counter()
             reading = following(logs.done)
             until = np.minimum(logs.done + min(size, CAPACITY), job.ends[:, epoch])
@@ -112,14 +118,16 @@ def drive(
                 validating += time.perf_counter() - clock
             record = _record(job, logs, losses[:, :n])
             answers = [callback(fs.train, record) for callback in callbacks]
-            due = saving is not None and time.perf_counter() - saved_at >= saving.every
+            due = writes and saving is not None and time.perf_counter() - saved_at >= saving.every
             size, (over, due, stop) = agree(size, (any(answers), due, interrupted()))
             if (due or stop) and save(fs, logs, wait=stop):
                 saved_at = time.perf_counter()
             if stop:
                 raise KeyboardInterrupt(_how_to_go_on(saving, int(until.max())))
         save(fs, logs, wait=True)
-    return snapshot(program, fs), logs, Seconds(compiled, training, validating, time.perf_counter() - began)
+        if interrupted():
+            raise KeyboardInterrupt(_how_to_go_on(saving, int(logs.done.max(initial=0))))
+        return snapshot(program, fs), logs, Seconds(compiled, training, validating, time.perf_counter() - began)
 
 
 Advance = Callable[[FitState, np.ndarray, np.ndarray, Block | None], tuple[FitState, Log, Status]]
@@ -158,7 +166,8 @@ def _start(job: Job, saving: Saving | None) -> tuple[FitState, Logs, Identity]:
     fs = first_state(job)
     me: Identity = {}
     if saving is not None:
-        me = identity(program, job.keys, job.hyper, job.data, sample, job.rows)
+        validation = (job.held_out, job.held_out_rows, job.patience)
+        me = identity(program, job.keys, job.hyper, job.data, sample, job.rows, validation)
         saved = load(saving, me, jax.eval_shape(partial(snapshot, program), fs), logs)
         if saved is not None:
             fs, logs = saved
@@ -183,9 +192,10 @@ def _stops(job: Job) -> list[int]:
     return sorted(job.validated | set(range(job.ends.shape[1])[-1:]))
 
 
-def _next_stop(job: Job, done: np.ndarray) -> int | None:
-    """The next epoch at whose end the host does something; None where all is done."""
-    return next((epoch for epoch in _stops(job) if (done < job.ends[:, epoch]).any()), None)
+def _next_stop(job: Job, stops: list[int], done: np.ndarray) -> int | None:
+    """The next of the stops; None where all is done."""
+    ahead = (done[:, None] < job.ends[:, stops]).any(0)
+    return stops[int(ahead.argmax())] if ahead.any() else None
 
 
 def _logged(logs: Logs, losses: np.ndarray, until: np.ndarray) -> Logs:
@@ -217,7 +227,7 @@ def _warn_diverged(program: Program, diverged: np.ndarray, losses: np.ndarray, d
         who = "" if program.members is None else f" of member {member}"
         warnings.warn(
             f"fit: the loss of step {step}{who} is {losses[member, step - done[member]]}; it is the run's last. "
-            "A smaller learning rate or optax.clip_by_global_norm may help",
+            "train.replay(…) finds where; a smaller learning rate or optax.clip_by_global_norm may help",
             RuntimeWarning,
             stacklevel=4,
         )

@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -85,7 +86,8 @@ def create(path: Path) -> Path:
     for what, command, first, last in (("run", "train", CONFIG, RECEIPT), ("sweep", "sweep", SWEEP, ROWS)):
         if (path / first).exists() and not (path / last).exists():
             raise FileExistsError(
-                f"{path} holds a {what} that is not finished; go on with: nnjax {command} --resume {path}"
+                f"{path} holds a {what} that is not finished; go on with: "
+                f"nnjax {command} --resume {shlex.quote(str(path))}"
             )
     if any((path / name).exists() for name in (CONFIG, WEIGHTS, SWEEP)):
         raise FileExistsError(f"{path} holds a run already; choose another folder with --out")

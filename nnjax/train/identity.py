@@ -3,18 +3,18 @@
 import hashlib
 import os
 import re
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from nnjax.data.source import Source
 from nnjax.train.checkpoint import digest
 from nnjax.train.folds import Rows
 from nnjax.train.program import BATCH, Program
-from nnjax.train.run import take
+from nnjax.train.run import metric_name, take
 from nnjax.types import Data, Key, PyTree
 
 Identity = dict[str, str]
@@ -22,7 +22,13 @@ MACHINE = ("device", "cores", "jax", "jaxlib", "optax", "nnjax")  # the rest is 
 
 
 def identity(
-    program: Program, keys: Key, hyper: PyTree, data: Data | Source, sample: Data, rows: Rows | None
+    program: Program,
+    keys: Key,
+    hyper: PyTree,
+    data: Data | Source,
+    sample: Data,
+    rows: Rows | None,
+    validation: PyTree = None,
 ) -> Identity:
     """Everything that the bits of a run follow from.
 
@@ -33,6 +39,7 @@ def identity(
       data: all examples.
       sample: some examples, of which shapes and dtypes are read.
       rows: (members, ...).
+      validation: whatever decides when a member is stopped and which network is its best.
     """
     run = program.run(jax.tree.map(lambda a: a[0], hyper))
     return {
@@ -45,6 +52,8 @@ def identity(
         "hyper-parameters": digest(hyper)[:16],
         "data": (data.digest if isinstance(data, Source) else digest(data))[:16],
         "rows": digest(rows)[:16],
+        "validation": digest(validation)[:16],
+        "metrics": ", ".join(metric_name(metric) for metric in run.metrics),
         **machine(),
     }
 
@@ -68,10 +77,16 @@ def step_digest(program: Program, key: Key, hyper: PyTree, sample: Data) -> str:
 
     jaxpr = jax.make_jaxpr(step)(first, key, sample)
     text = re.sub(r"0x[0-9a-f]+|<function .*?>", "", str(jaxpr))  # addresses differ from process to process
-    found = hashlib.sha256(text.encode())
-    for constant in jaxpr.consts:
-        found.update(np.asarray(constant).tobytes())
-    return found.hexdigest()[:16]
+    return hashlib.sha256(f"{text} {digest(list(_constants(jaxpr)))}".encode()).hexdigest()[:16]
+
+
+def _constants(jaxpr: Any) -> Iterator[Any]:
+    """The arrays written into a program and into those inside it; its text shows only their shapes."""
+    yield from getattr(jaxpr, "consts", ())
+    for equation in jaxpr.eqns:
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
+            if hasattr(value, "eqns"):
+                yield from _constants(value)
 
 
 def differences(saved: Identity, now: Identity) -> list[tuple[str, str, str]]:

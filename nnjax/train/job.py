@@ -161,7 +161,9 @@ def records(logs: Logs, ends: np.ndarray, epochs: float) -> Iterator[Record]:
         if (end > logs.done).any():
             return
         if (end > start).any():  # an epoch shorter than a batch may have no step of its own
-            loss = np.concatenate([mean(logs.losses[f : f + 1, start[f] : end[f]]) for f in range(len(ends))])
+            steps = np.arange(start.min(), end.max())
+            own = (start[:, None] <= steps) & (steps < end[:, None])
+            loss = mean(np.where(own, logs.losses[:, steps], np.nan))
             record: Record = {"epoch": min(e + 1.0, epochs), "step": int(end.max()), "loss": loss}
             yield record | {f"validation_{name}": score for name, score in scores.get(int(end[0]), {}).items()}
         start = end

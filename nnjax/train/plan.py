@@ -37,11 +37,11 @@ class Plan(NamedTuple):
     members: int
     devices: str  # "2 × cpu, members over 2"
     memory: int  # free bytes of one device
-    fixed_bytes: dict[str, int]  # by strategy: on one device whatever the members, data included
-    member_bytes: dict[str, int]  # by strategy: for each member more on its device, a copy to save included
-    fit: dict[str, int]  # by strategy: members that fit into memory
-    seconds: dict[str, float]  # by strategy: of one member's step, measured; empty where nothing was measured
-    strategy: str  # the faster one
+    fixed_bytes: dict[Strategy, int]  # by strategy: on one device whatever the members, data included
+    member_bytes: dict[Strategy, int]  # by strategy: for each member more on its device, a copy to save included
+    fit: dict[Strategy, int]  # by strategy: members that fit into memory
+    seconds: dict[Strategy, float]  # by strategy: of one member's step, measured; empty where nothing was measured
+    strategy: Strategy  # the faster one
     group: int | None  # what `fit` needs as `group` for the members to fit; None where all do
 
     def __str__(self) -> str:

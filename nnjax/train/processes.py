@@ -1,8 +1,17 @@
 """Several processes as one program, by JAX's own distributed runtime."""
 
+import atexit
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import jax
 import numpy as np
 
+LOST = re.compile(r"gloo|nccl|connection|unavailable|deadline_exceeded|heartbeat", re.IGNORECASE)  # in JAX's errors
 HEARTBEAT = 20  # seconds after which a process that is silent counts as dead, and ends the others
 
 
@@ -36,3 +45,27 @@ def agree(size: int, flags: tuple[bool, ...]) -> tuple[int, tuple[bool, ...]]:
 
     said = np.asarray(multihost_utils.process_allgather(np.array([size, *flags], np.int32)))
     return int(said[:, 0].min()), tuple(bool(column.any()) for column in said[:, 1:].T)
+
+
+@contextmanager
+def lost_told(folder: Path | None) -> Iterator[None]:
+    """While it lasts, the error of a process that another one cannot be reached from says so, and what to do.
+
+    Such a process ends without JAX's farewell, which would wait for the other and then abort.
+    """
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # of Gloo it is sometimes a ValueError
+        if jax.process_count() == 1 or not LOST.search(str(error)):
+            raise
+        atexit.register(_leave)
+        how = "" if folder is None else f"; resume=True goes on from the last checkpoint in {folder}"
+        raise RuntimeError(
+            f"fit: another process ended or cannot be reached: start all processes again{how}"
+        ) from error
+
+
+def _leave() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

@@ -52,7 +52,9 @@ def saver(saving: Saving | None, program: Program, me: Identity) -> Iterator[Sav
 
         def save(fs: FitState, logs: Logs, *, wait: bool) -> bool:
             tree, metadata = content(snapshot(program, fs), logs)
-            score = float(np.nanmean(logs.scores[-1]["loss"])) if logs.scores else None
+            losses = logs.scores[-1]["loss"] if logs.scores else np.zeros(0)
+            losses = losses[~np.isnan(losses)]
+            score = float(losses.mean()) if losses.size else None
             return write(int(logs.done.max()), tree, {"identity": me, **metadata}, score, wait=wait)
 
         yield save
@@ -60,7 +62,7 @@ def saver(saving: Saving | None, program: Program, me: Identity) -> Iterator[Sav
 
 def content(fs: FitState, logs: Logs) -> tuple[dict[str, Any], dict[str, Any]]:
     """The tree and the metadata of a checkpoint."""
-    names = list(logs.scores[0]) if logs.scores else []
+    names = [name for name in logs.scores[-1] if all(name in scores for scores in logs.scores)] if logs.scores else []
     tree = {
         "fit": fs,
         "losses": logs.losses[:, : int(logs.done.max())].copy(),

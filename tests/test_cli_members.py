@@ -1,0 +1,283 @@
+"""Ensembles on the command line: what is written, what is said, and that it is what the members say."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+from sklearn.datasets import load_diabetes, load_digits
+from test_cli import done, nnjax, process, read
+
+from nnjax import data, metrics, nn, train
+from nnjax.cli import report
+from nnjax.train import folder
+from nnjax.train.config import make_net
+
+SMALL = ("--width", "8", "--depth", "1", "--epochs", "2", "--batch-size", "16")
+FORMAT = r"[\d.]+ ± [\d.]+ \(mean ± sd\), min [\d.]+, median [\d.]+, max [\d.]+"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    images = load_digits()
+    np.savez(folder / "digits.npz", x=images.images, y=images.target)
+    frame = load_diabetes(as_frame=True, scaled=False).frame.rename(columns={"target": "progression"})
+    frame.to_csv(folder / "diabetes.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def digits(files):
+    """Three networks on the digits, in a process of its own, on as many devices as there are cores."""
+    path = files / "ensemble"
+    return path, process("train", "digits", "--members", 3, "--out", path, *SMALL)
+
+
+@pytest.fixture(scope="module")
+def diabetes(files):
+    """Three networks of regression."""
+    path = files / "regression"
+    ended = done(
+        "train", files / "diabetes.csv", "--target", "progression", "--members", 3, "--learning-rate", 0.03,
+        "--out", path, *SMALL,
+    )  # fmt: skip
+    return path, ended
+
+
+def outputs(path, x):
+    """What each member says, one after the other: (members, rows, outputs)."""
+    config, table = folder.load_config(path)
+    net = make_net(config, len(table.classes) or 1)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), x[:1])
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct((config.members, *a.shape), a.dtype), shapes)
+    params, state = folder.load_weights(path / folder.WEIGHTS, *shapes)
+    members = [jax.tree.map(lambda a, m=m: a[m], (params, state)) for m in range(config.members)]
+    return jnp.stack([net.apply(*member, x, train=False)[0] for member in members])
+
+
+def test_an_ensemble_writes_all_files(digits):
+    path, ended = digits
+    assert ended.code == 0, ended
+    pictures = {"confusion", "curves", "reliability", "spread", "ensemble_size", "rejection"}
+    names = {"config.json", "table.json", "metrics.csv", "result.json", "weights.safetensors", "receipt.json"}
+    assert {file.name for file in path.iterdir()} == names | {f"{name}.png" for name in pictures} | {"checkpoints"}
+    assert read(path / "config.json")["members"] == 3
+    assert {len(leaf) for leaf in load_file(path / "weights.safetensors").values()} == {3}
+
+
+def test_the_scores_are_those_of_the_averaged_probabilities(digits):
+    path, ended = digits
+    test, result = data.load("digits").test, read(path / "result.json")
+    each = outputs(path, test.x)
+    average = jnp.log(jax.nn.softmax(each).mean(0))
+    assert result["test"]["accuracy"] == pytest.approx(float(metrics.accuracy(average, test.y)))
+    assert result["test"]["nll"] == pytest.approx(float(metrics.nll(average, test.y)), rel=1e-5)
+    accuracies = [float(metrics.accuracy(one, test.y)) for one in each]
+    assert [member["accuracy"] for member in result["members"]] == pytest.approx(accuracies)
+    assert len(set(accuracies)) > 1
+    assert result["test"]["nll"] < min(member["nll"] for member in result["members"])
+    parts = result["uncertainty"]
+    assert parts["total"] == pytest.approx(parts["aleatoric"] + parts["epistemic"])
+    assert 0 < parts["epistemic"] < parts["total"] < np.log(10)
+    assert re.search(f"members' accuracy {FORMAT}", ended.out)
+    assert re.search(f"members' NLL {FORMAT}", ended.out)
+    assert f"members' accuracy {np.mean(accuracies):.4f} ± {np.std(accuracies, ddof=1):.4f}" in ended.out
+    assert f"min {min(accuracies):.4f}, median {np.median(accuracies):.4f}, max {max(accuracies):.4f}" in ended.out
+    assert f"test accuracy {result['test']['accuracy']:.4f}" in ended.out
+    assert ended.out.count("(averaged prediction of 3)") == 1
+    assert f"{parts['total']:.4f} nats on average = {parts['aleatoric']:.4f} aleatoric" in ended.out
+    assert "3 networks, strategy map" in ended.out
+    assert re.match(r"epoch 2/2  loss \d", ended.err.splitlines()[-1])
+
+
+def test_metrics_are_a_row_for_each_member_and_epoch(digits):
+    path, _ = digits
+    table = pd.read_csv(path / "metrics.csv")
+    assert table[["member", "epoch"]].to_numpy().tolist() == [[m, e] for m in range(3) for e in (1, 2)]
+    assert table["validation_accuracy"].between(0.1, 1).all()
+    assert table["loss"].nunique() == 6
+    assert table.notna().all(axis=None)
+
+
+def test_members_spread_over_devices_are_lone_runs(digits, tmp_path):
+    """Bit for bit, with the i-th of the keys that the seed's key is split into."""
+    path, _ = digits
+    found = []
+    fit = train.fit
+
+    def lone(run, data, *, key, members, **rest):
+        assert members is None
+        found.append(fit(run, data, key=jax.random.split(key, 3)[1], members=None, **rest))
+        return found[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "fit", lone)
+        done("train", "digits", "--out", tmp_path / "run", "--no-plots", *SMALL)
+    lone_weights, all_weights = (load_file(p / "weights.safetensors") for p in (tmp_path / "run", path))
+    for name, leaf in lone_weights.items():
+        np.testing.assert_array_equal(all_weights[name][1], leaf, err_msg=name)
+
+
+def test_predict_averages_the_probabilities(files, digits, tmp_path):
+    path, _ = digits
+    ended = done("predict", path, files / "digits.npz", "--out", tmp_path / "p.csv")
+    assert "1,797 predictions" in ended.out
+    predicted = pd.read_csv(tmp_path / "p.csv")
+    assert list(predicted) == ["y", *(f"p({i})" for i in range(10)), "epistemic"]
+    each = jax.nn.softmax(outputs(path, jnp.asarray(load_digits().images.reshape(-1, 64) / 16, jnp.float32)))
+    p = np.asarray(each.mean(0), float)
+    np.testing.assert_allclose(predicted.filter(like="p("), p, atol=1e-6)
+    assert (predicted["y"] == p.argmax(1)).all()
+    each = np.asarray(each, float)
+    mutual = -(p * np.log(p)).sum(-1) + (each * np.log(each)).sum(-1).mean(0)
+    np.testing.assert_allclose(predicted["epistemic"], mutual, atol=1e-5)
+
+
+def test_a_regression_averages_and_says_how_far_members_differ(files, diabetes, tmp_path):
+    path, ended = diabetes
+    assert {"predictions.png", "spread.png", "curves.png"} == {file.name for file in path.glob("*.png")}
+    done("predict", path, files / "diabetes.csv", "--out", tmp_path / "p.csv")
+    predicted, frame = pd.read_csv(tmp_path / "p.csv"), pd.read_csv(files / "diabetes.csv")
+    assert list(predicted) == ["progression", "sd"]
+    _, table = folder.load_config(path)
+    each = np.asarray(outputs(path, jnp.asarray(table.features(frame))))[..., 0] * table.target_std + table.target_mean
+    np.testing.assert_allclose(predicted["progression"], each.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(predicted["sd"], each.std(0), rtol=1e-2, atol=1e-3)
+    _, test = data.split_rows(frame["progression"].to_numpy(), 0.2, stratify=False)
+    errors = predicted["progression"][test] - frame["progression"][test]
+    result = read(path / "result.json")
+    assert result["test"]["rmse"] == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-4)
+    assert result["uncertainty"]["sd"] == pytest.approx(predicted["sd"][test].mean(), rel=1e-3)
+    errors = each[1][test] - frame["progression"][test]
+    assert result["members"][1]["rmse"] == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-4)
+    assert re.search(f"members' R² {FORMAT}", ended.out)
+    assert re.search(f"members' RMSE {FORMAT}", ended.out)
+    assert f"the members' predictions differ by {result['uncertainty']['sd']:.4g}" in ended.out
+
+
+def test_a_member_that_diverged_is_left_out_and_said(files, tmp_path, monkeypatch):
+    fit = train.fit
+
+    def diverged(*arguments, **settings):
+        result = fit(*arguments, **settings)
+        bad = jax.tree.map(lambda a: a.at[1].set(jnp.nan), result.ts.params)
+        steps = np.where(np.arange(3) == 1, 7, -1)
+        return result._replace(ts=result.ts._replace(params=bad), diverged=steps)
+
+    monkeypatch.setattr(train, "fit", diverged)
+    ended = done("train", "digits", "--members", 3, "--out", tmp_path / "run", *SMALL)
+    monkeypatch.undo()
+    assert "left out of the average: members that diverged, 1\n" in ended.out
+    assert "(averaged prediction of 2)" in ended.out
+    result = read(tmp_path / "run" / "result.json")
+    assert [member["diverged"] for member in result["members"]] == [None, 7, None]
+    assert result["left_out"] == [1]
+    test = data.load("digits").test
+    average = jnp.log(jax.nn.softmax(outputs(tmp_path / "run", test.x)[np.array([0, 2])]).mean(0))
+    assert result["test"]["nll"] == pytest.approx(float(metrics.nll(average, test.y)), rel=1e-5)
+    assert "nan" not in ended.out
+    done("predict", tmp_path / "run", files / "digits.npz")
+    assert pd.read_csv(tmp_path / "run" / "predictions.csv").notna().all(axis=None)
+    (tmp_path / "run" / "result.json").write_text("{}")
+    ended = nnjax("predict", tmp_path / "run", files / "digits.npz")
+    assert ended.code == 2
+    assert "result.json is damaged: KeyError('left_out')" in ended.err
+    (tmp_path / "run" / "result.json").unlink()
+    assert "a run that is not finished: no result.json" in nnjax("predict", tmp_path / "run", files / "digits.npz").err
+
+
+def test_where_all_members_diverge_it_is_said_and_nothing_breaks(tmp_path):
+    hot = ("--optimizer", "sgd", "--learning-rate", 1e30, "--norm", "none")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        ended = done("train", "digits", "--members", 2, "--out", tmp_path / "run", *SMALL, *hot)
+    assert "of member 0 is nan; it is the run's last" in ended.err
+    assert "all 2 members diverged" in ended.out
+    assert read(tmp_path / "run" / "result.json")["left_out"] == []
+
+
+def test_one_member_is_an_ensemble_of_one(files, tmp_path):
+    ended = done("train", "digits", "--members", 1, "--out", tmp_path / "run", *SMALL)
+    assert re.search(r"members' accuracy [\d.]+ \(mean\), min", ended.out)
+    assert "averaged" not in ended.out
+    assert not (tmp_path / "run" / "spread.png").exists()
+    done("predict", tmp_path / "run", files / "digits.npz")
+    assert (pd.read_csv(tmp_path / "run" / "predictions.csv")["epistemic"] == 0).all()
+
+
+@pytest.mark.parametrize("members", [None, 2])
+def test_patience_keeps_the_best_network_and_says_so(tmp_path, monkeypatch, members):
+    results = []
+    fit = train.fit
+    monkeypatch.setattr(train, "fit", lambda *a, **k: results.append(fit(*a, **k)) or results[0])
+    many = () if members is None else ("--members", members)
+    given = ("--learning-rate", 0.3, "--epochs", 40, "--patience", 2, "--no-plots", "--width", 8, "--depth", 1)
+    ended = done("train", "digits", "--out", tmp_path / "run", *given, *many)
+    best = results[0].best
+    assert np.all(results[0].stopped)
+    assert np.all(best.step < results[0].ts.step)
+    params, state = folder.load_weights(tmp_path / "run" / "weights.safetensors", best.params, best.state)
+    jax.tree.map(np.testing.assert_array_equal, (params, state), (best.params, best.state))
+    result = read(tmp_path / "run" / "result.json")
+    if members is None:
+        assert (result["best_step"], result["stopped"]) == (int(best.step), True)
+        score = float(jnp.mean(jnp.argmax(nn_outputs(params, state), -1) == data.load("digits").test.y))
+        assert result["test"]["accuracy"] == pytest.approx(score)
+        assert re.search("\nstopped early; the network of epoch [0-9]+, at its lowest validation loss, is", ended.out)
+    else:
+        assert [member["best_step"] for member in result["members"]] == np.asarray(best.step).tolist()
+        assert re.search("2 of 2 networks stopped early; each is tested and saved as it was", ended.out)
+        table = pd.read_csv(tmp_path / "run" / "metrics.csv")  # a member's rows end where it stops
+        assert table["loss"].notna().all()
+        last = table.groupby("member")["epoch"].max().to_numpy()
+        np.testing.assert_array_equal(last, (np.isfinite(results[0].losses).sum(1) / (1294 / 64)).round())
+
+
+def nn_outputs(params, state):
+    net = nn.mlp([8], 10, norm="batch", dropout=0.3)
+    return net.apply(params, state, data.load("digits").test.x, train=False)[0]
+
+
+def test_records_of_members_end_with_them():
+    history = [
+        {"epoch": 1.0, "step": 5, "loss": np.array([1.0, 2.0])},
+        {"epoch": 2.0, "step": 10, "loss": np.array([0.5, np.nan])},
+    ]
+    rows = report.by_member(history, np.array([False, True]))
+    assert [(row["member"], row["epoch"], row["loss"]) for row in rows] == [(0, 1, 1), (0, 2, 0.5), (1, 1, 2)]
+    assert report.means(history) == [{"epoch": 1, "step": 5, "loss": 1.5}, {"epoch": 2, "step": 10, "loss": 0.5}]
+
+
+@pytest.mark.parametrize(
+    ("environment", "networks", "devices"),
+    [
+        ({}, 1, 1),
+        ({}, 1000, "cores"),
+        ({"JAX_NUM_CPU_DEVICES": "3"}, 1000, 3),
+        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=5"}, 1000, 5),
+    ],
+)
+def test_networks_are_spread_over_the_cores_or_what_the_user_chose(environment, networks, devices):
+    program = f"""
+import json, os, jax
+from nnjax.cli import shared
+shared.use_cores({networks})
+mesh = shared.mesh_for({networks})
+cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+print(json.dumps([len(jax.devices()), 1 if mesh is None else mesh.size, cores]))
+"""
+    clean = {k: v for k, v in os.environ.items() if k not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=clean | environment
+    )
+    known, spread, cores = json.loads(ended.stdout)
+    assert known == spread == (cores if devices == "cores" else devices)
