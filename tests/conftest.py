@@ -16,6 +16,7 @@ with install_import_hook("nnjax", "shape_checker.check_shapes"):
 typing.TYPE_CHECKING = False
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_num_cpu_devices", 8)  # for test_mesh.py; programs on one of them are as they were, to the bit
 
 
 @pytest.fixture(autouse=True)

@@ -121,7 +121,8 @@ def _steps(program: Program, member: Member, examples: Data, n: Array) -> tuple[
     run, fs, rows, place, until = program.run(member.hyper), member.fs, member.rows, member.place, member.until
     assert fs is not None
     assert until is not None
-    together = program.strategy == "vmap"  # then the loop's counter must not be one for each member
+    # All in step: then the loop's counter must not be one for each member
+    together = program.strategy == "vmap" and program.members is not None
     table = None if rows is None or place is not None else jnp.asarray(rows.table)
 
     def goes_on(fs: FitState) -> Array:

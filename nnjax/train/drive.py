@@ -44,6 +44,7 @@ class Job(NamedTuple):
     validated: frozenset[int]  # the epochs, from 0, after which is validated
     patience: int | None  # validations
     epoch_steps: float  # steps in an epoch, for progress
+    first: int = 0  # the number of its first member, where it is a group of several
 
 
 class Seconds(NamedTuple):
@@ -107,9 +108,9 @@ def drive(
             elapsed = time.perf_counter() - clock
             training += elapsed
             size = chunk_steps or max(1, int(n / elapsed * CHUNK_SECONDS))
-            _warn_diverged(program, status.diverged, losses, logs.done)
+            _warn_diverged(job, status.diverged, losses, logs.done)
             logs = _logged(logs, losses, until)
-            if epoch in job.validated and (until == job.ends[:, epoch]).all():
+            if status.alive.any() and epoch in job.validated and (until == job.ends[:, epoch]).all():
                 clock = time.perf_counter()
                 fs, scores, status = validate(fs)
                 scores, status = fetch(program, (scores, status))
@@ -221,15 +222,15 @@ def mean(losses: np.ndarray) -> np.ndarray:
         return np.where(taken, losses, 0).sum(1) / taken.sum(1)
 
 
-def _warn_diverged(program: Program, diverged: np.ndarray, losses: np.ndarray, done: np.ndarray) -> None:
+def _warn_diverged(job: Job, diverged: np.ndarray, losses: np.ndarray, done: np.ndarray) -> None:
     for member in np.flatnonzero(diverged >= done):
         step = diverged[member]
-        who = "" if program.members is None else f" of member {member}"
+        who = "" if job.program.members is None else f" of member {job.first + member}"
         warnings.warn(
             f"fit: the loss of step {step}{who} is {losses[member, step - done[member]]}; it is the run's last. "
             "train.replay(…) finds where; a smaller learning rate or optax.clip_by_global_norm may help",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

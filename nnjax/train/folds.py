@@ -107,18 +107,21 @@ def check_rows(where: str, rows: Rows, n: int) -> Rows:
     Raises:
       ValueError: for shapes that do not fit, sizes out of range, or rows that the data does not have.
     """
-    table, sizes = np.asarray(rows.table, np.int32), np.asarray(rows.sizes, np.int32)
+    table, sizes = np.asarray(rows.table), np.asarray(rows.sizes)
+    if not (np.issubdtype(table.dtype, np.integer) and np.issubdtype(sizes.dtype, np.integer)):
+        raise TypeError(f"{where}: table and sizes must be integers, got {table.dtype} and {sizes.dtype}")
     if table.ndim != 2 or sizes.shape != table.shape[:1]:
         raise ValueError(f"{where}: table must be (members, m) and sizes (members,), got {table.shape}, {sizes.shape}")
     if sizes.min() < 1 or sizes.max() > table.shape[1]:
         raise ValueError(f"{where}: sizes must be in 1 … {table.shape[1]}, got {sizes.min()} … {sizes.max()}")
+    table = table[:, : sizes.max()]
     read = np.arange(table.shape[1]) < sizes[:, None]
     found = table[read]
     if found.min() < 0 or found.max() >= n:
         raise ValueError(
             f"{where}: rows must be in 0 … {n - 1}, the rows of the data, got {found.min()} … {found.max()}"
         )
-    return Rows(np.where(read, table, 0), sizes)
+    return Rows(np.where(read, table, 0).astype(np.int32), sizes.astype(np.int32))
 
 
 def _split(held_out: Sequence[np.ndarray], n: int) -> Folds:

@@ -21,7 +21,7 @@ from nnjax.train.program import Program
 from nnjax.train.progress import no_progress, rich_progress
 from nnjax.train.resume import Logs, Resume, Saving
 from nnjax.train.run import length
-from nnjax.train.state import Best, FitState
+from nnjax.train.state import Best, FitState, alive
 from nnjax.types import Data, Key, PyTree, TrainState
 
 
@@ -87,9 +87,9 @@ def run_members(
             if i < len(sizes) - 1:  # to the host, for the next group needs the device's memory
                 parts[-1] = (_to_host(parts[-1][0]), *parts[-1][1:])
     fs = _join([fs for fs, _, _ in parts])
-    logs = _join_logs([logs for _, logs, _ in parts])
+    logs = _join_logs([logs for _, logs, _ in parts], fs, whole.ends)
     seconds = Seconds(*(sum(part) for part in zip(*(s for _, _, s in parts), strict=True)))
-    history = list(records(logs, whole.ends, epochs))
+    history = list(records(logs, np.reshape(fs.train.step, -1), whole.ends, epochs))
     if program.members is not None:
         return Result(fs.train, fs.best, history, logs.losses, np.asarray(fs.diverged), np.asarray(fs.stopped), seconds)
     history = [{k: float(v[0]) if isinstance(v, np.ndarray) else v for k, v in record.items()} for record in history]
@@ -126,7 +126,15 @@ def make_job(
         counts = np.asarray(rows.sizes)
         if held_out is None and not isinstance(data, Source):
             held_out, held_out_rows = data, check_rows("folds.held_out", folds.held_out, n)
-    batch = program.run(_of(hyper, 0)).batch_size or n
+            if len(held_out_rows.table) != len(counts):
+                raise ValueError(f"fit: folds train {len(counts)} members and validate {len(held_out_rows.table)}")
+    size = program.run(_of(hyper, 0)).batch_size
+    batch = size or int(counts[0])
+    if size is None and counts.min() < counts.max():
+        raise ValueError(
+            f"fit: batch_size=None takes all rows of a fold at once, and members have from {counts.min()} to "
+            f"{counts.max()}; give a batch size, or folds of equal size"
+        )
     if batch > counts.min():
         warnings.warn(
             f"fit: batch_size {batch} is larger than the {counts.min()} examples; batches run over epochs",
@@ -136,7 +144,17 @@ def make_job(
     numbers = range(ends.shape[1])
     validated = [] if held_out is None else [*numbers[validate_every - 1 :: validate_every], *numbers[-1:]]
     job = Job(
-        program, keys, hyper, data, rows, held_out, held_out_rows, ends, frozenset(validated), patience, n / batch
+        program,
+        keys,
+        hyper,
+        data,
+        rows,
+        held_out,
+        held_out_rows,
+        ends,
+        frozenset(validated),
+        patience,
+        int(counts.max()) / batch,
     )
     _check_labels(job)
     return job
@@ -153,12 +171,12 @@ def epoch_ends(epochs: float, n: int, batch_size: int) -> list[int]:
     return [math.ceil(e * n / batch_size - 1e-9) for e in marks]  # 1.1 · 50 is a little more than 55
 
 
-def records(logs: Logs, ends: np.ndarray, epochs: float) -> Iterator[Record]:
-    """A record for each epoch that is over; its values are (members,)."""
+def records(logs: Logs, taken: np.ndarray, ends: np.ndarray, epochs: float) -> Iterator[Record]:
+    """A record, of values (members,), for each epoch that is over and that a member took all steps of."""
     scores = {int(ends[0, e]): scores for e, scores in zip(logs.epochs, logs.scores, strict=True)}
     start = np.zeros(len(ends), int)
     for e, end in enumerate(ends.T):
-        if (end > logs.done).any():
+        if (end > logs.done).any() or (end > taken).all():
             return
         if (end > start).any():  # an epoch shorter than a batch may have no step of its own
             steps = np.arange(start.min(), end.max())
@@ -212,6 +230,7 @@ def _part(job: Job, members: slice) -> Job:
         rows=_of(job.rows, members),
         held_out_rows=_of(job.held_out_rows, members),
         ends=job.ends[members],
+        first=members.start,
     )
 
 
@@ -236,22 +255,31 @@ def _join(parts: Sequence[FitState]) -> FitState:
     return jax.tree.map(lambda *leaves: jnp.concatenate([jnp.asarray(leaf) for leaf in leaves]), *parts)
 
 
-def _join_logs(parts: Sequence[Logs]) -> Logs:
-    """The logs of all groups; one that was stopped early lacks the last scores, NaN."""
+def _join_logs(parts: Sequence[Logs], fs: FitState, ends: np.ndarray) -> Logs:
+    """The logs of all groups, as those of one program: a group that stopped early counts as done."""
     if len(parts) == 1:
         return parts[0]
     epochs = sorted({epoch for logs in parts for epoch in logs.epochs})
-    scores = []
+    live, broken = np.asarray(alive(fs)), np.asarray(fs.diverged) >= 0
+    done, scores, first = [], [], 0
+    for logs in parts:
+        members = slice(first, first := first + len(logs.done))
+        done.append(logs.done if live[members].any() else ends[members, -1])
+        scores.append(_carried(logs, epochs, broken[members]))
+    names = list(next((some for logs in parts for some in logs.scores), {}))
+    unknown = {name: [np.full(len(logs.done), np.nan, np.float32) for logs in parts] for name in names}
+    joined = [
+        {n: np.concatenate([s.get(n, u) for s, u in zip(at, unknown[n], strict=True)]) for n in names}
+        for at in zip(*scores, strict=True)
+    ]
+    return Logs(np.concatenate(done), np.concatenate([logs.losses for logs in parts]), epochs, joined)
+
+
+def _carried(logs: Logs, epochs: Sequence[int], broken: np.ndarray) -> list[dict[str, np.ndarray]]:
+    """The scores after each of these epochs: after a group's last the same again, for its networks stay as they are."""
+    found = dict(zip(logs.epochs, logs.scores, strict=True))
+    scores: list[dict[str, np.ndarray]] = []
     for epoch in epochs:
-        found = [dict(zip(logs.epochs, logs.scores, strict=True)).get(epoch) for logs in parts]
-        names = next(iter(s for s in found if s))
-        scores.append(
-            {
-                name: np.concatenate(
-                    [s[name] if s else np.full(len(logs.done), np.nan) for s, logs in zip(found, parts, strict=True)]
-                )
-                for name in names
-            }
-        )
-    done = np.concatenate([logs.done for logs in parts])
-    return Logs(done, np.concatenate([logs.losses for logs in parts]), epochs, scores)
+        last = {name: np.where(broken, np.nan, score) for name, score in scores[-1].items()} if scores else {}
+        scores.append(found.get(epoch, last))
+    return scores

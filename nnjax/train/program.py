@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from nnjax import checks
 from nnjax.train.run import Run
@@ -54,10 +54,18 @@ class Program:
             )
         if MEMBERS in self.mesh.axis_names and self.members is None:
             raise ValueError(f"fit: a mesh with an axis '{MEMBERS}' needs members=…")
+        auto = (AxisType.Auto,) * len(self.mesh.axis_names)  # jax.make_mesh makes Explicit axes unless it is told
+        object.__setattr__(self, "mesh", Mesh(self.mesh.devices, self.mesh.axis_names, axis_types=auto))
 
     def run(self, hyper: PyTree) -> Run:
         """The run of one member."""
-        return self.make if isinstance(self.make, Run) else self.make(hyper)
+        if isinstance(self.make, Run):
+            return self.make
+        with checks.located("in make_run, whose numbers are traced: it may compute with them, but not branch on them"):
+            run: Any = self.make(hyper)
+        if not isinstance(run, Run):
+            raise TypeError(f"sweep: make_run must return a train.Run, got {run!r}")
+        return run
 
     @property
     def padded(self) -> int:

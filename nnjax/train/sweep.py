@@ -186,8 +186,10 @@ def _columns(hyper: Mapping[str, Any], same: bool = True) -> dict[str, np.ndarra
 def _table(values: dict[str, np.ndarray], result: Result, seeds: int, *, by_best: bool) -> list[Record]:
     """A row for each setting, the lowest validation loss first."""
     last: dict[str, Any] = {}
-    for record in result.history:  # the last validation of each member
-        last |= {name: score for name, score in record.items() if name not in ("epoch", "step")}
+    for record in result.history:  # the last of each member; one that was stopped has no losses after
+        for name, score in record.items():
+            if name not in ("epoch", "step"):
+                last[name] = np.where(result.stopped & np.isnan(score), last.get(name, score), score)
     if by_best and result.best is not None:
         last["best_validation_loss"] = np.asarray(result.best.score)
     rows = []

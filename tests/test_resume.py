@@ -1,0 +1,606 @@
+"""Runs that cannot be lost: stopped, interrupted or killed anywhere, and resumed, they end with the same bits."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_run import EXAMPLES, NET, X, Y, assert_equal, make_run
+
+import nnjax
+from nnjax import losses, metrics, nn, optim, train
+from nnjax.train import checkpoint, identity
+from nnjax.types import Data
+
+KILLS = int(os.environ.get("NNJAX_KILLS", "20"))  # more for a long trial
+HELD_OUT = Data(X[:6], Y[:6])
+RUN = make_run(metrics=(metrics.accuracy,))
+BASE = {"epochs": 5, "key": jax.random.key(5), "progress": False, "save_every": 0, "chunk_steps": 3}
+
+
+def fit(run=RUN, examples=EXAMPLES, **settings):
+    return train.fit(run, examples, **BASE | settings)
+
+
+def sweep(**settings):
+    names = {"epochs", "out", "resume", "callbacks"}
+    make = lambda hp: make_run(optimizer=optim.adam(hp["rate"]))  # noqa: E731
+    return train.sweep(
+        SWEPT.setdefault("make", make),
+        {"rate": [1e-3, 1e-2, 3e-2]},
+        EXAMPLES,
+        validation=HELD_OUT,
+        progress=False,
+        **{"epochs": 5} | {name: value for name, value in settings.items() if name in names},
+    ).result
+
+
+SWEPT = {}  # the same function every time, or each sweep would be compiled anew
+FOLDS = train.k_fold(jax.random.key(0), 20, 3)
+KINDS = {
+    "lone": fit,
+    "map": partial(fit, members=3),
+    "vmap": partial(fit, members=3, strategy="vmap"),
+    "early stopping": partial(fit, validation=HELD_OUT, patience=2, epochs=30, members=3, key=jax.random.key(1)),
+    "validation": partial(fit, validation=HELD_OUT, validate_every=2, epochs=5),
+    "folds": partial(fit, folds=FOLDS),
+    "groups": partial(fit, members=3, group=2, validation=HELD_OUT),
+    "full batch": partial(fit, make_run(batch_size=None), epochs=11),
+    "sweep": sweep,
+}
+
+
+def same(a, b):
+    """All of two results but the time they took."""
+    assert_equal(a.ts, b.ts)
+    assert_equal(a.best, b.best)
+    np.testing.assert_array_equal(a.losses, b.losses)
+    np.testing.assert_array_equal(a.diverged, b.diverged)
+    np.testing.assert_array_equal(a.stopped, b.stopped)
+    assert [record.keys() for record in a.history] == [record.keys() for record in b.history]
+    for one, other in zip(a.history, b.history, strict=True):
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name], name)
+
+
+def stop_after(chunks):
+    """A callback that ends the run after so many chunks."""
+    seen = []
+    return lambda ts, record: seen.append(record["step"]) or len(seen) >= chunks
+
+
+def stop_at(step):
+    return lambda ts, record: record["step"] >= step
+
+
+@pytest.mark.parametrize("lives", [[1], [2, 1, 3]], ids=["each chunk", "some chunks"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_stopped_and_resumed_again_and_again(kind, lives, tmp_path):
+    run = KINDS[kind]
+    undisturbed = run()
+    for life in range(100):
+        chunks = lives[life % len(lives)]
+        seen = []
+        result = run(
+            out=tmp_path, resume=True, callbacks=[stop_after(chunks), lambda ts, r, seen=seen: seen.append(r["step"])]
+        )
+        if not seen:
+            break
+    assert life > 2
+    same(result, undisturbed)
+    if kind == "early stopping":
+        assert undisturbed.stopped.any()
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_resumed_from_any_checkpoint(keep, tmp_path):
+    undisturbed = fit(members=2, validation=HELD_OUT)
+    for step in (1, 8, 9, 10, 24):
+        out = tmp_path / str(step)
+        fit(members=2, validation=HELD_OUT, out=out, keep=keep, callbacks=[stop_at(step)], chunk_steps=1)
+        assert checkpoint.step_of(checkpoint.files(out)[-1]) == step
+        assert len(checkpoint.files(out)) <= keep + 1
+        same(fit(members=2, validation=HELD_OUT, out=out, resume=True), undisturbed)
+
+
+def test_saving_changes_no_bit(tmp_path):
+    same(fit(out=tmp_path), fit())
+
+
+# Beginning, and going on
+
+
+def test_resume_starts_where_nothing_is_there(tmp_path):
+    same(fit(out=tmp_path / "new", resume=True), fit())
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
+    fit(out=tmp_path)
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(FileExistsError, match=r"holds checkpoints of a run, the last step-000000000025.*resume=True"):
+        fit(out=tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+
+
+@pytest.mark.parametrize("kind", ["lone", "validation", "early stopping", "folds", "groups"])
+def test_a_finished_run_returns_at_once(kind, tmp_path):
+    whole = KINDS[kind](out=tmp_path)
+    calls = []
+    same(KINDS[kind](out=tmp_path, resume=True, callbacks=[lambda ts, record: calls.append(record)]), whole)
+    assert not calls
+
+
+@pytest.mark.parametrize("settings", [{}, {"members": 2, "validation": HELD_OUT}], ids=["lone", "members"])
+def test_more_epochs_than_before(settings, tmp_path):
+    fit(epochs=3, out=tmp_path, **settings)
+    same(fit(epochs=7.5, out=tmp_path, resume=True, **settings), fit(epochs=7.5, **settings))
+
+
+@pytest.mark.filterwarnings("ignore:fit. the loss:RuntimeWarning")
+@pytest.mark.parametrize("members", [None, 2])
+def test_a_run_that_diverges_is_saved(members, tmp_path):
+    def grows(at):  # finite losses for an epoch, then NaN when the network is validated
+        return jnp.where(at < 7, 1e-3, 1e30)
+
+    hot = partial(fit, make_run(optimizer=optim.sgd(grows)), members=members, validation=HELD_OUT, epochs=6)
+    undisturbed = hot(chunk_steps=None)
+    assert (undisturbed.diverged >= 0).all()
+    hot(out=tmp_path, callbacks=[stop_at(6)])
+    same(hot(out=tmp_path, resume=True), undisturbed)
+    same(hot(out=tmp_path, resume=True), undisturbed)
+
+
+# What differs
+
+
+def shifted(prediction, target):
+    return losses.cross_entropy(prediction, target) + 1e-3
+
+
+def accurate(*layers, **settings):
+    """The run that was saved, or one that differs from it in these layers or settings."""
+    return make_run(nn.serial(*layers) if layers else NET, metrics=(metrics.accuracy,), **settings)
+
+
+SAVED = {"members": 2, "validation": HELD_OUT}
+FIRST, LAST = (nn.dense(5), nn.batch_norm()), nn.dense(2)
+DIFFERENT = {  # what is changed, and the row of the table
+    "architecture": ({"run": accurate(nn.dense(5), jax.nn.relu, LAST)}, "step"),
+    "width": ({"run": accurate(nn.dense(6), nn.batch_norm(), jax.nn.relu, nn.dropout(0.2), LAST)}, "step"),
+    "activation": ({"run": accurate(*FIRST, jnp.tanh, nn.dropout(0.2), LAST)}, "step"),
+    "dropout": ({"run": accurate(*FIRST, jax.nn.relu, nn.dropout(0.3), LAST)}, "step"),
+    "learning rate": ({"run": accurate(optimizer=optim.adam(1.00001e-2))}, "step"),
+    "optimizer": ({"run": accurate(optimizer=optim.nadam(1e-2))}, "step"),
+    "loss": ({"run": train.Run(NET, shifted, optim.adam(1e-2), 4, (metrics.accuracy,))}, "step"),
+    "batch size": ({"run": accurate(batch_size=5)}, r"batch_size +4 +5\n"),
+    "metrics": ({"run": make_run(metrics=(metrics.nll,))}, r"metrics +accuracy +nll\n"),
+    "data": ({"examples": Data(X.at[7, 1].add(1e-6), Y)}, "data"),
+    "a label": ({"examples": Data(X, Y.at[19].set(1 - Y[19]))}, "data"),
+    "weights": ({"examples": Data(X, Y, jnp.ones(20))}, "data"),
+    "seed": ({"key": jax.random.key(6)}, "key"),
+    "members": ({"members": 3}, r"members +2 +3\n"),
+    "lone": ({"members": None}, r"members +2 +None\n"),
+    "strategy": ({"strategy": "vmap"}, r"strategy +map +vmap\n"),
+    "rows": ({"folds": train.k_fold(jax.random.key(0), 20, 2)}, "rows"),
+    "validation": ({"validation": Data(X[:7], Y[:7])}, "validation"),
+    "no validation": ({"validation": None}, "validation"),
+    "patience": ({"patience": 3}, "validation"),
+}
+
+
+@pytest.fixture(scope="module")
+def stopped_at_9(tmp_path_factory):
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    with jax.numpy_dtype_promotion("strict"):
+        fit(out=out, callbacks=[stop_at(9)], **SAVED)
+    return out
+
+
+@pytest.mark.parametrize("what", DIFFERENT)
+def test_another_run_is_not_gone_on_with(what, stopped_at_9):
+    change, row = DIFFERENT[what]
+    before = {path.name: path.read_bytes() for path in stopped_at_9.iterdir()}
+    with pytest.raises(ValueError, match=rf"exact resume is impossible:\n +saved +now\n(  .*\n)*  {row}") as error:
+        fit(**SAVED | change, out=stopped_at_9, resume=True)
+    assert "resume='anyway' goes on all the same" in str(error.value)
+    assert not re.search(r"\n  (jax|nnjax|device|cores) ", str(error.value)), "only what differs is in the table"
+    assert {path.name: path.read_bytes() for path in stopped_at_9.iterdir()} == before
+
+
+@pytest.mark.parametrize("package", ["jax", "jaxlib", "optax", "nnjax"])
+def test_another_version_is_told(package, stopped_at_9, monkeypatch):
+    real = identity.version
+    monkeypatch.setattr(identity, "version", lambda name: "9.9.9" if name == package else real(name))
+    with pytest.raises(ValueError, match=rf"\n  {package} +{real(package)} +9\.9\.9\n"):
+        fit(**SAVED, out=stopped_at_9, resume=True)
+
+
+def test_another_hyper_parameter_of_a_sweep_is_told(tmp_path):
+    make = lambda hp: make_run(optimizer=optim.adam(hp["rate"]))  # noqa: E731
+    again = partial(train.sweep, make, validation=HELD_OUT, epochs=1, progress=False, out=tmp_path, resume=True)
+    again({"rate": [1e-3, 1e-2]}, EXAMPLES)
+    with pytest.raises(ValueError, match=r"\n  hyper-parameters +[0-9a-f]+ +[0-9a-f]+\n"):
+        again({"rate": [1e-3, 1.1e-2]}, EXAMPLES)
+
+
+def test_anyway_goes_on_with_another_rate(tmp_path):
+    fit(out=tmp_path, callbacks=[stop_at(9)])
+    slower = fit(accurate(optimizer=optim.adam(1e-3)), out=tmp_path, resume="anyway")
+    undisturbed = fit()
+    np.testing.assert_array_equal(slower.losses[:9], undisturbed.losses[:9])
+    assert slower.losses[9] == undisturbed.losses[9]  # before the first step of the other rate
+    assert slower.losses[10] != undisturbed.losses[10]
+    assert len(slower.losses) == 25
+
+
+def test_anyway_goes_on_with_other_metrics(tmp_path):
+    fit(out=tmp_path, validation=HELD_OUT, callbacks=[stop_at(9)])
+    result = fit(make_run(metrics=(metrics.nll,)), validation=HELD_OUT, out=tmp_path, resume="anyway")
+    assert_equal(result.ts, fit().ts)
+    assert "validation_nll" in result.history[-1]
+
+
+def test_anyway_needs_the_same_shapes(stopped_at_9):
+    wider, _ = DIFFERENT["width"]
+    with pytest.raises(ValueError, match=r"is of another network or optimizer:\n.*params/0/w: saved \(\(2, 3, 5\)"):
+        fit(**SAVED | wider, out=stopped_at_9, resume="anyway")
+
+
+# Damage
+
+
+def damage(path, how):
+    content = bytearray(path.read_bytes())
+    if how == "truncated":
+        content = content[: len(content) // 2]
+    elif how == "empty":
+        content = b""
+    else:
+        content[{"header": 40, "leaf": -3}[how]] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "header", "leaf"])
+def test_a_damaged_checkpoint_is_passed_over(how, tmp_path):
+    fit(out=tmp_path, callbacks=[stop_at(13)])
+    newest, before = checkpoint.files(tmp_path)[-1], checkpoint.files(tmp_path)[-2]
+    damage(newest, how)
+    with pytest.warns(UserWarning, match=rf"{newest.name}.*{before.name} is used instead"):
+        result = fit(out=tmp_path, resume=True)
+    same(result, fit())
+
+
+def test_all_checkpoints_damaged(tmp_path):
+    fit(out=tmp_path, callbacks=[stop_at(13)])
+    files = checkpoint.files(tmp_path)
+    assert len(files) == 3
+    for path, how in zip(files, ["leaf", "truncated", "header"], strict=True):
+        damage(path, how)
+    with pytest.raises(
+        ValueError, match="(?s)holds no checkpoint that is whole:.*" + ".*".join(path.name for path in reversed(files))
+    ):
+        fit(out=tmp_path, resume=True)
+
+
+def test_what_a_killed_process_left_half_written_is_no_checkpoint(tmp_path):
+    fit(out=tmp_path, callbacks=[stop_at(13)])
+    (tmp_path / ".step-000000000099.safetensors.123").write_bytes(b"half")
+    same(fit(out=tmp_path, resume=True), fit())
+    assert not list(tmp_path.glob(".step*"))
+
+
+# Ctrl-C
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("members", [None, 2])
+def test_an_interrupted_run_is_saved_and_goes_on(number, members, tmp_path):
+    def send(ts, record):
+        if record["step"] == 12:
+            os.kill(os.getpid(), number)
+
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt, match=rf"stopped after step 12, saved in {tmp_path}; .* resume=True goes on"):
+        fit(members=members, out=tmp_path, callbacks=[send], save_every=1e9)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert [checkpoint.step_of(path) for path in checkpoint.files(tmp_path)] == [12]
+    same(fit(members=members, out=tmp_path, resume=True), fit(members=members))
+
+
+def test_interrupted_without_a_folder():
+    with pytest.raises(KeyboardInterrupt, match=r"stopped after step 3; nothing is saved, for fit was given no folder"):
+        fit(callbacks=[lambda ts, record: os.kill(os.getpid(), signal.SIGINT)])
+
+
+def test_the_second_interrupt_takes_effect_at_once(tmp_path):
+    after = []
+
+    def send(ts, record):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        after.append(record)
+
+    with pytest.raises(KeyboardInterrupt) as error:
+        fit(out=tmp_path, callbacks=[send], save_every=1e9)
+    assert not after
+    assert not error.value.args
+    same(fit(out=tmp_path, resume=True), fit())
+
+
+def test_an_interrupt_during_the_last_save_is_not_swallowed(tmp_path, monkeypatch):
+    real, sent = os.fsync, []
+
+    def fsync(descriptor):
+        if not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGINT))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 25, saved in"):
+        fit(out=tmp_path, save_every=1e9)
+    same(fit(out=tmp_path, resume=True), fit())
+
+
+def test_an_interrupt_while_it_compiles(tmp_path):
+    sent = []
+
+    def once(prediction, target, weights=None):
+        if not sent and isinstance(prediction, jax.core.Tracer):
+            sent.append(os.kill(os.getpid(), signal.SIGINT))
+        return jnp.zeros(())
+
+    run = make_run(metrics=(once,))  # which are traced with the validation, after the chunk
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 3, saved in"):
+        fit(run, validation=HELD_OUT, out=tmp_path, save_every=1e9)
+    same(fit(run, validation=HELD_OUT, out=tmp_path, resume=True), fit(run, validation=HELD_OUT))
+
+
+def test_an_interrupt_before_the_first_state_leaves_nothing(tmp_path):
+    sent = []
+
+    def loss(prediction, target):
+        if not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGINT))
+        return losses.cross_entropy(prediction, target)
+
+    run = train.Run(NET, loss, optim.adam(1e-2), 4)
+    with pytest.raises(KeyboardInterrupt):
+        fit(run, out=tmp_path / "new")
+    assert not checkpoint.files(tmp_path / "new")
+    same(fit(run, out=tmp_path / "new", resume=True), fit(run))
+
+
+def test_in_another_thread_signals_stay_as_they_are(tmp_path):
+    seen, results = [], []
+
+    def look(ts, record):
+        seen.append((signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)))
+
+    def work():
+        results.append(fit(out=tmp_path, callbacks=[look]))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert set(seen) == {(signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))}
+    same(results[0], fit())
+
+
+# kill -9
+
+KILLED = """
+import os, random, shutil, signal, sys, time, warnings
+from pathlib import Path
+os.environ["JAX_PLATFORMS"] = "cpu"
+import jax, numpy as np
+from nnjax import losses, nn, optim, train
+from nnjax.train import checkpoint
+
+folder, kills = Path(sys.argv[1]), int(sys.argv[2])
+warnings.filterwarnings("ignore", message="os.fork")  # nothing of JAX runs yet
+x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+y = (x.sum(1) > 0).astype(np.int32)
+
+
+def life(out, slow, tell):
+    if slow:
+        real = os.fsync
+        os.fsync = lambda descriptor: (real(descriptor), time.sleep(0.05))
+    run = train.Run(nn.mlp([4], 2, norm="batch", dropout=0.1), losses.cross_entropy, optim.adam(1e-2), 4)
+    result = train.fit(
+        run, (x, y), epochs=1000, members=2, validation=(x[:9], y[:9]), validate_every=50, out=out, resume=True,
+        save_every=0, chunk_steps=7, progress=False, callbacks=[lambda ts, record: tell(b".")],
+    )
+    history = [{k: np.asarray(v) for k, v in record.items()} for record in result.history]
+    return checkpoint.digest((result.ts, result.best, result.losses, history))
+
+
+def start(out, slow=False):
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writer)
+        return child, reader
+    try:
+        digest = life(out, slow, lambda text: os.write(writer, text))
+        os.write(writer, digest.encode())
+        os._exit(0)
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def finished(child, reader):
+    said = b""
+    while part := os.read(reader, 1 << 16):
+        said += part
+    os.close(reader)
+    assert os.waitpid(child, 0)[1] == 0, "the child failed"
+    return said[-64:].decode()
+
+
+undisturbed = finished(*start(None))
+chance = random.Random(0)
+done = inside = runs = early = 0
+while done < kills:
+    out = folder / f"run-{runs}"
+    while done < kills:
+        child, reader = start(out, slow=chance.random() < 0.5)
+        if chance.random() < 0.1:
+            time.sleep(chance.uniform(0, 1))  # while it starts
+            early += 1
+        else:
+            os.read(reader, 1)
+            time.sleep(chance.uniform(0, 0.25))
+        os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+        os.close(reader)
+        if not os.WIFSIGNALED(status):
+            break  # it was faster
+        done += 1
+        inside += any(path.name.startswith(".step") for path in out.iterdir()) if out.exists() else 0
+        steps = [checkpoint.step_of(path) for path in checkpoint.files(out)]
+        if steps and max(steps) > 8000:
+            break
+    assert finished(*start(out)) == undisturbed, f"run {runs}"
+    shutil.rmtree(out)
+    runs += 1
+print(done, inside, early, runs)
+"""
+
+
+def test_killed_at_random_moments(tmp_path):
+    program = [sys.executable, "-c", KILLED, str(tmp_path), str(KILLS)]
+    root = Path(nnjax.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    result = subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    done, inside, early, runs = map(int, result.stdout.split())
+    print(f"{done} kills, {inside} inside a save, {early} before the first chunk, over {runs} runs")
+    assert done == KILLS
+    assert inside >= KILLS // 10
+
+
+# What tells one run from another
+
+DIGESTS = """
+import jax, jax.numpy as jnp, numpy as np, optax
+from nnjax import losses, nn, optim, train
+from nnjax.train.identity import step_digest
+from nnjax.train.program import Program
+from nnjax.types import Data
+
+EXAMPLES = Data(np.zeros((8, 4), np.float32), np.zeros((8, 3), np.float32))
+
+
+def digest(loss=losses.squared_error, optimizer=None, net=None, micro_batches=1):
+    run = train.Run(net or nn.mlp([5], 3), loss, optimizer or optim.sgd(0.1), 4, micro_batches=micro_batches)
+    return step_digest(Program(run), jax.random.key(0), None, EXAMPLES)
+
+
+def plain(c):
+    return lambda p, y: ((p - y) ** 2 * c).sum(-1)
+
+
+def jitted(c):
+    return jax.jit(plain(c))
+
+
+def rematted(c):
+    return jax.checkpoint(plain(c))
+
+
+def scanned(c):
+    def loss(p, y):
+        return jax.lax.scan(lambda s, _: (s + plain(c)(p, y), None), jnp.zeros(p.shape[0]), None, length=3)[0]
+    return loss
+
+
+def branched(c):
+    return lambda p, y: jax.lax.cond(p.sum() > 0, plain(c), plain(2 * c), p, y)
+
+
+def ruled(c):
+    f = jax.custom_jvp(lambda x: jnp.sum(x, -1))
+    f.defjvp(lambda x, t: (f(*x), jnp.sum(c * t[0], -1)))
+    return lambda p, y: f((p - y) ** 2)
+
+
+def drawn(c):
+    key = jax.random.key(int(np.sum(c)))
+    return lambda p, y: ((p - y) ** 2).sum(-1) + jax.random.uniform(key, (4,))
+
+
+LOSSES = [plain, jitted, rematted, scanned, branched, ruled, drawn]
+block = nn.residual(nn.dense(4), jax.nn.silu)
+NETS = {
+    "gelu": nn.mlp([5], 3, activation=jax.nn.gelu),
+    "selu": nn.mlp([5], 3, activation=jax.nn.selu),
+    "repeat": nn.serial(nn.dense(4), nn.repeat(3, block), nn.dense(3)),
+    "remat": nn.serial(nn.remat(block), nn.dense(3)),
+    "dropout": nn.mlp([5], 3, dropout=0.1, norm="batch"),
+}
+matrices = lambda params: jax.tree.map(lambda a: a.ndim > 1, params)
+OPTIMIZERS = {
+    "schedule": optim.adam(optax.warmup_cosine_decay_schedule(0.0, 1e-3, 10, 100)),
+    "longer schedule": optim.adam(optax.warmup_cosine_decay_schedule(0.0, 1e-3, 10, 101)),
+    "chain": optax.chain(optax.clip_by_global_norm(1.0), optim.adamw(1e-3, mask=matrices)),
+    "chain of another norm": optax.chain(optax.clip_by_global_norm(1.1), optim.adamw(1e-3, mask=matrices)),
+    "every": optax.MultiSteps(optax.adamw(1e-3), 3).gradient_transformation(),
+}
+
+
+def all_digests():
+    found = {}
+    c = np.array([1, 2, 3], np.float32)
+    for make in LOSSES:
+        found[make.__name__] = digest(make(c))
+        found[make.__name__ + ", other"] = digest(make(c + np.array([0, 0, 1], np.float32)))
+    found["number"] = digest(plain(0.1))
+    found["next number"] = digest(plain(float(np.nextafter(np.float32(0.1), np.float32(1)))))
+    found |= {name: digest(net=net) for name, net in NETS.items()}
+    found |= {name: digest(optimizer=optimizer) for name, optimizer in OPTIMIZERS.items()}
+    found["micro-batches"] = digest(micro_batches=2)
+    found["default"] = digest()
+    return found
+"""
+
+
+def test_digest_of_a_step_is_that_of_any_process_and_of_one_run_alone():
+    root = Path(nnjax.__file__).parents[1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", DIGESTS + "\nfor item in all_digests().items(): print(*item, sep=': ')"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(root), "PYTHONHASHSEED": seed, "JAX_PLATFORMS": "cpu"},
+        )
+        for seed in ("1", "2")
+    ]
+    one, other = (process.communicate()[0].splitlines() for process in processes)
+    assert one == other
+    assert len(one) == 28
+    digests = [line.split(": ")[1] for line in one]
+    repeated = [line for line in one if digests.count(line.split(": ")[1]) > 1]
+    assert not repeated
+
+
+def test_the_same_run_built_twice_has_one_digest():
+    """Lambdas and arrays made anew have other addresses."""
+    namespaces = [{}, {}]
+    for namespace in namespaces:
+        exec(DIGESTS, namespace)
+    c = np.ones(3, np.float32)
+    for name in ("plain", "jitted", "ruled", "scanned"):
+        one, other = (namespace["digest"](namespace[name](c)) for namespace in namespaces)
+        assert one == other, name
