@@ -3,7 +3,9 @@
 import re
 import shlex
 import shutil
+import warnings
 
+import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
@@ -79,6 +81,7 @@ def test_a_grid_is_every_combination():
     assert np.issubdtype(grid["width"].dtype, np.integer)
 
 
+@hypothesis.settings(deadline=None, max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 50))
 def test_random_settings_are_drawn_from_lists_and_ranges(seed, n):
     values = {
@@ -149,7 +152,7 @@ def test_the_command_it_ends_with_trains_to_the_same_validation_loss(sweep, tmp_
 def test_seeds_are_the_members_of_the_command_it_ends_with(tmp_path):
     given = ("--learning-rate", "1e-3,1e-2", "--seeds", 2, "--patience", 1, "--seed", 3, "--no-plots", *SMALL)
     ended = done("sweep", "digits", "--out", tmp_path / "sweep", *given)
-    assert re.search(r"0.01 │ [\d.]+ ± [\d.]+ │ [\d.]+ ± [\d.]+ ", ended.out)
+    assert re.search(r" 0.01 │ +[\d.]+ ± [\d.]+ │ +[\d.]+ ± [\d.]+ ", ended.out)
     assert "2 settings of --learning-rate × 2 seeds" in ended.out
     row = pd.read_csv(tmp_path / "sweep" / "sweep.csv").iloc[0]
     assert row["best_validation_loss"] <= row["validation_loss"]
@@ -174,7 +177,7 @@ def test_widths_label_smoothing_and_a_schedule_are_swept_and_ranked_by_nll(tmp_p
     plain = table[table["label_smoothing"] == 0]
     np.testing.assert_allclose(plain["validation_nll"], plain["validation_loss"], rtol=1e-5)
     smooth = table[table["label_smoothing"] == 0.5]
-    assert (np.abs(smooth["validation_nll"] - smooth["validation_loss"]) > 0.01).all()
+    assert (np.abs(smooth["validation_nll"] - smooth["validation_loss"]) > 1e-4).all()
     assert (tmp_path / "run" / "width-label_smoothing.png").exists()
     assert "validation nll" in ended.out
 
@@ -196,9 +199,10 @@ def test_random_settings_of_a_regression_and_one_picture_for_one_hyper_parameter
 
 def test_where_all_diverge_it_is_said(tmp_path):
     given = ("--optimizer", "sgd", "--learning-rate", "1e30,1e31", *SMALL)
-    with pytest.warns(RuntimeWarning, match="loss of step"):
-        ended = nnjax("sweep", "digits", "--out", tmp_path / "run", *given)
-    assert ended.code == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        ended = done("sweep", "digits", "--out", tmp_path / "run", *given)
+    assert "of member 1 is nan; it is the run's last" in ended.err
     assert "all settings diverged" in ended.out
     assert "with a test" not in ended.out
 

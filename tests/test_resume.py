@@ -23,7 +23,7 @@ from nnjax.types import Data
 KILLS = int(os.environ.get("NNJAX_KILLS", "20"))  # more for a long trial
 HELD_OUT = Data(X[:6], Y[:6])
 RUN = make_run(metrics=(metrics.accuracy,))
-BASE = {"epochs": 5, "key": jax.random.key(5), "progress": False, "save_every": 0, "chunk_steps": 3}
+BASE = {"epochs": 4, "key": jax.random.key(5), "progress": False, "save_every": 0, "chunk_steps": 4}
 
 
 def fit(run=RUN, examples=EXAMPLES, **settings):
@@ -39,7 +39,7 @@ def sweep(**settings):
         EXAMPLES,
         validation=HELD_OUT,
         progress=False,
-        **{"epochs": 5} | {name: value for name, value in settings.items() if name in names},
+        **{"epochs": 4} | {name: value for name, value in settings.items() if name in names},
     ).result
 
 
@@ -49,11 +49,11 @@ KINDS = {
     "lone": fit,
     "map": partial(fit, members=3),
     "vmap": partial(fit, members=3, strategy="vmap"),
-    "early stopping": partial(fit, validation=HELD_OUT, patience=2, epochs=30, members=3, key=jax.random.key(1)),
-    "validation": partial(fit, validation=HELD_OUT, validate_every=2, epochs=5),
+    "early stopping": partial(fit, validation=HELD_OUT, patience=2, epochs=20, members=3),
+    "validation": partial(fit, validation=HELD_OUT, validate_every=2, epochs=5, chunk_steps=3),
     "folds": partial(fit, folds=FOLDS),
     "groups": partial(fit, members=3, group=2, validation=HELD_OUT),
-    "full batch": partial(fit, make_run(batch_size=None), epochs=11),
+    "full batch": partial(fit, make_run(batch_size=None), epochs=9),
     "sweep": sweep,
 }
 
@@ -81,20 +81,16 @@ def stop_at(step):
     return lambda ts, record: record["step"] >= step
 
 
-@pytest.mark.parametrize("lives", [[1], [2, 1, 3]], ids=["each chunk", "some chunks"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_stopped_and_resumed_again_and_again(kind, lives, tmp_path):
+def test_stopped_and_resumed_again_and_again(kind, tmp_path):
     run = KINDS[kind]
     undisturbed = run()
-    for life in range(100):
-        chunks = lives[life % len(lives)]
-        seen = []
-        result = run(
-            out=tmp_path, resume=True, callbacks=[stop_after(chunks), lambda ts, r, seen=seen: seen.append(r["step"])]
-        )
-        if not seen:
-            break
-    assert life > 2
+    lives, seen = 0, [0]
+    while seen and lives < 50:
+        lives, seen = lives + 1, []
+        stop = stop_after(1 + lives % 2)
+        result = run(out=tmp_path, resume=True, callbacks=[stop, lambda ts, r, seen=seen: seen.append(r["step"])])
+    assert 3 <= lives < 50
     same(result, undisturbed)
     if kind == "early stopping":
         assert undisturbed.stopped.any()
@@ -103,7 +99,7 @@ def test_stopped_and_resumed_again_and_again(kind, lives, tmp_path):
 @pytest.mark.parametrize("keep", [1, 3])
 def test_resumed_from_any_checkpoint(keep, tmp_path):
     undisturbed = fit(members=2, validation=HELD_OUT)
-    for step in (1, 8, 9, 10, 24):
+    for step in (1, 9, 10):
         out = tmp_path / str(step)
         fit(members=2, validation=HELD_OUT, out=out, keep=keep, callbacks=[stop_at(step)], chunk_steps=1)
         assert checkpoint.step_of(checkpoint.files(out)[-1]) == step
@@ -125,7 +121,7 @@ def test_resume_starts_where_nothing_is_there(tmp_path):
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
     fit(out=tmp_path)
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(FileExistsError, match=r"holds checkpoints of a run, the last step-000000000025.*resume=True"):
+    with pytest.raises(FileExistsError, match=r"holds checkpoints of a run, the last step-000000000020.*resume=True"):
         fit(out=tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
 
@@ -140,8 +136,8 @@ def test_a_finished_run_returns_at_once(kind, tmp_path):
 
 @pytest.mark.parametrize("settings", [{}, {"members": 2, "validation": HELD_OUT}], ids=["lone", "members"])
 def test_more_epochs_than_before(settings, tmp_path):
-    fit(epochs=3, out=tmp_path, **settings)
-    same(fit(epochs=7.5, out=tmp_path, resume=True, **settings), fit(epochs=7.5, **settings))
+    fit(epochs=2, out=tmp_path, **settings)
+    same(fit(epochs=5.5, out=tmp_path, resume=True, **settings), fit(epochs=5.5, **settings))
 
 
 @pytest.mark.filterwarnings("ignore:fit. the loss:RuntimeWarning")
@@ -232,13 +228,13 @@ def test_another_hyper_parameter_of_a_sweep_is_told(tmp_path):
 
 
 def test_anyway_goes_on_with_another_rate(tmp_path):
-    fit(out=tmp_path, callbacks=[stop_at(9)])
+    saved(tmp_path, 9)
     slower = fit(accurate(optimizer=optim.adam(1e-3)), out=tmp_path, resume="anyway")
     undisturbed = fit()
     np.testing.assert_array_equal(slower.losses[:9], undisturbed.losses[:9])
     assert slower.losses[9] == undisturbed.losses[9]  # before the first step of the other rate
     assert slower.losses[10] != undisturbed.losses[10]
-    assert len(slower.losses) == 25
+    assert len(slower.losses) == 20
 
 
 def test_anyway_goes_on_with_other_metrics(tmp_path):
@@ -250,11 +246,20 @@ def test_anyway_goes_on_with_other_metrics(tmp_path):
 
 def test_anyway_needs_the_same_shapes(stopped_at_9):
     wider, _ = DIFFERENT["width"]
-    with pytest.raises(ValueError, match=r"is of another network or optimizer:\n.*params/0/w: saved \(\(2, 3, 5\)"):
+    with pytest.raises(
+        ValueError, match=r"is of another network or optimizer:\n(.*\n)* .*params/0/w: saved \(\(2, 3, 5\)"
+    ):
         fit(**SAVED | wider, out=stopped_at_9, resume="anyway")
 
 
 # Damage
+
+
+def saved(out, *steps):
+    """A folder with a checkpoint of each of these steps."""
+    for step in steps:
+        fit(out=out, resume=True, callbacks=[stop_at(step)], chunk_steps=1, save_every=1e9)
+    assert [checkpoint.step_of(path) for path in checkpoint.files(out)] == list(steps)
 
 
 def damage(path, how):
@@ -270,7 +275,7 @@ def damage(path, how):
 
 @pytest.mark.parametrize("how", ["truncated", "empty", "header", "leaf"])
 def test_a_damaged_checkpoint_is_passed_over(how, tmp_path):
-    fit(out=tmp_path, callbacks=[stop_at(13)])
+    saved(tmp_path, 5, 13)
     newest, before = checkpoint.files(tmp_path)[-1], checkpoint.files(tmp_path)[-2]
     damage(newest, how)
     with pytest.warns(UserWarning, match=rf"{newest.name}.*{before.name} is used instead"):
@@ -279,9 +284,8 @@ def test_a_damaged_checkpoint_is_passed_over(how, tmp_path):
 
 
 def test_all_checkpoints_damaged(tmp_path):
-    fit(out=tmp_path, callbacks=[stop_at(13)])
+    saved(tmp_path, 3, 5, 13)
     files = checkpoint.files(tmp_path)
-    assert len(files) == 3
     for path, how in zip(files, ["leaf", "truncated", "header"], strict=True):
         damage(path, how)
     with pytest.raises(
@@ -291,7 +295,7 @@ def test_all_checkpoints_damaged(tmp_path):
 
 
 def test_what_a_killed_process_left_half_written_is_no_checkpoint(tmp_path):
-    fit(out=tmp_path, callbacks=[stop_at(13)])
+    saved(tmp_path, 13)
     (tmp_path / ".step-000000000099.safetensors.123").write_bytes(b"half")
     same(fit(out=tmp_path, resume=True), fit())
     assert not list(tmp_path.glob(".step*"))
@@ -316,7 +320,7 @@ def test_an_interrupted_run_is_saved_and_goes_on(number, members, tmp_path):
 
 
 def test_interrupted_without_a_folder():
-    with pytest.raises(KeyboardInterrupt, match=r"stopped after step 3; nothing is saved, for fit was given no folder"):
+    with pytest.raises(KeyboardInterrupt, match=r"stopped after step 4; nothing is saved, for fit was given no folder"):
         fit(callbacks=[lambda ts, record: os.kill(os.getpid(), signal.SIGINT)])
 
 
@@ -344,7 +348,7 @@ def test_an_interrupt_during_the_last_save_is_not_swallowed(tmp_path, monkeypatc
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(KeyboardInterrupt, match="stopped after step 25, saved in"):
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 20, saved in"):
         fit(out=tmp_path, save_every=1e9)
     same(fit(out=tmp_path, resume=True), fit())
 
@@ -358,7 +362,7 @@ def test_an_interrupt_while_it_compiles(tmp_path):
         return jnp.zeros(())
 
     run = make_run(metrics=(once,))  # which are traced with the validation, after the chunk
-    with pytest.raises(KeyboardInterrupt, match="stopped after step 3, saved in"):
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 4, saved in"):
         fit(run, validation=HELD_OUT, out=tmp_path, save_every=1e9)
     same(fit(run, validation=HELD_OUT, out=tmp_path, resume=True), fit(run, validation=HELD_OUT))
 
@@ -368,7 +372,8 @@ def test_an_interrupt_before_the_first_state_leaves_nothing(tmp_path):
 
     def loss(prediction, target):
         if not sent:
-            sent.append(os.kill(os.getpid(), signal.SIGINT))
+            sent.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
         return losses.cross_entropy(prediction, target)
 
     run = train.Run(NET, loss, optim.adam(1e-2), 4)
@@ -404,6 +409,9 @@ import jax, numpy as np
 from nnjax import losses, nn, optim, train
 from nnjax.train import checkpoint
 
+jax.config.update("jax_compilation_cache_dir", sys.argv[1] + "/cache")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 folder, kills = Path(sys.argv[1]), int(sys.argv[2])
 warnings.filterwarnings("ignore", message="os.fork")  # nothing of JAX runs yet
 x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
@@ -416,8 +424,8 @@ def life(out, slow, tell):
         os.fsync = lambda descriptor: (real(descriptor), time.sleep(0.05))
     run = train.Run(nn.mlp([4], 2, norm="batch", dropout=0.1), losses.cross_entropy, optim.adam(1e-2), 4)
     result = train.fit(
-        run, (x, y), epochs=1000, members=2, validation=(x[:9], y[:9]), validate_every=50, out=out, resume=True,
-        save_every=0, chunk_steps=7, progress=False, callbacks=[lambda ts, record: tell(b".")],
+        run, (x, y), epochs=300, members=2, validation=(x[:9], y[:9]), validate_every=50, out=out, resume=True,
+        save_every=0, chunk_steps=7, progress=False, callbacks=[lambda ts, record: tell(b".") and None],
     )
     history = [{k: np.asarray(v) for k, v in record.items()} for record in result.history]
     return checkpoint.digest((result.ts, result.best, result.losses, history))
@@ -450,15 +458,15 @@ def finished(child, reader):
 
 
 undisturbed = finished(*start(None))
+assert finished(*start(folder / "whole")) == undisturbed, "saved"  # now all programs are in the cache
 chance = random.Random(0)
-done = inside = runs = early = 0
+done = inside = runs = 0
 while done < kills:
     out = folder / f"run-{runs}"
     while done < kills:
         child, reader = start(out, slow=chance.random() < 0.5)
         if chance.random() < 0.1:
             time.sleep(chance.uniform(0, 1))  # while it starts
-            early += 1
         else:
             os.read(reader, 1)
             time.sleep(chance.uniform(0, 0.25))
@@ -470,12 +478,12 @@ while done < kills:
         done += 1
         inside += any(path.name.startswith(".step") for path in out.iterdir()) if out.exists() else 0
         steps = [checkpoint.step_of(path) for path in checkpoint.files(out)]
-        if steps and max(steps) > 8000:
+        if steps and max(steps) > 2500:
             break
     assert finished(*start(out)) == undisturbed, f"run {runs}"
     shutil.rmtree(out)
     runs += 1
-print(done, inside, early, runs)
+print(done, inside, runs)
 """
 
 
@@ -485,8 +493,8 @@ def test_killed_at_random_moments(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(root)}
     result = subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
-    done, inside, early, runs = map(int, result.stdout.split())
-    print(f"{done} kills, {inside} inside a save, {early} before the first chunk, over {runs} runs")
+    done, inside, runs = map(int, result.stdout.split())
+    print(f"{done} kills, {inside} of them inside a save, {runs} runs")
     assert done == KILLS
     assert inside >= KILLS // 10
 

@@ -178,7 +178,7 @@ def _understood(asked: dict[str, Any]) -> tuple[Config, dict[str, Values], int |
                 f"{_option(name)} {values.text}: how many? {values.low:g}..{values.high:g}:{values.kind}:8, or --random"
             )
         for number in (values.low, values.high):
-            check(_with(config, {name: _plain(number), "members": 1}))
+            check(_with(config, {name: number, "members": 1}))
     if "width" in swept:
         if config.skip or config.depth == 0:
             raise ValueError(f"--width: nothing to sweep with {'--skip' if config.skip else '--depth 0'}; give one")
@@ -217,7 +217,8 @@ def _score(table: list[dict[str, Any]], values: dict[str, Values]) -> str:
 
 
 def _ranked(table: list[dict[str, Any]], score: str) -> list[dict[str, Any]]:
-    """The lowest score first, settings that diverged last."""
+    """The lowest score first, settings that diverged last; where none was validated, the score is NaN."""
+    table = [row if score in row else {**row, score: float("nan")} for row in table]
     return sorted(table, key=lambda row: (row["diverged"] > 0, np.isnan(row[score]), row[score]))
 
 
@@ -254,7 +255,7 @@ def _with(config: Config, values: dict[str, Any]) -> Config:
 
 def _plain(number: float) -> float:
     """The shortest number that is the same in float32."""
-    return int(number) if float(number).is_integer() and abs(number) >= 1 else float(str(np.float32(number)))
+    return number if isinstance(number, int) else float(str(np.float32(number)))
 
 
 def _option(name: str) -> str:

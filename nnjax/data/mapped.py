@@ -12,6 +12,8 @@ from nnjax.types import PyTree
 
 SLOW = 20e-6  # seconds for a row: more than memory takes, so that the disk is at work
 AHEAD = 100  # readings announced after a slow one
+RESIDENT = 128 * 2**20  # bytes of a file that are mapped at a time
+PAGE = 2 * 2**20  # the largest that a system maps for one byte that is read
 
 ReadRows = Callable[[np.ndarray], np.ndarray]  # rows (m,) -> (m, ...)
 
@@ -42,7 +44,7 @@ def each_once(rows: np.ndarray, read: Callable[[np.ndarray], PyTree]) -> PyTree:
 
 
 def _mapped(array: np.memmap) -> ReadRows:
-    """Rows of a mapped file, whose pages are let go after each reading.
+    """Rows of a mapped file, whose pages are let go again soon.
 
     A page that was read stays mapped, and counts as the process's own memory until it is let go; in the operating
     system's cache it stays as long as there is room. Where reading turns out to be slow, rows are announced before
@@ -52,6 +54,7 @@ def _mapped(array: np.memmap) -> ReadRows:
     plain = np.asarray(array)
     start = plain.__array_interface__["data"][0] - np.frombuffer(file, np.uint8).__array_interface__["data"][0]
     width, apart = plain[:1].nbytes, plain.strides[0]
+    few, near = max(1, RESIDENT // PAGE), max(1, RESIDENT // max(1, abs(apart)))
     announced = 1  # readings to announce
 
     def announce(rows: np.ndarray) -> None:
@@ -62,11 +65,20 @@ def _mapped(array: np.memmap) -> ReadRows:
 
     def read(rows: np.ndarray) -> np.ndarray:
         nonlocal announced
+        if (rows[1:] < rows[:-1]).any():
+            return each_once(rows, read)
+        if len(rows) and (rows[0] < 0 or rows[-1] >= len(plain)):
+            raise IndexError(f"source: rows must be in 0 … {len(plain) - 1}, got {rows[0]} … {rows[-1]}")
         clock = time.perf_counter()
         if announced > 0 and plain.flags.c_contiguous:
             announce(rows)
-        found = np.take(plain, rows, axis=0)
-        file.madvise(mmap.MADV_DONTNEED)
+        found = np.empty((len(rows), *plain.shape[1:]), plain.dtype)
+        i = 0
+        while i < len(rows):  # rows that are few, or near to each other
+            j = max(i + few, int(np.searchsorted(rows, rows[i] + near)))
+            np.take(plain, rows[i:j], axis=0, out=found[i:j], mode="clip")  # other modes copy once more
+            file.madvise(mmap.MADV_DONTNEED)
+            i = j
         announced = AHEAD if time.perf_counter() - clock > SLOW * len(rows) else announced - 1
         return found
 

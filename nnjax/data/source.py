@@ -22,7 +22,7 @@ from nnjax.data.validate import (
 from nnjax.types import Data, PyTree
 
 SAMPLE = 1024  # rows looked at before training
-PIECE = 2 * 2**20  # bytes read at a time
+PIECE = 2**20  # bytes read at a time
 
 Transform = Callable[[PyTree], PyTree]
 Read = Callable[[np.ndarray], Data]  # rows (m,) -> m examples as they are stored
@@ -102,31 +102,33 @@ def reading(read: Read, n: int, transform: Transform | None = None) -> Source:
 
     wide = x64()
     first = stored(np.zeros(1, np.int64))
-    expected, tree = _kinds(first, 1), jax.tree.structure(first)
+    tree, kinds = jax.tree.structure(first), [(leaf.shape[1:], leaf.dtype) for leaf in jax.tree.leaves(first)]
+    names = [name for name, _ in _named(first)]
     for name, leaf in _named(first):
         check_numbers(name, leaf)
 
     def gather(rows: np.ndarray) -> Data:
         found = stored(rows)
-        if (kinds := _kinds(found, len(rows))) != expected:
+        leaves = jax.tree.leaves(found)
+        whole = all(leaf.shape[:1] == (len(rows),) for leaf in leaves)
+        if not whole or jax.tree.structure(found) != tree or kinds != [(a.shape[1:], a.dtype) for a in leaves]:
             raise ValueError(
-                f"source: rows {_some(rows)} came as {_text(kinds)}; expected {_text(expected)}, as row 0 came"
+                f"source: rows {_some(rows)} came as {_text(found, len(rows))}; expected {_text(first, 1)}, as row 0 is"
             )
-        leaves = []
-        for name, leaf in _named(found):
+        for i, (name, leaf) in enumerate(zip(names, leaves, strict=True)):
             check_finite(name, leaf, rows)
-            leaves.append(cast(name, leaf, features=_is_x(name), wide=wide, rows=rows))
+            leaves[i] = cast(name, leaf, features=_is_x(name), wide=wide, rows=rows)
         if found.weights is not None:
-            if (leaves[-1] < 0).any():
-                worst = int(leaves[-1].argmin())
-                raise ValueError(f"data.weights must be ≥ 0, got {leaves[-1][worst]:g} in row {rows[worst]}")
-            leaves[-1] = leaves[-1].astype(np.float64 if wide else np.float32)
+            if (found.weights < 0).any():
+                worst = int(found.weights.argmin())
+                raise ValueError(f"data.weights must be ≥ 0, got {found.weights[worst]:g} in row {rows[worst]}")
+            leaves[-1] = leaves[-1].astype(np.float64 if wide else np.float32, copy=False)
         return jax.tree.unflatten(tree, leaves)
 
     row = gather(np.zeros(1, np.int64))
     bytes_per_row = sum(leaf.nbytes for leaf in jax.tree.leaves(row))
-    digest = hashlib.sha256(f"{n} {_text(_kinds(row, 1))}".encode())
-    largest = dict.fromkeys((name for name, _ in expected), 0.0)
+    digest = hashlib.sha256(f"{n} {_text(row, 1)}".encode())
+    largest = dict.fromkeys(names, 0.0)
     for rows in pieces(np.unique(np.linspace(0, n - 1, SAMPLE).astype(np.int64)), bytes_per_row):
         for name, leaf in _named(gather(rows)):
             digest.update(np.ascontiguousarray(leaf).tobytes())
@@ -139,7 +141,7 @@ def reading(read: Read, n: int, transform: Transform | None = None) -> Source:
 
 def pieces(rows: np.ndarray, bytes_per_row: int) -> list[np.ndarray]:
     """Rows in parts small enough to be checked and cast while they are in the processor's cache."""
-    size = min(1024, max(1, PIECE // max(1, bytes_per_row)))
+    size = min(4096, max(1, PIECE // max(1, bytes_per_row)))
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
@@ -179,18 +181,14 @@ def _is_x(name: str) -> bool:
     return name.removeprefix("data.").split("/")[0] == "x"
 
 
-def _kinds(data: Data, rows: int) -> list[tuple[str, str]]:
+def _text(data: Data, rows: int) -> str:
     """Name, shape and dtype of each leaf; the first axis is "rows" where there are as many."""
-    return [(name, f"{_shape(leaf, rows)} {leaf.dtype}") for name, leaf in _named(data)]
 
+    def shape(leaf: np.ndarray) -> str:
+        first = ["rows" if size == rows else str(size) for size in leaf.shape[:1]]
+        return f"({', '.join([*first, *map(str, leaf.shape[1:])])})"
 
-def _shape(leaf: np.ndarray, rows: int) -> str:
-    first = ["rows" if size == rows else str(size) for size in leaf.shape[:1]]
-    return f"({', '.join([*first, *map(str, leaf.shape[1:])])})"
-
-
-def _text(kinds: list[tuple[str, str]]) -> str:
-    return ", ".join(f"{name} {kind}" for name, kind in kinds)
+    return ", ".join(f"{name} {shape(leaf)} {leaf.dtype}" for name, leaf in _named(data))
 
 
 def _some(rows: np.ndarray) -> str:

@@ -14,7 +14,7 @@ from nnjax.data.source import Source
 from nnjax.train.checkpoint import digest
 from nnjax.train.folds import Rows
 from nnjax.train.program import BATCH, Program
-from nnjax.train.run import metric_name, take
+from nnjax.train.run import length, metric_name, take
 from nnjax.types import Data, Key, PyTree
 
 Identity = dict[str, str]
@@ -69,7 +69,7 @@ def machine() -> Identity:
 def step_digest(program: Program, key: Key, hyper: PyTree, sample: Data) -> str:
     """The program of one step as JAX traces it: network, loss, optimizer and their constants, whatever their names."""
     first = jax.tree.map(lambda a: a[0], hyper)
-    rows = program.run(first).batch_size or 1
+    rows = program.run(first).batch_size or length(sample)
 
     def step(hyper: PyTree, key: Key, sample: Data) -> PyTree:
         run = program.run(hyper)
