@@ -1,9 +1,10 @@
-"""The command line: `nnjax train`, `predict`, `sweep` and `verify`."""
+"""The command line: `nnjax train`, `predict`, `sweep`, `verify` and `replay`."""
 
 import warnings
 
 try:
     from nnjax.cli.predict import predict_command
+    from nnjax.cli.replay import replay_command
     from nnjax.cli.shared import app, complain, show_warning
     from nnjax.cli.sweep import sweep_command
     from nnjax.cli.train import train_command
@@ -13,12 +14,15 @@ except ModuleNotFoundError as missing:
         raise
     raise SystemExit(f"the nnjax command needs {missing.name}: pip install 'nnjax[cli]'") from missing
 
+from nnjax.train import processes  # after what says how to install the command's packages
+
 __all__ = ["app", "main"]
 
 app.command("train")(train_command)
 app.command("predict")(predict_command)
 app.command("sweep")(sweep_command)
 app.command("verify")(verify_command)
+app.command("replay")(replay_command)
 
 
 def main() -> None:
@@ -26,6 +30,9 @@ def main() -> None:
     warnings.showwarning = show_warning  # type: ignore[assignment]
     try:
         app()
+    except processes.ProcessLostError as error:
+        complain(str(error), "[bold red]error[/] ")
+        raise SystemExit(3) from None
     except (ValueError, OSError, ModuleNotFoundError) as error:
         notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
         complain(f"{error}{notes}", "[bold red]error[/] ")

@@ -9,6 +9,7 @@ from nnjax.train.config import ACTIVATIONS, LEARNING_RATES, SCHEDULES, Config
 
 DEFAULTS = Config("")
 NET, TRAINING, MANY, DATA, OUTPUT = "Network", "Training", "Many networks", "Data", "Output"
+SEVERAL = "Several processes"
 
 
 def option(help: str, panel: str) -> Any:
@@ -48,6 +49,15 @@ Strategy = Annotated[
     option("One network after the other, with the bits of lone runs, or all in step.", MANY),
 ]
 Group = Annotated[int | None, option("Networks in memory at a time; all by default.", MANY)]
+
+Coordinator = Annotated[
+    str | None, option("host:port of the first of several processes, which all get this same command.", SEVERAL)
+]
+Processes = Annotated[int | None, option("How many processes there are.", SEVERAL)]
+ProcessId = Annotated[int | None, option("Which one this is, from 0.", SEVERAL)]
+Cluster = Annotated[
+    bool, typer.Option("--cluster", help="One of several, as the cluster's environment says.", rich_help_panel=SEVERAL)
+]
 
 Resume = Annotated[
     Path | None, option("Folder of what was interrupted: go on, with the settings it was begun with.", OUTPUT)

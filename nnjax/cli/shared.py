@@ -18,7 +18,7 @@ from rich.markup import escape
 
 from nnjax import checks, data
 from nnjax.data.load import NAMES, Dataset
-from nnjax.train import identity
+from nnjax.train import identity, processes
 from nnjax.train.config import Config, make_run
 from nnjax.train.job import Result
 from nnjax.train.run import Run
@@ -44,8 +44,9 @@ class Prepared(NamedTuple):
 
 
 def say(text: str) -> None:
-    """A line with markup, as long as it is: broken lines are hard to copy."""
-    console.print(text, soft_wrap=True)
+    """A line with markup, as long as it is: broken lines are hard to copy. Of several processes the first speaks."""
+    if jax.process_index() == 0:
+        console.print(text, soft_wrap=True)
 
 
 def complain(text: str, before: str = "") -> None:
@@ -100,6 +101,23 @@ def in_words_of_the_command(error: ValueError) -> ValueError:
     return ValueError(f"{text}\n--anyway goes on all the same; what comes of it can then not be repeated to the bit")
 
 
+def join(coordinator: str | None, count: int | None, index: int | None, cluster: bool, *, folder: Path | None) -> None:
+    """Make this process one of several, where that is asked for; must come before JAX starts.
+
+    Raises:
+      ValueError: for a part of what is needed.
+    """
+    if coordinator is None and count is None and index is None and not cluster:
+        return
+    if folder is None:
+        raise ValueError("several processes write to one folder, which all of them see: name it with --out")
+    told = {"--coordinator": coordinator, "--processes": count, "--process-id": index}
+    missing = [name for name, value in told.items() if value is None]
+    if missing and not cluster:
+        raise ValueError(f"several processes need {', '.join(told)}; missing: {', '.join(missing)}, or --cluster")
+    processes.start(coordinator, count, index)
+
+
 def use_cores(networks: int) -> None:
     """Let JAX see as many devices as there are cores to spread networks over; must come before it starts.
 
@@ -117,8 +135,14 @@ def use_cores(networks: int) -> None:
 
 
 def mesh_for(networks: int | None) -> Mesh | None:
-    """All devices with networks to spread over them; None for one."""
-    devices = jax.devices()[: networks or 1]
+    """All devices with networks to spread over them, those of all processes; None for one.
+
+    A lone run takes one device, or of several processes one each, between which it divides its batches.
+    """
+    if networks is None and jax.process_count() > 1:
+        firsts = [next(d for d in jax.devices() if d.process_index == i) for i in range(jax.process_count())]
+        return jax.make_mesh((len(firsts),), ("batch",), axis_types=(AxisType.Auto,), devices=firsts)
+    devices = jax.devices() if jax.process_count() > 1 else jax.devices()[: networks or 1]
     if len(devices) == 1:
         return None
     return jax.make_mesh((len(devices),), ("members",), axis_types=(AxisType.Auto,), devices=devices)

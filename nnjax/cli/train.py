@@ -17,6 +17,7 @@ from nnjax.cli.shared import complain, say
 from nnjax.train import folder, receipt
 from nnjax.train.config import Config, check
 from nnjax.train.job import Result
+from nnjax.train.plan import group_that_fits
 from nnjax.train.resume import Resume
 
 D = o.DEFAULTS
@@ -59,6 +60,13 @@ def train_command(
     save_every: Annotated[float, o.option("Seconds between checkpoints.", o.OUTPUT)] = D.save_every,
     keep: Annotated[int, o.option("Checkpoints that are kept, besides the best.", o.OUTPUT)] = D.keep,
     plots: o.Plots = True,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what it would take, and end.", rich_help_panel=o.OUTPUT)
+    ] = False,
+    coordinator: o.Coordinator = None,
+    processes: o.Processes = None,
+    process_id: o.ProcessId = None,
+    cluster: o.Cluster = False,
 ) -> None:
     """Train a network, or many, and write a run folder: settings, metrics per epoch, weights, pictures.
 
@@ -80,19 +88,18 @@ def train_command(
         check(config)
     else:
         config = _resumed(resume, out, config, shared.given(ctx))
+    shared.join(coordinator, processes, process_id, cluster, folder=resume or out)
     shared.use_cores(shared.together(config, config.members) or 1)
     mesh = _mesh(config)
     shared.introduce(mesh)
     prepared = shared.prepare(config)
     report.print_network(nn.as_layer(prepared.run.net), prepared.training)
-    table = prepared.dataset.table
+    if plan:
+        say(escape(str(train.plan(prepared.run, prepared.training, members=config.members or 1, mesh=mesh))))
+        return
     if resume is None:
-        path = folder.create(out or Path("runs") / f"{Path(config.data).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
-        folder.save_config(path, config, table, shared.versions())
-    else:
-        path = resume
-        if anyway:
-            folder.note_resumed_anyway(path)
+        config = _in_groups(config, prepared)
+    path = _folder(config, prepared, out, resume, anyway)
     if config.members is not None:
         say(f"{config.members} networks, strategy {config.strategy}; the run folder is [bold]{escape(str(path))}[/]")
     else:
@@ -100,11 +107,35 @@ def train_command(
     try:
         how: Resume = "anyway" if anyway else resume is not None
         result = fit(config, prepared, path / folder.CHECKPOINTS, how)
-        finish(path, config, prepared, result, plots=plots, began=began if resume is None else None)
+        if jax.process_index() == 0:
+            finish(path, config, prepared, result, plots=plots, began=began if resume is None else None)
     except KeyboardInterrupt:
         complain(f"stopped; go on with: nnjax train --resume {shared.quoted(path)}")
         raise typer.Exit(130) from None
     say(f"written to [bold]{escape(str(path))}[/] after {time.perf_counter() - began:.1f} s")
+
+
+def _in_groups(config: Config, prepared: shared.Prepared) -> Config:
+    """The settings, with the largest group that fits into memory where not all members do."""
+    if config.members is None or config.group is not None:
+        return config
+    mesh = _mesh(config)
+    group = group_that_fits(prepared.run, prepared.training, config.members, config.strategy, mesh)
+    if group is not None:
+        say(f"{config.members} networks do not fit into memory; they are trained in groups of {group}")
+    return replace(config, group=group)
+
+
+def _folder(config: Config, prepared: shared.Prepared, out: Path | None, resume: Path | None, anyway: bool) -> Path:
+    """The run's folder, made where it is a new run. Of several processes the first makes it."""
+    path = resume or out or Path("runs") / f"{Path(config.data).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if jax.process_index() > 0:
+        return path
+    if resume is None:
+        folder.save_config(folder.create(path), config, prepared.dataset.table, shared.versions())
+    elif anyway:
+        folder.note_resumed_anyway(path)
+    return path
 
 
 def fit(config: Config, prepared: shared.Prepared, out: Path | None, resume: Resume) -> Result:

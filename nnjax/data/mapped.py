@@ -1,7 +1,9 @@
 """Rows of a file, without the file's pages piling up in the process."""
 
 import mmap
+import os
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -10,22 +12,27 @@ import numpy as np
 
 from nnjax.types import PyTree
 
+WIDE = 1024  # bytes of a row from which a call to the system costs less than to map its page
+RESIDENT = 128 * 2**20  # bytes of a file that are mapped at a time
+PAGE = 2 * 2**20  # the most that a system maps for one byte that is read
 SLOW = 20e-6  # seconds for a row: more than memory takes, so that the disk is at work
 AHEAD = 100  # readings announced after a slow one
-RESIDENT = 128 * 2**20  # bytes of a file that are mapped at a time
-PAGE = 2 * 2**20  # the largest that a system maps for one byte that is read
 
 ReadRows = Callable[[np.ndarray], np.ndarray]  # rows (m,) -> (m, ...)
 
 
 def reader(array: Any) -> ReadRows:
-    """How rows of an array are read: in memory, in a mapped file, or whatever takes an index array."""
-    if isinstance(array, np.memmap) and _droppable(array):
-        return _mapped(array)
+    """How rows of an array are read: from a mapped file, from memory, or from whatever takes an index array.
+
+    A page that was read through a map stays mapped, and counts as the process's own memory. So rows of a mapped file
+    are read past the map, or, where they are narrow, the pages are let go again soon. In the operating system's cache
+    they stay as long as there is room.
+    """
+    if isinstance(array, np.memmap):
+        return _file_reader(array)
     if isinstance(array, np.ndarray) or type(array).__module__.startswith("jax"):
         there = np.asarray(array)
         return lambda rows: np.take(there, rows, axis=0)
-
     return lambda rows: each_once(rows, lambda once: np.asarray(array[once]))
 
 
@@ -43,22 +50,19 @@ def each_once(rows: np.ndarray, read: Callable[[np.ndarray], PyTree]) -> PyTree:
     return jax.tree.map(lambda a: a[place], found)
 
 
-def _mapped(array: np.memmap) -> ReadRows:
-    """Rows of a mapped file, whose pages are let go again soon.
-
-    A page that was read stays mapped, and counts as the process's own memory until it is let go; in the operating
-    system's cache it stays as long as there is room. Where reading turns out to be slow, rows are announced before
-    they are read: a disk is many times faster with many of them in sight than with one after another.
-    """
-    file: Any = getattr(array, "_mmap")  # noqa: B009  (its annotations do not know it)
+def _file_reader(array: np.memmap) -> ReadRows:
+    """Rows of a mapped file. A disk is many times faster when it knows of many rows ahead: slow ones are announced."""
     plain = np.asarray(array)
-    start = plain.__array_interface__["data"][0] - np.frombuffer(file, np.uint8).__array_interface__["data"][0]
-    width, apart = plain[:1].nbytes, plain.strides[0]
-    few, near = max(1, RESIDENT // PAGE), max(1, RESIDENT // max(1, abs(apart)))
-    announced = 1  # readings to announce
+    file: Any = getattr(array, "_mmap", None)
+    shared = isinstance(file, mmap.mmap) and array.mode in ("r", "r+", "w+")  # "c" has changes of its own in its pages
+    if not (shared and plain.flags.c_contiguous and hasattr(mmap, "MADV_DONTNEED")):
+        return lambda rows: np.take(plain, rows, axis=0)
+    start = _address(plain) - _address(np.frombuffer(file, np.uint8))
+    width, announced = plain.strides[0], 1
+    read_sorted = (_past_the_map(array, start) if width >= WIDE else None) or _through_the_map(plain, file)
 
     def announce(rows: np.ndarray) -> None:
-        first = start + rows.astype(np.int64) * apart
+        first = start + rows.astype(np.int64) * width
         page = first - first % mmap.PAGESIZE
         for at, size in zip(page.tolist(), (first + width - page).tolist(), strict=True):
             file.madvise(mmap.MADV_WILLNEED, at, size)
@@ -70,8 +74,19 @@ def _mapped(array: np.memmap) -> ReadRows:
         if len(rows) and (rows[0] < 0 or rows[-1] >= len(plain)):
             raise IndexError(f"source: rows must be in 0 … {len(plain) - 1}, got {rows[0]} … {rows[-1]}")
         clock = time.perf_counter()
-        if announced > 0 and plain.flags.c_contiguous:
+        if announced > 0:
             announce(rows)
+        found = read_sorted(rows)
+        announced = AHEAD if time.perf_counter() - clock > SLOW * len(rows) else announced - 1
+        return found
+
+    return read
+
+
+def _through_the_map(plain: np.ndarray, file: Any) -> ReadRows:
+    few, near = max(1, RESIDENT // PAGE), max(1, RESIDENT // max(1, plain.strides[0]))
+
+    def read(rows: np.ndarray) -> np.ndarray:
         found = np.empty((len(rows), *plain.shape[1:]), plain.dtype)
         i = 0
         while i < len(rows):  # rows that are few, or near to each other
@@ -79,13 +94,36 @@ def _mapped(array: np.memmap) -> ReadRows:
             np.take(plain, rows[i:j], axis=0, out=found[i:j], mode="clip")  # other modes copy once more
             file.madvise(mmap.MADV_DONTNEED)
             i = j
-        announced = AHEAD if time.perf_counter() - clock > SLOW * len(rows) else announced - 1
         return found
 
     return read
 
 
-def _droppable(array: np.memmap) -> bool:
-    """Letting pages go loses nothing: not so for those written to a copy of one's own, mode "c"."""
-    file = getattr(array, "_mmap", None)
-    return hasattr(mmap, "MADV_DONTNEED") and isinstance(file, mmap.mmap) and array.mode in ("r", "r+", "w+")
+def _past_the_map(array: np.memmap, start: int) -> ReadRows | None:
+    """By calls to the system, into the result; None where that does not give what the map holds."""
+    if array.filename is None or not hasattr(os, "preadv"):
+        return None
+    descriptor = os.open(array.filename, os.O_RDONLY)
+    start += array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
+    kind, width, name = (array.dtype, array.shape[1:]), array.strides[0], array.filename
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        found = np.empty((len(rows), width), np.uint8)
+        room = memoryview(found.reshape(-1))  # type: ignore[arg-type]
+        places = range(0, len(rows) * width, width)
+        for at, place in zip((start + rows.astype(np.int64) * width).tolist(), places, strict=True):
+            if os.preadv(descriptor, (room[place : place + width],), at) < width:
+                raise OSError(f"{name} ends before byte {at + width}; it was longer when it was opened")
+        return found.view(kind[0]).reshape(len(rows), *kind[1])
+
+    weakref.finalize(read, os.close, descriptor)
+    ends = np.array([0, len(array) - 1])
+    try:  # another file may have the name by now
+        same = read(ends).tobytes() == np.take(np.asarray(array), ends, axis=0).tobytes()
+    except OSError:
+        same = False
+    return read if same else None
+
+
+def _address(array: np.ndarray) -> int:
+    return int(array.__array_interface__["data"][0])

@@ -110,8 +110,8 @@ def reading(read: Read, n: int, transform: Transform | None = None) -> Source:
     def gather(rows: np.ndarray) -> Data:
         found = stored(rows)
         leaves = jax.tree.leaves(found)
-        whole = all(leaf.shape[:1] == (len(rows),) for leaf in leaves)
-        if not whole or jax.tree.structure(found) != tree or kinds != [(a.shape[1:], a.dtype) for a in leaves]:
+        alike = jax.tree.structure(found).__eq__(tree) and kinds == [(leaf.shape[1:], leaf.dtype) for leaf in leaves]
+        if not alike or any(leaf.shape[:1] != (len(rows),) for leaf in leaves):
             raise ValueError(
                 f"source: rows {_some(rows)} came as {_text(found, len(rows))}; expected {_text(first, 1)}, as row 0 is"
             )

@@ -120,6 +120,8 @@ def fit(
 
 def member_keys(key: Key, members: int | None) -> tuple[Key, int | None]:
     """The keys (members,) of the members, (1,) of a lone run, and how many members there are."""
+    if members is not None:
+        checks.positive_int("fit", "members", members)
     several = checks.is_key(key) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 1
     if not several:
         key = checks.key("fit", key)

@@ -143,6 +143,16 @@ def plan(
     )
 
 
+def group_that_fits(run: Run, data: Data, members: int, strategy: Strategy, mesh: Mesh | None) -> int | None:
+    """Members that fit into memory at a time; None where all do, which for few and small ones is seen at once."""
+    state = _nbytes(jax.eval_shape(run.init, jax.random.key(0), data))
+    devices = 1 if mesh is None else mesh.shape.get(MEMBERS, 1)
+    if 20 * members * state / devices + 4 * _nbytes(data) < _free() / 4:
+        return None
+    fit = plan(run, data, members=members, mesh=mesh, measure=False).fit[strategy]
+    return None if members <= fit else fit
+
+
 def _bytes(program: Program, key: Any, data: Data) -> int:
     """What the compiled chunk needs on a device: arguments, results and what it holds in between."""
     members = program.members or 1

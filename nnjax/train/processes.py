@@ -15,6 +15,10 @@ LOST = re.compile(r"gloo|nccl|connection|unavailable|deadline_exceeded|heartbeat
 HEARTBEAT = 20  # seconds after which a process that is silent counts as dead, and ends the others
 
 
+class ProcessLostError(RuntimeError):
+    """Another process ended, or cannot be reached."""
+
+
 def start(coordinator: str | None, processes: int | None, index: int | None) -> None:
     """Make this process one of several. To be called before anything else of JAX.
 
@@ -60,9 +64,8 @@ def lost_told(folder: Path | None) -> Iterator[None]:
             raise
         atexit.register(_leave)
         how = "" if folder is None else f"; resume=True goes on from the last checkpoint in {folder}"
-        raise RuntimeError(
-            f"fit: another process ended or cannot be reached: start all processes again{how}"
-        ) from error
+        text = f"fit: another process ended or cannot be reached: start all processes again{how}"
+        raise ProcessLostError(text) from error
 
 
 def _leave() -> None:

@@ -1,0 +1,288 @@
+"""A planted NaN or infinity is found at its step, member, layer, primitive and rows; the way there has the run's bits."""
+
+import importlib
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from test_run import assert_equal, make_run
+
+from nnjax import losses, nn, optim, train
+from nnjax import data as nn_data
+from nnjax.train.fit import member_keys
+from nnjax.train.job import make_job
+from nnjax.train.program import Program
+from nnjax.types import Data, TrainState
+
+module = importlib.import_module("nnjax.train.replay")  # whose name in train is that of the function
+N, BATCH, ROW, EPOCHS = 20, 4, 7, 4
+X = jax.random.uniform(jax.random.key(1), (N, 3), minval=0.5)
+Y = jnp.zeros((N, 3))
+KEY = jax.random.key(5)
+SPIKE = 6  # the step at which a rate is far too large
+MEMBERS = [(None, "map"), (3, "map"), (3, "vmap")]
+pytestmark = pytest.mark.filterwarnings("ignore:fit. the loss of step:RuntimeWarning")
+
+
+def same(name="same"):
+    """A dense layer (3,) -> (3,) that is the identity at first."""
+    return nn.dense(3, w_init=lambda key, shape, dtype: jnp.eye(*shape, dtype=dtype))
+
+
+def square(x):
+    return x * x
+
+
+def negative_log(prediction, target):
+    return -jnp.log(prediction).sum(-1)
+
+
+def spiking(rate):
+    return optim.sgd(lambda count: jnp.where(count == SPIKE, rate, 1e-3))
+
+
+def dividing(at, by_gradient=False):
+    """Descent whose step number `at` divides by zero."""
+
+    def update(grads, count, params=None, **_):
+        return jax.tree.map(lambda g: -1e-3 * g / (at - count).astype(g.dtype), grads), count + 1
+
+    return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
+
+
+def with_row(value, x=X):
+    return Data(x.at[ROW].set(value), Y)
+
+
+STILL = optax.sgd(0.0)
+DEEP = nn.serial(same(), nn.repeat(3, nn.serial(same(), square)), same())
+PLANTED = {  # run, data, whether the step is that of the row, and what is found
+    "overflow in a layer": (
+        train.Run(nn.serial(same(), square, same()), losses.squared_error, STILL, BATCH),
+        with_row(1e30),
+        ("row", ("1_square",), "forward", "mul"),
+    ),
+    "log of 0 in the loss": (
+        train.Run(same(), negative_log, STILL, BATCH),
+        with_row(0.0),
+        ("row", ("loss",), "loss", "log"),
+    ),
+    "inside a repeat": (
+        train.Run(DEEP, losses.squared_error, STILL, BATCH),
+        with_row(1e10),
+        ("row", ("1_repeat(3|serial)",), "forward", "mul"),
+    ),
+    "division of the optimizer": (
+        train.Run(nn.mlp([4], 3), losses.squared_error, dividing(SPIKE), BATCH),
+        Data(X, Y),
+        (SPIKE, ("update",), "update", "div"),
+    ),
+    "overflow after a large step": (
+        train.Run(nn.serial(same(), square, same()), losses.squared_error, spiking(1e22), BATCH),
+        Data(X, Y),
+        (SPIKE + 1, ("1_square",), "forward", "mul"),
+    ),
+}
+
+
+def settings(members, strategy):
+    return {"epochs": EPOCHS, "key": KEY, "members": members, "strategy": strategy}
+
+
+def steps_of_row(run, members):
+    """The first step of each member whose batch holds the row."""
+    keys, _ = member_keys(KEY, members)
+    found = []
+    for key in keys:
+        rows = run.rows(TrainState(jnp.zeros((), jnp.int32), (), (), (), key), N, N * EPOCHS // BATCH)
+        found.append(int(np.flatnonzero((np.asarray(rows) == ROW).any(1))[0]))
+    return found
+
+
+def told(replay):
+    found = replay.found
+    return found.scope[:1], found.phase, found.primitive
+
+
+@pytest.mark.parametrize(("members", "strategy"), MEMBERS, ids=["lone", "map", "vmap"])
+@pytest.mark.parametrize("name", PLANTED)
+def test_what_is_planted_is_named(name, members, strategy, tmp_path):
+    run, examples, (where, scope, phase, primitive) = PLANTED[name]
+    again = partial(train.replay, run, examples, **settings(members, strategy))
+    steps = steps_of_row(run, members) if where == "row" else [where] * (members or 1)
+    first = again()
+    assert first.step == min(steps)
+    assert first.member == (None if members is None else steps.index(min(steps)))
+    assert told(first) == (scope, phase, primitive)
+    assert (ROW in first.rows) == (where == "row") or where != "row"
+    if where == "row":
+        assert first.rows[list(first.found.rows)].tolist() == [ROW]
+        assert str(first).endswith(f"; rows {ROW} of the data")
+    if name == "inside a repeat":
+        assert [(loop.kind, loop.at) for loop in first.found.loops] == [("block", 1)]
+    assert str(first).startswith(f"step {first.step}, " if members and False else f"step {first.step}")
+
+    trained = train.fit(
+        run, examples, **settings(members, strategy), progress=False, out=tmp_path, save_every=0, chunk_steps=1
+    )
+    assert (np.reshape(trained.diverged, -1) >= steps).all(), "the loss shows it at that step or the next"
+    saved = again(out=tmp_path)
+    assert (saved.step, saved.member, saved.found) == (first.step, first.member, first.found)
+    assert_equal(saved.ts, first.ts)
+    for member in range(members or 0):
+        one = again(member=member)
+        assert (one.step, one.member, told(one)) == (steps[member], member, (scope, phase, primitive))
+        assert_equal(again(member=member, out=tmp_path).ts, one.ts)
+
+
+def test_a_nan_in_the_data_is_named():
+    run = make_run(nn.mlp([4], 3, norm="batch"))._replace if False else train.Run(
+        nn.mlp([4], 3, norm="batch"), losses.squared_error, optim.adam(1e-3), BATCH
+    )
+    keys, members = member_keys(KEY, 2)
+    job = make_job(Program(run, members, "map"), None, keys, Data(X, Y), epochs=EPOCHS)
+    job = job._replace(data=with_row(jnp.nan))  # which `fit` itself would refuse
+    found = module.replay_job(job, member=1)
+    assert found.step == steps_of_row(run, 2)[1]
+    assert (found.found.kind, found.found.primitive) == ("argument", "batch.x")
+    assert found.rows[list(found.found.rows)].tolist() == [ROW]
+
+
+@pytest.mark.parametrize(("members", "strategy"), MEMBERS, ids=["lone", "map", "vmap"])
+@pytest.mark.parametrize("step", [0, 1, 13, 19])
+def test_the_state_before_a_step_has_the_bits_of_the_run(members, strategy, step, tmp_path):
+    run = train.Run(nn.mlp([4], 3, norm="batch", dropout=0.2), losses.squared_error, optim.adam(1e-2), BATCH)
+    fit = partial(train.fit, run, (X, Y), key=KEY, members=members, strategy=strategy, progress=False)
+    expected = fit(epochs=step * BATCH / N).ts
+    fit(epochs=EPOCHS, out=tmp_path, save_every=0, chunk_steps=5, validation=(X, Y))
+    for member in [None] if members is None else range(members):
+        ts = expected if member is None else jax.tree.map(lambda a, m=member: a[m], expected)
+        for out in (None, tmp_path):
+            again = train.replay(run, (X, Y), **settings(members, strategy), step=step, member=member, out=out)
+            assert_equal(again.ts, ts)
+            assert (again.step, again.member, again.found) == (step, member, None)
+            np.testing.assert_array_equal(again.rows, run.rows(ts, N, 1)[0])
+            np.testing.assert_array_equal(again.batch.x, X[again.rows])
+            _, log = jax.jit(run.step)(again.ts, again.batch)
+            losses_of = np.atleast_2d(fit(epochs=EPOCHS).losses)
+            np.testing.assert_allclose(log["loss"], losses_of[member or 0, step], rtol=1e-4)
+
+
+def test_it_begins_from_the_last_checkpoint_before_the_step(tmp_path, monkeypatch):
+    run = train.Run(nn.mlp([4], 3), losses.squared_error, optim.adam(1e-2), BATCH)
+    for step in (5, 10, 15):
+        train.fit(run, (X, Y), epochs=step * BATCH / N, key=KEY, progress=False, out=tmp_path, resume=True)
+    taken, real = [], module._states
+    monkeypatch.setattr(module, "_states", lambda job, fs, *rest: taken.append(int(fs.train.step)) or real(job, fs, *rest))
+    for step in (4, 5, 12, 19):
+        train.replay(run, (X, Y), **settings(None, "map"), step=step, out=tmp_path)
+    assert taken == [0, 5, 10, 15]
+    newest = tmp_path / "step-000000000015.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-5])
+    train.replay(run, (X, Y), **settings(None, "map"), step=19, out=tmp_path)
+    assert taken[-1] == 10
+
+
+@pytest.mark.parametrize(("members", "strategy"), MEMBERS, ids=["lone", "map", "vmap"])
+def test_a_healthy_run_has_none(members, strategy):
+    run = train.Run(nn.mlp([4], 3), losses.squared_error, optim.adam(1e-2), BATCH)
+    assert train.replay(run, (X, Y), **settings(members, strategy)) is None
+    one = train.replay(run, (X, Y), **settings(members, strategy), step=3)
+    assert str(one) == ("step 3: everything is finite" if members is None else "step 3, member 0: everything is finite")
+
+
+def test_infinities_that_an_optimizer_begins_with_are_no_alarm():
+    def update(grads, lowest, params=None, **_):
+        size = optax.global_norm(grads)
+        return jax.tree.map(lambda g: -1e-3 * g, grads), {"now": jnp.minimum(lowest["now"], size), "ever": lowest["ever"]}
+
+    begin = {"now": jnp.full((), jnp.inf), "ever": jnp.full((), jnp.inf)}
+    run = train.Run(nn.mlp([4], 3), losses.squared_error, optax.GradientTransformation(lambda params: begin, update), 4)
+    for members, strategy in MEMBERS:
+        assert train.replay(run, (X, Y), **settings(members, strategy)) is None
+
+
+def test_a_state_that_is_spoilt_before_the_loss_is_told_at_its_step():
+    """The optimizer's NaN shows in the loss one step later."""
+    run, examples, _ = PLANTED["division of the optimizer"]
+    assert train.fit(run, examples, **settings(None, "map"), progress=False).diverged == SPIKE + 1
+    assert train.replay(run, examples, **settings(None, "map")).step == SPIKE
+
+
+def test_the_member_asked_for_and_not_the_first():
+    """With a step and no member, the first member that has something to tell."""
+    run, examples, _ = PLANTED["overflow in a layer"]
+    steps = steps_of_row(run, 3)
+    late = max(range(3), key=steps.__getitem__)
+    for strategy in ("map", "vmap"):
+        one = train.replay(run, examples, **settings(3, strategy), step=steps[late])
+        assert (one.step, one.member) == (steps[late], late)
+
+
+def test_the_warning_of_a_fit_says_where_to_look():
+    run, examples, _ = PLANTED["overflow in a layer"]
+    with pytest.warns(RuntimeWarning, match=r"the loss of step \d+ is inf.*train\.replay\(…\) finds where"):
+        train.fit(run, examples, **settings(None, "map"), progress=False)
+
+
+def test_folds():
+    """Each member on its own rows, and no step after a member's last."""
+    folds = train.k_fold(jax.random.key(0), N, 3)  # 13 or 14 rows to train on, of 13 or 14 steps
+    sizes = folds.train.sizes.tolist()
+    run = train.Run(nn.mlp([4], 3), losses.squared_error, dividing(13), BATCH)
+    found = train.replay(run, (X, Y), epochs=EPOCHS, key=KEY, folds=folds)
+    assert (found.step, found.member) == (13, sizes.index(14))
+    assert set(found.rows.tolist()) <= set(folds.train.table[found.member].tolist())
+    with pytest.raises(ValueError, match="step 13 was not taken; the run ended after 13 steps"):
+        train.replay(run, (X, Y), epochs=EPOCHS, key=KEY, folds=folds, step=13, member=sizes.index(13))
+
+    trained = train.fit(run, (X, Y), epochs=EPOCHS, key=KEY, folds=folds, progress=False)
+    before = train.replay(run, (X, Y), epochs=EPOCHS, key=KEY, folds=folds, step=12, member=0)
+    after, _ = jax.jit(run.step)(before.ts, before.batch)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), after.params, jax.tree.map(lambda a: a[0], trained.ts.params)) if sizes[0] == 13 else None  # noqa: E501
+
+
+def test_a_source():
+    run, examples, (_, scope, phase, primitive) = PLANTED["overflow in a layer"]
+    source = nn_data.source(np.asarray(examples.x), np.asarray(examples.y))
+    for members, strategy in MEMBERS:
+        one = train.replay(run, source, **settings(members, strategy))
+        other = train.replay(run, examples, **settings(members, strategy))
+        assert told(one) == (scope, phase, primitive)
+        assert (one.step, one.member, one.found) == (other.step, other.member, other.found)
+        assert_equal(one.ts, other.ts)
+
+
+def test_full_batches():
+    run = train.Run(nn.mlp([4], 3), losses.squared_error, dividing(3), None)
+    one = train.replay(run, (X, Y), epochs=9)
+    assert (one.step, told(one)) == (3, (("update",), "update", "div"))
+    assert one.rows.tolist() == list(range(N))
+
+
+# Mistakes
+
+
+def test_mistakes_are_told(tmp_path):
+    run, examples, _ = PLANTED["overflow in a layer"]
+    again = partial(train.replay, run, examples, epochs=EPOCHS, key=KEY)
+    with pytest.raises(ValueError, match=r"member must be in 0 … 2, got 3"):
+        again(members=3, member=3)
+    with pytest.raises(ValueError, match=r"step must be in 0 … 19, the steps of the run, got 20"):
+        again(step=20)
+    first = again().step
+    with pytest.raises(ValueError, match=rf"step 19 was not taken; the run ended after {first + 1} steps"):
+        again(step=19)
+
+
+def test_another_run_in_the_folder_is_told(tmp_path):
+    run = train.Run(nn.mlp([4], 3), losses.squared_error, optim.adam(1e-2), BATCH)
+    train.fit(run, (X, Y), epochs=1, key=KEY, progress=False, out=tmp_path)
+    with pytest.raises(ValueError, match=r"replay: .*step-000000000005.safetensors is of another run:\n +saved +now\n +key"):
+        train.replay(run, (X, Y), epochs=2, out=tmp_path)
+    wider = train.Run(nn.mlp([5], 3), losses.squared_error, optim.adam(1e-2), BATCH)
+    with pytest.raises(ValueError, match=r"is of another run:\n +saved +now\n +step"):
+        train.replay(wider, (X, Y), epochs=2, key=KEY, out=tmp_path)
