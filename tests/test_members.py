@@ -79,7 +79,8 @@ def test_members_of_map_are_lone_runs_to_the_bit(case):
 
 def begun(ts):
     """A copy, for a chunk takes the memory."""
-    return jax.vmap(lambda ts: start(jax.tree.map(jnp.copy, ts), validated=True, stopped=jnp.zeros((), bool)))(ts)
+    fs = jax.vmap(lambda ts: start(ts, validated=True, stopped=jnp.zeros((), bool)))(ts)
+    return jax.tree.map(jnp.copy, fs)
 
 
 @pytest.mark.parametrize("case", CASES)

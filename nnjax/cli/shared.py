@@ -189,7 +189,7 @@ def line_per_tenth(epochs: float) -> Callable[[Any, dict[str, Any]], None]:
 
     def callback(ts: Any, record: dict[str, Any]) -> None:
         tenth = int(10 * record["epoch"] / epochs) if epochs else 0
-        if sys.stderr.isatty() or tenth == shown[0]:
+        if sys.stderr.isatty() or tenth == shown[0] or jax.process_index() > 0:
             return
         shown[0] = tenth  # a smaller one begins the next group
         scores = "".join(

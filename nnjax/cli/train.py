@@ -93,7 +93,8 @@ def train_command(
     mesh = _mesh(config)
     shared.introduce(mesh)
     prepared = shared.prepare(config)
-    report.print_network(nn.as_layer(prepared.run.net), prepared.training)
+    if jax.process_index() == 0:
+        report.print_network(nn.as_layer(prepared.run.net), prepared.training)
     if plan:
         say(escape(str(train.plan(prepared.run, prepared.training, members=config.members or 1, mesh=mesh))))
         return

@@ -102,7 +102,8 @@ def reading(read: Read, n: int, transform: Transform | None = None) -> Source:
 
     wide = x64()
     first = stored(np.zeros(1, np.int64))
-    tree, kinds = jax.tree.structure(first), [(leaf.shape[1:], leaf.dtype) for leaf in jax.tree.leaves(first)]
+    tree: Any = jax.tree.structure(first)
+    kinds = [(leaf.shape[1:], leaf.dtype) for leaf in jax.tree.leaves(first)]
     names = [name for name, _ in _named(first)]
     for name, leaf in _named(first):
         check_numbers(name, leaf)
@@ -110,7 +111,7 @@ def reading(read: Read, n: int, transform: Transform | None = None) -> Source:
     def gather(rows: np.ndarray) -> Data:
         found = stored(rows)
         leaves = jax.tree.leaves(found)
-        alike = jax.tree.structure(found).__eq__(tree) and kinds == [(leaf.shape[1:], leaf.dtype) for leaf in leaves]
+        alike = tree == jax.tree.structure(found) and kinds == [(leaf.shape[1:], leaf.dtype) for leaf in leaves]
         if not alike or any(leaf.shape[:1] != (len(rows),) for leaf in leaves):
             raise ValueError(
                 f"source: rows {_some(rows)} came as {_text(found, len(rows))}; expected {_text(first, 1)}, as row 0 is"

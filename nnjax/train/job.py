@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax import checks, losses
-from nnjax.data import check_labels_in_range, validate
-from nnjax.data.source import Source
+from nnjax.data import check_labels_in_range, examples, validate
+from nnjax.data.source import Source, labels_below
 from nnjax.nn import as_layer
 from nnjax.train.drive import Callback, Job, Record, Seconds, drive, mean
 from nnjax.train.folds import Folds, check_rows
@@ -77,7 +77,7 @@ def run_members(
     parts = []
     sizes = _groups(program, group)
     total = int(whole.ends[:, -1].max()) if whole.ends.size else 0
-    with rich_progress(total * len(sizes)) if progress else no_progress() as show:
+    with rich_progress(total * len(sizes)) if progress and jax.process_index() == 0 else no_progress() as show:
         for i, members in enumerate(sizes):
             job = whole if len(sizes) == 1 else _part(whole, members)
             folder = None if out is None else Path(out) / (f"group-{i:03d}" if len(sizes) > 1 else "")
@@ -116,7 +116,7 @@ def make_job(
     checks.positive_int("fit", "validate_every", validate_every)
     if patience is not None:
         checks.positive_int("fit", "patience", patience)
-    data = data if isinstance(data, Source) else validate(data)
+    data = examples(data)
     held_out = None if validation is None else validate(validation, "validation")
     n = data.n if isinstance(data, Source) else length(data)
     counts = np.full(len(keys), n)
@@ -156,8 +156,7 @@ def make_job(
         patience,
         int(counts.max()) / batch,
     )
-    _check_labels(job)
-    return job
+    return _check_labels(job)
 
 
 def epoch_ends(epochs: float, n: int, batch_size: int) -> list[int]:
@@ -196,17 +195,27 @@ def _check(chunk_steps: int | None, group: int | None, save_every: float, keep: 
         raise ValueError(f"fit: resume must be True, False or 'anyway', got {resume!r}")
 
 
-def _check_labels(job: Job) -> None:
-    """Labels of a cross-entropy are classes of the network; inside the program a wrong one would only make it NaN."""
+def _check_labels(job: Job) -> Job:
+    """Labels of a cross-entropy are classes of the network; inside the program a wrong one would only make it NaN.
+
+    Those of a source are looked at as they are gathered.
+    """
     run = job.program.run(_of(job.hyper, 0))
     if getattr(run.loss, "func", run.loss) is not losses.cross_entropy:  # a functools.partial has a func
-        return
+        return job
     net = as_layer(run.net)
     for name, part in (("data", job.data), ("validation", job.held_out)):
-        if isinstance(part, Data):
-            ts = jax.eval_shape(run.init, job.keys[0], part)
-            y = jax.eval_shape(lambda ts, x: net.apply(ts.params, ts.state, x, train=False)[0], ts, part.x)
-            check_labels_in_range(part.y, getattr(y, "shape", ()), name)
+        if part is None:
+            continue
+        sample = part.gather(np.zeros(1, np.int64)) if isinstance(part, Source) else part
+        ts = jax.eval_shape(run.init, job.keys[0], sample)
+        y = jax.eval_shape(lambda ts, x: net.apply(ts.params, ts.state, x, train=False)[0], ts, sample.x)
+        shape = getattr(y, "shape", ())
+        if isinstance(part, Source):
+            job = job._replace(data=labels_below(part, shape))
+        else:
+            check_labels_in_range(part.y, shape, name)
+    return job
 
 
 def _of(tree: PyTree, members: Any) -> PyTree:

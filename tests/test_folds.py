@@ -1,0 +1,219 @@
+"""Folds: which rows they hold out, and that each member is the run on its own rows alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_members import assert_close, of
+from test_run import assert_equal
+
+from nnjax import losses, metrics, nn, optim, train
+from nnjax.types import Data
+
+N = 14
+KEY = jax.random.key(2)
+X = jax.random.normal(jax.random.key(1), (N, 3))
+Y = (X.sum(-1) > 0).astype(jnp.int32)
+DATA = Data(X, Y, jnp.linspace(0.5, 2.0, N))
+NET = nn.serial(nn.dense(4, bias=False), nn.batch_norm(), jax.nn.relu, nn.dropout(0.2), nn.dense(2))
+RUN = train.Run(NET, losses.cross_entropy, optim.adam(0.02), 4, metrics=(metrics.accuracy,))
+FULL = train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(0.1), None)
+STRATEGIES = pytest.mark.parametrize("strategy", ["map", "vmap"])
+KEYS = st.integers(0, 99).map(jax.random.key)
+
+
+def fit(run=RUN, data=DATA, **settings):
+    return train.fit(run, data, **{"epochs": 3, "key": KEY, "progress": False} | settings)
+
+
+def of_rows(rows, f):
+    return np.asarray(rows.table)[f][: rows.sizes[f]]
+
+
+def some(data, rows):
+    return jax.tree.map(lambda a: a[rows], data)
+
+
+def assert_members_are_runs_on_their_rows(folds, result, run, data, **settings):
+    """Bit for bit, and as many steps; and their scores are those on what was held out."""
+    keys = jax.random.split(KEY, len(folds.train.table))
+    for f, key in enumerate(keys):
+        held_out = some(data, of_rows(folds.held_out, f))
+        alone = fit(run, some(data, of_rows(folds.train, f)), key=key, validation=held_out, **settings)
+        assert_equal(of(result.ts, f), alone.ts)
+        np.testing.assert_array_equal(result.losses[f, : len(alone.losses)], alone.losses)
+        assert np.isnan(result.losses[f, len(alone.losses) :]).all()
+        assert len(result.history) == len(alone.history)
+        for many, one in zip(result.history, alone.history, strict=True):
+            for name in one.keys() - {"epoch", "step"}:
+                np.testing.assert_allclose(many[name][f], one[name], rtol=1e-5)
+        assert_equal(of((result.best.params, result.best.state, result.best.step), f),
+                     (alone.best.params, alone.best.state, alone.best.step))  # fmt: skip
+
+
+# Rows ----------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(KEYS, st.integers(2, 40), st.data())
+def test_k_fold_parts_the_rows(key, n, drawn):
+    k = drawn.draw(st.integers(2, n))
+    labels = drawn.draw(st.none() | st.lists(st.integers(0, 3), min_size=n, max_size=n))
+    folds = train.k_fold(key, n, k, stratify=labels)
+    held_out = [of_rows(folds.held_out, f).tolist() for f in range(k)]
+    assert sorted(sum(held_out, [])) == list(range(n))
+    for f in range(k):
+        assert sorted(held_out[f] + of_rows(folds.train, f).tolist()) == list(range(n))
+    assert np.ptp(folds.held_out.sizes) <= 1
+    if labels is not None:
+        for label in set(labels):
+            shares = [sum(labels[row] == label for row in rows) for rows in held_out]
+            assert max(shares) - min(shares) <= 1
+
+
+def test_k_fold_follows_from_the_key():
+    one, same, other = (train.k_fold(jax.random.key(k), 30, 3).held_out.table for k in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+    assert not np.array_equal(np.sort(one.ravel()), one.ravel())
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(2, 20))
+def test_leave_one_out(n):
+    folds = train.leave_one_out(n)
+    for f in range(n):
+        assert of_rows(folds.held_out, f).tolist() == [f]
+        assert of_rows(folds.train, f).tolist() == [i for i in range(n) if i != f]
+
+
+@settings(max_examples=10, deadline=None)
+@given(KEYS, st.integers(10, 40), st.integers(1, 5))
+def test_bootstrap(key, n, members):
+    folds = train.bootstrap(key, n, members)
+    assert folds.train.table.shape == (members, n)
+    for f in range(members):
+        drawn, left = of_rows(folds.train, f), of_rows(folds.held_out, f)
+        assert len(drawn) == n
+        assert sorted({*drawn.tolist()} | {*left.tolist()}) == list(range(n))
+        assert not {*drawn.tolist()} & {*left.tolist()}
+
+
+def test_bootstrap_leaves_a_third_out():
+    folds = train.bootstrap(KEY, 1000, 20)
+    assert abs(folds.held_out.sizes.mean() / 1000 - np.exp(-1)) < 0.01
+    assert not np.array_equal(folds.train.table[0], folds.train.table[1])
+
+
+# Members -------------------------------------------------------------------------------------------------------------
+
+
+def test_k_fold_members_are_runs_on_their_rows():
+    """Of different length, weighted, with BatchNorm, dropout and Adam."""
+    folds = train.k_fold(KEY, N, 4, stratify=Y)
+    result = fit(folds=folds)
+    assert sorted(result.ts.step.tolist()) == [8, 8, 9, 9]  # ⌈3 · 10 / 4⌉ and ⌈3 · 11 / 4⌉
+    assert_members_are_runs_on_their_rows(folds, result, RUN, DATA)
+
+
+def test_chunks_and_groups_of_folds_change_no_bit():
+    """Members of different length meet at the ends of epochs."""
+    folds = train.k_fold(KEY, N, 4)
+    whole = fit(folds=folds)
+    for settings in ({"chunk_steps": 1}, {"chunk_steps": 2}, {"group": 2}):
+        cut = fit(folds=folds, **settings)
+        assert_equal((cut.ts, cut.best), (whole.ts, whole.best))
+        np.testing.assert_array_equal(cut.losses, whole.losses)
+        assert [record["step"] for record in cut.history] == [record["step"] for record in whole.history]
+
+
+def test_vmapped_folds_are_runs_on_their_rows_to_rounding():
+    """After one step."""
+    folds = train.k_fold(KEY, N, 4)
+    one, other = (fit(folds=folds, epochs=0.2, strategy=strategy) for strategy in ("map", "vmap"))
+    assert one.ts.step.tolist() == other.ts.step.tolist() == [1] * 4
+    np.testing.assert_allclose(other.losses, one.losses, rtol=1e-5)
+    assert_close(other.ts, one.ts)
+    for name in ("validation_loss", "validation_accuracy"):
+        np.testing.assert_allclose(other.history[0][name], one.history[0][name], rtol=1e-5)
+    longer = fit(folds=folds, strategy="vmap")
+    np.testing.assert_array_equal(longer.ts.step, fit(folds=folds).ts.step)
+    assert (np.isfinite(longer.losses).sum(1) == longer.ts.step).all()
+
+
+@STRATEGIES
+def test_full_batch_of_rows_left_out(strategy):
+    """Each epoch is one step on all rows but one."""
+    part, folds = some(DATA, np.arange(5)), train.leave_one_out(5)
+    result = fit(FULL, part, folds=folds, strategy=strategy)
+    assert result.losses.shape == (5, 3)
+    if strategy == "map":
+        assert_members_are_runs_on_their_rows(folds, result, FULL, part)
+    else:
+        assert_close(result.ts, fit(FULL, part, folds=folds).ts)
+
+
+def test_bootstrap_members_are_runs_on_their_rows():
+    part = some(DATA, np.arange(8))
+    folds = train.bootstrap(KEY, 8, 2)
+    run = train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(0.1), 3)
+    assert_members_are_runs_on_their_rows(folds, fit(run, part, folds=folds), run, part)
+
+
+def test_rows_of_ones_own():
+    """What fills up is not read, be it no row at all; and the full batch is a member's rows alone."""
+    table, filled = np.array([[1, 4, 2, 99], [3, 0, 5, -1]]), np.array([[6, -7], [7, 8]])
+    folds = train.Folds(train.Rows(table, np.array([3, 3])), train.Rows(filled, np.array([1, 2])))
+    result = fit(FULL, folds=folds, epochs=4)
+    assert result.losses.shape == (2, 4)
+    assert_members_are_runs_on_their_rows(folds, result, FULL, DATA, epochs=4)
+
+
+def test_validation_of_ones_own_takes_the_place_of_held_out_rows():
+    folds = train.leave_one_out(5)
+    result = fit(FULL, some(DATA, np.arange(5)), folds=folds, validation=some(DATA, np.arange(5, 14)))
+    alone = FULL.evaluate(of(result.ts, 0), some(DATA, np.arange(5, 14)))
+    np.testing.assert_allclose(result.history[-1]["validation_loss"][0], alone["loss"], rtol=1e-5)
+
+
+# Mistakes ------------------------------------------------------------------------------------------------------------
+
+
+def own(table=((0, 1), (2, 3)), sizes=(2, 2), held_out=((4,), (5,)), held_sizes=(1, 1)):
+    return train.Folds(
+        train.Rows(np.array(table), np.array(sizes)), train.Rows(np.array(held_out), np.array(held_sizes))
+    )
+
+
+MISTAKES = {
+    "k": (lambda: train.k_fold(KEY, 5, 6), ValueError, "k must be in 2 … 5, the number of rows, got 6"),
+    "one fold": (lambda: train.k_fold(KEY, 5, 1), ValueError, "k must be in 2 … 5"),
+    "no rows": (lambda: train.k_fold(KEY, 0, 2), ValueError, "n must be ≥ 1, got 0"),
+    "labels": (lambda: train.k_fold(KEY, 5, 2, stratify=[0, 1]), ValueError, r"one label for each row, \(5,\), got"),
+    "key": (lambda: train.k_fold(0, 5, 2), TypeError, r"jax\.random\.key\(0\)"),
+    "one row": (lambda: train.leave_one_out(1), ValueError, "n must be ≥ 2, got 1"),
+    "all drawn": (lambda: train.bootstrap(KEY, 2, 50), ValueError, "of 2 rows a member drew all, and none is left"),
+    "members": (lambda: fit(folds=own(), members=3), ValueError, "members=3, but there are folds for 2; leave"),
+    "no such row": (lambda: fit(folds=own(table=((0, 1), (2, 14)))), ValueError,
+                    r"folds\.train: rows must be in 0 … 13, the rows of the data, got 0 … 14"),
+    "negative": (lambda: fit(folds=own(held_out=((-1,), (5,)))), ValueError, r"folds\.held_out: rows must be in 0 … 13"),
+    "sizes": (lambda: fit(folds=own(sizes=(2, 3))), ValueError, "sizes must be in 1 … 2, got 2 … 3"),
+    "empty": (lambda: fit(folds=own(sizes=(2, 0))), ValueError, "sizes must be in 1 … 2, got 0 … 2"),
+    "shapes": (lambda: fit(folds=own(sizes=(2,))), ValueError, r"table must be \(members, m\) and sizes \(members,\)"),
+    "floats": (lambda: fit(folds=own(table=((0.0, 1.0), (2.0, 3.0)))), TypeError,
+               "table and sizes must be integers, got float64 and int64"),
+    "held out": (lambda: fit(folds=own(held_out=((4,),), held_sizes=(1,))), ValueError, "folds train 2 members and "
+                 "validate 1"),
+    "ragged full batch": (lambda: fit(FULL, folds=train.k_fold(KEY, N, 4)), ValueError,
+                          "batch_size=None takes all rows of a fold at once, and members have from 10 to 11"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.filterwarnings("ignore:fit. batch_size 4 is larger")
+def test_mistakes_are_named(name):
+    call, kind, message = MISTAKES[name]
+    with pytest.raises(kind, match=message):
+        call()

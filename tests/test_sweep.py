@@ -1,0 +1,231 @@
+"""Sweeps: each setting is the run made from its numbers, and the table ranks them."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_members import assert_close, of
+from test_run import assert_equal
+
+from nnjax import losses, metrics, nn, optim, train
+from nnjax.types import Data
+
+N = 16
+KEY = jax.random.key(4)
+X = jax.random.normal(jax.random.key(1), (N, 3))
+Y = (X.sum(-1) > 0).astype(jnp.int32)
+DATA, HELD_OUT = Data(X, Y), Data(X[:7] + 0.2, Y[:7])
+SETTINGS = {"rate": [0.1, 0.01, 0.03], "dropout": [0.0, 0.5, 0.2], "smoothing": [0.1, 0.0, 0.2]}
+STRATEGIES = pytest.mark.parametrize("strategy", ["map", "vmap"])
+
+
+def make(hyper):
+    net = nn.serial(nn.dense(4, bias=False), nn.batch_norm(), jnp.tanh, nn.dropout(hyper["dropout"]), nn.dense(2))
+    loss = functools.partial(losses.cross_entropy, label_smoothing=hyper["smoothing"])
+    return train.Run(net, loss, optim.adam(hyper["rate"]), 4, metrics=(metrics.accuracy,))
+
+
+def linear(hyper):
+    return train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(hyper["rate"]), None)
+
+
+def sweep(make=make, hyper=SETTINGS, **settings):
+    given = {"epochs": 2, "validation": HELD_OUT, "key": KEY, "progress": False} | settings
+    return train.sweep(make, hyper, DATA, **given)
+
+
+def setting(i):
+    return {name: [values[i]] for name, values in SETTINGS.items()}
+
+
+# Settings ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_setting_is_a_sweep_of_one_to_the_bit():
+    many = sweep().result
+    for i in range(3):
+        one = sweep(hyper=setting(i)).result
+        assert_equal(of((many.ts, many.best), i), of((one.ts, one.best), 0))
+        np.testing.assert_array_equal(many.losses[i], one.losses[0])
+
+
+@STRATEGIES
+def test_a_setting_is_the_run_made_from_its_numbers(strategy):
+    """To rounding, for there the numbers are constants, which the compiler computes with beforehand."""
+    many = sweep(strategy=strategy, epochs=0.5).result
+    i = 2
+    run = make({name: values[i] for name, values in SETTINGS.items()})
+    alone = train.fit(run, DATA, epochs=0.5, validation=HELD_OUT, key=KEY, progress=False)
+    np.testing.assert_allclose(many.losses[i], alone.losses, rtol=1e-4)
+    assert_close(of(many.ts, i), alone.ts, rtol=1e-4)
+    for name in ("validation_loss", "validation_accuracy"):
+        np.testing.assert_allclose(many.history[0][name][i], alone.history[0][name], rtol=1e-4)
+
+
+def test_settings_draw_the_same():
+    """The first loss of runs that differ only later."""
+    result = sweep(linear, {"rate": [0.1, 0.2]}).result
+    assert result.losses[0, 0] == result.losses[1, 0]
+    assert result.losses[0, 1] != result.losses[1, 1]
+
+
+def test_groups_of_settings_change_no_bit():
+    whole, parts = (sweep(epochs=5, patience=1, group=g) for g in (None, 2))
+    assert_equal(parts.result.ts, whole.result.ts)
+    assert parts.table == whole.table
+
+
+def test_widths():
+    """Two widths side by side; the full one is the plain network, and the padding of the other stays zero."""
+
+    def wide(hyper):
+        return train.Run(nn.mlp([6], 2, widths=[hyper["width"]]), losses.cross_entropy, optim.adam(0.01), None)
+
+    result = sweep(wide, {"width": [2, 6]}).result
+    narrow = of(result.ts.params, 0)
+    first, last = narrow[1]["w"], narrow[-1]["w"]
+    assert np.count_nonzero(first) == 3 * 2
+    assert np.count_nonzero(last) == 2 * 2
+    plain = train.Run(nn.mlp([6], 2), losses.cross_entropy, optim.adam(0.01), None)
+    assert_close(of(result.ts.params, 1), train.fit(plain, DATA, epochs=2, key=KEY, progress=False).ts.params, 1e-4)
+
+
+# The table -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_is_sorted_by_validation_loss():
+    table, result = sweep(linear, {"rate": [0.001, 0.3, 0.03], "tag": [7, 8, 9]})
+    last = result.history[-1]
+    order = np.argsort(last["validation_loss"])
+    assert [row["tag"] for row in table] == [[7, 8, 9][i] for i in order]
+    for row, i in zip(table, order, strict=True):
+        assert row == {
+            "rate": [0.001, 0.3, 0.03][i], "tag": 7 + i, "loss": last["loss"][i],
+            "validation_loss": last["validation_loss"][i], "diverged": 0,
+        }  # fmt: skip
+    assert isinstance(table[0]["tag"], int)
+
+
+def test_seeds_are_averaged():
+    rates, keys = [0.3, 0.03], jax.random.split(KEY, 3)
+    table, result = sweep(linear, {"rate": rates}, seeds=3)
+    assert result.losses.shape == (6, 2)
+    for s, key in enumerate(keys):
+        one = sweep(linear, {"rate": rates * 3}, key=key).result  # of six members too
+        for i in range(2):
+            assert_equal(of(result.ts, 3 * i + s), of(one.ts, i))
+    scores = result.history[-1]["validation_loss"].reshape(2, 3)
+    for row in table:
+        own = scores[rates.index(row["rate"])]
+        assert row["validation_loss"] == pytest.approx(own.mean())
+        assert row["validation_loss_sd"] == pytest.approx(own.std(ddof=1))
+    assert table[0]["validation_loss"] < table[1]["validation_loss"]
+
+
+def test_settings_that_diverged_come_last():
+    def unstable(hyper):
+        return train.Run(nn.dense(1), losses.squared_error, optim.sgd(hyper["rate"]), None)
+
+    with pytest.warns(RuntimeWarning, match=r"loss of step \d+ of member 0") as caught:
+        table, result = train.sweep(
+            unstable, {"rate": [1e6, 0.001, 0.01]}, (X, X[:, :1]), validation=(X, X[:, :1]), epochs=20, progress=False
+        )
+    assert len(caught) == 1
+    assert [(row["rate"], row["diverged"]) for row in table] == [(0.01, 0), (0.001, 0), (1e6, 1)]
+    assert result.diverged[0] >= 0
+
+
+def test_with_patience_networks_are_ranked_at_their_best():
+    table, result = sweep(epochs=5, patience=1)
+    assert result.stopped.any()
+    best = sorted(np.asarray(result.best.score).tolist())
+    assert [row["best_validation_loss"] for row in table] == pytest.approx(best)
+    assert all(math.isfinite(row["loss"]) for row in table)
+
+
+# Settings that are chosen --------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.dictionaries(st.text(max_size=3), st.lists(st.integers(-9, 9), min_size=1, max_size=3), min_size=1,
+                       max_size=3))  # fmt: skip
+def test_grid_is_every_combination(choices):
+    found = train.grid(choices)
+    rows = list(zip(*(found[name].tolist() for name in choices), strict=True))
+    assert len(rows) == math.prod(len(values) for values in choices.values())
+    assert list(found) == list(choices)
+    expected = [()]
+    for values in choices.values():
+        expected = [(*row, value) for row in expected for value in values]
+    assert rows == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 99).map(jax.random.key), st.floats(1e-6, 1e3), st.floats(1.0, 1e4), st.integers(-5, 5),
+       st.integers(0, 9))  # fmt: skip
+def test_random_search_stays_in_its_ranges(key, low, factor, least, more):
+    high = low * factor
+    ranges = {"a": (low, high), "b": (low, high, "log"), "c": (least, least + more, "int")}
+    found = train.random_search(key, 50, ranges)
+    for name in ("a", "b"):
+        assert found[name].shape == (50,)
+        assert (found[name] >= low * (1 - 1e-9)).all()
+        assert (found[name] <= high * (1 + 1e-9)).all()
+    assert found["c"].min() >= least
+    assert found["c"].max() <= least + more
+    assert np.issubdtype(found["c"].dtype, np.integer)
+
+
+def test_random_search_spreads_evenly():
+    found = train.random_search(KEY, 4000, {"a": (2.0, 4.0), "b": (1e-4, 1e-1, "log"), "c": (1, 4, "int")})
+    assert abs(found["a"].mean() - 3) < 0.05
+    assert abs(np.log10(found["b"]).mean() + 2.5) < 0.05
+    np.testing.assert_allclose(np.bincount(found["c"])[1:] / 4000, 0.25, atol=0.03)
+    assert abs(np.corrcoef(found["a"], found["c"])[0, 1]) < 0.05
+
+
+# Mistakes ------------------------------------------------------------------------------------------------------------
+
+
+def branching(hyper):
+    return train.Run(nn.dense(2), losses.cross_entropy, optim.sgd(0.1 if hyper["rate"] > 0.05 else 0.2), None)
+
+
+MISTAKES = {
+    "lengths": (lambda: sweep(linear, {"rate": [1, 2], "b": [1]}), ValueError,
+                r"one value for each setting, got \{'rate': 2, 'b': 1\}; combine with train\.grid"),
+    "a run": (lambda: sweep(linear({"rate": 0.1}), {"rate": [1]}), TypeError, "make_run must be a function from hyper-"),
+    "no function": (lambda: sweep(3, {"rate": [1]}), TypeError, "make_run must be a function .* got 3"),
+    "no run": (lambda: sweep(lambda hyper: None, {"rate": [1]}), TypeError, r"must return a train\.Run, got None"),
+    "nothing": (lambda: sweep(linear, {}), TypeError, "a dictionary of at least one name"),
+    "a number": (lambda: sweep(linear, {"rate": 0.1}), ValueError, r"rate must be a list of numbers, got 0\.1"),
+    "no value": (lambda: sweep(linear, {"rate": []}), ValueError, r"rate must be a list of numbers, got \[\]"),
+    "words": (lambda: sweep(linear, {"rate": ["low"]}), ValueError, "rate must be a list of numbers"),
+    "seeds": (lambda: sweep(linear, {"rate": [1]}, seeds=0), ValueError, "seeds must be ≥ 1, got 0"),
+    "key": (lambda: sweep(linear, {"rate": [1]}, key=0), TypeError, r"jax\.random\.key\(0\)"),
+    "batch": (lambda: sweep(lambda h: train.Run(nn.dense(2), losses.cross_entropy, optim.sgd(1), h["b"]), {"b": [2]}),
+              TypeError, "batch_size must be an integer"),
+    "rate": (lambda: sweep(linear, {"rate": [-1.0, 0.1]}), ValueError, "learning_rate must be .* got -1"),
+    "kind": (lambda: train.random_search(KEY, 2, {"a": (1, 2, "lin")}), ValueError, "unknown kind of a 'lin'"),
+    "order": (lambda: train.random_search(KEY, 2, {"a": (2, 1)}), ValueError, "a must have 0 < low ≤ high"),
+    "log of 0": (lambda: train.random_search(KEY, 2, {"a": (0, 1, "log")}), ValueError, "low ≤ high for log"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_named(name):
+    call, kind, message = MISTAKES[name]
+    with pytest.raises(kind, match=message):
+        call()
+
+
+@STRATEGIES
+def test_branching_on_a_traced_number_says_where_and_what_to_do(strategy):
+    with pytest.raises(jax.errors.TracerBoolConversionError) as caught:
+        sweep(branching, {"rate": [0.1, 0.01]}, strategy=strategy)
+    assert any("make_run, whose numbers are traced" in note and "not branch" in note for note in caught.value.__notes__)
