@@ -29,7 +29,8 @@ class Ended(NamedTuple):
 
 
 def nnjax(*arguments):
-    """The command in this process."""
+    """The command in this process, where JAX runs already, on as many devices as it has."""
+    jax.devices()
     out, err, code = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["nnjax", *map(str, arguments)])

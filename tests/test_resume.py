@@ -49,7 +49,9 @@ KINDS = {
     "lone": fit,
     "map": partial(fit, members=3),
     "vmap": partial(fit, members=3, strategy="vmap"),
-    "early stopping": partial(fit, validation=HELD_OUT, patience=2, epochs=20, members=3),
+    "early stopping": partial(
+        fit, make_run(optimizer=optim.adam(0.3)), validation=HELD_OUT, patience=1, members=3, epochs=9
+    ),
     "validation": partial(fit, validation=HELD_OUT, validate_every=2, epochs=5, chunk_steps=3),
     "folds": partial(fit, folds=FOLDS),
     "groups": partial(fit, members=3, group=2, validation=HELD_OUT),
@@ -246,9 +248,8 @@ def test_anyway_goes_on_with_other_metrics(tmp_path):
 
 def test_anyway_needs_the_same_shapes(stopped_at_9):
     wider, _ = DIFFERENT["width"]
-    with pytest.raises(
-        ValueError, match=r"is of another network or optimizer:\n(.*\n)* .*params/0/w: saved \(\(2, 3, 5\)"
-    ):
+    shapes = r"is of another network or optimizer:\n(.*\n)* .*params/0/w: saved \(\(2, 3, 5\)"
+    with pytest.raises(ValueError, match=shapes):
         fit(**SAVED | wider, out=stopped_at_9, resume="anyway")
 
 
@@ -609,6 +610,7 @@ def test_the_same_run_built_twice_has_one_digest():
     for namespace in namespaces:
         exec(DIGESTS, namespace)
     c = np.ones(3, np.float32)
-    for name in ("plain", "jitted", "ruled", "scanned"):
-        one, other = (namespace["digest"](namespace[name](c)) for namespace in namespaces)
-        assert one == other, name
+    with jax.numpy_rank_promotion("allow"):
+        for name in ("plain", "jitted", "ruled", "scanned"):
+            one, other = (namespace["digest"](namespace[name](c)) for namespace in namespaces)
+            assert one == other, name

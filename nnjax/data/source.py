@@ -135,7 +135,7 @@ def reading(read: Read, n: int, transform: Transform | None = None) -> Source:
             digest.update(np.ascontiguousarray(leaf).tobytes())
             largest[name] = max(largest[name], float(leaf.max(initial=0)))
     for name, leaf in _named(first):
-        if _is_x(name):
+        if _is_x(name) and (transform is None or leaf.dtype == np.uint8):  # x / 255 makes float64, as meant
             warn_of_casts(name, leaf.dtype, largest[name], wide)
     return Source(n, gather, bytes_per_row, digest.hexdigest())
 

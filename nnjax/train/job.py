@@ -22,7 +22,7 @@ from nnjax.train.progress import no_progress, rich_progress
 from nnjax.train.resume import Logs, Resume, Saving
 from nnjax.train.run import length
 from nnjax.train.state import Best, FitState, alive
-from nnjax.types import Data, Key, PyTree, TrainState
+from nnjax.types import Key, PyTree, TrainState
 
 
 class Result(NamedTuple):
@@ -281,7 +281,9 @@ def _join_logs(parts: Sequence[Logs], fs: FitState, ends: np.ndarray) -> Logs:
         {n: np.concatenate([s.get(n, u) for s, u in zip(at, unknown[n], strict=True)]) for n in names}
         for at in zip(*scores, strict=True)
     ]
-    return Logs(np.concatenate(done), np.concatenate([logs.losses for logs in parts]), epochs, joined)
+    steps = max(logs.losses.shape[1] for logs in parts)  # of the longest; folds may differ
+    losses = [np.pad(a, ((0, 0), (0, steps - a.shape[1])), constant_values=np.nan) for a in (p.losses for p in parts)]
+    return Logs(np.concatenate(done), np.concatenate(losses), epochs, joined)
 
 
 def _carried(logs: Logs, epochs: Sequence[int], broken: np.ndarray) -> list[dict[str, np.ndarray]]:

@@ -1,0 +1,196 @@
+"""Many devices: the same numbers as on one. The suite has eight, all of them on the same processor."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+from test_members import assert_close, of
+from test_run import assert_equal
+
+from nnjax import losses, metrics, nn, optim, train
+from nnjax.train.chunk import Member, begin, chunk
+from nnjax.train.program import Program, put, put_each
+from nnjax.types import Data
+
+N = 20
+KEY = jax.random.key(6)
+X = jax.random.normal(jax.random.key(1), (N, 3))
+Y = (X.sum(-1) > 0).astype(jnp.int32)
+DATA, HELD_OUT = Data(X, Y, jnp.linspace(0.5, 2.0, N)), Data(X[:7] + 0.2, Y[:7])
+NET = nn.serial(nn.dense(4, bias=False), nn.batch_norm(), jax.nn.relu, nn.dropout(0.2), nn.dense(2))
+
+
+def make_run(batch_size=8):
+    return train.Run(NET, losses.cross_entropy, optim.adam(0.02), batch_size, metrics=(metrics.accuracy,))
+
+
+RUN = make_run()
+
+
+def mesh(**axes):
+    devices = jax.devices()[: int(np.prod(list(axes.values())))]
+    return jax.make_mesh(tuple(axes.values()), tuple(axes), devices=devices)
+
+
+def fit(run=RUN, data=DATA, **settings):
+    return train.fit(run, data, **{"epochs": 2, "key": KEY, "validation": HELD_OUT, "progress": False} | settings)
+
+
+def compiled(program, run):
+    """The text of a chunk's program on each device."""
+    keys = put_each(program, jax.random.split(KEY, program.members or 1))
+    data = put(program, DATA)
+    fs = begin(program, keys, None, data, validated=False)
+    until = put_each(program, np.zeros(program.members or 1, np.int32))
+    return chunk.lower(program, fs, Member(until=until), data, np.int32(0)).compile().as_text()
+
+
+def test_eight_devices():
+    assert jax.device_count() == 8
+
+
+# Members -------------------------------------------------------------------------------------------------------------
+
+
+def test_members_spread_are_members_of_one_device_to_the_bit():
+    """Five on four devices: three that fill up are dropped."""
+    one, spread = fit(members=5), fit(members=5, mesh=mesh(members=4))
+    assert_equal((spread.ts, spread.best), (one.ts, one.best))
+    np.testing.assert_array_equal(spread.losses, one.losses)
+    for a, b in zip(spread.history, one.history, strict=True):
+        np.testing.assert_array_equal(a["validation_loss"], b["validation_loss"])
+    assert spread.diverged.shape == spread.stopped.shape == spread.history[0]["loss"].shape == (5,)
+    stopped = fit(members=5, mesh=mesh(members=4), epochs=9, patience=1)
+    assert_equal(stopped.ts, fit(members=5, epochs=9, patience=1).ts)
+
+
+def test_members_lie_on_their_devices():
+    program = Program(RUN, 5, "map", mesh(members=4))
+    keys, data = put_each(program, jax.random.split(KEY, 5)), put(program, DATA)
+    fs = begin(program, keys, None, data, validated=False)
+    w = fs.train.params[0]["w"]
+    assert [shard.data.shape for shard in w.addressable_shards] == [(2, 3, 4)] * 4
+    assert fs.stopped.tolist() == [False] * 5 + [True] * 3
+    fs, _, _ = chunk(program, jax.tree.map(jnp.copy, fs), Member(until=put_each(program, np.ones(5, np.int32))), data,
+                     np.int32(1))  # fmt: skip
+    assert len(fs.train.params[0]["w"].sharding.device_set) == 4
+    assert fs.train.step.tolist() == [1] * 5 + [0] * 3
+
+
+def test_members_vmapped_on_each_device_agree_to_rounding():
+    one, spread = (fit(members=5, strategy="vmap", epochs=0.4, mesh=m) for m in (None, mesh(members=4)))
+    assert_close(spread.ts, one.ts)
+    np.testing.assert_allclose(spread.losses, one.losses, rtol=1e-5)
+
+
+def test_members_do_not_exchange():
+    text = compiled(Program(RUN, 4, "map", mesh(members=4)), RUN)
+    assert not any(name in text for name in ("all-reduce", "all-gather", "all-to-all", "collective-permute"))
+
+
+def test_groups_on_a_mesh_change_no_bit():
+    assert_equal(fit(members=5, mesh=mesh(members=4), group=4).ts, fit(members=5, mesh=mesh(members=4)).ts)
+
+
+def test_folds_and_sweeps_are_spread():
+    folds = train.k_fold(KEY, N, 3)
+    one, spread = (fit(folds=folds, validation=None, mesh=m) for m in (None, mesh(members=2)))
+    assert_equal((spread.ts, spread.best), (one.ts, one.best))
+
+    def make(hyper):
+        return train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(hyper["rate"]), None)
+
+    one, spread = (
+        train.sweep(make, {"rate": [0.1, 0.2, 0.3]}, DATA, epochs=3, validation=HELD_OUT, progress=False, mesh=m)
+        for m in (None, mesh(members=2))
+    )
+    assert_equal(spread.result.ts, one.result.ts)
+    assert spread.table == one.table
+
+
+# The batch -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [8, 6, None], ids=str)
+def test_a_batch_spread_is_the_batch_of_one_device_to_rounding(batch_size):
+    """Parameters, moments and BatchNorm's statistics after one and after three steps, divisible by the devices or not."""
+    run = make_run(batch_size)
+    for steps, rtol in ((1, 2e-6), (3, 1e-4)):
+        epochs = steps * (batch_size or N) / N
+        one, spread = (fit(run, epochs=epochs, mesh=m) for m in (None, mesh(batch=4)))
+        assert one.losses.shape == spread.losses.shape == (steps,)
+        np.testing.assert_allclose(spread.losses, one.losses, rtol=rtol)
+        assert_close(spread.ts, one.ts, rtol)
+        np.testing.assert_allclose(spread.best.score, one.best.score, rtol=rtol)
+
+
+@pytest.mark.parametrize("strategy", ["map", "vmap"])
+def test_members_and_batches_spread_at_the_same_time(strategy):
+    one, spread = (fit(members=3, epochs=0.4, strategy=strategy, mesh=m) for m in (None, mesh(members=2, batch=4)))
+    np.testing.assert_allclose(spread.losses, one.losses, rtol=1e-5)
+    assert_close(spread.ts, one.ts)
+
+
+@pytest.mark.parametrize("strategy", ["map", "vmap"])
+def test_a_batch_spread_for_members_on_all_devices(strategy):
+    run = train.Run(NET, losses.cross_entropy, optim.adam(0.02), None)
+    one, spread = (fit(run, members=2, epochs=1, strategy=strategy, mesh=m) for m in (None, mesh(batch=2)))
+    assert_close(spread.ts, one.ts)
+
+
+def test_the_batch_is_spread():
+    """Each device multiplies its two rows of eight, and gradients and statistics are summed over devices."""
+    run = train.Run(nn.serial(nn.dense(5), nn.batch_norm(), nn.dense(2)), losses.cross_entropy, optim.sgd(0.1), 8)
+    one, spread = (compiled(Program(run, mesh=m), run) for m in (None, mesh(batch=4)))
+    assert "all-reduce" not in one
+    assert "all-reduce" in spread
+    assert "f32[8,5]" in one
+    assert "f32[2,5]" in spread
+    assert "f32[8,5]" not in spread
+
+
+# Meshes of any kind, and resuming ------------------------------------------------------------------------------------
+
+
+def test_explicit_axes_are_taken_as_auto():
+    """`jax.make_mesh` makes them so unless it is told."""
+    plain = jax.make_mesh((4,), ("batch",), devices=jax.devices()[:4])
+    told = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
+    assert plain.axis_types == (AxisType.Explicit,)
+    assert Program(RUN, mesh=plain) == Program(RUN, mesh=told)
+
+
+def test_resumed_on_a_mesh(tmp_path):
+    """And on a mesh over members of another size, or without one: members do not exchange."""
+    whole = fit(members=5, mesh=mesh(members=4))
+    for other in (mesh(members=4), None):
+        folder = tmp_path / str(other is None)
+        stopped = fit(members=5, mesh=mesh(members=4), out=folder, chunk_steps=2, callbacks=[lambda ts, record: True])
+        assert stopped.ts.step.tolist() == [2] * 5
+        resumed = fit(members=5, mesh=other, out=folder, resume=True)
+        assert_equal((resumed.ts, resumed.best), (whole.ts, whole.best))
+        np.testing.assert_array_equal(resumed.losses, whole.losses)
+
+
+def test_a_batch_spread_is_resumed(tmp_path):
+    settings = {"mesh": mesh(batch=4), "epochs": 1.5}
+    whole = fit(**settings)
+    fit(**settings, out=tmp_path, chunk_steps=1, callbacks=[lambda ts, record: record["step"] >= 2])
+    assert_equal(fit(**settings, out=tmp_path, resume=True).ts, whole.ts)
+
+
+MISTAKES = {
+    "axis": ({"members": 2, "mesh": lambda: mesh(data=2)}, ValueError,
+             r"axes must be among 'members' and 'batch', got \('data',\)"),
+    "one of two axes": ({"members": 2, "mesh": lambda: mesh(members=2, model=2)}, ValueError, "axes must be among"),
+    "a lone run": ({"mesh": lambda: mesh(members=2)}, ValueError, r"a mesh with an axis 'members' needs members=…"),
+    "devices": ({"members": 2, "mesh": lambda: jax.devices()}, TypeError, r"such as jax\.make_mesh\(…\), got \["),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_named(name):
+    settings, kind, message = MISTAKES[name]
+    with pytest.raises(kind, match=message):
+        fit(**settings | {"mesh": settings["mesh"]()})

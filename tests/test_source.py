@@ -1,0 +1,406 @@
+"""Examples that are read from where they lie: the same numbers as in memory, mistakes with their rows."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnjax import data
+from nnjax.data import mapped
+from nnjax.data.source import labels_below, pieces
+
+F = np.float32
+N = 5000  # more than the rows that are looked at first
+ROWS = np.array([4999, 0, 17, 17, 1])
+
+
+def table(width=3, n=N, dtype=F):
+    return np.random.default_rng(0).integers(0, 100, (n, width)).astype(dtype), np.arange(n) % 7
+
+
+@pytest.fixture
+def memmap(tmp_path):
+    def make(array, mode="r"):
+        file = tmp_path / f"{len(list(tmp_path.iterdir()))}.npy"
+        np.save(file, array)
+        return np.load(file, mmap_mode=mode)
+
+    return make
+
+
+def assert_same(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(x, y)
+
+
+# Arrays
+
+
+@pytest.mark.parametrize("width", [3, mapped.WIDE // 4, mapped.WIDE])  # through the map and past it
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+@settings(max_examples=20, deadline=None)
+@given(rows=st.lists(st.integers(0, N - 1), max_size=300), order=st.booleans())
+def test_rows_of_a_file_are_those_of_the_array(tmp_path_factory, width, mode, rows, order):
+    x, _ = table(width)
+    file = tmp_path_factory.getbasetemp() / f"{width}.npy"
+    if not file.exists():
+        np.save(file, x)
+    read = mapped.reader(np.load(file, mmap_mode=mode))
+    rows = np.array(sorted(rows) if order else rows, np.int32)
+    np.testing.assert_array_equal(read(rows), x[rows])
+
+
+def test_part_of_a_mapped_file(memmap):
+    x, _ = table(mapped.WIDE)
+    for part in (np.s_[100:], np.s_[::2], np.s_[:, 5:], np.s_[::-1]):
+        np.testing.assert_array_equal(mapped.reader(memmap(x)[part])(ROWS // 3), x[part][ROWS // 3])
+
+
+def test_changes_that_only_the_map_has_are_read(memmap):
+    x, _ = table(mapped.WIDE)
+    mine = memmap(x, "c")
+    mine[17] = -1
+    assert (mapped.reader(mine)(np.array([17])) == -1).all()
+    assert (mine[17] == -1).all()
+
+
+def test_file_replaced_by_another_of_its_name(tmp_path):
+    x, _ = table(mapped.WIDE)
+    np.save(tmp_path / "x.npy", x)
+    opened = np.load(tmp_path / "x.npy", mmap_mode="r")
+    (tmp_path / "x.npy").unlink()
+    np.save(tmp_path / "x.npy", x + 1)
+    np.testing.assert_array_equal(mapped.reader(opened)(ROWS), x[ROWS])
+
+
+def test_file_cut_short_is_said(tmp_path):
+    x, _ = table(mapped.WIDE)
+    np.save(tmp_path / "x.npy", x)
+    read = mapped.reader(np.load(tmp_path / "x.npy", mmap_mode="r"))
+    with (tmp_path / "x.npy").open("r+b") as file:
+        file.truncate(100_000)
+    with pytest.raises(OSError, match=r"x\.npy ends before byte"):
+        read(np.array([N - 1]))
+
+
+@pytest.mark.parametrize("width", [3, mapped.WIDE])
+def test_row_that_is_not_there(memmap, width):
+    for row in (-1, N):
+        with pytest.raises(IndexError, match=f"rows must be in 0 … {N - 1}"):
+            mapped.reader(memmap(table(width)[0]))(np.array([row]))
+
+
+def test_slow_rows_are_announced(memmap, monkeypatch):
+    monkeypatch.setattr(mapped, "SLOW", -1.0)
+    x, _ = table()
+    read = mapped.reader(memmap(x))
+    for _ in range(3):
+        np.testing.assert_array_equal(read(ROWS), x[ROWS])
+
+
+@pytest.mark.parametrize("dtype", [F, np.float64, np.uint8, np.int64, bool])
+def test_cast_as_validate_casts(memmap, dtype):
+    x, y = table(dtype=dtype)
+    with warnings.catch_warnings(record=True) as of_memory:
+        warnings.simplefilter("always")
+        whole = data.validate((x, y))
+    with warnings.catch_warnings(record=True) as of_source:
+        warnings.simplefilter("always")
+        found = data.source(memmap(x), y)
+        parts = [found.gather(rows) for rows in (ROWS, ROWS)]
+    assert [str(w.message) for w in of_source] == [str(w.message) for w in of_memory]
+    for part in parts:
+        assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(part))
+        assert_same(part, jax.tree.map(lambda a: a[ROWS], whole))
+
+
+def test_64_bits_stay_where_jax_keeps_them(memmap):
+    x, y = table(dtype=np.float64)
+    with jax.enable_x64(True):
+        found = data.source(memmap(x), y)
+    assert found.gather(ROWS).x.dtype == np.float64  # in a thread too, which does not have the caller's setting
+
+
+def test_pytrees_of_any_mixture(memmap):
+    x, y = table()
+    found = data.source({"a": memmap(x), "b": (jnp.asarray(x), x[:, 0])}, {"y": memmap(y)}, np.ones(N))
+    part = found.gather(ROWS)
+    np.testing.assert_array_equal(part.x["b"][1], x[ROWS, 0])
+    assert part.x["b"][0].shape == (5, 3)
+    assert part.y["y"].dtype == np.int32
+    assert part.weights.dtype == F
+    assert found.n == N
+    assert found.bytes_per_row == 4 * (3 + 3 + 1 + 1 + 1)
+
+
+def test_transform_of_x_as_it_is_stored(memmap):
+    x, y = table(dtype=np.uint8)
+    found = data.source(memmap(x), y, transform=lambda x: x / 255)  # without a word on scaling
+    with pytest.warns(UserWarning, match="float64"):
+        whole = data.validate((x / 255, y))
+    assert_same(found.gather(ROWS), jax.tree.map(lambda a: a[ROWS], whole))
+
+
+def test_array_that_wants_ascending_rows():
+    """HDF5's data sets are like that."""
+    x, y = table()
+
+    class Ascending:
+        shape, dtype = x.shape, x.dtype
+
+        def __getitem__(self, rows):
+            assert (np.diff(rows) > 0).all()
+            return x[rows]
+
+    np.testing.assert_array_equal(data.source(Ascending(), y).gather(ROWS).x, x[ROWS])
+
+
+def test_digest():
+    x, y = table()
+    same = data.source(x, y).digest
+    assert data.source(x.copy(), y).digest == same
+    for change in (
+        lambda: (x[:-1], y[:-1]),
+        lambda: (x.astype(np.int32), y),
+        lambda: (np.where(np.arange(N)[:, None] == N - 1, 0, x), y),
+        lambda: (x, np.where(np.arange(N) == 0, 5, y)),
+        lambda: (x, y, np.ones(N)),
+    ):
+        assert data.source(*change()).digest != same
+    assert data.source(x, y, transform=lambda x: 2 * x).digest != same
+
+
+def spoilt(value, row, dtype=F):
+    x, y = table(dtype=dtype)
+    x[row, 2] = value
+    return x, y
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_named_by_row(value):
+    with pytest.raises(ValueError, match=rf"data\.x: 1 values are not finite, the first is {value} at \[0, 2\]"):
+        data.source(*spoilt(value, 0))
+    found = data.source(*spoilt(value, 1))  # not among those looked at first
+    with pytest.raises(ValueError, match=r"at \[1, 2\]; drop or fill them"):
+        found.gather(ROWS)
+
+
+def test_integer_that_does_not_fit():
+    found = data.source(*spoilt(2**40, 1, np.int64))
+    with pytest.raises(ValueError, match=r"data\.x: 1099511627776 in row 1 does not fit into int32"):
+        found.gather(ROWS)
+
+
+def test_negative_weight():
+    weights = np.ones(N)
+    weights[1] = -2
+    with pytest.raises(ValueError, match=r"data\.weights must be ≥ 0, got -2 in row 1"):
+        data.source(*table(), weights).gather(ROWS)
+
+
+def test_label_out_of_range():
+    x, y = table()
+    y[1] = 10
+    found = labels_below(data.source(x, y), (1, 10))
+    assert found.gather(ROWS[:4]).y.shape == (4,)
+    with pytest.raises(ValueError, match=r"label 10 in row 1 is outside 0 … 9; the network has 10 outputs"):
+        found.gather(ROWS)
+
+
+def test_mistakes_in_arrays():
+    x, y = table()
+    with pytest.raises(ValueError, match=r"the same number of rows, x has 5000, y has 4999"):
+        data.source(x, y[:-1])
+    with pytest.raises(ValueError, match="weights has 3"):
+        data.source(x, y, np.ones(3))
+    with pytest.raises(ValueError, match="0 rows"):
+        data.source(x[:0], y[:0])
+    with pytest.raises(TypeError, match="x must be arrays with shape and dtype, got str"):
+        data.source("x.npy", y)
+    with pytest.raises(ValueError, match="y must have a leading axis"):
+        data.source(x, np.float32(1))
+    with pytest.raises(TypeError, match=r"data\.x must be numbers, got <U1"):
+        data.source(np.full((N, 1), "a"), y)
+
+
+def test_answers_that_change():
+    x, y = table()
+
+    class Moody:
+        shape, dtype = x.shape, x.dtype
+        answer = staticmethod(lambda rows: x[rows])
+
+        def __getitem__(self, rows):
+            return self.answer(rows)
+
+    moody = Moody()
+    found = data.source(moody, y)
+    for answer, match in (
+        (lambda rows: x[rows][:-1], r"4 rows were asked for, an array of shape \(3, 3\) came"),
+        (lambda rows: x[rows, :2], r"rows 4999, 0, 17 … 1 \(5 of them\) came as data.x \(rows, 2\) float32"),
+        (lambda rows: x[rows].astype(np.float16), r"data.x \(rows, 3\) float16.*; expected data.x \(rows, 3\) float32"),
+    ):
+        moody.answer = answer
+        with pytest.raises(ValueError, match=match):
+            found.gather(ROWS)
+
+
+def test_mapped_x_becomes_a_source_and_everything_else_is_validated(memmap):
+    x, y = table()
+    assert isinstance(data.examples((memmap(x), y)), data.Source)
+    assert isinstance(data.examples(({"a": x, "b": memmap(x)}, y)), data.Source)
+    assert isinstance(data.examples((x, memmap(y))), data.Data)
+    given_ = data.source(x, y)
+    assert data.examples(given_) is given_
+
+
+def test_source_for_validation_is_refused():
+    with pytest.raises(TypeError, match="a Source is for training"):
+        data.validate(data.source(*table()))
+
+
+def test_pieces_are_all_rows():
+    rows = np.arange(10_000)
+    np.testing.assert_array_equal(np.concatenate(pieces(rows, 1000)), rows)
+    assert all(len(piece) == 1 for piece in pieces(rows[:5], 2**30))
+
+
+# .npy files
+
+
+def test_shards_cut_anywhere(tmp_path):
+    x, y = table()
+    for i, part in enumerate(np.split(x, [10, 4000])):
+        np.save(tmp_path / f"x-{i:03d}.npy", part)
+    np.save(tmp_path / "y.npy", y)
+    np.save(tmp_path / "weights-0.npy", np.ones(2000))
+    np.save(tmp_path / "weights-1.npy", np.zeros(3000))
+    found = data.open_npy(tmp_path)
+    rows = np.array([0, 9, 10, 3999, 4000, 4999, 10])
+    np.testing.assert_array_equal(found.gather(rows).x, x[rows])
+    assert found.gather(rows).weights.tolist() == [1, 1, 1, 0, 0, 0, 1]
+    files = data.open_npy(sorted(tmp_path.glob("x-*")), tmp_path / "y.npy", transform=lambda x: -x)
+    np.testing.assert_array_equal(files.gather(rows).x, -x[rows])
+
+
+def test_mistakes_in_folders(tmp_path):
+    x, y = table()
+    np.save(tmp_path / "x-0.npy", x)
+    with pytest.raises(FileNotFoundError, match=r"holds neither y\.npy nor y-000\.npy"):
+        data.open_npy(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"nothing is no folder"):
+        data.open_npy(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="leave them out"):
+        data.open_npy(tmp_path, tmp_path / "y.npy")
+    np.save(tmp_path / "y.npy", y)
+    np.save(tmp_path / "x-1.npy", x.astype(np.uint8))
+    with pytest.raises(ValueError, match=r"x-1\.npy is \(5000, 3\) uint8, but .*x-0\.npy is \(5000, 3\) float32"):
+        data.open_npy(tmp_path)
+
+
+# Other libraries' data sets
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dict of lists", "one by one", "several", "tuples", "list"])
+def test_protocols_give_the_same_examples(kind):
+    x, y = table(n=50)
+    names = {"x": "image", "y": "label"}
+    asked = []
+
+    class DataSet:
+        def __len__(self):
+            return 50
+
+        def __getitem__(self, rows):
+            asked.append(np.ndim(rows))
+            if kind == "arrays" or np.ndim(rows) == 0:
+                found = (x[rows], y[rows]) if kind in ("arrays", "tuples") else {"image": x[rows], "label": y[rows]}
+            elif kind == "dict of lists":  # Hugging Face
+                found = {"image": x[rows], "label": y[rows].tolist()}
+            else:
+                raise TypeError("one index, please")
+            return found
+
+    class Several(DataSet):
+        def __getitems__(self, rows):
+            assert isinstance(rows, list)
+            return [{"image": x[i], "label": y[i]} for i in rows]
+
+    dataset = Several() if kind == "several" else DataSet()
+    if kind == "list":
+        dataset = [(x[i], int(y[i])) for i in range(50)]
+    found = data.records(dataset, **({} if kind in ("arrays", "tuples", "list") else names))
+    asked.clear()
+    rows = np.array([49, 0, 3, 3, 7])
+    assert_same(found.gather(rows), data.source(x, y).gather(rows))
+    expected = {"arrays": [1], "dict of lists": [1], "one by one": [0] * 4, "tuples": [0] * 4}
+    assert asked == expected.get(kind, [])
+
+
+def test_answer_to_many_rows_that_means_something_else_is_not_taken():
+    x, y = table(n=50)
+
+    class Columns:
+        def __len__(self):
+            return 50
+
+        def __getitem__(self, i):
+            return x[i] * np.ndim(i) + x[i], y[i]  # twice as much for an index array
+
+    np.testing.assert_array_equal(data.records(Columns()).gather(np.array([4, 5])).x, x[4:6])
+
+
+def test_several_columns_and_weights():
+    records = [{"a": F(i), "b": [i, i], "y": i, "w": 0.5} for i in range(9)]
+    part = data.records(records, x=("a", "b"), y="y", weights="w").gather(np.array([3, 8]))
+    assert part.x[0].tolist() == [3, 8]
+    assert part.x[1].tolist() == [[3, 3], [8, 8]]
+    assert part.weights.tolist() == [0.5, 0.5]
+
+
+def test_one_record():
+    assert data.records([(np.ones(2, F), 1)]).gather(np.zeros(3, int)).y.tolist() == [1, 1, 1]
+
+
+def test_mistakes_in_records():
+    good = [{"image": np.ones(2, F), "label": 0}] * 3
+    with pytest.raises(ValueError, match="no 'picture' in a record: those of the records are image, label"):
+        data.records(good, x="picture", y="label")
+    with pytest.raises(TypeError, match=r"must be \(x, y\) .* got dict; name them, as in x='image'"):
+        data.records(good)
+    with pytest.raises(ValueError, match="names of both x and y"):
+        data.records(good, x="image")
+    with pytest.raises(TypeError, match="must have __len__ and __getitem__, got generator"):
+        data.records(i for i in range(3))
+    with pytest.raises(ValueError, match="0 rows"):
+        data.records([])
+    ragged = [(np.ones(2 + (i == 4), F), 0) for i in range(6)]
+    with pytest.raises(ValueError, match=r"one shape, row 0 has \(2,\), row 4 \(3,\); crop or pad them"):
+        data.records(ragged)
+
+    class Short:
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, i):
+            raise AssertionError
+
+        def __getitems__(self, rows):
+            return [(F(1), 1)]
+
+    with pytest.raises(ValueError, match="__getitems__ was asked for 2 rows, 1 came"):
+        data.records(Short())
+
+
+def test_torch_datasets():
+    torch = pytest.importorskip("torch")
+    x, y = table(n=50)
+    rows = np.array([49, 0, 3, 3])
+    tensors = torch.utils.data.TensorDataset(torch.from_numpy(x), torch.from_numpy(y))
+    for dataset in (tensors, torch.utils.data.Subset(tensors, list(range(50)))):
+        assert_same(data.records(dataset).gather(rows), data.source(x, y).gather(rows))
