@@ -25,6 +25,14 @@ def strict_promotion():
         yield
 
 
+@pytest.fixture
+def quick_compiler():
+    """XLA need not make programs fast, where they are many and bits are not compared."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def cleared_caches():
     """Thousands of compiled programs would otherwise fill some gigabytes."""

@@ -131,6 +131,7 @@ def test_chunks_and_groups_of_folds_change_no_bit():
         assert [record["step"] for record in cut.history] == [record["step"] for record in whole.history]
 
 
+@pytest.mark.usefixtures("quick_compiler")
 def test_vmapped_folds_are_runs_on_their_rows_to_rounding():
     """After one step."""
     folds = train.k_fold(KEY, N, 4)

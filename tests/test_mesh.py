@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType
-from test_members import assert_close, of
+from test_members import assert_close
 from test_run import assert_equal
 
 from nnjax import losses, metrics, nn, optim, train
@@ -78,6 +78,7 @@ def test_members_lie_on_their_devices():
     assert fs.train.step.tolist() == [1] * 5 + [0] * 3
 
 
+@pytest.mark.usefixtures("quick_compiler")
 def test_members_vmapped_on_each_device_agree_to_rounding():
     one, spread = (fit(members=5, strategy="vmap", epochs=0.4, mesh=m) for m in (None, mesh(members=4)))
     assert_close(spread.ts, one.ts)
@@ -94,8 +95,10 @@ def test_groups_on_a_mesh_change_no_bit():
 
 
 def test_folds_and_sweeps_are_spread():
-    folds = train.k_fold(KEY, N, 3)
-    one, spread = (fit(folds=folds, validation=None, mesh=m) for m in (None, mesh(members=2)))
+    folds = train.leave_one_out(3)
+    linear = train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(0.1), None)
+    part = jax.tree.map(lambda a: a[:3], DATA)
+    one, spread = (fit(linear, part, folds=folds, validation=None, mesh=m) for m in (None, mesh(members=2)))
     assert_equal((spread.ts, spread.best), (one.ts, one.best))
 
     def make(hyper):
@@ -112,9 +115,10 @@ def test_folds_and_sweeps_are_spread():
 # The batch -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("batch_size", [8, 6, None], ids=str)
 def test_a_batch_spread_is_the_batch_of_one_device_to_rounding(batch_size):
-    """Parameters, moments and BatchNorm's statistics after one and after three steps, divisible by the devices or not."""
+    """Parameters, moments, statistics; of a batch that the devices divide, or not, or of all rows."""
     run = make_run(batch_size)
     for steps, rtol in ((1, 2e-6), (3, 1e-4)):
         epochs = steps * (batch_size or N) / N
@@ -125,6 +129,7 @@ def test_a_batch_spread_is_the_batch_of_one_device_to_rounding(batch_size):
         np.testing.assert_allclose(spread.best.score, one.best.score, rtol=rtol)
 
 
+@pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("strategy", ["map", "vmap"])
 def test_members_and_batches_spread_at_the_same_time(strategy):
     one, spread = (fit(members=3, epochs=0.4, strategy=strategy, mesh=m) for m in (None, mesh(members=2, batch=4)))
@@ -132,13 +137,15 @@ def test_members_and_batches_spread_at_the_same_time(strategy):
     assert_close(spread.ts, one.ts)
 
 
+@pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("strategy", ["map", "vmap"])
 def test_a_batch_spread_for_members_on_all_devices(strategy):
-    run = train.Run(NET, losses.cross_entropy, optim.adam(0.02), None)
+    run = train.Run(nn.dense(2), losses.cross_entropy, optim.adam(0.02), None)
     one, spread = (fit(run, members=2, epochs=1, strategy=strategy, mesh=m) for m in (None, mesh(batch=2)))
     assert_close(spread.ts, one.ts)
 
 
+@pytest.mark.usefixtures("quick_compiler")
 def test_the_batch_is_spread():
     """Each device multiplies its two rows of eight, and gradients and statistics are summed over devices."""
     run = train.Run(nn.serial(nn.dense(5), nn.batch_norm(), nn.dense(2)), losses.cross_entropy, optim.sgd(0.1), 8)
@@ -174,10 +181,11 @@ def test_resumed_on_a_mesh(tmp_path):
 
 
 def test_a_batch_spread_is_resumed(tmp_path):
-    settings = {"mesh": mesh(batch=4), "epochs": 1.5}
-    whole = fit(**settings)
-    fit(**settings, out=tmp_path, chunk_steps=1, callbacks=[lambda ts, record: record["step"] >= 2])
-    assert_equal(fit(**settings, out=tmp_path, resume=True).ts, whole.ts)
+    run = make_run(None)
+    settings = {"mesh": mesh(batch=4), "epochs": 5}
+    whole = fit(run, **settings)
+    fit(run, **settings, out=tmp_path, chunk_steps=1, callbacks=[lambda ts, record: record["step"] >= 2])
+    assert_equal(fit(run, **settings, out=tmp_path, resume=True).ts, whole.ts)
 
 
 MISTAKES = {
@@ -185,7 +193,7 @@ MISTAKES = {
              r"axes must be among 'members' and 'batch', got \('data',\)"),
     "one of two axes": ({"members": 2, "mesh": lambda: mesh(members=2, model=2)}, ValueError, "axes must be among"),
     "a lone run": ({"mesh": lambda: mesh(members=2)}, ValueError, r"a mesh with an axis 'members' needs members=…"),
-    "devices": ({"members": 2, "mesh": lambda: jax.devices()}, TypeError, r"such as jax\.make_mesh\(…\), got \["),
+    "devices": ({"members": 2, "mesh": jax.devices}, TypeError, r"such as jax\.make_mesh\(…\), got \["),
 }  # fmt: skip
 
 

@@ -54,6 +54,7 @@ def test_a_setting_is_a_sweep_of_one_to_the_bit():
         np.testing.assert_array_equal(many.losses[i], one.losses[0])
 
 
+@pytest.mark.usefixtures("quick_compiler")
 @STRATEGIES
 def test_a_setting_is_the_run_made_from_its_numbers(strategy):
     """To rounding, for there the numbers are constants, which the compiler computes with beforehand."""
@@ -80,6 +81,7 @@ def test_groups_of_settings_change_no_bit():
     assert parts.table == whole.table
 
 
+@pytest.mark.usefixtures("quick_compiler")
 def test_widths():
     """Two widths side by side; the full one is the plain network, and the padding of the other stays zero."""
 

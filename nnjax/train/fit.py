@@ -52,7 +52,9 @@ def fit(
     Args:
       run: the run.
       data: `Data`, or `(x, y)`, or `(x, y, weights)`; looked through for mistakes once, before anything is compiled.
-        Or a `data.Source`, from which batches are gathered as they are needed.
+        Or a `data.Source`, from which batches are gathered as they are needed, with the same bits; x in memory-mapped
+        files (`np.memmap`) becomes one. Validation data are in memory: with a source, `folds` validates nothing
+        unless `validation` is given.
       epochs: how often each example is seen; epoch e ends after ⌈e · n / batch_size⌉ steps. May be a fraction.
       key: of the run, `jax.random.key(0)` if None; or keys (members,), one for each member.
       members: networks to train at the same time, each with its own initialisation, order of data and dropout.
