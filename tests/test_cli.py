@@ -194,10 +194,12 @@ OPTIONS = {
     "patience": 3, "save_every": 7.5, "keep": 2,
 }  # fmt: skip
 
+SEVERAL = ("coordinator", "processes", "process_id", "cluster")
+
 
 def test_every_option_is_accepted_and_recorded(files, tmp_path):
     known = {parameter.name for parameter in typer.main.get_command(cli.app).commands["train"].params}
-    assert known - {"help"} == {*OPTIONS, "name", "out", "plots", "resume", "anyway"}
+    assert known - {"help"} == {*OPTIONS, "name", "out", "plots", "resume", "anyway", "plan", *SEVERAL}
     given = [
         part for name, value in OPTIONS.items() for part in ("--" + name.replace("_", "-"), value) if value is not True
     ]
@@ -460,7 +462,7 @@ def test_ctrl_c_says_how_to_go_on(files, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-@pytest.mark.parametrize("command", ["train", "predict", "sweep", "verify", ""])
+@pytest.mark.parametrize("command", ["train", "predict", "sweep", "verify", "replay", ""])
 def test_help_fits_the_terminal_and_names_everything(monkeypatch, command, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     ended = done(*command.split(), "--help")

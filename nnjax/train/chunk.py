@@ -162,7 +162,8 @@ def _steps(program: Program, member: Member, examples: Data, n: Array) -> tuple[
         return loop(n, lambda i, carry: step(i, carry, batch(where[jnp.clip(first + i, 0, last)])), carry)
 
     count = length(examples) if rows is None else jnp.asarray(rows.sizes)
-    several = min(CAPACITY, max(1, ROWS // size))  # steps whose rows are drawn at once
+    # Steps whose rows are drawn at once: fewer in a large ensemble, whose chunks are short
+    several = min(CAPACITY, max(1, ROWS // size // min(program.members or 1, 16)))
 
     def draw_and_step(b: Array, carry: Carry) -> Carry:
         drawn, first = run.rows(carry[0].train, count, several), b * several
