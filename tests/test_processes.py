@@ -1,5 +1,6 @@
 """Several processes as one program: the result and files of one; when one is killed, the others say so and end."""
 
+import json
 import os
 import signal
 import socket
@@ -8,12 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import nnjax
 from nnjax.train import checkpoint, processes
 
 ROOT = Path(nnjax.__file__).parents[1]
+EPOCHS = 60  # of 8 steps: some seconds, in which to be killed
 PROGRAM = """
 import sys
 import jax
@@ -21,7 +24,7 @@ import numpy as np
 from nnjax import losses, nn, optim, train
 from nnjax.train import checkpoint, processes
 
-index, count, port, axis, epochs, out, cache = sys.argv[1:]
+index, count, port, axis, out, cache, epochs = sys.argv[1:]
 jax.config.update("jax_compilation_cache_dir", cache)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -34,7 +37,7 @@ members = 3 if axis == "members" else None  # and a fourth that fills up
 run = train.Run(nn.mlp([8], 3, norm="batch"), losses.cross_entropy, optim.adam(3e-3), 8)
 result = train.fit(
     run, (x, y), validation=(x[:20], y[:20]), epochs=float(epochs), members=members, mesh=mesh, out=out, resume=True,
-    save_every=0, chunk_steps=8, progress=False, callbacks=[lambda ts, record: print(record["step"], flush=True)],
+    save_every=0, chunk_steps=8, progress=False, callbacks=[lambda ts, record: print("step", record["step"], flush=True)],
 )
 history = [{name: np.asarray(value).tolist() for name, value in record.items()} for record in result.history]
 print("result", checkpoint.digest((result.losses, history)), np.atleast_2d(result.losses)[0].tolist())
@@ -61,17 +64,15 @@ def free_port():
         return free.getsockname()[1]
 
 
-def start(children, count, axis, epochs, out, cache):
+def start(children, count, axis, out, cache):
     port = free_port()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     environment.pop("XLA_FLAGS", None)  # one device for each process
     for index in range(count):
-        arguments = [sys.executable, "-c", PROGRAM, index, count, port, axis, epochs, out, cache]
-        children.append(
-            subprocess.Popen(
-                list(map(str, arguments)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-            )
-        )
+        arguments = map(str, [index, count, port, axis, out, cache, EPOCHS])
+        command = [sys.executable, "-c", PROGRAM, *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        children.append(subprocess.Popen(command, **pipes, env=environment))
     return children[-count:]
 
 
@@ -93,68 +94,67 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory, cache):
-    """What one process gives."""
-    out = tmp_path_factory.mktemp("one")
+def undisturbed(tmp_path_factory, cache):
+    """For each axis what one process says and its folder, and the same of two."""
+    found = {}
+    for axis in ("members", "batch"):
+        for count in (1, 2):
+            out = tmp_path_factory.mktemp(f"{axis}-{count}")
+            with Children() as children:
+                said = results(start(children, count, axis, out, cache))
+            assert len(set(said)) == 1, "each process has the whole result"
+            found[axis, count] = said[0], out
+    return found
+
+
+def same_files(out, other):
+    """The last checkpoint has the same bytes."""
+    one, two = (checkpoint.files(folder)[-1] for folder in (out, other))
+    assert one.name == two.name == f"step-{EPOCHS * 8:012}.safetensors"
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_members_over_two_processes_have_the_bits_of_one(undisturbed):
+    (one, out), (two, other) = undisturbed["members", 1], undisturbed["members", 2]
+    assert one == two
+    same_files(out, other)
+
+
+def test_a_batch_over_two_processes_is_that_of_one_to_rounding(undisturbed):
+    one, two = (json.loads(undisturbed["batch", count][0].split(" ", 2)[2]) for count in (1, 2))
+    np.testing.assert_allclose(two[:8], one[:8], rtol=1e-4)
+    assert len(one) == len(two) == EPOCHS * 8
+    files = [[path.name for path in checkpoint.files(undisturbed["batch", count][1])][-1] for count in (1, 2)]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize(("axis", "victim"), [("members", 0), ("batch", 1)])
+def test_one_killed_ends_the_other_and_the_run_goes_on(axis, victim, undisturbed, cache, tmp_path):
     with Children() as children:
-        return {
-            axis: (results(start(children, 1, axis, 3, out / axis, cache))[0], out / axis)
-            for axis in ("members", "batch")
-        }
-
-
-def numbers(said):
-    return eval(said.split(" ", 2)[2])
-
-
-def test_members_over_two_processes_have_the_bits_of_one(one, cache, tmp_path):
-    with Children() as children:
-        two = results(start(children, 2, "members", 3, tmp_path, cache))
-    said, out = one["members"]
-    assert two == [said, said]
-    files, others = checkpoint.files(tmp_path), checkpoint.files(out)
-    assert files[-1].name == others[-1].name == "step-000000000024.safetensors"
-    assert files[-1].read_bytes() == others[-1].read_bytes()
-
-
-def test_a_batch_over_two_processes_is_that_of_one_to_rounding(one, cache, tmp_path):
-    with Children() as children:
-        two = results(start(children, 2, "batch", 3, tmp_path, cache))
-    assert two[0] == two[1]
-    for a, b in zip(numbers(two[0])[:8], numbers(one["batch"][0])[:8], strict=True):
-        assert a == pytest.approx(b, rel=1e-4)
-    assert len(numbers(two[0])) == 24
-    assert [path.name for path in checkpoint.files(tmp_path)][-1] == "step-000000000024.safetensors"
-
-
-@pytest.mark.parametrize(("axis", "victim"), [("members", 0), ("members", 1), ("batch", 0), ("batch", 1)])
-def test_one_killed_ends_the_other_and_the_run_goes_on(axis, victim, cache, tmp_path):
-    with Children() as children:
-        pair = start(children, 2, axis, 100_000, tmp_path, cache)
-        while int(pair[0].stdout.readline() or 10**9) < 24 * 8:
-            pass
+        pair = start(children, 2, axis, tmp_path, cache)
+        for line in pair[0].stdout:
+            if line.startswith("step") and int(line.split()[1]) >= 80:
+                break
         pair[victim].send_signal(signal.SIGKILL)
         clock = time.perf_counter()
         other = pair[1 - victim]
         _, err = other.communicate(timeout=60)
         seconds = time.perf_counter() - clock
-    print(f"{axis}, process {victim} killed: the other ended after {seconds:.1f} s")
+    print(f"{axis}, process {victim} killed: the other ended after {seconds:.1f} s with {other.returncode}")
     assert seconds < 60
-    assert other.returncode == 1, err
-    assert err.rstrip().splitlines()[-1] == (
+    told = (
         "RuntimeError: fit: another process ended or cannot be reached: start all processes again; "
         f"resume=True goes on from the last checkpoint in {tmp_path}"
     )
-    reached = checkpoint.step_of(checkpoint.files(tmp_path)[-1])
-    assert reached >= 8
+    if victim == 0 and other.returncode != 1:  # without its first process JAX may abort before Python can say anything
+        told = "This most likely indicates that another task died"
+    assert told in err
+    assert 80 <= checkpoint.step_of(checkpoint.files(tmp_path)[-1]) < EPOCHS * 8
 
-    epochs = reached // 8 + 2
+    said, out = undisturbed[axis, 2]
     with Children() as children:
-        went_on = results(start(children, 2, axis, epochs, tmp_path, cache))
-        undisturbed = results(start(children, 2, axis, epochs, tmp_path / "undisturbed", cache))
-    assert went_on == undisturbed
-    files = [checkpoint.files(folder)[-1] for folder in (tmp_path, tmp_path / "undisturbed")]
-    assert files[0].read_bytes() == files[1].read_bytes()
+        assert results(start(children, 2, axis, tmp_path, cache)) == [said, said]
+    same_files(tmp_path, out)
 
 
 def test_mistakes_are_told():

@@ -59,7 +59,7 @@ def _file_reader(array: np.memmap) -> ReadRows:
         return lambda rows: np.take(plain, rows, axis=0)
     start = _address(plain) - _address(np.frombuffer(file, np.uint8))
     width, announced = plain.strides[0], 1
-    read_sorted = (_past_the_map(array, start) if width >= WIDE else None) or _through_the_map(plain, file)
+    read_rows = (_past_the_map(array, start) if width >= WIDE else None) or _through_the_map(plain, file)
 
     def announce(rows: np.ndarray) -> None:
         first = start + rows.astype(np.int64) * width
@@ -69,14 +69,12 @@ def _file_reader(array: np.memmap) -> ReadRows:
 
     def read(rows: np.ndarray) -> np.ndarray:
         nonlocal announced
-        if (rows[1:] < rows[:-1]).any():
-            return each_once(rows, read)
-        if len(rows) and (rows[0] < 0 or rows[-1] >= len(plain)):
-            raise IndexError(f"source: rows must be in 0 … {len(plain) - 1}, got {rows[0]} … {rows[-1]}")
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(plain)):
+            raise IndexError(f"source: rows must be in 0 … {len(plain) - 1}, got {rows.min()} … {rows.max()}")
         clock = time.perf_counter()
         if announced > 0:
             announce(rows)
-        found = read_sorted(rows)
+        found = read_rows(rows)
         announced = AHEAD if time.perf_counter() - clock > SLOW * len(rows) else announced - 1
         return found
 
@@ -89,7 +87,7 @@ def _through_the_map(plain: np.ndarray, file: Any) -> ReadRows:
     def read(rows: np.ndarray) -> np.ndarray:
         found = np.empty((len(rows), *plain.shape[1:]), plain.dtype)
         i = 0
-        while i < len(rows):  # rows that are few, or near to each other
+        while i < len(rows):  # rows that are few, or near to each other, as sorted ones are
             j = max(i + few, int(np.searchsorted(rows, rows[i] + near)))
             np.take(plain, rows[i:j], axis=0, out=found[i:j], mode="clip")  # other modes copy once more
             file.madvise(mmap.MADV_DONTNEED)

@@ -19,11 +19,13 @@ from nnjax.train.chunk import CAPACITY, Member, begin, chunk
 from nnjax.train.flops import Cost, flops
 from nnjax.train.program import MEMBERS, Program, Strategy, put, put_each
 from nnjax.train.run import Run, length, take
+from nnjax.train.state import start
 from nnjax.types import Data, PyTree
 
 SHARE = 0.9  # of the free memory that members may take
 SECONDS = 0.3  # for measuring one strategy
 TRIED = 8  # members to measure with, or twice the devices
+FEW, MANY = 16, 32  # members whose programs' bytes are compared; fewer draw more rows at once
 
 
 class Plan(NamedTuple):
@@ -103,6 +105,7 @@ def plan(
     batch = run.batch_size or n
     key = jax.random.key(0)
     ts = jax.eval_shape(run.init, key, sample)
+    carried = jax.eval_shape(lambda ts: start(ts, validated=True, stopped=jnp.zeros((), bool)), ts)
     cost = flops(run.step, ts, jax.eval_shape(lambda d: take(d, jnp.zeros(batch, jnp.int32)), sample))
     held = sample if isinstance(examples, Source) else examples
     free = int(_free() * SHARE) if memory is None else memory
@@ -112,9 +115,9 @@ def plan(
     fixed, each, fit, seconds = {}, {}, {}, {}
     for strategy in strategies:
         base = Program(run, 1, strategy, None)
-        one, two = (_bytes(replace(base, members=m), key, held) for m in (2, 4))
-        grows = max(1, (two - one) // 2)
-        fixed[strategy], each[strategy] = max(0, one - 2 * grows), grows + _nbytes(ts)
+        few, many = (_bytes(replace(base, members=m), key, held) for m in (FEW, MANY))
+        grows = max(1, (many - few) // (MANY - FEW))
+        fixed[strategy], each[strategy] = max(0, few - FEW * grows), grows + _nbytes(carried)
         fit[strategy] = max(0, (free - fixed[strategy]) // each[strategy]) * devices
     if max(fit.values()) == 0:
         raise ValueError(
@@ -154,10 +157,10 @@ def group_that_fits(run: Run, data: Data, members: int, strategy: Strategy, mesh
 
 
 def _bytes(program: Program, key: Any, data: Data) -> int:
-    """What the compiled chunk needs on a device: arguments, results and what it holds in between."""
+    """What the compiled chunk needs on a device, best networks included: arguments, results, what it holds in between."""
     members = program.members or 1
     keys = jax.eval_shape(lambda k: jax.random.split(k, members), key)
-    fs = jax.eval_shape(lambda k, d: begin(program, k, None, d, validated=False), keys, data)
+    fs = jax.eval_shape(lambda k, d: begin(program, k, None, d, validated=True), keys, data)
     until, n = jnp.zeros(members, jnp.int32), np.int32(0)
     found: Any = chunk.lower(program, fs, Member(until=until), data, n).compile().memory_analysis()
     return int(
