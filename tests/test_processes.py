@@ -1,5 +1,6 @@
 """Several processes as one program: the result and files of one; when one is killed, the others say so and end."""
 
+import atexit
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -37,7 +39,8 @@ members = 3 if axis == "members" else None  # and a fourth that fills up
 run = train.Run(nn.mlp([8], 3, norm="batch"), losses.cross_entropy, optim.adam(3e-3), 8)
 result = train.fit(
     run, (x, y), validation=(x[:20], y[:20]), epochs=float(epochs), members=members, mesh=mesh, out=out, resume=True,
-    save_every=0, chunk_steps=8, progress=False, callbacks=[lambda ts, record: print("step", record["step"], flush=True)],
+    save_every=0, chunk_steps=8, progress=False,
+    callbacks=[lambda ts, record: print("step", record["step"], flush=True)],
 )
 history = [{name: np.asarray(value).tolist() for name, value in record.items()} for record in result.history]
 print("result", checkpoint.digest((result.losses, history)), np.atleast_2d(result.losses)[0].tolist())
@@ -143,7 +146,7 @@ def test_one_killed_ends_the_other_and_the_run_goes_on(axis, victim, undisturbed
     print(f"{axis}, process {victim} killed: the other ended after {seconds:.1f} s with {other.returncode}")
     assert seconds < 60
     told = (
-        "RuntimeError: fit: another process ended or cannot be reached: start all processes again; "
+        "ProcessLostError: fit: another process ended or cannot be reached: start all processes again; "
         f"resume=True goes on from the last checkpoint in {tmp_path}"
     )
     if victim == 0 and other.returncode != 1:  # without its first process JAX may abort before Python can say anything
@@ -169,6 +172,21 @@ def test_mistakes_are_told():
 def test_other_errors_stay_what_they_are():
     with pytest.raises(ValueError, match=r"^connection$"), processes.lost_told(Path("out")):
         raise ValueError("connection")  # one process has no others
+
+
+def test_of_several_processes_only_a_lost_one_is_told(monkeypatch):
+    left = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(atexit, "register", left.append)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"), processes.lost_told(None):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+    with pytest.raises(ValueError, match="shapes"), processes.lost_told(None):
+        raise ValueError("shapes")
+    assert not left
+    with pytest.raises(RuntimeError, match=r"start all processes again$") as error, processes.lost_told(None):
+        raise jax.errors.JaxRuntimeError("INTERNAL: Gloo all-reduce failed: Connection reset by peer")
+    assert "Gloo" in str(error.value.__cause__)
+    assert len(left) == 1
 
 
 def test_alone_nothing_is_agreed_upon():

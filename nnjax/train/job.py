@@ -247,7 +247,7 @@ def _bar(show: Any, before: int) -> Callback:
     """The progress bar as a callback; numbers of an ensemble are shown as their mean."""
 
     def callback(ts: TrainState, record: Record) -> None:
-        means = {name: float(np.mean(value)) for name, value in record.items()}
+        means = {name: float(mean(np.reshape(value, (1, -1)))[0]) for name, value in record.items()}
         show(means, before + record["step"])
 
     return callback

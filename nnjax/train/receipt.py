@@ -71,7 +71,7 @@ def surroundings(config: Config, devices: int) -> dict[str, str]:
     layout = {
         "members": str(config.members) if several else "none",
         "strategy": config.strategy if several else "none",
-        "mesh": f"members {devices}" if devices > 1 else "none",
+        "mesh": f"{'members' if several else 'batch'} {devices}" if devices > 1 else "none",
     }
     return machine() | layout
 
