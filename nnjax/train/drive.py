@@ -110,7 +110,7 @@ def drive(
             size = chunk_steps or max(1, int(n / elapsed * CHUNK_SECONDS))
             _warn_diverged(job, status.diverged, losses, logs.done)
             logs = _logged(logs, losses, until)
-            if status.alive.any() and epoch in job.validated and (until == job.ends[:, epoch]).all():
+            if epoch in job.validated and (until == job.ends[:, epoch]).all():
                 clock = time.perf_counter()
                 fs, scores, status = validate(fs)
                 scores, status = fetch(program, (scores, status))

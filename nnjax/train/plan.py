@@ -157,7 +157,7 @@ def group_that_fits(run: Run, data: Data, members: int, strategy: Strategy, mesh
 
 
 def _bytes(program: Program, key: Any, data: Data) -> int:
-    """What the compiled chunk needs on a device, best networks included: arguments, results, what it holds in between."""
+    """What the compiled chunk needs on a device, best networks included: arguments, results, what is in between."""
     members = program.members or 1
     keys = jax.eval_shape(lambda k: jax.random.split(k, members), key)
     fs = jax.eval_shape(lambda k, d: begin(program, k, None, d, validated=True), keys, data)
