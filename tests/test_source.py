@@ -95,12 +95,20 @@ def test_row_that_is_not_there(memmap, width):
             mapped.reader(memmap(table(width)[0]))(np.array([row]))
 
 
-def test_slow_rows_are_announced(memmap, monkeypatch):
-    monkeypatch.setattr(mapped, "SLOW", -1.0)
-    x, _ = table()
+@pytest.mark.parametrize("width", [3, mapped.WIDE])
+def test_rows_on_the_disk_are_announced(memmap, monkeypatch, width):
+    x, _ = table(width)
+    pages, asked = [0.0], []
+    monkeypatch.setattr(mapped, "pages_from_disk", lambda: pages.append(pages[-1] + missing) or pages[-1])
+    plain = mapped.announce
+    monkeypatch.setattr(mapped, "announce", lambda *place: (asked.append(place), plain(*place)))
     read = mapped.reader(memmap(x))
-    for _ in range(3):
+    told = []
+    for missing in (0, 0, 1, 1, 0, 0):  # noqa: B007  (read above)
+        asked.clear()
         np.testing.assert_array_equal(read(ROWS), x[ROWS])
+        told.append(bool(asked))
+    assert told == [True, False, False, True, True, False]
 
 
 @pytest.mark.parametrize("dtype", [F, np.float64, np.uint8, np.int64, bool])

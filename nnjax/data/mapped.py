@@ -2,7 +2,7 @@
 
 import mmap
 import os
-import time
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +15,7 @@ from nnjax.types import PyTree
 WIDE = 1024  # bytes of a row from which a call to the system costs less than to map its page
 RESIDENT = 128 * 2**20  # bytes of a file that are mapped at a time
 PAGE = 2 * 2**20  # the most that a system maps for one byte that is read
-SLOW = 20e-6  # seconds for a row: more than memory takes, so that the disk is at work
-AHEAD = 100  # readings announced after a slow one
+MISSING = 0.05  # pages a row, that come from the disk, from which it pays to announce rows
 
 ReadRows = Callable[[np.ndarray], np.ndarray]  # rows (m,) -> (m, ...)
 
@@ -51,31 +50,25 @@ def each_once(rows: np.ndarray, read: Callable[[np.ndarray], PyTree]) -> PyTree:
 
 
 def _file_reader(array: np.memmap) -> ReadRows:
-    """Rows of a mapped file. A disk is many times faster when it knows of many rows ahead: slow ones are announced."""
+    """Rows of a mapped file; those on the disk are announced, for it is many times faster when it knows what comes."""
     plain = np.asarray(array)
     file: Any = getattr(array, "_mmap", None)
     shared = isinstance(file, mmap.mmap) and array.mode in ("r", "r+", "w+")  # "c" has changes of its own in its pages
     if not (shared and plain.flags.c_contiguous and hasattr(mmap, "MADV_DONTNEED")):
         return lambda rows: np.take(plain, rows, axis=0)
     start = _address(plain) - _address(np.frombuffer(file, np.uint8))
-    width, announced = plain.strides[0], 1
+    width, announced = plain.strides[0], True
     read_rows = (_past_the_map(array, start) if width >= WIDE else None) or _through_the_map(plain, file)
-
-    def announce(rows: np.ndarray) -> None:
-        first = start + rows.astype(np.int64) * width
-        page = first - first % mmap.PAGESIZE
-        for at, size in zip(page.tolist(), (first + width - page).tolist(), strict=True):
-            file.madvise(mmap.MADV_WILLNEED, at, size)
 
     def read(rows: np.ndarray) -> np.ndarray:
         nonlocal announced
         if len(rows) and (rows.min() < 0 or rows.max() >= len(plain)):
             raise IndexError(f"source: rows must be in 0 … {len(plain) - 1}, got {rows.min()} … {rows.max()}")
-        clock = time.perf_counter()
-        if announced > 0:
-            announce(rows)
+        before = pages_from_disk()
+        if announced:
+            announce(file, start + rows.astype(np.int64) * width, width)
         found = read_rows(rows)
-        announced = AHEAD if time.perf_counter() - clock > SLOW * len(rows) else announced - 1
+        announced = pages_from_disk() - before > MISSING * len(rows)
         return found
 
     return read
@@ -121,6 +114,22 @@ def _past_the_map(array: np.memmap, start: int) -> ReadRows | None:
     except OSError:
         same = False
     return read if same else None
+
+
+def announce(file: Any, first: np.ndarray, width: int) -> None:
+    """That so many bytes from each place in a map will be read."""
+    page = first - first % mmap.PAGESIZE
+    for at, size in zip(page.tolist(), (first + width - page).tolist(), strict=True):
+        file.madvise(mmap.MADV_WILLNEED, at, size)
+
+
+def pages_from_disk() -> float:
+    """Pages that had to be read for this thread since it began; 0 where the system does not count them."""
+    if sys.platform != "linux":
+        return 0.0
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_inblock * 512 / mmap.PAGESIZE
 
 
 def _address(array: np.ndarray) -> int:
