@@ -1,5 +1,6 @@
 """Strict modes for the whole suite: no silent promotion of dtypes or ranks, shape annotations checked."""
 
+import signal
 import typing
 
 import jax  # imported before TYPE_CHECKING is set, as are all that nnjax imports
@@ -16,6 +17,7 @@ with install_import_hook("nnjax", "shape_checker.check_shapes"):
 typing.TYPE_CHECKING = False
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started without Ctrl-C
 jax.config.update("jax_num_cpu_devices", 8)  # for test_mesh.py; programs on one of them are as they were, to the bit
 
 

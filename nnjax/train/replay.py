@@ -126,10 +126,14 @@ def replay_job(
         states = _states(job, fs, step, CAPACITY)
         last = deque((snapshot(job.program, after) for after, _ in states), maxlen=1)
         kept = last[0] if last else snapshot(job.program, fs)
-        steps = [_at(job, kept, i, _name(job, i, member)) for i in among if _reached(job, kept, i) == step]
+        took, over = (np.reshape(np.asarray(a), -1) for a in (kept.train.step, kept.diverged >= 0))
+        steps = [
+            _at(job, kept, i, _name(job, i, member))
+            for i in among
+            if took[i] == step and not over[i] and step < job.ends[i, -1]
+        ]
         if not steps:
-            ended = max(_reached(job, kept, i) for i in among)
-            raise ValueError(f"replay: step {step} was not taken; the run ended after {ended} steps")
+            raise ValueError(f"replay: step {step} was not taken; the run ended after {took[among].max()} steps")
         return next((one for one in steps if one.found is not None), steps[0])
 
     first = _finite(first_state(job))
@@ -151,11 +155,6 @@ def replay_job(
 def _name(job: Job, where: int, member: int | None) -> int | None:
     """What the member is called that stands there in the job."""
     return where if member is None and job.program.members is not None else member
-
-
-def _reached(job: Job, fs: FitState, where: int) -> int:
-    """The steps that a member took."""
-    return int(fs.train.step if job.program.members is None else fs.train.step[where])
 
 
 def _states(job: Job, fs: FitState, until: int, every: int) -> Iterator[tuple[FitState, np.ndarray]]:
