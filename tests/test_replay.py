@@ -162,11 +162,11 @@ def test_the_state_before_a_step_has_the_bits_of_the_run(members, strategy, tmp_
     run = train.Run(nn.mlp([4], 3, norm="batch", dropout=0.2), losses.squared_error, optim.adam(1e-2), BATCH)
     fit = partial(train.fit, run, (X, Y), key=KEY, members=members, strategy=strategy, progress=False)
     whole = fit(epochs=EPOCHS, out=tmp_path, save_every=0, chunk_steps=5)
-    for step in (0, 1, 13, 19):
+    for step, folders in ((0, [None]), (13, [None, tmp_path])):
         expected = fit(epochs=step * BATCH / N).ts
-        for member in [None] if members is None else [0, members - 1]:
+        for member in [None] if members is None else [members - 1]:
             ts = expected if member is None else jax.tree.map(lambda a, m=member: a[m], expected)
-            for out in (None, tmp_path):
+            for out in folders:
                 again = train.replay(run, (X, Y), **settings(members, strategy), step=step, member=member, out=out)
                 assert_equal(again.ts, ts)
                 assert (again.step, again.member, again.found) == (step, member, None)

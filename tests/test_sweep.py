@@ -13,6 +13,7 @@ from test_members import assert_close, of
 from test_run import assert_equal
 
 from nnjax import losses, metrics, nn, optim, train
+from nnjax.train.sweep import _table
 from nnjax.types import Data
 
 N = 16
@@ -111,6 +112,9 @@ def test_the_table_is_sorted_by_validation_loss():
             "validation_loss": last["validation_loss"][i], "diverged": 0,
         }  # fmt: skip
     assert isinstance(table[0]["tag"], int)
+    best = table[0]["tag"]
+    broken = result._replace(diverged=np.where(np.array([7, 8, 9]) == best, 3, -1))
+    assert _table({"tag": np.array([7, 8, 9])}, broken, 1, by_best=False)[-1]["tag"] == best
 
 
 def test_seeds_are_averaged():
