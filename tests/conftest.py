@@ -1,7 +1,16 @@
 """Strict modes for the whole suite: no silent promotion of dtypes or ranks, shape annotations checked."""
 
+import atexit
+import os
+import shutil
 import signal
+import tempfile
 import typing
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one for all workers and all processes that tests start
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax  # imported before TYPE_CHECKING is set, as are all that nnjax imports
 import optax  # noqa: F401
