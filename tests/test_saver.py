@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import jax
@@ -19,13 +20,15 @@ from hypothesis import strategies as st
 
 import nnjax
 from nnjax.train import checkpoint
+from nnjax.train.interrupt import held_back
+from nnjax.train.lock import LOCK, locked
 from nnjax.train.saver import saver
 
 TREE = {"w": np.zeros(3)}
 
 
 def names(folder):
-    return sorted(file.name for file in folder.iterdir())
+    return sorted(file.name for file in folder.iterdir() if file.name != LOCK)
 
 
 def steps(folder):
@@ -150,18 +153,32 @@ def full_disk(monkeypatch, when):
     monkeypatch.setattr(os, "fsync", fails)
 
 
-def test_a_full_disk_is_told_at_the_next_call_and_then_saving_goes_on(tmp_path, monkeypatch):
+def test_a_full_disk_is_told_at_the_next_call_which_saves_again(tmp_path, monkeypatch):
+    calls = itertools.count()
+    full_disk(monkeypatch, lambda: next(calls) < 2)
+    with saver(tmp_path) as save:
+        assert save(1, TREE, {})
+        for step in (1, 2):  # each failure is told
+            path = re.escape(str(checkpoint.step_path(tmp_path, step)))
+            with pytest.warns(
+                RuntimeWarning, match=rf"not written: .*No space left.* while writing \d+ bytes to {path}"
+            ):
+                while not save(step + 1, TREE, {}):
+                    time.sleep(0.001)
+    assert steps(tmp_path) == [3]
+
+
+def test_a_full_disk_is_an_error_where_it_was_waited_for(tmp_path, monkeypatch):
     calls = itertools.count()
     full_disk(monkeypatch, lambda: next(calls) == 0)
     with saver(tmp_path) as save:
-        assert save(1, TREE, {})
         with pytest.raises(OSError, match="No space left") as caught:
-            save(2, TREE, {}, wait=True)
+            save(1, TREE, {}, wait=True)
         assert re.fullmatch(
             rf"while writing \d+ bytes to {checkpoint.step_path(tmp_path, 1)}", caught.value.__notes__[0]
         )
-        assert save(3, TREE, {})
-    assert steps(tmp_path) == [3]
+        assert save(2, TREE, {})
+    assert steps(tmp_path) == [2]
 
 
 def test_a_full_disk_is_told_at_the_end_and_costs_no_file(tmp_path, monkeypatch):
@@ -260,6 +277,74 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
     with saver(tmp_path) as save:
         save(1, TREE, {})
     assert names(tmp_path) == sorted([*others, "step-000000000001.safetensors"])
+
+
+# One process at a time
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from nnjax.train.lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_that_another_process_writes_to_is_left_alone(tmp_path):
+    half = tmp_path / ".step-000000000007.safetensors.4711"
+    half.write_bytes(b"half")  # which the other one is writing
+    with subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE, text=True) as other:
+        other.stdout.readline()
+        told = rf"another process \({other.pid}\) is training in {tmp_path}; wait for its end, or stop it"
+        with pytest.raises(BlockingIOError, match=told), saver(tmp_path) as save:
+            save(1, TREE, {})
+        assert names(tmp_path) == [half.name]
+        other.kill()
+    with saver(tmp_path) as save:  # the lock went with it
+        save(1, TREE, {})
+    assert steps(tmp_path) == [1]
+
+
+def test_the_lock_ends_with_the_saver(tmp_path):
+    for _ in range(2):
+        with saver(tmp_path), pytest.raises(BlockingIOError), locked(tmp_path):
+            pass
+    with saver(tmp_path, write=False), locked(tmp_path):  # who does not write locks nothing
+        pass
+
+
+# Signals
+
+
+def test_a_signal_that_is_ignored_stays_so_and_handlers_come_back():
+    own = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with held_back() as noted:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not noted()
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert noted()
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, own)
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_handler_that_python_did_not_set_is_no_trouble(monkeypatch):
+    real = signal.signal
+    monkeypatch.setattr(signal, "signal", lambda number, handler: real(number, handler) and None)
+    own = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        with held_back():
+            pass
+    finally:
+        monkeypatch.undo()
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), own, strict=True):
+            signal.signal(number, handler)
 
 
 # Killed

@@ -114,7 +114,8 @@ def latest(folder: Path, like: Like) -> tuple[Path, PyTree, dict[str, Any]]:
         tree, metadata = _into(like, leaves, header, path)  # another network is no damage: an older file is no answer
         return path, tree, metadata
     if problems:
-        raise ValueError("\n  ".join([f"{folder} holds no checkpoint that is whole:", *problems]))
+        lines = [f"{folder} holds no checkpoint that is whole:", *problems]
+        raise ValueError("\n  ".join([*lines, f"delete {folder} to begin again from the first step"]))
     raise FileNotFoundError(f"{folder} holds no checkpoint")
 
 

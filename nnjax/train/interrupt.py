@@ -11,7 +11,8 @@ from types import FrameType
 def held_back() -> Iterator[Callable[[], bool]]:
     """While it lasts, the first Ctrl-C or SIGTERM is only noted; the second takes effect at once.
 
-    Gives a function that tells whether there was one. In other threads than the main one signals stay as they are.
+    Gives a function that tells whether there was one. In other threads than the main one signals stay as they are, and
+    so do those that are ignored, as Ctrl-C is by a script's background job.
     """
     noted = False
     if threading.current_thread() is not threading.main_thread():
@@ -24,9 +25,11 @@ def held_back() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         noted = True
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heeded}
     try:
         yield lambda: noted
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # None: one that was not set by Python, and that Python cannot set again
+                signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 
 from nnjax import checks
 from nnjax.train import checkpoint
+from nnjax.train.lock import locked
 from nnjax.types import PyTree
 
 Scores = dict[int, float]  # of the checkpoints that are whole, by step; infinite where there is none
@@ -36,13 +38,17 @@ def saver(folder: Path, keep: int = 3, *, write: bool = True) -> Iterator[Save]:
     which was resumed from further back, are not counted among the last and not deleted.
 
     Args:
-      folder: made if need be. One process writes to it at a time.
+      folder: made if need be. One process writes to it at a time: it is locked.
       keep: how many of the last ones stay.
       write: False for all processes but one; there `save` does nothing and returns False.
 
     Raises:
-      OSError: of a write that failed, at the next `save` or at the end, with the path and the number of bytes. The
+      BlockingIOError: where another process writes to the folder.
+      OSError: of the last write, or one with `wait=True`, that failed, with the path and the number of bytes. The
         checkpoints before are whole.
+
+    Warns:
+      RuntimeWarning: of another write that failed, at the next `save`, which tries again: a full disk may get room.
 
     >>> from pathlib import Path
     >>> from nnjax.train import checkpoint
@@ -70,23 +76,33 @@ def saver(folder: Path, keep: int = 3, *, write: bool = True) -> Iterator[Save]:
         whole[step] = math.inf if number is None else number
         _prune(folder, step, keep, whole)
 
-    def finish() -> None:
+    def finish(last: bool) -> None:
         nonlocal pending
-        if pending is not None:
-            done, pending = pending, None
+        if pending is None:
+            return
+        done, pending = pending, None
+        try:
             done.result()
+        except OSError as error:
+            if last:
+                raise
+            why = " ".join([str(error), *getattr(error, "__notes__", [])])
+            warnings.warn(
+                f"a checkpoint was not written: {why}; the run goes on and saves again", RuntimeWarning, stacklevel=3
+            )
 
     def save(step: int, tree: PyTree, metadata: dict[str, Any], score: Any = None, *, wait: bool = False) -> bool:
         nonlocal pending
         if pending is not None and not pending.done() and not wait:
             return False
-        finish()
+        finish(last=False)
         pending = thread.submit(work, int(step), tree, metadata, score)
         if wait:
-            finish()
+            finish(last=True)
         return True
 
-    with ThreadPoolExecutor(1, "checkpoints") as thread:  # whose end waits for the last write, after Ctrl-C too
+    # The end of the thread waits for the last write, after Ctrl-C too
+    with locked(folder), ThreadPoolExecutor(1, "checkpoints") as thread:
         try:
             yield save
         except BaseException as error:
@@ -94,7 +110,7 @@ def saver(folder: Path, keep: int = 3, *, write: bool = True) -> Iterator[Save]:
             if failed:
                 error.add_note(f"and the last checkpoint was not written: {failed!r}")
             raise
-        finish()
+        finish(last=True)
 
 
 def _look_through(folder: Path) -> Scores:
