@@ -210,6 +210,9 @@ MISTAKES = {
                "table and sizes must be integers, got float64 and int64"),
     "held out": (lambda: fit(folds=own(held_out=((4,),), held_sizes=(1,))), ValueError, "folds train 2 members and "
                  "validate 1"),
+    "rows only": (lambda: fit(folds=own().train), TypeError, r"must be train\.Folds\(train, held_out\), got Rows"),
+    "no weight": (lambda: fit(data=DATA._replace(weights=jnp.zeros(N).at[:5].set(1.0)), folds=own()), ValueError,
+                  "the weights of the 1 rows of member 1 to validate on are all 0"),
     "ragged full batch": (lambda: fit(FULL, folds=train.k_fold(KEY, N, 4)), ValueError,
                           "batch_size=None takes all rows of a fold at once, and members have from 10 to 11"),
 }  # fmt: skip
@@ -221,3 +224,15 @@ def test_mistakes_are_named(name):
     call, kind, message = MISTAKES[name]
     with pytest.raises(kind, match=message):
         call()
+
+
+@pytest.mark.filterwarnings("ignore:fit. batch_size 4 is larger")
+def test_scores_of_an_epoch_are_its_own_where_another_member_has_no_step_in_it():
+    """Member 0 has 3 rows and batches of 4: two of its epochs may end at the same step."""
+    seen = []
+    folds = own(table=((0, 1, 2, 0, 0), (3, 4, 5, 6, 7)), sizes=(3, 5), held_out=((8, 9), (10, 11)), held_sizes=(2, 2))
+    result = fit(folds=folds, epochs=5, callbacks=[lambda ts, record: seen.append(record)], chunk_steps=1)
+    told = [record["validation_loss"][1] for record in seen if "validation_loss" in record]
+    logged = [record["validation_loss"][1] for record in result.history]
+    assert logged == [score for i, score in enumerate(told) if i == 0 or score != told[i - 1]]
+    assert len(set(logged)) == len(logged) == 5

@@ -311,3 +311,34 @@ def test_losses_and_best_networks_survive_where_all_members_diverge():
         broken = swept([1e4, 1e5, 1e6])
     assert (broken.diverged >= 0).all()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(broken.best.params))
+
+
+def test_a_callback_ends_the_run_of_all_groups():
+    calls = []
+    result = fit(members=3, group=1, chunk_steps=2, callbacks=[lambda ts, record: not calls.append(record["step"])])
+    assert calls == [2]
+    assert result.ts.step.tolist() == [2, 0, 0]
+
+
+def test_members_of_groups_stay_on_the_host():
+    result = fit(members=3, group=2)
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves((result.ts.params, result.best)))
+
+
+@pytest.mark.filterwarnings("ignore:fit. the loss of step:RuntimeWarning")
+@pytest.mark.parametrize("group", [None, 1])
+def test_a_member_that_diverged_has_no_scores_after(group):
+    make = lambda hyper: train.Run(  # noqa: E731
+        nn.dense(2), losses.cross_entropy, optim.sgd(hyper["rate"]), 4, metrics=(metrics.accuracy,)
+    )
+    hyper = {"rate": [0.1, 1e38]}
+    found = train.sweep(make, hyper, PLAIN, validation=HELD_OUT, epochs=3, group=group, progress=False)
+    for record in found.result.history:
+        for name in ("loss", "validation_loss", "validation_accuracy"):
+            assert np.isfinite(record[name]).tolist() == [True, False], (name, record)
+    assert [row["diverged"] for row in found.table] == [0, 1]
+
+
+def test_patience_without_validation_is_refused():
+    with pytest.raises(ValueError, match=r"patience=2 waits for validations; give validation="):
+        fit(members=2, validation=None, patience=2)

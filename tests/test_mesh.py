@@ -202,3 +202,10 @@ def test_mistakes_are_named(name):
     settings, kind, message = MISTAKES[name]
     with pytest.raises(kind, match=message):
         fit(**settings | {"mesh": settings["mesh"]()})
+
+
+def test_callbacks_see_the_members_alone():
+    seen = []
+    look = lambda ts, record: seen.append((ts.step.shape, record["loss"].shape))  # noqa: E731
+    fit(members=3, mesh=mesh(members=2), callbacks=[look])
+    assert set(seen) == {((3,), (3,))}

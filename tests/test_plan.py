@@ -121,5 +121,16 @@ def test_full_batch():
     assert p.epoch_steps == 1
 
 
+def test_data_are_taken_as_fit_takes_them():
+    x, y = np.zeros((20, 3), np.uint8), np.arange(20) % 2
+    assert train.plan(RUN, (x, y), measure=False).data_bytes == 20 * (3 * 4 + 4)
+
+
+def test_a_wrong_mesh_is_named():
+    mesh = jax.make_mesh((2,), ("foo",), axis_types=(jax.sharding.AxisType.Auto,))
+    with pytest.raises(ValueError, match="foo"):
+        train.plan(RUN, (np.zeros((20, 3), np.float32), np.arange(20) % 2), mesh=mesh, measure=False)
+
+
 def test_sizes():
     assert [_size(n) for n in (999, 1000, 12_345, 10**9, 1.5e12)] == ["999 B", "1 KB", "12.3 KB", "1 GB", "1,500 GB"]

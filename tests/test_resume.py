@@ -208,7 +208,9 @@ def test_another_run_is_not_gone_on_with(what, stopped_at_9):
     before = {path.name: path.read_bytes() for path in stopped_at_9.iterdir()}
     with pytest.raises(ValueError, match=rf"exact resume is impossible:\n +saved +now\n(  .*\n)*  {row}") as error:
         fit(**SAVED | change, out=stopped_at_9, resume=True)
-    assert "resume='anyway' goes on all the same" in str(error.value)
+    fits = what not in ("architecture", "width", "members", "lone", "no validation")
+    assert ("resume='anyway' goes on all the same" in str(error.value)) == fits
+    assert str(error.value).endswith("choose another out=")
     assert not re.search(r"\n  (jax|nnjax|device|cores) ", str(error.value)), "only what differs is in the table"
     assert {path.name: path.read_bytes() for path in stopped_at_9.iterdir()} == before
 
@@ -227,6 +229,37 @@ def test_another_hyper_parameter_of_a_sweep_is_told(tmp_path):
     again({"rate": [1e-3, 1e-2]}, EXAMPLES)
     with pytest.raises(ValueError, match=r"\n  hyper-parameters +[0-9a-f]+ +[0-9a-f]+\n"):
         again({"rate": [1e-3, 1.1e-2]}, EXAMPLES)
+
+
+def test_another_distance_of_validations_is_told(tmp_path):
+    fit(validation=HELD_OUT, epochs=2, out=tmp_path)
+    with pytest.raises(ValueError, match="exact resume is impossible") as caught:
+        fit(validation=HELD_OUT, validate_every=2, out=tmp_path, resume=True)
+    assert "validation " in str(caught.value)
+
+
+@pytest.mark.parametrize(("first", "second"), [(None, 2), (2, None)])
+def test_other_groups_are_told(first, second, tmp_path):
+    fit(members=3, group=first, epochs=1, out=tmp_path)
+    with pytest.raises(FileExistsError, match="give the same group=, or choose another out="):
+        fit(members=3, group=second, epochs=1, out=tmp_path)
+    with pytest.raises(ValueError, match="were trained in"):
+        fit(members=3, group=second, epochs=1, out=tmp_path, resume=True)
+
+
+def test_scores_of_any_dtype_and_64_bits_are_resumed(tmp_path):
+    def hits(prediction, target, weights=None):
+        return (prediction.argmax(-1) == target).sum()
+
+    with jax.enable_x64(True):
+        wide = Data(np.asarray(X, np.float64), np.asarray(Y, np.int64))
+        run = make_run(metrics=(hits,))
+        fit(run, wide, validation=wide, epochs=1, out=tmp_path)
+        gone_on = fit(run, wide, validation=wide, epochs=2, out=tmp_path, resume=True)
+        whole = fit(run, wide, validation=wide, epochs=2)
+    assert whole.losses.dtype == np.float64
+    np.testing.assert_array_equal(gone_on.losses, whole.losses)
+    assert gone_on.history == whole.history
 
 
 def test_anyway_goes_on_with_another_rate(tmp_path):

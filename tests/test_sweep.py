@@ -35,6 +35,10 @@ def linear(hyper):
     return train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(hyper["rate"]), None)
 
 
+def widths(hyper):
+    return train.Run(nn.mlp([8], 2, widths=[hyper["w"]]), losses.cross_entropy, optim.sgd(0.1), 4)
+
+
 def sweep(make=make, hyper=SETTINGS, **settings):
     given = {"epochs": 2, "validation": HELD_OUT, "key": KEY, "progress": False} | settings
     return train.sweep(make, hyper, DATA, **given)
@@ -217,9 +221,17 @@ MISTAKES = {
     "batch": (lambda: sweep(lambda h: train.Run(nn.dense(2), losses.cross_entropy, optim.sgd(1), h["b"]), {"b": [2]}),
               TypeError, "batch_size must be an integer"),
     "rate": (lambda: sweep(linear, {"rate": [-1.0, 0.1]}), ValueError, "learning_rate must be .* got -1"),
+    "a later rate": (lambda: sweep(linear, {"rate": [0.1, -1.0]}), ValueError, "learning_rate must be .* got -1"),
+    "a width": (lambda: sweep(widths, {"w": [4, 300]}), ValueError, r"300"),
+    "too large": (lambda: sweep(linear, {"rate": [2**33, 1]}), ValueError, "8589934592 does not fit into int32"),
+    "a column": (lambda: sweep(linear, {"rate": [1], "loss": [1]}), ValueError, "'loss' is a column of the result"),
+    "not ranked": (lambda: sweep(linear, {"rate": [1]}, validation=None), ValueError, "give validation="),
+    "half an int": (lambda: train.random_search(KEY, 2, {"a": (1.5, 3.5, "int")}), ValueError, "whole for int"),
+    "NaN": (lambda: train.random_search(KEY, 2, {"a": (float("nan"), 1)}), ValueError, "a must have low ≤ high"),
+    "four": (lambda: train.random_search(KEY, 2, {"a": (1, 2, "log", 3)}), ValueError, r"\(low, high, kind\)"),
     "kind": (lambda: train.random_search(KEY, 2, {"a": (1, 2, "lin")}), ValueError, "unknown kind of a 'lin'"),
-    "order": (lambda: train.random_search(KEY, 2, {"a": (2, 1)}), ValueError, "a must have 0 < low ≤ high"),
-    "log of 0": (lambda: train.random_search(KEY, 2, {"a": (0, 1, "log")}), ValueError, "low ≤ high for log"),
+    "order": (lambda: train.random_search(KEY, 2, {"a": (2, 1)}), ValueError, "a must have low ≤ high"),
+    "log of 0": (lambda: train.random_search(KEY, 2, {"a": (0, 1, "log")}), ValueError, "above 0 for log"),
 }  # fmt: skip
 
 
@@ -228,6 +240,12 @@ def test_mistakes_are_named(name):
     call, kind, message = MISTAKES[name]
     with pytest.raises(kind, match=message):
         call()
+
+
+def test_the_setting_that_is_wrong_is_named():
+    with pytest.raises(ValueError, match="got -1") as caught:
+        sweep(linear, {"rate": [0.1, -1.0]})
+    assert caught.value.__notes__ == ["in setting 1 of sweep: rate=-1"]
 
 
 @STRATEGIES

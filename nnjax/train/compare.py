@@ -1,5 +1,6 @@
 """Two runs over the same seeds: whether one is better, and how sure that is."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,7 +56,8 @@ def compare(
       progress: as for `fit`.
 
     Raises:
-      ValueError: for fewer than 2 seeds, where a run diverged, or where the runs have no score in common.
+      ValueError: for fewer than 2 seeds, no epochs, no validation, where a run diverged, or where the runs have no
+        score in common. Losses are compared where both runs have the same one.
 
     >>> digits = data.load("digits")
     >>> slow, fast = (train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(r), 32) for r in (1e-4, 1e-2))
@@ -65,6 +67,8 @@ def compare(
     """
     if checks.positive_int("compare", "seeds", seeds) < 2:
         raise ValueError("compare: an interval needs at least 2 seeds, got 1")
+    if validation is None or epochs <= 0:
+        raise ValueError(f"compare: runs are scored on validation after epochs > 0, got epochs={epochs}, {validation=}")
     scores = []
     for name, run in (("first", first), ("second", second)):
         result = fit(
@@ -87,7 +91,19 @@ def compare(
             )
         last = {k.removeprefix("validation_"): v for k, v in result.history[-1].items() if k.startswith("validation_")}
         scores.append(last)
-    common = [name for name in scores[0] if name in scores[1]]
+    common = [name for name in scores[0] if name in scores[1] and (name != "loss" or _same(first.loss, second.loss))]
+    if not common:
+        raise ValueError(
+            f"compare: the runs have no score in common: {', '.join(scores[0])} against {', '.join(scores[1])}, of "
+            "losses that differ; give both the same metrics="
+        )
     return Comparison(
         {name: paired(scores[0][name], scores[1][name], confidence=confidence) for name in common}, *scores
     )
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two losses are the same function, or the same with the same arguments fixed."""
+    if isinstance(one, partial) and isinstance(other, partial):
+        return (one.func, one.args, one.keywords) == (other.func, other.args, other.keywords)
+    return bool(one == other)

@@ -42,6 +42,7 @@ class Job(NamedTuple):
     held_out_rows: Rows | None
     ends: np.ndarray  # (members, epochs), the step after which each epoch ends
     validated: frozenset[int]  # the epochs, from 0, after which is validated
+    validate_every: int  # epochs
     patience: int | None  # validations
     epoch_steps: float  # steps in an epoch, for progress
     first: int = 0  # the number of its first member, where it is a group of several
@@ -57,8 +58,8 @@ class Seconds(NamedTuple):
 
 
 def drive(
-    job: Job, *, chunk_steps: int | None, saving: Saving | None, callbacks: Sequence[Callback]
-) -> tuple[FitState, Logs, Seconds]:
+    job: Job, *, chunk_steps: int | None, saving: Saving | None, callbacks: Sequence[Callback], over: bool = False
+) -> tuple[FitState, Logs, Seconds, bool]:
     """All steps of a job.
 
     Args:
@@ -66,9 +67,11 @@ def drive(
       chunk_steps: most steps between two looks of the host; None for a quarter of a second.
       saving: where and when checkpoints are written; None for none.
       callbacks: called after each chunk; one that returns True ends the run.
+      over: whether the run was ended before this job, a group of its members, began: no steps.
 
     Returns:
-      The state on the device, (members, ...) without those that fill up, the logs, and where the time went.
+      The state on the device, (members, ...) without those that fill up, the logs, where the time went, and whether
+      a callback ended the run.
     """
     program = job.program
     began = time.perf_counter()
@@ -96,11 +99,11 @@ def drive(
         compiled = time.perf_counter() - began
 
         writes = jax.process_index() == 0  # the others do not know when it last did
-        stops, size, over, saved_at = _stops(job), chunk_steps or 1, False, time.perf_counter()
+        stops, size, saved_at = _stops(job), chunk_steps or 1, time.perf_counter()
         while not over and status.alive.any() and (epoch := _next_stop(job, stops, logs.done)) is not None:
             clock = time.perf_counter()
             reading = following(logs.done)
-            until = np.minimum(logs.done + min(size, CAPACITY), job.ends[:, epoch])
+            until = np.clip(logs.done + min(size, CAPACITY), logs.done, np.maximum(logs.done, job.ends[:, epoch]))
             until = until if reading.limit is None else np.minimum(until, reading.limit)
             n = int((until - logs.done).max())
             fs, log, status = advance(fs, logs.done, until, reading.block)
@@ -115,10 +118,11 @@ def drive(
                 fs, scores, status = validate(fs)
                 scores, status = fetch(program, (scores, status))
                 logs.epochs.append(epoch)
-                logs.scores.append(scores)
+                logs.scores.append(_scored(scores, status.diverged))
                 validating += time.perf_counter() - clock
             record = _record(job, logs, losses[:, :n])
-            answers = [callback(fs.train, record) for callback in callbacks]
+            ts = _without_padding(program, fs.train)
+            answers = [callback(ts, record) for callback in callbacks]
             due = writes and saving is not None and time.perf_counter() - saved_at >= saving.every
             size, (over, due, stop) = agree(size, (any(answers), due, interrupted()))
             if (due or stop) and save(fs, logs, wait=stop):
@@ -128,7 +132,7 @@ def drive(
         save(fs, logs, wait=True)
         if interrupted():
             raise KeyboardInterrupt(_how_to_go_on(saving, int(logs.done.max(initial=0))))
-        return snapshot(program, fs), logs, Seconds(compiled, training, validating, time.perf_counter() - began)
+        return snapshot(program, fs), logs, Seconds(compiled, training, validating, time.perf_counter() - began), over
 
 
 Advance = Callable[[FitState, np.ndarray, np.ndarray, Block | None], tuple[FitState, Log, Status]]
@@ -162,12 +166,12 @@ def _start(job: Job, saving: Saving | None) -> tuple[FitState, Logs, Identity]:
     """The state and the logs before the first chunk, new or those of the last checkpoint; and what the run is."""
     program, members = job.program, len(job.ends)
     total = int(job.ends[:, -1].max()) if job.ends.size else 0
-    logs = Logs(np.zeros(members, np.int64), np.full((members, total), np.nan, np.float32), [], [])
+    logs = Logs(np.zeros(members, np.int64), np.full((members, total), np.nan, jnp.result_type(float)), [], [])
     sample = sample_of(job)
     fs = first_state(job)
     me: Identity = {}
     if saving is not None:
-        validation = (job.held_out, job.held_out_rows, job.patience)
+        validation = (job.held_out, job.held_out_rows, job.patience, job.validate_every if job.validated else None)
         me = identity(program, job.keys, job.hyper, job.data, sample, job.rows, validation)
         saved = load(saving, me, jax.eval_shape(partial(snapshot, program), fs), logs)
         if saved is not None:
@@ -197,6 +201,19 @@ def _next_stop(job: Job, stops: list[int], done: np.ndarray) -> int | None:
     """The next of the stops; None where all is done."""
     ahead = (done[:, None] < job.ends[:, stops]).any(0)
     return stops[int(ahead.argmax())] if ahead.any() else None
+
+
+def _scored(scores: dict[str, np.ndarray], diverged: np.ndarray) -> dict[str, np.ndarray]:
+    """The scores as they are logged: a member that diverged has none, however finite its metric of NaN may be."""
+    float_ = jnp.result_type(float)
+    return {name: np.where(diverged >= 0, np.nan, score).astype(float_) for name, score in scores.items()}
+
+
+def _without_padding(program: Program, ts: TrainState) -> TrainState:
+    """The state of the members, without those that only fill up the devices."""
+    if program.members is None or program.padded == program.members:
+        return ts
+    return jax.tree.map(lambda a: a[: program.members], ts)
 
 
 def _logged(logs: Logs, losses: np.ndarray, until: np.ndarray) -> Logs:

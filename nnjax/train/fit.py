@@ -60,7 +60,8 @@ def fit(
       members: networks to train at the same time, each with its own initialisation, order of data and dropout.
       strategy: "map", one member after another in one program, or "vmap", all in step. `train.plan` measures both.
       mesh: devices over which to spread "members", "batch", or both, as axes of `jax.make_mesh`.
-      group: members that are trained at the same time, the next group after them; None for all. See `train.plan`.
+      group: members that are trained at the same time, the next group after them; None for all. See `train.plan`. The
+        result of several groups stays on the host, as NumPy arrays.
       folds: which rows each member is trained and validated on, see `train.k_fold`; there are as many members.
       validation: data that `run.evaluate` is applied to.
       validate_every: epochs between validations; the last epoch is always validated.
@@ -97,6 +98,8 @@ def fit(
     if not isinstance(run, Run):
         raise TypeError(f"fit: run must be a train.Run, got {type(run).__name__}")
     if folds is not None:
+        if not isinstance(folds, Folds):
+            raise TypeError(f"fit: folds must be train.Folds(train, held_out), got {type(folds).__name__}")
         members = _agree("folds", len(folds.train.table), members)
     keys, members = member_keys(jax.random.key(0) if key is None else key, members)
     return run_members(

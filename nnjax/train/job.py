@@ -3,12 +3,10 @@
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nnjax import checks, losses
@@ -16,13 +14,14 @@ from nnjax.data import check_labels_in_range, examples, validate
 from nnjax.data.source import Source, labels_below
 from nnjax.nn import as_layer
 from nnjax.train.drive import Callback, Job, Record, Seconds, drive, mean
-from nnjax.train.folds import Folds, check_rows
+from nnjax.train.folds import Folds, Rows, check_rows
+from nnjax.train.groups import check_layout, groups, join_logs, join_states, of, part_of, to_host
 from nnjax.train.program import Program
 from nnjax.train.progress import no_progress, rich_progress
 from nnjax.train.resume import Logs, Resume, Saving
 from nnjax.train.run import length
-from nnjax.train.state import Best, FitState, alive
-from nnjax.types import Key, PyTree, TrainState
+from nnjax.train.state import Best
+from nnjax.types import Data, Key, PyTree, TrainState
 
 
 class Result(NamedTuple):
@@ -74,22 +73,25 @@ def run_members(
         patience=patience,
     )
     _check(chunk_steps, group, save_every, keep, resume)
-    parts = []
-    sizes = _groups(program, group)
+    parts, over = [], False
+    sizes = groups(program, group)
+    check_layout(out, len(sizes) > 1, resume)
     total = int(whole.ends[:, -1].max()) if whole.ends.size else 0
     with rich_progress(total * len(sizes)) if progress and jax.process_index() == 0 else no_progress() as show:
         for i, members in enumerate(sizes):
-            job = whole if len(sizes) == 1 else _part(whole, members)
+            job = whole if len(sizes) == 1 else part_of(whole, members)
             folder = None if out is None else Path(out) / (f"group-{i:03d}" if len(sizes) > 1 else "")
             saving = None if folder is None else Saving(folder, save_every, keep, resume)
             bar = _bar(show, i * total)
-            parts.append(drive(job, chunk_steps=chunk_steps, saving=saving, callbacks=[bar, *callbacks]))
-            if i < len(sizes) - 1:  # to the host, for the next group needs the device's memory
-                parts[-1] = (_to_host(parts[-1][0]), *parts[-1][1:])
-    fs = _join([fs for fs, _, _ in parts])
-    logs = _join_logs([logs for _, logs, _ in parts], fs, whole.ends)
+            fs, logs, seconds, over = drive(
+                job, chunk_steps=chunk_steps, saving=saving, callbacks=[bar, *callbacks], over=over
+            )
+            # To the host, for the next group needs the device's memory
+            parts.append((fs if len(sizes) == 1 else to_host(fs), logs, seconds))
+    fs = join_states([fs for fs, _, _ in parts])
+    logs = join_logs([logs for _, logs, _ in parts], fs, whole.ends)
     seconds = Seconds(*(sum(part) for part in zip(*(s for _, _, s in parts), strict=True)))
-    history = list(records(logs, np.reshape(fs.train.step, -1), whole.ends, epochs))
+    history = list(records(logs, np.asarray(fs.train.step).reshape(-1), whole.ends, epochs))
     if program.members is not None:
         return Result(fs.train, fs.best, history, logs.losses, np.asarray(fs.diverged), np.asarray(fs.stopped), seconds)
     history = [{k: float(v[0]) if isinstance(v, np.ndarray) else v for k, v in record.items()} for record in history]
@@ -128,7 +130,7 @@ def make_job(
             held_out, held_out_rows = data, check_rows("folds.held_out", folds.held_out, n)
             if len(held_out_rows.table) != len(counts):
                 raise ValueError(f"fit: folds train {len(counts)} members and validate {len(held_out_rows.table)}")
-    size = program.run(_of(hyper, 0)).batch_size
+    size = program.run(of(hyper, 0)).batch_size
     batch = size or int(counts[0])
     if size is None and counts.min() < counts.max():
         raise ValueError(
@@ -141,6 +143,7 @@ def make_job(
             stacklevel=4,
         )
     ends = np.array([epoch_ends(epochs, int(count), batch) for count in counts]).reshape(len(keys), -1)
+    _check_held_out(held_out, held_out_rows, patience)
     numbers = range(ends.shape[1])
     validated = [] if held_out is None else [*numbers[validate_every - 1 :: validate_every], *numbers[-1:]]
     job = Job(
@@ -153,10 +156,27 @@ def make_job(
         held_out_rows,
         ends,
         frozenset(validated),
+        validate_every,
         patience,
         int(counts.max()) / batch,
     )
     return _check_labels(job)
+
+
+def _check_held_out(held_out: Data | None, rows: Rows | None, patience: int | None) -> None:
+    """What is validated on decides something: who waits for it has it, and its weights are not all 0."""
+    if held_out is None:
+        if patience is not None:
+            raise ValueError(f"fit: patience={patience} waits for validations; give validation=, or folds in memory")
+        return
+    if held_out.weights is None:
+        return
+    weights = np.asarray(held_out.weights)
+    each = [weights] if rows is None else [weights[t[:n]] for t, n in zip(rows.table, rows.sizes, strict=True)]
+    for member, own in enumerate(each):
+        if own.sum() == 0:
+            who = "" if rows is None else f" of member {member}"
+            raise ValueError(f"fit: the weights of the {len(own)} rows{who} to validate on are all 0; hold out others")
 
 
 def epoch_ends(epochs: float, n: int, batch_size: int) -> list[int]:
@@ -172,17 +192,18 @@ def epoch_ends(epochs: float, n: int, batch_size: int) -> list[int]:
 
 def records(logs: Logs, taken: np.ndarray, ends: np.ndarray, epochs: float) -> Iterator[Record]:
     """A record, of values (members,), for each epoch that is over and that a member took all steps of."""
-    scores = {int(ends[0, e]): scores for e, scores in zip(logs.epochs, logs.scores, strict=True)}
+    scores = {tuple(ends[:, e]): scores for e, scores in zip(logs.epochs, logs.scores, strict=True)}
     start = np.zeros(len(ends), int)
     for e, end in enumerate(ends.T):
         if (end > logs.done).any() or (end > taken).all():
             return
         if (end > start).any():  # an epoch shorter than a batch may have no step of its own
             steps = np.arange(start.min(), end.max())
-            own = (start[:, None] <= steps) & (steps < end[:, None])
-            loss = mean(np.where(own, logs.losses[:, steps], np.nan))
+            own = (start[:, None] <= steps) & (steps < np.minimum(end, taken)[:, None])
+            with np.errstate(invalid="ignore"):  # NaN where a member took none, or diverged
+                loss = np.where(own, logs.losses[:, steps], 0).sum(1) / own.sum(1)
             record: Record = {"epoch": min(e + 1.0, epochs), "step": int(end.max()), "loss": loss}
-            yield record | {f"validation_{name}": score for name, score in scores.get(int(end[0]), {}).items()}
+            yield record | {f"validation_{name}": score for name, score in scores.get(tuple(end), {}).items()}
         start = end
 
 
@@ -200,7 +221,7 @@ def _check_labels(job: Job) -> Job:
 
     Those of a source are looked at as they are gathered.
     """
-    run = job.program.run(_of(job.hyper, 0))
+    run = job.program.run(of(job.hyper, 0))
     if getattr(run.loss, "func", run.loss) is not losses.cross_entropy:  # a functools.partial has a func
         return job
     net = as_layer(run.net)
@@ -218,31 +239,6 @@ def _check_labels(job: Job) -> Job:
     return job
 
 
-def _of(tree: PyTree, members: Any) -> PyTree:
-    """One member's, or some members' part of a tree (members, ...)."""
-    return jax.tree.map(lambda a: a[members], tree)
-
-
-def _groups(program: Program, group: int | None) -> list[slice]:
-    """The members of each group."""
-    members = program.members or 1
-    size = min(group or members, members)
-    return [slice(i, min(i + size, members)) for i in range(0, members, size)]
-
-
-def _part(job: Job, members: slice) -> Job:
-    """The job of some of the members."""
-    return job._replace(
-        program=replace(job.program, members=members.stop - members.start),
-        keys=job.keys[members],
-        hyper=_of(job.hyper, members),
-        rows=_of(job.rows, members),
-        held_out_rows=_of(job.held_out_rows, members),
-        ends=job.ends[members],
-        first=members.start,
-    )
-
-
 def _bar(show: Any, before: int) -> Callback:
     """The progress bar as a callback; numbers of an ensemble are shown as their mean."""
 
@@ -251,46 +247,3 @@ def _bar(show: Any, before: int) -> Callback:
         show(means, before + record["step"])
 
     return callback
-
-
-def _to_host(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda a: a if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else np.asarray(a), tree)
-
-
-def _join(parts: Sequence[FitState]) -> FitState:
-    """The members of all groups."""
-    if len(parts) == 1:
-        return parts[0]
-    return jax.tree.map(lambda *leaves: jnp.concatenate([jnp.asarray(leaf) for leaf in leaves]), *parts)
-
-
-def _join_logs(parts: Sequence[Logs], fs: FitState, ends: np.ndarray) -> Logs:
-    """The logs of all groups, as those of one program: a group that stopped early counts as done."""
-    if len(parts) == 1:
-        return parts[0]
-    epochs = sorted({epoch for logs in parts for epoch in logs.epochs})
-    live, broken = np.asarray(alive(fs)), np.asarray(fs.diverged) >= 0
-    done, scores, first = [], [], 0
-    for logs in parts:
-        members = slice(first, first := first + len(logs.done))
-        done.append(logs.done if live[members].any() else ends[members, -1])
-        scores.append(_carried(logs, epochs, broken[members]))
-    names = list(next((some for logs in parts for some in logs.scores), {}))
-    unknown = {name: [np.full(len(logs.done), np.nan, np.float32) for logs in parts] for name in names}
-    joined = [
-        {n: np.concatenate([s.get(n, u) for s, u in zip(at, unknown[n], strict=True)]) for n in names}
-        for at in zip(*scores, strict=True)
-    ]
-    steps = max(logs.losses.shape[1] for logs in parts)  # of the longest; folds may differ
-    losses = [np.pad(a, ((0, 0), (0, steps - a.shape[1])), constant_values=np.nan) for a in (p.losses for p in parts)]
-    return Logs(np.concatenate(done), np.concatenate(losses), epochs, joined)
-
-
-def _carried(logs: Logs, epochs: Sequence[int], broken: np.ndarray) -> list[dict[str, np.ndarray]]:
-    """The scores after each of these epochs: after a group's last the same again, for its networks stay as they are."""
-    found = dict(zip(logs.epochs, logs.scores, strict=True))
-    scores: list[dict[str, np.ndarray]] = []
-    for epoch in epochs:
-        last = {name: np.where(broken, np.nan, score) for name, score in scores[-1].items()} if scores else {}
-        scores.append(found.get(epoch, last))
-    return scores

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from nnjax import checks
-from nnjax.data import as_data
+from nnjax.data import examples as as_examples
 from nnjax.data.source import Source
 from nnjax.train.chunk import CAPACITY, Member, begin, chunk
 from nnjax.train.flops import Cost, flops
@@ -99,7 +99,8 @@ def plan(
     (2410, None)
     """
     checks.positive_int("plan", "members", members)
-    examples = data if isinstance(data, Source) else as_data(data)
+    Program(run, members, "map", mesh)  # which looks at the mesh
+    examples = as_examples(data)
     sample = take(examples, np.zeros(1, np.int32)) if isinstance(examples, Data) else examples.gather(np.zeros(1, int))
     n = examples.n if isinstance(examples, Source) else length(examples)
     batch = run.batch_size or n

@@ -96,7 +96,7 @@ def load(saving: Saving, me: Identity, fs: FitState, logs: Logs) -> tuple[FitSta
     _compare(saving, me, files, fs)
     _, tree, metadata = checkpoint.latest(saving.folder, _like(fs))
     fs, saved = _unpack(tree, metadata)
-    losses = np.full((len(saved.done), max(logs.losses.shape[1], saved.losses.shape[1])), np.nan, np.float32)
+    losses = np.full((len(saved.done), max(logs.losses.shape[1], saved.losses.shape[1])), np.nan, logs.losses.dtype)
     losses[:, : saved.losses.shape[1]] = saved.losses
     return fs, saved._replace(losses=losses)
 
@@ -115,8 +115,9 @@ def _like(fs: FitState) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
     def like(metadata: dict[str, Any]) -> dict[str, Any]:
         members, steps, validations = len(metadata["done"]), max(metadata["done"]), len(metadata["epochs"])
-        scores = {name: jax.ShapeDtypeStruct((validations, members), jnp.float32) for name in metadata["scores"]}
-        return {"fit": fs, "losses": jax.ShapeDtypeStruct((members, steps), jnp.float32), "scores": scores}
+        float_ = jnp.result_type(float)
+        scores = {name: jax.ShapeDtypeStruct((validations, members), float_) for name in metadata["scores"]}
+        return {"fit": fs, "losses": jax.ShapeDtypeStruct((members, steps), float_), "scores": scores}
 
     return like
 
@@ -129,18 +130,18 @@ def _unpack(tree: dict[str, Any], metadata: dict[str, Any]) -> tuple[FitState, L
 
 def _compare(saving: Saving, me: Identity, files: list[Path], fs: FitState) -> None:
     """The saved run is this one."""
-    saved, why = None, ""
+    saved = None
     for path in files:  # the last one that can be read
         with suppress(ValueError):
             saved = checkpoint.read_metadata(path)["identity"]
     rows = [] if saved is None else differences(saved, me)
     if not rows or saving.resume == "anyway":
         return
+    remedy = "resume='anyway' goes on all the same; or choose another out="
     try:
         read(files[-1], fs)
-    except ValueError as error:  # which arrays differ, where they do
-        why = f"{error}\n"
+    except ValueError as error:  # which arrays differ, where they do: the state does not fit at all
+        remedy = f"{error}\nchoose another out="
     raise ValueError(
-        f"{saving.folder}: the run differs from the saved one, exact resume is impossible:\n{table(rows)}\n{why}"
-        "resume='anyway' goes on all the same; or choose another out="
+        f"{saving.folder}: the run differs from the saved one, exact resume is impossible:\n{table(rows)}\n{remedy}"
     )

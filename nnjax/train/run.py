@@ -129,7 +129,8 @@ class Run:
           ts: the state before.
           data: all examples.
           n: number of steps, static.
-          remat: for `jax.grad`: keep some 2 √n of the n states and compute the others again, twice the work forward.
+          remat: for `jax.grad`: keep some 2 √n of the n states and compute the others again: three times the
+            work forward.
 
         Returns:
           The state after, and `{"loss": (n,)}`.

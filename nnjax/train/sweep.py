@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from nnjax import checks
 from nnjax.data.source import Source
+from nnjax.data.validate import cast
 from nnjax.train.drive import Callback, Record
 from nnjax.train.job import Result, run_members
 from nnjax.train.program import Program, Strategy
@@ -21,6 +22,7 @@ from nnjax.train.resume import Resume
 from nnjax.train.run import Run
 from nnjax.types import Data, Key
 
+OF_RESULTS = ("loss", "diverged")  # columns of the table that no hyper-parameter can have
 Hyper = dict[str, Array]  # one number for each run, traced inside the program
 
 
@@ -47,6 +49,8 @@ def sweep(
     patience: int | None = None,
     out: str | Path | None = None,
     resume: Resume = False,
+    save_every: float = 30.0,
+    keep: int = 3,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> Sweep:
@@ -72,6 +76,8 @@ def sweep(
       patience: see `fit`; settings are then ranked by their networks at their best.
       out: see `fit`.
       resume: see `fit`.
+      save_every: see `fit`.
+      keep: see `fit`.
       callbacks: see `fit`.
       progress: see `fit`.
 
@@ -80,7 +86,7 @@ def sweep(
       member that diverged come last.
 
     Raises:
-      ValueError, TypeError: for values of different lengths, and as `fit` does.
+      ValueError, TypeError: for values of different lengths or out of range, with the setting, and as `fit` does.
 
     >>> digits = data.load("digits")
     >>> make = lambda hp: train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(hp["rate"]), 32)
@@ -91,8 +97,16 @@ def sweep(
     if not callable(make_run) or isinstance(make_run, Run):
         raise TypeError(f"sweep: make_run must be a function from hyper-parameters to a train.Run, got {make_run!r}")
     checks.positive_int("sweep", "seeds", seeds)
+    if validation is None:
+        raise ValueError("sweep: settings are ranked by their validation loss; give validation=")
     values = _columns(hyper)
+    if taken := [name for name in values if name.startswith(("validation_", "best_")) or name in OF_RESULTS]:
+        raise ValueError(f"sweep: {taken[0]!r} is a column of the result; name the hyper-parameter otherwise")
     settings = len(next(iter(values.values())))
+    for i in range(settings):  # made once with numbers that can be looked at, which inside the program they cannot
+        one = {name: column[i] for name, column in values.items()}
+        with checks.located(f"in setting {i} of sweep: " + ", ".join(f"{name}={v:g}" for name, v in one.items())):
+            make_run({name: jnp.asarray(value) for name, value in one.items()})
     key = checks.key("sweep", jax.random.key(0) if key is None else key)
     keys = key[None] if seeds == 1 else jax.random.split(key, seeds)
     result = run_members(
@@ -109,8 +123,8 @@ def sweep(
         chunk_steps=None,
         out=out,
         resume=resume,
-        save_every=30.0,
-        keep=3,
+        save_every=save_every,
+        keep=keep,
         callbacks=callbacks,
         progress=progress,
     )
@@ -152,12 +166,15 @@ def random_search(key: Key, n: int, ranges: Mapping[str, tuple[float, float] | t
     checks.positive_int("random_search", "n", n)
     key = checks.key("random_search", key)
     drawn = {}
-    for i, (name, (low, high, *kind)) in enumerate(ranges.items()):
-        how = kind[0] if kind else "uniform"
+    for i, (name, bounds) in enumerate(ranges.items()):
+        if len(bounds) not in (2, 3):
+            raise ValueError(f"random_search: {name} must be (low, high) or (low, high, kind), got {bounds}")
+        low, high, how = (*bounds, "uniform")[:3]
         checks.one_of("random_search", f"kind of {name}", how, ("uniform", "log", "int"))
-        if low > high or (how == "log" and low <= 0):
+        whole = how != "int" or (low == int(low) and high == int(high))
+        if not (-math.inf < low <= high < math.inf) or (how == "log" and low <= 0) or not whole:
             raise ValueError(
-                f"random_search: {name} must have 0 < low ≤ high for log, else low ≤ high; got {low}, {high}"
+                f"random_search: {name} must have low ≤ high, above 0 for log, whole for int; got {low}, {high}"
             )
         u = np.asarray(jax.random.uniform(jax.random.fold_in(key, i), (n,)), float)
         if how == "log":
@@ -175,6 +192,8 @@ def _columns(hyper: Mapping[str, Any], same: bool = True) -> dict[str, np.ndarra
         raise TypeError(f"sweep: hyper must be a dictionary of at least one name and its values, got {hyper!r}")
     columns = {name: np.asarray(values) for name, values in hyper.items()}
     for name, column in columns.items():
+        if np.issubdtype(column.dtype, np.integer):
+            columns[name] = cast(f"sweep: {name}", column, features=False)
         if column.ndim != 1 or column.size == 0 or not np.issubdtype(column.dtype, np.number):
             raise ValueError(f"sweep: {name} must be a list of numbers, got {hyper[name]!r}")
     sizes = {name: column.size for name, column in columns.items()}

@@ -85,7 +85,10 @@ def members_of(where: str, values: Array, last: str = "classes") -> Array:
     """Predictions of members, (members, n, ...), in float32 at least."""
     values = jnp.asarray(values)
     if values.ndim != 3 or values.shape[0] == 0:
-        hint = "; a single network's are an ensemble of one, prediction[None]" if values.ndim == 2 else ""
+        hint = ""
+        if values.ndim == 2:
+            one = "; those of one output are values[..., None]" if last == "outputs" else ""
+            hint = f"{one}; a single network's are an ensemble of one, prediction[None]"
         hint = "; jax.vmap over the axes before" if values.ndim > 3 else hint
         raise ValueError(f"{where}: predictions must be (members, n, {last}), got {values.shape}{hint}")
     if not jnp.issubdtype(values.dtype, jnp.floating):
