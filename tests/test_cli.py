@@ -5,9 +5,11 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -18,6 +20,8 @@ import typer
 from sklearn.datasets import load_diabetes, load_digits, load_wine
 
 from nnjax import cli, data, train
+from nnjax.data import idx
+from nnjax.data.table import Table
 
 SMALL = ("--width", "8", "--depth", "1", "--epochs", "2", "--batch-size", "16", "--no-plots")
 
@@ -187,7 +191,7 @@ def test_the_seed_and_nothing_else_decides_the_weights(files, wine, tmp_path, mo
 
 
 OPTIONS = {
-    "target": "cultivar", "task": "classification", "data_dir": "somewhere", "test_share": 0.3, "validation": 0.2,
+    "target": "cultivar", "task": "classification", "test_share": 0.3, "validation": 0.2,
     "width": 6, "depth": 3, "activation": "gelu", "norm": "layer", "dropout": 0.25, "skip": True,
     "optimizer": "lion", "learning_rate": 0.002, "schedule": "warmup-cosine", "weight_decay": 0.125, "clip": 1.5,
     "batch_size": 12, "epochs": 1.5, "seed": 7, "label_smoothing": 0.1, "members": 2, "strategy": "vmap", "group": 1,
@@ -199,14 +203,14 @@ SEVERAL = ("coordinator", "processes", "process_id", "cluster")
 
 def test_every_option_is_accepted_and_recorded(files, tmp_path):
     known = {parameter.name for parameter in typer.main.get_command(cli.app).commands["train"].params}
-    assert known - {"help"} == {*OPTIONS, "name", "out", "plots", "resume", "anyway", "plan", *SEVERAL}
+    assert known - {"help"} == {*OPTIONS, "name", "data_dir", "out", "plots", "resume", "anyway", "plan", *SEVERAL}
     given = [
         part for name, value in OPTIONS.items() for part in ("--" + name.replace("_", "-"), value) if value is not True
     ]
     assert nnjax("train", files / "wine.csv", *given, "--skip", "--no-plots", "--out", tmp_path / "run").code == 0
     config = read(tmp_path / "run" / "config.json")
     del config["versions"]
-    assert config == OPTIONS | {"data": str(files / "wine.csv")}
+    assert config == OPTIONS | {"data": str(files / "wine.csv"), "data_dir": None}
     # 178 rows: 53 for the test, of 125 25 for the validation; 1.5 epochs of 100 rows, 12 at a time
     assert read(tmp_path / "run" / "result.json")["steps"] == 13
 
@@ -219,6 +223,155 @@ def test_the_key_of_a_run_is_that_of_its_seed(files, tmp_path, monkeypatch):
         run = ("train", files / "wine.csv", "--target", "cultivar", "--seed", seed, "--out", tmp_path / str(seed))
         assert nnjax(*run).code == 130
     assert keys == [jax.random.key(0), jax.random.key(2**32 - 1)]
+
+
+def test_where_fashion_mnist_is_is_recorded_as_a_whole_path(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for name, shape in zip(idx.NAMES, [(60, 4, 4), (60,), (20, 4, 4), (20,)], strict=True):
+        content = rng.integers(0, 10, shape, np.uint8)
+        header = bytes([0, 0, 8, content.ndim]) + np.array(shape, ">u4").tobytes()
+        (tmp_path / name).write_bytes(header + content.tobytes())
+    monkeypatch.setattr(train, "fit", stop)
+    monkeypatch.chdir(tmp_path.parent)
+    assert nnjax("train", "fashion-mnist", "--data-dir", tmp_path.name, "--out", tmp_path / "a").code == 130
+    monkeypatch.setenv("NNJAX_DATA_DIR", tmp_path.name)
+    assert nnjax("train", "fashion-mnist", "--out", tmp_path / "b").code == 130
+    assert nnjax("train", "digits", "--out", tmp_path / "c").code == 130
+    folders = [read(tmp_path / name / "config.json")["data_dir"] for name in "abc"]
+    assert folders == [str(tmp_path), str(tmp_path), None]
+
+
+# Runs that diverge
+
+HOT = ("--optimizer", "sgd", "--learning-rate", 1e30, "--norm", "none")
+
+
+def diverges(*arguments):
+    """The command with its warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        return nnjax(*arguments)
+
+
+def strict(path):
+    """What is in a file of JSON, which has no NaN."""
+    return json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} in {path}"))
+
+
+@pytest.fixture(scope="module")
+def diverged(files):
+    """A run that diverged, with pictures."""
+    path = files / "diverged"
+    given = ("--target", "cultivar", "--out", path, *SMALL[:-1], *HOT)
+    return path, diverges("train", files / "wine.csv", *given)
+
+
+def test_a_run_that_diverged_says_so_in_place_of_scores(diverged):
+    path, ended = diverged
+    assert ended.code == 1, ended
+    result, receipt = strict(path / "result.json"), strict(path / "receipt.json")
+    step = result["diverged"]
+    assert step == result["steps"] - 1
+    assert result["test"] is receipt["test"] is receipt["first_losses"][step] is None
+    told = (
+        f"the run diverged in step {step}: there is no network to test. A smaller --learning-rate or --clip 1 may help"
+    )
+    assert f"{told}; nnjax replay {path} finds where it began\n" in ended.out
+    assert "accuracy" not in ended.out + ended.err
+    assert "nan" not in ended.out
+    assert not list(path.glob("*.png"))
+    assert f"nnjax replay {path} finds where; a smaller learning rate or --clip 1 may help" in ended.err
+    assert not re.search(r"train\.replay|optax\.", ended.err)
+
+
+def test_a_run_that_diverged_does_not_predict(files, diverged):
+    path, _ = diverged
+    fails(nnjax("predict", path, files / "wine.csv"), "diverged cannot predict: its training diverged; train with a")
+    assert not (path / "predictions.csv").exists()
+
+
+def test_a_run_that_diverged_is_verified_all_the_same(diverged, tmp_path):
+    path = shutil.copytree(diverged[0], tmp_path / "run")
+    ended = diverges("verify", path)
+    assert ended.code == 0, ended
+    assert "bit for bit" in ended.out
+    receipt = read(path / "receipt.json")
+    around = receipt["bits_depend_on"] | {"jaxlib": "9.9"}
+    (path / "receipt.json").write_text(json.dumps(receipt | {"bits_depend_on": around}))
+    ended = diverges("verify", path)
+    assert ended.code == 0, ended
+    assert "to a tolerance" in ended.out
+
+
+def test_a_finite_run_says_that_it_did_not_diverge(wine):
+    assert strict(wine[0] / "result.json")["diverged"] is None
+
+
+def test_with_patience_the_network_before_it_diverged_is_tested(files, tmp_path, monkeypatch):
+    fit = train.fit
+    monkeypatch.setattr(train, "fit", lambda *a, **k: fit(*a, **k)._replace(diverged=np.array(14)))
+    given = ("--target", "cultivar", "--patience", 5, "--out", tmp_path / "run", *SMALL)
+    ended = done("train", files / "wine.csv", *given)
+    assert "diverged in step 14; the network of epoch" in ended.out
+    result = strict(tmp_path / "run" / "result.json")
+    assert result["diverged"] == 14
+    assert result["test"]["accuracy"] > 0
+
+
+def test_predictions_that_are_not_finite_are_refused(files, wine, tmp_path, monkeypatch):
+    frame = pd.read_csv(files / "wine.csv")
+    frame.loc[3, "hue"] = 1e300
+    frame.to_csv(tmp_path / "new.csv", index=False)
+    predict = ("predict", wine[0], tmp_path / "new.csv", "--out", tmp_path / "p.csv")
+    fails(nnjax(*predict), "row 3 holds a number too large for float32\n  in .*new.csv")
+    frame.loc[3, "hue"] = -77.0
+    frame.to_csv(tmp_path / "new.csv", index=False)
+    monkeypatch.setattr(Table, "features", huge_hue(Table.features))
+    fails(nnjax(*predict), "what it predicts for 1 of 178 rows of .*new.csv is not finite, the first row 3: ")
+    assert not (tmp_path / "p.csv").exists()
+
+
+@pytest.mark.parametrize(("validation", "member"), [(0.1, None), (0, None), (0.1, 1)])
+def test_replay_names_the_rows_of_the_file(files, tmp_path, monkeypatch, validation, member):
+    frame = pd.read_csv(files / "wine.csv")
+    first, _ = data.split_rows(frame["cultivar"].to_numpy(str), 0.2)
+    monkeypatch.setattr(Table, "features", huge_hue(Table.features))
+    row = int(first[40])
+    frame.loc[row, "hue"] = -77.0
+    frame.to_csv(tmp_path / "out.csv", index=False)
+    many = () if member is None else ("--members", 3, "--group", 2)
+    given = ("--target", "cultivar", "--validation", validation, *SMALL, "--norm", "none", *many)
+    diverges("train", tmp_path / "out.csv", "--out", tmp_path / "run", *given)
+    ended = nnjax("replay", tmp_path / "run", *(() if member is None else ("--member", 2)))
+    assert ended.code == 1, ended
+    assert f"; rows {row} of out.csv (from 0, header not counted)\n" in ended.out
+    if member is not None:
+        assert ", member 2: " in ended.out
+
+
+def huge_hue(features):
+    """Features of 3e38 in the row where the hue is negative: any layer makes infinities of them."""
+
+    def changed(table, frame):
+        x = features(table, frame)
+        x[(frame["hue"] < 0).to_numpy()] = 3e38
+        return x
+
+    return changed
+
+
+def test_replay_names_the_rows_of_a_named_set_in_its_training_part(tmp_path, monkeypatch):
+    load = data.load
+
+    def spoilt(*arguments, **settings):
+        digits = load(*arguments, **settings)
+        return digits._replace(train=digits.train._replace(x=digits.train.x.at[123].set(3e38)))
+
+    monkeypatch.setattr(data, "load", spoilt)
+    diverges("train", "digits", "--out", tmp_path / "run", *SMALL, "--validation", 0.05, "--norm", "none")
+    ended = nnjax("replay", tmp_path / "run")
+    assert ended.code == 1, ended
+    assert "; rows 123 of the training part of digits (from 0)\n" in ended.out
 
 
 # Predictions
@@ -341,8 +494,12 @@ PLACES = {
         "cultivar",
         "--validation",
         "0.001",
-    ): "one part empty\n  in holding out --validation",
-    ("digits", "--target", "y"): "digits is classified by its labels",
+    ): "--validation: a share of 0.001 of 142 rows leaves one part empty; 0 for none",
+    ("{files}/diabetes.csv", "--target", "progression [mg]", "--test-share", "1e-9"): "--test-share: a share of 1e-09",
+    ("digits", "--target", "y"): "--target is for files, and digits has its labels as classes; leave it out",
+    ("digits", "--task", "regression"): "--task is for files, and digits has its labels as classes; leave it out",
+    ("digits", "--test-share", "0.5"): "--test-share is for files, and digits has its own test part; leave it out",
+    ("digits", "--data-dir", "x"): "--data-dir is for fashion-mnist, and plays no part for digits; leave it out",
     ("{files}/diabetes.csv", "--target", "progression [mg]", "--label-smoothing", "0.1"): "is for classification",
     (): "which data[?] nnjax train digits, fashion-mnist, or a .csv or .npz file",
     ("fashion-mnist", "--data-dir", "/nowhere"): "Fashion-MNIST was not found in /nowhere.*apt-get install",
@@ -456,6 +613,20 @@ def test_ctrl_c_says_how_to_go_on(files, tmp_path, monkeypatch):
     assert ended.code == 130
     assert ended.err == f"stopped; go on with: nnjax train --resume '{tmp_path / 'a run'}'\n"
     assert sorted(file.name for file in (tmp_path / "a run").iterdir()) == ["config.json", "table.json"]
+
+
+@pytest.mark.parametrize("module", ["jax", "typer"])
+def test_ctrl_c_while_it_is_loading_is_quiet(tmp_path, module):
+    """Python's own imports, and the command's."""
+    (tmp_path / f"{module}.py").write_text("raise KeyboardInterrupt")
+    (tmp_path / "nnjax").write_text("from nnjax.cli import main\nmain()")
+    places = [str(tmp_path / "first"), str(Path(cli.__file__).parents[2])]
+    (tmp_path / "first").mkdir()
+    (tmp_path / f"{module}.py").rename(tmp_path / "first" / f"{module}.py")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
+    command = [sys.executable, tmp_path / "nnjax", "--help"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
 
 
 # Help

@@ -195,14 +195,23 @@ def test_a_member_that_diverged_is_left_out_and_said(files, tmp_path, monkeypatc
     assert "a run that is not finished: no result.json" in nnjax("predict", tmp_path / "run", files / "digits.npz").err
 
 
-def test_where_all_members_diverge_it_is_said_and_nothing_breaks(tmp_path):
+def test_where_all_members_diverge_it_is_said_and_nothing_breaks(files, tmp_path):
     hot = ("--optimizer", "sgd", "--learning-rate", 1e30, "--norm", "none")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        ended = done("train", "digits", "--members", 2, "--out", tmp_path / "run", *SMALL, *hot)
-    assert "of member 0 is nan; it is the run's last" in ended.err
-    assert "all 2 members diverged" in ended.out
-    assert read(tmp_path / "run" / "result.json")["left_out"] == []
+        ended = nnjax("train", "digits", "--members", 2, "--out", tmp_path / "run", *SMALL, *hot)
+    assert ended.code == 1, ended
+    assert f"of member 0 is nan; it is the run's last. nnjax replay {tmp_path / 'run'} finds where" in ended.err
+    assert "all 2 members diverged: there is no network to test" in ended.out
+    assert "accuracy" not in ended.out
+    assert not list((tmp_path / "run").glob("*.png"))
+    result = json.loads((tmp_path / "run" / "result.json").read_text(), parse_constant=pytest.fail)
+    assert (result["left_out"], result["test"]) == ([0, 1], None)
+    assert [member["accuracy"] for member in result["members"]] == [None, None]
+    json.loads((tmp_path / "run" / "receipt.json").read_text(), parse_constant=pytest.fail)
+    ended = nnjax("predict", tmp_path / "run", files / "digits.npz")
+    assert ended.code == 2
+    assert "cannot predict: the training of all its networks diverged" in ended.err
 
 
 def test_one_member_is_an_ensemble_of_one(files, tmp_path):

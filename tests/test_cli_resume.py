@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import jax
 import pytest
@@ -99,7 +100,7 @@ def test_killed_and_resumed_the_bits_are_those_of_the_undisturbed_run(wine, undi
     assert ended.code == 0, ended
     assert "since it was resumed" in ended.out
     assert_same(tmp_path / "run", undisturbed / name)
-    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) <= 4  # the last three and the best
+    assert len(checkpoint.files(tmp_path / "run" / "checkpoints")) <= 4  # the last three and the best
 
 
 def test_ctrl_c_says_the_command_that_goes_on_to_the_same_bits(undisturbed, interrupted, tmp_path, monkeypatch, copy):
@@ -188,3 +189,58 @@ def test_what_cannot_be_resumed_is_said(wine, undisturbed, copy, tmp_path):
     ended = nnjax("train", "--resume", copy)
     assert ended.code == 2
     assert "holds no checkpoint that is whole" in ended.err
+    last = ended.err.splitlines()[-1]
+    assert last == f"  delete {copy / 'checkpoints'} to begin again from the first step"
+    shutil.rmtree(copy / "checkpoints")
+    done("train", "--resume", copy, "--no-plots")
+    assert_same(copy, undisturbed / "lone")
+
+
+def test_beside_a_run_that_goes_on_another_cannot(wine, tmp_path):
+    """And costs it nothing, not even a note in its settings."""
+    path = tmp_path / "run"
+    given = ("train", wine, "--target", "target", *LONG, "--epochs", 100_000)
+    live = [sys.executable, "-m", "nnjax.cli", *map(str, given), "--out", str(path)]
+    with subprocess.Popen(live, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as began:
+        try:
+            while not checkpoint.files(path / "checkpoints"):
+                assert began.poll() is None, began.communicate()
+                time.sleep(0.005)
+            for more in ((), ("--anyway",)):
+                fails(
+                    nnjax("train", "--resume", path, *more), rf"another process \({began.pid}\) is training in {path}/"
+                )
+            assert began.poll() is None
+            began.send_signal(signal.SIGINT)
+            _, err = began.communicate(timeout=60)
+        finally:
+            began.kill()
+    assert began.returncode == 130, err
+    assert err.splitlines()[-1] == f"stopped; go on with: nnjax train --resume {path}"
+    assert not folder.resumed_anyway(path)
+
+
+def test_a_full_disk_does_not_end_the_run_and_its_end_says_how_to_go_on(wine, tmp_path, undisturbed, monkeypatch):
+    write, full = checkpoint.write, []
+
+    def fails_at_times(path, *content):
+        full.append(path)
+        if len(full) in (2, 3) or path.name == f"step-{8000:012d}.safetensors":
+            raise OSError(28, "No space left on device")
+        write(path, *content)
+
+    monkeypatch.setattr(checkpoint, "write", fails_at_times)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        ended = nnjax("train", wine, "--target", "target", "--out", tmp_path / "run", *LONG)
+    assert ended.code == 2
+    # The last one is tried a second time where it was due already
+    assert ended.err.count("warning a checkpoint was not written: [Errno 28] No space left on device") in (2, 3)
+    error = ended.err[ended.err.index("error ") :].splitlines()
+    assert error == [
+        "error [Errno 28] No space left on device",
+        f"  go on with: nnjax train --resume {tmp_path / 'run'}",
+    ]
+    monkeypatch.undo()
+    done("train", "--resume", tmp_path / "run", "--no-plots")
+    assert_same(tmp_path / "run", undisturbed / "lone")

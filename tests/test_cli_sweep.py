@@ -16,6 +16,7 @@ from test_cli import done, fails, nnjax, read
 
 from nnjax import train
 from nnjax.cli.values import Values, fixed, parse, settings
+from nnjax.train import folder, identity
 
 SMALL = ("--width", "8", "--depth", "1", "--epochs", "2", "--batch-size", "32", "--norm", "none")
 
@@ -202,7 +203,7 @@ def test_where_all_diverge_it_is_said(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         ended = done("sweep", "digits", "--out", tmp_path / "run", *given)
-    assert "of member 1 is nan; it is the run's last" in ended.err
+    assert "of member 1 is nan; it is the run's last. a smaller learning rate or --clip 1 may help" in ended.err
     assert "all settings diverged" in ended.out
     assert "with a test" not in ended.out
 
@@ -240,6 +241,7 @@ MISTAKES = {
     ("--dropout", "0,0.1", "--random", "0"): "--random: must be ≥ 1, got 0",
     ("--dropout", "0,0.1", "--group", "0"): "--group: group must be ≥ 1, got 0",
     ("--dropout", "0,0.1", "--anyway"): "--anyway belongs to --resume",
+    ("--dropout", "0,0.1", "--data-dir", "x"): "--data-dir is for fashion-mnist, and plays no part for nowhere.csv",
 }
 
 
@@ -263,6 +265,32 @@ def test_a_sweep_that_was_killed_goes_on_to_the_same_table(sweep, tmp_path):
     done("sweep", "--resume", tmp_path / "run", "--dropout", "0,0.4")
     assert (tmp_path / "run" / "sweep.csv").read_bytes() == (path / "sweep.csv").read_bytes()
     fails(nnjax("sweep", "--resume", tmp_path / "run"), "is finished; there is nothing to resume")
+
+
+def test_a_sweep_that_goes_on_anyway_notes_it(sweep, tmp_path, monkeypatch):
+    path = shutil.copytree(sweep[0], tmp_path / "run")
+    (path / "sweep.csv").unlink()
+    asked, now = read(path / "sweep.json"), identity.machine()
+    monkeypatch.setattr(identity, "machine", lambda: now | {"jaxlib": "9.9"})
+    ended = nnjax("sweep", "--resume", path)
+    assert ended.code == 2
+    assert read(path / "sweep.json") == asked
+    done("sweep", "--resume", path, "--anyway", "--no-plots")
+    assert read(path / "sweep.json") == asked | {"resumed_anyway": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": "x"}, "sweep.json is damaged: seeds must be a whole number, got 'x'"),
+        ({"dept": 2}, "sweep.json is damaged: settings: unknown name 'dept'"),
+        ({"width": 256}, "sweep.json is damaged: width must be text or null, got 256"),
+        ({"dropout": "a,b"}, "--dropout a,b: expected a number"),
+    ],
+)
+def test_a_damaged_sweep_is_said(sweep, tmp_path, change, message):
+    folder.write_json(tmp_path / "sweep.json", read(sweep[0] / "sweep.json") | change)
+    fails(nnjax("sweep", "--resume", tmp_path), f".*{message}")
 
 
 def test_ctrl_c_says_the_command_that_goes_on(tmp_path, monkeypatch):

@@ -274,10 +274,17 @@ def test_settings_that_are_damaged(tmp_path, name, content):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("width", "wide", "integer"),
+        ("width", "wide", "width must be a whole number, got 'wide'$"),
+        ("epochs", "three", "epochs must be a number, got 'three'$"),
+        ("epochs", True, "epochs must be a number, got True"),
+        ("seed", 1.5, "seed must be a whole number, got 1.5"),
+        ("skip", 1, "skip must be true or false, got 1"),
+        ("members", "2", "members must be a whole number or null, got '2'"),
+        ("task", "both", "task must be 'classification' or 'regression' or null, got 'both'"),
+        ("dept", 2, r"unknown name 'dept' \(did you mean 'depth'\?\)"),
         ("activation", "rlu", "relu"),
         ("dropout", 2, "rate"),
-        ("depth", None, "depth|n must"),
+        ("depth", None, "depth must be a whole number, got None"),
     ],
 )
 def test_settings_that_make_no_network_are_damaged(tmp_path, name, value, message):
@@ -286,3 +293,42 @@ def test_settings_that_make_no_network_are_damaged(tmp_path, name, value, messag
     folder.write_json(tmp_path / folder.CONFIG, settings | {name: value})
     with pytest.raises(ValueError, match=f"is damaged: .*({message})"):
         folder.load_config(tmp_path)
+
+
+SWEEP = {"data": "digits", "depth": 2, "width": "8", "learning_rate": "1,2", "random": None, "seeds": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": "x"}, "seeds must be a whole number, got 'x'"),
+        ({"dept": 2}, r"settings: unknown name 'dept' \(did you mean 'depth'\?\)"),
+        ({"width": 256}, "width must be text or null, got 256"),
+        ({"random": 1.5}, "random must be a whole number or null, got 1.5"),
+        ({"epochs": "three"}, "epochs must be a number, got 'three'"),
+    ],
+)
+def test_what_was_asked_of_a_sweep_comes_back_or_is_damaged(tmp_path, change, message):
+    folder.write_json(tmp_path / folder.SWEEP, SWEEP | {"versions": {}})
+    assert folder.load_sweep(tmp_path) == SWEEP
+    folder.write_json(tmp_path / folder.SWEEP, SWEEP | change)
+    with pytest.raises(ValueError, match=f"sweep.json is damaged: {message}"):
+        folder.load_sweep(tmp_path)
+
+
+@pytest.mark.parametrize("name", [folder.CONFIG, folder.SWEEP])
+def test_it_is_noted_that_a_run_or_a_sweep_went_on_anyway(tmp_path, name):
+    folder.write_json(tmp_path / name, {"seed": 1})
+    assert not folder.resumed_anyway(tmp_path)
+    for _ in range(2):
+        folder.note_resumed_anyway(tmp_path)
+        assert folder.resumed_anyway(tmp_path)
+    assert json.loads((tmp_path / name).read_text()) == {"seed": 1, "resumed_anyway": True}
+
+
+def test_json_has_no_nan(tmp_path):
+    folder.write_json(tmp_path / "f", {"a": [1.5, float("nan"), {"b": float("-inf")}], "c": (float("inf"), 2, "nan")})
+    assert json.loads((tmp_path / "f").read_text(), parse_constant=pytest.fail) == {
+        "a": [1.5, None, {"b": None}],
+        "c": [None, 2, "nan"],
+    }

@@ -146,6 +146,67 @@ def test_from_a_folder_and_of_each_member_it_is_the_same(members, strategy, tmp_
         assert one.rows[list(one.found.rows)].tolist() == [ROW]
 
 
+@pytest.mark.parametrize("strategy", ["map", "vmap"])
+def test_groups_are_replayed_as_they_were_trained_from_their_own_checkpoints(strategy, tmp_path, monkeypatch):
+    run, examples, _ = PLANTED["log of 0 in the loss"]
+    given, steps = settings(3, strategy), steps_of_row(run, 3)
+    assert len(set(steps)) == 3
+    trained = train.fit(run, examples, **given, group=2, progress=False, out=tmp_path, save_every=0, chunk_steps=1)
+    assert trained.diverged.tolist() == steps
+    begun, real = [], module._states
+
+    def states(job, fs, *rest):
+        begun.append((job.program.members, np.asarray(fs.train.step).max()))
+        return real(job, fs, *rest)
+
+    monkeypatch.setattr(module, "_states", states)
+    again = partial(train.replay, run, examples, **given, group=2)
+    for out in (None, tmp_path):
+        first = again(out=out)
+        assert (first.step, first.member) == (min(steps), steps.index(min(steps)))
+    for member, step in enumerate(steps):
+        begun.clear()
+        one = again(member=member, out=tmp_path)
+        assert (one.step, one.member) == (step, member)
+        assert one.rows[list(one.found.rows)].tolist() == [ROW]
+        assert {size for size, _ in begun} == {None if strategy == "map" else 2 if member < 2 else 1}
+        assert begun[0][1] > 0 or step == 0
+        assert_equal(one.ts, again(member=member).ts)
+        late = again(step=step, out=tmp_path)
+        assert (late.step, late.member) == (step, member)
+    with pytest.raises(ValueError, match=rf"step 19 was not taken; the run ended after {max(steps) + 1} steps"):
+        again(step=19)
+    with pytest.raises(ValueError, match="replay: group must be ≥ 1, got 0"):
+        train.replay(run, examples, **given, group=0)
+
+
+def test_over_devices():
+    run, examples, (_, scope, phase, primitive) = PLANTED["inside a repeat"]
+    steps = steps_of_row(run, 3)
+    mesh = jax.make_mesh((2,), ("members",), axis_types=(jax.sharding.AxisType.Auto,))
+    for strategy in ("map", "vmap"):
+        for member in (None, 2):
+            one = train.replay(run, examples, **settings(3, strategy), mesh=mesh, member=member)
+            assert told(one) == (scope, phase, primitive)
+            assert (one.step, one.member) == (
+                (min(steps), steps.index(min(steps))) if member is None else (steps[2], 2)
+            )
+
+
+def test_a_lone_run_is_its_own_first_member(tmp_path):
+    run, examples, _ = PLANTED["log of 0 in the loss"]
+    given = settings(None, "map")
+    train.fit(run, examples, **given, progress=False, out=tmp_path, save_every=0, chunk_steps=1)
+    one, other = (train.replay(run, examples, **given, out=tmp_path, member=member) for member in (0, None))
+    assert str(one) == str(other)
+
+
+def test_rows_may_be_called_otherwise():
+    run, examples, _ = PLANTED["log of 0 in the loss"]
+    one = train.replay(run, examples, **settings(None, "map"))
+    assert one.words("a.csv") == str(one).replace(" of the data", " of a.csv")
+
+
 def test_a_nan_in_the_data_is_named():
     run = train.Run(nn.mlp([4], 3, norm="batch"), losses.squared_error, optim.adam(1e-3), BATCH)
     keys, members = member_keys(KEY, 2)

@@ -153,18 +153,21 @@ def full_disk(monkeypatch, when):
     monkeypatch.setattr(os, "fsync", fails)
 
 
+def taken(save, step):
+    """Saved once the checkpoint before is done."""
+    while not save(step, TREE, {}):
+        time.sleep(0.001)
+
+
 def test_a_full_disk_is_told_at_the_next_call_which_saves_again(tmp_path, monkeypatch):
     calls = itertools.count()
     full_disk(monkeypatch, lambda: next(calls) < 2)
     with saver(tmp_path) as save:
         assert save(1, TREE, {})
         for step in (1, 2):  # each failure is told
-            path = re.escape(str(checkpoint.step_path(tmp_path, step)))
-            with pytest.warns(
-                RuntimeWarning, match=rf"not written: .*No space left.* while writing \d+ bytes to {path}"
-            ):
-                while not save(step + 1, TREE, {}):
-                    time.sleep(0.001)
+            told = rf"not written: .*No space left.* while writing \d+ bytes to {checkpoint.step_path(tmp_path, step)}"
+            with pytest.warns(RuntimeWarning, match=told):
+                taken(save, step + 1)
     assert steps(tmp_path) == [3]
 
 

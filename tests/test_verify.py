@@ -285,5 +285,11 @@ def test_close_names_the_first_loss_that_is_too_far():
     many = receipt.close(one([[1.0, 2.0], [1.0, 2.0]]), one([[1.0, 2.0], [1.1, 2.0]]))
     assert many == [("loss of step 0 of member 1", 1.0, 1.1)]
     assert receipt.close(one([1.0, math.nan]), one([1.0, math.nan])) == []
+    assert receipt.close(one([1.0, None]), one([1.0, math.inf])) == []  # as they stand in a file
+    assert receipt.close(one([1.0], None), one([1.0], math.nan)) == []
+    assert receipt.close({"first_losses": [1.0], "test": None}, {"first_losses": [1.0], "test": None}) == []
+    assert (
+        len(receipt.close(one([1.0, None]), one([1.0, 1.0]))) == len(receipt.close(one([1.0]), one([1.0], None))) == 1
+    )
     assert receipt.close(one([1.0]), one([1.0, 2.0])) == [("number of first losses", 1.0, 2.0)]
     assert receipt.close(one([1.0], 1.0), one([1.0], 0.8)) == [("test loss", 1.0, 0.8)]

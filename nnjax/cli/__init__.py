@@ -13,6 +13,8 @@ except ModuleNotFoundError as missing:
     if missing.name not in ("typer", "rich"):
         raise
     raise SystemExit(f"the nnjax command needs {missing.name}: pip install 'nnjax[cli]'") from missing
+except KeyboardInterrupt:
+    raise SystemExit(130) from None
 
 from nnjax.train import processes  # after what says how to install the command's packages
 

@@ -49,14 +49,21 @@ def predict_command(
     if config.members is not None:
         shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct((config.members, *a.shape), a.dtype), shapes)
     params, state = folder.load_weights(run_folder / folder.WEIGHTS, *shapes)
+    left_out = _left_out(run_folder, config)
     out = out or run_folder / "predictions.csv"
     more: dict[str, np.ndarray] = {}
     if config.members is None:
         outputs = _predict(net, params, state, x)
     else:
-        each = np.delete(_predict_all(net, params, state, x), _left_out(run_folder, config), axis=0)
+        each = np.delete(_predict_all(net, params, state, x), left_out, axis=0)
         outputs, doubt = report.averaged(jnp.asarray(each), table)
         more = {name: doubt[name] for name in ("epistemic", "sd") if name in doubt}
+    wrong = np.flatnonzero(~np.isfinite(outputs).all(1))
+    if wrong.size:
+        raise ValueError(
+            f"{run_folder}: what it predicts for {len(wrong)} of {len(x)} rows of {file} is not finite, "
+            f"the first row {wrong[0]}: the training diverged, or the numbers there are too large"
+        )
     if table.task == "classification":
         names = [f"p({name})" for name in table.classes]
         probabilities = np.asarray(nn.softmax(jnp.asarray(outputs))).astype(float)
@@ -72,13 +79,23 @@ def predict_command(
 
 
 def _left_out(path: Path, config: Config) -> list[int]:
-    """The members that diverged, which are not averaged."""
+    """The members that diverged, which are not averaged.
+
+    Raises:
+      ValueError: where all did.
+    """
     try:
-        return [int(member) for member in json.loads((path / folder.RESULT).read_text())["left_out"]]
+        result = json.loads((path / folder.RESULT).read_text())
+        left_out = [] if config.members is None else [int(member) for member in result["left_out"]]
+        diverged = result["test"] is None
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} holds a run that is not finished: no {folder.RESULT}") from error
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path / folder.RESULT} is damaged: {error!r}") from error
+    if diverged:
+        who = "its training" if config.members is None else "the training of all its networks"
+        raise ValueError(f"{path} cannot predict: {who} diverged; train with a smaller --learning-rate or --clip 1")
+    return left_out
 
 
 def _predict(net: nn.Layer, params: Params, state: State, x: np.ndarray) -> np.ndarray:

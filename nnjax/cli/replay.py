@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from nnjax import train
 from nnjax.cli import shared
+from nnjax.cli.prepare import of_what, prepare
 from nnjax.cli.shared import say
 from nnjax.train import folder
 from nnjax.train.config import check
@@ -23,15 +24,17 @@ def replay_command(
 ) -> None:
     """Run a step again, one primitive at a time, and name the one that made a NaN or an infinity of finite numbers.
 
-    It says the step, the network, the layer (or the loss, or the update), the primitive, and the rows of the training
-    data. Exit code 0 where everything is finite, 1 where something is not.
+    It says the step, the network, the layer (or the loss, or the update), the primitive, and the rows of the file (of a
+    named set, of its training part). Exit code 0 where everything is finite, 1 where something is not.
 
     For example: nnjax replay runs/digits-20260101-120000 --step 100
     """
     config, _ = folder.load_config(run_folder)
     check(config)
-    shared.introduce(None)
-    prepared = shared.prepare(config)
+    shared.use_cores(shared.together(config, config.members) or 1)
+    mesh = shared.mesh_for(shared.together(config, config.members))
+    shared.introduce(mesh)
+    prepared = prepare(config)
     found = train.replay(
         prepared.run,
         prepared.training,
@@ -39,6 +42,8 @@ def replay_command(
         key=jax.random.key(config.seed),
         members=config.members,
         strategy=config.strategy,
+        mesh=mesh,
+        group=config.group,
         step=step,
         member=member,
         out=run_folder / folder.CHECKPOINTS,
@@ -46,6 +51,7 @@ def replay_command(
     if found is None:
         say("everything is finite to the end of the run")
         return
-    say(escape(str(found)))
+    found = found._replace(rows=prepared.rows[found.rows])
+    say(escape(found.words(of_what(config.data))))
     if found.found is not None:
         raise typer.Exit(1)

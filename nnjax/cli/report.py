@@ -25,35 +25,41 @@ Scores = dict[str, float]
 class Outcome(NamedTuple):
     """The test of a network, or of an ensemble's averaged prediction."""
 
-    scores: Scores
+    scores: Scores | None  # None where nothing is finite
     prediction: np.ndarray  # (n, outputs), for classes logits
     members: list[Scores] | None  # those of each member
-    left_out: list[int]  # members that diverged
+    left_out: list[int]  # members that diverged, whose scores are NaN
     outputs: np.ndarray | None  # (members, n, outputs) of those that did not
     parts: dict[str, float]  # the uncertainty on average: total, aleatoric, epistemic; for numbers sd
 
 
-def test(run: Run, params: PyTree, state: PyTree, diverged: np.ndarray, dataset: Dataset) -> Outcome:
+def test(run: Run, params: PyTree, state: PyTree, lost: np.ndarray, dataset: Dataset) -> Outcome:
     """Predict the test data, and score the prediction.
 
     Args:
       run: the run.
       params: of the network, or (members, ...).
       state: alike.
-      diverged: () or (members,), the step a member diverged at, or -1.
+      lost: () or (members,), whether nothing is left of a network, as of one that diverged.
       dataset: whose test part is predicted.
     """
     data, unit = dataset.test, dataset.table.target_std
     ts = _state(params, state)
-    if diverged.ndim == 0:
-        scores = {name: float(value) for name, value in jax.jit(run.evaluate)(ts, data).items()}
+    if lost.ndim == 0:
         prediction = np.asarray(jax.jit(run.predict)(ts, data.x))
+        if lost or not np.isfinite(prediction).all():
+            return Outcome(None, prediction, None, [], None, {})
+        scores = {name: float(value) for name, value in jax.jit(run.evaluate)(ts, data).items()}
         return Outcome(in_units(scores, unit), prediction, None, [], None, {})
     outputs = each_member(run, params, state, data.x)
+    left_out = np.flatnonzero(lost | ~np.isfinite(outputs).all((1, 2))).tolist()
     score = jax.jit(lambda prediction: _scores(run, prediction, data))
     members = [in_units({k: float(v) for k, v in score(one).items()}, unit) for one in outputs]
-    left_out = left_out_members(diverged)
+    for member in left_out:  # the accuracy of NaN is a number too
+        members[member] = dict.fromkeys(members[member], float("nan"))
     kept = np.delete(outputs, left_out, axis=0)
+    if len(kept) == 0:
+        return Outcome(None, outputs[0], members, left_out, None, {})
     average, doubt = averaged(jnp.asarray(kept), dataset.table)
     parts = {name: float(np.mean(value)) for name, value in doubt.items()}
     scores = in_units({k: float(v) for k, v in score(average).items()}, unit)
@@ -68,12 +74,6 @@ def each_member(run: Run, params: PyTree, state: PyTree, x: Any) -> np.ndarray:
         return lax.map(lambda one: run.predict(_state(*one), x), net)
 
     return np.asarray(predict((params, state), x))
-
-
-def left_out_members(diverged: np.ndarray) -> list[int]:
-    """Those that diverged; none where all did, for something must be averaged."""
-    found = np.flatnonzero(diverged >= 0).tolist()
-    return [] if len(found) == len(diverged) else found
 
 
 def averaged(outputs: jax.Array, table: Table) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -98,8 +98,10 @@ def print_network(net: nn.Layer, training: Data) -> None:
 
 
 def print_scores(outcome: Outcome, table: Table) -> None:
-    """The test in a few lines, an ensemble's members first."""
+    """The test in a few lines, an ensemble's members first; nothing where there is none."""
     scores, members = outcome.scores, outcome.members
+    if scores is None:
+        return
     classify = table.task == "classification"
     of = ""
     if members is not None:
@@ -138,7 +140,17 @@ def print_spread(members: list[Scores], name: str, label: str, form: str) -> Non
 def draw(path: Path, outcome: Outcome, dataset: Dataset, history: list[dict[str, float]], config: Config) -> None:
     """The pictures of a run, those of an ensemble too."""
     table, y = dataset.table, np.asarray(dataset.test.y)
-    figures = {"curves": plot.curves(history)} if history else {}
+    figures = {"curves": plot.curves(history)} if np.isfinite([record["loss"] for record in history]).any() else {}
+    if outcome.scores is not None:
+        figures |= _of_the_test(outcome, table, y, config)
+    for name, figure in figures.items():
+        folder.write(path / f"{name}.png", plot.png(figure))
+
+
+def _of_the_test(outcome: Outcome, table: Table, y: np.ndarray, config: Config) -> dict[str, Any]:
+    """The pictures of what was predicted."""
+    assert outcome.scores is not None
+    figures = {}
     if table.task == "classification":
         figures["confusion"] = plot.confusion(outcome.prediction, y, table.classes)
         figures["reliability"] = plot.reliability(outcome.prediction, y)
@@ -156,8 +168,7 @@ def draw(path: Path, outcome: Outcome, dataset: Dataset, history: list[dict[str,
             right = jnp.asarray(outcome.prediction.argmax(-1) == y)
             dropped, accuracy = uncertainty.rejection_curve(right, uncertainty.classification(logits).total)
             figures["rejection"] = plot.rejection(np.asarray(dropped), np.asarray(accuracy))
-    for name, figure in figures.items():
-        folder.write(path / f"{name}.png", plot.png(figure))
+    return figures
 
 
 def by_member(history: list[dict[str, Any]], stopped: np.ndarray) -> list[dict[str, Any]]:

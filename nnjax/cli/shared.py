@@ -1,13 +1,15 @@
-"""What the commands share: what is printed, the devices, the data, and the run that the settings describe."""
+"""What the commands share: what is printed, the devices, and what they take of a result."""
 
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,13 +18,10 @@ from jax.sharding import AxisType, Mesh
 from rich.console import Console
 from rich.markup import escape
 
-from nnjax import checks, data
-from nnjax.data.load import NAMES, Dataset
-from nnjax.train import identity, processes
-from nnjax.train.config import Config, make_run
+from nnjax.train import folder, identity, processes
+from nnjax.train.config import Config
 from nnjax.train.job import Result
-from nnjax.train.run import Run
-from nnjax.types import Data, PyTree
+from nnjax.types import PyTree
 
 app = typer.Typer(
     help="Train neural networks as pure functions of a key and the data.",
@@ -32,15 +31,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 console = Console(stderr=False, highlight=False)
-
-
-class Prepared(NamedTuple):
-    """The data in their parts, and the run."""
-
-    dataset: Dataset
-    training: Data
-    held_out: Data | None
-    run: Run
 
 
 def say(text: str) -> None:
@@ -59,14 +49,33 @@ def show_warning(message: Warning | str, *_: Any) -> None:
     complain(str(message), "[bold yellow]warning[/] ")
 
 
+@contextmanager
+def warnings_of(path: Path | None) -> Iterator[None]:
+    """While it lasts, what is warned of in terms of Python is said in those of the command.
+
+    Args:
+      path: folder of the run; None for a sweep, which has no replay.
+    """
+    finds = "" if path is None else f"nnjax replay {quoted(path)} finds where; "
+    words = {"train.replay(…) finds where; ": finds, "optax.clip_by_global_norm": "--clip 1"}
+    show = warnings.showwarning
+
+    def translated(message: Warning | str, *rest: Any) -> None:
+        text = str(message)
+        for python, own in words.items():
+            text = text.replace(python, own)
+        show(text, *rest)
+
+    warnings.showwarning = translated  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
+
+
 def versions() -> dict[str, str]:
     """Those of the packages that numbers depend on."""
     return {package: version(package) for package in ("nnjax", "jax", "jaxlib", "optax")}
-
-
-def place(name: str) -> str:
-    """The name of a data set as it is; of a file its whole path, so that a run is resumed from anywhere."""
-    return name if name in NAMES or Path(name).suffix.lower() not in (".csv", ".npz") else str(Path(name).absolute())
 
 
 def given(ctx: typer.Context) -> set[str]:
@@ -93,12 +102,40 @@ def check_same(path: Path, saved: dict[str, Any], now: dict[str, Any], names: It
         )
 
 
-def in_words_of_the_command(error: ValueError) -> ValueError:
+@contextmanager
+def explained(name: str, path: Path) -> Iterator[None]:
+    """While it lasts, errors, warnings and Ctrl-C speak of the command and say how it goes on.
+
+    Args:
+      name: of the command, train or sweep.
+      path: folder of the run or the sweep.
+    """
+    go_on = f"go on with: nnjax {name} --resume {quoted(path)}"
+    try:
+        with warnings_of(path if name == "train" else None):
+            yield
+    except ValueError as error:
+        raise _in_options(error) from None
+    except BlockingIOError:  # another process has the folder
+        raise
+    except OSError as error:
+        error.add_note(go_on)
+        raise
+    except KeyboardInterrupt:
+        complain(f"stopped; {go_on}")
+        raise typer.Exit(130) from None
+
+
+def _in_options(error: ValueError) -> ValueError:
     """The same error where it speaks of resuming, with options in place of `fit`'s arguments."""
     text, _, last = str(error).rpartition("\n")
-    if not last.startswith("resume='anyway'"):
-        return error
-    return ValueError(f"{text}\n--anyway goes on all the same; what comes of it can then not be repeated to the bit")
+    if last == "choose another out=":
+        return ValueError(f"{text}\nbegin a new run with --out")
+    if last.startswith("resume='anyway'"):
+        return ValueError(
+            f"{text}\n--anyway goes on all the same; what comes of it can then not be repeated to the bit"
+        )
+    return error
 
 
 def join(coordinator: str | None, count: int | None, index: int | None, cluster: bool, *, folder: Path | None) -> None:
@@ -162,27 +199,6 @@ def introduce(mesh: Mesh | None) -> None:
     )
 
 
-def prepare(config: Config, make: Callable[..., Run] = make_run) -> Prepared:
-    """Load the data, hold out the validation, say what there is, and make the run."""
-    dataset = data.load(
-        config.data,
-        data_dir=config.data_dir,
-        target=config.target,
-        task=config.task,
-        test_share=config.test_share,
-        seed=config.seed,
-    )
-    training, held_out = _hold_out(dataset, config.validation, config.seed)
-    table = dataset.table
-    n, features = training.x.shape
-    say(
-        f"{table.task} ({escape(dataset.why)}): {n:,} rows to train on, "
-        f"{0 if held_out is None else len(held_out.x):,} for validation, {len(dataset.test.x):,} for the test, "
-        f"{features} features"
-    )
-    return Prepared(dataset, training, held_out, make(config, table.task, len(table.classes) or 1, n))
-
-
 def line_per_tenth(epochs: float) -> Callable[[Any, dict[str, Any]], None]:
     """Where there is no terminal to draw a bar on: a line for every tenth of the run, for several runs their means."""
     shown = [0]
@@ -221,6 +237,14 @@ def kept_network(result: Result, config: Config) -> tuple[PyTree, PyTree]:
     return jax.tree.map(np.asarray, (source.params, source.state))
 
 
+def lost(result: Result, config: Config) -> np.ndarray:
+    """Of which networks nothing is left, () or (members,): they diverged, with patience before the first validation."""
+    diverged = np.asarray(result.diverged) >= 0
+    if config.patience is None or result.best is None:
+        return np.asarray(diverged)
+    return np.asarray(diverged & ~np.isfinite(np.asarray(result.best.score)))
+
+
 def command(name: str, config: Config, defaults: Config) -> str:
     """A command line with these settings."""
     said = {k: v for k, v in asdict(config).items() if v != getattr(defaults, k) and k != "data"}
@@ -233,13 +257,11 @@ def quoted(value: Any) -> str:
     return shlex.quote(str(int(value) if isinstance(value, float) and value.is_integer() else value))
 
 
-def _hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Data, Data | None]:
-    """The training part without, and with a part to watch the training by."""
-    if share == 0:
-        return dataset.train, None
-    y = np.asarray(dataset.train.y)
-    classify = dataset.table.task == "classification"
-    with checks.located("in holding out --validation; 0 for none"):
-        first, second = data.split_rows(y, share, seed=seed, stratify=classify)
-    x = np.asarray(dataset.train.x)
-    return Data(x[first], y[first]), Data(x[second], y[second])
+def note_anyway(path: Path) -> Callable[[Any, Any], None]:
+    """A callback that notes in the folder that the run or sweep went on with --anyway: not before it did."""
+
+    def callback(ts: Any, record: Any) -> None:
+        if jax.process_index() == 0:
+            folder.note_resumed_anyway(path)
+
+    return callback

@@ -16,7 +16,8 @@ from rich.table import Table as Grid
 from nnjax import plot, train
 from nnjax.cli import options as o
 from nnjax.cli import shared
-from nnjax.cli.shared import complain, console, say
+from nnjax.cli.prepare import Prepared, check_new, data_folder, place, prepare
+from nnjax.cli.shared import console, say
 from nnjax.cli.values import Values, fixed, parse, settings
 from nnjax.train import folder
 from nnjax.train.config import Config, check, make_run
@@ -80,24 +81,21 @@ def sweep_command(
         "label_smoothing": label_smoothing,
     }  # fmt: skip
     base = Config(
-        shared.place(name or ""), data_dir, target, task, test_share, validation, depth=depth, activation=activation,
-        norm=norm, skip=skip, optimizer=optimizer, schedule=schedule, clip=clip, batch_size=batch_size, epochs=epochs,
-        patience=patience, seed=seed, strategy=strategy, group=group,
+        place(name or ""), data_folder(name or "", data_dir), target, task, test_share, validation, depth=depth,
+        activation=activation, norm=norm, skip=skip, optimizer=optimizer, schedule=schedule, clip=clip,
+        batch_size=batch_size, epochs=epochs, patience=patience, seed=seed, strategy=strategy, group=group,
     )  # fmt: skip
     asked = {**asdict(base), **texts, "random": random, "seeds": seeds}
     if resume is not None:
         asked = _resumed(resume, out, asked, shared.given(ctx))
-    elif name is None:
-        raise ValueError("which data? nnjax sweep digits, fashion-mnist, or a .csv or .npz file")
-    elif anyway:
-        raise ValueError("--anyway belongs to --resume")
+    else:
+        check_new("sweep", name, anyway, shared.given(ctx))
     config, values, random, seeds = _understood(asked)
     networks = (random or _size(values)) * seeds
     shared.use_cores(shared.together(config, networks) or 1)
-    mesh = shared.mesh_for(shared.together(config, networks))
-    shared.introduce(mesh)
+    shared.introduce(shared.mesh_for(shared.together(config, networks)))
     hyper = settings(values, random, config.seed)
-    prepared = shared.prepare(config)
+    prepared = prepare(config)
     if resume is None:
         stem = f"sweep-{Path(config.data).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
         path = folder.create(out or Path("runs") / stem)
@@ -110,34 +108,14 @@ def sweep_command(
         + f", strategy {config.strategy}; the folder is [bold]{escape(str(path))}[/]"
     )  # fmt: skip
     how: Resume = "anyway" if anyway else resume is not None
-    try:
-        found = train.sweep(
-            partial(_make, config, prepared),
-            hyper,
-            prepared.training,
-            epochs=config.epochs,
-            validation=prepared.held_out,  # type: ignore[arg-type]  # there is one: it was looked at
-            key=jax.random.key(config.seed),
-            seeds=seeds,
-            strategy=config.strategy,
-            mesh=mesh,
-            group=config.group,
-            patience=config.patience,
-            out=path / folder.CHECKPOINTS,
-            resume=how,
-            callbacks=[shared.line_per_tenth(config.epochs)],
-        )
+    with shared.explained("sweep", path):
+        found = _train(config, prepared, hyper, seeds, path, how)
         score = _score(found.table, values)
         table = [shared.in_units(row, prepared.dataset.table.target_std) for row in _ranked(found.table, score)]
         _print(table, list(hyper), score, seeds)
         if plots:
             _draw(path, table, values, score)
         folder.write_records(path / folder.ROWS, table)
-    except ValueError as error:
-        raise shared.in_words_of_the_command(error) from None
-    except KeyboardInterrupt:
-        complain(f"stopped; go on with: nnjax sweep --resume {shared.quoted(path)}")
-        raise typer.Exit(130) from None
     if table[0]["diverged"] == 0:
         best = _with(config, {k: _plain(table[0][k]) for k in hyper} | {"members": seeds if seeds > 1 else None})
         say(f"the best setting, with a test: [bold]{escape(shared.command('train', best, D))}[/]")
@@ -146,7 +124,34 @@ def sweep_command(
     say(f"written to [bold]{escape(str(path))}[/] after {time.perf_counter() - began:.1f} s")
 
 
-def _make(config: Config, prepared: shared.Prepared, hyper: dict[str, Any]) -> Run:
+def _train(
+    config: Config, prepared: Prepared, hyper: dict[str, np.ndarray], seeds: int, path: Path, resume: Resume
+) -> train.Sweep:
+    """The runs of all settings, with their checkpoints in the folder."""
+    networks = seeds * len(next(iter(hyper.values())))
+    noting = [shared.note_anyway(path)] if resume == "anyway" else []
+    found = train.sweep(
+        partial(_make, config, prepared),
+        hyper,
+        prepared.training,
+        epochs=config.epochs,
+        validation=prepared.held_out,  # type: ignore[arg-type]  # there is one: it was looked at
+        key=jax.random.key(config.seed),
+        seeds=seeds,
+        strategy=config.strategy,
+        mesh=shared.mesh_for(shared.together(config, networks)),
+        group=config.group,
+        patience=config.patience,
+        out=path / folder.CHECKPOINTS,
+        resume=resume,
+        callbacks=[shared.line_per_tenth(config.epochs), *noting],
+    )
+    for note in noting:  # where no step was left
+        note(None, None)
+    return found
+
+
+def _make(config: Config, prepared: Prepared, hyper: dict[str, Any]) -> Run:
     """The run of one setting, whose numbers are traced."""
     table, numbers = prepared.dataset.table, dict(hyper)
     width = numbers.pop("width", None)

@@ -13,7 +13,8 @@ from rich.markup import escape
 from nnjax import nn, train
 from nnjax.cli import options as o
 from nnjax.cli import report, shared
-from nnjax.cli.shared import complain, say
+from nnjax.cli.prepare import Prepared, check_new, data_folder, place, prepare
+from nnjax.cli.shared import say
 from nnjax.train import folder, receipt
 from nnjax.train.config import Config, check
 from nnjax.train.job import Result
@@ -72,19 +73,19 @@ def train_command(
 
     For example: nnjax train digits, or nnjax train wine.csv --target cultivar
 
+    Exit code 1 where the training diverged, so that there is no network to
+    test.
+
     An interrupted run goes on: nnjax train --resume runs/digits-20260101-120000
     """
     began = time.perf_counter()
     config = Config(
-        shared.place(name or ""), data_dir, target, task, test_share, validation, width, depth, activation, norm,
-        dropout, skip, optimizer, learning_rate, schedule, weight_decay, clip, batch_size, epochs, seed,
-        label_smoothing, members, strategy, group, patience, save_every, keep,
+        place(name or ""), data_folder(name or "", data_dir), target, task, test_share, validation, width, depth,
+        activation, norm, dropout, skip, optimizer, learning_rate, schedule, weight_decay, clip, batch_size, epochs,
+        seed, label_smoothing, members, strategy, group, patience, save_every, keep,
     )  # fmt: skip
     if resume is None:
-        if name is None:
-            raise ValueError("which data? nnjax train digits, fashion-mnist, or a .csv or .npz file")
-        if anyway:
-            raise ValueError("--anyway belongs to --resume")
+        check_new("train", name, anyway, shared.given(ctx))
         check(config)
     else:
         config = _resumed(resume, out, config, shared.given(ctx))
@@ -92,7 +93,7 @@ def train_command(
     shared.use_cores(shared.together(config, config.members) or 1)
     mesh = _mesh(config)
     shared.introduce(mesh)
-    prepared = shared.prepare(config)
+    prepared = prepare(config)
     if jax.process_index() == 0:
         report.print_network(nn.as_layer(prepared.run.net), prepared.training)
     if plan:
@@ -100,23 +101,22 @@ def train_command(
         return
     if resume is None:
         config = _in_groups(config, prepared)
-    path = _folder(config, prepared, out, resume, anyway)
+    path = _folder(config, prepared, out, resume)
     if config.members is not None:
         say(f"{config.members} networks, strategy {config.strategy}; the run folder is [bold]{escape(str(path))}[/]")
     else:
         say(f"the run folder is [bold]{escape(str(path))}[/]")
-    try:
-        how: Resume = "anyway" if anyway else resume is not None
-        result = fit(config, prepared, path / folder.CHECKPOINTS, how)
-        if jax.process_index() == 0:
-            finish(path, config, prepared, result, plots=plots, began=began if resume is None else None)
-    except KeyboardInterrupt:
-        complain(f"stopped; go on with: nnjax train --resume {shared.quoted(path)}")
-        raise typer.Exit(130) from None
+    with shared.explained("train", path):
+        result = fit(config, prepared, path / folder.CHECKPOINTS, "anyway" if anyway else resume is not None)
+        first = jax.process_index() == 0
+        begun = began if resume is None else None
+        tested = finish(path, config, prepared, result, plots=plots, began=begun) if first else True
     say(f"written to [bold]{escape(str(path))}[/] after {time.perf_counter() - began:.1f} s")
+    if not tested:
+        raise typer.Exit(1)
 
 
-def _in_groups(config: Config, prepared: shared.Prepared) -> Config:
+def _in_groups(config: Config, prepared: Prepared) -> Config:
     """The settings, with the largest group that fits into memory where not all members do."""
     if config.members is None or config.group is not None:
         return config
@@ -127,50 +127,49 @@ def _in_groups(config: Config, prepared: shared.Prepared) -> Config:
     return replace(config, group=group)
 
 
-def _folder(config: Config, prepared: shared.Prepared, out: Path | None, resume: Path | None, anyway: bool) -> Path:
+def _folder(config: Config, prepared: Prepared, out: Path | None, resume: Path | None) -> Path:
     """The run's folder, made where it is a new run. Of several processes the first makes it."""
     path = resume or out or Path("runs") / f"{Path(config.data).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if jax.process_index() > 0:
-        return path
-    if resume is None:
+    if jax.process_index() == 0 and resume is None:
         folder.save_config(folder.create(path), config, prepared.dataset.table, shared.versions())
-    elif anyway:
-        folder.note_resumed_anyway(path)
     return path
 
 
-def fit(config: Config, prepared: shared.Prepared, out: Path | None, resume: Resume) -> Result:
+def fit(config: Config, prepared: Prepared, out: Path | None, resume: Resume) -> Result:
     """The run that the settings describe, with its checkpoints in `out`."""
-    try:
-        return train.fit(
-            prepared.run,
-            prepared.training,
-            epochs=config.epochs,
-            key=jax.random.key(config.seed),
-            members=config.members,
-            strategy=config.strategy,
-            mesh=_mesh(config),
-            group=config.group,
-            validation=prepared.held_out,
-            patience=config.patience,
-            out=out,
-            resume=resume,
-            save_every=config.save_every,
-            keep=config.keep,
-            callbacks=[shared.line_per_tenth(config.epochs)],
-        )
-    except ValueError as error:
-        raise shared.in_words_of_the_command(error) from None
+    noting = [shared.note_anyway(out.parent)] if out is not None and resume == "anyway" else []
+    result = train.fit(
+        prepared.run,
+        prepared.training,
+        epochs=config.epochs,
+        key=jax.random.key(config.seed),
+        members=config.members,
+        strategy=config.strategy,
+        mesh=_mesh(config),
+        group=config.group,
+        validation=prepared.held_out,
+        patience=config.patience,
+        out=out,
+        resume=resume,
+        save_every=config.save_every,
+        keep=config.keep,
+        callbacks=[shared.line_per_tenth(config.epochs), *noting],
+    )
+    for note in noting:  # where no step was left
+        note(None, None)
+    return result
 
 
-def finish(
-    path: Path, config: Config, prepared: shared.Prepared, result: Result, *, plots: bool, began: float | None
-) -> None:
-    """Test the network and write all that is left to write, the receipt last: with it the run is finished."""
+def finish(path: Path, config: Config, prepared: Prepared, result: Result, *, plots: bool, began: float | None) -> bool:
+    """Test the network and write all that is left to write, the receipt last: with it the run is finished.
+
+    Returns:
+      Whether there is a network to test.
+    """
     dataset, table = prepared.dataset, prepared.dataset.table
     params, state = shared.kept_network(result, config)
     folder.save_weights(path / folder.WEIGHTS, params, state)
-    outcome = report.test(prepared.run, params, state, result.diverged, dataset)
+    outcome = report.test(prepared.run, params, state, shared.lost(result, config), dataset)
     history = [shared.in_units(record, table.target_std) for record in result.history]
     several = config.members is not None
     ended = result.stopped | (result.diverged >= 0)
@@ -180,11 +179,15 @@ def finish(
     if outcome.members is not None:
         each = _members(outcome.members, result, config)
         content |= {"uncertainty": outcome.parts, "left_out": outcome.left_out, "members": each}
-    elif config.patience is not None:
-        content |= _best(result, ())
+    else:
+        content["diverged"] = _diverged(result, ())
+        content |= {} if config.patience is None else _best(result, ())
     steps = int(np.max(result.ts.step))
     folder.write_json(path / folder.RESULT, content | {"steps": steps, "seconds": seconds})
-    _print_stops(result, config)
+    if outcome.scores is None:
+        _print_lost(path, result)
+    else:
+        _print_stops(result, config)
     report.print_scores(outcome, table)
     _print_seconds(result, resumed=began is None)
     if plots:
@@ -200,6 +203,7 @@ def finish(
         resumed_anyway=folder.resumed_anyway(path),
     )
     folder.write_json(path / folder.RECEIPT, made)
+    return outcome.scores is not None
 
 
 def _resumed(path: Path, out: Path | None, config: Config, given: set[str]) -> Config:
@@ -227,20 +231,33 @@ def _best(result: Result, member: Any) -> dict[str, Any]:
     return {"best_step": int(np.asarray(result.best.step)[member]), "stopped": bool(result.stopped[member])}
 
 
+def _diverged(result: Result, member: Any) -> int | None:
+    """The step whose loss was not finite."""
+    step = int(result.diverged[member])
+    return None if step < 0 else step
+
+
 def _members(scores: list[dict[str, float]], result: Result, config: Config) -> list[dict[str, Any]]:
     """A record for each member."""
     rows: list[dict[str, Any]] = []
     for member, own in enumerate(scores):
-        step = int(result.diverged[member])
         best: dict[str, Any] = {} if config.patience is None else _best(result, member)
-        rows.append({**own, **best, "diverged": None if step < 0 else step})
+        rows.append({**own, **best, "diverged": _diverged(result, member)})
     return rows
 
 
+def _print_lost(path: Path, result: Result) -> None:
+    """Where there is no network to test: why, and what may help."""
+    who = "the run" if result.diverged.ndim == 0 else f"all {len(result.diverged)} members"
+    when = f" in step {result.diverged}" if result.diverged.ndim == 0 and result.diverged >= 0 else ""
+    say(
+        f"[bold red]{who} diverged[/]{when}: there is no network to test. A smaller --learning-rate or --clip 1 may "
+        f"help; nnjax replay {escape(shared.quoted(path))} finds where it began"
+    )
+
+
 def _print_stops(result: Result, config: Config) -> None:
-    """What early stopping did, and where nothing is left."""
-    if config.members is not None and np.all(result.diverged >= 0):
-        say(f"[bold yellow]all {config.members} members diverged[/]; a smaller --learning-rate or --clip 1 may help")
+    """What early stopping did."""
     if config.patience is None or result.best is None:
         return
     epoch_of = {record["step"]: record["epoch"] for record in result.history}
@@ -248,6 +265,7 @@ def _print_stops(result: Result, config: Config) -> None:
     stopped = np.atleast_1d(result.stopped)
     if config.members is None:
         did = "stopped early" if stopped[0] else "not stopped early"
+        did = did if result.diverged < 0 else f"diverged in step {result.diverged}"
         say(f"{did}; the network of epoch {epochs[0]:.4g}, at its lowest validation loss, is tested and saved")
         return
     span = f"{epochs.min():.4g}" + (f" … {epochs.max():.4g}" if np.ptp(epochs) else "")

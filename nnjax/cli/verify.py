@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from nnjax.cli import report, shared
+from nnjax.cli.prepare import prepare
 from nnjax.cli.shared import say
 from nnjax.cli.train import fit
 from nnjax.train import folder, identity, receipt, tensors
@@ -42,15 +43,16 @@ def verify_command(
         problems.append(complaint)
     elif digest(saved) != made["weights"]:
         problems.append(f"{folder.WEIGHTS} was changed since the run: its SHA-256 is not the receipt's")
-    prepared = shared.prepare(config)
+    prepared = prepare(config)
     data = (prepared.training, prepared.held_out, prepared.dataset.test)
     if digest(data) != made["data"]:
         problems.append("the data differ: they, or the way they are split, are not those of the run")
         _end(run_folder, problems, "")
 
-    result = fit(config, prepared, None, False)
+    with shared.warnings_of(run_folder):
+        result = fit(config, prepared, None, False)
     params, state = shared.kept_network(result, config)
-    outcome = report.test(prepared.run, params, state, result.diverged, prepared.dataset)
+    outcome = report.test(prepared.run, params, state, shared.lost(result, config), prepared.dataset)
     again = receipt.make(
         config,
         params=params,

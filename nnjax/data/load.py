@@ -24,6 +24,7 @@ class Dataset(NamedTuple):
     test: Data
     table: Table  # task, names of classes and columns, standardisation
     why: str = ""  # why the task is what it is
+    rows: np.ndarray | None = None  # of the training part in the file, from 0, the header not counted; None if named
 
 
 def load(
@@ -47,8 +48,8 @@ def load(
       seed: of that split.
 
     Returns:
-      `Dataset(train, test, table, why)`; images are flat, with pixels in [0, 1]; a table's features are standardised by
-      the training part alone.
+      `Dataset(train, test, table, why, rows)`; images are flat, with pixels in [0, 1]; a table's features are
+      standardised by the training part alone.
 
     Raises:
       FileNotFoundError: with what was looked for and how to get it.
@@ -92,7 +93,7 @@ def load(
     table = fit_table(frame, target, chosen, rows[0])
     x, y = table.features(frame), table.targets(frame)
     train, test = (Data(jnp.asarray(x[part]), jnp.asarray(y[part])) for part in rows)
-    return Dataset(train, test, table, why)
+    return Dataset(train, test, table, why, rows[0])
 
 
 def _images(

@@ -43,7 +43,9 @@ class Table(NamedTuple):
           ValueError: for columns that are missing or hold what they did not hold in training.
         """
         encoded = encode(frame, self.columns)
-        return ((encoded - np.array(self.mean)) / np.array(self.std)).astype(np.float32)
+        with np.errstate(over="ignore"):
+            features = ((encoded - np.array(self.mean)) / np.array(self.std)).astype(np.float32)
+        return _finite(features, what="a number too large for float32")
 
     def targets(self, frame: "DataFrame") -> np.ndarray:
         """Labels (rows,) int32, or standardised numbers (rows, 1) float32."""
@@ -204,10 +206,10 @@ def _first_text(column: "Series[Any]") -> int:
     return 0
 
 
-def _finite(numbers: np.ndarray, where: str = "") -> np.ndarray:
+def _finite(numbers: np.ndarray, where: str = "", what: str = "an infinite number") -> np.ndarray:
     infinite = ~np.isfinite(numbers)
     if infinite.any():
-        raise ValueError(f"{where}row {int(np.argwhere(infinite)[0][0])} holds an infinite number")
+        raise ValueError(f"{where}row {int(np.argwhere(infinite)[0][0])} holds {what}")
     return numbers
 
 

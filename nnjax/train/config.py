@@ -1,8 +1,9 @@
 """The settings of a run as plain values, as command line and run folder hold them, and the run they describe."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +74,36 @@ class Config:
     patience: int | None = None
     save_every: float = 30.0  # seconds
     keep: int = 3
+
+
+SETTINGS: dict[str, Any] = get_type_hints(Config)
+NUMBERS = ("learning_rate", "width", "dropout", "weight_decay", "label_smoothing")  # that can be swept, as texts
+SWEPT: dict[str, Any] = dict.fromkeys(NUMBERS, str | None) | {"random": int | None, "seeds": int}  # of a sweep
+KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", type(None): "null"}
+
+
+def check_kinds(settings: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Settings from a file have known names and values of the kinds that were written.
+
+    Args:
+      settings: plain values by name.
+      kinds: the type of each name, as `SETTINGS`.
+
+    Raises:
+      ValueError: with the first name or value that is wrong.
+    """
+    for name, value in settings.items():
+        kind = kinds[checks.one_of("settings", "name", name, kinds)]
+        parts = [one for part in get_args(kind) or (kind,) for one in get_args(part) or (part,)]
+        if not any(value == one if isinstance(one, str) else _is(value, one) for one in parts):
+            wanted = " or ".join(repr(one) if isinstance(one, str) else KINDS[one] for one in parts)
+            raise ValueError(f"{name} must be {wanted}, got {value!r}")
+
+
+def _is(value: Any, kind: type) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
 
 
 def make_net(config: Config, outputs: int, width: Array | None = None) -> Layer:

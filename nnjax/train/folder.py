@@ -4,6 +4,7 @@ import csv
 import errno
 import io
 import json
+import math
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 
 from nnjax.data.table import Column, Table
 from nnjax.train import tensors
-from nnjax.train.config import Config, make_net
+from nnjax.train.config import SETTINGS, SWEPT, Config, check_kinds, make_net
 from nnjax.types import PyTree
 
 CONFIG, TABLE, METRICS, RESULT, WEIGHTS, RECEIPT, CHECKPOINTS = (
@@ -30,7 +31,7 @@ CONFIG, TABLE, METRICS, RESULT, WEIGHTS, RECEIPT, CHECKPOINTS = (
     "receipt.json",  # the last file of a run
     "checkpoints",
 )
-NOT_SETTINGS = ("versions", "resumed_anyway")  # what else stands in CONFIG
+NOT_SETTINGS = ("versions", "resumed_anyway")  # what else stands in CONFIG and SWEEP
 SWEEP, ROWS = "sweep.json", "sweep.csv"  # the first and the last file of a sweep
 
 
@@ -101,8 +102,16 @@ def finished(path: Path) -> bool:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Plain values as JSON."""
-    write(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    """Plain values as JSON, which knows no NaN and no infinity: they are null."""
+    write(path, (json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {name: _finite(value) for name, value in content.items()}
+    return [_finite(value) for value in content] if isinstance(content, list | tuple) else content
 
 
 def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
@@ -121,13 +130,19 @@ def save_weights(path: Path, params: PyTree, state: PyTree) -> None:
 
 
 def resumed_anyway(path: Path) -> bool:
-    """Whether the run once went on although the machine or a library had changed."""
-    return bool(json.loads((path / CONFIG).read_text()).get("resumed_anyway", False))
+    """Whether a run or a sweep once went on although the machine or a library had changed."""
+    return bool(json.loads(_first(path).read_text()).get("resumed_anyway", False))
 
 
 def note_resumed_anyway(path: Path) -> None:
-    """Note that the run goes on although something has changed, so that it cannot be repeated to the bit."""
-    write_json(path / CONFIG, json.loads((path / CONFIG).read_text()) | {"resumed_anyway": True})
+    """Note that a run or a sweep goes on although something has changed, so that it cannot be repeated to the bit."""
+    if not resumed_anyway(path):
+        write_json(_first(path), json.loads(_first(path).read_text()) | {"resumed_anyway": True})
+
+
+def _first(path: Path) -> Path:
+    """The file with what was asked of a run or a sweep."""
+    return path / (CONFIG if (path / CONFIG).is_file() else SWEEP)
 
 
 def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
@@ -186,6 +201,7 @@ def load_config(path: Path) -> tuple[Config, Table]:
         for name in NOT_SETTINGS:
             settings.pop(name, None)
         table["columns"] = [Column(*column) for column in table["columns"]]
+        check_kinds(settings, SETTINGS)
         config = Config(**settings)
         make_net(config, outputs=1)
         return config, Table(**table)
@@ -203,8 +219,10 @@ def load_sweep(path: Path) -> dict[str, Any]:
         run = "; it holds a run" if (path / CONFIG).is_file() else ""
         raise FileNotFoundError(f"{path} holds no sweep: no {SWEEP}{run}")
     try:
-        asked = json.loads((path / SWEEP).read_text())
-        asked.pop("versions", None)
-        return dict(asked)
+        asked = dict(json.loads((path / SWEEP).read_text()))
+        for name in NOT_SETTINGS:
+            asked.pop(name, None)
+        check_kinds(asked, SETTINGS | SWEPT)
+        return asked
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: {SWEEP} is damaged: {error}") from error

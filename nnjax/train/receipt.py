@@ -38,7 +38,7 @@ def make(
     state: PyTree,
     data: PyTree,
     losses: np.ndarray,
-    scores: Mapping[str, float],
+    scores: Mapping[str, float] | None,
     devices: int,
     resumed_anyway: bool,
 ) -> Receipt:
@@ -50,7 +50,7 @@ def make(
       state: alike.
       data: all examples, those held out too.
       losses: (steps,) or (members, steps), of which the first are noted.
-      scores: on the test data.
+      scores: on the test data; None where there is no network to test.
       devices: over which its members were spread.
       resumed_anyway: whether it went on although something had changed.
     """
@@ -59,7 +59,7 @@ def make(
         "settings": settings_digest(config),
         "data": digest(data),
         "first_losses": np.asarray(losses)[..., :FIRST].astype(float).tolist(),
-        "test": dict(scores),
+        "test": None if scores is None else dict(scores),
         "bits_depend_on": surroundings(config, devices),
         "resumed_anyway": resumed_anyway,
     }
@@ -110,7 +110,7 @@ def close(receipt: Receipt, again: Receipt) -> list[tuple[str, float, float]]:
 
     The first losses are to agree to `LOSS_TOLERANCE`, the test loss to `TEST_TOLERANCE`, both relative.
     """
-    saved, now = (np.array(r["first_losses"], float) for r in (receipt, again))
+    saved, now = (_numbers(r["first_losses"]) for r in (receipt, again))
     far = []
     if saved.shape != now.shape:
         far.append(("number of first losses", float(saved.size), float(now.size)))
@@ -119,7 +119,13 @@ def close(receipt: Receipt, again: Receipt) -> list[tuple[str, float, float]]:
         for at in np.argwhere(apart)[:1]:
             who = "" if saved.ndim == 1 else f" of member {at[0]}"
             far.append((f"loss of step {at[-1]}{who}", float(saved[tuple(at)]), float(now[tuple(at)])))
-    a, b = (float(r["test"]["loss"]) for r in (receipt, again))
+    a, b = (float(_numbers((r["test"] or {"loss": None})["loss"])) for r in (receipt, again))
     if not np.isclose(b, a, rtol=TEST_TOLERANCE, atol=1e-7, equal_nan=True):
         far.append(("test loss", a, b))
     return far
+
+
+def _numbers(values: Any) -> np.ndarray:
+    """Numbers of which those that are not finite are NaN, as in a file, where they are null."""
+    numbers = np.array(values, float)  # None becomes NaN
+    return np.where(np.isfinite(numbers), numbers, np.nan)

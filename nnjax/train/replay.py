@@ -2,34 +2,30 @@
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax.sharding import Mesh
 
+from nnjax import checks
 from nnjax.data.source import Source
-from nnjax.train import checkpoint
 from nnjax.train.chunk import CAPACITY
-from nnjax.train.drive import Job, first_state, open_feed, sample_of, stepper
+from nnjax.train.drive import Job, first_state, open_feed, stepper
 from nnjax.train.fit import member_keys
 from nnjax.train.folds import Folds
 from nnjax.train.found import Found
-from nnjax.train.identity import MACHINE, differences, identity, table
+from nnjax.train.groups import groups, part_of
 from nnjax.train.job import make_job
 from nnjax.train.nonfinite import first_nonfinite
+from nnjax.train.part import Part, finite_leaves, spoilt, start
 from nnjax.train.program import Program, Strategy, fetch, restore, snapshot
-from nnjax.train.resume import read
 from nnjax.train.run import Run, length, take
 from nnjax.train.state import FitState
 from nnjax.types import Data, Key, TrainState
 
-BESIDE = (*MACHINE, "batch over", "validation", "metrics")  # what a step may be replayed without
 LOOK = 64  # steps between looks at the state; only the last so many are then gone through one by one
 
 
@@ -45,11 +41,15 @@ class Replay(NamedTuple):
     found: Found | None  # where a value that is not finite arose; None where the step has none
 
     def __str__(self) -> str:
+        return self.words("the data")
+
+    def words(self, data: str) -> str:
+        """The same as `str`, with another name for what the rows are rows of."""
         where = f"step {self.step}" + ("" if self.member is None else f", member {self.member}")
         if self.found is None:
             return f"{where}: everything is finite"
         rows = [int(self.rows[i]) for i in self.found.rows if i < len(self.rows)]
-        return f"{where}: {self.found}" + (f"; rows {', '.join(map(str, rows[:8]))} of the data" if rows else "")
+        return f"{where}: {self.found}" + (f"; rows {', '.join(map(str, rows[:8]))} of {data}" if rows else "")
 
 
 def replay(
@@ -60,6 +60,8 @@ def replay(
     key: Key | None = None,
     members: int | None = None,
     strategy: Strategy = "map",
+    mesh: Mesh | None = None,
+    group: int | None = None,
     folds: Folds | None = None,
     step: int | None = None,
     member: int | None = None,
@@ -78,6 +80,8 @@ def replay(
       key: see `fit`.
       members: see `fit`.
       strategy: see `fit`.
+      mesh: see `fit`.
+      group: see `fit`; one group is looked at after another, or that of `member` alone.
       folds: see `fit`.
       step: which step, from 0; None for the first after which the loss, the parameters, or the state of network or
         optimizer are not finite.
@@ -100,48 +104,82 @@ def replay(
     if folds is not None:
         members = len(folds.train.table)
     keys, members = member_keys(jax.random.key(0) if key is None else key, members)
-    job = make_job(Program(run, members, strategy), None, keys, data, epochs=epochs, folds=folds)
-    return replay_job(job, step=step, member=member, checkpoints=None if out is None else Path(out))
+    program = Program(run, members, strategy, mesh)
+    job = make_job(program, None, keys, data, epochs=epochs, folds=folds)
+    return replay_job(job, group=group, step=step, member=member, checkpoints=None if out is None else Path(out))
 
 
 def replay_job(
-    job: Job, *, step: int | None = None, member: int | None = None, checkpoints: Path | None = None
+    job: Job,
+    *,
+    group: int | None = None,
+    step: int | None = None,
+    member: int | None = None,
+    checkpoints: Path | None = None,
 ) -> Replay | None:
-    """`replay` of a job: also of a sweep, or over several devices."""
-    job = job._replace(held_out=None, held_out_rows=None, validated=frozenset())
+    """`replay` of a job: also of a sweep."""
     members = len(job.ends)
+    if group is not None:
+        checks.positive_int("replay", "group", group)
     if member is not None and not 0 <= member < members:
         raise ValueError(f"replay: member must be in 0 … {members - 1}, got {member}")
     total = int(job.ends[:, -1].max()) if job.ends.size else 0
     if step is not None and not 0 <= step < total:
         raise ValueError(f"replay: step must be in 0 … {total - 1}, the steps of the run, got {step}")
-    whole = job
-    alone = member is not None and job.program.strategy == "map"
-    if alone and member is not None:
-        job = _alone(job, member)
-    fs = _start(whole, job, member if alone else None, checkpoints, step)
-    here = 0 if alone or member is None else member  # where the member stands in the job
-    among = range(len(job.ends)) if member is None else [here]
-    if step is not None:
-        states = _states(job, fs, step, CAPACITY)
-        last = deque((snapshot(job.program, after) for after, _ in states), maxlen=1)
-        kept = last[0] if last else snapshot(job.program, fs)
-        took, over = (np.reshape(np.asarray(a), -1) for a in (kept.train.step, kept.diverged >= 0))
-        steps = [
-            _at(job, kept, i, _name(job, i, member))
-            for i in among
-            if took[i] == step and not over[i] and step < job.ends[i, -1]
-        ]
-        if not steps:
-            raise ValueError(f"replay: step {step} was not taken; the run ended after {took[among].max()} steps")
-        return next((one for one in steps if one.found is not None), steps[0])
+    if job.program.members is None:  # a lone run has one member, and no axis for it
+        member = None
+    job = job._replace(held_out=None, held_out_rows=None, validated=frozenset())
+    sizes = groups(job.program, group)
+    folders = [f"group-{i:03d}" if len(sizes) > 1 else "" for i in range(len(sizes))]
+    parts = [
+        Part(
+            job if len(sizes) == 1 else part_of(job, these),
+            None if member is None else member - these.start,
+            None if checkpoints is None else checkpoints / name,
+        )
+        for these, name in zip(sizes, folders, strict=True)
+        if member is None or these.start <= member < these.stop
+    ]
+    if step is None:
+        found = None
+        for part in parts:  # of later groups only earlier steps
+            found = _first(part, total if found is None else found.step) or found
+        return found
+    finite, most = None, 0
+    for part in parts:
+        took, replays = _at_step(part, step)
+        for one in replays:
+            if one.found is not None:
+                return one
+            finite = finite or one
+        most = max(most, took)
+    if finite is None:
+        raise ValueError(f"replay: step {step} was not taken; the run ended after {most} steps")
+    return finite
 
-    first = _finite(first_state(job))
+
+def _at_step(part: Part, step: int) -> tuple[int, Iterator[Replay]]:
+    """How many steps were taken, and the step of each member that took it."""
+    job, among = part.runs()
+    fs = start(part, job, step)
+    states = _states(job, fs, step, CAPACITY)
+    last = deque((snapshot(job.program, after) for after, _ in states), maxlen=1)
+    kept = last[0] if last else snapshot(job.program, fs)
+    took, over = (np.reshape(np.asarray(a), -1) for a in (kept.train.step, kept.diverged >= 0))
+    there = [i for i in among if took[i] == step and not over[i] and step < job.ends[i, -1]]
+    return int(took[among].max()), (_at(job, kept, i, part.name(i)) for i in there)
+
+
+def _first(part: Part, until: int) -> Replay | None:
+    """The first step before `until` after which something is not finite."""
+    job, among = part.runs()
+    fs = start(part, job, None)
+    first = finite_leaves(first_state(job))
     kept = snapshot(job.program, fs)
     for every in (LOOK, 1):
         fs = jax.tree.map(jnp.copy, restore(job.program, kept))
-        for after, _ in _states(job, fs, total, every):
-            bad = np.asarray(fetch(job.program, _spoilt(after, first)))
+        for after, _ in _states(job, fs, until, every):
+            bad = np.asarray(fetch(job.program, spoilt(after, first)))
             bad = bad & np.isin(np.arange(len(bad)), among)
             if bad.any():
                 break
@@ -149,12 +187,7 @@ def replay_job(
         else:
             return None
     where = int(np.flatnonzero(bad)[0])
-    return _at(job, kept, where, _name(job, where, member))
-
-
-def _name(job: Job, where: int, member: int | None) -> int | None:
-    """What the member is called that stands there in the job."""
-    return where if member is None and job.program.members is not None else member
+    return _at(job, kept, where, part.name(where))
 
 
 def _states(job: Job, fs: FitState, until: int, every: int) -> Iterator[tuple[FitState, np.ndarray]]:
@@ -170,78 +203,6 @@ def _states(job: Job, fs: FitState, until: int, every: int) -> Iterator[tuple[Fi
             fs, _, _ = advance(fs, done, stop, reading.block)
             done = stop
             yield fs, done
-
-
-def _start(whole: Job, job: Job, member: int | None, checkpoints: Path | None, step: int | None) -> FitState:
-    """The state to begin from: that of the last checkpoint that is sound and not beyond the step, or the first."""
-    program = job.program
-    begun = first_state(job)
-    finite = _finite(begun)
-    files = checkpoint.files(checkpoints) if checkpoints is not None else []
-    _check_same(whole, files)
-    for path in reversed(files):
-        fs = _saved(whole, path) if step is None or checkpoint.step_of(path) <= step else None
-        if fs is not None:
-            fs = fs if member is None else jax.tree.map(lambda a: a[member], fs)
-            fs = restore(program, fs)
-            if not np.asarray(fetch(program, _spoilt(fs, finite))).any():
-                begun = fs
-                break
-    return jax.tree.map(jnp.copy, begun)
-
-
-def _check_same(job: Job, files: list[Path]) -> None:
-    """The checkpoints are of this run."""
-    for path in reversed(files):
-        with suppress(ValueError):  # damaged
-            saved = checkpoint.read_metadata(path)["identity"]
-            break
-    else:
-        return
-    me = identity(job.program, job.keys, job.hyper, job.data, sample_of(job), job.rows)
-    rows = [row for row in differences(saved, me) if row[0] not in BESIDE]
-    if rows:
-        raise ValueError(f"replay: {path} is of another run:\n{table(rows)}")
-
-
-def _saved(job: Job, path: Path) -> FitState | None:
-    """The state in a checkpoint, as if nothing were ever validated; None where the file is damaged."""
-    for validated in (frozenset[int](), frozenset({0})):
-        begun = partial(first_state, job._replace(validated=validated))
-        with suppress(ValueError):
-            fs, _ = read(path, jax.eval_shape(lambda: snapshot(job.program, begun())))  # noqa: B023
-            return fs._replace(best=None, stopped=jnp.zeros_like(fs.stopped))
-    return None
-
-
-def _alone(job: Job, member: int) -> Job:
-    """The job of one member as a lone run."""
-    program = replace(job.program, members=None, mesh=None)
-    one = slice(member, member + 1)
-    hyper, rows, held_out_rows = jax.tree.map(lambda a: a[one], (job.hyper, job.rows, job.held_out_rows))
-    return job._replace(
-        program=program, keys=job.keys[one], hyper=hyper, rows=rows, held_out_rows=held_out_rows, ends=job.ends[one]
-    )
-
-
-@jax.jit
-def _finite(fs: FitState) -> list[Array]:
-    """Where the leaves of a training state are finite; an optimizer's may start with infinities."""
-    return [jnp.isfinite(leaf) for leaf in _floating(fs.train)]
-
-
-@jax.jit
-def _spoilt(fs: FitState, first: list[Array]) -> Array:
-    """Whether the loss was not finite, or a value is not that was so at first; of each member."""
-    spoilt = fs.diverged >= 0
-    for leaf, finite in zip(_floating(fs.train), first, strict=True):
-        spoilt |= (finite & ~jnp.isfinite(leaf)).any(tuple(range(spoilt.ndim, leaf.ndim)))
-    return spoilt
-
-
-def _floating(ts: TrainState) -> list[Array]:
-    leaves = jax.tree.leaves((ts.params, ts.state, ts.opt_state))
-    return [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
 
 
 def _at(job: Job, fs: FitState, where: int, member: int | None) -> Replay:
