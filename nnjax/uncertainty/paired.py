@@ -39,7 +39,7 @@ def paired(a: Array, b: Array, *, confidence: float = 0.95) -> Paired:
 
     Source: Student 1908.
     """
-    from scipy.special import stdtrit  # type: ignore[import-untyped]
+    from scipy.special import stdtrit
 
     confidence = float(checks.in_range("paired", "confidence", confidence, "(0, 1)"))
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
