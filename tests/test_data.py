@@ -239,6 +239,23 @@ def test_the_task_can_be_overridden(tmp_path):
         data.load(csv(tmp_path, frame), target="t", task="clasification")
 
 
+def test_the_rows_of_the_training_part_are_those_of_the_file(tmp_path):
+    x = np.random.default_rng(0).permutation(30) * 1.0
+    path = csv(tmp_path, {"x": x, "t": np.resize([1, 2, 3], 30)})
+    loaded = data.load(path, target="t", seed=4)
+    assert len(loaded.rows) == 24
+    std, mean = loaded.table.std[0], loaded.table.mean[0]
+    np.testing.assert_allclose(np.asarray(loaded.train.x)[:, 0] * std + mean, x[loaded.rows], atol=1e-4)
+    assert data.load("digits").rows is None
+
+
+def test_a_number_too_large_for_float32_is_said(tmp_path):
+    frame = {"x": np.arange(30.0), "t": np.resize([1, 2, 3], 30)}
+    table = data.load(csv(tmp_path, frame), target="t").table
+    with pytest.raises(ValueError, match="row 2 holds a number too large for float32"):
+        table.features(pd.DataFrame({"x": [1.0, 2.0, 1e300]}))
+
+
 def test_text_cannot_be_regressed(tmp_path):
     with pytest.raises(ValueError, match="column 'kind' must hold numbers, got 'plum' in row 0"):
         data.load(csv(tmp_path, mixed()), target="kind", task="regression")
