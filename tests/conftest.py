@@ -22,7 +22,10 @@ from shape_checker import check_shapes  # noqa: F401  (imported here, so that be
 # nnjax imports jaxtyping for type checkers only, so that its users need not; here the annotations are to be real.
 typing.TYPE_CHECKING = True
 with install_import_hook("nnjax", "shape_checker.check_shapes"):
-    import nnjax  # noqa: F401
+    import nnjax
+
+    for part in nnjax.__all__:
+        getattr(nnjax, part)
 typing.TYPE_CHECKING = False
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -18,10 +18,10 @@ LAYERS = [
     ["types", "checks"],
     ["nn", "losses", "metrics", "optim", "data", "uncertainty"],
     ["train"],
-    ["interop", "plot"],
-    ["cli"],
+    ["interop", "plot", "optcheck"],
+    ["cli", "pytest_plugin"],
 ]
-BESIDE = {"metrics": {"losses"}, "uncertainty": {"metrics", "nn"}, "optcheck": {"types", "optim"}}
+BESIDE = {"metrics": {"losses"}, "uncertainty": {"metrics", "nn"}, "optcheck": {"types", "checks", "optim"}}
 HEAVY = ["matplotlib", "rich", "torch", "pandas", "typer", "chex", "jaxtyping", "safetensors", "sklearn", "scipy.stats"]
 
 
@@ -69,7 +69,7 @@ def test_imports_point_one_way(name):
 
 
 def test_every_part_has_its_place():
-    known = {name for names in LAYERS for name in names} | {"optcheck"}
+    known = {name for names in LAYERS for name in names}
     assert {part(name) for name in MODULES} - {"nnjax"} <= known
 
 

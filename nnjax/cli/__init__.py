@@ -1,8 +1,9 @@
-"""The command line: `nnjax train`, `predict`, `sweep`, `verify` and `replay`."""
+"""The command line: `nnjax train`, `predict`, `sweep`, `verify`, `replay` and `optcheck`."""
 
 import warnings
 
 try:
+    from nnjax.cli.optcheck import optcheck_command
     from nnjax.cli.predict import predict_command
     from nnjax.cli.replay import replay_command
     from nnjax.cli.shared import app, complain, show_warning
@@ -25,6 +26,7 @@ app.command("predict")(predict_command)
 app.command("sweep")(sweep_command)
 app.command("verify")(verify_command)
 app.command("replay")(replay_command)
+app.command("optcheck")(optcheck_command)
 
 
 def main() -> None:

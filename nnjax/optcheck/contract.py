@@ -28,6 +28,7 @@ from nnjax.optcheck.deadline import Deadline
 from nnjax.types import PyTree
 
 STEPS = 3
+NOTHING = str(jax.tree.structure(None))
 Step: TypeAlias = Callable[[Any, PyTree, PyTree], tuple[PyTree, Any]]
 
 
@@ -75,13 +76,14 @@ def _pure(candidate: Candidate) -> Iterator[list[Breach]]:
     numpys = attempt(lambda: _mutated(candidate, np.array))  # that it takes NumPy's arrays is not promised
     yield mutated or ([] if isinstance(numpys, Exception) else numpys)
     plain = guarded("updates", lambda: _typed(candidate, *_given(), jits))
-    if traces > 1 and not any(breach.what == "state" for breach in plain):
+    begins = types(candidate.init(_given()[0]))[""] == NOTHING
+    if traces > 1 + begins and not any(breach.what == "state" for breach in plain):
         plain.append(broken("traces", "", f"{traces} in {STEPS} steps", "1"))
     yield plain
 
     runs: dict[str, Callable[[Candidate], Any]] = {"jit": lambda _: jitted, "lax.scan": _scanned, "jax.vmap": _vmapped}
     differs = bool(random)  # one cause is enough, and chance is one
-    unsteady = any(breach.what in ("state", "traces") for breach in plain)  # of which lax.scan says the same
+    unsteady = begins or any(breach.what in ("state", "traces") for breach in plain)  # of which lax.scan says the same
     seen: set[type[Exception]] = set()  # an error is told once for all transforms that meet it
     for mode, run in runs.items():
         got = attempt(lambda: run(candidate))  # noqa: B023
@@ -90,7 +92,7 @@ def _pure(candidate: Candidate) -> Iterator[list[Breach]]:
             yield [] if told else [failed(mode, got)]
             seen.add(type(got))
         elif not differs:
-            some = guarded(mode, lambda: compared(mode, got, eager, STEPS, candidate.by_difference))  # noqa: B023
+            some = guarded(mode, lambda: compared(mode, got, eager, STEPS))  # noqa: B023
             yield some
             differs = bool(some)
     yield guarded("NaN spreads", lambda: _spread(candidate, step if jits else candidate.step, eager))
@@ -198,7 +200,8 @@ def _typed(candidate: Candidate, params: PyTree, grads: list[PyTree], traced: bo
         steps(carry, params, grads)
     found: list[Breach] = []
     pairs = [("updates", types(grads[0], weak=False), after) for after in updates]
-    pairs += [("state", states[0], after) for after in states[1:] if candidate.pure]
+    begun = states[0] if states[0][""] != NOTHING else states[1]  # a step function may begin with no state
+    pairs += [("state", begun, after) for after in states[1:] if candidate.pure]
     for what, before, after in pairs:
         changed = changed_paths(before, after)
         if changed and what not in [breach.what for breach in found]:
@@ -226,9 +229,14 @@ def _trees(candidate: Candidate, plain: list[Breach], traced: bool) -> Iterator[
         found = guarded(name, lambda: _typed(candidate, params, grads, traced))  # noqa: B023
         new = [breach for breach in found if breach.what not in known]
         known |= {breach.what for breach in found}
-        yield [b if b.what == name else b._replace(what=name, got=f"{b.what} of {b.got}") for b in new]
+        severity: Any = "note" if name == "mixed dtypes" else "breach"  # flattened state has one dtype
+        yield [_under(name, breach)._replace(severity=severity) for breach in new]
         if name == "empty leaves" and not new:
             yield guarded(name, lambda: _nan_of_nothing(candidate, params, grads[0]))  # noqa: B023
+
+
+def _under(name: str, breach: Breach) -> Breach:
+    return breach if breach.what == name else breach._replace(what=name, got=f"{breach.what} of {breach.got}")
 
 
 def _nan_of_nothing(candidate: Candidate, params: PyTree, grads: PyTree) -> list[Breach]:
@@ -274,7 +282,7 @@ def _frozen(candidate: Candidate) -> list[Breach]:
         return [found._replace(remedy="return them, for jit sees no change in place", severity="note")]
     before = [_given()[0]] * STEPS
     one, other = (jax.tree.map(lambda new, old: new - old, news, before) for news in (got, run(lambda method: method)))
-    return compared("jit", one, other, STEPS, by_difference=True)
+    return compared("jit", one, other, STEPS)
 
 
 def _method(made: Any) -> Callable[[PyTree, PyTree], Any]:

@@ -1,0 +1,248 @@
+"""What an optimizer is, whatever its shape: a start, and a step from gradients and parameters to updates."""
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nnjax import checks
+from nnjax.types import PyTree
+
+KINDS = ("optax", "pair", "triple", "step", "object", "torch")
+PARAMS = ("params", "parameters", "param", "p", "theta", "w", "weights", "x")
+GRADS = ("grads", "gradients", "grad", "g", "gradient", "dparams", "updates", "dw")
+
+
+class NotAnOptimizerError(TypeError):
+    """What was given is none of the kinds that are known."""
+
+
+class Candidate(NamedTuple):
+    """An optimizer in one form. `step` is pure for all kinds but "object" and "torch"."""
+
+    name: str
+    kind: str
+    init: Callable[[PyTree], Any]  # parameters -> carry
+    step: Callable[[Any, PyTree, PyTree], tuple[PyTree, Any]]  # (carry, parameters, gradients) -> (updates, carry)
+    params_of: Callable[[Any], PyTree] | None = None  # where the carry holds the parameters, and is not given others
+    by_difference: bool = False  # updates are new parameters less the old, with their rounding
+
+    @property
+    def pure(self) -> bool:
+        """Whether it can be jitted and scanned."""
+        return self.kind not in ("object", "torch")
+
+
+def adapt(optimizer: Any, kind: str | None = None, init: Callable[[PyTree], Any] | None = None) -> Candidate:
+    """An optimizer of any kind in one form.
+
+    Args:
+      optimizer: an `optax.GradientTransformation`; a pair `(init, update)`; a triple `(init, update, get_params)` as of
+        jax.example_libraries; a function `step(params, grads, state) -> (params, state)`; an object with
+        `step(params, grads)`, which returns parameters or changes them in place; or a `torch.optim.Optimizer` class
+        with its arguments, as `functools.partial(torch.optim.Adam, lr=1e-3)`.
+      kind: which of `KINDS`; None to find out.
+      init: for a step function, its first state, `init(params)`; None for `step.init`, or the state None.
+
+    Raises:
+      NotAnOptimizerError: for anything else, with what was found.
+    """
+    if isinstance(optimizer, Candidate):
+        return optimizer
+    kind = kind or kind_of(optimizer)
+    checks.one_of("optcheck", "kind", kind, KINDS)
+    make = {"optax": _optax, "pair": _optax, "triple": _triple, "object": _object, "torch": _torch}
+    return _step(optimizer, init) if kind == "step" else make[kind](optimizer)
+
+
+def kind_of(optimizer: Any) -> str:
+    """The kind of an optimizer, by what it looks like.
+
+    Raises:
+      NotAnOptimizerError: where it looks like none.
+    """
+    if _is_torch(optimizer):
+        return "torch"
+    if hasattr(optimizer, "init") and hasattr(optimizer, "update"):
+        return "optax"
+    if isinstance(optimizer, tuple) and all(callable(part) for part in optimizer):
+        if len(optimizer) in (2, 3):
+            return {2: "pair", 3: "triple"}[len(optimizer)]
+        raise NotAnOptimizerError(f"optcheck: {len(optimizer)} functions; expected (init, update) or a triple")
+    if isinstance(optimizer, type):
+        raise NotAnOptimizerError(
+            f"optcheck: {_name(optimizer)} is a class; give an object of it, {_name(optimizer)}(…), or hparams="
+        )
+    if any(callable(getattr(optimizer, method, None)) for method in ("step", "update")):
+        return "object"
+    if callable(optimizer):
+        names = _positional(optimizer)
+        if names is None or len(names) == 3 or (len(names) > 3 and _find(names, GRADS) is not None):
+            return "step"
+        raise NotAnOptimizerError(
+            f"optcheck: {_name(optimizer)}({', '.join(names)}) is no step(params, grads, state); if it makes an "
+            "optimizer, call it, or give hparams="
+        )
+    raise NotAnOptimizerError(
+        f"optcheck: {type(optimizer).__name__} is no optimizer: expected an optax.GradientTransformation, "
+        "(init, update), (init, update, get_params), step(params, grads, state), an object with step(params, grads), "
+        "or functools.partial(torch.optim.X, …)"
+    )
+
+
+def _optax(optimizer: Any) -> Candidate:
+    """Called with the parameters, and with a value where extra arguments are taken."""
+    init, update = (optimizer.init, optimizer.update) if hasattr(optimizer, "init") else optimizer
+    extra = isinstance(optimizer, optax.GradientTransformationExtraArgs)
+    names = _positional(update)
+    takes_params = names is None or len(names) >= 3
+
+    def step(state: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
+        if extra:
+            return update(grads, state, params, value=jnp.zeros(()))
+        return update(grads, state, params) if takes_params else update(grads, state)
+
+    kind = "optax" if hasattr(optimizer, "init") else "pair"
+    return Candidate(_name(update), kind, init, step)
+
+
+def _triple(triple: Any) -> Candidate:
+    """Of jax.example_libraries: the state holds the parameters."""
+    init, update, get_params = triple
+
+    def start(params: PyTree) -> Any:
+        return jnp.zeros((), jnp.int32), init(params)
+
+    def step(carry: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
+        count, state = carry
+        before = get_params(state)
+        state = update(count, grads, state)
+        return _difference(get_params(state), before), (count + 1, state)
+
+    return Candidate(_name(update), "triple", start, step, lambda carry: get_params(carry[1]), by_difference=True)
+
+
+def _step(function: Any, init: Callable[[PyTree], Any] | None) -> Candidate:
+    """A function of parameters, gradients and state, in the order that their names say."""
+    names = _positional(function) or ["params", "grads", "state"]
+    order = _order(names[:3])
+    init = init or getattr(function, "init", None) or (lambda params: None)
+
+    def step(state: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
+        given = {"params": params, "grads": grads, "state": state}
+        found = function(*(given[role] for role in order))
+        if not (isinstance(found, tuple) and len(found) == 2):
+            raise NotAnOptimizerError(f"optcheck: {_name(function)} must return (params, state), got {_sketch(found)}")
+        new, state = found
+        return _difference(new, params), state
+
+    return Candidate(_name(function), "step", init, step, by_difference=True)
+
+
+def _object(optimizer: Any) -> Candidate:
+    """An object that keeps its state to itself: a copy of it for every run."""
+    method = "step" if callable(getattr(optimizer, "step", None)) else "update"
+    names = _positional(getattr(optimizer, method)) or []
+    if len(names) < 2:
+        raise NotAnOptimizerError(
+            f"optcheck: {_name(optimizer)}.{method}({', '.join(names)}) takes no parameters and gradients; wrap it in "
+            "an object with step(params, grads) that returns the new parameters"
+        )
+    grads_first = _find(names, GRADS) == 0
+
+    def step(carry: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
+        before = jax.tree.map(np.array, params)
+        given = jax.tree.map(_writable, params)
+        grads = jax.tree.map(_writable, grads)
+        found = getattr(carry, method)(*((grads, given) if grads_first else (given, grads)))
+        return _difference(given if found is None else found, before), carry
+
+    def start(params: PyTree) -> Any:
+        return copy.deepcopy(optimizer)
+
+    return Candidate(_name(optimizer), "object", start, step, by_difference=True)
+
+
+def _torch(optimizer: Any) -> Candidate:
+    """A class of PyTorch's with its arguments: parameters are set before each step, and read after it."""
+    import torch
+
+    def start(params: PyTree) -> Any:
+        tensors = [torch.nn.Parameter(torch.tensor(np.asarray(leaf))) for leaf in jax.tree.leaves(params)]
+        made = optimizer(tensors)
+        return made, tensors
+
+    def step(carry: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
+        made, tensors = carry
+        leaves, treedef = jax.tree.flatten(params)
+        for tensor, leaf, grad in zip(tensors, leaves, jax.tree.leaves(grads), strict=True):
+            tensor.data.copy_(torch.tensor(np.asarray(leaf)))
+            tensor.grad = torch.tensor(np.asarray(grad))
+        try:
+            made.step()
+        except TypeError as error:
+            raise NotAnOptimizerError(
+                f"optcheck: {type(made).__name__}.step() cannot run on gradients alone: {error}"
+            ) from None
+        new = [tensor.detach().numpy().copy() for tensor in tensors]
+        return _difference(jax.tree.unflatten(treedef, new), params), carry
+
+    return Candidate(_name(optimizer), "torch", start, step, by_difference=True)
+
+
+def _difference(new: PyTree, old: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: a - b, new, old)
+
+
+def _writable(leaf: Any) -> Any:
+    """NumPy's arrays are handed over as copies, which may be changed in place; JAX's as they are."""
+    return np.array(leaf) if isinstance(leaf, np.ndarray) else leaf
+
+
+def _is_torch(optimizer: Any) -> bool:
+    made = optimizer.func if isinstance(optimizer, functools.partial) else optimizer
+    if not isinstance(made, type):
+        return False
+    return any(base.__module__.startswith("torch.optim") for base in made.__mro__)
+
+
+def _positional(function: Any) -> list[str] | None:
+    """The names of positional arguments; None where they cannot be seen."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return None
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def _find(names: list[str], known: tuple[str, ...]) -> int | None:
+    return next((i for i, name in enumerate(names) if name.lower() in known), None)
+
+
+def _order(names: list[str]) -> list[str]:
+    """Which of params, grads and state each of three arguments is."""
+    params, grads = _find(names, PARAMS), _find(names, GRADS)
+    if params is None or grads is None or params == grads:
+        return ["params", "grads", "state"]
+    roles = {params: "params", grads: "grads"}
+    return [roles.get(i, "state") for i in range(3)]
+
+
+def _name(thing: Any) -> str:
+    thing = thing.func if isinstance(thing, functools.partial) else thing
+    name = getattr(thing, "__qualname__", None) or type(thing).__qualname__
+    return str(name).removesuffix(".<locals>.update_fn").removesuffix(".<locals>.update").replace(".<locals>", "")
+
+
+def _sketch(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return f"{type(value).__name__} of {len(value)}"
+    return type(value).__name__

@@ -1,0 +1,218 @@
+"""Hold an optimizer against a reference: whether they differ, where, and why."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+
+from nnjax.optcheck.breach import Breach
+from nnjax.optcheck.build import made, scheduled
+from nnjax.optcheck.candidate import Candidate, NotAnOptimizerError
+from nnjax.optcheck.contract import breaches
+from nnjax.optcheck.deadline import Deadline, enforced
+from nnjax.optcheck.diagnose import identify_form, target_of
+from nnjax.optcheck.equation import equations, update_line
+from nnjax.optcheck.explain import Explained, explain
+from nnjax.optcheck.fixes import fixes
+from nnjax.optcheck.named import NAMED, Named
+from nnjax.optcheck.observe import observe, told, trace
+from nnjax.optcheck.report import Report
+from nnjax.optcheck.script import script
+from nnjax.types import PyTree
+
+SECONDS = 60.0
+SCHEDULED = "float64, another learning rate at every step"
+
+
+def compare(
+    candidate: Any,
+    reference: Any,
+    *,
+    hparams: Mapping[str, Any] | None = None,
+    kind: str | None = None,
+    init: Callable[[PyTree], Any] | None = None,
+    seconds: float = SECONDS,
+) -> Report:
+    """Whether an optimizer makes the same updates as a reference, and if not, what it does otherwise.
+
+    Both see the same scripted gradients, of magnitudes from 1e-14 to 1e3, in float64 and in float32. Where they differ
+    by more than rounding, the known forms of update rules are searched for the one that the candidate follows.
+
+    Args:
+      candidate: an `optax.GradientTransformation`; a pair `(init, update)`; a triple `(init, update, get_params)`; a
+        function `step(params, grads, state) -> (params, state)`; an object with `step(params, grads)`; or
+        `functools.partial(torch.optim.X, …)`. With `hparams`, a function that makes one of these.
+      reference: the same, or a name: "optax.adam", "nnjax.adam", "torch.optim.Adam", and as libraries define it
+        "torch.adamw", "keras.rmsprop", "jax.example_libraries.adam".
+      hparams: what both are made with, as `dict(learning_rate=0.5, weight_decay=0.5)`: large values show what small
+        ones hide, and a learning rate that changes at every step shows where it is multiplied.
+      kind: what the candidate is, see `candidate.KINDS`; None to find out.
+      init: for a step function, its first state.
+      seconds: when to give up.
+
+    Returns:
+      A `Report`; `str` is for a person.
+
+    Raises:
+      NotAnOptimizerError: for what is no optimizer, or cannot run on gradients alone.
+      OverdueError: where the optimizers do not come back in the time.
+      Whatever the candidate raises in its update.
+
+    >>> import optax
+    >>> from nnjax import optcheck
+    >>> report = optcheck.compare(optim.rmsprop(1e-3), optax.rmsprop(1e-3, eps_in_sqrt=False))
+    >>> report.ok, [cause.id for cause in report.causes]
+    (False, ['eps-inside'])
+    """
+    began, deadline = time.perf_counter(), Deadline(seconds)
+    with enforced(deadline), _usual_modes():
+        one, other = _candidate(candidate, hparams, kind, init), made(reference, hparams, None, None)
+        titles = _title(candidate, one, "the candidate"), _title(reference, other, "the reference")
+        seen = [observe(dtype, one, other, script(), dtype, deadline) for dtype in ("float64", "float32")]
+        if hparams is not None:
+            given = script(scheduled=True)
+            changing = scheduled(candidate, hparams, given, kind, init)
+            other_changing = scheduled(reference, hparams, given, None, None)
+            if isinstance(changing, Candidate) and other_changing is not None:
+                seen.append(observe(SCHEDULED, changing, other_changing, given, "float64", deadline))
+        found = _own(breaches(one, deadline), other, deadline)
+    passes = tuple(told(each) for each in seen)
+    wrong = [i for i, each in enumerate(passes) if each.first is not None]
+    doubles = [i for i in wrong if passes[i].dtype == "float64"]
+    shown = (doubles or wrong or [len(seen) - 1 if len(seen) > 2 else 0])[-1]
+    guess = other if isinstance(other, Named) else NAMED.get(titles[1])
+    explained = explain(passes[shown], seen[shown], guess, deadline) if wrong else Explained(None, (), "", "", ())
+    return Report(
+        *titles,
+        found,
+        passes,
+        explained.reference,
+        explained.answers,
+        explained.searched,
+        _fixes(titles[1], explained),
+        explained.impact,
+        explained.not_observed + _unseen(passes, hparams),
+        time.perf_counter() - began,
+        (seen[shown].candidate, seen[shown].reference),
+    )
+
+
+def identify(
+    optimizer: Any,
+    *,
+    hparams: Mapping[str, Any] | None = None,
+    kind: str | None = None,
+    init: Callable[[PyTree], Any] | None = None,
+    seconds: float = SECONDS,
+) -> str:
+    """What an optimizer is: its equations, and the known optimizer that it is or is next to.
+
+    Args:
+      optimizer: as for `compare`.
+      hparams: as for `compare`.
+      kind: as for `compare`.
+      init: as for `compare`.
+      seconds: when to give up.
+
+    Raises:
+      As `compare`.
+
+    >>> from nnjax import optcheck
+    >>> print(optcheck.identify(optim.rmsprop(1e-3)))
+    as nnjax
+    """
+    deadline = Deadline(seconds)
+    with enforced(deadline), _usual_modes():
+        one = _candidate(optimizer, hparams, kind, init)
+        given = script()
+        target = target_of(trace(one, given, "float64", deadline), given, "float64")
+    form, _ = identify_form(target, None, 0.8 * deadline.left())
+    if form is None:
+        return "unknown: none of the known forms, nor one that is two choices from one, makes these updates"
+    same = [name for name, named in NAMED.items() if named.form == form.form]
+    return "\n".join([f"the form of {', '.join(same)}:" if same else "no library's form:", *equations(*form)])
+
+
+def assert_matches(
+    candidate: Any,
+    reference: Any,
+    *,
+    allow: Sequence[str] = (),
+    hparams: Mapping[str, Any] | None = None,
+    kind: str | None = None,
+    init: Callable[[PyTree], Any] | None = None,
+    seconds: float = SECONDS,
+) -> None:
+    """Raises AssertionError with the report where an optimizer differs from a reference or breaks the contract.
+
+    Args:
+      candidate: as for `compare`.
+      reference: as for `compare`.
+      allow: causes that may be, by their `id`, as "lr-in-velocity" or "b2".
+      hparams: as for `compare`.
+      kind: as for `compare`.
+      init: as for `compare`.
+      seconds: as for `compare`.
+
+    >>> import optax
+    >>> from nnjax import optcheck
+    >>> optcheck.assert_matches(optim.rmsprop(1e-3), optax.rmsprop(1e-3, eps_in_sqrt=False), allow=["eps-inside"])
+    """
+    report = compare(candidate, reference, hparams=hparams, kind=kind, init=init, seconds=seconds)
+    if report.broken or not (report.matches or report.allowed(allow)):
+        raise AssertionError(str(report))
+
+
+@contextmanager
+def _usual_modes() -> Iterator[None]:
+    """Strict promotion is a matter of one's own code; optax does not run under it."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def _candidate(optimizer: Any, hparams: Mapping[str, Any] | None, kind: str | None, init: Any) -> Candidate:
+    found = made(optimizer, hparams, kind, init)
+    if isinstance(found, Named):
+        raise NotAnOptimizerError(f"optcheck: {optimizer!r} is a formula by name; give it as the reference")
+    return found
+
+
+def _own(found: list[Breach], reference: Candidate | Named, deadline: Deadline) -> tuple[Breach, ...]:
+    """The breaches that are the candidate's own: what the reference does too is how such optimizers are."""
+    if not found or isinstance(reference, Named):
+        return tuple(found)
+    usual = breaches(reference, deadline)
+    same = {(breach.what, breach.where) for breach in usual}
+    reached = {leaf for breach in usual if breach.what == "NaN spreads" for leaf in breach.where.split(", ")}
+    return tuple(
+        breach
+        for breach in found
+        if (breach.what, breach.where) not in same
+        and not (breach.what == "NaN spreads" and set(breach.where.split(", ")) <= reached)
+    )
+
+
+def _title(given: Any, one: Candidate | Named, role: str) -> str:
+    """A name; optax's functions leave none in what they make."""
+    if isinstance(given, str):
+        return given
+    return one.name if isinstance(one, Candidate) and one.kind in ("step", "object", "torch") else role
+
+
+def _fixes(reference: str, explained: Explained) -> tuple[str, ...]:
+    if not explained.answers or explained.reference is None:
+        return ()
+    best, form = explained.answers[0], explained.reference.form
+    if reference == "the reference":
+        reference = next((n for n, named in NAMED.items() if named.form == form and n.startswith("optax.")), reference)
+    return fixes(reference, best.causes, best.hyper._asdict(), update_line(explained.reference.form))
+
+
+def _unseen(passes: tuple[Any, ...], hparams: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """What is said of every comparison."""
+    if any(each.name == SCHEDULED for each in passes):
+        return ()
+    why = "both take no schedule" if hparams is not None else "give functions that make them, and hparams="
+    return (f"where the learning rate is multiplied and how a schedule is read ({why})",)

@@ -1,0 +1,98 @@
+"""Why two optimizers differ: the form of each, and what is different between the forms."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nnjax.optcheck.axes import AXES, differences, used
+from nnjax.optcheck.fit import Target, distance, free, rate_of, refit, reproduces
+from nnjax.optcheck.form import Form, Hyper
+from nnjax.optcheck.lockstep import Trace, allowed, seen_by
+from nnjax.optcheck.named import NAMED, Named
+from nnjax.optcheck.script import Script
+from nnjax.optcheck.search import Search, search
+
+HYPER = {
+    "learning_rate": "learning rate",
+    "b1": "β₁",
+    "b2": "β₂",
+    "eps": "ε",
+    "eps_root": "ε inside the root",
+    "momentum": "momentum μ",
+    "dampening": "dampening",
+    "weight_decay": "weight decay",
+    "momentum_decay": "NAdam's momentum decay",
+    "first_start": "m₀, the first moment's start",
+    "second_start": "v₀, the second moment's start",
+    "clip": "bound of the clipping",
+    "trust": "trust coefficient",
+}
+
+
+class Cause(NamedTuple):
+    """One thing that the candidate does otherwise."""
+
+    axis: str  # of the forms, or the name of a hyper-parameter
+    reference: str  # what the reference does
+    candidate: str  # what the candidate does
+    value: str  # of the candidate: the choice, or the number
+    leaves: tuple[str, ...] | None = None  # where; None for all
+
+    @property
+    def id(self) -> str:
+        """A name for `allow`, such as "eps-outside", "lr-in-velocity" or "b2"."""
+        if self.value not in AXES.get(self.axis, {}):
+            return self.axis
+        known = {"rate_place-inside": "lr-in-velocity", "rate_place-outside": "lr-outside-velocity"}
+        name = f"{self.axis}-{self.value}".replace(" ", "-")
+        return known.get(name, name)
+
+
+def target_of(trace: Trace, given: Script, dtype: str, leaves: list[int] | None = None) -> Target:
+    """The updates of a trace, of some leaves, as a target of the search."""
+    seen = seen_by(trace, given)
+    target = Target(trace.updates, allowed(trace.updates, trace.updates, trace.params, dtype), seen)
+    return target if leaves is None else target.part(np.flatnonzero(np.isin(seen.leaf, leaves)))
+
+
+def identify_form(target: Target, start: Named | None, seconds: float) -> tuple[Named | None, Search | None]:
+    """The known form that makes these updates, and its hyper-parameters."""
+    if start is not None and reproduces(start.form, start.hyper, target):
+        return start, None
+    for form, default in NAMED.values():
+        hyper = default._replace(learning_rate=rate_of(form, default, target))
+        if reproduces(form, hyper, target):
+            return Named(form, hyper), None
+    closest: tuple[float, Named] | None = None
+    for form, default in NAMED.values():
+        hyper = refit(form, default, target, free(form, default))
+        if reproduces(form, hyper, target):
+            return Named(form, hyper), None
+        far = distance(form, hyper, target)
+        if closest is None or far < closest[0]:
+            closest = far, Named(form, hyper)
+    assert closest is not None
+    found = search(target, closest[1], seconds)
+    if not found.explanations:
+        return None, found
+    best = found.explanations[0]
+    return Named(best.form, best.hyper), found
+
+
+def causes_of(reference: Named | None, form: Form, hyper: Hyper) -> tuple[Cause, ...]:
+    """What a form does otherwise than the reference; nothing where that is unknown."""
+    if reference is None:
+        return ()
+    choices = [
+        Cause(edit.axis, AXES[edit.axis][edit.old], AXES[edit.axis][edit.new], edit.new)
+        for edit in differences(reference.form, form)
+    ]
+    both = set(used(form)) & set(used(reference.form)) | {"first_start", "second_start", "eps_root", "momentum_decay"}
+    numbers = []
+    for name, said in HYPER.items():
+        old, new = float(getattr(reference.hyper, name)), float(getattr(hyper, name))
+        if name in both and not np.isclose(old, new, rtol=1e-6, atol=0):
+            numbers.append(Cause(name, f"{said} is {old:.6g}", f"{said} is {new:.6g}", f"{new:.6g}"))
+        elif name in used(form) and name not in used(reference.form):
+            numbers.append(Cause(name, f"there is no {said}", f"{said} is {new:.6g}", f"{new:.6g}"))
+    return (*choices, *numbers)

@@ -1,0 +1,182 @@
+"""A form as the equations that one reads in a paper."""
+
+from nnjax.optcheck.axes import used
+from nnjax.optcheck.form import Form, Hyper
+
+CLIP = {"value": "clip(g, ±c)", "global norm": "g · min(1, c/‖all g‖)", "leaf norm": "g · min(1, c/‖g‖)"}
+FIRST = {
+    "ema": "β₁ m + (1 - β₁) g",
+    "trace": "β₁ m + g",
+    "lion": "β₂ m + (1 - β₂) g",
+    "with b2": "β₂ m + (1 - β₂) g",
+    "mixed": "β₁ m + (1 - β₂) g",
+    "swapped": "(1 - β₁) m + β₁ g",
+    "mean": "m + (g - m)/t",
+}
+SECOND = {
+    "ema": "β₂ v + (1 - β₂) g²",
+    "centered": "β₂ v + (1 - β₂) g²",
+    "trace": "β₂ v + g²",
+    "sum": "v + g²",
+    "largest": "max(β₂ v, |g|)",
+    "largest with eps": "max(β₂ v, |g| + ε)",
+    "belief": "β₂ v + (1 - β₂) (g - m)²",
+    "belief before": "β₂ v + (1 - β₂) (g - m_before)²",
+    "yogi": "v - (1 - β₂) sign(v - g²) g²",
+    "absolute": "β₂ v + (1 - β₂) |g|",
+    "of m": "β₂ v + (1 - β₂) m²",
+    "with b1": "β₁ v + (1 - β₁) g²",
+    "mixed": "β₂ v + (1 - β₁) g²",
+    "swapped": "(1 - β₂) v + β₂ g²",
+    "on m": "β₂ m + (1 - β₂) g²",
+    "mean": "v + (g² - v)/t",
+}
+CORRECTED = {
+    "none": "{x}",
+    "t": "{x} / (1 - {b}ᵗ)",
+    "t + 1": "{x} / (1 - {b}ᵗ⁺¹)",
+    "constant": "{x} / (1 - {b})",
+    "multiplied": "{x} · (1 - {b}ᵗ)",
+    "linear": "{x} / (1 - {b} t)",
+}
+COUNTER = {
+    "t": "t = 1, 2, …",
+    "ahead": "t = 2, 3, …",
+    "behind": "t = 0, 1, …",
+    "stuck": "t = 1, 1, …",
+    "per leaf": "t = leaves·(step - 1) + leaf + 1",
+}
+VELOCITY = {
+    "trace": "μ b + {d}",
+    "ema": "μ b + (1 - μ) {d}",
+    "dampened": "μ b + (1 - τ) {d}, at first {d}",
+    "dampened at once": "μ b + (1 - τ) {d}",
+}
+NESTEROV = {"none": "b", "standard": "(d + μ b)", "of the new": "((1 + μ) d + μ² b)", "old": "b_before"}
+RATE = {"now": "λ", "next": "λ(step + 1)", "previous": "λ(step - 1)", "over root t": "λ/√t"}
+SYMBOLS = {
+    "learning_rate": "λ",
+    "b1": "β₁",
+    "b2": "β₂",
+    "eps": "ε",
+    "eps_root": "ε_root",
+    "momentum": "μ",
+    "dampening": "τ",
+    "weight_decay": "w",
+    "momentum_decay": "ψ",
+    "first_start": "m₀",
+    "second_start": "v₀",
+    "clip": "c",
+    "trust": "η",
+}
+
+
+def equations(form: Form, hyper: Hyper) -> list[str]:
+    """The lines of a step in their order, and the hyper-parameters."""
+    lines = []
+    if form.clip != "none":
+        lines.append(f"g ← {CLIP[form.clip]}")
+    if form.decay in ("l2", "l2 in m"):
+        lines.append("g ← g + w θ" + (" (for m only)" if form.decay == "l2 in m" else ""))
+    if form.first != "none":
+        lines.append(f"m ← {FIRST[form.first]}" + _kept(form.first_kept, "m"))
+    if form.second != "none":
+        grows = " + ε" if "grows" in form.eps else ""
+        lines.append(f"v ← {SECOND[form.second]}{grows}" + _kept(form.second_kept, "v"))
+    if form.second == "centered":
+        lines.append("ḡ ← β₂ ḡ + (1 - β₂) g")
+    if form.maximum != "none":
+        lines.append(f"v_max ← max(v_max, {'v̂' if form.maximum == 'corrected' else 'v'})")
+    direction = _direction(form)
+    if form.velocity != "none":
+        inside = RATE[form.rate] + " d" if form.rate_place == "inside" else "d"
+        lines += [] if direction == "g" else [f"d = {direction}"]
+        d = "g" if direction == "g" else "d"
+        lines.append(f"b ← {VELOCITY[form.velocity].format(d=inside)}".replace(" d", f" {d}"))
+        direction = NESTEROV[form.nesterov].replace("d", d) if form.nesterov != "old" else NESTEROV["old"]
+    lines.append(_update(form, direction))
+    if "t" in form.first_correction + form.second_correction or form.numerator == "nadam":
+        lines.append(COUNTER[form.counter])
+    return [*lines, numbers(form, hyper)]
+
+
+def update_line(form: Form) -> str:
+    """The line of the parameters' update."""
+    return next(line for line in equations(form, Hyper()) if line.startswith("θ"))
+
+
+def numbers(form: Form, hyper: Hyper) -> str:
+    """The hyper-parameters that a form uses."""
+    names = used(form) + [name for name in ("first_start", "second_start", "eps_root") if getattr(hyper, name) != 0]
+    names += ["momentum_decay"] if form.numerator == "nadam" and hyper.momentum_decay < 1e5 else []
+    return ", ".join(f"{SYMBOLS[name]} = {getattr(hyper, name):.6g}" for name in names)
+
+
+def _direction(form: Form) -> str:
+    m = _moment("m" if form.first != "none" else "g", form.first_used)
+    if form.first == "lion":
+        m = "(β₁ m_before + (1 - β₁) g)"
+    m = CORRECTED[form.first_correction].format(x=m, b="β₁") if form.first != "none" else m
+    if form.numerator == "nadam":
+        m = "(μ_t₊₁ m / (1 - μ₁…μ_t₊₁) + (1 - μ_t) g / (1 - μ₁…μ_t))"
+    elif form.numerator == "lookahead":
+        m = CORRECTED[form.first_correction].format(x="(β₁ m + (1 - β₁) g)", b="β₁")
+    plain = m
+    if form.second != "none":
+        m = _divided(form, f"({m})" if (" / " in m or " · " in m) and not m.startswith("((") else m)
+    if form.rectified != "none":
+        m = f"r_t {m} where ρ_t > {form.rectified.removeprefix('above ')}, else {plain}"
+    m = f"sign{m if m.startswith('(') else f'({m})'}" if form.sign == "sign" else m
+    m = f"√(s + ε) · {m}, s ← β₂ s + (1 - β₂) d²" if form.rescaled == "adadelta" else m
+    return f"η ‖θ‖/‖d‖ · {m}" if form.trust == "lars" else m
+
+
+def _divided(form: Form, numerator: str) -> str:
+    v = "v_max" if form.maximum == "raw" else _moment("v", form.second_used)
+    v = f"({v} - ḡ²)" if form.second == "centered" else v
+    hat = "v_max" if form.maximum == "corrected" else CORRECTED[form.second_correction].format(x=v, b="β₂")
+    correction = CORRECTED[form.second_correction].format(x="1", b="β₂") if form.second_correction != "none" else "1"
+    linear = form.second in ("largest", "largest with eps", "absolute") or form.root == "none"
+
+    def root(x: str) -> str:
+        inner = f"({x})" if " " in x and not (x.startswith("(") and x.endswith(")")) else x
+        return inner if linear else f"√{inner}"
+
+    scale = "" if correction == "1" else f" · {root(correction)}"
+    denominators = {
+        "none": root(hat),
+        "grows": f"({root(hat)} + ε)",
+        "grows alone": root(hat),
+        "outside": f"({root(hat)} + ε)",
+        "inside": root(f"{hat} + ε"),
+        "before correction": f"(({root(v)} + ε){scale})" if scale else f"({root(v)} + ε)",
+        "inside before correction": f"({root(f'{v} + ε')}{scale})" if scale else root(f"{v} + ε"),
+        "floor": f"max({root(hat)}, ε)",
+        "over the root": "",
+    }
+    if form.eps == "over the root":
+        return f"{numerator} · (1 / {root(hat)} + ε)"
+    return f"{numerator} / {denominators[form.eps]}"
+
+
+def _update(form: Form, direction: str) -> str:
+    rate = "" if form.rate_place == "inside" else RATE[form.rate] + " "
+    down = "-" if form.direction == "down" else "+"
+    if form.trust == "lamb":
+        whole = f"({direction} + w θ)" if form.decay == "decoupled" else direction
+        return f"θ ← θ {down} {rate}‖θ‖/‖·‖ {whole}"
+    decay = {
+        "decoupled": " - λ w θ",
+        "without rate": " - w θ",
+        "of the updated": " - λ w θ_updated",
+        "growing": " + λ w θ",
+    }.get(form.decay, "")
+    return f"θ ← θ {down} {rate}{direction}{decay}"
+
+
+def _moment(name: str, used_: str) -> str:
+    return name if used_ == "new" else f"{name}_before"
+
+
+def _kept(kept: str, name: str) -> str:
+    return {"corrected": f"   (stored as {name}̂)", "lost": "   (not stored)"}.get(kept, "")

@@ -1,0 +1,136 @@
+"""From two runs that differ to the formula of each, what the difference does to a training, and what was not seen."""
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from nnjax.optcheck.axes import AXES, edits, used
+from nnjax.optcheck.deadline import Deadline
+from nnjax.optcheck.diagnose import HYPER, Cause, causes_of, identify_form, target_of
+from nnjax.optcheck.fit import Target, error, reproduces
+from nnjax.optcheck.form import Form, Hyper, Seen, updates
+from nnjax.optcheck.named import NAMED, Named
+from nnjax.optcheck.observe import Observed, Pass
+from nnjax.optcheck.script import names, script, seen
+from nnjax.optcheck.search import search
+
+SHARE = 0.8  # of the time that is left, for a search
+SINGLE = 2e-6  # what a number in float32 makes of updates in float64, relative
+PRECISION = Cause(
+    "precision", "everything is float64", "something in it is float32, though all it is given is float64", ""
+)
+
+
+class Answer(NamedTuple):
+    """A formula that makes the candidate's updates."""
+
+    causes: tuple[Cause, ...]
+    form: Form
+    hyper: Hyper
+    error: float  # the largest difference from the candidate's updates, relative
+    near: str  # the known optimizer it is next to; "" for the reference
+
+
+class Explained(NamedTuple):
+    """What was found out."""
+
+    reference: Named | None
+    answers: tuple[Answer, ...]
+    searched: str
+    impact: str
+    not_observed: tuple[str, ...]
+
+
+def explain(passed: Pass, observed: Observed, reference: Named | None, deadline: Deadline) -> Explained:
+    """The formula of both, as far as it is known.
+
+    Args:
+      passed: where they differ.
+      observed: what they did.
+      reference: the reference's formula, or a guess of it.
+      deadline: by when.
+    """
+    began = time.perf_counter()
+    whole = target_of(observed.reference, observed.script, observed.dtype)
+    known, _ = identify_form(whole, reference, SHARE / 2 * deadline.left())
+    start = known or reference or NAMED["optax.adam"]
+    everything = target_of(observed.candidate, observed.script, observed.dtype)
+    part = _part(passed, observed)
+    target = target_of(observed.candidate, observed.script, observed.dtype, part)
+    found = search(target, start, SHARE * deadline.left(), near=True)
+    single = observed.dtype == "float64" and not found.explanations
+    if single:  # a number kept in float32, as PyTorch's NAdam has one
+        target = target._replace(allowed=target.allowed + SINGLE * np.abs(target.updates))
+        everything = everything._replace(allowed=everything.allowed + SINGLE * np.abs(everything.updates))
+        found = search(target, start, SHARE * deadline.left(), near=True)
+        single = bool(found.explanations)
+    if not found.explanations:
+        target = target_of(observed.candidate, observed.script, observed.dtype, part)
+        found = search(target, start, SHARE * deadline.left())
+    answers = []
+    for explanation in found.explanations:
+        causes = causes_of(start if known else None, explanation.form, explanation.hyper)
+        if part is not None and not reproduces(explanation.form, explanation.hyper, everything):
+            causes = tuple(cause._replace(leaves=passed.leaves) for cause in causes)
+        causes = (*causes, PRECISION) if single else causes
+        wrong = error(explanation.form, explanation.hyper, target)
+        answers.append(Answer(causes, explanation.form, explanation.hyper, wrong, explanation.near))
+    seconds = time.perf_counter() - began
+    level = "" if found.complete else f"; the time was over at: {found.level}"
+    searched = f"{found.tried:,} forms tried in {seconds:.1f} s{level}"
+    hidden = () if known is None else not_observed(known, whole)
+    return Explained(known, tuple(answers), searched, impact(known, answers), hidden)
+
+
+def _part(passed: Pass, observed: Observed) -> list[int] | None:
+    """The numbers of the leaves in which they differ; None for all."""
+    if not passed.leaves:
+        return None
+    kinds = [name.split("/", 1)[1] for name in names(observed.script.grads)]
+    return [i for i, kind in enumerate(kinds) if kind in passed.leaves]
+
+
+def not_observed(reference: Named, target: Target) -> tuple[str, ...]:
+    """What could be otherwise without a trace in these updates."""
+    form, hyper = reference
+    general = _general(reference)
+    hidden = []
+    for made, other in edits(form):
+        if len(made) > 1 or made[0].axis == "rate" or used(other) != used(form):
+            continue
+        if reproduces(other, hyper, target) and not reproduces(other, hyper, general):
+            hidden.append(f"whether {AXES[made[0].axis][made[0].new]}")
+    for name in used(form):
+        value = float(getattr(hyper, name))
+        moved = 1 - 2 * (1 - value) if name in ("b1", "b2", "momentum", "dampening") else 2 * value
+        if value != 0 and reproduces(form, hyper._replace(**{name: moved}), target):
+            hidden.append(HYPER[name])
+    if form.decay == "none":
+        hidden.append("weight decay, for the reference has none")
+    return tuple(hidden)
+
+
+def _general(reference: Named) -> Target:
+    """Updates with a schedule, in which whatever makes any difference shows."""
+    given = seen(script(1, scheduled=True))
+    with np.errstate(all="ignore"):
+        made = np.stack(list(updates(*reference, given)))
+    return Target(made, 1e-9 * np.abs(made), given)
+
+
+def impact(reference: Named | None, answers: list[Answer]) -> str:
+    """How much it matters on ordinary gradients, N(0, 1)."""
+    if reference is None or not answers:
+        return ""
+    rng = np.random.default_rng(0)
+    steps, size = 100, 64
+    given = Seen(rng.normal(size=(steps, size)), rng.normal(size=(steps, size)), np.ones(steps), np.zeros(size, int), 1)
+    with np.errstate(all="ignore"):
+        a, b = (np.stack(list(updates(*both, given))) for both in (reference, (answers[0].form, answers[0].hyper)))
+        off = np.abs(a - b) / np.maximum(np.abs(a), np.abs(b))
+    off = np.nan_to_num(off, nan=1.0)
+    return (
+        f"on gradients N(0, 1), 100 steps, the median update is off by {100 * np.median(off):.2g} %, the first by "
+        f"{100 * np.median(off[0]):.2g} %, the last by {100 * np.median(off[-1]):.2g} %"
+    )

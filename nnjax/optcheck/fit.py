@@ -1,0 +1,178 @@
+"""Does a form make these updates, and with which hyper-parameters would it?"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnjax.optcheck.axes import used
+from nnjax.optcheck.form import Form, Hyper, Seen, updates
+
+COARSE = 48  # elements looked at first
+
+
+class Target(NamedTuple):
+    """Updates to be explained."""
+
+    updates: np.ndarray  # (steps, elements)
+    allowed: np.ndarray  # (steps, elements), the difference that rounding may make
+    seen: Seen
+
+    def part(self, elements: np.ndarray) -> "Target":
+        """Some elements of it."""
+        seen = self.seen._replace(
+            grads=self.seen.grads[:, elements], params=self.seen.params[:, elements], leaf=self.seen.leaf[elements]
+        )
+        return Target(self.updates[:, elements], self.allowed[:, elements], seen)
+
+
+def coarse(target: Target, n: int = COARSE) -> np.ndarray:
+    """Elements spread over all: the script has its patterns and magnitudes in a random order."""
+    return np.unique(np.linspace(0, target.updates.shape[1] - 1, n).astype(int))
+
+
+def needs_all(form: Form) -> bool:
+    """Whether an element's update depends on other elements."""
+    return form.trust != "none" or "norm" in form.clip
+
+
+def reproduces(form: Form, hyper: Hyper, target: Target) -> bool:
+    """Whether the form makes the updates, within rounding at every step and element."""
+    if needs_all(form):
+        return _all_within(form, hyper, target)
+    return _all_within(form, hyper, target.part(coarse(target))) and _all_within(form, hyper, target)
+
+
+def _all_within(form: Form, hyper: Hyper, target: Target) -> bool:
+    with np.errstate(all="ignore"):
+        for made, wanted, allowed in zip(
+            updates(form, hyper, target.seen), target.updates, target.allowed, strict=True
+        ):
+            same = (np.abs(made - wanted) <= allowed) | (made == wanted) | (np.isnan(made) & np.isnan(wanted))
+            if not same.all():
+                return False
+    return True
+
+
+def error(form: Form, hyper: Hyper, target: Target) -> float:
+    """The largest difference relative to the larger of the two updates, of those that rounding does not blur."""
+    with np.errstate(all="ignore"):
+        made = np.stack(list(updates(form, hyper, target.seen)))
+        largest = np.maximum(np.abs(made), np.abs(target.updates))
+        sharp = target.allowed < 1e-6 * largest
+        relative = np.where(sharp & (made != target.updates), np.abs(made - target.updates) / largest, 0.0)
+    return float(np.nan_to_num(relative, nan=np.inf).max(initial=0.0))
+
+
+def distance(form: Form, hyper: Hyper, target: Target) -> float:
+    """How far the form is from making the updates: the share of wrong ones and, between equals, how wrong they are."""
+    target = target if needs_all(form) else target.part(coarse(target))
+    with np.errstate(all="ignore"):
+        made = np.stack(list(updates(form, hyper, target.seen)))
+        difference = np.where(made == target.updates, 0.0, np.abs(made - target.updates))
+        wrong = ~(difference <= target.allowed)
+        relative = difference / np.maximum(np.abs(made), np.abs(target.updates))
+    return float(wrong.mean() + 1e-2 * np.minimum(np.nan_to_num(relative, nan=1.0), 1.0).mean())
+
+
+def refit(form: Form, hyper: Hyper, target: Target, names: Sequence[str]) -> Hyper:
+    """The hyper-parameters, those named fitted by least squares of the relative differences, the others as they are."""
+    from scipy.optimize import least_squares
+
+    if not needs_all(form):
+        target = target.part(coarse(target))
+    starts = [hyper]
+    if "learning_rate" in names:
+        starts.append(hyper._replace(learning_rate=rate_of(form, hyper, target)))
+    if form.sign == "sign":
+        moments = [name for name in names if name in ("b1", "b2")]
+        starts, names = [_best_of(form, starts[-1], target, moments)], [name for name in names if name not in moments]
+    top = np.maximum.accumulate(np.abs(target.updates), axis=0)
+    wanted, scale = target.updates, np.maximum(np.abs(target.updates), 1e-3 * top)
+    known = np.isfinite(wanted) & (scale > 0)
+
+    def residuals(points: np.ndarray) -> np.ndarray:
+        """(settings, residuals) of points (settings, names)."""
+        values = {name: _from_line(name, points[:, i : i + 1]) for i, name in enumerate(names)}
+        with np.errstate(all="ignore"):
+            made = np.stack(list(updates(form, hyper._replace(**values), target.seen)), axis=1)
+            relative = ((made - wanted) / scale)[:, known]
+        return np.tanh(np.nan_to_num(relative, nan=1e3, posinf=1e3, neginf=-1e3))
+
+    def slopes(point: np.ndarray) -> np.ndarray:
+        step = 1e-6
+        moved = residuals(np.concatenate([point + step * np.eye(len(names)), point - step * np.eye(len(names))]))
+        return (moved[: len(names)] - moved[len(names) :]).T / (2 * step)
+
+    if not known.any() or not names:
+        return starts[-1]
+    best: Any = None
+    for start in starts:
+        hyper = start
+        point = np.array([_to_line(name, float(getattr(start, name))) for name in names])
+        found = least_squares(
+            lambda point: residuals(point[None])[0],
+            point,
+            jac=slopes,
+            method="lm",
+            ftol=1e-4,  # a fit that will be exact gains far more with every step
+            xtol=1e-14,
+            gtol=1e-15,
+            max_nfev=40,
+        )
+        best = found if best is None or found.cost < best.cost else best
+        if best.cost < 1e-12:
+            break
+    fitted = {name: float(_from_line(name, best.x[i])) for i, name in enumerate(names)}
+    return hyper._replace(**{name: _rounded(value) for name, value in fitted.items()})
+
+
+def rate_of(form: Form, hyper: Hyper, target: Target) -> float:
+    """The learning rate that scales the form's updates to those wanted, in the median."""
+    target = target if needs_all(form) else target.part(coarse(target))
+    with np.errstate(all="ignore"):
+        ratio = np.abs(target.updates / np.stack(list(updates(form, hyper, target.seen))))
+    ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
+    return _rounded(float(hyper.learning_rate * np.median(ratio))) if ratio.size else float(hyper.learning_rate)
+
+
+def _best_of(form: Form, hyper: Hyper, target: Target, names: Sequence[str]) -> Hyper:
+    """Of usual values those with the fewest wrong signs: steps of one size have no slope to follow."""
+    usual = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+    settings = np.array(list(itertools.product(usual, repeat=len(names)))).reshape(-1, len(names))
+    values = {name: settings[:, i : i + 1] for i, name in enumerate(names)}
+    with np.errstate(all="ignore"):
+        made = np.stack(list(updates(form, hyper._replace(**values), target.seen)), axis=1)
+    wrong = (np.abs(made - target.updates) > hyper.learning_rate).sum(axis=(1, 2))
+    return hyper._replace(**{name: float(settings[wrong.argmin(), i]) for i, name in enumerate(names)})
+
+
+def free(form: Form, hyper: Hyper) -> list[str]:
+    """The hyper-parameters of a form that can be fitted: not those at the end of their range, which are choices."""
+    return [name for name in used(form) if getattr(hyper, name) != 0]
+
+
+def _to_line(name: str, value: float) -> float:
+    """A hyper-parameter's place on the line of all numbers."""
+    if name in ("b1", "b2", "momentum", "dampening"):
+        return float(np.log(max(1 - value, 1e-15)))
+    return float(np.log(max(value, 1e-300)))
+
+
+def _from_line(name: str, place: np.ndarray) -> np.ndarray:
+    if name in ("b1", "b2", "momentum", "dampening"):
+        return 1 - np.exp(np.minimum(place, 5.0))
+    return np.exp(np.clip(place, -200, 200))
+
+
+def _rounded(value: float) -> float:
+    """The number of few digits that is meant, where one is as near as a fit can tell."""
+    for digits in range(1, 7):
+        short = float(f"{value:.{digits}g}")
+        if abs(short - value) <= 1e-7 * abs(value):
+            return short
+    for digits in range(1, 7):
+        if abs((short := 1 - float(f"{1 - value:.{digits}g}")) - value) <= 1e-7 * abs(1 - value):
+            return float(f"{short:.12g}")
+    return value

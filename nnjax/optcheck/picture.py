@@ -1,0 +1,49 @@
+"""The picture of a report."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnjax.optcheck.script import MAGNITUDES, PATTERNS, script
+
+if TYPE_CHECKING:
+    from nnjax.optcheck.report import Report
+
+SHOWN = (1e-12, 1e-8, 1e-4, 1.0)  # magnitudes drawn over the steps
+FLOOR = 1e-17  # of relative differences, so that none is not at minus infinity
+
+
+def draw(report: "Report") -> Any:
+    """Both updates over the steps, and their relative difference over steps and magnitudes, as a figure.
+
+    Args:
+      report: of a comparison.
+    """
+    from matplotlib.figure import Figure
+
+    assert report.traces is not None
+    one, other = (trace.updates for trace in report.traces)
+    given = script()  # patterns and magnitudes are those of any script
+    magnitude, pattern = np.concatenate(given.magnitude), np.concatenate(given.pattern)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        off = np.abs(one - other) / np.maximum(np.abs(one), np.abs(other))
+    off = np.where(one == other, 0.0, np.nan_to_num(off, nan=1.0))
+    steps = np.arange(1, len(one) + 1)
+
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    constant = pattern == list(PATTERNS).index("random")
+    for number, size in enumerate(SHOWN):
+        element = int(np.flatnonzero(constant & np.isclose(magnitude, size))[0])
+        left.plot(steps, np.abs(other[:, element]), f"C{number}-", label=f"gradients of {size:.0e}")
+        left.plot(steps, np.abs(one[:, element]), f"C{number}x")
+    left.set(xlabel="step", ylabel="size of the update", yscale="log", title="reference (lines), candidate (crosses)")
+    left.legend(fontsize="small")
+
+    table = np.array([[off[k, magnitude == size].max() for k in range(len(one))] for size in MAGNITUDES])
+    shown = right.imshow(np.log10(np.maximum(table, FLOOR)), aspect="auto", origin="lower", vmin=-16, vmax=0)
+    right.set_yticks(range(0, len(MAGNITUDES), 3), [f"{size:.0e}" for size in MAGNITUDES[::3]])
+    right.set_xticks(range(3, len(one), 4), [str(k + 1) for k in range(3, len(one), 4)])
+    right.set(xlabel="step", ylabel="size of the gradients", title="largest relative difference")
+    figure.colorbar(shown, ax=right, label="log₁₀")
+    return figure

@@ -1,0 +1,201 @@
+"""Which known form makes these updates? From a form to its neighbours, nearest first, while the time lasts."""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from nnjax.optcheck.axes import PAIRED, Edit, differences, edits, used, with_start
+from nnjax.optcheck.fit import Target, distance, free, rate_of, refit, reproduces
+from nnjax.optcheck.form import Form, Hyper
+from nnjax.optcheck.named import NAMED, Named
+
+STARTS = {"first_start": (1e-6, 0.1, 1.0), "second_start": (1e-6, 0.1, 1.0)}
+
+
+class Explanation(NamedTuple):
+    """A form that makes the updates."""
+
+    form: Form
+    hyper: Hyper
+    edits: tuple[Edit, ...]  # the choices that differ from those of the form the search began with
+    near: str  # that form's name; "" for the reference
+
+
+class Search(NamedTuple):
+    """What was found in the time."""
+
+    explanations: tuple[Explanation, ...]  # all of the level at which there was one: more than one is a tie
+    level: str  # what was tried last
+    tried: int  # forms
+    complete: bool  # whether all levels were tried, or something was found, before the time was over
+
+
+Try = tuple[Form, Hyper, tuple[Edit, ...], str]
+
+
+def search(target: Target, start: Named, seconds: float, *, near: bool = False) -> Search:
+    """Forms that make the updates, the nearest to a form.
+
+    Args:
+      target: the updates.
+      start: the form and hyper-parameters to begin with.
+      seconds: when to give up.
+      near: whether to end after those forms that are one choice away.
+    """
+    until, tried = time.perf_counter() + seconds, 0
+    for level, attempts in _levels(start, target, near):
+        found: list[Explanation] = []
+        for form, hyper, made, name in attempts:
+            tried += 1
+            if reproduces(form, hyper, target):
+                found.append(Explanation(form, hyper, made, name))
+            if time.perf_counter() > until:
+                return _ended(found, start, target, level, tried, bool(found))
+        if found:
+            return _ended(found, start, target, level, tried, True)
+    return Search((), "all", tried, True)
+
+
+def _ended(found: list[Explanation], start: Named, target: Target, level: str, tried: int, complete: bool) -> Search:
+    simplest = [_simplest(explanation, start, target) for explanation in found]
+    ties = [tie for explanation in simplest for tie in _ties(explanation, target)]
+    return Search(tuple(_without_repeats([*simplest, *ties], start)), level, tried, complete)
+
+
+def _levels(start: Named, target: Target, near: bool) -> Iterator[tuple[str, Iterable[Try]]]:
+    form, hyper = start
+    yield "the same", [(form, hyper, (), "")]
+    yield "other hyper-parameters", _refits([(form, hyper, (), "")], target)
+    yield "one choice", _singles(form, hyper, target)
+    yield "a known optimizer as it is", _named(hyper, target)
+    yield "another start of the moments", _started(form, hyper, target)
+    if near:
+        return
+    yield "a known optimizer", _refits(_named(hyper, target), target)
+    yield "one choice and other hyper-parameters", _refits(_changed(form, hyper), target)
+    yield "two choices", _doubles(form, hyper)
+    yield "a known optimizer, one choice", _refits(_near_named(hyper, target), target)
+    yield "two choices and other hyper-parameters", _refits(_closest(form, hyper, target), target)
+
+
+def _singles(form: Form, hyper: Hyper, target: Target) -> Iterator[Try]:
+    """All neighbours; the hyper-parameters that one brings with it are fitted."""
+    for made, other in edits(form):
+        started = with_start(other, hyper)
+        new = [name for name in used(other) if name not in used(form) and getattr(started, name) != 0]
+        yield other, refit(other, started, target, new) if new else started, made, ""
+
+
+def _refits(attempts: Iterable[Try], target: Target) -> Iterator[Try]:
+    for form, hyper, made, near in attempts:
+        yield form, refit(form, hyper, target, free(form, hyper)), made, near
+
+
+def _started(form: Form, hyper: Hyper, target: Target) -> Iterator[Try]:
+    """Moments that do not start at zero."""
+    for name, values in STARTS.items():
+        if getattr(form, name.removesuffix("_start")) == "none":
+            continue
+        for value in values:
+            began = hyper._replace(**{name: value})
+            yield form, refit(form, began, target, [name]), (), ""
+            yield form, refit(form, began, target, [*free(form, hyper), name]), (), ""
+
+
+def _named(hyper: Hyper, target: Target) -> Iterator[Try]:
+    """With their own defaults, and the learning rate that fits."""
+    for name, (form, default) in NAMED.items():
+        same = default._replace(learning_rate=hyper.learning_rate)
+        yield form, same._replace(learning_rate=rate_of(form, same, target)), (), name
+
+
+def _doubles(form: Form, hyper: Hyper) -> Iterator[Try]:
+    """Two choices that need no other hyper-parameters."""
+    seen = {other for _, other in edits(form)}
+    for first, one in edits(form):
+        for second, two in edits(one):
+            if two not in seen and set(used(two)) <= set(used(form)) and _apart(first, second):
+                seen.add(two)
+                yield two, hyper, (*first, *second), ""
+
+
+def _changed(form: Form, hyper: Hyper) -> Iterator[Try]:
+    for made, other in edits(form):
+        yield other, with_start(other, hyper), made, ""
+
+
+def _near_named(hyper: Hyper, target: Target) -> Iterator[Try]:
+    """Neighbours of known optimizers, those first that are closest by themselves."""
+    known = list(_refits(_named(hyper, target), target))
+    done = set()
+    for form, fitted, _, name in sorted(known, key=lambda attempt: distance(attempt[0], attempt[1], target)):
+        for made, other in edits(form):
+            if other not in done:
+                done.add(other)
+                yield other, with_start(other, fitted), made, name
+
+
+def _closest(form: Form, hyper: Hyper, target: Target) -> Iterator[Try]:
+    """Neighbours' neighbours, those of the closest first."""
+    singles = list(_refits(_changed(form, hyper), target))
+    done = set()
+    for one, fitted, first, _ in sorted(singles, key=lambda attempt: distance(attempt[0], attempt[1], target)):
+        for second, two in edits(one):
+            if two not in done and _apart(first, second):
+                done.add(two)
+                yield two, with_start(two, fitted), (*first, *second), ""
+
+
+def _apart(first: tuple[Edit, ...], second: tuple[Edit, ...]) -> bool:
+    """Whether two changes are of different axes."""
+    return not {edit.axis for edit in first} & {edit.axis for edit in second}
+
+
+def _ties(found: Explanation, target: Target) -> Iterator[Explanation]:
+    """Forms one choice further that make the same updates."""
+    for made, form in edits(found.form):
+        if used(form) == used(found.form):
+            fitted = ["weight_decay"] if made[0].axis == "decay" else []
+            near = _same_decay(found.form.decay, form.decay, found.hyper)
+            hyper = refit(form, near, target, fitted) if fitted else near
+            if reproduces(form, hyper, target):
+                yield found._replace(form=form, hyper=hyper)
+
+
+def _same_decay(old: str, new: str, hyper: Hyper) -> Hyper:
+    """The weight decay that is as large with and without the learning rate as a factor."""
+    if old == new or "without rate" not in (old, new):
+        return hyper
+    factor = hyper.learning_rate if new == "without rate" else 1 / hyper.learning_rate
+    return hyper._replace(weight_decay=hyper.weight_decay * factor)
+
+
+def _simplest(found: Explanation, start: Named, target: Target) -> Explanation:
+    """The same updates with as much as possible of the form that the search began with."""
+    form, hyper = found.form, found.hyper
+    for axis in Form._fields:
+        plainer = form._replace(**{axis: getattr(start.form, axis)})
+        if plainer != form and reproduces(plainer, hyper, target):
+            form = plainer
+    for name in Hyper._fields:
+        simpler = hyper._replace(**{name: getattr(start.hyper, name)})
+        if simpler != hyper and reproduces(form, simpler, target):
+            hyper = simpler
+    return found._replace(form=form, hyper=hyper)
+
+
+def _without_repeats(found: list[Explanation], start: Named) -> list[Explanation]:
+    """Each form once, those with the fewest differences."""
+    least: dict[Form, Explanation] = {}
+    for explanation in found:
+        least.setdefault(explanation.form, explanation)
+    sizes = {form: _size(explanation, start) for form, explanation in least.items()}
+    return [explanation for form, explanation in least.items() if sizes[form] == min(sizes.values())]
+
+
+def _size(found: Explanation, start: Named) -> int:
+    """Choices that differ, a choice for both moments once; and hyper-parameters that differ."""
+    axes = {edit.axis for edit in differences(start.form, found.form)}
+    twice = sum(first in axes and second in axes for first, second in PAIRED.items())
+    numbers = sum(getattr(found.hyper, name) != getattr(start.hyper, name) for name in Hyper._fields)
+    return len(axes) - twice + numbers
