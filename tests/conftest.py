@@ -21,7 +21,9 @@ from shape_checker import check_shapes  # noqa: F401  (imported here, so that be
 
 # nnjax imports jaxtyping for type checkers only, so that its users need not; here the annotations are to be real.
 typing.TYPE_CHECKING = True
-with install_import_hook("nnjax", "shape_checker.check_shapes"):
+CHECKED = ["types", "checks", "data", "losses", "metrics", "nn", "optim", "train", "uncertainty", "plot", "cli"]
+# not optcheck: it is NumPy alone, and its search calls small functions by the million
+with install_import_hook([f"nnjax.{part}" for part in CHECKED], "shape_checker.check_shapes"):
     import nnjax
 
     for part in nnjax.__all__:

@@ -246,7 +246,8 @@ WRONG = {
         adam(lambda m, v, t, *_: LR * m / (1 - B1 * t) / (jnp.sqrt(hat(v, B2, t)) + EPS)), ADAM,
         of("first_correction-linear"),
     ),
-    # two at a time
+}  # fmt: skip
+SLOW = {  # found, or not, after half a minute and more
     "eps inside, constant m": Case(
         adam(lambda m, v, t, *_: LR * m / (1 - B1) / jnp.sqrt(hat(v, B2, t) + EPS)), ADAM,
         of("first_correction-constant", "eps-inside"),
@@ -267,7 +268,8 @@ WRONG = {
             ), "m", "v",
         ), ADAM, of("eps-inside", "b1", "b2", "eps"),
     ),
-    # leaves
+}  # fmt: skip
+WRONG |= {  # leaves
     "decay on matrices only": Case(masked(lambda p: p.ndim >= 2), ADAM, DECAY, (NO_RATE,)),
 }  # fmt: skip
 

@@ -208,6 +208,8 @@ def makes_sense(form: Form, axis: str, value: str) -> bool:
     corrections = {"first_kept": form.first_correction, "second_kept": form.second_correction}
     if value == "corrected" and corrections.get(axis) == "none":
         return False
+    if form.second == "largest with eps" and axis == "eps" and value == "floor":
+        return False
     return form.second_correction != "none" or not (axis == "eps" and "before correction" in value)
 
 

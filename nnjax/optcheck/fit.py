@@ -115,11 +115,10 @@ def refit(form: Form, hyper: Hyper, target: Target, names: Sequence[str]) -> Hyp
             lambda point: residuals(point[None])[0],
             point,
             jac=slopes,
-            method="lm",
-            ftol=1e-4,  # a fit that will be exact gains far more with every step
-            xtol=1e-14,
+            ftol=1e-15,
+            xtol=1e-15,
             gtol=1e-15,
-            max_nfev=40,
+            max_nfev=60,
         )
         best = found if best is None or found.cost < best.cost else best
         if best.cost < 1e-12:
@@ -139,6 +138,8 @@ def rate_of(form: Form, hyper: Hyper, target: Target) -> float:
 
 def _best_of(form: Form, hyper: Hyper, target: Target, names: Sequence[str]) -> Hyper:
     """Of usual values those with the fewest wrong signs: steps of one size have no slope to follow."""
+    if not names:
+        return hyper
     usual = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
     settings = np.array(list(itertools.product(usual, repeat=len(names)))).reshape(-1, len(names))
     values = {name: settings[:, i : i + 1] for i, name in enumerate(names)}

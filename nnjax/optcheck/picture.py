@@ -1,28 +1,26 @@
 """The picture of a report."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from nnjax.optcheck.lockstep import Trace
 from nnjax.optcheck.script import MAGNITUDES, PATTERNS, script
-
-if TYPE_CHECKING:
-    from nnjax.optcheck.report import Report
 
 SHOWN = (1e-12, 1e-8, 1e-4, 1.0)  # magnitudes drawn over the steps
 FLOOR = 1e-17  # of relative differences, so that none is not at minus infinity
 
 
-def draw(report: "Report") -> Any:
+def draw(candidate: Trace, reference: Trace) -> Any:
     """Both updates over the steps, and their relative difference over steps and magnitudes, as a figure.
 
     Args:
-      report: of a comparison.
+      candidate: what it did.
+      reference: what it did.
     """
     from matplotlib.figure import Figure
 
-    assert report.traces is not None
-    one, other = (trace.updates for trace in report.traces)
+    one, other = candidate.updates, reference.updates
     given = script()  # patterns and magnitudes are those of any script
     magnitude, pattern = np.concatenate(given.magnitude), np.concatenate(given.pattern)
     with np.errstate(invalid="ignore", divide="ignore"):

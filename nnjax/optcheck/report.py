@@ -31,7 +31,7 @@ class Report(NamedTuple):
     impact: str
     not_observed: tuple[str, ...]
     seconds: float
-    traces: tuple[Trace, Trace] | None = None
+    traces: tuple[Trace, Trace]
     """Both, of the pass in which they differ, or of the first: for `plot`."""
 
     @property
@@ -100,7 +100,7 @@ class Report(NamedTuple):
         """Both updates and their relative difference, over steps and over the gradients' magnitudes: a figure."""
         from nnjax.optcheck.picture import draw
 
-        return draw(self)
+        return draw(*self.traces)
 
 
 def _text(report: Report) -> list[str]:

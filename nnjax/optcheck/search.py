@@ -72,8 +72,8 @@ def _levels(start: Named, target: Target, near: bool) -> Iterator[tuple[str, Ite
     if near:
         return
     yield "a known optimizer", _refits(_named(hyper, target), target)
-    yield "one choice and other hyper-parameters", _refits(_changed(form, hyper), target)
     yield "two choices", _doubles(form, hyper)
+    yield "one choice and other hyper-parameters", _refits(_changed(form, hyper), target)
     yield "a known optimizer, one choice", _refits(_near_named(hyper, target), target)
     yield "two choices and other hyper-parameters", _refits(_closest(form, hyper, target), target)
 
@@ -155,7 +155,7 @@ def _ties(found: Explanation, target: Target) -> Iterator[Explanation]:
     """Forms one choice further that make the same updates."""
     for made, form in edits(found.form):
         if used(form) == used(found.form):
-            fitted = ["weight_decay"] if made[0].axis == "decay" else []
+            fitted = {"decay": ["weight_decay"], "velocity": ["learning_rate"]}.get(made[0].axis, [])
             near = _same_decay(found.form.decay, form.decay, found.hyper)
             hyper = refit(form, near, target, fitted) if fitted else near
             if reproduces(form, hyper, target):
@@ -173,8 +173,10 @@ def _same_decay(old: str, new: str, hyper: Hyper) -> Hyper:
 def _simplest(found: Explanation, start: Named, target: Target) -> Explanation:
     """The same updates with as much as possible of the form that the search began with."""
     form, hyper = found.form, found.hyper
-    for axis in Form._fields:
-        plainer = form._replace(**{axis: getattr(start.form, axis)})
+    for axis, choice in [("decay", "none"), *((axis, getattr(start.form, axis)) for axis in Form._fields)]:
+        plainer = form._replace(**{axis: choice})
+        if axis == "decay" and form.decay == "none":
+            continue  # found to be none, however small a fitted one would do as well
         if plainer != form and reproduces(plainer, hyper, target):
             form = plainer
     for name in Hyper._fields:

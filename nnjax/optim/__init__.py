@@ -2,6 +2,41 @@
 
 Each is an `optax.GradientTransformation` with optax's names and defaults, and goes wherever optax's do: into
 `optax.chain`, `optax.masked`, `optax.inject_hyperparams`.
+
+What is what elsewhere, at a learning rate r that stays the same: equal updates to rounding, as `nnjax.optcheck` finds
+them (`torch` is torch.optim, without its first argument; `example` is jax.example_libraries.optimizers):
+
+    sgd(r) = optax.sgd(r) = torch.SGD(lr=r) = example.sgd(r)
+    momentum(r, 0.9) = optax.sgd(r, 0.9) = torch.SGD(lr=r, momentum=0.9) = example.momentum(r, 0.9)
+    nesterov(r, 0.9) = optax.sgd(r, 0.9, nesterov=True) = torch.SGD(lr=r, momentum=0.9, nesterov=True)
+    nesterov(r, 0.9) = example.nesterov(r, 0.9)
+    rmsprop(r) = optax.rmsprop(r) = example.rmsprop(r)
+    rmsprop(r, 0.99, eps_in_sqrt=False) = optax.rmsprop(r, 0.99, eps_in_sqrt=False) = torch.RMSprop(lr=r)
+    optax.rmsprop(r, momentum=0.9) = example.rmsprop_momentum(r)
+    adagrad(r) = optax.adagrad(r)
+    adagrad(r, eps=0.0) = torch.Adagrad(lr=r, initial_accumulator_value=0.1, eps=0.0)
+    adam(r) = optax.adam(r) = torch.Adam(lr=r) = example.adam(r)
+    adamw(r, weight_decay=0.01) = optax.adamw(r, weight_decay=0.01) = torch.AdamW(lr=r)
+    optax.chain(optax.add_decayed_weights(0.01), adam(r)) = torch.Adam(lr=r, weight_decay=0.01)
+    nadam(r) = optax.nadam(r)
+    lion(r) = optax.lion(r)
+    optax.adamax(r) = torch.Adamax(lr=r)
+    optax.adadelta(r) = torch.Adadelta(lr=r)
+    optax.radam(r, eps=0.0) = torch.RAdam(lr=r, eps=0.0)
+
+What differs, and in what (the causes' names in `nnjax.optcheck`); where it is a number, that number makes them agree:
+
+    optax.rmsprop(r, 0.99) ≠ torch.RMSprop(lr=r): eps-inside
+    optax.rmsprop(r) ≠ keras.rmsprop: eps
+    optax.adam(r) ≠ keras.adam: eps, eps-outside
+    optax.amsgrad(r) ≠ torch.Adam(lr=r, amsgrad=True): maximum-corrected
+    optax.nadam(r) ≠ torch.nadam: momentum_decay
+    optax.nadam(r) ≠ keras.nadam: eps, momentum_decay
+    optax.radam(r) ≠ torch.RAdam(lr=r): eps-outside
+    optax.adagrad(r) ≠ torch.Adagrad(lr=r): eps, eps-inside, second_start
+    optax.adamw(r) ≠ torch.AdamW(lr=r): weight_decay
+    optax.adamax(r) ≠ example.adamax(r): eps-none, second-largest-with-eps
+    example.adagrad(r) ≠ optax.adagrad(r): eps-none, momentum, second_start, velocity-ema
 """
 
 from nnjax.optim.adagrad import adagrad

@@ -1,0 +1,409 @@
+"""The optimizer checker: right ones match, wrong ones are named, and what is unknown stays so."""
+
+import functools
+import json
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.example_libraries import optimizers as example
+from wrong_optimizers import RIGHT, UNKNOWN, WRONG, step_function
+
+from nnjax import optcheck, optim
+from nnjax.optcheck.axes import edits
+from nnjax.optcheck.build import made
+from nnjax.optcheck.deadline import Deadline
+from nnjax.optcheck.equation import equations
+from nnjax.optcheck.explain import explain
+from nnjax.optcheck.fit import Target, refit, reproduces
+from nnjax.optcheck.form import Hyper, updates
+from nnjax.optcheck.named import NAMED
+from nnjax.optcheck.observe import observe, told
+from nnjax.optcheck.script import MAGNITUDES, STEPS, flat, script, seen
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # candidates divide by zero, as they would
+LR = 1e-3
+
+
+@pytest.fixture(autouse=True)
+def usual_modes():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def torch_of(name, **arguments):
+    torch = pytest.importorskip("torch")
+    return functools.partial(getattr(torch.optim, name), lr=LR, **arguments)
+
+
+def found(candidate, reference, seconds=60, dtype="float64"):
+    """Where they differ, and why."""
+    deadline = Deadline(seconds)
+    one, other = made(candidate, None, None, None), made(reference, None, None, None)
+    observed = observe(dtype, one, other, script(), dtype, deadline)
+    passed = told(observed)
+    return passed, explain(passed, observed, NAMED.get(reference), deadline) if passed.first else None
+
+
+# What libraries do ----------------------------------------------------------------------------------------------------
+
+REAL = {
+    "sgd": lambda: optax.sgd(LR),
+    "momentum": lambda: optax.sgd(LR, 0.9),
+    "nesterov": lambda: optax.sgd(LR, 0.9, nesterov=True),
+    "optax.rmsprop": lambda: optax.rmsprop(LR),
+    "optax.adagrad": lambda: optax.adagrad(LR),
+    "optax.adadelta": lambda: optax.adadelta(LR),
+    "optax.adam": lambda: optax.adam(LR),
+    "optax.adamw": lambda: optax.adamw(LR),
+    "optax.amsgrad": lambda: optax.amsgrad(LR),
+    "optax.adamax": lambda: optax.adamax(LR),
+    "optax.nadam": lambda: optax.nadam(LR),
+    "optax.radam": lambda: optax.radam(LR),
+    "optax.adabelief": lambda: optax.adabelief(LR),
+    "optax.yogi": lambda: optax.yogi(LR),
+    "optax.lion": lambda: optax.lion(LR),
+    "optax.lamb": lambda: optax.lamb(LR),
+    "optax.lars": lambda: optax.lars(LR),
+    "torch.sgd": lambda: torch_of("SGD"),
+    "torch.sgd_momentum": lambda: torch_of("SGD", momentum=0.9),
+    "torch.sgd_nesterov": lambda: torch_of("SGD", momentum=0.9, nesterov=True),
+    "torch.rmsprop": lambda: torch_of("RMSprop"),
+    "torch.rmsprop_centered": lambda: torch_of("RMSprop", centered=True),
+    "torch.adagrad": lambda: torch_of("Adagrad"),
+    "torch.adadelta": lambda: torch_of("Adadelta"),
+    "torch.adam": lambda: torch_of("Adam"),
+    "torch.adamw": lambda: torch_of("AdamW"),
+    "torch.amsgrad": lambda: torch_of("Adam", amsgrad=True),
+    "torch.adamax": lambda: torch_of("Adamax"),
+    "torch.radam": lambda: torch_of("RAdam"),
+    "jax.example_libraries.sgd": lambda: example.sgd(LR),
+    "jax.example_libraries.momentum": lambda: example.momentum(LR, 0.9),
+    "jax.example_libraries.nesterov": lambda: example.nesterov(LR, 0.9),
+    "jax.example_libraries.adagrad": lambda: example.adagrad(LR),
+    "jax.example_libraries.rmsprop": lambda: example.rmsprop(LR),
+    "jax.example_libraries.rmsprop_momentum": lambda: example.rmsprop_momentum(LR),
+    "jax.example_libraries.adam": lambda: example.adam(LR),
+    "jax.example_libraries.adamax": lambda: example.adamax(LR),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_forms_are_what_libraries_do(name):
+    passed, _ = found(REAL[name](), name)
+    assert passed.first is None, passed
+
+
+def test_every_form_is_held_against_its_library():
+    """But for Keras' and BERT's, which are not installed, and PyTorch's NAdam, which keeps a number in float32."""
+    others = {name for name in NAMED if not name.startswith(("keras.", "bert."))}
+    assert others - REAL.keys() == {"torch.nadam"}
+
+
+class Torch:
+    """torch.optim without its first argument."""
+
+    def __getattr__(self, name):
+        torch = pytest.importorskip("torch")
+        return functools.partial(functools.partial, getattr(torch.optim, name))
+
+
+def rows(sign):
+    """The lines of a table in the documentation of nnjax.optim, in parts."""
+    lines = [line.strip() for line in optim.__doc__.splitlines() if line.startswith("    ") and f" {sign} " in line]
+    assert len(lines) > 10
+    return lines
+
+
+def written(text):
+    """What is written there; a name of a formula as it is."""
+    names = {
+        "r": LR,
+        "optax": optax,
+        "torch": Torch(),
+        "example": example,
+        **{n: getattr(optim, n) for n in optim.__all__},
+    }
+    return text if text in NAMED else eval(text, names)
+
+
+@pytest.mark.parametrize("row", rows("="))
+def test_what_is_said_to_be_equal_is(row):
+    first, *others = (written(part) for part in row.split(" = "))
+    for other in others:
+        passed, _ = found(first, other)
+        assert passed.first is None, passed.first
+
+
+@pytest.mark.parametrize("row", rows("≠"))
+def test_what_is_said_to_differ_differs_in_that(row):
+    both, _, causes = row.rpartition(": ")
+    first, other = (written(part) for part in both.split(" ≠ "))
+    _, why = found(first, other)
+    assert [sorted(cause.id for cause in answer.causes) for answer in why.answers] == [causes.split(", ")]
+
+
+# Right and wrong ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_is_right_matches_however_it_looks(name, dtype):
+    case = RIGHT[name]
+    assert found(case.optimizer, case.reference, dtype=dtype)[0].first is None
+
+
+TORCH = {"torch.amsgrad": ("Adam", {"amsgrad": True}), "torch.nadam": ("NAdam", {})}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_named(name):
+    case = WRONG[name]
+    optimizer = case.optimizer
+    if isinstance(optimizer, str):
+        optimizer = torch_of(TORCH[optimizer][0], **TORCH[optimizer][1])
+    passed, why = found(optimizer, case.reference)
+    assert passed.first is not None
+    named = [frozenset(cause.id for cause in answer.causes) for answer in why.answers]
+    assert case.causes in named
+    assert set(named) <= {case.causes, *case.ties}
+    assert all(answer.error < 1e-5 for answer in why.answers)
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_what_is_unknown_is_said_to_be(name):
+    case = UNKNOWN[name]
+    passed, why = found(case.optimizer, case.reference, seconds=8)
+    assert passed.first is not None
+    assert why.answers == ()
+    assert why.reference is not None
+
+
+def test_leaves_are_named():
+    _, why = found(WRONG["decay on matrices only"].optimizer, "optax.adam")
+    assert {cause.leaves for cause in why.answers[0].causes} == {("conv/kernel", "dense/w")}
+
+
+# The whole report -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "adagrad", "lion", "nadam", "sgd"])
+def test_our_own_optimizers_match(name):
+    optcheck.assert_matches(getattr(optim, name)(LR), f"optax.{name}")
+
+
+def test_our_own_momenta_match():
+    optcheck.assert_matches(optim.momentum(LR), "momentum")
+    optcheck.assert_matches(optim.nesterov(LR), "nesterov")
+    optcheck.assert_matches(optim.rmsprop(LR), "optax.rmsprop")
+
+
+def test_a_report_says_what_and_why():
+    report = optcheck.compare(optax.rmsprop(LR, eps_in_sqrt=False), "optax.rmsprop")
+    assert not report.ok
+    assert report.exit_code == 1
+    assert [cause.id for cause in report.causes] == ["eps-outside"]
+    text = str(report)
+    for part in (
+        "DIFFERENT: the candidate against optax.rmsprop",
+        "first at step 1",
+        "θ ← θ - λ g / (√v + ε)    ",
+        "θ ← θ - λ g / √(v + ε)\n",
+        "fix: or in the reference: optax.rmsprop(…, eps_in_sqrt=False)",
+        "impact: on gradients N(0, 1)",
+        "not observed with these inputs: weight decay",
+        "rounding: |Δ| ≤",
+    ):
+        assert part in text, part
+    content = json.loads(report.to_json())
+    assert content["schema"] == "nnjax-optcheck-1"
+    assert content["causes"][0][0]["axis"] == "eps"
+    assert content["first"]["step"] == 1
+    assert [each["name"] for each in content["passes"]] == ["float64", "float32"]
+
+
+def test_the_picture(tmp_path):
+    report = optcheck.compare(optax.rmsprop(LR), "torch.rmsprop")
+    report.plot().savefig(tmp_path / "report.png")
+    assert (tmp_path / "report.png").stat().st_size > 10_000
+
+
+def test_a_schedule_shows_where_the_rate_is():
+    def keras(learning_rate, momentum):
+        velocity = optax.chain(optax.scale_by_learning_rate(learning_rate), optax.trace(momentum))
+        return optax.GradientTransformation(velocity.init, velocity.update)
+
+    hparams = {"learning_rate": 0.5, "momentum": 0.9}
+    report = optcheck.compare(keras, optax.sgd, hparams=hparams)
+    assert [each.first is None for each in report.passes] == [True, True, False]
+    assert [cause.id for cause in report.causes] == ["lr-in-velocity"]
+    optcheck.assert_matches(keras, optax.sgd, hparams=hparams, allow=["lr-in-velocity"])
+    with pytest.raises(AssertionError, match="inside the velocity"):
+        optcheck.assert_matches(keras, optax.sgd, hparams=hparams, allow=["b1"])
+
+
+def test_a_step_function_is_taken():
+    report = optcheck.compare(step_function, "optax.adam")
+    assert report.ok, str(report)
+    assert report.candidate == "step_function"
+
+
+class OnNumPy:
+    """An optimizer as from-scratch repositories have it: it changes arrays in place."""
+
+    def __init__(self, rate):
+        self.rate, self.m = rate, None
+
+    def step(self, params, grads):
+        leaves = jax.tree.leaves(params)
+        self.m = [np.zeros_like(p) for p in leaves] if self.m is None else self.m
+        for p, m, g in zip(leaves, self.m, jax.tree.leaves(grads), strict=True):
+            m *= 0.9  # noqa: PLW2901
+            m += g  # noqa: PLW2901
+            p -= self.rate * m  # noqa: PLW2901
+
+
+class Frozen:
+    """Keeps its moments on itself: right by hand, and silently wrong under jit."""
+
+    def __init__(self, rate):
+        self.rate, self.m = rate, None
+
+    def step(self, params, grads):
+        m = jax.tree.map(jnp.zeros_like, params) if self.m is None else self.m
+        self.m = jax.tree.map(lambda m, g: 0.9 * m + g, m, grads)
+        return jax.tree.map(lambda p, m: p - self.rate * m, params, self.m)
+
+
+def test_objects_are_taken():
+    report = optcheck.compare(OnNumPy(LR), "momentum")
+    assert report.matches, str(report)
+    assert not report.broken
+
+
+def test_an_object_that_jit_freezes_is_told():
+    report = optcheck.compare(Frozen(LR), "momentum")
+    assert report.matches
+    assert report.exit_code == 3
+    assert any("jit" in breach.what or "tracer" in breach.what for breach in report.breaches)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "words"),
+    [
+        (optax.rmsprop(LR), ["optax.rmsprop", "√(v + ε)", "β₂ = 0.9, ε = 1e-08"]),
+        (optax.yogi(1e-2), ["optax.yogi", "λ = 0.01", "v₀ = 1e-06"]),
+    ],
+)
+def test_identify(optimizer, words):
+    text = optcheck.identify(optimizer, seconds=15)
+    assert all(word in text for word in words), text
+
+
+# The search -----------------------------------------------------------------------------------------------------------
+
+
+def made_by(form, hyper):
+    given = seen(script())
+    with np.errstate(all="ignore"):
+        made_ = np.stack(list(updates(form, hyper, given)))
+    return Target(made_, 1e-9 * np.abs(made_), given)
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper"),
+    [
+        ("optax.adam", Hyper(3e-3, 0.8, 0.95, 1e-5)),
+        ("optax.adam", Hyper(1e-1, 0.95, 0.9999, 1e-12)),
+        ("optax.adamw", Hyper(1e-2, 0.9, 0.99, 1e-3, weight_decay=0.3)),
+        ("optax.rmsprop", Hyper(1e-2, b2=0.7, eps=1e-4)),
+        ("momentum", Hyper(0.5, momentum=0.3)),
+        ("optax.lion", Hyper(1e-4, 0.95, 0.98, weight_decay=0.1)),
+    ],
+)
+def test_hyper_parameters_are_recovered(name, hyper):
+    form, target = NAMED[name].form, made_by(NAMED[name].form, hyper)
+    names = [field for field in hyper._fields if getattr(hyper, field) != getattr(Hyper(), field)]
+    start = Hyper(weight_decay=1e-2 if form.decay != "none" else 0.0)
+    got = refit(form, start, target, names)
+    assert reproduces(form, got, target)
+    for field in names:
+        np.testing.assert_allclose(getattr(got, field), getattr(hyper, field), rtol=1e-6)
+
+
+def test_equations_of_all_forms_can_be_written():
+    for name, (form, hyper) in NAMED.items():
+        lines = equations(form, hyper)
+        assert sum(line.startswith("θ ← θ") for line in lines) == 1, name
+        for _, other in edits(form):
+            assert equations(other, hyper)
+
+
+def test_the_script_has_every_magnitude_and_kind_of_leaf():
+    given = script()
+    grads = np.abs(flat(given.grads))
+    assert len(grads) == STEPS == 24
+    for size in MAGNITUDES:
+        assert np.isclose(grads, size).any()
+    assert grads[grads > 0].min() >= 1e-16
+    assert sorted({leaf.ndim - 1 for leaf in jax.tree.leaves(given.grads)}) == [0, 1, 2, 4]
+    zero, normal = (flat(given.params[part]) for part in ("zero", "normal"))
+    assert not zero.any()
+    assert normal.std() == pytest.approx(1, abs=0.1)
+
+
+# Mistakes -------------------------------------------------------------------------------------------------------------
+
+
+def raising():
+    def update(grads, state, params):
+        raise RuntimeError("the learning rate is missing")
+
+    return (lambda params: ()), update
+
+
+MISTAKES = {
+    "a number": (lambda: optcheck.compare(3, "optax.adam"), "int is no optimizer: expected an optax.Gradient"),
+    "a class": (lambda: optcheck.compare(Frozen, "momentum"), r"Frozen is a class; give an object of it, Frozen\(…\)"),
+    "a factory": (lambda: optcheck.compare(optax.adam, "optax.adam"), "call it, or give hparams="),
+    "four": (lambda: optcheck.compare((len,) * 4, "optax.adam"), "4 functions"),
+    "no such reference": (lambda: optcheck.compare(optim.sgd(LR), "optax.addam"), "no reference 'optax.addam'"),
+    "a formula": (lambda: optcheck.compare("keras.adam", "optax.adam"), "is a formula by name; give it as the"),
+    "kind": (lambda: optcheck.compare(optim.sgd(LR), "sgd", kind="pear"), "unknown kind 'pear'"),
+    "arguments": (
+        lambda: optcheck.compare(optax.adam, "optax.adam", hparams={"rate": 1}), "adam cannot be called with rate"
+    ),
+    "a result": (lambda: optcheck.compare(lambda params, grads, state: params, "sgd"), r"return \(params, state\)"),
+    "nothing to step": (lambda: optcheck.compare(type("A", (), {"step": lambda self: 0})(), "sgd"), "takes no param"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_named(name):
+    call, message = MISTAKES[name]
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()
+
+
+def test_what_the_candidate_raises_comes_through():
+    with pytest.raises(RuntimeError, match="the learning rate is missing"):
+        optcheck.compare(raising(), "sgd")
+
+
+def test_what_never_comes_back_is_interrupted():
+    def update(grads, state, params):
+        while True:
+            time.sleep(0.01)
+
+    began = time.monotonic()
+    with pytest.raises(optcheck.OverdueError, match="did not come back within 2 s"):
+        optcheck.compare(((lambda params: ()), update), "sgd", seconds=2)
+    assert time.monotonic() - began < 20
+
+
+def test_closures_cannot_be_given():
+    with pytest.raises(optcheck.NotAnOptimizerError, match=r"LBFGS.step\(\) cannot run on gradients alone"):
+        optcheck.compare(torch_of("LBFGS"), "sgd")
