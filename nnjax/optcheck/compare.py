@@ -17,7 +17,7 @@ from nnjax.optcheck.equation import equations, update_line
 from nnjax.optcheck.explain import Explained, explain
 from nnjax.optcheck.fixes import fixes
 from nnjax.optcheck.named import NAMED, Named
-from nnjax.optcheck.observe import observe, told, trace
+from nnjax.optcheck.observe import Observed, observe, told, trace
 from nnjax.optcheck.report import Report
 from nnjax.optcheck.script import script
 from nnjax.types import PyTree
@@ -72,11 +72,7 @@ def compare(
         titles = _title(candidate, one, "the candidate"), _title(reference, other, "the reference")
         seen = [observe(dtype, one, other, script(), dtype, deadline) for dtype in ("float64", "float32")]
         if hparams is not None:
-            given = script(scheduled=True)
-            changing = scheduled(candidate, hparams, given, kind, init)
-            other_changing = scheduled(reference, hparams, given, None, None)
-            if isinstance(changing, Candidate) and other_changing is not None:
-                seen.append(observe(SCHEDULED, changing, other_changing, given, "float64", deadline))
+            seen += _with_schedule(candidate, reference, hparams, kind, init, deadline)
         found = _own(breaches(one, deadline), other, deadline)
     passes = tuple(told(each) for each in seen)
     wrong = [i for i, each in enumerate(passes) if each.first is not None]
@@ -165,6 +161,20 @@ def assert_matches(
         raise AssertionError(str(report))
 
 
+def _with_schedule(
+    candidate: Any, reference: Any, hparams: Mapping[str, Any], kind: str | None, init: Any, deadline: Deadline
+) -> list[Observed]:
+    """Both with another learning rate at every step; nothing where one of them takes numbers only."""
+    given = script(scheduled=True)
+    one, other = scheduled(candidate, hparams, given, kind, init), scheduled(reference, hparams, given, None, None)
+    if not isinstance(one, Candidate) or other is None:
+        return []
+    try:
+        return [observe(SCHEDULED, one, other, given, "float64", deadline)]
+    except (TypeError, ValueError, AttributeError):  # a function where it wants a number
+        return []
+
+
 @contextmanager
 def _usual_modes() -> Iterator[None]:
     """Strict promotion is a matter of one's own code; optax does not run under it."""
@@ -214,5 +224,5 @@ def _unseen(passes: tuple[Any, ...], hparams: Mapping[str, Any] | None) -> tuple
     """What is said of every comparison."""
     if any(each.name == SCHEDULED for each in passes):
         return ()
-    why = "both take no schedule" if hparams is not None else "give functions that make them, and hparams="
+    why = "one of them takes no schedule" if hparams is not None else "give functions that make them, and hparams="
     return (f"where the learning rate is multiplied and how a schedule is read ({why})",)

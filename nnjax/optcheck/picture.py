@@ -32,7 +32,7 @@ def draw(candidate: Trace, reference: Trace) -> Any:
     left, right = figure.subplots(1, 2)
     constant = pattern == list(PATTERNS).index("random")
     for number, size in enumerate(SHOWN):
-        element = int(np.flatnonzero(constant & np.isclose(magnitude, size))[0])
+        element = int(np.flatnonzero(constant & np.isclose(magnitude, size, atol=0))[0])
         left.plot(steps, np.abs(other[:, element]), f"C{number}-", label=f"gradients of {size:.0e}")
         left.plot(steps, np.abs(one[:, element]), f"C{number}x")
     left.set(xlabel="step", ylabel="size of the update", yscale="log", title="reference (lines), candidate (crosses)")
