@@ -117,7 +117,10 @@ def identify(
 
     >>> from nnjax import optcheck
     >>> print(optcheck.identify(optim.rmsprop(1e-3)))
-    as nnjax
+    the form of optax.rmsprop, keras.rmsprop, jax.example_libraries.rmsprop:
+    v ← β₂ v + (1 - β₂) g²
+    θ ← θ - λ g / √(v + ε)
+    λ = 0.001, β₂ = 0.9, ε = 1e-08
     """
     deadline = Deadline(seconds)
     with enforced(deadline), _usual_modes():
