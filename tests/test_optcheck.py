@@ -337,7 +337,7 @@ def test_hyper_parameters_are_recovered(name, hyper):
     form, target = NAMED[name].form, made_by(NAMED[name].form, hyper)
     names = [field for field in hyper._fields if getattr(hyper, field) != getattr(Hyper(), field)]
     start = Hyper(weight_decay=1e-2 if form.decay != "none" else 0.0)
-    got = refit(form, start, target, names)
+    got = refit(form, start, target, names).hyper
     assert reproduces(form, got, target)
     for field in names:
         np.testing.assert_allclose(getattr(got, field), getattr(hyper, field), rtol=1e-6)

@@ -246,8 +246,6 @@ WRONG = {
         adam(lambda m, v, t, *_: LR * m / (1 - B1 * t) / (jnp.sqrt(hat(v, B2, t)) + EPS)), ADAM,
         of("first_correction-linear"),
     ),
-}  # fmt: skip
-SLOW = {  # found, or not, after half a minute and more
     "eps inside, constant m": Case(
         adam(lambda m, v, t, *_: LR * m / (1 - B1) / jnp.sqrt(hat(v, B2, t) + EPS)), ADAM,
         of("first_correction-constant", "eps-inside"),
@@ -266,10 +264,8 @@ SLOW = {  # found, or not, after half a minute and more
                 -LR * hat(n := 0.8 * m + 0.2 * g, 0.8, t) / jnp.sqrt(hat(w := 0.98 * v + 0.02 * g**2, 0.98, t) + 1e-6),
                 {"m": n, "v": w},
             ), "m", "v",
-        ), ADAM, of("eps-inside", "b1", "b2", "eps"),
+        ), ADAM, of("eps-inside", "b1", "b2", "eps"), (of("eps-grows-alone", "b1", "b2", "eps"),),
     ),
-}  # fmt: skip
-WRONG |= {  # leaves
     "decay on matrices only": Case(masked(lambda p: p.ndim >= 2), ADAM, DECAY, (NO_RATE,)),
 }  # fmt: skip
 

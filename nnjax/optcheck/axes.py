@@ -158,7 +158,16 @@ AXES: dict[str, dict[str, str]] = {
     },
     "direction": {"down": "the step goes down the gradient", "up": "the step has the wrong sign, up the gradient"},
 }
-START = {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "momentum": 0.9, "weight_decay": 1e-2, "clip": 1.0, "trust": 1.0}
+START = {
+    "b1": 0.9,
+    "b2": 0.999,
+    "eps": 1e-8,
+    "momentum": 0.9,
+    "dampening": 0.5,
+    "weight_decay": 1e-2,
+    "clip": 1.0,
+    "trust": 1.0,
+}
 FIXED = {"clip", "trust"}
 
 
@@ -182,10 +191,12 @@ def has(form: Form, axis: str) -> bool:
     """Whether the choice on an axis makes any difference to a form."""
     moments = form.first != "none"
     second = form.second != "none"
+    sized = form.sign == "none" or second
     velocity = form.velocity != "none"
     corrected = "t" in form.first_correction + form.second_correction or form.rectified != "none"
     return {
-        "first_correction": moments,
+        "first_correction": moments and sized,
+        "second": sized,
         "first_used": moments and form.first != "lion",
         "first_kept": moments,
         "second_correction": second,
@@ -205,12 +216,22 @@ def has(form: Form, axis: str) -> bool:
 
 def makes_sense(form: Form, axis: str, value: str) -> bool:
     """Whether a choice is another than those beside it: without a correction, before and after it are the same."""
-    corrections = {"first_kept": form.first_correction, "second_kept": form.second_correction}
-    if value == "corrected" and corrections.get(axis) == "none":
-        return False
-    if form.second == "largest with eps" and axis == "eps" and value == "floor":
-        return False
-    return form.second_correction != "none" or not (axis == "eps" and "before correction" in value)
+    corrected = {"first": form.first_correction, "second": form.second_correction}
+    same = {  # choices that come to the same as another, or to nothing
+        ("first_kept", "corrected"): corrected["first"] == "none",
+        ("second_kept", "corrected"): corrected["second"] == "none",
+        ("maximum", "raw"): corrected["second"] == "none",
+        ("eps", "before correction"): corrected["second"] == "none",
+        ("eps", "inside before correction"): corrected["second"] == "none",
+        ("eps", "floor"): form.second == "largest with eps",
+        ("decay", "l2 in m"): form.first == "none" or form.second == "none",
+        ("second", "of m"): form.first == "none",
+        ("second", "on m"): form.first == "none",
+        ("second", "with b1"): form.first == "none",
+        ("second", "mixed"): form.first == "none",
+        ("trust", "lamb"): form.decay != "decoupled",
+    }
+    return not same.get((axis, value), False)
 
 
 def used(form: Form) -> list[str]:

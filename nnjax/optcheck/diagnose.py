@@ -5,12 +5,12 @@ from typing import NamedTuple
 import numpy as np
 
 from nnjax.optcheck.axes import AXES, differences, used
-from nnjax.optcheck.fit import Target, distance, free, rate_of, refit, reproduces
+from nnjax.optcheck.fit import Target, free, refit, reproduces
 from nnjax.optcheck.form import Form, Hyper
 from nnjax.optcheck.lockstep import Trace, allowed, seen_by
-from nnjax.optcheck.named import NAMED, Named
+from nnjax.optcheck.named import Named
 from nnjax.optcheck.script import Script
-from nnjax.optcheck.search import Search, search
+from nnjax.optcheck.search import EXACT, Search, by_cost, named, search
 
 HYPER = {
     "learning_rate": "learning rate",
@@ -59,20 +59,16 @@ def identify_form(target: Target, start: Named | None, seconds: float) -> tuple[
     """The known form that makes these updates, and its hyper-parameters."""
     if start is not None and reproduces(start.form, start.hyper, target):
         return start, None
-    for form, default in NAMED.values():
-        hyper = default._replace(learning_rate=rate_of(form, default, target))
+    known = list(named(Hyper(), target))
+    for form, hyper, _, _ in known:
         if reproduces(form, hyper, target):
             return Named(form, hyper), None
-    closest: tuple[float, Named] | None = None
-    for form, default in NAMED.values():
-        hyper = refit(form, default, target, free(form, default))
+    closest = by_cost(known, target)
+    for fit, (form, *_) in closest[:EXACT]:
+        hyper = refit(form, fit.hyper, target, free(form, fit.hyper)).hyper
         if reproduces(form, hyper, target):
             return Named(form, hyper), None
-        far = distance(form, hyper, target)
-        if closest is None or far < closest[0]:
-            closest = far, Named(form, hyper)
-    assert closest is not None
-    found = search(target, closest[1], seconds)
+    found = search(target, Named(closest[0][1][0], closest[0][0].hyper), seconds)
     if not found.explanations:
         return None, found
     best = found.explanations[0]

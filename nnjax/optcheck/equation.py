@@ -52,7 +52,8 @@ VELOCITY = {
     "dampened": "μ b + (1 - τ) {d}, at first {d}",
     "dampened at once": "μ b + (1 - τ) {d}",
 }
-NESTEROV = {"none": "b", "standard": "(d + μ b)", "of the new": "((1 + μ) d + μ² b)", "old": "b_before"}
+NESTEROV = {"none": "b", "standard": "({d} + μ b)", "of the new": "((1 + μ) {d} + μ² b)", "old": "b_before"}
+CONSTANT = 1e5  # momentum decays from here on leave NAdam's momentum as it is
 RATE = {"now": "λ", "next": "λ(step + 1)", "previous": "λ(step - 1)", "over root t": "λ/√t"}
 SYMBOLS = {
     "learning_rate": "λ",
@@ -81,19 +82,21 @@ def equations(form: Form, hyper: Hyper) -> list[str]:
     if form.first != "none":
         lines.append(f"m ← {FIRST[form.first]}" + _kept(form.first_kept, "m"))
     if form.second != "none":
-        grows = " + ε" if "grows" in form.eps else ""
+        grows = (" + ε_root" if hyper.eps_root > 0 else " + ε") if "grows" in form.eps else ""
         lines.append(f"v ← {SECOND[form.second]}{grows}" + _kept(form.second_kept, "v"))
     if form.second == "centered":
         lines.append("ḡ ← β₂ ḡ + (1 - β₂) g")
     if form.maximum != "none":
         lines.append(f"v_max ← max(v_max, {'v̂' if form.maximum == 'corrected' else 'v'})")
-    direction = _direction(form)
+    varying = form.numerator == "nadam" and hyper.momentum_decay < CONSTANT
+    lines += ["μ_t = β₁ (1 - ½ · .96^(ψ t))"] if varying else []
+    direction = _direction(form, varying)
     if form.velocity != "none":
-        inside = RATE[form.rate] + " d" if form.rate_place == "inside" else "d"
-        lines += [] if direction == "g" else [f"d = {direction}"]
         d = "g" if direction == "g" else "d"
-        lines.append(f"b ← {VELOCITY[form.velocity].format(d=inside)}".replace(" d", f" {d}"))
-        direction = NESTEROV[form.nesterov].replace("d", d) if form.nesterov != "old" else NESTEROV["old"]
+        lines += [] if direction == "g" else [f"d = {direction}"]
+        d = f"{RATE[form.rate]} {d}" if form.rate_place == "inside" else d
+        lines.append(f"b ← {VELOCITY[form.velocity].format(d=d)}")
+        direction = NESTEROV[form.nesterov].format(d=d)
     lines.append(_update(form, direction))
     if "t" in form.first_correction + form.second_correction or form.numerator == "nadam":
         lines.append(COUNTER[form.counter])
@@ -108,17 +111,19 @@ def update_line(form: Form) -> str:
 def numbers(form: Form, hyper: Hyper) -> str:
     """The hyper-parameters that a form uses."""
     names = used(form) + [name for name in ("first_start", "second_start", "eps_root") if getattr(hyper, name) != 0]
-    names += ["momentum_decay"] if form.numerator == "nadam" and hyper.momentum_decay < 1e5 else []
+    names += ["momentum_decay"] if form.numerator == "nadam" and hyper.momentum_decay < CONSTANT else []
     return ", ".join(f"{SYMBOLS[name]} = {getattr(hyper, name):.6g}" for name in names)
 
 
-def _direction(form: Form) -> str:
+def _direction(form: Form, varying: bool) -> str:
     m = _moment("m" if form.first != "none" else "g", form.first_used)
     if form.first == "lion":
         m = "(β₁ m_before + (1 - β₁) g)"
     m = CORRECTED[form.first_correction].format(x=m, b="β₁") if form.first != "none" else m
-    if form.numerator == "nadam":
-        m = "(μ_t₊₁ m / (1 - μ₁…μ_t₊₁) + (1 - μ_t) g / (1 - μ₁…μ_t))"
+    if form.numerator == "nadam" and varying:
+        m = "μ_t₊₁ m / (1 - μ₁…μ_t₊₁) + (1 - μ_t) g / (1 - μ₁…μ_t)"
+    elif form.numerator == "nadam":
+        m = "β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)"
     elif form.numerator == "lookahead":
         m = CORRECTED[form.first_correction].format(x="(β₁ m + (1 - β₁) g)", b="β₁")
     plain = m
@@ -128,7 +133,7 @@ def _direction(form: Form) -> str:
         m = f"r_t {m} where ρ_t > {form.rectified.removeprefix('above ')}, else {plain}"
     m = f"sign{m if m.startswith('(') else f'({m})'}" if form.sign == "sign" else m
     m = f"√(s + ε) · {m}, s ← β₂ s + (1 - β₂) d²" if form.rescaled == "adadelta" else m
-    return f"η ‖θ‖/‖d‖ · {m}" if form.trust == "lars" else m
+    return f"η ‖θ‖/‖{m}‖ · {m}" if form.trust == "lars" else m
 
 
 def _divided(form: Form, numerator: str) -> str:

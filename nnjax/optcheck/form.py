@@ -108,7 +108,6 @@ def _direction(
 ) -> tuple[np.ndarray, Memory]:
     """What the moments make of a gradient; `g_first` is what the first one is given."""
     m = _first(form.first, h, memory.m, g_first, t)
-    mean = h.b2 * memory.mean + (1 - h.b2) * g
     v = _second(form.second, h, memory.v, g, m, memory.m, t)
     if form.eps in ("grows", "grows alone"):
         v = v + np.where(h.eps_root > 0, h.eps_root, h.eps)
@@ -116,15 +115,19 @@ def _direction(
     m_used = m if form.first_used == "new" else memory.m
     m_used = h.b1 * memory.m + (1 - h.b1) * g_first if form.first == "lion" else m_used
     v_used = v if form.second_used == "new" else memory.v
-    v_used = v_used - mean**2 if form.second == "centered" else v_used
-    largest = np.maximum(memory.largest, v_used / c2 if form.maximum == "corrected" else v_used)
     kept = {"m": m, "corrected": m / c1, "lost": memory.m}[form.first_kept]
     kept_v = {"v": v, "corrected": v / c2, "lost": memory.v}[form.second_kept]
-    memory = memory._replace(m=kept, v=kept_v, mean=mean, largest=largest)
+    memory = memory._replace(m=kept, v=kept_v)
+
+    if form.second == "centered":
+        memory = memory._replace(mean=h.b2 * memory.mean + (1 - h.b2) * g)
+        v_used = v_used - memory.mean**2
+    if form.maximum != "none":
+        largest = np.maximum(memory.largest, v_used / c2 if form.maximum == "corrected" else v_used)
+        memory = memory._replace(largest=largest)
+        v_used, c2 = largest, 1.0 if form.maximum == "corrected" else c2
 
     numerator, product = _numerator(form, h, m_used, g_first, c1, memory.product, t)
-    if form.maximum != "none":
-        v_used, c2 = largest, 1.0 if form.maximum == "corrected" else c2
     d = numerator if form.second == "none" else _divided(form, h, numerator, v_used, c2)
     d = d if form.rectified == "none" else _rectified(form, h, numerator, d, t)
     d = np.sign(d) if form.sign == "sign" else d

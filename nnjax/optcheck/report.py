@@ -1,7 +1,8 @@
 """What a comparison found, for a person and for a program."""
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -155,8 +156,13 @@ def _magnitudes(wrong: dict[str, float]) -> str:
     shows = [name for name, share in wrong.items() if share > 0]
     if len(shows) == len(wrong):
         return "at all sizes of gradients"
-    hidden = [name for name in wrong if name not in shows]
-    return f"at gradients of {', '.join(shows)}; not at {', '.join(hidden)}"
+    return f"at gradients of {_ranges(shows, list(wrong))}; not at {_ranges(set(wrong) - set(shows), list(wrong))}"
+
+
+def _ranges(some: Collection[str], ordered: Sequence[str]) -> str:
+    """Those that follow one another as one: "1e-14 to 1e-06, 1e-03"."""
+    runs = [list(run) for there, run in itertools.groupby(ordered, lambda name: name in some) if there]
+    return ", ".join(run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
 
 
 def _named(word: str, leaves: tuple[str, ...]) -> str:

@@ -1,14 +1,22 @@
 """Which known form makes these updates? From a form to its neighbours, nearest first, while the time lasts."""
 
+import itertools
 import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from nnjax.optcheck.axes import PAIRED, Edit, differences, edits, used, with_start
-from nnjax.optcheck.fit import Target, distance, free, rate_of, refit, reproduces
+from nnjax.optcheck.fit import Fit, Target, free, rate_of, refit, reproduces, roughly
 from nnjax.optcheck.form import Form, Hyper
 from nnjax.optcheck.named import NAMED, Named
 
+FITTED = {  # what another choice on an axis can be made up for with
+    "decay": ["weight_decay"],
+    "velocity": ["learning_rate"],
+    "first_correction": ["learning_rate", "eps"],
+    "second_correction": ["learning_rate", "eps"],
+}
+ROUGH, EXACT = 100, 8  # forms fitted roughly at a time, and the closest of them, which are fitted exactly
 STARTS = {"first_start": (1e-6, 0.1, 1.0), "second_start": (1e-6, 0.1, 1.0)}
 
 
@@ -65,17 +73,20 @@ def _ended(found: list[Explanation], start: Named, target: Target, level: str, t
 def _levels(start: Named, target: Target, near: bool) -> Iterator[tuple[str, Iterable[Try]]]:
     form, hyper = start
     yield "the same", [(form, hyper, (), "")]
-    yield "other hyper-parameters", _refits([(form, hyper, (), "")], target)
+    yield "other hyper-parameters", [(form, refit(form, hyper, target, free(form, hyper)).hyper, (), "")]
     yield "one choice", _singles(form, hyper, target)
-    yield "a known optimizer as it is", _named(hyper, target)
+    yield "a known optimizer as it is", named(hyper, target)
     yield "another start of the moments", _started(form, hyper, target)
     if near:
         return
-    yield "a known optimizer", _refits(_named(hyper, target), target)
+    changed = by_cost(_changed(form, hyper), target)
+    known = by_cost(named(hyper, target), target)
+    yield "one choice and other hyper-parameters", _exactly(changed[:EXACT], target)
+    yield "a known optimizer", _exactly(known[:EXACT], target)
     yield "two choices", _doubles(form, hyper)
-    yield "one choice and other hyper-parameters", _refits(_changed(form, hyper), target)
-    yield "a known optimizer, one choice", _refits(_near_named(hyper, target), target)
-    yield "two choices and other hyper-parameters", _refits(_closest(form, hyper, target), target)
+    beside = _beside(_sorted([*changed, *known]))
+    while some := list(itertools.islice(beside, ROUGH)):
+        yield "two choices and other hyper-parameters", _exactly(by_cost(some, target)[:EXACT], target)
 
 
 def _singles(form: Form, hyper: Hyper, target: Target) -> Iterator[Try]:
@@ -83,12 +94,22 @@ def _singles(form: Form, hyper: Hyper, target: Target) -> Iterator[Try]:
     for made, other in edits(form):
         started = with_start(other, hyper)
         new = [name for name in used(other) if name not in used(form) and getattr(started, name) != 0]
-        yield other, refit(other, started, target, new) if new else started, made, ""
+        yield other, refit(other, started, target, new).hyper if new else started, made, ""
 
 
-def _refits(attempts: Iterable[Try], target: Target) -> Iterator[Try]:
-    for form, hyper, made, near in attempts:
-        yield form, refit(form, hyper, target, free(form, hyper)), made, near
+def _exactly(fits: Iterable[tuple[Fit, Try]], target: Target) -> Iterator[Try]:
+    """With the hyper-parameters that fit."""
+    for rough, (form, _, made, near) in fits:
+        yield form, refit(form, rough.hyper, target, free(form, rough.hyper)).hyper, made, near
+
+
+def by_cost(attempts: Iterable[Try], target: Target) -> list[tuple[Fit, Try]]:
+    """Roughly fitted, the closest first."""
+    return _sorted([(roughly(each[0], each[1], target, free(each[0], each[1])), each) for each in attempts])
+
+
+def _sorted(fits: list[tuple[Fit, Try]]) -> list[tuple[Fit, Try]]:
+    return sorted(fits, key=lambda fit: fit[0].cost)
 
 
 def _started(form: Form, hyper: Hyper, target: Target) -> Iterator[Try]:
@@ -98,12 +119,12 @@ def _started(form: Form, hyper: Hyper, target: Target) -> Iterator[Try]:
             continue
         for value in values:
             began = hyper._replace(**{name: value})
-            yield form, refit(form, began, target, [name]), (), ""
-            yield form, refit(form, began, target, [*free(form, hyper), name]), (), ""
+            yield form, refit(form, began, target, [name]).hyper, (), ""
+            yield form, refit(form, began, target, [*free(form, hyper), name]).hyper, (), ""
 
 
-def _named(hyper: Hyper, target: Target) -> Iterator[Try]:
-    """With their own defaults, and the learning rate that fits."""
+def named(hyper: Hyper, target: Target) -> Iterator[Try]:
+    """Known optimizers, with their own defaults, and the learning rate that fits."""
     for name, (form, default) in NAMED.items():
         same = default._replace(learning_rate=hyper.learning_rate)
         yield form, same._replace(learning_rate=rate_of(form, same, target)), (), name
@@ -124,26 +145,14 @@ def _changed(form: Form, hyper: Hyper) -> Iterator[Try]:
         yield other, with_start(other, hyper), made, ""
 
 
-def _near_named(hyper: Hyper, target: Target) -> Iterator[Try]:
-    """Neighbours of known optimizers, those first that are closest by themselves."""
-    known = list(_refits(_named(hyper, target), target))
+def _beside(fits: Iterable[tuple[Fit, Try]]) -> Iterator[Try]:
+    """All neighbours of these, each once; what a form was fitted to without its second change would mislead."""
     done = set()
-    for form, fitted, _, name in sorted(known, key=lambda attempt: distance(attempt[0], attempt[1], target)):
-        for made, other in edits(form):
-            if other not in done:
+    for _, (form, hyper, first, near) in fits:
+        for second, other in edits(form):
+            if other not in done and _apart(first, second):
                 done.add(other)
-                yield other, with_start(other, fitted), made, name
-
-
-def _closest(form: Form, hyper: Hyper, target: Target) -> Iterator[Try]:
-    """Neighbours' neighbours, those of the closest first."""
-    singles = list(_refits(_changed(form, hyper), target))
-    done = set()
-    for one, fitted, first, _ in sorted(singles, key=lambda attempt: distance(attempt[0], attempt[1], target)):
-        for second, two in edits(one):
-            if two not in done and _apart(first, second):
-                done.add(two)
-                yield two, with_start(two, fitted), (*first, *second), ""
+                yield other, with_start(other, hyper), (*first, *second), near
 
 
 def _apart(first: tuple[Edit, ...], second: tuple[Edit, ...]) -> bool:
@@ -155,9 +164,9 @@ def _ties(found: Explanation, target: Target) -> Iterator[Explanation]:
     """Forms one choice further that make the same updates."""
     for made, form in edits(found.form):
         if used(form) == used(found.form):
-            fitted = {"decay": ["weight_decay"], "velocity": ["learning_rate"]}.get(made[0].axis, [])
+            fitted = FITTED.get(made[0].axis, [])
             near = _same_decay(found.form.decay, form.decay, found.hyper)
-            hyper = refit(form, near, target, fitted) if fitted else near
+            hyper = refit(form, near, target, fitted).hyper if fitted else near
             if reproduces(form, hyper, target):
                 yield found._replace(form=form, hyper=hyper)
 
