@@ -19,6 +19,7 @@ AXES: dict[str, dict[str, str]] = {
         "decoupled": "weight decay is taken off beside the gradient's part, times the learning rate (decoupled)",
         "l2": "weight decay is added to the gradient, and goes through the moments (L2)",
         "l2 in m": "weight decay is added to the gradient of the first moment only",
+        "divided": "weight decay is added to the first moment at the step, and divided by the root",
         "without rate": "weight decay is not multiplied by the learning rate",
         "of the updated": "weight decay is taken of the parameters that are already updated",
         "growing": "weight decay has the wrong sign: parameters grow",
@@ -40,6 +41,7 @@ AXES: dict[str, dict[str, str]] = {
         "constant": "the first moment is divided by the constant 1 - β₁ at every step",
         "multiplied": "the first moment is multiplied by 1 - β₁ᵗ, not divided",
         "linear": "the first moment is divided by 1 - β₁·t: a product, not a power",
+        "swapped": "the first moment is divided by 1 - β₂ᵗ, the other moment's correction",
     },
     "first_used": {
         "new": "the step takes the new first moment",
@@ -76,6 +78,7 @@ AXES: dict[str, dict[str, str]] = {
         "constant": "the second moment is divided by the constant 1 - β₂ at every step",
         "multiplied": "the second moment is multiplied by 1 - β₂ᵗ, not divided",
         "linear": "the second moment is divided by 1 - β₂·t: a product, not a power",
+        "swapped": "the second moment is divided by 1 - β₁ᵗ, the other moment's correction",
     },
     "second_used": {
         "new": "the step takes the new second moment",
@@ -193,7 +196,7 @@ def has(form: Form, axis: str) -> bool:
     second = form.second != "none"
     sized = form.sign == "none" or second
     velocity = form.velocity != "none"
-    corrected = "t" in form.first_correction + form.second_correction or form.rectified != "none"
+    corrected = {"t", "t + 1", "multiplied", "linear", "swapped"} & {form.first_correction, form.second_correction}
     return {
         "first_correction": moments and sized,
         "second": sized,
@@ -210,21 +213,28 @@ def has(form: Form, axis: str) -> bool:
         "rescaled": second,
         "rate_place": velocity,
         "nesterov": velocity,
-        "counter": corrected or form.numerator == "nadam" or "mean" in (form.first, form.second),
+        "counter": bool(corrected)
+        or form.rectified != "none"
+        or form.numerator == "nadam"
+        or "mean" in (form.first, form.second),
     }.get(axis, True)
 
 
 def makes_sense(form: Form, axis: str, value: str) -> bool:
     """Whether a choice is another than those beside it: without a correction, before and after it are the same."""
     corrected = {"first": form.first_correction, "second": form.second_correction}
+    one = "none" in (form.first, form.second)
     same = {  # choices that come to the same as another, or to nothing
         ("first_kept", "corrected"): corrected["first"] == "none",
         ("second_kept", "corrected"): corrected["second"] == "none",
+        ("first_correction", "swapped"): one,
+        ("second_correction", "swapped"): one,
         ("maximum", "raw"): corrected["second"] == "none",
         ("eps", "before correction"): corrected["second"] == "none",
         ("eps", "inside before correction"): corrected["second"] == "none",
         ("eps", "floor"): form.second == "largest with eps",
-        ("decay", "l2 in m"): form.first == "none" or form.second == "none",
+        ("decay", "l2 in m"): one,
+        ("decay", "divided"): form.second == "none",
         ("second", "of m"): form.first == "none",
         ("second", "on m"): form.first == "none",
         ("second", "with b1"): form.first == "none",

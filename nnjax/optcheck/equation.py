@@ -1,5 +1,7 @@
 """A form as the equations that one reads in a paper."""
 
+import itertools
+
 from nnjax.optcheck.axes import used
 from nnjax.optcheck.form import Form, Hyper
 
@@ -38,6 +40,7 @@ CORRECTED = {
     "constant": "{x} / (1 - {b})",
     "multiplied": "{x} · (1 - {b}ᵗ)",
     "linear": "{x} / (1 - {b} t)",
+    "swapped": "{x} / (1 - {other}ᵗ)",
 }
 COUNTER = {
     "t": "t = 1, 2, …",
@@ -118,20 +121,23 @@ def numbers(form: Form, hyper: Hyper) -> str:
 def _direction(form: Form, varying: bool) -> str:
     m = _moment("m" if form.first != "none" else "g", form.first_used)
     if form.first == "lion":
-        m = "(β₁ m_before + (1 - β₁) g)"
-    m = CORRECTED[form.first_correction].format(x=m, b="β₁") if form.first != "none" else m
+        m = "β₁ m_before + (1 - β₁) g"
+    m = CORRECTED[form.first_correction].format(x=_bracketed(m), b="β₁", other="β₂") if form.first != "none" else m
     if form.numerator == "nadam" and varying:
         m = "μ_t₊₁ m / (1 - μ₁…μ_t₊₁) + (1 - μ_t) g / (1 - μ₁…μ_t)"
     elif form.numerator == "nadam":
         m = "β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)"
     elif form.numerator == "lookahead":
-        m = CORRECTED[form.first_correction].format(x="(β₁ m + (1 - β₁) g)", b="β₁")
+        m = CORRECTED[form.first_correction].format(x="(β₁ m + (1 - β₁) g)", b="β₁", other="β₂")
     plain = m
+    m = f"{m} + w θ" if form.decay == "divided" else m
     if form.second != "none":
-        m = _divided(form, f"({m})" if (" / " in m or " · " in m) and not m.startswith("((") else m)
+        m = _divided(
+            form, f"({m})" if any(sign in m for sign in (" / ", " · ", " + ")) and not m.startswith("((") else m
+        )
     if form.rectified != "none":
         m = f"r_t {m} where ρ_t > {form.rectified.removeprefix('above ')}, else {plain}"
-    m = f"sign{m if m.startswith('(') else f'({m})'}" if form.sign == "sign" else m
+    m = f"sign{m if _bracketed(m) == m and m[0] == '(' else f'({m})'}" if form.sign == "sign" else m
     m = f"√(s + ε) · {m}, s ← β₂ s + (1 - β₂) d²" if form.rescaled == "adadelta" else m
     return f"η ‖θ‖/‖{m}‖ · {m}" if form.trust == "lars" else m
 
@@ -139,13 +145,14 @@ def _direction(form: Form, varying: bool) -> str:
 def _divided(form: Form, numerator: str) -> str:
     v = "v_max" if form.maximum == "raw" else _moment("v", form.second_used)
     v = f"({v} - ḡ²)" if form.second == "centered" else v
-    hat = "v_max" if form.maximum == "corrected" else CORRECTED[form.second_correction].format(x=v, b="β₂")
-    correction = CORRECTED[form.second_correction].format(x="1", b="β₂") if form.second_correction != "none" else "1"
+    hat = "v_max" if form.maximum == "corrected" else CORRECTED[form.second_correction].format(x=v, b="β₂", other="β₁")
+    correction = (
+        CORRECTED[form.second_correction].format(x="1", b="β₂", other="β₁") if form.second_correction != "none" else "1"
+    )
     linear = form.second in ("largest", "largest with eps", "absolute") or form.root == "none"
 
     def root(x: str) -> str:
-        inner = f"({x})" if " " in x and not (x.startswith("(") and x.endswith(")")) else x
-        return inner if linear else f"√{inner}"
+        return _bracketed(x) if linear else f"√{_bracketed(x)}"
 
     scale = "" if correction == "1" else f" · {root(correction)}"
     denominators = {
@@ -177,6 +184,13 @@ def _update(form: Form, direction: str) -> str:
         "growing": " + λ w θ",
     }.get(form.decay, "")
     return f"θ ← θ {down} {rate}{direction}{decay}"
+
+
+def _bracketed(text: str) -> str:
+    """In brackets, if it is a sum, a product or a ratio that is not in brackets as a whole."""
+    depths = list(itertools.accumulate((char == "(") - (char == ")") for char in text))
+    whole = text.startswith("(") and 0 not in depths[:-1]
+    return text if whole or " " not in text else f"({text})"
 
 
 def _moment(name: str, used_: str) -> str:

@@ -94,24 +94,25 @@ def updates(form: Form, hyper: Hyper, seen: Seen) -> Iterator[np.ndarray]:
         rate = h.learning_rate * _rate(form.rate, seen.rates, k)
         g = _clipped(form.clip, gradient, h.clip, seen.leaf)
         decayed = g + h.weight_decay * p if form.decay in ("l2", "l2 in m") else g
-        d, memory = _direction(form, h, memory, decayed if form.decay == "l2" else g, decayed, t)
+        d, memory = _direction(form, h, memory, decayed if form.decay == "l2" else g, decayed, p, t)
         if form.trust == "lamb" and form.decay == "decoupled":
             d = d + h.weight_decay * p
         if form.trust != "none":
             d = d * _trust(h, d, p, seen.leaf)
         u, memory = _stepped(form, h, memory, d, rate, k)
-        yield u if form.trust == "lamb" else u - _decay(form.decay, h.weight_decay, rate, p, u)
+        u = u if form.trust == "lamb" else u - _decay(form.decay, h.weight_decay, rate, p, u)
+        yield np.broadcast_to(u, zero.shape)  # a first step may do without any hyper-parameter
 
 
 def _direction(
-    form: Form, h: Hyper, memory: Memory, g: np.ndarray, g_first: np.ndarray, t: Number
+    form: Form, h: Hyper, memory: Memory, g: np.ndarray, g_first: np.ndarray, p: np.ndarray, t: Number
 ) -> tuple[np.ndarray, Memory]:
     """What the moments make of a gradient; `g_first` is what the first one is given."""
     m = _first(form.first, h, memory.m, g_first, t)
     v = _second(form.second, h, memory.v, g, m, memory.m, t)
     if form.eps in ("grows", "grows alone"):
         v = v + np.where(h.eps_root > 0, h.eps_root, h.eps)
-    c1, c2 = _correction(form.first_correction, h.b1, t), _correction(form.second_correction, h.b2, t)
+    c1, c2 = _correction(form.first_correction, h.b1, h.b2, t), _correction(form.second_correction, h.b2, h.b1, t)
     m_used = m if form.first_used == "new" else memory.m
     m_used = h.b1 * memory.m + (1 - h.b1) * g_first if form.first == "lion" else m_used
     v_used = v if form.second_used == "new" else memory.v
@@ -128,6 +129,7 @@ def _direction(
         v_used, c2 = largest, 1.0 if form.maximum == "corrected" else c2
 
     numerator, product = _numerator(form, h, m_used, g_first, c1, memory.product, t)
+    numerator = numerator + h.weight_decay * p if form.decay == "divided" else numerator
     d = numerator if form.second == "none" else _divided(form, h, numerator, v_used, c2)
     d = d if form.rectified == "none" else _rectified(form, h, numerator, d, t)
     d = np.sign(d) if form.sign == "sign" else d
@@ -226,7 +228,7 @@ def _second(
     return rules[kind]()
 
 
-def _correction(kind: str, b: Number, t: Number) -> Number:
+def _correction(kind: str, b: Number, other: Number, t: Number) -> Number:
     """What a moment is divided by."""
     rules: Rules = {
         "none": lambda: 1.0,
@@ -235,6 +237,7 @@ def _correction(kind: str, b: Number, t: Number) -> Number:
         "constant": lambda: 1 - b,
         "multiplied": lambda: 1 / (1 - b**t),
         "linear": lambda: 1 - b * t,
+        "swapped": lambda: 1 - other**t,
     }
     return rules[kind]()
 

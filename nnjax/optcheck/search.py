@@ -16,7 +16,7 @@ FITTED = {  # what another choice on an axis can be made up for with
     "first_correction": ["learning_rate", "eps"],
     "second_correction": ["learning_rate", "eps"],
 }
-ROUGH, EXACT = 100, 8  # forms fitted roughly at a time, and the closest of them, which are fitted exactly
+ROUGH, EXACT = 100, 12  # forms fitted roughly at a time, and the closest of them, which are fitted exactly
 STARTS = {"first_start": (1e-6, 0.1, 1.0), "second_start": (1e-6, 0.1, 1.0)}
 
 
