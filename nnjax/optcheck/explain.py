@@ -75,7 +75,8 @@ def explain(passed: Pass, observed: Observed, reference: Named | None, deadline:
             causes = tuple(cause._replace(leaves=passed.leaves) for cause in causes)
         causes = (*causes, PRECISION) if single else causes
         wrong = error(explanation.form, explanation.hyper, target)
-        answers.append(Answer(causes, explanation.form, explanation.hyper, wrong, explanation.near))
+        near = next((name for name, named in NAMED.items() if named.form == explanation.form), explanation.near)
+        answers.append(Answer(causes, explanation.form, explanation.hyper, wrong, near))
     seconds = time.perf_counter() - began
     level = "" if found.complete else f"; the time was over at: {found.level}"
     searched = f"{found.tried:,} forms tried in {seconds:.1f} s{level}"

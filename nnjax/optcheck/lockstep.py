@@ -20,7 +20,7 @@ EPS = {"float64": float(np.finfo(np.float64).eps), "float32": float(np.finfo(np.
 RULE = (
     "|Δ| ≤ r·max(|u|, |u'|) + 8 ε·(largest |u'| so far) + 2 ε·|θ|, with ε of the dtype and r = {r:g}: what correct "
     "forms of one formula differ by is below (float64 1e-10, float32 8e-5, for 1 - β₂ of .999 loses 13 bits), the "
-    "nearest wrong formulas known are above (3e-6, 8e-4)"
+    "nearest wrong formulas known are above (3e-6, 8e-4); in float32 also twice what the reference itself loses there"
 )
 
 
@@ -97,23 +97,27 @@ def allowed(one: np.ndarray, other: np.ndarray, params: np.ndarray, dtype: str) 
     return RELATIVE[dtype] * largest + 8 * eps * so_far + 2 * eps * np.abs(params)
 
 
-def differs(one: Trace, other: Trace, dtype: str) -> np.ndarray:
+def limit(one: Trace, other: Trace, dtype: str, lost: np.ndarray | float = 0.0) -> np.ndarray:
+    """(steps, elements), what rounding may make of the difference of two; `lost` is what it is known to cost one."""
+    return allowed(one.updates, other.updates, np.fmax(np.abs(one.params), np.abs(other.params)), dtype) + 2 * lost
+
+
+def differs(one: Trace, other: Trace, limits: np.ndarray) -> np.ndarray:
     """(steps, elements), where two traces differ by more than rounding; NaN is like NaN."""
     a, b = one.updates, other.updates
     with np.errstate(invalid="ignore"):
-        near = np.abs(a - b) <= allowed(a, b, np.fmax(np.abs(one.params), np.abs(other.params)), dtype)
+        near = np.abs(a - b) <= limits
     return ~(near | (a == b) | (np.isnan(a) & np.isnan(b)))
 
 
-def first_divergence(one: Trace, other: Trace, given: Script, dtype: str) -> Divergence | None:
+def first_divergence(one: Trace, other: Trace, given: Script, limits: np.ndarray) -> Divergence | None:
     """The first step at which they differ, and there the element that is most above rounding."""
-    wrong = differs(one, other, dtype)
+    wrong = differs(one, other, limits)
     if not wrong.any():
         return None
     step = int(wrong.any(1).argmax())
-    limit = allowed(one.updates, other.updates, one.params, dtype)[step]
     with np.errstate(invalid="ignore", divide="ignore"):
-        times = np.nan_to_num(np.abs(one.updates[step] - other.updates[step]) / limit, nan=np.inf)
+        times = np.nan_to_num(np.abs(one.updates[step] - other.updates[step]) / limits[step], nan=np.inf)
     element = int(np.where(wrong[step], times, -1).argmax())
     sizes = [leaf.size for leaf in given.pattern]
     starts = np.cumsum([0, *sizes])

@@ -8,7 +8,7 @@ import numpy as np
 from nnjax.optcheck.candidate import Candidate
 from nnjax.optcheck.deadline import Deadline
 from nnjax.optcheck.form import updates
-from nnjax.optcheck.lockstep import Divergence, Mode, Trace, differs, first_divergence, run
+from nnjax.optcheck.lockstep import Divergence, Mode, Trace, differs, first_divergence, limit, run
 from nnjax.optcheck.named import Named
 from nnjax.optcheck.script import MAGNITUDES, PATTERNS, STEPS, Script, names, seen
 from nnjax.types import PyTree
@@ -22,6 +22,7 @@ class Observed(NamedTuple):
     script: Script
     candidate: Trace
     reference: Trace
+    lost: np.ndarray | float = 0.0  # (steps, elements), what rounding costs the reference itself, where that is known
 
 
 class Pass(NamedTuple):
@@ -71,7 +72,8 @@ def of_form(named: Named, like: Trace, given: Script) -> Trace:
 def told(observed: Observed) -> Pass:
     """Where they differ."""
     one, other, given = observed.candidate, observed.reference, observed.script
-    wrong = differs(one, other, observed.dtype)
+    limits = limit(one, other, observed.dtype, observed.lost)
+    wrong = differs(one, other, limits)
     magnitude, pattern = np.concatenate(given.magnitude), np.concatenate(given.pattern)
     leaf = np.repeat(np.arange(len(given.pattern)), [len(p) for p in given.pattern])
     kinds = [name.split("/", 1)[1] for name in names(given.grads)]  # of the leaves at zero and others
@@ -80,7 +82,7 @@ def told(observed: Observed) -> Pass:
     return Pass(
         observed.name,
         observed.dtype,
-        first_divergence(one, other, given, observed.dtype),
+        first_divergence(one, other, given, limits),
         {f"{m:.0e}": float(wrong[:, magnitude == m].mean()) for m in MAGNITUDES},
         () if set(bad) >= set(kinds) - {"temperature"} else tuple(bad),  # which is one number
         () if len(shown) == len(PATTERNS) else tuple(shown),

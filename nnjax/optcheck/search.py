@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from nnjax.optcheck.axes import PAIRED, Edit, differences, edits, used, with_start
@@ -13,8 +13,8 @@ from nnjax.optcheck.named import NAMED, Named
 FITTED = {  # what another choice on an axis can be made up for with
     "decay": ["weight_decay"],
     "velocity": ["learning_rate"],
-    "first_correction": ["learning_rate", "eps"],
-    "second_correction": ["learning_rate", "eps"],
+    "first_correction": ["learning_rate", "eps", "weight_decay"],
+    "second_correction": ["learning_rate", "eps", "weight_decay"],
 }
 ROUGH, EXACT = 100, 12  # forms fitted roughly at a time, and the closest of them, which are fitted exactly
 STARTS = {"first_start": (1e-6, 0.1, 1.0), "second_start": (1e-6, 0.1, 1.0)}
@@ -67,7 +67,8 @@ def search(target: Target, start: Named, seconds: float, *, near: bool = False) 
 def _ended(found: list[Explanation], start: Named, target: Target, level: str, tried: int, complete: bool) -> Search:
     simplest = [_simplest(explanation, start, target) for explanation in found]
     ties = [tie for explanation in simplest for tie in _ties(explanation, target)]
-    return Search(tuple(_without_repeats([*simplest, *ties], start)), level, tried, complete)
+    ties += [tie for explanation in ties for tie in _ties(explanation, target, "decay")]
+    return Search(tuple(_best(simplest, ties, start)), level, tried, complete)
 
 
 def _levels(start: Named, target: Target, near: bool) -> Iterator[tuple[str, Iterable[Try]]]:
@@ -160,12 +161,12 @@ def _apart(first: tuple[Edit, ...], second: tuple[Edit, ...]) -> bool:
     return not {edit.axis for edit in first} & {edit.axis for edit in second}
 
 
-def _ties(found: Explanation, target: Target) -> Iterator[Explanation]:
-    """Forms one choice further that make the same updates."""
+def _ties(found: Explanation, target: Target, axis: str = "") -> Iterator[Explanation]:
+    """Forms one choice further, on any axis or a certain one, that make the same updates."""
     for made, form in edits(found.form):
-        if used(form) == used(found.form):
-            fitted = FITTED.get(made[0].axis, [])
+        if used(form) == used(found.form) and axis in ("", made[0].axis):
             near = _same_decay(found.form.decay, form.decay, found.hyper)
+            fitted = [name for name in FITTED.get(made[0].axis, []) if name in free(form, near)]
             hyper = refit(form, near, target, fitted).hyper if fitted else near
             if reproduces(form, hyper, target):
                 yield found._replace(form=form, hyper=hyper)
@@ -195,13 +196,16 @@ def _simplest(found: Explanation, start: Named, target: Target) -> Explanation:
     return found._replace(form=form, hyper=hyper)
 
 
-def _without_repeats(found: list[Explanation], start: Named) -> list[Explanation]:
-    """Each form once, those with the fewest differences."""
+def _best(found: Sequence[Explanation], ties: Sequence[Explanation], start: Named) -> list[Explanation]:
+    """Each form once: those with the fewest differences, and those found with one more, for both may be meant."""
     least: dict[Form, Explanation] = {}
-    for explanation in found:
+    for explanation in (*found, *ties):
         least.setdefault(explanation.form, explanation)
     sizes = {form: _size(explanation, start) for form, explanation in least.items()}
-    return [explanation for form, explanation in least.items() if sizes[form] == min(sizes.values())]
+    fewest = min(sizes.values(), default=0)
+    forms = [form for form, size in sizes.items() if size == fewest]
+    forms += [each.form for each in found if sizes[each.form] == fewest + 1 and each.form not in forms]
+    return [least[form] for form in dict.fromkeys(forms)]
 
 
 def _size(found: Explanation, start: Named) -> int:
