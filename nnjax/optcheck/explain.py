@@ -8,7 +8,7 @@ import numpy as np
 from nnjax.optcheck.axes import AXES, edits, used
 from nnjax.optcheck.deadline import Deadline
 from nnjax.optcheck.diagnose import HYPER, Cause, causes_of, identify_form, target_of
-from nnjax.optcheck.fit import Target, error, reproduces
+from nnjax.optcheck.fit import Target, error, reproduces, within
 from nnjax.optcheck.form import Form, Hyper, Seen, updates
 from nnjax.optcheck.named import NAMED, Named
 from nnjax.optcheck.observe import Observed, Pass
@@ -29,7 +29,8 @@ class Answer(NamedTuple):
     form: Form
     hyper: Hyper
     error: float  # the largest difference from the candidate's updates, relative
-    near: str  # the known optimizer it is next to; "" for the reference
+    near: str  # the known optimizer it is, or is next to; "" for the reference
+    next_best: str  # the formula that comes next, and how many of the updates it makes
 
 
 class Explained(NamedTuple):
@@ -76,12 +77,25 @@ def explain(passed: Pass, observed: Observed, reference: Named | None, deadline:
         causes = (*causes, PRECISION) if single else causes
         wrong = error(explanation.form, explanation.hyper, target)
         near = next((name for name, named in NAMED.items() if named.form == explanation.form), explanation.near)
-        answers.append(Answer(causes, explanation.form, explanation.hyper, wrong, near))
+        answers.append(Answer(causes, explanation.form, explanation.hyper, wrong, near, ""))
+    if answers:
+        answers[0] = answers[0]._replace(next_best=_next_best(answers[0], start, target))
     seconds = time.perf_counter() - began
     level = "" if found.complete else f"; the time was over at: {found.level}"
     searched = f"{found.tried:,} forms tried in {seconds:.1f} s{level}"
     hidden = () if known is None else not_observed(known, whole)
     return Explained(known, tuple(answers), searched, impact(known, answers), hidden)
+
+
+def _next_best(answer: Answer, start: Named, target: Target) -> str:
+    """Of the reference's formula and the neighbours of the one that was found."""
+    shares = {"the reference's": within(start.form, start.hyper, target)}
+    for made, form in edits(answer.form):
+        if used(form) == used(answer.form):
+            shares[", ".join(AXES[edit.axis][edit.new] for edit in made)] = within(form, answer.hyper, target)
+    shares = {name: share for name, share in shares.items() if share < 1}
+    best = max(shares, key=lambda name: shares[name], default="")
+    return f"({best}) makes {100 * shares[best]:.2g} % of them" if best else ""
 
 
 def _part(passed: Pass, observed: Observed) -> list[int] | None:

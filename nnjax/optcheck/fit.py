@@ -77,6 +77,14 @@ def _all_within(form: Form, hyper: Hyper, target: Target) -> bool:
     return True
 
 
+def within(form: Form, hyper: Hyper, target: Target) -> float:
+    """The share of the updates that the form makes, within rounding."""
+    with np.errstate(all="ignore"):
+        made = np.stack(list(updates(form, hyper, target.seen)))
+        near = np.abs(made - target.updates) <= target.allowed
+    return float((near | (made == target.updates)).mean())
+
+
 def error(form: Form, hyper: Hyper, target: Target) -> float:
     """The largest difference relative to the larger of the two updates, of those that rounding does not blur."""
     with np.errstate(all="ignore"):

@@ -85,6 +85,7 @@ class Report(NamedTuple):
             "exit_code": self.exit_code,
             "first": None if first is None else first._asdict(),
             "causes": [[cause._asdict() for cause in answer.causes] for answer in self.answers],
+            "proof": [{"error": answer.error, "next_best": answer.next_best} for answer in self.answers],
             "equations": [equations(answer.form, answer.hyper) for answer in self.answers],
             "reference_equations": None if self.reference_form is None else equations(*self.reference_form),
             "breaches": [breach._asdict() for breach in self.breaches],
@@ -183,7 +184,8 @@ def _answer(report: Report, answer: Answer, number: int) -> list[str]:
     left, right = left + [""] * (rows - len(left)), right + [""] * (rows - len(right))
     lines += [f"    {'candidate':<{width}}   reference"]
     lines += [f"    {a:<{width}}   {b}".rstrip() for a, b in zip(left, right, strict=True)]
-    lines.append(f"  proof: this formula makes all of the candidate's updates to {answer.error:.1g}")
+    following = f"; the next best {answer.next_best}" if answer.next_best else ""
+    lines.append(f"  proof: this formula makes all of the candidate's updates to {answer.error:.1g}{following}")
     return lines
 
 
