@@ -3,7 +3,7 @@
 import warnings
 
 try:
-    from nnjax.cli.optcheck import optcheck_command
+    from nnjax.cli import optcheck
     from nnjax.cli.predict import predict_command
     from nnjax.cli.replay import replay_command
     from nnjax.cli.shared import app, complain, show_warning
@@ -26,7 +26,7 @@ app.command("predict")(predict_command)
 app.command("sweep")(sweep_command)
 app.command("verify")(verify_command)
 app.command("replay")(replay_command)
-app.command("optcheck")(optcheck_command)
+app.command("optcheck", cls=optcheck.Command)(optcheck.optcheck_command)
 
 
 def main() -> None:

@@ -3,17 +3,20 @@
 import importlib
 import importlib.util
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from typer.core import TyperCommand
 
 from nnjax.cli.shared import complain, say
 from nnjax.train.folder import write
 
-CANNOT = 4  # the exit code where nothing could be compared
+UsageError: Any = typer.BadParameter.__mro__[1]  # click's; newer typers have it inside, and no name for it
+BROKEN, CANNOT = 3, 4  # exit codes: the contract is broken; nothing could be compared
 
 
 def optcheck_command(
@@ -61,22 +64,38 @@ def optcheck_command(
     hparams = {name: value for name, value in given.items() if value is not None}
     try:
         report = _compared(_load(candidate), against, hparams, kind, seconds)
-    except (KeyboardInterrupt, typer.Exit):
-        raise
-    except Exception as error:  # the candidate's code may raise anything
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
-        where = f"\n  in {place.filename}, line {place.lineno}"
-        complain(f"{type(error).__name__}: {error}{notes}{where}", "[bold red]error[/] ")
+        say(escape(str(report)))
+        if json is not None:
+            write(json, (report.to_json() + "\n").encode())
+        if plot is not None:
+            report.plot().savefig(plot)
+    except (Exception, SystemExit) as error:  # the candidate's code may raise anything
+        complain(_told(error), "[bold red]error[/] ")
         raise typer.Exit(CANNOT) from None
-    say(escape(str(report)))
-    if json is not None:
-        write(json, (report.to_json() + "\n").encode())
-    if plot is not None:
-        report.plot().savefig(plot)
     if report.exit_code == 1 and report.allowed(allow or ()):
-        return
+        raise typer.Exit(BROKEN if report.broken else 0)
     raise typer.Exit(report.exit_code)
+
+
+class Command(TyperCommand):
+    """One whose wrong options end with 4, as all that cannot run: 2 is an answer here."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As any command."""
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            error.exit_code = CANNOT
+            raise
+
+
+def _told(error: BaseException) -> str:
+    """What happened, and where in the candidate's code."""
+    notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
+    libraries = (str(Path(__file__).parents[1]), *sysconfig.get_paths().values(), "<frozen")
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(libraries)]
+    place = f"\n  in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {error}{notes}{place}"
 
 
 def _compared(candidate: Any, against: str, hparams: dict[str, Any], kind: str | None, seconds: float) -> Any:

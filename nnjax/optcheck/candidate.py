@@ -17,6 +17,7 @@ from nnjax.types import PyTree
 KINDS = ("optax", "pair", "triple", "step", "object", "torch")
 PARAMS = ("params", "parameters", "param", "p", "theta", "w", "weights", "x")
 GRADS = ("grads", "gradients", "grad", "g", "gradient", "dparams", "updates", "dw")
+RATES = ("learning_rate", "lr", "step_size", "stepsize", "eta", "rate", "alpha")  # what a factory begins with
 
 
 class NotAnOptimizerError(TypeError):
@@ -83,7 +84,8 @@ def kind_of(optimizer: Any) -> str:
         return "object"
     if callable(optimizer):
         names = _positional(optimizer)
-        if names is None or len(names) == 3 or (len(names) > 3 and _find(names, GRADS) is not None):
+        grads = names is None or _find(names, GRADS) is not None
+        if names is None or (len(names) >= 3 and grads) or (len(names) == 3 and names[0].lower() not in RATES):
             return "step"
         raise NotAnOptimizerError(
             f"optcheck: {_name(optimizer)}({', '.join(names)}) is no step(params, grads, state); if it makes an "
@@ -147,26 +149,48 @@ def _step(function: Any, init: Callable[[PyTree], Any] | None) -> Candidate:
 
 def _object(optimizer: Any) -> Candidate:
     """An object that keeps its state to itself: a copy of it for every run."""
-    method = "step" if callable(getattr(optimizer, "step", None)) else "update"
-    names = _positional(getattr(optimizer, method)) or []
-    if len(names) < 2:
-        raise NotAnOptimizerError(
-            f"optcheck: {_name(optimizer)}.{method}({', '.join(names)}) takes no parameters and gradients; wrap it in "
-            "an object with step(params, grads) that returns the new parameters"
-        )
-    grads_first = _find(names, GRADS) == 0
-
-    def step(carry: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
-        before = jax.tree.map(np.array, params)
-        given = jax.tree.map(_writable, params)
-        grads = jax.tree.map(_writable, grads)
-        found = getattr(carry, method)(*((grads, given) if grads_first else (given, grads)))
-        return _difference(given if found is None else found, before), carry
+    method_of(optimizer)  # says what is wrong with it
 
     def start(params: PyTree) -> Any:
-        return copy.deepcopy(optimizer)
+        return copy.deepcopy(optimizer), _returns_updates(copy.deepcopy(optimizer), params)
+
+    def step(carry: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
+        made, updates = carry
+        before = jax.tree.map(np.array, params)
+        given = jax.tree.map(_writable, params)
+        found = method_of(made)(given, jax.tree.map(_writable, grads))
+        return (found if updates else _difference(given if found is None else found, before)), carry
 
     return Candidate(_name(optimizer), "object", start, step, by_difference=True)
+
+
+def method_of(optimizer: Any) -> Callable[[PyTree, PyTree], Any]:
+    """An object's `step` or `update`, parameters first.
+
+    Raises:
+      NotAnOptimizerError: where it does not take two arguments.
+    """
+    method = optimizer.step if callable(getattr(optimizer, "step", None)) else optimizer.update
+    names = _positional(method) or []
+    if len(names) < 2:
+        raise NotAnOptimizerError(
+            f"optcheck: {_name(optimizer)}.{method.__name__}({', '.join(names)}) takes no parameters and gradients; "
+            "wrap it in an object with step(params, grads) that returns the new parameters"
+        )
+    return (lambda params, grads: method(grads, params)) if _find(names, GRADS) == 0 else method
+
+
+def _returns_updates(optimizer: Any, params: PyTree) -> bool:
+    """Whether it returns updates, not parameters: without gradients, what it returns is small then."""
+    found = method_of(optimizer)(jax.tree.map(_writable, params), jax.tree.map(np.zeros_like, params))
+    if found is None:
+        return False
+    with np.errstate(all="ignore"):
+        small, moved = (
+            sum(float(np.nansum(np.abs(np.asarray(leaf, np.float64)))) for leaf in jax.tree.leaves(tree))
+            for tree in (found, _difference(found, params))
+        )
+    return small < moved
 
 
 def _torch(optimizer: Any) -> Candidate:

@@ -131,11 +131,12 @@ def identify(
         one = _candidate(optimizer, hparams, kind, init)
         given = script()
         target = target_of(trace(one, given, "float64", deadline), given, "float64")
-    form, _ = identify_form(target, None, 0.8 * deadline.left())
-    if form is None:
+        found = identify_form(target, None, 0.8 * deadline.left()).explanations
+    if not found:
         return "unknown: none of the known forms, nor one that is two choices from one, makes these updates"
-    same = [name for name, named in NAMED.items() if named.form == form.form]
-    return "\n".join([f"the form of {', '.join(same)}:" if same else "no library's form:", *equations(*form)])
+    form, hyper, *_ = found[0]
+    same = [name for name, named in NAMED.items() if named.form == form]
+    return "\n".join([f"the form of {', '.join(same)}:" if same else "no library's form:", *equations(form, hyper)])
 
 
 def assert_matches(

@@ -1,6 +1,5 @@
 """Does an optimizer keep the promises that jit, scan and vmap build on, whatever its formula?"""
 
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -23,7 +22,7 @@ from nnjax.optcheck.breach import (
     numbers,
     types,
 )
-from nnjax.optcheck.candidate import GRADS, Candidate
+from nnjax.optcheck.candidate import Candidate, method_of
 from nnjax.optcheck.deadline import Deadline
 from nnjax.types import PyTree
 
@@ -173,7 +172,7 @@ def _mutated(candidate: Candidate, array: Callable[..., Any]) -> list[Breach]:
     before = content(inputs)
     if candidate.kind != "object":
         candidate.step(carry, params, grads)
-    elif _method(carry)(params, grads) is None:  # it is to change the parameters
+    elif method_of(carry[0])(params, grads) is None:  # it is to change the parameters
         inputs["params"] = _given(array=array)[0]
     if candidate.kind == "torch":  # tensors are copies of what is given
         inputs["grads"] = jax.tree.unflatten(jax.tree.structure(grads), [tensor.grad.numpy() for tensor in carry[1]])
@@ -269,7 +268,7 @@ def _frozen(candidate: Candidate) -> list[Breach]:
 
     def run(wrap: Callable[[Any], Any]) -> list[PyTree]:
         params, grads = _given()
-        step = wrap(_method(candidate.init(params)))
+        step = wrap(method_of(candidate.init(params)[0]))
         return [step(jax.tree.map(jnp.asarray, params), each) for each in grads]
 
     got = attempt(lambda: run(jax.jit))
@@ -283,13 +282,6 @@ def _frozen(candidate: Candidate) -> list[Breach]:
     before = [_given()[0]] * STEPS
     one, other = (jax.tree.map(lambda new, old: new - old, news, before) for news in (got, run(lambda method: method)))
     return compared("jit", one, other, STEPS)
-
-
-def _method(made: Any) -> Callable[[PyTree, PyTree], Any]:
-    """An object's method, parameters first."""
-    method = made.step if callable(getattr(made, "step", None)) else made.update
-    first = next(iter(inspect.signature(method).parameters))
-    return (lambda params, grads: method(grads, params)) if first.lower() in GRADS else method
 
 
 def _state(candidate: Candidate, carry: Any) -> Any:

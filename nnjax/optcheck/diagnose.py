@@ -8,9 +8,9 @@ from nnjax.optcheck.axes import AXES, differences, used
 from nnjax.optcheck.fit import Target, free, refit, reproduces
 from nnjax.optcheck.form import Form, Hyper
 from nnjax.optcheck.lockstep import Trace, allowed, seen_by
-from nnjax.optcheck.named import Named
+from nnjax.optcheck.named import NAMED, Named
 from nnjax.optcheck.script import Script
-from nnjax.optcheck.search import EXACT, Search, by_cost, named, search
+from nnjax.optcheck.search import EXACT, Explanation, Search, by_cost, named, search
 
 HYPER = {
     "learning_rate": "learning rate",
@@ -55,24 +55,30 @@ def target_of(trace: Trace, given: Script, dtype: str, leaves: list[int] | None 
     return target if leaves is None else target.part(np.flatnonzero(np.isin(seen.leaf, leaves)))
 
 
-def identify_form(target: Target, start: Named | None, seconds: float) -> tuple[Named | None, Search | None]:
-    """The known form that makes these updates, and its hyper-parameters."""
-    if start is not None and reproduces(start.form, start.hyper, target):
-        return start, None
+def identify_form(target: Target, guess: Named | None, seconds: float) -> Search:
+    """The known form that makes these updates, whatever it is next to.
+
+    Args:
+      target: the updates.
+      guess: what it may be.
+      seconds: when to give up.
+    """
+    if guess is not None and reproduces(guess.form, guess.hyper, target):
+        return _identified(guess.form, guess.hyper)
     known = list(named(Hyper(), target))
     for form, hyper, _, _ in known:
         if reproduces(form, hyper, target):
-            return Named(form, hyper), None
+            return _identified(form, hyper)
     closest = by_cost(known, target)
     for fit, (form, *_) in closest[:EXACT]:
         hyper = refit(form, fit.hyper, target, free(form, fit.hyper)).hyper
         if reproduces(form, hyper, target):
-            return Named(form, hyper), None
-    found = search(target, Named(closest[0][1][0], closest[0][0].hyper), seconds)
-    if not found.explanations:
-        return None, found
-    best = found.explanations[0]
-    return Named(best.form, best.hyper), found
+            return _identified(form, hyper)
+    return search(target, Named(closest[0][1][0], closest[0][0].hyper), seconds)
+
+
+def _identified(form: Form, hyper: Hyper) -> Search:
+    return Search((Explanation(form, hyper, (), ""),), "a known optimizer", len(NAMED), True)
 
 
 def causes_of(reference: Named | None, form: Form, hyper: Hyper) -> tuple[Cause, ...]:

@@ -132,9 +132,7 @@ def _direction(form: Form, varying: bool) -> str:
     plain = m
     m = f"{m} + w θ" if form.decay == "divided" else m
     if form.second != "none":
-        m = _divided(
-            form, f"({m})" if any(sign in m for sign in (" / ", " · ", " + ")) and not m.startswith("((") else m
-        )
+        m = _divided(form, _bracketed(m))
     if form.rectified != "none":
         m = f"r_t {m} where ρ_t > {form.rectified.removeprefix('above ')}, else {plain}"
     m = f"sign{m if _bracketed(m) == m and m[0] == '(' else f'({m})'}" if form.sign == "sign" else m

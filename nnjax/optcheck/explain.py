@@ -13,7 +13,7 @@ from nnjax.optcheck.form import Form, Hyper, Seen, updates
 from nnjax.optcheck.named import NAMED, Named
 from nnjax.optcheck.observe import Observed, Pass
 from nnjax.optcheck.script import names, script, seen
-from nnjax.optcheck.search import search
+from nnjax.optcheck.search import Search, search
 
 SHARE = 0.8  # of the time that is left, for a search
 SINGLE = 2e-6  # what a number in float32 makes of updates in float64, relative
@@ -54,32 +54,24 @@ def explain(passed: Pass, observed: Observed, reference: Named | None, deadline:
     """
     began = time.perf_counter()
     whole = target_of(observed.reference, observed.script, observed.dtype)
-    known, _ = identify_form(whole, reference, SHARE / 2 * deadline.left())
-    start = known or reference or NAMED["optax.adam"]
+    same = identify_form(whole, reference, SHARE / 3 * deadline.left()).explanations
+    known = Named(same[0].form, same[0].hyper) if same else None
     everything = target_of(observed.candidate, observed.script, observed.dtype)
     part = _part(passed, observed)
     target = target_of(observed.candidate, observed.script, observed.dtype, part)
-    found = search(target, start, SHARE * deadline.left(), near=True)
-    single = observed.dtype == "float64" and not found.explanations
-    if single:  # a number kept in float32, as PyTorch's NAdam has one
-        target = target._replace(allowed=target.allowed + SINGLE * np.abs(target.updates))
-        everything = everything._replace(allowed=everything.allowed + SINGLE * np.abs(everything.updates))
-        found = search(target, start, SHARE * deadline.left(), near=True)
-        single = bool(found.explanations)
-    if not found.explanations:
-        target = target_of(observed.candidate, observed.script, observed.dtype, part)
-        found = search(target, start, SHARE * deadline.left())
+    found, loose = _found(target, known, observed.dtype == "float64", deadline)
+    target, everything = _loosened(target, loose), _loosened(everything, loose)
     answers = []
     for explanation in found.explanations:
-        causes = causes_of(start if known else None, explanation.form, explanation.hyper)
+        causes = causes_of(known, explanation.form, explanation.hyper)
         if part is not None and not reproduces(explanation.form, explanation.hyper, everything):
             causes = tuple(cause._replace(leaves=passed.leaves) for cause in causes)
-        causes = (*causes, PRECISION) if single else causes
+        causes = (*causes, PRECISION) if loose else causes
         wrong = error(explanation.form, explanation.hyper, target)
         near = next((name for name, named in NAMED.items() if named.form == explanation.form), explanation.near)
         answers.append(Answer(causes, explanation.form, explanation.hyper, wrong, near, ""))
     if answers:
-        answers[0] = answers[0]._replace(next_best=_next_best(answers[0], start, target))
+        answers[0] = answers[0]._replace(next_best=_next_best(answers[0], known, target))
     seconds = time.perf_counter() - began
     level = "" if found.complete else f"; the time was over at: {found.level}"
     searched = f"{found.tried:,} forms tried in {seconds:.1f} s{level}"
@@ -87,9 +79,25 @@ def explain(passed: Pass, observed: Observed, reference: Named | None, deadline:
     return Explained(known, tuple(answers), searched, impact(known, answers), hidden)
 
 
-def _next_best(answer: Answer, start: Named, target: Target) -> str:
+def _found(target: Target, known: Named | None, double: bool, deadline: Deadline) -> tuple[Search, float]:
+    """The candidate's form, and the relative difference that was allowed for it besides rounding."""
+    if known is None:
+        return identify_form(target, None, SHARE * deadline.left()), 0.0
+    found = search(target, known, SHARE * deadline.left(), near=True)
+    if double and not found.explanations:  # a number kept in float32, as PyTorch's NAdam has one
+        found = search(_loosened(target, SINGLE), known, SHARE * deadline.left(), near=True)
+        if found.explanations:
+            return found, SINGLE
+    return (found if found.explanations else search(target, known, SHARE * deadline.left())), 0.0
+
+
+def _loosened(target: Target, relative: float) -> Target:
+    return target._replace(allowed=target.allowed + relative * np.abs(target.updates))
+
+
+def _next_best(answer: Answer, reference: Named | None, target: Target) -> str:
     """Of the reference's formula and the neighbours of the one that was found."""
-    shares = {"the reference's": within(start.form, start.hyper, target)}
+    shares = {} if reference is None else {"the reference's": within(*reference, target)}
     for made, form in edits(answer.form):
         if used(form) == used(answer.form):
             shares[", ".join(AXES[edit.axis][edit.new] for edit in made)] = within(form, answer.hyper, target)

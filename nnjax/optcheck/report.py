@@ -62,14 +62,14 @@ class Report(NamedTuple):
 
     def allowed(self, causes: Sequence[str]) -> bool:
         """Whether the difference is explained by causes that may be."""
-        return any({cause.id for cause in answer.causes} <= set(causes) for answer in self.answers)
+        return any(answer.causes and {cause.id for cause in answer.causes} <= set(causes) for answer in self.answers)
 
     @property
     def exit_code(self) -> int:
         """0 match, 1 differs with a cause, 2 differs without one, 3 breaks the contract."""
         if self.matches:
             return 3 if self.broken else 0
-        return 1 if self.answers else 2
+        return 1 if self.causes else 2
 
     def __str__(self) -> str:
         return "\n".join(_text(self))
@@ -129,7 +129,7 @@ def _verdict(report: Report) -> str:
         passes = ", ".join(each.name for each in report.passes)
         kept = "" if not report.broken else ", but breaks the contract"
         return f"MATCH: {both}: the same updates to rounding ({passes}){kept}"
-    if not report.answers:
+    if not report.causes:
         return f"DIFFERENT, cause unknown: {both}"
     several = len(report.answers)
     return f"DIFFERENT: {both}" + (
@@ -173,7 +173,7 @@ def _named(word: str, leaves: tuple[str, ...]) -> str:
 def _answer(report: Report, answer: Answer, number: int) -> list[str]:
     again = "" if number == 0 else "or "
     near = f" (as {answer.near})" if answer.near else ""
-    lines = [f"{again}cause{near}:"]
+    lines = [f"{again}cause{near}:" if answer.causes else f"{again}the candidate is known{near}, the reference is not:"]
     for cause in answer.causes:
         leaves = "" if cause.leaves is None else f" in {', '.join(cause.leaves)}"
         lines.append(f"  - {cause.candidate}{leaves}; the reference: {cause.reference}  [{cause.id}]")
