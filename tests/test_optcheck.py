@@ -10,10 +10,11 @@ import numpy as np
 import optax
 import pytest
 from jax.example_libraries import optimizers as example
+from unseen_optimizers import MORE_RIGHT, MORE_UNKNOWN, MORE_WRONG
 from wrong_optimizers import RIGHT, UNKNOWN, WRONG, adam, hat, step_function
 
 from nnjax import optcheck, optim
-from nnjax.optcheck.axes import edits
+from nnjax.optcheck.axes import edits, with_start
 from nnjax.optcheck.build import made
 from nnjax.optcheck.deadline import Deadline
 from nnjax.optcheck.equation import equations
@@ -21,7 +22,7 @@ from nnjax.optcheck.explain import explain
 from nnjax.optcheck.fit import Target, refit, reproduces
 from nnjax.optcheck.form import Hyper, updates
 from nnjax.optcheck.named import NAMED
-from nnjax.optcheck.observe import observe, told
+from nnjax.optcheck.observe import in_both_dtypes, told
 from nnjax.optcheck.script import MAGNITUDES, STEPS, flat, script, seen
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # candidates divide by zero, as they would
@@ -43,7 +44,7 @@ def found(candidate, reference, seconds=60, dtype="float64"):
     """Where they differ, and why."""
     deadline = Deadline(seconds)
     one, other = made(candidate, None, None, None), made(reference, None, None, None)
-    observed = observe(dtype, one, other, script(), dtype, deadline)
+    observed = in_both_dtypes(one, other, deadline)[dtype == "float32"]
     passed = told(observed)
     return passed, explain(passed, observed, NAMED.get(reference), deadline) if passed.first else None
 
@@ -150,18 +151,18 @@ def test_what_is_said_to_differ_differs_in_that(row):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("name", RIGHT | MORE_RIGHT)
 def test_what_is_right_matches_however_it_looks(name, dtype):
-    case = RIGHT[name]
+    case = (RIGHT | MORE_RIGHT)[name]
     assert found(case.optimizer, case.reference, dtype=dtype)[0].first is None
 
 
 TORCH = {"torch.amsgrad": ("Adam", {"amsgrad": True}), "torch.nadam": ("NAdam", {})}
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", WRONG | MORE_WRONG)
 def test_what_is_wrong_is_named(name):
-    case = WRONG[name]
+    case = (WRONG | MORE_WRONG)[name]
     optimizer = case.optimizer
     if isinstance(optimizer, str):
         optimizer = torch_of(TORCH[optimizer][0], **TORCH[optimizer][1])
@@ -173,9 +174,18 @@ def test_what_is_wrong_is_named(name):
     assert all(answer.error < 1e-5 for answer in why.answers)
 
 
-@pytest.mark.parametrize("name", UNKNOWN)
+@pytest.mark.parametrize(
+    "name", ["eps inside the root", "no correction", "counter from 0", "L2 instead of decoupled", "dampening"]
+)
+def test_what_is_wrong_is_named_in_float32_alone(name):
+    case = (WRONG | MORE_WRONG)[name]
+    _, why = found(case.optimizer, case.reference, dtype="float32")
+    assert case.causes == {cause.id for cause in why.answers[0].causes}
+
+
+@pytest.mark.parametrize("name", UNKNOWN | MORE_UNKNOWN)
 def test_what_is_unknown_is_said_to_be(name):
-    case = UNKNOWN[name]
+    case = (UNKNOWN | MORE_UNKNOWN)[name]
     passed, why = found(case.optimizer, case.reference, seconds=8)
     assert passed.first is not None
     assert why.answers == ()
@@ -315,8 +325,8 @@ def test_identify(optimizer, words):
 # The search -----------------------------------------------------------------------------------------------------------
 
 
-def made_by(form, hyper):
-    given = seen(script())
+def made_by(form, hyper, given=None):
+    given = given or seen(script())
     with np.errstate(all="ignore"):
         made_ = np.stack(list(updates(form, hyper, given)))
     return Target(made_, 1e-9 * np.abs(made_), given)
@@ -341,6 +351,37 @@ def test_hyper_parameters_are_recovered(name, hyper):
     assert reproduces(form, got, target)
     for field in names:
         np.testing.assert_allclose(getattr(got, field), getattr(hyper, field), rtol=1e-6)
+
+
+SAME = {  # choices beside each of these that make the same updates, whatever the gradients
+    "optax.adamw": {
+        ("first_correction-t + 1, second_correction-t + 1", "counter-ahead"),
+        ("first_correction-constant, second_correction-constant", "counter-stuck"),
+        (
+            "first_correction-linear, second_correction-linear",
+            "second_correction-linear",
+        ),  # both divide by nothing sound
+    },
+    "optax.rmsprop": {("second-trace", "second_correction-constant")},
+    "momentum": set(),
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_which_forms_cannot_be_told_apart(name):
+    form, hyper = NAMED[name]
+    hyper = hyper._replace(b1=0.8)  # not RMSProp's b2
+    given = seen(script(scheduled=True))
+    forms = {", ".join(f"{edit.axis}-{edit.new}" for edit in made): other for made, other in edits(form)} | {name: form}
+    same = set()
+    for one in forms:
+        target = made_by(forms[one], with_start(forms[one], hyper), given)
+        same |= {
+            frozenset((one, other))
+            for other in forms
+            if other != one and reproduces(forms[other], with_start(forms[other], hyper), target)
+        }
+    assert same == {frozenset(pair) for pair in SAME[name]}
 
 
 def test_equations_of_all_forms_can_be_written():

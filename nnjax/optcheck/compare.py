@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
-import numpy as np
 
 from nnjax.optcheck.breach import Breach
 from nnjax.optcheck.build import made, scheduled
@@ -18,7 +17,7 @@ from nnjax.optcheck.equation import equations, update_line
 from nnjax.optcheck.explain import Explained, explain
 from nnjax.optcheck.fixes import fixes
 from nnjax.optcheck.named import NAMED, Named
-from nnjax.optcheck.observe import Observed, observe, told, trace
+from nnjax.optcheck.observe import Observed, in_both_dtypes, observe, told, trace
 from nnjax.optcheck.report import Report
 from nnjax.optcheck.script import script
 from nnjax.types import PyTree
@@ -71,10 +70,7 @@ def compare(
     with enforced(deadline), _usual_modes():
         one, other = _candidate(candidate, hparams, kind, init), made(reference, hparams, None, None)
         titles = _title(candidate, one, "the candidate"), _title(reference, other, "the reference")
-        double, single = (observe(dtype, one, other, script(), dtype, deadline) for dtype in ("float64", "float32"))
-        if isinstance(other, Candidate):  # RAdam's ρ for one is a small difference of large numbers
-            single = single._replace(lost=np.abs(single.reference.updates - double.reference.updates))
-        seen = [double, single]
+        seen = list(in_both_dtypes(one, other, deadline))
         if hparams is not None:
             seen += _with_schedule(candidate, reference, hparams, kind, init, deadline)
         found = _own(breaches(one, deadline), other, deadline)

@@ -10,13 +10,13 @@ from nnjax.optcheck.deadline import Deadline
 from nnjax.optcheck.diagnose import HYPER, Cause, causes_of, identify_form, target_of
 from nnjax.optcheck.fit import Target, error, reproduces, within
 from nnjax.optcheck.form import Form, Hyper, Seen, updates
+from nnjax.optcheck.lockstep import allowed
 from nnjax.optcheck.named import NAMED, Named
 from nnjax.optcheck.observe import Observed, Pass
 from nnjax.optcheck.script import names, script, seen
 from nnjax.optcheck.search import Search, search
 
 SHARE = 0.8  # of the time that is left, for a search
-SINGLE = 2e-6  # what a number in float32 makes of updates in float64, relative
 PRECISION = Cause(
     "precision", "everything is float64", "something in it is float32, though all it is given is float64", ""
 )
@@ -59,14 +59,14 @@ def explain(passed: Pass, observed: Observed, reference: Named | None, deadline:
     everything = target_of(observed.candidate, observed.script, observed.dtype)
     part = _part(passed, observed)
     target = target_of(observed.candidate, observed.script, observed.dtype, part)
-    found, loose = _found(target, known, observed.dtype == "float64", deadline)
-    target, everything = _loosened(target, loose), _loosened(everything, loose)
+    found, single = _found(target, known, observed.dtype == "float64", deadline)
+    target, everything = (_in_single(target), _in_single(everything)) if single else (target, everything)
     answers = []
     for explanation in found.explanations:
         causes = causes_of(known, explanation.form, explanation.hyper)
         if part is not None and not reproduces(explanation.form, explanation.hyper, everything):
             causes = tuple(cause._replace(leaves=passed.leaves) for cause in causes)
-        causes = (*causes, PRECISION) if loose else causes
+        causes = (*causes, PRECISION) if single else causes
         wrong = error(explanation.form, explanation.hyper, target)
         near = next((name for name, named in NAMED.items() if named.form == explanation.form), explanation.near)
         answers.append(Answer(causes, explanation.form, explanation.hyper, wrong, near, ""))
@@ -79,20 +79,21 @@ def explain(passed: Pass, observed: Observed, reference: Named | None, deadline:
     return Explained(known, tuple(answers), searched, impact(known, answers), hidden)
 
 
-def _found(target: Target, known: Named | None, double: bool, deadline: Deadline) -> tuple[Search, float]:
-    """The candidate's form, and the relative difference that was allowed for it besides rounding."""
+def _found(target: Target, known: Named | None, double: bool, deadline: Deadline) -> tuple[Search, bool]:
+    """The candidate's form, and whether float32's rounding was allowed for it in float64."""
     if known is None:
-        return identify_form(target, None, SHARE * deadline.left()), 0.0
+        return identify_form(target, None, SHARE * deadline.left()), False
     found = search(target, known, SHARE * deadline.left(), near=True)
-    if double and not found.explanations:  # a number kept in float32, as PyTorch's NAdam has one
-        found = search(_loosened(target, SINGLE), known, SHARE * deadline.left(), near=True)
+    if double and not found.explanations:  # a number kept in float32, as PyTorch's NAdam has one, or all of it
+        found = search(_in_single(target), known, SHARE * deadline.left(), near=True)
         if found.explanations:
-            return found, SINGLE
-    return (found if found.explanations else search(target, known, SHARE * deadline.left())), 0.0
+            return found, True
+    return (found if found.explanations else search(target, known, SHARE * deadline.left())), False
 
 
-def _loosened(target: Target, relative: float) -> Target:
-    return target._replace(allowed=target.allowed + relative * np.abs(target.updates))
+def _in_single(target: Target) -> Target:
+    """The same updates with float32's rounding."""
+    return target._replace(allowed=allowed(target.updates, target.updates, target.seen.params, "float32"))
 
 
 def _next_best(answer: Answer, reference: Named | None, target: Target) -> str:

@@ -10,8 +10,10 @@ from nnjax.optcheck.deadline import Deadline
 from nnjax.optcheck.form import updates
 from nnjax.optcheck.lockstep import Divergence, Mode, Trace, differs, first_divergence, limit, run
 from nnjax.optcheck.named import Named
-from nnjax.optcheck.script import MAGNITUDES, PATTERNS, STEPS, Script, names, seen
+from nnjax.optcheck.script import MAGNITUDES, PATTERNS, STEPS, Script, names, script, seen
 from nnjax.types import PyTree
+
+DTYPES = ("float64", "float32")
 
 
 class Observed(NamedTuple):
@@ -49,6 +51,16 @@ def observe(
         return Observed(name, dtype, given, one, of_form(reference, one, given))
     params = _tree(one, given) if candidate.params_of is not None and reference.params_of is None else None
     return Observed(name, dtype, given, one, _traced("reference", reference, given, dtype, deadline, params))
+
+
+def in_both_dtypes(candidate: Candidate, reference: Candidate | Named, deadline: Deadline) -> tuple[Observed, Observed]:
+    """In float64 and in float32. What the reference itself loses in float32 cannot be held against a candidate:
+    RAdam's ρ for one is a small difference of large numbers.
+    """
+    double, single = (observe(dtype, candidate, reference, script(), dtype, deadline) for dtype in DTYPES)
+    if isinstance(reference, Candidate):
+        single = single._replace(lost=np.abs(single.reference.updates - double.reference.updates))
+    return double, single
 
 
 def _traced(

@@ -197,14 +197,15 @@ def _simplest(found: Explanation, start: Named, target: Target) -> Explanation:
 
 
 def _best(found: Sequence[Explanation], ties: Sequence[Explanation], start: Named) -> list[Explanation]:
-    """Each form once: those with the fewest differences, and those found with one more, for both may be meant."""
+    """Each form once: those with the fewest differences; where numbers differ too, also those found with one more."""
     least: dict[Form, Explanation] = {}
     for explanation in (*found, *ties):
         least.setdefault(explanation.form, explanation)
     sizes = {form: _size(explanation, start) for form, explanation in least.items()}
     fewest = min(sizes.values(), default=0)
     forms = [form for form, size in sizes.items() if size == fewest]
-    forms += [each.form for each in found if sizes[each.form] == fewest + 1 and each.form not in forms]
+    if any(_numbers(least[form], start) for form in forms):
+        forms += [each.form for each in found if sizes[each.form] == fewest + 1]
     return [least[form] for form in dict.fromkeys(forms)]
 
 
@@ -212,5 +213,8 @@ def _size(found: Explanation, start: Named) -> int:
     """Choices that differ, a choice for both moments once; and hyper-parameters that differ."""
     axes = {edit.axis for edit in differences(start.form, found.form)}
     twice = sum(first in axes and second in axes for first, second in PAIRED.items())
-    numbers = sum(getattr(found.hyper, name) != getattr(start.hyper, name) for name in Hyper._fields)
-    return len(axes) - twice + numbers
+    return len(axes) - twice + _numbers(found, start)
+
+
+def _numbers(found: Explanation, start: Named) -> int:
+    return sum(getattr(found.hyper, name) != getattr(start.hyper, name) for name in Hyper._fields)
