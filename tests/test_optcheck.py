@@ -3,6 +3,7 @@
 import functools
 import json
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +11,15 @@ import numpy as np
 import optax
 import pytest
 from jax.example_libraries import optimizers as example
-from unseen_optimizers import MORE_RIGHT, MORE_UNKNOWN, MORE_WRONG
-from wrong_optimizers import RIGHT, UNKNOWN, WRONG, adam, hat, step_function
+from test_optcheck_causes import found, torch_of
+from wrong_optimizers import adam, hat, step_function
 
 from nnjax import optcheck, optim
 from nnjax.optcheck.axes import edits, with_start
-from nnjax.optcheck.build import made
-from nnjax.optcheck.deadline import Deadline
 from nnjax.optcheck.equation import equations
-from nnjax.optcheck.explain import explain
 from nnjax.optcheck.fit import Target, refit, reproduces
 from nnjax.optcheck.form import Hyper, updates
 from nnjax.optcheck.named import NAMED
-from nnjax.optcheck.observe import in_both_dtypes, told
 from nnjax.optcheck.script import MAGNITUDES, STEPS, flat, script, seen
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # candidates divide by zero, as they would
@@ -33,20 +30,6 @@ LR = 1e-3
 def usual_modes():
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
-
-
-def torch_of(name, **arguments):
-    torch = pytest.importorskip("torch")
-    return functools.partial(getattr(torch.optim, name), lr=LR, **arguments)
-
-
-def found(candidate, reference, seconds=60, dtype="float64"):
-    """Where they differ, and why."""
-    deadline = Deadline(seconds)
-    one, other = made(candidate, None, None, None), made(reference, None, None, None)
-    observed = in_both_dtypes(one, other, deadline)[dtype == "float32"]
-    passed = told(observed)
-    return passed, explain(passed, observed, NAMED.get(reference), deadline) if passed.first else None
 
 
 # What libraries do ----------------------------------------------------------------------------------------------------
@@ -145,56 +128,6 @@ def test_what_is_said_to_differ_differs_in_that(row):
     first, other = (written(part) for part in both.split(" ≠ "))
     _, why = found(first, other)
     assert [sorted(cause.id for cause in answer.causes) for answer in why.answers] == [causes.split(", ")]
-
-
-# Right and wrong ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("name", RIGHT | MORE_RIGHT)
-def test_what_is_right_matches_however_it_looks(name, dtype):
-    case = (RIGHT | MORE_RIGHT)[name]
-    assert found(case.optimizer, case.reference, dtype=dtype)[0].first is None
-
-
-TORCH = {"torch.amsgrad": ("Adam", {"amsgrad": True}), "torch.nadam": ("NAdam", {})}
-
-
-@pytest.mark.parametrize("name", WRONG | MORE_WRONG)
-def test_what_is_wrong_is_named(name):
-    case = (WRONG | MORE_WRONG)[name]
-    optimizer = case.optimizer
-    if isinstance(optimizer, str):
-        optimizer = torch_of(TORCH[optimizer][0], **TORCH[optimizer][1])
-    passed, why = found(optimizer, case.reference)
-    assert passed.first is not None
-    named = [frozenset(cause.id for cause in answer.causes) for answer in why.answers]
-    assert case.causes in named
-    assert set(named) <= {case.causes, *case.ties}
-    assert all(answer.error < 1e-5 for answer in why.answers)
-
-
-@pytest.mark.parametrize(
-    "name", ["eps inside the root", "no correction", "counter from 0", "L2 instead of decoupled", "dampening"]
-)
-def test_what_is_wrong_is_named_in_float32_alone(name):
-    case = (WRONG | MORE_WRONG)[name]
-    _, why = found(case.optimizer, case.reference, dtype="float32")
-    assert case.causes == {cause.id for cause in why.answers[0].causes}
-
-
-@pytest.mark.parametrize("name", UNKNOWN | MORE_UNKNOWN)
-def test_what_is_unknown_is_said_to_be(name):
-    case = (UNKNOWN | MORE_UNKNOWN)[name]
-    passed, why = found(case.optimizer, case.reference, seconds=8)
-    assert passed.first is not None
-    assert why.answers == ()
-    assert why.reference is not None
-
-
-def test_leaves_are_named():
-    _, why = found(WRONG["decay on matrices only"].optimizer, "optax.adam")
-    assert {cause.leaves for cause in why.answers[0].causes} == {("conv/kernel", "dense/w")}
 
 
 # The whole report -----------------------------------------------------------------------------------------------------
@@ -457,3 +390,64 @@ def test_what_never_comes_back_is_interrupted():
 def test_closures_cannot_be_given():
     with pytest.raises(optcheck.NotAnOptimizerError, match=r"LBFGS.step\(\) cannot run on gradients alone"):
         optcheck.compare(torch_of("LBFGS"), "sgd")
+
+
+# Layouts --------------------------------------------------------------------------------------------------------------
+
+
+class OnADict(NamedTuple):
+    """Takes `params["W1"]` and so on, as many notebooks do."""
+
+    velocity: dict
+
+    def update(self, params, grads):
+        for name in params:
+            b = self.velocity.setdefault(name, np.zeros_like(params[name]))
+            b[...] = 0.9 * b + grads[name]
+            params[name] -= LR * b
+
+
+class OnAList:
+    def __init__(self):
+        self.velocity = None
+
+    def step(self, params, grads):
+        self.velocity = self.velocity or [0.0 for _ in params]
+        self.velocity = [0.9 * b + g for b, g in zip(self.velocity, grads, strict=True)]
+        return [p - LR * b for p, b in zip(params, self.velocity, strict=True)]
+
+
+def on_an_array(params, grads, b):
+    b = 0.9 * (0.0 if b is None else b) + grads
+    return params - LR * b, b
+
+
+class ThatReturnsUpdates:
+    def __init__(self):
+        self.b = 0.0
+
+    def update(self, grads, params):
+        b = jax.tree.map(jnp.zeros_like, grads) if isinstance(self.b, float) else self.b
+        self.b = jax.tree.map(lambda b, g: 0.9 * b + g, b, grads)
+        return jax.tree.map(lambda b: -LR * b, self.b)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "name"),
+    [
+        (OnADict({}), "OnADict, given a flat dict"),
+        (OnAList(), "OnAList, given a list"),
+        (on_an_array, "on_an_array, given one array"),
+        (ThatReturnsUpdates(), "ThatReturnsUpdates"),
+    ],
+)
+def test_parameters_are_laid_out_as_the_optimizer_takes_them(optimizer, name):
+    report = optcheck.compare(optimizer, "momentum", init=None)
+    assert report.matches, str(report)
+    assert report.candidate == name
+    assert not [breach for breach in report.breaches if breach.what not in ("jit", "frozen under jit")], str(report)
+
+
+def test_a_factory_is_no_step_function():
+    with pytest.raises(optcheck.NotAnOptimizerError, match="if it makes an optimizer, call it"):
+        optcheck.compare(lambda learning_rate, b1=0.9, b2=0.999: optax.adam(learning_rate, b1, b2), "optax.adam")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax.optcheck.candidate import Candidate, NotAnOptimizerError, adapt
+from nnjax.optcheck.layout import fitted
 from nnjax.optcheck.named import NAMED, Named
 from nnjax.optcheck.script import Script
 
@@ -52,7 +53,7 @@ def made(optimizer: Any, hparams: Mapping[str, Any] | None, kind: str | None, in
         optimizer = _called(optimizer, hparams)
     elif name and not name.startswith("torch."):
         optimizer = _called(optimizer, {"learning_rate": 1e-3})
-    candidate = adapt(optimizer, kind, init)
+    candidate = fitted(adapt(optimizer, kind, init), optimizer)
     return candidate._replace(name=name) if name else candidate
 
 
