@@ -6,7 +6,7 @@ import sys
 import jax
 import optax
 import pytest
-from test_cli import nnjax
+from test_cli import nnjax, process
 
 from nnjax import optim
 
@@ -58,6 +58,24 @@ def test_a_match_ends_with_0_from_a_file_and_from_a_module(mine):
         assert ended.code == 0, ended
         assert "MATCH" in ended.out
         assert "another learning rate at every step" in ended.out
+
+
+def test_a_file_with_the_name_of_a_library_does_not_take_its_place(mine, tmp_path):
+    (tmp_path / "optax.py").write_text("from mine_of_the_test import averaged")
+    ended = nnjax("optcheck", "optax.py:averaged", "--against", "momentum", "--allow", "velocity-ema")
+    assert ended.code == 0, ended
+
+
+def test_a_loop_in_compiled_code_ends_the_command(mine, tmp_path):
+    (tmp_path / "forever.py").write_text(
+        "import jax, jax.numpy as jnp, optax\n"
+        "def update(g, s, p=None):\n"
+        "    return jax.tree.map(lambda x: jax.lax.while_loop(lambda i: jnp.all(i < 5), jnp.sin, x), g), s\n"
+        "forever = optax.GradientTransformation(lambda p: (), update)\n"
+    )
+    ended = process("optcheck", "forever.py:forever", "--against", "optax.sgd", "--seconds", "1")
+    assert ended.code == 4, ended
+    assert "from compiled code" in ended.err
 
 
 def test_a_difference_ends_with_1_and_is_written(mine, tmp_path):

@@ -2,6 +2,8 @@
 
 import functools
 import json
+import re
+import signal
 import time
 from typing import NamedTuple
 
@@ -38,6 +40,7 @@ REAL = {
     "sgd": lambda: optax.sgd(LR),
     "momentum": lambda: optax.sgd(LR, 0.9),
     "nesterov": lambda: optax.sgd(LR, 0.9, nesterov=True),
+    "identity": optax.identity,
     "optax.rmsprop": lambda: optax.rmsprop(LR),
     "optax.adagrad": lambda: optax.adagrad(LR),
     "optax.adadelta": lambda: optax.adadelta(LR),
@@ -158,7 +161,7 @@ def test_a_report_says_what_and_why():
         "fix: or in the reference: optax.rmsprop(…, eps_in_sqrt=False)",
         "impact: on gradients N(0, 1)",
         "not observed with these inputs: weight decay",
-        "rounding: |Δ| ≤",
+        "rounding may make |Δ| ≤",
     ):
         assert part in text, part
     content = json.loads(report.to_json())
@@ -359,7 +362,6 @@ MISTAKES = {
     "arguments": (
         lambda: optcheck.compare(optax.adam, "optax.adam", hparams={"rate": 1}), "adam cannot be called with rate"
     ),
-    "a result": (lambda: optcheck.compare(lambda params, grads, state: params, "sgd"), r"return \(params, state\)"),
     "nothing to step": (lambda: optcheck.compare(type("A", (), {"step": lambda self: 0})(), "sgd"), "takes no param"),
 }  # fmt: skip
 
@@ -451,3 +453,97 @@ def test_parameters_are_laid_out_as_the_optimizer_takes_them(optimizer, name):
 def test_a_factory_is_no_step_function():
     with pytest.raises(optcheck.NotAnOptimizerError, match="if it makes an optimizer, call it"):
         optcheck.compare(lambda learning_rate, b1=0.9, b2=0.999: optax.adam(learning_rate, b1, b2), "optax.adam")
+
+
+# What is no match and no difference -----------------------------------------------------------------------------------
+
+
+def stateless(rule):
+    return optax.GradientTransformation(lambda params: (), lambda grads, state, params=None: rule(grads, state))
+
+
+RETURNED = {
+    "a part": (lambda g, s: ({name: g[name] for name in list(g)[:1]}, s), "structure"),
+    "leaves": (lambda g, s: (jax.tree.leaves(g), s), "structure"),
+    "sums": (lambda g, s: (jax.tree.map(jnp.sum, g), s), r"shape \(\)"),
+    "flat": (lambda g, s: (jax.tree.map(jnp.ravel, g), s), r"shape \(6,\)"),
+    "complex": (lambda g, s: (jax.tree.map(lambda leaf: leaf * 1j, g), s), "complex"),
+    "no state": (lambda g, s: g, r"expected \(updates, state\)"),
+    "nothing": (lambda g, s: None, "got None"),
+}
+
+
+@pytest.mark.parametrize("name", RETURNED)
+def test_what_is_returned_must_be_updates(name):
+    rule, message = RETURNED[name]
+    report = optcheck.compare(stateless(rule), optax.sgd(LR))
+    assert report.exit_code == 3
+    assert not report.ok
+    assert "BREAKS THE CONTRACT" in str(report)
+    assert re.search(message, str(report)), str(report)
+    assert json.loads(report.to_json())["exit_code"] == 3
+    with pytest.raises(ValueError, match="nothing to plot"):
+        report.plot()
+
+
+def test_a_step_function_must_return_two():
+    report = optcheck.compare(lambda params, grads, state: params, "sgd")
+    assert report.exit_code == 3
+    assert "expected (params, state)" in str(report)
+
+
+def test_a_match_of_nothing_says_so():
+    nan = stateless(lambda g, s: (jax.tree.map(lambda leaf: leaf * jnp.nan, g), s))
+    assert optcheck.compare(nan, nan).exit_code == 3
+    assert "zeros from both" in str(optcheck.compare(optax.set_to_zero(), optax.set_to_zero()))
+    assert "all updates of the candidate are zero" in str(optcheck.compare(optax.set_to_zero(), optax.sgd(LR)))
+
+
+def test_a_match_says_what_was_not_observed():
+    report = optcheck.compare(optax.sgd(LR, 0.9), optax.sgd(LR, 0.9))
+    assert any("inside the velocity" in hidden for hidden in report.not_observed)
+
+
+def test_a_known_optimizer_is_preferred_to_a_strange_one():
+    report = optcheck.compare(optax.sgd(LR, 0.8, nesterov=True), optax.sgd(LR))
+    assert {cause.id for cause in report.causes} == {"velocity-trace", "nesterov-standard", "momentum"}
+
+
+def test_a_fix_is_whole_or_there_is_none():
+    assert not any("reference" in fix for fix in optcheck.compare(optax.rmsprop(LR), optax.adam(LR)).fixes)
+    fixes = optcheck.compare(optax.adam(LR, b1=0.8, eps=0.0, eps_root=1e-8), "optax.adam").fixes
+    assert fixes[-1].endswith("optax.adam(…, eps=0, eps_root=1e-08, b1=0.8)"), fixes
+    agreed = optax.adam(LR, eps=0, eps_root=1e-08, b1=0.8)
+    assert optcheck.compare(optax.adam(LR, b1=0.8, eps=0.0, eps_root=1e-8), agreed).ok
+
+
+@pytest.mark.parametrize(("allow", "message"), [("eps-inside", "must be a list"), (["eps-insid"], "eps-inside")])
+def test_what_is_allowed_must_be_a_cause(allow, message):
+    with pytest.raises(ValueError, match=message):
+        optcheck.assert_matches(optax.sgd(LR), optax.sgd(LR), allow=allow)
+
+
+def test_what_catches_everything_is_interrupted_too():
+    def rule(grads, state):
+        while True:
+            try:
+                time.sleep(0.05)
+            except Exception:
+                continue
+
+    began = time.monotonic()
+    with pytest.raises(optcheck.OverdueError, match="did not come back within 1 s"):
+        optcheck.compare(stateless(rule), optax.sgd(LR), seconds=1)
+    assert time.monotonic() - began < 20
+
+
+def test_somebody_elses_alarm_is_left_as_it_was():
+    handler = signal.signal(signal.SIGALRM, lambda *_: None)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 100)
+        optcheck.compare(optax.sgd(LR), optax.sgd(LR))
+        left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+        assert 10 < left < 100
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)

@@ -2,10 +2,13 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 import sysconfig
+import threading
 import traceback
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +19,7 @@ from nnjax.cli.shared import complain, say
 from nnjax.train.folder import write
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # click's; newer typers have it inside, and no name for it
+GRACE = 10.0  # seconds, for an interrupt to come through
 BROKEN, CANNOT = 3, 4  # exit codes: the contract is broken; nothing could be compared
 
 
@@ -62,6 +66,9 @@ def optcheck_command(
         "weight_decay": weight_decay,
     }
     hparams = {name: value for name, value in given.items() if value is not None}
+    watchdog = threading.Timer(seconds + GRACE, _never, [seconds])
+    watchdog.daemon = True
+    watchdog.start()
     try:
         report = _compared(_load(candidate), against, hparams, kind, seconds)
         say(escape(str(report)))
@@ -72,6 +79,8 @@ def optcheck_command(
     except (Exception, SystemExit) as error:  # the candidate's code may raise anything
         complain(_told(error), "[bold red]error[/] ")
         raise typer.Exit(CANNOT) from None
+    finally:
+        watchdog.cancel()
     if report.exit_code == 1 and report.allowed(allow or ()):
         raise typer.Exit(BROKEN if report.broken else 0)
     raise typer.Exit(report.exit_code)
@@ -89,9 +98,15 @@ class Command(TyperCommand):
             raise
 
 
+def _never(seconds: float) -> None:
+    """Ends the process: nothing interrupts a loop in compiled code."""
+    complain(f"the optimizer did not come back within {seconds:g} s, from compiled code", "[bold red]error[/] ")
+    os._exit(CANNOT)
+
+
 def _told(error: BaseException) -> str:
     """What happened, and where in the candidate's code."""
-    notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
+    notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []) if not note.startswith("-----"))  # JAX's
     libraries = (str(Path(__file__).parents[1]), *sysconfig.get_paths().values(), "<frozen")
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(libraries)]
     place = f"\n  in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
@@ -120,17 +135,19 @@ def _load(name: str) -> Any:
       ValueError, ImportError, AttributeError: with what was looked for.
     """
     place, _, attribute = name.rpartition(":")
-    if not place:
+    if not place or not attribute:
         raise ValueError(f"{name!r} must be MODULE:NAME, as my_package.optimizers:my_adam or optimizers.py:my_adam")
     if place.endswith(".py"):
         path = Path(place)
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {place}")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
+        name_ = f"optcheck_{path.stem}"  # a file jax.py is not to take jax's place
+        sys.path.insert(0, str(path.resolve().parent))  # what lies beside it can be imported
+        spec = importlib.util.spec_from_file_location(name_, path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module  # dataclasses look for the module of a class
+        sys.modules[name_] = module  # dataclasses look for the module of a class
         spec.loader.exec_module(module)
     else:
         sys.path.insert(0, "")  # as `python -m` does
@@ -138,7 +155,8 @@ def _load(name: str) -> Any:
     found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
-            names = ", ".join(name for name in vars(module) if not name.startswith("_"))
+            there = {name: thing for name, thing in vars(module).items() if not isinstance(thing, ModuleType)}
+            names = ", ".join(name for name in there if not name.startswith("_"))
             raise AttributeError(f"{place} has no {attribute}; it has {names}")
         found = getattr(found, part)
     return found

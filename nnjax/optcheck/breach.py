@@ -12,7 +12,8 @@ from nnjax.optcheck.deadline import OverdueError
 from nnjax.types import PyTree
 
 REMEDIES = {
-    "updates": "update every leaf of the gradients, and cast: u.astype(g.dtype)",
+    "updates": "return a leaf for every leaf of the gradients, of its shape, and cast: u.astype(g.dtype)",
+    "nothing to compare": "give optimizers that move",
     "state": "make all of it in init, as jnp.zeros((), jnp.int32); keep containers, static fields, shapes and dtypes",
     "traces": "keep counters and rates in arrays of the state, not in static fields of pytrees",
     "not deterministic": "take random numbers from a key in the state, and keep nothing outside of the state",

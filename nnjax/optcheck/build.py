@@ -1,5 +1,6 @@
 """Optimizers from what a user gives: objects, factories with hyper-parameters, names."""
 
+import difflib
 import functools
 import importlib
 import inspect
@@ -30,10 +31,10 @@ def resolve(name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), last)
     except (ImportError, AttributeError, ValueError) as error:
-        known = ", ".join(sorted(NAMED))
+        near = difflib.get_close_matches(name, NAMED, 4, 0.4)
         raise NotAnOptimizerError(
-            f"optcheck: there is no reference {name!r} ({error}); give optax.NAME, nnjax.NAME, torch.optim.NAME, or "
-            f"one of {known}"
+            f"optcheck: there is no reference {name!r}; give optax.NAME, nnjax.NAME, torch.optim.NAME, or how a "
+            f"library defines it, as keras.rmsprop; near are {', '.join(near) or 'none'}"
         ) from error
 
 
@@ -45,6 +46,8 @@ def made(optimizer: Any, hparams: Mapping[str, Any] | None, kind: str | None, in
     """
     if isinstance(optimizer, (Candidate, Named)):
         return optimizer
+    if hparams is not None and not (isinstance(hparams, Mapping) and hparams):
+        raise NotAnOptimizerError(f"optcheck: hparams must be a dict as dict(learning_rate=0.5), got {hparams!r}")
     name = optimizer if isinstance(optimizer, str) else None
     optimizer = resolve(name) if name else optimizer
     if isinstance(optimizer, Named):
@@ -103,7 +106,8 @@ def _called(factory: Any, hparams: Mapping[str, Any]) -> Any:
         return factory(**hparams)
     except TypeError as error:
         raise NotAnOptimizerError(
-            f"optcheck: {getattr(factory, '__name__', factory)} cannot be called with {', '.join(hparams)}: {error}"
+            f"optcheck: {getattr(factory, '__name__', factory)} cannot be called with {', '.join(hparams)}: {error}; "
+            f"it takes {inspect.signature(factory)}"
         ) from error
 
 

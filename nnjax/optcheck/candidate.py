@@ -24,6 +24,14 @@ class NotAnOptimizerError(TypeError):
     """What was given is none of the kinds that are known."""
 
 
+class StructureError(NotAnOptimizerError):
+    """What an optimizer returned is not what it is to return."""
+
+    def __init__(self, got: str, expected: str) -> None:
+        super().__init__(f"optcheck: a step returned {got}, expected {expected}")
+        self.got, self.expected = got, expected
+
+
 class Candidate(NamedTuple):
     """An optimizer in one form. `step` is pure for all kinds but "object" and "torch"."""
 
@@ -76,6 +84,11 @@ def kind_of(optimizer: Any) -> str:
         if len(optimizer) in (2, 3):
             return {2: "pair", 3: "triple"}[len(optimizer)]
         raise NotAnOptimizerError(f"optcheck: {len(optimizer)} functions; expected (init, update) or a triple")
+    if _is_torch(type(optimizer)):
+        raise NotAnOptimizerError(
+            f"optcheck: this {_name(optimizer)} has its own parameters; give the class with its arguments, "
+            f"functools.partial(torch.optim.{_name(optimizer)}, lr=1e-3)"
+        )
     if isinstance(optimizer, type):
         raise NotAnOptimizerError(
             f"optcheck: {_name(optimizer)} is a class; give an object of it, {_name(optimizer)}(…), or hparams="
@@ -85,6 +98,12 @@ def kind_of(optimizer: Any) -> str:
     if callable(optimizer):
         names = _positional(optimizer)
         grads = names is None or _find(names, GRADS) is not None
+        stateless = names is not None and len(names) == 2 and _find(names, PARAMS) is not None and grads
+        if stateless:
+            raise NotAnOptimizerError(
+                f"optcheck: {_name(optimizer)}({', '.join(names or [])}) has no state: give it one, "
+                "step(params, grads, state) -> (params, state), as None"
+            )
         if names is None or (len(names) >= 3 and grads) or (len(names) == 3 and names[0].lower() not in RATES):
             return "step"
         raise NotAnOptimizerError(
@@ -107,11 +126,27 @@ def _optax(optimizer: Any) -> Candidate:
 
     def step(state: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
         if extra:
-            return update(grads, state, params, value=jnp.zeros(()))
-        return update(grads, state, params) if takes_params else update(grads, state)
+            found = _with_value(update, grads, state, params)
+        else:
+            found = update(grads, state, params) if takes_params else update(grads, state)
+        if not (isinstance(found, tuple) and len(found) == 2):
+            raise StructureError(_sketch(found), "(updates, state)")
+        return found
 
     kind = "optax" if hasattr(optimizer, "init") else "pair"
     return Candidate(_name(update), kind, init, step)
+
+
+def _with_value(update: Any, grads: PyTree, state: Any, params: PyTree) -> Any:
+    try:
+        return update(grads, state, params, value=jnp.zeros(()))
+    except TypeError as error:
+        if "value_fn" not in str(error):
+            raise
+        raise NotAnOptimizerError(
+            f"optcheck: {_name(update)} wants the loss itself (value_fn=), and only gradients are given; without a "
+            "line search it runs, optax.lbfgs(linesearch=None)"
+        ) from None
 
 
 def _triple(triple: Any) -> Candidate:
@@ -140,7 +175,7 @@ def _step(function: Any, init: Callable[[PyTree], Any] | None) -> Candidate:
         given = {"params": params, "grads": grads, "state": state}
         found = function(*(given[role] for role in order))
         if not (isinstance(found, tuple) and len(found) == 2):
-            raise NotAnOptimizerError(f"optcheck: {_name(function)} must return (params, state), got {_sketch(found)}")
+            raise StructureError(_sketch(found), "(params, state)")
         new, state = found
         return _difference(new, params), state
 
@@ -152,6 +187,13 @@ def _object(optimizer: Any) -> Candidate:
     method_of(optimizer)  # says what is wrong with it
 
     def start(params: PyTree) -> Any:
+        try:
+            copy.deepcopy(optimizer)
+        except Exception as error:
+            raise NotAnOptimizerError(
+                f"optcheck: every run takes a copy of the {_name(optimizer)}, which cannot be copied ({error}); give a "
+                "function that makes one, and hparams="
+            ) from error
         return copy.deepcopy(optimizer), _returns_updates(copy.deepcopy(optimizer), params)
 
     def step(carry: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
@@ -221,6 +263,8 @@ def _torch(optimizer: Any) -> Candidate:
 
 
 def _difference(new: PyTree, old: PyTree) -> PyTree:
+    if str(jax.tree.structure(new)) != str(jax.tree.structure(old)):
+        raise StructureError(_sketch(new), "new parameters in the structure of the old ones")
     return jax.tree.map(lambda a, b: a - b, new, old)
 
 
@@ -267,6 +311,8 @@ def _name(thing: Any) -> str:
 
 
 def _sketch(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"a dict of {', '.join(map(str, value))}"
     if isinstance(value, (tuple, list)):
         return f"{type(value).__name__} of {len(value)}"
-    return type(value).__name__
+    return "None" if value is None else type(value).__name__

@@ -6,15 +6,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+import numpy as np
 
-from nnjax.optcheck.breach import Breach
+from nnjax import checks
+from nnjax.optcheck.breach import Breach, broken
 from nnjax.optcheck.build import made, scheduled
 from nnjax.optcheck.candidate import Candidate, NotAnOptimizerError
-from nnjax.optcheck.contract import breaches
+from nnjax.optcheck.contract import breaches, returned
 from nnjax.optcheck.deadline import Deadline, enforced
-from nnjax.optcheck.diagnose import identify_form, target_of
-from nnjax.optcheck.equation import equations, update_line
-from nnjax.optcheck.explain import Explained, explain
+from nnjax.optcheck.diagnose import check_ids, identify_form, target_of
+from nnjax.optcheck.equation import equations
+from nnjax.optcheck.explain import Explained, explain, matched
 from nnjax.optcheck.fixes import fixes
 from nnjax.optcheck.named import NAMED, Named
 from nnjax.optcheck.observe import Observed, in_both_dtypes, observe, told, trace
@@ -57,7 +59,7 @@ def compare(
 
     Raises:
       NotAnOptimizerError: for what is no optimizer, or cannot run on gradients alone.
-      OverdueError: where the optimizers do not come back in the time.
+      OverdueError: where the optimizers do not come back in the time. Compiled code is not interrupted.
       Whatever the candidate raises in its update.
 
     >>> import optax
@@ -66,20 +68,24 @@ def compare(
     >>> report.ok, [cause.id for cause in report.causes]
     (False, ['eps-inside'])
     """
-    began, deadline = time.perf_counter(), Deadline(seconds)
+    began, deadline = time.perf_counter(), Deadline(checks.in_range("optcheck.compare", "seconds", seconds, "(0, inf)"))
     with enforced(deadline), _usual_modes():
         one, other = _candidate(candidate, hparams, kind, init), made(reference, hparams, None, None)
         titles = _title(candidate, one, "the candidate"), _title(reference, other, "the reference")
+        if bad := returned(one):
+            seconds_taken = time.perf_counter() - began
+            return Report(*titles, tuple(bad), (), None, (), "", (), "", (), seconds_taken, None)
         seen = list(in_both_dtypes(one, other, deadline))
         if hparams is not None:
             seen += _with_schedule(candidate, reference, hparams, kind, init, deadline)
         found = _own(breaches(one, deadline), other, deadline)
     passes = tuple(told(each) for each in seen)
+    found += _vacuous(seen[0])
     wrong = [i for i, each in enumerate(passes) if each.first is not None]
     doubles = [i for i in wrong if passes[i].dtype == "float64"]
     shown = (doubles or wrong or [len(seen) - 1 if len(seen) > 2 else 0])[-1]
     guess = other if isinstance(other, Named) else NAMED.get(titles[1])
-    explained = explain(passes[shown], seen[shown], guess, deadline) if wrong else Explained(None, (), "", "", ())
+    explained = explain(passes[shown], seen[shown], guess, deadline) if wrong else matched(seen[0], guess)
     return Report(
         *titles,
         found,
@@ -160,6 +166,7 @@ def assert_matches(
     >>> from nnjax import optcheck
     >>> optcheck.assert_matches(optim.rmsprop(1e-3), optax.rmsprop(1e-3, eps_in_sqrt=False), allow=["eps-inside"])
     """
+    check_ids(allow)
     report = compare(candidate, reference, hparams=hparams, kind=kind, init=init, seconds=seconds)
     if report.broken or not (report.matches or report.allowed(allow)):
         raise AssertionError(str(report))
@@ -208,6 +215,16 @@ def _own(found: list[Breach], reference: Candidate | Named, deadline: Deadline) 
     )
 
 
+def _vacuous(observed: Observed) -> tuple[Breach, ...]:
+    """Where a match says nothing."""
+    moves = np.stack([observed.candidate.updates, observed.reference.updates])
+    if np.isnan(moves).all():
+        return (broken("nothing to compare", "", "NaN from both at every step", "numbers"),)
+    if (moves == 0).all():
+        return (broken("nothing to compare", "", "zeros from both at every step", "updates")._replace(severity="note"),)
+    return ()
+
+
 def _title(given: Any, one: Candidate | Named, role: str) -> str:
     """A name; optax's functions leave none in what they make."""
     if isinstance(given, str):
@@ -221,7 +238,9 @@ def _fixes(reference: str, explained: Explained) -> tuple[str, ...]:
     best, form = explained.answers[0], explained.reference.form
     if reference == "the reference":
         reference = next((n for n, named in NAMED.items() if named.form == form and n.startswith("optax.")), reference)
-    return fixes(reference, best.causes, best.hyper._asdict(), update_line(explained.reference.form))
+    theirs = equations(best.form, best.hyper)
+    lines = [line for line in equations(*explained.reference) if line not in theirs]
+    return fixes(reference, best.causes, best.hyper._asdict(), lines)
 
 
 def _unseen(passes: tuple[Any, ...], hparams: Mapping[str, Any] | None) -> tuple[str, ...]:

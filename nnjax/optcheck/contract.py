@@ -22,7 +22,7 @@ from nnjax.optcheck.breach import (
     numbers,
     types,
 )
-from nnjax.optcheck.candidate import Candidate, method_of
+from nnjax.optcheck.candidate import Candidate, StructureError, method_of
 from nnjax.optcheck.deadline import Deadline
 from nnjax.types import PyTree
 
@@ -52,6 +52,24 @@ def breaches(candidate: Candidate, deadline: Deadline) -> list[Breach]:
         found += some
         deadline.look()
     return found
+
+
+def returned(candidate: Candidate) -> list[Breach]:
+    """What the first step returns, where that is nothing that could be compared with anything."""
+    params, grads = _given(array=jnp.asarray if candidate.pure else np.array)
+    try:
+        updates, _ = candidate.step(candidate.init(params), params, grads[0])
+    except StructureError as error:
+        return [broken("updates", "", error.got, error.expected)]
+    want, got = str(jax.tree.structure(grads[0])), str(jax.tree.structure(updates))
+    if want != got:
+        return [broken("updates", "", f"the structure {got}", f"that of the gradients, {want}")]
+    for (path, leaf), grad in zip(jax.tree_util.tree_leaves_with_path(updates), jax.tree.leaves(grads[0]), strict=True):
+        if np.shape(leaf) != grad.shape:
+            return [broken("updates", checks.path_name(path), f"shape {np.shape(leaf)}", f"{grad.shape}")]
+        if jnp.iscomplexobj(leaf):
+            return [broken("updates", checks.path_name(path), "complex numbers", f"{grad.dtype}")]
+    return []
 
 
 def _pure(candidate: Candidate) -> Iterator[list[Breach]]:

@@ -1,5 +1,7 @@
 """Why two optimizers differ: the form of each, and what is different between the forms."""
 
+import difflib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +50,17 @@ class Cause(NamedTuple):
         return known.get(name, name)
 
 
+def check_ids(causes: Sequence[str]) -> None:
+    """Raises ValueError for what no cause is called, a slip of the pen that would allow nothing."""
+    known = {f"{axis}-{choice}".replace(" ", "-") for axis, choices in AXES.items() for choice in choices}
+    known |= {*HYPER, "precision", "lr-in-velocity", "lr-outside-velocity"}
+    if isinstance(causes, str):
+        raise ValueError(f"optcheck: allow must be a list, as [{causes!r}], got {causes!r}")
+    if unknown := set(causes) - known:
+        near = {close for name in unknown for close in difflib.get_close_matches(name, sorted(known), 3)}
+        raise ValueError(f"optcheck: no cause is called {', '.join(unknown)}; near are {', '.join(near) or 'none'}")
+
+
 def target_of(trace: Trace, given: Script, dtype: str, leaves: list[int] | None = None) -> Target:
     """The updates of a trace, of some leaves, as a target of the search."""
     seen = seen_by(trace, given)
@@ -63,18 +76,22 @@ def identify_form(target: Target, guess: Named | None, seconds: float) -> Search
       guess: what it may be.
       seconds: when to give up.
     """
-    if guess is not None and reproduces(guess.form, guess.hyper, target):
-        return _identified(guess.form, guess.hyper)
-    known = list(named(Hyper(), target))
-    for form, hyper, _, _ in known:
-        if reproduces(form, hyper, target):
-            return _identified(form, hyper)
-    closest = by_cost(known, target)
+    if (known := known_as_it_is(target, guess)) is not None:
+        return _identified(*known)
+    closest = by_cost(named(Hyper(), target), target)
     for fit, (form, *_) in closest[:EXACT]:
         hyper = refit(form, fit.hyper, target, free(form, fit.hyper)).hyper
         if reproduces(form, hyper, target):
             return _identified(form, hyper)
     return search(target, Named(closest[0][1][0], closest[0][0].hyper), seconds)
+
+
+def known_as_it_is(target: Target, guess: Named | None) -> Named | None:
+    """A guess, or a known optimizer with its own hyper-parameters and the learning rate that fits."""
+    if guess is not None and reproduces(guess.form, guess.hyper, target):
+        return guess
+    known = (Named(form, hyper) for form, hyper, _, _ in named(Hyper(), target))
+    return next((each for each in known if reproduces(*each, target)), None)
 
 
 def _identified(form: Form, hyper: Hyper) -> Search:

@@ -106,11 +106,6 @@ def equations(form: Form, hyper: Hyper) -> list[str]:
     return [*lines, numbers(form, hyper)]
 
 
-def update_line(form: Form) -> str:
-    """The line of the parameters' update."""
-    return next(line for line in equations(form, Hyper()) if line.startswith("θ"))
-
-
 def numbers(form: Form, hyper: Hyper) -> str:
     """The hyper-parameters that a form uses."""
     names = used(form) + [name for name in ("first_start", "second_start", "eps_root") if getattr(hyper, name) != 0]

@@ -7,7 +7,7 @@ import numpy as np
 
 from nnjax.optcheck.axes import AXES, edits, used
 from nnjax.optcheck.deadline import Deadline
-from nnjax.optcheck.diagnose import HYPER, Cause, causes_of, identify_form, target_of
+from nnjax.optcheck.diagnose import HYPER, Cause, causes_of, identify_form, known_as_it_is, target_of
 from nnjax.optcheck.fit import Target, error, reproduces, within
 from nnjax.optcheck.form import Form, Hyper, Seen, updates
 from nnjax.optcheck.lockstep import allowed
@@ -53,6 +53,10 @@ def explain(passed: Pass, observed: Observed, reference: Named | None, deadline:
       deadline: by when.
     """
     began = time.perf_counter()
+    moves = observed.candidate.updates
+    for said, nothing in (("zero", moves == 0), ("NaN", np.isnan(moves))):
+        if nothing.all():
+            return Explained(None, (), f"all updates of the candidate are {said}", "", ())
     whole = target_of(observed.reference, observed.script, observed.dtype)
     same = identify_form(whole, reference, SHARE / 3 * deadline.left()).explanations
     known = Named(same[0].form, same[0].hyper) if same else None
@@ -105,6 +109,13 @@ def _next_best(answer: Answer, reference: Named | None, target: Target) -> str:
     shares = {name: share for name, share in shares.items() if share < 1}
     best = max(shares, key=lambda name: shares[name], default="")
     return f"({best}) makes {100 * shares[best]:.2g} % of them" if best else ""
+
+
+def matched(observed: Observed, reference: Named | None) -> Explained:
+    """What is known of a reference that a candidate matches, without a search for it."""
+    whole = target_of(observed.reference, observed.script, observed.dtype)
+    known = known_as_it_is(whole, reference)
+    return Explained(known, (), "", "", () if known is None else not_observed(known, whole))
 
 
 def _part(passed: Pass, observed: Observed) -> list[int] | None:

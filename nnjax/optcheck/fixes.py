@@ -28,25 +28,37 @@ ARGUMENTS = {
 NAMES = {"learning_rate", "b1", "b2", "eps", "eps_root", "momentum", "weight_decay", "dampening"}
 
 
-def fixes(reference: str, causes: tuple[Cause, ...], values: dict[str, float], line: str) -> tuple[str, ...]:
+def fixes(reference: str, causes: tuple[Cause, ...], values: dict[str, float], lines: list[str]) -> tuple[str, ...]:
     """What to change, on either side.
 
     Args:
       reference: its name, "optax.adam".
       causes: what the candidate does otherwise.
       values: its hyper-parameters.
-      line: the reference's equation of the step.
+      lines: the reference's equations that are not the candidate's.
     """
-    found = [f"in the candidate: make it {line}"] if line else []
-    for cause in causes:
-        argument = ARGUMENTS.get((reference, cause.id))
-        if argument is not None:
-            text = argument.format(value=f"{values.get(cause.axis, float('nan')):.6g}", **_short(values))
-            none = text.startswith("none: ")
-            found.append(f"or in the reference: {text.removeprefix('none: ') if none else f'{reference}(…, {text})'}")
-        elif cause.axis in NAMES and reference.startswith("optax."):
-            found.append(f"or in the reference: {reference}(…, {cause.axis}={values[cause.axis]:.6g})")
+    found = [f"in the candidate: make it {';  '.join(lines)}"] if lines else []
+    arguments = [_argument(reference, cause, values) for cause in causes]
+    if not arguments or None in arguments:  # some of several would leave a difference
+        return tuple(found)
+    others = [argument for argument in arguments if argument and argument.startswith("none: ")]
+    if not others:
+        found.append(f"or in the reference: {reference}(…, {', '.join(filter(None, arguments))})")
+    elif all(
+        argument in others or f"{cause.axis}=" in others[0] for cause, argument in zip(causes, arguments, strict=True)
+    ):
+        found.append(f"or in the reference: {others[0].removeprefix('none: ')}")
     return tuple(found)
+
+
+def _argument(reference: str, cause: Cause, values: dict[str, float]) -> str | None:
+    """What makes the reference do as the candidate; None where nothing does."""
+    argument = ARGUMENTS.get((reference, cause.id))
+    if argument is not None:
+        return argument.format(value=f"{values.get(cause.axis, float('nan')):.6g}", **_short(values))
+    if cause.axis in NAMES and reference.startswith("optax."):
+        return f"{cause.axis}={values[cause.axis]:.6g}"
+    return None
 
 
 def _short(values: dict[str, float]) -> dict[str, str]:

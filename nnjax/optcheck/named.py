@@ -47,6 +47,7 @@ NAMED: dict[str, Named] = {
     "optax.lars": Named(
         Form(decay="l2", trust="lars", velocity="trace", rate_place="inside"), Hyper(momentum=0.9, trust=1e-3)
     ),
+    "identity": Named(SGD._replace(direction="up"), Hyper(learning_rate=1.0)),
     "torch.sgd": Named(SGD, Hyper()),
     "torch.sgd_momentum": Named(Form(velocity="dampened"), Hyper()),
     "torch.sgd_nesterov": Named(NESTEROV, Hyper()),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from nnjax.optcheck.candidate import Candidate
+from nnjax.optcheck.candidate import Candidate, NotAnOptimizerError
 from nnjax.optcheck.deadline import Deadline
 from nnjax.optcheck.form import updates
 from nnjax.optcheck.lockstep import Divergence, Mode, Trace, differs, first_divergence, limit, run
@@ -69,6 +69,8 @@ def _traced(
     """A trace; what it raises is told with whose it is."""
     try:
         return trace(optimizer, given, dtype, deadline, params)
+    except NotAnOptimizerError:
+        raise
     except Exception as error:
         error.add_note(f"optcheck: raised by the {role}, given {dtype} leaves of 0 to 4 dimensions")
         raise

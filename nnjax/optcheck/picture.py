@@ -30,12 +30,19 @@ def draw(candidate: Trace, reference: Trace) -> Any:
 
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    constant = pattern == list(PATTERNS).index("random")
+    random = pattern == list(PATTERNS).index("random")
     for number, size in enumerate(SHOWN):
-        element = int(np.flatnonzero(constant & np.isclose(magnitude, size, atol=0))[0])
+        element = int(np.flatnonzero(random & np.isclose(magnitude, size, atol=0))[0])
         left.plot(steps, np.abs(other[:, element]), f"C{number}-", label=f"gradients of {size:.0e}")
-        left.plot(steps, np.abs(one[:, element]), f"C{number}x")
-    left.set(xlabel="step", ylabel="size of the update", yscale="log", title="reference (lines), candidate (crosses)")
+        same = np.sign(one[:, element]) == np.sign(other[:, element])
+        left.plot(steps[same], np.abs(one[same, element]), f"C{number}x")
+        left.plot(steps[~same], np.abs(one[~same, element]), f"C{number}o", fillstyle="none")
+    left.set(
+        xlabel="step",
+        ylabel="size of the update",
+        yscale="log",
+        title="reference: lines; candidate: ×, ○ the other sign",
+    )
     left.legend(fontsize="small")
 
     table = np.array([[off[k, magnitude == size].max() for k in range(len(one))] for size in MAGNITUDES])
@@ -43,5 +50,5 @@ def draw(candidate: Trace, reference: Trace) -> Any:
     right.set_yticks(range(0, len(MAGNITUDES), 3), [f"{size:.0e}" for size in MAGNITUDES[::3]])
     right.set_xticks(range(3, len(one), 4), [str(k + 1) for k in range(3, len(one), 4)])
     right.set(xlabel="step", ylabel="size of the gradients", title="largest relative difference")
-    figure.colorbar(shown, ax=right, label="log₁₀")
+    figure.colorbar(shown, ax=right, label="log₁₀ of it")
     return figure

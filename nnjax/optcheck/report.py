@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnjax.optcheck.breach import Breach
-from nnjax.optcheck.diagnose import Cause
+from nnjax.optcheck.diagnose import Cause, check_ids
 from nnjax.optcheck.equation import equations
 from nnjax.optcheck.explain import Answer
 from nnjax.optcheck.lockstep import RELATIVE, RULE, Divergence, Trace
@@ -32,13 +32,13 @@ class Report(NamedTuple):
     impact: str
     not_observed: tuple[str, ...]
     seconds: float
-    traces: tuple[Trace, Trace]
+    traces: tuple[Trace, Trace] | None
     """Both, of the pass in which they differ, or of the first: for `plot`."""
 
     @property
     def matches(self) -> bool:
         """Whether all updates are those of the reference, to rounding."""
-        return all(each.first is None for each in self.passes)
+        return bool(self.passes) and all(each.first is None for each in self.passes)
 
     @property
     def broken(self) -> bool:
@@ -62,12 +62,13 @@ class Report(NamedTuple):
 
     def allowed(self, causes: Sequence[str]) -> bool:
         """Whether the difference is explained by causes that may be."""
+        check_ids(causes)
         return any(answer.causes and {cause.id for cause in answer.causes} <= set(causes) for answer in self.answers)
 
     @property
     def exit_code(self) -> int:
         """0 match, 1 differs with a cause, 2 differs without one, 3 breaks the contract."""
-        if self.matches:
+        if self.matches or not self.passes:
             return 3 if self.broken else 0
         return 1 if self.causes else 2
 
@@ -84,7 +85,7 @@ class Report(NamedTuple):
             "ok": self.ok,
             "exit_code": self.exit_code,
             "first": None if first is None else first._asdict(),
-            "causes": [[cause._asdict() for cause in answer.causes] for answer in self.answers],
+            "causes": [[cause._asdict() | {"id": cause.id} for cause in answer.causes] for answer in self.answers],
             "proof": [{"error": answer.error, "next_best": answer.next_best} for answer in self.answers],
             "equations": [equations(answer.form, answer.hyper) for answer in self.answers],
             "reference_equations": None if self.reference_form is None else equations(*self.reference_form),
@@ -102,6 +103,8 @@ class Report(NamedTuple):
         """Both updates and their relative difference, over steps and over the gradients' magnitudes: a figure."""
         from nnjax.optcheck.picture import draw
 
+        if self.traces is None:
+            raise ValueError("optcheck: nothing to plot, for the candidate's steps returned nothing to compare")
         return draw(*self.traces)
 
 
@@ -118,8 +121,10 @@ def _text(report: Report) -> list[str]:
         lines += [f"fix: {fix}" for fix in report.fixes]
     if report.not_observed:
         lines += ["", "not observed with these inputs: " + "; ".join(report.not_observed)]
+    if not report.passes:
+        return lines
     dtypes = {each.dtype for each in report.passes}
-    lines += ["", "rounding: " + RULE.format(r=RELATIVE["float64" if "float64" in dtypes else "float32"])]
+    lines += ["", RULE.format(r=RELATIVE["float64" if "float64" in dtypes else "float32"])]
     return [*lines, f"{report.searched}; {report.seconds:.1f} s" if report.searched else f"{report.seconds:.1f} s"]
 
 
@@ -129,6 +134,8 @@ def _verdict(report: Report) -> str:
         passes = ", ".join(each.name for each in report.passes)
         kept = "" if not report.broken else ", but breaks the contract"
         return f"MATCH: {both}: the same updates to rounding ({passes}){kept}"
+    if not report.passes:
+        return f"BREAKS THE CONTRACT: {both}: nothing to compare"
     if not report.causes:
         return f"DIFFERENT, cause unknown: {both}"
     several = len(report.answers)
@@ -190,6 +197,8 @@ def _answer(report: Report, answer: Answer, number: int) -> list[str]:
 
 
 def _unknown(report: Report) -> list[str]:
+    if report.searched.startswith("all updates"):
+        return ["", f"cause: {report.searched}"]
     return ["", "cause: unknown; no form that is known makes these updates, nor one that is two choices from one"]
 
 

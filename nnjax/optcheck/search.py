@@ -82,8 +82,8 @@ def _levels(start: Named, target: Target, near: bool) -> Iterator[tuple[str, Ite
         return
     changed = by_cost(_changed(form, hyper), target)
     known = by_cost(named(hyper, target), target)
-    yield "one choice and other hyper-parameters", _exactly(changed[:EXACT], target)
     yield "a known optimizer", _exactly(known[:EXACT], target)
+    yield "one choice and other hyper-parameters", _exactly(changed[:EXACT], target)
     yield "two choices", _doubles(form, hyper)
     beside = _beside(_sorted([*changed, *known]))
     while some := list(itertools.islice(beside, ROUGH)):
