@@ -4,6 +4,7 @@ import functools
 import json
 import re
 import signal
+import threading
 import time
 from typing import NamedTuple
 
@@ -351,6 +352,19 @@ def raising():
     return (lambda params: ()), update
 
 
+class Locked:
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def step(self, params, grads):
+        return params
+
+
+def torch_instance():
+    torch = pytest.importorskip("torch")
+    return torch.optim.SGD([torch.zeros(2, requires_grad=True)], lr=LR)
+
+
 MISTAKES = {
     "a number": (lambda: optcheck.compare(3, "optax.adam"), "int is no optimizer: expected an optax.Gradient"),
     "a class": (lambda: optcheck.compare(Frozen, "momentum"), r"Frozen is a class; give an object of it, Frozen\(…\)"),
@@ -362,6 +376,14 @@ MISTAKES = {
     "arguments": (
         lambda: optcheck.compare(optax.adam, "optax.adam", hparams={"rate": 1}), "adam cannot be called with rate"
     ),
+    "too many": (lambda: optcheck.compare(lambda p, g, m, v, t: (p, m, v), "sgd"), "needs 5 arguments; put moments"),
+    "no state": (lambda: optcheck.compare(lambda params, grads: params, "sgd"), "has no state"),
+    "no triple": (lambda: optcheck.compare(optax.sgd(LR), "sgd", kind="triple"), "a triple is 3 functions"),
+    "no copy": (lambda: optcheck.compare(Locked(), "sgd"), "which cannot be copied"),
+    "its own parameters": (lambda: optcheck.compare(torch_instance(), "sgd"), "give the class with its arguments"),
+    "a line search": (lambda: optcheck.compare(optax.lbfgs(LR), "sgd"), "linesearch=None"),
+    "no time": (lambda: optcheck.compare(optax.sgd(LR), "sgd", seconds=-1), "seconds must be in"),
+    "no hparams": (lambda: optcheck.compare(optax.sgd, "sgd", hparams={}), "hparams must be a dict"),
     "nothing to step": (lambda: optcheck.compare(type("A", (), {"step": lambda self: 0})(), "sgd"), "takes no param"),
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.optcheck.candidate import Candidate, NotAnOptimizerError, adapt
+from nnjax.optcheck.candidate import Candidate, NotAnOptimizerError, adapt, is_torch
 from nnjax.optcheck.layout import fitted
 from nnjax.optcheck.named import NAMED, Named
 from nnjax.optcheck.script import Script
@@ -72,7 +72,7 @@ def scheduled(optimizer: Any, hparams: Mapping[str, Any], given: Script, kind: s
     resolved = resolve(optimizer) if isinstance(optimizer, str) else optimizer
     if isinstance(resolved, Named):
         return made(optimizer, hparams, kind, init)  # forms read the script's own rates
-    if _is_class(resolved, "torch.optim"):
+    if is_torch(resolved):
         found = made(optimizer, hparams, kind, init)
         assert isinstance(found, Candidate)
         return _with_groups(found, float(rate), rates)
@@ -100,7 +100,7 @@ def _called(factory: Any, hparams: Mapping[str, Any]) -> Any:
         raise NotAnOptimizerError(
             f"optcheck: hparams= are for functions that make optimizers, got {type(factory).__name__}; leave them out"
         )
-    if _is_class(factory, "torch.optim"):
+    if is_torch(factory):
         return functools.partial(factory, **_torch_names(factory, hparams))
     try:
         return factory(**hparams)
@@ -127,7 +127,3 @@ def _hyper(named: Named, hparams: Mapping[str, Any]) -> Any:
             f"optcheck: a named reference does not take {', '.join(unknown)}; it takes {', '.join(named.hyper._fields)}"
         )
     return named.hyper._replace(**given)
-
-
-def _is_class(thing: Any, module: str) -> bool:
-    return isinstance(thing, type) and any(base.__module__.startswith(module) for base in thing.__mro__)

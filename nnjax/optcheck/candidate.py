@@ -66,6 +66,9 @@ def adapt(optimizer: Any, kind: str | None = None, init: Callable[[PyTree], Any]
         return optimizer
     kind = kind or kind_of(optimizer)
     checks.one_of("optcheck", "kind", kind, KINDS)
+    parts = {"pair": 2, "triple": 3}.get(kind)
+    if parts and not (isinstance(optimizer, tuple) and len(optimizer) == parts):  # optax's is a tuple of two, too
+        raise NotAnOptimizerError(f"optcheck: a {kind} is {parts} functions, got {_sketch(optimizer)}")
     make = {"optax": _optax, "pair": _optax, "triple": _triple, "object": _object, "torch": _torch}
     return _step(optimizer, init) if kind == "step" else make[kind](optimizer)
 
@@ -76,7 +79,7 @@ def kind_of(optimizer: Any) -> str:
     Raises:
       NotAnOptimizerError: where it looks like none.
     """
-    if _is_torch(optimizer):
+    if is_torch(optimizer):
         return "torch"
     if hasattr(optimizer, "init") and hasattr(optimizer, "update"):
         return "optax"
@@ -84,7 +87,7 @@ def kind_of(optimizer: Any) -> str:
         if len(optimizer) in (2, 3):
             return {2: "pair", 3: "triple"}[len(optimizer)]
         raise NotAnOptimizerError(f"optcheck: {len(optimizer)} functions; expected (init, update) or a triple")
-    if _is_torch(type(optimizer)):
+    if is_torch(type(optimizer)):
         raise NotAnOptimizerError(
             f"optcheck: this {_name(optimizer)} has its own parameters; give the class with its arguments, "
             f"functools.partial(torch.optim.{_name(optimizer)}, lr=1e-3)"
@@ -103,6 +106,11 @@ def kind_of(optimizer: Any) -> str:
             raise NotAnOptimizerError(
                 f"optcheck: {_name(optimizer)}({', '.join(names or [])}) has no state: give it one, "
                 "step(params, grads, state) -> (params, state), as None"
+            )
+        if grads and len(required := _required(optimizer)) > 3:
+            raise NotAnOptimizerError(
+                f"optcheck: {_name(optimizer)}({', '.join(required)}) needs {len(required)} arguments; put moments and "
+                "counters into one state, and bind numbers by functools.partial: step(params, grads, state)"
             )
         if names is None or (len(names) >= 3 and grads) or (len(names) == 3 and names[0].lower() not in RATES):
             return "step"
@@ -273,7 +281,8 @@ def _writable(leaf: Any) -> Any:
     return np.array(leaf) if isinstance(leaf, np.ndarray) else leaf
 
 
-def _is_torch(optimizer: Any) -> bool:
+def is_torch(optimizer: Any) -> bool:
+    """Whether it is a class of PyTorch's optimizers, with its arguments or without."""
     made = optimizer.func if isinstance(optimizer, functools.partial) else optimizer
     if not isinstance(made, type):
         return False
@@ -289,6 +298,13 @@ def _positional(function: Any) -> list[str] | None:
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return None
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def _required(function: Any) -> list[str]:
+    """The names of positional arguments that must be given."""
+    names = set(_positional(function) or [])
+    parameters = inspect.signature(function).parameters.values() if names else ()
+    return [p.name for p in parameters if p.name in names and p.default is p.empty]
 
 
 def _find(names: list[str], known: tuple[str, ...]) -> int | None:

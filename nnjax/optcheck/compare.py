@@ -43,9 +43,10 @@ def compare(
     by more than rounding, the known forms of update rules are searched for the one that the candidate follows.
 
     Args:
-      candidate: an `optax.GradientTransformation`; a pair `(init, update)`; a triple `(init, update, get_params)`; a
-        function `step(params, grads, state) -> (params, state)`; an object with `step(params, grads)`; or
-        `functools.partial(torch.optim.X, …)`. With `hparams`, a function that makes one of these.
+      candidate: an `optax.GradientTransformation`, which is given value=0 where it takes extra arguments; a pair
+        `(init, update)`; a triple `(init, update, get_params)`; a function `step(params, grads, state) -> (params,
+        state)`; an object with `step(params, grads)`; or `functools.partial(torch.optim.X, …)`. With `hparams`, a
+        function that makes one of these. Parameters are a tree, or, where it takes none, a flat dict, a list, an array.
       reference: the same, or a name: "optax.adam", "nnjax.adam", "torch.optim.Adam", and as libraries define it
         "torch.adamw", "keras.rmsprop", "jax.example_libraries.adam".
       hparams: what both are made with, as `dict(learning_rate=0.5, weight_decay=0.5)`: large values show what small
