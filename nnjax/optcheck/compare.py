@@ -85,7 +85,7 @@ def compare(
     wrong = [i for i, each in enumerate(passes) if each.first is not None]
     doubles = [i for i in wrong if passes[i].dtype == "float64"]
     shown = (doubles or wrong or [len(seen) - 1 if len(seen) > 2 else 0])[-1]
-    guess = other if isinstance(other, Named) else NAMED.get(titles[1])
+    guess = other if isinstance(other, Named) else _guess(titles[1], hparams or {})
     explained = explain(passes[shown], seen[shown], guess, deadline) if wrong else matched(seen[0], guess)
     return Report(
         *titles,
@@ -171,6 +171,14 @@ def assert_matches(
     report = compare(candidate, reference, hparams=hparams, kind=kind, init=init, seconds=seconds)
     if report.broken or not (report.matches or report.allowed(allow)):
         raise AssertionError(str(report))
+
+
+def _guess(name: str, hparams: Mapping[str, Any]) -> Named | None:
+    """The form of a reference by name, with what it was made with."""
+    if name not in NAMED:
+        return None
+    form, hyper = NAMED[name]
+    return Named(form, hyper._replace(**{key: hparams[key] for key in hparams if key in hyper._fields}))
 
 
 def _with_schedule(

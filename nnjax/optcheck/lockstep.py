@@ -120,7 +120,7 @@ def first_divergence(one: Trace, other: Trace, given: Script, limits: np.ndarray
     with np.errstate(invalid="ignore", divide="ignore"):
         times = np.nan_to_num(np.abs(one.updates[step] - other.updates[step]) / limits[step], nan=np.inf)
     size = np.abs(np.log10(np.maximum(np.abs(flat(given.grads)[step]), 1e-30)))  # ordinary ones are believed sooner
-    clear = wrong[step] & (times > min(10.0, float(times.max()) / 2))
+    clear = wrong[step] & (times > min(1e3, float(times.max()) / 2))
     element = int(np.where(clear, size, np.inf).argmin())
     sizes = [leaf.size for leaf in given.pattern]
     starts = np.cumsum([0, *sizes])

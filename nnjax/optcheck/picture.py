@@ -43,7 +43,7 @@ def draw(candidate: Trace, reference: Trace) -> Any:
         yscale="log",
         title="reference: lines; candidate: ×, ○ the other sign",
     )
-    left.legend(fontsize="small")
+    left.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
 
     table = np.array([[off[k, magnitude == size].max() for k in range(len(one))] for size in MAGNITUDES])
     shown = right.imshow(np.log10(np.maximum(table, FLOOR)), aspect="auto", origin="lower", vmin=-16, vmax=0)
