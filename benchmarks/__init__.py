@@ -1,0 +1,1 @@
+"""What this machine does, against its limit and against other libraries."""
