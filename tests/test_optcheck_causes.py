@@ -5,7 +5,7 @@ import functools
 import jax
 import pytest
 from unseen_optimizers import MORE_RIGHT, MORE_UNKNOWN, MORE_WRONG
-from wrong_optimizers import RIGHT, UNKNOWN, WRONG
+from wrong_optimizers import RIGHT, UNKNOWN, WRONG, moments, ratio, rule
 
 from nnjax.optcheck.build import made
 from nnjax.optcheck.deadline import Deadline
@@ -77,6 +77,17 @@ def test_what_is_unknown_is_said_to_be(name):
     assert passed.first is not None
     assert why.answers == ()
     assert why.reference is not None
+
+
+def test_leaves_whose_state_is_lost_are_named():
+    def update(g, p, t, m, v):
+        new = moments(g, m, v)
+        return -ratio(*new, t), dict(zip("mv", (m, v) if p.ndim == 1 else new, strict=True))
+
+    _, why = found(rule(update, "m", "v"), "optax.adam")
+    causes = why.answers[0].causes
+    assert {cause.id for cause in causes} == {"first_kept-lost", "second_kept-lost"}
+    assert {cause.leaves for cause in causes} == {("dense/b", "norm/bias", "norm/scale")}
 
 
 def test_leaves_are_named():

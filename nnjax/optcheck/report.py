@@ -76,7 +76,13 @@ class Report(NamedTuple):
         return "\n".join(_text(self))
 
     def to_json(self) -> str:
-        """All but the traces, as JSON; see "schema"."""
+        """All but the traces, as JSON of the schema "nnjax-optcheck-1".
+
+        candidate, reference: names;  ok: bool;  exit_code: 0 … 3;  first: the divergence, or null;
+        causes, equations, proof: a list for each explanation, of several that fit equally;  reference_equations: or null;
+        breaches: of the contract;  passes: for each dtype, and for the schedule;  fixes, not_observed: sentences;
+        impact, searched: a sentence;  seconds: taken. Numbers that are not finite are strings, "nan" and "inf".
+        """
         first = self.first
         content: dict[str, Any] = {
             "schema": SCHEMA,
@@ -192,7 +198,8 @@ def _answer(report: Report, answer: Answer, number: int) -> list[str]:
     lines += [f"    {'candidate':<{width}}   reference"]
     lines += [f"    {a:<{width}}   {b}".rstrip() for a, b in zip(left, right, strict=True)]
     following = f"; the next best {answer.next_best}" if answer.next_best else ""
-    lines.append(f"  proof: this formula makes all of the candidate's updates to {answer.error:.1g}{following}")
+    there = " there" if any(cause.leaves for cause in answer.causes) else ""
+    lines.append(f"  proof: this formula makes all of the candidate's updates{there} to {answer.error:.1g}{following}")
     return lines
 
 
