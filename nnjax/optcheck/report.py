@@ -79,7 +79,8 @@ class Report(NamedTuple):
         """All but the traces, as JSON of the schema "nnjax-optcheck-1".
 
         candidate, reference: names;  ok: bool;  exit_code: 0 … 3;  first: the divergence, or null;
-        causes, equations, proof: a list for each explanation, of several that fit equally;  reference_equations: or null;
+        causes, equations, proof: a list for each explanation, of which several may fit equally;
+        reference_equations: or null, where its form is unknown;
         breaches: of the contract;  passes: for each dtype, and for the schedule;  fixes, not_observed: sentences;
         impact, searched: a sentence;  seconds: taken. Numbers that are not finite are strings, "nan" and "inf".
         """
