@@ -521,6 +521,11 @@ def test_a_match_of_nothing_says_so():
     assert "all updates of the candidate are zero" in str(optcheck.compare(optax.set_to_zero(), optax.sgd(LR)))
 
 
+def test_an_unknown_reference_is_no_excuse():
+    with pytest.raises(AssertionError, match="cause unknown"):
+        optcheck.assert_matches(optax.sgd(LR, 0.9), optax.adan(LR), seconds=8)
+
+
 def test_a_match_says_what_was_not_observed():
     report = optcheck.compare(optax.sgd(LR, 0.9), optax.sgd(LR, 0.9))
     assert any("inside the velocity" in hidden for hidden in report.not_observed)
