@@ -83,6 +83,12 @@ def sutskever(g, p, t, v):
     return v, {"v": v}
 
 
+def growing_and_uncorrected(g, p, t, m, v):
+    m, v = moments(g, m, v)
+    u = -LR * m / (1 - B1**t) / (jnp.sqrt(v) + EPS)
+    return u + LR * WEIGHT_DECAY * p, {"m": m, "v": v}
+
+
 def single(g, p, t, m, v):
     """All of it in float32, whatever it is given."""
     m_, v_ = moments(g.astype(jnp.float32), m.astype(jnp.float32), v.astype(jnp.float32))
@@ -118,6 +124,8 @@ MORE_WRONG = {
         (of("nesterov-none", "lr-in-velocity"),)),
     "decay in a loop": Case(decay_in_a_loop(), DECAYED, of("decay-none")),
     "float32 inside": Case(rule(single, "m", "v"), ADAM, of("precision")),
+    "growing decay, v uncorrected": Case(rule(growing_and_uncorrected, "m", "v"), ADAMW,
+        of("decay-growing", "second_correction-none")),  # the decay is less than float32's rounding
     "eps inside, falling rate": Case(adam(lambda m, v, t, *_: m / jnp.sqrt(t) / jnp.sqrt(v + EPS)), ADAM,
         of("eps-inside", "rate-over-root-t")),
     "v of m, m uncorrected": Case(rule(second_of_first, "m", "v"), ADAM, of("first_correction-none", "second-of-m")),
