@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 from jax.example_libraries import optimizers as example
-from test_optcheck_causes import found, torch_of
+from test_optcheck_causes import found, torch_of, usual_modes  # noqa: F401
 from wrong_optimizers import adam, hat, step_function
 
 from nnjax import optcheck, optim
@@ -27,12 +27,6 @@ from nnjax.optcheck.script import MAGNITUDES, STEPS, flat, script, seen
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # candidates divide by zero, as they would
 LR = 1e-3
-
-
-@pytest.fixture(autouse=True)
-def usual_modes():
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 # What libraries do ----------------------------------------------------------------------------------------------------
@@ -534,6 +528,13 @@ def test_a_match_says_what_was_not_observed():
 def test_a_known_optimizer_is_preferred_to_a_strange_one():
     report = optcheck.compare(optax.sgd(LR, 0.8, nesterov=True), optax.sgd(LR))
     assert {cause.id for cause in report.causes} == {"velocity-trace", "nesterov-standard", "momentum"}
+
+
+def test_the_reference_with_other_numbers_is_not_called_by_another_name():
+    report = optcheck.compare(optax.sgd(LR, 0.8), "optax.sgd", hparams=None)
+    assert report.answers[0].near == "momentum"
+    report = optcheck.compare(optax.sgd(LR, 0.8), optax.sgd(LR, 0.9))
+    assert report.answers[0].near == ""
 
 
 def test_a_fix_is_whole_or_there_is_none():

@@ -73,8 +73,12 @@ def explain(passed: Pass, observed: Observed, reference: Named | None, deadline:
             causes = tuple(cause._replace(leaves=passed.leaves) for cause in causes)
         causes = (*causes, PRECISION) if single else causes
         wrong = error(explanation.form, explanation.hyper, target)
-        near = next((name for name, named in NAMED.items() if named.form == explanation.form), explanation.near)
+        same_form = known is not None and explanation.form == known.form  # only its numbers are others
+        named = (name for name, each in NAMED.items() if each.form == explanation.form)
+        near = "" if same_form else next(named, explanation.near)
         answers.append(Answer(causes, explanation.form, explanation.hyper, wrong, near, ""))
+    library = {form for form, _ in NAMED.values()}
+    answers.sort(key=lambda answer: answer.form not in library)  # of several that are equal, what libraries have first
     if answers:
         answers[0] = answers[0]._replace(next_best=_next_best(answers[0], known, target))
     seconds = time.perf_counter() - began
