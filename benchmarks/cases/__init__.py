@@ -1,0 +1,19 @@
+"""One file for each question.
+
+It has `KIND`, the function of the peers that does such work; `UNIT`, what is counted; `JOBS`, the variants by name;
+and `QUICK`, those that the quick set takes.
+"""
+
+import pkgutil
+from importlib import import_module
+from types import ModuleType
+
+
+def names() -> list[str]:
+    """Of all files."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def case(name: str) -> ModuleType:
+    """A case. Loading it loads no library that is measured."""
+    return import_module(f"{__name__}.{name}")

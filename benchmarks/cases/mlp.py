@@ -1,0 +1,14 @@
+"""Networks for images of 784 pixels, from those that overhead bounds to those that matrix products bound."""
+
+from benchmarks.work import Training
+
+ROWS = {32: 2048, 256: 2048, 4096: 8192}
+
+KIND = "training"
+UNIT = "step"
+JOBS = {
+    f"784-{width}-{width}-10, batch {batch}": Training((784, width, width, 10), ROWS[batch], batch)
+    for width in (64, 256, 1024)
+    for batch in (32, 256, 4096)
+}
+QUICK = ("784-256-256-10, batch 256",)

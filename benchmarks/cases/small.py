@@ -1,0 +1,8 @@
+"""A network so small that everything but its arithmetic counts: the digits' 64 pixels, one hidden layer."""
+
+from benchmarks.work import Training
+
+KIND = "training"
+UNIT = "step"
+JOBS = {"64-32-10, batch 32": Training((64, 32, 10), rows=1792, batch=32, epochs=4)}
+QUICK = tuple(JOBS)

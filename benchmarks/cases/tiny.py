@@ -1,0 +1,10 @@
+"""SimpleChains' case: a network whose parameters fit into registers, on the full batch."""
+
+from benchmarks.work import Training
+
+KIND = "training"
+UNIT = "step"
+JOBS = {
+    "4-32-16-4 tanh, 10 000 rows": Training((4, 32, 16, 4), 10_000, None, "tanh", "squared_error", epochs=20),
+}
+QUICK = tuple(JOBS)

@@ -1,0 +1,93 @@
+"""JAX by hand: what an expert writes without a library but optax."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.compiled import compiled
+from benchmarks.loop import loop
+from benchmarks.reference import training_error
+from benchmarks.work import Inputs, Program, Training, training_inputs
+
+NAME = "plain JAX"
+NEEDS = ("jax", "optax")
+FORMS = {"training": ("naive", "fast")}
+
+
+def training(job: Training, form: str) -> Program:
+    """naive: a jitted step in a Python loop. fast: all epochs of a call as one scan, with a permutation in each."""
+    inputs = training_inputs(job)
+    optimizer = optax.adam(job.rate)
+    params = jax.tree.map(jnp.asarray, inputs.layers)
+    x, y = jnp.asarray(inputs.x), jnp.asarray(inputs.y)
+
+    def step(carry: Any, x: jax.Array, y: jax.Array) -> tuple[Any, jax.Array]:
+        params, opt_state = carry
+        loss, grads = jax.value_and_grad(lambda p: loss_of(job, forward(job, p, x), y))(params)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), loss
+
+    carry = params, optimizer.init(params)
+    if form == "fast":
+        return _scan(job, inputs, step, carry, x, y)
+    jitted = jax.jit(step, donate_argnums=0)
+    stages = compiled(jitted, carry, x[: job.batch], y[: job.batch])
+
+    def batch_step(carry: Any, rows: np.ndarray | None) -> Any:
+        return jitted(carry, *((x, y) if rows is None else (inputs.x[rows], inputs.y[rows])))[0]
+
+    return loop(job, inputs, batch_step, carry, _found, jax.block_until_ready, stages.stages, stages.memory)
+
+
+def forward(job: Training, layers: Any, x: jax.Array) -> jax.Array:
+    """The network."""
+    for w, b in layers[:-1]:
+        x = (jax.nn.relu if job.activation == "relu" else jnp.tanh)(x @ w + b)
+    w, b = layers[-1]
+    return x @ w + b
+
+
+def loss_of(job: Training, prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """The mean over the batch."""
+    if job.loss == "cross_entropy":
+        return optax.softmax_cross_entropy_with_integer_labels(prediction, target).mean()
+    return ((prediction - target) ** 2).sum(-1).mean()
+
+
+def _scan(job: Training, inputs: Inputs, step: Any, carry: Any, x: jax.Array, y: jax.Array) -> Program:
+    def epoch(x: jax.Array, y: jax.Array, carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+        if job.batch is None:
+            return step(carry, x, y)
+        return jax.lax.scan(lambda c, rows: step(c, x[rows], y[rows]), carry, order(key))
+
+    def order(key: jax.Array) -> jax.Array:
+        return jax.random.permutation(key, job.rows).reshape(-1, job.batch or job.rows)
+
+    @partial(jax.jit, donate_argnums=0)
+    def epochs(state: Any, x: jax.Array, y: jax.Array) -> Any:
+        carry, key = state
+        key, draw = jax.random.split(key)
+        carry, losses = jax.lax.scan(partial(epoch, x, y), carry, jax.random.split(draw, job.epochs))
+        return (carry, key), losses
+
+    key = jax.random.key(1)
+    draws = jax.random.split(jax.random.split(key)[1], job.epochs)
+    rows = None if job.batch is None else np.concatenate([order(draw) for draw in draws])
+    program = compiled(epochs, (carry, key), x, y)
+    return Program(
+        state=(carry, key),
+        call=lambda state: program.call(state, x, y)[0],
+        block=jax.block_until_ready,
+        error=lambda state: training_error(job, inputs, rows, _found(state[0])),
+        units=job.steps,
+        stages=program.stages,
+        memory=program.memory,
+    )
+
+
+def _found(carry: Any) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(carry[0])]

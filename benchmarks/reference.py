@@ -1,0 +1,73 @@
+"""The same work in float64 with NumPy alone, against which every peer is checked before it is timed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks.work import Inputs, Layers, Training
+
+ALLOWED = 1e-2  # of the way from start to end; a wrong rule, order or loss is off by .1 and more
+B1, B2, EPS = 0.9, 0.999, 1e-8
+
+
+def training_error(job: Training, inputs: Inputs, rows: np.ndarray | None, found: Sequence[np.ndarray]) -> float:
+    """How far a peer's parameters are from where float64 arrives, as a share of the way; over what is allowed.
+
+    Args:
+      job: what was done.
+      inputs: from where it started.
+      rows: (steps, batch), which the peer took in this order; None for all of them in each step.
+      found: the peer's w and b of each layer in turn.
+
+    Raises:
+      ValueError: where rows are not whole epochs, or the shapes are others.
+    """
+    if rows is not None and (np.bincount(rows.ravel(), minlength=job.rows) != job.epochs).any():
+        raise ValueError("every row must be seen once in an epoch")
+    start = [part for layer in inputs.layers for part in layer]
+    end = [part for layer in train(job, inputs, rows) for part in layer]
+    if [part.shape for part in found] != [part.shape for part in end]:
+        raise ValueError(f"shapes {[part.shape for part in found]}, expected {[part.shape for part in end]}")
+    off = np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(found, end, strict=True)))
+    way = np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(start, end, strict=True)))
+    return float(off / way / ALLOWED)
+
+
+def train(job: Training, inputs: Inputs, rows: np.ndarray | None) -> Layers:
+    """Parameters after the steps of one call."""
+    layers = [(w.astype(np.float64), b.astype(np.float64)) for w, b in inputs.layers]
+    x, y = inputs.x.astype(np.float64), inputs.y
+    params = [part for layer in layers for part in layer]
+    mean, square = [np.zeros_like(p) for p in params], [np.zeros_like(p) for p in params]
+    for t in range(1, job.steps + 1):
+        batch = slice(None) if rows is None else rows[t - 1]
+        grads = _gradient(job, params, x[batch], y[batch])
+        for p, g, m, v in zip(params, grads, mean, square, strict=True):
+            m += (1 - B1) * (g - m)
+            v += (1 - B2) * (g * g - v)
+            p -= job.rate * (m / (1 - B1**t)) / (np.sqrt(v / (1 - B2**t)) + EPS)
+    return list(zip(params[::2], params[1::2], strict=True))
+
+
+def _gradient(job: Training, params: list[np.ndarray], x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
+    inputs, last = [x], len(params) // 2 - 1
+    for i, (w, b) in enumerate(zip(params[::2], params[1::2], strict=True)):
+        z = inputs[-1] @ w + b
+        inputs.append(z if i == last else np.maximum(z, 0) if job.activation == "relu" else np.tanh(z))
+    delta = _loss_slope(job, inputs[-1], y) / len(x)
+    grads: list[np.ndarray] = []
+    for i in range(last, -1, -1):
+        grads = [inputs[i].T @ delta, delta.sum(0), *grads]
+        if i:
+            slope = inputs[i] > 0 if job.activation == "relu" else 1 - inputs[i] ** 2
+            delta = (delta @ params[2 * i].T) * slope
+    return grads
+
+
+def _loss_slope(job: Training, z: np.ndarray, y: np.ndarray) -> np.ndarray:
+    if job.loss == "squared_error":
+        return 2 * (z - y)
+    probabilities = np.exp(z - z.max(1, keepdims=True))
+    probabilities /= probabilities.sum(1, keepdims=True)
+    probabilities[np.arange(len(y)), y] -= 1
+    return probabilities

@@ -1,0 +1,134 @@
+"""Peers measured in turns: A B C, B C A, C A B, …, each in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PAUSE = 0.02  # seconds between turns: threads of the one before spin on for a while
+ROOT = Path(__file__).parent.parent
+VARIABLES = {
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # the processes share a device
+    "JAX_ENABLE_COMPILATION_CACHE": "false",  # what is compiled is measured
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+}
+
+
+class Contender(NamedTuple):
+    """A peer in one of its forms; the A/A pair is ours with another label."""
+
+    label: str
+    peer: str  # its file
+    form: str
+
+
+class Measured(NamedTuple):
+    """What came of one contender at one variant."""
+
+    contender: Contender
+    about: dict[str, Any]  # the worker's answer to `set up`
+    samples: tuple[float, ...]  # seconds of a unit of work, a round each
+    problem: str | None  # why there are none
+
+
+class Plan(NamedTuple):
+    """How long to measure."""
+
+    rounds: int
+    seconds: float  # of each turn, at the least one call
+
+
+class Worker(NamedTuple):
+    """A process and its two ends."""
+
+    contender: Contender
+    process: subprocess.Popen[str]
+    complaints: Any  # the file that its stderr goes to
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Its answer; an error where the process ended."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if line:
+            return json.loads(line)
+        self.complaints.seek(0)
+        return {"error": f"the process ended with {self.process.wait()}: {self.complaints.read()[-2000:]}"}
+
+
+def measure(
+    case: str, variants: Iterable[str], contenders: Iterable[Contender], plan: Plan, tell: Callable[[str], None]
+) -> Iterator[tuple[str, list[Measured]]]:
+    """Each variant with what every contender needed for it.
+
+    Args:
+      case: its name.
+      variants: of it.
+      contenders: in any order.
+      plan: how long.
+      tell: is told what is going on.
+    """
+    with _workers(case, contenders) as workers:
+        for variant in variants:
+            yield variant, _variant(variant, workers, plan, tell)
+
+
+def _variant(variant: str, workers: list[Worker], plan: Plan, tell: Callable[[str], None]) -> list[Measured]:
+    about = {}
+    for worker in workers:
+        tell(f"{variant}: {worker.contender.label} {worker.contender.form}")
+        about[worker.contender] = worker.ask({"set up": variant})
+    able = [worker for worker in workers if "error" not in about[worker.contender]]
+    samples: dict[Contender, list[float]] = {worker.contender: [] for worker in able}
+    for i in range(plan.rounds):
+        tell(f"{variant}: round {i + 1} of {plan.rounds}")
+        first = i % max(len(able), 1)
+        for worker in able[first:] + able[:first]:
+            time.sleep(PAUSE)
+            calls = max(1, round(plan.seconds / about[worker.contender]["call"]))
+            answer = worker.ask({"calls": calls})
+            if "error" in answer:
+                about[worker.contender] = answer
+            elif "error" not in about[worker.contender]:
+                samples[worker.contender].append(answer["seconds"])
+    return [
+        Measured(who, about[who], tuple(samples.get(who, ())), about[who].get("error"))
+        for who in (worker.contender for worker in workers)
+    ]
+
+
+@contextmanager
+def _workers(case: str, contenders: Iterable[Contender]) -> Iterator[list[Worker]]:
+    workers = [_start(case, contender) for contender in contenders]
+    try:
+        yield workers
+    finally:
+        for worker in workers:
+            worker.process.kill()
+            worker.process.communicate()
+            worker.complaints.close()
+
+
+def _start(case: str, contender: Contender) -> Worker:
+    complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115  as long as the worker
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.worker", case, contender.peer, contender.form],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=complaints,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **VARIABLES},
+    )
+    return Worker(contender, process, complaints)

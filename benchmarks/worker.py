@@ -1,0 +1,88 @@
+"""A process of its own for one peer in one form at one case: it reads requests, one JSON line each, and answers.
+
+{"set up": variant}    makes the program, runs it once and checks what it computes
+{"calls": n}           runs it n times more, after one run that is not counted
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+from typing import Any, NamedTuple, TextIO
+
+from benchmarks.cases import case
+from benchmarks.peers import peer
+from benchmarks.work import Program
+
+LONG = 0.2  # seconds: a call that takes this long needs no other to warm up the caches
+
+
+class Running(NamedTuple):
+    """A program under way."""
+
+    program: Program
+    state: Any
+    call: float  # seconds, the last that was seen
+
+
+def main(case_name: str, peer_name: str, form: str) -> None:
+    """Answers until there are no more requests."""
+    answers = _own_output()
+    running: Running | None = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            if "set up" in request:
+                running = None  # the memory of the one before is free before the next needs it
+                running, answer = set_up(case_name, peer_name, form, request["set up"])
+            else:
+                assert running is not None
+                running, answer = run(running, request["calls"])
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}", "where": traceback.format_exc()}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def set_up(case_name: str, peer_name: str, form: str, variant: str) -> tuple[Running, dict[str, Any]]:
+    """The program after its first two calls, and what is known of it."""
+    started = time.perf_counter()
+    this = case(case_name)
+    program: Program = getattr(peer(peer_name), this.KIND)(this.JOBS[variant], form)
+    made = time.perf_counter()
+    state = program.call(program.state)
+    program.block(state)
+    first = time.perf_counter() - made
+    error = program.error(state)
+    running = Running(program._replace(state=None), state, 0.0)
+    running, _ = run(running, 1)
+    answer = {
+        "units": program.units, "call": running.call, "check": error, "memory": program.memory,
+        "stages": {**program.stages, "first": first, "all": made - started + first}, "figures": program.figures,
+    }  # fmt: skip
+    return running, answer
+
+
+def run(running: Running, calls: int) -> tuple[Running, dict[str, Any]]:
+    """Seconds of one unit of work, over so many calls."""
+    program, state, _ = running
+    if 0 < running.call < LONG:
+        state = program.call(state)
+        program.block(state)
+    begun = time.perf_counter()
+    for _ in range(calls):
+        state = program.call(state)
+    program.block(state)
+    seconds = time.perf_counter() - begun
+    return Running(program, state, seconds / calls), {"seconds": seconds / calls / program.units}
+
+
+def _own_output() -> TextIO:
+    """Where answers go; whatever libraries print goes to the other output."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return answers
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
