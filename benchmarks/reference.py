@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.work import Inputs, Layers, Training
+from benchmarks.work import Ensemble, Inputs, Layers, Training
 
-ALLOWED = 1e-2  # of the way from start to end; a wrong rule, order or loss is off by .1 and more
+ALLOWED = 1e-3  # of the way from start to end; a wrong rule, order or loss is off by .01 and more
+LOOKED_AT = 8  # members of an ensemble, from the first to the last
 B1, B2, EPS = 0.9, 0.999, 1e-8
 
 
 def training_error(job: Training, inputs: Inputs, rows: np.ndarray | None, found: Sequence[np.ndarray]) -> float:
-    """How far a peer's parameters are from where float64 arrives, as a share of the way; over what is allowed.
+    """How far a peer's parameters are from where float64 arrives, as a share of the way there; over what is allowed.
 
     Args:
       job: what was done.
@@ -28,9 +29,26 @@ def training_error(job: Training, inputs: Inputs, rows: np.ndarray | None, found
     end = [part for layer in train(job, inputs, rows) for part in layer]
     if [part.shape for part in found] != [part.shape for part in end]:
         raise ValueError(f"shapes {[part.shape for part in found]}, expected {[part.shape for part in end]}")
-    off = np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(found, end, strict=True)))
-    way = np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(start, end, strict=True)))
-    return float(off / way / ALLOWED)
+    # The median of an array, for where rounding turns a unit on or off it moves that unit's numbers far
+    off = [np.median(np.abs(a - b)) / np.median(np.abs(c - b)) for a, b, c in zip(found, end, start, strict=True)]
+    return float(max(off) / ALLOWED)
+
+
+def ensemble_error(job: Ensemble, inputs: Inputs, rows: np.ndarray, found: Sequence[np.ndarray]) -> float:
+    """The largest error of `LOOKED_AT` members.
+
+    Args:
+      job: what was done.
+      inputs: from where it started, with an axis of members.
+      rows: (members, steps, batch), which each member took.
+      found: w and b of each layer in turn, each (members, ...).
+    """
+    errors = []
+    for i in np.unique(np.linspace(0, job.members - 1, LOOKED_AT, dtype=int)):
+        x, y = (inputs.x[i], inputs.y[i]) if job.own else (inputs.x, inputs.y)
+        mine = Inputs([(w[i], b[i]) for w, b in inputs.layers], x, y)
+        errors.append(training_error(job.training, mine, rows[i], [array[i] for array in found]))
+    return max(errors)
 
 
 def train(job: Training, inputs: Inputs, rows: np.ndarray | None) -> Layers:
@@ -43,9 +61,9 @@ def train(job: Training, inputs: Inputs, rows: np.ndarray | None) -> Layers:
         batch = slice(None) if rows is None else rows[t - 1]
         grads = _gradient(job, params, x[batch], y[batch])
         for p, g, m, v in zip(params, grads, mean, square, strict=True):
-            m += (1 - B1) * (g - m)
-            v += (1 - B2) * (g * g - v)
-            p -= job.rate * (m / (1 - B1**t)) / (np.sqrt(v / (1 - B2**t)) + EPS)
+            m[:] += (1 - B1) * (g - m)
+            v[:] += (1 - B2) * (g * g - v)
+            p[:] -= job.rate * (m / (1 - B1**t)) / (np.sqrt(v / (1 - B2**t)) + EPS)
     return list(zip(params[::2], params[1::2], strict=True))
 
 

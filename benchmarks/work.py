@@ -27,6 +27,14 @@ class Training(NamedTuple):
         return self.epochs * (self.rows // (self.batch or self.rows))
 
 
+class Ensemble(NamedTuple):
+    """Train so many networks of one shape, each in an order of its own."""
+
+    training: Training
+    members: int
+    own: bool = False  # each has examples of its own
+
+
 class Inputs(NamedTuple):
     """The same numbers for all peers."""
 

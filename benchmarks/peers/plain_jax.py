@@ -10,12 +10,12 @@ import optax
 
 from benchmarks.compiled import compiled
 from benchmarks.loop import loop
-from benchmarks.reference import training_error
-from benchmarks.work import Inputs, Program, Training, training_inputs
+from benchmarks.reference import ensemble_error, training_error
+from benchmarks.work import Ensemble, Inputs, Program, Training, training_inputs
 
 NAME = "plain JAX"
 NEEDS = ("jax", "optax")
-FORMS = {"training": ("naive", "fast")}
+FORMS = {"training": ("naive", "fast"), "ensemble": ("vmap",)}
 
 
 def training(job: Training, form: str) -> Program:
@@ -24,6 +24,43 @@ def training(job: Training, form: str) -> Program:
     optimizer = optax.adam(job.rate)
     params = jax.tree.map(jnp.asarray, inputs.layers)
     x, y = jnp.asarray(inputs.x), jnp.asarray(inputs.y)
+    carry = params, optimizer.init(params)
+    step = step_of(job, optimizer)
+    if form == "fast":
+        return _scan(job, inputs, step, carry, x, y)
+    jitted = jax.jit(step, donate_argnums=0)
+    first = compiled(jitted, carry, x[: job.batch], y[: job.batch])
+
+    def batch_step(carry: Any, rows: np.ndarray | None) -> Any:
+        return jitted(carry, *((x, y) if rows is None else (inputs.x[rows], inputs.y[rows])))[0]
+
+    return loop(job, inputs, batch_step, carry, _found, jax.block_until_ready, first.stages, first.memory)
+
+
+def ensemble(job: Ensemble, form: str) -> Program:
+    """The scan under `vmap`."""
+    inputs = training_inputs(job.training, job.members, own=job.own)
+    optimizer = optax.adam(job.training.rate)
+    params = jax.tree.map(jnp.asarray, inputs.layers)
+    x, y = jnp.asarray(inputs.x), jnp.asarray(inputs.y)
+    axis = 0 if job.own else None
+    epochs = jax.vmap(epochs_of(job.training, step_of(job.training, optimizer)), in_axes=(0, axis, axis))
+    state = (params, jax.vmap(optimizer.init)(params)), jax.random.split(jax.random.key(1), job.members)
+    rows = np.asarray(jax.vmap(partial(_first_rows, job.training))(state[1]))
+    program = compiled(jax.jit(epochs, donate_argnums=0), state, x, y)
+    return Program(
+        state=state,
+        call=lambda state: program.call(state, x, y)[0],
+        block=jax.block_until_ready,
+        error=lambda state: ensemble_error(job, inputs, rows, _found(state[0])),
+        units=job.training.steps * job.members,
+        stages=program.stages,
+        memory=program.memory,
+    )
+
+
+def step_of(job: Training, optimizer: optax.GradientTransformation) -> Any:
+    """`((params, opt_state), x, y) -> (…, loss)`."""
 
     def step(carry: Any, x: jax.Array, y: jax.Array) -> tuple[Any, jax.Array]:
         params, opt_state = carry
@@ -31,16 +68,24 @@ def training(job: Training, form: str) -> Program:
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), loss
 
-    carry = params, optimizer.init(params)
-    if form == "fast":
-        return _scan(job, inputs, step, carry, x, y)
-    jitted = jax.jit(step, donate_argnums=0)
-    stages = compiled(jitted, carry, x[: job.batch], y[: job.batch])
+    return step
 
-    def batch_step(carry: Any, rows: np.ndarray | None) -> Any:
-        return jitted(carry, *((x, y) if rows is None else (inputs.x[rows], inputs.y[rows])))[0]
 
-    return loop(job, inputs, batch_step, carry, _found, jax.block_until_ready, stages.stages, stages.memory)
+def epochs_of(job: Training, step: Any) -> Any:
+    """`((carry, key), x, y) -> (…, losses)`: the epochs of one call."""
+
+    def epoch(x: jax.Array, y: jax.Array, carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+        if job.batch is None:
+            return step(carry, x, y)
+        return jax.lax.scan(lambda c, rows: step(c, x[rows], y[rows]), carry, _order(job, key))
+
+    def epochs(state: Any, x: jax.Array, y: jax.Array) -> Any:
+        carry, key = state
+        key, draw = jax.random.split(key)
+        carry, losses = jax.lax.scan(partial(epoch, x, y), carry, jax.random.split(draw, job.epochs))
+        return (carry, key), losses
+
+    return epochs
 
 
 def forward(job: Training, layers: Any, x: jax.Array) -> jax.Array:
@@ -59,25 +104,9 @@ def loss_of(job: Training, prediction: jax.Array, target: jax.Array) -> jax.Arra
 
 
 def _scan(job: Training, inputs: Inputs, step: Any, carry: Any, x: jax.Array, y: jax.Array) -> Program:
-    def epoch(x: jax.Array, y: jax.Array, carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:
-        if job.batch is None:
-            return step(carry, x, y)
-        return jax.lax.scan(lambda c, rows: step(c, x[rows], y[rows]), carry, order(key))
-
-    def order(key: jax.Array) -> jax.Array:
-        return jax.random.permutation(key, job.rows).reshape(-1, job.batch or job.rows)
-
-    @partial(jax.jit, donate_argnums=0)
-    def epochs(state: Any, x: jax.Array, y: jax.Array) -> Any:
-        carry, key = state
-        key, draw = jax.random.split(key)
-        carry, losses = jax.lax.scan(partial(epoch, x, y), carry, jax.random.split(draw, job.epochs))
-        return (carry, key), losses
-
     key = jax.random.key(1)
-    draws = jax.random.split(jax.random.split(key)[1], job.epochs)
-    rows = None if job.batch is None else np.concatenate([order(draw) for draw in draws])
-    program = compiled(epochs, (carry, key), x, y)
+    rows = None if job.batch is None else np.asarray(_first_rows(job, key))
+    program = compiled(jax.jit(epochs_of(job, step), donate_argnums=0), (carry, key), x, y)
     return Program(
         state=(carry, key),
         call=lambda state: program.call(state, x, y)[0],
@@ -87,6 +116,16 @@ def _scan(job: Training, inputs: Inputs, step: Any, carry: Any, x: jax.Array, y:
         stages=program.stages,
         memory=program.memory,
     )
+
+
+def _order(job: Training, key: jax.Array) -> jax.Array:
+    return jax.random.permutation(key, job.rows).reshape(-1, job.batch or job.rows)
+
+
+def _first_rows(job: Training, key: jax.Array) -> jax.Array:
+    """The rows (steps, batch) of the first call."""
+    draws = jax.random.split(jax.random.split(key)[1], job.epochs)
+    return jnp.concatenate([_order(job, draw) for draw in draws])
 
 
 def _found(carry: Any) -> list[np.ndarray]:
