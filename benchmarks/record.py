@@ -18,14 +18,15 @@ class Row(NamedTuple):
     peer: str  # "ours", "flax.linen"; "ours again" is the A/A pair
     form: str  # "naive", or "fast", as the peer itself recommends
     unit: str  # of work: "step"
-    samples: tuple[float, ...]  # a round each
+    samples: tuple[float, ...]  # a round each; none where there is a problem
     stages: dict[str, float]  # trace, lower, compile, first: seconds, once
     error: float  # largest difference from the float64 reference, relative to what rounding may make; 1 is allowed
     flops: int  # operations of one unit
     bytes: int  # that it must move at the least
-    limit: float | None  # seconds: what this machine needs for these, measured
-    binds: str  # "launch", "memory" or "arithmetic"
+    limit: float | None  # seconds: what this machine needs for the products and the traffic of a unit, measured
     memory: dict[str, int]  # bytes: arguments, temporaries, outputs, peak, as far as known
+    figures: dict[str, float]  # what a case says besides
+    problem: str | None  # why it was not measured
 
 
 class Record(NamedTuple):

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.work import Ensemble, Inputs, Layers, Training
+from benchmarks.work import Ensemble, Inputs, Layers, Optimizing, Shuffling, Training, optimizing_inputs
 
 ALLOWED = 1e-3  # of the way from start to end; a wrong rule, order or loss is off by .01 and more
 LOOKED_AT = 8  # members of an ensemble, from the first to the last
 B1, B2, EPS = 0.9, 0.999, 1e-8
+LION_B1, LION_B2 = 0.9, 0.99
 
 
 def training_error(job: Training, inputs: Inputs, rows: np.ndarray | None, found: Sequence[np.ndarray]) -> float:
@@ -29,9 +30,7 @@ def training_error(job: Training, inputs: Inputs, rows: np.ndarray | None, found
     end = [part for layer in train(job, inputs, rows) for part in layer]
     if [part.shape for part in found] != [part.shape for part in end]:
         raise ValueError(f"shapes {[part.shape for part in found]}, expected {[part.shape for part in end]}")
-    # The median of an array, for where rounding turns a unit on or off it moves that unit's numbers far
-    off = [np.median(np.abs(a - b)) / np.median(np.abs(c - b)) for a, b, c in zip(found, end, start, strict=True)]
-    return float(max(off) / ALLOWED)
+    return _error(start, end, found)
 
 
 def ensemble_error(job: Ensemble, inputs: Inputs, rows: np.ndarray, found: Sequence[np.ndarray]) -> float:
@@ -49,6 +48,37 @@ def ensemble_error(job: Ensemble, inputs: Inputs, rows: np.ndarray, found: Seque
         mine = Inputs([(w[i], b[i]) for w, b in inputs.layers], x, y)
         errors.append(training_error(job.training, mine, rows[i], [array[i] for array in found]))
     return max(errors)
+
+
+def optimizing_error(job: Optimizing, found: Sequence[np.ndarray]) -> float:
+    """How far the parameters of all leaves are from where float64 arrives after one call."""
+    params, grads = (np.stack(arrays).astype(np.float64) for arrays in optimizing_inputs(job))
+    start, m, v = params, np.zeros_like(params), np.zeros_like(params)
+    decay = job.decay if job.rule == "adamw" else 0.0
+    for t in range(1, job.steps + 1):
+        if job.rule == "sgd":
+            update = grads
+        elif job.rule == "lion":
+            update = np.sign(LION_B1 * m + (1 - LION_B1) * grads)
+            m = LION_B2 * m + (1 - LION_B2) * grads
+        else:
+            m, v = B1 * m + (1 - B1) * grads, B2 * v + (1 - B2) * grads**2
+            update = (m / (1 - B1**t)) / (np.sqrt(v / (1 - B2**t)) + EPS)
+        params = params - job.rate * (update + decay * params)
+    return _error([start], [params], [np.stack(list(found))])
+
+
+def shuffling_error(job: Shuffling, rows: np.ndarray) -> float:
+    """0 where the rows (steps, batch) are every example once, and in no order that is easily seen."""
+    once = (np.bincount(rows.ravel(), minlength=job.rows) == 1).all()
+    neighbours = np.mean(np.diff(rows.ravel().astype(np.int64)) == 1)
+    return 0.0 if once and neighbours < 0.01 else np.inf
+
+
+def _error(start: Sequence[np.ndarray], end: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
+    """The median of an array, for where rounding turns a unit on or off it moves that unit's numbers far."""
+    off = [np.median(np.abs(a - b)) / np.median(np.abs(c - b)) for a, b, c in zip(found, end, start, strict=True)]
+    return float(max(off) / ALLOWED)
 
 
 def train(job: Training, inputs: Inputs, rows: np.ndarray | None) -> Layers:

@@ -35,6 +35,37 @@ class Ensemble(NamedTuple):
     own: bool = False  # each has examples of its own
 
 
+class Optimizing(NamedTuple):
+    """Update parameters with the same gradients again and again: nothing but the optimizer."""
+
+    rule: str  # "sgd", "adam", "adamw" or "lion", with optax's defaults but for rate and decay, which is 0 for Lion
+    leaves: int  # arrays that the parameters are in, all of the same size
+    parameters: int = 2**20
+    steps: int = 20  # of one call
+    rate: float = 1e-3
+    decay: float = 1e-2  # of AdamW
+
+
+class Shuffling(NamedTuple):
+    """Draw the rows of every batch of one epoch."""
+
+    rows: int
+    batch: int  # a divisor of rows
+
+    @property
+    def steps(self) -> int:
+        """Of one call."""
+        return self.rows // self.batch
+
+
+class Calibrating(NamedTuple):
+    """Find a limit of the machine: "gemm" of square matrices, "copy" of memory, "launch" of a program."""
+
+    what: str
+    size: int  # rows of the matrices; numbers to copy or to launch with
+    dtype: str = "float32"
+
+
 class Inputs(NamedTuple):
     """The same numbers for all peers."""
 
@@ -54,6 +85,8 @@ class Program(NamedTuple):
     stages: dict[str, float] = {}  # noqa: RUF012  seconds: trace, lower, compile, as far as they are apart
     memory: dict[str, int] = {}  # noqa: RUF012  bytes
     figures: dict[str, float] = {}  # noqa: RUF012  what a case says besides
+    flops: int = 0  # operations of a unit of work, told by one of the peers, for all do the same work
+    bytes: int = 0  # that a unit must read and write at the least
 
 
 def training_inputs(job: Training, members: int | None = None, *, own: bool = False) -> Inputs:
@@ -75,3 +108,10 @@ def training_inputs(job: Training, members: int | None = None, *, own: bool = Fa
     if job.loss == "cross_entropy":
         return Inputs(layers, x, rng.integers(0, job.widths[-1], shape).astype(np.int32))
     return Inputs(layers, x, rng.normal(size=(*shape, job.widths[-1])).astype(np.float32))
+
+
+def optimizing_inputs(job: Optimizing) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Parameters and gradients."""
+    rng = np.random.default_rng(0)
+    params, grads = rng.normal(size=(2, job.leaves, job.parameters // job.leaves)).astype(np.float32)
+    return list(params), list(grads)

@@ -59,6 +59,7 @@ def set_up(case_name: str, peer_name: str, form: str, variant: str) -> tuple[Run
     answer = {
         "units": program.units, "call": running.call, "check": error, "memory": program.memory,
         "stages": {**program.stages, "first": first, "all": made - started + first}, "figures": program.figures,
+        "flops": program.flops, "bytes": program.bytes,
     }  # fmt: skip
     return running, answer
 

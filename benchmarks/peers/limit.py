@@ -7,11 +7,44 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.compiled import compiled
-from benchmarks.work import Program, Training, training_inputs
+from benchmarks.updates import MOMENTS
+from benchmarks.work import Calibrating, Optimizing, Program, Training, optimizing_inputs, training_inputs
 
 NAME = "limit"
 NEEDS = ("jax",)
-FORMS = {"training": ("rows", "features")}
+FORMS = {"training": ("rows", "features"), "optimizer": ("one array",), "calibrate": ("measured",)}
+
+
+def calibrate(job: Calibrating, form: str) -> Program:
+    """Square products, a copy, or the smallest program there is; on random numbers."""
+    key = jax.random.key(0)
+    flops = moved = 0
+    repeat = 1
+    if job.what == "gemm":
+        shape, repeat = (job.size, job.size), 4
+        flops = 2 * job.size**3
+        # A power of the same matrix stays finite when it is divided by its size's root
+        body = lambda x, w: (x @ w) * jnp.asarray(job.size**-0.5, x.dtype)  # noqa: E731
+    elif job.what == "copy":
+        shape, moved = (job.size,), 2 * job.size * jnp.dtype(job.dtype).itemsize
+        body = lambda x, w: x + w[0]  # noqa: E731
+    else:
+        shape = (job.size,)
+        body = lambda x, w: x + w  # noqa: E731
+    x, w = (jax.random.normal(k, shape, job.dtype) for k in jax.random.split(key))
+    jitted = jax.jit(lambda x, w: jax.lax.fori_loop(0, repeat, lambda _, x: body(x, w), x), donate_argnums=0)
+    program = compiled(jitted, x, w)
+    return Program(
+        state=x,
+        call=lambda x: program.call(x, w),
+        block=jax.block_until_ready,
+        error=lambda x: 0.0 if jnp.isfinite(x).all() else np.inf,
+        units=repeat,
+        stages=program.stages,
+        memory=program.memory,
+        flops=flops,
+        bytes=moved,
+    )
 
 
 def training(job: Training, form: str) -> Program:
@@ -38,7 +71,31 @@ def training(job: Training, form: str) -> Program:
         state=layers,
         call=program.call,
         block=jax.block_until_ready,
-        error=lambda layers: 0.0 if all(jnp.isfinite(array).all() for layer in layers for array in layer) else 2.0,
+        error=lambda layers: 0.0 if all(jnp.isfinite(array).all() for layer in layers for array in layer) else np.inf,
+        units=job.steps,
+        stages=program.stages,
+        memory=program.memory,
+    )
+
+
+def optimizer(job: Optimizing, form: str) -> Program:
+    """Read the gradients, read and write parameters and moments: each as one array, with hardly any arithmetic."""
+    params, grads = (jnp.asarray(np.concatenate(arrays)) for arrays in optimizing_inputs(job))
+    state = tuple(jnp.copy(params) for _ in range(1 + MOMENTS[job.rule]))
+
+    def update(state: Any, grads: jax.Array) -> Any:
+        moved = [array + 1e-9 * grads for array in state[1:]]
+        return (state[0] + 1e-9 * sum(moved, grads), *moved)
+
+    def updates(state: Any, grads: jax.Array) -> Any:
+        return jax.lax.scan(lambda state, _: (update(state, grads), None), state, length=job.steps)[0]
+
+    program = compiled(jax.jit(updates, donate_argnums=0), state, grads)
+    return Program(
+        state=state,
+        call=lambda state: program.call(state, grads),
+        block=jax.block_until_ready,
+        error=lambda state: 0.0 if jnp.isfinite(state[0]).all() else np.inf,
         units=job.steps,
         stages=program.stages,
         memory=program.memory,

@@ -10,12 +10,12 @@ import optax
 
 from benchmarks.compiled import compiled
 from benchmarks.loop import loop
-from benchmarks.reference import ensemble_error, training_error
-from benchmarks.work import Ensemble, Inputs, Program, Training, training_inputs
+from benchmarks.reference import ensemble_error, shuffling_error, training_error
+from benchmarks.work import Ensemble, Inputs, Program, Shuffling, Training, training_inputs
 
 NAME = "plain JAX"
 NEEDS = ("jax", "optax")
-FORMS = {"training": ("naive", "fast"), "ensemble": ("vmap",)}
+FORMS = {"training": ("naive", "fast"), "ensemble": ("vmap",), "shuffle": ("permutation",)}
 
 
 def training(job: Training, form: str) -> Program:
@@ -54,6 +54,25 @@ def ensemble(job: Ensemble, form: str) -> Program:
         block=jax.block_until_ready,
         error=lambda state: ensemble_error(job, inputs, rows, _found(state[0])),
         units=job.training.steps * job.members,
+        stages=program.stages,
+        memory=program.memory,
+    )
+
+
+def shuffle(job: Shuffling, form: str) -> Program:
+    """`jax.random.permutation` of an epoch."""
+
+    def rows(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        key, draw = jax.random.split(key)
+        return key, jax.random.permutation(draw, job.rows).reshape(-1, job.batch)
+
+    program = compiled(jax.jit(rows), jax.random.key(1))
+    return Program(
+        state=(jax.random.key(1), None),
+        call=lambda state: program.call(state[0]),
+        block=jax.block_until_ready,
+        error=lambda state: shuffling_error(job, np.asarray(state[1])),
+        units=job.steps,
         stages=program.stages,
         memory=program.memory,
     )

@@ -1,0 +1,16 @@
+"""Updates alone."""
+
+from benchmarks.updates import updates
+from benchmarks.work import Optimizing, Program
+from nnjax import optim
+
+
+def optimizer(job: Optimizing, form: str) -> Program:
+    """In a scan, or a jitted call for each update."""
+    rules = {
+        "sgd": lambda: optim.sgd(job.rate),
+        "adam": lambda: optim.adam(job.rate),
+        "adamw": lambda: optim.adamw(job.rate, weight_decay=job.decay),
+        "lion": lambda: optim.lion(job.rate, weight_decay=0.0),
+    }
+    return updates(job, rules[job.rule](), form)

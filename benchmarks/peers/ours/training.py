@@ -1,0 +1,81 @@
+"""One network."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.compiled import compiled
+from benchmarks.loop import loop
+from benchmarks.reference import training_error
+from benchmarks.work import Inputs, Program, Training, training_inputs
+from nnjax import data, losses, nn, optim, train
+from nnjax.train.flops import flops
+from nnjax.types import TrainState
+
+
+def training(job: Training, form: str) -> Program:
+    """naive: a jitted `Run.step` in a Python loop. fast: a jitted `Run.steps`."""
+    inputs = training_inputs(job)
+    run = run_of(job)
+    examples = data.Data(jnp.asarray(inputs.x), jnp.asarray(inputs.y))
+    ts = start(run, inputs.layers, jax.random.key(1), examples)
+    if form == "naive":
+        return _loop(job, inputs, run, ts, examples)
+    jitted = jax.jit(partial(run.steps, n=job.steps), donate_argnums=0)
+    program = compiled(jitted, ts, examples)
+    rows = None if job.batch is None else np.asarray(run.rows(ts, job.rows, job.steps))
+    return Program(
+        state=ts,
+        call=lambda ts: program.call(ts, examples)[0],
+        block=jax.block_until_ready,
+        error=lambda ts: training_error(job, inputs, rows, found(ts)),
+        units=job.steps,
+        stages=program.stages,
+        memory=program.memory,
+        flops=flops(run.step, ts, _first(job, examples)).total,
+        bytes=bytes_of(job),
+    )
+
+
+def bytes_of(job: Training) -> int:
+    """What a step must read (a batch, parameters, two moments) and write (parameters, moments), if all else is at hand."""
+    parameters = sum((inputs + 1) * outputs for inputs, outputs in zip(job.widths[:-1], job.widths[1:], strict=True))
+    return 4 * (6 * parameters + (job.batch or job.rows) * job.widths[0])
+
+
+def run_of(job: Training, rate: Any = None) -> train.Run:
+    """The run of a job; with another learning rate, if one is given."""
+    activation = jax.nn.relu if job.activation == "relu" else jnp.tanh
+    net = nn.mlp(job.widths[1:-1], job.widths[-1], activation=activation)
+    loss = losses.cross_entropy if job.loss == "cross_entropy" else losses.squared_error
+    return train.Run(net, loss, optim.adam(job.rate if rate is None else rate), job.batch)
+
+
+def start(run: train.Run, layers: Any, key: jax.Array, examples: data.Data) -> TrainState:
+    """The state before the first step, with the parameters that all peers start from."""
+    ts = run.init(key, examples)
+    given = [jnp.asarray(array) for w, b in layers for array in (b, w)]  # leaves are in the order of names
+    return ts._replace(params=jax.tree.unflatten(jax.tree.structure(ts.params), given))
+
+
+def _loop(job: Training, inputs: Inputs, run: train.Run, ts: TrainState, examples: data.Data) -> Program:
+    step = jax.jit(run.step, donate_argnums=0)
+
+    def batch_step(ts: TrainState, rows: np.ndarray | None) -> TrainState:
+        batch = examples if rows is None else data.Data(inputs.x[rows], inputs.y[rows])
+        return step(ts, batch)[0]
+
+    stages = compiled(step, ts, _first(job, examples))
+    return loop(job, inputs, batch_step, ts, found, jax.block_until_ready, stages.stages, stages.memory)
+
+
+def found(ts: TrainState) -> list[np.ndarray]:
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(ts.params)]
+    return [leaf for b, w in zip(leaves[::2], leaves[1::2], strict=True) for leaf in (w, b)]
+
+
+def _first(job: Training, examples: data.Data) -> data.Data:
+    return data.Data(examples.x[: job.batch], examples.y[: job.batch])

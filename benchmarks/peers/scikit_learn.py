@@ -1,0 +1,82 @@
+"""scikit-learn's perceptrons: NumPy, and an epoch for each `partial_fit`."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.utils import shuffle
+
+from benchmarks.reference import training_error
+from benchmarks.work import Layers, Program, Training, training_inputs
+
+NAME = "scikit-learn"
+NEEDS = ("sklearn",)
+FORMS = {"training": ("fast",)}
+
+SEED = 1
+
+
+def training(job: Training, form: str) -> Program:
+    """`partial_fit`, which keeps Adam's moments between epochs; `fit` would start them anew in each call.
+
+    Its squared error is half of ours and so are its gradients; Adam with half the epsilon makes the same steps of them.
+
+    Raises:
+      ValueError: for cross-entropy with fewer than 3 classes, where it uses one logistic output.
+    """
+    outputs = job.widths[-1]
+    if job.loss == "cross_entropy" and outputs < 3:
+        raise ValueError(f"scikit-learn has no softmax of {outputs} outputs; expected 3 or more")
+    inputs = training_inputs(job)
+    model = _model(job)
+    y = inputs.y[:, 0] if inputs.y.shape[1:] == (1,) else inputs.y
+    classes = {"classes": np.arange(outputs)} if job.loss == "cross_entropy" else {}
+    model.partial_fit(inputs.x, y, **classes)  # makes the arrays
+    _put(model, inputs.layers)
+
+    def call(model: Any) -> Any:
+        for _ in range(job.epochs):
+            model.partial_fit(inputs.x, y)
+        return model
+
+    def error(model: Any) -> float:
+        return training_error(job, inputs, _first_rows(job), _found(model))
+
+    return Program(model, call, lambda model: None, error, job.steps)
+
+
+def _model(job: Training) -> Any:
+    kind, epsilon = (MLPClassifier, 1e-8) if job.loss == "cross_entropy" else (MLPRegressor, 0.5e-8)
+    return kind(
+        hidden_layer_sizes=job.widths[1:-1],
+        activation=job.activation,
+        alpha=0,
+        batch_size=job.batch or job.rows,
+        learning_rate_init=job.rate,
+        epsilon=epsilon,
+        shuffle=job.batch is not None,
+        tol=0,
+        n_iter_no_change=np.inf,
+    )
+
+
+def _put(model: Any, layers: Layers) -> None:
+    """The parameters that all peers start from, before any step."""
+    for coefs, intercepts, (w, b) in zip(model.coefs_, model.intercepts_, layers, strict=True):
+        coefs[:], intercepts[:] = w, b
+    del model._optimizer  # the next call makes a new one
+    model.set_params(random_state=np.random.RandomState(SEED))  # not a number: every epoch would have the same order
+
+
+def _first_rows(job: Training) -> np.ndarray | None:
+    """The rows (steps, batch) of the first call."""
+    if job.batch is None:
+        return None
+    random = np.random.RandomState(SEED)
+    return np.stack([shuffle(np.arange(job.rows), random_state=random) for _ in range(job.epochs)]).reshape(
+        -1, job.batch
+    )
+
+
+def _found(model: Any) -> list[np.ndarray]:
+    return [part.copy() for layer in zip(model.coefs_, model.intercepts_, strict=True) for part in layer]

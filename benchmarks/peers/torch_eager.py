@@ -1,0 +1,247 @@
+"""PyTorch without a compiler; and what its other peers share: the network, the batches, the program."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.loop import epoch_rows, loop
+from benchmarks.reference import ensemble_error, optimizing_error
+from benchmarks.work import (
+    Ensemble,
+    Inputs,
+    Layers,
+    Optimizing,
+    Program,
+    Training,
+    optimizing_inputs,
+    training_inputs,
+)
+
+NAME = "torch eager"
+NEEDS = ("torch",)
+FORMS = {"training": ("naive", "fast"), "ensemble": ("loop",), "optimizer": ("foreach", "fused")}
+
+THREADS = torch.get_num_threads()
+FEW = 2e7  # operations of a step up to which a second thread costs more than it does
+MANY = 64  # members of an ensemble that is trained in a loop
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]  # of an epoch
+Step = Callable[[Any, Tensor, Tensor], Any]  # (state, x, y) -> state
+
+
+def training(job: Training, form: str) -> Program:
+    """naive: the tutorial's loop with a `DataLoader`. fast: rows of tensors, a fused Adam, threads as they pay."""
+    inputs = training_inputs(job)
+    torch.set_num_threads(threads(job) if form == "fast" else THREADS)
+    model = network(job, inputs.layers)
+    optimizer = torch.optim.Adam(model.parameters(), job.rate, fused=True if form == "fast" else None)
+    batches = shuffled(job, inputs) if form == "fast" else _loaded(job, inputs)
+    return program(job, inputs, batches, step_of(job, optimizer), model, lambda model: list(model.parameters()))
+
+
+def ensemble(job: Ensemble, form: str) -> Program:
+    """One member after the other, each with the fast step.
+
+    Raises:
+      ValueError: for more than `MANY` members.
+    """
+    if job.members > MANY:
+        raise ValueError(f"{job.members} members one after the other take too long, at most {MANY}")
+    each = job.training
+    inputs = training_inputs(each, job.members, own=job.own)
+    torch.set_num_threads(threads(each))
+    x, y = tensors(inputs)
+    models = [network(each, [(w[i], b[i]) for w, b in inputs.layers]) for i in range(job.members)]
+    steps = [step_of(each, torch.optim.Adam(model.parameters(), each.rate, fused=True)) for model in models]
+
+    def call(epoch: int) -> int:
+        for _ in range(each.epochs):
+            orders = member_orders(job, epoch)
+            for i, (model, step, order) in enumerate(zip(models, steps, orders, strict=True)):
+                mine = (x[i], y[i]) if job.own else (x, y)
+                for batch in _split(each, mine, order):
+                    step(model, *batch)
+            epoch += 1
+        return epoch
+
+    def found() -> list[np.ndarray]:
+        members = [arrays(list(model.parameters())) for model in models]
+        return [np.stack(parts) for parts in zip(*members, strict=True)]
+
+    return Program(
+        state=0,
+        call=call,
+        block=lambda _: synchronize(),
+        error=lambda _: ensemble_error(job, inputs, first_rows(job), found()),
+        units=each.steps * job.members,
+    )
+
+
+def optimizer(job: Optimizing, form: str) -> Program:
+    """One of `torch.optim`, which updates leaves one operation at a time for all (foreach), or all in one (fused).
+
+    Raises:
+      ValueError: for a rule that PyTorch has not.
+    """
+    params, grads = ([torch.from_numpy(array).to(DEVICE) for array in arrays] for arrays in optimizing_inputs(job))
+    torch.set_num_threads(THREADS)
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = grad
+    kind: dict[str, Any] = {form: True}
+    rule: torch.optim.Optimizer
+    if job.rule == "sgd":
+        rule = torch.optim.SGD(params, job.rate, **kind)
+    elif job.rule == "adam":
+        rule = torch.optim.Adam(params, job.rate, **kind)
+    elif job.rule == "adamw":
+        rule = torch.optim.AdamW(params, job.rate, weight_decay=job.decay, **kind)
+    else:
+        raise ValueError(f"PyTorch has no {job.rule}")
+
+    def call(state: None) -> None:
+        for _ in range(job.steps):
+            rule.step()
+
+    return Program(
+        state=None,
+        call=call,
+        block=lambda _: synchronize(),
+        error=lambda _: optimizing_error(job, [param.cpu().numpy() for param in params]),
+        units=job.steps,
+    )
+
+
+def program(
+    job: Training,
+    inputs: Inputs,
+    batches: Batches,
+    step: Step,
+    state: Any,
+    params: Callable[[Any], Sequence[Tensor]],
+    stages: dict[str, float] = {},  # noqa: B006
+) -> Program:
+    """A step in a loop over batches, as a program."""
+
+    def call(at: tuple[int, Any]) -> tuple[int, Any]:
+        epoch, state = at
+        for i in range(job.epochs):
+            for x, y in batches(epoch + i):
+                state = step(state, x, y)
+        return epoch + job.epochs, state
+
+    def unused(state: Any, rows: np.ndarray | None) -> Any:
+        raise NotImplementedError
+
+    def found(state: Any) -> list[np.ndarray]:
+        return arrays(params(state))
+
+    return loop(job, inputs, unused, state, found, lambda _: synchronize(), stages)._replace(call=call)
+
+
+def network(job: Training, layers: Layers) -> nn.Sequential:
+    """The network, with these parameters."""
+    parts: list[nn.Module] = []
+    for w, b in layers:
+        dense = nn.Linear(w.shape[0], w.shape[1], device=DEVICE)
+        with torch.no_grad():
+            dense.weight.copy_(torch.from_numpy(w.T))
+            dense.bias.copy_(torch.from_numpy(b))
+        parts += [dense, nn.ReLU() if job.activation == "relu" else nn.Tanh()]
+    return nn.Sequential(*parts[:-1])
+
+
+def loss_of(job: Training, prediction: Tensor, target: Tensor) -> Any:
+    """The mean over the batch."""
+    if job.loss == "cross_entropy":
+        return functional.cross_entropy(prediction, target)
+    return (prediction - target).square().sum(-1).mean()
+
+
+def step_of(job: Training, optimizer: torch.optim.Optimizer) -> Step:
+    """A step that changes the model in place."""
+
+    def step(model: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
+        optimizer.zero_grad(set_to_none=True)
+        loss_of(job, model(x), y).backward()
+        optimizer.step()
+        return model
+
+    return step
+
+
+def shuffled(job: Training, inputs: Inputs) -> Batches:
+    """All rows in an epoch's order at once, then views of them."""
+    data = tensors(inputs)
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        rows = epoch_rows(job, epoch)
+        if job.batch is None:
+            return iter([data])
+        order = np.concatenate([batch for batch in rows if batch is not None])
+        return _split(job, data, torch.from_numpy(order).to(DEVICE))
+
+    return batches
+
+
+def _loaded(job: Training, inputs: Inputs) -> Batches:
+    """A `DataLoader`, whose sampler gives the epoch's order."""
+    x, y = tensors(inputs, "cpu")
+    data = TensorDataset(x, y)
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        rows = epoch_rows(job, epoch)
+        if job.batch is None:
+            yield x.to(DEVICE), y.to(DEVICE)
+            return
+        order = [int(row) for batch in rows if batch is not None for row in batch]
+        for some_x, some_y in DataLoader(data, job.batch, sampler=order):
+            yield some_x.to(DEVICE), some_y.to(DEVICE)
+
+    return batches
+
+
+def _split(job: Training, data: tuple[Tensor, Tensor], order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    x, y = (torch.split(array.index_select(0, order), job.batch or job.rows) for array in data)
+    return zip(x, y, strict=True)
+
+
+def tensors(inputs: Inputs, device: str = DEVICE) -> tuple[Tensor, Tensor]:
+    """x and y; labels as `cross_entropy` wants them."""
+    x, y = torch.from_numpy(inputs.x).to(device), torch.from_numpy(inputs.y).to(device)
+    return x, y if y.is_floating_point() else y.long()
+
+
+def arrays(params: Sequence[Tensor]) -> list[np.ndarray]:
+    """w and b of each layer in turn, w as (…, inputs, outputs)."""
+    found = [param.detach().cpu() for param in params]
+    return [(part if i % 2 else part.mT).numpy().copy() for i, part in enumerate(found)]
+
+
+def member_orders(job: Ensemble, epoch: int) -> Tensor:
+    """The order of each member's rows, (members, rows), in an epoch."""
+    generator = torch.Generator(DEVICE).manual_seed(epoch)
+    return torch.rand(job.members, job.training.rows, generator=generator, device=DEVICE).argsort(-1)
+
+
+def first_rows(job: Ensemble) -> np.ndarray:
+    """The rows (members, steps, batch) of the first call."""
+    orders = torch.cat([member_orders(job, epoch) for epoch in range(job.training.epochs)], 1)
+    return orders.reshape(job.members, job.training.steps, -1).cpu().numpy()
+
+
+def threads(job: Training, members: int = 1) -> int:
+    """How many are worth it, where so many members take a step at once."""
+    weights = sum(a * b for a, b in zip(job.widths[:-1], job.widths[1:], strict=True))
+    return 1 if 6 * weights * (job.batch or job.rows) * members < FEW else THREADS
+
+
+def synchronize() -> None:
+    """Waits for the device."""
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
