@@ -1,8 +1,10 @@
 """By what a machine and its software are known: figures of different machines are not compared."""
 
+import json
 import os
 import platform
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,14 @@ def fingerprint() -> dict[str, Any]:
         "commit": _printed("git", "rev-parse", "HEAD"),
         "changed": bool(_printed("git", "status", "--porcelain", "--untracked-files=no")),
     }
+
+
+def in_a_process() -> dict[str, Any]:
+    """The fingerprint, taken by a process of its own: this one never opens the devices that others measure."""
+    code = "import json; from benchmarks.fingerprint import fingerprint; print(json.dumps(fingerprint()))"
+    here = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=here)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:

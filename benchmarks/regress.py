@@ -34,7 +34,8 @@ def compare(old: Record, new: Record, *, force: bool = False) -> list[Change]:
     if apart and not force:
         raise ValueError("compare: not the same machine: " + "; ".join(apart) + "; --force compares them all the same")
     before = {_key(row): row for row in old.rows}
-    pairs = [(before[_key(row)], row) for row in new.rows if _key(row) in before and row.peer != AGAIN]
+    pairs = [(before[_key(row)], row) for row in new.rows if _key(row) in before and row.peer != AGAIN and row.samples]
+    pairs = [(one, other) for one, other in pairs if one.samples]
     if not pairs:
         raise ValueError("compare: no case is in both files")
     changes = []
@@ -52,6 +53,6 @@ def _key(row: Row) -> tuple[str, ...]:
 def _noise(record: Record, row: Row) -> float:
     """Of the case's A/A pair; 1 where it was not measured."""
     same = [each for each in record.rows if (each.case, each.variant) == (row.case, row.variant)]
-    one = next((each for each in same if each.peer == "ours"), None)
-    again = next((each for each in same if each.peer == AGAIN), None)
+    again = next((each for each in same if each.peer == AGAIN and each.samples), None)
+    one = next((each for each in same if each.peer == "ours" and again and each.form == again.form), None)
     return 1.0 if one is None or again is None else ratio(one.samples, again.samples).spread

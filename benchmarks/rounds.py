@@ -81,18 +81,21 @@ def measure(
     """
     with _workers(case, contenders) as workers:
         for variant in variants:
-            yield variant, _variant(variant, workers, plan, tell)
+            yield variant, _variant(case, variant, workers, plan, tell)
 
 
-def _variant(variant: str, workers: list[Worker], plan: Plan, tell: Callable[[str], None]) -> list[Measured]:
+def _variant(case: str, variant: str, workers: list[Worker], plan: Plan, tell: Callable[[str], None]) -> list[Measured]:
     about = {}
     for worker in workers:
-        tell(f"{variant}: {worker.contender.label} {worker.contender.form}")
-        about[worker.contender] = worker.ask({"set up": variant})
+        tell(f"{case}, {variant}: {worker.contender.label}, {worker.contender.form}")
+        answer = worker.ask({"set up": variant})
+        if answer.get("check", 0) > 1:
+            answer = {"error": f"computes something else: {answer['check']:.2g} times what rounding may make"}
+        about[worker.contender] = answer
     able = [worker for worker in workers if "error" not in about[worker.contender]]
     samples: dict[Contender, list[float]] = {worker.contender: [] for worker in able}
     for i in range(plan.rounds):
-        tell(f"{variant}: round {i + 1} of {plan.rounds}")
+        tell(f"{case}, {variant}: round {i + 1} of {plan.rounds}")
         first = i % max(len(able), 1)
         for worker in able[first:] + able[:first]:
             time.sleep(PAUSE)

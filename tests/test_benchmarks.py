@@ -20,7 +20,7 @@ def times(median, n=15, noise=0.02, seed=0):
 
 
 def row(peer="ours", samples=times(1.0), case="mlp", variant="small"):
-    return Row(case, variant, peer, "fast", "step", samples, {"compile": 0.5}, 0.1, 1000, 100, 0.5, "launch", {})
+    return Row(case, variant, peer, "fast", "step", samples, {"compile": 0.5}, 0.1, 1000, 100, 0.5, {}, {}, None)
 
 
 @given(TIMES)

@@ -10,8 +10,10 @@ from types import ModuleType
 
 
 def names() -> list[str]:
-    """Of all files."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    """Of all files, the machine's own limits first."""
+    return sorted(
+        (module.name for module in pkgutil.iter_modules(__path__)), key=lambda name: (name != "calibrate", name)
+    )
 
 
 def case(name: str) -> ModuleType:

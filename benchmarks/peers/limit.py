@@ -18,19 +18,14 @@ FORMS = {"training": ("rows", "features"), "optimizer": ("one array",), "calibra
 def calibrate(job: Calibrating, form: str) -> Program:
     """Square products, a copy, or the smallest program there is; on random numbers."""
     key = jax.random.key(0)
-    flops = moved = 0
-    repeat = 1
-    if job.what == "gemm":
-        shape, repeat = (job.size, job.size), 4
-        flops = 2 * job.size**3
-        # A power of the same matrix stays finite when it is divided by its size's root
-        body = lambda x, w: (x @ w) * jnp.asarray(job.size**-0.5, x.dtype)  # noqa: E731
-    elif job.what == "copy":
-        shape, moved = (job.size,), 2 * job.size * jnp.dtype(job.dtype).itemsize
-        body = lambda x, w: x + w[0]  # noqa: E731
-    else:
-        shape = (job.size,)
-        body = lambda x, w: x + w  # noqa: E731
+    shape = (job.size, job.size) if job.what == "gemm" else (job.size,)
+    repeat = 4 if job.what == "gemm" else 1
+
+    def body(x: jax.Array, w: jax.Array) -> jax.Array:
+        if job.what == "gemm":  # divided by the root of its size, a power of a random matrix stays finite
+            return (x @ w) * jnp.asarray(job.size**-0.5, x.dtype)
+        return x + w[0] if job.what == "copy" else x + w
+
     x, w = (jax.random.normal(k, shape, job.dtype) for k in jax.random.split(key))
     jitted = jax.jit(lambda x, w: jax.lax.fori_loop(0, repeat, lambda _, x: body(x, w), x), donate_argnums=0)
     program = compiled(jitted, x, w)
@@ -42,8 +37,8 @@ def calibrate(job: Calibrating, form: str) -> Program:
         units=repeat,
         stages=program.stages,
         memory=program.memory,
-        flops=flops,
-        bytes=moved,
+        flops=2 * job.size**3 if job.what == "gemm" else 0,
+        bytes=2 * job.size * x.dtype.itemsize if job.what == "copy" else 0,
     )
 
 

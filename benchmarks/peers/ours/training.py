@@ -41,7 +41,7 @@ def training(job: Training, form: str) -> Program:
 
 
 def bytes_of(job: Training) -> int:
-    """What a step must read (a batch, parameters, two moments) and write (parameters, moments), if all else is at hand."""
+    """What a step must read (a batch, parameters, moments) and write (parameters, moments), all else being at hand."""
     parameters = sum((inputs + 1) * outputs for inputs, outputs in zip(job.widths[:-1], job.widths[1:], strict=True))
     return 4 * (6 * parameters + (job.batch or job.rows) * job.widths[0])
 

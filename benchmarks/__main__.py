@@ -1,0 +1,114 @@
+"""`python -m benchmarks`: measures this machine and the peers on it; `compare` says what became slower."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks import cases, peers, table
+from benchmarks.fingerprint import in_a_process
+from benchmarks.record import Record, Row, load, save
+from benchmarks.regress import compare
+from benchmarks.run import Choice, run, variants
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+console = Console()
+complaints = Console(stderr=True)
+
+Only = Annotated[str, typer.Option(help="Cases, with commas between them; all of them by default.")]
+Peers = Annotated[str, typer.Option(help="Peers by file, with commas between them; ours is always there.")]
+Out = Annotated[Path | None, typer.Option(help="Folder for results.json and the pictures; benchmarks-DATE by default.")]
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    context: typer.Context,
+    only: Only = "",
+    peers_: Annotated[str, typer.Option("--peers", help=Peers.__metadata__[0].help)] = "",
+    out: Out = None,
+    quick: Annotated[bool, typer.Option("--quick", help="In two minutes: few variants, few rounds.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="Say what there is, and measure nothing.")] = False,
+) -> None:
+    """Measures what this machine does: against its limit, and against other libraries."""
+    if context.invoked_subcommand:
+        return
+    chosen = _chosen("--only", only, cases.names()) or cases.names()
+    wanted = _chosen("--peers", peers_, peers.names())
+    if listed:
+        return _list(chosen)
+    _tell_missing(wanted)
+    folder = out or Path(f"benchmarks-{datetime.now():%Y%m%d-%H%M%S}")
+    folder.mkdir(parents=True, exist_ok=True)
+    choice = Choice(chosen, ["ours", *wanted] if wanted else None, quick)
+    machine, rows = in_a_process(), list[Row]()
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=complaints, transient=True) as bar:
+        total = sum(len(variants(name, quick=quick)) for name in chosen)
+        task = bar.add_task("", total=total)
+        for _, measured in run(choice, lambda what: bar.update(task, description=what)):
+            rows += measured
+            save(folder / "results.json", Record(machine, tuple(rows)))  # what is measured is kept, whatever comes
+            bar.advance(task)
+            for title, lines in table.variants(measured):
+                bar.console.print(table.terminal(title, lines))
+    console.print(f"{folder / 'results.json'}")
+
+
+@app.command("compare")
+def compare_command(
+    old: Path, new: Path, force: Annotated[bool, typer.Option(help="Though the machines differ.")] = False
+) -> None:
+    """Says what became slower, beyond the noise; exit code 1 if anything did."""
+    changes = compare(load(old), load(new), force=force)
+    for change in changes:
+        row = change.new
+        word = "SLOWER" if change.slower else "      "
+        console.print(
+            f"{word} {change.by:5.2f} ×  {row.case}, {row.variant}: {row.peer}, {row.form} (noise {change.noise:.2f})",
+            highlight=False,
+        )
+    raise typer.Exit(1 if any(change.slower for change in changes) else 0)
+
+
+@app.command("table")
+def table_command(results: Path) -> None:
+    """Prints the results as Markdown."""
+    print(table.markdown(load(results).rows))
+
+
+def _chosen(option: str, text: str, known: list[str]) -> list[str]:
+    """The names that are asked for."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise typer.BadParameter(f"{name!r}; there are {', '.join(known)}", param_hint=option)
+    return names
+
+
+def _list(chosen: list[str]) -> None:
+    for name in chosen:
+        this = cases.case(name)
+        console.print(f"[bold]{name}[/]  {(this.__doc__ or '').strip()}", highlight=False)
+        for variant in this.JOBS:
+            console.print(f"    {variant}{'  (quick)' if variant in this.QUICK else ''}", highlight=False)
+    console.print("\n[bold]peers[/]")
+    for peer in map(peers.about, peers.names()):
+        state = f"not installed: {', '.join(peer.missing)}" if peer.missing else ", ".join(peer.forms)
+        console.print(f"    {peer.file}  {peer.name}: {state}", highlight=False)
+
+
+def _tell_missing(wanted: list[str]) -> None:
+    for peer in map(peers.about, wanted or peers.names()):
+        if peer.missing:
+            complaints.print(f"{peer.name}: not installed ({', '.join(peer.missing)})", style="yellow")
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        complaints.print(f"error {error}", style="red", markup=False)
+        raise SystemExit(2) from None

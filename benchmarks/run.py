@@ -1,0 +1,82 @@
+"""A whole run of the benchmarks: which peers stand for which case, and what is kept of what they did."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from benchmarks import cases, peers
+from benchmarks.record import Row
+from benchmarks.regress import AGAIN
+from benchmarks.rounds import Contender, Measured, Plan, measure
+from benchmarks.stats import summary
+
+QUICK = Plan(rounds=5, seconds=0.05)
+FULL = Plan(rounds=11, seconds=0.1)
+LIMIT = "limit"  # the file that is no peer
+NAIVE = "naive"
+
+
+class Choice(NamedTuple):
+    """What to measure."""
+
+    cases: Sequence[str]
+    peers: Sequence[str] | None = None  # files; None for all that are installed
+    quick: bool = False
+
+
+def run(choice: Choice, tell: Callable[[str], None]) -> Iterator[tuple[str, list[Row]]]:
+    """Each variant of each case with its rows.
+
+    Args:
+      choice: of cases and peers.
+      tell: is told what is going on.
+    """
+    plan = QUICK if choice.quick else FULL
+    for name in choice.cases:
+        these = variants(name, quick=choice.quick)
+        who = contenders(name, choice)
+        for variant, measured in measure(name, these, who, plan, tell):
+            yield f"{name}, {variant}", rows(name, variant, measured)
+
+
+def variants(case: str, *, quick: bool) -> tuple[str, ...]:
+    """Those of a case, by name."""
+    return tuple(cases.case(case).QUICK if quick else cases.case(case).JOBS)
+
+
+def contenders(case: str, choice: Choice) -> list[Contender]:
+    """The peers that do such work, in their forms; ours twice, for the noise. The quick set leaves naive forms out."""
+    kind = cases.case(case).KIND
+    found = []
+    for peer in map(peers.about, peers.names()):
+        wanted = choice.peers is None or peer.file in (*choice.peers, LIMIT)
+        forms = [form for form in peer.forms.get(kind, ()) if not (choice.quick and form == NAIVE)]
+        if wanted and not peer.missing:
+            found += [Contender(peer.name, peer.file, form) for form in forms]
+    ours = [who for who in found if who.peer == "ours" and who.form != NAIVE]
+    return [*found, ours[0]._replace(label=AGAIN)] if ours else found
+
+
+def rows(case: str, variant: str, measured: Sequence[Measured]) -> list[Row]:
+    """What is kept of a variant; one peer's operations and the limit hold for all of them."""
+    limits = [summary(each.samples).median for each in measured if each.contender.peer == LIMIT and each.samples]
+    flops = max((each.about.get("flops", 0) for each in measured), default=0)
+    bytes_ = max((each.about.get("bytes", 0) for each in measured), default=0)
+    return [
+        Row(
+            case=case,
+            variant=variant,
+            peer=each.contender.label,
+            form=each.contender.form,
+            unit=cases.case(case).UNIT,
+            samples=each.samples,
+            stages=each.about.get("stages", {}),
+            error=each.about.get("check", 0.0),
+            flops=flops,
+            bytes=bytes_,
+            limit=min(limits, default=None),
+            memory=each.about.get("memory", {}),
+            figures=each.about.get("figures", {}),
+            problem=each.problem,
+        )
+        for each in measured
+    ]

@@ -1,0 +1,91 @@
+"""The rows of a run as tables: in the terminal, and in Markdown for documents."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from benchmarks.record import Row
+from benchmarks.regress import AGAIN
+from benchmarks.stats import Ratio, ratio, summary
+
+OURS, LIMIT = "ours", "limit"
+HEAD = ("", "time", "quartiles", "against ours", "limit", "compile")
+
+
+class Line(NamedTuple):
+    """One row of a table."""
+
+    row: Row
+    against: Ratio | None  # its time over that of our fastest form; None where one of them has none
+
+
+def variants(rows: Sequence[Row]) -> Iterator[tuple[str, list[Line]]]:
+    """Each variant with its lines, the fastest first; what was not measured last."""
+    for title in dict.fromkeys(f"{row.case}: {row.variant}" for row in rows):
+        these = [row for row in rows if f"{row.case}: {row.variant}" == title]
+        best = fastest(these, OURS)
+        lines = [
+            Line(row, ratio(row.samples, best.samples) if best and len(row.samples) == len(best.samples) else None)
+            for row in these
+        ]
+        yield title, sorted(lines, key=lambda line: _median(line.row))
+
+
+def fastest(rows: Sequence[Row], peer: str) -> Row | None:
+    """A peer's fastest form."""
+    return min((row for row in rows if row.peer == peer and row.samples), key=_median, default=None)
+
+
+def cells(line: Line) -> tuple[str, ...]:
+    """A line as text."""
+    row = line.row
+    name = f"{row.peer}, {row.form}"
+    if not row.samples:
+        return name, *("",) * (len(HEAD) - 2), f"not measured: {(row.problem or '').splitlines()[0][:80]}"
+    times = summary(row.samples)
+    against = (
+        "" if line.against is None else f"{line.against.value:.2f} [{line.against.low:.2f}, {line.against.high:.2f}]"
+    )
+    share = "" if row.limit is None else f"{row.limit / times.median:.0%}"
+    compiled = sum(row.stages.get(stage, 0.0) for stage in ("trace", "lower", "compile"))
+    spread = f"{seconds(times.low)} – {seconds(times.high)}"
+    return name, seconds(times.median), spread, against, share, seconds(compiled) if compiled else ""
+
+
+def seconds(time: float) -> str:
+    """A time with its unit and three digits."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)):
+        if time >= size or unit == "ns":
+            return f"{float(f'{time / size:.3g}'):g} {unit}"
+    raise AssertionError
+
+
+def terminal(title: str, lines: Sequence[Line]) -> Any:
+    """A table for rich."""
+    from rich.table import Table
+
+    unit = lines[0].row.unit
+    table = Table(*HEAD, title=f"{title}, a {unit}", title_justify="left")
+    for line in lines:
+        style = {OURS: "bold", AGAIN: "dim", LIMIT: "italic"}.get(line.row.peer)
+        table.add_row(*cells(line), style=style)
+    return table
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """One line a variant: our fastest form, the limit, and the peers' fastest forms as multiples of ours."""
+    names = [name for name in dict.fromkeys(row.peer for row in rows) if name not in (OURS, AGAIN, LIMIT)]
+    text = [f"| | ours | share of the limit | {' | '.join(names)} |", "|---|---" + "|---" * (len(names) + 1) + "|"]
+    for title in dict.fromkeys(f"{row.case}: {row.variant}" for row in rows):
+        these = [row for row in rows if f"{row.case}: {row.variant}" == title]
+        best = fastest(these, OURS)
+        if best is None:
+            continue
+        others = [fastest(these, name) for name in names]
+        shown = [f"{ratio(row.samples, best.samples).value:.2f}" if row else "" for row in others]
+        share = "" if best.limit is None else f"{best.limit / _median(best):.2f}"
+        text.append(f"| {title} | {seconds(_median(best))} ({best.form}) | {share} | {' | '.join(shown)} |")
+    return "\n".join(text)
+
+
+def _median(row: Row) -> float:
+    return summary(row.samples).median if row.samples else float("inf")

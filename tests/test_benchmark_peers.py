@@ -1,0 +1,124 @@
+"""What is measured: every peer does the job that it is given, and one that does another is found out."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from benchmarks import peers, reference
+from benchmarks.loop import loop
+from benchmarks.peers import plain_jax
+from benchmarks.work import Training, training_inputs
+
+JOBS = {
+    "batches": Training((5, 8, 3), rows=64, batch=16, epochs=2),
+    "all rows": Training((4, 6, 2), rows=64, batch=None, activation="tanh", loss="squared_error", epochs=4),
+}
+NAMES = [name for name in peers.names() if name != "limit"]  # which does no job
+COMPILED = {("torch_compile", "naive"), ("torch_compile", "fast"), ("torch_func", "fast")}  # some seconds each
+
+
+def load(name):
+    """A peer; skips where a package of its is not installed. Not at collection, for some load for seconds."""
+    try:
+        return peers.peer(name)
+    except ModuleNotFoundError as error:
+        if error.name.split(".")[0] in ("benchmarks", "nnjax"):
+            raise
+        pytest.skip(f"needs {error.name}")
+
+
+# PyTorch warns of its own code
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def as_users_have_it():
+    """Libraries count on JAX's promotion. PyTorch's threads, of which its peers set the number, are the process's."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(peers.peer("torch_eager").THREADS)
+
+
+@pytest.mark.parametrize("variant", JOBS)
+@pytest.mark.parametrize("name", NAMES)
+def test_it_does_the_job_and_no_other(name, variant, monkeypatch):
+    peer = load(name)
+    for form in peer.FORMS.get("training", ()):
+        if (name, form) not in COMPILED:
+            check(peer, JOBS[variant], form, monkeypatch)
+
+
+def check(peer, job, form, monkeypatch):
+    """Fails where a peer's first call does not end where float64 does, or ends where another job does."""
+    program = peer.training(job, form)
+    assert program.units == job.steps
+    state = program.call(program.state)
+    program.block(state)
+    assert program.error(state) <= 1, form
+    expected = reference.train
+    others = [lambda job, inputs, rows: expected(job._replace(rate=1.02 * job.rate), inputs, rows)]
+    if job.batch is not None:
+        others.append(lambda job, inputs, rows: expected(job, inputs, rows[::-1]))
+    for other in others:
+        monkeypatch.setattr(reference, "train", other)
+        assert program.error(state) > 1, form
+    monkeypatch.setattr(reference, "train", expected)
+    state = program.call(state)
+    program.block(state)
+    assert program.error(state) > 1, form  # it went on
+
+
+@pytest.mark.parametrize(
+    ("wrong", "found_out"),
+    [
+        ({}, False),
+        ({"rate": 1.02e-3}, True),
+        ({"next_rows": True}, True),
+        ({"loss": "squared_error"}, True),
+        ({"b1": 0.8}, True),
+        ({"b2": 0.99}, True),
+    ],
+)
+def test_a_peer_that_does_something_else_is_found_out(wrong, found_out):
+    job = Training((5, 8, 3), rows=64, batch=16, epochs=2)
+    inputs = training_inputs(job)
+    optimizer = optax.adam(wrong.get("rate", job.rate), wrong.get("b1", 0.9), wrong.get("b2", 0.999))
+    given = job._replace(loss=wrong.get("loss", job.loss))
+    step = jax.jit(plain_jax.step_of(given, optimizer))
+
+    def one(carry, rows):
+        rows = (rows + 1) % job.rows if "next_rows" in wrong else rows
+        y = inputs.y[rows] if given.loss == job.loss else np.eye(3, dtype=np.float32)[inputs.y[rows]]
+        return step(carry, inputs.x[rows], y)[0]
+
+    def found(carry):
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(carry[0])]
+
+    params = jax.tree.map(jnp.asarray, inputs.layers)
+    program = loop(job, inputs, one, (params, optimizer.init(params)), found, jax.block_until_ready)
+    assert (program.error(program.call(program.state)) > 1) == found_out
+
+
+def test_rows_that_are_no_epochs_are_refused():
+    job = JOBS["batches"]
+    rows = np.zeros((job.steps, job.batch), int)
+    with pytest.raises(ValueError, match="every row must be seen once in an epoch"):
+        reference.training_error(job, training_inputs(job), rows, [])
+
+
+def test_scikit_learn_refuses_what_it_does_in_another_way():
+    with pytest.raises(ValueError, match="no softmax of 2 outputs; expected 3 or more"):
+        load("scikit_learn").training(Training((4, 6, 2), rows=32, batch=8), "fast")
+
+
+@pytest.mark.parametrize("name", peers.names())
+def test_a_peer_says_what_it_needs_and_does(name):
+    peer = load(name)
+    assert peer.NAME
+    assert all(peers.is_installed(package) for package in peer.NEEDS)
+    assert all(callable(getattr(peer, kind)) and forms for kind, forms in peer.FORMS.items())
