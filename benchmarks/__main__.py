@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import cases, peers, table
+from benchmarks import cases, peers, pictures, table
 from benchmarks.fingerprint import in_a_process
 from benchmarks.record import Record, Row, load, save
 from benchmarks.regress import compare
@@ -54,7 +54,8 @@ def main(
             bar.advance(task)
             for title, lines in table.variants(measured):
                 bar.console.print(table.terminal(title, lines))
-    console.print(f"{folder / 'results.json'}")
+    for path in (folder / "results.json", *pictures.draw(rows, folder)):
+        console.print(f"{path}", highlight=False)
 
 
 @app.command("compare")
@@ -71,6 +72,13 @@ def compare_command(
             highlight=False,
         )
     raise typer.Exit(1 if any(change.slower for change in changes) else 0)
+
+
+@app.command("plot")
+def plot_command(results: Path) -> None:
+    """Draws the pictures again, beside the results."""
+    for path in pictures.draw(load(results).rows, results.parent):
+        console.print(f"{path}", highlight=False)
 
 
 @app.command("table")

@@ -66,7 +66,7 @@ def _model(job: Training) -> Any:
 
 
 def _threads(model: Any, x: np.ndarray, y: np.ndarray, controller: ThreadpoolController) -> int | None:
-    """One or as many as there are, None: which makes the faster epoch. Often it is one, for small products wait more."""
+    """One or, None, as many as there are: which makes the faster epoch. Small products only wait for the others."""
     seconds: dict[int | None, float] = {}
     for threads in (1, None, 1, None):
         with controller.limit(limits=threads):
