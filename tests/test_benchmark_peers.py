@@ -17,18 +17,20 @@ JOBS = {
     "batches": Training((5, 8, 3), rows=64, batch=16, epochs=2),
     "all rows": Training((4, 6, 2), rows=64, batch=None, activation="tanh", loss="squared_error", epochs=4),
 }
-NAMES = [name for name in peers.names() if name != "limit"]  # which does no job
 COMPILED = {("torch_compile", "naive"), ("torch_compile", "fast"), ("torch_func", "fast")}  # some seconds each
+FORMS = [
+    (name, form)
+    for name in peers.names()
+    for form in peers.about(name).forms.get("training", ())
+    if name != "limit" and (name, form) not in COMPILED  # the limit does no job
+]
 
 
 def load(name):
-    """A peer; skips where a package of its is not installed. Not at collection, for some load for seconds."""
-    try:
-        return peers.peer(name)
-    except ModuleNotFoundError as error:
-        if error.name.split(".")[0] in ("benchmarks", "nnjax"):
-            raise
-        pytest.skip(f"needs {error.name}")
+    """A peer; skips where a package of its is not installed."""
+    if missing := peers.about(name).missing:
+        pytest.skip(f"needs {', '.join(missing)}")
+    return peers.peer(name)
 
 
 # PyTorch warns of its own code
@@ -45,32 +47,25 @@ def as_users_have_it():
 
 
 @pytest.mark.parametrize("variant", JOBS)
-@pytest.mark.parametrize("name", NAMES)
-def test_it_does_the_job_and_no_other(name, variant, monkeypatch):
-    peer = load(name)
-    for form in peer.FORMS.get("training", ()):
-        if (name, form) not in COMPILED:
-            check(peer, JOBS[variant], form, monkeypatch)
-
-
-def check(peer, job, form, monkeypatch):
-    """Fails where a peer's first call does not end where float64 does, or ends where another job does."""
-    program = peer.training(job, form)
+@pytest.mark.parametrize(("name", "form"), FORMS)
+def test_it_does_the_job_and_no_other(name, form, variant, monkeypatch):
+    job = JOBS[variant]
+    program = load(name).training(job, form)
     assert program.units == job.steps
     state = program.call(program.state)
     program.block(state)
-    assert program.error(state) <= 1, form
+    assert program.error(state) <= 1
     expected = reference.train
     others = [lambda job, inputs, rows: expected(job._replace(rate=1.02 * job.rate), inputs, rows)]
     if job.batch is not None:
         others.append(lambda job, inputs, rows: expected(job, inputs, rows[::-1]))
     for other in others:
         monkeypatch.setattr(reference, "train", other)
-        assert program.error(state) > 1, form
+        assert program.error(state) > 1
     monkeypatch.setattr(reference, "train", expected)
     state = program.call(state)
     program.block(state)
-    assert program.error(state) > 1, form  # it went on
+    assert program.error(state) > 1  # it went on
 
 
 @pytest.mark.parametrize(
@@ -117,8 +112,7 @@ def test_scikit_learn_refuses_what_it_does_in_another_way():
 
 
 @pytest.mark.parametrize("name", peers.names())
-def test_a_peer_says_what_it_needs_and_does(name):
-    peer = load(name)
-    assert peer.NAME
-    assert all(peers.is_installed(package) for package in peer.NEEDS)
+def test_a_peer_has_what_its_head_says(name):
+    about, peer = peers.about(name), load(name)
+    assert (about.name, about.needs, about.forms) == (peer.NAME, peer.NEEDS, peer.FORMS)
     assert all(callable(getattr(peer, kind)) and forms for kind, forms in peer.FORMS.items())
