@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from benchmarks.reference_conv import convolved
 from benchmarks.work import Ensemble, Inputs, Layers, Optimizing, Shuffling, Training, optimizing_inputs
 
 ALLOWED = 1e-3  # of the way from start to end; a wrong rule, order or loss is off by .01 and more
 LOOKED_AT = 8  # members of an ensemble, from the first to the last
+LARGEST_RATE = 1e-2  # of the members that are looked at
 B1, B2, EPS = 0.9, 0.999, 1e-8
 LION_B1, LION_B2 = 0.9, 0.99
 
@@ -30,7 +32,7 @@ def training_error(job: Training, inputs: Inputs, rows: np.ndarray | None, found
     end = [part for layer in train(job, inputs, rows) for part in layer]
     if [part.shape for part in found] != [part.shape for part in end]:
         raise ValueError(f"shapes {[part.shape for part in found]}, expected {[part.shape for part in end]}")
-    return _error(start, end, found)
+    return share_of_way(start, end, found)
 
 
 def ensemble_error(job: Ensemble, inputs: Inputs, rows: np.ndarray, found: Sequence[np.ndarray]) -> float:
@@ -43,19 +45,28 @@ def ensemble_error(job: Ensemble, inputs: Inputs, rows: np.ndarray, found: Seque
       found: w and b of each layer in turn, each (members, ...).
     """
     errors = []
-    for i in np.unique(np.linspace(0, job.members - 1, LOOKED_AT, dtype=int)):
+    for i in _looked_at(job):
         x, y = (inputs.x[i], inputs.y[i]) if job.own else (inputs.x, inputs.y)
         mine = Inputs([(w[i], b[i]) for w, b in inputs.layers], x, y)
-        errors.append(training_error(job.training, mine, rows[i], [array[i] for array in found]))
+        rate, decay = job.pairs[i] if job.pairs else (job.training.rate, job.training.decay)
+        each = job.training._replace(rate=rate, decay=decay)
+        errors.append(training_error(each, mine, rows[i], [array[i] for array in found]))
     return max(errors)
+
+
+def _looked_at(job: Ensemble) -> np.ndarray:
+    """Members from the first to the last; at a large rate steps amplify what rounding does, and nothing can be said."""
+    tame = [i for i in range(job.members) if not job.pairs or job.pairs[i][0] <= LARGEST_RATE]
+    return np.asarray(tame)[np.unique(np.linspace(0, len(tame) - 1, LOOKED_AT, dtype=int))]
 
 
 def optimizing_error(job: Optimizing, found: Sequence[np.ndarray]) -> float:
     """How far the parameters of all leaves are from where float64 arrives after one call."""
-    params, grads = (np.stack(arrays).astype(np.float64) for arrays in optimizing_inputs(job))
+    params, both = (np.stack(arrays).astype(np.float64) for arrays in optimizing_inputs(job))
     start, m, v = params, np.zeros_like(params), np.zeros_like(params)
     decay = job.decay if job.rule == "adamw" else 0.0
     for t in range(1, job.steps + 1):
+        grads = both[:, (t - 1) % 2]
         if job.rule == "sgd":
             update = grads
         elif job.rule == "lion":
@@ -65,7 +76,7 @@ def optimizing_error(job: Optimizing, found: Sequence[np.ndarray]) -> float:
             m, v = B1 * m + (1 - B1) * grads, B2 * v + (1 - B2) * grads**2
             update = (m / (1 - B1**t)) / (np.sqrt(v / (1 - B2**t)) + EPS)
         params = params - job.rate * (update + decay * params)
-    return _error([start], [params], [np.stack(list(found))])
+    return share_of_way([start], [params], [np.stack(list(found))])
 
 
 def shuffling_error(job: Shuffling, rows: np.ndarray) -> float:
@@ -75,7 +86,7 @@ def shuffling_error(job: Shuffling, rows: np.ndarray) -> float:
     return 0.0 if once and neighbours < 0.01 else np.inf
 
 
-def _error(start: Sequence[np.ndarray], end: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
+def share_of_way(start: Sequence[np.ndarray], end: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
     """The median of an array, for where rounding turns a unit on or off it moves that unit's numbers far."""
     off = [np.median(np.abs(a - b)) / np.median(np.abs(c - b)) for a, b, c in zip(found, end, start, strict=True)]
     return float(max(off) / ALLOWED)
@@ -93,11 +104,22 @@ def train(job: Training, inputs: Inputs, rows: np.ndarray | None) -> Layers:
         for p, g, m, v in zip(params, grads, mean, square, strict=True):
             m[:] += (1 - B1) * (g - m)
             v[:] += (1 - B2) * (g * g - v)
-            p[:] -= job.rate * (m / (1 - B1**t)) / (np.sqrt(v / (1 - B2**t)) + EPS)
+            p[:] -= job.rate * ((m / (1 - B1**t)) / (np.sqrt(v / (1 - B2**t)) + EPS) + job.decay * p)
     return list(zip(params[::2], params[1::2], strict=True))
 
 
 def _gradient(job: Training, params: list[np.ndarray], x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
+    if not job.images:
+        return _dense_gradient(job, params, x, y)[0]
+    features, back = convolved(params[:4], x)
+    grads, delta = _dense_gradient(job, params[4:], features, y)
+    return [*back(delta), *grads]
+
+
+def _dense_gradient(
+    job: Training, params: list[np.ndarray], x: np.ndarray, y: np.ndarray
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Of the parameters, and of x."""
     inputs, last = [x], len(params) // 2 - 1
     for i, (w, b) in enumerate(zip(params[::2], params[1::2], strict=True)):
         z = inputs[-1] @ w + b
@@ -106,10 +128,10 @@ def _gradient(job: Training, params: list[np.ndarray], x: np.ndarray, y: np.ndar
     grads: list[np.ndarray] = []
     for i in range(last, -1, -1):
         grads = [inputs[i].T @ delta, delta.sum(0), *grads]
+        delta = delta @ params[2 * i].T
         if i:
-            slope = inputs[i] > 0 if job.activation == "relu" else 1 - inputs[i] ** 2
-            delta = (delta @ params[2 * i].T) * slope
-    return grads
+            delta *= inputs[i] > 0 if job.activation == "relu" else 1 - inputs[i] ** 2
+    return grads, delta
 
 
 def _loss_slope(job: Training, z: np.ndarray, y: np.ndarray) -> np.ndarray:

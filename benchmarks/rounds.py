@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 VARIABLES = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # the processes share a device
     "JAX_ENABLE_COMPILATION_CACHE": "false",  # what is compiled is measured
+    "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
     "TF_CPP_MIN_LOG_LEVEL": "2",
 }
 
@@ -42,6 +43,7 @@ class Plan(NamedTuple):
 
     rounds: int
     seconds: float  # of each turn, at the least one call
+    most: Mapping[str, int] = {}  # rounds of variants that take long, by name
 
 
 class Worker(NamedTuple):
@@ -94,8 +96,9 @@ def _variant(case: str, variant: str, workers: list[Worker], plan: Plan, tell: C
         about[worker.contender] = answer
     able = [worker for worker in workers if "error" not in about[worker.contender]]
     samples: dict[Contender, list[float]] = {worker.contender: [] for worker in able}
-    for i in range(plan.rounds):
-        tell(f"{case}, {variant}: round {i + 1} of {plan.rounds}")
+    rounds = min(plan.rounds, plan.most.get(variant, plan.rounds))
+    for i in range(rounds):
+        tell(f"{case}, {variant}: round {i + 1} of {rounds}")
         first = i % max(len(able), 1)
         for worker in able[first:] + able[:first]:
             time.sleep(PAUSE)
@@ -105,6 +108,7 @@ def _variant(case: str, variant: str, workers: list[Worker], plan: Plan, tell: C
                 about[worker.contender] = answer
             elif "error" not in about[worker.contender]:
                 samples[worker.contender].append(answer["seconds"])
+                about[worker.contender]["figures"] = answer["figures"]
     return [
         Measured(who, about[who], tuple(samples.get(who, ())), about[who].get("error"))
         for who in (worker.contender for worker in workers)

@@ -17,37 +17,36 @@ MOMENTS = {"sgd": 0, "lion": 1, "adam": 2, "adamw": 2}
 
 def updates(job: Optimizing, optimizer: optax.GradientTransformation, form: str) -> Program:
     """scan: all updates of a call in one program. calls: a jitted call for each update."""
-    params, grads = ([jnp.asarray(array) for array in arrays] for arrays in optimizing_inputs(job))
+    params, both = ([jnp.asarray(array) for array in arrays] for arrays in optimizing_inputs(job))
+    turns = [[leaf[i] for leaf in both] for i in range(2)]
 
-    def update(carry: Any, grads: Any) -> tuple[Any, None]:
+    def update(carry: Any, grads: Any) -> Any:
         params, opt_state = carry
         updates, opt_state = optimizer.update(grads, opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), None
+        return optax.apply_updates(params, updates), opt_state
 
-    def scanned(carry: Any, grads: Any) -> Any:
-        return jax.lax.scan(lambda carry, _: update(carry, grads), carry, length=job.steps)[0]
+    def scanned(carry: Any, both: Any) -> Any:
+        def step(carry: Any, t: jax.Array) -> tuple[Any, None]:
+            return update(carry, [leaf[t % 2] for leaf in both]), None
+
+        return jax.lax.scan(step, carry, jnp.arange(job.steps))[0]
+
+    def calls(carry: Any) -> Any:
+        for t in range(job.steps):
+            carry = jitted(carry, turns[t % 2])
+        return carry
 
     carry = params, optimizer.init(params)
-    if form == "scan":
-        program = compiled(jax.jit(scanned, donate_argnums=0), carry, grads)
-        call = lambda carry: program.call(carry, grads)  # noqa: E731
-    else:
-        jitted = jax.jit(lambda carry, grads: update(carry, grads)[0], donate_argnums=0)
-        program = compiled(jitted, carry, grads)
-
-        def call(carry: Any) -> Any:
-            for _ in range(job.steps):
-                carry = jitted(carry, grads)
-            return carry
-
+    jitted = jax.jit(scanned if form == "scan" else update, donate_argnums=0)
+    program = compiled(jitted, carry, both if form == "scan" else turns[0])
     return Program(
         state=carry,
-        call=call,
+        call=calls if form == "calls" else lambda carry: program.call(carry, both),
         block=jax.block_until_ready,
         error=lambda carry: optimizing_error(job, [np.asarray(leaf) for leaf in carry[0]]),
         units=job.steps,
         stages=program.stages,
         memory=program.memory,
-        flops=flops(lambda carry, grads: update(carry, grads)[0], carry, grads).total,
+        flops=flops(update, carry, turns[0]).total,
         bytes=4 * job.parameters * (2 * MOMENTS[job.rule] + 3),
     )

@@ -7,12 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.compiled import compiled
+from benchmarks.leaves import calls
 from benchmarks.updates import MOMENTS
-from benchmarks.work import Calibrating, Optimizing, Program, Training, optimizing_inputs, training_inputs
+from benchmarks.work import Calibrating, Dispatching, Optimizing, Program, Training, optimizing_inputs, training_inputs
 
 NAME = "limit"
 NEEDS = ("jax",)
-FORMS = {"training": ("rows", "features"), "optimizer": ("one array",), "calibrate": ("measured",)}
+FORMS = {
+    "training": ("rows", "features"),
+    "optimizer": ("one array",),
+    "dispatch": ("one array",),
+    "calibrate": ("measured",),
+}
 
 
 def calibrate(job: Calibrating, form: str) -> Program:
@@ -75,7 +81,7 @@ def training(job: Training, form: str) -> Program:
 
 def optimizer(job: Optimizing, form: str) -> Program:
     """Read the gradients, read and write parameters and moments: each as one array, with hardly any arithmetic."""
-    params, grads = (jnp.asarray(np.concatenate(arrays)) for arrays in optimizing_inputs(job))
+    params, grads = (jnp.asarray(np.concatenate(arrays, axis=-1)) for arrays in optimizing_inputs(job))
     state = tuple(jnp.copy(params) for _ in range(1 + MOMENTS[job.rule]))
 
     def update(state: Any, grads: jax.Array) -> Any:
@@ -83,7 +89,7 @@ def optimizer(job: Optimizing, form: str) -> Program:
         return (state[0] + 1e-9 * sum(moved, grads), *moved)
 
     def updates(state: Any, grads: jax.Array) -> Any:
-        return jax.lax.scan(lambda state, _: (update(state, grads), None), state, length=job.steps)[0]
+        return jax.lax.scan(lambda state, t: (update(state, grads[t % 2]), None), state, jnp.arange(job.steps))[0]
 
     program = compiled(jax.jit(updates, donate_argnums=0), state, grads)
     return Program(
@@ -95,6 +101,12 @@ def optimizer(job: Optimizing, form: str) -> Program:
         stages=program.stages,
         memory=program.memory,
     )
+
+
+def dispatch(job: Dispatching, form: str) -> Program:
+    """As many numbers in one array."""
+    one = Dispatching(1, job.leaves * job.size, job.calls)
+    return calls(one, lambda array: array + 1, jnp.zeros(one.size))
 
 
 def _layer(job: Training, form: str, i: int, layer: Any) -> Any:

@@ -9,14 +9,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.leaves import added_error
 from benchmarks.loop import epoch_rows, loop
 from benchmarks.reference import ensemble_error, optimizing_error
 from benchmarks.work import (
+    Dispatching,
     Ensemble,
     Inputs,
     Layers,
     Optimizing,
     Program,
+    Reaching,
     Training,
     optimizing_inputs,
     training_inputs,
@@ -24,7 +27,13 @@ from benchmarks.work import (
 
 NAME = "torch eager"
 NEEDS = ("torch",)
-FORMS = {"training": ("naive", "fast"), "ensemble": ("loop",), "optimizer": ("foreach", "fused")}
+FORMS = {
+    "training": ("naive", "fast"),
+    "ensemble": ("loop",),
+    "optimizer": ("foreach", "fused"),
+    "dispatch": ("foreach",),
+    "accuracy": ("fast",),
+}
 
 THREADS = torch.get_num_threads()
 FEW = 2e7  # operations of a step up to which a second thread costs more than it does
@@ -89,10 +98,9 @@ def optimizer(job: Optimizing, form: str) -> Program:
     Raises:
       ValueError: for a rule that PyTorch has not.
     """
-    params, grads = ([torch.from_numpy(array).to(DEVICE) for array in arrays] for arrays in optimizing_inputs(job))
+    params, both = ([torch.from_numpy(array).to(DEVICE) for array in arrays] for arrays in optimizing_inputs(job))
     torch.set_num_threads(THREADS)
-    for param, grad in zip(params, grads, strict=True):
-        param.grad = grad
+    turns = [[leaf[i] for leaf in both] for i in range(2)]
     kind: dict[str, Any] = {form: True}
     rule: torch.optim.Optimizer
     if job.rule == "sgd":
@@ -105,7 +113,9 @@ def optimizer(job: Optimizing, form: str) -> Program:
         raise ValueError(f"PyTorch has no {job.rule}")
 
     def call(state: None) -> None:
-        for _ in range(job.steps):
+        for t in range(job.steps):
+            for param, grad in zip(params, turns[t % 2], strict=True):
+                param.grad = grad
             rule.step()
 
     return Program(
@@ -115,6 +125,32 @@ def optimizer(job: Optimizing, form: str) -> Program:
         error=lambda _: optimizing_error(job, [param.cpu().numpy() for param in params]),
         units=job.steps,
     )
+
+
+def dispatch(job: Dispatching, form: str) -> Program:
+    """One operation for a list of tensors."""
+    torch.set_num_threads(THREADS)
+    leaves = [torch.zeros(job.size, device=DEVICE) for _ in range(job.leaves)]
+
+    def call(state: None) -> None:
+        for _ in range(job.calls):
+            torch._foreach_add_(leaves, 1.0)
+
+    return Program(
+        state=None,
+        call=call,
+        block=lambda _: synchronize(),
+        error=lambda _: added_error(job, [leaf.cpu().numpy() for leaf in leaves]),
+        units=job.calls,
+    )
+
+
+def accuracy(job: Reaching, form: str) -> Program:
+    """The fast loop, one fold after another."""
+    from benchmarks.torch_accuracy import accuracy as program
+
+    torch.set_num_threads(threads(Training((784, *job.hidden, 10), job.batch, job.batch)))
+    return program(job, DEVICE)
 
 
 def program(

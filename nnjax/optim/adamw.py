@@ -66,7 +66,8 @@ def adamw(
         rate, b1, b2, eps, eps_root, c1, c2, w = scalars
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * g**2
-        return -rate * ((m / c1) / (root(v / c2 + eps_root) + eps) + w * p), m, v
+        m_hat, v_hat = m * (1 / c1), v * (1 / c2)  # as in adam
+        return -rate * (m_hat / (root(v_hat + eps_root) + eps) + w * p), m, v
 
     def update(grads: PyTree, state: AdamState, params: Params | None = None) -> tuple[PyTree, AdamState]:
         check_state("adamw", state, AdamState)

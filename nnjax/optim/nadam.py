@@ -58,8 +58,8 @@ def nadam(
         rate, b1, b2, eps, eps_root, c1, c1_next, c2 = scalars
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * g**2
-        m_hat = b1 * (m / c1_next) + (1 - b1) * (g / c1)
-        return -rate * m_hat / (root(v / c2 + eps_root) + eps), m, v
+        m_hat, v_hat = m * (b1 / c1_next) + g * ((1 - b1) / c1), v * (1 / c2)  # as in adam
+        return -rate * m_hat / (root(v_hat + eps_root) + eps), m, v
 
     def update(grads: PyTree, state: AdamState, params: Params | None = None) -> tuple[PyTree, AdamState]:
         check_state("nadam", state, AdamState)
