@@ -54,6 +54,8 @@ def main(
             bar.advance(task)
             for title, lines in table.variants(measured):
                 bar.console.print(table.terminal(title, lines))
+    for line in table.calibrated(rows, machine["devices"][0]):
+        console.print(line, highlight=False)
     for path in (folder / "results.json", *pictures.draw(rows, folder)):
         console.print(f"{path}", highlight=False)
 

@@ -101,12 +101,14 @@ def _variant(case: str, variant: str, workers: list[Worker], plan: Plan, tell: C
         tell(f"{case}, {variant}: round {i + 1} of {rounds}")
         first = i % max(len(able), 1)
         for worker in able[first:] + able[:first]:
+            if "error" in about[worker.contender]:
+                continue
             time.sleep(PAUSE)
             calls = max(1, round(plan.seconds / about[worker.contender]["call"]))
             answer = worker.ask({"calls": calls})
             if "error" in answer:
-                about[worker.contender] = answer
-            elif "error" not in about[worker.contender]:
+                about[worker.contender], samples[worker.contender] = answer, []
+            else:
                 samples[worker.contender].append(answer["seconds"])
                 about[worker.contender]["figures"] = answer["figures"]
     return [

@@ -34,7 +34,8 @@ def run(choice: Choice, tell: Callable[[str], None]) -> Iterator[tuple[str, list
     for name in choice.cases:
         these = variants(name, quick=choice.quick)
         who = contenders(name, choice)
-        for variant, measured in measure(name, these, who, plan, tell):
+        most = getattr(cases.case(name), "ROUNDS", {})
+        for variant, measured in measure(name, these, who, plan._replace(most=most), tell):
             yield f"{name}, {variant}", rows(name, variant, measured)
 
 

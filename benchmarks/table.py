@@ -3,12 +3,20 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from benchmarks.datasheet import peaks
 from benchmarks.record import Row
 from benchmarks.regress import AGAIN
 from benchmarks.stats import Ratio, ratio, summary
 
 OURS, LIMIT = "ours", "limit"
-HEAD = ("", "time", "quartiles", "against ours", "limit", "compile")
+GROUPS = {
+    "JAX by hand": ("plain JAX",),
+    "JAX libraries": ("Flax linen", "Flax nnx", "Haiku", "Equinox", "stax", "optax"),
+    "PyTorch": ("torch eager", "torch.compile", "torch.func"),
+    "scikit-learn": ("scikit-learn",),
+}
+SLOWER = 0.95
+HEAD = ("", "time", "quartiles", "against ours", "limit", "compile", "memory")
 
 
 class Line(NamedTuple):
@@ -48,7 +56,9 @@ def cells(line: Line) -> tuple[str, ...]:
     share = "" if row.limit is None else f"{row.limit / times.median:.0%}"
     compiled = sum(row.stages.get(stage, 0.0) for stage in ("trace", "lower", "compile"))
     spread = f"{seconds(times.low)} – {seconds(times.high)}"
-    return name, seconds(times.median), spread, against, share, seconds(compiled) if compiled else ""
+    peak = row.memory.get("device peak", row.memory.get("peak"))
+    memory = "" if peak is None else f"{peak / 1e6:.3g} MB"
+    return name, seconds(times.median), spread, against, share, seconds(compiled) if compiled else "", memory
 
 
 def seconds(time: float) -> str:
@@ -71,21 +81,46 @@ def terminal(title: str, lines: Sequence[Line]) -> Any:
     return table
 
 
+def calibrated(rows: Sequence[Row], device: str) -> Iterator[str]:
+    """What the calibration found, beside the device's data sheet where it is known."""
+    sheet = peaks(device)
+    for row in rows:
+        if row.case == "calibrate" and row.samples and (row.flops or row.bytes):
+            dtype = "bfloat16" if "bfloat16" in row.variant else "float32"
+            promised = sheet and (getattr(sheet, dtype) if row.flops else sheet.bandwidth)
+            rate = (row.flops or row.bytes) / _median(row)
+            of = f", {rate / promised:.0%} of the data sheet's {_giga(promised)}" if promised else ""
+            yield f"{row.variant}: {_giga(rate)} {'GFLOP/s' if row.flops else 'GB/s'}{of}"
+
+
 def markdown(rows: Sequence[Row]) -> str:
-    """One line a variant: our fastest form, the limit, and the peers' fastest forms as multiples of ours."""
-    names = [name for name in dict.fromkeys(row.peer for row in rows) if name not in (OURS, AGAIN, LIMIT)]
-    text = [f"| | ours | share of the limit | {' | '.join(names)} |", "|---|---" + "|---" * (len(names) + 1) + "|"]
-    for title in dict.fromkeys(f"{row.case}: {row.variant}" for row in rows):
-        these = [row for row in rows if f"{row.case}: {row.variant}" == title]
-        best = fastest(these, OURS)
+    """One line a variant: our fastest form, and the fastest of each group of peers as a multiple of it; what is slower.
+
+    Args:
+      rows: of a run.
+    """
+    text = [f"| | ours | share of the limit | {' | '.join(GROUPS)} |", "|---|---" + "|---" * (len(GROUPS) + 1) + "|"]
+    slower = []
+    for title, lines in variants(rows):
+        best = fastest([line.row for line in lines], OURS)
         if best is None:
             continue
-        others = [fastest(these, name) for name in names]
-        shown = [f"{ratio(row.samples, best.samples).value:.2f}" if row else "" for row in others]
+        cells = []
+        for group in GROUPS.values():
+            found = next((line for line in lines if line.row.peer in group and line.row.samples), None)
+            by = found.against.value if found and found.against else None
+            cells.append("" if by is None or found is None else f"{by:.2f} {found.row.peer}, {found.row.form}")
+            if by is not None and found is not None and by < SLOWER:
+                slower.append(f"{title} ({cells[-1]})")
         share = "" if best.limit is None else f"{best.limit / _median(best):.2f}"
-        text.append(f"| {title} | {seconds(_median(best))} ({best.form}) | {share} | {' | '.join(shown)} |")
+        text.append(f"| {title} | {seconds(_median(best))}, {best.form} | {share} | {' | '.join(cells)} |")
+    text.append(f"\nSlower than a peer, by more than 5 %: {'; '.join(slower) or 'nothing'}.")
     return "\n".join(text)
 
 
 def _median(row: Row) -> float:
     return summary(row.samples).median if row.samples else float("inf")
+
+
+def _giga(rate: float) -> str:
+    return f"{float(f'{rate / 1e9:.3g}'):,g}"

@@ -7,7 +7,8 @@ import numpy as np
 
 IMAGE = (28, 28, 1)
 CONVOLUTIONS = ((5, 5, 1, 6), (5, 5, 6, 16))  # "SAME", then "VALID"; after each, activation and 2 × 2 maxima
-FEATURES = 5 * 5 * 16  # what the two give
+PADDINGS = (2, 0)  # of the two, on each side
+FEATURES = 5 * 5 * 16  # what they give
 
 Layers = list[
     tuple[np.ndarray, np.ndarray]

@@ -57,9 +57,10 @@ def set_up(case_name: str, peer_name: str, form: str, variant: str) -> tuple[Run
     running = Running(program._replace(state=None), state, 0.0)
     running, _ = run(running, 1)
     answer = {
-        "units": program.units, "call": running.call, "check": min(float(error), 1e300), "memory": program.memory,
-        "stages": {**program.stages, "first": first, "all": made - started + first}, "figures": program.figures,
-        "flops": program.flops, "bytes": program.bytes,
+        "units": program.units, "call": running.call, "check": min(float(error), 1e300),
+        "memory": program.memory | _device_memory(),
+        "stages": {**program.stages, "first": first, "all": made - started + first},
+        "figures": program.figures(running.state), "flops": program.flops, "bytes": program.bytes,
     }  # fmt: skip
     return running, answer
 
@@ -75,7 +76,15 @@ def run(running: Running, calls: int) -> tuple[Running, dict[str, Any]]:
         state = program.call(state)
     program.block(state)
     seconds = time.perf_counter() - begun
-    return Running(program, state, seconds / calls), {"seconds": seconds / calls / program.units}
+    answer = {"seconds": seconds / calls / program.units, "figures": program.figures(state)}
+    return Running(program, state, seconds / calls), answer
+
+
+def _device_memory() -> dict[str, int]:
+    """The most that was in use on an accelerator under JAX, which counts it."""
+    jax = sys.modules.get("jax")
+    counted = jax.devices()[0].memory_stats() if jax is not None else None
+    return {"device peak": counted["peak_bytes_in_use"]} if counted and "peak_bytes_in_use" in counted else {}
 
 
 def _own_output() -> TextIO:

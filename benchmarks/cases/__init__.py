@@ -1,7 +1,7 @@
 """One file for each question.
 
 It has `KIND`, the function of the peers that does such work; `UNIT`, what is counted; `JOBS`, the variants by name;
-and `QUICK`, those that the quick set takes.
+and `QUICK`, those that the quick set takes. It may have `ROUNDS`: for variants that take long, at most how many.
 """
 
 import pkgutil

@@ -22,8 +22,7 @@ FORMS = {"training": ("naive", "fast")}
 def training(job: Training, form: str) -> Program:
     """naive: the tutorial's jitted step, fed with NumPy rows. fast: the state is donated.
 
-    Linen's guides name no faster loop; donating the state is what `jax.jit` and its own larger examples recommend. The
-    data stay on the device.
+    Linen's guides name no faster loop; donating the state is what `jax.jit` recommends. The data stay on the device.
     """
     inputs = training_inputs(job)
     activation = nn.relu if job.activation == "relu" else nn.tanh

@@ -2,12 +2,13 @@
 
 import optax
 
+from benchmarks.leaves import descents
 from benchmarks.updates import updates
-from benchmarks.work import Optimizing, Program
+from benchmarks.work import Dispatching, Optimizing, Program
 
 NAME = "optax"
 NEEDS = ("optax",)
-FORMS = {"optimizer": ("scan", "calls", "flatten, scan", "flatten, calls")}
+FORMS = {"optimizer": ("scan", "calls", "flatten, scan", "flatten, calls"), "dispatch": ("sgd",)}
 
 
 def optimizer(job: Optimizing, form: str) -> Program:
@@ -20,3 +21,8 @@ def optimizer(job: Optimizing, form: str) -> Program:
     }
     rule = rules[job.rule]()
     return updates(job, optax.flatten(rule) if form.startswith("flatten") else rule, form.removeprefix("flatten, "))
+
+
+def dispatch(job: Dispatching, form: str) -> Program:
+    """A jitted update of gradient descent."""
+    return descents(job, optax.sgd(1.0))

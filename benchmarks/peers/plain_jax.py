@@ -1,6 +1,7 @@
 """JAX by hand: what an expert writes without a library but optax."""
 
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -9,13 +10,37 @@ import numpy as np
 import optax
 
 from benchmarks.compiled import compiled
+from benchmarks.leaves import calls, zeros
 from benchmarks.loop import loop
+from benchmarks.processes import python
 from benchmarks.reference import ensemble_error, shuffling_error, training_error
-from benchmarks.work import Ensemble, Inputs, Program, Shuffling, Training, training_inputs
+from benchmarks.reference_depth import depth_error
+from benchmarks.work import (
+    Deepening,
+    Dispatching,
+    Ensemble,
+    Inputs,
+    Program,
+    Shuffling,
+    Starting,
+    Training,
+    depth_inputs,
+    training_inputs,
+)
 
 NAME = "plain JAX"
 NEEDS = ("jax", "optax")
-FORMS = {"training": ("naive", "fast"), "ensemble": ("vmap",), "shuffle": ("permutation",)}
+FORMS = {
+    "training": ("naive", "fast"),
+    "ensemble": ("vmap",),
+    "sweep": ("vmap", "loop"),
+    "depth": ("scan", "indexed", "unrolled list"),
+    "shuffle": ("permutation",),
+    "start": ("process",),
+    "dispatch": ("jit",),
+}
+
+DEEP = 250  # blocks up to which indexing stacked parameters compiles within a minute; it is quadratic in the blocks
 
 
 def training(job: Training, form: str) -> Program:
@@ -59,6 +84,94 @@ def ensemble(job: Ensemble, form: str) -> Program:
     )
 
 
+def sweep(job: Ensemble, form: str) -> Program:
+    """The scan with rate and decay as arguments. vmap: over all pairs. loop: compiled once, for one pair after another.
+
+    Both have the same keys and parameters; in the loop each member is a state of its own.
+    """
+    each = job.training
+    inputs = training_inputs(each, job.members)
+    x, y = jnp.asarray(inputs.x), jnp.asarray(inputs.y)
+    pairs = jnp.asarray(job.pairs, jnp.float32)
+
+    def epochs(state: Any, pair: jax.Array, x: jax.Array, y: jax.Array) -> Any:
+        return epochs_of(each, step_of(each, optax.adamw(pair[0], weight_decay=pair[1])))(state, x, y)
+
+    params = jax.tree.map(jnp.asarray, inputs.layers)
+    keys = jax.random.split(jax.random.key(1), job.members)
+    rows = np.asarray(jax.vmap(partial(_first_rows, each))(keys))
+    state: Any = (params, jax.vmap(optax.adamw(each.rate).init)(params)), keys
+    stacked: Any
+    if form == "vmap":
+        program = compiled(jax.jit(jax.vmap(epochs, in_axes=(0, 0, None, None)), donate_argnums=0), state, pairs, x, y)
+        call = lambda state: program.call(state, pairs, x, y)[0]  # noqa: E731
+        stacked = lambda state: state  # noqa: E731
+    else:
+        state = [jax.tree.map(itemgetter(i), state) for i in range(job.members)]
+        program = compiled(jax.jit(epochs, donate_argnums=0), state[0], pairs[0], x, y)
+        call = lambda state: [program.call(one, pair, x, y)[0] for one, pair in zip(state, apart, strict=True)]  # noqa: E731
+        apart = list(pairs)
+        stacked = lambda state: jax.tree.map(lambda *parts: jnp.stack(parts), *state)  # noqa: E731
+    return Program(
+        state=state,
+        call=call,
+        block=jax.block_until_ready,
+        error=lambda state: ensemble_error(job, inputs, rows, _found(stacked(state)[0])),
+        units=each.steps * job.members,
+        stages=program.stages,
+        memory=program.memory,
+    )
+
+
+def depth(job: Deepening, form: str) -> Program:
+    """scan: over stacked parameters. indexed: `w[i]` of them in a Python loop. unrolled list: a loop over arrays.
+
+    Raises:
+      ValueError: for more than `DEEP` blocks, indexed.
+    """
+    if form == "indexed" and job.blocks > DEEP:
+        raise ValueError(f"{job.blocks} blocks, indexed, compile for minutes, at most {DEEP}")
+    inputs = depth_inputs(job)
+    x, y = jnp.asarray(inputs.x), jnp.asarray(inputs.y)
+    params: Any = jax.tree.map(jnp.asarray, inputs.layers[0])
+    if form == "unrolled list":
+        params = list(zip(*params, strict=True))
+
+    def block(z: jax.Array, layer: Any) -> tuple[jax.Array, None]:
+        w, b = layer
+        return z + jax.nn.relu(z @ w + b), None
+
+    def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        if form == "scan":
+            return ((jax.lax.scan(block, x, params)[0] - y) ** 2).sum(-1).mean()
+        layers = params if form == "unrolled list" else [(params[0][i], params[1][i]) for i in range(job.blocks)]
+        for layer in layers:
+            x, _ = block(x, layer)
+        return ((x - y) ** 2).sum(-1).mean()
+
+    def steps(params: Any, x: jax.Array, y: jax.Array) -> Any:
+        def step(params: Any, _: None) -> tuple[Any, jax.Array]:
+            value, grads = jax.value_and_grad(loss)(params, x, y)
+            return jax.tree.map(lambda p, g: p - job.rate * g, params, grads), value
+
+        return jax.lax.scan(step, params, length=job.steps)
+
+    def error(params: Any) -> float:
+        w, b = [np.stack(parts) for parts in zip(*params, strict=True)] if form == "unrolled list" else params
+        return depth_error(job, np.asarray(w), np.asarray(b))
+
+    program = compiled(jax.jit(steps, donate_argnums=0), params, x, y)
+    return Program(
+        state=params,
+        call=lambda params: program.call(params, x, y)[0],
+        block=jax.block_until_ready,
+        error=error,
+        units=job.steps,
+        stages=program.stages,
+        memory=program.memory,
+    )
+
+
 def shuffle(job: Shuffling, form: str) -> Program:
     """`jax.random.permutation` of an epoch."""
 
@@ -76,6 +189,22 @@ def shuffle(job: Shuffling, form: str) -> Program:
         stages=program.stages,
         memory=program.memory,
     )
+
+
+def start(job: Starting, form: str) -> Program:
+    """What we are built on, imported.
+
+    Raises:
+      ValueError: for more than an import.
+    """
+    if job.what != "import":
+        raise ValueError("no command to train with")
+    return python("-c", "import jax, optax")
+
+
+def dispatch(job: Dispatching, form: str) -> Program:
+    """A jitted function of the tree."""
+    return calls(job, lambda arrays: [array + 1 for array in arrays], zeros(job))
 
 
 def step_of(job: Training, optimizer: optax.GradientTransformation) -> Any:

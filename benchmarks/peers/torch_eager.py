@@ -9,10 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks import torch_layout
 from benchmarks.leaves import added_error
 from benchmarks.loop import epoch_rows, loop
 from benchmarks.reference import ensemble_error, optimizing_error
 from benchmarks.work import (
+    IMAGE,
+    Deepening,
     Dispatching,
     Ensemble,
     Inputs,
@@ -30,6 +33,8 @@ NEEDS = ("torch",)
 FORMS = {
     "training": ("naive", "fast"),
     "ensemble": ("loop",),
+    "conv_ensemble": ("loop",),
+    "depth": ("loop",),
     "optimizer": ("foreach", "fused"),
     "dispatch": ("foreach",),
     "accuracy": ("fast",),
@@ -92,6 +97,19 @@ def ensemble(job: Ensemble, form: str) -> Program:
     )
 
 
+def conv_ensemble(job: Ensemble, form: str) -> Program:
+    """The same."""
+    return ensemble(job, form)
+
+
+def depth(job: Deepening, form: str) -> Program:
+    """A loop over the blocks."""
+    from benchmarks.torch_depth import depth as program
+
+    torch.set_num_threads(1)  # a block is too small for two
+    return program(job, DEVICE, synchronize)
+
+
 def optimizer(job: Optimizing, form: str) -> Program:
     """One of `torch.optim`, which updates leaves one operation at a time for all (foreach), or all in one (fused).
 
@@ -149,7 +167,8 @@ def accuracy(job: Reaching, form: str) -> Program:
     """The fast loop, one fold after another."""
     from benchmarks.torch_accuracy import accuracy as program
 
-    torch.set_num_threads(threads(Training((784, *job.hidden, 10), job.batch, job.batch)))
+    features = {"digits": 64, "fashion-mnist": 784}[job.data]
+    torch.set_num_threads(threads(Training((features, *job.hidden, 10), job.batch, job.batch)))
     return program(job, DEVICE)
 
 
@@ -182,14 +201,7 @@ def program(
 
 def network(job: Training, layers: Layers) -> nn.Sequential:
     """The network, with these parameters."""
-    parts: list[nn.Module] = []
-    for w, b in layers:
-        dense = nn.Linear(w.shape[0], w.shape[1], device=DEVICE)
-        with torch.no_grad():
-            dense.weight.copy_(torch.from_numpy(w.T))
-            dense.bias.copy_(torch.from_numpy(b))
-        parts += [dense, nn.ReLU() if job.activation == "relu" else nn.Tanh()]
-    return nn.Sequential(*parts[:-1])
+    return torch_layout.network(job, layers, DEVICE)
 
 
 def loss_of(job: Training, prediction: Tensor, target: Tensor) -> Any:
@@ -248,15 +260,15 @@ def _split(job: Training, data: tuple[Tensor, Tensor], order: Tensor) -> Iterato
 
 
 def tensors(inputs: Inputs, device: str = DEVICE) -> tuple[Tensor, Tensor]:
-    """x and y; labels as `cross_entropy` wants them."""
-    x, y = torch.from_numpy(inputs.x).to(device), torch.from_numpy(inputs.y).to(device)
+    """x and y; images with their channels first, labels as `cross_entropy` wants them."""
+    given = np.moveaxis(inputs.x, -1, -3) if inputs.x.shape[-3:] == IMAGE else inputs.x
+    x, y = torch.from_numpy(np.ascontiguousarray(given)).to(device), torch.from_numpy(inputs.y).to(device)
     return x, y if y.is_floating_point() else y.long()
 
 
 def arrays(params: Sequence[Tensor]) -> list[np.ndarray]:
     """w and b of each layer in turn, w as (…, inputs, outputs)."""
-    found = [param.detach().cpu() for param in params]
-    return [(part if i % 2 else part.mT).numpy().copy() for i, part in enumerate(found)]
+    return torch_layout.from_torch([param.detach().cpu().numpy() for param in params])
 
 
 def member_orders(job: Ensemble, epoch: int) -> Tensor:
@@ -273,6 +285,8 @@ def first_rows(job: Ensemble) -> np.ndarray:
 
 def threads(job: Training, members: int = 1) -> int:
     """How many are worth it, where so many members take a step at once."""
+    if job.images:
+        return THREADS
     weights = sum(a * b for a, b in zip(job.widths[:-1], job.widths[1:], strict=True))
     return 1 if 6 * weights * (job.batch or job.rows) * members < FEW else THREADS
 

@@ -23,11 +23,17 @@ from benchmarks.peers.torch_eager import (
     threads,
 )
 from benchmarks.reference import B1, B2, EPS, ensemble_error
+from benchmarks.torch_layout import to_torch
 from benchmarks.work import Ensemble, Program, Training, training_inputs
 
 NAME = "torch.func"
 NEEDS = ("torch",)
-FORMS = {"training": ("naive", "fast"), "ensemble": ("vmap", "vmap compiled")}
+FORMS = {
+    "training": ("naive", "fast"),
+    "ensemble": ("vmap", "vmap compiled"),
+    "conv_ensemble": ("vmap",),
+    "sweep": ("vmap",),
+}
 
 Params = dict[str, Tensor]
 State = tuple[Params, Params, Params, Tensor]  # parameters, their gradients' means, those of their squares, steps
@@ -52,7 +58,7 @@ def training(job: Training, form: str) -> Program:
 
 
 def ensemble(job: Ensemble, form: str) -> Program:
-    """The gradients of all members at once; Adam is the same for all."""
+    """The gradients of all members at once; Adam is the same for all, but for rates and decays of their own."""
     each = job.training
     inputs = training_inputs(each, job.members, own=job.own)
     torch.set_num_threads(threads(each, job.members))
@@ -61,13 +67,13 @@ def ensemble(job: Ensemble, form: str) -> Program:
     def loss(params: Params, x: Tensor, y: Tensor) -> Tensor:
         return loss_of(each, functional_call(model, params, (x,)), y)
 
-    stacked = [part for w, b in inputs.layers for part in (torch.from_numpy(w).mT, torch.from_numpy(b))]
+    stacked = [torch.from_numpy(array.copy()).to(DEVICE) for array in to_torch(inputs.layers)]
     names = [name for name, _ in model.named_parameters()]
-    state = _start({name: part.contiguous().clone().to(DEVICE) for name, part in zip(names, stacked, strict=True)})
+    state = _start(dict(zip(names, stacked, strict=True)))
     x, y = tensors(inputs)
     batch = each.batch or each.rows
     members = torch.arange(job.members, device=DEVICE)[:, None]
-    update = _step(each, vmap(grad_and_value(loss)))
+    update = _step(each, vmap(grad_and_value(loss)), torch.tensor(job.pairs, device=DEVICE).T if job.pairs else None)
 
     def step(state: State, rows: Tensor) -> State:
         return update(state, *((x[members, rows], y[members, rows]) if job.own else (x[rows], y[rows])))
@@ -93,13 +99,30 @@ def ensemble(job: Ensemble, form: str) -> Program:
     )
 
 
+def conv_ensemble(job: Ensemble, form: str) -> Program:
+    """The same."""
+    return ensemble(job, form)
+
+
+def sweep(job: Ensemble, form: str) -> Program:
+    """The same."""
+    return ensemble(job, form)
+
+
 def _start(params: Params) -> State:
     mean, square = ({name: torch.zeros_like(param) for name, param in params.items()} for _ in range(2))
     return params, mean, square, torch.zeros((), device=DEVICE)
 
 
-def _step(job: Training, gradients: Any) -> Any:
-    """`(state, x, y) -> state`."""
+def _step(job: Training, gradients: Any, pairs: Tensor | None = None) -> Any:
+    """`(state, x, y) -> state`; with pairs (2, members), each member's rate and decay."""
+
+    def updated(p: Tensor, m: Tensor, v: Tensor, t: Tensor) -> Tensor:
+        adam = (m / (1 - B1**t)) / ((v / (1 - B2**t)).sqrt() + EPS)
+        if pairs is None:
+            return p - job.rate * adam
+        rate, decay = pairs.reshape(2, -1, *(1,) * (p.ndim - 1))
+        return p - rate * (adam + decay * p)
 
     def step(state: State, x: Tensor, y: Tensor) -> State:
         params, mean, square, t = state
@@ -107,10 +130,7 @@ def _step(job: Training, gradients: Any) -> Any:
         t = t + 1
         mean = {name: B1 * m + (1 - B1) * grads[name] for name, m in mean.items()}
         square = {name: B2 * v + (1 - B2) * grads[name] ** 2 for name, v in square.items()}
-        params = {
-            name: p - job.rate * (mean[name] / (1 - B1**t)) / ((square[name] / (1 - B2**t)).sqrt() + EPS)
-            for name, p in params.items()
-        }
+        params = {name: updated(p, mean[name], square[name], t) for name, p in params.items()}
         return params, mean, square, t
 
     return step

@@ -1,4 +1,4 @@
-"""Many networks at once."""
+"""Many networks at once: of dense layers, of convolutions, with hyper-parameters of their own."""
 
 import os
 from functools import partial
@@ -24,36 +24,45 @@ def ensemble(job: Ensemble, form: str) -> Program:
     cores = (os.cpu_count() or 1) if form.endswith("cores") else 1
     if cores > 1:
         jax.config.update("jax_num_cpu_devices", cores)
-    inputs = training_inputs(job.training, job.members, own=job.own)
-    run = run_of(job.training)
+    each = job.training
+    inputs = training_inputs(each, job.members, own=job.own)
+    pairs = jnp.asarray(job.pairs, jnp.float32) if job.pairs else None
+    run = run_of(each, None if pairs is None else pairs[0])
     examples = data.Data(jnp.asarray(inputs.x), jnp.asarray(inputs.y))
-    axis = 0 if job.own else None
     keys = jax.random.split(jax.random.key(1), job.members)
-    ts = jax.vmap(partial(start, run), in_axes=(0, 0, axis))(inputs.layers, keys, examples)
-    steps = partial(run.steps, n=job.training.steps)
-    rows = np.asarray(jax.vmap(partial(run.rows, n_examples=job.training.rows, n=job.training.steps))(ts))
+    ts = jax.vmap(partial(start, run), in_axes=(0, 0, 0 if job.own else None))(inputs.layers, keys, examples)
+    rows = np.asarray(jax.vmap(partial(run.rows, n_examples=each.rows, n=each.steps))(ts))
+    mine, shared = (examples if job.own else None, pairs), None if job.own else examples
 
-    def members(ts: TrainState, examples: data.Data) -> Any:
+    def one(ts: TrainState, mine: Any, shared: Any) -> Any:
+        own, pair = mine
+        return run_of(each, pair).steps(ts, own if job.own else shared, each.steps)
+
+    def members(ts: TrainState, mine: Any, shared: Any) -> Any:
         if form.startswith("vmap"):
-            return jax.vmap(steps, in_axes=(0, axis))(ts, examples)
-        each = (ts, examples) if job.own else (ts,)
-        return lax.map(lambda one: steps(one[0], one[1] if job.own else examples), each)
+            return jax.vmap(one, in_axes=(0, 0, None))(ts, mine, shared)
+        return lax.map(lambda member: one(member[0], member[1], shared), (ts, mine))
 
     if cores > 1 and job.members % len(jax.devices()) == 0:
         mesh = jax.make_mesh((len(jax.devices()),), ("members",), axis_types=(AxisType.Auto,))
         split, whole = PartitionSpec("members"), PartitionSpec()
-        in_specs = (split, split if job.own else whole)
-        ts, examples = jax.device_put((ts, examples), tuple(NamedSharding(mesh, spec) for spec in in_specs))
+        in_specs = (split, split, whole)
+        shardings = tuple(NamedSharding(mesh, spec) for spec in in_specs)
+        ts, mine, shared = jax.device_put((ts, mine, shared), shardings)
         members = jax.shard_map(members, mesh=mesh, in_specs=in_specs, out_specs=split, check_vma=False)
-    program = compiled(jax.jit(members, donate_argnums=0), ts, examples)
+    program = compiled(jax.jit(members, donate_argnums=0), ts, mine, shared)
     return Program(
         state=ts,
-        call=lambda ts: program.call(ts, examples)[0],
+        call=lambda ts: program.call(ts, mine, shared)[0],
         block=jax.block_until_ready,
         error=lambda ts: ensemble_error(job, inputs, rows, found(ts)),
-        units=job.training.steps * job.members,
+        units=each.steps * job.members,
         stages=program.stages,
         memory=program.memory,
-        flops=flops(members, ts, examples).total // (job.training.steps * job.members),
-        bytes=bytes_of(job.training),
+        flops=flops(members, ts, mine, shared).total // (each.steps * job.members),
+        bytes=bytes_of(each),
     )
+
+
+conv_ensemble = ensemble
+sweep = ensemble

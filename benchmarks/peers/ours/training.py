@@ -1,5 +1,6 @@
 """One network."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from benchmarks.compiled import compiled
 from benchmarks.loop import loop
 from benchmarks.reference import training_error
-from benchmarks.work import Inputs, Program, Training, training_inputs
+from benchmarks.work import CONVOLUTIONS, IMAGE, Inputs, Program, Training, training_inputs
 from nnjax import data, losses, nn, optim, train
 from nnjax.train.flops import flops
 from nnjax.types import TrainState
@@ -43,15 +44,19 @@ def training(job: Training, form: str) -> Program:
 def bytes_of(job: Training) -> int:
     """What a step must read (a batch, parameters, moments) and write (parameters, moments), all else being at hand."""
     parameters = sum((inputs + 1) * outputs for inputs, outputs in zip(job.widths[:-1], job.widths[1:], strict=True))
-    return 4 * (6 * parameters + (job.batch or job.rows) * job.widths[0])
+    if job.images:
+        parameters += sum((math.prod(shape[:3]) + 1) * shape[3] for shape in CONVOLUTIONS)
+    return 4 * (6 * parameters + (job.batch or job.rows) * (math.prod(IMAGE) if job.images else job.widths[0]))
 
 
-def run_of(job: Training, rate: Any = None) -> train.Run:
-    """The run of a job; with another learning rate, if one is given."""
+def run_of(job: Training, pair: Any = None) -> train.Run:
+    """The run of a job; with another learning rate and decay, if they are given."""
     activation = jax.nn.relu if job.activation == "relu" else jnp.tanh
-    net = nn.mlp(job.widths[1:-1], job.widths[-1], activation=activation)
+    outputs = job.widths[-1]
+    net = nn.lenet(outputs) if job.images else nn.mlp(job.widths[1:-1], outputs, activation=activation)
     loss = losses.cross_entropy if job.loss == "cross_entropy" else losses.squared_error
-    return train.Run(net, loss, optim.adam(job.rate if rate is None else rate), job.batch)
+    optimizer = optim.adam(job.rate) if pair is None else optim.adamw(pair[0], weight_decay=pair[1])
+    return train.Run(net, loss, optimizer, job.batch)
 
 
 def start(run: train.Run, layers: Any, key: jax.Array, examples: data.Data) -> TrainState:

@@ -1,0 +1,9 @@
+"""From nothing: a process of its own, from its start to its end."""
+
+from benchmarks.work import Starting
+
+KIND = "start"
+UNIT = "start"
+JOBS = {"import": Starting("import"), "train digits": Starting("train")}
+QUICK = ("import",)
+ROUNDS = {"train digits": 5}

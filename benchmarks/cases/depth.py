@@ -1,0 +1,8 @@
+"""Residual networks of 10 to 1000 blocks: what depth costs when it is compiled, and when it runs."""
+
+from benchmarks.work import Deepening
+
+KIND = "depth"
+UNIT = "step"
+JOBS = {f"{n} blocks": Deepening(n) for n in (10, 32, 96, 250, 1000)}
+QUICK = ("10 blocks",)

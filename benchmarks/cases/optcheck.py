@@ -1,0 +1,8 @@
+"""The wait for an answer: two optimizers are the same, or they differ, and in what."""
+
+from benchmarks.work import Comparing
+
+KIND = "comparison"
+UNIT = "comparison"
+JOBS = {"match": Comparing("match"), "diagnosis": Comparing("diagnosis")}
+QUICK = ("match",)

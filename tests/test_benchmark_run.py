@@ -1,0 +1,195 @@
+"""A run of the benchmarks: who takes part, what is kept, what is shown."""
+
+import re
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks import cases, peers, pictures, table
+from benchmarks.__main__ import app
+from benchmarks.record import Record, Row, load, save
+from benchmarks.regress import AGAIN
+from benchmarks.rounds import Contender, Measured, Plan, _variant, measure
+from benchmarks.run import NAIVE, Choice, contenders, rows
+from benchmarks.stats import ratio
+
+OURS, PLAIN, LIMIT = Contender("ours", "ours", "fast"), Contender("plain JAX", "plain_jax", "fast"), "limit"
+
+
+def times(median, seed=0, n=11):
+    return tuple(median * np.random.default_rng(seed).lognormal(0, 0.02, n))
+
+
+def row(peer="ours", form="fast", samples=times(1e-3), case="small", variant="64-32-10", **more):
+    figures = {"limit": 5e-4, "flops": 10**6, "bytes": 10**5, "problem": None, "stages": {"compile": 0.5}, **more}
+    fields = {"unit": "step", "error": 0.1, "memory": {}, "figures": {}} | figures
+    return Row(case=case, variant=variant, peer=peer, form=form, samples=samples, **fields)
+
+
+class Answers:
+    """A worker that knows its answers."""
+
+    def __init__(self, contender, about, seconds=1e-3):
+        self.contender, self.about, self.seconds, self.asked = contender, about, seconds, []
+
+    def ask(self, request):
+        self.asked.append(request)
+        return self.about if "set up" in request else {"seconds": self.seconds, "figures": {}}
+
+
+def test_every_case_is_done_by_somebody_and_its_quick_variants_are_there():
+    done = {kind for name in peers.names() for kind in peers.about(name).forms}
+    for name in cases.names():
+        case = cases.case(name)
+        assert case.KIND in done, name
+        assert set(case.QUICK) <= set(case.JOBS), name
+        assert case.__doc__, name
+        assert case.UNIT, name
+
+
+def test_the_head_of_a_peer_says_what_its_file_does():
+    for name in peers.names():
+        about = peers.about(name)
+        if not about.missing:
+            assert all(callable(getattr(peers.peer(name), kind)) for kind in about.forms), name
+
+
+def test_the_quick_set_leaves_naive_forms_out_and_ours_stands_there_twice():
+    full = contenders("small", Choice(["small"]))
+    quick = contenders("small", Choice(["small"], quick=True))
+    assert {who.form for who in full} - {who.form for who in quick} == {NAIVE}
+    again = [who for who in full if who.label == AGAIN]
+    assert again == [Contender(AGAIN, "ours", "fast")]
+    few = contenders("small", Choice(["small"], peers=["ours"]))
+    assert {who.peer for who in few} == {"ours", "limit"}
+
+
+def test_turns_rotate_and_each_is_as_long_as_the_plan():
+    order = []
+    workers = [Answers(OURS, {"check": 0.1, "call": 0.01}), Answers(PLAIN, {"check": 0.1, "call": 1.0})]
+    for worker in workers:
+        worker.ask = lambda request, ask=worker.ask, who=worker.contender: order.append(who.label) or ask(request)
+    found = _variant("small", "v", workers, Plan(rounds=2, seconds=0.1), lambda _: None)
+    assert order == ["ours", "plain JAX", "ours", "plain JAX", "plain JAX", "ours"]
+    assert workers[0].asked[1:] == 2 * [{"calls": 10}]
+    assert workers[1].asked[1:] == 2 * [{"calls": 1}]
+    assert [each.samples for each in found] == 2 * [(1e-3, 1e-3)]
+
+
+def test_who_computes_something_else_is_not_timed():
+    wrong = Answers(PLAIN, {"check": 3.0, "call": 0.01})
+    (found,) = _variant("small", "v", [wrong], Plan(rounds=2, seconds=0.1), lambda _: None)
+    assert found.samples == ()
+    assert found.problem == "computes something else: 3 times what rounding may make"
+    assert len(wrong.asked) == 1
+
+
+def test_who_breaks_down_on_the_way_is_left_out_and_the_others_go_on():
+    ill, well = Answers(PLAIN, {"check": 0.1, "call": 0.01}), Answers(OURS, {"check": 0.1, "call": 0.01})
+    ill.ask = lambda request, ask=ill.ask: ask(request) if len(ill.asked) < 2 else {"error": "lost"}
+    found = _variant("small", "v", [ill, well], Plan(rounds=4, seconds=0.1), lambda _: None)
+    assert (found[0].problem, found[0].samples) == ("lost", ())
+    assert len(found[1].samples) == 4
+
+
+def test_a_real_process_measures_and_a_failing_one_says_why():
+    who = [Contender("limit", "limit", "measured"), Contender("ours", "ours", "measured")]
+    told = []
+    ((variant, (good, bad)),) = measure("calibrate", ["launch"], who, Plan(rounds=2, seconds=0.001), told.append)
+    assert variant == "launch"
+    assert len(good.samples) == 2
+    assert all(0 < seconds < 1 for seconds in good.samples)
+    assert {"trace", "lower", "compile", "first"} <= set(good.about["stages"])
+    assert bad.samples == ()
+    assert "calibrate" in bad.problem
+    assert told[-1] == "calibrate, launch: round 2 of 2"
+
+
+def test_operations_and_the_limit_hold_for_all_rows():
+    about = {"flops": 100, "bytes": 10, "check": 0.1, "stages": {}, "memory": {}}
+    measured = [
+        Measured(OURS, about, (2.0, 2.0), None),
+        Measured(PLAIN, {}, (), "not there"),
+        Measured(Contender(LIMIT, LIMIT, "rows"), {}, (1.5, 1.5), None),
+        Measured(Contender(LIMIT, LIMIT, "features"), {}, (1.0, 1.0), None),
+    ]
+    found = rows("small", "v", measured)
+    assert {(each.flops, each.bytes, each.limit) for each in found} == {(100, 10, 1.0)}
+    assert found[1].problem == "not there"
+
+
+def test_the_calibration_stands_beside_the_data_sheet():
+    found = row("limit", "measured", case="calibrate", variant="GEMM float32, 2048", flops=67 * 10**9)
+    (line,) = table.calibrated([found, row()], "gpu NVIDIA H200")
+    assert re.fullmatch(r"GEMM float32, 2048: 6\d,\d00 GFLOP/s, (99|100|101)% of the data sheet's 67,000", line)
+    (line,) = table.calibrated([found], "cpu cpu")
+    assert "data sheet" not in line
+
+
+@pytest.mark.parametrize(("time", "text"), [(2.0, "2 s"), (0.0123, "12.3 ms"), (1.5e-5, "15 µs"), (3e-9, "3 ns")])
+def test_times_have_units(time, text):
+    assert table.seconds(time) == text
+
+
+def test_the_table_has_the_fastest_first_and_compares_with_our_fastest_form():
+    slow = row(form="naive", samples=times(3e-3))
+    peer = row("torch eager", samples=times(2e-3, seed=1))
+    gone = row("Haiku", samples=(), problem="not installed\nreally")
+    ((title, lines),) = table.variants([gone, peer, slow, row()])
+    assert title == "small: 64-32-10"
+    assert [line.row.peer for line in lines] == ["ours", "torch eager", "ours", "Haiku"]
+    assert lines[1].against == ratio(peer.samples, row().samples)
+    assert lines[3].against is None
+    assert "not measured: not installed" in table.cells(lines[3])
+
+
+def test_the_document_has_the_fastest_of_each_group_and_says_what_is_slower():
+    peers_ = [row("torch eager", samples=times(2e-3, seed=1)), row("torch.func", "vmap", samples=times(3e-3))]
+    shown = table.markdown(
+        [row(), row("Haiku", samples=(), problem="no"), *peers_, row("plain JAX", samples=times(5e-4))]
+    )
+    head, _, line, _, slower = shown.splitlines()
+    assert head.startswith("| | ours | share of the limit | JAX by hand | JAX libraries | PyTorch |")
+    _, title, _, share, plain, libraries, torch, *_ = [cell.strip() for cell in line.split("|")]
+    assert title == "small: 64-32-10"
+    assert 0.48 < float(share) < 0.52
+    assert (plain, libraries) == ("0.50 plain JAX, fast", "")
+    assert re.fullmatch(r"(1\.9|2\.0)\d torch eager, fast", torch)
+    assert slower == "Slower than a peer, by more than 5 %: small: 64-32-10 (0.50 plain JAX, fast)."
+    assert table.markdown([row()]).endswith(": nothing.")
+
+
+def test_pictures_are_drawn_of_what_was_measured(tmp_path):
+    machine = [
+        row("limit", "measured", case="calibrate", variant="GEMM float32, 2048", flops=10**9),
+        row("limit", "measured", case="calibrate", variant="copy, 256 MB", bytes=10**8),
+    ]
+    many = [row(case="ensemble", variant=f"{n} × 64-64-64-10, shared data") for n in (1, 8)]
+    deep = [row(case="depth", variant=f"{n} blocks") for n in (10, 100)]
+    drawn = pictures.draw([*machine, *many, *deep, row(), row("torch eager")], tmp_path)
+    assert sorted(path.name for path in drawn) == ["depth.png", "ensemble.png", "ratios.png", "roofline.png"]
+    assert all(path.stat().st_size > 10_000 for path in drawn)
+    assert pictures.draw([row(samples=(), problem="no")], tmp_path) == []
+
+
+def test_compare_exits_with_1_where_something_is_slower_and_with_0_otherwise(tmp_path):
+    machine = {"processor": "one", "cores": 2}
+    old, new, same = tmp_path / "old.json", tmp_path / "new.json", tmp_path / "same.json"
+    save(old, Record(machine, (row(), row(AGAIN))))
+    save(new, Record(machine, (row(samples=times(2e-3)), row(AGAIN, samples=times(2e-3, seed=1)))))
+    save(same, Record(machine, (row(samples=times(1e-3, seed=2)), row(AGAIN, samples=times(1e-3, seed=3)))))
+    slower = CliRunner().invoke(app, ["compare", str(old), str(new)])
+    assert slower.exit_code == 1
+    assert re.search(r"SLOWER +2\.\d\d ×  small, 64-32-10: ours, fast", slower.output)
+    assert CliRunner().invoke(app, ["compare", str(old), str(same)]).exit_code == 0
+    assert load(old).rows[0].peer == "ours"
+
+
+def test_the_command_names_what_it_does_not_know():
+    wrong = CliRunner().invoke(app, ["--only", "smal"])
+    assert wrong.exit_code == 2
+    assert "'smal'; there are calibrate" in wrong.output
+    listed = CliRunner().invoke(app, ["--list", "--only", "small"])
+    assert listed.exit_code == 0
+    assert "64-32-10, batch 32  (quick)" in listed.output
