@@ -66,7 +66,7 @@ def reaching_error(job: Reaching, given: Examples, reached: Reached, layers: Seq
     """
     epochs, mean = (float(np.asarray(value)) for value in reached.runs[-1])
     worst = abs(mean - float(np.mean(np.asarray(reached.accuracies))))
-    if worst > 1e-6 or not 1 <= epochs <= job.epochs or (mean < job.target and epochs < job.epochs):
+    if worst > 1e-6 or not 1 <= epochs <= job.epochs or (mean < np.float32(job.target) and epochs < job.epochs):
         return np.inf
     errors = []
     for f, (network, said) in enumerate(zip(layers, np.asarray(reached.accuracies), strict=True)):

@@ -87,9 +87,18 @@ def shuffling_error(job: Shuffling, rows: np.ndarray) -> float:
 
 
 def share_of_way(start: Sequence[np.ndarray], end: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
-    """The median of an array, for where rounding turns a unit on or off it moves that unit's numbers far."""
-    off = [np.median(np.abs(a - b)) / np.median(np.abs(c - b)) for a, b, c in zip(found, end, start, strict=True)]
-    return float(max(off) / ALLOWED)
+    """The median of what moves in an array: where rounding turns a unit on or off it moves that unit's numbers far.
+
+    Infinite for what is not a number, and where something moved in an array in which nothing should.
+    """
+    off = []
+    for a, b, c in zip(found, end, start, strict=True):
+        moves = b != c  # behind a unit that no example turns on nothing does
+        if moves.any():
+            off.append(np.median(np.abs(a - b)[moves]) / np.median(np.abs(c - b)[moves]))
+        elif (a != b).any():
+            off.append(np.inf)
+    return float(max(off) / ALLOWED) if np.isfinite(off).all() else np.inf
 
 
 def train(job: Training, inputs: Inputs, rows: np.ndarray | None) -> Layers:

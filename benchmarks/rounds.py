@@ -91,7 +91,7 @@ def _variant(case: str, variant: str, workers: list[Worker], plan: Plan, tell: C
     for worker in workers:
         tell(f"{case}, {variant}: {worker.contender.label}, {worker.contender.form}")
         answer = worker.ask({"set up": variant})
-        if answer.get("check", 0) > 1:
+        if not answer.get("check", 0) <= 1:  # NaN neither
             answer = {"error": f"computes something else: {answer['check']:.2g} times what rounding may make"}
         about[worker.contender] = answer
     able = [worker for worker in workers if "error" not in about[worker.contender]]

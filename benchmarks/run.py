@@ -21,6 +21,7 @@ class Choice(NamedTuple):
     cases: Sequence[str]
     peers: Sequence[str] | None = None  # files; None for all that are installed
     quick: bool = False
+    rounds: int | None = None  # other than the plan's, for long variants too
 
 
 def run(choice: Choice, tell: Callable[[str], None]) -> Iterator[tuple[str, list[Row]]]:
@@ -34,8 +35,10 @@ def run(choice: Choice, tell: Callable[[str], None]) -> Iterator[tuple[str, list
     for name in choice.cases:
         these = variants(name, quick=choice.quick)
         who = contenders(name, choice)
-        most = getattr(cases.case(name), "ROUNDS", {})
-        for variant, measured in measure(name, these, who, plan._replace(most=most), tell):
+        this = plan._replace(most=getattr(cases.case(name), "ROUNDS", {}))
+        if choice.rounds is not None:
+            this = plan._replace(rounds=choice.rounds)
+        for variant, measured in measure(name, these, who, this, tell):
             yield f"{name}, {variant}", rows(name, variant, measured)
 
 

@@ -32,7 +32,7 @@ FORMS = {
     "training": ("naive", "fast"),
     "ensemble": ("vmap", "vmap compiled"),
     "conv_ensemble": ("vmap",),
-    "sweep": ("vmap",),
+    "sweep": ("vmap", "vmap compiled"),
 }
 
 Params = dict[str, Tensor]
