@@ -18,17 +18,13 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 console = Console()
 complaints = Console(stderr=True)
 
-Only = Annotated[str, typer.Option(help="Cases, with commas between them; all of them by default.")]
-Peers = Annotated[str, typer.Option(help="Peers by file, with commas between them; ours is always there.")]
-Out = Annotated[Path | None, typer.Option(help="Folder for results.json and the pictures; benchmarks-DATE by default.")]
-
 
 @app.callback(invoke_without_command=True)
 def main(
     context: typer.Context,
-    only: Only = "",
-    peers_: Annotated[str, typer.Option("--peers", help=Peers.__metadata__[0].help)] = "",
-    out: Out = None,
+    only: Annotated[str, typer.Option(help="Cases, with commas between them; all by default.")] = "",
+    others: Annotated[str, typer.Option("--peers", help="Peers by file; all by default. Ours is always there.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder of results.json and the pictures; benchmarks-DATE.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="In two minutes: few variants, few rounds.")] = False,
     rounds: Annotated[int, typer.Option(min=0, help="Of every variant, long or not; 0 for as many as fit.")] = 0,
     listed: Annotated[bool, typer.Option("--list", help="Say what there is, and measure nothing.")] = False,
@@ -37,7 +33,7 @@ def main(
     if context.invoked_subcommand:
         return
     chosen = _chosen("--only", only, cases.names()) or cases.names()
-    wanted = _chosen("--peers", peers_, peers.names())
+    wanted = _chosen("--peers", others, peers.names())
     if listed:
         return _list(chosen)
     _tell_missing(wanted)
@@ -46,7 +42,7 @@ def main(
     choice = Choice(chosen, ["ours", *wanted] if wanted else None, quick, rounds or None)
     machine, rows = in_a_process(), list[Row]()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=complaints, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         total = sum(len(variants(name, quick=quick)) for name in chosen)
         task = bar.add_task("", total=total)
         for _, measured in run(choice, lambda what: bar.update(task, description=what)):
@@ -54,7 +50,7 @@ def main(
             save(folder / "results.json", Record(machine, tuple(rows)))  # what is measured is kept, whatever comes
             bar.advance(task)
             for title, lines in table.variants(measured):
-                bar.console.print(table.terminal(title, lines))
+                console.print(table.terminal(title, lines))
     for line in table.calibrated(rows, machine["devices"][0]):
         console.print(line, highlight=False)
     for path in (folder / "results.json", *pictures.draw(rows, folder)):
@@ -119,7 +115,7 @@ def _tell_missing(wanted: list[str]) -> None:
 
 if __name__ == "__main__":
     try:
-        app()
+        app()  # Ctrl-C ends it with 130; what was measured is in the file
     except (ValueError, OSError) as error:
         complaints.print(f"error {error}", style="red", markup=False)
         raise SystemExit(2) from None
