@@ -55,7 +55,8 @@ def cells(line: Line) -> tuple[str, ...]:
     )
     share = "" if row.limit is None else f"{row.limit / times.median:.0%}"
     compiled = sum(row.stages.get(stage, 0.0) for stage in ("trace", "lower", "compile"))
-    spread = f"{seconds(times.low)} – {seconds(times.high)}"
+    low, high = seconds(times.low).partition(" "), seconds(times.high)
+    spread = f"{low[0] if high.endswith(low[2]) else ' '.join(low[::2])} – {high}"
     peak = row.memory.get("device peak", row.memory.get("peak"))
     memory = "" if peak is None else f"{peak / 1e6:.3g} MB"
     return name, seconds(times.median), spread, against, share, seconds(compiled) if compiled else "", memory
@@ -75,6 +76,8 @@ def terminal(title: str, lines: Sequence[Line]) -> Any:
 
     unit = lines[0].row.unit
     table = Table(*HEAD, title=f"{title}, a {unit}", title_justify="left")
+    for column in table.columns:
+        column.no_wrap = column.header not in ("quartiles", "against ours")
     for line in lines:
         style = {OURS: "bold", AGAIN: "dim", LIMIT: "italic"}.get(line.row.peer)
         table.add_row(*cells(line), style=style)
