@@ -497,6 +497,8 @@ ERRORS = [
     ("conv padding", lambda: nn.conv(2, 3, padding="same"), ValueError,
      ["unknown padding 'same'; known are SAME, VALID"]),
     ("conv padding < 0", lambda: nn.conv(2, 3, padding=((-1, 0),)), ValueError, [r"must be \(before, after\)"]),
+    ("conv padding rank", lambda: applied(nn.conv(2, 3, padding=((1, 1),)), jnp.ones((4, 5, 5, 3))), ValueError,
+     [r"padding \(\(1, 1\),\) is for 1 spatial axes, x \(4, 5, 5, 3\) has 2"]),
     ("conv rank", lambda: nn.conv(2, (3, 3)).init(key, jnp.ones((4, 5, 3))), ValueError, ["spatial, channels"]),
     ("conv rank, window", lambda: nn.conv(2, (3,)).init(key, jnp.ones((4, 5, 5, 3))), ValueError, ["spatial axes"]),
     ("conv too small", lambda: applied(nn.conv(2, 6, padding="VALID"), jnp.ones((4, 5, 3))), ValueError,

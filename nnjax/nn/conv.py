@@ -1,6 +1,5 @@
 """Convolution over any number of spatial axes."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ from jax import Array, lax
 from jax.nn.initializers import zeros
 
 from nnjax import checks
+from nnjax.nn.convolve import convolve, output_sizes
 from nnjax.nn.initializers import he_normal
 from nnjax.nn.shape import param_dtype, per_feature
 from nnjax.types import Initializer, Key, Layer, Params, State
@@ -80,20 +80,17 @@ def conv(
         rank = params["w"].ndim - 2
         checks.batched(name, x, "(batch, *spatial, channels)", rank + 2)
         checks.features(name, x, params["w"].shape[-2] * groups)
-        axes = tuple(range(1, rank + 1))
-        y = lax.conv_general_dilated(
-            x,
-            params["w"],
-            window_strides=spatial(name, x, strides, "strides"),
-            padding=padding,
-            rhs_dilation=spatial(name, x, dilation, "dilation"),
-            dimension_numbers=lax.ConvDimensionNumbers(
-                lhs_spec=(0, rank + 1, *axes), rhs_spec=(rank + 1, rank, *range(rank)), out_spec=(0, rank + 1, *axes)
-            ),
-            feature_group_count=groups,
-        )
-        if not math.prod(y.shape):
+        steps, gaps = spatial(name, x, strides, "strides"), spatial(name, x, dilation, "dilation")
+        sizes, window = x.shape[1:-1], params["w"].shape[:-2]
+        pads = padding
+        if isinstance(pads, str):
+            reach = [(width - 1) * gap + 1 for width, gap in zip(window, gaps, strict=True)]
+            pads = lax.padtype_to_pads(sizes, reach, steps, pads)
+        if len(pads) != rank:
+            raise ValueError(f"{name}: padding {pads} is for {len(pads)} spatial axes, x {tuple(x.shape)} has {rank}")
+        if min(output_sizes(sizes, window, steps, pads, gaps)) < 1:
             raise ValueError(f"{name}: the window does not fit into the input {tuple(x.shape)}")
+        y = convolve(x, params["w"], strides=steps, pads=pads, dilation=gaps, groups=groups)
         return (y + per_feature(params["b"], y) if bias else y), state
 
     return Layer(name, init, apply)

@@ -41,7 +41,7 @@ def flops(function: Callable[..., PyTree], *args: PyTree, trips: int | None = No
         convolution       2 for each product of a kernel's number with one of the input, padding not counted
         reduction         numbers before - numbers after;  over windows: (window - 1) for each number after
         elementwise       1 for each number after, be it +, exp or tanh
-        scan              its body times its length;  cond: its dearest branch
+        scan              its body times its length;  cond: its dearest branch, of those for platforms the default
 
     Results that are not floating numbers (comparisons, random bits, integers) and moves of numbers count nothing.
     Decompositions of linear algebra count as elementwise, which is too little. The compiler may do less (by common
@@ -85,8 +85,8 @@ def _equation(equation: Any, trips: int | None) -> Cost:
     inner = [_program(jaxpr, trips) for jaxpr in jaxprs_in_params(params)]
     if name == "while":
         return _times(_sum(inner), trips) if trips else _sum(inner)._replace(unknown=_sum(inner).unknown + 1)
-    if name == "cond":
-        return max(inner, key=lambda cost: cost.total)
+    if name == "cond":  # branches for platforms do the same work; the last is for those without one of their own
+        return inner[-1] if params.get("branches_platforms") else max(inner, key=lambda cost: cost.total)
     if name == "scan":
         return _times(_sum(inner), params["length"])
     if name == "shard_map":  # its program is that of one device
