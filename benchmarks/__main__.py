@@ -27,6 +27,9 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Folder of results.json and the pictures; benchmarks-DATE.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="In two minutes: few variants, few rounds.")] = False,
     rounds: Annotated[int, typer.Option(min=0, help="Of every variant, long or not; 0 for as many as fit.")] = 0,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Naive forms and slow compilers at every variant.")
+    ] = False,
     listed: Annotated[bool, typer.Option("--list", help="Say what there is, and measure nothing.")] = False,
 ) -> None:
     """Measures what this machine does: against its limit, and against other libraries."""
@@ -39,7 +42,7 @@ def main(
     _tell_missing(wanted)
     folder = out or Path(f"benchmarks-{datetime.now():%Y%m%d-%H%M%S}")
     folder.mkdir(parents=True, exist_ok=True)
-    choice = Choice(chosen, ["ours", *wanted] if wanted else None, quick, rounds or None)
+    choice = Choice(chosen, ["ours", *wanted] if wanted else None, quick, rounds or None, thorough)
     machine, rows = in_a_process(), list[Row]()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as bar:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,20 +70,20 @@ class Worker(NamedTuple):
 
 
 def measure(
-    case: str, variants: Iterable[str], contenders: Iterable[Contender], plan: Plan, tell: Callable[[str], None]
+    case: str, contenders: Mapping[str, Sequence[Contender]], plan: Plan, tell: Callable[[str], None]
 ) -> Iterator[tuple[str, list[Measured]]]:
     """Each variant with what every contender needed for it.
 
     Args:
       case: its name.
-      variants: of it.
-      contenders: in any order.
+      contenders: of each of its variants.
       plan: how long.
       tell: is told what is going on.
     """
-    with _workers(case, contenders) as workers:
-        for variant in variants:
-            yield variant, _variant(case, variant, workers, plan, tell)
+    with _workers(case, dict.fromkeys(who for each in contenders.values() for who in each)) as workers:
+        for variant, chosen in contenders.items():
+            these = [worker for worker in workers if worker.contender in chosen]
+            yield variant, _variant(case, variant, these, plan, tell)
 
 
 def _variant(case: str, variant: str, workers: list[Worker], plan: Plan, tell: Callable[[str], None]) -> list[Measured]:

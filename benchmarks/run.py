@@ -22,6 +22,7 @@ class Choice(NamedTuple):
     peers: Sequence[str] | None = None  # files; None for all that are installed
     quick: bool = False
     rounds: int | None = None  # other than the plan's, for long variants too
+    thorough: bool = False  # naive forms and those that take long to compile at all variants
 
 
 def run(choice: Choice, tell: Callable[[str], None]) -> Iterator[tuple[str, list[Row]]]:
@@ -33,12 +34,11 @@ def run(choice: Choice, tell: Callable[[str], None]) -> Iterator[tuple[str, list
     """
     plan = QUICK if choice.quick else FULL
     for name in choice.cases:
-        these = variants(name, quick=choice.quick)
-        who = contenders(name, choice)
+        who = {variant: contenders(name, variant, choice) for variant in variants(name, quick=choice.quick)}
         this = plan._replace(most=getattr(cases.case(name), "ROUNDS", {}))
         if choice.rounds is not None:
             this = plan._replace(rounds=choice.rounds)
-        for variant, measured in measure(name, these, who, this, tell):
+        for variant, measured in measure(name, who, this, tell):
             yield f"{name}, {variant}", rows(name, variant, measured)
 
 
@@ -47,14 +47,19 @@ def variants(case: str, *, quick: bool) -> tuple[str, ...]:
     return tuple(cases.case(case).QUICK if quick else cases.case(case).JOBS)
 
 
-def contenders(case: str, choice: Choice) -> list[Contender]:
-    """The peers that do such work, in their forms; ours twice, for the noise. The quick set leaves naive forms out."""
-    kind = cases.case(case).KIND
+def contenders(case: str, variant: str, choice: Choice) -> list[Contender]:
+    """The peers that do such work, in their forms; ours twice, for the noise.
+
+    Naive forms and those that take long to compile are left out of the quick set, and where the case says so.
+    """
+    this = cases.case(case)
+    thorough = choice.thorough or (not choice.quick and variant in getattr(this, "THOROUGH", this.JOBS))
     found = []
     for peer in map(peers.about, peers.names()):
         wanted = choice.peers is None or peer.file in (*choice.peers, LIMIT)
-        forms = [form for form in peer.forms.get(kind, ()) if not (choice.quick and form == NAIVE)]
+        long = () if thorough else (NAIVE, *peer.slow)
         if wanted and not peer.missing:
+            forms = [form for form in peer.forms.get(this.KIND, ()) if form not in long]
             found += [Contender(peer.name, peer.file, form) for form in forms]
     ours = [who for who in found if who.peer == "ours" and who.form != NAIVE]
     return [*found, ours[0]._replace(label=AGAIN)] if ours else found

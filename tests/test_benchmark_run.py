@@ -14,6 +14,7 @@ from benchmarks.rounds import Contender, Measured, Plan, _variant, measure
 from benchmarks.run import NAIVE, Choice, contenders, rows
 from benchmarks.stats import ratio
 
+SMALL = "64-32-10, batch 32"
 OURS, PLAIN, LIMIT = Contender("ours", "ours", "fast"), Contender("plain JAX", "plain_jax", "fast"), "limit"
 
 
@@ -43,7 +44,7 @@ def test_every_case_is_done_by_somebody_and_its_quick_variants_are_there():
     for name in cases.names():
         case = cases.case(name)
         assert case.KIND in done, name
-        assert set(case.QUICK) <= set(case.JOBS), name
+        assert set(case.QUICK) | set(getattr(case, "THOROUGH", ())) | set(getattr(case, "ROUNDS", ())) <= set(case.JOBS)
         assert case.__doc__, name
         assert case.UNIT, name
 
@@ -56,13 +57,28 @@ def test_the_head_of_a_peer_says_what_its_file_does():
 
 
 def test_the_quick_set_leaves_naive_forms_out_and_ours_stands_there_twice():
-    full = contenders("small", Choice(["small"]))
-    quick = contenders("small", Choice(["small"], quick=True))
+    full = contenders("small", SMALL, Choice(["small"]))
+    quick = contenders("small", SMALL, Choice(["small"], quick=True))
     assert {who.form for who in full} - {who.form for who in quick} == {NAIVE}
     again = [who for who in full if who.label == AGAIN]
     assert again == [Contender(AGAIN, "ours", "fast")]
-    few = contenders("small", Choice(["small"], peers=["ours"]))
+    few = contenders("small", SMALL, Choice(["small"], peers=["ours"]))
     assert {who.peer for who in few} == {"ours", "limit"}
+
+
+def test_slow_forms_are_measured_where_the_case_says_so_or_at_every_variant():
+    slow = {(name, form) for name in peers.names() for form in peers.about(name).slow}
+    assert all(form in {f for forms in peers.about(name).forms.values() for f in forms} for name, form in slow)
+
+    def left_out(variant, **more):
+        those = {(who.peer, who.form) for who in contenders("mlp", variant, Choice(["mlp"], **more))}
+        return not any(form == NAIVE or (peer, form) in slow for peer, form in those)
+
+    assert left_out("784-64-64-10, batch 32")
+    assert left_out("784-64-64-10, batch 32", quick=True)
+    assert not left_out("784-256-256-10, batch 256")
+    assert left_out("784-256-256-10, batch 256", quick=True)
+    assert not left_out("784-64-64-10, batch 32", thorough=True)
 
 
 def test_turns_rotate_and_each_is_as_long_as_the_plan():
@@ -96,7 +112,7 @@ def test_who_breaks_down_on_the_way_is_left_out_and_the_others_go_on():
 def test_a_real_process_measures_and_a_failing_one_says_why():
     who = [Contender("limit", "limit", "measured"), Contender("ours", "ours", "measured")]
     told = []
-    ((variant, (good, bad)),) = measure("calibrate", ["launch"], who, Plan(rounds=2, seconds=0.001), told.append)
+    ((variant, (good, bad)),) = measure("calibrate", {"launch": who}, Plan(rounds=2, seconds=0.001), told.append)
     assert variant == "launch"
     assert len(good.samples) == 2
     assert all(0 < seconds < 1 for seconds in good.samples)

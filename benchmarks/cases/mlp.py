@@ -13,3 +13,4 @@ JOBS = {
     for batch in (32, 256, 4096)
 }
 QUICK = ("784-256-256-10, batch 256",)
+THOROUGH = QUICK

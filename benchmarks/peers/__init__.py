@@ -1,7 +1,8 @@
 """One file for each of those that are measured; a new one needs no more than its file.
 
 It has `NAME`, as tables show it; `NEEDS`, the packages without which it is not there; `FORMS`, which kinds of work it
-does and in which forms; and for each kind a function of that name, `(job, form) -> Program`.
+does and in which forms; and for each kind a function of that name, `(job, form) -> Program`. It may have `SLOW`, forms
+that take long to compile.
 """
 
 import ast
@@ -21,6 +22,7 @@ class About(NamedTuple):
     name: str
     needs: tuple[str, ...]
     forms: dict[str, tuple[str, ...]]
+    slow: tuple[str, ...]
 
     @property
     def missing(self) -> list[str]:
@@ -43,7 +45,7 @@ def about(name: str) -> About:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             with suppress(ValueError):  # what is no literal is not of the head
                 found[node.targets[0].id] = ast.literal_eval(node.value)
-    return About(name, found["NAME"], found["NEEDS"], found["FORMS"])
+    return About(name, found["NAME"], found["NEEDS"], found["FORMS"], found.get("SLOW", ()))
 
 
 def peer(name: str) -> ModuleType:

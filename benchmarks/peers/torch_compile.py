@@ -23,6 +23,7 @@ from benchmarks.work import Program, Training, training_inputs
 NAME = "torch.compile"
 NEEDS = ("torch",)
 FORMS = {"training": ("naive", "fast")}
+SLOW = ("naive", "fast")
 
 FIRST = 3  # steps: Adam makes its state in the first, so the second compiles once more
 

@@ -34,6 +34,7 @@ FORMS = {
     "conv_ensemble": ("vmap",),
     "sweep": ("vmap", "vmap compiled"),
 }
+SLOW = ("fast", "vmap compiled")
 
 Params = dict[str, Tensor]
 State = tuple[Params, Params, Params, Tensor]  # parameters, their gradients' means, those of their squares, steps

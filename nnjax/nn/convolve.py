@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from itertools import product
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -54,14 +53,13 @@ def as_convolution(x: Array, w: Array, *, strides: Sizes, pads: Pads, dilation: 
 def as_product(x: Array, w: Array, *, strides: Sizes, pads: Pads, dilation: Sizes) -> Array:
     """As one dense layer at every place of the grid."""
     *window, inputs, features = w.shape
+    places = output_sizes(x.shape[1:-1], window, strides, pads, dilation)
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    places = output_sizes(x.shape[1:-1], window, strides, [(0, 0)] * len(window), dilation)
-    taps = []
-    for tap in product(*map(range, window)):
-        start = [at * gap for at, gap in zip(tap, dilation, strict=True)]
-        end = [first + (n - 1) * step + 1 for first, n, step in zip(start, places, strides, strict=True)]
-        taps.append(lax.slice(x, (0, *start, 0), (x.shape[0], *end, inputs), (1, *strides, 1)))
-    return jnp.concatenate(taps, axis=-1) @ w.reshape(math.prod(window) * inputs, features)
+    for i, (width, n, step, gap) in reversed(list(enumerate(zip(window, places, strides, dilation, strict=True)))):
+        reach = (n - 1) * step + 1
+        taps = [lax.slice_in_dim(x, tap * gap, tap * gap + reach, step, axis=i + 1) for tap in range(width)]
+        x = jnp.concatenate(taps, axis=-1)  # channels of all taps side by side, in the order of w
+    return x @ w.reshape(math.prod(window) * inputs, features)
 
 
 def output_sizes(sizes: Sizes, window: Sizes, strides: Sizes, pads: Pads, dilation: Sizes) -> list[int]:

@@ -1,7 +1,7 @@
 """Pooling over windows of the spatial axes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -104,13 +104,30 @@ def reduce_windows(
     strides: int | Sequence[int] | None,
     padding: Padding,
 ) -> Array:
-    """`lax.reduce_window` over the spatial axes of `x` (batch, *spatial, channels)."""
+    """The maximum or the sum of each window of `x` (batch, *spatial, channels).
+
+    Windows side by side become axes of their own. `lax.reduce_window`, which takes any windows, searches each of them
+    again for its gradient, and LeNet's step takes a sixth longer. Equal maxima share the gradient; there it goes to the
+    first of them.
+    """
     size = spatial(name, x, window, "window")
     step = size if strides is None else spatial(name, x, strides, "strides")
-    pads = padding if isinstance(padding, str) else ((0, 0), *padding, (0, 0))
-    # A Python function of two scalars would do, but JAX differentiates only the reductions it recognises.
-    combine = lax.max if reduction == "max" else lax.add
-    y: Array = lax.reduce_window(x, np.asarray(start, x.dtype), combine, (1, *size, 1), (1, *step, 1), pads)
+    pads = lax.padtype_to_pads(x.shape[1:-1], size, step, padding) if isinstance(padding, str) else padding
+    if step == size and not any(map(sum, pads)):
+        y = _side_by_side(x, size, jnp.max if reduction == "max" else jnp.sum)
+    else:
+        # A Python function of two scalars would do, but JAX differentiates only the reductions it recognises.
+        combine = lax.max if reduction == "max" else lax.add
+        around = ((0, 0), *pads, (0, 0))
+        y = lax.reduce_window(x, np.asarray(start, x.dtype), combine, (1, *size, 1), (1, *step, 1), around)
     if not math.prod(y.shape):
         raise ValueError(f"{name}: the window does not fit into the input {tuple(x.shape)}")
     return y
+
+
+def _side_by_side(x: Array, size: Sequence[int], reduce: Callable[..., Array]) -> Array:
+    """Of windows that neither overlap nor leave gaps; what is left at the ends is dropped."""
+    counts = [n // width for n, width in zip(x.shape[1:-1], size, strict=True)]
+    whole = x[:, *(slice(n * width) for n, width in zip(counts, size, strict=True))]
+    split = [n for pair in zip(counts, size, strict=True) for n in pair]  # (windows, within one) for each axis
+    return reduce(whole.reshape(x.shape[0], *split, x.shape[-1]), axis=tuple(range(2, 2 * len(size) + 1, 2)))
