@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nnjax import metrics
@@ -88,7 +91,9 @@ def reliability(logits: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> Fi
       labels: (examples,).
       bins: of confidence.
     """
-    share, confidence, correct = (np.asarray(v) for v in metrics.reliability(logits, labels, bins=bins))  # type: ignore[arg-type]
+    # Operation by operation it would be compiled twenty times.
+    found = jax.jit(partial(metrics.reliability, bins=bins))(jnp.asarray(logits), jnp.asarray(labels))
+    share, confidence, correct = map(np.asarray, found)
     filled = share > 0
     error = float((share * np.abs(correct - confidence)).sum())
     figure = _figure(4.5, 4.8)
