@@ -54,7 +54,7 @@ def main(
             bar.advance(task)
             for title, lines in table.variants(measured):
                 console.print(table.terminal(title, lines))
-    for line in table.calibrated(rows, machine["devices"][0]):
+    for line in (*table.calibrated(rows, machine["devices"][0]), *table.bound(rows)):
         console.print(line, highlight=False)
     for path in (folder / "results.json", *pictures.draw(rows, folder)):
         console.print(f"{path}", highlight=False)

@@ -73,6 +73,11 @@ def ratio(one: Sequence[float], other: Sequence[float], *, seed: int = 0) -> Rat
     return Ratio(value, float(found.low), float(found.high))
 
 
+def geometric_mean(ratios: Sequence[float]) -> float:
+    """The mean of ratios: 2 and 1/2 make 1."""
+    return float(np.exp(np.log(_checked(ratios)).mean()))
+
+
 def is_slower(old: Sequence[float], new: Sequence[float], noise: float) -> bool:
     """Whether the new times are longer: certainly, by more than 5 %, and by more than a program differs from itself.
 

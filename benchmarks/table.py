@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from benchmarks.binds import binds, rates
 from benchmarks.datasheet import peaks
 from benchmarks.record import Row
 from benchmarks.regress import AGAIN
-from benchmarks.stats import Ratio, ratio, summary
+from benchmarks.stats import Ratio, geometric_mean, ratio, summary
 
 OURS, LIMIT = "ours", "limit"
 GROUPS = {
@@ -96,29 +97,51 @@ def calibrated(rows: Sequence[Row], device: str) -> Iterator[str]:
             yield f"{row.variant}: {_giga(rate)} {'GFLOP/s' if row.flops else 'GB/s'}{of}"
 
 
+def bound(rows: Sequence[Row]) -> Iterator[str]:
+    """For each variant whose operations were counted, what binds our fastest form."""
+    machine = rates(rows)
+    for title, lines in variants(rows):
+        best = fastest([line.row for line in lines], OURS)
+        if machine and best and (best.flops or best.bytes) and best.case != "calibrate":
+            found = binds(best, machine)
+            needs = f"arithmetic {seconds(found.arithmetic)}, memory {seconds(found.memory)}"
+            yield f"{title}: {needs}, of {seconds(_median(best))}: bound by {found.what}"
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """One line a variant: our fastest form, and the fastest of each group of peers as a multiple of it; what is slower.
 
     Args:
       rows: of a run.
     """
-    text = [f"| | ours | share of the limit | {' | '.join(GROUPS)} |", "|---|---" + "|---" * (len(GROUPS) + 1) + "|"]
-    slower = []
+    head = ("", "ours", "of the limit", "bound by", *GROUPS)
+    text = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    slower, multiples, machine = [], [], rates(rows)
     for title, lines in variants(rows):
         best = fastest([line.row for line in lines], OURS)
         if best is None:
             continue
-        cells = []
-        for group in GROUPS.values():
-            found = next((line for line in lines if line.row.peer in group and line.row.samples), None)
-            by = found.against.value if found and found.against else None
-            cells.append("" if by is None or found is None else f"{by:.2f} {found.row.peer}, {found.row.form}")
-            if by is not None and found is not None and by < SLOWER:
-                slower.append(f"{title} ({cells[-1]})")
+        found = [_fastest_of(lines, group) for group in GROUPS.values()]
+        cells = ["" if each is None else f"{each[1]:.2f} {each[0].peer}, {each[0].form}" for each in found]
+        times = [each[1] for each in found if each is not None]
+        slower += [f"{title} ({cell})" for cell, each in zip(cells, found, strict=True) if each and each[1] < SLOWER]
+        multiples += [min(times)] if times else []
         share = "" if best.limit is None else f"{best.limit / _median(best):.2f}"
-        text.append(f"| {title} | {seconds(_median(best))}, {best.form} | {share} | {' | '.join(cells)} |")
+        what = binds(best, machine).what if machine and (best.flops or best.bytes) else ""
+        text.append(f"| {title} | {seconds(_median(best))}, {best.form} | {share} | {what} | {' | '.join(cells)} |")
+    if multiples:
+        mean = geometric_mean(multiples)
+        text.append(f"\nThe fastest peer of each line takes {mean:.2f} times as long as ours, in the geometric mean.")
     text.append(f"\nSlower than a peer, by more than 5 %: {'; '.join(slower) or 'nothing'}.")
     return "\n".join(text)
+
+
+def _fastest_of(lines: Sequence[Line], peers: Sequence[str]) -> tuple[Row, float] | None:
+    """The fastest of some peers, and its time as a multiple of ours."""
+    for line in lines:
+        if line.row.peer in peers and line.row.samples and line.against is not None:
+            return line.row, line.against.value
+    return None
 
 
 def _median(row: Row) -> float:

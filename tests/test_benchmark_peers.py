@@ -11,7 +11,7 @@ import pytest
 from benchmarks import peers, reference
 from benchmarks.loop import loop
 from benchmarks.peers import plain_jax
-from benchmarks.work import Training, training_inputs
+from benchmarks.work import Shuffling, Training, training_inputs
 
 JOBS = {
     "batches": Training((5, 8, 3), rows=64, batch=16, epochs=2),
@@ -116,3 +116,22 @@ def test_a_peer_has_what_its_head_says(name):
     about, peer = peers.about(name), load(name)
     assert (about.name, about.needs, about.forms) == (peer.NAME, peer.NEEDS, peer.FORMS)
     assert all(callable(getattr(peer, kind)) and forms for kind, forms in peer.FORMS.items())
+
+
+ORDERS = [(name, form) for name in peers.names() for form in peers.about(name).forms.get("shuffle", ())]
+
+
+@pytest.mark.parametrize(("name", "form"), ORDERS)
+def test_an_order_has_every_row_once_and_another_in_the_next_epoch(name, form):
+    job = Shuffling(rows=512, batch=32)
+    program = load(name).shuffle(job, form)
+    first = program.call(program.state)
+    assert program.error(first) == 0
+    orders = [np.asarray(state[1] if isinstance(state, tuple) else state) for state in (first, program.call(first))]
+    assert orders[0].shape == (16, 32)
+    assert (orders[0] != orders[1]).mean() > 0.9
+
+
+@pytest.mark.parametrize("rows", [np.arange(512), np.zeros(512, int)])
+def test_an_order_that_is_none_is_found_out(rows):
+    assert reference.shuffling_error(Shuffling(512, 32), rows.reshape(16, 32)) == np.inf

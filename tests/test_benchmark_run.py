@@ -8,11 +8,12 @@ from typer.testing import CliRunner
 
 from benchmarks import cases, peers, pictures, table
 from benchmarks.__main__ import app
+from benchmarks.binds import binds, rates
 from benchmarks.record import Record, Row, load, save
 from benchmarks.regress import AGAIN
 from benchmarks.rounds import Contender, Measured, Plan, _variant, measure
 from benchmarks.run import NAIVE, Choice, contenders, rows
-from benchmarks.stats import ratio
+from benchmarks.stats import geometric_mean, ratio
 
 SMALL = "64-32-10, batch 32"
 OURS, PLAIN, LIMIT = Contender("ours", "ours", "fast"), Contender("plain JAX", "plain_jax", "fast"), "limit"
@@ -143,6 +144,10 @@ def test_the_calibration_stands_beside_the_data_sheet():
     assert "data sheet" not in line
 
 
+def test_the_mean_of_twice_and_half_as_long_is_as_long():
+    assert geometric_mean([2.0, 0.5]) == 1.0
+
+
 @pytest.mark.parametrize(("time", "text"), [(2.0, "2 s"), (0.0123, "12.3 ms"), (1.5e-5, "15 µs"), (3e-9, "3 ns")])
 def test_times_have_units(time, text):
     assert table.seconds(time) == text
@@ -165,25 +170,43 @@ def test_the_document_has_the_fastest_of_each_group_and_says_what_is_slower():
     shown = table.markdown(
         [row(), row("Haiku", samples=(), problem="no"), *peers_, row("plain JAX", samples=times(5e-4))]
     )
-    head, _, line, _, slower = shown.splitlines()
-    assert head.startswith("| | ours | share of the limit | JAX by hand | JAX libraries | PyTorch |")
-    _, title, _, share, plain, libraries, torch, *_ = [cell.strip() for cell in line.split("|")]
+    head, _, line, _, mean, _, slower = shown.splitlines()
+    assert head.startswith("|  | ours | of the limit | bound by | JAX by hand | JAX libraries | PyTorch |")
+    _, title, _, share, binding, plain, libraries, torch, *_ = [cell.strip() for cell in line.split("|")]
     assert title == "small: 64-32-10"
     assert 0.48 < float(share) < 0.52
-    assert (plain, libraries) == ("0.50 plain JAX, fast", "")
+    assert (binding, plain, libraries) == ("", "0.50 plain JAX, fast", "")
     assert re.fullmatch(r"(1\.9|2\.0)\d torch eager, fast", torch)
+    assert re.match(r"The fastest peer of each line takes 0\.(49|50|51) times as long as ours", mean)
     assert slower == "Slower than a peer, by more than 5 %: small: 64-32-10 (0.50 plain JAX, fast)."
     assert table.markdown([row()]).endswith(": nothing.")
 
 
+MACHINE = [
+    row("limit", "measured", case="calibrate", variant="GEMM float32, 2048", flops=10**9, samples=times(1e-2)),
+    row("limit", "measured", case="calibrate", variant="copy, 256 MB", bytes=10**8, samples=times(1e-2)),
+]
+
+
+@pytest.mark.parametrize(
+    ("flops", "bytes_", "expected"),
+    [(9 * 10**7, 10**4, "arithmetic"), (10**6, 9 * 10**6, "memory"), (10**6, 10**4, "launch")],
+)
+def test_what_binds_is_what_explains_half_of_the_time(flops, bytes_, expected):
+    found = row(flops=flops, bytes=bytes_)
+    machine = rates(MACHINE)
+    assert 0.95e11 < machine.flops < 1.05e11
+    assert 0.95e10 < machine.bytes < 1.05e10
+    assert binds(found, machine).what == expected
+    assert [line.rpartition(" ")[2] for line in table.bound([*MACHINE, found])] == [expected]
+    assert f"| {expected} |" in table.markdown([*MACHINE, found])
+    assert not list(table.bound([found]))  # without calibration nobody knows
+
+
 def test_pictures_are_drawn_of_what_was_measured(tmp_path):
-    machine = [
-        row("limit", "measured", case="calibrate", variant="GEMM float32, 2048", flops=10**9),
-        row("limit", "measured", case="calibrate", variant="copy, 256 MB", bytes=10**8),
-    ]
     many = [row(case="ensemble", variant=f"{n} × 64-64-64-10, shared data") for n in (1, 8)]
     deep = [row(case="depth", variant=f"{n} blocks") for n in (10, 100)]
-    drawn = pictures.draw([*machine, *many, *deep, row(), row("torch eager")], tmp_path)
+    drawn = pictures.draw([*MACHINE, *many, *deep, row(), row("torch eager")], tmp_path)
     assert sorted(path.name for path in drawn) == ["depth.png", "ensemble.png", "ratios.png", "roofline.png"]
     assert all(path.stat().st_size > 10_000 for path in drawn)
     assert pictures.draw([row(samples=(), problem="no")], tmp_path) == []

@@ -23,6 +23,7 @@ from benchmarks.work import (
     Optimizing,
     Program,
     Reaching,
+    Shuffling,
     Training,
     optimizing_inputs,
     training_inputs,
@@ -36,6 +37,7 @@ FORMS = {
     "conv_ensemble": ("loop",),
     "depth": ("loop",),
     "optimizer": ("foreach", "fused"),
+    "shuffle": ("loader", "randperm"),
     "dispatch": ("foreach",),
     "accuracy": ("fast",),
 }
@@ -143,6 +145,13 @@ def optimizer(job: Optimizing, form: str) -> Program:
         error=lambda _: optimizing_error(job, [param.cpu().numpy() for param in params]),
         units=job.steps,
     )
+
+
+def shuffle(job: Shuffling, form: str) -> Program:
+    """The samplers of the loader, which give lists of rows, or a permutation."""
+    from benchmarks.torch_shuffle import shuffle as program
+
+    return program(job, form, DEVICE, synchronize)
 
 
 def dispatch(job: Dispatching, form: str) -> Program:
