@@ -27,9 +27,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Folder of results.json and the pictures; benchmarks-DATE.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="In two minutes: few variants, few rounds.")] = False,
     rounds: Annotated[int, typer.Option(min=0, help="Of every variant, long or not; 0 for as many as fit.")] = 0,
-    thorough: Annotated[
-        bool, typer.Option("--thorough", help="Naive forms and slow compilers at every variant.")
-    ] = False,
+    thorough: Annotated[bool, typer.Option("--thorough", help="Hours: all variants, peers and forms.")] = False,
     listed: Annotated[bool, typer.Option("--list", help="Say what there is, and measure nothing.")] = False,
 ) -> None:
     """Measures what this machine does: against its limit, and against other libraries."""
@@ -46,7 +44,7 @@ def main(
     machine, rows = in_a_process(), list[Row]()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as bar:
-        total = sum(len(variants(name, quick=quick)) for name in chosen)
+        total = sum(len(variants(name, choice)) for name in chosen)
         task = bar.add_task("", total=total)
         for _, measured in run(choice, lambda what: bar.update(task, description=what)):
             rows += measured
@@ -103,7 +101,8 @@ def _list(chosen: list[str]) -> None:
         this = cases.case(name)
         console.print(f"[bold]{name}[/]  {(this.__doc__ or '').strip()}", highlight=False)
         for variant in this.JOBS:
-            console.print(f"    {variant}{'  (quick)' if variant in this.QUICK else ''}", highlight=False)
+            sets = ["quick"] * (variant in this.QUICK) + ["--thorough"] * (variant in getattr(this, "EXTRA", ()))
+            console.print(f"    {variant}{''.join(f'  ({name})' for name in sets)}", highlight=False)
     console.print("\n[bold]peers[/]")
     for peer in map(peers.about, peers.names()):
         state = f"not installed: {', '.join(peer.missing)}" if peer.missing else ", ".join(peer.forms)

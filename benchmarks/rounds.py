@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,7 +44,8 @@ class Plan(NamedTuple):
 
     rounds: int
     seconds: float  # of each turn, at the least one call
-    most: Mapping[str, int] = {}  # rounds of variants that take long, by name
+    own: Mapping[str, int] = {}  # rounds of variants with a number of their own, by name
+    together: int = 1  # set up at once; above 1 the times to compile are those of a busy machine
 
 
 class Worker(NamedTuple):
@@ -87,16 +89,18 @@ def measure(
 
 
 def _variant(case: str, variant: str, workers: list[Worker], plan: Plan, tell: Callable[[str], None]) -> list[Measured]:
-    about = {}
-    for worker in workers:
+    def set_up(worker: Worker) -> dict[str, Any]:
         tell(f"{case}, {variant}: {worker.contender.label}, {worker.contender.form}")
         answer = worker.ask({"set up": variant})
-        if not answer.get("check", 0) <= 1:  # NaN neither
-            answer = {"error": f"computes something else: {answer['check']:.2g} times what rounding may make"}
-        about[worker.contender] = answer
+        if answer.get("check", 0) <= 1:  # NaN is not
+            return answer
+        return {"error": f"computes something else: {answer['check']:.2g} times what rounding may make"}
+
+    with ThreadPoolExecutor(plan.together) as pool:
+        about = dict(zip((worker.contender for worker in workers), pool.map(set_up, workers), strict=True))
     able = [worker for worker in workers if "error" not in about[worker.contender]]
     samples: dict[Contender, list[float]] = {worker.contender: [] for worker in able}
-    rounds = min(plan.rounds, plan.most.get(variant, plan.rounds))
+    rounds = plan.own.get(variant, plan.rounds)
     for i in range(rounds):
         tell(f"{case}, {variant}: round {i + 1} of {rounds}")
         first = i % max(len(able), 1)

@@ -9,8 +9,8 @@ from benchmarks.regress import AGAIN
 from benchmarks.rounds import Contender, Measured, Plan, measure
 from benchmarks.stats import summary
 
-QUICK = Plan(rounds=5, seconds=0.05)
-FULL = Plan(rounds=11, seconds=0.1)
+QUICK = Plan(rounds=5, seconds=0.05, together=2)
+FULL = Plan(rounds=7, seconds=0.1)
 LIMIT = "limit"  # the file that is no peer
 NAIVE = "naive"
 
@@ -22,7 +22,7 @@ class Choice(NamedTuple):
     peers: Sequence[str] | None = None  # files; None for all that are installed
     quick: bool = False
     rounds: int | None = None  # other than the plan's, for long variants too
-    thorough: bool = False  # naive forms and those that take long to compile at all variants
+    thorough: bool = False  # all variants; at all of them naive forms, and those that take long to compile
 
 
 def run(choice: Choice, tell: Callable[[str], None]) -> Iterator[tuple[str, list[Row]]]:
@@ -34,17 +34,20 @@ def run(choice: Choice, tell: Callable[[str], None]) -> Iterator[tuple[str, list
     """
     plan = QUICK if choice.quick else FULL
     for name in choice.cases:
-        who = {variant: contenders(name, variant, choice) for variant in variants(name, quick=choice.quick)}
-        this = plan._replace(most=getattr(cases.case(name), "ROUNDS", {}))
+        who = {variant: contenders(name, variant, choice) for variant in variants(name, choice)}
+        this = plan._replace(own=getattr(cases.case(name), "ROUNDS", {}))
         if choice.rounds is not None:
             this = plan._replace(rounds=choice.rounds)
         for variant, measured in measure(name, who, this, tell):
             yield f"{name}, {variant}", rows(name, variant, measured)
 
 
-def variants(case: str, *, quick: bool) -> tuple[str, ...]:
+def variants(case: str, choice: Choice) -> tuple[str, ...]:
     """Those of a case, by name."""
-    return tuple(cases.case(case).QUICK if quick else cases.case(case).JOBS)
+    this = cases.case(case)
+    if choice.quick:
+        return tuple(this.QUICK)
+    return tuple(name for name in this.JOBS if choice.thorough or name not in getattr(this, "EXTRA", ()))
 
 
 def contenders(case: str, variant: str, choice: Choice) -> list[Contender]:

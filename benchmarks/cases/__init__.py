@@ -1,8 +1,9 @@
 """One file for each question.
 
 It has `KIND`, the function of the peers that does such work; `UNIT`, what is counted; `JOBS`, the variants by name;
-and `QUICK`, those that the quick set takes. It may have `ROUNDS`: for variants that take long, at most how many; and
-`THOROUGH`: the variants, if not all, at which naive forms are measured too, and those that take long to compile.
+and `QUICK`, those that the quick set takes. It may have `ROUNDS`: for variants that take long, how many; and
+`THOROUGH`: the variants, if not all, at which naive forms are measured too, and those that take long to compile; and
+`EXTRA`: the variants that are too long for the full set, and measured when everything is asked for.
 """
 
 import pkgutil

@@ -12,5 +12,6 @@ JOBS = {
     for width in (64, 256, 1024)
     for batch in (32, 256, 4096)
 }
-QUICK = ("784-256-256-10, batch 256",)
-THOROUGH = QUICK
+QUICK = ()
+THOROUGH = ("784-256-256-10, batch 256",)
+ROUNDS = {name: 5 for name in JOBS if name.endswith("4096")}

@@ -30,7 +30,7 @@ def training(job: Training, form: str) -> Program:
     for width in job.widths[1:]:
         parts += [nn.Dense(width), activation]
     model = nn.Sequential(parts[:-1])
-    variables = model.init(jax.random.key(0), jnp.zeros((1, job.widths[0])))
+    variables: Any = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, job.widths[0])))
     params = {_name(i): {"kernel": jnp.array(w), "bias": jnp.array(b)} for i, (w, b) in enumerate(inputs.layers)}
     jax.tree.map(lambda made, given: None, variables["params"], params)  # raises where the structures differ
     state: Any = TrainState.create(apply_fn=model.apply, params=params, tx=optax.adam(job.rate))

@@ -36,7 +36,7 @@ def training(job: Training, form: str) -> Program:
     net: Any = hk.without_apply_rng(hk.transform(net_fn))
     optimizer = optax.adam(job.rate)
     params = {_name(i): {"w": jnp.array(w), "b": jnp.array(b)} for i, (w, b) in enumerate(inputs.layers)}
-    made = net.init(jax.random.key(0), jnp.zeros((1, job.widths[0])))
+    made = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, job.widths[0])))
     jax.tree.map(lambda made, given: None, made, params)  # raises where the structures differ
     state: Any = params, optimizer.init(params)
     x, y = jnp.asarray(inputs.x), jnp.asarray(inputs.y)

@@ -28,7 +28,7 @@ def training(job: Training, form: str) -> Program:
     for width in job.widths[1:]:
         parts += [stax.Dense(width), activation]
     init_random_params, predict = stax.serial(*parts[:-1])
-    _, params = init_random_params(jax.random.key(0), (-1, job.widths[0]))
+    params = jax.eval_shape(lambda key: init_random_params(key, (-1, job.widths[0]))[1], jax.random.key(0))
     params[::2] = [(jnp.array(w), jnp.array(b)) for w, b in inputs.layers]  # every other is an activation
     opt_init, opt_update, get_params = optimizers.adam(job.rate)
     x, y = jnp.asarray(inputs.x), jnp.asarray(inputs.y)

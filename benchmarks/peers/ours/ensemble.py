@@ -31,7 +31,7 @@ def ensemble(job: Ensemble, form: str) -> Program:
     examples = data.Data(jnp.asarray(inputs.x), jnp.asarray(inputs.y))
     keys = jax.random.split(jax.random.key(1), job.members)
     ts = jax.vmap(partial(start, run), in_axes=(0, 0, 0 if job.own else None))(inputs.layers, keys, examples)
-    rows = np.asarray(jax.vmap(partial(run.rows, n_examples=each.rows, n=each.steps))(ts))
+    rows = np.asarray(jax.jit(jax.vmap(partial(run.rows, n_examples=each.rows, n=each.steps)))(ts))
     mine, shared = (examples if job.own else None, pairs), None if job.own else examples
 
     def one(ts: TrainState, mine: Any, shared: Any) -> Any:

@@ -27,7 +27,7 @@ def training(job: Training, form: str) -> Program:
         return _loop(job, inputs, run, ts, examples)
     jitted = jax.jit(partial(run.steps, n=job.steps), donate_argnums=0)
     program = compiled(jitted, ts, examples)
-    rows = None if job.batch is None else np.asarray(run.rows(ts, job.rows, job.steps))
+    rows = None if job.batch is None else np.asarray(jax.jit(lambda ts: run.rows(ts, job.rows, job.steps))(ts))
     return Program(
         state=ts,
         call=lambda ts: program.call(ts, examples)[0],
@@ -61,9 +61,14 @@ def run_of(job: Training, pair: Any = None) -> train.Run:
 
 def start(run: train.Run, layers: Any, key: jax.Array, examples: data.Data) -> TrainState:
     """The state before the first step, with the parameters that all peers start from."""
-    ts = run.init(key, examples)
     given = [jnp.asarray(array) for w, b in layers for array in (b, w)]  # leaves are in the order of names
-    return ts._replace(params=jax.tree.unflatten(jax.tree.structure(ts.params), given))
+
+    @jax.jit  # leaves out the drawing of parameters, which are not used
+    def begin(key: jax.Array, examples: data.Data, given: list[jax.Array]) -> TrainState:
+        ts = run.init(key, examples)
+        return ts._replace(params=jax.tree.unflatten(jax.tree.structure(ts.params), given))
+
+    return begin(key, examples, given)
 
 
 def _loop(job: Training, inputs: Inputs, run: train.Run, ts: TrainState, examples: data.Data) -> Program:
