@@ -84,7 +84,8 @@ def plot_command(results: Path) -> None:
 @app.command("table")
 def table_command(results: Path) -> None:
     """Prints the results as Markdown."""
-    print(table.markdown(load(results).rows))
+    machine, rows = load(results)
+    print(f"{table.taken_on(machine)}\n\n{table.markdown(rows)}")
 
 
 def _chosen(option: str, text: str, known: list[str]) -> list[str]:

@@ -8,8 +8,9 @@ from typing import Any
 from benchmarks.record import Row, find
 from benchmarks.regress import AGAIN
 from benchmarks.stats import ratio, summary
-from benchmarks.table import LIMIT, OURS, fastest
+from benchmarks.table import GROUPS, LIMIT, OURS, fastest
 
+PEERS = [*(name for group in GROUPS.values() for name in group), LIMIT]  # each has its colour in all pictures
 STAGES = ("trace", "lower", "compile")
 
 
@@ -54,8 +55,8 @@ def roofline(rows: Sequence[Row], axes: Any) -> bool:
         mine = [row for row in best if row is not None]
         where = [row.flops / row.bytes for row in mine]
         rates = [row.flops / summary(row.samples).median for row in mine]
-        style = {"marker": "o", "s": 50, "color": "tab:blue", "zorder": 3} if peer == OURS else {"marker": ".", "s": 30}
-        axes.scatter(where, rates, label=peer, **style)
+        style = {"marker": "o", "s": 50, "zorder": 3} if peer == OURS else {"marker": ".", "s": 30}
+        axes.scatter(where, rates, label=peer, color=_color(peer), **style)
     axes.set(xscale="log", yscale="log", xlabel="operations a byte, at the least", ylabel="operations a second")
     axes.set_title("What is reached of this machine's limits; in cache a point may lie above the slope")
     axes.legend(fontsize="small")
@@ -82,11 +83,13 @@ def ratios(rows: Sequence[Row], axes: Any) -> bool:
             below.append(by.value - by.low)
             above.append(by.high - by.value)
         if at:
-            axes.errorbar(values, at, xerr=[below, above], fmt="o", markersize=4, label=name)
+            axes.errorbar(values, at, xerr=[below, above], fmt="o", markersize=4, label=name, color=_color(name))
     axes.axvline(1, color="black", linewidth=1)
     axes.set(xscale="log", xlabel="time, as a multiple of ours; left of 1 the peer is faster")
     axes.set_yticks(range(len(variants)), [f"{case}: {variant}" for case, variant in variants], fontsize="x-small")
+    axes.margins(y=0.01)
     axes.invert_yaxis()
+    axes.grid(axis="y", color="0.92")
     axes.figure.set_size_inches(11, 2 + 0.3 * len(variants))
     axes.legend(fontsize="small")
     return True
@@ -102,6 +105,12 @@ def depth(rows: Sequence[Row], axes: Any) -> bool:
     """Seconds of compiling against the number of blocks."""
     staged = [row for row in find(rows, case="depth") if "compile" in row.stages and row.peer != AGAIN]
     return _lines(staged, axes, lambda row: sum(row.stages.get(s, 0) for s in STAGES), "blocks", "s until compiled")
+
+
+def _color(peer: str) -> Any:
+    import matplotlib as mpl
+
+    return "black" if peer == OURS else mpl.colormaps["tab20"](PEERS.index(peer)) if peer in PEERS else "gray"
 
 
 def _lines(rows: Sequence[Row], axes: Any, y: Callable[[Row], float], x_label: str, y_label: str) -> bool:

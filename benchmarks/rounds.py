@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,14 +58,15 @@ class Worker(NamedTuple):
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Its answer; an error where the process ended."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        try:
+        with suppress(BrokenPipeError):  # its end is seen when it is listened to
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
-            line = self.process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if line:
+        return self.listen()
+
+    def listen(self) -> dict[str, Any]:
+        """What it says next."""
+        assert self.process.stdout is not None
+        if line := self.process.stdout.readline():
             return json.loads(line)
         self.complaints.seek(0)
         return {"error": f"the process ended with {self.process.wait()}: {self.complaints.read()[-2000:]}"}
@@ -124,6 +125,8 @@ def _variant(case: str, variant: str, workers: list[Worker], plan: Plan, tell: C
 @contextmanager
 def _workers(case: str, contenders: Iterable[Contender]) -> Iterator[list[Worker]]:
     workers = [_start(case, contender) for contender in contenders]
+    for worker in workers:  # all load at once, and nothing is measured meanwhile
+        worker.listen()
     try:
         yield workers
     finally:

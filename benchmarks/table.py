@@ -45,11 +45,9 @@ def fastest(rows: Sequence[Row], peer: str) -> Row | None:
 
 
 def cells(line: Line) -> tuple[str, ...]:
-    """A line as text."""
+    """A line that was measured as text."""
     row = line.row
     name = f"{row.peer}, {row.form}"
-    if not row.samples:
-        return name, *("",) * (len(HEAD) - 2), f"not measured: {(row.problem or '').splitlines()[0][:80]}"
     times = summary(row.samples)
     against = (
         "" if line.against is None else f"{line.against.value:.2f} [{line.against.low:.2f}, {line.against.high:.2f}]"
@@ -76,10 +74,13 @@ def terminal(title: str, lines: Sequence[Line]) -> Any:
     from rich.table import Table
 
     unit = lines[0].row.unit
-    table = Table(*HEAD, title=f"{title}, a {unit}", title_justify="left")
+    missing = [line.row for line in lines if not line.row.samples]
+    why = [f"{row.peer}, {row.form}: not measured: {(row.problem or '').partition(chr(10))[0]}" for row in missing]
+    title, caption = f"{title}, a {unit}", "\n".join(why) or None
+    table = Table(*HEAD, title=title, title_justify="left", caption=caption, caption_justify="left")
     for column in table.columns:
         column.no_wrap = column.header not in ("quartiles", "against ours")
-    for line in lines:
+    for line in (line for line in lines if line.row.samples):
         style = {OURS: "bold", AGAIN: "dim", LIMIT: "italic"}.get(line.row.peer)
         table.add_row(*cells(line), style=style)
     return table
@@ -108,6 +109,13 @@ def bound(rows: Sequence[Row]) -> Iterator[str]:
             yield f"{title}: {needs}, of {seconds(_median(best))}: bound by {found.what}"
 
 
+def taken_on(fingerprint: dict[str, Any]) -> str:
+    """The machine and the software of a run in a sentence."""
+    packages = ", ".join(f"{name} {found}" for name, found in fingerprint["packages"].items() if found)
+    machine = f"{fingerprint['cores']} cores of {fingerprint['processor']}, {', '.join(fingerprint['devices'])}"
+    return f"Measured on {machine}: Python {fingerprint['python']}, {packages}; at {(fingerprint['commit'] or '')[:7]}."
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """One line a variant: our fastest form, and the fastest of each group of peers as a multiple of it; what is slower.
 
@@ -122,9 +130,13 @@ def markdown(rows: Sequence[Row]) -> str:
         if best is None:
             continue
         found = [_fastest_of(lines, group) for group in GROUPS.values()]
-        cells = ["" if each is None else f"{each[1]:.2f} {each[0].peer}, {each[0].form}" for each in found]
-        times = [each[1] for each in found if each is not None]
-        slower += [f"{title} ({cell})" for cell, each in zip(cells, found, strict=True) if each and each[1] < SLOWER]
+        cells = ["" if each is None else f"{each[1].value:.2f} {each[0].peer}, {each[0].form}" for each in found]
+        times = [each[1].value for each in found if each is not None]
+        slower += [
+            f"- {title}: {each[0].peer}, {each[0].form}, {by.value:.2f} [{by.low:.2f}, {by.high:.2f}]"
+            for each in found
+            if each is not None and (by := each[1]).value < SLOWER
+        ]
         multiples += [min(times)] if times else []
         share = "" if best.limit is None else f"{best.limit / _median(best):.2f}"
         what = binds(best, machine).what if machine and (best.flops or best.bytes) else ""
@@ -132,15 +144,17 @@ def markdown(rows: Sequence[Row]) -> str:
     if multiples:
         mean = geometric_mean(multiples)
         text.append(f"\nThe fastest peer of each line takes {mean:.2f} times as long as ours, in the geometric mean.")
-    text.append(f"\nSlower than a peer, by more than 5 %: {'; '.join(slower) or 'nothing'}.")
+    if slower:
+        said = "Where a peer takes less than 0.95 of our time; an interval of 95 % that reaches 1 is within the noise:"
+        text.append("\n".join(["", said, "", *slower]))
     return "\n".join(text)
 
 
-def _fastest_of(lines: Sequence[Line], peers: Sequence[str]) -> tuple[Row, float] | None:
+def _fastest_of(lines: Sequence[Line], peers: Sequence[str]) -> tuple[Row, Ratio] | None:
     """The fastest of some peers, and its time as a multiple of ours."""
     for line in lines:
         if line.row.peer in peers and line.row.samples and line.against is not None:
-            return line.row, line.against.value
+            return line.row, line.against
     return None
 
 

@@ -1,4 +1,5 @@
-"""A process of its own for one peer in one form at one case: it reads requests, one JSON line each, and answers.
+"""A process of its own for one peer in one form at one case: it says when it has loaded the peer, then
+reads requests, one JSON line each, and answers.
 
 {"set up": variant}    makes the program, runs it once and checks what it computes
 {"calls": n}           runs it n times more, after one run that is not counted
@@ -9,6 +10,7 @@ import os
 import sys
 import time
 import traceback
+from contextlib import suppress
 from typing import Any, NamedTuple, TextIO
 
 from benchmarks.cases import case
@@ -30,6 +32,9 @@ class Running(NamedTuple):
 def main(case_name: str, peer_name: str, form: str) -> None:
     """Answers until there are no more requests."""
     answers = _own_output()
+    with suppress(Exception):  # what is wrong is said when it is needed
+        peer(peer_name)
+    print(json.dumps({"loaded": peer_name}), file=answers, flush=True)
     running: Running | None = None
     for line in sys.stdin:
         request = json.loads(line)

@@ -4,5 +4,5 @@ from benchmarks.work import Deepening
 
 KIND = "depth"
 UNIT = "step"
-JOBS = {f"{n} blocks": Deepening(n) for n in (10, 32, 96, 250, 1000)}
+JOBS = {f"{n} blocks": Deepening(n) for n in (10, 50, 250, 1000)}
 QUICK = ()

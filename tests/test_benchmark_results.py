@@ -1,0 +1,28 @@
+"""What the README says was measured is what the results say."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import table
+from benchmarks.record import load
+from benchmarks.regress import AGAIN
+
+ROOT = Path(__file__).parent.parent
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*/results.json"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.parent.name)
+def test_results_are_of_a_known_state_and_everything_in_them_was_checked(path):
+    machine, rows = load(path)
+    assert machine["commit"]
+    assert not machine["changed"]
+    assert all(row.error <= 1 for row in rows if row.samples)
+    assert {row.peer for row in rows} >= {"ours", AGAIN}
+
+
+def test_the_table_in_the_readme_is_that_of_the_results():
+    machine, rows = load(ROOT / "benchmarks" / "results" / "epyc-2-cores" / "results.json")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert table.taken_on(machine) in readme
+    assert table.markdown(rows) in readme
