@@ -10,7 +10,7 @@ from benchmarks.rounds import Contender, Measured, Plan, measure
 from benchmarks.stats import summary
 
 QUICK = Plan(rounds=5, seconds=0.05, together=2)
-FULL = Plan(rounds=7, seconds=0.1)
+FULL = Plan(rounds=7, seconds=0.05)
 LIMIT = "limit"  # the file that is no peer
 NAIVE = "naive"
 

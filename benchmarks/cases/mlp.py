@@ -14,4 +14,4 @@ JOBS = {
 }
 QUICK = ()
 THOROUGH = ("784-256-256-10, batch 256",)
-ROUNDS = {name: 5 for name in JOBS if name.endswith("4096")}
+ROUNDS = dict.fromkeys(JOBS, 5)
