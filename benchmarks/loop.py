@@ -50,8 +50,13 @@ def loop(
         return epoch + job.epochs, state
 
     def error(at: tuple[int, Any]) -> float:
-        batches = [rows for epoch in range(job.epochs) for rows in epoch_rows(job, epoch)]
-        rows = None if job.batch is None else np.stack([batch for batch in batches if batch is not None])
-        return training_error(job, inputs, rows, found(at[1]))
+        return loop_error(job, inputs, found(at[1]))
 
     return Program((0, state), call, lambda at: block(at[1]), error, job.steps, stages, memory)
+
+
+def loop_error(job: Training, inputs: Inputs, found: Sequence[np.ndarray]) -> float:
+    """How far the parameters after the first call are off, where the batches were those of `epoch_rows`."""
+    batches = [rows for epoch in range(job.epochs) for rows in epoch_rows(job, epoch)]
+    rows = None if job.batch is None else np.stack([batch for batch in batches if batch is not None])
+    return training_error(job, inputs, rows, found)

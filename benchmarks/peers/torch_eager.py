@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import torch_layout
 from benchmarks.leaves import added_error
-from benchmarks.loop import epoch_rows, loop
+from benchmarks.loop import epoch_rows, loop_error
 from benchmarks.reference import ensemble_error, optimizing_error
 from benchmarks.work import (
     IMAGE,
@@ -199,13 +199,14 @@ def program(
                 state = step(state, x, y)
         return epoch + job.epochs, state
 
-    def unused(state: Any, rows: np.ndarray | None) -> Any:
-        raise NotImplementedError
-
-    def found(state: Any) -> list[np.ndarray]:
-        return arrays(params(state))
-
-    return loop(job, inputs, unused, state, found, lambda _: synchronize(), stages)._replace(call=call)
+    return Program(
+        state=(0, state),
+        call=call,
+        block=lambda _: synchronize(),
+        error=lambda at: loop_error(job, inputs, arrays(params(at[1]))),
+        units=job.steps,
+        stages=stages,
+    )
 
 
 def network(job: Training, layers: Layers) -> nn.Sequential:
