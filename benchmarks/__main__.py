@@ -68,8 +68,10 @@ def compare_command(
         row = change.new
         word = "SLOWER" if change.slower else "      "
         console.print(
-            f"{word} {change.by:5.2f} ×  {row.case}, {row.variant}: {row.peer}, {row.form} (noise {change.noise:.2f})",
+            f"{word} {change.by:5.2f} ×  {row.case}, {row.variant}: {row.peer}, {row.form} "
+            f"(machine {change.drift:.2f}, noise {change.noise:.2f})",
             highlight=False,
+            soft_wrap=True,
         )
     raise typer.Exit(1 if any(change.slower for change in changes) else 0)
 

@@ -10,7 +10,7 @@ from benchmarks import cases, peers, pictures, table
 from benchmarks.__main__ import app
 from benchmarks.binds import binds, rates
 from benchmarks.record import Record, Row, load, save
-from benchmarks.regress import AGAIN
+from benchmarks.regress import AGAIN, compare
 from benchmarks.rounds import Contender, Measured, Plan, _variant, measure
 from benchmarks.run import NAIVE, Choice, contenders, rows
 from benchmarks.stats import geometric_mean, ratio
@@ -226,6 +226,33 @@ def test_compare_exits_with_1_where_something_is_slower_and_with_0_otherwise(tmp
     assert re.search(r"SLOWER +2\.\d\d ×  small, 64-32-10: ours, fast", slower.output)
     assert CliRunner().invoke(app, ["compare", str(old), str(same)]).exit_code == 0
     assert load(old).rows[0].peer == "ours"
+
+
+PEERS = ("stax", "Haiku", "Equinox")
+
+
+def run_of(ours, machine=1.0, unlike=1.0, peers=PEERS, seed=0):
+    """A run in which all take a millisecond times `machine`, but for ours, and for one peer that is `unlike` them."""
+    of = {"ours": ours, AGAIN: ours} | dict.fromkeys(peers, 1.0) | dict.fromkeys(peers[-1:], unlike)
+    samples = {peer: times(1e-3 * machine * by, seed + i) for i, (peer, by) in enumerate(of.items())}
+    return Record({"processor": "one"}, tuple(row(peer, samples=each) for peer, each in samples.items()))
+
+
+@pytest.mark.parametrize(
+    ("new", "slower"),
+    [
+        (run_of(1.0, machine=1.5, seed=9), []),  # the machine, and so all of them
+        (run_of(1.3, machine=1.5, seed=9), ["ours"]),
+        (run_of(1.3, machine=0.5, seed=9), ["ours"]),
+        (run_of(1.3, unlike=1.5, seed=9), ["Equinox"]),  # ours is within what an unchanged program differs by
+        (run_of(1.5, machine=1.5, seed=9, peers=PEERS[:1]), ["ours", "stax"]),  # one peer is too few to tell
+    ],
+)
+def test_what_became_of_the_peers_became_of_the_machine(new, slower):
+    changes = compare(run_of(1.0), new)
+    assert sorted(change.new.peer for change in changes if change.slower) == sorted(slower)
+    assert all(change.drift == pytest.approx(1.5, rel=0.1) or len(slower) != 0 for change in changes)
+    assert len(changes) == len(new.rows) - 1  # ours again is no row of its own
 
 
 def test_the_command_names_what_it_does_not_know():
