@@ -124,7 +124,7 @@ def markdown(rows: Sequence[Row]) -> str:
     """
     head = ("", "ours", "of the limit", "bound by", *GROUPS)
     text = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    slower, multiples, machine = [], [], rates(rows)
+    slower, multiples, limited, machine = [], [], [], rates(rows)
     for title, lines in variants(rows):
         best = fastest([line.row for line in lines], OURS)
         if best is None:
@@ -138,12 +138,16 @@ def markdown(rows: Sequence[Row]) -> str:
             if each is not None and (by := each[1]).value < SLOWER
         ]
         multiples += [min(times)] if times else []
+        limited += [(min(times), best.limit / _median(best))] if times and best.limit else []
         share = "" if best.limit is None else f"{best.limit / _median(best):.2f}"
         what = binds(best, machine).what if machine and (best.flops or best.bytes) else ""
         text.append(f"| {title} | {seconds(_median(best))}, {best.form} | {share} | {what} | {' | '.join(cells)} |")
     if multiples:
         mean = geometric_mean(multiples)
         text.append(f"\nThe fastest peer of each line takes {mean:.2f} times as long as ours, in the geometric mean.")
+    if limited:
+        ours, limit = geometric_mean([by for by, _ in limited]), geometric_mean([by / share for by, share in limited])
+        text[-1] += f" Over the lines with a limit: {ours:.2f} × ours, and {limit:.2f} × the limit, the most there is."
     if slower:
         said = "Where a peer takes less than 0.95 of our time; an interval of 95 % that reaches 1 is within the noise:"
         text.append("\n".join(["", said, "", *slower]))

@@ -180,6 +180,7 @@ def test_the_document_has_the_fastest_of_each_group_and_says_what_is_slower():
     assert (binding, plain, libraries) == ("", "0.50 plain JAX, fast", "")
     assert re.fullmatch(r"(1\.9|2\.0)\d torch eager, fast", torch)
     assert re.match(r"The fastest peer of each line takes 0\.(49|50|51) times as long as ours", mean)
+    assert re.search(r"with a limit: 0\.(49|50|51) × ours, and (0\.9\d|1\.0\d) × the limit", mean)
     assert said.startswith("Where a peer takes less than 0.95 of our time")
     assert re.fullmatch(r"- small: 64-32-10: plain JAX, fast, 0\.50 \[0\.\d\d, 0\.\d\d\]", slower)
     assert "Where a peer" not in table.markdown([row(), row("stax", samples=times(1.1e-3))])
