@@ -52,7 +52,7 @@ def main(
             bar.advance(task)
             for title, lines in table.variants(measured):
                 console.print(table.terminal(title, lines))
-    for line in (*table.calibrated(rows, machine["devices"][0]), *table.bound(rows)):
+    for line in (*table.calibrated(rows, machine["devices"][0]), *table.bound(rows), *table.besides(rows)):
         console.print(line, highlight=False)
     for path in (folder / "results.json", *pictures.draw(rows, folder)):
         console.print(f"{path}", highlight=False)

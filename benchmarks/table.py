@@ -109,6 +109,16 @@ def bound(rows: Sequence[Row]) -> Iterator[str]:
             yield f"{title}: {needs}, of {seconds(_median(best))}: bound by {found.what}"
 
 
+def besides(rows: Sequence[Row]) -> Iterator[str]:
+    """What was found besides times, where a case has more to say, and what a first run takes with its compilation."""
+    for title, lines in variants(rows):
+        for row in (line.row for line in lines if line.row.samples and line.row.figures and line.row.peer != AGAIN):
+            found = ", ".join(f"{name} {value:.4g}" for name, value in row.figures.items())
+            compiling = _median(row) + sum(row.stages.get(stage, 0.0) for stage in ("trace", "lower", "compile"))
+            times = f"{seconds(_median(row))} a {row.unit}, {seconds(compiling)} with compilation"
+            yield f"{title}: {row.peer}, {row.form}: {found}; {times}"
+
+
 def taken_on(fingerprint: dict[str, Any]) -> str:
     """The machine and the software of a run in a sentence."""
     packages = ", ".join(f"{name} {found}" for name, found in fingerprint["packages"].items() if found)
@@ -148,6 +158,8 @@ def markdown(rows: Sequence[Row]) -> str:
     if limited:
         ours, limit = geometric_mean([by for by, _ in limited]), geometric_mean([by / share for by, share in limited])
         text[-1] += f" Over the lines with a limit: {ours:.2f} × ours, and {limit:.2f} × the limit, the most there is."
+    if more := list(besides(rows)):
+        text.append("\n".join(["", *(f"- {line}" for line in more)]))
     if slower:
         said = "Where a peer takes less than 0.95 of our time; an interval of 95 % that reaches 1 is within the noise:"
         text.append("\n".join(["", said, "", *slower]))

@@ -186,6 +186,14 @@ def test_the_document_has_the_fastest_of_each_group_and_says_what_is_slower():
     assert "Where a peer" not in table.markdown([row(), row("stax", samples=times(1.1e-3))])
 
 
+def test_what_a_case_says_besides_times_is_shown_with_the_time_that_compiling_takes():
+    told = row(case="accuracy", variant="to 98 %", unit="run", figures={"runs": 11.0, "success": 10 / 11})
+    expected = r"accuracy: to 98 %: ours, fast: runs 11, success 0\.9091; (1|0\.99\d|1\.0\d) ms a run, 501 ms with comp"
+    (said,) = table.besides([told, told._replace(peer=AGAIN), row()])
+    assert re.match(expected, said)
+    assert f"- {said}\n" in table.markdown([told, row("stax", case="accuracy", variant="to 98 %", samples=times(5e-4))])
+
+
 MACHINE = [
     row("limit", "measured", case="calibrate", variant="GEMM float32, 2048", flops=10**9, samples=times(1e-2)),
     row("limit", "measured", case="calibrate", variant="copy, 256 MB", bytes=10**8, samples=times(1e-2)),
