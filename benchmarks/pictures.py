@@ -78,7 +78,7 @@ def ratios(rows: Sequence[Row], axes: Any) -> bool:
             if ours is None or theirs is None:
                 continue
             by = ratio(theirs.samples, ours.samples)
-            at.append(j + 0.6 * (i / len(names) - 0.5))
+            at.append(j + 0.6 * ((i + 0.5) / len(names) - 0.5))
             values.append(by.value)
             below.append(by.value - by.low)
             above.append(by.high - by.value)
@@ -87,11 +87,10 @@ def ratios(rows: Sequence[Row], axes: Any) -> bool:
     axes.axvline(1, color="black", linewidth=1)
     axes.set(xscale="log", xlabel="time, as a multiple of ours; left of 1 the peer is faster")
     axes.set_yticks(range(len(variants)), [f"{case}: {variant}" for case, variant in variants], fontsize="x-small")
-    axes.margins(y=0.01)
-    axes.invert_yaxis()
+    axes.set_ylim(len(variants) - 0.5, -0.5)  # the first one on top
     axes.grid(axis="y", color="0.92")
     axes.figure.set_size_inches(11, 2 + 0.3 * len(variants))
-    axes.legend(fontsize="small")
+    axes.figure.legend(loc="outside right upper", fontsize="small")
     return True
 
 

@@ -18,6 +18,7 @@ from test_run import EXAMPLES, NET, X, Y, assert_equal, make_run
 import nnjax
 from nnjax import losses, metrics, nn, optim, train
 from nnjax.train import checkpoint, identity
+from nnjax.train.lock import locked
 from nnjax.types import Data
 
 KILLS = int(os.environ.get("NNJAX_KILLS", "20"))  # more for a long trial
@@ -333,6 +334,15 @@ def test_what_a_killed_process_left_half_written_is_no_checkpoint(tmp_path):
     (tmp_path / ".step-000000000099.safetensors.123").write_bytes(b"half")
     same(fit(out=tmp_path, resume=True), fit())
     assert not list(tmp_path.glob(".step*"))
+
+
+def test_a_folder_that_another_writes_to_is_not_even_read(tmp_path):
+    """What is listed in it may be deleted before it is read."""
+    saved(tmp_path, 3)
+    checkpoint.files(tmp_path)[0].write_bytes(b"")
+    for resume in (False, True, "anyway"):
+        with locked(tmp_path), pytest.raises(BlockingIOError, match="another process"):
+            fit(out=tmp_path, resume=resume)
 
 
 # Ctrl-C

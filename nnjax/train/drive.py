@@ -19,7 +19,7 @@ from nnjax.train.identity import Identity, identity
 from nnjax.train.interrupt import held_back
 from nnjax.train.processes import agree, lost_told
 from nnjax.train.program import Program, fetch, put, put_each, restore, snapshot
-from nnjax.train.resume import Logs, Saving, load, saver
+from nnjax.train.resume import Logs, Save, Saving, load, saver
 from nnjax.train.run import Log
 from nnjax.train.state import NEVER, FitState
 from nnjax.types import Data, Key, PyTree, TrainState
@@ -76,13 +76,13 @@ def drive(
     program = job.program
     began = time.perf_counter()
     training = validating = 0.0
-    fs, logs, me = _start(job, saving)
     with (
         lost_told(saving and saving.folder),
+        _started(job, saving) as started,
         open_feed(job) as (data, following),
-        saver(saving, program, me) as save,
         held_back() as interrupted,
     ):
+        fs, logs, save = started
         advance = stepper(job, data)
         held_out = put(program, job.held_out)
         hyper, held_out_rows = put_each(program, (job.hyper, job.held_out_rows))
@@ -162,23 +162,35 @@ def open_feed(job: Job) -> Iterator[tuple[Data | None, feed.Next]]:
         yield None, following
 
 
-def _start(job: Job, saving: Saving | None) -> tuple[FitState, Logs, Identity]:
-    """The state and the logs before the first chunk, new or those of the last checkpoint; and what the run is."""
+@contextmanager
+def _started(job: Job, saving: Saving | None) -> Iterator[tuple[FitState, Logs, Save]]:
+    """The state and the logs before the first chunk, and what saves.
+
+    The folder belongs to this process before it is read: no other deletes meanwhile what is listed in it.
+    """
+    me = {} if saving is None else _identity(job)
+    with saver(saving, job.program, me) as save:
+        yield *_start(job, saving, me), save
+
+
+def _identity(job: Job) -> Identity:
+    """What the run is."""
+    validation = (job.held_out, job.held_out_rows, job.patience, job.validate_every if job.validated else None)
+    return identity(job.program, job.keys, job.hyper, job.data, sample_of(job), job.rows, validation)
+
+
+def _start(job: Job, saving: Saving | None, me: Identity) -> tuple[FitState, Logs]:
+    """The state and the logs before the first chunk, new or those of the last checkpoint."""
     program, members = job.program, len(job.ends)
     total = int(job.ends[:, -1].max()) if job.ends.size else 0
     logs = Logs(np.zeros(members, np.int64), np.full((members, total), np.nan, jnp.result_type(float)), [], [])
-    sample = sample_of(job)
     fs = first_state(job)
-    me: Identity = {}
-    if saving is not None:
-        validation = (job.held_out, job.held_out_rows, job.patience, job.validate_every if job.validated else None)
-        me = identity(program, job.keys, job.hyper, job.data, sample, job.rows, validation)
-        saved = load(saving, me, jax.eval_shape(partial(snapshot, program), fs), logs)
-        if saved is not None:
-            fs, logs = saved
-            fs = restore(program, fs)
+    saved = saving and load(saving, me, jax.eval_shape(partial(snapshot, program), fs), logs)
+    if saved is not None:
+        fs, logs = saved
+        fs = restore(program, fs)
     # A copy, for chunks give the memory of their argument away, and two leaves of a state may be the same array
-    return jax.tree.map(jnp.copy, fs), logs, me
+    return jax.tree.map(jnp.copy, fs), logs
 
 
 def sample_of(job: Job) -> Data:
