@@ -53,7 +53,7 @@ def cells(line: Line) -> tuple[str, ...]:
         "" if line.against is None else f"{line.against.value:.2f} [{line.against.low:.2f}, {line.against.high:.2f}]"
     )
     share = "" if row.limit is None else f"{row.limit / times.median:.0%}"
-    compiled = sum(row.stages.get(stage, 0.0) for stage in ("trace", "lower", "compile"))
+    compiled = _compiling(row)
     low, high = seconds(times.low).partition(" "), seconds(times.high)
     spread = f"{low[0] if high.endswith(low[2]) else ' '.join(low[::2])} – {high}"
     peak = row.memory.get("device peak", row.memory.get("peak"))
@@ -114,8 +114,7 @@ def besides(rows: Sequence[Row]) -> Iterator[str]:
     for title, lines in variants(rows):
         for row in (line.row for line in lines if line.row.samples and line.row.figures and line.row.peer != AGAIN):
             found = ", ".join(f"{name} {value:.4g}" for name, value in row.figures.items())
-            compiling = _median(row) + sum(row.stages.get(stage, 0.0) for stage in ("trace", "lower", "compile"))
-            times = f"{seconds(_median(row))} a {row.unit}, {seconds(compiling)} with compilation"
+            times = f"{seconds(_median(row))} a {row.unit}, {seconds(_with_compilation(row))} with compilation"
             yield f"{title}: {row.peer}, {row.form}: {found}; {times}"
 
 
@@ -147,6 +146,7 @@ def markdown(rows: Sequence[Row]) -> str:
             for each in found
             if each is not None and (by := each[1]).value < SLOWER
         ]
+        slower += list(_slower_with_compilation(title, [line.row for line in lines]))
         multiples += [min(times)] if times else []
         limited += [(min(times), best.limit / _median(best))] if times and best.limit else []
         share = "" if best.limit is None else f"{best.limit / _median(best):.2f}"
@@ -172,6 +172,23 @@ def _fastest_of(lines: Sequence[Line], peers: Sequence[str]) -> tuple[Row, Ratio
         if line.row.peer in peers and line.row.samples and line.against is not None:
             return line.row, line.against
     return None
+
+
+def _slower_with_compilation(title: str, rows: Sequence[Row]) -> Iterator[str]:
+    """Whom a first run is faster with, where runs are whole ones; a single measurement each, without an interval."""
+    whole = [row for row in rows if row.samples and row.figures]
+    ours = min((_with_compilation(row) for row in whole if row.peer == OURS), default=0.0)
+    for row in (row for row in whole if row.peer not in (OURS, AGAIN)):
+        if (times := _with_compilation(row)) < SLOWER * ours:
+            yield f"- {title}, with compilation: {row.peer}, {row.form}, {times / ours:.2f}"
+
+
+def _with_compilation(row: Row) -> float:
+    return _median(row) + _compiling(row)
+
+
+def _compiling(row: Row) -> float:
+    return sum(row.stages.get(stage, 0.0) for stage in ("trace", "lower", "compile"))
 
 
 def _median(row: Row) -> float:

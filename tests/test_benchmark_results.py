@@ -21,8 +21,9 @@ def test_results_are_of_a_known_state_and_everything_in_them_was_checked(path):
     assert {row.peer for row in rows} >= {"ours", AGAIN}
 
 
-def test_the_table_in_the_readme_is_that_of_the_results():
-    machine, rows = load(ROOT / "benchmarks" / "results" / "epyc-2-cores" / "results.json")
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.parent.name)
+def test_the_tables_in_the_readme_are_those_of_the_results(path):
+    machine, rows = load(path)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert table.taken_on(machine) in readme
     assert table.markdown(rows) in readme

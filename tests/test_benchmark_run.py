@@ -194,6 +194,14 @@ def test_what_a_case_says_besides_times_is_shown_with_the_time_that_compiling_ta
     assert f"- {said}\n" in table.markdown([told, row("stax", case="accuracy", variant="to 98 %", samples=times(5e-4))])
 
 
+def test_who_is_faster_with_compilation_alone_is_said():
+    told = row(case="accuracy", variant="to 98 %", figures={"runs": 11.0})
+    peers_ = [told._replace(peer=name, samples=times(at), stages={}) for name, at in (("stax", 0.2), ("Haiku", 0.7))]
+    shown = table.markdown([told, told._replace(peer=AGAIN, stages={}), *peers_])
+    assert "- accuracy: to 98 %, with compilation: stax, fast, 0.40" in shown
+    assert "with compilation: Haiku" not in shown
+
+
 MACHINE = [
     row("limit", "measured", case="calibrate", variant="GEMM float32, 2048", flops=10**9, samples=times(1e-2)),
     row("limit", "measured", case="calibrate", variant="copy, 256 MB", bytes=10**8, samples=times(1e-2)),

@@ -12,5 +12,5 @@ JOBS = {
     ),
 }  # fmt: skip
 QUICK = ()
-ROUNDS = dict.fromkeys(JOBS, 9)  # and the two calls before them: 11 seeds
+ROUNDS = dict.fromkeys(JOBS, 9)  # and the calls before them: 10 to 12 seeds
 EXTRA = ("Fashion-MNIST to 90 %",)  # half a minute and more for each seed and peer
