@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from benchmarks.binds import binds, rates
 from benchmarks.datasheet import peaks
 from benchmarks.record import Row
@@ -133,7 +135,7 @@ def markdown(rows: Sequence[Row]) -> str:
     """
     head = ("", "ours", "of the limit", "bound by", *GROUPS)
     text = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    slower, multiples, limited, machine = [], [], [], rates(rows)
+    slower, multiples, limited, pairs, machine = [], [], [], [], rates(rows)
     for title, lines in variants(rows):
         best = fastest([line.row for line in lines], OURS)
         if best is None:
@@ -141,8 +143,11 @@ def markdown(rows: Sequence[Row]) -> str:
         found = [_fastest_of(lines, group) for group in GROUPS.values()]
         cells = ["" if each is None else f"{each[1].value:.2f} {each[0].peer}, {each[0].form}" for each in found]
         times = [each[1].value for each in found if each is not None]
+        noise = _again([line.row for line in lines])
+        pairs += [noise] if noise else []
         slower += [
             f"- {title}: {each[0].peer}, {each[0].form}, {by.value:.2f} [{by.low:.2f}, {by.high:.2f}]"
+            f"{f'; {AGAIN} {noise:.2f}' if noise else ''}"
             for each in found
             if each is not None and (by := each[1]).value < SLOWER
         ]
@@ -158,10 +163,16 @@ def markdown(rows: Sequence[Row]) -> str:
     if limited:
         ours, limit = geometric_mean([by for by, _ in limited]), geometric_mean([by / share for by, share in limited])
         text[-1] += f" Over the lines with a limit: {ours:.2f} × ours, and {limit:.2f} × the limit, the most there is."
+    if pairs:
+        apart = np.quantile([max(each, 1 / each) for each in pairs], 0.9)
+        text[-1] += f" Two processes of ours lie up to {apart:.2f} × apart on 9 of 10 lines: that is the noise."
     if more := list(besides(rows)):
         text.append("\n".join(["", *(f"- {line}" for line in more)]))
     if slower:
-        said = "Where a peer takes less than 0.95 of our time; an interval of 95 % that reaches 1 is within the noise:"
+        said = (
+            f"Where a peer takes less than {SLOWER} of our time, with an interval of 95 % over the rounds of its process; "
+            f"{AGAIN}: what a second process of ours takes, the noise that the interval does not know:"
+        )
         text.append("\n".join(["", said, "", *slower]))
     return "\n".join(text)
 
@@ -172,6 +183,13 @@ def _fastest_of(lines: Sequence[Line], peers: Sequence[str]) -> tuple[Row, Ratio
         if line.row.peer in peers and line.row.samples and line.against is not None:
             return line.row, line.against
     return None
+
+
+def _again(rows: Sequence[Row]) -> float | None:
+    """The time of the second process of ours as a multiple of the first one's, in the same form."""
+    again = next((row for row in rows if row.peer == AGAIN and row.samples), None)
+    same = [row for row in rows if again and row.peer == OURS and row.form == again.form and row.samples]
+    return _median(again) / _median(same[0]) if again and same else None
 
 
 def _slower_with_compilation(title: str, rows: Sequence[Row]) -> Iterator[str]:

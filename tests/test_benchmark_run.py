@@ -186,6 +186,16 @@ def test_the_document_has_the_fastest_of_each_group_and_says_what_is_slower():
     assert "Where a peer" not in table.markdown([row(), row("stax", samples=times(1.1e-3))])
 
 
+def test_the_document_says_how_far_two_processes_of_ours_lie_apart():
+    slow, peer = row(form="naive", samples=times(2e-3)), row("plain JAX", samples=times(5e-4))
+    again = row(
+        AGAIN, "naive", samples=times(1.5e-3, seed=1)
+    )  # held against the same form, though ours has a faster one
+    shown = table.markdown([row(), slow, again, peer])
+    assert re.search(r"Two processes of ours lie up to 1\.3\d × apart on 9 of 10 lines", shown)
+    assert re.search(r"plain JAX, fast, 0\.(49|50|51) \[.*\]; ours again 0\.7\d$", shown)
+
+
 def test_what_a_case_says_besides_times_is_shown_with_the_time_that_compiling_takes():
     told = row(case="accuracy", variant="to 98 %", unit="run", figures={"runs": 11.0, "success": 10 / 11})
     expected = r"accuracy: to 98 %: ours, fast: runs 11, success 0\.9091; (1|0\.99\d|1\.0\d) ms a run, 501 ms with comp"
