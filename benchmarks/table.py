@@ -170,7 +170,7 @@ def markdown(rows: Sequence[Row]) -> str:
         text.append("\n".join(["", *(f"- {line}" for line in more)]))
     if slower:
         said = (
-            f"Where a peer takes less than {SLOWER} of our time, with an interval of 95 % over the rounds of its process; "
+            f"Where a peer takes less than {SLOWER} of our time, with an interval of 95 % over the rounds; "
             f"{AGAIN}: what a second process of ours takes, the noise that the interval does not know:"
         )
         text.append("\n".join(["", said, "", *slower]))

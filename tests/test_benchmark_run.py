@@ -188,9 +188,7 @@ def test_the_document_has_the_fastest_of_each_group_and_says_what_is_slower():
 
 def test_the_document_says_how_far_two_processes_of_ours_lie_apart():
     slow, peer = row(form="naive", samples=times(2e-3)), row("plain JAX", samples=times(5e-4))
-    again = row(
-        AGAIN, "naive", samples=times(1.5e-3, seed=1)
-    )  # held against the same form, though ours has a faster one
+    again = row(AGAIN, "naive", samples=times(1.5e-3, seed=1))  # against the same form, though not the fastest
     shown = table.markdown([row(), slow, again, peer])
     assert re.search(r"Two processes of ours lie up to 1\.3\d × apart on 9 of 10 lines", shown)
     assert re.search(r"plain JAX, fast, 0\.(49|50|51) \[.*\]; ours again 0\.7\d$", shown)
