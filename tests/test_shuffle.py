@@ -128,6 +128,17 @@ def test_jit_vmap_and_traced_arguments_equal_plain_calls():
         np.testing.assert_array_equal(plain[0], data.batch_indices(key, 5, 10, 4))
 
 
+@quick
+@given(step=st.integers(0, 2**31 - 1), n=st.integers(1, 2**31 - 1), batch_size=st.sampled_from([1, 7, 256]))
+@example(step=2**31 - 1, n=256, batch_size=256)
+@example(step=1, n=257, batch_size=256)
+@example(step=2, n=8, batch_size=7)
+@example(step=0, n=255, batch_size=256)
+def test_epochs_of_a_batch_drawn_once_or_for_each_place_are_the_same(step, n, batch_size):
+    known = data.batch_indices(key, step, n, batch_size)
+    np.testing.assert_array_equal(known, batch_and_places(batch_size)(jnp.int32(step), jnp.int32(n)))
+
+
 def data_of(steps):
     """All indices of several steps at once, as `Run.steps` computes them under scan."""
     return jax.lax.scan(lambda c, step: (c, data.batch_indices(key, step, 10, 4)), 0, steps)[1]

@@ -12,7 +12,7 @@ Wellons' 32-bit mixer.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from nnjax import checks
 from nnjax.types import Key
 
 if TYPE_CHECKING:
-    from jaxtyping import Int, UInt32
+    from jaxtyping import Bool, Int, UInt32
 
 ROUNDS = 24  # 8 leave an order that a chi-square test can tell from random, 24 do not
 
@@ -52,32 +52,44 @@ def batch_indices(key: Key, step: Array | int, n: Array | int, batch_size: int) 
     batch_size = checks.positive_int("batch_indices", "batch_size", batch_size)
     if not isinstance(n, jax.Array) and checks.positive_int("batch_indices", "n", n) >= 2**31:
         raise ValueError(f"batch_indices: n must be < 2³¹, got {n}")
+    few = not isinstance(n, jax.Array) and batch_size <= n
     n = jnp.asarray(n, jnp.uint32)
     epoch, place = _divmod_product(jnp.asarray(step, jnp.uint32), batch_size, n)
     place = place + jnp.arange(batch_size, dtype=jnp.uint32)  # < 2³², for both terms are < 2³¹
-    return shuffle(key, epoch + place // n, place % n, n).astype(jnp.int32)
+    later, place = place // n, place % n
+    if few:
+        return shuffle(key, jnp.stack([epoch, epoch + 1]), place, n, later == 1).astype(jnp.int32)
+    return shuffle(key, epoch + later, place, n).astype(jnp.int32)
 
 
-def shuffle(key: Key, epoch: UInt32[Array, " m"], place: UInt32[Array, " m"], n: Array) -> UInt32[Array, " m"]:
+def shuffle(
+    key: Key, epoch: UInt32[Array, " e"], place: UInt32[Array, " m"], n: Array, later: Bool[Array, " m"] | None = None
+) -> UInt32[Array, " m"]:
     """The example at each place of an epoch: for each epoch a bijection of 0 … n - 1.
 
     Args:
       key: one typed key.
-      epoch: (m,) uint32.
+      epoch: (m,) uint32, that of each place; or (2,), those that all places lie in, of which a round is drawn once.
       place: (m,) uint32, < n.
       n: () uint32, < 2³¹.
+      later: (m,) which places lie in the second of two epochs.
     """
     words = jax.random.bits(key, (ROUNDS, 2), jnp.uint32)
     epoch = _mix(epoch)
 
-    def swap_or_not(r: Array, x: Array) -> Array:
-        mirror = _below(_mix(epoch ^ words[r, 0]), n)
-        partner = jnp.where(mirror >= x, mirror - x, mirror + (n - x))
-        pair = jnp.maximum(x, partner)  # the same for both of them
-        bit = _mix(pair ^ (epoch + words[r, 1])) >> 31
-        return jnp.where(bit == 1, partner, x)
+    def draw(words: Any) -> Any:  # of one round: the image of 0, and what its bits depend on
+        return _below(_mix(epoch ^ words[0]), n), epoch + words[1]
 
-    return lax.fori_loop(0, ROUNDS, swap_or_not, place)
+    def swap_or_not(x: Array, drawn: Any) -> tuple[Array, None]:
+        image, tweak = draw(drawn) if later is None else (jnp.where(later, second, first) for first, second in drawn)
+        partner = image - x  # modulo n; where it is below 0 it has wrapped, and n more is the smaller number
+        partner = jnp.minimum(partner, partner + n)
+        bit = _mix(jnp.maximum(x, partner) ^ tweak) >> 31  # the same for both of the pair
+        return jnp.where(bit == 1, partner, x), None
+
+    drawn = words if later is None else jax.vmap(draw)(words)
+    # Two rounds at a time: a loop of one has twice its cost, and more in a row each wait for the one before
+    return lax.scan(swap_or_not, place, drawn, unroll=2)[0]
 
 
 def _mix(x: Array) -> Array:
