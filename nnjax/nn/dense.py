@@ -1,13 +1,13 @@
 """The dense layer: a vector of perceptrons without their non-linearity."""
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 from jax.nn.initializers import zeros
 
 from nnjax import checks
+from nnjax.nn.affine import affine
 from nnjax.nn.initializers import he_normal
-from nnjax.nn.shape import param_dtype, per_feature
+from nnjax.nn.shape import param_dtype
 from nnjax.types import Initializer, Key, Layer, Params, State
 
 
@@ -53,7 +53,6 @@ def dense(features: int, *, bias: bool = True, w_init: Initializer = he_normal()
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
         checks.batched(name, x)
         checks.features(name, x, params["w"].shape[0])
-        y = jnp.dot(x, params["w"])
-        return (y + per_feature(params["b"], y) if bias else y), state
+        return affine(x, params["w"], params["b"] if bias else None), state
 
     return Layer(name, init, apply)
