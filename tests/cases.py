@@ -55,6 +55,8 @@ LAYERS = [
     LayerCase("dense", nn.dense(2), (4, 3)),
     LayerCase("dense, positions", nn.dense(2), (4, 5, 3)),
     LayerCase("dense, no bias", nn.dense(2, bias=False), (4, 3)),
+    LayerCase("dense, many outputs", nn.dense(40), (4, 3)),
+    LayerCase("dense, features first", nn.dense(2, features_first=True), (4, 5, 3)),
     LayerCase("dense, initialisers", nn.dense(2, w_init=first_normals, b_init=first_normals), (4, 3)),
     LayerCase("conv 1-D", nn.conv(2, 3), (4, 5, 3)),
     LayerCase("conv 2-D", nn.conv(2, (3, 2), strides=(2, 1), padding=((1, 0), (0, 2))), (4, 5, 4, 3)),

@@ -1,4 +1,4 @@
-"""The forms of the dense layer's product, of which a device and a shape choose one, are the same function."""
+"""The forms of the dense layer's product are the same function."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnjax import nn
-from nnjax.nn.affine import FEW, MANY, NARROW, affine, as_columns, as_rows, product
+from nnjax.nn.affine import FEW, affine, affine_features_first, product
 from nnjax.nn.shape import per_feature
 
 
@@ -42,10 +42,10 @@ def random(shape, seed):
     outputs=st.integers(1, 5),
     bias=st.booleans(),
 )
-def test_columns_and_rows_are_the_plain_product_and_so_are_their_derivatives(lead, inputs, outputs, bias):
+def test_both_orders_are_the_plain_product_and_so_are_their_derivatives(lead, inputs, outputs, bias):
     x, w, b = random((*lead, inputs), 0), random((inputs, outputs), 1), random((outputs,), 2) if bias else None
     expected = jax.tree.leaves(derivatives(plain, x, w, b))
-    for form in (as_rows, as_columns):
+    for form in (affine, affine_features_first):
         found = jax.tree.leaves(jax.jit(derivatives, static_argnums=0)(form, x, w, b))
         for ours, theirs in zip(found, expected, strict=True):
             assert ours.shape == theirs.shape
@@ -71,32 +71,26 @@ def lowered(function, platform, *args):
     return jax.jit(function).trace(*args).lower(lowering_platforms=(platform,)).as_text()
 
 
-@pytest.mark.parametrize(
-    ("rows", "inputs", "outputs", "columns", "turned_over"),
-    [
-        (MANY * NARROW, NARROW, NARROW, True, False),
-        (MANY * NARROW - 1, NARROW, NARROW, False, False),
-        (10_000, NARROW + 1, FEW, False, True),
-        (32, 256, FEW, False, True),
-        (32, 256, FEW + 1, False, False),
-    ],
-)
-def test_a_cpu_has_the_form_that_suits_the_shape_and_others_the_plain_one(rows, inputs, outputs, columns, turned_over):
-    x, w, b = jnp.ones((rows, inputs)), jnp.ones((inputs, outputs)), jnp.ones(outputs)
+@pytest.mark.parametrize("outputs", [1, FEW, FEW + 1])
+def test_the_gradient_of_few_outputs_is_turned_over_on_a_cpu_alone(outputs):
+    x, w, b = jnp.ones((32, 256)), jnp.ones((256, outputs)), jnp.ones(outputs)
 
     def backward(x, w, b):
         return jax.grad(lambda w: affine(x, w, b).sum())(w)
 
-    assert ("optimization_barrier" in lowered(affine, "cpu", x, w, b)) == columns
-    assert ("optimization_barrier" in lowered(backward, "cpu", x, w, b)) == (columns or turned_over)
-    assert "optimization_barrier" not in lowered(affine, "cuda", x, w, b)
-    assert "optimization_barrier" not in lowered(backward, "cuda", x, w, b)
+    def has_barrier(function, platform):
+        lowered = jax.jit(function).trace(x, w, b).lower(lowering_platforms=(platform,))
+        return "optimization_barrier" in lowered.as_text()
+
+    assert has_barrier(backward, "cpu") == (outputs <= FEW)
+    assert not has_barrier(backward, "cuda")
+    assert not has_barrier(affine, "cpu")
 
 
-def test_a_dense_layer_has_the_same_values_for_few_rows_and_for_many():
-    layer = nn.dense(3)
+def test_a_network_features_first_has_the_same_parameters_and_outputs():
     x = random((2000, 4), 0)
-    params, state = layer.init(jax.random.key(1), x)
-    many, _ = layer.apply(params, state, x, train=True)
-    few, _ = layer.apply(params, state, x[:5], train=True)
-    np.testing.assert_allclose(many[:5], few, rtol=1e-6, atol=1e-6)
+    rows, columns = (nn.mlp([5], 3, features_first=first) for first in (False, True))
+    params, state = rows.init(jax.random.key(1), x)
+    jax.tree.map(np.testing.assert_array_equal, params, columns.init(jax.random.key(1), x)[0])
+    (one, _), (other, _) = (net.apply(params, state, x, train=False) for net in (rows, columns))
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)

@@ -1,7 +1,4 @@
-"""The product behind the dense layer, in the form that suits the device.
-
-XLA's products for CPUs are slow for some shapes of operands. Two forms go around them; accelerators keep the plain one.
-"""
+"""The product behind the dense layer, in the form that suits the device."""
 
 from typing import Any
 
@@ -12,38 +9,17 @@ from jax.custom_derivatives import SymbolicZero
 
 from nnjax.nn.shape import per_feature
 
-NARROW = 64  # features, up to which the rows are better computed as columns, if they are many
-MANY = 4  # rows for each feature, from which turning them over costs less than it saves
 FEW = 32  # outputs, up to which the gradient is better computed turned over
 
 
 def affine(x: Array, w: Array, b: Array | None) -> Array:
-    """y = x w + b.
-
-    On a CPU, many rows of few features are computed as columns. XLA leaves what follows, activations and gradients, in
-    that order too. A step on 10 000 rows takes 1.7 times as long without, for 4-32-16-4 with tanh; on 1024 rows 1.3
-    times, for 64-32-32-10.
-
-    Args:
-      x: (batch, ..., inputs)
-      w: (inputs, features)
-      b: (features,)
-    """
-    rows, width = x.size // max(x.shape[-1], 1), max(w.shape)
-    if width <= NARROW and rows >= MANY * width:
-        y: Array = lax.platform_dependent(x, w, b, cpu=as_columns, default=as_rows)
-        return y
-    return as_rows(x, w, b)
-
-
-def as_rows(x: Array, w: Array, b: Array | None) -> Array:
-    """As it is written."""
+    """y = x w + b, for x (batch, ..., inputs), w (inputs, outputs), b (outputs,) or None."""
     y = product(x, w) if w.shape[1] <= FEW else jnp.dot(x, w)
     return y if b is None else y + per_feature(b, y)
 
 
-def as_columns(x: Array, w: Array, b: Array | None) -> Array:
-    """(wᵀ xᵀ + b)ᵀ. Barriers keep XLA from turning the product over again."""
+def affine_features_first(x: Array, w: Array, b: Array | None) -> Array:
+    """(wᵀ xᵀ + b)ᵀ. Barriers keep XLA from turning the product over again; what follows it leaves in that order too."""
     y = w.T @ lax.optimization_barrier(x.reshape(-1, x.shape[-1]).T)
     y = lax.optimization_barrier(y if b is None else y + b[:, None])
     return y.T.reshape(*x.shape[:-1], w.shape[-1])

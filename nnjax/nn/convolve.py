@@ -7,7 +7,7 @@ from functools import partial
 import jax.numpy as jnp
 from jax import Array, lax
 
-from nnjax.nn.affine import as_rows
+from nnjax.nn.affine import affine
 
 Sizes = Sequence[int]  # one for each spatial axis
 Pads = Sequence[tuple[int, int]]
@@ -61,7 +61,7 @@ def as_product(x: Array, w: Array, *, strides: Sizes, pads: Pads, dilation: Size
         reach = (n - 1) * step + 1
         taps = [lax.slice_in_dim(x, tap * gap, tap * gap + reach, step, axis=i + 1) for tap in range(width)]
         x = jnp.concatenate(taps, axis=-1)  # channels of all taps side by side, in the order of w
-    return as_rows(x, w.reshape(math.prod(window) * inputs, features), None)
+    return affine(x, w.reshape(math.prod(window) * inputs, features), None)
 
 
 def output_sizes(sizes: Sizes, window: Sizes, strides: Sizes, pads: Pads, dilation: Sizes) -> list[int]:

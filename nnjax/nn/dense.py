@@ -5,13 +5,20 @@ from jax import Array
 from jax.nn.initializers import zeros
 
 from nnjax import checks
-from nnjax.nn.affine import affine
+from nnjax.nn.affine import affine, affine_features_first
 from nnjax.nn.initializers import he_normal
 from nnjax.nn.shape import param_dtype
 from nnjax.types import Initializer, Key, Layer, Params, State
 
 
-def dense(features: int, *, bias: bool = True, w_init: Initializer = he_normal(), b_init: Initializer = zeros) -> Layer:
+def dense(
+    features: int,
+    *,
+    bias: bool = True,
+    w_init: Initializer = he_normal(),
+    b_init: Initializer = zeros,
+    features_first: bool = False,
+) -> Layer:
     """The dense layer: each output is the dot product of the input with one column of weights, plus a bias.
 
         y = x w + b
@@ -23,6 +30,9 @@ def dense(features: int, *, bias: bool = True, w_init: Initializer = he_normal()
         Take `nn.initializers.glorot_normal()` before tanh or sigmoid and `lecun_normal()` for a last layer, as
         the models `mlp` and `residual_mlp` do by themselves.
       b_init: initialiser of `b`.
+      features_first: compute (wᵀ xᵀ + b)ᵀ, the same numbers in another order in memory. On a CPU, where all layers are
+        narrow, up to 32, and rows many, hundreds and more, steps are 1.1 to 1.7 times as fast; with a wider layer
+        before it, the change of order costs more than it saves.
 
     Shapes: x (batch, ..., inputs) -> y (batch, ..., features). Parameters `{"w": (inputs, features), "b":
     (features,)}`.
@@ -53,6 +63,7 @@ def dense(features: int, *, bias: bool = True, w_init: Initializer = he_normal()
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
         checks.batched(name, x)
         checks.features(name, x, params["w"].shape[0])
-        return affine(x, params["w"], params["b"] if bias else None), state
+        function = affine_features_first if features_first else affine
+        return function(x, params["w"], params["b"] if bias else None), state
 
     return Layer(name, init, apply)

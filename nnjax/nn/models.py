@@ -78,6 +78,7 @@ def mlp(
     norm: Norm = None,
     dropout: float | Array = 0.0,
     widths: Sequence[Width | None] | Array | None = None,
+    features_first: bool = False,
 ) -> Layer:
     """A multi-layer perceptron.
 
@@ -93,6 +94,7 @@ def mlp(
         be traced integers, so that `jax.vmap` can sweep them. Outputs, gradients and the spread of the first parameters
         are those of `mlp(widths, …)`, but not the draws; weights in the padding start at zero, and the gradient of the
         padding is zero. The activation must act on each number by itself.
+      features_first: for narrow networks and many rows on a CPU; see `dense`.
 
     Shapes: x (batch, ...) is flattened -> y (batch, outputs).
 
@@ -118,11 +120,12 @@ def mlp(
     for i, padded in enumerate(hidden):
         w_init = initializer_for(activation, true[i], true[i + 1])
         layers += [
-            dense(padded, bias=norm != "batch", w_init=w_init),
+            dense(padded, bias=norm != "batch", w_init=w_init, features_first=features_first),
             *_norm("mlp", norm, true[i + 1]),
             _activated(activation, true[i + 1], dropout),
         ]
-    return serial(*layers, dense(outputs, w_init=initializer_for(None, true[-1])))._replace(name="mlp")
+    last = dense(outputs, w_init=initializer_for(None, true[-1]), features_first=features_first)
+    return serial(*layers, last)._replace(name="mlp")
 
 
 def residual_mlp(
