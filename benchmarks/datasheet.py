@@ -7,25 +7,26 @@ class Peaks(NamedTuple):
     """Of one device. None where the data sheet has no such number."""
 
     float32: float | None  # operations a second, outside of the tensor cores
+    tf32: float | None
     bfloat16: float | None  # operations a second; float16 for those without bfloat16
     bandwidth: float  # bytes a second
 
 
 PEAKS = {  # by what the device's kind contains, the longer names first
-    "H200": Peaks(67e12, 989e12, 4.8e12),
-    "H100": Peaks(67e12, 989e12, 3.35e12),
-    "A100-SXM4-80GB": Peaks(19.5e12, 312e12, 2.04e12),
-    "A100": Peaks(19.5e12, 312e12, 1.56e12),
-    "V100": Peaks(15.7e12, 125e12, 0.9e12),
-    "L40S": Peaks(91.6e12, 362e12, 0.864e12),
-    "L4": Peaks(30.3e12, 121e12, 0.3e12),
-    "T4": Peaks(8.1e12, 65e12, 0.32e12),
-    "RTX 4090": Peaks(82.6e12, 165e12, 1.01e12),
-    "RTX 3090": Peaks(35.6e12, 71e12, 0.936e12),
-    "TPU v6": Peaks(None, 918e12, 1.64e12),
-    "TPU v5p": Peaks(None, 459e12, 2.77e12),
-    "TPU v5": Peaks(None, 197e12, 0.82e12),
-    "TPU v4": Peaks(None, 275e12, 1.2e12),
+    "H200": Peaks(67e12, 494e12, 989e12, 4.8e12),
+    "H100": Peaks(67e12, 494e12, 989e12, 3.35e12),
+    "A100-SXM4-80GB": Peaks(19.5e12, 156e12, 312e12, 2.04e12),
+    "A100": Peaks(19.5e12, 156e12, 312e12, 1.56e12),
+    "V100": Peaks(15.7e12, None, 125e12, 0.9e12),
+    "L40S": Peaks(91.6e12, 183e12, 362e12, 0.864e12),
+    "L4": Peaks(30.3e12, 60e12, 121e12, 0.3e12),
+    "T4": Peaks(8.1e12, None, 65e12, 0.32e12),
+    "RTX 4090": Peaks(82.6e12, 82.6e12, 165e12, 1.01e12),
+    "RTX 3090": Peaks(35.6e12, 35.6e12, 71e12, 0.936e12),
+    "TPU v6": Peaks(None, None, 918e12, 1.64e12),
+    "TPU v5p": Peaks(None, None, 459e12, 2.77e12),
+    "TPU v5": Peaks(None, None, 197e12, 0.82e12),
+    "TPU v4": Peaks(None, None, 275e12, 1.2e12),
 }
 
 

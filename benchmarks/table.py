@@ -93,7 +93,7 @@ def calibrated(rows: Sequence[Row], device: str) -> Iterator[str]:
     sheet = peaks(device)
     for row in rows:
         if row.case == "calibrate" and row.samples and (row.flops or row.bytes):
-            dtype = "bfloat16" if "bfloat16" in row.variant else "float32"
+            dtype = next((name for name in ("bfloat16", "tf32") if name in row.variant), "float32")
             promised = sheet and (getattr(sheet, dtype) if row.flops else sheet.bandwidth)
             rate = (row.flops or row.bytes) / _median(row)
             of = f", {rate / promised:.0%} of the data sheet's {_giga(promised)}" if promised else ""

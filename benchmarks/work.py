@@ -85,7 +85,7 @@ class Calibrating(NamedTuple):
 
     what: str
     size: int  # rows of the matrices; numbers to copy or to launch with
-    dtype: str = "float32"
+    dtype: str = "float32"  # "tf32": float32 in memory, multiplied with fewer digits
 
 
 class Starting(NamedTuple):

@@ -9,11 +9,13 @@ from typer.testing import CliRunner
 from benchmarks import cases, peers, pictures, table
 from benchmarks.__main__ import app
 from benchmarks.binds import binds, rates
+from benchmarks.peers import limit
 from benchmarks.record import Record, Row, load, save
 from benchmarks.regress import AGAIN, compare
 from benchmarks.rounds import Contender, Measured, Plan, _variant, measure
 from benchmarks.run import NAIVE, Choice, contenders, rows
 from benchmarks.stats import geometric_mean, ratio
+from benchmarks.work import Calibrating
 
 SMALL = "64-32-10, batch 32"
 OURS, PLAIN, LIMIT = Contender("ours", "ours", "fast"), Contender("plain JAX", "plain_jax", "fast"), "limit"
@@ -142,6 +144,16 @@ def test_the_calibration_stands_beside_the_data_sheet():
     assert re.fullmatch(r"GEMM float32, 2048: 6\d,\d00 GFLOP/s, (99|100|101)% of the data sheet's 67,000", line)
     (line,) = table.calibrated([found], "cpu cpu")
     assert "data sheet" not in line
+    of = {variant: line for variant in ("tf32", "bfloat16") for line in table.calibrated(
+        [found._replace(variant=f"GEMM {variant}, 2048")], "gpu NVIDIA H200"
+    )}  # fmt: skip
+    assert of["tf32"].endswith("data sheet's 494,000")
+    assert of["bfloat16"].endswith("data sheet's 989,000")
+
+
+def test_tf32_is_of_gpus_alone():
+    with pytest.raises(ValueError, match="tf32 is a format of NVIDIA's GPUs alone"):
+        limit.calibrate(Calibrating("gemm", 8, "tf32"), "measured")
 
 
 def test_the_mean_of_twice_and_half_as_long_is_as_long():

@@ -22,17 +22,25 @@ FORMS = {
 
 
 def calibrate(job: Calibrating, form: str) -> Program:
-    """Square products, a copy, or the smallest program there is; on random numbers."""
+    """Square products, a copy, or the smallest program there is; on random numbers.
+
+    Raises:
+      ValueError: for tf32 on a device that has none.
+    """
+    if job.dtype == "tf32" and jax.default_backend() != "gpu":
+        raise ValueError("tf32 is a format of NVIDIA's GPUs alone")
+    dtype = "float32" if job.dtype == "tf32" else job.dtype
+    precision = jax.lax.DotAlgorithmPreset.TF32_TF32_F32 if job.dtype == "tf32" else None
     key = jax.random.key(0)
     shape = (job.size, job.size) if job.what == "gemm" else (job.size,)
     repeat = 4 if job.what == "gemm" else 1
 
     def body(x: jax.Array, w: jax.Array) -> jax.Array:
         if job.what == "gemm":  # divided by the root of its size, a power of a random matrix stays finite
-            return (x @ w) * jnp.asarray(job.size**-0.5, x.dtype)
+            return jnp.matmul(x, w, precision=precision) * jnp.asarray(job.size**-0.5, x.dtype)
         return x + w[0] if job.what == "copy" else x + w
 
-    x, w = (jax.random.normal(k, shape, job.dtype) for k in jax.random.split(key))
+    x, w = (jax.random.normal(k, shape, dtype) for k in jax.random.split(key))
     jitted = jax.jit(lambda x, w: jax.lax.fori_loop(0, repeat, lambda _, x: body(x, w), x), donate_argnums=0)
     program = compiled(jitted, x, w)
     return Program(
