@@ -14,11 +14,16 @@ class Compiled(NamedTuple):
 
 
 def compiled(jitted: Any, *args: Any) -> Compiled:
-    """Traces, lowers and compiles a jitted function for these arguments, one after the other."""
+    """Traces, lowers and compiles a jitted function for these arguments, one after the other.
+
+    Libraries' own `jit` have these stages too; one that has no `trace` traces while it lowers.
+    """
     stages, clock = {}, time.perf_counter()
-    done = jitted
-    for stage, name, given in (("trace", "trace", args), ("lower", "lower", ()), ("compile", "compile", ())):
-        done = getattr(done, name)(*given)
+    done, given = jitted, args
+    for stage in ("trace", "lower", "compile"):
+        if not hasattr(done, stage):
+            continue
+        done, given = getattr(done, stage)(*given), ()
         now = time.perf_counter()
         stages[stage], clock = now - clock, now
     return Compiled(done, stages, _memory(done))
@@ -26,7 +31,7 @@ def compiled(jitted: Any, *args: Any) -> Compiled:
 
 def _memory(program: Any) -> dict[str, int]:
     """Bytes of a compiled program, where the device tells."""
-    found = program.memory_analysis()
+    found = getattr(program, "compiled", program).memory_analysis()  # libraries wrap it
     names = {
         "arguments": "argument_size_in_bytes", "outputs": "output_size_in_bytes", "temporaries": "temp_size_in_bytes",
         "aliased": "alias_size_in_bytes", "peak": "peak_memory_in_bytes",

@@ -41,7 +41,9 @@ def training(job: Training, form: str) -> Program:
         def naive(state: Any, rows: np.ndarray | None) -> Any:
             return make_step(*state, *((x, y) if rows is None else (inputs.x[rows], inputs.y[rows])))[:2]
 
-        return loop(job, inputs, naive, (model, opt_state), _found, lambda state: jax.block_until_ready(state[1]))
+        first = compiled(make_step, model, opt_state, inputs.x[: job.batch], inputs.y[: job.batch])
+        block = lambda state: jax.block_until_ready(state[1])  # noqa: E731
+        return loop(job, inputs, naive, (model, opt_state), _found, block, first.stages, first.memory)
 
     params, static = eqx.partition(model, eqx.is_array)
     leaves, structure = jax.tree.flatten((params, opt_state))

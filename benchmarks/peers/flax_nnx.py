@@ -8,6 +8,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from benchmarks.compiled import compiled
 from benchmarks.loop import loop
 from benchmarks.peers.plain_jax import loss_of
 from benchmarks.work import Layers, Program, Training, training_inputs
@@ -40,7 +41,8 @@ def training(job: Training, form: str) -> Program:
             train_step(*state, *((x, y) if rows is None else (inputs.x[rows], inputs.y[rows])))
             return state  # it is changed in place
 
-        return loop(job, inputs, naive, (model, optimizer), _found, _block)
+        first = compiled(train_step, model, optimizer, inputs.x[: job.batch], inputs.y[: job.batch])
+        return loop(job, inputs, naive, (model, optimizer), _found, _block, first.stages, first.memory)
 
     def rows_update(model: Any, optimizer: Any, x: jax.Array, y: jax.Array, rows: jax.Array | None) -> jax.Array:
         return update(model, optimizer, *((x, y) if rows is None else (x[rows], y[rows])))
@@ -52,7 +54,8 @@ def training(job: Training, form: str) -> Program:
         fast_step(x, y, rows)
         return state
 
-    return loop(job, inputs, fast, (model, optimizer), _found, _block)
+    first = compiled(fast_step, x, y, None if job.batch is None else np.arange(job.batch, dtype=np.int32))
+    return loop(job, inputs, fast, (model, optimizer), _found, _block, first.stages, first.memory)
 
 
 def _block(state: Any) -> None:
