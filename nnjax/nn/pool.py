@@ -107,9 +107,9 @@ def reduce_windows(
 ) -> Array:
     """The maximum or the sum of each window of `x` (batch, *spatial, channels).
 
-    Windows side by side are reduced axis by axis, their elements pairwise: 3 to 8 times faster with its gradient, on
-    CPUs, than `jnp.max` over both axes, which counts the maxima, and than `lax.reduce_window`, which takes any windows
-    and searches each of them again. Equal maxima share the gradient; there it goes to the first of them.
+    Windows side by side are reduced axis by axis, their elements pairwise: with its gradient, on CPUs, 2 to 6 times
+    faster than `jnp.max` over both axes, which counts the maxima, and 3 to 14 times faster than `lax.reduce_window`,
+    which takes any windows and searches each again. Equal maxima share the gradient; there it goes to the first.
     """
     size = spatial(name, x, window, "window")
     step = size if strides is None else spatial(name, x, strides, "strides")
