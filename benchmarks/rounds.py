@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 VARIABLES = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # the processes share a device
     "JAX_ENABLE_COMPILATION_CACHE": "false",  # what is compiled is measured
-    "JAX_DEFAULT_MATMUL_PRECISION": "float32",  # as PyTorch's; JAX's own on a GPU is tf32, and others' work then
+    "JAX_DEFAULT_MATMUL_PRECISION": "float32",  # as PyTorch's; on GPUs JAX's own is tf32, other work than theirs
     "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
     "TF_CPP_MIN_LOG_LEVEL": "2",
 }

@@ -30,7 +30,7 @@ def product(x: Array, w: Array) -> Array:
     """x w, with the gradient of w as (∇yᵀ x)ᵀ on CPUs.
 
     xᵀ ∇y, which JAX computes by itself, takes 3 to 8 times as long there for 10 outputs, and steps of 64-32-10 with
-    batches of 32 a sixth longer.
+    batches of 32 a tenth longer.
     """
     return jnp.dot(x, w)
 
