@@ -15,7 +15,9 @@ from benchmarks.regress import AGAIN, compare
 from benchmarks.rounds import Contender, Measured, Plan, _variant, measure
 from benchmarks.run import NAIVE, Choice, contenders, rows
 from benchmarks.stats import geometric_mean, ratio
-from benchmarks.work import Calibrating
+from benchmarks.work import Calibrating, Program
+from benchmarks.worker import Running
+from benchmarks.worker import run as turn
 
 SMALL = "64-32-10, batch 32"
 OURS, PLAIN, LIMIT = Contender("ours", "ours", "fast"), Contender("plain JAX", "plain_jax", "fast"), "limit"
@@ -94,6 +96,12 @@ def test_turns_rotate_and_each_is_as_long_as_the_plan():
     assert workers[0].asked[1:] == 2 * [{"calls": 10}]
     assert workers[1].asked[1:] == 2 * [{"calls": 1}]
     assert [each.samples for each in found] == 2 * [(1e-3, 1e-3)]
+
+
+def test_as_many_calls_as_are_counted_come_before_them_unless_they_are_long():
+    program = Program(state=0, call=lambda calls: calls + 1, block=lambda _: None, error=lambda _: 0.0, units=1)
+    assert turn(Running(program, 0, call=0.01), 5)[0].state == 10
+    assert turn(Running(program, 0, call=1.0), 5)[0].state == 5
 
 
 def test_who_computes_something_else_is_not_timed():
