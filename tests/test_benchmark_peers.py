@@ -9,9 +9,10 @@ import optax
 import pytest
 
 from benchmarks import peers, reference
+from benchmarks.cases.conv_ensemble import NETWORK
 from benchmarks.loop import loop
 from benchmarks.peers import plain_jax
-from benchmarks.work import Shuffling, Training, training_inputs
+from benchmarks.work import Deepening, Dispatching, Ensemble, Optimizing, Shuffling, Training, training_inputs
 
 JOBS = {
     "batches": Training((5, 8, 3), rows=64, batch=16, epochs=2),
@@ -66,6 +67,37 @@ def test_it_does_the_job_and_no_other(name, form, variant, monkeypatch):
     state = program.call(state)
     program.block(state)
     assert program.error(state) > 1  # it went on
+
+
+MEMBER = Training((5, 8, 3), rows=64, batch=16)
+OTHER_JOBS = {
+    "ensemble": Ensemble(MEMBER, 3),
+    "conv_ensemble": Ensemble(NETWORK._replace(rows=16, batch=8), 2),
+    "sweep": Ensemble(MEMBER, 2, pairs=((1e-3, 0.0), (3e-3, 1e-2))),
+    "depth": Deepening(3, width=5, batch=4),
+    "optimizer": Optimizing("adam", 2, 64, 4),
+    "dispatch": Dispatching(2, 3, 4),
+}
+OTHERS = [
+    (name, kind, form)
+    for name in peers.names()
+    for kind, forms in peers.about(name).forms.items()
+    for form in forms
+    if kind in OTHER_JOBS
+    and name != "limit"
+    and not form.endswith(("cores", "compiled"))  # JAX has started with one core
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "form"), OTHERS)
+def test_it_does_other_jobs_too_and_goes_on(name, kind, form):
+    program = getattr(load(name), kind)(OTHER_JOBS[kind], form)
+    state = program.call(program.state)
+    program.block(state)
+    assert program.error(state) <= 1
+    state = program.call(state)
+    program.block(state)
+    assert program.error(state) > 1
 
 
 @pytest.mark.parametrize(

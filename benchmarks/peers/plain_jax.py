@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from benchmarks.compiled import compiled
+from benchmarks.jax_lenet import convolved, one_by_one
 from benchmarks.leaves import calls, zeros
 from benchmarks.loop import loop
 from benchmarks.processes import python
@@ -33,6 +34,7 @@ NEEDS = ("jax", "optax")
 FORMS = {
     "training": ("naive", "fast"),
     "ensemble": ("vmap",),
+    "conv_ensemble": ("vmap", "loop"),
     "sweep": ("vmap", "loop"),
     "depth": ("scan", "indexed", "unrolled list"),
     "shuffle": ("permutation",),
@@ -82,6 +84,14 @@ def ensemble(job: Ensemble, form: str) -> Program:
         stages=program.stages,
         memory=program.memory,
     )
+
+
+def conv_ensemble(job: Ensemble, form: str) -> Program:
+    """vmap: the scan under `vmap`. loop: a jitted step for every batch of every member."""
+    if form == "vmap":
+        return ensemble(job, form)
+    optimizer = optax.adam(job.training.rate)
+    return one_by_one(job, step_of(job.training, optimizer), optimizer)
 
 
 def sweep(job: Ensemble, form: str) -> Program:
@@ -238,6 +248,8 @@ def epochs_of(job: Training, step: Any) -> Any:
 
 def forward(job: Training, layers: Any, x: jax.Array) -> jax.Array:
     """The network."""
+    if job.images:
+        layers, x = convolved(layers, x)
     for w, b in layers[:-1]:
         x = (jax.nn.relu if job.activation == "relu" else jnp.tanh)(x @ w + b)
     w, b = layers[-1]
