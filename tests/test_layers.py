@@ -108,6 +108,19 @@ def test_second_call_traces_nothing(case):
 
 
 @over(LAYERS)
+def test_its_gradient_lowers_for_accelerators(case):
+    params, state, x = started(case)
+
+    def total(params):
+        y, _ = case.layer.apply(params, state, x, train=True, key=draws[0])
+        return sum(leaf.sum() for leaf in jax.tree.leaves(y))
+
+    traced = jax.jit(jax.grad(total)).trace(params)
+    for platform in ("cuda", "tpu"):  # neither is needed to see that there is a rule for everything on it
+        traced.lower(lowering_platforms=(platform,))
+
+
+@over(LAYERS)
 def test_init_is_a_function_of_the_key_and_of_shape_and_dtype(case):
     x = example(case)
     start = case.layer.init(key, x)

@@ -132,6 +132,24 @@ def test_vmap_over_keys_is_an_ensemble():
         chex.assert_trees_all_close(member, alone.state, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_an_ensemble_lowers_for_accelerators(platform):
+    net = nn.serial(
+        nn.conv(4, 3, bias=False),
+        nn.batch_norm(),
+        jax.nn.relu,
+        nn.max_pool(2),
+        nn.flatten(),
+        nn.dropout(0.1),
+        nn.dense(3),
+    )
+    run = train.Run(net, losses.cross_entropy, optim.adam(1e-3), batch_size=4)
+    images = data.Data(jnp.ones((8, 6, 6, 1)), jnp.zeros(8, jnp.int32))
+    ts = jax.vmap(run.init, in_axes=(0, None))(jax.random.split(jax.random.key(0), 2), images)
+    steps = jax.jit(jax.vmap(partial(run.steps, n=2), in_axes=(0, None)))
+    assert "while" in steps.trace(ts, images).lower(lowering_platforms=(platform,)).as_text()
+
+
 def test_vmap_over_traced_hyper_parameters_is_a_sweep():
     """The run is built inside, from traced values: learning rate, decay, dropout rate, label smoothing."""
 
