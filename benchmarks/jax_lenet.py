@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 
 from benchmarks.compiled import compiled
+from benchmarks.loop import epoch_rows
 from benchmarks.reference import ensemble_error
 from benchmarks.work import CONVOLUTIONS, FEATURES, PADDINGS, Ensemble, Program, training_inputs
 
@@ -25,7 +26,7 @@ def one_by_one(job: Ensemble, step: Any, optimizer: Any) -> Program:
     """A jitted step for every batch of every member.
 
     Args:
-      job: what to do, with data that are shared.
+      job: what to do, in batches, with data that are shared.
       step: `((params, opt_state), x, y) -> ((params, opt_state), loss)`.
       optimizer: of that step.
     """
@@ -35,10 +36,6 @@ def one_by_one(job: Ensemble, step: Any, optimizer: Any) -> Program:
     members = [jax.tree.map(lambda array, i=i: jnp.asarray(array[i]), inputs.layers) for i in range(job.members)]
     state = [(params, optimizer.init(params)) for params in members]
 
-    def order(epoch: int, member: int) -> np.ndarray:  # (steps of an epoch, batch)
-        drawn = np.random.default_rng((1, epoch, member)).permutation(each.rows)
-        return drawn.astype(np.int32).reshape(-1, each.batch or each.rows)
-
     def rows_step(carry: Any, x: jax.Array, y: jax.Array, rows: jax.Array) -> Any:
         return step(carry, x[rows], y[rows])[0]
 
@@ -46,7 +43,7 @@ def one_by_one(job: Ensemble, step: Any, optimizer: Any) -> Program:
         first, state = at
         for epoch in range(first, first + each.epochs):
             for i in range(job.members):
-                for rows in order(epoch, i):
+                for rows in epoch_rows(each, epoch, i):
                     state[i] = jitted(state[i], x, y, rows)
         return first + each.epochs, state
 
@@ -54,13 +51,13 @@ def one_by_one(job: Ensemble, step: Any, optimizer: Any) -> Program:
         return [np.stack(parts) for parts in zip(*(jax.tree.leaves(params) for params, _ in state), strict=True)]
 
     jitted = jax.jit(rows_step, donate_argnums=0)
-    first = compiled(jitted, state[0], x, y, order(0, 0)[0])
-    drawn = [np.concatenate([order(epoch, i) for epoch in range(each.epochs)]) for i in range(job.members)]
+    drawn = [[rows for epoch in range(each.epochs) for rows in epoch_rows(each, epoch, i)] for i in range(job.members)]
+    first = compiled(jitted, state[0], x, y, drawn[0][0])
     return Program(
         state=(0, state),
         call=call,
         block=lambda at: jax.block_until_ready(at[1]),
-        error=lambda at: ensemble_error(job, inputs, np.stack(drawn), found(at[1])),
+        error=lambda at: ensemble_error(job, inputs, np.asarray(drawn), found(at[1])),
         units=each.steps * job.members,
         stages=first.stages,
         memory=first.memory,

@@ -11,11 +11,11 @@ from benchmarks.work import Inputs, Program, Training
 Step = Callable[[Any, np.ndarray | None], Any]  # (state, rows of the batch, None for all) -> state
 
 
-def epoch_rows(job: Training, epoch: int) -> list[np.ndarray | None]:
-    """The rows (batch,) int32 of each step of an epoch."""
+def epoch_rows(job: Training, epoch: int, member: int = 0) -> list[np.ndarray | None]:
+    """The rows (batch,) int32 of each step of an epoch, for a member of an ensemble its own."""
     if job.batch is None:
         return [None]
-    order = np.random.default_rng((1, epoch)).permutation(job.rows).astype(np.int32)
+    order = np.random.default_rng((1, epoch, member)).permutation(job.rows).astype(np.int32)
     return list(order.reshape(-1, job.batch))
 
 

@@ -85,7 +85,7 @@ OTHERS = [
     for form in forms
     if kind in OTHER_JOBS
     and name != "limit"
-    and not form.endswith(("cores", "compiled"))  # JAX has started with one core
+    and not form.endswith(("cores", "compiled"))  # JAX has started with its devices; compilers take seconds
 ]
 
 

@@ -111,11 +111,11 @@ def test_second_call_traces_nothing(case):
 def test_its_gradient_lowers_for_accelerators(case):
     params, state, x = started(case)
 
-    def total(params):
+    def total(params, x):
         y, _ = case.layer.apply(params, state, x, train=True, key=draws[0])
         return sum(leaf.sum() for leaf in jax.tree.leaves(y))
 
-    traced = jax.jit(jax.grad(total)).trace(params)
+    traced = jax.jit(jax.grad(total, argnums=(0, 1), allow_int=True)).trace(params, x)
     for platform in ("cuda", "tpu"):  # neither is needed to see that there is a rule for everything on it
         traced.lower(lowering_platforms=(platform,))
 
