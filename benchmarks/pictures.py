@@ -65,6 +65,8 @@ def roofline(rows: Sequence[Row], axes: Any) -> bool:
 
 def ratios(rows: Sequence[Row], axes: Any) -> bool:
     """The fastest form of each peer as a multiple of our fastest form, with intervals of 95 %."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     titles = [row for row in find(rows, peer=OURS) if row.samples]
     variants = list(dict.fromkeys((row.case, row.variant) for row in titles))
     names = [name for name in dict.fromkeys(row.peer for row in rows) if name not in (OURS, AGAIN, LIMIT)]
@@ -86,6 +88,9 @@ def ratios(rows: Sequence[Row], axes: Any) -> bool:
             axes.errorbar(values, at, xerr=[below, above], fmt="o", markersize=4, label=name, color=_color(name))
     axes.axvline(1, color="black", linewidth=1)
     axes.set(xscale="log", xlabel="time, as a multiple of ours; left of 1 the peer is faster")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_yticks(range(len(variants)), [f"{case}: {variant}" for case, variant in variants], fontsize="x-small")
     axes.set_ylim(len(variants) - 0.5, -0.5)  # the first one on top
     axes.grid(axis="y", color="0.92")

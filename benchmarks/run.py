@@ -22,7 +22,7 @@ class Choice(NamedTuple):
     peers: Sequence[str] | None = None  # files; None for all that are installed
     quick: bool = False
     rounds: int | None = None  # other than the plan's, for long variants too
-    thorough: bool = False  # all variants; at all of them naive forms, and those that take long to compile
+    thorough: bool = False  # all variants, and all forms at each of them
 
 
 def run(choice: Choice, tell: Callable[[str], None]) -> Iterator[tuple[str, list[Row]]]:
@@ -53,16 +53,17 @@ def variants(case: str, choice: Choice) -> tuple[str, ...]:
 def contenders(case: str, variant: str, choice: Choice) -> list[Contender]:
     """The peers that do such work, in their forms; ours twice, for the noise.
 
-    Naive forms and those that take long to compile are left out of the quick set, and where the case says so.
+    Naive and rare forms are left out of the quick set and where the case says so; those that take long to compile, of
+    the quick set only: they may be a peer's fastest.
     """
     this = cases.case(case)
     thorough = choice.thorough or (not choice.quick and variant in getattr(this, "THOROUGH", this.JOBS))
     found = []
     for peer in map(peers.about, peers.names()):
         wanted = choice.peers is None or peer.file in (*choice.peers, LIMIT)
-        long = () if thorough else (NAIVE, *peer.slow)
+        left_out = (*(() if thorough else (NAIVE, *peer.rare)), *(peer.slow if choice.quick else ()))
         if wanted and not peer.missing:
-            forms = [form for form in peer.forms.get(this.KIND, ()) if form not in long]
+            forms = [form for form in peer.forms.get(this.KIND, ()) if form not in left_out]
             found += [Contender(peer.name, peer.file, form) for form in forms]
     ours = [who for who in found if who.peer == "ours" and who.form != NAIVE]
     return [*found, ours[0]._replace(label=AGAIN)] if ours else found

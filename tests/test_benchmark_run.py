@@ -71,19 +71,25 @@ def test_the_quick_set_leaves_naive_forms_out_and_ours_stands_there_twice():
     assert {who.peer for who in few} == {"ours", "limit"}
 
 
-def test_slow_forms_are_measured_where_the_case_says_so_or_at_every_variant():
-    slow = {(name, form) for name in peers.names() for form in peers.about(name).slow}
-    assert all(form in {f for forms in peers.about(name).forms.values() for f in forms} for name, form in slow)
+def test_forms_left_out_are_naive_or_rare_or_in_the_quick_set_slow():
+    """What is left out of the full set cannot be a peer's fastest."""
+    known = [peers.about(name) for name in peers.names() if not peers.about(name).missing]
+    assert all({*about.slow, *about.rare} <= {f for forms in about.forms.values() for f in forms} for about in known)
 
-    def left_out(variant, **more):
-        those = {(who.peer, who.form) for who in contenders("mlp", variant, Choice(["mlp"], **more))}
-        return not any(form == NAIVE or (peer, form) in slow for peer, form in those)
+    def left_out(case, variant, **more):
+        kind = cases.case(case).KIND
+        forms = {(about.file, form) for about in known for form in about.forms.get(kind, ())}
+        return forms - {(who.peer, who.form) for who in contenders(case, variant, Choice([case], **more))}
 
-    assert left_out("784-64-64-10, batch 32")
-    assert left_out("784-64-64-10, batch 32", quick=True)
-    assert not left_out("784-256-256-10, batch 256")
-    assert left_out("784-256-256-10, batch 256", quick=True)
-    assert not left_out("784-64-64-10, batch 32", thorough=True)
+    naive = {(about.file, NAIVE) for about in known if NAIVE in about.forms.get("training", ())}
+    slow = {(about.file, form) for about in known for form in about.slow if form in about.forms.get("training", ())}
+    assert naive
+    assert left_out("mlp", "784-64-64-10, batch 32") == naive
+    assert left_out("mlp", "784-64-64-10, batch 32", thorough=True) == set()
+    assert left_out("mlp", "784-256-256-10, batch 256") == set()
+    assert left_out("mlp", "784-256-256-10, batch 256", quick=True) == naive | slow
+    assert left_out("optimizer", "adam, 4 leaves") == {("optax", form) for form in peers.about("optax").rare}
+    assert left_out("optimizer", "adam, 32 leaves") == set()
 
 
 def test_turns_rotate_and_each_is_as_long_as_the_plan():

@@ -2,7 +2,7 @@
 
 It has `KIND`, the function of the peers that does such work; `UNIT`, what is counted; `JOBS`, the variants by name;
 and `QUICK`, those that the quick set takes. It may have `ROUNDS`: for variants that take long, how many; and
-`THOROUGH`: the variants, if not all, at which naive forms are measured too, and those that take long to compile; and
+`THOROUGH`: the variants, if not all, at which naive forms are measured too, and those that a peer calls rare; and
 `EXTRA`: the variants that are too long for the full set, and measured when everything is asked for.
 """
 

@@ -8,5 +8,5 @@ JOBS = {f"{rule}, {n} leaves": Optimizing(rule, n) for rule in ("sgd", "adam", "
 JOBS |= {f"{rule}, 1024 leaves": Optimizing(rule, 1024) for rule in ("adam", "sgd", "adamw", "lion")}
 EXTRA = tuple(f"{rule}, 1024 leaves" for rule in ("sgd", "adamw", "lion"))  # each takes a minute to compile
 QUICK = ("adam, 32 leaves",)
-THOROUGH = tuple(name for name in JOBS if name.endswith(", 32 leaves"))
+THOROUGH = tuple(name for name in JOBS if name.endswith((", 32 leaves", ", 1024 leaves")))
 ROUNDS = dict.fromkeys((name for name in JOBS if name.endswith(", 1024 leaves")), 5)

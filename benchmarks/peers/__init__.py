@@ -2,7 +2,8 @@
 
 It has `NAME`, as tables show it; `NEEDS`, the packages without which it is not there; `FORMS`, which kinds of work it
 does and in which forms; and for each kind a function of that name, `(job, form) -> Program`. It may have `SLOW`, forms
-that take long to compile.
+that take long to compile, so that the quick set leaves them out; and `RARE`, forms that are measured where naive ones
+are, at few variants.
 """
 
 import ast
@@ -23,6 +24,7 @@ class About(NamedTuple):
     needs: tuple[str, ...]
     forms: dict[str, tuple[str, ...]]
     slow: tuple[str, ...]
+    rare: tuple[str, ...]
 
     @property
     def missing(self) -> list[str]:
@@ -45,7 +47,7 @@ def about(name: str) -> About:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             with suppress(ValueError):  # what is no literal is not of the head
                 found[node.targets[0].id] = ast.literal_eval(node.value)
-    return About(name, found["NAME"], found["NEEDS"], found["FORMS"], found.get("SLOW", ()))
+    return About(name, found["NAME"], found["NEEDS"], found["FORMS"], found.get("SLOW", ()), found.get("RARE", ()))
 
 
 def peer(name: str) -> ModuleType:

@@ -9,7 +9,7 @@ from benchmarks.work import Dispatching, Optimizing, Program
 NAME = "optax"
 NEEDS = ("optax",)
 FORMS = {"optimizer": ("scan", "calls", "flatten, scan", "flatten, calls"), "dispatch": ("sgd",)}
-SLOW = ("flatten, scan", "flatten, calls")
+RARE = ("flatten, scan", "flatten, calls")
 
 
 def optimizer(job: Optimizing, form: str) -> Program:
