@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import cases, peers, pictures, table
-from benchmarks.fingerprint import in_a_process
+from benchmarks.fingerprint import changed_software, in_a_process
 from benchmarks.record import Record, Row, load, save
 from benchmarks.regress import compare
 from benchmarks.run import Choice, run, variants
+from benchmarks.stats import ENOUGH
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 console = Console()
@@ -63,7 +64,8 @@ def compare_command(
     old: Path, new: Path, force: Annotated[bool, typer.Option(help="Though the machines differ.")] = False
 ) -> None:
     """Says what became slower, beyond the noise; exit code 1 if anything did."""
-    changes = compare(load(old), load(new), force=force)
+    before, after = load(old), load(new)
+    changes = compare(before, after, force=force)
     for change in changes:
         row = change.new
         word = "SLOWER" if change.slower else "      "
@@ -73,6 +75,10 @@ def compare_command(
             highlight=False,
             soft_wrap=True,
         )
+    if apart := changed_software(before.fingerprint, after.fingerprint):
+        complaints.print(f"other software, which peers share: {'; '.join(apart)}", style="yellow", soft_wrap=True)
+    if few := [change for change in changes if min(len(change.old.samples), len(change.new.samples)) < ENOUGH]:
+        complaints.print(f"{len(few)} have less than {ENOUGH} rounds, too few to tell", style="yellow")
     raise typer.Exit(1 if any(change.slower for change in changes) else 0)
 
 

@@ -1,4 +1,4 @@
-"""What stands in the way of more speed: the arithmetic, the memory, or all that surrounds them."""
+"""What stands in the way of more speed: the arithmetic, the memory, small products, or all that surrounds them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class Binds(NamedTuple):
 
     arithmetic: float  # seconds that its operations take at the best rate
     memory: float  # seconds that its bytes take
-    what: str  # "arithmetic", "memory" or "launch"
+    what: str  # "arithmetic", "memory", "products" or "launch"
 
 
 def rates(rows: Sequence[Row]) -> Rates | None:
@@ -35,10 +35,14 @@ def rates(rows: Sequence[Row]) -> Rates | None:
 
 
 def binds(row: Row, machine: Rates) -> Binds:
-    """What binds a program: "launch", where neither arithmetic nor memory explain half of its time.
+    """What binds a program: what explains half of its time, or more.
 
-    Then the time goes to starting operations, each too small to fill the machine.
+    arithmetic, memory: its operations and bytes, at the machine's best rates. products: the same products by
+    themselves, too small for that rate. launch: none of these; the time goes to starting operations, and around them.
     """
     arithmetic, memory = row.flops / machine.flops, row.bytes / machine.bytes
+    half = summary(row.samples).median / 2
     what = "arithmetic" if arithmetic >= memory else "memory"
-    return Binds(arithmetic, memory, what if max(arithmetic, memory) > summary(row.samples).median / 2 else "launch")
+    if max(arithmetic, memory) <= half:
+        what = "products" if row.limit is not None and row.limit > half else "launch"
+    return Binds(arithmetic, memory, what)

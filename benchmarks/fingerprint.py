@@ -5,15 +5,21 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rounds import VARIABLES
+
 PACKAGES = (
     "jax", "jaxlib", "optax", "numpy", "scipy", "flax", "dm-haiku", "equinox", "torch", "scikit-learn",
 )  # fmt: skip
-FLAGS = ("XLA_", "JAX_", "OMP_", "MKL_", "OPENBLAS_", "CUDA_", "TORCH_", "PYTORCH_", "LD_PRELOAD")
+FLAGS = (
+    "XLA_", "JAX_", "OMP_", "MKL_", "OPENBLAS_", "CUDA_", "TORCH", "PYTORCH_", "MALLOC_", "LD_PRELOAD",
+)  # fmt: skip
 MACHINE = ("processor", "cores", "affinity", "devices", "driver")  # of which all must be the same to be compared
+SOFTWARE = ("python", "packages", "variables", "x64", "matmul_precision")
 
 
 def fingerprint() -> dict[str, Any]:
@@ -23,7 +29,7 @@ def fingerprint() -> dict[str, Any]:
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "affinity": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "affinity": cores(),
         "governor": _first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
         "driver": _printed("nvidia-smi", "--query-gpu=driver_version,clocks.max.sm", "--format=csv,noheader"),
@@ -40,16 +46,41 @@ def fingerprint() -> dict[str, Any]:
 
 
 def in_a_process() -> dict[str, Any]:
-    """The fingerprint, taken by a process of its own: this one never opens the devices that others measure."""
+    """The fingerprint of a process that measures. This one never opens the devices that others measure."""
     code = "import json; from benchmarks.fingerprint import fingerprint; print(json.dumps(fingerprint()))"
     here = Path(__file__).parent.parent
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=here)
+    env = {**os.environ, **VARIABLES}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=here, env=env)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """In what two machines differ; software and load may."""
     return [f"{name}: {one.get(name)} and {other.get(name)}" for name in MACHINE if one.get(name) != other.get(name)]
+
+
+def changed_software(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Versions and variables that two runs had otherwise."""
+    return [
+        f"{name}: {old} and {new}"
+        for part in SOFTWARE
+        for name, old, new in _changed(part, one.get(part), other.get(part))
+        if old != new
+    ]
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _changed(name: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+    """A value of two runs, or of a table each of its values."""
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        yield name, one, other
+        return
+    for key in sorted({*one, *other}):
+        yield key, one.get(key), other.get(key)
 
 
 def _processor() -> str:

@@ -1,8 +1,9 @@
 """What has become slower from one run of the benchmarks to another.
 
-A machine is not the same on two days: clocks, other users of a shared one. The peers have not changed in between, so
-that what became of them, in the same variant, is what became of the machine, and it is divided out. How far they then
-still are from their middle is the noise between runs, which is larger than that of one program's turns in one run.
+A machine is not the same on two days: clocks, other users of a shared one. With the same software the peers have not
+changed in between, so that what became of them, in the same variant, is what became of the machine, and it is divided
+out. How far they then still are from their middle is the noise between runs, which is larger than that of one
+program's turns in one run.
 """
 
 from typing import NamedTuple

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 PAUSE = 0.02  # seconds between turns: threads of the one before spin on for a while
 ROOT = Path(__file__).parent.parent
+OTHER = "computes something else"
 VARIABLES = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # the processes share a device
     "JAX_ENABLE_COMPILATION_CACHE": "false",  # what is compiled is measured
@@ -90,6 +91,11 @@ def measure(
     """
     with _workers(case, dict.fromkeys(who for each in contenders.values() for who in each)) as workers:
         for variant, chosen in contenders.items():
+            for i, worker in enumerate(workers):
+                if worker.process.poll() is not None:  # it died at the variant before
+                    _end(worker)
+                    workers[i] = _start(case, worker.contender)
+                    workers[i].listen()
             these = [worker for worker in workers if worker.contender in chosen]
             yield variant, _variant(case, variant, these, plan, tell)
 
@@ -98,9 +104,9 @@ def _variant(case: str, variant: str, workers: list[Worker], plan: Plan, tell: C
     def set_up(worker: Worker) -> dict[str, Any]:
         tell(f"{case}, {variant}: {worker.contender.label}, {worker.contender.form}")
         answer = worker.ask({"set up": variant})
-        if answer.get("check", 0) <= 1:  # NaN is not
+        if answer.get("check", 0) <= 1:
             return answer
-        return {"error": f"computes something else: {answer['check']:.2g} times what rounding may make"}
+        return {"check": answer["check"], "error": f"{OTHER}: {answer['check']:.2g} times what rounding may make"}
 
     with ThreadPoolExecutor(plan.together) as pool:
         about = dict(zip((worker.contender for worker in workers), pool.map(set_up, workers), strict=True))
@@ -136,9 +142,13 @@ def _workers(case: str, contenders: Iterable[Contender]) -> Iterator[list[Worker
         yield workers
     finally:
         for worker in workers:
-            worker.process.kill()
-            worker.process.communicate()
-            worker.complaints.close()
+            _end(worker)
+
+
+def _end(worker: Worker) -> None:
+    worker.process.kill()
+    worker.process.communicate()
+    worker.complaints.close()
 
 
 def _start(case: str, contender: Contender) -> Worker:

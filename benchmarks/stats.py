@@ -7,6 +7,7 @@ import numpy as np
 
 SLOWER = 1.05  # a smaller ratio is not worth a word, however certain it is
 CERTAIN = 0.01  # probability that times as different as these are of one program
+ENOUGH = 5  # samples on either side; with fewer none are so different
 
 
 class Summary(NamedTuple):

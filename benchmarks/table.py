@@ -162,7 +162,7 @@ def markdown(rows: Sequence[Row]) -> str:
         text.append(f"\nThe fastest peer of each line takes {mean:.2f} times as long as ours, in the geometric mean.")
     if limited:
         ours, limit = geometric_mean([by for by, _ in limited]), geometric_mean([by / share for by, share in limited])
-        text[-1] += f" Over the lines with a limit: {ours:.2f} × ours, and {limit:.2f} × the limit, the most there is."
+        text[-1] += f" Over the lines with a limit: {ours:.2f} × ours, and {limit:.2f} × the limit."
     if pairs:
         apart = np.quantile([max(each, 1 / each) for each in pairs], 0.9)
         text[-1] += f" Two processes of ours lie up to {apart:.2f} × apart on 9 of 10 lines: that is the noise."

@@ -64,7 +64,7 @@ def set_up(case_name: str, peer_name: str, form: str, variant: str) -> tuple[Run
     if first < VERY_LONG:  # the first call may have compiled
         running, _ = run(running, 1)
     answer = {
-        "units": program.units, "call": running.call, "check": min(float(error), 1e300),
+        "units": program.units, "call": running.call, "check": float(error) if error <= 1e300 else 1e300,  # NaN too
         "memory": program.memory | _device_memory(),
         "stages": {**program.stages, "first": first, "all": made - started + first},
         "figures": program.figures(running.state), "flops": program.flops, "bytes": program.bytes,
@@ -93,8 +93,13 @@ def run(running: Running, calls: int) -> tuple[Running, dict[str, Any]]:
 
 
 def _device_memory() -> dict[str, int]:
-    """The most that was in use on an accelerator under JAX, which counts it."""
-    jax = sys.modules.get("jax")
+    """The most that was in use on an accelerator, by the library that ran there: torch at this variant, JAX so far."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        return {"device peak": peak}
+    jax = None if torch is not None else sys.modules.get("jax")
     counted = jax.devices()[0].memory_stats() if jax is not None else None
     return {"device peak": counted["peak_bytes_in_use"]} if counted and "peak_bytes_in_use" in counted else {}
 

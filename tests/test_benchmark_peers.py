@@ -8,11 +8,22 @@ import numpy as np
 import optax
 import pytest
 
-from benchmarks import peers, reference
+from benchmarks import peers, reference, shards
 from benchmarks.cases.conv_ensemble import NETWORK
 from benchmarks.loop import loop
 from benchmarks.peers import plain_jax
-from benchmarks.work import Deepening, Dispatching, Ensemble, Optimizing, Shuffling, Training, training_inputs
+from benchmarks.work import (
+    Comparing,
+    Deepening,
+    Dispatching,
+    Ensemble,
+    Optimizing,
+    Reaching,
+    Shuffling,
+    Starting,
+    Training,
+    training_inputs,
+)
 
 JOBS = {
     "batches": Training((5, 8, 3), rows=64, batch=16, epochs=2),
@@ -83,14 +94,13 @@ OTHERS = [
     for name in peers.names()
     for kind, forms in peers.about(name).forms.items()
     for form in forms
-    if kind in OTHER_JOBS
-    and name != "limit"
-    and not form.endswith(("cores", "compiled"))  # JAX has started with its devices; compilers take seconds
+    if kind in OTHER_JOBS and name != "limit" and not form.endswith("compiled")  # compilers take seconds
 ]
 
 
 @pytest.mark.parametrize(("name", "kind", "form"), OTHERS)
-def test_it_does_other_jobs_too_and_goes_on(name, kind, form):
+def test_it_does_other_jobs_too_and_goes_on(name, kind, form, monkeypatch):
+    monkeypatch.setattr(shards, "open_cores", lambda form: None)  # the tests have started JAX, with eight devices
     program = getattr(load(name), kind)(OTHER_JOBS[kind], form)
     state = program.call(program.state)
     program.block(state)
@@ -98,6 +108,49 @@ def test_it_does_other_jobs_too_and_goes_on(name, kind, form):
     state = program.call(state)
     program.block(state)
     assert program.error(state) > 1
+
+
+def test_members_are_shared_out_to_as_many_devices_as_divide_them():
+    x, shared = jnp.arange(6.0), jnp.ones(())
+    function, (placed, whole) = shards.spread("vmap on all cores", lambda x, y: x + y, (True, False), x, shared)
+    assert len(placed.sharding.device_set) == 6  # of eight
+    assert placed.sharding.shard_shape(placed.shape) == (1,)
+    assert (jax.jit(function)(placed, whole) == x + 1).all()
+    assert shards.spread("vmap", function, (True, False), x, shared) == (function, (x, shared))
+    with pytest.raises(ValueError, match="1 members cannot be shared out to 8 devices"):
+        shards.spread("map on all cores", lambda x: x, (True,), x[:1])
+
+
+REACHING = Reaching("digits", 0.5, epochs=6, folds=2, hidden=(16,), batch=64, rate=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [(name, form) for name in peers.names() for form in peers.about(name).forms.get("accuracy", ())]
+)
+def test_a_target_is_reached_with_the_networks_that_are_shown(name, form):
+    program = load(name).accuracy(REACHING, form)
+    state = program.call(program.state)
+    assert program.error(state) <= 1
+    found = program.figures(state)
+    assert (found["runs"], found["success"]) == (1, 1)
+    assert found["accuracy"] >= REACHING.target
+    better = np.asarray(state.accuracies) + 0.02
+    ran = (*state.runs[:-1], (state.runs[-1][0], better.mean()))
+    assert program.error(state._replace(accuracies=better, runs=ran)) > 1  # the networks are not as good
+    too_long = (*state.runs[:-1], (REACHING.epochs + 1, state.runs[-1][1]))
+    assert program.error(state._replace(runs=too_long)) > 1
+    assert program.figures(program.call(state))["runs"] == 2  # with a seed of its own
+
+
+@pytest.mark.parametrize("job", [Comparing("match"), Comparing("diagnosis"), Starting("import")], ids=str)
+def test_an_answer_and_a_start_are_what_was_asked_for(job):
+    kind = "start" if isinstance(job, Starting) else "comparison"
+    program = getattr(peers.peer("ours"), kind)(job, peers.about("ours").forms[kind][0])
+    found = program.call(program.state)
+    assert program.error(found) == 0
+    if isinstance(job, Comparing):
+        other = Comparing("diagnosis" if job.what == "match" else "match")
+        assert getattr(peers.peer("ours"), kind)(other, "compare").error(found) > 1
 
 
 @pytest.mark.parametrize(

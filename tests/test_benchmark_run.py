@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import cases, peers, pictures, table
+from benchmarks import cases, peers, pictures, rounds, table
 from benchmarks.__main__ import app
 from benchmarks.binds import binds, rates
+from benchmarks.datasheet import peaks
 from benchmarks.peers import limit
 from benchmarks.record import Record, Row, load, save
 from benchmarks.regress import AGAIN, compare
@@ -49,7 +50,9 @@ def test_every_case_is_done_by_somebody_and_its_quick_variants_are_there():
     for name in cases.names():
         case = cases.case(name)
         assert case.KIND in done, name
-        assert set(case.QUICK) | set(getattr(case, "THOROUGH", ())) | set(getattr(case, "ROUNDS", ())) <= set(case.JOBS)
+        assert all({*getattr(case, part, ())} <= {*case.JOBS} for part in ("QUICK", "THOROUGH", "ROUNDS", "EXTRA")), (
+            name
+        )
         assert case.__doc__, name
         assert case.UNIT, name
 
@@ -72,7 +75,6 @@ def test_the_quick_set_leaves_naive_forms_out_and_ours_stands_there_twice():
 
 
 def test_forms_left_out_are_naive_or_rare_or_in_the_quick_set_slow():
-    """What is left out of the full set cannot be a peer's fastest."""
     known = [peers.about(name) for name in peers.names() if not peers.about(name).missing]
     assert all({*about.slow, *about.rare} <= {f for forms in about.forms.values() for f in forms} for about in known)
 
@@ -115,6 +117,7 @@ def test_who_computes_something_else_is_not_timed():
     (found,) = _variant("small", "v", [wrong], Plan(rounds=2, seconds=0.1), lambda _: None)
     assert found.samples == ()
     assert found.problem == "computes something else: 3 times what rounding may make"
+    assert rows("small", SMALL, [found])[0].error == 3.0
     assert len(wrong.asked) == 1
 
 
@@ -137,6 +140,19 @@ def test_a_real_process_measures_and_a_failing_one_says_why():
     assert bad.samples == ()
     assert "calibrate" in bad.problem
     assert told[-1] == "calibrate, launch: round 2 of 2"
+
+
+def test_a_process_that_died_is_started_anew_for_the_next_variant(monkeypatch):
+    started, start = [], rounds._start
+    monkeypatch.setattr(rounds, "_start", lambda case, who: started.append(start(case, who)) or started[-1])
+    who = [Contender("limit", "limit", "measured")]
+    variants = measure("calibrate", {"launch": who, "GEMM float32, 2048": who}, Plan(2, 0.001), lambda _: None)
+    next(variants)
+    started[0].process.kill()
+    started[0].process.wait()
+    ((_, (again,)),) = variants
+    assert len(started) == 2
+    assert len(again.samples) == 2
 
 
 def test_operations_and_the_limit_hold_for_all_rows():
@@ -163,6 +179,14 @@ def test_the_calibration_stands_beside_the_data_sheet():
     )}  # fmt: skip
     assert of["tf32"].endswith("data sheet's 494,000")
     assert of["bfloat16"].endswith("data sheet's 989,000")
+
+
+def test_the_data_sheet_is_of_the_device_and_not_of_one_with_a_similar_name():
+    names = ["NVIDIA L4", "NVIDIA L40", "NVIDIA L40S", "NVIDIA H200", "NVIDIA GH200 480GB", "TPU v5 lite", "TPU v5"]
+    names += [f"NVIDIA H100{kind}" for kind in (" 80GB HBM3", " PCIe", " NVL")]
+    names += [f"NVIDIA A100{kind}" for kind in ("-SXM4-40GB", "-SXM4-80GB", " 80GB PCIe")]
+    assert len({peaks(name) for name in names}) == len(names)
+    assert peaks("cpu cpu") is None
 
 
 def test_tf32_is_of_gpus_alone():
@@ -244,10 +268,10 @@ MACHINE = [
 
 @pytest.mark.parametrize(
     ("flops", "bytes_", "expected"),
-    [(9 * 10**7, 10**4, "arithmetic"), (10**6, 9 * 10**6, "memory"), (10**6, 10**4, "launch")],
+    [(9 * 10**7, 10**4, "arithmetic"), (10**6, 9 * 10**6, "memory"), (10**6, 10**4, "products")],
 )
 def test_what_binds_is_what_explains_half_of_the_time(flops, bytes_, expected):
-    found = row(flops=flops, bytes=bytes_)
+    found = row(flops=flops, bytes=bytes_, limit=6e-4)
     machine = rates(MACHINE)
     assert 0.95e11 < machine.flops < 1.05e11
     assert 0.95e10 < machine.bytes < 1.05e10
@@ -255,6 +279,8 @@ def test_what_binds_is_what_explains_half_of_the_time(flops, bytes_, expected):
     assert [line.rpartition(" ")[2] for line in table.bound([*MACHINE, found])] == [expected]
     assert f"| {expected} |" in table.markdown([*MACHINE, found])
     assert not list(table.bound([found]))  # without calibration nobody knows
+    small = row(flops=10**6, bytes=10**4, limit=None)
+    assert {binds(small, machine).what, binds(small._replace(limit=4e-4), machine).what} == {"launch"}
 
 
 def test_pictures_are_drawn_of_what_was_measured(tmp_path):
@@ -276,6 +302,11 @@ def test_compare_exits_with_1_where_something_is_slower_and_with_0_otherwise(tmp
     assert slower.exit_code == 1
     assert re.search(r"SLOWER +2\.\d\d ×  small, 64-32-10: ours, fast", slower.output)
     assert CliRunner().invoke(app, ["compare", str(old), str(same)]).exit_code == 0
+    few, other = tmp_path / "few.json", {"packages": {"jax": "1"}, "variables": {"XLA_FLAGS": "--more"}}
+    save(few, Record(machine | other, (row(samples=times(1e-3, n=4)), row(AGAIN, samples=times(1e-3, n=4)))))
+    told = CliRunner().invoke(app, ["compare", str(old), str(few)]).output
+    assert "other software, which peers share: packages: None and" in told
+    assert "1 have less than 5 rounds, too few to tell" in told
     assert load(old).rows[0].peer == "ours"
 
 

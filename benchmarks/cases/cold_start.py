@@ -6,4 +6,4 @@ KIND = "start"
 UNIT = "start"
 JOBS = {"import": Starting("import"), "train digits": Starting("train")}
 QUICK = ()
-ROUNDS = {"train digits": 3}
+ROUNDS = {"train digits": 5}

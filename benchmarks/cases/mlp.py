@@ -2,8 +2,7 @@
 
 from benchmarks.work import Training
 
-# Rows of a call for each batch. No fewer than four steps: temporaries above 32 MB are memory that glibc asks the kernel
-# for in each call, and a step of two with a batch of 4096 took up to a fifth longer than one of eight.
+# Rows of a call for each batch. No fewer than four steps: what a call does besides them is to be little.
 BATCHES = 32, 256, 4096
 ROWS = {64: (2048, 2048, 32768), 256: (2048, 2048, 32768), 1024: (1024, 1024, 16384)}
 RATE = 1e-5  # so small that rounding is not amplified, and what peers compute can be compared with float64

@@ -6,4 +6,4 @@ KIND = "comparison"
 UNIT = "comparison"
 JOBS = {"match": Comparing("match"), "diagnosis": Comparing("diagnosis")}
 QUICK = ()
-ROUNDS = {"match": 5, "diagnosis": 3}
+ROUNDS = {"match": 5, "diagnosis": 5}

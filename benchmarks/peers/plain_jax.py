@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks import shards
 from benchmarks.compiled import compiled
 from benchmarks.jax_lenet import convolved, one_by_one
 from benchmarks.leaves import calls, zeros
@@ -33,9 +34,9 @@ NAME = "plain JAX"
 NEEDS = ("jax", "optax")
 FORMS = {
     "training": ("naive", "fast"),
-    "ensemble": ("vmap",),
-    "conv_ensemble": ("vmap", "loop"),
-    "sweep": ("vmap", "loop"),
+    "ensemble": ("vmap", "map", "vmap on all cores", "map on all cores"),
+    "conv_ensemble": ("vmap", "map on all cores", "loop"),
+    "sweep": ("vmap", "vmap on all cores", "loop"),
     "depth": ("scan", "indexed", "unrolled list"),
     "shuffle": ("permutation",),
     "start": ("process",),
@@ -65,16 +66,26 @@ def training(job: Training, form: str) -> Program:
 
 
 def ensemble(job: Ensemble, form: str) -> Program:
-    """The scan under `vmap`."""
+    """The scan under `vmap`, or under `lax.map`; on all cores, each core has its share of the members."""
+    shards.open_cores(form)
     inputs = training_inputs(job.training, job.members, own=job.own)
     optimizer = optax.adam(job.training.rate)
     params = jax.tree.map(jnp.asarray, inputs.layers)
     x, y = jnp.asarray(inputs.x), jnp.asarray(inputs.y)
-    axis = 0 if job.own else None
-    epochs = jax.vmap(epochs_of(job.training, step_of(job.training, optimizer)), in_axes=(0, axis, axis))
+    epochs = epochs_of(job.training, step_of(job.training, optimizer))
     state = (params, jax.vmap(optimizer.init)(params)), jax.random.split(jax.random.key(1), job.members)
     rows = np.asarray(jax.vmap(partial(_first_rows, job.training))(state[1]))
-    program = compiled(jax.jit(epochs, donate_argnums=0), state, x, y)
+
+    def members(state: Any, x: jax.Array, y: jax.Array) -> Any:
+        if form.startswith("vmap"):
+            axis = 0 if job.own else None
+            return jax.vmap(epochs, in_axes=(0, axis, axis))(state, x, y)
+        if job.own:
+            return jax.lax.map(lambda member: epochs(*member), (state, x, y))
+        return jax.lax.map(lambda one: epochs(one, x, y), state)
+
+    function, (state, x, y) = shards.spread(form, members, (True, job.own, job.own), state, x, y)
+    program = compiled(jax.jit(function, donate_argnums=0), state, x, y)
     return Program(
         state=state,
         call=lambda state: program.call(state, x, y)[0],
@@ -87,18 +98,20 @@ def ensemble(job: Ensemble, form: str) -> Program:
 
 
 def conv_ensemble(job: Ensemble, form: str) -> Program:
-    """vmap: the scan under `vmap`. loop: a jitted step for every batch of every member."""
-    if form == "vmap":
+    """As `ensemble`. loop: a jitted step for every batch of every member."""
+    if form != "loop":
         return ensemble(job, form)
     optimizer = optax.adam(job.training.rate)
     return one_by_one(job, step_of(job.training, optimizer), optimizer)
 
 
 def sweep(job: Ensemble, form: str) -> Program:
-    """The scan with rate and decay as arguments. vmap: over all pairs. loop: compiled once, for one pair after another.
+    """The scan with rate and decay as arguments.
 
-    Both have the same keys and parameters; in the loop each member is a state of its own.
+    vmap: over all pairs; on all cores, each core has its share. loop: compiled once, for one pair after another. All
+    have the same keys and parameters; in the loop each member is a state of its own.
     """
+    shards.open_cores(form)
     each = job.training
     inputs = training_inputs(each, job.members)
     x, y = jnp.asarray(inputs.x), jnp.asarray(inputs.y)
@@ -112,8 +125,10 @@ def sweep(job: Ensemble, form: str) -> Program:
     rows = np.asarray(jax.vmap(partial(_first_rows, each))(keys))
     state: Any = (params, jax.vmap(optax.adamw(each.rate).init)(params)), keys
     stacked: Any
-    if form == "vmap":
-        program = compiled(jax.jit(jax.vmap(epochs, in_axes=(0, 0, None, None)), donate_argnums=0), state, pairs, x, y)
+    if form != "loop":
+        members = jax.vmap(epochs, in_axes=(0, 0, None, None))
+        function, (state, pairs, x, y) = shards.spread(form, members, (True, True, False, False), state, pairs, x, y)
+        program = compiled(jax.jit(function, donate_argnums=0), state, pairs, x, y)
         call = lambda state: program.call(state, pairs, x, y)[0]  # noqa: E731
         stacked = lambda state: state  # noqa: E731
     else:

@@ -46,6 +46,7 @@ THREADS = torch.get_num_threads()
 FEW = 2e7  # operations of a step up to which a second thread costs more than it does
 MANY = 64  # members of an ensemble that is trained in a loop
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+torch.backends.cudnn.allow_tf32 = False  # products are float32 for all
 
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]  # of an epoch
 Step = Callable[[Any, Tensor, Tensor], Any]  # (state, x, y) -> state

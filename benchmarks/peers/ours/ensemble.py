@@ -1,6 +1,5 @@
 """Many networks at once: of dense layers, of convolutions, with hyper-parameters of their own."""
 
-import os
 from functools import partial
 from typing import Any
 
@@ -8,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from benchmarks import shards
 from benchmarks.compiled import compiled
 from benchmarks.peers.ours.training import bytes_of, found, run_of, start
 from benchmarks.reference import ensemble_error
@@ -21,9 +20,7 @@ from nnjax.types import TrainState
 
 def ensemble(job: Ensemble, form: str) -> Program:
     """The jitted `Run.steps` under `vmap`, or under `lax.map`; on all cores, each core has its share of the members."""
-    cores = (os.cpu_count() or 1) if form.endswith("cores") else 1
-    if cores > 1:
-        jax.config.update("jax_num_cpu_devices", cores)
+    shards.open_cores(form)
     each = job.training
     inputs = training_inputs(each, job.members, own=job.own)
     pairs = jnp.asarray(job.pairs, jnp.float32) if job.pairs else None
@@ -43,14 +40,8 @@ def ensemble(job: Ensemble, form: str) -> Program:
             return jax.vmap(one, in_axes=(0, 0, None))(ts, mine, shared)
         return lax.map(lambda member: one(member[0], member[1], shared), (ts, mine))
 
-    if cores > 1 and job.members % len(jax.devices()) == 0:
-        mesh = jax.make_mesh((len(jax.devices()),), ("members",), axis_types=(AxisType.Auto,))
-        split, whole = PartitionSpec("members"), PartitionSpec()
-        in_specs = (split, split, whole)
-        shardings = tuple(NamedSharding(mesh, spec) for spec in in_specs)
-        ts, mine, shared = jax.device_put((ts, mine, shared), shardings)
-        members = jax.shard_map(members, mesh=mesh, in_specs=in_specs, out_specs=split, check_vma=False)
-    program = compiled(jax.jit(members, donate_argnums=0), ts, mine, shared)
+    function, (ts, mine, shared) = shards.spread(form, members, (True, True, False), ts, mine, shared)
+    program = compiled(jax.jit(function, donate_argnums=0), ts, mine, shared)
     return Program(
         state=ts,
         call=lambda ts: program.call(ts, mine, shared)[0],
@@ -59,7 +50,7 @@ def ensemble(job: Ensemble, form: str) -> Program:
         units=each.steps * job.members,
         stages=program.stages,
         memory=program.memory,
-        flops=flops(members, ts, mine, shared).total // (each.steps * job.members),
+        flops=flops(function, ts, mine, shared).total // (each.steps * job.members),
         bytes=bytes_of(each),
     )
 
