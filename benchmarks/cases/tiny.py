@@ -8,3 +8,4 @@ JOBS = {
     "4-32-16-4 tanh, 10 000 rows": Training((4, 32, 16, 4), 10_000, None, "tanh", "squared_error", epochs=20),
 }
 QUICK = ()
+THOROUGH = ()

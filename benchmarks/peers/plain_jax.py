@@ -44,6 +44,7 @@ FORMS = {
 }
 
 DEEP = 250  # blocks up to which indexing stacked parameters compiles within a minute; it is quadratic in the blocks
+MANY = 8  # members of a convolutional ensemble
 
 
 def training(job: Training, form: str) -> Program:
@@ -98,7 +99,13 @@ def ensemble(job: Ensemble, form: str) -> Program:
 
 
 def conv_ensemble(job: Ensemble, form: str) -> Program:
-    """As `ensemble`. loop: a jitted step for every batch of every member."""
+    """As `ensemble`. loop: a jitted step for every batch of every member.
+
+    Raises:
+      ValueError: for more than `MANY` members under `vmap`, each with filters of its own.
+    """
+    if form == "vmap" and job.members > MANY:
+        raise ValueError(f"{job.members} members' filters under vmap take seconds a step, at most {MANY}")
     if form != "loop":
         return ensemble(job, form)
     optimizer = optax.adam(job.training.rate)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import functional_call, grad, grad_and_value, vmap
 
 from benchmarks.peers.torch_compile import has_compiler
 from benchmarks.peers.torch_eager import (
@@ -23,20 +23,25 @@ from benchmarks.peers.torch_eager import (
     threads,
 )
 from benchmarks.reference import B1, B2, EPS, ensemble_error
+from benchmarks.reference_depth import depth_error
 from benchmarks.torch_layout import to_torch
-from benchmarks.work import Ensemble, Program, Training, training_inputs
+from benchmarks.work import Deepening, Ensemble, Program, Training, depth_inputs, training_inputs
 
 NAME = "torch.func"
 NEEDS = ("torch",)
 FORMS = {
     "training": ("naive", "fast"),
     "ensemble": ("vmap", "vmap compiled"),
-    "conv_ensemble": ("vmap",),
+    "conv_ensemble": ("vmap", "vmap compiled"),
     "sweep": ("vmap", "vmap compiled"),
+    "depth": ("compiled",),
 }
-SLOW = ("fast", "vmap compiled")
+SLOW = ("fast", "vmap compiled", "compiled")
+
+DEEP = 50  # blocks up to which a loop over them compiles within a minute
 
 Params = dict[str, Tensor]
+Blocks = list[tuple[Tensor, Tensor]]  # w and b of each
 State = tuple[Params, Params, Params, Tensor]  # parameters, their gradients' means, those of their squares, steps
 
 
@@ -110,6 +115,43 @@ def sweep(job: Ensemble, form: str) -> Program:
     return ensemble(job, form)
 
 
+def depth(job: Deepening, form: str) -> Program:
+    """A loop over the blocks and gradient descent, compiled as one.
+
+    Raises:
+      ValueError: for more than `DEEP` blocks.
+    """
+    if job.blocks > DEEP:
+        raise ValueError(f"{job.blocks} blocks compile for minutes, at most {DEEP}")
+    torch.set_num_threads(1)  # a block is too small for two
+    inputs = depth_inputs(job)
+    x, y = (torch.from_numpy(array).to(DEVICE) for array in (inputs.x, inputs.y))
+    blocks = [
+        tuple(torch.from_numpy(array).to(DEVICE) for array in block) for block in zip(*inputs.layers[0], strict=True)
+    ]
+
+    def loss(blocks: Blocks, x: Tensor, y: Tensor) -> Tensor:
+        for w, b in blocks:
+            x = x + torch.relu(x @ w + b)
+        return (x - y).square().sum(-1).mean()
+
+    def step(blocks: Blocks, x: Tensor, y: Tensor) -> Blocks:
+        grads = grad(loss)(blocks, x, y)
+        return [(w - job.rate * dw, b - job.rate * db) for (w, b), (dw, db) in zip(blocks, grads, strict=True)]
+
+    jitted, stages = _compiled(step, blocks, x, y)
+
+    def call(blocks: Blocks) -> Blocks:
+        for _ in range(job.steps):
+            blocks = jitted(blocks, x, y)
+        return blocks
+
+    def error(blocks: Blocks) -> float:
+        return depth_error(job, *(torch.stack(parts).cpu().numpy() for parts in zip(*blocks, strict=True)))
+
+    return Program(blocks, call, lambda _: synchronize(), error, job.steps, stages)
+
+
 def _start(params: Params) -> State:
     mean, square = ({name: torch.zeros_like(param) for name, param in params.items()} for _ in range(2))
     return params, mean, square, torch.zeros((), device=DEVICE)
@@ -137,7 +179,7 @@ def _step(job: Training, gradients: Any, pairs: Tensor | None = None) -> Any:
     return step
 
 
-def _compiled(step: Any, state: State, *args: Tensor) -> tuple[Any, dict[str, float]]:
+def _compiled(step: Any, state: Any, *args: Tensor) -> tuple[Any, dict[str, float]]:
     """A step, compiled for these arguments, and how long that took."""
     has_compiler()
     torch.compiler.reset()
