@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from benchmarks.stats import ratio, summary
 from benchmarks.table import GROUPS, LIMIT, OURS, fastest
 
 PEERS = [*(name for group in GROUPS.values() for name in group), LIMIT]  # each has its colour in all pictures
+STYLES = ("o-", "s--", "^:", "v-.")  # of a peer's forms
 STAGES = ("trace", "lower", "compile")
 
 
@@ -118,12 +120,13 @@ def _color(peer: str) -> Any:
 
 
 def _lines(rows: Sequence[Row], axes: Any, y: Callable[[Row], float], x_label: str, y_label: str) -> bool:
-    """A line for each peer and form, over the first number in the variants' names."""
+    """A line for each peer, in its colour, and form, over the first number in the variants' names."""
     measured = [row for row in rows if row.samples]
-    for peer, form in dict.fromkeys((row.peer, row.form) for row in measured):
-        these = find(measured, peer=peer, form=form)
-        points = sorted((int(re.findall(r"\d+", row.variant)[0]), y(row)) for row in these)
-        axes.plot(*zip(*points, strict=True), marker="o", label=f"{peer}, {form}")
+    for peer in dict.fromkeys(row.peer for row in measured):
+        of_peer = find(measured, peer=peer)
+        for form, style in zip(dict.fromkeys(row.form for row in of_peer), cycle(STYLES)):
+            points = sorted((int(re.findall(r"\d+", row.variant)[0]), y(row)) for row in find(of_peer, form=form))
+            axes.plot(*zip(*points, strict=True), style, color=_color(peer), label=f"{peer}, {form}")
     axes.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
     if measured:
         axes.legend(fontsize="small")
