@@ -137,6 +137,8 @@ def test_a_target_is_reached_with_the_networks_that_are_shown(name, form):
     better = np.asarray(state.accuracies) + 0.02
     ran = (*state.runs[:-1], (state.runs[-1][0], better.mean()))
     assert program.error(state._replace(accuracies=better, runs=ran)) > 1  # the networks are not as good
+    more = (*state.runs[:-1], (state.runs[-1][0], state.runs[-1][1] + 0.01))
+    assert program.error(state._replace(runs=more)) > 1  # than its folds have in the mean
     too_long = (*state.runs[:-1], (REACHING.epochs + 1, state.runs[-1][1]))
     assert program.error(state._replace(runs=too_long)) > 1
     assert program.figures(program.call(state))["runs"] == 2  # with a seed of its own
