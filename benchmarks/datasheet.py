@@ -13,7 +13,7 @@ class Peaks(NamedTuple):
 
 
 PEAKS = {  # by what the device's kind contains, the longer names first
-    "GH200": Peaks(67e12, 494e12, 989e12, 4.0e12),
+    "GH200 480GB": Peaks(67e12, 494e12, 989e12, 4.0e12),  # with 96 GB of HBM3
     "H200": Peaks(67e12, 494e12, 989e12, 4.8e12),
     "H100 NVL": Peaks(60e12, 417e12, 835e12, 3.9e12),
     "H100 PCIe": Peaks(51e12, 378e12, 756e12, 2.0e12),
