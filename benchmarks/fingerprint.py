@@ -5,7 +5,6 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ FLAGS = (
     "XLA_", "JAX_", "OMP_", "MKL_", "OPENBLAS_", "CUDA_", "TORCH", "PYTORCH_", "MALLOC_", "LD_PRELOAD",
 )  # fmt: skip
 MACHINE = ("processor", "cores", "affinity", "devices", "driver")  # of which all must be the same to be compared
-SOFTWARE = ("python", "packages", "variables", "x64", "matmul_precision")
+SETTINGS = ("python", "x64", "matmul_precision")
 
 
 def fingerprint() -> dict[str, Any]:
@@ -61,12 +60,8 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 def changed_software(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """Versions and variables that two runs had otherwise."""
-    return [
-        f"{name}: {old} and {new}"
-        for part in SOFTWARE
-        for name, old, new in _changed(part, one.get(part), other.get(part))
-        if old != new
-    ]
+    a, b = _software(one), _software(other)
+    return [f"{name}: {a.get(name)} and {b.get(name)}" for name in sorted({*a, *b}) if a.get(name) != b.get(name)]
 
 
 def cores() -> int:
@@ -74,13 +69,8 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _changed(name: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
-    """A value of two runs, or of a table each of its values."""
-    if not isinstance(one, dict) or not isinstance(other, dict):
-        yield name, one, other
-        return
-    for key in sorted({*one, *other}):
-        yield key, one.get(key), other.get(key)
+def _software(one: dict[str, Any]) -> dict[str, Any]:
+    return {name: one.get(name) for name in SETTINGS} | one.get("packages", {}) | one.get("variables", {})
 
 
 def _processor() -> str:

@@ -67,8 +67,6 @@ def roofline(rows: Sequence[Row], axes: Any) -> bool:
 
 def ratios(rows: Sequence[Row], axes: Any) -> bool:
     """The fastest form of each peer as a multiple of our fastest form, with intervals of 95 %."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
     titles = [row for row in find(rows, peer=OURS) if row.samples]
     variants = list(dict.fromkeys((row.case, row.variant) for row in titles))
     names = [name for name in dict.fromkeys(row.peer for row in rows) if name not in (OURS, AGAIN, LIMIT)]
@@ -90,9 +88,7 @@ def ratios(rows: Sequence[Row], axes: Any) -> bool:
             axes.errorbar(values, at, xerr=[below, above], fmt="o", markersize=4, label=name, color=_color(name))
     axes.axvline(1, color="black", linewidth=1)
     axes.set(xscale="log", xlabel="time, as a multiple of ours; left of 1 the peer is faster")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    _plain(axes.xaxis)
     axes.set_yticks(range(len(variants)), [f"{case}: {variant}" for case, variant in variants], fontsize="x-small")
     axes.set_ylim(len(variants) - 0.5, -0.5)  # the first one on top
     axes.grid(axis="y", color="0.92")
@@ -120,14 +116,26 @@ def _color(peer: str) -> Any:
 
 
 def _lines(rows: Sequence[Row], axes: Any, y: Callable[[Row], float], x_label: str, y_label: str) -> bool:
-    """A line for each peer, in its colour, and form, over the first number in the variants' names."""
+    """A line for each peer, in its colour, and form, over the first number in the variants' names, if there are two."""
     measured = [row for row in rows if row.samples]
+    if len({row.variant for row in measured}) < 2:
+        return False
     for peer in dict.fromkeys(row.peer for row in measured):
         of_peer = find(measured, peer=peer)
         for form, style in zip(dict.fromkeys(row.form for row in of_peer), cycle(STYLES)):
             points = sorted((int(re.findall(r"\d+", row.variant)[0]), y(row)) for row in find(of_peer, form=form))
             axes.plot(*zip(*points, strict=True), style, color=_color(peer), label=f"{peer}, {form}")
     axes.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
-    if measured:
-        axes.legend(fontsize="small")
-    return bool(measured)
+    _plain(axes.xaxis)
+    _plain(axes.yaxis)
+    axes.legend(fontsize="small")
+    return True
+
+
+def _plain(axis: Any) -> None:
+    """Numbers of a logarithmic axis without powers, so that few decades have enough of them."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 PAUSE = 0.02  # seconds between turns: threads of the one before spin on for a while
 ROOT = Path(__file__).parent.parent
-OTHER = "computes something else"
+OTHER_WORK = "computes something else"
 VARIABLES = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # the processes share a device
     "JAX_ENABLE_COMPILATION_CACHE": "false",  # what is compiled is measured
@@ -106,7 +106,7 @@ def _variant(case: str, variant: str, workers: list[Worker], plan: Plan, tell: C
         answer = worker.ask({"set up": variant})
         if answer.get("check", 0) <= 1:
             return answer
-        return {"check": answer["check"], "error": f"{OTHER}: {answer['check']:.2g} times what rounding may make"}
+        return {"check": answer["check"], "error": f"{OTHER_WORK}: {answer['check']:.2g} times what rounding may make"}
 
     with ThreadPoolExecutor(plan.together) as pool:
         about = dict(zip((worker.contender for worker in workers), pool.map(set_up, workers), strict=True))

@@ -12,7 +12,7 @@ from benchmarks.fingerprint import cores
 ALL = "on all cores"  # how the forms end that are spread
 
 
-def open_cores(form: str) -> None:
+def use_cores(form: str) -> None:
     """Makes every core a device of its own for a form that wants it. To be called before JAX has any device."""
     if form.endswith(ALL):
         jax.config.update("jax_num_cpu_devices", cores())

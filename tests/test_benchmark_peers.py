@@ -100,7 +100,7 @@ OTHERS = [
 
 @pytest.mark.parametrize(("name", "kind", "form"), OTHERS)
 def test_it_does_other_jobs_too_and_goes_on(name, kind, form, monkeypatch):
-    monkeypatch.setattr(shards, "open_cores", lambda form: None)  # the tests have started JAX, with eight devices
+    monkeypatch.setattr(shards, "use_cores", lambda form: None)  # the tests have started JAX, with eight devices
     program = getattr(load(name), kind)(OTHER_JOBS[kind], form)
     state = program.call(program.state)
     program.block(state)
@@ -196,6 +196,20 @@ def test_rows_that_are_no_epochs_are_refused():
 def test_scikit_learn_refuses_what_it_does_in_another_way():
     with pytest.raises(ValueError, match="no softmax of 2 outputs; expected 3 or more"):
         load("scikit_learn").training(Training((4, 6, 2), rows=32, batch=8), "fast")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "form", "job"),
+    [
+        ("plain_jax", "depth", "indexed", Deepening(251)),
+        ("plain_jax", "conv_ensemble", "vmap", Ensemble(NETWORK, 9)),
+        ("torch_eager", "ensemble", "loop", Ensemble(MEMBER, 65)),
+        ("torch_func", "depth", "compiled", Deepening(51)),
+    ],
+)
+def test_what_takes_too_long_is_refused(name, kind, form, job):
+    with pytest.raises(ValueError, match=r"at most \d+"):
+        getattr(load(name), kind)(job, form)
 
 
 @pytest.mark.parametrize("name", peers.names())

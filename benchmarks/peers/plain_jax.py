@@ -68,7 +68,7 @@ def training(job: Training, form: str) -> Program:
 
 def ensemble(job: Ensemble, form: str) -> Program:
     """The scan under `vmap`, or under `lax.map`; on all cores, each core has its share of the members."""
-    shards.open_cores(form)
+    shards.use_cores(form)
     inputs = training_inputs(job.training, job.members, own=job.own)
     optimizer = optax.adam(job.training.rate)
     params = jax.tree.map(jnp.asarray, inputs.layers)
@@ -118,7 +118,7 @@ def sweep(job: Ensemble, form: str) -> Program:
     vmap: over all pairs; on all cores, each core has its share. loop: compiled once, for one pair after another. All
     have the same keys and parameters; in the loop each member is a state of its own.
     """
-    shards.open_cores(form)
+    shards.use_cores(form)
     each = job.training
     inputs = training_inputs(each, job.members)
     x, y = jnp.asarray(inputs.x), jnp.asarray(inputs.y)

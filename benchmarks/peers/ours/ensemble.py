@@ -20,7 +20,7 @@ from nnjax.types import TrainState
 
 def ensemble(job: Ensemble, form: str) -> Program:
     """The jitted `Run.steps` under `vmap`, or under `lax.map`; on all cores, each core has its share of the members."""
-    shards.open_cores(form)
+    shards.use_cores(form)
     each = job.training
     inputs = training_inputs(each, job.members, own=job.own)
     pairs = jnp.asarray(job.pairs, jnp.float32) if job.pairs else None
