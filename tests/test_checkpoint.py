@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
 from nnjax import losses, nn, optim, train
-from nnjax.train import checkpoint, folder, tensors
+from nnjax.storage import checkpoint, tensor_file
+from nnjax.train import folder
 
 
 class Pair(NamedTuple):
@@ -336,7 +337,7 @@ def test_other_safetensors_files_are_no_checkpoints(place):
 
 def test_a_file_of_a_later_version_is_said_to_be(place, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(tensors, "VERSION", 2)
+        patch.setattr(tensor_file, "VERSION", 2)
         checkpoint.save(place, SMALL, {})
     with pytest.raises(ValueError, match="has version 2 of its format, known is 1; update nnjax"):
         checkpoint.load(place, SMALL)
@@ -523,13 +524,13 @@ def test_the_digest_differs_where_anything_differs():
 def test_the_digest_does_not_depend_on_the_size_of_its_pieces(array, piece):
     wanted = checkpoint.digest(array)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tensors, "PIECE", piece)
+        patch.setattr(tensor_file, "PIECE", piece)
         assert checkpoint.digest(array.copy("F")) == wanted
         assert checkpoint.digest(np.repeat(np.atleast_1d(array), 2, 0)[::2].reshape(array.shape)) == wanted
 
 
 def test_the_digest_copies_little(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensors, "PIECE", 1 << 16)
+    monkeypatch.setattr(tensor_file, "PIECE", 1 << 16)
     mapped = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.float32, (4000, 500))  # 8 MB
     for array in (mapped, mapped[:, ::2], np.ones((4000, 500), ">f4"), np.ones((500, 4000), np.float32)):
         tracemalloc.start()

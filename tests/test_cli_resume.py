@@ -16,7 +16,8 @@ from sklearn.datasets import load_wine
 from test_cli import done, fails, nnjax, process, read
 
 from nnjax import train
-from nnjax.train import checkpoint, folder, identity
+from nnjax.storage import checkpoint
+from nnjax.train import folder, identity
 
 NET = ("--width", 8, "--depth", 1, "--batch-size", 16, "--no-plots")
 LONG = (*NET, "--epochs", 1000, "--save-every", 0)

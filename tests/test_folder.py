@@ -13,6 +13,7 @@ from safetensors.numpy import save
 
 from nnjax import nn
 from nnjax.data.table import Column, Table
+from nnjax.storage.atomic_write import write_file, write_json, write_records
 from nnjax.train import folder
 from nnjax.train.config import Config, make_net
 
@@ -38,7 +39,7 @@ def stopped(*_):
 
 def test_a_file_is_written_and_overwritten(tmp_path):
     for content in (b"one", b"", b"\0" * 100_000):
-        folder.write(tmp_path / "file", content)
+        write_file(tmp_path / "file", content)
         assert (tmp_path / "file").read_bytes() == content
     assert files(tmp_path) == ["file"]
 
@@ -47,11 +48,11 @@ def test_a_file_is_written_and_overwritten(tmp_path):
 @pytest.mark.parametrize(("holder", "name"), [(os, "fsync"), (Path, "replace")])
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, holder, name, fail):
     path = tmp_path / "weights"
-    folder.write(path, b"old")
+    write_file(path, b"old")
     with monkeypatch.context() as patch:
         patch.setattr(holder, name, fail)
         with pytest.raises((OSError, KeyboardInterrupt)) as caught:
-            folder.write(path, b"new and longer")
+            write_file(path, b"new and longer")
     assert caught.value.__notes__ == [f"while writing 14 bytes to {path}"]
     assert path.read_bytes() == b"old"
     assert files(tmp_path) == ["weights"]
@@ -62,7 +63,7 @@ def test_a_write_is_synced_before_it_takes_the_place_of_the_old_file(tmp_path, m
     sync, replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda file: (done.append(("sync", os.fstat(file).st_size)), sync(file)))
     monkeypatch.setattr(Path, "replace", lambda old, new: (done.append("replace"), replace(old, new)))
-    folder.write(tmp_path / "file", b"123", b"45")
+    write_file(tmp_path / "file", b"123", b"45")
     assert done == [("sync", 5), "replace", ("sync", tmp_path.stat().st_size)]  # of the file; of its name
 
 
@@ -70,7 +71,7 @@ def test_a_write_into_no_folder_names_the_path(tmp_path):
     (tmp_path / "file").touch()
     for parent, error in (("nowhere", FileNotFoundError), ("file", NotADirectoryError)):
         with pytest.raises(error) as caught:
-            folder.write(tmp_path / parent / "out.csv", b"123")
+            write_file(tmp_path / parent / "out.csv", b"123")
         assert caught.value.__notes__ == [f"while writing 3 bytes to {tmp_path / parent / 'out.csv'}"]
 
 
@@ -94,12 +95,12 @@ def test_a_folder_is_created_once(tmp_path):
 
 
 def test_records_have_a_column_for_every_name(tmp_path):
-    folder.write_records(tmp_path / "m.csv", [{"epoch": 1, "loss": 0.1}, {"epoch": 2, "loss": 1e-9, "score": 0.5}])
+    write_records(tmp_path / "m.csv", [{"epoch": 1, "loss": 0.1}, {"epoch": 2, "loss": 1e-9, "score": 0.5}])
     assert (tmp_path / "m.csv").read_text() == "epoch,loss,score\n1,0.1,\n2,1e-09,0.5\n"
 
 
 def test_json_keeps_letters_and_ends_its_line(tmp_path):
-    folder.write_json(tmp_path / "r.json", {"unit": "µm", "pi": 0.1 + 0.2})
+    write_json(tmp_path / "r.json", {"unit": "µm", "pi": 0.1 + 0.2})
     text = (tmp_path / "r.json").read_text()
     assert "µm" in text
     assert text.endswith("}\n")
@@ -255,7 +256,7 @@ def test_a_folder_without_settings_holds_no_run(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(FileNotFoundError, match=r"holds no run: no config.json and table.json"):
             folder.load_config(path)
-    folder.write_json(tmp_path / folder.CONFIG, {})
+    write_json(tmp_path / folder.CONFIG, {})
     with pytest.raises(FileNotFoundError, match="holds no run"):
         folder.load_config(tmp_path)
 
@@ -290,7 +291,7 @@ def test_settings_that_are_damaged(tmp_path, name, content):
 def test_settings_that_make_no_network_are_damaged(tmp_path, name, value, message):
     folder.save_config(tmp_path, CONFIG, TABLE, {})
     settings = json.loads((tmp_path / folder.CONFIG).read_text())
-    folder.write_json(tmp_path / folder.CONFIG, settings | {name: value})
+    write_json(tmp_path / folder.CONFIG, settings | {name: value})
     with pytest.raises(ValueError, match=f"is damaged: .*({message})"):
         folder.load_config(tmp_path)
 
@@ -309,16 +310,16 @@ SWEEP = {"data": "digits", "depth": 2, "width": "8", "learning_rate": "1,2", "ra
     ],
 )
 def test_what_was_asked_of_a_sweep_comes_back_or_is_damaged(tmp_path, change, message):
-    folder.write_json(tmp_path / folder.SWEEP, SWEEP | {"versions": {}})
+    write_json(tmp_path / folder.SWEEP, SWEEP | {"versions": {}})
     assert folder.load_sweep(tmp_path) == SWEEP
-    folder.write_json(tmp_path / folder.SWEEP, SWEEP | change)
+    write_json(tmp_path / folder.SWEEP, SWEEP | change)
     with pytest.raises(ValueError, match=f"sweep.json is damaged: {message}"):
         folder.load_sweep(tmp_path)
 
 
 @pytest.mark.parametrize("name", [folder.CONFIG, folder.SWEEP])
 def test_it_is_noted_that_a_run_or_a_sweep_went_on_anyway(tmp_path, name):
-    folder.write_json(tmp_path / name, {"seed": 1})
+    write_json(tmp_path / name, {"seed": 1})
     assert not folder.resumed_anyway(tmp_path)
     for _ in range(2):
         folder.note_resumed_anyway(tmp_path)
@@ -327,7 +328,7 @@ def test_it_is_noted_that_a_run_or_a_sweep_went_on_anyway(tmp_path, name):
 
 
 def test_json_has_no_nan(tmp_path):
-    folder.write_json(tmp_path / "f", {"a": [1.5, float("nan"), {"b": float("-inf")}], "c": (float("inf"), 2, "nan")})
+    write_json(tmp_path / "f", {"a": [1.5, float("nan"), {"b": float("-inf")}], "c": (float("inf"), 2, "nan")})
     assert json.loads((tmp_path / "f").read_text(), parse_constant=pytest.fail) == {
         "a": [1.5, None, {"b": None}],
         "c": [None, 2, "nan"],

@@ -15,7 +15,9 @@ from test_cli import Ended, done, fails, nnjax, read
 
 from nnjax import train
 from nnjax.cli import verify
-from nnjax.train import checkpoint, folder, identity, receipt, tensors
+from nnjax.storage import checkpoint, tensor_file
+from nnjax.storage.atomic_write import write_file
+from nnjax.train import folder, identity, receipt
 from nnjax.train.config import Config
 
 SMALL = ("--width", "8", "--depth", "1", "--epochs", "3", "--batch-size", "16", "--no-plots")
@@ -105,7 +107,7 @@ def test_one_bit_of_the_weights_fails(copy):
     content[-3] ^= 1  # of the last leaf
     path.write_bytes(content)
     with path.open("rb") as file:
-        last = list(tensors.read_header(file, path, "").leaves)[-1]
+        last = list(tensor_file.read_header(file, path, "").leaves)[-1]
     refused(
         nnjax("verify", copy),
         f"weights.safetensors is damaged: the SHA-256 of {last} is not the one written",
@@ -122,7 +124,7 @@ def test_one_bit_of_weights_that_are_well_written_fails_too(copy):
         if name == "params/1/w":
             changed.reshape(-1).view(np.uint32)[5] ^= 1
         tree[name] = changed
-    folder.write(copy / "weights.safetensors", *tensors.pack(tree, "nnjax-weights", {}))
+    write_file(copy / "weights.safetensors", *tensor_file.pack(tree, "nnjax-weights", {}))
     refused(
         nnjax("verify", copy),
         "weights.safetensors was changed since the run: its SHA-256 is not the receipt's",

@@ -15,6 +15,7 @@ from nnjax import checks, nn
 from nnjax.cli import report
 from nnjax.cli.shared import say
 from nnjax.data.table import read_table
+from nnjax.storage.atomic_write import write_records
 from nnjax.train import folder
 from nnjax.train.config import Config, make_net
 from nnjax.types import Params, State
@@ -74,7 +75,7 @@ def predict_command(
     else:
         rows = [{table.target: float(v) * table.target_std + table.target_mean} for v in outputs[:, 0]]
     rows = [row | {name: float(values[i]) for name, values in more.items()} for i, row in enumerate(rows)]
-    folder.write_records(out, rows)
+    write_records(out, rows)
     say(f"{len(rows):,} predictions written to [bold]{escape(str(out))}[/]")
 
 

@@ -19,6 +19,7 @@ from nnjax.cli import shared
 from nnjax.cli.prepare import Prepared, check_new, data_folder, place, prepare
 from nnjax.cli.shared import console, say
 from nnjax.cli.values import Values, fixed, parse, settings
+from nnjax.storage.atomic_write import write_file, write_json, write_records
 from nnjax.train import folder
 from nnjax.train.config import Config, check, make_run
 from nnjax.train.resume import Resume
@@ -99,7 +100,7 @@ def sweep_command(
     if resume is None:
         stem = f"sweep-{Path(config.data).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
         path = folder.create(out or Path("runs") / stem)
-        folder.write_json(path / folder.SWEEP, {**asked, "versions": shared.versions()})
+        write_json(path / folder.SWEEP, {**asked, "versions": shared.versions()})
     else:
         path = resume
     size = len(next(iter(hyper.values())))
@@ -115,7 +116,7 @@ def sweep_command(
         _print(table, list(hyper), score, seeds)
         if plots:
             _draw(path, table, values, score)
-        folder.write_records(path / folder.ROWS, table)
+        write_records(path / folder.ROWS, table)
     if table[0]["diverged"] == 0:
         best = _with(config, {k: _plain(table[0][k]) for k in hyper} | {"members": seeds if seeds > 1 else None})
         say(f"the best setting, with a test: [bold]{escape(shared.command('train', best, D))}[/]")
@@ -251,7 +252,7 @@ def _draw(path: Path, table: list[dict[str, Any]], values: dict[str, Values], sc
     pairs: list[tuple[str, ...]] = list(itertools.combinations(names, 2)) if len(names) > 1 else [(names[0],)]
     for pair in pairs:
         figure = plot.sweep(table, pair, log=log, score=score)
-        folder.write(path / f"{'-'.join(pair)}.png", plot.png(figure))
+        write_file(path / f"{'-'.join(pair)}.png", plot.png(figure))
 
 
 def _with(config: Config, values: dict[str, Any]) -> Config:

@@ -15,6 +15,7 @@ from nnjax.cli import options as o
 from nnjax.cli import report, shared
 from nnjax.cli.prepare import Prepared, check_new, data_folder, place, prepare
 from nnjax.cli.shared import say
+from nnjax.storage.atomic_write import write_json, write_records
 from nnjax.train import folder, receipt
 from nnjax.train.config import Config, check
 from nnjax.train.job import Result
@@ -173,7 +174,7 @@ def finish(path: Path, config: Config, prepared: Prepared, result: Result, *, pl
     history = [shared.in_units(record, table.target_std) for record in result.history]
     several = config.members is not None
     ended = result.stopped | (result.diverged >= 0)
-    folder.write_records(path / folder.METRICS, report.by_member(history, ended) if several else history)
+    write_records(path / folder.METRICS, report.by_member(history, ended) if several else history)
     seconds = result.seconds._asdict()
     content: dict[str, Any] = {"test": outcome.scores}
     if outcome.members is not None:
@@ -183,7 +184,7 @@ def finish(path: Path, config: Config, prepared: Prepared, result: Result, *, pl
         content["diverged"] = _diverged(result, ())
         content |= {} if config.patience is None else _best(result, ())
     steps = int(np.max(result.ts.step))
-    folder.write_json(path / folder.RESULT, content | {"steps": steps, "seconds": seconds})
+    write_json(path / folder.RESULT, content | {"steps": steps, "seconds": seconds})
     if outcome.scores is None:
         _print_lost(path, result)
     else:
@@ -202,7 +203,7 @@ def finish(path: Path, config: Config, prepared: Prepared, result: Result, *, pl
         devices=1 if (mesh := _mesh(config)) is None else mesh.size,
         resumed_anyway=folder.resumed_anyway(path),
     )
-    folder.write_json(path / folder.RECEIPT, made)
+    write_json(path / folder.RECEIPT, made)
     return outcome.scores is not None
 
 

@@ -12,8 +12,9 @@ from nnjax.cli import report, shared
 from nnjax.cli.prepare import prepare
 from nnjax.cli.shared import say
 from nnjax.cli.train import fit
-from nnjax.train import folder, identity, receipt, tensors
-from nnjax.train.checkpoint import digest
+from nnjax.storage import tensor_file
+from nnjax.storage.checkpoint import digest
+from nnjax.train import folder, identity, receipt
 from nnjax.train.config import check
 
 
@@ -77,7 +78,7 @@ def verify_command(
         )
     if again["weights"] != made["weights"]:
         problems.append("trained again, the weights are not those of the receipt")
-    leaves, _ = tensors.named({"params": params, "state": state})
+    leaves, _ = tensor_file.named({"params": params, "state": state})
     for d in receipt.compare(saved, leaves) if saved else []:
         problems.append(
             f"{d.name}: {d.numbers:,} of {d.size:,} numbers differ from those trained again, by {d.largest:.3g} at most"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnjax.train.checkpoint import digest
+from nnjax.storage.checkpoint import digest
 from nnjax.train.config import Config
 from nnjax.train.identity import machine
 from nnjax.types import PyTree
