@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
 from nnjax import losses, nn, optim, train
+from nnjax.cli import run_folder
 from nnjax.storage import checkpoint, tensor_file
-from nnjax.train import folder
 
 
 class Pair(NamedTuple):
@@ -321,7 +321,7 @@ def test_files_of_something_else_are_said_to_be_and_nothing_in_them_is_run(place
 
 
 def test_other_safetensors_files_are_no_checkpoints(place):
-    folder.save_weights(place, {"w": jnp.ones(2)}, ())
+    run_folder.save_weights(place, {"w": jnp.ones(2)}, ())
     with pytest.raises(
         ValueError, match=r"is no checkpoint of nnjax: its format is nnjax-weights, expected nnjax-check"
     ):
@@ -545,20 +545,20 @@ def test_the_digest_copies_little(tmp_path, monkeypatch):
 
 def test_every_flipped_bit_of_weights_is_noticed(place):
     params, state = {"w": jnp.arange(4.0), "b": jnp.ones(1)}, {"mean": jnp.zeros(2)}
-    folder.save_weights(place, params, state)
+    run_folder.save_weights(place, params, state)
     said = []
     for _ in flips(place):
         with pytest.raises(ValueError, match=r"a.safetensors is damaged") as caught:
-            folder.load_weights(place, params, state)
+            run_folder.load_weights(place, params, state)
         said.append(str(caught.value))
     assert said[-1].endswith("is damaged: the SHA-256 of state/mean is not the one written")
-    assert bits(folder.load_weights(place, params, state)) == bits((params, state))
+    assert bits(run_folder.load_weights(place, params, state)) == bits((params, state))
 
 
 def test_weights_are_readable_by_safetensors_and_theirs_by_us(place):
     params = {"w": jnp.arange(4.0), "b": jnp.ones((1, 2), jnp.int32)}
-    folder.save_weights(place, params, ())
+    run_folder.save_weights(place, params, ())
     found = safetensors.numpy.load_file(place)
     assert {name: array.tolist() for name, array in found.items()} == {"params/w": [0, 1, 2, 3], "params/b": [[1, 1]]}
     place.write_bytes(safetensors.numpy.save(found, {"format": "pt", "metadata": "["}))
-    assert bits(folder.load_weights(place, params, ())) == bits((params, ()))
+    assert bits(run_folder.load_weights(place, params, ())) == bits((params, ()))

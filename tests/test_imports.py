@@ -17,6 +17,7 @@ ROOT = PACKAGE.parent
 LAYERS = [
     ["types", "checks"],
     ["nn", "losses", "metrics", "optim", "data", "uncertainty", "storage"],
+    ["debug"],
     ["train"],
     ["interop", "plot", "optcheck"],
     ["cli", "pytest_plugin"],

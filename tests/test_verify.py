@@ -14,11 +14,11 @@ from sklearn.datasets import load_wine
 from test_cli import Ended, done, fails, nnjax, read
 
 from nnjax import train
-from nnjax.cli import verify
+from nnjax.cli import receipt, run_folder, verify
+from nnjax.cli.config import Config
 from nnjax.storage import checkpoint, tensor_file
 from nnjax.storage.atomic_write import write_file
-from nnjax.train import folder, identity, receipt
-from nnjax.train.config import Config
+from nnjax.train import identity
 
 SMALL = ("--width", "8", "--depth", "1", "--epochs", "3", "--batch-size", "16", "--no-plots")
 
@@ -71,7 +71,7 @@ def test_a_run_is_verified_bit_for_bit(run, again):
     assert ended.code == 0, ended
     weights = read(run / "receipt.json")["weights"]
     assert f"verified {run} bit for bit: parameters and state have the SHA-256 {weights[:16]}…" in ended.out
-    leaves, damage = folder.read_weights(run / "weights.safetensors")
+    leaves, damage = run_folder.read_weights(run / "weights.safetensors")
     assert damage is None
     assert checkpoint.digest(leaves) == weights
 
@@ -117,7 +117,7 @@ def test_one_bit_of_the_weights_fails(copy):
 
 @pytest.mark.usefixtures("quick")
 def test_one_bit_of_weights_that_are_well_written_fails_too(copy):
-    leaves, _ = folder.read_weights(copy / "weights.safetensors")
+    leaves, _ = run_folder.read_weights(copy / "weights.safetensors")
     tree = {}
     for name, leaf in leaves.items():
         changed = leaf.copy()

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnjax.cli.config import SETTINGS, SWEPT, Config, check_kinds, make_net
 from nnjax.data.table import Column, Table
 from nnjax.storage import tensor_file
 from nnjax.storage.atomic_write import write_file, write_json
-from nnjax.train.config import SETTINGS, SWEPT, Config, check_kinds, make_net
 from nnjax.types import PyTree
 
 CONFIG, TABLE, METRICS, RESULT, WEIGHTS, RECEIPT, CHECKPOINTS = (
