@@ -22,7 +22,7 @@ import nnjax
 from nnjax.storage import checkpoint
 from nnjax.storage.background_writer import saver
 from nnjax.storage.lock import LOCK, locked
-from nnjax.train.interrupt import held_back
+from nnjax.train.engine.signals import held_back
 
 TREE = {"w": np.zeros(3)}
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from nnjax.cli.config import Config
 from nnjax.storage.checkpoint import digest
-from nnjax.train.identity import machine
+from nnjax.train.engine.fingerprint import machine
 from nnjax.types import PyTree
 
 FIRST = 10  # losses

@@ -20,8 +20,8 @@ from rich.markup import escape
 
 from nnjax.cli import run_folder
 from nnjax.cli.config import Config
-from nnjax.train import identity, processes
-from nnjax.train.job import Result
+from nnjax.train.engine import distributed, fingerprint
+from nnjax.train.engine.job import Result
 from nnjax.types import PyTree
 
 app = typer.Typer(
@@ -98,7 +98,7 @@ def check_same(path: Path, saved: dict[str, Any], now: dict[str, Any], names: It
     ]
     if rows:
         raise ValueError(
-            f"--resume goes on with the settings of {path}, but others are given:\n{identity.table(rows)}\n"
+            f"--resume goes on with the settings of {path}, but others are given:\n{fingerprint.table(rows)}\n"
             "leave them out, or begin a new run with --out"
         )
 
@@ -153,7 +153,7 @@ def join(coordinator: str | None, count: int | None, index: int | None, cluster:
     missing = [name for name, value in told.items() if value is None]
     if missing and not cluster:
         raise ValueError(f"several processes need {', '.join(told)}; missing: {', '.join(missing)}, or --cluster")
-    processes.start(coordinator, count, index)
+    distributed.start(coordinator, count, index)
 
 
 def use_cores(networks: int) -> None:

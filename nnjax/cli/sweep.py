@@ -21,7 +21,7 @@ from nnjax.cli.prepare import Prepared, check_new, data_folder, place, prepare
 from nnjax.cli.shared import console, say
 from nnjax.cli.values import Values, fixed, parse, settings
 from nnjax.storage.atomic_write import write_file, write_json, write_records
-from nnjax.train.resume import Resume
+from nnjax.train.engine.resume import Resume
 from nnjax.train.run import Run
 
 D = o.DEFAULTS

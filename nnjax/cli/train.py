@@ -17,9 +17,9 @@ from nnjax.cli.config import Config, check
 from nnjax.cli.prepare import Prepared, check_new, data_folder, place, prepare
 from nnjax.cli.shared import say
 from nnjax.storage.atomic_write import write_json, write_records
-from nnjax.train.job import Result
+from nnjax.train.engine.job import Result
+from nnjax.train.engine.resume import Resume
 from nnjax.train.plan import group_that_fits
-from nnjax.train.resume import Resume
 
 D = o.DEFAULTS
 

@@ -15,7 +15,7 @@ from nnjax.cli.shared import say
 from nnjax.cli.train import fit
 from nnjax.storage import tensor_file
 from nnjax.storage.checkpoint import digest
-from nnjax.train import identity
+from nnjax.train.engine import fingerprint
 
 
 def verify_command(
@@ -64,10 +64,10 @@ def verify_command(
         devices=1 if mesh is None else mesh.size,
         resumed_anyway=False,
     )
-    other = identity.differences(made["bits_depend_on"], again["bits_depend_on"])
+    other = fingerprint.differences(made["bits_depend_on"], again["bits_depend_on"])
     if other or made["resumed_anyway"]:
         why = "the run once went on with --anyway" if made["resumed_anyway"] else "here other things are in use"
-        rows = f":\n{identity.table(other)}" if other else ""
+        rows = f":\n{fingerprint.table(other)}" if other else ""
         say(f"the same bits cannot be expected, for {why}{escape(rows)}")
         problems += [f"{name}: {a:.6g} in the receipt, {b:.6g} now" for name, a, b in receipt.close(made, again)]
         _end(
