@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnjax import data
-from nnjax.data import mapped
-from nnjax.data.source import labels_below, pieces
+from nnjax.data import _mapped as mapped
+from nnjax.data._source import labels_below, pieces
 
 F = np.float32
 N = 5000  # more than the rows that are looked at first

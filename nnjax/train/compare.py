@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from nnjax import checks
-from nnjax.data.source import Source
+from nnjax.data import Source
 from nnjax.train.engine.ensemble import Strategy
 from nnjax.train.fit import fit
 from nnjax.train.run import Run

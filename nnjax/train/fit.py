@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from nnjax import checks
-from nnjax.data.source import Source
+from nnjax.data import Source
 from nnjax.train.engine.ensemble import Program, Strategy
 from nnjax.train.engine.host_loop import Callback
 from nnjax.train.engine.job import Result, run_members

@@ -13,8 +13,8 @@ from jax import Array
 from jax.sharding import Mesh
 
 from nnjax import checks
-from nnjax.data.source import Source
-from nnjax.data.validate import cast
+from nnjax.data import Source
+from nnjax.data._validate import cast
 from nnjax.train.engine.ensemble import Program, Strategy
 from nnjax.train.engine.host_loop import Callback, Record
 from nnjax.train.engine.job import Result, run_members

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nnjax.data.source import Source
+from nnjax.data import Source
 from nnjax.storage.checkpoint import digest
 from nnjax.train.engine.ensemble import BATCH, Program
 from nnjax.train.folds import Rows

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.data.source import Source
+from nnjax.data import Source
 from nnjax.train.engine import prefetch
 from nnjax.train.engine.device_loop import CAPACITY, Block, Member, Status, begin, chunk, validation
 from nnjax.train.engine.distributed import agree, lost_told

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from nnjax import checks, losses
-from nnjax.data import check_labels_in_range, examples, validate
-from nnjax.data.source import Source, labels_below
+from nnjax.data import Source, check_labels_in_range, examples, validate
+from nnjax.data._source import labels_below
 from nnjax.nn import as_layer
 from nnjax.train.engine.ensemble import Program
 from nnjax.train.engine.fit_state import Best

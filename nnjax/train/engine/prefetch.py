@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.data.source import Source, pieces
-from nnjax.data.validate import x64
+from nnjax.data import Source
+from nnjax.data._source import pieces
+from nnjax.data._validate import x64
 from nnjax.train.engine.device_loop import Block, Place
 from nnjax.train.engine.ensemble import Program, put, put_each
 from nnjax.train.folds import Rows

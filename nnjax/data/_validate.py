@@ -133,7 +133,7 @@ def cast(
     Raises:
       ValueError: for an integer that does not fit into int32.
 
-    >>> from nnjax.data.validate import cast
+    >>> from nnjax.data._validate import cast
     >>> cast("data.x", np.array([[0, 255]], np.uint8), features=True)
     array([[  0., 255.]], dtype=float32)
     """

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from nnjax import checks
-from nnjax.data.mapped import reader
-from nnjax.data.validate import (
+from nnjax.data._mapped import reader
+from nnjax.data._validate import (
     as_data,
     cast,
     check_finite,
