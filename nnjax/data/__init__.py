@@ -31,7 +31,6 @@ __all__ = [
     "as_examples",
     "batch_indices",
     "check_labels",
-    "check_labels_in_range",
     "digest",
     "load",
     "n_bytes",
