@@ -13,8 +13,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from nnjax import checks
+from nnjax.data import Source
 from nnjax.data import examples as as_examples
-from nnjax.data.source import Source
 from nnjax.debug.flops import Cost, flops
 from nnjax.train.engine.device_loop import CAPACITY, Member, begin, chunk
 from nnjax.train.engine.ensemble import MEMBERS, Program, Strategy, put, put_each

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from nnjax import checks
-from nnjax.data.source import Source
+from nnjax.data import Source
 from nnjax.debug.found import Found
 from nnjax.debug.nonfinite import first_nonfinite
 from nnjax.train.engine.device_loop import CAPACITY
