@@ -39,15 +39,15 @@ What differs, and in what (the causes' names in `nnjax.optcheck`); where it is a
     example.adagrad(r) ≠ optax.adagrad(r): eps-none, momentum, second_start, velocity-ema
 """
 
-from nnjax.optim.adagrad import adagrad
-from nnjax.optim.adam import adam
-from nnjax.optim.adamw import adamw
-from nnjax.optim.lion import lion
-from nnjax.optim.momentum import momentum, nesterov
-from nnjax.optim.nadam import nadam
-from nnjax.optim.params_ema import averaged, params_ema
-from nnjax.optim.rmsprop import rmsprop
-from nnjax.optim.sgd import sgd
+from nnjax.optim._adagrad import adagrad
+from nnjax.optim._adam import adam
+from nnjax.optim._adamw import adamw
+from nnjax.optim._lion import lion
+from nnjax.optim._momentum import momentum, nesterov
+from nnjax.optim._nadam import nadam
+from nnjax.optim._params_ema import averaged, params_ema
+from nnjax.optim._rmsprop import rmsprop
+from nnjax.optim._sgd import sgd
 
 __all__ = [
     "adagrad",

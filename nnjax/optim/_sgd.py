@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from jax import Array
 
-from nnjax.optim.leaves import Scalars, advance, check_rate, check_state, over_leaves, rate_at, start
+from nnjax.optim._rule import Scalars, advance, check_rate, check_state, over_leaves, rate_at, start
 from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from nnjax import checks
-from nnjax.optim.leaves import Scalar, Scalars, advance, check_rate, check_state, over_leaves, rate_at, zeros
+from nnjax.optim._rule import Scalar, Scalars, advance, check_rate, check_state, over_leaves, rate_at, zeros
 from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
 
 

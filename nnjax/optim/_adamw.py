@@ -3,8 +3,8 @@
 from jax import Array
 
 from nnjax import checks
-from nnjax.optim.adam import AdamState, check_betas, init_moments
-from nnjax.optim.leaves import (
+from nnjax.optim._adam import AdamState, check_betas, init_moments
+from nnjax.optim._rule import (
     Scalar,
     Scalars,
     advance,
@@ -16,7 +16,7 @@ from nnjax.optim.leaves import (
     rate_at,
     root_above,
 )
-from nnjax.optim.mask import Mask, masked
+from nnjax.optim._mask import Mask, masked
 from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
 
 

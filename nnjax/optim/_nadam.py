@@ -3,8 +3,8 @@
 from jax import Array
 
 from nnjax import checks
-from nnjax.optim.adam import AdamState, check_betas, init_moments
-from nnjax.optim.leaves import (
+from nnjax.optim._adam import AdamState, check_betas, init_moments
+from nnjax.optim._rule import (
     Scalar,
     Scalars,
     advance,

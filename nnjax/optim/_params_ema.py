@@ -6,7 +6,7 @@ import jax
 import optax
 
 from nnjax import checks
-from nnjax.optim.leaves import Scalar, Scalars, need_params, over_leaves
+from nnjax.optim._rule import Scalar, Scalars, need_params, over_leaves
 from nnjax.types import Optimizer, OptState, Params, PyTree
 
 

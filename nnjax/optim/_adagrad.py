@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from nnjax import checks
-from nnjax.optim.leaves import (
+from nnjax.optim._rule import (
     Scalar,
     Scalars,
     advance,

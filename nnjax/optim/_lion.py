@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from nnjax import checks
-from nnjax.optim.adam import check_betas
-from nnjax.optim.leaves import (
+from nnjax.optim._adam import check_betas
+from nnjax.optim._rule import (
     Scalar,
     Scalars,
     advance,
@@ -18,7 +18,7 @@ from nnjax.optim.leaves import (
     rate_at,
     zeros,
 )
-from nnjax.optim.mask import Mask, masked
+from nnjax.optim._mask import Mask, masked
 from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
 
 
