@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-import jax
 import optax
+from jax import Array
 
 from nnjax import checks
-from nnjax.optim._rule import Scalar, Scalars, need_params, over_leaves
+from nnjax.optim._rule import Scalar, Scalars, map_leaves, require_params
 from nnjax.types import Optimizer, OptState, Params, PyTree
 
 
@@ -17,56 +17,53 @@ class ParamsEmaState(NamedTuple):
 
 
 def params_ema(decay: Scalar = 0.999) -> Optimizer:
-    """The moving average of the parameters, kept beside an optimizer: the last part of its chain.
+    """Return a transformation that averages the parameters; put it last in the optimizer's chain.
 
-        a ← d a + (1 - d) (θ + update),   a = θ at first
+        a ← d a + (1 - d) (θ + update),   initially a = θ
 
-    It leaves the updates as they are. The average is part of the optimizer's state, so it is saved, resumed, vmapped
-    and swept like the rest of it; `averaged(opt_state)` takes it out.
+    The updates are left unchanged. The average is part of the optimizer's state, so it is saved, resumed, vmapped and
+    swept with it. `averaged(opt_state)` returns it.
 
     Args:
-      decay: d in [0, 1), the share of the average that is kept.
+      decay: d in [0, 1), the decay rate of the average.
 
     Raises:
-      ValueError: for a decay out of range; in `update`, without params, or for updates of another structure or shape.
+      ValueError: if the decay is out of range; in `update`, if params are missing or updates differ from them in
+        structure or shape.
 
     >>> optimizer = optax.chain(optim.adam(1e-3), optim.params_ema(0.99))
     >>> opt_state = optimizer.init({"w": jnp.ones(2)})
     >>> optim.averaged(opt_state)["w"]
     Array([1., 1.], dtype=float32)
 
-    Source: Polyak and Juditsky 1992, with exponential weights.
+    Source: Polyak and Juditsky 1992, doi:10.1137/0330046, with exponential weights.
     """
     decay = checks.in_range("params_ema", "decay", decay, "[0, 1)")
 
-    def rule(scalars: Scalars, update: jax.Array, a: jax.Array, p: jax.Array) -> tuple[jax.Array]:
+    def rule(scalars: Scalars, update: Array, a: Array, p: Array) -> tuple[Array]:
         (d,) = scalars
         return (d * a + (1 - d) * (p + update),)
 
-    def init(params: Params) -> ParamsEmaState:
-        return ParamsEmaState(params)
-
     def update(updates: PyTree, state: ParamsEmaState, params: Params | None = None) -> tuple[PyTree, ParamsEmaState]:
-        params = need_params("params_ema", params)
-        (average,) = over_leaves("params_ema", rule, [decay], updates, {"average": state.params_ema, "params": params})
-        return updates, ParamsEmaState(average)
+        trees = {"average": state.params_ema, "params": require_params("params_ema", params)}
+        return updates, ParamsEmaState(*map_leaves("params_ema", rule, [decay], updates, trees))
 
-    return Optimizer(init, update)
+    return Optimizer(ParamsEmaState, update)
 
 
 def averaged(opt_state: OptState) -> Params:
-    """The averaged parameters inside the state of an optimizer with a `params_ema` in its chain.
+    """Return the averaged parameters from the state of an optimizer with `params_ema` in its chain.
 
     Raises:
-      ValueError: where there is none.
+      ValueError: if the state has no average.
 
     >>> optim.averaged(optim.adam(1e-3).init(jnp.ones(2)))
     Traceback (most recent call last):
-    ValueError: averaged: the optimizer keeps no average; optax.chain(optimizer, optim.params_ema(0.999)) does
+    ValueError: averaged: the optimizer keeps no average; use optax.chain(optimizer, optim.params_ema(0.999))
     """
     average = optax.tree.get(opt_state, "params_ema")
     if average is None:
         raise ValueError(
-            "averaged: the optimizer keeps no average; optax.chain(optimizer, optim.params_ema(0.999)) does"
+            "averaged: the optimizer keeps no average; use optax.chain(optimizer, optim.params_ema(0.999))"
         )
     return average

@@ -1,4 +1,8 @@
-"""What the optimizers share: an update rule is written for one array and runs over the leaves of a tree."""
+"""Make an optimizer from its update rule, a formula for one array.
+
+Everything that the optimizers share is here: checks, the step counter, the learning rate, dtypes, and the loop over the
+leaves of a tree.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,42 +14,107 @@ import optax
 from jax import Array
 
 from nnjax import checks
-from nnjax.types import Params, PyTree, ScalarOrSchedule
+from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
 
 Scalar = float | Array
-Scalars = Sequence[Scalar]  # hyper-parameters as a rule sees them, in the dtype of its leaf
+Scalars = Sequence[Scalar]
+Mask = PyTree | Callable[[Params], PyTree] | None
 
 
-def check_rate(where: str, learning_rate: ScalarOrSchedule) -> ScalarOrSchedule:
-    """A learning rate ≥ 0, or a schedule as it is."""
-    if callable(learning_rate):
-        return learning_rate
-    rate: Scalar = checks.in_range(where, "learning_rate", learning_rate, "[0, inf)")
-    return rate
+def from_rule(
+    rule: Callable[..., tuple[Array, ...]],
+    state_type: type[Any],
+    learning_rate: ScalarOrSchedule,
+    hyper: Scalars | Callable[[Array], Scalars],
+    *,
+    name: str,
+    initial: Scalar = 0.0,
+    decayed: Callable[[Params], Params] | None = None,
+) -> Optimizer:
+    """Make an optimizer from the rule for one array.
 
-
-def rate_at(learning_rate: ScalarOrSchedule, count: Array) -> Scalar:
-    """The learning rate of this step; a schedule sees the number of steps done before it, as in optax."""
-    return learning_rate(count) if callable(learning_rate) else learning_rate
-
-
-def power(base: Scalar, count: Array) -> Array:
-    """base^count in JAX's default float, whatever the parameters' dtype: in bfloat16 .999 would be 1."""
-    return jnp.asarray(base, float) ** jnp.asarray(count, float)
-
-
-def root_above(where: str, floor: Sequence[Scalar], remedy: str) -> Callable[[Array], Array]:
-    """The square root of numbers ≥ 0 to which the hyper-parameters of `floor` are added.
-
-    With one of them above 0 it is `jnp.sqrt`. With all of them known to be 0 it has the same values, but whoever
-    differentiates it is told the remedy: its slope is infinite at 0, where NaN would come of it without a word.
+    Args:
+      rule: `(scalars, gradient, *moments) -> (update, *moments)`, where `scalars` is the learning rate followed by
+        `hyper`.
+      state_type: NamedTuple of the state: `count`, then one field per moment, in the order of the rule.
+      learning_rate: λ ≥ 0: a number, a traced array, or a schedule, which gets the number of steps already taken.
+      hyper: the other hyper-parameters, or a function that returns them for step t = 1, 2, ….
+      name: name of the optimizer, for error messages.
+      initial: initial value of every moment.
+      decayed: for a rule with weight decay: maps the parameters to those that decay, see `decay_mask`. The rule then
+        gets each parameter after the moments, and `update` requires `params`.
     """
-    if any(checks.is_traced(part) or float(part) > 0 for part in floor):
+    if not callable(learning_rate):
+        learning_rate = checks.in_range(name, "learning_rate", learning_rate, "[0, inf)")
+
+    def full_like(p: Array) -> Array:
+        return jnp.full_like(p, jnp.asarray(initial, jnp.result_type(p)))
+
+    def init(params: Params) -> Any:
+        _check_floating(name, params)
+        moments = (jax.tree.map(full_like, params) for _ in state_type._fields[1:])
+        return state_type(jnp.zeros((), jnp.int32), *moments)
+
+    def update(grads: PyTree, state: Any, params: Params | None = None) -> tuple[PyTree, Any]:
+        if not isinstance(state, state_type):
+            raise TypeError(
+                f"{name}: expected {state_type.__name__}, got {type(state).__name__}, the state of another optimizer; "
+                f"make the state by {name}(…).init(params)"
+            )
+        trees = dict(zip(state._fields[1:], state[1:], strict=True))
+        if decayed is not None:
+            trees["params"] = decayed(require_params(name, params))
+        elif params is not None:
+            check_like_gradients(name, "params", params, grads)
+        t = optax.safe_increment(state.count)
+        rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
+        scalars = [rate, *(hyper(t) if callable(hyper) else hyper)]
+        updates, *moments = map_leaves(name, rule, scalars, grads, trees)
+        return updates, state_type(t, *moments)
+
+    return Optimizer(init, update)
+
+
+def in_ranges(name: str, interval: str, hyper: dict[str, Scalar]) -> list[Scalar]:
+    """Check that the hyper-parameters of the optimizer `name` are in the interval, and return their values."""
+    return [checks.in_range(name, key, value, interval) for key, value in hyper.items()]
+
+
+def power(base: Scalar, t: Array) -> Array:
+    """Return base^t in JAX's default float dtype; in bfloat16, 0.999 would be rounded to 1."""
+    return jnp.asarray(base, float) ** jnp.asarray(t, float)
+
+
+def decay_mask(mask: Mask) -> Callable[[Params], Params]:
+    """Return a function that replaces the parameters that must not decay by zeros.
+
+    Args:
+      mask: booleans in the structure of the parameters or of a prefix of it; a function that returns them for given
+        parameters; or None if all parameters decay.
+    """
+
+    def decayed(params: Params) -> Params:
+        if mask is None:
+            return params
+        tree = mask(params) if callable(mask) else mask
+        return jax.tree.map(lambda decays, p: p if decays else jax.tree.map(jnp.zeros_like, p), tree, params)
+
+    return decayed
+
+
+def root_above(name: str, offsets: Sequence[Scalar], remedy: str) -> Callable[[Array], Array]:
+    """Return the square root for a sum of squares plus the hyper-parameters `offsets`.
+
+    This is `jnp.sqrt` if an offset may be above 0. If all are 0, the returned function has the same values but raises
+    an error with the remedy when it is differentiated: the slope of the root at 0 is infinite, and all gradients would
+    silently become NaN.
+    """
+    if any(checks.is_traced(offset) or float(offset) > 0 for offset in offsets):
         return jnp.sqrt
     return partial(
         _root,
-        f"{where}: differentiating through the update needs {remedy}; without it the root of squared gradients has no "
-        "slope where they are 0, as for an input that is always 0, and all gradients would be NaN",
+        f"{name}: differentiating through the update needs {remedy}; otherwise the square root has an infinite slope "
+        "where squared gradients are 0, as for an input that is always 0, and all gradients would be NaN",
     )
 
 
@@ -59,65 +128,36 @@ def _refuse(message: str, primals: Any, tangents: Any) -> Any:
     raise ValueError(message)
 
 
-def zeros(where: str, params: Params) -> Params:
-    """Zeros like the parameters: the start of a moment."""
-    return full(where, params, 0.0)
-
-
-def full(where: str, params: Params, value: Scalar) -> Params:
-    """A constant in the shape of the parameters, which are checked to be floating."""
-    check_floating(where, params)
-    return jax.tree.map(lambda p: jnp.full_like(p, jnp.asarray(value, jnp.result_type(p))), params)
-
-
-def check_floating(where: str, params: Params) -> None:
-    """All parameters are floating."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(
-                f"{where}: parameters must be floating, got {jnp.result_type(leaf)} at {checks.path_name(path)}; "
-                "keep integers in the state, or freeze them with optax.freeze"
-            )
-
-
-def start(where: str, params: Params) -> Array:
-    """The counter's start; the parameters are checked to be floating."""
-    check_floating(where, params)
-    return jnp.zeros((), jnp.int32)
-
-
-def advance(count: Array) -> Array:
-    """count + 1, staying at the largest int32."""
-    return optax.safe_increment(count)
-
-
-def over_leaves(
-    where: str, rule: Callable[..., Any], scalars: Scalars, grads: PyTree, trees: dict[str, PyTree]
+def map_leaves(
+    name: str, rule: Callable[..., tuple[Array, ...]], scalars: Scalars, grads: PyTree, trees: dict[str, PyTree]
 ) -> tuple[PyTree, ...]:
-    """`rule(scalars, gradient, *others)` on every leaf of the gradients and of trees of the same form.
+    """Apply `rule(scalars, gradient, *leaves)` to every leaf of the gradients and of the other trees.
+
+    The arithmetic is in the dtype of the gradient, but in float32 for 16-bit leaves, in which 1 - 0.999 would be 0.
+    Scalars that are arrays are cast to that dtype, and results are cast back to the dtype of their leaf.
 
     Args:
-      where: the optimizer's name, for errors.
-      rule: returns the update of a leaf and the new values of its moments.
-      scalars: hyper-parameters; arrays among them are cast to the dtype of the arithmetic: that of the leaf, but
-        float32 for a leaf of 16 bits, in which 1 - .999 would be 0. The results are cast back.
+      name: name of the optimizer, for error messages.
+      rule: returns the update and the new values of the moments.
+      scalars: learning rate and other hyper-parameters.
       grads: gradients.
-      trees: moments, and parameters where the rule needs them, by name.
+      trees: moments by name, followed by the parameters if the rule reads them.
 
     Returns:
       One tree for each result of the rule.
 
     Raises:
-      ValueError: where a tree differs from the gradients in structure or in the shape of a leaf, with its path.
+      ValueError: if a tree and the gradients differ in structure or in the shape of a leaf; the message has its path.
     """
-    paths, treedef = jax.tree_util.tree_flatten_with_path(grads)
-    columns = [_column(where, name, tree, paths, treedef) for name, tree in trees.items()]
-    if not paths:  # a network without parameters: as many empty trees as the rule has results
+    for key, tree in trees.items():
+        check_like_gradients(name, key, tree, grads)
+    gradients, treedef = jax.tree.flatten(grads)
+    if not gradients:  # a network without parameters: as many empty trees as the rule has results
         zero = jnp.zeros(())
         return (grads,) * len(rule([zero] * len(scalars), zero, *[zero] * len(trees)))
     results = []
-    for (_, gradient), *rest in zip(paths, *columns, strict=True):
-        leaves = [jnp.asarray(gradient), *(jnp.asarray(leaf) for leaf in rest)]
+    for row in zip(gradients, *map(jax.tree.leaves, trees.values()), strict=True):
+        leaves = [jnp.asarray(leaf) for leaf in row]
         dtype = leaves[0].dtype if leaves[0].dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
         cast = [s if type(s) is float else jnp.asarray(s, dtype) for s in scalars]  # np.float64 would promote
         result = rule(cast, *(leaf.astype(dtype) for leaf in leaves))
@@ -125,37 +165,36 @@ def over_leaves(
     return tuple(jax.tree.unflatten(treedef, column) for column in zip(*results, strict=True))
 
 
-def _column(where: str, name: str, tree: PyTree, grads: list[Any], treedef: Any) -> list[Array]:
-    """The leaves of a tree that must have the form of the gradients."""
-    if jax.tree.structure(tree) != treedef:
-        got = {checks.path_name(path) for path, _ in grads}
-        want = {checks.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
-        lacks = "; ".join(
-            [f"gradients lack {p}" for p in sorted(want - got)] + [f"{name} lacks {p}" for p in sorted(got - want)]
-        )
+def check_like_gradients(name: str, key: str, tree: PyTree, grads: PyTree) -> None:
+    """Check that the tree called `key` has the structure and the shapes of the gradients."""
+    gradients, leaves = (jax.tree_util.tree_leaves_with_path(t) for t in (grads, tree))
+    got: Any = jax.tree.structure(grads)  # mypy does not know the type
+    expected = jax.tree.structure(tree)
+    if got != expected:
+        ours, theirs = ({checks.path_name(path) for path, _ in pairs} for pairs in (gradients, leaves))
+        missing = [f"gradients lack {path}" for path in sorted(theirs - ours)]
+        missing += [f"{key} lacks {path}" for path in sorted(ours - theirs)]
         raise ValueError(
-            f"{where}: gradients and {name} must have the same structure: "
-            f"{lacks or f'{treedef} against {jax.tree.structure(tree)}'}"
+            f"{name}: gradients and {key} must have the same structure: "
+            f"{'; '.join(missing) or f'got {got}, expected {expected}'}"
         )
-    leaves = jax.tree.leaves(tree)
-    for (path, g), leaf in zip(grads, leaves, strict=True):
+    for (path, g), (_, leaf) in zip(gradients, leaves, strict=True):
         if jnp.shape(g) != jnp.shape(leaf):
-            raise ValueError(
-                f"{where}: gradient at {checks.path_name(path)} has shape {jnp.shape(g)}, {name} has {jnp.shape(leaf)}"
-            )
-    return leaves
+            place = checks.path_name(path)
+            raise ValueError(f"{name}: gradient at {place} has shape {jnp.shape(g)}, {key} has {jnp.shape(leaf)}")
 
 
-def check_state(where: str, state: Any, kind: type) -> None:
-    """The state is this optimizer's own."""
-    if not isinstance(state, kind):
-        raise TypeError(
-            f"{where}: the state is a {type(state).__name__}, of another optimizer; use {where}'s init(params)"
-        )
-
-
-def need_params(where: str, params: Params | None) -> Params:
-    """The parameters, which not every optimizer can do without."""
+def require_params(name: str, params: Params | None) -> Params:
+    """Return the parameters, or raise if they were not passed to `update`."""
     if params is None:
-        raise ValueError(f"{where}: the parameters are needed: update(grads, state, params)")
+        raise ValueError(f"{name}: the parameters are needed: update(grads, state, params)")
     return params
+
+
+def _check_floating(name: str, params: Params) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"{name}: parameters must be floating, got {jnp.result_type(leaf)} at {checks.path_name(path)}; "
+                "keep integers in the state, or freeze them with optax.freeze"
+            )
