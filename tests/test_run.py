@@ -287,7 +287,7 @@ MISTAKES = {
     "many keys": (
         lambda: make_run().init(jax.random.split(jax.random.key(0), 2), EXAMPLES),
         ValueError,
-        "one key expected, got keys of shape",
+        "expected one key, got keys of shape",
     ),
     "line search": (
         lambda: make_run(optimizer=optax.lbfgs()).init(jax.random.key(0), EXAMPLES),
