@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nnjax import data, losses, metrics, nn, optcheck, optim, plot, train, uncertainty
+    from nnjax import data, debug, losses, metrics, nn, optcheck, optim, plot, storage, train, uncertainty
     from nnjax.types import Data, Layer, TrainState
 
 __version__ = "0.1.0"
@@ -15,12 +15,14 @@ __all__ = [
     "TrainState",
     "__version__",
     "data",
+    "debug",
     "losses",
     "metrics",
     "nn",
     "optcheck",
     "optim",
     "plot",
+    "storage",
     "train",
     "uncertainty",
 ]

@@ -19,7 +19,7 @@ from test_run import assert_equal
 
 import nnjax
 from nnjax import data, losses, metrics, nn, optim, train
-from nnjax.train import feed
+from nnjax.train.engine import prefetch
 from nnjax.train.folds import Folds, Rows
 
 N = 60
@@ -38,7 +38,7 @@ UNEVEN = Folds(
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Some steps in a block."""
-    monkeypatch.setattr(feed, "BYTES", 5 * 8 * (4 * 6 + 4))
+    monkeypatch.setattr(prefetch, "BYTES", 5 * 8 * (4 * 6 + 4))
 
 
 def fit(examples, **settings):
@@ -80,7 +80,7 @@ def test_the_bits_of_memory(case, chunk_steps):
 
 @pytest.mark.parametrize("size", [1, 8, 100_000])
 def test_blocks_of_any_size_change_no_bit(size, monkeypatch):
-    monkeypatch.setattr(feed, "BYTES", size)
+    monkeypatch.setattr(prefetch, "BYTES", size)
     assert_same_run(of_source(**CASES["vmap"]), undisturbed("vmap"))
 
 
@@ -172,14 +172,14 @@ def test_members_go_the_same_way_in_any_parts(lengths, parts):
         if taken >= end:
             break
         taken += part
-        done = feed.onward(done, part, stops)
+        done = prefetch.onward(done, part, stops)
         np.testing.assert_array_equal(done, go(np.zeros(3, int), taken))
 
 
 def test_nobody_waits_after_the_last_stop():
     stops = [np.array([3, 5])]
-    assert feed.onward(np.array([3, 5]), 4, stops).tolist() == [7, 9]
-    assert feed.onward(np.array([0, 0]), 4, []).tolist() == [4, 4]
+    assert prefetch.onward(np.array([3, 5]), 4, stops).tolist() == [7, 9]
+    assert prefetch.onward(np.array([0, 0]), 4, []).tolist() == [4, 4]
 
 
 # Errors and ends
@@ -223,8 +223,8 @@ def test_error_of_the_source_reaches_the_caller():
 
 def test_thread_ends_with_the_run(monkeypatch):
     found = data.source(*big())
-    monkeypatch.setattr(feed, "BYTES", 2**20)
-    monkeypatch.setattr(feed, "pieces", lambda rows, size: np.array_split(rows, len(rows)))
+    monkeypatch.setattr(prefetch, "BYTES", 2**20)
+    monkeypatch.setattr(prefetch, "pieces", lambda rows, size: np.array_split(rows, len(rows)))
     started = threading.Event()
 
     def slow(rows):

@@ -7,9 +7,9 @@ import pytest
 from test_run import EXAMPLES, NET, PLAIN, X, Y, assert_equal, make_run
 
 from nnjax import data, losses, metrics, nn, optim, train
-from nnjax.train.chunk import Member, chunk
-from nnjax.train.program import Program
-from nnjax.train.state import start
+from nnjax.train.engine.device_loop import Member, chunk
+from nnjax.train.engine.ensemble import Program
+from nnjax.train.engine.fit_state import start
 from nnjax.types import Data
 
 HELD_OUT = Data(X[:6], Y[:6])

@@ -12,9 +12,9 @@ from cases import promoting
 from test_run import assert_equal
 
 from nnjax import losses, metrics, nn, optim, train
-from nnjax.train.chunk import Member, chunk
-from nnjax.train.program import Program
-from nnjax.train.state import start
+from nnjax.train.engine.device_loop import Member, chunk
+from nnjax.train.engine.ensemble import Program
+from nnjax.train.engine.fit_state import start
 from nnjax.types import Data
 
 N, STEPS = 20, 5  # rows, and steps in an epoch

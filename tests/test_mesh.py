@@ -9,8 +9,8 @@ from test_members import assert_close
 from test_run import assert_equal
 
 from nnjax import losses, metrics, nn, optim, train
-from nnjax.train.chunk import Member, begin, chunk
-from nnjax.train.program import Program, put, put_each
+from nnjax.train.engine.device_loop import Member, begin, chunk
+from nnjax.train.engine.ensemble import Program, put, put_each
 from nnjax.types import Data
 
 N = 20

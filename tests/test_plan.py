@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nnjax import data, losses, nn, optim, train
+from nnjax.train.engine.ensemble import Program
 from nnjax.train.plan import _bytes, _size
-from nnjax.train.program import Program
 from nnjax.types import Data
 
 B = 4

@@ -12,9 +12,9 @@ from test_run import assert_equal
 
 from nnjax import data as nn_data
 from nnjax import losses, nn, optim, train
+from nnjax.train.engine.ensemble import Program
+from nnjax.train.engine.job import make_job
 from nnjax.train.fit import member_keys
-from nnjax.train.job import make_job
-from nnjax.train.program import Program
 from nnjax.types import Data, TrainState
 
 module = importlib.import_module("nnjax.train.replay")  # whose name in train is that of the function

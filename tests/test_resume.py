@@ -17,8 +17,9 @@ from test_run import EXAMPLES, NET, X, Y, assert_equal, make_run
 
 import nnjax
 from nnjax import losses, metrics, nn, optim, train
-from nnjax.train import checkpoint, identity
-from nnjax.train.lock import locked
+from nnjax.storage import checkpoint
+from nnjax.storage.lock import locked
+from nnjax.train.engine import fingerprint
 from nnjax.types import Data
 
 KILLS = int(os.environ.get("NNJAX_KILLS", "20"))  # more for a long trial
@@ -218,8 +219,8 @@ def test_another_run_is_not_gone_on_with(what, stopped_at_9):
 
 @pytest.mark.parametrize("package", ["jax", "jaxlib", "optax", "nnjax"])
 def test_another_version_is_told(package, stopped_at_9, monkeypatch):
-    real = identity.version
-    monkeypatch.setattr(identity, "version", lambda name: "9.9.9" if name == package else real(name))
+    real = fingerprint.version
+    monkeypatch.setattr(fingerprint, "version", lambda name: "9.9.9" if name == package else real(name))
     with pytest.raises(ValueError, match=rf"\n  {package} +{real(package)} +9\.9\.9\n"):
         fit(**SAVED, out=stopped_at_9, resume=True)
 
@@ -451,7 +452,7 @@ from pathlib import Path
 os.environ["JAX_PLATFORMS"] = "cpu"
 import jax, numpy as np
 from nnjax import losses, nn, optim, train
-from nnjax.train import checkpoint
+from nnjax.storage import checkpoint
 
 jax.config.update("jax_compilation_cache_dir", sys.argv[1] + "/cache")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -548,8 +549,8 @@ def test_killed_at_random_moments(tmp_path):
 DIGESTS = """
 import jax, jax.numpy as jnp, numpy as np, optax
 from nnjax import losses, nn, optim, train
-from nnjax.train.identity import step_digest
-from nnjax.train.program import Program
+from nnjax.train.engine.fingerprint import step_digest
+from nnjax.train.engine.ensemble import Program
 from nnjax.types import Data
 
 EXAMPLES = Data(np.zeros((8, 4), np.float32), np.zeros((8, 3), np.float32))

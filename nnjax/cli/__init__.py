@@ -17,7 +17,7 @@ except ModuleNotFoundError as missing:
 except KeyboardInterrupt:
     raise SystemExit(130) from None
 
-from nnjax.train import processes  # after what says how to install the command's packages
+from nnjax.train.engine import distributed  # after what says how to install the command's packages
 
 __all__ = ["app", "main"]
 
@@ -34,7 +34,7 @@ def main() -> None:
     warnings.showwarning = show_warning  # type: ignore[assignment]
     try:
         app()
-    except processes.ProcessLostError as error:
+    except distributed.ProcessLostError as error:
         complain(str(error), "[bold red]error[/] ")
         raise SystemExit(3) from None
     except (ValueError, OSError, ModuleNotFoundError) as error:

@@ -18,9 +18,10 @@ from jax.sharding import AxisType, Mesh
 from rich.console import Console
 from rich.markup import escape
 
-from nnjax.train import folder, identity, processes
-from nnjax.train.config import Config
-from nnjax.train.job import Result
+from nnjax.cli import run_folder
+from nnjax.cli.config import Config
+from nnjax.train.engine import distributed, fingerprint
+from nnjax.train.engine.job import Result
 from nnjax.types import PyTree
 
 app = typer.Typer(
@@ -97,7 +98,7 @@ def check_same(path: Path, saved: dict[str, Any], now: dict[str, Any], names: It
     ]
     if rows:
         raise ValueError(
-            f"--resume goes on with the settings of {path}, but others are given:\n{identity.table(rows)}\n"
+            f"--resume goes on with the settings of {path}, but others are given:\n{fingerprint.table(rows)}\n"
             "leave them out, or begin a new run with --out"
         )
 
@@ -152,7 +153,7 @@ def join(coordinator: str | None, count: int | None, index: int | None, cluster:
     missing = [name for name, value in told.items() if value is None]
     if missing and not cluster:
         raise ValueError(f"several processes need {', '.join(told)}; missing: {', '.join(missing)}, or --cluster")
-    processes.start(coordinator, count, index)
+    distributed.start(coordinator, count, index)
 
 
 def use_cores(networks: int) -> None:
@@ -262,6 +263,6 @@ def note_anyway(path: Path) -> Callable[[Any, Any], None]:
 
     def callback(ts: Any, record: Any) -> None:
         if jax.process_index() == 0:
-            folder.note_resumed_anyway(path)
+            run_folder.note_resumed_anyway(path)
 
     return callback

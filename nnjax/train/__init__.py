@@ -1,10 +1,10 @@
 """Training: the run as pure functions, and the host's loop that drives it."""
 
 from nnjax.train.compare import Comparison, compare
-from nnjax.train.drive import Seconds
+from nnjax.train.engine.host_loop import Seconds
+from nnjax.train.engine.job import Result, epoch_ends
 from nnjax.train.fit import fit
 from nnjax.train.folds import Folds, Rows, bootstrap, k_fold, leave_one_out
-from nnjax.train.job import Result, epoch_ends
 from nnjax.train.plan import Plan, plan
 from nnjax.train.replay import Replay, replay
 from nnjax.train.run import Run

@@ -8,8 +8,8 @@ from jax.sharding import Mesh
 
 from nnjax import checks
 from nnjax.data.source import Source
+from nnjax.train.engine.ensemble import Strategy
 from nnjax.train.fit import fit
-from nnjax.train.program import Strategy
 from nnjax.train.run import Run
 from nnjax.types import Data, Key
 from nnjax.uncertainty import Paired, paired

@@ -12,11 +12,11 @@ from jax.sharding import Mesh
 
 from nnjax import checks
 from nnjax.data.source import Source
-from nnjax.train.drive import Callback
+from nnjax.train.engine.ensemble import Program, Strategy
+from nnjax.train.engine.host_loop import Callback
+from nnjax.train.engine.job import Result, run_members
+from nnjax.train.engine.resume import Resume
 from nnjax.train.folds import Folds
-from nnjax.train.job import Result, run_members
-from nnjax.train.program import Program, Strategy
-from nnjax.train.resume import Resume
 from nnjax.train.run import Run
 from nnjax.types import Data, Key
 

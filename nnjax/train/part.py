@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from nnjax.train import checkpoint
-from nnjax.train.drive import Job, first_state, sample_of
-from nnjax.train.identity import MACHINE, differences, identity, table
-from nnjax.train.program import fetch, restore, snapshot
-from nnjax.train.resume import read
-from nnjax.train.state import FitState
+from nnjax.storage import checkpoint
+from nnjax.train.engine.ensemble import fetch, restore, snapshot
+from nnjax.train.engine.fingerprint import MACHINE, differences, identity, table
+from nnjax.train.engine.fit_state import FitState
+from nnjax.train.engine.host_loop import Job, first_state, sample_of
+from nnjax.train.engine.resume import read
 from nnjax.types import TrainState
 
 BESIDE = (*MACHINE, "batch over", "validation", "metrics")  # what a step may be replayed without

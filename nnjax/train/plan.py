@@ -15,11 +15,11 @@ from jax.sharding import Mesh
 from nnjax import checks
 from nnjax.data import examples as as_examples
 from nnjax.data.source import Source
-from nnjax.train.chunk import CAPACITY, Member, begin, chunk
-from nnjax.train.flops import Cost, flops
-from nnjax.train.program import MEMBERS, Program, Strategy, put, put_each
+from nnjax.debug.flops import Cost, flops
+from nnjax.train.engine.device_loop import CAPACITY, Member, begin, chunk
+from nnjax.train.engine.ensemble import MEMBERS, Program, Strategy, put, put_each
+from nnjax.train.engine.fit_state import start
 from nnjax.train.run import Run, length, take
-from nnjax.train.state import start
 from nnjax.types import Data, PyTree
 
 SHARE = 0.9  # of the free memory that members may take

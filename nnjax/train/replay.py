@@ -12,18 +12,18 @@ from jax.sharding import Mesh
 
 from nnjax import checks
 from nnjax.data.source import Source
-from nnjax.train.chunk import CAPACITY
-from nnjax.train.drive import Job, first_state, open_feed, stepper
+from nnjax.debug.found import Found
+from nnjax.debug.nonfinite import first_nonfinite
+from nnjax.train.engine.device_loop import CAPACITY
+from nnjax.train.engine.ensemble import Program, Strategy, fetch, restore, snapshot
+from nnjax.train.engine.fit_state import FitState
+from nnjax.train.engine.host_loop import Job, first_state, open_feed, stepper
+from nnjax.train.engine.job import make_job
+from nnjax.train.engine.member_groups import groups, part_of
 from nnjax.train.fit import member_keys
 from nnjax.train.folds import Folds
-from nnjax.train.found import Found
-from nnjax.train.groups import groups, part_of
-from nnjax.train.job import make_job
-from nnjax.train.nonfinite import first_nonfinite
 from nnjax.train.part import Part, finite_leaves, spoilt, start
-from nnjax.train.program import Program, Strategy, fetch, restore, snapshot
 from nnjax.train.run import Run, length, take
-from nnjax.train.state import FitState
 from nnjax.types import Data, Key, TrainState
 
 LOOK = 64  # steps between looks at the state; only the last so many are then gone through one by one

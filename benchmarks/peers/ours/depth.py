@@ -11,7 +11,7 @@ from benchmarks.peers.ours.training import found, start
 from benchmarks.reference_depth import depth_error
 from benchmarks.work import Deepening, Program, depth_inputs
 from nnjax import data, losses, nn, optim, train
-from nnjax.train.flops import flops
+from nnjax.debug.flops import flops
 from nnjax.types import TrainState
 
 

@@ -13,7 +13,7 @@ from benchmarks.loop import loop
 from benchmarks.reference import training_error
 from benchmarks.work import CONVOLUTIONS, IMAGE, Inputs, Program, Training, training_inputs
 from nnjax import data, losses, nn, optim, train
-from nnjax.train.flops import flops
+from nnjax.debug.flops import flops
 from nnjax.types import TrainState
 
 NARROW, MANY = 32, 512  # features of all layers, and rows, for which `dense` recommends features first

@@ -13,14 +13,14 @@ from nnjax import checks, losses
 from nnjax.data import check_labels_in_range, examples, validate
 from nnjax.data.source import Source, labels_below
 from nnjax.nn import as_layer
-from nnjax.train.drive import Callback, Job, Record, Seconds, drive, mean
+from nnjax.train.engine.ensemble import Program
+from nnjax.train.engine.fit_state import Best
+from nnjax.train.engine.host_loop import Callback, Job, Record, Seconds, drive, mean
+from nnjax.train.engine.member_groups import check_layout, groups, join_logs, join_states, of, part_of, to_host
+from nnjax.train.engine.progress import no_progress, rich_progress
+from nnjax.train.engine.resume import Logs, Resume, Saving
 from nnjax.train.folds import Folds, Rows, check_rows
-from nnjax.train.groups import check_layout, groups, join_logs, join_states, of, part_of, to_host
-from nnjax.train.program import Program
-from nnjax.train.progress import no_progress, rich_progress
-from nnjax.train.resume import Logs, Resume, Saving
 from nnjax.train.run import length
-from nnjax.train.state import Best
 from nnjax.types import Data, Key, PyTree, TrainState
 
 

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.train import checkpoint
-from nnjax.train.drive import Job
-from nnjax.train.program import Program
-from nnjax.train.resume import Logs, Resume
-from nnjax.train.state import FitState, alive
+from nnjax.storage import checkpoint
+from nnjax.train.engine.ensemble import Program
+from nnjax.train.engine.fit_state import FitState, alive
+from nnjax.train.engine.host_loop import Job
+from nnjax.train.engine.resume import Logs, Resume
 from nnjax.types import PyTree
 
 

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from nnjax.data.source import Source
-from nnjax.train.checkpoint import digest
+from nnjax.storage.checkpoint import digest
+from nnjax.train.engine.ensemble import BATCH, Program
 from nnjax.train.folds import Rows
-from nnjax.train.program import BATCH, Program
 from nnjax.train.run import length, metric_name, take
 from nnjax.types import Data, Key, PyTree
 

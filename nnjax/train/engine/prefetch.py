@@ -13,9 +13,9 @@ import numpy as np
 
 from nnjax.data.source import Source, pieces
 from nnjax.data.validate import x64
-from nnjax.train.chunk import Block, Place
+from nnjax.train.engine.device_loop import Block, Place
+from nnjax.train.engine.ensemble import Program, put, put_each
 from nnjax.train.folds import Rows
-from nnjax.train.program import Program, put, put_each
 from nnjax.types import Data, Key, PyTree, TrainState
 
 BYTES = 64 * 2**20  # of one block, of which there are three: in training, ready, being gathered

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from nnjax.train.engine.ensemble import Program, each_member, over_batch
+from nnjax.train.engine.fit_state import FitState, advance, alive, freeze, judge, start
 from nnjax.train.folds import Rows
-from nnjax.train.program import Program, each_member, over_batch
 from nnjax.train.run import Log, length, take
-from nnjax.train.state import FitState, advance, alive, freeze, judge, start
 from nnjax.types import Data, Key, PyTree
 
 ROWS = 8192  # drawn at once: fewer cost more each, more are wasted in a short chunk

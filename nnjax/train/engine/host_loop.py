@@ -12,16 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax.data.source import Source
-from nnjax.train import feed
-from nnjax.train.chunk import CAPACITY, Block, Member, Status, begin, chunk, validation
+from nnjax.train.engine import prefetch
+from nnjax.train.engine.device_loop import CAPACITY, Block, Member, Status, begin, chunk, validation
+from nnjax.train.engine.distributed import agree, lost_told
+from nnjax.train.engine.ensemble import Program, fetch, put, put_each, restore, snapshot
+from nnjax.train.engine.fingerprint import Identity, identity
+from nnjax.train.engine.fit_state import NEVER, FitState
+from nnjax.train.engine.resume import Logs, Save, Saving, load, saver
+from nnjax.train.engine.signals import held_back
 from nnjax.train.folds import Rows
-from nnjax.train.identity import Identity, identity
-from nnjax.train.interrupt import held_back
-from nnjax.train.processes import agree, lost_told
-from nnjax.train.program import Program, fetch, put, put_each, restore, snapshot
-from nnjax.train.resume import Logs, Save, Saving, load, saver
 from nnjax.train.run import Log
-from nnjax.train.state import NEVER, FitState
 from nnjax.types import Data, Key, PyTree, TrainState
 
 CHUNK_SECONDS = 0.25  # how long the host waits between looks at the device: the bar's and Ctrl-C's delay
@@ -152,13 +152,13 @@ def stepper(job: Job, data: Data | None) -> Advance:
 
 
 @contextmanager
-def open_feed(job: Job) -> Iterator[tuple[Data | None, feed.Next]]:
+def open_feed(job: Job) -> Iterator[tuple[Data | None, prefetch.Next]]:
     """The data that the program holds, and what it is given before each chunk."""
     if not isinstance(job.data, Source):
-        yield put(job.program, job.data), feed.from_memory
+        yield put(job.program, job.data), prefetch.from_memory
         return
     stops = [job.ends[:, epoch] for epoch in _stops(job)]
-    with feed.from_source(job.program, job.data, job.keys, job.hyper, job.rows, stops) as following:
+    with prefetch.from_source(job.program, job.data, job.keys, job.hyper, job.rows, stops) as following:
         yield None, following
 
 

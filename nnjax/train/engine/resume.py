@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.train import checkpoint
-from nnjax.train import saver as background
-from nnjax.train.identity import Identity, differences, table
-from nnjax.train.program import Program, snapshot
-from nnjax.train.state import FitState
+from nnjax.storage import background_writer as background
+from nnjax.storage import checkpoint
+from nnjax.train.engine.ensemble import Program, snapshot
+from nnjax.train.engine.fingerprint import Identity, differences, table
+from nnjax.train.engine.fit_state import FitState
 
 Resume = bool | Literal["anyway"]
 
