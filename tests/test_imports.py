@@ -114,6 +114,13 @@ def test_import_of_nnjax_starts_no_backend():
     assert result.stdout.strip() == "False"
 
 
+def test_plot_without_matplotlib_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ModuleNotFoundError, match=r"nnjax.plot needs matplotlib: pip install 'nnjax\[cli\]'"):
+        nnjax.plot.curves([{"loss": 1.0}])
+
+
 def test_top_level_of_the_repository():
     if not (ROOT / ".git").exists():
         pytest.skip("not a checkout")
