@@ -59,7 +59,7 @@ def from_rule(
         if not isinstance(state, state_type):
             raise TypeError(
                 f"{name}: expected {state_type.__name__}, got {type(state).__name__}, the state of another optimizer; "
-                f"make the state by {name}(…).init(params)"
+                f"make the state with {name}(…).init(params)"
             )
         trees = dict(zip(state._fields[1:], state[1:], strict=True))
         if decayed is not None:
