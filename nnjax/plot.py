@@ -245,8 +245,11 @@ def png(figure: Figure) -> bytes:
 
 
 def _figure(width: float, height: float) -> Figure:
-    """A figure of its own, without pyplot's global list of them."""
-    from matplotlib.figure import Figure
+    """Return a new figure, which is not in pyplot's global list."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("nnjax.plot needs matplotlib: pip install 'nnjax[cli]'") from error
 
     return Figure(figsize=(width, height), layout="constrained")
 

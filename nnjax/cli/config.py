@@ -217,7 +217,7 @@ def make_run(config: Config, task: Task, outputs: int, n: int, width: Array | No
     if task == "classification":
         scores = (metrics.accuracy, metrics.nll, metrics.brier, metrics.expected_calibration_error)
     net, loss, optimizer = make_net(config, outputs, width), make_loss(config, task), make_optimizer(config, steps)
-    return Run(net, loss, optimizer, config.batch_size, metrics=scores)
+    return Run(net, loss, optimizer, batch_size=config.batch_size, metrics=scores)
 
 
 def check(config: Config) -> None:
