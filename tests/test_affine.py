@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnjax import nn
-from nnjax.nn.affine import FEW, affine, affine_features_first, product
+from nnjax.nn._affine import FEW, affine, affine_features_first, product
 from nnjax.nn.shape import per_feature
 
 

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nnjax import nn
-from nnjax.nn.convolve import as_convolution, as_product, convolve, output_sizes
+from nnjax.nn._convolve import as_convolution, as_product, convolve, output_sizes
 
 
 @st.composite

@@ -6,14 +6,13 @@ One's own layer is those two functions in a `Layer`: no class to inherit, nothin
 """
 
 from nnjax.nn import initializers
+from nnjax.nn.activations import softmax, step
+from nnjax.nn.as_layer import as_layer, identity
 from nnjax.nn.branch import branch, concat, residual
 from nnjax.nn.conv import conv
 from nnjax.nn.dense import dense
 from nnjax.nn.dropout import dropout
 from nnjax.nn.embedding import embedding
-from nnjax.nn.function import as_layer, identity
-from nnjax.nn.functions import softmax, step
-from nnjax.nn.mask import mask
 from nnjax.nn.models import initializer_for, lenet, mlp, perceptron, residual_mlp
 from nnjax.nn.norm import batch_norm, layer_norm
 from nnjax.nn.pool import avg_pool, global_avg_pool, max_pool
@@ -24,6 +23,7 @@ from nnjax.nn.scale import scale
 from nnjax.nn.serial import serial
 from nnjax.nn.shape import flatten, reshape
 from nnjax.nn.summary import summary
+from nnjax.nn.widths import mask
 from nnjax.types import Layer
 
 __all__ = [

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from nnjax import checks
-from nnjax.nn.function import as_layer, identity
-from nnjax.nn.part import apply_part, check_count, init_part, out_shape, place
+from nnjax.nn._child import apply_part, check_count, init_part, out_shape, place
+from nnjax.nn.as_layer import as_layer, identity
 from nnjax.nn.serial import serial
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 

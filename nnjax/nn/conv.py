@@ -8,7 +8,7 @@ from jax import Array, lax
 from jax.nn.initializers import zeros
 
 from nnjax import checks
-from nnjax.nn.convolve import convolve, output_sizes
+from nnjax.nn._convolve import convolve, output_sizes
 from nnjax.nn.initializers import he_normal
 from nnjax.nn.shape import param_dtype, per_feature
 from nnjax.types import Initializer, Key, Layer, Params, State

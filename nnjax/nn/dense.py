@@ -5,7 +5,7 @@ from jax import Array
 from jax.nn.initializers import zeros
 
 from nnjax import checks
-from nnjax.nn.affine import affine, affine_features_first
+from nnjax.nn._affine import affine, affine_features_first
 from nnjax.nn.initializers import he_normal
 from nnjax.nn.shape import param_dtype
 from nnjax.types import Initializer, Key, Layer, Params, State

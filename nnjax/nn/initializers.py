@@ -17,7 +17,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from nnjax import checks
-from nnjax.nn.mask import Width, check_width, inside
+from nnjax.nn.widths import Width, check_width, inside
 from nnjax.types import Initializer, Key
 
 CUT = 0.87962566103423978  # standard deviation of a standard normal that is cut off at ±2

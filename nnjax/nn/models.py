@@ -9,18 +9,18 @@ from jax import Array
 from jax.nn.initializers import zeros
 
 from nnjax import checks
+from nnjax.nn.as_layer import as_layer
 from nnjax.nn.branch import residual
 from nnjax.nn.conv import conv
 from nnjax.nn.dense import dense
 from nnjax.nn.dropout import dropout as dropout_layer
-from nnjax.nn.function import as_layer
 from nnjax.nn.initializers import glorot_normal, he_normal, lecun_normal
-from nnjax.nn.mask import Width, check_width, mask
 from nnjax.nn.norm import batch_norm, layer_norm
 from nnjax.nn.pool import max_pool
 from nnjax.nn.repeat import repeat
 from nnjax.nn.serial import serial
 from nnjax.nn.shape import flatten, reshape
+from nnjax.nn.widths import Width, check_width, mask
 from nnjax.types import Initializer, Key, Layer, LayerLike, Params, State
 
 Activation = Callable[[Array], Array]

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from nnjax import checks
-from nnjax.nn.mask import Width, check_width, inside
 from nnjax.nn.shape import param_dtype, per_feature
+from nnjax.nn.widths import Width, check_width, inside
 from nnjax.types import Key, Layer, Params, State
 
 

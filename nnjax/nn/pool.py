@@ -9,8 +9,8 @@ import numpy as np
 from jax import Array, lax
 
 from nnjax import checks
+from nnjax.nn.as_layer import as_layer
 from nnjax.nn.conv import Padding, check_padding, per_axis, spatial
-from nnjax.nn.function import as_layer
 from nnjax.types import Layer
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from nnjax.nn.function import as_layer
+from nnjax.nn.as_layer import as_layer
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 

@@ -2,7 +2,7 @@
 
 import jax
 
-from nnjax.nn.function import as_layer
+from nnjax.nn.as_layer import as_layer
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from nnjax import checks
-from nnjax.nn.function import as_layer
-from nnjax.nn.part import out_shape
+from nnjax.nn._child import out_shape
+from nnjax.nn.as_layer import as_layer
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 

@@ -1,8 +1,8 @@
 """Layers one after another."""
 
 from nnjax import checks
-from nnjax.nn.function import as_layer
-from nnjax.nn.part import apply_part, check_count, init_part, out_shape, place
+from nnjax.nn._child import apply_part, check_count, init_part, out_shape, place
+from nnjax.nn.as_layer import as_layer
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 

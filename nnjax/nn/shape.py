@@ -8,7 +8,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from nnjax import checks
-from nnjax.nn.function import as_layer
+from nnjax.nn.as_layer import as_layer
 from nnjax.types import Layer
 
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 
 from nnjax import checks
-from nnjax.nn.function import as_layer
-from nnjax.nn.part import MARK
+from nnjax.nn._child import MARK
+from nnjax.nn.as_layer import as_layer
 from nnjax.types import LayerLike, PyTree
 
 

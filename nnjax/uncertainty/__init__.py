@@ -5,10 +5,10 @@ prediction is logits (n, classes) again, so that `nnjax.metrics` and `losses.cro
 """
 
 from nnjax.uncertainty.curves import SizeCurve, ensemble_size_curve, rejection_curve
+from nnjax.uncertainty.decomposition import Uncertainty, classification, regression
 from nnjax.uncertainty.ensemble import log_mean_probabilities, mean_logits, vote
 from nnjax.uncertainty.mc_dropout import mc_dropout
 from nnjax.uncertainty.paired import Paired, paired
-from nnjax.uncertainty.parts import Uncertainty, classification, regression
 
 __all__ = [
     "Paired",

@@ -7,7 +7,7 @@ from functools import partial
 import jax.numpy as jnp
 from jax import Array, lax
 
-from nnjax.nn.affine import affine
+from nnjax.nn._affine import affine
 
 Sizes = Sequence[int]  # one for each spatial axis
 Pads = Sequence[tuple[int, int]]

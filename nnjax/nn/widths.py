@@ -7,7 +7,7 @@ import numpy as np
 from jax import Array
 
 from nnjax import checks
-from nnjax.nn.function import as_layer
+from nnjax.nn.as_layer import as_layer
 from nnjax.nn.shape import per_feature
 from nnjax.types import Layer
 
