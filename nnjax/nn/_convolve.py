@@ -1,72 +1,55 @@
-"""The sum over windows behind the convolutional layer, in the form that suits the device."""
-
-import math
-from collections.abc import Sequence
-from functools import partial
+"""The convolution of the conv layer, in the variant that is fastest on the device."""
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from nnjax.nn._affine import affine
-
-Sizes = Sequence[int]  # one for each spatial axis
-Pads = Sequence[tuple[int, int]]
+from nnjax.nn._windows import Grid
 
 
-def convolve(x: Array, w: Array, *, strides: Sizes, pads: Pads, dilation: Sizes, groups: int) -> Array:
-    """y[p] = Σ_d x[strides·p + dilation·d] w[d].
+def convolve(x: Array, w: Array, grid: Grid, groups: int) -> Array:
+    """Return y[p] = Σ_d x[strides·p + dilation·d] w[d].
 
-    On a CPU it is one matrix product of all windows side by side: there XLA compiles the gradients of a convolution
-    inside a loop, where every training step is, to a plain loop over numbers. A step with both gradients for windows of
-    3 × 3 on 32 images of 32 × 32 × 64 took 3300 ms so, and 85 as a product; LeNet's step 15 ms, and 4. The price is
-    memory: math.prod(window) times that of x.
+    On a CPU without groups this is one matrix product with all windows as rows. There XLA compiles the gradients of
+    a convolution inside a loop, such as the training loop, to scalar code. A step with both gradients for 3 × 3 windows
+    on 32 images of 32 × 32 × 64 takes 3300 ms as a convolution and 85 ms as a product; a step of LeNet takes 15 ms and
+    4 ms. The product needs memory for math.prod(kernel_size) copies of x.
 
     Args:
-      x: (batch, *spatial, inputs)
-      w: (*window, inputs / groups, features)
-      strides: step between windows.
-      pads: zeros before and after.
-      dilation: distance between the window's taps.
-      groups: of channels, which do not see each other.
+      x: Input of shape (batch, *spatial, inputs).
+      w: Weights of shape (*kernel_size, inputs / groups, features).
+      grid: The windows on x.
+      groups: Number of channel groups, convolved independently.
     """
-    general = partial(as_convolution, strides=strides, pads=pads, dilation=dilation, groups=groups)
     if groups > 1:
-        return general(x, w)
-    windows = partial(as_product, strides=strides, pads=pads, dilation=dilation)
-    y: Array = lax.platform_dependent(x, w, cpu=windows, default=general)
+        return _convolution(x, w, grid, groups)
+    y: Array = lax.platform_dependent(
+        x, w, cpu=lambda x, w: _product(x, w, grid), default=lambda x, w: _convolution(x, w, grid, 1)
+    )
     return y
 
 
-def as_convolution(x: Array, w: Array, *, strides: Sizes, pads: Pads, dilation: Sizes, groups: int) -> Array:
-    """As the primitive, for which accelerators have kernels."""
+def _convolution(x: Array, w: Array, grid: Grid, groups: int) -> Array:
+    """Convolve with XLA's primitive, for which accelerators have kernels."""
     rank = x.ndim - 2
     image, kernel = (0, rank + 1, *range(1, rank + 1)), (rank + 1, rank, *range(rank))
     return lax.conv_general_dilated(
         x,
         w,
-        strides,
-        pads,
-        rhs_dilation=dilation,
+        grid.strides,
+        grid.pads,
+        rhs_dilation=grid.dilation,
         dimension_numbers=lax.ConvDimensionNumbers(image, kernel, image),
         feature_group_count=groups,
     )
 
 
-def as_product(x: Array, w: Array, *, strides: Sizes, pads: Pads, dilation: Sizes) -> Array:
-    """As one dense layer at every place of the grid."""
-    *window, inputs, features = w.shape
-    places = output_sizes(x.shape[1:-1], window, strides, pads, dilation)
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    for i, (width, n, step, gap) in reversed(list(enumerate(zip(window, places, strides, dilation, strict=True)))):
-        reach = (n - 1) * step + 1
-        taps = [lax.slice_in_dim(x, tap * gap, tap * gap + reach, step, axis=i + 1) for tap in range(width)]
-        x = jnp.concatenate(taps, axis=-1)  # channels of all taps side by side, in the order of w
-    return affine(x, w.reshape(math.prod(window) * inputs, features), None)
-
-
-def output_sizes(sizes: Sizes, window: Sizes, strides: Sizes, pads: Pads, dilation: Sizes) -> list[int]:
-    """How many windows fit along each axis; below 1 where none does."""
-    return [
-        (size + before + after - (width - 1) * gap - 1) // step + 1
-        for size, width, step, (before, after), gap in zip(sizes, window, strides, pads, dilation, strict=True)
-    ]
+def _product(x: Array, w: Array, grid: Grid) -> Array:
+    """Convolve as one dense layer applied to every window."""
+    x = jnp.pad(x, ((0, 0), *grid.pads, (0, 0)))
+    for i in reversed(range(len(grid.size))):
+        step, gap = grid.strides[i], grid.dilation[i]
+        reach = (grid.counts[i] - 1) * step + 1
+        taps = [lax.slice_in_dim(x, tap * gap, tap * gap + reach, step, axis=i + 1) for tap in range(grid.size[i])]
+        x = jnp.concatenate(taps, axis=-1)  # channels of all taps as features, in the order of w
+    return affine(x, w.reshape(-1, w.shape[-1]), None)

@@ -1,21 +1,21 @@
-"""Functions of the lecture that read as their formula; `jax.nn` has the rest (`relu`, `gelu`, `tanh`, …)."""
+"""Activation functions written as their formula; `jax.nn` has the others (`relu`, `gelu`, `tanh`, …)."""
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 
 def softmax(x: Array) -> Array:
-    """Numbers as probabilities.
+    """Turn logits into probabilities.
 
         softmax(x)_i = exp(x_i) / Σ_j exp(x_j)
 
-    The largest entry is subtracted first: it changes nothing but keeps exp from overflowing.
+    The largest entry is subtracted first, which leaves the result unchanged and keeps exp from overflowing.
 
     Args:
-      x: (..., classes), any floats.
+      x: Logits of shape (..., classes).
 
     Returns:
-      (..., classes), in [0, 1], each row of sum 1.
+      Probabilities in [0, 1] of shape (..., classes), which sum to 1 over the classes.
 
     >>> nn.softmax(jnp.array([0.0, 0.0]))
     Array([0.5, 0.5], dtype=float32)
@@ -24,13 +24,15 @@ def softmax(x: Array) -> Array:
     return powers / powers.sum(-1, keepdims=True)
 
 
-def step(x: Array) -> Array:
-    """Rosenblatt's step: 1 where x > 0, else 0. Its gradient is zero everywhere, which is why ReLU took its place.
+def heaviside(x: Array) -> Array:
+    """Return 1 where x > 0 and 0 elsewhere: Rosenblatt's activation.
+
+    Its gradient is zero everywhere, so that gradient descent cannot train through it.
 
     Args:
-      x: any shape.
+      x: An array of any shape.
 
-    >>> nn.step(jnp.array([-1.0, 0.0, 2.0]))
+    >>> nn.heaviside(jnp.array([-1.0, 0.0, 2.0]))
     Array([0., 0., 1.], dtype=float32)
 
     Source: Rosenblatt 1958.
