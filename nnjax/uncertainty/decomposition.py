@@ -1,4 +1,4 @@
-"""How sure an ensemble is, and why: the uncertainty of its prediction and its two parts."""
+"""The uncertainty of an ensemble's prediction, decomposed into aleatoric and epistemic uncertainty."""
 
 from __future__ import annotations
 
@@ -9,83 +9,88 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from nnjax.uncertainty.ensemble import log_mean_probabilities, members_of
+from nnjax.uncertainty.ensemble import check_members, log_mean_probabilities
 
 
 class Uncertainty(NamedTuple):
-    """Uncertainty of each input: entropies in nats (n,), or variances (n, outputs) in the targets' units squared."""
+    """Uncertainty per input: entropies in nats (n,), or variances (n, outputs) in squared units of the target."""
 
     total: Array  # aleatoric + epistemic
-    aleatoric: Array  # what each member finds open, on average: noise in the data
-    epistemic: Array  # where the members differ: what more data would settle
+    aleatoric: Array  # mean uncertainty of the members: noise in the data
+    epistemic: Array  # disagreement between members: reducible by more data
 
 
-def classification(logits: Array) -> Uncertainty:
-    """The entropy of an ensemble's prediction, and its two parts, in nats.
+def entropy_decomposition(logits: Array) -> Uncertainty:
+    """Decompose the entropy of a classifier ensemble's prediction.
 
         total = H(p),   aleatoric = 1/M Σ_m H(p_m),   epistemic = total - aleatoric = 1/M Σ_m KL(p_m ‖ p)
 
     with p_m = softmax(logits_m) and p = 1/M Σ_m p_m. The epistemic part is the mutual information of label and member.
-    It is computed by its second form, which keeps digits where the members nearly agree and is exactly 0 where they do.
+    It is computed as the KL divergence, which keeps its digits if the members nearly agree and is exactly 0 if they
+    agree.
 
     Args:
-      logits: (members, n, classes).
+      logits: Logits of the members, of shape (members, n, classes).
 
     Returns:
-      Three numbers per input, (n,) each: total in [0, log classes], epistemic in [0, log members].
+      Three entropies of shape (n,), in nats. The total is at most log classes, the epistemic part at most log members.
 
     Raises:
-      ValueError, TypeError: for other shapes, no members, or integers.
+      ValueError: if the shape is wrong or there are no members.
+      TypeError: if the logits are integers.
 
-    >>> certain_but_at_odds = jnp.array([[[99.0, 0.0]], [[0.0, 99.0]]])
-    >>> uncertainty.classification(certain_but_at_odds).epistemic
+    >>> confident_disagreement = jnp.array([[[99.0, 0.0]], [[0.0, 99.0]]])
+    >>> uncertainty.entropy_decomposition(confident_disagreement).epistemic
     Array([0.6931472], dtype=float32)
 
     Source: Houlsby et al. 2011, arXiv:1112.5745; Depeweg et al. 2018, arXiv:1710.07283.
     """
-    logits = members_of("classification", logits)
-    floor = float(np.finfo(logits.dtype).min) / 4  # for 0 · log 0 to be 0 and not NaN
+    logits = check_members("entropy_decomposition", logits)
+    floor = float(np.finfo(logits.dtype).min) / 4  # finite, so that 0 · log 0 is 0 instead of NaN
     log_p_m = jnp.maximum(jax.nn.log_softmax(logits), floor)
     log_p = jnp.maximum(log_mean_probabilities(logits), floor)[None]
     p_m, p = jnp.exp(log_p_m), jnp.exp(log_p)
     aleatoric = -(p_m * log_p_m).sum(-1).mean(0)
-    # Σ p_m log(p_m / p) = Σ [p_m log(p_m / p) - p_m + p]: no term is negative, so that none cancel
+    # Σ p_m log(p_m / p) = Σ [p_m log(p_m / p) - p_m + p], whose terms are all ≥ 0, so that they do not cancel
     d = log_p_m - log_p
-    near = p_m * (d + jnp.expm1(-jnp.maximum(d, -1)))  # the same term, without subtracting p_m from nearly itself
+    near = p_m * (d + jnp.expm1(-jnp.maximum(d, -1)))  # the same term without subtracting two nearly equal numbers
     terms = jnp.where(d > -1, near, p_m * d - p_m + p)
     epistemic = jnp.maximum(terms, 0).sum(-1).mean(0)
     return Uncertainty(aleatoric + epistemic, aleatoric, epistemic)
 
 
-def regression(means: Array, variances: Array | None = None) -> Uncertainty:
-    """The variance of an ensemble's prediction, and its two parts: the law of total variance.
+def variance_decomposition(means: Array, variances: Array | None = None) -> Uncertainty:
+    """Decompose the variance of a regression ensemble's prediction (law of total variance).
 
         total = aleatoric + epistemic,   aleatoric = 1/M Σ_m variance_m,   epistemic = 1/M Σ_m (mean_m - mean)²
 
-    The members are taken as a mixture, hence 1/M and not 1/(M - 1). The prediction itself is `means.mean(0)`.
+    The prediction is the mixture of the members, hence 1/M instead of 1/(M - 1). Its mean is `means.mean(0)`.
 
     Args:
-      means: what the members predict, (members, n, outputs).
-      variances: the noise that they predict, the same shape; None for members that predict none, aleatoric is 0 then.
+      means: Predictions of the members, of shape (members, n, outputs).
+      variances: Noise variances predicted by the members, of the same shape. None if they predict none; the aleatoric
+        part is then 0.
 
     Returns:
-      Three variances per input and output, (n, outputs) each.
+      Three variances of shape (n, outputs).
 
     Raises:
-      ValueError, TypeError: for other shapes, no members, or integers.
+      ValueError: if a shape is wrong or there are no members.
+      TypeError: if the predictions are integers.
 
-    >>> u = uncertainty.regression(jnp.array([[[1.0]], [[3.0]]]), jnp.array([[[0.5]], [[1.5]]]))
+    >>> u = uncertainty.variance_decomposition(jnp.array([[[1.0]], [[3.0]]]), jnp.array([[[0.5]], [[1.5]]]))
     >>> [float(v[0, 0]) for v in u]
     [2.0, 1.0, 1.0]
 
     Source: Lakshminarayanan et al. 2017, arXiv:1612.01474.
     """
-    means = members_of("regression", means, "outputs")
-    epistemic = (means - means[:1]).var(0)  # shifted, so that members that agree differ by exactly 0
+    where = "variance_decomposition"
+    means = check_members(where, means, "outputs")
+    epistemic = (means - means[:1]).var(0)  # shifted, so that it is exactly 0 for equal members
     if variances is None:
         return Uncertainty(epistemic, jnp.zeros_like(epistemic), epistemic)
-    variances = members_of("regression", variances, "outputs").astype(means.dtype)
+    variances = check_members(where, variances, "outputs").astype(means.dtype)
     if variances.shape != means.shape:
-        raise ValueError(f"regression: variances must have the means' shape {means.shape}, got {variances.shape}")
+        raise ValueError(f"{where}: variances must have the means' shape {means.shape}, got {variances.shape}")
     aleatoric = variances.mean(0)
     return Uncertainty(aleatoric + epistemic, aleatoric, epistemic)
