@@ -24,7 +24,7 @@ LAYERS = [
     ["interop", "plot"],
     ["lecture", "cli", "pytest_plugin"],
 ]
-SAME_LINE = {"metrics": {"losses"}}
+SAME_LINE = {"metrics": {"losses"}, "data": {"storage"}}
 ONLY = {"optcheck": {"types", "checks"}, "storage": {"types", "checks"}, "pytest_plugin": {"optcheck"}}
 NOT_PARTS = {"types", "checks", "lecture", "cli", "pytest_plugin"}  # modules that `dir(nnjax)` does not list
 HEAVY = ["matplotlib", "rich", "torch", "pandas", "typer", "chex", "jaxtyping", "safetensors", "sklearn", "scipy.stats"]
