@@ -5,7 +5,7 @@ from nnjax.data.npy import open_npy
 from nnjax.data.records import records
 from nnjax.data.shuffle import batch_indices
 from nnjax.data.source import Source, examples, source
-from nnjax.data.split import split_rows
+from nnjax.data.split import SplitError, split_rows
 from nnjax.data.validate import as_data, check_labels_in_range, validate
 from nnjax.types import Data
 
@@ -13,6 +13,7 @@ __all__ = [
     "Data",
     "Dataset",
     "Source",
+    "SplitError",
     "as_data",
     "batch_indices",
     "check_labels_in_range",
