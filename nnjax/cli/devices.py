@@ -85,7 +85,7 @@ def join_processes(
         raise ValueError("several processes write to one folder that all of them can access; name it with --out")
     if missing and not cluster:
         raise ValueError(f"several processes need {', '.join(options)}, or --cluster; missing: {', '.join(missing)}")
-    distributed.start(coordinator, processes, process_id)
+    distributed.join_processes(coordinator, processes, process_id)
 
 
 def versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ from nnjax.cli.config import Config
 from nnjax.cli.history import in_target_units
 from nnjax.cli.prepare import Prepared
 from nnjax.data.table import Table
-from nnjax.train.engine.job import Result
+from nnjax.train import Result
 from nnjax.train.run import Run, metric_name
 from nnjax.types import Data, PyTree
 

@@ -12,8 +12,8 @@ from nnjax.cli.config import Config
 from nnjax.cli.prepare import Prepared
 from nnjax.cli.progress import progress_lines
 from nnjax.cli.resuming import record_anyway
-from nnjax.train.engine.job import Result
-from nnjax.train.engine.resume import Resume
+from nnjax.train import Result
+from nnjax.train.engine.options import Resume
 
 
 def run_arguments(config: Config, mesh: Mesh | None) -> dict[str, Any]:

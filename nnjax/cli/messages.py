@@ -11,9 +11,9 @@ from typing import Any
 import typer
 
 from nnjax.cli.console import ERROR, complain, quote, show_warning
+from nnjax.train import DivergedWarning, InterruptedRun, RunMismatchError
 from nnjax.train.engine.distributed import ProcessLostError
-from nnjax.train.engine.errors import DivergedWarning, InterruptedRun, RunMismatchError
-from nnjax.train.engine.fingerprint import table
+from nnjax.train.engine.errors import format_differences
 
 PROCESS_LOST = 3  # exit code
 
@@ -84,5 +84,5 @@ def _mismatch(error: RunMismatchError) -> str:
         remedy = f"continue with --anyway (the result can then not be reproduced bit for bit), or {remedy}"
     return (
         f"{error.folder}: the run differs from the saved one and cannot be continued exactly:\n"
-        f"{table(error.differences)}\n{remedy}"
+        f"{format_differences(error.differences)}\n{remedy}"
     )

@@ -14,7 +14,7 @@ from nnjax.cli.config import Config
 from nnjax.cli.evaluation import Outcome
 from nnjax.cli.prepare import Prepared
 from nnjax.storage.checkpoint import digest
-from nnjax.train.engine.fingerprint import machine
+from nnjax.train.engine.fingerprint import machine_fingerprint
 
 FIRST = 10  # number of losses in a receipt
 LOSS_TOLERANCE = 1e-3  # relative, for the first losses: rounding errors have not been amplified yet
@@ -58,7 +58,7 @@ def make_receipt(
         "data": data_digest(prepared),
         "first_losses": np.asarray(losses)[..., :FIRST].astype(float).tolist(),
         "test": None if outcome.scores is None else dict(outcome.scores),
-        "bits_depend_on": machine() | _layout(config, 1 if mesh is None else mesh.size),
+        "bits_depend_on": machine_fingerprint() | _layout(config, 1 if mesh is None else mesh.size),
         "resumed_anyway": resumed_anyway,
     }
 

@@ -13,7 +13,7 @@ from nnjax.cli.console import console, quote, say
 from nnjax.cli.evaluation import Outcome, Scores
 from nnjax.cli.prepare import Prepared
 from nnjax.data.table import Table
-from nnjax.train.engine.job import Result
+from nnjax.train import Result
 
 
 def print_network(prepared: Prepared) -> None:

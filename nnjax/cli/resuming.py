@@ -10,7 +10,7 @@ import typer
 from nnjax.cli import run_folder
 from nnjax.cli.console import option_name
 from nnjax.storage.lock import locked
-from nnjax.train.engine.fingerprint import table
+from nnjax.train.engine.errors import format_differences
 
 
 def written_settings(ctx: typer.Context) -> set[str]:
@@ -43,7 +43,7 @@ def check_resume(
     ]
     if rows:
         raise ValueError(
-            f"--resume continues with the settings of {path}, but the command line has others:\n{table(rows)}\n"
+            f"--resume continues with the settings of {path}, but the command line has others:\n{format_differences(rows)}\n"
             "omit them, or start a new run with --out"
         )
     if finished:

@@ -25,7 +25,7 @@ from nnjax.cli.prepare import Prepared, absolute_path, check_data_options, fashi
 from nnjax.cli.receipt import make_receipt
 from nnjax.cli.resuming import check_resume, written_settings
 from nnjax.storage.atomic_write import write_json, write_records
-from nnjax.train.engine.job import Result
+from nnjax.train import Result
 from nnjax.train.plan import group_that_fits
 
 D = o.DEFAULTS

@@ -17,7 +17,8 @@ from nnjax.cli.messages import explain_divergence
 from nnjax.cli.prepare import prepare
 from nnjax.storage import tensor_file
 from nnjax.storage.checkpoint import digest
-from nnjax.train.engine import fingerprint
+from nnjax.train.engine.errors import format_differences
+from nnjax.train.engine.fingerprint import differences
 
 
 def verify_command(
@@ -53,14 +54,14 @@ def verify_command(
         result = fit(config, prepared, mesh)
     outcome = evaluate(config, prepared, result)
     repeated = receipt.make_receipt(config, prepared, outcome, losses=result.losses, mesh=mesh, resumed_anyway=False)
-    changes = fingerprint.differences(saved["bits_depend_on"], repeated["bits_depend_on"])
+    changes = differences(saved["bits_depend_on"], repeated["bits_depend_on"])
     if changes or saved["resumed_anyway"]:
-        reason = f"this machine or its libraries differ:\n{fingerprint.table(changes)}"
+        reason = f"this machine or its libraries differ:\n{format_differences(changes)}"
         if saved["resumed_anyway"]:
             reason = "the run was resumed with --anyway"
         say(f"equal bits cannot be expected, because {escape(reason)}")
-        differences = receipt.loss_differences(saved, repeated)
-        problems += [f"{name}: {a:.6g} in the receipt, {b:.6g} now" for name, a, b in differences]
+        losses = receipt.loss_differences(saved, repeated)
+        problems += [f"{name}: {a:.6g} in the receipt, {b:.6g} now" for name, a, b in losses]
         _end(
             run,
             problems,
