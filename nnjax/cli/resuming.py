@@ -43,8 +43,8 @@ def check_resume(
     ]
     if rows:
         raise ValueError(
-            f"--resume continues with the settings of {path}, but the command line has others:\n{format_differences(rows)}\n"
-            "omit them, or start a new run with --out"
+            f"--resume continues with the settings of {path}, but the command line has others:\n"
+            f"{format_differences(rows)}\nomit them, or start a new run with --out"
         )
     if finished:
         raise ValueError(f"{path} is finished; there is nothing to resume")
