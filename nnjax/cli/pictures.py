@@ -10,7 +10,7 @@ import numpy as np
 from nnjax import plot, uncertainty
 from nnjax.cli.config import Config
 from nnjax.cli.evaluation import Outcome
-from nnjax.data.load import Dataset
+from nnjax.data import Dataset
 from nnjax.data.table import Table
 from nnjax.storage.atomic_write import write_file
 

@@ -11,8 +11,8 @@ from nnjax import data
 from nnjax.cli.config import Config, make_run
 from nnjax.cli.console import option_name, say
 from nnjax.data import Data, Dataset, SplitError
-from nnjax.data.idx import DIRECTORY
-from nnjax.data.load import NAMES
+from nnjax.data._idx import DIRECTORY
+from nnjax.data._load import NAMES
 from nnjax.train.run import Run
 
 
