@@ -50,6 +50,6 @@ def replay_command(
         say("everything is finite to the end of the run")
         return
     replay = replay._replace(rows=prepared.rows[replay.rows])
-    say(escape(replay.words(describe_rows(config.data))))
-    if replay.found is not None:
+    say(escape(replay.describe(describe_rows(config.data))))
+    if replay.origin is not None:
         raise typer.Exit(1)

@@ -134,7 +134,7 @@ def _choose_group(config: Config, prepared: Prepared, mesh: Mesh | None) -> Conf
     """Return the settings with the largest group that fits into memory, if not all members fit."""
     if config.members is None or config.group is not None:
         return config
-    group = group_that_fits(prepared.run, prepared.training, config.members, config.strategy, mesh)
+    group = group_that_fits(prepared.run, prepared.training, config.members, strategy=config.strategy, mesh=mesh)
     if group is not None:
         say(f"{config.members} networks do not fit into memory; they are trained in groups of {group}")
     return replace(config, group=group)
