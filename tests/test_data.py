@@ -566,7 +566,7 @@ def test_many_small_classes_do_not_add_up_to_another_share():
         (np.zeros(9), math.nan, "got nan"),
         (np.zeros(9), 0.01, "a share of 0.01 of 9 rows leaves one part empty"),
         (np.arange(9), 0.5, "leaves one part empty"),
-        (np.zeros(1), 0.5, "1 rows cannot be parted"),
+        (np.zeros(1), 0.5, "a share of 0.5 of 1 rows leaves one part empty"),
         (np.zeros(0), 0.5, "0 rows"),
     ],
 )

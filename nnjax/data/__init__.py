@@ -15,7 +15,7 @@ from nnjax.data._npy import open_npy
 from nnjax.data._records import records
 from nnjax.data._shuffle import batch_indices
 from nnjax.data._source import Source, source
-from nnjax.data._split import split_rows
+from nnjax.data._split import SplitError, split_rows
 from nnjax.data._validate import as_data, validate
 from nnjax.data._validate import check_label_range as check_labels_in_range
 from nnjax.types import Data
@@ -27,6 +27,7 @@ __all__ = [
     "Dataset",
     "Examples",
     "Source",
+    "SplitError",
     "as_data",
     "as_examples",
     "batch_indices",

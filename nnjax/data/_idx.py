@@ -60,5 +60,5 @@ def read_fashion_mnist(data_dir: str | Path | None = None) -> tuple[np.ndarray, 
     raise FileNotFoundError(
         f"Fashion-MNIST was not found in {looked}. It needs {', '.join(NAMES)} (or .gz). On Debian and Ubuntu: "
         "apt-get install dataset-fashion-mnist. Elsewhere download the four files from "
-        f"https://github.com/zalandoresearch/fashion-mnist and name their folder by --data-dir or ${DIRECTORY}."
+        f"https://github.com/zalandoresearch/fashion-mnist and set ${DIRECTORY} to their folder."
     )

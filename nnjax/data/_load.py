@@ -78,7 +78,7 @@ def load(
             raise ValueError(f"{path}: an array named y is needed, with an entry for each row of x")
     if target is None:
         names = ", ".join(map(str, frame.columns))
-        raise ValueError(f"{path}: which column is to be predicted? --target one of {names}")
+        raise ValueError(f"{path}: name the target, the column to predict; the columns are {names}")
     if target not in frame:
         checks.one_of(str(path), "target column", target, [str(column) for column in frame.columns])
     if len(frame) < 5:

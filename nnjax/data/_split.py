@@ -5,6 +5,19 @@ import numpy as np
 from nnjax import checks
 
 
+class SplitError(ValueError):
+    """The share of the rows leaves one part empty.
+
+    Attributes:
+      share: the share of the second part.
+      rows: the number of rows.
+    """
+
+    def __init__(self, share: float, rows: int):
+        super().__init__(f"split_rows: a share of {share:g} of {rows} rows leaves one part empty")
+        self.share, self.rows = share, rows
+
+
 def split_rows(y: np.ndarray, share: float, *, seed: int = 0, stratify: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Rows in two parts at random, each class in the same proportion.
 
@@ -26,7 +39,7 @@ def split_rows(y: np.ndarray, share: float, *, seed: int = 0, stratify: bool = T
     """
     share = checks.in_range("split_rows", "share", share, "(0, 1)")
     if len(y) < 2:
-        raise ValueError(f"split_rows: {len(y)} rows cannot be parted")
+        raise SplitError(share, len(y))
     rng = np.random.default_rng(seed)
     groups = [np.flatnonzero(y == label) for label in np.unique(y)] if stratify else [np.arange(len(y))]
     # Rounding is shared out over the classes, so that many small classes do not add up to another share
@@ -35,5 +48,5 @@ def split_rows(y: np.ndarray, share: float, *, seed: int = 0, stratify: bool = T
     parts = [rng.permutation(group)[: min(count, len(group) - 1)] for group, count in zip(groups, counts, strict=True)]
     second = np.sort(np.concatenate(parts))
     if len(second) in (0, len(y)):
-        raise ValueError(f"split_rows: a share of {share:g} of {len(y)} rows leaves one part empty")
+        raise SplitError(share, len(y))
     return np.setdiff1d(np.arange(len(y)), second), second
