@@ -228,9 +228,9 @@ def test_mistakes_in_arrays():
         data.source(x, y, np.ones(3))
     with pytest.raises(ValueError, match="0 rows"):
         data.source(x[:0], y[:0])
-    with pytest.raises(TypeError, match="x must be arrays with shape and dtype, got str"):
+    with pytest.raises(TypeError, match=r"source\.x must be an array with shape and dtype, got str"):
         data.source("x.npy", y)
-    with pytest.raises(ValueError, match="y must have a leading axis"):
+    with pytest.raises(ValueError, match=r"source\.y must have a leading axis"):
         data.source(x, np.float32(1))
     with pytest.raises(TypeError, match=r"data\.x must be numbers, got <U1"):
         data.source(np.full((N, 1), "a"), y)
@@ -250,7 +250,7 @@ def test_answers_that_change():
     found = data.source(moody, y)
     for answer, match in (
         (lambda rows: x[rows][:-1], r"4 rows were asked for, an array of shape \(3, 3\) came"),
-        (lambda rows: x[rows, :2], r"rows 4999, 0, 17 … 1 \(5 of them\) came as data.x \(rows, 2\) float32"),
+        (lambda rows: x[rows, :2], r"rows 4999, 0, 17 … 1 \(5 rows\) are data.x \(rows, 2\) float32"),
         (lambda rows: x[rows].astype(np.float16), r"data.x \(rows, 3\) float16.*; expected data.x \(rows, 3\) float32"),
     ):
         moody.answer = answer
@@ -288,7 +288,7 @@ def test_rows_of_data_may_be_traced():
 
 
 def test_source_for_validation_is_refused():
-    with pytest.raises(TypeError, match="a Source is for training"):
+    with pytest.raises(TypeError, match="a Source can only be trained on"):
         data.validate(data.source(*table()))
 
 

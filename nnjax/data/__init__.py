@@ -17,10 +17,7 @@ from nnjax.data._shuffle import batch_indices
 from nnjax.data._source import Source, source
 from nnjax.data._split import split_rows
 from nnjax.data._validate import as_data, validate
-from nnjax.data._validate import check_label_range as check_labels_in_range
 from nnjax.types import Data
-
-examples = as_examples
 
 __all__ = [
     "Data",

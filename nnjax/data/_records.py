@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from nnjax.data._mapped import each_once
-from nnjax.data._source import Source, Transform, reading
+from nnjax.data._source import Source, Transform, make_source
 from nnjax.types import Data, PyTree
 
 Names = str | Sequence[str]
@@ -78,7 +78,7 @@ def records(
     ends = np.array([0, n - 1])
     read = at_once if n > 1 and _gives(at_once, ends, stacked(ends)) else stacked
 
-    return reading(lambda rows: each_once(rows, read), n, transform)
+    return make_source(lambda rows: each_once(rows, read), n, transform)
 
 
 def _gives(read: Callable[[np.ndarray], Data], rows: np.ndarray, expected: Data) -> bool:
