@@ -80,7 +80,7 @@ def compare(
         raise ValueError("compare: an interval needs at least 2 seeds, got 1")
     if validation is None or epochs <= 0:
         raise ValueError(
-            f"compare: runs are scored on validation data after epochs > 0, got epochs={epochs}, validation={validation}"
+            f"compare: runs are scored on validation data after epochs > 0, got {epochs=} and {validation=}"
         )
     scores = []
     for name, run in (("first", first), ("second", second)):

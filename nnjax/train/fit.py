@@ -298,7 +298,9 @@ def _history(job: Job, logs: Logs, taken: np.ndarray, epochs: float) -> Iterator
             return
         if (end > start).any():  # an epoch shorter than a batch may have no step of its own
             steps = np.arange(start.min(), end.max())
-            loss = mean_over(logs.losses[:, steps], (start[:, None] <= steps) & (steps < np.minimum(end, taken)[:, None]))
+            loss = mean_over(
+                logs.losses[:, steps], (start[:, None] <= steps) & (steps < np.minimum(end, taken)[:, None])
+            )
             record: Record = {"epoch": min(e + 1.0, epochs), "step": int(end.max()), "loss": loss}
             yield record | {f"validation_{name}": score for name, score in scores.get(tuple(end), {}).items()}
         start = end

@@ -1,7 +1,7 @@
 """The rows that each member of an ensemble is trained and validated on: k-fold, leave-one-out, bootstrap.
 
-Member f draws `rows[f][batch_indices(key, step, m_f, batch_size)]`, so it is the run on `data[rows[f]]`. Weights of zero
-would not be the same: batches would have holes, and BatchNorm would see the rows held out.
+Member f draws `rows[f][batch_indices(key, step, m_f, batch_size)]`, so it is the run on `data[rows[f]]`. Weights of
+zero would not be the same: batches would have holes, and BatchNorm would see the rows held out.
 """
 
 from collections.abc import Sequence

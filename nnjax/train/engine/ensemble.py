@@ -14,7 +14,7 @@ from nnjax.train.run import Run
 from nnjax.types import PyTree
 
 Strategy = Literal["map", "vmap"]
-STRATEGIES = ("map", "vmap")
+STRATEGIES: tuple[Strategy, ...] = ("map", "vmap")
 MEMBERS, BATCH = "members", "batch"  # the axes of a mesh
 T = TypeVar("T")
 

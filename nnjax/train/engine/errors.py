@@ -12,7 +12,9 @@ class RunMismatchError(ValueError):
     def __init__(self, folder: Path, differences: Differences, *, reason: str | None = None):
         """Args: the checkpoints' folder; what differs; why the saved state does not fit at all, if so."""
         self.folder, self.differences, self.reason = folder, differences, reason
-        remedy = f"{reason}\nchoose another out=" if reason else "resume='anyway' continues anyway; or choose another out="
+        remedy = (
+            f"{reason}\nchoose another out=" if reason else "resume='anyway' continues anyway; or choose another out="
+        )
         super().__init__(
             f"{folder}: the run differs from the saved one, so it cannot be resumed exactly:\n"
             f"{format_differences(differences)}\n{remedy}"

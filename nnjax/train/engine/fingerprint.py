@@ -10,11 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-<<<<<<< HEAD
 from nnjax import data
-=======
-from nnjax.data import Source
->>>>>>> data
 from nnjax.storage.checkpoint import digest
 from nnjax.train.engine.ensemble import BATCH, Ensemble, index_tree
 from nnjax.train.engine.job import Job

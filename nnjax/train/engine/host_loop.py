@@ -61,10 +61,11 @@ def run_job(job: Job, options: FitOptions, show: Show, *, ended: bool = False) -
     training = validating = 0.0
     with (
         explain_lost_process(options.folder),
-        resumable(job, options) as (fs, logs, save),
+        resumable(job, options) as (restored, save),
         open_data(job, options) as (data, next_feed),
         deferred_interrupts() as interrupted,
     ):
+        fs, logs = restored
         advance, score = chunk_function(job, data), _validation_function(job)
         # Zero steps, and the validation of a copy, compile the programs
         fs, _, status = advance(fs, logs.done, logs.done, next_feed(logs.done).block)
@@ -78,9 +79,7 @@ def run_job(job: Job, options: FitOptions, show: Show, *, ended: bool = False) -
         while not ended and status.running.any() and (epoch := _next_stop(job, stops, logs)) is not None:
             clock = time.perf_counter()
             feed, before = next_feed(logs.done), logs.done
-            steps = min(size, CAPACITY, _steps_to_callback(options, before))
-            until = np.clip(before + steps, before, np.maximum(before, ends[:, epoch]))
-            until = until if feed.limit is None else np.minimum(until, feed.limit)
+            until = _chunk_end(job, options, before, epoch, size=size, limit=feed.limit)
             fs, log, status = advance(fs, before, until, feed.block)
             losses, status = to_host(ensemble, (log["loss"], status))  # waits for the device
             elapsed = time.perf_counter() - clock
@@ -88,23 +87,20 @@ def run_job(job: Job, options: FitOptions, show: Show, *, ended: bool = False) -
             size = options.chunk_steps or max(1, int((until - before).max() / elapsed * CHUNK_SECONDS))
             _warn_diverged(job, status.diverged, losses, before)
             logs = _add_losses(logs, losses, until)
-            at_stop = bool((until == ends[:, epoch]).all())
-            reached = bool(status.running.any())
+            survived, at_stop = bool(status.running.any()), bool((until == ends[:, epoch]).all())
             if at_stop and job.held_out is not None and (epoch in job.validated or epoch == job.last_epoch):
                 if epoch not in job.validated:  # a longer run would not validate here, so no checkpoint may hold it
-                    save(fs, logs, wait=True)
-                    final = True
+                    final = save(fs, logs, wait=True) or True
                 clock = time.perf_counter()
                 fs, scores, status = score(fs)
                 scores, status = to_host(ensemble, (scores, status))
                 logs = _add_scores(logs, epoch, scores, status.diverged)
                 validating += time.perf_counter() - clock
-            show(_record(job, logs, before))
-            answers = []
-            if options.callbacks and reached and _callback_is_due(options, before, until, at_stop=at_stop):
-                answers = _call(job, options, fs, _record(job, logs, _last_callback(job, options, logs, epoch)))
+            show(_record(job, logs, since=before))
+            if survived and _callback_is_due(options, before, until, at_stop=at_stop):
+                ended = _call(job, options, fs, logs, epoch)
             due = saves and time.perf_counter() - saved_at >= options.save_every
-            size, (ended, due, stop) = all_agree(size, (any(answers), due, interrupted()))
+            size, (ended, due, stop) = all_agree(size, (ended, due, interrupted()))
             if (due or stop) and not final and save(fs, logs, wait=stop):
                 saved_at = time.perf_counter()
             if stop:
@@ -114,7 +110,7 @@ def run_job(job: Job, options: FitOptions, show: Show, *, ended: bool = False) -
         if interrupted():
             raise InterruptedRun(int(logs.done.max(initial=0)), options.folder)
         seconds = Seconds(compiled, training, validating, total=time.perf_counter() - start)
-        return Outcome(snapshot(ensemble, fs), logs, seconds, ended)
+        return Outcome(snapshot(ensemble, fs), logs, seconds, ended_by_callback=ended)
 
 
 Advance = Callable[[FitState, np.ndarray, np.ndarray, Block | None], tuple[FitState, Log, Status]]
@@ -123,9 +119,7 @@ Advance = Callable[[FitState, np.ndarray, np.ndarray, Block | None], tuple[FitSt
 def chunk_function(job: Job, data: Data | None) -> Advance:
     """Return `advance(fs, done, until, block)`, which takes each member's steps from `done` to before `until`."""
     ensemble = job.ensemble
-    fixed = MemberArgs(
-        hyper=shard_members(ensemble, job.members.hyper), rows=shard_members(ensemble, job.members.rows)
-    )
+    fixed = MemberArgs(hyper=shard_members(ensemble, job.members.hyper), rows=shard_members(ensemble, job.members.rows))
 
     def advance(fs: FitState, done: np.ndarray, until: np.ndarray, block: Block | None) -> tuple[FitState, Log, Status]:
         examples, positions = (data, None) if block is None else block
@@ -204,30 +198,35 @@ def _record(job: Job, logs: Logs, since: np.ndarray) -> Record:
     return {"step": step, "epoch": step / job.epoch_steps, "loss": loss} | scores
 
 
-def _steps_to_callback(options: FitOptions, done: np.ndarray) -> int:
-    """Return the most steps before the next callback at a multiple of `callback_every`."""
-    if not options.callbacks or options.callback_every is None:
-        return CAPACITY
-    return options.callback_every - int(done.max()) % options.callback_every
+def _chunk_end(
+    job: Job, options: FitOptions, done: np.ndarray, epoch: int, *, size: int, limit: np.ndarray | None
+) -> np.ndarray:
+    """Return the step (members,) before which the next chunk ends."""
+    size = min(size, CAPACITY)
+    if options.callbacks and options.callback_every is not None:
+        size = min(size, options.callback_every - int(done.max()) % options.callback_every)
+    until = np.clip(done + size, done, np.maximum(done, job.members.ends[:, epoch]))
+    return until if limit is None else np.minimum(until, limit)
 
 
 def _callback_is_due(options: FitOptions, before: np.ndarray, until: np.ndarray, *, at_stop: bool) -> bool:
+    """Return True at the end of an epoch, or when the most advanced member reaches a multiple of `callback_every`."""
     if options.callback_every is None:
         return at_stop
     return bool(until.max() > before.max() and until.max() % options.callback_every == 0)
 
 
-def _last_callback(job: Job, options: FitOptions, logs: Logs, epoch: int) -> np.ndarray:
-    """Return the steps (members,) before which the previous callback was, or the run began."""
-    if options.callback_every is not None:
-        return np.maximum(0, logs.done - options.callback_every)
-    ends = job.members.ends
-    earlier = [e for e in range(epoch) if (ends[:, e] < ends[:, epoch]).any()]
-    return ends[:, earlier[-1]] if earlier else np.zeros_like(logs.done)
-
-
-def _call(job: Job, options: FitOptions, fs: FitState, record: Record) -> list[bool]:
-    """Call the callbacks with a copy of the state, and return their answers."""
+def _call(job: Job, options: FitOptions, fs: FitState, logs: Logs, epoch: int) -> bool:
+    """Call the callbacks with a copy of the state; return True if one of them ends the run."""
+    if not options.callbacks:
+        return False
+    if options.callback_every is None:
+        ends = job.members.ends
+        earlier = [e for e in range(epoch) if (ends[:, e] < ends[:, epoch]).any()]
+        since = ends[:, earlier[-1]] if earlier else np.zeros_like(logs.done)
+        record = _record(job, logs, since) | {"epoch": min(epoch + 1.0, options.epochs)}
+    else:
+        record = _record(job, logs, since=np.maximum(0, logs.done - options.callback_every))
     ts = snapshot(job.ensemble, fs.train)
     answers = [callback(ts, record) for callback in options.callbacks]
     for answer in answers:
@@ -235,7 +234,7 @@ def _call(job: Job, options: FitOptions, fs: FitState, record: Record) -> list[b
             raise TypeError(
                 f"fit: a callback must return True to end the run, or False or None to continue, got {answer!r}"
             )
-    return [bool(answer) for answer in answers]
+    return any(answers)
 
 
 def _warn_diverged(job: Job, diverged: np.ndarray, losses: np.ndarray, done: np.ndarray) -> None:

@@ -1,7 +1,6 @@
 """A job: an ensemble and all its arguments, on the host."""
 
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -58,13 +57,13 @@ class Job(NamedTuple):
         )
 
 
-def first_state(job: Job) -> FitState:
-    """Return the state before the first step, on the device."""
+def first_state(job: Job, *, validated: bool) -> FitState:
+    """Return the state before the first step, on the device; with a best network if members are validated."""
     keys, hyper = shard_members(job.ensemble, (job.members.keys, job.members.hyper))
     examples = replicate(job.ensemble, sample(job.data))
-    return initial_states(job.ensemble, keys, hyper, examples, validated=job.held_out is not None)
+    return initial_states(job.ensemble, keys, hyper, examples, validated=validated)
 
 
-def state_shapes(job: Job) -> Any:
+def state_shapes(job: Job, *, validated: bool) -> Any:
     """Return the shapes of the state (members, ...) that a checkpoint holds."""
-    return jax.eval_shape(lambda: partial(snapshot, job.ensemble)(first_state(job)))
+    return jax.eval_shape(lambda: snapshot(job.ensemble, first_state(job, validated=validated)))

@@ -167,7 +167,9 @@ def _draw_rows(
     ensemble: Ensemble, keys: Key, hyper: PyTree, count: jax.Array, start: jax.Array, *, n: int
 ) -> jax.Array:
     run = ensemble.run(hyper)
-    return jax.vmap(lambda key, step, count: run.rows(key, step, count, n))(keys, jnp.asarray(start), jnp.asarray(count))
+    return jax.vmap(lambda key, step, count: run.rows(key, step, count, n))(
+        keys, jnp.asarray(start), jnp.asarray(count)
+    )
 
 
 def _to_device(ensemble: Ensemble, block: Block) -> Block:

@@ -34,13 +34,14 @@ class Save(Protocol):
 
 
 @contextmanager
-def resumable(job: Job, options: FitOptions) -> Iterator[tuple[FitState, Logs, Save]]:
-    """Yield the state and the logs before the first chunk, fresh or from a checkpoint, and a function that saves.
+def resumable(job: Job, options: FitOptions) -> Iterator[tuple[tuple[FitState, Logs], Save]]:
+    """Yield the state and the logs to start from, fresh or from a checkpoint, and a function that saves.
 
     The folder is locked first, so that no other process deletes the files that are read here.
     """
+    validated = job.held_out is not None
     if options.folder is None:
-        yield _copy(first_state(job)), _no_logs(job), lambda fs, logs, *, wait: False
+        yield (_copy(first_state(job, validated=validated)), _no_logs(job)), lambda fs, logs, *, wait: False
         return
     fingerprint = run_fingerprint(job)
     with background_writer.saver(options.folder, options.keep, write=jax.process_index() == 0) as write:
@@ -54,10 +55,10 @@ def resumable(job: Job, options: FitOptions) -> Iterator[tuple[FitState, Logs, S
 
         saved = _load(job, options, fingerprint, options.folder)
         if saved is None:
-            yield _copy(first_state(job)), _no_logs(job), save
+            yield (_copy(first_state(job, validated=validated)), _no_logs(job)), save
         else:
             fs, logs = saved
-            yield _copy(shard_members(job.ensemble, fs)), logs, save
+            yield (_copy(shard_members(job.ensemble, fs)), logs), save
 
 
 def read_checkpoint(path: Path, like: FitState) -> tuple[FitState, Logs]:
@@ -87,7 +88,7 @@ def _load(job: Job, options: FitOptions, fingerprint: Fingerprint, folder: Path)
             f"{folder} holds checkpoints of a run, the last is {files[-1].name}; continue with resume=True, "
             "or choose another out="
         )
-    like = state_shapes(job)
+    like = state_shapes(job, validated=job.held_out is not None)
     saved = saved_fingerprint(files)
     rows = [] if saved is None else differences(saved[1], fingerprint)
     if rows and options.resume != "anyway":
