@@ -8,12 +8,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import cases, peers, pictures, table
-from benchmarks.fingerprint import changed_software, in_a_process
-from benchmarks.record import Record, Row, load, save
-from benchmarks.regress import compare
-from benchmarks.run import Choice, run, variants
-from benchmarks.stats import ENOUGH
+from benchmarks import cases, peers
+from benchmarks.harness.fingerprint import changed_software, in_a_process
+from benchmarks.harness.record import Record, Row, load, save
+from benchmarks.harness.run import Choice, run, variants
+from benchmarks.report import pictures, table
+from benchmarks.report.regression import compare
+from benchmarks.report.stats import ENOUGH
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 console = Console()

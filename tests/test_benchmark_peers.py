@@ -8,11 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from benchmarks import peers, reference, shards
+from benchmarks import peers
 from benchmarks.cases.conv_ensemble import NETWORK
-from benchmarks.loop import loop
-from benchmarks.peers import plain_jax
-from benchmarks.work import (
+from benchmarks.jobs import reference
+from benchmarks.jobs.definitions import (
     Comparing,
     Deepening,
     Dispatching,
@@ -24,6 +23,9 @@ from benchmarks.work import (
     Training,
     training_inputs,
 )
+from benchmarks.jobs.python_loop import loop
+from benchmarks.peers import plain_jax
+from benchmarks.peers._jax import all_cores as shards
 
 JOBS = {
     "batches": Training((5, 8, 3), rows=64, batch=16, epochs=2),

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import table
-from benchmarks.record import load
-from benchmarks.regress import AGAIN
-from benchmarks.rounds import OTHER_WORK
+from benchmarks.harness.record import load
+from benchmarks.harness.rounds import OTHER_WORK
+from benchmarks.report import table
+from benchmarks.report.regression import AGAIN
 
 ROOT = Path(__file__).parent.parent
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*/results.json"))

@@ -6,19 +6,21 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import cases, peers, pictures, rounds, table
+from benchmarks import cases, peers
 from benchmarks.__main__ import app
-from benchmarks.binds import binds, rates
-from benchmarks.datasheet import peaks
+from benchmarks.harness import rounds
+from benchmarks.harness.record import Record, Row, load, save
+from benchmarks.harness.rounds import Contender, Measured, Plan, _variant, measure
+from benchmarks.harness.run import NAIVE, Choice, contenders, rows
+from benchmarks.harness.worker import Running
+from benchmarks.harness.worker import run as turn
+from benchmarks.jobs.definitions import Calibrating, Program
 from benchmarks.peers import limit
-from benchmarks.record import Record, Row, load, save
-from benchmarks.regress import AGAIN, compare
-from benchmarks.rounds import Contender, Measured, Plan, _variant, measure
-from benchmarks.run import NAIVE, Choice, contenders, rows
-from benchmarks.stats import geometric_mean, ratio
-from benchmarks.work import Calibrating, Program
-from benchmarks.worker import Running
-from benchmarks.worker import run as turn
+from benchmarks.report import pictures, table
+from benchmarks.report.bottleneck import binds, rates
+from benchmarks.report.datasheet import peaks
+from benchmarks.report.regression import AGAIN, compare
+from benchmarks.report.stats import geometric_mean, ratio
 
 SMALL = "64-32-10, batch 32"
 OURS, PLAIN, LIMIT = Contender("ours", "ours", "fast"), Contender("plain JAX", "plain_jax", "fast"), "limit"

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.fingerprint import differences, fingerprint
-from benchmarks.record import Record, Row, find, load, save
-from benchmarks.regress import compare
-from benchmarks.stats import is_slower, ratio, summary
+from benchmarks.harness.fingerprint import differences, fingerprint
+from benchmarks.harness.record import Record, Row, find, load, save
+from benchmarks.report.regression import compare
+from benchmarks.report.stats import is_slower, ratio, summary
 
 TIMES = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=20)
 

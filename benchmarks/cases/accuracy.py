@@ -1,6 +1,6 @@
 """Time to a target: each run with a seed of its own, until the accuracy is reached, or never."""
 
-from benchmarks.work import Reaching
+from benchmarks.jobs.definitions import Reaching
 
 KIND = "accuracy"
 UNIT = "run"

@@ -1,6 +1,6 @@
 """The limits of this machine, each on its own: arithmetic, memory, the launch of a program."""
 
-from benchmarks.work import Calibrating
+from benchmarks.jobs.definitions import Calibrating
 
 KIND = "calibrate"
 UNIT = "call"

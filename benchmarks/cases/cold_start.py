@@ -1,6 +1,6 @@
 """From nothing: a process of its own, from its start to its end."""
 
-from benchmarks.work import Starting
+from benchmarks.jobs.definitions import Starting
 
 KIND = "start"
 UNIT = "start"

@@ -1,6 +1,6 @@
 """Many convolutional networks at once: LeNet on images of 28 × 28."""
 
-from benchmarks.work import FEATURES, Ensemble, Training
+from benchmarks.jobs.definitions import FEATURES, Ensemble, Training
 
 NETWORK = Training((FEATURES, 120, 84, 10), rows=64, batch=32, images=True)
 

@@ -1,6 +1,6 @@
 """Residual networks of 10 to 1000 blocks: what depth costs when it is compiled, and when it runs."""
 
-from benchmarks.work import Deepening
+from benchmarks.jobs.definitions import Deepening
 
 KIND = "depth"
 UNIT = "step"

@@ -1,6 +1,6 @@
 """What a call costs before it computes anything, by the number of arrays that it takes and gives."""
 
-from benchmarks.work import Dispatching
+from benchmarks.jobs.definitions import Dispatching
 
 KIND = "dispatch"
 UNIT = "call"

@@ -1,6 +1,6 @@
 """Many networks at once: of what use is a batch of small networks on this machine?"""
 
-from benchmarks.work import Ensemble, Training
+from benchmarks.jobs.definitions import Ensemble, Training
 
 NETWORK = Training((64, 64, 64, 10), rows=448, batch=32)
 

@@ -1,6 +1,6 @@
 """Networks for images of 784 pixels, from those that overhead bounds to those that matrix products bound."""
 
-from benchmarks.work import Training
+from benchmarks.jobs.definitions import Training
 
 # Rows of a call for each batch. No fewer than four steps: what a call does besides them is to be little.
 BATCHES = 32, 256, 4096

@@ -1,6 +1,6 @@
 """The wait for an answer: two optimizers are the same, or they differ, and in what."""
 
-from benchmarks.work import Comparing
+from benchmarks.jobs.definitions import Comparing
 
 KIND = "comparison"
 UNIT = "comparison"

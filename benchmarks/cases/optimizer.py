@@ -1,6 +1,6 @@
 """The update alone: a million parameters in few large arrays and in many small ones."""
 
-from benchmarks.work import Optimizing
+from benchmarks.jobs.definitions import Optimizing
 
 KIND = "optimizer"
 UNIT = "update"

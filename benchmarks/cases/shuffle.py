@@ -1,6 +1,6 @@
 """The order of the data: the rows of each batch of an epoch."""
 
-from benchmarks.work import Shuffling
+from benchmarks.jobs.definitions import Shuffling
 
 KIND = "shuffle"
 UNIT = "batch"

@@ -1,6 +1,6 @@
 """A network so small that everything but its arithmetic counts: the digits' 64 pixels, one hidden layer."""
 
-from benchmarks.work import Training
+from benchmarks.jobs.definitions import Training
 
 KIND = "training"
 UNIT = "step"

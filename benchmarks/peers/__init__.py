@@ -34,7 +34,7 @@ class About(NamedTuple):
 
 def names() -> list[str]:
     """Of all files, ours first."""
-    found = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    found = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
     return sorted(found, key=lambda name: name != "ours")
 
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.compiled import compiled
-from benchmarks.loop import loop
+from benchmarks.jobs.definitions import Layers, Program, Training, training_inputs
+from benchmarks.jobs.python_loop import loop
+from benchmarks.peers._jax.stages import compiled
 from benchmarks.peers.plain_jax import loss_of
-from benchmarks.work import Layers, Program, Training, training_inputs
 
 NAME = "Equinox"
 NEEDS = ("equinox", "optax")

@@ -9,10 +9,10 @@ import optax
 from flax import linen as nn
 from flax.training.train_state import TrainState
 
-from benchmarks.compiled import compiled
-from benchmarks.loop import loop
+from benchmarks.jobs.definitions import Program, Training, training_inputs
+from benchmarks.jobs.python_loop import loop
+from benchmarks.peers._jax.stages import compiled
 from benchmarks.peers.plain_jax import loss_of
-from benchmarks.work import Program, Training, training_inputs
 
 NAME = "Flax linen"
 NEEDS = ("flax", "optax")

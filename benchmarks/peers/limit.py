@@ -6,10 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.compiled import compiled
-from benchmarks.leaves import calls
-from benchmarks.updates import MOMENTS
-from benchmarks.work import Calibrating, Dispatching, Optimizing, Program, Training, optimizing_inputs, training_inputs
+from benchmarks.jobs.definitions import (
+    Calibrating,
+    Dispatching,
+    Optimizing,
+    Program,
+    Training,
+    optimizing_inputs,
+    training_inputs,
+)
+from benchmarks.peers._jax.dispatch import calls
+from benchmarks.peers._jax.optimizer import MOMENTS
+from benchmarks.peers._jax.stages import compiled
 
 NAME = "limit"
 NEEDS = ("jax",)

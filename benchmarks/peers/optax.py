@@ -2,9 +2,9 @@
 
 import optax
 
-from benchmarks.leaves import descents
-from benchmarks.updates import updates
-from benchmarks.work import Dispatching, Optimizing, Program
+from benchmarks.jobs.definitions import Dispatching, Optimizing, Program
+from benchmarks.peers._jax.dispatch import descents
+from benchmarks.peers._jax.optimizer import updates
 
 NAME = "optax"
 NEEDS = ("optax",)

@@ -8,8 +8,8 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils import shuffle
 from threadpoolctl import ThreadpoolController
 
-from benchmarks.reference import training_error
-from benchmarks.work import Layers, Program, Training, training_inputs
+from benchmarks.jobs.definitions import Layers, Program, Training, training_inputs
+from benchmarks.jobs.reference import training_error
 
 NAME = "scikit-learn"
 NEEDS = ("sklearn", "threadpoolctl")

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.example_libraries import optimizers, stax
 
-from benchmarks.compiled import compiled
-from benchmarks.loop import loop
+from benchmarks.jobs.definitions import Program, Training, training_inputs
+from benchmarks.jobs.python_loop import loop
+from benchmarks.peers._jax.stages import compiled
 from benchmarks.peers.plain_jax import loss_of
-from benchmarks.work import Program, Training, training_inputs
 
 NAME = "stax"
 NEEDS = ("jax", "optax")

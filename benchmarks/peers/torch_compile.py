@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.jobs.definitions import Program, Training, training_inputs
 from benchmarks.peers.torch_eager import (
     DEVICE,
     THREADS,
@@ -18,7 +19,6 @@ from benchmarks.peers.torch_eager import (
     synchronize,
     threads,
 )
-from benchmarks.work import Program, Training, training_inputs
 
 NAME = "torch.compile"
 NEEDS = ("torch",)

@@ -7,6 +7,10 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, grad_and_value, vmap
 
+from benchmarks.jobs.definitions import Deepening, Ensemble, Program, Training, depth_inputs, training_inputs
+from benchmarks.jobs.reference import B1, B2, EPS, ensemble_error
+from benchmarks.jobs.reference_depth import depth_error
+from benchmarks.peers._torch.layout import to_torch
 from benchmarks.peers.torch_compile import has_compiler
 from benchmarks.peers.torch_eager import (
     DEVICE,
@@ -22,10 +26,6 @@ from benchmarks.peers.torch_eager import (
     tensors,
     threads,
 )
-from benchmarks.reference import B1, B2, EPS, ensemble_error
-from benchmarks.reference_depth import depth_error
-from benchmarks.torch_layout import to_torch
-from benchmarks.work import Deepening, Ensemble, Program, Training, depth_inputs, training_inputs
 
 NAME = "torch.func"
 NEEDS = ("torch",)

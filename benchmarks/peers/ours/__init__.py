@@ -6,8 +6,8 @@ from benchmarks.peers.ours.depth import depth
 from benchmarks.peers.ours.dispatch import dispatch
 from benchmarks.peers.ours.ensemble import conv_ensemble, ensemble, sweep
 from benchmarks.peers.ours.optimizer import optimizer
+from benchmarks.peers.ours.process import start
 from benchmarks.peers.ours.shuffle import shuffle
-from benchmarks.peers.ours.start import start
 from benchmarks.peers.ours.training import training
 
 __all__ = [

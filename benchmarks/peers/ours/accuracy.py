@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from benchmarks.compiled import compiled
+from benchmarks.jobs.definitions import Program, Reaching
+from benchmarks.jobs.time_to_accuracy import Reached, examples, figures, reaching_error
+from benchmarks.peers._jax.stages import compiled
 from benchmarks.peers.ours.training import found
-from benchmarks.reaching import Reached, examples, figures, reaching_error
-from benchmarks.work import Program, Reaching
 from nnjax import data, losses, metrics, nn, optim, train
 from nnjax.train.run import take
 from nnjax.types import TrainState

@@ -3,7 +3,7 @@
 import numpy as np
 import optax
 
-from benchmarks.work import Comparing, Program
+from benchmarks.jobs.definitions import Comparing, Program
 from nnjax import optcheck, optim
 from nnjax.optcheck.report import Report
 

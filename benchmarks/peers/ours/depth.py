@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.compiled import compiled
+from benchmarks.jobs.definitions import Deepening, Program, depth_inputs
+from benchmarks.jobs.reference_depth import depth_error
+from benchmarks.peers._jax.stages import compiled
 from benchmarks.peers.ours.training import found, start
-from benchmarks.reference_depth import depth_error
-from benchmarks.work import Deepening, Program, depth_inputs
 from nnjax import data, losses, nn, optim, train
 from nnjax.train.flops import flops
 from nnjax.types import TrainState

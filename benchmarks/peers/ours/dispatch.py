@@ -1,7 +1,7 @@
 """The cost of a call."""
 
-from benchmarks.leaves import descents
-from benchmarks.work import Dispatching, Program
+from benchmarks.jobs.definitions import Dispatching, Program
+from benchmarks.peers._jax.dispatch import descents
 from nnjax import optim
 
 

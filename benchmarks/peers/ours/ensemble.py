@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks import shards
-from benchmarks.compiled import compiled
+from benchmarks.jobs.definitions import Ensemble, Program, training_inputs
+from benchmarks.jobs.reference import ensemble_error
+from benchmarks.peers._jax import all_cores as shards
+from benchmarks.peers._jax.stages import compiled
 from benchmarks.peers.ours.training import bytes_of, found, run_of, start
-from benchmarks.reference import ensemble_error
-from benchmarks.work import Ensemble, Program, training_inputs
 from nnjax import data
 from nnjax.train.flops import flops
 from nnjax.types import TrainState

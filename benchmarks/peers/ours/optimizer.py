@@ -1,7 +1,7 @@
 """Updates alone."""
 
-from benchmarks.updates import updates
-from benchmarks.work import Optimizing, Program
+from benchmarks.jobs.definitions import Optimizing, Program
+from benchmarks.peers._jax.optimizer import updates
 from nnjax import optim
 
 

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.compiled import compiled
-from benchmarks.reference import shuffling_error
-from benchmarks.work import Program, Shuffling
+from benchmarks.jobs.definitions import Program, Shuffling
+from benchmarks.jobs.reference import shuffling_error
+from benchmarks.peers._jax.stages import compiled
 from nnjax import data
 
 

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.compiled import compiled
-from benchmarks.loop import loop
-from benchmarks.reference import training_error
-from benchmarks.work import CONVOLUTIONS, IMAGE, Inputs, Program, Training, training_inputs
+from benchmarks.jobs.definitions import CONVOLUTIONS, IMAGE, Inputs, Program, Training, training_inputs
+from benchmarks.jobs.python_loop import loop
+from benchmarks.jobs.reference import training_error
+from benchmarks.peers._jax.stages import compiled
 from nnjax import data, losses, nn, optim, train
 from nnjax.train.flops import flops
 from nnjax.types import TrainState

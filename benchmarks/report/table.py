@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.binds import binds, rates
-from benchmarks.datasheet import peaks
-from benchmarks.record import Row
-from benchmarks.regress import AGAIN
-from benchmarks.stats import Ratio, geometric_mean, ratio, summary
+from benchmarks.harness.record import Row
+from benchmarks.report.bottleneck import binds, rates
+from benchmarks.report.datasheet import peaks
+from benchmarks.report.regression import AGAIN
+from benchmarks.report.stats import Ratio, geometric_mean, ratio, summary
 
 OURS, LIMIT = "ours", "limit"
 GROUPS = {

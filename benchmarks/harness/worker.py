@@ -14,8 +14,8 @@ from contextlib import suppress
 from typing import Any, NamedTuple, TextIO
 
 from benchmarks.cases import case
+from benchmarks.jobs.definitions import Program
 from benchmarks.peers import peer
-from benchmarks.work import Program
 
 LONG = 0.2  # seconds: a call that takes this long needs no other to warm up
 VERY_LONG = 10.0  # seconds: a first call of which the second would be no other

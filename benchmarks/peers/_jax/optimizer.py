@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.compiled import compiled
-from benchmarks.reference import optimizing_error
-from benchmarks.work import Optimizing, Program, optimizing_inputs
+from benchmarks.jobs.definitions import Optimizing, Program, optimizing_inputs
+from benchmarks.jobs.reference import optimizing_error
+from benchmarks.peers._jax.stages import compiled
 from nnjax.train.flops import flops
 
 MOMENTS = {"sgd": 0, "lion": 1, "adam": 2, "adamw": 2}

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from benchmarks.reference import share_of_way
-from benchmarks.work import Deepening, depth_inputs
+from benchmarks.jobs.definitions import Deepening, depth_inputs
+from benchmarks.jobs.reference import share_of_way
 
 
 def depth_error(job: Deepening, w: np.ndarray, b: np.ndarray) -> float:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.reaching import Examples, Reached, examples, figures, reaching_error
-from benchmarks.work import Program, Reaching
+from benchmarks.jobs.definitions import Program, Reaching
+from benchmarks.jobs.time_to_accuracy import Examples, Reached, examples, figures, reaching_error
 
 
 class Fold(NamedTuple):

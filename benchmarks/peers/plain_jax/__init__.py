@@ -9,15 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import shards
-from benchmarks.compiled import compiled
-from benchmarks.jax_lenet import convolved, one_by_one
-from benchmarks.leaves import calls, zeros
-from benchmarks.loop import loop
-from benchmarks.processes import python
-from benchmarks.reference import ensemble_error, shuffling_error, training_error
-from benchmarks.reference_depth import depth_error
-from benchmarks.work import (
+from benchmarks.jobs.definitions import (
     Deepening,
     Dispatching,
     Ensemble,
@@ -29,6 +21,14 @@ from benchmarks.work import (
     depth_inputs,
     training_inputs,
 )
+from benchmarks.jobs.fresh_process import python
+from benchmarks.jobs.python_loop import loop
+from benchmarks.jobs.reference import ensemble_error, shuffling_error, training_error
+from benchmarks.jobs.reference_depth import depth_error
+from benchmarks.peers._jax import all_cores as shards
+from benchmarks.peers._jax.dispatch import calls, zeros
+from benchmarks.peers._jax.stages import compiled
+from benchmarks.peers.plain_jax.lenet import convolved, one_by_one
 
 NAME = "plain JAX"
 NEEDS = ("jax", "optax")

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.fingerprint import differences
-from benchmarks.record import Record, Row
-from benchmarks.stats import is_slower, ratio, summary
+from benchmarks.harness.fingerprint import differences
+from benchmarks.harness.record import Record, Row
+from benchmarks.report.stats import is_slower, ratio, summary
 
 AGAIN = "ours again"  # the A/A pair of every case
 CONTROLS = 2  # other peers of a variant, from which on they tell of the machine

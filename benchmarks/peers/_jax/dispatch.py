@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.compiled import compiled
-from benchmarks.work import Dispatching, Program
+from benchmarks.jobs.definitions import Dispatching, Program
+from benchmarks.peers._jax.stages import compiled
 
 
 def calls(job: Dispatching, add: Callable[[Any], Any], state: Any) -> Program:

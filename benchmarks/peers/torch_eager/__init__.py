@@ -9,11 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks import torch_layout
-from benchmarks.leaves import added_error
-from benchmarks.loop import epoch_rows, loop_error
-from benchmarks.reference import ensemble_error, optimizing_error
-from benchmarks.work import (
+from benchmarks.jobs.definitions import (
     IMAGE,
     Deepening,
     Dispatching,
@@ -28,6 +24,10 @@ from benchmarks.work import (
     optimizing_inputs,
     training_inputs,
 )
+from benchmarks.jobs.python_loop import epoch_rows, loop_error
+from benchmarks.jobs.reference import ensemble_error, optimizing_error
+from benchmarks.peers._jax.dispatch import added_error
+from benchmarks.peers._torch import layout as torch_layout
 
 NAME = "torch eager"
 NEEDS = ("torch",)
@@ -107,7 +107,7 @@ def conv_ensemble(job: Ensemble, form: str) -> Program:
 
 def depth(job: Deepening, form: str) -> Program:
     """A loop over the blocks."""
-    from benchmarks.torch_depth import depth as program
+    from benchmarks.peers.torch_eager.depth import depth as program
 
     torch.set_num_threads(1)  # a block is too small for two
     return program(job, DEVICE, synchronize)
@@ -150,7 +150,7 @@ def optimizer(job: Optimizing, form: str) -> Program:
 
 def shuffle(job: Shuffling, form: str) -> Program:
     """The samplers of the loader, which give lists of rows, or a permutation."""
-    from benchmarks.torch_shuffle import shuffle as program
+    from benchmarks.peers.torch_eager.shuffle import shuffle as program
 
     return program(job, form, DEVICE, synchronize)
 
@@ -175,7 +175,7 @@ def dispatch(job: Dispatching, form: str) -> Program:
 
 def accuracy(job: Reaching, form: str) -> Program:
     """The fast loop, one fold after another."""
-    from benchmarks.torch_accuracy import accuracy as program
+    from benchmarks.peers.torch_eager.accuracy import accuracy as program
 
     features = {"digits": 64, "fashion-mnist": 784}[job.data]
     torch.set_num_threads(threads(Training((features, *job.hidden, 10), job.batch, job.batch)))

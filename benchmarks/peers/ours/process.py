@@ -1,7 +1,7 @@
 """Fresh processes."""
 
-from benchmarks.processes import python
-from benchmarks.work import Program, Starting
+from benchmarks.jobs.definitions import Program, Starting
+from benchmarks.jobs.fresh_process import python
 
 IMPORTS = "from nnjax import data, losses, nn, optim, train"
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.work import Reaching
+from benchmarks.jobs.definitions import Reaching
 from nnjax import data
 from nnjax.train.folds import Folds, Rows, k_fold
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, RandomSampler
 
-from benchmarks.reference import shuffling_error
-from benchmarks.work import Program, Shuffling
+from benchmarks.jobs.definitions import Program, Shuffling
+from benchmarks.jobs.reference import shuffling_error
 
 
 def shuffle(job: Shuffling, form: str, device: str, synchronize: Any) -> Program:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.work import FEATURES, PADDINGS, Layers, Training
+from benchmarks.jobs.definitions import FEATURES, PADDINGS, Layers, Training
 
 ORDER = np.arange(FEATURES).reshape(5, 5, -1).transpose(2, 0, 1).ravel()  # of features, with the channels first
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 PAUSE = 0.02  # seconds between turns: threads of the one before spin on for a while
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 OTHER_WORK = "computes something else"
 VARIABLES = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # the processes share a device
@@ -154,7 +154,7 @@ def _end(worker: Worker) -> None:
 def _start(case: str, contender: Contender) -> Worker:
     complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115  as long as the worker
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.worker", case, contender.peer, contender.form],
+        [sys.executable, "-m", "benchmarks.harness.worker", case, contender.peer, contender.form],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=complaints,

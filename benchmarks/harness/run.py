@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from benchmarks import cases, peers
-from benchmarks.record import Row
-from benchmarks.regress import AGAIN
-from benchmarks.rounds import Contender, Measured, Plan, measure
-from benchmarks.stats import summary
+from benchmarks.harness.record import Row
+from benchmarks.harness.rounds import Contender, Measured, Plan, measure
+from benchmarks.report.regression import AGAIN
+from benchmarks.report.stats import summary
 
 QUICK = Plan(rounds=5, seconds=0.05, together=2)
 FULL = Plan(rounds=7, seconds=0.05)

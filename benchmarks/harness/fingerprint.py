@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rounds import VARIABLES
+from benchmarks.harness.rounds import VARIABLES
 
 PACKAGES = (
     "jax", "jaxlib", "optax", "numpy", "scipy", "flax", "dm-haiku", "equinox", "torch", "scikit-learn",
@@ -46,8 +46,8 @@ def fingerprint() -> dict[str, Any]:
 
 def in_a_process() -> dict[str, Any]:
     """The fingerprint of a process that measures. This one never opens the devices that others measure."""
-    code = "import json; from benchmarks.fingerprint import fingerprint; print(json.dumps(fingerprint()))"
-    here = Path(__file__).parent.parent
+    code = "import json; from benchmarks.harness.fingerprint import fingerprint; print(json.dumps(fingerprint()))"
+    here = Path(__file__).parents[2]
     env = {**os.environ, **VARIABLES}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=here, env=env)
     return json.loads(done.stdout.splitlines()[-1])

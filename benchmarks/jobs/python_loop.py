@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.reference import training_error
-from benchmarks.work import Inputs, Program, Training
+from benchmarks.jobs.definitions import Inputs, Program, Training
+from benchmarks.jobs.reference import training_error
 
 Step = Callable[[Any, np.ndarray | None], Any]  # (state, rows of the batch, None for all) -> state
 

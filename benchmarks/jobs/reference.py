@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.reference_conv import convolved
-from benchmarks.work import Ensemble, Inputs, Layers, Optimizing, Shuffling, Training, optimizing_inputs
+from benchmarks.jobs.definitions import Ensemble, Inputs, Layers, Optimizing, Shuffling, Training, optimizing_inputs
+from benchmarks.jobs.reference_lenet import convolved
 
 ALLOWED = 1e-3  # of the way from start to end; a wrong rule, order or loss is off by .01 and more
 LOOKED_AT = 8  # members of an ensemble, from the first to the last

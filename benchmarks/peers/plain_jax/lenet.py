@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.compiled import compiled
-from benchmarks.loop import epoch_rows
-from benchmarks.reference import ensemble_error
-from benchmarks.work import CONVOLUTIONS, FEATURES, PADDINGS, Ensemble, Program, training_inputs
+from benchmarks.jobs.definitions import CONVOLUTIONS, FEATURES, PADDINGS, Ensemble, Program, training_inputs
+from benchmarks.jobs.python_loop import epoch_rows
+from benchmarks.jobs.reference import ensemble_error
+from benchmarks.peers._jax.stages import compiled
 
 
 def convolved(layers: Any, x: jax.Array) -> tuple[Any, jax.Array]:

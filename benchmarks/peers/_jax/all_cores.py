@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from benchmarks.fingerprint import cores
+from benchmarks.harness.fingerprint import cores
 
 ALL = "on all cores"  # how the forms end that are spread
 

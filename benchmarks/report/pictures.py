@@ -6,10 +6,10 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import Row, find
-from benchmarks.regress import AGAIN
-from benchmarks.stats import ratio, summary
-from benchmarks.table import GROUPS, LIMIT, OURS, fastest
+from benchmarks.harness.record import Row, find
+from benchmarks.report.regression import AGAIN
+from benchmarks.report.stats import ratio, summary
+from benchmarks.report.table import GROUPS, LIMIT, OURS, fastest
 
 PEERS = [*(name for group in GROUPS.values() for name in group), LIMIT]  # each has its colour in all pictures
 STYLES = ("o-", "s--", "^:", "v-.")  # of a peer's forms

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.work import Program
+from benchmarks.jobs.definitions import Program
 
 RIGHT = 0.9  # test accuracy from which on the digits are learnt
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from benchmarks.work import FEATURES, PADDINGS
+from benchmarks.jobs.definitions import FEATURES, PADDINGS
 
 Back = Callable[[np.ndarray], list[np.ndarray]]
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.reference_depth import depth_error
-from benchmarks.work import Deepening, Program, depth_inputs
+from benchmarks.jobs.definitions import Deepening, Program, depth_inputs
+from benchmarks.jobs.reference_depth import depth_error
 
 
 def depth(job: Deepening, device: str, synchronize: Callable[[], None]) -> Program:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from benchmarks.record import Row
-from benchmarks.stats import summary
+from benchmarks.harness.record import Row
+from benchmarks.report.stats import summary
 
 
 class Rates(NamedTuple):
