@@ -16,7 +16,8 @@ from test_cli import done, fails, nnjax, read
 
 from nnjax import train
 from nnjax.cli.values import Values, fixed, parse, settings
-from nnjax.train import folder, identity
+from nnjax.storage.atomic_write import write_json
+from nnjax.train import identity
 
 SMALL = ("--width", "8", "--depth", "1", "--epochs", "2", "--batch-size", "32", "--norm", "none")
 
@@ -289,7 +290,7 @@ def test_a_sweep_that_goes_on_anyway_notes_it(sweep, tmp_path, monkeypatch):
     ],
 )
 def test_a_damaged_sweep_is_said(sweep, tmp_path, change, message):
-    folder.write_json(tmp_path / "sweep.json", read(sweep[0] / "sweep.json") | change)
+    write_json(tmp_path / "sweep.json", read(sweep[0] / "sweep.json") | change)
     fails(nnjax("sweep", "--resume", tmp_path), f".*{message}")
 
 

@@ -16,7 +16,8 @@ ROOT = PACKAGE.parent
 # Each part may import those of the lines above it, and what it names here beside them.
 LAYERS = [
     ["types", "checks"],
-    ["nn", "losses", "metrics", "optim", "data", "uncertainty"],
+    ["nn", "losses", "metrics", "optim", "data", "uncertainty", "storage"],
+    ["debug"],
     ["train"],
     ["interop", "plot", "optcheck"],
     ["cli", "pytest_plugin"],

@@ -8,7 +8,7 @@ import pytest
 from jax import lax
 
 from nnjax import data, losses, nn, optim, train
-from nnjax.train.nonfinite import first_nonfinite
+from nnjax.debug.nonfinite import first_nonfinite
 
 ROWS = 8
 X = jax.random.normal(jax.random.key(1), (ROWS, 4))

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 import nnjax
-from nnjax.train import checkpoint, processes
+from nnjax.storage import checkpoint
+from nnjax.train import processes
 
 ROOT = Path(nnjax.__file__).parents[1]
 EPOCHS = 60  # of 8 steps: some seconds, in which to be killed
@@ -24,7 +25,8 @@ import sys
 import jax
 import numpy as np
 from nnjax import losses, nn, optim, train
-from nnjax.train import checkpoint, processes
+from nnjax.train import processes
+from nnjax.storage import checkpoint
 
 index, count, port, axis, out, cache, epochs = sys.argv[1:]
 jax.config.update("jax_compilation_cache_dir", cache)

@@ -17,8 +17,9 @@ from test_run import EXAMPLES, NET, X, Y, assert_equal, make_run
 
 import nnjax
 from nnjax import losses, metrics, nn, optim, train
-from nnjax.train import checkpoint, identity
-from nnjax.train.lock import locked
+from nnjax.storage import checkpoint
+from nnjax.storage.lock import locked
+from nnjax.train import identity
 from nnjax.types import Data
 
 KILLS = int(os.environ.get("NNJAX_KILLS", "20"))  # more for a long trial
@@ -451,7 +452,7 @@ from pathlib import Path
 os.environ["JAX_PLATFORMS"] = "cpu"
 import jax, numpy as np
 from nnjax import losses, nn, optim, train
-from nnjax.train import checkpoint
+from nnjax.storage import checkpoint
 
 jax.config.update("jax_compilation_cache_dir", sys.argv[1] + "/cache")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

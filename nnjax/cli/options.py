@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from nnjax.train.config import ACTIVATIONS, LEARNING_RATES, SCHEDULES, Config
+from nnjax.cli.config import ACTIVATIONS, LEARNING_RATES, SCHEDULES, Config
 
 DEFAULTS = Config("")
 NET, TRAINING, MANY, DATA, OUTPUT = "Network", "Training", "Many networks", "Data", "Output"

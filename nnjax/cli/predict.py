@@ -12,11 +12,11 @@ from jax import lax
 from rich.markup import escape
 
 from nnjax import checks, nn
-from nnjax.cli import report
+from nnjax.cli import report, run_folder
+from nnjax.cli.config import Config, make_net
 from nnjax.cli.shared import say
 from nnjax.data.table import read_table
-from nnjax.train import folder
-from nnjax.train.config import Config, make_net
+from nnjax.storage.atomic_write import write_records
 from nnjax.types import Params, State
 
 BLOCK = 4096  # rows at once, so that a long file does not need the memory of all its activations
@@ -35,7 +35,7 @@ def predict_command(
 
     For example: nnjax predict runs/wine-20260101-120000 new.csv
     """
-    config, table = folder.load_config(run_folder)
+    config, table = run_folder.load_config(run_folder)
     frame = read_table(file)
     if len(frame) == 0:
         raise ValueError(f"{file}: 0 rows")
@@ -48,7 +48,7 @@ def predict_command(
     shapes = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct((1, x.shape[1]), x.dtype))
     if config.members is not None:
         shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct((config.members, *a.shape), a.dtype), shapes)
-    params, state = folder.load_weights(run_folder / folder.WEIGHTS, *shapes)
+    params, state = run_folder.load_weights(run_folder / run_folder.WEIGHTS, *shapes)
     left_out = _left_out(run_folder, config)
     out = out or run_folder / "predictions.csv"
     more: dict[str, np.ndarray] = {}
@@ -74,7 +74,7 @@ def predict_command(
     else:
         rows = [{table.target: float(v) * table.target_std + table.target_mean} for v in outputs[:, 0]]
     rows = [row | {name: float(values[i]) for name, values in more.items()} for i, row in enumerate(rows)]
-    folder.write_records(out, rows)
+    write_records(out, rows)
     say(f"{len(rows):,} predictions written to [bold]{escape(str(out))}[/]")
 
 
@@ -85,13 +85,13 @@ def _left_out(path: Path, config: Config) -> list[int]:
       ValueError: where all did.
     """
     try:
-        result = json.loads((path / folder.RESULT).read_text())
+        result = json.loads((path / run_folder.RESULT).read_text())
         left_out = [] if config.members is None else [int(member) for member in result["left_out"]]
         diverged = result["test"] is None
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} holds a run that is not finished: no {folder.RESULT}") from error
+        raise FileNotFoundError(f"{path} holds a run that is not finished: no {run_folder.RESULT}") from error
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path / folder.RESULT} is damaged: {error!r}") from error
+        raise ValueError(f"{path / run_folder.RESULT} is damaged: {error!r}") from error
     if diverged:
         who = "its training" if config.members is None else "the training of all its networks"
         raise ValueError(f"{path} cannot predict: {who} diverged; train with a smaller --learning-rate or --clip 1")

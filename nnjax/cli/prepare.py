@@ -10,10 +10,10 @@ import numpy as np
 from rich.markup import escape
 
 from nnjax import data
+from nnjax.cli.config import Config, make_run
 from nnjax.cli.shared import say
 from nnjax.data.idx import DIRECTORY
 from nnjax.data.load import NAMES, Dataset
-from nnjax.train.config import Config, make_run
 from nnjax.train.run import Run
 from nnjax.types import Data
 

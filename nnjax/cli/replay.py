@@ -9,10 +9,9 @@ from rich.markup import escape
 
 from nnjax import train
 from nnjax.cli import shared
+from nnjax.cli.config import check
 from nnjax.cli.prepare import of_what, prepare
 from nnjax.cli.shared import say
-from nnjax.train import folder
-from nnjax.train.config import check
 
 
 def replay_command(
@@ -29,7 +28,7 @@ def replay_command(
 
     For example: nnjax replay runs/digits-20260101-120000 --step 100
     """
-    config, _ = folder.load_config(run_folder)
+    config, _ = run_folder.load_config(run_folder)
     check(config)
     shared.use_cores(shared.together(config, config.members) or 1)
     mesh = shared.mesh_for(shared.together(config, config.members))
@@ -46,7 +45,7 @@ def replay_command(
         group=config.group,
         step=step,
         member=member,
-        out=run_folder / folder.CHECKPOINTS,
+        out=run_folder / run_folder.CHECKPOINTS,
     )
     if found is None:
         say("everything is finite to the end of the run")

@@ -11,11 +11,11 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from nnjax import metrics, nn, plot, uncertainty
+from nnjax.cli.config import Config
 from nnjax.cli.shared import console, in_units, mean, say
 from nnjax.data.load import Dataset
 from nnjax.data.table import Table
-from nnjax.train import folder
-from nnjax.train.config import Config
+from nnjax.storage.atomic_write import write_file
 from nnjax.train.run import Run, metric_name
 from nnjax.types import Data, PyTree, TrainState
 
@@ -144,7 +144,7 @@ def draw(path: Path, outcome: Outcome, dataset: Dataset, history: list[dict[str,
     if outcome.scores is not None:
         figures |= _of_the_test(outcome, table, y, config)
     for name, figure in figures.items():
-        folder.write(path / f"{name}.png", plot.png(figure))
+        write_file(path / f"{name}.png", plot.png(figure))
 
 
 def _of_the_test(outcome: Outcome, table: Table, y: np.ndarray, config: Config) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from jax.sharding import AxisType, Mesh
 from rich.console import Console
 from rich.markup import escape
 
-from nnjax.train import folder, identity, processes
-from nnjax.train.config import Config
+from nnjax.cli import run_folder
+from nnjax.cli.config import Config
+from nnjax.train import identity, processes
 from nnjax.train.job import Result
 from nnjax.types import PyTree
 
@@ -262,6 +263,6 @@ def note_anyway(path: Path) -> Callable[[Any, Any], None]:
 
     def callback(ts: Any, record: Any) -> None:
         if jax.process_index() == 0:
-            folder.note_resumed_anyway(path)
+            run_folder.note_resumed_anyway(path)
 
     return callback

@@ -15,12 +15,12 @@ from rich.table import Table as Grid
 
 from nnjax import plot, train
 from nnjax.cli import options as o
-from nnjax.cli import shared
+from nnjax.cli import run_folder, shared
+from nnjax.cli.config import Config, check, make_run
 from nnjax.cli.prepare import Prepared, check_new, data_folder, place, prepare
 from nnjax.cli.shared import console, say
 from nnjax.cli.values import Values, fixed, parse, settings
-from nnjax.train import folder
-from nnjax.train.config import Config, check, make_run
+from nnjax.storage.atomic_write import write_file, write_json, write_records
 from nnjax.train.resume import Resume
 from nnjax.train.run import Run
 
@@ -98,8 +98,8 @@ def sweep_command(
     prepared = prepare(config)
     if resume is None:
         stem = f"sweep-{Path(config.data).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-        path = folder.create(out or Path("runs") / stem)
-        folder.write_json(path / folder.SWEEP, {**asked, "versions": shared.versions()})
+        path = run_folder.create(out or Path("runs") / stem)
+        write_json(path / run_folder.SWEEP, {**asked, "versions": shared.versions()})
     else:
         path = resume
     size = len(next(iter(hyper.values())))
@@ -115,7 +115,7 @@ def sweep_command(
         _print(table, list(hyper), score, seeds)
         if plots:
             _draw(path, table, values, score)
-        folder.write_records(path / folder.ROWS, table)
+        write_records(path / run_folder.ROWS, table)
     if table[0]["diverged"] == 0:
         best = _with(config, {k: _plain(table[0][k]) for k in hyper} | {"members": seeds if seeds > 1 else None})
         say(f"the best setting, with a test: [bold]{escape(shared.command('train', best, D))}[/]")
@@ -142,7 +142,7 @@ def _train(
         mesh=shared.mesh_for(shared.together(config, networks)),
         group=config.group,
         patience=config.patience,
-        out=path / folder.CHECKPOINTS,
+        out=path / run_folder.CHECKPOINTS,
         resume=resume,
         callbacks=[shared.line_per_tenth(config.epochs), *noting],
     )
@@ -199,9 +199,9 @@ def _resumed(path: Path, out: Path | None, asked: dict[str, Any], given: set[str
     """What was asked of a sweep that is not finished."""
     if out is not None:
         raise ValueError("--resume names the folder; leave --out out")
-    saved = folder.load_sweep(path)
+    saved = run_folder.load_sweep(path)
     shared.check_same(path, saved, asked, [name for name in asked if name in given])
-    if (path / folder.ROWS).exists():
+    if (path / run_folder.ROWS).exists():
         raise ValueError(f"{path} is finished; there is nothing to resume")
     return {**asked, **saved}
 
@@ -240,7 +240,7 @@ def _print(table: list[dict[str, Any]], names: list[str], score: str, seeds: int
             cells.append(f"{row[name]:.4f}" + (f" ± {row[f'{name}_sd']:.4f}" if seeds > 1 else ""))
         grid.add_row(*cells, *(str(row[name]) for name in diverged))
     if len(table) > SHOWN:
-        grid.caption = f"the best {SHOWN} of {len(table)}; all are in {folder.ROWS}"
+        grid.caption = f"the best {SHOWN} of {len(table)}; all are in {run_folder.ROWS}"
     console.print(grid)
 
 
@@ -251,7 +251,7 @@ def _draw(path: Path, table: list[dict[str, Any]], values: dict[str, Values], sc
     pairs: list[tuple[str, ...]] = list(itertools.combinations(names, 2)) if len(names) > 1 else [(names[0],)]
     for pair in pairs:
         figure = plot.sweep(table, pair, log=log, score=score)
-        folder.write(path / f"{'-'.join(pair)}.png", plot.png(figure))
+        write_file(path / f"{'-'.join(pair)}.png", plot.png(figure))
 
 
 def _with(config: Config, values: dict[str, Any]) -> Config:

@@ -12,11 +12,11 @@ from rich.markup import escape
 
 from nnjax import nn, train
 from nnjax.cli import options as o
-from nnjax.cli import report, shared
+from nnjax.cli import receipt, report, run_folder, shared
+from nnjax.cli.config import Config, check
 from nnjax.cli.prepare import Prepared, check_new, data_folder, place, prepare
 from nnjax.cli.shared import say
-from nnjax.train import folder, receipt
-from nnjax.train.config import Config, check
+from nnjax.storage.atomic_write import write_json, write_records
 from nnjax.train.job import Result
 from nnjax.train.plan import group_that_fits
 from nnjax.train.resume import Resume
@@ -107,7 +107,7 @@ def train_command(
     else:
         say(f"the run folder is [bold]{escape(str(path))}[/]")
     with shared.explained("train", path):
-        result = fit(config, prepared, path / folder.CHECKPOINTS, "anyway" if anyway else resume is not None)
+        result = fit(config, prepared, path / run_folder.CHECKPOINTS, "anyway" if anyway else resume is not None)
         first = jax.process_index() == 0
         begun = began if resume is None else None
         tested = finish(path, config, prepared, result, plots=plots, began=begun) if first else True
@@ -131,7 +131,7 @@ def _folder(config: Config, prepared: Prepared, out: Path | None, resume: Path |
     """The run's folder, made where it is a new run. Of several processes the first makes it."""
     path = resume or out or Path("runs") / f"{Path(config.data).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     if jax.process_index() == 0 and resume is None:
-        folder.save_config(folder.create(path), config, prepared.dataset.table, shared.versions())
+        run_folder.save_config(run_folder.create(path), config, prepared.dataset.table, shared.versions())
     return path
 
 
@@ -168,12 +168,12 @@ def finish(path: Path, config: Config, prepared: Prepared, result: Result, *, pl
     """
     dataset, table = prepared.dataset, prepared.dataset.table
     params, state = shared.kept_network(result, config)
-    folder.save_weights(path / folder.WEIGHTS, params, state)
+    run_folder.save_weights(path / run_folder.WEIGHTS, params, state)
     outcome = report.test(prepared.run, params, state, shared.lost(result, config), dataset)
     history = [shared.in_units(record, table.target_std) for record in result.history]
     several = config.members is not None
     ended = result.stopped | (result.diverged >= 0)
-    folder.write_records(path / folder.METRICS, report.by_member(history, ended) if several else history)
+    write_records(path / run_folder.METRICS, report.by_member(history, ended) if several else history)
     seconds = result.seconds._asdict()
     content: dict[str, Any] = {"test": outcome.scores}
     if outcome.members is not None:
@@ -183,7 +183,7 @@ def finish(path: Path, config: Config, prepared: Prepared, result: Result, *, pl
         content["diverged"] = _diverged(result, ())
         content |= {} if config.patience is None else _best(result, ())
     steps = int(np.max(result.ts.step))
-    folder.write_json(path / folder.RESULT, content | {"steps": steps, "seconds": seconds})
+    write_json(path / run_folder.RESULT, content | {"steps": steps, "seconds": seconds})
     if outcome.scores is None:
         _print_lost(path, result)
     else:
@@ -200,9 +200,9 @@ def finish(path: Path, config: Config, prepared: Prepared, result: Result, *, pl
         losses=result.losses,
         scores=outcome.scores,
         devices=1 if (mesh := _mesh(config)) is None else mesh.size,
-        resumed_anyway=folder.resumed_anyway(path),
+        resumed_anyway=run_folder.resumed_anyway(path),
     )
-    folder.write_json(path / folder.RECEIPT, made)
+    write_json(path / run_folder.RECEIPT, made)
     return outcome.scores is not None
 
 
@@ -210,11 +210,11 @@ def _resumed(path: Path, out: Path | None, config: Config, given: set[str]) -> C
     """The settings of a run that is not finished."""
     if out is not None:
         raise ValueError("--resume names the folder; leave --out out")
-    saved, _ = folder.load_config(path)
+    saved, _ = run_folder.load_config(path)
     free: dict[str, Any] = {name: getattr(config, name) for name in ("save_every", "keep") if name in given}
     names = [name for name in asdict(config) if name in given - free.keys()]
     shared.check_same(path, asdict(saved), asdict(config), names)
-    if folder.finished(path):
+    if run_folder.finished(path):
         raise ValueError(f"{path} is finished; there is nothing to resume")
     config = replace(saved, **free)
     check(config)

@@ -8,13 +8,14 @@ import numpy as np
 import typer
 from rich.markup import escape
 
-from nnjax.cli import report, shared
+from nnjax.cli import receipt, report, run_folder, shared
+from nnjax.cli.config import check
 from nnjax.cli.prepare import prepare
 from nnjax.cli.shared import say
 from nnjax.cli.train import fit
-from nnjax.train import folder, identity, receipt, tensors
-from nnjax.train.checkpoint import digest
-from nnjax.train.config import check
+from nnjax.storage import tensor_file
+from nnjax.storage.checkpoint import digest
+from nnjax.train import identity
 
 
 def verify_command(
@@ -29,7 +30,7 @@ def verify_command(
 
     For example: nnjax verify runs/digits-20260101-120000
     """
-    config, _ = folder.load_config(run_folder)
+    config, _ = run_folder.load_config(run_folder)
     made = _read_receipt(run_folder)
     check(config)
     shared.use_cores(shared.together(config, config.members) or 1)
@@ -37,12 +38,12 @@ def verify_command(
     shared.introduce(mesh)
     problems = []
     if receipt.settings_digest(config) != made["settings"]:
-        problems.append(f"{folder.CONFIG} was changed since the run: its settings are not the receipt's")
-    saved, complaint = _weights(run_folder / folder.WEIGHTS)
+        problems.append(f"{run_folder.CONFIG} was changed since the run: its settings are not the receipt's")
+    saved, complaint = _weights(run_folder / run_folder.WEIGHTS)
     if complaint:
         problems.append(complaint)
     elif digest(saved) != made["weights"]:
-        problems.append(f"{folder.WEIGHTS} was changed since the run: its SHA-256 is not the receipt's")
+        problems.append(f"{run_folder.WEIGHTS} was changed since the run: its SHA-256 is not the receipt's")
     prepared = prepare(config)
     data = (prepared.training, prepared.held_out, prepared.dataset.test)
     if digest(data) != made["data"]:
@@ -77,7 +78,7 @@ def verify_command(
         )
     if again["weights"] != made["weights"]:
         problems.append("trained again, the weights are not those of the receipt")
-    leaves, _ = tensors.named({"params": params, "state": state})
+    leaves, _ = tensor_file.named({"params": params, "state": state})
     for d in receipt.compare(saved, leaves) if saved else []:
         problems.append(
             f"{d.name}: {d.numbers:,} of {d.size:,} numbers differ from those trained again, by {d.largest:.3g} at most"
@@ -86,24 +87,24 @@ def verify_command(
 
 
 def _read_receipt(path: Path) -> receipt.Receipt:
-    if not folder.finished(path):
+    if not run_folder.finished(path):
         raise ValueError(
-            f"{path} is not finished, it has no {folder.RECEIPT}; go on with: "
+            f"{path} is not finished, it has no {run_folder.RECEIPT}; go on with: "
             f"nnjax train --resume {shared.quoted(path)}"
         )
     try:
-        made = json.loads((path / folder.RECEIPT).read_text())
+        made = json.loads((path / run_folder.RECEIPT).read_text())
         for name in ("weights", "settings", "data", "first_losses", "test", "bits_depend_on", "resumed_anyway"):
             made[name]
         return made
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path / folder.RECEIPT} is damaged: {error!r}") from error
+        raise ValueError(f"{path / run_folder.RECEIPT} is damaged: {error!r}") from error
 
 
 def _weights(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
     """The leaves as they stand in the file, none where it cannot be read; and what is wrong with them."""
     try:
-        return folder.read_weights(path)
+        return run_folder.read_weights(path)
     except ValueError as error:
         return {}, str(error)
 

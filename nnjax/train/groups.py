@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.train import checkpoint
+from nnjax.storage import checkpoint
 from nnjax.train.drive import Job
 from nnjax.train.program import Program
 from nnjax.train.resume import Logs, Resume

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from nnjax.data.source import Source
-from nnjax.train.checkpoint import digest
+from nnjax.storage.checkpoint import digest
 from nnjax.train.folds import Rows
 from nnjax.train.program import BATCH, Program
 from nnjax.train.run import length, metric_name, take

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from nnjax.train import checkpoint
+from nnjax.storage import checkpoint
 from nnjax.train.drive import Job, first_state, sample_of
 from nnjax.train.identity import MACHINE, differences, identity, table
 from nnjax.train.program import fetch, restore, snapshot

@@ -15,8 +15,8 @@ from jax.sharding import Mesh
 from nnjax import checks
 from nnjax.data import examples as as_examples
 from nnjax.data.source import Source
+from nnjax.debug.flops import Cost, flops
 from nnjax.train.chunk import CAPACITY, Member, begin, chunk
-from nnjax.train.flops import Cost, flops
 from nnjax.train.program import MEMBERS, Program, Strategy, put, put_each
 from nnjax.train.run import Run, length, take
 from nnjax.train.state import start

@@ -12,14 +12,14 @@ from jax.sharding import Mesh
 
 from nnjax import checks
 from nnjax.data.source import Source
+from nnjax.debug.found import Found
+from nnjax.debug.nonfinite import first_nonfinite
 from nnjax.train.chunk import CAPACITY
 from nnjax.train.drive import Job, first_state, open_feed, stepper
 from nnjax.train.fit import member_keys
 from nnjax.train.folds import Folds
-from nnjax.train.found import Found
 from nnjax.train.groups import groups, part_of
 from nnjax.train.job import make_job
-from nnjax.train.nonfinite import first_nonfinite
 from nnjax.train.part import Part, finite_leaves, spoilt, start
 from nnjax.train.program import Program, Strategy, fetch, restore, snapshot
 from nnjax.train.run import Run, length, take

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.train import checkpoint
-from nnjax.train import saver as background
+from nnjax.storage import background_writer as background
+from nnjax.storage import checkpoint
 from nnjax.train.identity import Identity, differences, table
 from nnjax.train.program import Program, snapshot
 from nnjax.train.state import FitState

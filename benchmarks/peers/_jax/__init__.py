@@ -1,1 +1,1 @@
-"""Parts that several JAX peers share."""
+"""Code that several JAX peers share."""

@@ -1,4 +1,4 @@
-"""Members of an ensemble on all cores: each core has its share of them."""
+"""Distribute the members of an ensemble over all CPU cores."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,37 +7,39 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from benchmarks.harness.fingerprint import cores
+from benchmarks.harness.environment import usable_cores
 
-ALL = "on all cores"  # how the forms end that are spread
-
-
-def use_cores(form: str) -> None:
-    """Makes every core a device of its own for a form that wants it. To be called before JAX has any device."""
-    if form.endswith(ALL):
-        jax.config.update("jax_num_cpu_devices", cores())
+SUFFIX = "on all cores"  # forms with this ending are distributed
 
 
-def spread(form: str, function: Callable[..., Any], split: tuple[bool, ...], *args: Any) -> tuple[Any, tuple[Any, ...]]:
-    """The function and its arguments, over as many devices as the members can be shared out to evenly.
+def make_cores_devices(form: str) -> None:
+    """Make every core a JAX device if the form needs it. Call this before JAX creates its devices."""
+    if form.endswith(SUFFIX):
+        jax.config.update("jax_num_cpu_devices", usable_cores())
+
+
+def shard_members(
+    form: str, function: Callable[..., Any], has_members: tuple[bool, ...], *args: Any
+) -> tuple[Any, tuple[Any, ...]]:
+    """Shard a function and its arguments over as many devices as divide the members evenly.
 
     Args:
-      form: one that ends with `ALL`; another is left as it is.
-      function: `(*args) -> outputs`; outputs have the members in front.
-      split: which of the arguments have the members in front; the others are copied to every device.
+      form: a form that ends with `SUFFIX`; for any other, function and arguments are returned unchanged.
+      function: `(*args) -> outputs`, whose outputs have the members on their first axis.
+      has_members: for each argument, True if its first axis is the members; other arguments are replicated.
       args: the arguments.
 
     Raises:
-      ValueError: where there is only one device, or one member.
+      ValueError: if there is only one device or one member.
     """
-    if not form.endswith(ALL):
+    if not form.endswith(SUFFIX):
         return function, args
-    members = len(jax.tree.leaves(args[split.index(True)])[0])
-    shares = max(n for n in range(1, len(jax.devices()) + 1) if members % n == 0)
-    if shares == 1:
-        raise ValueError(f"{members} members cannot be shared out to {len(jax.devices())} devices")
-    mesh = Mesh(np.array(jax.devices()[:shares]), ("members",), axis_types=(AxisType.Auto,))
-    specs = tuple(PartitionSpec("members") if each else PartitionSpec() for each in split)
+    members = len(jax.tree.leaves(args[has_members.index(True)])[0])
+    shards = max(n for n in range(1, len(jax.devices()) + 1) if members % n == 0)
+    if shards == 1:
+        raise ValueError(f"{members} members cannot be distributed over {len(jax.devices())} devices")
+    mesh = Mesh(np.array(jax.devices()[:shards]), ("members",), axis_types=(AxisType.Auto,))
+    specs = tuple(PartitionSpec("members") if sharded else PartitionSpec() for sharded in has_members)
     placed = jax.device_put(args, tuple(NamedSharding(mesh, spec) for spec in specs))
     out = PartitionSpec("members")
     return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False), placed

@@ -1,4 +1,4 @@
-"""A jitted function of a tree of small arrays, called again and again."""
+"""Many calls of a jitted function of a tree of small arrays."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,14 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.jobs.definitions import Dispatching, Program
-from benchmarks.peers._jax.stages import compiled
+from benchmarks.jobs.definitions import Dispatch
+from benchmarks.jobs.program import Program
+from benchmarks.jobs.reference import dispatch_error
+from benchmarks.peers._jax.stages import compile_in_stages
 
 
-def calls(job: Dispatching, add: Callable[[Any], Any], state: Any) -> Program:
-    """So many calls of `add`, which adds 1 to the arrays of its donated state, or of the first part of it."""
-    jitted = jax.jit(add, donate_argnums=0)
-    program = compiled(jitted, state)
+def jitted_calls(job: Dispatch, add_one: Callable[[Any], Any], state: Any) -> Program:
+    """Return a program that calls `add_one` with a donated state, whose last leaves are the job's arrays."""
+    jitted = jax.jit(add_one, donate_argnums=0)
+    compiled = compile_in_stages(jitted, state)
 
     def call(state: Any) -> Any:
         for _ in range(job.calls):
@@ -26,31 +28,25 @@ def calls(job: Dispatching, add: Callable[[Any], Any], state: Any) -> Program:
         state=state,
         call=call,
         block=jax.block_until_ready,
-        error=lambda state: added_error(job, [np.asarray(leaf) for leaf in jax.tree.leaves(state)[-job.leaves :]]),
+        error=lambda state: dispatch_error(job, [np.asarray(leaf) for leaf in jax.tree.leaves(state)[-job.leaves :]]),
         units=job.calls,
-        stages=program.stages,
-        memory=program.memory,
+        stages=compiled.stages,
+        memory=compiled.memory,
     )
 
 
-def zeros(job: Dispatching) -> list[jax.Array]:
-    """The arrays before the first call."""
+def zero_leaves(job: Dispatch) -> list[jax.Array]:
+    """Return the arrays before the first call."""
     return [jnp.zeros(job.size) for _ in range(job.leaves)]
 
 
-def descents(job: Dispatching, optimizer: optax.GradientTransformation) -> Program:
-    """The optimizer's update with rate 1 and gradients -1."""
+def optimizer_calls(job: Dispatch, optimizer: optax.GradientTransformation) -> Program:
+    """Return a program that calls an optimizer's update with gradients of -1; with SGD at rate 1 it adds 1."""
 
-    def add(state: Any) -> Any:
+    def add_one(state: Any) -> Any:
         opt_state, params = state
         updates, opt_state = optimizer.update(jax.tree.map(lambda p: -jnp.ones_like(p), params), opt_state, params)
         return opt_state, optax.apply_updates(params, updates)
 
-    params = zeros(job)
-    return calls(job, add, (optimizer.init(params), params))
-
-
-def added_error(job: Dispatching, arrays: list[np.ndarray]) -> float:
-    """Whether each number was added 1 to in each call; float32 counts exactly."""
-    right = len(arrays) == job.leaves and all((array == job.calls).all() for array in arrays)
-    return 0.0 if right and sum(array.size for array in arrays) == job.leaves * job.size else np.inf
+    params = zero_leaves(job)
+    return jitted_calls(job, add_one, (optimizer.init(params), params))

@@ -1,4 +1,4 @@
-"""What happens before a JAX program runs, stage by stage."""
+"""Compile a JAX program and time each stage."""
 
 import time
 from collections.abc import Callable
@@ -6,34 +6,34 @@ from typing import Any, NamedTuple
 
 
 class Compiled(NamedTuple):
-    """A program, and what it took to get it."""
+    """A compiled program and what it took to compile it."""
 
     call: Callable[..., Any]
     stages: dict[str, float]  # seconds
     memory: dict[str, int]  # bytes
 
 
-def compiled(jitted: Any, *args: Any) -> Compiled:
-    """Traces, lowers and compiles a jitted function for these arguments, one after the other.
+def compile_in_stages(jitted: Any, *args: Any) -> Compiled:
+    """Trace, lower and compile a jitted function for these arguments, and time each stage.
 
-    Libraries' own `jit` have these stages too; one that has no `trace` traces while it lowers.
+    The `jit` of other libraries has these stages too. If it has no `trace`, it traces while it lowers.
     """
     stages, clock = {}, time.perf_counter()
-    done, given = jitted, args
+    program, stage_args = jitted, args
     for stage in ("trace", "lower", "compile"):
-        if not hasattr(done, stage):
+        if not hasattr(program, stage):
             continue
-        done, given = getattr(done, stage)(*given), ()
+        program, stage_args = getattr(program, stage)(*stage_args), ()
         now = time.perf_counter()
         stages[stage], clock = now - clock, now
-    return Compiled(done, stages, _memory(done))
+    return Compiled(program, stages, _memory(program))
 
 
 def _memory(program: Any) -> dict[str, int]:
-    """Bytes of a compiled program, where the device tells."""
-    found = getattr(program, "compiled", program).memory_analysis()  # libraries wrap it
+    """Return the bytes of a compiled program, as far as the backend reports them."""
+    analysis = getattr(program, "compiled", program).memory_analysis()  # some libraries wrap the compiled program
     names = {
         "arguments": "argument_size_in_bytes", "outputs": "output_size_in_bytes", "temporaries": "temp_size_in_bytes",
         "aliased": "alias_size_in_bytes", "peak": "peak_memory_in_bytes",
     }  # fmt: skip
-    return {name: int(size) for name, field in names.items() if (size := getattr(found, field, None)) is not None}
+    return {name: int(size) for name, field in names.items() if (size := getattr(analysis, field, None)) is not None}

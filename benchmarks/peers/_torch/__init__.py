@@ -1,1 +1,1 @@
-"""Parts that several PyTorch peers share."""
+"""Code that several PyTorch peers share."""

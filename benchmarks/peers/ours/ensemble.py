@@ -14,7 +14,7 @@ from benchmarks.peers._jax import all_cores as shards
 from benchmarks.peers._jax.stages import compiled
 from benchmarks.peers.ours.training import bytes_of, found, run_of, start
 from nnjax import data
-from nnjax.train.flops import flops
+from nnjax.debug.flops import flops
 from nnjax.types import TrainState
 
 

@@ -13,7 +13,7 @@ from benchmarks.jobs.python_loop import loop
 from benchmarks.jobs.reference import training_error
 from benchmarks.peers._jax.stages import compiled
 from nnjax import data, losses, nn, optim, train
-from nnjax.train.flops import flops
+from nnjax.debug.flops import flops
 from nnjax.types import TrainState
 
 NARROW, MANY = 32, 512  # features of all layers, and rows, for which `dense` recommends features first

@@ -11,7 +11,7 @@ from benchmarks.jobs.reference_depth import depth_error
 from benchmarks.peers._jax.stages import compiled
 from benchmarks.peers.ours.training import found, start
 from nnjax import data, losses, nn, optim, train
-from nnjax.train.flops import flops
+from nnjax.debug.flops import flops
 from nnjax.types import TrainState
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax import checks
-from nnjax.train.found import Found, Loop, bad, counts, floating, value_range
+from nnjax.debug.found import Found, Loop, bad, counts, floating, value_range
 from nnjax.types import PyTree
 
 # Primitives that only hold another program, of the same inputs and outputs.
@@ -41,7 +41,7 @@ def first_nonfinite(function: Callable[..., PyTree], *args: PyTree, names: Seque
       TypeError: under `jit` or `vmap`.
       ValueError: for another number of names than of arguments.
 
-    >>> from nnjax.train.nonfinite import first_nonfinite
+    >>> from nnjax.debug.nonfinite import first_nonfinite
     >>> net = nn.serial(nn.dense(4), jnp.exp, nn.dense(2))
     >>> run = train.Run(net, losses.squared_error, optim.adam(1e-3), batch_size=3)
     >>> batch = data.Data(jnp.array([[1.0], [1e4], [0.0]]), jnp.zeros((3, 2)))

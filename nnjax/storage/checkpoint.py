@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from nnjax.train import tensors
-from nnjax.train.folder import write
+from nnjax.storage import tensor_file
+from nnjax.storage.atomic_write import write_file
 from nnjax.types import PyTree
 
 FORMAT = "nnjax-checkpoint"
@@ -31,14 +31,14 @@ def save(path: Path, tree: PyTree, metadata: dict[str, Any]) -> None:
       TypeError: for leaves that are no numbers, and for metadata that are not plain values.
 
     >>> from pathlib import Path
-    >>> from nnjax.train import checkpoint
+    >>> from nnjax.storage import checkpoint
     >>> tree = {"w": jnp.arange(3.0), "key": jax.random.key(0), "best": None}
     >>> checkpoint.save(Path("one.safetensors"), tree, {"step": 100})
     >>> back, metadata = checkpoint.load(Path("one.safetensors"), like=tree)
     >>> back["w"], metadata
     (array([0., 1., 2.], dtype=float32), {'step': 100})
     """
-    write(path, *tensors.pack(tree, FORMAT, metadata))
+    write_file(path, *tensor_file.pack(tree, FORMAT, metadata))
 
 
 def load(path: Path, like: Like) -> tuple[PyTree, dict[str, Any]]:
@@ -69,7 +69,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
       ValueError: for a file that is cut short or no checkpoint, or whose header is damaged.
     """
     with path.open("rb") as file:
-        return _ours(path, tensors.read_header(file, path, WHAT)).metadata
+        return _ours(path, tensor_file.read_header(file, path, WHAT)).metadata
 
 
 def verify(path: Path) -> dict[str, Any]:
@@ -79,8 +79,8 @@ def verify(path: Path) -> dict[str, Any]:
       FileNotFoundError, ValueError: as `load` does, but that no structure is asked for.
     """
     with path.open("rb") as file:
-        header = _ours(path, tensors.read_header(file, path, WHAT))
-        for _ in tensors.read_leaves(file, path, header):
+        header = _ours(path, tensor_file.read_header(file, path, WHAT))
+        for _ in tensor_file.read_leaves(file, path, header):
             pass
     return header.metadata
 
@@ -124,12 +124,12 @@ def digest(tree: PyTree) -> str:
 
     Arrays are read where they lie, memory-mapped ones too; what is not contiguous is copied in pieces of 16 MB.
 
-    >>> from nnjax.train import checkpoint
+    >>> from nnjax.storage import checkpoint
     >>> checkpoint.digest({"w": jnp.ones(2)}) == checkpoint.digest({"w": np.ones(2, np.float32)})
     True
     """
-    leaves, _ = tensors.named(tree)
-    lines = [f"{name} {tensors.leaf_sha256(*tensors.on_host(name, leaf))}\n" for name, leaf in leaves.items()]
+    leaves, _ = tensor_file.named(tree)
+    lines = [f"{name} {tensor_file.leaf_sha256(*tensor_file.on_host(name, leaf))}\n" for name, leaf in leaves.items()]
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
@@ -152,17 +152,19 @@ def files(folder: Path) -> list[Path]:
     return sorted(found, key=step_of)
 
 
-def _ours(path: Path, header: tensors.Header) -> tensors.Header:
+def _ours(path: Path, header: tensor_file.Header) -> tensor_file.Header:
     if header.sha256 is None or header.format != FORMAT:
         raise ValueError(f"{path} is no {WHAT}: its format is {header.format or 'not named'}, expected {FORMAT}")
     return header
 
 
-def _read(path: Path) -> tuple[dict[str, Any], tensors.Header]:
-    leaves, header = tensors.read(path, WHAT)
+def _read(path: Path) -> tuple[dict[str, Any], tensor_file.Header]:
+    leaves, header = tensor_file.read(path, WHAT)
     return leaves, _ours(path, header)
 
 
-def _into(like: Like, leaves: dict[str, Any], header: tensors.Header, path: Path) -> tuple[PyTree, dict[str, Any]]:
+def _into(like: Like, leaves: dict[str, Any], header: tensor_file.Header, path: Path) -> tuple[PyTree, dict[str, Any]]:
     wanted = like(header.metadata) if callable(like) else like
-    return tensors.into(wanted, leaves, header.empty, f"{path} is of another network or optimizer:"), header.metadata
+    return tensor_file.into(
+        wanted, leaves, header.empty, f"{path} is of another network or optimizer:"
+    ), header.metadata

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnjax.train.checkpoint import digest
-from nnjax.train.config import Config
+from nnjax.cli.config import Config
+from nnjax.storage.checkpoint import digest
 from nnjax.train.identity import machine
 from nnjax.types import PyTree
 
@@ -85,7 +85,7 @@ def settings_digest(config: Config) -> str:
 def compare(saved: Mapping[str, np.ndarray], again: Mapping[str, np.ndarray]) -> list[Difference]:
     """The leaves, by name, that are not the same to the bit; one that is missing or of another shape differs whole.
 
-    >>> from nnjax.train import receipt
+    >>> from nnjax.cli import receipt
     >>> receipt.compare({"w": np.array([1.0, 2.0])}, {"w": np.array([1.0, 2.5])})
     [Difference(name='w', numbers=1, size=2, largest=0.5)]
     """

@@ -56,7 +56,7 @@ def flops(function: Callable[..., PyTree], *args: PyTree, trips: int | None = No
     Raises:
       ValueError, TypeError: for trips < 1.
 
-    >>> from nnjax.train.flops import flops
+    >>> from nnjax.debug.flops import flops
     >>> params, x = {"w": jnp.ones((64, 10)), "b": jnp.ones(10)}, jnp.ones((32, 64))
     >>> flops(lambda params, x: nn.dense(10).apply(params, (), x, train=True)[0], params, x)
     Cost(matmul=40960, other=320, unknown=0)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nnjax import checks
-from nnjax.train import checkpoint
-from nnjax.train.lock import locked
+from nnjax.storage import checkpoint
+from nnjax.storage.lock import locked
 from nnjax.types import PyTree
 
 Scores = dict[int, float]  # of the checkpoints that are whole, by step; infinite where there is none
@@ -51,8 +51,8 @@ def saver(folder: Path, keep: int = 3, *, write: bool = True) -> Iterator[Save]:
       RuntimeWarning: of another write that failed, at the next `save`, which tries again: a full disk may get room.
 
     >>> from pathlib import Path
-    >>> from nnjax.train import checkpoint
-    >>> from nnjax.train.saver import saver
+    >>> from nnjax.storage import checkpoint
+    >>> from nnjax.storage.background_writer import saver
     >>> with saver(Path("checkpoints"), keep=2) as save:
     ...     for step in (10, 20, 30):
     ...         _ = save(step, {"w": jnp.full(3, step)}, {}, score=1 / step, wait=True)

@@ -1,14 +1,7 @@
 """The folder of a run: what it was, what came of it, and the weights. No file is ever half-written."""
 
-import csv
-import errno
-import io
 import json
-import math
-import os
 import shlex
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnjax.cli.config import SETTINGS, SWEPT, Config, check_kinds, make_net
 from nnjax.data.table import Column, Table
-from nnjax.train import tensors
-from nnjax.train.config import SETTINGS, SWEPT, Config, check_kinds, make_net
+from nnjax.storage import tensor_file
+from nnjax.storage.atomic_write import write_file, write_json
 from nnjax.types import PyTree
 
 CONFIG, TABLE, METRICS, RESULT, WEIGHTS, RECEIPT, CHECKPOINTS = (
@@ -33,47 +27,6 @@ CONFIG, TABLE, METRICS, RESULT, WEIGHTS, RECEIPT, CHECKPOINTS = (
 )
 NOT_SETTINGS = ("versions", "resumed_anyway")  # what else stands in CONFIG and SWEEP
 SWEEP, ROWS = "sweep.json", "sweep.csv"  # the first and the last file of a sweep
-
-
-def write(path: Path, *content: bytes | memoryview) -> None:
-    """A whole file or none: written beside its place, synced, renamed; the new name is synced too.
-
-    Args:
-      path: of the file.
-      content: one or several parts, written one after the other.
-
-    Raises:
-      OSError: with the path and the number of bytes; what stood at the path is whole.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            for part in content:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        _sync_names(path.parent)
-    except BaseException as error:  # Ctrl-C too
-        with suppress(OSError):
-            beside.unlink()
-        error.add_note(f"while writing {sum(map(len, content))} bytes to {path}")
-        raise
-
-
-def _sync_names(path: Path) -> None:
-    """Renamed files keep their names through a power cut."""
-    try:
-        folder = os.open(path, os.O_RDONLY)
-    except PermissionError:  # Windows opens no folders
-        return
-    try:
-        os.fsync(folder)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that know no such thing
-            raise
-    finally:
-        os.close(folder)
 
 
 def create(path: Path) -> Path:
@@ -101,32 +54,9 @@ def finished(path: Path) -> bool:
     return (path / RECEIPT).is_file()
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Plain values as JSON, which knows no NaN and no infinity: they are null."""
-    write(path, (json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, float):
-        return content if math.isfinite(content) else None
-    if isinstance(content, Mapping):
-        return {name: _finite(value) for name, value in content.items()}
-    return [_finite(value) for value in content] if isinstance(content, list | tuple) else content
-
-
-def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Records as CSV, one line each, with a column for every name in any of them."""
-    names = list(dict.fromkeys(name for record in records for name in record))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    write(path, text.getvalue().encode())
-
-
 def save_weights(path: Path, params: PyTree, state: PyTree) -> None:
     """Parameters and state as safetensors, named by their paths, `params/1/w`, with a SHA-256 of each."""
-    write(path, *tensors.pack({"params": params, "state": state}, "nnjax-weights", {}))
+    write_file(path, *tensor_file.pack({"params": params, "state": state}, "nnjax-weights", {}))
 
 
 def resumed_anyway(path: Path) -> bool:
@@ -154,9 +84,9 @@ def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyT
     """
     if not path.is_file():
         raise FileNotFoundError(f"no weights {path}")
-    leaves, header = tensors.read(path, "safetensors file")
+    leaves, header = tensor_file.read(path, "safetensors file")
     like = {"params": params, "state": state}
-    tree = jax.tree.map(jnp.asarray, tensors.into(like, leaves, header.empty, f"{path} is of another network:"))
+    tree = jax.tree.map(jnp.asarray, tensor_file.into(like, leaves, header.empty, f"{path} is of another network:"))
     return tree["params"], tree["state"]
 
 
@@ -171,9 +101,9 @@ def read_weights(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
         raise FileNotFoundError(f"no weights {path}")
     leaves: dict[str, np.ndarray] = {}
     with path.open("rb") as file:
-        header = tensors.read_header(file, path, "safetensors file")
+        header = tensor_file.read_header(file, path, "safetensors file")
         try:
-            for name, leaf in tensors.read_leaves(file, path, header):
+            for name, leaf in tensor_file.read_leaves(file, path, header):
                 leaves[name] = leaf
         except ValueError as error:
             return leaves, str(error)
