@@ -1,4 +1,4 @@
-"""A network so small that everything but its arithmetic counts: the digits' 64 pixels, one hidden layer."""
+"""A network so small that overhead dominates: 64 inputs (the digits), one hidden layer."""
 
 from benchmarks.jobs.definitions import Training
 

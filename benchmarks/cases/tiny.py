@@ -1,4 +1,4 @@
-"""SimpleChains' case: a network whose parameters fit into registers, on the full batch."""
+"""SimpleChains' benchmark: full-batch training of a network whose parameters fit into registers."""
 
 from benchmarks.jobs.definitions import Training
 

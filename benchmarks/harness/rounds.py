@@ -1,165 +1,104 @@
-"""Peers measured in turns: A B C, B C A, C A B, …, each in a process of its own."""
+"""Measure the contenders in turn: A B C, B C A, C A B, …, each in its own process."""
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-PAUSE = 0.02  # seconds between turns: threads of the one before spin on for a while
-ROOT = Path(__file__).parents[2]
-OTHER_WORK = "computes something else"
-VARIABLES = {
-    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # the processes share a device
-    "JAX_ENABLE_COMPILATION_CACHE": "false",  # what is compiled is measured
-    "JAX_DEFAULT_MATMUL_PRECISION": "float32",  # as PyTorch's; on GPUs JAX's own is tf32, other work than theirs
-    # Memory that is freed is kept; else it is a process's luck whether the kernel makes it anew in each step, and one
-    # of torch's at `tiny` takes 1.4 ms or 2.8
-    "MALLOC_MMAP_THRESHOLD_": "4000000000",
-    "MALLOC_TRIM_THRESHOLD_": "8000000000",
-    "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
-    "TF_CPP_MIN_LOG_LEVEL": "2",
-}
+from benchmarks.harness.worker_process import Contender, Worker, end_worker, start_worker
+
+PAUSE = 0.02  # seconds between turns, because the threads of the last process spin for a while
+WRONG_RESULT = "wrong result"
 
 
-class Contender(NamedTuple):
-    """A peer in one of its forms; the A/A pair is ours with another label."""
-
-    label: str
-    peer: str  # its file
-    form: str
-
-
-class Measured(NamedTuple):
-    """What came of one contender at one variant."""
+class Measurement(NamedTuple):
+    """What was measured of one contender at one variant."""
 
     contender: Contender
-    about: dict[str, Any]  # the worker's answer to `set up`
-    samples: tuple[float, ...]  # seconds of a unit of work, a round each
-    problem: str | None  # why there are none
+    setup: dict[str, Any]  # the worker's answer to "set up"
+    samples: tuple[float, ...]  # seconds for a unit of work, one for each round
+    problem: str | None  # why there are no samples
 
 
 class Plan(NamedTuple):
     """How long to measure."""
 
     rounds: int
-    seconds: float  # of each turn, at the least one call
-    own: Mapping[str, int] = {}  # rounds of variants with a number of their own, by name
-    together: int = 1  # set up at once; above 1 the times to compile are those of a busy machine
+    seconds: float  # of each turn; at least one call
+    variant_rounds: Mapping[str, int] = {}  # rounds of the variants that have their own number
+    parallel_setups: int = 1  # above 1, the times to compile are those of a busy machine
 
 
-class Worker(NamedTuple):
-    """A process and its two ends."""
-
-    contender: Contender
-    process: subprocess.Popen[str]
-    complaints: Any  # the file that its stderr goes to
-
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Its answer; an error where the process ended."""
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # its end is seen when it is listened to
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
-        return self.listen()
-
-    def listen(self) -> dict[str, Any]:
-        """What it says next."""
-        assert self.process.stdout is not None
-        if line := self.process.stdout.readline():
-            return json.loads(line)
-        self.complaints.seek(0)
-        return {"error": f"the process ended with {self.process.wait()}: {self.complaints.read()[-2000:]}"}
-
-
-def measure(
-    case: str, contenders: Mapping[str, Sequence[Contender]], plan: Plan, tell: Callable[[str], None]
-) -> Iterator[tuple[str, list[Measured]]]:
-    """Each variant with what every contender needed for it.
+def measure_variants(
+    case: str, contenders: Mapping[str, Sequence[Contender]], plan: Plan, show: Callable[[str], None]
+) -> Iterator[tuple[str, list[Measurement]]]:
+    """Measure all variants of a case.
 
     Args:
-      case: its name.
-      contenders: of each of its variants.
-      plan: how long.
-      tell: is told what is going on.
+      case: the name of the case.
+      contenders: the contenders of each variant.
+      plan: how long to measure.
+      show: called with a line of progress.
+
+    Yields:
+      Each variant with the measurement of every contender.
     """
-    with _workers(case, dict.fromkeys(who for each in contenders.values() for who in each)) as workers:
+    with _worker_pool(case, dict.fromkeys(who for whose in contenders.values() for who in whose)) as workers:
         for variant, chosen in contenders.items():
             for i, worker in enumerate(workers):
-                if worker.process.poll() is not None:  # it died at the variant before
-                    _end(worker)
-                    workers[i] = _start(case, worker.contender)
-                    workers[i].listen()
-            these = [worker for worker in workers if worker.contender in chosen]
-            yield variant, _variant(case, variant, these, plan, tell)
+                if worker.process.poll() is not None:  # it died at the last variant
+                    end_worker(worker)
+                    workers[i] = start_worker(case, worker.contender)
+                    workers[i].read_answer()
+            variant_workers = [worker for worker in workers if worker.contender in chosen]
+            yield variant, measure_in_turn(f"{case}, {variant}", variant, variant_workers, plan, show)
 
 
-def _variant(case: str, variant: str, workers: list[Worker], plan: Plan, tell: Callable[[str], None]) -> list[Measured]:
+def measure_in_turn(
+    title: str, variant: str, workers: list[Worker], plan: Plan, show: Callable[[str], None]
+) -> list[Measurement]:
+    """Set up all workers for a variant, then measure in rounds; contenders that fail drop out."""
+
     def set_up(worker: Worker) -> dict[str, Any]:
-        tell(f"{case}, {variant}: {worker.contender.label}, {worker.contender.form}")
+        show(f"{title}: {worker.contender.label}, {worker.contender.form}")
         answer = worker.ask({"set up": variant})
-        if answer.get("check", 0) <= 1:
+        if (error := answer.get("check", 0)) <= 1:
             return answer
-        return {"check": answer["check"], "error": f"{OTHER_WORK}: {answer['check']:.2g} times what rounding may make"}
+        return {"check": error, "error": f"{WRONG_RESULT}: the error is {error:.2g} times what rounding may cause"}
 
-    with ThreadPoolExecutor(plan.together) as pool:
-        about = dict(zip((worker.contender for worker in workers), pool.map(set_up, workers), strict=True))
-    able = [worker for worker in workers if "error" not in about[worker.contender]]
+    with ThreadPoolExecutor(plan.parallel_setups) as pool:
+        setups = dict(zip((worker.contender for worker in workers), pool.map(set_up, workers), strict=True))
+    able = [worker for worker in workers if "error" not in setups[worker.contender]]
     samples: dict[Contender, list[float]] = {worker.contender: [] for worker in able}
-    rounds = plan.own.get(variant, plan.rounds)
+    rounds = plan.variant_rounds.get(variant, plan.rounds)
     for i in range(rounds):
-        tell(f"{case}, {variant}: round {i + 1} of {rounds}")
+        show(f"{title}: round {i + 1} of {rounds}")
         first = i % max(len(able), 1)
         for worker in able[first:] + able[:first]:
-            if "error" in about[worker.contender]:
+            if "error" in setups[worker.contender]:
                 continue
             time.sleep(PAUSE)
-            calls = max(1, round(plan.seconds / about[worker.contender]["call"]))
+            calls = max(1, round(plan.seconds / setups[worker.contender]["call"]))
             answer = worker.ask({"calls": calls})
             if "error" in answer:
-                about[worker.contender], samples[worker.contender] = answer, []
+                setups[worker.contender], samples[worker.contender] = answer, []
             else:
                 samples[worker.contender].append(answer["seconds"])
-                about[worker.contender]["figures"] = answer["figures"]
+                setups[worker.contender]["figures"] = answer["figures"]
     return [
-        Measured(who, about[who], tuple(samples.get(who, ())), about[who].get("error"))
+        Measurement(who, setups[who], tuple(samples.get(who, ())), setups[who].get("error"))
         for who in (worker.contender for worker in workers)
     ]
 
 
 @contextmanager
-def _workers(case: str, contenders: Iterable[Contender]) -> Iterator[list[Worker]]:
-    workers = [_start(case, contender) for contender in contenders]
-    for worker in workers:  # all load at once, and nothing is measured meanwhile
-        worker.listen()
+def _worker_pool(case: str, contenders: Iterable[Contender]) -> Iterator[list[Worker]]:
+    workers = [start_worker(case, contender) for contender in contenders]
+    for worker in workers:  # all load at once; nothing is measured meanwhile
+        worker.read_answer()
     try:
         yield workers
     finally:
         for worker in workers:
-            _end(worker)
-
-
-def _end(worker: Worker) -> None:
-    worker.process.kill()
-    worker.process.communicate()
-    worker.complaints.close()
-
-
-def _start(case: str, contender: Contender) -> Worker:
-    complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115  as long as the worker
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.harness.worker", case, contender.peer, contender.form],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=complaints,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, **VARIABLES},
-    )
-    return Worker(contender, process, complaints)
+            end_worker(worker)

@@ -1,17 +1,17 @@
-"""A whole run of the benchmarks: which peers stand for which case, and what is kept of what they did."""
+"""A run of the benchmarks: choose the contenders of each variant, measure them, and build the rows."""
 
 from collections.abc import Callable, Iterator, Sequence
+from statistics import median
 from typing import NamedTuple
 
-from benchmarks import cases, peers
-from benchmarks.harness.record import Row
-from benchmarks.harness.rounds import Contender, Measured, Plan, measure
-from benchmarks.report.regression import AGAIN
-from benchmarks.report.stats import summary
+from benchmarks.cases import load_case
+from benchmarks.harness.record import AGAIN, LIMIT, OURS, Row
+from benchmarks.harness.rounds import Measurement, Plan, measure_variants
+from benchmarks.harness.worker_process import Contender
+from benchmarks.peers import peer_names, read_head
 
-QUICK = Plan(rounds=5, seconds=0.05, together=2)
+QUICK = Plan(rounds=5, seconds=0.05, parallel_setups=2)
 FULL = Plan(rounds=7, seconds=0.05)
-LIMIT = "limit"  # the file that is no peer
 NAIVE = "naive"
 
 
@@ -19,77 +19,80 @@ class Choice(NamedTuple):
     """What to measure."""
 
     cases: Sequence[str]
-    peers: Sequence[str] | None = None  # files; None for all that are installed
+    peers: Sequence[str] | None = None  # peer files; None for all that are installed
     quick: bool = False
-    rounds: int | None = None  # other than the plan's, for long variants too
-    thorough: bool = False  # all variants, and all forms at each of them
+    rounds: int | None = None  # replaces the plan's number, for long variants too
+    thorough: bool = False  # all variants, with all forms
 
 
-def run(choice: Choice, tell: Callable[[str], None]) -> Iterator[tuple[str, list[Row]]]:
-    """Each variant of each case with its rows.
+def run_benchmarks(choice: Choice, show: Callable[[str], None]) -> Iterator[list[Row]]:
+    """Measure all variants of the chosen cases.
 
     Args:
-      choice: of cases and peers.
-      tell: is told what is going on.
+      choice: what to measure.
+      show: called with a line of progress.
+
+    Yields:
+      The rows of each variant.
     """
     plan = QUICK if choice.quick else FULL
-    for name in choice.cases:
-        who = {variant: contenders(name, variant, choice) for variant in variants(name, choice)}
-        this = plan._replace(own=getattr(cases.case(name), "ROUNDS", {}))
+    for case in choice.cases:
+        contenders = {variant: choose_contenders(case, variant, choice) for variant in choose_variants(case, choice)}
+        case_plan = plan._replace(variant_rounds=getattr(load_case(case), "ROUNDS", {}))
         if choice.rounds is not None:
-            this = plan._replace(rounds=choice.rounds)
-        for variant, measured in measure(name, who, this, tell):
-            yield f"{name}, {variant}", rows(name, variant, measured)
+            case_plan = plan._replace(rounds=choice.rounds)
+        for variant, measurements in measure_variants(case, contenders, case_plan, show):
+            yield build_rows(case, variant, measurements)
 
 
-def variants(case: str, choice: Choice) -> tuple[str, ...]:
-    """Those of a case, by name."""
-    this = cases.case(case)
+def choose_variants(case_name: str, choice: Choice) -> tuple[str, ...]:
+    """Return the names of the variants to measure."""
+    case = load_case(case_name)
     if choice.quick:
-        return tuple(this.QUICK)
-    return tuple(name for name in this.JOBS if choice.thorough or name not in getattr(this, "EXTRA", ()))
+        return tuple(case.QUICK)
+    return tuple(name for name in case.JOBS if choice.thorough or name not in getattr(case, "EXTRA", ()))
 
 
-def contenders(case: str, variant: str, choice: Choice) -> list[Contender]:
-    """The peers that do such work, in their forms; ours twice, for the noise.
+def choose_contenders(case_name: str, variant: str, choice: Choice) -> list[Contender]:
+    """Return the peers that do this kind of work, in their forms; ours twice, to measure the noise.
 
-    Naive and rare forms are left out of the quick set and where the case says so; those that take long to compile, of
-    the quick set only: they may be a peer's fastest.
+    Naive and rare forms are left out of the quick set, and of variants that are not in the case's THOROUGH. Forms that
+    compile for long are left out of the quick set only, because one of them may be the peer's fastest.
     """
-    this = cases.case(case)
-    thorough = choice.thorough or (not choice.quick and variant in getattr(this, "THOROUGH", this.JOBS))
-    found = []
-    for peer in map(peers.about, peers.names()):
-        wanted = choice.peers is None or peer.file in (*choice.peers, LIMIT)
+    case = load_case(case_name)
+    thorough = choice.thorough or (not choice.quick and variant in getattr(case, "THOROUGH", case.JOBS))
+    contenders = []
+    for peer in map(read_head, peer_names()):
+        chosen = choice.peers is None or peer.file in (*choice.peers, LIMIT)
         left_out = (*(() if thorough else (NAIVE, *peer.rare)), *(peer.slow if choice.quick else ()))
-        if wanted and not peer.missing:
-            forms = [form for form in peer.forms.get(this.KIND, ()) if form not in left_out]
-            found += [Contender(peer.name, peer.file, form) for form in forms]
-    ours = [who for who in found if who.peer == "ours" and who.form != NAIVE]
-    return [*found, ours[0]._replace(label=AGAIN)] if ours else found
+        if chosen and not peer.missing:
+            forms = [form for form in peer.forms.get(case.KIND, ()) if form not in left_out]
+            contenders += [Contender(peer.name, peer.file, form) for form in forms]
+    ours = [who for who in contenders if who.peer == OURS and who.form != NAIVE]
+    return [*contenders, ours[0]._replace(label=AGAIN)] if ours else contenders
 
 
-def rows(case: str, variant: str, measured: Sequence[Measured]) -> list[Row]:
-    """What is kept of a variant; one peer's operations and the limit hold for all of them."""
-    limits = [summary(each.samples).median for each in measured if each.contender.peer == LIMIT and each.samples]
-    flops = max((each.about.get("flops", 0) for each in measured), default=0)
-    bytes_ = max((each.about.get("bytes", 0) for each in measured), default=0)
+def build_rows(case: str, variant: str, measurements: Sequence[Measurement]) -> list[Row]:
+    """Return the rows of a variant; the operations that one peer counts, and the limit, hold for all of them."""
+    limits = [median(m.samples) for m in measurements if m.contender.peer == LIMIT and m.samples]
+    flops = max((m.setup.get("flops", 0) for m in measurements), default=0)
+    bytes_ = max((m.setup.get("bytes", 0) for m in measurements), default=0)
     return [
         Row(
             case=case,
             variant=variant,
-            peer=each.contender.label,
-            form=each.contender.form,
-            unit=cases.case(case).UNIT,
-            samples=each.samples,
-            stages=each.about.get("stages", {}),
-            error=each.about.get("check", 0.0),
+            peer=m.contender.label,
+            form=m.contender.form,
+            unit=load_case(case).UNIT,
+            samples=m.samples,
+            stages=m.setup.get("stages", {}),
+            error=m.setup.get("check", 0.0),
             flops=flops,
             bytes=bytes_,
             limit=min(limits, default=None),
-            memory=each.about.get("memory", {}),
-            figures=each.about.get("figures", {}),
-            problem=each.problem,
+            memory=m.setup.get("memory", {}),
+            figures=m.setup.get("figures", {}),
+            problem=m.problem,
         )
-        for each in measured
+        for m in measurements
     ]

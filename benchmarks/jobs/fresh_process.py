@@ -1,4 +1,4 @@
-"""Processes that are waited for."""
+"""Programs that start a Python process and wait until it exits."""
 
 import json
 import os
@@ -10,41 +10,36 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.jobs.definitions import Program
+from benchmarks.jobs.program import Program
 
-RIGHT = 0.9  # test accuracy from which on the digits are learnt
+ENOUGH_ACCURACY = 0.9  # test accuracy above which the digits count as learnt
 
 
-def python(*arguments: str, out: bool = False) -> Program:
-    """A call is a process, python with these arguments, from its start to its end.
+def python_process(*arguments: str, out: bool = False) -> Program:
+    """Return a program whose call runs `python` with these arguments.
 
     Args:
-      arguments: of python.
-      out: an empty folder follows them, in which the run leaves a result.json with a test accuracy.
+      arguments: command-line arguments of python.
+      out: True appends the path of a new run folder, and checks the test accuracy in its result.json.
     """
-
-    # an installed package has its bytecode, and so has this one after the first call, which is not counted
+    # Bytecode is cached by the first call, which is not timed; an installed package has it too.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     env["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
     def call(errors: Sequence[float]) -> list[float]:
         with tempfile.TemporaryDirectory() as folder:
-            more = [str(Path(folder, "run"))] if out else []
-            done = subprocess.run(
-                [sys.executable, *arguments, *more],
-                capture_output=True,
-                text=True,
-                check=False,
-                env=env,
-            )
-            if done.returncode:
-                raise RuntimeError(f"python {' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2000:]}")
-            return [*errors, _untrained(Path(more[0])) if out else 0.0]
+            run_folder = Path(folder, "run")
+            command = [sys.executable, *arguments, *([str(run_folder)] if out else [])]
+            process = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+            if process.returncode:
+                what = f"python {' '.join(arguments)}"
+                raise RuntimeError(f"{what} exited with {process.returncode}: {process.stderr[-2000:]}")
+            return [*errors, _accuracy_error(run_folder) if out else 0.0]
 
     return Program(state=[], call=call, block=lambda _: None, error=max, units=1)
 
 
-def _untrained(run: Path) -> float:
-    """0 for a run that has learnt, infinite for others."""
-    accuracy = json.loads((run / "result.json").read_text(encoding="utf-8"))["test"]["accuracy"]
-    return 0.0 if accuracy > RIGHT else np.inf
+def _accuracy_error(run_folder: Path) -> float:
+    """Return 0 if the run has learnt the digits, else infinity."""
+    accuracy = json.loads((run_folder / "result.json").read_text(encoding="utf-8"))["test"]["accuracy"]
+    return 0.0 if accuracy > ENOUGH_ACCURACY else np.inf

@@ -1,62 +1,70 @@
-"""The loop in Python that most libraries leave to their users: an epoch's order, then a step for each batch."""
+"""The Python loop that most libraries leave to their users: shuffle, then one step for each batch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from benchmarks.jobs.definitions import Inputs, Program, Training
+from benchmarks.jobs.definitions import Training
+from benchmarks.jobs.inputs import Inputs
+from benchmarks.jobs.program import Program
 from benchmarks.jobs.reference import training_error
 
-Step = Callable[[Any, np.ndarray | None], Any]  # (state, rows of the batch, None for all) -> state
+Step = Callable[[Any, np.ndarray | None], Any]  # (state, rows of the batch or None for all) -> state
 
 
 def epoch_rows(job: Training, epoch: int, member: int = 0) -> list[np.ndarray | None]:
-    """The rows (batch,) int32 of each step of an epoch, for a member of an ensemble its own."""
+    """Return the rows (batch,) int32 of each step of an epoch; every member of an ensemble has its own order."""
     if job.batch is None:
         return [None]
     order = np.random.default_rng((1, epoch, member)).permutation(job.rows).astype(np.int32)
     return list(order.reshape(-1, job.batch))
 
 
-def loop(
+def python_loop(
     job: Training,
     inputs: Inputs,
     step: Step,
     state: Any,
-    found: Callable[[Any], Sequence[np.ndarray]],
+    *,
+    to_arrays: Callable[[Any], Sequence[np.ndarray]],
     block: Callable[[Any], object],
     stages: dict[str, float] = {},  # noqa: B006
     memory: dict[str, int] = {},  # noqa: B006
 ) -> Program:
-    """A step in a loop, as a program.
+    """Return a program that calls a step in a Python loop.
 
     Args:
-      job: what to do.
-      inputs: from where to start.
-      step: one step, the library's own.
-      state: before the first, whatever the step takes.
-      found: w and b of each layer in turn, of a state.
-      block: waits until a state is there.
-      stages: seconds, where they are known.
-      memory: bytes, where they are known.
+      job: the job.
+      inputs: the parameters at the start, and the examples.
+      step: one step, written with the library.
+      state: what the first step gets.
+      to_arrays: returns w and b of each layer in turn, from a state.
+      block: waits until a state is computed.
+      stages: seconds to compile, if known.
+      memory: bytes, if known.
     """
 
-    def call(at: tuple[int, Any]) -> tuple[int, Any]:
-        epoch, state = at
+    def call(carry: tuple[int, Any]) -> tuple[int, Any]:
+        epoch, state = carry
         for i in range(job.epochs):
             for rows in epoch_rows(job, epoch + i):
                 state = step(state, rows)
         return epoch + job.epochs, state
 
-    def error(at: tuple[int, Any]) -> float:
-        return loop_error(job, inputs, found(at[1]))
+    return Program(
+        state=(0, state),
+        call=call,
+        block=lambda carry: block(carry[1]),
+        error=lambda carry: python_loop_error(job, inputs, to_arrays(carry[1])),
+        units=job.steps,
+        stages=stages,
+        memory=memory,
+    )
 
-    return Program((0, state), call, lambda at: block(at[1]), error, job.steps, stages, memory)
 
-
-def loop_error(job: Training, inputs: Inputs, found: Sequence[np.ndarray]) -> float:
-    """How far the parameters after the first call are off, where the batches were those of `epoch_rows`."""
+def python_loop_error(job: Training, inputs: Inputs, params: Sequence[np.ndarray]) -> float:
+    """Return the error of the parameters after the first call, for batches in the order of `epoch_rows`."""
     batches = [rows for epoch in range(job.epochs) for rows in epoch_rows(job, epoch)]
     rows = None if job.batch is None else np.stack([batch for batch in batches if batch is not None])
-    return training_error(job, inputs, rows, found)
+    return training_error(job, inputs, rows, params)

@@ -1,72 +1,73 @@
-"""The same work in float64 with NumPy alone, against which every peer is checked before it is timed."""
+"""Each job in float64 with NumPy alone. Every peer is checked against it before it is timed."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.jobs.definitions import Ensemble, Inputs, Layers, Optimizing, Shuffling, Training, optimizing_inputs
-from benchmarks.jobs.reference_lenet import convolved
+from benchmarks.jobs.definitions import Dispatch, Ensemble, Shuffle, Training, Updates
+from benchmarks.jobs.inputs import Inputs, Layers, update_inputs
+from benchmarks.jobs.reference_lenet import convolve
 
-ALLOWED = 1e-3  # of the way from start to end; a wrong rule, order or loss is off by .01 and more
-LOOKED_AT = 8  # members of an ensemble, from the first to the last
-LARGEST_RATE = 1e-2  # of the members that are looked at
+ALLOWED = 1e-3  # relative to the distance travelled; a wrong rule, order or loss is off by 1e-2 or more
+CHECKED_MEMBERS = 8  # of an ensemble, spread from the first to the last
+LARGEST_RATE = 1e-2  # members with a larger learning rate are not checked
 B1, B2, EPS = 0.9, 0.999, 1e-8
 LION_B1, LION_B2 = 0.9, 0.99
 
 
-def training_error(job: Training, inputs: Inputs, rows: np.ndarray | None, found: Sequence[np.ndarray]) -> float:
-    """How far a peer's parameters are from where float64 arrives, as a share of the way there; over what is allowed.
+def training_error(job: Training, inputs: Inputs, rows: np.ndarray | None, params: Sequence[np.ndarray]) -> float:
+    """Return the error of a peer's parameters relative to the distance travelled, in multiples of `ALLOWED`.
 
     Args:
-      job: what was done.
-      inputs: from where it started.
-      rows: (steps, batch), which the peer took in this order; None for all of them in each step.
-      found: the peer's w and b of each layer in turn.
+      job: the job.
+      inputs: the parameters at the start, and the examples.
+      rows: the rows of each batch, (steps, batch), in the peer's order; None for full-batch steps.
+      params: the peer's parameters after the first call, w and b of each layer in turn.
 
     Raises:
-      ValueError: where rows are not whole epochs, or the shapes are others.
+      ValueError: if `rows` are not whole epochs, or the shapes differ.
     """
     if rows is not None and (np.bincount(rows.ravel(), minlength=job.rows) != job.epochs).any():
         raise ValueError("every row must be seen once in an epoch")
-    start = [part for layer in inputs.layers for part in layer]
-    end = [part for layer in train(job, inputs, rows) for part in layer]
-    if [part.shape for part in found] != [part.shape for part in end]:
-        raise ValueError(f"shapes {[part.shape for part in found]}, expected {[part.shape for part in end]}")
-    return share_of_way(start, end, found)
+    start = [array for layer in inputs.layers for array in layer]
+    end = [array for layer in train(job, inputs, rows) for array in layer]
+    if [array.shape for array in params] != [array.shape for array in end]:
+        raise ValueError(f"got shapes {[array.shape for array in params]}, expected {[array.shape for array in end]}")
+    return relative_error(start, end, params)
 
 
-def ensemble_error(job: Ensemble, inputs: Inputs, rows: np.ndarray, found: Sequence[np.ndarray]) -> float:
-    """The largest error of `LOOKED_AT` members.
+def ensemble_error(job: Ensemble, inputs: Inputs, rows: np.ndarray, params: Sequence[np.ndarray]) -> float:
+    """Return the largest error of `CHECKED_MEMBERS` members.
 
     Args:
-      job: what was done.
-      inputs: from where it started, with an axis of members.
-      rows: (members, steps, batch), which each member took.
-      found: w and b of each layer in turn, each (members, ...).
+      job: the job.
+      inputs: the parameters at the start, with a members axis in front, and the examples.
+      rows: the rows of each member's batches, (members, steps, batch).
+      params: w and b of each layer in turn, each (members, ...).
     """
     errors = []
-    for i in _looked_at(job):
-        x, y = (inputs.x[i], inputs.y[i]) if job.own else (inputs.x, inputs.y)
-        mine = Inputs([(w[i], b[i]) for w, b in inputs.layers], x, y)
+    for i in _checked_members(job):
+        x, y = (inputs.x[i], inputs.y[i]) if job.own_data else (inputs.x, inputs.y)
+        member_inputs = Inputs([(w[i], b[i]) for w, b in inputs.layers], x, y)
         rate, decay = job.pairs[i] if job.pairs else (job.training.rate, job.training.decay)
-        each = job.training._replace(rate=rate, decay=decay)
-        errors.append(training_error(each, mine, rows[i], [array[i] for array in found]))
+        member_job = job.training._replace(rate=rate, decay=decay)
+        errors.append(training_error(member_job, member_inputs, rows[i], [array[i] for array in params]))
     return max(errors)
 
 
-def _looked_at(job: Ensemble) -> np.ndarray:
-    """Members from the first to the last; at a large rate steps amplify what rounding does, and nothing can be said."""
-    tame = [i for i in range(job.members) if not job.pairs or job.pairs[i][0] <= LARGEST_RATE]
-    return np.asarray(tame)[np.unique(np.linspace(0, len(tame) - 1, LOOKED_AT, dtype=int))]
+def _checked_members(job: Ensemble) -> np.ndarray:
+    """Choose members with a moderate learning rate; at a large one, steps amplify rounding errors."""
+    stable = [i for i in range(job.members) if not job.pairs or job.pairs[i][0] <= LARGEST_RATE]
+    return np.asarray(stable)[np.unique(np.linspace(0, len(stable) - 1, CHECKED_MEMBERS, dtype=int))]
 
 
-def optimizing_error(job: Optimizing, found: Sequence[np.ndarray]) -> float:
-    """How far the parameters of all leaves are from where float64 arrives after one call."""
-    params, both = (np.stack(arrays).astype(np.float64) for arrays in optimizing_inputs(job))
+def update_error(job: Updates, leaves: Sequence[np.ndarray]) -> float:
+    """Return the error of all leaves after one call."""
+    params, both_grads = (np.stack(arrays).astype(np.float64) for arrays in update_inputs(job))
     start, m, v = params, np.zeros_like(params), np.zeros_like(params)
     decay = job.decay if job.rule == "adamw" else 0.0
     for t in range(1, job.steps + 1):
-        grads = both[:, (t - 1) % 2]
+        grads = both_grads[:, (t - 1) % 2]
         if job.rule == "sgd":
             update = grads
         elif job.rule == "lion":
@@ -76,36 +77,44 @@ def optimizing_error(job: Optimizing, found: Sequence[np.ndarray]) -> float:
             m, v = B1 * m + (1 - B1) * grads, B2 * v + (1 - B2) * grads**2
             update = (m / (1 - B1**t)) / (np.sqrt(v / (1 - B2**t)) + EPS)
         params = params - job.rate * (update + decay * params)
-    return share_of_way([start], [params], [np.stack(list(found))])
+    return relative_error([start], [params], [np.stack(list(leaves))])
 
 
-def shuffling_error(job: Shuffling, rows: np.ndarray) -> float:
-    """0 where the rows (steps, batch) are every example once, and in no order that is easily seen."""
+def shuffle_error(job: Shuffle, rows: np.ndarray) -> float:
+    """Return 0 if rows (steps, batch) hold every example once and few neighbours stay together, else infinity."""
     once = (np.bincount(rows.ravel(), minlength=job.rows) == 1).all()
     neighbours = np.mean(np.diff(rows.ravel().astype(np.int64)) == 1)
     return 0.0 if once and neighbours < 0.01 else np.inf
 
 
-def share_of_way(start: Sequence[np.ndarray], end: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
-    """The median of what moves in an array: where rounding turns a unit on or off it moves that unit's numbers far.
+def dispatch_error(job: Dispatch, arrays: Sequence[np.ndarray]) -> float:
+    """Return 0 if every call added 1 to every element, else infinity; float32 counts exactly."""
+    correct = len(arrays) == job.leaves and all((array == job.calls).all() for array in arrays)
+    return 0.0 if correct and sum(array.size for array in arrays) == job.leaves * job.size else np.inf
 
-    Infinite for what is not a number, and where something moved in an array in which nothing should.
+
+def relative_error(start: Sequence[np.ndarray], end: Sequence[np.ndarray], params: Sequence[np.ndarray]) -> float:
+    """Return the largest over the arrays of median |params - end| / median |end - start|, divided by `ALLOWED`.
+
+    The median, because rounding may switch a unit on or off and so move a few numbers far. Only elements that move
+    count. Infinite for NaN, and if anything moved in an array that should have stayed.
     """
-    off = []
-    for a, b, c in zip(found, end, start, strict=True):
-        moves = b != c  # behind a unit that no example turns on nothing does
+    errors = []
+    for actual, expected, before in zip(params, end, start, strict=True):
+        moves = expected != before  # weights behind a unit that no example activates stay
         if moves.any():
-            off.append(np.median(np.abs(a - b)[moves]) / np.median(np.abs(c - b)[moves]))
-        elif (a != b).any():
-            off.append(np.inf)
-    return float(max(off) / ALLOWED) if np.isfinite(off).all() else np.inf
+            travelled = np.median(np.abs(expected - before)[moves])
+            errors.append(np.median(np.abs(actual - expected)[moves]) / travelled)
+        elif (actual != expected).any():
+            errors.append(np.inf)
+    return float(max(errors) / ALLOWED) if np.isfinite(errors).all() else np.inf
 
 
 def train(job: Training, inputs: Inputs, rows: np.ndarray | None) -> Layers:
-    """Parameters after the steps of one call."""
+    """Return the parameters after the steps of one call."""
     layers = [(w.astype(np.float64), b.astype(np.float64)) for w, b in inputs.layers]
     x, y = inputs.x.astype(np.float64), inputs.y
-    params = [part for layer in layers for part in layer]
+    params = [array for layer in layers for array in layer]
     mean, square = [np.zeros_like(p) for p in params], [np.zeros_like(p) for p in params]
     for t in range(1, job.steps + 1):
         batch = slice(None) if rows is None else rows[t - 1]
@@ -120,20 +129,20 @@ def train(job: Training, inputs: Inputs, rows: np.ndarray | None) -> Layers:
 def _gradient(job: Training, params: list[np.ndarray], x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
     if not job.images:
         return _dense_gradient(job, params, x, y)[0]
-    features, back = convolved(params[:4], x)
+    features, backward = convolve(params[:4], x)
     grads, delta = _dense_gradient(job, params[4:], features, y)
-    return [*back(delta), *grads]
+    return [*backward(delta), *grads]
 
 
 def _dense_gradient(
     job: Training, params: list[np.ndarray], x: np.ndarray, y: np.ndarray
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Of the parameters, and of x."""
+    """Return the gradients of the parameters, and of x."""
     inputs, last = [x], len(params) // 2 - 1
     for i, (w, b) in enumerate(zip(params[::2], params[1::2], strict=True)):
         z = inputs[-1] @ w + b
         inputs.append(z if i == last else np.maximum(z, 0) if job.activation == "relu" else np.tanh(z))
-    delta = _loss_slope(job, inputs[-1], y) / len(x)
+    delta = _loss_gradient(job, inputs[-1], y) / len(x)
     grads: list[np.ndarray] = []
     for i in range(last, -1, -1):
         grads = [inputs[i].T @ delta, delta.sum(0), *grads]
@@ -143,7 +152,7 @@ def _dense_gradient(
     return grads, delta
 
 
-def _loss_slope(job: Training, z: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _loss_gradient(job: Training, z: np.ndarray, y: np.ndarray) -> np.ndarray:
     if job.loss == "squared_error":
         return 2 * (z - y)
     probabilities = np.exp(z - z.max(1, keepdims=True))

@@ -4,52 +4,52 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from benchmarks.jobs.definitions import FEATURES, PADDINGS
+from benchmarks.jobs.inputs import FEATURES, PADDINGS
 
-Back = Callable[[np.ndarray], list[np.ndarray]]
+Backward = Callable[[np.ndarray], list[np.ndarray]]
 
 
-def convolved(params: Sequence[np.ndarray], x: np.ndarray) -> tuple[np.ndarray, Back]:
-    """Twice convolution, relu and 2 × 2 maxima, then all features in a row.
+def convolve(params: Sequence[np.ndarray], x: np.ndarray) -> tuple[np.ndarray, Backward]:
+    """Apply convolution, relu and 2 × 2 max pooling twice, then flatten.
 
     Args:
-      params: w (height, width, inputs, outputs) and b (outputs,) of each.
-      x: (batch, height, width, channels)
+      params: w (height, width, inputs, outputs) and b (outputs,) of both convolutions.
+      x: images, (batch, height, width, channels).
 
     Returns:
-      Features (batch, features), and a function of their gradient that gives the gradients of `params`.
+      The features (batch, features), and a function from their gradient to the gradients of `params`.
     """
     windows, outputs, maxima = [], [], []
     for w, b, padding in zip(params[::2], params[1::2], PADDINGS, strict=True):
         windows.append(_windows(x, w, padding))
         outputs.append(np.einsum("nhwcij,ijco->nhwo", windows[-1], w, optimize=True) + b)
-        x, most = _pooled(np.maximum(outputs[-1], 0))
-        maxima.append(most)
+        x, is_maximum = _max_pool(np.maximum(outputs[-1], 0))
+        maxima.append(is_maximum)
 
-    def back(delta: np.ndarray) -> list[np.ndarray]:
+    def backward(delta: np.ndarray) -> list[np.ndarray]:
         grads: list[np.ndarray] = []
         delta = delta.reshape(x.shape)
         for i in (1, 0):
             w = params[2 * i]
             delta = np.repeat(np.repeat(delta, 2, 1), 2, 2) * maxima[i] * (outputs[i] > 0)
             grads = [np.einsum("nhwcij,nhwo->ijco", windows[i], delta, optimize=True), delta.sum((0, 1, 2)), *grads]
-            if i:  # a convolution with the turned window, over all places that saw the input
-                turned = w[::-1, ::-1].swapaxes(2, 3)
-                seen = _windows(delta, turned, w.shape[0] - 1 - PADDINGS[i])
-                delta = np.einsum("nhwoij,ijoc->nhwc", seen, turned, optimize=True)
+            if i:  # convolve with the flipped kernel, over all positions that saw the input
+                flipped = w[::-1, ::-1].swapaxes(2, 3)
+                delta_windows = _windows(delta, flipped, w.shape[0] - 1 - PADDINGS[i])
+                delta = np.einsum("nhwoij,ijoc->nhwc", delta_windows, flipped, optimize=True)
         return grads
 
-    return x.reshape(-1, FEATURES), back
+    return x.reshape(-1, FEATURES), backward
 
 
 def _windows(x: np.ndarray, w: np.ndarray, padding: int) -> np.ndarray:
-    """(batch, height, width, channels, window's height, window's width)"""
-    wide = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    return np.lib.stride_tricks.sliding_window_view(wide, w.shape[:2], (1, 2))
+    """Return a view (batch, height, width, channels, kernel height, kernel width)."""
+    padded = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    return np.lib.stride_tricks.sliding_window_view(padded, w.shape[:2], (1, 2))
 
 
-def _pooled(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The maxima, and where they are; equal ones are all 0 here, behind a relu, where no gradient goes."""
+def _max_pool(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the maxima and a mask of their places. Ties only occur at 0, behind relu, where the gradient is 0."""
     n, height, width, channels = x.shape
     y = x.reshape(n, height // 2, 2, width // 2, 2, channels).max((2, 4))
     return y, np.repeat(np.repeat(y, 2, 1), 2, 2) == x

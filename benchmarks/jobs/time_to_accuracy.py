@@ -1,4 +1,4 @@
-"""What the peers of the accuracy case share: the examples, what is kept of the runs, and whether they were right."""
+"""What peers share for time to accuracy: the folds, the results of the runs so far, and the check of the networks."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -6,82 +6,91 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.jobs.definitions import Reaching
+from benchmarks.jobs.definitions import TimeToAccuracy
 from nnjax import data
 from nnjax.train.folds import Folds, Rows, k_fold
 
-TIES = 2  # examples of a fold whose two largest outputs may be so near that rounding decides
+TIES = 2  # examples of a fold whose two largest outputs may be so close that rounding decides
 
 
 class Examples(NamedTuple):
-    """All examples, and which of them are trained on and held out, in each fold."""
+    """All examples, and the rows for training and for evaluation in each fold."""
 
     x: np.ndarray  # (rows, features)
     y: np.ndarray  # (rows,)
     folds: Folds  # of NumPy arrays
 
     @property
-    def trained(self) -> int:
-        """Rows that the largest fold is trained on."""
+    def largest_train_size(self) -> int:
+        """Return the number of training rows in the largest fold."""
         return int(np.max(self.folds.train.sizes))
 
 
-class Reached(NamedTuple):
+class Runs(NamedTuple):
     """The runs so far."""
 
-    seed: int  # of the next
-    runs: tuple[tuple[Any, Any], ...]  # (epochs, mean accuracy at the end) of each
-    accuracies: Any  # (folds,) of the last
-    layers: Any  # its networks, as the peer has them
+    seed: int  # of the next run
+    ends: tuple[tuple[Any, Any], ...]  # (epochs, mean accuracy) at the end of each run
+    accuracies: Any  # of the last run, (folds,)
+    networks: Any  # of the last run, in the peer's own form
 
 
-def examples(job: Reaching) -> Examples:
-    """The same for all peers, in all runs.
+def fold_examples(job: TimeToAccuracy) -> Examples:
+    """Return the examples and folds, the same for all peers and runs.
 
     Raises:
-      ValueError: where a data set is not on this machine.
+      ValueError: if the data set is not on this machine.
     """
     try:
-        loaded = data.load(job.data)
+        splits = data.load(job.data)
     except FileNotFoundError as error:
         raise ValueError(f"{job.data} is not on this machine: {error}") from error
     x, y = (
-        np.concatenate([np.asarray(a) for a in pair]) for pair in zip(loaded.train[:2], loaded.test[:2], strict=True)
+        np.concatenate([np.asarray(array) for array in pair])
+        for pair in zip(splits.train[:2], splits.test[:2], strict=True)
     )
     if job.folds is not None:
         return Examples(x, y, k_fold(jax.random.key(0), len(x), job.folds))
-    n = len(loaded.train.x)
+    n = len(splits.train.x)
     fixed = (np.arange(n), np.arange(n, len(x)))
-    return Examples(x, y, Folds(*(Rows(r[None].astype(np.int32), np.array([len(r)], np.int32)) for r in fixed)))
+    folds = Folds(*(Rows(rows[None].astype(np.int32), np.array([len(rows)], np.int32)) for rows in fixed))
+    return Examples(x, y, folds)
 
 
-def reaching_error(job: Reaching, given: Examples, reached: Reached, layers: Sequence[Sequence[np.ndarray]]) -> float:
-    """Whether the networks of the last run are as good as it said, and it ended when it should.
+def accuracy_error(
+    job: TimeToAccuracy, examples: Examples, runs: Runs, layers: Sequence[Sequence[np.ndarray]]
+) -> float:
+    """Check that the networks of the last run are as accurate as reported, and that the run ended at the right epoch.
 
     Args:
-      job: what was to be done.
-      given: the examples.
-      reached: the state after that run.
+      job: the job.
+      examples: the examples and folds.
+      runs: the state after the last run.
       layers: w, b, w, b, … of the network of each fold.
+
+    Returns:
+      The largest difference in correct examples divided by `TIES`; infinity if the run ended at the wrong epoch or
+      the mean is not that of its folds.
     """
-    epochs, mean = (float(np.asarray(value)) for value in reached.runs[-1])
-    worst = abs(mean - float(np.mean(np.asarray(reached.accuracies))))
-    if worst > 1e-6 or not 1 <= epochs <= job.epochs or (mean < np.float32(job.target) and epochs < job.epochs):
+    epochs, mean = (float(np.asarray(value)) for value in runs.ends[-1])
+    difference = abs(mean - float(np.mean(np.asarray(runs.accuracies))))
+    if difference > 1e-6 or not 1 <= epochs <= job.epochs or (mean < np.float32(job.target) and epochs < job.epochs):
         return np.inf
+    held_out = examples.folds.held_out
     errors = []
-    for f, (network, said) in enumerate(zip(layers, np.asarray(reached.accuracies), strict=True)):
-        rows = given.folds.held_out.table[f, : given.folds.held_out.sizes[f]]
-        h = given.x[rows].astype(np.float64)
+    for fold, (network, accuracy) in enumerate(zip(layers, np.asarray(runs.accuracies), strict=True)):
+        rows = held_out.table[fold, : held_out.sizes[fold]]
+        h = examples.x[rows].astype(np.float64)
         for i in range(0, len(network), 2):
             h = (np.maximum(h, 0) if i else h) @ network[i].astype(np.float64) + network[i + 1]
-        right = (h.argmax(-1) == given.y[rows]).sum()
-        errors.append(abs(float(said) * len(rows) - right) / TIES)
+        correct = (h.argmax(-1) == examples.y[rows]).sum()
+        errors.append(abs(float(accuracy) * len(rows) - correct) / TIES)
     return max(errors)
 
 
-def figures(job: Reaching, reached: Reached) -> dict[str, float]:
-    """Of all runs so far: how many there are, which share reached the target, after how many epochs, and how far."""
-    epochs, means = np.array([[float(np.asarray(value)) for value in run] for run in reached.runs]).T
+def accuracy_figures(job: TimeToAccuracy, runs: Runs) -> dict[str, float]:
+    """Return the number of runs, the share that reached the target, and the mean epochs and accuracy at the end."""
+    epochs, means = np.array([[float(np.asarray(value)) for value in end] for end in runs.ends]).T
     return {
         "runs": len(means), "success": float((means >= np.float32(job.target)).mean()),
         "epochs": float(epochs.mean()), "accuracy": float(means.mean()),

@@ -1,48 +1,49 @@
-"""What stands in the way of more speed: the arithmetic, the memory, small products, or all that surrounds them."""
+"""What limits a program: arithmetic, memory, small matrix products, or overhead."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from benchmarks.harness.record import Row
-from benchmarks.report.stats import summary
+from benchmarks.report.stats import summarise
 
 
 class Rates(NamedTuple):
-    """What this machine was seen to do at best."""
+    """The highest rates that the calibration measured."""
 
-    flops: float  # operations a second, float32, in a large matrix product
-    bytes: float  # a second, of memory too large for caches
-
-
-class Binds(NamedTuple):
-    """A unit of work."""
-
-    arithmetic: float  # seconds that its operations take at the best rate
-    memory: float  # seconds that its bytes take
-    what: str  # "arithmetic", "memory", "products" or "launch"
+    flops: float  # float32 operations per second, in a large matrix product
+    bytes: float  # bytes per second, for arrays larger than the caches
 
 
-def rates(rows: Sequence[Row]) -> Rates | None:
-    """The calibration of a run, if it has one."""
+class Bottleneck(NamedTuple):
+    """The bottleneck of one unit of work."""
 
-    def best(start: str) -> Row | None:
-        return next((r for r in rows if r.case == "calibrate" and r.variant.startswith(start) and r.samples), None)
+    arithmetic: float  # seconds for its operations at the highest rate
+    memory: float  # seconds for its memory traffic at the highest rate
+    name: str  # "arithmetic", "memory", "small products" or "overhead"
 
-    gemm, copy = best("GEMM float32"), best("copy")
+
+def calibrated_rates(rows: Sequence[Row]) -> Rates | None:
+    """Return the rates that this run measured; None without calibration."""
+
+    def measured(prefix: str) -> Row | None:
+        return next((r for r in rows if r.case == "calibrate" and r.variant.startswith(prefix) and r.samples), None)
+
+    gemm, copy = measured("GEMM float32"), measured("copy")
     if gemm is None or copy is None:
         return None
-    return Rates(gemm.flops / summary(gemm.samples).median, copy.bytes / summary(copy.samples).median)
+    return Rates(gemm.flops / summarise(gemm.samples).median, copy.bytes / summarise(copy.samples).median)
 
 
-def binds(row: Row, machine: Rates) -> Binds:
-    """What binds a program: what explains half of its time, or more.
+def find_bottleneck(row: Row, rates: Rates) -> Bottleneck:
+    """Return what explains at least half of a program's time.
 
-    arithmetic, memory: its operations and bytes, at the machine's best rates. products: the same products by
-    themselves, too small for that rate. launch: none of these; the time goes to starting operations, and around them.
+    arithmetic, memory: its operations or its traffic, at the machine's highest rate. small products: the matrix
+    products measured alone, too small for that rate. overhead: none of these; the time goes into starting operations
+    and the rest of the program.
     """
-    arithmetic, memory = row.flops / machine.flops, row.bytes / machine.bytes
-    half = summary(row.samples).median / 2
-    what = "arithmetic" if arithmetic >= memory else "memory"
+    arithmetic, memory = row.flops / rates.flops, row.bytes / rates.bytes
+    half = summarise(row.samples).median / 2
+    name = "arithmetic" if arithmetic >= memory else "memory"
     if max(arithmetic, memory) <= half:
-        what = "products" if row.limit is not None and row.limit > half else "launch"
-    return Binds(arithmetic, memory, what)
+        name = "small products" if row.limit is not None and row.limit > half else "overhead"
+    return Bottleneck(arithmetic, memory, name)

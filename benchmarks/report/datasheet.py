@@ -1,18 +1,18 @@
-"""What makers promise of their accelerators: dense, without sparsity, at boost clock."""
+"""Peak rates from the data sheets of accelerators: dense, without sparsity, at boost clock."""
 
 from typing import NamedTuple
 
 
 class Peaks(NamedTuple):
-    """Of one device. None where the data sheet has no such number."""
+    """Peak rates of one device; None if the data sheet does not state one."""
 
-    float32: float | None  # operations a second, outside of the tensor cores
+    float32: float | None  # operations per second without tensor cores
     tf32: float | None
-    bfloat16: float | None  # operations a second; float16 for those without bfloat16
-    bandwidth: float  # bytes a second
+    bfloat16: float | None  # operations per second; float16 on devices without bfloat16
+    bandwidth: float  # bytes per second
 
 
-PEAKS = {  # by what the device's kind contains, the longer names first
+PEAKS = {  # keys are parts of JAX's device_kind; longer names come first
     "GH200 480GB": Peaks(67e12, 494e12, 989e12, 4.0e12),  # with 96 GB of HBM3
     "H200": Peaks(67e12, 494e12, 989e12, 4.8e12),
     "H100 NVL": Peaks(60e12, 417e12, 835e12, 3.9e12),
@@ -35,6 +35,6 @@ PEAKS = {  # by what the device's kind contains, the longer names first
 }
 
 
-def peaks(device: str) -> Peaks | None:
-    """The data sheet of a device, by its kind as JAX names it; None for one that is not known, as a CPU."""
-    return next((found for name, found in PEAKS.items() if name in device), None)
+def find_peaks(device: str) -> Peaks | None:
+    """Return the data sheet of a device by JAX's name for it; None for CPUs and unknown devices."""
+    return next((peaks for name, peaks in PEAKS.items() if name in device), None)

@@ -1,68 +1,35 @@
-"""What has become slower from one run of the benchmarks to another.
+"""Find what became slower between two runs.
 
-A machine is not the same on two days: clocks, other users of a shared one. With the same software the peers have not
-changed in between, so that what became of them, in the same variant, is what became of the machine, and it is divided
-out. How far they then still are from their middle is the noise between runs, which is larger than that of one
-program's turns in one run.
+The same machine is not equally fast every day: clocks change, and others may use it. Peers whose software has not
+changed show by how much, so the ratio of the peers at the same variant (the drift) is divided out. What is left of
+their differences is the noise between runs, which is larger than the noise between the rounds of one run.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.harness.fingerprint import differences
-from benchmarks.harness.record import Record, Row
-from benchmarks.report.stats import is_slower, ratio, summary
+from benchmarks.harness.fingerprint import machine_differences
+from benchmarks.harness.record import AGAIN, OURS, Record, Row
+from benchmarks.report.stats import is_slower, median_ratio, summarise
 
-AGAIN = "ours again"  # the A/A pair of every case
-CONTROLS = 2  # other peers of a variant, from which on they tell of the machine
-TYPICAL = 0.9  # of the peers are within the noise
+ENOUGH_PEERS = 2  # peers of a variant from which its drift can be estimated
+TYPICAL = 0.9  # this share of the peers is within the noise
 
 
 class Change(NamedTuple):
-    """One row of two runs."""
+    """One contender at one variant in two runs."""
 
     old: Row
     new: Row
-    by: float  # new over old, the machine's drift divided out
-    drift: float  # new over old of the other peers at the same work; 1 where there are too few
-    noise: float  # what unchanged programs differ by
+    factor: float  # new time / old time / drift
+    drift: float  # new time / old time of the other peers at this variant; 1 if there are too few
+    noise: float  # factor by which unchanged programs differ
     slower: bool
 
 
-def compare(old: Record, new: Record, *, force: bool = False) -> list[Change]:
-    """All rows that are in both, the slowest first.
-
-    Args:
-      old: a run.
-      new: a later one, on the same machine.
-      force: compare different machines all the same.
-
-    Raises:
-      ValueError: for different machines; and where nothing is in both.
-    """
-    apart = differences(old.fingerprint, new.fingerprint)
-    if apart and not force:
-        raise ValueError("compare: not the same machine: " + "; ".join(apart) + "; --force compares them all the same")
-    before = {_key(row): row for row in old.rows if row.samples}
-    pairs = [(before[_key(row)], row) for row in new.rows if _key(row) in before and row.samples]
-    pairs = [(one, other) for one, other in pairs if other.peer != AGAIN]
-    if not pairs:
-        raise ValueError("compare: no case is in both files")
-    raw = {_key(other): _median(other) / _median(one) for one, other in pairs}
-    drifts = {key: _drift(key, raw) for key in raw}
-    changes = []
-    for one, other in pairs:
-        key = _key(other)
-        drift = drifts[key] or 1.0
-        noise = max(_noise(old, one), _noise(new, other), _between(key, raw, drifts))
-        slower = is_slower(one.samples, [sample / drift for sample in other.samples], noise)
-        changes.append(Change(one, other, raw[key] / drift, drift, noise, slower))
-    return sorted(changes, key=lambda change: -change.by)
-
-
-class _Key(NamedTuple):
-    """What is one program in two runs."""
+class ProgramKey(NamedTuple):
+    """What identifies a program in two runs."""
 
     case: str
     variant: str
@@ -71,33 +38,65 @@ class _Key(NamedTuple):
     form: str
 
 
-def _key(row: Row) -> _Key:
-    return _Key(row.case, row.variant, row.unit, row.peer, row.form)
+def find_changes(old: Record, new: Record, *, force: bool = False) -> list[Change]:
+    """Compare all rows that both runs have; the slowest come first.
+
+    Args:
+      old: a run.
+      new: a later run on the same machine.
+      force: True compares different machines too.
+
+    Raises:
+      ValueError: if the machines differ, or the runs have no row in common.
+    """
+    differences = machine_differences(old.fingerprint, new.fingerprint)
+    if differences and not force:
+        raise ValueError(f"compare: the machines differ ({'; '.join(differences)}); use --force to compare anyway")
+    old_rows = {_key(row): row for row in old.rows if row.samples}
+    new_rows = {_key(row): row for row in new.rows if row.samples and row.peer != AGAIN}
+    pairs = {key: (old_rows[key], row) for key, row in new_rows.items() if key in old_rows}
+    if not pairs:
+        raise ValueError("compare: the two files have no case in common")
+    ratios = {key: _median(new_row) / _median(old_row) for key, (old_row, new_row) in pairs.items()}
+    drifts = {key: _drift(key, ratios) for key in ratios}
+    changes = []
+    for key, (old_row, new_row) in pairs.items():
+        drift = drifts[key] or 1.0
+        noise = max(_pair_noise(old, old_row), _pair_noise(new, new_row), _peer_noise(key, ratios, drifts))
+        slower = is_slower(old_row.samples, [sample / drift for sample in new_row.samples], noise)
+        changes.append(Change(old_row, new_row, ratios[key] / drift, drift, noise, slower))
+    return sorted(changes, key=lambda change: -change.factor)
+
+
+def _key(row: Row) -> ProgramKey:
+    return ProgramKey(row.case, row.variant, row.unit, row.peer, row.form)
 
 
 def _median(row: Row) -> float:
-    return summary(row.samples).median
+    return summarise(row.samples).median
 
 
-def _drift(key: _Key, raw: dict[_Key, float]) -> float | None:
-    """Of the other peers at the same work: neither ours, which is what may have changed, nor the row itself."""
-    others = [by for each, by in raw.items() if each[:3] == key[:3] and each.peer not in ("ours", key.peer)]
-    return float(np.median(others)) if len(others) >= CONTROLS else None
+def _drift(key: ProgramKey, ratios: dict[ProgramKey, float]) -> float | None:
+    """Return the median ratio of the other peers at this variant, without ours, which may have changed."""
+    peers = [ratio for k, ratio in ratios.items() if k[:3] == key[:3] and k.peer not in (OURS, key.peer)]
+    return float(np.median(peers)) if len(peers) >= ENOUGH_PEERS else None
 
 
-def _between(key: _Key, raw: dict[_Key, float], drifts: dict[_Key, float | None]) -> float:
-    """What most of the other peers are still from the drift, or from no drift where the row has none to divide by."""
-    known = drifts[key] is not None
-    others = [each for each in raw if each.peer not in ("ours", key.peer) and (drifts[each] is not None or not known)]
-    if len(others) < CONTROLS:
+def _peer_noise(key: ProgramKey, ratios: dict[ProgramKey, float], drifts: dict[ProgramKey, float | None]) -> float:
+    """Return the factor by which most peers differ from their drift, or from 1 if this row has no drift."""
+    has_drift = drifts[key] is not None
+    peers = [k for k in ratios if k.peer not in (OURS, key.peer) and (drifts[k] is not None or not has_drift)]
+    if len(peers) < ENOUGH_PEERS:
         return 1.0
-    left = [raw[each] / ((drifts[each] or 1.0) if known else 1.0) for each in others]
-    return float(np.exp(np.quantile(np.abs(np.log(left)), TYPICAL)))
+    residuals = [ratios[k] / ((drifts[k] or 1.0) if has_drift else 1.0) for k in peers]
+    return float(np.exp(np.quantile(np.abs(np.log(residuals)), TYPICAL)))
 
 
-def _noise(record: Record, row: Row) -> float:
-    """Of the case's A/A pair; 1 where it was not measured."""
-    same = [each for each in record.rows if (each.case, each.variant) == (row.case, row.variant)]
-    again = next((each for each in same if each.peer == AGAIN and each.samples), None)
-    one = next((each for each in same if each.peer == "ours" and again and each.form == again.form), None)
-    return 1.0 if one is None or again is None else ratio(one.samples, again.samples).spread
+def _pair_noise(record: Record, row: Row) -> float:
+    """Return the spread of the A/A pair at this variant; 1 if it was not measured."""
+    variant_rows = [r for r in record.rows if (r.case, r.variant) == (row.case, row.variant) and r.samples]
+    again = next((r for r in variant_rows if r.peer == AGAIN), None)
+    ours = next((r for r in variant_rows if r.peer == OURS and again and r.form == again.form), None)
+    if ours is None or again is None:
+        return 1.0
+    return median_ratio(ours.samples, again.samples).spread

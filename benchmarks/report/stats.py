@@ -1,68 +1,68 @@
-"""Times of something that was measured again and again: their middle, their spread, and ratios of them."""
+"""Statistics of repeated timings: median and quartiles, ratios with intervals, and a test for "slower"."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-SLOWER = 1.05  # a smaller ratio is not worth a word, however certain it is
-CERTAIN = 0.01  # probability that times as different as these are of one program
-ENOUGH = 5  # samples on either side; with fewer none are so different
+SLOWER = 1.05  # smaller ratios are never reported, even if significant
+SIGNIFICANCE = 0.01  # p-value below which a difference counts
+ENOUGH = 5  # samples on each side; with fewer, no difference is significant
 
 
 class Summary(NamedTuple):
-    """Of samples, in their unit."""
+    """Summary of samples, in their unit."""
 
     median: float
-    low: float  # the first quartile
-    high: float  # the third
-    least: float
+    low: float  # first quartile
+    high: float  # third quartile
+    minimum: float
 
 
 class Ratio(NamedTuple):
-    """How many times as long something takes as something else."""
+    """Ratio of two medians with its 95 % interval."""
 
     value: float
-    low: float  # of 95 %
+    low: float
     high: float
 
     @property
     def spread(self) -> float:
-        """How far from 1 the interval reaches, as a ratio above 1: of a program against itself, the noise."""
+        """Return the distance from 1 to the far end of the interval, as a factor of at least 1."""
         return max(self.high, 1 / self.low)
 
 
-def summary(samples: Sequence[float]) -> Summary:
-    """The median, the quartiles and the least of samples.
+def summarise(samples: Sequence[float]) -> Summary:
+    """Return median, quartiles and minimum.
 
     Raises:
-      ValueError: where there are none, or one is no time.
+      ValueError: if there are no samples, or one is not a positive number.
     """
     times = _checked(samples)
     low, median, high = np.quantile(times, (0.25, 0.5, 0.75))
     return Summary(float(median), float(low), float(high), float(times.min()))
 
 
-def ratio(one: Sequence[float], other: Sequence[float], *, seed: int = 0) -> Ratio:
-    """Median over median, with the interval of a bootstrap; samples of one round are drawn together.
+def median_ratio(numerator: Sequence[float], denominator: Sequence[float], *, seed: int = 0) -> Ratio:
+    """Return the ratio of two medians, with a bootstrap interval that resamples rounds in pairs.
 
     Args:
-      one: (rounds,)
-      other: (rounds,), measured in turns with the first.
-      seed: of the bootstrap.
+      numerator: samples, (rounds,).
+      denominator: samples of the same rounds, (rounds,).
+      seed: random seed of the bootstrap.
 
     Raises:
-      ValueError: where they are not as many.
+      ValueError: if the numbers of rounds differ.
     """
     from scipy.stats import bootstrap
 
-    a, b = _checked(one), _checked(other)
+    a, b = _checked(numerator), _checked(denominator)
     if a.shape != b.shape:
-        raise ValueError(f"ratio: {a.size} rounds and {b.size}; measure both in the same rounds")
+        raise ValueError(f"median_ratio: got {a.size} and {b.size} rounds; measure both in the same rounds")
     value = float(np.median(a) / np.median(b))
     if a.size == 1:
         return Ratio(value, value, value)
-    found = bootstrap(
+    interval = bootstrap(
         (a, b),
         lambda x, y, axis: np.median(x, axis=axis) / np.median(y, axis=axis),
         paired=True,
@@ -71,31 +71,31 @@ def ratio(one: Sequence[float], other: Sequence[float], *, seed: int = 0) -> Rat
         n_resamples=2000,
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Ratio(value, float(found.low), float(found.high))
+    return Ratio(value, float(interval.low), float(interval.high))
 
 
 def geometric_mean(ratios: Sequence[float]) -> float:
-    """The mean of ratios: 2 and 1/2 make 1."""
+    """Return the geometric mean, in which 2 and 1/2 average to 1."""
     return float(np.exp(np.log(_checked(ratios)).mean()))
 
 
 def is_slower(old: Sequence[float], new: Sequence[float], noise: float) -> bool:
-    """Whether the new times are longer: certainly, by more than 5 %, and by more than a program differs from itself.
+    """Return True if the new times are longer: significantly, by more than 5 %, and by more than the noise.
 
     Args:
-      old: (samples,)
-      new: (samples,), not of the same rounds.
-      noise: the `Ratio.spread` of a program against itself, 1 or more.
+      old: samples, (n,).
+      new: samples of a different run, (m,).
+      noise: `Ratio.spread` of a program against itself, at least 1.
     """
     from scipy.stats import mannwhitneyu
 
     a, b = _checked(old), _checked(new)
-    by = float(np.median(b) / np.median(a))
-    return by > max(SLOWER, noise) and float(mannwhitneyu(b, a, alternative="greater").pvalue) < CERTAIN
+    factor = float(np.median(b) / np.median(a))
+    return factor > max(SLOWER, noise) and float(mannwhitneyu(b, a, alternative="greater").pvalue) < SIGNIFICANCE
 
 
 def _checked(samples: Sequence[float]) -> np.ndarray:
     times = np.asarray(samples, np.float64)
     if times.ndim != 1 or not times.size or not (np.isfinite(times) & (times > 0)).all():
-        raise ValueError(f"samples must be times above 0, one or more, got {samples!r}")
+        raise ValueError(f"samples must be one or more positive times, got {samples!r}")
     return times

@@ -30,15 +30,18 @@ def shard_members(
       args: the arguments.
 
     Raises:
-      ValueError: if there is only one device or one member.
+      ValueError: if there is only one device, or no even division.
     """
     if not form.endswith(SUFFIX):
         return function, args
+    devices = jax.devices()
+    if len(devices) == 1:
+        raise ValueError("there is only one device to distribute members over")
     members = len(jax.tree.leaves(args[has_members.index(True)])[0])
-    shards = max(n for n in range(1, len(jax.devices()) + 1) if members % n == 0)
+    shards = max(n for n in range(1, len(devices) + 1) if members % n == 0)
     if shards == 1:
-        raise ValueError(f"{members} members cannot be distributed over {len(jax.devices())} devices")
-    mesh = Mesh(np.array(jax.devices()[:shards]), ("members",), axis_types=(AxisType.Auto,))
+        raise ValueError(f"members={members} cannot be split evenly over 2 to {len(devices)} devices")
+    mesh = Mesh(np.array(devices[:shards]), ("members",), axis_types=(AxisType.Auto,))
     specs = tuple(PartitionSpec("members") if sharded else PartitionSpec() for sharded in has_members)
     placed = jax.device_put(args, tuple(NamedSharding(mesh, spec) for spec in specs))
     out = PartitionSpec("members")

@@ -1,13 +1,14 @@
-"""Fresh processes."""
+"""Start a process."""
 
-from benchmarks.jobs.definitions import Program, Starting
-from benchmarks.jobs.fresh_process import python
+from benchmarks.jobs.definitions import FreshProcess
+from benchmarks.jobs.fresh_process import python_process
+from benchmarks.jobs.program import Program
 
 IMPORTS = "from nnjax import data, losses, nn, optim, train"
 
 
-def start(job: Starting, form: str) -> Program:
-    """All parts that a training script imports; or `nnjax train digits`, to its last picture."""
+def fresh_process(job: FreshProcess, form: str) -> Program:
+    """Import what a training script imports, or run `nnjax train digits` until its last picture is written."""
     if job.what == "import":
-        return python("-c", IMPORTS)
-    return python("-m", "nnjax.cli", "train", "digits", "--out", out=True)
+        return python_process("-c", IMPORTS)
+    return python_process("-m", "nnjax.cli", "train", "digits", "--out", out=True)

@@ -1,15 +1,16 @@
-"""Optimizers held against each other."""
+"""Compare two optimizers with optcheck."""
 
 import numpy as np
 import optax
 
-from benchmarks.jobs.definitions import Comparing, Program
+from benchmarks.jobs.definitions import OptimizerComparison
+from benchmarks.jobs.program import Program
 from nnjax import optcheck, optim
 from nnjax.optcheck.report import Report
 
 
-def comparison(job: Comparing, form: str) -> Program:
-    """`optcheck.compare`, of optimizers that are made anew each time, so that all of it is traced again."""
+def optimizer_comparison(job: OptimizerComparison, form: str) -> Program:
+    """Run `optcheck.compare` on new optimizers in each call, so that everything is traced again."""
 
     def call(_: Report | None) -> Report:
         if job.what == "match":
@@ -18,7 +19,7 @@ def comparison(job: Comparing, form: str) -> Program:
 
     def error(report: Report) -> float:
         causes = [cause.id for cause in report.causes]
-        right = report.ok if job.what == "match" else (not report.ok and causes == ["eps-inside"])
-        return 0.0 if right else np.inf
+        correct = report.ok if job.what == "match" else (not report.ok and causes == ["eps-inside"])
+        return 0.0 if correct else np.inf
 
-    return Program(None, call, lambda _: None, error, units=1)
+    return Program(state=None, call=call, block=lambda _: None, error=error, units=1)

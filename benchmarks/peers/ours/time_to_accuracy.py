@@ -1,4 +1,4 @@
-"""Time to a target."""
+"""Train until a target accuracy is reached."""
 
 from functools import partial
 from typing import Any
@@ -8,31 +8,32 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from benchmarks.jobs.definitions import Program, Reaching
-from benchmarks.jobs.time_to_accuracy import Reached, examples, figures, reaching_error
-from benchmarks.peers._jax.stages import compiled
-from benchmarks.peers.ours.training import found
+from benchmarks.jobs.definitions import TimeToAccuracy
+from benchmarks.jobs.program import Program
+from benchmarks.jobs.time_to_accuracy import Runs, accuracy_error, accuracy_figures, fold_examples
+from benchmarks.peers._jax.stages import compile_in_stages
+from benchmarks.peers.ours.training import to_arrays
 from nnjax import data, losses, metrics, nn, optim, train
 from nnjax.train.run import take
 from nnjax.types import TrainState
 
 
-def accuracy(job: Reaching, form: str) -> Program:
-    """The whole run as one program, of which the seed is an argument: folds one after another, or under `vmap`.
+def time_to_accuracy(job: TimeToAccuracy, form: str) -> Program:
+    """Compile the whole run as one program with the seed as an argument; the folds one after another or under `vmap`.
 
     Raises:
-      ValueError: for `vmap` where there is one network.
+      ValueError: for `vmap` if there is only one network.
     """
     if form == "vmap" and job.folds is None:
-        raise ValueError("one network; there is nothing to map over")
-    given = examples(job)
-    steps = -(-given.trained // job.batch)
+        raise ValueError("there is only one network, so vmap has nothing to map over")
+    examples = fold_examples(job)
+    steps = -(-examples.largest_train_size // job.batch)
     run = _run(job, steps)
-    x, y = jnp.asarray(given.x), jnp.asarray(given.y)
-    folds = jax.tree.map(jnp.asarray, given.folds)
+    x, y = jnp.asarray(examples.x), jnp.asarray(examples.y)
+    folds = jax.tree.map(jnp.asarray, examples.folds)
 
-    def whole(key: Array, x: Array, y: Array, folds: train.Folds) -> Any:
-        each = jax.vmap if form == "vmap" else _mapped
+    def train_to_target(key: Array, x: Array, y: Array, folds: train.Folds) -> Any:
+        map_folds = jax.vmap if form == "vmap" else _map
         held_out = data.Data(x[folds.held_out.table], y[folds.held_out.table], _weights(folds.held_out))
 
         def epoch(ts: TrainState, rows: train.Rows, held_out: data.Data) -> tuple[TrainState, Array]:
@@ -40,53 +41,54 @@ def accuracy(job: Reaching, form: str) -> Program:
             ts, _ = lax.scan(lambda ts, batch: run.step(ts, take(data.Data(x, y), batch)), ts, batches)
             return ts, run.evaluate(ts, held_out)["accuracy"]
 
-        def go_on(at: Any) -> Array:
-            i, _, accuracies = at
+        def continues(carry: Any) -> Array:
+            i, _, accuracies = carry
             return (i < job.epochs) & (accuracies.mean() < job.target)
 
-        def one(at: Any) -> Any:
-            i, ts, _ = at
-            return (i + 1, *each(epoch)(ts, folds.train, held_out))
+        def all_folds_epoch(carry: Any) -> Any:
+            i, ts, _ = carry
+            return (i + 1, *map_folds(epoch)(ts, folds.train, held_out))
 
         keys = jax.random.split(key, len(folds.train.sizes))
         ts = jax.vmap(lambda key: run.init(key, data.Data(x, y)))(keys)
-        i, ts, accuracies = lax.while_loop(go_on, one, (jnp.int32(0), ts, jnp.zeros(len(keys))))
+        carry = (jnp.int32(0), ts, jnp.zeros(len(keys)))
+        i, ts, accuracies = lax.while_loop(continues, all_folds_epoch, carry)
         return i, accuracies.mean(), accuracies, ts
 
-    program = compiled(jax.jit(whole), jax.random.key(0), x, y, folds)
+    compiled = compile_in_stages(jax.jit(train_to_target), jax.random.key(0), x, y, folds)
 
-    def call(at: Reached) -> Reached:
-        epochs, mean, accuracies, ts = program.call(jax.random.key(at.seed), x, y, folds)
-        return Reached(at.seed + 1, (*at.runs, (epochs, mean)), accuracies, ts)
+    def call(runs: Runs) -> Runs:
+        epochs, mean, accuracies, ts = compiled.call(jax.random.key(runs.seed), x, y, folds)
+        return Runs(runs.seed + 1, (*runs.ends, (epochs, mean)), accuracies, ts)
 
-    def error(at: Reached) -> float:
-        arrays = found(at.layers)  # of all folds
-        return reaching_error(job, given, at, [[array[f] for array in arrays] for f in range(len(arrays[0]))])
+    def error(runs: Runs) -> float:
+        arrays = to_arrays(runs.networks)  # with an axis of folds
+        return accuracy_error(job, examples, runs, [[array[f] for array in arrays] for f in range(len(arrays[0]))])
 
     return Program(
-        state=Reached(0, (), None, None),
+        state=Runs(0, (), None, None),
         call=call,
         block=jax.block_until_ready,
         error=error,
         units=1,
-        stages=program.stages,
-        memory=program.memory,
-        figures=partial(figures, job),
+        stages=compiled.stages,
+        memory=compiled.memory,
+        figures=partial(accuracy_figures, job),
     )
 
 
-def _run(job: Reaching, steps: int) -> train.Run:
+def _run(job: TimeToAccuracy, steps: int) -> train.Run:
     net = nn.mlp(job.hidden, 10, dropout=job.dropout)
     rate = optax.cosine_decay_schedule(job.rate, job.epochs * steps) if job.cosine else job.rate
     optimizer = optim.adamw(rate, weight_decay=job.decay) if job.decay else optim.adam(rate)
-    return train.Run(net, losses.cross_entropy, optimizer, job.batch, metrics=(metrics.accuracy,))
+    return train.Run(net, losses.cross_entropy, optimizer, batch_size=job.batch, metrics=(metrics.accuracy,))
 
 
-def _mapped(function: Any) -> Any:
-    """As `jax.vmap`, one after another."""
-    return lambda *args: lax.map(lambda one: function(*one), args)
+def _map(function: Any) -> Any:
+    """Map over the folds one after another, with the signature of `jax.vmap`."""
+    return lambda *args: lax.map(lambda fold_args: function(*fold_args), args)
 
 
 def _weights(rows: train.Rows) -> Array:
-    """1 for the rows of each fold, 0 for what fills up."""
+    """Return 1 for the rows of each fold and 0 for padding."""
     return (jnp.arange(rows.table.shape[1]) < rows.sizes[:, None]).astype(jnp.float32)

@@ -1,25 +1,28 @@
-"""Deep networks with PyTorch: a loop over the blocks."""
+"""Train a deep residual network."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.jobs.definitions import Deepening, Program, depth_inputs
-from benchmarks.jobs.reference_depth import depth_error
+from benchmarks.jobs.definitions import DeepNetwork
+from benchmarks.jobs.inputs import deep_network_inputs
+from benchmarks.jobs.program import Program
+from benchmarks.jobs.reference_deep_network import deep_network_error
+from benchmarks.peers._torch.device import DEVICE, synchronize
 
 
-def depth(job: Deepening, device: str, synchronize: Callable[[], None]) -> Program:
-    """A module for each block, and SGD for all parameters in one operation."""
-    inputs = depth_inputs(job)
-    blocks = [nn.Linear(job.width, job.width, device=device) for _ in range(job.blocks)]
+def deep_network(job: DeepNetwork, form: str) -> Program:
+    """Loop over one module for each block, with SGD that updates all parameters in one operation."""
+    torch.set_num_threads(1)  # a block is too small for two threads
+    inputs = deep_network_inputs(job)
+    blocks = [nn.Linear(job.width, job.width, device=DEVICE) for _ in range(job.blocks)]
     params = [param for block in blocks for param in (block.weight, block.bias)]
     with torch.no_grad():
         for block, w, b in zip(blocks, *inputs.layers[0], strict=True):
             block.weight.copy_(torch.from_numpy(w.T))
             block.bias.copy_(torch.from_numpy(b))
-    x, y = (torch.from_numpy(array).to(device) for array in (inputs.x, inputs.y))
+    x, y = (torch.from_numpy(array).to(DEVICE) for array in (inputs.x, inputs.y))
     optimizer = torch.optim.SGD(params, job.rate, foreach=True)
 
     def call(state: None) -> None:
@@ -33,7 +36,7 @@ def depth(job: Deepening, device: str, synchronize: Callable[[], None]) -> Progr
             optimizer.step()
 
     def error(state: None) -> float:
-        w, b = (torch.stack(parts).detach().cpu() for parts in (params[::2], params[1::2]))
-        return depth_error(job, w.mT.numpy(), b.numpy())
+        w, b = (torch.stack(tensors).detach().cpu() for tensors in (params[::2], params[1::2]))
+        return deep_network_error(job, w.mT.numpy(), b.numpy())
 
     return Program(state=None, call=call, block=lambda _: synchronize(), error=error, units=job.steps)

@@ -1,4 +1,4 @@
-"""Time to a target with PyTorch: networks of all folds, an epoch of each in turn, looked at after each."""
+"""Train until a target accuracy is reached: one epoch of each fold in turn, then evaluate all."""
 
 import math
 from functools import partial
@@ -10,96 +10,99 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.jobs.definitions import Program, Reaching
-from benchmarks.jobs.time_to_accuracy import Examples, Reached, examples, figures, reaching_error
+from benchmarks.jobs.definitions import TimeToAccuracy, Training
+from benchmarks.jobs.program import Program
+from benchmarks.jobs.time_to_accuracy import Examples, Runs, accuracy_error, accuracy_figures, fold_examples
+from benchmarks.peers._torch.device import DEVICE, useful_threads
+
+XY = tuple[Tensor, Tensor]
 
 
 class Fold(NamedTuple):
-    """A network at its training."""
+    """A network in training and its data."""
 
     model: nn.Sequential
     optimizer: torch.optim.Optimizer
-    schedule: Any  # None without
-    train: tuple[Tensor, Tensor]
-    held_out: tuple[Tensor, Tensor]
+    schedule: Any  # None for a constant learning rate
+    train: XY
+    held_out: XY
 
 
-def accuracy(job: Reaching, device: str) -> Program:
-    """The loop over batches by hand, views of shuffled tensors, and a fused optimizer."""
-    given = examples(job)
-    parts = [_parts(given, f, device) for f in range(len(given.folds.train.sizes))]
+def time_to_accuracy(job: TimeToAccuracy, form: str) -> Program:
+    """Train with a Python loop over views of shuffled tensors, and a fused optimizer."""
+    examples = fold_examples(job)
+    batch_job = Training((examples.x.shape[1], *job.hidden, 10), job.batch, job.batch)
+    torch.set_num_threads(useful_threads(batch_job))
+    fold_data = [_fold_data(examples, i) for i in range(len(examples.folds.train.sizes))]
 
-    def call(at: Reached) -> Reached:
-        torch.manual_seed(at.seed)
-        folds = [_fold(job, *part) for part in parts]
+    def call(runs: Runs) -> Runs:
+        torch.manual_seed(runs.seed)
+        folds = [_make_fold(job, train, held_out) for train, held_out in fold_data]
         epoch, mean = 0, 0.0
         while epoch < job.epochs and mean < job.target:
             for fold in folds:
-                _epoch(job, fold)
-            accuracies = [_right(fold) for fold in folds]
+                _train_epoch(job, fold)
+            accuracies = [_accuracy(fold) for fold in folds]
             epoch, mean = epoch + 1, sum(accuracies) / len(folds)
-        return Reached(at.seed + 1, (*at.runs, (epoch, mean)), accuracies, [fold.model for fold in folds])
-
-    def error(at: Reached) -> float:
-        return reaching_error(job, given, at, [_arrays(model) for model in at.layers])
+        return Runs(runs.seed + 1, (*runs.ends, (epoch, mean)), accuracies, [fold.model for fold in folds])
 
     return Program(
-        state=Reached(0, (), None, None),
+        state=Runs(0, (), None, None),
         call=call,
-        block=lambda _: None,  # each epoch's accuracy was waited for
-        error=error,
+        block=lambda _: None,  # reading the accuracy waits for each epoch
+        error=lambda runs: accuracy_error(job, examples, runs, [_to_arrays(model) for model in runs.networks]),
         units=1,
-        figures=partial(figures, job),
+        figures=partial(accuracy_figures, job),
     )
 
 
-def _parts(given: Examples, f: int, device: str) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """x and y to train on, and held out."""
-    tables = [rows.table[f, : rows.sizes[f]] for rows in given.folds]
-    x, y = torch.from_numpy(given.x).to(device), torch.from_numpy(given.y).long().to(device)
-    train, held_out = (torch.from_numpy(np.asarray(rows, np.int64)).to(device) for rows in tables)
+def _fold_data(examples: Examples, i: int) -> tuple[XY, XY]:
+    """Return x and y for training, and those held out."""
+    tables = [rows.table[i, : rows.sizes[i]] for rows in examples.folds]
+    x, y = torch.from_numpy(examples.x).to(DEVICE), torch.from_numpy(examples.y).long().to(DEVICE)
+    train, held_out = (torch.from_numpy(np.asarray(rows, np.int64)).to(DEVICE) for rows in tables)
     return (x[train], y[train]), (x[held_out], y[held_out])
 
 
-def _fold(job: Reaching, train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor]) -> Fold:
-    """A network before its first step, with parameters of the size that ours has."""
+def _make_fold(job: TimeToAccuracy, train: XY, held_out: XY) -> Fold:
+    """Return a network before its first step, with parameters of the same scale as ours."""
     x = train[0]
     widths = (x.shape[1], *job.hidden, 10)
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
         dense = nn.Linear(inputs, outputs, device=x.device)
-        last = len(layers) == 3 * len(job.hidden)
-        nn.init.kaiming_normal_(dense.weight, nonlinearity="linear" if last else "relu")
+        is_last = len(layers) == 3 * len(job.hidden)
+        nn.init.kaiming_normal_(dense.weight, nonlinearity="linear" if is_last else "relu")
         nn.init.zeros_(dense.bias)
         layers += [dense, nn.ReLU(), nn.Dropout(job.dropout) if job.dropout else nn.Identity()]
     model = nn.Sequential(*layers[:-2])
-    kind = torch.optim.AdamW if job.decay else torch.optim.Adam
-    optimizer = kind(model.parameters(), job.rate, weight_decay=job.decay, fused=True)
+    make_optimizer = torch.optim.AdamW if job.decay else torch.optim.Adam
+    optimizer = make_optimizer(model.parameters(), job.rate, weight_decay=job.decay, fused=True)
     steps = math.ceil(len(x) / job.batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, job.epochs * steps) if job.cosine else None
     return Fold(model, optimizer, schedule, train, held_out)
 
 
-def _epoch(job: Reaching, fold: Fold) -> None:
+def _train_epoch(job: TimeToAccuracy, fold: Fold) -> None:
     fold.model.train()
     order = torch.randperm(len(fold.train[0]), device=fold.train[0].device)
-    for some_x, some_y in zip(*(torch.split(array[order], job.batch) for array in fold.train), strict=True):
+    for x, y in zip(*(torch.split(array[order], job.batch) for array in fold.train), strict=True):
         fold.optimizer.zero_grad(set_to_none=True)
-        loss: Any = functional.cross_entropy(fold.model(some_x), some_y)
+        loss: Any = functional.cross_entropy(fold.model(x), y)
         loss.backward()
         fold.optimizer.step()
         if fold.schedule is not None:
             fold.schedule.step()
 
 
-def _right(fold: Fold) -> float:
-    """The share of the examples held out that it gets right."""
+def _accuracy(fold: Fold) -> float:
+    """Return the share of held-out examples that are classified correctly."""
     fold.model.eval()
     x, y = fold.held_out
     with torch.inference_mode():
         return float((fold.model(x).argmax(-1) == y).double().mean())
 
 
-def _arrays(model: nn.Module) -> list[np.ndarray]:
-    """w (inputs, outputs) and b of each layer in turn."""
+def _to_arrays(model: nn.Module) -> list[np.ndarray]:
+    """Return w (inputs, outputs) and b of each layer in turn."""
     return [(param.mT if param.ndim == 2 else param).detach().cpu().numpy() for param in model.parameters()]
