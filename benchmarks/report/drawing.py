@@ -6,8 +6,8 @@ from benchmarks.harness.record import LIMIT, OURS
 from benchmarks.report.variants import GROUPS
 
 WIDTH = 9.0  # inches; documents show pictures about 880 pixels wide
-DPI = 200
-STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "0.4"}
+DPI = 160
+STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "0.4"}
 COLORS = {
     OURS: "black",
     "JAX by hand": "#2f6fb7",

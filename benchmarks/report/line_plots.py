@@ -61,10 +61,8 @@ def _draw_lines(
     use_plain_numbers(axes.yaxis)
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
-    handles, labels = axes.get_legend_handles_labels()
-    last = [handle.get_ydata()[-1] for handle in handles]
-    order = sorted(range(len(handles)), key=lambda i: -last[i])  # as the lines end, from top to bottom
-    figure.legend([handles[i] for i in order], [labels[i] for i in order], loc="center left",
-                  bbox_to_anchor=(0.735, 0.46), handlelength=3, frameon=False, fontsize=8.5)  # fmt: skip
+    lines: list[Any] = sorted(axes.get_lines(), key=lambda line: -line.get_ydata()[-1])  # as they end, top to bottom
+    figure.legend(handles=lines, loc="center left", bbox_to_anchor=(0.735, 0.46), handlelength=3, frameon=False,
+                  fontsize=8.5)  # fmt: skip
     set_titles(figure, title, subtitle)
     return figure

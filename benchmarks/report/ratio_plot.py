@@ -1,6 +1,7 @@
 """The time of every peer relative to ours, one row for each variant, grouped by case."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -10,7 +11,7 @@ from benchmarks.report.stats import Ratio
 from benchmarks.report.variants import GROUPS, Variant, fastest_row, format_seconds, median_time
 
 ROW, GAP = 0.143, 0.08  # inches: a row, and the space between cases
-TOP, BOTTOM, LEFT, RIGHT = 0.97, 0.34, 3.35, 0.2  # inches around the axes
+TOP, BOTTOM, LEFT, RIGHT = 0.97, 0.34, 3.5, 0.2  # inches around the axes
 LARGEST = 20.0  # ratios beyond are drawn at the right edge
 EXPLANATION = (
     "Fastest form of each peer ÷ fastest form of nnjax, median times. Right of 1, nnjax is faster. "
@@ -43,7 +44,7 @@ def draw_ratios(variants: Sequence[Variant], machine: str) -> Any:
     axes.set(xscale="log", xlim=(1 / LARGEST, LARGEST), ylim=(0, inner), yticks=[])
     ticks = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.xaxis.set_minor_locator(plt.NullLocator())
+    axes.minorticks_off()
     axes.grid(axis="x", color="0.85", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines["left"].set_visible(False)
@@ -98,9 +99,9 @@ def _draw_legend(axes: Any, figure: Any, rows: Sequence[dict[str, Ratio]]) -> No
     from matplotlib.lines import Line2D
 
     kinds = {kind_of(peer) for ratios in rows for peer in ratios}
-    dot = {"marker": "o", "linestyle": "", "markersize": 5.5}
-    handles = [Line2D([], [], color=COLORS[kind], label=kind, **dot) for kind in GROUPS if kind in kinds]
+    dot = partial(Line2D, [], [], marker="o", linestyle="")
+    handles = [dot(color=COLORS[kind], label=kind, markersize=5.5) for kind in GROUPS if kind in kinds]
     if any(len({kind_of(peer) for peer in ratios}) < len(ratios) for ratios in rows):
-        handles.append(Line2D([], [], color="0.5", label="slower peer of a kind", **{**dot, "markersize": 3}))
+        handles.append(dot(color="0.5", label="slower peer of a kind", markersize=3))
     figure.legend(handles=handles, loc="upper right", ncols=3, fontsize=8, frameon=False, handletextpad=0.1,
                   columnspacing=1.0, borderaxespad=0.2)  # fmt: skip

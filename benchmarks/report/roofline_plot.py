@@ -54,7 +54,7 @@ def draw_roofline(rows: Sequence[Row], machine: str) -> Any:
     axes.set_ylabel("billion operations per second")
     use_plain_numbers(axes.xaxis, (1,))
     use_plain_numbers(axes.yaxis, (1,))
-    along = [(10**0.5 * x[0] * k, 10**0.5 * x[0] * k * bandwidth) for k in (1, 2)]  # two points on the slope
+    along = [(x[1] / k, bandwidth * x[1] / k) for k in (4.5, 2)]  # two points on the slope
     (left, bottom), (right, top) = axes.transData.transform(along)
     angle = math.degrees(math.atan2(top - bottom, right - left))
     axes.annotate(f"memory: {bandwidth:.0f} GB/s", along[0], (-8, 4), textcoords="offset points", rotation=angle,

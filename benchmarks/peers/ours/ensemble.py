@@ -41,7 +41,7 @@ def ensemble(job: Ensemble, form: str) -> Program:
     def members(ts: TrainState, member_args: Any, shared: Any) -> Any:
         if form.startswith("vmap"):
             return jax.vmap(steps, in_axes=(0, 0, None))(ts, member_args, shared)
-        return lax.map(lambda member: steps(*member, shared), (ts, member_args))
+        return lax.map(lambda member: steps(member[0], member[1], shared), (ts, member_args))
 
     has_members = (True, True, False)
     function, (ts, member_args, shared) = all_cores.shard_members(form, members, has_members, ts, member_args, shared)
