@@ -22,9 +22,9 @@ from benchmarks.report.table import (
     calibration_lines,
     figure_lines,
     terminal_table,
-    unmeasured_line,
+    unmeasured_lines,
 )
-from benchmarks.report.variants import lines_by_variant
+from benchmarks.report.variants import form_label, lines_by_variant, title_of
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 console = Console()
@@ -70,9 +70,8 @@ def main(
             for variant in lines_by_variant(variant_rows):
                 console.print(terminal_table(variant), "")
     calibration = calibration_lines(rows, fingerprint["devices"][0])
-    for line in (*calibration, *bottleneck_lines(rows), *figure_lines(rows), unmeasured_line(rows)):
-        if line:
-            console.print(line, highlight=False, markup=False)
+    for line in (*calibration, *bottleneck_lines(rows), *figure_lines(rows), *unmeasured_lines(rows)):
+        console.print(line, highlight=False, markup=False)
     for path in (folder / "results.json", *draw_pictures(Record(fingerprint, tuple(rows)), folder)):
         console.print(f"{path}", highlight=False, markup=False)
 
@@ -90,7 +89,7 @@ def compare_command(
         row = change.new
         console.print(
             f"{'SLOWER' if change.slower else '      '} {change.factor:5.2f} ×  "
-            f"{row.case}, {row.variant}: {row.peer}, {row.form} "
+            f"{title_of(row)}: {form_label(row)} "
             f"(machine {change.drift:.2f}, noise {change.noise:.2f})",
             highlight=False,
             soft_wrap=True,

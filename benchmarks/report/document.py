@@ -15,9 +15,11 @@ from benchmarks.report.variants import (
     compile_time,
     fastest_in_group,
     fastest_row,
+    form_label,
     format_seconds,
     lines_by_variant,
     median_time,
+    peer_label,
     repeat_ratio,
 )
 
@@ -40,7 +42,7 @@ def replace_section(text: str, name: str, section: str) -> str:
     _, found, after = rest.partition(end)
     if not found:
         raise ValueError(f"the document has no section between {begin!r} and {end!r}; add these two lines")
-    return f"{before}{begin}\n{section}\n{end}{after}"
+    return f"{before}{begin}\n\n{section}\n\n{end}{after}"
 
 
 def markers(name: str) -> tuple[str, str]:
@@ -57,8 +59,8 @@ def markdown_report(record: Record) -> str:
         parts.append("\n".join(figures))
     if faster := list(_faster_peers(variants)):
         intro = (
-            f"Peers that take less than {FASTER} of our time. In brackets the 95 % interval over the rounds; "
-            f'"{AGAIN}" is the ratio of a second process of ours, the noise that this interval does not include:'
+            f"Peers that take less than {FASTER} of nnjax's time. In brackets the 95 % interval over the rounds; "
+            f'"{peer_label(AGAIN)}" is the ratio of its second process, the noise that this interval does not include:'
         )
         parts += [intro, "\n".join(faster)]
     return "\n\n".join(parts)
@@ -80,12 +82,12 @@ def machine_name(fingerprint: dict[str, Any]) -> str:
 
 def markdown_table(variants: Sequence[Variant], rates: Rates | None) -> str:
     """Return a table with a line for each variant: our fastest form, and the ratio of each group's fastest peer."""
-    header = ("", "ours", "limit / ours", "bottleneck", *GROUPS)
+    header = ("", "nnjax", "limit / nnjax", "bottleneck", *GROUPS)
     text = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for variant in variants:
         ours = _ours(variant)
         best = [fastest_in_group(variant.lines, peers) for peers in GROUPS.values()]
-        ratios = ["" if b is None else f"{b[1].value:.2f} {b[0].peer}, {b[0].form}" for b in best]
+        ratios = ["" if b is None else f"{b[1].value:.2f} {form_label(b[0])}" for b in best]
         share = "" if ours.limit is None else f"{ours.limit / median_time(ours):.2f}"
         bottleneck = find_bottleneck(ours, rates).name if rates and (ours.flops or ours.bytes) else ""
         cells = (variant.title, f"{format_seconds(median_time(ours))}, {ours.form}", share, bottleneck, *ratios)
@@ -106,14 +108,16 @@ def _averages(variants: Sequence[Variant]) -> Iterator[str]:
             repeats.append(repeat)
     text = []
     if ratios:
-        text.append(f"Geometric mean over all lines: the fastest peer takes {geometric_mean(ratios):.2f} × our time.")
+        text.append(
+            f"Geometric mean over all lines: the fastest peer takes {geometric_mean(ratios):.2f} × nnjax's time."
+        )
     if limits:
         ratio = geometric_mean([ratio for ratio, _ in limits])
         above = geometric_mean([ratio / share for ratio, share in limits])
-        text.append(f"Over the lines with a limit it takes {ratio:.2f} × our time and {above:.2f} × the limit.")
+        text.append(f"Over the lines with a limit it takes {ratio:.2f} × nnjax's time and {above:.2f} × the limit.")
     if repeats:
         noise = np.quantile([max(repeat, 1 / repeat) for repeat in repeats], 0.9)
-        text.append(f"Noise: on 9 of 10 lines, two processes of ours differ by at most a factor of {noise:.2f}.")
+        text.append(f"Noise: on 9 of 10 lines, two processes of nnjax differ by at most a factor of {noise:.2f}.")
     if text:
         yield " ".join(text)
 
@@ -126,9 +130,9 @@ def _faster_peers(variants: Sequence[Variant]) -> Iterator[str]:
             best = fastest_in_group(variant.lines, peers)
             if best is not None and best[1].value < FASTER:
                 row, ratio = best
-                noise = f"; {AGAIN} {repeat:.2f}" if repeat else ""
+                noise = f"; {peer_label(AGAIN)} {repeat:.2f}" if repeat else ""
                 interval = f"[{ratio.low:.2f}, {ratio.high:.2f}]"
-                yield f"- {variant.title}: {row.peer}, {row.form}, {ratio.value:.2f} {interval}{noise}"
+                yield f"- {variant.title}: {form_label(row)}, {ratio.value:.2f} {interval}{noise}"
         yield from _faster_with_compilation(variant)
 
 
@@ -138,7 +142,7 @@ def _faster_with_compilation(variant: Variant) -> Iterator[str]:
     ours = min((_first_run(row) for row in whole_runs if row.peer == OURS), default=0.0)
     for row in (row for row in whole_runs if row.peer not in (OURS, AGAIN)):
         if (seconds := _first_run(row)) < FASTER * ours:
-            yield f"- {variant.title}, with compilation: {row.peer}, {row.form}, {seconds / ours:.2f}"
+            yield f"- {variant.title}, with compilation: {form_label(row)}, {seconds / ours:.2f}"
 
 
 def _ours(variant: Variant) -> Row:

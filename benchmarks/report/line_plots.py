@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from itertools import cycle
 from typing import Any
 
-from benchmarks.harness.record import AGAIN, OURS, Row, find_rows
+from benchmarks.harness.record import AGAIN, Row, find_rows
 from benchmarks.report.drawing import COLORS, WIDTH, color_of, kind_of, set_titles, use_plain_numbers
-from benchmarks.report.variants import compile_time, median_time
+from benchmarks.report.variants import compile_time, median_time, peer_label
 
 STYLES = ("o-", "s--", "^:", "v-.")  # within a kind of peer
 
@@ -53,7 +53,7 @@ def _draw_lines(
     for peer, form in dict.fromkeys((row.peer, row.form) for row in measured):
         of_form = find_rows(measured, peer=peer, form=form)
         points = sorted((int(re.findall(r"\d+", row.variant)[0]), y(row)) for row in of_form)
-        label = f"{'nnjax' if peer == OURS else peer}, {form}"
+        label = f"{peer_label(peer)}, {form}"
         style = next(styles.get(kind_of(peer), cycle(STYLES)))
         axes.plot(*zip(*points, strict=True), style, color=color_of(peer), markersize=5, linewidth=1.4, label=label)
     axes.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)

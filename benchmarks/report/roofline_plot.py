@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.harness.record import AGAIN, LIMIT, OURS, Row
 from benchmarks.report.bottleneck import calibrated_rates
 from benchmarks.report.drawing import COLORS, WIDTH, color_of, kind_of, set_titles, use_plain_numbers
-from benchmarks.report.variants import fastest_row, median_time, title_of
+from benchmarks.report.variants import fastest_row, median_time, peer_label, title_of
 
 EXPLANATION = (
     "Each dot is the fastest form of a library at one variant; dots in a column do the same work. "
@@ -38,7 +38,7 @@ def draw_roofline(rows: Sequence[Row], machine: str) -> Any:
         titles = dict.fromkeys(map(title_of, of_peer))
         best = [fastest_row([row for row in of_peer if title_of(row) == title], peer) for title in titles]
         rows_drawn = [row for row in best if row is not None]
-        label = "nnjax" if peer == OURS else kind_of(peer)
+        label = peer_label(kind_of(peer))
         axes.scatter(
             [row.flops / row.bytes for row in rows_drawn],
             [row.flops / median_time(row) / 1e9 for row in rows_drawn],
@@ -61,7 +61,7 @@ def draw_roofline(rows: Sequence[Row], machine: str) -> Any:
                   rotation_mode="anchor", color="0.3")  # fmt: skip
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
-    order = ["nnjax", *COLORS]
+    order = [peer_label(kind) for kind in COLORS]
     handles, labels = axes.get_legend_handles_labels()
     pairs = sorted(zip(labels, handles, strict=True), key=lambda pair: order.index(pair[0]))
     axes.legend([handle for _, handle in pairs], [label for label, _ in pairs], loc="lower right", frameon=False)

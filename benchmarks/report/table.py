@@ -12,12 +12,13 @@ from benchmarks.report.variants import (
     Variant,
     compile_time,
     fastest_row,
+    form_label,
     format_seconds,
     median_time,
     title_of,
 )
 
-HEADERS = ("", "time", "quartiles", "time / ours", "limit", "compile", "memory")
+HEADERS = ("", "time", "quartiles", "time / nnjax", "limit", "compile", "memory")
 
 
 def terminal_table(variant: Variant) -> Any:
@@ -43,9 +44,8 @@ def table_cells(line: Line) -> tuple[str, ...]:
     share = "" if row.limit is None else f"{row.limit / times.median:.0%}"
     compile_seconds = format_seconds(compile_time(row)) if compile_time(row) else ""
     peak = row.memory.get("device peak", row.memory.get("peak"))
-    memory = "" if peak is None else f"{peak / 1e6:.3g} MB" if peak < 1e9 else f"{peak / 1e9:.3g} GB"
-    name = f"{row.peer}, {row.form}"
-    return name, format_seconds(times.median), quartiles, against, share, compile_seconds, memory
+    memory = "" if peak is None else _bytes(peak)
+    return form_label(row), format_seconds(times.median), quartiles, against, share, compile_seconds, memory
 
 
 def calibration_lines(rows: Sequence[Row], device: str) -> Iterator[str]:
@@ -77,20 +77,24 @@ def figure_lines(rows: Sequence[Row]) -> Iterator[str]:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in row.figures.items())
         first = format_seconds(median_time(row) + compile_time(row))
         times = f"{format_seconds(median_time(row))} for a {row.unit}, {first} with compilation"
-        yield f"{title_of(row)}: {row.peer}, {row.form}: {figures}; {times}"
+        yield f"{title_of(row)}: {form_label(row)}: {figures}; {times}"
 
 
-def unmeasured_line(rows: Sequence[Row]) -> str | None:
-    """Return one line with the number of forms that were not measured, grouped by reason; None if there are none."""
-    reasons: dict[str, int] = {}
-    for row in rows:
-        if row.problem:
-            reason = row.problem.partition("\n")[0].removeprefix("ValueError: ")
-            reasons[reason] = reasons.get(reason, 0) + 1
-    if not reasons:
-        return None
-    return f"not measured: {'; '.join(f'{count} × {reason}' for reason, count in reasons.items())}"
+def unmeasured_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """Return each failure, and the number of forms that refused to run here (with a ValueError)."""
+    problems = [(row, row.problem) for row in rows if row.problem]
+    refusals = [problem for _, problem in problems if problem.startswith("ValueError")]
+    for row, problem in problems:
+        if problem not in refusals:
+            yield f"failed: {title_of(row)}: {form_label(row)}: {problem.strip().splitlines()[0]}"
+    if refusals:
+        yield f"{len(refusals)} forms cannot run here and were not measured; results.json says why"
 
 
 def _giga(rate: float) -> str:
     return f"{float(f'{rate / 1e9:.3g}'):,g}"
+
+
+def _bytes(size: int) -> str:
+    unit, scale = next(((u, s) for u, s in (("GB", 1e9), ("MB", 1e6)) if size >= s), ("kB", 1e3))
+    return f"{size / scale:.3g} {unit}"

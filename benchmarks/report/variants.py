@@ -49,6 +49,16 @@ def title_of(row: Row) -> str:
     return f"{row.case}: {row.variant}"
 
 
+def peer_label(peer: str) -> str:
+    """Return how reports show a peer; records call nnjax "ours"."""
+    return {OURS: "nnjax", AGAIN: "nnjax again"}.get(peer, peer)
+
+
+def form_label(row: Row) -> str:
+    """Return "peer, form"."""
+    return f"{peer_label(row.peer)}, {row.form}"
+
+
 def fastest_row(rows: Sequence[Row], peer: str) -> Row | None:
     """Return a peer's fastest form."""
     return min((row for row in rows if row.peer == peer and row.samples), key=median_time, default=None)
