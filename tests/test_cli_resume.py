@@ -18,7 +18,7 @@ from test_cli import done, fails, nnjax, process, read
 from nnjax import train
 from nnjax.cli import run_folder
 from nnjax.storage import checkpoint
-from nnjax.train import identity
+from nnjax.train.engine import fingerprint
 
 NET = ("--width", 8, "--depth", 1, "--batch-size", 16, "--no-plots")
 LONG = (*NET, "--epochs", 1000, "--save-every", 0)
@@ -151,8 +151,8 @@ def test_the_same_settings_and_those_that_change_nothing_may_be_given_again(wine
 
 
 def test_another_version_is_refused_and_anyway_goes_on_and_notes_it(undisturbed, copy, monkeypatch):
-    now = identity.machine()
-    monkeypatch.setattr(identity, "machine", lambda: now | {"jaxlib": "9.9", "cores": "1000"})
+    now = fingerprint.machine_fingerprint()
+    monkeypatch.setattr(fingerprint, "machine_fingerprint", lambda: now | {"jaxlib": "9.9", "cores": "1000"})
     ended = nnjax("train", "--resume", copy)
     assert ended.code == 2
     assert "the run differs from the saved one, exact resume is impossible:\n" in ended.err

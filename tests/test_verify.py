@@ -18,7 +18,7 @@ from nnjax.cli import receipt, run_folder, verify
 from nnjax.cli.config import Config
 from nnjax.storage import checkpoint, tensor_file
 from nnjax.storage.atomic_write import write_file
-from nnjax.train import identity
+from nnjax.train.engine import fingerprint
 
 SMALL = ("--width", "8", "--depth", "1", "--epochs", "3", "--batch-size", "16", "--no-plots")
 
@@ -93,7 +93,7 @@ def test_an_ensemble_with_patience_is_verified(tmp_path):
 
 def test_the_receipt_names_what_bits_depend_on(run):
     made = read(run / "receipt.json")
-    assert made["bits_depend_on"] == identity.machine() | {"members": "none", "strategy": "none", "mesh": "none"}
+    assert made["bits_depend_on"] == fingerprint.machine_fingerprint() | {"members": "none", "strategy": "none", "mesh": "none"}
     assert {"device", "cores", "jax", "jaxlib", "optax", "nnjax"} <= made["bits_depend_on"].keys()
     assert len(made["first_losses"]) == 10
     assert made["test"] == read(run / "result.json")["test"]

@@ -74,6 +74,7 @@ def _draw_row(axes: Any, y: float, variant: Variant, ratios: dict[str, Ratio]) -
     _label(axes, -LEFT + 1.12, y, ours.variant.replace(", shared data", ""))
     _label(axes, -0.1, y, format_seconds(median_time(ours)), ha="right", color="0.35")
     fastest: set[str] = set()
+    beyond = 0
     for peer, ratio in ratios.items():
         is_fastest = kind_of(peer) not in fastest  # of its kind, which is what tables show
         fastest.add(kind_of(peer))
@@ -82,8 +83,10 @@ def _draw_row(axes: Any, y: float, variant: Variant, ratios: dict[str, Ratio]) -
         is_beyond = ratio.value > LARGEST
         axes.scatter(x, y, color=color_of(peer), marker=">" if is_beyond else "o", linewidths=0, clip_on=False, **style)
         if is_beyond and is_fastest:
-            text = f"{ratio.value:.0f} ×"
-            axes.annotate(text, (x, y), (-6, 0), textcoords="offset points", ha="right", va="center", fontsize=8)
+            text, offset = f"{ratio.value:.0f} ×", (-6 - 26 * beyond, 0)
+            axes.annotate(text, (x, y), offset, textcoords="offset points", ha="right", va="center", fontsize=8,
+                          color=color_of(peer))  # fmt: skip
+            beyond += 1
         elif is_fastest:
             axes.plot([ratio.low, min(ratio.high, LARGEST)], [y, y], color=color_of(peer), linewidth=1.2, zorder=2)
 

@@ -31,7 +31,8 @@ def ensemble(job: Ensemble, form: str) -> Program:
     keys = jax.random.split(jax.random.key(1), job.members)
     axes = (0, 0, 0 if job.own_data else None)
     ts = jax.vmap(partial(initial_state, run), in_axes=axes)(inputs.layers, keys, examples)
-    rows = np.asarray(jax.jit(jax.vmap(partial(run.rows, n_examples=member_job.rows, n=member_job.steps)))(ts))
+    first_rows = partial(run.rows, n_examples=member_job.rows, n=member_job.steps)
+    rows = np.asarray(jax.jit(jax.vmap(first_rows))(ts.key, ts.step))
     member_args, shared = (examples if job.own_data else None, pairs), None if job.own_data else examples
 
     def steps(ts: TrainState, member_args: Any, shared: Any) -> Any:

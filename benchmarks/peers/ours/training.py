@@ -53,7 +53,9 @@ def training(job: Training, form: str) -> Program:
             memory=compiled.memory,
         )
     compiled = compile_in_stages(jax.jit(partial(run.steps, n=job.steps), donate_argnums=0), ts, examples)
-    rows = None if job.batch is None else np.asarray(jax.jit(lambda ts: run.rows(ts, job.rows, job.steps))(ts))
+    rows = None
+    if job.batch is not None:
+        rows = np.asarray(jax.jit(run.rows, static_argnums=(2, 3))(ts.key, ts.step, job.rows, job.steps))
     return Program(
         state=ts,
         call=lambda ts: compiled.call(ts, examples)[0],
