@@ -10,7 +10,7 @@ import optax
 from benchmarks.compiled import compiled
 from benchmarks.reference import optimizing_error
 from benchmarks.work import Optimizing, Program, optimizing_inputs
-from nnjax.debug.flops import flops
+from nnjax.debug import count_flops
 
 MOMENTS = {"sgd": 0, "lion": 1, "adam": 2, "adamw": 2}
 
@@ -47,6 +47,6 @@ def updates(job: Optimizing, optimizer: optax.GradientTransformation, form: str)
         units=job.steps,
         stages=program.stages,
         memory=program.memory,
-        flops=flops(update, carry, turns[0]).total,
+        flops=count_flops(update, carry, turns[0]).total,
         bytes=4 * job.parameters * (2 * MOMENTS[job.rule] + 3),
     )

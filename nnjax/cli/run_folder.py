@@ -56,7 +56,7 @@ def finished(path: Path) -> bool:
 
 def save_weights(path: Path, params: PyTree, state: PyTree) -> None:
     """Parameters and state as safetensors, named by their paths, `params/1/w`, with a SHA-256 of each."""
-    write_file(path, *tensor_file.pack({"params": params, "state": state}, "nnjax-weights", {}))
+    write_file(path, *tensor_file.serialize({"params": params, "state": state}, "nnjax-weights", {}))
 
 
 def resumed_anyway(path: Path) -> bool:
@@ -84,9 +84,11 @@ def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyT
     """
     if not path.is_file():
         raise FileNotFoundError(f"no weights {path}")
-    leaves, header = tensor_file.read(path, "safetensors file")
+    leaves, header = tensor_file.read(path, "a safetensors file")
     like = {"params": params, "state": state}
-    tree = jax.tree.map(jnp.asarray, tensor_file.into(like, leaves, header.empty, f"{path} is of another network:"))
+    tree = jax.tree.map(
+        jnp.asarray, tensor_file.restore_structure(like, leaves, header.empty, f"{path} is of another network:")
+    )
     return tree["params"], tree["state"]
 
 
@@ -101,7 +103,7 @@ def read_weights(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
         raise FileNotFoundError(f"no weights {path}")
     leaves: dict[str, np.ndarray] = {}
     with path.open("rb") as file:
-        header = tensor_file.read_header(file, path, "safetensors file")
+        header = tensor_file.read_header(file, path, "a safetensors file")
         try:
             for name, leaf in tensor_file.read_leaves(file, path, header):
                 leaves[name] = leaf

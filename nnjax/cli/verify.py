@@ -78,7 +78,7 @@ def verify_command(
         )
     if again["weights"] != made["weights"]:
         problems.append("trained again, the weights are not those of the receipt")
-    leaves, _ = tensor_file.named({"params": params, "state": state})
+    leaves, _ = tensor_file.named_leaves({"params": params, "state": state})
     for d in receipt.compare(saved, leaves) if saved else []:
         problems.append(
             f"{d.name}: {d.numbers:,} of {d.size:,} numbers differ from those trained again, by {d.largest:.3g} at most"

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from nnjax import checks
 from nnjax.data import examples as as_examples
 from nnjax.data.source import Source
-from nnjax.debug.flops import Cost, flops
+from nnjax.debug import Cost, count_flops
 from nnjax.train.engine.device_loop import CAPACITY, Member, begin, chunk
 from nnjax.train.engine.ensemble import MEMBERS, Program, Strategy, put, put_each
 from nnjax.train.engine.fit_state import start
@@ -107,7 +107,7 @@ def plan(
     key = jax.random.key(0)
     ts = jax.eval_shape(run.init, key, sample)
     carried = jax.eval_shape(lambda ts: start(ts, validated=True, stopped=jnp.zeros((), bool)), ts)
-    cost = flops(run.step, ts, jax.eval_shape(lambda d: take(d, jnp.zeros(batch, jnp.int32)), sample))
+    cost = count_flops(run.step, ts, jax.eval_shape(lambda d: take(d, jnp.zeros(batch, jnp.int32)), sample))
     held = sample if isinstance(examples, Source) else examples
     free = int(_free() * SHARE) if memory is None else memory
     devices = 1 if mesh is None else mesh.shape.get(MEMBERS, 1)

@@ -12,8 +12,7 @@ from jax.sharding import Mesh
 
 from nnjax import checks
 from nnjax.data.source import Source
-from nnjax.debug.found import Found
-from nnjax.debug.nonfinite import first_nonfinite
+from nnjax.debug import NonfiniteOrigin, first_nonfinite
 from nnjax.train.engine.device_loop import CAPACITY
 from nnjax.train.engine.ensemble import Program, Strategy, fetch, restore, snapshot
 from nnjax.train.engine.fit_state import FitState
@@ -38,7 +37,7 @@ class Replay(NamedTuple):
     ts: TrainState  # before the step
     batch: Data
     rows: np.ndarray  # (batch,) of the data
-    found: Found | None  # where a value that is not finite arose; None where the step has none
+    found: NonfiniteOrigin | None  # where a value that is not finite arose; None where the step has none
 
     def __str__(self) -> str:
         return self.words("the data")

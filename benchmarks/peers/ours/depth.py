@@ -11,7 +11,7 @@ from benchmarks.peers.ours.training import found, start
 from benchmarks.reference_depth import depth_error
 from benchmarks.work import Deepening, Program, depth_inputs
 from nnjax import data, losses, nn, optim, train
-from nnjax.debug.flops import flops
+from nnjax.debug import count_flops
 from nnjax.types import TrainState
 
 
@@ -45,6 +45,6 @@ def depth(job: Deepening, form: str) -> Program:
         stages=program.stages,
         memory=program.memory,
         # what remat computes again is no work that others do
-        flops=0 if form == "remat" else flops(run.step, ts, examples).total,
+        flops=0 if form == "remat" else count_flops(run.step, ts, examples).total,
         bytes=4 * (2 * parameters + 2 * job.batch * job.width),
     )

@@ -14,7 +14,7 @@ from benchmarks.peers.ours.training import bytes_of, found, run_of, start
 from benchmarks.reference import ensemble_error
 from benchmarks.work import Ensemble, Program, training_inputs
 from nnjax import data
-from nnjax.debug.flops import flops
+from nnjax.debug import count_flops
 from nnjax.types import TrainState
 
 
@@ -50,7 +50,7 @@ def ensemble(job: Ensemble, form: str) -> Program:
         units=each.steps * job.members,
         stages=program.stages,
         memory=program.memory,
-        flops=flops(function, ts, mine, shared).total // (each.steps * job.members),
+        flops=count_flops(function, ts, mine, shared).total // (each.steps * job.members),
         bytes=bytes_of(each),
     )
 

@@ -13,7 +13,7 @@ from benchmarks.loop import loop
 from benchmarks.reference import training_error
 from benchmarks.work import CONVOLUTIONS, IMAGE, Inputs, Program, Training, training_inputs
 from nnjax import data, losses, nn, optim, train
-from nnjax.debug.flops import flops
+from nnjax.debug import count_flops
 from nnjax.types import TrainState
 
 NARROW, MANY = 32, 512  # features of all layers, and rows, for which `dense` recommends features first
@@ -38,7 +38,7 @@ def training(job: Training, form: str) -> Program:
         units=job.steps,
         stages=program.stages,
         memory=program.memory,
-        flops=flops(run.step, ts, _first(job, examples)).total,
+        flops=count_flops(run.step, ts, _first(job, examples)).total,
         bytes=bytes_of(job),
     )
 

@@ -48,7 +48,7 @@ def saver(saving: Saving | None, program: Program, me: Identity) -> Iterator[Sav
     if saving is None:
         yield lambda fs, logs, *, wait: False
         return
-    with background.saver(saving.folder, saving.keep, write=jax.process_index() == 0) as write:
+    with background.checkpoint_writer(saving.folder, saving.keep, write=jax.process_index() == 0) as write:
 
         def save(fs: FitState, logs: Logs, *, wait: bool) -> bool:
             tree, metadata = content(snapshot(program, fs), logs)
