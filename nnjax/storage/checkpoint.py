@@ -12,7 +12,6 @@ from nnjax.storage.atomic_write import write_file
 from nnjax.types import PyTree
 
 FORMAT = "nnjax-checkpoint"
-KIND = "an nnjax checkpoint"
 NAME = re.compile(r"step-(\d{12,})\.safetensors")
 
 Like: TypeAlias = PyTree | Callable[[dict[str, Any]], PyTree]
@@ -70,7 +69,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
       ValueError: if the file is truncated, is not a checkpoint, or its header is damaged.
     """
     with path.open("rb") as file:
-        return _check_format(path, tensor_file.read_header(file, path, KIND)).metadata
+        return _check_format(path, tensor_file.read_header(file, path)).metadata
 
 
 def verify(path: Path) -> dict[str, Any]:
@@ -81,7 +80,7 @@ def verify(path: Path) -> dict[str, Any]:
       ValueError: if the file is damaged or not a checkpoint.
     """
     with path.open("rb") as file:
-        header = _check_format(path, tensor_file.read_header(file, path, KIND))
+        header = _check_format(path, tensor_file.read_header(file, path))
         for _ in tensor_file.read_leaves(file, path, header):
             pass
     return header.metadata
@@ -155,12 +154,13 @@ def files(folder: Path) -> list[Path]:
 
 def _check_format(path: Path, header: tensor_file.Header) -> tensor_file.Header:
     if header.sha256 is None or header.format != FORMAT:
-        raise ValueError(f"{path} is not {KIND}: got format {header.format or 'unknown'}, expected {FORMAT}")
+        got = header.format or "unknown"
+        raise ValueError(f"{path} is not an nnjax checkpoint: got format {got}, expected {FORMAT}")
     return header
 
 
 def _read(path: Path) -> tuple[dict[str, Any], tensor_file.Header]:
-    leaves, header = tensor_file.read(path, KIND)
+    leaves, header = tensor_file.read(path)
     return leaves, _check_format(path, header)
 
 

@@ -90,21 +90,21 @@ def serialize(tree: PyTree, format: str, metadata: dict[str, Any]) -> list[bytes
     return [len(text).to_bytes(8, "little"), text, *map(_memory, stored.values())]
 
 
-def read_header(file: io.BufferedReader, path: Path, kind: str) -> Header:
+def read_header(file: io.BufferedReader, path: Path) -> Header:
     """Read the header of an open file and check it and the length of the file.
 
     Args:
       file: the file, at its beginning. Afterwards it is at the first leaf.
       path: the path of the file, for error messages.
-      kind: what the file should be, for error messages: "an nnjax checkpoint".
 
     Raises:
       ValueError: if the header is damaged, the file is truncated, or it is not a safetensors file.
     """
+    foreign = f"{path} is damaged or not a safetensors file"
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if not 2 <= length <= size - 8:
-        raise ValueError(f"{path} is damaged or not {kind}: header of {length} bytes in a file of {size} bytes")
+        raise ValueError(f"{foreign}: header of {length} bytes in a file of {size} bytes")
     text = file.read(length)
     try:
         header = json.loads(text.decode())
@@ -115,7 +115,7 @@ def read_header(file: io.BufferedReader, path: Path, kind: str) -> Header:
         names = ("sha256", "dtypes", "empty", "metadata")
         sha256, dtypes, empty, metadata = (json.loads(notes[name]) if has_checksums else None for name in names)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged or not {kind}: invalid header, {error!r}") from error
+        raise ValueError(f"{foreign}: invalid header, {error!r}") from error
     if has_checksums and hashlib.sha256(text.replace(checksum, NO_CHECKSUM, 1)).hexdigest().encode() != checksum:
         raise ValueError(f"{path} is damaged: SHA-256 mismatch in the header")
     if has_checksums and version != str(VERSION):
@@ -123,7 +123,7 @@ def read_header(file: io.BufferedReader, path: Path, kind: str) -> Header:
     position = 0
     for name, _, _, begin, end in entries:
         if begin != position:
-            raise ValueError(f"{path} is damaged or not {kind}: {name} begins at byte {begin}, expected {position}")
+            raise ValueError(f"{foreign}: {name} begins at byte {begin}, expected {position}")
         if 8 + length + end > size:
             raise ValueError(f"{path} is damaged: truncated in {name}, after {size} bytes")
         position = end
@@ -153,10 +153,10 @@ def read_leaves(file: io.BufferedReader, path: Path, header: Header) -> Iterator
         raise ValueError(f"{path} is damaged: SHA-256 mismatch in {', '.join(damaged)}")
 
 
-def read(path: Path, kind: str) -> tuple[dict[str, Any], Header]:
-    """Read all leaves, by name, and the header of a file; see `read_header` for `kind` and the errors."""
+def read(path: Path) -> tuple[dict[str, Any], Header]:
+    """Read all leaves, by name, and the header of a file; it raises the errors of `read_header` and `read_leaves`."""
     with path.open("rb") as file:
-        header = read_header(file, path, kind)
+        header = read_header(file, path)
         leaves: dict[str, Any] = dict(read_leaves(file, path, header))
     for name, dtype in header.dtypes.items():
         if dtype.startswith(KEY):
