@@ -84,7 +84,7 @@ def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyT
     """
     if not path.is_file():
         raise FileNotFoundError(f"no weights {path}")
-    leaves, header = tensor_file.read(path, "a safetensors file")
+    leaves, header = tensor_file.read(path)
     like = {"params": params, "state": state}
     tree = jax.tree.map(
         jnp.asarray, tensor_file.restore_structure(like, leaves, header.empty, f"{path} is of another network:")
@@ -103,7 +103,7 @@ def read_weights(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
         raise FileNotFoundError(f"no weights {path}")
     leaves: dict[str, np.ndarray] = {}
     with path.open("rb") as file:
-        header = tensor_file.read_header(file, path, "a safetensors file")
+        header = tensor_file.read_header(file, path)
         try:
             for name, leaf in tensor_file.read_leaves(file, path, header):
                 leaves[name] = leaf
