@@ -20,7 +20,7 @@ import typer
 from sklearn.datasets import load_diabetes, load_digits, load_wine
 
 from nnjax import cli, data, train
-from nnjax.data import idx
+from nnjax.data import _idx as idx
 from nnjax.data.table import Table
 
 SMALL = ("--width", "8", "--depth", "1", "--epochs", "2", "--batch-size", "16", "--no-plots")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from nnjax import data
-from nnjax.data import idx
+from nnjax.data import _idx as idx
 from nnjax.data.table import MOST_CATEGORIES, MOST_CLASSES, Column, Table, choose_task, read_table
 
 

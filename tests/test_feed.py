@@ -91,7 +91,7 @@ def test_weights():
 
 def test_mapped_file_is_read_as_it_is_needed(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", X)
-    monkeypatch.setattr(importlib.import_module("nnjax.data.source"), "validate", None)  # which reads all of it
+    monkeypatch.setattr(importlib.import_module("nnjax.data._examples"), "validate", None)  # which reads all of it
     assert_same_run(fit((np.load(tmp_path / "x.npy", mmap_mode="r"), Y)), undisturbed("solo"))
 
 

@@ -22,7 +22,12 @@ LAYERS = [
     ["interop", "plot", "optcheck"],
     ["cli", "pytest_plugin"],
 ]
-BESIDE = {"metrics": {"losses"}, "uncertainty": {"metrics", "nn"}, "optcheck": {"types", "checks", "optim"}}
+BESIDE = {
+    "data": {"storage"},
+    "metrics": {"losses"},
+    "uncertainty": {"metrics", "nn"},
+    "optcheck": {"types", "checks", "optim"},
+}
 HEAVY = ["matplotlib", "rich", "torch", "pandas", "typer", "chex", "jaxtyping", "safetensors", "sklearn", "scipy.stats"]
 
 

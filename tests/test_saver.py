@@ -24,7 +24,7 @@ import nnjax
 from nnjax.storage import checkpoint, lock
 from nnjax.storage.background_writer import checkpoint_writer
 from nnjax.storage.lock import LOCK, folder_lock
-from nnjax.train.engine.signals import held_back
+from nnjax.train.engine.signals import deferred_interrupts
 
 THOROUGH = os.environ.get("NNJAX_THOROUGH") == "1"
 TREE = {"w": np.zeros(3)}
@@ -303,7 +303,7 @@ def test_an_ignored_signal_stays_ignored_and_handlers_are_restored():
     own = signal.signal(signal.SIGINT, signal.SIG_IGN)
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        with held_back() as noted:
+        with deferred_interrupts() as noted:
             os.kill(os.getpid(), signal.SIGINT)
             assert not noted()
             os.kill(os.getpid(), signal.SIGTERM)
@@ -320,7 +320,7 @@ def test_a_handler_that_python_did_not_set_is_left(monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda number, handler: real(number, handler) and None)
     own = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
-        with held_back():
+        with deferred_interrupts():
             pass
     finally:
         monkeypatch.undo()

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnjax import data
-from nnjax.data import mapped
-from nnjax.data.source import labels_below, pieces
+from nnjax.data import _mapped as mapped
+from nnjax.data._source import pieces
 
 F = np.float32
 N = 5000  # more than the rows that are looked at first
@@ -214,7 +214,7 @@ def test_negative_weight():
 def test_label_out_of_range():
     x, y = table()
     y[1] = 10
-    found = labels_below(data.source(x, y), (1, 10))
+    found = data.check_labels(data.source(x, y), (1, 10))
     assert found.gather(ROWS[:4]).y.shape == (4,)
     with pytest.raises(ValueError, match=r"label 10 in row 1 is outside 0 … 9; the network has 10 outputs"):
         found.gather(ROWS)
@@ -260,11 +260,31 @@ def test_answers_that_change():
 
 def test_mapped_x_becomes_a_source_and_everything_else_is_validated(memmap):
     x, y = table()
-    assert isinstance(data.examples((memmap(x), y)), data.Source)
-    assert isinstance(data.examples(({"a": x, "b": memmap(x)}, y)), data.Source)
-    assert isinstance(data.examples((x, memmap(y))), data.Data)
+    assert isinstance(data.as_examples((memmap(x), y)), data.Source)
+    assert isinstance(data.as_examples(({"a": x, "b": memmap(x)}, y)), data.Source)
+    assert isinstance(data.as_examples((x, memmap(y))), data.Data)
     given_ = data.source(x, y)
-    assert data.examples(given_) is given_
+    assert data.as_examples(given_) is given_
+
+
+def test_data_and_source_answer_the_same_questions(memmap):
+    x, y = table()
+    whole, source = data.validate((x, y)), data.source(memmap(x), y)
+    for examples in (whole, source):
+        assert data.n_rows(examples) == N
+        assert data.n_bytes(examples) == N * 4 * (3 + 1)
+        assert_same(data.take_rows(examples, ROWS), jax.tree.map(lambda a: a[ROWS], whole))
+        assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(data.take_rows(examples, ROWS)))
+        assert_same(jax.tree.map(lambda a: a[:1], data.sample(examples)), jax.tree.map(lambda a: a[:1], whole))
+        assert data.digest(examples) == data.digest(examples)
+    assert data.digest(whole) != data.digest(whole._replace(y=whole.x))
+    assert data.digest(source) == source.digest
+
+
+def test_rows_of_data_may_be_traced():
+    x, y = table()
+    part = jax.jit(lambda rows: data.take_rows(data.Data(x, y), rows))(ROWS)
+    np.testing.assert_array_equal(part.x, x[ROWS])
 
 
 def test_source_for_validation_is_refused():

@@ -106,7 +106,7 @@ def test_labels_out_of_range(label, row):
     y[row] = label
     message = f"data.y: label {label} in row {row} is outside 0 … 1; the network has 2 outputs"
     with pytest.raises(ValueError, match=message):
-        data.check_labels_in_range(y, (6, 2))
+        data.check_labels(data.Data(y, y), (6, 2))
     for given in (y, jnp.asarray(y)):
         with pytest.raises(ValueError, match=message):
             train.fit(run(), xy(y=given), epochs=1)
@@ -116,10 +116,10 @@ def test_labels_out_of_range(label, row):
 
 def test_labels_of_sequences_are_placed_too():
     y = np.zeros((6, 4), np.int32)
-    data.check_labels_in_range(y, (6, 4, 3))
+    data.check_labels(data.Data(y, y), (6, 4, 3))
     y[3, 2] = 3
     with pytest.raises(ValueError, match="label 3 in row 3 is outside 0 … 2"):
-        data.check_labels_in_range(y, (6, 4, 3))
+        data.check_labels(data.Data(y, y), (6, 4, 3))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_labels_of_sequences_are_placed_too():
     ],
 )
 def test_what_is_no_label_out_of_range_passes(y, shape):
-    data.check_labels_in_range(y, shape)
+    data.check_labels(data.Data(y, y), shape)
 
 
 # 12, 13: dtypes

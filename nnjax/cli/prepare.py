@@ -12,8 +12,9 @@ from rich.markup import escape
 from nnjax import data
 from nnjax.cli.config import Config, make_run
 from nnjax.cli.shared import say
-from nnjax.data.idx import DIRECTORY
-from nnjax.data.load import NAMES, Dataset
+from nnjax.data import Dataset
+from nnjax.data._idx import DIRECTORY
+from nnjax.data._load import NAMES
 from nnjax.train.run import Run
 from nnjax.types import Data
 

@@ -13,7 +13,7 @@ from rich.table import Table as Grid
 from nnjax import metrics, nn, plot, uncertainty
 from nnjax.cli.config import Config
 from nnjax.cli.shared import console, in_units, mean, say
-from nnjax.data.load import Dataset
+from nnjax.data import Dataset
 from nnjax.data.table import Table
 from nnjax.storage.atomic_write import write_file
 from nnjax.train.run import Run, metric_name

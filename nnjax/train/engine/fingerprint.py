@@ -1,4 +1,4 @@
-"""What a run is: everything that its bits follow from, as short texts that can be compared."""
+"""The fingerprint of a run: everything its bits depend on, as short texts that can be compared."""
 
 import hashlib
 import os
@@ -10,97 +10,74 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nnjax.data.source import Source
+from nnjax import data
 from nnjax.storage.checkpoint import digest
-from nnjax.train.engine.ensemble import BATCH, Program
-from nnjax.train.folds import Rows
-from nnjax.train.run import length, metric_name, take
+from nnjax.train.engine.ensemble import BATCH, Ensemble, index_tree
+from nnjax.train.engine.job import Job
+from nnjax.train.run import metric_name
 from nnjax.types import Data, Key, PyTree
 
-Identity = dict[str, str]
-MACHINE = ("device", "cores", "jax", "jaxlib", "optax", "nnjax")  # the rest is the run's own
+Fingerprint = dict[str, str]
+MACHINE = ("device", "cores", "jax", "jaxlib", "optax", "nnjax")  # the other entries describe the run itself
 
 
-def identity(
-    program: Program,
-    keys: Key,
-    hyper: PyTree,
-    data: Data | Source,
-    sample: Data,
-    rows: Rows | None,
-    validation: PyTree = None,
-) -> Identity:
-    """Everything that the bits of a run follow from.
-
-    Args:
-      program: of the run.
-      keys: (members,).
-      hyper: (members, ...).
-      data: all examples.
-      sample: some examples, of which shapes and dtypes are read.
-      rows: (members, ...).
-      validation: whatever decides when a member is stopped and which network is its best.
-    """
-    run = program.run(jax.tree.map(lambda a: a[0], hyper))
+def run_fingerprint(job: Job) -> Fingerprint:
+    """Return everything that the bits of a run depend on."""
+    ensemble, members, sample = job.ensemble, job.members, data.sample(job.data)
+    run = ensemble.run(index_tree(members.hyper, 0))
+    validation = (job.held_out, members.held_out_rows, job.patience, job.held_out and job.validate_every)
     return {
-        "step": step_digest(program, keys[0], hyper, sample),
+        "step": step_digest(ensemble, members.keys[0], members.hyper, sample),
         "batch_size": str(run.batch_size),
-        "members": str(program.members),
-        "strategy": program.strategy if program.members is not None else "none",
-        "batch over": str(1 if program.mesh is None else program.mesh.shape.get(BATCH, 1)),  # members do not exchange
-        "key": digest(jax.random.key_data(keys))[:16],
-        "hyper-parameters": digest(hyper)[:16],
-        "data": (data.digest if isinstance(data, Source) else digest(data))[:16],
-        "rows": digest(rows)[:16],
+        "members": str(ensemble.members),
+        "strategy": ensemble.strategy if ensemble.members > 1 else "none",
+        "batch over": str(ensemble.axis_size(BATCH)),  # devices along "members" do not communicate
+        "key": digest(jax.random.key_data(members.keys))[:16],
+        "hyper-parameters": digest(members.hyper)[:16],
+        "data": data.digest(job.data)[:16],
+        "rows": digest(members.rows)[:16],
         "validation": digest(validation)[:16],
         "metrics": ", ".join(metric_name(metric) for metric in run.metrics),
-        **machine(),
+        **machine_fingerprint(),
     }
 
 
-def machine() -> Identity:
-    """What the bits of any run depend on besides the run."""
+def machine_fingerprint() -> Fingerprint:
+    """Return what the bits of every run depend on: the device and the versions."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     device = jax.devices()[0]
     packages = {name: version(name) for name in ("jax", "jaxlib", "optax", "nnjax")}
     return {"device": f"{device.platform} {device.device_kind}", "cores": str(cores), **packages}
 
 
-def step_digest(program: Program, key: Key, hyper: PyTree, sample: Data) -> str:
-    """The program of one step as JAX traces it: network, loss, optimizer and their constants, whatever their names."""
-    first = jax.tree.map(lambda a: a[0], hyper)
-    rows = program.run(first).batch_size or length(sample)
+def step_digest(ensemble: Ensemble, key: Key, hyper: PyTree, sample: Data) -> str:
+    """Return a digest of one step's program as JAX traces it: network, loss, optimizer, and their constants."""
+    first = index_tree(hyper, 0)
+    rows = ensemble.run(first).batch_size or data.n_rows(sample)
 
     def step(hyper: PyTree, key: Key, sample: Data) -> PyTree:
-        run = program.run(hyper)
-        return run.step(run.init(key, sample), take(sample, jnp.zeros(rows, jnp.int32)))
+        run = ensemble.run(hyper)
+        return run.step(run.init(key, sample), data.take_rows(sample, jnp.zeros(rows, jnp.int32)))
 
     jaxpr = jax.make_jaxpr(step)(first, key, sample)
-    text = re.sub(r"0x[0-9a-f]+|<function .*?>", "", str(jaxpr))  # addresses differ from process to process
+    text = re.sub(r"0x[0-9a-f]+|<function .*?>", "", str(jaxpr))  # addresses differ between processes
     return hashlib.sha256(f"{text} {digest(list(_constants(jaxpr)))}".encode()).hexdigest()[:16]
 
 
+def differences(saved: Fingerprint, current: Fingerprint) -> list[tuple[str, str, str]]:
+    """Return the entries that differ: name, saved value, current value."""
+    names = [*saved, *(name for name in current if name not in saved)]
+    return [
+        (name, saved.get(name, "nothing"), current.get(name, "nothing"))
+        for name in names
+        if saved.get(name) != current.get(name)
+    ]
+
+
 def _constants(jaxpr: Any) -> Iterator[Any]:
-    """The arrays written into a program and into those inside it; its text shows only their shapes."""
+    """Yield the arrays written into a program and into the programs inside it; its text shows only their shapes."""
     yield from getattr(jaxpr, "consts", ())
     for equation in jaxpr.eqns:
         for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
             if hasattr(value, "eqns"):
                 yield from _constants(value)
-
-
-def differences(saved: Identity, now: Identity) -> list[tuple[str, str, str]]:
-    """What differs: its name, as it was saved, as it is now."""
-    names = [*saved, *(name for name in now if name not in saved)]
-    return [
-        (name, saved.get(name, "nothing"), now.get(name, "nothing"))
-        for name in names
-        if saved.get(name) != now.get(name)
-    ]
-
-
-def table(rows: list[tuple[str, str, str]]) -> str:
-    """The differences as text, a line each."""
-    cells: list[tuple[Any, ...]] = [("", "saved", "now"), *rows]
-    left, middle = (max(len(cell[i]) for cell in cells) for i in range(2))
-    return "\n".join(f"  {a:<{left}}  {b:<{middle}}  {c}".rstrip() for a, b, c in cells)

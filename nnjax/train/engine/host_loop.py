@@ -1,269 +1,244 @@
-"""The host's loop over the chunks of a program: validation, saving, progress. It never changes a result."""
+"""The host's loop over chunks of steps: validation, saving, callbacks, progress. It never changes a result."""
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.data.source import Source
+from nnjax.data import Source
 from nnjax.train.engine import prefetch
-from nnjax.train.engine.device_loop import CAPACITY, Block, Member, Status, begin, chunk, validation
-from nnjax.train.engine.distributed import agree, lost_told
-from nnjax.train.engine.ensemble import Program, fetch, put, put_each, restore, snapshot
-from nnjax.train.engine.fingerprint import Identity, identity
-from nnjax.train.engine.fit_state import NEVER, FitState
-from nnjax.train.engine.resume import Logs, Save, Saving, load, saver
-from nnjax.train.engine.signals import held_back
-from nnjax.train.folds import Rows
+from nnjax.train.engine.device_loop import CAPACITY, Block, MemberArgs, Status, train_chunk, validate
+from nnjax.train.engine.distributed import all_agree, explain_lost_process
+from nnjax.train.engine.errors import DivergedWarning, InterruptedRun
+from nnjax.train.engine.fit_state import NO_PATIENCE, FitState
+from nnjax.train.engine.job import Job
+from nnjax.train.engine.options import FitOptions, Record
+from nnjax.train.engine.placement import replicate, shard_members, snapshot, to_host
+from nnjax.train.engine.resume import Logs, resumable
+from nnjax.train.engine.signals import deferred_interrupts
 from nnjax.train.run import Log
-from nnjax.types import Data, Key, PyTree, TrainState
+from nnjax.types import Data
 
-CHUNK_SECONDS = 0.25  # how long the host waits between looks at the device: the bar's and Ctrl-C's delay
+CHUNK_SECONDS = 0.25  # time between two looks of the host: the delay of the progress bar and of Ctrl-C
 
-Record = dict[str, Any]  # numbers, or for an ensemble arrays (members,)
-Callback = Callable[[TrainState, Record], bool | None]
-
-
-class Job(NamedTuple):
-    """A program and all its arguments, on the host; what each member has of its own with an axis (members, ...)."""
-
-    program: Program
-    keys: Key
-    hyper: PyTree  # None for a run that is given
-    data: Data | Source
-    rows: Rows | None
-    held_out: Data | None
-    held_out_rows: Rows | None
-    ends: np.ndarray  # (members, epochs), the step after which each epoch ends
-    validated: frozenset[int]  # the epochs, from 0, after which is validated
-    validate_every: int  # epochs
-    patience: int | None  # validations
-    epoch_steps: float  # steps in an epoch, for progress
-    first: int = 0  # the number of its first member, where it is a group of several
+Show = Callable[[Record], None]
 
 
 class Seconds(NamedTuple):
     """Where the wall time of a `fit` went."""
 
-    compile: float  # tracing and compiling init, chunk and evaluation; almost nothing in a second fit of the same run
+    compile: float  # tracing and compiling; almost nothing in a second fit of the same run
     train: float  # inside the training program
     validate: float  # inside the evaluation program
     total: float
 
 
-def drive(
-    job: Job, *, chunk_steps: int | None, saving: Saving | None, callbacks: Sequence[Callback], over: bool = False
-) -> tuple[FitState, Logs, Seconds, bool]:
-    """All steps of a job.
+class Outcome(NamedTuple):
+    """The outcome of a job."""
+
+    fs: FitState  # (members, ...)
+    logs: Logs
+    seconds: Seconds
+    ended_by_callback: bool
+
+
+def run_job(job: Job, options: FitOptions, show: Show, *, ended: bool = False) -> Outcome:
+    """Take all steps of a job.
 
     Args:
       job: the job.
-      chunk_steps: most steps between two looks of the host; None for a quarter of a second.
-      saving: where and when checkpoints are written; None for none.
-      callbacks: called after each chunk; one that returns True ends the run.
-      over: whether the run was ended before this job, a group of its members, began: no steps.
-
-    Returns:
-      The state on the device, (members, ...) without those that fill up, the logs, where the time went, and whether
-      a callback ended the run.
+      options: chunk length, checkpoints, callbacks.
+      show: called with a record after each chunk, for the progress bar.
+      ended: True if a callback ended the run in an earlier group; then no steps are taken.
     """
-    program = job.program
-    began = time.perf_counter()
+    ensemble, ends = job.ensemble, job.members.ends
+    start = time.perf_counter()
     training = validating = 0.0
     with (
-        lost_told(saving and saving.folder),
-        _started(job, saving) as started,
-        open_feed(job) as (data, following),
-        held_back() as interrupted,
+        explain_lost_process(options.folder),
+        resumable(job, options) as (restored, save),
+        open_data(job, options) as (data, next_feed),
+        deferred_interrupts() as interrupted,
     ):
-        fs, logs, save = started
-        advance = stepper(job, data)
-        held_out = put(program, job.held_out)
-        hyper, held_out_rows = put_each(program, (job.hyper, job.held_out_rows))
-        patience = np.int32(NEVER if job.patience is None else job.patience)
+        fs, logs = restored
+        advance, score = chunk_function(job, data), _validation_function(job)
+        # Zero steps, and the validation of a copy, compile the programs
+        fs, _, status = advance(fs, logs.done, logs.done, next_feed(logs.done).block)
+        if job.held_out is not None:
+            score(jax.tree.map(jnp.copy, fs))
+        status = to_host(ensemble, status)
+        compiled = time.perf_counter() - start
 
-        def validate(fs: FitState) -> tuple[FitState, Log, Status]:
-            return validation(program, fs, hyper, held_out_rows, held_out, patience)
-
-        # No steps, and the validation of a copy: they compile
-        fs, _, status = advance(fs, logs.done, logs.done, following(logs.done).block)
-        if job.validated:
-            validate(jax.tree.map(jnp.copy, fs))
-        status = fetch(program, status)
-        compiled = time.perf_counter() - began
-
-        writes = jax.process_index() == 0  # the others do not know when it last did
-        stops, size, saved_at = _stops(job), chunk_steps or 1, time.perf_counter()
-        while not over and status.alive.any() and (epoch := _next_stop(job, stops, logs.done)) is not None:
+        saves = options.folder is not None and jax.process_index() == 0  # only this process knows when it last saved
+        stops, size, saved_at, final = _stops(job, options), options.chunk_steps or 1, time.perf_counter(), False
+        while not ended and status.running.any() and (epoch := _next_stop(job, stops, logs)) is not None:
             clock = time.perf_counter()
-            reading = following(logs.done)
-            until = np.clip(logs.done + min(size, CAPACITY), logs.done, np.maximum(logs.done, job.ends[:, epoch]))
-            until = until if reading.limit is None else np.minimum(until, reading.limit)
-            n = int((until - logs.done).max())
-            fs, log, status = advance(fs, logs.done, until, reading.block)
-            losses, status = fetch(program, (log["loss"], status))  # waits for the device
+            feed, before = next_feed(logs.done), logs.done
+            until = _chunk_end(job, options, before, epoch, size=size, limit=feed.limit)
+            fs, log, status = advance(fs, before, until, feed.block)
+            losses, status = to_host(ensemble, (log["loss"], status))  # waits for the device
             elapsed = time.perf_counter() - clock
             training += elapsed
-            size = chunk_steps or max(1, int(n / elapsed * CHUNK_SECONDS))
-            _warn_diverged(job, status.diverged, losses, logs.done)
-            logs = _logged(logs, losses, until)
-            if epoch in job.validated and (until == job.ends[:, epoch]).all():
+            size = options.chunk_steps or max(1, int((until - before).max() / elapsed * CHUNK_SECONDS))
+            _warn_diverged(job, status.diverged, losses, before)
+            logs = _add_losses(logs, losses, until)
+            survived, at_stop = bool(status.running.any()), bool((until == ends[:, epoch]).all())
+            if at_stop and job.held_out is not None and (epoch in job.validated or epoch == job.last_epoch):
+                if epoch not in job.validated:  # a longer run would not validate here, so no checkpoint may hold it
+                    final = save(fs, logs, wait=True) or True
                 clock = time.perf_counter()
-                fs, scores, status = validate(fs)
-                scores, status = fetch(program, (scores, status))
-                logs.epochs.append(epoch)
-                logs.scores.append(_scored(scores, status.diverged))
+                fs, scores, status = score(fs)
+                scores, status = to_host(ensemble, (scores, status))
+                logs = _add_scores(logs, epoch, scores, status.diverged)
                 validating += time.perf_counter() - clock
-            record = _record(job, logs, losses[:, :n])
-            ts = _without_padding(program, fs.train)
-            answers = [callback(ts, record) for callback in callbacks]
-            due = writes and saving is not None and time.perf_counter() - saved_at >= saving.every
-            size, (over, due, stop) = agree(size, (any(answers), due, interrupted()))
-            if (due or stop) and save(fs, logs, wait=stop):
+            show(_record(job, logs, since=before))
+            if survived and _callback_is_due(options, before, until, at_stop=at_stop):
+                ended = _call(job, options, fs, logs, epoch)
+            due = saves and time.perf_counter() - saved_at >= options.save_every
+            size, (ended, due, stop) = all_agree(size, (ended, due, interrupted()))
+            if (due or stop) and not final and save(fs, logs, wait=stop):
                 saved_at = time.perf_counter()
             if stop:
-                raise KeyboardInterrupt(_how_to_go_on(saving, int(until.max())))
-        save(fs, logs, wait=True)
+                raise InterruptedRun(int(until.max()), options.folder)
+        if not final:
+            save(fs, logs, wait=True)
         if interrupted():
-            raise KeyboardInterrupt(_how_to_go_on(saving, int(logs.done.max(initial=0))))
-        return snapshot(program, fs), logs, Seconds(compiled, training, validating, time.perf_counter() - began), over
+            raise InterruptedRun(int(logs.done.max(initial=0)), options.folder)
+        seconds = Seconds(compiled, training, validating, total=time.perf_counter() - start)
+        return Outcome(snapshot(ensemble, fs), logs, seconds, ended_by_callback=ended)
 
 
 Advance = Callable[[FitState, np.ndarray, np.ndarray, Block | None], tuple[FitState, Log, Status]]
 
 
-def stepper(job: Job, data: Data | None) -> Advance:
-    """`advance(fs, done, until, block)`: each member's steps from `done` on, CAPACITY at most, to before `until`."""
-    program = job.program
-    fixed = Member(hyper=put_each(program, job.hyper), rows=put_each(program, job.rows))
+def chunk_function(job: Job, data: Data | None) -> Advance:
+    """Return `advance(fs, done, until, block)`, which takes each member's steps from `done` to before `until`."""
+    ensemble = job.ensemble
+    fixed = MemberArgs(hyper=shard_members(ensemble, job.members.hyper), rows=shard_members(ensemble, job.members.rows))
 
     def advance(fs: FitState, done: np.ndarray, until: np.ndarray, block: Block | None) -> tuple[FitState, Log, Status]:
-        examples, place = (data, None) if block is None else block
-        each = fixed._replace(place=place, until=put_each(program, until.astype(np.int32)))
-        return chunk(program, fs, each, examples, np.int32((until - done).max()))
+        examples, positions = (data, None) if block is None else block
+        args = fixed._replace(positions=positions, until=shard_members(ensemble, until.astype(np.int32)))
+        return train_chunk(ensemble, fs, args, examples, np.int32((until - done).max()))
 
     return advance
 
 
 @contextmanager
-def open_feed(job: Job) -> Iterator[tuple[Data | None, prefetch.Next]]:
-    """The data that the program holds, and what it is given before each chunk."""
-    if not isinstance(job.data, Source):
-        yield put(job.program, job.data), prefetch.from_memory
-        return
-    stops = [job.ends[:, epoch] for epoch in _stops(job)]
-    with prefetch.from_source(job.program, job.data, job.keys, job.hyper, job.rows, stops) as following:
-        yield None, following
+def open_data(job: Job, options: FitOptions) -> Iterator[tuple[Data | None, prefetch.NextFeed]]:
+    """Yield the data that stay on the device, and a function that returns what a chunk reads."""
+    if isinstance(job.data, Source):
+        stops = [job.members.ends[:, epoch] for epoch in _stops(job, options)]
+        with prefetch.prefetched(job, job.data, stops) as next_feed:
+            yield None, next_feed
+    else:
+        yield replicate(job.ensemble, job.data), prefetch.no_feed
 
 
-@contextmanager
-def _started(job: Job, saving: Saving | None) -> Iterator[tuple[FitState, Logs, Save]]:
-    """The state and the logs before the first chunk, and what saves.
-
-    The folder belongs to this process before it is read: no other deletes meanwhile what is listed in it.
-    """
-    me = {} if saving is None else _identity(job)
-    with saver(saving, job.program, me) as save:
-        yield *_start(job, saving, me), save
-
-
-def _identity(job: Job) -> Identity:
-    """What the run is."""
-    validation = (job.held_out, job.held_out_rows, job.patience, job.validate_every if job.validated else None)
-    return identity(job.program, job.keys, job.hyper, job.data, sample_of(job), job.rows, validation)
+def _validation_function(job: Job) -> Callable[[FitState], tuple[FitState, Log, Status]]:
+    ensemble = job.ensemble
+    held_out = replicate(ensemble, job.held_out)
+    args = MemberArgs(
+        hyper=shard_members(ensemble, job.members.hyper), rows=shard_members(ensemble, job.members.held_out_rows)
+    )
+    patience = np.int32(NO_PATIENCE if job.patience is None else job.patience)
+    return lambda fs: validate(ensemble, fs, args, held_out, patience)
 
 
-def _start(job: Job, saving: Saving | None, me: Identity) -> tuple[FitState, Logs]:
-    """The state and the logs before the first chunk, new or those of the last checkpoint."""
-    program, members = job.program, len(job.ends)
-    total = int(job.ends[:, -1].max()) if job.ends.size else 0
-    logs = Logs(np.zeros(members, np.int64), np.full((members, total), np.nan, jnp.result_type(float)), [], [])
-    fs = first_state(job)
-    saved = saving and load(saving, me, jax.eval_shape(partial(snapshot, program), fs), logs)
-    if saved is not None:
-        fs, logs = saved
-        fs = restore(program, fs)
-    # A copy, for chunks give the memory of their argument away, and two leaves of a state may be the same array
-    return jax.tree.map(jnp.copy, fs), logs
+def _stops(job: Job, options: FitOptions) -> list[int]:
+    """Return the epochs at whose ends members wait for each other: for validation, for callbacks, and at the end."""
+    if options.callbacks and options.callback_every is None:
+        return list(range(job.last_epoch + 1))
+    return sorted(job.validated | set(range(job.last_epoch + 1)[-1:]))
 
 
-def sample_of(job: Job) -> Data:
-    """Some examples, or all, of which shapes and dtypes are read."""
-    return job.data.gather(np.zeros(1, np.int64)) if isinstance(job.data, Source) else job.data
+def _next_stop(job: Job, stops: list[int], logs: Logs) -> int | None:
+    """Return the next of the stops; None if there is nothing left to do."""
+    ends = job.members.ends
+    for epoch in stops:
+        if (logs.done < ends[:, epoch]).any():
+            return epoch
+    scored = {tuple(ends[:, epoch]) for epoch in logs.epochs}
+    unscored = bool(stops) and job.held_out is not None and tuple(ends[:, -1]) not in scored
+    return job.last_epoch if unscored else None  # the last validation is not part of a checkpoint
 
 
-def first_state(job: Job) -> FitState:
-    """The state before the first step, on the device."""
-    keys, hyper = put_each(job.program, (job.keys, job.hyper))
-    return begin(job.program, keys, hyper, put(job.program, sample_of(job)), validated=bool(job.validated))
-
-
-def _stops(job: Job) -> list[int]:
-    """The epochs at whose ends members wait for each other."""
-    return sorted(job.validated | set(range(job.ends.shape[1])[-1:]))
-
-
-def _next_stop(job: Job, stops: list[int], done: np.ndarray) -> int | None:
-    """The next of the stops; None where all is done."""
-    ahead = (done[:, None] < job.ends[:, stops]).any(0)
-    return stops[int(ahead.argmax())] if ahead.any() else None
-
-
-def _scored(scores: dict[str, np.ndarray], diverged: np.ndarray) -> dict[str, np.ndarray]:
-    """The scores as they are logged: a member that diverged has none, however finite its metric of NaN may be."""
-    float_ = jnp.result_type(float)
-    return {name: np.where(diverged >= 0, np.nan, score).astype(float_) for name, score in scores.items()}
-
-
-def _without_padding(program: Program, ts: TrainState) -> TrainState:
-    """The state of the members, without those that only fill up the devices."""
-    if program.members is None or program.padded == program.members:
-        return ts
-    return jax.tree.map(lambda a: a[: program.members], ts)
-
-
-def _logged(logs: Logs, losses: np.ndarray, until: np.ndarray) -> Logs:
-    """The logs with the losses (members, ...) of a chunk."""
-    for f, (start, stop) in enumerate(zip(logs.done, until, strict=True)):
-        logs.losses[f, start:stop] = losses[f, : stop - start]
+def _add_losses(logs: Logs, losses: np.ndarray, until: np.ndarray) -> Logs:
+    """Return the logs with the losses (members, ...) of a chunk, which are written in place."""
+    for member, (start, stop) in enumerate(zip(logs.done, until, strict=True)):
+        logs.losses[member, start:stop] = losses[member, : stop - start]
     return logs._replace(done=until)
 
 
-def _record(job: Job, logs: Logs, losses: np.ndarray) -> Record:
-    """What callbacks and the bar are told after a chunk."""
-    step = int(logs.done.max())
-    scores = {f"validation_{name}": score for name, score in logs.scores[-1].items()} if logs.scores else {}
-    each = {"loss": mean(losses)} | scores
-    numbers = {name: float(value[0]) if job.program.members is None else value for name, value in each.items()}
-    return {"step": step, "epoch": step / job.epoch_steps} | numbers
+def _add_scores(logs: Logs, epoch: int, scores: dict[str, np.ndarray], diverged: np.ndarray) -> Logs:
+    """Return the logs with the scores of a validation. A member that diverged has none, even if they are finite."""
+    float_ = jnp.result_type(float)
+    masked = {name: np.where(diverged >= 0, np.nan, score).astype(float_) for name, score in scores.items()}
+    return logs._replace(epochs=(*logs.epochs, epoch), scores=(*logs.scores, masked))
 
 
-def mean(losses: np.ndarray) -> np.ndarray:
-    """Mean over the steps that each member (members, steps) took; NaN where it took none."""
-    taken = ~np.isnan(losses)
+def mean_over(losses: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Return the mean (members,) of the losses (members, steps) that are counted; NaN if there are none."""
     with np.errstate(invalid="ignore"):
-        return np.where(taken, losses, 0).sum(1) / taken.sum(1)
+        return np.where(counted, losses, 0).sum(1) / counted.sum(1)
+
+
+def _record(job: Job, logs: Logs, since: np.ndarray) -> Record:
+    """Return the record for callbacks and the progress bar: the mean loss since some step, and the last scores."""
+    step = int(logs.done.max())
+    steps = np.arange(since.min(initial=0), step)
+    losses = logs.losses[:, steps]
+    loss = mean_over(losses, (since[:, None] <= steps) & ~np.isnan(losses))
+    scores = {f"validation_{name}": score for name, score in logs.scores[-1].items()} if logs.scores else {}
+    return {"step": step, "epoch": step / job.epoch_steps, "loss": loss} | scores
+
+
+def _chunk_end(
+    job: Job, options: FitOptions, done: np.ndarray, epoch: int, *, size: int, limit: np.ndarray | None
+) -> np.ndarray:
+    """Return the step (members,) before which the next chunk ends."""
+    size = min(size, CAPACITY)
+    if options.callbacks and options.callback_every is not None:
+        size = min(size, options.callback_every - int(done.max()) % options.callback_every)
+    until = np.clip(done + size, done, np.maximum(done, job.members.ends[:, epoch]))
+    return until if limit is None else np.minimum(until, limit)
+
+
+def _callback_is_due(options: FitOptions, before: np.ndarray, until: np.ndarray, *, at_stop: bool) -> bool:
+    """Return True at the end of an epoch, or when the most advanced member reaches a multiple of `callback_every`."""
+    if options.callback_every is None:
+        return at_stop
+    return bool(until.max() > before.max() and until.max() % options.callback_every == 0)
+
+
+def _call(job: Job, options: FitOptions, fs: FitState, logs: Logs, epoch: int) -> bool:
+    """Call the callbacks with a copy of the state; return True if one of them ends the run."""
+    if not options.callbacks:
+        return False
+    if options.callback_every is None:
+        ends = job.members.ends
+        earlier = [e for e in range(epoch) if (ends[:, e] < ends[:, epoch]).any()]
+        since = ends[:, earlier[-1]] if earlier else np.zeros_like(logs.done)
+        record = _record(job, logs, since) | {"epoch": min(epoch + 1.0, options.epochs)}
+    else:
+        record = _record(job, logs, since=np.maximum(0, logs.done - options.callback_every))
+    ts = snapshot(job.ensemble, fs.train)
+    answers = [callback(ts, record) for callback in options.callbacks]
+    for answer in answers:
+        if answer is not None and not isinstance(answer, bool | np.bool_):
+            raise TypeError(
+                f"fit: a callback must return True to end the run, or False or None to continue, got {answer!r}"
+            )
+    return any(answers)
 
 
 def _warn_diverged(job: Job, diverged: np.ndarray, losses: np.ndarray, done: np.ndarray) -> None:
-    for member in np.flatnonzero(diverged >= done):
-        step = diverged[member]
-        who = "" if job.program.members is None else f" of member {job.first + member}"
-        warnings.warn(
-            f"fit: the loss of step {step}{who} is {losses[member, step - done[member]]}; it is the run's last. "
-            "train.replay(…) finds where; a smaller learning rate or optax.clip_by_global_norm may help",
-            RuntimeWarning,
-            stacklevel=5,
-        )
-
-
-def _how_to_go_on(saving: Saving | None, step: int) -> str:
-    if saving is None:
-        return f"stopped after step {step}; nothing is saved, for fit was given no folder out="
-    return f"stopped after step {step}, saved in {saving.folder}; the same call with resume=True goes on"
+    for i in np.flatnonzero(diverged >= done):
+        step = int(diverged[i])
+        member = job.first + int(i) if job.numbered else None
+        warnings.warn(DivergedWarning(step, float(losses[i, step - done[i]]), member), stacklevel=5)

@@ -1,7 +1,6 @@
-"""Groups of members that are trained one after another, where not all of them fit into memory."""
+"""Groups of members that are trained one after another, because not all of them fit into memory."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,99 +9,85 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax.storage import checkpoint
-from nnjax.train.engine.ensemble import Program
-from nnjax.train.engine.fit_state import FitState, alive
-from nnjax.train.engine.host_loop import Job
-from nnjax.train.engine.resume import Logs, Resume
+from nnjax.train.engine.fit_state import FitState, is_running
+from nnjax.train.engine.job import Job
+from nnjax.train.engine.options import FitOptions
+from nnjax.train.engine.resume import Logs
 from nnjax.types import PyTree
 
 
-def groups(program: Program, group: int | None) -> list[slice]:
-    """The members of each group."""
-    members = program.members or 1
+def group_slices(members: int, group: int | None) -> list[slice]:
+    """Return the members of each group."""
     size = min(group or members, members)
     return [slice(i, min(i + size, members)) for i in range(0, members, size)]
 
 
-def part_of(job: Job, members: slice) -> Job:
-    """The job of some of the members."""
-    return job._replace(
-        program=replace(job.program, members=members.stop - members.start),
-        keys=job.keys[members],
-        hyper=of(job.hyper, members),
-        rows=of(job.rows, members),
-        held_out_rows=of(job.held_out_rows, members),
-        ends=job.ends[members],
-        first=members.start,
-    )
+def group_folder(folder: Path, index: int, groups: int) -> Path:
+    """Return the folder for the checkpoints of a group."""
+    return folder / f"group-{index:03d}" if groups > 1 else folder
 
 
-def of(tree: PyTree, members: Any) -> PyTree:
-    """One member's, or some members' part of a tree (members, ...)."""
-    return jax.tree.map(lambda a: a[members], tree)
-
-
-def check_layout(out: str | Path | None, grouped: bool, resume: Resume) -> None:
-    """The folder does not hold a run that is grouped otherwise: its checkpoints would go unnoticed.
+def check_layout(options: FitOptions, *, grouped: bool) -> None:
+    """Check that the folder does not hold a run with other groups, whose checkpoints would go unnoticed.
 
     Raises:
-      FileExistsError: where it does; ValueError where that run was to be resumed.
+      FileExistsError: if it does; ValueError if that run was to be resumed.
     """
-    if out is None:
+    if options.folder is None:
         return
-    other = [Path(out)] if grouped else sorted(Path(out).glob("group-*"))
-    found = next((folder for folder in other if checkpoint.files(folder)), None)
-    if found is not None:
-        was = "in one program" if grouped else "in groups"
-        message = f"{found} holds checkpoints of a run whose members were trained {was}; give the same group=, or"
-        raise (ValueError if resume else FileExistsError)(f"{message} choose another out=")
+    folders = [options.folder] if grouped else sorted(options.folder.glob("group-*"))
+    occupied = next((folder for folder in folders if checkpoint.files(folder)), None)
+    if occupied is not None:
+        layout = "in one program" if grouped else "in groups"
+        message = f"{occupied} holds checkpoints of a run whose members were trained {layout}; give the same group=, or"
+        raise (ValueError if options.resume else FileExistsError)(f"{message} choose another out=")
 
 
-def to_host(tree: PyTree) -> PyTree:
-    """Arrays on the host; keys stay what they are."""
+def to_numpy(tree: PyTree) -> PyTree:
+    """Return the arrays on the host; keys stay keys."""
     return jax.tree.map(lambda a: a if _is_key(a) else np.asarray(a), tree)
 
 
-def join_states(parts: Sequence[FitState]) -> FitState:
-    """The members of all groups; of several on the host, for they did not fit into the device's memory."""
-    if len(parts) == 1:
-        return parts[0]
+def join_states(states: Sequence[FitState]) -> FitState:
+    """Return the members of all groups. With several groups they stay on the host: they do not fit on the device."""
+    if len(states) == 1:
+        return states[0]
 
     def join(*leaves: Any) -> Any:
         return jnp.concatenate(leaves) if _is_key(leaves[0]) else np.concatenate(leaves)
 
-    return jax.tree.map(join, *parts)
+    return jax.tree.map(join, *states)
 
 
-def join_logs(parts: Sequence[Logs], fs: FitState, ends: np.ndarray) -> Logs:
-    """The logs of all groups, as those of one program: a group that stopped early counts as done."""
+def join_logs(job: Job, parts: Sequence[Logs], fs: FitState) -> Logs:
+    """Return the logs of all groups as those of one program. A group that stopped early counts as done."""
     if len(parts) == 1:
         return parts[0]
     epochs = sorted({epoch for logs in parts for epoch in logs.epochs})
-    live, broken = np.asarray(alive(fs)), np.asarray(fs.diverged) >= 0
+    running, diverged = np.asarray(is_running(fs)), np.asarray(fs.diverged) >= 0
     done, scores, first = [], [], 0
     for logs in parts:
         members = slice(first, first := first + len(logs.done))
-        done.append(logs.done if live[members].any() else ends[members, -1])
-        scores.append(_carried(logs, epochs, broken[members]))
-    names = list(next((some for logs in parts for some in logs.scores), {}))
-    unknown = {name: [np.full(len(logs.done), np.nan, logs.losses.dtype) for logs in parts] for name in names}
-    joined = [
-        {n: np.concatenate([s.get(n, u) for s, u in zip(at, unknown[n], strict=True)]) for n in names}
-        for at in zip(*scores, strict=True)
-    ]
-    steps = max(logs.losses.shape[1] for logs in parts)  # of the longest; folds may differ
+        done.append(logs.done if running[members].any() else job.members.ends[members, -1])
+        scores.append(_scores_at(logs, epochs, diverged[members]))
+    names = list(next((score for logs in parts for score in logs.scores), {}))
+    missing = {name: [np.full(len(logs.done), np.nan, logs.losses.dtype) for logs in parts] for name in names}
+    joined = tuple(
+        {n: np.concatenate([s.get(n, m) for s, m in zip(at_epoch, missing[n], strict=True)]) for n in names}
+        for at_epoch in zip(*scores, strict=True)
+    )
+    steps = max(logs.losses.shape[1] for logs in parts)  # folds may differ in length
     losses = [np.pad(a, ((0, 0), (0, steps - a.shape[1])), constant_values=np.nan) for a in (p.losses for p in parts)]
-    return Logs(np.concatenate(done), np.concatenate(losses), epochs, joined)
+    return Logs(np.concatenate(done), np.concatenate(losses), tuple(epochs), joined)
 
 
-def _carried(logs: Logs, epochs: Sequence[int], broken: np.ndarray) -> list[dict[str, np.ndarray]]:
-    """The scores after each of these epochs: after a group's last the same again, for its networks stay as they are."""
-    found = dict(zip(logs.epochs, logs.scores, strict=True))
+def _scores_at(logs: Logs, epochs: Sequence[int], diverged: np.ndarray) -> list[dict[str, np.ndarray]]:
+    """Return the scores after each of these epochs. After a group's last validation its networks do not change."""
+    by_epoch = dict(zip(logs.epochs, logs.scores, strict=True))
     scores: list[dict[str, np.ndarray]] = []
     for epoch in epochs:
-        last = {name: np.where(broken, np.nan, score) for name, score in scores[-1].items()} if scores else {}
-        scores.append(found.get(epoch, last))
+        last = {name: np.where(diverged, np.nan, score) for name, score in scores[-1].items()} if scores else {}
+        scores.append(by_epoch.get(epoch, last))
     return scores
 
 

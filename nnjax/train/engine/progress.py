@@ -2,31 +2,27 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from typing import Any
 
-Show = Callable[[dict[str, float], int], None]  # (record, steps done)
-Progress = AbstractContextManager[Show]
+import numpy as np
+
+Show = Callable[[dict[str, Any], int], None]  # (record, steps done)
 SCORES = ("validation_accuracy", "validation_r2", "validation_loss")
 
 
 @contextmanager
-def no_progress() -> Iterator[Show]:
-    """Shows nothing."""
-    yield lambda record, step: None
+def progress_bar(total: int, *, show: bool) -> Iterator[Show]:
+    """Yield a function that shows a record and the steps done; for several members it shows their means.
 
-
-@contextmanager
-def rich_progress(total: int) -> Iterator[Show]:
-    """A bar with loss, validation, steps per second and time left, on a terminal where rich is installed."""
+    Nothing is shown without rich, or if the error stream is not a terminal.
+    """
     try:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     except ModuleNotFoundError:
-        yield lambda record, step: None
-        return
-    console = Console(file=sys.stderr)
-    if not console.is_terminal:
+        show = False
+    if not show or not (console := Console(file=sys.stderr)).is_terminal:
         yield lambda record, step: None
         return
     columns = (
@@ -37,15 +33,20 @@ def rich_progress(total: int) -> Iterator[Show]:
         TextColumn("{task.fields[rate]:,.0f} steps/s"),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=console, transient=False) as bar:
+    with Progress(*columns, console=console, transient=False) as bar:
         task = bar.add_task("train", total=total, epoch=0.0, text="", rate=0.0)
 
-        def show(record: dict[str, float], step: int) -> None:
-            text = f"loss {record['loss']:.4g}"
-            # One score, for the line is as wide as a terminal
-            best = next((name for name in SCORES if name in record), None)
-            text += f"  {best.replace('_', ' ')} {record[best]:.4f}" if best else ""
+        def update(record: dict[str, Any], step: int) -> None:
+            text = f"loss {_mean(record['loss']):.4g}"
+            score = next((name for name in SCORES if name in record), None)  # one score: the line must fit a terminal
+            text += f"  {score.replace('_', ' ')} {_mean(record[score]):.4f}" if score else ""
             elapsed = bar.tasks[task].elapsed or 0.0
             bar.update(task, completed=step, epoch=record["epoch"], text=text, rate=step / elapsed if elapsed else 0.0)
 
-        yield show
+        yield update
+
+
+def _mean(values: Any) -> float:
+    """Return the mean of the values that are not NaN; NaN if there are none."""
+    values = np.asarray(values, float)
+    return float(np.mean(values[~np.isnan(values)])) if not np.isnan(values).all() else float("nan")

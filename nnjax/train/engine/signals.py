@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, held back until the chunk is done."""
+"""Defer Ctrl-C and SIGTERM until the current chunk is done."""
 
 import signal
 import threading
@@ -8,28 +8,28 @@ from types import FrameType
 
 
 @contextmanager
-def held_back() -> Iterator[Callable[[], bool]]:
-    """While it lasts, the first Ctrl-C or SIGTERM is only noted; the second takes effect at once.
+def deferred_interrupts() -> Iterator[Callable[[], bool]]:
+    """Record the first Ctrl-C or SIGTERM instead of raising it; a second one raises at once.
 
-    Gives a function that tells whether there was one. In other threads than the main one signals stay as they are, and
-    so do those that are ignored, as Ctrl-C is by a script's background job.
+    Yields a function that returns True if there was one. Outside the main thread, signals are left alone, and so are
+    signals that are ignored (a shell's background job ignores Ctrl-C).
     """
-    noted = False
+    received = False
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
 
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal noted
-        if noted:
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        if received:
             raise KeyboardInterrupt
-        noted = True
+        received = True
 
-    heeded = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, note) for number in heeded}
+    handled = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, handle) for number in handled}
     try:
-        yield lambda: noted
+        yield lambda: received
     finally:
-        for number, handler in before.items():
-            if handler is not None:  # None: one that was not set by Python, and that Python cannot set again
+        for number, handler in previous.items():
+            if handler is not None:  # None: not installed by Python, which cannot restore it
                 signal.signal(number, handler)

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from nnjax.data.mapped import each_once
-from nnjax.data.source import Source, Transform, reading
+from nnjax.data._mapped import each_once
+from nnjax.data._source import Source, Transform, reading
 from nnjax.types import Data, PyTree
 
 Names = str | Sequence[str]

@@ -8,14 +8,12 @@ import jax
 import numpy as np
 
 from nnjax import checks
-from nnjax.data.mapped import reader
-from nnjax.data.validate import (
-    as_data,
+from nnjax.data._mapped import reader
+from nnjax.data._validate import (
     cast,
     check_finite,
-    check_labels_in_range,
+    check_label_range,
     check_numbers,
-    validate,
     warn_of_casts,
     x64,
 )
@@ -146,27 +144,12 @@ def pieces(rows: np.ndarray, bytes_per_row: int) -> list[np.ndarray]:
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
-def examples(data: Any) -> Data | Source:
-    """What `fit` trains on: a source as it is, one of x where that is memory-mapped, else arrays that are validated.
-
-    >>> data.examples((np.memmap("x.bin", np.float32, "w+", shape=(8, 2)), np.arange(8) % 2)).n
-    8
-    """
-    if isinstance(data, Source):
-        return data
-    x, y, weights = as_data(data)
-    if any(isinstance(leaf, np.memmap) for leaf in jax.tree.leaves(x)):
-        y, weights = jax.tree.map(np.asarray, (y, weights))
-        return source(x, y, weights)
-    return validate(data)
-
-
 def labels_below(found: Source, prediction_shape: tuple[int, ...]) -> Source:
-    """The source with its labels checked as they are gathered, see `data.check_labels_in_range`."""
+    """The source with its labels checked as they are gathered, see `data.check_label_range`."""
 
     def gather(rows: np.ndarray) -> Data:
         part = found.gather(rows)
-        check_labels_in_range(part.y, (len(rows), *prediction_shape[1:]), "data", rows)
+        check_label_range(part.y, (len(rows), *prediction_shape[1:]), "data", rows)
         return part
 
     return found._replace(gather=gather)

