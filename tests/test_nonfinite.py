@@ -17,7 +17,7 @@ X = jax.random.normal(jax.random.key(1), (ROWS, 4))
 def origin_of_step(net, x=X, y=None, loss=losses.squared_error, optimizer=None, params=None, **options):
     """Return the origin of non-finite values in one training step."""
     y = jnp.zeros((ROWS, 3)) if y is None else y
-    run = train.Run(net, loss, optimizer or optim.sgd(1e-3), ROWS, **options)
+    run = train.Run(net, loss, optimizer or optim.sgd(1e-3), batch_size=ROWS, **options)
     ts = run.init(jax.random.key(0), data.Data(x, y))
     ts = ts if params is None else ts._replace(params=params(ts.params))
     batch = data.Data(x, y)
@@ -32,11 +32,11 @@ def place(origin):
     return origin.scope, origin.phase, origin.primitive
 
 
-def huge(row):
+def large_row(row):
     return X.at[row].set(1e4)
 
 
-def same():
+def identity_dense():
     """Return a dense layer (4,) -> (4,) whose weights are the identity."""
     return nn.dense(4, w_init=lambda key, shape, dtype: jnp.eye(*shape, dtype=dtype))
 
@@ -86,7 +86,7 @@ def test_arguments_without_names_are_numbered():
 
 
 def test_overflow_in_a_layer_and_not_its_consequences():
-    origin = origin_of_step(nn.serial(same(), exp, lambda x: x - x, nn.dense(3)), huge(5))
+    origin = origin_of_step(nn.serial(identity_dense(), exp, lambda x: x - x, nn.dense(3)), large_row(5))
     assert place(origin) == (("1_exp",), "forward", "exp")
     assert (origin.kind, origin.rows, origin.nan, origin.inf, origin.loops) == ("primitive", (5,), 0, 4, ())
     assert origin.inputs == ((float(X.min()), 1e4),)
@@ -105,12 +105,14 @@ def test_overflow_caused_by_large_weights():
 
 
 def test_scope_inside_residual_and_branch():
-    net = nn.serial(same(), nn.residual(same(), square, exp), nn.dense(3))
-    assert place(origin_of_step(net, huge(2))) == (("1_residual", "1_serial", "2_exp"), "forward", "exp")
+    net = nn.serial(identity_dense(), nn.residual(identity_dense(), square, exp), nn.dense(3))
+    assert place(origin_of_step(net, large_row(2))) == (("1_residual", "1_serial", "2_exp"), "forward", "exp")
     net = nn.serial(
-        same(), nn.branch(nn.identity(), nn.serial(same(), exp), merge=lambda ys: ys[0] + ys[1]), nn.dense(3)
+        identity_dense(),
+        nn.branch(nn.identity(), nn.serial(identity_dense(), exp), merge=lambda ys: ys[0] + ys[1]),
+        nn.dense(3),
     )
-    assert place(origin_of_step(net, huge(2))) == (("1_branch", "1_serial", "1_exp"), "forward", "exp")
+    assert place(origin_of_step(net, large_row(2))) == (("1_branch", "1_serial", "1_exp"), "forward", "exp")
 
 
 def test_merge_belongs_to_the_branch():
@@ -121,11 +123,11 @@ def test_merge_belongs_to_the_branch():
 
 
 def test_batch_norm_as_consequence_and_as_origin():
-    net = nn.serial(same(), exp, nn.batch_norm(), nn.dense(3))
-    assert place(origin_of_step(net, huge(1))) == (("1_exp",), "forward", "exp")
-    origin = origin_of_step(nn.serial(same(), nn.batch_norm(), nn.dense(3)), X * 1e25)
+    net = nn.serial(identity_dense(), exp, nn.batch_norm(), nn.dense(3))
+    assert place(origin_of_step(net, large_row(1))) == (("1_exp",), "forward", "exp")
+    origin = origin_of_step(nn.serial(identity_dense(), nn.batch_norm(), nn.dense(3)), X * 1e25)
     assert place(origin) == (("1_batch_norm",), "forward", "square")
-    origin = origin_of_step(nn.serial(same(), nn.batch_norm(), nn.dense(3)), X * 1e25, micro_batches=2)
+    origin = origin_of_step(nn.serial(identity_dense(), nn.batch_norm(), nn.dense(3)), X * 1e25, micro_batches=2)
     assert (origin.scope, origin.rows) == (("1_batch_norm",), (0, 1, 2, 3))
 
 
@@ -174,7 +176,7 @@ def test_gradient_of_a_root_at_zero_is_in_the_backward_pass(root):
     def positive(x):
         return root(jnp.abs(x))
 
-    origin = origin_of_step(nn.serial(same(), positive, nn.dense(3)), X.at[2].set(0.0))
+    origin = origin_of_step(nn.serial(identity_dense(), positive, nn.dense(3)), X.at[2].set(0.0))
     assert place(origin) == (("1_positive",), "backward", "div")
     assert origin.rows == (2,)
     assert origin.shape == (ROWS, 4) or root is not jnp.sqrt
@@ -186,7 +188,7 @@ def test_derivative_of_several_primitives_is_in_the_backward_pass():
     def power(x):
         return lax.pow(jnp.abs(x), jnp.full_like(x, 0.5))
 
-    origin = origin_of_step(nn.serial(same(), power, nn.dense(3)), X.at[2].set(0.0))
+    origin = origin_of_step(nn.serial(identity_dense(), power, nn.dense(3)), X.at[2].set(0.0))
     assert place(origin) == (("1_power",), "backward", "pow")
     assert origin.rows == (2,)
 
@@ -195,10 +197,10 @@ def test_guarded_logarithm_fails_in_the_backward_pass():
     def guarded(x):
         return jnp.where(x > 0, jnp.log(x), 0.0)
 
-    net = nn.serial(same(), guarded, nn.dense(3))
+    net = nn.serial(identity_dense(), guarded, nn.dense(3))
     x = jnp.abs(X).at[6, 1].set(0.0)
     assert place(origin_of_step(net, x)) == (("1_guarded",), "backward", "div")
-    run = train.Run(net, losses.squared_error, optim.sgd(1e-3), ROWS)
+    run = train.Run(net, losses.squared_error, optim.sgd(1e-3), batch_size=ROWS)
     ts = run.init(jax.random.key(0), data.Data(x, jnp.zeros((ROWS, 3))))
     assert first_nonfinite(run.evaluate, ts, data.Data(x, jnp.zeros((ROWS, 3)))) is None
 
@@ -207,7 +209,9 @@ def test_overflow_of_a_cotangent():
     def steep(x):
         return x * 1e20
 
-    origin = origin_of_step(nn.serial(same(), steep, lambda x: x * 1e-20, steep, lambda x: x * 1e-30, nn.dense(3)), X)
+    origin = origin_of_step(
+        nn.serial(identity_dense(), steep, lambda x: x * 1e-20, steep, lambda x: x * 1e-30, nn.dense(3)), X
+    )
     assert origin is None
 
     @jax.custom_jvp
@@ -215,7 +219,7 @@ def test_overflow_of_a_cotangent():
         return x
 
     wrong.defjvp(lambda x, t: (x[0], t[0] * 1e38))
-    origin = origin_of_step(nn.serial(same(), wrong, lambda x: x * 1e3, nn.dense(3)), X)
+    origin = origin_of_step(nn.serial(identity_dense(), wrong, lambda x: x * 1e3, nn.dense(3)), X)
     assert place(origin) == (("1_wrong",), "backward", "mul")
 
 
@@ -229,7 +233,7 @@ def test_gradient_of_a_function_with_a_nonfinite_value_is_forward():
 
 
 def test_block_of_a_repeat():
-    net = nn.serial(same(), nn.repeat(4, square), nn.dense(3))
+    net = nn.serial(identity_dense(), nn.repeat(4, square), nn.dense(3))
     origin = origin_of_step(net, X.at[1].set(1e6))  # 1e6, 1e12, 1e24, then inf
     assert place(origin) == (("1_repeat(4, square)", "square"), "forward", "mul")
     assert (origin.iteration, origin.loops[0].kind, origin.loops[0].length, origin.rows) == ((2,), "block", 4, (1,))
@@ -243,7 +247,7 @@ def one_bad_block(params):
 
 @pytest.mark.parametrize("wrap", [lambda block: block, nn.remat], ids=["plain", "remat"])
 def test_block_with_bad_parameters_inside_a_repeat(wrap):
-    net = nn.serial(same(), nn.repeat(5, wrap(nn.residual(nn.dense(4), jnp.tanh))), nn.dense(3))
+    net = nn.serial(identity_dense(), nn.repeat(5, wrap(nn.residual(nn.dense(4), jnp.tanh))), nn.dense(3))
     origin = origin_of_step(net, jnp.abs(X) + 1, params=one_bad_block)
     assert origin.scope[-2:] == ("1_serial", "0_dense(4)")
     assert (origin.phase, origin.primitive, origin.iteration) == ("forward", "dot_general", (3,))
@@ -258,14 +262,14 @@ def test_backward_pass_counts_blocks_like_the_forward_pass(wrap):
 
     block = wrap(nn.serial(root, nn.identity()))
     x = jnp.full((ROWS, 4), 9.0).at[5, 1].set(2.0)
-    origin = origin_of_step(nn.serial(same(), nn.repeat(4, block), nn.dense(3)), x)
+    origin = origin_of_step(nn.serial(identity_dense(), nn.repeat(4, block), nn.dense(3)), x)
     assert (origin.phase, origin.primitive, origin.scope[-1]) == ("backward", "div", "0_root")
     assert (origin.iteration, origin.rows) == ((2,), (5,))
     assert origin.scope == (f"1_repeat(4, {block.name})", block.name, "0_root")
 
 
 def test_micro_batches_count_rows_in_the_batch():
-    origin = origin_of_step(nn.serial(same(), exp, nn.dense(3)), huge(5), micro_batches=4)
+    origin = origin_of_step(nn.serial(identity_dense(), exp, nn.dense(3)), large_row(5), micro_batches=4)
     assert (place(origin), origin.rows) == ((("1_exp",), "forward", "exp"), (5,))
     assert (origin.loops[0].kind, origin.iteration, origin.shape) == ("micro-batch", (2,), (2, 4))
     assert str(origin).startswith("micro-batch 2 of 4, layer 1 exp (forward), primitive exp, rows 5 of the batch")
@@ -408,18 +412,18 @@ def test_cross_entropy_of_large_logits(size):
         def loss(p, y, smoothing=smoothing):
             return losses.cross_entropy(p, y, label_smoothing=smoothing)
 
-        assert origin_of_step(nn.serial(same(), nn.identity()), X.at[1, 2].set(size), labels, loss) is None
+        assert origin_of_step(nn.serial(identity_dense(), nn.identity()), X.at[1, 2].set(size), labels, loss) is None
 
 
 def test_lenet():
     images = jax.random.normal(jax.random.key(2), (ROWS, 12, 12, 1))
-    run = train.Run(nn.lenet(3), losses.cross_entropy, optim.sgd(1e-3), ROWS)
+    run = train.Run(nn.lenet(3), losses.cross_entropy, optim.sgd(1e-3), batch_size=ROWS)
     batch = data.Data(images, jnp.arange(ROWS) % 3)
     assert first_nonfinite(run.step, run.init(jax.random.key(0), batch), batch) is None
 
 
 def test_dropout_adam_and_weights():
-    run = train.Run(nn.serial(nn.dropout(0.5), nn.dense(3)), losses.squared_error, optim.adam(1e-3), ROWS)
+    run = train.Run(nn.serial(nn.dropout(0.5), nn.dense(3)), losses.squared_error, optim.adam(1e-3), batch_size=ROWS)
     batch = data.Data(X, jnp.zeros((ROWS, 3)), jnp.zeros(ROWS))  # a guarded division by weights of 0
     assert first_nonfinite(run.step, run.init(jax.random.key(0), batch), batch) is None
 
@@ -427,8 +431,8 @@ def test_dropout_adam_and_weights():
 def test_fifty_blocks_in_16_bits():
     net = nn.serial(nn.repeat(50, nn.residual(nn.dense(4), jnp.tanh)), nn.dense(3))
     assert origin_of_step(nn.with_precision(net, compute=jnp.bfloat16)) is None
-    net = nn.with_precision(nn.serial(same(), exp, nn.dense(3)), compute=jnp.bfloat16)
-    assert origin_of_step(net, huge(5)).rows == (5,)
+    net = nn.with_precision(nn.serial(identity_dense(), exp, nn.dense(3)), compute=jnp.bfloat16)
+    assert origin_of_step(net, large_row(5)).rows == (5,)
 
 
 # Calls

@@ -30,15 +30,15 @@ class NonfiniteOrigin(NamedTuple):
     """The operation or argument in which a NaN or an infinity first appeared. All indices count from 0."""
 
     kind: str  # "primitive", "argument", or "constant": a NaN or an infinity written into the program
-    scope: tuple[str, ...]  # surrounding names as in profiles: "3_dense(10)" is layer 3; "loss"; "update"
-    phase: str  # "forward", "backward", "loss", "update", or "" outside all scopes
     primitive: str  # that computed the value, or that the constant enters; for an argument its path: "batch.x"
-    loops: tuple[Loop, ...]  # outermost first
-    rows: tuple[int, ...]  # of the batch, or () if they are unknown; for an argument, along its leading axis
-    nan: int  # number of NaN
-    inf: int  # number of infinities
-    shape: tuple[int, ...]
-    inputs: tuple[tuple[float, float], ...]  # smallest and largest value of each floating input, ignoring NaN
+    scope: tuple[str, ...] = ()  # surrounding names as in profiles: "3_dense(10)" is layer 3; "loss"; "update"
+    phase: str = ""  # "forward", "backward", "loss", "update", or "" outside all scopes
+    loops: tuple[Loop, ...] = ()  # outermost first
+    rows: tuple[int, ...] = ()  # of the batch, or () if they are unknown; for an argument, along its leading axis
+    nan: int = 0  # number of NaN
+    inf: int = 0  # number of infinities
+    shape: tuple[int, ...] = ()
+    inputs: tuple[tuple[float, float], ...] = ()  # smallest and largest value of each floating input, ignoring NaN
 
     @property
     def iteration(self) -> tuple[int, ...]:
@@ -129,8 +129,7 @@ def first_nonfinite(
             array = jnp.asarray(leaf)
             mask = _nonfinite_mask(array)
             rows = () if mask is None or not mask.ndim else _true_rows(mask)
-            path_name = name + jax.tree_util.keystr(path)
-            origin = NonfiniteOrigin("argument", (), "", path_name, (), rows, *_counts(array), ())
+            origin = NonfiniteOrigin("argument", name + jax.tree_util.keystr(path), rows=rows)
             values.append(_source(array, origins, origin)._replace(of_batch=i == batch))
     with jax.debug_nans(False), jax.debug_infs(False):
         outputs = _run(program, values, site, origins)
@@ -268,12 +267,17 @@ def _primitive(equation: Any, inputs: list[_Value], site: _Site, origins: list[N
         array = np.where(mask, array, array.dtype.type(0))
         # Assume that a value computed together with its derivative is used only by the backward pass; if the forward
         # pass uses it too, `_set_forward` corrects the phase.
-        phase = "backward" if backward or site.is_inside("jvp") else _phase(site.scope)
-        rows = _rows(mask, site, backward) if of_batch else ()
-        ranges = tuple(_value_range(v.array) for v in inputs if _is_floating(v.array) and v.array.size)
-        name = equation.primitive.name
-        origins.append(NonfiniteOrigin("primitive", site.scope, phase, name, site.loops, rows, *_counts(array), ranges))
-        ids = [np.where(mask, 2 * len(origins), id_) for mask, id_ in zip(new, ids, strict=True)]
+        origin = NonfiniteOrigin(
+            "primitive",
+            equation.primitive.name,
+            scope=site.scope,
+            phase="backward" if backward or site.is_inside("jvp") else _phase(site.scope),
+            loops=site.loops,
+            rows=_rows(mask, site, backward) if of_batch else (),
+            inputs=tuple(_value_range(v.array) for v in inputs if _is_floating(v.array) and v.array.size),
+        )
+        new_id = _add_origin(origins, origin, array)
+        ids = [np.where(mask, new_id, id_) for mask, id_ in zip(new, ids, strict=True)]
     if backward:
         ids = [np.where(id_ > 0, id_ | 1, 0) for id_ in ids]
     return [
@@ -314,8 +318,7 @@ def _bind(equation: Any, arrays: list[Any]) -> list[Any]:
 
 def _constant(value: Any, site: _Site, primitive: str, origins: list[NonfiniteOrigin]) -> _Value:
     phase = "backward" if site.is_inside("transpose") else _phase(site.scope)
-    origin = NonfiniteOrigin("constant", site.scope, phase, primitive, site.loops, (), *_counts(value), ())
-    return _source(value, origins, origin)
+    return _source(value, origins, NonfiniteOrigin("constant", primitive, site.scope, phase, site.loops))
 
 
 def _source(array: Any, origins: list[NonfiniteOrigin], origin: NonfiniteOrigin) -> _Value:
@@ -323,8 +326,15 @@ def _source(array: Any, origins: list[NonfiniteOrigin], origin: NonfiniteOrigin)
     mask = _nonfinite_mask(array)
     if mask is None:
         return _Value(array, None, False)
-    origins.append(origin)
-    return _Value(array, np.where(mask, np.int32(2 * len(origins)), np.int32(0)), False)
+    return _Value(array, np.where(mask, np.int32(_add_origin(origins, origin, array)), np.int32(0)), False)
+
+
+def _add_origin(origins: list[NonfiniteOrigin], origin: NonfiniteOrigin, array: Any) -> int:
+    """Append an origin, with the counts and the shape of its values, and return its id."""
+    values = np.asarray(array)
+    nan, inf = int(np.isnan(values).sum()), int(np.isinf(values).sum())
+    origins.append(origin._replace(nan=nan, inf=inf, shape=values.shape))
+    return 2 * len(origins)
 
 
 def _set_forward(ids: Sequence[int] | set[int], scope: tuple[str, ...], origins: list[NonfiniteOrigin]) -> None:
@@ -373,14 +383,6 @@ def _nonfinite_mask(array: Any) -> np.ndarray | None:
         return None
     mask = ~np.isfinite(np.asarray(array))
     return np.asarray(mask) if mask.any() else None
-
-
-def _counts(array: Any) -> tuple[int, int, tuple[int, ...]]:
-    """Return the number of NaN, the number of infinities, and the shape."""
-    if not _is_floating(array):
-        return 0, 0, tuple(array.shape)
-    values = np.asarray(array)
-    return int(np.isnan(values).sum()), int(np.isinf(values).sum()), tuple(array.shape)
 
 
 def _value_range(array: Any) -> tuple[float, float]:
