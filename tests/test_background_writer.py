@@ -24,7 +24,6 @@ import nnjax
 from nnjax.storage import checkpoint, lock
 from nnjax.storage.background_writer import checkpoint_writer
 from nnjax.storage.lock import LOCK, folder_lock
-from nnjax.train.engine.signals import deferred_interrupts
 
 THOROUGH = os.environ.get("NNJAX_THOROUGH") == "1"
 TREE = {"w": np.zeros(3)}
@@ -294,38 +293,6 @@ def test_a_file_system_without_locks_is_tolerated(tmp_path, monkeypatch):
     with checkpoint_writer(tmp_path) as save:
         save(1, TREE, {})
     assert steps(tmp_path) == [1]
-
-
-# Signals
-
-
-def test_an_ignored_signal_stays_ignored_and_handlers_are_restored():
-    own = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
-        with deferred_interrupts() as noted:
-            os.kill(os.getpid(), signal.SIGINT)
-            assert not noted()
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert noted()
-        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    finally:
-        signal.signal(signal.SIGINT, own)
-        signal.signal(signal.SIGTERM, before)
-
-
-def test_a_handler_that_python_did_not_set_is_left(monkeypatch):
-    real = signal.signal
-    monkeypatch.setattr(signal, "signal", lambda number, handler: real(number, handler) and None)
-    own = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    try:
-        with deferred_interrupts():
-            pass
-    finally:
-        monkeypatch.undo()
-        for number, handler in zip((signal.SIGINT, signal.SIGTERM), own, strict=True):
-            signal.signal(number, handler)
 
 
 # Killed processes
