@@ -38,7 +38,7 @@ x = np.random.default_rng(0).normal(size=(64, 5)).astype(np.float32)
 y = (np.arange(64) % 3).astype(np.int32)
 mesh = jax.make_mesh((jax.device_count(),), (axis,), axis_types=(jax.sharding.AxisType.Auto,))
 members = 3 if axis == "members" else None  # and a fourth that fills up
-run = train.Run(nn.mlp([8], 3, norm="batch"), losses.cross_entropy, optim.adam(3e-3), 8)
+run = train.Run(nn.mlp([8], 3, norm="batch"), losses.cross_entropy, optim.adam(3e-3), batch_size=8)
 result = train.fit(
     run, (x, y), validation=(x[:20], y[:20]), epochs=float(epochs), members=members, mesh=mesh, out=out, resume=True,
     save_every=0, chunk_steps=8, progress=False,

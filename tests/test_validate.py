@@ -25,7 +25,7 @@ def spoilt(value, place, shape=(6, 3), dtype=F):
 
 
 def run(batch_size=2, outputs=2):
-    return train.Run(nn.mlp([], outputs), losses.cross_entropy, optim.sgd(0.1), batch_size)
+    return train.Run(nn.mlp([], outputs), losses.cross_entropy, optim.sgd(0.1), batch_size=batch_size)
 
 
 def test_good_data_pass_as_they_are():

@@ -12,7 +12,7 @@ from jax import Array
 
 from nnjax import checks, losses, metrics, nn, optim
 from nnjax.data.table import Task
-from nnjax.nn.models import Activation
+from nnjax.nn.initializers import Activation
 from nnjax.train.engine.ensemble import Strategy
 from nnjax.train.run import Run
 from nnjax.types import Layer, Loss, Metric, Optimizer, ScalarOrSchedule
@@ -217,7 +217,7 @@ def make_run(config: Config, task: Task, outputs: int, n: int, width: Array | No
     if task == "classification":
         scores = (metrics.accuracy, metrics.nll, metrics.brier, metrics.expected_calibration_error)
     net, loss, optimizer = make_net(config, outputs, width), make_loss(config, task), make_optimizer(config, steps)
-    return Run(net, loss, optimizer, config.batch_size, metrics=scores)
+    return Run(net, loss, optimizer, batch_size=config.batch_size, metrics=scores)
 
 
 def check(config: Config) -> None:

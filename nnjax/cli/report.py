@@ -79,9 +79,9 @@ def each_member(run: Run, params: PyTree, state: PyTree, x: Any) -> np.ndarray:
 def averaged(outputs: jax.Array, table: Table) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """An ensemble's prediction, for classes as logits, and its uncertainty (n,), by name; a target's in its units."""
     if table.task == "regression":
-        sd = jnp.sqrt(uncertainty.regression(outputs).epistemic[:, 0])
+        sd = jnp.sqrt(uncertainty.variance_decomposition(outputs).epistemic[:, 0])
         return np.asarray(outputs.mean(0)), {"sd": np.asarray(sd) * table.target_std}
-    parts = uncertainty.classification(outputs)._asdict()
+    parts = uncertainty.entropy_decomposition(outputs)._asdict()
     return np.asarray(uncertainty.log_mean_probabilities(outputs)), {k: np.asarray(v) for k, v in parts.items()}
 
 
@@ -166,7 +166,7 @@ def _of_the_test(outcome: Outcome, table: Table, y: np.ndarray, config: Config) 
             sizes = uncertainty.ensemble_size_curve(logits, labels, jax.random.key(config.seed))
             figures["ensemble_size"] = plot.ensemble_size(sizes)
             right = jnp.asarray(outcome.prediction.argmax(-1) == y)
-            dropped, accuracy = uncertainty.rejection_curve(right, uncertainty.classification(logits).total)
+            dropped, accuracy = uncertainty.rejection_curve(right, uncertainty.entropy_decomposition(logits).total)
             figures["rejection"] = plot.rejection(np.asarray(dropped), np.asarray(accuracy))
     return figures
 

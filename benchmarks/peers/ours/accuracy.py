@@ -79,7 +79,7 @@ def _run(job: Reaching, steps: int) -> train.Run:
     net = nn.mlp(job.hidden, 10, dropout=job.dropout)
     rate = optax.cosine_decay_schedule(job.rate, job.epochs * steps) if job.cosine else job.rate
     optimizer = optim.adamw(rate, weight_decay=job.decay) if job.decay else optim.adam(rate)
-    return train.Run(net, losses.cross_entropy, optimizer, job.batch, metrics=(metrics.accuracy,))
+    return train.Run(net, losses.cross_entropy, optimizer, batch_size=job.batch, metrics=(metrics.accuracy,))
 
 
 def _mapped(function: Any) -> Any:
