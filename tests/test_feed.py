@@ -172,14 +172,14 @@ def test_members_go_the_same_way_in_any_parts(lengths, parts):
         if taken >= end:
             break
         taken += part
-        done = prefetch.onward(done, part, stops)
+        done = prefetch.steps_ahead(done, part, stops)
         np.testing.assert_array_equal(done, go(np.zeros(3, int), taken))
 
 
 def test_nobody_waits_after_the_last_stop():
     stops = [np.array([3, 5])]
-    assert prefetch.onward(np.array([3, 5]), 4, stops).tolist() == [7, 9]
-    assert prefetch.onward(np.array([0, 0]), 4, []).tolist() == [4, 4]
+    assert prefetch.steps_ahead(np.array([3, 5]), 4, stops).tolist() == [7, 9]
+    assert prefetch.steps_ahead(np.array([0, 0]), 4, []).tolist() == [4, 4]
 
 
 # Errors and ends

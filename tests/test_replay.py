@@ -13,7 +13,7 @@ from test_run import assert_equal
 from nnjax import data as nn_data
 from nnjax import losses, nn, optim, train
 from nnjax.train.engine.ensemble import Program
-from nnjax.train.engine.job import make_job
+from nnjax.train.fit import make_job
 from nnjax.train.fit import member_keys
 from nnjax.types import Data, TrainState
 
@@ -98,7 +98,7 @@ def steps_of_row(run, members):
     keys, _ = member_keys(KEY, members)
     found = []
     for key in keys:
-        rows = run.rows(TrainState(jnp.zeros((), jnp.int32), (), (), (), key), N, N * EPOCHS // BATCH)
+        rows = run.rows(key, jnp.zeros((), jnp.int32), N, N * EPOCHS // BATCH)
         found.append(int(np.flatnonzero((np.asarray(rows) == ROW).any(1))[0]))
     return found
 
@@ -231,7 +231,7 @@ def test_the_state_before_a_step_has_the_bits_of_the_run(members, strategy, tmp_
                 again = train.replay(run, (X, Y), **settings(members, strategy), step=step, member=member, out=out)
                 assert_equal(again.ts, ts)
                 assert (again.step, again.member, again.found) == (step, member, None)
-                np.testing.assert_array_equal(again.rows, run.rows(ts, N, 1)[0])
+                np.testing.assert_array_equal(again.rows, run.rows(ts.key, ts.step, N, 1)[0])
                 np.testing.assert_array_equal(again.batch.x, X[again.rows])
         _, log = jax.jit(run.step)(again.ts, again.batch)
         np.testing.assert_allclose(log["loss"], np.atleast_2d(whole.losses)[-1, step], rtol=1e-4)

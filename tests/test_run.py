@@ -85,7 +85,7 @@ def test_steps_are_steps_on_batch_indices():
 def test_every_example_is_seen_once_per_epoch():
     run = make_run()
     ts = run.init(jax.random.key(0), EXAMPLES)
-    rows = np.asarray(run.rows(ts, 20, 15)).reshape(3, 20)
+    rows = np.asarray(run.rows(ts.key, ts.step, 20, 15)).reshape(3, 20)
     assert [sorted(epoch) for epoch in rows.tolist()] == [list(range(20))] * 3
     assert not (rows[0] == rows[1]).all()
 
@@ -254,7 +254,7 @@ def test_evaluate_is_the_mean_over_all_examples(monkeypatch):
         in_parts = run.evaluate(ts, EXAMPLES)
         chex.assert_trees_all_close(whole, in_parts, rtol=1e-6)
     np.testing.assert_allclose(whole["loss"], whole["nll"], rtol=1e-6)
-    assert whole["accuracy"] == (np.asarray(run.predict(ts, X)).argmax(-1) == np.asarray(Y)).mean()
+    assert whole["accuracy"] == (np.asarray(run.predict(ts.params, ts.state, X)).argmax(-1) == np.asarray(Y)).mean()
 
 
 def test_nothing_recompiles():

@@ -168,7 +168,7 @@ def test_training_goes_the_way_of_the_true_network(name):
         run = train.Run(net, losses.squared_error, optimizer, batch_size=None)
         start = TrainState(jnp.zeros((), jnp.int32), params, state, run.optimizer.init(params), KEY)
         ts, log = run.steps(start, data, steps)
-        return ts.params, ts.state, log["loss"], run.predict(ts, data.x)
+        return ts.params, ts.state, log["loss"], run.predict(ts.params, ts.state, data.x)
 
     wide, narrow = parts_of(true, **how)
     a, b = jax.jit(lambda w: (trained(padded_net(w, **how), *wide), trained(true_net(true, **how), *narrow)))(
