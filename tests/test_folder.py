@@ -171,7 +171,7 @@ def saved(tmp_path):
 def test_weights_of_another_network_are_answered_with_the_differences(saved):
     path, _ = saved
     other = nn.mlp([8, 4], 2, dropout=0.1)
-    with pytest.raises(ValueError, match="is of another network") as caught:
+    with pytest.raises(ValueError, match="is from a different network") as caught:
         run_folder.load_weights(path, *jax.eval_shape(other.init, jax.random.key(0), jnp.ones((2, 4))))
     lines = str(caught.value).splitlines()[1:]
     assert "  params/1/b: saved nothing, expected ((8,), 'float32')" in lines
@@ -179,7 +179,7 @@ def test_weights_of_another_network_are_answered_with_the_differences(saved):
     assert "  state/2/mean: saved ((4,), 'float32'), expected nothing" in lines
     assert sorted(lines) == lines
     same = nn.mlp([4, 4], 3, norm="batch", dropout=0.1)
-    with pytest.raises(ValueError, match="is of another network") as caught:
+    with pytest.raises(ValueError, match="is from a different network") as caught:
         run_folder.load_weights(path, *jax.eval_shape(same.init, jax.random.key(0), jnp.ones((2, 4))))
     assert [line.split(":")[0] for line in str(caught.value).splitlines()[1:]] == ["  params/7/b", "  params/7/w"]
 

@@ -29,7 +29,7 @@ def training(job: Training, form: str) -> Program:
         return _loop(job, inputs, run, ts, examples)
     jitted = jax.jit(partial(run.steps, n=job.steps), donate_argnums=0)
     program = compiled(jitted, ts, examples)
-    rows = None if job.batch is None else np.asarray(jax.jit(lambda ts: run.rows(ts, job.rows, job.steps))(ts))
+    rows = None if job.batch is None else np.asarray(jax.jit(lambda ts: run.rows(ts.key, ts.step, job.rows, job.steps))(ts))
     return Program(
         state=ts,
         call=lambda ts: program.call(ts, examples)[0],
