@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nnjax.cli.values import Values, fixed, parse, settings
 from sklearn.datasets import load_diabetes
 from test_cli import done, fails, nnjax, read
 
 from nnjax import train
-from nnjax.cli.values import Values, fixed, parse, settings
 from nnjax.storage.atomic_write import write_json
 from nnjax.train.engine import fingerprint
 

@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 from cases import equations
+from nnjax.train.hypergradient import in_blocks
 
 from nnjax import losses, nn, optim, train
-from nnjax.train.hypergradient import in_blocks
 from nnjax.types import Data, TrainState
 
 

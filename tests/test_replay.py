@@ -13,9 +13,8 @@ from test_run import assert_equal
 from nnjax import data as nn_data
 from nnjax import losses, nn, optim, train
 from nnjax.train.engine.ensemble import Program
-from nnjax.train.fit import make_job
-from nnjax.train.fit import member_keys
-from nnjax.types import Data, TrainState
+from nnjax.train.fit import make_job, member_keys
+from nnjax.types import Data
 
 module = importlib.import_module("nnjax.train.replay")  # whose name in train is that of the function
 N, BATCH, ROW, EPOCHS = 20, 4, 7, 4
