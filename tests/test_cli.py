@@ -588,7 +588,7 @@ def test_predict_with_a_folder_that_is_no_run(files, wine, tmp_path):
         (tmp_path / name).write_bytes((wine[0] / name).read_bytes())
     fails(nnjax("predict", tmp_path, files / "wine.csv"), r"no weights .*weights.safetensors")
     (tmp_path / "weights.safetensors").write_bytes(b"hello")
-    fails(nnjax("predict", tmp_path, files / "wine.csv"), r"weights.safetensors is damaged or no safetensors file")
+    fails(nnjax("predict", tmp_path, files / "wine.csv"), r"weights.safetensors is damaged or not a safetensors file")
     (tmp_path / "config.json").write_text("{")
     fails(nnjax("predict", tmp_path, files / "wine.csv"), r"config.json or table.json is damaged")
 

@@ -190,9 +190,9 @@ def test_what_cannot_be_resumed_is_said(wine, undisturbed, copy, tmp_path):
         os.truncate(path, path.stat().st_size - 1)
     ended = nnjax("train", "--resume", copy)
     assert ended.code == 2
-    assert "holds no checkpoint that is whole" in ended.err
+    assert "holds no intact checkpoint" in ended.err
     last = ended.err.splitlines()[-1]
-    assert last == f"  delete {copy / 'checkpoints'} to begin again from the first step"
+    assert last == f"  delete {copy / 'checkpoints'} to start again from step 0"
     shutil.rmtree(copy / "checkpoints")
     done("train", "--resume", copy, "--no-plots")
     assert_same(copy, undisturbed / "lone")
@@ -210,7 +210,8 @@ def test_beside_a_run_that_goes_on_another_cannot(wine, tmp_path):
                 time.sleep(0.005)
             for more in ((), ("--anyway",)):
                 fails(
-                    nnjax("train", "--resume", path, *more), rf"another process \({began.pid}\) is training in {path}/"
+                    nnjax("train", "--resume", path, *more),
+                    rf"{path}/.*is in use by another process \(PID {began.pid}\)",
                 )
             assert began.poll() is None
             began.send_signal(signal.SIGINT)
