@@ -521,10 +521,10 @@ def test_wrong_options(given, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda frame: frame.drop(columns=["hue", "region"]), "columns are missing: hue, region\n  in .*new.csv"),
+        (lambda frame: frame.drop(columns=["hue", "region"]), "missing columns: hue, region\n  in .*new.csv"),
         (
             lambda frame: frame.assign(region="east"),
-            "'region': 'east' is not among the categories of the training, north",
+            "'region': 'east' is not among the categories in training, north",
         ),
         (lambda frame: frame.assign(hue="blue"), "column 'hue' must hold numbers, got 'blue' in row 0"),
         (

@@ -12,7 +12,7 @@ from jax import Array
 
 from nnjax import checks, losses, metrics, nn, optim
 from nnjax.data.table import Task
-from nnjax.nn.models import Activation
+from nnjax.nn.initializers import Activation
 from nnjax.train.engine.ensemble import Strategy
 from nnjax.train.run import Run
 from nnjax.types import Layer, Loss, Metric, Optimizer, ScalarOrSchedule

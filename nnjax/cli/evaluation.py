@@ -90,9 +90,9 @@ def average(outputs: jax.Array, table: Table) -> tuple[np.ndarray, dict[str, np.
       nats, or of sd in the units of the target for regression.
     """
     if table.task == "regression":
-        sd = jnp.sqrt(uncertainty.regression(outputs).epistemic[:, 0])
+        sd = jnp.sqrt(uncertainty.variance_decomposition(outputs).epistemic[:, 0])
         return np.asarray(outputs.mean(0)), {"sd": np.asarray(sd) * table.target_std}
-    parts = uncertainty.classification(outputs)._asdict()
+    parts = uncertainty.entropy_decomposition(outputs)._asdict()
     return np.asarray(uncertainty.log_mean_probabilities(outputs)), {k: np.asarray(v) for k, v in parts.items()}
 
 

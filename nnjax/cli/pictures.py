@@ -48,7 +48,7 @@ def _ensemble(outcome: Outcome, y: np.ndarray, table: Table, seed: int) -> dict[
     logits, labels = jnp.asarray(outcome.member_outputs), jnp.asarray(y)
     sizes = uncertainty.ensemble_size_curve(logits, labels, jax.random.key(seed))
     correct = jnp.asarray(outcome.prediction.argmax(-1) == y)
-    rejected, accuracy = uncertainty.rejection_curve(correct, uncertainty.classification(logits).total)
+    rejected, accuracy = uncertainty.rejection_curve(correct, uncertainty.entropy_decomposition(logits).total)
     return figures | {
         "ensemble_size": plot.ensemble_size(sizes),
         "rejection": plot.rejection(np.asarray(rejected), np.asarray(accuracy)),

@@ -1,4 +1,4 @@
-"""Data: what can be loaded by name or from a file, or read as it is needed, and the order in which a run sees it."""
+"""Data sets from files and from other libraries, in memory or read batch by batch, and the order of the batches."""
 
 from nnjax.data._examples import (
     Examples,
@@ -17,10 +17,7 @@ from nnjax.data._shuffle import batch_indices
 from nnjax.data._source import Source, source
 from nnjax.data._split import SplitError, split_rows
 from nnjax.data._validate import as_data, validate
-from nnjax.data._validate import check_label_range as check_labels_in_range
 from nnjax.types import Data
-
-examples = as_examples
 
 __all__ = [
     "Data",

@@ -1,4 +1,4 @@
-"""IDX files, the format of MNIST and its kin."""
+"""IDX files, the format of MNIST and Fashion-MNIST."""
 
 import gzip
 import math
@@ -15,10 +15,10 @@ NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The array in an IDX file, gzipped or not.
+    """Read the array in an IDX file, gzipped or not.
 
     Raises:
-      ValueError: for another format, or a file cut short.
+      ValueError: for a file of another format, or a truncated file.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -29,7 +29,7 @@ def read_idx(path: Path) -> np.ndarray:
         raise ValueError(f"{path} is not an IDX file")
     rank = content[3]
     if len(content) < 4 + 4 * rank:
-        raise ValueError(f"{path} is damaged: {len(content)} bytes, its {rank} axes need {4 + 4 * rank} to begin with")
+        raise ValueError(f"{path} is damaged: {len(content)} bytes, the header of {rank} axes alone has {4 + 4 * rank}")
     shape = tuple(np.frombuffer(content, ">u4", rank, 4).tolist())
     dtype = np.dtype(DTYPES[content[2]])
     expected = 4 + 4 * rank + dtype.itemsize * math.prod(shape)
@@ -39,26 +39,26 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def read_fashion_mnist(data_dir: str | Path | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Training images and labels, test images and labels.
+    """Return training images, training labels, test images and test labels.
 
     Args:
-      data_dir: where the four IDX files are; None for $NNJAX_DATA_DIR, then for where Debian's package puts them.
+      data_dir: the folder of the four IDX files. None to look in $NNJAX_DATA_DIR, then in the folder of Debian's
+        package dataset-fashion-mnist.
 
     Raises:
-      FileNotFoundError: with what was looked for and how to get it.
+      FileNotFoundError: with the folders and names that were looked for, and how to get the files.
     """
-    given = data_dir if data_dir is not None else os.environ.get(DIRECTORY)
-    places = [Path(given), Path(given) / "fashion-mnist"] if given else []
-    places += [DEBIAN] if data_dir is None else []
-    for place in places:
-        files = [next((f for f in (place / f"{name}.gz", place / name) if f.is_file()), None) for name in NAMES]
-        found = [file for file in files if file is not None]
-        if len(found) == len(NAMES):
-            train_x, train_y, test_x, test_y = (read_idx(file) for file in found)
+    directory = data_dir if data_dir is not None else os.environ.get(DIRECTORY)
+    folders = [Path(directory), Path(directory) / "fashion-mnist"] if directory else []
+    folders += [DEBIAN] if data_dir is None else []
+    for folder in folders:
+        candidates = [(folder / f"{name}.gz", folder / name) for name in NAMES]
+        if all(any(file.is_file() for file in pair) for pair in candidates):
+            train_x, train_y, test_x, test_y = (read_idx(gz if gz.is_file() else plain) for gz, plain in candidates)
             return train_x, train_y, test_x, test_y
-    looked = ", ".join(str(place) for place in places)
+    listed = ", ".join(str(folder) for folder in folders)
     raise FileNotFoundError(
-        f"Fashion-MNIST was not found in {looked}. It needs {', '.join(NAMES)} (or .gz). On Debian and Ubuntu: "
+        f"Fashion-MNIST was not found in {listed}. It needs {', '.join(NAMES)} (or .gz). On Debian and Ubuntu: "
         "apt-get install dataset-fashion-mnist. Elsewhere download the four files from "
         f"https://github.com/zalandoresearch/fashion-mnist and set ${DIRECTORY} to their folder."
     )

@@ -1,4 +1,4 @@
-"""Data sets by name or from a file."""
+"""Load a data set by its name or from a file."""
 
 from importlib import resources
 from pathlib import Path
@@ -18,13 +18,13 @@ CLOTHES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shi
 
 
 class Dataset(NamedTuple):
-    """A training and a test part, and what the numbers mean."""
+    """A training part and a test part, and the table that explains their numbers."""
 
     train: Data  # x (rows, features) float32; y (rows,) int32, or (rows, 1) float32 for regression
     test: Data
     table: Table  # task, names of classes and columns, standardisation
-    why: str = ""  # why the task is what it is
-    rows: np.ndarray | None = None  # of the training part in the file, from 0, the header not counted; None if named
+    why: str = ""  # the reason for the task, in words
+    rows: np.ndarray | None = None  # the training rows in the file, from 0 without the header; None for a named set
 
 
 def load(
@@ -36,31 +36,34 @@ def load(
     test_share: float = 0.2,
     seed: int = 0,
 ) -> Dataset:
-    """A data set by name, or from a CSV or NPZ file.
+    """Load a data set by its name, or from a CSV or NPZ file.
 
     Args:
-      name: "digits" (1 797 images of 8 × 8, in the package), "fashion-mnist" (70 000 of 28 × 28, IDX files), or the
-        path of a CSV file with a header or an NPZ file with arrays `x` and `y`.
-      data_dir: where the IDX files of Fashion-MNIST are; see `$NNJAX_DATA_DIR` and Debian's `dataset-fashion-mnist`.
-      target: column of a CSV file to be predicted; "y" for an NPZ file. The named sets have theirs.
-      task: "classification" or "regression"; None to choose by the target's values. The named sets are classified.
-      test_share: share of a file's rows held out, stratified by class. The named sets have a fixed test part.
-      seed: of that split.
+      name: "digits" (1 797 images of 8 × 8, included in the package), "fashion-mnist" (70 000 images of 28 × 28, from
+        IDX files), or the path of a CSV file with a header or of an NPZ file with arrays `x` and `y`.
+      data_dir: the folder of Fashion-MNIST's IDX files; None to look in `$NNJAX_DATA_DIR` and in the folder of
+        Debian's package `dataset-fashion-mnist`.
+      target: the column of a CSV file to predict; None means "y" for an NPZ file. Only for files.
+      task: "classification" or "regression"; None to choose by the values of the target. Only for files.
+      test_share: the share of a file's rows to hold out for the test, stratified by class. The named sets have a fixed
+        test part.
+      seed: random seed of that split.
 
     Returns:
-      `Dataset(train, test, table, why, rows)`; images are flat, with pixels in [0, 1]; a table's features are
-      standardised by the training part alone.
+      `Dataset(train, test, table, why, rows)`. Images are flat, with pixels in [0, 1]. Features of a table are
+      standardised with the mean and deviation of the training part.
 
     Raises:
-      FileNotFoundError: with what was looked for and how to get it.
-      ValueError: for unknown names and columns, missing values, and what cannot be encoded; rows are counted from 0.
+      FileNotFoundError: with the files that were looked for, and how to get them.
+      ValueError: for unknown names and columns, missing values, and values that cannot be encoded. Rows in messages
+        are counted from 0.
 
     >>> digits = data.load("digits")
     >>> digits.train.x.shape, digits.test.x.shape
     ((1438, 64), (359, 64))
     """
     if name in NAMES and (target is not None or task is not None):
-        raise ValueError(f"load: target and task are for files; {name} is classified by its labels")
+        raise ValueError(f"load: target and task apply only to files; omit them for {name}")
     if name == "digits":
         with resources.files("nnjax.data").joinpath("digits.npz").open("rb") as opened, np.load(opened) as file:
             x, y, test = file["x"], file["y"], file["test"]
@@ -75,14 +78,14 @@ def load(
     if path.suffix.lower() == ".npz" and target is None:
         target = "y"
         if target not in frame:
-            raise ValueError(f"{path}: an array named y is needed, with an entry for each row of x")
+            raise ValueError(f"{path}: an array named y is missing, with one entry per row of x")
     if target is None:
         names = ", ".join(map(str, frame.columns))
         raise ValueError(f"{path}: name the target, the column to predict; the columns are {names}")
     if target not in frame:
         checks.one_of(str(path), "target column", target, [str(column) for column in frame.columns])
     if len(frame) < 5:
-        raise ValueError(f"{path}: {len(frame)} rows, too few to learn from and to test on")
+        raise ValueError(f"{path}: {len(frame)} rows are too few to train and to test; at least 5 are needed")
     if task is not None:
         checks.one_of("load", "task", task, ("classification", "regression"))
     check_complete(frame[target])
@@ -99,7 +102,7 @@ def load(
 def _images(
     train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], top: int, classes: list[str]
 ) -> Dataset:
-    """Flat images with pixels in [0, 1]."""
+    """Return a data set of flat images with pixels in [0, 1], from pixels in 0 … top."""
     features = int(np.prod(train[0].shape[1:]))
     columns = [Column(f"x{i}", None) for i in range(features)]
     table = Table("classification", "y", classes, columns, [0.0] * features, [float(top)] * features)

@@ -1,4 +1,4 @@
-"""Examples in .npy files, read where they lie."""
+"""Examples in .npy files, read batch by batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,21 +16,21 @@ Files = str | Path | Sequence[str | Path]
 def open_npy(
     x: Files, y: Files | None = None, weights: Files | None = None, *, transform: Transform | None = None
 ) -> Source:
-    """Examples in .npy files, read batch by batch.
+    """Read examples from .npy files batch by batch.
 
     Args:
-      x: a folder that holds `x.npy`, or shards `x-000.npy`, `x-001.npy`, … in the order of their names; and the same
-        for y, and for weights if there are any. Or a file, or several, (n_i, ...) each, one after another.
-      y: a file or several; None where x is a folder. Their shards may be cut elsewhere than those of x.
-      weights: a file or several; None for none, or where x is a folder.
-      transform: what to make of x, see `data.source`.
+      x: a folder that holds `x.npy` or shards `x-000.npy`, `x-001.npy`, …, read in the order of their names, and
+        the same for y and, if there are any, for weights. Or one file, or a list of shards, each (n_i, ...).
+      y: one file or a list of shards; None if x is a folder. The shards of y may differ in length from those of x.
+      weights: one file or a list of shards; None for equal weights, or if x is a folder.
+      transform: a function of x, see `data.source`.
 
     Returns:
       A `Source`, see `data.source`.
 
     Raises:
-      FileNotFoundError: with what was looked for.
-      ValueError: for shards of different shapes or dtypes, and what `data.source` says.
+      FileNotFoundError: with the names that were looked for.
+      ValueError: for shards of different shapes or dtypes, and as `data.source`.
 
     >>> for part in range(3):
     ...     np.save(f"x-{part:03d}.npy", np.full((5, 2), part, np.float32))
@@ -40,49 +40,49 @@ def open_npy(
     """
     if isinstance(x, (str, Path)) and Path(x).is_dir():
         if y is not None or weights is not None:
-            raise ValueError(f"open_npy: {x} is a folder, in which y and weights are looked for; leave them out")
+            raise ValueError(f"open_npy: {x} is a folder, which must hold y and weights too; omit y and weights")
         folder = Path(x)
-        parts = {part: _in(folder, part) for part in ("x", "y", "weights")}
+        parts = {part: _find(folder, part) for part in ("x", "y", "weights")}
         if missing := [part for part in ("x", "y") if not parts[part]]:
             raise FileNotFoundError(
                 f"open_npy: {folder} holds neither {missing[0]}.npy nor {missing[0]}-000.npy, {missing[0]}-001.npy, …"
             )
     elif y is None:
-        raise FileNotFoundError(f"open_npy: {x} is no folder; give one, or the files of x and of y")
+        raise FileNotFoundError(f"open_npy: {x} is not a folder; pass a folder, or the files of x and of y")
     else:
-        parts = {"x": _listed(x), "y": _listed(y), "weights": [] if weights is None else _listed(weights)}
+        parts = {"x": _paths(x), "y": _paths(y), "weights": [] if weights is None else _paths(weights)}
     opened = {part: _open(part, files) for part, files in parts.items() if files}
     return source(**opened, transform=transform)
 
 
 @dataclass(frozen=True)
 class Shards:
-    """Arrays one after another, as an array that takes an index array."""
+    """Concatenated arrays that are indexed as one."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    starts: np.ndarray  # of each shard, the first row
+    starts: np.ndarray  # the first row of each shard
     read: tuple[ReadRows, ...]
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         shard = np.searchsorted(self.starts, rows, side="right") - 1
-        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        batch = np.empty((len(rows), *self.shape[1:]), self.dtype)
         for i in np.unique(shard):
-            found[shard == i] = self.read[i](rows[shard == i] - self.starts[i])
-        return found
+            batch[shard == i] = self.read[i](rows[shard == i] - self.starts[i])
+        return batch
 
 
-def _in(folder: Path, part: str) -> list[Path]:
-    whole = folder / f"{part}.npy"
-    return [whole] if whole.exists() else sorted(folder.glob(f"{part}-*.npy"))
+def _find(folder: Path, part: str) -> list[Path]:
+    file = folder / f"{part}.npy"
+    return [file] if file.exists() else sorted(folder.glob(f"{part}-*.npy"))
 
 
-def _listed(files: Files) -> list[Path]:
+def _paths(files: Files) -> list[Path]:
     return [Path(file) for file in ([files] if isinstance(files, (str, Path)) else files)]
 
 
 def _open(part: str, files: list[Path]) -> Any:
-    """An array, or something like one."""
+    """Return a memory-mapped array, or several as `Shards`."""
     arrays = [np.load(name, mmap_mode="r", allow_pickle=False) for name in files]
     if len(arrays) == 1:
         return arrays[0]
@@ -90,7 +90,7 @@ def _open(part: str, files: list[Path]) -> Any:
         if (array.shape[1:], array.dtype) != (arrays[0].shape[1:], arrays[0].dtype):
             raise ValueError(
                 f"open_npy: {name} is {array.shape} {array.dtype}, but {files[0]} is {arrays[0].shape} "
-                f"{arrays[0].dtype}; the shards of {part} must be alike"
+                f"{arrays[0].dtype}; all shards of {part} must have the same shape and dtype"
             )
     lengths = [len(array) for array in arrays]
     starts = np.cumsum([0, *lengths[:-1]])

@@ -1,4 +1,4 @@
-"""Examples of other libraries: whatever has a length and gives records by their index."""
+"""Examples from the data sets of other libraries: any object with a length that returns records by index."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from nnjax.data._mapped import each_once
-from nnjax.data._source import Source, Transform, reading
+from nnjax.data._mapped import read_unique
+from nnjax.data._source import Source, Transform, make_source
 from nnjax.types import Data, PyTree
 
 Names = str | Sequence[str]
@@ -21,25 +21,25 @@ def records(
     *,
     transform: Transform | None = None,
 ) -> Source:
-    """Examples of whatever has a length and gives records by index: Hugging Face's, PyTorch's and Grain's data sets.
+    """Read batches from a data set that returns records by index, such as those of Hugging Face, PyTorch and Grain.
 
-    It is asked for many rows at once where it can: `dataset[rows]` where that gives the same as one by one, else
-    `dataset.__getitems__(rows)`, else `dataset[row]` for each. The same row must always give the same record: what
-    draws at random when it is read makes a run that cannot be repeated.
+    A batch is read by `dataset[rows]` if that returns the same as reading row by row, else by
+    `dataset.__getitems__(rows)`, else by `dataset[row]` for each row. A row must always return the same record: a
+    data set that draws random numbers when it is read makes a run that cannot be repeated.
 
     Args:
-      dataset: has `__len__` and `__getitem__`; a record is a dict, or `(x, y)` or `(x, y, weight)`.
-      x: name, or names for a tuple, of x in records that are dicts; None for other records.
-      y: the same for y.
-      weights: the same for the weight of an example in the loss; None for none.
-      transform: what to make of x, see `data.source`.
+      dataset: an object with `__len__` and `__getitem__`. A record is a dict, `(x, y)` or `(x, y, weight)`.
+      x: the key of x in records that are dicts, or several keys for a tuple of arrays. None for other records.
+      y: the key or keys of y, as for x.
+      weights: the key of the per-example loss weight; None means equal weights.
+      transform: a function of x, see `data.source`.
 
     Returns:
       A `Source`, see `data.source`.
 
     Raises:
-      TypeError: for what gives no records, or records of another kind.
-      ValueError: for names that the records do not have, with those they have, and what `data.source` says.
+      TypeError: for an object that is not a data set, and for records that are neither dicts nor tuples.
+      ValueError: for keys that the records do not have, and as `data.source`.
 
     >>> squares = [{"number": np.float32([i]), "square": i * i} for i in range(10)]
     >>> data.records(squares, x="number", y="square").gather(np.array([3, 4])).y
@@ -48,45 +48,40 @@ def records(
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise TypeError(f"records: the data set must have __len__ and __getitem__, got {type(dataset).__name__}")
     if (x is None) != (y is None):
-        raise ValueError("records: give names of both x and y, or of neither")
+        raise ValueError("records: got a key for one of x and y only; name both, or neither")
     n = len(dataset)
     if n == 0:
         raise ValueError("records: 0 rows")
 
     def parts(record: Any) -> Data:
-        """Of one record, or of a batch of them."""
+        """Return x, y and weights of a record, or of a batch."""
         if x is not None and y is not None:
             return Data(_pick(record, x), _pick(record, y), None if weights is None else _pick(record, weights))
         if isinstance(record, (tuple, list)) and len(record) in (2, 3):
             return Data(*record)
-        hint = f"name them, as in x={next(iter(record))!r}" if isinstance(record, dict) else "wrap the data set"
+        hint = f"name its keys, as in x={next(iter(record))!r}" if isinstance(record, dict) else "wrap the data set"
         raise TypeError(f"records: a record must be (x, y) or (x, y, weight), got {type(record).__name__}; {hint}")
 
-    several = hasattr(dataset, "__getitems__")
-
-    def stacked(rows: np.ndarray) -> Data:
+    def read_records(rows: np.ndarray) -> Data:
         indices = rows.tolist()
-        found = dataset.__getitems__(indices) if several else [dataset[i] for i in indices]
-        if len(found) != len(indices):
-            raise ValueError(f"records: __getitems__ was asked for {len(indices)} rows, {len(found)} came")
-        return jax.tree.map(lambda *values: _array(rows, values), *[_arrays(parts(record)) for record in found])
+        batch = dataset.__getitems__(indices) if hasattr(dataset, "__getitems__") else [dataset[i] for i in indices]
+        if len(batch) != len(indices):
+            raise ValueError(f"records: __getitems__ returned {len(batch)} records for {len(indices)} rows")
+        records = [jax.tree.map(np.asarray, parts(record), is_leaf=_is_list) for record in batch]
+        return jax.tree.map(lambda *values: _array(rows, values), *records)
 
-    def at_once(rows: np.ndarray) -> Data:
-        found = parts(dataset[rows])
-        return jax.tree.map(lambda column: _array(rows, column), found, is_leaf=lambda node: isinstance(node, list))
+    def read_batch(rows: np.ndarray) -> Data:
+        return jax.tree.map(lambda column: _array(rows, column), parts(dataset[rows]), is_leaf=_is_list)
 
     ends = np.array([0, n - 1])
-    read = at_once if n > 1 and _gives(at_once, ends, stacked(ends)) else stacked
+    read = read_batch if n > 1 and _returns(read_batch, ends, read_records(ends)) else read_records
+    return make_source(lambda rows: read_unique(rows, read), n, transform)
 
-    return reading(lambda rows: each_once(rows, read), n, transform)
 
-
-def _gives(read: Callable[[np.ndarray], Data], rows: np.ndarray, expected: Data) -> bool:
-    """Whether rows can be had this way, and are what they are one by one."""
+def _returns(read: Callable[[np.ndarray], Data], rows: np.ndarray, expected: Data) -> bool:
     try:
-        found = read(rows)
-        same = jax.tree.map(lambda a, b: a.dtype == b.dtype and np.array_equal(a, b), found, expected)
-    except Exception:  # a data set may fail in any way when it is asked for what it does not know
+        same = jax.tree.map(lambda a, b: a.dtype == b.dtype and np.array_equal(a, b), read(rows), expected)
+    except Exception:  # a data set may fail in any way if it does not know index arrays
         return False
     return all(jax.tree.leaves(same))
 
@@ -97,23 +92,22 @@ def _pick(record: Any, names: Names) -> PyTree:
     try:
         return record[names]
     except (KeyError, TypeError, IndexError) as error:
-        there = f"those of the records are {', '.join(map(str, record))}" if isinstance(record, dict) else "no dict"
-        raise ValueError(f"records: there is no {names!r} in a record: {there}") from error
+        keys = f"its keys are {', '.join(map(str, record))}" if isinstance(record, dict) else "it is not a dict"
+        raise ValueError(f"records: a record has no {names!r}; {keys}") from error
 
 
-def _arrays(part: Data) -> Data:
-    """One record's parts as arrays; lists are arrays too."""
-    return jax.tree.map(np.asarray, part, is_leaf=lambda node: isinstance(node, list))
+def _is_list(node: Any) -> bool:
+    return isinstance(node, list)
 
 
 def _array(rows: np.ndarray, values: Any) -> np.ndarray:
-    """The values of a column, one for each row, as an array."""
+    """Return the values of a column, one per row, as an array."""
     try:
         return np.asarray(values)
     except ValueError as error:  # "inhomogeneous shape"
         shapes = [np.shape(value) for value in values]
-        odd = next(i for i, shape in enumerate(shapes) if shape != shapes[0])
+        i = next(i for i, shape in enumerate(shapes) if shape != shapes[0])
         raise ValueError(
-            f"records: all examples must have one shape, row {rows[0]} has {shapes[0]}, row {rows[odd]} {shapes[odd]}; "
-            "crop or pad them"
+            f"records: all examples must have the same shape, row {rows[0]} has {shapes[0]}, row {rows[i]} has "
+            f"{shapes[i]}; crop or pad them"
         ) from error

@@ -1,4 +1,4 @@
-"""Examples that are read from where they lie, for data that outgrow memory."""
+"""Examples that are read batch by batch, for data larger than memory."""
 
 import hashlib
 from collections.abc import Callable
@@ -7,19 +7,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nnjax import checks
 from nnjax.data._mapped import reader
 from nnjax.data._validate import (
-    cast,
-    check_finite,
-    check_label_range,
     check_numbers,
-    warn_of_casts,
+    convert,
+    count_rows,
+    is_x,
+    named_leaves,
+    warn_of_cast,
     x64,
 )
 from nnjax.types import Data, PyTree
 
-SAMPLE = 1024  # rows looked at before training
+SAMPLE = 1024  # rows that are checked before training
 PIECE = 2**20  # bytes read at a time
 
 Transform = Callable[[PyTree], PyTree]
@@ -27,40 +27,40 @@ Read = Callable[[np.ndarray], Data]  # rows (m,) -> m examples as they are store
 
 
 class Source(NamedTuple):
-    """Random access to examples: a run gathers its batches from it, ahead of the steps that need them.
+    """Random access to examples, from which `fit` gathers batches in the background.
 
-    Made by `data.source`, `data.open_npy` or `data.records`, or by hand.
+    `data.source`, `data.open_npy` and `data.records` return one; or fill in the four fields.
     """
 
-    n: int
-    gather: Callable[[np.ndarray], Data]  # rows (m,) -> the examples, NumPy arrays, float32 and int32
+    n: int  # number of examples
+    gather: Callable[[np.ndarray], Data]  # rows (m,) -> m examples, NumPy arrays of float32 and int32
     bytes_per_row: int
-    digest: str  # of what the examples are, to tell another source from this one
+    digest: str  # differs between sources with different examples
 
 
 def source(x: PyTree, y: PyTree, weights: Any = None, *, transform: Transform | None = None) -> Source:
-    """Arrays that are read batch by batch: memory-mapped files, HDF5 or Zarr data sets, arrays in memory.
+    """Read arrays batch by batch: memory-mapped files, HDF5 or Zarr data sets, or arrays in memory.
 
-    Training gives the same bits as with all of `transform(x)` in memory. Of a memory-mapped file only the pages in
-    use stay resident, but for the operating system's cache.
+    Training gives the same bits as with all of `transform(x)` in memory. The process maps few pages of a
+    memory-mapped file at a time; the operating system's file cache may hold more.
 
     Args:
-      x: an array (n, ...), or a pytree of them; whatever has `shape`, `dtype`, and takes an index array.
-      y: the same.
-      weights: (n,), one for each example in the loss, or None.
-      transform: what to make of x, row by row: (m, ...) -> (m, ...), for m rows at a time, as they are stored.
+      x: an array (n, ...), or a pytree of them. An array has `shape` and `dtype`, and can be indexed by an array.
+      y: targets, in the same form.
+      weights: (n,), per-example loss weights; None means equal weights.
+      transform: a function of x that works row by row, (m, ...) -> (m, ...). It is applied to each batch as stored.
 
     Returns:
-      A `Source`. Numbers are cast as `data.validate` casts them. Its digest covers lengths, shapes, dtypes and 1024
-      rows spread evenly, the first and the last among them: a change elsewhere is not noticed.
+      A `Source`. Numbers are converted as by `data.validate`. The digest covers the lengths, shapes, dtypes and 1024
+      evenly spaced rows, including the first and the last; it does not notice a change of other rows.
 
     Raises:
-      ValueError: for no rows, different lengths, and for values that are not finite: those of the 1024 rows at once,
-        others when they are gathered, with their rows.
-      TypeError: for what is no array, and for strings and objects.
+      ValueError: for no rows, different numbers of rows, and values that are not finite. The 1024 rows are checked at
+        once, other rows when they are gathered; the message names the row.
+      TypeError: for objects without shape and dtype, and for strings and objects in arrays.
 
     Warns:
-      UserWarning: as `data.validate`, once, by what the 1024 rows hold.
+      UserWarning: once, as `data.validate`, from the values of the 1024 rows.
 
     >>> x = np.lib.format.open_memmap("x.npy", "w+", np.uint8, (1000, 64))
     >>> images = data.source(x, np.arange(1000) % 10, transform=lambda x: x / 255)
@@ -68,113 +68,76 @@ def source(x: PyTree, y: PyTree, weights: Any = None, *, transform: Transform | 
     >>> train.fit(run, images, epochs=2).losses.shape
     (63,)
     """
-    for part, tree in (("x", x), ("y", y)):
-        for leaf in jax.tree.leaves(tree):
-            if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
-                raise TypeError(f"source: {part} must be arrays with shape and dtype, got {type(leaf).__name__}")
-            if not leaf.shape:
-                raise ValueError(f"source: {part} must have a leading axis of rows, got one number")
     columns = Data(x, y, weights)
-    lengths = {checks.path_name(path): leaf.shape[0] for path, leaf in jax.tree_util.tree_leaves_with_path(columns)}
-    if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{key} has {n}" for key, n in lengths.items())
-        raise ValueError(f"source: all parts must have the same number of rows, {listed}")
+    for name, leaf in named_leaves(columns, "source"):
+        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+            raise TypeError(f"{name} must be an array with shape and dtype, got {type(leaf).__name__}")
+        if not leaf.shape:
+            raise ValueError(f"{name} must have a leading axis of rows, got a scalar")
+    n = count_rows("source", columns)
     readers = jax.tree.map(reader, columns)
-    return reading(
-        lambda rows: jax.tree.map(lambda read: read(rows), readers), next(iter(lengths.values()), 0), transform
-    )
+    return make_source(lambda rows: jax.tree.map(lambda read: read(rows), readers), n, transform)
 
 
-def reading(read: Read, n: int, transform: Transform | None = None) -> Source:
-    """A source of what `read` gives, cast and checked.
+def make_source(read: Read, n: int, transform: Transform | None = None) -> Source:
+    """Return a source of the examples that `read` returns, converted and checked.
+
+    Args:
+      read: rows (m,) -> m examples as they are stored.
+      n: number of examples, at least 1.
+      transform: see `source`.
 
     Raises:
-      ValueError: for no rows; when gathering, where shapes or dtypes are others than those of the first rows.
+      ValueError: from `gather`, if shapes or dtypes differ from those of row 0; and see `source`.
     """
-    if n < 1:
-        raise ValueError("source: 0 rows")
 
     def stored(rows: np.ndarray) -> Data:
         x, y, weights = read(rows)
         return jax.tree.map(np.asarray, Data(x if transform is None else transform(x), y, weights))
 
-    wide = x64()
+    wide = x64()  # a thread does not have the caller's setting
     first = stored(np.zeros(1, np.int64))
-    tree: Any = jax.tree.structure(first)
-    kinds = [(leaf.shape[1:], leaf.dtype) for leaf in jax.tree.leaves(first)]
-    names = [name for name, _ in _named(first)]
-    for name, leaf in _named(first):
+    expected = _describe(first, 1)
+    for name, leaf in named_leaves(first):
         check_numbers(name, leaf)
 
     def gather(rows: np.ndarray) -> Data:
-        found = stored(rows)
-        leaves = jax.tree.leaves(found)
-        alike = tree == jax.tree.structure(found) and kinds == [(leaf.shape[1:], leaf.dtype) for leaf in leaves]
-        if not alike or any(leaf.shape[:1] != (len(rows),) for leaf in leaves):
-            raise ValueError(
-                f"source: rows {_some(rows)} came as {_text(found, len(rows))}; expected {_text(first, 1)}, as row 0 is"
-            )
-        for i, (name, leaf) in enumerate(zip(names, leaves, strict=True)):
-            check_finite(name, leaf, rows)
-            leaves[i] = cast(name, leaf, features=_is_x(name), wide=wide, rows=rows)
-        if found.weights is not None:
-            if (found.weights < 0).any():
-                worst = int(found.weights.argmin())
-                raise ValueError(f"data.weights must be ≥ 0, got {found.weights[worst]:g} in row {rows[worst]}")
-            leaves[-1] = leaves[-1].astype(np.float64 if wide else np.float32, copy=False)
-        return jax.tree.unflatten(tree, leaves)
+        batch = stored(rows)
+        description = _describe(batch, len(rows))
+        if description != expected:
+            raise ValueError(f"source: rows {_list_rows(rows)} are {description}; expected {expected}, as in row 0")
+        return convert(batch, rows=rows, wide=wide)
 
     row = gather(np.zeros(1, np.int64))
     bytes_per_row = sum(leaf.nbytes for leaf in jax.tree.leaves(row))
-    digest = hashlib.sha256(f"{n} {_text(row, 1)}".encode())
-    largest = dict.fromkeys(names, 0.0)
+    digest = hashlib.sha256(f"{n} {_describe(row, 1)}".encode())
+    largest = {name: 0.0 for name, _ in named_leaves(first)}
     for rows in pieces(np.unique(np.linspace(0, n - 1, SAMPLE).astype(np.int64)), bytes_per_row):
-        for name, leaf in _named(gather(rows)):
+        for name, leaf in named_leaves(gather(rows)):
             digest.update(np.ascontiguousarray(leaf).tobytes())
             largest[name] = max(largest[name], float(leaf.max(initial=0)))
-    for name, leaf in _named(first):
-        if _is_x(name) and (transform is None or leaf.dtype == np.uint8):  # x / 255 makes float64, as meant
-            warn_of_casts(name, leaf.dtype, largest[name], wide)
+    for name, leaf in named_leaves(first):
+        if is_x(name) and (transform is None or leaf.dtype == np.uint8):  # x / 255 is meant to make float64
+            warn_of_cast(name, leaf.dtype, largest[name], wide)
     return Source(n, gather, bytes_per_row, digest.hexdigest())
 
 
 def pieces(rows: np.ndarray, bytes_per_row: int) -> list[np.ndarray]:
-    """Rows in parts small enough to be checked and cast while they are in the processor's cache."""
+    """Split rows into pieces that fit into the processor's cache while they are checked and converted."""
     size = min(4096, max(1, PIECE // max(1, bytes_per_row)))
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
-def labels_below(found: Source, prediction_shape: tuple[int, ...]) -> Source:
-    """The source with its labels checked as they are gathered, see `data.check_label_range`."""
-
-    def gather(rows: np.ndarray) -> Data:
-        part = found.gather(rows)
-        check_label_range(part.y, (len(rows), *prediction_shape[1:]), "data", rows)
-        return part
-
-    return found._replace(gather=gather)
-
-
-def _named(data: Data) -> list[tuple[str, np.ndarray]]:
-    """The leaves, each with its name: data.x, data.y/0…"""
-    leaves = jax.tree_util.tree_leaves_with_path(data)
-    return [(f"data.{checks.path_name(path)}", leaf) for path, leaf in leaves]
-
-
-def _is_x(name: str) -> bool:
-    return name.removeprefix("data.").split("/")[0] == "x"
-
-
-def _text(data: Data, rows: int) -> str:
-    """Name, shape and dtype of each leaf; the first axis is "rows" where there are as many."""
+def _describe(data: Data, n: int) -> str:
+    """Return name, shape and dtype of each leaf; the first axis is called "rows" if it has length n."""
 
     def shape(leaf: np.ndarray) -> str:
-        first = ["rows" if size == rows else str(size) for size in leaf.shape[:1]]
+        first = ["rows" if size == n else str(size) for size in leaf.shape[:1]]
         return f"({', '.join([*first, *map(str, leaf.shape[1:])])})"
 
-    return ", ".join(f"{name} {shape(leaf)} {leaf.dtype}" for name, leaf in _named(data))
+    return ", ".join(f"{name} {shape(leaf)} {leaf.dtype}" for name, leaf in named_leaves(data))
 
 
-def _some(rows: np.ndarray) -> str:
-    shown = ", ".join(map(str, rows[:3]))
-    return f"{shown} … {rows[-1]} ({len(rows)} of them)" if len(rows) > 3 else shown
+def _list_rows(rows: np.ndarray) -> str:
+    first = ", ".join(map(str, rows[:3]))
+    return f"{first} … {rows[-1]} ({len(rows)} rows)" if len(rows) > 3 else first

@@ -1,4 +1,4 @@
-"""A part of the rows held out."""
+"""Split rows at random into two parts."""
 
 import numpy as np
 
@@ -19,19 +19,20 @@ class SplitError(ValueError):
 
 
 def split_rows(y: np.ndarray, share: float, *, seed: int = 0, stratify: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Rows in two parts at random, each class in the same proportion.
+    """Split rows at random into two parts that contain the classes in the same proportions.
 
     Args:
-      y: (n,) labels; with stratify=False only its length counts.
-      share: of the second part, in (0, 1); of each class at least one row stays in the first.
-      seed: of the draw.
-      stratify: whether classes keep their proportions.
+      y: (n,) labels; with stratify=False only its length matters.
+      share: the share of the second part, in (0, 1). At least one row of each class stays in the first part.
+      seed: random seed.
+      stratify: whether both parts keep the proportions of the classes.
 
     Returns:
-      Rows of the first and of the second part, sorted.
+      Row numbers of the first and of the second part, sorted.
 
     Raises:
-      ValueError: for a share outside (0, 1), or where one part would be empty.
+      ValueError: for a share outside (0, 1).
+      SplitError: if one part would be empty.
 
     >>> first, second = data.split_rows(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 0.25)
     >>> len(first), len(second)
@@ -42,9 +43,9 @@ def split_rows(y: np.ndarray, share: float, *, seed: int = 0, stratify: bool = T
         raise SplitError(share, len(y))
     rng = np.random.default_rng(seed)
     groups = [np.flatnonzero(y == label) for label in np.unique(y)] if stratify else [np.arange(len(y))]
-    # Rounding is shared out over the classes, so that many small classes do not add up to another share
-    wanted = np.floor(np.cumsum([len(group) * share for group in groups]) + 0.5).astype(int)
-    counts = np.diff(wanted, prepend=0)
+    # Cumulative counts are rounded: with many small classes, rounding each class would change the total share
+    totals = np.floor(np.cumsum([len(group) * share for group in groups]) + 0.5).astype(int)
+    counts = np.diff(totals, prepend=0)
     parts = [rng.permutation(group)[: min(count, len(group) - 1)] for group, count in zip(groups, counts, strict=True)]
     second = np.sort(np.concatenate(parts))
     if len(second) in (0, len(y)):
