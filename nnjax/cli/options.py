@@ -68,7 +68,7 @@ Strategy = Annotated[
 ]
 Group = Annotated[
     int | None,
-    option("Number of networks in memory at the same time. Default: all; train lowers it if they do not fit.", MANY),
+    option("Number of networks in memory at the same time. Default: all, or fewer if they do not fit.", MANY),
 ]
 
 Coordinator = Annotated[
@@ -76,9 +76,7 @@ Coordinator = Annotated[
 ]
 Processes = Annotated[int | None, option("Number of processes.", PROCESSES)]
 ProcessId = Annotated[int | None, option("Index of this process, from 0.", PROCESSES)]
-Cluster = Annotated[
-    bool, flag("--cluster", "Read the three options above from the environment of the cluster.", PROCESSES)
-]
+Cluster = Annotated[bool, flag("--cluster", "Read these three options from the cluster's environment.", PROCESSES)]
 
 Resume = Annotated[Path | None, option("Continue the interrupted run in this folder, with its own settings.", OUTPUT)]
 Anyway = Annotated[
