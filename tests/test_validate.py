@@ -25,7 +25,7 @@ def spoilt(value, place, shape=(6, 3), dtype=F):
 
 
 def run(batch_size=2, outputs=2):
-    return train.Run(nn.mlp([], outputs), losses.cross_entropy, optim.sgd(0.1), batch_size)
+    return train.Run(nn.mlp([], outputs), losses.cross_entropy, optim.sgd(0.1), batch_size=batch_size)
 
 
 def test_good_data_pass_as_they_are():
@@ -82,8 +82,8 @@ def test_what_is_no_data(wrong):
             r"data.x/0/0 must have .*; convert lists",
         ),
         # integers that would wrap
-        ({"y": np.array([0, 2**31, 1, 1, 1, 1])}, ValueError, "data.y: 2147483648 does not fit into int32"),
-        ({"x": np.full((6, 1), -(2**40))}, ValueError, "data.x: -1099511627776 does not fit"),
+        ({"y": np.array([0, 2**31, 1, 1, 1, 1])}, ValueError, "data.y: 2147483648 in row 1 does not fit into int32"),
+        ({"x": np.full((6, 1), -(2**40))}, ValueError, "data.x: -1099511627776 in row 0 does not fit"),
     ],
 )
 def test_mistakes_in_x_and_y(changed, error, message):

@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 
 from nnjax.data._source import Source, source
-from nnjax.data._validate import as_data, check_label_range, validate
+from nnjax.data._validate import Rows, as_data, validate
 from nnjax.storage import checkpoint
 from nnjax.types import Data
 
@@ -109,13 +109,27 @@ def check_labels(data: Examples, prediction_shape: tuple[int, ...], name: str = 
     ValueError: data.y: label 10 in row 2 is outside 0 … 9; the network has 10 outputs
     """
     if not isinstance(data, Source):
-        check_label_range(data.y, prediction_shape, name)
+        _check_labels(data.y, range(n_rows(data)), prediction_shape, name)
         return data
     gather = data.gather
 
     def gather_checked(rows: np.ndarray) -> Data:
         batch = gather(rows)
-        check_label_range(batch.y, (len(rows), *prediction_shape[1:]), name, rows)
+        _check_labels(batch.y, rows, (len(rows), *prediction_shape[1:]), name)
         return batch
 
     return data._replace(gather=gather_checked)
+
+
+def _check_labels(y: Any, rows: Rows, prediction_shape: tuple[int, ...], name: str) -> None:
+    if not hasattr(y, "dtype") or not np.issubdtype(y.dtype, np.integer) or y.shape != tuple(prediction_shape[:-1]):
+        return
+    classes = prediction_shape[-1]
+    labels = np.asarray(y)
+    outside = np.argwhere((labels < 0) | (labels >= classes))
+    if len(outside):
+        first = tuple(outside[0])
+        raise ValueError(
+            f"{name}.y: label {labels[first]} in row {rows[first[0]]} is outside 0 … {classes - 1}; "
+            f"the network has {classes} outputs"
+        )
