@@ -151,8 +151,8 @@ def test_the_same_settings_and_those_that_change_nothing_may_be_given_again(wine
 
 
 def test_another_version_is_refused_and_anyway_goes_on_and_notes_it(undisturbed, copy, monkeypatch):
-    now = fingerprint.machine()
-    monkeypatch.setattr(fingerprint, "machine", lambda: now | {"jaxlib": "9.9", "cores": "1000"})
+    now = fingerprint.machine_fingerprint()
+    monkeypatch.setattr(fingerprint, "machine_fingerprint", lambda: now | {"jaxlib": "9.9", "cores": "1000"})
     ended = nnjax("train", "--resume", copy)
     assert ended.code == 2
     assert "the run differs from the saved one, exact resume is impossible:\n" in ended.err

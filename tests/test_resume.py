@@ -179,7 +179,7 @@ DIFFERENT = {  # what is changed, and the row of the table
     "dropout": ({"run": accurate(*FIRST, jax.nn.relu, nn.dropout(0.3), LAST)}, "step"),
     "learning rate": ({"run": accurate(optimizer=optim.adam(1.00001e-2))}, "step"),
     "optimizer": ({"run": accurate(optimizer=optim.nadam(1e-2))}, "step"),
-    "loss": ({"run": train.Run(NET, shifted, optim.adam(1e-2), 4, (metrics.accuracy,))}, "step"),
+    "loss": ({"run": train.Run(NET, shifted, optim.adam(1e-2), batch_size=4, metrics=(metrics.accuracy,))}, "step"),
     "batch size": ({"run": accurate(batch_size=5)}, r"batch_size +4 +5\n"),
     "metrics": ({"run": make_run(metrics=(metrics.nll,))}, r"metrics +accuracy +nll\n"),
     "data": ({"examples": Data(X.at[7, 1].add(1e-6), Y)}, "data"),
@@ -421,7 +421,7 @@ def test_an_interrupt_before_the_first_state_leaves_nothing(tmp_path):
             os.kill(os.getpid(), signal.SIGINT)
         return losses.cross_entropy(prediction, target)
 
-    run = train.Run(NET, loss, optim.adam(1e-2), 4)
+    run = train.Run(NET, loss, optim.adam(1e-2), batch_size=4)
     with pytest.raises(KeyboardInterrupt):
         fit(run, out=tmp_path / "new")
     assert not checkpoint.files(tmp_path / "new")
@@ -467,7 +467,7 @@ def life(out, slow, tell):
     if slow:
         real = os.fsync
         os.fsync = lambda descriptor: (real(descriptor), time.sleep(0.05))
-    run = train.Run(nn.mlp([4], 2, norm="batch", dropout=0.1), losses.cross_entropy, optim.adam(1e-2), 4)
+    run = train.Run(nn.mlp([4], 2, norm="batch", dropout=0.1), losses.cross_entropy, optim.adam(1e-2), batch_size=4)
     result = train.fit(
         run, (x, y), epochs=300, members=2, validation=(x[:9], y[:9]), validate_every=50, out=out, resume=True,
         save_every=0, chunk_steps=7, progress=False, callbacks=[lambda ts, record: tell(b".") and None],

@@ -1,4 +1,4 @@
-"""The settings of a run as plain values, as command line and run folder hold them, and the run they describe."""
+"""The settings of a run as plain values, for the command line and the run folder, and the run they describe."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from jax import Array
 
 from nnjax import checks, losses, metrics, nn, optim
 from nnjax.data.table import Task
-from nnjax.nn.models import Activation
+from nnjax.nn.initializers import Activation
 from nnjax.train.engine.ensemble import Strategy
 from nnjax.train.run import Run
 from nnjax.types import Layer, Loss, Metric, Optimizer, ScalarOrSchedule
@@ -28,7 +28,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": jnp.tanh,
     "sigmoid": jax.nn.sigmoid,
 }
-LEARNING_RATES = {  # where none is given
+LEARNING_RATES = {  # defaults
     "sgd": 0.1,
     "momentum": 0.03,
     "nesterov": 0.03,
@@ -40,12 +40,12 @@ LEARNING_RATES = {  # where none is given
     "lion": 3e-4,
 }
 SCHEDULES = ("constant", "cosine", "warmup-cosine", "linear")
-WARMUP = 0.1  # share of the steps of "warmup-cosine" over which the rate rises
+WARMUP = 0.1  # fraction of the steps of "warmup-cosine" during which the rate rises
 
 
 @dataclass(frozen=True)
 class Config:
-    """The settings of a run; the defaults are the command line's."""
+    """The settings of a run, with the defaults of the command line."""
 
     data: str
     data_dir: str | None = None
@@ -77,42 +77,43 @@ class Config:
 
 
 SETTINGS: dict[str, Any] = get_type_hints(Config)
-NUMBERS = ("learning_rate", "width", "dropout", "weight_decay", "label_smoothing")  # that can be swept, as texts
-SWEPT: dict[str, Any] = dict.fromkeys(NUMBERS, str | None) | {"random": int | None, "seeds": int}  # of a sweep
-KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", type(None): "null"}
+SWEEPABLE = ("learning_rate", "width", "dropout", "weight_decay", "label_smoothing")  # a sweep has them as texts
+SWEEP_SETTINGS = SETTINGS | dict.fromkeys(SWEEPABLE, str | None) | {"random": int | None, "seeds": int}
+TYPE_NAMES = {str: "text", bool: "true or false", int: "an integer", float: "a number", type(None): "null"}
 
 
-def check_kinds(settings: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
-    """Settings from a file have known names and values of the kinds that were written.
+def check_types(settings: Mapping[str, Any], types: Mapping[str, Any]) -> None:
+    """Check the names and types of settings that were read from a file.
 
     Args:
       settings: plain values by name.
-      kinds: the type of each name, as `SETTINGS`.
+      types: the type of each name, such as `SETTINGS`.
 
     Raises:
-      ValueError: with the first name or value that is wrong.
+      ValueError: with the first unknown name or wrong value.
     """
     for name, value in settings.items():
-        kind = kinds[checks.one_of("settings", "name", name, kinds)]
-        parts = [one for part in get_args(kind) or (kind,) for one in get_args(part) or (part,)]
-        if not any(value == one if isinstance(one, str) else _is(value, one) for one in parts):
-            wanted = " or ".join(repr(one) if isinstance(one, str) else KINDS[one] for one in parts)
-            raise ValueError(f"{name} must be {wanted}, got {value!r}")
+        expected = types[checks.one_of("settings", "name", name, types)]
+        # Of `Literal["a", "b"] | None` the texts "a" and "b", and the type of None
+        choices = [choice for part in get_args(expected) or (expected,) for choice in get_args(part) or (part,)]
+        if not any(value == choice if isinstance(choice, str) else _has_type(value, choice) for choice in choices):
+            words = " or ".join(repr(choice) if isinstance(choice, str) else TYPE_NAMES[choice] for choice in choices)
+            raise ValueError(f"{name} must be {words}, got {value!r}")
 
 
-def _is(value: Any, kind: type) -> bool:
+def _has_type(value: Any, expected: type) -> bool:
     if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, int | float if kind is float else kind)
+        return expected is bool
+    return isinstance(value, int | float if expected is float else expected)
 
 
 def make_net(config: Config, outputs: int, width: Array | None = None) -> Layer:
-    """The network: `residual_mlp` with skip connections, else `mlp`.
+    """Return the network: `nn.residual_mlp` with skip connections, else `nn.mlp`.
 
     Args:
-      config: the settings, of which numbers may be traced.
-      outputs: width of the output.
-      width: true width of the hidden layers, which may be traced, the rest of `config.width` being padding.
+      config: the settings; numbers may be traced.
+      outputs: number of outputs.
+      width: width of the hidden layers if it is traced; the hidden layers are padded to `config.width`.
 
     Raises:
       ValueError: for unknown names and sizes out of range.
@@ -123,7 +124,7 @@ def make_net(config: Config, outputs: int, width: Array | None = None) -> Layer:
     norm = None if config.norm == "none" else config.norm
     if config.skip:
         if width is not None:
-            raise ValueError("--width: with --skip the width is one number")
+            raise ValueError("--width: residual blocks (--skip) have one fixed width")
         return nn.residual_mlp(
             config.width, config.depth, outputs, activation=activation, norm=norm, dropout=config.dropout
         )
@@ -133,7 +134,7 @@ def make_net(config: Config, outputs: int, width: Array | None = None) -> Layer:
 
 
 def make_schedule(config: Config, steps: int) -> ScalarOrSchedule:
-    """The learning rate over a run of so many steps.
+    """Return the learning rate as a schedule over the given number of steps.
 
     Raises:
       ValueError: for an unknown schedule or a negative rate.
@@ -149,18 +150,18 @@ def make_schedule(config: Config, steps: int) -> ScalarOrSchedule:
         return optax.cosine_decay_schedule(rate, max(steps, 1))
     warmup = max(1, int(WARMUP * steps))
     shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, max(steps, warmup + 1))
-    return lambda count: rate * shape(count)  # for optax compares the highest rate with 0, which a tracer forbids
+    return lambda count: rate * shape(count)  # optax would compare a peak rate with 0, which a tracer forbids
 
 
 def make_optimizer(config: Config, steps: int) -> Optimizer:
-    """The optimizer for a run of so many steps.
+    """Return the optimizer for a run of the given number of steps.
 
     Raises:
-      ValueError: for unknown names, rates out of range, or weight decay for an optimizer that has none.
+      ValueError: for unknown names, rates out of range, or weight decay for an optimizer without it.
     """
     checks.one_of("--optimizer", "optimizer", config.optimizer, LEARNING_RATES)
     rate = make_schedule(config, steps)
-    simple = {
+    without_decay = {
         "sgd": optim.sgd,
         "momentum": optim.momentum,
         "nesterov": optim.nesterov,
@@ -169,10 +170,10 @@ def make_optimizer(config: Config, steps: int) -> Optimizer:
         "adam": optim.adam,
         "nadam": optim.nadam,
     }
-    if config.optimizer in simple:
+    if config.optimizer in without_decay:
         if config.weight_decay is not None:
-            raise ValueError(f"--weight-decay is for adamw and lion, {config.optimizer} has none")
-        optimizer = simple[config.optimizer](rate)
+            raise ValueError(f"--weight-decay applies only to adamw and lion, not to {config.optimizer}")
+        optimizer = without_decay[config.optimizer](rate)
     else:
         decay = 1e-2 if config.weight_decay is None else config.weight_decay
         decoupled = optim.adamw if config.optimizer == "adamw" else optim.lion
@@ -183,28 +184,28 @@ def make_optimizer(config: Config, steps: int) -> Optimizer:
 
 
 def make_loss(config: Config, task: Task) -> Loss:
-    """Cross-entropy for classes, squared error for numbers.
+    """Return the loss: cross-entropy for classification, squared error for regression.
 
     Raises:
-      ValueError: for label smoothing out of range, or of numbers.
+      ValueError: for label smoothing out of range, or of a regression.
     """
     smoothing = checks.in_range("--label-smoothing", "share", config.label_smoothing, "[0, 1)")
-    none = isinstance(smoothing, float) and smoothing == 0
+    unsmoothed = isinstance(smoothing, float) and smoothing == 0
     if task == "regression":
-        if not none:
-            raise ValueError("--label-smoothing is for classification")
+        if not unsmoothed:
+            raise ValueError("--label-smoothing applies only to classification")
         return losses.squared_error
-    return losses.cross_entropy if none else partial(losses.cross_entropy, label_smoothing=smoothing)
+    return losses.cross_entropy if unsmoothed else partial(losses.cross_entropy, label_smoothing=smoothing)
 
 
 def make_run(config: Config, task: Task, outputs: int, n: int, width: Array | None = None) -> Run:
-    """The run on so many training examples.
+    """Return the run that the settings describe.
 
     Args:
-      config: the settings, of which numbers may be traced.
+      config: the settings; numbers may be traced.
       task: of the data.
-      outputs: width of the output.
-      n: number of training examples.
+      outputs: number of outputs.
+      n: number of training examples, from which the schedule gets its number of steps.
       width: see `make_net`.
 
     Raises:
@@ -217,28 +218,28 @@ def make_run(config: Config, task: Task, outputs: int, n: int, width: Array | No
     if task == "classification":
         scores = (metrics.accuracy, metrics.nll, metrics.brier, metrics.expected_calibration_error)
     net, loss, optimizer = make_net(config, outputs, width), make_loss(config, task), make_optimizer(config, steps)
-    return Run(net, loss, optimizer, config.batch_size, metrics=scores)
+    return Run(net, loss, optimizer, batch_size=config.batch_size, metrics=scores)
 
 
-def check(config: Config) -> None:
-    """What is wrong whatever the data is said before they are read.
+def check_settings(config: Config) -> None:
+    """Check everything that does not depend on the data, before they are read.
 
     Raises:
-      ValueError: with the option.
+      ValueError: with the option that is wrong.
     """
     checks.positive_int("--width", "width", config.width)
     checks.in_range("--depth", "depth", config.depth, "[1, inf)" if config.skip else "[0, inf)")
     checks.in_range("--validation", "share", config.validation, "[0, 1)")
     checks.in_range("--test-share", "share", config.test_share, "(0, 1)")
-    checks.in_range("--seed", "seed", config.seed, f"[0, {2**32})")  # what a key of JAX holds
+    checks.in_range("--seed", "seed", config.seed, f"[0, {2**32})")  # a key of JAX holds 32 bits
     checks.in_range("--save-every", "seconds", config.save_every, "[0, inf)")
     for name in ("members", "group", "patience", "keep"):
         if (number := getattr(config, name)) is not None:
             checks.positive_int(f"--{name}", name, number)
     if config.group is not None and config.members is None:
-        raise ValueError("--group is for --members")
+        raise ValueError("--group applies only with --members")
     if config.patience is not None and config.validation == 0:
-        raise ValueError("--patience counts validations; --validation 0 leaves none")
+        raise ValueError("--patience needs validation data; --validation must be > 0")
     if config.batch_size == 1 and config.norm == "batch":
-        raise ValueError("--batch-size 1: one example has no variance to normalise by; use --norm layer or none")
+        raise ValueError("--batch-size 1: batch normalisation needs at least 2 examples; use --norm layer or none")
     make_run(config, "classification", outputs=2, n=1)

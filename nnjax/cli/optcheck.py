@@ -15,7 +15,7 @@ import typer
 from rich.markup import escape
 from typer.core import TyperCommand
 
-from nnjax.cli.shared import complain, say
+from nnjax.cli.console import complain, say
 from nnjax.storage.atomic_write import write_file
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # click's; newer typers have it inside, and no name for it

@@ -1,7 +1,6 @@
-"""The folder of a run: what it was, what came of it, and the weights. No file is ever half-written."""
+"""The folder of a run or a sweep: settings, results and weights. Every file is written completely or not at all."""
 
 import json
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.cli.config import SETTINGS, SWEPT, Config, check_kinds, make_net
+from nnjax.cli.config import SETTINGS, SWEEP_SETTINGS, Config, check_types, make_net
+from nnjax.cli.console import quote
 from nnjax.data.table import Column, Table
 from nnjax.storage import tensor_file
 from nnjax.storage.atomic_write import write_file, write_json
 from nnjax.types import PyTree
 
 CONFIG, TABLE, METRICS, RESULT, WEIGHTS, RECEIPT, CHECKPOINTS = (
-    "config.json",
+    "config.json",  # the first file of a run
     "table.json",
     "metrics.csv",
     "result.json",
@@ -25,113 +25,54 @@ CONFIG, TABLE, METRICS, RESULT, WEIGHTS, RECEIPT, CHECKPOINTS = (
     "receipt.json",  # the last file of a run
     "checkpoints",
 )
-NOT_SETTINGS = ("versions", "resumed_anyway")  # what else stands in CONFIG and SWEEP
 SWEEP, ROWS = "sweep.json", "sweep.csv"  # the first and the last file of a sweep
+NOT_SETTINGS = ("versions", "resumed_anyway")  # entries of CONFIG and SWEEP besides the settings
 
 
 def create(path: Path) -> Path:
-    """A new folder for a run or a sweep.
+    """Create the folder of a new run or sweep.
 
     Raises:
-      FileExistsError: where there is one already, finished or not, or a file.
+      FileExistsError: if it already holds a run or sweep, finished or not, or is a file.
     """
     if path.is_file():
         raise FileExistsError(f"{path} is a file; choose a folder with --out")
-    for what, command, first, last in (("run", "train", CONFIG, RECEIPT), ("sweep", "sweep", SWEEP, ROWS)):
+    for kind, command, first, last in (("run", "train", CONFIG, RECEIPT), ("sweep", "sweep", SWEEP, ROWS)):
         if (path / first).exists() and not (path / last).exists():
             raise FileExistsError(
-                f"{path} holds a {what} that is not finished; go on with: "
-                f"nnjax {command} --resume {shlex.quote(str(path))}"
+                f"{path} holds an unfinished {kind}; continue with: nnjax {command} --resume {quote(path)}"
             )
-    if any((path / name).exists() for name in (CONFIG, WEIGHTS, SWEEP)):
-        raise FileExistsError(f"{path} holds a run already; choose another folder with --out")
+    if any((path / name).exists() for name in (CONFIG, WEIGHTS, SWEEP, CHECKPOINTS)):
+        raise FileExistsError(f"{path} already holds a run; choose another folder with --out")
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
-def finished(path: Path) -> bool:
-    """Whether a run came to its end."""
-    return (path / RECEIPT).is_file()
-
-
-def save_weights(path: Path, params: PyTree, state: PyTree) -> None:
-    """Parameters and state as safetensors, named by their paths, `params/1/w`, with a SHA-256 of each."""
-    write_file(path, *tensor_file.pack({"params": params, "state": state}, "nnjax-weights", {}))
-
-
-def resumed_anyway(path: Path) -> bool:
-    """Whether a run or a sweep once went on although the machine or a library had changed."""
-    return bool(json.loads(_first(path).read_text()).get("resumed_anyway", False))
-
-
-def note_resumed_anyway(path: Path) -> None:
-    """Note that a run or a sweep goes on although something has changed, so that it cannot be repeated to the bit."""
-    if not resumed_anyway(path):
-        write_json(_first(path), json.loads(_first(path).read_text()) | {"resumed_anyway": True})
-
-
-def _first(path: Path) -> Path:
-    """The file with what was asked of a run or a sweep."""
-    return path / (CONFIG if (path / CONFIG).is_file() else SWEEP)
-
-
-def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-    """Parameters and state from a file, in the structure of those given (arrays or shapes).
-
-    Raises:
-      FileNotFoundError: where there is no file.
-      ValueError: for a damaged file, or where a name, shape or dtype differs, with all of them.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights {path}")
-    leaves, header = tensor_file.read(path, "safetensors file")
-    like = {"params": params, "state": state}
-    tree = jax.tree.map(jnp.asarray, tensor_file.into(like, leaves, header.empty, f"{path} is of another network:"))
-    return tree["params"], tree["state"]
-
-
-def read_weights(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
-    """The leaves of a file of weights by name, even where they are damaged; and what is damaged, if anything is.
-
-    Raises:
-      FileNotFoundError: where there is no file.
-      ValueError: where the file is cut short or its header damaged, so that there are no leaves.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights {path}")
-    leaves: dict[str, np.ndarray] = {}
-    with path.open("rb") as file:
-        header = tensor_file.read_header(file, path, "safetensors file")
-        try:
-            for name, leaf in tensor_file.read_leaves(file, path, header):
-                leaves[name] = leaf
-        except ValueError as error:
-            return leaves, str(error)
-    return leaves, None
+def is_finished(path: Path) -> bool:
+    """Return True if the run or sweep has written its last file."""
+    return (path / RECEIPT).is_file() or (path / ROWS).is_file()
 
 
 def save_config(path: Path, config: Config, table: Table, versions: dict[str, str]) -> None:
-    """The settings, and how rows become numbers; the settings last, for with them the folder is a run."""
+    """Write how rows become numbers, then the settings, which make the folder that of a run."""
     write_json(path / TABLE, {**table._asdict(), "columns": [list(column) for column in table.columns]})
     write_json(path / CONFIG, {**asdict(config), "versions": versions})
 
 
 def load_config(path: Path) -> tuple[Config, Table]:
-    """The settings of a run, and how rows become numbers.
+    """Return the settings of a run and how rows become numbers.
 
     Raises:
-      FileNotFoundError, ValueError: where the folder holds no run, or files that are damaged.
+      FileNotFoundError: if the folder holds no run.
+      ValueError: if a file is damaged.
     """
     if not (path / CONFIG).is_file() or not (path / TABLE).is_file():
         sweep = "; it holds a sweep" if (path / SWEEP).is_file() else ""
-        raise FileNotFoundError(f"{path} holds no run: no {CONFIG} and {TABLE}{sweep}")
+        raise FileNotFoundError(f"{path} holds no run: {CONFIG} or {TABLE} is missing{sweep}")
     try:
-        settings = json.loads((path / CONFIG).read_text())
+        settings = _read_settings(path / CONFIG, SETTINGS)
         table = json.loads((path / TABLE).read_text())
-        for name in NOT_SETTINGS:
-            settings.pop(name, None)
         table["columns"] = [Column(*column) for column in table["columns"]]
-        check_kinds(settings, SETTINGS)
         config = Config(**settings)
         make_net(config, outputs=1)
         return config, Table(**table)
@@ -140,19 +81,84 @@ def load_config(path: Path) -> tuple[Config, Table]:
 
 
 def load_sweep(path: Path) -> dict[str, Any]:
-    """What was asked of a sweep.
+    """Return the settings of a sweep, those that are swept as texts.
 
     Raises:
-      FileNotFoundError, ValueError: where the folder holds no sweep, or a file that is damaged.
+      FileNotFoundError: if the folder holds no sweep.
+      ValueError: if the file is damaged.
     """
     if not (path / SWEEP).is_file():
         run = "; it holds a run" if (path / CONFIG).is_file() else ""
-        raise FileNotFoundError(f"{path} holds no sweep: no {SWEEP}{run}")
+        raise FileNotFoundError(f"{path} holds no sweep: {SWEEP} is missing{run}")
     try:
-        asked = dict(json.loads((path / SWEEP).read_text()))
-        for name in NOT_SETTINGS:
-            asked.pop(name, None)
-        check_kinds(asked, SETTINGS | SWEPT)
-        return asked
+        return _read_settings(path / SWEEP, SWEEP_SETTINGS)
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: {SWEEP} is damaged: {error}") from error
+
+
+def _read_settings(file: Path, types: dict[str, Any]) -> dict[str, Any]:
+    settings = {name: value for name, value in json.loads(file.read_text()).items() if name not in NOT_SETTINGS}
+    check_types(settings, types)
+    return settings
+
+
+def resumed_anyway(path: Path) -> bool:
+    """Return True if the run or sweep was resumed with --anyway."""
+    return bool(json.loads(_first_file(path).read_text()).get("resumed_anyway", False))
+
+
+def record_resumed_anyway(path: Path) -> None:
+    """Record that the run or sweep was resumed with --anyway, so that it cannot be reproduced bit for bit."""
+    if not resumed_anyway(path):
+        write_json(_first_file(path), json.loads(_first_file(path).read_text()) | {"resumed_anyway": True})
+
+
+def _first_file(path: Path) -> Path:
+    return path / (CONFIG if (path / CONFIG).is_file() else SWEEP)
+
+
+def save_weights(path: Path, params: PyTree, state: PyTree) -> None:
+    """Write parameters and state as safetensors, named by their paths (`params/1/w`), each with its SHA-256."""
+    write_file(path, *tensor_file.pack({"params": params, "state": state}, "nnjax-weights", {}))
+
+
+def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+    """Return the parameters and the state in a file.
+
+    Args:
+      path: of the file.
+      params: arrays or shapes in the expected structure.
+      state: arrays or shapes in the expected structure.
+
+    Raises:
+      FileNotFoundError: if there is no file.
+      ValueError: if the file is damaged, or if names, shapes or dtypes differ, with all differences.
+    """
+    _check_exists(path)
+    leaves, header = tensor_file.read(path, "safetensors file")
+    like = {"params": params, "state": state}
+    tree = jax.tree.map(jnp.asarray, tensor_file.into(like, leaves, header.empty, f"{path} is of another network:"))
+    return tree["params"], tree["state"]
+
+
+def read_weights(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
+    """Return the leaves of a weights file by name, and a description of the damage; None if it is intact.
+
+    Raises:
+      FileNotFoundError: if there is no file.
+    """
+    _check_exists(path)
+    leaves: dict[str, np.ndarray] = {}
+    try:
+        with path.open("rb") as file:
+            header = tensor_file.read_header(file, path, "safetensors file")
+            for name, leaf in tensor_file.read_leaves(file, path, header):
+                leaves[name] = leaf
+    except ValueError as error:
+        return leaves, str(error)
+    return leaves, None
+
+
+def _check_exists(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"there are no weights {path}")

@@ -1,4 +1,4 @@
-"""Two runs held against each other over the same seeds."""
+"""A paired comparison of two runs over the same seeds."""
 
 import math
 from typing import NamedTuple
@@ -15,24 +15,26 @@ class Paired(NamedTuple):
     difference: float
     low: float
     high: float
-    n: int  # seeds
+    n: int  # number of seeds
 
 
 def paired(a: Array, b: Array, *, confidence: float = 0.95) -> Paired:
-    """Two runs over the same seeds: the mean difference of their scores and its t interval.
+    """Compare the scores of two runs over the same seeds: their mean difference and its t interval.
 
         d ± t(n - 1) · s / √n,   d and s: mean and standard deviation of a_i - b_i
 
     Args:
-      a: scores of one run, (seeds,).
-      b: scores of the other, with the same keys and so the same batches, seed by seed.
-      confidence: that the interval holds the true difference, for differences that are normally distributed.
+      a: Scores of the first run, of shape (seeds,).
+      b: Scores of the second run, of shape (seeds,), with the same keys in the same order, and so the same batches.
+      confidence: Probability in (0, 1) that the interval contains the true difference, if the differences are normally
+        distributed.
 
     Returns:
-      Python numbers. A run against itself is exactly 0 in [0, 0].
+      Python numbers. For a run compared with itself they are exactly 0.
 
     Raises:
-      ValueError: for other shapes, fewer than 2 seeds, scores that are not finite, or confidence outside (0, 1).
+      ValueError: if the shapes differ or are not (seeds,), if there are fewer than 2 seeds, if a score is not finite,
+        or if confidence is outside (0, 1).
 
     >>> uncertainty.paired(np.array([3.0, 2.0, 4.0]), np.array([1.0, 1.0, 1.0]))
     Paired(difference=2.0, low=-0.48..., high=4.48..., n=3)

@@ -23,7 +23,7 @@ def depth(job: Deepening, form: str) -> Program:
         "remat": lambda: nn.repeat(job.blocks, nn.remat(block)),
         "unrolled": lambda: nn.serial(*(job.blocks * [block])),
     }
-    run = train.Run(nets[form](), losses.squared_error, optim.sgd(job.rate), None)
+    run = train.Run(nets[form](), losses.squared_error, optim.sgd(job.rate), batch_size=None)
     inputs = depth_inputs(job)
     examples = data.Data(jnp.asarray(inputs.x), jnp.asarray(inputs.y))
     layers = list(zip(*inputs.layers[0], strict=True)) if form == "unrolled" else inputs.layers

@@ -6,10 +6,10 @@ from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 
 def as_layer(layer: LayerLike) -> Layer:
-    """A layer as it is; a function `f` as the layer y = f(x), without parameters.
+    """Return a layer unchanged, and a function `f` as the layer y = f(x) without parameters.
 
     Args:
-      layer: a `Layer`, or any function `Array -> Array` such as `jax.nn.relu`.
+      layer: A `Layer`, or any function of one array such as `jax.nn.relu`.
 
     Raises:
       TypeError: for anything else.
@@ -33,7 +33,7 @@ def as_layer(layer: LayerLike) -> Layer:
 
 
 def identity() -> Layer:
-    """The layer y = x.
+    """Return the input unchanged: y = x.
 
     >>> nn.identity().apply((), (), 3.0, train=False)
     (3.0, ())
