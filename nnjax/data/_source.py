@@ -8,14 +8,7 @@ import jax
 import numpy as np
 
 from nnjax.data._mapped import reader
-from nnjax.data._validate import (
-    check_numbers,
-    convert,
-    count_rows,
-    is_x,
-    named_leaves,
-    warn_of_cast,
-)
+from nnjax.data._validate import check_numbers, convert, count_rows, is_x, named_leaves, warn_of_cast
 from nnjax.types import Data, PyTree
 
 SAMPLE = 1024  # rows that are checked before training
