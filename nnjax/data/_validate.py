@@ -57,8 +57,9 @@ def validate(data: Any, name: str = "data") -> Data:
     >>> checked.y.dtype
     dtype('int32')
     """
-    x, y, weights = as_data(data)
-    arrays = jax.tree.map(np.asarray, Data(x, y, None if weights is None else np.asarray(weights)))
+    examples = as_data(data)
+    weights: Any = None if examples.weights is None else np.asarray(examples.weights)  # may be a list
+    arrays: Data = jax.tree.map(np.asarray, examples._replace(weights=weights))
     leaves = named_leaves(arrays, name)
     for leaf_name, leaf in leaves:
         check_numbers(leaf_name, leaf)

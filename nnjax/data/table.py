@@ -158,9 +158,8 @@ def fit_table(frame: "DataFrame", target: str, task: Task, training: np.ndarray)
     classes: list[str] = []
     target_mean, target_std = 0.0, 1.0
     if task == "classification":
-        classes = (
-            [str(name) for name in sorted(column.unique())] if _is_numeric(column) else sorted(set(column.astype(str)))
-        )
+        labels = column if _is_numeric(column) else column.astype(str)
+        classes = [str(label) for label in sorted(labels.unique())]  # numbers in their order
         if len(classes) < 2:
             raise ValueError(
                 f"column {target!r} holds only one class, {classes[0]!r}; a classifier needs at least two classes"
@@ -208,7 +207,7 @@ def _is_numeric(column: "Series[Any]") -> bool:
 
 def _numbers(column: "Series[Any]") -> "Series[Any]":
     if len(column) and not _is_numeric(column):
-        row = _firstcolumn.astype(str)
+        row = _first_text(column)
         raise ValueError(f"column {column.name!r} must hold numbers, got {str(column.iloc[row])!r} in row {row}")
     return column
 
@@ -249,7 +248,7 @@ def _categories(column: "Series[Any]") -> list[str] | None:
         return None
     names = sorted(set(column.astype(str)))
     if len(names) > MOST_CATEGORIES or len(names) == len(column):
-        row = _firstcolumn.astype(str)
+        row = _first_text(column)
         raise ValueError(
             f"column {column.name!r} holds {len(names)} distinct texts in {len(column)} rows, "
             f"for example {str(column.iloc[row])!r} in row {row}; drop the column or convert it to numbers"
