@@ -137,7 +137,9 @@ def test_arrays_in_the_other_byte_order_come_back_in_this_one(place):
 
 def make_run(optimizer=None, width=4):
     net = nn.serial(nn.dense(width), nn.batch_norm(), jax.nn.relu, nn.dropout(0.1), nn.dense(2))
-    return train.Run(net, losses.squared_error, optimizer or optax.chain(optax.clip(1.0), optim.adam(1e-2)), batch_size=4)
+    return train.Run(
+        net, losses.squared_error, optimizer or optax.chain(optax.clip(1.0), optim.adam(1e-2)), batch_size=4
+    )
 
 
 DATA = (np.ones((8, 3), np.float32), np.zeros((8, 2), np.float32))

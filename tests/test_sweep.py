@@ -91,7 +91,9 @@ def test_widths():
     """Two widths side by side; the full one is the plain network, and the padding of the other stays zero."""
 
     def wide(hyper):
-        return train.Run(nn.mlp([6], 2, widths=[hyper["width"]]), losses.cross_entropy, optim.adam(0.01), batch_size=None)
+        return train.Run(
+            nn.mlp([6], 2, widths=[hyper["width"]]), losses.cross_entropy, optim.adam(0.01), batch_size=None
+        )
 
     result = sweep(wide, {"width": [2, 6]}).result
     narrow = of(result.ts.params, 0)
@@ -203,7 +205,9 @@ def test_random_search_spreads_evenly():
 
 
 def branching(hyper):
-    return train.Run(nn.dense(2), losses.cross_entropy, optim.sgd(0.1 if hyper["rate"] > 0.05 else 0.2), batch_size=None)
+    return train.Run(
+        nn.dense(2), losses.cross_entropy, optim.sgd(0.1 if hyper["rate"] > 0.05 else 0.2), batch_size=None
+    )
 
 
 MISTAKES = {

@@ -10,7 +10,6 @@ import scipy.special
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from nnjax import losses, metrics, nn, uncertainty
 
@@ -536,49 +535,3 @@ def test_sizes_under_jit_and_vmap():
 def test_size_curve_names_what_does_not_fit(how, error, text):
     with pytest.raises(error, match=text):
         uncertainty.ensemble_size_curve(**{"logits": logits32, "y": labels32, "key": KEY, **how})
-
-
-# Pairs ---------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
-def test_paired_equals_scipy(confidence):
-    a, b = rng.normal(size=(2, 9))
-    found = uncertainty.paired(a, b, confidence=confidence)
-    test = scipy.stats.ttest_rel(a, b)
-    expected = [(a - b).mean(), *test.confidence_interval(confidence), 9]
-    np.testing.assert_allclose(found, expected, rtol=1e-10)
-    back = uncertainty.paired(b, a, confidence=confidence)
-    np.testing.assert_allclose([back.difference, back.low, back.high], [-found.difference, -found.high, -found.low])
-
-
-@given(hnp.arrays(np.float64, st.integers(2, 20), elements=st.floats(-1e300, 1e300)))
-def test_a_run_against_itself_is_exactly_zero(scores):
-    assert uncertainty.paired(scores, scores) == (0.0, 0.0, 0.0, len(scores))
-
-
-def test_pairing_removes_what_seeds_share():
-    seeds, noise = rng.normal(size=50), 0.01 * rng.normal(size=50)
-    found = uncertainty.paired(jnp.asarray(seeds + 0.1 + noise, "float32"), jnp.asarray(seeds, "float32"))
-    assert found.low < 0.1 < found.high
-    assert found.high - found.low < 0.01
-    assert [type(value) for value in found] == [float, float, float, int]
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "how", "text"),
-    [
-        (np.ones(1), np.ones(1), {}, "an interval needs at least 2 seeds, got 1; run more seeds"),
-        (np.ones(3), np.ones(2), {}, r"one score per seed, \(seeds,\), got \(3,\) and \(2,\)"),
-        (np.ones((3, 1)), np.ones((3, 1)), {}, r"\(seeds,\), got \(3, 1\)"),
-        (1.0, 2.0, {}, r"\(seeds,\), got \(\) and \(\)"),
-        (np.array([1, np.nan]), np.ones(2), {}, "must be finite, at seed 1 they are nan, 1.0"),
-        (np.ones(3), np.array([1, 1, np.inf]), {}, "must be finite, at seed 2 they are 1.0, inf"),
-        (np.ones(2), np.ones(2), {"confidence": 1.0}, r"confidence must be in \(0, 1\), got 1"),
-        (np.ones(2), np.ones(2), {"confidence": 95}, r"confidence must be in \(0, 1\), got 95"),
-    ],
-    ids=["one seed", "lengths", "column", "numbers", "nan", "inf", "confidence 1", "per cent"],
-)
-def test_paired_names_what_does_not_fit(a, b, how, text):
-    with pytest.raises(ValueError, match=f"^paired: .*{text}"):
-        uncertainty.paired(a, b, **how)

@@ -93,7 +93,11 @@ def test_an_ensemble_with_patience_is_verified(tmp_path):
 
 def test_the_receipt_names_what_bits_depend_on(run):
     made = read(run / "receipt.json")
-    assert made["bits_depend_on"] == fingerprint.machine_fingerprint() | {"members": "none", "strategy": "none", "mesh": "none"}
+    assert made["bits_depend_on"] == fingerprint.machine_fingerprint() | {
+        "members": "none",
+        "strategy": "none",
+        "mesh": "none",
+    }
     assert {"device", "cores", "jax", "jaxlib", "optax", "nnjax"} <= made["bits_depend_on"].keys()
     assert len(made["first_losses"]) == 10
     assert made["test"] == read(run / "result.json")["test"]
