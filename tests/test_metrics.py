@@ -15,9 +15,7 @@ rng = np.random.default_rng(0)
 N, CLASSES = 60, 4
 LOGITS = rng.normal(scale=2.0, size=(N, CLASSES))
 PROBABILITIES = scipy.special.softmax(LOGITS, -1)
-LABELS = np.array(
-    [rng.choice(CLASSES, p=row) for row in PROBABILITIES]
-)  # calibrated, so that bins are above and below the diagonal
+LABELS = np.array([rng.choice(CLASSES, p=row) for row in PROBABILITIES])  # calibrated on average
 REAL, TARGET = rng.normal(size=(N, 3)), rng.normal(size=(N, 3))
 COUNTS = rng.integers(0, 4, N)
 

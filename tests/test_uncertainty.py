@@ -323,9 +323,7 @@ def test_a_network_trained_with_plain_dropout_can_be_taken():
     params, state = plain.init(KEY, X)
     assert jax.tree.structure((params, state)) == jax.tree.structure(always.init(KEY, X))
     apply = lambda net, **how: net.apply(params, state, X, **how)[0]  # noqa: E731
-    np.testing.assert_array_equal(
-        apply(plain, train=False), apply(always, train=False)
-    )  # without a key, as in validation
+    np.testing.assert_array_equal(apply(plain, train=False), apply(always, train=False))
     np.testing.assert_array_equal(apply(plain, train=False, key=KEY), apply(plain, train=False))
     np.testing.assert_array_equal(apply(plain, train=True, key=KEY), apply(always, train=True, key=KEY))
     y = uncertainty.mc_dropout(always, params, state, X, KEY, 3)
