@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nnjax.train.folder import write_json
+from nnjax.storage.atomic_write import write_json
 
 SCHEMA = "nnjax-benchmarks-1"
 

@@ -10,7 +10,7 @@ import optax
 from benchmarks.compiled import compiled
 from benchmarks.reference import optimizing_error
 from benchmarks.work import Optimizing, Program, optimizing_inputs
-from nnjax.train.flops import flops
+from nnjax.debug.flops import flops
 
 MOMENTS = {"sgd": 0, "lion": 1, "adam": 2, "adamw": 2}
 

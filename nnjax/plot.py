@@ -249,8 +249,11 @@ def png(figure: Figure) -> bytes:
 
 
 def _figure(width: float, height: float) -> Figure:
-    """Return a figure that is not in pyplot's global list of figures."""
-    from matplotlib.figure import Figure
+    """Return a new figure, which is not in pyplot's global list."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("nnjax.plot needs matplotlib: pip install 'nnjax[cli]'") from error
 
     return Figure(figsize=(width, height), layout="constrained")
 

@@ -16,7 +16,7 @@ SMOOTH = partial(losses.cross_entropy, label_smoothing=0.1)
 
 
 def make(rate=0.05, loss=losses.cross_entropy, scores=(metrics.accuracy,)):
-    return train.Run(nn.mlp([4], 2, dropout=0.2), loss, optim.adam(rate), 4, metrics=scores)
+    return train.Run(nn.mlp([4], 2, dropout=0.2), loss, optim.adam(rate), batch_size=4, metrics=scores)
 
 
 def compare(first, second, **settings):

@@ -7,9 +7,9 @@ import pytest
 from test_run import EXAMPLES, NET, PLAIN, X, Y, assert_equal, make_run
 
 from nnjax import data, losses, metrics, nn, optim, train
-from nnjax.train.chunk import Member, chunk
-from nnjax.train.program import Program
-from nnjax.train.state import start
+from nnjax.train.engine.device_loop import Member, chunk
+from nnjax.train.engine.ensemble import Program
+from nnjax.train.engine.fit_state import start
 from nnjax.types import Data
 
 HELD_OUT = Data(X[:6], Y[:6])
@@ -117,7 +117,7 @@ def test_a_part_of_an_epoch_is_recorded_as_such():
 def test_labels_of_other_losses_are_not_classes():
     """Counts for a loss of one's own, with two outputs."""
     run = train.Run(
-        nn.dense(2), lambda p, y: jnp.square(p[:, 0] - y.astype(p.dtype)) + p[:, 1] ** 2, optim.sgd(1e-3), 4
+        nn.dense(2), lambda p, y: jnp.square(p[:, 0] - y.astype(p.dtype)) + p[:, 1] ** 2, optim.sgd(1e-3), batch_size=4
     )
     result = train.fit(run, (X, jnp.arange(20)), epochs=1, progress=False)
     assert result.losses.shape == (5,)
@@ -157,7 +157,7 @@ def test_batch_larger_than_the_data():
 
 
 def test_loss_that_is_not_finite_is_reported_once():
-    run = train.Run(nn.dense(1), losses.squared_error, optim.sgd(1e6), 4)
+    run = train.Run(nn.dense(1), losses.squared_error, optim.sgd(1e6), batch_size=4)
     with pytest.warns(RuntimeWarning, match=r"the loss of step \d+ is (inf|nan)") as caught:
         result = train.fit(run, (X, X[:, :1]), epochs=20, chunk_steps=5, progress=False)
     assert len(caught) == 1
@@ -187,7 +187,7 @@ def test_wrong_settings_are_named():
 def test_digits_are_learned():
     digits = data.load("digits")
     run = train.Run(
-        nn.mlp([64], 10, norm="batch"), losses.cross_entropy, optim.adam(3e-3), 32, metrics=(metrics.accuracy,)
+        nn.mlp([64], 10, norm="batch"), losses.cross_entropy, optim.adam(3e-3), batch_size=32, metrics=(metrics.accuracy,)
     )
     result = train.fit(run, digits.train, validation=digits.test, epochs=12, progress=False)
     assert result.history[-1]["validation_accuracy"] > 0.96
@@ -195,7 +195,7 @@ def test_digits_are_learned():
 
 def test_a_thousand_blocks_train():
     digits = data.load("digits").train
-    run = train.Run(nn.residual_mlp(16, 1000, 10), losses.cross_entropy, optim.adam(1e-3), 32)
+    run = train.Run(nn.residual_mlp(16, 1000, 10), losses.cross_entropy, optim.adam(1e-3), batch_size=32)
     result = train.fit(run, digits, epochs=0.5, progress=False)
     assert result.losses[-5:].mean() < 0.8 * result.losses[:3].mean()
 

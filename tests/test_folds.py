@@ -20,8 +20,8 @@ X = jax.random.normal(jax.random.key(1), (N, 3))
 Y = (X.sum(-1) > 0).astype(jnp.int32)
 DATA = Data(X, Y, jnp.linspace(0.5, 2.0, N))
 NET = nn.serial(nn.dense(4, bias=False), nn.batch_norm(), jax.nn.relu, nn.dropout(0.2), nn.dense(2))
-RUN = train.Run(NET, losses.cross_entropy, optim.adam(0.02), 4, metrics=(metrics.accuracy,))
-FULL = train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(0.1), None)
+RUN = train.Run(NET, losses.cross_entropy, optim.adam(0.02), batch_size=4, metrics=(metrics.accuracy,))
+FULL = train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(0.1), batch_size=None)
 STRATEGIES = pytest.mark.parametrize("strategy", ["map", "vmap"])
 KEYS = st.integers(0, 99).map(jax.random.key)
 
@@ -161,7 +161,7 @@ def test_full_batch_of_rows_left_out(strategy):
 def test_bootstrap_members_are_runs_on_their_rows():
     part = some(DATA, np.arange(9))
     folds = train.bootstrap(KEY, 9, 2)
-    run = train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(0.1), 3)
+    run = train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(0.1), batch_size=3)
     assert_members_are_runs_on_their_rows(folds, fit(run, part, folds=folds), run, part)
 
 

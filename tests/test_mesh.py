@@ -9,8 +9,8 @@ from test_members import assert_close
 from test_run import assert_equal
 
 from nnjax import losses, metrics, nn, optim, train
-from nnjax.train.chunk import Member, begin, chunk
-from nnjax.train.program import Program, put, put_each
+from nnjax.train.engine.device_loop import Member, begin, chunk
+from nnjax.train.engine.ensemble import Program, put, put_each
 from nnjax.types import Data
 
 N = 20
@@ -22,7 +22,7 @@ NET = nn.serial(nn.dense(4, bias=False), nn.batch_norm(), jax.nn.relu, nn.dropou
 
 
 def make_run(batch_size=8):
-    return train.Run(NET, losses.cross_entropy, optim.adam(0.02), batch_size, metrics=(metrics.accuracy,))
+    return train.Run(NET, losses.cross_entropy, optim.adam(0.02), batch_size=batch_size, metrics=(metrics.accuracy,))
 
 
 RUN = make_run()
@@ -96,13 +96,13 @@ def test_groups_on_a_mesh_change_no_bit():
 
 def test_folds_and_sweeps_are_spread():
     folds = train.leave_one_out(3)
-    linear = train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(0.1), None)
+    linear = train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(0.1), batch_size=None)
     part = jax.tree.map(lambda a: a[:3], DATA)
     one, spread = (fit(linear, part, folds=folds, validation=None, mesh=m) for m in (None, mesh(members=2)))
     assert_equal((spread.ts, spread.best), (one.ts, one.best))
 
     def make(hyper):
-        return train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(hyper["rate"]), None)
+        return train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(hyper["rate"]), batch_size=None)
 
     one, spread = (
         train.sweep(make, {"rate": [0.1, 0.2, 0.3]}, DATA, epochs=3, validation=HELD_OUT, progress=False, mesh=m)
@@ -140,7 +140,7 @@ def test_members_and_batches_spread_at_the_same_time(strategy):
 @pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("strategy", ["map", "vmap"])
 def test_a_batch_spread_for_members_on_all_devices(strategy):
-    run = train.Run(nn.dense(2), losses.cross_entropy, optim.adam(0.02), None)
+    run = train.Run(nn.dense(2), losses.cross_entropy, optim.adam(0.02), batch_size=None)
     one, spread = (fit(run, members=2, epochs=1, strategy=strategy, mesh=m) for m in (None, mesh(batch=2)))
     assert_close(spread.ts, one.ts)
 
@@ -148,7 +148,7 @@ def test_a_batch_spread_for_members_on_all_devices(strategy):
 @pytest.mark.usefixtures("quick_compiler")
 def test_the_batch_is_spread():
     """Each device multiplies its two rows of eight, and gradients and statistics are summed over devices."""
-    run = train.Run(nn.serial(nn.dense(5), nn.batch_norm(), nn.dense(2)), losses.cross_entropy, optim.sgd(0.1), 8)
+    run = train.Run(nn.serial(nn.dense(5), nn.batch_norm(), nn.dense(2)), losses.cross_entropy, optim.sgd(0.1), batch_size=8)
     one, spread = (compiled(Program(run, mesh=m), run) for m in (None, mesh(batch=4)))
     assert "all-reduce" not in one
     assert "all-reduce" in spread

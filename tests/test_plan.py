@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from nnjax import data, losses, nn, optim, train
+from nnjax.train.engine.ensemble import Program
 from nnjax.train.plan import _bytes, _size
-from nnjax.train.program import Program
 from nnjax.types import Data
 
 B = 4
 DATA = Data(jnp.zeros((20, 3)), jnp.arange(20) % 2)
-RUN = train.Run(nn.mlp([5], 2), losses.cross_entropy, optim.adam(1e-3), B)
+RUN = train.Run(nn.mlp([5], 2), losses.cross_entropy, optim.adam(1e-3), batch_size=B)
 STATE = 4 + 32 * 4 + (4 + 2 * 32 * 4) + 8  # step, parameters, Adam's count and moments, key
 CARRIED = STATE + 4 + 1 + (4 + 4 + 32 * 4 + 4)  # diverged, stopped; the best network: score, step, parameters, waited
 MATMUL = 2 * B * (3 * 5 + 5 * 2) + 2 * B * (3 * 5 + 5 * 2) + 2 * B * 5 * 2  # forward, by weights, by hidden units

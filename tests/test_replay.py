@@ -12,10 +12,9 @@ from test_run import assert_equal
 
 from nnjax import data as nn_data
 from nnjax import losses, nn, optim, train
-from nnjax.train.fit import member_keys
-from nnjax.train.job import make_job
-from nnjax.train.program import Program
-from nnjax.types import Data, TrainState
+from nnjax.train.engine.ensemble import Program
+from nnjax.train.fit import make_job, member_keys
+from nnjax.types import Data
 
 module = importlib.import_module("nnjax.train.replay")  # whose name in train is that of the function
 N, BATCH, ROW, EPOCHS = 20, 4, 7, 4
@@ -58,31 +57,31 @@ def with_row(value, x=X):
 
 
 STILL = optax.sgd(0.0)
-HEALTHY = train.Run(nn.mlp([4], 3), losses.squared_error, optim.adam(1e-2), BATCH)
+HEALTHY = train.Run(nn.mlp([4], 3), losses.squared_error, optim.adam(1e-2), batch_size=BATCH)
 DEEP = nn.serial(same(), nn.repeat(3, nn.serial(same(), square)), same())
 PLANTED = {  # run, data, the step or "row" for the first that has the row, and what is found
     "overflow in a layer": (
-        train.Run(nn.serial(same(), square, same()), losses.squared_error, STILL, BATCH),
+        train.Run(nn.serial(same(), square, same()), losses.squared_error, STILL, batch_size=BATCH),
         with_row(1e30),
         ("row", ("1_square",), "forward", "mul"),
     ),
     "log of 0 in the loss": (
-        train.Run(same(), negative_log, STILL, BATCH),
+        train.Run(same(), negative_log, STILL, batch_size=BATCH),
         with_row(0.0),
         ("row", ("loss",), "loss", "log"),
     ),
     "inside a repeat": (
-        train.Run(DEEP, losses.squared_error, STILL, BATCH),
+        train.Run(DEEP, losses.squared_error, STILL, batch_size=BATCH),
         with_row(1e10),
         ("row", ("1_repeat(3, serial)",), "forward", "mul"),
     ),
     "division of the optimizer": (
-        train.Run(nn.mlp([4], 3), losses.squared_error, dividing(SPIKE), BATCH),
+        train.Run(nn.mlp([4], 3), losses.squared_error, dividing(SPIKE), batch_size=BATCH),
         Data(X, Y),
         (SPIKE, ("update",), "update", "div"),
     ),
     "overflow after a large step": (
-        train.Run(nn.serial(same(), square, same()), losses.squared_error, spiking(1e22), BATCH),
+        train.Run(nn.serial(same(), square, same()), losses.squared_error, spiking(1e22), batch_size=BATCH),
         Data(X, Y),
         (SPIKE + 1, ("1_square",), "forward", "mul"),
     ),
@@ -98,7 +97,7 @@ def steps_of_row(run, members):
     keys, _ = member_keys(KEY, members)
     found = []
     for key in keys:
-        rows = run.rows(TrainState(jnp.zeros((), jnp.int32), (), (), (), key), N, N * EPOCHS // BATCH)
+        rows = run.rows(key, jnp.zeros((), jnp.int32), N, N * EPOCHS // BATCH)
         found.append(int(np.flatnonzero((np.asarray(rows) == ROW).any(1))[0]))
     return found
 
@@ -208,7 +207,7 @@ def test_rows_may_be_called_otherwise():
 
 
 def test_a_nan_in_the_data_is_named():
-    run = train.Run(nn.mlp([4], 3, norm="batch"), losses.squared_error, optim.adam(1e-3), BATCH)
+    run = train.Run(nn.mlp([4], 3, norm="batch"), losses.squared_error, optim.adam(1e-3), batch_size=BATCH)
     keys, members = member_keys(KEY, 2)
     job = make_job(Program(run, members, "map"), None, keys, Data(X, Y), epochs=EPOCHS)
     job = job._replace(data=with_row(jnp.nan))  # which `fit` itself would refuse
@@ -220,7 +219,7 @@ def test_a_nan_in_the_data_is_named():
 
 @pytest.mark.parametrize(("members", "strategy"), MEMBERS, ids=["lone", "map", "vmap"])
 def test_the_state_before_a_step_has_the_bits_of_the_run(members, strategy, tmp_path):
-    run = train.Run(nn.mlp([4], 3, norm="batch", dropout=0.2), losses.squared_error, optim.adam(1e-2), BATCH)
+    run = train.Run(nn.mlp([4], 3, norm="batch", dropout=0.2), losses.squared_error, optim.adam(1e-2), batch_size=BATCH)
     fit = partial(train.fit, run, (X, Y), key=KEY, members=members, strategy=strategy, progress=False)
     whole = fit(epochs=EPOCHS, out=tmp_path, save_every=0, chunk_steps=5)
     for step, folders in ((0, [None]), (13, [None, tmp_path])):
@@ -231,7 +230,7 @@ def test_the_state_before_a_step_has_the_bits_of_the_run(members, strategy, tmp_
                 again = train.replay(run, (X, Y), **settings(members, strategy), step=step, member=member, out=out)
                 assert_equal(again.ts, ts)
                 assert (again.step, again.member, again.found) == (step, member, None)
-                np.testing.assert_array_equal(again.rows, run.rows(ts, N, 1)[0])
+                np.testing.assert_array_equal(again.rows, run.rows(ts.key, ts.step, N, 1)[0])
                 np.testing.assert_array_equal(again.batch.x, X[again.rows])
         _, log = jax.jit(run.step)(again.ts, again.batch)
         np.testing.assert_allclose(log["loss"], np.atleast_2d(whole.losses)[-1, step], rtol=1e-4)
@@ -273,7 +272,7 @@ def test_infinities_that_an_optimizer_begins_with_are_no_alarm():
         return jax.tree.map(lambda g: -1e-3 * g, grads), {"now": now, "ever": lowest["ever"]}
 
     begin = {"now": jnp.full((), jnp.inf), "ever": jnp.full((), jnp.inf)}
-    run = train.Run(nn.mlp([4], 3), losses.squared_error, optax.GradientTransformation(lambda params: begin, update), 4)
+    run = train.Run(nn.mlp([4], 3), losses.squared_error, optax.GradientTransformation(lambda params: begin, update), batch_size=4)
     for members, strategy in MEMBERS:
         assert train.replay(run, (X, Y), **settings(members, strategy)) is None
 
@@ -306,7 +305,7 @@ def test_folds():
     """Each member on its own rows, and no step after a member's last."""
     folds = train.k_fold(jax.random.key(0), N, 3)  # 13 or 14 rows to train on, of 13 or 14 steps
     sizes = folds.train.sizes.tolist()
-    run = train.Run(nn.mlp([4], 3), losses.squared_error, dividing(13), BATCH)
+    run = train.Run(nn.mlp([4], 3), losses.squared_error, dividing(13), batch_size=BATCH)
     found = train.replay(run, (X, Y), epochs=EPOCHS, key=KEY, folds=folds)
     assert (found.step, found.member) == (13, sizes.index(14))
     assert set(found.rows.tolist()) <= set(folds.train.table[found.member].tolist())
@@ -333,7 +332,7 @@ def test_a_source():
 
 
 def test_full_batches():
-    run = train.Run(nn.mlp([4], 3), losses.squared_error, dividing(3), None)
+    run = train.Run(nn.mlp([4], 3), losses.squared_error, dividing(3), batch_size=None)
     one = train.replay(run, (X, Y), epochs=9)
     assert (one.step, told(one)) == (3, (("update",), "update", "div"))
     assert one.rows.tolist() == list(range(N))
@@ -359,6 +358,6 @@ def test_another_run_in_the_folder_is_told(tmp_path):
     train.fit(run, (X, Y), epochs=1, key=KEY, progress=False, out=tmp_path)
     with pytest.raises(ValueError, match=r"replay: .*000005.safetensors is of another run:\n +saved +now\n +key"):
         train.replay(run, (X, Y), epochs=2, out=tmp_path)
-    wider = train.Run(nn.mlp([5], 3), losses.squared_error, optim.adam(1e-2), BATCH)
+    wider = train.Run(nn.mlp([5], 3), losses.squared_error, optim.adam(1e-2), batch_size=BATCH)
     with pytest.raises(ValueError, match=r"is of another run:\n +saved +now\n +step"):
         train.replay(wider, (X, Y), epochs=2, key=KEY, out=tmp_path)

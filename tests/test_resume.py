@@ -17,8 +17,9 @@ from test_run import EXAMPLES, NET, X, Y, assert_equal, make_run
 
 import nnjax
 from nnjax import losses, metrics, nn, optim, train
-from nnjax.train import checkpoint, identity
-from nnjax.train.lock import locked
+from nnjax.storage import checkpoint
+from nnjax.storage.lock import locked
+from nnjax.train.engine import fingerprint
 from nnjax.types import Data
 
 KILLS = int(os.environ.get("NNJAX_KILLS", "20"))  # more for a long trial
@@ -178,7 +179,7 @@ DIFFERENT = {  # what is changed, and the row of the table
     "dropout": ({"run": accurate(*FIRST, jax.nn.relu, nn.dropout(0.3), LAST)}, "step"),
     "learning rate": ({"run": accurate(optimizer=optim.adam(1.00001e-2))}, "step"),
     "optimizer": ({"run": accurate(optimizer=optim.nadam(1e-2))}, "step"),
-    "loss": ({"run": train.Run(NET, shifted, optim.adam(1e-2), 4, (metrics.accuracy,))}, "step"),
+    "loss": ({"run": train.Run(NET, shifted, optim.adam(1e-2), batch_size=4, metrics=(metrics.accuracy,))}, "step"),
     "batch size": ({"run": accurate(batch_size=5)}, r"batch_size +4 +5\n"),
     "metrics": ({"run": make_run(metrics=(metrics.nll,))}, r"metrics +accuracy +nll\n"),
     "data": ({"examples": Data(X.at[7, 1].add(1e-6), Y)}, "data"),
@@ -218,8 +219,8 @@ def test_another_run_is_not_gone_on_with(what, stopped_at_9):
 
 @pytest.mark.parametrize("package", ["jax", "jaxlib", "optax", "nnjax"])
 def test_another_version_is_told(package, stopped_at_9, monkeypatch):
-    real = identity.version
-    monkeypatch.setattr(identity, "version", lambda name: "9.9.9" if name == package else real(name))
+    real = fingerprint.version
+    monkeypatch.setattr(fingerprint, "version", lambda name: "9.9.9" if name == package else real(name))
     with pytest.raises(ValueError, match=rf"\n  {package} +{real(package)} +9\.9\.9\n"):
         fit(**SAVED, out=stopped_at_9, resume=True)
 
@@ -420,7 +421,7 @@ def test_an_interrupt_before_the_first_state_leaves_nothing(tmp_path):
             os.kill(os.getpid(), signal.SIGINT)
         return losses.cross_entropy(prediction, target)
 
-    run = train.Run(NET, loss, optim.adam(1e-2), 4)
+    run = train.Run(NET, loss, optim.adam(1e-2), batch_size=4)
     with pytest.raises(KeyboardInterrupt):
         fit(run, out=tmp_path / "new")
     assert not checkpoint.files(tmp_path / "new")
@@ -451,7 +452,7 @@ from pathlib import Path
 os.environ["JAX_PLATFORMS"] = "cpu"
 import jax, numpy as np
 from nnjax import losses, nn, optim, train
-from nnjax.train import checkpoint
+from nnjax.storage import checkpoint
 
 jax.config.update("jax_compilation_cache_dir", sys.argv[1] + "/cache")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -466,7 +467,7 @@ def life(out, slow, tell):
     if slow:
         real = os.fsync
         os.fsync = lambda descriptor: (real(descriptor), time.sleep(0.05))
-    run = train.Run(nn.mlp([4], 2, norm="batch", dropout=0.1), losses.cross_entropy, optim.adam(1e-2), 4)
+    run = train.Run(nn.mlp([4], 2, norm="batch", dropout=0.1), losses.cross_entropy, optim.adam(1e-2), batch_size=4)
     result = train.fit(
         run, (x, y), epochs=300, members=2, validation=(x[:9], y[:9]), validate_every=50, out=out, resume=True,
         save_every=0, chunk_steps=7, progress=False, callbacks=[lambda ts, record: tell(b".") and None],
@@ -548,8 +549,8 @@ def test_killed_at_random_moments(tmp_path):
 DIGESTS = """
 import jax, jax.numpy as jnp, numpy as np, optax
 from nnjax import losses, nn, optim, train
-from nnjax.train.identity import step_digest
-from nnjax.train.program import Program
+from nnjax.train.engine.fingerprint import step_digest
+from nnjax.train.engine.ensemble import Program
 from nnjax.types import Data
 
 EXAMPLES = Data(np.zeros((8, 4), np.float32), np.zeros((8, 3), np.float32))

@@ -13,7 +13,7 @@ from benchmarks.peers.ours.training import found
 from benchmarks.reaching import Reached, examples, figures, reaching_error
 from benchmarks.work import Program, Reaching
 from nnjax import data, losses, metrics, nn, optim, train
-from nnjax.train.run import take
+from nnjax.data import take_rows
 from nnjax.types import TrainState
 
 
@@ -36,8 +36,8 @@ def accuracy(job: Reaching, form: str) -> Program:
         held_out = data.Data(x[folds.held_out.table], y[folds.held_out.table], _weights(folds.held_out))
 
         def epoch(ts: TrainState, rows: train.Rows, held_out: data.Data) -> tuple[TrainState, Array]:
-            batches = rows.table[run.rows(ts, jnp.asarray(rows.sizes), steps)]
-            ts, _ = lax.scan(lambda ts, batch: run.step(ts, take(data.Data(x, y), batch)), ts, batches)
+            batches = rows.table[run.rows(ts.key, ts.step, jnp.asarray(rows.sizes), steps)]
+            ts, _ = lax.scan(lambda ts, batch: run.step(ts, take_rows(data.Data(x, y), batch)), ts, batches)
             return ts, run.evaluate(ts, held_out)["accuracy"]
 
         def go_on(at: Any) -> Array:
@@ -79,7 +79,7 @@ def _run(job: Reaching, steps: int) -> train.Run:
     net = nn.mlp(job.hidden, 10, dropout=job.dropout)
     rate = optax.cosine_decay_schedule(job.rate, job.epochs * steps) if job.cosine else job.rate
     optimizer = optim.adamw(rate, weight_decay=job.decay) if job.decay else optim.adam(rate)
-    return train.Run(net, losses.cross_entropy, optimizer, job.batch, metrics=(metrics.accuracy,))
+    return train.Run(net, losses.cross_entropy, optimizer, batch_size=job.batch, metrics=(metrics.accuracy,))
 
 
 def _mapped(function: Any) -> Any:

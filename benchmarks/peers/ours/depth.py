@@ -11,7 +11,7 @@ from benchmarks.peers.ours.training import found, start
 from benchmarks.reference_depth import depth_error
 from benchmarks.work import Deepening, Program, depth_inputs
 from nnjax import data, losses, nn, optim, train
-from nnjax.train.flops import flops
+from nnjax.debug.flops import flops
 from nnjax.types import TrainState
 
 
@@ -23,7 +23,7 @@ def depth(job: Deepening, form: str) -> Program:
         "remat": lambda: nn.repeat(job.blocks, nn.remat(block)),
         "unrolled": lambda: nn.serial(*(job.blocks * [block])),
     }
-    run = train.Run(nets[form](), losses.squared_error, optim.sgd(job.rate), None)
+    run = train.Run(nets[form](), losses.squared_error, optim.sgd(job.rate), batch_size=None)
     inputs = depth_inputs(job)
     examples = data.Data(jnp.asarray(inputs.x), jnp.asarray(inputs.y))
     layers = list(zip(*inputs.layers[0], strict=True)) if form == "unrolled" else inputs.layers

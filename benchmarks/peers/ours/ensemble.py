@@ -14,7 +14,7 @@ from benchmarks.peers.ours.training import bytes_of, found, run_of, start
 from benchmarks.reference import ensemble_error
 from benchmarks.work import Ensemble, Program, training_inputs
 from nnjax import data
-from nnjax.train.flops import flops
+from nnjax.debug.flops import flops
 from nnjax.types import TrainState
 
 

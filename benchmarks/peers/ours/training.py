@@ -13,7 +13,7 @@ from benchmarks.loop import loop
 from benchmarks.reference import training_error
 from benchmarks.work import CONVOLUTIONS, IMAGE, Inputs, Program, Training, training_inputs
 from nnjax import data, losses, nn, optim, train
-from nnjax.train.flops import flops
+from nnjax.debug.flops import flops
 from nnjax.types import TrainState
 
 NARROW, MANY = 32, 512  # features of all layers, and rows, for which `dense` recommends features first
@@ -29,7 +29,7 @@ def training(job: Training, form: str) -> Program:
         return _loop(job, inputs, run, ts, examples)
     jitted = jax.jit(partial(run.steps, n=job.steps), donate_argnums=0)
     program = compiled(jitted, ts, examples)
-    rows = None if job.batch is None else np.asarray(jax.jit(lambda ts: run.rows(ts, job.rows, job.steps))(ts))
+    rows = None if job.batch is None else np.asarray(jax.jit(lambda ts: run.rows(ts.key, ts.step, job.rows, job.steps))(ts))
     return Program(
         state=ts,
         call=lambda ts: program.call(ts, examples)[0],
@@ -60,7 +60,7 @@ def run_of(job: Training, pair: Any = None, *, features_first: bool = False) -> 
     net = nn.lenet(outputs) if job.images else mlp
     loss = losses.cross_entropy if job.loss == "cross_entropy" else losses.squared_error
     optimizer = optim.adam(job.rate) if pair is None else optim.adamw(pair[0], weight_decay=pair[1])
-    return train.Run(net, loss, optimizer, job.batch)
+    return train.Run(net, loss, optimizer, batch_size=job.batch)
 
 
 def start(run: train.Run, layers: Any, key: jax.Array, examples: data.Data) -> TrainState:
