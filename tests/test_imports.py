@@ -21,7 +21,7 @@ LAYERS = [
     ["interop", "plot", "optcheck"],
     ["cli", "pytest_plugin"],
 ]
-BESIDE = {"metrics": {"losses"}, "uncertainty": {"metrics", "nn"}, "optcheck": {"types", "checks", "optim"}}
+BESIDE = {"metrics": {"losses"}, "uncertainty": {"metrics", "nn"}, "optcheck": {"types", "checks"}}
 HEAVY = ["matplotlib", "rich", "torch", "pandas", "typer", "chex", "jaxtyping", "safetensors", "sklearn", "scipy.stats"]
 
 

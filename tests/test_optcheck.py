@@ -18,12 +18,12 @@ from test_optcheck_causes import found, torch_of, usual_modes  # noqa: F401
 from wrong_optimizers import adam, hat, step_function
 
 from nnjax import optcheck, optim
-from nnjax.optcheck.axes import edits, with_start
-from nnjax.optcheck.equation import equations
-from nnjax.optcheck.fit import Target, refit, reproduces
-from nnjax.optcheck.form import Hyper, updates
-from nnjax.optcheck.named import NAMED
-from nnjax.optcheck.script import MAGNITUDES, STEPS, flat, script, seen
+from nnjax.optcheck.rules.equations import equations
+from nnjax.optcheck.rules.library_rules import NAMED
+from nnjax.optcheck.rules.rule_choices import edits, with_start
+from nnjax.optcheck.rules.update_rule import Hyper, updates
+from nnjax.optcheck.search.fitting import Target, refit, reproduces
+from nnjax.optcheck.trace.gradient_script import MAGNITUDES, STEPS, flat, script, seen
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # candidates divide by zero, as they would
 LR = 1e-3

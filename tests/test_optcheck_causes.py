@@ -7,11 +7,11 @@ import pytest
 from unseen_optimizers import MORE_RIGHT, MORE_UNKNOWN, MORE_WRONG
 from wrong_optimizers import RIGHT, UNKNOWN, WRONG, moments, ratio, rule
 
-from nnjax.optcheck.build import made
-from nnjax.optcheck.deadline import Deadline
-from nnjax.optcheck.explain import explain
-from nnjax.optcheck.named import NAMED
-from nnjax.optcheck.observe import in_both_dtypes, told
+from nnjax.optcheck.rules.library_rules import NAMED
+from nnjax.optcheck.search.diagnosis import explain
+from nnjax.optcheck.trace.deadline import Deadline
+from nnjax.optcheck.trace.factories import made
+from nnjax.optcheck.trace.observations import in_both_dtypes, told
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # candidates divide by zero, as they would
 LR = 1e-3

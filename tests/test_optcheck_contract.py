@@ -11,9 +11,9 @@ from jax.example_libraries import optimizers as triples
 from optax import contrib
 
 from nnjax import optim
-from nnjax.optcheck.candidate import adapt
-from nnjax.optcheck.contract import breaches
-from nnjax.optcheck.deadline import Deadline, OverdueError
+from nnjax.optcheck.contract.promises import breaches
+from nnjax.optcheck.trace.adapters import adapt
+from nnjax.optcheck.trace.deadline import Deadline, OverdueError
 
 tree_map = jax.tree.map
 NAMES = "adam sgd adamw rmsprop lion nadam radam adabelief yogi adagrad"

@@ -116,8 +116,8 @@ def _told(error: BaseException) -> str:
 def _compared(candidate: Any, against: str, hparams: dict[str, Any], kind: str | None, seconds: float) -> Any:
     """Both made with the hyper-parameters, or the reference alone where the candidate is made already."""
     from nnjax.optcheck import NotAnOptimizerError, compare
-    from nnjax.optcheck.build import made
-    from nnjax.optcheck.candidate import kind_of
+    from nnjax.optcheck.trace.adapters import kind_of
+    from nnjax.optcheck.trace.factories import made
 
     try:
         kind_of(candidate)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnjax.optcheck.form import Form, Hyper
+from nnjax.optcheck.rules.update_rule import Form, Hyper
 
 AXES: dict[str, dict[str, str]] = {
     "clip": {

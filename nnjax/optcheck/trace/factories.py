@@ -10,10 +10,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.optcheck.candidate import Candidate, NotAnOptimizerError, adapt, is_torch
-from nnjax.optcheck.layout import fitted
-from nnjax.optcheck.named import NAMED, Named
-from nnjax.optcheck.script import Script
+from nnjax.optcheck.rules.library_rules import NAMED, Named
+from nnjax.optcheck.trace.adapters import Candidate, NotAnOptimizerError, adapt, is_torch
+from nnjax.optcheck.trace.gradient_script import Script
+from nnjax.optcheck.trace.layouts import fitted
 
 TORCH = {"learning_rate": "lr", "b2": "alpha", "decay": "alpha"}  # names of PyTorch's; betas apart
 

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnjax.optcheck.axes import AXES, differences, used
-from nnjax.optcheck.fit import Target, free, refit, reproduces
-from nnjax.optcheck.form import Form, Hyper
-from nnjax.optcheck.lockstep import Trace, allowed, seen_by
-from nnjax.optcheck.named import NAMED, Named
-from nnjax.optcheck.script import Script
-from nnjax.optcheck.search import EXACT, Explanation, Search, by_cost, named, search
+from nnjax.optcheck.rules.library_rules import NAMED, Named
+from nnjax.optcheck.rules.rule_choices import AXES, differences, used
+from nnjax.optcheck.rules.update_rule import Form, Hyper
+from nnjax.optcheck.search.fitting import Target, free, refit, reproduces
+from nnjax.optcheck.search.rule_search import EXACT, Explanation, Search, by_cost, named, search
+from nnjax.optcheck.trace.gradient_script import Script
+from nnjax.optcheck.trace.traces import Trace, allowed, seen_by
 
 HYPER = {
     "learning_rate": "learning rate",

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from nnjax import checks
-from nnjax.optcheck.form import Seen
+from nnjax.optcheck.rules.update_rule import Seen
 from nnjax.types import PyTree
 
 STEPS = 24

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax import checks
-from nnjax.optcheck.candidate import Candidate, adapt, method_of
-from nnjax.optcheck.script import at, script
+from nnjax.optcheck.trace.adapters import Candidate, adapt, method_of
+from nnjax.optcheck.trace.gradient_script import at, script
 from nnjax.types import PyTree
 
 LAYOUTS = {"dict": "a flat dict", "list": "a list", "array": "one array"}

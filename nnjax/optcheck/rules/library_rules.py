@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from nnjax.optcheck.form import Form, Hyper
+from nnjax.optcheck.rules.update_rule import Form, Hyper
 
 
 class Named(NamedTuple):

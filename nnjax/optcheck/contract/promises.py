@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from nnjax import checks
-from nnjax.optcheck.breach import (
+from nnjax.optcheck.contract.violations import (
     Breach,
     attempt,
     broken,
@@ -22,8 +22,8 @@ from nnjax.optcheck.breach import (
     numbers,
     types,
 )
-from nnjax.optcheck.candidate import Candidate, StructureError, method_of
-from nnjax.optcheck.deadline import Deadline
+from nnjax.optcheck.trace.adapters import Candidate, StructureError, method_of
+from nnjax.optcheck.trace.deadline import Deadline
 from nnjax.types import PyTree
 
 STEPS = 3

@@ -5,12 +5,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from nnjax.optcheck.candidate import Candidate, NotAnOptimizerError
-from nnjax.optcheck.deadline import Deadline
-from nnjax.optcheck.form import updates
-from nnjax.optcheck.lockstep import Divergence, Mode, Trace, differs, first_divergence, limit, run
-from nnjax.optcheck.named import Named
-from nnjax.optcheck.script import MAGNITUDES, PATTERNS, STEPS, Script, names, script, seen
+from nnjax.optcheck.rules.library_rules import Named
+from nnjax.optcheck.rules.update_rule import updates
+from nnjax.optcheck.trace.adapters import Candidate, NotAnOptimizerError
+from nnjax.optcheck.trace.deadline import Deadline
+from nnjax.optcheck.trace.gradient_script import MAGNITUDES, PATTERNS, STEPS, Script, names, script, seen
+from nnjax.optcheck.trace.traces import Divergence, Mode, Trace, differs, first_divergence, limit, run
 from nnjax.types import PyTree
 
 DTYPES = ("float64", "float32")

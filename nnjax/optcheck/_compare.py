@@ -9,19 +9,19 @@ import jax
 import numpy as np
 
 from nnjax import checks
-from nnjax.optcheck.breach import Breach, broken
-from nnjax.optcheck.build import made, scheduled
-from nnjax.optcheck.candidate import Candidate, NotAnOptimizerError
-from nnjax.optcheck.contract import breaches, returned
-from nnjax.optcheck.deadline import Deadline, enforced
-from nnjax.optcheck.diagnose import check_ids, identify_form, target_of
-from nnjax.optcheck.equation import equations
-from nnjax.optcheck.explain import Explained, explain, matched
-from nnjax.optcheck.fixes import fixes
-from nnjax.optcheck.named import NAMED, Named
-from nnjax.optcheck.observe import Observed, in_both_dtypes, observe, told, trace
-from nnjax.optcheck.report import Report
-from nnjax.optcheck.script import script
+from nnjax.optcheck.contract.promises import breaches, returned
+from nnjax.optcheck.contract.violations import Breach, broken
+from nnjax.optcheck.report.fixes import fixes
+from nnjax.optcheck.report.report import Report
+from nnjax.optcheck.rules.equations import equations
+from nnjax.optcheck.rules.library_rules import NAMED, Named
+from nnjax.optcheck.search.causes import check_ids, identify_form, target_of
+from nnjax.optcheck.search.diagnosis import Explained, explain, matched
+from nnjax.optcheck.trace.adapters import Candidate, NotAnOptimizerError
+from nnjax.optcheck.trace.deadline import Deadline, enforced
+from nnjax.optcheck.trace.factories import made, scheduled
+from nnjax.optcheck.trace.gradient_script import script
+from nnjax.optcheck.trace.observations import Observed, in_both_dtypes, observe, told, trace
 from nnjax.types import PyTree
 
 SECONDS = 60.0

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from nnjax.optcheck.candidate import Candidate
-from nnjax.optcheck.deadline import Deadline
-from nnjax.optcheck.form import Seen
-from nnjax.optcheck.script import PATTERNS, STEPS, Script, at, flat, names
+from nnjax.optcheck.rules.update_rule import Seen
+from nnjax.optcheck.trace.adapters import Candidate
+from nnjax.optcheck.trace.deadline import Deadline
+from nnjax.optcheck.trace.gradient_script import PATTERNS, STEPS, Script, at, flat, names
 from nnjax.types import PyTree
 
 Mode = Literal["eager", "jit", "scan"]

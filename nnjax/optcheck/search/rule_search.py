@@ -5,10 +5,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from nnjax.optcheck.axes import PAIRED, Edit, differences, edits, used, with_start
-from nnjax.optcheck.fit import Fit, Target, free, rate_of, refit, reproduces, roughly
-from nnjax.optcheck.form import Form, Hyper
-from nnjax.optcheck.named import NAMED, Named
+from nnjax.optcheck.rules.library_rules import NAMED, Named
+from nnjax.optcheck.rules.rule_choices import PAIRED, Edit, differences, edits, used, with_start
+from nnjax.optcheck.rules.update_rule import Form, Hyper
+from nnjax.optcheck.search.fitting import Fit, Target, free, rate_of, refit, reproduces, roughly
 
 FITTED = {  # what another choice on an axis can be made up for with
     "decay": ["weight_decay"],

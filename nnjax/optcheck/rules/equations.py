@@ -2,8 +2,8 @@
 
 import itertools
 
-from nnjax.optcheck.axes import used
-from nnjax.optcheck.form import Form, Hyper
+from nnjax.optcheck.rules.rule_choices import used
+from nnjax.optcheck.rules.update_rule import Form, Hyper
 
 CLIP = {"value": "clip(g, ±c)", "global norm": "g · min(1, c/‖all g‖)", "leaf norm": "g · min(1, c/‖g‖)"}
 FIRST = {

@@ -1,6 +1,6 @@
 """Which parameter of the reference would make it do as the candidate does."""
 
-from nnjax.optcheck.diagnose import Cause
+from nnjax.optcheck.search.causes import Cause
 
 # (reference, or "" for any; the cause's id) -> the argument; {value} is the candidate's
 ARGUMENTS = {

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnjax.optcheck.axes import used
-from nnjax.optcheck.form import Form, Hyper, Seen, updates
+from nnjax.optcheck.rules.rule_choices import used
+from nnjax.optcheck.rules.update_rule import Form, Hyper, Seen, updates
 
 COARSE = 48  # elements looked at first
 DECAY_RATES = ("b1", "b2", "momentum", "dampening")  # between 0 and 1

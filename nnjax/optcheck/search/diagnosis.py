@@ -5,16 +5,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnjax.optcheck.axes import AXES, edits, used
-from nnjax.optcheck.deadline import Deadline
-from nnjax.optcheck.diagnose import HYPER, Cause, causes_of, identify_form, known_as_it_is, target_of
-from nnjax.optcheck.fit import Target, error, reproduces, within
-from nnjax.optcheck.form import Form, Hyper, Seen, updates
-from nnjax.optcheck.lockstep import EPS, allowed
-from nnjax.optcheck.named import NAMED, Named
-from nnjax.optcheck.observe import Observed, Pass
-from nnjax.optcheck.script import names, script, seen
-from nnjax.optcheck.search import Search, search
+from nnjax.optcheck.rules.library_rules import NAMED, Named
+from nnjax.optcheck.rules.rule_choices import AXES, edits, used
+from nnjax.optcheck.rules.update_rule import Form, Hyper, Seen, updates
+from nnjax.optcheck.search.causes import HYPER, Cause, causes_of, identify_form, known_as_it_is, target_of
+from nnjax.optcheck.search.fitting import Target, error, reproduces, within
+from nnjax.optcheck.search.rule_search import Search, search
+from nnjax.optcheck.trace.deadline import Deadline
+from nnjax.optcheck.trace.gradient_script import names, script, seen
+from nnjax.optcheck.trace.observations import Observed, Pass
+from nnjax.optcheck.trace.traces import EPS, allowed
 
 SHARE = 0.8  # of the time that is left, for a search
 SINGLE = 2e-6  # what one number in float32 makes of updates in float64, relative

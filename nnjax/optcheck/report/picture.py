@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from nnjax.optcheck.lockstep import Trace
-from nnjax.optcheck.script import MAGNITUDES, PATTERNS, script
+from nnjax.optcheck.trace.gradient_script import MAGNITUDES, PATTERNS, script
+from nnjax.optcheck.trace.traces import Trace
 
 SHOWN = (1e-12, 1e-8, 1e-4, 1.0)  # magnitudes drawn over the steps
 FLOOR = 1e-17  # of relative differences, so that none is not at minus infinity

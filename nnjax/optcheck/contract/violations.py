@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax import checks
-from nnjax.optcheck.deadline import OverdueError
+from nnjax.optcheck.trace.deadline import OverdueError
 from nnjax.types import PyTree
 
 REMEDIES = {

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnjax.optcheck.breach import Breach
-from nnjax.optcheck.diagnose import Cause, check_ids
-from nnjax.optcheck.equation import equations
-from nnjax.optcheck.explain import Answer
-from nnjax.optcheck.lockstep import RELATIVE, RULE, Divergence, Trace
-from nnjax.optcheck.named import Named
-from nnjax.optcheck.observe import Pass
+from nnjax.optcheck.contract.violations import Breach
+from nnjax.optcheck.rules.equations import equations
+from nnjax.optcheck.rules.library_rules import Named
+from nnjax.optcheck.search.causes import Cause, check_ids
+from nnjax.optcheck.search.diagnosis import Answer
+from nnjax.optcheck.trace.observations import Pass
+from nnjax.optcheck.trace.traces import RELATIVE, RULE, Divergence, Trace
 
 SCHEMA = "nnjax-optcheck-1"
 
@@ -108,7 +108,7 @@ class Report(NamedTuple):
 
     def plot(self) -> Any:
         """Both updates and their relative difference, over steps and over the gradients' magnitudes: a figure."""
-        from nnjax.optcheck.picture import draw
+        from nnjax.optcheck.report.picture import draw
 
         if self.traces is None:
             raise ValueError("optcheck: nothing to plot, for the candidate's steps returned nothing to compare")
