@@ -1,4 +1,4 @@
-"""Hold an optimizer against a reference: whether they differ, where, and why."""
+"""Compare an optimizer with a reference: do they differ, where, and why."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,23 +9,26 @@ import jax
 import numpy as np
 
 from nnjax import checks
-from nnjax.optcheck.contract.promises import breaches, returned
-from nnjax.optcheck.contract.violations import Breach, broken
+from nnjax.optcheck.contract.contract_checks import contract_violations, structure_violations
+from nnjax.optcheck.contract.violations import Violation, make_violation
 from nnjax.optcheck.report.fixes import fixes
 from nnjax.optcheck.report.report import Report
 from nnjax.optcheck.rules.equations import equations
-from nnjax.optcheck.rules.library_rules import NAMED, Named
-from nnjax.optcheck.search.causes import check_ids, identify_form, target_of
-from nnjax.optcheck.search.diagnosis import Explained, explain, matched
-from nnjax.optcheck.trace.adapters import Candidate, NotAnOptimizerError
-from nnjax.optcheck.trace.deadline import Deadline, enforced
-from nnjax.optcheck.trace.factories import made, scheduled
-from nnjax.optcheck.trace.gradient_script import script
-from nnjax.optcheck.trace.observations import Observed, in_both_dtypes, observe, told, trace
+from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
+from nnjax.optcheck.rules.update_rule import Formula
+from nnjax.optcheck.search.causes import check_ids
+from nnjax.optcheck.search.diagnosis import MAX_FITS, diagnose, diagnose_match, target_of
+from nnjax.optcheck.search.rule_search import Budget, identify_formula
+from nnjax.optcheck.trace.adapters import Adapter
+from nnjax.optcheck.trace.deadline import Deadline, interrupt_at
+from nnjax.optcheck.trace.factories import build, build_with_schedule
+from nnjax.optcheck.trace.gradient_script import gradient_script
+from nnjax.optcheck.trace.kinds import NotAnOptimizerError
+from nnjax.optcheck.trace.observations import Observation, observe, observe_both_dtypes, summarise
+from nnjax.optcheck.trace.traces import trace
 from nnjax.types import PyTree
 
-SECONDS = 60.0
-SCHEDULED = "float64, another learning rate at every step"
+SCHEDULED = "float64, learning rate changes at every step"
 
 
 def compare(
@@ -35,33 +38,37 @@ def compare(
     hparams: Mapping[str, Any] | None = None,
     kind: str | None = None,
     init: Callable[[PyTree], Any] | None = None,
-    seconds: float = SECONDS,
+    max_fits: int = MAX_FITS,
+    seconds: float | None = None,
 ) -> Report:
-    """Whether an optimizer makes the same updates as a reference, and if not, what it does otherwise.
+    """Compare the updates of an optimizer with those of a reference, and name the cause if they differ.
 
-    Both see the same scripted gradients, of magnitudes from 1e-14 to 1e3, in float64 and in float32. Where they differ
-    by more than rounding, the known forms of update rules are searched for the one that the candidate follows.
+    Both receive the same scripted gradients, with magnitudes from 1e-14 to 1e3, in float64 and in float32. If updates
+    differ by more than rounding, known update rules are searched for the one that the candidate follows.
 
     Args:
-      candidate: an `optax.GradientTransformation`, which is given value=0 where it takes extra arguments; a pair
+      candidate: an `optax.GradientTransformation`, which receives value=0 if it takes extra arguments; a pair
         `(init, update)`; a triple `(init, update, get_params)`; a function `step(params, grads, state) -> (params,
         state)`; an object with `step(params, grads)`; or `functools.partial(torch.optim.X, …)`. With `hparams`, a
-        function that makes one of these. Parameters are a tree, or, where it takes none, a flat dict, a list, an array.
-      reference: the same, or a name: "optax.adam", "nnjax.adam", "torch.optim.Adam", and as libraries define it
+        function that makes one of these. Parameters are a pytree; if the optimizer cannot take one, a flat dict, a
+        list, or one array.
+      reference: the same, or a name: "optax.adam", "nnjax.adam", "torch.optim.Adam", or a library's formula, such as
         "torch.adamw", "keras.rmsprop", "jax.example_libraries.adam".
-      hparams: what both are made with, as `dict(learning_rate=0.5, weight_decay=0.5)`: large values show what small
-        ones hide, and a learning rate that changes at every step shows where it is multiplied.
-      kind: what the candidate is, see `candidate.KINDS`; None to find out.
-      init: for a step function, its first state.
-      seconds: when to give up.
+      hparams: the arguments with which both are made, such as `dict(learning_rate=0.5, weight_decay=0.5)`. Large
+        values show what small ones hide. A learning rate that changes at every step is compared too.
+      kind: the kind of the candidate: "optax", "pair", "triple", "step", "object" or "torch"; None to recognise it.
+      init: the first state of a step function, `init(params)`.
+      max_fits: how many update rules to fit before the cause is unknown. The default takes up to a minute on two
+        cores. The result does not depend on the speed of the machine.
+      seconds: an upper limit on the wall-clock time; None for no limit. Compiled code is not interrupted.
 
     Returns:
-      A `Report`; `str` is for a person.
+      A `Report`; `print` shows it as text.
 
     Raises:
-      NotAnOptimizerError: for what is no optimizer, or cannot run on gradients alone.
-      OverdueError: where the optimizers do not come back in the time. Compiled code is not interrupted.
-      Whatever the candidate raises in its update.
+      NotAnOptimizerError: if an argument is not an optimizer, or cannot run on gradients alone.
+      TimeLimitError: if the comparison takes longer than `seconds`.
+      Exception: whatever the candidate raises in its update.
 
     >>> import optax
     >>> from nnjax import optcheck
@@ -69,37 +76,36 @@ def compare(
     >>> report.ok, [cause.id for cause in report.causes]
     (False, ['eps-inside'])
     """
-    began, deadline = time.perf_counter(), Deadline(checks.in_range("optcheck.compare", "seconds", seconds, "(0, inf)"))
-    with enforced(deadline), _usual_modes():
-        one, other = _candidate(candidate, hparams, kind, init), made(reference, hparams, None, None)
-        titles = _title(candidate, one, "the candidate"), _title(reference, other, "the reference")
-        if bad := returned(one):
-            seconds_taken = time.perf_counter() - began
-            return Report(*titles, tuple(bad), (), None, (), "", (), "", (), seconds_taken, None)
-        seen = list(in_both_dtypes(one, other, deadline))
+    start, deadline = time.perf_counter(), _deadline("compare", seconds)
+    with interrupt_at(deadline), _standard_promotion():
+        ours, theirs = _build_candidate(candidate, hparams, kind, init), build(reference, hparams)
+        titles = _title(candidate, ours, "the candidate"), _title(reference, theirs, "the reference")
+        if violations := structure_violations(ours):
+            return Report(*titles, seconds=time.perf_counter() - start, violations=tuple(violations))
+        observations = list(observe_both_dtypes(ours, theirs, deadline))
         if hparams is not None:
-            seen += _with_schedule(candidate, reference, hparams, kind, init, deadline)
-        found = _own(breaches(one, deadline), other, deadline)
-    passes = tuple(told(each) for each in seen)
-    found += _vacuous(seen[0])
-    wrong = [i for i, each in enumerate(passes) if each.first is not None]
-    doubles = [i for i in wrong if passes[i].dtype == "float64"]
-    shown = (doubles or wrong or [len(seen) - 1 if len(seen) > 2 else 0])[-1]
-    guess = other if isinstance(other, Named) else _guess(titles[1], hparams or {})
-    explained = explain(passes[shown], seen[shown], guess, deadline) if wrong else matched(seen[0], guess)
-    return Report(
-        *titles,
-        found,
-        passes,
-        explained.reference,
-        explained.answers,
-        explained.searched,
-        _fixes(titles[1], explained),
-        explained.impact,
-        explained.not_observed + _unseen(passes, hparams),
-        time.perf_counter() - began,
-        (seen[shown].candidate, seen[shown].reference),
-    )
+            observations += _observe_with_schedule((candidate, reference), hparams, kind, init, deadline)
+        own = _own_violations(contract_violations(ours, deadline), theirs, deadline)
+
+        passes = tuple(summarise(observation) for observation in observations)
+        wrong = [i for i, part in enumerate(passes) if part.divergence is not None]
+        in_float64 = [i for i in wrong if passes[i].dtype == "float64"]
+        index = (in_float64 or wrong or [2 if len(passes) > 2 else 0])[-1]
+        guess = theirs if isinstance(theirs, Formula) else _guess(titles[1], hparams or {})
+        if wrong:
+            diagnosis = diagnose(passes[index], observations[index], guess, max_fits)
+        else:
+            diagnosis = diagnose_match(observations[0], guess)
+        return Report(
+            *titles,
+            seconds=time.perf_counter() - start,
+            violations=own + _empty_match(observations[0]),
+            passes=passes,
+            diagnosis=diagnosis,
+            fixes=fixes(None if titles[1] == "the reference" else titles[1], diagnosis),
+            not_observed=diagnosis.not_observed + _schedule_remark(len(passes) > 2, hparams),
+            traces=(observations[index].candidate, observations[index].reference),
+        )
 
 
 def identify(
@@ -108,38 +114,39 @@ def identify(
     hparams: Mapping[str, Any] | None = None,
     kind: str | None = None,
     init: Callable[[PyTree], Any] | None = None,
-    seconds: float = SECONDS,
+    max_fits: int = MAX_FITS,
+    seconds: float | None = None,
 ) -> str:
-    """What an optimizer is: its equations, and the known optimizer that it is or is next to.
+    """Return the equations of an optimizer, and the libraries that have the same rule.
 
     Args:
-      optimizer: as for `compare`.
+      optimizer: as the candidate of `compare`.
       hparams: as for `compare`.
       kind: as for `compare`.
       init: as for `compare`.
-      seconds: when to give up.
+      max_fits: as for `compare`.
+      seconds: as for `compare`.
 
     Raises:
-      As `compare`.
+      NotAnOptimizerError, TimeLimitError: as `compare`.
 
     >>> from nnjax import optcheck
     >>> print(optcheck.identify(optim.rmsprop(1e-3)))
-    the form of optax.rmsprop, keras.rmsprop, jax.example_libraries.rmsprop:
+    the rule of optax.rmsprop, keras.rmsprop, jax.example_libraries.rmsprop:
     v ← β₂ v + (1 - β₂) g²
     θ ← θ - λ g / √(v + ε)
     λ = 0.001, β₂ = 0.9, ε = 1e-08
     """
-    deadline = Deadline(seconds)
-    with enforced(deadline), _usual_modes():
-        one = _candidate(optimizer, hparams, kind, init)
-        given = script()
-        target = target_of(trace(one, given, "float64", deadline), given, "float64")
-        found = identify_form(target, None, 0.8 * deadline.left()).explanations
-    if not found:
-        return "unknown: none of the known forms, nor one that is two choices from one, makes these updates"
-    form, hyper, *_ = found[0]
-    same = [name for name, named in NAMED.items() if named.form == form]
-    return "\n".join([f"the form of {', '.join(same)}:" if same else "no library's form:", *equations(form, hyper)])
+    deadline = _deadline("identify", seconds)
+    with interrupt_at(deadline), _standard_promotion():
+        adapter, script = _build_candidate(optimizer, hparams, kind, init), gradient_script()
+        target = target_of(trace(adapter, script, "float64", deadline), script, "float64")
+        matches = identify_formula(target, None, Budget(max_fits))
+    if not matches:
+        return "unknown: no known rule, and none within two choices of one, reproduces these updates"
+    formula = matches[0].formula
+    names = [name for name, library in LIBRARY_RULES.items() if library.rule == formula.rule]
+    return "\n".join([f"the rule of {', '.join(names)}:" if names else "a rule of no library:", *equations(formula)])
 
 
 def assert_matches(
@@ -150,111 +157,113 @@ def assert_matches(
     hparams: Mapping[str, Any] | None = None,
     kind: str | None = None,
     init: Callable[[PyTree], Any] | None = None,
-    seconds: float = SECONDS,
+    max_fits: int = MAX_FITS,
+    seconds: float | None = None,
 ) -> None:
-    """Raises AssertionError with the report where an optimizer differs from a reference or breaks the contract.
+    """Raise AssertionError with the report if an optimizer differs from a reference or breaks the contract.
 
     Args:
       candidate: as for `compare`.
       reference: as for `compare`.
-      allow: causes that may be, by their `id`, as "lr-in-velocity" or "b2".
+      allow: causes to accept, by their `id`, such as "lr-in-velocity" or "b2".
       hparams: as for `compare`.
       kind: as for `compare`.
       init: as for `compare`.
+      max_fits: as for `compare`.
       seconds: as for `compare`.
+
+    Raises:
+      AssertionError: if they differ by a cause that is not in `allow`, or the candidate breaks the contract.
+      ValueError: if `allow` contains a name that no cause has.
 
     >>> import optax
     >>> from nnjax import optcheck
     >>> optcheck.assert_matches(optim.rmsprop(1e-3), optax.rmsprop(1e-3, eps_in_sqrt=False), allow=["eps-inside"])
     """
     check_ids(allow)
-    report = compare(candidate, reference, hparams=hparams, kind=kind, init=init, seconds=seconds)
+    report = compare(candidate, reference, hparams=hparams, kind=kind, init=init, max_fits=max_fits, seconds=seconds)
     if report.broken or not (report.matches or report.allowed(allow)):
         raise AssertionError(str(report))
 
 
-def _guess(name: str, hparams: Mapping[str, Any]) -> Named | None:
-    """The form of a reference by name, with what it was made with."""
-    if name not in NAMED:
-        return None
-    form, hyper = NAMED[name]
-    return Named(form, hyper._replace(**{key: hparams[key] for key in hparams if key in hyper._fields}))
-
-
-def _with_schedule(
-    candidate: Any, reference: Any, hparams: Mapping[str, Any], kind: str | None, init: Any, deadline: Deadline
-) -> list[Observed]:
-    """Both with another learning rate at every step; nothing where one of them takes numbers only."""
-    given = script(scheduled=True)
-    one, other = scheduled(candidate, hparams, given, kind, init), scheduled(reference, hparams, given, None, None)
-    if not isinstance(one, Candidate) or other is None:
-        return []
-    try:
-        return [observe(SCHEDULED, one, other, given, "float64", deadline)]
-    except (TypeError, ValueError, AttributeError):  # a function where it wants a number
-        return []
+def _deadline(function: str, seconds: float | None) -> Deadline:
+    return Deadline(
+        None if seconds is None else checks.in_range(f"optcheck.{function}", "seconds", seconds, "(0, inf)")
+    )
 
 
 @contextmanager
-def _usual_modes() -> Iterator[None]:
-    """Strict promotion is a matter of one's own code; optax does not run under it."""
+def _standard_promotion() -> Iterator[None]:
+    """Switch strict promotion off: optax does not run with it."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 
 
-def _candidate(optimizer: Any, hparams: Mapping[str, Any] | None, kind: str | None, init: Any) -> Candidate:
-    found = made(optimizer, hparams, kind, init)
-    if isinstance(found, Named):
-        raise NotAnOptimizerError(f"optcheck: {optimizer!r} is a formula by name; give it as the reference")
-    return found
+def _build_candidate(optimizer: Any, hparams: Mapping[str, Any] | None, kind: str | None, init: Any) -> Adapter:
+    adapter = build(optimizer, hparams, kind, init)
+    if isinstance(adapter, Formula):
+        raise NotAnOptimizerError(f"optcheck: {optimizer!r} names a formula; pass it as the reference")
+    return adapter
 
 
-def _own(found: list[Breach], reference: Candidate | Named, deadline: Deadline) -> tuple[Breach, ...]:
-    """The breaches that are the candidate's own: what the reference does too is how such optimizers are."""
-    if not found or isinstance(reference, Named):
-        return tuple(found)
-    usual = breaches(reference, deadline)
-    same = {(breach.what, breach.where) for breach in usual}
-    reached = {leaf for breach in usual if breach.what == "NaN spreads" for leaf in breach.where.split(", ")}
-    return tuple(
-        breach
-        for breach in found
-        if (breach.what, breach.where) not in same
-        and not (breach.what == "NaN spreads" and set(breach.where.split(", ")) <= reached)
-    )
+def _title(argument: Any, optimizer: Adapter | Formula, default: str) -> str:
+    """Return a name for the report; optax's functions leave none in their results."""
+    if isinstance(argument, str):
+        return argument
+    has_name = isinstance(optimizer, Adapter) and optimizer.kind in ("step", "object", "torch")
+    return optimizer.name if isinstance(optimizer, Adapter) and has_name else default
 
 
-def _vacuous(observed: Observed) -> tuple[Breach, ...]:
-    """Where a match says nothing."""
-    moves = np.stack([observed.candidate.updates, observed.reference.updates])
-    if np.isnan(moves).all():
-        return (broken("nothing to compare", "", "NaN from both at every step", "numbers"),)
-    if (moves == 0).all():
-        return (broken("nothing to compare", "", "zeros from both at every step", "updates")._replace(severity="note"),)
+def _guess(name: str, hparams: Mapping[str, Any]) -> Formula | None:
+    """Return the formula of a reference by name, with the hyper-parameters that it was made with."""
+    if name not in LIBRARY_RULES:
+        return None
+    rule, hyper = LIBRARY_RULES[name]
+    return Formula(rule, hyper._replace(**{key: hparams[key] for key in hparams if key in hyper._fields}))
+
+
+def _observe_with_schedule(
+    optimizers: tuple[Any, Any], hparams: Mapping[str, Any], kind: str | None, init: Any, deadline: Deadline
+) -> list[Observation]:
+    """Run both with a learning rate that changes at every step. Return [] if an optimizer takes only numbers."""
+    script = gradient_script(scheduled=True)
+    candidate = build_with_schedule(optimizers[0], hparams, script, kind, init)
+    reference = build_with_schedule(optimizers[1], hparams, script)
+    if not isinstance(candidate, Adapter) or reference is None:
+        return []
+    try:
+        return [observe(candidate, reference, "float64", deadline, script)._replace(name=SCHEDULED)]
+    except (TypeError, ValueError, AttributeError):  # it uses the schedule as a number
+        return []
+
+
+def _own_violations(
+    violations: list[Violation], reference: Adapter | Formula, deadline: Deadline
+) -> tuple[Violation, ...]:
+    """Return the violations that the reference does not have in the same leaves."""
+    if not violations or isinstance(reference, Formula):
+        return tuple(violations)
+
+    def places(violation: Violation) -> set[tuple[str, str]]:
+        return {(violation.rule, leaf) for leaf in violation.where.split(", ")}
+
+    usual = set().union(*map(places, contract_violations(reference, deadline)))
+    return tuple(violation for violation in violations if not places(violation) <= usual)
+
+
+def _empty_match(observation: Observation) -> tuple[Violation, ...]:
+    """Return a violation or note if a match means nothing."""
+    updates = np.stack([observation.candidate.updates, observation.reference.updates])
+    if np.isnan(updates).all():
+        return (make_violation("nothing to compare", "", "NaN from both at every step", "numbers"),)
+    if (updates == 0).all():
+        note = make_violation("nothing to compare", "", "zeros from both at every step", "updates")
+        return (note._replace(severity="note"),)
     return ()
 
 
-def _title(given: Any, one: Candidate | Named, role: str) -> str:
-    """A name; optax's functions leave none in what they make."""
-    if isinstance(given, str):
-        return given
-    return one.name if isinstance(one, Candidate) and one.kind in ("step", "object", "torch") else role
-
-
-def _fixes(reference: str, explained: Explained) -> tuple[str, ...]:
-    if not explained.answers or explained.reference is None:
+def _schedule_remark(has_schedule: bool, hparams: Mapping[str, Any] | None) -> tuple[str, ...]:
+    if has_schedule:
         return ()
-    best, form = explained.answers[0], explained.reference.form
-    if reference == "the reference":
-        reference = next((n for n, named in NAMED.items() if named.form == form and n.startswith("optax.")), reference)
-    theirs = equations(best.form, best.hyper)
-    lines = [line for line in equations(*explained.reference) if line not in theirs]
-    return fixes(reference, best.causes, best.hyper._asdict(), lines)
-
-
-def _unseen(passes: tuple[Any, ...], hparams: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """What is said of every comparison."""
-    if any(each.name == SCHEDULED for each in passes):
-        return ()
-    why = "one of them takes no schedule" if hparams is not None else "give functions that make them, and hparams="
-    return (f"where the learning rate is multiplied and how a schedule is read ({why})",)
+    reason = "an optimizer takes no schedule" if hparams is not None else "pass functions that make them, and hparams="
+    return (f"the position of the learning rate, and how a schedule is read ({reason})",)

@@ -5,7 +5,7 @@ import optax
 
 from benchmarks.work import Comparing, Program
 from nnjax import optcheck, optim
-from nnjax.optcheck.report.report import Report
+from nnjax.optcheck import Report
 
 
 def comparison(job: Comparing, form: str) -> Program:

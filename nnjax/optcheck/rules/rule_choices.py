@@ -1,56 +1,56 @@
-"""What the choices of a form mean in words, and which other choices are next to it."""
+"""All choices of an update rule in words, and the rules that differ from a rule in one choice."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from nnjax.optcheck.rules.update_rule import Form, Hyper
+from nnjax.optcheck.rules.update_rule import Formula, HyperParams, UpdateRule
 
-AXES: dict[str, dict[str, str]] = {
+CHOICES: dict[str, dict[str, str]] = {
     "clip": {
-        "none": "gradients are taken as they are",
+        "none": "gradients are not clipped",
         "value": "gradients are clipped element by element",
-        "global norm": "gradients are clipped by the norm of all of them",
+        "global norm": "gradients are clipped by their global norm",
         "leaf norm": "gradients are clipped by the norm of each leaf",
     },
     "decay": {
         "none": "there is no weight decay",
-        "decoupled": "weight decay is taken off beside the gradient's part, times the learning rate (decoupled)",
-        "l2": "weight decay is added to the gradient, and goes through the moments (L2)",
+        "decoupled": "weight decay is subtracted from the parameters, times the learning rate (decoupled)",
+        "l2": "weight decay is added to the gradient and passes through the moments (L2)",
         "l2 in m": "weight decay is added to the gradient of the first moment only",
-        "divided": "weight decay is added to the first moment at the step, and divided by the root",
+        "preconditioned": "weight decay is added to the first moment in the step and divided by the root",
         "without rate": "weight decay is not multiplied by the learning rate",
-        "of the updated": "weight decay is taken of the parameters that are already updated",
-        "growing": "weight decay has the wrong sign: parameters grow",
+        "after update": "weight decay is computed from the parameters after the update",
+        "wrong sign": "weight decay has the wrong sign, so parameters grow",
     },
     "first": {
         "none": "there is no first moment",
         "ema": "the first moment is a moving average, β₁ m + (1 - β₁) g",
         "trace": "the first moment is a decaying sum, β₁ m + g, without (1 - β₁)",
-        "lion": "the step takes β₁, the moment that is kept β₂ (Lion)",
+        "lion": "the step averages with β₁, the stored moment with β₂ (Lion)",
         "with b2": "the first moment decays with β₂",
-        "mixed": "the first moment takes (1 - β₂) of the gradient, β₁ of itself",
-        "swapped": "the first moment has β₁ and (1 - β₁) the wrong way round",
+        "mixed": "the first moment weights itself with β₁ and the gradient with (1 - β₂)",
+        "swapped": "the first moment swaps β₁ and (1 - β₁)",
         "mean": "the first moment is the mean of all gradients so far",
     },
     "first_correction": {
-        "none": "the first moment's bias is not corrected",
+        "none": "the first moment has no bias correction",
         "t": "the first moment is divided by 1 - β₁ᵗ",
         "t + 1": "the first moment's correction is one step ahead, 1 - β₁ᵗ⁺¹",
         "constant": "the first moment is divided by the constant 1 - β₁ at every step",
-        "multiplied": "the first moment is multiplied by 1 - β₁ᵗ, not divided",
-        "linear": "the first moment is divided by 1 - β₁·t: a product, not a power",
-        "swapped": "the first moment is divided by 1 - β₂ᵗ, the other moment's correction",
+        "multiplied": "the first moment is multiplied by 1 - β₁ᵗ instead of divided",
+        "linear": "the first moment is divided by 1 - β₁·t, a product instead of a power",
+        "swapped": "the first moment is divided by 1 - β₂ᵗ, the second moment's correction",
     },
-    "first_used": {
-        "new": "the step takes the new first moment",
-        "old": "the step takes the first moment of the step before",
+    "first_lag": {
+        "none": "the step uses the new first moment",
+        "one step": "the step uses the first moment of the previous step",
     },
-    "first_kept": {
-        "m": "the first moment is kept",
-        "corrected": "the corrected first moment is stored back",
-        "lost": "the first moment is never written back: it starts anew at every step",
+    "first_storage": {
+        "raw": "the first moment is stored",
+        "corrected": "the bias-corrected first moment is stored",
+        "none": "the first moment is not stored and starts again at every step",
     },
     "second": {
         "none": "there is no second moment",
@@ -60,67 +60,67 @@ AXES: dict[str, dict[str, str]] = {
         "sum": "the second moment is the sum of all g²",
         "largest": "the second moment is max(β₂ v, |g|)",
         "largest with eps": "the second moment is max(β₂ v, |g| + ε)",
-        "belief": "the second moment is of the residual g - m, m being the new one",
-        "belief before": "the second moment is of the residual g - m, m being the one of the step before",
+        "belief": "the second moment is of the residual g - m, with the new m",
+        "belief old m": "the second moment is of the residual g - m, with m of the previous step",
         "yogi": "the second moment changes by (1 - β₂) g² towards g² (Yogi)",
         "absolute": "the second moment is a moving average of |g|",
-        "of m": "the second moment is of m², not of g²",
+        "m squared": "the second moment is an average of m² instead of g²",
         "with b1": "the second moment decays with β₁",
-        "mixed": "the second moment takes (1 - β₁) of g², β₂ of itself",
-        "swapped": "the second moment has β₂ and (1 - β₂) the wrong way round",
-        "on m": "the second moment is built on m: β₂ m + (1 - β₂) g²",
+        "mixed": "the second moment weights itself with β₂ and g² with (1 - β₁)",
+        "swapped": "the second moment swaps β₂ and (1 - β₂)",
+        "m for v": "the second moment is computed from m instead of v: β₂ m + (1 - β₂) g²",
         "mean": "the second moment is the mean of all g² so far",
     },
     "second_correction": {
-        "none": "the second moment's bias is not corrected",
+        "none": "the second moment has no bias correction",
         "t": "the second moment is divided by 1 - β₂ᵗ",
         "t + 1": "the second moment's correction is one step ahead, 1 - β₂ᵗ⁺¹",
         "constant": "the second moment is divided by the constant 1 - β₂ at every step",
-        "multiplied": "the second moment is multiplied by 1 - β₂ᵗ, not divided",
-        "linear": "the second moment is divided by 1 - β₂·t: a product, not a power",
-        "swapped": "the second moment is divided by 1 - β₁ᵗ, the other moment's correction",
+        "multiplied": "the second moment is multiplied by 1 - β₂ᵗ instead of divided",
+        "linear": "the second moment is divided by 1 - β₂·t, a product instead of a power",
+        "swapped": "the second moment is divided by 1 - β₁ᵗ, the first moment's correction",
     },
-    "second_used": {
-        "new": "the step takes the new second moment",
-        "old": "the step takes the second moment of the step before",
+    "second_lag": {
+        "none": "the step uses the new second moment",
+        "one step": "the step uses the second moment of the previous step",
     },
-    "second_kept": {
-        "v": "the second moment is kept",
-        "corrected": "the corrected second moment is stored back",
-        "lost": "the second moment is never written back: it starts anew at every step",
+    "second_storage": {
+        "raw": "the second moment is stored",
+        "corrected": "the bias-corrected second moment is stored",
+        "none": "the second moment is not stored and starts again at every step",
     },
     "maximum": {
-        "none": "the second moment may fall",
-        "corrected": "the largest corrected second moment so far is taken (AMSGrad, max of v̂)",
-        "raw": "the largest second moment so far is taken and then corrected (AMSGrad, max of v)",
+        "none": "the second moment can decrease",
+        "corrected": "the step uses the maximum of the bias-corrected second moments (AMSGrad, max of v̂)",
+        "raw": "the step uses the maximum of the second moments, then corrects its bias (AMSGrad, max of v)",
     },
     "root": {
-        "sqrt": "the root of the second moment is taken",
+        "sqrt": "the step divides by the root of the second moment",
         "none": "the root of the second moment is missing",
     },
     "eps": {
         "none": "there is no ε",
-        "outside": "ε is added outside the root, after the correction",
-        "inside": "ε is added inside the root, after the correction",
+        "outside": "ε is added outside the root, after the bias correction",
+        "inside": "ε is added inside the root, after the bias correction",
         "before correction": "ε is added outside the root before the bias correction (the paper's ε̂)",
         "inside before correction": "ε is added inside the root before the bias correction",
-        "over the root": "ε is added after dividing, 1/√v + ε",
-        "floor": "ε is the least value of the root, max(√v, ε)",
-        "grows": "ε is added to the second moment that is kept, and grows with the steps; outside the root as well",
-        "grows alone": "ε is added to the second moment that is kept, and grows with the steps; nowhere else",
+        "after division": "ε is added after the division, 1/√v + ε",
+        "floor": "ε is the lower bound of the root, max(√v, ε)",
+        "in state": "ε is added to the stored second moment, so it accumulates; also outside the root",
+        "in state only": "ε is added to the stored second moment, so it accumulates; not outside the root",
     },
     "numerator": {
         "m": "the step follows the first moment",
         "nadam": "the step looks ahead with Nesterov's corrections (NAdam)",
-        "lookahead": "the step looks ahead, β₁ m + (1 - β₁) g, both with one correction",
+        "lookahead": "the step looks ahead, β₁ m + (1 - β₁) g, with one correction for both terms",
     },
-    "rectified": {
+    "rectification": {
         "none": "the step is not rectified",
-        "above 4": "the step is rectified where ρ > 4 (RAdam, the paper)",
-        "above 5": "the step is rectified where ρ > 5 (RAdam)",
+        "above 4": "the step is rectified if ρ > 4 (RAdam, the paper)",
+        "above 5": "the step is rectified if ρ > 5 (RAdam)",
     },
-    "sign": {"none": "the step has its size", "sign": "only the sign of the step is taken"},
-    "rescaled": {
+    "sign": {"none": "the step keeps its size", "sign": "the step uses only the sign"},
+    "rescaling": {
         "none": "the step is not rescaled",
         "adadelta": "the step is rescaled by the root of past squared steps (Adadelta)",
     },
@@ -128,18 +128,18 @@ AXES: dict[str, dict[str, str]] = {
         "none": "there is no velocity",
         "trace": "the velocity is a decaying sum, μ b + d",
         "ema": "the velocity is a moving average, μ b + (1 - μ) d",
-        "dampened": "the velocity is dampened, but for the first step (PyTorch)",
-        "dampened at once": "the velocity is dampened from the first step on",
+        "dampened": "the velocity is dampened except at the first step (PyTorch)",
+        "dampened at once": "the velocity is dampened from the first step",
     },
-    "rate_place": {
+    "rate_position": {
         "outside": "the learning rate multiplies the step",
         "inside": "the learning rate is inside the velocity",
     },
     "nesterov": {
         "none": "the step is the velocity",
         "standard": "the step is Nesterov's, d + μ b",
-        "of the new": "Nesterov's step is computed with the new velocity where the old one belongs",
-        "old": "the step is the velocity of the step before",
+        "new velocity": "Nesterov's step uses the new velocity instead of the old one",
+        "old velocity": "the step is the velocity of the previous step",
     },
     "trust": {
         "none": "there is no trust ratio",
@@ -149,19 +149,19 @@ AXES: dict[str, dict[str, str]] = {
     "counter": {
         "t": "the counter is 1 at the first step",
         "ahead": "the counter is 2 at the first step",
-        "behind": "the counter is 0 at the first step: a division by 1 - β⁰ = 0",
-        "stuck": "the counter never moves on from 1",
-        "per leaf": "the counter moves on with every leaf, not with every step",
+        "behind": "the counter is 0 at the first step, a division by 1 - β⁰ = 0",
+        "stuck": "the counter stays at 1",
+        "per leaf": "the counter increases with every leaf instead of every step",
     },
-    "rate": {
-        "now": "the schedule is read at the number of steps done",
+    "schedule": {
+        "current": "the schedule is read at the current step",
         "next": "the schedule is read one step ahead",
         "previous": "the schedule is read one step late",
-        "over root t": "the learning rate falls with √t",
+        "inverse root": "the learning rate decreases with 1/√t",
     },
     "direction": {"down": "the step goes down the gradient", "up": "the step has the wrong sign, up the gradient"},
 }
-START = {
+USUAL_VALUES = {
     "b1": 0.9,
     "b2": 0.999,
     "eps": 1e-8,
@@ -171,128 +171,128 @@ START = {
     "clip": 1.0,
     "trust": 1.0,
 }
-FIXED = {"clip", "trust"}
-
-
-PAIRED = {  # axes on which both moments are usually treated alike: a choice for both is one mistake
+BOTH_MOMENTS = {  # usually the same for both moments: the same choice for both is one mistake, not two
     "first_correction": "second_correction",
-    "first_used": "second_used",
-    "first_kept": "second_kept",
+    "first_lag": "second_lag",
+    "first_storage": "second_storage",
 }
-SAME = {"m": "v"}  # values of other names on the second axis
 
 
 class Edit(NamedTuple):
-    """One difference from a form: another choice on an axis, or another start of a moment."""
+    """A change of one choice of a rule."""
 
-    axis: str
+    place: str  # a field of UpdateRule
     old: str
     new: str
 
 
-def has(form: Form, axis: str) -> bool:
-    """Whether the choice on an axis makes any difference to a form."""
-    moments = form.first != "none"
-    second = form.second != "none"
-    sized = form.sign == "none" or second
-    velocity = form.velocity != "none"
-    corrected = {"t", "t + 1", "multiplied", "linear", "swapped"} & {form.first_correction, form.second_correction}
+class Neighbour(NamedTuple):
+    """A rule and the changes that lead to it."""
+
+    edits: tuple[Edit, ...]
+    rule: UpdateRule
+
+
+def is_relevant(rule: UpdateRule, place: str) -> bool:
+    """Return True if the choice at a place affects the updates of a rule."""
+    first = rule.first != "none"
+    second = rule.second != "none"
+    has_size = rule.sign == "none" or second
+    velocity = rule.velocity != "none"
+    corrected = {"t", "t + 1", "multiplied", "linear", "swapped"} & {rule.first_correction, rule.second_correction}
     return {
-        "first_correction": moments and sized,
-        "second": sized,
-        "first_used": moments and form.first != "lion",
-        "first_kept": moments,
+        "first_correction": first and has_size,
+        "second": has_size,
+        "first_lag": first and rule.first != "lion",
+        "first_storage": first,
         "second_correction": second,
-        "second_used": second,
-        "second_kept": second,
+        "second_lag": second,
+        "second_storage": second,
         "maximum": second,
         "root": second,
         "eps": second,
-        "numerator": moments and form.first != "lion",
-        "rectified": second and form.first_correction != "none",
-        "rescaled": second,
-        "rate_place": velocity,
+        "numerator": first and rule.first != "lion",
+        "rectification": second and rule.first_correction != "none",
+        "rescaling": second,
+        "rate_position": velocity,
         "nesterov": velocity,
         "counter": bool(corrected)
-        or form.rectified != "none"
-        or form.numerator == "nadam"
-        or "mean" in (form.first, form.second),
-    }.get(axis, True)
+        or rule.rectification != "none"
+        or rule.numerator == "nadam"
+        or "mean" in (rule.first, rule.second),
+    }.get(place, True)
 
 
-def makes_sense(form: Form, axis: str, value: str) -> bool:
-    """Whether a choice is another than those beside it: without a correction, before and after it are the same."""
-    corrected = {"first": form.first_correction, "second": form.second_correction}
-    one = "none" in (form.first, form.second)
-    same = {  # choices that come to the same as another, or to nothing
-        ("first_kept", "corrected"): corrected["first"] == "none",
-        ("second_kept", "corrected"): corrected["second"] == "none",
-        ("first_correction", "swapped"): one,
-        ("second_correction", "swapped"): one,
-        ("maximum", "raw"): corrected["second"] == "none",
-        ("eps", "before correction"): corrected["second"] == "none",
-        ("eps", "inside before correction"): corrected["second"] == "none",
-        ("eps", "floor"): form.second == "largest with eps",
-        ("decay", "l2 in m"): one,
-        ("decay", "divided"): form.second == "none",
-        ("second", "of m"): form.first == "none",
-        ("second", "on m"): form.first == "none",
-        ("second", "with b1"): form.first == "none",
-        ("second", "mixed"): form.first == "none",
-        ("trust", "lamb"): form.decay != "decoupled",
-    }
-    return not same.get((axis, value), False)
+def is_duplicate(rule: UpdateRule, place: str, choice: str) -> bool:
+    """Return True if a choice has no effect on a rule, or the same effect as a different choice."""
+    one_moment = "none" in (rule.first, rule.second)
+    no_correction = rule.second_correction == "none"
+    return {
+        ("first_storage", "corrected"): rule.first_correction == "none",
+        ("second_storage", "corrected"): no_correction,
+        ("first_correction", "swapped"): one_moment,
+        ("second_correction", "swapped"): one_moment,
+        ("maximum", "raw"): no_correction,
+        ("eps", "before correction"): no_correction,
+        ("eps", "inside before correction"): no_correction,
+        ("eps", "floor"): rule.second == "largest with eps",
+        ("decay", "l2 in m"): one_moment,
+        ("decay", "preconditioned"): rule.second == "none",
+        ("second", "m squared"): rule.first == "none",
+        ("second", "m for v"): rule.first == "none",
+        ("second", "with b1"): rule.first == "none",
+        ("second", "mixed"): rule.first == "none",
+        ("trust", "lamb"): rule.decay != "decoupled",
+    }.get((place, choice), False)
 
 
-def used(form: Form) -> list[str]:
-    """The hyper-parameters that make a difference to a form."""
-    second = form.second not in ("none", "sum", "mean")
+def hyper_names(rule: UpdateRule) -> list[str]:
+    """Return the names of the hyper-parameters that affect a rule."""
+    second = rule.second not in ("none", "sum", "mean")
     names = {
         "learning_rate": True,
-        "b1": form.first not in ("none", "mean") or form.second in ("with b1", "mixed"),
-        "b2": second or form.first in ("lion", "with b2", "mixed"),
-        "eps": form.second != "none" and (form.eps != "none" or form.second == "largest with eps"),
-        "momentum": form.velocity != "none",
-        "dampening": "dampened" in form.velocity,
-        "weight_decay": form.decay != "none",
-        "clip": form.clip != "none",
-        "trust": form.trust == "lars",
+        "b1": rule.first not in ("none", "mean") or rule.second in ("with b1", "mixed"),
+        "b2": second or rule.first in ("lion", "with b2", "mixed"),
+        "eps": rule.second != "none" and (rule.eps != "none" or rule.second == "largest with eps"),
+        "momentum": rule.velocity != "none",
+        "dampening": "dampened" in rule.velocity,
+        "weight_decay": rule.decay != "none",
+        "clip": rule.clip != "none",
+        "trust": rule.trust == "lars",
     }
-    return [name for name, there in names.items() if there]
+    return [name for name, relevant in names.items() if relevant]
 
 
-def edits(form: Form) -> Iterator[tuple[tuple[Edit, ...], Form]]:
-    """All forms that differ in one choice, or in the same choice for both moments, with what differs."""
-    for axis, values in AXES.items():
-        if not has(form, axis):
+def neighbours(rule: UpdateRule) -> Iterator[Neighbour]:
+    """Yield all rules that differ in one choice, or in the same choice for both moments."""
+    for place, choices in CHOICES.items():
+        if not is_relevant(rule, place):
             continue
-        old = getattr(form, axis)
-        for new in values:
-            if new == old or not makes_sense(form, axis, new):
+        old = getattr(rule, place)
+        for new in choices:
+            if new == old or is_duplicate(rule, place, new):
                 continue
-            other = PAIRED.get(axis)
-            if other and has(form, other) and (both := SAME.get(new, new)) != getattr(form, other):
-                yield (
-                    (Edit(axis, old, new), Edit(other, getattr(form, other), both)),
-                    form._replace(**{axis: new, other: both}),
-                )
-            yield (Edit(axis, old, new),), form._replace(**{axis: new})
+            edit, twin = Edit(place, old, new), BOTH_MOMENTS.get(place)
+            if twin and is_relevant(rule, twin) and new != getattr(rule, twin):
+                edits = (edit, Edit(twin, getattr(rule, twin), new))
+                yield Neighbour(edits, rule._replace(**{place: new, twin: new}))
+            yield Neighbour((edit,), rule._replace(**{place: new}))
 
 
-def with_start(form: Form, hyper: Hyper) -> Hyper:
-    """Hyper-parameters with a usual value where the form has one that they leave out."""
+def with_usual_values(rule: UpdateRule, hyper: HyperParams) -> Formula:
+    """Return the rule with these hyper-parameters; usual values replace zeros and infinities."""
     missing = {
-        name: START[name]
-        for name in used(form)
-        if name in START and (getattr(hyper, name) == 0 or not np.isfinite(getattr(hyper, name)))
+        name: USUAL_VALUES[name]
+        for name in hyper_names(rule)
+        if name in USUAL_VALUES and (getattr(hyper, name) == 0 or not np.isfinite(getattr(hyper, name)))
     }
-    return hyper._replace(**missing)
+    return Formula(rule, hyper._replace(**missing))
 
 
-def differences(form: Form, other: Form) -> list[Edit]:
-    """The choices in which another form differs, as far as they matter to it or to this one."""
+def edits_between(rule: UpdateRule, target: UpdateRule) -> list[Edit]:
+    """Return the changes from a rule to a target that affect at least one of them."""
     return [
-        Edit(axis, getattr(form, axis), getattr(other, axis))
-        for axis in AXES
-        if getattr(form, axis) != getattr(other, axis) and (has(form, axis) or has(other, axis))
+        Edit(place, getattr(rule, place), getattr(target, place))
+        for place in CHOICES
+        if getattr(rule, place) != getattr(target, place) and (is_relevant(rule, place) or is_relevant(target, place))
     ]

@@ -1,4 +1,4 @@
-"""Why two optimizers differ: the form of each, and what is different between the forms."""
+"""Name the differences between two formulas."""
 
 import difflib
 from collections.abc import Sequence
@@ -6,15 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnjax.optcheck.rules.library_rules import NAMED, Named
-from nnjax.optcheck.rules.rule_choices import AXES, differences, used
-from nnjax.optcheck.rules.update_rule import Form, Hyper
-from nnjax.optcheck.search.fitting import Target, free, refit, reproduces
-from nnjax.optcheck.search.rule_search import EXACT, Explanation, Search, by_cost, named, search
-from nnjax.optcheck.trace.gradient_script import Script
-from nnjax.optcheck.trace.traces import Trace, allowed, seen_by
+from nnjax.optcheck.rules.rule_choices import CHOICES, edits_between, hyper_names
+from nnjax.optcheck.rules.update_rule import Formula
 
-HYPER = {
+HYPER_NAMES = {
     "learning_rate": "learning rate",
     "b1": "β₁",
     "b2": "β₂",
@@ -24,94 +19,73 @@ HYPER = {
     "dampening": "dampening",
     "weight_decay": "weight decay",
     "momentum_decay": "NAdam's momentum decay",
-    "first_start": "m₀, the first moment's start",
-    "second_start": "v₀, the second moment's start",
-    "clip": "bound of the clipping",
+    "first_start": "first moment's initial value m₀",
+    "second_start": "second moment's initial value v₀",
+    "clip": "clipping bound",
     "trust": "trust coefficient",
 }
+SHORT_IDS = {"rate_position-inside": "lr-in-velocity", "rate_position-outside": "lr-outside-velocity"}
 
 
 class Cause(NamedTuple):
-    """One thing that the candidate does otherwise."""
+    """One difference between the candidate and the reference."""
 
-    axis: str  # of the forms, or the name of a hyper-parameter
+    place: str  # a field of UpdateRule or HyperParams, or "precision"
     reference: str  # what the reference does
     candidate: str  # what the candidate does
-    value: str  # of the candidate: the choice, or the number
-    leaves: tuple[str, ...] | None = None  # where; None for all
+    value: str  # the candidate's choice or number
+    leaves: tuple[str, ...] | None = None  # leaves that differ; None for all
 
     @property
     def id(self) -> str:
-        """A name for `allow`, such as "eps-outside", "lr-in-velocity" or "b2"."""
-        if self.value not in AXES.get(self.axis, {}):
-            return self.axis
-        known = {"rate_place-inside": "lr-in-velocity", "rate_place-outside": "lr-outside-velocity"}
-        name = f"{self.axis}-{self.value}".replace(" ", "-")
-        return known.get(name, name)
+        """The name of the cause for `allow`, such as "eps-outside", "lr-in-velocity" or "b2"."""
+        return _choice_id(self.place, self.value) if self.value in CHOICES.get(self.place, {}) else self.place
 
 
-def check_ids(causes: Sequence[str]) -> None:
-    """Raises ValueError for what no cause is called, a slip of the pen that would allow nothing."""
-    known = {f"{axis}-{choice}".replace(" ", "-") for axis, choices in AXES.items() for choice in choices}
-    known |= {*HYPER, "precision", "lr-in-velocity", "lr-outside-velocity"}
-    if isinstance(causes, str):
-        raise ValueError(f"optcheck: allow must be a list, as [{causes!r}], got {causes!r}")
-    if unknown := set(causes) - known:
-        near = {close for name in unknown for close in difflib.get_close_matches(name, sorted(known), 3)}
-        raise ValueError(f"optcheck: no cause is called {', '.join(unknown)}; near are {', '.join(near) or 'none'}")
+PRECISION = Cause("precision", "all values are float64", "some values are float32, although all inputs are float64", "")
 
 
-def target_of(trace: Trace, given: Script, dtype: str, leaves: list[int] | None = None) -> Target:
-    """The updates of a trace, of some leaves, as a target of the search."""
-    seen = seen_by(trace, given)
-    target = Target(trace.updates, allowed(trace.updates, trace.updates, trace.params, dtype), seen)
-    return target if leaves is None else target.part(np.flatnonzero(np.isin(seen.leaf, leaves)))
+def check_ids(ids: Sequence[str]) -> None:
+    """Raise ValueError for a name that no cause has: a typing error would allow nothing."""
+    valid_ids = {_choice_id(place, choice) for place, choices in CHOICES.items() for choice in choices}
+    valid_ids |= {*HYPER_NAMES, PRECISION.id}
+    if isinstance(ids, str):
+        raise ValueError(f"optcheck: allow must be a list such as [{ids!r}], got {ids!r}")
+    if unknown := set(ids) - valid_ids:
+        similar = {name for wrong in unknown for name in difflib.get_close_matches(wrong, sorted(valid_ids), 3)}
+        raise ValueError(
+            f"optcheck: unknown cause {', '.join(sorted(unknown))} in allow; "
+            f"similar names: {', '.join(sorted(similar)) or 'none'}"
+        )
 
 
-def identify_form(target: Target, guess: Named | None, seconds: float) -> Search:
-    """The known form that makes these updates, whatever it is next to.
+def causes_of(
+    reference: Formula | None, candidate: Formula, leaves: tuple[str, ...] | None = None
+) -> tuple[Cause, ...]:
+    """Return the differences of the candidate from the reference, or () if the reference is unknown.
 
     Args:
-      target: the updates.
-      guess: what it may be.
-      seconds: when to give up.
+      reference: the formula of the reference.
+      candidate: the formula of the candidate.
+      leaves: the leaves in which it applies; None for all.
     """
-    if (known := known_as_it_is(target, guess)) is not None:
-        return _identified(*known)
-    closest = by_cost(named(Hyper(), target), target)
-    for fit, (form, *_) in closest[:EXACT]:
-        hyper = refit(form, fit.hyper, target, free(form, fit.hyper)).hyper
-        if reproduces(form, hyper, target):
-            return _identified(form, hyper)
-    return search(target, Named(closest[0][1][0], closest[0][0].hyper), seconds)
-
-
-def known_as_it_is(target: Target, guess: Named | None) -> Named | None:
-    """A guess, or a known optimizer with its own hyper-parameters and the learning rate that fits."""
-    if guess is not None and reproduces(guess.form, guess.hyper, target):
-        return guess
-    known = (Named(form, hyper) for form, hyper, _, _ in named(Hyper(), target))
-    return next((each for each in known if reproduces(*each, target)), None)
-
-
-def _identified(form: Form, hyper: Hyper) -> Search:
-    return Search((Explanation(form, hyper, (), ""),), "a known optimizer", len(NAMED), True)
-
-
-def causes_of(reference: Named | None, form: Form, hyper: Hyper) -> tuple[Cause, ...]:
-    """What a form does otherwise than the reference; nothing where that is unknown."""
     if reference is None:
         return ()
-    choices = [
-        Cause(edit.axis, AXES[edit.axis][edit.old], AXES[edit.axis][edit.new], edit.new)
-        for edit in differences(reference.form, form)
+    causes = [
+        Cause(place, CHOICES[place][old], CHOICES[place][new], new, leaves)
+        for place, old, new in edits_between(reference.rule, candidate.rule)
     ]
-    both = set(used(form)) & set(used(reference.form)) | {"first_start", "second_start", "eps_root", "momentum_decay"}
-    numbers = []
-    for name, said in HYPER.items():
-        old, new = float(getattr(reference.hyper, name)), float(getattr(hyper, name))
+    ours, theirs = set(hyper_names(candidate.rule)), set(hyper_names(reference.rule))
+    both = ours & theirs | {"first_start", "second_start", "eps_root", "momentum_decay"}
+    for name, text in HYPER_NAMES.items():
+        old, new = float(getattr(reference.hyper, name)), float(getattr(candidate.hyper, name))
         if name in both and not np.isclose(old, new, rtol=1e-6, atol=0):
-            numbers.append(Cause(name, f"{said} is {old:.6g}", f"{said} is {new:.6g}", f"{new:.6g}"))
-        elif name in used(form) and name not in used(reference.form):
-            numbers.append(Cause(name, f"there is no {said}", f"{said} is {new:.6g}", f"{new:.6g}"))
-    return (*choices, *numbers)
+            causes.append(Cause(name, f"{text} is {old:.6g}", f"{text} is {new:.6g}", f"{new:.6g}", leaves))
+        elif name in ours - theirs:
+            causes.append(Cause(name, f"there is no {text}", f"{text} is {new:.6g}", f"{new:.6g}", leaves))
+    return tuple(causes)
+
+
+def _choice_id(place: str, choice: str) -> str:
+    name = f"{place}-{choice}".replace(" ", "-")
+    return SHORT_IDS.get(name, name)

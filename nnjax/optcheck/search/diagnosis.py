@@ -1,183 +1,189 @@
-"""From two runs that differ to the formula of each, what the difference does to a training, and what was not seen."""
+"""Explain why two optimizers differ: the formula of each, the impact on training, and what remains unobserved."""
 
-import time
 from typing import NamedTuple
 
 import numpy as np
 
-from nnjax.optcheck.rules.library_rules import NAMED, Named
-from nnjax.optcheck.rules.rule_choices import AXES, edits, used
-from nnjax.optcheck.rules.update_rule import Form, Hyper, Seen, updates
-from nnjax.optcheck.search.causes import HYPER, Cause, causes_of, identify_form, known_as_it_is, target_of
-from nnjax.optcheck.search.fitting import Target, error, reproduces, within
-from nnjax.optcheck.search.rule_search import Search, search
-from nnjax.optcheck.trace.deadline import Deadline
-from nnjax.optcheck.trace.gradient_script import names, script, seen
-from nnjax.optcheck.trace.observations import Observed, Pass
-from nnjax.optcheck.trace.traces import EPS, allowed
+from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
+from nnjax.optcheck.rules.rule_choices import CHOICES, hyper_names, neighbours
+from nnjax.optcheck.rules.update_rule import Formula, Inputs, update_array
+from nnjax.optcheck.search.causes import HYPER_NAMES, PRECISION, Cause, causes_of
+from nnjax.optcheck.search.fitting import DECAY_RATES, Target, largest_error, reproduces, share_within
+from nnjax.optcheck.search.rule_search import Attempt, Budget, identify_formula, library_formula, search
+from nnjax.optcheck.trace.gradient_script import GradientScript, gradient_script, rule_inputs
+from nnjax.optcheck.trace.observations import Observation, Pass, elements_of
+from nnjax.optcheck.trace.tolerance import EPS, rounding_bound
+from nnjax.optcheck.trace.traces import Trace, trace_inputs
 
-SHARE = 0.8  # of the time that is left, for a search
-SINGLE = 2e-6  # what one number in float32 makes of updates in float64, relative
-PRECISION = Cause(
-    "precision", "everything is float64", "something in it is float32, though all it is given is float64", ""
-)
+SINGLE = 2e-6  # relative rounding of one float32 number in a float64 update
+MAX_FITS = 2500  # default budget
 
 
-class Answer(NamedTuple):
-    """A formula that makes the candidate's updates."""
+class Explanation(NamedTuple):
+    """A formula that produces the candidate's updates."""
 
-    causes: tuple[Cause, ...]
-    form: Form
-    hyper: Hyper
-    error: float  # the largest difference from the candidate's updates, relative
-    near: str  # the known optimizer it is, or is next to; "" for the reference
-    next_best: str  # the formula that comes next, and how many of the updates it makes
-
-
-class Explained(NamedTuple):
-    """What was found out."""
-
-    reference: Named | None
-    answers: tuple[Answer, ...]
-    searched: str
-    impact: str
-    not_observed: tuple[str, ...]
+    formula: Formula
+    causes: tuple[Cause, ...]  # differences from the reference; () if the reference is unknown
+    error: float  # largest relative difference from the candidate's updates
+    library: str  # the library rule that it is or starts from; "" for the reference
+    runner_up: str = ""  # the next best formula, and its share of the updates
 
 
-def explain(passed: Pass, observed: Observed, reference: Named | None, deadline: Deadline) -> Explained:
-    """The formula of both, as far as it is known.
+class Diagnosis(NamedTuple):
+    """Why two optimizers differ."""
+
+    reference: Formula | None = None  # None if the reference is unknown
+    explanations: tuple[Explanation, ...] = ()  # several if they tie; () if the cause is unknown
+    remark: str = ""  # the size of the search, or why there was none
+    impact: str = ""
+    not_observed: tuple[str, ...] = ()
+
+
+def target_of(updates_trace: Trace, script: GradientScript, dtype: str) -> Target:
+    """Return the updates of a trace as the target of a search."""
+    bound = rounding_bound(updates_trace.updates, updates_trace.updates, updates_trace.params, dtype)
+    return Target(updates_trace.updates, bound, trace_inputs(updates_trace, script))
+
+
+def diagnose_match(observation: Observation, reference: Formula | None) -> Diagnosis:
+    """Return what a match does not show, if its formula is known without a search."""
+    target = target_of(observation.reference, observation.script, observation.dtype)
+    formula = library_formula(target, reference)
+    return Diagnosis(formula, not_observed=() if formula is None else not_observed(formula, target))
+
+
+def diagnose(difference: Pass, observation: Observation, guess: Formula | None, max_fits: int = MAX_FITS) -> Diagnosis:
+    """Find the formula of both optimizers and name the differences.
 
     Args:
-      passed: where they differ.
-      observed: what they did.
-      reference: the reference's formula, or a guess of it.
-      deadline: by when.
+      difference: where they differ.
+      observation: their updates.
+      guess: the formula of the reference, if it is known or likely.
+      max_fits: how many update rules to fit, see `nnjax.optcheck.compare`.
     """
-    began = time.perf_counter()
-    moves = observed.candidate.updates
-    for said, nothing in (("zero", moves == 0), ("NaN", np.isnan(moves))):
-        if nothing.all():
-            return Explained(None, (), f"all updates of the candidate are {said}", "", ())
-    whole = target_of(observed.reference, observed.script, observed.dtype)
-    same = identify_form(whole, reference, SHARE / 3 * deadline.left()).explanations
-    known = Named(same[0].form, same[0].hyper) if same else None
-    everything = target_of(observed.candidate, observed.script, observed.dtype)
-    part = _part(passed, observed)
-    target = target_of(observed.candidate, observed.script, observed.dtype, part)
-    found, single = _found(target, known, observed.dtype == "float64", deadline)
-    target, everything = (_loosened(target), _loosened(everything)) if single else (target, everything)
-    answers = []
-    for explanation in found.explanations:
-        causes = causes_of(known, explanation.form, explanation.hyper)
-        if part is not None and not reproduces(explanation.form, explanation.hyper, everything):
-            causes = tuple(cause._replace(leaves=passed.leaves) for cause in causes)
-        causes = (*causes, PRECISION) if single else causes
-        wrong = error(explanation.form, explanation.hyper, target)
-        same_form = known is not None and explanation.form == known.form  # only its numbers are others
-        named = (name for name, each in NAMED.items() if each.form == explanation.form)
-        near = "" if same_form else next(named, explanation.near)
-        answers.append(Answer(causes, explanation.form, explanation.hyper, wrong, near, ""))
-    library = {form for form, _ in NAMED.values()}
-    answers.sort(key=lambda answer: answer.form not in library)  # of several that are equal, what libraries have first
-    if answers:
-        answers[0] = answers[0]._replace(next_best=_next_best(answers[0], known, target))
-    seconds = time.perf_counter() - began
-    level = "" if found.complete else f"; the time was over at: {found.level}"
-    searched = f"{found.tried:,} forms tried in {seconds:.1f} s{level}"
-    hidden = () if known is None else not_observed(known, whole)
-    return Explained(known, tuple(answers), searched, impact(known, answers), hidden)
+    updates = observation.candidate.updates
+    for name, mask in (("zero", updates == 0), ("NaN", np.isnan(updates))):
+        if mask.all():
+            return Diagnosis(remark=f"all updates of the candidate are {name}")
+    script, dtype = observation.script, observation.dtype
+    reference_target = target_of(observation.reference, script, dtype)
+    matches = identify_formula(reference_target, guess, Budget(max_fits // 3))
+    reference = matches[0].formula if matches else None
+
+    whole = target_of(observation.candidate, script, dtype)
+    target = whole.select(elements_of(difference.leaves, script)) if difference.leaves else whole
+    budget, needs_float32 = Budget(max_fits), False
+    if reference is None:
+        matches = identify_formula(target, None, budget)
+    else:
+        loose_target = _with_float32_bound(target) if dtype == "float64" else None
+        matches, needs_float32 = search(target, reference, budget, loose_target)
+    if needs_float32:
+        target, whole = _with_float32_bound(target), _with_float32_bound(whole)
+
+    explanations = []
+    for match in matches:
+        leaves = difference.leaves if difference.leaves and not reproduces(match.formula, whole) else None
+        causes = causes_of(reference, match.formula, leaves) + ((PRECISION,) if needs_float32 else ())
+        error = largest_error(match.formula, target)
+        explanations.append(Explanation(match.formula, causes, error, _library_name(match, reference)))
+    library = {formula.rule for formula in LIBRARY_RULES.values()}
+    explanations.sort(key=lambda explanation: explanation.formula.rule not in library)  # libraries' rules first
+    if explanations:
+        explanations[0] = explanations[0]._replace(runner_up=_runner_up(explanations[0], reference, target))
+    return Diagnosis(
+        reference=reference,
+        explanations=tuple(explanations),
+        remark=f"{budget.used:,} rules fitted" + (", the limit (max_fits)" if budget.exhausted else ""),
+        impact=_impact(reference, explanations[0].formula) if reference and explanations else "",
+        not_observed=() if reference is None else not_observed(reference, reference_target),
+    )
 
 
-def _found(target: Target, known: Named | None, double: bool, deadline: Deadline) -> tuple[Search, bool]:
-    """The candidate's form, and whether float32's rounding was allowed for it in float64."""
-    if known is None:
-        return identify_form(target, None, SHARE * deadline.left()), False
-    found = search(target, known, SHARE * deadline.left(), near=True)
-    if double and not found.explanations:
-        found = search(_loosened(target), known, SHARE * deadline.left(), near=True)
-        if found.explanations:
-            return found, True
-    return (found if found.explanations else search(target, known, SHARE * deadline.left())), False
+def _library_name(match: Attempt, reference: Formula | None) -> str:
+    """Return the library rule that a match is or starts from, or "" if only hyper-parameters differ."""
+    if reference is not None and match.formula.rule == reference.rule:
+        return ""
+    names = (name for name, formula in LIBRARY_RULES.items() if formula.rule == match.formula.rule)
+    return next(names, match.library)
 
 
-def _loosened(target: Target) -> Target:
-    """What float32 in float64 makes of the updates: all of its rounding where they are numbers of float32 throughout;
-    otherwise of one number, as PyTorch's NAdam keeps one. More would let a decay that is lost pass for rounding.
+def _with_float32_bound(target: Target) -> Target:
+    """Return the target with the bound of float32 values among float64 ones.
+
+    If all updates are float32 numbers, return the float32 bound. Otherwise the bound allows one float32 number, such as
+    PyTorch's NAdam has; a larger bound would hide a missing weight decay.
     """
-    made, params = target.updates, target.seen.params
+    values, params = target.updates, target.inputs.params
     with np.errstate(over="ignore", invalid="ignore"):
-        off = np.abs(made - made.astype(np.float32))
-    if (off <= 4 * EPS["float64"] * (np.abs(made) + np.abs(params))).all():
-        return target._replace(allowed=allowed(made, made, params, "float32"))
-    return target._replace(allowed=target.allowed + SINGLE * np.abs(made))
+        difference = np.abs(values - values.astype(np.float32))
+    if (difference <= 4 * EPS["float64"] * (np.abs(values) + np.abs(params))).all():
+        return target._replace(bound=rounding_bound(values, values, params, "float32"))
+    return target._replace(bound=target.bound + SINGLE * np.abs(values))
 
 
-def _next_best(answer: Answer, reference: Named | None, target: Target) -> str:
-    """Of the reference's formula and the neighbours of the one that was found."""
-    shares = {} if reference is None else {"the reference's": within(*reference, target)}
-    for made, form in edits(answer.form):
-        if used(form) == used(answer.form):
-            shares[", ".join(AXES[edit.axis][edit.new] for edit in made)] = within(form, answer.hyper, target)
+def _runner_up(explanation: Explanation, reference: Formula | None, target: Target) -> str:
+    """Return the best of the reference and the explanation's neighbours that does not produce all updates."""
+    formula = explanation.formula
+    shares = {} if reference is None else {"the reference": share_within(reference, target)}
+    for edits, rule in neighbours(formula.rule):
+        if hyper_names(rule) == hyper_names(formula.rule):
+            name = ", ".join(CHOICES[edit.place][edit.new] for edit in edits)
+            shares[name] = share_within(formula._replace(rule=rule), target)
     shares = {name: share for name, share in shares.items() if share < 1}
     best = max(shares, key=lambda name: shares[name], default="")
-    return f"({best}) makes {100 * shares[best]:.2g} % of them" if best else ""
+    return f"the next best ({best}) reproduces {100 * shares[best]:.2g} %" if best else ""
 
 
-def matched(observed: Observed, reference: Named | None) -> Explained:
-    """What is known of a reference that a candidate matches, without a search for it."""
-    whole = target_of(observed.reference, observed.script, observed.dtype)
-    known = known_as_it_is(whole, reference)
-    return Explained(known, (), "", "", () if known is None else not_observed(known, whole))
+def not_observed(reference: Formula, target: Target) -> tuple[str, ...]:
+    """Return what could differ from the reference without changing these updates.
 
-
-def _part(passed: Pass, observed: Observed) -> list[int] | None:
-    """The numbers of the leaves in which they differ; None for all."""
-    if not passed.leaves:
-        return None
-    kinds = [name.split("/", 1)[1] for name in names(observed.script.grads)]
-    return [i for i, kind in enumerate(kinds) if kind in passed.leaves]
-
-
-def not_observed(reference: Named, target: Target) -> tuple[str, ...]:
-    """What could be otherwise without a trace in these updates."""
-    form, hyper = reference
-    general = _general(reference)
-    hidden = []
-    for made, other in edits(form):
-        if len(made) > 1 or made[0].axis == "rate" or used(other) != used(form):
+    Args:
+      reference: the formula of the reference.
+      target: its updates.
+    """
+    rule, hyper = reference
+    general = _general_target(reference)
+    remarks = []
+    for edits, neighbour in neighbours(rule):
+        if len(edits) > 1 or edits[0].place == "schedule" or hyper_names(neighbour) != hyper_names(rule):
             continue
-        if reproduces(other, hyper, target) and not reproduces(other, hyper, general):
-            hidden.append(f"whether {AXES[made[0].axis][made[0].new]}")
-    for name in used(form):
+        formula = Formula(neighbour, hyper)
+        if reproduces(formula, target) and not reproduces(formula, general):
+            remarks.append(f"whether {CHOICES[edits[0].place][edits[0].new]}")
+    for name in hyper_names(rule):
         value = float(getattr(hyper, name))
-        moved = 1 - 2 * (1 - value) if name in ("b1", "b2", "momentum", "dampening") else 2 * value
-        if value != 0 and reproduces(form, hyper._replace(**{name: moved}), target):
-            hidden.append(HYPER[name])
-    if form.decay == "none":
-        hidden.append("weight decay, for the reference has none")
-    return tuple(hidden)
+        new_value = 1 - 2 * (1 - value) if name in DECAY_RATES else 2 * value
+        if value != 0 and reproduces(Formula(rule, hyper._replace(**{name: new_value})), target):
+            remarks.append(HYPER_NAMES[name])
+    if rule.decay == "none":
+        remarks.append("weight decay (the reference has none)")
+    return tuple(remarks)
 
 
-def _general(reference: Named) -> Target:
-    """Updates with a schedule, in which whatever makes any difference shows."""
-    given = seen(script(1, scheduled=True))
-    with np.errstate(all="ignore"):
-        made = np.stack(list(updates(*reference, given)))
-    return Target(made, 1e-9 * np.abs(made), given)
+def _general_target(formula: Formula) -> Target:
+    """Return updates with a schedule, in which every difference between rules shows."""
+    inputs = rule_inputs(gradient_script(1, scheduled=True))
+    values = update_array(formula, inputs)
+    return Target(values, 1e-9 * np.abs(values), inputs)
 
 
-def impact(reference: Named | None, answers: list[Answer]) -> str:
-    """How much it matters on ordinary gradients, N(0, 1)."""
-    if reference is None or not answers:
-        return ""
+def _impact(reference: Formula, candidate: Formula) -> str:
+    """Return how much the updates differ on ordinary gradients, N(0, 1)."""
     rng = np.random.default_rng(0)
     steps, size = 100, 64
-    given = Seen(rng.normal(size=(steps, size)), rng.normal(size=(steps, size)), np.ones(steps), np.zeros(size, int), 1)
+    inputs = Inputs(
+        grads=rng.normal(size=(steps, size)),
+        params=rng.normal(size=(steps, size)),
+        rates=np.ones(steps),
+        leaf=np.zeros(size, int),
+        leaf_count=1,
+    )
+    a, b = update_array(reference, inputs), update_array(candidate, inputs)
     with np.errstate(all="ignore"):
-        a, b = (np.stack(list(updates(*both, given))) for both in (reference, (answers[0].form, answers[0].hyper)))
-        off = np.abs(a - b) / np.maximum(np.abs(a), np.abs(b))
-    off = np.nan_to_num(off, nan=1.0)
+        relative = np.nan_to_num(np.abs(a - b) / np.maximum(np.abs(a), np.abs(b)), nan=1.0)
+    median, first, last = (100 * np.median(part) for part in (relative, relative[0], relative[-1]))
     return (
-        f"on gradients N(0, 1), 100 steps, the median update is off by {100 * np.median(off):.2g} %, the first by "
-        f"{100 * np.median(off[0]):.2g} %, the last by {100 * np.median(off[-1]):.2g} %"
+        f"with gradients N(0, 1) over {steps} steps, updates differ by {median:.2g} % (median), "
+        f"{first:.2g} % at the first step, {last:.2g} % at the last"
     )

@@ -1,4 +1,4 @@
-"""Does a form make these updates, and with which hyper-parameters would it?"""
+"""Check whether a formula produces recorded updates, and fit the hyper-parameters of a rule to them."""
 
 import itertools
 from collections.abc import Sequence
@@ -6,216 +6,208 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnjax.optcheck.rules.rule_choices import used
-from nnjax.optcheck.rules.update_rule import Form, Hyper, Seen, updates
+from nnjax.optcheck.rules.rule_choices import hyper_names
+from nnjax.optcheck.rules.update_rule import Formula, Inputs, UpdateRule, update_array, updates
+from nnjax.optcheck.trace.tolerance import within
 
-COARSE = 48  # elements looked at first
+SAMPLE = 48  # elements checked first, and used to fit
 DECAY_RATES = ("b1", "b2", "momentum", "dampening")  # between 0 and 1
-USUAL = {
+USUAL_VALUES = {
     "b1": (0.8, 0.95),
     "b2": (0.9, 0.95, 0.98, 0.99, 0.999),
     "eps": (1e-10, 1e-8, 1e-6, 1e-3),
     "momentum": (0.5, 0.9, 0.99),
 }
-FINE = dict.fromkeys(("b1", "b2"), (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999))  # where only signs tell
+SIGN_VALUES = dict.fromkeys(("b1", "b2"), (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999))  # signs have no slope to fit
 
 
 class Target(NamedTuple):
-    """Updates to be explained."""
+    """Recorded updates, which a formula is to produce."""
 
     updates: np.ndarray  # (steps, elements)
-    allowed: np.ndarray  # (steps, elements), the difference that rounding may make
-    seen: Seen
+    bound: np.ndarray  # (steps, elements), the largest difference that rounding explains
+    inputs: Inputs
 
-    def part(self, elements: np.ndarray) -> "Target":
-        """Some elements of it."""
-        seen = self.seen._replace(
-            grads=self.seen.grads[:, elements], params=self.seen.params[:, elements], leaf=self.seen.leaf[elements]
-        )
-        return Target(self.updates[:, elements], self.allowed[:, elements], seen)
+    def select(self, elements: np.ndarray) -> "Target":
+        """Return some elements of it."""
+        grads, params, rates, leaf, leaf_count = self.inputs
+        inputs = Inputs(grads[:, elements], params[:, elements], rates, leaf[elements], leaf_count)
+        return Target(self.updates[:, elements], self.bound[:, elements], inputs)
 
-    def beginning(self, steps: int) -> "Target":
-        """The first steps of it."""
-        seen = self.seen._replace(
-            grads=self.seen.grads[:steps], params=self.seen.params[:steps], rates=self.seen.rates[:steps]
-        )
-        return Target(self.updates[:steps], self.allowed[:steps], seen)
+    def first_steps(self, steps: int) -> "Target":
+        """Return the first steps of it."""
+        grads, params, rates, leaf, leaf_count = self.inputs
+        inputs = Inputs(grads[:steps], params[:steps], rates[:steps], leaf, leaf_count)
+        return Target(self.updates[:steps], self.bound[:steps], inputs)
 
 
 class Fit(NamedTuple):
-    """Hyper-parameters, and how near the updates they come: half the sum of squares, 0 at best."""
+    """A formula, and half the sum of its squared residuals."""
 
-    hyper: Hyper
+    formula: Formula
     cost: float
 
 
-def coarse(target: Target, n: int = COARSE) -> np.ndarray:
-    """Elements spread over all: the script has its patterns and magnitudes in a random order."""
-    return np.unique(np.linspace(0, target.updates.shape[1] - 1, n).astype(int))
+def sample(rule: UpdateRule, target: Target) -> Target:
+    """Return a target with fewer elements. The script shuffles patterns and magnitudes, so they all occur in it."""
+    if rule.trust != "none" or "norm" in rule.clip:  # elements depend on each other
+        return target
+    return target.select(np.unique(np.linspace(0, target.updates.shape[1] - 1, SAMPLE).astype(int)))
 
 
-def needs_all(form: Form) -> bool:
-    """Whether an element's update depends on other elements."""
-    return form.trust != "none" or "norm" in form.clip
+def reproduces(formula: Formula, target: Target) -> bool:
+    """Return True if the formula produces the updates, within rounding at every step and element."""
+    small = sample(formula.rule, target)
+    return _all_within(formula, small) and (small is target or _all_within(formula, target))
 
 
-def reproduces(form: Form, hyper: Hyper, target: Target) -> bool:
-    """Whether the form makes the updates, within rounding at every step and element."""
-    if needs_all(form):
-        return _all_within(form, hyper, target)
-    return _all_within(form, hyper, target.part(coarse(target))) and _all_within(form, hyper, target)
-
-
-def _all_within(form: Form, hyper: Hyper, target: Target) -> bool:
+def _all_within(formula: Formula, target: Target) -> bool:
     with np.errstate(all="ignore"):
-        for made, wanted, allowed in zip(
-            updates(form, hyper, target.seen), target.updates, target.allowed, strict=True
-        ):
-            same = (np.abs(made - wanted) <= allowed) | (made == wanted) | (np.isnan(made) & np.isnan(wanted))
-            if not same.all():
-                return False
-    return True
+        steps = zip(updates(formula, target.inputs), target.updates, target.bound, strict=True)
+        return all(within(*step).all() for step in steps)
 
 
-def within(form: Form, hyper: Hyper, target: Target) -> float:
-    """The share of the updates that the form makes, within rounding."""
+def share_within(formula: Formula, target: Target) -> float:
+    """Return the share of the updates that the formula produces, within rounding."""
+    return float(within(update_array(formula, target.inputs), target.updates, target.bound).mean())
+
+
+def largest_error(formula: Formula, target: Target) -> float:
+    """Return the largest relative difference from the updates, except where rounding dominates."""
+    values = update_array(formula, target.inputs)
     with np.errstate(all="ignore"):
-        made = np.stack(list(updates(form, hyper, target.seen)))
-        near = np.abs(made - target.updates) <= target.allowed
-    return float((near | (made == target.updates)).mean())
-
-
-def error(form: Form, hyper: Hyper, target: Target) -> float:
-    """The largest difference relative to the larger of the two updates, of those that rounding does not blur."""
-    with np.errstate(all="ignore"):
-        made = np.stack(list(updates(form, hyper, target.seen)))
-        largest = np.maximum(np.abs(made), np.abs(target.updates))
-        sharp = target.allowed < 1e-6 * largest
-        relative = np.where(sharp & (made != target.updates), np.abs(made - target.updates) / largest, 0.0)
+        largest = np.maximum(np.abs(values), np.abs(target.updates))
+        precise = target.bound < 1e-6 * largest
+        relative = np.where(precise & (values != target.updates), np.abs(values - target.updates) / largest, 0.0)
     return float(np.nan_to_num(relative, nan=np.inf).max(initial=0.0))
 
 
-def roughly(form: Form, hyper: Hyper, target: Target, names: Sequence[str]) -> Fit:
-    """As `refit`, but only to see whether that is worth while: 12 steps, few evaluations. Takes 10 ms, not 100."""
-    target = target.beginning(12) if needs_all(form) else target.beginning(12).part(coarse(target))
-    return _least_squares(form, _usual(form, hyper, target, names), target, names, evaluations=8)
+def fit_roughly(formula: Formula, target: Target) -> Fit:
+    """Fit a rule on 12 steps with few evaluations, to decide whether `fit` is worthwhile: 10 ms instead of 100."""
+    target, names = sample(formula.rule, target.first_steps(12)), free_names(formula)
+    return _least_squares(_nearest_usual(formula, target, names), target, names, evaluations=8)
 
 
-def refit(form: Form, hyper: Hyper, target: Target, names: Sequence[str]) -> Fit:
-    """The hyper-parameters, those named fitted by least squares of the relative differences, the others as they are.
+def fit(formula: Formula, target: Target, names: Sequence[str] | None = None) -> Formula:
+    """Fit hyper-parameters by least squares of the relative differences.
 
     Args:
-      form: the rule.
-      hyper: where to begin.
+      formula: the rule, and the hyper-parameters to start from.
       target: the updates.
-      names: of the hyper-parameters to fit.
+      names: the hyper-parameters to fit; None for all that are free.
     """
-    target = target if needs_all(form) else target.part(coarse(target))
-    best = Fit(hyper, np.inf)
-    for start in (hyper, _usual(form, hyper, target, names)):
-        fit = _least_squares(form, start, target, names, evaluations=60)
-        best = fit if fit.cost < best.cost else best
-        if best.cost < 1e-12:
-            break
-    return best
+    target, names = sample(formula.rule, target), free_names(formula) if names is None else names
+    best = _least_squares(formula, target, names, evaluations=60)
+    if best.cost >= 1e-12:
+        start = _nearest_usual(formula, target, names)
+        best = min(best, _least_squares(start, target, names, evaluations=60), key=lambda result: result.cost)
+    return best.formula
 
 
-def rate_of(form: Form, hyper: Hyper, target: Target) -> float:
-    """The learning rate that scales the form's updates to those wanted, in the median."""
-    target = target if needs_all(form) else target.part(coarse(target))
-    return _rounded(float(hyper.learning_rate * _scales(_made(form, hyper, target), target)[0]))
+def fit_learning_rate(formula: Formula, target: Target) -> Formula:
+    """Return the formula with the learning rate that matches the size of the updates, in the median."""
+    target = sample(formula.rule, target)
+    factor = _median_ratios(_updates_by_setting(formula, target), target)[0]
+    return _with(formula, {"learning_rate": _round(float(formula.hyper.learning_rate * factor))})
 
 
-def _least_squares(form: Form, start: Hyper, target: Target, names: Sequence[str], *, evaluations: int) -> Fit:
+def free_names(formula: Formula) -> list[str]:
+    """Return the hyper-parameters that can be fitted: those in use, except zeros, which are a choice."""
+    return [name for name in hyper_names(formula.rule) if getattr(formula.hyper, name) != 0]
+
+
+def _least_squares(start: Formula, target: Target, names: Sequence[str], *, evaluations: int) -> Fit:
     from scipy.optimize import least_squares
 
-    names = [name for name in names if form.sign == "none" or name not in FINE]  # which have no slope there
-    if not names:
-        return Fit(start, float((_misses(_made(form, start, target), target) ** 2).sum()) / 2)
-    step = 1e-6 * np.concatenate([0 * np.eye(len(names))[:1], np.eye(len(names)), -np.eye(len(names))])
+    names = [name for name in names if start.rule.sign == "none" or name not in SIGN_VALUES]
+    n = len(names)
+    initial = _residuals(_updates_by_setting(start, target), target)
+    if n == 0 or initial.size < n:
+        return Fit(start, float((initial**2).sum()) / 2)
+    steps = 1e-6 * np.concatenate([np.zeros((1, n)), np.eye(n), -np.eye(n)])
 
-    def evaluated(point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Misses and their slopes, in one go: a form takes as long for one setting as for ten."""
-        points = point + step
-        moved = start._replace(**{name: _from_line(name, points[:, i : i + 1]) for i, name in enumerate(names)})
-        at = _misses(_made(form, moved, target), target)
-        up, down = at[1 : len(names) + 1], at[len(names) + 1 :]
-        return at[0], (up - down).T / 2e-6
+    def evaluate(point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return residuals and their slopes from one call: a rule takes as long for one setting as for ten."""
+        points = point + steps
+        settings = {name: _from_line(name, points[:, i : i + 1]) for i, name in enumerate(names)}
+        residuals = _residuals(_updates_by_setting(_with(start, settings), target), target)
+        return residuals[0], (residuals[1 : n + 1] - residuals[n + 1 :]).T / 2e-6
 
     latest: list[Any] = [None, None]
 
-    def misses(point: np.ndarray) -> Any:
-        latest[:] = point.copy(), evaluated(point)
+    def residuals(point: np.ndarray) -> Any:
+        latest[:] = point.copy(), evaluate(point)
         return latest[1][0]
 
     def slopes(point: np.ndarray) -> Any:
-        return (latest[1] if np.array_equal(latest[0], point) else evaluated(point))[1]
+        return (latest[1] if np.array_equal(latest[0], point) else evaluate(point))[1]
 
-    point = np.array([_to_line(name, float(getattr(start, name))) for name in names])
-    found = least_squares(misses, point, jac=slopes, ftol=1e-4, xtol=1e-15, gtol=1e-15, max_nfev=evaluations)
-    fitted = {name: float(_from_line(name, found.x[i])) for i, name in enumerate(names)}
-    return Fit(start._replace(**{name: _rounded(value) for name, value in fitted.items()}), float(found.cost))
+    point = np.array([_to_line(name, float(getattr(start.hyper, name))) for name in names])
+    result = least_squares(
+        residuals, point, jac=slopes, method="lm", ftol=1e-4, xtol=1e-15, gtol=1e-15, max_nfev=evaluations
+    )  # method="lm" uses no BLAS, whose threads cost more than they save here
+    values = {name: _round(float(_from_line(name, result.x[i]))) for i, name in enumerate(names)}
+    return Fit(_with(start, values), float(result.cost))
 
 
-def _usual(form: Form, hyper: Hyper, target: Target, names: Sequence[str]) -> Hyper:
-    """Of usual values those that come nearest: a fit that begins too far away ends somewhere else."""
-    usual = FINE if form.sign == "sign" else USUAL
-    rates = {name: (float(getattr(hyper, name)), *usual[name]) for name in names if name in usual}
-    settings = np.array(list(itertools.product(*rates.values())))
-    made = _made(form, hyper._replace(**{name: settings[:, i : i + 1] for i, name in enumerate(rates)}), target)
+def _nearest_usual(formula: Formula, target: Target, names: Sequence[str]) -> Formula:
+    """Return the usual values closest to the updates: a fit that starts far away ends in a different minimum."""
+    usual = SIGN_VALUES if formula.rule.sign == "sign" else USUAL_VALUES
+    grid = {name: (float(getattr(formula.hyper, name)), *usual[name]) for name in names if name in usual}
+    settings = np.array(list(itertools.product(*grid.values())))
+    values = _updates_by_setting(_with(formula, {n: settings[:, i : i + 1] for i, n in enumerate(grid)}), target)
     if "learning_rate" in names:
-        made = made * _scales(made, target)[:, None, None]
-    best = int((_misses(made, target) ** 2).sum(1).argmin())
-    hyper = hyper._replace(**{name: float(settings[best, i]) for i, name in enumerate(rates)})
-    return hyper._replace(learning_rate=rate_of(form, hyper, target)) if "learning_rate" in names else hyper
+        values = values * _median_ratios(values, target)[:, None, None]
+    best = int((_residuals(values, target) ** 2).sum(1).argmin())
+    formula = _with(formula, {name: float(settings[best, i]) for i, name in enumerate(grid)})
+    return fit_learning_rate(formula, target) if "learning_rate" in names else formula
 
 
-def _made(form: Form, hyper: Hyper, target: Target) -> np.ndarray:
-    """(settings, steps, elements)"""
+def _with(formula: Formula, values: dict[str, Any]) -> Formula:
+    return formula._replace(hyper=formula.hyper._replace(**values))
+
+
+def _updates_by_setting(formula: Formula, target: Target) -> np.ndarray:
+    """Return the updates (settings, steps, elements)."""
+    values = update_array(formula, target.inputs)
+    return values[None] if values.ndim == 2 else values.swapaxes(0, 1)
+
+
+def _residuals(values: np.ndarray, target: Target) -> np.ndarray:
+    """Return (settings, residuals), the differences relative to the updates, squashed below 1."""
+    largest_so_far = np.maximum.accumulate(np.abs(target.updates), axis=0)
+    scale = np.maximum(np.abs(target.updates), 1e-3 * largest_so_far)
+    valid = np.isfinite(target.updates) & (scale > 0)
     with np.errstate(all="ignore"):
-        made = np.stack(list(updates(form, hyper, target.seen)))
-    return made[None] if made.ndim == 2 else made.swapaxes(0, 1)
-
-
-def _misses(made: np.ndarray, target: Target) -> np.ndarray:
-    """(settings, residuals), the differences relative to the updates, 1 at most."""
-    top = np.maximum.accumulate(np.abs(target.updates), axis=0)
-    scale = np.maximum(np.abs(target.updates), 1e-3 * top)
-    known = np.isfinite(target.updates) & (scale > 0)
-    with np.errstate(all="ignore"):
-        relative = ((made - target.updates) / scale)[:, known]
+        relative = ((values - target.updates) / scale)[:, valid]
     return np.tanh(np.nan_to_num(relative, nan=1e3, posinf=1e3, neginf=-1e3))
 
 
-def _scales(made: np.ndarray, target: Target) -> np.ndarray:
-    """(settings,), what brings the updates to the size of those wanted, in the median."""
+def _median_ratios(values: np.ndarray, target: Target) -> np.ndarray:
+    """Return for each setting the median ratio of the target's updates to these."""
     with np.errstate(all="ignore"):
-        ratios = np.abs(target.updates / made).reshape(len(made), -1)
-    sound = [row[np.isfinite(row) & (row > 0)] for row in ratios]
-    return np.array([np.median(row) if row.size else 1.0 for row in sound])
-
-
-def free(form: Form, hyper: Hyper) -> list[str]:
-    """The hyper-parameters of a form that can be fitted: not those at the end of their range, which are choices."""
-    return [name for name in used(form) if getattr(hyper, name) != 0]
+        ratios = np.abs(target.updates / values).reshape(len(values), -1)
+    finite = [row[np.isfinite(row) & (row > 0)] for row in ratios]
+    return np.array([np.median(row) if row.size else 1.0 for row in finite])
 
 
 def _to_line(name: str, value: float) -> float:
-    """A hyper-parameter's place on the line of all numbers."""
+    """Map a hyper-parameter to all real numbers: logit for decay rates, else logarithm."""
     if name in DECAY_RATES:
         value = min(max(value, 1e-12), 1 - 1e-12)
         return float(np.log(value / (1 - value)))
     return float(np.log(max(value, 1e-300)))
 
 
-def _from_line(name: str, place: np.ndarray) -> np.ndarray:
+def _from_line(name: str, point: np.ndarray) -> np.ndarray:
+    """Invert `_to_line`."""
     if name in DECAY_RATES:
-        return 1 / (1 + np.exp(np.clip(-place, -30, 30)))
-    return np.exp(np.clip(place, -200, 200))
+        return 1 / (1 + np.exp(np.clip(-point, -30, 30)))
+    return np.exp(np.clip(point, -200, 200))
 
 
-def _rounded(value: float) -> float:
-    """The number of few digits that is meant, where one is as near as a fit can tell."""
+def _round(value: float) -> float:
+    """Return the number with few digits, or with 1 - value of few digits, that agrees to 1e-7; else the value."""
     for digits in range(1, 7):
         short = float(f"{value:.{digits}g}")
         if abs(short - value) <= 1e-7 * abs(value):

@@ -1,5 +1,6 @@
-"""A time by which a check must be over, whatever the optimizer does."""
+"""An upper limit on the wall-clock time of a check, even if the optimizer never returns."""
 
+import math
 import signal
 import threading
 import time
@@ -8,35 +9,36 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class OverdueError(TimeoutError):
-    """The time is over."""
+class TimeLimitError(TimeoutError):
+    """The time limit has passed."""
 
 
 class Deadline:
-    """A point in time. It is looked at between steps; `enforced` also interrupts a step that never ends."""
+    """A point in time. `check` is called between steps; `interrupt_at` also ends a step that does not return."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.at = time.monotonic() + seconds
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = math.inf if seconds is None else seconds
+        self.time = time.monotonic() + self.seconds
 
-    def left(self) -> float:
-        """Seconds until then."""
-        return self.at - time.monotonic()
-
-    def look(self) -> None:
-        """Raises OverdueError where the time is over."""
-        if self.left() < 0:
-            raise OverdueError(f"optcheck: it took longer than {self.seconds:g} s; give seconds= for more")
+    def check(self) -> None:
+        """Raise TimeLimitError if the deadline has passed."""
+        if time.monotonic() > self.time:
+            raise TimeLimitError(f"optcheck: the check took longer than {self.seconds:g} s; pass a larger seconds=")
 
 
 class _Interrupt(BaseException):
-    """Not to be caught by what an optimizer catches."""
+    """Not an Exception, so that an optimizer that catches Exception does not catch it."""
 
 
 @contextmanager
-def enforced(deadline: Deadline) -> Iterator[None]:
-    """Interrupt what is inside at the deadline, where the system and the thread allow it; compiled code goes on."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+def interrupt_at(deadline: Deadline) -> Iterator[None]:
+    """Interrupt the body at the deadline, in the main thread of systems with SIGALRM. Compiled code is not interrupted.
+
+    Raises:
+      TimeLimitError: at the deadline.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if math.isinf(deadline.seconds) or not in_main_thread or not hasattr(signal, "setitimer"):
         yield
         return
 
@@ -44,14 +46,14 @@ def enforced(deadline: Deadline) -> Iterator[None]:
         raise _Interrupt
 
     handler = signal.signal(signal.SIGALRM, interrupt)
-    began = time.monotonic()
-    left, interval = signal.setitimer(signal.ITIMER_REAL, max(deadline.left(), 1e-3), 0.5)
+    start = time.monotonic()
+    left, interval = signal.setitimer(signal.ITIMER_REAL, max(deadline.time - start, 1e-3), 0.5)
     try:
         yield
     except _Interrupt:
-        raise OverdueError(f"optcheck: the optimizer did not come back within {deadline.seconds:g} s") from None
+        raise TimeLimitError(f"optcheck: the check did not end within {deadline.seconds:g} s") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
-        if left > 0:  # somebody else's, as of a test's time limit
-            signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - began), 1e-3), interval)
+        if left > 0:  # continue an earlier timer, such as a test's time limit
+            signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - start), 1e-3), interval)
