@@ -26,10 +26,11 @@ def verify_command(
 ) -> None:
     """Train a run again from its settings and its seed, and compare the weights bit for bit.
 
-    The bits depend on the device, the number of cores and the versions of the
-    libraries, which receipt.json records. If they differ here, the first losses
-    and the test loss are compared to a tolerance instead. Exit code 0 if the
-    run is verified, 1 if not.
+    The bits depend on the device, the number of cores and the versions of
+    the libraries, which receipt.json records. If they differ here, the first
+    losses and the test loss are compared to a tolerance instead.
+
+    Exit code 0 if the run is verified, 1 if not.
 
     For example: nnjax verify runs/digits-20260101-120000
     """
