@@ -165,7 +165,7 @@ def test_bootstrap_members_are_runs_on_their_rows():
     assert_members_are_runs_on_their_rows(folds, fit(run, part, folds=folds), run, part)
 
 
-@pytest.mark.filterwarnings("ignore:.*nothing to tell apart")
+@pytest.mark.filterwarnings("ignore:.*at least two classes")
 def test_rows_of_ones_own():
     """What fills up is not read, be it no row at all; and the full batch is a member's rows alone."""
     table, filled = np.array([[1, 4, 2, 99], [3, 0, 5, -1]]), np.array([[6, -7], [7, 8]])

@@ -88,15 +88,17 @@ def make_source(read: Read, n: int, transform: Transform | None = None) -> Sourc
         return jax.tree.map(np.asarray, Data(x if transform is None else transform(x), y, weights))
 
     first = stored(np.zeros(1, np.int64))
-    expected = _describe(first, 1)
+    expected = _layout(first, 1)
     for name, leaf in named_leaves(first):
         check_numbers(name, leaf)
 
     def gather(rows: np.ndarray) -> Data:
         batch = stored(rows)
-        description = _describe(batch, len(rows))
-        if description != expected:
-            raise ValueError(f"source: rows {_list_rows(rows)} are {description}; expected {expected}, as in row 0")
+        if _layout(batch, len(rows)) != expected:
+            raise ValueError(
+                f"source: rows {_list_rows(rows)} are {_describe(batch, len(rows))}; "
+                f"expected {_describe(first, 1)}, as in row 0"
+            )
         return convert(batch, rows)
 
     row = gather(np.zeros(1, np.int64))
@@ -117,6 +119,10 @@ def pieces(rows: np.ndarray, bytes_per_row: int) -> list[np.ndarray]:
     """Split rows into pieces that fit into the processor's cache while they are checked and converted."""
     size = min(4096, max(1, PIECE // max(1, bytes_per_row)))
     return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def _layout(data: Data, n: int) -> list[tuple[str, bool, tuple[int, ...], np.dtype[Any]]]:
+    return [(name, leaf.shape[:1] == (n,), leaf.shape[1:], leaf.dtype) for name, leaf in named_leaves(data)]
 
 
 def _describe(data: Data, n: int) -> str:

@@ -122,7 +122,7 @@ def count_rows(where: str, data: Data) -> int:
 
 def x64() -> bool:
     """Return whether JAX keeps 64-bit numbers."""
-    return bool(jnp.result_type(float) == jnp.float64)
+    return bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
 
 
 def cast(name: str, a: np.ndarray, *, features: bool, rows: Rows | None = None) -> np.ndarray:
