@@ -123,7 +123,7 @@ def test_reliability_shows_accuracy_over_confidence_and_how_many():
     assert len(heights) == 10
 
 
-def test_predictions_are_held_against_the_truth():
+def test_predictions_are_plotted_against_the_targets():
     target, prediction = np.array([1.0, 2.0, 4.0]), np.array([1.5, 2.0, 3.0])
     (axes,) = plot.predictions(prediction, target, "length [cm]").axes
     diagonal, points = axes.lines
