@@ -173,7 +173,7 @@ def test_dtype_is_kept(case):
 
 
 @over(LAYERS)
-def test_batch_comes_first_and_may_be_of_any_size(case):
+def test_batch_axis_is_first_and_of_any_size(case):
     params, state, x = started(case)
     for size in (1, 7):
         batch = jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
@@ -182,7 +182,7 @@ def test_batch_comes_first_and_may_be_of_any_size(case):
 
 
 @over(LAYERS)
-def test_rows_of_the_batch_do_not_see_each_other_in_prediction(case):
+def test_rows_are_independent_in_prediction(case):
     x = example(case)
     other, _ = compiled(case)(keys, draws, example(case, salt=5).at[0].set(x[0]))
     close(other["predicted"][0][0], members(case)[0]["predicted"][0][0])
@@ -200,7 +200,7 @@ def test_prediction_draws_nothing_needs_no_key_and_changes_no_state(case):
 
 
 @over(LAYERS)
-def test_training_draws_only_where_it_says(case):
+def test_training_draws_only_if_random(case):
     params, state, x = started(case)
     again, _ = compiled(case)(keys, other_draws, x)
     before, _ = members(case)
@@ -582,7 +582,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("call", "kind", "says"), [row[1:] for row in ERRORS], ids=[row[0] for row in ERRORS])
-def test_error_says_where_what_and_what_to_do(call, kind, says):
+def test_error_names_place_value_and_fix(call, kind, says):
     with pytest.raises(kind) as caught:
         call()
     text = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
@@ -632,6 +632,6 @@ def test_summary_of_a_custom_combinator():
         (lambda: nn.serial(nn.dropout(0.5)).apply(((),), ((),), jnp.ones((2, 2)), train=True, key=0), "random\\.key"),
     ],
 )
-def test_more_mistakes_are_named(make, message):
+def test_more_wrong_arguments_are_errors(make, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make()

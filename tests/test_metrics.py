@@ -105,7 +105,7 @@ def test_jit_and_vmap_equal_eager_and_the_result_is_float32_at_least(metric, pre
 
 
 @over
-def test_weights_of_zero_give_a_number_and_wrong_ones_an_error(metric, prediction, target, reference):
+def test_weights_of_the_wrong_shape_are_an_error(metric, prediction, target, reference):
     prediction, target = arrays(prediction, target)
     with pytest.raises(ValueError, match=rf"weights must be one per example, \({N},\), got \({N - 1},\)"):
         metric(prediction, target, jnp.ones(N - 1))
@@ -152,14 +152,14 @@ def test_reliability_diagram_adds_up():
     assert all((share == 0) | ((middle > np.arange(10)) & (middle <= np.arange(10) + 1 + 1e-5)))
 
 
-def test_perfect_certainty_lies_in_the_last_bin():
+def test_full_confidence_is_in_the_last_bin():
     share, _, correct = metrics.reliability(jnp.array([[1e4, 0.0]]), jnp.array([0]), bins=4)
     np.testing.assert_array_equal(share, [0, 0, 0, 1])
     np.testing.assert_array_equal(correct, [0, 0, 0, 1])
 
 
 @pytest.mark.parametrize("bins", [0, -1])
-def test_bins_out_of_range_are_named(bins):
+def test_bins_out_of_range_are_an_error(bins):
     with pytest.raises(ValueError, match=f"bins must be ≥ 1, got {bins}"):
         metrics.expected_calibration_error(*arrays(LOGITS, LABELS), bins=bins)
 
@@ -175,7 +175,7 @@ def test_column_against_numbers_is_an_error(metric):
         metric(jnp.ones((4, 1)), jnp.ones(4))
 
 
-def test_a_network_that_has_diverged_is_right_about_nothing():
+def test_a_diverged_network_has_accuracy_zero():
     assert metrics.accuracy(jnp.full((2, 3), jnp.nan), jnp.zeros(2, "int32")) == 0
 
 

@@ -274,7 +274,7 @@ def test_mask_and_layer_norm_keep_dtypes(dtype):
 
 
 ONE = jnp.ones((1, 4))
-MISTAKES = {
+ERRORS = {
     "too wide": (lambda: nn.mlp([8, 8], 2, widths=(9, 2)), ValueError,
                  r"mlp: widths\[0\] must be in 1 … 8, the padded width, got 9"),
     "zero": (lambda: nn.mlp([8, 8], 2, widths=(8, 0)), ValueError, r"mlp: widths\[1\] must be ≥ 1, got 0"),
@@ -295,8 +295,8 @@ MISTAKES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_are_named(name):
-    call, kind, message = MISTAKES[name]
+@pytest.mark.parametrize("name", ERRORS)
+def test_wrong_arguments_are_errors(name):
+    call, kind, message = ERRORS[name]
     with pytest.raises(kind, match=message):
         call()
