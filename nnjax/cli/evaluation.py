@@ -73,7 +73,7 @@ def predict(run: Run, params: PyTree, state: PyTree, x: Any, *, members: int | N
 
     @jax.jit
     def outputs(params: PyTree, state: PyTree, x: Any) -> Any:
-        return lax.map(lambda network: run.predict(*network, x), (params, state))
+        return lax.map(lambda network: run.predict(network[0], network[1], x), (params, state))
 
     return np.asarray(outputs(params, state, x))
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-Record = dict[str, Any]
+from nnjax.train.engine.options import Record
 
 
 def finite_mean(values: Any) -> float:

@@ -19,7 +19,7 @@ class Values(NamedTuple):
     text: str
     numbers: list[float]  # the grid, ascending for a range; only the two ends of a range without a count
     spacing: str | None = None  # a key of SPACINGS for a range; None for a list
-    count: int | None = None  # of a range
+    size: int | None = None  # how many numbers; None for a list and for a range without a count
 
     @property
     def low(self) -> float:

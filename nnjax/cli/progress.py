@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 
-from nnjax.cli.history import Record, finite_mean
+from nnjax.cli.history import finite_mean
+from nnjax.train.engine.options import Record
 
 SCORES = ("validation_accuracy", "validation_r2")
 

@@ -20,12 +20,13 @@ from nnjax.cli.config import SWEEPABLE, Config, check_settings, make_run
 from nnjax.cli.console import console, option_name, quote, say
 from nnjax.cli.devices import start_devices, versions
 from nnjax.cli.fitting import fit_arguments
-from nnjax.cli.history import Record, in_target_units
+from nnjax.cli.history import in_target_units
 from nnjax.cli.hyperparameters import Values, combine, parse_values
 from nnjax.cli.messages import explain
 from nnjax.cli.prepare import Prepared, absolute_path, check_data_options, fashion_mnist_folder, prepare
 from nnjax.cli.resuming import check_resume, record_anyway, written_settings
 from nnjax.storage.atomic_write import write_file, write_json, write_records
+from nnjax.train.engine.options import Record
 from nnjax.train.run import Run
 
 D = o.DEFAULTS
@@ -180,12 +181,13 @@ def _parse_request(settings: dict[str, Any]) -> Request:
         if number is not None and number < 1:
             raise ValueError(f"--{name} must be ≥ 1, got {number}")
     for name, v in swept.items():
-        if random is None and v.spacing is not None and v.count is None:
+        if random is None and v.spacing is not None and v.size is None:
             raise ValueError(
                 f"{option_name(name)} {v.text} has no count; write {v.low:g}..{v.high:g}:{v.spacing}:8, or use --random"
             )
         for number in (v.low, v.high):
-            check_settings(replace(config, **{name: number, "members": 1}))
+            setting: dict[str, Any] = {name: number, "members": 1}
+            check_settings(replace(config, **setting))
     if "width" in swept:
         if config.skip or config.depth == 0:
             option = "--skip" if config.skip else "--depth 0"
