@@ -13,7 +13,7 @@ WRONG_RESULT = "wrong result"
 
 
 class Measurement(NamedTuple):
-    """What was measured of one contender at one variant."""
+    """The measurement of one contender at one variant."""
 
     contender: Contender
     setup: dict[str, Any]  # the worker's answer to "set up"
