@@ -1,4 +1,4 @@
-"""Optimizers written without knowledge of the forms that optcheck knows: more cases of test_optcheck.py."""
+"""Optimizers written without knowledge of the rules that optcheck knows: more cases of test_optcheck.py."""
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +111,7 @@ def decay_in_a_loop():
 
 MORE_WRONG = {
     "decay inside the root": Case(adam(lambda m, v, t, p, *_: (m + WEIGHT_DECAY * p) / (jnp.sqrt(v) + EPS)), ADAMW,
-        of("decay-divided")),
+        of("decay-preconditioned")),
     "no correction of AdaBelief's s": Case(rule(adabelief, "m", "s"), "optax.adabelief", of("second_correction-none")),
     "a correction of Adamax' u": Case(rule(adamax, "m", "u"), "optax.adamax", of("second_correction-t")),
     "Lion with one beta": Case(
@@ -125,17 +125,18 @@ MORE_WRONG = {
     "decay in a loop": Case(decay_in_a_loop(), DECAYED, of("decay-none")),
     "float32 inside": Case(rule(single, "m", "v"), ADAM, of("precision")),
     "growing decay, v uncorrected": Case(rule(growing_and_uncorrected, "m", "v"), ADAMW,
-        of("decay-growing", "second_correction-none")),  # the decay is less than float32's rounding
+        of("decay-wrong-sign", "second_correction-none")),  # the decay is less than float32's rounding
     "eps inside, falling rate": Case(adam(lambda m, v, t, *_: m / jnp.sqrt(t) / jnp.sqrt(v + EPS)), ADAM,
-        of("eps-inside", "rate-over-root-t")),
-    "v of m, m uncorrected": Case(rule(second_of_first, "m", "v"), ADAM, of("first_correction-none", "second-of-m")),
+        of("eps-inside", "schedule-inverse-root")),
+    "v of m, m uncorrected": Case(rule(second_of_first, "m", "v"), ADAM,
+        of("first_correction-none", "second-m-squared")),
     "corrections swapped, L2": Case(rule(corrections_swapped, "m", "v"), ADAM,
         of("first_correction-swapped", "second_correction-swapped", "decay-l2", "weight_decay")),
     "L2, eps inside": Case(rule(l2_and_eps, "m", "v"), ADAMW, of("decay-l2", "eps-inside")),
     "decaying sum, eps outside": Case(rule(decaying_sum, "s"), RMSPROP, of("second-trace", "eps-outside"),
         (of("second_correction-constant", "eps-outside"),)),
     "Nesterov, falling rate": Case(rule(falling_nesterov, "b"), "momentum",
-        of("nesterov-standard", "rate-over-root-t")),
+        of("nesterov-standard", "schedule-inverse-root")),
 }  # fmt: skip
 
 # Right, however different they look -----------------------------------------------------------------------------------
@@ -181,7 +182,7 @@ MORE_RIGHT = {
     "RAdam with all its digits": Case(rule(radam, "m", "v"), "optax.radam", of()),
 }  # fmt: skip
 
-# Outside of all forms -------------------------------------------------------------------------------------------------
+# Outside of all known rules -------------------------------------------------------------------------------------------
 
 
 def cautious(m_hat, v_hat, t, p, m, v):

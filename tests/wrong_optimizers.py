@@ -152,9 +152,9 @@ WRONG = {
     ),
     "Nesterov with the new velocity": Case(
         momentum(lambda g, b: ((1 + MU) * LR * g + MU**2 * (new := MU * b + LR * g), new)), "nesterov",
-        of("nesterov-of-the-new"), (of("nesterov-of-the-new", "lr-in-velocity"),),
+        of("nesterov-new-velocity"), (of("nesterov-new-velocity", "lr-in-velocity"),),
     ),
-    "stale velocity": Case(momentum(lambda g, b: (LR * b, MU * b + g)), "momentum", of("nesterov-old")),
+    "stale velocity": Case(momentum(lambda g, b: (LR * b, MU * b + g)), "momentum", of("nesterov-old-velocity")),
     "eps before the correction": Case(
         adam(lambda m, v, t, *_: LR * sqrt_of_corrections(t) * m / (jnp.sqrt(v) + EPS)), ADAM,
         of("eps-before-correction"),
@@ -176,7 +176,7 @@ WRONG = {
     ),
     "corrected moments stored": Case(
         adam_of(ema(B1), squares, lambda m, v, t, old: (hat(m, B1, t), hat(v, B2, t))), ADAM,
-        of("first_kept-corrected", "second_kept-corrected"),
+        of("first_storage-corrected", "second_storage-corrected"),
     ),
     "counter stuck": Case(adam(lambda m, v, t, *_: ratio(m, v, jnp.ones_like(t))), ADAM, STUCK, (CONSTANT,)),
     "counter per leaf": Case(per_leaf_counter(), ADAM, of("counter-per-leaf")),
@@ -186,17 +186,18 @@ WRONG = {
         (of("first_correction-t-+-1", "second_correction-t-+-1"),),
     ),
     "state not written back": Case(
-        adam_of(ema(B1), squares, lambda m, v, t, old: old), ADAM, of("first_kept-lost", "second_kept-lost")
+        adam_of(ema(B1), squares, lambda m, v, t, old: old), ADAM, of("first_storage-none", "second_storage-none")
     ),
     "missing root": Case(adam(lambda m, v, t, *_: LR * hat(m, B1, t) / (hat(v, B2, t) + EPS)), ADAM, of("root-none")),
     "shadowed variable": Case(
-        adam_of(ema(B1), lambda v, g, m, m_before, t: B2 * m + (1 - B2) * g**2), ADAM, of("second-on-m")
+        adam_of(ema(B1), lambda v, g, m, m_before, t: B2 * m + (1 - B2) * g**2), ADAM, of("second-m-for-v")
     ),
     "moments lag": Case(
-        adam(lambda m, v, t, g, p, old_m, old_v: ratio(old_m, old_v, t)), ADAM, of("first_used-old", "second_used-old")
+        adam(lambda m, v, t, g, p, old_m, old_v: ratio(old_m, old_v, t)), ADAM,
+        of("first_lag-one-step", "second_lag-one-step"),
     ),
     "eps grows in v": Case(
-        adam_of(ema(B1), lambda v, g, m, old, t: squares(v, g, m, old, t) + EPS), ADAM, of("eps-grows")
+        adam_of(ema(B1), lambda v, g, m, old, t: squares(v, g, m, old, t) + EPS), ADAM, of("eps-in-state")
     ),
     "eps grows in v, nowhere else": Case(
         rule(
@@ -204,14 +205,14 @@ WRONG = {
                 -LR * hat(new := moments(g, m, v)[0], B1, t) / jnp.sqrt(hat(w := moments(g, m, v)[1] + EPS, B2, t)),
                 {"m": new, "v": w},
             ), "m", "v",
-        ), ADAM, of("eps-grows-alone"),
+        ), ADAM, of("eps-in-state-only"),
     ),
     "residual of the old m": Case(
-        adam_of(ema(B1), lambda v, g, m, old, t: B2 * v + (1 - B2) * (g - old) ** 2), ADAM, of("second-belief-before")
+        adam_of(ema(B1), lambda v, g, m, old, t: B2 * v + (1 - B2) * (g - old) ** 2), ADAM, of("second-belief-old-m")
     ),
     "eps after the division": Case(
         adam(lambda m, v, t, *_: LR * hat(m, B1, t) * (1 / jnp.sqrt(hat(v, B2, t)) + EPS)), ADAM,
-        of("eps-over-the-root"),
+        of("eps-after-division"),
     ),
     "decay without the rate": Case(adam(lambda m, v, t, g, p, *_: ratio(m, v, t) + WD * p), ADAM, NO_RATE, (DECAY,)),
     "L2 instead of decoupled": Case(
@@ -223,7 +224,7 @@ WRONG = {
     ),
     "decay of the updated": Case(
         adam(lambda m, v, t, g, p, *_: (u := ratio(m, v, t)) + LR * 100.0 * (p - u)), ADAM,
-        of("decay-of-the-updated", "weight_decay"),
+        of("decay-after-update", "weight_decay"),
     ),
     "decay lost": Case(adam(lambda m, v, t, *_: ratio(m, v, t)), ADAMW, of("decay-none")),
     "another decay": Case(
@@ -241,7 +242,7 @@ WRONG = {
             ), "m", "v",
         ), ADAM, of("first-with-b2"),
     ),
-    "v of m": Case(adam_of(ema(B1), lambda v, g, m, old, t: B2 * v + (1 - B2) * m**2), ADAM, of("second-of-m")),
+    "v of m": Case(adam_of(ema(B1), lambda v, g, m, old, t: B2 * v + (1 - B2) * m**2), ADAM, of("second-m-squared")),
     "product, not power": Case(
         adam(lambda m, v, t, *_: LR * m / (1 - B1 * t) / (jnp.sqrt(hat(v, B2, t)) + EPS)), ADAM,
         of("first_correction-linear"),
@@ -252,7 +253,7 @@ WRONG = {
     ),
     "m lags, root missing": Case(
         adam(lambda m, v, t, g, p, old, _: LR * hat(old, B1, t) / (hat(v, B2, t) + EPS)), ADAM,
-        of("first_used-old", "root-none"),
+        of("first_lag-one-step", "root-none"),
     ),
     "no correction, decay without the rate": Case(
         adam(lambda m, v, t, g, p, *_: LR * m / (jnp.sqrt(v) + EPS) + WD * p), ADAM, NO_CORRECTION | NO_RATE,
@@ -264,7 +265,7 @@ WRONG = {
                 -LR * hat(n := 0.8 * m + 0.2 * g, 0.8, t) / jnp.sqrt(hat(w := 0.98 * v + 0.02 * g**2, 0.98, t) + 1e-6),
                 {"m": n, "v": w},
             ), "m", "v",
-        ), ADAM, of("eps-inside", "b1", "b2", "eps"), (of("eps-grows-alone", "b1", "b2", "eps"),),
+        ), ADAM, of("eps-inside", "b1", "b2", "eps"), (of("eps-in-state-only", "b1", "b2", "eps"),),
     ),
     "decay on matrices only": Case(masked(lambda p: p.ndim >= 2), ADAM, DECAY, (NO_RATE,)),
 }  # fmt: skip
@@ -364,7 +365,7 @@ RIGHT = {
     "rsqrt": Case(rmsprop(lambda g, v: g * jax.lax.rsqrt(v + EPS)), RMSPROP, of()),
 }  # fmt: skip
 
-# Outside of all forms: to be unknown, not explained -------------------------------------------------------------------
+# Outside of all known rules: to be unknown, not explained -------------------------------------------------------------
 
 UNKNOWN = {
     "cube root": Case(adam(lambda m, v, t, *_: LR * jnp.cbrt(m) / (jnp.sqrt(hat(v, B2, t)) + EPS)), ADAM, of()),

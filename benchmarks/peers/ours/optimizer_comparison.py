@@ -6,7 +6,7 @@ import optax
 from benchmarks.jobs.definitions import OptimizerComparison
 from benchmarks.jobs.program import Program
 from nnjax import optcheck, optim
-from nnjax.optcheck.report import Report
+from nnjax.optcheck import Report
 
 
 def optimizer_comparison(job: OptimizerComparison, form: str) -> Program:
