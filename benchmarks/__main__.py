@@ -37,7 +37,7 @@ def main(
     only: Annotated[str, typer.Option(help="Comma-separated cases; default: all.")] = "",
     peers: Annotated[str, typer.Option(help="Comma-separated peers; default: all. nnjax always runs.")] = "",
     out: Annotated[Path | None, typer.Option(help="Folder for results.json and pictures.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Two minutes: few variants and rounds.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="About two minutes: few variants and rounds.")] = False,
     rounds: Annotated[int, typer.Option(min=0, help="Rounds of every variant; 0: as the case defines.")] = 0,
     thorough: Annotated[bool, typer.Option("--thorough", help="Hours: all variants and forms.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="List cases, variants and peers, and exit.")] = False,
@@ -80,7 +80,7 @@ def main(
 def compare_command(
     old: Annotated[Path, typer.Argument(help="results.json of the earlier run.")],
     new: Annotated[Path, typer.Argument(help="results.json of the later run.")],
-    force: Annotated[bool, typer.Option(help="Compare runs of different machines.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Compare runs of different machines.")] = False,
 ) -> None:
     """List what became slower, beyond the noise. The exit code is 1 if anything did."""
     old_record, new_record = load_record(old), load_record(new)
@@ -108,7 +108,7 @@ def report_command(
     results: Annotated[Path, typer.Argument(help="results.json of a run.")],
     into: Annotated[Path | None, typer.Option(help="Markdown file whose section of this run is replaced.")] = None,
 ) -> None:
-    """Draw the pictures next to the results, and print the tables as Markdown or write them into a file."""
+    """Draw the pictures, and print or write the tables as Markdown."""
     record = load_record(results)
     pictures = draw_pictures(record, results.parent)
     if into is None:

@@ -22,9 +22,10 @@ from benchmarks.jobs.definitions import (
     Updates,
 )
 from benchmarks.jobs.inputs import training_inputs
-from benchmarks.jobs.python_loop import python_loop
 from benchmarks.peers import load_peer, peer_names, read_head
 from benchmarks.peers._jax import all_cores
+from benchmarks.peers._jax.python_loop import python_loop
+from benchmarks.peers._jax.stages import Compiled
 from benchmarks.peers.plain_jax.training import make_step
 
 pytestmark = [
@@ -200,7 +201,8 @@ def test_the_reference_notices_a_different_job(mistake, is_noticed):
 
     params = jax.tree.map(jnp.asarray, inputs.layers)
     state = (params, optimizer.init(params))
-    program = python_loop(job, inputs, step, state, to_arrays=to_arrays, block=jax.block_until_ready)
+    compiled = Compiled(jitted, stages={}, memory={})
+    program = python_loop(job, inputs, step, state, to_arrays=to_arrays, compiled=compiled)
     assert (program.error(program.call(program.state)) > 1) == is_noticed
 
 

@@ -241,7 +241,7 @@ def test_pictures_are_drawn_of_what_was_measured(tmp_path):
     paths = draw_pictures(Record(FINGERPRINT, rows), tmp_path)
     assert sorted(path.name for path in paths) == ["depth.png", "ensemble.png", "ratios.png", "roofline.png"]
     assert all(path.stat().st_size > 10_000 for path in paths)
-    single = (row(samples=(), problem="no"), ensembles[0], depths[0])  # one point is no line
+    single = (row(samples=(), problem="no"), ensembles[0], depths[0])  # one point makes no line
     assert draw_pictures(Record(FINGERPRINT, single), tmp_path) == []
 
 

@@ -72,7 +72,5 @@ def find_rows(
     form: str | None = None,
 ) -> list[Row]:
     """Return the rows with these values; None matches all."""
-    wanted = (case, variant, peer, form)
-    return [
-        row for row in rows if all(want is None or want == value for want, value in zip(wanted, row[:4], strict=True))
-    ]
+    values = (case, variant, peer, form)
+    return [row for row in rows if all(value in (None, field) for value, field in zip(values, row[:4], strict=True))]

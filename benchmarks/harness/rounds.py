@@ -1,5 +1,6 @@
 """Measure the contenders in turn: A B C, B C A, C A B, …, each in its own process."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ WRONG_RESULT = "wrong result"
 
 
 class Measurement(NamedTuple):
-    """What was measured of one contender at one variant."""
+    """The measurement of one contender at one variant."""
 
     contender: Contender
     setup: dict[str, Any]  # the worker's answer to "set up"
@@ -44,14 +45,14 @@ def measure_variants(
     Yields:
       Each variant with the measurement of every contender.
     """
-    with _worker_pool(case, dict.fromkeys(who for whose in contenders.values() for who in whose)) as workers:
-        for variant, chosen in contenders.items():
+    with _worker_pool(case, dict.fromkeys(itertools.chain(*contenders.values()))) as workers:
+        for variant, variant_contenders in contenders.items():
             for i, worker in enumerate(workers):
                 if worker.process.poll() is not None:  # it died at the last variant
                     end_worker(worker)
                     workers[i] = start_worker(case, worker.contender)
                     workers[i].read_answer()
-            variant_workers = [worker for worker in workers if worker.contender in chosen]
+            variant_workers = [worker for worker in workers if worker.contender in variant_contenders]
             yield variant, measure_in_turn(f"{case}, {variant}", variant, variant_workers, plan, show)
 
 
@@ -87,8 +88,8 @@ def measure_in_turn(
                 samples[worker.contender].append(answer["seconds"])
                 setups[worker.contender]["figures"] = answer["figures"]
     return [
-        Measurement(who, setups[who], tuple(samples.get(who, ())), setups[who].get("error"))
-        for who in (worker.contender for worker in workers)
+        Measurement(contender, setups[contender], tuple(samples.get(contender, ())), setups[contender].get("error"))
+        for contender in (worker.contender for worker in workers)
     ]
 
 

@@ -63,12 +63,12 @@ def choose_contenders(case_name: str, variant: str, choice: Choice) -> list[Cont
     thorough = choice.thorough or (not choice.quick and variant in getattr(case, "THOROUGH", case.JOBS))
     contenders = []
     for peer in map(read_head, peer_names()):
-        chosen = choice.peers is None or peer.file in (*choice.peers, LIMIT)
+        takes_part = choice.peers is None or peer.file in (*choice.peers, LIMIT)
         left_out = (*(() if thorough else (NAIVE, *peer.rare)), *(peer.slow if choice.quick else ()))
-        if chosen and not peer.missing:
+        if takes_part and not peer.missing:
             forms = [form for form in peer.forms.get(case.KIND, ()) if form not in left_out]
             contenders += [Contender(peer.name, peer.file, form) for form in forms]
-    ours = [who for who in contenders if who.peer == OURS and who.form != NAIVE]
+    ours = [contender for contender in contenders if contender.peer == OURS and contender.form != NAIVE]
     return [*contenders, ours[0]._replace(label=AGAIN)] if ours else contenders
 
 

@@ -70,7 +70,7 @@ def accuracy_error(
 
     Returns:
       The largest difference in correct examples divided by `TIES`; infinity if the run ended at the wrong epoch or
-      the mean is not that of its folds.
+      the reported mean is not the mean of its folds.
     """
     epochs, mean = (float(np.asarray(value)) for value in runs.ends[-1])
     difference = abs(mean - float(np.mean(np.asarray(runs.accuracies))))

@@ -11,8 +11,8 @@ import optax
 from benchmarks.jobs.definitions import Training
 from benchmarks.jobs.inputs import Layers, training_inputs
 from benchmarks.jobs.program import Program
-from benchmarks.jobs.python_loop import python_loop
 from benchmarks.peers._jax.loss import mean_loss
+from benchmarks.peers._jax.python_loop import python_loop
 from benchmarks.peers._jax.stages import compile_in_stages
 
 NAME = "Equinox"
@@ -46,16 +46,7 @@ def training(job: Training, form: str) -> Program:
             return make_step(*state, *((x, y) if rows is None else (inputs.x[rows], inputs.y[rows])))[:2]
 
         compiled = compile_in_stages(make_step, model, opt_state, inputs.x[: job.batch], inputs.y[: job.batch])
-        return python_loop(
-            job,
-            inputs,
-            naive,
-            (model, opt_state),
-            to_arrays=_to_arrays,
-            block=lambda state: jax.block_until_ready(state[1]),
-            stages=compiled.stages,
-            memory=compiled.memory,
-        )
+        return python_loop(job, inputs, naive, (model, opt_state), to_arrays=_to_arrays, compiled=compiled)
 
     params, static = eqx.partition(model, eqx.is_array)
     leaves, structure = jax.tree.flatten((params, opt_state))
@@ -69,16 +60,14 @@ def training(job: Training, form: str) -> Program:
     jitted = jax.jit(rows_update, donate_argnums=0)
     rows = None if job.batch is None else np.arange(job.batch, dtype=np.int32)
     compiled = compile_in_stages(jitted, leaves, x, y, rows)
-    return python_loop(
-        job,
-        inputs,
-        lambda leaves, rows: jitted(leaves, x, y, rows)[0],
-        leaves,
-        to_arrays=lambda leaves: _to_arrays(jax.tree.unflatten(structure, leaves)),
-        block=jax.block_until_ready,
-        stages=compiled.stages,
-        memory=compiled.memory,
-    )
+
+    def fast(leaves: Any, rows: np.ndarray | None) -> Any:
+        return jitted(leaves, x, y, rows)[0]
+
+    def to_arrays(leaves: Any) -> list[np.ndarray]:
+        return _to_arrays(jax.tree.unflatten(structure, leaves))
+
+    return python_loop(job, inputs, fast, leaves, to_arrays=to_arrays, compiled=compiled)
 
 
 def _model(job: Training, layers: Layers) -> Any:

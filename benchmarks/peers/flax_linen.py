@@ -12,8 +12,8 @@ from flax.training.train_state import TrainState
 from benchmarks.jobs.definitions import Training
 from benchmarks.jobs.inputs import training_inputs
 from benchmarks.jobs.program import Program
-from benchmarks.jobs.python_loop import python_loop
 from benchmarks.peers._jax.loss import mean_loss
+from benchmarks.peers._jax.python_loop import python_loop
 from benchmarks.peers._jax.stages import compile_in_stages
 
 NAME = "Flax linen"
@@ -61,16 +61,8 @@ def training(job: Training, form: str) -> Program:
     else:
         rows = None if job.batch is None else np.arange(job.batch, dtype=np.int32)
         compiled = compile_in_stages(fast_step, state, x, y, rows)
-    return python_loop(
-        job,
-        inputs,
-        naive if form == "naive" else fast,
-        state,
-        to_arrays=_to_arrays,
-        block=jax.block_until_ready,
-        stages=compiled.stages,
-        memory=compiled.memory,
-    )
+    step = naive if form == "naive" else fast
+    return python_loop(job, inputs, step, state, to_arrays=_to_arrays, compiled=compiled)
 
 
 def _name(i: int) -> str:

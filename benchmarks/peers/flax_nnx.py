@@ -11,8 +11,8 @@ from flax import nnx
 from benchmarks.jobs.definitions import Training
 from benchmarks.jobs.inputs import Layers, training_inputs
 from benchmarks.jobs.program import Program
-from benchmarks.jobs.python_loop import python_loop
 from benchmarks.peers._jax.loss import mean_loss
+from benchmarks.peers._jax.python_loop import python_loop
 from benchmarks.peers._jax.stages import compile_in_stages
 
 NAME = "Flax nnx"
@@ -56,16 +56,12 @@ def training(job: Training, form: str) -> Program:
         fast_step = nnx.jit_partial(rows_update, model, optimizer, graph=False, donate_argnums=0)
         rows = None if job.batch is None else np.arange(job.batch, dtype=np.int32)
         compiled = compile_in_stages(fast_step, x, y, rows)
-    return python_loop(
-        job,
-        inputs,
-        naive if form == "naive" else fast,
-        (model, optimizer),
-        to_arrays=_to_arrays,
-        block=lambda state: jax.block_until_ready(nnx.state(state)),
-        stages=compiled.stages,
-        memory=compiled.memory,
-    )
+
+    def block(state: Any) -> None:
+        jax.block_until_ready(nnx.state(state))
+
+    step, state = naive if form == "naive" else fast, (model, optimizer)
+    return python_loop(job, inputs, step, state, to_arrays=_to_arrays, compiled=compiled, block=block)
 
 
 def _model(job: Training, layers: Layers) -> Any:

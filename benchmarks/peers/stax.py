@@ -10,8 +10,8 @@ from jax.example_libraries import optimizers, stax
 from benchmarks.jobs.definitions import Training
 from benchmarks.jobs.inputs import training_inputs
 from benchmarks.jobs.program import Program
-from benchmarks.jobs.python_loop import python_loop
 from benchmarks.peers._jax.loss import mean_loss
+from benchmarks.peers._jax.python_loop import python_loop
 from benchmarks.peers._jax.stages import compile_in_stages
 
 NAME = "stax"
@@ -51,6 +51,9 @@ def training(job: Training, form: str) -> Program:
         i, opt_state = state
         return i + 1, fast_update(i, opt_state, x, y, rows)
 
+    def to_arrays(state: Any) -> list[np.ndarray]:
+        return [np.asarray(array) for layer in get_params(state[1])[::2] for array in layer]
+
     naive_update, fast_update = jax.jit(update), jax.jit(rows_update, donate_argnums=1)
     opt_state = opt_init(params)
     if form == "naive":
@@ -58,13 +61,5 @@ def training(job: Training, form: str) -> Program:
     else:
         rows = None if job.batch is None else np.arange(job.batch, dtype=np.int32)
         compiled = compile_in_stages(fast_update, 0, opt_state, x, y, rows)
-    return python_loop(
-        job,
-        inputs,
-        naive if form == "naive" else fast,
-        (0, opt_state),
-        to_arrays=lambda state: [np.asarray(array) for layer in get_params(state[1])[::2] for array in layer],
-        block=jax.block_until_ready,
-        stages=compiled.stages,
-        memory=compiled.memory,
-    )
+    step = naive if form == "naive" else fast
+    return python_loop(job, inputs, step, (0, opt_state), to_arrays=to_arrays, compiled=compiled)

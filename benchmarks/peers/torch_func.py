@@ -70,9 +70,9 @@ def ensemble(job: Ensemble, form: str) -> Program:
     def loss(params: Params, x: Tensor, y: Tensor) -> Tensor:
         return mean_loss(member_job, functional_call(model, params, (x,)), y)
 
-    stacked = [torch.from_numpy(array.copy()).to(DEVICE) for array in to_torch_layout(inputs.layers)]
+    params = [torch.from_numpy(array.copy()).to(DEVICE) for array in to_torch_layout(inputs.layers)]
     names = [name for name, _ in model.named_parameters()]
-    state = _initial_state(dict(zip(names, stacked, strict=True)))
+    state = _initial_state(dict(zip(names, params, strict=True)))
     x, y = to_tensors(inputs)
     batch = member_job.batch or member_job.rows
     members = torch.arange(job.members, device=DEVICE)[:, None]

@@ -25,10 +25,10 @@ class Bottleneck(NamedTuple):
 def calibrated_rates(rows: Sequence[Row]) -> Rates | None:
     """Return the rates that this run measured; None without calibration."""
 
-    def measured(prefix: str) -> Row | None:
+    def calibration(prefix: str) -> Row | None:
         return next((r for r in rows if r.case == "calibrate" and r.variant.startswith(prefix) and r.samples), None)
 
-    gemm, copy = measured("GEMM float32"), measured("copy")
+    gemm, copy = calibration("GEMM float32"), calibration("copy")
     if gemm is None or copy is None:
         return None
     return Rates(gemm.flops / summarise(gemm.samples).median, copy.bytes / summarise(copy.samples).median)

@@ -39,8 +39,8 @@ def replace_section(text: str, name: str, section: str) -> str:
     """
     begin, end = markers(name)
     before, _, rest = text.partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
+    _, separator, after = rest.partition(end)
+    if not separator:
         raise ValueError(f"the document has no section between {begin!r} and {end!r}; add these two lines")
     return f"{before}{begin}\n\n{section}\n\n{end}{after}"
 

@@ -27,9 +27,9 @@ def draw_ensemble(rows: Sequence[Row], machine: str) -> Any:
 
 def draw_depth(rows: Sequence[Row], machine: str) -> Any:
     """Return the seconds to compile against the number of blocks."""
-    compiled = [row for row in find_rows(rows, case="depth") if "compile" in row.stages]
+    staged = [row for row in find_rows(rows, case="depth") if "compile" in row.stages]
     return _draw_lines(
-        compiled,
+        staged,
         compile_time,
         x_label="residual blocks",
         y_label="seconds to trace and compile",
@@ -44,14 +44,14 @@ def _draw_lines(
     """Return a line for each form over the first number in the variants' names; None if there is only one variant."""
     import matplotlib.pyplot as plt
 
-    measured = [row for row in rows if row.samples and row.peer != AGAIN]
-    if len({row.variant for row in measured}) < 2:
+    rows = [row for row in rows if row.samples and row.peer != AGAIN]
+    if len({row.variant for row in rows}) < 2:
         return None
     figure, axes = plt.subplots(figsize=(WIDTH, 4.8))
     figure.subplots_adjust(left=0.075, right=0.73, top=0.82, bottom=0.11)
     styles = {kind: cycle(STYLES) for kind in COLORS}
-    for peer, form in dict.fromkeys((row.peer, row.form) for row in measured):
-        of_form = find_rows(measured, peer=peer, form=form)
+    for peer, form in dict.fromkeys((row.peer, row.form) for row in rows):
+        of_form = find_rows(rows, peer=peer, form=form)
         points = sorted((int(re.findall(r"\d+", row.variant)[0]), y(row)) for row in of_form)
         label = f"{peer_label(peer)}, {form}"
         style = next(styles.get(kind_of(peer), cycle(STYLES)))

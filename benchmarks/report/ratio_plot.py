@@ -12,7 +12,7 @@ from benchmarks.report.variants import GROUPS, Variant, fastest_row, format_seco
 
 ROW, GAP = 0.143, 0.08  # inches: a row, and the space between cases
 TOP, BOTTOM, LEFT, RIGHT = 0.97, 0.34, 3.5, 0.2  # inches around the axes
-LARGEST = 20.0  # ratios beyond are drawn at the right edge
+LARGEST = 20.0  # larger ratios, and ratios below 1/20, are drawn at the edge
 EXPLANATION = (
     "Fastest form of each peer ÷ fastest form of nnjax, median times. Right of 1, nnjax is faster. "
     "Bars: 95 % intervals over the rounds."
@@ -38,7 +38,7 @@ def draw_ratios(variants: Sequence[Variant], machine: str) -> Any:
             _draw_row(axes, y - ROW / 2, variant, ratios)
             y -= ROW
         axes.axhspan(y, top, color="0.965", zorder=0, linewidth=0)
-        _label(axes, -LEFT + 0.12, top - ROW / 2, case_rows[0][0].rows[0].case, fontweight="bold")
+        _label(axes, -LEFT + 0.12, top - ROW / 2, case_rows[0][0].rows[0].case, weight="bold")
         y -= GAP
     axes.axvline(1, color="black", linewidth=1, zorder=1)
     axes.set(xscale="log", xlim=(1 / LARGEST, LARGEST), ylim=(0, inner), yticks=[])
@@ -78,23 +78,27 @@ def _draw_row(axes: Any, y: float, variant: Variant, ratios: dict[str, Ratio]) -
     for peer, ratio in ratios.items():
         is_fastest = kind_of(peer) not in fastest  # of its kind, which is what tables show
         fastest.add(kind_of(peer))
-        x = min(ratio.value, LARGEST)
+        x = min(max(ratio.value, 1 / LARGEST), LARGEST)
         style = {"s": 26, "zorder": 4} if is_fastest else {"s": 9, "zorder": 3, "alpha": 0.75}
-        is_beyond = ratio.value > LARGEST
-        axes.scatter(x, y, color=color_of(peer), marker=">" if is_beyond else "o", linewidths=0, clip_on=False, **style)
+        is_beyond = x != ratio.value
+        marker = "o" if not is_beyond else ">" if x > 1 else "<"
+        axes.scatter(x, y, color=color_of(peer), marker=marker, linewidths=0, clip_on=False, **style)
         if is_beyond and is_fastest:
-            text, offset = f"{ratio.value:.0f} ×", (-6 - 26 * beyond, 0)
-            axes.annotate(text, (x, y), offset, textcoords="offset points", ha="right", va="center", fontsize=8,
-                          color=color_of(peer))  # fmt: skip
+            side, align = (-1, "right") if x > 1 else (1, "left")
+            axes.annotate(f"{ratio.value:.2g} ×", (x, y), (side * (6 + 26 * beyond), 0), textcoords="offset points",
+                          ha=align, va="center", fontsize=8, color=color_of(peer))  # fmt: skip
             beyond += 1
         elif is_fastest:
             axes.plot([ratio.low, min(ratio.high, LARGEST)], [y, y], color=color_of(peer), linewidth=1.2, zorder=2)
 
 
-def _label(axes: Any, x: float, y: float, text: str, **style: Any) -> None:
+def _label(
+    axes: Any, x: float, y: float, text: str, *, ha: str = "left", color: str = "black", weight: str = "normal"
+) -> None:
     """Write text `x` inches right of the axes' left edge."""
     width = WIDTH - LEFT - RIGHT
-    axes.text(x / width, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8, **style)
+    axes.text(x / width, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8, ha=ha, color=color,
+              fontweight=weight)  # fmt: skip
 
 
 def _draw_legend(axes: Any, figure: Any, rows: Sequence[dict[str, Ratio]]) -> None:

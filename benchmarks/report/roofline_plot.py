@@ -32,24 +32,24 @@ def draw_roofline(rows: Sequence[Row], machine: str) -> Any:
     axes.plot(x, [min(peak, bandwidth * value) for value in x], color="0.4", zorder=1)
     axes.annotate(f"large float32 products: {peak:.0f} GFLOP/s", (x[-1], peak), (0, 4), textcoords="offset points",
                   ha="right", va="bottom", color="0.3")  # fmt: skip
-    drawn: set[str] = set()
+    labels_so_far: set[str] = set()
     for peer in sorted({row.peer for row in points}, key=lambda peer: peer == OURS):
         of_peer = [row for row in points if row.peer == peer]
         titles = dict.fromkeys(map(title_of, of_peer))
         best = [fastest_row([row for row in of_peer if title_of(row) == title], peer) for title in titles]
-        rows_drawn = [row for row in best if row is not None]
+        fastest_rows = [row for row in best if row is not None]
         label = peer_label(kind_of(peer))
         axes.scatter(
-            [row.flops / row.bytes for row in rows_drawn],
-            [row.flops / median_time(row) / 1e9 for row in rows_drawn],
+            [row.flops / row.bytes for row in fastest_rows],
+            [row.flops / median_time(row) / 1e9 for row in fastest_rows],
             s=34 if peer == OURS else 18,
             zorder=3 if peer == OURS else 2,
             linewidths=0,
             alpha=0.85,
             color=color_of(peer),
-            label=None if label in drawn else label,
+            label=None if label in labels_so_far else label,
         )
-        drawn.add(label)
+        labels_so_far.add(label)
     axes.set(xscale="log", yscale="log", xlabel="operations per byte of unavoidable memory traffic")
     axes.set_ylabel("billion operations per second")
     use_plain_numbers(axes.xaxis, (1,))

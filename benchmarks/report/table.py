@@ -66,9 +66,9 @@ def bottleneck_lines(rows: Sequence[Row]) -> Iterator[str]:
     for title in dict.fromkeys(map(title_of, rows)):
         ours = fastest_row([row for row in rows if title_of(row) == title], OURS)
         if rates and ours and (ours.flops or ours.bytes) and ours.case != "calibrate":
-            found = find_bottleneck(ours, rates)
-            parts = f"arithmetic {format_seconds(found.arithmetic)}, memory {format_seconds(found.memory)}"
-            yield f"{title}: {parts} of {format_seconds(median_time(ours))}; bottleneck: {found.name}"
+            bottleneck = find_bottleneck(ours, rates)
+            parts = f"arithmetic {format_seconds(bottleneck.arithmetic)}, memory {format_seconds(bottleneck.memory)}"
+            yield f"{title}: {parts} of {format_seconds(median_time(ours))}; bottleneck: {bottleneck.name}"
 
 
 def figure_lines(rows: Sequence[Row]) -> Iterator[str]:

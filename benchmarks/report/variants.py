@@ -73,7 +73,7 @@ def fastest_in_group(lines: Sequence[Line], peers: Sequence[str]) -> tuple[Row, 
 
 
 def repeat_ratio(rows: Sequence[Row]) -> float | None:
-    """Return the time of our second process / that of our first in the same form."""
+    """Return the ratio of our second process to our first, in the same form."""
     again = next((row for row in rows if row.peer == AGAIN and row.samples), None)
     ours = [row for row in rows if again and row.peer == OURS and row.form == again.form and row.samples]
     return median_time(again) / median_time(ours[0]) if again and ours else None

@@ -42,7 +42,7 @@ def shard_members(
     if shards == 1:
         raise ValueError(f"members={members} cannot be split evenly over 2 to {len(devices)} devices")
     mesh = Mesh(np.array(devices[:shards]), ("members",), axis_types=(AxisType.Auto,))
-    specs = tuple(PartitionSpec("members") if sharded else PartitionSpec() for sharded in has_members)
-    placed = jax.device_put(args, tuple(NamedSharding(mesh, spec) for spec in specs))
+    specs = tuple(PartitionSpec("members") if split else PartitionSpec() for split in has_members)
+    sharded_args = jax.device_put(args, tuple(NamedSharding(mesh, spec) for spec in specs))
     out = PartitionSpec("members")
-    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False), placed
+    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False), sharded_args

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Compiled(NamedTuple):
-    """A compiled program and what it took to compile it."""
+    """A compiled program, with the time and memory of its compilation."""
 
     call: Callable[..., Any]
     stages: dict[str, float]  # seconds

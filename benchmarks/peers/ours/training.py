@@ -11,8 +11,8 @@ import numpy as np
 from benchmarks.jobs.definitions import Training
 from benchmarks.jobs.inputs import CONVOLUTIONS, IMAGE, training_inputs
 from benchmarks.jobs.program import Program
-from benchmarks.jobs.python_loop import python_loop
 from benchmarks.jobs.reference import training_error
+from benchmarks.peers._jax.python_loop import python_loop
 from benchmarks.peers._jax.stages import compile_in_stages
 from nnjax import data, losses, nn, optim, train
 from nnjax.debug import count_flops
@@ -42,16 +42,7 @@ def training(job: Training, form: str) -> Program:
             batch = examples if rows is None else data.Data(inputs.x[rows], inputs.y[rows])
             return step(ts, batch)[0]
 
-        return python_loop(
-            job,
-            inputs,
-            batch_step,
-            ts,
-            to_arrays=to_arrays,
-            block=jax.block_until_ready,
-            stages=compiled.stages,
-            memory=compiled.memory,
-        )
+        return python_loop(job, inputs, batch_step, ts, to_arrays=to_arrays, compiled=compiled)
     compiled = compile_in_stages(jax.jit(partial(run.steps, n=job.steps), donate_argnums=0), ts, examples)
     rows = None
     if job.batch is not None:

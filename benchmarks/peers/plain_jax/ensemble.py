@@ -97,15 +97,15 @@ def sweep(job: Ensemble, form: str) -> Program:
 
 
 def _sweep_in_turn(job: Ensemble) -> Program:
-    x, y, pairs, stacked, error = _sweep_parts(job)
+    x, y, pairs, state, error = _sweep_parts(job)
     member_pairs = list(pairs)
-    states = [jax.tree.map(itemgetter(i), stacked) for i in range(job.members)]
+    states = [jax.tree.map(itemgetter(i), state) for i in range(job.members)]
     jitted = jax.jit(partial(_sweep_epochs, job), donate_argnums=0)
     compiled = compile_in_stages(jitted, states[0], pairs[0], x, y)
     return Program(
         state=states,
         call=lambda states: [
-            compiled.call(state, pair, x, y)[0] for state, pair in zip(states, member_pairs, strict=True)
+            compiled.call(member, pair, x, y)[0] for member, pair in zip(states, member_pairs, strict=True)
         ],
         block=jax.block_until_ready,
         error=lambda states: error(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)),

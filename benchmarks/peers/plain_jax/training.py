@@ -11,9 +11,9 @@ import optax
 from benchmarks.jobs.definitions import Training
 from benchmarks.jobs.inputs import training_inputs
 from benchmarks.jobs.program import Program
-from benchmarks.jobs.python_loop import python_loop
 from benchmarks.jobs.reference import training_error
 from benchmarks.peers._jax.loss import mean_loss
+from benchmarks.peers._jax.python_loop import python_loop
 from benchmarks.peers._jax.stages import compile_in_stages
 from benchmarks.peers.plain_jax.lenet import convolve
 
@@ -33,16 +33,7 @@ def training(job: Training, form: str) -> Program:
         def batch_step(carry: Any, rows: np.ndarray | None) -> Any:
             return jitted(carry, *((x, y) if rows is None else (inputs.x[rows], inputs.y[rows])))[0]
 
-        return python_loop(
-            job,
-            inputs,
-            batch_step,
-            carry,
-            to_arrays=to_arrays,
-            block=jax.block_until_ready,
-            stages=compiled.stages,
-            memory=compiled.memory,
-        )
+        return python_loop(job, inputs, batch_step, carry, to_arrays=to_arrays, compiled=compiled)
     key = jax.random.key(1)
     rows = None if job.batch is None else np.asarray(first_rows(job, key))
     compiled = compile_in_stages(jax.jit(make_epochs(job, step), donate_argnums=0), (carry, key), x, y)
