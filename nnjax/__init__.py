@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nnjax import data, losses, metrics, nn, optcheck, optim, train, uncertainty
+    from nnjax import data, debug, losses, metrics, nn, optcheck, optim, plot, storage, train, uncertainty
     from nnjax.types import Data, Layer, TrainState
 
 __version__ = "0.1.0"
@@ -15,20 +15,27 @@ __all__ = [
     "TrainState",
     "__version__",
     "data",
+    "debug",
     "losses",
     "metrics",
     "nn",
     "optcheck",
     "optim",
+    "plot",
+    "storage",
     "train",
     "uncertainty",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Parts are loaded when they are asked for: pytest loads the plugin in here, which is not to load JAX."""
+    """Import a part when it is first used: pytest imports nnjax for its plugin, which must not load JAX."""
     if name in ("Data", "Layer", "TrainState"):
         return getattr(importlib.import_module("nnjax.types"), name)
     if name in __all__:
         return importlib.import_module(f"nnjax.{name}")
     raise AttributeError(f"module 'nnjax' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

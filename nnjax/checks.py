@@ -1,4 +1,8 @@
-"""The checks of arguments that all parts of nnjax share. A message says where, what was got, and what to do."""
+"""Argument checks that all parts of nnjax share.
+
+Error messages start with `where`, the function that the user called, and say what it got, what it expected and how to
+fix it.
+"""
 
 import difflib
 import math
@@ -15,7 +19,7 @@ T = TypeVar("T")
 
 @contextmanager
 def located(place: str) -> Iterator[None]:
-    """Give every error that passes through, JAX's own too, its place in the network."""
+    """Add the place in the network to every error raised inside, including those of JAX."""
     try:
         yield
     except Exception as error:
@@ -24,18 +28,18 @@ def located(place: str) -> Iterator[None]:
 
 
 def is_traced(value: Any) -> bool:
-    """Whether the value is unknown until the program runs, so that only its shape and dtype can be checked."""
+    """Return True if JAX is tracing the value: only its shape and dtype are known, and only these can be checked."""
     return isinstance(value, jax.core.Tracer)
 
 
 def shapes(x: Any) -> str:
-    """The shapes of a pytree's leaves, as an error message shows them."""
-    found = [str(jnp.shape(leaf)) for leaf in jax.tree.leaves(x)]
-    return found[0] if len(found) == 1 else "[" + ", ".join(found) + "]"
+    """Return the shapes of the leaves of a pytree as text for an error message."""
+    texts = [str(jnp.shape(leaf)) for leaf in jax.tree.leaves(x)]
+    return texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
 
 
 def positive_int(where: str, name: str, value: Any) -> int:
-    """`value` as an int of at least 1."""
+    """Return `value` as an int, which must be at least 1."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{where}: {name} must be an integer, got {value!r}")
     if value < 1:
@@ -44,12 +48,13 @@ def positive_int(where: str, name: str, value: Any) -> int:
 
 
 def in_range(where: str, name: str, value: Any, interval: str) -> Any:
-    """A hyper-parameter inside an interval such as "[0, 1)": a Python float, or an array of shape () as it is.
+    """Return a scalar hyper-parameter, which must be in an interval such as "[0, 1)".
 
-    Tracers pass: their value is not known. NumPy's floats become Python's, which do not promote float32 parameters.
+    Traced arrays are not checked, because their values are unknown. JAX arrays are returned unchanged. NumPy scalars
+    become Python floats, because a `np.float64` would promote float32 parameters.
     """
     if value is None or isinstance(value, str) or np.ndim(value) != 0:
-        raise ValueError(f"{where}: {name} must be one number, got {value!r}; jax.vmap over several")
+        raise ValueError(f"{where}: {name} must be one number, got {value!r}; use jax.vmap over several")
     if is_traced(value):
         return value
     low, high = (float(end) for end in interval[1:-1].split(","))
@@ -62,7 +67,7 @@ def in_range(where: str, name: str, value: Any, interval: str) -> Any:
 
 
 def one_of(where: str, name: str, value: str, known: Iterable[str]) -> str:
-    """`value` as one of the known names; the error lists them, the nearest first."""
+    """Return `value`, which must be one of the known names; the error lists them, the most similar first."""
     names = list(known)
     if value in names:
         return value
@@ -73,7 +78,7 @@ def one_of(where: str, name: str, value: str, known: Iterable[str]) -> str:
 
 
 def is_key(value: Any) -> bool:
-    """Whether `value` holds random keys, typed (`jax.random.key`) or legacy (uint32 pairs)."""
+    """Return True if `value` holds random keys: typed (`jax.random.key`) or legacy (pairs of uint32)."""
     dtype = getattr(value, "dtype", None)
     if dtype is None:
         return False
@@ -81,7 +86,13 @@ def is_key(value: Any) -> bool:
 
 
 def key(where: str, value: Any, x: Any = None) -> Any:
-    """One typed random key; a legacy uint32 key is wrapped. `x` is what stood beside it, to notice a swap."""
+    """Return one typed random key, made from a legacy uint32 key if necessary.
+
+    Args:
+      where: the function that the user called.
+      value: the argument in the place of the key.
+      x: the argument next to it, to detect that the two are swapped.
+    """
     if not is_key(value):
         if is_key(x) and hasattr(value, "shape"):
             raise TypeError(f"{where}: key and x are swapped: the call is init(key, x)")
@@ -91,17 +102,24 @@ def key(where: str, value: Any, x: Any = None) -> Any:
     if not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         value = jax.random.wrap_key_data(value)
     if value.shape != ():
-        raise ValueError(f"{where}: one key expected, got keys of shape {value.shape}; jax.vmap over several keys")
+        raise ValueError(f"{where}: expected one key, got keys of shape {value.shape}; use jax.vmap over several keys")
     return value
 
 
 def batched(where: str, x: Any, axes: str = "(batch, features)", ndim: int = 2) -> None:
-    """`x` is a floating array of at least `ndim` axes, the first of which is the batch."""
+    """Check that `x` is a floating array with at least `ndim` axes, of which the first is the batch.
+
+    Args:
+      where: the function that the user called.
+      x: the input of a layer.
+      axes: the expected axes, for the error message.
+      ndim: minimum number of axes, batch included.
+    """
     if not hasattr(x, "shape"):
         raise TypeError(f"{where}: x must be an array {axes}, got {type(x).__name__}")
     if len(x.shape) < ndim:
-        missing = "; use x[None]" if ndim == 2 else "; use x[..., None] for one channel"
-        hint = missing if len(x.shape) == ndim - 1 else ""
+        fix = "; use x[None]" if ndim == 2 else "; use x[..., None] for one channel"
+        hint = fix if len(x.shape) == ndim - 1 else ""
         raise ValueError(f"{where}: x must be {axes}, got {tuple(x.shape)}{hint}")
     if x.shape[-1] == 0:
         raise ValueError(f"{where}: x has 0 features, its shape is {tuple(x.shape)}")
@@ -110,11 +128,11 @@ def batched(where: str, x: Any, axes: str = "(batch, features)", ndim: int = 2) 
 
 
 def features(where: str, x: Any, expected: int) -> None:
-    """The last axis of `x` is as wide as the parameters expect."""
+    """Check that the last axis of `x` has the size that the parameters expect."""
     if x.shape[-1] != expected:
         raise ValueError(f"{where}: expected {expected} features, got {x.shape[-1]} (x is {tuple(x.shape)})")
 
 
 def path_name(path: tuple[Any, ...]) -> str:
-    """The path of a leaf as people write it: `0/w`."""
+    """Return the path of a leaf as text such as `0/w`."""
     return jax.tree_util.keystr(path, simple=True, separator="/") or "(the tree itself)"

@@ -1,7 +1,7 @@
-"""Losses: how far each prediction is from its target.
+"""Losses, one number per example.
 
-Each returns one number per example, (batch,): the caller takes the mean, so that examples can be weighted. Shapes
-must be equal; nothing broadcasts. Options are bound by `functools.partial`, as in
+Each returns an array of shape (batch,). The caller takes the mean, so that examples can be weighted. Prediction and
+target must have equal shapes; they are not broadcast. Bind options with `functools.partial`, as in
 `partial(losses.cross_entropy, label_smoothing=0.1)`.
 """
 
@@ -22,16 +22,16 @@ __all__ = ["binary_cross_entropy", "cross_entropy", "huber", "mean_squared_error
 
 
 def squared_error(prediction: Array, target: Array) -> Float[Array, " batch"]:
-    """The squared error of the lecture, summed over outputs (`optax.squared_error` leaves them apart).
+    """Return the squared error, summed over outputs (`optax.squared_error` does not sum).
 
         loss = Σ_k (prediction_k - target_k)²
 
     Args:
-      prediction: (batch, ...).
-      target: the same shape, real numbers.
+      prediction: Real numbers of shape (batch, ...).
+      target: Real numbers of the same shape.
 
     Raises:
-      ValueError: where the shapes differ.
+      ValueError: if the shapes differ.
 
     >>> losses.squared_error(jnp.array([[1.0, 2.0]]), jnp.array([[0.0, 0.0]]))
     Array([5.], dtype=float32)
@@ -41,16 +41,16 @@ def squared_error(prediction: Array, target: Array) -> Float[Array, " batch"]:
 
 
 def mean_squared_error(prediction: Array, target: Array) -> Float[Array, " batch"]:
-    """The squared error, averaged over outputs.
+    """Return the squared error, averaged over outputs.
 
         loss = 1/K Σ_k (prediction_k - target_k)²
 
     Args:
-      prediction: (batch, ...).
-      target: the same shape, real numbers.
+      prediction: Real numbers of shape (batch, ...).
+      target: Real numbers of the same shape.
 
     Raises:
-      ValueError: where the shapes differ.
+      ValueError: if the shapes differ.
 
     >>> losses.mean_squared_error(jnp.array([[1.0, 2.0]]), jnp.array([[0.0, 0.0]]))
     Array([2.5], dtype=float32)
@@ -60,17 +60,17 @@ def mean_squared_error(prediction: Array, target: Array) -> Float[Array, " batch
 
 
 def huber(prediction: Array, target: Array, *, delta: float | Array = 1.0) -> Float[Array, " batch"]:
-    """Huber's loss, summed over outputs: squared for small errors, linear for large ones.
+    """Return Huber's loss, summed over outputs: quadratic for small errors, linear for large ones.
 
         loss = Σ_k  ½ e²  if |e| ≤ δ  else  δ (|e| - ½ δ),   e = prediction_k - target_k
 
     Args:
-      prediction: (batch, ...).
-      target: the same shape, real numbers.
-      delta: where the square goes over into the line, > 0.
+      prediction: Real numbers of shape (batch, ...).
+      target: Real numbers of the same shape.
+      delta: Error at which the loss changes from quadratic to linear, > 0.
 
     Raises:
-      ValueError: where the shapes differ, or for delta ≤ 0.
+      ValueError: if the shapes differ, or if delta ≤ 0.
 
     >>> losses.huber(jnp.array([[0.5, 3.0]]), jnp.array([[0.0, 0.0]]))
     Array([2.625], dtype=float32)
@@ -85,19 +85,20 @@ def huber(prediction: Array, target: Array, *, delta: float | Array = 1.0) -> Fl
 
 
 def cross_entropy(prediction: Array, target: Array, *, label_smoothing: float | Array = 0.0) -> Float[Array, " batch"]:
-    """The cross-entropy between labels and softmax of the prediction.
+    """Return the cross-entropy between the labels and the softmax of the prediction.
 
         loss = -Σ_k q_k log softmax(prediction)_k,   q = (1 - s) · target + s / classes
 
     Args:
-      prediction: logits (batch, ..., classes), before any softmax.
-      target: integer labels (batch, ...) in 0 … classes - 1, or probabilities of the shape of the logits. Axes between
-        the batch and the classes (positions of a sequence) are averaged.
-      label_smoothing: s in [0, 1], the share that is spread evenly over the classes.
+      prediction: Logits of shape (batch, ..., classes), without softmax. The loss is averaged over the axes between
+        batch and classes (the positions of a sequence).
+      target: Integer labels of shape (batch, ...) in 0 … classes - 1, or probabilities of the same shape as the logits.
+        A label outside this range gives NaN; `train.fit` raises an error for it.
+      label_smoothing: Share s of the probability that is spread evenly over the classes, in [0, 1].
 
     Raises:
-      ValueError: where the shapes do not fit; a label out of range gives NaN, `train.fit` names it beforehand.
-      TypeError: for labels that are not integers.
+      ValueError: if the shapes do not match.
+      TypeError: if the labels are not integers.
 
     >>> losses.cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1]))
     Array([0.6931472], dtype=float32)
@@ -105,14 +106,14 @@ def cross_entropy(prediction: Array, target: Array, *, label_smoothing: float | 
     smoothing = checks.in_range("cross_entropy", "label_smoothing", label_smoothing, "[0, 1]")
     smoothing = jnp.asarray(smoothing, prediction.dtype)
     check_labels("cross_entropy", prediction, target)
-    # Shifted first, so that large logits lose no digits where the normaliser and the label's logit nearly cancel
+    # Shift first: otherwise large logits lose digits when the normaliser and the label's logit nearly cancel
     z = prediction - lax.stop_gradient(prediction.max(-1, keepdims=True))
     normaliser = jnp.log(jnp.exp(z).sum(-1))
     if jnp.issubdtype(target.dtype, jnp.integer):
         loss = normaliser - label_logits(z, target)
     else:
         probabilities = _like(target, z)
-        # Where a class is masked by a logit of -inf, 0 · -inf would be NaN
+        # For a class that is masked by a logit of -inf, 0 · -inf would be NaN
         products = jnp.where(probabilities == 0, jnp.zeros_like(z), z * probabilities)
         loss = normaliser * probabilities.sum(-1) - products.sum(-1)
     if not (isinstance(label_smoothing, (int, float)) and label_smoothing == 0):
@@ -121,28 +122,28 @@ def cross_entropy(prediction: Array, target: Array, *, label_smoothing: float | 
 
 
 def binary_cross_entropy(prediction: Array, target: Array) -> Float[Array, " batch"]:
-    """The cross-entropy of yes-or-no questions, summed over outputs.
+    """Return the binary cross-entropy, summed over outputs.
 
         loss = -Σ_k  t_k log σ(z_k) + (1 - t_k) log(1 - σ(z_k)),   z = prediction
 
     Args:
-      prediction: logits (batch, ...), before any sigmoid.
-      target: the same shape: 0 and 1 (integers, booleans or floats), or probabilities.
+      prediction: Logits of shape (batch, ...), without sigmoid.
+      target: Labels 0 and 1 (integers, booleans or floats), or probabilities, of the same shape.
 
     Raises:
-      ValueError: where the shapes differ.
+      ValueError: if the shapes differ.
 
     >>> losses.binary_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([[1, 0]]))
     Array([1.3862944], dtype=float32)
     """
     _same_shape("binary_cross_entropy", prediction, target)
     t = target.astype(prediction.dtype)
-    # log σ(z) = -softplus(-z), and 1 - σ(z) = σ(-z): no logarithm of zero at any z, and no digits lost at large ones
+    # With log σ(z) = -softplus(-z) and 1 - σ(z) = σ(-z), no logarithm of zero occurs and large z keep their digits
     return _per_example(t * jax.nn.softplus(-prediction) + (1 - t) * jax.nn.softplus(prediction)).sum(-1)
 
 
 def check_labels(where: str, prediction: Array, target: Array) -> None:
-    """`target` is one integer label per row of logits, or probabilities of the logits' shape."""
+    """Raise unless `target` is one integer label per row of logits, or probabilities of the logits' shape."""
     if prediction.ndim < 2:
         raise ValueError(f"{where}: prediction must be logits (batch, classes), got {tuple(prediction.shape)}")
     rows = prediction.shape[:-1]
@@ -164,7 +165,7 @@ def check_labels(where: str, prediction: Array, target: Array) -> None:
 
 
 def label_logits(prediction: Array, target: Array) -> Array:
-    """The logit of each label, (batch, ..., classes) -> (batch, ...); NaN for a label that is no class."""
+    """Return the logit of each label, (batch, ..., classes) -> (batch, ...); NaN if the label is not a class."""
     # A negative index would count from the end
     labels = jnp.where(target < 0, prediction.shape[-1], target)[..., None]
     return jnp.take_along_axis(prediction, labels, -1, mode="fill", fill_value=jnp.nan)[..., 0]
@@ -174,7 +175,7 @@ def _same_shape(where: str, prediction: Array, target: Array) -> None:
     if prediction.shape != target.shape:
         hint = ""
         if prediction.shape == (*target.shape, 1):
-            hint = "; use y[:, None], or end the network in nn.reshape(())"
+            hint = "; use y[:, None], or end the network with nn.reshape(())"
         raise ValueError(
             f"{where}: prediction and target must have the same shape, got {tuple(prediction.shape)} "
             f"and {tuple(target.shape)}{hint}"

@@ -1,7 +1,7 @@
 """Metrics: one number for all predictions of a data set.
 
-Each takes `(prediction, target, weights=None)`; weights (examples,) count examples more or less, as in the loss.
-Classifiers predict logits (examples, classes); log-probabilities are logits too.
+Each takes `(prediction, target, weights=None)`. The weights, of shape (examples,), are the per-example weights of the
+loss; None means equal weights. Classifiers predict logits (examples, classes); log-probabilities are valid logits.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ if TYPE_CHECKING:
 
 
 def accuracy(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
-    """Share of examples whose largest logit is the label's.
+    """Return the share of examples whose largest logit is that of the label.
 
     Args:
-      prediction: logits (examples, classes).
-      target: integer labels (examples,), or probabilities (examples, classes), whose largest counts.
-      weights: (examples,) or None.
+      prediction: Logits of shape (examples, classes).
+      target: Integer labels (examples,), or probabilities (examples, classes) whose argmax is the label.
+      weights: Per-example weights (examples,), or None.
 
     Raises:
-      ValueError, TypeError: where target does not fit the logits.
+      ValueError, TypeError: if the target does not match the logits.
 
     >>> metrics.accuracy(jnp.array([[2.0, 1.0], [0.0, 3.0]]), jnp.array([0, 0]))
     Array(0.5, dtype=float32)
     """
     prediction = _wide(prediction)
     hits = _most_likely(prediction) == _labels("accuracy", prediction, target)
-    hits = hits & ~jnp.isnan(prediction).any(-1)  # a network that has diverged is right about nothing
+    hits = hits & ~jnp.isnan(prediction).any(-1)  # NaN is never a hit
     return weighted_mean(hits.astype(prediction.dtype), weights)
 
 
 def nll(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
-    """Negative log-likelihood: the mean cross-entropy, in nats.
+    """Return the negative log-likelihood: the mean cross-entropy, in nats.
 
         NLL = mean of -log softmax(prediction)[label]
 
     Args:
-      prediction: logits (examples, classes).
-      target: integer labels (examples,), or probabilities (examples, classes).
-      weights: (examples,) or None.
+      prediction: Logits of shape (examples, classes).
+      target: Integer labels (examples,), or probabilities (examples, classes).
+      weights: Per-example weights (examples,), or None.
 
     Raises:
-      ValueError, TypeError: where target does not fit the logits.
+      ValueError, TypeError: if the target does not match the logits.
 
     >>> metrics.nll(jnp.array([[0.0, 0.0]]), jnp.array([1]))
     Array(0.6931472, dtype=float32)
@@ -59,17 +59,17 @@ def nll(prediction: Array, target: Array, weights: Array | None = None) -> Float
 
 
 def brier(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
-    """Brier score: squared distance of the probabilities from the truth, in [0, 2].
+    """Return the Brier score: the mean squared distance of the probabilities from the truth, in [0, 2].
 
         Brier = mean of Σ_k (softmax(prediction)_k - [k is the label])²
 
     Args:
-      prediction: logits (examples, classes).
-      target: integer labels (examples,), or probabilities (examples, classes).
-      weights: (examples,) or None.
+      prediction: Logits of shape (examples, classes).
+      target: Integer labels (examples,), or probabilities (examples, classes).
+      weights: Per-example weights (examples,), or None.
 
     Raises:
-      ValueError, TypeError: where target does not fit the logits.
+      ValueError, TypeError: if the target does not match the logits.
 
     >>> metrics.brier(jnp.array([[0.0, 0.0]]), jnp.array([1]))
     Array(0.5, dtype=float32)
@@ -86,18 +86,18 @@ def brier(prediction: Array, target: Array, weights: Array | None = None) -> Flo
 def expected_calibration_error(
     prediction: Array, target: Array, weights: Array | None = None, *, bins: int = 15
 ) -> Float[Array, ""]:
-    """Expected calibration error: how far confidence is from accuracy, in bins of equal width.
+    """Return the expected calibration error: the mean gap between accuracy and confidence, in bins of equal width.
 
         ECE = Σ_bins share of examples · |accuracy - mean confidence|,   confidence = max softmax(prediction)
 
     Args:
-      prediction: logits (examples, classes).
-      target: integer labels (examples,), or probabilities (examples, classes), whose largest counts.
-      weights: (examples,) or None.
-      bins: number of bins of confidence in (0, 1].
+      prediction: Logits of shape (examples, classes).
+      target: Integer labels (examples,), or probabilities (examples, classes) whose argmax is the label.
+      weights: Per-example weights (examples,), or None.
+      bins: Number of confidence bins in (0, 1].
 
     Raises:
-      ValueError, TypeError: for bins < 1, or where target does not fit the logits.
+      ValueError, TypeError: if bins < 1, or if the target does not match the logits.
 
     >>> metrics.expected_calibration_error(jnp.array([[0.0, 0.0], [0.0, 0.0]]), jnp.array([0, 0]))
     Array(0.5, dtype=float32)
@@ -111,19 +111,19 @@ def expected_calibration_error(
 def reliability(
     prediction: Array, target: Array, weights: Array | None = None, *, bins: int = 15
 ) -> tuple[Float[Array, " bins"], Float[Array, " bins"], Float[Array, " bins"]]:
-    """The reliability diagram: for each bin of confidence its share of examples, mean confidence and accuracy.
+    """Return the reliability diagram: share of examples, mean confidence and accuracy of each confidence bin.
 
     Args:
-      prediction: logits (examples, classes).
-      target: integer labels (examples,), or probabilities (examples, classes), whose largest counts.
-      weights: (examples,) or None.
-      bins: number of bins of confidence in (0, 1].
+      prediction: Logits of shape (examples, classes).
+      target: Integer labels (examples,), or probabilities (examples, classes) whose argmax is the label.
+      weights: Per-example weights (examples,), or None.
+      bins: Number of confidence bins in (0, 1].
 
     Returns:
-      share, confidence, accuracy, (bins,) each; 0 in empty bins.
+      The arrays share, confidence and accuracy of shape (bins,). Empty bins are 0.
 
     Raises:
-      ValueError, TypeError: for bins < 1, or where target does not fit the logits.
+      ValueError, TypeError: if bins < 1, or if the target does not match the logits.
 
     >>> share, confidence, correct = metrics.reliability(jnp.array([[0.0, 0.0]]), jnp.array([0]), bins=4)
     >>> share
@@ -135,32 +135,32 @@ def reliability(
     probabilities = jax.nn.softmax(prediction)
     confidence = probabilities.max(-1)
     correct = (_most_likely(probabilities) == labels).astype(prediction.dtype)
-    bin_of = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32) - 1, 0, bins - 1)
+    bin_index = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32) - 1, 0, bins - 1)
     weights = _weights(confidence, weights)
-    share = jnp.zeros(bins, confidence.dtype).at[bin_of].add(weights / _nonzero(weights.sum()))
-    total = _nonzero(jnp.zeros(bins, confidence.dtype).at[bin_of].add(weights))
-    in_bin = [jnp.zeros(bins, confidence.dtype).at[bin_of].add(weights * v) / total for v in (confidence, correct)]
+    share = jnp.zeros(bins, confidence.dtype).at[bin_index].add(weights / _nonzero(weights.sum()))
+    total = _nonzero(jnp.zeros(bins, confidence.dtype).at[bin_index].add(weights))
+    in_bin = [jnp.zeros(bins, confidence.dtype).at[bin_index].add(weights * v) / total for v in (confidence, correct)]
     return share, in_bin[0], in_bin[1]
 
 
 def r2(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
-    """Coefficient of determination: the share of the targets' variance that is explained, averaged over outputs.
+    """Return the coefficient of determination, the explained share of the target's variance, averaged over outputs.
 
         R² = 1 - Σ (target - prediction)² / Σ (target - mean target)²
 
     Args:
-      prediction: (examples,) or (examples, outputs).
-      target: the same shape.
-      weights: (examples,) or None.
+      prediction: Real numbers of shape (examples,) or (examples, outputs).
+      target: Real numbers of the same shape.
+      weights: Per-example weights (examples,), or None.
 
     Raises:
-      ValueError: where the shapes differ.
+      ValueError: if the shapes differ.
 
     >>> metrics.r2(jnp.array([1.0, 2.0, 3.0]), jnp.array([1.0, 2.0, 3.0]))
     Array(1., dtype=float32)
     """
     prediction = _wide(prediction)
-    losses.squared_error(prediction, target)  # its check of the shapes
+    losses.squared_error(prediction, target)  # checks the shapes
     target = target.astype(prediction.dtype).reshape(target.shape[0], -1)
     w = _weights(prediction.reshape(target.shape)[:, 0], weights)[:, None]
     w = w / _nonzero(w.sum())
@@ -170,17 +170,17 @@ def r2(prediction: Array, target: Array, weights: Array | None = None) -> Float[
 
 
 def rmse(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
-    """Root of the mean squared error, in the units of the target.
+    """Return the root mean squared error, in units of the target.
 
         RMSE = √(mean of (prediction - target)²)
 
     Args:
-      prediction: (examples,) or (examples, outputs).
-      target: the same shape.
-      weights: (examples,) or None.
+      prediction: Real numbers of shape (examples,) or (examples, outputs).
+      target: Real numbers of the same shape.
+      weights: Per-example weights (examples,), or None.
 
     Raises:
-      ValueError: where the shapes differ.
+      ValueError: if the shapes differ.
 
     >>> metrics.rmse(jnp.array([1.0, 5.0]), jnp.array([0.0, 0.0]))
     Array(3.6055512, dtype=float32)
@@ -190,16 +190,16 @@ def rmse(prediction: Array, target: Array, weights: Array | None = None) -> Floa
 
 
 def weighted_mean(values: Array, weights: Array | None = None) -> Float[Array, ""]:
-    """Mean of one number per example.
+    """Return the weighted mean of one number per example.
 
-        Σ w·v / Σ w,  and 0 where all weights are 0
+        mean = Σ w·v / Σ w,  and 0 if all weights are 0
 
     Args:
-      values: (examples,).
-      weights: (examples,) or None.
+      values: Numbers of shape (examples,).
+      weights: Per-example weights (examples,), or None.
 
     Raises:
-      ValueError: where the shapes differ.
+      ValueError: if the shapes differ.
 
     >>> metrics.weighted_mean(jnp.array([1.0, 5.0]), jnp.array([3.0, 1.0]))
     Array(2., dtype=float32)
@@ -214,7 +214,7 @@ def _weights(values: Array, weights: Array | None) -> Array:
     if weights is None:
         return jnp.ones_like(values)
     if weights.shape != values.shape:
-        raise ValueError(f"weights must be one for each example, {values.shape}, got {tuple(weights.shape)}")
+        raise ValueError(f"weights must be one per example, {values.shape}, got {tuple(weights.shape)}")
     return weights.astype(values.dtype)
 
 
@@ -223,7 +223,7 @@ def _nonzero(total: Array) -> Array:
 
 
 def _wide(prediction: Array) -> Array:
-    """In float32 at least: a count of thousands has no room in 16 bits."""
+    """Cast to float32 at least, because 16 bits cannot count thousands of examples."""
     return prediction if prediction.dtype.itemsize >= 4 else prediction.astype(jnp.float32)
 
 

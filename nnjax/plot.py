@@ -1,4 +1,4 @@
-"""The pictures of a run. Each function returns a matplotlib figure; nothing global is touched."""
+"""Plots of a run. Each function returns a matplotlib figure and changes no global state of matplotlib."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
     from nnjax.uncertainty import SizeCurve
 
-TRAIN, HELD_OUT, NEUTRAL = "#4477aa", "#ee6677", "#bbbbbb"  # Paul Tol's, apart for the colour-blind too
+TRAIN, HELD_OUT, NEUTRAL = "#4477aa", "#ee6677", "#bbbbbb"  # Paul Tol's palette, distinguishable by the colour-blind
 
 
 def curves(history: Sequence[dict[str, float]]) -> Figure:
-    """Loss over epochs, and beside it the validation's score where there is one.
+    """Plot the loss over epochs, and next to it the validation score if there is one.
 
     Args:
-      history: of a `train.fit`.
+      history: The history of a `train.fit`.
     """
     names = dict.fromkeys(name for record in history for name in record)
     score = next((name for name in ("validation_accuracy", "validation_r2") if name in names), None)
@@ -35,7 +35,7 @@ def curves(history: Sequence[dict[str, float]]) -> Figure:
     axes = figure.subplots(1, 2 if score else 1, squeeze=False)[0]
     _line(axes[0], history, "loss", "training, mean of the epoch", TRAIN)
     _line(axes[0], history, "validation_loss", "validation", HELD_OUT)
-    # Several powers of ten need a logarithm to be seen
+    # Losses over more than a factor of 20 are unreadable on a linear axis
     values = [r[k] for r in history for k in ("loss", "validation_loss") if r.get(k, np.nan) > 0]
     if values and max(values) > 20 * min(values):
         axes[0].set_yscale("log")
@@ -52,12 +52,12 @@ def curves(history: Sequence[dict[str, float]]) -> Figure:
 
 
 def confusion(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Figure:
-    """How often each class was taken for each other.
+    """Plot the confusion matrix: counts of true class by predicted class, coloured by the share of the true class.
 
     Args:
-      logits: (examples, classes).
-      labels: (examples,).
-      classes: their names.
+      logits: Logits of shape (examples, classes).
+      labels: Integer labels of shape (examples,).
+      classes: Names of the classes.
     """
     n = len(classes)
     counts = np.zeros((n, n), int)
@@ -66,7 +66,7 @@ def confusion(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) ->
     inches = min(12.0, max(4.0, 0.5 * n + 1.5))
     figure = _figure(inches + 0.7, inches)
     axes = figure.subplots()
-    # A root, so that a handful of errors is not white beside a hundred hits
+    # The square root makes a few errors visible next to a hundred hits
     image = axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1)
     names = [_plain(name) for name in classes]
     long = max(map(len, classes)) > 3
@@ -84,16 +84,16 @@ def confusion(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) ->
 
 
 def reliability(logits: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> Figure:
-    """Accuracy against confidence: on the diagonal a network knows how sure to be.
+    """Plot accuracy against confidence; a calibrated network lies on the diagonal.
 
     Args:
-      logits: (examples, classes).
-      labels: (examples,).
-      bins: of confidence.
+      logits: Logits of shape (examples, classes).
+      labels: Integer labels of shape (examples,).
+      bins: Number of confidence bins.
     """
-    # Operation by operation it would be compiled twenty times.
-    found = jax.jit(partial(metrics.reliability, bins=bins))(jnp.asarray(logits), jnp.asarray(labels))
-    share, confidence, correct = map(np.asarray, found)
+    # jit compiles once; without it each of the twenty operations is compiled separately
+    diagram = jax.jit(partial(metrics.reliability, bins=bins))(jnp.asarray(logits), jnp.asarray(labels))
+    share, confidence, correct = map(np.asarray, diagram)
     filled = share > 0
     error = float((share * np.abs(correct - confidence)).sum())
     figure = _figure(4.5, 4.8)
@@ -103,20 +103,20 @@ def reliability(logits: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> Fi
     above.plot(confidence[filled], correct[filled], "o-", color=TRAIN, label=label, clip_on=False)
     above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
     above.legend(frameon=False, loc="upper left")
-    edges = (np.arange(bins) + 0.5) / bins
-    below.bar(edges, share * len(labels), width=0.9 / bins, color=TRAIN)
+    centres = (np.arange(bins) + 0.5) / bins
+    below.bar(centres, share * len(labels), width=0.9 / bins, color=TRAIN)
     below.set_yscale("symlog", linthresh=1)
     below.set(xlabel="confidence", ylabel="examples")
     return figure
 
 
 def predictions(prediction: np.ndarray, target: np.ndarray, name: str) -> Figure:
-    """A regression's predictions against the truth.
+    """Plot the predictions of a regression against the targets.
 
     Args:
-      prediction: (examples,), in the target's units.
-      target: (examples,).
-      name: of the target.
+      prediction: Predictions of shape (examples,), in units of the target.
+      target: Targets of shape (examples,).
+      name: Name of the target.
     """
     figure = _figure(4.5, 4.5)
     axes = figure.subplots()
@@ -129,10 +129,10 @@ def predictions(prediction: np.ndarray, target: np.ndarray, name: str) -> Figure
 
 
 def ensemble_size(table: SizeCurve) -> Figure:
-    """Accuracy and NLL against the number of members, beside those of a single one.
+    """Plot accuracy and NLL against the number of members, with those of a single member for comparison.
 
     Args:
-      table: of `uncertainty.ensemble_size_curve`.
+      table: Result of `uncertainty.ensemble_size_curve`.
     """
     size = np.asarray(table.size)
     figure = _figure(9, 3.2)
@@ -152,11 +152,11 @@ def ensemble_size(table: SizeCurve) -> Figure:
 
 
 def rejection(dropped: np.ndarray, accuracy: np.ndarray) -> Figure:
-    """Accuracy of the inputs that are kept, against the share of the most uncertain ones that is dropped.
+    """Plot the accuracy of the remaining inputs against the rejected share of the most uncertain ones.
 
     Args:
-      dropped: shares, as of `uncertainty.rejection_curve`.
-      accuracy: of the others, the same shape.
+      dropped: Rejected shares, from `uncertainty.rejection_curve`.
+      accuracy: Accuracy of the remaining inputs, of the same shape.
     """
     figure = _figure(4.5, 3.2)
     axes = figure.subplots()
@@ -170,12 +170,12 @@ def rejection(dropped: np.ndarray, accuracy: np.ndarray) -> Figure:
 
 
 def spread(scores: np.ndarray, averaged: float, name: str = "accuracy") -> Figure:
-    """The members' scores, their mean, and the score of their averaged prediction.
+    """Plot the members' scores, their mean, and the score of the averaged prediction.
 
     Args:
-      scores: one for each member, (members,).
-      averaged: score of the ensemble.
-      name: of the score.
+      scores: Score of each member, of shape (members,).
+      averaged: Score of the averaged prediction.
+      name: Name of the score.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -184,12 +184,12 @@ def spread(scores: np.ndarray, averaged: float, name: str = "accuracy") -> Figur
     figure = _figure(4.5, 3.2)
     axes = figure.subplots()
     if finite.size:
-        middle, half = (finite.max() + finite.min()) / 2, max(float(np.ptp(finite)) / 2, 1e-3)  # equal ones have 0
+        middle, half = (finite.max() + finite.min()) / 2, max(float(np.ptp(finite)) / 2, 1e-3)  # not 0
         bins = min(30, math.ceil(2 * math.sqrt(finite.size)))
         axes.hist(finite, bins=bins, range=(middle - half, middle + half), color=TRAIN, alpha=0.4)
-    # Each member as a tick too, for in small ensembles bars say little
-    low = np.full_like(finite, 0.03)
-    axes.plot(finite, low, "|", color=TRAIN, markersize=9, transform=axes.get_xaxis_transform(), label="members")
+    # Ticks show each member, because the bars of a small ensemble say little
+    height = np.full_like(finite, 0.03)
+    axes.plot(finite, height, "|", color=TRAIN, markersize=9, transform=axes.get_xaxis_transform(), label="members")
     mean = float(scores.mean())
     axes.axvline(mean, color=TRAIN, linestyle="--", label=f"their mean, {mean:.4f}")
     axes.axvline(averaged, color=HELD_OUT, label=f"averaged prediction, {averaged:.4f}")
@@ -204,15 +204,19 @@ def spread(scores: np.ndarray, averaged: float, name: str = "accuracy") -> Figur
 def sweep(
     table: Sequence[Mapping[str, float]], names: Sequence[str], log: Sequence[str] = (), score: str = "validation_loss"
 ) -> Figure:
-    """The score of each setting: a line over one hyper-parameter, or a colour over two; a star marks the best.
+    """Plot the score of each setting: as a line over one hyper-parameter, or as colours over two.
 
-    Over two, the best of those at the same place is on top. Settings that diverged are crosses.
+    A star marks the best setting and crosses mark diverged ones. If several settings share the same two values, the
+    best is drawn on top.
 
     Args:
-      table: of a `train.sweep`, a row for each setting.
-      names: one hyper-parameter, or two.
-      log: those of them that are drawn on a logarithmic axis.
-      score: what is to be low.
+      table: Table of a `train.sweep`, one row per setting.
+      names: One or two hyper-parameters.
+      log: The hyper-parameters to draw on a logarithmic axis.
+      score: Name of the score; lower is better.
+
+    Raises:
+      ValueError: if there are not one or two names.
     """
     if len(names) not in (1, 2):
         raise ValueError(f"sweep: names must be one or two hyper-parameters, got {list(names)}")
@@ -226,7 +230,7 @@ def sweep(
         _sweep_line(axes, x, value, good, np.array([row.get(f"{score}_sd", np.nan) for row in table], float))
         axes.set(ylabel=label)
     else:
-        _sweep_colours(figure, axes, (x, y), value, good, label)
+        _sweep_colours(axes, (x, y), value, good, label)
         axes.set(ylabel=names[1].replace("_", " "))
     axes.set(xlabel=names[0].replace("_", " "))
     if names[0] in log:
@@ -238,15 +242,18 @@ def sweep(
 
 
 def png(figure: Figure) -> bytes:
-    """The picture as a PNG file's bytes."""
+    """Return the figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()
 
 
 def _figure(width: float, height: float) -> Figure:
-    """A figure of its own, without pyplot's global list of them."""
-    from matplotlib.figure import Figure
+    """Return a new figure, which is not in pyplot's global list."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("nnjax.plot needs matplotlib: pip install 'nnjax[cli]'") from error
 
     return Figure(figsize=(width, height), layout="constrained")
 
@@ -262,25 +269,24 @@ def _sweep_line(axes: Axes, x: np.ndarray, value: np.ndarray, good: np.ndarray, 
         if value[good].max() > 20 * value[good].min() > 0:
             axes.set_yscale("log")
     if not good.all():
-        high = np.full((~good).sum(), 0.97)
-        where = axes.get_xaxis_transform()
-        axes.plot(x[~good], high, "x", color=HELD_OUT, transform=where, label="diverged")
+        height, transform = np.full((~good).sum(), 0.97), axes.get_xaxis_transform()
+        axes.plot(x[~good], height, "x", color=HELD_OUT, transform=transform, label="diverged")
     axes.legend(frameon=False)
 
 
 def _sweep_colours(
-    figure: Figure, axes: Axes, at: tuple[np.ndarray, np.ndarray], value: np.ndarray, good: np.ndarray, label: str
+    axes: Axes, xy: tuple[np.ndarray, np.ndarray], value: np.ndarray, good: np.ndarray, label: str
 ) -> None:
     from matplotlib.colors import LogNorm, Normalize
 
-    x, y = at
+    x, y = xy
     order = np.argsort(-np.where(good, value, np.inf), kind="stable")
     order = order[good[order]]
     if order.size:
         low, high = value[order].min(), value[order].max()
         scale = LogNorm(low, high) if high > 5 * low > 0 else Normalize(low, high)
         points = axes.scatter(x[order], y[order], 70, value[order], cmap="viridis_r", norm=scale, clip_on=False)
-        figure.colorbar(points, label=label)
+        axes.figure.colorbar(points, label=label)
         best = order[-1]
         axes.plot(x[best], y[best], "*", color=HELD_OUT, markersize=13, label=f"best, {value[best]:.4g}", clip_on=False)
     if not good.all():
@@ -289,7 +295,7 @@ def _sweep_colours(
 
 
 def _plain(text: str) -> str:
-    """Text whose dollar signs do not begin a formula."""
+    """Escape dollar signs, which would start a formula."""
     return text.replace("$", r"\$")
 
 

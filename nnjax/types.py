@@ -1,7 +1,7 @@
-"""The contract: the types that carry everything in nnjax, and nothing more.
+"""The types that all parts of nnjax share.
 
-A network is a `Layer`, two pure functions over pytrees. A loss and an optimizer are pure functions too. `Data` is
-what a network is trained on, `TrainState` all that a training step reads and writes.
+A network is a `Layer`: two pure functions on pytrees. A loss is a pure function, an optimizer is optax's pair of pure
+functions. `Data` holds examples, and `TrainState` holds everything that a training step reads and writes.
 """
 
 from collections.abc import Callable
@@ -12,20 +12,26 @@ from jax import Array
 from jax.typing import DTypeLike
 
 PyTree: TypeAlias = Any
-Key: TypeAlias = Array  # a key of jax.random.key
-Params: TypeAlias = PyTree  # the trained leaves
-State: TypeAlias = PyTree  # the untrained ones (BatchNorm statistics); () where there are none
+Key: TypeAlias = Array  # from jax.random.key
+Params: TypeAlias = PyTree  # trained leaves; () if there are none
+State: TypeAlias = PyTree  # untrained leaves, such as the statistics of batch_norm; () if there are none
 OptState: TypeAlias = PyTree
 
 
 class Init(Protocol):
-    """`(key, x) -> (params, state)`; reads only shape and dtype of `x`, an array or a `jax.ShapeDtypeStruct`."""
+    """Draw initial values: `(key, x) -> (params, state)`.
+
+    Only shapes and dtypes of `x` are read, so its leaves may be arrays or `jax.ShapeDtypeStruct`s.
+    """
 
     def __call__(self, key: Key, x: PyTree, /) -> tuple[Params, State]: ...
 
 
 class Apply(Protocol):
-    """`(params, state, x, *, train, key=None) -> (y, state)`; the first axis of `x` is the batch."""
+    """Compute the output: `(params, state, x, *, train, key=None) -> (y, state)`.
+
+    The first axis of `x` is the batch. `key` is for layers that draw random numbers in training, such as dropout.
+    """
 
     def __call__(
         self, params: Params, state: State, x: PyTree, /, *, train: bool, key: Key | None = None
@@ -33,35 +39,35 @@ class Apply(Protocol):
 
 
 class Layer(NamedTuple):
-    """A network, or a part of one."""
+    """A network or one of its layers."""
 
-    name: str  # "dense(64)": for tables and for error messages
+    name: str  # for tables and error messages, such as "dense(64)"
     init: Init
     apply: Apply
 
 
 LayerLike: TypeAlias = Layer | Callable[[Array], Array]  # a plain function is a layer without parameters
-Loss: TypeAlias = Callable[[PyTree, PyTree], Array]  # (prediction, target) -> one number per example, (batch,)
-Metric: TypeAlias = Callable[[PyTree, PyTree, Array | None], Array]  # (prediction, target, weights) -> a number
-Initializer: TypeAlias = Callable[[Key, tuple[int, ...], DTypeLike], Array]  # as those of jax.nn.initializers
+Loss: TypeAlias = Callable[[PyTree, PyTree], Array]  # (prediction, target) -> loss of each example, (batch,)
+Metric: TypeAlias = Callable[[PyTree, PyTree, Array | None], Array]  # (prediction, target, weights) -> scalar
+Initializer: TypeAlias = Callable[[Key, tuple[int, ...], DTypeLike], Array]  # the form of jax.nn.initializers
 Optimizer: TypeAlias = optax.GradientTransformation
-Schedule: TypeAlias = Callable[[Array], Array | float]  # step, from 0 -> learning rate
+Schedule: TypeAlias = Callable[[Array], Array | float]  # number of steps already taken -> learning rate
 ScalarOrSchedule: TypeAlias = float | Array | Schedule
 
 
 class Data(NamedTuple):
-    """Examples along the leading axis of every leaf."""
+    """Examples: the first axis of every leaf counts them."""
 
-    x: PyTree
-    y: PyTree
-    weights: Array | None = None  # of the examples in the loss; None weighs all alike
+    x: PyTree  # inputs
+    y: PyTree  # targets
+    weights: Array | None = None  # (n,), per-example loss weights; None means equal weights
 
 
 class TrainState(NamedTuple):
-    """All that a training step reads and writes."""
+    """Everything that a training step reads and writes."""
 
-    step: Array  # int32, steps done
+    step: Array  # (), int32, number of steps already taken
     params: Params
     state: State
     opt_state: OptState
-    key: Key  # the run's own key; it never changes, draws fold in their purpose and the step
+    key: Key  # the key of the run, which never changes: each random draw folds in its purpose and the step

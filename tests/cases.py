@@ -51,7 +51,7 @@ LAYERS = [
     LayerCase("own", own, (4, 3)),
     LayerCase("relu", nn.as_layer(jax.nn.relu), (4, 3)),
     LayerCase("softmax", nn.as_layer(nn.softmax), (4, 3)),
-    LayerCase("step", nn.as_layer(nn.step), (4, 3)),
+    LayerCase("heaviside", nn.as_layer(nn.heaviside), (4, 3)),
     LayerCase("dense", nn.dense(2), (4, 3)),
     LayerCase("dense, positions", nn.dense(2), (4, 5, 3)),
     LayerCase("dense, no bias", nn.dense(2, bias=False), (4, 3)),

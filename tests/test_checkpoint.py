@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
 from nnjax import losses, nn, optim, train
-from nnjax.train import checkpoint, folder, tensors
+from nnjax.cli import run_folder
+from nnjax.storage import checkpoint, tensor_file
 
 
 class Pair(NamedTuple):
@@ -136,7 +137,9 @@ def test_arrays_in_the_other_byte_order_come_back_in_this_one(place):
 
 def make_run(optimizer=None, width=4):
     net = nn.serial(nn.dense(width), nn.batch_norm(), jax.nn.relu, nn.dropout(0.1), nn.dense(2))
-    return train.Run(net, losses.squared_error, optimizer or optax.chain(optax.clip(1.0), optim.adam(1e-2)), 4)
+    return train.Run(
+        net, losses.squared_error, optimizer or optax.chain(optax.clip(1.0), optim.adam(1e-2)), batch_size=4
+    )
 
 
 DATA = (np.ones((8, 3), np.float32), np.zeros((8, 2), np.float32))
@@ -320,7 +323,7 @@ def test_files_of_something_else_are_said_to_be_and_nothing_in_them_is_run(place
 
 
 def test_other_safetensors_files_are_no_checkpoints(place):
-    folder.save_weights(place, {"w": jnp.ones(2)}, ())
+    run_folder.save_weights(place, {"w": jnp.ones(2)}, ())
     with pytest.raises(
         ValueError, match=r"is no checkpoint of nnjax: its format is nnjax-weights, expected nnjax-check"
     ):
@@ -336,7 +339,7 @@ def test_other_safetensors_files_are_no_checkpoints(place):
 
 def test_a_file_of_a_later_version_is_said_to_be(place, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(tensors, "VERSION", 2)
+        patch.setattr(tensor_file, "VERSION", 2)
         checkpoint.save(place, SMALL, {})
     with pytest.raises(ValueError, match="has version 2 of its format, known is 1; update nnjax"):
         checkpoint.load(place, SMALL)
@@ -523,13 +526,13 @@ def test_the_digest_differs_where_anything_differs():
 def test_the_digest_does_not_depend_on_the_size_of_its_pieces(array, piece):
     wanted = checkpoint.digest(array)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tensors, "PIECE", piece)
+        patch.setattr(tensor_file, "PIECE", piece)
         assert checkpoint.digest(array.copy("F")) == wanted
         assert checkpoint.digest(np.repeat(np.atleast_1d(array), 2, 0)[::2].reshape(array.shape)) == wanted
 
 
 def test_the_digest_copies_little(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensors, "PIECE", 1 << 16)
+    monkeypatch.setattr(tensor_file, "PIECE", 1 << 16)
     mapped = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.float32, (4000, 500))  # 8 MB
     for array in (mapped, mapped[:, ::2], np.ones((4000, 500), ">f4"), np.ones((500, 4000), np.float32)):
         tracemalloc.start()
@@ -544,20 +547,20 @@ def test_the_digest_copies_little(tmp_path, monkeypatch):
 
 def test_every_flipped_bit_of_weights_is_noticed(place):
     params, state = {"w": jnp.arange(4.0), "b": jnp.ones(1)}, {"mean": jnp.zeros(2)}
-    folder.save_weights(place, params, state)
+    run_folder.save_weights(place, params, state)
     said = []
     for _ in flips(place):
         with pytest.raises(ValueError, match=r"a.safetensors is damaged") as caught:
-            folder.load_weights(place, params, state)
+            run_folder.load_weights(place, params, state)
         said.append(str(caught.value))
     assert said[-1].endswith("is damaged: the SHA-256 of state/mean is not the one written")
-    assert bits(folder.load_weights(place, params, state)) == bits((params, state))
+    assert bits(run_folder.load_weights(place, params, state)) == bits((params, state))
 
 
 def test_weights_are_readable_by_safetensors_and_theirs_by_us(place):
     params = {"w": jnp.arange(4.0), "b": jnp.ones((1, 2), jnp.int32)}
-    folder.save_weights(place, params, ())
+    run_folder.save_weights(place, params, ())
     found = safetensors.numpy.load_file(place)
     assert {name: array.tolist() for name, array in found.items()} == {"params/w": [0, 1, 2, 3], "params/b": [[1, 1]]}
     place.write_bytes(safetensors.numpy.save(found, {"format": "pt", "metadata": "["}))
-    assert bits(folder.load_weights(place, params, ())) == bits((params, ()))
+    assert bits(run_folder.load_weights(place, params, ())) == bits((params, ()))

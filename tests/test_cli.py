@@ -20,7 +20,7 @@ import typer
 from sklearn.datasets import load_diabetes, load_digits, load_wine
 
 from nnjax import cli, data, train
-from nnjax.data import idx
+from nnjax.data import _idx as idx
 from nnjax.data.table import Table
 
 SMALL = ("--width", "8", "--depth", "1", "--epochs", "2", "--batch-size", "16", "--no-plots")
@@ -485,7 +485,9 @@ SETTINGS = {
 PLACES = {
     ("digit",): r"unknown data set 'digit' \(did you mean 'digits'\?\)",
     ("nowhere.csv", "--target", "y"): r"no file .*nowhere.csv",
-    ("{files}/wine.csv",): r"wine.csv: which column is to be predicted\? --target one of cultivar, alcohol \[%\],",
+    (
+        "{files}/wine.csv",
+    ): r"wine.csv: name the target, the column to predict; the columns are cultivar, alcohol \[%\],",
     ("{files}/wine.csv", "--target", "cultivr"): r"unknown target column 'cultivr' \(did you mean 'cultivar'\?\)",
     ("{files}/wine.csv", "--target", "cultivar", "--task", "regression"): "must hold numbers, got 'class 0' in row 0",
     (
@@ -556,10 +558,10 @@ def test_wrong_options(given, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda frame: frame.drop(columns=["hue", "region"]), "columns are missing: hue, region\n  in .*new.csv"),
+        (lambda frame: frame.drop(columns=["hue", "region"]), "missing columns: hue, region\n  in .*new.csv"),
         (
             lambda frame: frame.assign(region="east"),
-            "'region': 'east' is not among the categories of the training, north",
+            "'region': 'east' is not among the categories in training, north",
         ),
         (lambda frame: frame.assign(hue="blue"), "column 'hue' must hold numbers, got 'blue' in row 0"),
         (

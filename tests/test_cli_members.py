@@ -17,9 +17,8 @@ from sklearn.datasets import load_diabetes, load_digits
 from test_cli import done, nnjax, process, read
 
 from nnjax import data, metrics, nn, train
-from nnjax.cli import report
-from nnjax.train import folder
-from nnjax.train.config import make_net
+from nnjax.cli import report, run_folder
+from nnjax.cli.config import make_net
 
 SMALL = ("--width", "8", "--depth", "1", "--epochs", "2", "--batch-size", "16")
 FORMAT = r"[\d.]+ ± [\d.]+ \(mean ± sd\), min [\d.]+, median [\d.]+, max [\d.]+"
@@ -55,11 +54,11 @@ def diabetes(files):
 
 def outputs(path, x):
     """What each member says, one after the other: (members, rows, outputs)."""
-    config, table = folder.load_config(path)
+    config, table = run_folder.load_config(path)
     net = make_net(config, len(table.classes) or 1)
     shapes = jax.eval_shape(net.init, jax.random.key(0), x[:1])
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct((config.members, *a.shape), a.dtype), shapes)
-    params, state = folder.load_weights(path / folder.WEIGHTS, *shapes)
+    params, state = run_folder.load_weights(path / run_folder.WEIGHTS, *shapes)
     members = [jax.tree.map(lambda a, m=m: a[m], (params, state)) for m in range(config.members)]
     return jnp.stack([net.apply(*member, x, train=False)[0] for member in members])
 
@@ -148,7 +147,7 @@ def test_a_regression_averages_and_says_how_far_members_differ(files, diabetes, 
     done("predict", path, files / "diabetes.csv", "--out", tmp_path / "p.csv")
     predicted, frame = pd.read_csv(tmp_path / "p.csv"), pd.read_csv(files / "diabetes.csv")
     assert list(predicted) == ["progression", "sd"]
-    _, table = folder.load_config(path)
+    _, table = run_folder.load_config(path)
     each = np.asarray(outputs(path, jnp.asarray(table.features(frame))))[..., 0] * table.target_std + table.target_mean
     np.testing.assert_allclose(predicted["progression"], each.mean(0), rtol=1e-4)
     np.testing.assert_allclose(predicted["sd"], each.std(0), rtol=1e-2, atol=1e-3)
@@ -234,7 +233,7 @@ def test_patience_keeps_the_best_network_and_says_so(tmp_path, monkeypatch, memb
     best = results[0].best
     assert np.all(results[0].stopped)
     assert np.all(best.step < results[0].ts.step)
-    params, state = folder.load_weights(tmp_path / "run" / "weights.safetensors", best.params, best.state)
+    params, state = run_folder.load_weights(tmp_path / "run" / "weights.safetensors", best.params, best.state)
     jax.tree.map(np.testing.assert_array_equal, (params, state), (best.params, best.state))
     result = read(tmp_path / "run" / "result.json")
     if members is None:

@@ -16,7 +16,9 @@ from sklearn.datasets import load_wine
 from test_cli import done, fails, nnjax, process, read
 
 from nnjax import train
-from nnjax.train import checkpoint, folder, identity
+from nnjax.cli import run_folder
+from nnjax.storage import checkpoint
+from nnjax.train.engine import fingerprint
 
 NET = ("--width", 8, "--depth", 1, "--batch-size", 16, "--no-plots")
 LONG = (*NET, "--epochs", 1000, "--save-every", 0)
@@ -95,7 +97,7 @@ def assert_same(path, other):
 def test_killed_and_resumed_the_bits_are_those_of_the_undisturbed_run(wine, undisturbed, tmp_path, name):
     code, _ = stopped_by(signal.SIGKILL, tmp_path / "run", "train", wine, "--target", "target", *MANY[name], *LONG)
     assert code == -signal.SIGKILL
-    assert not folder.finished(tmp_path / "run")
+    assert not run_folder.finished(tmp_path / "run")
     ended = process("train", "--resume", tmp_path / "run", "--no-plots")
     assert ended.code == 0, ended
     assert "since it was resumed" in ended.out
@@ -149,8 +151,8 @@ def test_the_same_settings_and_those_that_change_nothing_may_be_given_again(wine
 
 
 def test_another_version_is_refused_and_anyway_goes_on_and_notes_it(undisturbed, copy, monkeypatch):
-    now = identity.machine()
-    monkeypatch.setattr(identity, "machine", lambda: now | {"jaxlib": "9.9", "cores": "1000"})
+    now = fingerprint.machine_fingerprint()
+    monkeypatch.setattr(fingerprint, "machine_fingerprint", lambda: now | {"jaxlib": "9.9", "cores": "1000"})
     ended = nnjax("train", "--resume", copy)
     assert ended.code == 2
     assert "the run differs from the saved one, exact resume is impossible:\n" in ended.err
@@ -159,11 +161,11 @@ def test_another_version_is_refused_and_anyway_goes_on_and_notes_it(undisturbed,
     last = ended.err.splitlines()[-1]
     assert last == "--anyway goes on all the same; what comes of it can then not be repeated to the bit"
     assert "resume=" not in ended.err
-    assert not folder.resumed_anyway(copy)
+    assert not run_folder.resumed_anyway(copy)
     done("train", "--resume", copy, "--no-plots", "--anyway")
-    assert folder.resumed_anyway(copy)
+    assert run_folder.resumed_anyway(copy)
     assert read(copy / "receipt.json")["resumed_anyway"] is True
-    assert folder.load_config(copy) == folder.load_config(undisturbed / "lone")
+    assert run_folder.load_config(copy) == run_folder.load_config(undisturbed / "lone")
 
 
 def test_other_data_are_refused(wine, copy, tmp_path):
@@ -217,7 +219,7 @@ def test_beside_a_run_that_goes_on_another_cannot(wine, tmp_path):
             began.kill()
     assert began.returncode == 130, err
     assert err.splitlines()[-1] == f"stopped; go on with: nnjax train --resume {path}"
-    assert not folder.resumed_anyway(path)
+    assert not run_folder.resumed_anyway(path)
 
 
 def test_a_full_disk_does_not_end_the_run_and_its_end_says_how_to_go_on(wine, tmp_path, undisturbed, monkeypatch):

@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nnjax.cli.values import Values, fixed, parse, settings
 from sklearn.datasets import load_diabetes
 from test_cli import done, fails, nnjax, read
 
 from nnjax import train
-from nnjax.cli.values import Values, fixed, parse, settings
-from nnjax.train import folder, identity
+from nnjax.storage.atomic_write import write_json
+from nnjax.train.engine import fingerprint
 
 SMALL = ("--width", "8", "--depth", "1", "--epochs", "2", "--batch-size", "32", "--norm", "none")
 
@@ -270,8 +271,8 @@ def test_a_sweep_that_was_killed_goes_on_to_the_same_table(sweep, tmp_path):
 def test_a_sweep_that_goes_on_anyway_notes_it(sweep, tmp_path, monkeypatch):
     path = shutil.copytree(sweep[0], tmp_path / "run")
     (path / "sweep.csv").unlink()
-    asked, now = read(path / "sweep.json"), identity.machine()
-    monkeypatch.setattr(identity, "machine", lambda: now | {"jaxlib": "9.9"})
+    asked, now = read(path / "sweep.json"), fingerprint.machine_fingerprint()
+    monkeypatch.setattr(fingerprint, "machine_fingerprint", lambda: now | {"jaxlib": "9.9"})
     ended = nnjax("sweep", "--resume", path)
     assert ended.code == 2
     assert read(path / "sweep.json") == asked
@@ -289,7 +290,7 @@ def test_a_sweep_that_goes_on_anyway_notes_it(sweep, tmp_path, monkeypatch):
     ],
 )
 def test_a_damaged_sweep_is_said(sweep, tmp_path, change, message):
-    folder.write_json(tmp_path / "sweep.json", read(sweep[0] / "sweep.json") | change)
+    write_json(tmp_path / "sweep.json", read(sweep[0] / "sweep.json") | change)
     fails(nnjax("sweep", "--resume", tmp_path), f".*{message}")
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from nnjax import data
-from nnjax.data import idx
+from nnjax.data import _idx as idx
 from nnjax.data.table import MOST_CATEGORIES, MOST_CLASSES, Column, Table, choose_task, read_table
 
 
@@ -84,7 +84,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 
 @pytest.mark.parametrize("given", [{"target": "y"}, {"task": "regression"}])
 def test_target_and_task_are_not_silently_ignored_by_the_named_sets(given):
-    with pytest.raises(ValueError, match="digits is classified by its labels"):
+    with pytest.raises(ValueError, match="target and task apply only to files; omit them for digits"):
         data.load("digits", **given)
 
 
@@ -127,7 +127,7 @@ WHOLE = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
         (WHOLE[:3], "is not an IDX file"),
         (b"\x89PNG" + WHOLE, "is not an IDX file"),
         (b"\0\0\x07" + WHOLE[3:], "is not an IDX file"),
-        (WHOLE[:9], "9 bytes, its 3 axes need 16"),
+        (WHOLE[:9], "9 bytes, the header of 3 axes alone has 16"),
         (WHOLE[:-1], r"39 bytes, 40 expected for shape \(2, 3, 4\)"),
         (WHOLE + b"\0", "41 bytes, 40 expected"),
         (b"\0\0\x08\x04" + b"\0\1\0\0" * 4, f"20 bytes, {2**64 + 20} expected"),  # the product must not overflow
@@ -199,7 +199,7 @@ def test_missing_fashion_mnist_says_how_to_get_it(no_clothes):
     for data_dir in (None, no_clothes / "part"):
         with pytest.raises(FileNotFoundError) as caught:
             data.load("fashion-mnist", data_dir=data_dir)
-        for told in ("apt-get install dataset-fashion-mnist", "https://", "--data-dir", idx.DIRECTORY, *idx.NAMES):
+        for told in ("apt-get install dataset-fashion-mnist", "https://", idx.DIRECTORY, *idx.NAMES):
             assert told in str(caught.value)
     assert "part" in str(caught.value)
 
@@ -210,12 +210,12 @@ def test_missing_fashion_mnist_says_how_to_get_it(no_clothes):
 @pytest.mark.parametrize(
     ("values", "task", "why"),
     [
-        (["a", "b", "a"], "classification", "'t' holds text or booleans, 2 different"),
-        ([True, False, True], "classification", "'t' holds text or booleans, 2 different"),
-        ([0, 1, 7], "classification", "'t' holds 3 different integers"),
+        (["a", "b", "a"], "classification", "'t' holds text or booleans, 2 distinct values"),
+        ([True, False, True], "classification", "'t' holds text or booleans, 2 distinct values"),
+        ([0, 1, 7], "classification", "'t' holds 3 distinct integers"),
         (range(MOST_CLASSES), "classification", "integers"),
-        (range(MOST_CLASSES + 1), "regression", "'t' holds 21 different numbers"),
-        ([0.0, 1.0, 2.0], "regression", "'t' holds 3 different numbers"),
+        (range(MOST_CLASSES + 1), "regression", "'t' holds 21 distinct numbers"),
+        ([0.0, 1.0, 2.0], "regression", "'t' holds 3 distinct numbers"),
     ],
 )
 def test_the_task_is_chosen_by_the_target_and_says_why(values, task, why):
@@ -223,7 +223,7 @@ def test_the_task_is_chosen_by_the_target_and_says_why(values, task, why):
     chosen, reason = choose_task(column)
     assert chosen == task
     assert why in reason
-    assert choose_task(column, "regression") == ("regression", "as asked for")
+    assert choose_task(column, "regression") == ("regression", "task was set")
 
 
 def test_the_task_can_be_overridden(tmp_path):
@@ -232,7 +232,7 @@ def test_the_task_can_be_overridden(tmp_path):
     assert as_labels.table.classes == ["10", "20", "30"]
     assert as_labels.train.y.shape == (24,)
     assert as_labels.train.y.dtype == np.int32
-    assert as_numbers.why == "as asked for"
+    assert as_numbers.why == "task was set"
     assert as_numbers.train.y.shape == (24, 1)
     assert as_numbers.train.y.dtype == np.float32
     with pytest.raises(ValueError, match="unknown task 'clasification'"):
@@ -350,7 +350,7 @@ def test_infinite_numbers_are_refused_in_features_and_target(tmp_path):
 
 def test_the_target_must_be_named_and_known(tmp_path):
     path = csv(tmp_path, mixed())
-    with pytest.raises(ValueError, match="--target one of length \\[cm\\], count, colour, ripe, kind"):
+    with pytest.raises(ValueError, match=r"name the target, .* are length \[cm\], count, colour, ripe, kind"):
         data.load(path)
     with pytest.raises(ValueError, match=r"unknown target column 'color' \(did you mean 'colour'\?\)"):
         data.load(path, target="color")
@@ -359,15 +359,15 @@ def test_the_target_must_be_named_and_known(tmp_path):
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
-        ({"x": [1.0, 2, 3, 4], "t": list("abab")}, "4 rows, too few"),
-        ({"x": [], "t": []}, "0 rows, too few"),
-        ({"x": np.arange(9.0), "t": ["a"] * 9}, "column 't' holds one class only, 'a'"),
+        ({"x": [1.0, 2, 3, 4], "t": list("abab")}, "4 rows are too few"),
+        ({"x": [], "t": []}, "0 rows are too few"),
+        ({"x": np.arange(9.0), "t": ["a"] * 9}, "column 't' holds only one class, 'a'; a classifier needs"),
         ({"x": np.arange(9.0), "t": [2.5] * 9}, "column 't' is 2.5 in all rows"),
-        ({"t": list("ababab")}, "no columns besides the target 't'"),
-        ({"x": [f"w{i}" for i in range(9)], "t": list("ababababa")}, "column 'x' holds 9 different texts in 9 rows"),
+        ({"t": list("ababab")}, "the target 't' is the only column"),
+        ({"x": [f"w{i}" for i in range(9)], "t": list("ababababa")}, "column 'x' holds 9 distinct texts in 9 rows"),
         (
             {"x": [*map(str, range(MOST_CATEGORIES)), "?", "?"], "t": ["a", "b"] * (MOST_CATEGORIES // 2 + 1)},
-            r"column 'x' holds 101 different texts in 102 rows, as '\?' in row 100",
+            r"column 'x' holds 101 distinct texts in 102 rows, for example '\?' in row 100",
         ),
     ],
 )
@@ -382,7 +382,7 @@ def test_tables_that_cannot_be_learnt_from(tmp_path, frame, message):
         ("", "cannot be read as CSV: No columns"),
         ("a,b\n1,2\n3,4,5\n", "cannot be read as CSV.*line 3"),
         ("a,b\n1,2,3\n4,5,6\n", "more values than the header has names"),
-        ("a;b\n1;2\n3;4\n", "one column only, 'a;b'; values must be separated by commas"),
+        ("a;b\n1;2\n3;4\n", "only one column, 'a;b'; separate the values by commas"),
         (b"\xff\xfe\x90,a\n1,2\n", "cannot be read as CSV"),
     ],
 )
@@ -436,10 +436,10 @@ def test_npz_arrays_are_flattened_and_standardised(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"y": np.arange(9)}, r"an array named x is needed \(rows, ...\), found y"),
-        ({}, "found nothing"),
-        ({"x": np.float32(1)}, "an array named x is needed"),
-        ({"x": np.ones((9, 2))}, "an array named y is needed"),
+        ({"y": np.arange(9)}, r"an array named x \(rows, ...\) is missing; the file has y"),
+        ({}, "the file has no arrays"),
+        ({"x": np.float32(1)}, "an array named x .* is missing"),
+        ({"x": np.ones((9, 2))}, "an array named y is missing"),
         ({"x": np.ones((9, 2)), "y": np.arange(8)}, r"x is \(9, 2\), y \(8,\)"),
         ({"x": np.ones((9, 2)), "y": np.ones((9, 2))}, r"y \(9, 2\)"),
         ({"x": np.ones((0, 2)), "y": np.ones(0)}, "0 rows"),
@@ -459,11 +459,11 @@ def test_files_that_are_no_npz(tmp_path):
     middle = len(whole) // 3
     for content in (b"", b"hello", whole[:-40], whole[:middle] + b"\0\0\0\0" + whole[middle + 4 :]):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"file\.npz (is no NPZ file|cannot be read as NPZ)"):
+        with pytest.raises(ValueError, match=r"file\.npz (is not an NPZ file|cannot be read as NPZ)"):
             data.load(str(path))
     with path.open("wb") as file:
         np.save(file, np.ones(9))
-    with pytest.raises(ValueError, match="is no NPZ file"):
+    with pytest.raises(ValueError, match="is not an NPZ file"):
         data.load(str(path))
 
 
@@ -487,7 +487,7 @@ def test_new_rows_may_have_other_columns_in_another_order(fitted):
     [
         (
             {"colour": "violet"},
-            "column 'colour': 'violet' is not among the categories of the training, blue, green, red",
+            "column 'colour': 'violet' is not among the categories in training, blue, green, red",
         ),
         ({"count": "many"}, "column 'count' must hold numbers, got 'many' in row 0"),
         ({"count": np.nan}, "column 'count': 40 values are missing, the first in row 0"),
@@ -501,7 +501,7 @@ def test_new_rows_that_hold_what_was_not_in_the_training(fitted, change, message
 
 def test_new_rows_that_lack_columns_or_classes(fitted):
     frame = pd.DataFrame(mixed())
-    with pytest.raises(ValueError, match="columns are missing: count, ripe"):
+    with pytest.raises(ValueError, match="missing columns: count, ripe"):
         fitted.features(frame.drop(columns=["count", "ripe"]))
     with pytest.raises(ValueError, match="column 'kind': 'pear' is not among the classes apple, plum"):
         fitted.targets(frame.assign(kind="pear"))
@@ -566,7 +566,7 @@ def test_many_small_classes_do_not_add_up_to_another_share():
         (np.zeros(9), math.nan, "got nan"),
         (np.zeros(9), 0.01, "a share of 0.01 of 9 rows leaves one part empty"),
         (np.arange(9), 0.5, "leaves one part empty"),
-        (np.zeros(1), 0.5, "1 rows cannot be parted"),
+        (np.zeros(1), 0.5, "a share of 0.5 of 1 rows leaves one part empty"),
         (np.zeros(0), 0.5, "0 rows"),
     ],
 )

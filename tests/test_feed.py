@@ -19,7 +19,7 @@ from test_run import assert_equal
 
 import nnjax
 from nnjax import data, losses, metrics, nn, optim, train
-from nnjax.train import feed
+from nnjax.train.engine import prefetch
 from nnjax.train.folds import Folds, Rows
 
 N = 60
@@ -28,7 +28,7 @@ X = RNG.standard_normal((N, 5)).astype(np.float32)
 Y = (X.sum(-1) > 0).astype(np.int32)
 WEIGHTS = RNG.random(N).astype(np.float32)
 NET = nn.serial(nn.dense(6), nn.batch_norm(), jax.nn.relu, nn.dropout(0.2), nn.dense(2))
-RUN = train.Run(NET, losses.cross_entropy, optim.adam(1e-2), 8, metrics=(metrics.accuracy,))
+RUN = train.Run(NET, losses.cross_entropy, optim.adam(1e-2), batch_size=8, metrics=(metrics.accuracy,))
 UNEVEN = Folds(
     Rows(np.stack([np.arange(50), np.arange(50) + 10, np.arange(50)]), np.array([50, 13, 9])),
     Rows(np.arange(6).reshape(3, 2), np.array([2, 2, 1])),
@@ -38,7 +38,7 @@ UNEVEN = Folds(
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Some steps in a block."""
-    monkeypatch.setattr(feed, "BYTES", 5 * 8 * (4 * 6 + 4))
+    monkeypatch.setattr(prefetch, "BYTES", 5 * 8 * (4 * 6 + 4))
 
 
 def fit(examples, **settings):
@@ -80,7 +80,7 @@ def test_the_bits_of_memory(case, chunk_steps):
 
 @pytest.mark.parametrize("size", [1, 8, 100_000])
 def test_blocks_of_any_size_change_no_bit(size, monkeypatch):
-    monkeypatch.setattr(feed, "BYTES", size)
+    monkeypatch.setattr(prefetch, "BYTES", size)
     assert_same_run(of_source(**CASES["vmap"]), undisturbed("vmap"))
 
 
@@ -91,7 +91,7 @@ def test_weights():
 
 def test_mapped_file_is_read_as_it_is_needed(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", X)
-    monkeypatch.setattr(importlib.import_module("nnjax.data.source"), "validate", None)  # which reads all of it
+    monkeypatch.setattr(importlib.import_module("nnjax.data._examples"), "validate", None)  # which reads all of it
     assert_same_run(fit((np.load(tmp_path / "x.npy", mmap_mode="r"), Y)), undisturbed("solo"))
 
 
@@ -106,7 +106,7 @@ def test_under_64_bits():
 
 def test_sweep():
     def make(hyper):
-        return train.Run(NET, losses.cross_entropy, optim.adam(hyper["rate"]), 8)
+        return train.Run(NET, losses.cross_entropy, optim.adam(hyper["rate"]), batch_size=8)
 
     settings = {"epochs": 2, "validation": (X, Y), "progress": False}
     rates = {"rate": np.array([1e-2, 1e-3], np.float32)}
@@ -117,7 +117,7 @@ def test_sweep():
 @pytest.mark.parametrize("step", [3, 5, 11])
 @pytest.mark.parametrize("case", ["solo", "folds"])
 def test_resumed_anywhere(tmp_path, step, case):
-    stop = {"callbacks": [lambda ts, record: record["step"] >= step], "chunk_steps": 1}
+    stop = {"callbacks": [lambda ts, record: record["step"] >= step], "callback_every": 1}
     first = of_source(out=tmp_path, **CASES[case], **stop)
     assert first.ts.step.max() == step
     assert_same_run(of_source(out=tmp_path, resume=True, **CASES[case]), undisturbed(case))
@@ -125,7 +125,7 @@ def test_resumed_anywhere(tmp_path, step, case):
 
 def test_another_source_is_not_resumed(tmp_path):
     of_source(out=tmp_path, epochs=1)
-    with pytest.raises(ValueError, match=r"exact resume is impossible:\n(.*\n)?  data"):
+    with pytest.raises(ValueError, match=r"cannot be resumed exactly:\n(.*\n)?  data"):
         fit(data.source(X + 1, Y), out=tmp_path, resume=True)
 
 
@@ -146,7 +146,7 @@ def test_only_what_is_trained_on_is_read():
 
 def test_full_batch_is_refused():
     with pytest.raises(ValueError, match="batch_size=None takes all data at once"):
-        train.fit(train.Run(NET, losses.cross_entropy, optim.adam(1e-2), None), data.source(X, Y), epochs=1)
+        train.fit(train.Run(NET, losses.cross_entropy, optim.adam(1e-2), batch_size=None), data.source(X, Y), epochs=1)
 
 
 # The way of the members
@@ -172,14 +172,14 @@ def test_members_go_the_same_way_in_any_parts(lengths, parts):
         if taken >= end:
             break
         taken += part
-        done = feed.onward(done, part, stops)
+        done = prefetch.steps_ahead(done, part, stops)
         np.testing.assert_array_equal(done, go(np.zeros(3, int), taken))
 
 
 def test_nobody_waits_after_the_last_stop():
     stops = [np.array([3, 5])]
-    assert feed.onward(np.array([3, 5]), 4, stops).tolist() == [7, 9]
-    assert feed.onward(np.array([0, 0]), 4, []).tolist() == [4, 4]
+    assert prefetch.steps_ahead(np.array([3, 5]), 4, stops).tolist() == [7, 9]
+    assert prefetch.steps_ahead(np.array([0, 0]), 4, []).tolist() == [4, 4]
 
 
 # Errors and ends
@@ -223,8 +223,8 @@ def test_error_of_the_source_reaches_the_caller():
 
 def test_thread_ends_with_the_run(monkeypatch):
     found = data.source(*big())
-    monkeypatch.setattr(feed, "BYTES", 2**20)
-    monkeypatch.setattr(feed, "pieces", lambda rows, size: np.array_split(rows, len(rows)))
+    monkeypatch.setattr(prefetch, "BYTES", 2**20)
+    monkeypatch.setattr(prefetch, "pieces", lambda rows, size: np.array_split(rows, len(rows)))
     started = threading.Event()
 
     def slow(rows):
@@ -262,7 +262,7 @@ def test_not_all_blocks_are_gathered_at_once():
         time.sleep(0.05)
         assert sum(asked) <= 2 + 8 * (record["step"] + 3 * steps)
 
-    fit(found._replace(gather=gather), epochs=30, chunk_steps=5, callbacks=[look])
+    fit(found._replace(gather=gather), epochs=30, callback_every=5, callbacks=[look])
 
 
 RESIDENT = """
@@ -273,7 +273,7 @@ from nnjax import data, losses, nn, optim, train
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) // 1024
 
-run = train.Run(nn.dense(2), losses.cross_entropy, optim.sgd(1e-3), 1024)
+run = train.Run(nn.dense(2), losses.cross_entropy, optim.sgd(1e-3), batch_size=1024)
 for width, rows in ((64, 300_000), (1024, 120_000)):
     x = np.memmap(sys.argv[1], np.float32, "r").reshape(-1, width)
     y = np.zeros(len(x), np.int32)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from nnjax import data, losses, nn, optim, train
-from nnjax.train.flops import Cost, flops
+from nnjax.debug.flops import Cost, flops
 
 B, I, O = 8, 5, 3  # noqa: E741
 

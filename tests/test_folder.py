@@ -12,9 +12,10 @@ import pytest
 from safetensors.numpy import save
 
 from nnjax import nn
+from nnjax.cli import run_folder
+from nnjax.cli.config import Config, make_net
 from nnjax.data.table import Column, Table
-from nnjax.train import folder
-from nnjax.train.config import Config, make_net
+from nnjax.storage.atomic_write import write_file, write_json, write_records
 
 TABLE = Table(
     "classification", "kind [µm]", ["a", "b"], [Column("x", None), Column("c", ["u", "v"])], [0.1] * 3, [1 / 3] * 3
@@ -38,7 +39,7 @@ def stopped(*_):
 
 def test_a_file_is_written_and_overwritten(tmp_path):
     for content in (b"one", b"", b"\0" * 100_000):
-        folder.write(tmp_path / "file", content)
+        write_file(tmp_path / "file", content)
         assert (tmp_path / "file").read_bytes() == content
     assert files(tmp_path) == ["file"]
 
@@ -47,11 +48,11 @@ def test_a_file_is_written_and_overwritten(tmp_path):
 @pytest.mark.parametrize(("holder", "name"), [(os, "fsync"), (Path, "replace")])
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, holder, name, fail):
     path = tmp_path / "weights"
-    folder.write(path, b"old")
+    write_file(path, b"old")
     with monkeypatch.context() as patch:
         patch.setattr(holder, name, fail)
         with pytest.raises((OSError, KeyboardInterrupt)) as caught:
-            folder.write(path, b"new and longer")
+            write_file(path, b"new and longer")
     assert caught.value.__notes__ == [f"while writing 14 bytes to {path}"]
     assert path.read_bytes() == b"old"
     assert files(tmp_path) == ["weights"]
@@ -62,7 +63,7 @@ def test_a_write_is_synced_before_it_takes_the_place_of_the_old_file(tmp_path, m
     sync, replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda file: (done.append(("sync", os.fstat(file).st_size)), sync(file)))
     monkeypatch.setattr(Path, "replace", lambda old, new: (done.append("replace"), replace(old, new)))
-    folder.write(tmp_path / "file", b"123", b"45")
+    write_file(tmp_path / "file", b"123", b"45")
     assert done == [("sync", 5), "replace", ("sync", tmp_path.stat().st_size)]  # of the file; of its name
 
 
@@ -70,36 +71,36 @@ def test_a_write_into_no_folder_names_the_path(tmp_path):
     (tmp_path / "file").touch()
     for parent, error in (("nowhere", FileNotFoundError), ("file", NotADirectoryError)):
         with pytest.raises(error) as caught:
-            folder.write(tmp_path / parent / "out.csv", b"123")
+            write_file(tmp_path / parent / "out.csv", b"123")
         assert caught.value.__notes__ == [f"while writing 3 bytes to {tmp_path / parent / 'out.csv'}"]
 
 
 def test_a_folder_is_created_once(tmp_path):
     path = tmp_path / "runs" / "one"
-    assert folder.create(path) == path
-    folder.create(path)  # still empty
+    assert run_folder.create(path) == path
+    run_folder.create(path)  # still empty
     for name, message in {
-        folder.WEIGHTS: "holds a run already; choose another folder",
-        folder.CONFIG: f"a run that is not finished; go on with: nnjax train --resume {path}",
-        folder.RECEIPT: "holds a run already; choose another folder",
-        folder.SWEEP: f"a sweep that is not finished; go on with: nnjax sweep --resume {path}",
-        folder.ROWS: "holds a run already; choose another folder",
+        run_folder.WEIGHTS: "holds a run already; choose another folder",
+        run_folder.CONFIG: f"a run that is not finished; go on with: nnjax train --resume {path}",
+        run_folder.RECEIPT: "holds a run already; choose another folder",
+        run_folder.SWEEP: f"a sweep that is not finished; go on with: nnjax sweep --resume {path}",
+        run_folder.ROWS: "holds a run already; choose another folder",
     }.items():
         (path / name).touch()
         with pytest.raises(FileExistsError, match=message):
-            folder.create(path)
+            run_folder.create(path)
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError, match="is a file"):
-        folder.create(tmp_path / "file")
+        run_folder.create(tmp_path / "file")
 
 
 def test_records_have_a_column_for_every_name(tmp_path):
-    folder.write_records(tmp_path / "m.csv", [{"epoch": 1, "loss": 0.1}, {"epoch": 2, "loss": 1e-9, "score": 0.5}])
+    write_records(tmp_path / "m.csv", [{"epoch": 1, "loss": 0.1}, {"epoch": 2, "loss": 1e-9, "score": 0.5}])
     assert (tmp_path / "m.csv").read_text() == "epoch,loss,score\n1,0.1,\n2,1e-09,0.5\n"
 
 
 def test_json_keeps_letters_and_ends_its_line(tmp_path):
-    folder.write_json(tmp_path / "r.json", {"unit": "µm", "pi": 0.1 + 0.2})
+    write_json(tmp_path / "r.json", {"unit": "µm", "pi": 0.1 + 0.2})
     text = (tmp_path / "r.json").read_text()
     assert "µm" in text
     assert text.endswith("}\n")
@@ -135,9 +136,9 @@ NETS = {
 def test_weights_come_back_bit_for_bit(tmp_path, net, dtype):
     x = jax.ShapeDtypeStruct((2, 4), dtype)
     params, state = trained_like(net, x)
-    folder.save_weights(tmp_path / "w", params, state)
+    run_folder.save_weights(tmp_path / "w", params, state)
     shapes = jax.eval_shape(net.init, jax.random.key(0), x)
-    back = folder.load_weights(tmp_path / "w", *shapes)
+    back = run_folder.load_weights(tmp_path / "w", *shapes)
     assert jax.tree.structure(back) == jax.tree.structure((params, state))
     assert bits(back) == bits((params, state))
 
@@ -152,8 +153,8 @@ def test_weights_of_any_dtype_and_shape(tmp_path):
         "special": jnp.array([np.nan, -np.inf, -0.0, 1e-45], jnp.float32),
         "turned": np.arange(6.0, dtype=np.float32).reshape(2, 3).T,
     }
-    folder.save_weights(tmp_path / "w", params, ())
-    back, state = folder.load_weights(tmp_path / "w", params, ())
+    run_folder.save_weights(tmp_path / "w", params, ())
+    back, state = run_folder.load_weights(tmp_path / "w", params, ())
     assert state == ()
     assert bits(back) == bits(params)
     np.testing.assert_array_equal(back["turned"], params["turned"])
@@ -163,7 +164,7 @@ def test_weights_of_any_dtype_and_shape(tmp_path):
 def saved(tmp_path):
     """The path of saved weights, and the shapes to load them with."""
     params, state = trained_like(NETS["mlp"], jnp.ones((2, 4)))
-    folder.save_weights(tmp_path / "weights", params, state)
+    run_folder.save_weights(tmp_path / "weights", params, state)
     return tmp_path / "weights", (params, state)
 
 
@@ -171,7 +172,7 @@ def test_weights_of_another_network_are_answered_with_the_differences(saved):
     path, _ = saved
     other = nn.mlp([8, 4], 2, dropout=0.1)
     with pytest.raises(ValueError, match="is of another network") as caught:
-        folder.load_weights(path, *jax.eval_shape(other.init, jax.random.key(0), jnp.ones((2, 4))))
+        run_folder.load_weights(path, *jax.eval_shape(other.init, jax.random.key(0), jnp.ones((2, 4))))
     lines = str(caught.value).splitlines()[1:]
     assert "  params/1/b: saved nothing, wanted ((8,), 'float32')" in lines
     assert "  params/1/w: saved ((4, 4), 'float32'), wanted ((4, 8), 'float32')" in lines
@@ -179,7 +180,7 @@ def test_weights_of_another_network_are_answered_with_the_differences(saved):
     assert sorted(lines) == lines
     same = nn.mlp([4, 4], 3, norm="batch", dropout=0.1)
     with pytest.raises(ValueError, match="is of another network") as caught:
-        folder.load_weights(path, *jax.eval_shape(same.init, jax.random.key(0), jnp.ones((2, 4))))
+        run_folder.load_weights(path, *jax.eval_shape(same.init, jax.random.key(0), jnp.ones((2, 4))))
     assert [line.split(":")[0] for line in str(caught.value).splitlines()[1:]] == ["  params/7/b", "  params/7/w"]
 
 
@@ -187,7 +188,7 @@ def test_weights_of_another_dtype_are_not_cast(saved):
     path, (params, state) = saved
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
     with pytest.raises(ValueError, match=r"params/1/w: saved \(\(4, 4\), 'float32'\), wanted \(\(4, 4\), 'bfloat16'\)"):
-        folder.load_weights(path, half, state)
+        run_folder.load_weights(path, half, state)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_files_that_hold_no_weights(saved, content):
     path, tree = saved
     path.write_bytes(content)
     with pytest.raises(ValueError, match="weights is damaged or no safetensors file"):
-        folder.load_weights(path, *tree)
+        run_folder.load_weights(path, *tree)
 
 
 def test_weights_cut_short_anywhere(saved):
@@ -206,7 +207,7 @@ def test_weights_cut_short_anywhere(saved):
     for length in (*range(0, len(whole), 37), len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match="is damaged"):
-            folder.load_weights(path, *tree)
+            run_folder.load_weights(path, *tree)
 
 
 def test_a_flipped_bit_in_the_header_never_gives_other_weights(saved):
@@ -218,7 +219,7 @@ def test_a_flipped_bit_in_the_header_never_gives_other_weights(saved):
     for byte, bit in flips:
         path.write_bytes(whole[:byte] + bytes([whole[byte] ^ 1 << bit]) + whole[byte + 1 :])
         try:
-            loaded = folder.load_weights(path, *tree)
+            loaded = run_folder.load_weights(path, *tree)
         except ValueError:
             refused += 1
         else:
@@ -228,13 +229,13 @@ def test_a_flipped_bit_in_the_header_never_gives_other_weights(saved):
 
 def test_missing_weights(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no weights .*nowhere"):
-        folder.load_weights(tmp_path / "nowhere", (), ())
+        run_folder.load_weights(tmp_path / "nowhere", (), ())
 
 
 def test_more_weights_than_wanted_are_named(tmp_path):
     (tmp_path / "w").write_bytes(save({"params/w": np.ones(2, np.float32), "extra": np.ones(1, np.float32)}))
     with pytest.raises(ValueError, match=r"extra: saved \(\(1,\), 'float32'\), wanted nothing"):
-        folder.load_weights(tmp_path / "w", {"w": jnp.ones(2)}, ())
+        run_folder.load_weights(tmp_path / "w", {"w": jnp.ones(2)}, ())
 
 
 # Settings
@@ -245,30 +246,30 @@ CONFIG = Config(
 
 
 def test_settings_come_back_the_same(tmp_path):
-    folder.save_config(tmp_path, CONFIG, TABLE, {"jax": "1"})
-    assert folder.load_config(tmp_path) == (CONFIG, TABLE)
-    assert json.loads((tmp_path / folder.CONFIG).read_text())["versions"] == {"jax": "1"}
-    assert make_net(folder.load_config(tmp_path)[0], 2).name == "residual_mlp"
+    run_folder.save_config(tmp_path, CONFIG, TABLE, {"jax": "1"})
+    assert run_folder.load_config(tmp_path) == (CONFIG, TABLE)
+    assert json.loads((tmp_path / run_folder.CONFIG).read_text())["versions"] == {"jax": "1"}
+    assert make_net(run_folder.load_config(tmp_path)[0], 2).name == "residual_mlp"
 
 
 def test_a_folder_without_settings_holds_no_run(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(FileNotFoundError, match=r"holds no run: no config.json and table.json"):
-            folder.load_config(path)
-    folder.write_json(tmp_path / folder.CONFIG, {})
+            run_folder.load_config(path)
+    write_json(tmp_path / run_folder.CONFIG, {})
     with pytest.raises(FileNotFoundError, match="holds no run"):
-        folder.load_config(tmp_path)
+        run_folder.load_config(tmp_path)
 
 
-@pytest.mark.parametrize("name", [folder.CONFIG, folder.TABLE])
+@pytest.mark.parametrize("name", [run_folder.CONFIG, run_folder.TABLE])
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "null", "3", '"text"', "{}", '{"more": 1}', '{"columns": 3}', "\xff"]
 )
 def test_settings_that_are_damaged(tmp_path, name, content):
-    folder.save_config(tmp_path, CONFIG, TABLE, {})
+    run_folder.save_config(tmp_path, CONFIG, TABLE, {})
     (tmp_path / name).write_bytes(content.encode("latin-1"))
     with pytest.raises(ValueError, match=r"config.json or table.json is damaged"):
-        folder.load_config(tmp_path)
+        run_folder.load_config(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -288,11 +289,11 @@ def test_settings_that_are_damaged(tmp_path, name, content):
     ],
 )
 def test_settings_that_make_no_network_are_damaged(tmp_path, name, value, message):
-    folder.save_config(tmp_path, CONFIG, TABLE, {})
-    settings = json.loads((tmp_path / folder.CONFIG).read_text())
-    folder.write_json(tmp_path / folder.CONFIG, settings | {name: value})
+    run_folder.save_config(tmp_path, CONFIG, TABLE, {})
+    settings = json.loads((tmp_path / run_folder.CONFIG).read_text())
+    write_json(tmp_path / run_folder.CONFIG, settings | {name: value})
     with pytest.raises(ValueError, match=f"is damaged: .*({message})"):
-        folder.load_config(tmp_path)
+        run_folder.load_config(tmp_path)
 
 
 SWEEP = {"data": "digits", "depth": 2, "width": "8", "learning_rate": "1,2", "random": None, "seeds": 1}
@@ -309,25 +310,25 @@ SWEEP = {"data": "digits", "depth": 2, "width": "8", "learning_rate": "1,2", "ra
     ],
 )
 def test_what_was_asked_of_a_sweep_comes_back_or_is_damaged(tmp_path, change, message):
-    folder.write_json(tmp_path / folder.SWEEP, SWEEP | {"versions": {}})
-    assert folder.load_sweep(tmp_path) == SWEEP
-    folder.write_json(tmp_path / folder.SWEEP, SWEEP | change)
+    write_json(tmp_path / run_folder.SWEEP, SWEEP | {"versions": {}})
+    assert run_folder.load_sweep(tmp_path) == SWEEP
+    write_json(tmp_path / run_folder.SWEEP, SWEEP | change)
     with pytest.raises(ValueError, match=f"sweep.json is damaged: {message}"):
-        folder.load_sweep(tmp_path)
+        run_folder.load_sweep(tmp_path)
 
 
-@pytest.mark.parametrize("name", [folder.CONFIG, folder.SWEEP])
+@pytest.mark.parametrize("name", [run_folder.CONFIG, run_folder.SWEEP])
 def test_it_is_noted_that_a_run_or_a_sweep_went_on_anyway(tmp_path, name):
-    folder.write_json(tmp_path / name, {"seed": 1})
-    assert not folder.resumed_anyway(tmp_path)
+    write_json(tmp_path / name, {"seed": 1})
+    assert not run_folder.resumed_anyway(tmp_path)
     for _ in range(2):
-        folder.note_resumed_anyway(tmp_path)
-        assert folder.resumed_anyway(tmp_path)
+        run_folder.note_resumed_anyway(tmp_path)
+        assert run_folder.resumed_anyway(tmp_path)
     assert json.loads((tmp_path / name).read_text()) == {"seed": 1, "resumed_anyway": True}
 
 
 def test_json_has_no_nan(tmp_path):
-    folder.write_json(tmp_path / "f", {"a": [1.5, float("nan"), {"b": float("-inf")}], "c": (float("inf"), 2, "nan")})
+    write_json(tmp_path / "f", {"a": [1.5, float("nan"), {"b": float("-inf")}], "c": (float("inf"), 2, "nan")})
     assert json.loads((tmp_path / "f").read_text(), parse_constant=pytest.fail) == {
         "a": [1.5, None, {"b": None}],
         "c": [None, 2, "nan"],

@@ -20,8 +20,8 @@ X = jax.random.normal(jax.random.key(1), (N, 3))
 Y = (X.sum(-1) > 0).astype(jnp.int32)
 DATA = Data(X, Y, jnp.linspace(0.5, 2.0, N))
 NET = nn.serial(nn.dense(4, bias=False), nn.batch_norm(), jax.nn.relu, nn.dropout(0.2), nn.dense(2))
-RUN = train.Run(NET, losses.cross_entropy, optim.adam(0.02), 4, metrics=(metrics.accuracy,))
-FULL = train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(0.1), None)
+RUN = train.Run(NET, losses.cross_entropy, optim.adam(0.02), batch_size=4, metrics=(metrics.accuracy,))
+FULL = train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(0.1), batch_size=None)
 STRATEGIES = pytest.mark.parametrize("strategy", ["map", "vmap"])
 KEYS = st.integers(0, 99).map(jax.random.key)
 
@@ -161,7 +161,7 @@ def test_full_batch_of_rows_left_out(strategy):
 def test_bootstrap_members_are_runs_on_their_rows():
     part = some(DATA, np.arange(9))
     folds = train.bootstrap(KEY, 9, 2)
-    run = train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(0.1), 3)
+    run = train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(0.1), batch_size=3)
     assert_members_are_runs_on_their_rows(folds, fit(run, part, folds=folds), run, part)
 
 
@@ -231,7 +231,7 @@ def test_scores_of_an_epoch_are_its_own_where_another_member_has_no_step_in_it()
     """Member 0 has 3 rows and batches of 4: two of its epochs may end at the same step."""
     seen = []
     folds = own(table=((0, 1, 2, 0, 0), (3, 4, 5, 6, 7)), sizes=(3, 5), held_out=((8, 9), (10, 11)), held_sizes=(2, 2))
-    result = fit(folds=folds, epochs=5, callbacks=[lambda ts, record: seen.append(record)], chunk_steps=1)
+    result = fit(folds=folds, epochs=5, callbacks=[lambda ts, record: seen.append(record)])
     told = [record["validation_loss"][1] for record in seen if "validation_loss" in record]
     logged = [record["validation_loss"][1] for record in result.history]
     assert logged == [score for i, score in enumerate(told) if i == 0 or score != told[i - 1]]

@@ -1,6 +1,5 @@
-"""Gradients of a whole run by its hyper-parameters: right, in little memory, and never NaN without a word."""
+"""Gradients of a whole run by its hyper-parameters: correct, in little memory, and never silently NaN."""
 
-import sys
 from functools import partial
 
 import chex
@@ -12,13 +11,13 @@ import pytest
 from cases import equations
 
 from nnjax import losses, nn, optim, train
-from nnjax.train.hypergradient import in_blocks
+from nnjax.train.run import _scan_in_blocks
 from nnjax.types import Data, TrainState
 
 
 @pytest.fixture(autouse=True)
 def quick_compiler():
-    """The programs are many and small: XLA need not spend its time on making them fast."""
+    """Compile faster: many small programs run for a moment only."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -26,7 +25,7 @@ def quick_compiler():
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(24, 3))
-X[:, 2] = 0.0  # always, as a pixel in a corner
+X[:, 2] = 0.0  # an input that is always 0, like a pixel in a corner
 Y = np.sin(3 * X.sum(-1, keepdims=True))
 VALIDATION = slice(12, None)
 
@@ -40,7 +39,7 @@ def net(*layers):
 
 
 def start(run, dtype):
-    """The state before the first step, whose draws cost no compilation."""
+    """Return an initial state that needs no compilation: NumPy draws the parameters."""
     generator, data = np.random.default_rng(1), examples(dtype)
     shapes = jax.eval_shape(lambda: run.init(jax.random.key(0), data))
     params = jax.tree.map(lambda a: jnp.asarray(generator.normal(size=a.shape), dtype), shapes.params)
@@ -49,12 +48,12 @@ def start(run, dtype):
 
 
 def validation_loss(make, n, *, batch_size=None, dtype=jnp.float64, init=start):
-    """hyper-parameter -> loss on other data after n steps; `make` gives (network, optimizer)."""
+    """Return the function hyper-parameters -> validation loss after n steps; `make` returns (network, optimizer)."""
     data, other = examples(dtype), examples(dtype, VALIDATION)
 
-    def f(value):
-        network, optimizer = make(value)
-        run = train.Run(network, losses.squared_error, optimizer, batch_size)
+    def f(values):
+        network, optimizer = make(values)
+        run = train.Run(network, losses.squared_error, optimizer, batch_size=batch_size)
         ts, _ = run.steps(init(run, dtype), data, n, remat=True)
         return run.evaluate(ts, other)["loss"]
 
@@ -62,78 +61,84 @@ def validation_loss(make, n, *, batch_size=None, dtype=jnp.float64, init=start):
 
 
 def trained_by(make):
-    return lambda value: (net(), make(value))
+    return lambda values: (net(), make(values))
 
 
 adam = partial(optim.adam, eps_root=1e-6)
 adamw = partial(optim.adamw, eps_root=1e-6)
 nadam = partial(optim.nadam, eps_root=1e-6)
 
-# What makes the run from the hyper-parameter, its value, and the number of steps
+# (network, optimizer) as a function of a dict of hyper-parameters, their values, and the number of steps
 HYPER = {
-    "sgd: learning_rate": (trained_by(optim.sgd), 0.05, 25),
-    "momentum: learning_rate": (trained_by(optim.momentum), 0.01, 23),
-    "momentum: momentum": (trained_by(lambda v: optim.momentum(0.01, v)), 0.8, 20),
-    "nesterov: momentum": (trained_by(lambda v: optim.nesterov(0.01, v)), 0.8, 20),
-    "rmsprop: decay": (trained_by(lambda v: optim.rmsprop(0.01, v, eps=1e-4)), 0.9, 20),
-    "adagrad: learning_rate": (trained_by(optim.adagrad), 0.1, 20),
-    "adam: learning_rate": (trained_by(adam), 0.01, 50),
-    "adam: b1": (trained_by(lambda v: adam(0.01, v)), 0.9, 20),
-    "adam: b2": (trained_by(lambda v: adam(0.01, 0.9, v)), 0.99, 20),
-    "nadam: b1": (trained_by(lambda v: nadam(0.01, v)), 0.9, 20),
-    "adamw: weight_decay": (trained_by(lambda v: adamw(0.01, weight_decay=v)), 0.1, 20),
-    "lion: learning_rate": (trained_by(optim.lion), 0.003, 20),
-    "lion: weight_decay": (trained_by(lambda v: optim.lion(0.003, weight_decay=v)), 0.1, 20),
-    "schedule": (trained_by(lambda v: optim.sgd(lambda count: v / (1 + count.astype(float)))), 0.1, 20),
-    "clip": (trained_by(lambda v: optax.chain(optax.clip_by_global_norm(v), optim.momentum(0.02))), 0.5, 20),
-    "batch_norm: eps": (lambda v: (net(nn.batch_norm(eps=v)), optim.sgd(0.05)), 0.1, 20),
-    "batch_norm: decay": (lambda v: (net(nn.batch_norm(decay=v)), optim.sgd(0.05)), 0.8, 20),
-    "batch_norm: learning_rate": (lambda v: (net(nn.batch_norm()), optim.sgd(v)), 0.05, 20),
-    "layer_norm: eps": (lambda v: (net(nn.layer_norm(eps=v)), optim.sgd(0.05)), 0.1, 20),
-}
+    "sgd": (trained_by(lambda h: optim.sgd(h["rate"])), {"rate": 0.05}, 25),
+    "momentum": (trained_by(lambda h: optim.momentum(h["rate"], h["momentum"])), {"rate": 0.01, "momentum": 0.9}, 23),
+    "nesterov": (trained_by(lambda h: optim.nesterov(0.01, h["momentum"])), {"momentum": 0.8}, 20),
+    "rmsprop": (trained_by(lambda h: optim.rmsprop(0.01, h["decay"], eps=1e-4)), {"decay": 0.9}, 20),
+    "adagrad": (trained_by(lambda h: optim.adagrad(h["rate"])), {"rate": 0.1}, 20),
+    "adam": (
+        trained_by(lambda h: adam(h["rate"], h["b1"], h["b2"])), {"rate": 0.01, "b1": 0.9, "b2": 0.99}, 50),
+    "nadam": (trained_by(lambda h: nadam(0.01, h["b1"])), {"b1": 0.9}, 20),
+    "adamw": (trained_by(lambda h: adamw(0.01, weight_decay=h["weight_decay"])), {"weight_decay": 0.1}, 20),
+    "lion": (
+        trained_by(lambda h: optim.lion(h["rate"], weight_decay=h["weight_decay"])),
+        {"rate": 0.003, "weight_decay": 0.1}, 20),
+    "schedule": (trained_by(lambda h: optim.sgd(lambda count: h["rate"] / (1 + count.astype(float)))),
+                 {"rate": 0.1}, 20),
+    "clip": (trained_by(lambda h: optax.chain(optax.clip_by_global_norm(h["norm"]), optim.momentum(0.02))),
+             {"norm": 0.5}, 20),
+    "batch_norm": (lambda h: (net(nn.batch_norm(decay=h["decay"], eps=h["eps"])), optim.sgd(h["rate"])),
+                   {"decay": 0.8, "eps": 0.1, "rate": 0.05}, 20),
+    "layer_norm": (lambda h: (net(nn.layer_norm(eps=h["eps"])), optim.sgd(0.05)), {"eps": 0.1}, 20),
+}  # fmt: skip
 
 
-def assert_right(f, value, step=1e-3):
-    """The gradient is that of central differences of fourth order."""
-    step = step * value
-    at = value + jnp.array([0.0, -2.0, -1.0, 1.0, 2.0]) * step
-    values, gradients = jax.jit(jax.vmap(jax.value_and_grad(f)))(at)  # one program for all, and a sweep of gradients
-    numerical = (8 * (values[3] - values[2]) - (values[4] - values[1])) / (12 * step)
-    assert abs(numerical) > 1e-6
-    np.testing.assert_allclose(gradients[0], numerical, rtol=1e-6)
+def assert_equals_differences(f, values, relative_step=1e-3):
+    """The gradient equals central differences of fourth order, for each hyper-parameter."""
+    center = np.array(list(values.values()))
+    shifts = np.array([-2.0, -1.0, 1.0, 2.0])
+    steps = relative_step * np.diag(center)
+    points = np.stack([center, *(center + shift * step for step in steps for shift in shifts)])
+    at = dict(zip(values, jnp.asarray(points).T, strict=True))
+    losses, gradients = jax.jit(jax.vmap(jax.value_and_grad(f)))(at)  # one program, also a sweep of gradients
+    for i, name in enumerate(values):
+        l2, l1, r1, r2 = losses[1 + 4 * i : 5 + 4 * i]
+        numerical = (8 * (r1 - l1) - (r2 - l2)) / (12 * steps[i, i])
+        assert abs(numerical) > 1e-6
+        np.testing.assert_allclose(gradients[name][0], numerical, rtol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("name", HYPER)
 def test_gradient_of_a_run_equals_central_differences(name):
-    make, value, n = HYPER[name]
+    make, values, n = HYPER[name]
     with jax.enable_x64(True):
-        assert_right(validation_loss(make, n), value)
+        assert_equals_differences(validation_loss(make, n), values)
 
 
-def test_gradient_by_a_dropout_rate_is_that_with_the_mask_held():
-    """A step so small that no mask changes."""
+def test_gradient_by_a_dropout_rate_treats_the_mask_as_constant():
+    """The step of the differences is so small that no mask changes."""
     with jax.enable_x64(True):
-        assert_right(validation_loss(lambda v: (net(nn.dropout(v)), optim.sgd(0.01)), 20), 0.3, 1e-6)
+        loss = validation_loss(lambda h: (net(nn.dropout(h["rate"])), optim.sgd(0.01)), 20)
+        assert_equals_differences(loss, {"rate": 0.3}, 1e-6)
 
 
-def test_gradient_by_the_spread_of_the_first_weights_on_batches_of_the_stream():
-    def make(factor):
-        w_init = nn.initializers.scaled(nn.initializers.glorot_normal(), factor)
+def test_gradient_by_the_scale_of_the_initial_weights_on_batches_of_the_stream():
+    def make(values):
+        w_init = nn.initializers.scaled(nn.initializers.glorot_normal(), values["factor"])
         return nn.serial(nn.dense(3, w_init=w_init), jnp.tanh, nn.dense(1, w_init=w_init)), optim.momentum(0.01)
 
     def init(run, dtype):
         return run.init(jax.random.key(0), examples(dtype))
 
     with jax.enable_x64(True):
-        assert_right(validation_loss(make, 20, batch_size=4, init=init), 0.7)
+        assert_equals_differences(validation_loss(make, 20, batch_size=4, init=init), {"factor": 0.7})
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(7, 4), (9, None)])
 def test_blocks_are_the_same_steps(n, batch_size):
-    """States, logs and gradients, for any number of steps."""
+    """States, logs and gradients are the same with and without remat."""
     with jax.enable_x64(True):
         data = examples()
-        run = train.Run(net(nn.batch_norm(), nn.dropout(0.2)), losses.squared_error, adam(0.01), batch_size)
+        run = train.Run(net(nn.batch_norm(), nn.dropout(0.2)), losses.squared_error, adam(0.01), batch_size=batch_size)
         ts = start(run, jnp.float64)
 
         def value(params, remat):
@@ -149,19 +154,19 @@ def test_blocks_are_the_same_steps(n, batch_size):
         chex.assert_trees_all_close(plain, blocks, rtol=1e-9, atol=1e-12)
 
 
-def test_blocks_go_on_where_the_last_one_stopped():
+def test_blocks_continue_where_the_last_one_stopped():
     def count(carry, n):
         return carry + n, carry + jnp.arange(n, dtype=jnp.int32)
 
     for n in (0, 1, 2, 3, 4, 5, 16, 17, 29):
-        end, seen = in_blocks(count, jnp.zeros((), jnp.int32), n)
+        end, seen = _scan_in_blocks(count, jnp.zeros((), jnp.int32), n)
         assert end == n
         assert seen.tolist() == list(range(n))
 
 
 def memory(n, *, remat):
     def f(rate):
-        run = train.Run(nn.mlp([32], 1), losses.squared_error, adam(rate), None)
+        run = train.Run(nn.mlp([32], 1), losses.squared_error, adam(rate), batch_size=None)
         ts, _ = run.steps(start(run, jnp.float32), examples(jnp.float32), n, remat=remat)
         return run.evaluate(ts, examples(jnp.float32))["loss"]
 
@@ -186,7 +191,7 @@ ROOTS = {
     "rmsprop, no eps": (partial(optim.rmsprop, eps=0.0), "eps > 0;"),
     "adagrad, no eps": (partial(optim.adagrad, initial_accumulator_value=0.0, eps=0.0), "eps > 0 or initial_accumu"),
 }
-REMEDIED = {  # beside those of HYPER, where an input is always zero too
+REMEDIED = {  # those of HYPER have an input that is always zero too
     "adam, an array": lambda rate: optim.adam(rate, eps_root=jnp.asarray(1e-8)),
     "rmsprop, initial scale": partial(optim.rmsprop, eps_in_sqrt=False, initial_scale=1.0),
     "adagrad, no eps": partial(optim.adagrad, eps=0.0),
@@ -221,8 +226,8 @@ def test_gradient_with_the_remedy_is_finite_where_gradients_are_always_zero(name
 
 
 def test_without_the_guard_it_would_be_nan(monkeypatch):
-    """What the error is for."""
-    monkeypatch.setattr(sys.modules["nnjax.optim.adam"], "root_above", lambda *_: jnp.sqrt)
+    """The error prevents this."""
+    monkeypatch.setattr(optim._adam, "root_above", lambda *_: jnp.sqrt)
     assert np.isnan(jax.jit(jax.grad(quick(optim.adam)))(0.01))
 
 
@@ -231,7 +236,7 @@ def test_ordinary_training_is_not_refused():
     data = examples(jnp.float32)
 
     def log(rate):
-        run = train.Run(net(), losses.squared_error, optim.adam(rate), None)
+        run = train.Run(net(), losses.squared_error, optim.adam(rate), batch_size=None)
         return run.steps(start(run, jnp.float32), data, 3, remat=True)[1]["loss"]
 
     assert np.isfinite(jax.jit(jax.vmap(log))(jnp.array([0.1, 0.2]))).all()
@@ -249,7 +254,7 @@ def test_gradient_that_does_not_pass_the_root_is_not_refused():
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "nadam", "rmsprop, eps outside", "adagrad, no eps"])
 def test_the_guard_costs_nothing(name, monkeypatch):
-    """XLA makes the same program of it as of `jnp.sqrt`, with the same bits."""
+    """XLA compiles it to the same program as `jnp.sqrt`, with the same bits."""
     jax.config.update("jax_disable_most_optimizations", False)
     make, _ = ROOTS[name]
     params, grads = {"w": jnp.arange(8.0)}, {"w": jnp.linspace(-1, 1, 8)}
@@ -266,7 +271,7 @@ def test_the_guard_costs_nothing(name, monkeypatch):
         return len(instructions), program(many)
 
     guarded = result()
-    monkeypatch.setattr(sys.modules[f"nnjax.optim.{name.split(',')[0]}"], "root_above", lambda *_: jnp.sqrt)
+    monkeypatch.setattr(getattr(optim, f"_{name.split(',')[0]}"), "root_above", lambda *_: jnp.sqrt)
     plain = result()
     assert guarded[0] == plain[0]
     chex.assert_trees_all_equal(guarded[1], plain[1])
@@ -274,7 +279,7 @@ def test_the_guard_costs_nothing(name, monkeypatch):
 
 def test_remat_is_off_by_default():
     data = examples(jnp.float32)
-    run = train.Run(net(), losses.squared_error, optim.sgd(0.1), None)
+    run = train.Run(net(), losses.squared_error, optim.sgd(0.1), batch_size=None)
     ts = start(run, jnp.float32)
 
     def primitives(**how):

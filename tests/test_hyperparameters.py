@@ -1,4 +1,4 @@
-"""Every hyper-parameter may be a traced array: a sweep under `jax.vmap` is the loop of runs with Python's floats."""
+"""Every hyper-parameter may be a traced array: a sweep under `jax.vmap` equals single runs with Python floats."""
 
 from functools import partial
 
@@ -21,14 +21,14 @@ LABELS = generator.integers(0, 2, 12)
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_compiler():
-    """The programs are many and small: XLA need not spend its time on making them fast."""
+    """Compile faster: many small programs run for a moment only."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 
 
 def simple(key, shape, dtype):
-    """An initialiser whose draws compile at once."""
+    """An initializer that compiles quickly."""
     return jax.random.uniform(key, shape, dtype, -1.0, 1.0)
 
 
@@ -40,18 +40,18 @@ LINEAR = nn.dense(2, bias=False, w_init=simple)
 
 
 def a_run(network=LINEAR, *, loss=losses.squared_error, optimizer=None):
-    return train.Run(network, loss, optimizer or optim.momentum(0.02), None)
+    return train.Run(network, loss, optimizer or optim.momentum(0.02), batch_size=None)
 
 
-def trained_by(make, **given):
-    return lambda **hyper: a_run(optimizer=make(**{**given, **hyper}))
+def trained_by(make):
+    return lambda **hyper: a_run(optimizer=make(**hyper))
 
 
-def in_chain(part):
-    return a_run(optimizer=optax.chain(part, optim.momentum(0.1)))
+def in_chain(transformation):
+    return a_run(optimizer=optax.chain(transformation, optim.momentum(0.1)))
 
 
-# component: (hyper-parameters -> a run, two values of each hyper-parameter)
+# component: (hyper-parameters -> run, two values of each hyper-parameter)
 HYPER = {
     "dropout": (lambda rate: a_run(around(nn.dropout(rate))), {"rate": (0.5, 0.0)}),
     "mlp": (lambda dropout: a_run(nn.mlp([3], 2, dropout=dropout)), {"dropout": (0.5, 0.0)}),
@@ -87,7 +87,7 @@ for case in OPTIMIZERS:
 
 
 def after_steps(make, dtype=jnp.float64):
-    """hyper-parameters -> all that training leaves: the state, the losses, and the loss of prediction."""
+    """Return the function hyper-parameters -> (final state, losses of the steps, evaluation)."""
 
     def f(hyper):
         run = make(**hyper)
@@ -100,37 +100,37 @@ def after_steps(make, dtype=jnp.float64):
 
 
 @pytest.mark.parametrize("name", HYPER)
-def test_sweep_equals_the_loop_over_floats(name):
-    """All hyper-parameters at their first value, and then each at its second."""
+def test_sweep_equals_runs_with_python_floats(name):
+    """Single runs at the first and at the second values; between them each hyper-parameter changes alone."""
     make, values = HYPER[name]
-    first = {key: pair[0] for key, pair in values.items()}
-    loop = [first, *({**first, key: pair[1]} for key, pair in values.items())]
+    first, second = ({key: pair[i] for key, pair in values.items()} for i in (0, 1))
+    points = [first, second, *({**first, key: second[key]} for key in values)]
     with jax.enable_x64(True):
         f = after_steps(make)
-        points = {key: jnp.asarray([point[key] for point in loop]) for key in first}
-        swept, ones = jax.jit(lambda points: (jax.vmap(f)(points), [f(point) for point in loop]))(points)
-        for i, (point, one) in enumerate(zip(loop, ones, strict=True)):
-            member = jax.tree.map(lambda a: a[i], swept)  # noqa: B023
-            chex.assert_trees_all_equal_shapes_and_dtypes(member, one)
-            chex.assert_trees_all_close(member, one, rtol=1e-8, atol=1e-10)
-            if i:
-                same = jax.tree.map(lambda a, b: bool(np.all(a == b)), one, ones[0])
-                assert not all(jax.tree.leaves(same)), f"{point} does nothing"
+        arrays = {key: jnp.asarray([point[key] for point in points]) for key in values}
+        swept, single = jax.jit(lambda arrays: (jax.vmap(f)(arrays), [f(first), f(second)]))(arrays)
+        members = [jax.tree.map(lambda a: a[i], swept) for i in range(len(points))]  # noqa: B023
+        for member, run in zip(members, single, strict=False):
+            chex.assert_trees_all_equal_shapes_and_dtypes(member, run)
+            chex.assert_trees_all_close(member, run, rtol=1e-8, atol=1e-10)
+        for point, member in zip(points[1:], members[1:], strict=True):
+            same = jax.tree.map(lambda a, b: bool(np.all(a == b)), member, members[0])
+            assert not all(jax.tree.leaves(same)), f"{point} has no effect"
 
 
-@pytest.mark.parametrize("kind", ["float64", "bfloat16"])
 @pytest.mark.parametrize("name", sorted(OURS))
-def test_hyper_parameters_of_any_dtype_leave_the_run_in_its_own(name, kind):
+def test_hyper_parameters_of_any_dtype_keep_the_dtypes_of_the_run(name):
     make, values = HYPER[name]
     with jax.enable_x64(True):
         f = after_steps(make, jnp.float32)
-        traced = jax.eval_shape(f, {key: jax.ShapeDtypeStruct((), kind) for key in values})
         floats = jax.eval_shape(lambda: f({key: pair[0] for key, pair in values.items()}))
-        chex.assert_trees_all_equal_shapes_and_dtypes(traced, floats)
+        for dtype in ("float64", "bfloat16"):
+            traced = jax.eval_shape(f, {key: jax.ShapeDtypeStruct((), dtype) for key in values})
+            chex.assert_trees_all_equal_shapes_and_dtypes(traced, floats)
 
 
 def test_the_table_names_every_number_of_every_optimizer():
-    """A hyper-parameter that is added to an optimizer is to be added to its case."""
+    """A hyper-parameter that is added to an optimizer must be added to its case."""
     for case in OPTIMIZERS:
         kinds = getattr(case.ours, "func", case.ours).__annotations__
         numbers = {name for name, kind in kinds.items() if "float" in str(kind)}
@@ -140,8 +140,8 @@ def test_the_table_names_every_number_of_every_optimizer():
 @pytest.mark.parametrize(
     "make", [nn.mlp, lambda hidden, outputs, **rest: nn.residual_mlp(hidden[0], 2, outputs, **rest)]
 )
-def test_a_network_has_one_form_and_one_start_whatever_its_dropout_rate(make):
-    """The parameters of a sweep that has the rate 0 among others are those of the run at rate 0."""
+def test_initial_parameters_do_not_depend_on_the_dropout_rate(make):
+    """In a sweep of dropout rates, the member with rate 0 starts like the single run with rate 0."""
     starts = [
         make([3], 2, dropout=rate).init(jax.random.key(0), jnp.ones((1, 3))) for rate in (0.0, 0, 0.5, jnp.zeros(()))
     ]
@@ -149,7 +149,7 @@ def test_a_network_has_one_form_and_one_start_whatever_its_dropout_rate(make):
         chex.assert_trees_all_equal(start, starts[0])
 
 
-def test_scaled_is_the_initialiser_times_the_factor():
+def test_scaled_is_the_initializer_times_the_factor():
     he = nn.initializers.he_normal()
     key, shape = jax.random.key(0), (3, 2)
     for dtype in (jnp.bfloat16, jnp.float32):

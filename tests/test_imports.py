@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -13,15 +14,19 @@ import nnjax
 PACKAGE = Path(nnjax.__file__).parent
 ROOT = PACKAGE.parent
 
-# Each part may import those of the lines above it, and what it names here beside them.
+# A part may import the parts of all lines above its own, and those that SAME_LINE lists for it. A part in ONLY may
+# import nothing else.
 LAYERS = [
     ["types", "checks"],
-    ["nn", "losses", "metrics", "optim", "data", "uncertainty"],
+    ["nn", "losses", "metrics", "optim", "data", "storage", "optcheck"],
+    ["uncertainty", "debug"],
     ["train"],
-    ["interop", "plot", "optcheck"],
-    ["cli", "pytest_plugin"],
+    ["interop", "plot"],
+    ["lecture", "cli", "pytest_plugin"],
 ]
-BESIDE = {"metrics": {"losses"}, "uncertainty": {"metrics", "nn"}, "optcheck": {"types", "checks"}}
+SAME_LINE = {"metrics": {"losses"}, "data": {"storage"}}
+ONLY = {"optcheck": {"types", "checks"}, "storage": {"types", "checks"}, "pytest_plugin": {"optcheck"}}
+NOT_PARTS = {"types", "checks", "lecture", "cli", "pytest_plugin"}  # modules that `dir(nnjax)` does not list
 HEAVY = ["matplotlib", "rich", "torch", "pandas", "typer", "chex", "jaxtyping", "safetensors", "sklearn", "scipy.stats"]
 
 
@@ -51,15 +56,15 @@ def part(name):
     return name.split(".")[1] if "." in name else "nnjax"
 
 
-def may_import(importer, wanted):
-    if importer in (wanted, "nnjax"):
+RANK = {name: line for line, names in enumerate(LAYERS) for name in names}
+
+
+def may_import(importer, target):
+    if importer in (target, "nnjax"):
         return True
-    if wanted in BESIDE.get(importer, set()):
-        return True
-    rank = {name: i for i, names in enumerate(LAYERS) for name in names}
-    if importer == "optcheck":
-        return False
-    return rank.get(wanted, 99) < rank[importer] or {importer, wanted} <= {"types", "checks"}
+    if importer in ONLY:
+        return target in ONLY[importer]
+    return RANK[target] < RANK[importer] or target in SAME_LINE.get(importer, ())
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -69,8 +74,19 @@ def test_imports_point_one_way(name):
 
 
 def test_every_part_has_its_place():
-    known = {name for names in LAYERS for name in names}
-    assert {part(name) for name in MODULES} - {"nnjax"} <= known
+    assert {part(name) for name in MODULES} - {"nnjax"} <= RANK.keys()
+
+
+def test_dir_lists_the_parts():
+    parts = {part(name) for name in MODULES} - {"nnjax"} - NOT_PARTS
+    assert set(dir(nnjax)) == parts | {"Data", "Layer", "TrainState", "__version__"}
+    assert all(inspect.ismodule(getattr(nnjax, name)) for name in parts)
+
+
+def test_unknown_attribute_lists_the_parts():
+    with pytest.raises(AttributeError, match=r"module 'nnjax' has no attribute 'layers'; it has .*\bnn, .*\bplot, "):
+        nnjax.layers  # noqa: B018
+    assert not hasattr(nnjax, "layers")
 
 
 def test_modules_do_not_import_each_other_in_a_circle():
@@ -87,17 +103,22 @@ before = set(sys.modules)
 import nnjax
 added = set(sys.modules) - before
 print(*[name for name in {HEAVY} if name in added])
-print(len([name for name in added if not name.startswith("nnjax")]))
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
-    heavy, _ = result.stdout.splitlines()
-    assert heavy == ""
+    assert result.stdout.strip() == ""
 
 
 def test_import_of_nnjax_starts_no_backend():
     program = "import nnjax; from jax._src import xla_bridge; print(xla_bridge.backends_are_initialized())"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.strip() == "False"
+
+
+def test_plot_without_matplotlib_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ModuleNotFoundError, match=r"nnjax.plot needs matplotlib: pip install 'nnjax\[cli\]'"):
+        nnjax.plot.curves([{"loss": 1.0}])
 
 
 def test_top_level_of_the_repository():

@@ -460,7 +460,7 @@ def test_initialisers_keep_the_size_of_activations(activation):
 def test_softmax_and_step():
     x = np.array([[1e4, 0.0, -1e4], [1.0, 2.0, 3.0]], np.float32)
     np.testing.assert_allclose(nn.softmax(jnp.asarray(x)), scipy.special.softmax(x, -1), rtol=1e-6)
-    np.testing.assert_array_equal(nn.step(jnp.array([-1.0, 0.0, 1e-30])), [0.0, 0.0, 1.0])
+    np.testing.assert_array_equal(nn.heaviside(jnp.array([-1.0, 0.0, 1e-30])), [0.0, 0.0, 1.0])
 
 
 def test_summary_shows_rows_of_nested_layers():

@@ -96,7 +96,7 @@ def test_matrix_vector_product_is_stacked_dot_products():
 @pytest.mark.parametrize(("bias", "gate"), [(-1.5, [0, 0, 0, 1]), (-0.5, [0, 1, 1, 1]), (-1.0, [0, 0, 0, 1])])
 def test_perceptron_with_step_fires_above_its_threshold(bias, gate):
     weights = {"w": np.ones((2, 1), np.float32), "b": np.array([bias], np.float32)}
-    fires = predict(nn.perceptron(nn.step), (weights, (), ()), XOR[0])
+    fires = predict(nn.perceptron(nn.heaviside), (weights, (), ()), XOR[0])
     np.testing.assert_array_equal(fires, gate)  # AND, OR, and AND once more: at w·x + b = 0 it does not fire
 
 
@@ -106,7 +106,7 @@ def test_perceptron_with_relu_lets_the_gradient_through_where_the_step_has_none(
     assert 0 < (z > 0).sum() < 6  # some get through, some do not
     relu, step = (
         lambda w, net=net: predict(net, ({"w": w, "b": b}, (), ()), x)
-        for net in (nn.perceptron(), nn.perceptron(nn.step))
+        for net in (nn.perceptron(), nn.perceptron(nn.heaviside))
     )
     np.testing.assert_allclose(relu(w), np.maximum(0, z), rtol=1e-5)
     np.testing.assert_allclose(gradient(lambda w: relu(w).sum(), w)[:, 0], x[z > 0].sum(0), rtol=1e-5)
@@ -466,7 +466,7 @@ def test_xor_is_out_of_reach_without_a_hidden_layer():
     grid = np.linspace(-2, 2, 17, dtype=np.float32)
     w1, w2, b = (v.reshape(-1) for v in np.meshgrid(grid, grid, grid))
     lines = {"w": np.stack([w1, w2], -1)[..., None], "b": b[:, None]}
-    answers = jax.vmap(lambda line: predict(nn.perceptron(nn.step), (line, (), ()), x))(lines)
+    answers = jax.vmap(lambda line: predict(nn.perceptron(nn.heaviside), (line, (), ()), x))(lines)
     assert (answers == y.T).mean(-1).max() == 0.75  # no line has more than three of the four points right
 
 

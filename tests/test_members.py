@@ -12,9 +12,9 @@ from cases import promoting
 from test_run import assert_equal
 
 from nnjax import losses, metrics, nn, optim, train
-from nnjax.train.chunk import Member, chunk
-from nnjax.train.program import Program
-from nnjax.train.state import start
+from nnjax.train.engine.device_loop import MemberArgs, train_chunk
+from nnjax.train.engine.ensemble import Ensemble
+from nnjax.train.engine.fit_state import initial_fit_state
 from nnjax.types import Data
 
 N, STEPS = 20, 5  # rows, and steps in an epoch
@@ -29,11 +29,11 @@ HELD_OUT = Data(X[:7] + 0.5, Y[:7])
 NET = nn.serial(nn.dense(4, bias=False), nn.batch_norm(), jax.nn.relu, nn.dropout(0.2), nn.dense(2))
 CONV = nn.serial(nn.reshape((4, 1)), nn.conv(2, 3), jax.nn.relu, nn.max_pool(2), nn.flatten(), nn.dense(2))
 NOISY = optax.chain(promoting(optax.add_noise)(0.01, 0.5, jax.random.key(9)), optim.momentum(0.1))
-RUN = train.Run(NET, losses.cross_entropy, optim.adam(0.05), 4, metrics=(metrics.accuracy,))
+RUN = train.Run(NET, losses.cross_entropy, optim.adam(0.05), batch_size=4, metrics=(metrics.accuracy,))
 CASES = {  # run, data
     "batch_norm, dropout, adam": (RUN, PLAIN),
     "convolution, an optimizer that draws, weights, micro-batches of the full batch": (
-        train.Run(CONV, losses.cross_entropy, NOISY, None, micro_batches=2), WEIGHTED),
+        train.Run(CONV, losses.cross_entropy, NOISY, batch_size=None, micro_batches=2), WEIGHTED),
 }  # fmt: skip
 STRATEGIES = pytest.mark.parametrize("strategy", ["map", "vmap"])
 
@@ -79,7 +79,7 @@ def test_members_of_map_are_lone_runs_to_the_bit(case):
 
 def begun(ts):
     """A copy, for a chunk takes the memory."""
-    fs = jax.vmap(lambda ts: start(ts, validated=True, stopped=jnp.zeros((), bool)))(ts)
+    fs = jax.vmap(lambda ts: initial_fit_state(ts, validated=True, stopped=jnp.zeros((), bool)))(ts)
     return jax.tree.map(jnp.copy, fs)
 
 
@@ -91,7 +91,7 @@ def test_a_step_of_vmap_is_that_of_map_to_rounding(case):
         ts = fit(run, data, key=KEYS, epochs=epochs).ts
         until = ts.step + 1
         (a, log_a, _), (b, log_b, _) = (
-            chunk(Program(run, 3, strategy), begun(ts), Member(until=until), data, np.int32(1))
+            train_chunk(Ensemble(run, 3, strategy), begun(ts), MemberArgs(until=until), data, np.int32(1))
             for strategy in ("map", "vmap")
         )
         np.testing.assert_allclose(log_a["loss"][:, 0], log_b["loss"][:, 0], rtol=1e-5)
@@ -194,7 +194,7 @@ def test_groups_of_vmap_agree_to_rounding():
 
 
 def linear(hyper):
-    return train.Run(nn.dense(1), losses.squared_error, optim.sgd(hyper["rate"]), 4)
+    return train.Run(nn.dense(1), losses.squared_error, optim.sgd(hyper["rate"]), batch_size=4)
 
 
 def swept(rates, strategy="map", **settings):
@@ -315,7 +315,7 @@ def test_losses_and_best_networks_survive_where_all_members_diverge():
 
 def test_a_callback_ends_the_run_of_all_groups():
     calls = []
-    result = fit(members=3, group=1, chunk_steps=2, callbacks=[lambda ts, record: not calls.append(record["step"])])
+    result = fit(members=3, group=1, callback_every=2, callbacks=[lambda ts, record: not calls.append(record["step"])])
     assert calls == [2]
     assert result.ts.step.tolist() == [2, 0, 0]
 
@@ -329,7 +329,7 @@ def test_members_of_groups_stay_on_the_host():
 @pytest.mark.parametrize("group", [None, 1])
 def test_a_member_that_diverged_has_no_scores_after(group):
     make = lambda hyper: train.Run(  # noqa: E731
-        nn.dense(2), losses.cross_entropy, optim.sgd(hyper["rate"]), 4, metrics=(metrics.accuracy,)
+        nn.dense(2), losses.cross_entropy, optim.sgd(hyper["rate"]), batch_size=4, metrics=(metrics.accuracy,)
     )
     hyper = {"rate": [0.1, 1e38]}
     found = train.sweep(make, hyper, PLAIN, validation=HELD_OUT, epochs=3, group=group, progress=False)

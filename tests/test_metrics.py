@@ -107,7 +107,7 @@ def test_jit_and_vmap_equal_eager_and_the_result_is_float32_at_least(metric, pre
 @over
 def test_weights_of_zero_give_a_number_and_wrong_ones_an_error(metric, prediction, target, reference):
     prediction, target = arrays(prediction, target)
-    with pytest.raises(ValueError, match=rf"weights must be one for each example, \({N},\), got \({N - 1},\)"):
+    with pytest.raises(ValueError, match=rf"weights must be one per example, \({N},\), got \({N - 1},\)"):
         metric(prediction, target, jnp.ones(N - 1))
     with pytest.raises(ValueError, match=rf"got \({N}, 1\)"):
         metric(prediction, target, jnp.ones((N, 1)))

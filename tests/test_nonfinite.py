@@ -8,7 +8,7 @@ import pytest
 from jax import lax
 
 from nnjax import data, losses, nn, optim, train
-from nnjax.train.nonfinite import first_nonfinite
+from nnjax.debug.nonfinite import first_nonfinite
 
 ROWS = 8
 X = jax.random.normal(jax.random.key(1), (ROWS, 4))
@@ -17,7 +17,7 @@ X = jax.random.normal(jax.random.key(1), (ROWS, 4))
 def of_step(net, x=X, y=None, loss=losses.squared_error, optimizer=None, params=None, **options):
     """What is found in one training step."""
     y = jnp.zeros((ROWS, 3)) if y is None else y
-    run = train.Run(net, loss, optimizer or optim.sgd(1e-3), ROWS, **options)
+    run = train.Run(net, loss, optimizer or optim.sgd(1e-3), batch_size=ROWS, **options)
     ts = run.init(jax.random.key(0), data.Data(x, y))
     ts = ts if params is None else ts._replace(params=params(ts.params))
     batch = data.Data(x, y)
@@ -196,7 +196,7 @@ def test_guarded_logarithm_in_the_forward_pass_is_unguarded_in_the_backward_pass
     net = nn.serial(same(), guarded, nn.dense(3))
     x = jnp.abs(X).at[6, 1].set(0.0)
     assert place(of_step(net, x)) == (("1_guarded",), "backward", "div")
-    run = train.Run(net, losses.squared_error, optim.sgd(1e-3), ROWS)
+    run = train.Run(net, losses.squared_error, optim.sgd(1e-3), batch_size=ROWS)
     ts = run.init(jax.random.key(0), data.Data(x, jnp.zeros((ROWS, 3))))
     assert first_nonfinite(run.evaluate, ts, data.Data(x, jnp.zeros((ROWS, 3)))) is None
 
@@ -411,13 +411,13 @@ def test_cross_entropy_of_large_logits_raises_no_alarm(size):
 
 def test_lenet_raises_no_alarm():
     images = jax.random.normal(jax.random.key(2), (ROWS, 12, 12, 1))
-    run = train.Run(nn.lenet(3), losses.cross_entropy, optim.sgd(1e-3), ROWS)
+    run = train.Run(nn.lenet(3), losses.cross_entropy, optim.sgd(1e-3), batch_size=ROWS)
     batch = data.Data(images, jnp.arange(ROWS) % 3)
     assert first_nonfinite(run.step, run.init(jax.random.key(0), batch), batch) is None
 
 
 def test_dropout_adam_and_weights_raise_no_alarm():
-    run = train.Run(nn.serial(nn.dropout(0.5), nn.dense(3)), losses.squared_error, optim.adam(1e-3), ROWS)
+    run = train.Run(nn.serial(nn.dropout(0.5), nn.dense(3)), losses.squared_error, optim.adam(1e-3), batch_size=ROWS)
     batch = data.Data(X, jnp.zeros((ROWS, 3)), jnp.zeros(ROWS))  # weights of 0: a division that is guarded
     assert first_nonfinite(run.step, run.init(jax.random.key(0), batch), batch) is None
 

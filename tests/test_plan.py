@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from nnjax import data, losses, nn, optim, train
-from nnjax.train.plan import _bytes, _size
-from nnjax.train.program import Program
+from nnjax.train.engine.ensemble import Ensemble
+from nnjax.train.plan import _program_bytes, _size
 from nnjax.types import Data
 
 B = 4
 DATA = Data(jnp.zeros((20, 3)), jnp.arange(20) % 2)
-RUN = train.Run(nn.mlp([5], 2), losses.cross_entropy, optim.adam(1e-3), B)
+RUN = train.Run(nn.mlp([5], 2), losses.cross_entropy, optim.adam(1e-3), batch_size=B)
 STATE = 4 + 32 * 4 + (4 + 2 * 32 * 4) + 8  # step, parameters, Adam's count and moments, key
 CARRIED = STATE + 4 + 1 + (4 + 4 + 32 * 4 + 4)  # diverged, stopped; the best network: score, step, parameters, waited
 MATMUL = 2 * B * (3 * 5 + 5 * 2) + 2 * B * (3 * 5 + 5 * 2) + 2 * B * 5 * 2  # forward, by weights, by hidden units
@@ -47,7 +47,7 @@ def test_counts_by_hand(found):
 def test_bytes_of_members_are_those_of_the_compiler(found, strategy):
     """At another number of members than those that the law is drawn from; a plan counts a copy to save besides."""
     for members in (16, 24, 100):
-        compiler = _bytes(Program(RUN, members, strategy), jax.random.key(0), DATA)
+        compiler = _program_bytes(Ensemble(RUN, members, strategy), jax.random.key(0), DATA)
         law = found.fixed_bytes[strategy] + members * (found.member_bytes[strategy] - CARRIED)
         assert law == pytest.approx(compiler, rel=0.1)
     assert found.fixed_bytes[strategy] >= found.data_bytes

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 import nnjax
-from nnjax.train import checkpoint, processes
+from nnjax.storage import checkpoint
+from nnjax.train.engine import distributed
 
 ROOT = Path(nnjax.__file__).parents[1]
 EPOCHS = 60  # of 8 steps: some seconds, in which to be killed
@@ -24,19 +25,20 @@ import sys
 import jax
 import numpy as np
 from nnjax import losses, nn, optim, train
-from nnjax.train import checkpoint, processes
+from nnjax.train.engine import distributed
+from nnjax.storage import checkpoint
 
 index, count, port, axis, out, cache, epochs = sys.argv[1:]
 jax.config.update("jax_compilation_cache_dir", cache)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 if int(count) > 1:
-    processes.start(f"127.0.0.1:{port}", int(count), int(index))
+    distributed.join_processes(f"127.0.0.1:{port}", int(count), int(index))
 x = np.random.default_rng(0).normal(size=(64, 5)).astype(np.float32)
 y = (np.arange(64) % 3).astype(np.int32)
 mesh = jax.make_mesh((jax.device_count(),), (axis,), axis_types=(jax.sharding.AxisType.Auto,))
 members = 3 if axis == "members" else None  # and a fourth that fills up
-run = train.Run(nn.mlp([8], 3, norm="batch"), losses.cross_entropy, optim.adam(3e-3), 8)
+run = train.Run(nn.mlp([8], 3, norm="batch"), losses.cross_entropy, optim.adam(3e-3), batch_size=8)
 result = train.fit(
     run, (x, y), validation=(x[:20], y[:20]), epochs=float(epochs), members=members, mesh=mesh, out=out, resume=True,
     save_every=0, chunk_steps=8, progress=False,
@@ -162,15 +164,15 @@ def test_one_killed_ends_the_other_and_the_run_goes_on(axis, victim, undisturbed
 
 def test_mistakes_are_told():
     with pytest.raises(ValueError, match=r"coordinator must be host:port, got 'localhost'"):
-        processes.start("localhost", 2, 0)
+        distributed.join_processes("localhost", 2, 0)
     with pytest.raises(ValueError, match=r"index of the process must be in 0 … 1, got 2"):
-        processes.start("localhost:1234", 2, 2)
+        distributed.join_processes("localhost:1234", 2, 2)
     with pytest.raises(ValueError, match=r"index of the process must be in 0 … 1, got -1"):
-        processes.start("localhost:1234", 2, -1)
+        distributed.join_processes("localhost:1234", 2, -1)
 
 
 def test_other_errors_stay_what_they_are():
-    with pytest.raises(ValueError, match=r"^connection$"), processes.lost_told(Path("out")):
+    with pytest.raises(ValueError, match=r"^connection$"), distributed.explain_lost_process(Path("out")):
         raise ValueError("connection")  # one process has no others
 
 
@@ -178,16 +180,19 @@ def test_of_several_processes_only_a_lost_one_is_told(monkeypatch):
     left = []
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(atexit, "register", left.append)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"), processes.lost_told(None):
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"), distributed.explain_lost_process(None):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
-    with pytest.raises(ValueError, match="shapes"), processes.lost_told(None):
+    with pytest.raises(ValueError, match="shapes"), distributed.explain_lost_process(None):
         raise ValueError("shapes")
     assert not left
-    with pytest.raises(RuntimeError, match=r"start all processes again$") as error, processes.lost_told(None):
+    with (
+        pytest.raises(RuntimeError, match=r"start all processes again$") as error,
+        distributed.explain_lost_process(None),
+    ):
         raise jax.errors.JaxRuntimeError("INTERNAL: Gloo all-reduce failed: Connection reset by peer")
     assert "Gloo" in str(error.value.__cause__)
     assert len(left) == 1
 
 
 def test_alone_nothing_is_agreed_upon():
-    assert processes.agree(7, (True, False)) == (7, (True, False))
+    assert distributed.all_agree(7, (True, False)) == (7, (True, False))

@@ -17,14 +17,22 @@ from test_run import EXAMPLES, NET, X, Y, assert_equal, make_run
 
 import nnjax
 from nnjax import losses, metrics, nn, optim, train
-from nnjax.train import checkpoint, identity
-from nnjax.train.lock import locked
+from nnjax.storage import checkpoint
+from nnjax.storage.lock import locked
+from nnjax.train.engine import fingerprint
 from nnjax.types import Data
 
-KILLS = int(os.environ.get("NNJAX_KILLS", "20"))  # more for a long trial
+KILLS = 20 if os.environ.get("NNJAX_THOROUGH") else 5
 HELD_OUT = Data(X[:6], Y[:6])
 RUN = make_run(metrics=(metrics.accuracy,))
-BASE = {"epochs": 4, "key": jax.random.key(5), "progress": False, "save_every": 0, "chunk_steps": 4}
+BASE = {
+    "epochs": 4,
+    "key": jax.random.key(5),
+    "progress": False,
+    "save_every": 0,
+    "chunk_steps": 4,
+    "callback_every": 4,
+}
 
 
 def fit(run=RUN, examples=EXAMPLES, **settings):
@@ -53,7 +61,7 @@ KINDS = {
     "early stopping": partial(
         fit, make_run(optimizer=optim.adam(0.3)), validation=HELD_OUT, patience=1, members=3, epochs=9
     ),
-    "validation": partial(fit, validation=HELD_OUT, validate_every=2, epochs=5, chunk_steps=3),
+    "validation": partial(fit, validation=HELD_OUT, validate_every=2, epochs=5, chunk_steps=3, callback_every=3),
     "folds": partial(fit, folds=FOLDS),
     "groups": partial(fit, members=3, group=2, validation=HELD_OUT),
     "full batch": partial(fit, make_run(batch_size=None), epochs=9),
@@ -74,10 +82,10 @@ def same(a, b):
             np.testing.assert_array_equal(one[name], other[name], name)
 
 
-def stop_after(chunks):
-    """A callback that ends the run after so many chunks."""
+def stop_after(calls):
+    """A callback that ends the run after some calls."""
     seen = []
-    return lambda ts, record: seen.append(record["step"]) or len(seen) >= chunks
+    return lambda ts, record: seen.append(record["step"]) or len(seen) >= calls
 
 
 def stop_at(step):
@@ -104,7 +112,7 @@ def test_resumed_from_any_checkpoint(keep, tmp_path):
     undisturbed = fit(members=2, validation=HELD_OUT)
     for step in (1, 9, 10):
         out = tmp_path / str(step)
-        fit(members=2, validation=HELD_OUT, out=out, keep=keep, callbacks=[stop_at(step)], chunk_steps=1)
+        fit(members=2, validation=HELD_OUT, out=out, keep=keep, callbacks=[stop_at(step)], callback_every=1)
         assert checkpoint.step_of(checkpoint.files(out)[-1]) == step
         assert len(checkpoint.files(out)) <= keep + 1
         same(fit(members=2, validation=HELD_OUT, out=out, resume=True), undisturbed)
@@ -124,7 +132,9 @@ def test_resume_starts_where_nothing_is_there(tmp_path):
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
     fit(out=tmp_path)
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(FileExistsError, match=r"holds checkpoints of a run, the last step-000000000020.*resume=True"):
+    with pytest.raises(
+        FileExistsError, match=r"holds checkpoints of a run, the last is step-000000000020.*resume=True"
+    ):
         fit(out=tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
 
@@ -143,6 +153,26 @@ def test_more_epochs_than_before(settings, tmp_path):
     same(fit(epochs=5.5, out=tmp_path, resume=True, **settings), fit(epochs=5.5, **settings))
 
 
+@pytest.mark.parametrize("every", [2, 3, 10])
+@pytest.mark.parametrize("patience", [None, 2])
+def test_more_epochs_validate_as_if_never_stopped(every, patience, tmp_path):
+    """The validation after the last epoch of the shorter run is not one of the longer run's."""
+    settings = {"validation": HELD_OUT, "validate_every": every, "patience": patience, "members": 2}
+    for epochs in (1, 3, 4.5):
+        short = fit(epochs=epochs, out=tmp_path, resume=True, **settings)
+        same(short, fit(epochs=epochs, **settings))
+        assert "validation_loss" in short.history[-1]
+    same(fit(epochs=7, out=tmp_path, resume=True, **settings), fit(epochs=7, **settings))
+
+
+@pytest.mark.parametrize("settings", [{}, {"members": 2, "validation": HELD_OUT}, {"folds": FOLDS}], ids=str)
+@pytest.mark.parametrize("epochs", [0, 1, 2.5])
+def test_fewer_epochs_than_saved_are_refused(settings, epochs, tmp_path):
+    fit(epochs=3, out=tmp_path, **settings)
+    with pytest.raises(ValueError, match=rf"epochs={epochs:g} is \d+ steps, but .* has already taken \d+ steps \(.*3"):
+        fit(epochs=epochs, out=tmp_path, resume=True, **settings)
+
+
 @pytest.mark.filterwarnings("ignore:fit. the loss:RuntimeWarning")
 @pytest.mark.parametrize("members", [None, 2])
 def test_a_run_that_diverges_is_saved(members, tmp_path):
@@ -152,7 +182,7 @@ def test_a_run_that_diverges_is_saved(members, tmp_path):
     hot = partial(fit, make_run(optimizer=optim.sgd(grows)), members=members, validation=HELD_OUT, epochs=6)
     undisturbed = hot(chunk_steps=None)
     assert (undisturbed.diverged >= 0).all()
-    hot(out=tmp_path, callbacks=[stop_at(6)])
+    hot(out=tmp_path, callbacks=[stop_at(6)], callback_every=1)
     same(hot(out=tmp_path, resume=True), undisturbed)
     same(hot(out=tmp_path, resume=True), undisturbed)
 
@@ -178,7 +208,7 @@ DIFFERENT = {  # what is changed, and the row of the table
     "dropout": ({"run": accurate(*FIRST, jax.nn.relu, nn.dropout(0.3), LAST)}, "step"),
     "learning rate": ({"run": accurate(optimizer=optim.adam(1.00001e-2))}, "step"),
     "optimizer": ({"run": accurate(optimizer=optim.nadam(1e-2))}, "step"),
-    "loss": ({"run": train.Run(NET, shifted, optim.adam(1e-2), 4, (metrics.accuracy,))}, "step"),
+    "loss": ({"run": train.Run(NET, shifted, optim.adam(1e-2), batch_size=4, metrics=(metrics.accuracy,))}, "step"),
     "batch size": ({"run": accurate(batch_size=5)}, r"batch_size +4 +5\n"),
     "metrics": ({"run": make_run(metrics=(metrics.nll,))}, r"metrics +accuracy +nll\n"),
     "data": ({"examples": Data(X.at[7, 1].add(1e-6), Y)}, "data"),
@@ -186,7 +216,7 @@ DIFFERENT = {  # what is changed, and the row of the table
     "weights": ({"examples": Data(X, Y, jnp.ones(20))}, "data"),
     "seed": ({"key": jax.random.key(6)}, "key"),
     "members": ({"members": 3}, r"members +2 +3\n"),
-    "lone": ({"members": None}, r"members +2 +None\n"),
+    "lone": ({"members": None}, r"members +2 +1\n"),
     "strategy": ({"strategy": "vmap"}, r"strategy +map +vmap\n"),
     "rows": ({"folds": train.k_fold(jax.random.key(0), 20, 2)}, "rows"),
     "validation": ({"validation": Data(X[:7], Y[:7])}, "validation"),
@@ -199,7 +229,7 @@ DIFFERENT = {  # what is changed, and the row of the table
 def stopped_at_9(tmp_path_factory):
     out = tmp_path_factory.mktemp("stopped") / "run"
     with jax.numpy_dtype_promotion("strict"):
-        fit(out=out, callbacks=[stop_at(9)], **SAVED)
+        fit(out=out, callbacks=[stop_at(9)], callback_every=1, **SAVED)
     return out
 
 
@@ -207,10 +237,10 @@ def stopped_at_9(tmp_path_factory):
 def test_another_run_is_not_gone_on_with(what, stopped_at_9):
     change, row = DIFFERENT[what]
     before = {path.name: path.read_bytes() for path in stopped_at_9.iterdir()}
-    with pytest.raises(ValueError, match=rf"exact resume is impossible:\n +saved +now\n(  .*\n)*  {row}") as error:
+    with pytest.raises(ValueError, match=rf"cannot be resumed exactly:\n +saved +now\n(  .*\n)*  {row}") as error:
         fit(**SAVED | change, out=stopped_at_9, resume=True)
     fits = what not in ("architecture", "width", "members", "lone", "no validation")
-    assert ("resume='anyway' goes on all the same" in str(error.value)) == fits
+    assert ("resume='anyway' continues anyway" in str(error.value)) == fits
     assert str(error.value).endswith("choose another out=")
     assert not re.search(r"\n  (jax|nnjax|device|cores) ", str(error.value)), "only what differs is in the table"
     assert {path.name: path.read_bytes() for path in stopped_at_9.iterdir()} == before
@@ -218,8 +248,8 @@ def test_another_run_is_not_gone_on_with(what, stopped_at_9):
 
 @pytest.mark.parametrize("package", ["jax", "jaxlib", "optax", "nnjax"])
 def test_another_version_is_told(package, stopped_at_9, monkeypatch):
-    real = identity.version
-    monkeypatch.setattr(identity, "version", lambda name: "9.9.9" if name == package else real(name))
+    real = fingerprint.version
+    monkeypatch.setattr(fingerprint, "version", lambda name: "9.9.9" if name == package else real(name))
     with pytest.raises(ValueError, match=rf"\n  {package} +{real(package)} +9\.9\.9\n"):
         fit(**SAVED, out=stopped_at_9, resume=True)
 
@@ -234,7 +264,7 @@ def test_another_hyper_parameter_of_a_sweep_is_told(tmp_path):
 
 def test_another_distance_of_validations_is_told(tmp_path):
     fit(validation=HELD_OUT, epochs=2, out=tmp_path)
-    with pytest.raises(ValueError, match="exact resume is impossible") as caught:
+    with pytest.raises(ValueError, match="cannot be resumed exactly") as caught:
         fit(validation=HELD_OUT, validate_every=2, out=tmp_path, resume=True)
     assert "validation " in str(caught.value)
 
@@ -274,7 +304,7 @@ def test_anyway_goes_on_with_another_rate(tmp_path):
 
 
 def test_anyway_goes_on_with_other_metrics(tmp_path):
-    fit(out=tmp_path, validation=HELD_OUT, callbacks=[stop_at(9)])
+    fit(out=tmp_path, validation=HELD_OUT, callbacks=[stop_at(9)], callback_every=1)
     result = fit(make_run(metrics=(metrics.nll,)), validation=HELD_OUT, out=tmp_path, resume="anyway")
     assert_equal(result.ts, fit().ts)
     assert "validation_nll" in result.history[-1]
@@ -293,7 +323,7 @@ def test_anyway_needs_the_same_shapes(stopped_at_9):
 def saved(out, *steps):
     """A folder with a checkpoint of each of these steps."""
     for step in steps:
-        fit(out=out, resume=True, callbacks=[stop_at(step)], chunk_steps=1, save_every=1e9)
+        fit(out=out, resume=True, callbacks=[stop_at(step)], callback_every=1, save_every=1e9)
     assert [checkpoint.step_of(path) for path in checkpoint.files(out)] == list(steps)
 
 
@@ -356,7 +386,9 @@ def test_an_interrupted_run_is_saved_and_goes_on(number, members, tmp_path):
             os.kill(os.getpid(), number)
 
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt, match=rf"stopped after step 12, saved in {tmp_path}; .* resume=True goes on"):
+    with pytest.raises(
+        KeyboardInterrupt, match=rf"stopped after step 12, saved in {tmp_path}; .* resume=True continues"
+    ):
         fit(members=members, out=tmp_path, callbacks=[send], save_every=1e9)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     assert [checkpoint.step_of(path) for path in checkpoint.files(tmp_path)] == [12]
@@ -364,7 +396,7 @@ def test_an_interrupted_run_is_saved_and_goes_on(number, members, tmp_path):
 
 
 def test_interrupted_without_a_folder():
-    with pytest.raises(KeyboardInterrupt, match=r"stopped after step 4; nothing is saved, for fit was given no folder"):
+    with pytest.raises(KeyboardInterrupt, match=r"stopped after step 4, nothing is saved, because fit had no folder"):
         fit(callbacks=[lambda ts, record: os.kill(os.getpid(), signal.SIGINT)])
 
 
@@ -420,7 +452,7 @@ def test_an_interrupt_before_the_first_state_leaves_nothing(tmp_path):
             os.kill(os.getpid(), signal.SIGINT)
         return losses.cross_entropy(prediction, target)
 
-    run = train.Run(NET, loss, optim.adam(1e-2), 4)
+    run = train.Run(NET, loss, optim.adam(1e-2), batch_size=4)
     with pytest.raises(KeyboardInterrupt):
         fit(run, out=tmp_path / "new")
     assert not checkpoint.files(tmp_path / "new")
@@ -451,7 +483,7 @@ from pathlib import Path
 os.environ["JAX_PLATFORMS"] = "cpu"
 import jax, numpy as np
 from nnjax import losses, nn, optim, train
-from nnjax.train import checkpoint
+from nnjax.storage import checkpoint
 
 jax.config.update("jax_compilation_cache_dir", sys.argv[1] + "/cache")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -466,10 +498,10 @@ def life(out, slow, tell):
     if slow:
         real = os.fsync
         os.fsync = lambda descriptor: (real(descriptor), time.sleep(0.05))
-    run = train.Run(nn.mlp([4], 2, norm="batch", dropout=0.1), losses.cross_entropy, optim.adam(1e-2), 4)
+    run = train.Run(nn.mlp([4], 2, norm="batch", dropout=0.1), losses.cross_entropy, optim.adam(1e-2), batch_size=4)
     result = train.fit(
         run, (x, y), epochs=300, members=2, validation=(x[:9], y[:9]), validate_every=50, out=out, resume=True,
-        save_every=0, chunk_steps=7, progress=False, callbacks=[lambda ts, record: tell(b".") and None],
+        save_every=0, progress=False, callback_every=7, callbacks=[lambda ts, record: tell(b".") and None],
     )
     history = [{k: np.asarray(v) for k, v in record.items()} for record in result.history]
     return checkpoint.digest((result.ts, result.best, result.losses, history))
@@ -548,8 +580,8 @@ def test_killed_at_random_moments(tmp_path):
 DIGESTS = """
 import jax, jax.numpy as jnp, numpy as np, optax
 from nnjax import losses, nn, optim, train
-from nnjax.train.identity import step_digest
-from nnjax.train.program import Program
+from nnjax.train.engine.ensemble import Ensemble
+from nnjax.train.engine.fingerprint import step_digest
 from nnjax.types import Data
 
 EXAMPLES = Data(np.zeros((8, 4), np.float32), np.zeros((8, 3), np.float32))
@@ -557,7 +589,7 @@ EXAMPLES = Data(np.zeros((8, 4), np.float32), np.zeros((8, 3), np.float32))
 
 def digest(loss=losses.squared_error, optimizer=None, net=None, micro_batches=1):
     run = train.Run(net or nn.mlp([5], 3), loss, optimizer or optim.sgd(0.1), 4, micro_batches=micro_batches)
-    return step_digest(Program(run), jax.random.key(0), None, EXAMPLES)
+    return step_digest(Ensemble(run), jax.random.key(0), None, EXAMPLES)
 
 
 def plain(c):

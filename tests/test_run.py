@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from nnjax import data, losses, metrics, nn, optim, train
-from nnjax.train import purpose
+from nnjax.train.run import SHUFFLE_STREAM
 from nnjax.types import Data
 
 X = jax.random.normal(jax.random.key(1), (20, 3))
@@ -22,7 +22,7 @@ LINEAR = nn.dense(2)
 
 
 def make_run(net=NET, optimizer=None, batch_size=4, **settings):
-    return train.Run(net, losses.cross_entropy, optimizer or optim.adam(1e-2), batch_size, **settings)
+    return train.Run(net, losses.cross_entropy, optimizer or optim.adam(1e-2), batch_size=batch_size, **settings)
 
 
 def assert_equal(a, b):
@@ -38,7 +38,7 @@ def data_is_key(x):
 def test_step_is_the_formula():
     """One step of plain descent, written out with NumPy for a linear network."""
     net, rate = nn.dense(1), 0.1
-    run = train.Run(net, losses.squared_error, optim.sgd(rate), 20)
+    run = train.Run(net, losses.squared_error, optim.sgd(rate), batch_size=20)
     y = X[:, :1] * 2
     ts = run.init(jax.random.key(0), Data(X, y))
     after, log = run.step(ts, Data(X, y))
@@ -74,7 +74,7 @@ def test_steps_are_steps_on_batch_indices():
     ts = jax.jit(run.init)(jax.random.key(0), EXAMPLES)
     scanned, log = jax.jit(run.steps, static_argnames="n")(ts, EXAMPLES, n=7)
     step = jax.jit(run.step)
-    key = jax.random.fold_in(ts.key, purpose.SHUFFLE)
+    key = jax.random.fold_in(ts.key, SHUFFLE_STREAM)
     for i in range(7):
         rows = data.batch_indices(key, i, 20, 4)
         ts, one = step(ts, Data(X[rows], Y[rows]))
@@ -85,7 +85,7 @@ def test_steps_are_steps_on_batch_indices():
 def test_every_example_is_seen_once_per_epoch():
     run = make_run()
     ts = run.init(jax.random.key(0), EXAMPLES)
-    rows = np.asarray(run.rows(ts, 20, 15)).reshape(3, 20)
+    rows = np.asarray(run.rows(ts.key, ts.step, 20, 15)).reshape(3, 20)
     assert [sorted(epoch) for epoch in rows.tolist()] == [list(range(20))] * 3
     assert not (rows[0] == rows[1]).all()
 
@@ -156,7 +156,7 @@ def test_vmap_over_traced_hyper_parameters_is_a_sweep():
     def final_loss(rate, b1, dropout, smoothing):
         net = nn.serial(nn.dense(5), jax.nn.relu, nn.dropout(dropout), nn.dense(2))
         loss = partial(losses.cross_entropy, label_smoothing=smoothing)
-        run = train.Run(net, loss, optim.adam(rate, b1=b1), 4)
+        run = train.Run(net, loss, optim.adam(rate, b1=b1), batch_size=4)
         ts, _ = run.steps(run.init(jax.random.key(0), EXAMPLES), EXAMPLES, 5)
         return run.evaluate(ts, EXAMPLES)["loss"]
 
@@ -175,7 +175,7 @@ def test_gradient_through_a_run():
 
         def final_loss(rate):
             run = train.Run(
-                nn.serial(nn.dense(4), jnp.tanh, nn.dense(1)), losses.squared_error, optim.momentum(rate), 4
+                nn.serial(nn.dense(4), jnp.tanh, nn.dense(1)), losses.squared_error, optim.momentum(rate), batch_size=4
             )
             ts, _ = run.steps(run.init(jax.random.key(0), Data(x, y)), Data(x, y), 6)
             return run.evaluate(ts, Data(x, y))["loss"]
@@ -254,7 +254,7 @@ def test_evaluate_is_the_mean_over_all_examples(monkeypatch):
         in_parts = run.evaluate(ts, EXAMPLES)
         chex.assert_trees_all_close(whole, in_parts, rtol=1e-6)
     np.testing.assert_allclose(whole["loss"], whole["nll"], rtol=1e-6)
-    assert whole["accuracy"] == (np.asarray(run.predict(ts, X)).argmax(-1) == np.asarray(Y)).mean()
+    assert whole["accuracy"] == (np.asarray(run.predict(ts.params, ts.state, X)).argmax(-1) == np.asarray(Y)).mean()
 
 
 def test_nothing_recompiles():
@@ -268,14 +268,18 @@ def test_nothing_recompiles():
 def test_pytrees_of_inputs():
     """A network with two inputs is a function of a dictionary."""
     both = nn.branch(lambda x: x["a"], lambda x: x["b"], merge=lambda ys: jnp.concatenate(ys, -1))
-    run = train.Run(nn.serial(both, nn.dense(2)), losses.cross_entropy, optim.sgd(0.1), 4)
+    run = train.Run(nn.serial(both, nn.dense(2)), losses.cross_entropy, optim.sgd(0.1), batch_size=4)
     examples = Data({"a": X, "b": X[:, :1]}, Y)
     ts, _ = run.steps(run.init(jax.random.key(0), examples), examples, 2)
     assert ts.params[1]["w"].shape == (4, 2)
 
 
 MISTAKES = {
-    "no loss function": (lambda: train.Run(NET, None, optim.sgd(0.1), 4), TypeError, "loss must be a function"),
+    "no loss function": (
+        lambda: train.Run(NET, None, optim.sgd(0.1), batch_size=4),
+        TypeError,
+        "loss must be a function",
+    ),
     "no optimizer": (lambda: make_run(optimizer="adam"), TypeError, r"optim\.adam\(1e-3\), got 'adam'"),
     "batch of zero": (lambda: make_run(batch_size=0), ValueError, "batch_size must be ≥ 1, got 0"),
     "micro-batches": (
@@ -287,7 +291,7 @@ MISTAKES = {
     "many keys": (
         lambda: make_run().init(jax.random.split(jax.random.key(0), 2), EXAMPLES),
         ValueError,
-        "one key expected, got keys of shape",
+        "expected one key, got keys of shape",
     ),
     "line search": (
         lambda: make_run(optimizer=optax.lbfgs()).init(jax.random.key(0), EXAMPLES),
@@ -295,14 +299,16 @@ MISTAKES = {
         "line search",
     ),
     "mean in the loss": (
-        lambda: train.Run(NET, lambda p, t: losses.cross_entropy(p, t).mean(), optim.sgd(0.1), 4).init(
+        lambda: train.Run(NET, lambda p, t: losses.cross_entropy(p, t).mean(), optim.sgd(0.1), batch_size=4).init(
             jax.random.key(0), EXAMPLES
         ),
         ValueError,
-        r"one number per example, \(4,\), got \(\); leave the mean to the run",
+        r"one number per example, \(4,\), got \(\); the run takes the mean itself",
     ),
     "shapes of the loss": (
-        lambda: train.Run(nn.dense(1), losses.squared_error, optim.sgd(0.1), 4).init(jax.random.key(0), EXAMPLES),
+        lambda: train.Run(nn.dense(1), losses.squared_error, optim.sgd(0.1), batch_size=4).init(
+            jax.random.key(0), EXAMPLES
+        ),
         ValueError,
         r"must have the same shape, got \(4, 1\) and \(4,\)",
     ),
@@ -335,7 +341,7 @@ def fails(x):
 
 def test_targets_may_be_missing():
     """A loss that needs no target, as of an autoencoder."""
-    run = train.Run(nn.dense(3), lambda y, _: jnp.square(y).sum(-1), optim.sgd(0.1), 4)
+    run = train.Run(nn.dense(3), lambda y, _: jnp.square(y).sum(-1), optim.sgd(0.1), batch_size=4)
     _, log = run.steps(run.init(jax.random.key(0), Data(X, None)), Data(X, None), 2)
     assert log["loss"].shape == (2,)
 
@@ -343,7 +349,7 @@ def test_targets_may_be_missing():
 def test_metrics_bound_by_partial_keep_their_names():
     run = make_run(LINEAR, metrics=(partial(metrics.expected_calibration_error, bins=5),))
     assert "expected_calibration_error" in run.evaluate(run.init(jax.random.key(0), EXAMPLES), EXAMPLES)
-    with pytest.raises(ValueError, match="each metric needs a name of its own"):
+    with pytest.raises(ValueError, match="metrics must have different names"):
         make_run(metrics=(metrics.accuracy, partial(metrics.accuracy)))
 
 

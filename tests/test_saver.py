@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnjax
-from nnjax.train import checkpoint
-from nnjax.train.interrupt import held_back
-from nnjax.train.lock import LOCK, locked
-from nnjax.train.saver import saver
+from nnjax.storage import checkpoint
+from nnjax.storage.background_writer import saver
+from nnjax.storage.lock import LOCK, locked
+from nnjax.train.engine.signals import deferred_interrupts
 
 TREE = {"w": np.zeros(3)}
 
@@ -288,7 +288,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from nnjax.train.lock import locked
+from nnjax.storage.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -325,7 +325,7 @@ def test_a_signal_that_is_ignored_stays_so_and_handlers_come_back():
     own = signal.signal(signal.SIGINT, signal.SIG_IGN)
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        with held_back() as noted:
+        with deferred_interrupts() as noted:
             os.kill(os.getpid(), signal.SIGINT)
             assert not noted()
             os.kill(os.getpid(), signal.SIGTERM)
@@ -342,7 +342,7 @@ def test_a_handler_that_python_did_not_set_is_no_trouble(monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda number, handler: real(number, handler) and None)
     own = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
-        with held_back():
+        with deferred_interrupts():
             pass
     finally:
         monkeypatch.undo()
@@ -356,7 +356,7 @@ PROGRAM = """
 import os, signal, sys, time
 from pathlib import Path
 import numpy as np
-from nnjax.train.saver import saver
+from nnjax.storage.background_writer import saver
 
 def work(folder, began):
     with saver(folder, keep=2) as save:

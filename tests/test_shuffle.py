@@ -1,7 +1,6 @@
 """The order of the data: a bijection for each epoch, exact for every step, and random by its statistics."""
 
 import functools
-import importlib
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nnjax import data
+from nnjax.data import _shuffle as shuffle
 
-shuffle = importlib.import_module("nnjax.data.shuffle")
 key = jax.random.key(0)
 quick = settings(deadline=None, derandomize=True, max_examples=200)
 

@@ -28,15 +28,15 @@ STRATEGIES = pytest.mark.parametrize("strategy", ["map", "vmap"])
 def make(hyper):
     net = nn.serial(nn.dense(4, bias=False), nn.batch_norm(), jnp.tanh, nn.dropout(hyper["dropout"]), nn.dense(2))
     loss = functools.partial(losses.cross_entropy, label_smoothing=hyper["smoothing"])
-    return train.Run(net, loss, optim.adam(hyper["rate"]), 4, metrics=(metrics.accuracy,))
+    return train.Run(net, loss, optim.adam(hyper["rate"]), batch_size=4, metrics=(metrics.accuracy,))
 
 
 def linear(hyper):
-    return train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(hyper["rate"]), None)
+    return train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(hyper["rate"]), batch_size=None)
 
 
 def widths(hyper):
-    return train.Run(nn.mlp([8], 2, widths=[hyper["w"]]), losses.cross_entropy, optim.sgd(0.1), 4)
+    return train.Run(nn.mlp([8], 2, widths=[hyper["w"]]), losses.cross_entropy, optim.sgd(0.1), batch_size=4)
 
 
 def sweep(make=make, hyper=SETTINGS, **settings):
@@ -91,14 +91,16 @@ def test_widths():
     """Two widths side by side; the full one is the plain network, and the padding of the other stays zero."""
 
     def wide(hyper):
-        return train.Run(nn.mlp([6], 2, widths=[hyper["width"]]), losses.cross_entropy, optim.adam(0.01), None)
+        return train.Run(
+            nn.mlp([6], 2, widths=[hyper["width"]]), losses.cross_entropy, optim.adam(0.01), batch_size=None
+        )
 
     result = sweep(wide, {"width": [2, 6]}).result
     narrow = of(result.ts.params, 0)
     first, last = narrow[1]["w"], narrow[-1]["w"]
     assert np.count_nonzero(first) == 3 * 2
     assert np.count_nonzero(last) == 2 * 2
-    plain = train.Run(nn.mlp([6], 2), losses.cross_entropy, optim.adam(0.01), None)
+    plain = train.Run(nn.mlp([6], 2), losses.cross_entropy, optim.adam(0.01), batch_size=None)
     assert_close(of(result.ts.params, 1), train.fit(plain, DATA, epochs=2, key=KEY, progress=False).ts.params, 1e-4)
 
 
@@ -139,7 +141,7 @@ def test_seeds_are_averaged():
 
 def test_settings_that_diverged_come_last():
     def unstable(hyper):
-        return train.Run(nn.dense(1), losses.squared_error, optim.sgd(hyper["rate"]), None)
+        return train.Run(nn.dense(1), losses.squared_error, optim.sgd(hyper["rate"]), batch_size=None)
 
     with pytest.warns(RuntimeWarning, match=r"loss of step \d+ of member 0") as caught:
         table, result = train.sweep(
@@ -203,7 +205,9 @@ def test_random_search_spreads_evenly():
 
 
 def branching(hyper):
-    return train.Run(nn.dense(2), losses.cross_entropy, optim.sgd(0.1 if hyper["rate"] > 0.05 else 0.2), None)
+    return train.Run(
+        nn.dense(2), losses.cross_entropy, optim.sgd(0.1 if hyper["rate"] > 0.05 else 0.2), batch_size=None
+    )
 
 
 MISTAKES = {
@@ -218,7 +222,7 @@ MISTAKES = {
     "words": (lambda: sweep(linear, {"rate": ["low"]}), ValueError, "rate must be a list of numbers"),
     "seeds": (lambda: sweep(linear, {"rate": [1]}, seeds=0), ValueError, "seeds must be ≥ 1, got 0"),
     "key": (lambda: sweep(linear, {"rate": [1]}, key=0), TypeError, r"jax\.random\.key\(0\)"),
-    "batch": (lambda: sweep(lambda h: train.Run(nn.dense(2), losses.cross_entropy, optim.sgd(1), h["b"]), {"b": [2]}),
+    "batch": (lambda: sweep(lambda h: train.Run(nn.dense(2), losses.cross_entropy, optim.sgd(1), batch_size=h["b"]), {"b": [2]}),
               TypeError, "batch_size must be an integer"),
     "rate": (lambda: sweep(linear, {"rate": [-1.0, 0.1]}), ValueError, "learning_rate must be .* got -1"),
     "a later rate": (lambda: sweep(linear, {"rate": [0.1, -1.0]}), ValueError, "learning_rate must be .* got -1"),

@@ -1,4 +1,6 @@
-"""The same numbers as PyTorch: layers, losses and optimizers, with their gradients."""
+"""Layers, losses and optimizers, with their gradients, equal PyTorch's."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import pytest
 
 from nnjax import losses, nn, optim
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
 rng = np.random.default_rng(0)
@@ -22,20 +25,20 @@ def first(a):
 
 
 def check(layer, params, x, theirs, *, rtol=1e-9):
-    """Output, and gradients with respect to parameters and x of one random projection of it.
+    """Compare the output, and the gradients of a random projection of it by parameters and x.
 
     `theirs` is a function of torch tensors in our layout: (params, x) -> y.
     """
     with jax.enable_x64(True):
-        ours = jax.tree.map(jnp.asarray, params)
-        y = layer.apply(ours, (), jnp.asarray(x), train=False)[0]
-        projection = array(*y.shape)
+        ours, x_array = jax.tree.map(jnp.asarray, (params, x))
+        projection = array(*jax.eval_shape(lambda: layer.apply(ours, (), x_array, train=False)[0]).shape)
 
         def f(p, x):
-            return jnp.vdot(jnp.asarray(projection), layer.apply(p, (), x, train=False)[0])
+            y, _ = layer.apply(p, (), x, train=False)
+            return jnp.vdot(jnp.asarray(projection), y), y
 
-        floating = jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating)
-        grads = jax.grad(f, argnums=(0, 1) if floating else (0,))(ours, jnp.asarray(x))
+        floating = jnp.issubdtype(x_array.dtype, jnp.floating)
+        grads, y = jax.jit(jax.grad(f, argnums=(0, 1) if floating else (0,), has_aux=True))(ours, x_array)
     names = sorted(params)
     leaves = [torch.tensor(params[name], requires_grad=True) for name in names]
     tx = torch.tensor(x, requires_grad=bool(floating))
@@ -53,7 +56,7 @@ def test_dense():
     check(nn.dense(4), {"w": array(3, 4), "b": array(4)}, array(5, 3), lambda p, x: F.linear(x, p["w"].T, p["b"]))
 
 
-CONVS = [  # spatial shape, window, options of ours, options of torch
+CONVS = [  # spatial shape, kernel_size, options of ours, options of torch
     ((7,), (3,), {"padding": "VALID"}, {}),
     ((7,), (3,), {}, {"padding": 1}),
     ((8,), (3,), {"strides": 2, "padding": ((1, 1),)}, {"stride": 2, "padding": 1}),
@@ -135,6 +138,15 @@ def test_batch_norm_over_several_steps(spatial):
     with jax.enable_x64(True):
         params = {"scale": jnp.asarray(scale), "bias": jnp.asarray(bias)}
         _, state = layer.init(jax.random.key(0), jnp.zeros((5, *spatial, 3)))
+
+        @functools.partial(jax.jit, static_argnames="train")
+        def gradients(params, state, x, projection, *, train):
+            def f(params, x):
+                y, new = layer.apply(params, state, x, train=train)
+                return jnp.vdot(projection, y), (y, new)
+
+            return jax.grad(f, argnums=(0, 1), has_aux=True)(params, x)
+
         for train in (False, True, True, True, False):
             x, projection = array(5, *spatial, 3), array(5, *spatial, 3)
             theirs.train(train)
@@ -142,12 +154,7 @@ def test_batch_norm_over_several_steps(spatial):
             tx = torch.tensor(first(x), requires_grad=True)
             ty = theirs(tx)
             (ty * torch.tensor(first(projection))).sum().backward()
-
-            def f(params, x):
-                y, new = layer.apply(params, state, x, train=train)  # noqa: B023
-                return jnp.vdot(jnp.asarray(projection), y), (y, new)  # noqa: B023
-
-            (grads, dx), (y, state) = jax.grad(f, argnums=(0, 1), has_aux=True)(params, jnp.asarray(x))
+            (grads, dx), (y, state) = gradients(params, state, jnp.asarray(x), jnp.asarray(projection), train=train)
             np.testing.assert_allclose(first(y), ty.detach().numpy(), rtol=1e-9)
             np.testing.assert_allclose(first(dx), tx.grad.numpy(), rtol=1e-7, atol=1e-12)
             np.testing.assert_allclose(grads["scale"], theirs.weight.grad.numpy(), rtol=1e-9)
@@ -157,11 +164,11 @@ def test_batch_norm_over_several_steps(spatial):
 
 
 def test_a_network():
-    """LeNet's kind of stack, its weights carried over by hand."""
+    """A small LeNet whose weights are copied by hand."""
     net = nn.serial(nn.conv(4, (3, 3)), jax.nn.relu, nn.max_pool(2), nn.flatten(), nn.dense(5))
-    params, state = net.init(jax.random.key(0), jnp.zeros((1, 6, 6, 2)))
+    params, state = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 6, 6, 2)))
     x = jnp.asarray(array(3, 6, 6, 2), jnp.float32)
-    y, _ = net.apply(params, state, x, train=False)
+    y, _ = jax.jit(net.apply, static_argnames="train")(params, state, x, train=False)
     w, b = (torch.tensor(np.array(params[0][name])) for name in ("w", "b"))
     h = F.conv2d(torch.tensor(first(np.array(x))), torch.movedim(w, (-1, -2), (0, 1)), b, padding=1)
     h = torch.movedim(F.max_pool2d(F.relu(h), 2), 1, -1).flatten(1)
@@ -194,8 +201,12 @@ def test_losses(ours, target, theirs):
     z, weights = 2 * array(4, 3), array(4)
     with jax.enable_x64(True):
         t = jnp.asarray(target)
-        loss = ours(jnp.asarray(z), t)
-        grad = jax.grad(lambda z: jnp.vdot(jnp.asarray(weights), ours(z, t)))(jnp.asarray(z))
+
+        def f(z):
+            loss = ours(z, t)
+            return jnp.vdot(jnp.asarray(weights), loss), loss
+
+        grad, loss = jax.jit(jax.grad(f, has_aux=True))(jnp.asarray(z))
     tz = torch.tensor(z, requires_grad=True)
     tloss = theirs(tz, torch.tensor(target))
     (tloss * torch.tensor(weights)).sum().backward()

@@ -10,7 +10,6 @@ import scipy.special
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from nnjax import losses, metrics, nn, uncertainty
 
@@ -25,7 +24,7 @@ logits32, labels32 = jnp.asarray(LOGITS, "float32"), jnp.asarray(LABELS, "int32"
 means32, variances32 = jnp.asarray(MEANS, "float32"), jnp.asarray(VARIANCES, "float32")
 
 PREDICTIONS = [uncertainty.log_mean_probabilities, uncertainty.mean_logits, uncertainty.vote]
-OF_LOGITS = [*PREDICTIONS, uncertainty.classification]
+OF_LOGITS = [*PREDICTIONS, uncertainty.entropy_decomposition]
 functions = pytest.mark.parametrize("function", OF_LOGITS, ids=lambda f: f.__name__)
 
 
@@ -42,7 +41,8 @@ def ensembles():
     )
 
 
-classification, regression = jax.jit(uncertainty.classification), jax.jit(uncertainty.regression)
+entropy_decomposition = jax.jit(uncertainty.entropy_decomposition)
+variance_decomposition = jax.jit(uncertainty.variance_decomposition)
 log_mean_probabilities, rejection_curve = (
     jax.jit(uncertainty.log_mean_probabilities), jax.jit(uncertainty.rejection_curve),
 )  # fmt: skip
@@ -105,9 +105,9 @@ def test_a_class_masked_by_all_stays_masked():
     np.testing.assert_allclose(
         uncertainty.log_mean_probabilities(logits), [[-np.log(2), -np.log(2), -np.inf]], rtol=1e-6
     )
-    whole, cut = uncertainty.classification(logits), uncertainty.classification(logits[..., :2])
+    whole, cut = uncertainty.entropy_decomposition(logits), uncertainty.entropy_decomposition(logits[..., :2])
     np.testing.assert_allclose(whole, cut, rtol=1e-6)
-    one = uncertainty.classification(logits.at[0, 0, 2].set(0.0))  # masked by one of two
+    one = uncertainty.entropy_decomposition(logits.at[0, 0, 2].set(0.0))  # masked by one of two
     p = scipy.special.softmax(np.array([[0, 1, 0], [1, 0, -np.inf]]), -1)
     np.testing.assert_allclose(one.total[0], entropy(p.mean(0)), rtol=1e-6)
     np.testing.assert_allclose(one.aleatoric[0], entropy(p).mean(), rtol=1e-6)
@@ -126,7 +126,7 @@ def test_a_member_that_has_diverged_does_not_go_unnoticed(function):
 
 def test_classification_equals_its_formula():
     with jax.enable_x64(True):
-        u = uncertainty.classification(jnp.asarray(LOGITS))
+        u = uncertainty.entropy_decomposition(jnp.asarray(LOGITS))
     np.testing.assert_allclose(u.total, entropy(P.mean(0)), rtol=1e-12)
     np.testing.assert_allclose(u.aleatoric, entropy(P).mean(0), rtol=1e-12)
     np.testing.assert_allclose(u.epistemic, entropy(P.mean(0)) - entropy(P).mean(0), rtol=1e-9)
@@ -134,14 +134,14 @@ def test_classification_equals_its_formula():
 
 
 def test_regression_equals_the_law_of_total_variance():
-    u = uncertainty.regression(means32, variances32)
+    u = uncertainty.variance_decomposition(means32, variances32)
     np.testing.assert_allclose(u.aleatoric, VARIANCES.mean(0), rtol=1e-5)
     np.testing.assert_allclose(u.epistemic, MEANS.var(0), rtol=1e-5)
     np.testing.assert_allclose(u.total, VARIANCES.mean(0) + MEANS.var(0), rtol=1e-5)
     assert u.total.shape == (N, 2)
     draws = rng.normal(MEANS[:, 0, 0], np.sqrt(VARIANCES[:, 0, 0]), (200_000, MEMBERS))  # of the mixture itself
     np.testing.assert_allclose(u.total[0, 0], draws.var(), rtol=0.02)
-    alone = uncertainty.regression(means32)
+    alone = uncertainty.variance_decomposition(means32)
     np.testing.assert_array_equal(alone.aleatoric, 0)
     np.testing.assert_array_equal(alone.total, u.epistemic)
     np.testing.assert_array_equal(alone.epistemic, u.epistemic)
@@ -149,19 +149,19 @@ def test_regression_equals_the_law_of_total_variance():
 
 def test_members_at_odds_and_members_in_doubt():
     sure = jnp.array([[[50.0, -50.0]], [[-50.0, 50.0]]])
-    np.testing.assert_allclose(uncertainty.classification(sure), [[np.log(2)], [0], [np.log(2)]], atol=1e-6)
+    np.testing.assert_allclose(uncertainty.entropy_decomposition(sure), [[np.log(2)], [0], [np.log(2)]], atol=1e-6)
     doubt = jnp.zeros((3, 1, 4))
-    np.testing.assert_allclose(uncertainty.classification(doubt), [[np.log(4)], [np.log(4)], [0]], rtol=1e-6)
+    np.testing.assert_allclose(uncertainty.entropy_decomposition(doubt), [[np.log(4)], [np.log(4)], [0]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("members", [1, 3, 49, 100])
 @pytest.mark.parametrize("transform", [jax.jit, lambda f: f], ids=["jit", "eager"])
 def test_members_that_agree_have_no_epistemic_uncertainty_bit_for_bit(members, transform):
     one = logits32[:1]
-    u = transform(uncertainty.classification)(jnp.tile(one, (members, 1, 1)))
+    u = transform(uncertainty.entropy_decomposition)(jnp.tile(one, (members, 1, 1)))
     np.testing.assert_array_equal(u.epistemic, 0)
     np.testing.assert_allclose(u.total, entropy(P[0]), rtol=1e-4, atol=1e-6)
-    u = transform(uncertainty.regression)(jnp.tile(means32[:1] + 1e3, (members, 1, 1)))
+    u = transform(uncertainty.variance_decomposition)(jnp.tile(means32[:1] + 1e3, (members, 1, 1)))
     np.testing.assert_array_equal(u.epistemic, 0)
 
 
@@ -171,15 +171,15 @@ def test_digits_are_kept_where_members_nearly_agree():
     wide = scipy.special.softmax(near.astype("float64"), -1)
     expected = entropy(wide.mean(0)) - entropy(wide).mean(0)
     assert expected.max() < 1e-6  # the difference of two entropies in float32 would be noise
-    np.testing.assert_allclose(uncertainty.classification(jnp.asarray(near)).epistemic, expected, rtol=5e-3)
+    np.testing.assert_allclose(uncertainty.entropy_decomposition(jnp.asarray(near)).epistemic, expected, rtol=5e-3)
     offset = 1e3 + MEANS.astype("float32") * np.float32(0.01)
     expected = offset.astype("float64").var(0)
-    np.testing.assert_allclose(uncertainty.regression(jnp.asarray(offset)).epistemic, expected, rtol=1e-5)
+    np.testing.assert_allclose(uncertainty.variance_decomposition(jnp.asarray(offset)).epistemic, expected, rtol=1e-5)
 
 
 def test_gradients_are_finite_where_members_are_sure_of_other_classes():
     logits = jnp.array([[[1e4, -1e4], [1.0, 2.0]], [[-1e4, 1e4], [1.0, -2.0]]])
-    gradient = jax.jit(jax.grad(lambda z: sum(v.sum() for v in uncertainty.classification(z)[1:])))(logits)
+    gradient = jax.jit(jax.grad(lambda z: sum(v.sum() for v in uncertainty.entropy_decomposition(z)[1:])))(logits)
     assert np.isfinite(gradient).all()
     assert (np.asarray(gradient)[:, 1] != 0).all()
 
@@ -188,7 +188,7 @@ def test_gradients_are_finite_where_members_are_sure_of_other_classes():
 @given(ensembles())
 def test_what_holds_of_every_ensemble_of_classifiers(logits):
     members, _, classes = logits.shape
-    u = classification(jnp.asarray(logits))
+    u = entropy_decomposition(jnp.asarray(logits))
     for values in u:
         assert np.isfinite(values).all()
         assert (np.asarray(values) >= 0).all()
@@ -198,7 +198,7 @@ def test_what_holds_of_every_ensemble_of_classifiers(logits):
     p = scipy.special.softmax(logits.astype("float64"), -1)
     np.testing.assert_allclose(u.total, entropy(p.mean(0)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(u.aleatoric, entropy(p).mean(0), rtol=1e-4, atol=1e-5)
-    turned = classification(jnp.asarray(logits[::-1]))
+    turned = entropy_decomposition(jnp.asarray(logits[::-1]))
     for before, after in zip(u, turned, strict=True):
         np.testing.assert_allclose(before, after, rtol=1e-4, atol=1e-6)
     prediction = log_mean_probabilities(jnp.asarray(logits))
@@ -209,11 +209,11 @@ def test_what_holds_of_every_ensemble_of_classifiers(logits):
 @settings(max_examples=40, deadline=None)
 @given(ensembles())
 def test_what_holds_of_every_ensemble_of_regressions(means):
-    u = regression(jnp.asarray(means), jnp.square(jnp.asarray(means)))
+    u = variance_decomposition(jnp.asarray(means), jnp.square(jnp.asarray(means)))
     assert all(np.isfinite(v).all() and (np.asarray(v) >= 0).all() for v in u)
     np.testing.assert_allclose(u.total, u.aleatoric + u.epistemic, rtol=1e-6)
     np.testing.assert_allclose(u.epistemic, means.astype("float64").var(0), rtol=1e-3, atol=1e-3)
-    turned = regression(jnp.asarray(means[::-1])).epistemic
+    turned = variance_decomposition(jnp.asarray(means[::-1])).epistemic
     np.testing.assert_allclose(u.epistemic, turned, rtol=1e-3, atol=1e-3)
 
 
@@ -243,12 +243,16 @@ def test_halves_are_computed_in_float32(function):
             ValueError,
             r"must be \(members, n, classes\), got \(40, 4\); .* ensemble of one, prediction\[None",
         ),
-        (logits32[None], ValueError, r"must be \(members, n, classes\), got \(1, 5, 40, 4\); jax.vmap over the axes"),
+        (
+            logits32[None],
+            ValueError,
+            r"must be \(members, n, classes\), got \(1, 5, 40, 4\); jax.vmap over the leading axes",
+        ),
         (logits32[:0], ValueError, r"must be \(members, n, classes\), got \(0, 40, 4\)"),
         (
             logits32.argmax(-1, keepdims=True),
             TypeError,
-            "must be floating, got int32; give logits or means, not labels",
+            "must be floating, got int32; pass logits or means, not labels",
         ),
     ],
     ids=["one network", "four axes", "no members", "labels"],
@@ -259,12 +263,14 @@ def test_what_is_no_ensemble_is_said_so(function, values, error, text):
 
 
 def test_regression_names_what_does_not_fit():
-    with pytest.raises(ValueError, match=r"regression: predictions must be \(members, n, outputs\), got \(40, 2\)"):
-        uncertainty.regression(means32[0])
-    with pytest.raises(ValueError, match=r"regression: predictions must be .* got \(40, 2\)"):
-        uncertainty.regression(means32, variances32[0])
+    with pytest.raises(
+        ValueError, match=r"variance_decomposition: predictions must be \(members, n, outputs\), got \(40, 2\)"
+    ):
+        uncertainty.variance_decomposition(means32[0])
+    with pytest.raises(ValueError, match=r"variance_decomposition: predictions must be .* got \(40, 2\)"):
+        uncertainty.variance_decomposition(means32, variances32[0])
     with pytest.raises(ValueError, match=r"variances must have the means' shape \(5, 40, 2\), got \(1, 40, 2\)"):
-        uncertainty.regression(means32, variances32[:1])
+        uncertainty.variance_decomposition(means32, variances32[:1])
 
 
 # Dropout -------------------------------------------------------------------------------------------------------------
@@ -296,7 +302,7 @@ def test_dropout_everywhere_in_a_network_draws():
         net = nn.serial(layer)
         params, state = net.init(KEY, X)
         y = uncertainty.mc_dropout(net, params, state, X, KEY, 30)
-        assert (np.asarray(uncertainty.regression(y).epistemic) > 0).all()
+        assert (np.asarray(uncertainty.variance_decomposition(y).epistemic) > 0).all()
 
 
 def test_mc_dropout_predicts_the_average_of_all_thinned_networks():
@@ -306,7 +312,7 @@ def test_mc_dropout_predicts_the_average_of_all_thinned_networks():
     masks = np.array(list(itertools.product([0, 1], repeat=3)))
     w, b = np.asarray(params[1]["w"]), np.asarray(params[1]["b"])
     exact = np.stack([(np.asarray(X) * 2 * mask) @ w + b for mask in masks])
-    u = uncertainty.regression(y)
+    u = uncertainty.variance_decomposition(y)
     np.testing.assert_allclose(y.mean(0), exact.mean(0), atol=0.05)
     np.testing.assert_allclose(u.epistemic, exact.var(0), rtol=0.05, atol=1e-3)
 
@@ -321,7 +327,7 @@ def test_a_network_trained_with_plain_dropout_can_be_taken():
     np.testing.assert_array_equal(apply(plain, train=True, key=KEY), apply(always, train=True, key=KEY))
     y = uncertainty.mc_dropout(always, params, state, X, KEY, 3)
     assert y.shape == (3, 6, 2)
-    assert (np.asarray(uncertainty.regression(y).epistemic) > 0).all()
+    assert (np.asarray(uncertainty.variance_decomposition(y).epistemic) > 0).all()
 
 
 def test_mc_dropout_under_jit_vmap_and_a_traced_rate():
@@ -515,8 +521,8 @@ def test_sizes_under_jit_and_vmap():
 @pytest.mark.parametrize(
     ("how", "error", "text"),
     [
-        ({"sizes": [6]}, ValueError, r"sizes must be some of 1 … 5, the members there are, got \[6\]"),
-        ({"sizes": []}, ValueError, r"sizes must be some of 1 … 5"),
+        ({"sizes": [6]}, ValueError, r"sizes must be in 1 … 5, the number of members, got \[6\]"),
+        ({"sizes": []}, ValueError, r"sizes must be in 1 … 5"),
         ({"sizes": [0]}, ValueError, "sizes must be ≥ 1, got 0"),
         ({"sizes": [1.5]}, TypeError, "sizes must be an integer, got 1.5"),
         ({"repeats": 0}, ValueError, "repeats must be ≥ 1, got 0"),
@@ -529,49 +535,3 @@ def test_sizes_under_jit_and_vmap():
 def test_size_curve_names_what_does_not_fit(how, error, text):
     with pytest.raises(error, match=text):
         uncertainty.ensemble_size_curve(**{"logits": logits32, "y": labels32, "key": KEY, **how})
-
-
-# Pairs ---------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
-def test_paired_equals_scipy(confidence):
-    a, b = rng.normal(size=(2, 9))
-    found = uncertainty.paired(a, b, confidence=confidence)
-    test = scipy.stats.ttest_rel(a, b)
-    expected = [(a - b).mean(), *test.confidence_interval(confidence), 9]
-    np.testing.assert_allclose(found, expected, rtol=1e-10)
-    back = uncertainty.paired(b, a, confidence=confidence)
-    np.testing.assert_allclose([back.difference, back.low, back.high], [-found.difference, -found.high, -found.low])
-
-
-@given(hnp.arrays(np.float64, st.integers(2, 20), elements=st.floats(-1e300, 1e300)))
-def test_a_run_against_itself_is_exactly_zero(scores):
-    assert uncertainty.paired(scores, scores) == (0.0, 0.0, 0.0, len(scores))
-
-
-def test_pairing_removes_what_seeds_share():
-    seeds, noise = rng.normal(size=50), 0.01 * rng.normal(size=50)
-    found = uncertainty.paired(jnp.asarray(seeds + 0.1 + noise, "float32"), jnp.asarray(seeds, "float32"))
-    assert found.low < 0.1 < found.high
-    assert found.high - found.low < 0.01
-    assert [type(value) for value in found] == [float, float, float, int]
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "how", "text"),
-    [
-        (np.ones(1), np.ones(1), {}, "an interval needs at least 2 seeds, got 1; run more seeds"),
-        (np.ones(3), np.ones(2), {}, r"one score per seed, \(seeds,\), got \(3,\) and \(2,\)"),
-        (np.ones((3, 1)), np.ones((3, 1)), {}, r"\(seeds,\), got \(3, 1\)"),
-        (1.0, 2.0, {}, r"\(seeds,\), got \(\) and \(\)"),
-        (np.array([1, np.nan]), np.ones(2), {}, "must be finite, at seed 1 they are nan, 1.0"),
-        (np.ones(3), np.array([1, 1, np.inf]), {}, "must be finite, at seed 2 they are 1.0, inf"),
-        (np.ones(2), np.ones(2), {"confidence": 1.0}, r"confidence must be in \(0, 1\), got 1"),
-        (np.ones(2), np.ones(2), {"confidence": 95}, r"confidence must be in \(0, 1\), got 95"),
-    ],
-    ids=["one seed", "lengths", "column", "numbers", "nan", "inf", "confidence 1", "per cent"],
-)
-def test_paired_names_what_does_not_fit(a, b, how, text):
-    with pytest.raises(ValueError, match=f"^paired: .*{text}"):
-        uncertainty.paired(a, b, **how)

@@ -14,9 +14,11 @@ from sklearn.datasets import load_wine
 from test_cli import Ended, done, fails, nnjax, read
 
 from nnjax import train
-from nnjax.cli import verify
-from nnjax.train import checkpoint, folder, identity, receipt, tensors
-from nnjax.train.config import Config
+from nnjax.cli import receipt, run_folder, verify
+from nnjax.cli.config import Config
+from nnjax.storage import checkpoint, tensor_file
+from nnjax.storage.atomic_write import write_file
+from nnjax.train.engine import fingerprint
 
 SMALL = ("--width", "8", "--depth", "1", "--epochs", "3", "--batch-size", "16", "--no-plots")
 
@@ -69,7 +71,7 @@ def test_a_run_is_verified_bit_for_bit(run, again):
     assert ended.code == 0, ended
     weights = read(run / "receipt.json")["weights"]
     assert f"verified {run} bit for bit: parameters and state have the SHA-256 {weights[:16]}…" in ended.out
-    leaves, damage = folder.read_weights(run / "weights.safetensors")
+    leaves, damage = run_folder.read_weights(run / "weights.safetensors")
     assert damage is None
     assert checkpoint.digest(leaves) == weights
 
@@ -91,7 +93,11 @@ def test_an_ensemble_with_patience_is_verified(tmp_path):
 
 def test_the_receipt_names_what_bits_depend_on(run):
     made = read(run / "receipt.json")
-    assert made["bits_depend_on"] == identity.machine() | {"members": "none", "strategy": "none", "mesh": "none"}
+    assert made["bits_depend_on"] == fingerprint.machine_fingerprint() | {
+        "members": "none",
+        "strategy": "none",
+        "mesh": "none",
+    }
     assert {"device", "cores", "jax", "jaxlib", "optax", "nnjax"} <= made["bits_depend_on"].keys()
     assert len(made["first_losses"]) == 10
     assert made["test"] == read(run / "result.json")["test"]
@@ -105,7 +111,7 @@ def test_one_bit_of_the_weights_fails(copy):
     content[-3] ^= 1  # of the last leaf
     path.write_bytes(content)
     with path.open("rb") as file:
-        last = list(tensors.read_header(file, path, "").leaves)[-1]
+        last = list(tensor_file.read_header(file, path, "").leaves)[-1]
     refused(
         nnjax("verify", copy),
         f"weights.safetensors is damaged: the SHA-256 of {last} is not the one written",
@@ -115,14 +121,14 @@ def test_one_bit_of_the_weights_fails(copy):
 
 @pytest.mark.usefixtures("quick")
 def test_one_bit_of_weights_that_are_well_written_fails_too(copy):
-    leaves, _ = folder.read_weights(copy / "weights.safetensors")
+    leaves, _ = run_folder.read_weights(copy / "weights.safetensors")
     tree = {}
     for name, leaf in leaves.items():
         changed = leaf.copy()
         if name == "params/1/w":
             changed.reshape(-1).view(np.uint32)[5] ^= 1
         tree[name] = changed
-    folder.write(copy / "weights.safetensors", *tensors.pack(tree, "nnjax-weights", {}))
+    write_file(copy / "weights.safetensors", *tensor_file.pack(tree, "nnjax-weights", {}))
     refused(
         nnjax("verify", copy),
         "weights.safetensors was changed since the run: its SHA-256 is not the receipt's",

@@ -165,10 +165,10 @@ def test_training_goes_the_way_of_the_true_network(name):
     data = Data(jnp.asarray(X), jnp.asarray(Y))
 
     def trained(net, params, state):
-        run = train.Run(net, losses.squared_error, optimizer, None)
+        run = train.Run(net, losses.squared_error, optimizer, batch_size=None)
         start = TrainState(jnp.zeros((), jnp.int32), params, state, run.optimizer.init(params), KEY)
         ts, log = run.steps(start, data, steps)
-        return ts.params, ts.state, log["loss"], run.predict(ts, data.x)
+        return ts.params, ts.state, log["loss"], run.predict(ts.params, ts.state, data.x)
 
     wide, narrow = parts_of(true, **how)
     a, b = jax.jit(lambda w: (trained(padded_net(w, **how), *wide), trained(true_net(true, **how), *narrow)))(
@@ -185,7 +185,7 @@ def test_widths_are_swept_side_by_side():
     data = Data(jnp.asarray(X), jnp.asarray(Y))
 
     def after(widths):
-        run = train.Run(padded_net(widths), losses.squared_error, optim.adam(0.01), None)
+        run = train.Run(padded_net(widths), losses.squared_error, optim.adam(0.01), batch_size=None)
         ts = run.init(KEY, data)
         ts, _ = run.steps(ts, data, 3)
         return ts.params

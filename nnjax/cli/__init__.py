@@ -3,10 +3,12 @@
 import warnings
 
 try:
+    import typer
+
     from nnjax.cli import optcheck
+    from nnjax.cli.console import ERROR, complain, show_warning
     from nnjax.cli.predict import predict_command
     from nnjax.cli.replay import replay_command
-    from nnjax.cli.shared import app, complain, show_warning
     from nnjax.cli.sweep import sweep_command
     from nnjax.cli.train import train_command
     from nnjax.cli.verify import verify_command
@@ -17,10 +19,15 @@ except ModuleNotFoundError as missing:
 except KeyboardInterrupt:
     raise SystemExit(130) from None
 
-from nnjax.train import processes  # after what says how to install the command's packages
-
 __all__ = ["app", "main"]
 
+app = typer.Typer(
+    help="Train neural networks as pure functions of a key and the data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
 app.command("train")(train_command)
 app.command("predict")(predict_command)
 app.command("sweep")(sweep_command)
@@ -30,14 +37,11 @@ app.command("optcheck", cls=optcheck.Command)(optcheck.optcheck_command)
 
 
 def main() -> None:
-    """The `nnjax` command: a user's mistake is a message and exit code 2, never a traceback."""
+    """Run the `nnjax` command. A mistake of the user ends with a message and exit code 2, not with a traceback."""
     warnings.showwarning = show_warning  # type: ignore[assignment]
     try:
         app()
-    except processes.ProcessLostError as error:
-        complain(str(error), "[bold red]error[/] ")
-        raise SystemExit(3) from None
     except (ValueError, OSError, ModuleNotFoundError) as error:
         notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
-        complain(f"{error}{notes}", "[bold red]error[/] ")
+        complain(f"{error}{notes}", ERROR)
         raise SystemExit(2) from None

@@ -1,4 +1,4 @@
-"""`python -m nnjax.cli`, the same as `nnjax`."""
+"""Run the `nnjax` command as `python -m nnjax.cli`."""
 
 from nnjax.cli import main
 

@@ -15,8 +15,8 @@ import typer
 from rich.markup import escape
 from typer.core import TyperCommand
 
-from nnjax.cli.shared import complain, say
-from nnjax.train.folder import write
+from nnjax.cli.console import complain, say
+from nnjax.storage.atomic_write import write_file
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # click's class, which newer versions of typer do not export
 GRACE = 10.0  # seconds that an interrupt may take
@@ -84,7 +84,7 @@ def optcheck_command(
         report = _compare(_load(candidate), against, hparams, kind, limits)
         say(escape(str(report)))
         if json is not None:
-            write(json, (report.to_json() + "\n").encode())
+            write_file(json, (report.to_json() + "\n").encode())
         if plot is not None:
             report.plot().savefig(plot)
     except (Exception, SystemExit) as error:  # the candidate's code may raise anything

@@ -1,69 +1,84 @@
-"""The options that several commands share, with their texts and their places in the help's boxes."""
+"""The options that several commands share, with their help texts and the panels they are listed in."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from nnjax.train.config import ACTIVATIONS, LEARNING_RATES, SCHEDULES, Config
+from nnjax.cli.config import ACTIVATIONS, LEARNING_RATES, SCHEDULES, Config
 
 DEFAULTS = Config("")
-NET, TRAINING, MANY, DATA, OUTPUT = "Network", "Training", "Many networks", "Data", "Output"
-SEVERAL = "Several processes"
+NETWORK, TRAINING, MANY, DATA, OUTPUT = "Network", "Training", "Many networks", "Data", "Output"
+PROCESSES = "Several processes"
 
 
 def option(help: str, panel: str) -> Any:
-    """An option in one of the help's boxes."""
+    """Return an option with its help text and its panel."""
     return typer.Option(help=help, rich_help_panel=panel)
 
 
+def flag(name: str, help: str, panel: str) -> Any:
+    """Return an option that is on or absent, without a --no- form."""
+    return typer.Option(name, help=help, rich_help_panel=panel)
+
+
 RATES = ", ".join(f"{rate:g} for {name}" for name, rate in LEARNING_RATES.items())
+LEARNING_RATE_HELP = f"Peak learning rate. Default: {RATES}."
+WIDTH_HELP = "Width of the hidden layers."
+DROPOUT_HELP = "Probability of dropping each hidden value."
+WEIGHT_DECAY_HELP = "Weight decay of adamw and lion. Default: 0.01."
+LABEL_SMOOTHING_HELP = "Probability spread evenly over all classes."
 
 Name = Annotated[str | None, typer.Argument(metavar="DATA", help="digits, fashion-mnist, or a .csv or .npz file.")]
-Target = Annotated[str | None, option("Column of a CSV file to be predicted.", DATA)]
+Target = Annotated[str | None, option("Column of the CSV file to predict.", DATA)]
 Task = Annotated[
-    Literal["classification", "regression"] | None, option("By default chosen by the target's values.", DATA)
+    Literal["classification", "regression"] | None,
+    option("Default: classification for text, booleans and up to 20 different integers, else regression.", DATA),
 ]
-DataDir = Annotated[str | None, option("Where Fashion-MNIST's IDX files are; also $NNJAX_DATA_DIR.", DATA)]
-TestShare = Annotated[float, option("Share of a file's rows held out for the test.", DATA)]
-Validation = Annotated[float, option("Share of the training rows held out to watch the training; 0 for none.", DATA)]
+DataDir = Annotated[
+    str | None, option("Folder with the IDX files of Fashion-MNIST. Default: $NNJAX_DATA_DIR if set.", DATA)
+]
+TestShare = Annotated[float, option("Fraction of the file's rows held out as test data.", DATA)]
+Validation = Annotated[
+    float, option("Fraction of the training rows held out for validation. 0 turns validation off.", DATA)
+]
 
-Depth = Annotated[int, option("Hidden layers; with --skip, residual blocks of two.", NET)]
-Activation = Annotated[str, option(f"{', '.join(ACTIVATIONS)}.", NET)]
-Norm = Annotated[Literal["none", "batch", "layer"], option("Normalisation before each activation.", NET)]
-Skip = Annotated[bool, option("Skip connections: residual blocks.", NET)]
+Depth = Annotated[int, option("Number of hidden layers; with --skip, of residual blocks of two layers.", NETWORK)]
+Activation = Annotated[str, option(f"{', '.join(ACTIVATIONS)}.", NETWORK)]
+Norm = Annotated[Literal["none", "batch", "layer"], option("Normalisation before each activation.", NETWORK)]
+Skip = Annotated[bool, option("Use residual blocks with skip connections.", NETWORK)]
 
 Optimizer = Annotated[str, option(f"{', '.join(LEARNING_RATES)}.", TRAINING)]
-Schedule = Annotated[str, option(f"{', '.join(SCHEDULES)}.", TRAINING)]
-Clip = Annotated[float | None, option("Largest norm of the gradient; no limit by default.", TRAINING)]
+Schedule = Annotated[str, option(f"Learning-rate schedule: {', '.join(SCHEDULES)}.", TRAINING)]
+Clip = Annotated[float | None, option("Clip the global norm of the gradient. Default: no clipping.", TRAINING)]
 BatchSize = Annotated[int, option("Examples per step.", TRAINING)]
-Epochs = Annotated[float, option("How often each example is seen.", TRAINING)]
+Epochs = Annotated[float, option("Passes over the training data; may be a fraction.", TRAINING)]
 Patience = Annotated[
     int | None,
-    option("Epochs without a lower validation loss after which to stop; the best network is kept.", TRAINING),
+    option(
+        "Early stopping: stop after this many epochs without a lower validation loss and keep the best network.",
+        TRAINING,
+    ),
 ]
-Seed = Annotated[int, option("Everything random follows from it.", TRAINING)]
+Seed = Annotated[int, option("Random seed for the split, initialisation, data order and dropout.", TRAINING)]
 
 Strategy = Annotated[
     Literal["map", "vmap"],
-    option("One network after the other, with the bits of lone runs, or all in step.", MANY),
+    option("map: one network after another, bitwise equal to single runs. vmap: all in parallel.", MANY),
 ]
-Group = Annotated[int | None, option("Networks in memory at a time; all by default.", MANY)]
+Group = Annotated[
+    int | None, option("Train this many networks at the same time. Default: as many as fit into memory.", MANY)
+]
 
 Coordinator = Annotated[
-    str | None, option("host:port of the first of several processes, which all get this same command.", SEVERAL)
+    str | None, option("host:port of the first process. All processes get the same command.", PROCESSES)
 ]
-Processes = Annotated[int | None, option("How many processes there are.", SEVERAL)]
-ProcessId = Annotated[int | None, option("Which one this is, from 0.", SEVERAL)]
-Cluster = Annotated[
-    bool, typer.Option("--cluster", help="One of several, as the cluster's environment says.", rich_help_panel=SEVERAL)
-]
+Processes = Annotated[int | None, option("Number of processes.", PROCESSES)]
+ProcessId = Annotated[int | None, option("Index of this process, from 0.", PROCESSES)]
+Cluster = Annotated[bool, flag("--cluster", "Read these three from the cluster's environment (SLURM, …).", PROCESSES)]
 
-Resume = Annotated[
-    Path | None, option("Folder of what was interrupted: go on, with the settings it was begun with.", OUTPUT)
-]
+Resume = Annotated[Path | None, option("Continue the interrupted run in this folder, with its own settings.", OUTPUT)]
 Anyway = Annotated[
-    bool,
-    typer.Option("--anyway", help="With --resume: even where machine or libraries changed.", rich_help_panel=OUTPUT),
+    bool, flag("--anyway", "With --resume: continue even if the machine or the libraries have changed.", OUTPUT)
 ]
 Plots = Annotated[bool, option("Draw the pictures.", OUTPUT)]

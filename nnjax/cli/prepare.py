@@ -1,8 +1,6 @@
-"""The data that the settings name, in their parts, and the run on them."""
+"""The data that the settings name, split into training, validation and test, and the run on them."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,62 +8,66 @@ import numpy as np
 from rich.markup import escape
 
 from nnjax import data
-from nnjax.cli.shared import say
-from nnjax.data.idx import DIRECTORY
-from nnjax.data.load import NAMES, Dataset
-from nnjax.train.config import Config, make_run
+from nnjax.cli.config import Config, make_run
+from nnjax.cli.console import option_name, say
+from nnjax.data import Data, Dataset, SplitError
+from nnjax.data._idx import DIRECTORY
+from nnjax.data._load import NAMES
 from nnjax.train.run import Run
-from nnjax.types import Data
 
 
 class Prepared(NamedTuple):
-    """The data in their parts, and the run."""
+    """The data in three parts, and the run."""
 
     dataset: Dataset
     training: Data
-    rows: np.ndarray  # of the training data, in the file or in the training part of a named set
-    held_out: Data | None
+    rows: np.ndarray  # rows of the training data, counted in the file or in the training part of a named data set
+    held_out: Data | None  # validation data
     run: Run
 
 
-def place(name: str) -> str:
-    """The name of a data set as it is; of a file its whole path, so that a run is resumed from anywhere."""
+def absolute_path(name: str) -> str:
+    """Return the absolute path of a file, so that a run can be resumed from any folder; other names stay unchanged."""
     return name if name in NAMES or Path(name).suffix.lower() not in (".csv", ".npz") else str(Path(name).absolute())
 
 
-def data_folder(name: str, given: str | None) -> str | None:
-    """Where Fashion-MNIST is, as a whole path; None for where Debian's package puts it."""
-    found = given or (os.environ.get(DIRECTORY) if name == "fashion-mnist" else None)
-    return str(Path(found).absolute()) if found else None
+def fashion_mnist_folder(name: str, data_dir: str | None) -> str | None:
+    """Return the absolute path of the folder of Fashion-MNIST; None for the default place."""
+    folder = data_dir or (os.environ.get(DIRECTORY) if name == "fashion-mnist" else None)
+    return str(Path(folder).absolute()) if folder else None
 
 
-def check_new(command: str, name: str | None, anyway: bool, given: set[str]) -> None:
-    """What a new run or sweep is asked for names data, and its options play a part for these.
+def check_data_options(command: str, name: str | None, written: set[str], *, anyway: bool) -> None:
+    """Check that a new run or sweep names its data, and that its options apply to them.
 
     Args:
       command: train or sweep.
       name: of the data.
-      anyway: whether --anyway stands there.
-      given: what stands on the command line.
+      written: names of the settings on the command line.
+      anyway: True if --anyway was given.
 
     Raises:
-      ValueError: where it does not.
+      ValueError: if the name is missing or an option does not apply.
     """
     if name is None:
-        raise ValueError(f"which data? nnjax {command} digits, fashion-mnist, or a .csv or .npz file")
+        raise ValueError(f"no data: nnjax {command} needs digits, fashion-mnist, or a .csv or .npz file")
     if anyway:
-        raise ValueError("--anyway belongs to --resume")
-    if "data_dir" in given and name != "fashion-mnist":
-        raise ValueError(f"--data-dir is for fashion-mnist, and plays no part for {name}; leave it out")
-    for option in ("target", "task", "test_share"):
-        if option in given and name in NAMES:
-            has = "its own test part" if option == "test_share" else "its labels as classes"
-            raise ValueError(f"--{option.replace('_', '-')} is for files, and {name} has {has}; leave it out")
+        raise ValueError("--anyway applies only with --resume")
+    if "data_dir" in written and name != "fashion-mnist":
+        raise ValueError(f"--data-dir applies only to fashion-mnist, not to {name}; omit it")
+    for setting in ("target", "task", "test_share"):
+        if setting in written and name in NAMES:
+            own = "its own test part" if setting == "test_share" else "labels as its target"
+            raise ValueError(f"{option_name(setting)} applies only to files; {name} has {own}; omit it")
 
 
-def prepare(config: Config, make: Callable[..., Run] = make_run) -> Prepared:
-    """Load the data, hold out the validation, say what there is, and make the run."""
-    with _split_by("--test-share"):
+def prepare(config: Config) -> Prepared:
+    """Load the data, hold out the validation data, print the sizes and make the run.
+
+    Raises:
+      FileNotFoundError, ValueError: if the data cannot be read, or a part of a split would be empty.
+    """
+    try:
         dataset = data.load(
             config.data,
             data_dir=config.data_dir,
@@ -74,19 +76,22 @@ def prepare(config: Config, make: Callable[..., Run] = make_run) -> Prepared:
             test_share=config.test_share,
             seed=config.seed,
         )
+    except SplitError as error:
+        raise ValueError(f"--test-share {error.share:g} of {error.rows} rows leaves one part empty") from None
     training, rows, held_out = _hold_out(dataset, config.validation, config.seed)
     table = dataset.table
     n, features = training.x.shape
     say(
-        f"{table.task} ({escape(dataset.why)}): {n:,} rows to train on, "
+        f"{table.task} ({escape(dataset.why)}): {n:,} rows for training, "
         f"{0 if held_out is None else len(held_out.x):,} for validation, {len(dataset.test.x):,} for the test, "
         f"{features} features"
     )
-    return Prepared(dataset, training, rows, held_out, make(config, table.task, len(table.classes) or 1, n))
+    run = make_run(config, table.task, len(table.classes) or 1, n)
+    return Prepared(dataset, training, rows, held_out, run)
 
 
-def of_what(name: str) -> str:
-    """What the rows of `Prepared.rows` are rows of."""
+def describe_rows(name: str) -> str:
+    """Return what the numbers in `Prepared.rows` count."""
     if name in NAMES:
         return f"the training part of {name} (from 0)"
     header = ", header not counted" if Path(name).suffix.lower() == ".csv" else ""
@@ -94,24 +99,16 @@ def of_what(name: str) -> str:
 
 
 def _hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Data, np.ndarray, Data | None]:
-    """The training part without, and with a part to watch the training by; and the rows of the first."""
+    """Return the training data, their rows, and the validation data; None without validation."""
     y = np.asarray(dataset.train.y)
     rows = np.arange(len(y)) if dataset.rows is None else dataset.rows
     if share == 0:
         return dataset.train, rows, None
-    classify = dataset.table.task == "classification"
-    with _split_by("--validation", "; 0 for none"):
-        first, second = data.split_rows(y, share, seed=seed, stratify=classify)
-    x = np.asarray(dataset.train.x)
-    return Data(x[first], y[first]), rows[first], Data(x[second], y[second])
-
-
-@contextmanager
-def _split_by(option: str, hint: str = "") -> Iterator[None]:
-    """An error of `data.split_rows` names the option instead."""
     try:
-        yield
-    except ValueError as error:
-        if not str(error).startswith("split_rows: "):
-            raise
-        raise ValueError(f"{option}: {str(error).removeprefix('split_rows: ')}{hint}") from None
+        training, held_out = data.split_rows(y, share, seed=seed, stratify=dataset.table.task == "classification")
+    except SplitError as error:
+        raise ValueError(
+            f"--validation {error.share:g} of {error.rows} rows leaves one part empty; 0 turns validation off"
+        ) from None
+    x = np.asarray(dataset.train.x)
+    return Data(x[training], y[training]), rows[training], Data(x[held_out], y[held_out])

@@ -1,57 +1,55 @@
-"""`nnjax replay`: a step of a run again, and where in it a NaN or an infinity arose."""
+"""`nnjax replay`: repeat a step of a run, and find where a NaN or an infinity arises in it."""
 
 from pathlib import Path
 from typing import Annotated
 
-import jax
 import typer
 from rich.markup import escape
 
 from nnjax import train
-from nnjax.cli import shared
-from nnjax.cli.prepare import of_what, prepare
-from nnjax.cli.shared import say
-from nnjax.train import folder
-from nnjax.train.config import check
+from nnjax.cli import run_folder
+from nnjax.cli.config import check_settings
+from nnjax.cli.console import say
+from nnjax.cli.devices import start_devices
+from nnjax.cli.fitting import run_arguments
+from nnjax.cli.prepare import describe_rows, prepare
 
 
 def replay_command(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.")],
     step: Annotated[
-        int | None, typer.Option(help="Which step, from 0; by default the first after which something is not finite.")
+        int | None,
+        typer.Option(help="Step to repeat, from 0. Default: the first that leaves a NaN or an infinity behind."),
     ] = None,
-    member: Annotated[int | None, typer.Option(help="Which network of an ensemble; by default the first.")] = None,
+    member: Annotated[
+        int | None, typer.Option(help="Member of an ensemble, from 0. Default: the first that diverges.")
+    ] = None,
 ) -> None:
-    """Run a step again, one primitive at a time, and name the one that made a NaN or an infinity of finite numbers.
+    """Repeat a step one operation at a time, and print the first operation that turns finite numbers into a NaN or an
+    infinity.
 
-    It says the step, the network, the layer (or the loss, or the update), the primitive, and the rows of the file (of a
-    named set, of its training part). Exit code 0 where everything is finite, 1 where something is not.
+    The line names the step, the member, the layer (or the loss, or the update), the operation, and the rows of the
+    file; for a named data set, the rows of its training part. Exit code 0 if everything is finite, 1 if not.
 
     For example: nnjax replay runs/digits-20260101-120000 --step 100
     """
-    config, _ = folder.load_config(run_folder)
-    check(config)
-    shared.use_cores(shared.together(config, config.members) or 1)
-    mesh = shared.mesh_for(shared.together(config, config.members))
-    shared.introduce(mesh)
+    config, _ = run_folder.load_config(run)
+    check_settings(config)
+    mesh = start_devices(config.members, config.group)
     prepared = prepare(config)
-    found = train.replay(
+    replay = train.replay(
         prepared.run,
         prepared.training,
-        epochs=config.epochs,
-        key=jax.random.key(config.seed),
+        **run_arguments(config, mesh),
         members=config.members,
-        strategy=config.strategy,
-        mesh=mesh,
-        group=config.group,
         step=step,
         member=member,
-        out=run_folder / folder.CHECKPOINTS,
+        out=run / run_folder.CHECKPOINTS,
     )
-    if found is None:
+    if replay is None:
         say("everything is finite to the end of the run")
         return
-    found = found._replace(rows=prepared.rows[found.rows])
-    say(escape(found.words(of_what(config.data))))
-    if found.found is not None:
+    replay = replay._replace(rows=prepared.rows[replay.rows])
+    say(escape(replay.describe(describe_rows(config.data))))
+    if replay.origin is not None:
         raise typer.Exit(1)

@@ -1,117 +1,102 @@
-"""`nnjax verify`: train a run again, and see whether the same comes of it."""
+"""`nnjax verify`: train a run again and compare the result."""
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, NoReturn
 
-import numpy as np
 import typer
 from rich.markup import escape
 
-from nnjax.cli import report, shared
+from nnjax.cli import receipt, run_folder
+from nnjax.cli.config import check_settings
+from nnjax.cli.console import quote, say
+from nnjax.cli.devices import start_devices
+from nnjax.cli.evaluation import evaluate
+from nnjax.cli.fitting import fit
+from nnjax.cli.messages import explain_divergence
 from nnjax.cli.prepare import prepare
-from nnjax.cli.shared import say
-from nnjax.cli.train import fit
-from nnjax.train import folder, identity, receipt, tensors
-from nnjax.train.checkpoint import digest
-from nnjax.train.config import check
+from nnjax.storage import tensor_file
+from nnjax.storage.checkpoint import digest
+from nnjax.train.engine.errors import format_differences
+from nnjax.train.engine.fingerprint import differences
 
 
 def verify_command(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
 ) -> None:
-    """Train a run again from its settings and its seed, and compare: bit for bit where the machine is the same.
+    """Train a run again from its settings and its seed, and compare the weights bit for bit.
 
-    What bits depend on (device, cores, versions) is in the run's receipt.json.
-    Where it differs here, the first losses and the test loss are held against
-    the receipt instead, to a tolerance that is said. Exit code 0 if the run is
-    verified, 1 if not.
+    The bits depend on the device, the number of cores and the versions of the
+    libraries, which receipt.json records. If they differ here, the first losses
+    and the test loss are compared to a tolerance instead. Exit code 0 if the
+    run is verified, 1 if not.
 
     For example: nnjax verify runs/digits-20260101-120000
     """
-    config, _ = folder.load_config(run_folder)
-    made = _read_receipt(run_folder)
-    check(config)
-    shared.use_cores(shared.together(config, config.members) or 1)
-    mesh = shared.mesh_for(shared.together(config, config.members))
-    shared.introduce(mesh)
+    config, _ = run_folder.load_config(run)
+    saved = _read_receipt(run)
+    check_settings(config)
+    mesh = start_devices(config.members, config.group)
     problems = []
-    if receipt.settings_digest(config) != made["settings"]:
-        problems.append(f"{folder.CONFIG} was changed since the run: its settings are not the receipt's")
-    saved, complaint = _weights(run_folder / folder.WEIGHTS)
-    if complaint:
-        problems.append(complaint)
-    elif digest(saved) != made["weights"]:
-        problems.append(f"{folder.WEIGHTS} was changed since the run: its SHA-256 is not the receipt's")
+    if receipt.settings_digest(config) != saved["settings"]:
+        problems.append(f"{run_folder.CONFIG} has changed since the run: its settings are not those of the receipt")
+    weights, damage = run_folder.read_weights(run / run_folder.WEIGHTS)
+    if damage:
+        problems.append(damage)
+    elif digest(weights) != saved["weights"]:
+        problems.append(f"{run_folder.WEIGHTS} has changed since the run: its SHA-256 is not that of the receipt")
     prepared = prepare(config)
-    data = (prepared.training, prepared.held_out, prepared.dataset.test)
-    if digest(data) != made["data"]:
-        problems.append("the data differ: they, or the way they are split, are not those of the run")
-        _end(run_folder, problems, "")
+    if receipt.data_digest(prepared) != saved["data"]:
+        problems.append("the data or their split have changed since the run: their SHA-256 is not that of the receipt")
+        _end(run, problems)
 
-    with shared.warnings_of(run_folder):
-        result = fit(config, prepared, None, False)
-    params, state = shared.kept_network(result, config)
-    outcome = report.test(prepared.run, params, state, shared.lost(result, config), prepared.dataset)
-    again = receipt.make(
-        config,
-        params=params,
-        state=state,
-        data=data,
-        losses=result.losses,
-        scores=outcome.scores,
-        devices=1 if mesh is None else mesh.size,
-        resumed_anyway=False,
-    )
-    other = identity.differences(made["bits_depend_on"], again["bits_depend_on"])
-    if other or made["resumed_anyway"]:
-        why = "the run once went on with --anyway" if made["resumed_anyway"] else "here other things are in use"
-        rows = f":\n{identity.table(other)}" if other else ""
-        say(f"the same bits cannot be expected, for {why}{escape(rows)}")
-        problems += [f"{name}: {a:.6g} in the receipt, {b:.6g} now" for name, a, b in receipt.close(made, again)]
+    with explain_divergence(run):
+        result = fit(config, prepared, mesh)
+    outcome = evaluate(config, prepared, result)
+    repeated = receipt.make_receipt(config, prepared, outcome, losses=result.losses, mesh=mesh, resumed_anyway=False)
+    changes = differences(saved["bits_depend_on"], repeated["bits_depend_on"])
+    if changes or saved["resumed_anyway"]:
+        reason = f"this machine or its libraries differ:\n{format_differences(changes)}"
+        if saved["resumed_anyway"]:
+            reason = "the run was resumed with --anyway"
+        say(f"equal bits cannot be expected, because {escape(reason)}")
+        losses = receipt.loss_differences(saved, repeated)
+        problems += [f"{name}: {a:.6g} in the receipt, {b:.6g} now" for name, a, b in losses]
         _end(
-            run_folder,
+            run,
             problems,
             f"to a tolerance: the first {receipt.FIRST} losses agree to {receipt.LOSS_TOLERANCE:g}, "
             f"the test loss to {receipt.TEST_TOLERANCE:g} (relative)",
         )
-    if again["weights"] != made["weights"]:
-        problems.append("trained again, the weights are not those of the receipt")
-    leaves, _ = tensors.named({"params": params, "state": state})
-    for d in receipt.compare(saved, leaves) if saved else []:
+    if repeated["weights"] != saved["weights"]:
+        problems.append("the repeated training gives other weights than the receipt has")
+    leaves, _ = tensor_file.named({"params": outcome.params, "state": outcome.state})
+    for d in receipt.weight_differences(weights, leaves) if weights else []:
         problems.append(
-            f"{d.name}: {d.numbers:,} of {d.size:,} numbers differ from those trained again, by {d.largest:.3g} at most"
+            f"{d.name}: {d.numbers:,} of {d.size:,} numbers differ from the repeated training, by up to {d.largest:.3g}"
         )
-    _end(run_folder, problems, f"bit for bit: parameters and state have the SHA-256 {made['weights'][:16]}…")
+    _end(run, problems, f"bit for bit: parameters and state have the SHA-256 {saved['weights'][:16]}…")
 
 
 def _read_receipt(path: Path) -> receipt.Receipt:
-    if not folder.finished(path):
+    if not run_folder.is_finished(path):
         raise ValueError(
-            f"{path} is not finished, it has no {folder.RECEIPT}; go on with: "
-            f"nnjax train --resume {shared.quoted(path)}"
+            f"{path} is not finished, {run_folder.RECEIPT} is missing; continue with: "
+            f"nnjax train --resume {quote(path)}"
         )
     try:
-        made = json.loads((path / folder.RECEIPT).read_text())
+        content = json.loads((path / run_folder.RECEIPT).read_text())
         for name in ("weights", "settings", "data", "first_losses", "test", "bits_depend_on", "resumed_anyway"):
-            made[name]
-        return made
+            content[name]
+        return content
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path / folder.RECEIPT} is damaged: {error!r}") from error
+        raise ValueError(f"{path / run_folder.RECEIPT} is damaged: {error!r}") from error
 
 
-def _weights(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
-    """The leaves as they stand in the file, none where it cannot be read; and what is wrong with them."""
-    try:
-        return folder.read_weights(path)
-    except ValueError as error:
-        return {}, str(error)
-
-
-def _end(path: Path, problems: list[str], how: str) -> Any:
-    """The verdict, and the end of the command."""
+def _end(path: Path, problems: list[str], agreement: str = "") -> NoReturn:
+    """Print the verdict and end the command."""
     if not problems:
-        say(f"[bold green]verified[/] {escape(str(path))} {how}")
+        say(f"[bold green]verified[/] {escape(str(path))} {agreement}")
         raise typer.Exit(0)
     say(f"[bold red]not verified[/] {escape(str(path))}")
     for problem in problems:

@@ -1,26 +1,43 @@
-"""Data: what can be loaded by name or from a file, or read as it is needed, and the order in which a run sees it."""
+"""Data sets from files and from other libraries, in memory or read batch by batch, and the order of the batches."""
 
-from nnjax.data.load import Dataset, load
-from nnjax.data.npy import open_npy
-from nnjax.data.records import records
-from nnjax.data.shuffle import batch_indices
-from nnjax.data.source import Source, examples, source
-from nnjax.data.split import split_rows
-from nnjax.data.validate import as_data, check_labels_in_range, validate
+from nnjax.data._examples import (
+    Examples,
+    as_examples,
+    check_labels,
+    digest,
+    n_bytes,
+    n_rows,
+    sample,
+    take_rows,
+)
+from nnjax.data._load import Dataset, load
+from nnjax.data._npy import open_npy
+from nnjax.data._records import records
+from nnjax.data._shuffle import batch_indices
+from nnjax.data._source import Source, source
+from nnjax.data._split import SplitError, split_rows
+from nnjax.data._validate import as_data, validate
 from nnjax.types import Data
 
 __all__ = [
     "Data",
     "Dataset",
+    "Examples",
     "Source",
+    "SplitError",
     "as_data",
+    "as_examples",
     "batch_indices",
-    "check_labels_in_range",
-    "examples",
+    "check_labels",
+    "digest",
     "load",
+    "n_bytes",
+    "n_rows",
     "open_npy",
     "records",
+    "sample",
     "source",
     "split_rows",
+    "take_rows",
     "validate",
 ]

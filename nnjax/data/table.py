@@ -1,4 +1,4 @@
-"""Tables: how the rows of a CSV or NPZ file become numbers, fitted on the training rows alone."""
+"""Read tables from CSV and NPZ files and encode their rows as numbers."""
 
 import math
 import warnings
@@ -13,34 +13,34 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 Task = Literal["classification", "regression"]
-MOST_CLASSES = 20  # integers of more different values than this are numbers, not labels
+MOST_CLASSES = 20  # an integer column with more distinct values is numbers, not labels
 MOST_CATEGORIES = 100
 
 
 class Column(NamedTuple):
-    """A column of the file: a number, or one of some categories, each of which becomes a 0 or 1 of its own."""
+    """A column of numbers, or of categories, which are encoded as one 0 or 1 per category."""
 
     name: str
-    categories: list[str] | None
+    categories: list[str] | None  # None for numbers
 
 
 class Table(NamedTuple):
-    """How rows become numbers and predictions become answers; plain values, to be stored with a run."""
+    """How rows are encoded as numbers and predictions are decoded. Plain values that can be written as JSON."""
 
     task: Task
     target: str
     classes: list[str]  # names of the labels 0, 1, …; empty for regression
     columns: list[Column]
-    mean: list[float]  # of each feature, subtracted
-    std: list[float]  # of each feature, divided by
-    target_mean: float = 0.0  # of a regression's target
+    mean: list[float]  # of each feature over the training rows; subtracted
+    std: list[float]  # of each feature over the training rows; divided by
+    target_mean: float = 0.0  # of the target of a regression
     target_std: float = 1.0
 
     def features(self, frame: "DataFrame") -> np.ndarray:
-        """Standardised features (rows, features), float32.
+        """Return standardised features (rows, features), float32.
 
         Raises:
-          ValueError: for columns that are missing or hold what they did not hold in training.
+          ValueError: for missing columns, missing values, and categories that did not occur in training.
         """
         encoded = encode(frame, self.columns)
         with np.errstate(over="ignore"):
@@ -48,7 +48,11 @@ class Table(NamedTuple):
         return _finite(features, what="a number too large for float32")
 
     def targets(self, frame: "DataFrame") -> np.ndarray:
-        """Labels (rows,) int32, or standardised numbers (rows, 1) float32."""
+        """Return labels (rows,) int32, or standardised numbers (rows, 1) float32.
+
+        Raises:
+          ValueError: for a label that did not occur in training, and text in a regression.
+        """
         column = frame[self.target]
         if self.task == "regression":
             numbers = _numbers(column).to_numpy(np.float64)
@@ -62,11 +66,11 @@ class Table(NamedTuple):
 
 
 def read_table(path: Path) -> "DataFrame":
-    """A CSV file with a header, or the arrays `x` and `y` of an NPZ file as columns `x0`, `x1`, … and `y`.
+    """Read a CSV file with a header, or the arrays `x` and `y` of an NPZ file as columns `x0`, `x1`, … and `y`.
 
     Raises:
-      FileNotFoundError, ValueError: with the path.
-      ModuleNotFoundError: without pandas.
+      FileNotFoundError, ValueError: if the file does not exist or cannot be read; with the path.
+      ModuleNotFoundError: if pandas is not installed.
     """
     try:
         import pandas as pd
@@ -84,53 +88,62 @@ def read_table(path: Path) -> "DataFrame":
     except ValueError as error:  # pandas' parser errors and those of Unicode are ValueErrors
         raise ValueError(f"{path} cannot be read as CSV: {str(error).strip()}") from error
     if not frame.index.equals(pd.RangeIndex(len(frame))):  # pandas takes the first value of each row as its name
-        raise ValueError(f"{path}: the rows have more values than the header has names")
+        raise ValueError(f"{path}: the rows have more values than the header has names; add the missing names")
     first = str(frame.columns[0])
     if len(frame.columns) == 1 and (";" in first or "\t" in first):
-        raise ValueError(f"{path}: one column only, {first!r}; values must be separated by commas")
+        raise ValueError(f"{path}: only one column, {first!r}; separate the values by commas")
     if first == "Unnamed: 0":
         warnings.warn(
-            f"{path}: the first column has no name; if it numbers the rows, leave it out, as by to_csv(index=False)",
+            f"{path}: the first column has no name; if it numbers the rows, omit it, as with to_csv(index=False)",
             stacklevel=2,
         )
     return frame
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """The arrays x (rows, ...) and y (rows,), if there is one."""
+    """Return the arrays x (rows, ...) and y (rows,); None for y if there is no y."""
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is no NPZ file")
+        raise ValueError(f"{path} is not an NPZ file")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as NPZ (arrays of objects are refused): {error}") from error
     if "x" not in arrays or arrays["x"].ndim == 0:
-        found = ", ".join(sorted(arrays)) or "nothing"
-        raise ValueError(f"{path}: an array named x is needed (rows, ...), found {found}")
+        names = ", ".join(sorted(arrays)) or "no arrays"
+        raise ValueError(f"{path}: an array named x (rows, ...) is missing; the file has {names}")
     x, y = arrays["x"], arrays.get("y")
     if y is not None and y.shape not in ((len(x),), (len(x), 1)):
-        raise ValueError(f"{path}: y must have one entry for each row of x, x is {x.shape}, y {y.shape}")
+        raise ValueError(f"{path}: y must have one entry per row of x, x is {x.shape}, y {y.shape}")
     return x, None if y is None else y.reshape(-1)
 
 
 def choose_task(column: "Series[Any]", task: Task | None = None) -> tuple[Task, str]:
-    """Classification or regression, and the reason in words."""
-    different = int(column.nunique())
+    """Return the task, and the reason for it in words. None chooses the task by the values of the target."""
+    distinct = int(column.nunique())
     if task is not None:
-        return task, "as asked for"
+        return task, "task was set"
     if not _is_numeric(column):
-        return "classification", f"{column.name!r} holds text or booleans, {different} different"
-    if column.dtype.kind in "iu" and different <= MOST_CLASSES:
-        return "classification", f"{column.name!r} holds {different} different integers"
-    return "regression", f"{column.name!r} holds {different} different numbers"
+        return "classification", f"{column.name!r} holds text or booleans, {distinct} distinct values"
+    if column.dtype.kind in "iu" and distinct <= MOST_CLASSES:
+        return "classification", f"{column.name!r} holds {distinct} distinct integers"
+    return "regression", f"{column.name!r} holds {distinct} distinct numbers"
 
 
 def fit_table(frame: "DataFrame", target: str, task: Task, training: np.ndarray) -> Table:
-    """How rows become numbers: the names of classes and categories of all rows, the scales of the training rows alone.
+    """Return the encoding of a table.
+
+    Classes and categories come from all rows, so that a split cannot hide one. Means and deviations come from the
+    training rows.
+
+    Args:
+      frame: all rows.
+      target: the column to predict.
+      task: classification or regression.
+      training: numbers of the training rows.
 
     Raises:
-      ValueError: for missing values, columns with a category for almost every row, a target that never changes.
+      ValueError: for missing values, text columns with too many distinct values, and a constant target.
     """
     column = frame[target]
     columns = []
@@ -140,29 +153,35 @@ def fit_table(frame: "DataFrame", target: str, task: Task, training: np.ndarray)
         check_complete(frame[name])
         columns.append(Column(str(name), _categories(frame[name])))
     if not columns:
-        raise ValueError(f"no columns besides the target {target!r}")
+        raise ValueError(f"the target {target!r} is the only column; at least one more is needed")
     encoded = encode(frame, columns)[training]
     classes: list[str] = []
     target_mean, target_std = 0.0, 1.0
     if task == "classification":
         classes = [str(name) for name in sorted(column.unique())] if _is_numeric(column) else sorted(set(_text(column)))
         if len(classes) < 2:
-            raise ValueError(f"column {target!r} holds one class only, {classes[0]!r}: there is nothing to tell apart")
+            raise ValueError(
+                f"column {target!r} holds only one class, {classes[0]!r}; a classifier needs at least two classes"
+            )
     else:
         numbers = _finite(_numbers(column).to_numpy(np.float64), f"column {target!r}: ")[training]
         if np.ptp(numbers) == 0:
-            raise ValueError(f"column {target!r} is {numbers[0]:g} in all rows: there is nothing to predict")
+            raise ValueError(f"column {target!r} is {numbers[0]:g} in all rows; the target must vary")
         target_mean, target_std = float(numbers.mean()), float(numbers.std())
-    # A constant column becomes zero; it is known by its range, for its deviation may be a rounding error instead of 0
+    # A constant column becomes zero. Its range is compared with 0 because its deviation may be a rounding error
     std = np.where(np.ptp(encoded, 0) == 0, 1.0, encoded.std(0))
     return Table(task, target, classes, columns, encoded.mean(0).tolist(), std.tolist(), target_mean, target_std)
 
 
 def encode(frame: "DataFrame", columns: list[Column]) -> np.ndarray:
-    """Numbers as they are, categories as a 0 or 1 each: (rows, features) float64."""
+    """Return (rows, features) float64: numbers unchanged, and one 0 or 1 per category.
+
+    Raises:
+      ValueError: for missing columns, missing and infinite values, text in columns of numbers, and unknown categories.
+    """
     missing = [column.name for column in columns if column.name not in frame]
     if missing:
-        raise ValueError(f"columns are missing: {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}")
+        raise ValueError(f"missing columns: {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}")
     parts = []
     for column in columns:
         values = frame[column.name]
@@ -174,7 +193,7 @@ def encode(frame: "DataFrame", columns: list[Column]) -> np.ndarray:
         unknown = sorted(set(text) - set(column.categories))
         if unknown:
             raise ValueError(
-                f"column {column.name!r}: {unknown[0]!r} is not among the categories of the training, "
+                f"column {column.name!r}: {unknown[0]!r} is not among the categories in training, "
                 f"{', '.join(column.categories[:5])}{' …' if len(column.categories) > 5 else ''}"
             )
         parts.append(text[:, None] == np.array(column.categories, dtype=object)[None])
@@ -197,7 +216,7 @@ def _numbers(column: "Series[Any]") -> "Series[Any]":
 
 
 def _first_text(column: "Series[Any]") -> int:
-    """The first row that is not a number, as the ? in a column of numbers; 0 if there is none."""
+    """Return the first row that is not a number, such as a ? in a column of numbers; 0 if there is none."""
     for row, text in enumerate(_text(column)):
         try:
             float(text)
@@ -214,7 +233,7 @@ def _finite(numbers: np.ndarray, where: str = "", what: str = "an infinite numbe
 
 
 def check_complete(column: "Series[Any]") -> None:
-    """No value is missing.
+    """Check that no value is missing.
 
     Raises:
       ValueError: with the number of missing values and the first row.
@@ -234,7 +253,7 @@ def _categories(column: "Series[Any]") -> list[str] | None:
     if len(names) > MOST_CATEGORIES or len(names) == len(column):
         row = _first_text(column)
         raise ValueError(
-            f"column {column.name!r} holds {len(names)} different texts in {len(column)} rows, "
-            f"as {str(column.iloc[row])!r} in row {row}; drop the column or make it numbers"
+            f"column {column.name!r} holds {len(names)} distinct texts in {len(column)} rows, "
+            f"for example {str(column.iloc[row])!r} in row {row}; drop the column or convert it to numbers"
         )
     return names

@@ -1,20 +1,20 @@
-"""Layers, the combinators that join them, and models made only of those.
+"""Layers, the combinators that join them, and models built from them.
 
 A layer is two pure functions, `init(key, x) -> (params, state)` and
-`apply(params, state, x, *, train, key=None) -> (y, state)`; any plain function of an array is one too.
-One's own layer is those two functions in a `Layer`: no class to inherit, nothing to register.
+`apply(params, state, x, *, train, key=None) -> (y, state)`. A plain function of an array also serves as a layer.
+A custom layer is just these two functions in a `Layer`: no base class, no registration.
 """
 
 from nnjax.nn import initializers
+from nnjax.nn.activations import heaviside, softmax
+from nnjax.nn.as_layer import as_layer, identity
 from nnjax.nn.branch import branch, concat, residual
 from nnjax.nn.conv import conv
 from nnjax.nn.dense import dense
 from nnjax.nn.dropout import dropout
 from nnjax.nn.embedding import embedding
-from nnjax.nn.function import as_layer, identity
-from nnjax.nn.functions import softmax, step
-from nnjax.nn.mask import mask
-from nnjax.nn.models import initializer_for, lenet, mlp, perceptron, residual_mlp
+from nnjax.nn.initializers import initializer_for
+from nnjax.nn.models import lenet, mlp, perceptron, residual_mlp
 from nnjax.nn.norm import batch_norm, layer_norm
 from nnjax.nn.pool import avg_pool, global_avg_pool, max_pool
 from nnjax.nn.precision import with_precision
@@ -24,6 +24,7 @@ from nnjax.nn.scale import scale
 from nnjax.nn.serial import serial
 from nnjax.nn.shape import flatten, reshape
 from nnjax.nn.summary import summary
+from nnjax.nn.widths import mask
 from nnjax.types import Layer
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "embedding",
     "flatten",
     "global_avg_pool",
+    "heaviside",
     "identity",
     "initializer_for",
     "initializers",
@@ -56,7 +58,6 @@ __all__ = [
     "scale",
     "serial",
     "softmax",
-    "step",
     "summary",
     "with_precision",
 ]

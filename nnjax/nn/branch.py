@@ -1,4 +1,4 @@
-"""Several paths from one input, and what comes of them: skip connections, concatenation."""
+"""Parallel paths from the same input: skip connections and concatenation."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from nnjax import checks
-from nnjax.nn.function import as_layer, identity
-from nnjax.nn.part import apply_part, check_count, init_part, out_shape, place
+from nnjax.nn._child import apply_child, check_count, children_of, init_child
+from nnjax.nn.as_layer import identity
 from nnjax.nn.serial import serial
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
@@ -16,18 +16,19 @@ Merge = Callable[[Sequence[Array]], Array]
 
 
 def branch(*paths: LayerLike, merge: Merge) -> Layer:
-    """Several paths from the same input, merged.
+    """Apply several paths to the same input and merge their outputs.
 
         y = merge([f_1(x), …, f_n(x)])
 
     Args:
-      paths: layers, or plain functions.
-      merge: a function of the list of the paths' outputs.
+      paths: Layers, or plain functions.
+      merge: A function from the list of the paths' outputs to one array.
 
-    Shapes: as the paths and `merge` have them. Parameters and state are tuples with one entry for each path.
+    Shapes: x has the shape that all paths take. Parameters and state are tuples with one entry per path.
 
     Raises:
-      ValueError: without paths, or for parameters of another number of paths; and what `merge` raises, with its place.
+      ValueError: if there is no path, or if parameters or state have the wrong number of entries. Errors of `merge`
+        get its place as a note.
 
     >>> net = nn.branch(nn.dense(8), nn.identity(), merge=lambda ys: ys[0] * ys[1])
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 8)))
@@ -38,16 +39,19 @@ def branch(*paths: LayerLike, merge: Merge) -> Layer:
 
 
 def concat(*paths: LayerLike, axis: int = -1) -> Layer:
-    """Several paths from the same input, side by side along an axis.
+    """Apply several paths to the same input and concatenate their outputs.
 
         y = [f_1(x), …, f_n(x)]
 
     Args:
-      paths: layers, or plain functions.
-      axis: of the outputs, the features by default.
+      paths: Layers, or plain functions.
+      axis: The axis to concatenate along, by default the features.
+
+    Shapes: x has the shape that all paths take. The outputs must have equal shapes except along `axis`.
 
     Raises:
-      ValueError: without paths, or where the outputs differ along another axis.
+      ValueError: if there is no path.
+      TypeError: if the outputs differ in another axis than `axis`.
 
     >>> net = nn.concat(nn.identity(), jnp.square)
     >>> net.apply(((), ()), ((), ()), jnp.ones((32, 4)), train=False)[0].shape
@@ -57,19 +61,20 @@ def concat(*paths: LayerLike, axis: int = -1) -> Layer:
 
 
 def residual(*layers: LayerLike, shortcut: LayerLike | None = None) -> Layer:
-    """A skip connection around layers.
+    """Add a skip connection around layers.
 
         y = shortcut(x) + f(x),   f = serial(*layers)
 
     Args:
-      layers: the layers of f, one after another.
-      shortcut: what the input goes through on the other side, None for nothing; where f changes the shape, a layer that
-        changes it alike.
+      layers: The layers of f, in sequence.
+      shortcut: The layer on the skip connection, None for the identity. If f changes the shape, the shortcut must
+        change it in the same way.
 
-    Shapes: x (batch, ...) -> y, the same without a shortcut. Parameters `(shortcut's, f's)`.
+    Shapes: x (batch, ...) -> y, the same shape without a shortcut. Parameters are the tuple
+    `(parameters of the shortcut, parameters of f)`.
 
     Raises:
-      ValueError: where the two sides differ in shape; nothing broadcasts.
+      ValueError: if the two outputs differ in shape; they are not broadcast.
 
     >>> net = nn.residual(nn.dense(8), jax.nn.relu)
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 8)))
@@ -85,25 +90,20 @@ def _add(ys: Sequence[Array]) -> Array:
     x, y = ys
     if x.shape != y.shape:
         raise ValueError(
-            f"residual: the layers give {tuple(y.shape)}, the skip connection {tuple(x.shape)}; give a layer that "
-            f"changes the shape alike, as in shortcut=nn.dense({y.shape[-1] if y.shape else 1})"
+            f"residual: the layers return {tuple(y.shape)}, the skip connection {tuple(x.shape)}; pass a shortcut "
+            f"that returns the same shape, such as shortcut=nn.dense({y.shape[-1] if y.shape else 1})"
         )
     return x + y
 
 
 def _branch(name: str, paths: Sequence[LayerLike], merge: Merge) -> Layer:
-    parts = tuple(as_layer(path) for path in paths)
-    n = len(parts)
-    if n == 0:
+    children = children_of(name, paths)
+    if not children:
         raise ValueError(f"{name}: at least one path is needed")
 
     def init(key: Key, x: PyTree, /) -> tuple[Params, State]:
         key = checks.key(name, key, x)
-        params, state = zip(*(init_part(name, i, n, part, key, x) for i, part in enumerate(parts)), strict=True)
-        ys = []
-        for i, part in enumerate(parts):
-            with checks.located(place(name, i, n, part, x)):
-                ys.append(out_shape(part, params[i], state[i], x))
+        params, state, ys = zip(*(init_child(child, key, x) for child in children), strict=True)
         with checks.located(f"in the merge of {name}, input {checks.shapes(x)}"):
             jax.eval_shape(merge, ys)
         return params, state
@@ -111,14 +111,12 @@ def _branch(name: str, paths: Sequence[LayerLike], merge: Merge) -> Layer:
     def apply(
         params: Params, state: State, x: PyTree, /, *, train: bool, key: Key | None = None
     ) -> tuple[PyTree, State]:
-        check_count(name, n, params, state)
-        ys, states = zip(
-            *(
-                apply_part(name, i, n, part, params[i], state[i], x, train=train, key=key)
-                for i, part in enumerate(parts)
-            ),
-            strict=True,
-        )
+        check_count(children, name, params, state)
+        outputs = [
+            apply_child(child, p, s, x, train=train, key=key)
+            for child, p, s in zip(children, params, state, strict=True)
+        ]
+        ys, states = zip(*outputs, strict=True)
         with checks.located(f"in the merge of {name}, input {checks.shapes(x)}"):
             return merge(ys), states
 

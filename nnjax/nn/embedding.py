@@ -1,4 +1,4 @@
-"""A table of vectors, looked up by integer."""
+"""The embedding layer."""
 
 import jax
 import jax.numpy as jnp
@@ -10,21 +10,21 @@ from nnjax.types import Initializer, Key, Layer, Params, State
 
 
 def embedding(size: int, features: int, *, w_init: Initializer = normal(1.0)) -> Layer:
-    """One trained vector for each of `size` integers.
+    """Look up one trained vector per integer.
 
         y = w[x]
 
     Args:
-      size: how many integers there are, 0 … size - 1.
-      features: width of the vectors.
-      w_init: initialiser of `w`; the default gives components of variance 1.
+      size: Number of vectors; the integers are 0 … size - 1.
+      features: Length of a vector.
+      w_init: Initialiser of `w`. The default gives components of variance 1.
 
     Shapes: x (batch, ...) of integers -> y (batch, ..., features). Parameters `{"w": (size, features)}`.
-    An integer outside the table gives NaN, so that a mistake inside a jitted program shows.
+    An integer outside the table gives NaN, so that the mistake shows even inside a jitted program.
 
     Raises:
-      ValueError: for sizes < 1.
-      TypeError: for an input that is not of integers.
+      ValueError: if size < 1 or features < 1.
+      TypeError: if x is not of integers.
 
     >>> layer = nn.embedding(100, 16)
     >>> params, state = layer.init(jax.random.key(0), jnp.zeros((32, 7), jnp.int32))

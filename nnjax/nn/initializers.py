@@ -1,14 +1,12 @@
-"""The default initialisers: the draws of `jax.nn.initializers`, compiled faster.
+"""The default initialisers: the distributions of `jax.nn.initializers`, faster to compile.
 
-Any initialiser of `jax.nn.initializers` goes wherever these go. These draw their numbers flat and reshape them: XLA's
-compiler for CPUs unrolls the random generator along a short last axis, and a last layer of 10 classes would take a
-second or two to compile, as long as all the rest of a small run.
-
-`inputs` and `outputs` are the true widths of weights that are padded (`mlp(widths=…)`): the variance is that of the
-true widths, and the weights beyond them are zero. They may be traced integers.
+Any initialiser of `jax.nn.initializers` can replace them. These draw a flat array and reshape it: XLA's CPU compiler
+unrolls the random generator along a short last axis, so that a last layer of 10 classes would take one to two seconds
+to compile, as long as the rest of a small run.
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -17,68 +15,94 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from nnjax import checks
-from nnjax.nn.mask import Width, check_width, inside
+from nnjax.nn.widths import Width, check_width, keep_block
 from nnjax.types import Initializer, Key
 
-CUT = 0.87962566103423978  # standard deviation of a standard normal that is cut off at ±2
+Activation = Callable[[Array], Array]
+CUT = 0.87962566103423978  # standard deviation of a standard normal truncated at ±2
 
 
-def he_normal(inputs: Width | None = None, outputs: Width | None = None) -> Initializer:
-    """Variance 2 / inputs, which keeps the size of activations under ReLU: `jax.nn.initializers.he_normal`.
+def he_normal() -> Initializer:
+    """Draw with variance 2 / inputs, which preserves the scale of activations under ReLU.
 
-    Args:
-      inputs: true number of inputs of padded weights; None for all.
-      outputs: true number of outputs of padded weights; None for all.
+    Same distribution as `jax.nn.initializers.he_normal`.
 
     >>> nn.initializers.he_normal()(jax.random.key(0), (3, 2)).shape
     (3, 2)
 
     Source: He et al. 2015, arXiv:1502.01852.
     """
-    return _normal(2.0, "inputs", inputs, outputs)
+    return _truncated_normal(2.0, "inputs")
 
 
-def lecun_normal(inputs: Width | None = None, outputs: Width | None = None) -> Initializer:
-    """Variance 1 / inputs, which keeps the size without an activation: `jax.nn.initializers.lecun_normal`.
+def lecun_normal() -> Initializer:
+    """Draw with variance 1 / inputs, which preserves the scale where no activation follows.
 
-    Args:
-      inputs: true number of inputs of padded weights; None for all.
-      outputs: true number of outputs of padded weights; None for all.
+    Same distribution as `jax.nn.initializers.lecun_normal`.
 
     >>> nn.initializers.lecun_normal()(jax.random.key(0), (3, 2)).shape
     (3, 2)
 
     Source: LeCun et al. 1998.
     """
-    return _normal(1.0, "inputs", inputs, outputs)
+    return _truncated_normal(1.0, "inputs")
 
 
-def glorot_normal(inputs: Width | None = None, outputs: Width | None = None) -> Initializer:
-    """Variance 2 / (inputs + outputs), for tanh and sigmoid: `jax.nn.initializers.glorot_normal`.
+def glorot_normal() -> Initializer:
+    """Draw with variance 2 / (inputs + outputs), for tanh and sigmoid.
 
-    Args:
-      inputs: true number of inputs of padded weights; None for all.
-      outputs: true number of outputs of padded weights; None for all.
+    Same distribution as `jax.nn.initializers.glorot_normal`.
 
     >>> nn.initializers.glorot_normal()(jax.random.key(0), (3, 2)).shape
     (3, 2)
 
     Source: Glorot and Bengio 2010.
     """
-    return _normal(2.0, "both", inputs, outputs)
+    return _truncated_normal(2.0, "both")
+
+
+def initializer_for(
+    activation: Activation | None, inputs: Width | None = None, outputs: Width | None = None
+) -> Initializer:
+    """Choose the initialiser of weights that preserves the scale of activations under the activation that follows.
+
+    tanh, sigmoid, soft_sign and softmax: Glorot's, variance 2 / (inputs + outputs). None (a last layer) and selu:
+    LeCun's, 1 / inputs. All others, such as ReLU: He's, 2 / inputs.
+
+    Args:
+      activation: The function after the layer.
+      inputs: True number of inputs of padded weights (see `mask`), None for all. Weights beyond it are zero. It may be
+        a traced integer.
+      outputs: True number of outputs of padded weights, None for all.
+
+    Raises:
+      ValueError: when called, if a true width is known and outside 1 … the padded width.
+
+    >>> w = nn.initializer_for(jax.nn.relu)(jax.random.key(0), (1000, 500))
+    >>> f"{1000 * w.var():.1f}"
+    '2.0'
+
+    Source: LeCun et al. 1998; Glorot and Bengio 2010; He et al. 2015, arXiv:1502.01852.
+    """
+    if activation is None or activation is jax.nn.selu:
+        return _truncated_normal(1.0, "inputs", inputs, outputs)
+    if activation in (jnp.tanh, jax.nn.tanh, jax.nn.sigmoid, jax.nn.soft_sign, jax.nn.softmax):
+        return _truncated_normal(2.0, "both", inputs, outputs)
+    return _truncated_normal(2.0, "inputs", inputs, outputs)
 
 
 def scaled(init: Initializer, factor: float | Array) -> Initializer:
-    """Another initialiser's numbers, times a factor.
+    """Scale an initialiser.
 
         w = factor · init(key)
 
     Args:
-      init: any initialiser.
-      factor: ≥ 0; may be a traced array, so that `jax.vmap` can sweep it and `jax.grad` differentiate by it.
+      init: Any initialiser.
+      factor: A number ≥ 0. It may be a traced array, so that `jax.vmap` can sweep it and `jax.grad` differentiate
+        with respect to it.
 
     Raises:
-      ValueError: for a factor out of range.
+      ValueError: if the factor is negative or not finite.
 
     >>> small = nn.dense(3, w_init=nn.initializers.scaled(nn.initializers.he_normal(), 0.1))
     >>> small.init(jax.random.key(0), jnp.ones((1, 2)))[0]["w"].shape
@@ -92,23 +116,24 @@ def scaled(init: Initializer, factor: float | Array) -> Initializer:
     return scaled_init
 
 
-def _normal(scale: float, fan: Literal["inputs", "both"], inputs: Width | None, outputs: Width | None) -> Initializer:
-    """Normal numbers cut off at two standard deviations, of variance scale / fan; zero beyond the true widths."""
+def _truncated_normal(
+    scale: float, fan: Literal["inputs", "both"], inputs: Width | None = None, outputs: Width | None = None
+) -> Initializer:
+    """Draw from a normal distribution truncated at two standard deviations, with variance scale / fan.
+
+    Weights beyond the true widths `inputs` and `outputs` are zero.
+    """
 
     def init(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
-        window = math.prod(shape[:-2])  # of a convolution; 1 for a dense layer
         rows = shape[-2] if inputs is None else check_width("initializers", "inputs", inputs, shape[-2])
         columns = shape[-1] if outputs is None else check_width("initializers", "outputs", outputs, shape[-1])
-        number = window * (rows if fan == "inputs" else rows + columns)
+        field = math.prod(shape[:-2])  # the receptive field of a convolution; 1 for a dense layer
+        number = field * (rows if fan == "inputs" else rows + columns)
         if isinstance(number, int):
             deviation: float | Array = math.sqrt(scale / number)
         else:
             deviation = jnp.sqrt(scale / number.astype(float))
         draws = jax.random.truncated_normal(key, -2, 2, (math.prod(shape),), dtype)
-        w = draws.reshape(shape) * jnp.asarray(deviation / CUT, dtype)
-        if inputs is None and outputs is None:
-            return w
-        true = inside(rows, shape[-2])[:, None] & inside(columns, shape[-1])[None]
-        return jnp.where(true.reshape((1,) * (len(shape) - 2) + true.shape), w, jnp.zeros_like(w))
+        return keep_block(draws.reshape(shape) * jnp.asarray(deviation / CUT, dtype), inputs, outputs)
 
     return init

@@ -1,65 +1,37 @@
-"""Networks made only of the layers and combinators beside this file."""
+"""Complete networks, made only of the public layers and combinators."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 from jax.nn.initializers import zeros
 
 from nnjax import checks
+from nnjax.nn.as_layer import as_layer
 from nnjax.nn.branch import residual
 from nnjax.nn.conv import conv
 from nnjax.nn.dense import dense
 from nnjax.nn.dropout import dropout as dropout_layer
-from nnjax.nn.function import as_layer
-from nnjax.nn.initializers import glorot_normal, he_normal, lecun_normal
-from nnjax.nn.mask import Width, check_width, mask
+from nnjax.nn.initializers import Activation, initializer_for
 from nnjax.nn.norm import batch_norm, layer_norm
 from nnjax.nn.pool import max_pool
 from nnjax.nn.repeat import repeat
 from nnjax.nn.serial import serial
 from nnjax.nn.shape import flatten, reshape
-from nnjax.types import Initializer, Key, Layer, LayerLike, Params, State
+from nnjax.nn.widths import Width, check_widths, mask
+from nnjax.types import Key, Layer, LayerLike, Params, State
 
-Activation = Callable[[Array], Array]
 Norm = Literal["batch", "layer"] | None
 
 
-def initializer_for(
-    activation: Activation | None, inputs: Width | None = None, outputs: Width | None = None
-) -> Initializer:
-    """The initialiser of weights that keeps the size of activations, by what comes after them.
-
-    tanh, sigmoid, softmax: Glorot's, variance 2 / (inputs + outputs). None (a last layer) and selu: LeCun's, 1 /
-    inputs. Everything else, ReLU and its kin: He's, 2 / inputs.
-
-    Args:
-      activation: the function after the layer.
-      inputs: true number of inputs of padded weights, None for all; `outputs` alike.
-      outputs: true number of outputs of padded weights.
-
-    >>> w = nn.initializer_for(jax.nn.relu)(jax.random.key(0), (1000, 500))
-    >>> f"{1000 * w.var():.1f}"
-    '2.0'
-
-    Source: LeCun et al. 1998; Glorot and Bengio 2010; He et al. 2015, arXiv:1502.01852.
-    """
-    if activation is None or activation is jax.nn.selu:
-        return lecun_normal(inputs, outputs)
-    if activation in (jnp.tanh, jax.nn.tanh, jax.nn.sigmoid, jax.nn.soft_sign, jax.nn.softmax):
-        return glorot_normal(inputs, outputs)
-    return he_normal(inputs, outputs)
-
-
 def perceptron(activation: Activation = jax.nn.relu) -> Layer:
-    """One perceptron.
+    """Build a single perceptron.
 
         y = activation(b + w·x)
 
     Args:
-      activation: ReLU, or `nn.step` for Rosenblatt's.
+      activation: ReLU by default; `nn.heaviside` gives Rosenblatt's perceptron.
 
     Shapes: x (batch, inputs) -> y (batch,).
 
@@ -80,33 +52,34 @@ def mlp(
     widths: Sequence[Width | None] | Array | None = None,
     features_first: bool = False,
 ) -> Layer:
-    """A multi-layer perceptron.
+    """Build a multi-layer perceptron.
 
         h ← dropout(activation(norm(h w + b))) for each hidden layer;   y = h w + b
 
     Args:
-      hidden: widths of the hidden layers; none for a linear model.
-      outputs: width of the output, which has no activation.
-      activation: after each hidden layer; it also chooses the initialisers (`initializer_for`).
-      norm: "batch", "layer", or None, before the activation; with "batch" the dense layers need no bias and have none.
-      dropout: rate, after each activation.
-      widths: true widths of the hidden layers, 1 … `hidden` each, the rest being padding; None for all of it. They may
-        be traced integers, so that `jax.vmap` can sweep them. Outputs, gradients and the spread of the first parameters
-        are those of `mlp(widths, …)`, but not the draws; weights in the padding start at zero, and the gradient of the
-        padding is zero. The activation must act on each number by itself.
-      features_first: for narrow networks and many rows on a CPU; see `dense`.
+      hidden: Widths of the hidden layers; empty for a linear model.
+      outputs: Number of outputs. The last layer has no activation.
+      activation: Function after each hidden layer. It also selects the initialisers (`initializer_for`).
+      norm: Normalisation before each activation: "batch", "layer" or None. With "batch" the hidden layers have no bias.
+      dropout: Dropout rate after each activation, in [0, 1).
+      widths: True widths of the hidden layers, from 1 to the width in `hidden`; the rest is padding. None means no
+        padding. They may be traced integers, so that `jax.vmap` can sweep them. Outputs, gradients and the variances of
+        the initial weights equal those of `mlp(widths, …)`; the initial weights themselves differ. Weights in the
+        padding start at zero and their gradient is zero. The activation must be elementwise.
+      features_first: Whether to use the transposed memory layout, for narrow networks on a CPU; see `dense`.
 
     Shapes: x (batch, ...) is flattened -> y (batch, outputs).
 
     Raises:
-      ValueError: for widths < 1 or beyond `hidden`, an unknown norm, or a dropout rate outside [0, 1).
+      ValueError: if a width is < 1 or larger than in `hidden`, if the norm is unknown, or if the dropout rate is
+        outside [0, 1).
 
     >>> net = nn.mlp([128, 128], 10, norm="batch", dropout=0.1)
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 8, 8)))
     >>> net.apply(params, state, jnp.ones((32, 8, 8)), train=False)[0].shape
     (32, 10)
 
-    Networks of 4, 8, … 128 hidden units, side by side in one program:
+    Networks of 4, 8, … 128 hidden units in one program:
 
     >>> def logits(width):
     ...     net = nn.mlp([128], 10, widths=[width])
@@ -115,14 +88,14 @@ def mlp(
     >>> jax.vmap(logits)(2 ** jnp.arange(2, 8)).shape
     (6, 32, 10)
     """
-    true = _true_widths("mlp", hidden, widths, activation)
+    true = check_widths("mlp", hidden, widths, activation)
     layers: list[LayerLike] = [flatten()]
     for i, padded in enumerate(hidden):
         w_init = initializer_for(activation, true[i], true[i + 1])
         layers += [
             dense(padded, bias=norm != "batch", w_init=w_init, features_first=features_first),
-            *_norm("mlp", norm, true[i + 1]),
-            _activated(activation, true[i + 1], dropout),
+            *_norms("mlp", norm, true[i + 1]),
+            _activation(activation, true[i + 1], dropout),
         ]
     last = dense(outputs, w_init=initializer_for(None, true[-1]), features_first=features_first)
     return serial(*layers, last)._replace(name="mlp")
@@ -137,25 +110,25 @@ def residual_mlp(
     norm: Norm = "layer",
     dropout: float | Array = 0.0,
 ) -> Layer:
-    """A multi-layer perceptron of residual blocks, as deep as one likes.
+    """Build a multi-layer perceptron of residual blocks, trainable at any depth.
 
         h ← h + w₂ dropout(activation(w₁ norm(h) + b₁)) + b₂ for each block;   y = norm(h) w + b
 
-    The last layer of each block starts at zero, so that the network starts as a shallow one whatever its depth. The
-    blocks are a `repeat`: the program does not grow with depth.
+    The last layer of each block starts at zero, so that the initial network computes the same at every depth. The
+    blocks are a `repeat`, so that the size of the program does not depend on the depth.
 
     Args:
-      width: of the hidden layers.
-      depth: number of blocks.
-      outputs: width of the output, which has no activation.
-      activation: inside the blocks; it also chooses the initialisers (`initializer_for`).
-      norm: "batch", "layer", or None.
-      dropout: rate, after each activation.
+      width: Width of the hidden layers.
+      depth: Number of blocks.
+      outputs: Number of outputs. The last layer has no activation.
+      activation: Function inside the blocks. It also selects the initialisers (`initializer_for`).
+      norm: Normalisation: "batch", "layer" or None.
+      dropout: Dropout rate after each activation, in [0, 1).
 
     Shapes: x (batch, ...) is flattened -> y (batch, outputs).
 
     Raises:
-      ValueError: for widths or depths < 1, an unknown norm, or a dropout rate outside [0, 1).
+      ValueError: if a width or the depth is < 1, if the norm is unknown, or if the dropout rate is outside [0, 1).
 
     >>> net = nn.residual_mlp(64, 1000, 10)
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 64)))
@@ -165,28 +138,28 @@ def residual_mlp(
     Source: He et al. 2016 (identity mappings), arXiv:1603.05027; Zhang et al. 2019 (zero start), arXiv:1901.09321.
     """
     block = residual(
-        *_norm("residual_mlp", norm),
+        *_norms("residual_mlp", norm),
         dense(width, w_init=initializer_for(activation)),
-        _activated(activation, None, dropout),
+        _activation(activation, None, dropout),
         dense(width, w_init=zeros),
     )
     return serial(
         flatten(),
         dense(width, w_init=initializer_for(None)),
         repeat(depth, block),
-        *_norm("residual_mlp", norm),
+        *_norms("residual_mlp", norm),
         dense(outputs, w_init=initializer_for(None)),
     )._replace(name="residual_mlp")
 
 
 def lenet(outputs: int, *, activation: Activation = jax.nn.relu) -> Layer:
-    """A small convolutional network after LeNet-5: two convolutions with pooling, three dense layers.
+    """Build a small convolutional network after LeNet-5: two convolutions with pooling and three dense layers.
 
     Args:
-      outputs: width of the output, which has no activation.
-      activation: after each hidden layer (LeNet's own was a scaled tanh).
+      outputs: Number of outputs. The last layer has no activation.
+      activation: Function after each hidden layer. The original used a scaled tanh.
 
-    Shapes: x (batch, height, width, channels), 28 × 28 in the original -> y (batch, outputs).
+    Shapes: x (batch, height, width, channels) -> y (batch, outputs). The original images are 28 × 28.
 
     >>> params, state = nn.lenet(10).init(jax.random.key(0), jnp.ones((1, 28, 28, 1)))
     >>> nn.lenet(10).apply(params, state, jnp.ones((2, 28, 28, 1)), train=False)[0].shape
@@ -211,21 +184,21 @@ def lenet(outputs: int, *, activation: Activation = jax.nn.relu) -> Layer:
     )._replace(name="lenet")
 
 
-def _norm(where: str, norm: Norm, width: Width | None = None) -> list[Layer]:
+def _norms(where: str, norm: Norm, width: Width | None = None) -> list[Layer]:
     if norm is None:
         return []
     checks.one_of(where, "norm", norm, ("batch", "layer"))
     return [batch_norm() if norm == "batch" else layer_norm(width=width)]
 
 
-def _activated(activation: Activation, width: Width | None, rate: float | Array) -> LayerLike:
-    """Activation, mask and dropout as one layer, so that a network has one form whatever its widths and its rate."""
-    parts: list[LayerLike] = [activation]
-    parts += [] if width is None else [mask(width)]
-    parts += [] if isinstance(rate, (int, float)) and rate == 0 else [dropout_layer(rate)]
-    if len(parts) == 1:
+def _activation(activation: Activation, width: Width | None, rate: float | Array) -> LayerLike:
+    """Join activation, mask and dropout in one layer, so that parameters have one structure for all options."""
+    stages: list[LayerLike] = [activation]
+    stages += [] if width is None else [mask(width)]
+    stages += [] if isinstance(rate, (int, float)) and rate == 0 else [dropout_layer(rate)]
+    if len(stages) == 1:
         return activation
-    layers, nothing = serial(*parts), ((),) * len(parts)
+    layers, nothing = serial(*stages), ((),) * len(stages)
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
         return (), ()
@@ -233,30 +206,4 @@ def _activated(activation: Activation, width: Width | None, rate: float | Array)
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
         return layers.apply(nothing, nothing, x, train=train, key=key)[0], state
 
-    return Layer(", ".join(as_layer(part).name for part in parts), init, apply)
-
-
-def _true_widths(
-    where: str, hidden: Sequence[int], widths: Sequence[Width | None] | Array | None, activation: Activation
-) -> list[Width | None]:
-    """The true width of the input and of each hidden layer, None where nothing is padded."""
-    if widths is None:
-        return [None] * (len(hidden) + 1)
-    if isinstance(widths, int) or getattr(widths, "shape", (0,)) == ():
-        raise TypeError(f"{where}: widths must be a sequence, one width for each hidden layer, got {widths}")
-    if len(widths) != len(hidden):
-        raise ValueError(
-            f"{where}: widths must be one for each hidden layer, got {len(widths)} widths for {len(hidden)} layers"
-        )
-    try:
-        jax.eval_shape(activation, jax.ShapeDtypeStruct((), jnp.result_type(float)))
-    except Exception as error:
-        raise ValueError(
-            f"{where}: with widths the activation must act on each number by itself, else it sees the padding; "
-            f"{getattr(activation, '__name__', activation)} does not take a single number"
-        ) from error
-    checked = (
-        None if width is None else check_width(where, f"widths[{i}]", width, padded)
-        for i, (width, padded) in enumerate(zip(widths, hidden, strict=True))
-    )
-    return [None, *checked]
+    return Layer(", ".join(as_layer(stage).name for stage in stages), init, apply)

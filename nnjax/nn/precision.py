@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from nnjax.nn.function import as_layer
+from nnjax.nn.as_layer import as_layer
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 
@@ -14,23 +14,23 @@ def with_precision(
     compute: DTypeLike = jnp.bfloat16,
     output: DTypeLike = jnp.float32,
 ) -> Layer:
-    """A layer whose parameters are kept, and whose arithmetic is done, in dtypes of their own.
+    """Store a layer's parameters in one dtype and compute in another.
 
         y = output(f(compute(params), state, compute(x)))
 
-    Gradients come out in the dtype of the parameters, so the optimizer works in that precision. The state is not cast:
-    BatchNorm keeps and computes its statistics in float32.
+    Gradients have the dtype of the parameters, so the optimizer works in that precision. The state is not cast:
+    BatchNorm stores and computes its statistics in float32.
 
     Args:
-      layer: any layer or network.
-      param: dtype of the parameters.
-      compute: dtype of the layer's inputs and of the parameters in use.
-      output: dtype of the result.
+      layer: Any layer or network.
+      param: Dtype of the parameters.
+      compute: Dtype that inputs and parameters are cast to for the computation.
+      output: Dtype of the result.
 
-    Shapes and errors: those of the layer.
+    Shapes are those of the layer.
 
     Raises:
-      TypeError: for a dtype that is not floating.
+      TypeError: if a dtype is not floating.
 
     >>> net = nn.with_precision(nn.dense(10))
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 64)))
@@ -58,5 +58,5 @@ def with_precision(
 
 
 def _cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
-    """Floating leaves in another dtype; integers and keys as they are."""
+    """Cast the floating leaves; leave integers and keys unchanged."""
     return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)

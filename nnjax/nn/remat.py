@@ -1,18 +1,18 @@
-"""Recompute instead of keeping."""
+"""Rematerialisation: recompute activations instead of storing them."""
 
 import jax
 
-from nnjax.nn.function import as_layer
+from nnjax.nn.as_layer import as_layer
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 
 def remat(layer: LayerLike) -> Layer:
-    """The same layer with less memory: its inner values are computed again in the backward pass instead of being kept.
+    """Save memory by recomputing a layer's activations in the backward pass instead of storing them.
 
     Args:
-      layer: any layer; `repeat(n, remat(block))` keeps one activation for each block.
+      layer: Any layer. `repeat(n, remat(block))` stores one activation per block.
 
-    Shapes, parameters and errors: those of the layer.
+    Shapes, parameters and errors are those of the layer.
 
     >>> net = nn.repeat(100, nn.remat(nn.residual(nn.dense(8), jnp.tanh)))
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 8)))

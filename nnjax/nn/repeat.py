@@ -1,31 +1,31 @@
-"""Copies of one block as a scan over stacked parameters."""
+"""Copies of a block as a scan over stacked parameters."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from nnjax import checks
-from nnjax.nn.function import as_layer
-from nnjax.nn.part import out_shape
+from nnjax.nn._child import output_shape
+from nnjax.nn.as_layer import as_layer
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 
 def repeat(n: int, block: LayerLike) -> Layer:
-    """`n` blocks of the same form one after another, each with parameters of its own.
+    """Apply `n` copies of a block in sequence, each with its own parameters.
 
         y = f(p_n, … f(p_2, f(p_1, x)))
 
-    The program holds the block once and scans over the stacked parameters, so that neither its size nor its compile
-    time grows with n.
+    The program contains the block once and scans over the stacked parameters, so that program size and compile time do
+    not grow with n.
 
     Args:
-      n: number of blocks.
-      block: a layer whose output has the shape and dtype of its input.
+      n: Number of copies.
+      block: A layer whose output has the shape and dtype of its input.
 
-    Shapes: x (batch, ...) -> y, the same. Parameters and state are those of the block with a leading axis of n.
+    Shapes: x (batch, ...) -> y, the same shape. Parameters and state are those of the block with a leading axis of n.
 
     Raises:
-      ValueError: for n < 1, or where the block changes shape or dtype.
+      ValueError: if n < 1, or if the block changes shape or dtype.
 
     >>> net = nn.repeat(100, nn.residual(nn.layer_norm(), nn.dense(8), jax.nn.relu, nn.scale(0.0)))
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 8)))
@@ -40,9 +40,10 @@ def repeat(n: int, block: LayerLike) -> Layer:
         key = checks.key(name, key, x)
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(n))
         with checks.located(f"in {name}, input {checks.shapes(x)}"):
-            params, state = lax.map(lambda k: block.init(k, x), keys)  # a vmap's draws take 3 times as long to compile
+            # vmap would make the random numbers take 3 times as long to compile
+            params, state = lax.map(lambda k: block.init(k, x), keys)
             p, s = jax.tree.map(lambda leaf: leaf[0], (params, state))
-            _same(name, x, out_shape(block, p, s, x))
+            _check_unchanged(name, x, output_shape(block, p, s, x))
         return params, state
 
     def apply(
@@ -52,11 +53,11 @@ def repeat(n: int, block: LayerLike) -> Layer:
             if leaf.shape[:1] != (n,):
                 raise ValueError(f"{name}: leaf {checks.path_name(path)} must have {n} rows, got shape {leaf.shape}")
 
-        def body(x: PyTree, one: tuple[PyTree, PyTree, jax.Array]) -> tuple[PyTree, State]:
-            p, s, i = one
+        def body(x: PyTree, copy: tuple[PyTree, PyTree, jax.Array]) -> tuple[PyTree, State]:
+            p, s, i = copy
             with jax.named_scope(block.name):
                 y, s = block.apply(p, s, x, train=train, key=None if key is None else jax.random.fold_in(key, i))
-            _same(name, x, y)
+            _check_unchanged(name, x, y)
             return y, s
 
         key = None if key is None else checks.key(name, key)
@@ -66,11 +67,10 @@ def repeat(n: int, block: LayerLike) -> Layer:
     return Layer(name, init, apply)
 
 
-def _same(name: str, x: PyTree, y: PyTree) -> None:
-    """The block's output can be the next block's input."""
+def _check_unchanged(name: str, x: PyTree, y: PyTree) -> None:
     before, after = ([(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(tree)] for tree in (x, y))
     if before != after:
         raise ValueError(
-            f"{name}: the block must return the shape and dtype it is given, got {after} from {before}; "
+            f"{name}: the block must return the shape and dtype of its input, got {after} from {before}; "
             "put a layer that changes them before the repeat"
         )

@@ -1,26 +1,26 @@
-"""A trained factor for each feature."""
+"""Trained scale factors."""
 
 import jax.numpy as jnp
 from jax import Array
 
 from nnjax import checks
-from nnjax.nn.shape import param_dtype, per_feature
+from nnjax.nn._features import param_dtype, per_feature
 from nnjax.types import Key, Layer, Params, State
 
 
 def scale(initial: float = 1.0) -> Layer:
-    """Each feature times a trained factor.
+    """Multiply each feature by a trained factor.
 
         y = scale · x
 
     Args:
-      initial: value of all factors at first. At 0 at the end of a residual branch, the network starts as the identity
-        however deep it is.
+      initial: Initial value of all factors. With 0 at the end of a residual branch, a network of any depth starts as
+        the identity.
 
-    Shapes: x (batch, ..., features) -> y, the same. Parameters `{"scale": (features,)}`.
+    Shapes: x (batch, ..., features) -> y, the same shape. Parameters `{"scale": (features,)}`.
 
     Raises:
-      ValueError: for an input without a batch axis or of another width than the parameters.
+      ValueError: if x has no batch axis or the wrong number of features.
 
     >>> layer = nn.scale(0.0)
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((32, 4)))

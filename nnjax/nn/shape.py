@@ -1,19 +1,20 @@
-"""Layers that only change shapes, and the broadcast along the feature axis that layers with parameters share."""
+"""Layers that only change the shape."""
 
 import math
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
 
 from nnjax import checks
-from nnjax.nn.function import as_layer
+from nnjax.nn.as_layer import as_layer
 from nnjax.types import Layer
 
 
 def flatten() -> Layer:
-    """All axes but the batch as one: (batch, ...) -> (batch, features).
+    """Flatten each example: (batch, ...) -> (batch, features).
+
+    Raises:
+      ValueError: if x has no axis besides the batch.
 
     >>> y, _ = nn.flatten().apply((), (), jnp.ones((32, 8, 8)), train=False)
     >>> y.shape
@@ -29,13 +30,14 @@ def flatten() -> Layer:
 
 
 def reshape(shape: Sequence[int]) -> Layer:
-    """Each example in a new shape: (batch, ...) -> (batch, *shape).
+    """Reshape each example: (batch, ...) -> (batch, *shape).
 
     Args:
-      shape: of one example, without the batch axis; `()` turns (batch, 1) into (batch,).
+      shape: The new shape of one example, without the batch axis; `()` turns (batch, 1) into (batch,).
 
     Raises:
-      ValueError: in `init` or `apply`, where the sizes differ.
+      TypeError: if the shape is a single integer.
+      ValueError: in `init` and `apply`, if an example has a different number of elements.
 
     >>> y, _ = nn.reshape((8, 8, 1)).apply((), (), jnp.ones((32, 64)), train=False)
     >>> y.shape
@@ -48,17 +50,7 @@ def reshape(shape: Sequence[int]) -> Layer:
 
     def function(x: Array) -> Array:
         if math.prod(x.shape[1:]) != math.prod(shape):
-            raise ValueError(f"{name}: one example has shape {x.shape[1:]}, of another size than {shape}")
+            raise ValueError(f"{name}: one example has shape {x.shape[1:]}, a different size than {shape}")
         return x.reshape(x.shape[0], *shape)
 
     return as_layer(function)._replace(name=name)
-
-
-def per_feature(vector: Array, x: Array) -> Array:
-    """A vector (features,) as (1, ..., 1, features), to meet `x` (..., features) without rank promotion."""
-    return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
-
-
-def param_dtype(x: Array) -> DTypeLike:
-    """The dtype of a layer's parameters: that of its input if floating, else JAX's default float."""
-    return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)

@@ -1,4 +1,4 @@
-"""The table of a network: layers, output shapes, parameters."""
+"""The summary of a network: layers, output shapes and numbers of parameters."""
 
 import re
 from collections.abc import Iterator
@@ -7,27 +7,27 @@ from typing import Any, NamedTuple
 import jax
 
 from nnjax import checks
-from nnjax.nn.function import as_layer
-from nnjax.nn.part import MARK
+from nnjax.nn._child import MARK
+from nnjax.nn.as_layer import as_layer
 from nnjax.types import LayerLike, PyTree
 
 
 class Row(NamedTuple):
-    """One layer of the table."""
+    """One layer in a summary."""
 
-    path: tuple[int, ...]  # its position in the tree of layers, and of its parameters in the tree of parameters
+    path: tuple[int, ...]  # indices that lead to the layer, and to its parameters in the tree of parameters
     name: str
-    output: str  # shape, as text
-    params: int  # trained numbers, all copies of a repeated block together
+    output: str  # output shape, as text
+    params: int  # number of trained values, summed over all copies of a repeated block
 
 
 class Summary(NamedTuple):
-    """The layers of a network in their order, and its totals; `str` draws the table."""
+    """The layers of a network in order, and its totals; `str` renders the table."""
 
     name: str
     rows: tuple[Row, ...]
-    params: int
-    state: int
+    params: int  # number of trained values
+    state: int  # number of untrained values, such as running statistics
 
     def __str__(self) -> str:
         cells = [("layer", "output", "parameters")]
@@ -38,11 +38,11 @@ class Summary(NamedTuple):
 
 
 def summary(net: LayerLike, x: PyTree) -> Summary:
-    """The table of a network, read off the program that it traces to; nothing is computed.
+    """Summarise a network by tracing it; nothing is computed.
 
     Args:
-      net: a layer or network; parts of one's own combinators show as one layer.
-      x: an input, or its `jax.ShapeDtypeStruct`; only shape and dtype are read.
+      net: A layer or network. A custom combinator appears as a single layer.
+      x: An input, or its `jax.ShapeDtypeStruct`; only shape and dtype are read.
 
     >>> print(nn.summary(nn.mlp([32], 10), jax.ShapeDtypeStruct((1, 64), jnp.float32)))
     layer      output   parameters
@@ -59,24 +59,24 @@ def summary(net: LayerLike, x: PyTree) -> Summary:
     outputs: dict[tuple[str, ...], list[Any]] = {}
     for scope, aval in _marked(jaxpr.jaxpr, ()):
         outputs.setdefault(scope, []).append(aval)
-    # A part's outputs are marked after those of its own parts: sorting by position puts it before them.
     rows = []
     for scope, avals in outputs.items():
-        path = tuple(int(part.split("_", 1)[0]) for part in scope)
+        path = tuple(int(label.split("_", 1)[0]) for label in scope)
         name = scope[-1].split("_", 1)[1].replace("|", "/")
-        own = _at(params, path)
-        if own is not None:
-            rows.append(Row(path, name, checks.shapes(avals), _size(own)))
+        layer_params = _at(params, path)
+        if layer_params is not None:
+            rows.append(Row(path, name, checks.shapes(avals), _size(layer_params)))
+    # A combinator's output is marked after those of its children; sorting by path moves it before them
     return Summary(net.name, tuple(sorted(rows, key=lambda row: row.path)), _size(params), _size(state))
 
 
 def _marked(jaxpr: Any, outer: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Scope and shape of every marked output, in the program and in the programs inside it."""
-    from jax.extend.core import jaxprs_in_params  # loads Pallas, which importing nnjax should not
+    """Yield scope and shape of every marked output in the program and in the programs nested in it."""
+    from jax.extend.core import jaxprs_in_params  # imported here because it loads Pallas
 
     for equation in jaxpr.eqns:
         stack = str(equation.source_info.name_stack).split("/")
-        scope = (*outer, *(part for part in stack if re.match(r"\d+_", part)))
+        scope = (*outer, *(label for label in stack if re.match(r"\d+_", label)))
         if equation.primitive.name == "name" and equation.params["name"] == MARK:
             yield scope, equation.outvars[0].aval
         for inner in jaxprs_in_params(equation.params):
@@ -84,7 +84,7 @@ def _marked(jaxpr: Any, outer: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
 
 
 def _at(params: PyTree, path: tuple[int, ...]) -> PyTree | None:
-    """The parameters at a path, None where a combinator of one's own keeps them in another way."""
+    """Return the parameters at a path, None if a custom combinator stores them differently."""
     for i in path:
         if not isinstance(params, tuple) or i >= len(params):
             return None

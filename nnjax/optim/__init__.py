@@ -1,10 +1,10 @@
-"""Optimizers, written so that the published equation is what one reads.
+"""Optimizers whose code reads like the published equation.
 
-Each is an `optax.GradientTransformation` with optax's names and defaults, and goes wherever optax's do: into
-`optax.chain`, `optax.masked`, `optax.inject_hyperparams`.
+Each is an `optax.GradientTransformation` with optax's names and defaults, and works in `optax.chain`, `optax.masked`
+and `optax.inject_hyperparams`.
 
-What is what elsewhere, at a learning rate r that stays the same: equal updates to rounding, as `nnjax.optcheck` finds
-them (`torch` is torch.optim, without its first argument; `example` is jax.example_libraries.optimizers):
+Equivalents in other libraries, for a constant learning rate r. Updates are equal to rounding, checked by
+`nnjax.optcheck`. `torch` is torch.optim without its first argument; `example` is jax.example_libraries.optimizers:
 
     sgd(r) = optax.sgd(r) = torch.SGD(lr=r) = example.sgd(r)
     momentum(r, 0.9) = optax.sgd(r, 0.9) = torch.SGD(lr=r, momentum=0.9) = example.momentum(r, 0.9)
@@ -24,7 +24,8 @@ them (`torch` is torch.optim, without its first argument; `example` is jax.examp
     optax.adadelta(r) = torch.Adadelta(lr=r)
     optax.radam(r, eps=0.0) = torch.RAdam(lr=r, eps=0.0)
 
-What differs, and in what (the causes' names in `nnjax.optcheck`); where it is a number, that number makes them agree:
+Pairs that differ, with the causes by their names in `nnjax.optcheck`. If a cause is a number, setting it to the same
+value makes them agree:
 
     optax.rmsprop(r, 0.99) ≠ torch.RMSprop(lr=r): eps-inside
     optax.rmsprop(r) ≠ keras.rmsprop: eps
@@ -39,15 +40,15 @@ What differs, and in what (the causes' names in `nnjax.optcheck`); where it is a
     example.adagrad(r) ≠ optax.adagrad(r): eps-none, momentum, second_start, velocity-ema
 """
 
-from nnjax.optim.adagrad import adagrad
-from nnjax.optim.adam import adam
-from nnjax.optim.adamw import adamw
-from nnjax.optim.lion import lion
-from nnjax.optim.momentum import momentum, nesterov
-from nnjax.optim.nadam import nadam
-from nnjax.optim.params_ema import averaged, params_ema
-from nnjax.optim.rmsprop import rmsprop
-from nnjax.optim.sgd import sgd
+from nnjax.optim._adagrad import adagrad
+from nnjax.optim._adam import adam
+from nnjax.optim._adamw import adamw
+from nnjax.optim._lion import lion
+from nnjax.optim._momentum import momentum, nesterov
+from nnjax.optim._nadam import nadam
+from nnjax.optim._params_ema import averaged, params_ema
+from nnjax.optim._rmsprop import rmsprop
+from nnjax.optim._sgd import sgd
 
 __all__ = [
     "adagrad",

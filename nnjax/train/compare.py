@@ -1,24 +1,34 @@
-"""Two runs over the same seeds: whether one is better, and how sure that is."""
+"""Compare two runs over the same seeds: which is better, and how certain that is."""
 
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax import Array
 from jax.sharding import Mesh
 
 from nnjax import checks
-from nnjax.data.source import Source
+from nnjax.data import Source
+from nnjax.train.engine.ensemble import Strategy
 from nnjax.train.fit import fit
-from nnjax.train.program import Strategy
 from nnjax.train.run import Run
 from nnjax.types import Data, Key
-from nnjax.uncertainty import Paired, paired
+
+
+class PairedDifference(NamedTuple):
+    """The mean difference of two runs over seeds, and its confidence interval."""
+
+    difference: float
+    low: float
+    high: float
+    n: int  # number of seeds
 
 
 class Comparison(NamedTuple):
-    """What `compare` returns: for each score of both runs the mean difference, first - second, with its interval."""
+    """The result of `compare`: for each score of both runs the mean difference, first - second, with its interval."""
 
-    differences: dict[str, Paired]
+    differences: dict[str, PairedDifference]
     first: dict[str, np.ndarray]  # (seeds,) the scores of each seed
     second: dict[str, np.ndarray]
 
@@ -39,36 +49,39 @@ def compare(
 ) -> Comparison:
     """Train two runs from the same keys on the same batches, and compare their scores seed by seed.
 
-    Seed i of both has the same initial draws, order of data and dropout masks where their networks agree in shape, so
-    that what the seeds share cancels in the difference. A run against itself is exactly 0.
+    With seed i, both runs have the same initial draws, order of data and dropout masks as far as their networks agree
+    in shape, so the noise that they share cancels in the difference. A run against itself gives exactly 0.
 
     Args:
       first: a run.
-      second: another, with the same names of metrics.
-      data: as for `fit`.
-      validation: by which both are scored, after the last epoch.
-      epochs: as for `fit`.
-      seeds: pairs of runs, at least 2.
-      key: of which each seed's is split; `jax.random.key(0)` if None.
-      strategy: as for `fit`.
-      mesh: as for `fit`.
-      confidence: that an interval holds the true difference.
-      progress: as for `fit`.
+      second: the run to compare it with, with the same names of metrics.
+      data: see `fit`.
+      validation: the data on which both runs are scored, after the last epoch.
+      epochs: see `fit`.
+      seeds: number of pairs of runs, at least 2.
+      key: split into the key of each seed; `jax.random.key(0)` if None.
+      strategy: see `fit`.
+      mesh: see `fit`.
+      confidence: probability that an interval contains the true difference.
+      progress: see `fit`.
 
     Raises:
-      ValueError: for fewer than 2 seeds, no epochs, no validation, where a run diverged, or where the runs have no
-        score in common. Losses are compared where both runs have the same one.
+      ValueError: for fewer than 2 seeds, no epochs, no validation, if a run diverged, or if the runs have no score in
+        common. Losses are only compared if both runs have the same one.
 
     >>> digits = data.load("digits")
-    >>> slow, fast = (train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(r), 32) for r in (1e-4, 1e-2))
-    >>> found = train.compare(slow, fast, digits.train, validation=digits.test, epochs=1, seeds=3)
-    >>> found.differences["loss"].low > 0  # the slow one's is higher
+    >>> make = lambda rate: train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(rate), batch_size=32)
+    >>> slow, fast = make(1e-4), make(1e-2)
+    >>> comparison = train.compare(slow, fast, digits.train, validation=digits.test, epochs=1, seeds=3)
+    >>> comparison.differences["loss"].low > 0  # the loss of the slow run is higher
     True
     """
     if checks.positive_int("compare", "seeds", seeds) < 2:
         raise ValueError("compare: an interval needs at least 2 seeds, got 1")
     if validation is None or epochs <= 0:
-        raise ValueError(f"compare: runs are scored on validation after epochs > 0, got epochs={epochs}, {validation=}")
+        raise ValueError(
+            f"compare: runs are scored on validation data after epochs > 0, got {epochs=} and {validation=}"
+        )
     scores = []
     for name, run in (("first", first), ("second", second)):
         result = fit(
@@ -87,23 +100,62 @@ def compare(
             member = int(np.flatnonzero(result.diverged >= 0)[0])
             raise ValueError(
                 f"compare: the {name} run diverged for seed {member} in step {result.diverged[member]}; "
-                "without its score there is nothing to compare"
+                "without its score the runs cannot be compared"
             )
         last = {k.removeprefix("validation_"): v for k, v in result.history[-1].items() if k.startswith("validation_")}
         scores.append(last)
-    common = [name for name in scores[0] if name in scores[1] and (name != "loss" or _same(first.loss, second.loss))]
+    common = [name for name in scores[0] if name in scores[1] and (name != "loss" or _is_same(first.loss, second.loss))]
     if not common:
         raise ValueError(
             f"compare: the runs have no score in common: {', '.join(scores[0])} against {', '.join(scores[1])}, of "
-            "losses that differ; give both the same metrics="
+            "different losses; give both the same metrics="
         )
     return Comparison(
-        {name: paired(scores[0][name], scores[1][name], confidence=confidence) for name in common}, *scores
+        {name: paired_difference(scores[0][name], scores[1][name], confidence=confidence) for name in common}, *scores
     )
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Whether two losses are the same function, or the same with the same arguments fixed."""
-    if isinstance(one, partial) and isinstance(other, partial):
-        return (one.func, one.args, one.keywords) == (other.func, other.args, other.keywords)
-    return bool(one == other)
+def paired_difference(first: Array, second: Array, *, confidence: float = 0.95) -> PairedDifference:
+    """Return the mean difference of two runs' scores over the same seeds, and its t interval.
+
+        d ± t(n - 1) · s / √n,   d and s: mean and standard deviation of first_i - second_i
+
+    Args:
+      first: scores of a run, (seeds,).
+      second: scores of the other run, with the same keys and so the same batches, seed by seed.
+      confidence: probability that the interval contains the true difference, for normally distributed differences.
+
+    Returns:
+      Python numbers. A run against itself gives exactly 0 in [0, 0].
+
+    Raises:
+      ValueError: for other shapes, fewer than 2 seeds, scores that are not finite, or confidence outside (0, 1).
+
+    >>> train.paired_difference(np.array([3.0, 2.0, 4.0]), np.array([1.0, 1.0, 1.0]))
+    PairedDifference(difference=2.0, low=-0.48..., high=4.48..., n=3)
+
+    Source: Student 1908.
+    """
+    from scipy.special import stdtrit
+
+    where = "paired_difference"
+    confidence = float(checks.in_range(where, "confidence", confidence, "(0, 1)"))
+    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ValueError(f"{where}: first and second must have one score per seed, (seeds,), got {a.shape}, {b.shape}")
+    n = len(a)
+    if n < 2:
+        raise ValueError(f"{where}: an interval needs at least 2 seeds, got {n}; run more seeds")
+    bad = np.flatnonzero(~(np.isfinite(a) & np.isfinite(b)))
+    if bad.size:
+        raise ValueError(f"{where}: scores must be finite, got {a[bad[0]]} and {b[bad[0]]} for seed {bad[0]}")
+    mean = float((a - b).mean())
+    half = float(stdtrit(n - 1, (1 + confidence) / 2) * (a - b).std(ddof=1) / math.sqrt(n))
+    return PairedDifference(mean, mean - half, mean + half, n)
+
+
+def _is_same(first: Any, second: Any) -> bool:
+    """Return True if two losses are the same function, or the same function with the same fixed arguments."""
+    if isinstance(first, partial) and isinstance(second, partial):
+        return (first.func, first.args, first.keywords) == (second.func, second.args, second.keywords)
+    return bool(first == second)

@@ -1,24 +1,51 @@
-"""A whole run, or an ensemble of them, driven from the host."""
+"""Train a run, or an ensemble of runs, to its end."""
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from nnjax import checks
-from nnjax.data.source import Source
-from nnjax.train.drive import Callback
-from nnjax.train.folds import Folds
-from nnjax.train.job import Result, run_members
-from nnjax.train.program import Program, Strategy
-from nnjax.train.resume import Resume
+from nnjax import checks, losses
+from nnjax.data import Source, as_examples, check_labels, n_rows, sample, validate
+from nnjax.nn import as_layer
+from nnjax.train.engine.ensemble import MEMBERS, Ensemble, Strategy, index_tree
+from nnjax.train.engine.fit_state import Best
+from nnjax.train.engine.host_loop import Outcome, Seconds, mean_over, run_job
+from nnjax.train.engine.job import Job, Members
+from nnjax.train.engine.member_groups import (
+    check_layout,
+    group_folder,
+    group_slices,
+    join_logs,
+    join_states,
+    to_numpy,
+)
+from nnjax.train.engine.options import Callback, FitOptions, Record, Resume
+from nnjax.train.engine.progress import progress_bar
+from nnjax.train.engine.resume import Logs
+from nnjax.train.folds import Folds, Rows, check_rows
 from nnjax.train.run import Run
-from nnjax.types import Data, Key
+from nnjax.types import Data, Key, PyTree, TrainState
+
+
+class Result(NamedTuple):
+    """The result of `fit`. For an ensemble every array has a leading axis (members, ...)."""
+
+    ts: TrainState  # the state after the last step
+    best: Best | None  # the network with the lowest validation loss; None without validation
+    history: list[Record]  # a record per epoch: epoch, step, loss (mean over its steps), validation_…
+    losses: np.ndarray  # (steps,) the loss of each batch before its step; for an ensemble NaN for steps not taken
+    diverged: np.ndarray  # () the step whose loss was not finite, after which the run is frozen; -1 if there is none
+    stopped: np.ndarray  # () True if early stopping ended the run
+    ended_by_callback: bool  # True if a callback ended the run
+    seconds: Seconds
 
 
 def fit(
@@ -41,76 +68,68 @@ def fit(
     save_every: float = 30.0,
     keep: int = 3,
     callbacks: Sequence[Callback] = (),
+    callback_every: int | None = None,
     progress: bool = True,
 ) -> Result:
-    """A whole run, or an ensemble of them, driven from the host in chunks.
+    """Train a run, or an ensemble of runs, to its end.
 
-    The state after any number of steps depends on run, key and data alone: chunks, validation, saving, progress and
-    callbacks change no bit of it. Member i of an ensemble is the lone run with key `jax.random.split(key, members)[i]`:
-    bit for bit with strategy "map", to rounding with "vmap".
+    The state after any number of steps depends only on the run, the key and the data: chunks, validation, saving,
+    progress and callbacks do not change a bit of it. Member i of an ensemble is the single run with key
+    `jax.random.split(key, members)[i]`: bitwise with strategy "map" on a CPU, to rounding with "vmap".
 
     Args:
       run: the run.
-      data: `Data`, or `(x, y)`, or `(x, y, weights)`; looked through for mistakes once, before anything is compiled.
-        Or a `data.Source`, from which batches are gathered as they are needed, with the same bits; x in memory-mapped
-        files (`np.memmap`) becomes one. Validation data are in memory: with a source, `folds` validates nothing
-        unless `validation` is given.
-      epochs: how often each example is seen; epoch e ends after ⌈e · n / batch_size⌉ steps. May be a fraction.
-      key: of the run, `jax.random.key(0)` if None; or keys (members,), one for each member.
-      members: networks to train at the same time, each with its own initialisation, order of data and dropout.
-      strategy: "map", one member after another in one program, or "vmap", all in step. `train.plan` measures both.
+      data: `Data`, `(x, y)` or `(x, y, weights)`, checked once before anything is compiled. Or a `data.Source`, from
+        which batches are gathered as they are needed, with the same bits; an x in memory-mapped files (`np.memmap`)
+        becomes one. Validation data are in memory, so with a source `folds` only validates if `validation` is given.
+      epochs: number of passes over the data; epoch e ends after ⌈e · n / batch_size⌉ steps. May be a fraction.
+      key: the run's random key, `jax.random.key(0)` if None; or keys (members,), one for each member.
+      members: number of networks to train, each with its own initialisation, order of data and dropout.
+      strategy: "map" trains one member after another in one program, "vmap" all in lockstep. `train.plan` measures
+        both.
       mesh: devices over which to spread "members", "batch", or both, as axes of `jax.make_mesh`.
-      group: members that are trained at the same time, the next group after them; None for all. See `train.plan`. The
-        result of several groups stays on the host, as NumPy arrays.
-      folds: which rows each member is trained and validated on, see `train.k_fold`; there are as many members.
+      group: number of members trained at the same time, the next group after them; None for all. See `train.plan`.
+        With several groups the result is on the host, as NumPy arrays.
+      folds: the rows that each member is trained and validated on, one fold per member; see `train.k_fold`.
       validation: data that `run.evaluate` is applied to.
-      validate_every: epochs between validations; the last epoch is always validated.
-      patience: validations without a lower loss after which a member is stopped; None for never.
-      chunk_steps: most steps between two looks of the host; None for as many as take a quarter of a second.
+      validate_every: number of epochs between validations. The last epoch is always validated.
+      patience: number of validations without a lower loss after which a member is stopped; None for never.
+      chunk_steps: the most steps between two looks of the host; None for about a quarter of a second.
       out: folder for checkpoints; None for none.
-      resume: go on from the last checkpoint in `out`, or start where there is none. "anyway" goes on although the run
-        differs from the saved one.
+      resume: continue from the latest checkpoint in `out`, or start fresh if there is none. "anyway" continues even if
+        the run differs from the saved one.
       save_every: seconds between checkpoints.
-      keep: how many of the last checkpoints are kept, besides the best.
-      callbacks: called after each chunk with the state and a record (`step`, `epoch`, `loss` of the chunk, and the last
-        validation); one that returns True ends the run. The next chunk reuses the state's memory: copy what you keep.
-      progress: a progress bar, if rich is installed (it comes with `nnjax[cli]`) and the output is a terminal.
+      keep: number of latest checkpoints to keep, in addition to the best one.
+      callbacks: functions `(ts, record)`, called after each epoch with the state and a record of `step`, `epoch`, the
+        mean `loss` since the last call, and the scores of the last validation. A callback that returns True ends the
+        run after that epoch; None and False continue. The state is a copy and stays valid.
+      callback_every: call the callbacks after every so many steps instead of after each epoch.
+      progress: show a progress bar if rich is installed (it comes with `nnjax[cli]`) and the output is a terminal.
 
     Returns:
-      `Result(ts, best, history, losses, diverged, stopped, seconds)`.
+      `Result(ts, best, history, losses, diverged, stopped, ended_by_callback, seconds)`.
 
     Raises:
-      ValueError, TypeError: for arguments out of range, for mistakes in the data, see `data.validate`, and where a
-        resumed run differs from the saved one.
-      FileExistsError: where `out` holds a run and `resume` is False.
-      KeyboardInterrupt: for Ctrl-C, after the chunk is done and saved.
+      ValueError, TypeError: for arguments out of range; for mistakes in the data, see `data.validate`; for a callback
+        that returns anything but True, False or None; with `resume`, if fewer epochs are asked for than are saved.
+      RunMismatchError: a ValueError, if the run to resume differs from the saved one.
+      FileExistsError: if `out` holds a run and `resume` is False.
+      InterruptedRun: a KeyboardInterrupt, for Ctrl-C, after the current chunk is done and saved.
 
     Warns:
-      UserWarning: for a batch larger than the data, and what `data.validate` warns of.
-      RuntimeWarning: where the loss is no longer finite, with the step; it is the member's last.
+      UserWarning: for a batch larger than the data, and as `data.validate` does.
+      DivergedWarning: a RuntimeWarning, if the loss of a step is not finite; it is the member's last step.
 
     >>> digits = data.load("digits")
-    >>> run = train.Run(nn.mlp([32], 10), losses.cross_entropy, optim.adam(1e-2), 32, metrics=(metrics.accuracy,))
+    >>> net, accuracy = nn.mlp([32], 10), metrics.accuracy
+    >>> run = train.Run(net, losses.cross_entropy, optim.adam(1e-2), batch_size=32, metrics=(accuracy,))
     >>> result = train.fit(run, digits.train, validation=digits.test, epochs=10, members=3)
     >>> bool((result.history[-1]["validation_accuracy"] > 0.9).all())
     True
     """
-    if not isinstance(run, Run):
-        raise TypeError(f"fit: run must be a train.Run, got {type(run).__name__}")
-    if folds is not None:
-        if not isinstance(folds, Folds):
-            raise TypeError(f"fit: folds must be train.Folds(train, held_out), got {type(folds).__name__}")
-        members = _agree("folds", len(folds.train.table), members)
-    keys, members = member_keys(jax.random.key(0) if key is None else key, members)
-    return run_members(
-        Program(run, members, strategy, mesh),
-        None,
-        keys,
-        data,
+    options = FitOptions(
         epochs=epochs,
         group=group,
-        folds=folds,
-        validation=validation,
         validate_every=validate_every,
         patience=patience,
         chunk_steps=chunk_steps,
@@ -119,25 +138,245 @@ def fit(
         save_every=save_every,
         keep=keep,
         callbacks=callbacks,
+        callback_every=callback_every,
         progress=progress,
+    )
+    job = fit_job(
+        run,
+        data,
+        options,
+        key=key,
+        members=members,
+        strategy=strategy,
+        mesh=mesh,
+        folds=folds,
+        validation=validation,
+    )
+    if job.numbered:
+        return train_members(job, options)
+    single = replace(options, callbacks=[_single_callback(callback) for callback in options.callbacks])
+    return _single_result(train_members(job, single))
+
+
+def fit_job(
+    run: Run,
+    data: Any,
+    options: FitOptions,
+    *,
+    key: Key | None,
+    members: int | None,
+    strategy: Strategy,
+    mesh: Mesh | None,
+    folds: Folds | None,
+    validation: Any = None,
+) -> Job:
+    """Return the job that the arguments of `fit` describe."""
+    if not isinstance(run, Run):
+        raise TypeError(f"fit: run must be a train.Run, got {type(run).__name__}")
+    if folds is not None:
+        if not isinstance(folds, Folds):
+            raise TypeError(f"fit: folds must be train.Folds(train, held_out), got {type(folds).__name__}")
+        members = _agreed_members("folds", len(folds.train.table), members)
+    keys, members = _member_keys(jax.random.key(0) if key is None else key, members)
+    if members is None and mesh is not None and MEMBERS in getattr(mesh, "axis_names", ()):
+        raise ValueError(f"fit: a mesh with an axis '{MEMBERS}' needs members=…")
+    job = make_job(
+        Ensemble(run, len(keys), strategy, mesh), keys, None, data, options=options, folds=folds, validation=validation
+    )
+    return job._replace(numbered=members is not None)
+
+
+def make_job(
+    ensemble: Ensemble,
+    keys: Key,
+    hyper: PyTree,
+    data: Any,
+    *,
+    options: FitOptions,
+    folds: Folds | None = None,
+    validation: Any = None,
+) -> Job:
+    """Return a job, after checking its data.
+
+    Args:
+      ensemble: the runs.
+      keys: (members,).
+      hyper: (members, ...) hyper-parameters; None for a fixed run.
+      data: as for `fit`, like the rest.
+      options: for epochs and validation.
+      folds: see `fit`.
+      validation: see `fit`.
+    """
+    data = as_examples(data)
+    held_out = None if validation is None else validate(validation, "validation")
+    counts = np.full(len(keys), n_rows(data))
+    rows = held_out_rows = None
+    if folds is not None:
+        rows = check_rows("folds.train", folds.train, n_rows(data))
+        counts = np.asarray(rows.sizes)
+        if held_out is None and not isinstance(data, Source):
+            held_out, held_out_rows = data, check_rows("folds.held_out", folds.held_out, n_rows(data))
+            if len(held_out_rows.table) != len(counts):
+                raise ValueError(f"fit: folds train {len(counts)} members and validate {len(held_out_rows.table)}")
+    size = ensemble.run(index_tree(hyper, 0)).batch_size
+    batch = size or int(counts[0])
+    if size is None and counts.min() < counts.max():
+        raise ValueError(
+            f"fit: batch_size=None takes all rows of a fold at once, but members have {counts.min()} to {counts.max()} "
+            "rows; give a batch size, or folds of equal size"
+        )
+    if batch > counts.min():
+        warnings.warn(
+            f"fit: batch_size {batch} is larger than the {counts.min()} examples, so a batch covers several epochs",
+            stacklevel=4,
+        )
+    _check_held_out(held_out, held_out_rows, options.patience)
+    ends = np.array([epoch_ends(options.epochs, int(count), batch) for count in counts]).reshape(len(keys), -1)
+    every = options.validate_every
+    job = Job(
+        ensemble=ensemble,
+        members=Members(keys, hyper, rows, held_out_rows, ends=ends),
+        data=data,
+        held_out=held_out,
+        validated=frozenset() if held_out is None else frozenset(range(every - 1, int(options.epochs), every)),
+        validate_every=every,
+        patience=options.patience,
+        epoch_steps=int(counts.max()) / batch,
+    )
+    return _check_labels(job)
+
+
+def epoch_ends(epochs: float, n: int, batch_size: int) -> list[int]:
+    """Return the step after which each epoch ends, ⌈e n / batch_size⌉. A final part of an epoch counts as one.
+
+    >>> train.epoch_ends(2, n=10, batch_size=4)
+    [3, 5]
+    """
+    whole = int(epochs)
+    marks = [*range(1, whole + 1), *([epochs] if epochs > whole else [])]
+    return [math.ceil(e * n / batch_size - 1e-9) for e in marks]  # in floating point, 1.1 · 50 exceeds 55
+
+
+def train_members(job: Job, options: FitOptions) -> Result:
+    """Train all members of a job, in groups if the options ask for it."""
+    slices = group_slices(job.ensemble.members, options.group)
+    check_layout(options, grouped=len(slices) > 1)
+    outcomes: list[Outcome] = []
+    with progress_bar(job.total_steps * len(slices), show=options.progress and jax.process_index() == 0) as show:
+        for i, members in enumerate(slices):
+            part = job if len(slices) == 1 else job.select(members)
+            folder = options.folder and group_folder(options.folder, i, len(slices))
+            outcome = run_job(
+                part,
+                replace(options, out=folder),
+                lambda record, before=i * job.total_steps: show(record, before + record["step"]),  # type: ignore[misc]
+                ended=bool(outcomes) and outcomes[-1].ended_by_callback,
+            )
+            # The next group needs the memory of the device
+            outcomes.append(outcome if len(slices) == 1 else outcome._replace(fs=to_numpy(outcome.fs)))
+    fs = join_states([outcome.fs for outcome in outcomes])
+    logs = join_logs(job, [outcome.logs for outcome in outcomes], fs)
+    return Result(
+        ts=fs.train,
+        best=fs.best,
+        history=list(_history(job, logs, np.asarray(fs.train.step), options.epochs)),
+        losses=logs.losses,
+        diverged=np.asarray(fs.diverged),
+        stopped=np.asarray(fs.stopped),
+        ended_by_callback=outcomes[-1].ended_by_callback,
+        seconds=Seconds(*(sum(part) for part in zip(*(outcome.seconds for outcome in outcomes), strict=True))),
     )
 
 
-def member_keys(key: Key, members: int | None) -> tuple[Key, int | None]:
-    """The keys (members,) of the members, (1,) of a lone run, and how many members there are."""
+def _history(job: Job, logs: Logs, taken: np.ndarray, epochs: float) -> Iterator[Record]:
+    """Yield a record, with values (members,), for each epoch that is over and that some member took all steps of."""
+    ends = job.members.ends
+    scores = {tuple(ends[:, e]): scores for e, scores in zip(logs.epochs, logs.scores, strict=True)}
+    start = np.zeros(len(ends), int)
+    for e, end in enumerate(ends.T):
+        if (end > logs.done).any() or (end > taken).all():
+            return
+        if (end > start).any():  # an epoch shorter than a batch may have no step of its own
+            steps = np.arange(start.min(), end.max())
+            loss = mean_over(
+                logs.losses[:, steps], (start[:, None] <= steps) & (steps < np.minimum(end, taken)[:, None])
+            )
+            record: Record = {"epoch": min(e + 1.0, epochs), "step": int(end.max()), "loss": loss}
+            yield record | {f"validation_{name}": score for name, score in scores.get(tuple(end), {}).items()}
+        start = end
+
+
+def _single_result(result: Result) -> Result:
+    """Return the result of an ensemble of one as that of a single run, without the axis of members."""
+    best = None if result.best is None else index_tree(result.best, 0)
+    ts, diverged, stopped = index_tree((result.ts, result.diverged, result.stopped), 0)
+    history = [_single_record(record) for record in result.history]
+    losses = result.losses[0, : int(ts.step)]
+    return result._replace(
+        ts=ts, best=best, history=history, losses=losses, diverged=np.asarray(diverged), stopped=np.asarray(stopped)
+    )
+
+
+def _single_record(record: Record) -> Record:
+    return {name: float(value[0]) if isinstance(value, np.ndarray) else value for name, value in record.items()}
+
+
+def _single_callback(callback: Callback) -> Callback:
+    """Return a callback of an ensemble of one that calls a single run's callback."""
+    return lambda ts, record: callback(index_tree(ts, 0), _single_record(record))
+
+
+def _member_keys(key: Key, members: int | None) -> tuple[Key, int | None]:
+    """Return the keys (members,), or (1,) for a single run, and the number of members, None for a single run."""
     if members is not None:
         checks.positive_int("fit", "members", members)
     several = checks.is_key(key) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 1
     if not several:
         key = checks.key("fit", key)
         return (key[None], None) if members is None else (jax.random.split(key, members), members)
-    members = _agree("keys", len(key), members)
+    members = _agreed_members("keys", len(key), members)
     if len(np.unique(jax.random.key_data(key), axis=0)) < members:
-        warnings.warn("fit: members share a key: they are the same network", stacklevel=3)
+        warnings.warn("fit: members share a key, so they are the same network", stacklevel=4)
     return key, members
 
 
-def _agree(what: str, found: int, members: int | None) -> int:
-    if members not in (None, found):
-        raise ValueError(f"fit: members={members}, but there are {what} for {found}; leave members out")
-    return found
+def _agreed_members(name: str, count: int, members: int | None) -> int:
+    if members not in (None, count):
+        raise ValueError(f"fit: got members={members} but {count} {name}; omit members")
+    return count
+
+
+def _check_held_out(held_out: Data | None, rows: Rows | None, patience: int | None) -> None:
+    """Check that there are validation data for `patience`, and that their weights are not all 0."""
+    if held_out is None:
+        if patience is not None:
+            raise ValueError(f"fit: patience={patience} needs validations; give validation=, or folds in memory")
+        return
+    if held_out.weights is None:
+        return
+    weights = np.asarray(held_out.weights)
+    by_member = [weights] if rows is None else [weights[t[:n]] for t, n in zip(rows.table, rows.sizes, strict=True)]
+    for member, own in enumerate(by_member):
+        if own.sum() == 0:
+            who = "" if rows is None else f" of member {member}"
+            raise ValueError(f"fit: the weights of the {len(own)} validation rows{who} are all 0; hold out other rows")
+
+
+def _check_labels(job: Job) -> Job:
+    """Check that the labels of a cross-entropy are classes of the network: in the program, others only give NaN.
+
+    The labels of a source are checked as they are gathered.
+    """
+    run = job.ensemble.run(index_tree(job.members.hyper, 0))
+    if getattr(run.loss, "func", run.loss) is not losses.cross_entropy:  # a functools.partial has a func
+        return job
+    net = as_layer(run.net)
+
+    def prediction_shape(examples: Data | Source) -> Any:
+        ts = jax.eval_shape(run.init, job.members.keys[0], sample(examples))
+        apply: Callable[..., Any] = lambda ts, x: net.apply(ts.params, ts.state, x, train=False)[0]  # noqa: E731
+        return getattr(jax.eval_shape(apply, ts, sample(examples).x), "shape", ())
+
+    if job.held_out is not None:
+        check_labels(job.held_out, prediction_shape(job.held_out), "validation")
+    return job._replace(data=check_labels(job.data, prediction_shape(job.data), "data"))

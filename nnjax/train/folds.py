@@ -1,7 +1,7 @@
-"""Which rows each member of an ensemble is trained and validated on: k-fold, leave-one-out, bootstrap.
+"""The rows that each member of an ensemble is trained and validated on: k-fold, leave-one-out, bootstrap.
 
-Member f draws `rows[f][batch_indices(key, step, m_f, batch_size)]`, so that it is the run on `data[rows[f]]`. Weights
-of zero would be something else: batches would have holes, and BatchNorm would see the rows held out.
+Member f draws `rows[f][batch_indices(key, step, m_f, batch_size)]`, so it is the run on `data[rows[f]]`. Weights of
+zero would not be the same: batches would have holes, and BatchNorm would see the rows held out.
 """
 
 from collections.abc import Sequence
@@ -16,27 +16,27 @@ from nnjax.types import Key
 
 
 class Rows(NamedTuple):
-    """Rows of a data set, for each member as many as its size says; the rest fills up and is not read."""
+    """The rows of a data set that each member has. Entries beyond its size are padding, and are not read."""
 
     table: Array | np.ndarray  # (members, m) int32
     sizes: Array | np.ndarray  # (members,) int32, ≤ m
 
 
 class Folds(NamedTuple):
-    """The rows that each member is trained on, and those held out from it, on which it is validated."""
+    """The rows that each member is trained on, and the rows held out, on which it is validated."""
 
     train: Rows
     held_out: Rows
 
 
 def k_fold(key: Key, n: int, k: int, *, stratify: Any = None) -> Folds:
-    """Each row is held out from one of k members; the parts differ by one row at most.
+    """Hold out each row from one of k members. The parts differ by one row at most.
 
     Args:
-      key: decides the parts.
+      key: random key of the partition.
       n: number of rows.
       k: number of members, in 2 … n.
-      stratify: labels (n,); each part then has its share of each, as near as whole rows allow.
+      stratify: labels (n,); every part then has the same share of each label, as near as whole rows allow.
 
     Raises:
       ValueError: for k outside 2 … n, or labels of another length.
@@ -60,7 +60,7 @@ def k_fold(key: Key, n: int, k: int, *, stratify: Any = None) -> Folds:
 
 
 def leave_one_out(n: int) -> Folds:
-    """Row f is held out from member f.
+    """Hold out row f from member f.
 
     Args:
       n: number of rows, and of members.
@@ -77,15 +77,15 @@ def leave_one_out(n: int) -> Folds:
 
 
 def bootstrap(key: Key, n: int, members: int) -> Folds:
-    """Each member is trained on n rows drawn with replacement, and validated on those that it did not draw.
+    """Train each member on n rows drawn with replacement, and validate it on the rows that it did not draw.
 
     Args:
-      key: decides the rows.
+      key: random key of the draws.
       n: number of rows.
       members: number of members.
 
     Raises:
-      ValueError: for n < 2, or where a member drew all rows (only for very small n).
+      ValueError: for n < 2, or if a member drew all rows, which happens for very small n.
 
     >>> folds = train.bootstrap(jax.random.key(0), 100, 3)
     >>> folds.train.table.shape, folds.held_out.sizes.tolist()
@@ -95,17 +95,17 @@ def bootstrap(key: Key, n: int, members: int) -> Folds:
     """
     n, members = checks.positive_int("bootstrap", "n", n), checks.positive_int("bootstrap", "members", members)
     drawn = np.asarray(jax.random.randint(checks.key("bootstrap", key), (members, n), 0, n))
-    left = [np.setdiff1d(np.arange(n), rows) for rows in drawn]
-    if not all(len(rows) for rows in left):
-        raise ValueError(f"bootstrap: of {n} rows a member drew all, and none is left to validate on; take another key")
-    return Folds(_rows(list(drawn)), _rows(left))
+    held_out = [np.setdiff1d(np.arange(n), rows) for rows in drawn]
+    if not all(len(rows) for rows in held_out):
+        raise ValueError(f"bootstrap: a member drew all {n} rows, so none is left to validate on; use another key")
+    return Folds(_pad_rows(list(drawn)), _pad_rows(held_out))
 
 
 def check_rows(where: str, rows: Rows, n: int) -> Rows:
-    """Rows of one's own are rows of the data.
+    """Return the rows as int32, after checking that they are rows of the data.
 
     Raises:
-      ValueError: for shapes that do not fit, sizes out of range, or rows that the data does not have.
+      ValueError: for shapes that do not fit, sizes out of range, or rows that the data do not have.
     """
     table, sizes = np.asarray(rows.table), np.asarray(rows.sizes)
     if not (np.issubdtype(table.dtype, np.integer) and np.issubdtype(sizes.dtype, np.integer)):
@@ -116,20 +116,18 @@ def check_rows(where: str, rows: Rows, n: int) -> Rows:
         raise ValueError(f"{where}: sizes must be in 1 … {table.shape[1]}, got {sizes.min()} … {sizes.max()}")
     table = table[:, : sizes.max()]
     read = np.arange(table.shape[1]) < sizes[:, None]
-    found = table[read]
-    if found.min() < 0 or found.max() >= n:
-        raise ValueError(
-            f"{where}: rows must be in 0 … {n - 1}, the rows of the data, got {found.min()} … {found.max()}"
-        )
+    low, high = table[read].min(), table[read].max()
+    if low < 0 or high >= n:
+        raise ValueError(f"{where}: rows must be in 0 … {n - 1}, the rows of the data, got {low} … {high}")
     return Rows(np.where(read, table, 0).astype(np.int32), sizes.astype(np.int32))
 
 
 def _split(held_out: Sequence[np.ndarray], n: int) -> Folds:
-    """Everything else is trained on."""
-    return Folds(_rows([np.setdiff1d(np.arange(n), rows) for rows in held_out]), _rows(held_out))
+    """Return folds that train on all rows that are not held out."""
+    return Folds(_pad_rows([np.setdiff1d(np.arange(n), rows) for rows in held_out]), _pad_rows(held_out))
 
 
-def _rows(rows: Sequence[np.ndarray]) -> Rows:
+def _pad_rows(rows: Sequence[np.ndarray]) -> Rows:
     width = max(len(r) for r in rows)
     table = np.stack([np.pad(r, (0, width - len(r))) for r in rows]).astype(np.int32)
     return Rows(table, np.array([len(r) for r in rows], np.int32))

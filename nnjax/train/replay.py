@@ -1,55 +1,63 @@
-"""A step of a run again: the state before it, its batch, and where in it a NaN or an infinity arose."""
+"""Repeat a step of a run, and find where in it a NaN or an infinity arose."""
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.sharding import Mesh
 
-from nnjax import checks
-from nnjax.data.source import Source
-from nnjax.train.chunk import CAPACITY
-from nnjax.train.drive import Job, first_state, open_feed, stepper
-from nnjax.train.fit import member_keys
+from nnjax.data import Source, n_rows, take_rows
+from nnjax.debug.found import Found
+from nnjax.debug.nonfinite import first_nonfinite
+from nnjax.storage import checkpoint
+from nnjax.train.engine.device_loop import CAPACITY
+from nnjax.train.engine.ensemble import Strategy, index_tree
+from nnjax.train.engine.errors import format_differences
+from nnjax.train.engine.fingerprint import MACHINE, differences, run_fingerprint
+from nnjax.train.engine.fit_state import FitState
+from nnjax.train.engine.host_loop import chunk_function, open_data
+from nnjax.train.engine.job import Job, first_state, state_shapes
+from nnjax.train.engine.member_groups import group_folder, group_slices
+from nnjax.train.engine.options import FitOptions
+from nnjax.train.engine.placement import shard_members, snapshot, to_host
+from nnjax.train.engine.resume import read_checkpoint, saved_fingerprint
+from nnjax.train.fit import fit_job
 from nnjax.train.folds import Folds
-from nnjax.train.found import Found
-from nnjax.train.groups import groups, part_of
-from nnjax.train.job import make_job
-from nnjax.train.nonfinite import first_nonfinite
-from nnjax.train.part import Part, finite_leaves, spoilt, start
-from nnjax.train.program import Program, Strategy, fetch, restore, snapshot
-from nnjax.train.run import Run, length, take
-from nnjax.train.state import FitState
+from nnjax.train.run import Run
 from nnjax.types import Data, Key, TrainState
 
-LOOK = 64  # steps between looks at the state; only the last so many are then gone through one by one
+STRIDE = 64  # steps between two looks at the state; only the last stride is then repeated step by step
+IRRELEVANT = (*MACHINE, "batch over", "validation", "metrics")  # entries of a fingerprint that a step does not need
 
 
 class Replay(NamedTuple):
-    """A step, ready to be looked at: `run.step(ts, batch)` is the step itself."""
+    """A step, ready to be examined: `run.step(ts, batch)` is the step itself."""
 
     run: Run
     step: int
     member: int | None
-    ts: TrainState  # before the step
+    ts: TrainState  # the state before the step
     batch: Data
-    rows: np.ndarray  # (batch,) of the data
-    found: Found | None  # where a value that is not finite arose; None where the step has none
+    rows: np.ndarray  # (batch,) the rows of the data in the batch
+    origin: Found | None  # where a value that is not finite arose; None if everything is finite
 
     def __str__(self) -> str:
-        return self.words("the data")
+        return self.describe("the data")
 
-    def words(self, data: str) -> str:
-        """The same as `str`, with another name for what the rows are rows of."""
+    def describe(self, data: str) -> str:
+        """Return the text of `str`, with another name for the data."""
         where = f"step {self.step}" + ("" if self.member is None else f", member {self.member}")
-        if self.found is None:
+        if self.origin is None:
             return f"{where}: everything is finite"
-        rows = [int(self.rows[i]) for i in self.found.rows if i < len(self.rows)]
-        return f"{where}: {self.found}" + (f"; rows {', '.join(map(str, rows[:8]))} of {data}" if rows else "")
+        rows = [int(self.rows[i]) for i in self.origin.rows if i < len(self.rows)]
+        return f"{where}: {self.origin}" + (f"; rows {', '.join(map(str, rows[:8]))} of {data}" if rows else "")
 
 
 def replay(
@@ -67,154 +75,214 @@ def replay(
     member: int | None = None,
     out: str | Path | None = None,
 ) -> Replay | None:
-    """A step of a `fit` again, and where in it a NaN or an infinity arose.
+    """Repeat a step of a `fit`, and find where in it a NaN or an infinity arose.
 
-    The program of the fit runs to the state before the step; the step is then evaluated one primitive at a time. The
-    one that makes something not finite of finite inputs is named: step, member, layer or loss or update, primitive,
-    and the rows of the data. Validation and early stopping play no part.
+    The program of the fit runs up to the state before the step. The step is then evaluated one primitive at a time, and
+    the primitive that makes a non-finite value from finite inputs is named: step, member, layer or loss or update,
+    primitive, and the rows of the data. Validation and early stopping play no part.
 
     Args:
-      run: as for `fit`, like all up to `folds`; with the same arguments it is the same run to the bit.
+      run: see `fit`, like all arguments up to `folds`; the same arguments give the same run.
       data: see `fit`.
-      epochs: see `fit`; no later step is looked at.
+      epochs: see `fit`; later steps are not examined.
       key: see `fit`.
       members: see `fit`.
       strategy: see `fit`.
       mesh: see `fit`.
-      group: see `fit`; one group is looked at after another, or that of `member` alone.
+      group: see `fit`; groups are examined one after another, or only that of `member`.
       folds: see `fit`.
-      step: which step, from 0; None for the first after which the loss, the parameters, or the state of network or
-        optimizer are not finite.
-      member: which one; None for the first to have such a step. With strategy "map" it is run alone, for it has the
-        same bits.
-      out: folder of checkpoints of the run; the last before the step saves the way to it.
+      step: the step to repeat, from 0; None for the first one after which the loss, the parameters, or the state of
+        the network or the optimizer are not finite.
+      member: the member to examine; None for the first one with such a step. With strategy "map" it runs alone, which
+        gives the same bits.
+      out: folder of checkpoints of the run; the last one before the step saves the steps up to it.
 
     Returns:
-      `Replay(run, step, member, ts, batch, rows, found)`: `run.step(ts, batch)` is the step itself. None where no step
-      was asked for and everything stays finite.
+      `Replay(run, step, member, ts, batch, rows, origin)`, where `run.step(ts, batch)` is the step itself. None if no
+      step was asked for and everything stays finite.
 
     Raises:
-      ValueError: for a member or a step that the run does not have, or where `out` holds another run.
+      ValueError: for a member or a step that the run does not have, or if `out` holds another run.
 
-    >>> run = train.Run(nn.serial(nn.dense(8), jnp.exp, nn.dense(1)), losses.squared_error, optim.sgd(1.0), 4)
+    >>> net = nn.serial(nn.dense(8), jnp.exp, nn.dense(1))
+    >>> run = train.Run(net, losses.squared_error, optim.sgd(1.0), batch_size=4)
     >>> x = jnp.arange(16.0)[:, None]
     >>> print(train.replay(run, (x, x), epochs=2))
     step 1: ...
     """
-    if folds is not None:
-        members = len(folds.train.table)
-    keys, members = member_keys(jax.random.key(0) if key is None else key, members)
-    program = Program(run, members, strategy, mesh)
-    job = make_job(program, None, keys, data, epochs=epochs, folds=folds)
-    return replay_job(job, group=group, step=step, member=member, checkpoints=None if out is None else Path(out))
+    options = FitOptions(epochs=epochs, group=group, out=out)
+    job = fit_job(run, data, options, key=key, members=members, strategy=strategy, mesh=mesh, folds=folds)
+    return replay_job(job, options, step=step, member=member)
 
 
-def replay_job(
-    job: Job,
-    *,
-    group: int | None = None,
-    step: int | None = None,
-    member: int | None = None,
-    checkpoints: Path | None = None,
-) -> Replay | None:
-    """`replay` of a job: also of a sweep."""
-    members = len(job.ends)
-    if group is not None:
-        checks.positive_int("replay", "group", group)
+def replay_job(job: Job, options: FitOptions, *, step: int | None = None, member: int | None = None) -> Replay | None:
+    """Replay a step of a job; the job may also be that of a sweep."""
+    members = job.ensemble.members
     if member is not None and not 0 <= member < members:
         raise ValueError(f"replay: member must be in 0 … {members - 1}, got {member}")
-    total = int(job.ends[:, -1].max()) if job.ends.size else 0
-    if step is not None and not 0 <= step < total:
-        raise ValueError(f"replay: step must be in 0 … {total - 1}, the steps of the run, got {step}")
-    if job.program.members is None:  # a lone run has one member, and no axis for it
-        member = None
-    job = job._replace(held_out=None, held_out_rows=None, validated=frozenset())
-    sizes = groups(job.program, group)
-    folders = [f"group-{i:03d}" if len(sizes) > 1 else "" for i in range(len(sizes))]
-    parts = [
-        Part(
-            job if len(sizes) == 1 else part_of(job, these),
-            None if member is None else member - these.start,
-            None if checkpoints is None else checkpoints / name,
+    if step is not None and not 0 <= step < job.total_steps:
+        raise ValueError(f"replay: step must be in 0 … {job.total_steps - 1}, the steps of the run, got {step}")
+    job = job._replace(held_out=None, validated=frozenset(), members=job.members._replace(held_out_rows=None))
+    slices = group_slices(members, options.group)
+    groups = [
+        _Group(
+            job=job if len(slices) == 1 else job.select(part),
+            member=None if member is None else member - part.start,
+            folder=options.folder and group_folder(options.folder, i, len(slices)),
         )
-        for these, name in zip(sizes, folders, strict=True)
-        if member is None or these.start <= member < these.stop
+        for i, part in enumerate(slices)
+        if member is None or part.start <= member < part.stop
     ]
     if step is None:
-        found = None
-        for part in parts:  # of later groups only earlier steps
-            found = _first(part, total if found is None else found.step) or found
-        return found
+        first = None
+        for group in groups:  # later groups can only have an earlier step
+            first = _first_bad_step(group, job.total_steps if first is None else first.step) or first
+        return first
     finite, most = None, 0
-    for part in parts:
-        took, replays = _at_step(part, step)
-        for one in replays:
-            if one.found is not None:
-                return one
-            finite = finite or one
-        most = max(most, took)
+    for group in groups:
+        taken, replays = _replays_of(group, step)
+        for candidate in replays:
+            if candidate.origin is not None:
+                return candidate
+            finite = finite or candidate
+        most = max(most, taken)
     if finite is None:
         raise ValueError(f"replay: step {step} was not taken; the run ended after {most} steps")
     return finite
 
 
-def _at_step(part: Part, step: int) -> tuple[int, Iterator[Replay]]:
-    """How many steps were taken, and the step of each member that took it."""
-    job, among = part.runs()
-    fs = start(part, job, step)
-    states = _states(job, fs, step, CAPACITY)
-    last = deque((snapshot(job.program, after) for after, _ in states), maxlen=1)
-    kept = last[0] if last else snapshot(job.program, fs)
-    took, over = (np.reshape(np.asarray(a), -1) for a in (kept.train.step, kept.diverged >= 0))
-    there = [i for i in among if took[i] == step and not over[i] and step < job.ends[i, -1]]
-    return int(took[among].max()), (_at(job, kept, i, part.name(i)) for i in there)
+class _Group(NamedTuple):
+    """The members of one program, or one of them."""
+
+    job: Job
+    member: int | None  # the member that is asked for, counted from the first of the group
+    folder: Path | None  # of the group's checkpoints
+
+    @property
+    def alone(self) -> bool:
+        """True if the member runs alone."""
+        return self.member is not None and self.job.ensemble.strategy == "map"
+
+    def run(self) -> tuple[Job, list[int]]:
+        """Return the job to run, and which of its members to examine."""
+        if self.member is None:
+            return self.job, list(range(self.job.ensemble.members))
+        if not self.alone:
+            return self.job, [self.member]
+        alone = self.job.select(slice(self.member, self.member + 1))
+        return alone._replace(ensemble=replace(alone.ensemble, mesh=None)), [0]
 
 
-def _first(part: Part, until: int) -> Replay | None:
-    """The first step before `until` after which something is not finite."""
-    job, among = part.runs()
-    fs = start(part, job, None)
-    first = finite_leaves(first_state(job))
-    kept = snapshot(job.program, fs)
-    for every in (LOOK, 1):
-        fs = jax.tree.map(jnp.copy, restore(job.program, kept))
-        for after, _ in _states(job, fs, until, every):
-            bad = np.asarray(fetch(job.program, spoilt(after, first)))
+def _first_bad_step(group: _Group, until: int) -> Replay | None:
+    """Return the first step before `until` after which something is not finite."""
+    job, among = group.run()
+    fs = _start(group, job, step=None)
+    finite = finite_leaves(first_state(job, validated=False))
+    last = snapshot(job.ensemble, fs)
+    for stride in (STRIDE, 1):
+        fs = jax.tree.map(jnp.copy, shard_members(job.ensemble, last))
+        for after, _ in _states(job, fs, until, stride):
+            bad = np.asarray(to_host(job.ensemble, is_bad(after, finite)))
             bad = bad & np.isin(np.arange(len(bad)), among)
             if bad.any():
                 break
-            kept = snapshot(job.program, after)
+            last = snapshot(job.ensemble, after)
         else:
             return None
-    where = int(np.flatnonzero(bad)[0])
-    return _at(job, kept, where, part.name(where))
+    return _replay_of(job, last, int(np.flatnonzero(bad)[0]))
 
 
-def _states(job: Job, fs: FitState, until: int, every: int) -> Iterator[tuple[FitState, np.ndarray]]:
-    """The state after each so many steps. It is given on to the next chunk: copy what is kept."""
-    done = np.asarray(fetch(job.program, fs.train.step), np.int64)
-    last = np.minimum(until, job.ends[:, -1])
-    with open_feed(job) as (data, following):
-        advance = stepper(job, data)
+def _replays_of(group: _Group, step: int) -> tuple[int, Iterator[Replay]]:
+    """Return the number of steps taken, and the step of each member that took it."""
+    job, among = group.run()
+    fs = _start(group, job, step=step)
+    states = _states(job, fs, step, CAPACITY)
+    last = deque((snapshot(job.ensemble, after) for after, _ in states), maxlen=1)
+    state = last[0] if last else snapshot(job.ensemble, fs)
+    taken, diverged = np.asarray(state.train.step), np.asarray(state.diverged >= 0)
+    ready = [i for i in among if taken[i] == step and not diverged[i] and step < job.members.ends[i, -1]]
+    return int(taken[among].max()), (_replay_of(job, state, i) for i in ready)
+
+
+def _start(group: _Group, job: Job, *, step: int | None) -> FitState:
+    """Return the state to start from: the last finite one in a checkpoint not beyond the step, or the initial one."""
+    initial = first_state(job, validated=False)
+    finite = finite_leaves(initial)
+    files = checkpoint.files(group.folder) if group.folder is not None else []
+    _check_same_run(group.job, files)
+    for path in reversed(files):
+        fs = _saved_state(group.job, path) if step is None or checkpoint.step_of(path) <= step else None
+        if fs is not None:
+            if group.alone and group.member is not None:
+                fs = index_tree(fs, slice(group.member, group.member + 1))
+            fs = shard_members(job.ensemble, fs)
+            if not np.asarray(to_host(job.ensemble, is_bad(fs, finite))).any():
+                return jax.tree.map(jnp.copy, fs)
+    return jax.tree.map(jnp.copy, initial)
+
+
+def _check_same_run(job: Job, files: list[Path]) -> None:
+    saved = saved_fingerprint(files)
+    if saved is None:
+        return
+    path, fingerprint = saved
+    rows = [row for row in differences(fingerprint, run_fingerprint(job)) if row[0] not in IRRELEVANT]
+    if rows:
+        raise ValueError(f"replay: {path} is of another run:\n{format_differences(rows)}")
+
+
+def _saved_state(job: Job, path: Path) -> FitState | None:
+    """Return the state in a checkpoint, without its validations; None if the file is damaged."""
+    for validated in (False, True):
+        with suppress(ValueError):
+            fs, _ = read_checkpoint(path, state_shapes(job, validated=validated))
+            return fs._replace(best=None, stopped=jnp.zeros_like(fs.stopped))
+    return None
+
+
+def _states(job: Job, fs: FitState, until: int, stride: int) -> Iterator[tuple[FitState, np.ndarray]]:
+    """Yield the state after each stride of steps. The next chunk reuses its memory."""
+    done = np.asarray(to_host(job.ensemble, fs.train.step), np.int64)
+    last = np.minimum(until, job.members.ends[:, -1])
+    with open_data(job, FitOptions(epochs=0)) as (data, next_feed):
+        advance = chunk_function(job, data)
         while (done < last).any():
-            reading = following(done)
-            stop = np.minimum(done + every, np.maximum(last, done))
-            stop = stop if reading.limit is None else np.minimum(stop, reading.limit)
-            fs, _, _ = advance(fs, done, stop, reading.block)
+            feed = next_feed(done)
+            stop = np.minimum(done + stride, np.maximum(last, done))
+            stop = stop if feed.limit is None else np.minimum(stop, feed.limit)
+            fs, _, _ = advance(fs, done, stop, feed.block)
             done = stop
             yield fs, done
 
 
-def _at(job: Job, fs: FitState, where: int, member: int | None) -> Replay:
-    """The step that comes after a state."""
-    program = job.program
-    pick = (lambda a: a) if program.members is None else (lambda a: a[where])
-    ts = jax.tree.map(pick, fs.train)
-    run = program.run(jax.tree.map(lambda a: a[where], job.hyper))
-    n = job.data.n if isinstance(job.data, Source) else length(job.data)
-    size = n if job.rows is None else int(job.rows.sizes[where])
-    rows = np.arange(size) if run.batch_size is None else np.asarray(run.rows(ts, size, 1)[0])
-    rows = rows if job.rows is None else np.asarray(job.rows.table[where])[rows]
-    batch = jax.tree.map(jnp.asarray, job.data.gather(rows)) if isinstance(job.data, Source) else take(job.data, rows)
-    found = first_nonfinite(run.step, ts, batch, names=("state", "batch"))
-    return Replay(run, int(ts.step), member, ts, batch, rows, found)
+def _replay_of(job: Job, fs: FitState, i: int) -> Replay:
+    """Return the step of member i that follows a state."""
+    ts, run = index_tree(fs.train, i), job.ensemble.run(index_tree(job.members.hyper, i))
+    own = job.members.rows
+    size = n_rows(job.data) if own is None else int(own.sizes[i])
+    rows = np.arange(size) if run.batch_size is None else np.asarray(run.rows(ts.key, ts.step, size, 1)[0])
+    rows = rows if own is None else np.asarray(own.table[i])[rows]
+    batch = take_rows(job.data, rows)
+    origin = first_nonfinite(run.step, ts, batch, names=("state", "batch"))
+    member = job.first + i if job.numbered else None
+    return Replay(run, int(ts.step), member, ts=ts, batch=batch, rows=rows, origin=origin)
+
+
+@jax.jit
+def finite_leaves(fs: FitState) -> list[Array]:
+    """Return where the leaves of a training state are finite; an optimizer's state may start with infinities."""
+    return [jnp.isfinite(leaf) for leaf in _floating_leaves(fs.train)]
+
+
+@jax.jit
+def is_bad(fs: FitState, finite: list[Array]) -> Array:
+    """Return (members,) True if the loss was not finite, or a value is not finite that was so in the initial state."""
+    bad = fs.diverged >= 0
+    for leaf, at_first in zip(_floating_leaves(fs.train), finite, strict=True):
+        bad |= (at_first & ~jnp.isfinite(leaf)).any(tuple(range(1, leaf.ndim)))
+    return bad
+
+
+def _floating_leaves(ts: TrainState) -> list[Array]:
+    leaves = jax.tree.leaves((ts.params, ts.state, ts.opt_state))
+    return [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]

@@ -1,44 +1,52 @@
 """The training run as pure functions: a state, and a step from one state to the next."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array, lax
 
 from nnjax import checks, metrics
-from nnjax.data import as_data, batch_indices
+from nnjax.data import as_data, batch_indices, n_rows, take_rows
 from nnjax.nn import as_layer
-from nnjax.train import purpose
-from nnjax.train.hypergradient import in_blocks
 from nnjax.types import Data, Key, LayerLike, Loss, Metric, Optimizer, Params, PyTree, State, TrainState
 
 Log = dict[str, Array]
+Carry = TypeVar("Carry")
 EVALUATION_BATCH = 4096  # rows predicted at once: large enough to fill a device, small enough for its memory
+
+# Constants folded into the run's key, one for each purpose. They lie beyond what `jax.random.split(key, n)` reaches
+# (`split(key, n)[i] == fold_in(key, i)`), so users may split the same key for other purposes.
+INIT_STREAM = 2**31
+SHUFFLE_STREAM = 2**31 + 1
+STEP_STREAM = 2**31 + 2  # dropout and everything else that layers draw in training
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training run, all but its key and its data. The methods are pure functions, to be jitted, vmapped, scanned.
+    """Define a training run: everything except its key and its data.
 
-        θ, opt ← optimizer(∇ Σ_i w_i loss(net(x_i), y_i) / Σ_i w_i)    over the examples i of a batch
+    The methods are pure functions, to be jitted, vmapped and scanned. A step on a batch of examples i is
+
+        θ, opt ← optimizer(∇ Σ_i w_i loss(net(x_i), y_i) / Σ_i w_i)
 
     Args:
       net: a layer or network.
       loss: `(prediction, target) -> (batch,)`, one number per example.
-      optimizer: any optax gradient transformation, ours or optax's, that needs no line search.
-      batch_size: examples per step; None for the full batch in stored order.
-      metrics: what `evaluate` computes besides the loss, each `(prediction, target, weights) -> number`.
-      micro_batches: parts in which a batch is gone through one after another, for less memory. The gradient is that of
-        the batch; BatchNorm sees the parts.
+      optimizer: any optax gradient transformation that needs no line search.
+      batch_size: number of examples per step; None for the full batch in stored order.
+      metrics: functions `(prediction, target, weights) -> number` that `evaluate` computes besides the loss.
+      micro_batches: number of parts in which a batch is processed one after another, to save memory. The gradient is
+        that of the whole batch; BatchNorm sees the parts.
 
     Raises:
-      ValueError, TypeError: for sizes < 1, a batch that the micro-batches do not divide, or what is no layer,
-        function or gradient transformation.
+      ValueError, TypeError: for sizes < 1, a batch size that micro_batches does not divide, or arguments that are not
+        a layer, a function or a gradient transformation.
 
     >>> run = train.Run(nn.mlp([32], 10), losses.cross_entropy, optim.adam(1e-3), batch_size=32)
     >>> digits = data.load("digits").train
@@ -51,6 +59,7 @@ class Run:
     net: LayerLike
     loss: Loss
     optimizer: Optimizer
+    _: KW_ONLY
     batch_size: int | None
     metrics: tuple[Metric, ...] = ()
     micro_batches: int = 1
@@ -68,7 +77,7 @@ class Run:
             )
         names = ["loss", *(metric_name(metric) for metric in self.metrics)]
         if len(set(names)) < len(names):
-            raise ValueError(f"Run: each metric needs a name of its own (__name__), got {names[1:]} beside loss")
+            raise ValueError(f"Run: metrics must have different names (__name__), and not 'loss'; got {names[1:]}")
         checks.positive_int("Run", "micro_batches", self.micro_batches)
         if self.batch_size is not None:
             checks.positive_int("Run", "batch_size", self.batch_size)
@@ -76,14 +85,14 @@ class Run:
                 raise ValueError(f"Run: micro_batches {self.micro_batches} must divide batch_size {self.batch_size}")
 
     def init(self, key: Key, data: Data) -> TrainState:
-        """The state before the first step.
+        """Return the state before the first step.
 
         Args:
-          key: of the run; everything random in it follows from it.
-          data: examples, of which only shapes and dtypes are read.
+          key: the run's random key, for its initialisation, order of data, and layers.
+          data: examples; only shapes and dtypes are read.
 
         Raises:
-          ValueError, TypeError: what the network, the loss or the optimizer says of shapes and dtypes, with the place.
+          ValueError, TypeError: if network, loss or optimizer reject the shapes or dtypes, with the place.
         """
         key = checks.key("Run.init", key)
         data = as_data(data)
@@ -91,7 +100,7 @@ class Run:
         rows = self.batch_size or jax.tree.leaves(data.x)[0].shape[0]
         x, y = jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype), (data.x, data.y))
         with jax.named_scope("init"):
-            params, state = net.init(jax.random.fold_in(key, purpose.INIT), x)
+            params, state = net.init(jax.random.fold_in(key, INIT_STREAM), x)
             with checks.located(f"in the loss of {net.name}"):
                 jax.eval_shape(
                     lambda p, s, x, y: self._losses(net.apply(p, s, x, train=False)[0], y), params, state, x, y
@@ -101,17 +110,17 @@ class Run:
         return TrainState(jnp.zeros((), jnp.int32), params, state, opt_state, key)
 
     def step(self, ts: TrainState, batch: Data) -> tuple[TrainState, Log]:
-        """One step on one batch, wherever it comes from.
+        """Take one step on a batch.
 
         Args:
-          ts: the state before.
-          batch: examples.
+          ts: the state before the step.
+          batch: the examples.
 
         Returns:
-          The state after, and `{"loss": ()}`: the loss of the batch before the step.
+          The state after the step, and `{"loss": ()}`: the loss of the batch before the step.
         """
         batch = as_data(batch)
-        key = jax.random.fold_in(jax.random.fold_in(ts.key, purpose.STEP), ts.step)
+        key = jax.random.fold_in(jax.random.fold_in(ts.key, STEP_STREAM), ts.step)
         loss, state, grads = self._gradient(ts.params, ts.state, batch, key)
         with jax.named_scope("update"):
             update = optax.with_extra_args_support(self.optimizer).update
@@ -120,24 +129,24 @@ class Run:
         return TrainState(ts.step + 1, params, state, opt_state, ts.key), {"loss": loss}
 
     def steps(self, ts: TrainState, data: Data, n: int, *, remat: bool = False) -> tuple[TrainState, Log]:
-        """`n` steps as a scan, on the batches of the run's own endless stream of shuffled epochs.
+        """Take `n` steps as a scan, on the batches of the run's endless stream of shuffled epochs.
 
-        `jax.grad` through them gives the gradient of any hyper-parameter from which the run is made. Of a dropout rate
-        it sees the factor 1 / (1 - rate) alone, for the mask is a step function. Adam and its kin need eps_root > 0.
+        `jax.grad` through the steps gives the gradient of any hyper-parameter that the run is built from. For a dropout
+        rate it only sees the factor 1 / (1 - rate), because the mask is a step function. Adam needs eps_root > 0.
 
         Args:
-          ts: the state before.
+          ts: the state before the first step.
           data: all examples.
           n: number of steps, static.
-          remat: for `jax.grad`: keep some 2 √n of the n states and compute the others again: three times the
-            work forward.
+          remat: for `jax.grad`, keep only about 2 √n of the n states and recompute the others, at three times the
+            forward work.
 
         Returns:
-          The state after, and `{"loss": (n,)}`.
+          The state after the last step, and `{"loss": (n,)}`.
 
         >>> digits = data.load("digits")
         >>> def validation_loss(rate):
-        ...     run = train.Run(nn.mlp([8], 10), losses.cross_entropy, optim.momentum(rate), 32)
+        ...     run = train.Run(nn.mlp([8], 10), losses.cross_entropy, optim.momentum(rate), batch_size=32)
         ...     ts, _ = run.steps(run.init(jax.random.key(0), digits.train), digits.train, 50, remat=True)
         ...     return run.evaluate(ts, digits.test)["loss"]
         >>> bool(jax.jit(jax.grad(validation_loss))(1e-3) < 0)  # a larger rate would be better
@@ -146,35 +155,51 @@ class Run:
         data = as_data(data)
         keep = partial(jax.checkpoint, prevent_cse=False) if remat else lambda step: step
 
-        def some(ts: TrainState, n: int) -> tuple[TrainState, Log]:
+        def scan(ts: TrainState, n: int) -> tuple[TrainState, Log]:
             if self.batch_size is None:
                 return lax.scan(keep(lambda ts, _: self.step(ts, data)), ts, length=n)
-            rows = self.rows(ts, length(data), n)  # all at once: inside the scan they would cost a third of a step
-            return lax.scan(keep(lambda ts, row: self.step(ts, take(data, row))), ts, rows)
+            # All rows at once: inside the scan they would cost a third of a step
+            rows = self.rows(ts.key, ts.step, n_rows(data), n)
+            return lax.scan(keep(lambda ts, row: self.step(ts, take_rows(data, row))), ts, rows)
 
-        return in_blocks(some, ts, n) if remat else some(ts, n)
+        return _scan_in_blocks(scan, ts, n) if remat else scan(ts, n)
 
-    def rows(self, ts: TrainState, n_examples: Array | int, n: int) -> Array:
-        """The rows (n, batch_size) of the next n batches, from so many examples."""
-        if self.batch_size is None:
-            raise ValueError(
-                "Run.rows: batch_size=None takes the full batch in stored order; there are no rows to draw"
-            )
-        key, size = jax.random.fold_in(ts.key, purpose.SHUFFLE), self.batch_size
-        steps = ts.step + jnp.arange(n, dtype=jnp.int32)
-        return jax.vmap(lambda step: batch_indices(key, step, n_examples, size))(steps)
-
-    def predict(self, ts: TrainState, x: PyTree) -> PyTree:
-        """The network's outputs in evaluation mode, for any number of rows.
+    def rows(self, key: Key, step: Array, n_examples: Array | int, n: int) -> Array:
+        """Return the rows (n, batch_size) of the examples in the batches of steps `step` … `step + n - 1`.
 
         Args:
-          ts: a state, of which parameters and state are read.
-          x: (rows, ...).
+          key: the run's key.
+          step: () int32, the first step.
+          n_examples: number of examples in the data, may be traced.
+          n: number of steps, static.
+
+        Raises:
+          ValueError: for batch_size=None, where no rows are drawn.
+        """
+        if self.batch_size is None:
+            raise ValueError("Run.rows: batch_size=None takes the full batch in stored order, so no rows are drawn")
+        stream, size = jax.random.fold_in(key, SHUFFLE_STREAM), self.batch_size
+        steps = step + jnp.arange(n, dtype=jnp.int32)
+        return jax.vmap(lambda step: batch_indices(stream, step, n_examples, size))(steps)
+
+    def predict(self, params: Params, state: State, x: PyTree) -> PyTree:
+        """Return the network's outputs in evaluation mode, computed in blocks of 4096 rows.
+
+        Args:
+          params: the network's parameters, as in `ts.params` or `best.params`.
+          state: the network's state, as in `ts.state`.
+          x: (rows, ...), any number of rows.
+
+        >>> digits = data.load("digits").test
+        >>> run = train.Run(nn.mlp([8], 10), losses.cross_entropy, optim.sgd(0.1), batch_size=32)
+        >>> ts = run.init(jax.random.key(0), digits)
+        >>> run.predict(ts.params, ts.state, digits.x).shape
+        (359, 10)
         """
         net = as_layer(self.net)
 
         def forward(x: PyTree) -> PyTree:
-            return net.apply(ts.params, ts.state, x, train=False)[0]
+            return net.apply(params, state, x, train=False)[0]
 
         n = jax.tree.leaves(x)[0].shape[0]
         whole, rest = divmod(n, EVALUATION_BATCH)
@@ -188,26 +213,26 @@ class Run:
         return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), y, forward(jax.tree.map(lambda a: a[cut:], x)))
 
     def evaluate(self, ts: TrainState, data: Data) -> Log:
-        """The loss and the metrics over all examples, in evaluation mode.
+        """Return the loss and the metrics over all examples, in evaluation mode.
 
         Args:
-          ts: a state, of which parameters and state are read.
-          data: examples.
+          ts: a state; its parameters and its network's state are read.
+          data: the examples.
 
         Returns:
-          `{"loss": (), …}`, one entry for each metric, by the name of its function.
+          `{"loss": (), …}`, with an entry for each metric under the name of its function.
         """
         data = as_data(data)
-        prediction = self.predict(ts, data.x)
+        prediction = self.predict(ts.params, ts.state, data.x)
         log = {"loss": metrics.weighted_mean(self._losses(prediction, data.y), data.weights)}
         for metric in self.metrics:
             log[metric_name(metric)] = metric(prediction, data.y, data.weights)
         return log
 
     def _gradient(self, params: Params, state: State, batch: Data, key: Key) -> tuple[Array, State, Params]:
-        """Loss of the batch, the network's new state, and the gradient."""
+        """Return the loss of the batch, the network's new state, and the gradient."""
         net = as_layer(self.net)
-        n = length(batch)
+        n = n_rows(batch)
         total = jnp.asarray(n, jnp.float32) if batch.weights is None else batch.weights.sum()
 
         def objective(params: Params, state: State, part: Data, key: Key) -> tuple[Array, State]:
@@ -241,42 +266,56 @@ class Run:
         return loss, state, grads
 
     def _losses(self, prediction: PyTree, target: PyTree) -> Array:
-        """The loss of each example, whose shape is checked: a scalar would be summed without notice."""
+        """Return the loss of each example. Its shape is checked, because a scalar would be summed silently."""
         losses = self.loss(prediction, target)
         n = jax.tree.leaves(prediction)[0].shape[0]
         if jnp.shape(losses) != (n,):
             raise ValueError(
                 f"Run: loss must return one number per example, ({n},), got {jnp.shape(losses)}; "
-                "leave the mean to the run"
+                "the run takes the mean itself"
             )
-        return losses if losses.dtype.itemsize >= 4 else losses.astype(jnp.float32)  # a sum has no room in 16 bits
+        return losses if losses.dtype.itemsize >= 4 else losses.astype(jnp.float32)  # sums need more than 16 bits
 
 
 def metric_name(metric: Metric) -> str:
-    """The name of a metric in logs: that of its function."""
-    function = getattr(metric, "func", metric)  # of a functools.partial
+    """Return the name of a metric in logs, which is the name of its function."""
+    function = getattr(metric, "func", metric)  # the function of a functools.partial
     return getattr(metric, "__name__", getattr(function, "__name__", type(metric).__name__))
 
 
-def length(data: Data) -> int:
-    """Number of examples."""
-    return int(jax.tree.leaves(data.x)[0].shape[0])
+def _scan_in_blocks(steps: Callable[[Carry, int], tuple[Carry, PyTree]], carry: Carry, n: int) -> tuple[Carry, PyTree]:
+    """Return `steps(carry, n)`, computed so that `jax.grad` needs memory for about 2 √n carries.
 
+    The steps form about √n blocks, and the reverse pass keeps only the carries between them. When it reaches a block,
+    it computes the block's own carries again: one more forward pass in exchange for the memory of n steps.
 
-def take(data: Data, rows: Array | np.ndarray) -> Data:
-    """Some examples, by their row."""
-    return jax.tree.map(lambda a: jnp.asarray(a).at[rows].get(mode="promise_in_bounds"), data)
+    Args:
+      steps: `(carry, n) -> (carry, logs)` takes n steps; logs have a leading axis of n.
+      carry: the initial carry.
+      n: number of steps, static; any number.
+
+    Source: Griewank 1992; Chen et al. 2016, arXiv:1604.06174.
+    """
+    size = math.isqrt(max(n, 1) - 1) + 1  # the root, rounded up
+    count, rest = divmod(n, size)
+    block = jax.checkpoint(lambda carry: steps(carry, size), prevent_cse=False)  # the scan keeps the passes apart
+    carry, logs = lax.scan(lambda carry, _: block(carry), carry, length=count)
+    logs = jax.tree.map(lambda a: a.reshape(count * size, *a.shape[2:]), logs)
+    if rest == 0:
+        return carry, logs
+    carry, last = jax.checkpoint(lambda carry: steps(carry, rest))(carry)
+    return carry, jax.tree.map(lambda *parts: lax.concatenate(parts, 0), logs, last)
 
 
 def _refuse_line_search(opt_state: PyTree) -> None:
-    """A line search evaluates the loss several times in a step, which a stochastic run cannot offer."""
-    found = [
+    """Raise for a line search, which evaluates the loss several times in a step."""
+    searches = [
         type(node).__name__
         for node in jax.tree.leaves(opt_state, is_leaf=lambda node: "Linesearch" in type(node).__name__)
         if "Linesearch" in type(node).__name__
     ]
-    if found:
+    if searches:
         raise ValueError(
-            f"Run: the optimizer does a line search ({found[0]}), which needs the loss as a function; "
-            "write the loop by hand, or take lbfgs with linesearch=None and a learning rate"
+            f"Run: the optimizer does a line search ({searches[0]}), which needs the loss as a function; "
+            "write the loop by hand, or use lbfgs with linesearch=None and a learning rate"
         )

@@ -1,4 +1,4 @@
-"""Hyper-parameter sweeps: the runs of all settings as the members of one program."""
+"""Hyper-parameter sweeps: train all settings as the members of one program."""
 
 import itertools
 import math
@@ -13,24 +13,23 @@ from jax import Array
 from jax.sharding import Mesh
 
 from nnjax import checks
-from nnjax.data.source import Source
-from nnjax.data.validate import cast
-from nnjax.train.drive import Callback, Record
-from nnjax.train.job import Result, run_members
-from nnjax.train.program import Program, Strategy
-from nnjax.train.resume import Resume
+from nnjax.data import Source
+from nnjax.data._validate import cast
+from nnjax.train.engine.ensemble import Ensemble, Strategy
+from nnjax.train.engine.options import Callback, FitOptions, Record, Resume
+from nnjax.train.fit import Result, make_job, train_members
 from nnjax.train.run import Run
 from nnjax.types import Data, Key
 
-OF_RESULTS = ("loss", "diverged")  # columns of the table that no hyper-parameter can have
+RESERVED = ("loss", "diverged")  # columns of the table that no hyper-parameter can have
 Hyper = dict[str, Array]  # one number for each run, traced inside the program
 
 
 class Sweep(NamedTuple):
-    """What `sweep` returns."""
+    """The result of `sweep`."""
 
-    table: list[Record]  # a row for each setting, the lowest validation loss first: the setting, loss, validation_…
-    result: Result  # of all members, in the order of the settings, the seeds of each one after another
+    table: list[Record]  # a row for each setting, lowest validation loss first: the setting, loss, validation_…
+    result: Result  # of all members: the settings in their order, for each setting its seeds
 
 
 def sweep(
@@ -54,26 +53,26 @@ def sweep(
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> Sweep:
-    """Runs that differ in numbers, as one program that is compiled once.
+    """Train runs that differ in numbers, as one program that is compiled once.
 
-    The numbers are traced: `make_run` may hand them to whatever takes a number (rates, decays, betas, dropout,
-    smoothing, scales, `nn.mlp`'s widths), and must not branch on them. All settings have the same key, that is the
-    same draws and the same order of data: setting i is `fit(make_run(setting i), …, key=key)`.
+    The numbers are traced: `make_run` may pass them to anything that takes a number (rates, decays, betas, dropout,
+    smoothing, scales, the widths of `nn.mlp`), but must not branch on them. All settings share one key, so they have
+    the same random draws and the same order of data: setting i is `fit(make_run(setting i), …, key=key)`.
 
     Args:
       make_run: `{"name": ()} -> Run`.
-      hyper: for each name its values (settings,), the i-th of all names together are setting i. See `grid` and
+      hyper: for each name its values (settings,); the i-th values of all names are setting i. See `grid` and
         `random_search`.
-      data: as for `fit`.
-      epochs: as for `fit`.
-      validation: by whose loss the settings are ranked.
-      key: of all runs; `jax.random.key(0)` if None.
-      seeds: runs of each setting, with the keys `jax.random.split(key, seeds)`; with 1, with `key` itself.
-      strategy: as for `fit`, like all the rest.
+      data: see `fit`.
+      epochs: see `fit`.
+      validation: the data whose loss ranks the settings.
+      key: the key of all runs; `jax.random.key(0)` if None.
+      seeds: number of runs of each setting, with the keys `jax.random.split(key, seeds)`; a single one has `key`.
+      strategy: see `fit`, like all the arguments below.
       mesh: see `fit`.
       group: see `fit`.
       validate_every: see `fit`.
-      patience: see `fit`; settings are then ranked by their networks at their best.
+      patience: see `fit`; settings are then ranked by their best networks.
       out: see `fit`.
       resume: see `fit`.
       save_every: see `fit`.
@@ -82,14 +81,14 @@ def sweep(
       progress: see `fit`.
 
     Returns:
-      `Sweep(table, result)`. Rows of the table hold means over the seeds and, for several, `…_sd`; settings with a
-      member that diverged come last.
+      `Sweep(table, result)`. Rows of the table hold means over the seeds and, for several seeds, `…_sd`. Settings with
+      a member that diverged come last.
 
     Raises:
-      ValueError, TypeError: for values of different lengths or out of range, with the setting, and as `fit` does.
+      ValueError, TypeError: for values of different lengths or out of range, with the setting; and as `fit` does.
 
     >>> digits = data.load("digits")
-    >>> make = lambda hp: train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(hp["rate"]), 32)
+    >>> make = lambda hp: train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(hp["rate"]), batch_size=32)
     >>> table = train.sweep(make, {"rate": [1e-4, 1e-2]}, digits.train, validation=digits.test, epochs=2).table
     >>> [f"{row['rate']:g}" for row in table]
     ['0.01', '0.0001']
@@ -98,29 +97,16 @@ def sweep(
         raise TypeError(f"sweep: make_run must be a function from hyper-parameters to a train.Run, got {make_run!r}")
     checks.positive_int("sweep", "seeds", seeds)
     if validation is None:
-        raise ValueError("sweep: settings are ranked by their validation loss; give validation=")
+        raise ValueError("sweep: validation=None, but settings are ranked by their validation loss; give validation=")
     values = _columns(hyper)
-    if taken := [name for name in values if name.startswith(("validation_", "best_")) or name in OF_RESULTS]:
-        raise ValueError(f"sweep: {taken[0]!r} is a column of the result; name the hyper-parameter otherwise")
-    settings = len(next(iter(values.values())))
-    for i in range(settings):  # made once with numbers that can be looked at, which inside the program they cannot
-        one = {name: column[i] for name, column in values.items()}
-        with checks.located(f"in setting {i} of sweep: " + ", ".join(f"{name}={v:g}" for name, v in one.items())):
-            make_run({name: jnp.asarray(value) for name, value in one.items()})
-    key = checks.key("sweep", jax.random.key(0) if key is None else key)
-    keys = key[None] if seeds == 1 else jax.random.split(key, seeds)
-    result = run_members(
-        Program(make_run, settings * seeds, strategy, mesh),
-        {name: jnp.repeat(jnp.asarray(column), seeds) for name, column in values.items()},
-        jnp.tile(keys, settings),
-        data,
+    reserved = [name for name in values if name.startswith(("validation_", "best_")) or name in RESERVED]
+    if reserved:
+        raise ValueError(f"sweep: {reserved[0]!r} is a column of the result; rename the hyper-parameter")
+    options = FitOptions(
         epochs=epochs,
         group=group,
-        folds=None,
-        validation=validation,
         validate_every=validate_every,
         patience=patience,
-        chunk_steps=None,
         out=out,
         resume=resume,
         save_every=save_every,
@@ -128,14 +114,30 @@ def sweep(
         callbacks=callbacks,
         progress=progress,
     )
+    settings = len(next(iter(values.values())))
+    for i in range(settings):  # built once from concrete numbers, which can be checked; inside the program they cannot
+        setting = {name: column[i] for name, column in values.items()}
+        with checks.located(f"in setting {i} of sweep: " + ", ".join(f"{name}={v:g}" for name, v in setting.items())):
+            make_run({name: jnp.asarray(value) for name, value in setting.items()})
+    key = checks.key("sweep", jax.random.key(0) if key is None else key)
+    keys = key[None] if seeds == 1 else jax.random.split(key, seeds)
+    job = make_job(
+        Ensemble(make_run, settings * seeds, strategy, mesh),
+        jnp.tile(keys, settings),
+        {name: jnp.repeat(jnp.asarray(column), seeds) for name, column in values.items()},
+        data,
+        options=options,
+        validation=validation,
+    )
+    result = train_members(job, options)
     return Sweep(_table(values, result, seeds, by_best=patience is not None), result)
 
 
 def grid(choices: Mapping[str, Sequence[Any] | Array]) -> dict[str, np.ndarray]:
-    """Every combination of the values.
+    """Return every combination of the values.
 
     Args:
-      choices: for each name its values.
+      choices: the values of each name.
 
     >>> {name: v.tolist() for name, v in train.grid({"rate": [0.1, 0.2], "width": [8, 16, 32]}).items()}
     {'rate': [0.1, 0.1, 0.1, 0.2, 0.2, 0.2], 'width': [8, 16, 32, 8, 16, 32]}
@@ -146,10 +148,10 @@ def grid(choices: Mapping[str, Sequence[Any] | Array]) -> dict[str, np.ndarray]:
 
 
 def random_search(key: Key, n: int, ranges: Mapping[str, tuple[float, float] | tuple[float, float, str]]) -> Any:
-    """Settings drawn at random, which cover each single hyper-parameter better than a grid of as many.
+    """Draw settings at random; they cover each hyper-parameter better than a grid of the same size.
 
     Args:
-      key: of the draws.
+      key: random key of the draws.
       n: number of settings.
       ranges: for each name (low, high), uniform; (low, high, "log"), uniform in the logarithm; or (low, high, "int"),
         integers, both ends included.
@@ -165,31 +167,31 @@ def random_search(key: Key, n: int, ranges: Mapping[str, tuple[float, float] | t
     """
     checks.positive_int("random_search", "n", n)
     key = checks.key("random_search", key)
-    drawn = {}
+    settings = {}
     for i, (name, bounds) in enumerate(ranges.items()):
         if len(bounds) not in (2, 3):
             raise ValueError(f"random_search: {name} must be (low, high) or (low, high, kind), got {bounds}")
-        low, high, how = (*bounds, "uniform")[:3]
-        checks.one_of("random_search", f"kind of {name}", how, ("uniform", "log", "int"))
-        whole = how != "int" or (low == int(low) and high == int(high))
-        if not (-math.inf < low <= high < math.inf) or (how == "log" and low <= 0) or not whole:
+        low, high, kind = (*bounds, "uniform")[:3]
+        checks.one_of("random_search", f"kind of {name}", kind, ("uniform", "log", "int"))
+        whole = kind != "int" or (low == int(low) and high == int(high))
+        if not (-math.inf < low <= high < math.inf) or (kind == "log" and low <= 0) or not whole:
             raise ValueError(
-                f"random_search: {name} must have low ≤ high, above 0 for log, whole for int; got {low}, {high}"
+                f"random_search: {name} must have low ≤ high, positive for log, integers for int; got {low}, {high}"
             )
         u = np.asarray(jax.random.uniform(jax.random.fold_in(key, i), (n,)), float)
-        if how == "log":
-            drawn[name] = np.exp(math.log(low) + u * math.log(high / low))
+        if kind == "log":
+            settings[name] = np.exp(math.log(low) + u * math.log(high / low))
         else:
-            drawn[name] = (
-                low + u * (high - low) if how == "uniform" else np.floor(low + u * (high - low + 1)).astype(int)
+            settings[name] = (
+                low + u * (high - low) if kind == "uniform" else np.floor(low + u * (high - low + 1)).astype(int)
             )
-    return drawn
+    return settings
 
 
 def _columns(hyper: Mapping[str, Any], same: bool = True) -> dict[str, np.ndarray]:
-    """One-dimensional arrays of numbers, of the same length."""
+    """Return one-dimensional arrays of numbers, of the same length."""
     if not isinstance(hyper, Mapping) or not hyper:
-        raise TypeError(f"sweep: hyper must be a dictionary of at least one name and its values, got {hyper!r}")
+        raise TypeError(f"sweep: hyper must be a dictionary with at least one name and its values, got {hyper!r}")
     columns = {name: np.asarray(values) for name, values in hyper.items()}
     for name, column in columns.items():
         if np.issubdtype(column.dtype, np.integer):
@@ -203,9 +205,9 @@ def _columns(hyper: Mapping[str, Any], same: bool = True) -> dict[str, np.ndarra
 
 
 def _table(values: dict[str, np.ndarray], result: Result, seeds: int, *, by_best: bool) -> list[Record]:
-    """A row for each setting, the lowest validation loss first."""
+    """Return a row for each setting, lowest validation loss first."""
     last: dict[str, Any] = {}
-    for record in result.history:  # the last of each member; one that was stopped has no losses after
+    for record in result.history:  # the last record of each member: one that was stopped has no later losses
         for name, score in record.items():
             if name not in ("epoch", "step"):
                 last[name] = np.where(result.stopped & np.isnan(score), last.get(name, score), score)

@@ -1,26 +1,23 @@
-"""What an ensemble predicts, and how sure it is.
+"""Predictions of ensembles and their uncertainty.
 
-Members are networks, or passes of one network with dropout. Classifiers give logits (members, n, classes); their
-prediction is logits (n, classes) again, so that `nnjax.metrics` and `losses.cross_entropy` take it.
+Members are networks, or predictions of one network with dropout on. Classifiers have logits (members, n, classes); the
+ensemble's prediction is again logits (n, classes), which `nnjax.metrics` and `losses.cross_entropy` accept.
 """
 
 from nnjax.uncertainty.curves import SizeCurve, ensemble_size_curve, rejection_curve
+from nnjax.uncertainty.decomposition import Uncertainty, entropy_decomposition, variance_decomposition
 from nnjax.uncertainty.ensemble import log_mean_probabilities, mean_logits, vote
 from nnjax.uncertainty.mc_dropout import mc_dropout
-from nnjax.uncertainty.paired import Paired, paired
-from nnjax.uncertainty.parts import Uncertainty, classification, regression
 
 __all__ = [
-    "Paired",
     "SizeCurve",
     "Uncertainty",
-    "classification",
     "ensemble_size_curve",
+    "entropy_decomposition",
     "log_mean_probabilities",
     "mc_dropout",
     "mean_logits",
-    "paired",
-    "regression",
     "rejection_curve",
+    "variance_decomposition",
     "vote",
 ]

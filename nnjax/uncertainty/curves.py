@@ -1,4 +1,4 @@
-"""Scores against the share of uncertain inputs that are dropped, and against the number of members."""
+"""Scores as a function of the share of rejected inputs, and of the number of members."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from jax import Array, lax
 
 from nnjax import checks, metrics
 from nnjax.types import Key
-from nnjax.uncertainty.ensemble import log_mean_probabilities, members_of, wide
+from nnjax.uncertainty.ensemble import check_members, float32_at_least, log_mean_probabilities
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 
 class SizeCurve(NamedTuple):
-    """Scores of ensembles of each size, over subsets of the members; (sizes,) each."""
+    """Scores of ensembles of several sizes, over subsets of the members; every field has shape (sizes,)."""
 
     size: Array
     accuracy: Array  # mean over subsets
@@ -32,23 +32,24 @@ class SizeCurve(NamedTuple):
 def rejection_curve(
     score: Array, uncertainty: Array, weights: Array | None = None
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """The mean score of the inputs that are kept as the most uncertain ones are dropped, one after another.
+    """Reject the most uncertain inputs, one by one, and return the mean score of the others (rejection curve).
 
-        curve(d) = Σ_kept w·score / Σ_kept w,   kept: the 1 - d least uncertain
+        curve(d) = Σ_kept w·score / Σ_kept w,   kept: the share 1 - d of least uncertain inputs
 
-    Where uncertainty tells errors from hits, the accuracy rises. The curve's mean is the area under it. Inputs that are
-    equally uncertain count with their mean score, so that the order of the rows does not matter; NaN is dropped first.
+    If uncertainty predicts errors, the accuracy rises with the rejected share. The curve's mean is the area under it.
+    Equally uncertain inputs count with their mean score, so that the order of the rows does not matter. Inputs whose
+    uncertainty is NaN are rejected first.
 
     Args:
-      score: of each input, (n,): whether it was right, or its error.
-      uncertainty: (n,), such as the total of `classification`.
-      weights: (n,) or None.
+      score: Score of each input, of shape (n,), such as whether the prediction is correct.
+      uncertainty: Uncertainty of each input, of shape (n,), such as the total of `entropy_decomposition`.
+      weights: Per-example weights (n,), or None.
 
     Returns:
-      The share dropped, from 0 to 1 - 1/n, and the mean score of the others; (n,) each.
+      The rejected share, from 0 to 1 - 1/n, and the mean score of the other inputs; both of shape (n,).
 
     Raises:
-      ValueError: where the shapes differ, are not (n,), or n is 0.
+      ValueError: if the shapes differ or are not (n,), or if n is 0.
 
     >>> right = jnp.array([True, False, True, True])
     >>> dropped, accuracy = uncertainty.rejection_curve(right, jnp.array([0.1, 0.9, 0.2, 0.3]))
@@ -64,17 +65,17 @@ def rejection_curve(
             "rejection_curve: score, uncertainty and weights must be one number per input, (n,), "
             f"got {score.shape}, {uncertainty.shape} and {weights.shape}"
         )
-    dtype = wide(score).dtype if jnp.issubdtype(score.dtype, jnp.floating) else jnp.zeros(()).dtype
+    dtype = float32_at_least(score).dtype if jnp.issubdtype(score.dtype, jnp.floating) else jnp.zeros(()).dtype
     uncertainty = jnp.where(jnp.isnan(uncertainty), jnp.full_like(uncertainty, jnp.inf), uncertainty)
     order = uncertainty.argsort()
     score, uncertainty, weights = score.astype(dtype)[order], uncertainty[order], weights.astype(dtype)[order]
     first = jnp.concatenate([jnp.zeros(1, bool), uncertainty[1:] != uncertainty[:-1]])
-    tie = first.cumsum(dtype=jnp.int32)  # the number of the group of equals that each input is in
+    tie = first.cumsum(dtype=jnp.int32)  # group of equally uncertain inputs, as an index
     total, weight = (jax.ops.segment_sum(v, tie, score.size) for v in (weights * score, weights))
     mean = total / jnp.where(weight == 0, jnp.ones_like(weight), weight)
-    kept = weights.cumsum()
-    curve = (weights * mean[tie]).cumsum() / kept  # NaN where all that is kept has no weight
-    return ((kept[-1] - kept) / kept[-1])[::-1], curve[::-1]
+    remaining = weights.cumsum()
+    curve = (weights * mean[tie]).cumsum() / remaining  # NaN if the remaining weights are all 0
+    return ((remaining[-1] - remaining) / remaining[-1])[::-1], curve[::-1]
 
 
 def ensemble_size_curve(
@@ -86,22 +87,22 @@ def ensemble_size_curve(
     sizes: Sequence[int] | None = None,
     repeats: int = 32,
 ) -> SizeCurve:
-    """Accuracy and NLL of ensembles of several sizes, each over subsets of the members.
+    """Return accuracy and NLL of ensembles of several sizes, averaged over subsets of the members.
 
-    A subset predicts by `log_mean_probabilities`. For each size all subsets are taken if they are no more than
-    `repeats` or than the members, as at one member and at all of them, else `repeats` random ones. The standard
-    deviations are over these subsets; large ones share members, so that they say less and less of new ensembles.
+    A subset predicts with `log_mean_probabilities`. For each size, all subsets are used if there are at most
+    max(repeats, members) of them, otherwise `repeats` random subsets. Large subsets share members, so that their
+    standard deviation underestimates the spread of independent ensembles.
 
     Args:
-      logits: (members, n, classes).
-      y: integer labels (n,), or probabilities (n, classes).
-      key: of the random subsets.
-      weights: (n,) or None.
-      sizes: of the ensembles; None for 1, 2, 4, … and all members.
-      repeats: random subsets of each size.
+      logits: Logits of the members, of shape (members, n, classes).
+      y: Integer labels (n,), or probabilities (n, classes).
+      key: Random key for the subsets.
+      weights: Per-example weights (n,), or None.
+      sizes: Ensemble sizes; None for 1, 2, 4, … and all members.
+      repeats: Number of random subsets of each size.
 
     Raises:
-      ValueError, TypeError: for other shapes, a size that is not in 1 … members, or repeats < 1.
+      ValueError, TypeError: if a shape is wrong, a size is not in 1 … members, or repeats < 1.
 
     >>> logits = jnp.log(jnp.array([[[0.9, 0.1]], [[0.3, 0.7]]]))
     >>> curve = uncertainty.ensemble_size_curve(logits, jnp.array([0]), jax.random.key(0))
@@ -109,13 +110,13 @@ def ensemble_size_curve(
     (Array([1, 2], dtype=int32), Array([0.5, 1. ], dtype=float32), Array([0.5, 0. ], dtype=float32))
     """
     where = "ensemble_size_curve"
-    logits, key = members_of(where, logits), checks.key(where, key)
+    logits, key = check_members(where, logits), checks.key(where, key)
     members, repeats = logits.shape[0], checks.positive_int(where, "repeats", repeats)
     if sizes is None:
         sizes = [*itertools.takewhile(lambda size: size < members, (2**i for i in itertools.count())), members]
     sizes = [checks.positive_int(where, "sizes", size) for size in sizes]
     if not sizes or max(sizes) > members:
-        raise ValueError(f"{where}: sizes must be some of 1 … {members}, the members there are, got {sizes}")
+        raise ValueError(f"{where}: sizes must be in 1 … {members}, the number of members, got {sizes}")
 
     def scores(subset: Array) -> tuple[Array, Array]:
         prediction = log_mean_probabilities(logits[subset])

@@ -1,4 +1,4 @@
-"""What an ensemble of classifiers predicts: logits again, which metrics and losses take as a single network's."""
+"""Predictions of an ensemble of classifiers, as logits, which metrics and losses accept like a single network's."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 
 
 def log_mean_probabilities(logits: Array) -> Float[Array, "n classes"]:
-    """The members' probabilities averaged, as log-probabilities, which are logits too.
+    """Average the members' probabilities and return log-probabilities, which are valid logits.
 
         log p,   p = 1/M Σ_m softmax(logits_m)
 
     Args:
-      logits: (members, n, classes).
+      logits: Logits of the members, of shape (members, n, classes).
 
     Raises:
-      ValueError, TypeError: for other shapes, no members, or integers.
+      ValueError: if the shape is wrong or there are no members.
+      TypeError: if the logits are integers.
 
     >>> logits = jnp.log(jnp.array([[[0.9, 0.1]], [[0.3, 0.7]]]))
     >>> prediction = uncertainty.log_mean_probabilities(logits)
@@ -32,70 +33,72 @@ def log_mean_probabilities(logits: Array) -> Float[Array, "n classes"]:
 
     Source: Lakshminarayanan et al. 2017, arXiv:1612.01474.
     """
-    log_p = jax.nn.log_softmax(members_of("log_mean_probabilities", logits))
-    # logsumexp - log M would not give back, bit for bit, what all members agree on; log of a mean of ones is 0
+    log_p = jax.nn.log_softmax(check_members("log_mean_probabilities", logits))
+    # If all members agree, this returns their value bitwise (log of a mean of ones is 0); logsumexp - log M would not
     top = lax.stop_gradient(log_p.max(0))
-    top = jnp.where(jnp.isneginf(top), jnp.zeros_like(top), top)  # a class that all members mask
+    top = jnp.where(jnp.isneginf(top), jnp.zeros_like(top), top)  # a class that all members mask with -inf
     return top + jnp.log(jnp.exp(log_p - top[None]).mean(0))
 
 
 def mean_logits(logits: Array) -> Float[Array, "n classes"]:
-    """The members' logits averaged: the geometric mean of their probabilities, normalised.
+    """Average the members' logits, which gives the normalised geometric mean of their probabilities.
 
-        1/M Σ_m logits_m
+        prediction = 1/M Σ_m logits_m
 
     Args:
-      logits: (members, n, classes).
+      logits: Logits of the members, of shape (members, n, classes).
 
     Raises:
-      ValueError, TypeError: for other shapes, no members, or integers.
+      ValueError: if the shape is wrong or there are no members.
+      TypeError: if the logits are integers.
 
     >>> uncertainty.mean_logits(jnp.array([[[2.0, 0.0]], [[0.0, 1.0]]]))
     Array([[1. , 0.5]], dtype=float32)
     """
-    return members_of("mean_logits", logits).mean(0)
+    return check_members("mean_logits", logits).mean(0)
 
 
 def vote(logits: Array) -> Float[Array, "n classes"]:
-    """The members' votes, as logarithms of their shares.
+    """Let the members vote and return the logarithm of each class's share of the votes.
 
         log p,   p_k = share of the members whose largest logit is the k-th
 
     Args:
-      logits: (members, n, classes).
+      logits: Logits of the members, of shape (members, n, classes).
 
     Returns:
-      (n, classes), -inf for classes without a vote. `metrics.accuracy` (of tied classes the first wins), `brier` and
-      `expected_calibration_error` take it as it is; `nll` is infinite as soon as no member votes for a label.
+      Logarithms of shape (n, classes), -inf for classes without a vote. `metrics.accuracy` (the first of tied classes
+      wins), `brier` and `expected_calibration_error` accept them; `nll` is infinite if a label gets no vote.
 
     Raises:
-      ValueError, TypeError: for other shapes, no members, or integers.
+      ValueError: if the shape is wrong or there are no members.
+      TypeError: if the logits are integers.
 
     >>> logits = jnp.array([[[2.0, 1.0]], [[3.0, 0.0]], [[0.0, 1.0]], [[9.0, 1.0]]])
     >>> jnp.exp(uncertainty.vote(logits)).round(2)
     Array([[0.75, 0.25]], dtype=float32)
     """
-    logits = members_of("vote", logits)
+    logits = check_members("vote", logits)
     shares = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1], dtype=logits.dtype).mean(0)
-    diverged = jnp.isnan(logits).any((0, 2))  # a member without an opinion is not to go unnoticed
+    diverged = jnp.isnan(logits).any((0, 2))  # argmax would count NaN as a vote
     return jnp.where(diverged[:, None], jnp.full_like(shares, jnp.nan), jnp.log(shares))
 
 
-def members_of(where: str, values: Array, last: str = "classes") -> Array:
-    """Predictions of members, (members, n, ...), in float32 at least."""
+def check_members(where: str, values: Array, last: str = "classes") -> Array:
+    """Return predictions (members, n, last) in float32 at least; raise if shape or dtype is wrong."""
     values = jnp.asarray(values)
     if values.ndim != 3 or values.shape[0] == 0:
         hint = ""
         if values.ndim == 2:
-            one = "; those of one output are values[..., None]" if last == "outputs" else ""
-            hint = f"{one}; a single network's are an ensemble of one, prediction[None]"
-        hint = "; jax.vmap over the axes before" if values.ndim > 3 else hint
+            single_output = "; for a single output pass values[..., None]" if last == "outputs" else ""
+            hint = f"{single_output}; for a single network pass an ensemble of one, prediction[None]"
+        hint = "; jax.vmap over the leading axes" if values.ndim > 3 else hint
         raise ValueError(f"{where}: predictions must be (members, n, {last}), got {values.shape}{hint}")
     if not jnp.issubdtype(values.dtype, jnp.floating):
-        raise TypeError(f"{where}: predictions must be floating, got {values.dtype}; give logits or means, not labels")
-    return wide(values)
+        raise TypeError(f"{where}: predictions must be floating, got {values.dtype}; pass logits or means, not labels")
+    return float32_at_least(values)
 
 
-def wide(values: Array) -> Array:
-    """In float32 at least."""
+def float32_at_least(values: Array) -> Array:
+    """Cast to float32 at least."""
     return values if values.dtype.itemsize >= 4 else values.astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""One network as an ensemble of its thinned ones."""
+"""Monte Carlo dropout."""
 
 from collections.abc import Callable
 
@@ -11,32 +11,33 @@ from nnjax.types import Key, LayerLike, Params, PyTree, State
 
 
 def mc_dropout(net: LayerLike, params: Params, state: State, x: PyTree, key: Key, n: int) -> PyTree:
-    """Monte Carlo dropout: `n` predictions of one network with its dropout on, as if of `n` members.
+    """Predict `n` times with dropout on, so that one network serves as an ensemble of `n` (Monte Carlo dropout).
 
-        y_i = net(x; mask_i),   i = 1 … n;   BatchNorm and all else as in prediction
+        y_i = net(x; mask_i),   i = 1 … n;   all other layers, such as BatchNorm, as in prediction
 
-    The network needs `nn.dropout(rate, always=True)`. Parameters are those of the same network with plain dropout, so
-    that one trained already can be taken: only the functions are made anew.
+    The network must contain `nn.dropout(rate, always=True)`. Its parameters are those of the same network with plain
+    dropout, so that parameters trained with plain dropout can be used.
 
     Args:
-      net: a layer or network.
-      params: as trained.
-      state: as trained.
-      x: (rows, ...).
-      key: of the masks.
-      n: number of passes; they are computed together and take n times the memory.
+      net: A layer or network.
+      params: Trained parameters.
+      state: State after training.
+      x: Inputs of shape (rows, ...).
+      key: Random key for the masks.
+      n: Number of predictions. They are computed at once and take n times the memory.
 
     Returns:
-      (n, rows, ...), for `log_mean_probabilities`, `classification`, `regression`.
+      Predictions of shape (n, rows, ...), for `log_mean_probabilities` and the decompositions.
 
     Raises:
-      ValueError, TypeError: for n < 1, what is no key, or a network in which nothing is drawn when predicting.
+      ValueError: if n < 1, or if the network draws nothing in prediction.
+      TypeError: if the key is not a random key.
 
     >>> net = nn.serial(nn.dense(8), nn.batch_norm(), jax.nn.relu, nn.dropout(0.5, always=True), nn.dense(3))
     >>> x = jnp.ones((5, 4))
     >>> params, state = net.init(jax.random.key(0), x)
     >>> logits = uncertainty.mc_dropout(net, params, state, x, jax.random.key(1), 20)
-    >>> logits.shape, uncertainty.classification(logits).epistemic.shape
+    >>> logits.shape, uncertainty.entropy_decomposition(logits).epistemic.shape
     ((20, 5, 3), (5,))
 
     Source: Gal and Ghahramani 2016, arXiv:1506.02142.
@@ -47,16 +48,16 @@ def mc_dropout(net: LayerLike, params: Params, state: State, x: PyTree, key: Key
     def predict(key: Key) -> PyTree:
         return layer.apply(params, state, x, train=False, key=key)[0]
 
-    if not _depends(predict, keys):
+    if not _depends_on_key(predict, keys):
         raise ValueError(
-            f"mc_dropout: {layer.name} draws nothing when predicting, all passes would be the same; build it with "
-            "nn.dropout(rate, always=True) at a rate > 0, its parameters are those of plain dropout"
+            f"mc_dropout: {layer.name} draws nothing in prediction, so all predictions would be equal; build it with "
+            "nn.dropout(rate, always=True) and a rate > 0; it takes the parameters trained with plain dropout"
         )
     return jax.vmap(predict)(keys)
 
 
-def _depends(function: Callable[[Key], PyTree], keys: Array) -> bool:
-    """Whether the function's value depends on its key: where it does, JAX refuses to map to one value for all keys."""
+def _depends_on_key(function: Callable[[Key], PyTree], keys: Array) -> bool:
+    """Return whether the function depends on its key: if so, JAX refuses to vmap it to an unbatched output."""
     try:
         jax.eval_shape(jax.vmap(function, out_axes=None), keys)
     except ValueError:

@@ -1,0 +1,245 @@
+"""The settings of a run as plain values, for the command line and the run folder, and the run they describe."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, get_args, get_type_hints
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from nnjax import checks, losses, metrics, nn, optim
+from nnjax.data.table import Task
+from nnjax.nn.initializers import Activation
+from nnjax.train.engine.ensemble import Strategy
+from nnjax.train.run import Run
+from nnjax.types import Layer, Loss, Metric, Optimizer, ScalarOrSchedule
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": jax.nn.relu,
+    "gelu": jax.nn.gelu,
+    "silu": jax.nn.silu,
+    "elu": jax.nn.elu,
+    "selu": jax.nn.selu,
+    "leaky_relu": jax.nn.leaky_relu,
+    "softplus": jax.nn.softplus,
+    "tanh": jnp.tanh,
+    "sigmoid": jax.nn.sigmoid,
+}
+LEARNING_RATES = {  # defaults
+    "sgd": 0.1,
+    "momentum": 0.03,
+    "nesterov": 0.03,
+    "rmsprop": 1e-3,
+    "adagrad": 0.03,
+    "adam": 3e-3,
+    "adamw": 3e-3,
+    "nadam": 3e-3,
+    "lion": 3e-4,
+}
+SCHEDULES = ("constant", "cosine", "warmup-cosine", "linear")
+WARMUP = 0.1  # fraction of the steps of "warmup-cosine" during which the rate rises
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of a run, with the defaults of the command line."""
+
+    data: str
+    data_dir: str | None = None
+    target: str | None = None
+    task: Task | None = None
+    test_share: float = 0.2
+    validation: float = 0.1
+    width: int = 256
+    depth: int = 2
+    activation: str = "relu"
+    norm: Literal["none", "batch", "layer"] = "batch"
+    dropout: float = 0.3
+    skip: bool = False
+    optimizer: str = "adamw"
+    learning_rate: float | None = None
+    schedule: str = "cosine"
+    weight_decay: float | None = None
+    clip: float | None = None
+    batch_size: int = 64
+    epochs: float = 40
+    seed: int = 0
+    label_smoothing: float = 0.0
+    members: int | None = None  # None for one network, without an axis of members
+    strategy: Strategy = "map"
+    group: int | None = None
+    patience: int | None = None
+    save_every: float = 30.0  # seconds
+    keep: int = 3
+
+
+SETTINGS: dict[str, Any] = get_type_hints(Config)
+SWEEPABLE = ("learning_rate", "width", "dropout", "weight_decay", "label_smoothing")  # a sweep has them as texts
+SWEEP_SETTINGS = SETTINGS | dict.fromkeys(SWEEPABLE, str | None) | {"random": int | None, "seeds": int}
+TYPE_NAMES = {str: "text", bool: "true or false", int: "an integer", float: "a number", type(None): "null"}
+
+
+def check_types(settings: Mapping[str, Any], types: Mapping[str, Any]) -> None:
+    """Check the names and types of settings that were read from a file.
+
+    Args:
+      settings: plain values by name.
+      types: the type of each name, such as `SETTINGS`.
+
+    Raises:
+      ValueError: with the first unknown name or wrong value.
+    """
+    for name, value in settings.items():
+        expected = types[checks.one_of("settings", "name", name, types)]
+        # Of `Literal["a", "b"] | None` the texts "a" and "b", and the type of None
+        choices = [choice for part in get_args(expected) or (expected,) for choice in get_args(part) or (part,)]
+        if not any(value == choice if isinstance(choice, str) else _has_type(value, choice) for choice in choices):
+            words = " or ".join(repr(choice) if isinstance(choice, str) else TYPE_NAMES[choice] for choice in choices)
+            raise ValueError(f"{name} must be {words}, got {value!r}")
+
+
+def _has_type(value: Any, expected: type) -> bool:
+    if isinstance(value, bool):
+        return expected is bool
+    return isinstance(value, int | float if expected is float else expected)
+
+
+def make_net(config: Config, outputs: int, width: Array | None = None) -> Layer:
+    """Return the network: `nn.residual_mlp` with skip connections, else `nn.mlp`.
+
+    Args:
+      config: the settings; numbers may be traced.
+      outputs: number of outputs.
+      width: width of the hidden layers if it is traced; the hidden layers are padded to `config.width`.
+
+    Raises:
+      ValueError: for unknown names and sizes out of range.
+    """
+    checks.one_of("--activation", "activation", config.activation, ACTIVATIONS)
+    checks.one_of("--norm", "normalisation", config.norm, ("none", "batch", "layer"))
+    activation = ACTIVATIONS[config.activation]
+    norm = None if config.norm == "none" else config.norm
+    if config.skip:
+        if width is not None:
+            raise ValueError("--width: residual blocks (--skip) have one fixed width")
+        return nn.residual_mlp(
+            config.width, config.depth, outputs, activation=activation, norm=norm, dropout=config.dropout
+        )
+    widths = None if width is None else [width] * config.depth
+    hidden = [config.width] * config.depth
+    return nn.mlp(hidden, outputs, activation=activation, norm=norm, dropout=config.dropout, widths=widths)
+
+
+def make_schedule(config: Config, steps: int) -> ScalarOrSchedule:
+    """Return the learning rate as a schedule over the given number of steps.
+
+    Raises:
+      ValueError: for an unknown schedule or a negative rate.
+    """
+    checks.one_of("--schedule", "schedule", config.schedule, SCHEDULES)
+    rate = config.learning_rate if config.learning_rate is not None else LEARNING_RATES[config.optimizer]
+    checks.in_range("--learning-rate", "learning rate", rate, "[0, inf)")
+    if config.schedule == "constant":
+        return rate
+    if config.schedule == "linear":
+        return optax.linear_schedule(rate, 0.0, max(steps, 1))
+    if config.schedule == "cosine":
+        return optax.cosine_decay_schedule(rate, max(steps, 1))
+    warmup = max(1, int(WARMUP * steps))
+    shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, max(steps, warmup + 1))
+    return lambda count: rate * shape(count)  # optax would compare a peak rate with 0, which a tracer forbids
+
+
+def make_optimizer(config: Config, steps: int) -> Optimizer:
+    """Return the optimizer for a run of the given number of steps.
+
+    Raises:
+      ValueError: for unknown names, rates out of range, or weight decay for an optimizer without it.
+    """
+    checks.one_of("--optimizer", "optimizer", config.optimizer, LEARNING_RATES)
+    rate = make_schedule(config, steps)
+    without_decay = {
+        "sgd": optim.sgd,
+        "momentum": optim.momentum,
+        "nesterov": optim.nesterov,
+        "rmsprop": optim.rmsprop,
+        "adagrad": optim.adagrad,
+        "adam": optim.adam,
+        "nadam": optim.nadam,
+    }
+    if config.optimizer in without_decay:
+        if config.weight_decay is not None:
+            raise ValueError(f"--weight-decay applies only to adamw and lion, not to {config.optimizer}")
+        optimizer = without_decay[config.optimizer](rate)
+    else:
+        decay = 1e-2 if config.weight_decay is None else config.weight_decay
+        decoupled = optim.adamw if config.optimizer == "adamw" else optim.lion
+        optimizer = decoupled(rate, weight_decay=decay)
+    if config.clip is None:
+        return optimizer
+    return optax.chain(optax.clip_by_global_norm(checks.in_range("--clip", "norm", config.clip, "(0, inf)")), optimizer)
+
+
+def make_loss(config: Config, task: Task) -> Loss:
+    """Return the loss: cross-entropy for classification, squared error for regression.
+
+    Raises:
+      ValueError: for label smoothing out of range, or of a regression.
+    """
+    smoothing = checks.in_range("--label-smoothing", "share", config.label_smoothing, "[0, 1)")
+    unsmoothed = isinstance(smoothing, float) and smoothing == 0
+    if task == "regression":
+        if not unsmoothed:
+            raise ValueError("--label-smoothing applies only to classification")
+        return losses.squared_error
+    return losses.cross_entropy if unsmoothed else partial(losses.cross_entropy, label_smoothing=smoothing)
+
+
+def make_run(config: Config, task: Task, outputs: int, n: int, width: Array | None = None) -> Run:
+    """Return the run that the settings describe.
+
+    Args:
+      config: the settings; numbers may be traced.
+      task: of the data.
+      outputs: number of outputs.
+      n: number of training examples, from which the schedule gets its number of steps.
+      width: see `make_net`.
+
+    Raises:
+      ValueError: for settings out of range.
+    """
+    checks.positive_int("--batch-size", "batch size", config.batch_size)
+    checks.in_range("--epochs", "epochs", config.epochs, "[0, inf)")
+    steps = int(config.epochs * n / config.batch_size + 1)
+    scores: tuple[Metric, ...] = (metrics.r2, metrics.rmse)
+    if task == "classification":
+        scores = (metrics.accuracy, metrics.nll, metrics.brier, metrics.expected_calibration_error)
+    net, loss, optimizer = make_net(config, outputs, width), make_loss(config, task), make_optimizer(config, steps)
+    return Run(net, loss, optimizer, batch_size=config.batch_size, metrics=scores)
+
+
+def check_settings(config: Config) -> None:
+    """Check everything that does not depend on the data, before they are read.
+
+    Raises:
+      ValueError: with the option that is wrong.
+    """
+    checks.positive_int("--width", "width", config.width)
+    checks.in_range("--depth", "depth", config.depth, "[1, inf)" if config.skip else "[0, inf)")
+    checks.in_range("--validation", "share", config.validation, "[0, 1)")
+    checks.in_range("--test-share", "share", config.test_share, "(0, 1)")
+    checks.in_range("--seed", "seed", config.seed, f"[0, {2**32})")  # a key of JAX holds 32 bits
+    checks.in_range("--save-every", "seconds", config.save_every, "[0, inf)")
+    for name in ("members", "group", "patience", "keep"):
+        if (number := getattr(config, name)) is not None:
+            checks.positive_int(f"--{name}", name, number)
+    if config.group is not None and config.members is None:
+        raise ValueError("--group applies only with --members")
+    if config.patience is not None and config.validation == 0:
+        raise ValueError("--patience needs validation data; --validation must be > 0")
+    if config.batch_size == 1 and config.norm == "batch":
+        raise ValueError("--batch-size 1: batch normalisation needs at least 2 examples; use --norm layer or none")
+    make_run(config, "classification", outputs=2, n=1)

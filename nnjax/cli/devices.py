@@ -1,0 +1,93 @@
+"""The devices and processes of a command: cores as devices, the mesh over them, several processes as one program."""
+
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+from nnjax.cli.console import say
+from nnjax.train.engine import distributed
+
+
+def start_devices(networks: int | None, group: int | None) -> Mesh | None:
+    """Spread the networks over the cores or devices, and print what the command runs on.
+
+    Must be called before JAX starts.
+
+    Args:
+      networks: number of networks to train; None for a single one, without an axis of members.
+      group: number of networks in memory at the same time; None for all.
+
+    Returns:
+      The mesh for `train.fit`, see `make_mesh`.
+    """
+    use_cores(parallel_networks(networks, group) or 1)
+    mesh = make_mesh(parallel_networks(networks, group))
+    device, known = jax.devices()[0], versions()
+    say(
+        f"[bold]nnjax[/] {known['nnjax']} on {1 if mesh is None else mesh.size} × {device.device_kind} "
+        f"({device.platform}), jax {known['jax']}, optax {known['optax']}, Python {sys.version.split()[0]}"
+    )
+    return mesh
+
+
+def parallel_networks(networks: int | None, group: int | None) -> int | None:
+    """Return how many networks are trained at the same time; None for a single network."""
+    return networks if networks is None or group is None else min(networks, group)
+
+
+def use_cores(networks: int) -> None:
+    """Show JAX one CPU device per core, at most one per network. Must be called before JAX starts.
+
+    A choice of the user by $JAX_NUM_CPU_DEVICES or $XLA_FLAGS is respected.
+    """
+    user_choice = jax.config.values["jax_num_cpu_devices"] != -1
+    if user_choice or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if min(cores, networks) > 1:
+        try:
+            jax.config.update("jax_num_cpu_devices", min(cores, networks))
+        except RuntimeError:  # JAX has already started, because the process is not the command's own
+            return
+
+
+def make_mesh(networks: int | None) -> Mesh | None:
+    """Return a mesh that spreads the networks over all devices of all processes; None if one device is enough.
+
+    A single network uses one device, or one device of each process if there are several: they divide its batches.
+    """
+    if networks is None and jax.process_count() > 1:
+        firsts = [next(d for d in jax.devices() if d.process_index == i) for i in range(jax.process_count())]
+        return jax.make_mesh((len(firsts),), ("batch",), axis_types=(AxisType.Auto,), devices=firsts)
+    devices = jax.devices() if jax.process_count() > 1 else jax.devices()[: networks or 1]
+    if len(devices) == 1:
+        return None
+    return jax.make_mesh((len(devices),), ("members",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def join_processes(
+    coordinator: str | None, processes: int | None, process_id: int | None, *, cluster: bool, folder: Path | None
+) -> None:
+    """Join the other processes if the options ask for it. Must be called before JAX starts.
+
+    Raises:
+      ValueError: if an option is missing, or the run folder, which all processes share.
+    """
+    options = {"--coordinator": coordinator, "--processes": processes, "--process-id": process_id}
+    missing = [name for name, value in options.items() if value is None]
+    if len(missing) == len(options) and not cluster:
+        return
+    if folder is None:
+        raise ValueError("several processes write to one folder that all of them can access; name it with --out")
+    if missing and not cluster:
+        raise ValueError(f"several processes need {', '.join(options)}, or --cluster; missing: {', '.join(missing)}")
+    distributed.join_processes(coordinator, processes, process_id)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that the numbers depend on."""
+    return {package: version(package) for package in ("nnjax", "jax", "jaxlib", "optax")}

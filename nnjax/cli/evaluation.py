@@ -1,0 +1,102 @@
+"""The trained network, or the ensemble, and its scores on the test data."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from nnjax import metrics, uncertainty
+from nnjax.cli.config import Config
+from nnjax.cli.history import in_target_units
+from nnjax.cli.prepare import Prepared
+from nnjax.data.table import Table
+from nnjax.train import Result
+from nnjax.train.run import Run, metric_name
+from nnjax.types import Data, PyTree
+
+Scores = dict[str, float]
+
+
+class Outcome(NamedTuple):
+    """A trained network, or an ensemble with its averaged prediction, on the test data."""
+
+    params: PyTree  # with a leading axis (members, ...) for an ensemble, as is the state
+    state: PyTree
+    scores: Scores | None  # None if the training diverged
+    prediction: np.ndarray  # (n, outputs); logits for classification
+    member_scores: list[Scores] | None  # None for a single network
+    left_out: list[int]  # members that diverged: their scores are NaN, and they are not averaged
+    member_outputs: np.ndarray | None  # (members, n, outputs) of the others
+    uncertainty: dict[str, float]  # averages: total, aleatoric and epistemic in nats, or sd for regression
+
+
+def evaluate(config: Config, prepared: Prepared, result: Result) -> Outcome:
+    """Predict the test data with the trained network or ensemble, and score the prediction.
+
+    With early stopping it is the network at its lowest validation loss, else the one after the last step.
+    """
+    run, data, table = prepared.run, prepared.dataset.test, prepared.dataset.table
+    diverged = result.diverged >= 0
+    network: Any = result.ts
+    if config.patience is not None and result.best is not None:
+        network = result.best
+        diverged = diverged & ~np.isfinite(np.asarray(network.score))  # before the first validation
+    params, state = jax.tree.map(np.asarray, (network.params, network.state))
+    outputs = predict(run, params, state, data.x, members=config.members)
+    usable = ~np.atleast_1d(diverged) & np.isfinite(outputs).all((1, 2))
+    score = jax.jit(lambda prediction: _scores(run, prediction, data))
+
+    def scores_of(prediction: Any) -> Scores:
+        return in_target_units({k: float(v) for k, v in score(prediction).items()}, table.target_std)
+
+    if config.members is None:
+        scores = scores_of(outputs[0]) if usable[0] else None
+        return Outcome(params, state, scores, outputs[0], None, [], None, {})
+    members = [scores_of(prediction) for prediction in outputs]
+    left_out = np.flatnonzero(~usable).tolist()
+    for member in left_out:  # the accuracy of NaN would be a number
+        members[member] = dict.fromkeys(members[member], float("nan"))
+    if not usable.any():
+        return Outcome(params, state, None, outputs[0], members, left_out, None, {})
+    outputs = outputs[usable]
+    prediction, parts = average(jnp.asarray(outputs), table)
+    means = {name: float(np.mean(value)) for name, value in parts.items()}
+    return Outcome(params, state, scores_of(prediction), prediction, members, left_out, outputs, means)
+
+
+def predict(run: Run, params: PyTree, state: PyTree, x: Any, *, members: int | None) -> np.ndarray:
+    """Return the outputs of each member, (members, n, outputs), or (1, n, outputs) for a single network."""
+    if members is None:
+        params, state = jax.tree.map(lambda a: a[None], (params, state))
+
+    @jax.jit
+    def outputs(params: PyTree, state: PyTree, x: Any) -> Any:
+        return lax.map(lambda network: run.predict(*network, x), (params, state))
+
+    return np.asarray(outputs(params, state, x))
+
+
+def average(outputs: jax.Array, table: Table) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the prediction of an ensemble and its uncertainty.
+
+    Args:
+      outputs: (members, n, outputs).
+      table: of the data.
+
+    Returns:
+      The prediction (n, outputs), as logits for classification, and (n,) each of total, aleatoric and epistemic in
+      nats, or of sd in the units of the target for regression.
+    """
+    if table.task == "regression":
+        sd = jnp.sqrt(uncertainty.variance_decomposition(outputs).epistemic[:, 0])
+        return np.asarray(outputs.mean(0)), {"sd": np.asarray(sd) * table.target_std}
+    parts = uncertainty.entropy_decomposition(outputs)._asdict()
+    return np.asarray(uncertainty.log_mean_probabilities(outputs)), {k: np.asarray(v) for k, v in parts.items()}
+
+
+def _scores(run: Run, prediction: Any, data: Data) -> dict[str, Any]:
+    """Return what `run.evaluate` returns for a network with this prediction."""
+    loss = metrics.weighted_mean(run.loss(prediction, data.y), data.weights)
+    return {"loss": loss} | {metric_name(f): f(prediction, data.y, data.weights) for f in run.metrics}

@@ -1,0 +1,60 @@
+"""Training what the settings describe: the arguments of `train.fit`, `train.sweep` and `train.replay`."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from nnjax import train
+from nnjax.cli import run_folder
+from nnjax.cli.config import Config
+from nnjax.cli.prepare import Prepared
+from nnjax.cli.progress import progress_lines
+from nnjax.cli.resuming import record_anyway
+from nnjax.train import Result
+from nnjax.train.engine.options import Resume
+
+
+def run_arguments(config: Config, mesh: Mesh | None) -> dict[str, Any]:
+    """Return the arguments that decide the bits of a run, besides the run, the data and the number of members."""
+    return {
+        "epochs": config.epochs,
+        "key": jax.random.key(config.seed),
+        "strategy": config.strategy,
+        "mesh": mesh,
+        "group": config.group,
+    }
+
+
+def fit_arguments(
+    config: Config, prepared: Prepared, mesh: Mesh | None, *, path: Path | None = None, resume: Resume = False
+) -> dict[str, Any]:
+    """Return all arguments that `train.fit` and `train.sweep` share.
+
+    Args:
+      config: the settings.
+      prepared: the data.
+      mesh: the devices.
+      path: folder of the run or the sweep; None to save nothing.
+      resume: as for `train.fit`.
+    """
+    if path is not None and resume == "anyway":
+        record_anyway(path)
+    return run_arguments(config, mesh) | {
+        "validation": prepared.held_out,
+        "patience": config.patience,
+        "out": None if path is None else path / run_folder.CHECKPOINTS,
+        "resume": resume,
+        "save_every": config.save_every,
+        "keep": config.keep,
+        "callbacks": [progress_lines(config.epochs)],
+    }
+
+
+def fit(
+    config: Config, prepared: Prepared, mesh: Mesh | None, *, path: Path | None = None, resume: Resume = False
+) -> Result:
+    """Train the network or the ensemble; the arguments are those of `fit_arguments`."""
+    arguments = fit_arguments(config, prepared, mesh, path=path, resume=resume)
+    return train.fit(prepared.run, prepared.training, members=config.members, **arguments)

@@ -1,0 +1,103 @@
+"""The values of a sweep on the command line: a number, a list a,b,c, or a range low..high:log:count."""
+
+import re
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from nnjax import train
+from nnjax.cli.console import option_name
+
+SPACINGS = {"log": "log", "lin": "uniform", "int": "int"}  # and their names in `train.random_search`
+SYNTAX = "a number, a list a,b,c, or a range low..high:log:count, with lin or int in place of log"
+
+
+class Values(NamedTuple):
+    """The values of one hyper-parameter."""
+
+    text: str
+    numbers: list[float]  # the grid, ascending for a range; only the two ends of a range without a count
+    spacing: str | None = None  # a key of SPACINGS for a range; None for a list
+    count: int | None = None  # of a range
+
+    @property
+    def low(self) -> float:
+        """The smallest value."""
+        return min(self.numbers)
+
+    @property
+    def high(self) -> float:
+        """The largest value."""
+        return max(self.numbers)
+
+    @property
+    def constant(self) -> bool:
+        """True for a single number, which is not swept."""
+        return self.spacing is None and len(self.numbers) == 1
+
+
+def parse_values(name: str, text: str) -> Values:
+    """Parse the values of an option.
+
+    Args:
+      name: of the setting; widths are integers.
+      text: as written on the command line.
+
+    Raises:
+      ValueError: if the text cannot be parsed or the numbers do not form a list or a range, with the option.
+
+    >>> from nnjax.cli.hyperparameters import parse_values
+    >>> parse_values("learning_rate", "1..100:log:3").numbers
+    [1.0, 10.0, 100.0]
+    """
+    place, integers = f"{option_name(name)} {text}", name == "width"
+    match = re.fullmatch(r"([^:]*?)\.\.([^:]*)(?::(log|lin|int))?(?::(\d+))?", text.strip())
+    parts = [match[1], match[2]] if match else text.split(",")
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError:
+        raise ValueError(f"{place}: expected {SYNTAX}") from None
+    spacing = (match[3] or ("int" if integers else "lin")) if match else None
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{place}: the numbers must be finite")
+    if (integers or spacing == "int") and any(number != int(number) for number in numbers):
+        raise ValueError(f"{place}: the numbers must be integers")
+    if match is None:
+        numbers = sorted(set(numbers), key=numbers.index)
+        return Values(text, [int(n) for n in numbers] if integers else numbers)
+    low, high = numbers
+    if low >= high or (spacing == "log" and low <= 0):
+        raise ValueError(f"{place}: expected {'0 < ' if spacing == 'log' else ''}low < high")
+    count = None if match[4] is None else int(match[4])
+    if count is not None:
+        if count < 2:
+            raise ValueError(f"{place}: a range needs a count of at least 2")
+        grid = np.geomspace(low, high, count) if spacing == "log" else np.linspace(low, high, count)
+        numbers = np.unique(np.round(grid) if integers or spacing == "int" else grid).tolist()
+    return Values(text, [int(n) for n in numbers] if integers else numbers, spacing, count)
+
+
+def combine(swept: dict[str, Values], random: int | None, seed: int) -> dict[str, np.ndarray]:
+    """Return the value of each hyper-parameter in each setting, (settings,).
+
+    Args:
+      swept: the values of each hyper-parameter.
+      random: number of settings to draw from the lists and ranges; None for every combination.
+      seed: of the draws.
+    """
+    if random is None:
+        return train.grid({name: values.numbers for name, values in swept.items()})
+    ranges = {
+        name: (0, len(values.numbers) - 1, "int")
+        if values.spacing is None
+        else (values.low, values.high, SPACINGS[values.spacing])
+        for name, values in swept.items()
+    }
+    columns = train.random_search(jax.random.fold_in(jax.random.key(seed), 1), random, ranges)
+    for name, values in swept.items():
+        if values.spacing is None:  # the draw is an index into the list
+            columns[name] = np.array(values.numbers)[columns[name]]
+        elif name == "width":
+            columns[name] = np.round(columns[name]).astype(int)
+    return columns

@@ -1,0 +1,88 @@
+"""Errors, warnings and interruptions of the library, worded for the command line."""
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from nnjax.cli.console import ERROR, complain, quote, show_warning
+from nnjax.train import DivergedWarning, InterruptedRun, RunMismatchError
+from nnjax.train.engine.distributed import ProcessLostError
+from nnjax.train.engine.errors import format_differences
+
+PROCESS_LOST = 3  # exit code
+
+
+@contextmanager
+def explain(command: str, path: Path) -> Iterator[None]:
+    """Within the block, errors, warnings and Ctrl-C say which command continues the run.
+
+    Args:
+      command: train or sweep.
+      path: folder of the run or the sweep.
+    """
+    resume = f"nnjax {command} --resume {quote(path)}"
+    try:
+        with explain_divergence(path if command == "train" else None):
+            yield
+    except RunMismatchError as error:
+        raise ValueError(_mismatch(error)) from None
+    except BlockingIOError:  # another process holds the folder
+        raise
+    except OSError as error:
+        error.add_note(f"continue with: {resume}")
+        raise
+    except ProcessLostError:
+        complain(f"another process ended or cannot be reached; continue with, in all processes: {resume}", ERROR)
+        sys.stdout.flush()
+        os._exit(PROCESS_LOST)  # a normal exit would wait for the lost process
+    except KeyboardInterrupt as stop:
+        step = f" after step {stop.step}" if isinstance(stop, InterruptedRun) else ""
+        complain(f"stopped{step}; continue with: {resume}")
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def explain_divergence(path: Path | None) -> Iterator[None]:
+    """Within the block, the warning of a run that diverges names the options that may help.
+
+    Args:
+      path: folder of the run, for `nnjax replay`; None for a sweep, which cannot be replayed.
+    """
+    show = warnings.showwarning
+
+    def show_divergence(message: Warning | str, *rest: Any) -> None:
+        if isinstance(message, DivergedWarning):
+            show_warning(_divergence(message, path))
+        else:
+            show(message, *rest)
+
+    warnings.showwarning = show_divergence  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
+
+
+def _divergence(warning: DivergedWarning, path: Path | None) -> str:
+    network = "the run" if warning.member is None else f"network {warning.member}"
+    replay = "" if path is None else f"; nnjax replay {quote(path)} finds the operation that caused it"
+    return (
+        f"{network} diverged: the loss of step {warning.step} is {warning.loss}. "
+        f"A smaller --learning-rate or --clip 1 may help{replay}"
+    )
+
+
+def _mismatch(error: RunMismatchError) -> str:
+    remedy = "start a new run with --out"
+    if error.resumable:
+        remedy = f"continue with --anyway (the result can then not be reproduced bit for bit), or {remedy}"
+    return (
+        f"{error.folder}: the run differs from the saved one and cannot be continued exactly:\n"
+        f"{format_differences(error.differences)}\n{remedy}"
+    )

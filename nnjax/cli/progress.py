@@ -1,0 +1,33 @@
+"""Progress of a training without a terminal: a line for every tenth of the run."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from nnjax.cli.history import Record, finite_mean
+
+SCORES = ("validation_accuracy", "validation_r2")
+
+
+def progress_lines(epochs: float) -> Callable[[Any, Record], None]:
+    """Return a callback for `train.fit` that prints a line for every tenth of the run; for members, their means.
+
+    On a terminal it prints nothing, because `fit` draws its progress bar there.
+    """
+    last = 0
+
+    def callback(ts: Any, record: Record) -> None:
+        nonlocal last
+        tenth = int(10 * record["epoch"] / epochs) if epochs else 0
+        if sys.stderr.isatty() or tenth == last or jax.process_index() > 0:
+            return
+        last = tenth  # it decreases where the next group of members begins
+        scores = [f"  {name.replace('_', ' ')} {finite_mean(record[name]):.4f}" for name in SCORES if name in record]
+        epoch = min(round(record["epoch"], 1), epochs)
+        if tenth:
+            line = f"epoch {epoch:g}/{epochs:g}  loss {finite_mean(record['loss']):.4f}{''.join(scores)}"
+            print(line, file=sys.stderr)
+
+    return callback

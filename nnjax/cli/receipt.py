@@ -1,0 +1,136 @@
+"""The receipt of a run: checksums and first losses that verify a repeated run."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from nnjax.cli.config import Config
+from nnjax.cli.evaluation import Outcome
+from nnjax.cli.prepare import Prepared
+from nnjax.storage.checkpoint import digest
+from nnjax.train.engine.fingerprint import machine_fingerprint
+
+FIRST = 10  # number of losses in a receipt
+LOSS_TOLERANCE = 1e-3  # relative, for the first losses: rounding errors have not been amplified yet
+TEST_TOLERANCE = 0.1  # relative, for the test loss: they have been, and another seed could differ as much
+
+Receipt = dict[str, Any]
+FREE = ("data", "data_dir", "save_every", "keep")  # settings that change no number; the data have their own digest
+
+
+class Difference(NamedTuple):
+    """A leaf that is not bitwise equal."""
+
+    name: str
+    numbers: int  # how many differ
+    size: int
+    largest: float  # largest absolute difference; NaN if it involves a NaN or a missing leaf
+
+
+def make_receipt(
+    config: Config,
+    prepared: Prepared,
+    outcome: Outcome,
+    *,
+    losses: np.ndarray,
+    mesh: Mesh | None,
+    resumed_anyway: bool,
+) -> Receipt:
+    """Return the receipt of a finished run, as plain values.
+
+    Args:
+      config: the settings.
+      prepared: the data.
+      outcome: the trained weights and their test scores.
+      losses: (steps,) or (members, steps); the first ones are recorded.
+      mesh: devices that the members were spread over.
+      resumed_anyway: True if the run was resumed although something had changed.
+    """
+    return {
+        "weights": digest({"params": outcome.params, "state": outcome.state}),
+        "settings": settings_digest(config),
+        "data": data_digest(prepared),
+        "first_losses": np.asarray(losses)[..., :FIRST].astype(float).tolist(),
+        "test": None if outcome.scores is None else dict(outcome.scores),
+        "bits_depend_on": machine_fingerprint() | _layout(config, 1 if mesh is None else mesh.size),
+        "resumed_anyway": resumed_anyway,
+    }
+
+
+def _layout(config: Config, devices: int) -> dict[str, str]:
+    """Return how the networks are laid out, because bits depend on it too."""
+    several = config.members is not None
+    return {
+        "members": str(config.members) if several else "none",
+        "strategy": config.strategy if several else "none",
+        "mesh": f"{'members' if several else 'batch'} {devices}" if devices > 1 else "none",
+    }
+
+
+def settings_digest(config: Config) -> str:
+    """Return one SHA-256 of all settings that the weights depend on."""
+    deciding = {name: value for name, value in asdict(config).items() if name not in FREE}
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def data_digest(prepared: Prepared) -> str:
+    """Return one SHA-256 of the training, validation and test data."""
+    return digest((prepared.training, prepared.held_out, prepared.dataset.test))
+
+
+def weight_differences(saved: Mapping[str, np.ndarray], repeated: Mapping[str, np.ndarray]) -> list[Difference]:
+    """Return the leaves, by name, that are not bitwise equal.
+
+    All numbers of a leaf count as different if it is missing on one side or has another shape.
+
+    >>> from nnjax.cli import receipt
+    >>> receipt.weight_differences({"w": np.array([1.0, 2.0])}, {"w": np.array([1.0, 2.5])})
+    [Difference(name='w', numbers=1, size=2, largest=0.5)]
+    """
+    differences = []
+    for name in sorted(saved.keys() | repeated.keys()):
+        a, b = (np.asarray(leaves[name]) if name in leaves else None for leaves in (saved, repeated))
+        if a is None or b is None or a.shape != b.shape or a.dtype != b.dtype:
+            size = max(v.size for v in (a, b) if v is not None)
+            differences.append(Difference(name, size, size, math.nan))
+            continue
+        bits_a, bits_b = (np.ascontiguousarray(v).reshape(-1, 1).view(np.uint8) for v in (a, b))
+        unequal = (bits_a != bits_b).any(1)
+        if unequal.any():
+            with np.errstate(invalid="ignore"):
+                largest = np.abs(a.astype(float) - b.astype(float)).reshape(-1)[unequal].max()
+            differences.append(Difference(name, int(unequal.sum()), a.size, float(largest)))
+    return differences
+
+
+def loss_differences(receipt: Receipt, repeated: Receipt) -> list[tuple[str, float, float]]:
+    """Return the losses that differ by more than rounding explains: name, number in the receipt, number now.
+
+    The first losses must agree to `LOSS_TOLERANCE` and the test losses to `TEST_TOLERANCE`, both relative.
+    """
+    saved, now = (_numbers(r["first_losses"]) for r in (receipt, repeated))
+    differences = []
+    if saved.shape != now.shape:
+        differences.append(("number of first losses", float(saved.size), float(now.size)))
+    else:
+        apart = ~np.isclose(now, saved, rtol=LOSS_TOLERANCE, atol=1e-7, equal_nan=True)
+        for index in np.argwhere(apart)[:1]:
+            member = "" if saved.ndim == 1 else f" of member {index[0]}"
+            name = f"loss of step {index[-1]}{member}"
+            differences.append((name, float(saved[tuple(index)]), float(now[tuple(index)])))
+    a, b = (float(_numbers((r["test"] or {"loss": None})["loss"])) for r in (receipt, repeated))
+    if not np.isclose(b, a, rtol=TEST_TOLERANCE, atol=1e-7, equal_nan=True):
+        differences.append(("test loss", a, b))
+    return differences
+
+
+def _numbers(values: Any) -> np.ndarray:
+    """Return the numbers with NaN for all that are not finite; a JSON file has null for them."""
+    numbers = np.array(values, float)  # None becomes NaN
+    return np.where(np.isfinite(numbers), numbers, np.nan)

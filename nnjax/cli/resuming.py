@@ -1,0 +1,66 @@
+"""Resuming a run or a sweep: its options are those it was started with, and what is changed is recorded."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jax
+import typer
+
+from nnjax.cli import run_folder
+from nnjax.cli.console import option_name
+from nnjax.storage.lock import locked
+from nnjax.train.engine.errors import format_differences
+
+
+def written_settings(ctx: typer.Context) -> set[str]:
+    """Return the names of the settings that were written on the command line."""
+    written = {name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"}
+    return {"data" if name == "name" else name for name in written}
+
+
+def check_resume(
+    path: Path, out: Path | None, *, saved: dict[str, Any], written: dict[str, Any], finished: bool
+) -> None:
+    """Check that a run or a sweep can be resumed with the options on the command line.
+
+    Args:
+      path: folder of the run or the sweep.
+      out: the option --out, which must be omitted.
+      saved: the settings it was started with.
+      written: the settings on the command line; they must equal the saved ones.
+      finished: True if there is nothing left to do.
+
+    Raises:
+      ValueError: if a setting differs, with a table, or if the run is finished.
+    """
+    if out is not None:
+        raise ValueError("--resume already names the folder; omit --out")
+    rows = [
+        ("DATA" if name == "data" else option_name(name), str(saved[name]), str(value))
+        for name, value in written.items()
+        if saved[name] != value
+    ]
+    if rows:
+        raise ValueError(
+            f"--resume continues with the settings of {path}, but the command line has others:\n"
+            f"{format_differences(rows)}\nomit them, or start a new run with --out"
+        )
+    if finished:
+        raise ValueError(f"{path} is finished; there is nothing to resume")
+
+
+def record_anyway(path: Path) -> None:
+    """Record in the folder that the run or sweep was resumed with --anyway, before it takes a step.
+
+    Raises:
+      BlockingIOError: if another process is training in the folder; nothing is recorded then.
+    """
+    if jax.process_index() > 0:
+        return
+    checkpoints = path / run_folder.CHECKPOINTS
+    checkpoints.mkdir(exist_ok=True)
+    with ExitStack() as locks:
+        for folder in (checkpoints, *checkpoints.glob("group-*")):
+            locks.enter_context(locked(folder))
+        run_folder.record_resumed_anyway(path)

@@ -1,0 +1,113 @@
+"""Load a data set by its name or from a file."""
+
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax import checks
+from nnjax.data._idx import read_fashion_mnist
+from nnjax.data._split import split_rows
+from nnjax.data.table import Column, Table, Task, check_complete, choose_task, fit_table, read_table
+from nnjax.types import Data
+
+NAMES = ("digits", "fashion-mnist")
+CLOTHES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+
+
+class Dataset(NamedTuple):
+    """A training part and a test part, and the table that explains their numbers."""
+
+    train: Data  # x (rows, features) float32; y (rows,) int32, or (rows, 1) float32 for regression
+    test: Data
+    table: Table  # task, names of classes and columns, standardisation
+    why: str = ""  # the reason for the task, in words
+    rows: np.ndarray | None = None  # the training rows in the file, from 0 without the header; None for a named set
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    target: str | None = None,
+    task: Task | None = None,
+    test_share: float = 0.2,
+    seed: int = 0,
+) -> Dataset:
+    """Load a data set by its name, or from a CSV or NPZ file.
+
+    Args:
+      name: "digits" (1 797 images of 8 × 8, included in the package), "fashion-mnist" (70 000 images of 28 × 28, from
+        IDX files), or the path of a CSV file with a header or of an NPZ file with arrays `x` and `y`.
+      data_dir: the folder of Fashion-MNIST's IDX files; None to look in `$NNJAX_DATA_DIR` and in the folder of
+        Debian's package `dataset-fashion-mnist`.
+      target: the column of a CSV file to predict; None means "y" for an NPZ file. Only for files.
+      task: "classification" or "regression"; None to choose by the values of the target. Only for files.
+      test_share: the share of a file's rows to hold out for the test, stratified by class. The named sets have a fixed
+        test part.
+      seed: random seed of that split.
+
+    Returns:
+      `Dataset(train, test, table, why, rows)`. Images are flat, with pixels in [0, 1]. Features of a table are
+      standardised with the mean and deviation of the training part.
+
+    Raises:
+      FileNotFoundError: with the files that were looked for, and how to get them.
+      ValueError: for unknown names and columns, missing values, and values that cannot be encoded. Rows in messages
+        are counted from 0.
+
+    >>> digits = data.load("digits")
+    >>> digits.train.x.shape, digits.test.x.shape
+    ((1438, 64), (359, 64))
+    """
+    if name in NAMES and (target is not None or task is not None):
+        raise ValueError(f"load: target and task apply only to files; omit them for {name}")
+    if name == "digits":
+        with resources.files("nnjax.data").joinpath("digits.npz").open("rb") as opened, np.load(opened) as file:
+            x, y, test = file["x"], file["y"], file["test"]
+        return _images((x[~test], y[~test]), (x[test], y[test]), 16, [str(i) for i in range(10)])
+    if name == "fashion-mnist":
+        train_x, train_y, test_x, test_y = read_fashion_mnist(data_dir)
+        return _images((train_x, train_y), (test_x, test_y), 255, list(CLOTHES))
+    path = Path(name)
+    if path.suffix.lower() not in (".csv", ".npz"):
+        checks.one_of("load", "data set", name, NAMES)
+    frame = read_table(path)
+    if path.suffix.lower() == ".npz" and target is None:
+        target = "y"
+        if target not in frame:
+            raise ValueError(f"{path}: an array named y is missing, with one entry per row of x")
+    if target is None:
+        names = ", ".join(map(str, frame.columns))
+        raise ValueError(f"{path}: name the target, the column to predict; the columns are {names}")
+    if target not in frame:
+        checks.one_of(str(path), "target column", target, [str(column) for column in frame.columns])
+    if len(frame) < 5:
+        raise ValueError(f"{path}: {len(frame)} rows are too few to train and to test; at least 5 are needed")
+    if task is not None:
+        checks.one_of("load", "task", task, ("classification", "regression"))
+    check_complete(frame[target])
+    chosen, why = choose_task(frame[target], task)
+    classify = chosen == "classification"
+    labels = frame[target].astype(str).to_numpy() if classify else frame[target].to_numpy()
+    rows = split_rows(labels, test_share, seed=seed, stratify=classify)
+    table = fit_table(frame, target, chosen, rows[0])
+    x, y = table.features(frame), table.targets(frame)
+    train, test = (Data(jnp.asarray(x[part]), jnp.asarray(y[part])) for part in rows)
+    return Dataset(train, test, table, why, rows[0])
+
+
+def _images(
+    train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], top: int, classes: list[str]
+) -> Dataset:
+    """Return a data set of flat images with pixels in [0, 1], from pixels in 0 … top."""
+    features = int(np.prod(train[0].shape[1:]))
+    columns = [Column(f"x{i}", None) for i in range(features)]
+    table = Table("classification", "y", classes, columns, [0.0] * features, [float(top)] * features)
+    parts = [
+        Data(jnp.asarray(x.reshape(len(x), -1).astype(np.float32) / np.float32(top)), jnp.asarray(y.astype(np.int32)))
+        for x, y in (train, test)
+    ]
+    return Dataset(parts[0], parts[1], table, f"{len(classes)} classes")

@@ -1,0 +1,79 @@
+"""Read rows of arrays in files, so that the pages of a mapped file do not accumulate in the process."""
+
+import mmap
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnjax.types import PyTree
+
+WIDE = 1024  # bytes of a row from which announcing it to the system pays for the call
+
+ReadRows = Callable[[np.ndarray], np.ndarray]  # rows (m,) -> (m, ...)
+
+
+def reader(array: Any) -> ReadRows:
+    """Return a function that reads rows of a mapped file, of an array in memory, or of any object indexed by an array.
+
+    Raises:
+      IndexError, OSError: from the function, for rows outside a mapped file, and if the file was truncated.
+    """
+    if isinstance(array, np.memmap):
+        return _file_reader(array)
+    if isinstance(array, (np.ndarray, jax.Array)):
+        in_memory = np.asarray(array)
+        return lambda rows: np.take(in_memory, rows, axis=0)
+    return lambda rows: read_unique(rows, lambda unique: np.asarray(array[unique]))
+
+
+def read_unique(rows: np.ndarray, read: Callable[[np.ndarray], PyTree]) -> PyTree:
+    """Read each row once and in ascending order, as HDF5 requires, and return them in the order of `rows`.
+
+    Raises:
+      ValueError: if `read` returns a different number of rows.
+    """
+    unique, place = np.unique(rows, return_inverse=True)
+    batch = read(unique)
+    for leaf in jax.tree.leaves(batch):
+        if leaf.shape[:1] != unique.shape:
+            raise ValueError(f"source: got an array of shape {leaf.shape} for {len(unique)} rows")
+    return jax.tree.map(lambda a: a[place], batch)
+
+
+def _file_reader(array: np.memmap) -> ReadRows:
+    """Return a function that reads rows of a mapped file and then unmaps the pages; the system still caches them.
+
+    A disk answers requests many times faster if it knows the next ones, so wide rows are announced before they are
+    read.
+    """
+    plain = np.asarray(array)
+    file: Any = getattr(array, "_mmap", None)
+    shared = isinstance(file, mmap.mmap) and array.mode != "c"  # the pages of mode "c" hold changes of their own
+    if not (shared and hasattr(mmap, "MADV_DONTNEED")):
+        return lambda rows: np.take(plain, rows, axis=0)
+    start = _address(plain) - _address(np.frombuffer(file, np.uint8))
+    end = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY + len(file)
+    width = plain.strides[0]
+    announce = width >= WIDE and plain.flags.c_contiguous
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(plain)):
+            raise IndexError(f"source: rows must be in 0 … {len(plain) - 1}, got {rows.min()} … {rows.max()}")
+        if file.size() < end:  # reading pages behind the end would kill the process
+            raise OSError(f"source: {array.filename} has {file.size()} bytes, but had {end} when it was opened")
+        if announce:
+            first = start + rows.astype(np.int64) * width
+            page = first - first % mmap.PAGESIZE
+            for position, size in zip(page.tolist(), (first + width - page).tolist(), strict=True):
+                file.madvise(mmap.MADV_WILLNEED, position, size)
+        batch = np.take(plain, rows, axis=0)
+        file.madvise(mmap.MADV_DONTNEED)
+        return batch
+
+    return read
+
+
+def _address(array: np.ndarray) -> int:
+    return int(array.__array_interface__["data"][0])

@@ -1,0 +1,97 @@
+"""Examples in .npy files, read batch by batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnjax.data._mapped import ReadRows, reader
+from nnjax.data._source import Source, Transform, source
+
+Files = str | Path | Sequence[str | Path]
+
+
+def open_npy(
+    x: Files, y: Files | None = None, weights: Files | None = None, *, transform: Transform | None = None
+) -> Source:
+    """Read examples from .npy files batch by batch.
+
+    Args:
+      x: a folder that holds `x.npy` or shards `x-000.npy`, `x-001.npy`, …, read in the order of their names, and
+        the same for y and, if there are any, for weights. Or one file, or a list of shards, each (n_i, ...).
+      y: one file or a list of shards; None if x is a folder. The shards of y may differ in length from those of x.
+      weights: one file or a list of shards; None for equal weights, or if x is a folder.
+      transform: a function of x, see `data.source`.
+
+    Returns:
+      A `Source`, see `data.source`.
+
+    Raises:
+      FileNotFoundError: with the names that were looked for.
+      ValueError: for shards of different shapes or dtypes, and as `data.source`.
+
+    >>> for part in range(3):
+    ...     np.save(f"x-{part:03d}.npy", np.full((5, 2), part, np.float32))
+    >>> np.save("y.npy", np.arange(15) % 2)
+    >>> data.open_npy(".").gather(np.array([0, 14])).x.tolist()
+    [[0.0, 0.0], [2.0, 2.0]]
+    """
+    if isinstance(x, (str, Path)) and Path(x).is_dir():
+        if y is not None or weights is not None:
+            raise ValueError(f"open_npy: {x} is a folder, which must hold y and weights too; omit y and weights")
+        folder = Path(x)
+        parts = {part: _find(folder, part) for part in ("x", "y", "weights")}
+        if missing := [part for part in ("x", "y") if not parts[part]]:
+            raise FileNotFoundError(
+                f"open_npy: {folder} holds neither {missing[0]}.npy nor {missing[0]}-000.npy, {missing[0]}-001.npy, …"
+            )
+    elif y is None:
+        raise FileNotFoundError(f"open_npy: {x} is not a folder; pass a folder, or the files of x and of y")
+    else:
+        parts = {"x": _paths(x), "y": _paths(y), "weights": [] if weights is None else _paths(weights)}
+    opened = {part: _open(part, files) for part, files in parts.items() if files}
+    return source(**opened, transform=transform)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Concatenated arrays that are indexed as one."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    starts: np.ndarray  # the first row of each shard
+    read: tuple[ReadRows, ...]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        shard = np.searchsorted(self.starts, rows, side="right") - 1
+        batch = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for i in np.unique(shard):
+            batch[shard == i] = self.read[i](rows[shard == i] - self.starts[i])
+        return batch
+
+
+def _find(folder: Path, part: str) -> list[Path]:
+    file = folder / f"{part}.npy"
+    return [file] if file.exists() else sorted(folder.glob(f"{part}-*.npy"))
+
+
+def _paths(files: Files) -> list[Path]:
+    return [Path(file) for file in ([files] if isinstance(files, (str, Path)) else files)]
+
+
+def _open(part: str, files: list[Path]) -> Any:
+    """Return a memory-mapped array, or several as `Shards`."""
+    arrays = [np.load(name, mmap_mode="r", allow_pickle=False) for name in files]
+    if len(arrays) == 1:
+        return arrays[0]
+    for name, array in zip(files, arrays, strict=True):
+        if (array.shape[1:], array.dtype) != (arrays[0].shape[1:], arrays[0].dtype):
+            raise ValueError(
+                f"open_npy: {name} is {array.shape} {array.dtype}, but {files[0]} is {arrays[0].shape} "
+                f"{arrays[0].dtype}; all shards of {part} must have the same shape and dtype"
+            )
+    lengths = [len(array) for array in arrays]
+    starts = np.cumsum([0, *lengths[:-1]])
+    return Shards((sum(lengths), *arrays[0].shape[1:]), arrays[0].dtype, starts, tuple(map(reader, arrays)))

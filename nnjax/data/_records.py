@@ -1,0 +1,113 @@
+"""Examples from the data sets of other libraries: any object with a length that returns records by index."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnjax.data._mapped import read_unique
+from nnjax.data._source import Source, Transform, make_source
+from nnjax.types import Data, PyTree
+
+Names = str | Sequence[str]
+
+
+def records(
+    dataset: Any,
+    x: Names | None = None,
+    y: Names | None = None,
+    weights: str | None = None,
+    *,
+    transform: Transform | None = None,
+) -> Source:
+    """Read batches from a data set that returns records by index, such as those of Hugging Face, PyTorch and Grain.
+
+    A batch is read by `dataset[rows]` if that returns the same as reading row by row, else by
+    `dataset.__getitems__(rows)`, else by `dataset[row]` for each row. A row must always return the same record: a
+    data set that draws random numbers when it is read makes a run that cannot be repeated.
+
+    Args:
+      dataset: an object with `__len__` and `__getitem__`. A record is a dict, `(x, y)` or `(x, y, weight)`.
+      x: the key of x in records that are dicts, or several keys for a tuple of arrays. None for other records.
+      y: the key or keys of y, as for x.
+      weights: the key of the per-example loss weight; None means equal weights.
+      transform: a function of x, see `data.source`.
+
+    Returns:
+      A `Source`, see `data.source`.
+
+    Raises:
+      TypeError: for an object that is not a data set, and for records that are neither dicts nor tuples.
+      ValueError: for keys that the records do not have, and as `data.source`.
+
+    >>> squares = [{"number": np.float32([i]), "square": i * i} for i in range(10)]
+    >>> data.records(squares, x="number", y="square").gather(np.array([3, 4])).y
+    array([ 9, 16], dtype=int32)
+    """
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise TypeError(f"records: the data set must have __len__ and __getitem__, got {type(dataset).__name__}")
+    if (x is None) != (y is None):
+        raise ValueError("records: got a key for one of x and y only; name both, or neither")
+    n = len(dataset)
+    if n == 0:
+        raise ValueError("records: 0 rows")
+
+    def parts(record: Any) -> Data:
+        """Return x, y and weights of a record, or of a batch."""
+        if x is not None and y is not None:
+            return Data(_pick(record, x), _pick(record, y), None if weights is None else _pick(record, weights))
+        if isinstance(record, (tuple, list)) and len(record) in (2, 3):
+            return Data(*record)
+        hint = f"name its keys, as in x={next(iter(record))!r}" if isinstance(record, dict) else "wrap the data set"
+        raise TypeError(f"records: a record must be (x, y) or (x, y, weight), got {type(record).__name__}; {hint}")
+
+    def read_records(rows: np.ndarray) -> Data:
+        indices = rows.tolist()
+        batch = dataset.__getitems__(indices) if hasattr(dataset, "__getitems__") else [dataset[i] for i in indices]
+        if len(batch) != len(indices):
+            raise ValueError(f"records: __getitems__ returned {len(batch)} records for {len(indices)} rows")
+        records = [jax.tree.map(np.asarray, parts(record), is_leaf=_is_list) for record in batch]
+        return jax.tree.map(lambda *values: _array(rows, values), *records)
+
+    def read_batch(rows: np.ndarray) -> Data:
+        return jax.tree.map(lambda column: _array(rows, column), parts(dataset[rows]), is_leaf=_is_list)
+
+    ends = np.array([0, n - 1])
+    read = read_batch if n > 1 and _returns(read_batch, ends, read_records(ends)) else read_records
+    return make_source(lambda rows: read_unique(rows, read), n, transform)
+
+
+def _returns(read: Callable[[np.ndarray], Data], rows: np.ndarray, expected: Data) -> bool:
+    try:
+        same = jax.tree.map(lambda a, b: a.dtype == b.dtype and np.array_equal(a, b), read(rows), expected)
+    except Exception:  # a data set may fail in any way if it does not know index arrays
+        return False
+    return all(jax.tree.leaves(same))
+
+
+def _pick(record: Any, names: Names) -> PyTree:
+    if not isinstance(names, str):
+        return tuple(_pick(record, name) for name in names)
+    try:
+        return record[names]
+    except (KeyError, TypeError, IndexError) as error:
+        keys = f"its keys are {', '.join(map(str, record))}" if isinstance(record, dict) else "it is not a dict"
+        raise ValueError(f"records: a record has no {names!r}; {keys}") from error
+
+
+def _is_list(node: Any) -> bool:
+    return isinstance(node, list)
+
+
+def _array(rows: np.ndarray, values: Any) -> np.ndarray:
+    """Return the values of a column, one per row, as an array."""
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # "inhomogeneous shape"
+        shapes = [np.shape(value) for value in values]
+        i = next(i for i, shape in enumerate(shapes) if shape != shapes[0])
+        raise ValueError(
+            f"records: all examples must have the same shape, row {rows[0]} has {shapes[0]}, row {rows[i]} has "
+            f"{shapes[i]}; crop or pad them"
+        ) from error

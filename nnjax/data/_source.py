@@ -1,0 +1,143 @@
+"""Examples that are read batch by batch, for data larger than memory."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from nnjax.data._mapped import reader
+from nnjax.data._validate import (
+    check_numbers,
+    convert,
+    count_rows,
+    is_x,
+    named_leaves,
+    warn_of_cast,
+    x64,
+)
+from nnjax.types import Data, PyTree
+
+SAMPLE = 1024  # rows that are checked before training
+PIECE = 2**20  # bytes read at a time
+
+Transform = Callable[[PyTree], PyTree]
+Read = Callable[[np.ndarray], Data]  # rows (m,) -> m examples as they are stored
+
+
+class Source(NamedTuple):
+    """Random access to examples, from which `fit` gathers batches in the background.
+
+    `data.source`, `data.open_npy` and `data.records` return one; or fill in the four fields.
+    """
+
+    n: int  # number of examples
+    gather: Callable[[np.ndarray], Data]  # rows (m,) -> m examples, NumPy arrays of float32 and int32
+    bytes_per_row: int
+    digest: str  # differs between sources with different examples
+
+
+def source(x: PyTree, y: PyTree, weights: Any = None, *, transform: Transform | None = None) -> Source:
+    """Read arrays batch by batch: memory-mapped files, HDF5 or Zarr data sets, or arrays in memory.
+
+    Training gives the same bits as with all of `transform(x)` in memory. The process maps few pages of a
+    memory-mapped file at a time; the operating system's file cache may hold more.
+
+    Args:
+      x: an array (n, ...), or a pytree of them. An array has `shape` and `dtype`, and can be indexed by an array.
+      y: targets, in the same form.
+      weights: (n,), per-example loss weights; None means equal weights.
+      transform: a function of x that works row by row, (m, ...) -> (m, ...). It is applied to each batch as stored.
+
+    Returns:
+      A `Source`. Numbers are converted as by `data.validate`. The digest covers the lengths, shapes, dtypes and 1024
+      evenly spaced rows, including the first and the last; it does not notice a change of other rows.
+
+    Raises:
+      ValueError: for no rows, different numbers of rows, and values that are not finite. The 1024 rows are checked at
+        once, other rows when they are gathered; the message names the row.
+      TypeError: for objects without shape and dtype, and for strings and objects in arrays.
+
+    Warns:
+      UserWarning: once, as `data.validate`, from the values of the 1024 rows.
+
+    >>> x = np.lib.format.open_memmap("x.npy", "w+", np.uint8, (1000, 64))
+    >>> images = data.source(x, np.arange(1000) % 10, transform=lambda x: x / 255)
+    >>> run = train.Run(nn.mlp([32], 10), losses.cross_entropy, optim.adam(1e-3), batch_size=32)
+    >>> train.fit(run, images, epochs=2).losses.shape
+    (63,)
+    """
+    columns = Data(x, y, weights)
+    for name, leaf in named_leaves(columns, "source"):
+        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+            raise TypeError(f"{name} must be an array with shape and dtype, got {type(leaf).__name__}")
+        if not leaf.shape:
+            raise ValueError(f"{name} must have a leading axis of rows, got a scalar")
+    n = count_rows("source", columns)
+    readers = jax.tree.map(reader, columns)
+    return make_source(lambda rows: jax.tree.map(lambda read: read(rows), readers), n, transform)
+
+
+def make_source(read: Read, n: int, transform: Transform | None = None) -> Source:
+    """Return a source of the examples that `read` returns, converted and checked.
+
+    Args:
+      read: rows (m,) -> m examples as they are stored.
+      n: number of examples, at least 1.
+      transform: see `source`.
+
+    Raises:
+      ValueError: from `gather`, if shapes or dtypes differ from those of row 0; and see `source`.
+    """
+
+    def stored(rows: np.ndarray) -> Data:
+        x, y, weights = read(rows)
+        return jax.tree.map(np.asarray, Data(x if transform is None else transform(x), y, weights))
+
+    wide = x64()  # a thread does not have the caller's setting
+    first = stored(np.zeros(1, np.int64))
+    expected = _describe(first, 1)
+    for name, leaf in named_leaves(first):
+        check_numbers(name, leaf)
+
+    def gather(rows: np.ndarray) -> Data:
+        batch = stored(rows)
+        description = _describe(batch, len(rows))
+        if description != expected:
+            raise ValueError(f"source: rows {_list_rows(rows)} are {description}; expected {expected}, as in row 0")
+        return convert(batch, rows=rows, wide=wide)
+
+    row = gather(np.zeros(1, np.int64))
+    bytes_per_row = sum(leaf.nbytes for leaf in jax.tree.leaves(row))
+    digest = hashlib.sha256(f"{n} {_describe(row, 1)}".encode())
+    largest = {name: 0.0 for name, _ in named_leaves(first)}
+    for rows in pieces(np.unique(np.linspace(0, n - 1, SAMPLE).astype(np.int64)), bytes_per_row):
+        for name, leaf in named_leaves(gather(rows)):
+            digest.update(np.ascontiguousarray(leaf).tobytes())
+            largest[name] = max(largest[name], float(leaf.max(initial=0)))
+    for name, leaf in named_leaves(first):
+        if is_x(name) and (transform is None or leaf.dtype == np.uint8):  # x / 255 is meant to make float64
+            warn_of_cast(name, leaf.dtype, largest[name], wide)
+    return Source(n, gather, bytes_per_row, digest.hexdigest())
+
+
+def pieces(rows: np.ndarray, bytes_per_row: int) -> list[np.ndarray]:
+    """Split rows into pieces that fit into the processor's cache while they are checked and converted."""
+    size = min(4096, max(1, PIECE // max(1, bytes_per_row)))
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def _describe(data: Data, n: int) -> str:
+    """Return name, shape and dtype of each leaf; the first axis is called "rows" if it has length n."""
+
+    def shape(leaf: np.ndarray) -> str:
+        first = ["rows" if size == n else str(size) for size in leaf.shape[:1]]
+        return f"({', '.join([*first, *map(str, leaf.shape[1:])])})"
+
+    return ", ".join(f"{name} {shape(leaf)} {leaf.dtype}" for name, leaf in named_leaves(data))
+
+
+def _list_rows(rows: np.ndarray) -> str:
+    first = ", ".join(map(str, rows[:3]))
+    return f"{first} … {rows[-1]} ({len(rows)} rows)" if len(rows) > 3 else first

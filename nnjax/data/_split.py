@@ -1,0 +1,53 @@
+"""Split rows at random into two parts."""
+
+import numpy as np
+
+from nnjax import checks
+
+
+class SplitError(ValueError):
+    """The share of the rows leaves one part empty.
+
+    Attributes:
+      share: the share of the second part.
+      rows: the number of rows.
+    """
+
+    def __init__(self, share: float, rows: int):
+        super().__init__(f"split_rows: a share of {share:g} of {rows} rows leaves one part empty")
+        self.share, self.rows = share, rows
+
+
+def split_rows(y: np.ndarray, share: float, *, seed: int = 0, stratify: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Split rows at random into two parts that contain the classes in the same proportions.
+
+    Args:
+      y: (n,) labels; with stratify=False only its length matters.
+      share: the share of the second part, in (0, 1). At least one row of each class stays in the first part.
+      seed: random seed.
+      stratify: whether both parts keep the proportions of the classes.
+
+    Returns:
+      Row numbers of the first and of the second part, sorted.
+
+    Raises:
+      ValueError: for a share outside (0, 1).
+      SplitError: if one part would be empty.
+
+    >>> first, second = data.split_rows(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 0.25)
+    >>> len(first), len(second)
+    (6, 2)
+    """
+    share = checks.in_range("split_rows", "share", share, "(0, 1)")
+    if len(y) < 2:
+        raise SplitError(share, len(y))
+    rng = np.random.default_rng(seed)
+    groups = [np.flatnonzero(y == label) for label in np.unique(y)] if stratify else [np.arange(len(y))]
+    # Cumulative counts are rounded: with many small classes, rounding each class would change the total share
+    totals = np.floor(np.cumsum([len(group) * share for group in groups]) + 0.5).astype(int)
+    counts = np.diff(totals, prepend=0)
+    parts = [rng.permutation(group)[: min(count, len(group) - 1)] for group, count in zip(groups, counts, strict=True)]
+    second = np.sort(np.concatenate(parts))
+    if len(second) in (0, len(y)):
+        raise SplitError(share, len(y))
+    return np.setdiff1d(np.arange(len(y)), second), second

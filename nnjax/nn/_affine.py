@@ -1,0 +1,63 @@
+"""The matrix product of the dense layer, in the variant that is fastest on the device."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.custom_derivatives import SymbolicZero
+
+from nnjax.nn._features import param_dtype, per_feature
+from nnjax.types import Initializer, Key, Params
+
+FEW = 32  # up to this many outputs, the transposed weight gradient is faster on CPU
+
+
+def init_affine(key: Key, x: Array, shape: tuple[int, ...], w_init: Initializer, b_init: Initializer | None) -> Params:
+    """Return {"w": shape, "b": the last axis of shape}, without "b" if `b_init` is None."""
+    params = {"w": w_init(jax.random.fold_in(key, 0), shape, param_dtype(x))}
+    if b_init is not None:
+        params["b"] = b_init(jax.random.fold_in(key, 1), shape[-1:], param_dtype(x))
+    return params
+
+
+def affine(x: Array, w: Array, b: Array | None) -> Array:
+    """Return x w + b for x (batch, ..., inputs), w (inputs, outputs), and b (outputs,) or None."""
+    y = _product(x, w) if w.shape[1] <= FEW else jnp.dot(x, w)
+    return y if b is None else y + per_feature(b, y)
+
+
+def affine_features_first(x: Array, w: Array, b: Array | None) -> Array:
+    """Return (wᵀ xᵀ + b)ᵀ, which equals `affine` with a transposed memory layout.
+
+    The barriers keep XLA from undoing the transpose. The operations after this one inherit the layout.
+    """
+    y = w.T @ lax.optimization_barrier(x.reshape(-1, x.shape[-1]).T)
+    y = lax.optimization_barrier(y if b is None else y + b[:, None])
+    return y.T.reshape(*x.shape[:-1], w.shape[-1])
+
+
+@jax.custom_jvp
+def _product(x: Array, w: Array) -> Array:
+    """Return x w, whose weight gradient is computed as (∇yᵀ x)ᵀ on CPUs.
+
+    JAX's own xᵀ ∇y takes 3 to 8 times as long there for 10 outputs, which makes training steps of a 64-32-10 network
+    with batches of 32 examples 10 % longer.
+    """
+    return jnp.dot(x, w)
+
+
+def _product_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (x, w), (dx, dw) = primals, tangents
+    terms = [] if isinstance(dx, SymbolicZero) else [jnp.dot(dx, w)]
+    terms += [] if isinstance(dw, SymbolicZero) else [lax.platform_dependent(x, dw, cpu=_transposed, default=jnp.dot)]
+    return _product(x, w), sum(terms[1:], terms[0])
+
+
+def _transposed(x: Array, dw: Array) -> Array:
+    """Return x dw, written so that its transpose, the weight gradient, is (∇yᵀ x)ᵀ."""
+    columns = lax.optimization_barrier(dw.T) @ x.reshape(-1, x.shape[-1]).T
+    return lax.optimization_barrier(columns).T.reshape(*x.shape[:-1], dw.shape[-1])
+
+
+_product.defjvp(_product_jvp, symbolic_zeros=True)

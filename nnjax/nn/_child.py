@@ -1,0 +1,68 @@
+"""The children of a combinator: their keys, their place in error messages, their names in programs."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+
+from nnjax import checks
+from nnjax.nn.as_layer import as_layer
+from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
+
+MARK = "nnjax_output"  # marks every child's output in the jaxpr, for `summary`; it costs nothing in the program
+
+
+class Child(NamedTuple):
+    """A layer and its position in a combinator."""
+
+    parent: str  # the combinator's name
+    position: int  # from 0
+    total: int  # number of children
+    layer: Layer
+
+
+def children_of(parent: str, layers: Sequence[LayerLike]) -> tuple[Child, ...]:
+    """Number the layers of a combinator."""
+    return tuple(Child(parent, i, len(layers), as_layer(layer)) for i, layer in enumerate(layers))
+
+
+def init_child(child: Child, key: Key, x: PyTree) -> tuple[Params, State, PyTree]:
+    """Return the child's parameters, its state, and the shapes and dtypes of its output.
+
+    The key is folded with the position, so that appending a layer leaves the earlier parameters unchanged.
+    """
+    with checks.located(_place(child, x)):
+        params, state = child.layer.init(jax.random.fold_in(key, child.position), x)
+        return params, state, output_shape(child.layer, params, state, x)
+
+
+def apply_child(
+    child: Child, params: Params, state: State, x: PyTree, *, train: bool, key: Key | None
+) -> tuple[PyTree, State]:
+    """Apply the child with its own key, inside its own name scope."""
+    scope = f"{child.position}_{child.layer.name.replace('/', '|')}"
+    with checks.located(_place(child, x)), jax.named_scope(scope):
+        key = None if key is None else jax.random.fold_in(checks.key(child.parent, key), child.position)
+        y, state = child.layer.apply(params, state, x, train=train, key=key)
+        return jax.tree.map(lambda leaf: checkpoint_name(leaf, MARK), y), state
+
+
+def output_shape(layer: Layer, params: Params, state: State, x: PyTree) -> PyTree:
+    """Return shapes and dtypes of the layer's output by tracing its `apply`, so that no layer needs a shape formula."""
+    return jax.eval_shape(lambda p, s, x: layer.apply(p, s, x, train=False)[0], params, state, x)
+
+
+def check_count(children: Sequence[Child], parent: str, params: Params, state: State) -> None:
+    """Raise ValueError unless parameters and state are tuples with one entry per child."""
+    n = len(children)
+    for name, tree in (("params", params), ("state", state)):
+        if not isinstance(tree, (tuple, list)) or len(tree) != n:
+            got = f"{len(tree)} entries" if isinstance(tree, (tuple, list)) else type(tree).__name__
+            raise ValueError(f"{parent}: {name} must be a tuple of {n} entries, one per layer, got {got}")
+
+
+def _place(child: Child, x: PyTree) -> str:
+    return (
+        f"in {child.parent} layer {child.position + 1} of {child.total}, {child.layer.name}, input {checks.shapes(x)}"
+    )

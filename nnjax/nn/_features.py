@@ -1,0 +1,15 @@
+"""Parameters along the feature axis: their dtype and their broadcast."""
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+
+
+def per_feature(vector: Array, x: Array) -> Array:
+    """Reshape a vector (features,) to (1, ..., 1, features), so that it broadcasts to `x` without rank promotion."""
+    return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
+
+
+def param_dtype(x: Array) -> DTypeLike:
+    """Return the dtype of a layer's parameters: the input's dtype if floating, else JAX's default float."""
+    return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)

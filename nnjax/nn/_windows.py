@@ -1,0 +1,82 @@
+"""Windows that slide over the spatial axes, for convolution and pooling."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from jax import Array, lax
+
+from nnjax import checks
+
+PerAxis = int | Sequence[int]  # one number for all spatial axes, or one per axis
+Padding = str | Sequence[tuple[int, int]]
+
+
+class Windows(NamedTuple):
+    """The arguments of a convolution or pooling, as the user passes them."""
+
+    name: str  # of the argument that holds the size, for messages
+    size: PerAxis
+    strides: PerAxis
+    padding: Padding
+    dilation: PerAxis = 1
+
+
+class Grid(NamedTuple):
+    """The windows on an input: one entry per spatial axis."""
+
+    size: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    counts: tuple[int, ...]  # number of windows
+
+
+def check_windows(where: str, windows: Windows) -> Windows:
+    """Return the windows; raise unless sizes, strides and dilation are positive integers and the padding is known."""
+    for name, value in ((windows.name, windows.size), ("strides", windows.strides), ("dilation", windows.dilation)):
+        for item in _items(value):
+            checks.positive_int(where, name, item)
+    padding = windows.padding
+    if isinstance(padding, str):
+        checks.one_of(where, "padding", padding, ("SAME", "VALID"))
+    elif not all(isinstance(pair, Sequence) and len(pair) == 2 and min(pair) >= 0 for pair in _items(padding)):
+        raise ValueError(f"{where}: padding must be (before, after) for each spatial axis, got {padding}")
+    return windows
+
+
+def grid(where: str, x: Array, windows: Windows) -> Grid:
+    """Place the windows on `x` (batch, *spatial, channels); raise ValueError if they do not fit."""
+    size = per_axis(where, x, windows.name, windows.size)
+    strides = per_axis(where, x, "strides", windows.strides)
+    dilation = per_axis(where, x, "dilation", windows.dilation)
+    spatial, pads = x.shape[1:-1], windows.padding
+    reach = [(width - 1) * gap + 1 for width, gap in zip(size, dilation, strict=True)]
+    if isinstance(pads, str):
+        pads = lax.padtype_to_pads(spatial, reach, strides, pads)
+    if len(pads) != len(spatial):
+        raise ValueError(
+            f"{where}: padding {pads} is for {len(pads)} spatial axes, x {tuple(x.shape)} has {len(spatial)}"
+        )
+    counts = tuple(
+        (length + sum(pad) - span) // step + 1
+        for length, pad, span, step in zip(spatial, pads, reach, strides, strict=True)
+    )
+    if min(counts) < 1:
+        raise ValueError(f"{where}: the window does not fit into the input {tuple(x.shape)}")
+    return Grid(size, strides, tuple(pads), dilation, counts)
+
+
+def per_axis(where: str, x: Array, name: str, value: PerAxis) -> tuple[int, ...]:
+    """Return `value` for each spatial axis of `x` (batch, *spatial, channels)."""
+    rank = len(value) if isinstance(value, Sequence) else 1
+    checks.batched(where, x, "(batch, *spatial, channels)", rank + 2)
+    axes = x.ndim - 2
+    if not isinstance(value, Sequence):
+        return (value,) * axes
+    if rank != axes:
+        raise ValueError(f"{where}: {name} {tuple(value)} is for {rank} spatial axes, x {tuple(x.shape)} has {axes}")
+    return tuple(value)
+
+
+def _items(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) else [value]

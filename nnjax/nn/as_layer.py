@@ -1,0 +1,41 @@
+"""Plain functions as layers."""
+
+from typing import Any
+
+from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
+
+
+def as_layer(layer: LayerLike) -> Layer:
+    """Return a layer unchanged, and a function `f` as the layer y = f(x) without parameters.
+
+    Args:
+      layer: A `Layer`, or any function of one array such as `jax.nn.relu`.
+
+    Raises:
+      TypeError: for anything else.
+
+    >>> nn.as_layer(jax.nn.relu).name
+    'relu'
+    """
+    if isinstance(layer, Layer):
+        return layer
+    if not callable(layer):
+        raise TypeError(f"a layer is a Layer or a function of an array, got {type(layer).__name__}: {layer!r}")
+    function = layer
+
+    def init(key: Key, x: PyTree, /) -> tuple[Params, State]:
+        return (), ()
+
+    def apply(params: Params, state: State, x: Any, /, *, train: bool, key: Key | None = None) -> tuple[PyTree, State]:
+        return function(x), state
+
+    return Layer(getattr(function, "__name__", type(function).__name__), init, apply)
+
+
+def identity() -> Layer:
+    """Return the input unchanged: y = x.
+
+    >>> nn.identity().apply((), (), 3.0, train=False)
+    (3.0, ())
+    """
+    return as_layer(lambda x: x)._replace(name="identity")

@@ -1,0 +1,128 @@
+"""True widths of padded layers, as numbers inside one program, so that `jax.vmap` sweeps the widths of a network.
+
+A network is padded to its largest widths. Of each padded axis the first `width` features are true; the others are
+padding: they stay zero, and so does their gradient. All code for this is here; `layer_norm`, `initializer_for` and
+`mlp` call it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from nnjax import checks
+from nnjax.nn._features import per_feature
+from nnjax.nn.as_layer import as_layer
+from nnjax.types import Layer
+
+Width = int | Array  # an integer, possibly traced
+
+
+def mask(width: Width) -> Layer:
+    """Keep the first `width` features and set the others to zero.
+
+        y_i = x_i  if i < width  else 0
+
+    A network with a mask after every activation has the outputs, and the gradient of the true parameters, of the
+    narrower network; the gradient of the padding is zero. The mask comes after the activation because an activation
+    such as softplus does not preserve zeros. `mlp(widths=…)` places the masks.
+
+    Args:
+      width: Number of features to keep, 1 … features. It may be a traced integer, so that `jax.vmap` can sweep it.
+
+    Shapes: x (batch, ..., features) -> y, the same shape.
+
+    Raises:
+      TypeError: if the width is not an integer.
+      ValueError: if the width is known and outside 1 … features.
+
+    >>> nn.mask(2).apply((), (), jnp.ones((1, 4)), train=False)[0]
+    Array([[1., 1., 0., 0.]], dtype=float32)
+    """
+    width = check_width("mask", "width", width)
+    name = "mask" if checks.is_traced(width) else f"mask({width})"
+
+    def function(x: Array) -> Array:
+        checks.batched(name, x)
+        check_width(name, "width", width, x.shape[-1])
+        return keep_first(x, width)
+
+    return as_layer(function)._replace(name=name)
+
+
+def keep_first(x: Array, width: Width | None) -> Array:
+    """Set all but the first `width` features of `x` (..., features) to zero; None keeps all."""
+    return x if width is None else jnp.where(per_feature(_is_true(width, x.shape[-1]), x), x, jnp.zeros_like(x))
+
+
+def keep_block(w: Array, inputs: Width | None, outputs: Width | None) -> Array:
+    """Set the weights (..., inputs, outputs) beyond the true widths to zero; None keeps all of an axis."""
+    if inputs is None and outputs is None:
+        return w
+    rows, columns = (
+        size if width is None else width for size, width in zip(w.shape[-2:], (inputs, outputs), strict=True)
+    )
+    true = _is_true(rows, w.shape[-2])[:, None] & _is_true(columns, w.shape[-1])[None]
+    return jnp.where(true.reshape((1,) * (w.ndim - 2) + true.shape), w, jnp.zeros_like(w))
+
+
+def moments(x: Array, width: Width | None) -> tuple[Array, Array]:
+    """Return the mean and the variance of the first `width` features of `x`, shape (..., 1), in two passes."""
+    if width is None:
+        mean = x.mean(-1, keepdims=True)
+        return mean, jnp.square(x - mean).mean(-1, keepdims=True)
+    x, count = keep_first(x, width), jnp.asarray(width, x.dtype)
+    mean = x.sum(-1, keepdims=True) / count
+    return mean, keep_first(jnp.square(x - mean), width).sum(-1, keepdims=True) / count
+
+
+def check_width(where: str, name: str, value: Any, padded: int | None = None) -> Width:
+    """Return `value` as a width in 1 … `padded`: a Python int, or the traced integer itself."""
+    dtype = getattr(value, "dtype", None)
+    if dtype is None or isinstance(value, np.generic):
+        value = checks.positive_int(where, name, value)
+    elif not jnp.issubdtype(dtype, jnp.integer) or value.ndim:
+        hint = "; jax.vmap over several" if value.ndim else ""
+        raise TypeError(f"{where}: {name} must be one integer, got {dtype} of shape {tuple(value.shape)}{hint}")
+    if checks.is_traced(value):
+        return value
+    known = checks.positive_int(where, name, int(value))
+    if padded is not None and known > padded:
+        raise ValueError(f"{where}: {name} must be in 1 … {padded}, the padded width, got {known}")
+    return known
+
+
+def check_widths(
+    where: str,
+    hidden: Sequence[int],
+    widths: Sequence[Width | None] | Array | None,
+    activation: Callable[[Array], Array],
+) -> list[Width | None]:
+    """Return the true width of the input and of each hidden layer, None for a layer without padding."""
+    if widths is None:
+        return [None] * (len(hidden) + 1)
+    if isinstance(widths, int) or getattr(widths, "shape", (0,)) == ():
+        raise TypeError(f"{where}: widths must be a sequence, one width per hidden layer, got {widths}")
+    if len(widths) != len(hidden):
+        raise ValueError(
+            f"{where}: widths must be one per hidden layer, got {len(widths)} widths for {len(hidden)} layers"
+        )
+    try:
+        jax.eval_shape(activation, jax.ShapeDtypeStruct((), jnp.result_type(float)))
+    except Exception as error:
+        raise ValueError(
+            f"{where}: with widths the activation must be elementwise, otherwise it reads the padding; "
+            f"{getattr(activation, '__name__', activation)} does not accept a single number"
+        ) from error
+    checked = (
+        None if width is None else check_width(where, f"widths[{i}]", width, padded)
+        for i, (width, padded) in enumerate(zip(widths, hidden, strict=True))
+    )
+    return [None, *checked]
+
+
+def _is_true(width: Width, padded: int) -> Array:
+    return jnp.arange(padded, dtype=jnp.int32) < jnp.asarray(width, jnp.int32)

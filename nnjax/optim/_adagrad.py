@@ -1,0 +1,50 @@
+"""Adagrad."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from nnjax.optim._rule import Scalar, Scalars, from_rule, in_ranges, root_above
+from nnjax.types import Optimizer, Params, ScalarOrSchedule
+
+
+class AdagradState(NamedTuple):
+    """State of `adagrad`."""
+
+    count: Array  # type: ignore[assignment]  # (), int32
+    sum_of_squares: Params  # like the parameters
+
+
+def adagrad(learning_rate: ScalarOrSchedule, initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7) -> Optimizer:
+    """Return Adagrad, which divides each gradient by the root of the sum of its squares over all steps.
+
+        s ← s + g²
+        θ ← θ - λ g / √(s + ε)            (no step if s = 0)
+
+    Args:
+      learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`.
+      initial_accumulator_value: initial value of s ≥ 0 (torch: 0).
+      eps: ε ≥ 0, inside the root (torch: 1e-10, outside).
+
+    Raises:
+      ValueError: if a hyper-parameter is out of range; in `update`, if gradients differ in structure or shape.
+      TypeError: in `init`, if a parameter is not floating.
+
+    >>> optimizer = optim.adagrad(0.1, initial_accumulator_value=0.0)
+    >>> updates, state = optimizer.update(jnp.array([1.0, -100.0]), optimizer.init(jnp.ones(2)))
+    >>> [f"{u:.3f}" for u in updates]
+    ['-0.100', '0.100']
+
+    Source: Duchi, Hazan and Singer 2011, JMLR 12. Equal to `optax.adagrad`.
+    """
+    values = {"initial_accumulator_value": initial_accumulator_value, "eps": eps}
+    initial, eps = in_ranges("adagrad", "[0, inf)", values)
+    root = root_above("adagrad", [initial, eps], "eps > 0 or initial_accumulator_value > 0")
+
+    def rule(scalars: Scalars, g: Array, s: Array) -> tuple[Array, Array]:
+        rate, eps = scalars
+        s = s + g**2
+        return jnp.where(s > 0, -rate * g / root(s + eps), jnp.zeros_like(g)), s
+
+    return from_rule(rule, AdagradState, learning_rate, [eps], name="adagrad", initial=initial)

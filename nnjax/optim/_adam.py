@@ -1,0 +1,61 @@
+"""Adam."""
+
+from typing import NamedTuple
+
+from jax import Array
+
+from nnjax.optim._rule import Scalar, Scalars, from_rule, in_ranges, power, root_above
+from nnjax.types import Optimizer, Params, ScalarOrSchedule
+
+
+class AdamState(NamedTuple):
+    """State of `adam`, `adamw` and `nadam`."""
+
+    count: Array  # type: ignore[assignment]  # (), int32
+    mu: Params  # moving average of gradients, like the parameters
+    nu: Params  # moving average of squared gradients, like the parameters
+
+
+def adam(
+    learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, eps_root: Scalar = 0.0
+) -> Optimizer:
+    """Return Adam: the mean gradient divided by its root mean square, both corrected for their bias towards 0.
+
+        m ← β₁ m + (1 - β₁) g            m̂ = m / (1 - β₁ᵗ)
+        v ← β₂ v + (1 - β₂) g²           v̂ = v / (1 - β₂ᵗ)
+        θ ← θ - λ m̂ / (√(v̂ + ε_root) + ε)            t = 1, 2, …
+
+    Args:
+      learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`.
+      b1: β₁ in [0, 1), the decay rate of m.
+      b2: β₂ in [0, 1), the decay rate of v.
+      eps: ε ≥ 0, added outside the root after the bias correction, as in the paper's Algorithm 1 (Keras adds it before
+        the correction, the paper's "ε̂").
+      eps_root: number ≥ 0 added inside the root. It must be above 0 to differentiate through the update (`Run.steps`).
+
+    Raises:
+      ValueError: if a hyper-parameter is out of range; in `update`, if gradients differ in structure or shape; when
+        the update is differentiated with eps_root = 0.
+      TypeError: in `init`, if a parameter is not floating.
+
+    >>> optimizer = optim.adam(1e-3)
+    >>> optimizer.update(jnp.array([1.0, -100.0]), optimizer.init(jnp.ones(2)))[0].round(6)
+    Array([-0.001,  0.001], dtype=float32)
+
+    Source: Kingma and Ba 2015, arXiv:1412.6980. Equal to `optax.adam`.
+    """
+    b1, b2 = in_ranges("adam", "[0, 1)", {"b1": b1, "b2": b2})
+    eps, eps_root = in_ranges("adam", "[0, inf)", {"eps": eps, "eps_root": eps_root})
+    root = root_above("adam", [eps_root], "eps_root > 0, as in adam(…, eps_root=1e-8)")
+
+    def hyper(t: Array) -> Scalars:
+        return [b1, b2, eps, eps_root, 1 - power(b1, t), 1 - power(b2, t)]
+
+    def rule(scalars: Scalars, g: Array, m: Array, v: Array) -> tuple[Array, Array, Array]:
+        rate, b1, b2, eps, eps_root, c1, c2 = scalars
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        m_hat, v_hat = m * (1 / c1), v * (1 / c2)  # m / c1 divides every element, which is a quarter slower
+        return -rate * m_hat / (root(v_hat + eps_root) + eps), m, v
+
+    return from_rule(rule, AdamState, learning_rate, hyper, name="adam")

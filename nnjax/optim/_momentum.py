@@ -1,0 +1,80 @@
+"""Momentum and Nesterov's accelerated gradient."""
+
+from typing import NamedTuple
+
+from jax import Array
+
+from nnjax.optim._rule import Scalar, Scalars, from_rule, in_ranges
+from nnjax.types import Optimizer, Params, ScalarOrSchedule
+
+
+class MomentumState(NamedTuple):
+    """State of `momentum` and `nesterov`."""
+
+    count: Array  # type: ignore[assignment]  # (), int32
+    trace: Params  # the velocity, like the parameters
+
+
+def momentum(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, *, moving_average: bool = False) -> Optimizer:
+    """Return gradient descent with momentum ("heavy ball"): steps grow while the gradient keeps its direction.
+
+        v ← μ v + g            or, with moving_average,  v ← μ v + (1 - μ) g
+        θ ← θ - λ v
+
+    Args:
+      learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`. It multiplies the velocity, as in
+        optax and torch. In Keras it multiplies the gradient inside the velocity, which differs if the rate changes.
+      momentum: μ in [0, 1), the decay rate of the velocity.
+      moving_average: average the gradients, as many tutorials do; steps are then 1 - μ times as large.
+
+    Raises:
+      ValueError: if a hyper-parameter is out of range; in `update`, if gradients differ in structure or shape.
+      TypeError: in `init`, if a parameter is not floating.
+
+    >>> optimizer = optim.momentum(0.1)
+    >>> updates, state = optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)))
+    >>> optimizer.update(jnp.ones(2), state)[0]
+    Array([-0.19, -0.19], dtype=float32)
+
+    Source: Polyak 1964. Equal to `optax.sgd(learning_rate, momentum)`; with moving_average to
+    `optax.chain(optax.ema(momentum, debias=False), optax.scale_by_learning_rate(learning_rate))`.
+    """
+    hyper = in_ranges("momentum", "[0, 1)", {"momentum": momentum})
+
+    def rule(scalars: Scalars, g: Array, v: Array) -> tuple[Array, Array]:
+        rate, mu = scalars
+        v = mu * v + ((1 - mu) * g if moving_average else g)
+        return -rate * v, v
+
+    return from_rule(rule, MomentumState, learning_rate, hyper, name="momentum")
+
+
+def nesterov(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) -> Optimizer:
+    """Return Nesterov's momentum, which takes the gradient where the velocity leads.
+
+        v ← μ v + g
+        θ ← θ - λ (g + μ v)
+
+    Args:
+      learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`.
+      momentum: μ in [0, 1), the decay rate of the velocity.
+
+    Raises:
+      ValueError: if a hyper-parameter is out of range; in `update`, if gradients differ in structure or shape.
+      TypeError: in `init`, if a parameter is not floating.
+
+    >>> optimizer = optim.nesterov(0.1)
+    >>> optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)))[0]
+    Array([-0.19, -0.19], dtype=float32)
+
+    Source: Nesterov 1983; Sutskever et al. 2013, rewritten for the shifted parameters as in Bengio et al. 2012,
+    arXiv:1212.0901, and in torch. Equal to `optax.sgd(learning_rate, momentum, nesterov=True)`.
+    """
+    hyper = in_ranges("nesterov", "[0, 1)", {"momentum": momentum})
+
+    def rule(scalars: Scalars, g: Array, v: Array) -> tuple[Array, Array]:
+        rate, mu = scalars
+        v = mu * v + g
+        return -rate * (g + mu * v), v
+
+    return from_rule(rule, MomentumState, learning_rate, hyper, name="nesterov")

@@ -1,0 +1,69 @@
+"""A moving average of the parameters."""
+
+from typing import NamedTuple
+
+import optax
+from jax import Array
+
+from nnjax import checks
+from nnjax.optim._rule import Scalar, Scalars, map_leaves, require_params
+from nnjax.types import Optimizer, OptState, Params, PyTree
+
+
+class ParamsEmaState(NamedTuple):
+    """State of `params_ema`."""
+
+    params_ema: Params
+
+
+def params_ema(decay: Scalar = 0.999) -> Optimizer:
+    """Return a transformation that averages the parameters; put it last in the optimizer's chain.
+
+        a ← d a + (1 - d) (θ + update),   initially a = θ
+
+    The updates are left unchanged. The average is part of the optimizer's state, so it is saved, resumed, vmapped and
+    swept with it. `averaged(opt_state)` returns it.
+
+    Args:
+      decay: d in [0, 1), the decay rate of the average.
+
+    Raises:
+      ValueError: if the decay is out of range; in `update`, if params are missing or updates differ from them in
+        structure or shape.
+
+    >>> optimizer = optax.chain(optim.adam(1e-3), optim.params_ema(0.99))
+    >>> opt_state = optimizer.init({"w": jnp.ones(2)})
+    >>> optim.averaged(opt_state)["w"]
+    Array([1., 1.], dtype=float32)
+
+    Source: Polyak and Juditsky 1992, doi:10.1137/0330046, with exponential weights.
+    """
+    decay = checks.in_range("params_ema", "decay", decay, "[0, 1)")
+
+    def rule(scalars: Scalars, update: Array, a: Array, p: Array) -> tuple[Array]:
+        (d,) = scalars
+        return (d * a + (1 - d) * (p + update),)
+
+    def update(updates: PyTree, state: ParamsEmaState, params: Params | None = None) -> tuple[PyTree, ParamsEmaState]:
+        trees = {"average": state.params_ema, "params": require_params("params_ema", params)}
+        return updates, ParamsEmaState(*map_leaves("params_ema", rule, [decay], updates, trees))
+
+    return Optimizer(ParamsEmaState, update)
+
+
+def averaged(opt_state: OptState) -> Params:
+    """Return the averaged parameters from the state of an optimizer with `params_ema` in its chain.
+
+    Raises:
+      ValueError: if the state has no average.
+
+    >>> optim.averaged(optim.adam(1e-3).init(jnp.ones(2)))
+    Traceback (most recent call last):
+    ValueError: averaged: the optimizer keeps no average; use optax.chain(optimizer, optim.params_ema(0.999))
+    """
+    average = optax.tree.get(opt_state, "params_ema")
+    if average is None:
+        raise ValueError(
+            "averaged: the optimizer keeps no average; use optax.chain(optimizer, optim.params_ema(0.999))"
+        )
+    return average

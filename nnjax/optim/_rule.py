@@ -1,0 +1,200 @@
+"""Make an optimizer from its update rule, a formula for one array.
+
+Everything that the optimizers share is here: checks, the step counter, the learning rate, dtypes, and the loop over the
+leaves of a tree.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from nnjax import checks
+from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
+
+Scalar = float | Array
+Scalars = Sequence[Scalar]
+Mask = PyTree | Callable[[Params], PyTree] | None
+
+
+def from_rule(
+    rule: Callable[..., tuple[Array, ...]],
+    state_type: type[Any],
+    learning_rate: ScalarOrSchedule,
+    hyper: Scalars | Callable[[Array], Scalars],
+    *,
+    name: str,
+    initial: Scalar = 0.0,
+    decayed: Callable[[Params], Params] | None = None,
+) -> Optimizer:
+    """Make an optimizer from the rule for one array.
+
+    Args:
+      rule: `(scalars, gradient, *moments) -> (update, *moments)`, where `scalars` is the learning rate followed by
+        `hyper`.
+      state_type: NamedTuple of the state: `count`, then one field per moment, in the order of the rule.
+      learning_rate: λ ≥ 0: a number, a traced array, or a schedule, which gets the number of steps already taken.
+      hyper: the other hyper-parameters, or a function that returns them for step t = 1, 2, ….
+      name: name of the optimizer, for error messages.
+      initial: initial value of every moment.
+      decayed: for a rule with weight decay: maps the parameters to those that decay, see `decay_mask`. The rule then
+        gets each parameter after the moments, and `update` requires `params`.
+    """
+    if not callable(learning_rate):
+        learning_rate = checks.in_range(name, "learning_rate", learning_rate, "[0, inf)")
+
+    def full_like(p: Array) -> Array:
+        return jnp.full_like(p, jnp.asarray(initial, jnp.result_type(p)))
+
+    def init(params: Params) -> Any:
+        _check_floating(name, params)
+        moments = (jax.tree.map(full_like, params) for _ in state_type._fields[1:])
+        return state_type(jnp.zeros((), jnp.int32), *moments)
+
+    def update(grads: PyTree, state: Any, params: Params | None = None) -> tuple[PyTree, Any]:
+        if not isinstance(state, state_type):
+            raise TypeError(
+                f"{name}: expected {state_type.__name__}, got {type(state).__name__}, the state of another optimizer; "
+                f"make the state with {name}(…).init(params)"
+            )
+        trees = dict(zip(state._fields[1:], state[1:], strict=True))
+        if decayed is not None:
+            trees["params"] = decayed(require_params(name, params))
+        elif params is not None:
+            check_like_gradients(name, "params", params, grads)
+        t = optax.safe_increment(state.count)
+        rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
+        scalars = [rate, *(hyper(t) if callable(hyper) else hyper)]
+        updates, *moments = map_leaves(name, rule, scalars, grads, trees)
+        return updates, state_type(t, *moments)
+
+    return Optimizer(init, update)
+
+
+def in_ranges(name: str, interval: str, hyper: dict[str, Scalar]) -> list[Scalar]:
+    """Check that the hyper-parameters of the optimizer `name` are in the interval, and return their values."""
+    return [checks.in_range(name, key, value, interval) for key, value in hyper.items()]
+
+
+def power(base: Scalar, t: Array) -> Array:
+    """Return base^t in JAX's default float dtype; in bfloat16, 0.999 would be rounded to 1."""
+    return jnp.asarray(base, float) ** jnp.asarray(t, float)
+
+
+def decay_mask(mask: Mask) -> Callable[[Params], Params]:
+    """Return a function that replaces the parameters that must not decay by zeros.
+
+    Args:
+      mask: booleans in the structure of the parameters or of a prefix of it; a function that returns them for given
+        parameters; or None if all parameters decay.
+    """
+
+    def decayed(params: Params) -> Params:
+        if mask is None:
+            return params
+        tree = mask(params) if callable(mask) else mask
+        return jax.tree.map(lambda decays, p: p if decays else jax.tree.map(jnp.zeros_like, p), tree, params)
+
+    return decayed
+
+
+def root_above(name: str, offsets: Sequence[Scalar], remedy: str) -> Callable[[Array], Array]:
+    """Return the square root for a sum of squares plus the hyper-parameters `offsets`.
+
+    This is `jnp.sqrt` if an offset may be above 0. If all are 0, the returned function has the same values but raises
+    an error with the remedy when it is differentiated: the slope of the root at 0 is infinite, and all gradients would
+    silently become NaN.
+    """
+    if any(checks.is_traced(offset) or float(offset) > 0 for offset in offsets):
+        return jnp.sqrt
+    return partial(
+        _root,
+        f"{name}: differentiating through the update needs {remedy}; otherwise the square root has an infinite slope "
+        "where squared gradients are 0, as for an input that is always 0, and all gradients would be NaN",
+    )
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _root(message: str, x: Array) -> Array:
+    return jnp.sqrt(x)
+
+
+@_root.defjvp
+def _refuse(message: str, primals: Any, tangents: Any) -> Any:
+    raise ValueError(message)
+
+
+def map_leaves(
+    name: str, rule: Callable[..., tuple[Array, ...]], scalars: Scalars, grads: PyTree, trees: dict[str, PyTree]
+) -> tuple[PyTree, ...]:
+    """Apply `rule(scalars, gradient, *leaves)` to every leaf of the gradients and of the other trees.
+
+    The arithmetic is in the dtype of the gradient, but in float32 for 16-bit leaves, in which 1 - 0.999 would be 0.
+    Scalars that are arrays are cast to that dtype, and results are cast back to the dtype of their leaf.
+
+    Args:
+      name: name of the optimizer, for error messages.
+      rule: returns the update and the new values of the moments.
+      scalars: learning rate and other hyper-parameters.
+      grads: gradients.
+      trees: moments by name, followed by the parameters if the rule reads them.
+
+    Returns:
+      One tree for each result of the rule.
+
+    Raises:
+      ValueError: if a tree and the gradients differ in structure or in the shape of a leaf; the message has its path.
+    """
+    for key, tree in trees.items():
+        check_like_gradients(name, key, tree, grads)
+    gradients, treedef = jax.tree.flatten(grads)
+    if not gradients:  # a network without parameters: as many empty trees as the rule has results
+        zero = jnp.zeros(())
+        return (grads,) * len(rule([zero] * len(scalars), zero, *[zero] * len(trees)))
+    results = []
+    for row in zip(gradients, *map(jax.tree.leaves, trees.values()), strict=True):
+        leaves = [jnp.asarray(leaf) for leaf in row]
+        dtype = leaves[0].dtype if leaves[0].dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
+        cast = [s if type(s) is float else jnp.asarray(s, dtype) for s in scalars]  # np.float64 would promote
+        result = rule(cast, *(leaf.astype(dtype) for leaf in leaves))
+        results.append([array.astype(leaf.dtype) for array, leaf in zip(result, leaves, strict=False)])
+    return tuple(jax.tree.unflatten(treedef, column) for column in zip(*results, strict=True))
+
+
+def check_like_gradients(name: str, key: str, tree: PyTree, grads: PyTree) -> None:
+    """Check that the tree called `key` has the structure and the shapes of the gradients."""
+    gradients, leaves = (jax.tree_util.tree_leaves_with_path(t) for t in (grads, tree))
+    got: Any = jax.tree.structure(grads)  # mypy does not know the type
+    expected = jax.tree.structure(tree)
+    if got != expected:
+        ours, theirs = ({checks.path_name(path) for path, _ in pairs} for pairs in (gradients, leaves))
+        missing = [f"gradients lack {path}" for path in sorted(theirs - ours)]
+        missing += [f"{key} lacks {path}" for path in sorted(ours - theirs)]
+        raise ValueError(
+            f"{name}: gradients and {key} must have the same structure: "
+            f"{'; '.join(missing) or f'got {got}, expected {expected}'}"
+        )
+    for (path, g), (_, leaf) in zip(gradients, leaves, strict=True):
+        if jnp.shape(g) != jnp.shape(leaf):
+            place = checks.path_name(path)
+            raise ValueError(f"{name}: gradient at {place} has shape {jnp.shape(g)}, {key} has {jnp.shape(leaf)}")
+
+
+def require_params(name: str, params: Params | None) -> Params:
+    """Return the parameters, or raise if they were not passed to `update`."""
+    if params is None:
+        raise ValueError(f"{name}: the parameters are needed: update(grads, state, params)")
+    return params
+
+
+def _check_floating(name: str, params: Params) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"{name}: parameters must be floating, got {jnp.result_type(leaf)} at {checks.path_name(path)}; "
+                "keep integers in the state, or freeze them with optax.freeze"
+            )

@@ -1,0 +1,76 @@
+"""Write whole files or none."""
+
+import csv
+import errno
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+def write_file(path: Path, *content: bytes | memoryview) -> None:
+    """Write a file atomically: to a temporary name, synced, then renamed; the folder is synced too.
+
+    Args:
+      path: path of the file. An existing file is replaced.
+      content: the bytes, in one or several parts that are written one after the other.
+
+    Raises:
+      OSError: if writing fails; a note gives the path and the number of bytes. An existing file stays intact.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            for part in content:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except BaseException as error:  # including Ctrl-C
+        with suppress(OSError):
+            temporary.unlink()
+        error.add_note(f"while writing {sum(map(len, content))} bytes to {path}")
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write plain values as JSON. NaN and infinities, which JSON does not have, become null."""
+    write_file(path, (json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write records as CSV, one line each, with a column for every name that occurs in any of them."""
+    names = list(dict.fromkeys(name for record in records for name in record))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    write_file(path, text.getvalue().encode())
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {name: _finite(value) for name, value in content.items()}
+    return [_finite(value) for value in content] if isinstance(content, list | tuple) else content
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a rename durable: without this, a power cut may undo it."""
+    try:
+        folder = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows cannot open folders
+        return
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not every file system can sync a folder
+            raise
+    finally:
+        os.close(folder)

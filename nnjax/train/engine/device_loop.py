@@ -1,0 +1,186 @@
+"""The compiled programs of a `fit`: the initial state, a chunk of steps, a validation. Each is compiled once."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from nnjax.data import n_rows, take_rows
+from nnjax.train.engine.ensemble import Ensemble, each_member
+from nnjax.train.engine.fit_state import (
+    FitState,
+    initial_fit_state,
+    is_running,
+    record_step,
+    record_validation,
+    tree_where,
+)
+from nnjax.train.engine.placement import shard_batch
+from nnjax.train.folds import Rows
+from nnjax.train.run import Log
+from nnjax.types import Data, Key, PyTree
+
+ROWS = 8192  # rows drawn at once: fewer cost more per row, more are wasted in a short chunk
+CAPACITY = 1024  # the most steps in a chunk: the logs have this length
+
+Carry = tuple[FitState, Log]
+
+
+class Positions(NamedTuple):
+    """Positions in a block of the examples of consecutive steps; with a leading axis for all members."""
+
+    rows: Array | np.ndarray  # (steps, batch) int32
+    first_step: Array | np.ndarray  # () int32
+
+
+class Block(NamedTuple):
+    """Examples that the host gathered for all members."""
+
+    data: Data
+    positions: Positions
+
+
+class MemberArgs(NamedTuple):
+    """Arguments of a chunk that each member has of its own, stacked along a leading axis."""
+
+    hyper: PyTree = None  # hyper-parameters for `make_run`; None for a fixed run
+    rows: Rows | None = None  # rows of the data; None for all of them
+    positions: Positions | None = None  # where the block has the examples; None if the data are on the device
+    until: Array | None = None  # () int32, the step to stop at
+
+
+class Status(NamedTuple):
+    """Does a member still run?"""
+
+    diverged: Array  # () int32, the step whose loss was not finite; -1 if there is none
+    running: Array  # () bool
+
+
+@partial(jax.jit, static_argnames=("ensemble", "validated"))
+def initial_states(ensemble: Ensemble, keys: Key, hyper: PyTree, data: Data, *, validated: bool) -> FitState:
+    """Return the initial state. Padding members (added to fill all devices) start stopped."""
+
+    def initial_state(member: tuple[Key, PyTree, Array], data: Data) -> FitState:
+        key, hyper, index = member
+        ts = ensemble.run(hyper).init(key, data)
+        return initial_fit_state(ts, validated=validated, stopped=index >= ensemble.members)
+
+    members = (keys, hyper, jnp.arange(ensemble.padded))
+    return each_member(replace(ensemble, strategy="map"), initial_state, members, data)  # vmap compiles slowly here
+
+
+@partial(jax.jit, static_argnames="ensemble", donate_argnames="fs")
+def train_chunk(
+    ensemble: Ensemble, fs: FitState, args: MemberArgs, data: Data, n: Array
+) -> tuple[FitState, Log, Status]:
+    """Take `n` ≤ CAPACITY steps, where `n` is an argument of the compiled program.
+
+    A loop whose trip count is an argument, not a scan: it compiles once for every length, and a run has the same bits
+    however it is cut into chunks. (XLA inlines a scan of length 1, and then rounds differently.)
+
+    Args:
+      ensemble: the program.
+      fs: the state before; its memory is reused.
+      args: the arguments of each member.
+      data: all examples, or those that the host gathered.
+      n: () int32, number of steps.
+
+    Returns:
+      The state after the steps; the logs (members, CAPACITY), of which the first entries are those of the steps taken;
+      and the status of each member.
+    """
+
+    def train_member(member: tuple[FitState, MemberArgs], shared: tuple[Data, Array]) -> tuple[FitState, Log, Status]:
+        fs, logs = _steps(ensemble, *member, *shared)
+        return fs, logs, Status(fs.diverged, is_running(fs))
+
+    return each_member(ensemble, train_member, (fs, args), (data, n))
+
+
+@partial(jax.jit, static_argnames="ensemble", donate_argnames="fs")
+def validate(
+    ensemble: Ensemble, fs: FitState, args: MemberArgs, data: Data, patience: Array
+) -> tuple[FitState, Log, Status]:
+    """Evaluate every member, and record its score. `args.rows` are the rows that each member is validated on."""
+
+    def validate_member(
+        member: tuple[FitState, MemberArgs], shared: tuple[Data, Array]
+    ) -> tuple[FitState, Log, Status]:
+        (fs, args), (data, patience) = member, shared
+        own = data if args.rows is None else select_rows(data, args.rows)
+        log = ensemble.run(args.hyper).evaluate(fs.train, own)
+        fs = record_validation(fs, log["loss"], patience)
+        return fs, log, Status(fs.diverged, is_running(fs))
+
+    return each_member(ensemble, validate_member, (fs, args), (data, patience))
+
+
+def select_rows(data: Data, rows: Rows) -> Data:
+    """Return a member's rows as data. Rows that only pad the table get weight 0."""
+    part = take_rows(data, rows.table)
+    counted = (jnp.arange(rows.table.shape[-1]) < rows.sizes).astype(jnp.result_type(float))
+    return part._replace(weights=counted if part.weights is None else part.weights * counted)
+
+
+def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n: Array) -> tuple[FitState, Log]:
+    """Take the steps of one member."""
+    run, rows, positions, until = ensemble.run(args.hyper), args.rows, args.positions, args.until
+    assert until is not None
+    lockstep = ensemble.lockstep  # then all members must share one loop counter
+    table = None if rows is None or positions is not None else jnp.asarray(rows.table)
+
+    def continues(fs: FitState) -> Array:
+        return is_running(fs) & (fs.train.step < until)
+
+    def loop(n: Array, body: Callable[[Array, Carry], Carry], carry: Carry) -> Carry:
+        def condition(loop_state: tuple[Array, Carry]) -> Array:
+            i, (fs, _) = loop_state
+            return i < n if lockstep else (i < n) & continues(fs)
+
+        def advance(loop_state: tuple[Array, Carry]) -> tuple[Array, Carry]:
+            i, carry = loop_state
+            return i + 1, body(i, carry)
+
+        return lax.while_loop(condition, advance, (jnp.zeros_like(n), carry))[1]
+
+    def batch(rows: Array) -> Data:
+        return shard_batch(ensemble, take_rows(examples, rows if table is None else table[rows]))
+
+    def step(i: Array, carry: Carry, batch: Data) -> Carry:
+        fs, logs = carry
+        ts, log = run.step(fs.train, batch)
+        new, loss = record_step(fs, ts, log["loss"]), log["loss"]
+        if lockstep:
+            new = tree_where(continues(fs), new, fs)
+            loss = jnp.where(continues(fs), loss, jnp.full_like(loss, jnp.nan))
+        return new, {"loss": logs["loss"].at[i].set(loss)}
+
+    size = run.batch_size or n_rows(examples)
+    example = jax.ShapeDtypeStruct((size,), jnp.int32)
+    dtype = jax.eval_shape(lambda rows: run.step(fs.train, batch(rows))[1]["loss"], example).dtype
+    carry: Carry = fs, {"loss": jnp.full((CAPACITY,), jnp.nan, dtype)}
+
+    if run.batch_size is None:
+        full = shard_batch(ensemble, examples if table is None else take_rows(examples, table))
+        return loop(n, lambda i, carry: step(i, carry, full), carry)
+
+    if positions is not None:
+        block_rows, first = jnp.asarray(positions.rows), fs.train.step - positions.first_step
+        last = block_rows.shape[0] - 1  # only frozen members go beyond it
+        return loop(n, lambda i, carry: step(i, carry, batch(block_rows[jnp.clip(first + i, 0, last)])), carry)
+
+    count = n_rows(examples) if rows is None else jnp.asarray(rows.sizes)
+    # Rows of several steps are drawn at once: of fewer in a large ensemble, whose chunks are short
+    several = min(CAPACITY, max(1, ROWS // size // min(ensemble.members, 16)))
+
+    def draw_and_step(b: Array, carry: Carry) -> Carry:
+        ts = carry[0].train
+        drawn, first = run.rows(ts.key, ts.step, count, several), b * several
+        return loop(jnp.minimum(several, n - first), lambda i, carry: step(first + i, carry, batch(drawn[i])), carry)
+
+    return loop((n + several - 1) // several, draw_and_step, carry)

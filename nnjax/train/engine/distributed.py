@@ -1,0 +1,74 @@
+"""Run several processes as one program, on JAX's distributed runtime."""
+
+import atexit
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+import numpy as np
+
+LOST = re.compile(r"gloo|nccl|connection|unavailable|deadline_exceeded|heartbeat", re.IGNORECASE)  # in JAX's errors
+HEARTBEAT = 20  # seconds of silence after which a process counts as dead, and the others end
+
+
+class ProcessLostError(RuntimeError):
+    """Another process ended, or cannot be reached."""
+
+
+def join_processes(coordinator: str | None, processes: int | None, index: int | None) -> None:
+    """Make this process one of several. Call it before anything else of JAX.
+
+    Args:
+      coordinator: "host:port" of the first process; None if the cluster's environment has it.
+      processes: number of processes; None if the environment has it.
+      index: index of this process, from 0; None if the environment has it.
+
+    Raises:
+      ValueError: for an address without a port, or an index outside 0 … processes - 1.
+      RuntimeError: if the other processes do not connect within five minutes.
+    """
+    if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
+        raise ValueError(f"coordinator must be host:port, got {coordinator!r}")
+    if processes is not None and index is not None and not 0 <= index < processes:
+        raise ValueError(f"the index of the process must be in 0 … {processes - 1}, got {index}")
+    jax.distributed.initialize(coordinator, processes, index, heartbeat_timeout_seconds=HEARTBEAT)
+
+
+def all_agree(size: int, flags: tuple[bool, ...]) -> tuple[int, tuple[bool, ...]]:
+    """Return what all processes do next: the smallest size, and the flags that any process has set.
+
+    Clocks and signals differ between processes, but the programs that communicate must be the same.
+    """
+    if jax.process_count() == 1:
+        return size, flags
+    from jax.experimental import multihost_utils  # a single process does not need it
+
+    gathered = np.asarray(multihost_utils.process_allgather(np.array([size, *flags], np.int32)))
+    return int(gathered[:, 0].min()), tuple(bool(column.any()) for column in gathered[:, 1:].T)
+
+
+@contextmanager
+def explain_lost_process(folder: Path | None) -> Iterator[None]:
+    """Turn the errors of lost connections into a `ProcessLostError` that says what to do.
+
+    The process then exits without JAX's shutdown, which would wait for the other process and then abort.
+    """
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # Gloo sometimes raises ValueError
+        if jax.process_count() == 1 or not LOST.search(str(error)):
+            raise
+        atexit.register(_exit_now)
+        how = "" if folder is None else f"; resume=True continues from the last checkpoint in {folder}"
+        text = f"fit: another process ended or cannot be reached: start all processes again{how}"
+        raise ProcessLostError(text) from error
+
+
+def _exit_now() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

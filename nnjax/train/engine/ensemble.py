@@ -1,0 +1,115 @@
+"""One program for all members of an ensemble, a sweep, or folds: `map` or `vmap` of a function of one member."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import AxisType, Mesh, PartitionSpec
+
+from nnjax import checks
+from nnjax.train.run import Run
+from nnjax.types import PyTree
+
+Strategy = Literal["map", "vmap"]
+STRATEGIES: tuple[Strategy, ...] = ("map", "vmap")
+MEMBERS, BATCH = "members", "batch"  # the axes of a mesh
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Everything that is compiled into a program, without its arguments.
+
+    Args:
+      make_run: the run of all members, or a function from one member's hyper-parameters to its run.
+      members: number of members. A single run is an ensemble of one.
+      strategy: "map" trains one member after another, with the bits of single runs; "vmap" trains them in lockstep.
+      mesh: devices over which members or batches are spread; None for one device.
+
+    Raises:
+      ValueError, TypeError: for an unknown strategy, members < 1, or a mesh with other axes.
+    """
+
+    make_run: Run | Callable[[PyTree], Run]
+    members: int = 1
+    strategy: Strategy = "map"
+    mesh: Mesh | None = None
+
+    def __post_init__(self) -> None:
+        checks.one_of("fit", "strategy", self.strategy, STRATEGIES)
+        checks.positive_int("fit", "members", self.members)
+        if self.mesh is None:
+            return
+        if not isinstance(self.mesh, Mesh):
+            raise TypeError(f"fit: mesh must be a jax.sharding.Mesh such as jax.make_mesh(…), got {self.mesh!r}")
+        if not set(self.mesh.axis_names) <= {MEMBERS, BATCH}:
+            raise ValueError(
+                f"fit: the axes of mesh must be among '{MEMBERS}' and '{BATCH}', got {self.mesh.axis_names}"
+            )
+        auto = (AxisType.Auto,) * len(self.mesh.axis_names)  # the default of jax.make_mesh is Explicit
+        object.__setattr__(self, "mesh", Mesh(self.mesh.devices, self.mesh.axis_names, axis_types=auto))
+
+    def run(self, hyper: PyTree) -> Run:
+        """Return the run of the member with these hyper-parameters."""
+        if isinstance(self.make_run, Run):
+            return self.make_run
+        place = "in make_run, whose hyper-parameters are traced: compute with them, but do not branch on them"
+        with checks.located(place):
+            run: Any = self.make_run(hyper)
+        if not isinstance(run, Run):
+            raise TypeError(f"sweep: make_run must return a train.Run, got {run!r}")
+        return run
+
+    @property
+    def padded(self) -> int:
+        """Number of members including the padding members that fill all devices."""
+        devices = self.axis_size(MEMBERS)
+        return -(-self.members // devices) * devices
+
+    @property
+    def lockstep(self) -> bool:
+        """True if the members are steps of one vmapped loop."""
+        return self.strategy == "vmap" and self.members > 1
+
+    def axis_size(self, axis: str) -> int:
+        """Return the number of devices along an axis of the mesh, 1 without it."""
+        return 1 if self.mesh is None else self.mesh.shape.get(axis, 1)
+
+
+def each_member(ensemble: Ensemble, f: Callable[[Any, Any], T], stacked: PyTree, shared: PyTree) -> T:
+    """Return `f(index_tree(stacked, i), shared)` for every member i, stacked along a leading axis.
+
+    Members are independent, so each device of a mesh runs its share without synchronising.
+    """
+
+    def local(stacked: PyTree, shared: PyTree) -> T:
+        if jax.tree.leaves(stacked)[0].shape[0] == 1:
+            return stack_tree(f(jax.tree.map(lambda a: jnp.squeeze(a, 0), stacked), shared))
+        if ensemble.strategy == "vmap":
+            return jax.vmap(f, in_axes=(0, None))(stacked, shared)
+        return lax.map(lambda member: f(member, shared), stacked)
+
+    if ensemble.mesh is None or MEMBERS not in ensemble.mesh.axis_names:
+        return local(stacked, shared)
+    members, replicated = PartitionSpec(MEMBERS), PartitionSpec()
+    return jax.shard_map(
+        local,
+        mesh=ensemble.mesh,
+        in_specs=(members, replicated),
+        out_specs=members,
+        axis_names={MEMBERS},
+        check_vma=False,
+    )(stacked, shared)
+
+
+def index_tree(tree: T, index: Any) -> T:
+    """Return `leaf[index]` of every leaf: one member, or some members, of a stacked tree."""
+    return jax.tree.map(lambda a: a[index], tree)
+
+
+def stack_tree(tree: T) -> T:
+    """Return the tree with a leading axis of one member."""
+    return jax.tree.map(lambda a: jnp.asarray(a)[None], tree)

@@ -1,0 +1,60 @@
+"""Errors and warnings of a run that carry their facts, so that callers can word them for their own users."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+Differences = Sequence[tuple[str, str, str]]  # (name, saved value, current value)
+
+
+class RunMismatchError(ValueError):
+    """The saved run differs from the one to resume."""
+
+    def __init__(self, folder: Path, differences: Differences, *, reason: str | None = None):
+        """Args: the checkpoints' folder; what differs; why the saved state does not fit at all, if so."""
+        self.folder, self.differences, self.reason = folder, differences, reason
+        remedy = (
+            f"{reason}\nchoose another out=" if reason else "resume='anyway' continues anyway; or choose another out="
+        )
+        super().__init__(
+            f"{folder}: the run differs from the saved one, so it cannot be resumed exactly:\n"
+            f"{format_differences(differences)}\n{remedy}"
+        )
+
+    @property
+    def resumable(self) -> bool:
+        """True if `resume="anyway"` would continue."""
+        return self.reason is None
+
+
+class InterruptedRun(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM ended the run."""
+
+    def __init__(self, step: int, folder: Path | None):
+        """Args: the number of steps taken; the folder that they are saved in, None if they are not saved."""
+        self.step, self.folder = step, folder
+        how = (
+            "nothing is saved, because fit had no folder out="
+            if folder is None
+            else f"saved in {folder}; the same call with resume=True continues"
+        )
+        super().__init__(f"stopped after step {step}, {how}")
+
+
+class DivergedWarning(RuntimeWarning):
+    """The loss of a step is not finite."""
+
+    def __init__(self, step: int, loss: float, member: int | None):
+        """Args: the step, from 0; its loss; the member of an ensemble, None for a single run."""
+        self.step, self.loss, self.member = step, loss, member
+        who = "" if member is None else f" of member {member}"
+        super().__init__(
+            f"fit: the loss of step {step}{who} is {loss}, so this was its last step. train.replay(…) finds the cause; "
+            "a smaller learning rate or optax.clip_by_global_norm may help"
+        )
+
+
+def format_differences(differences: Differences) -> str:
+    """Return the differences as a table, one line each."""
+    cells = [("", "saved", "now"), *differences]
+    left, middle = (max(len(cell[i]) for cell in cells) for i in range(2))
+    return "\n".join(f"  {name:<{left}}  {saved:<{middle}}  {now}".rstrip() for name, saved, now in cells)

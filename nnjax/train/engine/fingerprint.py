@@ -1,0 +1,83 @@
+"""The fingerprint of a run: everything its bits depend on, as short texts that can be compared."""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nnjax import data
+from nnjax.storage.checkpoint import digest
+from nnjax.train.engine.ensemble import BATCH, Ensemble, index_tree
+from nnjax.train.engine.job import Job
+from nnjax.train.run import metric_name
+from nnjax.types import Data, Key, PyTree
+
+Fingerprint = dict[str, str]
+MACHINE = ("device", "cores", "jax", "jaxlib", "optax", "nnjax")  # the other entries describe the run itself
+
+
+def run_fingerprint(job: Job) -> Fingerprint:
+    """Return everything that the bits of a run depend on."""
+    ensemble, members, sample = job.ensemble, job.members, data.sample(job.data)
+    run = ensemble.run(index_tree(members.hyper, 0))
+    validation = (job.held_out, members.held_out_rows, job.patience, job.held_out and job.validate_every)
+    return {
+        "step": step_digest(ensemble, members.keys[0], members.hyper, sample),
+        "batch_size": str(run.batch_size),
+        "members": str(ensemble.members),
+        "strategy": ensemble.strategy if ensemble.members > 1 else "none",
+        "batch over": str(ensemble.axis_size(BATCH)),  # devices along "members" do not communicate
+        "key": digest(jax.random.key_data(members.keys))[:16],
+        "hyper-parameters": digest(members.hyper)[:16],
+        "data": data.digest(job.data)[:16],
+        "rows": digest(members.rows)[:16],
+        "validation": digest(validation)[:16],
+        "metrics": ", ".join(metric_name(metric) for metric in run.metrics),
+        **machine_fingerprint(),
+    }
+
+
+def machine_fingerprint() -> Fingerprint:
+    """Return what the bits of every run depend on: the device and the versions."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    device = jax.devices()[0]
+    packages = {name: version(name) for name in ("jax", "jaxlib", "optax", "nnjax")}
+    return {"device": f"{device.platform} {device.device_kind}", "cores": str(cores), **packages}
+
+
+def step_digest(ensemble: Ensemble, key: Key, hyper: PyTree, sample: Data) -> str:
+    """Return a digest of one step's program as JAX traces it: network, loss, optimizer, and their constants."""
+    first = index_tree(hyper, 0)
+    rows = ensemble.run(first).batch_size or data.n_rows(sample)
+
+    def step(hyper: PyTree, key: Key, sample: Data) -> PyTree:
+        run = ensemble.run(hyper)
+        return run.step(run.init(key, sample), data.take_rows(sample, jnp.zeros(rows, jnp.int32)))
+
+    jaxpr = jax.make_jaxpr(step)(first, key, sample)
+    text = re.sub(r"0x[0-9a-f]+|<function .*?>", "", str(jaxpr))  # addresses differ between processes
+    return hashlib.sha256(f"{text} {digest(list(_constants(jaxpr)))}".encode()).hexdigest()[:16]
+
+
+def differences(saved: Fingerprint, current: Fingerprint) -> list[tuple[str, str, str]]:
+    """Return the entries that differ: name, saved value, current value."""
+    names = [*saved, *(name for name in current if name not in saved)]
+    return [
+        (name, saved.get(name, "nothing"), current.get(name, "nothing"))
+        for name in names
+        if saved.get(name) != current.get(name)
+    ]
+
+
+def _constants(jaxpr: Any) -> Iterator[Any]:
+    """Yield the arrays written into a program and into the programs inside it; its text shows only their shapes."""
+    yield from getattr(jaxpr, "consts", ())
+    for equation in jaxpr.eqns:
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
+            if hasattr(value, "eqns"):
+                yield from _constants(value)

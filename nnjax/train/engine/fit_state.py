@@ -1,0 +1,74 @@
+"""The state that a `fit` carries from chunk to chunk: the training state, the best network, and the reasons to stop."""
+
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from nnjax.types import Params, State, TrainState
+
+T = TypeVar("T")
+NO_PATIENCE = 2**31 - 1  # a patience that no run reaches
+
+
+class Best(NamedTuple):
+    """The network with the lowest validation loss so far."""
+
+    score: Array  # () the validation loss; infinite before the first validation
+    step: Array  # () int32
+    params: Params
+    state: State
+    waited: Array  # () int32, number of validations since then
+
+
+class FitState(NamedTuple):
+    """Everything on the device that a checkpoint holds."""
+
+    train: TrainState
+    diverged: Array  # () int32, the step whose loss was not finite, after which the run is frozen; -1 if there is none
+    stopped: Array  # () bool, True once early stopping has frozen the run
+    best: Best | None  # None without validation
+
+
+def initial_fit_state(ts: TrainState, *, validated: bool, stopped: Array) -> FitState:
+    """Return the state before the first chunk."""
+    best = None
+    if validated:
+        infinite, zero = jnp.full((), jnp.inf, jnp.result_type(float)), jnp.zeros_like(ts.step)
+        best = Best(infinite, zero, ts.params, ts.state, waited=zero)
+    return FitState(ts, diverged=jnp.full_like(ts.step, -1), stopped=stopped, best=best)
+
+
+def is_running(fs: FitState) -> Array:
+    """Return True unless the run diverged or was stopped early."""
+    return (fs.diverged < 0) & ~fs.stopped
+
+
+def record_step(fs: FitState, ts: TrainState, loss: Array) -> FitState:
+    """Return the state after a step with this loss that led to `ts`. A loss that is not finite ends the run."""
+    diverged = jnp.where(jnp.isfinite(loss), fs.diverged, fs.train.step)
+    return fs._replace(train=ts, diverged=diverged)
+
+
+def record_validation(fs: FitState, score: Array, patience: Array) -> FitState:
+    """Return the state after a validation: keep the best network, and stop a run that no longer improves.
+
+    Args:
+      fs: the state, with `best`.
+      score: () the validation loss. NaN counts as no improvement.
+      patience: () int32, number of validations without improvement after which the run is stopped.
+    """
+    assert fs.best is not None
+    running = is_running(fs)
+    score = score.astype(fs.best.score.dtype)
+    better = running & (score < fs.best.score)
+    waited = jnp.where(better, 0, fs.best.waited + running.astype(jnp.int32))
+    current = Best(score, fs.train.step, fs.train.params, fs.train.state, waited)
+    best = tree_where(better, current, fs.best._replace(waited=waited))
+    return fs._replace(best=best, stopped=fs.stopped | (running & (waited >= patience)))
+
+
+def tree_where(condition: Array, new: T, old: T) -> T:
+    """Return `new` where the condition holds, else `old`, leaf by leaf."""
+    return jax.tree.map(lambda a, b: a if a is b else jnp.where(condition, a, b), new, old)

@@ -1,0 +1,244 @@
+"""The host's loop over chunks of steps: validation, saving, callbacks, progress. It never changes a result."""
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax.data import Source
+from nnjax.train.engine import prefetch
+from nnjax.train.engine.device_loop import CAPACITY, Block, MemberArgs, Status, train_chunk, validate
+from nnjax.train.engine.distributed import all_agree, explain_lost_process
+from nnjax.train.engine.errors import DivergedWarning, InterruptedRun
+from nnjax.train.engine.fit_state import NO_PATIENCE, FitState
+from nnjax.train.engine.job import Job
+from nnjax.train.engine.options import FitOptions, Record
+from nnjax.train.engine.placement import replicate, shard_members, snapshot, to_host
+from nnjax.train.engine.resume import Logs, resumable
+from nnjax.train.engine.signals import deferred_interrupts
+from nnjax.train.run import Log
+from nnjax.types import Data
+
+CHUNK_SECONDS = 0.25  # time between two looks of the host: the delay of the progress bar and of Ctrl-C
+
+Show = Callable[[Record], None]
+
+
+class Seconds(NamedTuple):
+    """Where the wall time of a `fit` went."""
+
+    compile: float  # tracing and compiling; almost nothing in a second fit of the same run
+    train: float  # inside the training program
+    validate: float  # inside the evaluation program
+    total: float
+
+
+class Outcome(NamedTuple):
+    """The outcome of a job."""
+
+    fs: FitState  # (members, ...)
+    logs: Logs
+    seconds: Seconds
+    ended_by_callback: bool
+
+
+def run_job(job: Job, options: FitOptions, show: Show, *, ended: bool = False) -> Outcome:
+    """Take all steps of a job.
+
+    Args:
+      job: the job.
+      options: chunk length, checkpoints, callbacks.
+      show: called with a record after each chunk, for the progress bar.
+      ended: True if a callback ended the run in an earlier group; then no steps are taken.
+    """
+    ensemble, ends = job.ensemble, job.members.ends
+    start = time.perf_counter()
+    training = validating = 0.0
+    with (
+        explain_lost_process(options.folder),
+        resumable(job, options) as (restored, save),
+        open_data(job, options) as (data, next_feed),
+        deferred_interrupts() as interrupted,
+    ):
+        fs, logs = restored
+        advance, score = chunk_function(job, data), _validation_function(job)
+        # Zero steps, and the validation of a copy, compile the programs
+        fs, _, status = advance(fs, logs.done, logs.done, next_feed(logs.done).block)
+        if job.held_out is not None:
+            score(jax.tree.map(jnp.copy, fs))
+        status = to_host(ensemble, status)
+        compiled = time.perf_counter() - start
+
+        saves = options.folder is not None and jax.process_index() == 0  # only this process knows when it last saved
+        stops, size, saved_at, final = _stops(job, options), options.chunk_steps or 1, time.perf_counter(), False
+        while not ended and status.running.any() and (epoch := _next_stop(job, stops, logs)) is not None:
+            clock = time.perf_counter()
+            feed, before = next_feed(logs.done), logs.done
+            until = _chunk_end(job, options, before, epoch, size=size, limit=feed.limit)
+            fs, log, status = advance(fs, before, until, feed.block)
+            losses, status = to_host(ensemble, (log["loss"], status))  # waits for the device
+            elapsed = time.perf_counter() - clock
+            training += elapsed
+            size = options.chunk_steps or max(1, int((until - before).max() / elapsed * CHUNK_SECONDS))
+            _warn_diverged(job, status.diverged, losses, before)
+            logs = _add_losses(logs, losses, until)
+            survived, at_stop = bool(status.running.any()), bool((until == ends[:, epoch]).all())
+            if at_stop and job.held_out is not None and (epoch in job.validated or epoch == job.last_epoch):
+                if epoch not in job.validated:  # a longer run would not validate here, so no checkpoint may hold it
+                    final = save(fs, logs, wait=True) or True
+                clock = time.perf_counter()
+                fs, scores, status = score(fs)
+                scores, status = to_host(ensemble, (scores, status))
+                logs = _add_scores(logs, epoch, scores, status.diverged)
+                validating += time.perf_counter() - clock
+            show(_record(job, logs, since=before))
+            if survived and _callback_is_due(options, before, until, at_stop=at_stop):
+                ended = _call(job, options, fs, logs, epoch)
+            due = saves and time.perf_counter() - saved_at >= options.save_every
+            size, (ended, due, stop) = all_agree(size, (ended, due, interrupted()))
+            if (due or stop) and not final and save(fs, logs, wait=stop):
+                saved_at = time.perf_counter()
+            if stop:
+                raise InterruptedRun(int(until.max()), options.folder)
+        if not final:
+            save(fs, logs, wait=True)
+        if interrupted():
+            raise InterruptedRun(int(logs.done.max(initial=0)), options.folder)
+        seconds = Seconds(compiled, training, validating, total=time.perf_counter() - start)
+        return Outcome(snapshot(ensemble, fs), logs, seconds, ended_by_callback=ended)
+
+
+Advance = Callable[[FitState, np.ndarray, np.ndarray, Block | None], tuple[FitState, Log, Status]]
+
+
+def chunk_function(job: Job, data: Data | None) -> Advance:
+    """Return `advance(fs, done, until, block)`, which takes each member's steps from `done` to before `until`."""
+    ensemble = job.ensemble
+    fixed = MemberArgs(hyper=shard_members(ensemble, job.members.hyper), rows=shard_members(ensemble, job.members.rows))
+
+    def advance(fs: FitState, done: np.ndarray, until: np.ndarray, block: Block | None) -> tuple[FitState, Log, Status]:
+        examples, positions = (data, None) if block is None else block
+        args = fixed._replace(positions=positions, until=shard_members(ensemble, until.astype(np.int32)))
+        return train_chunk(ensemble, fs, args, examples, np.int32((until - done).max()))
+
+    return advance
+
+
+@contextmanager
+def open_data(job: Job, options: FitOptions) -> Iterator[tuple[Data | None, prefetch.NextFeed]]:
+    """Yield the data that stay on the device, and a function that returns what a chunk reads."""
+    if isinstance(job.data, Source):
+        stops = [job.members.ends[:, epoch] for epoch in _stops(job, options)]
+        with prefetch.prefetched(job, job.data, stops) as next_feed:
+            yield None, next_feed
+    else:
+        yield replicate(job.ensemble, job.data), prefetch.no_feed
+
+
+def _validation_function(job: Job) -> Callable[[FitState], tuple[FitState, Log, Status]]:
+    ensemble = job.ensemble
+    held_out = replicate(ensemble, job.held_out)
+    args = MemberArgs(
+        hyper=shard_members(ensemble, job.members.hyper), rows=shard_members(ensemble, job.members.held_out_rows)
+    )
+    patience = np.int32(NO_PATIENCE if job.patience is None else job.patience)
+    return lambda fs: validate(ensemble, fs, args, held_out, patience)
+
+
+def _stops(job: Job, options: FitOptions) -> list[int]:
+    """Return the epochs at whose ends members wait for each other: for validation, for callbacks, and at the end."""
+    if options.callbacks and options.callback_every is None:
+        return list(range(job.last_epoch + 1))
+    return sorted(job.validated | set(range(job.last_epoch + 1)[-1:]))
+
+
+def _next_stop(job: Job, stops: list[int], logs: Logs) -> int | None:
+    """Return the next of the stops; None if there is nothing left to do."""
+    ends = job.members.ends
+    for epoch in stops:
+        if (logs.done < ends[:, epoch]).any():
+            return epoch
+    scored = {tuple(ends[:, epoch]) for epoch in logs.epochs}
+    unscored = bool(stops) and job.held_out is not None and tuple(ends[:, -1]) not in scored
+    return job.last_epoch if unscored else None  # the last validation is not part of a checkpoint
+
+
+def _add_losses(logs: Logs, losses: np.ndarray, until: np.ndarray) -> Logs:
+    """Return the logs with the losses (members, ...) of a chunk, which are written in place."""
+    for member, (start, stop) in enumerate(zip(logs.done, until, strict=True)):
+        logs.losses[member, start:stop] = losses[member, : stop - start]
+    return logs._replace(done=until)
+
+
+def _add_scores(logs: Logs, epoch: int, scores: dict[str, np.ndarray], diverged: np.ndarray) -> Logs:
+    """Return the logs with the scores of a validation. A member that diverged has none, even if they are finite."""
+    float_ = jnp.result_type(float)
+    masked = {name: np.where(diverged >= 0, np.nan, score).astype(float_) for name, score in scores.items()}
+    return logs._replace(epochs=(*logs.epochs, epoch), scores=(*logs.scores, masked))
+
+
+def mean_over(losses: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Return the mean (members,) of the losses (members, steps) that are counted; NaN if there are none."""
+    with np.errstate(invalid="ignore"):
+        return np.where(counted, losses, 0).sum(1) / counted.sum(1)
+
+
+def _record(job: Job, logs: Logs, since: np.ndarray) -> Record:
+    """Return the record for callbacks and the progress bar: the mean loss since some step, and the last scores."""
+    step = int(logs.done.max())
+    steps = np.arange(since.min(initial=0), step)
+    losses = logs.losses[:, steps]
+    loss = mean_over(losses, (since[:, None] <= steps) & ~np.isnan(losses))
+    scores = {f"validation_{name}": score for name, score in logs.scores[-1].items()} if logs.scores else {}
+    return {"step": step, "epoch": step / job.epoch_steps, "loss": loss} | scores
+
+
+def _chunk_end(
+    job: Job, options: FitOptions, done: np.ndarray, epoch: int, *, size: int, limit: np.ndarray | None
+) -> np.ndarray:
+    """Return the step (members,) before which the next chunk ends."""
+    size = min(size, CAPACITY)
+    if options.callbacks and options.callback_every is not None:
+        size = min(size, options.callback_every - int(done.max()) % options.callback_every)
+    until = np.clip(done + size, done, np.maximum(done, job.members.ends[:, epoch]))
+    return until if limit is None else np.minimum(until, limit)
+
+
+def _callback_is_due(options: FitOptions, before: np.ndarray, until: np.ndarray, *, at_stop: bool) -> bool:
+    """Return True at the end of an epoch, or when the most advanced member reaches a multiple of `callback_every`."""
+    if options.callback_every is None:
+        return at_stop
+    return bool(until.max() > before.max() and until.max() % options.callback_every == 0)
+
+
+def _call(job: Job, options: FitOptions, fs: FitState, logs: Logs, epoch: int) -> bool:
+    """Call the callbacks with a copy of the state; return True if one of them ends the run."""
+    if not options.callbacks:
+        return False
+    if options.callback_every is None:
+        ends = job.members.ends
+        earlier = [e for e in range(epoch) if (ends[:, e] < ends[:, epoch]).any()]
+        since = ends[:, earlier[-1]] if earlier else np.zeros_like(logs.done)
+        record = _record(job, logs, since) | {"epoch": min(epoch + 1.0, options.epochs)}
+    else:
+        record = _record(job, logs, since=np.maximum(0, logs.done - options.callback_every))
+    ts = snapshot(job.ensemble, fs.train)
+    answers = [callback(ts, record) for callback in options.callbacks]
+    for answer in answers:
+        if answer is not None and not isinstance(answer, bool | np.bool_):
+            raise TypeError(
+                f"fit: a callback must return True to end the run, or False or None to continue, got {answer!r}"
+            )
+    return any(answers)
+
+
+def _warn_diverged(job: Job, diverged: np.ndarray, losses: np.ndarray, done: np.ndarray) -> None:
+    for i in np.flatnonzero(diverged >= done):
+        step = int(diverged[i])
+        member = job.first + int(i) if job.numbered else None
+        warnings.warn(DivergedWarning(step, float(losses[i, step - done[i]]), member), stacklevel=5)

@@ -1,0 +1,69 @@
+"""A job: an ensemble and all its arguments, on the host."""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from nnjax.data import Source, sample
+from nnjax.train.engine.device_loop import initial_states
+from nnjax.train.engine.ensemble import Ensemble, index_tree
+from nnjax.train.engine.fit_state import FitState
+from nnjax.train.engine.placement import replicate, shard_members, snapshot
+from nnjax.train.folds import Rows
+from nnjax.types import Data, Key, PyTree
+
+
+class Members(NamedTuple):
+    """Arguments that each member has of its own; every array has a leading axis (members, ...)."""
+
+    keys: Key
+    hyper: PyTree  # hyper-parameters for `make_run`; None for a fixed run
+    rows: Rows | None  # rows to train on; None for all
+    held_out_rows: Rows | None  # rows to validate on; None for all
+    ends: np.ndarray  # (members, epochs) int, the step after which each epoch ends
+
+
+class Job(NamedTuple):
+    """An ensemble and all its arguments, on the host."""
+
+    ensemble: Ensemble
+    members: Members
+    data: Data | Source
+    held_out: Data | None  # validation data
+    validated: frozenset[int]  # the epochs, from 0, after which members are validated, without the last one
+    validate_every: int  # epochs
+    patience: int | None  # validations
+    epoch_steps: float  # steps per epoch, for progress
+    first: int = 0  # index of the first member, if this is one group of several
+    numbered: bool = True  # False for a single run, whose messages name no member
+
+    @property
+    def last_epoch(self) -> int:
+        """The last epoch, from 0; -1 if there is none."""
+        return self.members.ends.shape[1] - 1
+
+    @property
+    def total_steps(self) -> int:
+        """The most steps that a member takes."""
+        return int(self.members.ends[:, -1].max()) if self.members.ends.size else 0
+
+    def select(self, members: slice) -> "Job":
+        """Return the job of some of the members."""
+        ensemble = replace(self.ensemble, members=members.stop - members.start)
+        return self._replace(
+            ensemble=ensemble, members=index_tree(self.members, members), first=self.first + members.start
+        )
+
+
+def first_state(job: Job, *, validated: bool) -> FitState:
+    """Return the state before the first step, on the device; with a best network if members are validated."""
+    keys, hyper = shard_members(job.ensemble, (job.members.keys, job.members.hyper))
+    examples = replicate(job.ensemble, sample(job.data))
+    return initial_states(job.ensemble, keys, hyper, examples, validated=validated)
+
+
+def state_shapes(job: Job, *, validated: bool) -> Any:
+    """Return the shapes of the state (members, ...) that a checkpoint holds."""
+    return jax.eval_shape(lambda: snapshot(job.ensemble, first_state(job, validated=validated)))

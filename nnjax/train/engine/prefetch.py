@@ -1,0 +1,190 @@
+"""Prefetch: the host gathers the examples of the next steps from a source while the device trains."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax.data import Source
+from nnjax.data._source import pieces
+from nnjax.data._validate import x64
+from nnjax.train.engine.device_loop import Block, Positions
+from nnjax.train.engine.ensemble import Ensemble, index_tree
+from nnjax.train.engine.job import Job
+from nnjax.train.engine.placement import replicate, shard_members
+from nnjax.types import Data, Key, PyTree
+
+BYTES = 64 * 2**20  # of one block. There are three: one in training, one ready, one being gathered
+
+
+class Feed(NamedTuple):
+    """The examples of a chunk."""
+
+    block: Block | None  # the examples of the next steps; None if all data are on the device
+    limit: np.ndarray | None  # (members,) the step before which the block ends; None if there is no end
+
+
+NextFeed = Callable[[np.ndarray], Feed]  # steps done, (members,) -> what the next chunk reads
+
+
+def no_feed(done: np.ndarray) -> Feed:
+    """Return the feed of data that are on the device."""
+    return Feed(block=None, limit=None)
+
+
+@contextmanager
+def prefetched(job: Job, source: Source, stops: Sequence[np.ndarray]) -> Iterator[NextFeed]:
+    """Yield a function that returns blocks of examples, gathered by a thread: one in training, two ahead.
+
+    Args:
+      job: the job, for its order of rows.
+      source: the examples.
+      stops: ascending steps (members,) at which members wait for each other.
+
+    Raises:
+      ValueError: for a full batch. Errors of the source are raised when the block is needed.
+    """
+    closed = threading.Event()
+    gather, size = _gatherer(job, source, closed)
+    wide, device = x64(), jax.config.jax_default_device  # type: ignore[attr-defined]
+    single = jax.process_count() == 1  # otherwise all processes transfer together, in the order of their main threads
+    pending: list[tuple[np.ndarray, Future[Block]]] = []  # the limit of each block, and the block
+    block: Block | None = None
+    limit: np.ndarray | None = None
+
+    def work(start: np.ndarray, limit: np.ndarray) -> Block:
+        with jax.enable_x64(wide), jax.default_device(device):  # threads do not inherit these from the caller
+            return _to_device(job.ensemble, gather(start, limit)) if single else gather(start, limit)
+
+    def submit(start: np.ndarray) -> None:
+        limit = steps_ahead(start, size, stops)
+        pending.append((limit, thread.submit(work, start, limit)))
+
+    def next_feed(done: np.ndarray) -> Feed:
+        nonlocal block, limit
+        if limit is None or (done >= limit).all():
+            if not pending:
+                submit(done)
+            block = None  # free its memory first
+            limit, future = pending.pop(0)
+            block = future.result() if single else _to_device(job.ensemble, future.result())
+            while len(pending) < 2 and stops and ((start := pending[-1][0] if pending else limit) < stops[-1]).any():
+                submit(start)
+        return Feed(block, limit)
+
+    with ThreadPoolExecutor(1, "nnjax-gather") as thread:
+        try:
+            yield next_feed
+        finally:
+            closed.set()
+            for _, future in pending:
+                future.cancel()
+
+
+def steps_ahead(done: np.ndarray, steps: int, stops: Sequence[np.ndarray]) -> np.ndarray:
+    """Return where members are after some steps. At a stop they wait for each other, except after the last one.
+
+    The result does not depend on whether the steps are taken at once or in parts.
+    """
+    start = done
+    for stop in stops:
+        taken = min(steps, int((stop - done).max(initial=0)))
+        if taken > 0:
+            done = np.maximum(done, np.minimum(done + taken, stop))
+            steps -= taken
+    return done + steps if (done == start).all() else done
+
+
+def _gatherer(
+    job: Job, source: Source, closed: threading.Event
+) -> tuple[Callable[[np.ndarray, np.ndarray], Block], int]:
+    """Return `gather(start, limit)`, the block of each member's steps start … limit - 1, and the most steps in it.
+
+    Examples are read in the order of their rows, because disks read forwards faster; a table has their positions.
+    """
+    run, members_rows = job.ensemble.run(index_tree(job.members.hyper, 0)), job.members.rows
+    if run.batch_size is None:
+        raise ValueError(
+            "fit: batch_size=None takes all data at once, but a source is read batch by batch; give a batch size, or "
+            "arrays in memory (np.asarray)"
+        )
+    members, batch = len(job.members.keys), run.batch_size
+    count = np.full(members, source.n, np.int32) if members_rows is None else np.asarray(members_rows.sizes)
+    sample = source.gather(np.zeros(1, np.int64))
+    size = max(1, BYTES // (members * batch * (source.bytes_per_row + 4)))
+    draw = _row_drawer(job, count, size)
+
+    def gather(start: np.ndarray, limit: np.ndarray) -> Block:
+        drawn = draw(start)
+        if members_rows is not None:
+            table = np.asarray(members_rows.table)
+            drawn = np.take_along_axis(table, drawn.reshape(members, -1), axis=1).reshape(drawn.shape)
+        needed = np.arange(size) < (limit - start)[:, None]
+        rows = drawn[needed].reshape(-1)
+        order = np.argsort(rows)
+        position = np.empty(len(order), np.int32)
+        position[order] = np.arange(len(order), dtype=np.int32)
+        positions = np.zeros(drawn.shape, np.int32)
+        positions[needed] = position.reshape(-1, batch)
+        block = jax.tree.map(lambda a: _aligned((drawn.size, *a.shape[1:]), a.dtype), sample)
+        filled = 0
+        for piece in pieces(rows[order], source.bytes_per_row):
+            if closed.is_set():
+                raise CancelledError
+            jax.tree.map(partial(_fill, filled), block, source.gather(piece))
+            filled += len(piece)
+        return Block(block, Positions(positions, first_step=start.astype(np.int32)))
+
+    return gather, size
+
+
+def _row_drawer(job: Job, count: np.ndarray, n: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Return `draw(start)`: the rows (members, n, batch) of each member's n steps from `start`, drawn on the CPU.
+
+    An accelerator would draw them only after the chunk that it is busy with.
+    """
+    try:
+        host = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS excludes the CPU
+        host = jax.local_devices()[0]
+    keys, hyper = jax.device_put((job.members.keys, index_tree(job.members.hyper, 0)), host)
+
+    def draw(start: np.ndarray) -> np.ndarray:
+        with jax.default_device(host):
+            return np.asarray(_draw_rows(job.ensemble, keys, hyper, count, start.astype(np.int32), n=n))
+
+    return draw
+
+
+@partial(jax.jit, static_argnames=("ensemble", "n"))
+def _draw_rows(
+    ensemble: Ensemble, keys: Key, hyper: PyTree, count: jax.Array, start: jax.Array, *, n: int
+) -> jax.Array:
+    run = ensemble.run(hyper)
+    return jax.vmap(lambda key, step, count: run.rows(key, step, count, n))(
+        keys, jnp.asarray(start), jnp.asarray(count)
+    )
+
+
+def _to_device(ensemble: Ensemble, block: Block) -> Block:
+    """Put a block on the device. On a CPU, which shares the host's memory, nothing is copied."""
+    data: Data = jax.device_put(block.data) if ensemble.mesh is None else replicate(ensemble, block.data)
+    return Block(data, shard_members(ensemble, block.positions))
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return an empty array that JAX does not copy: one whose memory begins at a multiple of 64 bytes."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    memory = np.empty(size + 64, np.uint8)
+    begin = -memory.__array_interface__["data"][0] % 64
+    return memory[begin : begin + size].view(dtype).reshape(shape)
+
+
+def _fill(start: int, array: np.ndarray, part: np.ndarray) -> None:
+    array[start : start + len(part)] = part

@@ -1,0 +1,157 @@
+"""The checkpoints of a `fit`: what they hold, and how a run continues from one."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax.storage import background_writer, checkpoint
+from nnjax.train.engine.errors import RunMismatchError
+from nnjax.train.engine.fingerprint import Fingerprint, differences, run_fingerprint
+from nnjax.train.engine.fit_state import FitState
+from nnjax.train.engine.job import Job, first_state, state_shapes
+from nnjax.train.engine.options import FitOptions
+from nnjax.train.engine.placement import shard_members, snapshot
+
+
+class Logs(NamedTuple):
+    """Everything measured so far, on the host. A resumed run has the whole history."""
+
+    done: np.ndarray  # (members,) steps, including those that a frozen member did not take
+    losses: np.ndarray  # (members, steps), NaN for steps that were not taken
+    epochs: tuple[int, ...]  # the epochs, from 0, after which members were validated
+    scores: tuple[dict[str, np.ndarray], ...]  # of each validation, (members,)
+
+
+class Save(Protocol):
+    """Hand a checkpoint to the thread that writes it; return False if that is still writing the previous one."""
+
+    def __call__(self, fs: FitState, logs: Logs, *, wait: bool) -> bool: ...
+
+
+@contextmanager
+def resumable(job: Job, options: FitOptions) -> Iterator[tuple[tuple[FitState, Logs], Save]]:
+    """Yield the state and the logs to start from, fresh or from a checkpoint, and a function that saves.
+
+    The folder is locked first, so that no other process deletes the files that are read here.
+    """
+    validated = job.held_out is not None
+    if options.folder is None:
+        yield (_copy(first_state(job, validated=validated)), _no_logs(job)), lambda fs, logs, *, wait: False
+        return
+    fingerprint = run_fingerprint(job)
+    with background_writer.saver(options.folder, options.keep, write=jax.process_index() == 0) as write:
+
+        def save(fs: FitState, logs: Logs, *, wait: bool) -> bool:
+            tree, metadata = _pack(snapshot(job.ensemble, fs), logs)
+            losses = logs.scores[-1]["loss"] if logs.scores else np.zeros(0)
+            losses = losses[~np.isnan(losses)]
+            score = float(losses.mean()) if losses.size else None
+            return write(int(logs.done.max()), tree, {"fingerprint": fingerprint, **metadata}, score, wait=wait)
+
+        saved = _load(job, options, fingerprint, options.folder)
+        if saved is None:
+            yield (_copy(first_state(job, validated=validated)), _no_logs(job)), save
+        else:
+            fs, logs = saved
+            yield (_copy(shard_members(job.ensemble, fs)), logs), save
+
+
+def read_checkpoint(path: Path, like: FitState) -> tuple[FitState, Logs]:
+    """Return the state and the logs in a checkpoint, in the structure of `like`.
+
+    Raises:
+      ValueError: for a damaged file, or one of another network.
+    """
+    return _unpack(*checkpoint.load(path, _like(like)))
+
+
+def saved_fingerprint(files: list[Path]) -> tuple[Path, Fingerprint] | None:
+    """Return the newest checkpoint whose metadata can be read, and its fingerprint."""
+    for path in reversed(files):
+        with suppress(ValueError):
+            return path, checkpoint.read_metadata(path)["fingerprint"]
+    return None
+
+
+def _load(job: Job, options: FitOptions, fingerprint: Fingerprint, folder: Path) -> tuple[FitState, Logs] | None:
+    """Return the state of the last intact checkpoint and the logs up to it; None if there is none yet."""
+    files = checkpoint.files(folder)
+    if not files:
+        return None
+    if not options.resume:
+        raise FileExistsError(
+            f"{folder} holds checkpoints of a run, the last is {files[-1].name}; continue with resume=True, "
+            "or choose another out="
+        )
+    like = state_shapes(job, validated=job.held_out is not None)
+    saved = saved_fingerprint(files)
+    rows = [] if saved is None else differences(saved[1], fingerprint)
+    if rows and options.resume != "anyway":
+        raise RunMismatchError(folder, rows, reason=_misfit(files[-1], like))
+
+    _, tree, metadata = checkpoint.latest(folder, _like(like))
+    fs, logs = _unpack(tree, metadata)
+    ends = job.members.ends[:, -1] if job.members.ends.size else np.zeros(len(logs.done), int)
+    if (logs.done > ends).any():
+        raise ValueError(
+            f"fit: epochs={options.epochs:g} is {ends.max()} steps, but the run saved in {folder} has already taken "
+            f"{logs.done.max()} steps ({logs.done.max() / job.epoch_steps:g} epochs); resume with at least as many "
+            "epochs, or choose another out="
+        )
+    losses = _no_logs(job).losses
+    losses[:, : logs.losses.shape[1]] = logs.losses
+    return fs, logs._replace(losses=losses)
+
+
+def _misfit(path: Path, like: FitState) -> str | None:
+    """Return which arrays of a checkpoint differ from `like`; None if the state fits."""
+    try:
+        read_checkpoint(path, like)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _pack(fs: FitState, logs: Logs) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the tree and the metadata of a checkpoint."""
+    names = [name for name in logs.scores[-1] if all(name in scores for scores in logs.scores)] if logs.scores else []
+    tree = {
+        "fit": fs,
+        "losses": logs.losses[:, : int(logs.done.max())].copy(),
+        "scores": {name: np.stack([scores[name] for scores in logs.scores]) for name in names},
+    }
+    return tree, {"done": logs.done.tolist(), "epochs": list(logs.epochs), "scores": names}
+
+
+def _unpack(tree: dict[str, Any], metadata: dict[str, Any]) -> tuple[FitState, Logs]:
+    names, epochs = metadata["scores"], tuple(metadata["epochs"])
+    scores = tuple({name: tree["scores"][name][i] for name in names} for i in range(len(epochs)))
+    return tree["fit"], Logs(np.asarray(metadata["done"]), tree["losses"], epochs, scores)
+
+
+def _like(fs: FitState) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return a function from the metadata of a checkpoint to the structure of its tree."""
+
+    def like(metadata: dict[str, Any]) -> dict[str, Any]:
+        members, steps, validations = len(metadata["done"]), max(metadata["done"]), len(metadata["epochs"])
+        float_ = jnp.result_type(float)
+        scores = {name: jax.ShapeDtypeStruct((validations, members), float_) for name in metadata["scores"]}
+        return {"fit": fs, "losses": jax.ShapeDtypeStruct((members, steps), float_), "scores": scores}
+
+    return like
+
+
+def _no_logs(job: Job) -> Logs:
+    members = len(job.members.ends)
+    losses = np.full((members, job.total_steps), np.nan, jnp.result_type(float))
+    return Logs(np.zeros(members, np.int64), losses, epochs=(), scores=())
+
+
+def _copy(fs: FitState) -> FitState:
+    """Copy the state: chunks reuse the memory of their argument, and two leaves of it may be the same array."""
+    return jax.tree.map(jnp.copy, fs)

@@ -1,0 +1,35 @@
+"""Defer Ctrl-C and SIGTERM until the current chunk is done."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def deferred_interrupts() -> Iterator[Callable[[], bool]]:
+    """Record the first Ctrl-C or SIGTERM instead of raising it; a second one raises at once.
+
+    Yields a function that returns True if there was one. Outside the main thread, signals are left alone, and so are
+    signals that are ignored (a shell's background job ignores Ctrl-C).
+    """
+    received = False
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        if received:
+            raise KeyboardInterrupt
+        received = True
+
+    handled = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, handle) for number in handled}
+    try:
+        yield lambda: received
+    finally:
+        for number, handler in previous.items():
+            if handler is not None:  # None: not installed by Python, which cannot restore it
+                signal.signal(number, handler)
