@@ -49,6 +49,16 @@ def quick_compiler():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.fixture(scope="module")
+def quick_compiler_everywhere():
+    """Do the same for a whole module, its fixtures and the processes that it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def cleared_caches():
     """Thousands of compiled programs would otherwise fill some gigabytes."""

@@ -5,22 +5,23 @@ import os
 import re
 import subprocess
 import sys
-import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from runs import SMALL, nnjax, process, read_json, succeed, with_warnings
 from safetensors.numpy import load_file
 from sklearn.datasets import load_diabetes, load_digits
-from test_cli import done, nnjax, process, read
 
 from nnjax import data, metrics, nn, train
-from nnjax.cli import report, run_folder
+from nnjax.cli import history as history_records
+from nnjax.cli import run_folder
 from nnjax.cli.config import make_net
 
-SMALL = ("--width", "8", "--depth", "1", "--epochs", "2", "--batch-size", "16")
+pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
+DRAWN = (*SMALL, "--plots")
 FORMAT = r"[\d.]+ ± [\d.]+ \(mean ± sd\), min [\d.]+, median [\d.]+, max [\d.]+"
 
 
@@ -38,16 +39,16 @@ def files(tmp_path_factory):
 def digits(files):
     """Three networks on the digits, in a process of its own, on as many devices as there are cores."""
     path = files / "ensemble"
-    return path, process("train", "digits", "--members", 3, "--out", path, *SMALL)
+    return path, process("train", "digits", "--members", 3, "--out", path, *DRAWN)
 
 
 @pytest.fixture(scope="module")
 def diabetes(files):
     """Three networks of regression."""
     path = files / "regression"
-    ended = done(
+    ended = succeed(
         "train", files / "diabetes.csv", "--target", "progression", "--members", 3, "--learning-rate", 0.03,
-        "--out", path, *SMALL,
+        "--out", path, *DRAWN,
     )  # fmt: skip
     return path, ended
 
@@ -69,13 +70,13 @@ def test_an_ensemble_writes_all_files(digits):
     pictures = {"confusion", "curves", "reliability", "spread", "ensemble_size", "rejection"}
     names = {"config.json", "table.json", "metrics.csv", "result.json", "weights.safetensors", "receipt.json"}
     assert {file.name for file in path.iterdir()} == names | {f"{name}.png" for name in pictures} | {"checkpoints"}
-    assert read(path / "config.json")["members"] == 3
+    assert read_json(path / "config.json")["members"] == 3
     assert {len(leaf) for leaf in load_file(path / "weights.safetensors").values()} == {3}
 
 
 def test_the_scores_are_those_of_the_averaged_probabilities(digits):
     path, ended = digits
-    test, result = data.load("digits").test, read(path / "result.json")
+    test, result = data.load("digits").test, read_json(path / "result.json")
     each = outputs(path, test.x)
     average = jnp.log(jax.nn.softmax(each).mean(0))
     assert result["test"]["accuracy"] == pytest.approx(float(metrics.accuracy(average, test.y)))
@@ -93,7 +94,7 @@ def test_the_scores_are_those_of_the_averaged_probabilities(digits):
     assert f"min {min(accuracies):.4f}, median {np.median(accuracies):.4f}, max {max(accuracies):.4f}" in ended.out
     assert f"test accuracy {result['test']['accuracy']:.4f}" in ended.out
     assert ended.out.count("(averaged prediction of 3)") == 1
-    assert f"{parts['total']:.4f} nats on average = {parts['aleatoric']:.4f} aleatoric" in ended.out
+    assert f"mean uncertainty {parts['total']:.4f} nats = {parts['aleatoric']:.4f} aleatoric" in ended.out
     assert "3 networks, strategy map" in ended.out
     assert re.match(r"epoch 2/2  loss \d", ended.err.splitlines()[-1])
 
@@ -120,7 +121,7 @@ def test_members_spread_over_devices_are_lone_runs(digits, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "fit", lone)
-        done("train", "digits", "--out", tmp_path / "run", "--no-plots", *SMALL)
+        succeed("train", "digits", "--out", tmp_path / "run", *SMALL)
     lone_weights, all_weights = (load_file(p / "weights.safetensors") for p in (tmp_path / "run", path))
     for name, leaf in lone_weights.items():
         np.testing.assert_array_equal(all_weights[name][1], leaf, err_msg=name)
@@ -128,7 +129,7 @@ def test_members_spread_over_devices_are_lone_runs(digits, tmp_path):
 
 def test_predict_averages_the_probabilities(files, digits, tmp_path):
     path, _ = digits
-    ended = done("predict", path, files / "digits.npz", "--out", tmp_path / "p.csv")
+    ended = succeed("predict", path, files / "digits.npz", "--out", tmp_path / "p.csv")
     assert "1,797 predictions" in ended.out
     predicted = pd.read_csv(tmp_path / "p.csv")
     assert list(predicted) == ["y", *(f"p({i})" for i in range(10)), "epistemic"]
@@ -144,7 +145,7 @@ def test_predict_averages_the_probabilities(files, digits, tmp_path):
 def test_a_regression_averages_and_says_how_far_members_differ(files, diabetes, tmp_path):
     path, ended = diabetes
     assert {"predictions.png", "spread.png", "curves.png"} == {file.name for file in path.glob("*.png")}
-    done("predict", path, files / "diabetes.csv", "--out", tmp_path / "p.csv")
+    succeed("predict", path, files / "diabetes.csv", "--out", tmp_path / "p.csv")
     predicted, frame = pd.read_csv(tmp_path / "p.csv"), pd.read_csv(files / "diabetes.csv")
     assert list(predicted) == ["progression", "sd"]
     _, table = run_folder.load_config(path)
@@ -153,14 +154,14 @@ def test_a_regression_averages_and_says_how_far_members_differ(files, diabetes, 
     np.testing.assert_allclose(predicted["sd"], each.std(0), rtol=1e-2, atol=1e-3)
     _, test = data.split_rows(frame["progression"].to_numpy(), 0.2, stratify=False)
     errors = predicted["progression"][test] - frame["progression"][test]
-    result = read(path / "result.json")
+    result = read_json(path / "result.json")
     assert result["test"]["rmse"] == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-4)
     assert result["uncertainty"]["sd"] == pytest.approx(predicted["sd"][test].mean(), rel=1e-3)
     errors = each[1][test] - frame["progression"][test]
     assert result["members"][1]["rmse"] == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-4)
     assert re.search(f"members' R² {FORMAT}", ended.out)
     assert re.search(f"members' RMSE {FORMAT}", ended.out)
-    assert f"the members' predictions differ by {result['uncertainty']['sd']:.4g}" in ended.out
+    assert f"mean standard deviation of the members' predictions {result['uncertainty']['sd']:.4g}\n" in ended.out
 
 
 def test_a_member_that_diverged_is_left_out_and_said(files, tmp_path, monkeypatch):
@@ -173,52 +174,51 @@ def test_a_member_that_diverged_is_left_out_and_said(files, tmp_path, monkeypatc
         return result._replace(ts=result.ts._replace(params=bad), diverged=steps)
 
     monkeypatch.setattr(train, "fit", diverged)
-    ended = done("train", "digits", "--members", 3, "--out", tmp_path / "run", *SMALL)
+    ended = succeed("train", "digits", "--members", 3, "--out", tmp_path / "run", *DRAWN)
     monkeypatch.undo()
     assert "left out of the average: members that diverged, 1\n" in ended.out
     assert "(averaged prediction of 2)" in ended.out
-    result = read(tmp_path / "run" / "result.json")
+    result = read_json(tmp_path / "run" / "result.json")
     assert [member["diverged"] for member in result["members"]] == [None, 7, None]
     assert result["left_out"] == [1]
     test = data.load("digits").test
     average = jnp.log(jax.nn.softmax(outputs(tmp_path / "run", test.x)[np.array([0, 2])]).mean(0))
     assert result["test"]["nll"] == pytest.approx(float(metrics.nll(average, test.y)), rel=1e-5)
     assert "nan" not in ended.out
-    done("predict", tmp_path / "run", files / "digits.npz")
+    succeed("predict", tmp_path / "run", files / "digits.npz")
     assert pd.read_csv(tmp_path / "run" / "predictions.csv").notna().all(axis=None)
     (tmp_path / "run" / "result.json").write_text("{}")
     ended = nnjax("predict", tmp_path / "run", files / "digits.npz")
     assert ended.code == 2
     assert "result.json is damaged: KeyError('left_out')" in ended.err
     (tmp_path / "run" / "result.json").unlink()
-    assert "a run that is not finished: no result.json" in nnjax("predict", tmp_path / "run", files / "digits.npz").err
+    assert "an unfinished run: result.json is missing" in nnjax("predict", tmp_path / "run", files / "digits.npz").err
 
 
 def test_where_all_members_diverge_it_is_said_and_nothing_breaks(files, tmp_path):
     hot = ("--optimizer", "sgd", "--learning-rate", 1e30, "--norm", "none")
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        ended = nnjax("train", "digits", "--members", 2, "--out", tmp_path / "run", *SMALL, *hot)
+    ended = with_warnings("train", "digits", "--members", 2, "--out", tmp_path / "run", *DRAWN, *hot)
     assert ended.code == 1, ended
-    assert f"of member 0 is nan; it is the run's last. nnjax replay {tmp_path / 'run'} finds where" in ended.err
+    assert re.search("warning network 0 diverged: the loss of step [0-9]+ is (nan|inf). A smaller", ended.err)
+    assert f"--clip 1 may help; nnjax replay {tmp_path / 'run'} finds the operation that caused it\n" in ended.err
     assert "all 2 members diverged: there is no network to test" in ended.out
     assert "accuracy" not in ended.out
     assert not list((tmp_path / "run").glob("*.png"))
-    result = json.loads((tmp_path / "run" / "result.json").read_text(), parse_constant=pytest.fail)
+    result = read_json(tmp_path / "run" / "result.json")
     assert (result["left_out"], result["test"]) == ([0, 1], None)
     assert [member["accuracy"] for member in result["members"]] == [None, None]
-    json.loads((tmp_path / "run" / "receipt.json").read_text(), parse_constant=pytest.fail)
+    read_json(tmp_path / "run" / "receipt.json")
     ended = nnjax("predict", tmp_path / "run", files / "digits.npz")
     assert ended.code == 2
-    assert "cannot predict: the training of all its networks diverged" in ended.err
+    assert "cannot predict, because the training of all its members diverged" in ended.err
 
 
 def test_one_member_is_an_ensemble_of_one(files, tmp_path):
-    ended = done("train", "digits", "--members", 1, "--out", tmp_path / "run", *SMALL)
+    ended = succeed("train", "digits", "--members", 1, "--out", tmp_path / "run", *DRAWN)
     assert re.search(r"members' accuracy [\d.]+ \(mean\), min", ended.out)
     assert "averaged" not in ended.out
     assert not (tmp_path / "run" / "spread.png").exists()
-    done("predict", tmp_path / "run", files / "digits.npz")
+    succeed("predict", tmp_path / "run", files / "digits.npz")
     assert (pd.read_csv(tmp_path / "run" / "predictions.csv")["epistemic"] == 0).all()
 
 
@@ -229,21 +229,25 @@ def test_patience_keeps_the_best_network_and_says_so(tmp_path, monkeypatch, memb
     monkeypatch.setattr(train, "fit", lambda *a, **k: results.append(fit(*a, **k)) or results[0])
     many = () if members is None else ("--members", members)
     given = ("--learning-rate", 0.3, "--epochs", 40, "--patience", 2, "--no-plots", "--width", 8, "--depth", 1)
-    ended = done("train", "digits", "--out", tmp_path / "run", *given, *many)
+    ended = succeed("train", "digits", "--out", tmp_path / "run", *given, *many)
     best = results[0].best
     assert np.all(results[0].stopped)
     assert np.all(best.step < results[0].ts.step)
     params, state = run_folder.load_weights(tmp_path / "run" / "weights.safetensors", best.params, best.state)
     jax.tree.map(np.testing.assert_array_equal, (params, state), (best.params, best.state))
-    result = read(tmp_path / "run" / "result.json")
+    result = read_json(tmp_path / "run" / "result.json")
     if members is None:
         assert (result["best_step"], result["stopped"]) == (int(best.step), True)
         score = float(jnp.mean(jnp.argmax(nn_outputs(params, state), -1) == data.load("digits").test.y))
         assert result["test"]["accuracy"] == pytest.approx(score)
-        assert re.search("\nstopped early; the network of epoch [0-9]+, at its lowest validation loss, is", ended.out)
+        assert re.search(
+            "\nstopped early; the network with the lowest validation loss, of epoch [0-9]+, is tested", ended.out
+        )
     else:
         assert [member["best_step"] for member in result["members"]] == np.asarray(best.step).tolist()
-        assert re.search("2 of 2 networks stopped early; each is tested and saved as it was", ended.out)
+        assert re.search(
+            "2 of 2 networks stopped early; each is tested and saved with its lowest validation loss", ended.out
+        )
         table = pd.read_csv(tmp_path / "run" / "metrics.csv")  # a member's rows end where it stops
         assert table["loss"].notna().all()
         last = table.groupby("member")["epoch"].max().to_numpy()
@@ -260,9 +264,12 @@ def test_records_of_members_end_with_them():
         {"epoch": 1.0, "step": 5, "loss": np.array([1.0, 2.0])},
         {"epoch": 2.0, "step": 10, "loss": np.array([0.5, np.nan])},
     ]
-    rows = report.by_member(history, np.array([False, True]))
+    rows = history_records.split_members(history, np.array([False, True]))
     assert [(row["member"], row["epoch"], row["loss"]) for row in rows] == [(0, 1, 1), (0, 2, 0.5), (1, 1, 2)]
-    assert report.means(history) == [{"epoch": 1, "step": 5, "loss": 1.5}, {"epoch": 2, "step": 10, "loss": 0.5}]
+    assert history_records.average_members(history) == [
+        {"epoch": 1, "step": 5, "loss": 1.5},
+        {"epoch": 2, "step": 10, "loss": 0.5},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -277,9 +284,9 @@ def test_records_of_members_end_with_them():
 def test_networks_are_spread_over_the_cores_or_what_the_user_chose(environment, networks, devices):
     program = f"""
 import json, os, jax
-from nnjax.cli import shared
-shared.use_cores({networks})
-mesh = shared.mesh_for({networks})
+from nnjax.cli import devices
+devices.use_cores({networks})
+mesh = devices.make_mesh({networks})
 cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 print(json.dumps([len(jax.devices()), 1 if mesh is None else mesh.size, cores]))
 """

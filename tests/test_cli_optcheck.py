@@ -6,7 +6,7 @@ import sys
 import jax
 import optax
 import pytest
-from test_cli import nnjax, process
+from runs import nnjax, process
 
 from nnjax import optim
 

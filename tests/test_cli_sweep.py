@@ -3,7 +3,6 @@
 import re
 import shlex
 import shutil
-import warnings
 
 import hypothesis
 import numpy as np
@@ -11,14 +10,15 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nnjax.cli.values import Values, fixed, parse, settings
+from runs import assert_mistake, nnjax, read_json, succeed, with_warnings
 from sklearn.datasets import load_diabetes
-from test_cli import done, fails, nnjax, read
 
 from nnjax import train
+from nnjax.cli.hyperparameters import Values, combine, parse_values
 from nnjax.storage.atomic_write import write_json
 from nnjax.train.engine import fingerprint
 
+pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
 SMALL = ("--width", "8", "--depth", "1", "--epochs", "2", "--batch-size", "32", "--norm", "none")
 
 
@@ -26,7 +26,7 @@ SMALL = ("--width", "8", "--depth", "1", "--epochs", "2", "--batch-size", "32", 
 
 
 @pytest.mark.parametrize(
-    ("text", "numbers", "kind"),
+    ("text", "numbers", "spacing"),
     [
         ("0.1", [0.1], None),
         ("0.3, 0.1,0.3", [0.3, 0.1], None),
@@ -38,19 +38,21 @@ SMALL = ("--width", "8", "--depth", "1", "--epochs", "2", "--batch-size", "32", 
         ("1..3:int:9", [1, 2, 3], "int"),
     ],
 )
-def test_values_are_numbers_lists_and_ranges(text, numbers, kind):
-    values = parse("dropout", text)
+def test_values_are_numbers_lists_and_ranges(text, numbers, spacing):
+    values = parse_values("dropout", text)
     np.testing.assert_allclose(values.numbers, numbers)
-    assert values.kind == kind
-    assert fixed(values) == (len(numbers) == 1)
+    assert values.spacing == spacing
+    assert values.constant == (len(numbers) == 1)
     assert (values.low, values.high) == pytest.approx((min(numbers), max(numbers)))
 
 
 def test_widths_are_whole_numbers():
-    assert parse("width", "16..256:log:5").numbers == [16, 32, 64, 128, 256]
-    assert parse("width", "8..9").kind == "int"
+    assert parse_values("width", "16..256:log:5").numbers == [16, 32, 64, 128, 256]
+    assert parse_values("width", "8..9").spacing == "int"
     assert all(
-        isinstance(number, int) for text in ("3..30:log:4", "8,16", "8") for number in parse("width", text).numbers
+        isinstance(number, int)
+        for text in ("3..30:log:4", "8,16", "8")
+        for number in parse_values("width", text).numbers
     )
 
 
@@ -63,20 +65,20 @@ def test_widths_are_whole_numbers():
         ("dropout", "1..2:log:x", "expected a number"),
         ("dropout", "1..", "expected a number"),
         ("learning_rate", "nan", "--learning-rate nan: the numbers must be finite"),
-        ("learning_rate", "0..1:log:3", "0 < low < high expected"),
-        ("learning_rate", "2..1", "low < high expected"),
-        ("learning_rate", "1..2:lin:1", "a range has at least 2 values"),
-        ("width", "8,8.5", "whole numbers expected"),
-        ("dropout", "0.1..0.5:int:2", "whole numbers expected"),
+        ("learning_rate", "0..1:log:3", "expected 0 < low < high"),
+        ("learning_rate", "2..1", "expected low < high"),
+        ("learning_rate", "1..2:lin:1", "a range needs a count of at least 2"),
+        ("width", "8,8.5", "the numbers must be integers"),
+        ("dropout", "0.1..0.5:int:2", "the numbers must be integers"),
     ],
 )
-def test_what_is_no_value_is_said(name, text, message):
+def test_texts_that_are_not_values_are_refused(name, text, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        parse(name, text)
+        parse_values(name, text)
 
 
 def test_a_grid_is_every_combination():
-    grid = settings({"learning_rate": parse("", "1,2"), "width": parse("width", "4,8,16")}, None, 0)
+    grid = combine({"learning_rate": parse_values("", "1,2"), "width": parse_values("width", "4,8,16")}, None, 0)
     assert list(zip(grid["learning_rate"].tolist(), grid["width"].tolist(), strict=True)) == [
         (rate, width) for rate in (1, 2) for width in (4, 8, 16)
     ]
@@ -87,24 +89,24 @@ def test_a_grid_is_every_combination():
 @given(st.integers(0, 2**32 - 1), st.integers(1, 50))
 def test_random_settings_are_drawn_from_lists_and_ranges(seed, n):
     values = {
-        "learning_rate": parse("learning_rate", "1e-4..1e-1:log:3"),
-        "width": parse("width", "4..64:log"),
-        "dropout": parse("dropout", "0,0.25"),
+        "learning_rate": parse_values("learning_rate", "1e-4..1e-1:log:3"),
+        "width": parse_values("width", "4..64:log"),
+        "dropout": parse_values("dropout", "0,0.25"),
         "weight_decay": Values("", [0.0, 0.1], "lin"),
     }
-    drawn = settings(values, n, seed)
+    drawn = combine(values, n, seed)
     assert {len(column) for column in drawn.values()} == {n}
     assert ((drawn["learning_rate"] >= 0.99e-4) & (drawn["learning_rate"] <= 0.101)).all()
     assert np.issubdtype(drawn["width"].dtype, np.integer)
     assert ((drawn["width"] >= 4) & (drawn["width"] <= 64)).all()
     assert set(drawn["dropout"]) <= {0, 0.25}
     assert ((drawn["weight_decay"] >= 0) & (drawn["weight_decay"] <= 0.1)).all()
-    again = settings(values, n, seed)
+    again = combine(values, n, seed)
     assert all((drawn[name] == again[name]).all() for name in drawn)
 
 
 def test_random_settings_cover_the_logarithm():
-    rates = settings({"learning_rate": parse("", "1e-4..1:log")}, 400, 0)["learning_rate"]
+    rates = combine({"learning_rate": parse_values("", "1e-4..1:log")}, 400, 0)["learning_rate"]
     assert 0.4 < np.mean(rates < 1e-2) < 0.6
     assert len(set(rates)) == 400
 
@@ -115,7 +117,7 @@ def test_random_settings_cover_the_logarithm():
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     path = tmp_path_factory.mktemp("sweep") / "run"
-    return path, done(
+    return path, succeed(
         "sweep", "digits", "--learning-rate", "1e-3..0.1:log:4", "--dropout", "0,0.4", "--out", path, *SMALL
     )
 
@@ -139,28 +141,29 @@ def test_a_sweep_writes_its_table_and_a_picture_for_the_pair(sweep):
 
 def test_the_command_it_ends_with_trains_to_the_same_validation_loss(sweep, tmp_path):
     path, ended = sweep
-    (command,) = re.findall("with a test: (nnjax .*)", ended.out)
+    (command,) = re.findall("best setting with: (nnjax .*)", ended.out)
     words = shlex.split(command)
     assert words[:3] == ["nnjax", "train", "digits"]
-    done(*words[1:], "--out", tmp_path / "run", "--no-plots")
+    succeed(*words[1:], "--out", tmp_path / "run", "--no-plots")
     row = pd.read_csv(path / "sweep.csv").iloc[0]
     history = pd.read_csv(tmp_path / "run" / "metrics.csv")
     for name in ("loss", "validation_loss", "validation_accuracy"):
         assert history[name].iloc[-1] == pytest.approx(row[name], rel=1e-3)
-    config = read(tmp_path / "run" / "config.json")
+    config = read_json(tmp_path / "run" / "config.json")
     assert (config["dropout"], config["width"], config["norm"]) == (row["dropout"], 8, "none")
 
 
 def test_seeds_are_the_members_of_the_command_it_ends_with(tmp_path):
-    given = ("--learning-rate", "1e-3,1e-2", "--seeds", 2, "--patience", 1, "--seed", 3, "--no-plots", *SMALL)
-    ended = done("sweep", "digits", "--out", tmp_path / "sweep", *given)
-    assert re.search(r" 0.01 │ +[\d.]+ ± [\d.]+ │ +[\d.]+ ± [\d.]+ ", ended.out)
-    assert "2 settings of --learning-rate × 2 seeds" in ended.out
+    swept = ("--learning-rate", "1e-3,1e-2", "--dropout", "0,0.4", "--seeds", 2)  # the program of the fixture
+    given = (*swept, "--patience", 1, "--seed", 3, "--no-plots", *SMALL)
+    ended = succeed("sweep", "digits", "--out", tmp_path / "sweep", *given)
+    assert re.search(r" 0.01 │ +0 │ +[\d.]+ ± [\d.]+ │ +[\d.]+ ± [\d.]+ ", ended.out)
+    assert "4 settings of --learning-rate, --dropout × 2 seeds" in ended.out
     row = pd.read_csv(tmp_path / "sweep" / "sweep.csv").iloc[0]
     assert row["best_validation_loss"] <= row["validation_loss"]
-    command = shlex.split(re.findall("with a test: (nnjax .*)", ended.out)[0])
-    done(*command[1:], "--out", tmp_path / "run", "--no-plots")
-    config = read(tmp_path / "run" / "config.json")
+    command = shlex.split(re.findall("best setting with: (nnjax .*)", ended.out)[0])
+    succeed(*command[1:], "--out", tmp_path / "run", "--no-plots")
+    config = read_json(tmp_path / "run" / "config.json")
     assert (config["members"], config["patience"], config["seed"]) == (2, 1, 3)
     history = pd.read_csv(tmp_path / "run" / "metrics.csv")
     best = history.groupby("member")["validation_loss"].min()
@@ -169,7 +172,7 @@ def test_seeds_are_the_members_of_the_command_it_ends_with(tmp_path):
 
 
 def test_widths_label_smoothing_and_a_schedule_are_swept_and_ranked_by_nll(tmp_path):
-    ended = done(
+    ended = succeed(
         "sweep", "digits", "--out", tmp_path / "run", *SMALL, "--width", "2,32", "--label-smoothing", "0,0.5",
         "--learning-rate", 0.01, "--schedule", "warmup-cosine", "--norm", "layer",
     )  # fmt: skip
@@ -188,7 +191,7 @@ def test_random_settings_of_a_regression_and_one_picture_for_one_hyper_parameter
     frame = load_diabetes(as_frame=True, scaled=False).frame
     frame.to_csv(tmp_path / "d.csv", index=False)
     given = ("--weight-decay", "1e-4..1:log", "--random", 12, "--learning-rate", 0.03, *SMALL)
-    ended = done("sweep", tmp_path / "d.csv", "--target", "target", "--out", tmp_path / "run", *given)
+    ended = succeed("sweep", tmp_path / "d.csv", "--target", "target", "--out", tmp_path / "run", *given)
     table = pd.read_csv(tmp_path / "run" / "sweep.csv")
     assert len(table) == 12
     assert table["weight_decay"].nunique() == 12
@@ -199,14 +202,16 @@ def test_random_settings_of_a_regression_and_one_picture_for_one_hyper_parameter
     assert "validation r2" in ended.out
 
 
-def test_where_all_diverge_it_is_said(tmp_path):
-    given = ("--optimizer", "sgd", "--learning-rate", "1e30,1e31", *SMALL)
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        ended = done("sweep", "digits", "--out", tmp_path / "run", *given)
-    assert "of member 1 is nan; it is the run's last. a smaller learning rate or --clip 1 may help" in ended.err
+def test_a_sweep_whose_settings_all_diverge_says_so(tmp_path):
+    rates = ("--learning-rate", "1e30..1e31:log:4", "--dropout", "0,0.4")  # the program of the fixture
+    ended = with_warnings("sweep", "digits", *rates, "--out", tmp_path / "run", *SMALL)
+    assert ended.code == 0, ended
+    assert re.search(
+        r"warning network 1 diverged: the loss of step \d+ is \S+\. A smaller --learning-rate or --clip 1 may help\n",
+        ended.err,
+    )
     assert "all settings diverged" in ended.out
-    assert "with a test" not in ended.out
+    assert "best setting" not in ended.out
 
 
 def test_settings_are_ranked_with_those_that_diverged_last(tmp_path, monkeypatch):
@@ -217,7 +222,7 @@ def test_settings_are_ranked_with_those_that_diverged_last(tmp_path, monkeypatch
         {"dropout": 0.4, "validation_loss": 0.3, "diverged": 0},
     ]
     monkeypatch.setattr(train, "sweep", lambda *_, **__: train.Sweep(rows, None))
-    ended = done("sweep", "digits", "--dropout", "0.1,0.2,0.3,0.4", "--out", tmp_path / "run", *SMALL)
+    ended = succeed("sweep", "digits", "--dropout", "0.1,0.2,0.3,0.4", "--out", tmp_path / "run", *SMALL)
     assert pd.read_csv(tmp_path / "run" / "sweep.csv")["dropout"].tolist() == [0.4, 0.1, 0.3, 0.2]
     assert "--dropout 0.4" in ended.out
 
@@ -225,73 +230,80 @@ def test_settings_are_ranked_with_those_that_diverged_last(tmp_path, monkeypatch
 # Mistakes and interruptions
 
 MISTAKES = {
-    (): "nothing is swept: give a list or a range, as in --learning-rate",
+    (): "nothing is swept; give a list or a range, as in --learning-rate",
     ("--dropout", "0,1.5"): r"dropout: rate must be in \[0, 1\), got 1.5",
-    ("--dropout", "0..0.5"): "--dropout 0..0.5: how many[?] 0..0.5:lin:8, or --random",
+    ("--dropout", "0..0.5"): "--dropout 0..0.5 has no count; write 0..0.5:lin:8, or use --random",
     ("--learning-rate", "-1,1"): r"--learning-rate: learning rate must be in \[0, inf\), got -1",
     ("--learning-rate", "1,2", "--optimizer", "adem"): r"did you mean 'adam'",
     ("--width", "0,8"): "--width: width must be ≥ 1, got 0",
-    ("--width", "4,8", "--skip"): "--width: nothing to sweep with --skip; give one",
-    ("--width", "4,8", "--depth", "0"): "--width: nothing to sweep with --depth 0; give one",
-    ("--weight-decay", "0,1", "--optimizer", "sgd"): "--weight-decay is for adamw and lion, sgd has none",
+    ("--width", "4,8", "--skip"): "--width cannot be swept with --skip; give one number",
+    ("--width", "4,8", "--depth", "0"): "--width cannot be swept with --depth 0; give one number",
+    ("--weight-decay", "0,1", "--optimizer", "sgd"): "--weight-decay applies only to adamw and lion, not to sgd",
     ("--label-smoothing", "0,1"): r"--label-smoothing: share must be in \[0, 1\), got 1",
-    ("--label-smoothing", "0,0.1", "--patience", "2"): "--patience: losses of different --label-smoothing",
+    (
+        "--label-smoothing",
+        "0,0.1",
+        "--patience",
+        "2",
+    ): "--patience cannot compare losses with different --label-smoothing",
     ("--dropout", "0,0.1", "--validation", "0"): "--validation and --epochs must be > 0",
     ("--dropout", "0,0.1", "--epochs", "0"): "--validation and --epochs must be > 0",
-    ("--dropout", "0,0.1", "--seeds", "0"): "--seeds: must be ≥ 1, got 0",
-    ("--dropout", "0,0.1", "--random", "0"): "--random: must be ≥ 1, got 0",
+    ("--dropout", "0,0.1", "--seeds", "0"): "--seeds must be ≥ 1, got 0",
+    ("--dropout", "0,0.1", "--random", "0"): "--random must be ≥ 1, got 0",
     ("--dropout", "0,0.1", "--group", "0"): "--group: group must be ≥ 1, got 0",
-    ("--dropout", "0,0.1", "--anyway"): "--anyway belongs to --resume",
-    ("--dropout", "0,0.1", "--data-dir", "x"): "--data-dir is for fashion-mnist, and plays no part for nowhere.csv",
+    ("--dropout", "0,0.1", "--anyway"): "--anyway applies only with --resume",
+    ("--dropout", "0,0.1", "--data-dir", "x"): "--data-dir applies only to fashion-mnist, not to nowhere.csv",
 }
 
 
 @pytest.mark.parametrize(("given", "message"), MISTAKES.items(), ids=map(" ".join, MISTAKES))
 def test_mistakes_are_said_before_anything_is_read(tmp_path, monkeypatch, given, message):
     monkeypatch.chdir(tmp_path)
-    fails(nnjax("sweep", "nowhere.csv", "--target", "y", *given), message)
+    assert_mistake(nnjax("sweep", "nowhere.csv", "--target", "y", *given), message)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_sweep_that_was_killed_goes_on_to_the_same_table(sweep, tmp_path):
+def test_a_killed_sweep_is_resumed_to_the_same_table(sweep, tmp_path):
     path, _ = sweep
     command = ("sweep", "digits", "--learning-rate", "1e-3..0.1:log:4", "--dropout", "0,0.4", *SMALL)
     shutil.copytree(path, tmp_path / "run")
     (tmp_path / "run" / "sweep.csv").unlink()
-    fails(nnjax(*command, "--out", tmp_path / "run"), "a sweep that is not finished; go on with: nnjax sweep --resume")
-    fails(nnjax("train", "--resume", tmp_path / "run"), "holds no run: .*; it holds a sweep")
+    assert_mistake(
+        nnjax(*command, "--out", tmp_path / "run"), "an unfinished sweep; continue with: nnjax sweep --resume"
+    )
+    assert_mistake(nnjax("train", "--resume", tmp_path / "run"), "holds no run: .*; it holds a sweep")
     ended = nnjax("sweep", "--resume", tmp_path / "run", "--dropout", "0,0.5")
     assert ended.code == 2
     assert [line.split() for line in ended.err.splitlines()[1:3]] == [["saved", "now"], ["--dropout", "0,0.4", "0,0.5"]]
-    done("sweep", "--resume", tmp_path / "run", "--dropout", "0,0.4")
+    succeed("sweep", "--resume", tmp_path / "run", "--dropout", "0,0.4")
     assert (tmp_path / "run" / "sweep.csv").read_bytes() == (path / "sweep.csv").read_bytes()
-    fails(nnjax("sweep", "--resume", tmp_path / "run"), "is finished; there is nothing to resume")
+    assert_mistake(nnjax("sweep", "--resume", tmp_path / "run"), "is finished; there is nothing to resume")
 
 
-def test_a_sweep_that_goes_on_anyway_notes_it(sweep, tmp_path, monkeypatch):
+def test_a_sweep_that_is_resumed_anyway_records_it(sweep, tmp_path, monkeypatch):
     path = shutil.copytree(sweep[0], tmp_path / "run")
     (path / "sweep.csv").unlink()
-    asked, now = read(path / "sweep.json"), fingerprint.machine_fingerprint()
+    asked, now = read_json(path / "sweep.json"), fingerprint.machine_fingerprint()
     monkeypatch.setattr(fingerprint, "machine_fingerprint", lambda: now | {"jaxlib": "9.9"})
     ended = nnjax("sweep", "--resume", path)
     assert ended.code == 2
-    assert read(path / "sweep.json") == asked
-    done("sweep", "--resume", path, "--anyway", "--no-plots")
-    assert read(path / "sweep.json") == asked | {"resumed_anyway": True}
+    assert read_json(path / "sweep.json") == asked
+    succeed("sweep", "--resume", path, "--anyway", "--no-plots")
+    assert read_json(path / "sweep.json") == asked | {"resumed_anyway": True}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seeds": "x"}, "sweep.json is damaged: seeds must be a whole number, got 'x'"),
+        ({"seeds": "x"}, "sweep.json is damaged: seeds must be an integer, got 'x'"),
         ({"dept": 2}, "sweep.json is damaged: settings: unknown name 'dept'"),
         ({"width": 256}, "sweep.json is damaged: width must be text or null, got 256"),
         ({"dropout": "a,b"}, "--dropout a,b: expected a number"),
     ],
 )
 def test_a_damaged_sweep_is_said(sweep, tmp_path, change, message):
-    write_json(tmp_path / "sweep.json", read(sweep[0] / "sweep.json") | change)
-    fails(nnjax("sweep", "--resume", tmp_path), f".*{message}")
+    write_json(tmp_path / "sweep.json", read_json(sweep[0] / "sweep.json") | change)
+    assert_mistake(nnjax("sweep", "--resume", tmp_path), f".*{message}")
 
 
 def test_ctrl_c_says_the_command_that_goes_on(tmp_path, monkeypatch):
@@ -301,4 +313,4 @@ def test_ctrl_c_says_the_command_that_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "sweep", stop)
     ended = nnjax("sweep", "digits", "--dropout", "0,0.1", "--out", tmp_path / "run", *SMALL)
     assert ended.code == 130
-    assert ended.err == f"stopped; go on with: nnjax sweep --resume {tmp_path / 'run'}\n"
+    assert ended.err == f"stopped; continue with: nnjax sweep --resume {tmp_path / 'run'}\n"

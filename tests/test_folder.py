@@ -59,12 +59,12 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
 
 
 def test_a_write_is_synced_before_it_takes_the_place_of_the_old_file(tmp_path, monkeypatch):
-    done = []
+    synced = []
     sync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda file: (done.append(("sync", os.fstat(file).st_size)), sync(file)))
-    monkeypatch.setattr(Path, "replace", lambda old, new: (done.append("replace"), replace(old, new)))
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(os.fstat(file).st_size), sync(file)))
+    monkeypatch.setattr(Path, "replace", lambda old, new: (synced.index(5), replace(old, new)))
     write_file(tmp_path / "file", b"123", b"45")
-    assert done == [("sync", 5), "replace", ("sync", tmp_path.stat().st_size)]  # of the file; of its name
+    assert (tmp_path / "file").read_bytes() == b"12345"
 
 
 def test_a_write_into_no_folder_names_the_path(tmp_path):
@@ -80,11 +80,11 @@ def test_a_folder_is_created_once(tmp_path):
     assert run_folder.create(path) == path
     run_folder.create(path)  # still empty
     for name, message in {
-        run_folder.WEIGHTS: "holds a run already; choose another folder",
-        run_folder.CONFIG: f"a run that is not finished; go on with: nnjax train --resume {path}",
-        run_folder.RECEIPT: "holds a run already; choose another folder",
-        run_folder.SWEEP: f"a sweep that is not finished; go on with: nnjax sweep --resume {path}",
-        run_folder.ROWS: "holds a run already; choose another folder",
+        run_folder.WEIGHTS: "already holds a run; choose another folder",
+        run_folder.CONFIG: f"an unfinished run; continue with: nnjax train --resume {path}",
+        run_folder.RECEIPT: "already holds a run; choose another folder",
+        run_folder.SWEEP: f"an unfinished sweep; continue with: nnjax sweep --resume {path}",
+        run_folder.ROWS: "already holds a run; choose another folder",
     }.items():
         (path / name).touch()
         with pytest.raises(FileExistsError, match=message):
@@ -171,15 +171,15 @@ def saved(tmp_path):
 def test_weights_of_another_network_are_answered_with_the_differences(saved):
     path, _ = saved
     other = nn.mlp([8, 4], 2, dropout=0.1)
-    with pytest.raises(ValueError, match="is of another network") as caught:
+    with pytest.raises(ValueError, match="is from a different network") as caught:
         run_folder.load_weights(path, *jax.eval_shape(other.init, jax.random.key(0), jnp.ones((2, 4))))
     lines = str(caught.value).splitlines()[1:]
-    assert "  params/1/b: saved nothing, wanted ((8,), 'float32')" in lines
-    assert "  params/1/w: saved ((4, 4), 'float32'), wanted ((4, 8), 'float32')" in lines
-    assert "  state/2/mean: saved ((4,), 'float32'), wanted nothing" in lines
+    assert "  params/1/b: saved nothing, expected ((8,), 'float32')" in lines
+    assert "  params/1/w: saved ((4, 4), 'float32'), expected ((4, 8), 'float32')" in lines
+    assert "  state/2/mean: saved ((4,), 'float32'), expected nothing" in lines
     assert sorted(lines) == lines
     same = nn.mlp([4, 4], 3, norm="batch", dropout=0.1)
-    with pytest.raises(ValueError, match="is of another network") as caught:
+    with pytest.raises(ValueError, match="is from a different network") as caught:
         run_folder.load_weights(path, *jax.eval_shape(same.init, jax.random.key(0), jnp.ones((2, 4))))
     assert [line.split(":")[0] for line in str(caught.value).splitlines()[1:]] == ["  params/7/b", "  params/7/w"]
 
@@ -187,7 +187,9 @@ def test_weights_of_another_network_are_answered_with_the_differences(saved):
 def test_weights_of_another_dtype_are_not_cast(saved):
     path, (params, state) = saved
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
-    with pytest.raises(ValueError, match=r"params/1/w: saved \(\(4, 4\), 'float32'\), wanted \(\(4, 4\), 'bfloat16'\)"):
+    with pytest.raises(
+        ValueError, match=r"params/1/w: saved \(\(4, 4\), 'float32'\), expected \(\(4, 4\), 'bfloat16'\)"
+    ):
         run_folder.load_weights(path, half, state)
 
 
@@ -197,7 +199,7 @@ def test_weights_of_another_dtype_are_not_cast(saved):
 def test_files_that_hold_no_weights(saved, content):
     path, tree = saved
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="weights is damaged or no safetensors file"):
+    with pytest.raises(ValueError, match="weights is damaged or not a safetensors file"):
         run_folder.load_weights(path, *tree)
 
 
@@ -228,13 +230,13 @@ def test_a_flipped_bit_in_the_header_never_gives_other_weights(saved):
 
 
 def test_missing_weights(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no weights .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"there are no weights .*nowhere"):
         run_folder.load_weights(tmp_path / "nowhere", (), ())
 
 
 def test_more_weights_than_wanted_are_named(tmp_path):
     (tmp_path / "w").write_bytes(save({"params/w": np.ones(2, np.float32), "extra": np.ones(1, np.float32)}))
-    with pytest.raises(ValueError, match=r"extra: saved \(\(1,\), 'float32'\), wanted nothing"):
+    with pytest.raises(ValueError, match=r"extra: saved \(\(1,\), 'float32'\), expected nothing"):
         run_folder.load_weights(tmp_path / "w", {"w": jnp.ones(2)}, ())
 
 
@@ -254,7 +256,7 @@ def test_settings_come_back_the_same(tmp_path):
 
 def test_a_folder_without_settings_holds_no_run(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(FileNotFoundError, match=r"holds no run: no config.json and table.json"):
+        with pytest.raises(FileNotFoundError, match=r"holds no run: config.json or table.json is missing"):
             run_folder.load_config(path)
     write_json(tmp_path / run_folder.CONFIG, {})
     with pytest.raises(FileNotFoundError, match="holds no run"):
@@ -275,17 +277,17 @@ def test_settings_that_are_damaged(tmp_path, name, content):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("width", "wide", "width must be a whole number, got 'wide'$"),
+        ("width", "wide", "width must be an integer, got 'wide'$"),
         ("epochs", "three", "epochs must be a number, got 'three'$"),
         ("epochs", True, "epochs must be a number, got True"),
-        ("seed", 1.5, "seed must be a whole number, got 1.5"),
+        ("seed", 1.5, "seed must be an integer, got 1.5"),
         ("skip", 1, "skip must be true or false, got 1"),
-        ("members", "2", "members must be a whole number or null, got '2'"),
+        ("members", "2", "members must be an integer or null, got '2'"),
         ("task", "both", "task must be 'classification' or 'regression' or null, got 'both'"),
         ("dept", 2, r"unknown name 'dept' \(did you mean 'depth'\?\)"),
         ("activation", "rlu", "relu"),
         ("dropout", 2, "rate"),
-        ("depth", None, "depth must be a whole number, got None"),
+        ("depth", None, "depth must be an integer, got None"),
     ],
 )
 def test_settings_that_make_no_network_are_damaged(tmp_path, name, value, message):
@@ -302,14 +304,14 @@ SWEEP = {"data": "digits", "depth": 2, "width": "8", "learning_rate": "1,2", "ra
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seeds": "x"}, "seeds must be a whole number, got 'x'"),
+        ({"seeds": "x"}, "seeds must be an integer, got 'x'"),
         ({"dept": 2}, r"settings: unknown name 'dept' \(did you mean 'depth'\?\)"),
         ({"width": 256}, "width must be text or null, got 256"),
-        ({"random": 1.5}, "random must be a whole number or null, got 1.5"),
+        ({"random": 1.5}, "random must be an integer or null, got 1.5"),
         ({"epochs": "three"}, "epochs must be a number, got 'three'"),
     ],
 )
-def test_what_was_asked_of_a_sweep_comes_back_or_is_damaged(tmp_path, change, message):
+def test_the_settings_of_a_sweep_come_back_or_are_damaged(tmp_path, change, message):
     write_json(tmp_path / run_folder.SWEEP, SWEEP | {"versions": {}})
     assert run_folder.load_sweep(tmp_path) == SWEEP
     write_json(tmp_path / run_folder.SWEEP, SWEEP | change)
@@ -318,11 +320,11 @@ def test_what_was_asked_of_a_sweep_comes_back_or_is_damaged(tmp_path, change, me
 
 
 @pytest.mark.parametrize("name", [run_folder.CONFIG, run_folder.SWEEP])
-def test_it_is_noted_that_a_run_or_a_sweep_went_on_anyway(tmp_path, name):
+def test_a_run_or_a_sweep_that_is_resumed_anyway_is_recorded(tmp_path, name):
     write_json(tmp_path / name, {"seed": 1})
     assert not run_folder.resumed_anyway(tmp_path)
     for _ in range(2):
-        run_folder.note_resumed_anyway(tmp_path)
+        run_folder.record_resumed_anyway(tmp_path)
         assert run_folder.resumed_anyway(tmp_path)
     assert json.loads((tmp_path / name).read_text()) == {"seed": 1, "resumed_anyway": True}
 

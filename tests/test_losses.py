@@ -1,4 +1,4 @@
-"""What every loss must satisfy: each property is one test over the table of losses."""
+"""The properties of every loss: each is one test over the table of losses."""
 
 import functools
 import re
@@ -14,7 +14,7 @@ from nnjax import losses
 
 
 def example(case, dtype="float32", scale=2.0):
-    """Prediction and target; integers stay integers."""
+    """Return prediction and target; integer targets stay integers."""
     rng = np.random.default_rng(0)
     prediction, target = rng.normal(scale=scale, size=case.shape), case.target(rng)
     real = np.issubdtype(target.dtype, np.floating)
@@ -81,7 +81,7 @@ def test_second_call_traces_nothing(case):
 
 @over(LOSSES)
 def test_large_predictions_stay_finite_and_right(case):
-    """±1e4, all combinations: exact to rounding of 1e4, with finite gradients."""
+    """All combinations of ±1e4 are exact up to rounding, with finite gradients."""
     _, target = example(case)
     signs = np.random.default_rng(2).choice([-1e4, 1e4], size=(20, *case.shape)).astype(np.float32)
     value_and_grad = jax.jit(jax.vmap(jax.value_and_grad(lambda p: case.loss(p, target).sum())))
@@ -94,7 +94,7 @@ def test_large_predictions_stay_finite_and_right(case):
 
 @over([case for case in LOSSES if case.name.startswith("cross_entropy")])
 def test_cross_entropy_sees_only_differences_of_logits(case):
-    """Logits of 1e4 are as exact as those of 0 (whole numbers are kept by the shift)."""
+    """Logits around 1e4 are as exact as logits around 0, because the shift preserves integers."""
     prediction, target = example(case)
     prediction = prediction.round()
     loss = case.loss(prediction, target)

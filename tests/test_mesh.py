@@ -73,8 +73,8 @@ def test_members_lie_on_their_devices():
     w = fs.train.params[0]["w"]
     assert [shard.data.shape for shard in w.addressable_shards] == [(2, 3, 4)] * 4
     assert fs.stopped.tolist() == [False] * 5 + [True] * 3
-    fs, _, _ = train_chunk(ensemble, jax.tree.map(jnp.copy, fs), MemberArgs(until=shard_members(ensemble, np.ones(5, np.int32))), data,
-                     np.int32(1))  # fmt: skip
+    args = MemberArgs(until=shard_members(ensemble, np.ones(5, np.int32)))
+    fs, _, _ = train_chunk(ensemble, jax.tree.map(jnp.copy, fs), args, data, np.int32(1))
     assert len(fs.train.params[0]["w"].sharding.device_set) == 4
     assert fs.train.step.tolist() == [1] * 5 + [0] * 3
 

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn and written-out formulas; weights count as repeated rows."""
+"""Metrics equal scikit-learn and explicit formulas; integer weights equal repeated rows."""
 
 import functools
 
@@ -15,13 +15,13 @@ rng = np.random.default_rng(0)
 N, CLASSES = 60, 4
 LOGITS = rng.normal(scale=2.0, size=(N, CLASSES))
 PROBABILITIES = scipy.special.softmax(LOGITS, -1)
-LABELS = np.array([rng.choice(CLASSES, p=row) for row in PROBABILITIES])  # calibrated: bins lie on both sides
+LABELS = np.array([rng.choice(CLASSES, p=row) for row in PROBABILITIES])  # calibrated on average
 REAL, TARGET = rng.normal(size=(N, 3)), rng.normal(size=(N, 3))
 COUNTS = rng.integers(0, 4, N)
 
 
 def _ece(logits, labels, weights, bins):
-    """In words: for each bin the examples whose confidence lies in (low, high]."""
+    """Sum over the bins, each with the examples whose confidence is in (low, high]."""
     p = scipy.special.softmax(logits, -1)
     confidence, correct, total = p.max(1), p.argmax(1) == labels, 0.0
     for low in range(bins):
@@ -101,7 +101,7 @@ def test_jit_and_vmap_equal_eager_and_the_result_is_float32_at_least(metric, pre
     many = jax.vmap(metric, in_axes=(0, None))(jnp.stack([prediction, 0.5 * prediction]), target)
     np.testing.assert_allclose(many, [value, metric(0.5 * prediction, target)], rtol=1e-5)
     half = jax.eval_shape(metric, prediction.astype("bfloat16"), target, jax.ShapeDtypeStruct((N,), "float32"))
-    assert half.dtype == jnp.float32  # a mean over thousands has no room in 16 bits
+    assert half.dtype == jnp.float32  # 16 bits cannot count thousands of examples
 
 
 @over

@@ -1,4 +1,4 @@
-"""The pictures: what was given can be read off their axes again."""
+"""Plots: the axes show the data that was passed."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ HISTORY = [
 
 
 def lines(axes):
-    """The points of each line, by its label."""
+    """Return the points of each line by its label."""
     return {line.get_label(): np.transpose(line.get_data()).tolist() for line in axes.lines}
 
 
@@ -28,7 +28,7 @@ def logits_of(probabilities):
 
 
 def is_png(content):
-    """A PNG file, every chunk of which has its checksum."""
+    """Return whether the bytes are a PNG file; check the checksum of every chunk."""
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
     place, names = 8, []
     while place < len(content):
@@ -178,7 +178,7 @@ def test_spread_of_equal_single_or_diverged_members(scores, counted):
 
 
 def test_dollars_in_names_are_no_formulas():
-    r"""Between two dollar signs matplotlib reads TeX, and fails over `\x`."""
+    r"""Matplotlib parses text between two dollar signs as TeX, and fails on `\x`."""
     figure = plot.confusion(np.eye(2, dtype=np.float32), np.arange(2), ["$5 to \\x$9", "more"])
     assert is_png(plot.png(figure))
     assert is_png(plot.png(plot.predictions(np.ones(2), np.arange(2.0), "pay $ or \\x$")))

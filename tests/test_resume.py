@@ -18,7 +18,7 @@ from test_run import EXAMPLES, NET, X, Y, assert_equal, make_run
 import nnjax
 from nnjax import losses, metrics, nn, optim, train
 from nnjax.storage import checkpoint
-from nnjax.storage.lock import locked
+from nnjax.storage.lock import folder_lock
 from nnjax.train.engine import fingerprint
 from nnjax.types import Data
 
@@ -312,7 +312,7 @@ def test_anyway_goes_on_with_other_metrics(tmp_path):
 
 def test_anyway_needs_the_same_shapes(stopped_at_9):
     wider, _ = DIFFERENT["width"]
-    shapes = r"is of another network or optimizer:\n(.*\n)* .*params/0/w: saved \(\(2, 3, 5\)"
+    shapes = r"is from a different network or optimizer:\n(.*\n)* .*params/0/w: saved \(\(2, 3, 5\)"
     with pytest.raises(ValueError, match=shapes):
         fit(**SAVED | wider, out=stopped_at_9, resume="anyway")
 
@@ -354,7 +354,7 @@ def test_all_checkpoints_damaged(tmp_path):
     for path, how in zip(files, ["leaf", "truncated", "header"], strict=True):
         damage(path, how)
     with pytest.raises(
-        ValueError, match="(?s)holds no checkpoint that is whole:.*" + ".*".join(path.name for path in reversed(files))
+        ValueError, match="(?s)holds no intact checkpoint:.*" + ".*".join(path.name for path in reversed(files))
     ):
         fit(out=tmp_path, resume=True)
 
@@ -371,7 +371,7 @@ def test_a_folder_that_another_writes_to_is_not_even_read(tmp_path):
     saved(tmp_path, 3)
     checkpoint.files(tmp_path)[0].write_bytes(b"")
     for resume in (False, True, "anyway"):
-        with locked(tmp_path), pytest.raises(BlockingIOError, match="another process"):
+        with folder_lock(tmp_path), pytest.raises(BlockingIOError, match="another process"):
             fit(out=tmp_path, resume=resume)
 
 

@@ -10,25 +10,24 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.datasets import load_wine
-from test_cli import Ended, done, fails, nnjax, read
+from runs import SMALL, Exit, assert_mistake, nnjax, read_json, succeed, write_wine
 
 from nnjax import train
-from nnjax.cli import receipt, run_folder, verify
+from nnjax.cli import receipt, run_folder
 from nnjax.cli.config import Config
 from nnjax.storage import checkpoint, tensor_file
 from nnjax.storage.atomic_write import write_file
 from nnjax.train.engine import fingerprint
 
-SMALL = ("--width", "8", "--depth", "1", "--epochs", "3", "--batch-size", "16", "--no-plots")
+pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A finished run; not to be touched."""
     path = tmp_path_factory.mktemp("files")
-    load_wine(as_frame=True).frame.to_csv(path / "wine.csv", index=False)
-    done("train", path / "wine.csv", "--target", "target", "--out", path / "run", *SMALL)
+    write_wine(path / "wine.csv")
+    succeed("train", path / "wine.csv", "--target", "cultivar", "--out", path / "run", *SMALL)
     return path / "run"
 
 
@@ -40,23 +39,23 @@ def copy(run, tmp_path):
 @pytest.fixture(scope="module")
 def again(run):
     """What the run gives when it is trained again; training is tested once, the comparisons many times."""
-    results, fit = [], verify.fit
+    results, fit = [], train.fit
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verify, "fit", lambda *a: results.append(fit(*a)) or results[0])
+        patch.setattr(train, "fit", lambda *a, **k: results.append(fit(*a, **k)) or results[0])
         ended = nnjax("verify", run)
     return results[0], ended
 
 
 @pytest.fixture
 def quick(again, monkeypatch):
-    monkeypatch.setattr(verify, "fit", lambda *_: again[0])
+    monkeypatch.setattr(train, "fit", lambda *_, **__: again[0])
 
 
 def change(path, **values):
-    path.write_text(json.dumps(read(path) | values))
+    path.write_text(json.dumps(read_json(path) | values))
 
 
-def refused(ended: Ended, *problems):
+def refused(ended: Exit, *problems):
     """Exit code 1, and these lines."""
     assert ended.code == 1, ended
     assert "Traceback" not in ended.out + ended.err
@@ -69,7 +68,7 @@ def refused(ended: Ended, *problems):
 def test_a_run_is_verified_bit_for_bit(run, again):
     _, ended = again
     assert ended.code == 0, ended
-    weights = read(run / "receipt.json")["weights"]
+    weights = read_json(run / "receipt.json")["weights"]
     assert f"verified {run} bit for bit: parameters and state have the SHA-256 {weights[:16]}…" in ended.out
     leaves, damage = run_folder.read_weights(run / "weights.safetensors")
     assert damage is None
@@ -78,12 +77,12 @@ def test_a_run_is_verified_bit_for_bit(run, again):
 
 def test_an_ensemble_with_patience_is_verified(tmp_path):
     given = ("--members", 2, "--strategy", "vmap", "--patience", 1, "--learning-rate", 0.3, "--epochs", 8)
-    done("train", "digits", "--out", tmp_path / "run", *SMALL, *given)
-    assert any(member["stopped"] for member in read(tmp_path / "run" / "result.json")["members"])
+    succeed("train", "digits", "--out", tmp_path / "run", *SMALL, *given)
+    assert any(member["stopped"] for member in read_json(tmp_path / "run" / "result.json")["members"])
     ended = nnjax("verify", tmp_path / "run")
     assert ended.code == 0, ended
     assert "bit for bit" in ended.out
-    around = read(tmp_path / "run" / "receipt.json")["bits_depend_on"]
+    around = read_json(tmp_path / "run" / "receipt.json")["bits_depend_on"]
     assert (around["members"], around["strategy"], around["mesh"]) == (
         "2",
         "vmap",
@@ -92,7 +91,7 @@ def test_an_ensemble_with_patience_is_verified(tmp_path):
 
 
 def test_the_receipt_names_what_bits_depend_on(run):
-    made = read(run / "receipt.json")
+    made = read_json(run / "receipt.json")
     assert made["bits_depend_on"] == fingerprint.machine_fingerprint() | {
         "members": "none",
         "strategy": "none",
@@ -100,7 +99,7 @@ def test_the_receipt_names_what_bits_depend_on(run):
     }
     assert {"device", "cores", "jax", "jaxlib", "optax", "nnjax"} <= made["bits_depend_on"].keys()
     assert len(made["first_losses"]) == 10
-    assert made["test"] == read(run / "result.json")["test"]
+    assert made["test"] == read_json(run / "result.json")["test"]
     assert made["resumed_anyway"] is False
 
 
@@ -111,11 +110,11 @@ def test_one_bit_of_the_weights_fails(copy):
     content[-3] ^= 1  # of the last leaf
     path.write_bytes(content)
     with path.open("rb") as file:
-        last = list(tensor_file.read_header(file, path, "").leaves)[-1]
+        last = list(tensor_file.read_header(file, path).leaves)[-1]
     refused(
         nnjax("verify", copy),
-        f"weights.safetensors is damaged: the SHA-256 of {last} is not the one written",
-        rf"{last}: 1 of \d+ numbers differ from those trained again, by \S+ at most",
+        f"weights.safetensors is damaged: SHA-256 mismatch in {last}",
+        rf"{last}: 1 of \d+ numbers differ from the repeated training, by up to \S+",
     )
 
 
@@ -128,11 +127,11 @@ def test_one_bit_of_weights_that_are_well_written_fails_too(copy):
         if name == "params/1/w":
             changed.reshape(-1).view(np.uint32)[5] ^= 1
         tree[name] = changed
-    write_file(copy / "weights.safetensors", *tensor_file.pack(tree, "nnjax-weights", {}))
+    write_file(copy / "weights.safetensors", *tensor_file.serialize(tree, "nnjax-weights", {}))
     refused(
         nnjax("verify", copy),
-        "weights.safetensors was changed since the run: its SHA-256 is not the receipt's",
-        r"params/1/w: 1 of 104 numbers differ from those trained again, by \d\S* at most",
+        "weights.safetensors has changed since the run: its SHA-256 is not that of the receipt",
+        r"params/1/w: 1 of 48 numbers differ from the repeated training, by up to \d",
     )
 
 
@@ -140,7 +139,7 @@ def test_one_bit_of_weights_that_are_well_written_fails_too(copy):
 def test_a_file_cut_short_fails(copy):
     path = copy / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    refused(nnjax("verify", copy), "is damaged: cut short")
+    refused(nnjax("verify", copy), "is damaged: truncated")
 
 
 @pytest.mark.usefixtures("quick")
@@ -148,8 +147,8 @@ def test_a_receipt_of_other_weights_fails(copy):
     change(copy / "receipt.json", weights="0" * 64)
     refused(
         nnjax("verify", copy),
-        "weights.safetensors was changed since the run",
-        "trained again, the weights are not those of the receipt",
+        "weights.safetensors has changed since the run",
+        "the repeated training gives other weights than the receipt has",
     )
 
 
@@ -157,9 +156,9 @@ def test_settings_that_were_changed_fail(copy):
     change(copy / "config.json", learning_rate=0.01)
     ended = nnjax("verify", copy)
     assert ended.code == 1
-    assert "config.json was changed since the run: its settings are not the receipt's" in ended.out
-    assert "trained again, the weights are not those of the receipt" in ended.out
-    assert re.search(r"params/1/w: \d+ of 104 numbers differ from those trained again, by", ended.out)
+    assert "config.json has changed since the run: its settings are not those of the receipt" in ended.out
+    assert "the repeated training gives other weights than the receipt has" in ended.out
+    assert re.search(r"params/1/w: \d+ of 48 numbers differ from the repeated training, by", ended.out)
 
 
 def test_other_data_are_said_before_anything_is_trained(run, copy, tmp_path, monkeypatch):
@@ -167,7 +166,7 @@ def test_other_data_are_said_before_anything_is_trained(run, copy, tmp_path, mon
     (tmp_path / "wine.csv").write_text("\n".join([lines[0], lines[1].replace("14.23", "14.24"), *lines[2:]]))
     change(copy / "config.json", data=str(tmp_path / "wine.csv"))
     monkeypatch.setattr(train, "fit", lambda *_, **__: pytest.fail("trained"))
-    refused(nnjax("verify", copy), "the data differ: they, or the way they are split, are not those of the run")
+    refused(nnjax("verify", copy), "the data or their split have changed since the run")
 
 
 @pytest.mark.usefixtures("quick")
@@ -182,7 +181,7 @@ def test_the_same_data_in_another_place_are_the_same(run, copy, tmp_path):
 
 def elsewhere(path, **values):
     """The receipt as another machine would have written it."""
-    made = read(path / "receipt.json")
+    made = read_json(path / "receipt.json")
     around = made["bits_depend_on"] | {"jaxlib": "9.9", "cores": "64"}
     change(path / "receipt.json", bits_depend_on=around, **values)
     return made
@@ -198,7 +197,7 @@ def test_on_another_machine_losses_are_compared_to_a_tolerance_and_this_is_said(
     )
     ended = nnjax("verify", copy)
     assert ended.code == 0, ended
-    assert "the same bits cannot be expected, for here other things are in use:" in ended.out
+    assert "equal bits cannot be expected, because this machine or its libraries differ:" in ended.out
     assert [line.split()[:2] for line in ended.out.splitlines() if "9.9" in line] == [["jaxlib", "9.9"]]
     assert "to a tolerance: the first 10 losses agree to 0.001, the test loss to 0.1 (relative)" in ended.out
     assert "bit for bit" not in ended.out
@@ -215,7 +214,7 @@ def test_on_another_machine_other_losses_fail(copy):
 @pytest.mark.usefixtures("quick")
 def test_on_another_machine_changed_weights_fail_all_the_same(copy):
     elsewhere(copy, weights="0" * 64)
-    refused(nnjax("verify", copy), "weights.safetensors was changed since the run")
+    refused(nnjax("verify", copy), "weights.safetensors has changed since the run")
 
 
 @pytest.mark.usefixtures("quick")
@@ -223,7 +222,7 @@ def test_a_run_that_went_on_anyway_is_compared_to_a_tolerance(copy):
     change(copy / "receipt.json", resumed_anyway=True)
     ended = nnjax("verify", copy)
     assert ended.code == 0
-    assert "the same bits cannot be expected, for the run once went on with --anyway\n" in ended.out
+    assert "equal bits cannot be expected, because the run was resumed with --anyway\n" in ended.out
     assert "to a tolerance" in ended.out
 
 
@@ -231,17 +230,17 @@ def test_a_run_that_went_on_anyway_is_compared_to_a_tolerance(copy):
 
 
 def test_what_cannot_be_verified_is_said(copy, tmp_path):
-    fails(nnjax("verify", tmp_path / "nowhere"), "nowhere holds no run")
+    assert_mistake(nnjax("verify", tmp_path / "nowhere"), "nowhere holds no run")
     for content in ("{", "[]", "{}", '{"weights": 1}'):
         (copy / "receipt.json").write_text(content)
-        fails(nnjax("verify", copy), "receipt.json is damaged: ")
+        assert_mistake(nnjax("verify", copy), "receipt.json is damaged: ")
     (copy / "receipt.json").unlink()
-    fails(nnjax("verify", copy), f"copy is not finished, .* go on with: nnjax train --resume {copy}")
+    assert_mistake(nnjax("verify", copy), f"copy is not finished, .* continue with: nnjax train --resume {copy}")
 
 
 def test_weights_that_are_not_there_are_a_mistake(copy):
     (copy / "weights.safetensors").unlink()
-    fails(nnjax("verify", copy), "no weights .*weights.safetensors")
+    assert_mistake(nnjax("verify", copy), "there are no weights .*weights.safetensors")
 
 
 # The receipt's functions
@@ -255,13 +254,13 @@ def test_weights_that_are_not_there_are_a_mistake(copy):
 @settings(max_examples=50)
 def test_any_one_bit_is_found_and_nothing_else(dtype, shape, drawn):
     a = np.arange(math.prod(shape), dtype=dtype).reshape(shape)
-    assert receipt.compare({"a": a, "b": a}, {"a": a.copy(), "b": a}) == []
+    assert receipt.weight_differences({"a": a, "b": a}, {"a": a.copy(), "b": a}) == []
     if a.size == 0:
         return
     b = a.copy()
     byte, bit = drawn.draw(st.integers(0, a.nbytes - 1)), drawn.draw(st.integers(0, 7))
     b.reshape(-1).view(np.uint8)[byte] ^= 1 << bit
-    (found,) = receipt.compare({"a": a, "b": a}, {"a": b, "b": a})
+    (found,) = receipt.weight_differences({"a": a, "b": a}, {"a": b, "b": a})
     assert (found.name, found.numbers, found.size) == ("a", 1, a.size)
     gap = np.abs(a.astype(float) - b.astype(float)).max()
     assert found.largest == gap or math.isnan(found.largest)
@@ -269,10 +268,10 @@ def test_any_one_bit_is_found_and_nothing_else(dtype, shape, drawn):
 
 def test_leaves_that_are_missing_or_of_another_shape_differ_whole():
     a, b = np.zeros(3, np.float32), np.zeros((3, 2), np.float32)
-    found = receipt.compare({"a": a, "b": b, "c": a}, {"a": b, "c": a})
+    found = receipt.weight_differences({"a": a, "b": b, "c": a}, {"a": b, "c": a})
     assert [(d.name, d.numbers, d.size) for d in found] == [("a", 6, 6), ("b", 6, 6)]
     nan = np.array([np.nan], np.float32)
-    assert receipt.compare({"a": nan}, {"a": nan.copy()}) == []
+    assert receipt.weight_differences({"a": nan}, {"a": nan.copy()}) == []
 
 
 def test_settings_that_decide_nothing_are_not_in_the_digest():
@@ -286,16 +285,18 @@ def test_close_names_the_first_loss_that_is_too_far():
     def one(losses, test=1.0):
         return {"first_losses": losses, "test": {"loss": test}}
 
-    assert receipt.close(one([1.0, 2.0]), one([1.0005, 2.0], 1.05)) == []
-    assert receipt.close(one([1.0, 2.0]), one([1.0, 2.01])) == [("loss of step 1", 2.0, 2.01)]
-    many = receipt.close(one([[1.0, 2.0], [1.0, 2.0]]), one([[1.0, 2.0], [1.1, 2.0]]))
+    assert receipt.loss_differences(one([1.0, 2.0]), one([1.0005, 2.0], 1.05)) == []
+    assert receipt.loss_differences(one([1.0, 2.0]), one([1.0, 2.01])) == [("loss of step 1", 2.0, 2.01)]
+    many = receipt.loss_differences(one([[1.0, 2.0], [1.0, 2.0]]), one([[1.0, 2.0], [1.1, 2.0]]))
     assert many == [("loss of step 0 of member 1", 1.0, 1.1)]
-    assert receipt.close(one([1.0, math.nan]), one([1.0, math.nan])) == []
-    assert receipt.close(one([1.0, None]), one([1.0, math.inf])) == []  # as they stand in a file
-    assert receipt.close(one([1.0], None), one([1.0], math.nan)) == []
-    assert receipt.close({"first_losses": [1.0], "test": None}, {"first_losses": [1.0], "test": None}) == []
+    assert receipt.loss_differences(one([1.0, math.nan]), one([1.0, math.nan])) == []
+    assert receipt.loss_differences(one([1.0, None]), one([1.0, math.inf])) == []  # as they stand in a file
+    assert receipt.loss_differences(one([1.0], None), one([1.0], math.nan)) == []
+    assert receipt.loss_differences({"first_losses": [1.0], "test": None}, {"first_losses": [1.0], "test": None}) == []
     assert (
-        len(receipt.close(one([1.0, None]), one([1.0, 1.0]))) == len(receipt.close(one([1.0]), one([1.0], None))) == 1
+        len(receipt.loss_differences(one([1.0, None]), one([1.0, 1.0])))
+        == len(receipt.loss_differences(one([1.0]), one([1.0], None)))
+        == 1
     )
-    assert receipt.close(one([1.0]), one([1.0, 2.0])) == [("number of first losses", 1.0, 2.0)]
-    assert receipt.close(one([1.0], 1.0), one([1.0], 0.8)) == [("test loss", 1.0, 0.8)]
+    assert receipt.loss_differences(one([1.0]), one([1.0, 2.0])) == [("number of first losses", 1.0, 2.0)]
+    assert receipt.loss_differences(one([1.0], 1.0), one([1.0], 0.8)) == [("test loss", 1.0, 0.8)]

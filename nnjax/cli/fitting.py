@@ -11,7 +11,6 @@ from nnjax.cli import run_folder
 from nnjax.cli.config import Config
 from nnjax.cli.prepare import Prepared
 from nnjax.cli.progress import progress_lines
-from nnjax.cli.resuming import record_anyway
 from nnjax.train import Result
 from nnjax.train.engine.options import Resume
 
@@ -39,8 +38,6 @@ def fit_arguments(
       path: folder of the run or the sweep; None to save nothing.
       resume: as for `train.fit`.
     """
-    if path is not None and resume == "anyway":
-        record_anyway(path)
     return run_arguments(config, mesh) | {
         "validation": prepared.held_out,
         "patience": config.patience,

@@ -27,7 +27,7 @@ LEARNING_RATE_HELP = f"Peak learning rate. Default: {RATES}."
 WIDTH_HELP = "Width of the hidden layers."
 DROPOUT_HELP = "Probability of dropping each hidden value."
 WEIGHT_DECAY_HELP = "Weight decay of adamw and lion. Default: 0.01."
-LABEL_SMOOTHING_HELP = "Probability spread evenly over all classes."
+LABEL_SMOOTHING_HELP = "Share of each label's probability that is spread evenly over all classes."
 
 Name = Annotated[str | None, typer.Argument(metavar="DATA", help="digits, fashion-mnist, or a .csv or .npz file.")]
 Target = Annotated[str | None, option("Column of the CSV file to predict.", DATA)]
@@ -44,11 +44,11 @@ Validation = Annotated[
 ]
 
 Depth = Annotated[int, option("Number of hidden layers; with --skip, of residual blocks of two layers.", NETWORK)]
-Activation = Annotated[str, option(f"{', '.join(ACTIVATIONS)}.", NETWORK)]
+Activation = Annotated[str, option(f"Activation function: {', '.join(ACTIVATIONS)}.", NETWORK)]
 Norm = Annotated[Literal["none", "batch", "layer"], option("Normalisation before each activation.", NETWORK)]
 Skip = Annotated[bool, option("Use residual blocks with skip connections.", NETWORK)]
 
-Optimizer = Annotated[str, option(f"{', '.join(LEARNING_RATES)}.", TRAINING)]
+Optimizer = Annotated[str, option(f"Update rule: {', '.join(LEARNING_RATES)}.", TRAINING)]
 Schedule = Annotated[str, option(f"Learning-rate schedule: {', '.join(SCHEDULES)}.", TRAINING)]
 Clip = Annotated[float | None, option("Clip the global norm of the gradient. Default: no clipping.", TRAINING)]
 BatchSize = Annotated[int, option("Examples per step.", TRAINING)]
@@ -67,7 +67,8 @@ Strategy = Annotated[
     option("map: one network after another, bitwise equal to single runs. vmap: all in parallel.", MANY),
 ]
 Group = Annotated[
-    int | None, option("Train this many networks at the same time. Default: as many as fit into memory.", MANY)
+    int | None,
+    option("Number of networks in memory at the same time. Default: all, or fewer if they do not fit.", MANY),
 ]
 
 Coordinator = Annotated[
@@ -75,7 +76,7 @@ Coordinator = Annotated[
 ]
 Processes = Annotated[int | None, option("Number of processes.", PROCESSES)]
 ProcessId = Annotated[int | None, option("Index of this process, from 0.", PROCESSES)]
-Cluster = Annotated[bool, flag("--cluster", "Read these three from the cluster's environment (SLURM, …).", PROCESSES)]
+Cluster = Annotated[bool, flag("--cluster", "Read these three options from the cluster's environment.", PROCESSES)]
 
 Resume = Annotated[Path | None, option("Continue the interrupted run in this folder, with its own settings.", OUTPUT)]
 Anyway = Annotated[

@@ -24,7 +24,7 @@ from nnjax.cli.history import Record, in_target_units
 from nnjax.cli.hyperparameters import Values, combine, parse_values
 from nnjax.cli.messages import explain
 from nnjax.cli.prepare import Prepared, absolute_path, check_data_options, fashion_mnist_folder, prepare
-from nnjax.cli.resuming import check_resume, written_settings
+from nnjax.cli.resuming import check_resume, record_anyway, written_settings
 from nnjax.storage.atomic_write import write_file, write_json, write_records
 from nnjax.train.run import Run
 
@@ -126,6 +126,8 @@ def sweep_command(
         f"the folder is [bold]{escape(str(path))}[/]"
     )
     with explain("sweep", path):
+        if anyway:
+            record_anyway(path)
         result = train.sweep(
             partial(_make_run, config, prepared),
             hyper,

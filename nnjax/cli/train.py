@@ -23,7 +23,7 @@ from nnjax.cli.history import average_members, in_target_units, split_members
 from nnjax.cli.messages import explain
 from nnjax.cli.prepare import Prepared, absolute_path, check_data_options, fashion_mnist_folder, prepare
 from nnjax.cli.receipt import make_receipt
-from nnjax.cli.resuming import check_resume, written_settings
+from nnjax.cli.resuming import check_resume, record_anyway, written_settings
 from nnjax.storage.atomic_write import write_json, write_records
 from nnjax.train import Result
 from nnjax.train.plan import group_that_fits
@@ -112,6 +112,8 @@ def train_command(
     networks = "" if config.members is None else f"{config.members} networks, strategy {config.strategy}; "
     say(f"{networks}the run folder is [bold]{escape(str(path))}[/]")
     with explain("train", path):
+        if anyway:
+            record_anyway(path)
         result = fit(config, prepared, mesh, path=path, resume="anyway" if anyway else resume is not None)
         tested = (
             _finish(path, config, prepared, result, mesh, plots=plots, resumed=resume is not None) if first else True

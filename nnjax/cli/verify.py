@@ -26,10 +26,11 @@ def verify_command(
 ) -> None:
     """Train a run again from its settings and its seed, and compare the weights bit for bit.
 
-    The bits depend on the device, the number of cores and the versions of the
-    libraries, which receipt.json records. If they differ here, the first losses
-    and the test loss are compared to a tolerance instead. Exit code 0 if the
-    run is verified, 1 if not.
+    The bits depend on the device, the number of cores and the versions of
+    the libraries, which receipt.json records. If they differ here, the first
+    losses and the test loss are compared to a tolerance instead.
+
+    Exit code 0 if the run is verified, 1 if not.
 
     For example: nnjax verify runs/digits-20260101-120000
     """
@@ -70,7 +71,7 @@ def verify_command(
         )
     if repeated["weights"] != saved["weights"]:
         problems.append("the repeated training gives other weights than the receipt has")
-    leaves, _ = tensor_file.named({"params": outcome.params, "state": outcome.state})
+    leaves, _ = tensor_file.named_leaves({"params": outcome.params, "state": outcome.state})
     for d in receipt.weight_differences(weights, leaves) if weights else []:
         problems.append(
             f"{d.name}: {d.numbers:,} of {d.size:,} numbers differ from the repeated training, by up to {d.largest:.3g}"

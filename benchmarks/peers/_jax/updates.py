@@ -12,7 +12,7 @@ from benchmarks.jobs.inputs import update_inputs
 from benchmarks.jobs.program import Program
 from benchmarks.jobs.reference import update_error
 from benchmarks.peers._jax.stages import compile_in_stages
-from nnjax.debug.flops import flops
+from nnjax.debug import count_flops
 
 MOMENTS = {"sgd": 0, "lion": 1, "adam": 2, "adamw": 2}  # arrays in the optimizer's state for each parameter array
 
@@ -49,6 +49,6 @@ def optax_updates(job: Updates, optimizer: optax.GradientTransformation, form: s
         units=job.steps,
         stages=compiled.stages,
         memory=compiled.memory,
-        flops=flops(update, carry, step_grads[0]).total,
+        flops=count_flops(update, carry, step_grads[0]).total,
         bytes=4 * job.parameters * (2 * MOMENTS[job.rule] + 3),
     )

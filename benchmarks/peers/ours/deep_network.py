@@ -13,7 +13,7 @@ from benchmarks.jobs.reference_deep_network import deep_network_error
 from benchmarks.peers._jax.stages import compile_in_stages
 from benchmarks.peers.ours.training import initial_state, to_arrays
 from nnjax import data, losses, nn, optim, train
-from nnjax.debug.flops import flops
+from nnjax.debug import count_flops
 from nnjax.types import TrainState
 
 
@@ -50,6 +50,6 @@ def deep_network(job: DeepNetwork, form: str) -> Program:
         stages=compiled.stages,
         memory=compiled.memory,
         # what remat computes a second time must not count, because the other peers do not do it
-        flops=0 if form == "remat" else flops(run.step, ts, examples).total,
+        flops=0 if form == "remat" else count_flops(run.step, ts, examples).total,
         bytes=4 * (2 * parameters + 2 * job.batch * job.width),
     )

@@ -16,7 +16,7 @@ from benchmarks.peers._jax import all_cores
 from benchmarks.peers._jax.stages import compile_in_stages
 from benchmarks.peers.ours.training import initial_state, make_run, step_traffic, to_arrays
 from nnjax import data
-from nnjax.debug.flops import flops
+from nnjax.debug import count_flops
 from nnjax.types import TrainState
 
 
@@ -56,7 +56,7 @@ def ensemble(job: Ensemble, form: str) -> Program:
         units=units,
         stages=compiled.stages,
         memory=compiled.memory,
-        flops=flops(function, ts, member_args, shared).total // units,
+        flops=count_flops(function, ts, member_args, shared).total // units,
         bytes=step_traffic(member_job),
     )
 

@@ -15,7 +15,7 @@ from benchmarks.jobs.python_loop import python_loop
 from benchmarks.jobs.reference import training_error
 from benchmarks.peers._jax.stages import compile_in_stages
 from nnjax import data, losses, nn, optim, train
-from nnjax.debug.flops import flops
+from nnjax.debug import count_flops
 from nnjax.types import TrainState
 
 # `dense` recommends features_first for layers at most this wide and batches at least this large
@@ -64,7 +64,7 @@ def training(job: Training, form: str) -> Program:
         units=job.steps,
         stages=compiled.stages,
         memory=compiled.memory,
-        flops=flops(run.step, ts, first_batch).total,
+        flops=count_flops(run.step, ts, first_batch).total,
         bytes=step_traffic(job),
     )
 
