@@ -1,4 +1,4 @@
-"""`nnjax optcheck`: what it says, what it writes, and the five ways in which it ends."""
+"""`nnjax optcheck`: its output, its files and its five exit codes."""
 
 import json
 import sys

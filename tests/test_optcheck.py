@@ -1,4 +1,4 @@
-"""The optimizer checker: right ones match, wrong ones are named, and what is unknown stays so."""
+"""Correct optimizers match, wrong ones get a cause, and unknown ones stay unknown."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""Each promise of an optimizer, with one that breaks it and nothing else; and none is said of those that are right."""
+"""For each rule of the contract, one optimizer that violates only it; correct optimizers violate none."""
 
 import functools
 

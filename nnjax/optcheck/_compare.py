@@ -141,9 +141,10 @@ def identify(
     with interrupt_at(deadline), _standard_promotion():
         adapter, script = _build_candidate(optimizer, hparams, kind, init), gradient_script()
         target = target_of(trace(adapter, script, "float64", deadline), script, "float64")
-        matches = identify_formula(target, None, Budget(max_fits))
+        budget = Budget(max_fits)
+        matches = identify_formula(target, None, budget)
     if not matches:
-        return "unknown: no known rule, and none within two choices of one, reproduces these updates"
+        return f"unknown: none of the rules tried reproduces these updates ({budget.used:,} rules fitted)"
     formula = matches[0].formula
     names = [name for name, library in LIBRARY_RULES.items() if library.rule == formula.rule]
     return "\n".join([f"the rule of {', '.join(names)}:" if names else "a rule of no library:", *equations(formula)])

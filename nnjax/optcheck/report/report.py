@@ -82,7 +82,8 @@ class Report(NamedTuple):
         causes, equations, proof: one entry per explanation, several if they tie;
         reference_equations: null if the formula of the reference is unknown;
         violations: of the contract;  passes: one per dtype, and one with a schedule;
-        fixes, not_observed: lists of sentences;  impact, remark: a sentence;  seconds: duration of the comparison.
+        fixes, not_observed: lists of sentences;  impact, remark: a sentence;  complete: false if max_fits ended the
+        search;  seconds: duration of the comparison.
         Numbers that are not finite are strings, "nan" and "inf".
         """
         diagnosis, explanations = self.diagnosis, self.diagnosis.explanations
@@ -107,6 +108,7 @@ class Report(NamedTuple):
             "impact": diagnosis.impact,
             "not_observed": self.not_observed,
             "remark": diagnosis.remark,
+            "complete": diagnosis.complete,
             "seconds": round(self.seconds, 2),
         }
         return json.dumps(_replace_non_finite(content), indent=2, ensure_ascii=False, allow_nan=False)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from nnjax.optcheck.report.report import Report
 from nnjax.optcheck.rules.equations import equations
 from nnjax.optcheck.rules.update_rule import Formula
-from nnjax.optcheck.search.diagnosis import Explanation
+from nnjax.optcheck.search.diagnosis import Diagnosis, Explanation
 from nnjax.optcheck.trace import tolerance
 
 
@@ -22,7 +22,7 @@ def report_text(report: Report) -> str:
     for number, explanation in enumerate(diagnosis.explanations):
         lines += ["", *_explanation(explanation, diagnosis.reference, "or " if number else "")]
     if report.divergence is not None:
-        lines += [] if diagnosis.explanations else ["", _unknown(diagnosis.remark)]
+        lines += [] if diagnosis.explanations else ["", _unknown(diagnosis)]
         lines += ["", f"impact: {diagnosis.impact}"] if diagnosis.impact else []
         lines += [f"fix: {fix}" for fix in report.fixes]
     if report.not_observed:
@@ -101,7 +101,9 @@ def _explanation(explanation: Explanation, reference: Formula | None, prefix: st
     return [*lines, f"  proof: {proof}{runner_up}"]
 
 
-def _unknown(remark: str) -> str:
-    if remark.startswith("all updates"):
-        return f"cause: {remark}"
+def _unknown(diagnosis: Diagnosis) -> str:
+    if diagnosis.remark.startswith("all updates"):
+        return f"cause: {diagnosis.remark}"
+    if not diagnosis.complete:
+        return "cause: unknown; no rule tried reproduces these updates; a larger max_fits= tries more"
     return "cause: unknown; no known rule, and none within two choices of one, reproduces these updates"

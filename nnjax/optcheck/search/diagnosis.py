@@ -35,6 +35,7 @@ class Diagnosis(NamedTuple):
     reference: Formula | None = None  # None if the reference is unknown
     explanations: tuple[Explanation, ...] = ()  # several if they tie; () if the cause is unknown
     remark: str = ""  # the size of the search, or why there was none
+    complete: bool = True  # False if max_fits ended the search
     impact: str = ""
     not_observed: tuple[str, ...] = ()
 
@@ -94,7 +95,8 @@ def diagnose(difference: Pass, observation: Observation, guess: Formula | None, 
     return Diagnosis(
         reference=reference,
         explanations=tuple(explanations),
-        remark=f"{budget.used:,} rules fitted" + (", the limit (max_fits)" if budget.exhausted else ""),
+        remark=f"{budget.used:,} rules fitted",
+        complete=not budget.exhausted,
         impact=_impact(reference, explanations[0].formula) if reference and explanations else "",
         not_observed=() if reference is None else not_observed(reference, reference_target),
     )
