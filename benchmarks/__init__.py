@@ -1,1 +1,1 @@
-"""What this machine does, against its limit and against other libraries."""
+"""Benchmarks: nnjax against the limits of this machine and against other libraries."""

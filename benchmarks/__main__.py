@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measures this machine and the peers on it; `compare` says what became slower."""
+"""`python -m benchmarks`: measure nnjax and its peers on this machine, compare two runs, write reports."""
 
 from datetime import datetime
 from pathlib import Path
@@ -8,125 +8,149 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import cases, peers, pictures, table
-from benchmarks.fingerprint import changed_software, in_a_process
-from benchmarks.record import Record, Row, load, save
-from benchmarks.regress import compare
-from benchmarks.run import Choice, run, variants
-from benchmarks.stats import ENOUGH
+from benchmarks.cases import case_names, load_case
+from benchmarks.harness.fingerprint import software_differences, worker_fingerprint
+from benchmarks.harness.record import Record, Row, load_record, save_record
+from benchmarks.harness.run import Choice, choose_variants, run_benchmarks
+from benchmarks.peers import peer_names, read_head
+from benchmarks.report.document import markdown_report, replace_section
+from benchmarks.report.pictures import draw_pictures
+from benchmarks.report.regression import find_changes
+from benchmarks.report.stats import ENOUGH
+from benchmarks.report.table import (
+    bottleneck_lines,
+    calibration_lines,
+    figure_lines,
+    terminal_table,
+    unmeasured_lines,
+)
+from benchmarks.report.variants import form_label, lines_by_variant, title_of
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 console = Console()
-complaints = Console(stderr=True)
+warnings = Console(stderr=True)
 
 
 @app.callback(invoke_without_command=True)
 def main(
     context: typer.Context,
-    only: Annotated[str, typer.Option(help="Cases, with commas between them; all by default.")] = "",
-    others: Annotated[str, typer.Option("--peers", help="Peers by file; all by default. Ours is always there.")] = "",
-    out: Annotated[Path | None, typer.Option(help="Folder of results.json and the pictures; benchmarks-DATE.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="In two minutes: few variants, few rounds.")] = False,
-    rounds: Annotated[int, typer.Option(min=0, help="Of every variant, long or not; 0 for as many as fit.")] = 0,
-    thorough: Annotated[bool, typer.Option("--thorough", help="Hours: all variants, peers and forms.")] = False,
-    listed: Annotated[bool, typer.Option("--list", help="Say what there is, and measure nothing.")] = False,
+    only: Annotated[str, typer.Option(help="Comma-separated cases; default: all.")] = "",
+    peers: Annotated[str, typer.Option(help="Comma-separated peers; default: all. nnjax always runs.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder for results.json and pictures.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="About two minutes: few variants and rounds.")] = False,
+    rounds: Annotated[int, typer.Option(min=0, help="Rounds of every variant; 0: as the case defines.")] = 0,
+    thorough: Annotated[bool, typer.Option("--thorough", help="Hours: all variants and forms.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List cases, variants and peers, and exit.")] = False,
 ) -> None:
-    """Measures what this machine does: against its limit, and against other libraries."""
+    """Measure nnjax against the limits of this machine and against other libraries."""
     if context.invoked_subcommand:
         return
-    chosen = _chosen("--only", only, cases.names()) or cases.names()
-    wanted = _chosen("--peers", others, peers.names())
-    if listed:
-        return _list(chosen)
-    _tell_missing(wanted)
+    chosen_cases = _chosen_names("--only", only, case_names()) or case_names()
+    chosen_peers = _chosen_names("--peers", peers, peer_names())
+    if list_:
+        return _list_all(chosen_cases)
+    _warn_about_missing(chosen_peers)
     folder = out or Path(f"benchmarks-{datetime.now():%Y%m%d-%H%M%S}")
     folder.mkdir(parents=True, exist_ok=True)
-    choice = Choice(chosen, ["ours", *wanted] if wanted else None, quick, rounds or None, thorough)
-    machine, rows = in_a_process(), list[Row]()
+    choice = Choice(
+        cases=chosen_cases,
+        peers=["ours", *chosen_peers] if chosen_peers else None,
+        quick=quick,
+        rounds=rounds or None,
+        thorough=thorough,
+    )
+    fingerprint, rows = worker_fingerprint(), list[Row]()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as bar:
-        total = sum(len(variants(name, choice)) for name in chosen)
-        task = bar.add_task("", total=total)
-        for _, measured in run(choice, lambda what: bar.update(task, description=what)):
-            rows += measured
-            save(folder / "results.json", Record(machine, tuple(rows)))  # what is measured is kept, whatever comes
+        task = bar.add_task("", total=sum(len(choose_variants(name, choice)) for name in chosen_cases))
+        for variant_rows in run_benchmarks(choice, lambda line: bar.update(task, description=line)):
+            rows += variant_rows
+            save_record(folder / "results.json", Record(fingerprint, tuple(rows)))  # after each variant
             bar.advance(task)
-            for title, lines in table.variants(measured):
-                console.print(table.terminal(title, lines))
-    for line in (*table.calibrated(rows, machine["devices"][0]), *table.bound(rows), *table.besides(rows)):
-        console.print(line, highlight=False)
-    for path in (folder / "results.json", *pictures.draw(rows, folder)):
-        console.print(f"{path}", highlight=False)
+            for variant in lines_by_variant(variant_rows):
+                console.print(terminal_table(variant), "")
+    calibration = calibration_lines(rows, fingerprint["devices"][0])
+    for line in (*calibration, *bottleneck_lines(rows), *figure_lines(rows), *unmeasured_lines(rows)):
+        console.print(line, highlight=False, markup=False)
+    for path in (folder / "results.json", *draw_pictures(Record(fingerprint, tuple(rows)), folder)):
+        console.print(f"{path}", highlight=False, markup=False)
 
 
 @app.command("compare")
 def compare_command(
-    old: Path, new: Path, force: Annotated[bool, typer.Option(help="Though the machines differ.")] = False
+    old: Annotated[Path, typer.Argument(help="results.json of the earlier run.")],
+    new: Annotated[Path, typer.Argument(help="results.json of the later run.")],
+    force: Annotated[bool, typer.Option("--force", help="Compare runs of different machines.")] = False,
 ) -> None:
-    """Says what became slower, beyond the noise; exit code 1 if anything did."""
-    before, after = load(old), load(new)
-    changes = compare(before, after, force=force)
+    """List what became slower, beyond the noise. The exit code is 1 if anything did."""
+    old_record, new_record = load_record(old), load_record(new)
+    changes = find_changes(old_record, new_record, force=force)
     for change in changes:
         row = change.new
-        word = "SLOWER" if change.slower else "      "
         console.print(
-            f"{word} {change.by:5.2f} ×  {row.case}, {row.variant}: {row.peer}, {row.form} "
+            f"{'SLOWER' if change.slower else '      '} {change.factor:5.2f} ×  "
+            f"{title_of(row)}: {form_label(row)} "
             f"(machine {change.drift:.2f}, noise {change.noise:.2f})",
             highlight=False,
             soft_wrap=True,
         )
-    if apart := changed_software(before.fingerprint, after.fingerprint):
-        complaints.print(f"other software, which peers share: {'; '.join(apart)}", style="yellow", soft_wrap=True)
+    if differences := software_differences(old_record.fingerprint, new_record.fingerprint):
+        text = f"the software differs, which may affect peers too: {'; '.join(differences)}"
+        warnings.print(text, style="yellow", soft_wrap=True)
     if few := [change for change in changes if min(len(change.old.samples), len(change.new.samples)) < ENOUGH]:
-        complaints.print(f"{len(few)} have less than {ENOUGH} rounds, too few to tell", style="yellow")
+        text = f"{len(few)} rows have fewer than {ENOUGH} rounds, too few for a significant difference"
+        warnings.print(text, style="yellow", soft_wrap=True)
     raise typer.Exit(1 if any(change.slower for change in changes) else 0)
 
 
-@app.command("plot")
-def plot_command(results: Path) -> None:
-    """Draws the pictures again, beside the results."""
-    for path in pictures.draw(load(results).rows, results.parent):
-        console.print(f"{path}", highlight=False)
+@app.command("report")
+def report_command(
+    results: Annotated[Path, typer.Argument(help="results.json of a run.")],
+    into: Annotated[Path | None, typer.Option(help="Markdown file whose section of this run is replaced.")] = None,
+) -> None:
+    """Draw the pictures, and print or write the tables as Markdown."""
+    record = load_record(results)
+    pictures = draw_pictures(record, results.parent)
+    if into is None:
+        print(markdown_report(record))
+    else:
+        text = replace_section(into.read_text(encoding="utf-8"), results.parent.name, markdown_report(record))
+        into.write_text(text, encoding="utf-8")
+    for path in (*pictures, *([into] if into else [])):
+        warnings.print(f"{path}", highlight=False, markup=False)
 
 
-@app.command("table")
-def table_command(results: Path) -> None:
-    """Prints the results as Markdown."""
-    machine, rows = load(results)
-    print(f"{table.taken_on(machine)}\n\n{table.markdown(rows)}")
-
-
-def _chosen(option: str, text: str, known: list[str]) -> list[str]:
-    """The names that are asked for."""
+def _chosen_names(option: str, text: str, known: list[str]) -> list[str]:
+    """Split a comma-separated option, and check the names."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in known:
-            raise typer.BadParameter(f"{name!r}; there are {', '.join(known)}", param_hint=option)
+            raise typer.BadParameter(f"got {name!r}, expected one of {', '.join(known)}", param_hint=option)
     return names
 
 
-def _list(chosen: list[str]) -> None:
-    for name in chosen:
-        this = cases.case(name)
-        console.print(f"[bold]{name}[/]  {(this.__doc__ or '').strip()}", highlight=False)
-        for variant in this.JOBS:
-            sets = ["quick"] * (variant in this.QUICK) + ["--thorough"] * (variant in getattr(this, "EXTRA", ()))
+def _list_all(chosen_cases: list[str]) -> None:
+    for name in chosen_cases:
+        case = load_case(name)
+        console.print(f"[bold]{name}[/]  {(case.__doc__ or '').strip()}", highlight=False)
+        for variant in case.JOBS:
+            sets = ["quick"] * (variant in case.QUICK) + ["--thorough"] * (variant in getattr(case, "EXTRA", ()))
             console.print(f"    {variant}{''.join(f'  ({name})' for name in sets)}", highlight=False)
     console.print("\n[bold]peers[/]")
-    for peer in map(peers.about, peers.names()):
+    for peer in map(read_head, peer_names()):
         state = f"not installed: {', '.join(peer.missing)}" if peer.missing else ", ".join(peer.forms)
         console.print(f"    {peer.file}  {peer.name}: {state}", highlight=False)
 
 
-def _tell_missing(wanted: list[str]) -> None:
-    for peer in map(peers.about, wanted or peers.names()):
+def _warn_about_missing(chosen_peers: list[str]) -> None:
+    for peer in map(read_head, chosen_peers or peer_names()):
         if peer.missing:
-            complaints.print(f"{peer.name}: not installed ({', '.join(peer.missing)})", style="yellow")
+            warnings.print(f"{peer.name}: not installed ({', '.join(peer.missing)})", style="yellow")
 
 
 if __name__ == "__main__":
     try:
-        app()  # Ctrl-C ends it with 130; what was measured is in the file
+        app()  # Ctrl-C exits with 130; the variants measured so far are saved
     except (ValueError, OSError) as error:
-        complaints.print(f"error {error}", style="red", markup=False)
+        warnings.print(f"error: {error}", style="red", markup=False)
         raise SystemExit(2) from None

@@ -1,4 +1,4 @@
-"""The `optcheck` fixture for pytest: `def test_mine(optcheck): optcheck(my_adam(1e-3), optax.adam(1e-3))`."""
+"""The pytest fixture `optcheck`: `def test_my_adam(optcheck): optcheck(my_adam(1e-3), optax.adam(1e-3))`."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def optcheck() -> Any:
-    """`nnjax.optcheck.assert_matches`, imported only where a test asks for it."""
+    """Return `nnjax.optcheck.assert_matches`, which only tests that use it import."""
     from nnjax.optcheck import assert_matches
 
     return assert_matches

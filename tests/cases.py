@@ -1,4 +1,4 @@
-"""The tables that the tests run over. A new layer, loss or optimizer adds one row here, and every property tests it."""
+"""Tables of layers, losses and optimizers. A new row is tested for every property."""
 
 import functools
 import math
@@ -21,11 +21,11 @@ from nnjax import losses, nn, optim
 class LayerCase(NamedTuple):
     name: str
     layer: nn.Layer
-    shape: tuple[int, ...]  # of an input, batch axis included
-    integers: bool = False  # the input is of integers below 5, not of floats
-    random: bool = False  # draws in training
-    follows_dtype: bool = True  # computes in the dtype of its input
-    rtol: float = 2e-5  # of the dtype it computes in
+    shape: tuple[int, ...]  # shape of an input, batch axis included
+    integers: bool = False  # whether the input is integers below 5
+    random: bool = False  # whether it draws random numbers in training
+    follows_dtype: bool = True  # whether it computes in the dtype of its input
+    rtol: float = 2e-5  # relative tolerance for the dtype it computes in
 
 
 def _shift_init(key, x, /):
@@ -37,18 +37,18 @@ def _shift_apply(params, state, x, /, *, train, key=None):
 
 
 def first_normals(key, shape, dtype):
-    """An initialiser that shows when two parameters are given one key: it begins alike for all shapes."""
+    """Initialise with the same first numbers for all shapes, which reveals two parameters with the same key."""
     return jax.random.normal(key, (9,), dtype)[: math.prod(shape)].reshape(shape)
 
 
-own = nn.Layer("own", _shift_init, _shift_apply)  # what a user writes
+custom = nn.Layer("custom", _shift_init, _shift_apply)
 block = nn.residual(nn.layer_norm(), nn.dense(3), jnp.tanh, nn.dense(3))
 random_block = nn.residual(nn.dense(3), jnp.tanh, nn.dropout(0.5))
 
 LAYERS = [
     LayerCase("plain function", nn.as_layer(jnp.tanh), (4, 3)),
     LayerCase("identity", nn.identity(), (4, 3)),
-    LayerCase("own", own, (4, 3)),
+    LayerCase("custom", custom, (4, 3)),
     LayerCase("relu", nn.as_layer(jax.nn.relu), (4, 3)),
     LayerCase("softmax", nn.as_layer(nn.softmax), (4, 3)),
     LayerCase("heaviside", nn.as_layer(nn.heaviside), (4, 3)),
@@ -81,7 +81,7 @@ LAYERS = [
     LayerCase("reshape to numbers", nn.reshape(()), (4, 1)),
     LayerCase("serial", nn.serial(nn.dense(3), jnp.tanh, nn.dense(3), nn.batch_norm(), nn.dense(2)), (4, 2)),
     LayerCase("serial, empty", nn.serial(), (4, 3)),
-    LayerCase("serial, nested", nn.serial(nn.serial(nn.dense(2), nn.scale()), nn.serial(), own), (4, 3)),
+    LayerCase("serial, nested", nn.serial(nn.serial(nn.dense(2), nn.scale()), nn.serial(), custom), (4, 3)),
     LayerCase("serial, random", nn.serial(nn.dense(9), nn.dropout(0.5), nn.dropout(0.2)), (4, 3), random=True),
     LayerCase("residual", nn.residual(nn.dense(3), jnp.tanh), (4, 3)),
     LayerCase("residual, shortcut", nn.residual(nn.dense(2), nn.scale(), shortcut=nn.dense(2)), (4, 3)),
@@ -112,7 +112,7 @@ class LossCase(NamedTuple):
     loss: Callable[[Any, Any], Any]
     target: Callable[[np.random.Generator], np.ndarray]
     reference: Callable[[np.ndarray, np.ndarray], np.ndarray]  # the formula in NumPy and SciPy
-    shape: tuple[int, ...] = (4, 3)  # of a prediction
+    shape: tuple[int, ...] = (4, 3)  # shape of a prediction
 
 
 def _real(shape: tuple[int, ...]):
@@ -187,13 +187,13 @@ LOSSES = [
 
 
 class OptimizerCase(NamedTuple):
-    """Ours and optax's, both as functions of the learning rate and of the same other hyper-parameters."""
+    """Our optimizer and optax's, as functions of the learning rate and the same hyper-parameters."""
 
     name: str
     ours: Callable[..., optim.sgd]
     optax: Callable[..., optax.GradientTransformation]
-    hyper: dict[str, float]  # every hyper-parameter that is a number, but for the learning rate
-    moments: dict[str, str]  # the state's fields but for count: our name, optax's name
+    hyper: dict[str, float]  # all numerical hyper-parameters except the learning rate
+    moments: dict[str, str]  # the fields of the state except count: our name, optax's name
     needs_params: bool = False
 
 
@@ -203,7 +203,7 @@ class Nested(NamedTuple):
 
 
 def optimizer_params(dtype=jnp.float32) -> dict[str, Any]:
-    """Every kind of tree, with leaves of several shapes."""
+    """Return a pytree with all kinds of nodes and leaves of several shapes."""
     rng = np.random.default_rng(0)
     tree = {
         "w": rng.normal(size=(3, 4)),
@@ -215,17 +215,17 @@ def optimizer_params(dtype=jnp.float32) -> dict[str, Any]:
 
 
 def only_matrices(params):
-    """A mask as people write it: biases do not decay."""
+    """Return the usual mask: biases do not decay."""
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
 def first_level(params):
-    """A mask that is a prefix of the parameters."""
+    """Return a mask that is a prefix of the parameters."""
     return {name: name in ("w", "dense") for name in params} if isinstance(params, dict) else True
 
 
 def promoting(make):
-    """optax's optimizer under JAX's usual promotion of dtypes, for it is not made for the strict one of the tests."""
+    """Run optax's optimizer with standard dtype promotion, because it fails with the strict promotion of the tests."""
 
     def lenient(function):
         def call(*args, **kwargs):
@@ -280,7 +280,7 @@ OPTIMIZERS = [
 OPTIMIZERS = [case._replace(optax=promoting(case.optax)) for case in OPTIMIZERS]
 
 
-# What the tests share ------------------------------------------------------------------------------------------------
+# Shared helpers ------------------------------------------------------------------------------------------------
 
 
 def random_like(tree, salt):
@@ -291,7 +291,7 @@ def random_like(tree, salt):
 
 @functools.partial(jax.jit, static_argnums=0)
 def directional_derivatives(f, at, size=1e-5):
-    """The derivative in three random directions, by `jax.grad` and by finite differences."""
+    """Return the derivatives in three random directions, by `jax.grad` and by finite differences."""
     gradient = jax.grad(f)(at)
     directions = [random_like(at, salt) for salt in range(3)]
     exact = [sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, direction))) for direction in directions]
@@ -301,7 +301,7 @@ def directional_derivatives(f, at, size=1e-5):
 
 
 def equations(jaxpr):
-    """All equations of a program, and of the programs inside it."""
+    """Yield all equations of a program and of the programs nested in it."""
     for equation in jaxpr.eqns:
         yield equation
         for inner in jaxprs_in_params(equation.params):
@@ -309,5 +309,5 @@ def equations(jaxpr):
 
 
 def over(table: list[Any]):
-    """`@over(LAYERS)`: the test runs once for each row."""
+    """Run a test once per row of the table, as `@over(LAYERS)`."""
     return pytest.mark.parametrize("case", table, ids=lambda case: case.name.replace(" ", "_").replace(",", ""))

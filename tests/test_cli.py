@@ -554,7 +554,7 @@ def test_predict_with_a_folder_that_is_no_run(files, wine, tmp_path):
     assert_mistake(nnjax("predict", tmp_path, files / "wine.csv"), r"there are no weights .*weights.safetensors")
     (tmp_path / "weights.safetensors").write_bytes(b"hello")
     assert_mistake(
-        nnjax("predict", tmp_path, files / "wine.csv"), r"weights.safetensors is damaged or no safetensors file"
+        nnjax("predict", tmp_path, files / "wine.csv"), r"weights.safetensors is damaged or not a safetensors file"
     )
     (tmp_path / "config.json").write_text("{")
     assert_mistake(nnjax("predict", tmp_path, files / "wine.csv"), r"config.json or table.json is damaged")

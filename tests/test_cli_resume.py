@@ -15,7 +15,7 @@ from runs import SMALL, assert_mistake, assert_same_run, nnjax, read_json, succe
 from nnjax import train
 from nnjax.cli import run_folder
 from nnjax.storage import checkpoint
-from nnjax.storage.lock import locked
+from nnjax.storage.lock import folder_lock
 from nnjax.train.engine import fingerprint
 
 LONG = ("--target", "cultivar", *SMALL, "--epochs", 1000, "--save-every", 0)
@@ -166,9 +166,9 @@ def test_what_cannot_be_resumed_is_said(wine, undisturbed, copy, tmp_path):
         os.truncate(path, path.stat().st_size - 1)
     ended = nnjax("train", "--resume", copy)
     assert ended.code == 2
-    assert "holds no checkpoint that is whole" in ended.err
+    assert "holds no intact checkpoint" in ended.err
     last = ended.err.splitlines()[-1]
-    assert last == f"  delete {copy / 'checkpoints'} to begin again from the first step"
+    assert last == f"  delete {copy / 'checkpoints'} to start again from step 0"
     shutil.rmtree(copy / "checkpoints")
     succeed("train", "--resume", copy, "--no-plots")
     assert_same_run(copy, undisturbed / "single")
@@ -177,7 +177,7 @@ def test_what_cannot_be_resumed_is_said(wine, undisturbed, copy, tmp_path):
 @pytest.mark.parametrize("more", [(), ("--anyway",)])
 def test_a_second_process_cannot_train_in_the_folder(copy, more):
     """Nothing changes for the first process: not even --anyway is recorded."""
-    with locked(copy / "checkpoints"):
+    with folder_lock(copy / "checkpoints"):
         assert_mistake(
             nnjax("train", "--resume", copy, *more), rf"another process \({os.getpid()}\) is training in {copy}/"
         )

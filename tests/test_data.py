@@ -1,4 +1,4 @@
-"""What `data.load` and its parts make of names and files, good and bad."""
+"""Loading data sets by name and from files, and errors in them."""
 
 import gzip
 import json
@@ -18,7 +18,7 @@ from nnjax.data.table import MOST_CATEGORIES, MOST_CLASSES, Column, Table, choos
 
 
 def csv(folder, frame, name="file.csv"):
-    """The path of a CSV file of the table."""
+    """Write a CSV file and return its path."""
     path = folder / name
     pd.DataFrame(frame).to_csv(path, index=False)
     return str(path)
@@ -31,7 +31,7 @@ def npz(folder, name="file.npz", **arrays):
 
 
 def mixed(rows=40, seed=0):
-    """A table with numbers, a category, booleans, and text labels."""
+    """Return a table with numbers, a category, booleans and text labels."""
     rng = np.random.default_rng(seed)
     return {
         "length [cm]": rng.normal(50, 10, rows),
@@ -64,9 +64,9 @@ def test_digits_are_sklearns_with_a_fixed_stratified_test_part():
 
 
 def test_digits_do_not_depend_on_seed_or_share():
-    one, other = data.load("digits"), data.load("digits", seed=5, test_share=0.5)
-    np.testing.assert_array_equal(one.test.x, other.test.x)
-    assert one.table == other.table
+    first, second = data.load("digits"), data.load("digits", seed=5, test_share=0.5)
+    np.testing.assert_array_equal(first.test.x, second.test.x)
+    assert first.table == second.table
 
 
 def test_the_source_and_licence_of_the_digits_are_in_the_package():
@@ -75,17 +75,17 @@ def test_the_source_and_licence_of_the_digits_are_in_the_package():
     assert "Alpaydin" in text
 
 
-def test_an_unknown_name_is_answered_with_the_nearest():
+def test_unknown_name_suggests_the_closest():
     with pytest.raises(ValueError, match=r"unknown data set 'digit' \(did you mean 'digits'\?\)"):
         data.load("digit")
     with pytest.raises(ValueError, match="did you mean 'fashion-mnist'"):
         data.load("mnist")
 
 
-@pytest.mark.parametrize("given", [{"target": "y"}, {"task": "regression"}])
-def test_target_and_task_are_not_silently_ignored_by_the_named_sets(given):
+@pytest.mark.parametrize("arguments", [{"target": "y"}, {"task": "regression"}])
+def test_target_and_task_are_not_silently_ignored_by_the_named_sets(arguments):
     with pytest.raises(ValueError, match="target and task apply only to files; omit them for digits"):
-        data.load("digits", **given)
+        data.load("digits", **arguments)
 
 
 # IDX files
@@ -109,7 +109,7 @@ def test_idx_files_of_every_dtype_zipped_or_not(tmp_path, dtype, zipped):
     np.testing.assert_array_equal(read, array)
 
 
-def test_idx_is_read_as_others_write_it(tmp_path):
+def test_idx_bytes_written_by_hand(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(bytes.fromhex("00000801 00000003 070809"))
     np.testing.assert_array_equal(idx.read_idx(path), [7, 8, 9])
@@ -153,7 +153,7 @@ def test_damaged_gz_files(tmp_path):
 
 
 def clothes(folder, label, zipped=False):
-    """Four IDX files, told apart by their labels."""
+    """Write four IDX files that contain a single label."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in idx.NAMES:
         array = np.full((4, 2, 2), 51 * label, np.uint8) if "images" in name else np.full(4, label, np.uint8)
@@ -164,28 +164,28 @@ def clothes(folder, label, zipped=False):
 
 @pytest.fixture
 def no_clothes(tmp_path, monkeypatch):
-    """Nothing in the two places that are looked at by default."""
+    """Leave the two default folders empty."""
     monkeypatch.setattr(idx, "DEBIAN", tmp_path / "debian")
     monkeypatch.delenv(idx.DIRECTORY, raising=False)
     return tmp_path
 
 
-def test_fashion_mnist_is_looked_for_in_data_dir_then_in_the_variable_then_where_debian_has_it(no_clothes, monkeypatch):
-    found = lambda data_dir=None: int(idx.read_fashion_mnist(data_dir)[1][0])  # noqa: E731
+def test_order_of_the_folders_of_fashion_mnist(no_clothes, monkeypatch):
+    first_label = lambda data_dir=None: int(idx.read_fashion_mnist(data_dir)[1][0])  # noqa: E731
     clothes(no_clothes / "debian", 3)
-    assert found() == 3
+    assert first_label() == 3
     monkeypatch.setenv(idx.DIRECTORY, str(no_clothes / "variable"))
-    assert found() == 3
+    assert first_label() == 3
     clothes(no_clothes / "variable" / "fashion-mnist", 2, zipped=True)
-    assert found() == 2
-    clothes(no_clothes / "given", 1)
-    assert found(no_clothes / "given") == 1
-    with pytest.raises(FileNotFoundError, match="elsewhere"):  # what was named is not silently replaced
-        found(no_clothes / "elsewhere")
+    assert first_label() == 2
+    clothes(no_clothes / "folder", 1)
+    assert first_label(no_clothes / "folder") == 1
+    with pytest.raises(FileNotFoundError, match="elsewhere"):  # no silent fallback to the default folders
+        first_label(no_clothes / "elsewhere")
 
 
 def test_fashion_mnist_is_loaded_flat_and_scaled(no_clothes):
-    loaded = data.load("fashion-mnist", data_dir=clothes(no_clothes / "given", 4, zipped=True))
+    loaded = data.load("fashion-mnist", data_dir=clothes(no_clothes / "folder", 4, zipped=True))
     assert loaded.train.x.shape == (4, 4)
     np.testing.assert_allclose(loaded.test.x, 0.8)
     assert loaded.table.classes[int(loaded.test.y[0])] == "coat"
@@ -193,14 +193,14 @@ def test_fashion_mnist_is_loaded_flat_and_scaled(no_clothes):
     np.testing.assert_allclose(loaded.table.features(frame), 0.8)
 
 
-def test_missing_fashion_mnist_says_how_to_get_it(no_clothes):
+def test_missing_fashion_mnist_explains_how_to_get_it(no_clothes):
     clothes(no_clothes / "part", 0)
     (no_clothes / "part" / idx.NAMES[2]).unlink()
     for data_dir in (None, no_clothes / "part"):
         with pytest.raises(FileNotFoundError) as caught:
             data.load("fashion-mnist", data_dir=data_dir)
-        for told in ("apt-get install dataset-fashion-mnist", "https://", idx.DIRECTORY, *idx.NAMES):
-            assert told in str(caught.value)
+        for text in ("apt-get install dataset-fashion-mnist", "https://", idx.DIRECTORY, *idx.NAMES):
+            assert text in str(caught.value)
     assert "part" in str(caught.value)
 
 
@@ -218,7 +218,7 @@ def test_missing_fashion_mnist_says_how_to_get_it(no_clothes):
         ([0.0, 1.0, 2.0], "regression", "'t' holds 3 distinct numbers"),
     ],
 )
-def test_the_task_is_chosen_by_the_target_and_says_why(values, task, why):
+def test_task_and_reason_follow_from_the_target(values, task, why):
     column = pd.Series(list(values), name="t")
     chosen, reason = choose_task(column)
     assert chosen == task
@@ -249,7 +249,7 @@ def test_the_rows_of_the_training_part_are_those_of_the_file(tmp_path):
     assert data.load("digits").rows is None
 
 
-def test_a_number_too_large_for_float32_is_said(tmp_path):
+def test_number_too_large_for_float32(tmp_path):
     frame = {"x": np.arange(30.0), "t": np.resize([1, 2, 3], 30)}
     table = data.load(csv(tmp_path, frame), target="t").table
     with pytest.raises(ValueError, match="row 2 holds a number too large for float32"):
@@ -292,7 +292,7 @@ def test_text_labels_booleans_and_categories(tmp_path):
         np.testing.assert_array_equal(np.array(table.classes)[np.asarray(part.y)], frame["kind"][rows])
 
 
-def test_the_scales_are_those_of_the_training_rows_alone(tmp_path):
+def test_scales_come_from_the_training_rows(tmp_path):
     frame = mixed()
     path = csv(tmp_path, frame)
     before = data.load(path, target="count", task="regression")
@@ -309,8 +309,8 @@ def test_the_scales_are_those_of_the_training_rows_alone(tmp_path):
     assert float(after.test.x[:, 0].min()) > 1e4
 
 
-def test_a_category_of_the_test_part_alone_is_known(tmp_path):
-    """Else whether a file can be learnt from would hang on the seed of the split."""
+def test_category_that_occurs_only_in_the_test_part(tmp_path):
+    """Otherwise the seed of the split would decide whether a file can be used."""
     frame = mixed()
     _, held = data.split_rows(np.array(frame["kind"]), 0.2)
     frame["colour"] = np.array(frame["colour"], object)
@@ -323,7 +323,7 @@ def test_a_category_of_the_test_part_alone_is_known(tmp_path):
 
 @pytest.mark.parametrize("value", [3, 0.1, "same"])
 def test_constant_columns_become_zeros(tmp_path, value):
-    """0.1 has a standard deviation that is a rounding error, not 0."""
+    """The standard deviation of 0.1, 0.1, … is a rounding error, not 0."""
     frame = mixed()
     loaded = data.load(csv(tmp_path, {"constant": value, **frame}), target="kind")
     np.testing.assert_allclose(loaded.train.x[:, 0], 0, atol=1e-6)
@@ -371,7 +371,7 @@ def test_the_target_must_be_named_and_known(tmp_path):
         ),
     ],
 )
-def test_tables_that_cannot_be_learnt_from(tmp_path, frame, message):
+def test_unusable_tables(tmp_path, frame, message):
     with pytest.raises(ValueError, match=message):
         data.load(csv(tmp_path, frame), target="t")
 
@@ -386,7 +386,7 @@ def test_tables_that_cannot_be_learnt_from(tmp_path, frame, message):
         (b"\xff\xfe\x90,a\n1,2\n", "cannot be read as CSV"),
     ],
 )
-def test_files_that_are_no_tables(tmp_path, text, message):
+def test_invalid_csv_files(tmp_path, text, message):
     path = tmp_path / "file.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=message) as caught:
@@ -403,7 +403,7 @@ def test_csv_as_spreadsheets_write_it(tmp_path):
     assert frame["kind"].tolist() == ["a, b", "c"]
 
 
-def test_a_column_of_row_numbers_is_pointed_out(tmp_path):
+def test_column_of_row_numbers_warns(tmp_path):
     path = tmp_path / "file.csv"
     pd.DataFrame(mixed()).to_csv(path)
     with pytest.warns(UserWarning, match="the first column has no name; if it numbers the rows"):
@@ -447,12 +447,12 @@ def test_npz_arrays_are_flattened_and_standardised(tmp_path):
         ({"x": np.ones((9, 1)), "y": np.array([None] * 9)}, "arrays of objects are refused"),
     ],
 )
-def test_npz_files_with_other_arrays(tmp_path, arrays, message):
+def test_npz_files_with_wrong_arrays(tmp_path, arrays, message):
     with pytest.raises(ValueError, match=message):
         data.load(npz(tmp_path, **arrays))
 
 
-def test_files_that_are_no_npz(tmp_path):
+def test_invalid_npz_files(tmp_path):
     path = tmp_path / "file.npz"
     np.savez_compressed(path, x=np.random.default_rng(0).normal(size=(50, 4)), y=np.arange(50))
     whole = path.read_bytes()
@@ -494,7 +494,7 @@ def test_new_rows_may_have_other_columns_in_another_order(fitted):
         ({"count": np.inf}, "row 0 holds an infinite number"),
     ],
 )
-def test_new_rows_that_hold_what_was_not_in_the_training(fitted, change, message):
+def test_new_rows_with_invalid_values(fitted, change, message):
     with pytest.raises(ValueError, match=message):
         fitted.features(pd.DataFrame(mixed()).assign(**change))
 
@@ -508,7 +508,7 @@ def test_new_rows_that_lack_columns_or_classes(fitted):
 
 
 @pytest.mark.parametrize("target", ["kind", "count"])
-def test_a_table_comes_back_from_json_the_same(tmp_path, target):
+def test_table_survives_json(tmp_path, target):
     table = data.load(csv(tmp_path, mixed()), target=target).table
     plain = json.loads(json.dumps(table._asdict()))
     back = Table(**plain | {"columns": [Column(*column) for column in plain["columns"]]})
@@ -539,7 +539,7 @@ def test_split_rows(labels, share, seed, stratify):
         return
     for label in np.unique(y):
         n, held = np.sum(y == label), np.sum(y[second] == label)
-        assert held < n  # each class is learnt from
+        assert held < n  # every class is in the training part
         assert abs(held - n * share) <= 1 + 1e-9 or held == n - 1
     assert len(second) <= len(y) * share + 0.5
 
@@ -553,7 +553,7 @@ def test_split_rows_draws_by_the_seed_and_keeps_proportions():
         assert np.ptp(np.diff(part)) > 2  # not every fourth row
 
 
-def test_many_small_classes_do_not_add_up_to_another_share():
+def test_many_small_classes_keep_the_total_share():
     y = np.repeat(np.arange(50), 3)  # 0.2 of 3 rounds to 1, which would be a third
     assert len(data.split_rows(y, 0.2)[1]) == 30
 
@@ -570,6 +570,6 @@ def test_many_small_classes_do_not_add_up_to_another_share():
         (np.zeros(0), 0.5, "0 rows"),
     ],
 )
-def test_splits_that_are_none(y, share, message):
+def test_invalid_splits(y, share, message):
     with pytest.raises(ValueError, match=message):
         data.split_rows(y, share)

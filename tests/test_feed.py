@@ -117,7 +117,7 @@ def test_sweep():
 @pytest.mark.parametrize("step", [3, 5, 11])
 @pytest.mark.parametrize("case", ["solo", "folds"])
 def test_resumed_anywhere(tmp_path, step, case):
-    stop = {"callbacks": [lambda ts, record: record["step"] >= step], "chunk_steps": 1}
+    stop = {"callbacks": [lambda ts, record: record["step"] >= step], "callback_every": 1}
     first = of_source(out=tmp_path, **CASES[case], **stop)
     assert first.ts.step.max() == step
     assert_same_run(of_source(out=tmp_path, resume=True, **CASES[case]), undisturbed(case))
@@ -125,7 +125,7 @@ def test_resumed_anywhere(tmp_path, step, case):
 
 def test_another_source_is_not_resumed(tmp_path):
     of_source(out=tmp_path, epochs=1)
-    with pytest.raises(ValueError, match=r"exact resume is impossible:\n(.*\n)?  data"):
+    with pytest.raises(ValueError, match=r"cannot be resumed exactly:\n(.*\n)?  data"):
         fit(data.source(X + 1, Y), out=tmp_path, resume=True)
 
 
@@ -262,7 +262,7 @@ def test_not_all_blocks_are_gathered_at_once():
         time.sleep(0.05)
         assert sum(asked) <= 2 + 8 * (record["step"] + 3 * steps)
 
-    fit(found._replace(gather=gather), epochs=30, chunk_steps=5, callbacks=[look])
+    fit(found._replace(gather=gather), epochs=30, callback_every=5, callbacks=[look])
 
 
 RESIDENT = """

@@ -7,9 +7,9 @@ import pytest
 from test_run import EXAMPLES, NET, PLAIN, X, Y, assert_equal, make_run
 
 from nnjax import data, losses, metrics, nn, optim, train
-from nnjax.train.engine.device_loop import Member, chunk
-from nnjax.train.engine.ensemble import Program
-from nnjax.train.engine.fit_state import start
+from nnjax.train.engine.device_loop import MemberArgs, train_chunk
+from nnjax.train.engine.ensemble import Ensemble, stack_tree
+from nnjax.train.engine.fit_state import initial_fit_state
 from nnjax.types import Data
 
 HELD_OUT = Data(X[:6], Y[:6])
@@ -75,9 +75,9 @@ def test_the_callers_arrays_survive():
 
 def test_chunks_give_their_memory_on():
     ts = jax.tree.map(jnp.copy, RUN.init(jax.random.key(0), EXAMPLES))
-    fs = start(ts, validated=False, stopped=jnp.zeros((), bool))
-    chunk(Program(RUN), fs, Member(until=jnp.int32(1)), EXAMPLES, np.int32(1))
-    assert ts.params[0]["w"].is_deleted()
+    fs = stack_tree(initial_fit_state(ts, validated=False, stopped=jnp.zeros((), bool)))
+    train_chunk(Ensemble(RUN), fs, MemberArgs(until=jnp.ones(1, jnp.int32)), EXAMPLES, np.int32(1))
+    assert fs.train.params[0]["w"].is_deleted()
 
 
 def test_epochs_end_where_every_example_was_seen():
@@ -130,17 +130,57 @@ def test_no_epochs():
     assert result.losses.shape == (0,)
 
 
-def test_callback_stops_the_run():
-    seen = []
+CALLBACKS = {  # settings, and the steps at which callbacks run: always the same, whatever the chunks
+    "each epoch": ({"epochs": 4}, [5, 10, 15, 20]),
+    "part of an epoch": ({"epochs": 2.5}, [5, 10, 13]),
+    "every 6 steps": ({"callback_every": 6, "epochs": 4}, [6, 12, 18]),
+    "every 40 steps": ({"callback_every": 40, "epochs": 4}, []),
+    "an epoch shorter than a batch": ({"run": make_run(PLAIN, batch_size=50), "epochs": 5}, [1, 2]),
+}
 
-    def stop(ts, record):
-        seen.append(record["step"])
-        return record["step"] >= 6
 
-    result = fit(chunk_steps=3, callbacks=[stop])
-    assert seen == [3, 6]
-    assert int(result.ts.step) == 6
-    assert result.losses.shape == (6,)
+@pytest.mark.filterwarnings("ignore:fit. batch_size")
+@pytest.mark.parametrize("members", [None, 3])
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_callbacks_run_at_fixed_points(name, members):
+    settings, steps = CALLBACKS[name]
+    for chunk_steps in (1, 4, None):
+        seen = []
+
+        def record_losses(ts, record, seen=seen):
+            seen.append((record["step"], np.asarray(ts.step).tolist(), np.asarray(record["loss"])))
+
+        result = fit(**settings, chunk_steps=chunk_steps, members=members, callbacks=[record_losses])
+        assert [step for step, _, _ in seen] == steps
+        assert [at for _, at, _ in seen] == [step if members is None else [step] * members for step in steps]
+        assert not result.ended_by_callback
+        for (step, _, loss), start in zip(seen, [0, *steps], strict=False):
+            np.testing.assert_allclose(loss, result.losses[..., start:step].mean(-1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("answer", [True, np.True_])
+def test_only_true_ends_the_run(answer):
+    result = fit(callbacks=[lambda ts, record: record["step"] >= 10 and answer])
+    assert result.ended_by_callback
+    assert int(result.ts.step) == 10
+    assert result.losses.shape == (10,)
+    with pytest.raises(TypeError, match=r"callback must return True to end the run, .* got 8"):
+        fit(callbacks=[lambda ts, record: 8])  # as file.write returns
+
+
+def test_states_of_callbacks_stay_valid():
+    states = []
+    result = fit(epochs=4, callbacks=[lambda ts, record: states.append(ts)])
+    assert [int(ts.step) for ts in states] == [5, 10, 15, 20]
+    assert_equal(states[-1], result.ts)
+
+
+def test_callbacks_see_the_last_validation():
+    records = []
+    result = fit(epochs=4, validation=HELD_OUT, validate_every=3, callbacks=[lambda ts, record: records.append(record)])
+    assert [("validation_loss" in record) for record in records] == [False, False, True, True]
+    assert records[-1]["validation_loss"] == result.history[-1]["validation_loss"]
+    assert [record["epoch"] for record in records] == [1, 2, 3, 4]
 
 
 def test_full_batch():
@@ -187,7 +227,11 @@ def test_wrong_settings_are_named():
 def test_digits_are_learned():
     digits = data.load("digits")
     run = train.Run(
-        nn.mlp([64], 10, norm="batch"), losses.cross_entropy, optim.adam(3e-3), batch_size=32, metrics=(metrics.accuracy,)
+        nn.mlp([64], 10, norm="batch"),
+        losses.cross_entropy,
+        optim.adam(3e-3),
+        batch_size=32,
+        metrics=(metrics.accuracy,),
     )
     result = train.fit(run, digits.train, validation=digits.test, epochs=12, progress=False)
     assert result.history[-1]["validation_accuracy"] > 0.96

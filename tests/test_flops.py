@@ -1,4 +1,4 @@
-"""Costs of programs against counts by hand."""
+"""`count_flops` agrees with counts by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from nnjax import data, losses, nn, optim, train
-from nnjax.debug.flops import Cost, flops
+from nnjax.debug import Cost, count_flops
 
 B, I, O = 8, 5, 3  # noqa: E741
 
@@ -25,22 +25,22 @@ def dense(params, x):
 
 
 def test_dense_forward():
-    cost = flops(dense, W, shape(B, I))
+    cost = count_flops(dense, W, shape(B, I))
     assert cost == Cost(2 * B * I * O, B * O, 0)
     assert cost.total == 2 * B * I * O + B * O
 
 
 def test_dense_backward():
-    """Gradients of w and x, one product each; that of b sums over the batch. The cotangent 2 y costs B·O."""
+    """The gradients of w and x take one product each, that of b a sum over the batch, and the cotangent 2 y B·O."""
 
     def loss(params, x):
         return jnp.square(dense(params, x)).sum()
 
     forward = Cost(2 * B * I * O, B * O + B * O + (B * O - 1), 0)
-    assert flops(loss, W, shape(B, I)) == forward
-    gradient = flops(jax.grad(loss, argnums=(0, 1)), W, shape(B, I))
+    assert count_flops(loss, W, shape(B, I)) == forward
+    gradient = count_flops(jax.grad(loss, argnums=(0, 1)), W, shape(B, I))
     assert gradient.matmul == 3 * forward.matmul
-    assert flops(jax.grad(loss), W, shape(B, I)).matmul == 2 * forward.matmul
+    assert count_flops(jax.grad(loss), W, shape(B, I)).matmul == 2 * forward.matmul
 
 
 @settings(max_examples=20, deadline=None)
@@ -52,7 +52,7 @@ def test_dense_backward():
     dilation=st.integers(1, 2),
     padding=st.sampled_from(["SAME", "VALID"]),
 )
-def test_each_gradient_of_a_convolution_costs_what_the_convolution_does(
+def test_each_gradient_of_a_convolution_costs_as_much_as_the_convolution(
     size, window, stride, groups, dilation, padding
 ):
     if padding == "VALID" and size < (window - 1) * dilation + 1:
@@ -64,61 +64,63 @@ def test_each_gradient_of_a_convolution_costs_what_the_convolution_does(
     def loss(params, x):
         return layer.apply(params, (), x, train=True)[0].sum()
 
-    forward = flops(loss, params, x).matmul
+    forward = count_flops(loss, params, x).matmul
     out = -(-size // stride) if padding == "SAME" else (size - (window - 1) * dilation - 1) // stride + 1
     before = max((out - 1) * stride + (window - 1) * dilation + 1 - size, 0) // 2 if padding == "SAME" else 0
     pairs = sum(0 <= o * stride + k * dilation - before < size for o in range(out) for k in range(window))
     assert forward == 2 * 3 * 2 * 4 * (2 // groups) * pairs
-    assert flops(jax.value_and_grad(loss, argnums=(0, 1)), params, x).matmul == 3 * forward
+    assert count_flops(jax.value_and_grad(loss, argnums=(0, 1)), params, x).matmul == 3 * forward
 
 
 def test_convolution_without_padding():
     layer = nn.conv(16, (5, 5), padding="VALID")
     params, _ = jax.eval_shape(layer.init, jax.random.key(0), shape(B, 14, 14, 6))
-    cost = flops(lambda p, x: layer.apply(p, (), x, train=True)[0], params, shape(B, 14, 14, 6))
+    cost = count_flops(lambda p, x: layer.apply(p, (), x, train=True)[0], params, shape(B, 14, 14, 6))
     assert cost == Cost(2 * B * 10 * 10 * 16 * 5 * 5 * 6, B * 10 * 10 * 16, 0)
 
 
 def test_batched_products():
-    assert flops(jnp.matmul, shape(7, B, I), shape(7, I, O)) == Cost(2 * 7 * B * I * O, 0, 0)
-    assert flops(jax.vmap(dense, in_axes=(None, 0)), W, shape(7, B, I)) == Cost(2 * 7 * B * I * O, 7 * B * O, 0)
+    assert count_flops(jnp.matmul, shape(7, B, I), shape(7, I, O)) == Cost(2 * 7 * B * I * O, 0, 0)
+    assert count_flops(jax.vmap(dense, in_axes=(None, 0)), W, shape(7, B, I)) == Cost(2 * 7 * B * I * O, 7 * B * O, 0)
 
 
 def test_nested_programs_count_once():
     program = jax.jit(lambda p, x: jax.nn.relu(jax.jit(dense)(p, x)))
-    assert flops(program, W, shape(B, I)) == Cost(2 * B * I * O, 2 * B * O, 0)
-    assert flops(jax.checkpoint(dense), W, shape(B, I)) == Cost(2 * B * I * O, B * O, 0)
+    assert count_flops(program, W, shape(B, I)) == Cost(2 * B * I * O, 2 * B * O, 0)
+    assert count_flops(jax.checkpoint(dense), W, shape(B, I)) == Cost(2 * B * I * O, B * O, 0)
 
 
 def test_scan_counts_its_length():
     def program(x, w):
         return lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, length=6)[0]
 
-    assert flops(program, shape(B, I), shape(I, I)) == Cost(6 * 2 * B * I * I, 6 * B * I, 0)
-    twice = flops(lambda x, w: lax.scan(lambda x, _: (program(x, w), None), x, length=2)[0], shape(B, I), shape(I, I))
+    assert count_flops(program, shape(B, I), shape(I, I)) == Cost(6 * 2 * B * I * I, 6 * B * I, 0)
+    twice = count_flops(
+        lambda x, w: lax.scan(lambda x, _: (program(x, w), None), x, length=2)[0], shape(B, I), shape(I, I)
+    )
     assert twice == Cost(12 * 2 * B * I * I, 12 * B * I, 0)
 
 
-def test_while_counts_its_body_once_and_says_so():
+def test_while_counts_its_body_once_or_trips_times():
     def program(x, n):
         return lax.fori_loop(0, n, lambda i, x: jnp.tanh(lax.fori_loop(0, i, lambda _, x: x * 2, x)), x)
 
-    assert flops(program, shape(B), shape(dtype=jnp.int32)) == Cost(0, 2 * B, 2)
-    assert flops(program, shape(B), shape(dtype=jnp.int32), trips=10) == Cost(0, 10 * (B + 10 * B), 0)
-    assert flops(lambda x: lax.fori_loop(0, 4, lambda i, x: x * 2, x), shape(B)) == Cost(0, 4 * B, 0)
+    assert count_flops(program, shape(B), shape(dtype=jnp.int32)) == Cost(0, 2 * B, 2)
+    assert count_flops(program, shape(B), shape(dtype=jnp.int32), trips=10) == Cost(0, 10 * (B + 10 * B), 0)
+    assert count_flops(lambda x: lax.fori_loop(0, 4, lambda i, x: x * 2, x), shape(B)) == Cost(0, 4 * B, 0)
 
 
 @pytest.mark.parametrize(("trips", "error"), [(0, ValueError), (1.5, TypeError)])
 def test_trips_are_checked(trips, error):
-    with pytest.raises(error, match="flops: trips must be"):
-        flops(jnp.tanh, shape(B), trips=trips)
+    with pytest.raises(error, match="count_flops: trips must be"):
+        count_flops(jnp.tanh, shape(B), trips=trips)
 
 
-def test_cond_counts_its_dearest_branch():
+def test_cond_counts_its_most_expensive_branch():
     def program(i, x):
         return lax.switch(i, [jnp.tanh, lambda x: jnp.tanh(x * x + x), lambda x: x], x)
 
-    assert flops(program, shape(dtype=jnp.int32), shape(B)) == Cost(0, 3 * B, 0)
+    assert count_flops(program, shape(dtype=jnp.int32), shape(B)) == Cost(0, 3 * B, 0)
 
 
 @pytest.mark.parametrize(
@@ -143,36 +145,36 @@ def test_cond_counts_its_dearest_branch():
     ],
 )
 def test_count_of_one_operation(program, count):
-    assert flops(program, shape(B, I)) == Cost(0, count, 0)
+    assert count_flops(program, shape(B, I)) == Cost(0, count, 0)
 
 
-def test_gradient_of_a_max_pool_whose_windows_overlap():
+def test_gradient_of_max_pooling_with_overlapping_windows():
     pool = nn.max_pool(2, strides=1)
-    cost = flops(jax.grad(lambda x: pool.apply((), (), x, train=True)[0].sum()), shape(B, 4, O))
+    cost = count_flops(jax.grad(lambda x: pool.apply((), (), x, train=True)[0].sum()), shape(B, 4, O))
     assert cost.other == B * 3 * O + (B * 3 * O - 1) + B * 3 * O * 2
 
 
-def test_training_step_costs_three_forward_passes_in_products():
-    """But for the gradient of the first layer's input, which nobody needs."""
+def test_matmuls_of_a_training_step_cost_three_forward_passes():
+    """The gradient of the first layer's input is not needed."""
     run = train.Run(nn.mlp([16, 32], 10), losses.cross_entropy, optim.adam(1e-3), batch_size=B)
     batch = data.Data(shape(B, 7), shape(B, dtype=jnp.int32))
     ts = jax.eval_shape(run.init, jax.random.key(0), batch)
     products = [7 * 16, 16 * 32, 32 * 10]
-    cost = flops(run.step, ts, batch)
+    cost = count_flops(run.step, ts, batch)
     assert cost.matmul == 2 * B * (3 * sum(products) - products[0])
     assert cost.unknown == 0
     parameters = sum(products) + 16 + 32 + 10
     assert cost.other > 10 * parameters  # Adam
     parts = train.Run(run.net, run.loss, run.optimizer, batch_size=B, micro_batches=4)
-    assert flops(parts.step, ts, batch).matmul == cost.matmul
+    assert count_flops(parts.step, ts, batch).matmul == cost.matmul
 
 
-def test_products_agree_with_the_compiler():
+def test_matmul_agrees_with_the_compiler():
     def program(a, b):
         return a @ b
 
     a, b = shape(32, 64), shape(64, 48)
-    assert jax.jit(program).lower(a, b).compile().cost_analysis()["flops"] == flops(program, a, b).total
+    assert jax.jit(program).lower(a, b).compile().cost_analysis()["flops"] == count_flops(program, a, b).total
 
 
 @pytest.mark.parametrize("devices", [1, 4])
@@ -180,4 +182,4 @@ def test_shard_map_counts_all_devices(devices):
     mesh = jax.sharding.AbstractMesh((devices,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec("batch")
     program = jax.shard_map(jnp.tanh, mesh=mesh, in_specs=spec, out_specs=spec)
-    assert flops(program, shape(B, I)) == Cost(0, B * I, 0)
+    assert count_flops(program, shape(B, I)) == Cost(0, B * I, 0)

@@ -171,15 +171,15 @@ def saved(tmp_path):
 def test_weights_of_another_network_are_answered_with_the_differences(saved):
     path, _ = saved
     other = nn.mlp([8, 4], 2, dropout=0.1)
-    with pytest.raises(ValueError, match="is of another network") as caught:
+    with pytest.raises(ValueError, match="is from a different network") as caught:
         run_folder.load_weights(path, *jax.eval_shape(other.init, jax.random.key(0), jnp.ones((2, 4))))
     lines = str(caught.value).splitlines()[1:]
-    assert "  params/1/b: saved nothing, wanted ((8,), 'float32')" in lines
-    assert "  params/1/w: saved ((4, 4), 'float32'), wanted ((4, 8), 'float32')" in lines
-    assert "  state/2/mean: saved ((4,), 'float32'), wanted nothing" in lines
+    assert "  params/1/b: saved nothing, expected ((8,), 'float32')" in lines
+    assert "  params/1/w: saved ((4, 4), 'float32'), expected ((4, 8), 'float32')" in lines
+    assert "  state/2/mean: saved ((4,), 'float32'), expected nothing" in lines
     assert sorted(lines) == lines
     same = nn.mlp([4, 4], 3, norm="batch", dropout=0.1)
-    with pytest.raises(ValueError, match="is of another network") as caught:
+    with pytest.raises(ValueError, match="is from a different network") as caught:
         run_folder.load_weights(path, *jax.eval_shape(same.init, jax.random.key(0), jnp.ones((2, 4))))
     assert [line.split(":")[0] for line in str(caught.value).splitlines()[1:]] == ["  params/7/b", "  params/7/w"]
 
@@ -187,7 +187,9 @@ def test_weights_of_another_network_are_answered_with_the_differences(saved):
 def test_weights_of_another_dtype_are_not_cast(saved):
     path, (params, state) = saved
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
-    with pytest.raises(ValueError, match=r"params/1/w: saved \(\(4, 4\), 'float32'\), wanted \(\(4, 4\), 'bfloat16'\)"):
+    with pytest.raises(
+        ValueError, match=r"params/1/w: saved \(\(4, 4\), 'float32'\), expected \(\(4, 4\), 'bfloat16'\)"
+    ):
         run_folder.load_weights(path, half, state)
 
 
@@ -197,7 +199,7 @@ def test_weights_of_another_dtype_are_not_cast(saved):
 def test_files_that_hold_no_weights(saved, content):
     path, tree = saved
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="weights is damaged or no safetensors file"):
+    with pytest.raises(ValueError, match="weights is damaged or not a safetensors file"):
         run_folder.load_weights(path, *tree)
 
 
@@ -234,7 +236,7 @@ def test_missing_weights(tmp_path):
 
 def test_more_weights_than_wanted_are_named(tmp_path):
     (tmp_path / "w").write_bytes(save({"params/w": np.ones(2, np.float32), "extra": np.ones(1, np.float32)}))
-    with pytest.raises(ValueError, match=r"extra: saved \(\(1,\), 'float32'\), wanted nothing"):
+    with pytest.raises(ValueError, match=r"extra: saved \(\(1,\), 'float32'\), expected nothing"):
         run_folder.load_weights(tmp_path / "w", {"w": jnp.ones(2)}, ())
 
 

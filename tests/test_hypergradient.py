@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 from cases import equations
-from nnjax.train.hypergradient import in_blocks
 
 from nnjax import losses, nn, optim, train
+from nnjax.train.run import _scan_in_blocks
 from nnjax.types import Data, TrainState
 
 
@@ -159,7 +159,7 @@ def test_blocks_continue_where_the_last_one_stopped():
         return carry + n, carry + jnp.arange(n, dtype=jnp.int32)
 
     for n in (0, 1, 2, 3, 4, 5, 16, 17, 29):
-        end, seen = in_blocks(count, jnp.zeros((), jnp.int32), n)
+        end, seen = _scan_in_blocks(count, jnp.zeros((), jnp.int32), n)
         assert end == n
         assert seen.tolist() == list(range(n))
 

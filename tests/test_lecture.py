@@ -1,4 +1,4 @@
-"""The lecture's ideas in its order, each as one test: what the notes claim, held against a formula of its own."""
+"""The ideas of the lecture in order, one test each: the claim of the notes is checked against an explicit formula."""
 
 import itertools
 from functools import partial
@@ -19,29 +19,29 @@ XOR = np.float32([[0, 0], [0, 1], [1, 0], [1, 1]]), np.float32([[0], [1], [1], [
 
 
 def normal(seed, *shape):
-    """Random numbers, always the same."""
+    """Return reproducible random numbers."""
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 @partial(jax.jit, static_argnums=0)
 def predict(net, params, x):
-    """What layers one after another, none of them with a state, make of x."""
+    """Apply a sequence of layers without state to x."""
     return net.apply(params, ((),) * len(params), x, train=False)[0]
 
 
 def start(net, x):
-    """A network's first parameters, and its prediction as a function of parameters and inputs."""
+    """Return a network's initial parameters, and its prediction as a function of parameters and inputs."""
     params, state = net.init(jax.random.key(0), x)
     return params, jax.jit(lambda params, x: net.apply(params, state, x, train=False)[0])
 
 
 def gradient(loss, params):
-    """All partial derivatives of a loss."""
+    """Return the gradient of a loss."""
     return jax.jit(jax.grad(loss))(params)
 
 
 def descend(loss, params, optimizer, steps):
-    """The parameters after `steps` steps down the loss, and all that were passed on the way there."""
+    """Return the parameters after `steps` optimizer steps, and the parameters after each step."""
 
     def step(carry, _):
         params, opt_state = carry
@@ -55,7 +55,7 @@ def descend(loss, params, optimizer, steps):
 
 
 def fit(net, x, y, optimizer, steps):
-    """A network trained on all examples at once: its prediction of them, and the mean squared error."""
+    """Train a network on full batches; return its predictions and the mean squared error."""
     params, f = start(net, x)
 
     def loss(params):
@@ -82,7 +82,7 @@ def test_dot_product_is_multiply_and_add():
 
 
 def test_matrix_vector_product_is_stacked_dot_products():
-    x, W = normal(0, 5), normal(1, 3, 5)  # one row of W for each output
+    x, W = normal(0, 5), normal(1, 3, 5)  # one row of W per output
 
     def dot(row):
         return nn.dense(1, bias=False).apply({"w": row[:, None]}, (), x[None], train=False)[0][0, 0]
@@ -97,13 +97,13 @@ def test_matrix_vector_product_is_stacked_dot_products():
 def test_perceptron_with_step_fires_above_its_threshold(bias, gate):
     weights = {"w": np.ones((2, 1), np.float32), "b": np.array([bias], np.float32)}
     fires = predict(nn.perceptron(nn.heaviside), (weights, (), ()), XOR[0])
-    np.testing.assert_array_equal(fires, gate)  # AND, OR, and AND once more: at w·x + b = 0 it does not fire
+    np.testing.assert_array_equal(fires, gate)  # AND, OR, and AND again: it does not fire at w·x + b = 0
 
 
 def test_perceptron_with_relu_lets_the_gradient_through_where_the_step_has_none():
     x, w, b = normal(0, 6, 3), normal(1, 3, 1), normal(2, 1)
     z = x @ w[:, 0] + b
-    assert 0 < (z > 0).sum() < 6  # some get through, some do not
+    assert 0 < (z > 0).sum() < 6  # some units are active, some are not
     relu, step = (
         lambda w, net=net: predict(net, ({"w": w, "b": b}, (), ()), x)
         for net in (nn.perceptron(), nn.perceptron(nn.heaviside))
@@ -127,7 +127,7 @@ def test_layer_is_a_vector_of_perceptrons():
 def test_forward_pass_is_one_layer_after_another():
     x = normal(0, 6, 4)
     params, f = start(nn.mlp([5, 7], 2), x)
-    params = jax.tree.map(lambda p: p + normal(p.size, *p.shape), params)  # biases are zero at first
+    params = jax.tree.map(lambda p: p + normal(p.size, *p.shape), params)  # initial biases are zero
     first, second, last = (jax.tree.map(np.asarray, p) for p in params if p)
     h = np.maximum(0, x @ first["w"] + first["b"])
     h = np.maximum(0, h @ second["w"] + second["b"])
@@ -150,7 +150,7 @@ def test_softmax_is_stable_for_large_numbers():
     x = jnp.array([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4], [1e4, 1e4, -1e4]])
     expected = [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0]]
     np.testing.assert_allclose(nn.softmax(x), expected, rtol=1e-6)
-    np.testing.assert_allclose(nn.softmax(x + 1e4), expected, rtol=1e-6)  # only differences count
+    np.testing.assert_allclose(nn.softmax(x + 1e4), expected, rtol=1e-6)  # only differences matter
     assert np.isfinite(jax.jit(jax.jacobian(nn.softmax))(x)).all()
 
 
@@ -158,7 +158,7 @@ def test_squared_error_sums_the_squares_of_the_differences():
     y, t = normal(0, 8, 3), normal(1, 8, 3)
     error = losses.squared_error(jnp.asarray(y), jnp.asarray(t))
     by_hand = [sum((a - b) ** 2 for a, b in zip(*pair, strict=True)) for pair in zip(y, t, strict=True)]
-    np.testing.assert_allclose(error, by_hand, rtol=1e-5)  # one for each example
+    np.testing.assert_allclose(error, by_hand, rtol=1e-5)  # one value per example
     np.testing.assert_array_equal(losses.squared_error(jnp.asarray(t), jnp.asarray(t)), np.zeros(8))
 
 
@@ -183,7 +183,7 @@ def test_gradient_is_the_vector_of_partial_derivatives():
 
 def test_gradient_descent_converges_where_the_step_is_not_too_large():
     x = np.float32([[1], [2], [3]])
-    curvature = 2 * np.mean(x**2)  # of the loss mean((w x - x)²) = curvature / 2 · (w - 1)²
+    curvature = 2 * np.mean(x**2)  # the loss is mean((w x - x)²) = curvature / 2 · (w - 1)²
 
     def loss(w):
         return losses.squared_error(predict(nn.serial(nn.dense(1, bias=False)), ({"w": w},), x), x).mean()
@@ -192,7 +192,7 @@ def test_gradient_descent_converges_where_the_step_is_not_too_large():
         _, path = descend(loss, jnp.zeros((1, 1)), optim.sgd(rate), 500)
         return path.reshape(-1) - 1
 
-    rates = np.float32([0.1, 0.5, 0.99, 1.01]) * 2 / curvature  # at 2 / curvature the step leads just as far beyond
+    rates = np.float32([0.1, 0.5, 0.99, 1.01]) * 2 / curvature  # at 2 / curvature a step overshoots by its own length
     error = jax.vmap(run)(rates)
     np.testing.assert_allclose(error[:, 9], -((1 - rates * curvature) ** 10), rtol=1e-2, atol=1e-5)
     assert (abs(error[:3, -1]) < 1e-3).all()
@@ -214,7 +214,7 @@ def test_mini_batch_gradients_of_an_epoch_average_to_the_gradient_of_the_true_lo
     batches, true = [slope(params, x[r], y[r]) for r in rows], slope(params, x, y)
     for *parts, whole in zip(*map(jax.tree.leaves, [*batches, true]), strict=True):
         np.testing.assert_allclose(np.mean(parts, axis=0), whole, rtol=1e-4, atol=1e-6)
-        assert abs(parts[0] - whole).max() > 1e-2  # each of them is only an estimate
+        assert abs(parts[0] - whole).max() > 1e-2  # each batch gives only an estimate
 
 
 def test_back_propagation_is_the_chain_rule_from_the_last_layer_to_the_first():
@@ -224,7 +224,7 @@ def test_back_propagation_is_the_chain_rule_from_the_last_layer_to_the_first():
     first, second, last = (np.asarray(p["w"]) for p in params if p)  # biases are zero
     h1 = np.maximum(0, x @ first)
     h2 = np.maximum(0, h1 @ second)
-    delta = 2 * (h2 @ last - t) / 6  # ∂loss/∂output, then ∂loss/∂(output of each layer before)
+    delta = 2 * (h2 @ last - t) / 6  # ∂loss/∂output, then ∂loss/∂(output of each earlier layer)
     backwards = [{"w": h2.T @ delta, "b": delta.sum(0)}]
     delta = (delta @ last.T) * (h2 > 0)
     backwards += [{"w": h1.T @ delta, "b": delta.sum(0)}]
@@ -243,10 +243,10 @@ def test_back_propagation_finds_the_gradient_of_forward_mode():
     def loss(theta):
         return losses.squared_error(f(unravel(theta), x), y).mean()
 
-    def one_partial_derivative(direction):
+    def partial_derivative(direction):
         return jax.jvp(loss, (theta,), (direction,))[1]
 
-    forward_mode = jax.jit(jax.vmap(one_partial_derivative))(np.eye(theta.size, dtype=np.float32))
+    forward_mode = jax.jit(jax.vmap(partial_derivative))(np.eye(theta.size, dtype=np.float32))
     np.testing.assert_allclose(gradient(loss, theta), forward_mode, rtol=1e-4, atol=1e-5)
     assert abs(forward_mode).max() > 0.1
 
@@ -268,7 +268,7 @@ def test_back_propagation_costs_a_few_forward_passes_however_many_parameters():
         forward_pass = operations(loss, params)
         one_derivative = operations(lambda p, d, loss=loss: jax.jvp(loss, (p,), (d,))[1], params, params)
         assert 1 < operations(jax.grad(loss), params) / forward_pass < 4
-        assert one_derivative > forward_pass  # forward mode needs one of them for each parameter
+        assert one_derivative > forward_pass  # forward mode needs one per parameter
         assert operations(jax.jacfwd(loss), params) > count / 2 * forward_pass
 
 
@@ -277,7 +277,7 @@ def test_back_propagation_costs_a_few_forward_passes_however_many_parameters():
 
 def test_momentum_leaves_a_local_minimum_that_plain_descent_is_stuck_in():
     def valley(theta):
-        return theta**4 - 2 * theta**2 + 0.5 * theta  # two minima, the left one deeper, a hill between them
+        return theta**4 - 2 * theta**2 + 0.5 * theta  # two minima separated by a hill, the left one deeper
 
     right, left = np.sort(np.roots([4, 0, -4, 0.5]).real)[[2, 0]]
     plain, _ = descend(valley, jnp.array(2.0), optim.sgd(0.01), 500)
@@ -292,11 +292,11 @@ def test_rmsprop_equalises_badly_scaled_coordinates():
     def bowl(theta):
         return 0.5 * (curvature * theta**2).sum()
 
-    # The steep coordinate limits plain descent to λ < 2/1024, and the flat one hardly moves then
+    # The steep coordinate limits plain descent to λ < 2/1024, so that the flat one hardly moves
     plain, _ = descend(bowl, jnp.ones(2), optim.sgd(1 / 1024), 100)
     np.testing.assert_allclose(plain, [(1 - 1 / 1024) ** 100, 0], rtol=1e-4)
     scaled, path = descend(bowl, jnp.ones(2), optim.rmsprop(0.01, eps=0.0), 100)
-    np.testing.assert_allclose(path[:, 0], path[:, 1], rtol=1e-5)  # both take the same way
+    np.testing.assert_allclose(path[:, 0], path[:, 1], rtol=1e-5)  # both coordinates follow the same path
     assert (abs(scaled) < 0.1).all()
 
 
@@ -335,7 +335,7 @@ def test_batch_norm_standardises_each_feature_over_the_batch():
     y, _ = nn.batch_norm(eps=1e-8).apply(params, state, x, train=True)
     np.testing.assert_allclose(y.mean(0), np.zeros(3), atol=1e-4)
     np.testing.assert_allclose(y.std(0), np.ones(3), rtol=1e-4)
-    params = {"scale": jnp.array([1.0, 2.0, 3.0]), "bias": jnp.array([4.0, 5.0, 6.0])}  # trained, any other size
+    params = {"scale": jnp.array([1.0, 2.0, 3.0]), "bias": jnp.array([4.0, 5.0, 6.0])}  # as after training
     y, _ = nn.batch_norm(eps=1e-8).apply(params, state, x, train=True)
     np.testing.assert_allclose(y, (x - x.mean(0)) / x.std(0) * [1, 2, 3] + [4, 5, 6], rtol=1e-3, atol=1e-3)
 
@@ -348,18 +348,18 @@ def test_batch_norm_uses_running_statistics_at_test_time():
     for batch in batches:
         _, state = layer.apply(params, state, batch, train=True)
         mean, var = 0.9 * mean + 0.1 * batch.mean(0), 0.9 * var + 0.1 * batch.var(0, ddof=1)
-    np.testing.assert_allclose(mean, [5, 5, 5], rtol=0.1)  # they have come close to those of all data
+    np.testing.assert_allclose(mean, [5, 5, 5], rtol=0.1)  # close to the statistics of all data
     np.testing.assert_allclose(var, [4, 4, 4], rtol=0.2)
     y, unchanged = layer.apply(params, state, batches[0], train=False)
     np.testing.assert_allclose(y, (batches[0] - mean) / np.sqrt(var + 1e-5), rtol=1e-4, atol=1e-5)
     alone, _ = layer.apply(params, state, batches[0][:1], train=False)
-    np.testing.assert_allclose(alone, y[:1], rtol=1e-6)  # the rest of the batch no longer matters
+    np.testing.assert_allclose(alone, y[:1], rtol=1e-6)  # independent of the rest of the batch
     jax.tree.map(np.testing.assert_array_equal, unchanged, state)
 
 
 @pytest.fixture(scope="module")
 def digits_ensemble():
-    """What eight networks, trained alike from different keys, predict of digits they have not seen; and the labels."""
+    """Return logits of eight networks, trained from different keys, on unseen digits; and the labels."""
     digits = pytest.importorskip("sklearn.datasets").load_digits()
     x, y = np.float32(digits.data / 16), np.int32(digits.target)
     net = nn.mlp([16], 10)
@@ -399,7 +399,7 @@ def test_dropout_is_an_implicit_ensemble_of_all_thinned_networks():
     net = nn.serial(nn.dropout(rate), nn.dense(2))
     w, b = normal(0, 3, 2), normal(1, 2)
     params = (), {"w": w, "b": b}
-    masks = np.array(list(itertools.product([0.0, 1.0], repeat=3)))  # 2³ thinned networks, and how likely each is
+    masks = np.array(list(itertools.product([0.0, 1.0], repeat=3)))  # the 2³ thinned networks and their probabilities
     chance = np.where(masks == 1, 1 - rate, rate).prod(-1)
     thinned = (masks * x / (1 - rate)) @ w + b
     np.testing.assert_allclose(predict(net, params, x)[0], chance @ thinned, rtol=1e-5)
@@ -414,13 +414,13 @@ def test_dropout_is_an_implicit_ensemble_of_all_thinned_networks():
 
 
 def fifty(block):
-    """A network of fifty blocks of width 8."""
+    """Build a network of fifty blocks of width 8."""
     return nn.serial(nn.dense(8), nn.repeat(50, block), nn.dense(1))
 
 
 LAYERS = nn.dense(8, w_init=lecun_normal()), jax.nn.relu
 PLAIN = fifty(nn.serial(*LAYERS))
-SKIP = fifty(nn.residual(*LAYERS, nn.scale(1 / 50)))  # the factor keeps the sum of all blocks from growing
+SKIP = fifty(nn.residual(*LAYERS, nn.scale(1 / 50)))  # the factor bounds the sum of all blocks
 
 
 def test_skip_connections_keep_the_gradient_from_vanishing_with_depth():
@@ -438,8 +438,8 @@ def test_skip_connections_keep_the_gradient_from_vanishing_with_depth():
 def test_skip_connections_let_depth_grow():
     _, plain = fit(PLAIN, *XOR, optim.adam(0.01), 300)
     _, skip = fit(SKIP, *XOR, optim.adam(0.01), 300)
-    assert plain > 0.2  # fifty layers learn less than one
-    assert skip < 1e-3  # unless each only adds to what came before
+    assert plain > 0.2  # fifty plain layers learn less than one
+    assert skip < 1e-3  # with skip connections they train
 
 
 # --- what a network can compute
@@ -461,13 +461,13 @@ def test_network_without_relu_is_one_matrix():
 def test_xor_is_out_of_reach_without_a_hidden_layer():
     x, y = XOR
     prediction, error = fit(nn.mlp([], 1), x, y, optim.sgd(0.3), 1000)
-    np.testing.assert_allclose(prediction, 0.5 * np.ones((4, 1)), atol=1e-4)  # nothing better than the mean
+    np.testing.assert_allclose(prediction, 0.5 * np.ones((4, 1)), atol=1e-4)  # no better than the mean
     np.testing.assert_allclose(error, 0.25, rtol=1e-5)
     grid = np.linspace(-2, 2, 17, dtype=np.float32)
     w1, w2, b = (v.reshape(-1) for v in np.meshgrid(grid, grid, grid))
     lines = {"w": np.stack([w1, w2], -1)[..., None], "b": b[:, None]}
     answers = jax.vmap(lambda line: predict(nn.perceptron(nn.heaviside), (line, (), ()), x))(lines)
-    assert (answers == y.T).mean(-1).max() == 0.75  # no line has more than three of the four points right
+    assert (answers == y.T).mean(-1).max() == 0.75  # no line classifies more than three of the four points correctly
 
 
 def test_xor_needs_one_hidden_layer():
@@ -483,7 +483,7 @@ def test_xor_needs_one_hidden_layer():
 
 def test_universal_approximation_by_construction():
     x = np.linspace(0, 2 * np.pi, 1001, dtype=np.float32)[:, None]
-    for width in (4, 16, 64):  # one hidden unit switches on at each knot and bends the line by a change of slope
+    for width in (4, 16, 64):  # at each knot one more unit becomes active and changes the slope
         knots = np.linspace(0, 2 * np.pi, width + 1)
         bends = np.diff(np.diff(np.sin(knots)) / np.diff(knots), prepend=0)
         hidden = {"w": np.ones((1, width), np.float32), "b": np.float32(-knots[:-1])}

@@ -1,4 +1,4 @@
-"""What every loss must satisfy: each property is one test over the table of losses."""
+"""The properties of every loss: each is one test over the table of losses."""
 
 import functools
 import re
@@ -14,7 +14,7 @@ from nnjax import losses
 
 
 def example(case, dtype="float32", scale=2.0):
-    """Prediction and target; integers stay integers."""
+    """Return prediction and target; integer targets stay integers."""
     rng = np.random.default_rng(0)
     prediction, target = rng.normal(scale=scale, size=case.shape), case.target(rng)
     real = np.issubdtype(target.dtype, np.floating)
@@ -80,8 +80,8 @@ def test_second_call_traces_nothing(case):
 
 
 @over(LOSSES)
-def test_large_predictions_stay_finite_and_right(case):
-    """±1e4, all combinations: exact to rounding of 1e4, with finite gradients."""
+def test_large_predictions_have_finite_and_exact_losses(case):
+    """All combinations of ±1e4 are exact up to rounding, with finite gradients."""
     _, target = example(case)
     signs = np.random.default_rng(2).choice([-1e4, 1e4], size=(20, *case.shape)).astype(np.float32)
     value_and_grad = jax.jit(jax.vmap(jax.value_and_grad(lambda p: case.loss(p, target).sum())))
@@ -93,8 +93,8 @@ def test_large_predictions_stay_finite_and_right(case):
 
 
 @over([case for case in LOSSES if case.name.startswith("cross_entropy")])
-def test_cross_entropy_sees_only_differences_of_logits(case):
-    """Logits of 1e4 are as exact as those of 0 (whole numbers are kept by the shift)."""
+def test_cross_entropy_depends_only_on_differences_of_logits(case):
+    """Logits around 1e4 are as exact as logits around 0, because the shift preserves integers."""
     prediction, target = example(case)
     prediction = prediction.round()
     loss = case.loss(prediction, target)
@@ -137,7 +137,7 @@ def test_label_out_of_range_is_nan_and_the_others_are_not(label, smoothing):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint32"])
-def test_labels_of_every_integer_type_are_taken(dtype):
+def test_labels_of_every_integer_type_are_accepted(dtype):
     prediction = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3)), jnp.float32)
     labels = jnp.array([0, 2, 1])
     np.testing.assert_array_equal(
@@ -174,7 +174,7 @@ SAME = [losses.squared_error, losses.mean_squared_error, losses.huber, losses.bi
     ],
     ids=str,
 )
-def test_shapes_that_differ_are_named_and_never_broadcast(loss, prediction, target, says):
+def test_unequal_shapes_are_errors_and_never_broadcast(loss, prediction, target, says):
     with pytest.raises(ValueError, match=rf"^{loss.__name__}: .*{says}"):
         loss(prediction, target)
 
@@ -192,7 +192,7 @@ LABEL_ERRORS = [
 
 
 @pytest.mark.parametrize("row", LABEL_ERRORS, ids=lambda row: row[0])
-def test_labels_that_do_not_fit_are_named(row):
+def test_wrong_labels_are_errors(row):
     _, prediction, target, kind, says = row
     pattern = re.escape(says.replace("\\", ""))
     with pytest.raises(kind, match=rf"^cross_entropy: .*{pattern}"):
@@ -200,12 +200,12 @@ def test_labels_that_do_not_fit_are_named(row):
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
-def test_options_out_of_range_are_named(value):
+def test_options_out_of_range_are_errors(value):
     with pytest.raises(ValueError, match=rf"label_smoothing must be in \[0, 1\], got {value:g}"):
         losses.cross_entropy(Z, jnp.ones(4, int), label_smoothing=value)
 
 
 @pytest.mark.parametrize("value", [-0.1, 0.0, float("inf")])
-def test_delta_out_of_range_is_named(value):
+def test_delta_out_of_range_is_an_error(value):
     with pytest.raises(ValueError, match=rf"delta must be in \(0, inf\), got {value:g}"):
         losses.huber(Z, Z, delta=value)

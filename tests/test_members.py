@@ -12,9 +12,9 @@ from cases import promoting
 from test_run import assert_equal
 
 from nnjax import losses, metrics, nn, optim, train
-from nnjax.train.engine.device_loop import Member, chunk
-from nnjax.train.engine.ensemble import Program
-from nnjax.train.engine.fit_state import start
+from nnjax.train.engine.device_loop import MemberArgs, train_chunk
+from nnjax.train.engine.ensemble import Ensemble
+from nnjax.train.engine.fit_state import initial_fit_state
 from nnjax.types import Data
 
 N, STEPS = 20, 5  # rows, and steps in an epoch
@@ -79,7 +79,7 @@ def test_members_of_map_are_lone_runs_to_the_bit(case):
 
 def begun(ts):
     """A copy, for a chunk takes the memory."""
-    fs = jax.vmap(lambda ts: start(ts, validated=True, stopped=jnp.zeros((), bool)))(ts)
+    fs = jax.vmap(lambda ts: initial_fit_state(ts, validated=True, stopped=jnp.zeros((), bool)))(ts)
     return jax.tree.map(jnp.copy, fs)
 
 
@@ -91,7 +91,7 @@ def test_a_step_of_vmap_is_that_of_map_to_rounding(case):
         ts = fit(run, data, key=KEYS, epochs=epochs).ts
         until = ts.step + 1
         (a, log_a, _), (b, log_b, _) = (
-            chunk(Program(run, 3, strategy), begun(ts), Member(until=until), data, np.int32(1))
+            train_chunk(Ensemble(run, 3, strategy), begun(ts), MemberArgs(until=until), data, np.int32(1))
             for strategy in ("map", "vmap")
         )
         np.testing.assert_allclose(log_a["loss"][:, 0], log_b["loss"][:, 0], rtol=1e-5)
@@ -315,7 +315,7 @@ def test_losses_and_best_networks_survive_where_all_members_diverge():
 
 def test_a_callback_ends_the_run_of_all_groups():
     calls = []
-    result = fit(members=3, group=1, chunk_steps=2, callbacks=[lambda ts, record: not calls.append(record["step"])])
+    result = fit(members=3, group=1, callback_every=2, callbacks=[lambda ts, record: not calls.append(record["step"])])
     assert calls == [2]
     assert result.ts.step.tolist() == [2, 0, 0]
 

@@ -9,8 +9,9 @@ from test_members import assert_close
 from test_run import assert_equal
 
 from nnjax import losses, metrics, nn, optim, train
-from nnjax.train.engine.device_loop import Member, begin, chunk
-from nnjax.train.engine.ensemble import Program, put, put_each
+from nnjax.train.engine.device_loop import MemberArgs, initial_states, train_chunk
+from nnjax.train.engine.ensemble import Ensemble
+from nnjax.train.engine.placement import replicate, shard_members
 from nnjax.types import Data
 
 N = 20
@@ -37,13 +38,13 @@ def fit(run=RUN, data=DATA, **settings):
     return train.fit(run, data, **{"epochs": 2, "key": KEY, "validation": HELD_OUT, "progress": False} | settings)
 
 
-def compiled(program, run):
-    """The text of a chunk's program on each device."""
-    keys = put_each(program, jax.random.split(KEY, program.members or 1))
-    data = put(program, DATA)
-    fs = begin(program, keys, None, data, validated=False)
-    until = put_each(program, np.zeros(program.members or 1, np.int32))
-    return chunk.lower(program, fs, Member(until=until), data, np.int32(0)).compile().as_text()
+def compiled(ensemble, run):
+    """The text of a chunk's ensemble on each device."""
+    keys = shard_members(ensemble, jax.random.split(KEY, ensemble.members))
+    data = replicate(ensemble, DATA)
+    fs = initial_states(ensemble, keys, None, data, validated=False)
+    until = shard_members(ensemble, np.zeros(ensemble.members, np.int32))
+    return train_chunk.lower(ensemble, fs, MemberArgs(until=until), data, np.int32(0)).compile().as_text()
 
 
 def test_eight_devices():
@@ -66,14 +67,14 @@ def test_members_spread_are_members_of_one_device_to_the_bit():
 
 
 def test_members_lie_on_their_devices():
-    program = Program(RUN, 5, "map", mesh(members=4))
-    keys, data = put_each(program, jax.random.split(KEY, 5)), put(program, DATA)
-    fs = begin(program, keys, None, data, validated=False)
+    ensemble = Ensemble(RUN, 5, "map", mesh(members=4))
+    keys, data = shard_members(ensemble, jax.random.split(KEY, 5)), replicate(ensemble, DATA)
+    fs = initial_states(ensemble, keys, None, data, validated=False)
     w = fs.train.params[0]["w"]
     assert [shard.data.shape for shard in w.addressable_shards] == [(2, 3, 4)] * 4
     assert fs.stopped.tolist() == [False] * 5 + [True] * 3
-    fs, _, _ = chunk(program, jax.tree.map(jnp.copy, fs), Member(until=put_each(program, np.ones(5, np.int32))), data,
-                     np.int32(1))  # fmt: skip
+    args = MemberArgs(until=shard_members(ensemble, np.ones(5, np.int32)))
+    fs, _, _ = train_chunk(ensemble, jax.tree.map(jnp.copy, fs), args, data, np.int32(1))
     assert len(fs.train.params[0]["w"].sharding.device_set) == 4
     assert fs.train.step.tolist() == [1] * 5 + [0] * 3
 
@@ -86,7 +87,7 @@ def test_members_vmapped_on_each_device_agree_to_rounding():
 
 
 def test_members_do_not_exchange():
-    text = compiled(Program(RUN, 4, "map", mesh(members=4)), RUN)
+    text = compiled(Ensemble(RUN, 4, "map", mesh(members=4)), RUN)
     assert not any(name in text for name in ("all-reduce", "all-gather", "all-to-all", "collective-permute"))
 
 
@@ -148,8 +149,10 @@ def test_a_batch_spread_for_members_on_all_devices(strategy):
 @pytest.mark.usefixtures("quick_compiler")
 def test_the_batch_is_spread():
     """Each device multiplies its two rows of eight, and gradients and statistics are summed over devices."""
-    run = train.Run(nn.serial(nn.dense(5), nn.batch_norm(), nn.dense(2)), losses.cross_entropy, optim.sgd(0.1), batch_size=8)
-    one, spread = (compiled(Program(run, mesh=m), run) for m in (None, mesh(batch=4)))
+    run = train.Run(
+        nn.serial(nn.dense(5), nn.batch_norm(), nn.dense(2)), losses.cross_entropy, optim.sgd(0.1), batch_size=8
+    )
+    one, spread = (compiled(Ensemble(run, mesh=m), run) for m in (None, mesh(batch=4)))
     assert "all-reduce" not in one
     assert "all-reduce" in spread
     assert "f32[8,5]" in one
@@ -165,7 +168,7 @@ def test_explicit_axes_are_taken_as_auto():
     plain = jax.make_mesh((4,), ("batch",), devices=jax.devices()[:4])
     told = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
     assert plain.axis_types == (AxisType.Explicit,)
-    assert Program(RUN, mesh=plain) == Program(RUN, mesh=told)
+    assert Ensemble(RUN, mesh=plain) == Ensemble(RUN, mesh=told)
 
 
 def test_resumed_on_a_mesh(tmp_path):
@@ -173,7 +176,9 @@ def test_resumed_on_a_mesh(tmp_path):
     whole = fit(members=5, mesh=mesh(members=4))
     for other in (mesh(members=4), None):
         folder = tmp_path / str(other is None)
-        stopped = fit(members=5, mesh=mesh(members=4), out=folder, chunk_steps=2, callbacks=[lambda ts, record: True])
+        stopped = fit(
+            members=5, mesh=mesh(members=4), out=folder, callback_every=2, callbacks=[lambda ts, record: True]
+        )
         assert stopped.ts.step.tolist() == [2] * 5
         resumed = fit(members=5, mesh=other, out=folder, resume=True)
         assert_equal((resumed.ts, resumed.best), (whole.ts, whole.best))
@@ -184,7 +189,7 @@ def test_a_batch_spread_is_resumed(tmp_path):
     run = make_run(None)
     settings = {"mesh": mesh(batch=4), "epochs": 5}
     whole = fit(run, **settings)
-    fit(run, **settings, out=tmp_path, chunk_steps=1, callbacks=[lambda ts, record: record["step"] >= 2])
+    fit(run, **settings, out=tmp_path, callback_every=1, callbacks=[lambda ts, record: record["step"] >= 2])
     assert_equal(fit(run, **settings, out=tmp_path, resume=True).ts, whole.ts)
 
 

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn and written-out formulas; weights count as repeated rows."""
+"""Metrics equal scikit-learn and explicit formulas; integer weights equal repeated rows."""
 
 import functools
 
@@ -15,13 +15,13 @@ rng = np.random.default_rng(0)
 N, CLASSES = 60, 4
 LOGITS = rng.normal(scale=2.0, size=(N, CLASSES))
 PROBABILITIES = scipy.special.softmax(LOGITS, -1)
-LABELS = np.array([rng.choice(CLASSES, p=row) for row in PROBABILITIES])  # calibrated: bins lie on both sides
+LABELS = np.array([rng.choice(CLASSES, p=row) for row in PROBABILITIES])  # calibrated on average
 REAL, TARGET = rng.normal(size=(N, 3)), rng.normal(size=(N, 3))
 COUNTS = rng.integers(0, 4, N)
 
 
 def _ece(logits, labels, weights, bins):
-    """In words: for each bin the examples whose confidence lies in (low, high]."""
+    """Sum over the bins, each with the examples whose confidence is in (low, high]."""
     p = scipy.special.softmax(logits, -1)
     confidence, correct, total = p.max(1), p.argmax(1) == labels, 0.0
     for low in range(bins):
@@ -101,11 +101,11 @@ def test_jit_and_vmap_equal_eager_and_the_result_is_float32_at_least(metric, pre
     many = jax.vmap(metric, in_axes=(0, None))(jnp.stack([prediction, 0.5 * prediction]), target)
     np.testing.assert_allclose(many, [value, metric(0.5 * prediction, target)], rtol=1e-5)
     half = jax.eval_shape(metric, prediction.astype("bfloat16"), target, jax.ShapeDtypeStruct((N,), "float32"))
-    assert half.dtype == jnp.float32  # a mean over thousands has no room in 16 bits
+    assert half.dtype == jnp.float32  # 16 bits cannot count thousands of examples
 
 
 @over
-def test_weights_of_zero_give_a_number_and_wrong_ones_an_error(metric, prediction, target, reference):
+def test_weights_of_the_wrong_shape_are_an_error(metric, prediction, target, reference):
     prediction, target = arrays(prediction, target)
     with pytest.raises(ValueError, match=rf"weights must be one per example, \({N},\), got \({N - 1},\)"):
         metric(prediction, target, jnp.ones(N - 1))
@@ -152,14 +152,14 @@ def test_reliability_diagram_adds_up():
     assert all((share == 0) | ((middle > np.arange(10)) & (middle <= np.arange(10) + 1 + 1e-5)))
 
 
-def test_perfect_certainty_lies_in_the_last_bin():
+def test_full_confidence_is_in_the_last_bin():
     share, _, correct = metrics.reliability(jnp.array([[1e4, 0.0]]), jnp.array([0]), bins=4)
     np.testing.assert_array_equal(share, [0, 0, 0, 1])
     np.testing.assert_array_equal(correct, [0, 0, 0, 1])
 
 
 @pytest.mark.parametrize("bins", [0, -1])
-def test_bins_out_of_range_are_named(bins):
+def test_bins_out_of_range_are_an_error(bins):
     with pytest.raises(ValueError, match=f"bins must be ≥ 1, got {bins}"):
         metrics.expected_calibration_error(*arrays(LOGITS, LABELS), bins=bins)
 
@@ -175,7 +175,7 @@ def test_column_against_numbers_is_an_error(metric):
         metric(jnp.ones((4, 1)), jnp.ones(4))
 
 
-def test_a_network_that_has_diverged_is_right_about_nothing():
+def test_a_diverged_network_has_accuracy_zero():
     assert metrics.accuracy(jnp.full((2, 3), jnp.nan), jnp.zeros(2, "int32")) == 0
 
 

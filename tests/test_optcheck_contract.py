@@ -1,4 +1,4 @@
-"""Each promise of an optimizer, with one that breaks it and nothing else; and none is said of those that are right."""
+"""For each rule of the contract, one optimizer that violates only it; correct optimizers violate none."""
 
 import functools
 
@@ -11,9 +11,9 @@ from jax.example_libraries import optimizers as triples
 from optax import contrib
 
 from nnjax import optim
-from nnjax.optcheck.candidate import adapt
-from nnjax.optcheck.contract import breaches
-from nnjax.optcheck.deadline import Deadline, OverdueError
+from nnjax.optcheck.contract.contract_checks import contract_violations
+from nnjax.optcheck.trace.adapters import adapt
+from nnjax.optcheck.trace.deadline import Deadline, TimeLimitError
 
 tree_map = jax.tree.map
 NAMES = "adam sgd adamw rmsprop lion nadam radam adabelief yogi adagrad"
@@ -46,11 +46,11 @@ def default_promotion(strict_promotion, quick_compiler):
 
 
 def look(optimizer, **arguments):
-    return breaches(adapt(optimizer, **arguments), Deadline(60))
+    return contract_violations(adapt(optimizer, **arguments), Deadline(None))
 
 
 def only(found):
-    assert len(found) == 1, [str(breach) for breach in found]
+    assert len(found) == 1, [str(violation) for violation in found]
     return found[0]
 
 
@@ -63,13 +63,13 @@ def test_right_optimizers_break_nothing(name):
 def test_norms_spread_nan_and_break_nothing_else(name):
     make, where = NORMS[name]
     found = only(look(make(1e-2)))
-    assert (found.what, found.where, found.severity) == ("NaN spreads", where, "breach")
+    assert (found.rule, found.where, found.severity) == ("NaN spreads", where, "violation")
     assert "norms, means and maxima" in found.remedy
 
 
 def test_injected_hyperparameters_take_the_dtype_of_one_leaf():
     found = look(optax.inject_hyperparams(optax.adam)(learning_rate=1e-2))
-    assert {breach.what for breach in found} == {"mixed dtypes"}
+    assert {violation.rule for violation in found} == {"mixed dtypes"}
 
 
 def momentum(step, start=lambda p: tree_map(jnp.zeros_like, p)):
@@ -120,9 +120,9 @@ class Moment:
 
 def test_numpy_objects_cannot_be_jitted_which_is_a_note():
     found = only(look(Moment()))
-    assert (found.what, found.severity) == ("jit", "note")
+    assert (found.rule, found.severity) == ("jit", "note")
     assert "TracerArrayConversionError" in found.got
-    assert found.remedy == "np.* is given a traced value: use jnp.*"
+    assert found.remedy == "a NumPy function receives a traced value; use jnp.*"
 
 
 class InPlace:
@@ -136,7 +136,7 @@ class InPlace:
 
 def test_changes_in_place_are_lost_under_jit_which_is_a_note():
     found = only(look(InPlace()))
-    assert (found.what, found.severity) == ("jit", "note")
+    assert (found.rule, found.severity) == ("jit", "note")
     assert "in place" in found.got
 
 
@@ -155,9 +155,9 @@ class GradsFirst(Frozen):
 @pytest.mark.parametrize("kind", [Frozen, GradsFirst])
 def test_state_on_self_is_frozen_under_jit(kind):
     found = only(look(kind()))
-    assert (found.what, found.where, found.severity) == ("frozen under jit", "layer/b", "breach")
+    assert (found.rule, found.where, found.severity) == ("frozen under jit", "layer/b", "violation")
     assert "at step 2 under jit" in found.got
-    assert "read once, when jit traces" in found.remedy
+    assert "once, when it traces" in found.remedy
 
 
 class Stateless:
@@ -316,10 +316,10 @@ def fails(g, p):
 
 
 ALL = "grads/layer/b, grads/layer/w, grads/temperature"
-WRONG = {  # (optimizer, what, where, part of what was got, part of the remedy)
+WRONG = {  # (optimizer, rule, where, part of what it got, part of the remedy)
     "fails": (stepping(fails), "eager", "", "ValueError: no such luck", "by hand"),
-    "lacks an update": (pair(lacks_one), "updates", "temperature", "nothing", "every leaf"),
-    "wide": (stepping(lambda g, p: jnp.atleast_1d(-g)), "updates", "temperature", "float32[1]", "every leaf"),
+    "lacks an update": (pair(lacks_one), "updates", "temperature", "nothing", "one leaf per leaf"),
+    "wide": (stepping(lambda g, p: jnp.atleast_1d(-g)), "updates", "temperature", "float32[1]", "one leaf per leaf"),
     "signs": (stepping(lambda g, p: jnp.sign(g).astype("int8")), "updates", "layer/b", "int8[3] (and 2 more)", "cast"),
     "counts in float": (state_becomes(0, lambda t: t + 1.0), "state", "t", "float32[] weakly typed", "in init"),
     "weak": (state_becomes(0, lambda t: t + jnp.int32(1)), "state", "t", "int32[]", "jnp.int32"),
@@ -327,18 +327,18 @@ WRONG = {  # (optimizer, what, where, part of what was got, part of the remedy)
     "shape": (state_becomes(jnp.zeros(()), lambda t: jnp.zeros(2)), "state", "t", "float32[2]", "shapes"),
     "grows": (pair(grows, {}), "state", "t", "float32[]", "in init"),
     "static counter": (state_becomes(Static(0), lambda t: Static(t.field + 1)), "state", "", "[1]", "static fields"),
-    "static object": (state_becomes(Static(Same()), lambda t: Static(Same())), "traces", "", "3 in 3", "static fields"),
+    "static object": (state_becomes(Static(Same()), lambda t: Static(Same())), "recompilation", "", "3 comp", "static"),
     "if": (counted(lambda t, g: g if t > 1 else -g), "jit", "", "TracerBoolConversionError", "jnp.where or lax.cond"),
     "np": (counted(lambda t, g: -g / float(np.sqrt(t))), "jit", "", "TracerArrayConversionError", "use jnp.*"),
     "float": (counted(lambda t, g: -g / float(t)), "jit", "", "ConcretizationTypeError", "float()"),
     "range": (counted(loops), "jit", "", "TracerIntegerConversionError", "lax.fori_loop"),
     "mask": (stepping(lambda g, p: -g * p[p > 0].sum()), "jit", "", "NonConcreteBooleanIndexError", "jnp.where"),
-    "tracers": (stepping(is_other_when_traced), "jit", "layer/b", "at step 1 under jit", "jnp.* alone"),
+    "tracers": (stepping(is_other_when_traced), "jit", "layer/b", "at step 1 under jit", "through jnp functions"),
     "callback": (stepping(calls_back), "jax.vmap", "", "NotImplementedError", "by hand"),
-    "closure": (frozen_closure(), "frozen under jit", "layer/b", "at step 2 under jit", "pass the state in and out"),
-    "cache": (cached_constant(), "tracer kept", "", "UnexpectedTracerError", "closures or caches"),
-    "noise": (noisy(), "not deterministic", "layer/b", "other updates", "a key in the state"),
-    "noisy object": (Noisy(), "not deterministic", "layer/b", "other updates", "a key in the state"),
+    "closure": (frozen_closure(), "frozen under jit", "layer/b", "at step 2 under jit", "put them into the state"),
+    "cache": (cached_constant(), "leaked tracer", "", "UnexpectedTracerError", "closures or caches"),
+    "noise": (noisy(), "not deterministic", "layer/b", "different updates", "a key in the state"),
+    "noisy object": (Noisy(), "not deterministic", "layer/b", "different updates", "a key in the state"),
     "changes state": ((lambda params: {"t": 0}, changes_state), "mutation", "state/t", "changed", "new containers"),
     "changes grads": (pair(changes_grads), "mutation", "grads/layer/b, grads/layer/w", "changed", "new containers"),
     "changes arrays": (stepping(changes_arrays), "mutation", ALL, "changed", "new containers"),
@@ -347,31 +347,31 @@ WRONG = {  # (optimizer, what, where, part of what was got, part of the remedy)
     "flat object": (Flat(), "eager", "", "TypeError: unsupported operand", "by hand"),
     "None": (pair(lacks_none), "None leaves", "", "TypeError: bad operand", "by hand"),
     "max of nothing": (stepping(lambda g, p: -g * jnp.max(p)), "empty leaves", "", "ValueError: zero-size", "by hand"),
-    "mean of nothing": (pair(mean_of_all), "empty leaves", "layer/b", "NaN", "out of means"),
+    "mean of nothing": (pair(mean_of_all), "empty leaves", "layer/b", "NaN", "from means"),
     "wide rate": (stepping(lambda g, p: -g * jnp.float32(0.1)), "bfloat16", "layer/b", "updates of float32[3]", "cast"),
     "one dtype": (pair(one_dtype), "mixed dtypes", "temperature", "updates of bfloat16[]", "cast"),
-    "norm": (stepping(lambda g, p: -g / jnp.linalg.norm(g)), "NaN spreads", "layer/w", "NaN", "bound them"),
+    "norm": (stepping(lambda g, p: -g / jnp.linalg.norm(g)), "NaN spreads", "layer/w", "NaN", "leaf by leaf"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_each_wrong_optimizer_breaks_one_promise(name):
-    optimizer, what, where, got, remedy = WRONG[name]
+    optimizer, rule, where, got, remedy = WRONG[name]
     found = only(look(optimizer))
-    severity = "note" if what == "mixed dtypes" else "breach"
-    assert (found.what, found.where, found.severity) == (what, where, severity)
+    severity = "note" if rule == "mixed dtypes" else "violation"
+    assert (found.rule, found.where, found.severity) == (rule, where, severity)
     assert got in found.got
     assert remedy in found.remedy
     assert str(found).count("\n") == 0
 
 
-def test_two_causes_are_two_breaches():
+def test_two_causes_are_two_violations():
     def update(grads, state, params):
         t = state["t"] + 1.0
         norm = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(grads)))
         return tree_map(lambda g: -g if norm > 0 else g, grads), {"t": t}
 
-    assert [breach.what for breach in look((lambda params: {"t": 0}, update))] == ["state", "jit"]
+    assert [violation.rule for violation in look((lambda params: {"t": 0}, update))] == ["state", "jit"]
 
 
 def test_what_a_norm_over_all_leaves_spreads_is_named_leaf_by_leaf():
@@ -379,7 +379,7 @@ def test_what_a_norm_over_all_leaves_spreads_is_named_leaf_by_leaf():
     found = only(
         look(pair(lambda grads, state, params: (tree_map(lambda g: -g / norm(grads).astype(g.dtype), grads), state)))
     )
-    assert (found.what, found.where) == ("NaN spreads", "layer/b, layer/w, temperature")
+    assert (found.rule, found.where) == ("NaN spreads", "layer/b, layer/w, temperature")
 
 
 def test_objects_that_know_no_none_get_a_note():
@@ -391,24 +391,24 @@ def test_objects_that_know_no_none_get_a_note():
             return self.step(p, g) if isinstance(p, dict) else p - 1e-2 * g
 
     found = only(look(Leafwise()))
-    assert (found.what, found.severity) == ("None leaves", "note")
+    assert (found.rule, found.severity) == ("None leaves", "note")
 
 
-def test_a_breach_is_one_sentence():
+def test_a_violation_is_one_sentence():
     found = only(look(state_becomes(0, lambda t: t + 1.0)))
     assert str(found).startswith(
-        "state (t): got float32[] weakly typed, expected int32[] weakly typed; make all of it in"
+        "state (t): got float32[] weakly typed, expected int32[] weakly typed; create the whole"
     )
 
 
-def test_the_deadline_is_kept_and_no_breach():
-    with pytest.raises(OverdueError, match="longer than"):
-        breaches(adapt(optax.sgd(1e-2)), Deadline(-1))
+def test_the_deadline_is_kept_and_no_violation():
+    with pytest.raises(TimeLimitError, match="longer than"):
+        contract_violations(adapt(optax.sgd(1e-2)), Deadline(-1))
 
     def overdue(g, p):
-        raise OverdueError("optcheck: over")
+        raise TimeLimitError("optcheck: over")
 
-    with pytest.raises(OverdueError, match="over"):
+    with pytest.raises(TimeLimitError, match="over"):
         look(stepping(overdue))
 
 
@@ -425,5 +425,5 @@ def test_torch(wrong):
                     p.grad = p.grad * torch.randn(())
             super().step()
 
-    found = [breach.what for breach in look(functools.partial(Changed, lr=1e-2, momentum=0.9))]
+    found = [violation.rule for violation in look(functools.partial(Changed, lr=1e-2, momentum=0.9))]
     assert (wrong in found) if wrong else found == []

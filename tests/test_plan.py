@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nnjax import data, losses, nn, optim, train
-from nnjax.train.engine.ensemble import Program
-from nnjax.train.plan import _bytes, _size
+from nnjax.train.engine.ensemble import Ensemble
+from nnjax.train.plan import _program_bytes, _size
 from nnjax.types import Data
 
 B = 4
@@ -47,7 +47,7 @@ def test_counts_by_hand(found):
 def test_bytes_of_members_are_those_of_the_compiler(found, strategy):
     """At another number of members than those that the law is drawn from; a plan counts a copy to save besides."""
     for members in (16, 24, 100):
-        compiler = _bytes(Program(RUN, members, strategy), jax.random.key(0), DATA)
+        compiler = _program_bytes(Ensemble(RUN, members, strategy), jax.random.key(0), DATA)
         law = found.fixed_bytes[strategy] + members * (found.member_bytes[strategy] - CARRIED)
         assert law == pytest.approx(compiler, rel=0.1)
     assert found.fixed_bytes[strategy] >= found.data_bytes

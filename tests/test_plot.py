@@ -1,4 +1,4 @@
-"""The pictures: what was given can be read off their axes again."""
+"""Plots: the axes show the data that was passed."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ HISTORY = [
 
 
 def lines(axes):
-    """The points of each line, by its label."""
+    """Return the points of each line by its label."""
     return {line.get_label(): np.transpose(line.get_data()).tolist() for line in axes.lines}
 
 
@@ -28,7 +28,7 @@ def logits_of(probabilities):
 
 
 def is_png(content):
-    """A PNG file, every chunk of which has its checksum."""
+    """Return whether the bytes are a PNG file; check the checksum of every chunk."""
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
     place, names = 8, []
     while place < len(content):
@@ -123,7 +123,7 @@ def test_reliability_shows_accuracy_over_confidence_and_how_many():
     assert len(heights) == 10
 
 
-def test_predictions_are_held_against_the_truth():
+def test_predictions_are_plotted_against_the_targets():
     target, prediction = np.array([1.0, 2.0, 4.0]), np.array([1.5, 2.0, 3.0])
     (axes,) = plot.predictions(prediction, target, "length [cm]").axes
     diagonal, points = axes.lines
@@ -177,15 +177,15 @@ def test_spread_of_equal_single_or_diverged_members(scores, counted):
     assert is_png(plot.png(figure))
 
 
-def test_dollars_in_names_are_no_formulas():
-    r"""Between two dollar signs matplotlib reads TeX, and fails over `\x`."""
+def test_dollars_in_names_do_not_start_a_formula():
+    r"""Matplotlib parses text between two dollar signs as TeX, and fails on `\x`."""
     figure = plot.confusion(np.eye(2, dtype=np.float32), np.arange(2), ["$5 to \\x$9", "more"])
     assert is_png(plot.png(figure))
     assert is_png(plot.png(plot.predictions(np.ones(2), np.arange(2.0), "pay $ or \\x$")))
 
 
 @pytest.mark.parametrize("side", [(4.5, 3.2), (9, 3.2)])
-def test_png_is_a_whole_file_of_the_size_of_the_figure(side):
+def test_png_is_a_complete_file_of_the_size_of_the_figure(side):
     history = HISTORY if side[0] == 9 else [{"epoch": 1, "loss": 1.0}]
     content = plot.png(plot.curves(history))
     assert is_png(content)
@@ -193,7 +193,7 @@ def test_png_is_a_whole_file_of_the_size_of_the_figure(side):
     assert size == [round(150 * inches) for inches in side]
 
 
-def test_nothing_global_is_touched():
+def test_no_global_state_changes():
     program = (
         "import sys; from nnjax import plot; assert 'matplotlib' not in sys.modules; "
         "plot.png(plot.curves([{'epoch': 1, 'loss': 1.0}])); assert 'matplotlib' in sys.modules; "

@@ -185,7 +185,10 @@ def test_of_several_processes_only_a_lost_one_is_told(monkeypatch):
     with pytest.raises(ValueError, match="shapes"), distributed.explain_lost_process(None):
         raise ValueError("shapes")
     assert not left
-    with pytest.raises(RuntimeError, match=r"start all processes again$") as error, distributed.explain_lost_process(None):
+    with (
+        pytest.raises(RuntimeError, match=r"start all processes again$") as error,
+        distributed.explain_lost_process(None),
+    ):
         raise jax.errors.JaxRuntimeError("INTERNAL: Gloo all-reduce failed: Connection reset by peer")
     assert "Gloo" in str(error.value.__cause__)
     assert len(left) == 1

@@ -12,8 +12,8 @@ from test_run import assert_equal
 
 from nnjax import data as nn_data
 from nnjax import losses, nn, optim, train
-from nnjax.train.engine.ensemble import Program
-from nnjax.train.fit import make_job, member_keys
+from nnjax.train.engine.options import FitOptions
+from nnjax.train.fit import fit_job
 from nnjax.types import Data
 
 module = importlib.import_module("nnjax.train.replay")  # whose name in train is that of the function
@@ -94,16 +94,15 @@ def settings(members, strategy):
 
 def steps_of_row(run, members):
     """The first step of each member whose batch holds the row."""
-    keys, _ = member_keys(KEY, members)
-    found = []
-    for key in keys:
+    steps = []
+    for key in [KEY] if members is None else jax.random.split(KEY, members):
         rows = run.rows(key, jnp.zeros((), jnp.int32), N, N * EPOCHS // BATCH)
-        found.append(int(np.flatnonzero((np.asarray(rows) == ROW).any(1))[0]))
-    return found
+        steps.append(int(np.flatnonzero((np.asarray(rows) == ROW).any(1))[0]))
+    return steps
 
 
 def told(replay):
-    found = replay.found
+    found = replay.origin
     return found.scope[:1], found.phase, found.primitive
 
 
@@ -117,10 +116,10 @@ def test_what_is_planted_is_named(name, members, strategy):
     assert first.member == (None if members is None else steps.index(min(steps)))
     assert told(first) == (scope, phase, primitive)
     if where == "row":
-        assert first.rows[list(first.found.rows)].tolist() == [ROW]
+        assert first.rows[list(first.origin.rows)].tolist() == [ROW]
         assert str(first).endswith(f"; rows {ROW} of the data")
     if name == "inside a repeat":
-        assert [(loop.kind, loop.at) for loop in first.found.loops] == [("block", 1)]
+        assert [(loop.kind, loop.at) for loop in first.origin.loops] == [("block", 1)]
     who = "" if members is None else f", member {first.member}"
     assert str(first).startswith(f"step {first.step}{who}: ")
 
@@ -135,14 +134,14 @@ def test_from_a_folder_and_of_each_member_it_is_the_same(members, strategy, tmp_
     )
     assert np.reshape(trained.diverged, -1).tolist() == steps
     saved = again(out=tmp_path)
-    assert (saved.step, saved.member, saved.found) == (first.step, first.member, first.found)
+    assert (saved.step, saved.member, saved.origin) == (first.step, first.member, first.origin)
     assert_equal(saved.ts, first.ts)
     for member in range(members or 0):
         one, saved = again(member=member), again(member=member, out=tmp_path)
         assert (one.step, one.member) == (saved.step, saved.member) == (steps[member], member)
         assert_equal(saved.ts, one.ts)
-        assert one.found == saved.found
-        assert one.rows[list(one.found.rows)].tolist() == [ROW]
+        assert one.origin == saved.origin
+        assert one.rows[list(one.origin.rows)].tolist() == [ROW]
 
 
 @pytest.mark.parametrize("strategy", ["map", "vmap"])
@@ -155,7 +154,7 @@ def test_groups_are_replayed_as_they_were_trained_from_their_own_checkpoints(str
     begun, real = [], module._states
 
     def states(job, fs, *rest):
-        begun.append((job.program.members, np.asarray(fs.train.step).max()))
+        begun.append((job.ensemble.members, np.asarray(fs.train.step).max()))
         return real(job, fs, *rest)
 
     monkeypatch.setattr(module, "_states", states)
@@ -167,8 +166,8 @@ def test_groups_are_replayed_as_they_were_trained_from_their_own_checkpoints(str
         begun.clear()
         one = again(member=member, out=tmp_path)
         assert (one.step, one.member) == (step, member)
-        assert one.rows[list(one.found.rows)].tolist() == [ROW]
-        assert {size for size, _ in begun} == {None if strategy == "map" else 2 if member < 2 else 1}
+        assert one.rows[list(one.origin.rows)].tolist() == [ROW]
+        assert {size for size, _ in begun} == {1 if strategy == "map" else 2 if member < 2 else 1}
         assert begun[0][1] > 0 or step == 0
         assert_equal(one.ts, again(member=member).ts)
         late = again(step=step, out=tmp_path)
@@ -203,18 +202,18 @@ def test_a_lone_run_is_its_own_first_member(tmp_path):
 def test_rows_may_be_called_otherwise():
     run, examples, _ = PLANTED["log of 0 in the loss"]
     one = train.replay(run, examples, **settings(None, "map"))
-    assert one.words("a.csv") == str(one).replace(" of the data", " of a.csv")
+    assert one.describe("a.csv") == str(one).replace(" of the data", " of a.csv")
 
 
 def test_a_nan_in_the_data_is_named():
     run = train.Run(nn.mlp([4], 3, norm="batch"), losses.squared_error, optim.adam(1e-3), batch_size=BATCH)
-    keys, members = member_keys(KEY, 2)
-    job = make_job(Program(run, members, "map"), None, keys, Data(X, Y), epochs=EPOCHS)
+    options = FitOptions(epochs=EPOCHS)
+    job = fit_job(run, Data(X, Y), options, key=KEY, members=2, strategy="map", mesh=None, folds=None)
     job = job._replace(data=with_row(jnp.nan))  # which `fit` itself would refuse
-    found = module.replay_job(job, member=1)
+    found = module.replay_job(job, options, member=1)
     assert found.step == steps_of_row(run, 2)[1]
-    assert (found.found.kind, found.found.primitive) == ("argument", "batch.x")
-    assert found.rows[list(found.found.rows)].tolist() == [ROW]
+    assert (found.origin.kind, found.origin.primitive) == ("argument", "batch.x")
+    assert found.rows[list(found.origin.rows)].tolist() == [ROW]
 
 
 @pytest.mark.parametrize(("members", "strategy"), MEMBERS, ids=["lone", "map", "vmap"])
@@ -229,7 +228,7 @@ def test_the_state_before_a_step_has_the_bits_of_the_run(members, strategy, tmp_
             for out in folders:
                 again = train.replay(run, (X, Y), **settings(members, strategy), step=step, member=member, out=out)
                 assert_equal(again.ts, ts)
-                assert (again.step, again.member, again.found) == (step, member, None)
+                assert (again.step, again.member, again.origin) == (step, member, None)
                 np.testing.assert_array_equal(again.rows, run.rows(ts.key, ts.step, N, 1)[0])
                 np.testing.assert_array_equal(again.batch.x, X[again.rows])
         _, log = jax.jit(run.step)(again.ts, again.batch)
@@ -272,7 +271,9 @@ def test_infinities_that_an_optimizer_begins_with_are_no_alarm():
         return jax.tree.map(lambda g: -1e-3 * g, grads), {"now": now, "ever": lowest["ever"]}
 
     begin = {"now": jnp.full((), jnp.inf), "ever": jnp.full((), jnp.inf)}
-    run = train.Run(nn.mlp([4], 3), losses.squared_error, optax.GradientTransformation(lambda params: begin, update), batch_size=4)
+    run = train.Run(
+        nn.mlp([4], 3), losses.squared_error, optax.GradientTransformation(lambda params: begin, update), batch_size=4
+    )
     for members, strategy in MEMBERS:
         assert train.replay(run, (X, Y), **settings(members, strategy)) is None
 
@@ -327,7 +328,7 @@ def test_a_source():
         one = train.replay(run, source, **settings(members, strategy))
         other = train.replay(run, examples, **settings(members, strategy))
         assert told(one) == (scope, phase, primitive)
-        assert (one.step, one.member, one.found) == (other.step, other.member, other.found)
+        assert (one.step, one.member, one.origin) == (other.step, other.member, other.origin)
         assert_equal(one.ts, other.ts)
 
 

@@ -18,14 +18,21 @@ from test_run import EXAMPLES, NET, X, Y, assert_equal, make_run
 import nnjax
 from nnjax import losses, metrics, nn, optim, train
 from nnjax.storage import checkpoint
-from nnjax.storage.lock import locked
+from nnjax.storage.lock import folder_lock
 from nnjax.train.engine import fingerprint
 from nnjax.types import Data
 
-KILLS = int(os.environ.get("NNJAX_KILLS", "20"))  # more for a long trial
+KILLS = 20 if os.environ.get("NNJAX_THOROUGH") else 5
 HELD_OUT = Data(X[:6], Y[:6])
 RUN = make_run(metrics=(metrics.accuracy,))
-BASE = {"epochs": 4, "key": jax.random.key(5), "progress": False, "save_every": 0, "chunk_steps": 4}
+BASE = {
+    "epochs": 4,
+    "key": jax.random.key(5),
+    "progress": False,
+    "save_every": 0,
+    "chunk_steps": 4,
+    "callback_every": 4,
+}
 
 
 def fit(run=RUN, examples=EXAMPLES, **settings):
@@ -54,7 +61,7 @@ KINDS = {
     "early stopping": partial(
         fit, make_run(optimizer=optim.adam(0.3)), validation=HELD_OUT, patience=1, members=3, epochs=9
     ),
-    "validation": partial(fit, validation=HELD_OUT, validate_every=2, epochs=5, chunk_steps=3),
+    "validation": partial(fit, validation=HELD_OUT, validate_every=2, epochs=5, chunk_steps=3, callback_every=3),
     "folds": partial(fit, folds=FOLDS),
     "groups": partial(fit, members=3, group=2, validation=HELD_OUT),
     "full batch": partial(fit, make_run(batch_size=None), epochs=9),
@@ -75,10 +82,10 @@ def same(a, b):
             np.testing.assert_array_equal(one[name], other[name], name)
 
 
-def stop_after(chunks):
-    """A callback that ends the run after so many chunks."""
+def stop_after(calls):
+    """A callback that ends the run after some calls."""
     seen = []
-    return lambda ts, record: seen.append(record["step"]) or len(seen) >= chunks
+    return lambda ts, record: seen.append(record["step"]) or len(seen) >= calls
 
 
 def stop_at(step):
@@ -105,7 +112,7 @@ def test_resumed_from_any_checkpoint(keep, tmp_path):
     undisturbed = fit(members=2, validation=HELD_OUT)
     for step in (1, 9, 10):
         out = tmp_path / str(step)
-        fit(members=2, validation=HELD_OUT, out=out, keep=keep, callbacks=[stop_at(step)], chunk_steps=1)
+        fit(members=2, validation=HELD_OUT, out=out, keep=keep, callbacks=[stop_at(step)], callback_every=1)
         assert checkpoint.step_of(checkpoint.files(out)[-1]) == step
         assert len(checkpoint.files(out)) <= keep + 1
         same(fit(members=2, validation=HELD_OUT, out=out, resume=True), undisturbed)
@@ -125,7 +132,9 @@ def test_resume_starts_where_nothing_is_there(tmp_path):
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
     fit(out=tmp_path)
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(FileExistsError, match=r"holds checkpoints of a run, the last step-000000000020.*resume=True"):
+    with pytest.raises(
+        FileExistsError, match=r"holds checkpoints of a run, the last is step-000000000020.*resume=True"
+    ):
         fit(out=tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
 
@@ -144,6 +153,26 @@ def test_more_epochs_than_before(settings, tmp_path):
     same(fit(epochs=5.5, out=tmp_path, resume=True, **settings), fit(epochs=5.5, **settings))
 
 
+@pytest.mark.parametrize("every", [2, 3, 10])
+@pytest.mark.parametrize("patience", [None, 2])
+def test_more_epochs_validate_as_if_never_stopped(every, patience, tmp_path):
+    """The validation after the last epoch of the shorter run is not one of the longer run's."""
+    settings = {"validation": HELD_OUT, "validate_every": every, "patience": patience, "members": 2}
+    for epochs in (1, 3, 4.5):
+        short = fit(epochs=epochs, out=tmp_path, resume=True, **settings)
+        same(short, fit(epochs=epochs, **settings))
+        assert "validation_loss" in short.history[-1]
+    same(fit(epochs=7, out=tmp_path, resume=True, **settings), fit(epochs=7, **settings))
+
+
+@pytest.mark.parametrize("settings", [{}, {"members": 2, "validation": HELD_OUT}, {"folds": FOLDS}], ids=str)
+@pytest.mark.parametrize("epochs", [0, 1, 2.5])
+def test_fewer_epochs_than_saved_are_refused(settings, epochs, tmp_path):
+    fit(epochs=3, out=tmp_path, **settings)
+    with pytest.raises(ValueError, match=rf"epochs={epochs:g} is \d+ steps, but .* has already taken \d+ steps \(.*3"):
+        fit(epochs=epochs, out=tmp_path, resume=True, **settings)
+
+
 @pytest.mark.filterwarnings("ignore:fit. the loss:RuntimeWarning")
 @pytest.mark.parametrize("members", [None, 2])
 def test_a_run_that_diverges_is_saved(members, tmp_path):
@@ -153,7 +182,7 @@ def test_a_run_that_diverges_is_saved(members, tmp_path):
     hot = partial(fit, make_run(optimizer=optim.sgd(grows)), members=members, validation=HELD_OUT, epochs=6)
     undisturbed = hot(chunk_steps=None)
     assert (undisturbed.diverged >= 0).all()
-    hot(out=tmp_path, callbacks=[stop_at(6)])
+    hot(out=tmp_path, callbacks=[stop_at(6)], callback_every=1)
     same(hot(out=tmp_path, resume=True), undisturbed)
     same(hot(out=tmp_path, resume=True), undisturbed)
 
@@ -187,7 +216,7 @@ DIFFERENT = {  # what is changed, and the row of the table
     "weights": ({"examples": Data(X, Y, jnp.ones(20))}, "data"),
     "seed": ({"key": jax.random.key(6)}, "key"),
     "members": ({"members": 3}, r"members +2 +3\n"),
-    "lone": ({"members": None}, r"members +2 +None\n"),
+    "lone": ({"members": None}, r"members +2 +1\n"),
     "strategy": ({"strategy": "vmap"}, r"strategy +map +vmap\n"),
     "rows": ({"folds": train.k_fold(jax.random.key(0), 20, 2)}, "rows"),
     "validation": ({"validation": Data(X[:7], Y[:7])}, "validation"),
@@ -200,7 +229,7 @@ DIFFERENT = {  # what is changed, and the row of the table
 def stopped_at_9(tmp_path_factory):
     out = tmp_path_factory.mktemp("stopped") / "run"
     with jax.numpy_dtype_promotion("strict"):
-        fit(out=out, callbacks=[stop_at(9)], **SAVED)
+        fit(out=out, callbacks=[stop_at(9)], callback_every=1, **SAVED)
     return out
 
 
@@ -208,10 +237,10 @@ def stopped_at_9(tmp_path_factory):
 def test_another_run_is_not_gone_on_with(what, stopped_at_9):
     change, row = DIFFERENT[what]
     before = {path.name: path.read_bytes() for path in stopped_at_9.iterdir()}
-    with pytest.raises(ValueError, match=rf"exact resume is impossible:\n +saved +now\n(  .*\n)*  {row}") as error:
+    with pytest.raises(ValueError, match=rf"cannot be resumed exactly:\n +saved +now\n(  .*\n)*  {row}") as error:
         fit(**SAVED | change, out=stopped_at_9, resume=True)
     fits = what not in ("architecture", "width", "members", "lone", "no validation")
-    assert ("resume='anyway' goes on all the same" in str(error.value)) == fits
+    assert ("resume='anyway' continues anyway" in str(error.value)) == fits
     assert str(error.value).endswith("choose another out=")
     assert not re.search(r"\n  (jax|nnjax|device|cores) ", str(error.value)), "only what differs is in the table"
     assert {path.name: path.read_bytes() for path in stopped_at_9.iterdir()} == before
@@ -235,7 +264,7 @@ def test_another_hyper_parameter_of_a_sweep_is_told(tmp_path):
 
 def test_another_distance_of_validations_is_told(tmp_path):
     fit(validation=HELD_OUT, epochs=2, out=tmp_path)
-    with pytest.raises(ValueError, match="exact resume is impossible") as caught:
+    with pytest.raises(ValueError, match="cannot be resumed exactly") as caught:
         fit(validation=HELD_OUT, validate_every=2, out=tmp_path, resume=True)
     assert "validation " in str(caught.value)
 
@@ -275,7 +304,7 @@ def test_anyway_goes_on_with_another_rate(tmp_path):
 
 
 def test_anyway_goes_on_with_other_metrics(tmp_path):
-    fit(out=tmp_path, validation=HELD_OUT, callbacks=[stop_at(9)])
+    fit(out=tmp_path, validation=HELD_OUT, callbacks=[stop_at(9)], callback_every=1)
     result = fit(make_run(metrics=(metrics.nll,)), validation=HELD_OUT, out=tmp_path, resume="anyway")
     assert_equal(result.ts, fit().ts)
     assert "validation_nll" in result.history[-1]
@@ -283,7 +312,7 @@ def test_anyway_goes_on_with_other_metrics(tmp_path):
 
 def test_anyway_needs_the_same_shapes(stopped_at_9):
     wider, _ = DIFFERENT["width"]
-    shapes = r"is of another network or optimizer:\n(.*\n)* .*params/0/w: saved \(\(2, 3, 5\)"
+    shapes = r"is from a different network or optimizer:\n(.*\n)* .*params/0/w: saved \(\(2, 3, 5\)"
     with pytest.raises(ValueError, match=shapes):
         fit(**SAVED | wider, out=stopped_at_9, resume="anyway")
 
@@ -294,7 +323,7 @@ def test_anyway_needs_the_same_shapes(stopped_at_9):
 def saved(out, *steps):
     """A folder with a checkpoint of each of these steps."""
     for step in steps:
-        fit(out=out, resume=True, callbacks=[stop_at(step)], chunk_steps=1, save_every=1e9)
+        fit(out=out, resume=True, callbacks=[stop_at(step)], callback_every=1, save_every=1e9)
     assert [checkpoint.step_of(path) for path in checkpoint.files(out)] == list(steps)
 
 
@@ -325,7 +354,7 @@ def test_all_checkpoints_damaged(tmp_path):
     for path, how in zip(files, ["leaf", "truncated", "header"], strict=True):
         damage(path, how)
     with pytest.raises(
-        ValueError, match="(?s)holds no checkpoint that is whole:.*" + ".*".join(path.name for path in reversed(files))
+        ValueError, match="(?s)holds no intact checkpoint:.*" + ".*".join(path.name for path in reversed(files))
     ):
         fit(out=tmp_path, resume=True)
 
@@ -342,7 +371,7 @@ def test_a_folder_that_another_writes_to_is_not_even_read(tmp_path):
     saved(tmp_path, 3)
     checkpoint.files(tmp_path)[0].write_bytes(b"")
     for resume in (False, True, "anyway"):
-        with locked(tmp_path), pytest.raises(BlockingIOError, match="another process"):
+        with folder_lock(tmp_path), pytest.raises(BlockingIOError, match="another process"):
             fit(out=tmp_path, resume=resume)
 
 
@@ -357,7 +386,9 @@ def test_an_interrupted_run_is_saved_and_goes_on(number, members, tmp_path):
             os.kill(os.getpid(), number)
 
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt, match=rf"stopped after step 12, saved in {tmp_path}; .* resume=True goes on"):
+    with pytest.raises(
+        KeyboardInterrupt, match=rf"stopped after step 12, saved in {tmp_path}; .* resume=True continues"
+    ):
         fit(members=members, out=tmp_path, callbacks=[send], save_every=1e9)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     assert [checkpoint.step_of(path) for path in checkpoint.files(tmp_path)] == [12]
@@ -365,7 +396,7 @@ def test_an_interrupted_run_is_saved_and_goes_on(number, members, tmp_path):
 
 
 def test_interrupted_without_a_folder():
-    with pytest.raises(KeyboardInterrupt, match=r"stopped after step 4; nothing is saved, for fit was given no folder"):
+    with pytest.raises(KeyboardInterrupt, match=r"stopped after step 4, nothing is saved, because fit had no folder"):
         fit(callbacks=[lambda ts, record: os.kill(os.getpid(), signal.SIGINT)])
 
 
@@ -470,7 +501,7 @@ def life(out, slow, tell):
     run = train.Run(nn.mlp([4], 2, norm="batch", dropout=0.1), losses.cross_entropy, optim.adam(1e-2), batch_size=4)
     result = train.fit(
         run, (x, y), epochs=300, members=2, validation=(x[:9], y[:9]), validate_every=50, out=out, resume=True,
-        save_every=0, chunk_steps=7, progress=False, callbacks=[lambda ts, record: tell(b".") and None],
+        save_every=0, progress=False, callback_every=7, callbacks=[lambda ts, record: tell(b".") and None],
     )
     history = [{k: np.asarray(v) for k, v in record.items()} for record in result.history]
     return checkpoint.digest((result.ts, result.best, result.losses, history))
@@ -549,8 +580,8 @@ def test_killed_at_random_moments(tmp_path):
 DIGESTS = """
 import jax, jax.numpy as jnp, numpy as np, optax
 from nnjax import losses, nn, optim, train
+from nnjax.train.engine.ensemble import Ensemble
 from nnjax.train.engine.fingerprint import step_digest
-from nnjax.train.engine.ensemble import Program
 from nnjax.types import Data
 
 EXAMPLES = Data(np.zeros((8, 4), np.float32), np.zeros((8, 3), np.float32))
@@ -558,7 +589,7 @@ EXAMPLES = Data(np.zeros((8, 4), np.float32), np.zeros((8, 3), np.float32))
 
 def digest(loss=losses.squared_error, optimizer=None, net=None, micro_batches=1):
     run = train.Run(net or nn.mlp([5], 3), loss, optimizer or optim.sgd(0.1), 4, micro_batches=micro_batches)
-    return step_digest(Program(run), jax.random.key(0), None, EXAMPLES)
+    return step_digest(Ensemble(run), jax.random.key(0), None, EXAMPLES)
 
 
 def plain(c):

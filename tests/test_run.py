@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from nnjax import data, losses, metrics, nn, optim, train
-from nnjax.train import purpose
+from nnjax.train.run import SHUFFLE_STREAM
 from nnjax.types import Data
 
 X = jax.random.normal(jax.random.key(1), (20, 3))
@@ -74,7 +74,7 @@ def test_steps_are_steps_on_batch_indices():
     ts = jax.jit(run.init)(jax.random.key(0), EXAMPLES)
     scanned, log = jax.jit(run.steps, static_argnames="n")(ts, EXAMPLES, n=7)
     step = jax.jit(run.step)
-    key = jax.random.fold_in(ts.key, purpose.SHUFFLE)
+    key = jax.random.fold_in(ts.key, SHUFFLE_STREAM)
     for i in range(7):
         rows = data.batch_indices(key, i, 20, 4)
         ts, one = step(ts, Data(X[rows], Y[rows]))
@@ -275,7 +275,11 @@ def test_pytrees_of_inputs():
 
 
 MISTAKES = {
-    "no loss function": (lambda: train.Run(NET, None, optim.sgd(0.1), batch_size=4), TypeError, "loss must be a function"),
+    "no loss function": (
+        lambda: train.Run(NET, None, optim.sgd(0.1), batch_size=4),
+        TypeError,
+        "loss must be a function",
+    ),
     "no optimizer": (lambda: make_run(optimizer="adam"), TypeError, r"optim\.adam\(1e-3\), got 'adam'"),
     "batch of zero": (lambda: make_run(batch_size=0), ValueError, "batch_size must be ≥ 1, got 0"),
     "micro-batches": (
@@ -299,10 +303,12 @@ MISTAKES = {
             jax.random.key(0), EXAMPLES
         ),
         ValueError,
-        r"one number per example, \(4,\), got \(\); leave the mean to the run",
+        r"one number per example, \(4,\), got \(\); the run takes the mean itself",
     ),
     "shapes of the loss": (
-        lambda: train.Run(nn.dense(1), losses.squared_error, optim.sgd(0.1), batch_size=4).init(jax.random.key(0), EXAMPLES),
+        lambda: train.Run(nn.dense(1), losses.squared_error, optim.sgd(0.1), batch_size=4).init(
+            jax.random.key(0), EXAMPLES
+        ),
         ValueError,
         r"must have the same shape, got \(4, 1\) and \(4,\)",
     ),
@@ -343,7 +349,7 @@ def test_targets_may_be_missing():
 def test_metrics_bound_by_partial_keep_their_names():
     run = make_run(LINEAR, metrics=(partial(metrics.expected_calibration_error, bins=5),))
     assert "expected_calibration_error" in run.evaluate(run.init(jax.random.key(0), EXAMPLES), EXAMPLES)
-    with pytest.raises(ValueError, match="each metric needs a name of its own"):
+    with pytest.raises(ValueError, match="metrics must have different names"):
         make_run(metrics=(metrics.accuracy, partial(metrics.accuracy)))
 
 

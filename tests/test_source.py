@@ -1,4 +1,4 @@
-"""Examples that are read from where they lie: the same numbers as in memory, mistakes with their rows."""
+"""Examples that are read batch by batch: the same numbers as in memory, and errors that name the row."""
 
 import functools
 import warnings
@@ -67,15 +67,15 @@ def test_part_of_a_mapped_file(memmap):
         np.testing.assert_array_equal(mapped.reader(memmap(x)[part])(ROWS // 3), x[part][ROWS // 3])
 
 
-def test_changes_that_only_the_map_has_are_read(memmap):
+def test_private_changes_of_a_map_are_read(memmap):
     x = wide_table(mapped.WIDE // 4)
-    mine = memmap(x, "c")
-    mine[17] = -1
-    assert (mapped.reader(mine)(np.array([17])) == -1).all()
-    assert (mine[17] == -1).all()
+    private = memmap(x, "c")
+    private[17] = -1
+    assert (mapped.reader(private)(np.array([17])) == -1).all()
+    assert (private[17] == -1).all()
 
 
-def test_file_replaced_by_another_of_its_name(tmp_path):
+def test_file_replaced_after_opening(tmp_path):
     x = wide_table(mapped.WIDE // 4)
     np.save(tmp_path / "x.npy", x)
     opened = np.load(tmp_path / "x.npy", mmap_mode="r")
@@ -96,7 +96,7 @@ def test_truncated_file(tmp_path, width):
 
 
 @pytest.mark.parametrize("width", [3, mapped.WIDE])
-def test_row_that_is_not_there(memmap, width):
+def test_row_out_of_range(memmap, width):
     for row in (-1, N):
         with pytest.raises(IndexError, match=f"rows must be in 0 … {N - 1}"):
             mapped.reader(memmap(table(width)[0]))(np.array([row]))
@@ -105,48 +105,47 @@ def test_row_that_is_not_there(memmap, width):
 @pytest.mark.parametrize("dtype", [F, np.float64, np.uint8, np.int64, bool])
 def test_cast_as_validate_casts(memmap, dtype):
     x, y = table(dtype=dtype)
-    with warnings.catch_warnings(record=True) as of_memory:
+    with warnings.catch_warnings(record=True) as memory_warnings:
         warnings.simplefilter("always")
         whole = data.validate((x, y))
-    with warnings.catch_warnings(record=True) as of_source:
+    with warnings.catch_warnings(record=True) as source_warnings:
         warnings.simplefilter("always")
-        found = data.source(memmap(x), y)
-        parts = [found.gather(rows) for rows in (ROWS, ROWS)]
-    assert [str(w.message) for w in of_source] == [str(w.message) for w in of_memory]
+        source = data.source(memmap(x), y)
+        parts = [source.gather(rows) for rows in (ROWS, ROWS)]
+    assert [str(w.message) for w in source_warnings] == [str(w.message) for w in memory_warnings]
     for part in parts:
         assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(part))
         assert_same(part, jax.tree.map(lambda a: a[ROWS], whole))
 
 
-def test_64_bits_stay_where_jax_keeps_them(memmap):
+def test_x64(memmap):
     x, y = table(dtype=np.float64)
     with jax.enable_x64(True):
-        found = data.source(memmap(x), y)
-    assert found.gather(ROWS).x.dtype == np.float64  # in a thread too, which does not have the caller's setting
+        assert data.source(memmap(x), y).gather(ROWS).x.dtype == np.float64
 
 
-def test_pytrees_of_any_mixture(memmap):
+def test_mixed_pytrees(memmap):
     x, y = table()
-    found = data.source({"a": memmap(x), "b": (jnp.asarray(x), x[:, 0])}, {"y": memmap(y)}, np.ones(N))
-    part = found.gather(ROWS)
+    source = data.source({"a": memmap(x), "b": (jnp.asarray(x), x[:, 0])}, {"y": memmap(y)}, np.ones(N))
+    part = source.gather(ROWS)
     np.testing.assert_array_equal(part.x["b"][1], x[ROWS, 0])
     assert part.x["b"][0].shape == (5, 3)
     assert part.y["y"].dtype == np.int32
     assert part.weights.dtype == F
-    assert found.n == N
-    assert found.bytes_per_row == 4 * (3 + 3 + 1 + 1 + 1)
+    assert source.n == N
+    assert source.bytes_per_row == 4 * (3 + 3 + 1 + 1 + 1)
 
 
-def test_transform_of_x_as_it_is_stored(memmap):
+def test_transform_of_stored_x(memmap):
     x, y = table(dtype=np.uint8)
-    found = data.source(memmap(x), y, transform=lambda x: x / 255)  # without a word on scaling
+    source = data.source(memmap(x), y, transform=lambda x: x / 255)  # no warning about scaling
     with pytest.warns(UserWarning, match="float64"):
         whole = data.validate((x / 255, y))
-    assert_same(found.gather(ROWS), jax.tree.map(lambda a: a[ROWS], whole))
+    assert_same(source.gather(ROWS), jax.tree.map(lambda a: a[ROWS], whole))
 
 
-def test_array_that_wants_ascending_rows():
-    """HDF5's data sets are like that."""
+def test_array_that_requires_ascending_rows():
+    """HDF5 data sets do."""
     x, y = table()
 
     class Ascending:
@@ -174,7 +173,7 @@ def test_digest():
     assert data.source(x, y, transform=lambda x: 2 * x).digest != same
 
 
-def spoilt(value, row, dtype=F):
+def table_with(value, row, dtype=F):
     x, y = table(dtype=dtype)
     x[row, 2] = value
     return x, y
@@ -183,16 +182,16 @@ def spoilt(value, row, dtype=F):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_values_that_are_not_finite_are_named_by_row(value):
     with pytest.raises(ValueError, match=rf"data\.x: 1 values are not finite, the first is {value} at \[0, 2\]"):
-        data.source(*spoilt(value, 0))
-    found = data.source(*spoilt(value, 1))  # not among those looked at first
+        data.source(*table_with(value, 0))
+    source = data.source(*table_with(value, 1))  # not one of the rows that are checked first
     with pytest.raises(ValueError, match=r"at \[1, 2\]; drop or fill them"):
-        found.gather(ROWS)
+        source.gather(ROWS)
 
 
 def test_integer_that_does_not_fit():
-    found = data.source(*spoilt(2**40, 1, np.int64))
+    source = data.source(*table_with(2**40, 1, np.int64))
     with pytest.raises(ValueError, match=r"data\.x: 1099511627776 in row 1 does not fit into int32"):
-        found.gather(ROWS)
+        source.gather(ROWS)
 
 
 def test_negative_weight():
@@ -205,10 +204,10 @@ def test_negative_weight():
 def test_label_out_of_range():
     x, y = table()
     y[1] = 10
-    found = data.check_labels(data.source(x, y), (1, 10))
-    assert found.gather(ROWS[:4]).y.shape == (4,)
+    source = data.check_labels(data.source(x, y), (1, 10))
+    assert source.gather(ROWS[:4]).y.shape == (4,)
     with pytest.raises(ValueError, match=r"label 10 in row 1 is outside 0 … 9; the network has 10 outputs"):
-        found.gather(ROWS)
+        source.gather(ROWS)
 
 
 def test_mistakes_in_arrays():
@@ -227,7 +226,7 @@ def test_mistakes_in_arrays():
         data.source(np.full((N, 1), "a"), y)
 
 
-def test_answers_that_change():
+def test_array_that_changes():
     x, y = table()
 
     class Moody:
@@ -238,7 +237,7 @@ def test_answers_that_change():
             return self.answer(rows)
 
     moody = Moody()
-    found = data.source(moody, y)
+    source = data.source(moody, y)
     for answer, match in (
         (lambda rows: x[rows][:-1], r"got an array of shape \(3, 3\) for 4 rows"),
         (lambda rows: x[rows, :2], r"rows 4999, 0, 17 … 1 \(5 rows\) are data.x \(rows, 2\) float32"),
@@ -246,7 +245,7 @@ def test_answers_that_change():
     ):
         moody.answer = answer
         with pytest.raises(ValueError, match=match):
-            found.gather(ROWS)
+            source.gather(ROWS)
 
 
 def test_mapped_x_becomes_a_source_and_everything_else_is_validated(memmap):
@@ -254,8 +253,8 @@ def test_mapped_x_becomes_a_source_and_everything_else_is_validated(memmap):
     assert isinstance(data.as_examples((memmap(x), y)), data.Source)
     assert isinstance(data.as_examples(({"a": x, "b": memmap(x)}, y)), data.Source)
     assert isinstance(data.as_examples((x, memmap(y))), data.Data)
-    given_ = data.source(x, y)
-    assert data.as_examples(given_) is given_
+    original = data.source(x, y)
+    assert data.as_examples(original) is original
 
 
 def test_data_and_source_answer_the_same_questions(memmap):
@@ -299,10 +298,10 @@ def test_shards_cut_anywhere(tmp_path):
     np.save(tmp_path / "y.npy", y)
     np.save(tmp_path / "weights-0.npy", np.ones(2000))
     np.save(tmp_path / "weights-1.npy", np.zeros(3000))
-    found = data.open_npy(tmp_path)
+    source = data.open_npy(tmp_path)
     rows = np.array([0, 9, 10, 3999, 4000, 4999, 10])
-    np.testing.assert_array_equal(found.gather(rows).x, x[rows])
-    assert found.gather(rows).weights.tolist() == [1, 1, 1, 0, 0, 0, 1]
+    np.testing.assert_array_equal(source.gather(rows).x, x[rows])
+    assert source.gather(rows).weights.tolist() == [1, 1, 1, 0, 0, 0, 1]
     files = data.open_npy(sorted(tmp_path.glob("x-*")), tmp_path / "y.npy", transform=lambda x: -x)
     np.testing.assert_array_equal(files.gather(rows).x, -x[rows])
 
@@ -338,12 +337,12 @@ def test_protocols_give_the_same_examples(kind):
         def __getitem__(self, rows):
             asked.append(np.ndim(rows))
             if kind == "arrays" or np.ndim(rows) == 0:
-                found = (x[rows], y[rows]) if kind in ("arrays", "tuples") else {"image": x[rows], "label": y[rows]}
+                record = (x[rows], y[rows]) if kind in ("arrays", "tuples") else {"image": x[rows], "label": y[rows]}
             elif kind == "dict of lists":  # Hugging Face
-                found = {"image": x[rows], "label": y[rows].tolist()}
+                record = {"image": x[rows], "label": y[rows].tolist()}
             else:
                 raise TypeError("one index, please")
-            return found
+            return record
 
     class Several(DataSet):
         def __getitems__(self, rows):
@@ -353,15 +352,15 @@ def test_protocols_give_the_same_examples(kind):
     dataset = Several() if kind == "several" else DataSet()
     if kind == "list":
         dataset = [(x[i], int(y[i])) for i in range(50)]
-    found = data.records(dataset, **({} if kind in ("arrays", "tuples", "list") else names))
+    source = data.records(dataset, **({} if kind in ("arrays", "tuples", "list") else names))
     asked.clear()
     rows = np.array([49, 0, 3, 3, 7])
-    assert_same(found.gather(rows), data.source(x, y).gather(rows))
+    assert_same(source.gather(rows), data.source(x, y).gather(rows))
     expected = {"arrays": [1], "dict of lists": [1], "one by one": [0] * 4, "tuples": [0] * 4}
     assert asked == expected.get(kind, [])
 
 
-def test_answer_to_many_rows_that_means_something_else_is_not_taken():
+def test_batch_that_differs_from_its_rows_is_not_used():
     x, y = table(n=50)
 
     class Columns:

@@ -91,7 +91,9 @@ def test_widths():
     """Two widths side by side; the full one is the plain network, and the padding of the other stays zero."""
 
     def wide(hyper):
-        return train.Run(nn.mlp([6], 2, widths=[hyper["width"]]), losses.cross_entropy, optim.adam(0.01), batch_size=None)
+        return train.Run(
+            nn.mlp([6], 2, widths=[hyper["width"]]), losses.cross_entropy, optim.adam(0.01), batch_size=None
+        )
 
     result = sweep(wide, {"width": [2, 6]}).result
     narrow = of(result.ts.params, 0)
@@ -202,8 +204,14 @@ def test_random_search_spreads_evenly():
 # Mistakes ------------------------------------------------------------------------------------------------------------
 
 
+def sized(hyper):
+    return train.Run(nn.dense(2), losses.cross_entropy, optim.sgd(1), batch_size=hyper["b"])
+
+
 def branching(hyper):
-    return train.Run(nn.dense(2), losses.cross_entropy, optim.sgd(0.1 if hyper["rate"] > 0.05 else 0.2), batch_size=None)
+    return train.Run(
+        nn.dense(2), losses.cross_entropy, optim.sgd(0.1 if hyper["rate"] > 0.05 else 0.2), batch_size=None
+    )
 
 
 MISTAKES = {
@@ -218,8 +226,7 @@ MISTAKES = {
     "words": (lambda: sweep(linear, {"rate": ["low"]}), ValueError, "rate must be a list of numbers"),
     "seeds": (lambda: sweep(linear, {"rate": [1]}, seeds=0), ValueError, "seeds must be ≥ 1, got 0"),
     "key": (lambda: sweep(linear, {"rate": [1]}, key=0), TypeError, r"jax\.random\.key\(0\)"),
-    "batch": (lambda: sweep(lambda h: train.Run(nn.dense(2), losses.cross_entropy, optim.sgd(1), batch_size=h["b"]), {"b": [2]}),
-              TypeError, "batch_size must be an integer"),
+    "batch": (lambda: sweep(sized, {"b": [2]}), TypeError, "batch_size must be an integer"),
     "rate": (lambda: sweep(linear, {"rate": [-1.0, 0.1]}), ValueError, "learning_rate must be .* got -1"),
     "a later rate": (lambda: sweep(linear, {"rate": [0.1, -1.0]}), ValueError, "learning_rate must be .* got -1"),
     "a width": (lambda: sweep(widths, {"w": [4, 300]}), ValueError, r"300"),

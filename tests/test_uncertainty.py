@@ -1,4 +1,4 @@
-"""Ensembles against formulas in float64, counts by hand, and what holds of every ensemble."""
+"""Predictions and uncertainty of ensembles: float64 formulas, counts by hand, and properties of every ensemble."""
 
 import itertools
 
@@ -10,7 +10,6 @@ import scipy.special
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from nnjax import losses, metrics, nn, uncertainty
 
@@ -34,7 +33,7 @@ def entropy(p):
 
 
 def ensembles():
-    """Logits or means of a few members, small and huge; of few shapes, for each compiles a program."""
+    """Draw logits or means of a few members, small and huge; in few shapes, because each one is compiled."""
     shapes = st.sampled_from([(1, 2, 3), (2, 1, 1), (6, 3, 2)])
     scales, seeds = st.sampled_from([1e-3, 1.0, 30.0, 1e4]), st.integers(0, 2**31)
     return st.builds(
@@ -62,7 +61,7 @@ def test_predictions_equal_their_formulas():
 
 
 def test_three_members_by_hand():
-    logits = jnp.log(jnp.array([[[0.6, 0.4]], [[0.6, 0.4]], [[0.01, 0.99]]]))  # two doubt, one is sure
+    logits = jnp.log(jnp.array([[[0.6, 0.4]], [[0.6, 0.4]], [[0.01, 0.99]]]))  # two are unsure, one is sure
     np.testing.assert_allclose(jnp.exp(uncertainty.log_mean_probabilities(logits)), [[1.21 / 3, 1.79 / 3]], rtol=1e-5)
     np.testing.assert_allclose(jnp.exp(uncertainty.vote(logits)), [[2 / 3, 1 / 3]], rtol=1e-5)
     odds = jnp.exp(jnp.diff(uncertainty.mean_logits(logits)))
@@ -70,7 +69,7 @@ def test_three_members_by_hand():
 
 
 @pytest.mark.parametrize("predict", PREDICTIONS, ids=lambda f: f.__name__)
-def test_metrics_and_losses_take_a_prediction_as_it_is(predict):
+def test_metrics_and_losses_accept_a_prediction(predict):
     prediction = predict(logits32)
     p = scipy.special.softmax(np.asarray(prediction, np.float64), -1)
     hit = p.argmax(-1) == LABELS
@@ -108,14 +107,14 @@ def test_a_class_masked_by_all_stays_masked():
     )
     whole, cut = uncertainty.entropy_decomposition(logits), uncertainty.entropy_decomposition(logits[..., :2])
     np.testing.assert_allclose(whole, cut, rtol=1e-6)
-    one = uncertainty.entropy_decomposition(logits.at[0, 0, 2].set(0.0))  # masked by one of two
+    half_masked = uncertainty.entropy_decomposition(logits.at[0, 0, 2].set(0.0))  # masked by one of two members
     p = scipy.special.softmax(np.array([[0, 1, 0], [1, 0, -np.inf]]), -1)
-    np.testing.assert_allclose(one.total[0], entropy(p.mean(0)), rtol=1e-6)
-    np.testing.assert_allclose(one.aleatoric[0], entropy(p).mean(), rtol=1e-6)
+    np.testing.assert_allclose(half_masked.total[0], entropy(p.mean(0)), rtol=1e-6)
+    np.testing.assert_allclose(half_masked.aleatoric[0], entropy(p).mean(), rtol=1e-6)
 
 
 @functions
-def test_a_member_that_has_diverged_does_not_go_unnoticed(function):
+def test_a_diverged_member_gives_nan(function):
     values = jax.tree.leaves(function(logits32.at[1, 3].set(jnp.nan)))
     for value in values:
         rows = np.isnan(value).reshape(N, -1).all(-1)
@@ -125,7 +124,7 @@ def test_a_member_that_has_diverged_does_not_go_unnoticed(function):
 # Uncertainty ---------------------------------------------------------------------------------------------------------
 
 
-def test_classification_equals_its_formula():
+def test_entropy_decomposition_equals_its_formula():
     with jax.enable_x64(True):
         u = uncertainty.entropy_decomposition(jnp.asarray(LOGITS))
     np.testing.assert_allclose(u.total, entropy(P.mean(0)), rtol=1e-12)
@@ -134,13 +133,13 @@ def test_classification_equals_its_formula():
     assert u.total.shape == u.aleatoric.shape == u.epistemic.shape == (N,)
 
 
-def test_regression_equals_the_law_of_total_variance():
+def test_variance_decomposition_equals_the_law_of_total_variance():
     u = uncertainty.variance_decomposition(means32, variances32)
     np.testing.assert_allclose(u.aleatoric, VARIANCES.mean(0), rtol=1e-5)
     np.testing.assert_allclose(u.epistemic, MEANS.var(0), rtol=1e-5)
     np.testing.assert_allclose(u.total, VARIANCES.mean(0) + MEANS.var(0), rtol=1e-5)
     assert u.total.shape == (N, 2)
-    draws = rng.normal(MEANS[:, 0, 0], np.sqrt(VARIANCES[:, 0, 0]), (200_000, MEMBERS))  # of the mixture itself
+    draws = rng.normal(MEANS[:, 0, 0], np.sqrt(VARIANCES[:, 0, 0]), (200_000, MEMBERS))  # samples of the mixture
     np.testing.assert_allclose(u.total[0, 0], draws.var(), rtol=0.02)
     alone = uncertainty.variance_decomposition(means32)
     np.testing.assert_array_equal(alone.aleatoric, 0)
@@ -171,7 +170,7 @@ def test_digits_are_kept_where_members_nearly_agree():
     near = near.astype("float32")
     wide = scipy.special.softmax(near.astype("float64"), -1)
     expected = entropy(wide.mean(0)) - entropy(wide).mean(0)
-    assert expected.max() < 1e-6  # the difference of two entropies in float32 would be noise
+    assert expected.max() < 1e-6  # in float32 the difference of two entropies would be noise
     np.testing.assert_allclose(uncertainty.entropy_decomposition(jnp.asarray(near)).epistemic, expected, rtol=5e-3)
     offset = 1e3 + MEANS.astype("float32") * np.float32(0.01)
     expected = offset.astype("float64").var(0)
@@ -187,7 +186,7 @@ def test_gradients_are_finite_where_members_are_sure_of_other_classes():
 
 @settings(max_examples=40, deadline=None)
 @given(ensembles())
-def test_what_holds_of_every_ensemble_of_classifiers(logits):
+def test_properties_of_every_ensemble_of_classifiers(logits):
     members, _, classes = logits.shape
     u = entropy_decomposition(jnp.asarray(logits))
     for values in u:
@@ -209,7 +208,7 @@ def test_what_holds_of_every_ensemble_of_classifiers(logits):
 
 @settings(max_examples=40, deadline=None)
 @given(ensembles())
-def test_what_holds_of_every_ensemble_of_regressions(means):
+def test_properties_of_every_ensemble_of_regressions(means):
     u = variance_decomposition(jnp.asarray(means), jnp.square(jnp.asarray(means)))
     assert all(np.isfinite(v).all() and (np.asarray(v) >= 0).all() for v in u)
     np.testing.assert_allclose(u.total, u.aleatoric + u.epistemic, rtol=1e-6)
@@ -258,12 +257,12 @@ def test_halves_are_computed_in_float32(function):
     ],
     ids=["one network", "four axes", "no members", "labels"],
 )
-def test_what_is_no_ensemble_is_said_so(function, values, error, text):
+def test_predictions_of_the_wrong_shape_or_dtype_are_rejected(function, values, error, text):
     with pytest.raises(error, match=f"^{function.__name__}: .*{text}"):
         function(values)
 
 
-def test_regression_names_what_does_not_fit():
+def test_variance_decomposition_rejects_wrong_shapes():
     with pytest.raises(
         ValueError, match=r"variance_decomposition: predictions must be \(members, n, outputs\), got \(40, 2\)"
     ):
@@ -297,7 +296,7 @@ def test_passes_differ_by_their_masks_and_batch_norm_predicts():
 
 
 def test_dropout_everywhere_in_a_network_draws():
-    """Under residual and remat, repeat and with_precision."""
+    """It draws inside residual, remat, repeat and with_precision."""
     drop = nn.dropout(0.5, always=True)
     for layer in (nn.residual(nn.remat(drop)), nn.repeat(2, nn.with_precision(drop))):
         net = nn.serial(layer)
@@ -323,7 +322,7 @@ def test_a_network_trained_with_plain_dropout_can_be_taken():
     params, state = plain.init(KEY, X)
     assert jax.tree.structure((params, state)) == jax.tree.structure(always.init(KEY, X))
     apply = lambda net, **how: net.apply(params, state, X, **how)[0]  # noqa: E731
-    np.testing.assert_array_equal(apply(plain, train=False), apply(always, train=False))  # without a key: validation
+    np.testing.assert_array_equal(apply(plain, train=False), apply(always, train=False))
     np.testing.assert_array_equal(apply(plain, train=False, key=KEY), apply(plain, train=False))
     np.testing.assert_array_equal(apply(plain, train=True, key=KEY), apply(always, train=True, key=KEY))
     y = uncertainty.mc_dropout(always, params, state, X, KEY, 3)
@@ -361,7 +360,7 @@ def test_mc_dropout_says_what_else_is_wrong():
         uncertainty.mc_dropout(net, params, state, X, KEY, 0)
     with pytest.raises(TypeError, match="mc_dropout: key must be a random key, got the integer 0"):
         uncertainty.mc_dropout(net, params, state, X, 0, 3)
-    with pytest.raises(ValueError, match="expected 3 features, got 4"):  # the network's own error, not ours
+    with pytest.raises(ValueError, match="expected 3 features, got 4"):  # the error comes from the network
         uncertainty.mc_dropout(net, params, state, jnp.ones((6, 4)), KEY, 3)
 
 
@@ -396,7 +395,7 @@ def test_what_is_kept_without_weight_has_no_score():
 def test_equally_uncertain_inputs_count_with_their_mean():
     right, u = np.array([1, 0, 0, 1, 1]), np.array([0.5, 0.5, 0.5, 0.1, 0.9])
     curve = uncertainty.rejection_curve(jnp.asarray(right), jnp.asarray(u, "float32"))[1]
-    expected = []  # the mean over all orders of the tied
+    expected = []  # the mean over all orders of the tied inputs
     for k in range(5, 0, -1):
         orders = [[3, *tied, 4] for tied in itertools.permutations([0, 1, 2])]
         expected.append(np.mean([right[order[:k]].mean() for order in orders]))
@@ -447,7 +446,7 @@ def test_rejection_under_jit_and_vmap():
     ],
     ids=["column", "weights", "outputs", "empty"],
 )
-def test_rejection_names_shapes_that_do_not_fit(arguments):
+def test_rejection_curve_rejects_wrong_shapes(arguments):
     with pytest.raises(ValueError, match=r"rejection_curve: .* one number per input, \(n,\), got \("):
         uncertainty.rejection_curve(*arguments)
 
@@ -455,8 +454,8 @@ def test_rejection_names_shapes_that_do_not_fit(arguments):
 # Sizes ---------------------------------------------------------------------------------------------------------------
 
 
-def of_subsets(size, weights=None):
-    """Accuracy and NLL of every subset, in float64."""
+def subset_scores(size, weights=None):
+    """Return accuracy and NLL of every subset, in float64."""
     found = []
     for subset in itertools.combinations(range(MEMBERS), size):
         p = P[list(subset)].mean(0)
@@ -471,7 +470,7 @@ def test_all_subsets_where_they_are_few(weights):
     curve = uncertainty.ensemble_size_curve(logits32, labels32, KEY, weights=w)
     np.testing.assert_array_equal(curve.size, [1, 2, 4, 5])
     for i, size in enumerate([1, 2, 4, 5]):
-        accuracy, nll = of_subsets(size, weights)
+        accuracy, nll = subset_scores(size, weights)
         expected = [accuracy.mean(), accuracy.std(), nll.mean(), nll.std()]
         np.testing.assert_allclose([column[i] for column in curve[1:]], expected, rtol=1e-4, atol=1e-6)
     assert curve.accuracy_sd[-1] == curve.nll_sd[-1] == 0
@@ -480,24 +479,24 @@ def test_all_subsets_where_they_are_few(weights):
 def test_random_subsets_where_they_are_many():
     curve = uncertainty.ensemble_size_curve(logits32, labels32, KEY, sizes=[2, 3], repeats=6)
     for i, size in enumerate([2, 3]):
-        accuracy, nll = of_subsets(size)
+        accuracy, nll = subset_scores(size)
         assert accuracy.min() <= curve.accuracy[i] <= accuracy.max()
         assert 0 < curve.nll_sd[i] < np.ptp(nll)
         assert abs(curve.nll[i] - nll.mean()) < 3 * nll.std() / np.sqrt(6)
     again = uncertainty.ensemble_size_curve(logits32, labels32, KEY, sizes=[3], repeats=6)
-    assert [column[0] for column in again] == [column[1] for column in curve]  # whatever other sizes there are
+    assert [column[0] for column in again] == [column[1] for column in curve]  # independent of the other sizes
     other = uncertainty.ensemble_size_curve(logits32, labels32, jax.random.key(8), sizes=[3], repeats=6)
     assert other.nll[0] != again.nll[0]
 
 
 def test_single_members_are_all_taken_however_few_repeats():
     curve = uncertainty.ensemble_size_curve(logits32, labels32, KEY, sizes=[1], repeats=1)
-    accuracy, nll = of_subsets(1)
+    accuracy, nll = subset_scores(1)
     np.testing.assert_allclose([curve.accuracy[0], curve.nll[0]], [accuracy.mean(), nll.mean()], rtol=1e-5)
 
 
 def test_random_subsets_are_without_replacement():
-    """Each of 20 members is sure of a class of its own: the mean probability of subsets counts distinct members."""
+    """Each of 20 members is sure of a different class, so the mean probability counts the distinct members."""
     logits = 100 * jnp.eye(20)[:, None, :]
     curve = uncertainty.ensemble_size_curve(logits, jnp.full((1, 20), 1 / 20), KEY, sizes=[10], repeats=50)
     expected = -(10 * np.log(1 / 10) + 10 * -100) / 20
@@ -533,52 +532,6 @@ def test_sizes_under_jit_and_vmap():
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_size_curve_names_what_does_not_fit(how, error, text):
+def test_size_curve_rejects_wrong_arguments(how, error, text):
     with pytest.raises(error, match=text):
         uncertainty.ensemble_size_curve(**{"logits": logits32, "y": labels32, "key": KEY, **how})
-
-
-# Pairs ---------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
-def test_paired_equals_scipy(confidence):
-    a, b = rng.normal(size=(2, 9))
-    found = uncertainty.paired(a, b, confidence=confidence)
-    test = scipy.stats.ttest_rel(a, b)
-    expected = [(a - b).mean(), *test.confidence_interval(confidence), 9]
-    np.testing.assert_allclose(found, expected, rtol=1e-10)
-    back = uncertainty.paired(b, a, confidence=confidence)
-    np.testing.assert_allclose([back.difference, back.low, back.high], [-found.difference, -found.high, -found.low])
-
-
-@given(hnp.arrays(np.float64, st.integers(2, 20), elements=st.floats(-1e300, 1e300)))
-def test_a_run_against_itself_is_exactly_zero(scores):
-    assert uncertainty.paired(scores, scores) == (0.0, 0.0, 0.0, len(scores))
-
-
-def test_pairing_removes_what_seeds_share():
-    seeds, noise = rng.normal(size=50), 0.01 * rng.normal(size=50)
-    found = uncertainty.paired(jnp.asarray(seeds + 0.1 + noise, "float32"), jnp.asarray(seeds, "float32"))
-    assert found.low < 0.1 < found.high
-    assert found.high - found.low < 0.01
-    assert [type(value) for value in found] == [float, float, float, int]
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "how", "text"),
-    [
-        (np.ones(1), np.ones(1), {}, "an interval needs at least 2 seeds, got 1; run more seeds"),
-        (np.ones(3), np.ones(2), {}, r"one score per seed, \(seeds,\), got \(3,\) and \(2,\)"),
-        (np.ones((3, 1)), np.ones((3, 1)), {}, r"\(seeds,\), got \(3, 1\)"),
-        (1.0, 2.0, {}, r"\(seeds,\), got \(\) and \(\)"),
-        (np.array([1, np.nan]), np.ones(2), {}, "must be finite, at seed 1 they are nan, 1.0"),
-        (np.ones(3), np.array([1, 1, np.inf]), {}, "must be finite, at seed 2 they are 1.0, inf"),
-        (np.ones(2), np.ones(2), {"confidence": 1.0}, r"confidence must be in \(0, 1\), got 1"),
-        (np.ones(2), np.ones(2), {"confidence": 95}, r"confidence must be in \(0, 1\), got 95"),
-    ],
-    ids=["one seed", "lengths", "column", "numbers", "nan", "inf", "confidence 1", "per cent"],
-)
-def test_paired_names_what_does_not_fit(a, b, how, text):
-    with pytest.raises(ValueError, match=f"^paired: .*{text}"):
-        uncertainty.paired(a, b, **how)

@@ -1,4 +1,4 @@
-"""Mistakes in the data, found on the host before anything is compiled: rows of the table of bad input."""
+"""Errors in the data are found on the host, before anything is compiled."""
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,12 @@ F = np.float32
 
 
 def xy(rows=6, **change):
-    """Good data, but for what is changed."""
+    """Return valid data with some changes."""
     good = {"x": np.ones((rows, 3), F), "y": np.arange(rows) % 2}
     return tuple((good | change).values())
 
 
-def spoilt(value, place, shape=(6, 3), dtype=F):
+def ones_with(value, place, shape=(6, 3), dtype=F):
     x = np.ones(shape, dtype)
     x[place] = value
     return x
@@ -28,7 +28,7 @@ def run(batch_size=2, outputs=2):
     return train.Run(nn.mlp([], outputs), losses.cross_entropy, optim.sgd(0.1), batch_size=batch_size)
 
 
-def test_good_data_pass_as_they_are():
+def test_valid_data_pass_unchanged():
     x, y = xy()
     checked = data.validate((x, y))
     assert isinstance(checked, data.Data)
@@ -42,48 +42,52 @@ def test_good_data_pass_as_they_are():
 @pytest.mark.parametrize("form", [data.Data, tuple, list])
 def test_the_forms_of_data(form):
     x, y = xy()
-    given = data.Data(x, y) if form is data.Data else form((x, y))
-    np.testing.assert_array_equal(data.validate(given).y, y)
+    pair = data.Data(x, y) if form is data.Data else form((x, y))
+    np.testing.assert_array_equal(data.validate(pair).y, y)
 
 
-@pytest.mark.parametrize("wrong", [np.ones((6, 3)), {"x": 1, "y": 2}, (np.ones(3),), None])
-def test_what_is_no_data(wrong):
+@pytest.mark.parametrize("invalid", [np.ones((6, 3)), {"x": 1, "y": 2}, (np.ones(3),), None])
+def test_invalid_data(invalid):
     with pytest.raises(TypeError, match=r"must be nnjax.Data or a pair \(x, y\), got"):
-        data.validate(wrong)
+        data.validate(invalid)
 
 
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [
-        # 3: lengths
+        # lengths
         ({"y": np.arange(5)}, ValueError, "same number of rows, x has 6, y has 5"),
-        # 10, 11: NaN and infinities, counted, the first one placed
+        # NaN and infinities: count and first position
         (
-            {"x": spoilt(np.nan, ([4, 5], [1, 0]))},
+            {"x": ones_with(np.nan, ([4, 5], [1, 0]))},
             ValueError,
             r"data.x: 2 values are not finite, the first is nan at \[4, 1\]",
         ),
-        ({"x": spoilt(-np.inf, (2, 2))}, ValueError, r"data.x: 1 values are not finite, the first is -inf at \[2, 2\]"),
-        ({"x": spoilt(np.nan, (2, 2), dtype=jnp.bfloat16)}, ValueError, r"first is nan at \[2, 2\]"),
-        ({"y": spoilt(np.inf, 3, (6,))}, ValueError, r"data.y: 1 values are not finite, the first is inf at \[3\]"),
-        # 14: strings, objects
+        (
+            {"x": ones_with(-np.inf, (2, 2))},
+            ValueError,
+            r"data.x: 1 values are not finite, the first is -inf at \[2, 2\]",
+        ),
+        ({"x": ones_with(np.nan, (2, 2), dtype=jnp.bfloat16)}, ValueError, r"first is nan at \[2, 2\]"),
+        ({"y": ones_with(np.inf, 3, (6,))}, ValueError, r"data.y: 1 values are not finite, the first is inf at \[3\]"),
+        # strings and objects
         ({"x": np.full((6, 3), "a")}, TypeError, "data.x must be numbers, got <U1; encode"),
         ({"x": np.full((6, 3), None)}, TypeError, "data.x must be numbers, got object"),
         ({"y": np.array(list("ababab"))}, TypeError, "data.y must be numbers, got <U1"),
         ({"y": np.zeros(6, "datetime64[D]")}, TypeError, "got datetime64"),
-        # 15: nothing
+        # no rows
         ({"x": np.ones((0, 3), F), "y": np.ones(0, int)}, ValueError, "data: 0 rows"),
         ({"x": (), "y": ()}, ValueError, "data: 0 rows"),
-        # no rows at all
+        # no row axis
         ({"x": F(1)}, ValueError, "data.x must have a leading axis of rows, got a scalar"),
         (
             {"x": [[0.0, 1.0], [1.0, 0.0]], "y": [0, 1]},
             ValueError,
             r"data.x/0/0 must have .*; convert lists",
         ),
-        # integers that would wrap
-        ({"y": np.array([0, 2**31, 1, 1, 1, 1])}, ValueError, "data.y: 2147483648 does not fit into int32"),
-        ({"x": np.full((6, 1), -(2**40))}, ValueError, "data.x: -1099511627776 does not fit"),
+        # integers that overflow
+        ({"y": np.array([0, 2**31, 1, 1, 1, 1])}, ValueError, "data.y: 2147483648 in row 1 does not fit into int32"),
+        ({"x": np.full((6, 1), -(2**40))}, ValueError, "data.x: -1099511627776 in row 0 does not fit"),
     ],
 )
 def test_mistakes_in_x_and_y(changed, error, message):
@@ -93,15 +97,15 @@ def test_mistakes_in_x_and_y(changed, error, message):
         data.validate(xy(**changed), "validation")
 
 
-def test_fit_finds_mistakes_in_both_parts_and_names_the_part():
-    good, bad = xy(), xy(x=spoilt(np.nan, (0, 0)))
+def test_fit_names_the_part_of_an_error():
+    good, bad = xy(), xy(x=ones_with(np.nan, (0, 0)))
     with pytest.raises(ValueError, match=r"data.x: 1 values"):
         train.fit(run(), bad, epochs=1)
     with pytest.raises(ValueError, match=r"validation.x: 1 values"):
         train.fit(run(), good, epochs=1, validation=bad)
 
 
-# 4, 5: labels
+# Labels
 
 
 @pytest.mark.parametrize(("label", "row"), [(2, 4), (-1, 0), (255, 5)])
@@ -111,14 +115,14 @@ def test_labels_out_of_range(label, row):
     message = f"data.y: label {label} in row {row} is outside 0 … 1; the network has 2 outputs"
     with pytest.raises(ValueError, match=message):
         data.check_labels(data.Data(y, y), (6, 2))
-    for given in (y, jnp.asarray(y)):
+    for labels in (y, jnp.asarray(y)):
         with pytest.raises(ValueError, match=message):
-            train.fit(run(), xy(y=given), epochs=1)
+            train.fit(run(), xy(y=labels), epochs=1)
     with pytest.raises(ValueError, match=message.replace("data.y", "validation.y")):
         train.fit(run(), xy(), epochs=1, validation=xy(y=y))
 
 
-def test_labels_of_sequences_are_placed_too():
+def test_labels_of_sequences_out_of_range():
     y = np.zeros((6, 4), np.int32)
     data.check_labels(data.Data(y, y), (6, 4, 3))
     y[3, 2] = 3
@@ -135,15 +139,15 @@ def test_labels_of_sequences_are_placed_too():
         ({"a": np.array([5])}, (1, 2)),
     ],
 )
-def test_what_is_no_label_out_of_range_passes(y, shape):
+def test_targets_that_are_not_labels_pass(y, shape):
     data.check_labels(data.Data(y, y), shape)
 
 
-# 12, 13: dtypes
+# Dtypes
 
 
 def test_unscaled_bytes_become_floats_with_one_warning():
-    images = spoilt(200, (1, 1), (6, 4, 4), np.uint8)
+    images = ones_with(200, (1, 1), (6, 4, 4), np.uint8)
     with pytest.warns(UserWarning, match="uint8 values up to 200 are cast .* as in x / 255") as caught:
         checked = data.validate(xy(x=images))
     assert len(caught) == 1
@@ -156,7 +160,7 @@ def test_zeros_and_ones_become_floats_without_a_warning(dtype):
     assert data.validate(xy(x=np.eye(6, dtype=dtype))).x.dtype == jnp.float32
 
 
-def test_float64_is_cast_and_said_once():
+def test_float64_is_cast_with_one_warning():
     with pytest.warns(UserWarning, match=r"data.x: float64 is cast to float32") as caught:
         checked = data.validate(xy(x=np.ones((6, 3)), y=np.linspace(0, 1, 6)))
     assert len(caught) == 1
@@ -168,11 +172,11 @@ def test_float64_is_cast_and_said_once():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "kept"),
+    ("dtype", "expected"),
     [(np.int64, jnp.int32), (np.uint8, jnp.int32), (bool, jnp.int32), (F, jnp.float32), (jnp.bfloat16, jnp.bfloat16)],
 )
-def test_dtypes_of_targets(dtype, kept):
-    assert data.validate(xy(y=np.array([0, 1, 1, 0, 1, 0]).astype(dtype))).y.dtype == kept
+def test_dtypes_of_targets(dtype, expected):
+    assert data.validate(xy(y=np.array([0, 1, 1, 0, 1, 0]).astype(dtype))).y.dtype == expected
 
 
 def test_integers_in_x_stay_integers():
@@ -187,10 +191,10 @@ def test_tables_and_series_of_pandas_are_arrays():
         data.validate((frame[["a"]].assign(c="text").astype(object), frame["t"]))
 
 
-# 16, 17: sizes of batches
+# Batch sizes
 
 
-def test_a_batch_larger_than_the_data_works_and_is_said_once():
+def test_batch_larger_than_the_data_works_with_one_warning():
     with pytest.warns(UserWarning, match="batch_size 9 is larger than the 6 examples") as caught:
         result = train.fit(run(9), xy(), epochs=3)
     assert len(caught) == 1
@@ -199,15 +203,15 @@ def test_a_batch_larger_than_the_data_works_and_is_said_once():
 
 
 @pytest.mark.parametrize(("size", "error"), [(0, ValueError), (-4, ValueError), (2.5, TypeError), (True, TypeError)])
-def test_sizes_of_batches_that_are_none(size, error):
+def test_invalid_batch_sizes(size, error):
     with pytest.raises(error, match=r"batch_size must be (≥ 1|an integer), got"):
         run(size)
 
 
-# 18: one class
+# A single class
 
 
-def test_one_class_only_is_warned_of():
+def test_single_class_warns():
     with pytest.warns(UserWarning, match="data.y: all 6 labels are 1; a classifier needs at least two classes"):
         data.validate(xy(y=np.ones(6, int)))
     data.validate(xy(y=np.ones(6, F)))  # numbers may be equal
@@ -225,7 +229,7 @@ def test_pytrees_as_x_and_y():
     assert checked.x["words"].dtype == jnp.int32
     for changed, message in (
         ({"words": np.arange(10).reshape(5, 2)}, "x/image has 6, x/words has 5, y/kind has 6, y/size has 6"),
-        ({"image": spoilt(np.nan, (1, 0, 1), (6, 2, 2))}, r"data.x/image: 1 values .* \[1, 0, 1\]"),
+        ({"image": ones_with(np.nan, (1, 0, 1), (6, 2, 2))}, r"data.x/image: 1 values .* \[1, 0, 1\]"),
         ({"words": np.full((6, 2), "a")}, "data.x/words must be numbers"),
     ):
         with pytest.raises((ValueError, TypeError), match=message):
@@ -234,8 +238,8 @@ def test_pytrees_as_x_and_y():
 
 def test_weights():
     weights = [0, 1, 2, 0.5, 0, 3]
-    for given in (weights, np.array(weights), jnp.asarray(weights)):
-        checked = data.validate((*xy(), given))
+    for form in (weights, np.array(weights), jnp.asarray(weights)):
+        checked = data.validate((*xy(), form))
         assert checked.weights.dtype == jnp.float32
         np.testing.assert_array_equal(checked.weights, weights)
 
@@ -246,11 +250,11 @@ def test_weights():
         (np.ones(5), ValueError, r"x has 6, y has 6, weights has 5"),
         (np.ones((6, 1)), ValueError, r"data: weights must have the shape \(6,\), got \(6, 1\)"),
         (2.0, ValueError, "data.weights must have a leading axis of rows, got a scalar"),
-        (spoilt(-0.5, 2, (6,)), ValueError, r"data.weights must be ≥ 0, got -0.5 in row 2"),
-        (spoilt(np.nan, 2, (6,)), ValueError, r"data.weights: 1 values are not finite, the first is nan at \[2\]"),
+        (ones_with(-0.5, 2, (6,)), ValueError, r"data.weights must be ≥ 0, got -0.5 in row 2"),
+        (ones_with(np.nan, 2, (6,)), ValueError, r"data.weights: 1 values are not finite, the first is nan at \[2\]"),
         (["a"] * 6, TypeError, "data.weights must be numbers"),
     ],
 )
-def test_weights_that_are_none(weights, error, message):
+def test_invalid_weights(weights, error, message):
     with pytest.raises(error, match=message):
         data.validate((*xy(), weights))

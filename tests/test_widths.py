@@ -1,4 +1,4 @@
-"""A network padded to a larger width computes what the network of its true widths computes, and its padding nothing."""
+"""A padded network computes the same as the network of its true widths, and its padding has no effect."""
 
 from functools import partial
 
@@ -21,12 +21,12 @@ X = generator.normal(size=(8, INPUTS))
 Y = generator.normal(size=(8, OUTPUTS))
 KEY = jax.random.key(3)
 RATE = 0.4
-ACTIVATIONS = [jax.nn.relu, jax.nn.softplus, jax.nn.sigmoid, jax.nn.gelu, jnp.cos]  # of which three do not keep 0
+ACTIVATIONS = [jax.nn.relu, jax.nn.softplus, jax.nn.sigmoid, jax.nn.gelu, jnp.cos]  # the last three do not map 0 to 0
 
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_compiler():
-    """The programs are many and small: XLA need not spend its time on making them fast."""
+    """The programs are many and small: XLA need not optimize them."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -43,7 +43,7 @@ def padded_net(true, **how):
 
 
 def true_net(true, activation=jax.nn.relu, norm=None, dropout=0.0):
-    """The network of the true widths, whose dropout draws what the padded one's draws, and takes its part of it."""
+    """Build the network of the true widths; its dropout uses the first columns of the padded network's mask."""
     norms = {None: [], "batch": [nn.batch_norm()], "layer": [nn.layer_norm()]}[norm]
 
     def activated(width, padded):
@@ -64,17 +64,17 @@ def true_net(true, activation=jax.nn.relu, norm=None, dropout=0.0):
 
 
 def form(net):
-    """Shapes of parameters and state."""
+    """Return the shapes of parameters and state."""
     return jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.ones((1, INPUTS))))
 
 
 def corner(wide, narrow):
-    """The block of the padded arrays that is the true network's."""
+    """Return the block of the padded arrays that belongs to the true network."""
     return jax.tree.map(lambda a, b: a[tuple(slice(n) for n in b.shape)], wide, narrow)
 
 
 def random_numbers(shapes, salt=0):
-    """Positive, so that they serve as variances too; no zeros, in the padding neither."""
+    """Return positive numbers, which are valid variances, also in the padding."""
     rng = np.random.default_rng(salt)
     return jax.tree.map(lambda a: jnp.asarray(rng.uniform(0.2, 1.0, a.shape) * 0.7), shapes)
 
@@ -84,7 +84,7 @@ def signed(tree):
 
 
 def outcomes(net, params, state):
-    """In training and in prediction: the gradient of a loss by parameters and inputs, the outputs, the new state."""
+    """Return the gradients of a loss, the outputs and the new state, in training and in prediction."""
 
     def loss(params, x, mode):
         y, new = net.apply(params, state, x, train=mode, key=KEY)
@@ -95,7 +95,7 @@ def outcomes(net, params, state):
 
 
 def assert_same(wide, narrow):
-    """Those of the padded network and of the true one, and the gradient of the padding exactly zero."""
+    """Check that both networks have equal outcomes, and that the gradient of the padding is exactly zero."""
     for ((grads, dx), (y, new)), ((true_grads, true_dx), (true_y, true_new)) in zip(wide, narrow, strict=True):
         close((y, dx), (true_y, true_dx))
         close((corner(grads, true_grads), corner(new, true_new)), (true_grads, true_new))
@@ -106,7 +106,7 @@ def assert_same(wide, narrow):
 
 
 def parts_of(true, **how):
-    """Parameters and state of the padded network, whose padding holds numbers too, and of the true one."""
+    """Return parameters and state of the padded network, with numbers in the padding, and of the true one."""
     wide, narrow = form(padded_net(PADDED, **how)), form(true_net(true, **how))
     params, state = signed(random_numbers(wide[0])), random_numbers(wide[1])
     return (params, state), (corner(params, narrow[0]), corner(state, narrow[1]))
@@ -124,7 +124,7 @@ close = partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
 @example((1, 1), "layer", RATE)
 @example((2, 4), "batch", RATE)
 def test_outputs_and_gradients_are_those_of_the_true_network(true, norm, dropout):
-    """Whatever stands in the padding, for traced widths."""
+    """With any numbers in the padding, for traced widths."""
     how = {"activation": jax.nn.softplus, "norm": norm, "dropout": dropout}
     wide, narrow = parts_of(true, **how)
 
@@ -158,7 +158,7 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_training_goes_the_way_of_the_true_network(name):
+def test_training_equals_that_of_the_true_network(name):
     optimizer, norm = OPTIMIZERS[name]
     true, steps = (2, 4), 10
     how = {"activation": jax.nn.softplus, "norm": norm}
@@ -179,8 +179,8 @@ def test_training_goes_the_way_of_the_true_network(name):
     assert abs(np.asarray(b[2][-1] - b[2][0])) > 0.1
 
 
-def test_widths_are_swept_side_by_side():
-    """vmap over traced widths is the loop over integers, the first draws included; None is all of a width."""
+def test_widths_are_swept_by_vmap():
+    """vmap over traced widths equals the loop over integers, initial weights included; None is the padded width."""
     all_widths = jnp.array([[1, 5], [3, 2], [6, 5]])
     data = Data(jnp.asarray(X), jnp.asarray(Y))
 
@@ -193,8 +193,8 @@ def test_widths_are_swept_side_by_side():
     swept, loop = jax.jit(lambda w: (jax.vmap(after)(w), [after(t) for t in ((1, None), (3, 2), (None, None))]))(
         all_widths
     )
-    for i, one in enumerate(loop):
-        chex.assert_trees_all_close(jax.tree.map(lambda a: a[i], swept), one, rtol=1e-9, atol=1e-12)  # noqa: B023
+    for i, params in enumerate(loop):
+        chex.assert_trees_all_close(jax.tree.map(lambda a: a[i], swept), params, rtol=1e-9, atol=1e-12)  # noqa: B023
 
 
 def test_parameters_have_the_form_of_the_network_without_padding():
@@ -216,15 +216,15 @@ def test_parameters_have_the_form_of_the_network_without_padding():
     [(jax.nn.relu, lambda i, o: 2 / i), (None, lambda i, o: 1 / i), (jnp.tanh, lambda i, o: 2 / (i + o))],
 )
 @pytest.mark.parametrize("shape", [(30, 20), (3, 2, 30, 20)])
-def test_first_weights_have_the_spread_of_the_true_widths(activation, variance, shape):
-    """The draws of the padded shape, at the true fan, zero in the padding; for traced and for known widths."""
+def test_initial_weights_have_the_variance_of_the_true_widths(activation, variance, shape):
+    """They are the draws of the padded shape scaled by the true fan, and zero in the padding."""
     window = int(np.prod(shape[:-2]))
     plain = nn.initializer_for(activation)(KEY, shape, jnp.float64)
     for i, o in ((7, 4), (30, None), (None, 20), (None, 1)):
-        given_i, given_o = i or 30, o or 20
-        ratio = variance(given_i, given_o) / variance(30, 20)
+        rows, columns = i or 30, o or 20
+        ratio = variance(rows, columns) / variance(30, 20)
         expected = np.array(plain) * np.sqrt(ratio)
-        expected[..., given_i:, :] = expected[..., given_o:] = 0.0
+        expected[..., rows:, :] = expected[..., columns:] = 0.0
         known = nn.initializer_for(activation, i, o)(KEY, shape, jnp.float64)
         np.testing.assert_allclose(known, expected, rtol=1e-12)
         if i and o:
@@ -233,8 +233,7 @@ def test_first_weights_have_the_spread_of_the_true_widths(activation, variance, 
     assert abs(plain.var() * window / variance(30, 20) - 1) < 0.2
 
 
-def test_first_weights_of_a_padded_network():
-    """Each layer's, by what comes before and after it."""
+def test_initial_weights_of_a_padded_network():
     for activation, both in ((jax.nn.relu, False), (jnp.tanh, True)):
         wide, full = (nn.mlp([400, 300], 200, activation=activation, widths=w) for w in ((100, 50), None))
         params, start = (net.init(KEY, jnp.ones((1, 80)))[0] for net in (wide, full))
@@ -247,7 +246,7 @@ def test_first_weights_of_a_padded_network():
             assert np.count_nonzero(w) == block.size
 
 
-# The parts -----------------------------------------------------------------------------------------------------------
+# Mask and layer_norm ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (2, 3, 5)])
@@ -275,29 +274,29 @@ def test_mask_and_layer_norm_keep_dtypes(dtype):
 
 
 ONE = jnp.ones((1, 4))
-MISTAKES = {
+ERRORS = {
     "too wide": (lambda: nn.mlp([8, 8], 2, widths=(9, 2)), ValueError,
                  r"mlp: widths\[0\] must be in 1 … 8, the padded width, got 9"),
     "zero": (lambda: nn.mlp([8, 8], 2, widths=(8, 0)), ValueError, r"mlp: widths\[1\] must be ≥ 1, got 0"),
     "an array of zero": (lambda: nn.mlp([8], 2, widths=jnp.array([0])), ValueError, r"widths\[0\] must be ≥ 1, got 0"),
     "float": (lambda: nn.mlp([8], 2, widths=(1.5,)), TypeError, r"widths\[0\] must be an integer, got 1.5"),
     "float array": (lambda: nn.mlp([8], 2, widths=(jnp.ones(()),)), TypeError, r"must be one integer, got float64"),
-    "a number": (lambda: nn.mlp([8], 2, widths=3), TypeError, "mlp: widths must be a sequence, one width for each"),
+    "a number": (lambda: nn.mlp([8], 2, widths=3), TypeError, "mlp: widths must be a sequence, one width per"),
     "too few": (lambda: nn.mlp([8, 8], 2, widths=(1,)), ValueError, "got 1 widths for 2 layers"),
     "several": (lambda: nn.mask(jnp.array([1, 2])), TypeError, r"mask: width must be one integer, .*jax\.vmap"),
     "softmax": (lambda: nn.mlp([8], 2, widths=(1,), activation=nn.softmax), ValueError,
-                "must act on each number by itself, else it sees the padding; softmax"),
+                "activation must be elementwise, otherwise it reads the padding; softmax"),
     "mask": (lambda: nn.mask(5).apply((), (), ONE, train=False), ValueError,
              r"mask\(5\): width must be in 1 … 4, the padded width, got 5"),
     "layer_norm": (lambda: nn.layer_norm(width=5).apply(nn.layer_norm().init(KEY, ONE)[0], (), ONE, train=False),
                    ValueError, "layer_norm: width must be in 1 … 4, the padded width, got 5"),
-    "initializer": (lambda: nn.initializers.he_normal(inputs=5)(KEY, (4, 2), jnp.float32), ValueError,
+    "initializer": (lambda: nn.initializer_for(jax.nn.relu, 5)(KEY, (4, 2), jnp.float32), ValueError,
                     "inputs must be in 1 … 4, the padded width, got 5"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_are_named(name):
-    call, kind, message = MISTAKES[name]
+@pytest.mark.parametrize("name", ERRORS)
+def test_wrong_arguments_are_errors(name):
+    call, kind, message = ERRORS[name]
     with pytest.raises(kind, match=message):
         call()

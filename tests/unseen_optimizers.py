@@ -1,9 +1,9 @@
-"""Optimizers written without knowledge of the forms that optcheck knows: more cases of test_optcheck.py."""
+"""More cases of test_optcheck_causes.py, written without knowledge of the rules that optcheck knows."""
 
 import jax
 import jax.numpy as jnp
 import optax
-from wrong_optimizers import ADAM, ADAMW, B1, B2, EPS, LR, RMSPROP, Case, moments, of, rule
+from wrong_optimizers import ADAM, ADAMW, B1, B2, EPS, LR, RMSPROP, Case, ids, moments, rule
 
 WEIGHT_DECAY = 1e-4  # of optax.adamw
 DECAYED = optax.chain(optax.add_decayed_weights(1e-2), optax.sgd(LR, 0.9))
@@ -90,7 +90,7 @@ def growing_and_uncorrected(g, p, t, m, v):
 
 
 def single(g, p, t, m, v):
-    """All of it in float32, whatever it is given."""
+    """Compute in float32 for all inputs."""
     m_, v_ = moments(g.astype(jnp.float32), m.astype(jnp.float32), v.astype(jnp.float32))
     m_hat, v_hat = hats(m_, v_, t.astype(jnp.float32))
     u = -LR * m_hat / (jnp.sqrt(v_hat) + EPS)
@@ -111,34 +111,35 @@ def decay_in_a_loop():
 
 MORE_WRONG = {
     "decay inside the root": Case(adam(lambda m, v, t, p, *_: (m + WEIGHT_DECAY * p) / (jnp.sqrt(v) + EPS)), ADAMW,
-        of("decay-divided")),
-    "no correction of AdaBelief's s": Case(rule(adabelief, "m", "s"), "optax.adabelief", of("second_correction-none")),
-    "a correction of Adamax' u": Case(rule(adamax, "m", "u"), "optax.adamax", of("second_correction-t")),
+        ids("decay-preconditioned")),
+    "no correction of AdaBelief's s": Case(rule(adabelief, "m", "s"), "optax.adabelief", ids("second_correction-none")),
+    "a correction of Adamax' u": Case(rule(adamax, "m", "u"), "optax.adamax", ids("second_correction-t")),
     "Lion with one beta": Case(
         rule(lambda g, p, t, m: (-LR * (jnp.sign(c := 0.9 * m + 0.1 * g) + 1e-3 * p), {"m": c}), "m"), "optax.lion",
-        of("b2")),
-    "other numbers": Case(rule(other_numbers, "m", "v"), ADAM, of("learning_rate", "b1", "b2", "eps")),
-    "Adagrad for RMSProp": Case(rule(adagrad, "s", start=0.1), RMSPROP, of("second-sum", "second_start", "eps")),
-    "dampening": Case(rule(dampened, "b"), "momentum", of("velocity-dampened", "dampening")),
-    "Nesterov as Sutskever": Case(rule(sutskever, "v"), "nesterov", of("nesterov-none"),
-        (of("nesterov-none", "lr-in-velocity"),)),
-    "decay in a loop": Case(decay_in_a_loop(), DECAYED, of("decay-none")),
-    "float32 inside": Case(rule(single, "m", "v"), ADAM, of("precision")),
+        ids("b2")),
+    "other numbers": Case(rule(other_numbers, "m", "v"), ADAM, ids("learning_rate", "b1", "b2", "eps")),
+    "Adagrad for RMSProp": Case(rule(adagrad, "s", start=0.1), RMSPROP, ids("second-sum", "second_start", "eps")),
+    "dampening": Case(rule(dampened, "b"), "momentum", ids("velocity-dampened", "dampening")),
+    "Nesterov as Sutskever": Case(rule(sutskever, "v"), "nesterov", ids("nesterov-none"),
+        (ids("nesterov-none", "lr-in-velocity"),)),
+    "decay in a loop": Case(decay_in_a_loop(), DECAYED, ids("decay-none")),
+    "float32 inside": Case(rule(single, "m", "v"), ADAM, ids("precision")),
     "growing decay, v uncorrected": Case(rule(growing_and_uncorrected, "m", "v"), ADAMW,
-        of("decay-growing", "second_correction-none")),  # the decay is less than float32's rounding
+        ids("decay-wrong-sign", "second_correction-none")),  # the decay is less than float32's rounding
     "eps inside, falling rate": Case(adam(lambda m, v, t, *_: m / jnp.sqrt(t) / jnp.sqrt(v + EPS)), ADAM,
-        of("eps-inside", "rate-over-root-t")),
-    "v of m, m uncorrected": Case(rule(second_of_first, "m", "v"), ADAM, of("first_correction-none", "second-of-m")),
+        ids("eps-inside", "schedule-inverse-root")),
+    "v of m, m uncorrected": Case(rule(second_of_first, "m", "v"), ADAM,
+        ids("first_correction-none", "second-m-squared")),
     "corrections swapped, L2": Case(rule(corrections_swapped, "m", "v"), ADAM,
-        of("first_correction-swapped", "second_correction-swapped", "decay-l2", "weight_decay")),
-    "L2, eps inside": Case(rule(l2_and_eps, "m", "v"), ADAMW, of("decay-l2", "eps-inside")),
-    "decaying sum, eps outside": Case(rule(decaying_sum, "s"), RMSPROP, of("second-trace", "eps-outside"),
-        (of("second_correction-constant", "eps-outside"),)),
+        ids("first_correction-swapped", "second_correction-swapped", "decay-l2", "weight_decay")),
+    "L2, eps inside": Case(rule(l2_and_eps, "m", "v"), ADAMW, ids("decay-l2", "eps-inside")),
+    "decaying sum, eps outside": Case(rule(decaying_sum, "s"), RMSPROP, ids("second-trace", "eps-outside"),
+        (ids("second_correction-constant", "eps-outside"),)),
     "Nesterov, falling rate": Case(rule(falling_nesterov, "b"), "momentum",
-        of("nesterov-standard", "rate-over-root-t")),
+        ids("nesterov-standard", "schedule-inverse-root")),
 }  # fmt: skip
 
-# Right, however different they look -----------------------------------------------------------------------------------
+# Correct in an unusual form -------------------------------------------------------------------------------------------
 
 
 def sums(g, p, t, m, v, of_m, of_v):
@@ -166,22 +167,22 @@ def radam(g, p, t, m, v):
 
 
 MORE_RIGHT = {
-    "sums over weights": Case(rule(sums, "m", "v", "of_m", "of_v"), ADAM, of()),
+    "sums over weights": Case(rule(sums, "m", "v", "of_m", "of_v"), ADAM, ids()),
     "RMSProp of a decaying sum": Case(
-        rule(lambda g, p, t, s: (-LR * g * (0.1 * (s := 0.9 * s + g * g) + EPS) ** -0.5, {"s": s}), "s"), RMSPROP, of()
+        rule(lambda g, p, t, s: (-LR * g * (0.1 * (s := 0.9 * s + g * g) + EPS) ** -0.5, {"s": s}), "s"), RMSPROP, ids()
     ),
     "Nesterov as CS231n": Case(
-        rule(lambda g, p, t, b: (-0.9 * b + 1.9 * (new := 0.9 * b - LR * g), {"b": new}), "b"), "nesterov", of()
+        rule(lambda g, p, t, b: (-0.9 * b + 1.9 * (new := 0.9 * b - LR * g), {"b": new}), "b"), "nesterov", ids()
     ),
-    "Lion by comparison": Case(rule(lion_by_comparison, "m"), "optax.lion", of()),
+    "Lion by comparison": Case(rule(lion_by_comparison, "m"), "optax.lion", ids()),
     "Adagrad's start in the root": Case(
         rule(lambda g, p, t, s: (-LR * g / jnp.sqrt((s := s + g * g) + (0.1 + 1e-7)), {"s": s}), "s"),
-        "optax.adagrad", of(),
+        "optax.adagrad", ids(),
     ),
-    "RAdam with all its digits": Case(rule(radam, "m", "v"), "optax.radam", of()),
+    "RAdam with all its digits": Case(rule(radam, "m", "v"), "optax.radam", ids()),
 }  # fmt: skip
 
-# Outside of all forms -------------------------------------------------------------------------------------------------
+# Outside of all known rules -------------------------------------------------------------------------------------------
 
 
 def cautious(m_hat, v_hat, t, p, m, v):
@@ -202,7 +203,7 @@ def padam(m_hat, v_hat, t, p, m, v):
 
 
 def adafactor(g, p, t, row, column):
-    """Of matrices only the means of rows and columns are kept."""
+    """Store only the means of rows and columns of matrices."""
     b, squared = 1 - t**-0.8, g * g + 1e-30
     if g.ndim < 2:
         row = b * row + (1 - b) * squared
@@ -214,8 +215,8 @@ def adafactor(g, p, t, row, column):
 
 
 MORE_UNKNOWN = {
-    "cautious": Case(adam(cautious), ADAM, of()),
-    "three velocities": Case(rule(three_velocities, "a", "b"), "momentum", of()),
-    "fourth root": Case(adam(padam), ADAM, of()),
-    "Adafactor": Case(rule(adafactor, "row", "column"), RMSPROP, of()),
+    "cautious": Case(adam(cautious), ADAM, ids()),
+    "three velocities": Case(rule(three_velocities, "a", "b"), "momentum", ids()),
+    "fourth root": Case(adam(padam), ADAM, ids()),
+    "Adafactor": Case(rule(adafactor, "row", "column"), RMSPROP, ids()),
 }

@@ -1,4 +1,4 @@
-"""Optimizers as people write them, right and wrong, each from its formula: the cases of test_optcheck.py."""
+"""Cases of test_optcheck_causes.py: correct and wrong optimizers, each written from its formula."""
 
 from typing import NamedTuple
 
@@ -10,12 +10,12 @@ ADAM, ADAMW, RMSPROP = "optax.adam", "optax.adamw", "optax.rmsprop"
 
 
 class Case(NamedTuple):
-    """An optimizer, the reference it is held against, and the causes that are to be named, by their ids."""
+    """An optimizer, its reference, and the ids of the causes that the checker must name."""
 
     optimizer: object
     reference: str
     causes: frozenset[str]
-    ties: tuple[frozenset[str], ...] = ()  # other explanations that are as good
+    ties: tuple[frozenset[str], ...] = ()  # explanations that fit equally well
 
 
 def rule(update, *names, start=0.0, count=0):
@@ -33,8 +33,8 @@ def rule(update, *names, start=0.0, count=0):
             update(g, p, t.astype(g.dtype), **dict(zip(names, memory, strict=True)))
             for g, p, *memory in zip(leaves, jax.tree.leaves(params), *memories, strict=True)
         ]
-        kept = {name: jax.tree.unflatten(treedef, [row[1][name] for row in rows]) for name in names}
-        return jax.tree.unflatten(treedef, [row[0] for row in rows]), {"t": t, **kept}
+        new = {name: jax.tree.unflatten(treedef, [row[1][name] for row in rows]) for name in names}
+        return jax.tree.unflatten(treedef, [row[0] for row in rows]), {"t": t, **new}
 
     return init, step
 
@@ -59,8 +59,8 @@ def adam_of(first, second, keep=lambda m, v, t, old: (m, v)):
     def update(g, p, t, m, v):
         new_m = first(m, g, t)
         new_v = second(v, g, new_m, m, t)
-        kept = keep(new_m, new_v, t, (m, v))
-        return -LR * hat(new_m, B1, t) / (jnp.sqrt(hat(new_v, B2, t)) + EPS), dict(zip("mv", kept, strict=True))
+        memory = keep(new_m, new_v, t, (m, v))
+        return -LR * hat(new_m, B1, t) / (jnp.sqrt(hat(new_v, B2, t)) + EPS), dict(zip("mv", memory, strict=True))
 
     return rule(update, "m", "v")
 
@@ -129,42 +129,42 @@ def masked(decayed):
     return rule(update, "m", "v")
 
 
-def of(*causes):
-    return frozenset(causes)
+def ids(*names):
+    return frozenset(names)
 
 
 def sqrt_of_corrections(t):
     return jnp.sqrt(1 - B2**t) / (1 - B1**t)
 
 
-NO_CORRECTION = of("first_correction-none", "second_correction-none")
-CONSTANT = of("first_correction-constant", "second_correction-constant")
-STUCK, NO_RATE = of("counter-stuck"), of("decay-without-rate", "weight_decay")
-DECAY = of("decay-decoupled", "weight_decay")
+NO_CORRECTION = ids("first_correction-none", "second_correction-none")
+CONSTANT = ids("first_correction-constant", "second_correction-constant")
+STUCK, NO_RATE = ids("counter-stuck"), ids("decay-without-rate", "weight_decay")
+DECAY = ids("decay-decoupled", "weight_decay")
 
 WRONG = {
-    "eps outside the root": Case(rmsprop(lambda g, v: g / (jnp.sqrt(v) + EPS)), RMSPROP, of("eps-outside")),
-    "first accumulator 1": Case(rmsprop(lambda g, v: g / jnp.sqrt(v + EPS), start=1.0), RMSPROP, of("second_start")),
-    "torch's default decay": Case(rmsprop(lambda g, v: g / jnp.sqrt(v + EPS), decay=0.99), RMSPROP, of("b2")),
+    "eps outside the root": Case(rmsprop(lambda g, v: g / (jnp.sqrt(v) + EPS)), RMSPROP, ids("eps-outside")),
+    "first accumulator 1": Case(rmsprop(lambda g, v: g / jnp.sqrt(v + EPS), start=1.0), RMSPROP, ids("second_start")),
+    "torch's default decay": Case(rmsprop(lambda g, v: g / jnp.sqrt(v + EPS), decay=0.99), RMSPROP, ids("b2")),
     "momentum as an average": Case(
-        momentum(lambda g, b: (LR * (new := MU * b + (1 - MU) * g), new)), "momentum", of("velocity-ema"),
-        (of("learning_rate"),),
+        momentum(lambda g, b: (LR * (new := MU * b + (1 - MU) * g), new)), "momentum", ids("velocity-ema"),
+        (ids("learning_rate"),),
     ),
     "Nesterov with the new velocity": Case(
         momentum(lambda g, b: ((1 + MU) * LR * g + MU**2 * (new := MU * b + LR * g), new)), "nesterov",
-        of("nesterov-of-the-new"), (of("nesterov-of-the-new", "lr-in-velocity"),),
+        ids("nesterov-new-velocity"), (ids("nesterov-new-velocity", "lr-in-velocity"),),
     ),
-    "stale velocity": Case(momentum(lambda g, b: (LR * b, MU * b + g)), "momentum", of("nesterov-old")),
+    "stale velocity": Case(momentum(lambda g, b: (LR * b, MU * b + g)), "momentum", ids("nesterov-old-velocity")),
     "eps before the correction": Case(
         adam(lambda m, v, t, *_: LR * sqrt_of_corrections(t) * m / (jnp.sqrt(v) + EPS)), ADAM,
-        of("eps-before-correction"),
+        ids("eps-before-correction"),
     ),
     "eps inside the root of raw v": Case(
         adam(lambda m, v, t, *_: LR * sqrt_of_corrections(t) * m / jnp.sqrt(v + EPS)), ADAM,
-        of("eps-inside-before-correction"),
+        ids("eps-inside-before-correction"),
     ),
     "eps inside the root": Case(
-        adam(lambda m, v, t, *_: LR * hat(m, B1, t) / jnp.sqrt(hat(v, B2, t) + EPS)), ADAM, of("eps-inside")
+        adam(lambda m, v, t, *_: LR * hat(m, B1, t) / jnp.sqrt(hat(v, B2, t) + EPS)), ADAM, ids("eps-inside")
     ),
     "no correction": Case(adam(lambda m, v, *_: LR * m / (jnp.sqrt(v) + EPS)), ADAM, NO_CORRECTION),
     "constant correction": Case(
@@ -172,31 +172,32 @@ WRONG = {
     ),
     "correction multiplied": Case(
         adam(lambda m, v, t, *_: LR * m * (1 - B1**t) / (jnp.sqrt(v * (1 - B2**t)) + EPS)), ADAM,
-        of("first_correction-multiplied", "second_correction-multiplied"),
+        ids("first_correction-multiplied", "second_correction-multiplied"),
     ),
     "corrected moments stored": Case(
         adam_of(ema(B1), squares, lambda m, v, t, old: (hat(m, B1, t), hat(v, B2, t))), ADAM,
-        of("first_kept-corrected", "second_kept-corrected"),
+        ids("first_storage-corrected", "second_storage-corrected"),
     ),
     "counter stuck": Case(adam(lambda m, v, t, *_: ratio(m, v, jnp.ones_like(t))), ADAM, STUCK, (CONSTANT,)),
-    "counter per leaf": Case(per_leaf_counter(), ADAM, of("counter-per-leaf")),
-    "counter from 0": Case(adam(lambda m, v, t, *_: ratio(m, v, t - 1)), ADAM, of("counter-behind")),
+    "counter per leaf": Case(per_leaf_counter(), ADAM, ids("counter-per-leaf")),
+    "counter from 0": Case(adam(lambda m, v, t, *_: ratio(m, v, t - 1)), ADAM, ids("counter-behind")),
     "counter ahead": Case(
-        adam(lambda m, v, t, *_: ratio(m, v, t + 1)), ADAM, of("counter-ahead"),
-        (of("first_correction-t-+-1", "second_correction-t-+-1"),),
+        adam(lambda m, v, t, *_: ratio(m, v, t + 1)), ADAM, ids("counter-ahead"),
+        (ids("first_correction-t-+-1", "second_correction-t-+-1"),),
     ),
     "state not written back": Case(
-        adam_of(ema(B1), squares, lambda m, v, t, old: old), ADAM, of("first_kept-lost", "second_kept-lost")
+        adam_of(ema(B1), squares, lambda m, v, t, old: old), ADAM, ids("first_storage-none", "second_storage-none")
     ),
-    "missing root": Case(adam(lambda m, v, t, *_: LR * hat(m, B1, t) / (hat(v, B2, t) + EPS)), ADAM, of("root-none")),
+    "missing root": Case(adam(lambda m, v, t, *_: LR * hat(m, B1, t) / (hat(v, B2, t) + EPS)), ADAM, ids("root-none")),
     "shadowed variable": Case(
-        adam_of(ema(B1), lambda v, g, m, m_before, t: B2 * m + (1 - B2) * g**2), ADAM, of("second-on-m")
+        adam_of(ema(B1), lambda v, g, m, m_before, t: B2 * m + (1 - B2) * g**2), ADAM, ids("second-m-for-v")
     ),
     "moments lag": Case(
-        adam(lambda m, v, t, g, p, old_m, old_v: ratio(old_m, old_v, t)), ADAM, of("first_used-old", "second_used-old")
+        adam(lambda m, v, t, g, p, old_m, old_v: ratio(old_m, old_v, t)), ADAM,
+        ids("first_lag-one-step", "second_lag-one-step"),
     ),
     "eps grows in v": Case(
-        adam_of(ema(B1), lambda v, g, m, old, t: squares(v, g, m, old, t) + EPS), ADAM, of("eps-grows")
+        adam_of(ema(B1), lambda v, g, m, old, t: squares(v, g, m, old, t) + EPS), ADAM, ids("eps-in-state")
     ),
     "eps grows in v, nowhere else": Case(
         rule(
@@ -204,14 +205,14 @@ WRONG = {
                 -LR * hat(new := moments(g, m, v)[0], B1, t) / jnp.sqrt(hat(w := moments(g, m, v)[1] + EPS, B2, t)),
                 {"m": new, "v": w},
             ), "m", "v",
-        ), ADAM, of("eps-grows-alone"),
+        ), ADAM, ids("eps-in-state-only"),
     ),
     "residual of the old m": Case(
-        adam_of(ema(B1), lambda v, g, m, old, t: B2 * v + (1 - B2) * (g - old) ** 2), ADAM, of("second-belief-before")
+        adam_of(ema(B1), lambda v, g, m, old, t: B2 * v + (1 - B2) * (g - old) ** 2), ADAM, ids("second-belief-old-m")
     ),
     "eps after the division": Case(
         adam(lambda m, v, t, *_: LR * hat(m, B1, t) * (1 / jnp.sqrt(hat(v, B2, t)) + EPS)), ADAM,
-        of("eps-over-the-root"),
+        ids("eps-after-division"),
     ),
     "decay without the rate": Case(adam(lambda m, v, t, g, p, *_: ratio(m, v, t) + WD * p), ADAM, NO_RATE, (DECAY,)),
     "L2 instead of decoupled": Case(
@@ -219,40 +220,40 @@ WRONG = {
             lambda g, p, t, m, v: (
                 -ratio(*(new := moments(g + 1e-4 * p, m, v)), t), dict(zip("mv", new, strict=True))
             ), "m", "v",
-        ), ADAMW, of("decay-l2"),
+        ), ADAMW, ids("decay-l2"),
     ),
     "decay of the updated": Case(
         adam(lambda m, v, t, g, p, *_: (u := ratio(m, v, t)) + LR * 100.0 * (p - u)), ADAM,
-        of("decay-of-the-updated", "weight_decay"),
+        ids("decay-after-update", "weight_decay"),
     ),
-    "decay lost": Case(adam(lambda m, v, t, *_: ratio(m, v, t)), ADAMW, of("decay-none")),
+    "decay lost": Case(adam(lambda m, v, t, *_: ratio(m, v, t)), ADAMW, ids("decay-none")),
     "another decay": Case(
-        adam(lambda m, v, t, g, p, *_: ratio(m, v, t) + LR * WD * p), ADAMW, of("weight_decay"),
-        (of("decay-without-rate", "weight_decay"),),
+        adam(lambda m, v, t, g, p, *_: ratio(m, v, t) + LR * WD * p), ADAMW, ids("weight_decay"),
+        (ids("decay-without-rate", "weight_decay"),),
     ),
-    "PyTorch's AMSGrad": Case("torch.amsgrad", "optax.amsgrad", of("maximum-raw")),
-    "PyTorch's NAdam": Case("torch.nadam", "optax.nadam", of("momentum_decay", "precision")),
-    "up the gradient": Case(adam(lambda m, v, t, *_: -ratio(m, v, t)), ADAM, of("direction-up")),
-    "betas swapped": Case(adam_of(ema(1 - B1), squares), ADAM, of("first-swapped"), (of("b1"),)),
+    "PyTorch's AMSGrad": Case("torch.amsgrad", "optax.amsgrad", ids("maximum-raw")),
+    "PyTorch's NAdam": Case("torch.nadam", "optax.nadam", ids("momentum_decay", "precision")),
+    "up the gradient": Case(adam(lambda m, v, t, *_: -ratio(m, v, t)), ADAM, ids("direction-up")),
+    "betas swapped": Case(adam_of(ema(1 - B1), squares), ADAM, ids("first-swapped"), (ids("b1"),)),
     "m decays with b2": Case(
         rule(
             lambda g, p, t, m, v: (
                 -ratio(new := B2 * m + (1 - B2) * g, w := B2 * v + (1 - B2) * g**2, t), {"m": new, "v": w}
             ), "m", "v",
-        ), ADAM, of("first-with-b2"),
+        ), ADAM, ids("first-with-b2"),
     ),
-    "v of m": Case(adam_of(ema(B1), lambda v, g, m, old, t: B2 * v + (1 - B2) * m**2), ADAM, of("second-of-m")),
+    "v of m": Case(adam_of(ema(B1), lambda v, g, m, old, t: B2 * v + (1 - B2) * m**2), ADAM, ids("second-m-squared")),
     "product, not power": Case(
         adam(lambda m, v, t, *_: LR * m / (1 - B1 * t) / (jnp.sqrt(hat(v, B2, t)) + EPS)), ADAM,
-        of("first_correction-linear"),
+        ids("first_correction-linear"),
     ),
     "eps inside, constant m": Case(
         adam(lambda m, v, t, *_: LR * m / (1 - B1) / jnp.sqrt(hat(v, B2, t) + EPS)), ADAM,
-        of("first_correction-constant", "eps-inside"),
+        ids("first_correction-constant", "eps-inside"),
     ),
     "m lags, root missing": Case(
         adam(lambda m, v, t, g, p, old, _: LR * hat(old, B1, t) / (hat(v, B2, t) + EPS)), ADAM,
-        of("first_used-old", "root-none"),
+        ids("first_lag-one-step", "root-none"),
     ),
     "no correction, decay without the rate": Case(
         adam(lambda m, v, t, g, p, *_: LR * m / (jnp.sqrt(v) + EPS) + WD * p), ADAM, NO_CORRECTION | NO_RATE,
@@ -264,16 +265,16 @@ WRONG = {
                 -LR * hat(n := 0.8 * m + 0.2 * g, 0.8, t) / jnp.sqrt(hat(w := 0.98 * v + 0.02 * g**2, 0.98, t) + 1e-6),
                 {"m": n, "v": w},
             ), "m", "v",
-        ), ADAM, of("eps-inside", "b1", "b2", "eps"), (of("eps-grows-alone", "b1", "b2", "eps"),),
+        ), ADAM, ids("eps-inside", "b1", "b2", "eps"), (ids("eps-in-state-only", "b1", "b2", "eps"),),
     ),
     "decay on matrices only": Case(masked(lambda p: p.ndim >= 2), ADAM, DECAY, (NO_RATE,)),
 }  # fmt: skip
 
-# Right, however different they look -----------------------------------------------------------------------------------
+# Correct in an unusual form -------------------------------------------------------------------------------------------
 
 
 def running_products():
-    """The powers of the betas are kept, not computed."""
+    """Store the powers of the betas instead of computing them."""
 
     def init(params):
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -291,7 +292,7 @@ def running_products():
 
 
 def debiased_state():
-    """The moments are kept corrected."""
+    """Store bias-corrected moments."""
 
     def update(g, p, t, m, v):
         m = (B1 * (1 - B1 ** (t - 1)) * m + (1 - B1) * g) / (1 - B1**t)
@@ -345,31 +346,31 @@ def step_function(params, grads, state):
 
 
 RIGHT = {
-    "as it is": Case(adam(lambda m, v, t, *_: ratio(m, v, t)), ADAM, of()),
+    "as it is": Case(adam(lambda m, v, t, *_: ratio(m, v, t)), ADAM, ids()),
     "another order": Case(
         adam(lambda m, v, t, *_: LR * sqrt_of_corrections(t) * m / (jnp.sqrt(v) + EPS * jnp.sqrt(1 - B2**t))), ADAM,
-        of(),
+        ids(),
     ),
-    "running products": Case(running_products(), ADAM, of()),
-    "debiased state": Case(debiased_state(), ADAM, of()),
-    "stored root": Case(stored_root(), ADAM, of()),
-    "flattened": Case(flattened(), ADAM, of()),
+    "running products": Case(running_products(), ADAM, ids()),
+    "debiased state": Case(debiased_state(), ADAM, ids()),
+    "stored root": Case(stored_root(), ADAM, ids()),
+    "flattened": Case(flattened(), ADAM, ids()),
     "decay first, as PyTorch": Case(
-        adam(lambda m, v, t, g, p, *_: p - (p * (1 - LR * 1e-4) - ratio(m, v, t))), ADAMW, of()
+        adam(lambda m, v, t, g, p, *_: p - (p * (1 - LR * 1e-4) - ratio(m, v, t))), ADAMW, ids()
     ),
-    "Keras' velocity": Case(momentum(lambda g, b: (-(new := MU * b - LR * g), new)), "momentum", of()),
+    "Keras' velocity": Case(momentum(lambda g, b: (-(new := MU * b - LR * g), new)), "momentum", ids()),
     "Nesterov as Bengio": Case(
-        momentum(lambda g, b: ((1 + MU) * LR * g - MU**2 * b, MU * b - LR * g)), "nesterov", of()
+        momentum(lambda g, b: ((1 + MU) * LR * g - MU**2 * b, MU * b - LR * g)), "nesterov", ids()
     ),
-    "rsqrt": Case(rmsprop(lambda g, v: g * jax.lax.rsqrt(v + EPS)), RMSPROP, of()),
+    "rsqrt": Case(rmsprop(lambda g, v: g * jax.lax.rsqrt(v + EPS)), RMSPROP, ids()),
 }  # fmt: skip
 
-# Outside of all forms: to be unknown, not explained -------------------------------------------------------------------
+# Outside of all known rules: to be unknown, not explained -------------------------------------------------------------
 
 UNKNOWN = {
-    "cube root": Case(adam(lambda m, v, t, *_: LR * jnp.cbrt(m) / (jnp.sqrt(hat(v, B2, t)) + EPS)), ADAM, of()),
-    "size of m": Case(adam(lambda m, v, t, *_: LR * jnp.abs(m) / (jnp.sqrt(hat(v, B2, t)) + EPS)), ADAM, of()),
-    "tanh": Case(adam(lambda m, v, t, *_: LR * jnp.tanh(hat(m, B1, t) / (jnp.sqrt(hat(v, B2, t)) + EPS))), ADAM, of()),
-    "warm start": Case(adam(lambda m, v, t, *_: ratio(m, v, t) * jnp.minimum(1.0, t / 10)), ADAM, of()),
-    "quantised": Case(adam(lambda m, v, t, *_: ratio(jnp.round(m * 64) / 64, v, t)), ADAM, of()),
+    "cube root": Case(adam(lambda m, v, t, *_: LR * jnp.cbrt(m) / (jnp.sqrt(hat(v, B2, t)) + EPS)), ADAM, ids()),
+    "size of m": Case(adam(lambda m, v, t, *_: LR * jnp.abs(m) / (jnp.sqrt(hat(v, B2, t)) + EPS)), ADAM, ids()),
+    "tanh": Case(adam(lambda m, v, t, *_: LR * jnp.tanh(hat(m, B1, t) / (jnp.sqrt(hat(v, B2, t)) + EPS))), ADAM, ids()),
+    "warm start": Case(adam(lambda m, v, t, *_: ratio(m, v, t) * jnp.minimum(1.0, t / 10)), ADAM, ids()),
+    "quantised": Case(adam(lambda m, v, t, *_: ratio(jnp.round(m * 64) / 64, v, t)), ADAM, ids()),
 }

@@ -1,9 +1,14 @@
-"""One file for each question.
+"""The questions, one file each.
 
-It has `KIND`, the function of the peers that does such work; `UNIT`, what is counted; `JOBS`, the variants by name;
-and `QUICK`, those that the quick set takes. It may have `ROUNDS`: for variants that take long, how many; and
-`THOROUGH`: the variants, if not all, at which naive forms are measured too, and those that a peer calls rare; and
-`EXTRA`: the variants that are too long for the full set, and measured when everything is asked for.
+A case file defines
+  KIND: the kind of work, a function that peers have;
+  UNIT: what is timed;
+  JOBS: the variants by name;
+  QUICK: the variants in the quick set;
+and optionally
+  ROUNDS: the number of rounds of variants that take long;
+  THOROUGH: the variants at which naive and rare forms are measured too (by default all);
+  EXTRA: variants that are too long for the full set and measured only with --thorough.
 """
 
 import pkgutil
@@ -11,13 +16,12 @@ from importlib import import_module
 from types import ModuleType
 
 
-def names() -> list[str]:
-    """Of all files, the machine's own limits first."""
-    return sorted(
-        (module.name for module in pkgutil.iter_modules(__path__)), key=lambda name: (name != "calibrate", name)
-    )
+def case_names() -> list[str]:
+    """Return the names of all cases, the calibration first."""
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    return sorted(names, key=lambda name: (name != "calibrate", name))
 
 
-def case(name: str) -> ModuleType:
-    """A case. Loading it loads no library that is measured."""
+def load_case(name: str) -> ModuleType:
+    """Import a case. This imports none of the libraries that are measured."""
     return import_module(f"{__name__}.{name}")

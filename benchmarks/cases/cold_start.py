@@ -1,9 +1,9 @@
-"""From nothing: a process of its own, from its start to its end."""
+"""A fresh process, from start to exit."""
 
-from benchmarks.work import Starting
+from benchmarks.jobs.definitions import FreshProcess
 
-KIND = "start"
+KIND = "fresh_process"
 UNIT = "start"
-JOBS = {"import": Starting("import"), "train digits": Starting("train")}
+JOBS = {"import": FreshProcess("import"), "train digits": FreshProcess("train")}
 QUICK = ()
 ROUNDS = {"train digits": 5}

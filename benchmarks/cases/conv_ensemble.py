@@ -1,12 +1,13 @@
-"""Many convolutional networks at once: LeNet on images of 28 × 28."""
+"""Many convolutional networks at once: LeNet on images of 28 × 28 pixels."""
 
-from benchmarks.work import FEATURES, Ensemble, Training
+from benchmarks.jobs.definitions import Ensemble, Training
+from benchmarks.jobs.inputs import FEATURES
 
 NETWORK = Training((FEATURES, 120, 84, 10), rows=64, batch=32, images=True)
 
 KIND = "conv_ensemble"
 UNIT = "step of a member"
 JOBS = {f"{n} × LeNet": Ensemble(NETWORK, n) for n in (1, 8)}
-JOBS |= {"64 × LeNet": Ensemble(NETWORK._replace(rows=32), 64)}  # a single step a call, of seconds
+JOBS |= {"64 × LeNet": Ensemble(NETWORK._replace(rows=32), 64)}  # one step of several seconds in a call
 QUICK = ()
 ROUNDS = {"64 × LeNet": 5}

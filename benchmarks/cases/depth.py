@@ -1,8 +1,8 @@
-"""Residual networks of 10 to 1000 blocks: what depth costs when it is compiled, and when it runs."""
+"""Residual networks of 10 to 1000 blocks: how depth affects compilation and run time."""
 
-from benchmarks.work import Deepening
+from benchmarks.jobs.definitions import DeepNetwork
 
-KIND = "depth"
+KIND = "deep_network"
 UNIT = "step"
-JOBS = {f"{n} blocks": Deepening(n) for n in (10, 50, 250, 1000)}
+JOBS = {f"{n} blocks": DeepNetwork(n) for n in (10, 50, 250, 1000)}
 QUICK = ()

@@ -1,8 +1,8 @@
-"""What a call costs before it computes anything, by the number of arrays that it takes and gives."""
+"""The overhead of a call, by the number of arrays that it takes and returns."""
 
-from benchmarks.work import Dispatching
+from benchmarks.jobs.definitions import Dispatch
 
 KIND = "dispatch"
 UNIT = "call"
-JOBS = {f"{n} {'leaf' if n == 1 else 'leaves'}": Dispatching(n) for n in (1, 8, 32, 128)}
+JOBS = {f"{n} {'leaf' if n == 1 else 'leaves'}": Dispatch(n) for n in (1, 8, 32, 128)}
 QUICK = ("32 leaves",)

@@ -1,18 +1,18 @@
-"""Networks for images of 784 pixels, from those that overhead bounds to those that matrix products bound."""
+"""Networks for images of 784 pixels, from sizes dominated by overhead to sizes dominated by matrix products."""
 
-from benchmarks.work import Training
+from benchmarks.jobs.definitions import Training
 
-# Rows of a call for each batch. No fewer than four steps: what a call does besides them is to be little.
+# Rows of a call for each batch size. At least four steps, so that the overhead of a call hardly counts.
 BATCHES = 32, 256, 4096
 ROWS = {64: (2048, 2048, 32768), 256: (2048, 2048, 32768), 1024: (1024, 1024, 16384)}
-RATE = 1e-5  # so small that rounding is not amplified, and what peers compute can be compared with float64
+RATE = 1e-5  # so small that steps do not amplify rounding, and results can be compared with float64
 
 KIND = "training"
 UNIT = "step"
 JOBS = {
     f"784-{width}-{width}-10, batch {batch}": Training((784, width, width, 10), rows, batch, rate=RATE)
-    for width, many in ROWS.items()
-    for rows, batch in zip(many, BATCHES, strict=True)
+    for width, rows_of_call in ROWS.items()
+    for rows, batch in zip(rows_of_call, BATCHES, strict=True)
 }
 QUICK = ()
 THOROUGH = ("784-256-256-10, batch 256",)

@@ -1,9 +1,9 @@
-"""The wait for an answer: two optimizers are the same, or they differ, and in what."""
+"""Time to compare two optimizers: equal ones, and ones that differ in one formula."""
 
-from benchmarks.work import Comparing
+from benchmarks.jobs.definitions import OptimizerComparison
 
-KIND = "comparison"
+KIND = "optimizer_comparison"
 UNIT = "comparison"
-JOBS = {"match": Comparing("match"), "diagnosis": Comparing("diagnosis")}
+JOBS = {"match": OptimizerComparison("match"), "diagnosis": OptimizerComparison("diagnosis")}
 QUICK = ()
 ROUNDS = {"match": 5, "diagnosis": 5}

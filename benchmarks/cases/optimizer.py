@@ -1,12 +1,12 @@
-"""The update alone: a million parameters in few large arrays and in many small ones."""
+"""The optimizer's update alone: a million parameters in few large or many small arrays."""
 
-from benchmarks.work import Optimizing
+from benchmarks.jobs.definitions import Updates
 
-KIND = "optimizer"
+KIND = "updates"
 UNIT = "update"
-JOBS = {f"{rule}, {n} leaves": Optimizing(rule, n) for rule in ("sgd", "adam", "adamw", "lion") for n in (4, 32, 128)}
-JOBS |= {f"{rule}, 1024 leaves": Optimizing(rule, 1024) for rule in ("adam", "sgd", "adamw", "lion")}
-EXTRA = tuple(f"{rule}, 1024 leaves" for rule in ("sgd", "adamw", "lion"))  # each takes a minute to compile
+JOBS = {f"{rule}, {n} leaves": Updates(rule, n) for rule in ("sgd", "adam", "adamw", "lion") for n in (4, 32, 128)}
+JOBS |= {f"{rule}, 1024 leaves": Updates(rule, 1024) for rule in ("adam", "sgd", "adamw", "lion")}
+EXTRA = tuple(f"{rule}, 1024 leaves" for rule in ("sgd", "adamw", "lion"))  # each compiles for a minute
 QUICK = ("adam, 32 leaves",)
 THOROUGH = tuple(name for name in JOBS if name.endswith((", 32 leaves", ", 1024 leaves")))
 ROUNDS = dict.fromkeys((name for name in JOBS if name.endswith(", 1024 leaves")), 5)

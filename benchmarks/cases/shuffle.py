@@ -1,11 +1,11 @@
-"""The order of the data: the rows of each batch of an epoch."""
+"""Shuffling: the rows of each batch of an epoch."""
 
-from benchmarks.work import Shuffling
+from benchmarks.jobs.definitions import Shuffle
 
 KIND = "shuffle"
 UNIT = "batch"
 JOBS = {
-    f"{rows} rows, batch {batch}": Shuffling(rows, batch)
+    f"{rows} rows, batch {batch}": Shuffle(rows, batch)
     for rows, batch in ((1792, 32), (61_440, 32), (61_440, 4096), (1_048_576, 4096))
 }
 QUICK = ("61440 rows, batch 32",)

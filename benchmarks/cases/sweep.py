@@ -1,6 +1,6 @@
-"""A grid of hyper-parameters at once: 16 learning rates and 16 decays of AdamW."""
+"""A grid of AdamW hyper-parameters at once: 16 learning rates × 16 weight decays."""
 
-from benchmarks.work import Ensemble, Training
+from benchmarks.jobs.definitions import Ensemble, Training
 
 RATES = tuple(10 ** (-4 + 3 * i / 15) for i in range(16))
 DECAYS = tuple(10 ** (-6 + 5 * i / 15) for i in range(16))

@@ -1,6 +1,6 @@
-"""SimpleChains' case: a network whose parameters fit into registers, on the full batch."""
+"""SimpleChains' benchmark: full-batch training of a network whose parameters fit into registers."""
 
-from benchmarks.work import Training
+from benchmarks.jobs.definitions import Training
 
 KIND = "training"
 UNIT = "step"

@@ -1,9 +1,15 @@
-"""One file for each of those that are measured; a new one needs no more than its file.
+"""The libraries that are measured, one file or folder each. To add a peer, add its file.
 
-It has `NAME`, as tables show it; `NEEDS`, the packages without which it is not there; `FORMS`, which kinds of work it
-does and in which forms; and for each kind a function of that name, `(job, form) -> Program`. It may have `SLOW`, forms
-that take long to compile, so that the quick set leaves them out; and `RARE`, forms that are measured where naive ones
-are, at few variants.
+The head of a peer's file defines
+  NAME: how tables show it;
+  NEEDS: the packages it needs; without them it is left out;
+  FORMS: for each kind of work, the variants of the peer's code ("forms");
+and optionally
+  SLOW: forms that compile for long and are left out of the quick set;
+  RARE: forms that are measured only at the variants where naive forms are.
+For each kind there is a function of that name, `(job, form) -> Program`.
+
+Peers do not import each other. What several of them need is in `_jax` and `_torch`.
 """
 
 import ast
@@ -16,8 +22,8 @@ from types import ModuleType
 from typing import NamedTuple
 
 
-class About(NamedTuple):
-    """What is written at the head of a peer's file."""
+class Head(NamedTuple):
+    """What the head of a peer's file defines."""
 
     file: str
     name: str
@@ -28,28 +34,35 @@ class About(NamedTuple):
 
     @property
     def missing(self) -> list[str]:
-        """Packages that are not installed."""
+        """Return the packages that are not installed."""
         return [package for package in self.needs if find_spec(package) is None]
 
 
-def names() -> list[str]:
-    """Of all files, ours first."""
-    found = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(found, key=lambda name: name != "ours")
+def peer_names() -> list[str]:
+    """Return the names of all peer files, ours first."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return sorted(names, key=lambda name: name != "ours")
 
 
-def about(name: str) -> About:
-    """Reads the head of a file without running it: its packages need not be there, and are not loaded."""
+def read_head(name: str) -> Head:
+    """Read the head of a peer's file without importing it, so that its packages are neither needed nor loaded."""
     folder = Path(__file__).parent / name
     source = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
-    found = {}
+    values = {}
     for node in ast.parse(source.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            with suppress(ValueError):  # what is no literal is not of the head
-                found[node.targets[0].id] = ast.literal_eval(node.value)
-    return About(name, found["NAME"], found["NEEDS"], found["FORMS"], found.get("SLOW", ()), found.get("RARE", ()))
+            with suppress(ValueError):  # the head has literals only
+                values[node.targets[0].id] = ast.literal_eval(node.value)
+    return Head(
+        file=name,
+        name=values["NAME"],
+        needs=values["NEEDS"],
+        forms=values["FORMS"],
+        slow=values.get("SLOW", ()),
+        rare=values.get("RARE", ()),
+    )
 
 
-def peer(name: str) -> ModuleType:
-    """A peer, loaded with all that it needs."""
+def load_peer(name: str) -> ModuleType:
+    """Import a peer with everything it needs."""
     return import_module(f"{__name__}.{name}")

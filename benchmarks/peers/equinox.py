@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.compiled import compiled
-from benchmarks.loop import loop
-from benchmarks.peers.plain_jax import loss_of
-from benchmarks.work import Layers, Program, Training, training_inputs
+from benchmarks.jobs.definitions import Training
+from benchmarks.jobs.inputs import Layers, training_inputs
+from benchmarks.jobs.program import Program
+from benchmarks.peers._jax.loss import mean_loss
+from benchmarks.peers._jax.python_loop import python_loop
+from benchmarks.peers._jax.stages import compile_in_stages
 
 NAME = "Equinox"
 NEEDS = ("equinox", "optax")
@@ -19,10 +21,12 @@ FORMS = {"training": ("naive", "fast")}
 
 
 def training(job: Training, form: str) -> Program:
-    """naive: the examples' `filter_jit`, fed with NumPy rows. fast: flat leaves through a donating `jax.jit`.
+    """Train with the library's own step in a Python loop.
 
-    It joins what the documents offer against overhead: flat leaves ("Tricks", Low-overhead training loops), which with
-    `filter_jit` take thrice as long, and `partition` with `jax.jit` ("All of Equinox"). The data stay on the device.
+    naive: `filter_jit` from the examples, fed with NumPy rows. fast: flattened leaves through a donating `jax.jit`,
+    with the data on the device. That combines two documented ways to reduce overhead: flattened leaves ("Tricks",
+    Low-overhead training loops; with `filter_jit` they take three times as long), and `partition` with `jax.jit` ("All
+    of Equinox").
     """
     inputs = training_inputs(job)
     model = _model(job, inputs.layers)
@@ -31,7 +35,7 @@ def training(job: Training, form: str) -> Program:
     x, y = jnp.asarray(inputs.x), jnp.asarray(inputs.y)
 
     def update(model: Any, opt_state: Any, x: jax.Array, y: jax.Array) -> tuple[Any, Any, jax.Array]:
-        loss, grads = eqx.filter_value_and_grad(lambda model: loss_of(job, jax.vmap(model)(x), y))(model)
+        loss, grads = eqx.filter_value_and_grad(lambda model: mean_loss(job, jax.vmap(model)(x), y))(model)
         updates, opt_state = optimizer.update(grads, opt_state, model)
         return eqx.apply_updates(model, updates), opt_state, loss
 
@@ -41,9 +45,8 @@ def training(job: Training, form: str) -> Program:
         def naive(state: Any, rows: np.ndarray | None) -> Any:
             return make_step(*state, *((x, y) if rows is None else (inputs.x[rows], inputs.y[rows])))[:2]
 
-        first = compiled(make_step, model, opt_state, inputs.x[: job.batch], inputs.y[: job.batch])
-        block = lambda state: jax.block_until_ready(state[1])  # noqa: E731
-        return loop(job, inputs, naive, (model, opt_state), _found, block, first.stages, first.memory)
+        compiled = compile_in_stages(make_step, model, opt_state, inputs.x[: job.batch], inputs.y[: job.batch])
+        return python_loop(job, inputs, naive, (model, opt_state), to_arrays=_to_arrays, compiled=compiled)
 
     params, static = eqx.partition(model, eqx.is_array)
     leaves, structure = jax.tree.flatten((params, opt_state))
@@ -54,27 +57,29 @@ def training(job: Training, form: str) -> Program:
         model, opt_state, loss = update(eqx.combine(params, static), opt_state, *batch)
         return jax.tree.leaves((eqx.filter(model, eqx.is_array), opt_state)), loss
 
+    jitted = jax.jit(rows_update, donate_argnums=0)
+    rows = None if job.batch is None else np.arange(job.batch, dtype=np.int32)
+    compiled = compile_in_stages(jitted, leaves, x, y, rows)
+
     def fast(leaves: Any, rows: np.ndarray | None) -> Any:
         return jitted(leaves, x, y, rows)[0]
 
-    def found(leaves: Any) -> list[np.ndarray]:
-        return _found(jax.tree.unflatten(structure, leaves))
+    def to_arrays(leaves: Any) -> list[np.ndarray]:
+        return _to_arrays(jax.tree.unflatten(structure, leaves))
 
-    jitted = jax.jit(rows_update, donate_argnums=0)
-    first = compiled(jitted, leaves, x, y, None if job.batch is None else np.arange(job.batch, dtype=np.int32))
-    return loop(job, inputs, fast, leaves, found, jax.block_until_ready, first.stages, first.memory)
+    return python_loop(job, inputs, fast, leaves, to_arrays=to_arrays, compiled=compiled)
 
 
 def _model(job: Training, layers: Layers) -> Any:
     activation = jax.nn.relu if job.activation == "relu" else jnp.tanh
-    parts: list[Any] = []
+    modules: list[Any] = []
     for w, b in layers:
         linear = eqx.nn.Linear(*w.shape, key=jax.random.key(0))
-        linear = eqx.tree_at(lambda it: (it.weight, it.bias), linear, (jnp.array(w.T), jnp.array(b)))
-        parts += [linear, eqx.nn.Lambda(activation)]
-    return eqx.nn.Sequential(parts[:-1])
+        linear = eqx.tree_at(lambda layer: (layer.weight, layer.bias), linear, (jnp.array(w.T), jnp.array(b)))
+        modules += [linear, eqx.nn.Lambda(activation)]
+    return eqx.nn.Sequential(modules[:-1])
 
 
-def _found(state: Any) -> list[np.ndarray]:
-    layers = state[0].layers[::2]  # every other is an activation
-    return [np.asarray(part) for layer in layers for part in (layer.weight.T, layer.bias)]
+def _to_arrays(state: Any) -> list[np.ndarray]:
+    layers = state[0].layers[::2]  # without the activations in between
+    return [np.asarray(array) for layer in layers for array in (layer.weight.T, layer.bias)]

@@ -9,10 +9,12 @@ import optax
 from flax import linen as nn
 from flax.training.train_state import TrainState
 
-from benchmarks.compiled import compiled
-from benchmarks.loop import loop
-from benchmarks.peers.plain_jax import loss_of
-from benchmarks.work import Program, Training, training_inputs
+from benchmarks.jobs.definitions import Training
+from benchmarks.jobs.inputs import training_inputs
+from benchmarks.jobs.program import Program
+from benchmarks.peers._jax.loss import mean_loss
+from benchmarks.peers._jax.python_loop import python_loop
+from benchmarks.peers._jax.stages import compile_in_stages
 
 NAME = "Flax linen"
 NEEDS = ("flax", "optax")
@@ -20,25 +22,26 @@ FORMS = {"training": ("naive", "fast")}
 
 
 def training(job: Training, form: str) -> Program:
-    """naive: the tutorial's jitted step, fed with NumPy rows. fast: the state is donated.
+    """Train with the library's own step in a Python loop.
 
-    Linen's guides name no faster loop; donating the state is what `jax.jit` recommends. The data stay on the device.
+    naive: the tutorial's jitted step, fed with NumPy rows. fast: the state is donated and the data stay on the device.
+    Linen's guides show no faster loop; donation is what the documentation of `jax.jit` recommends.
     """
     inputs = training_inputs(job)
     activation = nn.relu if job.activation == "relu" else nn.tanh
-    parts: list[Any] = []
+    modules: list[Any] = []
     for width in job.widths[1:]:
-        parts += [nn.Dense(width), activation]
-    model = nn.Sequential(parts[:-1])
+        modules += [nn.Dense(width), activation]
+    model = nn.Sequential(modules[:-1])
     variables: Any = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, job.widths[0])))
     params = {_name(i): {"kernel": jnp.array(w), "bias": jnp.array(b)} for i, (w, b) in enumerate(inputs.layers)}
-    jax.tree.map(lambda made, given: None, variables["params"], params)  # raises where the structures differ
+    jax.tree.map(lambda expected, actual: None, variables["params"], params)  # raises if the structures differ
     state: Any = TrainState.create(apply_fn=model.apply, params=params, tx=optax.adam(job.rate))
     x, y = jnp.asarray(inputs.x), jnp.asarray(inputs.y)
 
     def train_step(state: Any, x: jax.Array, y: jax.Array) -> tuple[Any, jax.Array]:
         def loss_fn(params: Any) -> jax.Array:
-            return loss_of(job, state.apply_fn({"params": params}, x), y)
+            return mean_loss(job, state.apply_fn({"params": params}, x), y)
 
         loss, grads = jax.value_and_grad(loss_fn)(state.params)
         return state.apply_gradients(grads=grads), loss
@@ -54,17 +57,18 @@ def training(job: Training, form: str) -> Program:
 
     naive_step, fast_step = jax.jit(train_step), jax.jit(rows_step, donate_argnums=0)
     if form == "naive":
-        first = compiled(naive_step, state, x[: job.batch], y[: job.batch])
+        compiled = compile_in_stages(naive_step, state, x[: job.batch], y[: job.batch])
     else:
-        first = compiled(fast_step, state, x, y, None if job.batch is None else np.arange(job.batch, dtype=np.int32))
+        rows = None if job.batch is None else np.arange(job.batch, dtype=np.int32)
+        compiled = compile_in_stages(fast_step, state, x, y, rows)
     step = naive if form == "naive" else fast
-    return loop(job, inputs, step, state, _found, jax.block_until_ready, first.stages, first.memory)
+    return python_loop(job, inputs, step, state, to_arrays=_to_arrays, compiled=compiled)
 
 
 def _name(i: int) -> str:
-    return f"layers_{2 * i}"  # every other is an activation
+    return f"layers_{2 * i}"  # activations are numbered too
 
 
-def _found(state: Any) -> list[np.ndarray]:
+def _to_arrays(state: Any) -> list[np.ndarray]:
     layers = [state.params[_name(i)] for i in range(len(state.params))]
-    return [np.asarray(layer[part]) for layer in layers for part in ("kernel", "bias")]
+    return [np.asarray(layer[name]) for layer in layers for name in ("kernel", "bias")]

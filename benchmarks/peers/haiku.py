@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.compiled import compiled
-from benchmarks.loop import loop
-from benchmarks.peers.plain_jax import loss_of
-from benchmarks.work import Program, Training, training_inputs
+from benchmarks.jobs.definitions import Training
+from benchmarks.jobs.inputs import training_inputs
+from benchmarks.jobs.program import Program
+from benchmarks.peers._jax.loss import mean_loss
+from benchmarks.peers._jax.python_loop import python_loop
+from benchmarks.peers._jax.stages import compile_in_stages
 
 NAME = "Haiku"
 NEEDS = ("haiku", "optax")
@@ -19,30 +21,30 @@ FORMS = {"training": ("naive", "fast")}
 
 
 def training(job: Training, form: str) -> Program:
-    """naive: the MNIST example's jitted update, fed with NumPy rows. fast: its state is donated.
+    """Train with the library's own step in a Python loop.
 
-    Haiku's documents name no faster loop: it "composes with the rest of JAX", so that donation is what JAX recommends.
-    The data stay on the device.
+    naive: the MNIST example's jitted update, fed with NumPy rows. fast: its state is donated and the data stay on the
+    device. Haiku's documentation shows no faster loop: it "composes with the rest of JAX", which recommends donation.
     """
     inputs = training_inputs(job)
     activation = jax.nn.relu if job.activation == "relu" else jnp.tanh
 
     def net_fn(x: jax.Array) -> jax.Array:
-        parts: list[Any] = []
+        modules: list[Any] = []
         for width in job.widths[1:]:
-            parts += [hk.Linear(width), activation]
-        return hk.Sequential(parts[:-1])(x)
+            modules += [hk.Linear(width), activation]
+        return hk.Sequential(modules[:-1])(x)
 
     net: Any = hk.without_apply_rng(hk.transform(net_fn))
     optimizer = optax.adam(job.rate)
     params = {_name(i): {"w": jnp.array(w), "b": jnp.array(b)} for i, (w, b) in enumerate(inputs.layers)}
-    made = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, job.widths[0])))
-    jax.tree.map(lambda made, given: None, made, params)  # raises where the structures differ
+    shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, job.widths[0])))
+    jax.tree.map(lambda expected, actual: None, shapes, params)  # raises if the structures differ
     state: Any = params, optimizer.init(params)
     x, y = jnp.asarray(inputs.x), jnp.asarray(inputs.y)
 
     def update(params: Any, opt_state: Any, x: jax.Array, y: jax.Array) -> tuple[Any, Any]:
-        grads = jax.grad(lambda params: loss_of(job, net.apply(params, x), y))(params)
+        grads = jax.grad(lambda params: mean_loss(job, net.apply(params, x), y))(params)
         updates, opt_state = optimizer.update(grads, opt_state)
         return optax.apply_updates(params, updates), opt_state
 
@@ -57,17 +59,18 @@ def training(job: Training, form: str) -> Program:
 
     naive_update, fast_update = jax.jit(update), jax.jit(rows_update, donate_argnums=(0, 1))
     if form == "naive":
-        first = compiled(naive_update, *state, x[: job.batch], y[: job.batch])
+        compiled = compile_in_stages(naive_update, *state, x[: job.batch], y[: job.batch])
     else:
-        first = compiled(fast_update, *state, x, y, None if job.batch is None else np.arange(job.batch, dtype=np.int32))
+        rows = None if job.batch is None else np.arange(job.batch, dtype=np.int32)
+        compiled = compile_in_stages(fast_update, *state, x, y, rows)
     step = naive if form == "naive" else fast
-    return loop(job, inputs, step, state, _found, jax.block_until_ready, first.stages, first.memory)
+    return python_loop(job, inputs, step, state, to_arrays=_to_arrays, compiled=compiled)
 
 
 def _name(i: int) -> str:
     return f"linear_{i}" if i else "linear"
 
 
-def _found(state: Any) -> list[np.ndarray]:
+def _to_arrays(state: Any) -> list[np.ndarray]:
     layers = [state[0][_name(i)] for i in range(len(state[0]))]
-    return [np.asarray(layer[part]) for layer in layers for part in ("w", "b")]
+    return [np.asarray(layer[name]) for layer in layers for name in ("w", "b")]

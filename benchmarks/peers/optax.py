@@ -2,18 +2,19 @@
 
 import optax
 
-from benchmarks.leaves import descents
-from benchmarks.updates import updates
-from benchmarks.work import Dispatching, Optimizing, Program
+from benchmarks.jobs.definitions import Dispatch, Updates
+from benchmarks.jobs.program import Program
+from benchmarks.peers._jax.dispatch import optimizer_calls
+from benchmarks.peers._jax.updates import optax_updates
 
 NAME = "optax"
 NEEDS = ("optax",)
-FORMS = {"optimizer": ("scan", "calls", "flatten, scan", "flatten, calls"), "dispatch": ("sgd",)}
+FORMS = {"updates": ("scan", "calls", "flatten, scan", "flatten, calls"), "dispatch": ("sgd",)}
 RARE = ("flatten, scan", "flatten, calls")
 
 
-def optimizer(job: Optimizing, form: str) -> Program:
-    """With `optax.flatten` or without; in a scan, or a jitted call for each update."""
+def updates(job: Updates, form: str) -> Program:
+    """Update with `optax.flatten` or without, in a scan or in one jitted call for each update."""
     rules = {
         "sgd": lambda: optax.sgd(job.rate),
         "adam": lambda: optax.adam(job.rate),
@@ -21,9 +22,10 @@ def optimizer(job: Optimizing, form: str) -> Program:
         "lion": lambda: optax.lion(job.rate, weight_decay=0.0),
     }
     rule = rules[job.rule]()
-    return updates(job, optax.flatten(rule) if form.startswith("flatten") else rule, form.removeprefix("flatten, "))
+    rule = optax.flatten(rule) if form.startswith("flatten") else rule
+    return optax_updates(job, rule, form.removeprefix("flatten, "))
 
 
-def dispatch(job: Dispatching, form: str) -> Program:
-    """A jitted update of gradient descent."""
-    return descents(job, optax.sgd(1.0))
+def dispatch(job: Dispatch, form: str) -> Program:
+    """Call the jitted update of gradient descent."""
+    return optimizer_calls(job, optax.sgd(1.0))

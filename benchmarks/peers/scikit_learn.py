@@ -1,4 +1,4 @@
-"""scikit-learn's perceptrons: NumPy, and an epoch for each `partial_fit`."""
+"""scikit-learn's multi-layer perceptrons: NumPy, one `partial_fit` for each epoch."""
 
 import time
 from typing import Any
@@ -8,8 +8,10 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils import shuffle
 from threadpoolctl import ThreadpoolController
 
-from benchmarks.reference import training_error
-from benchmarks.work import Layers, Program, Training, training_inputs
+from benchmarks.jobs.definitions import Training
+from benchmarks.jobs.inputs import Layers, training_inputs
+from benchmarks.jobs.program import Program
+from benchmarks.jobs.reference import training_error
 
 NAME = "scikit-learn"
 NEEDS = ("sklearn", "threadpoolctl")
@@ -19,12 +21,12 @@ SEED = 1
 
 
 def training(job: Training, form: str) -> Program:
-    """`partial_fit`, which keeps Adam's moments between epochs; `fit` would start them anew in each call.
+    """Train with `partial_fit`, which keeps Adam's moments between epochs; `fit` would reset them in each call.
 
-    Its squared error is half of ours and so are its gradients; Adam with half the epsilon makes the same steps of them.
+    Its squared error is half of ours, and so are its gradients; with half the epsilon, Adam takes the same steps.
 
     Raises:
-      ValueError: for cross-entropy with fewer than 3 classes, where it uses one logistic output.
+      ValueError: for cross-entropy with fewer than 3 classes, because it then has one logistic output.
     """
     outputs = job.widths[-1]
     if job.loss == "cross_entropy" and outputs < 3:
@@ -33,10 +35,10 @@ def training(job: Training, form: str) -> Program:
     model = _model(job)
     y = inputs.y[:, 0] if inputs.y.shape[1:] == (1,) else inputs.y
     classes = {"classes": np.arange(outputs)} if job.loss == "cross_entropy" else {}
-    model.partial_fit(inputs.x, y, **classes)  # makes the arrays
+    model.partial_fit(inputs.x, y, **classes)  # creates the arrays
     controller = ThreadpoolController()
-    threads = _threads(model, inputs.x, y, controller)
-    _put(model, inputs.layers)
+    threads = _fastest_threads(model, inputs.x, y, controller)
+    _set_params(model, inputs.layers)
 
     def call(model: Any) -> Any:
         with controller.limit(limits=threads):
@@ -45,14 +47,15 @@ def training(job: Training, form: str) -> Program:
         return model
 
     def error(model: Any) -> float:
-        return training_error(job, inputs, _first_rows(job), _found(model))
+        params = [array.copy() for layer in zip(model.coefs_, model.intercepts_, strict=True) for array in layer]
+        return training_error(job, inputs, _first_rows(job), params)
 
-    return Program(model, call, lambda model: None, error, job.steps)
+    return Program(state=model, call=call, block=lambda model: None, error=error, units=job.steps)
 
 
 def _model(job: Training) -> Any:
-    kind, epsilon = (MLPClassifier, 1e-8) if job.loss == "cross_entropy" else (MLPRegressor, 0.5e-8)
-    return kind(
+    estimator, epsilon = (MLPClassifier, 1e-8) if job.loss == "cross_entropy" else (MLPRegressor, 0.5e-8)
+    return estimator(
         hidden_layer_sizes=job.widths[1:-1],
         activation=job.activation,
         alpha=0,
@@ -65,8 +68,8 @@ def _model(job: Training) -> Any:
     )
 
 
-def _threads(model: Any, x: np.ndarray, y: np.ndarray, controller: ThreadpoolController) -> int | None:
-    """One or, None, as many as there are: which makes the faster epoch. Small products only wait for the others."""
+def _fastest_threads(model: Any, x: np.ndarray, y: np.ndarray, controller: ThreadpoolController) -> int | None:
+    """Return 1 or None (all threads), whichever makes an epoch faster; small products lose time by synchronising."""
     seconds: dict[int | None, float] = {}
     for threads in (1, None, 1, None):
         with controller.limit(limits=threads):
@@ -76,23 +79,18 @@ def _threads(model: Any, x: np.ndarray, y: np.ndarray, controller: ThreadpoolCon
     return min(seconds, key=lambda threads: seconds[threads])
 
 
-def _put(model: Any, layers: Layers) -> None:
-    """The parameters that all peers start from, before any step."""
+def _set_params(model: Any, layers: Layers) -> None:
+    """Set the parameters that all peers start from, and reset the optimizer."""
     for coefs, intercepts, (w, b) in zip(model.coefs_, model.intercepts_, layers, strict=True):
         coefs[:], intercepts[:] = w, b
-    del model._optimizer  # the next call makes a new one
-    model.set_params(random_state=np.random.RandomState(SEED))  # not a number: every epoch would have the same order
+    del model._optimizer  # the next call creates a new one
+    model.set_params(random_state=np.random.RandomState(SEED))  # an int would give every epoch the same order
 
 
 def _first_rows(job: Training) -> np.ndarray | None:
-    """The rows (steps, batch) of the first call."""
+    """Return the rows (steps, batch) of the first call."""
     if job.batch is None:
         return None
     random = np.random.RandomState(SEED)
-    return np.stack([shuffle(np.arange(job.rows), random_state=random) for _ in range(job.epochs)]).reshape(
-        -1, job.batch
-    )
-
-
-def _found(model: Any) -> list[np.ndarray]:
-    return [part.copy() for layer in zip(model.coefs_, model.intercepts_, strict=True) for part in layer]
+    epochs = [shuffle(np.arange(job.rows), random_state=random) for _ in range(job.epochs)]
+    return np.stack(epochs).reshape(-1, job.batch)

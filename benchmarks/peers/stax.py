@@ -1,4 +1,4 @@
-"""JAX's own example library, with the Adam that comes with it."""
+"""stax, JAX's example library, with its own Adam."""
 
 from typing import Any
 
@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.example_libraries import optimizers, stax
 
-from benchmarks.compiled import compiled
-from benchmarks.loop import loop
-from benchmarks.peers.plain_jax import loss_of
-from benchmarks.work import Program, Training, training_inputs
+from benchmarks.jobs.definitions import Training
+from benchmarks.jobs.inputs import training_inputs
+from benchmarks.jobs.program import Program
+from benchmarks.peers._jax.loss import mean_loss
+from benchmarks.peers._jax.python_loop import python_loop
+from benchmarks.peers._jax.stages import compile_in_stages
 
 NAME = "stax"
 NEEDS = ("jax", "optax")
@@ -18,24 +20,25 @@ FORMS = {"training": ("naive", "fast")}
 
 
 def training(job: Training, form: str) -> Program:
-    """naive: the MNIST example's jitted update, fed with NumPy rows. fast: its state is donated.
+    """Train with the library's own step in a Python loop.
 
-    Stax has no guide to performance; donation is what `jax.jit`'s documents recommend. The data stay on the device.
+    naive: the MNIST example's jitted update, fed with NumPy rows. fast: its state is donated and the data stay on the
+    device. stax has no performance guide; donation is what the documentation of `jax.jit` recommends.
     """
     inputs = training_inputs(job)
     activation = stax.Relu if job.activation == "relu" else stax.Tanh
-    parts: list[Any] = []
+    layers: list[Any] = []
     for width in job.widths[1:]:
-        parts += [stax.Dense(width), activation]
-    init_random_params, predict = stax.serial(*parts[:-1])
+        layers += [stax.Dense(width), activation]
+    init_random_params, predict = stax.serial(*layers[:-1])
     params = jax.eval_shape(lambda key: init_random_params(key, (-1, job.widths[0]))[1], jax.random.key(0))
-    params[::2] = [(jnp.array(w), jnp.array(b)) for w, b in inputs.layers]  # every other is an activation
+    params[::2] = [(jnp.array(w), jnp.array(b)) for w, b in inputs.layers]  # activations in between have none
     opt_init, opt_update, get_params = optimizers.adam(job.rate)
     x, y = jnp.asarray(inputs.x), jnp.asarray(inputs.y)
 
     def update(i: Any, opt_state: Any, x: jax.Array, y: jax.Array) -> Any:
         params = get_params(opt_state)
-        return opt_update(i, jax.grad(lambda params: loss_of(job, predict(params, x), y))(params), opt_state)
+        return opt_update(i, jax.grad(lambda params: mean_loss(job, predict(params, x), y))(params), opt_state)
 
     def rows_update(i: Any, opt_state: Any, x: jax.Array, y: jax.Array, rows: jax.Array | None) -> Any:
         return update(i, opt_state, *((x, y) if rows is None else (x[rows], y[rows])))
@@ -48,15 +51,15 @@ def training(job: Training, form: str) -> Program:
         i, opt_state = state
         return i + 1, fast_update(i, opt_state, x, y, rows)
 
-    def found(state: Any) -> list[np.ndarray]:
-        return [np.asarray(part) for layer in get_params(state[1])[::2] for part in layer]
+    def to_arrays(state: Any) -> list[np.ndarray]:
+        return [np.asarray(array) for layer in get_params(state[1])[::2] for array in layer]
 
     naive_update, fast_update = jax.jit(update), jax.jit(rows_update, donate_argnums=1)
     opt_state = opt_init(params)
     if form == "naive":
-        first = compiled(naive_update, 0, opt_state, x[: job.batch], y[: job.batch])
+        compiled = compile_in_stages(naive_update, 0, opt_state, x[: job.batch], y[: job.batch])
     else:
         rows = None if job.batch is None else np.arange(job.batch, dtype=np.int32)
-        first = compiled(fast_update, 0, opt_state, x, y, rows)
+        compiled = compile_in_stages(fast_update, 0, opt_state, x, y, rows)
     step = naive if form == "naive" else fast
-    return loop(job, inputs, step, (0, opt_state), found, jax.block_until_ready, first.stages, first.memory)
+    return python_loop(job, inputs, step, (0, opt_state), to_arrays=to_arrays, compiled=compiled)

@@ -1,65 +1,60 @@
 """PyTorch with `torch.compile`."""
 
-import shutil
 import time
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers.torch_eager import (
-    DEVICE,
-    THREADS,
-    loss_of,
-    network,
-    program,
-    shuffled,
-    step_of,
-    synchronize,
-    threads,
-)
-from benchmarks.work import Program, Training, training_inputs
+from benchmarks.jobs.definitions import Training
+from benchmarks.jobs.inputs import training_inputs
+from benchmarks.jobs.program import Program
+from benchmarks.peers._torch.device import ALL_THREADS, require_compiler, synchronize, useful_threads
+from benchmarks.peers._torch.loop import Step, batch_loop, module_step, shuffled_batches
+from benchmarks.peers._torch.model import make_network, mean_loss
 
 NAME = "torch.compile"
 NEEDS = ("torch",)
 FORMS = {"training": ("naive", "fast")}
 SLOW = ("naive", "fast")
 
-FIRST = 3  # steps: Adam makes its state in the first, so the second compiles once more
+WARM_UP_STEPS = 3  # Adam creates its state in the first step, so the second compiles again
 
 
 def training(job: Training, form: str) -> Program:
-    """naive: the compiled model. fast: model and loss compiled as one, a fused Adam, threads as they pay."""
-    has_compiler()
-    inputs = training_inputs(job)
-    torch.set_num_threads(threads(job) if form == "fast" else THREADS)
-    torch.compiler.reset()  # what another job has compiled is not taken for this one, with shapes left open
-    model = network(job, inputs.layers)
-    batches = shuffled(job, inputs)
-    optimizer = torch.optim.Adam(model.parameters(), job.rate, fused=True if form == "fast" else None)
-    if form == "naive":
-        state, step = torch.compile(model), step_of(job, optimizer)
-    else:
-        state, step = model, _step(job, model, optimizer)
-    stages = {"compile": _warm_up(state, optimizer, step, next(batches(0)))}
-    return program(job, inputs, batches, step, state, lambda _: list(model.parameters()), stages)
+    """Train in one form.
 
-
-def has_compiler() -> None:
-    """Raises where PyTorch cannot compile.
-
-    Raises:
-      ValueError: for the CPU it needs a compiler of C++.
+    naive: the compiled model. fast: model and loss compiled together, a fused Adam, one thread for small products.
     """
-    if DEVICE == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
-        raise ValueError("torch.compile needs a C++ compiler")
+    require_compiler()
+    inputs = training_inputs(job)
+    torch.set_num_threads(useful_threads(job) if form == "fast" else ALL_THREADS)
+    torch.compiler.reset()  # otherwise the second job would compile for dynamic shapes
+    model = make_network(job, inputs.layers)
+    batches = shuffled_batches(job, inputs)
+    optimizer = torch.optim.Adam(model.parameters(), job.rate, fused=True if form == "fast" else None)
+    state: Any
+    if form == "naive":
+        state, step = torch.compile(model), module_step(job, optimizer)
+    else:
+        state, step = model, _compiled_loss_step(job, model, optimizer)
+    seconds = _warm_up(state, optimizer, step, next(batches(0)))
+    return batch_loop(
+        job,
+        inputs,
+        step,
+        state,
+        batches=batches,
+        params=lambda _: list(model.parameters()),
+        stages={"compile": seconds},
+    )
 
 
-def _step(job: Training, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
-    # compiling optimizer.step too, or both in one function, which breaks at backward(), is no faster on a CPU
+def _compiled_loss_step(job: Training, model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
+    # On a CPU it is no faster to compile optimizer.step too, nor both in one function (the graph breaks at backward()).
     @torch.compile
     def loss(x: Tensor, y: Tensor) -> Any:
-        return loss_of(job, model(x), y)
+        return mean_loss(job, model(x), y)
 
     def step(model: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
         optimizer.zero_grad(set_to_none=True)
@@ -70,17 +65,17 @@ def _step(job: Training, model: nn.Module, optimizer: torch.optim.Optimizer) -> 
     return step
 
 
-def _warm_up(model: Any, optimizer: torch.optim.Optimizer, step: Any, batch: tuple[Tensor, Tensor]) -> float:
-    """Seconds of the first steps, which are taken back."""
+def _warm_up(model: Any, optimizer: torch.optim.Optimizer, step: Step, batch: tuple[Tensor, Tensor]) -> float:
+    """Return the seconds that the first steps take, and undo the steps."""
     start = [param.detach().clone() for param in model.parameters()]
     clock = time.perf_counter()
-    for _ in range(FIRST):
+    for _ in range(WARM_UP_STEPS):
         step(model, *batch)
     synchronize()
     seconds = time.perf_counter() - clock
     with torch.no_grad():
         for param, before in zip(model.parameters(), start, strict=True):
             param.copy_(before)
-            for part in optimizer.state[param].values():
-                part.zero_()
+            for moment in optimizer.state[param].values():
+                moment.zero_()
     return seconds

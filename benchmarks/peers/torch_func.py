@@ -1,4 +1,4 @@
-"""PyTorch's transformations of functions: `functional_call`, `grad` and `vmap`, with an Adam written by hand."""
+"""PyTorch's function transforms: `functional_call`, `grad` and `vmap`, with a handwritten Adam."""
 
 import time
 from typing import Any
@@ -7,25 +7,14 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, grad_and_value, vmap
 
-from benchmarks.peers.torch_compile import has_compiler
-from benchmarks.peers.torch_eager import (
-    DEVICE,
-    THREADS,
-    arrays,
-    first_rows,
-    loss_of,
-    member_orders,
-    network,
-    program,
-    shuffled,
-    synchronize,
-    tensors,
-    threads,
-)
-from benchmarks.reference import B1, B2, EPS, ensemble_error
-from benchmarks.reference_depth import depth_error
-from benchmarks.torch_layout import to_torch
-from benchmarks.work import Deepening, Ensemble, Program, Training, depth_inputs, training_inputs
+from benchmarks.jobs.definitions import DeepNetwork, Ensemble, Training
+from benchmarks.jobs.inputs import deep_network_inputs, training_inputs
+from benchmarks.jobs.program import Program
+from benchmarks.jobs.reference import B1, B2, EPS, ensemble_error
+from benchmarks.jobs.reference_deep_network import deep_network_error
+from benchmarks.peers._torch.device import ALL_THREADS, DEVICE, require_compiler, synchronize, useful_threads
+from benchmarks.peers._torch.loop import batch_loop, first_member_rows, member_orders, shuffled_batches
+from benchmarks.peers._torch.model import make_network, mean_loss, to_arrays, to_tensors, to_torch_layout
 
 NAME = "torch.func"
 NEEDS = ("torch",)
@@ -34,97 +23,100 @@ FORMS = {
     "ensemble": ("vmap", "vmap compiled"),
     "conv_ensemble": ("vmap", "vmap compiled"),
     "sweep": ("vmap", "vmap compiled"),
-    "depth": ("compiled",),
+    "deep_network": ("compiled",),
 }
 SLOW = ("fast", "vmap compiled", "compiled")
 
-DEEP = 50  # blocks up to which a loop over them compiles within a minute
+MOST_BLOCKS = 50  # a loop over them compiles within a minute
 
 Params = dict[str, Tensor]
-Blocks = list[tuple[Tensor, Tensor]]  # w and b of each
-State = tuple[Params, Params, Params, Tensor]  # parameters, their gradients' means, those of their squares, steps
+Blocks = list[tuple[Tensor, Tensor]]  # w and b of each block
+State = tuple[Params, Params, Params, Tensor]  # parameters, first and second moments, step
 
 
 def training(job: Training, form: str) -> Program:
-    """naive: gradients as a function, then Adam. fast: the same, compiled as one."""
+    """Train in one form. naive: `grad_and_value`, then Adam. fast: the same step, compiled."""
     inputs = training_inputs(job)
-    torch.set_num_threads(threads(job) if form == "fast" else THREADS)
-    model = network(job, inputs.layers)
+    torch.set_num_threads(useful_threads(job) if form == "fast" else ALL_THREADS)
+    model = make_network(job, inputs.layers)
 
     def loss(params: Params, x: Tensor, y: Tensor) -> Tensor:
-        return loss_of(job, functional_call(model, params, (x,)), y)
+        return mean_loss(job, functional_call(model, params, (x,)), y)
 
-    step = _step(job, grad_and_value(loss))
-    state = _start({name: param.detach().clone() for name, param in model.named_parameters()})
-    batches = shuffled(job, inputs)
+    step = _adam_step(job, grad_and_value(loss))
+    state = _initial_state({name: param.detach().clone() for name, param in model.named_parameters()})
+    batches = shuffled_batches(job, inputs)
     stages: dict[str, float] = {}
     if form == "fast":
-        step, stages = _compiled(step, state, *next(batches(0)))
-    return program(job, inputs, batches, step, state, lambda state: list(state[0].values()), stages)
+        step, stages = _compile_step(step, state, *next(batches(0)))
+    return batch_loop(
+        job,
+        inputs,
+        step,
+        state,
+        batches=batches,
+        params=lambda state: list(state[0].values()),
+        stages=stages,
+    )
 
 
 def ensemble(job: Ensemble, form: str) -> Program:
-    """The gradients of all members at once; Adam is the same for all, but for rates and decays of their own."""
-    each = job.training
-    inputs = training_inputs(each, job.members, own=job.own)
-    torch.set_num_threads(threads(each, job.members))
-    model = network(each, [(w[0], b[0]) for w, b in inputs.layers])
+    """Compute the gradients of all members at once; in a sweep, Adam has each member's learning rate and decay."""
+    member_job = job.training
+    inputs = training_inputs(member_job, job.members, own_data=job.own_data)
+    torch.set_num_threads(useful_threads(member_job, job.members))
+    model = make_network(member_job, [(w[0], b[0]) for w, b in inputs.layers])
 
     def loss(params: Params, x: Tensor, y: Tensor) -> Tensor:
-        return loss_of(each, functional_call(model, params, (x,)), y)
+        return mean_loss(member_job, functional_call(model, params, (x,)), y)
 
-    stacked = [torch.from_numpy(array.copy()).to(DEVICE) for array in to_torch(inputs.layers)]
+    params = [torch.from_numpy(array.copy()).to(DEVICE) for array in to_torch_layout(inputs.layers)]
     names = [name for name, _ in model.named_parameters()]
-    state = _start(dict(zip(names, stacked, strict=True)))
-    x, y = tensors(inputs)
-    batch = each.batch or each.rows
+    state = _initial_state(dict(zip(names, params, strict=True)))
+    x, y = to_tensors(inputs)
+    batch = member_job.batch or member_job.rows
     members = torch.arange(job.members, device=DEVICE)[:, None]
-    update = _step(each, vmap(grad_and_value(loss)), torch.tensor(job.pairs, device=DEVICE).T if job.pairs else None)
+    pairs = torch.tensor(job.pairs, device=DEVICE).T if job.pairs else None
+    update = _adam_step(member_job, vmap(grad_and_value(loss)), pairs)
 
     def step(state: State, rows: Tensor) -> State:
-        return update(state, *((x[members, rows], y[members, rows]) if job.own else (x[rows], y[rows])))
+        return update(state, *((x[members, rows], y[members, rows]) if job.own_data else (x[rows], y[rows])))
 
     stages: dict[str, float] = {}
     if form == "vmap compiled":
-        step, stages = _compiled(step, state, member_orders(job, 0)[:, :batch])
+        step, stages = _compile_step(step, state, member_orders(job, 0)[:, :batch])
 
-    def call(at: tuple[int, State]) -> tuple[int, State]:
-        epoch, state = at
-        for i in range(each.epochs):
+    def call(carry: tuple[int, State]) -> tuple[int, State]:
+        epoch, state = carry
+        for i in range(member_job.epochs):
             for rows in torch.split(member_orders(job, epoch + i), batch, 1):
                 state = step(state, rows)
-        return epoch + each.epochs, state
+        return epoch + member_job.epochs, state
 
     return Program(
         state=(0, state),
         call=call,
         block=lambda _: synchronize(),
-        error=lambda at: ensemble_error(job, inputs, first_rows(job), arrays(list(at[1][0].values()))),
-        units=each.steps * job.members,
+        error=lambda carry: ensemble_error(job, inputs, first_member_rows(job), to_arrays(list(carry[1][0].values()))),
+        units=member_job.steps * job.members,
         stages=stages,
     )
 
 
-def conv_ensemble(job: Ensemble, form: str) -> Program:
-    """The same."""
-    return ensemble(job, form)
+conv_ensemble = ensemble
+sweep = ensemble
 
 
-def sweep(job: Ensemble, form: str) -> Program:
-    """The same."""
-    return ensemble(job, form)
-
-
-def depth(job: Deepening, form: str) -> Program:
-    """A loop over the blocks and gradient descent, compiled as one.
+def deep_network(job: DeepNetwork, form: str) -> Program:
+    """Compile a loop over the blocks and gradient descent as one step.
 
     Raises:
-      ValueError: for more than `DEEP` blocks.
+      ValueError: for more than `MOST_BLOCKS` blocks.
     """
-    if job.blocks > DEEP:
-        raise ValueError(f"{job.blocks} blocks compile for minutes, at most {DEEP}")
-    torch.set_num_threads(1)  # a block is too small for two
-    inputs = depth_inputs(job)
+    if job.blocks > MOST_BLOCKS:
+        raise ValueError(f"{job.blocks} blocks compile for minutes; at most {MOST_BLOCKS} are measured")
+    torch.set_num_threads(1)  # a block is too small for two threads
+    inputs = deep_network_inputs(job)
     x, y = (torch.from_numpy(array).to(DEVICE) for array in (inputs.x, inputs.y))
     blocks = [
         tuple(torch.from_numpy(array).to(DEVICE) for array in block) for block in zip(*inputs.layers[0], strict=True)
@@ -139,28 +131,34 @@ def depth(job: Deepening, form: str) -> Program:
         grads = grad(loss)(blocks, x, y)
         return [(w - job.rate * dw, b - job.rate * db) for (w, b), (dw, db) in zip(blocks, grads, strict=True)]
 
-    jitted, stages = _compiled(step, blocks, x, y)
+    compiled_step, stages = _compile_step(step, blocks, x, y)
 
     def call(blocks: Blocks) -> Blocks:
         for _ in range(job.steps):
-            blocks = jitted(blocks, x, y)
+            blocks = compiled_step(blocks, x, y)
         return blocks
 
     def error(blocks: Blocks) -> float:
-        return depth_error(job, *(torch.stack(parts).cpu().numpy() for parts in zip(*blocks, strict=True)))
+        return deep_network_error(job, *(torch.stack(tensors).cpu().numpy() for tensors in zip(*blocks, strict=True)))
 
-    return Program(blocks, call, lambda _: synchronize(), error, job.steps, stages)
+    return Program(state=blocks, call=call, block=lambda _: synchronize(), error=error, units=job.steps, stages=stages)
 
 
-def _start(params: Params) -> State:
+def _initial_state(params: Params) -> State:
     mean, square = ({name: torch.zeros_like(param) for name, param in params.items()} for _ in range(2))
     return params, mean, square, torch.zeros((), device=DEVICE)
 
 
-def _step(job: Training, gradients: Any, pairs: Tensor | None = None) -> Any:
-    """`(state, x, y) -> state`; with pairs (2, members), each member's rate and decay."""
+def _adam_step(job: Training, gradients: Any, pairs: Tensor | None = None) -> Any:
+    """Return the step `(state, x, y) -> state`.
 
-    def updated(p: Tensor, m: Tensor, v: Tensor, t: Tensor) -> Tensor:
+    Args:
+      job: learning rate for all members.
+      gradients: `(params, x, y) -> (gradients, loss)`.
+      pairs: learning rate and weight decay of each member, (2, members), or None.
+    """
+
+    def update(p: Tensor, m: Tensor, v: Tensor, t: Tensor) -> Tensor:
         adam = (m / (1 - B1**t)) / ((v / (1 - B2**t)).sqrt() + EPS)
         if pairs is None:
             return p - job.rate * adam
@@ -173,20 +171,20 @@ def _step(job: Training, gradients: Any, pairs: Tensor | None = None) -> Any:
         t = t + 1
         mean = {name: B1 * m + (1 - B1) * grads[name] for name, m in mean.items()}
         square = {name: B2 * v + (1 - B2) * grads[name] ** 2 for name, v in square.items()}
-        params = {name: updated(p, mean[name], square[name], t) for name, p in params.items()}
+        params = {name: update(p, mean[name], square[name], t) for name, p in params.items()}
         return params, mean, square, t
 
     return step
 
 
-def _compiled(step: Any, state: Any, *args: Tensor) -> tuple[Any, dict[str, float]]:
-    """A step, compiled for these arguments, and how long that took."""
-    has_compiler()
+def _compile_step(step: Any, state: Any, *args: Tensor) -> tuple[Any, dict[str, float]]:
+    """Compile a step for these arguments; return it with the seconds that took."""
+    require_compiler()
     torch.compiler.reset()
     options: Any = {"cpp_wrapper": True} if DEVICE == "cpu" else None  # up to a third faster than a call from Python
-    jitted: Any = torch.compile(step, options=options)
+    compiled_step: Any = torch.compile(step, options=options)
     clock = time.perf_counter()
-    for _ in range(2):  # its own results may have other strides than the start, and are compiled for once more
-        state = jitted(state, *args)
+    for _ in range(2):  # the outputs may have other strides than the initial state, which compiles a second time
+        state = compiled_step(state, *args)
     synchronize()
-    return jitted, {"compile": time.perf_counter() - clock}
+    return compiled_step, {"compile": time.perf_counter() - clock}

@@ -1,4 +1,4 @@
-"""`nnjax optcheck`: an optimizer of one's own against a reference."""
+"""`nnjax optcheck`: compare an optimizer with a reference."""
 
 import importlib
 import importlib.util
@@ -18,45 +18,54 @@ from typer.core import TyperCommand
 from nnjax.cli.console import complain, say
 from nnjax.storage.atomic_write import write_file
 
-UsageError: Any = typer.BadParameter.__mro__[1]  # click's; newer typers have it inside, and no name for it
-GRACE = 10.0  # seconds, for an interrupt to come through
-BROKEN, CANNOT = 3, 4  # exit codes: the contract is broken; nothing could be compared
+UsageError: Any = typer.BadParameter.__mro__[1]  # click's class, which newer versions of typer do not export
+GRACE = 10.0  # seconds that an interrupt may take
+BROKEN, CANNOT_RUN = 3, 4  # exit codes
 
 
 def optcheck_command(
     candidate: Annotated[
-        str, typer.Argument(metavar="MODULE:NAME", help="Where it is: package.module:my_adam, or path/file.py:my_adam.")
+        str,
+        typer.Argument(metavar="MODULE:NAME", help="The optimizer: package.module:my_adam or path/file.py:my_adam."),
     ],
     against: Annotated[
-        str, typer.Option(help="optax.NAME, nnjax.NAME, torch.optim.NAME, or as a library defines it: keras.rmsprop.")
+        str, typer.Option(help="The reference: optax.NAME, nnjax.NAME, torch.optim.NAME, or a formula: keras.rmsprop.")
     ],
     learning_rate: Annotated[
-        float | None, typer.Option(help="Both are made with it, where they are functions.")
+        float | None, typer.Option(help="Learning rate, passed to both if they are functions that make optimizers.")
     ] = None,
-    b1: Annotated[float | None, typer.Option(help="The same.")] = None,
-    b2: Annotated[float | None, typer.Option(help="The same.")] = None,
-    eps: Annotated[float | None, typer.Option(help="The same.")] = None,
-    decay: Annotated[float | None, typer.Option(help="The same.")] = None,
-    momentum: Annotated[float | None, typer.Option(help="The same.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="The same.")] = None,
+    b1: Annotated[float | None, typer.Option(help="Decay rate of the first moment, passed to both.")] = None,
+    b2: Annotated[float | None, typer.Option(help="Decay rate of the second moment, passed to both.")] = None,
+    eps: Annotated[float | None, typer.Option(help="Constant ε of the denominator, passed to both.")] = None,
+    decay: Annotated[float | None, typer.Option(help="Decay rate of RMSProp's moving average, passed to both.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Decay rate of the velocity, passed to both.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay, passed to both.")] = None,
     kind: Annotated[
-        str | None, typer.Option(help="optax, pair, triple, step, object or torch; by default found out.")
+        str | None,
+        typer.Option(help="Kind of the optimizer, if it is not recognised: optax, pair, triple, step, object, torch."),
     ] = None,
     allow: Annotated[
-        list[str] | None, typer.Option(help="A cause that may be, as lr-in-velocity; several times.")
+        list[str] | None, typer.Option(help="Cause to accept, such as lr-in-velocity. May be repeated.")
     ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report as JSON.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw both updates and their difference.")] = None,
-    seconds: Annotated[float, typer.Option(help="When to give up.")] = 60.0,
+    max_fits: Annotated[
+        int, typer.Option(help="Number of update rules to fit before the cause is called unknown.")
+    ] = 2500,
+    seconds: Annotated[float | None, typer.Option(help="Time limit in seconds; by default there is none.")] = None,
 ) -> None:
-    """Hold an optimizer against a reference: do they make the same updates, and if not, why not?
+    """Compare the updates of an optimizer with those of a reference, and name the cause if they differ.
 
-    Exit code 0 for a match, 1 for a difference with a cause, 2 for one without, 3 where the contract of optimizers is
-    broken, 4 where it could not run.
+    Exit codes:
+    0 match, or only allowed causes
+    1 difference with a cause
+    2 difference without a cause
+    3 the optimizer breaks the contract
+    4 the comparison could not run
 
-    For example: nnjax optcheck my_package.optimizers:my_adam --against optax.adam --learning-rate 1e-3
+    Example: nnjax optcheck my_package.optimizers:my_adam --against optax.adam --learning-rate 1e-3
     """
-    given = {
+    options = {
         "learning_rate": learning_rate,
         "b1": b1,
         "b2": b2,
@@ -65,20 +74,22 @@ def optcheck_command(
         "momentum": momentum,
         "weight_decay": weight_decay,
     }
-    hparams = {name: value for name, value in given.items() if value is not None}
-    watchdog = threading.Timer(seconds + GRACE, _never, [seconds])
+    hparams = {name: value for name, value in options.items() if value is not None}
+    watchdog = threading.Timer((seconds or 0.0) + GRACE, _exit, [seconds])
     watchdog.daemon = True
-    watchdog.start()
+    if seconds is not None:
+        watchdog.start()
     try:
-        report = _compared(_load(candidate), against, hparams, kind, seconds)
+        limits = {"max_fits": max_fits, "seconds": seconds}
+        report = _compare(_load(candidate), against, hparams, kind, limits)
         say(escape(str(report)))
         if json is not None:
             write_file(json, (report.to_json() + "\n").encode())
         if plot is not None:
             report.plot().savefig(plot)
     except (Exception, SystemExit) as error:  # the candidate's code may raise anything
-        complain(_told(error), "[bold red]error[/] ")
-        raise typer.Exit(CANNOT) from None
+        complain(_describe_error(error), "[bold red]error[/] ")
+        raise typer.Exit(CANNOT_RUN) from None
     finally:
         watchdog.cancel()
     if report.exit_code == 1 and report.allowed(allow or ()):
@@ -87,25 +98,25 @@ def optcheck_command(
 
 
 class Command(TyperCommand):
-    """One whose wrong options end with 4, as all that cannot run: 2 is an answer here."""
+    """A command that exits with 4 after wrong options, because 2 is a result here."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As any command."""
+        """Parse the arguments, as any command does."""
         try:
             return super().parse_args(ctx, args)
         except UsageError as error:
-            error.exit_code = CANNOT
+            error.exit_code = CANNOT_RUN
             raise
 
 
-def _never(seconds: float) -> None:
-    """Ends the process: nothing interrupts a loop in compiled code."""
-    complain(f"the optimizer did not come back within {seconds:g} s, from compiled code", "[bold red]error[/] ")
-    os._exit(CANNOT)
+def _exit(seconds: float) -> None:
+    """End the process: a loop in compiled code cannot be interrupted."""
+    complain(f"the optimizer did not return from compiled code within {seconds:g} s", "[bold red]error[/] ")
+    os._exit(CANNOT_RUN)
 
 
-def _told(error: BaseException) -> str:
-    """What happened, and where in the candidate's code."""
+def _describe_error(error: BaseException) -> str:
+    """Return the message of an error, and its place in the candidate's code."""
     notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []) if not note.startswith("-----"))  # JAX's
     libraries = (str(Path(__file__).parents[1]), *sysconfig.get_paths().values(), "<frozen")
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(libraries)]
@@ -113,50 +124,53 @@ def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}{notes}{place}"
 
 
-def _compared(candidate: Any, against: str, hparams: dict[str, Any], kind: str | None, seconds: float) -> Any:
-    """Both made with the hyper-parameters, or the reference alone where the candidate is made already."""
+def _compare(candidate: Any, against: str, hparams: dict[str, Any], kind: str | None, limits: dict[str, Any]) -> Any:
+    """Make both with the hyper-parameters, or only the reference if the candidate is an optimizer already."""
     from nnjax.optcheck import NotAnOptimizerError, compare
-    from nnjax.optcheck.build import made
-    from nnjax.optcheck.candidate import kind_of
+    from nnjax.optcheck.trace.factories import build
+    from nnjax.optcheck.trace.kinds import kind_of
 
     try:
         kind_of(candidate)
     except NotAnOptimizerError:
         if not callable(candidate):
             raise
-        return compare(candidate, against, hparams=hparams or {"learning_rate": 1e-3}, kind=kind, seconds=seconds)
-    return compare(candidate, made(against, hparams or None, None, None), kind=kind, seconds=seconds)
+        return compare(candidate, against, hparams=hparams or {"learning_rate": 1e-3}, kind=kind, **limits)
+    return compare(candidate, build(against, hparams or None), kind=kind, **limits)
 
 
 def _load(name: str) -> Any:
-    """An object by the module or file it is in.
+    """Return an object by its module or file, and its name.
 
     Raises:
-      ValueError, ImportError, AttributeError: with what was looked for.
+      ValueError: if the name is not MODULE:NAME.
+      ImportError, FileNotFoundError, AttributeError: if the module, file or object does not exist.
     """
     place, _, attribute = name.rpartition(":")
     if not place or not attribute:
-        raise ValueError(f"{name!r} must be MODULE:NAME, as my_package.optimizers:my_adam or optimizers.py:my_adam")
+        raise ValueError(
+            f"{name!r} must be MODULE:NAME, such as my_package.optimizers:my_adam or optimizers.py:my_adam"
+        )
     if place.endswith(".py"):
         path = Path(place)
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {place}")
-        name_ = f"optcheck_{path.stem}"  # a file jax.py is not to take jax's place
-        sys.path.insert(0, str(path.resolve().parent))  # what lies beside it can be imported
-        spec = importlib.util.spec_from_file_location(name_, path)
+        module_name = f"optcheck_{path.stem}"  # so that a file jax.py does not replace jax
+        sys.path.insert(0, str(path.resolve().parent))  # so that it can import its neighbours
+        spec = importlib.util.spec_from_file_location(module_name, path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[name_] = module  # dataclasses look for the module of a class
+        sys.modules[module_name] = module  # dataclasses look for the module of their class
         spec.loader.exec_module(module)
     else:
         sys.path.insert(0, "")  # as `python -m` does
         module = importlib.import_module(place)
-    found: Any = module
+    value: Any = module
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            there = {name: thing for name, thing in vars(module).items() if not isinstance(thing, ModuleType)}
-            names = ", ".join(name for name in there if not name.startswith("_"))
+        if not hasattr(value, part):
+            attributes = {name: member for name, member in vars(module).items() if not isinstance(member, ModuleType)}
+            names = ", ".join(name for name in attributes if not name.startswith("_"))
             raise AttributeError(f"{place} has no {attribute}; it has {names}")
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value

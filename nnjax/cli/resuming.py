@@ -9,7 +9,7 @@ import typer
 
 from nnjax.cli import run_folder
 from nnjax.cli.console import option_name
-from nnjax.storage.lock import locked
+from nnjax.storage.lock import folder_lock
 from nnjax.train.engine.errors import format_differences
 
 
@@ -62,5 +62,5 @@ def record_anyway(path: Path) -> None:
     checkpoints.mkdir(exist_ok=True)
     with ExitStack() as locks:
         for folder in (checkpoints, *checkpoints.glob("group-*")):
-            locks.enter_context(locked(folder))
+            locks.enter_context(folder_lock(folder))
         run_folder.record_resumed_anyway(path)

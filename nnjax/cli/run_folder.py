@@ -119,7 +119,7 @@ def _first_file(path: Path) -> Path:
 
 def save_weights(path: Path, params: PyTree, state: PyTree) -> None:
     """Write parameters and state as safetensors, named by their paths (`params/1/w`), each with its SHA-256."""
-    write_file(path, *tensor_file.pack({"params": params, "state": state}, "nnjax-weights", {}))
+    write_file(path, *tensor_file.serialize({"params": params, "state": state}, "nnjax-weights", {}))
 
 
 def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
@@ -135,9 +135,10 @@ def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyT
       ValueError: if the file is damaged, or if names, shapes or dtypes differ, with all differences.
     """
     _check_exists(path)
-    leaves, header = tensor_file.read(path, "safetensors file")
+    leaves, header = tensor_file.read(path)
     like = {"params": params, "state": state}
-    tree = jax.tree.map(jnp.asarray, tensor_file.into(like, leaves, header.empty, f"{path} is of another network:"))
+    error = f"{path} is from a different network:"
+    tree = jax.tree.map(jnp.asarray, tensor_file.restore_structure(like, leaves, header.empty, error))
     return tree["params"], tree["state"]
 
 
@@ -151,7 +152,7 @@ def read_weights(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
     leaves: dict[str, np.ndarray] = {}
     try:
         with path.open("rb") as file:
-            header = tensor_file.read_header(file, path, "safetensors file")
+            header = tensor_file.read_header(file, path)
             for name, leaf in tensor_file.read_leaves(file, path, header):
                 leaves[name] = leaf
     except ValueError as error:

@@ -71,7 +71,7 @@ def verify_command(
         )
     if repeated["weights"] != saved["weights"]:
         problems.append("the repeated training gives other weights than the receipt has")
-    leaves, _ = tensor_file.named({"params": outcome.params, "state": outcome.state})
+    leaves, _ = tensor_file.named_leaves({"params": outcome.params, "state": outcome.state})
     for d in receipt.weight_differences(weights, leaves) if weights else []:
         problems.append(
             f"{d.name}: {d.numbers:,} of {d.size:,} numbers differ from the repeated training, by up to {d.largest:.3g}"

@@ -1,4 +1,4 @@
-"""Ask the same questions of examples in memory (`Data`) and of examples that are read batch by batch (`Source`)."""
+"""Functions that accept examples in memory (`Data`) and examples that are read batch by batch (`Source`)."""
 
 from typing import Any, TypeAlias
 
@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 
 from nnjax.data._source import Source, source
-from nnjax.data._validate import as_data, check_label_range, validate
+from nnjax.data._validate import Rows, as_data, validate
 from nnjax.storage import checkpoint
 from nnjax.types import Data
 
@@ -57,11 +57,11 @@ def n_bytes(data: Examples) -> int:
 
 
 def take_rows(data: Examples, rows: Array | np.ndarray) -> Data:
-    """Return some examples as JAX arrays.
+    """Return the examples in the given rows as JAX arrays.
 
     Args:
       data: the examples. If they are `Data`, `rows` may be traced.
-      rows: (m,) row numbers in 0 … n - 1; others are not noticed.
+      rows: (m,) row numbers in 0 … n - 1. Rows outside are not detected.
 
     >>> data.take_rows(data.Data(np.arange(8.0), np.arange(8)), np.array([3, 5])).y.tolist()
     [3, 5]
@@ -72,7 +72,7 @@ def take_rows(data: Examples, rows: Array | np.ndarray) -> Data:
 
 
 def sample(data: Examples) -> Data:
-    """Return examples to trace with: all of `Data`, the first row of a `Source`. Only shapes and dtypes matter.
+    """Return examples to initialise and trace with: all of `Data`, or the first row of a `Source`.
 
     >>> data.sample(data.source(np.ones((8, 2), np.float32), np.ones(8))).x.shape
     (1, 2)
@@ -81,7 +81,7 @@ def sample(data: Examples) -> Data:
 
 
 def digest(data: Examples) -> str:
-    """Return a SHA-256 that identifies the examples: of all numbers of `Data`, of 1024 rows of a `Source`.
+    """Return a SHA-256 of the examples: of all rows of `Data`, of up to 1024 rows of a `Source`.
 
     >>> x, y = np.ones((8, 2), np.float32), np.arange(8)
     >>> data.digest(data.Data(x, y)) == data.digest(data.Data(x, y[::-1]))
@@ -94,12 +94,12 @@ def check_labels(data: Examples, prediction_shape: tuple[int, ...], name: str = 
     """Check that integer labels are classes of the network: those of `Data` now, those of a `Source` when gathered.
 
     Args:
-      data: the examples. Labels that are not integers, or not one for each row of logits, are not checked.
+      data: the examples. Only integer labels with one label per row of logits are checked.
       prediction_shape: (rows, ..., classes), the shape of the network's prediction.
       name: "data" or "validation", for the message.
 
     Returns:
-      The examples; of a `Source` a new one, which checks each batch.
+      The same examples; for a `Source`, a new source that checks each batch.
 
     Raises:
       ValueError: with the first label out of range, its row, and the range.
@@ -109,13 +109,27 @@ def check_labels(data: Examples, prediction_shape: tuple[int, ...], name: str = 
     ValueError: data.y: label 10 in row 2 is outside 0 … 9; the network has 10 outputs
     """
     if not isinstance(data, Source):
-        check_label_range(data.y, prediction_shape, name)
+        _check_labels(data.y, range(n_rows(data)), prediction_shape, name)
         return data
     gather = data.gather
 
     def gather_checked(rows: np.ndarray) -> Data:
         batch = gather(rows)
-        check_label_range(batch.y, (len(rows), *prediction_shape[1:]), name, rows)
+        _check_labels(batch.y, rows, (len(rows), *prediction_shape[1:]), name)
         return batch
 
     return data._replace(gather=gather_checked)
+
+
+def _check_labels(y: Any, rows: Rows, prediction_shape: tuple[int, ...], name: str) -> None:
+    if not hasattr(y, "dtype") or not np.issubdtype(y.dtype, np.integer) or y.shape != tuple(prediction_shape[:-1]):
+        return
+    classes = prediction_shape[-1]
+    labels = np.asarray(y)
+    outside = np.argwhere((labels < 0) | (labels >= classes))
+    if len(outside):
+        first = tuple(outside[0])
+        raise ValueError(
+            f"{name}.y: label {labels[first]} in row {rows[first[0]]} is outside 0 … {classes - 1}; "
+            f"the network has {classes} outputs"
+        )

@@ -67,8 +67,8 @@ def records(
         batch = dataset.__getitems__(indices) if hasattr(dataset, "__getitems__") else [dataset[i] for i in indices]
         if len(batch) != len(indices):
             raise ValueError(f"records: __getitems__ returned {len(batch)} records for {len(indices)} rows")
-        records = [jax.tree.map(np.asarray, parts(record), is_leaf=_is_list) for record in batch]
-        return jax.tree.map(lambda *values: _array(rows, values), *records)
+        arrays = [jax.tree.map(np.asarray, parts(record), is_leaf=_is_list) for record in batch]
+        return jax.tree.map(lambda *values: _array(rows, values), *arrays)
 
     def read_batch(rows: np.ndarray) -> Data:
         return jax.tree.map(lambda column: _array(rows, column), parts(dataset[rows]), is_leaf=_is_list)

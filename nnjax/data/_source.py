@@ -8,15 +8,7 @@ import jax
 import numpy as np
 
 from nnjax.data._mapped import reader
-from nnjax.data._validate import (
-    check_numbers,
-    convert,
-    count_rows,
-    is_x,
-    named_leaves,
-    warn_of_cast,
-    x64,
-)
+from nnjax.data._validate import check_numbers, convert, count_rows, is_x, named_leaves, warn_of_cast
 from nnjax.types import Data, PyTree
 
 SAMPLE = 1024  # rows that are checked before training
@@ -95,18 +87,19 @@ def make_source(read: Read, n: int, transform: Transform | None = None) -> Sourc
         x, y, weights = read(rows)
         return jax.tree.map(np.asarray, Data(x if transform is None else transform(x), y, weights))
 
-    wide = x64()  # a thread does not have the caller's setting
     first = stored(np.zeros(1, np.int64))
-    expected = _describe(first, 1)
+    expected = _layout(first, 1)
     for name, leaf in named_leaves(first):
         check_numbers(name, leaf)
 
     def gather(rows: np.ndarray) -> Data:
         batch = stored(rows)
-        description = _describe(batch, len(rows))
-        if description != expected:
-            raise ValueError(f"source: rows {_list_rows(rows)} are {description}; expected {expected}, as in row 0")
-        return convert(batch, rows=rows, wide=wide)
+        if _layout(batch, len(rows)) != expected:
+            raise ValueError(
+                f"source: rows {_list_rows(rows)} are {_describe(batch, len(rows))}; "
+                f"expected {_describe(first, 1)}, as in row 0"
+            )
+        return convert(batch, rows)
 
     row = gather(np.zeros(1, np.int64))
     bytes_per_row = sum(leaf.nbytes for leaf in jax.tree.leaves(row))
@@ -118,7 +111,7 @@ def make_source(read: Read, n: int, transform: Transform | None = None) -> Sourc
             largest[name] = max(largest[name], float(leaf.max(initial=0)))
     for name, leaf in named_leaves(first):
         if is_x(name) and (transform is None or leaf.dtype == np.uint8):  # x / 255 is meant to make float64
-            warn_of_cast(name, leaf.dtype, largest[name], wide)
+            warn_of_cast(name, leaf.dtype, largest[name])
     return Source(n, gather, bytes_per_row, digest.hexdigest())
 
 
@@ -126,6 +119,10 @@ def pieces(rows: np.ndarray, bytes_per_row: int) -> list[np.ndarray]:
     """Split rows into pieces that fit into the processor's cache while they are checked and converted."""
     size = min(4096, max(1, PIECE // max(1, bytes_per_row)))
     return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def _layout(data: Data, n: int) -> list[tuple[str, bool, tuple[int, ...], np.dtype[Any]]]:
+    return [(name, leaf.shape[:1] == (n,), leaf.shape[1:], leaf.dtype) for name, leaf in named_leaves(data)]
 
 
 def _describe(data: Data, n: int) -> str:

@@ -1,7 +1,7 @@
 """Check data on the host and convert it to the numbers that networks take."""
 
 import warnings
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from nnjax import checks
 from nnjax.types import Data
 
 INT32 = np.iinfo(np.int32)
+Rows: TypeAlias = range | np.ndarray  # row numbers, one per row of an array
 
 
 def as_data(data: Any) -> Data:
@@ -56,56 +57,43 @@ def validate(data: Any, name: str = "data") -> Data:
     >>> checked.y.dtype
     dtype('int32')
     """
-    x, y, weights = as_data(data)
-    weights = None if weights is None else np.asarray(weights)
-    arrays = jax.tree.map(np.asarray, Data(x, y, weights))
+    examples = as_data(data)
+    weights: Any = None if examples.weights is None else np.asarray(examples.weights)  # may be a list
+    arrays: Data = jax.tree.map(np.asarray, examples._replace(weights=weights))
     leaves = named_leaves(arrays, name)
     for leaf_name, leaf in leaves:
         check_numbers(leaf_name, leaf)
     n = count_rows(name, arrays)
-    checked = convert(arrays, name)
+    converted = convert(arrays, range(n), name)
     y = arrays.y
     if isinstance(y, np.ndarray) and y.ndim == 1 and np.issubdtype(y.dtype, np.integer) and (y == y[0]).all() and n > 1:
         warnings.warn(f"{name}.y: all {n} labels are {y[0]}; a classifier needs at least two classes", stacklevel=2)
     for leaf_name, leaf in leaves:
         if is_x(leaf_name, name):
-            warn_of_cast(leaf_name, leaf.dtype, leaf.max(initial=0) if leaf.dtype == np.uint8 else 0, x64())
-    return jax.tree.map(jnp.asarray, checked)
+            warn_of_cast(leaf_name, leaf.dtype, leaf.max(initial=0) if leaf.dtype == np.uint8 else 0)
+    return jax.tree.map(jnp.asarray, converted)
 
 
-def convert(data: Data, name: str = "data", rows: np.ndarray | None = None, wide: bool | None = None) -> Data:
-    """Return NumPy arrays of finite numbers as networks take them, see `validate`.
-
-    Args:
-      data: arrays of numbers (m, ...).
-      name: for the messages.
-      rows: (m,) row numbers for the messages; None for 0, 1, 2, ….
-      wide: whether 64-bit numbers stay 64-bit; None for JAX's x64 mode.
+def convert(data: Data, rows: Rows, name: str = "data") -> Data:
+    """Return NumPy arrays of numbers as networks take them, see `validate`; `rows` are their row numbers, for messages.
 
     Raises:
       ValueError: for NaN and infinite values, negative weights, and integers that do not fit into int32.
     """
-    wide = x64() if wide is None else wide
     leaves = []
     for leaf_name, leaf in named_leaves(data, name):
         check_finite(leaf_name, leaf, rows)
-        leaves.append(cast(leaf_name, leaf, features=is_x(leaf_name, name), wide=wide, rows=rows))
+        leaves.append(cast(leaf_name, leaf, features=is_x(leaf_name, name), rows=rows))
     if data.weights is not None:
         if (data.weights < 0).any():
             i = int(data.weights.argmin())
-            row = i if rows is None else rows[i]
-            raise ValueError(f"{name}.weights must be ≥ 0, got {data.weights[i]:g} in row {row}")
-        leaves[-1] = leaves[-1].astype(np.float64 if wide else np.float32, copy=False)
+            raise ValueError(f"{name}.weights must be ≥ 0, got {data.weights[i]:g} in row {rows[i]}")
+        leaves[-1] = leaves[-1].astype(jnp.result_type(float), copy=False)
     return jax.tree.unflatten(jax.tree.structure(data), leaves)
 
 
 def named_leaves(data: Data, name: str = "data") -> list[tuple[str, Any]]:
-    """Return the leaves with their names: `data.x`, `data.y/0`, ….
-
-    >>> from nnjax.data._validate import named_leaves
-    >>> [name for name, _ in named_leaves(data.Data({"a": 1}, 2))]
-    ['data.x/a', 'data.y']
-    """
+    """Return the leaves with their names: `data.x`, `data.y/0`, …."""
     return [(f"{name}.{checks.path_name(path)}", leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(data)]
 
 
@@ -132,81 +120,46 @@ def count_rows(where: str, data: Data) -> int:
     return n
 
 
-def check_label_range(
-    y: Any, prediction_shape: tuple[int, ...], name: str = "data", rows: np.ndarray | None = None
-) -> None:
-    """Check that integer labels are classes of the network, see `data.check_labels`.
-
-    Args:
-      y: labels. They are checked only if they are integers with one label for each row of logits.
-      prediction_shape: (rows, ..., classes).
-      name: for the message.
-      rows: row numbers for the message; None for 0, 1, 2, ….
-
-    Raises:
-      ValueError: with the first label out of range, its row, and the range.
-    """
-    if not hasattr(y, "dtype") or not np.issubdtype(y.dtype, np.integer) or y.shape != tuple(prediction_shape[:-1]):
-        return
-    classes = prediction_shape[-1]
-    labels = np.asarray(y)
-    outside = np.argwhere((labels < 0) | (labels >= classes))
-    if len(outside):
-        place = tuple(int(i) for i in outside[0])
-        row = place[0] if rows is None else int(rows[place[0]])
-        raise ValueError(
-            f"{name}.y: label {labels[place]} in row {row} is outside 0 … {classes - 1}; "
-            f"the network has {classes} outputs"
-        )
-
-
 def x64() -> bool:
     """Return whether JAX keeps 64-bit numbers."""
-    return bool(jnp.result_type(float) == jnp.float64)
+    return bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
 
 
-def cast(
-    name: str, a: np.ndarray, *, features: bool, wide: bool | None = None, rows: np.ndarray | None = None
-) -> np.ndarray:
-    """Return an array as float32 or int32, with x64 also as float64 or int64.
+def cast(name: str, a: np.ndarray, *, features: bool, rows: Rows | None = None) -> np.ndarray:
+    """Return an array as float32 or int32; with x64, 64-bit numbers stay.
 
     Args:
       name: for the message.
       a: (n, ...).
       features: whether the array is x, in which uint8 and booleans become float32. Elsewhere booleans become int32.
-      wide: whether 64-bit numbers stay 64-bit; None for JAX's x64 mode.
-      rows: (n,) row numbers for the message; None to leave the row out.
+      rows: n row numbers for the message; None to leave the row out.
 
     Raises:
       ValueError: for an integer that does not fit into int32.
-
-    >>> from nnjax.data._validate import cast
-    >>> cast("data.x", np.array([[0, 255]], np.uint8), features=True)
-    array([[  0., 255.]], dtype=float32)
     """
     if a.dtype == bool or (features and a.dtype == np.uint8):
         return a.astype(np.float32 if features else np.int32)
-    if x64() if wide is None else wide:
+    if x64():
         return a
     if a.dtype == np.float64:
         return a.astype(np.float32)
     if not np.issubdtype(a.dtype, np.integer) or a.dtype == np.int32:
         return a
-    too_large = np.zeros(0) if np.can_cast(a.dtype, np.int32) else a[(a > INT32.max) | (a < INT32.min)]
-    if too_large.size:
-        place = "" if rows is None else f" in row {rows[np.argwhere(a == too_large[0])[0][0]]}"
-        raise ValueError(f"{name}: {too_large[0]}{place} does not fit into int32")
+    if not np.can_cast(a.dtype, np.int32) and (outside := (a > INT32.max) | (a < INT32.min)).any():
+        first = tuple(np.argwhere(outside)[0])
+        place = "" if rows is None else f" in row {rows[first[0]]}"
+        raise ValueError(f"{name}: {a[first]}{place} does not fit into int32")
     return a.astype(np.int32)
 
 
-def warn_of_cast(name: str, dtype: Any, largest: float, wide: bool) -> None:
+def warn_of_cast(name: str, dtype: Any, largest: float) -> None:
     """Warn if a cast of x loses digits, or if its bytes were not scaled."""
     if dtype == np.uint8 and largest > 1:
         warnings.warn(
             f"{name}: uint8 values up to {largest:g} are cast to float32 unscaled; scale them, as in x / 255",
             stacklevel=4,
         )
-    if dtype == np.float64 and not wide:
+    if dtype == np.float64 and not x64():
         warnings.warn(f"{name}: float64 is cast to float32 (JAX's x64 mode is off)", stacklevel=4)
 
 
@@ -218,15 +171,14 @@ def check_numbers(name: str, leaf: np.ndarray) -> None:
         raise ValueError(f"{name} must have a leading axis of rows, got a scalar; convert lists with np.asarray")
 
 
-def check_finite(name: str, leaf: np.ndarray, rows: np.ndarray | None = None) -> None:
-    """Check that there is no NaN and no infinity; `rows` (n,) are row numbers for the message, None for 0, 1, 2, …."""
+def check_finite(name: str, leaf: np.ndarray, rows: Rows) -> None:
+    """Check that there is no NaN and no infinity; `rows` are the row numbers of the array, for the message."""
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return
     nonfinite = ~np.isfinite(leaf.astype(np.float32) if leaf.dtype.itemsize < 4 else leaf)
     if nonfinite.any():
         first = tuple(int(i) for i in np.argwhere(nonfinite)[0])
-        place = [first[0] if rows is None else int(rows[first[0]]), *first[1:]]
         raise ValueError(
-            f"{name}: {int(nonfinite.sum())} values are not finite, the first is {leaf[first]} at {place}; "
-            "drop or fill them"
+            f"{name}: {int(nonfinite.sum())} values are not finite, the first is {leaf[first]} at "
+            f"{[int(rows[first[0]]), *first[1:]]}; drop or fill them"
         )

@@ -57,7 +57,7 @@ class Table(NamedTuple):
         if self.task == "regression":
             numbers = _numbers(column).to_numpy(np.float64)
             return ((numbers - self.target_mean) / self.target_std).astype(np.float32)[:, None]
-        labels = _text(column)
+        labels = column.astype(str)
         unknown = sorted(set(labels) - set(self.classes))
         if unknown:
             known = ", ".join(self.classes)
@@ -158,7 +158,8 @@ def fit_table(frame: "DataFrame", target: str, task: Task, training: np.ndarray)
     classes: list[str] = []
     target_mean, target_std = 0.0, 1.0
     if task == "classification":
-        classes = [str(name) for name in sorted(column.unique())] if _is_numeric(column) else sorted(set(_text(column)))
+        labels = column if _is_numeric(column) else column.astype(str)
+        classes = [str(label) for label in sorted(labels.unique())]  # numbers in their order
         if len(classes) < 2:
             raise ValueError(
                 f"column {target!r} holds only one class, {classes[0]!r}; a classifier needs at least two classes"
@@ -189,7 +190,7 @@ def encode(frame: "DataFrame", columns: list[Column]) -> np.ndarray:
         if column.categories is None:
             parts.append(_numbers(values).to_numpy(np.float64)[:, None])
             continue
-        text = _text(values).to_numpy()
+        text = values.astype(str).to_numpy()
         unknown = sorted(set(text) - set(column.categories))
         if unknown:
             raise ValueError(
@@ -204,10 +205,6 @@ def _is_numeric(column: "Series[Any]") -> bool:
     return column.dtype.kind in "iuf"
 
 
-def _text(column: "Series[Any]") -> "Series[Any]":
-    return column.astype(str)
-
-
 def _numbers(column: "Series[Any]") -> "Series[Any]":
     if len(column) and not _is_numeric(column):
         row = _first_text(column)
@@ -217,7 +214,7 @@ def _numbers(column: "Series[Any]") -> "Series[Any]":
 
 def _first_text(column: "Series[Any]") -> int:
     """Return the first row that is not a number, such as a ? in a column of numbers; 0 if there is none."""
-    for row, text in enumerate(_text(column)):
+    for row, text in enumerate(column.astype(str)):
         try:
             float(text)
         except ValueError:
@@ -249,7 +246,7 @@ def check_complete(column: "Series[Any]") -> None:
 def _categories(column: "Series[Any]") -> list[str] | None:
     if _is_numeric(column):
         return None
-    names = sorted(set(_text(column)))
+    names = sorted(set(column.astype(str)))
     if len(names) > MOST_CATEGORIES or len(names) == len(column):
         row = _first_text(column)
         raise ValueError(

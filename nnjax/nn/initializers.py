@@ -25,8 +25,6 @@ CUT = 0.87962566103423978  # standard deviation of a standard normal truncated a
 def he_normal() -> Initializer:
     """Draw with variance 2 / inputs, which preserves the scale of activations under ReLU.
 
-    Same distribution as `jax.nn.initializers.he_normal`.
-
     >>> nn.initializers.he_normal()(jax.random.key(0), (3, 2)).shape
     (3, 2)
 
@@ -38,8 +36,6 @@ def he_normal() -> Initializer:
 def lecun_normal() -> Initializer:
     """Draw with variance 1 / inputs, which preserves the scale where no activation follows.
 
-    Same distribution as `jax.nn.initializers.lecun_normal`.
-
     >>> nn.initializers.lecun_normal()(jax.random.key(0), (3, 2)).shape
     (3, 2)
 
@@ -50,8 +46,6 @@ def lecun_normal() -> Initializer:
 
 def glorot_normal() -> Initializer:
     """Draw with variance 2 / (inputs + outputs), for tanh and sigmoid.
-
-    Same distribution as `jax.nn.initializers.glorot_normal`.
 
     >>> nn.initializers.glorot_normal()(jax.random.key(0), (3, 2)).shape
     (3, 2)

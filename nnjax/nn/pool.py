@@ -43,16 +43,7 @@ def max_pool(window: PerAxis, *, strides: PerAxis | None = None, padding: Paddin
 def avg_pool(window: PerAxis, *, strides: PerAxis | None = None, padding: Padding = "VALID") -> Layer:
     """Take the mean of each window, padding excluded.
 
-    Args:
-      window: Size of the window along each spatial axis; an integer means the same size for all axes.
-      strides: Step between windows; None means the window size, so that windows do not overlap.
-      padding: "SAME", "VALID", or (before, after) for each spatial axis.
-
-    Shapes: x (batch, *spatial, channels) -> y (batch, *spatial', channels).
-
-    Raises:
-      ValueError: if a size is < 1, the padding is unknown, or the window has a different number of axes than the
-        input or does not fit into it.
+    Arguments, shapes and errors are those of `max_pool`.
 
     >>> y, _ = nn.avg_pool(2).apply((), (), jnp.arange(16.0).reshape(1, 4, 4, 1), train=False)
     >>> y[0, :, :, 0]

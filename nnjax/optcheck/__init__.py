@@ -1,8 +1,9 @@
-"""Hold a hand-rolled optimizer against a reference, and name the cause of the difference."""
+"""Compare a hand-written optimizer with a reference, and name the cause of any difference."""
 
-from nnjax.optcheck.candidate import Candidate, NotAnOptimizerError
-from nnjax.optcheck.compare import assert_matches, compare, identify
-from nnjax.optcheck.deadline import OverdueError
-from nnjax.optcheck.report import Report
+from nnjax.optcheck._compare import assert_matches, compare, identify
+from nnjax.optcheck.report.report import Report
+from nnjax.optcheck.trace.adapters import Adapter
+from nnjax.optcheck.trace.deadline import TimeLimitError
+from nnjax.optcheck.trace.kinds import NotAnOptimizerError
 
-__all__ = ["Candidate", "NotAnOptimizerError", "OverdueError", "Report", "assert_matches", "compare", "identify"]
+__all__ = ["Adapter", "NotAnOptimizerError", "Report", "TimeLimitError", "assert_matches", "compare", "identify"]

@@ -1,1 +1,1 @@
-"""Safe files: any pytree in one file with checksums, written atomically, by a thread, in a locked folder."""
+"""Save any pytree in one file with checksums, written atomically, in the background, to a locked folder."""

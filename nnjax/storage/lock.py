@@ -1,41 +1,45 @@
-"""One process at a time in a folder."""
+"""Let one process at a time write to a folder."""
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-if sys.platform != "win32":
-    import fcntl
+from filelock import lock_descriptor
 
 LOCK = ".lock"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """While it lasts, no other process gets the folder; the lock of one that is killed ends with it.
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a folder. It is released when the process exits, even if killed.
+
+    The operating system locks the file `.lock`, which stays in the folder and holds the process ID of its last owner.
+    On a file system without locks, nothing is locked.
+
+    Args:
+      folder: the folder, which must exist.
 
     Raises:
-      BlockingIOError: where another process has it, with its number.
+      BlockingIOError: if another process holds the lock; the message gives its process ID.
+
+    >>> from pathlib import Path
+    >>> from nnjax.storage.lock import folder_lock
+    >>> with folder_lock(Path(".")):
+    ...     Path("results.csv").touch()
     """
-    if sys.platform == "win32":
-        yield
-        return
     file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            who = os.read(file, 20).decode(errors="replace")
-            raise BlockingIOError(
-                f"another process ({who}) is training in {folder}; wait for its end, or stop it"
-            ) from None
-        except OSError:  # a file system that knows no locks
-            pass
+            free = lock_descriptor(file, blocking=False)
+        except OSError:  # a file system without locks
+            free = True
+        if not free:
+            os.lseek(file, 1, os.SEEK_SET)  # Windows lets only the owner read byte 0, so the ID begins at byte 1
+            pid = os.read(file, 20).decode(errors="replace").strip()
+            raise BlockingIOError(f"{folder} is in use by another process (PID {pid}); wait until it ends or stop it")
         with suppress(OSError):  # a full disk
-            os.ftruncate(file, 0)
-            os.write(file, str(os.getpid()).encode())
+            os.write(file, f" {os.getpid():<20}".encode())
         yield
     finally:
         os.close(file)

@@ -1,7 +1,9 @@
-"""A pytree as a safetensors file with a SHA-256 of its header and of each leaf: any flipped bit is found and named.
+"""Store a pytree as a safetensors file with a SHA-256 checksum of its header and of every leaf.
 
-The format is eight bytes of length, a JSON header `{name: {dtype, shape, data_offsets}}`, the leaves' bytes. Leaves
-are named by their paths, `params/1/w`. `__metadata__` in the header holds what safetensors has no place for.
+A safetensors file consists of the length of its header in eight bytes, a JSON header
+`{name: {dtype, shape, data_offsets}}`, and the bytes of all leaves. Leaves are named by their paths, such as
+`params/1/w`. The entry `__metadata__` of the header holds the rest: the checksums, the dtypes that safetensors lacks,
+the subtrees without leaves, and the caller's metadata.
 """
 
 import hashlib
@@ -20,7 +22,7 @@ import numpy as np
 from nnjax import checks
 from nnjax.types import PyTree
 
-DTYPES = {  # those of safetensors; a leaf of another dtype is stored as bytes, with a last axis for them
+DTYPES = {  # those of safetensors; other dtypes are stored as bytes, along an additional last axis
     **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
     **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
     **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
@@ -29,44 +31,44 @@ DTYPES = {  # those of safetensors; a leaf of another dtype is stored as bytes, 
 }
 CODES = {name: code for code, name in DTYPES.items()}
 VERSION = 1
-KEY = "key "  # then the name of the generator
-NO_CHECKSUM = b"0" * 64  # stands in the header while its own SHA-256 is taken
-PIECE = 1 << 24  # bytes; what must be copied to be hashed is copied piece by piece
+KEY = "key "  # the dtype of random keys is "key threefry2x32"
+NO_CHECKSUM = b"0" * 64  # the header's own checksum while it is computed
+CHUNK_BYTES = 1 << 24  # arrays that must be copied for hashing are copied in chunks of this size
 
 
 class Header(NamedTuple):
-    """What stands before the leaves."""
+    """The header of a file."""
 
-    leaves: dict[str, tuple[np.dtype[Any], tuple[int, ...]]]  # as stored, in the order of the file
-    sha256: dict[str, str] | None  # of each leaf; None in a file that is not of nnjax
-    dtypes: dict[str, str]  # of the leaves that are stored as something else
-    empty: dict[str, str] | None  # the places without leaves: {"params/1": "()"}
-    format: str  # "nnjax-checkpoint"
+    leaves: dict[str, tuple[np.dtype[Any], tuple[int, ...]]]  # stored dtype and shape, in the order of the file
+    sha256: dict[str, str] | None  # checksum of each leaf; None if nnjax did not write the file
+    dtypes: dict[str, str]  # original dtypes, where they differ from the stored ones
+    empty: dict[str, str] | None  # subtrees without leaves, such as {"params/1": "()"}
+    format: str  # such as "nnjax-checkpoint"
     metadata: dict[str, Any]
 
 
-def pack(tree: PyTree, format: str, metadata: dict[str, Any]) -> list[bytes | memoryview]:
-    """The content of a file that holds the tree: the header, then each leaf's memory, not copied.
+def serialize(tree: PyTree, format: str, metadata: dict[str, Any]) -> list[bytes | memoryview]:
+    """Return the content of a file that holds a tree: the header, then the memory of each leaf, without a copy.
 
     Args:
-      tree: arrays of numbers, typed keys and Python's numbers.
-      format: the name of what is written.
-      metadata: plain values, as JSON has them.
+      tree: arrays of numbers, typed random keys and Python numbers.
+      format: the name of the file's format, such as "nnjax-checkpoint".
+      metadata: values that JSON can represent.
 
     Raises:
-      TypeError: for leaves that are no numbers, and for metadata that are not plain values.
-      ValueError: for two leaves whose paths read the same.
+      TypeError: if a leaf is not numeric or JSON cannot represent the metadata.
+      ValueError: if two leaves have the same name.
     """
-    leaves, empty = named(tree)
+    leaves, empty = named_leaves(tree)
     stored, dtypes, sha256 = {}, {}, {}
     for name, leaf in leaves.items():
-        array, dtype = on_host(name, leaf)
+        array, dtype = to_numpy(name, leaf)
         sha256[name] = leaf_sha256(array, dtype)
         if dtype not in CODES:
             dtypes[name] = dtype
-        array = np.ascontiguousarray(_little_endian(array)).reshape(array.shape)  # which makes () into (1,)
+        array = _standard_layout(array)
         stored[name] = array if array.dtype.name in CODES else array[..., None].view(np.uint8)
-    stored = dict(sorted(stored.items(), key=lambda item: -item[1].dtype.itemsize))  # so each is aligned
+    stored = dict(sorted(stored.items(), key=lambda item: -item[1].dtype.itemsize))  # largest first: all are aligned
     header: dict[str, Any] = {
         "__metadata__": {
             "checksum": NO_CHECKSUM.decode(),
@@ -85,77 +87,76 @@ def pack(tree: PyTree, format: str, metadata: dict[str, Any]) -> list[bytes | me
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     text = text.replace(NO_CHECKSUM, hashlib.sha256(text).hexdigest().encode(), 1)
-    return [len(text).to_bytes(8, "little"), text, *map(_bytes, stored.values())]
+    return [len(text).to_bytes(8, "little"), text, *map(_memory, stored.values())]
 
 
-def read_header(file: io.BufferedReader, path: Path, what: str) -> Header:
-    """What stands before the leaves of an open file, whose length is looked at too.
+def read_header(file: io.BufferedReader, path: Path) -> Header:
+    """Read the header of an open file and check it and the length of the file.
 
     Args:
-      file: at its beginning; afterwards at the first leaf.
-      path: for messages.
-      what: that the file should be, for messages.
+      file: the file, at its beginning. Afterwards it is at the first leaf.
+      path: the path of the file, for error messages.
 
     Raises:
-      ValueError: for a header that is damaged or of something else, and for a file cut short.
+      ValueError: if the header is damaged, the file is truncated, or it is not a safetensors file.
     """
+    foreign = f"{path} is damaged or not a safetensors file"
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if not 2 <= length <= size - 8:
-        raise ValueError(f"{path} is damaged or no {what}: a header of {length} bytes in a file of {size}")
+        raise ValueError(f"{foreign}: header of {length} bytes in a file of {size} bytes")
     text = file.read(length)
     try:
         header = json.loads(text.decode())
         notes = header.pop("__metadata__", {})
-        ours = bool(notes.keys() & {"checksum", "sha256"})
-        checksum, version = (notes["checksum"].encode(), notes["version"]) if ours else (b"", "")
-        places = sorted((_place(name, entry) for name, entry in header.items()), key=lambda place: place[3:])
+        has_checksums = bool(notes.keys() & {"checksum", "sha256"})
+        checksum, version = (notes["checksum"].encode(), notes["version"]) if has_checksums else (b"", "")
+        entries = sorted((_parse_entry(name, entry) for name, entry in header.items()), key=lambda entry: entry[3:])
         names = ("sha256", "dtypes", "empty", "metadata")
-        sha256, dtypes, empty, metadata = (json.loads(notes[name]) if ours else None for name in names)
+        sha256, dtypes, empty, metadata = (json.loads(notes[name]) if has_checksums else None for name in names)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged or no {what}: its header makes no sense, {error!r}") from error
-    found = hashlib.sha256(text.replace(checksum, NO_CHECKSUM, 1)).hexdigest()
-    if ours and found.encode() != checksum:
-        raise ValueError(f"{path} is damaged: the SHA-256 of its header is not the one written")
-    if ours and version != str(VERSION):
-        raise ValueError(f"{path} has version {version} of its format, known is {VERSION}; update nnjax")
-    last = 0
-    for name, _, _, begin, end in places:
-        if begin != last:
-            raise ValueError(f"{path} is damaged or no {what}: {name} begins at byte {begin}, expected {last}")
+        raise ValueError(f"{foreign}: invalid header, {error!r}") from error
+    if has_checksums and hashlib.sha256(text.replace(checksum, NO_CHECKSUM, 1)).hexdigest().encode() != checksum:
+        raise ValueError(f"{path} is damaged: SHA-256 mismatch in the header")
+    if has_checksums and version != str(VERSION):
+        raise ValueError(f"{path} has format version {version}, expected {VERSION}; update nnjax")
+    position = 0
+    for name, _, _, begin, end in entries:
+        if begin != position:
+            raise ValueError(f"{foreign}: {name} begins at byte {begin}, expected {position}")
         if 8 + length + end > size:
-            raise ValueError(f"{path} is damaged: cut short in {name}, after {size} bytes")
-        last = end
-    if 8 + length + last != size:
-        raise ValueError(f"{path} is damaged: {size} bytes, expected {8 + length + last}")
-    leaves = {name: (dtype, shape) for name, dtype, shape, _, _ in places}
+            raise ValueError(f"{path} is damaged: truncated in {name}, after {size} bytes")
+        position = end
+    if 8 + length + position != size:
+        raise ValueError(f"{path} is damaged: {size} bytes, expected {8 + length + position}")
+    leaves = {name: (dtype, shape) for name, dtype, shape, _, _ in entries}
     return Header(leaves, sha256, dtypes or {}, empty, notes.get("format", ""), metadata or {})
 
 
 def read_leaves(file: io.BufferedReader, path: Path, header: Header) -> Iterator[tuple[str, np.ndarray]]:
-    """The leaves one after the other; in place of keys their data.
+    """Yield the name and the array of each leaf, in the order of the file; of a random key, its key data.
 
     Raises:
-      ValueError: after the last, naming all that are damaged.
+      ValueError: after the last leaf, if any is damaged; the message names all damaged leaves.
     """
     damaged = []
-    for name, (dtype, shape) in header.leaves.items():
-        array = np.empty(shape, dtype)
-        file.readinto(_bytes(array))
-        meant = header.dtypes.get(name, array.dtype.name)
-        if meant != array.dtype.name and not meant.startswith(KEY):
-            array = array.view(jnp.dtype(meant)).reshape(shape[:-1])
-        if header.sha256 is not None and leaf_sha256(array, meant) != header.sha256.get(name):
+    for name, (stored_dtype, shape) in header.leaves.items():
+        array = np.empty(shape, stored_dtype)
+        file.readinto(_memory(array))
+        dtype = header.dtypes.get(name, array.dtype.name)
+        if dtype != array.dtype.name and not dtype.startswith(KEY):
+            array = array.view(jnp.dtype(dtype)).reshape(shape[:-1])
+        if header.sha256 is not None and leaf_sha256(array, dtype) != header.sha256.get(name):
             damaged.append(name)
         yield name, array
     if damaged:
-        raise ValueError(f"{path} is damaged: the SHA-256 of {', '.join(damaged)} is not the one written")
+        raise ValueError(f"{path} is damaged: SHA-256 mismatch in {', '.join(damaged)}")
 
 
-def read(path: Path, what: str) -> tuple[dict[str, Any], Header]:
-    """All leaves by name, and the header."""
+def read(path: Path) -> tuple[dict[str, Any], Header]:
+    """Read all leaves, by name, and the header of a file; it raises the errors of `read_header` and `read_leaves`."""
     with path.open("rb") as file:
-        header = read_header(file, path, what)
+        header = read_header(file, path)
         leaves: dict[str, Any] = dict(read_leaves(file, path, header))
     for name, dtype in header.dtypes.items():
         if dtype.startswith(KEY):
@@ -163,34 +164,45 @@ def read(path: Path, what: str) -> tuple[dict[str, Any], Header]:
     return leaves, header
 
 
-def into(like: PyTree, saved: dict[str, Any], empty: dict[str, str] | None, complaint: str) -> PyTree:
-    """The leaves in the structure of `like`, whose leaves are arrays, shapes or Python's numbers.
+def restore_structure(like: PyTree, leaves: dict[str, Any], empty: dict[str, str] | None, error: str) -> PyTree:
+    """Put the leaves of a file into the structure of a tree.
+
+    Args:
+      like: a tree of arrays, `jax.ShapeDtypeStruct`s or Python numbers.
+      leaves: the leaves by name, as `read` returns them.
+      empty: the subtrees without leaves, as in `Header`; None if they are unknown.
+      error: the first line of the error message.
 
     Raises:
-      ValueError: where names, shapes or dtypes differ: the complaint, then a line for each.
+      ValueError: if names, shapes or dtypes differ; the message lists all differences.
     """
-    leaves, like_empty = named(like)
+    expected, expected_empty = named_leaves(like)
     differences = _differences(
-        {name: _shape_and_dtype(leaf) for name, leaf in saved.items()},
         {name: _shape_and_dtype(leaf) for name, leaf in leaves.items()},
-    ) or _differences(like_empty if empty is None else empty, like_empty)
+        {name: _shape_and_dtype(leaf) for name, leaf in expected.items()},
+    ) or _differences(expected_empty if empty is None else empty, expected_empty)
     if differences:
-        raise ValueError("\n".join([complaint, *differences]))
+        raise ValueError("\n".join([error, *differences]))
     numbers = (bool, int, float, complex)
-    found = [
-        type(leaf)(saved[name].item()) if isinstance(leaf, numbers) else saved[name] for name, leaf in leaves.items()
+    values = [
+        type(leaf)(leaves[name].item()) if isinstance(leaf, numbers) else leaves[name]
+        for name, leaf in expected.items()
     ]
-    return jax.tree.unflatten(jax.tree.structure(like), found)
+    return jax.tree.unflatten(jax.tree.structure(like), values)
 
 
-def named(tree: PyTree) -> tuple[dict[str, Any], dict[str, str]]:
-    """The leaves by the names of their paths, and the places without leaves, as `{"params/1": "()"}`."""
+def named_leaves(tree: PyTree) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the leaves of a tree by name, and its subtrees without leaves, such as `{"params/1": "()"}`.
+
+    Raises:
+      ValueError: if two leaves have the same name or one has the reserved name `__metadata__`.
+    """
     leaves: dict[str, Any] = {}
     empty: dict[str, str] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_empty):
         name = checks.path_name(path)
         if name in leaves or name in empty or name == "__metadata__":
-            raise ValueError(f"the name {name} of a leaf is taken; rename what has a '/' or '__metadata__' as a key")
+            raise ValueError(f"the leaf name {name} is taken; rename the key that contains '/' or is '__metadata__'")
         if _is_empty(leaf):
             empty[name] = repr(leaf) if isinstance(leaf, (tuple, list, dict, type(None))) else type(leaf).__name__
         else:
@@ -198,34 +210,34 @@ def named(tree: PyTree) -> tuple[dict[str, Any], dict[str, str]]:
     return leaves, empty
 
 
-def on_host(name: str, leaf: Any) -> tuple[np.ndarray, str]:
-    """A leaf's numbers on the host and its dtype; those of a key are its data, its dtype is `key threefry2x32`."""
+def to_numpy(name: str, leaf: Any) -> tuple[np.ndarray, str]:
+    """Return a leaf as a NumPy array, and its dtype; of a random key, its key data and a dtype `key threefry2x32`."""
     if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return np.asarray(jax.random.key_data(leaf)), f"{KEY}{jax.random.key_impl(leaf)}"
     array = np.asarray(leaf)
     if not (jnp.issubdtype(array.dtype, np.number) or array.dtype == np.bool_):
-        raise TypeError(f"{name}: numbers expected, got {type(leaf).__name__} of dtype {array.dtype}")
+        raise TypeError(f"{name}: expected numbers, got {type(leaf).__name__} of dtype {array.dtype}")
     return array, array.dtype.name
 
 
 def leaf_sha256(array: np.ndarray, dtype: str) -> str:
-    """The SHA-256 of dtype, shape and bytes."""
-    known = hashlib.sha256(f"{dtype} {array.shape}\n".encode())
+    """Return the SHA-256 of an array's dtype, shape and bytes."""
+    digest = hashlib.sha256(f"{dtype} {array.shape}\n".encode())
     array = np.atleast_1d(array)
-    as_it_lies = array.flags.c_contiguous and array.dtype.isnative
-    rows = max(1, len(array) if as_it_lies else PIECE * len(array) // max(1, array.nbytes))
+    rows = max(1, CHUNK_BYTES * len(array) // max(1, array.nbytes))
     for start in range(0, len(array), rows):
-        known.update(_bytes(np.ascontiguousarray(_little_endian(array[start : start + rows]))))
-    return known.hexdigest()
+        digest.update(_memory(_standard_layout(array[start : start + rows])))
+    return digest.hexdigest()
 
 
-def _bytes(array: np.ndarray) -> memoryview:
-    """The memory of a contiguous array."""
+def _standard_layout(array: np.ndarray) -> np.ndarray:
+    """Return the array C-contiguous and little-endian, copied only if it is not."""
+    return np.asarray(array, array.dtype.newbyteorder("<"), order="C")
+
+
+def _memory(array: np.ndarray) -> memoryview:
+    """Return the bytes of a contiguous array without a copy."""
     return array.reshape(-1).view(np.uint8).data
-
-
-def _little_endian(array: np.ndarray) -> np.ndarray:
-    return array.astype(array.dtype.newbyteorder("<"), copy=False)
 
 
 def _is_empty(node: Any) -> bool:
@@ -233,12 +245,12 @@ def _is_empty(node: Any) -> bool:
     return structure.num_leaves == 0 and structure.num_nodes == 1
 
 
-def _place(name: str, entry: dict[str, Any]) -> tuple[str, np.dtype[Any], tuple[int, ...], int, int]:
-    """Dtype, shape, first byte and end of a leaf."""
+def _parse_entry(name: str, entry: dict[str, Any]) -> tuple[str, np.dtype[Any], tuple[int, ...], int, int]:
+    """Return name, dtype, shape, first byte and end of a leaf."""
     dtype, shape = jnp.dtype(DTYPES[entry["dtype"]]), tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     if any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
-        raise ValueError(f"{name}: natural numbers expected, got {entry}")
+        raise ValueError(f"{name}: expected non-negative integers, got {entry}")
     if end - begin != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{name}: {end - begin} bytes for {dtype}{shape}")
     return name, dtype, shape, begin, end
@@ -249,9 +261,9 @@ def _shape_and_dtype(leaf: Any) -> tuple[tuple[int, ...], str]:
     return tuple(array.shape), array.dtype.name
 
 
-def _differences(saved: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+def _differences(saved: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     return [
-        f"  {name}: saved {saved.get(name, 'nothing')}, wanted {wanted.get(name, 'nothing')}"
-        for name in sorted(saved.keys() | wanted.keys())
-        if saved.get(name) != wanted.get(name)
+        f"  {name}: saved {saved.get(name, 'nothing')}, expected {expected.get(name, 'nothing')}"
+        for name in sorted(saved.keys() | expected.keys())
+        if saved.get(name) != expected.get(name)
     ]

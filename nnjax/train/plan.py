@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from nnjax import checks
 from nnjax.data import Source, as_examples, n_bytes, n_rows, sample, take_rows
-from nnjax.debug.flops import Cost, flops
+from nnjax.debug import Cost, count_flops
 from nnjax.train.engine.device_loop import CAPACITY, MemberArgs, initial_states, train_chunk
 from nnjax.train.engine.ensemble import MEMBERS, STRATEGIES, Ensemble, Strategy
 from nnjax.train.engine.fit_state import initial_fit_state
@@ -105,7 +105,7 @@ def plan(
     key = jax.random.key(0)
     ts = jax.eval_shape(run.init, key, held)
     carried = jax.eval_shape(lambda ts: initial_fit_state(ts, validated=True, stopped=jnp.zeros((), bool)), ts)
-    cost = flops(run.step, ts, jax.eval_shape(lambda d: take_rows(d, jnp.zeros(batch, jnp.int32)), held))
+    cost = count_flops(run.step, ts, jax.eval_shape(lambda d: take_rows(d, jnp.zeros(batch, jnp.int32)), held))
     free = int(_free_bytes() * MEMORY_SHARE) if memory is None else memory
 
     fixed, additional, fit, seconds = {}, {}, {}, {}

@@ -14,8 +14,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from nnjax.data import Source, n_rows, take_rows
-from nnjax.debug.found import Found
-from nnjax.debug.nonfinite import first_nonfinite
+from nnjax.debug import NonfiniteOrigin, first_nonfinite
 from nnjax.storage import checkpoint
 from nnjax.train.engine.device_loop import CAPACITY
 from nnjax.train.engine.ensemble import Strategy, index_tree
@@ -46,7 +45,7 @@ class Replay(NamedTuple):
     ts: TrainState  # the state before the step
     batch: Data
     rows: np.ndarray  # (batch,) the rows of the data in the batch
-    origin: Found | None  # where a value that is not finite arose; None if everything is finite
+    origin: NonfiniteOrigin | None  # where a value that is not finite arose; None if everything is finite
 
     def __str__(self) -> str:
         return self.describe("the data")

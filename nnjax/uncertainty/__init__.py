@@ -8,10 +8,8 @@ from nnjax.uncertainty.curves import SizeCurve, ensemble_size_curve, rejection_c
 from nnjax.uncertainty.decomposition import Uncertainty, entropy_decomposition, variance_decomposition
 from nnjax.uncertainty.ensemble import log_mean_probabilities, mean_logits, vote
 from nnjax.uncertainty.mc_dropout import mc_dropout
-from nnjax.uncertainty.paired import Paired, paired
 
 __all__ = [
-    "Paired",
     "SizeCurve",
     "Uncertainty",
     "ensemble_size_curve",
@@ -19,7 +17,6 @@ __all__ = [
     "log_mean_probabilities",
     "mc_dropout",
     "mean_logits",
-    "paired",
     "rejection_curve",
     "variance_decomposition",
     "vote",

@@ -1,30 +1,30 @@
-"""nnjax, a file for each kind of work."""
+"""nnjax, one file for each kind of work."""
 
-from benchmarks.peers.ours.accuracy import accuracy
-from benchmarks.peers.ours.comparison import comparison
-from benchmarks.peers.ours.depth import depth
+from benchmarks.peers.ours.deep_network import deep_network
 from benchmarks.peers.ours.dispatch import dispatch
 from benchmarks.peers.ours.ensemble import conv_ensemble, ensemble, sweep
-from benchmarks.peers.ours.optimizer import optimizer
+from benchmarks.peers.ours.fresh_process import fresh_process
+from benchmarks.peers.ours.optimizer_comparison import optimizer_comparison
 from benchmarks.peers.ours.shuffle import shuffle
-from benchmarks.peers.ours.start import start
+from benchmarks.peers.ours.time_to_accuracy import time_to_accuracy
 from benchmarks.peers.ours.training import training
+from benchmarks.peers.ours.updates import updates
 
 __all__ = [
     "FORMS",
     "NAME",
     "NEEDS",
-    "accuracy",
-    "comparison",
     "conv_ensemble",
-    "depth",
+    "deep_network",
     "dispatch",
     "ensemble",
-    "optimizer",
+    "fresh_process",
+    "optimizer_comparison",
     "shuffle",
-    "start",
     "sweep",
+    "time_to_accuracy",
     "training",
+    "updates",
 ]
 
 NAME = "ours"
@@ -34,11 +34,11 @@ FORMS = {
     "ensemble": ("vmap", "map", "vmap on all cores", "map on all cores"),
     "conv_ensemble": ("vmap", "map", "vmap on all cores", "map on all cores"),
     "sweep": ("vmap", "map", "vmap on all cores", "map on all cores"),
-    "depth": ("repeat", "remat", "unrolled"),
-    "optimizer": ("scan", "calls"),
+    "deep_network": ("repeat", "remat", "unrolled"),
+    "updates": ("scan", "calls"),
     "shuffle": ("fast",),
-    "start": ("process",),
-    "comparison": ("compare",),
+    "fresh_process": ("process",),
+    "optimizer_comparison": ("compare",),
     "dispatch": ("sgd",),
-    "accuracy": ("map", "vmap"),
+    "time_to_accuracy": ("map", "vmap"),
 }

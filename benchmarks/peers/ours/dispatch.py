@@ -1,10 +1,11 @@
 """The cost of a call."""
 
-from benchmarks.leaves import descents
-from benchmarks.work import Dispatching, Program
+from benchmarks.jobs.definitions import Dispatch
+from benchmarks.jobs.program import Program
+from benchmarks.peers._jax.dispatch import optimizer_calls
 from nnjax import optim
 
 
-def dispatch(job: Dispatching, form: str) -> Program:
-    """A jitted update of gradient descent."""
-    return descents(job, optim.sgd(1.0))
+def dispatch(job: Dispatch, form: str) -> Program:
+    """Call the jitted update of gradient descent."""
+    return optimizer_calls(job, optim.sgd(1.0))

@@ -1,4 +1,4 @@
-"""Many networks at once: of dense layers, of convolutions, with hyper-parameters of their own."""
+"""Train many networks: dense, convolutional, and with different hyper-parameters."""
 
 from functools import partial
 from typing import Any
@@ -8,50 +8,56 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks import shards
-from benchmarks.compiled import compiled
-from benchmarks.peers.ours.training import bytes_of, found, run_of, start
-from benchmarks.reference import ensemble_error
-from benchmarks.work import Ensemble, Program, training_inputs
+from benchmarks.jobs.definitions import Ensemble
+from benchmarks.jobs.inputs import training_inputs
+from benchmarks.jobs.program import Program
+from benchmarks.jobs.reference import ensemble_error
+from benchmarks.peers._jax import all_cores
+from benchmarks.peers._jax.stages import compile_in_stages
+from benchmarks.peers.ours.training import initial_state, make_run, step_traffic, to_arrays
 from nnjax import data
-from nnjax.debug.flops import flops
+from nnjax.debug import count_flops
 from nnjax.types import TrainState
 
 
 def ensemble(job: Ensemble, form: str) -> Program:
-    """The jitted `Run.steps` under `vmap`, or under `lax.map`; on all cores, each core has its share of the members."""
-    shards.use_cores(form)
-    each = job.training
-    inputs = training_inputs(each, job.members, own=job.own)
+    """Run `Run.steps` under `vmap` or `lax.map`; "on all cores" distributes the members over the cores."""
+    all_cores.make_cores_devices(form)
+    member_job = job.training
+    inputs = training_inputs(member_job, job.members, own_data=job.own_data)
     pairs = jnp.asarray(job.pairs, jnp.float32) if job.pairs else None
-    run = run_of(each, None if pairs is None else pairs[0])
+    run = make_run(member_job, None if pairs is None else pairs[0])
     examples = data.Data(jnp.asarray(inputs.x), jnp.asarray(inputs.y))
     keys = jax.random.split(jax.random.key(1), job.members)
-    ts = jax.vmap(partial(start, run), in_axes=(0, 0, 0 if job.own else None))(inputs.layers, keys, examples)
-    rows = np.asarray(jax.jit(jax.vmap(partial(run.rows, n_examples=each.rows, n=each.steps)))(ts))
-    mine, shared = (examples if job.own else None, pairs), None if job.own else examples
+    axes = (0, 0, 0 if job.own_data else None)
+    ts = jax.vmap(partial(initial_state, run), in_axes=axes)(inputs.layers, keys, examples)
+    first_rows = partial(run.rows, n_examples=member_job.rows, n=member_job.steps)
+    rows = np.asarray(jax.jit(jax.vmap(first_rows))(ts.key, ts.step))
+    member_args, shared = (examples if job.own_data else None, pairs), None if job.own_data else examples
 
-    def one(ts: TrainState, mine: Any, shared: Any) -> Any:
-        own, pair = mine
-        return run_of(each, pair).steps(ts, own if job.own else shared, each.steps)
+    def steps(ts: TrainState, member_args: Any, shared: Any) -> Any:
+        own_examples, pair = member_args
+        return make_run(member_job, pair).steps(ts, own_examples if job.own_data else shared, member_job.steps)
 
-    def members(ts: TrainState, mine: Any, shared: Any) -> Any:
+    def members(ts: TrainState, member_args: Any, shared: Any) -> Any:
         if form.startswith("vmap"):
-            return jax.vmap(one, in_axes=(0, 0, None))(ts, mine, shared)
-        return lax.map(lambda member: one(member[0], member[1], shared), (ts, mine))
+            return jax.vmap(steps, in_axes=(0, 0, None))(ts, member_args, shared)
+        return lax.map(lambda member: steps(member[0], member[1], shared), (ts, member_args))
 
-    function, (ts, mine, shared) = shards.spread(form, members, (True, True, False), ts, mine, shared)
-    program = compiled(jax.jit(function, donate_argnums=0), ts, mine, shared)
+    has_members = (True, True, False)
+    function, (ts, member_args, shared) = all_cores.shard_members(form, members, has_members, ts, member_args, shared)
+    compiled = compile_in_stages(jax.jit(function, donate_argnums=0), ts, member_args, shared)
+    units = member_job.steps * job.members
     return Program(
         state=ts,
-        call=lambda ts: program.call(ts, mine, shared)[0],
+        call=lambda ts: compiled.call(ts, member_args, shared)[0],
         block=jax.block_until_ready,
-        error=lambda ts: ensemble_error(job, inputs, rows, found(ts)),
-        units=each.steps * job.members,
-        stages=program.stages,
-        memory=program.memory,
-        flops=flops(function, ts, mine, shared).total // (each.steps * job.members),
-        bytes=bytes_of(each),
+        error=lambda ts: ensemble_error(job, inputs, rows, to_arrays(ts)),
+        units=units,
+        stages=compiled.stages,
+        memory=compiled.memory,
+        flops=count_flops(function, ts, member_args, shared).total // units,
+        bytes=step_traffic(member_job),
     )
 
 

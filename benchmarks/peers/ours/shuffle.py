@@ -1,31 +1,32 @@
-"""The order of the data."""
+"""Shuffle an epoch."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.compiled import compiled
-from benchmarks.reference import shuffling_error
-from benchmarks.work import Program, Shuffling
+from benchmarks.jobs.definitions import Shuffle
+from benchmarks.jobs.program import Program
+from benchmarks.jobs.reference import shuffle_error
+from benchmarks.peers._jax.stages import compile_in_stages
 from nnjax import data
 
 
-def shuffle(job: Shuffling, form: str) -> Program:
-    """`batch_indices` of all steps of an epoch at once."""
+def shuffle(job: Shuffle, form: str) -> Program:
+    """Compute `batch_indices` for all steps of an epoch at once."""
 
     def rows(step: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         steps = step + jnp.arange(job.steps)
-        drawn = jax.vmap(lambda step: data.batch_indices(key, step, job.rows, job.batch))(steps)
-        return step + job.steps, drawn
+        batches = jax.vmap(lambda step: data.batch_indices(key, step, job.rows, job.batch))(steps)
+        return step + job.steps, batches
 
     key = jax.random.key(1)
-    program = compiled(jax.jit(rows), jnp.int32(0), key)
+    compiled = compile_in_stages(jax.jit(rows), jnp.int32(0), key)
     return Program(
         state=(jnp.int32(0), None),
-        call=lambda state: program.call(state[0], key),
+        call=lambda state: compiled.call(state[0], key),
         block=jax.block_until_ready,
-        error=lambda state: shuffling_error(job, np.asarray(state[1])),
+        error=lambda state: shuffle_error(job, np.asarray(state[1])),
         units=job.steps,
-        stages=program.stages,
-        memory=program.memory,
+        stages=compiled.stages,
+        memory=compiled.memory,
     )

@@ -44,7 +44,7 @@ def resumable(job: Job, options: FitOptions) -> Iterator[tuple[tuple[FitState, L
         yield (_copy(first_state(job, validated=validated)), _no_logs(job)), lambda fs, logs, *, wait: False
         return
     fingerprint = run_fingerprint(job)
-    with background_writer.saver(options.folder, options.keep, write=jax.process_index() == 0) as write:
+    with background_writer.checkpoint_writer(options.folder, options.keep, write=jax.process_index() == 0) as write:
 
         def save(fs: FitState, logs: Logs, *, wait: bool) -> bool:
             tree, metadata = _pack(snapshot(job.ensemble, fs), logs)

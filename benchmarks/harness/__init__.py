@@ -1,0 +1,1 @@
+"""Measure: one process for each contender, taking turns, and a record of all samples."""

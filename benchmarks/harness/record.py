@@ -1,0 +1,76 @@
+"""The results of a run as JSON: one row for each contender at each variant, and the machine's fingerprint."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nnjax.storage.atomic_write import write_json
+
+SCHEMA = "nnjax-benchmarks-1"
+
+OURS = "ours"
+AGAIN = "ours again"  # the A/A pair: a second process of ours, which shows the noise
+LIMIT = "limit"
+
+
+class Row(NamedTuple):
+    """One contender at one variant. Times are seconds for one unit of work."""
+
+    case: str  # "mlp"
+    variant: str  # "784-64-64-10, batch 32"
+    peer: str  # `OURS`, `AGAIN`, `LIMIT`, or the name of another peer
+    form: str  # "naive", or "fast" as the peer's own documentation recommends
+    unit: str  # of work: "step"
+    samples: tuple[float, ...]  # one for each round; empty if there is a problem
+    stages: dict[str, float]  # seconds: trace, lower, compile, first
+    error: float  # difference from float64 in multiples of what rounding may cause; at most 1
+    flops: int  # operations in one unit
+    bytes: int  # minimum memory traffic of one unit
+    limit: float | None  # measured seconds for the matrix products and the memory traffic of one unit
+    memory: dict[str, int]  # bytes: arguments, temporaries, outputs, peak, if known
+    figures: dict[str, float]  # further results of a case
+    problem: str | None  # why it was not measured
+
+
+class Record(NamedTuple):
+    """A run of the benchmarks."""
+
+    fingerprint: dict[str, Any]
+    rows: tuple[Row, ...]
+
+
+def save_record(path: Path, record: Record) -> None:
+    """Write a record atomically."""
+    rows = [row._asdict() for row in record.rows]
+    write_json(path, {"schema": SCHEMA, "fingerprint": record.fingerprint, "rows": rows})
+
+
+def load_record(path: Path) -> Record:
+    """Read a record.
+
+    Raises:
+      ValueError: if the file is not JSON, or has a different schema.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not a JSON file ({error})") from error
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != SCHEMA:
+        raise ValueError(f"{path}: got schema {schema!r}, expected {SCHEMA!r}; measure again")
+    rows = [Row(**{**row, "samples": tuple(row["samples"])}) for row in content["rows"]]
+    return Record(content["fingerprint"], tuple(rows))
+
+
+def find_rows(
+    rows: Sequence[Row],
+    *,
+    case: str | None = None,
+    variant: str | None = None,
+    peer: str | None = None,
+    form: str | None = None,
+) -> list[Row]:
+    """Return the rows with these values; None matches all."""
+    values = (case, variant, peer, form)
+    return [row for row in rows if all(value in (None, field) for value, field in zip(values, row[:4], strict=True))]

@@ -1,0 +1,98 @@
+"""A run of the benchmarks: choose the contenders of each variant, measure them, and build the rows."""
+
+from collections.abc import Callable, Iterator, Sequence
+from statistics import median
+from typing import NamedTuple
+
+from benchmarks.cases import load_case
+from benchmarks.harness.record import AGAIN, LIMIT, OURS, Row
+from benchmarks.harness.rounds import Measurement, Plan, measure_variants
+from benchmarks.harness.worker_process import Contender
+from benchmarks.peers import peer_names, read_head
+
+QUICK = Plan(rounds=5, seconds=0.05, parallel_setups=2)
+FULL = Plan(rounds=7, seconds=0.05)
+NAIVE = "naive"
+
+
+class Choice(NamedTuple):
+    """What to measure."""
+
+    cases: Sequence[str]
+    peers: Sequence[str] | None = None  # peer files; None for all that are installed
+    quick: bool = False
+    rounds: int | None = None  # replaces the plan's number, for long variants too
+    thorough: bool = False  # all variants, with all forms
+
+
+def run_benchmarks(choice: Choice, show: Callable[[str], None]) -> Iterator[list[Row]]:
+    """Measure all variants of the chosen cases.
+
+    Args:
+      choice: what to measure.
+      show: called with a line of progress.
+
+    Yields:
+      The rows of each variant.
+    """
+    plan = QUICK if choice.quick else FULL
+    for case in choice.cases:
+        contenders = {variant: choose_contenders(case, variant, choice) for variant in choose_variants(case, choice)}
+        case_plan = plan._replace(variant_rounds=getattr(load_case(case), "ROUNDS", {}))
+        if choice.rounds is not None:
+            case_plan = plan._replace(rounds=choice.rounds)
+        for variant, measurements in measure_variants(case, contenders, case_plan, show):
+            yield build_rows(case, variant, measurements)
+
+
+def choose_variants(case_name: str, choice: Choice) -> tuple[str, ...]:
+    """Return the names of the variants to measure."""
+    case = load_case(case_name)
+    if choice.quick:
+        return tuple(case.QUICK)
+    return tuple(name for name in case.JOBS if choice.thorough or name not in getattr(case, "EXTRA", ()))
+
+
+def choose_contenders(case_name: str, variant: str, choice: Choice) -> list[Contender]:
+    """Return the peers that do this kind of work, in their forms; ours twice, to measure the noise.
+
+    Naive and rare forms are left out of the quick set, and of variants that are not in the case's THOROUGH. Forms that
+    compile for long are left out of the quick set only, because one of them may be the peer's fastest.
+    """
+    case = load_case(case_name)
+    thorough = choice.thorough or (not choice.quick and variant in getattr(case, "THOROUGH", case.JOBS))
+    contenders = []
+    for peer in map(read_head, peer_names()):
+        takes_part = choice.peers is None or peer.file in (*choice.peers, LIMIT)
+        left_out = (*(() if thorough else (NAIVE, *peer.rare)), *(peer.slow if choice.quick else ()))
+        if takes_part and not peer.missing:
+            forms = [form for form in peer.forms.get(case.KIND, ()) if form not in left_out]
+            contenders += [Contender(peer.name, peer.file, form) for form in forms]
+    ours = [contender for contender in contenders if contender.peer == OURS and contender.form != NAIVE]
+    return [*contenders, ours[0]._replace(label=AGAIN)] if ours else contenders
+
+
+def build_rows(case: str, variant: str, measurements: Sequence[Measurement]) -> list[Row]:
+    """Return the rows of a variant; the operations that one peer counts, and the limit, hold for all of them."""
+    limits = [median(m.samples) for m in measurements if m.contender.peer == LIMIT and m.samples]
+    flops = max((m.setup.get("flops", 0) for m in measurements), default=0)
+    bytes_ = max((m.setup.get("bytes", 0) for m in measurements), default=0)
+    return [
+        Row(
+            case=case,
+            variant=variant,
+            peer=m.contender.label,
+            form=m.contender.form,
+            unit=load_case(case).UNIT,
+            samples=m.samples,
+            stages=m.setup.get("stages", {}),
+            error=m.setup.get("check", 0.0),
+            flops=flops,
+            bytes=bytes_,
+            limit=min(limits, default=None),
+            memory=m.setup.get("memory", {}),
+            figures=m.setup.get("figures", {}),
+            problem=m.problem,
+        )
+        for m in measurements
+    ]

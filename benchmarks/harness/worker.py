@@ -1,0 +1,117 @@
+"""The process of one peer in one form at one case.
+
+It writes a line when the peer is loaded, then answers requests, one line of JSON each:
+
+{"set up": variant}    builds the program, calls it and checks the result
+{"calls": n}           times n calls, after n warm-up calls
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+from contextlib import suppress
+from typing import Any, NamedTuple, TextIO
+
+from benchmarks.cases import load_case
+from benchmarks.jobs.program import Program
+from benchmarks.peers import load_peer
+
+LONG_CALL = 0.2  # seconds; calls this long need no warm-up
+VERY_LONG_CALL = 10.0  # seconds; a first call this long is not repeated to get a time without compilation
+
+
+class ProgramState(NamedTuple):
+    """A program between two requests."""
+
+    program: Program
+    state: Any
+    call_seconds: float  # of the latest calls
+
+
+def serve_requests(case: str, peer: str, form: str) -> None:
+    """Answer requests until stdin is closed."""
+    answers = _separate_answers()
+    with suppress(Exception):  # "set up" reports it
+        load_peer(peer)
+    print(json.dumps({"loaded": peer}), file=answers, flush=True)
+    current: ProgramState | None = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            if "set up" in request:
+                current = None  # frees the memory of the last program
+                current, answer = set_up_program(case, peer, form, request["set up"])
+            else:
+                assert current is not None
+                current, answer = time_calls(current, request["calls"])
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}", "where": traceback.format_exc()}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def set_up_program(case_name: str, peer: str, form: str, variant: str) -> tuple[ProgramState, dict[str, Any]]:
+    """Build a program and call it; return it with its error, its time to compile and its memory."""
+    begin = time.perf_counter()
+    case = load_case(case_name)
+    program: Program = getattr(load_peer(peer), case.KIND)(case.JOBS[variant], form)
+    build_end = time.perf_counter()
+    state = program.call(program.state)
+    program.block(state)
+    first = time.perf_counter() - build_end
+    error = program.error(state)
+    current = ProgramState(program._replace(state=None), state, first)
+    if first < VERY_LONG_CALL:  # the first call may have compiled
+        current, _ = time_calls(current, 1)
+    answer = {
+        "units": program.units, "call": current.call_seconds,
+        "check": float(error) if error <= 1e300 else 1e300,  # NaN too
+        "memory": program.memory | _device_memory(),
+        "stages": {**program.stages, "first": first, "all": build_end - begin + first},
+        "figures": program.figures(current.state), "flops": program.flops, "bytes": program.bytes,
+    }  # fmt: skip
+    return current, answer
+
+
+def time_calls(current: ProgramState, calls: int) -> tuple[ProgramState, dict[str, Any]]:
+    """Return the seconds of one unit of work, averaged over `calls` calls after as many warm-up calls.
+
+    After a pause the caches are cold, and threads need some 50 ms until they start together: a step of LeNet takes
+    7 ms, then 4.7, 3.7, 3.4 and, from the eighth on, 3.0.
+    """
+    program, state, call_seconds = current
+    if call_seconds < LONG_CALL:
+        for _ in range(calls):
+            state = program.call(state)
+        program.block(state)
+    begin = time.perf_counter()
+    for _ in range(calls):
+        state = program.call(state)
+    program.block(state)
+    seconds = time.perf_counter() - begin
+    answer = {"seconds": seconds / calls / program.units, "figures": program.figures(state)}
+    return ProgramState(program, state, seconds / calls), answer
+
+
+def _device_memory() -> dict[str, int]:
+    """Return the peak memory of an accelerator: PyTorch's at this variant, JAX's since the process started."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        return {"device peak": peak}
+    jax = None if torch is not None else sys.modules.get("jax")
+    stats = jax.devices()[0].memory_stats() if jax is not None else None
+    return {"device peak": stats["peak_bytes_in_use"]} if stats and "peak_bytes_in_use" in stats else {}
+
+
+def _separate_answers() -> TextIO:
+    """Return the stream for answers, and redirect what libraries print to stderr."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return answers
+
+
+if __name__ == "__main__":
+    serve_requests(*sys.argv[1:])

@@ -1,0 +1,65 @@
+"""The worker of one contender, seen from the process that starts it."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from benchmarks.harness.environment import ROOT, VARIABLES
+
+
+class Contender(NamedTuple):
+    """A peer in one of its forms. The A/A pair is our form under a second label."""
+
+    label: str
+    peer: str  # the peer's file
+    form: str
+
+
+class Worker(NamedTuple):
+    """A process with its pipes."""
+
+    contender: Contender
+    process: subprocess.Popen[str]
+    stderr: Any  # a temporary file
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Send a request and return the answer; an answer with "error" if the process died."""
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # reading the answer reports it
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+        return self.read_answer()
+
+    def read_answer(self) -> dict[str, Any]:
+        """Wait for the next line."""
+        assert self.process.stdout is not None
+        if line := self.process.stdout.readline():
+            return json.loads(line)
+        self.stderr.seek(0)
+        return {"error": f"the process exited with {self.process.wait()}: {self.stderr.read()[-2000:]}"}
+
+
+def start_worker(case: str, contender: Contender) -> Worker:
+    """Start the process; its first line says that the peer is loaded."""
+    stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed by end_worker
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.harness.worker", case, contender.peer, contender.form],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **VARIABLES},
+    )
+    return Worker(contender, process, stderr)
+
+
+def end_worker(worker: Worker) -> None:
+    """Kill the process."""
+    worker.process.kill()
+    worker.process.communicate()
+    worker.stderr.close()

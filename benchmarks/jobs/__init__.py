@@ -1,0 +1,1 @@
+"""The jobs that peers do: their definitions, the inputs they start from, and the float64 results that check them."""

@@ -1,0 +1,39 @@
+"""Compile a JAX program and time each stage."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Compiled(NamedTuple):
+    """A compiled program, with the time and memory of its compilation."""
+
+    call: Callable[..., Any]
+    stages: dict[str, float]  # seconds
+    memory: dict[str, int]  # bytes
+
+
+def compile_in_stages(jitted: Any, *args: Any) -> Compiled:
+    """Trace, lower and compile a jitted function for these arguments, and time each stage.
+
+    The `jit` of other libraries has these stages too. If it has no `trace`, it traces while it lowers.
+    """
+    stages, clock = {}, time.perf_counter()
+    program, stage_args = jitted, args
+    for stage in ("trace", "lower", "compile"):
+        if not hasattr(program, stage):
+            continue
+        program, stage_args = getattr(program, stage)(*stage_args), ()
+        now = time.perf_counter()
+        stages[stage], clock = now - clock, now
+    return Compiled(program, stages, _memory(program))
+
+
+def _memory(program: Any) -> dict[str, int]:
+    """Return the bytes of a compiled program, as far as the backend reports them."""
+    analysis = getattr(program, "compiled", program).memory_analysis()  # some libraries wrap the compiled program
+    names = {
+        "arguments": "argument_size_in_bytes", "outputs": "output_size_in_bytes", "temporaries": "temp_size_in_bytes",
+        "aliased": "alias_size_in_bytes", "peak": "peak_memory_in_bytes",
+    }  # fmt: skip
+    return {name: int(size) for name, field in names.items() if (size := getattr(analysis, field, None)) is not None}

@@ -1,0 +1,14 @@
+"""Start a process."""
+
+from benchmarks.jobs.definitions import FreshProcess
+from benchmarks.jobs.fresh_process import python_process
+from benchmarks.jobs.program import Program
+
+IMPORTS = "from nnjax import data, losses, nn, optim, train"
+
+
+def fresh_process(job: FreshProcess, form: str) -> Program:
+    """Import what a training script imports, or run `nnjax train digits` until its last picture is written."""
+    if job.what == "import":
+        return python_process("-c", IMPORTS)
+    return python_process("-m", "nnjax.cli", "train", "digits", "--out", out=True)

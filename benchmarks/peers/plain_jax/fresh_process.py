@@ -1,0 +1,16 @@
+"""Start a process."""
+
+from benchmarks.jobs.definitions import FreshProcess
+from benchmarks.jobs.fresh_process import python_process
+from benchmarks.jobs.program import Program
+
+
+def fresh_process(job: FreshProcess, form: str) -> Program:
+    """Import what nnjax is built on.
+
+    Raises:
+      ValueError: for any job but an import.
+    """
+    if job.what != "import":
+        raise ValueError("plain JAX has no command to train with")
+    return python_process("-c", "import jax, optax")

@@ -1,0 +1,51 @@
+"""Train one network."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.jobs.definitions import Training
+from benchmarks.jobs.inputs import Inputs, training_inputs
+from benchmarks.jobs.program import Program
+from benchmarks.jobs.python_loop import epoch_rows
+from benchmarks.peers._torch.device import ALL_THREADS, DEVICE, useful_threads
+from benchmarks.peers._torch.loop import Batches, batch_loop, module_step, shuffled_batches
+from benchmarks.peers._torch.model import make_network, to_tensors
+
+
+def training(job: Training, form: str) -> Program:
+    """Train in one form.
+
+    naive: the tutorial's loop with a `DataLoader`. fast: views of shuffled tensors, a fused Adam, one thread for small
+    products.
+    """
+    inputs = training_inputs(job)
+    torch.set_num_threads(useful_threads(job) if form == "fast" else ALL_THREADS)
+    model = make_network(job, inputs.layers)
+    optimizer = torch.optim.Adam(model.parameters(), job.rate, fused=True if form == "fast" else None)
+    return batch_loop(
+        job,
+        inputs,
+        module_step(job, optimizer),
+        model,
+        batches=shuffled_batches(job, inputs) if form == "fast" else _loader_batches(job, inputs),
+        params=lambda model: list(model.parameters()),
+    )
+
+
+def _loader_batches(job: Training, inputs: Inputs) -> Batches:
+    """Return the batches of a `DataLoader` whose sampler yields the epoch's order."""
+    x, y = to_tensors(inputs, "cpu")
+    data = TensorDataset(x, y)
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        if job.batch is None:
+            yield x.to(DEVICE), y.to(DEVICE)
+            return
+        order = [int(row) for rows in epoch_rows(job, epoch) if rows is not None for row in rows]
+        for batch_x, batch_y in DataLoader(data, job.batch, sampler=order):
+            yield batch_x.to(DEVICE), batch_y.to(DEVICE)
+
+    return batches

@@ -1,0 +1,49 @@
+"""What limits a program: arithmetic, memory, small matrix products, or overhead."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from benchmarks.harness.record import Row
+from benchmarks.report.stats import summarise
+
+
+class Rates(NamedTuple):
+    """The highest rates that the calibration measured."""
+
+    flops: float  # float32 operations per second, in a large matrix product
+    bytes: float  # bytes per second, for arrays larger than the caches
+
+
+class Bottleneck(NamedTuple):
+    """The bottleneck of one unit of work."""
+
+    arithmetic: float  # seconds for its operations at the highest rate
+    memory: float  # seconds for its memory traffic at the highest rate
+    name: str  # "arithmetic", "memory", "small products" or "overhead"
+
+
+def calibrated_rates(rows: Sequence[Row]) -> Rates | None:
+    """Return the rates that this run measured; None without calibration."""
+
+    def calibration(prefix: str) -> Row | None:
+        return next((r for r in rows if r.case == "calibrate" and r.variant.startswith(prefix) and r.samples), None)
+
+    gemm, copy = calibration("GEMM float32"), calibration("copy")
+    if gemm is None or copy is None:
+        return None
+    return Rates(gemm.flops / summarise(gemm.samples).median, copy.bytes / summarise(copy.samples).median)
+
+
+def find_bottleneck(row: Row, rates: Rates) -> Bottleneck:
+    """Return what explains at least half of a program's time.
+
+    arithmetic, memory: its operations or its traffic, at the machine's highest rate. small products: the matrix
+    products measured alone, too small for that rate. overhead: none of these; the time goes into starting operations
+    and the rest of the program.
+    """
+    arithmetic, memory = row.flops / rates.flops, row.bytes / rates.bytes
+    half = summarise(row.samples).median / 2
+    name = "arithmetic" if arithmetic >= memory else "memory"
+    if max(arithmetic, memory) <= half:
+        name = "small products" if row.limit is not None and row.limit > half else "overhead"
+    return Bottleneck(arithmetic, memory, name)

@@ -1,0 +1,101 @@
+"""Statistics of repeated timings: median and quartiles, ratios with intervals, and a test for "slower"."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+SLOWER = 1.05  # smaller ratios are never reported, even if significant
+SIGNIFICANCE = 0.01  # p-value below which a difference counts
+ENOUGH = 5  # samples on each side; with fewer, no difference is significant
+
+
+class Summary(NamedTuple):
+    """Summary of samples, in their unit."""
+
+    median: float
+    low: float  # first quartile
+    high: float  # third quartile
+    minimum: float
+
+
+class Ratio(NamedTuple):
+    """Ratio of two medians with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def spread(self) -> float:
+        """Return the distance from 1 to the far end of the interval, as a factor of at least 1."""
+        return max(self.high, 1 / self.low)
+
+
+def summarise(samples: Sequence[float]) -> Summary:
+    """Return median, quartiles and minimum.
+
+    Raises:
+      ValueError: if there are no samples, or one is not a positive number.
+    """
+    times = _checked(samples)
+    low, median, high = np.quantile(times, (0.25, 0.5, 0.75))
+    return Summary(float(median), float(low), float(high), float(times.min()))
+
+
+def median_ratio(numerator: Sequence[float], denominator: Sequence[float], *, seed: int = 0) -> Ratio:
+    """Return the ratio of two medians, with a bootstrap interval that resamples rounds in pairs.
+
+    Args:
+      numerator: samples, (rounds,).
+      denominator: samples of the same rounds, (rounds,).
+      seed: random seed of the bootstrap.
+
+    Raises:
+      ValueError: if the numbers of rounds differ.
+    """
+    from scipy.stats import bootstrap
+
+    a, b = _checked(numerator), _checked(denominator)
+    if a.shape != b.shape:
+        raise ValueError(f"median_ratio: got {a.size} and {b.size} rounds; measure both in the same rounds")
+    value = float(np.median(a) / np.median(b))
+    if a.size == 1:
+        return Ratio(value, value, value)
+    interval = bootstrap(
+        (a, b),
+        lambda x, y, axis: np.median(x, axis=axis) / np.median(y, axis=axis),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=2000,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Ratio(value, float(interval.low), float(interval.high))
+
+
+def geometric_mean(ratios: Sequence[float]) -> float:
+    """Return the geometric mean, in which 2 and 1/2 average to 1."""
+    return float(np.exp(np.log(_checked(ratios)).mean()))
+
+
+def is_slower(old: Sequence[float], new: Sequence[float], noise: float) -> bool:
+    """Return True if the new times are longer: significantly, by more than 5 %, and by more than the noise.
+
+    Args:
+      old: samples, (n,).
+      new: samples of a different run, (m,).
+      noise: `Ratio.spread` of a program against itself, at least 1.
+    """
+    from scipy.stats import mannwhitneyu
+
+    a, b = _checked(old), _checked(new)
+    factor = float(np.median(b) / np.median(a))
+    return factor > max(SLOWER, noise) and float(mannwhitneyu(b, a, alternative="greater").pvalue) < SIGNIFICANCE
+
+
+def _checked(samples: Sequence[float]) -> np.ndarray:
+    times = np.asarray(samples, np.float64)
+    if times.ndim != 1 or not times.size or not (np.isfinite(times) & (times > 0)).all():
+        raise ValueError(f"samples must be one or more positive times, got {samples!r}")
+    return times

@@ -1,0 +1,103 @@
+"""The rows of a run by variant, and what tables say of a row."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from benchmarks.harness.record import AGAIN, OURS, Row
+from benchmarks.report.stats import Ratio, median_ratio, summarise
+
+GROUPS = {
+    "JAX by hand": ("plain JAX",),
+    "JAX libraries": ("Flax linen", "Flax nnx", "Haiku", "Equinox", "stax", "optax"),
+    "PyTorch": ("torch eager", "torch.compile", "torch.func"),
+    "scikit-learn": ("scikit-learn",),
+}
+
+
+class Line(NamedTuple):
+    """A row and its ratio."""
+
+    row: Row
+    ratio: Ratio | None  # its time / the time of our fastest form; None if either was not measured
+
+
+class Variant(NamedTuple):
+    """A variant of a case."""
+
+    title: str
+    lines: list[Line]
+
+    @property
+    def rows(self) -> list[Row]:
+        """Return its rows."""
+        return [line.row for line in self.lines]
+
+
+def lines_by_variant(rows: Sequence[Row]) -> list[Variant]:
+    """Return each variant with its lines, the fastest first and unmeasured ones last."""
+    variants = []
+    for title in dict.fromkeys(title_of(row) for row in rows):
+        variant_rows = [row for row in rows if title_of(row) == title]
+        ours = fastest_row(variant_rows, OURS)
+        lines = [Line(row, _ratio_to(ours, row)) for row in variant_rows]
+        variants.append(Variant(title, sorted(lines, key=lambda line: median_time(line.row))))
+    return variants
+
+
+def title_of(row: Row) -> str:
+    """Return "case: variant"."""
+    return f"{row.case}: {row.variant}"
+
+
+def peer_label(peer: str) -> str:
+    """Return how reports show a peer; records call nnjax "ours"."""
+    return {OURS: "nnjax", AGAIN: "nnjax again"}.get(peer, peer)
+
+
+def form_label(row: Row) -> str:
+    """Return "peer, form"."""
+    return f"{peer_label(row.peer)}, {row.form}"
+
+
+def fastest_row(rows: Sequence[Row], peer: str) -> Row | None:
+    """Return a peer's fastest form."""
+    return min((row for row in rows if row.peer == peer and row.samples), key=median_time, default=None)
+
+
+def fastest_in_group(lines: Sequence[Line], peers: Sequence[str]) -> tuple[Row, Ratio] | None:
+    """Return the fastest row of some peers with its ratio."""
+    for row, ratio in lines:
+        if row.peer in peers and row.samples and ratio is not None:
+            return row, ratio
+    return None
+
+
+def repeat_ratio(rows: Sequence[Row]) -> float | None:
+    """Return the ratio of our second process to our first, in the same form."""
+    again = next((row for row in rows if row.peer == AGAIN and row.samples), None)
+    ours = [row for row in rows if again and row.peer == OURS and row.form == again.form and row.samples]
+    return median_time(again) / median_time(ours[0]) if again and ours else None
+
+
+def median_time(row: Row) -> float:
+    """Return the median in seconds; infinity if the row was not measured."""
+    return summarise(row.samples).median if row.samples else float("inf")
+
+
+def compile_time(row: Row) -> float:
+    """Return the seconds until the program was compiled; 0 if it is not compiled."""
+    return sum(row.stages.get(stage, 0.0) for stage in ("trace", "lower", "compile"))
+
+
+def format_seconds(time: float) -> str:
+    """Return a time with its unit and three digits."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)):
+        if time >= size or unit == "ns":
+            return f"{float(f'{time / size:.3g}'):g} {unit}"
+    raise AssertionError
+
+
+def _ratio_to(ours: Row | None, row: Row) -> Ratio | None:
+    if ours is None or len(row.samples) != len(ours.samples):
+        return None
+    return median_ratio(row.samples, ours.samples)

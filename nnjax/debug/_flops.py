@@ -1,0 +1,134 @@
+"""Count the floating-point operations of a program from its shapes."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax import checks
+from nnjax.types import PyTree
+
+# Primitives that move or mark numbers without computing any.
+FREE = {
+    "bitcast_convert_type", "broadcast_in_dim", "concatenate", "convert_element_type", "copy", "copy_p", "device_put",
+    "dynamic_slice", "dynamic_update_slice", "gather", "iota", "name", "optimization_barrier", "pad", "pvary",
+    "reduce_precision", "reshape", "rev", "scatter", "select_n", "sharding_constraint", "slice", "sort", "split",
+    "squeeze", "stop_gradient", "transpose",
+}  # fmt: skip
+MATMUL = {"dot_general", "conv_general_dilated"}
+
+
+class Cost(NamedTuple):
+    """The floating-point operations of a program."""
+
+    matmul: int  # in matrix products and convolutions, for which accelerators have separate units
+    other: int
+    unknown: int  # number of while loops of unknown length, whose body is counted once
+
+    @property
+    def total(self) -> int:
+        """All operations."""
+        return self.matmul + self.other
+
+
+def count_flops(function: Callable[..., PyTree], *args: PyTree, trips: int | None = None) -> Cost:
+    """Count the floating-point operations of `function(*args)` in its traced program, without running it.
+
+        matrix product    2 · rows · inner · columns · batch
+        convolution       2 per product of a kernel element and an input element; padding is not counted
+        reduction         inputs - outputs;  over windows: (window - 1) per output
+        elementwise       1 per output, for example of +, exp or tanh
+        scan              its body times its length;  cond: its most expensive branch, or the default platform's
+
+    Integer and boolean results and moves of numbers are free. Decompositions of linear algebra count as elementwise,
+    which is too low. The compiled program may do fewer operations (common subexpressions) or more (padding).
+
+    Args:
+      function: a function of arrays, such as `Run.step`.
+      args: its arguments, as arrays or `jax.ShapeDtypeStruct`s; only shapes and dtypes are used.
+      trips: the number of iterations of every while loop whose length the program does not fix. With None, the body
+        is counted once and `Cost.unknown` counts the loop.
+
+    Raises:
+      ValueError: if trips < 1.
+      TypeError: if trips is not an integer.
+
+    >>> from nnjax.debug import count_flops
+    >>> params, x = {"w": jnp.ones((64, 10)), "b": jnp.ones(10)}, jnp.ones((32, 64))
+    >>> count_flops(lambda params, x: nn.dense(10).apply(params, (), x, train=True)[0], params, x)
+    Cost(matmul=40960, other=320, unknown=0)
+    """
+    if trips is not None:
+        checks.positive_int("count_flops", "trips", trips)
+    return _count_program(jax.make_jaxpr(function)(*args).jaxpr, trips)
+
+
+def _count_program(jaxpr: Any, trips: int | None) -> Cost:
+    return _sum([_count_equation(equation, trips) for equation in jaxpr.eqns])
+
+
+def _sum(costs: list[Cost]) -> Cost:
+    return Cost(*(sum(counts) for counts in zip(Cost(0, 0, 0), *costs, strict=True)))
+
+
+def _scale(cost: Cost, n: int) -> Cost:
+    return Cost(cost.matmul * n, cost.other * n, cost.unknown)
+
+
+def _count_equation(equation: Any, trips: int | None) -> Cost:
+    from jax.extend.core import jaxprs_in_params  # loads Pallas, which importing nnjax should not
+
+    name, params = equation.primitive.name, equation.params
+    inner = [_count_program(jaxpr, trips) for jaxpr in jaxprs_in_params(params)]
+    if name == "while":
+        return _scale(_sum(inner), trips) if trips else _sum(inner)._replace(unknown=_sum(inner).unknown + 1)
+    if name == "cond":  # branches by platform do the same work; the last is the default
+        return inner[-1] if params.get("branches_platforms") else max(inner, key=lambda cost: cost.total)
+    if name == "scan":
+        return _scale(_sum(inner), params["length"])
+    if name == "shard_map":  # its program is for one device
+        return _scale(_sum(inner), math.prod(params["mesh"].shape[axis] for axis in params["newly_manual_axes"]))
+    if inner and not name.startswith(("reduce", "scatter")):  # jit, checkpoint, custom_jvp_call, …
+        return _sum(inner)
+    count = _count_primitive(equation)
+    return Cost(count, 0, 0) if name in MATMUL else Cost(0, count, 0)
+
+
+def _count_primitive(equation: Any) -> int:
+    """Count the operations of a primitive that contains no other program."""
+    name, params = equation.primitive.name, equation.params
+    shapes = [var.aval.shape for var in equation.invars]
+    count = sum(var.aval.size for var in equation.outvars if jnp.issubdtype(var.aval.dtype, jnp.inexact))
+    if not count or name in FREE:
+        count = 0
+    elif name == "dot_general":
+        ((contracted, _), _) = params["dimension_numbers"]
+        count *= 2 * math.prod(shapes[0][axis] for axis in contracted)
+    elif name == "conv_general_dilated":
+        count = 2 * _count_products(params, shapes[0], shapes[1], equation.outvars[0].aval.shape)
+    elif name.startswith("reduce_window"):
+        count *= math.prod(params["window_dimensions"]) - 1
+    elif name == "select_and_scatter_add":  # the gradient of max pooling: a search in each window, and the sum
+        count = math.prod(shapes[0]) * math.prod(params["window_dimensions"])
+    elif name.startswith("reduce"):
+        count = sum(map(math.prod, shapes[: len(equation.outvars)])) - count
+    elif name.startswith("scatter"):
+        count = math.prod(shapes[2])
+    return int(count)
+
+
+def _count_products(params: Any, x: tuple[int, ...], kernel: tuple[int, ...], y: tuple[int, ...]) -> int:
+    """Count the products of kernel and input elements in a convolution, without padding and dilation zeros."""
+    numbers = params["dimension_numbers"]
+    (_, _, *in_x), (out, channels, *in_kernel), (batch, _, *in_y) = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
+    products = y[batch] * kernel[out] * kernel[channels]
+    for i, (stride, (before, _), x_dilation, kernel_dilation) in enumerate(
+        zip(params["window_strides"], params["padding"], params["lhs_dilation"], params["rhs_dilation"], strict=True)
+    ):
+        offsets = np.arange(kernel[in_kernel[i]]) * kernel_dilation - before
+        at = np.arange(y[in_y[i]])[:, None] * stride + offsets  # in the dilated input, whose zeros do not count
+        products *= int(((at >= 0) & (at % x_dilation == 0) & (at // x_dilation < x[in_x[i]])).sum())
+    return products

@@ -1,0 +1,393 @@
+"""Find where a NaN or an infinity comes from: run the program again, one primitive at a time."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax import checks
+from nnjax.types import PyTree
+
+# Primitives that only contain another program with the same inputs and outputs.
+CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2"}
+JAX_SCOPES = {"rematted_computation"}  # scopes that JAX adds
+MAX_SEPARATE = 8  # origins in the inputs of one primitive that are tested one by one
+
+
+class Loop(NamedTuple):
+    """One iteration of a loop around a primitive."""
+
+    kind: str  # "block" of a repeat, "micro-batch" of a batch, or "iteration"
+    iteration: int  # from 0; the backward pass counts blocks as the forward pass does
+    length: int | None  # None if the loop ends by a condition
+    depth: int  # number of scopes around the loop
+
+
+class NonfiniteOrigin(NamedTuple):
+    """The operation or argument in which a NaN or an infinity first appeared. All indices count from 0."""
+
+    kind: str  # "primitive", "argument", or "constant": a NaN or an infinity written into the program
+    primitive: str  # that computed the value, or that the constant enters; for an argument its path: "batch.x"
+    scope: tuple[str, ...] = ()  # surrounding names as in profiles: "3_dense(10)" is layer 3; "loss"; "update"
+    phase: str = ""  # "forward", "backward", "loss", "update", or "" outside all scopes
+    loops: tuple[Loop, ...] = ()  # outermost first
+    rows: tuple[int, ...] = ()  # of the batch, or () if they are unknown; for an argument, along its leading axis
+    nan: int = 0  # number of NaN
+    inf: int = 0  # number of infinities
+    shape: tuple[int, ...] = ()
+    inputs: tuple[tuple[float, float], ...] = ()  # smallest and largest value of each floating input, ignoring NaN
+
+    @property
+    def iteration(self) -> tuple[int, ...]:
+        """The iteration of each loop, outermost first."""
+        return tuple(loop.iteration for loop in self.loops)
+
+    def __str__(self) -> str:
+        amount = ", ".join(f"{n} {name}" for n, name in ((self.nan, "nan"), (self.inf, "inf")) if n)
+        size = f"{amount} in shape {self.shape}"
+        rows = ", ".join(map(str, self.rows[:8])) + (f", … ({len(self.rows)} in all)" if len(self.rows) > 8 else "")
+        if self.kind == "argument":
+            return f"argument {self.primitive}" + (f", rows {rows}" if rows else "") + f": {size}"
+        place = _describe_place(self.scope, self.loops)
+        phase = f" ({self.phase})" if self.phase in ("forward", "backward") else ""
+        operation = f"primitive {self.primitive}" if self.kind == "primitive" else f"a constant in {self.primitive}"
+        rows = f", rows {rows} of the batch" if rows else ""
+        ranges = ", ".join(f"[{low:.3g}, {high:.3g}]" for low, high in self.inputs)
+        inputs = f", inputs in {ranges}" if ranges and self.kind == "primitive" else ""
+        return f"{place}{phase}, {operation}{rows}: {size}{inputs}"
+
+
+def _describe_place(scope: tuple[str, ...], loops: tuple[Loop, ...]) -> str:
+    """Describe a place: "layer 1 repeat(3, residual), block 2 of 3, residual, layer 0 dense(4)"."""
+    parts = []
+    for depth in range(len(scope) + 1):
+        parts += [
+            f"{loop.kind} {loop.iteration}" + (f" of {loop.length}" if loop.length else "")
+            for loop in loops
+            if loop.depth == depth
+        ]
+        if depth < len(scope):
+            name = re.sub(r"^(\d+)_", r"layer \1 ", scope[depth]).replace("|", "/")
+            parts.append(f"the {name}" if name in ("loss", "update") else name)
+    return ", ".join(parts) if scope else ", ".join([*parts, "outside all layers"])
+
+
+def first_nonfinite(
+    function: Callable[..., PyTree], *args: PyTree, names: Sequence[str] | None = None
+) -> NonfiniteOrigin | None:
+    """Find the first primitive that turned finite inputs into a NaN or an infinity that reaches an output.
+
+    The program of `function(*args)` runs one primitive at a time, including the loops and programs inside it. Each
+    non-finite element carries the origin it comes from. If replacing the elements of an origin in the inputs of a
+    primitive by finite values makes its result finite, the result inherits that origin; otherwise the primitive is
+    itself an origin. Values that reach no output are ignored (`jnp.where(x > 0, jnp.log(x), 0)`). So are infinities
+    written into the program (masks, padding), unless they cause a NaN or are the only non-finite values in an output.
+
+    Non-finite values that only the compiler's fusion creates (16-bit floats) are not found. The phase "backward"
+    includes forward values that affect the outputs only through the backward pass, such as 1 / (2 √x) at 0.
+
+    Args:
+      function: a function of arrays, such as `Run.step`.
+      args: its arguments, which must be concrete values, not tracers. The argument named "batch", or the last one
+        without names, is the batch: the common first axis of its leaves counts the rows.
+      names: one name for each argument, such as ("state", "batch").
+
+    Returns:
+      The origin, or None if all outputs are finite. If there are several, it is the first in program order.
+
+    Raises:
+      TypeError: inside `jit` or `vmap`.
+      ValueError: if the number of names differs from the number of arguments.
+
+    >>> from nnjax.debug import first_nonfinite
+    >>> net = nn.serial(nn.dense(4), jnp.exp, nn.dense(2))
+    >>> run = train.Run(net, losses.squared_error, optim.adam(1e-3), batch_size=3)
+    >>> batch = data.Data(jnp.array([[1.0], [1e4], [0.0]]), jnp.zeros((3, 2)))
+    >>> ts = run.init(jax.random.key(0), batch)
+    >>> print(first_nonfinite(run.step, ts, batch, names=("state", "batch")))
+    layer 1 exp (forward), primitive exp, rows 1 of the batch: ... inf in shape (3, 4), inputs in ...
+    """
+    names = [f"args[{i}]" for i in range(len(args))] if names is None else list(names)
+    if len(names) != len(args):
+        raise ValueError(f"first_nonfinite: got {len(names)} names for {len(args)} arguments: {names}")
+    if any(checks.is_traced(leaf) for leaf in jax.tree.leaves(args)):
+        raise TypeError("first_nonfinite: needs concrete values; call it outside jit, vmap and grad")
+    batch = names.index("batch") if "batch" in names else len(args) - 1
+    lengths = {leaf.shape[0] for leaf in jax.tree.leaves(args[batch:][:1]) if jnp.ndim(leaf)}
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves((*args[:batch], *args[batch + 1 :]))]
+    # Without the first axis, a parameter of a repeat is that of one block.
+    other_shapes = frozenset(tuple(sorted(shape[skip:])) for shape in shapes for skip in (0, 1))
+    site = _Site((), (), 0, lengths.pop() if len(lengths) == 1 else None, other_shapes)
+    program = jax.make_jaxpr(function)(*args)
+    origins: list[NonfiniteOrigin] = []
+    values = []
+    for i, (name, arg) in enumerate(zip(names, args, strict=True)):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(arg):
+            array = jnp.asarray(leaf)
+            mask = _nonfinite_mask(array)
+            rows = () if mask is None or not mask.ndim else _true_rows(mask)
+            origin = NonfiniteOrigin("argument", name + jax.tree_util.keystr(path), rows=rows)
+            values.append(_source(array, origins, origin)._replace(of_batch=i == batch))
+    with jax.debug_nans(False), jax.debug_infs(False):
+        outputs = _run(program, values, site, origins)
+    ids = _ids(outputs)
+    _set_forward(ids, ("outputs",), origins)
+    reached = (_origin(origins, i) for i in sorted(ids))
+    return min(reached, key=lambda origin: origin.kind == "constant", default=None)
+
+
+# Each non-finite element carries the id of its origin, which is origins[id // 2 - 1]. Ids grow in program order. An
+# odd id went through the backward pass; finite elements have the id 0.
+
+
+class _Value(NamedTuple):
+    array: Any
+    ids: np.ndarray | None  # int32, of the array's shape; None if all elements are finite
+    of_batch: bool  # True if it depends on the batch
+
+
+class _Site(NamedTuple):
+    """The surroundings of an equation."""
+
+    stack: tuple[Any, ...]  # scopes and transforms
+    loops: tuple[Loop, ...]
+    first_row: int  # of the batch or micro-batch
+    rows: int | None  # number of rows of the batch or micro-batch
+    other_shapes: frozenset[tuple[int, ...]]  # sorted shapes of everything but the batch, such as parameters
+
+    @property
+    def scope(self) -> tuple[str, ...]:
+        scopes = [entry.name for entry in self.stack if type(entry).__name__ == "Scope"]
+        names = [name for name in scopes if name not in JAX_SCOPES]
+        return tuple(name for i, name in enumerate(names) if i == 0 or name != names[i - 1])  # remat repeats a name
+
+    def is_inside(self, transform: str) -> bool:
+        return any(type(entry).__name__ == "Transform" and entry.name == transform for entry in self.stack)
+
+
+def _run(program: Any, args: Sequence[_Value], site: _Site, origins: list[NonfiniteOrigin]) -> list[_Value]:
+    """Return the outputs of a jaxpr, closed or without constants."""
+    from jax.extend.core import Literal  # loads Pallas, which importing nnjax should not
+
+    def read(atom: Any, site: _Site, primitive: str) -> _Value:
+        if not isinstance(atom, Literal):
+            return env[atom]
+        aval: Any = atom.aval
+        return _constant(np.asarray(atom.val, aval.dtype), site, primitive, origins)
+
+    jaxpr = getattr(program, "jaxpr", program)
+    env = dict(zip(jaxpr.invars, args, strict=True))
+    for var, const in zip(jaxpr.constvars, getattr(program, "consts", ()), strict=True):
+        env[var] = _constant(const, site, "the program", origins)
+    for equation in jaxpr.eqns:
+        inner = site._replace(stack=site.stack + equation.source_info.name_stack.stack)
+        inputs = [read(atom, inner, equation.primitive.name) for atom in equation.invars]
+        env.update(zip(equation.outvars, _equation(equation, inputs, inner, origins), strict=True))
+    return [read(atom, site, "an output") for atom in jaxpr.outvars]
+
+
+def _equation(equation: Any, inputs: list[_Value], site: _Site, origins: list[NonfiniteOrigin]) -> list[_Value]:
+    name, params = equation.primitive.name, equation.params
+    if name in CALLS:
+        return _run(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"], inputs, site, origins)
+    if name == "cond":
+        return _run(params["branches"][int(inputs[0].array)], inputs[1:], site, origins)
+    if name == "while":
+        return _while(params, inputs, site, origins)
+    if name == "scan" and params["length"] > 0:
+        return _scan(params, inputs, site, origins)
+    return _primitive(equation, inputs, site, origins)
+
+
+def _while(params: Any, inputs: list[_Value], site: _Site, origins: list[NonfiniteOrigin]) -> list[_Value]:
+    n_cond, n_body = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+    consts, carry, i = inputs[n_cond:n_body], inputs[n_body:], 0
+    while _run(params["cond_jaxpr"], inputs[:n_cond] + carry, site, origins)[0].array:
+        inner = site._replace(loops=(*site.loops, Loop("iteration", i, None, len(site.scope))))
+        carry, i = _run(params["body_jaxpr"], consts + carry, inner, origins), i + 1
+    return carry
+
+
+def _scan(params: Any, inputs: list[_Value], site: _Site, origins: list[NonfiniteOrigin]) -> list[_Value]:
+    n, n_consts, n_carry = params["length"], params["num_consts"], params["num_consts"] + params["num_carry"]
+    consts, carry, xs = inputs[:n_consts], inputs[n_consts:n_carry], inputs[n_carry:]
+    # Micro-batches are the batch, reshaped to (number, rows). Inside a layer, an array may have that shape by chance.
+    shapes = [x.array.shape[:2] for x in xs if x.of_batch and x.array.ndim > 1]
+    in_layer = any(re.match(r"\d+_", name) for name in site.scope)
+    kind = "block" if re.match(r"\d+_repeat\(", (site.scope or ("",))[-1]) else "iteration"
+    rows, stride = site.rows, 0
+    if site.rows is not None and not in_layer and any(number * size == site.rows for number, size in shapes):
+        kind, rows, stride = "micro-batch", site.rows // n, site.rows // n
+    results: list[list[_Value]] = []
+    for i in range(n):
+        at = n - 1 - i if params["reverse"] else i
+        loop = Loop(kind, at, n, len(site.scope))
+        inner = site._replace(loops=(*site.loops, loop), first_row=site.first_row + at * stride, rows=rows)
+        slices = [_Value(x.array[at], None if x.ids is None else np.asarray(x.ids[at]), x.of_batch) for x in xs]
+        outputs = _run(params["jaxpr"], consts + carry + slices, inner, origins)
+        carry = outputs[: len(carry)]
+        results.append(outputs[len(carry) :])
+    order = results[::-1] if params["reverse"] else results
+    return carry + [_stack(list(ys)) for ys in zip(*order, strict=True)]
+
+
+def _stack(values: list[_Value]) -> _Value:
+    ids = [np.zeros(v.array.shape, np.int32) if v.ids is None else v.ids for v in values]
+    arrays = [v.array for v in values]
+    keys = jnp.issubdtype(arrays[0].dtype, jax.dtypes.extended)
+    array = jnp.stack(arrays) if keys else jnp.asarray(np.stack(arrays))  # NumPy does not compile
+    return _Value(array, np.stack(ids) if any(v.ids is not None for v in values) else None, values[0].of_batch)
+
+
+def _primitive(equation: Any, inputs: list[_Value], site: _Site, origins: list[NonfiniteOrigin]) -> list[_Value]:
+    """Return the outputs of one primitive, and append to `origins` if it is one."""
+    backward = site.is_inside("transpose")
+    of_batch = any(v.of_batch for v in inputs)
+    input_ids = sorted(_ids(inputs), key=lambda i: (_origin(origins, i).kind == "constant", i))
+    if not backward:
+        _set_forward(input_ids, site.scope, origins)
+    arrays = _bind(equation, [v.array for v in inputs])
+    masks = [_nonfinite_mask(array) for array in arrays]
+    if all(mask is None for mask in masks):
+        return [_Value(array, None, of_batch) for array in arrays]
+
+    filled = [np.zeros(np.shape(a), bool) if mask is None else mask for a, mask in zip(arrays, masks, strict=True)]
+    ids = _inherited_ids(equation, inputs, filled, input_ids)
+    # A NaN from infinities of the program, such as ∞ - ∞, has its origin here.
+    infinities = [i for i in input_ids if _origin(origins, i).kind == "constant" and not _origin(origins, i).nan]
+    for array, mask, id_ in zip(arrays, filled, ids, strict=True):
+        if mask.any():
+            id_[np.isin(id_, infinities) & np.isnan(np.asarray(array))] = 0
+    new = [mask & (id_ == 0) for mask, id_ in zip(filled, ids, strict=True)]
+    if any(mask.any() for mask in new):
+        array, mask = next((np.asarray(a), m) for a, m in zip(arrays, new, strict=True) if m.any())
+        array = np.where(mask, array, array.dtype.type(0))
+        # Assume that a value computed together with its derivative is used only by the backward pass; if the forward
+        # pass uses it too, `_set_forward` corrects the phase.
+        origin = NonfiniteOrigin(
+            "primitive",
+            equation.primitive.name,
+            scope=site.scope,
+            phase="backward" if backward or site.is_inside("jvp") else _phase(site.scope),
+            loops=site.loops,
+            rows=_rows(mask, site, backward) if of_batch else (),
+            inputs=tuple(_value_range(v.array) for v in inputs if _is_floating(v.array) and v.array.size),
+        )
+        new_id = _add_origin(origins, origin, array)
+        ids = [np.where(mask, new_id, id_) for mask, id_ in zip(new, ids, strict=True)]
+    if backward:
+        ids = [np.where(id_ > 0, id_ | 1, 0) for id_ in ids]
+    return [
+        _Value(array, id_ if mask.any() else None, of_batch)
+        for array, mask, id_ in zip(arrays, filled, ids, strict=True)
+    ]
+
+
+def _inherited_ids(
+    equation: Any, inputs: list[_Value], masks: list[np.ndarray], input_ids: list[int]
+) -> list[np.ndarray]:
+    """Return the ids that non-finite outputs inherit from the inputs; 0 if finite inputs do not make them finite."""
+    ids = [np.zeros(mask.shape, np.int32) for mask in masks]
+    groups = [[i] for i in input_ids[:MAX_SEPARATE]] if len(input_ids) > 1 else []
+    for group in [*groups, input_ids] if input_ids else []:  # one by one, then all: NaN + NaN needs both replaced
+        remaining = masks
+        for finite in (1.0, 0.5):  # at one of these, each common function is finite: log, 1/x and atanh included
+            replaced = [_replace(v, group, finite) for v in inputs]
+            again = [_nonfinite_mask(array) for array in _bind(equation, replaced)]
+            remaining = [r & (False if a is None else a) for r, a in zip(remaining, again, strict=True)]
+        for id_, mask, remains in zip(ids, masks, remaining, strict=True):
+            id_[mask & ~remains & (id_ == 0)] = group[0]
+    return ids
+
+
+def _replace(value: _Value, ids: list[int], finite: float) -> Any:
+    if value.ids is None or not np.isin(value.ids, ids).any():
+        return value.array
+    array = np.asarray(value.array)
+    return jnp.asarray(np.where(np.isin(value.ids, ids), array.dtype.type(finite), array))
+
+
+def _bind(equation: Any, arrays: list[Any]) -> list[Any]:
+    with equation.ctx.manager:
+        result = equation.primitive.bind(*arrays, **equation.primitive.get_bind_params(equation.params))
+    return list(result) if equation.primitive.multiple_results else [result]
+
+
+def _constant(value: Any, site: _Site, primitive: str, origins: list[NonfiniteOrigin]) -> _Value:
+    phase = "backward" if site.is_inside("transpose") else _phase(site.scope)
+    return _source(value, origins, NonfiniteOrigin("constant", primitive, site.scope, phase, site.loops))
+
+
+def _source(array: Any, origins: list[NonfiniteOrigin], origin: NonfiniteOrigin) -> _Value:
+    """Return an argument or constant of the program; if it is not finite, append its origin to `origins`."""
+    mask = _nonfinite_mask(array)
+    if mask is None:
+        return _Value(array, None, False)
+    return _Value(array, np.where(mask, np.int32(_add_origin(origins, origin, array)), np.int32(0)), False)
+
+
+def _add_origin(origins: list[NonfiniteOrigin], origin: NonfiniteOrigin, array: Any) -> int:
+    """Append an origin, with the counts and the shape of its values, and return its id."""
+    values = np.asarray(array)
+    nan, inf = int(np.isnan(values).sum()), int(np.isinf(values).sum())
+    origins.append(origin._replace(nan=nan, inf=inf, shape=values.shape))
+    return 2 * len(origins)
+
+
+def _set_forward(ids: Sequence[int] | set[int], scope: tuple[str, ...], origins: list[NonfiniteOrigin]) -> None:
+    """Correct the phase of origins whose values leave their scope other than through the backward pass."""
+    for i in ids:
+        origin = _origin(origins, i)
+        if i % 2 == 0 and origin.phase == "backward" and origin.scope != scope:
+            origins[i // 2 - 1] = origin._replace(phase=_phase(origin.scope) or "forward")
+
+
+def _rows(mask: np.ndarray, site: _Site, backward: bool) -> tuple[int, ...]:
+    """Return the non-finite rows of the batch, or () if the first axis may not be the batch."""
+    if site.rows is None or mask.shape[:1] != (site.rows,):
+        return ()
+    # In the forward pass and the loss the first axis is the batch. Gradients and statistics may have the same length.
+    phase = _phase(site.scope)
+    sure = not backward and (phase == "loss" or (phase == "forward" and mask.ndim > 1))
+    return _true_rows(mask, site.first_row) if sure or tuple(sorted(mask.shape)) not in site.other_shapes else ()
+
+
+def _true_rows(mask: np.ndarray, first: int = 0) -> tuple[int, ...]:
+    return tuple(int(i) + first for i in np.flatnonzero(mask.reshape(len(mask), -1).any(axis=1)))
+
+
+def _phase(scope: tuple[str, ...]) -> str:
+    if not scope:
+        return ""
+    return scope[0] if scope[0] in ("loss", "update") else "forward"
+
+
+def _ids(values: Sequence[_Value]) -> set[int]:
+    return {int(i) for v in values if v.ids is not None for i in np.unique(v.ids) if i}
+
+
+def _origin(origins: list[NonfiniteOrigin], i: int) -> NonfiniteOrigin:
+    return origins[i // 2 - 1]
+
+
+def _is_floating(array: Any) -> bool:
+    return bool(jnp.issubdtype(array.dtype, jnp.inexact))
+
+
+def _nonfinite_mask(array: Any) -> np.ndarray | None:
+    """Return a mask of the non-finite elements, or None if there are none."""
+    if not _is_floating(array):
+        return None
+    mask = ~np.isfinite(np.asarray(array))
+    return np.asarray(mask) if mask.any() else None
+
+
+def _value_range(array: Any) -> tuple[float, float]:
+    """Return the smallest and the largest value (of complex numbers, the modulus), ignoring NaN."""
+    values = np.asarray(array)
+    values = np.abs(values) if np.iscomplexobj(values) else values.astype(np.float64)
+    values = values[~np.isnan(values)]
+    return (float(values.min()), float(values.max())) if values.size else (float("nan"), float("nan"))

@@ -1,0 +1,270 @@
+"""Compare an optimizer with a reference: do they differ, where, and why."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnjax import checks
+from nnjax.optcheck.contract.contract_checks import contract_violations, structure_violations
+from nnjax.optcheck.contract.violations import Violation, make_violation
+from nnjax.optcheck.report.fixes import fixes
+from nnjax.optcheck.report.report import Report
+from nnjax.optcheck.rules.equations import equations
+from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
+from nnjax.optcheck.rules.update_rule import Formula
+from nnjax.optcheck.search.causes import check_ids
+from nnjax.optcheck.search.diagnosis import MAX_FITS, diagnose, diagnose_match, target_of
+from nnjax.optcheck.search.rule_search import Budget, identify_formula
+from nnjax.optcheck.trace.adapters import Adapter
+from nnjax.optcheck.trace.deadline import Deadline, interrupt_at
+from nnjax.optcheck.trace.factories import build, build_with_schedule
+from nnjax.optcheck.trace.gradient_script import gradient_script
+from nnjax.optcheck.trace.kinds import NotAnOptimizerError
+from nnjax.optcheck.trace.observations import Observation, observe, observe_both_dtypes, summarise
+from nnjax.optcheck.trace.traces import trace
+from nnjax.types import PyTree
+
+SCHEDULED = "float64, learning rate changes at every step"
+
+
+def compare(
+    candidate: Any,
+    reference: Any,
+    *,
+    hparams: Mapping[str, Any] | None = None,
+    kind: str | None = None,
+    init: Callable[[PyTree], Any] | None = None,
+    max_fits: int = MAX_FITS,
+    seconds: float | None = None,
+) -> Report:
+    """Compare the updates of an optimizer with those of a reference, and name the cause if they differ.
+
+    Both receive the same scripted gradients, with magnitudes from 1e-14 to 1e3, in float64 and in float32. If updates
+    differ by more than rounding, known update rules are searched for the one that the candidate follows.
+
+    Args:
+      candidate: an `optax.GradientTransformation`, which receives value=0 if it takes extra arguments; a pair
+        `(init, update)`; a triple `(init, update, get_params)`; a function `step(params, grads, state) -> (params,
+        state)`; an object with `step(params, grads)`; or `functools.partial(torch.optim.X, …)`. With `hparams`, a
+        function that makes one of these. Parameters are a pytree; if the optimizer cannot take one, a flat dict, a
+        list, or one array.
+      reference: the same, or a name: "optax.adam", "nnjax.adam", "torch.optim.Adam", or a library's formula, such as
+        "torch.adamw", "keras.rmsprop", "jax.example_libraries.adam".
+      hparams: the arguments with which both are made, such as `dict(learning_rate=0.5, weight_decay=0.5)`. Large
+        values show what small ones hide. A learning rate that changes at every step is compared too.
+      kind: the kind of the candidate: "optax", "pair", "triple", "step", "object" or "torch"; None to recognise it.
+      init: the first state of a step function, `init(params)`.
+      max_fits: how many update rules to fit before the cause is unknown. The default takes up to a minute on two
+        cores. The result does not depend on the speed of the machine.
+      seconds: an upper limit on the wall-clock time; None for no limit. Compiled code is not interrupted.
+
+    Returns:
+      A `Report`; `print` shows it as text.
+
+    Raises:
+      NotAnOptimizerError: if an argument is not an optimizer, or cannot run on gradients alone.
+      TimeLimitError: if the comparison takes longer than `seconds`.
+      Exception: whatever the candidate raises in its update.
+
+    >>> import optax
+    >>> from nnjax import optcheck
+    >>> report = optcheck.compare(optim.rmsprop(1e-3), optax.rmsprop(1e-3, eps_in_sqrt=False))
+    >>> report.ok, [cause.id for cause in report.causes]
+    (False, ['eps-inside'])
+    """
+    start, deadline = time.perf_counter(), _deadline("compare", seconds)
+    with interrupt_at(deadline), _standard_promotion():
+        ours, theirs = _build_candidate(candidate, hparams, kind, init), build(reference, hparams)
+        titles = _title(candidate, ours, "the candidate"), _title(reference, theirs, "the reference")
+        if violations := structure_violations(ours):
+            return Report(*titles, seconds=time.perf_counter() - start, violations=tuple(violations))
+        observations = list(observe_both_dtypes(ours, theirs, deadline))
+        if hparams is not None:
+            observations += _observe_with_schedule((candidate, reference), hparams, kind, init, deadline)
+        own = _own_violations(contract_violations(ours, deadline), theirs, deadline)
+
+        passes = tuple(summarise(observation) for observation in observations)
+        wrong = [i for i, part in enumerate(passes) if part.divergence is not None]
+        in_float64 = [i for i in wrong if passes[i].dtype == "float64"]
+        index = (in_float64 or wrong or [2 if len(passes) > 2 else 0])[-1]
+        guess = theirs if isinstance(theirs, Formula) else _guess(titles[1], hparams or {})
+        if wrong:
+            diagnosis = diagnose(passes[index], observations[index], guess, max_fits)
+        else:
+            diagnosis = diagnose_match(observations[0], guess)
+        return Report(
+            *titles,
+            seconds=time.perf_counter() - start,
+            violations=own + _empty_match(observations[0]),
+            passes=passes,
+            diagnosis=diagnosis,
+            fixes=fixes(None if titles[1] == "the reference" else titles[1], diagnosis),
+            not_observed=diagnosis.not_observed + _schedule_remark(len(passes) > 2, hparams),
+            traces=(observations[index].candidate, observations[index].reference),
+        )
+
+
+def identify(
+    optimizer: Any,
+    *,
+    hparams: Mapping[str, Any] | None = None,
+    kind: str | None = None,
+    init: Callable[[PyTree], Any] | None = None,
+    max_fits: int = MAX_FITS,
+    seconds: float | None = None,
+) -> str:
+    """Return the equations of an optimizer, and the libraries that have the same rule.
+
+    Args:
+      optimizer: as the candidate of `compare`.
+      hparams: as for `compare`.
+      kind: as for `compare`.
+      init: as for `compare`.
+      max_fits: as for `compare`.
+      seconds: as for `compare`.
+
+    Raises:
+      NotAnOptimizerError, TimeLimitError: as `compare`.
+
+    >>> from nnjax import optcheck
+    >>> print(optcheck.identify(optim.rmsprop(1e-3)))
+    the rule of optax.rmsprop, keras.rmsprop, jax.example_libraries.rmsprop:
+    v ← β₂ v + (1 - β₂) g²
+    θ ← θ - λ g / √(v + ε)
+    λ = 0.001, β₂ = 0.9, ε = 1e-08
+    """
+    deadline = _deadline("identify", seconds)
+    with interrupt_at(deadline), _standard_promotion():
+        adapter, script = _build_candidate(optimizer, hparams, kind, init), gradient_script()
+        target = target_of(trace(adapter, script, "float64", deadline), script, "float64")
+        budget = Budget(max_fits)
+        matches = identify_formula(target, None, budget)
+    if not matches:
+        return f"unknown: none of the rules tried reproduces these updates ({budget.used:,} rules fitted)"
+    formula = matches[0].formula
+    names = [name for name, library in LIBRARY_RULES.items() if library.rule == formula.rule]
+    return "\n".join([f"the rule of {', '.join(names)}:" if names else "a rule of no library:", *equations(formula)])
+
+
+def assert_matches(
+    candidate: Any,
+    reference: Any,
+    *,
+    allow: Sequence[str] = (),
+    hparams: Mapping[str, Any] | None = None,
+    kind: str | None = None,
+    init: Callable[[PyTree], Any] | None = None,
+    max_fits: int = MAX_FITS,
+    seconds: float | None = None,
+) -> None:
+    """Raise AssertionError with the report if an optimizer differs from a reference or breaks the contract.
+
+    Args:
+      candidate: as for `compare`.
+      reference: as for `compare`.
+      allow: causes to accept, by their `id`, such as "lr-in-velocity" or "b2".
+      hparams: as for `compare`.
+      kind: as for `compare`.
+      init: as for `compare`.
+      max_fits: as for `compare`.
+      seconds: as for `compare`.
+
+    Raises:
+      AssertionError: if they differ by a cause that is not in `allow`, or the candidate breaks the contract.
+      ValueError: if `allow` contains a name that no cause has.
+
+    >>> import optax
+    >>> from nnjax import optcheck
+    >>> optcheck.assert_matches(optim.rmsprop(1e-3), optax.rmsprop(1e-3, eps_in_sqrt=False), allow=["eps-inside"])
+    """
+    check_ids(allow)
+    report = compare(candidate, reference, hparams=hparams, kind=kind, init=init, max_fits=max_fits, seconds=seconds)
+    if report.broken or not (report.matches or report.allowed(allow)):
+        raise AssertionError(str(report))
+
+
+def _deadline(function: str, seconds: float | None) -> Deadline:
+    return Deadline(
+        None if seconds is None else checks.in_range(f"optcheck.{function}", "seconds", seconds, "(0, inf)")
+    )
+
+
+@contextmanager
+def _standard_promotion() -> Iterator[None]:
+    """Switch strict promotion off: optax does not run with it."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def _build_candidate(optimizer: Any, hparams: Mapping[str, Any] | None, kind: str | None, init: Any) -> Adapter:
+    adapter = build(optimizer, hparams, kind, init)
+    if isinstance(adapter, Formula):
+        raise NotAnOptimizerError(f"optcheck: {optimizer!r} names a formula; pass it as the reference")
+    return adapter
+
+
+def _title(argument: Any, optimizer: Adapter | Formula, default: str) -> str:
+    """Return a name for the report; optax's functions leave none in their results."""
+    if isinstance(argument, str):
+        return argument
+    has_name = isinstance(optimizer, Adapter) and optimizer.kind in ("step", "object", "torch")
+    return optimizer.name if isinstance(optimizer, Adapter) and has_name else default
+
+
+def _guess(name: str, hparams: Mapping[str, Any]) -> Formula | None:
+    """Return the formula of a reference by name, with the hyper-parameters that it was made with."""
+    if name not in LIBRARY_RULES:
+        return None
+    rule, hyper = LIBRARY_RULES[name]
+    return Formula(rule, hyper._replace(**{key: hparams[key] for key in hparams if key in hyper._fields}))
+
+
+def _observe_with_schedule(
+    optimizers: tuple[Any, Any], hparams: Mapping[str, Any], kind: str | None, init: Any, deadline: Deadline
+) -> list[Observation]:
+    """Run both with a learning rate that changes at every step. Return [] if an optimizer takes only numbers."""
+    script = gradient_script(scheduled=True)
+    candidate = build_with_schedule(optimizers[0], hparams, script, kind, init)
+    reference = build_with_schedule(optimizers[1], hparams, script)
+    if not isinstance(candidate, Adapter) or reference is None:
+        return []
+    try:
+        return [observe(candidate, reference, "float64", deadline, script)._replace(name=SCHEDULED)]
+    except (TypeError, ValueError, AttributeError):  # it uses the schedule as a number
+        return []
+
+
+def _own_violations(
+    violations: list[Violation], reference: Adapter | Formula, deadline: Deadline
+) -> tuple[Violation, ...]:
+    """Return the violations that the reference does not have in the same leaves."""
+    if not violations or isinstance(reference, Formula):
+        return tuple(violations)
+
+    def places(violation: Violation) -> set[tuple[str, str]]:
+        return {(violation.rule, leaf) for leaf in violation.where.split(", ")}
+
+    usual = set().union(*map(places, contract_violations(reference, deadline)))
+    return tuple(violation for violation in violations if not places(violation) <= usual)
+
+
+def _empty_match(observation: Observation) -> tuple[Violation, ...]:
+    """Return a violation or note if a match means nothing."""
+    updates = np.stack([observation.candidate.updates, observation.reference.updates])
+    if np.isnan(updates).all():
+        return (make_violation("nothing to compare", "", "NaN from both at every step", "numbers"),)
+    if (updates == 0).all():
+        note = make_violation("nothing to compare", "", "zeros from both at every step", "updates")
+        return (note._replace(severity="note"),)
+    return ()
+
+
+def _schedule_remark(has_schedule: bool, hparams: Mapping[str, Any] | None) -> tuple[str, ...]:
+    if has_schedule:
+        return ()
+    reason = "an optimizer takes no schedule" if hparams is not None else "pass functions that make them, and hparams="
+    return (f"the position of the learning rate, and how a schedule is read ({reason})",)

@@ -1,0 +1,340 @@
+"""Check that an optimizer works under jit, scan and vmap, and with leaves of all kinds."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from nnjax.optcheck.contract.tree_comparison import (
+    changed_paths,
+    compare_updates,
+    leaf_bits,
+    leaf_types,
+    named_leaves,
+    to_float64,
+)
+from nnjax.optcheck.contract.violations import (
+    Violation,
+    attempt,
+    error_violation,
+    first_line,
+    make_violation,
+    run_check,
+)
+from nnjax.optcheck.trace.adapters import Adapter
+from nnjax.optcheck.trace.deadline import Deadline
+from nnjax.optcheck.trace.kinds import StructureError, method_of
+from nnjax.types import PyTree
+
+STEPS = 3
+NO_STATE = str(jax.tree.structure(None))
+Step: TypeAlias = Callable[[Any, PyTree, PyTree], tuple[PyTree, Any]]
+
+
+def contract_violations(adapter: Adapter, deadline: Deadline) -> list[Violation]:
+    """Return all violations of the contract, from a few steps on a small tree.
+
+    Args:
+      adapter: the optimizer. Objects are not checked under lax.scan and jax.vmap; optimizers of PyTorch only for
+        determinism and mutation of gradients.
+      deadline: checked between the checks.
+
+    Returns:
+      Violations and notes. A NaN that spreads is a violation even if the formula requires it (global norm clipping,
+      LAMB): ignore it if the reference's NaN reaches the same leaves.
+
+    Raises:
+      TimeLimitError: at the deadline.
+    """
+    violations: list[Violation] = []
+    deadline.check()
+    for group in (_pure_checks if adapter.pure else _eager_checks)(adapter):
+        violations += group
+        deadline.check()
+    return violations
+
+
+def structure_violations(adapter: Adapter) -> list[Violation]:
+    """Return violations that prevent a comparison: the first update has a wrong structure or shape, or is complex."""
+    params, grads = _inputs(adapter)
+    try:
+        updates, _ = adapter.step(adapter.init(params), params, grads[0])
+    except StructureError as error:
+        return [make_violation("updates", "", error.got, error.expected)]
+    expected, got = str(jax.tree.structure(grads[0])), str(jax.tree.structure(updates))
+    if expected != got:
+        return [make_violation("updates", "", f"structure {got}", f"{expected} as the gradients")]
+    for (path, leaf), grad in zip(named_leaves(updates), jax.tree.leaves(grads[0]), strict=True):
+        if np.shape(leaf) != grad.shape:
+            return [make_violation("updates", path, f"shape {np.shape(leaf)}", f"{grad.shape}")]
+        if jnp.iscomplexobj(leaf):
+            return [make_violation("updates", path, "complex numbers", f"{grad.dtype}")]
+    return []
+
+
+def _pure_checks(adapter: Adapter) -> Iterator[list[Violation]]:
+    """Yield the violations of a pure optimizer. jit comes first, so that the eager steps find tracers it leaked."""
+    traces: list[None] = []
+
+    def counting_step(state: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
+        traces.append(None)
+        return adapter.step(state, params, grads)
+
+    step = jax.jit(counting_step)
+    jit_updates = attempt(lambda: _run(adapter, step))
+    trace_count, can_jit = len(traces), not isinstance(jit_updates, Exception)
+    yield []
+    eager = attempt(lambda: _run(adapter, adapter.step) + _run(adapter, adapter.step, seed=1))
+    if isinstance(eager, Exception):
+        is_leak = isinstance(eager, jax.errors.UnexpectedTracerError)
+        yield [error_violation("leaked tracer" if is_leak else "eager", eager)]
+        return
+    yield (nondeterminism := run_check("not deterministic", lambda: _check_repetition(adapter, eager)))
+    mutations = run_check("mutation", lambda: _check_mutation(adapter, jnp.array))
+    with_numpy = attempt(lambda: _check_mutation(adapter, np.array))  # it need not support NumPy arrays
+    yield mutations or ([] if isinstance(with_numpy, Exception) else with_numpy)
+    plain = run_check("updates", lambda: _check_types(adapter, *_inputs(adapter), can_jit))
+    starts_empty = leaf_types(adapter.init(_inputs(adapter)[0]))[""] == NO_STATE
+    if trace_count > 1 + starts_empty and not any(violation.rule == "state" for violation in plain):
+        plain.append(make_violation("recompilation", "", f"{trace_count} compilations in {STEPS} steps", "1"))
+    yield plain
+
+    runs: dict[str, Callable[[Adapter], Any]] = {
+        "jit": lambda _: jit_updates,
+        "lax.scan": _run_scan,
+        "jax.vmap": _run_vmap,
+    }
+    differs = bool(nondeterminism)  # report one cause: random updates differ under every transform
+    changes_state = starts_empty or any(violation.rule in ("state", "recompilation") for violation in plain)
+    seen: set[type[Exception]] = set()  # report an error once for all transforms
+    for mode, run in runs.items():
+        updates = attempt(lambda: run(adapter))  # noqa: B023
+        if isinstance(updates, Exception):
+            reported = type(updates) in seen or (
+                changes_state and mode == "lax.scan" and isinstance(updates, TypeError)
+            )
+            yield [] if reported else [error_violation(mode, updates)]
+            seen.add(type(updates))
+        elif not differs:
+            violations = run_check(mode, lambda: compare_updates(mode, updates, eager, STEPS))  # noqa: B023
+            yield violations
+            differs = bool(violations)
+    yield run_check("NaN spreads", lambda: _check_nan(adapter, step if can_jit else adapter.step, eager))
+    yield from _check_trees(adapter, plain, can_jit)
+
+
+def _eager_checks(adapter: Adapter) -> Iterator[list[Violation]]:
+    """Yield the violations of objects and PyTorch's optimizers, which run eagerly on NumPy arrays."""
+    eager = attempt(lambda: _run(adapter, adapter.step))
+    if isinstance(eager, Exception):
+        yield [error_violation("eager", eager)]
+        return
+    yield (nondeterminism := run_check("not deterministic", lambda: _check_repetition(adapter, eager)))
+    yield run_check("mutation", lambda: _check_mutation(adapter, np.array))
+    if adapter.kind == "torch":
+        return
+    yield (plain := run_check("updates", lambda: _check_types(adapter, *_inputs(adapter), False)))
+    yield [] if nondeterminism else run_check("frozen under jit", lambda: _check_object_jit(adapter))
+    yield run_check("NaN spreads", lambda: _check_nan(adapter, adapter.step, eager))
+    for group in _check_trees(adapter, plain, False):
+        yield [violation._replace(severity="note") for violation in group]
+
+
+def _inputs(adapter: Adapter, seed: int = 0, array: Callable[..., Any] | None = None) -> tuple[PyTree, list[PyTree]]:
+    """Return parameters and the gradients of each step: new arrays, equal for equal seeds."""
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape: int) -> Any:
+        return (array or adapter.array)(np.float32(rng.normal(size=shape)))
+
+    trees = [{"layer": {"b": draw(3), "w": draw(2, 3)}, "temperature": draw()} for _ in range(1 + STEPS)]
+    return trees[0], trees[1:]
+
+
+def _run(adapter: Adapter, step: Step, seed: int = 0) -> list[PyTree]:
+    """Return the updates of a Python loop over the steps, with constant parameters, so that rounding does not grow."""
+    params, grads = _inputs(adapter, seed)
+    state, updates = adapter.init(params), []
+    for grad in grads:
+        update, state = step(state, params, grad)
+        updates.append(update)
+    return updates
+
+
+def _run_scan(adapter: Adapter) -> list[PyTree]:
+    params, grads = _inputs(adapter)
+
+    def step(state: Any, grad: PyTree) -> tuple[Any, PyTree]:
+        updates, state = adapter.step(state, params, grad)
+        return state, updates
+
+    _, updates = jax.jit(lambda state, xs: lax.scan(step, state, xs))(adapter.init(params), _stack(*grads))
+    return [_index(updates, k) for k in range(STEPS)]
+
+
+def _run_vmap(adapter: Adapter) -> list[PyTree]:
+    """Return the updates of two copies, first all steps of one."""
+    (params_0, grads_0), (params_1, grads_1) = _inputs(adapter, 0), _inputs(adapter, 1)
+    state = _stack(adapter.init(params_0), adapter.init(params_1))
+    step, updates = jax.jit(jax.vmap(adapter.step)), []
+    for grad_0, grad_1 in zip(grads_0, grads_1, strict=True):
+        update, state = step(state, _stack(params_0, params_1), _stack(grad_0, grad_1))
+        updates.append(update)
+    return [_index(update, copy) for copy in range(2) for update in updates]
+
+
+def _check_repetition(adapter: Adapter, eager: list[PyTree]) -> list[Violation]:
+    paths = changed_paths(leaf_bits(eager[:STEPS]), leaf_bits(_run(adapter, adapter.step)))
+    if not paths:
+        return []
+    where = paths[0].partition("/")[2]  # without the step
+    return [make_violation("not deterministic", where, "different updates for the same inputs", "the same bits")]
+
+
+def _check_mutation(adapter: Adapter, array: Callable[..., Any]) -> list[Violation]:
+    """Return a violation if a step changes its inputs."""
+    params, (grads, *_) = _inputs(adapter, array=array)
+    state = adapter.init(params)
+    inputs = {"params": params, "grads": grads, "state": _state(adapter, state) if adapter.pure else ()}
+    before = leaf_bits(inputs)
+    if adapter.kind != "object":
+        adapter.step(state, params, grads)
+    elif method_of(state[0])(params, grads) is None:  # objects that return nothing must change the parameters
+        inputs["params"] = _inputs(adapter, array=array)[0]
+    if adapter.kind == "torch":  # which works on tensors, copies of the inputs
+        inputs["grads"] = jax.tree.unflatten(jax.tree.structure(grads), [tensor.grad.numpy() for tensor in state[1]])
+    where = ", ".join(paths := changed_paths(before, leaf_bits(inputs)))
+    return [make_violation("mutation", where, "changed inputs", "unchanged inputs")] if paths else []
+
+
+def _check_types(adapter: Adapter, params: PyTree, grads: list[PyTree], can_jit: bool) -> list[Violation]:
+    """Check structures, shapes and dtypes: updates must equal the gradients', the state what init returned."""
+    updates: list[dict[str, str]] = []
+    states: list[dict[str, str]] = []
+
+    def run(state: Any, params: PyTree, grads: list[PyTree]) -> None:
+        states.append(leaf_types(_state(adapter, state)))
+        for grad in grads:
+            update, state = adapter.step(state, params, grad)
+            updates.append(leaf_types(update, weak=False))
+            states.append(leaf_types(_state(adapter, state)))
+
+    state = adapter.init(params)
+    if can_jit:
+        jax.eval_shape(run, state, params, grads)
+    else:
+        run(state, params, grads)
+    pairs = [("updates", leaf_types(grads[0], weak=False), after) for after in updates]
+    first_state = states[0] if states[0][""] != NO_STATE else states[1]  # a step function may start without a state
+    pairs += [("state", first_state, after) for after in states[1:] if adapter.pure]
+    violations: list[Violation] = []
+    for rule, before, after in pairs:
+        paths = changed_paths(before, after)
+        if paths and rule not in [violation.rule for violation in violations]:
+            path, more = paths[0], f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
+            violations.append(
+                make_violation(rule, path, after.get(path, "nothing") + more, before.get(path, "nothing"))
+            )
+    return violations
+
+
+def _check_trees(adapter: Adapter, plain: list[Violation], can_jit: bool) -> Iterator[list[Violation]]:
+    """Check the types on trees with other leaves, and yield only violations that the plain tree does not have."""
+    rules = {violation.rule for violation in plain}
+
+    def halve(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tree)
+
+    trees: dict[str, Callable[[Any], Any]] = {
+        "None leaves": lambda tree: tree | {"none": None},
+        "empty leaves": lambda tree: tree | {"empty": tree["layer"]["b"][:0]},
+    }
+    if adapter.pure:
+        trees |= {"bfloat16": halve, "mixed dtypes": lambda tree: tree | {"layer": halve(tree["layer"])}}
+    for name, change in trees.items():
+        params, grads = _inputs(adapter)
+        params, grads = change(params), [change(grad) for grad in grads]
+        violations = run_check(name, lambda: _check_types(adapter, params, grads, can_jit))  # noqa: B023
+        new = [_rename(violation, name) for violation in violations if violation.rule not in rules]
+        rules |= {violation.rule for violation in violations}
+        if name == "empty leaves" and not new:
+            new = run_check(name, lambda: _check_empty(adapter, params, grads[0]))  # noqa: B023
+        if name == "mixed dtypes":  # an optimizer that flattens its state has one dtype
+            new = [violation._replace(severity="note") for violation in new]
+        yield new
+
+
+def _rename(violation: Violation, rule: str) -> Violation:
+    return (
+        violation
+        if violation.rule == rule
+        else violation._replace(rule=rule, got=f"{violation.rule} of {violation.got}")
+    )
+
+
+def _check_empty(adapter: Adapter, params: PyTree, grads: PyTree) -> list[Violation]:
+    """Check that the mean over no elements, which is NaN, does not reach other leaves."""
+    updates, _ = adapter.step(adapter.init(params), params, grads)
+    paths = [path for path, leaf in named_leaves(updates) if np.isnan(to_float64(leaf)).any()]
+    return [make_violation("empty leaves", path, "NaN", "the same numbers as without them") for path in paths[:1]]
+
+
+def _check_nan(adapter: Adapter, step: Step, eager: list[PyTree]) -> list[Violation]:
+    """Check that one NaN of a gradient reaches no other element, in its step and the next."""
+    params, grads = _inputs(adapter)
+    w = np.array(grads[0]["layer"]["w"])
+    w[0, 1] = np.nan
+    grads[0]["layer"]["w"] = adapter.array(w)
+    state, nan_paths = adapter.init(params), set()
+    for grad, reference in zip(grads[:2], eager, strict=False):
+        updates, state = step(state, params, grad)
+        new = jax.tree.map(
+            lambda leaf, old: np.isnan(to_float64(leaf)) & ~np.isnan(to_float64(old)), updates, reference
+        )
+        nan_paths |= {path for path, leaf in named_leaves(new) if leaf.sum() > (path == "layer/w")}
+    got = "NaN there, from one NaN in the gradient of layer/w"
+    return (
+        [make_violation("NaN spreads", ", ".join(sorted(nan_paths)), got, "NaN in that element only")]
+        if nan_paths
+        else []
+    )
+
+
+def _check_object_jit(adapter: Adapter) -> list[Violation]:
+    """Compare an object's own method under jit with eager calls."""
+
+    def run(wrap: Callable[[Any], Any]) -> list[PyTree]:
+        params, grads = _inputs(adapter, array=jnp.array)
+        step = wrap(method_of(adapter.init(params)[0]))
+        return [step(jax.tree.map(jnp.asarray, params), grad) for grad in grads]
+
+    jit_updates = attempt(lambda: run(jax.jit))
+    if isinstance(jit_updates, jax.errors.UnexpectedTracerError):
+        return [make_violation("frozen under jit", "", first_line(jit_updates), "the updates of eager steps")]
+    if isinstance(jit_updates, Exception):
+        return [error_violation("jit", jit_updates)._replace(severity="note")]
+    if any(new is None for new in jit_updates):
+        violation = make_violation("jit", "", "no return value: parameters are changed in place", "new parameters")
+        return [violation._replace(remedy="return them, because jit ignores changes in place", severity="note")]
+    params = _inputs(adapter, array=jnp.array)[0]
+    updates, eager = (
+        [jax.tree.map(lambda new, old: new - old, result, params) for result in results]
+        for results in (jit_updates, run(lambda method: method))
+    )
+    return compare_updates("jit", updates, eager, STEPS)
+
+
+def _state(adapter: Adapter, carry: Any) -> Any:
+    return carry[1] if adapter.kind == "triple" else carry
+
+
+def _stack(*trees: PyTree) -> PyTree:
+    leaves = zip(*map(jax.tree.leaves, trees), strict=True)
+    return jax.tree.unflatten(jax.tree.structure(trees[0]), [jnp.stack(group) for group in leaves])
+
+
+def _index(tree: PyTree, i: int) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[i], tree)

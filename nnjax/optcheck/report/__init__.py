@@ -1,0 +1,1 @@
+"""The result of a comparison as text, JSON, picture and suggested changes."""

@@ -1,0 +1,204 @@
+"""Write an update rule as the equations of a paper."""
+
+import itertools
+
+from nnjax.optcheck.rules.rule_choices import hyper_names
+from nnjax.optcheck.rules.update_rule import Formula, UpdateRule, is_linear
+
+CLIP = {"value": "clip(g, ±c)", "global norm": "g · min(1, c/‖all g‖)", "leaf norm": "g · min(1, c/‖g‖)"}
+FIRST = {
+    "ema": "β₁ m + (1 - β₁) g",
+    "trace": "β₁ m + g",
+    "lion": "β₂ m + (1 - β₂) g",
+    "with b2": "β₂ m + (1 - β₂) g",
+    "mixed": "β₁ m + (1 - β₂) g",
+    "swapped": "(1 - β₁) m + β₁ g",
+    "mean": "m + (g - m)/t",
+}
+SECOND = {
+    "ema": "β₂ v + (1 - β₂) g²",
+    "centered": "β₂ v + (1 - β₂) g²",
+    "trace": "β₂ v + g²",
+    "sum": "v + g²",
+    "largest": "max(β₂ v, |g|)",
+    "largest with eps": "max(β₂ v, |g| + ε)",
+    "belief": "β₂ v + (1 - β₂) (g - m)²",
+    "belief old m": "β₂ v + (1 - β₂) (g - m_old)²",
+    "yogi": "v - (1 - β₂) sign(v - g²) g²",
+    "absolute": "β₂ v + (1 - β₂) |g|",
+    "m squared": "β₂ v + (1 - β₂) m²",
+    "with b1": "β₁ v + (1 - β₁) g²",
+    "mixed": "β₂ v + (1 - β₁) g²",
+    "swapped": "(1 - β₂) v + β₂ g²",
+    "m for v": "β₂ m + (1 - β₂) g²",
+    "mean": "v + (g² - v)/t",
+}
+CORRECTION = {
+    "none": "{x}",
+    "t": "{x} / (1 - {b}ᵗ)",
+    "t + 1": "{x} / (1 - {b}ᵗ⁺¹)",
+    "constant": "{x} / (1 - {b})",
+    "multiplied": "{x} · (1 - {b}ᵗ)",
+    "linear": "{x} / (1 - {b} t)",
+    "swapped": "{x} / (1 - {b_wrong}ᵗ)",
+}
+COUNTER = {
+    "t": "t = 1, 2, …",
+    "ahead": "t = 2, 3, …",
+    "behind": "t = 0, 1, …",
+    "stuck": "t = 1, 1, …",
+    "per leaf": "t = leaves·(step - 1) + leaf + 1",
+}
+VELOCITY = {
+    "trace": "μ b + {d}",
+    "ema": "μ b + (1 - μ) {d}",
+    "dampened": "μ b + (1 - τ) {d}, first step {d}",
+    "dampened at once": "μ b + (1 - τ) {d}",
+}
+NESTEROV = {"none": "b", "standard": "({d} + μ b)", "new velocity": "((1 + μ) {d} + μ² b)", "old velocity": "b_old"}
+CONSTANT_MOMENTUM = 1e5  # from this momentum decay on, NAdam's momentum is β₁ to rounding
+SCHEDULE = {"current": "λ", "next": "λ(step + 1)", "previous": "λ(step - 1)", "inverse root": "λ/√t"}
+SYMBOLS = {
+    "learning_rate": "λ",
+    "b1": "β₁",
+    "b2": "β₂",
+    "eps": "ε",
+    "eps_root": "ε_root",
+    "momentum": "μ",
+    "dampening": "τ",
+    "weight_decay": "w",
+    "momentum_decay": "ψ",
+    "first_start": "m₀",
+    "second_start": "v₀",
+    "clip": "c",
+    "trust": "η",
+}
+
+
+def equations(formula: Formula) -> list[str]:
+    """Return the lines of one step in their order, and last the hyper-parameters."""
+    rule, hyper = formula
+    lines = []
+    if rule.clip != "none":
+        lines.append(f"g ← {CLIP[rule.clip]}")
+    if rule.decay in ("l2", "l2 in m"):
+        lines.append("g ← g + w θ" + (" (for m only)" if rule.decay == "l2 in m" else ""))
+    if rule.first != "none":
+        lines.append(f"m ← {FIRST[rule.first]}" + _storage(rule.first_storage, "m"))
+    if rule.second != "none":
+        eps = (" + ε_root" if hyper.eps_root > 0 else " + ε") if "in state" in rule.eps else ""
+        lines.append(f"v ← {SECOND[rule.second]}{eps}" + _storage(rule.second_storage, "v"))
+    if rule.second == "centered":
+        lines.append("ḡ ← β₂ ḡ + (1 - β₂) g")
+    if rule.maximum != "none":
+        lines.append(f"v_max ← max(v_max, {'v̂' if rule.maximum == 'corrected' else 'v'})")
+    if _has_varying_momentum(formula):
+        lines.append("μ_t = β₁ (1 - ½ · .96^(ψ t))")
+    direction = _direction(formula)
+    if rule.velocity != "none":
+        d = "g" if direction == "g" else "d"
+        lines += [] if direction == "g" else [f"d = {direction}"]
+        d = f"{SCHEDULE[rule.schedule]} {d}" if rule.rate_position == "inside" else d
+        lines.append(f"b ← {VELOCITY[rule.velocity].format(d=d)}")
+        direction = NESTEROV[rule.nesterov].format(d=d)
+    lines.append(_parameters(rule, direction))
+    if "t" in rule.first_correction + rule.second_correction or rule.numerator == "nadam":
+        lines.append(COUNTER[rule.counter])
+    return [*lines, _numbers(formula)]
+
+
+def _numbers(formula: Formula) -> str:
+    """Return the hyper-parameters that a rule uses, as text."""
+    rule, hyper = formula
+    names = hyper_names(rule)
+    names += [name for name in ("first_start", "second_start", "eps_root") if getattr(hyper, name) != 0]
+    names += ["momentum_decay"] if _has_varying_momentum(formula) else []
+    return ", ".join(f"{SYMBOLS[name]} = {getattr(hyper, name):.6g}" for name in names)
+
+
+def _has_varying_momentum(formula: Formula) -> bool:
+    return formula.rule.numerator == "nadam" and formula.hyper.momentum_decay < CONSTANT_MOMENTUM
+
+
+def _direction(formula: Formula) -> str:
+    """Return the step before velocity and learning rate."""
+    rule = formula.rule
+    m = "g" if rule.first == "none" else _moment("m", rule.first_lag)
+    if rule.first == "lion":
+        m = "β₁ m_old + (1 - β₁) g"
+    if rule.first != "none":
+        m = CORRECTION[rule.first_correction].format(x=_bracket(m), b="β₁", b_wrong="β₂")
+    if _has_varying_momentum(formula):
+        m = "μ_t₊₁ m / (1 - μ₁…μ_t₊₁) + (1 - μ_t) g / (1 - μ₁…μ_t)"
+    elif rule.numerator == "nadam":
+        m = "β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)"
+    elif rule.numerator == "lookahead":
+        m = CORRECTION[rule.first_correction].format(x="(β₁ m + (1 - β₁) g)", b="β₁", b_wrong="β₂")
+    d = f"{m} + w θ" if rule.decay == "preconditioned" else m
+    if rule.second != "none":
+        d = _ratio(rule, _bracket(d))
+    if rule.rectification != "none":
+        d = f"r_t {d} if ρ_t > {rule.rectification.removeprefix('above ')}, else {m}"
+    if rule.sign == "sign":
+        d = f"sign{d if d[0] == '(' and _bracket(d) == d else f'({d})'}"
+    d = f"√(s + ε) · {d}, s ← β₂ s + (1 - β₂) d²" if rule.rescaling == "adadelta" else d
+    return f"η ‖θ‖/‖{d}‖ · {d}" if rule.trust == "lars" else d
+
+
+def _ratio(rule: UpdateRule, numerator: str) -> str:
+    """Return the numerator over the root of the second moment."""
+
+    def correct(x: str) -> str:
+        return CORRECTION[rule.second_correction].format(x=x, b="β₂", b_wrong="β₁")
+
+    def root(x: str) -> str:
+        return _bracket(x) if is_linear(rule) else f"√{_bracket(x)}"
+
+    v = "v_max" if rule.maximum == "raw" else _moment("v", rule.second_lag)
+    v = f"({v} - ḡ²)" if rule.second == "centered" else v
+    v_hat = "v_max" if rule.maximum == "corrected" else correct(v)
+    scale = "" if rule.second_correction == "none" else f" · {root(correct('1'))}"
+    if rule.eps == "after division":
+        return f"{numerator} · (1 / {root(v_hat)} + ε)"
+    denominators = {
+        "none": root(v_hat),
+        "in state": f"({root(v_hat)} + ε)",
+        "in state only": root(v_hat),
+        "outside": f"({root(v_hat)} + ε)",
+        "inside": root(f"{v_hat} + ε"),
+        "before correction": f"(({root(v)} + ε){scale})" if scale else f"({root(v)} + ε)",
+        "inside before correction": f"({root(f'{v} + ε')}{scale})" if scale else root(f"{v} + ε"),
+        "floor": f"max({root(v_hat)}, ε)",
+    }
+    return f"{numerator} / {denominators[rule.eps]}"
+
+
+def _parameters(rule: UpdateRule, direction: str) -> str:
+    """Return the line that changes the parameters."""
+    rate = "" if rule.rate_position == "inside" else SCHEDULE[rule.schedule] + " "
+    sign = "-" if rule.direction == "down" else "+"
+    if rule.trust == "lamb":
+        step = f"({direction} + w θ)" if rule.decay == "decoupled" else direction
+        return f"θ ← θ {sign} {rate}‖θ‖/‖·‖ {step}"
+    decay = {
+        "decoupled": " - λ w θ",
+        "without rate": " - w θ",
+        "after update": " - λ w θ_new",
+        "wrong sign": " + λ w θ",
+    }.get(rule.decay, "")
+    return f"θ ← θ {sign} {rate}{direction}{decay}"
+
+
+def _bracket(text: str) -> str:
+    """Put a sum, product or ratio in brackets, unless brackets already enclose all of it."""
+    depths = list(itertools.accumulate((char == "(") - (char == ")") for char in text))
+    enclosed = text.startswith("(") and 0 not in depths[:-1]
+    return text if enclosed or " " not in text else f"({text})"
+
+
+def _moment(name: str, lag: str) -> str:
+    return name if lag == "none" else f"{name}_old"
+
+
+def _storage(storage: str, name: str) -> str:
+    return {"corrected": f"   (stored as {name}̂)", "none": "   (not stored)"}.get(storage, "")

@@ -1,0 +1,77 @@
+"""Update rules of libraries with their default hyper-parameters: references by name, and where searches start."""
+
+from nnjax.optcheck.rules.update_rule import Formula, HyperParams, UpdateRule
+
+SGD = UpdateRule()
+MOMENTUM = UpdateRule(velocity="trace")
+NESTEROV = MOMENTUM._replace(nesterov="standard")
+RMSPROP = UpdateRule(second="ema", eps="inside")
+ADAGRAD = UpdateRule(second="sum", eps="inside")
+ADADELTA = UpdateRule(second="ema", eps="inside", rescaling="adadelta")
+MOMENTS = UpdateRule(first="ema", second="ema", eps="outside")
+ADAM = MOMENTS._replace(first_correction="t", second_correction="t")
+ADAM_HAT = ADAM._replace(eps="before correction")
+ADAMAX = UpdateRule(first="ema", first_correction="t", second="largest with eps")
+NADAM = ADAM._replace(numerator="nadam")
+LION = UpdateRule(first="lion", sign="sign", decay="decoupled")
+
+LIBRARY_RULES: dict[str, Formula] = {
+    "sgd": Formula(SGD, HyperParams()),
+    "momentum": Formula(MOMENTUM, HyperParams()),
+    "nesterov": Formula(NESTEROV, HyperParams()),
+    "optax.rmsprop": Formula(RMSPROP, HyperParams(b2=0.9)),
+    "optax.adagrad": Formula(ADAGRAD, HyperParams(second_start=0.1, eps=1e-7)),
+    "optax.adadelta": Formula(ADADELTA, HyperParams(b2=0.9, eps=1e-6)),
+    "optax.adam": Formula(ADAM, HyperParams()),
+    "optax.adamw": Formula(ADAM._replace(decay="decoupled"), HyperParams(weight_decay=1e-4)),
+    "optax.amsgrad": Formula(ADAM._replace(maximum="corrected"), HyperParams()),
+    "optax.adamax": Formula(ADAMAX, HyperParams()),
+    "optax.nadam": Formula(NADAM, HyperParams()),
+    "optax.radam": Formula(ADAM._replace(rectification="above 5"), HyperParams()),
+    "optax.adabelief": Formula(ADAM._replace(second="belief", eps="in state"), HyperParams(eps=1e-16, eps_root=1e-16)),
+    "optax.yogi": Formula(
+        ADAM._replace(second="yogi"), HyperParams(eps=1e-3, eps_root=0.0, first_start=1e-6, second_start=1e-6)
+    ),
+    "optax.lion": Formula(LION, HyperParams(b1=0.9, b2=0.99, weight_decay=1e-3)),
+    "optax.lamb": Formula(ADAM._replace(decay="decoupled", trust="lamb"), HyperParams(eps=1e-6)),
+    "optax.lars": Formula(
+        UpdateRule(decay="l2", trust="lars", velocity="trace", rate_position="inside"),
+        HyperParams(momentum=0.9, trust=1e-3),
+    ),
+    "identity": Formula(SGD._replace(direction="up"), HyperParams(learning_rate=1.0)),
+    "torch.sgd": Formula(SGD, HyperParams()),
+    "torch.sgd_momentum": Formula(UpdateRule(velocity="dampened"), HyperParams()),
+    "torch.sgd_nesterov": Formula(NESTEROV, HyperParams()),
+    "torch.rmsprop": Formula(RMSPROP._replace(eps="outside"), HyperParams(b2=0.99)),
+    "torch.rmsprop_centered": Formula(RMSPROP._replace(eps="outside", second="centered"), HyperParams(b2=0.99)),
+    "torch.adagrad": Formula(ADAGRAD._replace(eps="outside"), HyperParams(eps=1e-10)),
+    "torch.adadelta": Formula(ADADELTA, HyperParams(b2=0.9, eps=1e-6)),
+    "torch.adam": Formula(ADAM, HyperParams()),
+    "torch.adamw": Formula(ADAM._replace(decay="decoupled"), HyperParams(weight_decay=1e-2)),
+    "torch.amsgrad": Formula(ADAM._replace(maximum="raw"), HyperParams()),
+    "torch.adamax": Formula(ADAMAX, HyperParams()),
+    "torch.nadam": Formula(NADAM, HyperParams(momentum_decay=4e-3)),
+    "torch.radam": Formula(ADAM_HAT._replace(rectification="above 5"), HyperParams()),
+    "keras.sgd": Formula(SGD, HyperParams()),
+    "keras.sgd_momentum": Formula(MOMENTUM._replace(rate_position="inside"), HyperParams()),
+    "keras.sgd_nesterov": Formula(NESTEROV._replace(rate_position="inside"), HyperParams()),
+    "keras.rmsprop": Formula(RMSPROP, HyperParams(b2=0.9, eps=1e-7)),
+    "keras.adagrad": Formula(ADAGRAD, HyperParams(second_start=0.1, eps=1e-7)),
+    "keras.adadelta": Formula(ADADELTA, HyperParams(b2=0.95, eps=1e-7)),
+    "keras.adam": Formula(ADAM_HAT, HyperParams(eps=1e-7)),
+    "keras.adamw": Formula(ADAM_HAT._replace(decay="decoupled"), HyperParams(eps=1e-7, weight_decay=4e-3)),
+    "keras.adamax": Formula(ADAMAX._replace(second="largest", eps="outside"), HyperParams(eps=1e-7)),
+    "keras.nadam": Formula(NADAM, HyperParams(eps=1e-7, momentum_decay=1.0)),
+    "keras.lion": Formula(LION._replace(decay="none"), HyperParams(b1=0.9, b2=0.99)),
+    "jax.example_libraries.sgd": Formula(SGD, HyperParams()),
+    "jax.example_libraries.momentum": Formula(MOMENTUM, HyperParams()),
+    "jax.example_libraries.nesterov": Formula(NESTEROV, HyperParams()),
+    "jax.example_libraries.adagrad": Formula(UpdateRule(second="sum", eps="none", velocity="ema"), HyperParams()),
+    "jax.example_libraries.rmsprop": Formula(RMSPROP, HyperParams(b2=0.9)),
+    "jax.example_libraries.rmsprop_momentum": Formula(
+        RMSPROP._replace(velocity="trace", rate_position="inside"), HyperParams(b2=0.9)
+    ),
+    "jax.example_libraries.adam": Formula(ADAM, HyperParams()),
+    "jax.example_libraries.adamax": Formula(ADAMAX._replace(second="largest", eps="outside"), HyperParams()),
+    "bert.adam": Formula(MOMENTS._replace(decay="decoupled"), HyperParams(eps=1e-6, weight_decay=1e-2)),
+}

@@ -1,0 +1,298 @@
+"""All choices of an update rule in words, and the rules that differ from a rule in one choice."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from nnjax.optcheck.rules.update_rule import Formula, HyperParams, UpdateRule
+
+CHOICES: dict[str, dict[str, str]] = {
+    "clip": {
+        "none": "gradients are not clipped",
+        "value": "gradients are clipped element by element",
+        "global norm": "gradients are clipped by their global norm",
+        "leaf norm": "gradients are clipped by the norm of each leaf",
+    },
+    "decay": {
+        "none": "there is no weight decay",
+        "decoupled": "weight decay is subtracted from the parameters, times the learning rate (decoupled)",
+        "l2": "weight decay is added to the gradient and passes through the moments (L2)",
+        "l2 in m": "weight decay is added to the gradient of the first moment only",
+        "preconditioned": "weight decay is added to the first moment in the step and divided by the root",
+        "without rate": "weight decay is not multiplied by the learning rate",
+        "after update": "weight decay is computed from the parameters after the update",
+        "wrong sign": "weight decay has the wrong sign, so parameters grow",
+    },
+    "first": {
+        "none": "there is no first moment",
+        "ema": "the first moment is a moving average, β₁ m + (1 - β₁) g",
+        "trace": "the first moment is a decaying sum, β₁ m + g, without (1 - β₁)",
+        "lion": "the step averages with β₁, the stored moment with β₂ (Lion)",
+        "with b2": "the first moment decays with β₂",
+        "mixed": "the first moment weights itself with β₁ and the gradient with (1 - β₂)",
+        "swapped": "the first moment swaps β₁ and (1 - β₁)",
+        "mean": "the first moment is the mean of all gradients so far",
+    },
+    "first_correction": {
+        "none": "the first moment has no bias correction",
+        "t": "the first moment is divided by 1 - β₁ᵗ",
+        "t + 1": "the first moment's correction is one step ahead, 1 - β₁ᵗ⁺¹",
+        "constant": "the first moment is divided by the constant 1 - β₁ at every step",
+        "multiplied": "the first moment is multiplied by 1 - β₁ᵗ instead of divided",
+        "linear": "the first moment is divided by 1 - β₁·t, a product instead of a power",
+        "swapped": "the first moment is divided by 1 - β₂ᵗ, the second moment's correction",
+    },
+    "first_lag": {
+        "none": "the step uses the new first moment",
+        "one step": "the step uses the first moment of the previous step",
+    },
+    "first_storage": {
+        "raw": "the first moment is stored",
+        "corrected": "the bias-corrected first moment is stored",
+        "none": "the first moment is not stored and starts again at every step",
+    },
+    "second": {
+        "none": "there is no second moment",
+        "ema": "the second moment is a moving average of g²",
+        "centered": "the second moment is centered, v - (mean of g)²",
+        "trace": "the second moment is a decaying sum, without (1 - β₂)",
+        "sum": "the second moment is the sum of all g²",
+        "largest": "the second moment is max(β₂ v, |g|)",
+        "largest with eps": "the second moment is max(β₂ v, |g| + ε)",
+        "belief": "the second moment is of the residual g - m, with the new m",
+        "belief old m": "the second moment is of the residual g - m, with m of the previous step",
+        "yogi": "the second moment changes by (1 - β₂) g² towards g² (Yogi)",
+        "absolute": "the second moment is a moving average of |g|",
+        "m squared": "the second moment is an average of m² instead of g²",
+        "with b1": "the second moment decays with β₁",
+        "mixed": "the second moment weights itself with β₂ and g² with (1 - β₁)",
+        "swapped": "the second moment swaps β₂ and (1 - β₂)",
+        "m for v": "the second moment is computed from m instead of v: β₂ m + (1 - β₂) g²",
+        "mean": "the second moment is the mean of all g² so far",
+    },
+    "second_correction": {
+        "none": "the second moment has no bias correction",
+        "t": "the second moment is divided by 1 - β₂ᵗ",
+        "t + 1": "the second moment's correction is one step ahead, 1 - β₂ᵗ⁺¹",
+        "constant": "the second moment is divided by the constant 1 - β₂ at every step",
+        "multiplied": "the second moment is multiplied by 1 - β₂ᵗ instead of divided",
+        "linear": "the second moment is divided by 1 - β₂·t, a product instead of a power",
+        "swapped": "the second moment is divided by 1 - β₁ᵗ, the first moment's correction",
+    },
+    "second_lag": {
+        "none": "the step uses the new second moment",
+        "one step": "the step uses the second moment of the previous step",
+    },
+    "second_storage": {
+        "raw": "the second moment is stored",
+        "corrected": "the bias-corrected second moment is stored",
+        "none": "the second moment is not stored and starts again at every step",
+    },
+    "maximum": {
+        "none": "the second moment can decrease",
+        "corrected": "the step uses the maximum of the bias-corrected second moments (AMSGrad, max of v̂)",
+        "raw": "the step uses the maximum of the second moments, then corrects its bias (AMSGrad, max of v)",
+    },
+    "root": {
+        "sqrt": "the step divides by the root of the second moment",
+        "none": "the root of the second moment is missing",
+    },
+    "eps": {
+        "none": "there is no ε",
+        "outside": "ε is added outside the root, after the bias correction",
+        "inside": "ε is added inside the root, after the bias correction",
+        "before correction": "ε is added outside the root before the bias correction (the paper's ε̂)",
+        "inside before correction": "ε is added inside the root before the bias correction",
+        "after division": "ε is added after the division, 1/√v + ε",
+        "floor": "ε is the lower bound of the root, max(√v, ε)",
+        "in state": "ε is added to the stored second moment, so it accumulates; also outside the root",
+        "in state only": "ε is added to the stored second moment, so it accumulates; not outside the root",
+    },
+    "numerator": {
+        "m": "the step follows the first moment",
+        "nadam": "the step looks ahead with Nesterov's corrections (NAdam)",
+        "lookahead": "the step looks ahead, β₁ m + (1 - β₁) g, with one correction for both terms",
+    },
+    "rectification": {
+        "none": "the step is not rectified",
+        "above 4": "the step is rectified if ρ > 4 (RAdam, the paper)",
+        "above 5": "the step is rectified if ρ > 5 (RAdam)",
+    },
+    "sign": {"none": "the step keeps its size", "sign": "the step uses only the sign"},
+    "rescaling": {
+        "none": "the step is not rescaled",
+        "adadelta": "the step is rescaled by the root of past squared steps (Adadelta)",
+    },
+    "velocity": {
+        "none": "there is no velocity",
+        "trace": "the velocity is a decaying sum, μ b + d",
+        "ema": "the velocity is a moving average, μ b + (1 - μ) d",
+        "dampened": "the velocity is dampened except at the first step (PyTorch)",
+        "dampened at once": "the velocity is dampened from the first step",
+    },
+    "rate_position": {
+        "outside": "the learning rate multiplies the step",
+        "inside": "the learning rate is inside the velocity",
+    },
+    "nesterov": {
+        "none": "the step is the velocity",
+        "standard": "the step is Nesterov's, d + μ b",
+        "new velocity": "Nesterov's step uses the new velocity instead of the old one",
+        "old velocity": "the step is the velocity of the previous step",
+    },
+    "trust": {
+        "none": "there is no trust ratio",
+        "lamb": "the step, with its decay, is scaled to the norm of each leaf's parameters (LAMB)",
+        "lars": "the direction is scaled to the norm of each leaf's parameters (LARS)",
+    },
+    "counter": {
+        "t": "the counter is 1 at the first step",
+        "ahead": "the counter is 2 at the first step",
+        "behind": "the counter is 0 at the first step, a division by 1 - β⁰ = 0",
+        "stuck": "the counter stays at 1",
+        "per leaf": "the counter increases with every leaf instead of every step",
+    },
+    "schedule": {
+        "current": "the schedule is read at the current step",
+        "next": "the schedule is read one step ahead",
+        "previous": "the schedule is read one step late",
+        "inverse root": "the learning rate decreases with 1/√t",
+    },
+    "direction": {"down": "the step goes down the gradient", "up": "the step has the wrong sign, up the gradient"},
+}
+USUAL_VALUES = {
+    "b1": 0.9,
+    "b2": 0.999,
+    "eps": 1e-8,
+    "momentum": 0.9,
+    "dampening": 0.5,
+    "weight_decay": 1e-2,
+    "clip": 1.0,
+    "trust": 1.0,
+}
+BOTH_MOMENTS = {  # usually the same for both moments: the same choice for both is one mistake, not two
+    "first_correction": "second_correction",
+    "first_lag": "second_lag",
+    "first_storage": "second_storage",
+}
+
+
+class Edit(NamedTuple):
+    """A change of one choice of a rule."""
+
+    place: str  # a field of UpdateRule
+    old: str
+    new: str
+
+
+class Neighbour(NamedTuple):
+    """A rule and the changes that lead to it."""
+
+    edits: tuple[Edit, ...]
+    rule: UpdateRule
+
+
+def is_relevant(rule: UpdateRule, place: str) -> bool:
+    """Return True if the choice at a place affects the updates of a rule."""
+    first = rule.first != "none"
+    second = rule.second != "none"
+    has_size = rule.sign == "none" or second
+    velocity = rule.velocity != "none"
+    corrected = {"t", "t + 1", "multiplied", "linear", "swapped"} & {rule.first_correction, rule.second_correction}
+    return {
+        "first_correction": first and has_size,
+        "second": has_size,
+        "first_lag": first and rule.first != "lion",
+        "first_storage": first,
+        "second_correction": second,
+        "second_lag": second,
+        "second_storage": second,
+        "maximum": second,
+        "root": second,
+        "eps": second,
+        "numerator": first and rule.first != "lion",
+        "rectification": second and rule.first_correction != "none",
+        "rescaling": second,
+        "rate_position": velocity,
+        "nesterov": velocity,
+        "counter": bool(corrected)
+        or rule.rectification != "none"
+        or rule.numerator == "nadam"
+        or "mean" in (rule.first, rule.second),
+    }.get(place, True)
+
+
+def is_duplicate(rule: UpdateRule, place: str, choice: str) -> bool:
+    """Return True if a choice has no effect on a rule, or the same effect as a different choice."""
+    one_moment = "none" in (rule.first, rule.second)
+    no_correction = rule.second_correction == "none"
+    return {
+        ("first_storage", "corrected"): rule.first_correction == "none",
+        ("second_storage", "corrected"): no_correction,
+        ("first_correction", "swapped"): one_moment,
+        ("second_correction", "swapped"): one_moment,
+        ("maximum", "raw"): no_correction,
+        ("eps", "before correction"): no_correction,
+        ("eps", "inside before correction"): no_correction,
+        ("eps", "floor"): rule.second == "largest with eps",
+        ("decay", "l2 in m"): one_moment,
+        ("decay", "preconditioned"): rule.second == "none",
+        ("second", "m squared"): rule.first == "none",
+        ("second", "m for v"): rule.first == "none",
+        ("second", "with b1"): rule.first == "none",
+        ("second", "mixed"): rule.first == "none",
+        ("trust", "lamb"): rule.decay != "decoupled",
+    }.get((place, choice), False)
+
+
+def hyper_names(rule: UpdateRule) -> list[str]:
+    """Return the names of the hyper-parameters that affect a rule."""
+    second = rule.second not in ("none", "sum", "mean")
+    names = {
+        "learning_rate": True,
+        "b1": rule.first not in ("none", "mean") or rule.second in ("with b1", "mixed"),
+        "b2": second or rule.first in ("lion", "with b2", "mixed"),
+        "eps": rule.second != "none" and (rule.eps != "none" or rule.second == "largest with eps"),
+        "momentum": rule.velocity != "none",
+        "dampening": "dampened" in rule.velocity,
+        "weight_decay": rule.decay != "none",
+        "clip": rule.clip != "none",
+        "trust": rule.trust == "lars",
+    }
+    return [name for name, relevant in names.items() if relevant]
+
+
+def neighbours(rule: UpdateRule) -> Iterator[Neighbour]:
+    """Yield all rules that differ in one choice, or in the same choice for both moments."""
+    for place, choices in CHOICES.items():
+        if not is_relevant(rule, place):
+            continue
+        old = getattr(rule, place)
+        for new in choices:
+            if new == old or is_duplicate(rule, place, new):
+                continue
+            edit, twin = Edit(place, old, new), BOTH_MOMENTS.get(place)
+            if twin and is_relevant(rule, twin) and new != getattr(rule, twin):
+                edits = (edit, Edit(twin, getattr(rule, twin), new))
+                yield Neighbour(edits, rule._replace(**{place: new, twin: new}))
+            yield Neighbour((edit,), rule._replace(**{place: new}))
+
+
+def with_usual_values(rule: UpdateRule, hyper: HyperParams) -> Formula:
+    """Return the rule with these hyper-parameters; usual values replace zeros and infinities."""
+    missing = {
+        name: USUAL_VALUES[name]
+        for name in hyper_names(rule)
+        if name in USUAL_VALUES and (getattr(hyper, name) == 0 or not np.isfinite(getattr(hyper, name)))
+    }
+    return Formula(rule, hyper._replace(**missing))
+
+
+def edits_between(rule: UpdateRule, target: UpdateRule) -> list[Edit]:
+    """Return the changes from a rule to a target that affect at least one of them."""
+    return [
+        Edit(place, getattr(rule, place), getattr(target, place))
+        for place in CHOICES
+        if getattr(rule, place) != getattr(target, place) and (is_relevant(rule, place) or is_relevant(target, place))
+    ]

@@ -1,0 +1,335 @@
+"""Update rules in NumPy and float64: one choice at each place where published rules differ, and their updates."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Number = Any  # a float, or an array (settings, 1) with one setting per row
+Branches = dict[str, Callable[[], Any]]  # one expression per choice
+
+
+class UpdateRule(NamedTuple):
+    """An update rule as one choice at each place where rules differ. The defaults are gradient descent."""
+
+    clip: str = "none"
+    decay: str = "none"
+    first: str = "none"  # first moment, m
+    first_correction: str = "none"
+    first_lag: str = "none"
+    first_storage: str = "raw"
+    second: str = "none"  # second moment, v
+    second_correction: str = "none"
+    second_lag: str = "none"
+    second_storage: str = "raw"
+    maximum: str = "none"
+    root: str = "sqrt"
+    eps: str = "none"
+    numerator: str = "m"
+    rectification: str = "none"
+    sign: str = "none"
+    rescaling: str = "none"
+    velocity: str = "none"
+    rate_position: str = "outside"
+    nesterov: str = "none"
+    trust: str = "none"
+    counter: str = "t"
+    schedule: str = "current"
+    direction: str = "down"
+
+
+class HyperParams(NamedTuple):
+    """Hyper-parameters of all rules."""
+
+    learning_rate: Number = 1e-3
+    b1: Number = 0.9
+    b2: Number = 0.999
+    eps: Number = 1e-8
+    eps_root: Number = 0.0  # a second ε inside the root; with eps="in state", the ε added to v, or 0 to use eps there
+    momentum: Number = 0.9  # decay of the velocity
+    dampening: Number = 0.0
+    weight_decay: Number = 0.0
+    momentum_decay: Number = np.inf  # ψ of NAdam's momentum β₁ (1 - ½ · .96^(t ψ)); infinite for a constant β₁
+    first_start: Number = 0.0  # m₀
+    second_start: Number = 0.0  # v₀
+    clip: Number = 1.0
+    trust: Number = 1.0
+
+
+class Formula(NamedTuple):
+    """An update rule with its hyper-parameters."""
+
+    rule: UpdateRule
+    hyper: HyperParams
+
+
+class Inputs(NamedTuple):
+    """Inputs of an optimizer, with all leaves concatenated."""
+
+    grads: np.ndarray  # (steps, elements)
+    params: np.ndarray  # (steps, elements), before each step
+    rates: np.ndarray  # (steps,), the schedule: learning rate of each step over the hyper-parameter
+    leaf: np.ndarray  # (elements,), index of the leaf
+    leaf_count: int
+
+
+class State(NamedTuple):
+    """State of a rule between steps. Arrays have shape (elements,) or (settings, elements)."""
+
+    m: np.ndarray
+    v: np.ndarray
+    v_max: np.ndarray
+    g_mean: np.ndarray  # moving average of gradients, for the centered second moment
+    step_square: np.ndarray  # Adadelta's moving average of squared steps
+    velocity: np.ndarray
+    product: Number  # of NAdam's momenta
+
+
+def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
+    """Yield the update of each step.
+
+    Args:
+      formula: the rule and its hyper-parameters, which are numbers or arrays (settings, 1).
+      inputs: the gradients, parameters and schedule.
+
+    Returns:
+      An iterator of arrays (elements,), or (settings, elements) if the hyper-parameters are arrays.
+    """
+    rule, h = formula.rule, HyperParams(*(np.asarray(value, np.float64) for value in formula.hyper))  # so 1 / 0 is inf
+    zero = np.zeros(np.broadcast_shapes(*(np.shape(value) for value in h), inputs.grads.shape[1:]))
+    state = State(zero + h.first_start, zero + h.second_start, zero, zero, zero, velocity=zero, product=1.0)
+    for k, (gradient, p) in enumerate(zip(inputs.grads, inputs.params, strict=True)):
+        t = _count(rule.counter, k, inputs)
+        rate = h.learning_rate * _rate(rule.schedule, inputs.rates, k)
+        g = _clip(rule.clip, gradient, h.clip, inputs.leaf)
+        g_decay = g + h.weight_decay * p if rule.decay in ("l2", "l2 in m") else g
+        d, state = _direction(formula._replace(hyper=h), state, (g_decay if rule.decay == "l2" else g, g_decay), p, t)
+        if rule.trust == "lamb" and rule.decay == "decoupled":
+            d = d + h.weight_decay * p
+        if rule.trust != "none":
+            d = d * _trust_ratio(h, d, p, inputs.leaf)
+        u, state = _step(rule, h, state, rate * d if rule.rate_position == "inside" else d, k)
+        u = u if rule.rate_position == "inside" else rate * u
+        u = -u if rule.direction == "down" else u
+        u = u if rule.trust == "lamb" else u - _decay(rule.decay, h.weight_decay, rate, p, u)
+        # the first step of some rules uses no hyper-parameter, so its update has one row for all settings
+        yield u if np.shape(u) == zero.shape else np.broadcast_to(u, zero.shape)
+
+
+def update_array(formula: Formula, inputs: Inputs) -> np.ndarray:
+    """Return all updates as one array (steps, elements) or (steps, settings, elements)."""
+    with np.errstate(all="ignore"):
+        return np.stack(list(updates(formula, inputs)))
+
+
+def _direction(
+    formula: Formula, state: State, grads: tuple[np.ndarray, np.ndarray], p: np.ndarray, t: Number
+) -> tuple[np.ndarray, State]:
+    """Return the step before velocity and learning rate. `grads` are those for the second and the first moment."""
+    rule, h = formula
+    g, g_first = grads
+    m = _first_moment(rule.first, h, state.m, g_first, t)
+    v = _second_moment(rule.second, h, state, g, m, t)
+    if rule.eps in ("in state", "in state only"):
+        v = v + np.where(h.eps_root > 0, h.eps_root, h.eps)
+    c1 = _correction(rule.first_correction, h.b1, h.b2, t)
+    c2 = _correction(rule.second_correction, h.b2, h.b1, t)
+    m_step = m if rule.first_lag == "none" else state.m
+    m_step = h.b1 * state.m + (1 - h.b1) * g_first if rule.first == "lion" else m_step
+    v_step = v if rule.second_lag == "none" else state.v
+    m_next = {"raw": m, "corrected": m / c1, "none": state.m}[rule.first_storage]
+    v_next = {"raw": v, "corrected": v / c2, "none": state.v}[rule.second_storage]
+    state = state._replace(m=m_next, v=v_next)
+
+    if rule.second == "centered":
+        state = state._replace(g_mean=h.b2 * state.g_mean + (1 - h.b2) * g)
+        v_step = v_step - state.g_mean**2
+    if rule.maximum != "none":
+        v_max = np.maximum(state.v_max, v_step / c2 if rule.maximum == "corrected" else v_step)
+        state = state._replace(v_max=v_max)
+        v_step, c2 = v_max, 1.0 if rule.maximum == "corrected" else c2
+
+    if rule.numerator == "nadam":
+        mu, mu_next = _nadam_momentum(h, t), _nadam_momentum(h, t + 1)
+        product = state.product * mu
+        numerator = mu_next * m_step / (1 - product * mu_next) + (1 - mu) * g_first / (1 - product)
+        state = state._replace(product=product)
+    else:
+        lookahead = rule.numerator == "lookahead"
+        numerator = (h.b1 * m_step + (1 - h.b1) * g_first if lookahead else m_step) / c1
+    numerator = numerator + h.weight_decay * p if rule.decay == "preconditioned" else numerator
+    d = numerator if rule.second == "none" else _divide(rule, h, numerator, v_step, c2)
+    d = d if rule.rectification == "none" else _rectify(rule.rectification, h.b2, numerator, d, t)
+    d = np.sign(d) if rule.sign == "sign" else d
+    if rule.rescaling == "adadelta":
+        d = d * np.sqrt(state.step_square + h.eps)
+        state = state._replace(step_square=h.b2 * state.step_square + (1 - h.b2) * d**2)
+    return d, state
+
+
+def _count(counter: str, k: int, inputs: Inputs) -> Number:
+    """Return t of the bias corrections at step k = 0, 1, …"""
+    return {
+        "t": k + 1,
+        "ahead": k + 2,
+        "behind": k,
+        "stuck": 1,
+        "per leaf": k * inputs.leaf_count + inputs.leaf + 1,
+    }[counter]
+
+
+def _rate(schedule: str, rates: np.ndarray, k: int) -> float:
+    index = {"next": min(k + 1, len(rates) - 1), "previous": max(k - 1, 0)}.get(schedule, k)
+    return float(rates[index]) / (np.sqrt(k + 1) if schedule == "inverse root" else 1.0)
+
+
+def _clip(clip: str, g: np.ndarray, bound: Number, leaf: np.ndarray) -> np.ndarray:
+    if clip == "none":
+        return g
+    if clip == "value":
+        return np.clip(g, -bound, bound)
+    norm = np.sqrt((g**2).sum(-1, keepdims=True)) if clip == "global norm" else _leaf_norms(g, leaf)
+    return g * np.where(norm > bound, bound / np.where(norm > 0, norm, 1.0), 1.0)
+
+
+def _first_moment(first: str, h: HyperParams, m: np.ndarray, g: np.ndarray, t: Number) -> np.ndarray:
+    branches: Branches = {
+        "none": lambda: g,
+        "ema": lambda: h.b1 * m + (1 - h.b1) * g,
+        "trace": lambda: h.b1 * m + g,
+        "lion": lambda: h.b2 * m + (1 - h.b2) * g,
+        "with b2": lambda: h.b2 * m + (1 - h.b2) * g,
+        "mixed": lambda: h.b1 * m + (1 - h.b2) * g,
+        "swapped": lambda: (1 - h.b1) * m + h.b1 * g,
+        "mean": lambda: m + (g - m) / t,
+    }
+    return branches[first]()
+
+
+def _second_moment(second: str, h: HyperParams, state: State, g: np.ndarray, m: np.ndarray, t: Number) -> np.ndarray:
+    """Return the new second moment; `m` is the new first moment, `state.m` the previous one."""
+    b2, v = h.b2, state.v
+    branches: Branches = {
+        "none": lambda: v,
+        "ema": lambda: b2 * v + (1 - b2) * g**2,
+        "centered": lambda: b2 * v + (1 - b2) * g**2,
+        "trace": lambda: b2 * v + g**2,
+        "sum": lambda: v + g**2,
+        "largest": lambda: np.maximum(b2 * v, np.abs(g)),
+        "largest with eps": lambda: np.maximum(b2 * v, np.abs(g) + h.eps),
+        "belief": lambda: b2 * v + (1 - b2) * (g - m) ** 2,
+        "belief old m": lambda: b2 * v + (1 - b2) * (g - state.m) ** 2,
+        "yogi": lambda: v - (1 - b2) * np.sign(v - g**2) * g**2,
+        "absolute": lambda: b2 * v + (1 - b2) * np.abs(g),
+        "m squared": lambda: b2 * v + (1 - b2) * m**2,
+        "with b1": lambda: h.b1 * v + (1 - h.b1) * g**2,
+        "mixed": lambda: b2 * v + (1 - h.b1) * g**2,
+        "swapped": lambda: (1 - b2) * v + b2 * g**2,
+        "m for v": lambda: b2 * m + (1 - b2) * g**2,
+        "mean": lambda: v + (g**2 - v) / t,
+    }
+    return branches[second]()
+
+
+def _correction(correction: str, b: Number, b_wrong: Number, t: Number) -> Number:
+    """Return the divisor of a moment with decay rate `b`; `b_wrong` is the decay rate of the second of the two."""
+    branches: Branches = {
+        "none": lambda: 1.0,
+        "t": lambda: 1 - b**t,
+        "t + 1": lambda: 1 - b ** (t + 1),
+        "constant": lambda: 1 - b,
+        "multiplied": lambda: 1 / (1 - b**t),
+        "linear": lambda: 1 - b * t,
+        "swapped": lambda: 1 - b_wrong**t,
+    }
+    return branches[correction]()
+
+
+def _nadam_momentum(h: HyperParams, t: Number) -> Number:
+    """Return NAdam's momentum at step t, β₁ (1 - ½ · .96^(t ψ)), which is β₁ for ψ = ∞."""
+    return h.b1 * (1 - 0.5 * 0.96 ** (t * h.momentum_decay))
+
+
+def is_linear(rule: UpdateRule) -> bool:
+    """Return True if the rule divides by v itself and not by its square root."""
+    return rule.second in ("largest", "largest with eps", "absolute") or rule.root == "none"
+
+
+def _divide(rule: UpdateRule, h: HyperParams, numerator: np.ndarray, v: np.ndarray, c2: Number) -> np.ndarray:
+    """Return the numerator over the root of the second moment, with ε at its place."""
+
+    def root(x: np.ndarray) -> np.ndarray:
+        return x if is_linear(rule) else np.sqrt(x)
+
+    eps = h.eps
+    v_hat = v / c2 + (0.0 if "in state" in rule.eps else h.eps_root)
+    if rule.eps == "after division":
+        return numerator * (1 / root(v_hat) + eps)
+    branches: Branches = {
+        "none": lambda: root(v_hat),
+        "in state": lambda: root(v_hat) + eps,
+        "in state only": lambda: root(v_hat),
+        "outside": lambda: root(v_hat) + eps,
+        "inside": lambda: root(v_hat + eps),
+        "before correction": lambda: (root(v + h.eps_root) + eps) / root(np.asarray(c2)),
+        "inside before correction": lambda: root(v + eps) / root(np.asarray(c2)),
+        "floor": lambda: np.maximum(root(v_hat), eps),
+    }
+    denominator = branches[rule.eps]()
+    ratio = numerator / denominator
+    if np.all(denominator):
+        return ratio
+    return np.where(denominator == 0, np.where(numerator == 0, 0.0, np.nan), ratio)  # 0 / 0 is a step of 0
+
+
+def _rectify(rectification: str, b2: Number, numerator: np.ndarray, d: np.ndarray, t: Number) -> np.ndarray:
+    """Return RAdam's step: `d` times r if ρ is large enough, else the numerator alone."""
+    rho_max = 2 / (1 - b2) - 1
+    rho = rho_max - 2 * t * b2**t / (1 - b2**t)
+    large = rho > (4 if rectification == "above 4" else 5)
+    safe = np.where(large, rho, 6.0)
+    r = np.sqrt((safe - 4) * (safe - 2) * rho_max / ((rho_max - 4) * (rho_max - 2) * safe))
+    return np.where(large, r * d, numerator)
+
+
+def _trust_ratio(h: HyperParams, d: np.ndarray, p: np.ndarray, leaf: np.ndarray) -> np.ndarray:
+    size, step = _leaf_norms(p, leaf), _leaf_norms(d, leaf)
+    return np.where((size == 0) | (step == 0), 1.0, h.trust * size / np.where(step == 0, 1.0, step))
+
+
+def _leaf_norms(array: np.ndarray, leaf: np.ndarray) -> np.ndarray:
+    """Return for each element the norm of its leaf."""
+    sums = np.stack([np.bincount(leaf, row) for row in np.atleast_2d(array) ** 2])
+    return np.sqrt(sums)[:, leaf].reshape(array.shape)
+
+
+def _step(rule: UpdateRule, h: HyperParams, state: State, d: np.ndarray, k: int) -> tuple[np.ndarray, State]:
+    """Return the step that the velocity takes in direction `d`, and the state with the new velocity."""
+    if rule.velocity == "none":
+        return d, state
+    mu, b = h.momentum, state.velocity
+    velocities: Branches = {
+        "trace": lambda: mu * b + d,
+        "ema": lambda: mu * b + (1 - mu) * d,
+        "dampened": lambda: mu * b + (1 - h.dampening) * d if k else d,
+        "dampened at once": lambda: mu * b + (1 - h.dampening) * d,
+    }
+    b_new = velocities[rule.velocity]()
+    steps: Branches = {
+        "none": lambda: b_new,
+        "standard": lambda: mu * b_new + ((1 - mu) * d if rule.velocity == "ema" else d),
+        "new velocity": lambda: mu**2 * b_new + (1 + mu) * d,
+        "old velocity": lambda: b,
+    }
+    return steps[rule.nesterov](), state._replace(velocity=b_new)
+
+
+def _decay(decay: str, weight_decay: Number, rate: Number, p: np.ndarray, u: np.ndarray) -> Number:
+    """Return the part of the weight decay that is subtracted from the parameters directly."""
+    branches: Branches = {
+        "decoupled": lambda: rate * weight_decay * p,
+        "without rate": lambda: weight_decay * p,
+        "after update": lambda: rate * weight_decay * (p + u),
+        "wrong sign": lambda: -rate * weight_decay * p,
+    }
+    return branches[decay]() if decay in branches else 0.0

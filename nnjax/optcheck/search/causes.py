@@ -1,0 +1,91 @@
+"""Name the differences between two formulas."""
+
+import difflib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from nnjax.optcheck.rules.rule_choices import CHOICES, edits_between, hyper_names
+from nnjax.optcheck.rules.update_rule import Formula
+
+HYPER_NAMES = {
+    "learning_rate": "learning rate",
+    "b1": "β₁",
+    "b2": "β₂",
+    "eps": "ε",
+    "eps_root": "ε inside the root",
+    "momentum": "momentum μ",
+    "dampening": "dampening",
+    "weight_decay": "weight decay",
+    "momentum_decay": "NAdam's momentum decay",
+    "first_start": "first moment's initial value m₀",
+    "second_start": "second moment's initial value v₀",
+    "clip": "clipping bound",
+    "trust": "trust coefficient",
+}
+SHORT_IDS = {"rate_position-inside": "lr-in-velocity", "rate_position-outside": "lr-outside-velocity"}
+
+
+class Cause(NamedTuple):
+    """One difference between the candidate and the reference."""
+
+    place: str  # a field of UpdateRule or HyperParams, or "precision"
+    reference: str  # what the reference does
+    candidate: str  # what the candidate does
+    value: str  # the candidate's choice or number
+    leaves: tuple[str, ...] | None = None  # leaves that differ; None for all
+
+    @property
+    def id(self) -> str:
+        """The name of the cause for `allow`, such as "eps-outside", "lr-in-velocity" or "b2"."""
+        return _choice_id(self.place, self.value) if self.value in CHOICES.get(self.place, {}) else self.place
+
+
+PRECISION = Cause("precision", "all values are float64", "some values are float32, although all inputs are float64", "")
+
+
+def check_ids(ids: Sequence[str]) -> None:
+    """Raise ValueError for a name that no cause has: a typing error would allow nothing."""
+    valid_ids = {_choice_id(place, choice) for place, choices in CHOICES.items() for choice in choices}
+    valid_ids |= {*HYPER_NAMES, PRECISION.id}
+    if isinstance(ids, str):
+        raise ValueError(f"optcheck: allow must be a list such as [{ids!r}], got {ids!r}")
+    if unknown := set(ids) - valid_ids:
+        similar = {name for wrong in unknown for name in difflib.get_close_matches(wrong, sorted(valid_ids), 3)}
+        raise ValueError(
+            f"optcheck: unknown cause {', '.join(sorted(unknown))} in allow; "
+            f"similar names: {', '.join(sorted(similar)) or 'none'}"
+        )
+
+
+def causes_of(
+    reference: Formula | None, candidate: Formula, leaves: tuple[str, ...] | None = None
+) -> tuple[Cause, ...]:
+    """Return the differences of the candidate from the reference, or () if the reference is unknown.
+
+    Args:
+      reference: the formula of the reference.
+      candidate: the formula of the candidate.
+      leaves: the leaves in which it applies; None for all.
+    """
+    if reference is None:
+        return ()
+    causes = [
+        Cause(place, CHOICES[place][old], CHOICES[place][new], new, leaves)
+        for place, old, new in edits_between(reference.rule, candidate.rule)
+    ]
+    ours, theirs = set(hyper_names(candidate.rule)), set(hyper_names(reference.rule))
+    both = ours & theirs | {"first_start", "second_start", "eps_root", "momentum_decay"}
+    for name, text in HYPER_NAMES.items():
+        old, new = float(getattr(reference.hyper, name)), float(getattr(candidate.hyper, name))
+        if name in both and not np.isclose(old, new, rtol=1e-6, atol=0):
+            causes.append(Cause(name, f"{text} is {old:.6g}", f"{text} is {new:.6g}", f"{new:.6g}", leaves))
+        elif name in ours - theirs:
+            causes.append(Cause(name, f"there is no {text}", f"{text} is {new:.6g}", f"{new:.6g}", leaves))
+    return tuple(causes)
+
+
+def _choice_id(place: str, choice: str) -> str:
+    name = f"{place}-{choice}".replace(" ", "-")
+    return SHORT_IDS.get(name, name)

@@ -1,0 +1,191 @@
+"""Explain why two optimizers differ: the formula of each, the impact on training, and what remains unobserved."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
+from nnjax.optcheck.rules.rule_choices import CHOICES, hyper_names, neighbours
+from nnjax.optcheck.rules.update_rule import Formula, Inputs, update_array
+from nnjax.optcheck.search.causes import HYPER_NAMES, PRECISION, Cause, causes_of
+from nnjax.optcheck.search.fitting import DECAY_RATES, Target, largest_error, reproduces, share_within
+from nnjax.optcheck.search.rule_search import Attempt, Budget, identify_formula, library_formula, search
+from nnjax.optcheck.trace.gradient_script import GradientScript, gradient_script, rule_inputs
+from nnjax.optcheck.trace.observations import Observation, Pass, elements_of
+from nnjax.optcheck.trace.tolerance import EPS, rounding_bound
+from nnjax.optcheck.trace.traces import Trace, trace_inputs
+
+SINGLE = 2e-6  # relative rounding of one float32 number in a float64 update
+MAX_FITS = 2500  # default budget
+
+
+class Explanation(NamedTuple):
+    """A formula that produces the candidate's updates."""
+
+    formula: Formula
+    causes: tuple[Cause, ...]  # differences from the reference; () if the reference is unknown
+    error: float  # largest relative difference from the candidate's updates
+    library: str  # the library rule that it is or starts from; "" for the reference
+    runner_up: str = ""  # the next best formula, and its share of the updates
+
+
+class Diagnosis(NamedTuple):
+    """Why two optimizers differ."""
+
+    reference: Formula | None = None  # None if the reference is unknown
+    explanations: tuple[Explanation, ...] = ()  # several if they tie; () if the cause is unknown
+    remark: str = ""  # the size of the search, or why there was none
+    complete: bool = True  # False if max_fits ended the search
+    impact: str = ""
+    not_observed: tuple[str, ...] = ()
+
+
+def target_of(updates_trace: Trace, script: GradientScript, dtype: str) -> Target:
+    """Return the updates of a trace as the target of a search."""
+    bound = rounding_bound(updates_trace.updates, updates_trace.updates, updates_trace.params, dtype)
+    return Target(updates_trace.updates, bound, trace_inputs(updates_trace, script))
+
+
+def diagnose_match(observation: Observation, reference: Formula | None) -> Diagnosis:
+    """Return what a match does not show, if its formula is known without a search."""
+    target = target_of(observation.reference, observation.script, observation.dtype)
+    formula = library_formula(target, reference)
+    return Diagnosis(formula, not_observed=() if formula is None else not_observed(formula, target))
+
+
+def diagnose(difference: Pass, observation: Observation, guess: Formula | None, max_fits: int = MAX_FITS) -> Diagnosis:
+    """Find the formula of both optimizers and name the differences.
+
+    Args:
+      difference: where they differ.
+      observation: their updates.
+      guess: the formula of the reference, if it is known or likely.
+      max_fits: how many update rules to fit, see `nnjax.optcheck.compare`.
+    """
+    updates = observation.candidate.updates
+    for name, mask in (("zero", updates == 0), ("NaN", np.isnan(updates))):
+        if mask.all():
+            return Diagnosis(remark=f"all updates of the candidate are {name}")
+    script, dtype = observation.script, observation.dtype
+    reference_target = target_of(observation.reference, script, dtype)
+    matches = identify_formula(reference_target, guess, Budget(max_fits // 3))
+    reference = matches[0].formula if matches else None
+
+    whole = target_of(observation.candidate, script, dtype)
+    target = whole.select(elements_of(difference.leaves, script)) if difference.leaves else whole
+    budget, needs_float32 = Budget(max_fits), False
+    if reference is None:
+        matches = identify_formula(target, None, budget)
+    else:
+        loose_target = _with_float32_bound(target) if dtype == "float64" else None
+        matches, needs_float32 = search(target, reference, budget, loose_target)
+    if needs_float32:
+        target, whole = _with_float32_bound(target), _with_float32_bound(whole)
+
+    explanations = []
+    for match in matches:
+        leaves = difference.leaves if difference.leaves and not reproduces(match.formula, whole) else None
+        causes = causes_of(reference, match.formula, leaves) + ((PRECISION,) if needs_float32 else ())
+        error = largest_error(match.formula, target)
+        explanations.append(Explanation(match.formula, causes, error, _library_name(match, reference)))
+    library = {formula.rule for formula in LIBRARY_RULES.values()}
+    explanations.sort(key=lambda explanation: explanation.formula.rule not in library)  # libraries' rules first
+    if explanations:
+        explanations[0] = explanations[0]._replace(runner_up=_runner_up(explanations[0], reference, target))
+    return Diagnosis(
+        reference=reference,
+        explanations=tuple(explanations),
+        remark=f"{budget.used:,} rules fitted",
+        complete=not budget.exhausted,
+        impact=_impact(reference, explanations[0].formula) if reference and explanations else "",
+        not_observed=() if reference is None else not_observed(reference, reference_target),
+    )
+
+
+def _library_name(match: Attempt, reference: Formula | None) -> str:
+    """Return the library rule that a match is or starts from, or "" if only hyper-parameters differ."""
+    if reference is not None and match.formula.rule == reference.rule:
+        return ""
+    names = (name for name, formula in LIBRARY_RULES.items() if formula.rule == match.formula.rule)
+    return next(names, match.library)
+
+
+def _with_float32_bound(target: Target) -> Target:
+    """Return the target with the bound of float32 values among float64 ones.
+
+    If all updates are float32 numbers, return the float32 bound. Otherwise the bound allows one float32 number, such as
+    PyTorch's NAdam has; a larger bound would hide a missing weight decay.
+    """
+    values, params = target.updates, target.inputs.params
+    with np.errstate(over="ignore", invalid="ignore"):
+        difference = np.abs(values - values.astype(np.float32))
+    if (difference <= 4 * EPS["float64"] * (np.abs(values) + np.abs(params))).all():
+        return target._replace(bound=rounding_bound(values, values, params, "float32"))
+    return target._replace(bound=target.bound + SINGLE * np.abs(values))
+
+
+def _runner_up(explanation: Explanation, reference: Formula | None, target: Target) -> str:
+    """Return the best of the reference and the explanation's neighbours that does not produce all updates."""
+    formula = explanation.formula
+    shares = {} if reference is None else {"the reference": share_within(reference, target)}
+    for edits, rule in neighbours(formula.rule):
+        if hyper_names(rule) == hyper_names(formula.rule):
+            name = ", ".join(CHOICES[edit.place][edit.new] for edit in edits)
+            shares[name] = share_within(formula._replace(rule=rule), target)
+    shares = {name: share for name, share in shares.items() if share < 1}
+    best = max(shares, key=lambda name: shares[name], default="")
+    return f"the next best ({best}) reproduces {100 * shares[best]:.2g} %" if best else ""
+
+
+def not_observed(reference: Formula, target: Target) -> tuple[str, ...]:
+    """Return what could differ from the reference without changing these updates.
+
+    Args:
+      reference: the formula of the reference.
+      target: its updates.
+    """
+    rule, hyper = reference
+    general = _general_target(reference)
+    remarks = []
+    for edits, neighbour in neighbours(rule):
+        if len(edits) > 1 or edits[0].place == "schedule" or hyper_names(neighbour) != hyper_names(rule):
+            continue
+        formula = Formula(neighbour, hyper)
+        if reproduces(formula, target) and not reproduces(formula, general):
+            remarks.append(f"whether {CHOICES[edits[0].place][edits[0].new]}")
+    for name in hyper_names(rule):
+        value = float(getattr(hyper, name))
+        new_value = 1 - 2 * (1 - value) if name in DECAY_RATES else 2 * value
+        if value != 0 and reproduces(Formula(rule, hyper._replace(**{name: new_value})), target):
+            remarks.append(HYPER_NAMES[name])
+    if rule.decay == "none":
+        remarks.append("weight decay (the reference has none)")
+    return tuple(remarks)
+
+
+def _general_target(formula: Formula) -> Target:
+    """Return updates with a schedule, in which every difference between rules shows."""
+    inputs = rule_inputs(gradient_script(1, scheduled=True))
+    values = update_array(formula, inputs)
+    return Target(values, 1e-9 * np.abs(values), inputs)
+
+
+def _impact(reference: Formula, candidate: Formula) -> str:
+    """Return how much the updates differ on ordinary gradients, N(0, 1)."""
+    rng = np.random.default_rng(0)
+    steps, size = 100, 64
+    inputs = Inputs(
+        grads=rng.normal(size=(steps, size)),
+        params=rng.normal(size=(steps, size)),
+        rates=np.ones(steps),
+        leaf=np.zeros(size, int),
+        leaf_count=1,
+    )
+    a, b = update_array(reference, inputs), update_array(candidate, inputs)
+    with np.errstate(all="ignore"):
+        relative = np.nan_to_num(np.abs(a - b) / np.maximum(np.abs(a), np.abs(b)), nan=1.0)
+    median, first, last = (100 * np.median(part) for part in (relative, relative[0], relative[-1]))
+    return (
+        f"with gradients N(0, 1) over {steps} steps, updates differ by {median:.2g} % (median), "
+        f"{first:.2g} % at the first step, {last:.2g} % at the last"
+    )

@@ -1,0 +1,218 @@
+"""Check whether a formula produces recorded updates, and fit the hyper-parameters of a rule to them."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnjax.optcheck.rules.rule_choices import hyper_names
+from nnjax.optcheck.rules.update_rule import Formula, Inputs, UpdateRule, update_array, updates
+from nnjax.optcheck.trace.tolerance import within
+
+SAMPLE = 48  # elements checked first, and used to fit
+DECAY_RATES = ("b1", "b2", "momentum", "dampening")  # between 0 and 1
+USUAL_VALUES = {
+    "b1": (0.8, 0.95),
+    "b2": (0.9, 0.95, 0.98, 0.99, 0.999),
+    "eps": (1e-10, 1e-8, 1e-6, 1e-3),
+    "momentum": (0.5, 0.9, 0.99),
+}
+SIGN_VALUES = dict.fromkeys(("b1", "b2"), (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999))  # signs have no slope to fit
+
+
+class Target(NamedTuple):
+    """Recorded updates, which a formula is to produce."""
+
+    updates: np.ndarray  # (steps, elements)
+    bound: np.ndarray  # (steps, elements), the largest difference that rounding explains
+    inputs: Inputs
+
+    def select(self, elements: np.ndarray) -> "Target":
+        """Return some elements of it."""
+        grads, params, rates, leaf, leaf_count = self.inputs
+        inputs = Inputs(grads[:, elements], params[:, elements], rates, leaf[elements], leaf_count)
+        return Target(self.updates[:, elements], self.bound[:, elements], inputs)
+
+    def first_steps(self, steps: int) -> "Target":
+        """Return the first steps of it."""
+        grads, params, rates, leaf, leaf_count = self.inputs
+        inputs = Inputs(grads[:steps], params[:steps], rates[:steps], leaf, leaf_count)
+        return Target(self.updates[:steps], self.bound[:steps], inputs)
+
+
+class Fit(NamedTuple):
+    """A formula, and half the sum of its squared residuals."""
+
+    formula: Formula
+    cost: float
+
+
+def sample(rule: UpdateRule, target: Target) -> Target:
+    """Return a target with fewer elements. The script shuffles patterns and magnitudes, so they all occur in it."""
+    if rule.trust != "none" or "norm" in rule.clip:  # elements depend on each other
+        return target
+    return target.select(np.unique(np.linspace(0, target.updates.shape[1] - 1, SAMPLE).astype(int)))
+
+
+def reproduces(formula: Formula, target: Target) -> bool:
+    """Return True if the formula produces the updates, within rounding at every step and element."""
+    small = sample(formula.rule, target)
+    return _all_within(formula, small) and (small is target or _all_within(formula, target))
+
+
+def _all_within(formula: Formula, target: Target) -> bool:
+    with np.errstate(all="ignore"):
+        steps = zip(updates(formula, target.inputs), target.updates, target.bound, strict=True)
+        return all(within(*step).all() for step in steps)
+
+
+def share_within(formula: Formula, target: Target) -> float:
+    """Return the share of the updates that the formula produces, within rounding."""
+    return float(within(update_array(formula, target.inputs), target.updates, target.bound).mean())
+
+
+def largest_error(formula: Formula, target: Target) -> float:
+    """Return the largest relative difference from the updates, except where rounding dominates."""
+    values = update_array(formula, target.inputs)
+    with np.errstate(all="ignore"):
+        largest = np.maximum(np.abs(values), np.abs(target.updates))
+        precise = target.bound < 1e-6 * largest
+        relative = np.where(precise & (values != target.updates), np.abs(values - target.updates) / largest, 0.0)
+    return float(np.nan_to_num(relative, nan=np.inf).max(initial=0.0))
+
+
+def fit_roughly(formula: Formula, target: Target) -> Fit:
+    """Fit a rule on 12 steps with few evaluations, to decide whether `fit` is worthwhile: 10 ms instead of 100."""
+    target, names = sample(formula.rule, target.first_steps(12)), free_names(formula)
+    return _least_squares(_nearest_usual(formula, target, names), target, names, evaluations=8)
+
+
+def fit(formula: Formula, target: Target, names: Sequence[str] | None = None) -> Formula:
+    """Fit hyper-parameters by least squares of the relative differences.
+
+    Args:
+      formula: the rule, and the hyper-parameters to start from.
+      target: the updates.
+      names: the hyper-parameters to fit; None for all that are free.
+    """
+    target, names = sample(formula.rule, target), free_names(formula) if names is None else names
+    best = _least_squares(formula, target, names, evaluations=60)
+    if best.cost >= 1e-12:
+        start = _nearest_usual(formula, target, names)
+        best = min(best, _least_squares(start, target, names, evaluations=60), key=lambda result: result.cost)
+    return best.formula
+
+
+def fit_learning_rate(formula: Formula, target: Target) -> Formula:
+    """Return the formula with the learning rate that matches the size of the updates, in the median."""
+    target = sample(formula.rule, target)
+    factor = _median_ratios(_updates_by_setting(formula, target), target)[0]
+    return _with(formula, {"learning_rate": _round(float(formula.hyper.learning_rate * factor))})
+
+
+def free_names(formula: Formula) -> list[str]:
+    """Return the hyper-parameters that can be fitted: those in use, except zeros, which are a choice."""
+    return [name for name in hyper_names(formula.rule) if getattr(formula.hyper, name) != 0]
+
+
+def _least_squares(start: Formula, target: Target, names: Sequence[str], *, evaluations: int) -> Fit:
+    from scipy.optimize import least_squares
+
+    names = [name for name in names if start.rule.sign == "none" or name not in SIGN_VALUES]
+    n = len(names)
+    initial = _residuals(_updates_by_setting(start, target), target)
+    if n == 0 or initial.size < n:
+        return Fit(start, float((initial**2).sum()) / 2)
+    steps = 1e-6 * np.concatenate([np.zeros((1, n)), np.eye(n), -np.eye(n)])
+
+    def evaluate(point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return residuals and their slopes from one call: a rule takes as long for one setting as for ten."""
+        points = point + steps
+        settings = {name: _from_line(name, points[:, i : i + 1]) for i, name in enumerate(names)}
+        residuals = _residuals(_updates_by_setting(_with(start, settings), target), target)
+        return residuals[0], (residuals[1 : n + 1] - residuals[n + 1 :]).T / 2e-6
+
+    latest: list[Any] = [None, None]
+
+    def residuals(point: np.ndarray) -> Any:
+        latest[:] = point.copy(), evaluate(point)
+        return latest[1][0]
+
+    def slopes(point: np.ndarray) -> Any:
+        return (latest[1] if np.array_equal(latest[0], point) else evaluate(point))[1]
+
+    point = np.array([_to_line(name, float(getattr(start.hyper, name))) for name in names])
+    result = least_squares(
+        residuals, point, jac=slopes, method="lm", ftol=1e-4, xtol=1e-15, gtol=1e-15, max_nfev=evaluations
+    )  # method="lm" uses no BLAS, whose threads cost more than they save here
+    values = {name: _round(float(_from_line(name, result.x[i]))) for i, name in enumerate(names)}
+    return Fit(_with(start, values), float(result.cost))
+
+
+def _nearest_usual(formula: Formula, target: Target, names: Sequence[str]) -> Formula:
+    """Return the usual values closest to the updates: a fit that starts far away ends in a different minimum."""
+    usual = SIGN_VALUES if formula.rule.sign == "sign" else USUAL_VALUES
+    grid = {name: (float(getattr(formula.hyper, name)), *usual[name]) for name in names if name in usual}
+    settings = np.array(list(itertools.product(*grid.values())))
+    values = _updates_by_setting(_with(formula, {n: settings[:, i : i + 1] for i, n in enumerate(grid)}), target)
+    if "learning_rate" in names:
+        values = values * _median_ratios(values, target)[:, None, None]
+    best = int((_residuals(values, target) ** 2).sum(1).argmin())
+    formula = _with(formula, {name: float(settings[best, i]) for i, name in enumerate(grid)})
+    return fit_learning_rate(formula, target) if "learning_rate" in names else formula
+
+
+def _with(formula: Formula, values: dict[str, Any]) -> Formula:
+    return formula._replace(hyper=formula.hyper._replace(**values))
+
+
+def _updates_by_setting(formula: Formula, target: Target) -> np.ndarray:
+    """Return the updates (settings, steps, elements)."""
+    values = update_array(formula, target.inputs)
+    return values[None] if values.ndim == 2 else values.swapaxes(0, 1)
+
+
+def _residuals(values: np.ndarray, target: Target) -> np.ndarray:
+    """Return (settings, residuals), the differences relative to the updates, squashed below 1."""
+    largest_so_far = np.maximum.accumulate(np.abs(target.updates), axis=0)
+    scale = np.maximum(np.abs(target.updates), 1e-3 * largest_so_far)
+    valid = np.isfinite(target.updates) & (scale > 0)
+    with np.errstate(all="ignore"):
+        relative = ((values - target.updates) / scale)[:, valid]
+    return np.tanh(np.nan_to_num(relative, nan=1e3, posinf=1e3, neginf=-1e3))
+
+
+def _median_ratios(values: np.ndarray, target: Target) -> np.ndarray:
+    """Return for each setting the median ratio of the target's updates to these."""
+    with np.errstate(all="ignore"):
+        ratios = np.abs(target.updates / values).reshape(len(values), -1)
+    finite = [row[np.isfinite(row) & (row > 0)] for row in ratios]
+    return np.array([np.median(row) if row.size else 1.0 for row in finite])
+
+
+def _to_line(name: str, value: float) -> float:
+    """Map a hyper-parameter to all real numbers: logit for decay rates, else logarithm."""
+    if name in DECAY_RATES:
+        value = min(max(value, 1e-12), 1 - 1e-12)
+        return float(np.log(value / (1 - value)))
+    return float(np.log(max(value, 1e-300)))
+
+
+def _from_line(name: str, point: np.ndarray) -> np.ndarray:
+    """Invert `_to_line`."""
+    if name in DECAY_RATES:
+        return 1 / (1 + np.exp(np.clip(-point, -30, 30)))
+    return np.exp(np.clip(point, -200, 200))
+
+
+def _round(value: float) -> float:
+    """Return the number with few digits, or with 1 - value of few digits, that agrees to 1e-7; else the value."""
+    for digits in range(1, 7):
+        short = float(f"{value:.{digits}g}")
+        if abs(short - value) <= 1e-7 * abs(value):
+            return short
+    for digits in range(1, 7):
+        if abs((short := 1 - float(f"{1 - value:.{digits}g}")) - value) <= 1e-7 * abs(1 - value):
+            return float(f"{short:.12g}")
+    return value

@@ -1,0 +1,266 @@
+"""Search for update rules that produce recorded updates: from a rule to its neighbours, closest first."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeVar
+
+from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
+from nnjax.optcheck.rules.rule_choices import (
+    BOTH_MOMENTS,
+    Edit,
+    edits_between,
+    hyper_names,
+    neighbours,
+    with_usual_values,
+)
+from nnjax.optcheck.rules.update_rule import Formula, HyperParams, UpdateRule
+from nnjax.optcheck.search.fitting import Fit, Target, fit, fit_learning_rate, fit_roughly, free_names, reproduces
+
+COMPENSATION = {  # hyper-parameters that can compensate a different choice at a place
+    "decay": ["weight_decay"],
+    "velocity": ["learning_rate"],
+    "first_correction": ["learning_rate", "eps", "weight_decay"],
+    "second_correction": ["learning_rate", "eps", "weight_decay"],
+}
+ROUGH, EXACT = 100, 12  # of every 100 rules fitted roughly, the closest 12 are fitted exactly
+STARTS = {"first_start": (1e-6, 0.1, 1.0), "second_start": (1e-6, 0.1, 1.0)}
+T = TypeVar("T")
+
+
+class Attempt(NamedTuple):
+    """A formula to try."""
+
+    formula: Formula
+    edits: tuple[Edit, ...] = ()  # changes from the rule at which the search starts
+    library: str = ""  # name of the library rule that it is or starts from; "" for none
+
+
+class Budget:
+    """A number of fits. A count gives the same result on every machine, which a time limit does not."""
+
+    def __init__(self, fits: int) -> None:
+        self.fits, self.used, self.exhausted = fits, 0, False
+
+    def limit(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield items, one fit each, until the budget is exhausted."""
+        for item in items:
+            if self.used >= self.fits:
+                self.exhausted = True
+                return
+            self.used += 1
+            yield item
+
+
+def search(
+    target: Target, start: Formula, budget: Budget, loose_target: Target | None = None
+) -> tuple[list[Attempt], bool]:
+    """Return formulas that produce the updates, of those closest to a formula.
+
+    Args:
+      target: the updates.
+      start: the formula to start from.
+      budget: how many rules to fit. Rules two choices away are all tried without a fit in addition.
+      loose_target: the same updates with a larger bound, which rules close to the start may use.
+
+    Returns:
+      The formulas, several if they tie and none if the search fails; and True if they need the larger bound.
+    """
+    near = []
+    for level in _near(target, start, budget):
+        near.append(list(level))
+        if matches := _matches(near[-1], target):
+            return _simplest(matches, start, target), False
+    if loose_target is not None:
+        for attempts in near:
+            if matches := _matches(attempts, loose_target):
+                return _simplest(matches, start, loose_target), True
+    for level in _far(target, start, budget):
+        if matches := _matches(level, target):
+            return _simplest(matches, start, target), False
+    return [], False
+
+
+def identify_formula(target: Target, guess: Formula | None, budget: Budget) -> list[Attempt]:
+    """Return formulas that produce the updates, starting from the closest library rule.
+
+    Args:
+      target: the updates.
+      guess: a formula to try first.
+      budget: how many rules to fit.
+    """
+    if (formula := library_formula(target, guess)) is not None:
+        return [Attempt(formula)]
+    closest = _by_cost(budget.limit(_library(HyperParams(), target)), target)
+    for result, _ in budget.limit(closest[:EXACT]):
+        if reproduces(formula := fit(result.formula, target), target):
+            return [Attempt(formula)]
+    return search(target, closest[0][0].formula, budget)[0] if closest else []
+
+
+def library_formula(target: Target, guess: Formula | None) -> Formula | None:
+    """Return the guess or the library rule with its defaults that produces the updates, or None."""
+    if guess is not None and reproduces(guess, target):
+        return guess
+    formulas = (attempt.formula for attempt in _library(HyperParams(), target))
+    return next((formula for formula in formulas if reproduces(formula, target)), None)
+
+
+def _matches(attempts: Iterable[Attempt], target: Target) -> list[Attempt]:
+    return [attempt for attempt in attempts if reproduces(attempt.formula, target)]
+
+
+def _near(target: Target, start: Formula, budget: Budget) -> Iterator[Iterable[Attempt]]:
+    """Yield the levels of rules at most one choice from the start, and library rules."""
+    yield [Attempt(start)]
+    yield (Attempt(fit(formula, target)) for formula in budget.limit([start]))
+    yield _one_choice(target, start, budget)
+    yield budget.limit(_library(start.hyper, target))
+    yield budget.limit(_other_starts(target, start))
+
+
+def _far(target: Target, start: Formula, budget: Budget) -> Iterator[Iterable[Attempt]]:
+    """Yield the levels with two choices or with other hyper-parameters."""
+    yield _two_choices(start)
+    single_edits = [Attempt(with_usual_values(rule, start.hyper), edits) for edits, rule in neighbours(start.rule)]
+    single_fits = _by_cost(budget.limit(single_edits), target)
+    library_fits = _by_cost(budget.limit(_library(start.hyper, target)), target)
+    yield _fit_exactly(library_fits, target, budget)
+    yield _fit_exactly(single_fits, target, budget)
+    pairs = _second_choices(_sorted([*single_fits, *library_fits]))
+    while attempts := list(itertools.islice(budget.limit(pairs), ROUGH)):
+        yield _fit_exactly(_by_cost(attempts, target), target, budget)
+
+
+def _one_choice(target: Target, start: Formula, budget: Budget) -> Iterator[Attempt]:
+    """Yield all neighbours, with the hyper-parameters that only they have fitted."""
+    for edits, rule in budget.limit(neighbours(start.rule)):
+        formula = with_usual_values(rule, start.hyper)
+        new = [name for name in free_names(formula) if name not in hyper_names(start.rule)]
+        yield Attempt(fit(formula, target, new) if new else formula, edits)
+
+
+def _two_choices(start: Formula) -> Iterator[Attempt]:
+    """Yield the rules with two changes that need no other hyper-parameters."""
+    seen = {rule for _, rule in neighbours(start.rule)}
+    for first, middle in neighbours(start.rule):
+        for second, rule in neighbours(middle):
+            if rule not in seen and set(hyper_names(rule)) <= set(hyper_names(start.rule)) and _disjoint(first, second):
+                seen.add(rule)
+                yield Attempt(start._replace(rule=rule), (*first, *second))
+
+
+def _second_choices(fits: Iterable[tuple[Fit, Attempt]]) -> Iterator[Attempt]:
+    """Yield the neighbours of all attempts, with the hyper-parameters before the fit: it lacked the second change."""
+    seen = set()
+    for _, (formula, first, library) in fits:
+        for second, rule in neighbours(formula.rule):
+            if rule not in seen and _disjoint(first, second):
+                seen.add(rule)
+                yield Attempt(with_usual_values(rule, formula.hyper), (*first, *second), library)
+
+
+def _disjoint(first: tuple[Edit, ...], second: tuple[Edit, ...]) -> bool:
+    return not {edit.place for edit in first} & {edit.place for edit in second}
+
+
+def _library(hyper: HyperParams, target: Target) -> Iterator[Attempt]:
+    """Yield all distinct library rules with their defaults and the learning rate that fits."""
+    seen = set()
+    for name, formula in LIBRARY_RULES.items():
+        if formula in seen:
+            continue
+        seen.add(formula)
+        start = formula._replace(hyper=formula.hyper._replace(learning_rate=hyper.learning_rate))
+        yield Attempt(fit_learning_rate(start, target), library=name)
+
+
+def _other_starts(target: Target, start: Formula) -> Iterator[Attempt]:
+    """Yield the rule with moments that do not start at zero."""
+    for name, values in STARTS.items():
+        if getattr(start.rule, name.removesuffix("_start")) == "none":
+            continue
+        for value in values:
+            formula = start._replace(hyper=start.hyper._replace(**{name: value}))
+            yield Attempt(fit(formula, target, [name]))
+            yield Attempt(fit(formula, target, [*free_names(formula), name]))
+
+
+def _by_cost(attempts: Iterable[Attempt], target: Target) -> list[tuple[Fit, Attempt]]:
+    """Fit roughly, and return the closest first."""
+    return _sorted([(fit_roughly(attempt.formula, target), attempt) for attempt in attempts])
+
+
+def _sorted(fits: list[tuple[Fit, Attempt]]) -> list[tuple[Fit, Attempt]]:
+    return sorted(fits, key=lambda pair: pair[0].cost)
+
+
+def _fit_exactly(fits: list[tuple[Fit, Attempt]], target: Target, budget: Budget) -> Iterator[Attempt]:
+    """Fit the closest rules exactly."""
+    for rough, attempt in budget.limit(fits[:EXACT]):
+        yield attempt._replace(formula=fit(rough.formula, target))
+
+
+def _simplest(matches: list[Attempt], start: Formula, target: Target) -> list[Attempt]:
+    """Return the matches and their ties with the fewest differences from the start, each rule once.
+
+    If hyper-parameters differ too, a choice may replace a number: then matches with one more difference stay.
+    """
+    matches = [match._replace(formula=_simplify(match.formula, start, target)) for match in matches]
+    ties = [tie for match in matches for tie in _ties(match, target)]
+    ties += [tie for match in ties for tie in _ties(match, target, "decay")]
+    first: dict[UpdateRule, Attempt] = {}
+    for attempt in (*matches, *ties):
+        first.setdefault(attempt.formula.rule, attempt)
+    sizes = {rule: _difference_count(attempt.formula, start) for rule, attempt in first.items()}
+    fewest = min(sizes.values())
+    rules = [rule for rule, size in sizes.items() if size == fewest]
+    if any(_differing_numbers(first[rule].formula, start) for rule in rules):
+        rules += [match.formula.rule for match in matches if sizes[match.formula.rule] == fewest + 1]
+    return [first[rule] for rule in dict.fromkeys(rules)]
+
+
+def _simplify(formula: Formula, start: Formula, target: Target) -> Formula:
+    """Return the start's choices and hyper-parameters where they produce the same updates."""
+    for place, choice in [("decay", "none"), *zip(UpdateRule._fields, start.rule, strict=True)]:
+        if place == "decay" and formula.rule.decay == "none":
+            continue  # a tiny weight decay would fit a rule that has none
+        candidate = formula._replace(rule=formula.rule._replace(**{place: choice}))
+        if candidate != formula and reproduces(candidate, target):
+            formula = candidate
+    for name in HyperParams._fields:
+        candidate = formula._replace(hyper=formula.hyper._replace(**{name: getattr(start.hyper, name)}))
+        if candidate != formula and reproduces(candidate, target):
+            formula = candidate
+    return formula
+
+
+def _ties(match: Attempt, target: Target, place: str = "") -> Iterator[Attempt]:
+    """Yield the neighbours, or those at one place, that produce the same updates."""
+    for edits, rule in neighbours(match.formula.rule):
+        if hyper_names(rule) != hyper_names(match.formula.rule) or place not in ("", edits[0].place):
+            continue
+        formula = _convert_decay(match.formula, rule)
+        names = [name for name in COMPENSATION.get(edits[0].place, []) if name in free_names(formula)]
+        formula = fit(formula, target, names) if names else formula
+        if reproduces(formula, target):
+            yield match._replace(formula=formula)
+
+
+def _convert_decay(formula: Formula, rule: UpdateRule) -> Formula:
+    """Return the rule with a weight decay of the same effect, with or without the learning rate as a factor."""
+    hyper, kinds = formula.hyper, (formula.rule.decay, rule.decay)
+    if kinds[0] != kinds[1] and "without rate" in kinds:
+        factor = hyper.learning_rate if rule.decay == "without rate" else 1 / hyper.learning_rate
+        hyper = hyper._replace(weight_decay=hyper.weight_decay * factor)
+    return Formula(rule, hyper)
+
+
+def _difference_count(formula: Formula, start: Formula) -> int:
+    """Return the number of choices and hyper-parameters that differ; a choice for both moments counts once."""
+    places = {edit.place for edit in edits_between(start.rule, formula.rule)}
+    pairs = sum(first in places and second in places for first, second in BOTH_MOMENTS.items())
+    return len(places) - pairs + _differing_numbers(formula, start)
+
+
+def _differing_numbers(formula: Formula, start: Formula) -> int:
+    return sum(a != b for a, b in zip(formula.hyper, start.hyper, strict=True))

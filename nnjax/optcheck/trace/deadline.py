@@ -1,0 +1,59 @@
+"""An upper limit on the wall-clock time of a check, even if the optimizer never returns."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class TimeLimitError(TimeoutError):
+    """The time limit has passed."""
+
+
+class Deadline:
+    """A point in time. `check` is called between steps; `interrupt_at` also ends a step that does not return."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = math.inf if seconds is None else seconds
+        self.time = time.monotonic() + self.seconds
+
+    def check(self) -> None:
+        """Raise TimeLimitError if the deadline has passed."""
+        if time.monotonic() > self.time:
+            raise TimeLimitError(f"optcheck: the check took longer than {self.seconds:g} s; pass a larger seconds=")
+
+
+class _Interrupt(BaseException):
+    """Not an Exception, so that an optimizer that catches Exception does not catch it."""
+
+
+@contextmanager
+def interrupt_at(deadline: Deadline) -> Iterator[None]:
+    """Interrupt the body at the deadline, in the main thread of systems with SIGALRM. Compiled code is not interrupted.
+
+    Raises:
+      TimeLimitError: at the deadline.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if math.isinf(deadline.seconds) or not in_main_thread or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise _Interrupt
+
+    handler = signal.signal(signal.SIGALRM, interrupt)
+    start = time.monotonic()
+    left, interval = signal.setitimer(signal.ITIMER_REAL, max(deadline.time - start, 1e-3), 0.5)
+    try:
+        yield
+    except _Interrupt:
+        raise TimeLimitError(f"optcheck: the check did not end within {deadline.seconds:g} s") from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        if left > 0:  # continue an earlier timer, such as a test's time limit
+            signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - start), 1e-3), interval)

@@ -1,0 +1,149 @@
+"""Make optimizers from the arguments of `compare`: optimizers, factories with hyper-parameters, and names."""
+
+import difflib
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
+from nnjax.optcheck.rules.update_rule import Formula
+from nnjax.optcheck.trace.adapters import Adapter, adapt
+from nnjax.optcheck.trace.gradient_script import GradientScript
+from nnjax.optcheck.trace.kinds import NotAnOptimizerError, is_torch
+from nnjax.optcheck.trace.layouts import with_layout
+
+TORCH_NAMES = {"learning_rate": "lr", "b2": "alpha", "decay": "alpha"}
+FORMULA_NAMES = {"decay": "b2"}
+
+
+def resolve(name: str) -> Any:
+    """Return the optimizer of a name: "optax.adam", "nnjax.adam", "torch.optim.Adam", or a key of `LIBRARY_RULES`.
+
+    Raises:
+      NotAnOptimizerError: for any other name.
+    """
+    if name in LIBRARY_RULES and not name.startswith("optax."):
+        return LIBRARY_RULES[name]
+    module, _, attribute = name.rpartition(".")
+    module = {"nnjax": "nnjax.optim"}.get(module, module)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        similar = difflib.get_close_matches(name, LIBRARY_RULES, 4, 0.4)
+        raise NotAnOptimizerError(
+            f"optcheck: unknown reference {name!r}; use optax.NAME, nnjax.NAME, torch.optim.NAME, or a library's "
+            f"formula such as keras.rmsprop; similar names: {', '.join(similar) or 'none'}"
+        ) from error
+
+
+def build(
+    optimizer: Any,
+    hparams: Mapping[str, Any] | None = None,
+    kind: str | None = None,
+    init: Callable[[Any], Any] | None = None,
+) -> Adapter | Formula:
+    """Return an optimizer behind the common interface: look up names, call factories.
+
+    Args:
+      optimizer: an optimizer, a factory, or a name; see `nnjax.optcheck.compare`.
+      hparams: hyper-parameters with which to call a factory.
+      kind: the kind of the optimizer, see `adapt`.
+      init: the first state of a step function, see `adapt`.
+
+    Raises:
+      NotAnOptimizerError: if it is not an optimizer, or the factory does not take a hyper-parameter.
+    """
+    if isinstance(optimizer, (Adapter, Formula)):
+        return optimizer
+    if hparams is not None and not (isinstance(hparams, Mapping) and hparams):
+        raise NotAnOptimizerError(f"optcheck: hparams must be a dict such as dict(learning_rate=0.5), got {hparams!r}")
+    name = optimizer if isinstance(optimizer, str) else None
+    optimizer = resolve(name) if name else optimizer
+    if isinstance(optimizer, Formula):
+        return _with_hparams(optimizer, hparams or {})
+    if hparams is not None:
+        optimizer = _call(optimizer, hparams)
+    elif name and not name.startswith("torch."):
+        optimizer = _call(optimizer, {"learning_rate": 1e-3})
+    adapter = with_layout(adapt(optimizer, kind, init), optimizer)
+    return adapter._replace(name=name) if name else adapter
+
+
+def build_with_schedule(
+    optimizer: Any,
+    hparams: Mapping[str, Any],
+    script: GradientScript,
+    kind: str | None = None,
+    init: Callable[[Any], Any] | None = None,
+) -> Adapter | Formula | None:
+    """Return the optimizer of a factory with the script's schedule, or None if the factory takes no schedule."""
+    rate, rates = hparams.get("learning_rate"), script.rates
+    if rate is None:
+        return None
+
+    def schedule(count: Any) -> Any:
+        return rate * jnp.take(jnp.asarray(rates), count, mode="clip")
+
+    factory = resolve(optimizer) if isinstance(optimizer, str) else optimizer
+    if isinstance(factory, Formula):
+        return build(optimizer, hparams, kind, init)  # formulas read the rates of the script
+    if is_torch(factory):
+        adapter = build(optimizer, hparams, kind, init)
+        assert isinstance(adapter, Adapter)
+        return _with_torch_schedule(adapter, float(rate) * rates)
+    try:
+        return build(optimizer, {**hparams, "learning_rate": schedule}, kind, init)
+    except (TypeError, ValueError):
+        return None
+
+
+def _with_torch_schedule(adapter: Adapter, rates: np.ndarray) -> Adapter:
+    """Set the learning rate of all parameter groups before each step, as PyTorch's schedulers do."""
+
+    def step(carry: Any, params: Any, grads: Any) -> Any:
+        state, k = carry
+        for group in state[0].param_groups:
+            group["lr"] = float(rates[k])
+        updates, state = adapter.step(state, params, grads)
+        return updates, (state, k + 1)
+
+    return adapter._replace(init=lambda params: (adapter.init(params), 0), step=step)
+
+
+def _call(factory: Any, hparams: Mapping[str, Any]) -> Any:
+    if not callable(factory):
+        raise NotAnOptimizerError(
+            f"optcheck: hparams= needs a function that makes an optimizer, got {type(factory).__name__}; omit hparams="
+        )
+    if is_torch(factory):
+        return functools.partial(factory, **_torch_arguments(factory, hparams))
+    try:
+        return factory(**hparams)
+    except TypeError as error:
+        raise NotAnOptimizerError(
+            f"optcheck: {getattr(factory, '__name__', factory)} cannot be called with {', '.join(hparams)}: {error}; "
+            f"its arguments are {inspect.signature(factory)}"
+        ) from error
+
+
+def _torch_arguments(factory: Callable[..., Any], hparams: Mapping[str, Any]) -> dict[str, Any]:
+    names = inspect.signature(factory).parameters
+    arguments = dict(hparams)
+    if "betas" in names and {"b1", "b2"} & arguments.keys():
+        arguments["betas"] = (arguments.pop("b1", 0.9), arguments.pop("b2", 0.999))
+    return {name if name in names else TORCH_NAMES.get(name, name): value for name, value in arguments.items()}
+
+
+def _with_hparams(formula: Formula, hparams: Mapping[str, Any]) -> Formula:
+    values = {FORMULA_NAMES.get(name, name): value for name, value in hparams.items()}
+    if unknown := values.keys() - set(formula.hyper._fields):
+        raise NotAnOptimizerError(
+            f"optcheck: a reference by name does not take {', '.join(unknown)}; "
+            f"it takes {', '.join(formula.hyper._fields)}"
+        )
+    return formula._replace(hyper=formula.hyper._replace(**values))

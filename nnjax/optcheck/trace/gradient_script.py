@@ -1,0 +1,112 @@
+"""Scripted gradients for both optimizers: every magnitude, in every pattern over time, in leaves of every shape.
+
+Gradients do not depend on the updates (open loop), so a rounding error stays one; training would amplify it.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from nnjax import checks
+from nnjax.optcheck.rules.update_rule import Inputs
+from nnjax.types import PyTree
+
+STEPS = 24
+MAGNITUDES = np.logspace(-14, 3, 18)  # all in each leaf: a misplaced ε shows only at gradients of its own size
+SMALLEST = 1e-16  # of gradients other than zero: processors flush float32 squares of numbers below 1e-19 to zero
+
+PATTERNS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
+    "constant": lambda k, rng: np.ones(len(k)),
+    "impulse at the first step": lambda k, rng: (k == 0) * 1.0,
+    "impulse at the fourth step": lambda k, rng: (k == 3) * 1.0,
+    "alternating": lambda k, rng: (-1.0) ** k,
+    "random": lambda k, rng: rng.normal(size=len(k)),
+    "ramp": lambda k, rng: (k + 1) / len(k),
+    "late start": lambda k, rng: (k >= 6) * 1.0,
+    "decaying": lambda k, rng: 0.7**k,
+}
+SIZE = len(MAGNITUDES) * len(PATTERNS)
+SHAPES = {
+    "conv": {"kernel": (2, 2, 6, 6)},
+    "dense": {"b": (SIZE,), "w": (12, 12)},
+    "norm": {"bias": (SIZE,), "scale": (SIZE,)},
+}
+
+
+class GradientScript(NamedTuple):
+    """Gradients and parameters of all steps. The elements of all leaves are concatenated."""
+
+    grads: PyTree  # leaves (steps, ...)
+    params: PyTree  # leaves (steps, ...), before each step
+    rates: np.ndarray  # (steps,), the schedule: learning rate of each step over the hyper-parameter
+    leaf: np.ndarray  # (elements,), index of the leaf
+    leaf_names: list[str]
+    shapes: list[tuple[int, ...]]  # of the leaves, without steps
+    pattern: np.ndarray  # (elements,), index into PATTERNS
+    magnitude: np.ndarray  # (elements,)
+
+
+def gradient_script(seed: int = 0, *, scheduled: bool = False) -> GradientScript:
+    """Return the script. Half of the leaves have parameters 0, so that no digits cancel; the others N(0, 1).
+
+    Args:
+      seed: seeds the random pattern, the signs, the parameters and the order of elements within leaves.
+      scheduled: if True, the learning rate changes at every step, between .2 and 1 of the hyper-parameter.
+    """
+    rng = np.random.default_rng(seed)
+    k = np.arange(STEPS)
+    shapes = {"zero": SHAPES, "normal": SHAPES | {"temperature": ()}}
+    paths, treedef = jax.tree_util.tree_flatten_with_path(shapes, is_leaf=lambda node: isinstance(node, tuple))
+    grads, params, patterns, magnitudes = [], [], [], []
+    for path, shape in paths:
+        size = int(np.prod(shape))
+        cells = rng.permutation(SIZE)[:size] if size > 1 else np.array([4 * len(MAGNITUDES) + 14])  # random, N(0, 1)
+        pattern, magnitude = cells // len(MAGNITUDES), MAGNITUDES[cells % len(MAGNITUDES)]
+        signs = rng.choice([-1.0, 1.0], size)
+        g = np.stack([list(PATTERNS.values())[i](k, rng) for i in pattern], axis=1) * magnitude * signs
+        g = np.where((g != 0) & (np.abs(g) < SMALLEST), np.sign(g) * SMALLEST, g)
+        grads.append(g.reshape(STEPS, *shape))
+        params.append(np.zeros((STEPS, *shape)) if path[0].key == "zero" else rng.normal(size=(STEPS, *shape)))
+        patterns.append(pattern)
+        magnitudes.append(magnitude)
+    return GradientScript(
+        grads=jax.tree.unflatten(treedef, grads),
+        params=jax.tree.unflatten(treedef, params),
+        rates=rng.uniform(0.2, 1.0, STEPS) if scheduled else np.ones(STEPS),
+        leaf=np.repeat(np.arange(len(paths)), [pattern.size for pattern in patterns]),
+        leaf_names=[checks.path_name(path) for path, _ in paths],
+        shapes=[shape for _, shape in paths],
+        pattern=np.concatenate(patterns),
+        magnitude=np.concatenate(magnitudes),
+    )
+
+
+def flatten(tree: PyTree) -> np.ndarray:
+    """Concatenate leaves (steps, ...) into one array (steps, elements) of float64."""
+    return np.concatenate([np.asarray(leaf, np.float64).reshape(STEPS, -1) for leaf in jax.tree.leaves(tree)], axis=1)
+
+
+def unflatten(array: np.ndarray, like: PyTree) -> PyTree:
+    """Split an array (steps, elements) into leaves of the shapes of `like`, the inverse of `flatten`."""
+    leaves, treedef = jax.tree.flatten(like)
+    ends = np.cumsum([leaf[0].size for leaf in leaves])[:-1]
+    pieces = zip(np.split(array, ends, axis=1), leaves, strict=True)
+    return jax.tree.unflatten(treedef, [piece.reshape(leaf.shape) for piece, leaf in pieces])
+
+
+def at_step(tree: PyTree, step: int, dtype: Any) -> PyTree:
+    """Return the values at one step, in a dtype."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf[step], dtype), tree)
+
+
+def rule_inputs(script: GradientScript) -> Inputs:
+    """Return the script as the inputs of update rules."""
+    return Inputs(
+        grads=flatten(script.grads),
+        params=flatten(script.params),
+        rates=script.rates,
+        leaf=script.leaf,
+        leaf_count=len(script.leaf_names),
+    )

@@ -1,0 +1,123 @@
+"""Run both optimizers through the script in one dtype, and summarise where they differ."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nnjax.optcheck.rules.update_rule import Formula
+from nnjax.optcheck.trace.adapters import Adapter
+from nnjax.optcheck.trace.deadline import Deadline
+from nnjax.optcheck.trace.gradient_script import MAGNITUDES, PATTERNS, GradientScript, gradient_script, unflatten
+from nnjax.optcheck.trace.kinds import NotAnOptimizerError
+from nnjax.optcheck.trace.tolerance import Divergence, first_divergence, tolerance, within
+from nnjax.optcheck.trace.traces import Trace, trace, trace_formula
+from nnjax.types import PyTree
+
+
+class Observation(NamedTuple):
+    """Both optimizers on the same script."""
+
+    name: str  # "float64", "float32", or "float64, learning rate changes at every step"
+    dtype: str
+    script: GradientScript
+    candidate: Trace
+    reference: Trace
+    reference_error: np.ndarray | float = 0.0  # (steps, elements), rounding error of the reference, if it is known
+
+
+class Pass(NamedTuple):
+    """Where the two optimizers differ in one observation."""
+
+    name: str
+    dtype: str
+    divergence: Divergence | None  # None if they agree
+    share: dict[str, float]  # share of updates that differ, by magnitude of the gradient
+    leaves: tuple[str, ...]  # leaves in which updates differ; () for all
+    patterns: tuple[str, ...]  # gradient patterns at which updates differ; () for all
+
+
+def observe(
+    candidate: Adapter,
+    reference: Adapter | Formula,
+    dtype: str,
+    deadline: Deadline,
+    script: GradientScript | None = None,
+) -> Observation:
+    """Run both on the same gradients.
+
+    Parameters come from the script. If an optimizer holds its own, the other one receives these.
+
+    Args:
+      candidate: the optimizer to check.
+      reference: the reference, or its formula.
+      dtype: the dtype of parameters and gradients.
+      deadline: checked before every step.
+      script: the script; None for the one without a schedule.
+    """
+    script = gradient_script() if script is None else script
+
+    def run(role: str, adapter: Adapter, params: PyTree | None = None) -> Trace:
+        try:
+            return trace(adapter, script, dtype, deadline, params)
+        except NotAnOptimizerError:
+            raise
+        except Exception as error:
+            error.add_note(f"optcheck: raised by the {role}, with {dtype} leaves of 0 to 4 dimensions")
+            raise
+
+    def own_params(adapter: Adapter, result: Trace) -> PyTree | None:
+        return None if adapter.params_of is None else unflatten(result.params, script.params)
+
+    if isinstance(reference, Formula):
+        candidate_trace = run("candidate", candidate)
+        reference_trace = trace_formula(reference, script, candidate_trace.params)
+    elif candidate.params_of is None:
+        reference_trace = run("reference", reference)
+        candidate_trace = run("candidate", candidate, own_params(reference, reference_trace))
+    else:
+        candidate_trace = run("candidate", candidate)
+        reference_trace = run("reference", reference, own_params(candidate, candidate_trace))
+    return Observation(dtype, dtype, script, candidate_trace, reference_trace)
+
+
+def observe_both_dtypes(
+    candidate: Adapter, reference: Adapter | Formula, deadline: Deadline
+) -> tuple[Observation, Observation]:
+    """Run both in float64 and in float32.
+
+    The float32 rounding error of the reference is not the candidate's fault, so it is result: RAdam's ρ, for
+    example, is a small difference of large numbers.
+    """
+    double, single = (observe(candidate, reference, dtype, deadline) for dtype in ("float64", "float32"))
+    if isinstance(reference, Adapter):
+        single = single._replace(reference_error=np.abs(single.reference.updates - double.reference.updates))
+    return double, single
+
+
+def summarise(observation: Observation) -> Pass:
+    """Return where the two optimizers differ."""
+    name, dtype, script, candidate, reference, error = observation
+    bound = tolerance(candidate, reference, dtype, error)
+    wrong = ~within(candidate.updates, reference.updates, bound)
+    leaves = {_without_half(script.leaf_names[i]) for i in np.unique(script.leaf[wrong.any(0)])}
+    all_leaves = {_without_half(leaf) for leaf in script.leaf_names}
+    patterns = [pattern for i, pattern in enumerate(PATTERNS) if wrong[:, script.pattern == i].any()]
+    return Pass(
+        name=name,
+        dtype=dtype,
+        divergence=first_divergence(candidate, reference, script, bound),
+        share={f"{size:.0e}": float(wrong[:, script.magnitude == size].mean()) for size in MAGNITUDES},
+        leaves=() if leaves >= all_leaves - {"temperature"} else tuple(sorted(leaves)),  # temperature: a single number
+        patterns=() if len(patterns) == len(PATTERNS) else tuple(patterns),
+    )
+
+
+def elements_of(leaves: tuple[str, ...], script: GradientScript) -> np.ndarray:
+    """Return the indices of the elements in these leaves of both halves of the script."""
+    indices = [i for i, name in enumerate(script.leaf_names) if _without_half(name) in leaves]
+    return np.flatnonzero(np.isin(script.leaf, indices))
+
+
+def _without_half(leaf_name: str) -> str:
+    """Remove the first part of a path: "zero" or "normal"."""
+    return leaf_name.split("/", 1)[1]

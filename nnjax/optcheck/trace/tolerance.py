@@ -1,0 +1,81 @@
+"""How much rounding may change updates, and the first difference above that."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nnjax.optcheck.trace.gradient_script import PATTERNS, GradientScript, flatten
+from nnjax.optcheck.trace.traces import Trace
+
+# Equivalent implementations differ by less (float64 1e-10; float32 8e-5, because 1 - .999 loses 13 bits), the closest
+# known wrong rules by more (3e-6 and 8e-4).
+RELATIVE = {"float64": 1e-9, "float32": 2e-4}
+EPS = {"float64": float(np.finfo(np.float64).eps), "float32": float(np.finfo(np.float32).eps)}
+TEXT = (
+    "tolerance: |u - u'| ≤ {r:g}·max(|u|, |u'|) + 8 ε·(largest |u'| so far) + 2 ε·|θ|, with ε of {dtype}; "
+    "in float32 also twice the rounding error of the reference"
+)
+
+
+class Divergence(NamedTuple):
+    """The first difference above rounding."""
+
+    step: int  # from 1
+    leaf: str
+    place: tuple[int, ...]  # index in the leaf
+    gradient: float
+    parameter: float
+    pattern: str  # of the gradient over time
+    candidate: float
+    reference: float
+    ratio: float  # difference over tolerance
+
+
+def rounding_bound(updates: np.ndarray, reference: np.ndarray, params: np.ndarray, dtype: str) -> np.ndarray:
+    """Return how much rounding may change each update, see `TEXT`. All arrays are (steps, elements)."""
+    largest = np.fmax(np.abs(updates), np.abs(reference))
+    largest_so_far = np.fmax.accumulate(np.abs(reference), axis=0)
+    return RELATIVE[dtype] * largest + 8 * EPS[dtype] * largest_so_far + 2 * EPS[dtype] * np.abs(params)
+
+
+def tolerance(candidate: Trace, reference: Trace, dtype: str, reference_error: np.ndarray | float = 0.0) -> np.ndarray:
+    """Return the tolerance (steps, elements) of a comparison; `reference_error` is the reference's own rounding."""
+    params = np.fmax(np.abs(candidate.params), np.abs(reference.params))
+    return rounding_bound(candidate.updates, reference.updates, params, dtype) + 2 * reference_error
+
+
+def within(updates: np.ndarray, target: np.ndarray, bound: np.ndarray) -> np.ndarray:
+    """Return where two arrays differ by at most the bound. NaN equals NaN, and infinity infinity."""
+    with np.errstate(invalid="ignore"):
+        close = np.abs(updates - target) <= bound
+    return close | (updates == target) | (np.isnan(updates) & np.isnan(target))
+
+
+def first_divergence(
+    candidate: Trace, reference: Trace, script: GradientScript, bound: np.ndarray
+) -> Divergence | None:
+    """Return the first step at which traces differ, at a clear difference with a gradient close to 1."""
+    wrong = ~within(candidate.updates, reference.updates, bound)
+    if not wrong.any():
+        return None
+    step = int(wrong.any(1).argmax())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = np.abs(candidate.updates[step] - reference.updates[step]) / bound[step]
+    ratio = np.nan_to_num(ratio, nan=np.inf)
+    gradients = flatten(script.grads)[step]
+    distance_from_1 = np.abs(np.log10(np.maximum(np.abs(gradients), 1e-30)))  # ordinary gradients convince readers
+    clear = wrong[step] & (ratio > min(1e3, float(ratio.max()) / 2))
+    element = int(np.where(clear, distance_from_1, np.inf).argmin())
+    leaf = int(script.leaf[element])
+    shape = script.shapes[leaf]
+    return Divergence(
+        step=step + 1,
+        leaf=script.leaf_names[leaf],
+        place=tuple(int(i) for i in np.unravel_index(element - int(script.leaf.searchsorted(leaf)), shape)),
+        gradient=float(gradients[element]),
+        parameter=float(candidate.params[step, element]),
+        pattern=list(PATTERNS)[script.pattern[element]],
+        candidate=float(candidate.updates[step, element]),
+        reference=float(reference.updates[step, element]),
+        ratio=float(ratio[element]),
+    )

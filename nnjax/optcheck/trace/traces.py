@@ -1,0 +1,71 @@
+"""Run an optimizer through the script and record its updates."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from nnjax.optcheck.rules.update_rule import Formula, Inputs, update_array
+from nnjax.optcheck.trace.adapters import Adapter
+from nnjax.optcheck.trace.deadline import Deadline
+from nnjax.optcheck.trace.gradient_script import STEPS, GradientScript, at_step, rule_inputs
+from nnjax.types import PyTree
+
+CANNOT_TRACE = (jax.errors.JAXTypeError, jax.errors.JAXIndexError, TypeError, ValueError, AttributeError)
+
+
+class Trace(NamedTuple):
+    """The updates of an optimizer, in float64."""
+
+    updates: np.ndarray  # (steps, elements)
+    params: np.ndarray  # (steps, elements), before each step
+
+
+def trace(
+    adapter: Adapter, script: GradientScript, dtype: str, deadline: Deadline, params: PyTree | None = None
+) -> Trace:
+    """Run all steps of the script, under jit if the optimizer allows it, because that is faster.
+
+    Args:
+      adapter: the optimizer.
+      script: the gradients, parameters and schedule.
+      dtype: the dtype of parameters and gradients.
+      deadline: checked before every step.
+      params: leaves (steps, ...) that replace the parameters of the script; None to keep them.
+    """
+    params = script.params if params is None else params
+    if adapter.pure:
+        try:
+            return _run(adapter._replace(step=jax.jit(adapter.step)), script, dtype, deadline, params)
+        except CANNOT_TRACE:  # the contract's checks report it
+            pass
+    return _run(adapter, script, dtype, deadline, params)
+
+
+def trace_formula(formula: Formula, script: GradientScript, params: np.ndarray) -> Trace:
+    """Return the updates of a formula with the script's gradients and other parameters (steps, elements)."""
+    return Trace(update_array(formula, rule_inputs(script)._replace(params=params)), params)
+
+
+def trace_inputs(result: Trace, script: GradientScript) -> Inputs:
+    """Return the inputs that a trace had."""
+    return rule_inputs(script)._replace(params=result.params)
+
+
+def _run(adapter: Adapter, script: GradientScript, dtype: str, deadline: Deadline, params: PyTree) -> Trace:
+    def inputs(tree: PyTree, step: int) -> PyTree:
+        return jax.tree.map(adapter.array, at_step(tree, step, dtype))
+
+    rows: list[tuple[np.ndarray, np.ndarray]] = []
+    with jax.enable_x64(dtype == "float64"):
+        state = adapter.init(inputs(params, 0))
+        for k in range(STEPS):
+            deadline.check()
+            before = inputs(params, k) if adapter.params_of is None else adapter.params_of(state)
+            updates, state = adapter.step(state, inputs(params, k), inputs(script.grads, k))
+            rows.append((_row(updates), _row(before)))
+    return Trace(updates=np.stack([update for update, _ in rows]), params=np.stack([before for _, before in rows]))
+
+
+def _row(tree: Any) -> np.ndarray:
+    return np.concatenate([np.asarray(leaf, np.float64).reshape(-1) for leaf in jax.tree.leaves(tree)])
