@@ -51,7 +51,7 @@ def optcheck_command(
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw both updates and their difference.")] = None,
     max_fits: Annotated[
         int, typer.Option(help="Number of update rules to fit before the cause is called unknown.")
-    ] = 2500,
+    ] = 2000,
     seconds: Annotated[float | None, typer.Option(help="Time limit in seconds; by default there is none.")] = None,
 ) -> None:
     """Compare the updates of an optimizer with those of a reference, and name the cause if they differ.
