@@ -180,7 +180,7 @@ def test_a_second_process_cannot_train_in_the_folder(copy, more):
     """Nothing changes for the first process: not even --anyway is recorded."""
     with folder_lock(copy / "checkpoints"):
         assert_mistake(
-            nnjax("train", "--resume", copy, *more), rf"another process \({os.getpid()}\) is training in {copy}/"
+            nnjax("train", "--resume", copy, *more), rf"{copy}.* is in use by another process \(PID {os.getpid()}\)"
         )
     assert not run_folder.resumed_anyway(copy)
 
