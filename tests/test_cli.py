@@ -219,15 +219,13 @@ def test_a_run_that_diverged_says_so_in_place_of_scores(diverged):
     step = result["diverged"]
     assert step == result["steps"] - 1
     assert result["test"] is receipt["test"] is receipt["first_losses"][step] is None
-    message = (
-        f"the run diverged in step {step}: there is no network to test. A smaller --learning-rate or --clip 1 may help"
-    )
-    assert f"{message}; nnjax replay {path} finds the operation that caused it\n" in ended.out
+    message = f"the run diverged in step {step}: there is no network to test; nnjax replay {path} finds the cause\n"
+    assert message in ended.out
     assert "accuracy" not in ended.out
     assert "nan" not in ended.out
     assert not list(path.glob("*.png"))
     assert re.search(f"warning the run diverged: the loss of step {step} is (nan|inf). A smaller --learning", ended.err)
-    assert f"--clip 1 may help; nnjax replay {path} finds the operation that caused it\n" in ended.err
+    assert f"--clip 1 may help; nnjax replay {path} finds the cause\n" in ended.err
     assert not re.search(r"train\.replay|optax\.", ended.err)
 
 

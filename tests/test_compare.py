@@ -57,7 +57,7 @@ MISTAKES = {
     "validation": (lambda: compare(make(), make(), validation=None), "scored on validation"),
     "nothing in common": (
         lambda: compare(make(loss=SMOOTH, scores=()), make(scores=())),
-        "no score in common: loss against loss, of losses that differ",
+        "no score in common: loss against loss, of different losses",
     ),
 }
 

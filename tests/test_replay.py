@@ -119,7 +119,7 @@ def test_what_is_planted_is_named(name, members, strategy):
         assert first.rows[list(first.origin.rows)].tolist() == [ROW]
         assert str(first).endswith(f"; rows {ROW} of the data")
     if name == "inside a repeat":
-        assert [(loop.kind, loop.at) for loop in first.origin.loops] == [("block", 1)]
+        assert [(loop.kind, loop.iteration) for loop in first.origin.loops] == [("block", 1)]
     who = "" if members is None else f", member {first.member}"
     assert str(first).startswith(f"step {first.step}{who}: ")
 
@@ -174,7 +174,7 @@ def test_groups_are_replayed_as_they_were_trained_from_their_own_checkpoints(str
         assert (late.step, late.member) == (step, member)
     with pytest.raises(ValueError, match=rf"step 19 was not taken; the run ended after {max(steps) + 1} steps"):
         again(step=19)
-    with pytest.raises(ValueError, match="replay: group must be ≥ 1, got 0"):
+    with pytest.raises(ValueError, match="fit: group must be ≥ 1, got 0"):
         train.replay(run, examples, **given, group=0)
 
 
@@ -244,7 +244,7 @@ def test_it_begins_from_the_last_checkpoint_before_the_step(validation, tmp_path
     taken, real = [], module._states
 
     def states(job, fs, *rest):
-        taken.append(int(fs.train.step))
+        taken.append(int(fs.train.step[0]))
         return real(job, fs, *rest)
 
     monkeypatch.setattr(module, "_states", states)
@@ -298,7 +298,7 @@ def test_the_member_asked_for_and_not_the_first():
 
 def test_the_warning_of_a_fit_says_where_to_look():
     run, examples, _ = PLANTED["overflow in a layer"]
-    with pytest.warns(RuntimeWarning, match=r"the loss of step \d+ is (inf|nan).*train\.replay\(…\) finds where"):
+    with pytest.warns(RuntimeWarning, match=r"the loss of step \d+ is (inf|nan).*train\.replay\(…\) finds the cause"):
         train.fit(run, examples, **settings(None, "map"), progress=False)
 
 

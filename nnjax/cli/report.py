@@ -77,12 +77,12 @@ def _list(numbers: list[int]) -> str:
 
 
 def print_divergence(path: Path, result: Result) -> None:
-    """Print why there is no network to test, and what may help."""
+    """Print why there is no network to test."""
     who = "the run" if result.diverged.ndim == 0 else f"all {len(result.diverged)} members"
     step = f" in step {result.diverged}" if result.diverged.ndim == 0 and result.diverged >= 0 else ""
     say(
-        f"[bold red]{who} diverged[/]{step}: there is no network to test. A smaller --learning-rate or --clip 1 may "
-        f"help; nnjax replay {escape(quote(path))} finds the operation that caused it"
+        f"[bold red]{who} diverged[/]{step}: there is no network to test; nnjax replay {escape(quote(path))} "
+        "finds the cause"
     )
 
 

@@ -296,7 +296,7 @@ def _history(job: Job, logs: Logs, taken: np.ndarray, epochs: float) -> Iterator
     for e, end in enumerate(ends.T):
         if (end > logs.done).any() or (end > taken).all():
             return
-        if (end > start).any():  # an epoch shorter than a batch may have no step of its own
+        if (end > start).any():  # an epoch shorter than a batch may contain no step
             steps = np.arange(start.min(), end.max())
             loss = mean_over(
                 logs.losses[:, steps], (start[:, None] <= steps) & (steps < np.minimum(end, taken)[:, None])
@@ -307,7 +307,7 @@ def _history(job: Job, logs: Logs, taken: np.ndarray, epochs: float) -> Iterator
 
 
 def _single_result(result: Result) -> Result:
-    """Return the result of an ensemble of one as that of a single run, without the axis of members."""
+    """Return the result of an ensemble of one without the axis of members, as a single run's result."""
     best = None if result.best is None else index_tree(result.best, 0)
     ts, diverged, stopped = index_tree((result.ts, result.diverged, result.stopped), 0)
     history = [_single_record(record) for record in result.history]

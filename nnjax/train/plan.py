@@ -183,7 +183,7 @@ def _measure(ensemble: Ensemble, key: Any, data: Data) -> float:
 
 
 def _free_bytes() -> int:
-    """Return the free bytes of a device; on a CPU those of the system or its container."""
+    """Return the free bytes of a device; on a CPU, of the system or its container."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))

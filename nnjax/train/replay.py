@@ -115,7 +115,7 @@ def replay(
 
 
 def replay_job(job: Job, options: FitOptions, *, step: int | None = None, member: int | None = None) -> Replay | None:
-    """Replay a step of a job; the job may also be that of a sweep."""
+    """Replay a step of a job, which may also be a sweep."""
     members = job.ensemble.members
     if member is not None and not 0 <= member < members:
         raise ValueError(f"replay: member must be in 0 … {members - 1}, got {member}")

@@ -46,7 +46,7 @@ class Block(NamedTuple):
 
 
 class MemberArgs(NamedTuple):
-    """Arguments of a chunk that each member has of its own, stacked along a leading axis."""
+    """Per-member arguments of a chunk, stacked along a leading axis."""
 
     hyper: PyTree = None  # hyper-parameters for `make_run`; None for a fixed run
     rows: Rows | None = None  # rows of the data; None for all of them
@@ -55,7 +55,7 @@ class MemberArgs(NamedTuple):
 
 
 class Status(NamedTuple):
-    """Does a member still run?"""
+    """Whether a member still runs, and why not."""
 
     diverged: Array  # () int32, the step whose loss was not finite; -1 if there is none
     running: Array  # () bool

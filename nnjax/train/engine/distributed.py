@@ -16,7 +16,7 @@ HEARTBEAT = 20  # seconds of silence after which a process counts as dead, and t
 
 
 class ProcessLostError(RuntimeError):
-    """Another process ended, or cannot be reached."""
+    """Raised if another process ended or cannot be reached."""
 
 
 def join_processes(coordinator: str | None, processes: int | None, index: int | None) -> None:

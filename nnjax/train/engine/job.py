@@ -16,7 +16,7 @@ from nnjax.types import Data, Key, PyTree
 
 
 class Members(NamedTuple):
-    """Arguments that each member has of its own; every array has a leading axis (members, ...)."""
+    """Per-member arguments of a job; every array has a leading axis (members, ...)."""
 
     keys: Key
     hyper: PyTree  # hyper-parameters for `make_run`; None for a fixed run

@@ -27,7 +27,7 @@ class Feed(NamedTuple):
     """The examples of a chunk."""
 
     block: Block | None  # the examples of the next steps; None if all data are on the device
-    limit: np.ndarray | None  # (members,) the step before which the block ends; None if there is no end
+    limit: np.ndarray | None  # (members,) the step before which the block ends; None if it does not end
 
 
 NextFeed = Callable[[np.ndarray], Feed]  # steps done, (members,) -> what the next chunk reads
