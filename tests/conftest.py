@@ -7,10 +7,12 @@ import signal
 import tempfile
 import typing
 
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one for all workers and all processes that tests start
+# One cache of compiled programs for all workers and all processes that tests start
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax  # imported before TYPE_CHECKING is set, as are all that nnjax imports
 import optax  # noqa: F401
@@ -19,10 +21,10 @@ import pytest
 from jaxtyping import install_import_hook
 from shape_checker import check_shapes  # noqa: F401  (imported here, so that beartype sees TYPE_CHECKING unset)
 
-# nnjax imports jaxtyping for type checkers only, so that its users need not; here the annotations are to be real.
+# nnjax imports jaxtyping only for type checkers, so its users do not need it; the tests check the annotations.
 typing.TYPE_CHECKING = True
 CHECKED = ["types", "checks", "data", "losses", "metrics", "nn", "optim", "train", "uncertainty", "plot", "cli"]
-# not optcheck: it is NumPy alone, and its search calls small functions by the million
+# Without optcheck, whose search calls small NumPy functions millions of times
 with install_import_hook([f"nnjax.{part}" for part in CHECKED], "shape_checker.check_shapes"):
     import nnjax
 
@@ -31,8 +33,8 @@ with install_import_hook([f"nnjax.{part}" for part in CHECKED], "shape_checker.c
 typing.TYPE_CHECKING = False
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started without Ctrl-C
-jax.config.update("jax_num_cpu_devices", 8)  # for test_mesh.py; programs on one of them are as they were, to the bit
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
+jax.config.update("jax_num_cpu_devices", 8)  # for meshes; a program on one of them has the same bits as on a single one
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +45,7 @@ def strict_promotion():
 
 @pytest.fixture
 def quick_compiler():
-    """XLA need not make programs fast, where they are many and bits are not compared."""
+    """Compile without optimizations, for tests with many programs that do not compare bits."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -61,6 +63,6 @@ def quick_compiler_everywhere():
 
 @pytest.fixture(autouse=True, scope="module")
 def cleared_caches():
-    """Thousands of compiled programs would otherwise fill some gigabytes."""
+    """Free the compiled programs of a module; those of all modules would fill several gigabytes."""
     yield
     jax.clear_caches()

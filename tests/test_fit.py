@@ -4,79 +4,42 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_run import EXAMPLES, NET, PLAIN, X, Y, assert_equal, make_run
+from train_runs import DATA, HELD_OUT, KEY, NET, RUN, X, Y, assert_equal, assert_same_result, fit, make_run
 
 from nnjax import data, losses, metrics, nn, optim, train
+from nnjax.train.engine import device_loop
 from nnjax.train.engine.device_loop import MemberArgs, train_chunk
 from nnjax.train.engine.ensemble import Ensemble, stack_tree
 from nnjax.train.engine.fit_state import initial_fit_state
 from nnjax.types import Data
 
-HELD_OUT = Data(X[:6], Y[:6])
+PLAIN = make_run(nn.serial(nn.dense(5), jnp.tanh, nn.dense(2)), batch_size=50)  # more than there are examples
 
 
-RUN = make_run()
-
-
-def fit(run=RUN, **settings):
-    return train.fit(run, EXAMPLES, **{"epochs": 9.7, "key": jax.random.key(5), "progress": False} | settings)
-
-
-@pytest.fixture(scope="module")
-def undisturbed():
-    return fit()
-
-
-@pytest.mark.parametrize("chunk_steps", [1, 2, 7, 16, 17, 1000])
-def test_chunks_change_no_bit(undisturbed, chunk_steps):
-    result = fit(chunk_steps=chunk_steps)
-    assert_equal(result.ts, undisturbed.ts)
-    np.testing.assert_array_equal(result.losses, undisturbed.losses)
-
-
-def test_validation_changes_no_bit(undisturbed):
-    result = fit(validation=HELD_OUT, validate_every=2, callbacks=[lambda ts, record: None])
-    assert_equal(result.ts, undisturbed.ts)
-
-
-def test_fit_is_steps(undisturbed):
+def test_fit_is_steps():
     """The same numbers as the scan, to rounding: the losses of the first steps, before training amplifies it."""
-    _, log = jax.jit(RUN.steps, static_argnames="n")(RUN.init(jax.random.key(5), EXAMPLES), EXAMPLES, n=10)
-    np.testing.assert_allclose(undisturbed.losses[:10], log["loss"], rtol=1e-3)
+    _, log = jax.jit(RUN.steps, static_argnames="n")(RUN.init(KEY, DATA), DATA, n=10)
+    np.testing.assert_allclose(fit().losses[:10], log["loss"], rtol=1e-3)
 
 
-def test_the_data_decide_with_the_key(undisturbed):
-    assert not np.array_equal(fit(key=jax.random.key(6)).losses, undisturbed.losses)
-
-
-def test_one_compilation_for_every_chunk_length():
-    traces = []
-
-    def apply(params, state, x, *, train, key=None):
-        traces.append(train)
-        return x, state
-
-    run = make_run(nn.serial(nn.Layer("counted", lambda key, x: ((), ()), apply), nn.dense(2)))
-    fit(run)
-    once = traces.count(True)
-    fit(run, chunk_steps=3)
-    fit(run, epochs=4, key=jax.random.key(1))
-    assert traces.count(True) == once > 0
+def test_rows_drawn_in_blocks_change_no_bit(monkeypatch):
+    monkeypatch.setattr(device_loop, "ROWS", 12)  # three steps at a time
+    assert_same_result(fit(make_run()), fit())
 
 
 def test_the_callers_arrays_survive():
     """Chunks give their argument's memory away, but not the caller's."""
     key = jax.random.key(5)
     x, y = jnp.array(X), jnp.array(Y)
-    train.fit(RUN, Data(x, y), epochs=2, key=key, progress=False)
+    fit(data=Data(x, y), key=key)
     for leaf in (jax.random.key_data(key), x, y):
         assert not leaf.is_deleted()
 
 
 def test_chunks_give_their_memory_on():
-    ts = jax.tree.map(jnp.copy, RUN.init(jax.random.key(0), EXAMPLES))
+    ts = jax.tree.map(jnp.copy, RUN.init(jax.random.key(0), DATA))
     fs = stack_tree(initial_fit_state(ts, validated=False, stopped=jnp.zeros((), bool)))
-    train_chunk(Ensemble(RUN), fs, MemberArgs(until=jnp.ones(1, jnp.int32)), EXAMPLES, np.int32(1))
+    train_chunk(Ensemble(RUN), fs, MemberArgs(until=jnp.ones(1, jnp.int32)), DATA, np.int32(1))
     assert fs.train.params[0]["w"].is_deleted()
 
 
@@ -87,24 +50,23 @@ def test_epochs_end_where_every_example_was_seen():
 
 
 def test_history():
-    run = make_run(metrics=(metrics.accuracy,))
-    result = fit(run, epochs=3, validation=HELD_OUT)
+    result = fit()
     assert [(record["epoch"], record["step"]) for record in result.history] == [(1, 5), (2, 10), (3, 15)]
     for i, record in enumerate(result.history):
         np.testing.assert_allclose(record["loss"], result.losses[5 * i : 5 * i + 5].mean(), rtol=1e-6)
         assert record.keys() >= {"validation_loss", "validation_accuracy"}
-    last = run.evaluate(result.ts, HELD_OUT)
+    last = RUN.evaluate(result.ts, HELD_OUT)
     np.testing.assert_allclose(result.history[-1]["validation_loss"], last["loss"], rtol=1e-5)
 
 
 def test_validate_every():
-    result = fit(epochs=5, validation=HELD_OUT, validate_every=2)
+    result = fit(epochs=5, validate_every=2)
     assert [record["epoch"] for record in result.history if "validation_loss" in record] == [2, 4, 5]
 
 
 def test_epochs_without_a_step_of_their_own_have_no_record():
     with pytest.warns(UserWarning, match="larger than the 20 examples"):
-        result = fit(make_run(PLAIN, batch_size=50), epochs=4.5)
+        result = fit(PLAIN, epochs=4.5)
     assert [record["step"] for record in result.history] == [1, 2]
     assert all(np.isfinite(record["loss"]) for record in result.history)
 
@@ -115,7 +77,7 @@ def test_a_part_of_an_epoch_is_recorded_as_such():
 
 
 def test_labels_of_other_losses_are_not_classes():
-    """Counts for a loss of one's own, with two outputs."""
+    """A custom loss of counts, with two outputs."""
     run = train.Run(
         nn.dense(2), lambda p, y: jnp.square(p[:, 0] - y.astype(p.dtype)) + p[:, 1] ** 2, optim.sgd(1e-3), batch_size=4
     )
@@ -124,18 +86,18 @@ def test_labels_of_other_losses_are_not_classes():
 
 
 def test_no_epochs():
-    result = fit(epochs=0, validation=HELD_OUT)
+    result = fit(epochs=0)
     assert int(result.ts.step) == 0
     assert result.history == []
     assert result.losses.shape == (0,)
 
 
-CALLBACKS = {  # settings, and the steps at which callbacks run: always the same, whatever the chunks
+CALLBACKS = {  # settings, and the steps at which callbacks run: the same for all chunks
     "each epoch": ({"epochs": 4}, [5, 10, 15, 20]),
     "part of an epoch": ({"epochs": 2.5}, [5, 10, 13]),
     "every 6 steps": ({"callback_every": 6, "epochs": 4}, [6, 12, 18]),
     "every 40 steps": ({"callback_every": 40, "epochs": 4}, []),
-    "an epoch shorter than a batch": ({"run": make_run(PLAIN, batch_size=50), "epochs": 5}, [1, 2]),
+    "an epoch shorter than a batch": ({"run": PLAIN, "epochs": 5}, [1, 2]),
 }
 
 
@@ -177,7 +139,7 @@ def test_states_of_callbacks_stay_valid():
 
 def test_callbacks_see_the_last_validation():
     records = []
-    result = fit(epochs=4, validation=HELD_OUT, validate_every=3, callbacks=[lambda ts, record: records.append(record)])
+    result = fit(epochs=4, validate_every=3, callbacks=[lambda ts, record: records.append(record)])
     assert [("validation_loss" in record) for record in records] == [False, False, True, True]
     assert records[-1]["validation_loss"] == result.history[-1]["validation_loss"]
     assert [record["epoch"] for record in records] == [1, 2, 3, 4]
@@ -210,7 +172,7 @@ def test_label_out_of_range_is_named_before_training():
     with pytest.raises(ValueError, match=r"label 2 in row 3 is outside 0 … 1"):
         train.fit(RUN, (X, Y.at[3].set(2)), epochs=1)
     with pytest.raises(ValueError, match=r"validation\.y: label -1 in row 0"):
-        train.fit(RUN, EXAMPLES, validation=(X, Y.at[0].set(-1)), epochs=1)
+        train.fit(RUN, DATA, validation=(X, Y.at[0].set(-1)), epochs=1)
 
 
 def test_wrong_settings_are_named():
@@ -219,7 +181,7 @@ def test_wrong_settings_are_named():
     with pytest.raises(ValueError, match="chunk_steps must be ≥ 1, got 0"):
         fit(chunk_steps=0)
     with pytest.raises(TypeError, match=r"must be a train\.Run"):
-        train.fit(NET, EXAMPLES, epochs=1)
+        train.fit(NET, DATA, epochs=1)
     with pytest.raises(TypeError, match="key must be a random key"):
         fit(key="0")
 
@@ -242,7 +204,3 @@ def test_a_thousand_blocks_train():
     run = train.Run(nn.residual_mlp(16, 1000, 10), losses.cross_entropy, optim.adam(1e-3), batch_size=32)
     result = train.fit(run, digits, epochs=0.5, progress=False)
     assert result.losses[-5:].mean() < 0.8 * result.losses[:3].mean()
-
-
-def test_a_run_is_a_pure_function_of_key_and_data(undisturbed):
-    assert_equal(fit().ts, undisturbed.ts)

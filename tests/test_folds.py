@@ -1,4 +1,4 @@
-"""Folds: which rows they hold out, and that each member is the run on its own rows alone."""
+"""Folds: the rows that they hold out, and members that are single runs on their own rows."""
 
 import itertools
 
@@ -6,52 +6,41 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import train_runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_members import assert_close, of
-from test_run import assert_equal
+from train_runs import KEY, RUN, X, Y, assert_close, assert_equal, own_rows, take
 
-from nnjax import losses, metrics, nn, optim, train
+from nnjax import losses, nn, optim, train
+from nnjax.train.engine.ensemble import index_tree
 from nnjax.types import Data
 
 N = 14
-KEY = jax.random.key(2)
-X = jax.random.normal(jax.random.key(1), (N, 3))
-Y = (X.sum(-1) > 0).astype(jnp.int32)
-DATA = Data(X, Y, jnp.linspace(0.5, 2.0, N))
-NET = nn.serial(nn.dense(4, bias=False), nn.batch_norm(), jax.nn.relu, nn.dropout(0.2), nn.dense(2))
-RUN = train.Run(NET, losses.cross_entropy, optim.adam(0.02), batch_size=4, metrics=(metrics.accuracy,))
+DATA = Data(X[:N], Y[:N], jnp.linspace(0.5, 2.0, N))
 FULL = train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(0.1), batch_size=None)
+RANDOM_KEYS = st.integers(0, 99).map(jax.random.key)
 STRATEGIES = pytest.mark.parametrize("strategy", ["map", "vmap"])
-KEYS = st.integers(0, 99).map(jax.random.key)
 
 
 def fit(run=RUN, data=DATA, **settings):
-    return train.fit(run, data, **{"epochs": 3, "key": KEY, "progress": False} | settings)
-
-
-def of_rows(rows, f):
-    return np.asarray(rows.table)[f][: rows.sizes[f]]
-
-
-def some(data, rows):
-    return jax.tree.map(lambda a: a[rows], data)
+    """Fit; members are validated on the rows that their folds hold out."""
+    return train_runs.fit(run, data, **{"validation": None} | settings)
 
 
 def assert_members_are_runs_on_their_rows(folds, result, run, data, **settings):
     """Bit for bit, and as many steps; and their scores are those on what was held out."""
     keys = jax.random.split(KEY, len(folds.train.table))
     for f, key in enumerate(keys):
-        held_out = some(data, of_rows(folds.held_out, f))
-        alone = fit(run, some(data, of_rows(folds.train, f)), key=key, validation=held_out, **settings)
-        assert_equal(of(result.ts, f), alone.ts)
+        held_out = take(data, own_rows(folds.held_out, f))
+        alone = fit(run, take(data, own_rows(folds.train, f)), key=key, validation=held_out, **settings)
+        assert_equal(index_tree(result.ts, f), alone.ts)
         np.testing.assert_array_equal(result.losses[f, : len(alone.losses)], alone.losses)
         assert np.isnan(result.losses[f, len(alone.losses) :]).all()
         assert len(result.history) == len(alone.history)
         for many, one in zip(result.history, alone.history, strict=True):
             for name in one.keys() - {"epoch", "step"}:
                 np.testing.assert_allclose(many[name][f], one[name], rtol=1e-5)
-        assert_equal(of((result.best.params, result.best.state, result.best.step), f),
+        assert_equal(index_tree((result.best.params, result.best.state, result.best.step), f),
                      (alone.best.params, alone.best.state, alone.best.step))  # fmt: skip
 
 
@@ -59,15 +48,15 @@ def assert_members_are_runs_on_their_rows(folds, result, run, data, **settings):
 
 
 @settings(max_examples=30, deadline=None)
-@given(KEYS, st.sampled_from([2, 3, 10, 37]), st.data())
-def test_k_fold_parts_the_rows(key, n, drawn):
+@given(RANDOM_KEYS, st.sampled_from([2, 3, 10, 37]), st.data())
+def test_k_fold_partitions_the_rows(key, n, drawn):
     k = drawn.draw(st.integers(2, n))
     labels = drawn.draw(st.none() | st.lists(st.integers(0, 3), min_size=n, max_size=n))
     folds = train.k_fold(key, n, k, stratify=labels)
-    held_out = [of_rows(folds.held_out, f).tolist() for f in range(k)]
+    held_out = [own_rows(folds.held_out, f).tolist() for f in range(k)]
     assert sorted(itertools.chain(*held_out)) == list(range(n))
     for f in range(k):
-        assert sorted(held_out[f] + of_rows(folds.train, f).tolist()) == list(range(n))
+        assert sorted(held_out[f] + own_rows(folds.train, f).tolist()) == list(range(n))
     assert np.ptp(folds.held_out.sizes) <= 1
     if labels is not None:
         for label in set(labels):
@@ -87,17 +76,17 @@ def test_k_fold_follows_from_the_key():
 def test_leave_one_out(n):
     folds = train.leave_one_out(n)
     for f in range(n):
-        assert of_rows(folds.held_out, f).tolist() == [f]
-        assert of_rows(folds.train, f).tolist() == [i for i in range(n) if i != f]
+        assert own_rows(folds.held_out, f).tolist() == [f]
+        assert own_rows(folds.train, f).tolist() == [i for i in range(n) if i != f]
 
 
 @settings(max_examples=10, deadline=None)
-@given(KEYS, st.sampled_from([12, 30]), st.sampled_from([1, 4]))
+@given(RANDOM_KEYS, st.sampled_from([12, 30]), st.sampled_from([1, 4]))
 def test_bootstrap(key, n, members):
     folds = train.bootstrap(key, n, members)
     assert folds.train.table.shape == (members, n)
     for f in range(members):
-        drawn, left = of_rows(folds.train, f), of_rows(folds.held_out, f)
+        drawn, left = own_rows(folds.train, f), own_rows(folds.held_out, f)
         assert len(drawn) == n
         assert sorted({*drawn.tolist()} | {*left.tolist()}) == list(range(n))
         assert not {*drawn.tolist()} & {*left.tolist()}
@@ -110,25 +99,6 @@ def test_bootstrap_leaves_a_third_out():
 
 
 # Members -------------------------------------------------------------------------------------------------------------
-
-
-def test_k_fold_members_are_runs_on_their_rows():
-    """Of different length, weighted, with BatchNorm, dropout and Adam."""
-    folds = train.k_fold(KEY, N, 4, stratify=Y)
-    result = fit(folds=folds)
-    assert sorted(result.ts.step.tolist()) == [8, 8, 9, 9]  # ⌈3 · 10 / 4⌉ and ⌈3 · 11 / 4⌉
-    assert_members_are_runs_on_their_rows(folds, result, RUN, DATA)
-
-
-def test_chunks_and_groups_of_folds_change_no_bit():
-    """Members of different length meet at the ends of epochs."""
-    folds = train.k_fold(KEY, N, 4)
-    whole = fit(folds=folds)
-    for how in ({"chunk_steps": 1}, {"chunk_steps": 2}, {"group": 2}):
-        cut = fit(folds=folds, **how)
-        assert_equal((cut.ts, cut.best), (whole.ts, whole.best))
-        np.testing.assert_array_equal(cut.losses, whole.losses)
-        assert [record["step"] for record in cut.history] == [record["step"] for record in whole.history]
 
 
 @pytest.mark.usefixtures("quick_compiler")
@@ -149,7 +119,7 @@ def test_vmapped_folds_are_runs_on_their_rows_to_rounding():
 @STRATEGIES
 def test_full_batch_of_rows_left_out(strategy):
     """Each epoch is one step on all rows but one."""
-    part, folds = some(DATA, np.arange(5)), train.leave_one_out(5)
+    part, folds = take(DATA, np.arange(5)), train.leave_one_out(5)
     result = fit(FULL, part, folds=folds, strategy=strategy)
     assert result.losses.shape == (5, 3)
     if strategy == "map":
@@ -159,15 +129,15 @@ def test_full_batch_of_rows_left_out(strategy):
 
 
 def test_bootstrap_members_are_runs_on_their_rows():
-    part = some(DATA, np.arange(9))
+    part = take(DATA, np.arange(9))
     folds = train.bootstrap(KEY, 9, 2)
     run = train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(0.1), batch_size=3)
     assert_members_are_runs_on_their_rows(folds, fit(run, part, folds=folds), run, part)
 
 
 @pytest.mark.filterwarnings("ignore:.*at least two classes")
-def test_rows_of_ones_own():
-    """What fills up is not read, be it no row at all; and the full batch is a member's rows alone."""
+def test_custom_rows():
+    """Rows that pad a table are not read, even if they do not exist. The full batch has only the rows of the member."""
     table, filled = np.array([[1, 4, 2, 99], [3, 0, 5, -1]]), np.array([[6, -7], [7, 8]])
     folds = train.Folds(train.Rows(table, np.array([3, 3])), train.Rows(filled, np.array([1, 2])))
     result = fit(FULL, folds=folds, epochs=4)
@@ -175,10 +145,10 @@ def test_rows_of_ones_own():
     assert_members_are_runs_on_their_rows(folds, result, FULL, DATA, epochs=4)
 
 
-def test_validation_of_ones_own_takes_the_place_of_held_out_rows():
+def test_validation_data_replace_the_held_out_rows():
     folds = train.leave_one_out(5)
-    result = fit(FULL, some(DATA, np.arange(5)), folds=folds, validation=some(DATA, np.arange(5, 14)))
-    alone = FULL.evaluate(of(result.ts, 0), some(DATA, np.arange(5, 14)))
+    result = fit(FULL, take(DATA, np.arange(5)), folds=folds, validation=take(DATA, np.arange(5, 14)))
+    alone = FULL.evaluate(index_tree(result.ts, 0), take(DATA, np.arange(5, 14)))
     np.testing.assert_allclose(result.history[-1]["validation_loss"][0], alone["loss"], rtol=1e-5)
 
 
@@ -198,8 +168,8 @@ MISTAKES = {
     "labels": (lambda: train.k_fold(KEY, 5, 2, stratify=[0, 1]), ValueError, r"one label for each row, \(5,\), got"),
     "key": (lambda: train.k_fold(0, 5, 2), TypeError, r"jax\.random\.key\(0\)"),
     "one row": (lambda: train.leave_one_out(1), ValueError, "n must be ≥ 2, got 1"),
-    "all drawn": (lambda: train.bootstrap(KEY, 2, 50), ValueError, "of 2 rows a member drew all, and none is left"),
-    "members": (lambda: fit(folds=own(), members=3), ValueError, "members=3, but there are folds for 2; leave"),
+    "all drawn": (lambda: train.bootstrap(KEY, 2, 50), ValueError, "a member drew all 2 rows, so none is left"),
+    "members": (lambda: fit(folds=own(), members=3), ValueError, "got members=3 but 2 folds; omit members"),
     "no such row": (lambda: fit(folds=own(table=((0, 1), (2, 14)))), ValueError,
                     r"folds\.train: rows must be in 0 … 13, the rows of the data, got 0 … 14"),
     "negative": (lambda: fit(folds=own(held_out=((-1,), (5,)))), ValueError, r"folds\.held_out: rows must be in 0"),
@@ -212,9 +182,9 @@ MISTAKES = {
                  "validate 1"),
     "rows only": (lambda: fit(folds=own().train), TypeError, r"must be train\.Folds\(train, held_out\), got Rows"),
     "no weight": (lambda: fit(data=DATA._replace(weights=jnp.zeros(N).at[:5].set(1.0)), folds=own()), ValueError,
-                  "the weights of the 1 rows of member 1 to validate on are all 0"),
+                  "the weights of the 1 validation rows of member 1 are all 0"),
     "ragged full batch": (lambda: fit(FULL, folds=train.k_fold(KEY, N, 4)), ValueError,
-                          "batch_size=None takes all rows of a fold at once, and members have from 10 to 11"),
+                          "batch_size=None takes all rows of a fold at once, but members have 10 to 11"),
 }  # fmt: skip
 
 

@@ -1,6 +1,5 @@
-"""Ensembles: each member is the lone run with its key, whatever else runs beside it."""
+"""Ensembles: steps of vmap, early stopping and divergence of members. See test_train_properties.py for their bits."""
 
-import logging
 import warnings
 
 import jax
@@ -9,72 +8,38 @@ import numpy as np
 import optax
 import pytest
 from cases import promoting
-from test_run import assert_equal
+from train_runs import (
+    DATA,
+    HELD_OUT,
+    KEY,
+    KEYS,
+    RUN,
+    STEPS,
+    N,
+    X,
+    assert_close,
+    assert_equal,
+    assert_same_history,
+    fit,
+)
 
-from nnjax import losses, metrics, nn, optim, train
+from nnjax import losses, nn, optim, train
+from nnjax.metrics import accuracy
 from nnjax.train.engine.device_loop import MemberArgs, train_chunk
-from nnjax.train.engine.ensemble import Ensemble
+from nnjax.train.engine.ensemble import Ensemble, index_tree
 from nnjax.train.engine.fit_state import initial_fit_state
 from nnjax.types import Data
 
-N, STEPS = 20, 5  # rows, and steps in an epoch
-KEY = jax.random.key(3)
-KEYS = jax.random.split(KEY, 3)
-X = jax.random.normal(jax.random.key(1), (N, 4))
-Y = jnp.asarray(np.random.default_rng(0).integers(0, 2, N), jnp.int32)  # nothing to learn: validation losses will rise
-PLAIN = Data(X, Y)
-WEIGHTED = Data(X, Y, jnp.linspace(0.0, 2.0, N))
-HELD_OUT = Data(X[:7] + 0.5, Y[:7])
-
-NET = nn.serial(nn.dense(4, bias=False), nn.batch_norm(), jax.nn.relu, nn.dropout(0.2), nn.dense(2))
-CONV = nn.serial(nn.reshape((4, 1)), nn.conv(2, 3), jax.nn.relu, nn.max_pool(2), nn.flatten(), nn.dense(2))
+CONV = nn.serial(nn.reshape((3, 1)), nn.conv(2, 3), jax.nn.relu, nn.max_pool(2), nn.flatten(), nn.dense(2))
 NOISY = optax.chain(promoting(optax.add_noise)(0.01, 0.5, jax.random.key(9)), optim.momentum(0.1))
-RUN = train.Run(NET, losses.cross_entropy, optim.adam(0.05), batch_size=4, metrics=(metrics.accuracy,))
 CASES = {  # run, data
-    "batch_norm, dropout, adam": (RUN, PLAIN),
+    "batch_norm, dropout, adam": (RUN, DATA),
     "convolution, an optimizer that draws, weights, micro-batches of the full batch": (
-        train.Run(CONV, losses.cross_entropy, NOISY, batch_size=None, micro_batches=2), WEIGHTED),
-}  # fmt: skip
+        train.Run(CONV, losses.cross_entropy, NOISY, batch_size=None, micro_batches=2),
+        DATA._replace(weights=jnp.linspace(0.0, 2.0, N)),
+    ),
+}
 STRATEGIES = pytest.mark.parametrize("strategy", ["map", "vmap"])
-
-
-def fit(run=RUN, data=PLAIN, **settings):
-    """Always validated, so that most tests share their programs."""
-    return train.fit(run, data, **{"epochs": 3, "validation": HELD_OUT, "progress": False} | settings)
-
-
-def of(tree, i):
-    return jax.tree.map(lambda a: a[i], tree)
-
-
-def assert_same_history(a, b):
-    assert len(a) == len(b)
-    for one, other in zip(a, b, strict=True):
-        assert one.keys() == other.keys()
-        for name, value in one.items():
-            np.testing.assert_array_equal(value, other[name])
-
-
-def assert_close(a, b, rtol=1e-5):
-    """Relative to the largest number of each leaf."""
-    for one, other in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        if not jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
-            np.testing.assert_allclose(one, other, rtol=0, atol=rtol * np.abs(other).max(initial=0))
-
-
-# A member is the lone run with its key -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_members_of_map_are_lone_runs_to_the_bit(case):
-    run, data = CASES[case]
-    many = fit(run, data, key=KEYS)
-    for i, key in enumerate(KEYS):
-        alone = fit(run, data, key=key)
-        assert_equal(of((many.ts, many.best), i), (alone.ts, alone.best))
-        np.testing.assert_array_equal(many.losses[i], alone.losses)
-        assert many.history[-1]["validation_loss"][i] == alone.history[-1]["validation_loss"]
-    assert not np.array_equal(many.losses[0], many.losses[1])
 
 
 def begun(ts):
@@ -101,17 +66,12 @@ def test_a_step_of_vmap_is_that_of_map_to_rounding(case):
 
 
 @STRATEGIES
-def test_keys_of_members_are_split_from_the_key(strategy):
-    assert_equal(fit(members=3, key=KEY, strategy=strategy).ts, fit(key=KEYS, strategy=strategy).ts)
-
-
-@STRATEGIES
 def test_members_have_a_leading_axis(strategy):
     result = fit(key=KEYS, strategy=strategy)
     assert result.losses.shape == (3, 15)
     assert result.diverged.tolist() == [-1] * 3
     assert result.stopped.tolist() == [False] * 3
-    assert result.ts.params[0]["w"].shape == (3, 4, 4)
+    assert result.ts.params[0]["w"].shape == (3, 3, 4)
     assert result.best.score.shape == result.best.step.shape == (3,)
     assert [(record["epoch"], record["step"]) for record in result.history] == [(1, 5), (2, 10), (3, 15)]
     for e, record in enumerate(result.history):
@@ -124,21 +84,14 @@ def test_members_have_a_leading_axis(strategy):
     np.testing.assert_array_equal(result.best.score, lowest)
 
 
-def test_one_member_is_an_ensemble_of_one():
-    one, alone = fit(members=1, key=KEY), fit(key=jax.random.split(KEY, 1)[0])
-    assert one.losses.shape == (1, 15)
-    assert one.history[0]["loss"].shape == (1,)
-    assert_equal(of((one.ts, one.best), 0), (alone.ts, alone.best))
-
-
 def test_members_that_share_a_key_warn():
-    with pytest.warns(UserWarning, match="members share a key: they are the same network"):
+    with pytest.warns(UserWarning, match="members share a key, so they are the same network"):
         result = fit(key=KEYS[jnp.array([0, 1, 0])])
-    assert_equal(of(result.ts, 0), of(result.ts, 2))
+    assert_equal(index_tree(result.ts, 0), index_tree(result.ts, 2))
 
 
 def test_wrong_members_are_named():
-    with pytest.raises(ValueError, match="members=4, but there are keys for 3; leave members out"):
+    with pytest.raises(ValueError, match="got members=4 but 3 keys; omit members"):
         fit(key=KEYS, members=4)
     with pytest.raises(ValueError, match="members must be ≥ 1, got 0"):
         fit(members=0)
@@ -150,46 +103,13 @@ def test_wrong_members_are_named():
         fit(members=2, group=0)
 
 
-# Chunks, groups, programs --------------------------------------------------------------------------------------------
-
-
-@STRATEGIES
-@pytest.mark.parametrize("chunk_steps", [1, 2, 7, 1000])
-def test_chunks_change_no_bit_of_members(strategy, chunk_steps):
-    """Early stopping included."""
-    whole, cut = (fit(key=KEYS, strategy=strategy, epochs=9, patience=2, chunk_steps=c) for c in (None, chunk_steps))
-    assert_equal((cut.ts, cut.best), (whole.ts, whole.best))
-    np.testing.assert_array_equal(cut.losses, whole.losses)
-    np.testing.assert_array_equal(cut.stopped, whole.stopped)
-    assert_same_history(cut.history, whole.history)
-
-
-@pytest.mark.parametrize("group", [1, 2, 3])
-def test_groups_of_map_change_no_bit(group):
-    """Not of histories, either, where a group stops before the others."""
-    keys = jax.random.split(KEY, 5)
-    many = fit(key=keys, epochs=9, patience=2, group=group)
-    assert many.losses.shape == (5, 45)
-    assert many.stopped.any()
-    assert len(set(np.asarray(many.ts.step).tolist())) > 1
-    alone = [fit(key=key, epochs=9, patience=2) for key in keys]
-    for i, one in enumerate(alone):
-        assert_equal(of((many.ts, many.best), i), (one.ts, one.best))
-        np.testing.assert_array_equal(many.losses[i, : len(one.losses)], one.losses)
-        assert np.isnan(many.losses[i, len(one.losses) :]).all()
-        for e, record in enumerate(many.history):  # a stopped network stays as it is
-            last = one.history[min(e, len(one.history) - 1)]
-            assert record["validation_loss"][i] == last["validation_loss"]
-    assert len(many.history) == max(len(one.history) for one in alone)
-
-
 def test_groups_of_vmap_agree_to_rounding():
     """After one step."""
     keys = jax.random.split(KEY, 6)
     many = fit(key=keys, strategy="vmap", group=3, epochs=1 / STEPS)
     for i, key in enumerate(keys):
         alone = fit(key=key, epochs=1 / STEPS)
-        assert_close(of(many.ts, i), alone.ts)
+        assert_close(index_tree(many.ts, i), alone.ts)
         np.testing.assert_allclose(many.losses[i], alone.losses, rtol=1e-5)
 
 
@@ -203,24 +123,6 @@ def swept(rates, strategy="map", **settings):
         linear, {"rate": rates}, data, validation=held_out, strategy=strategy, progress=False,
         **{"epochs": 8} | settings,
     ).result  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "again",
-    [
-        lambda **how: fit(key=KEYS[how["i"]], **how["settings"]),
-        lambda **how: fit(key=jax.random.split(KEYS[how["i"]], 3), **how["settings"]),
-        lambda **how: fit(key=jax.random.split(KEYS[how["i"]], 3), strategy="vmap", **how["settings"]),
-        lambda **how: swept([0.01 * (1 + how["i"]), 0.02, 0.03], key=KEYS[how["i"]], epochs=2 + how["i"]),
-    ],
-    ids=["lone", "map", "vmap", "sweep"],
-)
-def test_a_second_call_compiles_nothing(again, caplog):
-    """With another key, other numbers, epochs and chunks."""
-    again(i=0, settings={"epochs": 2})
-    with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        again(i=1, settings={"epochs": 4.3, "chunk_steps": 3, "patience": 3, "validate_every": 2})
-    assert not [record.getMessage() for record in caplog.records if "ompiling" in record.getMessage()]
 
 
 # Early stopping ------------------------------------------------------------------------------------------------------
@@ -237,29 +139,21 @@ def test_early_stopping_is_a_loop_that_stops_each_member_alone(strategy, patienc
     for i in range(3):
         lowest, best, waited = np.inf, 0, 0
         for end in [*range(every, epochs + 1, every), *([epochs] if epochs % every else [])]:
-            score = float(evaluate(of(at[end].ts, i), HELD_OUT)["loss"])
+            score = float(evaluate(index_tree(at[end].ts, i), HELD_OUT)["loss"])
             lowest, best, waited = (score, end, 0) if score < lowest else (lowest, best, waited + 1)
             if waited == patience:
                 break
         ends.append(end)
         assert stopped.stopped[i] == (waited == patience)
-        assert_equal(of(stopped.ts, i), of(at[end].ts, i))
+        assert_equal(index_tree(stopped.ts, i), index_tree(at[end].ts, i))
         np.testing.assert_array_equal(stopped.losses[i, : STEPS * end], at[end].losses[i])
         assert np.isnan(stopped.losses[i, STEPS * end :]).all()
-        assert_equal(of((stopped.best.params, stopped.best.state), i), of((at[best].ts.params, at[best].ts.state), i))
+        for name in ("params", "state"):
+            assert_equal(index_tree(getattr(stopped.best, name), i), index_tree(getattr(at[best].ts, name), i))
         assert stopped.best.step[i] == STEPS * best
         np.testing.assert_allclose(stopped.best.score[i], lowest, rtol=1e-6)
     assert len(stopped.history) == max(ends)
     assert (patience > 1) or len(set(ends)) > 1
-
-
-def test_a_member_stops_as_the_lone_run_does():
-    many = fit(key=KEYS, epochs=11, patience=1)
-    for i, key in enumerate(KEYS):
-        alone = fit(key=key, epochs=11, patience=1)
-        assert_equal(of((many.ts, many.best), i), (alone.ts, alone.best))
-        assert many.stopped[i] == alone.stopped
-        assert alone.losses.shape == (int(many.ts.step[i]),)
 
 
 # Members that diverge ------------------------------------------------------------------------------------------------
@@ -280,12 +174,12 @@ def test_a_member_that_diverges_is_frozen_and_the_others_are_untouched(strategy)
     assert np.isnan(broken.losses[1, step + 1 :]).all()
     whole = swept([0.01, 0.02, 0.03], strategy)
     for i in (0, 2):
-        assert_equal(of((broken.ts, broken.best), i), of((whole.ts, whole.best), i))
+        assert_equal(index_tree((broken.ts, broken.best), i), index_tree((whole.ts, whole.best), i))
         np.testing.assert_array_equal(broken.losses[i], whole.losses[i])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         short = swept([0.01, 1e4, 0.03], strategy, epochs=(step + 1) * 4 / N)
-    np.testing.assert_array_equal(of(broken.ts.params["w"], 1), of(short.ts.params["w"], 1))
+    np.testing.assert_array_equal(index_tree(broken.ts.params["w"], 1), index_tree(short.ts.params["w"], 1))
 
 
 def test_a_member_that_diverges_is_named_in_groups():
@@ -329,10 +223,10 @@ def test_members_of_groups_stay_on_the_host():
 @pytest.mark.parametrize("group", [None, 1])
 def test_a_member_that_diverged_has_no_scores_after(group):
     make = lambda hyper: train.Run(  # noqa: E731
-        nn.dense(2), losses.cross_entropy, optim.sgd(hyper["rate"]), batch_size=4, metrics=(metrics.accuracy,)
+        nn.dense(2), losses.cross_entropy, optim.sgd(hyper["rate"]), batch_size=4, metrics=(accuracy,)
     )
-    hyper = {"rate": [0.1, 1e38]}
-    found = train.sweep(make, hyper, PLAIN, validation=HELD_OUT, epochs=3, group=group, progress=False)
+    hyper = {"rate": [0.1, 3e38]}
+    found = train.sweep(make, hyper, DATA, validation=HELD_OUT, epochs=3, group=group, progress=False)
     for record in found.result.history:
         for name in ("loss", "validation_loss", "validation_accuracy"):
             assert np.isfinite(record[name]).tolist() == [True, False], (name, record)
@@ -340,5 +234,5 @@ def test_a_member_that_diverged_has_no_scores_after(group):
 
 
 def test_patience_without_validation_is_refused():
-    with pytest.raises(ValueError, match=r"patience=2 waits for validations; give validation="):
+    with pytest.raises(ValueError, match=r"patience=2 needs validations; give validation="):
         fit(members=2, validation=None, patience=2)

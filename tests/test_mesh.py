@@ -4,44 +4,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import train_runs
 from jax.sharding import AxisType
-from test_members import assert_close
-from test_run import assert_equal
+from train_runs import DATA, HELD_OUT, KEY, N, assert_close, assert_equal, mesh, stop_at
 
-from nnjax import losses, metrics, nn, optim, train
+from nnjax import losses, nn, optim, train
 from nnjax.train.engine.device_loop import MemberArgs, initial_states, train_chunk
 from nnjax.train.engine.ensemble import Ensemble
 from nnjax.train.engine.placement import replicate, shard_members
-from nnjax.types import Data
 
-N = 20
-KEY = jax.random.key(6)
-X = jax.random.normal(jax.random.key(1), (N, 3))
-Y = (X.sum(-1) > 0).astype(jnp.int32)
-DATA, HELD_OUT = Data(X, Y, jnp.linspace(0.5, 2.0, N)), Data(X[:7] + 0.2, Y[:7])
-NET = nn.serial(nn.dense(4, bias=False), nn.batch_norm(), jax.nn.relu, nn.dropout(0.2), nn.dense(2))
+WEIGHTED = DATA._replace(weights=jnp.linspace(0.5, 2.0, N))
 
 
 def make_run(batch_size=8):
-    return train.Run(NET, losses.cross_entropy, optim.adam(0.02), batch_size=batch_size, metrics=(metrics.accuracy,))
+    """Return a run whose batch devices can divide."""
+    return train_runs.make_run(batch_size=batch_size)
 
 
 RUN = make_run()
 
 
-def mesh(**axes):
-    devices = jax.devices()[: int(np.prod(list(axes.values())))]
-    return jax.make_mesh(tuple(axes.values()), tuple(axes), devices=devices)
-
-
-def fit(run=RUN, data=DATA, **settings):
-    return train.fit(run, data, **{"epochs": 2, "key": KEY, "validation": HELD_OUT, "progress": False} | settings)
+def fit(run=RUN, data=WEIGHTED, **settings):
+    return train_runs.fit(run, data, **{"epochs": 2} | settings)
 
 
 def compiled(ensemble, run):
-    """The text of a chunk's ensemble on each device."""
+    """Return the text of the program of a chunk on each device."""
     keys = shard_members(ensemble, jax.random.split(KEY, ensemble.members))
-    data = replicate(ensemble, DATA)
+    data = replicate(ensemble, WEIGHTED)
     fs = initial_states(ensemble, keys, None, data, validated=False)
     until = shard_members(ensemble, np.zeros(ensemble.members, np.int32))
     return train_chunk.lower(ensemble, fs, MemberArgs(until=until), data, np.int32(0)).compile().as_text()
@@ -55,20 +45,18 @@ def test_eight_devices():
 
 
 def test_members_spread_are_members_of_one_device_to_the_bit():
-    """Five on four devices: three that fill up are dropped."""
+    """Five on four devices: the three padding members are dropped."""
     one, spread = fit(members=5), fit(members=5, mesh=mesh(members=4))
     assert_equal((spread.ts, spread.best), (one.ts, one.best))
     np.testing.assert_array_equal(spread.losses, one.losses)
     for a, b in zip(spread.history, one.history, strict=True):
         np.testing.assert_array_equal(a["validation_loss"], b["validation_loss"])
     assert spread.diverged.shape == spread.stopped.shape == spread.history[0]["loss"].shape == (5,)
-    stopped = fit(members=5, mesh=mesh(members=4), epochs=9, patience=1)
-    assert_equal(stopped.ts, fit(members=5, epochs=9, patience=1).ts)
 
 
 def test_members_lie_on_their_devices():
     ensemble = Ensemble(RUN, 5, "map", mesh(members=4))
-    keys, data = shard_members(ensemble, jax.random.split(KEY, 5)), replicate(ensemble, DATA)
+    keys, data = shard_members(ensemble, jax.random.split(KEY, 5)), replicate(ensemble, WEIGHTED)
     fs = initial_states(ensemble, keys, None, data, validated=False)
     w = fs.train.params[0]["w"]
     assert [shard.data.shape for shard in w.addressable_shards] == [(2, 3, 4)] * 4
@@ -98,7 +86,7 @@ def test_groups_on_a_mesh_change_no_bit():
 def test_folds_and_sweeps_are_spread():
     folds = train.leave_one_out(3)
     linear = train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(0.1), batch_size=None)
-    part = jax.tree.map(lambda a: a[:3], DATA)
+    part = jax.tree.map(lambda a: a[:3], WEIGHTED)
     one, spread = (fit(linear, part, folds=folds, validation=None, mesh=m) for m in (None, mesh(members=2)))
     assert_equal((spread.ts, spread.best), (one.ts, one.best))
 
@@ -106,7 +94,7 @@ def test_folds_and_sweeps_are_spread():
         return train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(hyper["rate"]), batch_size=None)
 
     one, spread = (
-        train.sweep(make, {"rate": [0.1, 0.2, 0.3]}, DATA, epochs=3, validation=HELD_OUT, progress=False, mesh=m)
+        train.sweep(make, {"rate": [0.1, 0.2, 0.3]}, WEIGHTED, epochs=3, validation=HELD_OUT, progress=False, mesh=m)
         for m in (None, mesh(members=2))
     )
     assert_equal(spread.result.ts, one.result.ts)
@@ -164,32 +152,27 @@ def test_the_batch_is_spread():
 
 
 def test_explicit_axes_are_taken_as_auto():
-    """`jax.make_mesh` makes them so unless it is told."""
-    plain = jax.make_mesh((4,), ("batch",), devices=jax.devices()[:4])
-    told = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
-    assert plain.axis_types == (AxisType.Explicit,)
-    assert Ensemble(RUN, mesh=plain) == Ensemble(RUN, mesh=told)
+    """They are the default of `jax.make_mesh`."""
+    explicit = mesh(batch=4)
+    auto = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
+    assert explicit.axis_types == (AxisType.Explicit,)
+    assert Ensemble(RUN, mesh=explicit) == Ensemble(RUN, mesh=auto)
 
 
-def test_resumed_on_a_mesh(tmp_path):
-    """And on a mesh over members of another size, or without one: members do not exchange."""
+def test_resumed_on_other_devices(tmp_path):
+    """Members do not communicate."""
     whole = fit(members=5, mesh=mesh(members=4))
-    for other in (mesh(members=4), None):
-        folder = tmp_path / str(other is None)
-        stopped = fit(
-            members=5, mesh=mesh(members=4), out=folder, callback_every=2, callbacks=[lambda ts, record: True]
-        )
-        assert stopped.ts.step.tolist() == [2] * 5
-        resumed = fit(members=5, mesh=other, out=folder, resume=True)
-        assert_equal((resumed.ts, resumed.best), (whole.ts, whole.best))
-        np.testing.assert_array_equal(resumed.losses, whole.losses)
+    stopped = fit(members=5, mesh=mesh(members=4), out=tmp_path, callback_every=2, callbacks=[stop_at(2)])
+    assert stopped.ts.step.tolist() == [2] * 5
+    resumed = fit(members=5, out=tmp_path, resume=True)
+    assert_equal((resumed.ts, resumed.best), (whole.ts, whole.best))
+    np.testing.assert_array_equal(resumed.losses, whole.losses)
 
 
-def test_a_batch_spread_is_resumed(tmp_path):
-    run = make_run(None)
-    settings = {"mesh": mesh(batch=4), "epochs": 5}
+def test_a_full_batch_spread_is_resumed(tmp_path):
+    run, settings = make_run(None), {"mesh": mesh(batch=4), "epochs": 5}
     whole = fit(run, **settings)
-    fit(run, **settings, out=tmp_path, callback_every=1, callbacks=[lambda ts, record: record["step"] >= 2])
+    fit(run, **settings, out=tmp_path, callback_every=1, callbacks=[stop_at(2)])
     assert_equal(fit(run, **settings, out=tmp_path, resume=True).ts, whole.ts)
 
 
@@ -197,7 +180,7 @@ MISTAKES = {
     "axis": ({"members": 2, "mesh": lambda: mesh(data=2)}, ValueError,
              r"axes must be among 'members' and 'batch', got \('data',\)"),
     "one of two axes": ({"members": 2, "mesh": lambda: mesh(members=2, model=2)}, ValueError, "axes must be among"),
-    "a lone run": ({"mesh": lambda: mesh(members=2)}, ValueError, r"a mesh with an axis 'members' needs members=…"),
+    "a single run": ({"mesh": lambda: mesh(members=2)}, ValueError, r"a mesh with an axis 'members' needs members=…"),
     "devices": ({"members": 2, "mesh": jax.devices}, TypeError, r"such as jax\.make_mesh\(…\), got \["),
 }  # fmt: skip
 

@@ -67,7 +67,7 @@ def test_groups_fit_into_memory(found):
 
 def test_one_member_too_big_is_an_error(found):
     least = min(found.fixed_bytes.values()) + min(found.member_bytes.values())
-    with pytest.raises(ValueError, match=rf"not one member fits: {_size(least)} are needed, 900 B are free; a smaller"):
+    with pytest.raises(ValueError, match=rf"not one member fits: it needs {_size(least)}, but only 900 B are free"):
         train.plan(RUN, DATA, memory=900, measure=False)
 
 
@@ -90,7 +90,7 @@ def test_text(found):
     assert lines["parameters"] == "32 each"
     assert lines["state"] == f"{STATE} B each"
     assert lines["data"] == "320 B"
-    assert lines["operations"] == f"{cost:,} floating-point in a step, {MATMUL} of them in products"
+    assert lines["operations"] == f"{cost:,} floating-point per step, {MATMUL} of them in matrix products"
     assert lines["epoch"] == "5.0 steps"
     assert lines["devices"] == "1 × cpu, 1 MB free on each"
     assert lines["vmap"] == f"{_size(found.member_bytes['vmap'])} each, {found.fit['vmap']} members fit"

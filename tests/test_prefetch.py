@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_run import assert_equal
+from train_runs import assert_equal, stop_at
 
 import nnjax
 from nnjax import data, losses, metrics, nn, optim, train
@@ -59,9 +59,7 @@ def assert_same_run(a, b):
 
 
 CASES = {
-    "solo": {},
-    "map in groups": {"members": 3, "group": 2},
-    "vmap": {"members": 3, "strategy": "vmap"},
+    "single run": {},
     "folds": {"folds": UNEVEN, "validation": (X, Y)},
     "folds, vmap": {"folds": UNEVEN, "validation": (X, Y), "strategy": "vmap"},
 }
@@ -72,26 +70,27 @@ def undisturbed(case):
     return of_memory(**CASES[case])
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["folds", "folds, vmap"])
 @pytest.mark.parametrize("chunk_steps", [None, 1, 5])
 def test_the_bits_of_memory(case, chunk_steps):
+    """Of members that meet at the ends of their epochs; see test_train_properties.py for other runs."""
     assert_same_run(of_source(**CASES[case], chunk_steps=chunk_steps), undisturbed(case))
 
 
 @pytest.mark.parametrize("size", [1, 8, 100_000])
 def test_blocks_of_any_size_change_no_bit(size, monkeypatch):
     monkeypatch.setattr(prefetch, "BYTES", size)
-    assert_same_run(of_source(**CASES["vmap"]), undisturbed("vmap"))
+    assert_same_run(of_source(**CASES["folds, vmap"]), undisturbed("folds, vmap"))
 
 
 def test_weights():
     assert_same_run(fit(data.source(X, Y, WEIGHTS)), fit((X, Y, WEIGHTS)))
-    assert not np.array_equal(fit(data.source(X, Y, WEIGHTS)).losses, undisturbed("solo").losses)
+    assert not np.array_equal(fit(data.source(X, Y, WEIGHTS)).losses, undisturbed("single run").losses)
 
 
 def test_mapped_file_is_read_as_it_is_needed(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", X)
-    in_memory = undisturbed("solo")
+    in_memory = undisturbed("single run")
     monkeypatch.setattr(importlib.import_module("nnjax.data._examples"), "validate", None)  # it would read all rows
     assert_same_run(fit((np.load(tmp_path / "x.npy", mmap_mode="r"), Y)), in_memory)
 
@@ -116,12 +115,11 @@ def test_sweep():
 
 
 @pytest.mark.parametrize("step", [3, 5, 11])
-@pytest.mark.parametrize("case", ["solo", "folds"])
-def test_resumed_anywhere(tmp_path, step, case):
-    stop = {"callbacks": [lambda ts, record: record["step"] >= step], "callback_every": 1}
-    first = of_source(out=tmp_path, **CASES[case], **stop)
+def test_folds_are_resumed_anywhere(tmp_path, step):
+    stop = {"callbacks": [stop_at(step)], "callback_every": 1}
+    first = of_source(out=tmp_path, **CASES["folds"], **stop)
     assert first.ts.step.max() == step
-    assert_same_run(of_source(out=tmp_path, resume=True, **CASES[case]), undisturbed(case))
+    assert_same_run(of_source(out=tmp_path, resume=True, **CASES["folds"]), undisturbed("folds"))
 
 
 def test_another_source_is_not_resumed(tmp_path):

@@ -149,7 +149,7 @@ def test_one_killed_ends_the_other_and_the_run_goes_on(axis, victim, undisturbed
     assert seconds < 60
     told = (
         "ProcessLostError: fit: another process ended or cannot be reached: start all processes again; "
-        f"resume=True goes on from the last checkpoint in {tmp_path}"
+        f"resume=True continues from the last checkpoint in {tmp_path}"
     )
     if victim == 0 and other.returncode != 1:  # without its first process JAX may abort before Python can say anything
         told = "This most likely indicates that another task died"

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_run import assert_equal
+from train_runs import assert_equal
 
 from nnjax import data as nn_data
 from nnjax import losses, nn, optim, train

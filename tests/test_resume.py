@@ -1,4 +1,4 @@
-"""Runs that cannot be lost: stopped, interrupted or killed anywhere, and resumed, they end with the same bits."""
+"""Runs that are stopped, interrupted or killed anywhere, and resumed, end bitwise identical to uninterrupted ones."""
 
 import os
 import re
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_run import EXAMPLES, NET, X, Y, assert_equal, make_run
+from train_runs import DATA, HELD_OUT, KEY, NET, RATE, X, Y, assert_equal, assert_same_result, make_run, stop_at
 
 import nnjax
 from nnjax import losses, metrics, nn, optim, train
@@ -23,88 +23,14 @@ from nnjax.train.engine import fingerprint
 from nnjax.types import Data
 
 KILLS = 20 if os.environ.get("NNJAX_THOROUGH") else 5
-HELD_OUT = Data(X[:6], Y[:6])
-RUN = make_run(metrics=(metrics.accuracy,))
-BASE = {
-    "epochs": 4,
-    "key": jax.random.key(5),
-    "progress": False,
-    "save_every": 0,
-    "chunk_steps": 4,
-    "callback_every": 4,
-}
-
-
-def fit(run=RUN, examples=EXAMPLES, **settings):
-    return train.fit(run, examples, **BASE | settings)
-
-
-def sweep(**settings):
-    names = {"epochs", "out", "resume", "callbacks"}
-    make = lambda hp: make_run(optimizer=optim.adam(hp["rate"]))  # noqa: E731
-    return train.sweep(
-        SWEPT.setdefault("make", make),
-        {"rate": [1e-3, 1e-2, 3e-2]},
-        EXAMPLES,
-        validation=HELD_OUT,
-        progress=False,
-        **{"epochs": 4} | {name: value for name, value in settings.items() if name in names},
-    ).result
-
-
-SWEPT = {}  # the same function every time, or each sweep would be compiled anew
+RUN = make_run()
 FOLDS = train.k_fold(jax.random.key(0), 20, 3)
-KINDS = {
-    "lone": fit,
-    "map": partial(fit, members=3),
-    "vmap": partial(fit, members=3, strategy="vmap"),
-    "early stopping": partial(
-        fit, make_run(optimizer=optim.adam(0.3)), validation=HELD_OUT, patience=1, members=3, epochs=9
-    ),
-    "validation": partial(fit, validation=HELD_OUT, validate_every=2, epochs=5, chunk_steps=3, callback_every=3),
-    "folds": partial(fit, folds=FOLDS),
-    "groups": partial(fit, members=3, group=2, validation=HELD_OUT),
-    "full batch": partial(fit, make_run(batch_size=None), epochs=9),
-    "sweep": sweep,
-}
+BASE = {"epochs": 4, "key": KEY, "progress": False, "save_every": 0, "chunk_steps": 4, "callback_every": 4}
 
 
-def same(a, b):
-    """All of two results but the time they took."""
-    assert_equal(a.ts, b.ts)
-    assert_equal(a.best, b.best)
-    np.testing.assert_array_equal(a.losses, b.losses)
-    np.testing.assert_array_equal(a.diverged, b.diverged)
-    np.testing.assert_array_equal(a.stopped, b.stopped)
-    assert [record.keys() for record in a.history] == [record.keys() for record in b.history]
-    for one, other in zip(a.history, b.history, strict=True):
-        for name in one:
-            np.testing.assert_array_equal(one[name], other[name], name)
-
-
-def stop_after(calls):
-    """A callback that ends the run after some calls."""
-    seen = []
-    return lambda ts, record: seen.append(record["step"]) or len(seen) >= calls
-
-
-def stop_at(step):
-    return lambda ts, record: record["step"] >= step
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_stopped_and_resumed_again_and_again(kind, tmp_path):
-    run = KINDS[kind]
-    undisturbed = run()
-    lives, seen = 0, [0]
-    while seen and lives < 50:
-        lives, seen = lives + 1, []
-        stop = stop_after(1 + lives % 2)
-        result = run(out=tmp_path, resume=True, callbacks=[stop, lambda ts, r, seen=seen: seen.append(r["step"])])
-    assert 3 <= lives < 50
-    same(result, undisturbed)
-    if kind == "early stopping":
-        assert undisturbed.stopped.any()
+def fit(run=RUN, data=DATA, **settings):
+    """Fit with checkpoints after every 4 steps, and without validation."""
+    return train.fit(run, data, **BASE | settings)
 
 
 @pytest.mark.parametrize("keep", [1, 3])
@@ -115,18 +41,14 @@ def test_resumed_from_any_checkpoint(keep, tmp_path):
         fit(members=2, validation=HELD_OUT, out=out, keep=keep, callbacks=[stop_at(step)], callback_every=1)
         assert checkpoint.step_of(checkpoint.files(out)[-1]) == step
         assert len(checkpoint.files(out)) <= keep + 1
-        same(fit(members=2, validation=HELD_OUT, out=out, resume=True), undisturbed)
+        assert_same_result(fit(members=2, validation=HELD_OUT, out=out, resume=True), undisturbed)
 
 
-def test_saving_changes_no_bit(tmp_path):
-    same(fit(out=tmp_path), fit())
-
-
-# Beginning, and going on
+# Fresh and continued runs
 
 
 def test_resume_starts_where_nothing_is_there(tmp_path):
-    same(fit(out=tmp_path / "new", resume=True), fit())
+    assert_same_result(fit(out=tmp_path / "new", resume=True), fit())
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
@@ -139,18 +61,10 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
 
 
-@pytest.mark.parametrize("kind", ["lone", "validation", "early stopping", "folds", "groups"])
-def test_a_finished_run_returns_at_once(kind, tmp_path):
-    whole = KINDS[kind](out=tmp_path)
-    calls = []
-    same(KINDS[kind](out=tmp_path, resume=True, callbacks=[lambda ts, record: calls.append(record)]), whole)
-    assert not calls
-
-
-@pytest.mark.parametrize("settings", [{}, {"members": 2, "validation": HELD_OUT}], ids=["lone", "members"])
+@pytest.mark.parametrize("settings", [{}, {"members": 2, "validation": HELD_OUT}], ids=["single run", "members"])
 def test_more_epochs_than_before(settings, tmp_path):
     fit(epochs=2, out=tmp_path, **settings)
-    same(fit(epochs=5.5, out=tmp_path, resume=True, **settings), fit(epochs=5.5, **settings))
+    assert_same_result(fit(epochs=5.5, out=tmp_path, resume=True, **settings), fit(epochs=5.5, **settings))
 
 
 @pytest.mark.parametrize("every", [2, 3, 10])
@@ -160,9 +74,9 @@ def test_more_epochs_validate_as_if_never_stopped(every, patience, tmp_path):
     settings = {"validation": HELD_OUT, "validate_every": every, "patience": patience, "members": 2}
     for epochs in (1, 3, 4.5):
         short = fit(epochs=epochs, out=tmp_path, resume=True, **settings)
-        same(short, fit(epochs=epochs, **settings))
+        assert_same_result(short, fit(epochs=epochs, **settings))
         assert "validation_loss" in short.history[-1]
-    same(fit(epochs=7, out=tmp_path, resume=True, **settings), fit(epochs=7, **settings))
+    assert_same_result(fit(epochs=7, out=tmp_path, resume=True, **settings), fit(epochs=7, **settings))
 
 
 @pytest.mark.parametrize("settings", [{}, {"members": 2, "validation": HELD_OUT}, {"folds": FOLDS}], ids=str)
@@ -183,8 +97,8 @@ def test_a_run_that_diverges_is_saved(members, tmp_path):
     undisturbed = hot(chunk_steps=None)
     assert (undisturbed.diverged >= 0).all()
     hot(out=tmp_path, callbacks=[stop_at(6)], callback_every=1)
-    same(hot(out=tmp_path, resume=True), undisturbed)
-    same(hot(out=tmp_path, resume=True), undisturbed)
+    assert_same_result(hot(out=tmp_path, resume=True), undisturbed)
+    assert_same_result(hot(out=tmp_path, resume=True), undisturbed)
 
 
 # What differs
@@ -200,20 +114,20 @@ def accurate(*layers, **settings):
 
 
 SAVED = {"members": 2, "validation": HELD_OUT}
-FIRST, LAST = (nn.dense(5), nn.batch_norm()), nn.dense(2)
+FIRST, LAST = (nn.dense(4, bias=False), nn.batch_norm()), nn.dense(2)
 DIFFERENT = {  # what is changed, and the row of the table
-    "architecture": ({"run": accurate(nn.dense(5), jax.nn.relu, LAST)}, "step"),
-    "width": ({"run": accurate(nn.dense(6), nn.batch_norm(), jax.nn.relu, nn.dropout(0.2), LAST)}, "step"),
+    "architecture": ({"run": accurate(nn.dense(4), jax.nn.relu, LAST)}, "step"),
+    "width": ({"run": accurate(nn.dense(6, bias=False), nn.batch_norm(), jax.nn.relu, nn.dropout(0.2), LAST)}, "step"),
     "activation": ({"run": accurate(*FIRST, jnp.tanh, nn.dropout(0.2), LAST)}, "step"),
     "dropout": ({"run": accurate(*FIRST, jax.nn.relu, nn.dropout(0.3), LAST)}, "step"),
-    "learning rate": ({"run": accurate(optimizer=optim.adam(1.00001e-2))}, "step"),
-    "optimizer": ({"run": accurate(optimizer=optim.nadam(1e-2))}, "step"),
-    "loss": ({"run": train.Run(NET, shifted, optim.adam(1e-2), batch_size=4, metrics=(metrics.accuracy,))}, "step"),
+    "learning rate": ({"run": accurate(optimizer=optim.adam(1.00001 * RATE))}, "step"),
+    "optimizer": ({"run": accurate(optimizer=optim.nadam(RATE))}, "step"),
+    "loss": ({"run": train.Run(NET, shifted, optim.adam(RATE), batch_size=4, metrics=(metrics.accuracy,))}, "step"),
     "batch size": ({"run": accurate(batch_size=5)}, r"batch_size +4 +5\n"),
     "metrics": ({"run": make_run(metrics=(metrics.nll,))}, r"metrics +accuracy +nll\n"),
-    "data": ({"examples": Data(X.at[7, 1].add(1e-6), Y)}, "data"),
-    "a label": ({"examples": Data(X, Y.at[19].set(1 - Y[19]))}, "data"),
-    "weights": ({"examples": Data(X, Y, jnp.ones(20))}, "data"),
+    "data": ({"data": Data(X.at[7, 1].add(1e-6), Y)}, "data"),
+    "a label": ({"data": Data(X, Y.at[19].set(1 - Y[19]))}, "data"),
+    "weights": ({"data": Data(X, Y, jnp.ones(20))}, "data"),
     "seed": ({"key": jax.random.key(6)}, "key"),
     "members": ({"members": 3}, r"members +2 +3\n"),
     "lone": ({"members": None}, r"members +2 +1\n"),
@@ -257,9 +171,9 @@ def test_another_version_is_told(package, stopped_at_9, monkeypatch):
 def test_another_hyper_parameter_of_a_sweep_is_told(tmp_path):
     make = lambda hp: make_run(optimizer=optim.adam(hp["rate"]))  # noqa: E731
     again = partial(train.sweep, make, validation=HELD_OUT, epochs=1, progress=False, out=tmp_path, resume=True)
-    again({"rate": [1e-3, 1e-2]}, EXAMPLES)
+    again({"rate": [1e-3, 1e-2]}, DATA)
     with pytest.raises(ValueError, match=r"\n  hyper-parameters +[0-9a-f]+ +[0-9a-f]+\n"):
-        again({"rate": [1e-3, 1.1e-2]}, EXAMPLES)
+        again({"rate": [1e-3, 1.1e-2]}, DATA)
 
 
 def test_another_distance_of_validations_is_told(tmp_path):
@@ -312,7 +226,7 @@ def test_anyway_goes_on_with_other_metrics(tmp_path):
 
 def test_anyway_needs_the_same_shapes(stopped_at_9):
     wider, _ = DIFFERENT["width"]
-    shapes = r"is from a different network or optimizer:\n(.*\n)* .*params/0/w: saved \(\(2, 3, 5\)"
+    shapes = r"is from a different network or optimizer:\n(.*\n)* .*params/0/w: saved \(\(2, 3, 4\)"
     with pytest.raises(ValueError, match=shapes):
         fit(**SAVED | wider, out=stopped_at_9, resume="anyway")
 
@@ -345,7 +259,7 @@ def test_a_damaged_checkpoint_is_passed_over(how, tmp_path):
     damage(newest, how)
     with pytest.warns(UserWarning, match=rf"{newest.name}.*{before.name} is used instead"):
         result = fit(out=tmp_path, resume=True)
-    same(result, fit())
+    assert_same_result(result, fit())
 
 
 def test_all_checkpoints_damaged(tmp_path):
@@ -362,7 +276,7 @@ def test_all_checkpoints_damaged(tmp_path):
 def test_what_a_killed_process_left_half_written_is_no_checkpoint(tmp_path):
     saved(tmp_path, 13)
     (tmp_path / ".step-000000000099.safetensors.123").write_bytes(b"half")
-    same(fit(out=tmp_path, resume=True), fit())
+    assert_same_result(fit(out=tmp_path, resume=True), fit())
     assert not list(tmp_path.glob(".step*"))
 
 
@@ -392,7 +306,7 @@ def test_an_interrupted_run_is_saved_and_goes_on(number, members, tmp_path):
         fit(members=members, out=tmp_path, callbacks=[send], save_every=1e9)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     assert [checkpoint.step_of(path) for path in checkpoint.files(tmp_path)] == [12]
-    same(fit(members=members, out=tmp_path, resume=True), fit(members=members))
+    assert_same_result(fit(members=members, out=tmp_path, resume=True), fit(members=members))
 
 
 def test_interrupted_without_a_folder():
@@ -412,7 +326,7 @@ def test_the_second_interrupt_takes_effect_at_once(tmp_path):
         fit(out=tmp_path, callbacks=[send], save_every=1e9)
     assert not after
     assert not error.value.args
-    same(fit(out=tmp_path, resume=True), fit())
+    assert_same_result(fit(out=tmp_path, resume=True), fit())
 
 
 def test_an_interrupt_during_the_last_save_is_not_swallowed(tmp_path, monkeypatch):
@@ -426,7 +340,7 @@ def test_an_interrupt_during_the_last_save_is_not_swallowed(tmp_path, monkeypatc
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(KeyboardInterrupt, match="stopped after step 20, saved in"):
         fit(out=tmp_path, save_every=1e9)
-    same(fit(out=tmp_path, resume=True), fit())
+    assert_same_result(fit(out=tmp_path, resume=True), fit())
 
 
 def test_an_interrupt_while_it_compiles(tmp_path):
@@ -440,7 +354,7 @@ def test_an_interrupt_while_it_compiles(tmp_path):
     run = make_run(metrics=(once,))  # which are traced with the validation, after the chunk
     with pytest.raises(KeyboardInterrupt, match="stopped after step 4, saved in"):
         fit(run, validation=HELD_OUT, out=tmp_path, save_every=1e9)
-    same(fit(run, validation=HELD_OUT, out=tmp_path, resume=True), fit(run, validation=HELD_OUT))
+    assert_same_result(fit(run, validation=HELD_OUT, out=tmp_path, resume=True), fit(run, validation=HELD_OUT))
 
 
 def test_an_interrupt_before_the_first_state_leaves_nothing(tmp_path):
@@ -456,7 +370,7 @@ def test_an_interrupt_before_the_first_state_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(run, out=tmp_path / "new")
     assert not checkpoint.files(tmp_path / "new")
-    same(fit(run, out=tmp_path / "new", resume=True), fit(run))
+    assert_same_result(fit(run, out=tmp_path / "new", resume=True), fit(run))
 
 
 def test_in_another_thread_signals_stay_as_they_are(tmp_path):
@@ -472,7 +386,7 @@ def test_in_another_thread_signals_stay_as_they_are(tmp_path):
     thread.start()
     thread.join()
     assert set(seen) == {(signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))}
-    same(results[0], fit())
+    assert_same_result(results[0], fit())
 
 
 # kill -9
@@ -588,7 +502,7 @@ EXAMPLES = Data(np.zeros((8, 4), np.float32), np.zeros((8, 3), np.float32))
 
 
 def digest(loss=losses.squared_error, optimizer=None, net=None, micro_batches=1):
-    run = train.Run(net or nn.mlp([5], 3), loss, optimizer or optim.sgd(0.1), 4, micro_batches=micro_batches)
+    run = train.Run(net or nn.mlp([5], 3), loss, optimizer or optim.sgd(0.1), batch_size=4, micro_batches=micro_batches)
     return step_digest(Ensemble(run), jax.random.key(0), None, EXAMPLES)
 
 

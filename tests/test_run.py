@@ -8,31 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from train_runs import DATA, NET, X, Y, assert_equal, make_run
 
 from nnjax import data, losses, metrics, nn, optim, train
 from nnjax.train.run import SHUFFLE_STREAM
 from nnjax.types import Data
 
-X = jax.random.normal(jax.random.key(1), (20, 3))
-Y = (X.sum(-1) > 0).astype(jnp.int32)
-EXAMPLES = Data(X, Y)
-NET = nn.serial(nn.dense(5), nn.batch_norm(), jax.nn.relu, nn.dropout(0.2), nn.dense(2))
 PLAIN = nn.serial(nn.dense(5), jnp.tanh, nn.dense(2))
 LINEAR = nn.dense(2)
-
-
-def make_run(net=NET, optimizer=None, batch_size=4, **settings):
-    return train.Run(net, losses.cross_entropy, optimizer or optim.adam(1e-2), batch_size=batch_size, **settings)
-
-
-def assert_equal(a, b):
-    """Bitwise, keys included."""
-    plain = partial(jax.tree.map, lambda x: jax.random.key_data(x) if data_is_key(x) else x)
-    chex.assert_trees_all_equal(plain(a), plain(b))
-
-
-def data_is_key(x):
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def test_step_is_the_formula():
@@ -52,27 +35,27 @@ def test_step_is_the_formula():
 
 def test_init_follows_from_the_key_alone():
     run = make_run()
-    assert_equal(run.init(jax.random.key(3), EXAMPLES), run.init(jax.random.key(3), EXAMPLES))
-    one, other = (run.init(jax.random.key(k), EXAMPLES).params[0]["w"] for k in (3, 4))
+    assert_equal(run.init(jax.random.key(3), DATA), run.init(jax.random.key(3), DATA))
+    one, other = (run.init(jax.random.key(k), DATA).params[0]["w"] for k in (3, 4))
     assert not np.allclose(one, other)
 
 
 def test_init_reads_shapes_only():
     run = make_run()
-    shapes = jax.eval_shape(lambda: EXAMPLES)
-    assert_equal(run.init(jax.random.key(3), shapes), run.init(jax.random.key(3), EXAMPLES))
+    shapes = jax.eval_shape(lambda: DATA)
+    assert_equal(run.init(jax.random.key(3), shapes), run.init(jax.random.key(3), DATA))
 
 
 def test_legacy_key_is_accepted():
-    ts = make_run().init(jax.random.PRNGKey(3), EXAMPLES)
-    assert_equal(ts, make_run().init(jax.random.key(3), EXAMPLES))
+    ts = make_run().init(jax.random.PRNGKey(3), DATA)
+    assert_equal(ts, make_run().init(jax.random.key(3), DATA))
 
 
 def test_steps_are_steps_on_batch_indices():
     """`steps` sees the rows that `batch_indices` names for the run's shuffle key, and nothing else."""
     run = make_run(PLAIN)
-    ts = jax.jit(run.init)(jax.random.key(0), EXAMPLES)
-    scanned, log = jax.jit(run.steps, static_argnames="n")(ts, EXAMPLES, n=7)
+    ts = jax.jit(run.init)(jax.random.key(0), DATA)
+    scanned, log = jax.jit(run.steps, static_argnames="n")(ts, DATA, n=7)
     step = jax.jit(run.step)
     key = jax.random.fold_in(ts.key, SHUFFLE_STREAM)
     for i in range(7):
@@ -84,7 +67,7 @@ def test_steps_are_steps_on_batch_indices():
 
 def test_every_example_is_seen_once_per_epoch():
     run = make_run()
-    ts = run.init(jax.random.key(0), EXAMPLES)
+    ts = run.init(jax.random.key(0), DATA)
     rows = np.asarray(run.rows(ts.key, ts.step, 20, 15)).reshape(3, 20)
     assert [sorted(epoch) for epoch in rows.tolist()] == [list(range(20))] * 3
     assert not (rows[0] == rows[1]).all()
@@ -93,28 +76,28 @@ def test_every_example_is_seen_once_per_epoch():
 def test_steps_go_on_where_they_stopped():
     run = make_run()
     steps = jax.jit(run.steps, static_argnames="n")
-    ts = run.init(jax.random.key(0), EXAMPLES)
-    whole, log = steps(ts, EXAMPLES, n=8)
-    half, first = steps(ts, EXAMPLES, n=4)
-    rest, second = steps(half, EXAMPLES, n=4)
+    ts = run.init(jax.random.key(0), DATA)
+    whole, log = steps(ts, DATA, n=8)
+    half, first = steps(ts, DATA, n=4)
+    rest, second = steps(half, DATA, n=4)
     np.testing.assert_allclose(log["loss"], jnp.concatenate([first["loss"], second["loss"]]), rtol=1e-4)
     assert int(rest.step) == int(whole.step) == 8
 
 
 def test_full_batch_in_stored_order():
     run = make_run(LINEAR, batch_size=None)
-    ts = run.init(jax.random.key(0), EXAMPLES)
-    scanned, log = run.steps(ts, EXAMPLES, 1)
-    stepped, one = run.step(ts, EXAMPLES)
+    ts = run.init(jax.random.key(0), DATA)
+    scanned, log = run.steps(ts, DATA, 1)
+    stepped, one = run.step(ts, DATA)
     np.testing.assert_allclose(log["loss"][0], one["loss"], rtol=1e-6)
     chex.assert_trees_all_close(scanned.params, stepped.params, rtol=1e-5, atol=1e-7)
 
 
 def test_dropout_draws_anew_at_each_step():
     run = make_run(nn.serial(nn.dense(50), nn.dropout(0.5), nn.dense(2)), optim.sgd(0.0))
-    ts = run.init(jax.random.key(0), EXAMPLES)
-    ts, first = run.step(ts, EXAMPLES)
-    ts, second = run.step(ts, EXAMPLES)
+    ts = run.init(jax.random.key(0), DATA)
+    ts, first = run.step(ts, DATA)
+    ts, second = run.step(ts, DATA)
     assert float(first["loss"]) != float(second["loss"])
 
 
@@ -122,11 +105,11 @@ def test_vmap_over_keys_is_an_ensemble():
     run = make_run()
     keys = jax.random.split(jax.random.key(0), 3)
     init, step = jax.jit(run.init), jax.jit(run.step)
-    many = jax.vmap(init, in_axes=(0, None))(keys, EXAMPLES)
-    stepped, log = jax.vmap(step, in_axes=(0, None))(many, EXAMPLES)
+    many = jax.vmap(init, in_axes=(0, None))(keys, DATA)
+    stepped, log = jax.vmap(step, in_axes=(0, None))(many, DATA)
     assert log["loss"].shape == (3,)
     for i in range(3):
-        alone, one = step(init(keys[i], EXAMPLES), EXAMPLES)
+        alone, one = step(init(keys[i], DATA), DATA)
         np.testing.assert_allclose(log["loss"][i], one["loss"], rtol=1e-5)
         member = jax.tree.map(lambda a, i=i: a[i], stepped.state)
         chex.assert_trees_all_close(member, alone.state, rtol=1e-5, atol=1e-6)
@@ -157,8 +140,8 @@ def test_vmap_over_traced_hyper_parameters_is_a_sweep():
         net = nn.serial(nn.dense(5), jax.nn.relu, nn.dropout(dropout), nn.dense(2))
         loss = partial(losses.cross_entropy, label_smoothing=smoothing)
         run = train.Run(net, loss, optim.adam(rate, b1=b1), batch_size=4)
-        ts, _ = run.steps(run.init(jax.random.key(0), EXAMPLES), EXAMPLES, 5)
-        return run.evaluate(ts, EXAMPLES)["loss"]
+        ts, _ = run.steps(run.init(jax.random.key(0), DATA), DATA, 5)
+        return run.evaluate(ts, DATA)["loss"]
 
     points = [jnp.array(v) for v in ([1e-3, 1e-1], [0.9, 0.5], [0.0, 0.5], [0.0, 0.1])]
     swept = jax.jit(jax.vmap(final_loss))(*points)
@@ -201,7 +184,7 @@ def test_weights_count_examples():
     run = make_run(PLAIN, optim.sgd(0.1), None)
     weights = jnp.array([2.0, 1.0, 0.0, 3.0] * 5)
     repeated = np.repeat(np.arange(20), np.asarray(weights).astype(int))
-    ts = run.init(jax.random.key(0), EXAMPLES)
+    ts = run.init(jax.random.key(0), DATA)
     a, log_a = run.step(ts, Data(X, Y, weights))
     b, log_b = run.step(ts, Data(X[repeated], Y[repeated]))
     np.testing.assert_allclose(log_a["loss"], log_b["loss"], rtol=1e-5)
@@ -210,7 +193,7 @@ def test_weights_count_examples():
 
 def test_weights_of_zero_change_nothing():
     run = make_run(nn.dense(2), optim.sgd(0.1), None)
-    ts = run.init(jax.random.key(0), EXAMPLES)
+    ts = run.init(jax.random.key(0), DATA)
     after, log = run.step(ts, Data(X, Y, jnp.zeros(20)))
     assert float(log["loss"]) == 0
     chex.assert_trees_all_equal(after.params, ts.params)
@@ -219,9 +202,7 @@ def test_weights_of_zero_change_nothing():
 def test_optax_and_ours_go_the_same_way():
     runs = [make_run(PLAIN, optimizer) for optimizer in (optim.adam(1e-2), optax.adam(1e-2))]
     with jax.numpy_dtype_promotion("standard"):  # optax is not written for the strict mode
-        a, b = (
-            jax.jit(lambda run=run: run.steps(run.init(jax.random.key(0), EXAMPLES), EXAMPLES, 3)[0])() for run in runs
-        )
+        a, b = (jax.jit(lambda run=run: run.steps(run.init(jax.random.key(0), DATA), DATA, 3)[0])() for run in runs)
     chex.assert_trees_all_close(a.params, b.params, rtol=1e-4, atol=1e-6)
 
 
@@ -229,29 +210,29 @@ def test_clipping_freezing_and_averaging_are_optax_chains():
     frozen = (True, False, False, False, False)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optim.sgd(0.1), optax.freeze(frozen), optim.params_ema(0.5))
     run = make_run(optimizer=optimizer)
-    ts = run.init(jax.random.key(0), EXAMPLES)
-    after, _ = run.steps(ts, EXAMPLES, 3)
+    ts = run.init(jax.random.key(0), DATA)
+    after, _ = run.steps(ts, DATA, 3)
     chex.assert_trees_all_equal(after.params[0], ts.params[0])
     assert not np.allclose(after.params[4]["w"], ts.params[4]["w"])
     average = optim.averaged(after.opt_state)
     assert not np.allclose(average[4]["w"], after.params[4]["w"])
-    assert run.evaluate(after._replace(params=average), EXAMPLES)["loss"] > 0
+    assert run.evaluate(after._replace(params=average), DATA)["loss"] > 0
 
 
 def test_an_optimizer_that_reads_the_loss_gets_it():
     run = make_run(optimizer=optax.contrib.reduce_on_plateau(patience=1, rtol=0.0, atol=100.0))
     with jax.numpy_dtype_promotion("standard"):
-        ts, _ = run.steps(run.init(jax.random.key(0), EXAMPLES), EXAMPLES, 3)
+        ts, _ = run.steps(run.init(jax.random.key(0), DATA), DATA, 3)
     assert float(optax.tree.get(ts.opt_state, "scale")) < 1
 
 
 def test_evaluate_is_the_mean_over_all_examples(monkeypatch):
     run = make_run(metrics=(metrics.accuracy, metrics.nll))
-    ts = run.init(jax.random.key(0), EXAMPLES)
-    whole = run.evaluate(ts, EXAMPLES)
+    ts = run.init(jax.random.key(0), DATA)
+    whole = run.evaluate(ts, DATA)
     for batch in (7, 10, 20):  # with and without a rest
         monkeypatch.setattr("nnjax.train.run.EVALUATION_BATCH", batch)
-        in_parts = run.evaluate(ts, EXAMPLES)
+        in_parts = run.evaluate(ts, DATA)
         chex.assert_trees_all_close(whole, in_parts, rtol=1e-6)
     np.testing.assert_allclose(whole["loss"], whole["nll"], rtol=1e-6)
     assert whole["accuracy"] == (np.asarray(run.predict(ts.params, ts.state, X)).argmax(-1) == np.asarray(Y)).mean()
@@ -260,7 +241,7 @@ def test_evaluate_is_the_mean_over_all_examples(monkeypatch):
 def test_nothing_recompiles():
     run = make_run()
     step = jax.jit(chex.assert_max_traces(run.step, n=1))
-    ts = run.init(jax.random.key(0), EXAMPLES)
+    ts = run.init(jax.random.key(0), DATA)
     for i in range(3):
         ts, _ = step(ts, Data(X[i : i + 4], Y[i : i + 4]))
 
@@ -287,34 +268,34 @@ MISTAKES = {
         ValueError,
         "micro_batches 3 must divide batch_size 4",
     ),
-    "int as key": (lambda: make_run().init(0, EXAMPLES), TypeError, r"use jax\.random\.key\(0\)"),
+    "int as key": (lambda: make_run().init(0, DATA), TypeError, r"use jax\.random\.key\(0\)"),
     "many keys": (
-        lambda: make_run().init(jax.random.split(jax.random.key(0), 2), EXAMPLES),
+        lambda: make_run().init(jax.random.split(jax.random.key(0), 2), DATA),
         ValueError,
         "expected one key, got keys of shape",
     ),
     "line search": (
-        lambda: make_run(optimizer=optax.lbfgs()).init(jax.random.key(0), EXAMPLES),
+        lambda: make_run(optimizer=optax.lbfgs()).init(jax.random.key(0), DATA),
         ValueError,
         "line search",
     ),
     "mean in the loss": (
         lambda: train.Run(NET, lambda p, t: losses.cross_entropy(p, t).mean(), optim.sgd(0.1), batch_size=4).init(
-            jax.random.key(0), EXAMPLES
+            jax.random.key(0), DATA
         ),
         ValueError,
         r"one number per example, \(4,\), got \(\); the run takes the mean itself",
     ),
     "shapes of the loss": (
         lambda: train.Run(nn.dense(1), losses.squared_error, optim.sgd(0.1), batch_size=4).init(
-            jax.random.key(0), EXAMPLES
+            jax.random.key(0), DATA
         ),
         ValueError,
         r"must have the same shape, got \(4, 1\) and \(4,\)",
     ),
     "no data": (lambda: make_run().init(jax.random.key(0), X), TypeError, r"pair \(x, y\)"),
     "batch of one": (
-        lambda: make_run(batch_size=1).steps(make_run(batch_size=1).init(jax.random.key(0), EXAMPLES), EXAMPLES, 1),
+        lambda: make_run(batch_size=1).steps(make_run(batch_size=1).init(jax.random.key(0), DATA), DATA, 1),
         ValueError,
         "train=True needs at least 2 values of each feature",
     ),
@@ -330,7 +311,7 @@ def test_mistakes_are_named(name):
 
 def test_errors_carry_their_place():
     with pytest.raises(ValueError, match="even size") as caught:
-        make_run(nn.serial(nn.dense(4), nn.serial(jnp.tanh, fails), nn.dense(2))).init(jax.random.key(0), EXAMPLES)
+        make_run(nn.serial(nn.dense(4), nn.serial(jnp.tanh, fails), nn.dense(2))).init(jax.random.key(0), DATA)
     assert "in serial layer 2 of 2, fails, input (4, 4)" in caught.value.__notes__
     assert "in serial layer 2 of 3, serial, input (4, 4)" in caught.value.__notes__
 
@@ -348,7 +329,7 @@ def test_targets_may_be_missing():
 
 def test_metrics_bound_by_partial_keep_their_names():
     run = make_run(LINEAR, metrics=(partial(metrics.expected_calibration_error, bins=5),))
-    assert "expected_calibration_error" in run.evaluate(run.init(jax.random.key(0), EXAMPLES), EXAMPLES)
+    assert "expected_calibration_error" in run.evaluate(run.init(jax.random.key(0), DATA), DATA)
     with pytest.raises(ValueError, match="metrics must have different names"):
         make_run(metrics=(metrics.accuracy, partial(metrics.accuracy)))
 
