@@ -549,7 +549,7 @@ def test_predict_with_a_folder_that_is_no_run(files, wine, tmp_path):
     assert_mistake(nnjax("predict", tmp_path, files / "wine.csv"), "holds no run: config.json or table.json is missing")
     for name in ("config.json", "table.json", "result.json"):
         (tmp_path / name).write_bytes((wine[0] / name).read_bytes())
-    assert_mistake(nnjax("predict", tmp_path, files / "wine.csv"), r"there are no weights .*weights.safetensors")
+    assert_mistake(nnjax("predict", tmp_path, files / "wine.csv"), r"no weights file .*weights.safetensors")
     (tmp_path / "weights.safetensors").write_bytes(b"hello")
     assert_mistake(
         nnjax("predict", tmp_path, files / "wine.csv"), r"weights.safetensors is damaged or not a safetensors file"

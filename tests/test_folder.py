@@ -233,7 +233,7 @@ def test_a_flipped_bit_in_the_header_never_gives_other_weights(saved):
 
 
 def test_missing_weights(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there are no weights .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"no weights file .*nowhere"):
         run_folder.load_weights(tmp_path / "nowhere", (), ())
 
 

@@ -549,7 +549,7 @@ ERRORS = [
     ("ln eps", lambda: nn.layer_norm(eps=-1), ValueError, ["eps must be in"]),
     ("ln width", lambda: applied(nn.layer_norm(), ones, wrong=two), ValueError, ["expected 3 features, got 2"]),
     ("scale width", lambda: applied(nn.scale(), ones, wrong=two), ValueError, ["expected 3 features, got 2"]),
-    ("embedding floats", lambda: nn.embedding(5, 2).init(key, ones), TypeError, ["x must be of integers, got float32"]),
+    ("embedding floats", lambda: nn.embedding(5, 2).init(key, ones), TypeError, ["x must hold integers, got float32"]),
     ("embedding size", lambda: nn.embedding(0, 2), ValueError, ["size must be ≥ 1"]),
     ("reshape", lambda: applied(nn.reshape((2, 2)), ones), ValueError, [r"one example has shape \(3,\)"]),
     ("residual", lambda: applied(nn.residual(nn.dense(2)), ones), ValueError,

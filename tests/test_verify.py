@@ -240,7 +240,7 @@ def test_what_cannot_be_verified_is_said(copy, tmp_path):
 
 def test_weights_that_are_not_there_are_a_mistake(copy):
     (copy / "weights.safetensors").unlink()
-    assert_mistake(nnjax("verify", copy), "there are no weights .*weights.safetensors")
+    assert_mistake(nnjax("verify", copy), "no weights file .*weights.safetensors")
 
 
 # The receipt's functions

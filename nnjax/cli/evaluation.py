@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
 def evaluate(config: Config, prepared: Prepared, result: Result) -> Outcome:
     """Predict the test data with the trained network or ensemble, and score the prediction.
 
-    With early stopping it is the network at its lowest validation loss, else the one after the last step.
+    With early stopping, this is the network with the lowest validation loss, otherwise the one after the last step.
     """
     run, data, table = prepared.run, prepared.dataset.test, prepared.dataset.table
     diverged = result.diverged >= 0
@@ -88,11 +88,11 @@ def average(outputs: jax.Array, table: Table) -> tuple[np.ndarray, dict[str, np.
 
     Args:
       outputs: (members, n, outputs).
-      table: of the data.
+      table: the table of the data set.
 
     Returns:
-      The prediction (n, outputs), as logits for classification, and (n,) each of total, aleatoric and epistemic in
-      nats, or of sd in the units of the target for regression.
+      The prediction (n, outputs), which is logits for classification, and the uncertainty by name, each (n,): total,
+      aleatoric and epistemic in nats, or for regression sd in the units of the target.
     """
     if table.task == "regression":
         sd = jnp.sqrt(uncertainty.variance_decomposition(outputs).epistemic[:, 0])

@@ -125,7 +125,7 @@ def _describe_error(error: BaseException) -> str:
 
 
 def _compare(candidate: Any, against: str, hparams: dict[str, Any], kind: str | None, limits: dict[str, Any]) -> Any:
-    """Make both with the hyper-parameters, or only the reference if the candidate is an optimizer already."""
+    """Compare two optimizers; only the reference gets the hyper-parameters if the candidate is already built."""
     from nnjax.optcheck import NotAnOptimizerError, compare
     from nnjax.optcheck.trace.factories import build
     from nnjax.optcheck.trace.kinds import kind_of

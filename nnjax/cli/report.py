@@ -1,4 +1,4 @@
-"""What a training prints: the network, the scores, early stopping, divergence, seconds."""
+"""Print the network, and after training the scores, early stopping, divergence and seconds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ def print_network(prepared: Prepared) -> None:
 
 
 def print_scores(outcome: Outcome, table: Table) -> None:
-    """Print the test scores, for an ensemble those of its members first; nothing if the training diverged."""
+    """Print the test scores; for an ensemble, first its members' scores. Print nothing if the training diverged."""
     scores = outcome.scores
     if scores is None:
         return

@@ -35,7 +35,7 @@ class Report(NamedTuple):
 
     @property
     def matches(self) -> bool:
-        """True if all updates equal those of the reference, to rounding."""
+        """True if all updates equal the updates of the reference, to rounding."""
         return bool(self.passes) and self.divergence is None
 
     @property
