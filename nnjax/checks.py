@@ -90,8 +90,8 @@ def key(where: str, value: Any, x: Any = None) -> Any:
 
     Args:
       where: the function that the user called.
-      value: the argument in the place of the key.
-      x: the argument next to it, to detect that the two are swapped.
+      value: the argument that should be the key.
+      x: the argument after the key, to detect that the two are swapped.
     """
     if not is_key(value):
         if is_key(x) and hasattr(value, "shape"):
@@ -107,7 +107,7 @@ def key(where: str, value: Any, x: Any = None) -> Any:
 
 
 def batched(where: str, x: Any, axes: str = "(batch, features)", ndim: int = 2) -> None:
-    """Check that `x` is a floating array with at least `ndim` axes, of which the first is the batch.
+    """Check that `x` is a floating array with at least `ndim` axes, the first of which is the batch.
 
     Args:
       where: the function that the user called.

@@ -27,7 +27,7 @@ def curves(history: Sequence[dict[str, float]]) -> Figure:
     """Plot the loss over epochs, and next to it the validation score if there is one.
 
     Args:
-      history: The history of a `train.fit`.
+      history: The history in the result of `train.fit`.
     """
     names = dict.fromkeys(name for record in history for name in record)
     score = next((name for name in ("validation_accuracy", "validation_r2") if name in names), None)
@@ -129,7 +129,7 @@ def predictions(prediction: np.ndarray, target: np.ndarray, name: str) -> Figure
 
 
 def ensemble_size(table: SizeCurve) -> Figure:
-    """Plot accuracy and NLL against the number of members, with those of a single member for comparison.
+    """Plot accuracy and NLL against the number of members, compared with a single member.
 
     Args:
       table: Result of `uncertainty.ensemble_size_curve`.
@@ -210,7 +210,7 @@ def sweep(
     best is drawn on top.
 
     Args:
-      table: Table of a `train.sweep`, one row per setting.
+      table: The table in the result of `train.sweep`, one row per setting.
       names: One or two hyper-parameters.
       log: The hyper-parameters to draw on a logarithmic axis.
       score: Name of the score; lower is better.

@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def optcheck() -> Any:
-    """Return `nnjax.optcheck.assert_matches`, which only tests that use it import."""
+    """Return `nnjax.optcheck.assert_matches`, imported only by tests that use it."""
     from nnjax.optcheck import assert_matches
 
     return assert_matches

@@ -219,15 +219,13 @@ def test_a_run_that_diverged_says_so_in_place_of_scores(diverged):
     step = result["diverged"]
     assert step == result["steps"] - 1
     assert result["test"] is receipt["test"] is receipt["first_losses"][step] is None
-    message = (
-        f"the run diverged in step {step}: there is no network to test. A smaller --learning-rate or --clip 1 may help"
-    )
-    assert f"{message}; nnjax replay {path} finds the operation that caused it\n" in ended.out
+    message = f"the run diverged in step {step}: there is no network to test; nnjax replay {path} finds the cause\n"
+    assert message in ended.out
     assert "accuracy" not in ended.out
     assert "nan" not in ended.out
     assert not list(path.glob("*.png"))
     assert re.search(f"warning the run diverged: the loss of step {step} is (nan|inf). A smaller --learning", ended.err)
-    assert f"--clip 1 may help; nnjax replay {path} finds the operation that caused it\n" in ended.err
+    assert f"--clip 1 may help; nnjax replay {path} finds the cause\n" in ended.err
     assert not re.search(r"train\.replay|optax\.", ended.err)
 
 
@@ -551,7 +549,7 @@ def test_predict_with_a_folder_that_is_no_run(files, wine, tmp_path):
     assert_mistake(nnjax("predict", tmp_path, files / "wine.csv"), "holds no run: config.json or table.json is missing")
     for name in ("config.json", "table.json", "result.json"):
         (tmp_path / name).write_bytes((wine[0] / name).read_bytes())
-    assert_mistake(nnjax("predict", tmp_path, files / "wine.csv"), r"there are no weights .*weights.safetensors")
+    assert_mistake(nnjax("predict", tmp_path, files / "wine.csv"), r"no weights file .*weights.safetensors")
     (tmp_path / "weights.safetensors").write_bytes(b"hello")
     assert_mistake(
         nnjax("predict", tmp_path, files / "wine.csv"), r"weights.safetensors is damaged or not a safetensors file"

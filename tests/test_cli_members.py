@@ -200,7 +200,7 @@ def test_where_all_members_diverge_it_is_said_and_nothing_breaks(files, tmp_path
     ended = with_warnings("train", "digits", "--members", 2, "--out", tmp_path / "run", *DRAWN, *hot)
     assert ended.code == 1, ended
     assert re.search("warning network 0 diverged: the loss of step [0-9]+ is (nan|inf). A smaller", ended.err)
-    assert f"--clip 1 may help; nnjax replay {tmp_path / 'run'} finds the operation that caused it\n" in ended.err
+    assert f"--clip 1 may help; nnjax replay {tmp_path / 'run'} finds the cause\n" in ended.err
     assert "all 2 members diverged: there is no network to test" in ended.out
     assert "accuracy" not in ended.out
     assert not list((tmp_path / "run").glob("*.png"))

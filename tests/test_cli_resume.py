@@ -18,7 +18,8 @@ from nnjax.storage import checkpoint
 from nnjax.storage.lock import folder_lock
 from nnjax.train.engine import fingerprint
 
-LONG = ("--target", "cultivar", *SMALL, "--epochs", 1000, "--save-every", 0)
+EPOCHS = 400  # of 8 steps: time enough to be killed in
+LONG = ("--target", "cultivar", *SMALL, "--epochs", EPOCHS, "--save-every", 0)
 MANY = {"single": (), "members": ("--members", 2)}
 THOROUGH = os.environ.get("NNJAX_THOROUGH") == "1"
 
@@ -179,21 +180,21 @@ def test_a_second_process_cannot_train_in_the_folder(copy, more):
     """Nothing changes for the first process: not even --anyway is recorded."""
     with folder_lock(copy / "checkpoints"):
         assert_mistake(
-            nnjax("train", "--resume", copy, *more), rf"another process \({os.getpid()}\) is training in {copy}/"
+            nnjax("train", "--resume", copy, *more), rf"{copy}.* is in use by another process \(PID {os.getpid()}\)"
         )
     assert not run_folder.resumed_anyway(copy)
 
 
 def test_a_full_disk_does_not_end_the_run_and_its_end_says_how_to_go_on(wine, tmp_path, undisturbed, monkeypatch):
-    write, full = checkpoint.write, []
+    write, full = checkpoint.write_file, []
 
     def fails_at_times(path, *content):
         full.append(path)
-        if len(full) in (2, 3) or path.name == f"step-{8000:012d}.safetensors":
+        if len(full) in (2, 3) or path.name == f"step-{8 * EPOCHS:012d}.safetensors":
             raise OSError(28, "No space left on device")
         write(path, *content)
 
-    monkeypatch.setattr(checkpoint, "write", fails_at_times)
+    monkeypatch.setattr(checkpoint, "write_file", fails_at_times)
     ended = with_warnings("train", wine, "--out", tmp_path / "run", *LONG)
     assert ended.code == 2
     # The last one is tried a second time where it was due already

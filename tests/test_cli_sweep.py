@@ -86,7 +86,7 @@ def test_a_grid_is_every_combination():
 
 
 @hypothesis.settings(deadline=None, max_examples=25)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 50))
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 7, 50]))
 def test_random_settings_are_drawn_from_lists_and_ranges(seed, n):
     values = {
         "learning_rate": parse_values("learning_rate", "1e-4..1e-1:log:3"),

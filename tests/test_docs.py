@@ -24,7 +24,7 @@ from nnjax import cli
 ROOT = Path(nnjax.__file__).parents[1]
 MODULES = ["nnjax", *(m.name for m in pkgutil.walk_packages(nnjax.__path__, "nnjax."))]
 PARTS = {name: value for name in nnjax.__all__ if inspect.ismodule(value := getattr(nnjax, name))}
-WITH_EXAMPLES = ["nn", "losses", "metrics", "optim", "data", "uncertainty"]
+WITH_EXAMPLES = ["nn", "losses", "metrics", "optim", "data", "uncertainty", "debug", "train"]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 

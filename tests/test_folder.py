@@ -22,6 +22,9 @@ TABLE = Table(
 )
 
 
+THOROUGH = os.environ.get("NNJAX_THOROUGH") == "1"
+
+
 def files(path):
     return sorted(file.name for file in path.iterdir())
 
@@ -217,7 +220,7 @@ def test_a_flipped_bit_in_the_header_never_gives_other_weights(saved):
     whole = path.read_bytes()
     refused = 0
     header = 8 + struct.unpack("<Q", whole[:8])[0]
-    flips = [(byte, bit) for byte in range(header) for bit in (0, byte % 8)]
+    flips = [(byte, bit) for byte in range(0, header, 1 if THOROUGH else 5) for bit in (0, byte % 8)]
     for byte, bit in flips:
         path.write_bytes(whole[:byte] + bytes([whole[byte] ^ 1 << bit]) + whole[byte + 1 :])
         try:
@@ -230,7 +233,7 @@ def test_a_flipped_bit_in_the_header_never_gives_other_weights(saved):
 
 
 def test_missing_weights(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there are no weights .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"no weights file .*nowhere"):
         run_folder.load_weights(tmp_path / "nowhere", (), ())
 
 

@@ -131,7 +131,7 @@ def test_one_bit_of_weights_that_are_well_written_fails_too(copy):
     refused(
         nnjax("verify", copy),
         "weights.safetensors has changed since the run: its SHA-256 is not that of the receipt",
-        r"params/1/w: 1 of 48 numbers differ from the repeated training, by up to \d",
+        r"params/1/w: 1 of 56 numbers differ from the repeated training, by up to \d",
     )
 
 
@@ -158,7 +158,7 @@ def test_settings_that_were_changed_fail(copy):
     assert ended.code == 1
     assert "config.json has changed since the run: its settings are not those of the receipt" in ended.out
     assert "the repeated training gives other weights than the receipt has" in ended.out
-    assert re.search(r"params/1/w: \d+ of 48 numbers differ from the repeated training, by", ended.out)
+    assert re.search(r"params/1/w: \d+ of 56 numbers differ from the repeated training, by", ended.out)
 
 
 def test_other_data_are_said_before_anything_is_trained(run, copy, tmp_path, monkeypatch):
@@ -240,7 +240,7 @@ def test_what_cannot_be_verified_is_said(copy, tmp_path):
 
 def test_weights_that_are_not_there_are_a_mistake(copy):
     (copy / "weights.safetensors").unlink()
-    assert_mistake(nnjax("verify", copy), "there are no weights .*weights.safetensors")
+    assert_mistake(nnjax("verify", copy), "no weights file .*weights.safetensors")
 
 
 # The receipt's functions

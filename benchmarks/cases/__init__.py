@@ -1,4 +1,4 @@
-"""The questions, one file each.
+"""The cases, one file each. A case is a question about speed.
 
 A case file defines
   KIND: the kind of work, a function that peers have;
@@ -7,7 +7,7 @@ A case file defines
   QUICK: the variants in the quick set;
 and optionally
   ROUNDS: the number of rounds of variants that take long;
-  THOROUGH: the variants at which naive and rare forms are measured too (by default all);
+  THOROUGH: the variants at which naive and rare forms are measured too (default: all);
   EXTRA: variants that are too long for the full set and measured only with --thorough.
 """
 

@@ -8,8 +8,8 @@ VARIABLES = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # the processes share a device
     "JAX_ENABLE_COMPILATION_CACHE": "false",  # compilation is measured
     "JAX_DEFAULT_MATMUL_PRECISION": "float32",  # as in PyTorch; JAX's default on GPUs is tf32, which is less work
-    # Keep memory that is freed. Otherwise it varies between processes whether the kernel has to provide it again in
-    # each step: torch at `tiny` takes 1.4 ms in one process and 2.8 ms in another.
+    # Keep freed memory in the process. Otherwise the kernel provides it again in each step, in some processes but not
+    # in others: torch at `tiny` takes 1.4 ms in one process and 2.8 ms in the next.
     "MALLOC_MMAP_THRESHOLD_": "4000000000",
     "MALLOC_TRIM_THRESHOLD_": "8000000000",
     "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",

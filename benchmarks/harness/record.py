@@ -15,13 +15,13 @@ LIMIT = "limit"
 
 
 class Row(NamedTuple):
-    """One contender at one variant. Times are seconds for one unit of work."""
+    """One contender at one variant. Times are in seconds per unit of work."""
 
     case: str  # "mlp"
     variant: str  # "784-64-64-10, batch 32"
     peer: str  # `OURS`, `AGAIN`, `LIMIT`, or the name of another peer
     form: str  # "naive", or "fast" as the peer's own documentation recommends
-    unit: str  # of work: "step"
+    unit: str  # the unit of work, such as "step"
     samples: tuple[float, ...]  # one for each round; empty if there is a problem
     stages: dict[str, float]  # seconds: trace, lower, compile, first
     error: float  # difference from float64 in multiples of what rounding may cause; at most 1
@@ -30,7 +30,7 @@ class Row(NamedTuple):
     limit: float | None  # measured seconds for the matrix products and the memory traffic of one unit
     memory: dict[str, int]  # bytes: arguments, temporaries, outputs, peak, if known
     figures: dict[str, float]  # further results of a case
-    problem: str | None  # why it was not measured
+    problem: str | None  # the reason why there are no samples
 
 
 class Record(NamedTuple):

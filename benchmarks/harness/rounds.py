@@ -23,12 +23,12 @@ class Measurement(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How long to measure."""
+    """The number of rounds and the length of each turn."""
 
     rounds: int
-    seconds: float  # of each turn; at least one call
+    seconds: float  # length of a turn, which has at least one call
     variant_rounds: Mapping[str, int] = {}  # rounds of the variants that have their own number
-    parallel_setups: int = 1  # above 1, the times to compile are those of a busy machine
+    parallel_setups: int = 1  # above 1, compile times are measured on a busy machine
 
 
 def measure_variants(

@@ -16,7 +16,7 @@ NAIVE = "naive"
 
 
 class Choice(NamedTuple):
-    """What to measure."""
+    """The cases, variants and peers to measure, and for how many rounds."""
 
     cases: Sequence[str]
     peers: Sequence[str] | None = None  # peer files; None for all that are installed
@@ -57,7 +57,7 @@ def choose_contenders(case_name: str, variant: str, choice: Choice) -> list[Cont
     """Return the peers that do this kind of work, in their forms; ours twice, to measure the noise.
 
     Naive and rare forms are left out of the quick set, and of variants that are not in the case's THOROUGH. Forms that
-    compile for long are left out of the quick set only, because one of them may be the peer's fastest.
+    take long to compile are left out of the quick set only, because one of them may be the peer's fastest.
     """
     case = load_case(case_name)
     thorough = choice.thorough or (not choice.quick and variant in getattr(case, "THOROUGH", case.JOBS))
@@ -73,7 +73,7 @@ def choose_contenders(case_name: str, variant: str, choice: Choice) -> list[Cont
 
 
 def build_rows(case: str, variant: str, measurements: Sequence[Measurement]) -> list[Row]:
-    """Return the rows of a variant; the operations that one peer counts, and the limit, hold for all of them."""
+    """Return the rows of a variant. One peer's count of operations, and the limit, apply to all rows."""
     limits = [median(m.samples) for m in measurements if m.contender.peer == LIMIT and m.samples]
     flops = max((m.setup.get("flops", 0) for m in measurements), default=0)
     bytes_ = max((m.setup.get("bytes", 0) for m in measurements), default=0)

@@ -77,8 +77,8 @@ def set_up_program(case_name: str, peer: str, form: str, variant: str) -> tuple[
 def time_calls(current: ProgramState, calls: int) -> tuple[ProgramState, dict[str, Any]]:
     """Return the seconds of one unit of work, averaged over `calls` calls after as many warm-up calls.
 
-    After a pause the caches are cold, and threads need some 50 ms until they start together: a step of LeNet takes
-    7 ms, then 4.7, 3.7, 3.4 and, from the eighth on, 3.0.
+    After a pause the caches are cold, and threads need about 50 ms to reach full speed: a step of LeNet takes 7 ms,
+    then 4.7, 3.7, 3.4 and, from the eighth on, 3.0.
     """
     program, state, call_seconds = current
     if call_seconds < LONG_CALL:

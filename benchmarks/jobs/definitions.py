@@ -41,7 +41,7 @@ class DeepNetwork(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Return a learning rate at which the loss falls at any depth: the squared gradient grows with the blocks."""
+        """Return a learning rate at which the loss falls at any depth: the squared gradient grows with their number."""
         return 1e-2 / self.blocks
 
 
@@ -93,7 +93,7 @@ class Dispatch(NamedTuple):
 
     leaves: int
     size: int = 8
-    calls: int = 50  # of the jitted function, in one call of the program
+    calls: int = 50  # calls of the jitted function in one call of the program
 
 
 class TimeToAccuracy(NamedTuple):

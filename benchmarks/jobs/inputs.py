@@ -15,7 +15,7 @@ Layers = list[tuple[np.ndarray, np.ndarray]]  # w (inputs, outputs) and b (outpu
 
 
 class Inputs(NamedTuple):
-    """The same numbers for all peers."""
+    """Parameters and examples, the same for all peers."""
 
     layers: Layers
     x: np.ndarray
@@ -26,7 +26,7 @@ def training_inputs(job: Training, members: int | None = None, *, own_data: bool
     """Draw He-normal parameters and random examples.
 
     Args:
-      job: its shapes are used.
+      job: the job, which gives the shapes.
       members: the number of networks, each with its own parameters; None for one network without a members axis.
       own_data: True draws separate examples for every member.
     """

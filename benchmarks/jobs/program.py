@@ -1,16 +1,16 @@
-"""What a peer returns for a job: functions that the worker runs, times and checks."""
+"""The functions that a peer returns for a job, which the worker runs, times and checks."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 
 class Program(NamedTuple):
-    """One peer doing one job. Every call gets the state that the call before it returned, and may overwrite it."""
+    """One peer doing one job. Each call gets the state that the previous call returned, and may overwrite it."""
 
     state: Any  # before the first call
     call: Callable[[Any], Any]  # state -> state
     block: Callable[[Any], object]  # waits until a state is computed
-    error: Callable[[Any], float]  # of the state after the first call, against float64; rounding stays below 1
+    error: Callable[[Any], float]  # error of the state after the first call, against float64; rounding stays below 1
     units: int  # units of work in one call
     stages: dict[str, float] = {}  # noqa: RUF012  seconds to trace, lower and compile, if known
     memory: dict[str, int] = {}  # noqa: RUF012  bytes

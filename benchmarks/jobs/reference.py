@@ -94,14 +94,14 @@ def dispatch_error(job: Dispatch, arrays: Sequence[np.ndarray]) -> float:
 
 
 def relative_error(start: Sequence[np.ndarray], end: Sequence[np.ndarray], params: Sequence[np.ndarray]) -> float:
-    """Return the largest over the arrays of median |params - end| / median |end - start|, divided by `ALLOWED`.
+    """Return the error of the worst array, median |params - end| / median |end - start|, divided by `ALLOWED`.
 
-    The median, because rounding may switch a unit on or off and so move a few numbers far. Only elements that move
-    count. Infinite for NaN, and if anything moved in an array that should have stayed.
+    It uses medians because rounding may switch a unit on or off, which moves a few numbers far. Only elements that
+    should move count. The error is infinite for NaN, and if an array that should not move has moved.
     """
     errors = []
     for actual, expected, before in zip(params, end, start, strict=True):
-        moves = expected != before  # weights behind a unit that no example activates stay
+        moves = expected != before  # weights behind a unit that no example activates do not
         if moves.any():
             travelled = np.median(np.abs(expected - before)[moves])
             errors.append(np.median(np.abs(actual - expected)[moves]) / travelled)

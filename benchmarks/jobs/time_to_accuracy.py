@@ -1,4 +1,4 @@
-"""What peers share for time to accuracy: the folds, the results of the runs so far, and the check of the networks."""
+"""Code that peers share for time to accuracy: the folds, the results of the runs so far, the check of the networks."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

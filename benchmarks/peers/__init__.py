@@ -1,15 +1,15 @@
 """The libraries that are measured, one file or folder each. To add a peer, add its file.
 
 The head of a peer's file defines
-  NAME: how tables show it;
+  NAME: its name in tables;
   NEEDS: the packages it needs; without them it is left out;
   FORMS: for each kind of work, the variants of the peer's code ("forms");
 and optionally
-  SLOW: forms that compile for long and are left out of the quick set;
-  RARE: forms that are measured only at the variants where naive forms are.
+  SLOW: forms that take long to compile and are left out of the quick set;
+  RARE: forms that are measured only at the variants at which naive forms are measured.
 For each kind there is a function of that name, `(job, form) -> Program`.
 
-Peers do not import each other. What several of them need is in `_jax` and `_torch`.
+Peers do not import each other. Code that several of them share is in `_jax` and `_torch`.
 """
 
 import ast
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 
 class Head(NamedTuple):
-    """What the head of a peer's file defines."""
+    """The definitions in the head of a peer's file."""
 
     file: str
     name: str

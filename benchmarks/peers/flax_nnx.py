@@ -25,7 +25,8 @@ def training(job: Training, form: str) -> Program:
 
     naive: the tutorial's `nnx.jit` of model and optimizer, fed with NumPy rows. fast: a donating `nnx.jit_partial`,
     with the data on the device. The guide "Performance considerations" shows a cached partial function, and a
-    functional loop of `split`, `jax.jit` and `merge`; `jit_partial` is the cached one for trees and faster than both.
+    functional loop of `split`, `jax.jit` and `merge`. `jit_partial`, the cached partial function for pytrees, is faster
+    than both.
     """
     inputs = training_inputs(job)
     model = _model(job, inputs.layers)

@@ -61,7 +61,7 @@ def calibration(job: Calibration, form: str) -> Program:
 def training(job: Training, form: str) -> Program:
     """Compute for each step the products of both passes, tanh if the network has it, and Adam's memory traffic.
 
-    rows: examples are rows, x w, as in the library. features: examples are columns, w x.
+    rows: examples are rows, x w, as in nnjax. features: examples are columns, w x.
     """
     inputs = training_inputs(job)
     rng = np.random.default_rng(2)

@@ -114,7 +114,7 @@ def deep_network(job: DeepNetwork, form: str) -> Program:
       ValueError: for more than `MOST_BLOCKS` blocks.
     """
     if job.blocks > MOST_BLOCKS:
-        raise ValueError(f"{job.blocks} blocks compile for minutes; at most {MOST_BLOCKS} are measured")
+        raise ValueError(f"{job.blocks} blocks take minutes to compile; at most {MOST_BLOCKS} are measured")
     torch.set_num_threads(1)  # a block is too small for two threads
     inputs = deep_network_inputs(job)
     x, y = (torch.from_numpy(array).to(DEVICE) for array in (inputs.x, inputs.y))
@@ -153,7 +153,7 @@ def _adam_step(job: Training, gradients: Any, pairs: Tensor | None = None) -> An
     """Return the step `(state, x, y) -> state`.
 
     Args:
-      job: learning rate for all members.
+      job: the job, whose learning rate is used if `pairs` is None.
       gradients: `(params, x, y) -> (gradients, loss)`.
       pairs: learning rate and weight decay of each member, (2, members), or None.
     """
@@ -178,7 +178,7 @@ def _adam_step(job: Training, gradients: Any, pairs: Tensor | None = None) -> An
 
 
 def _compile_step(step: Any, state: Any, *args: Tensor) -> tuple[Any, dict[str, float]]:
-    """Compile a step for these arguments; return it with the seconds that took."""
+    """Compile a step for these arguments; return it and the time to compile, in seconds."""
     require_compiler()
     torch.compiler.reset()
     options: Any = {"cpp_wrapper": True} if DEVICE == "cpu" else None  # up to a third faster than a call from Python

@@ -1,4 +1,4 @@
-"""What limits a program: arithmetic, memory, small matrix products, or overhead."""
+"""Find what limits a program: arithmetic, memory, small matrix products, or overhead."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -32,7 +32,7 @@ def replace_section(text: str, name: str, section: str) -> str:
     Args:
       text: the document, with the two comments that mark the section.
       name: the name of the section, in both comments.
-      section: what goes between the comments.
+      section: the new text between the comments.
 
     Raises:
       ValueError: if the document has no such section.

@@ -1,4 +1,4 @@
-"""What all pictures share: colours by kind of peer, titles, and logarithmic axes with plain numbers."""
+"""Helpers that all pictures share: colours by kind of peer, titles, and logarithmic axes with plain numbers."""
 
 from typing import Any
 

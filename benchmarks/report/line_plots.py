@@ -13,7 +13,7 @@ STYLES = ("o-", "s--", "^:", "v-.")  # within a kind of peer
 
 
 def draw_ensemble(rows: Sequence[Row], machine: str) -> Any:
-    """Return the time of one member's step against the number of members, with shared data."""
+    """Plot the time of one member's step against the number of members, with shared data."""
     shared = [row for row in find_rows(rows, case="ensemble") if "shared" in row.variant]
     return _draw_lines(
         shared,
@@ -26,7 +26,7 @@ def draw_ensemble(rows: Sequence[Row], machine: str) -> Any:
 
 
 def draw_depth(rows: Sequence[Row], machine: str) -> Any:
-    """Return the seconds to compile against the number of blocks."""
+    """Plot the time to compile, in seconds, against the number of blocks."""
     staged = [row for row in find_rows(rows, case="depth") if "compile" in row.stages]
     return _draw_lines(
         staged,
@@ -41,7 +41,7 @@ def draw_depth(rows: Sequence[Row], machine: str) -> Any:
 def _draw_lines(
     rows: Sequence[Row], y: Callable[[Row], float], *, x_label: str, y_label: str, title: str, subtitle: str
 ) -> Any:
-    """Return a line for each form over the first number in the variants' names; None if there is only one variant."""
+    """Plot a line for each form over the first number in the variants' names; None if there is only one variant."""
     import matplotlib.pyplot as plt
 
     rows = [row for row in rows if row.samples and row.peer != AGAIN]

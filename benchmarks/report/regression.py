@@ -1,8 +1,8 @@
 """Find what became slower between two runs.
 
-The same machine is not equally fast every day: clocks change, and others may use it. Peers whose software has not
-changed show by how much, so the ratio of the peers at the same variant (the drift) is divided out. What is left of
-their differences is the noise between runs, which is larger than the noise between the rounds of one run.
+A machine is not equally fast every day: clock rates change, and other jobs may run on it. The other peers, whose
+software has not changed, show by how much, so their median ratio at the same variant (the drift) is divided out. The
+remaining scatter of the peers is the noise between runs, which is larger than the noise between the rounds of one run.
 """
 
 from typing import NamedTuple
@@ -29,7 +29,7 @@ class Change(NamedTuple):
 
 
 class ProgramKey(NamedTuple):
-    """What identifies a program in two runs."""
+    """The key that identifies a program in both runs."""
 
     case: str
     variant: str

@@ -1,4 +1,4 @@
-"""A run in the terminal: a table for each variant, then what concerns the whole run."""
+"""A run in the terminal: a table for each variant, then the results that concern the whole run."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The rows of a run by variant, and what tables say of a row."""
+"""The rows of a run by variant, and their labels, times and ratios in tables."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -50,7 +50,7 @@ def title_of(row: Row) -> str:
 
 
 def peer_label(peer: str) -> str:
-    """Return how reports show a peer; records call nnjax "ours"."""
+    """Return the name of a peer in reports; records call nnjax "ours"."""
     return {OURS: "nnjax", AGAIN: "nnjax again"}.get(peer, peer)
 
 

@@ -77,7 +77,7 @@ class Config:
 
 
 SETTINGS: dict[str, Any] = get_type_hints(Config)
-SWEEPABLE = ("learning_rate", "width", "dropout", "weight_decay", "label_smoothing")  # a sweep has them as texts
+SWEEPABLE = ("learning_rate", "width", "dropout", "weight_decay", "label_smoothing")  # text in a sweep
 SWEEP_SETTINGS = SETTINGS | dict.fromkeys(SWEEPABLE, str | None) | {"random": int | None, "seeds": int}
 TYPE_NAMES = {str: "text", bool: "true or false", int: "an integer", float: "a number", type(None): "null"}
 
@@ -90,11 +90,11 @@ def check_types(settings: Mapping[str, Any], types: Mapping[str, Any]) -> None:
       types: the type of each name, such as `SETTINGS`.
 
     Raises:
-      ValueError: with the first unknown name or wrong value.
+      ValueError: if a name is unknown or a value has the wrong type; the message names the first one.
     """
     for name, value in settings.items():
         expected = types[checks.one_of("settings", "name", name, types)]
-        # Of `Literal["a", "b"] | None` the texts "a" and "b", and the type of None
+        # For `Literal["a", "b"] | None`: the texts "a" and "b", and the type of None
         choices = [choice for part in get_args(expected) or (expected,) for choice in get_args(part) or (part,)]
         if not any(value == choice if isinstance(choice, str) else _has_type(value, choice) for choice in choices):
             words = " or ".join(repr(choice) if isinstance(choice, str) else TYPE_NAMES[choice] for choice in choices)
@@ -187,7 +187,7 @@ def make_loss(config: Config, task: Task) -> Loss:
     """Return the loss: cross-entropy for classification, squared error for regression.
 
     Raises:
-      ValueError: for label smoothing out of range, or of a regression.
+      ValueError: if the label smoothing is out of range, or above 0 for a regression.
     """
     smoothing = checks.in_range("--label-smoothing", "share", config.label_smoothing, "[0, 1)")
     unsmoothed = isinstance(smoothing, float) and smoothing == 0
@@ -203,7 +203,7 @@ def make_run(config: Config, task: Task, outputs: int, n: int, width: Array | No
 
     Args:
       config: the settings; numbers may be traced.
-      task: of the data.
+      task: the task of the data, classification or regression.
       outputs: number of outputs.
       n: number of training examples, from which the schedule gets its number of steps.
       width: see `make_net`.
@@ -225,13 +225,13 @@ def check_settings(config: Config) -> None:
     """Check everything that does not depend on the data, before they are read.
 
     Raises:
-      ValueError: with the option that is wrong.
+      ValueError: if a setting is invalid; the message names its option.
     """
     checks.positive_int("--width", "width", config.width)
     checks.in_range("--depth", "depth", config.depth, "[1, inf)" if config.skip else "[0, inf)")
     checks.in_range("--validation", "share", config.validation, "[0, 1)")
     checks.in_range("--test-share", "share", config.test_share, "(0, 1)")
-    checks.in_range("--seed", "seed", config.seed, f"[0, {2**32})")  # a key of JAX holds 32 bits
+    checks.in_range("--seed", "seed", config.seed, f"[0, {2**32})")  # JAX takes seeds of 32 bits
     checks.in_range("--save-every", "seconds", config.save_every, "[0, inf)")
     for name in ("members", "group", "patience", "keep"):
         if (number := getattr(config, name)) is not None:

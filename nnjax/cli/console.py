@@ -12,7 +12,7 @@ ERROR, WARNING = "[bold red]error[/] ", "[bold yellow]warning[/] "  # labels of 
 
 
 def say(text: str) -> None:
-    """Print a line with markup, unwrapped so that it can be copied. Of several processes only the first prints."""
+    """Print a line with markup, unwrapped so that it can be copied. Of several processes, only the first one prints."""
     if jax.process_index() == 0:
         console.print(text, soft_wrap=True)
 

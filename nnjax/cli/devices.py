@@ -40,9 +40,9 @@ def parallel_networks(networks: int | None, group: int | None) -> int | None:
 
 
 def use_cores(networks: int) -> None:
-    """Show JAX one CPU device per core, at most one per network. Must be called before JAX starts.
+    """Make each CPU core a JAX device, at most one per network. Must be called before JAX starts.
 
-    A choice of the user by $JAX_NUM_CPU_DEVICES or $XLA_FLAGS is respected.
+    If the user has set $JAX_NUM_CPU_DEVICES or $XLA_FLAGS, these decide.
     """
     user_choice = jax.config.values["jax_num_cpu_devices"] != -1
     if user_choice or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
@@ -58,7 +58,7 @@ def use_cores(networks: int) -> None:
 def make_mesh(networks: int | None) -> Mesh | None:
     """Return a mesh that spreads the networks over all devices of all processes; None if one device is enough.
 
-    A single network uses one device, or one device of each process if there are several: they divide its batches.
+    A single network uses one device. With several processes it uses one device of each, and they divide its batches.
     """
     if networks is None and jax.process_count() > 1:
         firsts = [next(d for d in jax.devices() if d.process_index == i) for i in range(jax.process_count())]

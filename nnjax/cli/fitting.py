@@ -1,4 +1,4 @@
-"""Training what the settings describe: the arguments of `train.fit`, `train.sweep` and `train.replay`."""
+"""Train what the settings describe: they become the arguments of `train.fit`, `train.sweep` and `train.replay`."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from nnjax.train.engine.options import Resume
 
 
 def run_arguments(config: Config, mesh: Mesh | None) -> dict[str, Any]:
-    """Return the arguments that decide the bits of a run, besides the run, the data and the number of members."""
+    """Return the arguments that a run's bits depend on, except for the run, the data and the number of members."""
     return {
         "epochs": config.epochs,
         "key": jax.random.key(config.seed),
@@ -52,6 +52,6 @@ def fit_arguments(
 def fit(
     config: Config, prepared: Prepared, mesh: Mesh | None, *, path: Path | None = None, resume: Resume = False
 ) -> Result:
-    """Train the network or the ensemble; the arguments are those of `fit_arguments`."""
+    """Train the network or the ensemble; see `fit_arguments` for the arguments."""
     arguments = fit_arguments(config, prepared, mesh, path=path, resume=resume)
     return train.fit(prepared.run, prepared.training, members=config.members, **arguments)

@@ -9,7 +9,7 @@ import numpy as np
 from nnjax import train
 from nnjax.cli.console import option_name
 
-SPACINGS = {"log": "log", "lin": "uniform", "int": "int"}  # and their names in `train.random_search`
+SPACINGS = {"log": "log", "lin": "uniform", "int": "int"}  # -> kind in `train.random_search`
 SYNTAX = "a number, a list a,b,c, or a range low..high:log:count, with lin or int in place of log"
 
 
@@ -41,11 +41,11 @@ def parse_values(name: str, text: str) -> Values:
     """Parse the values of an option.
 
     Args:
-      name: of the setting; widths are integers.
-      text: as written on the command line.
+      name: the name of the setting; values of `width` must be integers.
+      text: the value of the option, as written on the command line.
 
     Raises:
-      ValueError: if the text cannot be parsed or the numbers do not form a list or a range, with the option.
+      ValueError: if the text is not a number, a list or a valid range; the message names the option.
 
     >>> from nnjax.cli.hyperparameters import parse_values
     >>> parse_values("learning_rate", "1..100:log:3").numbers
@@ -84,7 +84,7 @@ def combine(swept: dict[str, Values], random: int | None, seed: int) -> dict[str
     Args:
       swept: the values of each hyper-parameter.
       random: number of settings to draw from the lists and ranges; None for every combination.
-      seed: of the draws.
+      seed: random seed of the draws.
     """
     if random is None:
         return train.grid({name: values.numbers for name, values in swept.items()})

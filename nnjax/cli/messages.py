@@ -20,7 +20,7 @@ PROCESS_LOST = 3  # exit code
 
 @contextmanager
 def explain(command: str, path: Path) -> Iterator[None]:
-    """Within the block, errors, warnings and Ctrl-C say which command continues the run.
+    """Make errors, warnings and Ctrl-C inside the block say which command continues the run.
 
     Args:
       command: train or sweep.
@@ -49,7 +49,7 @@ def explain(command: str, path: Path) -> Iterator[None]:
 
 @contextmanager
 def explain_divergence(path: Path | None) -> Iterator[None]:
-    """Within the block, the warning of a run that diverges names the options that may help.
+    """Make the warning about a diverged run, inside the block, name the options that may help.
 
     Args:
       path: folder of the run, for `nnjax replay`; None for a sweep, which cannot be replayed.
@@ -71,7 +71,7 @@ def explain_divergence(path: Path | None) -> Iterator[None]:
 
 def _divergence(warning: DivergedWarning, path: Path | None) -> str:
     network = "the run" if warning.member is None else f"network {warning.member}"
-    replay = "" if path is None else f"; nnjax replay {quote(path)} finds the operation that caused it"
+    replay = "" if path is None else f"; nnjax replay {quote(path)} finds the cause"
     return (
         f"{network} diverged: the loss of step {warning.step} is {warning.loss}. "
         f"A smaller --learning-rate or --clip 1 may help{replay}"

@@ -51,7 +51,7 @@ def optcheck_command(
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw both updates and their difference.")] = None,
     max_fits: Annotated[
         int, typer.Option(help="Number of update rules to fit before the cause is called unknown.")
-    ] = 2500,
+    ] = 2000,
     seconds: Annotated[float | None, typer.Option(help="Time limit in seconds; by default there is none.")] = None,
 ) -> None:
     """Compare the updates of an optimizer with those of a reference, and name the cause if they differ.
@@ -125,7 +125,7 @@ def _describe_error(error: BaseException) -> str:
 
 
 def _compare(candidate: Any, against: str, hparams: dict[str, Any], kind: str | None, limits: dict[str, Any]) -> Any:
-    """Make both with the hyper-parameters, or only the reference if the candidate is an optimizer already."""
+    """Compare two optimizers; only the reference gets the hyper-parameters if the candidate is already built."""
     from nnjax.optcheck import NotAnOptimizerError, compare
     from nnjax.optcheck.trace.factories import build
     from nnjax.optcheck.trace.kinds import kind_of

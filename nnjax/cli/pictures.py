@@ -16,7 +16,7 @@ from nnjax.storage.atomic_write import write_file
 
 
 def draw(path: Path, outcome: Outcome, dataset: Dataset, history: list[dict[str, float]], config: Config) -> None:
-    """Draw the learning curves, the predictions and the ensemble, as far as there are any."""
+    """Draw the learning curves, the predictions and the ensemble, and skip what the run does not have."""
     figures = {"curves": plot.curves(history)} if np.isfinite([record["loss"] for record in history]).any() else {}
     if outcome.scores is not None:
         y = np.asarray(dataset.test.y)

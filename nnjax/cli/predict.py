@@ -23,7 +23,7 @@ def predict_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV or NPZ file with the features of the training.")],
     out: Annotated[Path | None, typer.Option(help="CSV file to write. Default: RUN/predictions.csv.")] = None,
 ) -> None:
-    """Predict a target for each row of FILE, for classification with the probability of each class.
+    """Predict the target for each row of FILE; for classification, also the probability of each class.
 
     An ensemble averages the predictions of its members. One more column then
     measures their disagreement: epistemic, the mutual information of class and
@@ -71,7 +71,7 @@ def _left_out(path: Path, config: Config) -> list[int]:
 
 
 def _read_features(file: Path, table: Table) -> np.ndarray:
-    """Return the features (rows, features) in a file, standardised as in the training."""
+    """Return the features (rows, features) in a file, standardised as in training."""
     frame = read_table(file)
     if len(frame) == 0:
         raise ValueError(f"{file} has no rows")

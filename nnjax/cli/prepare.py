@@ -1,4 +1,4 @@
-"""The data that the settings name, split into training, validation and test, and the run on them."""
+"""The data that the settings name, split into training, validation and test, and the run that trains on them."""
 
 import os
 from pathlib import Path
@@ -42,7 +42,7 @@ def check_data_options(command: str, name: str | None, written: set[str], *, any
 
     Args:
       command: train or sweep.
-      name: of the data.
+      name: the name of the data, a data set or a file.
       written: names of the settings on the command line.
       anyway: True if --anyway was given.
 
@@ -91,7 +91,7 @@ def prepare(config: Config) -> Prepared:
 
 
 def describe_rows(name: str) -> str:
-    """Return what the numbers in `Prepared.rows` count."""
+    """Return a description of the rows that `Prepared.rows` numbers, for messages."""
     if name in NAMES:
         return f"the training part of {name} (from 0)"
     header = ", header not counted" if Path(name).suffix.lower() == ".csv" else ""

@@ -18,7 +18,7 @@ from nnjax.train.engine.fingerprint import machine_fingerprint
 
 FIRST = 10  # number of losses in a receipt
 LOSS_TOLERANCE = 1e-3  # relative, for the first losses: rounding errors have not been amplified yet
-TEST_TOLERANCE = 0.1  # relative, for the test loss: they have been, and another seed could differ as much
+TEST_TOLERANCE = 0.1  # relative, for the test loss: amplified rounding errors matter as much as a new seed
 
 Receipt = dict[str, Any]
 FREE = ("data", "data_dir", "save_every", "keep")  # settings that change no number; the data have their own digest
@@ -87,7 +87,7 @@ def data_digest(prepared: Prepared) -> str:
 def weight_differences(saved: Mapping[str, np.ndarray], repeated: Mapping[str, np.ndarray]) -> list[Difference]:
     """Return the leaves, by name, that are not bitwise equal.
 
-    All numbers of a leaf count as different if it is missing on one side or has another shape.
+    All numbers of a leaf count as different if it is missing on one side or its shape differs.
 
     >>> from nnjax.cli import receipt
     >>> receipt.weight_differences({"w": np.array([1.0, 2.0])}, {"w": np.array([1.0, 2.5])})
@@ -131,6 +131,6 @@ def loss_differences(receipt: Receipt, repeated: Receipt) -> list[tuple[str, flo
 
 
 def _numbers(values: Any) -> np.ndarray:
-    """Return the numbers with NaN for all that are not finite; a JSON file has null for them."""
+    """Return an array in which all non-finite numbers are NaN; in a JSON file they are null."""
     numbers = np.array(values, float)  # None becomes NaN
     return np.where(np.isfinite(numbers), numbers, np.nan)

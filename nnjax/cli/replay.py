@@ -25,13 +25,13 @@ def replay_command(
         int | None, typer.Option(help="Member of an ensemble, from 0. Default: the first that diverges.")
     ] = None,
 ) -> None:
-    """Repeat a step one operation at a time, and print the first one that makes a NaN or an infinity.
+    """Repeat a step one operation at a time, and print the first one that produces a NaN or an infinity.
 
     The output names the step, the member, the layer (or the loss, or the
     update), the operation, and the rows of the file; for a named data set, the
     rows of its training part.
 
-    Exit code 0 if everything is finite, 1 if not.
+    The exit code is 0 if everything is finite, 1 if not.
 
     For example: nnjax replay runs/digits-20260101-120000 --step 100
     """

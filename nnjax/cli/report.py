@@ -1,5 +1,6 @@
-"""What a training prints: the network, the scores, early stopping, divergence, seconds."""
+"""Print the network, and after training the scores, early stopping, divergence and seconds."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -32,7 +33,7 @@ def print_network(prepared: Prepared) -> None:
 
 
 def print_scores(outcome: Outcome, table: Table) -> None:
-    """Print the test scores, for an ensemble those of its members first; nothing if the training diverged."""
+    """Print the test scores; for an ensemble, first its members' scores. Print nothing if the training diverged."""
     scores = outcome.scores
     if scores is None:
         return
@@ -72,17 +73,17 @@ def _spread(members: list[Scores], name: str, label: str, form: str) -> str:
     return f"members' {label} {values.mean():{form}}{sd} ({terms}), min {low}, median {middle}, max {high}"
 
 
-def _list(numbers: list[int]) -> str:
+def _list(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers[:10])) + (f", … ({len(numbers)} in all)" if len(numbers) > 10 else "")
 
 
 def print_divergence(path: Path, result: Result) -> None:
-    """Print why there is no network to test, and what may help."""
+    """Print why there is no network to test."""
     who = "the run" if result.diverged.ndim == 0 else f"all {len(result.diverged)} members"
     step = f" in step {result.diverged}" if result.diverged.ndim == 0 and result.diverged >= 0 else ""
     say(
-        f"[bold red]{who} diverged[/]{step}: there is no network to test. A smaller --learning-rate or --clip 1 may "
-        f"help; nnjax replay {escape(quote(path))} finds the operation that caused it"
+        f"[bold red]{who} diverged[/]{step}: there is no network to test; nnjax replay {escape(quote(path))} "
+        "finds the cause"
     )
 
 

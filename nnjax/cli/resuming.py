@@ -1,4 +1,4 @@
-"""Resuming a run or a sweep: its options are those it was started with, and what is changed is recorded."""
+"""Resume a run or a sweep with its original options, and record if it is resumed with --anyway."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,7 +32,7 @@ def check_resume(
       finished: True if there is nothing left to do.
 
     Raises:
-      ValueError: if a setting differs, with a table, or if the run is finished.
+      ValueError: if a setting differs (the message has a table), if `out` is set, or if the run is finished.
     """
     if out is not None:
         raise ValueError("--resume already names the folder; omit --out")
@@ -43,7 +43,7 @@ def check_resume(
     ]
     if rows:
         raise ValueError(
-            f"--resume continues with the settings of {path}, but the command line has others:\n"
+            f"--resume continues with the settings of {path}, but the command line has different ones:\n"
             f"{format_differences(rows)}\nomit them, or start a new run with --out"
         )
     if finished:

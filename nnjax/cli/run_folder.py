@@ -26,7 +26,7 @@ CONFIG, TABLE, METRICS, RESULT, WEIGHTS, RECEIPT, CHECKPOINTS = (
     "checkpoints",
 )
 SWEEP, ROWS = "sweep.json", "sweep.csv"  # the first and the last file of a sweep
-NOT_SETTINGS = ("versions", "resumed_anyway")  # entries of CONFIG and SWEEP besides the settings
+NOT_SETTINGS = ("versions", "resumed_anyway")  # entries of CONFIG and SWEEP that are not settings
 
 
 def create(path: Path) -> Path:
@@ -54,13 +54,13 @@ def is_finished(path: Path) -> bool:
 
 
 def save_config(path: Path, config: Config, table: Table, versions: dict[str, str]) -> None:
-    """Write how rows become numbers, then the settings, which make the folder that of a run."""
+    """Write the table (the encoding of rows), then the settings. With these, the folder holds a run."""
     write_json(path / TABLE, {**table._asdict(), "columns": [list(column) for column in table.columns]})
     write_json(path / CONFIG, {**asdict(config), "versions": versions})
 
 
 def load_config(path: Path) -> tuple[Config, Table]:
-    """Return the settings of a run and how rows become numbers.
+    """Return the settings of a run and its table (the encoding of rows).
 
     Raises:
       FileNotFoundError: if the folder holds no run.
@@ -81,7 +81,7 @@ def load_config(path: Path) -> tuple[Config, Table]:
 
 
 def load_sweep(path: Path) -> dict[str, Any]:
-    """Return the settings of a sweep, those that are swept as texts.
+    """Return the settings of a sweep; swept settings are text, such as "1e-4..1e-1:log:8".
 
     Raises:
       FileNotFoundError: if the folder holds no sweep.
@@ -126,13 +126,13 @@ def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyT
     """Return the parameters and the state in a file.
 
     Args:
-      path: of the file.
+      path: the path of the file.
       params: arrays or shapes in the expected structure.
       state: arrays or shapes in the expected structure.
 
     Raises:
       FileNotFoundError: if there is no file.
-      ValueError: if the file is damaged, or if names, shapes or dtypes differ, with all differences.
+      ValueError: if the file is damaged, or if names, shapes or dtypes differ; the message lists all differences.
     """
     _check_exists(path)
     leaves, header = tensor_file.read(path)
@@ -162,4 +162,4 @@ def read_weights(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
 
 def _check_exists(path: Path) -> None:
     if not path.is_file():
-        raise FileNotFoundError(f"there are no weights {path}")
+        raise FileNotFoundError(f"no weights file {path}")

@@ -35,7 +35,7 @@ SWEPT = "Hyper-parameters: numbers, lists or ranges"
 
 
 class Request(NamedTuple):
-    """What a sweep trains."""
+    """The parsed settings of a sweep."""
 
     config: Config  # the settings that are not swept, and the largest width
     swept: dict[str, Values]
@@ -164,10 +164,10 @@ def _parse_request(settings: dict[str, Any]) -> Request:
     """Parse the settings of a sweep.
 
     Args:
-      settings: the settings of a run, those in `SWEEPABLE` as texts or None; and random and seeds.
+      settings: the settings of a run, with text or None for the names in `SWEEPABLE`, and `random` and `seeds`.
 
     Raises:
-      ValueError: for everything that is wrong independently of the data.
+      ValueError: for every mistake that can be seen without the data.
     """
     random, seeds = settings["random"], settings["seeds"]
     values = {name: parse_values(name, settings[name]) for name in SWEEPABLE if settings[name] is not None}

@@ -76,7 +76,7 @@ def train_command(
 
     For example: nnjax train digits, or nnjax train wine.csv --target cultivar
 
-    Exit code 1 if the training diverged, so that there is no network to test.
+    The exit code is 1 if the training diverged, because then there is no network to test.
 
     Continue an interrupted run: nnjax train --resume runs/digits-20260101-120000
     """
@@ -124,7 +124,7 @@ def train_command(
 
 
 def _resumed_config(path: Path, out: Path | None, config: Config, written: set[str]) -> Config:
-    """Return the settings of an unfinished run; only those that change no number may differ on the command line."""
+    """Return the settings of an unfinished run. The command line may change only --save-every and --keep."""
     saved, _ = run_folder.load_config(path)
     free: dict[str, Any] = {name: getattr(config, name) for name in ("save_every", "keep") if name in written}
     fixed = {name: value for name, value in asdict(config).items() if name in written - free.keys()}
@@ -152,7 +152,7 @@ def _finish(
     plots: bool,
     resumed: bool,
 ) -> bool:
-    """Test the network, print the scores and write the results. The receipt comes last, as a mark of a finished run.
+    """Test the network, print the scores and write the results. The receipt comes last: it marks the run as finished.
 
     Returns:
       True if there is a network to test.

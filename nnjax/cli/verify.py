@@ -30,7 +30,7 @@ def verify_command(
     the libraries, which receipt.json records. If they differ here, the first
     losses and the test loss are compared to a tolerance instead.
 
-    Exit code 0 if the run is verified, 1 if not.
+    The exit code is 0 if the run is verified, 1 if not.
 
     For example: nnjax verify runs/digits-20260101-120000
     """

@@ -22,7 +22,7 @@ def as_examples(data: Any) -> Examples:
       data: a `Source`, `Data`, `(x, y)` or `(x, y, weights)`.
 
     Raises:
-      TypeError, ValueError: as `data.source` and `data.validate`.
+      TypeError, ValueError: as raised by `data.source` and `data.validate`.
 
     >>> data.as_examples((np.memmap("x.bin", np.float32, "w+", shape=(8, 2)), np.arange(8) % 2)).n
     8
@@ -91,7 +91,7 @@ def digest(data: Examples) -> str:
 
 
 def check_labels(data: Examples, prediction_shape: tuple[int, ...], name: str = "data") -> Examples:
-    """Check that integer labels are classes of the network: those of `Data` now, those of a `Source` when gathered.
+    """Check that integer labels are classes of the network: immediately for `Data`, batch by batch for a `Source`.
 
     Args:
       data: the examples. Only integer labels with one label per row of logits are checked.
@@ -102,7 +102,7 @@ def check_labels(data: Examples, prediction_shape: tuple[int, ...], name: str = 
       The same examples; for a `Source`, a new source that checks each batch.
 
     Raises:
-      ValueError: with the first label out of range, its row, and the range.
+      ValueError: if a label is out of range; the message names the first one, its row, and the range.
 
     >>> data.check_labels(data.Data(np.ones((3, 2)), np.array([0, 1, 10])), (3, 10))
     Traceback (most recent call last):

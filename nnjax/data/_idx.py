@@ -18,7 +18,7 @@ def read_idx(path: Path) -> np.ndarray:
     """Read the array in an IDX file, gzipped or not.
 
     Raises:
-      ValueError: for a file of another format, or a truncated file.
+      ValueError: if the file is truncated or not an IDX file.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -46,7 +46,7 @@ def read_fashion_mnist(data_dir: str | Path | None = None) -> tuple[np.ndarray, 
         package dataset-fashion-mnist.
 
     Raises:
-      FileNotFoundError: with the folders and names that were looked for, and how to get the files.
+      FileNotFoundError: if a file is missing; the message names the folders and files, and says how to get them.
     """
     directory = data_dir if data_dir is not None else os.environ.get(DIRECTORY)
     folders = [Path(directory), Path(directory) / "fashion-mnist"] if directory else []

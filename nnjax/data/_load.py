@@ -18,12 +18,12 @@ CLOTHES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shi
 
 
 class Dataset(NamedTuple):
-    """A training part and a test part, and the table that explains their numbers."""
+    """A training part and a test part, and the table that encodes their rows as numbers."""
 
     train: Data  # x (rows, features) float32; y (rows,) int32, or (rows, 1) float32 for regression
     test: Data
     table: Table  # task, names of classes and columns, standardisation
-    why: str = ""  # the reason for the task, in words
+    why: str = ""  # the reason why this task was chosen, in words
     rows: np.ndarray | None = None  # the training rows in the file, from 0 without the header; None for a named set
 
 
@@ -51,10 +51,10 @@ def load(
 
     Returns:
       `Dataset(train, test, table, why, rows)`. Images are flat, with pixels in [0, 1]. Features of a table are
-      standardised with the mean and deviation of the training part.
+      standardised with the mean and standard deviation of the training part.
 
     Raises:
-      FileNotFoundError: with the files that were looked for, and how to get them.
+      FileNotFoundError: if a file is missing; the message names it, and says how to get it.
       ValueError: for unknown names and columns, missing values, and values that cannot be encoded. Rows in messages
         are counted from 0.
 

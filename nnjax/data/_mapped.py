@@ -1,4 +1,4 @@
-"""Read rows of arrays in files, so that the pages of a mapped file do not accumulate in the process."""
+"""Read rows of arrays in files without letting the pages of a mapped file accumulate in the process."""
 
 import mmap
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import numpy as np
 
 from nnjax.types import PyTree
 
-WIDE = 1024  # bytes of a row from which announcing it to the system pays for the call
+WIDE = 1024  # bytes; announcing a shorter row to the system costs more than it saves
 
 ReadRows = Callable[[np.ndarray], np.ndarray]  # rows (m,) -> (m, ...)
 
@@ -18,7 +18,7 @@ def reader(array: Any) -> ReadRows:
     """Return a function that reads rows of a mapped file, of an array in memory, or of any object indexed by an array.
 
     Raises:
-      IndexError, OSError: from the function, for rows outside a mapped file, and if the file was truncated.
+      IndexError, OSError: when the returned function is called, for rows outside a mapped file or a truncated file.
     """
     if isinstance(array, np.memmap):
         return _file_reader(array)
@@ -50,7 +50,7 @@ def _file_reader(array: np.memmap) -> ReadRows:
     """
     plain = np.asarray(array)
     file: Any = getattr(array, "_mmap", None)
-    shared = isinstance(file, mmap.mmap) and array.mode != "c"  # the pages of mode "c" hold changes of their own
+    shared = isinstance(file, mmap.mmap) and array.mode != "c"  # pages of mode "c" may hold private changes
     if not (shared and hasattr(mmap, "MADV_DONTNEED")):
         return lambda rows: np.take(plain, rows, axis=0)
     start = _address(plain) - _address(np.frombuffer(file, np.uint8))
@@ -61,7 +61,7 @@ def _file_reader(array: np.memmap) -> ReadRows:
     def read(rows: np.ndarray) -> np.ndarray:
         if len(rows) and (rows.min() < 0 or rows.max() >= len(plain)):
             raise IndexError(f"source: rows must be in 0 … {len(plain) - 1}, got {rows.min()} … {rows.max()}")
-        if file.size() < end:  # reading pages behind the end would kill the process
+        if file.size() < end:  # reading pages beyond the end would kill the process
             raise OSError(f"source: {array.filename} has {file.size()} bytes, but had {end} when it was opened")
         if announce:
             first = start + rows.astype(np.int64) * width

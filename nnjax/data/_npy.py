@@ -20,8 +20,8 @@ def open_npy(
 
     Args:
       x: a folder that holds `x.npy` or shards `x-000.npy`, `x-001.npy`, …, read in the order of their names, and
-        the same for y and, if there are any, for weights. Or one file, or a list of shards, each (n_i, ...).
-      y: one file or a list of shards; None if x is a folder. The shards of y may differ in length from those of x.
+        likewise y and, optionally, weights. Or one file, or a list of shards, each (n_i, ...).
+      y: one file or a list of shards; None if x is a folder. Shards of y may differ in length from shards of x.
       weights: one file or a list of shards; None for equal weights, or if x is a folder.
       transform: a function of x, see `data.source`.
 
@@ -29,8 +29,8 @@ def open_npy(
       A `Source`, see `data.source`.
 
     Raises:
-      FileNotFoundError: with the names that were looked for.
-      ValueError: for shards of different shapes or dtypes, and as `data.source`.
+      FileNotFoundError: if a file is missing; the message lists the possible names.
+      ValueError: if shards differ in shape or dtype, and as raised by `data.source`.
 
     >>> for part in range(3):
     ...     np.save(f"x-{part:03d}.npy", np.full((5, 2), part, np.float32))

@@ -21,7 +21,7 @@ def records(
     *,
     transform: Transform | None = None,
 ) -> Source:
-    """Read batches from a data set that returns records by index, such as those of Hugging Face, PyTorch and Grain.
+    """Read batches from a data set that returns records by index, such as a data set of Hugging Face, PyTorch or Grain.
 
     A batch is read by `dataset[rows]` if that returns the same as reading row by row, else by
     `dataset.__getitems__(rows)`, else by `dataset[row]` for each row. A row must always return the same record: a
@@ -39,7 +39,7 @@ def records(
 
     Raises:
       TypeError: for an object that is not a data set, and for records that are neither dicts nor tuples.
-      ValueError: for keys that the records do not have, and as `data.source`.
+      ValueError: if a record lacks one of the keys, and as raised by `data.source`.
 
     >>> squares = [{"number": np.float32([i]), "square": i * i} for i in range(10)]
     >>> data.records(squares, x="number", y="square").gather(np.array([3, 4])).y
@@ -51,7 +51,7 @@ def records(
         raise ValueError("records: got a key for one of x and y only; name both, or neither")
     n = len(dataset)
     if n == 0:
-        raise ValueError("records: 0 rows")
+        raise ValueError("records: the data set has 0 rows; at least 1 is needed")
 
     def parts(record: Any) -> Data:
         """Return x, y and weights of a record, or of a batch."""

@@ -47,12 +47,12 @@ def source(x: PyTree, y: PyTree, weights: Any = None, *, transform: Transform | 
       evenly spaced rows, including the first and the last; it does not notice a change of other rows.
 
     Raises:
-      ValueError: for no rows, different numbers of rows, and values that are not finite. The 1024 rows are checked at
-        once, other rows when they are gathered; the message names the row.
+      ValueError: for no rows, different numbers of rows, and values that are not finite. The 1024 rows are checked
+        immediately, other rows when they are gathered; the message names the row.
       TypeError: for objects without shape and dtype, and for strings and objects in arrays.
 
     Warns:
-      UserWarning: once, as `data.validate`, from the values of the 1024 rows.
+      UserWarning: as `data.validate` does, but only once and judging by the 1024 rows.
 
     >>> x = np.lib.format.open_memmap("x.npy", "w+", np.uint8, (1000, 64))
     >>> images = data.source(x, np.arange(1000) % 10, transform=lambda x: x / 255)
@@ -110,7 +110,7 @@ def make_source(read: Read, n: int, transform: Transform | None = None) -> Sourc
             digest.update(np.ascontiguousarray(leaf).tobytes())
             largest[name] = max(largest[name], float(leaf.max(initial=0)))
     for name, leaf in named_leaves(first):
-        if is_x(name) and (transform is None or leaf.dtype == np.uint8):  # x / 255 is meant to make float64
+        if is_x(name) and (transform is None or leaf.dtype == np.uint8):  # x / 255 is float64 on purpose
             warn_of_cast(name, leaf.dtype, largest[name])
     return Source(n, gather, bytes_per_row, digest.hexdigest())
 

@@ -75,7 +75,7 @@ def validate(data: Any, name: str = "data") -> Data:
 
 
 def convert(data: Data, rows: Rows, name: str = "data") -> Data:
-    """Return NumPy arrays of numbers as networks take them, see `validate`; `rows` are their row numbers, for messages.
+    """Convert NumPy arrays to the dtypes that networks take, see `validate`; `rows` are row numbers, for messages.
 
     Raises:
       ValueError: for NaN and infinite values, negative weights, and integers that do not fit into int32.
@@ -98,7 +98,7 @@ def named_leaves(data: Data, name: str = "data") -> list[tuple[str, Any]]:
 
 
 def is_x(leaf_name: str, name: str = "data") -> bool:
-    """Return whether a leaf, named as by `named_leaves`, is part of x."""
+    """Return True if a leaf, named as by `named_leaves`, is part of x."""
     return leaf_name.removeprefix(f"{name}.").split("/")[0] == "x"
 
 
@@ -114,14 +114,14 @@ def count_rows(where: str, data: Data) -> int:
         raise ValueError(f"{where}: all arrays must have the same number of rows, {listed}")
     n = next(iter(rows.values()), 0)
     if n == 0:
-        raise ValueError(f"{where}: 0 rows")
+        raise ValueError(f"{where}: 0 rows; at least 1 is needed")
     if data.weights is not None and data.weights.shape != (n,):
         raise ValueError(f"{where}: weights must have the shape ({n},), got {data.weights.shape}")
     return n
 
 
 def x64() -> bool:
-    """Return whether JAX keeps 64-bit numbers."""
+    """Return True if JAX keeps 64-bit numbers."""
     return bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
 
 
@@ -153,7 +153,7 @@ def cast(name: str, a: np.ndarray, *, features: bool, rows: Rows | None = None) 
 
 
 def warn_of_cast(name: str, dtype: Any, largest: float) -> None:
-    """Warn if a cast of x loses digits, or if its bytes were not scaled."""
+    """Warn if casting x loses digits, or if x is unscaled uint8."""
     if dtype == np.uint8 and largest > 1:
         warnings.warn(
             f"{name}: uint8 values up to {largest:g} are cast to float32 unscaled; scale them, as in x / 255",

@@ -13,27 +13,27 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 Task = Literal["classification", "regression"]
-MOST_CLASSES = 20  # an integer column with more distinct values is numbers, not labels
+MOST_CLASSES = 20  # an integer column with more distinct values holds numbers, not labels
 MOST_CATEGORIES = 100
 
 
 class Column(NamedTuple):
-    """A column of numbers, or of categories, which are encoded as one 0 or 1 per category."""
+    """A column of numbers, or of categories, which are one-hot encoded."""
 
     name: str
     categories: list[str] | None  # None for numbers
 
 
 class Table(NamedTuple):
-    """How rows are encoded as numbers and predictions are decoded. Plain values that can be written as JSON."""
+    """The encoding of rows as numbers, and of predictions back to labels, as plain values that JSON can represent."""
 
     task: Task
     target: str
     classes: list[str]  # names of the labels 0, 1, …; empty for regression
     columns: list[Column]
-    mean: list[float]  # of each feature over the training rows; subtracted
-    std: list[float]  # of each feature over the training rows; divided by
-    target_mean: float = 0.0  # of the target of a regression
+    mean: list[float]  # mean of each feature over the training rows, which is subtracted
+    std: list[float]  # standard deviation of each feature over the training rows, the divisor
+    target_mean: float = 0.0  # mean of the target of a regression
     target_std: float = 1.0
 
     def features(self, frame: "DataFrame") -> np.ndarray:
@@ -69,7 +69,7 @@ def read_table(path: Path) -> "DataFrame":
     """Read a CSV file with a header, or the arrays `x` and `y` of an NPZ file as columns `x0`, `x1`, … and `y`.
 
     Raises:
-      FileNotFoundError, ValueError: if the file does not exist or cannot be read; with the path.
+      FileNotFoundError, ValueError: if the file does not exist or cannot be read; the message names the path.
       ModuleNotFoundError: if pandas is not installed.
     """
     try:
@@ -85,7 +85,7 @@ def read_table(path: Path) -> "DataFrame":
         return frame if y is None else frame.assign(y=y)
     try:
         frame = pd.read_csv(path, skipinitialspace=True)
-    except ValueError as error:  # pandas' parser errors and those of Unicode are ValueErrors
+    except ValueError as error:  # pandas' parser errors and Unicode errors are ValueErrors
         raise ValueError(f"{path} cannot be read as CSV: {str(error).strip()}") from error
     if not frame.index.equals(pd.RangeIndex(len(frame))):  # pandas takes the first value of each row as its name
         raise ValueError(f"{path}: the rows have more values than the header has names; add the missing names")
@@ -133,14 +133,14 @@ def choose_task(column: "Series[Any]", task: Task | None = None) -> tuple[Task, 
 def fit_table(frame: "DataFrame", target: str, task: Task, training: np.ndarray) -> Table:
     """Return the encoding of a table.
 
-    Classes and categories come from all rows, so that a split cannot hide one. Means and deviations come from the
-    training rows.
+    Classes and categories come from all rows, so that a split cannot hide one. Means and standard deviations come from
+    the training rows.
 
     Args:
       frame: all rows.
       target: the column to predict.
       task: classification or regression.
-      training: numbers of the training rows.
+      training: row numbers of the training part.
 
     Raises:
       ValueError: for missing values, text columns with too many distinct values, and a constant target.
@@ -159,7 +159,7 @@ def fit_table(frame: "DataFrame", target: str, task: Task, training: np.ndarray)
     target_mean, target_std = 0.0, 1.0
     if task == "classification":
         labels = column if _is_numeric(column) else column.astype(str)
-        classes = [str(label) for label in sorted(labels.unique())]  # numbers in their order
+        classes = [str(label) for label in sorted(labels.unique())]  # numbers are sorted by value, not as text
         if len(classes) < 2:
             raise ValueError(
                 f"column {target!r} holds only one class, {classes[0]!r}; a classifier needs at least two classes"
@@ -175,7 +175,7 @@ def fit_table(frame: "DataFrame", target: str, task: Task, training: np.ndarray)
 
 
 def encode(frame: "DataFrame", columns: list[Column]) -> np.ndarray:
-    """Return (rows, features) float64: numbers unchanged, and one 0 or 1 per category.
+    """Return (rows, features) float64: numbers unchanged, categories one-hot encoded.
 
     Raises:
       ValueError: for missing columns, missing and infinite values, text in columns of numbers, and unknown categories.
@@ -233,7 +233,7 @@ def check_complete(column: "Series[Any]") -> None:
     """Check that no value is missing.
 
     Raises:
-      ValueError: with the number of missing values and the first row.
+      ValueError: if values are missing; the message has their number and the first row.
     """
     missing = column.isna().to_numpy()
     if missing.any():

@@ -43,7 +43,7 @@ def count_flops(function: Callable[..., PyTree], *args: PyTree, trips: int | Non
         elementwise       1 per output, for example of +, exp or tanh
         scan              its body times its length;  cond: its most expensive branch, or the default platform's
 
-    Integer and boolean results and moves of numbers are free. Decompositions of linear algebra count as elementwise,
+    Integer and boolean results and moves of numbers are free. Linear-algebra decompositions count as elementwise,
     which is too low. The compiled program may do fewer operations (common subexpressions) or more (padding).
 
     Args:
@@ -79,7 +79,7 @@ def _scale(cost: Cost, n: int) -> Cost:
 
 
 def _count_equation(equation: Any, trips: int | None) -> Cost:
-    from jax.extend.core import jaxprs_in_params  # loads Pallas, which importing nnjax should not
+    from jax.extend.core import jaxprs_in_params  # loads Pallas, which `import nnjax` should not do
 
     name, params = equation.primitive.name, equation.params
     inner = [_count_program(jaxpr, trips) for jaxpr in jaxprs_in_params(params)]

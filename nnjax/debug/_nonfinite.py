@@ -30,12 +30,12 @@ class NonfiniteOrigin(NamedTuple):
     """The operation or argument in which a NaN or an infinity first appeared. All indices count from 0."""
 
     kind: str  # "primitive", "argument", or "constant": a NaN or an infinity written into the program
-    primitive: str  # that computed the value, or that the constant enters; for an argument its path: "batch.x"
+    primitive: str  # the one that computed the value or takes the constant; for an argument its path: "batch.x"
     scope: tuple[str, ...] = ()  # surrounding names as in profiles: "3_dense(10)" is layer 3; "loss"; "update"
     phase: str = ""  # "forward", "backward", "loss", "update", or "" outside all scopes
     loops: tuple[Loop, ...] = ()  # outermost first
-    rows: tuple[int, ...] = ()  # of the batch, or () if they are unknown; for an argument, along its leading axis
-    nan: int = 0  # number of NaN
+    rows: tuple[int, ...] = ()  # rows of the batch, () if unknown; for an argument, indices of its leading axis
+    nan: int = 0  # number of NaN values
     inf: int = 0  # number of infinities
     shape: tuple[int, ...] = ()
     inputs: tuple[tuple[float, float], ...] = ()  # smallest and largest value of each floating input, ignoring NaN
@@ -91,8 +91,8 @@ def first_nonfinite(
 
     Args:
       function: a function of arrays, such as `Run.step`.
-      args: its arguments, which must be concrete values, not tracers. The argument named "batch", or the last one
-        without names, is the batch: the common first axis of its leaves counts the rows.
+      args: its arguments, which must be concrete values, not tracers. The batch is the argument named "batch", or
+        the last one if `names` is None. The common first axis of its leaves counts the rows.
       names: one name for each argument, such as ("state", "batch").
 
     Returns:
@@ -154,7 +154,7 @@ class _Site(NamedTuple):
 
     stack: tuple[Any, ...]  # scopes and transforms
     loops: tuple[Loop, ...]
-    first_row: int  # of the batch or micro-batch
+    first_row: int  # number of the first row of the batch or micro-batch
     rows: int | None  # number of rows of the batch or micro-batch
     other_shapes: frozenset[tuple[int, ...]]  # sorted shapes of everything but the batch, such as parameters
 
@@ -170,7 +170,7 @@ class _Site(NamedTuple):
 
 def _run(program: Any, args: Sequence[_Value], site: _Site, origins: list[NonfiniteOrigin]) -> list[_Value]:
     """Return the outputs of a jaxpr, closed or without constants."""
-    from jax.extend.core import Literal  # loads Pallas, which importing nnjax should not
+    from jax.extend.core import Literal  # loads Pallas, which `import nnjax` should not do
 
     def read(atom: Any, site: _Site, primitive: str) -> _Value:
         if not isinstance(atom, Literal):
@@ -256,7 +256,7 @@ def _primitive(equation: Any, inputs: list[_Value], site: _Site, origins: list[N
 
     filled = [np.zeros(np.shape(a), bool) if mask is None else mask for a, mask in zip(arrays, masks, strict=True)]
     ids = _inherited_ids(equation, inputs, filled, input_ids)
-    # A NaN from infinities of the program, such as ∞ - ∞, has its origin here.
+    # A NaN that infinities written into the program cause, such as ∞ - ∞, has its origin here.
     infinities = [i for i in input_ids if _origin(origins, i).kind == "constant" and not _origin(origins, i).nan]
     for array, mask, id_ in zip(arrays, filled, ids, strict=True):
         if mask.any():

@@ -14,7 +14,7 @@ Padding = str | Sequence[tuple[int, int]]
 class Windows(NamedTuple):
     """The arguments of a convolution or pooling, as the user passes them."""
 
-    name: str  # of the argument that holds the size, for messages
+    name: str  # name of the argument that holds the size, for messages
     size: PerAxis
     strides: PerAxis
     padding: Padding

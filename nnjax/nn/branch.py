@@ -27,8 +27,8 @@ def branch(*paths: LayerLike, merge: Merge) -> Layer:
     Shapes: x has the shape that all paths take. Parameters and state are tuples with one entry per path.
 
     Raises:
-      ValueError: if there is no path, or if parameters or state have the wrong number of entries. Errors of `merge`
-        get its place as a note.
+      ValueError: if there is no path, or if parameters or state have the wrong number of entries. A note is
+        added to errors of `merge`, with its place in the network.
 
     >>> net = nn.branch(nn.dense(8), nn.identity(), merge=lambda ys: ys[0] * ys[1])
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 8)))
@@ -51,7 +51,7 @@ def concat(*paths: LayerLike, axis: int = -1) -> Layer:
 
     Raises:
       ValueError: if there is no path.
-      TypeError: if the outputs differ in another axis than `axis`.
+      TypeError: if the outputs differ in an axis other than `axis`.
 
     >>> net = nn.concat(nn.identity(), jnp.square)
     >>> net.apply(((), ()), ((), ()), jnp.ones((32, 4)), train=False)[0].shape

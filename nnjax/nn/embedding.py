@@ -24,7 +24,7 @@ def embedding(size: int, features: int, *, w_init: Initializer = normal(1.0)) ->
 
     Raises:
       ValueError: if size < 1 or features < 1.
-      TypeError: if x is not of integers.
+      TypeError: if x does not hold integers.
 
     >>> layer = nn.embedding(100, 16)
     >>> params, state = layer.init(jax.random.key(0), jnp.zeros((32, 7), jnp.int32))
@@ -37,7 +37,7 @@ def embedding(size: int, features: int, *, w_init: Initializer = normal(1.0)) ->
 
     def check(x: Array) -> None:
         if not jnp.issubdtype(x.dtype, jnp.integer):
-            raise TypeError(f"{name}: x must be of integers, got {x.dtype}; cast it, as in x.astype(jnp.int32)")
+            raise TypeError(f"{name}: x must hold integers, got {x.dtype}; cast it, as in x.astype(jnp.int32)")
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
         key = checks.key(name, key, x)

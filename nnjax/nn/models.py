@@ -114,7 +114,7 @@ def residual_mlp(
 
         h ← h + w₂ dropout(activation(w₁ norm(h) + b₁)) + b₂ for each block;   y = norm(h) w + b
 
-    The last layer of each block starts at zero, so that the initial network computes the same at every depth. The
+    The last layer of each block starts at zero, so that the initial network is the same function at every depth. The
     blocks are a `repeat`, so that the size of the program does not depend on the depth.
 
     Args:

@@ -75,9 +75,9 @@ def layer_norm(*, eps: float | Array = 1e-5, width: Width | None = None) -> Laye
         y = scale · (x - mean) / √(variance + eps) + bias,  mean and variance over the last axis
 
     Args:
-      eps: A number > 0, added to the variance inside the root. The default is torch's; those of Flax and Keras differ.
-      width: True number of features of a padded layer (see `mask`), None for all. Mean and variance are those of the
-        first `width` features, and y is zero beyond them. It may be a traced integer.
+      eps: A number > 0, added to the variance inside the root. The default is torch's; Flax and Keras have others.
+      width: True number of features of a padded layer (see `mask`), None for all. Mean and variance are taken over
+        the first `width` features, and y is zero beyond them. It may be a traced integer.
 
     Shapes: x (batch, ..., features) -> y, the same shape. Parameters `{"scale", "bias"}` have shape (features,).
     Statistics are computed in two passes and in float32 at least.
@@ -121,7 +121,7 @@ def _init_params(name: str, x: Array) -> Params:
 
 
 def _normalise(x: Array, mean: Array, variance: Array, eps: float | Array, params: Params) -> Array:
-    """Return scale · (x - mean) / √(variance + eps) + bias, computed in the dtype of the mean, in the dtype of `x`."""
+    """Return scale · (x - mean) / √(variance + eps) + bias, computed in the mean's dtype and cast to x's dtype."""
     dtype = mean.dtype
     if mean.ndim != x.ndim:
         mean, variance = per_feature(mean, x), per_feature(variance, x)

@@ -43,7 +43,7 @@ def max_pool(window: PerAxis, *, strides: PerAxis | None = None, padding: Paddin
 def avg_pool(window: PerAxis, *, strides: PerAxis | None = None, padding: Padding = "VALID") -> Layer:
     """Take the mean of each window, padding excluded.
 
-    Arguments, shapes and errors are those of `max_pool`.
+    Arguments, shapes and errors are the same as for `max_pool`.
 
     >>> y, _ = nn.avg_pool(2).apply((), (), jnp.arange(16.0).reshape(1, 4, 4, 1), train=False)
     >>> y[0, :, :, 0]
@@ -85,8 +85,8 @@ def _reduce_windows(name: str, x: Array, windows: Windows, reduction: str) -> Ar
 
     Windows that tile the input are reduced axis by axis and pairwise. On CPUs, with gradient, this is 2 to 6 times
     faster than `jnp.max` over both axes, which counts the maxima, and 3 to 14 times faster than `lax.reduce_window`,
-    which handles all other windows and searches each of them again. Tied maxima share the gradient; with
-    `lax.reduce_window` the first one gets it all.
+    whose gradient searches each window again. All other windows use `lax.reduce_window`. Tied maxima share the
+    gradient; with `lax.reduce_window` the first one gets it all.
     """
     places = grid(name, x, windows)
     if places.strides == places.size and not any(map(sum, places.pads)):

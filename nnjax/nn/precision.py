@@ -27,7 +27,7 @@ def with_precision(
       compute: Dtype that inputs and parameters are cast to for the computation.
       output: Dtype of the result.
 
-    Shapes are those of the layer.
+    Shapes are the same as for the layer.
 
     Raises:
       TypeError: if a dtype is not floating.

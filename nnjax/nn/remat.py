@@ -12,7 +12,7 @@ def remat(layer: LayerLike) -> Layer:
     Args:
       layer: Any layer. `repeat(n, remat(block))` stores one activation per block.
 
-    Shapes, parameters and errors are those of the layer.
+    Shapes, parameters and errors are the same as for the layer.
 
     >>> net = nn.repeat(100, nn.remat(nn.residual(nn.dense(8), jnp.tanh)))
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 8)))

@@ -22,7 +22,7 @@ def repeat(n: int, block: LayerLike) -> Layer:
       n: Number of copies.
       block: A layer whose output has the shape and dtype of its input.
 
-    Shapes: x (batch, ...) -> y, the same shape. Parameters and state are those of the block with a leading axis of n.
+    Shapes: x (batch, ...) -> y, the same shape. Parameters and state are the block's, with a leading axis of n.
 
     Raises:
       ValueError: if n < 1, or if the block changes shape or dtype.

@@ -18,7 +18,8 @@ def serial(*layers: LayerLike) -> Layer:
 
     Raises:
       TypeError: if an argument is neither a layer nor a function.
-      ValueError: if parameters or state have the wrong number of entries. Errors of a layer get its place as a note.
+      ValueError: if parameters or state have the wrong number of entries. A note is
+        added to errors of a layer, with its place in the network.
 
     >>> net = nn.serial(nn.dense(32), jax.nn.relu, nn.dense(10))
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 64)))

@@ -1,6 +1,6 @@
-"""True widths of padded layers, as numbers inside one program, so that `jax.vmap` sweeps the widths of a network.
+"""True widths of padded layers, as numbers inside one program, so that `jax.vmap` can sweep widths.
 
-A network is padded to its largest widths. Of each padded axis the first `width` features are true; the others are
+A network is padded to its largest widths. In each padded axis, the first `width` features are true and the others are
 padding: they stay zero, and so does their gradient. All code for this is here; `layer_norm`, `initializer_for` and
 `mlp` call it.
 """

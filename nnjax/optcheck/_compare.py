@@ -1,4 +1,4 @@
-"""Compare an optimizer with a reference: do they differ, where, and why."""
+"""Compare an optimizer with a reference: find whether, where and why they differ."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,12 +54,12 @@ def compare(
         list, or one array.
       reference: the same, or a name: "optax.adam", "nnjax.adam", "torch.optim.Adam", or a library's formula, such as
         "torch.adamw", "keras.rmsprop", "jax.example_libraries.adam".
-      hparams: the arguments with which both are made, such as `dict(learning_rate=0.5, weight_decay=0.5)`. Large
-        values show what small ones hide. A learning rate that changes at every step is compared too.
+      hparams: the arguments with which both are built, such as `dict(learning_rate=0.5, weight_decay=0.5)`. Large
+        values show what small ones hide. Both are also compared with a learning rate that changes at every step.
       kind: the kind of the candidate: "optax", "pair", "triple", "step", "object" or "torch"; None to recognise it.
       init: the first state of a step function, `init(params)`.
-      max_fits: how many update rules to fit before the cause is unknown. The default takes up to a minute on two
-        cores. The result does not depend on the speed of the machine.
+      max_fits: number of update rules to fit before the cause is reported as unknown. The default takes up to a
+        minute on two cores. The result does not depend on the speed of the machine.
       seconds: an upper limit on the wall-clock time; None for no limit. Compiled code is not interrupted.
 
     Returns:
@@ -68,7 +68,7 @@ def compare(
     Raises:
       NotAnOptimizerError: if an argument is not an optimizer, or cannot run on gradients alone.
       TimeLimitError: if the comparison takes longer than `seconds`.
-      Exception: whatever the candidate raises in its update.
+      Exception: any exception that the candidate raises in its update.
 
     >>> import optax
     >>> from nnjax import optcheck

@@ -31,7 +31,7 @@ def rmsprop(
       learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`.
       decay: ρ in [0, 1), the decay rate of the average (torch calls it alpha and sets it to 0.99).
       eps: ε ≥ 0, keeps the step finite if gradients vanish.
-      initial_scale: initial value of v ≥ 0; TensorFlow 1 has 1.
+      initial_scale: initial value of v ≥ 0 (TensorFlow 1: 1).
       eps_in_sqrt: True puts ε inside the root as in optax and Keras, False outside as in torch. It must be True to
         differentiate through the update (`Run.steps`), unless initial_scale > 0.
 

@@ -152,7 +152,7 @@ def map_leaves(
     for key, tree in trees.items():
         check_like_gradients(name, key, tree, grads)
     gradients, treedef = jax.tree.flatten(grads)
-    if not gradients:  # a network without parameters: as many empty trees as the rule has results
+    if not gradients:  # no parameters: return an empty tree for each result of the rule
         zero = jnp.zeros(())
         return (grads,) * len(rule([zero] * len(scalars), zero, *[zero] * len(trees)))
     results = []

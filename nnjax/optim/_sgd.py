@@ -15,7 +15,7 @@ class SgdState(NamedTuple):
 
 
 def sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
-    """Return gradient descent, which is called stochastic if the gradient is that of a mini-batch.
+    """Return gradient descent; with gradients of mini-batches, it is stochastic gradient descent (SGD).
 
         θ ← θ - λ g
 

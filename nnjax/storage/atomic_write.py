@@ -1,4 +1,4 @@
-"""Write whole files or none."""
+"""Write files atomically: completely or not at all."""
 
 import csv
 import errno

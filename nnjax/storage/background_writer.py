@@ -33,8 +33,8 @@ def checkpoint_writer(folder: Path, keep: int = 3, *, write: bool = True) -> Ite
     must not be donated.
 
     Each checkpoint's metadata gain `step` and `score`. Once it is on disk, older checkpoints are deleted, except the
-    last `keep` and the one with the lowest score. Damaged checkpoints and those of later steps, which remain when a
-    run was resumed from an earlier step, are never counted or deleted.
+    last `keep` and the one with the lowest score. Damaged checkpoints are never counted or deleted, nor are
+    checkpoints of later steps, which remain if a run was resumed from an earlier step.
 
     Args:
       folder: the folder, created if it does not exist. It is locked, so only one process can write to it at a time.
@@ -64,7 +64,7 @@ def checkpoint_writer(folder: Path, keep: int = 3, *, write: bool = True) -> Ite
         return
     folder.mkdir(parents=True, exist_ok=True)
     pending: Future[None] | None = None
-    scores: dict[int, float] | None = None  # of the intact checkpoints, by step; infinite if there is none
+    scores: dict[int, float] | None = None  # scores of the intact checkpoints, by step; infinite without a score
 
     def write_checkpoint(step: int, tree: PyTree, metadata: dict[str, Any], score: Any) -> None:
         nonlocal scores

@@ -55,8 +55,8 @@ def load(path: Path, like: Like) -> tuple[PyTree, dict[str, Any]]:
 
     Raises:
       FileNotFoundError: if the file does not exist.
-      ValueError: if the file is damaged, is not a checkpoint, or its structure, shapes or dtypes differ from those of
-        `like`; the message names the damaged leaves or all differences.
+      ValueError: if the file is damaged, is not a checkpoint, or differs from `like` in structure, shapes or
+        dtypes; the message names the damaged leaves or all differences.
     """
     return _restore(path, like, *_read(path))
 

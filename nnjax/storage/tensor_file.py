@@ -22,7 +22,7 @@ import numpy as np
 from nnjax import checks
 from nnjax.types import PyTree
 
-DTYPES = {  # those of safetensors; other dtypes are stored as bytes, along an additional last axis
+DTYPES = {  # the dtypes of safetensors; others are stored as bytes, along an additional last axis
     **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
     **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
     **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
@@ -134,7 +134,7 @@ def read_header(file: io.BufferedReader, path: Path) -> Header:
 
 
 def read_leaves(file: io.BufferedReader, path: Path, header: Header) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the name and the array of each leaf, in the order of the file; of a random key, its key data.
+    """Yield the name and the array of each leaf, in the order of the file; for a random key, its key data.
 
     Raises:
       ValueError: after the last leaf, if any is damaged; the message names all damaged leaves.
@@ -211,7 +211,7 @@ def named_leaves(tree: PyTree) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def to_numpy(name: str, leaf: Any) -> tuple[np.ndarray, str]:
-    """Return a leaf as a NumPy array, and its dtype; of a random key, its key data and a dtype `key threefry2x32`."""
+    """Return a leaf as a NumPy array, and its dtype; for a random key, its key data and a dtype `key threefry2x32`."""
     if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return np.asarray(jax.random.key_data(leaf)), f"{KEY}{jax.random.key_impl(leaf)}"
     array = np.asarray(leaf)

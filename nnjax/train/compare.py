@@ -1,4 +1,4 @@
-"""Compare two runs over the same seeds: which is better, and how certain that is."""
+"""Compare two runs over the same seeds: which is better, and how certain is that?"""
 
 import math
 from functools import partial
@@ -67,7 +67,7 @@ def compare(
 
     Raises:
       ValueError: for fewer than 2 seeds, no epochs, no validation, if a run diverged, or if the runs have no score in
-        common. Losses are only compared if both runs have the same one.
+        common. Losses are compared only if both runs have the same loss.
 
     >>> digits = data.load("digits")
     >>> make = lambda rate: train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(rate), batch_size=32)
@@ -129,7 +129,7 @@ def paired_difference(first: Array, second: Array, *, confidence: float = 0.95) 
       Python numbers. A run against itself gives exactly 0 in [0, 0].
 
     Raises:
-      ValueError: for other shapes, fewer than 2 seeds, scores that are not finite, or confidence outside (0, 1).
+      ValueError: for wrong shapes, fewer than 2 seeds, scores that are not finite, or confidence outside (0, 1).
 
     >>> train.paired_difference(np.array([3.0, 2.0, 4.0]), np.array([1.0, 1.0, 1.0]))
     PairedDifference(difference=2.0, low=-0.48..., high=4.48..., n=3)

@@ -80,22 +80,23 @@ def fit(
     Args:
       run: the run.
       data: `Data`, `(x, y)` or `(x, y, weights)`, checked once before anything is compiled. Or a `data.Source`, from
-        which batches are gathered as they are needed, with the same bits; an x in memory-mapped files (`np.memmap`)
-        becomes one. Validation data are in memory, so with a source `folds` only validates if `validation` is given.
+        which batches are gathered when they are needed, with the same bits; an x in memory-mapped files (`np.memmap`)
+        becomes one. Validation data are in memory, so with a source `folds` validates only if `validation` is given.
       epochs: number of passes over the data; epoch e ends after ⌈e · n / batch_size⌉ steps. May be a fraction.
       key: the run's random key, `jax.random.key(0)` if None; or keys (members,), one for each member.
       members: number of networks to train, each with its own initialisation, order of data and dropout.
       strategy: "map" trains one member after another in one program, "vmap" all in lockstep. `train.plan` measures
         both.
       mesh: devices over which to spread "members", "batch", or both, as axes of `jax.make_mesh`.
-      group: number of members trained at the same time, the next group after them; None for all. See `train.plan`.
-        With several groups the result is on the host, as NumPy arrays.
+      group: number of members trained at the same time; groups are trained one after another. None for all members.
+        See `train.plan`. With several groups the result is on the host, as NumPy arrays.
       folds: the rows that each member is trained and validated on, one fold per member; see `train.k_fold`.
       validation: data that `run.evaluate` is applied to.
       validate_every: number of epochs between validations. The last epoch is always validated.
-      patience: number of validations without a lower loss after which a member is stopped; None for never.
-      chunk_steps: the most steps between two looks of the host; None for about a quarter of a second.
-      out: folder for checkpoints; None for none.
+      patience: number of validations without a lower loss after which a member is stopped; None to never stop early.
+      chunk_steps: the most steps that the device takes before the host checks for callbacks, checkpoints and Ctrl-C;
+        None for as many as take about a quarter of a second.
+      out: folder for checkpoints; None to save nothing.
       resume: continue from the latest checkpoint in `out`, or start fresh if there is none. "anyway" continues even if
         the run differs from the saved one.
       save_every: seconds between checkpoints.
@@ -103,7 +104,7 @@ def fit(
       callbacks: functions `(ts, record)`, called after each epoch with the state and a record of `step`, `epoch`, the
         mean `loss` since the last call, and the scores of the last validation. A callback that returns True ends the
         run after that epoch; None and False continue. The state is a copy and stays valid.
-      callback_every: call the callbacks after every so many steps instead of after each epoch.
+      callback_every: number of steps after which the callbacks are called; None to call them after each epoch.
       progress: show a progress bar if rich is installed (it comes with `nnjax[cli]`) and the output is a terminal.
 
     Returns:
@@ -111,13 +112,13 @@ def fit(
 
     Raises:
       ValueError, TypeError: for arguments out of range; for mistakes in the data, see `data.validate`; for a callback
-        that returns anything but True, False or None; with `resume`, if fewer epochs are asked for than are saved.
+        that returns anything but True, False or None; with `resume`, if `epochs` is fewer than are saved.
       RunMismatchError: a ValueError, if the run to resume differs from the saved one.
       FileExistsError: if `out` holds a run and `resume` is False.
       InterruptedRun: a KeyboardInterrupt, for Ctrl-C, after the current chunk is done and saved.
 
     Warns:
-      UserWarning: for a batch larger than the data, and as `data.validate` does.
+      UserWarning: for a batch larger than the data, for members with the same key, and as `data.validate` does.
       DivergedWarning: a RuntimeWarning, if the loss of a step is not finite; it is the member's last step.
 
     >>> digits = data.load("digits")
@@ -202,8 +203,8 @@ def make_job(
       ensemble: the runs.
       keys: (members,).
       hyper: (members, ...) hyper-parameters; None for a fixed run.
-      data: as for `fit`, like the rest.
-      options: for epochs and validation.
+      data: see `fit`.
+      options: the options, which have epochs, validation and patience.
       folds: see `fit`.
       validation: see `fit`.
     """
@@ -289,7 +290,7 @@ def train_members(job: Job, options: FitOptions) -> Result:
 
 
 def _history(job: Job, logs: Logs, taken: np.ndarray, epochs: float) -> Iterator[Record]:
-    """Yield a record, with values (members,), for each epoch that is over and that some member took all steps of."""
+    """Yield a record, with values (members,), for each epoch that at least one member has completed."""
     ends = job.members.ends
     scores = {tuple(ends[:, e]): scores for e, scores in zip(logs.epochs, logs.scores, strict=True)}
     start = np.zeros(len(ends), int)
@@ -336,7 +337,9 @@ def _member_keys(key: Key, members: int | None) -> tuple[Key, int | None]:
         return (key[None], None) if members is None else (jax.random.split(key, members), members)
     members = _agreed_members("keys", len(key), members)
     if len(np.unique(jax.random.key_data(key), axis=0)) < members:
-        warnings.warn("fit: members share a key, so they are the same network", stacklevel=4)
+        warnings.warn(
+            "fit: members share a key, so they are the same network; use jax.random.split(key, members)", stacklevel=4
+        )
     return key, members
 
 
@@ -363,9 +366,9 @@ def _check_held_out(held_out: Data | None, rows: Rows | None, patience: int | No
 
 
 def _check_labels(job: Job) -> Job:
-    """Check that the labels of a cross-entropy are classes of the network: in the program, others only give NaN.
+    """Check that the labels of a cross-entropy are classes of the network; the program would only return NaN.
 
-    The labels of a source are checked as they are gathered.
+    The labels of a source are checked when they are gathered.
     """
     run = job.ensemble.run(index_tree(job.members.hyper, 0))
     if getattr(run.loss, "func", run.loss) is not losses.cross_entropy:  # a functools.partial has a func

@@ -30,7 +30,7 @@ class Folds(NamedTuple):
 
 
 def k_fold(key: Key, n: int, k: int, *, stratify: Any = None) -> Folds:
-    """Hold out each row from one of k members. The parts differ by one row at most.
+    """Hold out each row from one of k members. The held-out parts differ in size by at most one row.
 
     Args:
       key: random key of the partition.
@@ -39,7 +39,7 @@ def k_fold(key: Key, n: int, k: int, *, stratify: Any = None) -> Folds:
       stratify: labels (n,); every part then has the same share of each label, as near as whole rows allow.
 
     Raises:
-      ValueError: for k outside 2 … n, or labels of another length.
+      ValueError: for k outside 2 … n, or if there are not n labels.
 
     >>> folds = train.k_fold(jax.random.key(0), 10, 3)
     >>> folds.train.sizes.tolist(), folds.held_out.sizes.tolist()
@@ -105,7 +105,7 @@ def check_rows(where: str, rows: Rows, n: int) -> Rows:
     """Return the rows as int32, after checking that they are rows of the data.
 
     Raises:
-      ValueError: for shapes that do not fit, sizes out of range, or rows that the data do not have.
+      ValueError: for shapes that do not fit, sizes out of range, or row numbers outside the data.
     """
     table, sizes = np.asarray(rows.table), np.asarray(rows.sizes)
     if not (np.issubdtype(table.dtype, np.integer) and np.issubdtype(sizes.dtype, np.integer)):

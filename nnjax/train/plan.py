@@ -28,10 +28,10 @@ FEW, MANY = 16, 32  # members whose programs' bytes are compared; with fewer tha
 
 
 class Plan(NamedTuple):
-    """What a run needs; `str` formats it as a table."""
+    """The estimated needs of a run; `str` formats them as a table."""
 
     params: int  # number of trained parameters of one member
-    state_bytes: int  # of one member's state: parameters, statistics, moments
+    state_bytes: int  # bytes of one member's state: parameters, statistics, moments
     data_bytes: int
     cost: Cost  # floating-point operations of one step of one member
     epoch_steps: float
@@ -76,9 +76,9 @@ def plan(
     memory: int | None = None,
     measure: bool = True,
 ) -> Plan:
-    """Estimate what an ensemble needs. Its programs are compiled and, to compare strategies, run for a moment.
+    """Estimate what an ensemble needs. Its programs are compiled and, to compare strategies, run briefly.
 
-    The bytes are those that the compiler reports for its programs, on one device. The measurement recommends a
+    The compiler reports the bytes of the programs, on one device. The measurement recommends a
     strategy; pass it to `fit` yourself, because results depend on it.
 
     Args:
@@ -87,10 +87,10 @@ def plan(
       members: number of members.
       mesh: see `fit`.
       memory: bytes that may be used on each device; None for nine tenths of the free memory.
-      measure: run the programs for a moment.
+      measure: run the programs briefly, to compare the speed of the strategies.
 
     Raises:
-      ValueError: if not even one member fits, with the bytes; for members < 1.
+      ValueError: if not even one member fits (the message has the bytes); for members < 1.
 
     >>> run = train.Run(nn.mlp([32], 10), losses.cross_entropy, optim.adam(1e-3), batch_size=32)
     >>> p = train.plan(run, data.load("digits").train, members=64, measure=False)
@@ -98,7 +98,7 @@ def plan(
     (2410, None)
     """
     checks.positive_int("plan", "members", members)
-    devices = Ensemble(run, members, "map", mesh).axis_size(MEMBERS)  # which also checks the mesh
+    devices = Ensemble(run, members, "map", mesh).axis_size(MEMBERS)  # this also checks the mesh
     examples = as_examples(data)
     held = sample(examples)
     batch = run.batch_size or n_rows(examples)
@@ -142,7 +142,7 @@ def plan(
 
 
 def group_that_fits(run: Run, data: Data, members: int, *, strategy: Strategy, mesh: Mesh | None) -> int | None:
-    """Return the number of members that fit into memory at a time; None if all do. A few small ones need no plan."""
+    """Return the number of members that fit into memory at a time; None if all do. Small ensembles are not planned."""
     state = _tree_bytes(jax.eval_shape(run.init, jax.random.key(0), data))
     devices = 1 if mesh is None else mesh.shape.get(MEMBERS, 1)
     if 20 * members * state / devices + 4 * _tree_bytes(data) < _free_bytes() / 4:

@@ -32,7 +32,7 @@ from nnjax.train.folds import Folds
 from nnjax.train.run import Run
 from nnjax.types import Data, Key, TrainState
 
-STRIDE = 64  # steps between two looks at the state; only the last stride is then repeated step by step
+STRIDE = 64  # steps between two checks of the state; only the last stride is then repeated step by step
 IRRELEVANT = (*MACHINE, "batch over", "validation", "metrics")  # entries of a fingerprint that a step does not need
 
 
@@ -51,7 +51,7 @@ class Replay(NamedTuple):
         return self.describe("the data")
 
     def describe(self, data: str) -> str:
-        """Return the text of `str`, with another name for the data."""
+        """Return the text of `str`, with this name for the data."""
         where = f"step {self.step}" + ("" if self.member is None else f", member {self.member}")
         if self.origin is None:
             return f"{where}: everything is finite"
@@ -77,7 +77,7 @@ def replay(
     """Repeat a step of a `fit`, and find where in it a NaN or an infinity arose.
 
     The program of the fit runs up to the state before the step. The step is then evaluated one primitive at a time, and
-    the primitive that makes a non-finite value from finite inputs is named: step, member, layer or loss or update,
+    the primitive that turns finite inputs into a non-finite value is named: step, member, layer or loss or update,
     primitive, and the rows of the data. Validation and early stopping play no part.
 
     Args:
@@ -94,14 +94,14 @@ def replay(
         the network or the optimizer are not finite.
       member: the member to examine; None for the first one with such a step. With strategy "map" it runs alone, which
         gives the same bits.
-      out: folder of checkpoints of the run; the last one before the step saves the steps up to it.
+      out: folder with checkpoints of the run. The replay starts from the last one before the step.
 
     Returns:
       `Replay(run, step, member, ts, batch, rows, origin)`, where `run.step(ts, batch)` is the step itself. None if no
       step was asked for and everything stays finite.
 
     Raises:
-      ValueError: for a member or a step that the run does not have, or if `out` holds another run.
+      ValueError: for a member or a step that the run does not have, or if `out` holds a different run.
 
     >>> net = nn.serial(nn.dense(8), jnp.exp, nn.dense(1))
     >>> run = train.Run(net, losses.squared_error, optim.sgd(1.0), batch_size=4)
@@ -227,7 +227,7 @@ def _check_same_run(job: Job, files: list[Path]) -> None:
     path, fingerprint = saved
     rows = [row for row in differences(fingerprint, run_fingerprint(job)) if row[0] not in IRRELEVANT]
     if rows:
-        raise ValueError(f"replay: {path} is of another run:\n{format_differences(rows)}")
+        raise ValueError(f"replay: {path} belongs to a different run:\n{format_differences(rows)}")
 
 
 def _saved_state(job: Job, path: Path) -> FitState | None:
@@ -269,13 +269,13 @@ def _replay_of(job: Job, fs: FitState, i: int) -> Replay:
 
 @jax.jit
 def finite_leaves(fs: FitState) -> list[Array]:
-    """Return where the leaves of a training state are finite; an optimizer's state may start with infinities."""
+    """Return masks of the finite values of a training state; an optimizer's state may start with infinities."""
     return [jnp.isfinite(leaf) for leaf in _floating_leaves(fs.train)]
 
 
 @jax.jit
 def is_bad(fs: FitState, finite: list[Array]) -> Array:
-    """Return (members,) True if the loss was not finite, or a value is not finite that was so in the initial state."""
+    """Return (members,) True if the loss, or a value that was finite in the initial state, is no longer finite."""
     bad = fs.diverged >= 0
     for leaf, at_first in zip(_floating_leaves(fs.train), finite, strict=True):
         bad |= (at_first & ~jnp.isfinite(leaf)).any(tuple(range(1, leaf.ndim)))

@@ -92,7 +92,7 @@ class Run:
           data: examples; only shapes and dtypes are read.
 
         Raises:
-          ValueError, TypeError: if network, loss or optimizer reject the shapes or dtypes, with the place.
+          ValueError, TypeError: if network, loss or optimizer reject the shapes or dtypes; a note names the place.
         """
         key = checks.key("Run.init", key)
         data = as_data(data)
@@ -174,7 +174,7 @@ class Run:
           n: number of steps, static.
 
         Raises:
-          ValueError: for batch_size=None, where no rows are drawn.
+          ValueError: for batch_size=None, because then no rows are drawn.
         """
         if self.batch_size is None:
             raise ValueError("Run.rows: batch_size=None takes the full batch in stored order, so no rows are drawn")

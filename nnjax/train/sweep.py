@@ -21,7 +21,7 @@ from nnjax.train.fit import Result, make_job, train_members
 from nnjax.train.run import Run
 from nnjax.types import Data, Key
 
-RESERVED = ("loss", "diverged")  # columns of the table that no hyper-parameter can have
+RESERVED = ("loss", "diverged")  # columns of the table, which no hyper-parameter may be named after
 Hyper = dict[str, Array]  # one number for each run, traced inside the program
 
 
@@ -29,7 +29,7 @@ class Sweep(NamedTuple):
     """The result of `sweep`."""
 
     table: list[Record]  # a row for each setting, lowest validation loss first: the setting, loss, validation_…
-    result: Result  # of all members: the settings in their order, for each setting its seeds
+    result: Result  # result of all members, in the order of the settings, and within a setting by seed
 
 
 def sweep(
@@ -61,13 +61,13 @@ def sweep(
 
     Args:
       make_run: `{"name": ()} -> Run`.
-      hyper: for each name its values (settings,); the i-th values of all names are setting i. See `grid` and
-        `random_search`.
+      hyper: the values (settings,) of each hyper-parameter, by name. Setting i consists of the i-th values. See `grid`
+        and `random_search`.
       data: see `fit`.
       epochs: see `fit`.
       validation: the data whose loss ranks the settings.
       key: the key of all runs; `jax.random.key(0)` if None.
-      seeds: number of runs of each setting, with the keys `jax.random.split(key, seeds)`; a single one has `key`.
+      seeds: number of runs of each setting, with the keys `jax.random.split(key, seeds)`; for one seed, `key` itself.
       strategy: see `fit`, like all the arguments below.
       mesh: see `fit`.
       group: see `fit`.
@@ -85,7 +85,8 @@ def sweep(
       a member that diverged come last.
 
     Raises:
-      ValueError, TypeError: for values of different lengths or out of range, with the setting; and as `fit` does.
+      ValueError, TypeError: for values of different lengths or out of range (the message names the setting); and as
+        raised by `fit`.
 
     >>> digits = data.load("digits")
     >>> make = lambda hp: train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(hp["rate"]), batch_size=32)

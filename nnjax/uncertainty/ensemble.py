@@ -1,4 +1,4 @@
-"""Predictions of an ensemble of classifiers, as logits, which metrics and losses accept like a single network's."""
+"""Combine the logits of an ensemble of classifiers into logits that metrics and losses accept."""
 
 from __future__ import annotations
 

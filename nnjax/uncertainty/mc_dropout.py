@@ -15,8 +15,8 @@ def mc_dropout(net: LayerLike, params: Params, state: State, x: PyTree, key: Key
 
         y_i = net(x; mask_i),   i = 1 … n;   all other layers, such as BatchNorm, as in prediction
 
-    The network must contain `nn.dropout(rate, always=True)`. Its parameters are those of the same network with plain
-    dropout, so that parameters trained with plain dropout can be used.
+    The network must contain `nn.dropout(rate, always=True)`. It takes the same parameters as
+    the network with plain dropout, so that parameters trained with plain dropout can be used.
 
     Args:
       net: A layer or network.
@@ -57,7 +57,7 @@ def mc_dropout(net: LayerLike, params: Params, state: State, x: PyTree, key: Key
 
 
 def _depends_on_key(function: Callable[[Key], PyTree], keys: Array) -> bool:
-    """Return whether the function depends on its key: if so, JAX refuses to vmap it to an unbatched output."""
+    """Return True if the function depends on its key, because JAX then refuses to vmap it to an unbatched output."""
     try:
         jax.eval_shape(jax.vmap(function, out_axes=None), keys)
     except ValueError:

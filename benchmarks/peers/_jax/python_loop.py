@@ -31,7 +31,7 @@ def python_loop(
       job: the job.
       inputs: the parameters at the start, and the examples.
       step: one step, written with the library.
-      state: what the first step gets.
+      state: the state before the first step.
       to_arrays: returns w and b of each layer in turn, from a state.
       compiled: the compiled step, for its time to compile and its memory.
       block: waits until a state is computed.

@@ -34,7 +34,7 @@ def batch_loop(
       job: the job.
       inputs: the parameters at the start, and the examples.
       step: one step.
-      state: what the first step gets.
+      state: the state before the first step.
       batches: returns the batches of an epoch.
       params: returns w and b of each layer in turn, from a state.
       stages: seconds to compile, if the step is compiled.

@@ -42,7 +42,7 @@ def mean_loss(job: Training, prediction: Tensor, target: Tensor) -> Any:
 
 
 def to_tensors(inputs: Inputs, device: str = DEVICE) -> tuple[Tensor, Tensor]:
-    """Return x and y; images with channels first, labels as int64 for `cross_entropy`."""
+    """Return x and y as tensors: images with channels first, labels as int64 for `cross_entropy`."""
     array = np.moveaxis(inputs.x, -1, -3) if inputs.x.shape[-3:] == IMAGE else inputs.x
     x, y = torch.from_numpy(np.ascontiguousarray(array)).to(device), torch.from_numpy(inputs.y).to(device)
     return x, y if y.is_floating_point() else y.long()

@@ -18,7 +18,7 @@ from nnjax.types import TrainState
 
 
 def deep_network(job: DeepNetwork, form: str) -> Program:
-    """Run a jitted `Run.steps` of one form.
+    """Run a jitted `Run.steps` in one form.
 
     repeat: a scan over the blocks. remat: the same with rematerialisation, which needs less memory. unrolled: `serial`.
     """
@@ -49,7 +49,7 @@ def deep_network(job: DeepNetwork, form: str) -> Program:
         units=job.steps,
         stages=compiled.stages,
         memory=compiled.memory,
-        # what remat computes a second time must not count, because the other peers do not do it
+        # operations that remat repeats must not count, because the other peers do not repeat them
         flops=0 if form == "remat" else count_flops(run.step, ts, examples).total,
         bytes=4 * (2 * parameters + 2 * job.batch * job.width),
     )

@@ -1,4 +1,4 @@
-"""Train one network: the run and its initial state are also used for ensembles and deep networks."""
+"""Train one network. Ensembles and deep networks use the same run and initial state."""
 
 import math
 from functools import partial

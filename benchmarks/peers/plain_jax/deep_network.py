@@ -12,7 +12,7 @@ from benchmarks.jobs.program import Program
 from benchmarks.jobs.reference_deep_network import deep_network_error
 from benchmarks.peers._jax.stages import compile_in_stages
 
-MOST_INDEXED = 250  # blocks; compiling indexed parameters takes a minute, and time quadratic in the blocks
+MOST_INDEXED = 250  # blocks that compile within a minute; the time grows with their square
 
 
 def deep_network(job: DeepNetwork, form: str) -> Program:
@@ -25,7 +25,7 @@ def deep_network(job: DeepNetwork, form: str) -> Program:
       ValueError: for the form "indexed" with more than `MOST_INDEXED` blocks.
     """
     if form == "indexed" and job.blocks > MOST_INDEXED:
-        raise ValueError(f"{job.blocks} indexed blocks compile for minutes; at most {MOST_INDEXED} are measured")
+        raise ValueError(f"{job.blocks} indexed blocks take minutes to compile; at most {MOST_INDEXED} are measured")
     inputs = deep_network_inputs(job)
     x, y = jnp.asarray(inputs.x), jnp.asarray(inputs.y)
     params: Any = jax.tree.map(jnp.asarray, inputs.layers[0])

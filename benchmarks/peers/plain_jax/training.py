@@ -1,4 +1,4 @@
-"""Train one network: the network, the step and the epochs of a call are also used for ensembles."""
+"""Train one network. Ensembles use the same network, step and loop over epochs."""
 
 from functools import partial
 from typing import Any

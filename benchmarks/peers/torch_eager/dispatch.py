@@ -9,7 +9,7 @@ from benchmarks.peers._torch.device import ALL_THREADS, DEVICE, synchronize
 
 
 def dispatch(job: Dispatch, form: str) -> Program:
-    """Call one operation for a list of tensors."""
+    """Call one operation on a list of tensors."""
     torch.set_num_threads(ALL_THREADS)
     leaves = [torch.zeros(job.size, device=DEVICE) for _ in range(job.leaves)]
 

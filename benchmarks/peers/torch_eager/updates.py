@@ -12,7 +12,7 @@ from benchmarks.peers._torch.device import ALL_THREADS, DEVICE, synchronize
 
 
 def updates(job: Updates, form: str) -> Program:
-    """Update with `torch.optim`, in one operation at a time for all leaves (foreach) or in one kernel (fused).
+    """Update with `torch.optim`: operation by operation over all leaves (foreach), or in one kernel (fused).
 
     Raises:
       ValueError: for a rule that PyTorch does not have.

@@ -176,7 +176,7 @@ def _run_scan(adapter: Adapter) -> list[PyTree]:
 
 
 def _run_vmap(adapter: Adapter) -> list[PyTree]:
-    """Return the updates of two copies, first all steps of one."""
+    """Return the updates of two copies: all steps of the first, then all steps of the second."""
     (params_0, grads_0), (params_1, grads_1) = _inputs(adapter, 0), _inputs(adapter, 1)
     state = _stack(adapter.init(params_0), adapter.init(params_1))
     step, updates = jax.jit(jax.vmap(adapter.step)), []
@@ -204,7 +204,7 @@ def _check_mutation(adapter: Adapter, array: Callable[..., Any]) -> list[Violati
         adapter.step(state, params, grads)
     elif method_of(state[0])(params, grads) is None:  # objects that return nothing must change the parameters
         inputs["params"] = _inputs(adapter, array=array)[0]
-    if adapter.kind == "torch":  # which works on tensors, copies of the inputs
+    if adapter.kind == "torch":  # it works on tensors that are copies of the inputs
         inputs["grads"] = jax.tree.unflatten(jax.tree.structure(grads), [tensor.grad.numpy() for tensor in state[1]])
     where = ", ".join(paths := changed_paths(before, leaf_bits(inputs)))
     return [make_violation("mutation", where, "changed inputs", "unchanged inputs")] if paths else []

@@ -18,7 +18,7 @@ def leaf_types(tree: PyTree, weak: bool = True) -> dict[str, str]:
 
     Args:
       tree: the tree.
-      weak: if True, types are those under jit, where NumPy's float64 becomes float32, with weak types marked.
+      weak: if True, return the types that jit sees (NumPy's float64 becomes float32), with weak types marked.
     """
 
     def describe(leaf: Any) -> str:
@@ -42,7 +42,7 @@ def leaf_bits(tree: PyTree) -> dict[str, str]:
 
 
 def changed_paths(before: dict[str, str], after: dict[str, str]) -> list[str]:
-    """Return the paths at which two differ, or [""] if only the structure does."""
+    """Return the paths at which two trees differ, or [""] if only the structure differs."""
     paths = [path for path in dict.fromkeys([*before, *after]) if path and before.get(path) != after.get(path)]
     return paths or [""] * (before[""] != after[""])
 

@@ -42,7 +42,7 @@ class Violation(NamedTuple):
     got: str
     expected: str
     remedy: str
-    severity: Literal["violation", "note"] = "violation"  # a note: correct as it is, but limited in use
+    severity: Literal["violation", "note"] = "violation"  # a note: the optimizer is correct, but limited in use
 
     def __str__(self) -> str:
         where = f" ({self.where})" if self.where else ""
@@ -55,7 +55,7 @@ def make_violation(rule: str, where: str, got: str, expected: str) -> Violation:
 
 
 def error_violation(rule: str, error: Exception) -> Violation:
-    """Return the violation that an exception is."""
+    """Return an exception as a violation."""
     remedies = (remedy for kind, remedy in ERROR_REMEDIES if isinstance(error, kind))
     remedy = REMEDIES[rule] if rule == "leaked tracer" else next(remedies, "call the step by hand to see the traceback")
     return Violation(rule, "", first_line(error), "no error", remedy)
@@ -72,7 +72,7 @@ def attempt(function: Callable[[], T]) -> T | Exception:
 
 
 def run_check(rule: str, check: Callable[[], list[Violation]]) -> list[Violation]:
-    """Return the violations that a check returns, or the one that its exception is."""
+    """Return the violations that a check finds; if it raises, the exception is the violation."""
     result = attempt(check)
     return [error_violation(rule, result)] if isinstance(result, Exception) else result
 

@@ -76,7 +76,7 @@ SYMBOLS = {
 
 
 def equations(formula: Formula) -> list[str]:
-    """Return the lines of one step in their order, and last the hyper-parameters."""
+    """Return the lines of one step in order, followed by the hyper-parameters."""
     rule, hyper = formula
     lines = []
     if rule.clip != "none":

@@ -1,4 +1,4 @@
-"""Update rules of libraries with their default hyper-parameters: references by name, and where searches start."""
+"""Update rules of libraries with their default hyper-parameters: named references, and starting points of searches."""
 
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams, UpdateRule
 

@@ -82,7 +82,7 @@ class State(NamedTuple):
     g_mean: np.ndarray  # moving average of gradients, for the centered second moment
     step_square: np.ndarray  # Adadelta's moving average of squared steps
     velocity: np.ndarray
-    product: Number  # of NAdam's momenta
+    product: Number  # product of NAdam's momenta
 
 
 def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
@@ -125,7 +125,7 @@ def update_array(formula: Formula, inputs: Inputs) -> np.ndarray:
 def _direction(
     formula: Formula, state: State, grads: tuple[np.ndarray, np.ndarray], p: np.ndarray, t: Number
 ) -> tuple[np.ndarray, State]:
-    """Return the step before velocity and learning rate. `grads` are those for the second and the first moment."""
+    """Return the step before velocity and learning rate. `grads` are for the second and the first moment, in order."""
     rule, h = formula
     g, g_first = grads
     m = _first_moment(rule.first, h, state.m, g_first, t)

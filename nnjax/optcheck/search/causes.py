@@ -46,7 +46,7 @@ PRECISION = Cause("precision", "all values are float64", "some values are float3
 
 
 def check_ids(ids: Sequence[str]) -> None:
-    """Raise ValueError for a name that no cause has: a typing error would allow nothing."""
+    """Raise ValueError for a name that no cause has: a typo would silently allow nothing."""
     valid_ids = {_choice_id(place, choice) for place, choices in CHOICES.items() for choice in choices}
     valid_ids |= {*HYPER_NAMES, PRECISION.id}
     if isinstance(ids, str):

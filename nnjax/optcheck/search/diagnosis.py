@@ -16,7 +16,7 @@ from nnjax.optcheck.trace.tolerance import EPS, rounding_bound
 from nnjax.optcheck.trace.traces import Trace, trace_inputs
 
 SINGLE = 2e-6  # relative rounding of one float32 number in a float64 update
-MAX_FITS = 2500  # default budget
+MAX_FITS = 2000  # default budget: up to a minute
 
 
 class Explanation(NamedTuple):

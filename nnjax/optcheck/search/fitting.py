@@ -22,20 +22,20 @@ SIGN_VALUES = dict.fromkeys(("b1", "b2"), (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.99
 
 
 class Target(NamedTuple):
-    """Recorded updates, which a formula is to produce."""
+    """Recorded updates that a formula must reproduce."""
 
     updates: np.ndarray  # (steps, elements)
     bound: np.ndarray  # (steps, elements), the largest difference that rounding explains
     inputs: Inputs
 
     def select(self, elements: np.ndarray) -> "Target":
-        """Return some elements of it."""
+        """Return the target restricted to some elements."""
         grads, params, rates, leaf, leaf_count = self.inputs
         inputs = Inputs(grads[:, elements], params[:, elements], rates, leaf[elements], leaf_count)
         return Target(self.updates[:, elements], self.bound[:, elements], inputs)
 
     def first_steps(self, steps: int) -> "Target":
-        """Return the first steps of it."""
+        """Return the target restricted to its first steps."""
         grads, params, rates, leaf, leaf_count = self.inputs
         inputs = Inputs(grads[:steps], params[:steps], rates[:steps], leaf, leaf_count)
         return Target(self.updates[:steps], self.bound[:steps], inputs)
@@ -184,7 +184,7 @@ def _residuals(values: np.ndarray, target: Target) -> np.ndarray:
 
 
 def _median_ratios(values: np.ndarray, target: Target) -> np.ndarray:
-    """Return for each setting the median ratio of the target's updates to these."""
+    """Return for each setting the median ratio of the target's updates to `values`."""
     with np.errstate(all="ignore"):
         ratios = np.abs(target.updates / values).reshape(len(values), -1)
     finite = [row[np.isfinite(row) & (row > 0)] for row in ratios]
@@ -207,7 +207,7 @@ def _from_line(name: str, point: np.ndarray) -> np.ndarray:
 
 
 def _round(value: float) -> float:
-    """Return the number with few digits, or with 1 - value of few digits, that agrees to 1e-7; else the value."""
+    """Return a number that agrees to 1e-7 and has few digits (or 1 minus it has few digits), else the value."""
     for digits in range(1, 7):
         short = float(f"{value:.{digits}g}")
         if abs(short - value) <= 1e-7 * abs(value):

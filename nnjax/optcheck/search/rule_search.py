@@ -36,7 +36,7 @@ class Attempt(NamedTuple):
 
 
 class Budget:
-    """A number of fits. A count gives the same result on every machine, which a time limit does not."""
+    """A number of fits. Unlike a time limit, it gives the same result on every machine."""
 
     def __init__(self, fits: int) -> None:
         self.fits, self.used, self.exhausted = fits, 0, False
@@ -54,12 +54,12 @@ class Budget:
 def search(
     target: Target, start: Formula, budget: Budget, loose_target: Target | None = None
 ) -> tuple[list[Attempt], bool]:
-    """Return formulas that produce the updates, of those closest to a formula.
+    """Return the formulas closest to `start` that produce the updates.
 
     Args:
       target: the updates.
       start: the formula to start from.
-      budget: how many rules to fit. Rules two choices away are all tried without a fit in addition.
+      budget: how many rules to fit. In addition, all rules two choices away are tried without a fit.
       loose_target: the same updates with a larger bound, which rules close to the start may use.
 
     Returns:
@@ -132,7 +132,7 @@ def _far(target: Target, start: Formula, budget: Budget) -> Iterator[Iterable[At
 
 
 def _one_choice(target: Target, start: Formula, budget: Budget) -> Iterator[Attempt]:
-    """Yield all neighbours, with the hyper-parameters that only they have fitted."""
+    """Yield all neighbours, after fitting the hyper-parameters that the start does not have."""
     for edits, rule in budget.limit(neighbours(start.rule)):
         formula = with_usual_values(rule, start.hyper)
         new = [name for name in free_names(formula) if name not in hyper_names(start.rule)]
@@ -235,7 +235,7 @@ def _simplify(formula: Formula, start: Formula, target: Target) -> Formula:
 
 
 def _ties(match: Attempt, target: Target, place: str = "") -> Iterator[Attempt]:
-    """Yield the neighbours, or those at one place, that produce the same updates."""
+    """Yield the neighbours that produce the same updates: all of them, or only changes at one place."""
     for edits, rule in neighbours(match.formula.rule):
         if hyper_names(rule) != hyper_names(match.formula.rule) or place not in ("", edits[0].place):
             continue

@@ -1,4 +1,4 @@
-"""Bring optimizers of all supported kinds behind one interface."""
+"""Adapt optimizers of all supported kinds to one interface."""
 
 import copy
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from nnjax.types import PyTree
 
 
 class Adapter(NamedTuple):
-    """An optimizer behind one interface. `step` is a pure function for all kinds except "object" and "torch"."""
+    """An optimizer adapted to one interface. `step` is a pure function for all kinds except "object" and "torch"."""
 
     name: str
     kind: str

@@ -55,5 +55,5 @@ def interrupt_at(deadline: Deadline) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
-        if left > 0:  # continue an earlier timer, such as a test's time limit
+        if left > 0:  # restart an earlier timer, such as a test's time limit
             signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - start), 1e-3), interval)

@@ -22,7 +22,7 @@ FORMULA_NAMES = {"decay": "b2"}
 
 
 def resolve(name: str) -> Any:
-    """Return the optimizer of a name: "optax.adam", "nnjax.adam", "torch.optim.Adam", or a key of `LIBRARY_RULES`.
+    """Return the optimizer with this name: "optax.adam", "nnjax.adam", "torch.optim.Adam", or a key of `LIBRARY_RULES`.
 
     Raises:
       NotAnOptimizerError: for any other name.
@@ -47,7 +47,7 @@ def build(
     kind: str | None = None,
     init: Callable[[Any], Any] | None = None,
 ) -> Adapter | Formula:
-    """Return an optimizer behind the common interface: look up names, call factories.
+    """Return the adapter of an optimizer, after looking up a name or calling a factory.
 
     Args:
       optimizer: an optimizer, a factory, or a name; see `nnjax.optcheck.compare`.

@@ -14,8 +14,8 @@ from nnjax.optcheck.rules.update_rule import Inputs
 from nnjax.types import PyTree
 
 STEPS = 24
-MAGNITUDES = np.logspace(-14, 3, 18)  # all in each leaf: a misplaced ε shows only at gradients of its own size
-SMALLEST = 1e-16  # of gradients other than zero: processors flush float32 squares of numbers below 1e-19 to zero
+MAGNITUDES = np.logspace(-14, 3, 18)  # all in each leaf: a misplaced ε shows only at gradients of its size
+SMALLEST = 1e-16  # nonzero gradient: processors flush the float32 squares of numbers below 1e-19 to zero
 
 PATTERNS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "constant": lambda k, rng: np.ones(len(k)),
@@ -43,7 +43,7 @@ class GradientScript(NamedTuple):
     rates: np.ndarray  # (steps,), the schedule: learning rate of each step over the hyper-parameter
     leaf: np.ndarray  # (elements,), index of the leaf
     leaf_names: list[str]
-    shapes: list[tuple[int, ...]]  # of the leaves, without steps
+    shapes: list[tuple[int, ...]]  # shapes of the leaves, without the axis of steps
     pattern: np.ndarray  # (elements,), index into PATTERNS
     magnitude: np.ndarray  # (elements,)
 
@@ -53,7 +53,7 @@ def gradient_script(seed: int = 0, *, scheduled: bool = False) -> GradientScript
 
     Args:
       seed: seeds the random pattern, the signs, the parameters and the order of elements within leaves.
-      scheduled: if True, the learning rate changes at every step, between .2 and 1 of the hyper-parameter.
+      scheduled: if True, the learning rate changes at every step, between 0.2 and 1 times the hyper-parameter.
     """
     rng = np.random.default_rng(seed)
     k = np.arange(STEPS)

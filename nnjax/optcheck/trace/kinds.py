@@ -18,7 +18,7 @@ class NotAnOptimizerError(TypeError):
 
 
 class StructureError(NotAnOptimizerError):
-    """A step returned something else than updates or parameters with a state."""
+    """A step did not return updates or parameters, with a state."""
 
     def __init__(self, got: str, expected: str) -> None:
         super().__init__(f"optcheck: a step returned {got}, expected {expected}")
@@ -29,7 +29,7 @@ def kind_of(optimizer: Any) -> str:
     """Return the kind of an optimizer, one of `KINDS`.
 
     Raises:
-      NotAnOptimizerError: if it is of no supported kind.
+      NotAnOptimizerError: if its kind is not supported.
     """
     name = name_of(optimizer)
     if is_torch(optimizer):

@@ -31,7 +31,7 @@ class ObjectInLayout(NamedTuple):
 
 
 def with_layout(adapter: Adapter, optimizer: Any) -> Adapter:
-    """Return the adapter with the first layout in which it makes a step, or unchanged if there is none.
+    """Return the adapter with the first layout in which it can take a step, or unchanged if there is none.
 
     Args:
       adapter: the adapter that `adapt` returned.
@@ -81,7 +81,7 @@ def _in_layout(adapter: Adapter, layout: str) -> Adapter:
 
 
 def _can_step(adapter: Adapter) -> bool:
-    """Return True if the adapter makes a step of the script."""
+    """Return True if the adapter can take a step of the script."""
     script = gradient_script()
     params, grads = (jax.tree.map(adapter.array, at_step(tree, 0, "float32")) for tree in (script.params, script.grads))
     try:

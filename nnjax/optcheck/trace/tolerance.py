@@ -1,4 +1,4 @@
-"""How much rounding may change updates, and the first difference above that."""
+"""Compute how much rounding may change updates, and find the first difference above that."""
 
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ class Divergence(NamedTuple):
     place: tuple[int, ...]  # index in the leaf
     gradient: float
     parameter: float
-    pattern: str  # of the gradient over time
+    pattern: str  # pattern of the gradient over time
     candidate: float
     reference: float
     ratio: float  # difference over tolerance
@@ -63,7 +63,7 @@ def first_divergence(
         ratio = np.abs(candidate.updates[step] - reference.updates[step]) / bound[step]
     ratio = np.nan_to_num(ratio, nan=np.inf)
     gradients = flatten(script.grads)[step]
-    distance_from_1 = np.abs(np.log10(np.maximum(np.abs(gradients), 1e-30)))  # ordinary gradients convince readers
+    distance_from_1 = np.abs(np.log10(np.maximum(np.abs(gradients), 1e-30)))  # readers trust ordinary gradients
     clear = wrong[step] & (ratio > min(1e3, float(ratio.max()) / 2))
     element = int(np.where(clear, distance_from_1, np.inf).argmin())
     leaf = int(script.leaf[element])

@@ -48,7 +48,7 @@ def trace_formula(formula: Formula, script: GradientScript, params: np.ndarray) 
 
 
 def trace_inputs(result: Trace, script: GradientScript) -> Inputs:
-    """Return the inputs that a trace had."""
+    """Return the inputs with which a trace was recorded."""
     return rule_inputs(script)._replace(params=result.params)
 
 

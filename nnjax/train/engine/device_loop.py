@@ -55,7 +55,7 @@ class MemberArgs(NamedTuple):
 
 
 class Status(NamedTuple):
-    """Whether a member still runs, and why not."""
+    """The status of a member: running or not, and where it diverged."""
 
     diverged: Array  # () int32, the step whose loss was not finite; -1 if there is none
     running: Array  # () bool
@@ -80,19 +80,19 @@ def train_chunk(
 ) -> tuple[FitState, Log, Status]:
     """Take `n` ≤ CAPACITY steps, where `n` is an argument of the compiled program.
 
-    A loop whose trip count is an argument, not a scan: it compiles once for every length, and a run has the same bits
-    however it is cut into chunks. (XLA inlines a scan of length 1, and then rounds differently.)
+    The program is a loop whose trip count is an argument, not a scan. It is compiled once for all lengths, and a run
+    has the same bits however it is cut into chunks. (XLA inlines a scan of length 1, and then rounds differently.)
 
     Args:
       ensemble: the program.
-      fs: the state before; its memory is reused.
+      fs: the state before the steps; its memory is reused.
       args: the arguments of each member.
-      data: all examples, or those that the host gathered.
+      data: all examples, or the examples that the host gathered.
       n: () int32, number of steps.
 
     Returns:
-      The state after the steps; the logs (members, CAPACITY), of which the first entries are those of the steps taken;
-      and the status of each member.
+      The state after the steps; the logs (members, CAPACITY), whose first entries belong to the steps taken; and
+      the status of each member.
     """
 
     def train_member(member: tuple[FitState, MemberArgs], shared: tuple[Data, Array]) -> tuple[FitState, Log, Status]:

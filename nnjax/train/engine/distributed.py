@@ -20,12 +20,12 @@ class ProcessLostError(RuntimeError):
 
 
 def join_processes(coordinator: str | None, processes: int | None, index: int | None) -> None:
-    """Make this process one of several. Call it before anything else of JAX.
+    """Make this process one of several. Call this before using JAX in any other way.
 
     Args:
-      coordinator: "host:port" of the first process; None if the cluster's environment has it.
-      processes: number of processes; None if the environment has it.
-      index: index of this process, from 0; None if the environment has it.
+      coordinator: "host:port" of the first process; None if the cluster's environment provides it.
+      processes: number of processes; None if the environment provides it.
+      index: index of this process, from 0; None if the environment provides it.
 
     Raises:
       ValueError: for an address without a port, or an index outside 0 … processes - 1.

@@ -71,7 +71,7 @@ class Ensemble:
 
     @property
     def lockstep(self) -> bool:
-        """True if the members are steps of one vmapped loop."""
+        """True if all members take their steps together, in one vmapped loop."""
         return self.strategy == "vmap" and self.members > 1
 
     def axis_size(self, axis: str) -> int:

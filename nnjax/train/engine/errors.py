@@ -1,4 +1,4 @@
-"""Errors and warnings of a run that carry their facts, so that callers can word them for their own users."""
+"""Errors and warnings of a run. Their attributes hold the facts, so that callers can word their own messages."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ class RunMismatchError(ValueError):
     """The saved run differs from the one to resume."""
 
     def __init__(self, folder: Path, differences: Differences, *, reason: str | None = None):
-        """Args: the checkpoints' folder; what differs; why the saved state does not fit at all, if so."""
+        """Take the checkpoints' folder, the differences, and the reason if the saved state does not fit at all."""
         self.folder, self.differences, self.reason = folder, differences, reason
         remedy = (
             f"{reason}\nchoose another out=" if reason else "resume='anyway' continues anyway; or choose another out="
@@ -30,7 +30,7 @@ class InterruptedRun(KeyboardInterrupt):
     """Ctrl-C or SIGTERM ended the run."""
 
     def __init__(self, step: int, folder: Path | None):
-        """Args: the number of steps taken; the folder that they are saved in, None if they are not saved."""
+        """Take the number of steps taken, and the folder in which they are saved, None if they are not saved."""
         self.step, self.folder = step, folder
         how = (
             "nothing is saved, because fit had no folder out="
@@ -44,7 +44,7 @@ class DivergedWarning(RuntimeWarning):
     """The loss of a step is not finite."""
 
     def __init__(self, step: int, loss: float, member: int | None):
-        """Args: the step, from 0; its loss; the member of an ensemble, None for a single run."""
+        """Take the step, from 0, its loss, and the member of an ensemble, None for a single run."""
         self.step, self.loss, self.member = step, loss, member
         who = "" if member is None else f" of member {member}"
         super().__init__(

@@ -24,13 +24,13 @@ from nnjax.train.engine.signals import deferred_interrupts
 from nnjax.train.run import Log
 from nnjax.types import Data
 
-CHUNK_SECONDS = 0.25  # time between two looks of the host: the delay of the progress bar and of Ctrl-C
+CHUNK_SECONDS = 0.25  # time that a chunk takes, and so the delay of the progress bar and of Ctrl-C
 
 Show = Callable[[Record], None]
 
 
 class Seconds(NamedTuple):
-    """Where the wall time of a `fit` went."""
+    """The wall time of a `fit`, in seconds."""
 
     compile: float  # tracing and compiling; almost nothing in a second fit of the same run
     train: float  # inside the training program
@@ -151,7 +151,7 @@ def _validation_function(job: Job) -> Callable[[FitState], tuple[FitState, Log, 
 
 
 def _stops(job: Job, options: FitOptions) -> list[int]:
-    """Return the epochs at whose ends members wait for each other: for validation, for callbacks, and at the end."""
+    """Return the epochs after which members wait for each other: for validation, for callbacks, and at the end."""
     if options.callbacks and options.callback_every is None:
         return list(range(job.last_epoch + 1))
     return sorted(job.validated | set(range(job.last_epoch + 1)[-1:]))

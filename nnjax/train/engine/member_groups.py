@@ -31,7 +31,7 @@ def check_layout(options: FitOptions, *, grouped: bool) -> None:
     """Check that the folder does not hold a run with other groups, whose checkpoints would go unnoticed.
 
     Raises:
-      FileExistsError: if it does; ValueError if that run was to be resumed.
+      FileExistsError: if it does, or ValueError with `resume`.
     """
     if options.folder is None:
         return
@@ -60,7 +60,7 @@ def join_states(states: Sequence[FitState]) -> FitState:
 
 
 def join_logs(job: Job, parts: Sequence[Logs], fs: FitState) -> Logs:
-    """Return the logs of all groups as those of one program. A group that stopped early counts as done."""
+    """Join the logs of all groups, as if one program had written them. A group that stopped early counts as done."""
     if len(parts) == 1:
         return parts[0]
     epochs = sorted({epoch for logs in parts for epoch in logs.epochs})

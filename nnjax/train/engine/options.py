@@ -1,4 +1,4 @@
-"""The options of `fit` that travel together through the layers below it."""
+"""The options of `fit` that the functions below it share."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Resume = bool | Literal["anyway"]
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How a run is driven; see `fit` for each of them.
+    """The options that control how a run is driven, explained in `fit`.
 
     Raises:
       ValueError, TypeError: for a value out of range.

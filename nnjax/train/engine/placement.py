@@ -1,4 +1,4 @@
-"""Where arrays are: replicated on all devices, sharded by member, or on the host."""
+"""Place arrays: replicated on all devices, sharded by member, or on the host."""
 
 from functools import partial
 from typing import Any
@@ -59,7 +59,7 @@ def to_host(ensemble: Ensemble, tree: PyTree) -> PyTree:
 
 
 def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:
-    """Place arrays, of which every process has a full copy, so that each process holds its shard."""
+    """Place arrays so that each process holds its shard; before, every process has a full copy."""
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
 

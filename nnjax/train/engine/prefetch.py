@@ -20,14 +20,14 @@ from nnjax.train.engine.job import Job
 from nnjax.train.engine.placement import replicate, shard_members
 from nnjax.types import Data, Key, PyTree
 
-BYTES = 64 * 2**20  # of one block. There are three: one in training, one ready, one being gathered
+BYTES = 64 * 2**20  # size of a block. There are three: one in training, one ready, one being gathered
 
 
 class Feed(NamedTuple):
     """The examples of a chunk."""
 
     block: Block | None  # the examples of the next steps; None if all data are on the device
-    limit: np.ndarray | None  # (members,) the step before which the block ends; None if it does not end
+    limit: np.ndarray | None  # (members,) the step before which the block ends; None without a block
 
 
 NextFeed = Callable[[np.ndarray], Feed]  # steps done, (members,) -> what the next chunk reads
@@ -48,7 +48,7 @@ def prefetched(job: Job, source: Source, stops: Sequence[np.ndarray]) -> Iterato
       stops: ascending steps (members,) at which members wait for each other.
 
     Raises:
-      ValueError: for a full batch. Errors of the source are raised when the block is needed.
+      ValueError: for `batch_size=None`. Errors of the source are raised when the block is needed.
     """
     closed = threading.Event()
     gather, size = _gatherer(job, source, closed)
@@ -88,7 +88,7 @@ def prefetched(job: Job, source: Source, stops: Sequence[np.ndarray]) -> Iterato
 
 
 def steps_ahead(done: np.ndarray, steps: int, stops: Sequence[np.ndarray]) -> np.ndarray:
-    """Return where members are after some steps. At a stop they wait for each other, except after the last one.
+    """Return the step of each member after some more steps. At a stop they wait for each other, except at the last.
 
     The result does not depend on whether the steps are taken at once or in parts.
     """

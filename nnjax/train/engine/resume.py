@@ -1,4 +1,4 @@
-"""The checkpoints of a `fit`: what they hold, and how a run continues from one."""
+"""The checkpoints of a `fit`: write them, and continue a run from the latest one."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +21,7 @@ from nnjax.train.engine.placement import shard_members, snapshot
 class Logs(NamedTuple):
     """Everything measured so far, on the host. A resumed run has the whole history."""
 
-    done: np.ndarray  # (members,) steps, including those that a frozen member did not take
+    done: np.ndarray  # (members,) steps, including steps that a frozen member did not take
     losses: np.ndarray  # (members, steps), NaN for steps that were not taken
     epochs: tuple[int, ...]  # the epochs, from 0, after which members were validated
     scores: tuple[dict[str, np.ndarray], ...]  # of each validation, (members,)
@@ -65,7 +65,7 @@ def read_checkpoint(path: Path, like: FitState) -> tuple[FitState, Logs]:
     """Return the state and the logs in a checkpoint, in the structure of `like`.
 
     Raises:
-      ValueError: for a damaged file, or one of another network.
+      ValueError: if the file is damaged, or holds a different network.
     """
     return _unpack(*checkpoint.load(path, _like(like)))
 
