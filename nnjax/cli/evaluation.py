@@ -1,5 +1,6 @@
 """The trained network, or the ensemble, and its scores on the test data."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,10 +27,10 @@ class Outcome(NamedTuple):
     state: PyTree
     scores: Scores | None  # None if the training diverged
     prediction: np.ndarray  # (n, outputs); logits for classification
-    member_scores: list[Scores] | None  # None for a single network
-    left_out: list[int]  # members that diverged: their scores are NaN, and they are not averaged
-    member_outputs: np.ndarray | None  # (members, n, outputs) of the others
-    uncertainty: dict[str, float]  # averages: total, aleatoric and epistemic in nats, or sd for regression
+    member_scores: list[Scores] | None = None  # None for a single network
+    left_out: Sequence[int] = ()  # members that diverged: their scores are NaN, and they are not averaged
+    member_outputs: np.ndarray | None = None  # (members, n, outputs) of the others
+    uncertainty: Mapping[str, float] = {}  # averages: total, aleatoric and epistemic in nats, or sd for regression
 
 
 def evaluate(config: Config, prepared: Prepared, result: Result) -> Outcome:
@@ -52,18 +53,22 @@ def evaluate(config: Config, prepared: Prepared, result: Result) -> Outcome:
         return in_target_units({k: float(v) for k, v in score(prediction).items()}, table.target_std)
 
     if config.members is None:
-        scores = scores_of(outputs[0]) if usable[0] else None
-        return Outcome(params, state, scores, outputs[0], None, [], None, {})
+        return Outcome(params, state, scores=scores_of(outputs[0]) if usable[0] else None, prediction=outputs[0])
     members = [scores_of(prediction) for prediction in outputs]
     left_out = np.flatnonzero(~usable).tolist()
     for member in left_out:  # the accuracy of NaN would be a number
         members[member] = dict.fromkeys(members[member], float("nan"))
+    outcome = Outcome(params, state, None, outputs[0], member_scores=members, left_out=left_out)
     if not usable.any():
-        return Outcome(params, state, None, outputs[0], members, left_out, None, {})
+        return outcome
     outputs = outputs[usable]
     prediction, parts = average(jnp.asarray(outputs), table)
-    means = {name: float(np.mean(value)) for name, value in parts.items()}
-    return Outcome(params, state, scores_of(prediction), prediction, members, left_out, outputs, means)
+    return outcome._replace(
+        scores=scores_of(prediction),
+        prediction=prediction,
+        member_outputs=outputs,
+        uncertainty={name: float(np.mean(value)) for name, value in parts.items()},
+    )
 
 
 def predict(run: Run, params: PyTree, state: PyTree, x: Any, *, members: int | None) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Print the network, and after training the scores, early stopping, divergence and seconds."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -72,7 +73,7 @@ def _spread(members: list[Scores], name: str, label: str, form: str) -> str:
     return f"members' {label} {values.mean():{form}}{sd} ({terms}), min {low}, median {middle}, max {high}"
 
 
-def _list(numbers: list[int]) -> str:
+def _list(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers[:10])) + (f", … ({len(numbers)} in all)" if len(numbers) > 10 else "")
 
 
