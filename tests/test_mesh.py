@@ -1,4 +1,4 @@
-"""Many devices: the same numbers as on one. The suite has eight, all of them on the same processor."""
+"""Several devices have the numbers of one; see test_train_properties.py for bits. The tests have eight CPU devices."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import train_runs
 from jax.sharding import AxisType
-from train_runs import DATA, HELD_OUT, KEY, N, assert_close, assert_equal, mesh, stop_at
+from train_runs import DATA, HELD_OUT, KEY, N, assert_close, assert_equal, mesh, stop_at, take
 
 from nnjax import losses, nn, optim, train
 from nnjax.train.engine.device_loop import MemberArgs, initial_states, train_chunk
@@ -44,16 +44,6 @@ def test_eight_devices():
 # Members -------------------------------------------------------------------------------------------------------------
 
 
-def test_members_spread_are_members_of_one_device_to_the_bit():
-    """Five on four devices: the three padding members are dropped."""
-    one, spread = fit(members=5), fit(members=5, mesh=mesh(members=4))
-    assert_equal((spread.ts, spread.best), (one.ts, one.best))
-    np.testing.assert_array_equal(spread.losses, one.losses)
-    for a, b in zip(spread.history, one.history, strict=True):
-        np.testing.assert_array_equal(a["validation_loss"], b["validation_loss"])
-    assert spread.diverged.shape == spread.stopped.shape == spread.history[0]["loss"].shape == (5,)
-
-
 def test_members_lie_on_their_devices():
     ensemble = Ensemble(RUN, 5, "map", mesh(members=4))
     keys, data = shard_members(ensemble, jax.random.split(KEY, 5)), replicate(ensemble, WEIGHTED)
@@ -79,14 +69,10 @@ def test_members_do_not_exchange():
     assert not any(name in text for name in ("all-reduce", "all-gather", "all-to-all", "collective-permute"))
 
 
-def test_groups_on_a_mesh_change_no_bit():
-    assert_equal(fit(members=5, mesh=mesh(members=4), group=4).ts, fit(members=5, mesh=mesh(members=4)).ts)
-
-
 def test_folds_and_sweeps_are_spread():
     folds = train.leave_one_out(3)
     linear = train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(0.1), batch_size=None)
-    part = jax.tree.map(lambda a: a[:3], WEIGHTED)
+    part = take(WEIGHTED, np.arange(2, 5))
     one, spread = (fit(linear, part, folds=folds, validation=None, mesh=m) for m in (None, mesh(members=2)))
     assert_equal((spread.ts, spread.best), (one.ts, one.best))
 
@@ -160,10 +146,17 @@ def test_explicit_axes_are_taken_as_auto():
 
 
 def test_resumed_on_other_devices(tmp_path):
-    """Members do not communicate."""
+    """Members do not communicate. Callbacks see no padding members."""
+    shapes = []
+
+    def stop(ts, record):
+        shapes.append((ts.step.shape, record["loss"].shape))
+        return True
+
     whole = fit(members=5, mesh=mesh(members=4))
-    stopped = fit(members=5, mesh=mesh(members=4), out=tmp_path, callback_every=2, callbacks=[stop_at(2)])
+    stopped = fit(members=5, mesh=mesh(members=4), out=tmp_path, callback_every=2, callbacks=[stop])
     assert stopped.ts.step.tolist() == [2] * 5
+    assert shapes == [((5,), (5,))]
     resumed = fit(members=5, out=tmp_path, resume=True)
     assert_equal((resumed.ts, resumed.best), (whole.ts, whole.best))
     np.testing.assert_array_equal(resumed.losses, whole.losses)
@@ -178,8 +171,9 @@ def test_a_full_batch_spread_is_resumed(tmp_path):
 
 MISTAKES = {
     "axis": ({"members": 2, "mesh": lambda: mesh(data=2)}, ValueError,
-             r"axes must be among 'members' and 'batch', got \('data',\)"),
-    "one of two axes": ({"members": 2, "mesh": lambda: mesh(members=2, model=2)}, ValueError, "axes must be among"),
+             r"axes of mesh must be among 'members' and 'batch', got \('data',\)"),
+    "one of two axes": ({"members": 2, "mesh": lambda: mesh(members=2, model=2)}, ValueError,
+                        "axes of mesh must be among"),
     "a single run": ({"mesh": lambda: mesh(members=2)}, ValueError, r"a mesh with an axis 'members' needs members=…"),
     "devices": ({"members": 2, "mesh": jax.devices}, TypeError, r"such as jax\.make_mesh\(…\), got \["),
 }  # fmt: skip
@@ -190,10 +184,3 @@ def test_mistakes_are_named(name):
     settings, kind, message = MISTAKES[name]
     with pytest.raises(kind, match=message):
         fit(**settings | {"mesh": settings["mesh"]()})
-
-
-def test_callbacks_see_the_members_alone():
-    seen = []
-    look = lambda ts, record: seen.append((ts.step.shape, record["loss"].shape))  # noqa: E731
-    fit(members=3, mesh=mesh(members=2), callbacks=[look])
-    assert set(seen) == {((3,), (3,))}

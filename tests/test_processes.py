@@ -1,4 +1,4 @@
-"""Several processes as one program: the result and files of one; when one is killed, the others say so and end."""
+"""Several processes as one program have the result and files of one process. If one is killed, the others end."""
 
 import atexit
 import json
@@ -50,7 +50,7 @@ print("result", checkpoint.digest((result.losses, history)), np.atleast_2d(resul
 
 
 class Children(list):
-    """Processes that do not outlive the test."""
+    """Processes that end with the test."""
 
     def __enter__(self):
         return self
@@ -82,7 +82,7 @@ def start(children, count, axis, out, cache):
 
 
 def results(started):
-    """What each process says of its result."""
+    """Return the last line of each process, which describes its result."""
     found = []
     for child in started:
         out, err = child.communicate(timeout=120)
@@ -94,13 +94,13 @@ def results(started):
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """Programs that are compiled once for all the processes."""
+    """Return the folder of the compiled programs of all processes."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, cache):
-    """For each axis what one process says and its folder, and the same of two."""
+    """Return for each axis, and for one process and two, their last line and their folder."""
     found = {}
     for axis in ("members", "batch"):
         for count in (1, 2):
@@ -134,7 +134,7 @@ def test_a_batch_over_two_processes_is_that_of_one_to_rounding(undisturbed):
 
 
 @pytest.mark.parametrize(("axis", "victim"), [("members", 0), ("batch", 1)])
-def test_one_killed_ends_the_other_and_the_run_goes_on(axis, victim, undisturbed, cache, tmp_path):
+def test_if_one_is_killed_the_other_ends_and_the_run_can_be_resumed(axis, victim, undisturbed, cache, tmp_path):
     with Children() as children:
         pair = start(children, 2, axis, tmp_path, cache)
         for line in pair[0].stdout:
@@ -147,13 +147,13 @@ def test_one_killed_ends_the_other_and_the_run_goes_on(axis, victim, undisturbed
         seconds = time.perf_counter() - clock
     print(f"{axis}, process {victim} killed: the other ended after {seconds:.1f} s with {other.returncode}")
     assert seconds < 60
-    told = (
+    expected = (
         "ProcessLostError: fit: another process ended or cannot be reached: start all processes again; "
         f"resume=True continues from the last checkpoint in {tmp_path}"
     )
     if victim == 0 and other.returncode != 1:  # without its first process JAX may abort before Python can say anything
-        told = "This most likely indicates that another task died"
-    assert told in err
+        expected = "This most likely indicates that another task died"
+    assert expected in err
     assert 24 <= checkpoint.step_of(checkpoint.files(tmp_path)[-1]) < EPOCHS * 8
 
     said, out = undisturbed[axis, 2]
@@ -162,7 +162,7 @@ def test_one_killed_ends_the_other_and_the_run_goes_on(axis, victim, undisturbed
     same_files(tmp_path, out)
 
 
-def test_mistakes_are_told():
+def test_mistakes_are_named():
     with pytest.raises(ValueError, match=r"coordinator must be host:port, got 'localhost'"):
         distributed.join_processes("localhost", 2, 0)
     with pytest.raises(ValueError, match=r"index of the process must be in 0 … 1, got 2"):
@@ -171,12 +171,12 @@ def test_mistakes_are_told():
         distributed.join_processes("localhost:1234", 2, -1)
 
 
-def test_other_errors_stay_what_they_are():
+def test_other_errors_are_unchanged():
     with pytest.raises(ValueError, match=r"^connection$"), distributed.explain_lost_process(Path("out")):
         raise ValueError("connection")  # one process has no others
 
 
-def test_of_several_processes_only_a_lost_one_is_told(monkeypatch):
+def test_only_a_lost_process_is_explained(monkeypatch):
     left = []
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(atexit, "register", left.append)
@@ -194,5 +194,5 @@ def test_of_several_processes_only_a_lost_one_is_told(monkeypatch):
     assert len(left) == 1
 
 
-def test_alone_nothing_is_agreed_upon():
+def test_a_single_process_agrees_with_itself():
     assert distributed.all_agree(7, (True, False)) == (7, (True, False))

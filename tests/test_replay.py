@@ -1,6 +1,5 @@
-"""A planted NaN or infinity is found at its step, member, layer and rows; the way there has the run's bits."""
+"""A planted NaN or infinity is found at its step, member, layer and rows, from states with the bits of the run."""
 
-import importlib
 from functools import partial
 
 import jax
@@ -12,11 +11,12 @@ from train_runs import assert_equal
 
 from nnjax import data as nn_data
 from nnjax import losses, nn, optim, train
+from nnjax.train.engine import host_loop
 from nnjax.train.engine.options import FitOptions
 from nnjax.train.fit import fit_job
+from nnjax.train.replay import replay_job
 from nnjax.types import Data
 
-module = importlib.import_module("nnjax.train.replay")  # whose name in train is that of the function
 N, BATCH, ROW, EPOCHS = 20, 4, 7, 4
 X = jax.random.uniform(jax.random.key(1), (N, 3), minval=0.5)
 Y = jnp.zeros((N, 3))
@@ -101,20 +101,32 @@ def steps_of_row(run, members):
     return steps
 
 
-def told(replay):
+def finding(replay):
     found = replay.origin
     return found.scope[:1], found.phase, found.primitive
 
 
-@pytest.mark.parametrize(("members", "strategy"), MEMBERS, ids=["lone", "map", "vmap"])
+def watch_chunks(monkeypatch):
+    """Return a list that grows by (members, first step) with each chunk of steps."""
+    starts, train_chunk = [], host_loop.train_chunk
+
+    def watched(ensemble, fs, *rest):
+        starts.append((ensemble.members, int(fs.train.step.max())))
+        return train_chunk(ensemble, fs, *rest)
+
+    monkeypatch.setattr(host_loop, "train_chunk", watched)
+    return starts
+
+
+@pytest.mark.parametrize(("members", "strategy"), MEMBERS, ids=["single run", "map", "vmap"])
 @pytest.mark.parametrize("name", PLANTED)
-def test_what_is_planted_is_named(name, members, strategy):
+def test_a_planted_value_is_found(name, members, strategy):
     run, examples, (where, scope, phase, primitive) = PLANTED[name]
     steps = steps_of_row(run, members) if where == "row" else [where] * (members or 1)
     first = train.replay(run, examples, **settings(members, strategy))
     assert first.step == min(steps)
     assert first.member == (None if members is None else steps.index(min(steps)))
-    assert told(first) == (scope, phase, primitive)
+    assert finding(first) == (scope, phase, primitive)
     if where == "row":
         assert first.rows[list(first.origin.rows)].tolist() == [ROW]
         assert str(first).endswith(f"; rows {ROW} of the data")
@@ -124,7 +136,7 @@ def test_what_is_planted_is_named(name, members, strategy):
     assert str(first).startswith(f"step {first.step}{who}: ")
 
 
-@pytest.mark.parametrize(("members", "strategy"), MEMBERS, ids=["lone", "map", "vmap"])
+@pytest.mark.parametrize(("members", "strategy"), MEMBERS, ids=["single run", "map", "vmap"])
 def test_from_a_folder_and_of_each_member_it_is_the_same(members, strategy, tmp_path):
     run, examples, _ = PLANTED["log of 0 in the loss"]
     again = partial(train.replay, run, examples, **settings(members, strategy))
@@ -151,24 +163,18 @@ def test_groups_are_replayed_as_they_were_trained_from_their_own_checkpoints(str
     assert len(set(steps)) == 3
     trained = train.fit(run, examples, **given, group=2, progress=False, out=tmp_path, save_every=0, chunk_steps=1)
     assert trained.diverged.tolist() == steps
-    begun, real = [], module._states
-
-    def states(job, fs, *rest):
-        begun.append((job.ensemble.members, np.asarray(fs.train.step).max()))
-        return real(job, fs, *rest)
-
-    monkeypatch.setattr(module, "_states", states)
+    starts = watch_chunks(monkeypatch)
     again = partial(train.replay, run, examples, **given, group=2)
     for out in (None, tmp_path):
         first = again(out=out)
         assert (first.step, first.member) == (min(steps), steps.index(min(steps)))
     for member, step in enumerate(steps):
-        begun.clear()
+        starts.clear()
         one = again(member=member, out=tmp_path)
         assert (one.step, one.member) == (step, member)
         assert one.rows[list(one.origin.rows)].tolist() == [ROW]
-        assert {size for size, _ in begun} == {1 if strategy == "map" else 2 if member < 2 else 1}
-        assert begun[0][1] > 0 or step == 0
+        assert {members for members, _ in starts} == {1 if strategy == "map" else 2 if member < 2 else 1}
+        assert starts[0][1] > 0 or step == 0
         assert_equal(one.ts, again(member=member).ts)
         late = again(step=step, out=tmp_path)
         assert (late.step, late.member) == (step, member)
@@ -185,13 +191,13 @@ def test_over_devices():
     for strategy in ("map", "vmap"):
         for member in (None, 2):
             one = train.replay(run, examples, **settings(3, strategy), mesh=mesh, member=member)
-            assert told(one) == (scope, phase, primitive)
+            assert finding(one) == (scope, phase, primitive)
             assert (one.step, one.member) == (
                 (min(steps), steps.index(min(steps))) if member is None else (steps[2], 2)
             )
 
 
-def test_a_lone_run_is_its_own_first_member(tmp_path):
+def test_a_single_run_is_its_own_first_member(tmp_path):
     run, examples, _ = PLANTED["log of 0 in the loss"]
     given = settings(None, "map")
     train.fit(run, examples, **given, progress=False, out=tmp_path, save_every=0, chunk_steps=1)
@@ -199,7 +205,7 @@ def test_a_lone_run_is_its_own_first_member(tmp_path):
     assert str(one) == str(other)
 
 
-def test_rows_may_be_called_otherwise():
+def test_rows_may_have_another_name():
     run, examples, _ = PLANTED["log of 0 in the loss"]
     one = train.replay(run, examples, **settings(None, "map"))
     assert one.describe("a.csv") == str(one).replace(" of the data", " of a.csv")
@@ -210,13 +216,13 @@ def test_a_nan_in_the_data_is_named():
     options = FitOptions(epochs=EPOCHS)
     job = fit_job(run, Data(X, Y), options, key=KEY, members=2, strategy="map", mesh=None, folds=None)
     job = job._replace(data=with_row(jnp.nan))  # which `fit` itself would refuse
-    found = module.replay_job(job, options, member=1)
+    found = replay_job(job, options, member=1)
     assert found.step == steps_of_row(run, 2)[1]
     assert (found.origin.kind, found.origin.primitive) == ("argument", "batch.x")
     assert found.rows[list(found.origin.rows)].tolist() == [ROW]
 
 
-@pytest.mark.parametrize(("members", "strategy"), MEMBERS, ids=["lone", "map", "vmap"])
+@pytest.mark.parametrize(("members", "strategy"), MEMBERS, ids=["single run", "map", "vmap"])
 def test_the_state_before_a_step_has_the_bits_of_the_run(members, strategy, tmp_path):
     run = train.Run(nn.mlp([4], 3, norm="batch", dropout=0.2), losses.squared_error, optim.adam(1e-2), batch_size=BATCH)
     fit = partial(train.fit, run, (X, Y), key=KEY, members=members, strategy=strategy, progress=False)
@@ -236,28 +242,26 @@ def test_the_state_before_a_step_has_the_bits_of_the_run(members, strategy, tmp_
 
 
 @pytest.mark.parametrize("validation", [None, (X, Y)], ids=["plain", "validated"])
-def test_it_begins_from_the_last_checkpoint_before_the_step(validation, tmp_path, monkeypatch):
+def test_it_starts_from_the_last_checkpoint_before_the_step(validation, tmp_path, monkeypatch):
     run = HEALTHY
     fit = partial(train.fit, run, (X, Y), validation=validation, key=KEY, progress=False, out=tmp_path, resume=True)
     for step in (5, 10, 15):
         fit(epochs=step * BATCH / N)
-    taken, real = [], module._states
-
-    def states(job, fs, *rest):
-        taken.append(int(fs.train.step[0]))
-        return real(job, fs, *rest)
-
-    monkeypatch.setattr(module, "_states", states)
-    for step in (4, 5, 12, 19):
+    starts = watch_chunks(monkeypatch)
+    for step, start in ((4, 0), (6, 5), (12, 10), (19, 15)):
+        starts.clear()
         train.replay(run, (X, Y), **settings(None, "map"), step=step, out=tmp_path)
-    assert taken == [0, 5, 10, 15]
+        assert starts[0] == (1, start)
+    starts.clear()
+    train.replay(run, (X, Y), **settings(None, "map"), step=5, out=tmp_path)
+    assert not starts
     newest = tmp_path / "step-000000000015.safetensors"
     newest.write_bytes(newest.read_bytes()[:-5])
     train.replay(run, (X, Y), **settings(None, "map"), step=19, out=tmp_path)
-    assert taken[-1] == 10
+    assert starts[0] == (1, 10)
 
 
-@pytest.mark.parametrize(("members", "strategy"), MEMBERS, ids=["lone", "map", "vmap"])
+@pytest.mark.parametrize(("members", "strategy"), MEMBERS, ids=["single run", "map", "vmap"])
 def test_a_healthy_run_has_none(members, strategy):
     run = HEALTHY
     assert train.replay(run, (X, Y), **settings(members, strategy)) is None
@@ -265,7 +269,7 @@ def test_a_healthy_run_has_none(members, strategy):
     assert str(one) == ("step 3: everything is finite" if members is None else "step 3, member 0: everything is finite")
 
 
-def test_infinities_that_an_optimizer_begins_with_are_no_alarm():
+def test_infinities_in_the_initial_state_are_ignored():
     def update(grads, lowest, params=None, **_):
         now = jnp.minimum(lowest["now"], optax.tree.norm(grads))
         return jax.tree.map(lambda g: -1e-3 * g, grads), {"now": now, "ever": lowest["ever"]}
@@ -278,7 +282,7 @@ def test_infinities_that_an_optimizer_begins_with_are_no_alarm():
         assert train.replay(run, (X, Y), **settings(members, strategy)) is None
 
 
-def test_a_state_that_is_spoilt_before_the_loss_is_told_at_its_step():
+def test_a_state_that_is_not_finite_before_the_loss_is_found_at_its_step():
     """The optimizer's NaN shows in the loss one step later."""
     run, examples, _ = PLANTED["division of the optimizer"]
     assert train.fit(run, examples, **settings(None, "map"), progress=False).diverged == SPIKE + 1
@@ -327,7 +331,7 @@ def test_a_source():
     for members, strategy in MEMBERS:
         one = train.replay(run, source, **settings(members, strategy))
         other = train.replay(run, examples, **settings(members, strategy))
-        assert told(one) == (scope, phase, primitive)
+        assert finding(one) == (scope, phase, primitive)
         assert (one.step, one.member, one.origin) == (other.step, other.member, other.origin)
         assert_equal(one.ts, other.ts)
 
@@ -335,14 +339,14 @@ def test_a_source():
 def test_full_batches():
     run = train.Run(nn.mlp([4], 3), losses.squared_error, dividing(3), batch_size=None)
     one = train.replay(run, (X, Y), epochs=9)
-    assert (one.step, told(one)) == (3, (("update",), "update", "div"))
+    assert (one.step, finding(one)) == (3, (("update",), "update", "div"))
     assert one.rows.tolist() == list(range(N))
 
 
 # Mistakes
 
 
-def test_mistakes_are_told(tmp_path):
+def test_mistakes_are_named(tmp_path):
     run, examples, _ = PLANTED["overflow in a layer"]
     again = partial(train.replay, run, examples, epochs=EPOCHS, key=KEY)
     with pytest.raises(ValueError, match=r"member must be in 0 … 1, got 2"):
@@ -354,7 +358,7 @@ def test_mistakes_are_told(tmp_path):
         again(step=19)
 
 
-def test_another_run_in_the_folder_is_told(tmp_path):
+def test_another_run_in_the_folder_is_refused(tmp_path):
     run = HEALTHY
     train.fit(run, (X, Y), epochs=1, key=KEY, progress=False, out=tmp_path)
     with pytest.raises(

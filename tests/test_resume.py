@@ -47,7 +47,7 @@ def test_resumed_from_any_checkpoint(keep, tmp_path):
 # Fresh and continued runs
 
 
-def test_resume_starts_where_nothing_is_there(tmp_path):
+def test_resume_starts_fresh_in_an_empty_folder(tmp_path):
     assert_same_result(fit(out=tmp_path / "new", resume=True), fit())
 
 
@@ -101,7 +101,7 @@ def test_a_run_that_diverges_is_saved(members, tmp_path):
     assert_same_result(hot(out=tmp_path, resume=True), undisturbed)
 
 
-# What differs
+# Runs that differ
 
 
 def shifted(prediction, target):
@@ -130,7 +130,7 @@ DIFFERENT = {  # what is changed, and the row of the table
     "weights": ({"data": Data(X, Y, jnp.ones(20))}, "data"),
     "seed": ({"key": jax.random.key(6)}, "key"),
     "members": ({"members": 3}, r"members +2 +3\n"),
-    "lone": ({"members": None}, r"members +2 +1\n"),
+    "single run": ({"members": None}, r"members +2 +1\n"),
     "strategy": ({"strategy": "vmap"}, r"strategy +map +vmap\n"),
     "rows": ({"folds": train.k_fold(jax.random.key(0), 20, 2)}, "rows"),
     "validation": ({"validation": Data(X[:7], Y[:7])}, "validation"),
@@ -148,12 +148,12 @@ def stopped_at_9(tmp_path_factory):
 
 
 @pytest.mark.parametrize("what", DIFFERENT)
-def test_another_run_is_not_gone_on_with(what, stopped_at_9):
+def test_another_run_is_refused(what, stopped_at_9):
     change, row = DIFFERENT[what]
     before = {path.name: path.read_bytes() for path in stopped_at_9.iterdir()}
     with pytest.raises(ValueError, match=rf"cannot be resumed exactly:\n +saved +now\n(  .*\n)*  {row}") as error:
         fit(**SAVED | change, out=stopped_at_9, resume=True)
-    fits = what not in ("architecture", "width", "members", "lone", "no validation")
+    fits = what not in ("architecture", "width", "members", "single run", "no validation")
     assert ("resume='anyway' continues anyway" in str(error.value)) == fits
     assert str(error.value).endswith("choose another out=")
     assert not re.search(r"\n  (jax|nnjax|device|cores) ", str(error.value)), "only what differs is in the table"
@@ -161,14 +161,14 @@ def test_another_run_is_not_gone_on_with(what, stopped_at_9):
 
 
 @pytest.mark.parametrize("package", ["jax", "jaxlib", "optax", "nnjax"])
-def test_another_version_is_told(package, stopped_at_9, monkeypatch):
+def test_another_version_is_refused(package, stopped_at_9, monkeypatch):
     real = fingerprint.version
     monkeypatch.setattr(fingerprint, "version", lambda name: "9.9.9" if name == package else real(name))
     with pytest.raises(ValueError, match=rf"\n  {package} +{real(package)} +9\.9\.9\n"):
         fit(**SAVED, out=stopped_at_9, resume=True)
 
 
-def test_another_hyper_parameter_of_a_sweep_is_told(tmp_path):
+def test_another_hyper_parameter_of_a_sweep_is_refused(tmp_path):
     make = lambda hp: make_run(optimizer=optim.adam(hp["rate"]))  # noqa: E731
     again = partial(train.sweep, make, validation=HELD_OUT, epochs=1, progress=False, out=tmp_path, resume=True)
     again({"rate": [1e-3, 1e-2]}, DATA)
@@ -176,7 +176,7 @@ def test_another_hyper_parameter_of_a_sweep_is_told(tmp_path):
         again({"rate": [1e-3, 1.1e-2]}, DATA)
 
 
-def test_another_distance_of_validations_is_told(tmp_path):
+def test_another_number_of_epochs_between_validations_is_refused(tmp_path):
     fit(validation=HELD_OUT, epochs=2, out=tmp_path)
     with pytest.raises(ValueError, match="cannot be resumed exactly") as caught:
         fit(validation=HELD_OUT, validate_every=2, out=tmp_path, resume=True)
@@ -184,7 +184,7 @@ def test_another_distance_of_validations_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(("first", "second"), [(None, 2), (2, None)])
-def test_other_groups_are_told(first, second, tmp_path):
+def test_other_groups_are_refused(first, second, tmp_path):
     fit(members=3, group=first, epochs=1, out=tmp_path)
     with pytest.raises(FileExistsError, match="give the same group=, or choose another out="):
         fit(members=3, group=second, epochs=1, out=tmp_path)
@@ -200,14 +200,14 @@ def test_scores_of_any_dtype_and_64_bits_are_resumed(tmp_path):
         wide = Data(np.asarray(X, np.float64), np.asarray(Y, np.int64))
         run = make_run(metrics=(hits,))
         fit(run, wide, validation=wide, epochs=1, out=tmp_path)
-        gone_on = fit(run, wide, validation=wide, epochs=2, out=tmp_path, resume=True)
+        resumed = fit(run, wide, validation=wide, epochs=2, out=tmp_path, resume=True)
         whole = fit(run, wide, validation=wide, epochs=2)
     assert whole.losses.dtype == np.float64
-    np.testing.assert_array_equal(gone_on.losses, whole.losses)
-    assert gone_on.history == whole.history
+    np.testing.assert_array_equal(resumed.losses, whole.losses)
+    assert resumed.history == whole.history
 
 
-def test_anyway_goes_on_with_another_rate(tmp_path):
+def test_anyway_continues_with_another_rate(tmp_path):
     saved(tmp_path, 9)
     slower = fit(accurate(optimizer=optim.adam(1e-3)), out=tmp_path, resume="anyway")
     undisturbed = fit()
@@ -217,7 +217,7 @@ def test_anyway_goes_on_with_another_rate(tmp_path):
     assert len(slower.losses) == 20
 
 
-def test_anyway_goes_on_with_other_metrics(tmp_path):
+def test_anyway_continues_with_other_metrics(tmp_path):
     fit(out=tmp_path, validation=HELD_OUT, callbacks=[stop_at(9)], callback_every=1)
     result = fit(make_run(metrics=(metrics.nll,)), validation=HELD_OUT, out=tmp_path, resume="anyway")
     assert_equal(result.ts, fit().ts)
@@ -253,7 +253,7 @@ def damage(path, how):
 
 
 @pytest.mark.parametrize("how", ["truncated", "empty", "header", "leaf"])
-def test_a_damaged_checkpoint_is_passed_over(how, tmp_path):
+def test_a_damaged_checkpoint_is_skipped(how, tmp_path):
     saved(tmp_path, 5, 13)
     newest, before = checkpoint.files(tmp_path)[-1], checkpoint.files(tmp_path)[-2]
     damage(newest, how)
@@ -273,15 +273,15 @@ def test_all_checkpoints_damaged(tmp_path):
         fit(out=tmp_path, resume=True)
 
 
-def test_what_a_killed_process_left_half_written_is_no_checkpoint(tmp_path):
+def test_a_half_written_file_of_a_killed_process_is_no_checkpoint(tmp_path):
     saved(tmp_path, 13)
     (tmp_path / ".step-000000000099.safetensors.123").write_bytes(b"half")
     assert_same_result(fit(out=tmp_path, resume=True), fit())
     assert not list(tmp_path.glob(".step*"))
 
 
-def test_a_folder_that_another_writes_to_is_not_even_read(tmp_path):
-    """What is listed in it may be deleted before it is read."""
+def test_a_folder_that_another_process_writes_to_is_not_read(tmp_path):
+    """The other process may delete a listed file before it is read."""
     saved(tmp_path, 3)
     checkpoint.files(tmp_path)[0].write_bytes(b"")
     for resume in (False, True, "anyway"):
@@ -294,7 +294,7 @@ def test_a_folder_that_another_writes_to_is_not_even_read(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("members", [None, 2])
-def test_an_interrupted_run_is_saved_and_goes_on(number, members, tmp_path):
+def test_an_interrupted_run_is_saved_and_resumed(number, members, tmp_path):
     def send(ts, record):
         if record["step"] == 12:
             os.kill(os.getpid(), number)
@@ -489,7 +489,7 @@ def test_killed_at_random_moments(tmp_path):
     assert inside >= KILLS // 10
 
 
-# What tells one run from another
+# Digests of the step
 
 DIGESTS = """
 import jax, jax.numpy as jnp, numpy as np, optax
@@ -574,7 +574,7 @@ def all_digests():
 """
 
 
-def test_digest_of_a_step_is_that_of_any_process_and_of_one_run_alone():
+def test_the_digest_of_a_step_is_the_same_in_all_processes_and_different_for_different_runs():
     root = Path(nnjax.__file__).parents[1]
     processes = [
         subprocess.Popen(
@@ -594,7 +594,7 @@ def test_digest_of_a_step_is_that_of_any_process_and_of_one_run_alone():
 
 
 def test_the_same_run_built_twice_has_one_digest():
-    """Lambdas and arrays made anew have other addresses."""
+    """New lambdas and arrays have other addresses."""
     namespaces = [{}, {}]
     for namespace in namespaces:
         exec(DIGESTS, namespace)

@@ -46,8 +46,8 @@ def fit_members(*arguments, key=KEY, **settings):
 
 
 def fit_on_members(**settings):
-    """Over two devices, with a padding member."""
-    return fit_members(mesh=mesh(members=2), **{"epochs": 9, "patience": 2} | settings)
+    """Over two devices, in groups of two members, and of one member with a padding member."""
+    return fit_members(mesh=mesh(members=2), group=2, **{"epochs": 9, "patience": 2} | settings)
 
 
 def fit_on_batches(**settings):
