@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @contextmanager
 def located(place: str) -> Iterator[None]:
-    """Add the place in the network to every error raised inside, including those of JAX."""
+    """Add the place in the network to every error raised inside, including JAX's errors."""
     try:
         yield
     except Exception as error:

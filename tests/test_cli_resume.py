@@ -131,7 +131,7 @@ def test_another_version_is_refused_and_anyway_continues_and_is_recorded(undistu
     assert rows == [["cores", now["cores"], "1000"], ["jaxlib", now["jaxlib"], "9.9"]]
     last = ended.err.splitlines()[-1]
     assert last == (
-        "continue with --anyway (the result can then not be reproduced bit for bit), or start a new run with --out"
+        "continue with --anyway (the result is then not reproducible bit for bit), or start a new run with --out"
     )
     assert "resume=" not in ended.err
     assert not run_folder.resumed_anyway(copy)

@@ -205,7 +205,7 @@ MISTAKES = {
     "a width": (lambda: sweep(widths, {"w": [4, 300]}), ValueError, r"300"),
     "too large": (lambda: sweep(linear, {"rate": [2**33, 1]}), ValueError, "8589934592 does not fit into int32"),
     "a column": (lambda: sweep(linear, {"rate": [1], "loss": [1]}), ValueError, "'loss' is a column of the result"),
-    "not ranked": (lambda: sweep(linear, {"rate": [1]}, validation=None), ValueError, "give validation="),
+    "not ranked": (lambda: sweep(linear, {"rate": [1]}, validation=None), ValueError, "pass validation="),
     "half an int": (lambda: train.random_search(KEY, 2, {"a": (1.5, 3.5, "int")}), ValueError, "integers for int"),
     "NaN": (lambda: train.random_search(KEY, 2, {"a": (float("nan"), 1)}), ValueError, "a must have low ≤ high"),
     "four": (lambda: train.random_search(KEY, 2, {"a": (1, 2, "log", 3)}), ValueError, r"\(low, high, kind\)"),

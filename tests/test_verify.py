@@ -130,7 +130,7 @@ def test_one_bit_of_weights_that_are_well_written_fails_too(copy):
     write_file(copy / "weights.safetensors", *tensor_file.serialize(tree, "nnjax-weights", {}))
     refused(
         nnjax("verify", copy),
-        "weights.safetensors has changed since the run: its SHA-256 is not that of the receipt",
+        "weights.safetensors has changed since the run: its SHA-256 does not match the receipt",
         r"params/1/w: 1 of 56 numbers differ from the repeated training, by up to \d",
     )
 
@@ -148,7 +148,7 @@ def test_a_receipt_of_other_weights_fails(copy):
     refused(
         nnjax("verify", copy),
         "weights.safetensors has changed since the run",
-        "the repeated training gives other weights than the receipt has",
+        "the repeated training gives different weights from the receipt's",
     )
 
 
@@ -156,8 +156,8 @@ def test_settings_that_were_changed_fail(copy):
     change(copy / "config.json", learning_rate=0.01)
     ended = nnjax("verify", copy)
     assert ended.code == 1
-    assert "config.json has changed since the run: its settings are not those of the receipt" in ended.out
-    assert "the repeated training gives other weights than the receipt has" in ended.out
+    assert "config.json has changed since the run: its settings do not match the receipt" in ended.out
+    assert "the repeated training gives different weights from the receipt's" in ended.out
     assert re.search(r"params/1/w: \d+ of 56 numbers differ from the repeated training, by", ended.out)
 
 
@@ -199,7 +199,7 @@ def test_on_another_machine_losses_are_compared_to_a_tolerance_and_this_is_said(
     assert ended.code == 0, ended
     assert "equal bits cannot be expected, because this machine or its libraries differ:" in ended.out
     assert [line.split()[:2] for line in ended.out.splitlines() if "9.9" in line] == [["jaxlib", "9.9"]]
-    assert "to a tolerance: the first 10 losses agree to 0.001, the test loss to 0.1 (relative)" in ended.out
+    assert "within tolerance: the first 10 losses agree to 0.001, the test loss to 0.1 (relative)" in ended.out
     assert "bit for bit" not in ended.out
 
 
@@ -223,7 +223,7 @@ def test_a_run_that_went_on_anyway_is_compared_to_a_tolerance(copy):
     ended = nnjax("verify", copy)
     assert ended.code == 0
     assert "equal bits cannot be expected, because the run was resumed with --anyway\n" in ended.out
-    assert "to a tolerance" in ended.out
+    assert "within tolerance" in ended.out
 
 
 # Mistakes

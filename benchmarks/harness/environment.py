@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]  # of the repository
+ROOT = Path(__file__).parents[2]  # root of the repository
 VARIABLES = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # the processes share a device
     "JAX_ENABLE_COMPILATION_CACHE": "false",  # compilation is measured

@@ -27,7 +27,7 @@ class ProgramState(NamedTuple):
 
     program: Program
     state: Any
-    call_seconds: float  # of the latest calls
+    call_seconds: float  # duration of a call, the average of the latest
 
 
 def serve_requests(case: str, peer: str, form: str) -> None:

@@ -9,7 +9,7 @@ from benchmarks.jobs.definitions import DeepNetwork, Training, Updates
 IMAGE = (28, 28, 1)
 CONVOLUTIONS = ((5, 5, 1, 6), (5, 5, 6, 16))  # "SAME", then "VALID"; each followed by activation and 2 × 2 max pooling
 PADDINGS = (2, 0)  # on each side
-FEATURES = 5 * 5 * 16  # what the convolutions return
+FEATURES = 5 * 5 * 16  # features that the convolutions return
 
 Layers = list[tuple[np.ndarray, np.ndarray]]  # w (inputs, outputs) and b (outputs,); ensembles add an axis in front
 

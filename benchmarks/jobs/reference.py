@@ -9,7 +9,7 @@ from benchmarks.jobs.inputs import Inputs, Layers, update_inputs
 from benchmarks.jobs.reference_lenet import convolve
 
 ALLOWED = 1e-3  # relative to the distance travelled; a wrong rule, order or loss is off by 1e-2 or more
-CHECKED_MEMBERS = 8  # of an ensemble, spread from the first to the last
+CHECKED_MEMBERS = 8  # members checked in an ensemble, spread from the first to the last
 LARGEST_RATE = 1e-2  # members with a larger learning rate are not checked
 B1, B2, EPS = 0.9, 0.999, 1e-8
 LION_B1, LION_B2 = 0.9, 0.99
@@ -22,7 +22,7 @@ def training_error(job: Training, inputs: Inputs, rows: np.ndarray | None, param
       job: the job.
       inputs: the parameters at the start, and the examples.
       rows: the rows of each batch, (steps, batch), in the peer's order; None for full-batch steps.
-      params: the peer's parameters after the first call, w and b of each layer in turn.
+      params: the peer's parameters after the first call, w and b of each layer, in order.
 
     Raises:
       ValueError: if `rows` are not whole epochs, or the shapes differ.
@@ -43,7 +43,7 @@ def ensemble_error(job: Ensemble, inputs: Inputs, rows: np.ndarray, params: Sequ
       job: the job.
       inputs: the parameters at the start, with a members axis in front, and the examples.
       rows: the rows of each member's batches, (members, steps, batch).
-      params: w and b of each layer in turn, each (members, ...).
+      params: w and b of each layer, in order, each (members, ...).
     """
     errors = []
     for i in _checked_members(job):

@@ -18,7 +18,7 @@ class Examples(NamedTuple):
 
     x: np.ndarray  # (rows, features)
     y: np.ndarray  # (rows,)
-    folds: Folds  # of NumPy arrays
+    folds: Folds  # as NumPy arrays
 
     @property
     def largest_train_size(self) -> int:
@@ -29,10 +29,10 @@ class Examples(NamedTuple):
 class Runs(NamedTuple):
     """The runs so far."""
 
-    seed: int  # of the next run
+    seed: int  # seed of the next run
     ends: tuple[tuple[Any, Any], ...]  # (epochs, mean accuracy) at the end of each run
-    accuracies: Any  # of the last run, (folds,)
-    networks: Any  # of the last run, in the peer's own form
+    accuracies: Any  # (folds,) accuracies of the last run
+    networks: Any  # networks of the last run, in the peer's own form
 
 
 def fold_examples(job: TimeToAccuracy) -> Examples:

@@ -76,7 +76,7 @@ def _draw_row(axes: Any, y: float, variant: Variant, ratios: dict[str, Ratio]) -
     fastest: set[str] = set()
     beyond = 0
     for peer, ratio in ratios.items():
-        is_fastest = kind_of(peer) not in fastest  # of its kind, which is what tables show
+        is_fastest = kind_of(peer) not in fastest  # the fastest of its kind, which tables show
         fastest.add(kind_of(peer))
         x = min(max(ratio.value, 1 / LARGEST), LARGEST)
         style = {"s": 26, "zorder": 4} if is_fastest else {"s": 9, "zorder": 3, "alpha": 0.75}

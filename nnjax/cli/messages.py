@@ -38,7 +38,7 @@ def explain(command: str, path: Path) -> Iterator[None]:
         error.add_note(f"continue with: {resume}")
         raise
     except ProcessLostError:
-        complain(f"another process ended or cannot be reached; continue with, in all processes: {resume}", ERROR)
+        complain(f"another process ended or cannot be reached; continue in all processes with: {resume}", ERROR)
         sys.stdout.flush()
         os._exit(PROCESS_LOST)  # a normal exit would wait for the lost process
     except KeyboardInterrupt as stop:
@@ -81,7 +81,7 @@ def _divergence(warning: DivergedWarning, path: Path | None) -> str:
 def _mismatch(error: RunMismatchError) -> str:
     remedy = "start a new run with --out"
     if error.resumable:
-        remedy = f"continue with --anyway (the result can then not be reproduced bit for bit), or {remedy}"
+        remedy = f"continue with --anyway (the result is then not reproducible bit for bit), or {remedy}"
     return (
         f"{error.folder}: the run differs from the saved one and cannot be continued exactly:\n"
         f"{format_differences(error.differences)}\n{remedy}"

@@ -64,7 +64,7 @@ Seed = Annotated[int, option("Random seed for the split, initialisation, data or
 
 Strategy = Annotated[
     Literal["map", "vmap"],
-    option("map: one network after another, bitwise equal to single runs. vmap: all in parallel.", MANY),
+    option("map: one network after another, bitwise equal to single runs on a CPU. vmap: all in parallel.", MANY),
 ]
 Group = Annotated[
     int | None,

@@ -20,7 +20,9 @@ from nnjax.storage.atomic_write import write_records
 
 def predict_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV or NPZ file with the features of the training.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="CSV or NPZ file with the same features as in training.")
+    ],
     out: Annotated[Path | None, typer.Option(help="CSV file to write. Default: RUN/predictions.csv.")] = None,
 ) -> None:
     """Predict the target for each row of FILE; for classification, also the probability of each class.

@@ -17,7 +17,7 @@ from nnjax.storage.atomic_write import write_file, write_json
 from nnjax.types import PyTree
 
 CONFIG, TABLE, METRICS, RESULT, WEIGHTS, RECEIPT, CHECKPOINTS = (
-    "config.json",  # the first file of a run
+    "config.json",  # from this file on, the folder holds a run
     "table.json",
     "metrics.csv",
     "result.json",

@@ -40,15 +40,15 @@ def verify_command(
     mesh = start_devices(config.members, config.group)
     problems = []
     if receipt.settings_digest(config) != saved["settings"]:
-        problems.append(f"{run_folder.CONFIG} has changed since the run: its settings are not those of the receipt")
+        problems.append(f"{run_folder.CONFIG} has changed since the run: its settings do not match the receipt")
     weights, damage = run_folder.read_weights(run / run_folder.WEIGHTS)
     if damage:
         problems.append(damage)
     elif digest(weights) != saved["weights"]:
-        problems.append(f"{run_folder.WEIGHTS} has changed since the run: its SHA-256 is not that of the receipt")
+        problems.append(f"{run_folder.WEIGHTS} has changed since the run: its SHA-256 does not match the receipt")
     prepared = prepare(config)
     if receipt.data_digest(prepared) != saved["data"]:
-        problems.append("the data or their split have changed since the run: their SHA-256 is not that of the receipt")
+        problems.append("the data or their split have changed since the run: their SHA-256 does not match the receipt")
         _end(run, problems)
 
     with explain_divergence(run):
@@ -66,11 +66,11 @@ def verify_command(
         _end(
             run,
             problems,
-            f"to a tolerance: the first {receipt.FIRST} losses agree to {receipt.LOSS_TOLERANCE:g}, "
+            f"within tolerance: the first {receipt.FIRST} losses agree to {receipt.LOSS_TOLERANCE:g}, "
             f"the test loss to {receipt.TEST_TOLERANCE:g} (relative)",
         )
     if repeated["weights"] != saved["weights"]:
-        problems.append("the repeated training gives other weights than the receipt has")
+        problems.append("the repeated training gives different weights from the receipt's")
     leaves, _ = tensor_file.named_leaves({"params": outcome.params, "state": outcome.state})
     for d in receipt.weight_differences(weights, leaves) if weights else []:
         problems.append(

@@ -38,7 +38,9 @@ def read_unique(rows: np.ndarray, read: Callable[[np.ndarray], PyTree]) -> PyTre
     batch = read(unique)
     for leaf in jax.tree.leaves(batch):
         if leaf.shape[:1] != unique.shape:
-            raise ValueError(f"source: got an array of shape {leaf.shape} for {len(unique)} rows")
+            raise ValueError(
+                f"source: got an array of shape {leaf.shape} for {len(unique)} rows; the first axis must be the rows"
+            )
     return jax.tree.map(lambda a: a[place], batch)
 
 

@@ -80,7 +80,7 @@ def make_source(read: Read, n: int, transform: Transform | None = None) -> Sourc
       transform: see `source`.
 
     Raises:
-      ValueError: from `gather`, if shapes or dtypes differ from those of row 0; and see `source`.
+      ValueError: from `gather`, if shapes or dtypes differ from row 0; and as raised by `source`.
     """
 
     def stored(rows: np.ndarray) -> Data:

@@ -66,7 +66,7 @@ def summary(net: LayerLike, x: PyTree) -> Summary:
         layer_params = _at(params, path)
         if layer_params is not None:
             rows.append(Row(path, name, checks.shapes(avals), _size(layer_params)))
-    # A combinator's output is marked after those of its children; sorting by path moves it before them
+    # A combinator's output is marked after its children's outputs; sorting by path moves it before them
     return Summary(net.name, tuple(sorted(rows, key=lambda row: row.path)), _size(params), _size(state))
 
 

@@ -41,8 +41,8 @@ def from_rule(
       hyper: the other hyper-parameters, or a function that returns them for step t = 1, 2, ….
       name: name of the optimizer, for error messages.
       initial: initial value of every moment.
-      decayed: for a rule with weight decay: maps the parameters to those that decay, see `decay_mask`. The rule then
-        gets each parameter after the moments, and `update` requires `params`.
+      decayed: for a rule with weight decay, the function that `decay_mask` returns. The rule then gets each parameter
+        after the moments, and `update` requires `params`.
     """
     if not callable(learning_rate):
         learning_rate = checks.in_range(name, "learning_rate", learning_rate, "[0, inf)")

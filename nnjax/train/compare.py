@@ -108,7 +108,7 @@ def compare(
     if not common:
         raise ValueError(
             f"compare: the runs have no score in common: {', '.join(scores[0])} against {', '.join(scores[1])}, of "
-            "different losses; give both the same metrics="
+            "different losses; pass the same metrics= to both"
         )
     return Comparison(
         {name: paired_difference(scores[0][name], scores[1][name], confidence=confidence) for name in common}, *scores

@@ -224,7 +224,7 @@ def make_job(
     if size is None and counts.min() < counts.max():
         raise ValueError(
             f"fit: batch_size=None takes all rows of a fold at once, but members have {counts.min()} to {counts.max()} "
-            "rows; give a batch size, or folds of equal size"
+            "rows; set a batch size, or use folds of equal size"
         )
     if batch > counts.min():
         warnings.warn(
@@ -353,7 +353,7 @@ def _check_held_out(held_out: Data | None, rows: Rows | None, patience: int | No
     """Check that there are validation data for `patience`, and that their weights are not all 0."""
     if held_out is None:
         if patience is not None:
-            raise ValueError(f"fit: patience={patience} needs validations; give validation=, or folds in memory")
+            raise ValueError(f"fit: patience={patience} needs validations; pass validation=, or folds in memory")
         return
     if held_out.weights is None:
         return

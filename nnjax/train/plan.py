@@ -38,10 +38,10 @@ class Plan(NamedTuple):
     members: int
     devices: str  # "2 × cpu, members over 2"
     memory: int  # free bytes of one device
-    fixed_bytes: dict[Strategy, int]  # by strategy, on one device: needed for any number of members, including data
-    member_bytes: dict[Strategy, int]  # by strategy: for each additional member, including a copy for saving
-    fit: dict[Strategy, int]  # by strategy: number of members that fit into memory
-    seconds: dict[Strategy, float]  # by strategy: measured time of one member's step; empty if not measured
+    fixed_bytes: dict[Strategy, int]  # on one device, for any number of members, including data
+    member_bytes: dict[Strategy, int]  # for each additional member, including a copy for saving
+    fit: dict[Strategy, int]  # number of members that fit into memory
+    seconds: dict[Strategy, float]  # measured time of one member's step; empty if not measured
     strategy: Strategy  # the faster one
     group: int | None  # the `group` with which the members fit; None if all of them do
 

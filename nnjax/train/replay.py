@@ -97,8 +97,8 @@ def replay(
       out: folder with checkpoints of the run. The replay starts from the last one before the step.
 
     Returns:
-      `Replay(run, step, member, ts, batch, rows, origin)`, where `run.step(ts, batch)` is the step itself. None if no
-      step was asked for and everything stays finite.
+      `Replay(run, step, member, ts, batch, rows, origin)`, where `run.step(ts, batch)` is the step itself. None if
+      `step` is None and everything stays finite.
 
     Raises:
       ValueError: for a member or a step that the run does not have, or if `out` holds a different run.
@@ -154,8 +154,8 @@ class _Group(NamedTuple):
     """The members of one program, or one of them."""
 
     job: Job
-    member: int | None  # the member that is asked for, counted from the first of the group
-    folder: Path | None  # of the group's checkpoints
+    member: int | None  # the requested member, counted from the first of the group
+    folder: Path | None  # folder of the group's checkpoints
 
     @property
     def alone(self) -> bool:

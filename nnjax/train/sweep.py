@@ -98,7 +98,7 @@ def sweep(
         raise TypeError(f"sweep: make_run must be a function from hyper-parameters to a train.Run, got {make_run!r}")
     checks.positive_int("sweep", "seeds", seeds)
     if validation is None:
-        raise ValueError("sweep: validation=None, but settings are ranked by their validation loss; give validation=")
+        raise ValueError("sweep: validation=None, but settings are ranked by their validation loss; pass validation=")
     values = _columns(hyper)
     reserved = [name for name in values if name.startswith(("validation_", "best_")) or name in RESERVED]
     if reserved:

@@ -32,7 +32,7 @@ def python_loop(
       inputs: the parameters at the start, and the examples.
       step: one step, written with the library.
       state: the state before the first step.
-      to_arrays: returns w and b of each layer in turn, from a state.
+      to_arrays: returns w and b of each layer, in order, from a state.
       compiled: the compiled step, for its time to compile and its memory.
       block: waits until a state is computed.
     """

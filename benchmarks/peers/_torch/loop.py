@@ -36,7 +36,7 @@ def batch_loop(
       step: one step.
       state: the state before the first step.
       batches: returns the batches of an epoch.
-      params: returns w and b of each layer in turn, from a state.
+      params: returns w and b of each layer, in order, from a state.
       stages: seconds to compile, if the step is compiled.
     """
 

@@ -49,12 +49,12 @@ def to_tensors(inputs: Inputs, device: str = DEVICE) -> tuple[Tensor, Tensor]:
 
 
 def to_arrays(params: Sequence[Tensor]) -> list[np.ndarray]:
-    """Return w and b of each layer in turn, w as (…, inputs, outputs)."""
+    """Return w and b of each layer, in order, w as (…, inputs, outputs)."""
     return from_torch_layout([param.detach().cpu().numpy() for param in params])
 
 
 def to_torch_layout(layers: Layers) -> list[np.ndarray]:
-    """Return w and b of each layer in turn, w as (…, outputs, inputs, …); a members axis stays in front."""
+    """Return w and b of each layer, in order, w as (…, outputs, inputs, …); a members axis stays in front."""
     arrays = []
     for i, (w, b) in enumerate(layers):
         if i and _is_convolution(layers[i - 1][0]) and not _is_convolution(w):

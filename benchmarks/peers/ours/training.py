@@ -92,6 +92,6 @@ def initial_state(run: train.Run, layers: Any, key: jax.Array, examples: data.Da
 
 
 def to_arrays(ts: TrainState) -> list[np.ndarray]:
-    """Return w and b of each layer in turn."""
+    """Return w and b of each layer, in order."""
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(ts.params)]
     return [leaf for b, w in zip(leaves[::2], leaves[1::2], strict=True) for leaf in (w, b)]

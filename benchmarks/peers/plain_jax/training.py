@@ -94,7 +94,7 @@ def first_rows(job: Training, key: jax.Array) -> jax.Array:
 
 
 def to_arrays(carry: Any) -> list[np.ndarray]:
-    """Return w and b of each layer in turn."""
+    """Return w and b of each layer, in order."""
     return [np.asarray(leaf) for leaf in jax.tree.leaves(carry[0])]
 
 

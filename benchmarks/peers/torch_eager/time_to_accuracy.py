@@ -57,7 +57,7 @@ def time_to_accuracy(job: TimeToAccuracy, form: str) -> Program:
 
 
 def _fold_data(examples: Examples, i: int) -> tuple[XY, XY]:
-    """Return x and y for training, and those held out."""
+    """Return x and y for training, and x and y held out."""
     tables = [rows.table[i, : rows.sizes[i]] for rows in examples.folds]
     x, y = torch.from_numpy(examples.x).to(DEVICE), torch.from_numpy(examples.y).long().to(DEVICE)
     train, held_out = (torch.from_numpy(np.asarray(rows, np.int64)).to(DEVICE) for rows in tables)
@@ -104,5 +104,5 @@ def _accuracy(fold: Fold) -> float:
 
 
 def _to_arrays(model: nn.Module) -> list[np.ndarray]:
-    """Return w (inputs, outputs) and b of each layer in turn."""
+    """Return w (inputs, outputs) and b of each layer, in order."""
     return [(param.mT if param.ndim == 2 else param).detach().cpu().numpy() for param in model.parameters()]

@@ -10,7 +10,7 @@ from nnjax import checks
 from nnjax.optcheck.contract.violations import Violation, attempt, make_violation
 from nnjax.types import PyTree
 
-RELATIVE = 1e-5  # of the largest update; reordering operations changes less
+RELATIVE = 1e-5  # relative to the largest update; reordering operations changes less
 
 
 def leaf_types(tree: PyTree, weak: bool = True) -> dict[str, str]:

@@ -25,7 +25,7 @@ from nnjax.train.folds import Rows
 from nnjax.train.run import Log
 from nnjax.types import Data, Key, PyTree
 
-ROWS = 8192  # rows drawn at once: fewer cost more per row, more are wasted in a short chunk
+ROWS = 8192  # rows drawn at once: with fewer, each row costs more; with more, a short chunk wastes some
 CAPACITY = 1024  # the most steps in a chunk: the logs have this length
 
 Carry = tuple[FitState, Log]
@@ -175,7 +175,7 @@ def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n
         return loop(n, lambda i, carry: step(i, carry, batch(block_rows[jnp.clip(first + i, 0, last)])), carry)
 
     count = n_rows(examples) if rows is None else jnp.asarray(rows.sizes)
-    # Rows of several steps are drawn at once: of fewer in a large ensemble, whose chunks are short
+    # Rows of several steps are drawn at once; of fewer steps in a large ensemble, because its chunks are short
     several = min(CAPACITY, max(1, ROWS // size // min(ensemble.members, 16)))
 
     def draw_and_step(b: Array, carry: Carry) -> Carry:

@@ -189,7 +189,7 @@ def mean_over(losses: np.ndarray, counted: np.ndarray) -> np.ndarray:
 
 
 def _record(job: Job, logs: Logs, since: np.ndarray) -> Record:
-    """Return the record for callbacks and the progress bar: the mean loss since some step, and the last scores."""
+    """Return the record for callbacks and the progress bar: the mean loss from step `since` on, and the last scores."""
     step = int(logs.done.max())
     steps = np.arange(since.min(initial=0), step)
     losses = logs.losses[:, steps]

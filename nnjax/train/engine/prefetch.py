@@ -111,8 +111,8 @@ def _gatherer(
     run, members_rows = job.ensemble.run(index_tree(job.members.hyper, 0)), job.members.rows
     if run.batch_size is None:
         raise ValueError(
-            "fit: batch_size=None takes all data at once, but a source is read batch by batch; give a batch size, or "
-            "arrays in memory (np.asarray)"
+            "fit: batch_size=None takes all data at once, but a source is read batch by batch; set a batch size, or "
+            "use arrays in memory (np.asarray)"
         )
     members, batch = len(job.members.keys), run.batch_size
     count = np.full(members, source.n, np.int32) if members_rows is None else np.asarray(members_rows.sizes)

@@ -24,7 +24,7 @@ class Logs(NamedTuple):
     done: np.ndarray  # (members,) steps, including steps that a frozen member did not take
     losses: np.ndarray  # (members, steps), NaN for steps that were not taken
     epochs: tuple[int, ...]  # the epochs, from 0, after which members were validated
-    scores: tuple[dict[str, np.ndarray], ...]  # of each validation, (members,)
+    scores: tuple[dict[str, np.ndarray], ...]  # scores (members,) of each validation
 
 
 class Save(Protocol):
