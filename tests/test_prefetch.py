@@ -104,16 +104,6 @@ def test_under_64_bits():
         assert_same_run(a, b)
 
 
-def test_sweep():
-    def make(hyper):
-        return train.Run(NET, losses.cross_entropy, optim.adam(hyper["rate"]), batch_size=8)
-
-    settings = {"epochs": 2, "validation": (X, Y), "progress": False}
-    rates = {"rate": np.array([1e-2, 1e-3], np.float32)}
-    a, b = (train.sweep(make, rates, examples, **settings) for examples in ((X, Y), data.source(X, Y)))
-    assert_equal(a.result.ts, b.result.ts)
-
-
 @pytest.mark.parametrize("step", [3, 5, 11])
 def test_folds_are_resumed_anywhere(tmp_path, step):
     stop = {"callbacks": [stop_at(step)], "callback_every": 1}

@@ -100,16 +100,19 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, cache):
-    """Return for each axis, and for one process and two, their last line and their folder."""
-    found = {}
-    for axis in ("members", "batch"):
-        for count in (1, 2):
+    """Return a function that returns the last line and the folder of a run with a number of processes, trained once."""
+    runs = {}
+
+    def run(axis, count):
+        if (axis, count) not in runs:
             out = tmp_path_factory.mktemp(f"{axis}-{count}")
             with Children() as children:
-                said = results(start(children, count, axis, out, cache))
-            assert len(set(said)) == 1, "each process has the whole result"
-            found[axis, count] = said[0], out
-    return found
+                lines = results(start(children, count, axis, out, cache))
+            assert len(set(lines)) == 1, "each process has the whole result"
+            runs[axis, count] = lines[0], out
+        return runs[axis, count]
+
+    return run
 
 
 def same_files(out, other):
@@ -120,16 +123,16 @@ def same_files(out, other):
 
 
 def test_members_over_two_processes_have_the_bits_of_one(undisturbed):
-    (one, out), (two, other) = undisturbed["members", 1], undisturbed["members", 2]
+    (one, out), (two, other) = undisturbed("members", 1), undisturbed("members", 2)
     assert one == two
     same_files(out, other)
 
 
 def test_a_batch_over_two_processes_is_that_of_one_to_rounding(undisturbed):
-    one, two = (json.loads(undisturbed["batch", count][0].split(" ", 2)[2]) for count in (1, 2))
+    one, two = (json.loads(undisturbed("batch", count)[0].split(" ", 2)[2]) for count in (1, 2))
     np.testing.assert_allclose(two[:8], one[:8], rtol=1e-4)
     assert len(one) == len(two) == EPOCHS * 8
-    files = [[path.name for path in checkpoint.files(undisturbed["batch", count][1])][-1] for count in (1, 2)]
+    files = [[path.name for path in checkpoint.files(undisturbed("batch", count)[1])][-1] for count in (1, 2)]
     assert files[0] == files[1]
 
 
@@ -156,7 +159,7 @@ def test_if_one_is_killed_the_other_ends_and_the_run_can_be_resumed(axis, victim
     assert expected in err
     assert 24 <= checkpoint.step_of(checkpoint.files(tmp_path)[-1]) < EPOCHS * 8
 
-    said, out = undisturbed[axis, 2]
+    said, out = undisturbed(axis, 2)
     with Children() as children:
         assert results(start(children, 2, axis, tmp_path, cache)) == [said, said]
     same_files(tmp_path, out)

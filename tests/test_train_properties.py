@@ -200,6 +200,10 @@ def test_groups_devices_and_sources_change_no_bit(kind, undisturbed):
     assert_same_result(undisturbed(kind), undisturbed(SAME[kind]))
 
 
+def test_a_sweep_of_a_source_has_the_bits_of_memory(undisturbed):
+    assert_same_result(fit_sweep(data=SOURCE), undisturbed("sweep"))
+
+
 def test_a_setting_of_a_sweep_is_a_sweep_of_one(undisturbed):
     many = undisturbed("sweep")
     for i in range(3):

@@ -48,9 +48,9 @@ def make_swept(hyper):
     return train.Run(net, loss, optim.adam(hyper["rate"]), batch_size=BATCH, metrics=(accuracy,))
 
 
-def sweep(make=make_swept, hyper=SWEPT, **settings):
+def sweep(make=make_swept, hyper=SWEPT, data=DATA, **settings):
     settings = {"epochs": 2, "validation": HELD_OUT, "key": KEY, "progress": False} | settings
-    return train.sweep(make, hyper, DATA, **settings)
+    return train.sweep(make, hyper, data, **settings)
 
 
 def take(data, rows):

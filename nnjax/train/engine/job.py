@@ -10,7 +10,7 @@ from nnjax.data import Source, sample
 from nnjax.train.engine.device_loop import initial_states
 from nnjax.train.engine.ensemble import Ensemble, index_tree
 from nnjax.train.engine.fit_state import FitState
-from nnjax.train.engine.placement import replicate, shard_members, snapshot
+from nnjax.train.engine.placement import replicate, shard_members
 from nnjax.train.folds import Rows
 from nnjax.types import Data, Key, PyTree
 
@@ -66,4 +66,5 @@ def first_state(job: Job, *, validated: bool) -> FitState:
 
 def state_shapes(job: Job, *, validated: bool) -> Any:
     """Return the shapes of the state (members, ...) that a checkpoint holds."""
-    return jax.eval_shape(lambda: snapshot(job.ensemble, first_state(job, validated=validated)))
+    on_one_device = job._replace(ensemble=replace(job.ensemble, mesh=None))
+    return jax.eval_shape(lambda: first_state(on_one_device, validated=validated))
