@@ -7,6 +7,8 @@ import pytest
 
 from nnjax import nn
 
+pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
+
 FEW = 32  # outputs up to which the weight gradient is transposed on CPUs
 
 
@@ -54,7 +56,6 @@ def random(shape, seed):
         ((1, 1), 5, 1, True),
     ],
 )
-@pytest.mark.usefixtures("quick_compiler")
 def test_both_layouts_have_the_values_and_derivatives_of_the_product(batch, inputs, outputs, bias):
     x, w, b = random((*batch, inputs), 0), random((inputs, outputs), 1), random((outputs,), 2) if bias else None
     functions = (product, dense, features_first)

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from nnjax import nn
 
+pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
+
 
 @st.composite
 def convolutions(draw):
@@ -34,14 +36,6 @@ def reference(x, w, layer):
     return jax.lax.conv_general_dilated(
         x, w, layer["strides"], layer["padding"], rhs_dilation=layer["dilation"], dimension_numbers=axes
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-    """The programs are many and small: XLA need not optimize them."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)

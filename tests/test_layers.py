@@ -13,16 +13,10 @@ from cases import LAYERS, block, directional_derivatives, equations, over, rando
 
 from nnjax import nn
 
+pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
+
 keys, draws, other_draws = (jax.random.split(jax.random.key(i), 2) for i in (7, 8, 9))
 key = keys[0]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-    """The programs are many and small: XLA need not optimize them."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def example(case, dtype=jnp.float32, salt=1):

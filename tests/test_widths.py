@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from nnjax import losses, nn, optim, train
 from nnjax.types import Data, TrainState
 
+pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
+
 PADDED = (6, 5)
 INPUTS, OUTPUTS = 3, 2
 generator = np.random.default_rng(0)
@@ -22,14 +24,6 @@ Y = generator.normal(size=(8, OUTPUTS))
 KEY = jax.random.key(3)
 RATE = 0.4
 ACTIVATIONS = [jax.nn.relu, jax.nn.softplus, jax.nn.sigmoid, jax.nn.gelu, jnp.cos]  # the last three do not map 0 to 0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-    """The programs are many and small: XLA need not optimize them."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)
