@@ -132,7 +132,7 @@ def test_validation_changes_no_bit(kind, undisturbed):
 
 @ALL_KINDS
 def test_stopped_and_resumed_it_ends_as_if_never_stopped(kind, undisturbed, tmp_path):
-    often = {"out": tmp_path, "resume": True, "save_every": 0, "chunk_steps": 3, "callback_every": 3}
+    often = {"out": tmp_path, "resume": True, "save_every": 0, "chunk_steps": 3, "callback_every": 4}
     lives, steps = 0, [0]
     while steps and lives < 50:
         lives, steps = lives + 1, []
