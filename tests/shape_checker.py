@@ -1,4 +1,4 @@
-"""The type checker that the tests hang into nnjax: it checks annotated shapes, and leaves other types to mypy."""
+"""The type checker of the tests: it checks annotated shapes at run time. Other types are for mypy."""
 
 import re
 
@@ -6,7 +6,7 @@ from beartype import beartype
 
 
 def check_shapes(function):
-    """`function` with its jaxtyping annotations checked at every call."""
+    """Return the function with its jaxtyping annotations checked at every call."""
     annotations = getattr(function, "__annotations__", {})
     shapes = {name: hint for name, hint in annotations.items() if re.search(r"\b(Float|U?Int\d*)\[", str(hint))}
     if not shapes:

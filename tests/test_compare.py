@@ -1,4 +1,4 @@
-"""Paired comparisons of two runs: the seeds share everything but what is compared."""
+"""Paired comparisons of two runs, which share the draws of each seed."""
 
 from functools import partial
 
@@ -30,19 +30,20 @@ def compare(first, second, **settings):
 
 
 def test_a_run_against_itself_is_exactly_0():
-    found = compare(make(), make())
-    assert set(found.differences) == {"loss", "accuracy"}
-    for difference in found.differences.values():
+    comparison = compare(make(), make())
+    assert set(comparison.differences) == {"loss", "accuracy"}
+    for difference in comparison.differences.values():
         assert (difference.difference, difference.low, difference.high) == (0, 0, 0)
 
 
 def test_scores_of_each_seed_are_those_of_its_run():
-    found = compare(make(0.05), make(0.01))
-    for run, scores in ((make(0.05), found.first), (make(0.01), found.second)):
+    comparison = compare(make(0.05), make(0.01))
+    for run, scores in ((make(0.05), comparison.first), (make(0.01), comparison.second)):
         result = train.fit(run, DATA, members=3, epochs=2, validation=DATA, progress=False)
         np.testing.assert_array_equal(scores["loss"], result.history[-1]["validation_loss"])
-    difference = found.differences["loss"]
-    np.testing.assert_allclose(difference.difference, (found.first["loss"] - found.second["loss"]).mean(), rtol=1e-6)
+    difference = comparison.differences["loss"]
+    expected = (comparison.first["loss"] - comparison.second["loss"]).mean()
+    np.testing.assert_allclose(difference.difference, expected, rtol=1e-6)
     assert difference.low < difference.difference < difference.high
 
 

@@ -28,7 +28,7 @@ def fit(run=RUN, data=DATA, **settings):
 
 
 def assert_members_are_runs_on_their_rows(folds, result, run, data, **settings):
-    """Bit for bit, and as many steps; and their scores are those on what was held out."""
+    """Compare bits and the number of steps; and the scores with those on the held-out rows."""
     keys = jax.random.split(KEY, len(folds.train.table))
     for f, key in enumerate(keys):
         held_out = take(data, own_rows(folds.held_out, f))

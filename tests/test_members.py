@@ -42,8 +42,8 @@ CASES = {  # run, data
 STRATEGIES = pytest.mark.parametrize("strategy", ["map", "vmap"])
 
 
-def begun(ts):
-    """A copy, for a chunk takes the memory."""
+def begin(ts):
+    """Return the state before a chunk, as a copy because a chunk reuses its memory."""
     fs = jax.vmap(lambda ts: initial_fit_state(ts, validated=True, stopped=jnp.zeros((), bool)))(ts)
     return jax.tree.map(jnp.copy, fs)
 
@@ -56,7 +56,7 @@ def test_a_step_of_vmap_is_that_of_map_to_rounding(case):
         ts = fit(run, data, key=KEYS, epochs=epochs).ts
         until = ts.step + 1
         (a, log_a, _), (b, log_b, _) = (
-            train_chunk(Ensemble(run, 3, strategy), begun(ts), MemberArgs(until=until), data, np.int32(1))
+            train_chunk(Ensemble(run, 3, strategy), begin(ts), MemberArgs(until=until), data, np.int32(1))
             for strategy in ("map", "vmap")
         )
         np.testing.assert_allclose(log_a["loss"][:, 0], log_b["loss"][:, 0], rtol=1e-5)
@@ -130,7 +130,7 @@ def swept(rates, strategy="map", **settings):
 
 @STRATEGIES
 @pytest.mark.parametrize(("patience", "every"), [(1, 1), (3, 1), (2, 2)])
-def test_early_stopping_is_a_loop_that_stops_each_member_alone(strategy, patience, every):
+def test_early_stopping_is_a_loop_that_stops_each_member_by_itself(strategy, patience, every):
     epochs = 11
     at = {e: fit(key=KEYS, strategy=strategy, epochs=e) for e in range(1, epochs + 1)}
     evaluate = jax.jit(RUN.evaluate)

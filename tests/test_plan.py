@@ -19,13 +19,7 @@ STATE = 4 + 32 * 4 + (4 + 2 * 32 * 4) + 8  # step, parameters, Adam's count and 
 CARRIED = STATE + 4 + 1 + (4 + 4 + 32 * 4 + 4)  # diverged, stopped; the best network: score, step, parameters, waited
 MATMUL = 2 * B * (3 * 5 + 5 * 2) + 2 * B * (3 * 5 + 5 * 2) + 2 * B * 5 * 2  # forward, by weights, by hidden units
 MB = 10**6
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +39,7 @@ def test_counts_by_hand(found):
 
 @pytest.mark.parametrize("strategy", ["map", "vmap"])
 def test_bytes_of_members_are_those_of_the_compiler(found, strategy):
-    """At another number of members than those that the law is drawn from; a plan counts a copy to save besides."""
+    """For numbers of members that the law was not fitted to. A plan also counts a copy for saving."""
     for members in (16, 24, 100):
         compiler = _program_bytes(Ensemble(RUN, members, strategy), jax.random.key(0), DATA)
         law = found.fixed_bytes[strategy] + members * (found.member_bytes[strategy] - CARRIED)
@@ -108,7 +102,7 @@ def test_strategies_are_measured():
     assert p.group is None
 
 
-def test_data_that_are_read_take_no_memory():
+def test_a_source_takes_no_memory():
     x = np.zeros((1000, 3), np.float32)
     p = train.plan(RUN, data.source(x, np.arange(1000) % 2), memory=MB, measure=False)
     assert p.data_bytes == 1000 * (12 + 4)
@@ -121,7 +115,7 @@ def test_full_batch():
     assert p.epoch_steps == 1
 
 
-def test_data_are_taken_as_fit_takes_them():
+def test_data_are_converted_as_in_fit():
     x, y = np.zeros((20, 3), np.uint8), np.arange(20) % 2
     assert train.plan(RUN, (x, y), measure=False).data_bytes == 20 * (3 * 4 + 4)
 

@@ -117,7 +117,7 @@ def accurate(*layers, **settings):
 
 SAVED = {"members": 2, "validation": HELD_OUT}
 FIRST, LAST = (nn.dense(4, bias=False), nn.batch_norm()), nn.dense(2)
-DIFFERENT = {  # what is changed, and the row of the table
+DIFFERENT = {  # the change, and the row of the table that names it
     "architecture": ({"run": accurate(nn.dense(4), jax.nn.relu, LAST)}, "step"),
     "width": ({"run": accurate(nn.dense(6, bias=False), nn.batch_norm(), jax.nn.relu, nn.dropout(0.2), LAST)}, "step"),
     "activation": ({"run": accurate(*FIRST, jnp.tanh, nn.dropout(0.2), LAST)}, "step"),

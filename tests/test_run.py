@@ -73,7 +73,7 @@ def test_every_example_is_seen_once_per_epoch():
     assert not (rows[0] == rows[1]).all()
 
 
-def test_steps_go_on_where_they_stopped():
+def test_steps_continue_from_the_state():
     run = make_run()
     steps = jax.jit(run.steps, static_argnames="n")
     ts = run.init(jax.random.key(0), DATA)

@@ -237,7 +237,7 @@ def test_one_member_is_an_ensemble_of_one():
 
 @ALL_KINDS
 def test_a_second_call_compiles_nothing(kind, undisturbed, caplog):
-    """With another key, other hyper-parameters, epochs and chunks."""
+    """The second call has a different key, hyper-parameters, epochs and chunks."""
     undisturbed(kind)
     other = {"key": jax.random.key(7), "epochs": 4.3, "chunk_steps": 3, "validate_every": 2, "patience": 3}
     if "sweep" in kind:
