@@ -122,7 +122,7 @@ from nnjax import nn
 for batch, hidden, outputs in ((4, 3, 2), (3, 3, 3), (2, 2, 2), (9, 3, 1), (4, 4, 2)):
     net, x = nn.mlp([hidden], outputs), jnp.ones((batch, 5))
     params, state = jax.vmap(net.init, (0, None))(jax.random.split(jax.random.key(0), 2), x)
-    loss = lambda params, state: net.apply(params, state, x, train=True)[0].sum()
+    loss = lambda params, state: (net.apply(params, state, x, train=True)[0] ** 2).sum()
     jax.block_until_ready(jax.jit(jax.vmap(jax.grad(loss)))(params, state))
 print("done")
 """
