@@ -1,11 +1,19 @@
 """The variants of the dense layer's product are the same function."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import nnjax
 from nnjax import nn
+
+ROOT = Path(nnjax.__file__).parents[1]
 
 pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
 
@@ -105,3 +113,24 @@ def test_a_network_features_first_has_the_same_parameters_and_outputs():
     jax.tree.map(np.testing.assert_array_equal, params, columns.init(jax.random.key(1), x)[0])
     (y, _), (transposed, _) = (net.apply(params, state, x, train=False) for net in (rows, columns))
     np.testing.assert_allclose(y, transposed, rtol=1e-5, atol=1e-6)
+
+
+TINY_NETWORKS = """
+import jax, jax.numpy as jnp
+from nnjax import nn
+
+for batch, hidden, outputs in ((4, 3, 2), (3, 3, 3), (2, 2, 2), (9, 3, 1), (4, 4, 2)):
+    net, x = nn.mlp([hidden], outputs), jnp.ones((batch, 5))
+    params, state = jax.vmap(net.init, (0, None))(jax.random.split(jax.random.key(0), 2), x)
+    loss = lambda params, state: (net.apply(params, state, x, train=True)[0] ** 2).sum()
+    jax.block_until_ready(jax.jit(jax.vmap(jax.grad(loss)))(params, state))
+print("done")
+"""
+
+
+def test_tiny_networks_train_under_vmap():
+    """XLA would abort the process, and only with its optimizations."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    program = [sys.executable, "-c", TINY_NETWORKS]
+    result = subprocess.run(program, capture_output=True, text=True, check=False, env=environment)
+    assert result.stdout == "done\n", result.stderr[-500:]

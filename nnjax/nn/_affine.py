@@ -11,6 +11,7 @@ from nnjax.nn._features import param_dtype, per_feature
 from nnjax.types import Initializer, Key, Params
 
 FEW = 32  # up to this many outputs, the transposed weight gradient is faster on CPU
+TINY = 27  # up to this many multiplications, XLA's CPU compiler aborts on the vmapped transposed gradient (jaxlib 0.10)
 
 
 def init_affine(key: Key, x: Array, shape: tuple[int, ...], w_init: Initializer, b_init: Initializer | None) -> Params:
@@ -23,7 +24,7 @@ def init_affine(key: Key, x: Array, shape: tuple[int, ...], w_init: Initializer,
 
 def affine(x: Array, w: Array, b: Array | None) -> Array:
     """Return x w + b for x (batch, ..., inputs), w (inputs, outputs), and b (outputs,) or None."""
-    y = _product(x, w) if w.shape[1] <= FEW else jnp.dot(x, w)
+    y = _product(x, w) if w.shape[1] <= FEW and x.size * w.shape[1] > TINY else jnp.dot(x, w)
     return y if b is None else y + per_feature(b, y)
 
 
