@@ -73,7 +73,7 @@ def choose_contenders(case_name: str, variant: str, choice: Choice) -> list[Cont
 
 
 def build_rows(case: str, variant: str, measurements: Sequence[Measurement]) -> list[Row]:
-    """Return the rows of a variant. One peer's count of operations, and the limit, apply to all rows."""
+    """Return the rows of a variant, all with the same operation count, byte count and limit."""
     limits = [median(m.samples) for m in measurements if m.contender.peer == LIMIT and m.samples]
     flops = max((m.setup.get("flops", 0) for m in measurements), default=0)
     bytes_ = max((m.setup.get("bytes", 0) for m in measurements), default=0)

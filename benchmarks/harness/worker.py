@@ -1,4 +1,4 @@
-"""The process of one peer in one form at one case.
+"""The worker process that measures one form of one peer on one case.
 
 It writes a line when the peer is loaded, then answers requests, one line of JSON each:
 

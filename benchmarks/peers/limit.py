@@ -130,6 +130,6 @@ def updates(job: Updates, form: str) -> Program:
 
 
 def dispatch(job: Dispatch, form: str) -> Program:
-    """Pass the same number of elements in one array."""
+    """Call a jitted `array + 1` on one array with as many elements as all leaves together."""
     single = Dispatch(leaves=1, size=job.leaves * job.size, calls=job.calls)
     return jitted_calls(single, lambda array: array + 1, jnp.zeros(single.size))

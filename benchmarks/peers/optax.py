@@ -14,7 +14,7 @@ RARE = ("flatten, scan", "flatten, calls")
 
 
 def updates(job: Updates, form: str) -> Program:
-    """Update with `optax.flatten` or without, in a scan or in one jitted call for each update."""
+    """Update with or without `optax.flatten`, in a scan or with one jitted call per update."""
     rules = {
         "sgd": lambda: optax.sgd(job.rate),
         "adam": lambda: optax.adam(job.rate),

@@ -1,4 +1,4 @@
-"""The settings of a run as plain values, for the command line and the run folder, and the run they describe."""
+"""The settings of a run as plain values, for the command line and the run folder, and functions that use them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

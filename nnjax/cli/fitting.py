@@ -16,7 +16,7 @@ from nnjax.train.engine.options import Resume
 
 
 def run_arguments(config: Config, mesh: Mesh | None) -> dict[str, Any]:
-    """Return the arguments that a run's bits depend on, except for the run, the data and the number of members."""
+    """Return the arguments that determine a run's exact result, except the run, the data and the number of members."""
     return {
         "epochs": config.epochs,
         "key": jax.random.key(config.seed),

@@ -140,10 +140,10 @@ def _compare(candidate: Any, against: str, hparams: dict[str, Any], kind: str | 
 
 
 def _load(name: str) -> Any:
-    """Return an object by its module or file, and its name.
+    """Load the object that is specified as MODULE:NAME or FILE.py:NAME.
 
     Raises:
-      ValueError: if the name is not MODULE:NAME.
+      ValueError: if the name is neither MODULE:NAME nor FILE.py:NAME.
       ImportError, FileNotFoundError, AttributeError: if the module, file or object does not exist.
     """
     place, _, attribute = name.rpartition(":")

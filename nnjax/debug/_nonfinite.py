@@ -150,7 +150,7 @@ class _Value(NamedTuple):
 
 
 class _Site(NamedTuple):
-    """The surroundings of an equation."""
+    """The context of an equation: its scopes, its loops, and the rows of the batch."""
 
     stack: tuple[Any, ...]  # scopes and transforms
     loops: tuple[Loop, ...]
@@ -289,7 +289,11 @@ def _primitive(equation: Any, inputs: list[_Value], site: _Site, origins: list[N
 def _inherited_ids(
     equation: Any, inputs: list[_Value], masks: list[np.ndarray], input_ids: list[int]
 ) -> list[np.ndarray]:
-    """Return the ids that non-finite outputs inherit from the inputs; 0 if finite inputs do not make them finite."""
+    """Return for each output the ids that its non-finite elements inherit from the inputs.
+
+    An element inherits an id if it becomes finite when the inputs with that id are replaced by finite numbers. The id
+    of an element that stays non-finite is 0.
+    """
     ids = [np.zeros(mask.shape, np.int32) for mask in masks]
     groups = [[i] for i in input_ids[:MAX_SEPARATE]] if len(input_ids) > 1 else []
     for group in [*groups, input_ids] if input_ids else []:  # one by one, then all: NaN + NaN needs both replaced
@@ -346,7 +350,7 @@ def _set_forward(ids: Sequence[int] | set[int], scope: tuple[str, ...], origins:
 
 
 def _rows(mask: np.ndarray, site: _Site, backward: bool) -> tuple[int, ...]:
-    """Return the non-finite rows of the batch, or () if the first axis may not be the batch."""
+    """Return the non-finite rows of the batch, or () if the first axis might not be the batch."""
     if site.rows is None or mask.shape[:1] != (site.rows,):
         return ()
     # In the forward pass and the loss the first axis is the batch. Gradients and statistics may have the same length.

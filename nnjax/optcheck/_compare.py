@@ -208,7 +208,7 @@ def _build_candidate(optimizer: Any, hparams: Mapping[str, Any] | None, kind: st
 
 
 def _title(argument: Any, optimizer: Adapter | Formula, default: str) -> str:
-    """Return a name for the report; optax's functions leave none in their results."""
+    """Return the optimizer's name for the report, or the default if it has none; optax's optimizers have none."""
     if isinstance(argument, str):
         return argument
     has_name = isinstance(optimizer, Adapter) and optimizer.kind in ("step", "object", "torch")
@@ -216,7 +216,7 @@ def _title(argument: Any, optimizer: Adapter | Formula, default: str) -> str:
 
 
 def _guess(name: str, hparams: Mapping[str, Any]) -> Formula | None:
-    """Return the formula of a reference by name, with the hyper-parameters that it was made with."""
+    """Return the library formula with this name and these hyper-parameters; None if no formula has this name."""
     if name not in LIBRARY_RULES:
         return None
     rule, hyper = LIBRARY_RULES[name]

@@ -86,11 +86,11 @@ def power(base: Scalar, t: Array) -> Array:
 
 
 def decay_mask(mask: Mask) -> Callable[[Params], Params]:
-    """Return a function that replaces the parameters that must not decay by zeros.
+    """Return a function that sets to zero the parameters that are excluded from weight decay.
 
     Args:
-      mask: booleans in the structure of the parameters or of a prefix of it; a function that returns them for given
-        parameters; or None if all parameters decay.
+      mask: booleans, True for parameters that decay, in the structure of the parameters or of a prefix of it; a
+        function of the parameters that returns them; or None if all parameters decay.
     """
 
     def decayed(params: Params) -> Params:

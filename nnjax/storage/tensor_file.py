@@ -154,7 +154,7 @@ def read_leaves(file: io.BufferedReader, path: Path, header: Header) -> Iterator
 
 
 def read(path: Path) -> tuple[dict[str, Any], Header]:
-    """Read all leaves, by name, and the header of a file; it raises the errors of `read_header` and `read_leaves`."""
+    """Read all leaves, by name, and the header of a file. The errors are those of `read_header` and `read_leaves`."""
     with path.open("rb") as file:
         header = read_header(file, path)
         leaves: dict[str, Any] = dict(read_leaves(file, path, header))

@@ -36,7 +36,7 @@ def k_fold(key: Key, n: int, k: int, *, stratify: Any = None) -> Folds:
       key: random key of the partition.
       n: number of rows.
       k: number of members, in 2 … n.
-      stratify: labels (n,); every part then has the same share of each label, as near as whole rows allow.
+      stratify: labels (n,). Every part then has the same share of each label, up to rounding to whole rows.
 
     Raises:
       ValueError: for k outside 2 … n, or if there are not n labels.

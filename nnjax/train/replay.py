@@ -90,8 +90,8 @@ def replay(
       mesh: see `fit`.
       group: see `fit`; groups are examined one after another, or only that of `member`.
       folds: see `fit`.
-      step: the step to repeat, from 0; None for the first one after which the loss, the parameters, or the state of
-        the network or the optimizer are not finite.
+      step: the step to repeat, from 0; None for the first one that makes the loss, the parameters, or the state of the
+        network or the optimizer non-finite.
       member: the member to examine; None for the first one with such a step. With strategy "map" it runs alone, which
         gives the same bits.
       out: folder with checkpoints of the run. The replay starts from the last one before the step.
@@ -173,7 +173,7 @@ class _Group(NamedTuple):
 
 
 def _first_bad_step(group: _Group, until: int) -> Replay | None:
-    """Return the first step before `until` after which something is not finite."""
+    """Return the first step before `until` that produces a non-finite value; None if there is none."""
     job, among = group.run()
     fs = _start(group, job, step=None)
     finite = finite_leaves(first_state(job, validated=False))

@@ -24,13 +24,13 @@ def shard_members(
     """Shard a function and its arguments over as many devices as divide the members evenly.
 
     Args:
-      form: a form that ends with `SUFFIX`; for any other, function and arguments are returned unchanged.
+      form: name of the peer's form. If it does not end with `SUFFIX`, function and arguments are returned unchanged.
       function: `(*args) -> outputs`, whose outputs have the members on their first axis.
       has_members: for each argument, True if its first axis is the members; other arguments are replicated.
       args: the arguments.
 
     Raises:
-      ValueError: if there is only one device, or no even division.
+      ValueError: if there is only one device, or if the members cannot be split evenly over any number of devices.
     """
     if not form.endswith(SUFFIX):
         return function, args

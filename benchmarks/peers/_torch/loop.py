@@ -83,7 +83,7 @@ def shuffled_batches(job: Training, inputs: Inputs) -> Batches:
 
 
 def split_batches(job: Training, data: tuple[Tensor, Tensor], order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return the batches of x and y in this order of the rows."""
+    """Return the batches of x and y, with their rows in this order."""
     x, y = (torch.split(array.index_select(0, order), job.batch or job.rows) for array in data)
     return zip(x, y, strict=True)
 

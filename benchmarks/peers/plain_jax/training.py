@@ -61,7 +61,7 @@ def make_step(job: Training, optimizer: optax.GradientTransformation) -> Any:
 
 
 def make_epochs(job: Training, step: Any) -> Any:
-    """Return the epochs of one call, `((carry, key), x, y) -> ((carry, key), losses)`."""
+    """Return the function `((carry, key), x, y) -> ((carry, key), losses)` that runs all epochs of one call."""
 
     def epoch(x: jax.Array, y: jax.Array, carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:
         if job.batch is None:

@@ -138,11 +138,11 @@ def _runner_up(explanation: Explanation, reference: Formula | None, target: Targ
 
 
 def not_observed(reference: Formula, target: Target) -> tuple[str, ...]:
-    """Return what could differ from the reference without changing these updates.
+    """Return what could differ from the reference without changing its updates.
 
     Args:
       reference: the formula of the reference.
-      target: its updates.
+      target: the updates of the reference.
     """
     rule, hyper = reference
     general = _general_target(reference)
@@ -164,7 +164,7 @@ def not_observed(reference: Formula, target: Target) -> tuple[str, ...]:
 
 
 def _general_target(formula: Formula) -> Target:
-    """Return updates with a schedule, in which every difference between rules shows."""
+    """Return updates with a schedule, which make every difference between rules visible."""
     inputs = rule_inputs(gradient_script(1, scheduled=True))
     values = update_array(formula, inputs)
     return Target(values, 1e-9 * np.abs(values), inputs)

@@ -127,7 +127,7 @@ def _least_squares(start: Formula, target: Target, names: Sequence[str], *, eval
     steps = 1e-6 * np.concatenate([np.zeros((1, n)), np.eye(n), -np.eye(n)])
 
     def evaluate(point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return residuals and their slopes from one call: a rule takes as long for one setting as for ten."""
+        """Return residuals and their Jacobian from one call, because evaluating ten settings takes as long as one."""
         points = point + steps
         settings = {name: _from_line(name, points[:, i : i + 1]) for i, name in enumerate(names)}
         residuals = _residuals(_updates_by_setting(_with(start, settings), target), target)
@@ -151,7 +151,7 @@ def _least_squares(start: Formula, target: Target, names: Sequence[str], *, eval
 
 
 def _nearest_usual(formula: Formula, target: Target, names: Sequence[str]) -> Formula:
-    """Return the usual values closest to the updates: a fit that starts far away ends in a different minimum."""
+    """Return the formula with the best usual values, because a fit that starts far away ends in a different minimum."""
     usual = SIGN_VALUES if formula.rule.sign == "sign" else USUAL_VALUES
     grid = {name: (float(getattr(formula.hyper, name)), *usual[name]) for name in names if name in usual}
     settings = np.array(list(itertools.product(*grid.values())))
@@ -192,7 +192,7 @@ def _median_ratios(values: np.ndarray, target: Target) -> np.ndarray:
 
 
 def _to_line(name: str, value: float) -> float:
-    """Map a hyper-parameter to all real numbers: logit for decay rates, else logarithm."""
+    """Map a hyper-parameter to the real line: logit for decay rates, logarithm for all others."""
     if name in DECAY_RATES:
         value = min(max(value, 1e-12), 1 - 1e-12)
         return float(np.log(value / (1 - value)))

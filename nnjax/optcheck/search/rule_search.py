@@ -203,7 +203,8 @@ def _fit_exactly(fits: list[tuple[Fit, Attempt]], target: Target, budget: Budget
 def _simplest(matches: list[Attempt], start: Formula, target: Target) -> list[Attempt]:
     """Return the matches and their ties with the fewest differences from the start, each rule once.
 
-    If hyper-parameters differ too, a choice may replace a number: then matches with one more difference stay.
+    If one of them also differs in hyper-parameters, matches with one more difference are kept too, because the extra
+    choice may make the different numbers unnecessary.
     """
     matches = [match._replace(formula=_simplify(match.formula, start, target)) for match in matches]
     ties = [tie for match in matches for tie in _ties(match, target)]

@@ -18,7 +18,7 @@ class NotAnOptimizerError(TypeError):
 
 
 class StructureError(NotAnOptimizerError):
-    """A step did not return updates or parameters, with a state."""
+    """The return value of a step does not have the expected structure."""
 
     def __init__(self, got: str, expected: str) -> None:
         super().__init__(f"optcheck: a step returned {got}, expected {expected}")
@@ -85,7 +85,7 @@ def _check_step_function(function: Callable[..., Any], name: str) -> None:
 
 
 def is_torch(optimizer: Any) -> bool:
-    """Return True for an optimizer class of PyTorch, with its arguments bound or without."""
+    """Return True for an optimizer class of PyTorch, with or without bound arguments."""
     cls = optimizer.func if isinstance(optimizer, functools.partial) else optimizer
     return isinstance(cls, type) and any(base.__module__.startswith("torch.optim") for base in cls.__mro__)
 
@@ -107,7 +107,7 @@ def method_of(optimizer: Any) -> Callable[[PyTree, PyTree], Any]:
 
 
 def argument_order(function: Callable[..., Any]) -> list[str]:
-    """Return which of params, grads and state each argument of a step function is, by its name."""
+    """Return the roles of a step function's arguments ("params", "grads" or "state"), inferred from their names."""
     names = (positional_names(function) or [])[:3]
     params, grads = index_of(names, PARAMS_NAMES), index_of(names, GRADS_NAMES)
     if params is None or grads is None:

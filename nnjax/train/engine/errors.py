@@ -30,7 +30,7 @@ class InterruptedRun(KeyboardInterrupt):
     """Ctrl-C or SIGTERM ended the run."""
 
     def __init__(self, step: int, folder: Path | None):
-        """Take the number of steps taken, and the folder in which they are saved, None if they are not saved."""
+        """Take the number of steps taken, and the folder in which they are saved, or None if they are not saved."""
         self.step, self.folder = step, folder
         how = (
             "nothing is saved, because fit had no folder out="
@@ -44,7 +44,7 @@ class DivergedWarning(RuntimeWarning):
     """The loss of a step is not finite."""
 
     def __init__(self, step: int, loss: float, member: int | None):
-        """Take the step, from 0, its loss, and the member of an ensemble, None for a single run."""
+        """Take the step, from 0, its loss, and the member of an ensemble, or None for a single run."""
         self.step, self.loss, self.member = step, loss, member
         who = "" if member is None else f" of member {member}"
         super().__init__(

@@ -1,4 +1,4 @@
-"""The fingerprint of a run: everything its bits depend on, as short texts that can be compared."""
+"""The fingerprint of a run: everything that determines its exact result, as short texts that can be compared."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ MACHINE = ("device", "cores", "jax", "jaxlib", "optax", "nnjax")  # the other en
 
 
 def run_fingerprint(job: Job) -> Fingerprint:
-    """Return everything that the bits of a run depend on."""
+    """Return everything that determines the exact result of a run."""
     ensemble, members, sample = job.ensemble, job.members, data.sample(job.data)
     run = ensemble.run(index_tree(members.hyper, 0))
     validation = (job.held_out, members.held_out_rows, job.patience, job.held_out and job.validate_every)
@@ -43,7 +43,7 @@ def run_fingerprint(job: Job) -> Fingerprint:
 
 
 def machine_fingerprint() -> Fingerprint:
-    """Return what the bits of every run depend on: the device and the versions."""
+    """Return what affects the exact result of every run: the device and the versions."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     device = jax.devices()[0]
     packages = {name: version(name) for name in ("jax", "jaxlib", "optax", "nnjax")}

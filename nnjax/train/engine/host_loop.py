@@ -117,7 +117,7 @@ Advance = Callable[[FitState, np.ndarray, np.ndarray, Block | None], tuple[FitSt
 
 
 def chunk_function(job: Job, data: Data | None) -> Advance:
-    """Return `advance(fs, done, until, block)`, which takes each member's steps from `done` to before `until`."""
+    """Return `advance(fs, done, until, block)`, which takes the steps `done` … `until - 1` of each member."""
     ensemble = job.ensemble
     fixed = MemberArgs(hyper=shard_members(ensemble, job.members.hyper), rows=shard_members(ensemble, job.members.rows))
 

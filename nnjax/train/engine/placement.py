@@ -59,7 +59,7 @@ def to_host(ensemble: Ensemble, tree: PyTree) -> PyTree:
 
 
 def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:
-    """Place arrays so that each process holds its shard; before, every process has a full copy."""
+    """Place arrays so that each process holds only its shard. Every process must pass the full arrays."""
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
 
