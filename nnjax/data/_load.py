@@ -105,7 +105,7 @@ def _images(
     """Return a data set of flat images with pixels in [0, 1], from pixels in 0 … top."""
     features = int(np.prod(train[0].shape[1:]))
     columns = [Column(f"x{i}", None) for i in range(features)]
-    table = Table("classification", "y", classes, columns, [0.0] * features, [float(top)] * features)
+    table = Table("classification", "y", classes, columns=columns, mean=[0.0] * features, std=[float(top)] * features)
     parts = [
         Data(jnp.asarray(x.reshape(len(x), -1).astype(np.float32) / np.float32(top)), jnp.asarray(y.astype(np.int32)))
         for x, y in (train, test)

@@ -171,7 +171,16 @@ def fit_table(frame: "DataFrame", target: str, task: Task, training: np.ndarray)
         target_mean, target_std = float(numbers.mean()), float(numbers.std())
     # A constant column becomes zero. Its range is compared with 0 because its deviation may be a rounding error
     std = np.where(np.ptp(encoded, 0) == 0, 1.0, encoded.std(0))
-    return Table(task, target, classes, columns, encoded.mean(0).tolist(), std.tolist(), target_mean, target_std)
+    return Table(
+        task,
+        target,
+        classes,
+        columns=columns,
+        mean=encoded.mean(0).tolist(),
+        std=std.tolist(),
+        target_mean=target_mean,
+        target_std=target_std,
+    )
 
 
 def encode(frame: "DataFrame", columns: list[Column]) -> np.ndarray:

@@ -130,7 +130,14 @@ def read_header(file: io.BufferedReader, path: Path) -> Header:
     if 8 + length + position != size:
         raise ValueError(f"{path} is damaged: {size} bytes, expected {8 + length + position}")
     leaves = {name: (dtype, shape) for name, dtype, shape, _, _ in entries}
-    return Header(leaves, sha256, dtypes or {}, empty, notes.get("format", ""), metadata or {})
+    return Header(
+        leaves,
+        sha256=sha256,
+        dtypes=dtypes or {},
+        empty=empty,
+        format=notes.get("format", ""),
+        metadata=metadata or {},
+    )
 
 
 def read_leaves(file: io.BufferedReader, path: Path, header: Header) -> Iterator[tuple[str, np.ndarray]]:
