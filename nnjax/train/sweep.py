@@ -174,7 +174,7 @@ def random_search(key: Key, n: int, ranges: Mapping[str, tuple[float, float] | t
             raise ValueError(f"random_search: {name} must be (low, high) or (low, high, kind), got {bounds}")
         low, high, kind = (*bounds, "uniform")[:3]
         checks.one_of("random_search", f"kind of {name}", kind, ("uniform", "log", "int"))
-        whole = kind != "int" or (low == int(low) and high == int(high))
+        whole = kind != "int" or (float(low).is_integer() and float(high).is_integer())
         if not (-math.inf < low <= high < math.inf) or (kind == "log" and low <= 0) or not whole:
             raise ValueError(
                 f"random_search: {name} must have low ≤ high, positive for log, integers for int; got {low}, {high}"
