@@ -130,10 +130,11 @@ def test_only_true_ends_the_run(answer):
         fit(callbacks=[lambda ts, record: 8])  # as file.write returns
 
 
-def test_states_of_callbacks_stay_valid():
+@pytest.mark.parametrize("members", [None, 3])
+def test_states_of_callbacks_stay_valid(members):
     states = []
-    result = fit(epochs=4, callbacks=[lambda ts, record: states.append(ts)])
-    assert [int(ts.step) for ts in states] == [5, 10, 15, 20]
+    result = fit(epochs=4, members=members, callbacks=[lambda ts, record: states.append(ts)])
+    assert [int(np.max(ts.step)) for ts in states] == [5, 10, 15, 20]
     assert_equal(states[-1], result.ts)
 
 
