@@ -130,6 +130,14 @@ def test_only_true_ends_the_run(answer):
         fit(callbacks=[lambda ts, record: 8])  # as file.write returns
 
 
+def test_an_equal_score_is_no_improvement():
+    """With a learning rate of 0 all scores are equal: the first network is the best, and patience counts the rest."""
+    result = fit(make_run(nn.dense(2), optimizer=optim.sgd(0.0)), epochs=6, validation=HELD_OUT, patience=2)
+    assert int(result.best.step) == 5
+    assert int(result.ts.step) == 15
+    assert result.stopped
+
+
 @pytest.mark.parametrize("members", [None, 3])
 def test_states_of_callbacks_stay_valid(members):
     states = []
