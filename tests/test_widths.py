@@ -260,11 +260,11 @@ def test_layer_norm_of_a_width(shape):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
 def test_mask_and_layer_norm_keep_dtypes(dtype):
     x = jnp.ones((2, 3, 5), dtype)
-    for layer in (nn.mask(2), nn.layer_norm(width=2)):
+    for layer in (nn.first_features(2), nn.layer_norm(width=2)):
         params, _ = layer.init(KEY, x)
         assert layer.apply(params, (), x, train=True)[0].dtype == dtype
-    assert nn.mask(np.int32(2)).name == "mask(2)"
-    assert nn.mask(jnp.asarray(2)).name == "mask(2)"
+    assert nn.first_features(np.int32(2)).name == "first_features(2)"
+    assert nn.first_features(jnp.asarray(2)).name == "first_features(2)"
 
 
 ONE = jnp.ones((1, 4))
@@ -277,10 +277,10 @@ ERRORS = {
     "float array": (lambda: nn.mlp([8], 2, widths=(jnp.ones(()),)), TypeError, r"must be one integer, got float64"),
     "a number": (lambda: nn.mlp([8], 2, widths=3), TypeError, "mlp: widths must be a sequence, one width per"),
     "too few": (lambda: nn.mlp([8, 8], 2, widths=(1,)), ValueError, "got 1 widths for 2 layers"),
-    "several": (lambda: nn.mask(jnp.array([1, 2])), TypeError, r"mask: width must be one integer, .*jax\.vmap"),
+    "several": (lambda: nn.first_features(jnp.array([1, 2])), TypeError, r"first_features: width must be one integer, .*jax\.vmap"),
     "softmax": (lambda: nn.mlp([8], 2, widths=(1,), activation=nn.softmax), ValueError,
                 "activation must be elementwise, otherwise it reads the padding; softmax"),
-    "mask": (lambda: nn.mask(5).apply((), (), ONE, train=False), ValueError,
+    "mask": (lambda: nn.first_features(5).apply((), (), ONE, train=False), ValueError,
              r"mask\(5\): width must be in 1 … 4, the padded width, got 5"),
     "layer_norm": (lambda: nn.layer_norm(width=5).apply(nn.layer_norm().init(KEY, ONE)[0], (), ONE, train=False),
                    ValueError, "layer_norm: width must be in 1 … 4, the padded width, got 5"),

@@ -70,7 +70,8 @@ def _describe_place(scope: tuple[str, ...], loops: tuple[Loop, ...]) -> str:
             if loop.depth == depth
         ]
         if depth < len(scope):
-            name = re.sub(r"^(\d+)_", r"layer \1 ", scope[depth]).replace("|", "/")
+            named = re.sub(r"^\d+_([^\W\d]\w*)=", r"layer \1 ", scope[depth])
+            name = re.sub(r"^(\d+)_", r"layer \1 ", named).replace("|", "/")
             parts.append(f"the {name}" if name in ("loss", "update") else name)
     return ", ".join(parts) if scope else ", ".join([*parts, "outside all layers"])
 

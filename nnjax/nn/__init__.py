@@ -8,56 +8,97 @@ A custom layer is just these two functions in a `Layer`: no base class, no regis
 from nnjax.nn import initializers
 from nnjax.nn.activations import heaviside, softmax
 from nnjax.nn.as_layer import as_layer, identity
+from nnjax.nn.attention import AttentionInput, multi_head_attention
+from nnjax.nn.autoencoder import autoencoder
 from nnjax.nn.branch import branch, concat, residual
 from nnjax.nn.conv import conv
+from nnjax.nn.conv_transpose import conv_transpose
 from nnjax.nn.dense import dense
 from nnjax.nn.dropout import dropout
 from nnjax.nn.embedding import embedding
+from nnjax.nn.gated import gated_dense, maxout
+from nnjax.nn.group_norm import group_norm, instance_norm
 from nnjax.nn.initializers import initializer_for
 from nnjax.nn.models import lenet, mlp, perceptron, residual_mlp
+from nnjax.nn.named import named
 from nnjax.nn.norm import batch_norm, layer_norm
+from nnjax.nn.paths import labels, mask, paths
 from nnjax.nn.pool import avg_pool, global_avg_pool, max_pool
+from nnjax.nn.positions import learned_positions, rotary, sinusoidal_positions
 from nnjax.nn.precision import with_precision
+from nnjax.nn.recurrent import Sequences, bidirectional, gru, lstm, rnn
 from nnjax.nn.remat import remat
 from nnjax.nn.repeat import repeat
+from nnjax.nn.resnet import resnet
+from nnjax.nn.rms_norm import rms_norm
 from nnjax.nn.scale import scale
 from nnjax.nn.serial import serial
 from nnjax.nn.shape import flatten, reshape
 from nnjax.nn.summary import summary
-from nnjax.nn.widths import mask
+from nnjax.nn.transformer import language_model, transformer
+from nnjax.nn.upsample import upsample
+from nnjax.nn.weight_norm import spectral_norm, weight_norm
+from nnjax.nn.widths import first_features
 from nnjax.types import Layer
 
 __all__ = [
+    "AttentionInput",
     "Layer",
+    "Sequences",
     "as_layer",
+    "autoencoder",
     "avg_pool",
     "batch_norm",
+    "bidirectional",
     "branch",
     "concat",
     "conv",
+    "conv_transpose",
     "dense",
     "dropout",
     "embedding",
+    "first_features",
     "flatten",
+    "gated_dense",
     "global_avg_pool",
+    "group_norm",
+    "gru",
     "heaviside",
     "identity",
     "initializer_for",
     "initializers",
+    "instance_norm",
+    "labels",
+    "language_model",
     "layer_norm",
+    "learned_positions",
     "lenet",
+    "lstm",
     "mask",
     "max_pool",
+    "maxout",
     "mlp",
+    "multi_head_attention",
+    "named",
+    "paths",
     "perceptron",
     "remat",
     "repeat",
     "reshape",
     "residual",
     "residual_mlp",
+    "resnet",
+    "rms_norm",
+    "rnn",
+    "rotary",
     "scale",
     "serial",
+    "sinusoidal_positions",
     "softmax",
+    "spectral_norm",
     "summary",
+    "transformer",
+    "upsample",
+    "weight_norm",
     "with_precision",
 ]

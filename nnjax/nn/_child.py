@@ -20,11 +20,16 @@ class Child(NamedTuple):
     position: int  # from 0
     total: int  # number of children
     layer: Layer
+    label: str = ""  # its name, in a combinator that names its children
 
 
-def children_of(parent: str, layers: Sequence[LayerLike]) -> tuple[Child, ...]:
-    """Number the layers of a combinator."""
-    return tuple(Child(parent, i, len(layers), as_layer(layer)) for i, layer in enumerate(layers))
+def children_of(parent: str, layers: Sequence[LayerLike], labels: Sequence[str] = ()) -> tuple[Child, ...]:
+    """Number the layers of a combinator, and name them if it has labels."""
+    names = labels or [""] * len(layers)
+    return tuple(
+        Child(parent, i, len(layers), as_layer(layer), label)
+        for i, (layer, label) in enumerate(zip(layers, names, strict=True))
+    )
 
 
 def init_child(child: Child, key: Key, x: PyTree) -> tuple[Params, State, PyTree]:
@@ -41,7 +46,8 @@ def apply_child(
     child: Child, params: Params, state: State, x: PyTree, *, train: bool, key: Key | None
 ) -> tuple[PyTree, State]:
     """Apply the child with its own key, inside its own name scope."""
-    scope = f"{child.position}_{child.layer.name.replace('/', '|')}"
+    label = f"{child.label}=" if child.label else ""
+    scope = f"{child.position}_{label}{child.layer.name.replace('/', '|')}"
     with checks.located(_place(child, x)), jax.named_scope(scope):
         key = None if key is None else jax.random.fold_in(checks.key(child.parent, key), child.position)
         y, state = child.layer.apply(params, state, x, train=train, key=key)
@@ -63,6 +69,5 @@ def check_count(children: Sequence[Child], parent: str, params: Params, state: S
 
 
 def _place(child: Child, x: PyTree) -> str:
-    return (
-        f"in {child.parent} layer {child.position + 1} of {child.total}, {child.layer.name}, input {checks.shapes(x)}"
-    )
+    number = f"{child.position + 1} of {child.total}" + (f" ({child.label})" if child.label else "")
+    return f"in {child.parent} layer {number}, {child.layer.name}, input {checks.shapes(x)}"

@@ -1,6 +1,7 @@
 """Parallel paths from the same input: skip connections and concatenation."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from nnjax.nn.as_layer import identity
 from nnjax.nn.serial import serial
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
-Merge = Callable[[Sequence[Array]], Array]
+Merge = Callable[[Sequence[Any]], Any]
 
 
 def branch(*paths: LayerLike, merge: Merge) -> Layer:
@@ -22,7 +23,7 @@ def branch(*paths: LayerLike, merge: Merge) -> Layer:
 
     Args:
       paths: Layers, or plain functions.
-      merge: A function from the list of the paths' outputs to one array.
+      merge: A function from the list of the paths' outputs to one output.
 
     Shapes: x has the shape that all paths take. Parameters and state are tuples with one entry per path.
 

@@ -65,8 +65,8 @@ def initializer_for(
 
     Args:
       activation: The function after the layer.
-      inputs: True number of inputs of padded weights (see `mask`), None for all. Weights beyond it are zero. It may be
-        a traced integer.
+      inputs: True number of inputs of padded weights (see `first_features`), None for all. Weights beyond it are zero.
+        It may be a traced integer.
       outputs: True number of outputs of padded weights, None for all.
 
     Raises:

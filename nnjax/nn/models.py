@@ -19,7 +19,7 @@ from nnjax.nn.pool import max_pool
 from nnjax.nn.repeat import repeat
 from nnjax.nn.serial import serial
 from nnjax.nn.shape import flatten, reshape
-from nnjax.nn.widths import Width, check_widths, mask
+from nnjax.nn.widths import Width, check_widths, first_features
 from nnjax.types import Key, Layer, LayerLike, Params, State
 
 Norm = Literal["batch", "layer"] | None
@@ -192,9 +192,9 @@ def _norms(where: str, norm: Norm, width: Width | None = None) -> list[Layer]:
 
 
 def _activation(activation: Activation, width: Width | None, rate: float | Array) -> LayerLike:
-    """Join activation, mask and dropout in one layer, so that parameters have one structure for all options."""
+    """Join activation, width and dropout in one layer, so that parameters have one structure for all options."""
     stages: list[LayerLike] = [activation]
-    stages += [] if width is None else [mask(width)]
+    stages += [] if width is None else [first_features(width)]
     stages += [] if isinstance(rate, (int, float)) and rate == 0 else [dropout_layer(rate)]
     if len(stages) == 1:
         return activation

@@ -15,7 +15,7 @@ from nnjax.types import LayerLike, PyTree
 class Row(NamedTuple):
     """One layer in a summary."""
 
-    path: tuple[int, ...]  # indices that lead to the layer, and to its parameters in the tree of parameters
+    path: tuple[int | str, ...]  # positions or names that lead to the layer's parameters in the tree of parameters
     name: str
     output: str  # output shape, as text
     params: int  # number of trained values, summed over all copies of a repeated block
@@ -30,11 +30,14 @@ class Summary(NamedTuple):
     state: int  # number of untrained values, such as running statistics
 
     def __str__(self) -> str:
-        cells = [("layer", "output", "parameters")]
-        cells += [("  " * (len(row.path) - 1) + row.name, row.output, f"{row.params:,}") for row in self.rows]
-        cells += [(self.name, "", f"{self.params:,}")]
-        left, middle, right = (max(len(cell[i]) for cell in cells) for i in range(3))
-        return "\n".join(f"{a:<{left}}  {b:<{middle}}  {c:>{right}}" for a, b, c in cells)
+        cells = [("layer", "path", "output", "parameters")]
+        for row in self.rows:
+            path = "/".join(map(str, row.path))
+            cells.append(("  " * (len(row.path) - 1) + row.name, path, row.output, f"{row.params:,}"))
+        cells.append((self.name, "", "", f"{self.params:,}"))
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [[f"{cell:<{width}}" for cell, width in zip(row[:3], widths, strict=False)] for row in cells]
+        return "\n".join("  ".join([*line, f"{row[3]:>{widths[3]}}"]) for line, row in zip(lines, cells, strict=True))
 
 
 def summary(net: LayerLike, x: PyTree) -> Summary:
@@ -45,12 +48,12 @@ def summary(net: LayerLike, x: PyTree) -> Summary:
       x: An input, or its `jax.ShapeDtypeStruct`; only shape and dtype are read.
 
     >>> print(nn.summary(nn.mlp([32], 10), jax.ShapeDtypeStruct((1, 64), jnp.float32)))
-    layer      output   parameters
-    flatten    (1, 64)           0
-    dense(32)  (1, 32)       2,080
-    relu       (1, 32)           0
-    dense(10)  (1, 10)         330
-    mlp                      2,410
+    layer      path  output   parameters
+    flatten    0     (1, 64)           0
+    dense(32)  1     (1, 32)       2,080
+    relu       2     (1, 32)           0
+    dense(10)  3     (1, 10)         330
+    mlp                            2,410
     """
     net = as_layer(net)
     x = jax.eval_shape(lambda x: x, x)
@@ -60,14 +63,14 @@ def summary(net: LayerLike, x: PyTree) -> Summary:
     for scope, aval in _marked(jaxpr.jaxpr, ()):
         outputs.setdefault(scope, []).append(aval)
     rows = []
-    for scope, avals in outputs.items():
-        path = tuple(int(label.split("_", 1)[0]) for label in scope)
-        name = scope[-1].split("_", 1)[1].replace("|", "/")
+    # A combinator's output is marked after its children's outputs; sorting by position moves it before them
+    for scope, avals in sorted(outputs.items(), key=lambda item: [int(label.split("_", 1)[0]) for label in item[0]]):
+        path = tuple(_step(label)[0] for label in scope)
+        name = _step(scope[-1])[1].replace("|", "/")
         layer_params = _at(params, path)
         if layer_params is not None:
             rows.append(Row(path, name, checks.shapes(avals), _size(layer_params)))
-    # A combinator's output is marked after its children's outputs; sorting by path moves it before them
-    return Summary(net.name, tuple(sorted(rows, key=lambda row: row.path)), _size(params), _size(state))
+    return Summary(net.name, tuple(rows), _size(params), _size(state))
 
 
 def _marked(jaxpr: Any, outer: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -83,12 +86,20 @@ def _marked(jaxpr: Any, outer: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
             yield from _marked(inner, scope)
 
 
-def _at(params: PyTree, path: tuple[int, ...]) -> PyTree | None:
+def _step(label: str) -> tuple[int | str, str]:
+    """Return the position or name of a child and the name of its layer, from "1_dense(10)" or "1_head=dense(10)"."""
+    position, rest = label.split("_", 1)
+    name, equals, layer = rest.partition("=")
+    return (name, layer) if equals and name.isidentifier() else (int(position), rest)
+
+
+def _at(params: PyTree, path: tuple[int | str, ...]) -> PyTree | None:
     """Return the parameters at a path, None if a custom combinator stores them differently."""
-    for i in path:
-        if not isinstance(params, tuple) or i >= len(params):
+    for step in path:
+        known = range(len(params)) if isinstance(params, tuple) else params if isinstance(params, dict) else ()
+        if step not in known:
             return None
-        params = params[i]
+        params = params[step]
     return params
 
 

@@ -21,14 +21,14 @@ from nnjax.types import Layer
 Width = int | Array  # an integer, possibly traced
 
 
-def mask(width: Width) -> Layer:
+def first_features(width: Width) -> Layer:
     """Keep the first `width` features and set the others to zero.
 
         y_i = x_i  if i < width  else 0
 
-    A network with a mask after every activation has the outputs, and the gradient of the true parameters, of the
-    narrower network; the gradient of the padding is zero. The mask comes after the activation because an activation
-    such as softplus does not preserve zeros. `mlp(widths=…)` places the masks.
+    A network with this layer after every activation has the outputs, and the gradient of the true parameters, of the
+    narrower network; the gradient of the padding is zero. It comes after the activation because an activation
+    such as softplus does not preserve zeros. `mlp(widths=…)` places these layers.
 
     Args:
       width: Number of features to keep, 1 … features. It may be a traced integer, so that `jax.vmap` can sweep it.
@@ -39,11 +39,11 @@ def mask(width: Width) -> Layer:
       TypeError: if the width is not an integer.
       ValueError: if the width is known and outside 1 … features.
 
-    >>> nn.mask(2).apply((), (), jnp.ones((1, 4)), train=False)[0]
+    >>> nn.first_features(2).apply((), (), jnp.ones((1, 4)), train=False)[0]
     Array([[1., 1., 0., 0.]], dtype=float32)
     """
-    width = check_width("mask", "width", width)
-    name = "mask" if checks.is_traced(width) else f"mask({width})"
+    width = check_width("first_features", "width", width)
+    name = "first_features" if checks.is_traced(width) else f"first_features({width})"
 
     def function(x: Array) -> Array:
         checks.batched(name, x)

@@ -1,0 +1,135 @@
+"""Attention of positions to each other."""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.nn.initializers import zeros
+
+from nnjax import checks
+from nnjax.nn._affine import affine, init_affine
+from nnjax.nn.initializers import glorot_normal
+from nnjax.types import Initializer, Key, Layer, Params, State
+
+
+class AttentionInput(NamedTuple):
+    """What `multi_head_attention` takes where an array is not enough."""
+
+    x: Array  # (batch, length, features): the positions that ask
+    context: Array | None = None  # (batch, context length, features): the positions that answer; None for x itself
+    mask: Array | None = None  # booleans (batch, length, context length): True where x may attend to the context
+
+
+def multi_head_attention(
+    heads: int,
+    *,
+    causal: bool = False,
+    rotate: Callable[[Array], Array] | None = None,
+    bias: bool = True,
+    w_init: Initializer = glorot_normal(),
+    implementation: Literal["xla", "cudnn"] | None = None,
+) -> Layer:
+    """Let each position take a weighted mean of all positions, in several heads with weights of their own.
+
+        y = concat_h(softmax(q_h k_hᵀ / √size) v_h) w + b
+        q_h, k_h, v_h = affine maps of x to size = features / heads
+
+    Args:
+      heads: Number of heads. It must divide the number of features.
+      causal: Whether each position attends only to itself and to earlier ones.
+      rotate: Function of queries and keys (batch, length, heads, size) before their product, such as `nn.rotary()`.
+      bias: Whether the four affine maps have a bias.
+      w_init: Initialiser of their weights.
+      implementation: The kernel of `jax.nn.dot_product_attention`. "cudnn" is NVIDIA's fused one, for float16 and
+        bfloat16 on GPUs. None leaves the choice to JAX.
+
+    Shapes: x (batch, length, features), or an `AttentionInput` with another context or a mask -> y (batch, length,
+    features). Parameters `{"query", "key", "value", "out"}`, each `{"w": (features, features), "b": (features,)}`.
+    The softmax is computed in float32 at least. A position that may attend to nothing gets the mean of all values.
+
+    Raises:
+      ValueError: if heads < 1, if they do not divide the features, or if mask or context have other shapes.
+      TypeError: if the mask does not hold booleans.
+
+    >>> layer = nn.multi_head_attention(2, causal=True)
+    >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 5, 8)))
+    >>> layer.apply(params, state, jnp.ones((4, 5, 8)), train=False)[0].shape
+    (4, 5, 8)
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762.
+    """
+    heads = checks.positive_int("multi_head_attention", "heads", heads)
+    name = f"multi_head_attention({heads})"
+    parts = ("query", "key", "value", "out")
+
+    def init(key: Key, x: Array | AttentionInput, /) -> tuple[Params, State]:
+        key = checks.key(name, key, x)
+        inputs = _inputs(name, x)
+        features = inputs.x.shape[-1]
+        if features % heads:
+            raise ValueError(f"{name}: heads must divide the features, got {heads} heads for {features} features")
+        shape, b_init = (features, features), zeros if bias else None
+        return {
+            part: init_affine(jax.random.fold_in(key, i), inputs.x, shape, w_init, b_init)
+            for i, part in enumerate(parts)
+        }, ()
+
+    def apply(
+        params: Params, state: State, x: Array | AttentionInput, /, *, train: bool, key: Key | None = None
+    ) -> tuple[Array, State]:
+        inputs = _inputs(name, x)
+        checks.features(name, inputs.x, params["query"]["w"].shape[0])
+        context = inputs.x if inputs.context is None else inputs.context
+
+        def split(part: str, x: Array) -> Array:
+            y = affine(x, params[part]["w"], params[part].get("b"))
+            return y.reshape(*x.shape[:-1], heads, -1)
+
+        q, k, v = split("query", inputs.x), split("key", context), split("value", context)
+        if rotate is not None:
+            q, k = rotate(q), rotate(k)
+        mask = None if inputs.mask is None else inputs.mask[:, None]
+        y = _attend(q, k, v, mask, causal=causal, implementation=implementation).reshape(inputs.x.shape)
+        return affine(y, params["out"]["w"], params["out"].get("b")), state
+
+    return Layer(name, init, apply)
+
+
+def _inputs(name: str, x: Array | AttentionInput) -> AttentionInput:
+    """Return the input as an `AttentionInput` of checked shapes."""
+    inputs = x if isinstance(x, AttentionInput) else AttentionInput(x)
+    checks.batched(name, inputs.x, "(batch, length, features)", 3)
+    batch, length, features = inputs.x.shape if inputs.x.ndim == 3 else (None,) * 3
+    if batch is None:
+        raise ValueError(f"{name}: x must be (batch, length, features), got {tuple(inputs.x.shape)}")
+    source = length
+    if inputs.context is not None:
+        checks.batched(name, inputs.context, "(batch, context length, features)", 3)
+        if inputs.context.ndim != 3 or (inputs.context.shape[0], inputs.context.shape[2]) != (batch, features):
+            raise ValueError(
+                f"{name}: context must be ({batch}, context length, {features}), got {tuple(inputs.context.shape)}"
+            )
+        source = inputs.context.shape[1]
+    if inputs.mask is not None:
+        if inputs.mask.dtype != bool:
+            raise TypeError(f"{name}: mask must hold booleans, True where attended, got {inputs.mask.dtype}")
+        if inputs.mask.shape != (batch, length, source):
+            raise ValueError(f"{name}: mask must be ({batch}, {length}, {source}), got {tuple(inputs.mask.shape)}")
+    return inputs
+
+
+def _attend(
+    q: Array, k: Array, v: Array, mask: Array | None, *, causal: bool, implementation: Literal["xla", "cudnn"] | None
+) -> Array:
+    """Return softmax(q kᵀ / √size) v for q, k, v (batch, length, heads, size)."""
+    if q.dtype != jnp.float64:
+        return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal, implementation=implementation)
+    # JAX's function takes the softmax in float32 even here
+    logits = jnp.einsum("btnh,bsnh->bnts", q, k) / jnp.sqrt(jnp.asarray(q.shape[-1], q.dtype))
+    allowed = jnp.ones((1, 1, *logits.shape[2:]), bool) if mask is None else mask
+    if causal:
+        allowed = allowed & jnp.tril(jnp.ones(logits.shape[2:], bool))[None, None]
+    weights = jax.nn.softmax(jnp.where(allowed, logits, -1e300), -1)
+    return jnp.einsum("bnts,bsnh->btnh", weights, v)

@@ -1,0 +1,54 @@
+"""A network that reproduces its input through a narrow code."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+from jax import Array
+
+from nnjax import checks
+from nnjax.nn.initializers import Activation
+from nnjax.nn.models import mlp
+from nnjax.nn.named import named
+from nnjax.nn.serial import serial
+from nnjax.nn.shape import reshape
+from nnjax.types import Key, Layer, Params, State
+
+
+def autoencoder(hidden: Sequence[int], code: int, *, activation: Activation = jax.nn.relu) -> Layer:
+    """Build an autoencoder of two multi-layer perceptrons.
+
+        c = encoder(x);   y = decoder(c)
+
+    Args:
+      hidden: Widths of the encoder's hidden layers; the decoder has them in reverse order.
+      code: Number of features of the code.
+      activation: Function after each hidden layer.
+
+    Shapes: x (batch, ...) -> y, the same shape. Parameters `{"encoder", "decoder"}`; the encoder alone is
+    `nn.mlp(hidden, code)`.
+
+    Raises:
+      ValueError: if a width is < 1.
+
+    >>> net = nn.autoencoder([32], 2)
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 8, 8)))
+    >>> net.apply(params, state, jnp.ones((4, 8, 8)), train=False)[0].shape
+    (4, 8, 8)
+
+    Source: Hinton and Salakhutdinov 2006.
+    """
+    encoder = mlp(hidden, checks.positive_int("autoencoder", "code", code), activation=activation)
+
+    def network(x: Array) -> Layer:
+        size = math.prod(x.shape[1:])
+        decoder = serial(mlp(hidden[::-1], size, activation=activation), reshape(x.shape[1:]))
+        return named(encoder=encoder, decoder=decoder)
+
+    def init(key: Key, x: Array, /) -> tuple[Params, State]:
+        return network(x).init(key, x)
+
+    def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
+        return network(x).apply(params, state, x, train=train, key=key)
+
+    return Layer("autoencoder", init, apply)

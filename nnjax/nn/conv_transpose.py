@@ -1,0 +1,115 @@
+"""The transposed convolution, which enlarges its input."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.nn.initializers import zeros
+
+from nnjax import checks
+from nnjax.nn._affine import init_affine
+from nnjax.nn._features import per_feature
+from nnjax.nn._windows import Padding, PerAxis, Windows, check_windows, per_axis
+from nnjax.nn.initializers import he_normal
+from nnjax.types import Initializer, Key, Layer, Params, State
+
+
+def conv_transpose(
+    features: int,
+    kernel_size: PerAxis,
+    *,
+    strides: PerAxis = 1,
+    padding: Padding = "SAME",
+    bias: bool = True,
+    w_init: Initializer = he_normal(),
+    b_init: Initializer = zeros,
+) -> Layer:
+    """Add a window to the output for each position of the input: the transpose of `conv`, channels last.
+
+        y[strides·p + d - before] += x[p] w[d],   then   y + b
+
+    It is the map that takes a convolution's output gradient to its input gradient, as in torch and Keras. Flax's
+    ConvTranspose has the window's elements in the opposite order.
+
+    Args:
+      features: Number of output channels.
+      kernel_size: Size of the window along each spatial axis; an integer means the same size for all axes.
+      strides: Step between windows in the output, an integer or one per axis.
+      padding: What is cut off the output's ends: "VALID" nothing; "SAME" so much that the output has
+        strides · length rows; or (before, after) for each spatial axis. Torch's padding=p is (p, p), and its
+        output_padding=q makes it (p, p - q).
+      bias: Whether to add b.
+      w_init: Initialiser of `w`; He's by default, which suits ReLU (see `dense`).
+      b_init: Initialiser of `b`.
+
+    Shapes: x (batch, *spatial, inputs) -> y (batch, *spatial', features), where
+    spatial' = (spatial - 1) · strides + kernel_size - before - after.
+    Parameters `{"w": (*kernel_size, inputs, features), "b": (features,)}`.
+
+    Raises:
+      ValueError: if a size is < 1, the padding is unknown or cuts everything off, or x has a different number of axes
+        or channels than the parameters.
+
+    >>> layer = nn.conv_transpose(3, (4, 4), strides=2)
+    >>> params, state = layer.init(jax.random.key(0), jnp.ones((2, 7, 7, 8)))
+    >>> layer.apply(params, state, jnp.ones((2, 7, 7, 8)), train=False)[0].shape
+    (2, 14, 14, 3)
+
+    Source: Zeiler et al. 2010; Dumoulin and Visin 2016, arXiv:1603.07285, for the arithmetic.
+    """
+    name = f"conv_transpose({features}, {kernel_size})"
+    features = checks.positive_int("conv_transpose", "features", features)
+    windows = check_windows(name, Windows("kernel_size", kernel_size, strides, padding))
+
+    def init(key: Key, x: Array, /) -> tuple[Params, State]:
+        key = checks.key(name, key, x)
+        size = per_axis(name, x, windows.name, kernel_size)
+        return init_affine(key, x, (*size, x.shape[-1], features), w_init, b_init if bias else None), ()
+
+    def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
+        w = params["w"]
+        checks.batched(name, x, "(batch, *spatial, channels)", w.ndim)
+        checks.features(name, x, w.shape[-2])
+        steps = per_axis(name, x, "strides", windows.strides)
+        cuts = _cuts(name, x, w.shape[:-2], steps, windows.padding)
+        axes = range(w.ndim - 2)
+        numbers = lax.conv_dimension_numbers(x.shape, w.shape, _layout(w.ndim - 2))
+        y = lax.conv_general_dilated(
+            x,
+            jnp.flip(w, tuple(axes)),
+            window_strides=(1,) * len(axes),
+            padding=[(w.shape[i] - 1 - cuts[i][0], w.shape[i] - 1 - cuts[i][1]) for i in axes],
+            lhs_dilation=steps,
+            dimension_numbers=numbers,
+        )
+        return (y + per_feature(params["b"], y) if bias else y), state
+
+    return Layer(name, init, apply)
+
+
+def _cuts(
+    name: str, x: Array, size: tuple[int, ...], strides: tuple[int, ...], padding: Padding
+) -> list[tuple[int, int]]:
+    """Return how many rows are cut off before and after each spatial axis; negative numbers add rows of zeros."""
+    if padding == "VALID":
+        return [(0, 0)] * len(size)
+    if padding == "SAME":
+        surplus = [width - step for width, step in zip(size, strides, strict=True)]
+        return [(cut // 2, cut - cut // 2) for cut in surplus]
+    cuts = [(before, after) for before, after in cast(Sequence[tuple[int, int]], padding)]
+    if len(cuts) != len(size):
+        raise ValueError(f"{name}: padding {cuts} is for {len(cuts)} spatial axes, x {tuple(x.shape)} has {len(size)}")
+    lengths = [
+        (length - 1) * step + width - sum(cut)
+        for length, step, width, cut in zip(x.shape[1:-1], strides, size, cuts, strict=True)
+    ]
+    if min(lengths) < 1:
+        raise ValueError(f"{name}: padding {cuts} cuts off the whole output of x {tuple(x.shape)}")
+    return cuts
+
+
+def _layout(axes: int) -> tuple[str, str, str]:
+    """Return the layouts of input, weights and output, channels last."""
+    spatial = "".join(chr(ord("0") + i) for i in range(axes))
+    return f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"

@@ -1,0 +1,88 @@
+"""Normalisation of each example over its positions and groups of its channels."""
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from nnjax import checks
+from nnjax.nn._features import param_dtype, per_feature, statistics_dtype
+from nnjax.types import Key, Layer, Params, State
+
+
+def group_norm(groups: int, *, eps: float | Array = 1e-5) -> Layer:
+    """Normalise each example over its positions and each group of its channels, then scale and shift it (GroupNorm).
+
+        y = scale · (x - mean) / √(variance + eps) + bias,  mean and variance over all positions and a group's channels
+
+    It does not depend on the batch, so it replaces `batch_norm` where batches are small.
+
+    Args:
+      groups: Number of groups of consecutive channels. It must divide the number of channels. With 1, all channels are
+        normalised together.
+      eps: A number > 0, added to the variance inside the root.
+
+    Shapes: x (batch, *positions, channels) -> y, the same shape. Parameters `{"scale", "bias"}` have shape (channels,).
+    Statistics are computed in two passes and in float32 at least.
+
+    Raises:
+      ValueError: if groups < 1 or eps ≤ 0; in `init` if the groups do not divide the channels; in `apply` if x has the
+        wrong number of channels, or if a group has a single value.
+
+    >>> layer = nn.group_norm(2)
+    >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 8, 8, 6)))
+    >>> layer.apply(params, state, jnp.ones((4, 8, 8, 6)), train=True)[0].shape
+    (4, 8, 8, 6)
+
+    Source: Wu and He 2018, arXiv:1803.08494.
+    """
+    groups = checks.positive_int("group_norm", "groups", groups)
+    return _group_norm(f"group_norm({groups})", groups, eps)
+
+
+def instance_norm(*, eps: float | Array = 1e-5) -> Layer:
+    """Normalise each channel of each example over its positions, then scale and shift it (InstanceNorm).
+
+        y = scale · (x - mean) / √(variance + eps) + bias,  mean and variance over all positions
+
+    Args:
+      eps: A number > 0, added to the variance inside the root.
+
+    Shapes: x (batch, *positions, channels) -> y, the same shape. Parameters `{"scale", "bias"}` have shape (channels,);
+    torch's layer has them with `affine=True`. Statistics are computed in two passes and in float32 at least.
+
+    Raises:
+      ValueError: if eps ≤ 0; in `apply` if x has the wrong number of channels, or a single position.
+
+    >>> layer = nn.instance_norm()
+    >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 8, 8, 3)))
+    >>> layer.apply(params, state, jnp.ones((4, 8, 8, 3)), train=True)[0].shape
+    (4, 8, 8, 3)
+
+    Source: Ulyanov, Vedaldi and Lempitsky 2016, arXiv:1607.08022.
+    """
+    return _group_norm("instance_norm", None, eps)
+
+
+def _group_norm(name: str, groups: int | None, eps: float | Array) -> Layer:
+    """Return `group_norm`, with a group for each channel if `groups` is None."""
+    eps = checks.in_range(name, "eps", eps, "(0, inf)")
+
+    def init(key: Key, x: Array, /) -> tuple[Params, State]:
+        checks.batched(name, x)
+        if x.shape[-1] % (groups or 1):
+            raise ValueError(f"{name}: groups must divide the channels, got {groups} groups for {x.shape[-1]}")
+        return {"scale": jnp.ones(x.shape[-1:], param_dtype(x)), "bias": jnp.zeros(x.shape[-1:], param_dtype(x))}, ()
+
+    def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
+        checks.batched(name, x)
+        channels = params["scale"].shape[0]
+        checks.features(name, x, channels)
+        dtype = statistics_dtype(x)
+        grouped = x.astype(dtype).reshape(x.shape[0], -1, groups or channels, channels // (groups or channels))
+        if grouped.shape[1] * grouped.shape[3] < 2:
+            raise ValueError(f"{name}: each group needs at least 2 values to normalise, got x {tuple(x.shape)}")
+        centred = grouped - grouped.mean((1, 3), keepdims=True)
+        inverse = lax.rsqrt(jnp.square(centred).mean((1, 3), keepdims=True) + jnp.asarray(eps, dtype))
+        y = (centred * inverse).reshape(x.shape) * per_feature(params["scale"].astype(dtype), x)
+        return (y + per_feature(params["bias"].astype(dtype), x)).astype(x.dtype), state
+
+    return Layer(name, init, apply)

@@ -1,0 +1,51 @@
+"""Layers in sequence with names for their parameters."""
+
+from nnjax import checks
+from nnjax.nn._child import apply_child, children_of, init_child
+from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
+
+
+def named(**layers: LayerLike) -> Layer:
+    """Apply layers in sequence, as `serial`, with names for their parameters.
+
+        y = f_n(… f_2(f_1(x)))
+
+    Args:
+      layers: Layers or plain functions by name, in the order in which they are applied.
+
+    Shapes: x has the shape that the first layer takes, y the shape that the last layer returns. Parameters and state
+    are dictionaries with one entry per layer. The initial values are those of `serial` with the same layers.
+
+    Raises:
+      TypeError: if an argument is neither a layer nor a function.
+      ValueError: if parameters or state have other names. A note is added to errors of a layer, with its place in the
+        network.
+
+    >>> net = nn.named(body=nn.mlp([32], 16), head=nn.dense(10))
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 64)))
+    >>> params["head"]["w"].shape
+    (16, 10)
+    """
+    children = children_of("named", tuple(layers.values()), tuple(layers))
+
+    def init(key: Key, x: PyTree, /) -> tuple[Params, State]:
+        key = checks.key("named", key, x)
+        params, state = {}, {}
+        for child in children:
+            params[child.label], state[child.label], x = init_child(child, key, x)
+        return params, state
+
+    def apply(
+        params: Params, state: State, x: PyTree, /, *, train: bool, key: Key | None = None
+    ) -> tuple[PyTree, State]:
+        for what, tree in (("params", params), ("state", state)):
+            if not isinstance(tree, dict) or tree.keys() != layers.keys():
+                got = sorted(tree) if isinstance(tree, dict) else type(tree).__name__
+                raise ValueError(f"named: {what} must be a dictionary of {', '.join(layers)}, got {got}")
+        states = {}
+        for child in children:
+            p, s = params[child.label], state[child.label]
+            x, states[child.label] = apply_child(child, p, s, x, train=train, key=key)
+        return x, states
+
+    return Layer("named", init, apply)

@@ -1,0 +1,141 @@
+"""Encodings that tell positions apart, for attention."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.nn.initializers import normal
+
+from nnjax import checks
+from nnjax.nn._features import param_dtype
+from nnjax.types import Initializer, Key, Layer, Params, State
+
+AXES = "(batch, length, features)"
+
+
+def sinusoidal_positions(*, base: float = 10_000.0) -> Layer:
+    """Add sines and cosines of the position, with wavelengths from 2π to base · 2π.
+
+        y[p] = x[p] + [sin(p f_0), cos(p f_0), sin(p f_1), cos(p f_1), …],   f_i = base^(-2i / features)
+
+    Args:
+      base: Ratio of the longest to the shortest wavelength, > 0.
+
+    Shapes: x (batch, length, features) -> y, the same shape; any length.
+
+    Raises:
+      ValueError: if base ≤ 0, or if x does not have three axes.
+
+    >>> y, _ = nn.sinusoidal_positions().apply((), (), jnp.zeros((1, 2, 4)), train=False)
+    >>> [f"{v:.2f}" for v in y[0, 1]]
+    ['0.84', '0.54', '0.01', '1.00']
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762.
+    """
+    base = checks.in_range("sinusoidal_positions", "base", base, "(0, inf)")
+    name = "sinusoidal_positions"
+
+    def init(key: Key, x: Array, /) -> tuple[Params, State]:
+        _check(name, x)
+        return (), ()
+
+    def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
+        _check(name, x)
+        length, features = x.shape[1:]
+        angles = _angles(length, features, base, x)
+        waves = jnp.stack([jnp.sin(angles), jnp.cos(angles)], -1).reshape(length, -1)[:, :features]
+        return x + waves[None].astype(x.dtype), state
+
+    return Layer(name, init, apply)
+
+
+def learned_positions(length: int, *, w_init: Initializer = normal(0.02)) -> Layer:
+    """Add a trained vector for each position.
+
+        y[p] = x[p] + w[p]
+
+    Args:
+      length: The longest sequence.
+      w_init: Initialiser of `w`.
+
+    Shapes: x (batch, up to length, features) -> y, the same shape. Parameters `{"w": (length, features)}`.
+
+    Raises:
+      ValueError: if length < 1, if x is longer, or if it has the wrong number of features.
+
+    >>> layer = nn.learned_positions(16)
+    >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 5, 8)))
+    >>> layer.apply(params, state, jnp.ones((4, 7, 8)), train=False)[0].shape
+    (4, 7, 8)
+
+    Source: Gehring et al. 2017, arXiv:1705.03122.
+    """
+    length = checks.positive_int("learned_positions", "length", length)
+    name = f"learned_positions({length})"
+
+    def check(x: Array) -> None:
+        _check(name, x)
+        if x.shape[1] > length:
+            raise ValueError(f"{name}: x has {x.shape[1]} positions, there are vectors for {length}")
+
+    def init(key: Key, x: Array, /) -> tuple[Params, State]:
+        key = checks.key(name, key, x)
+        check(x)
+        return {"w": w_init(jax.random.fold_in(key, 0), (length, x.shape[-1]), param_dtype(x))}, ()
+
+    def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
+        check(x)
+        checks.features(name, x, params["w"].shape[1])
+        return x + params["w"][None, : x.shape[1]].astype(x.dtype), state
+
+    return Layer(name, init, apply)
+
+
+def rotary(*, base: float = 10_000.0) -> Callable[[Array], Array]:
+    """Return a function that rotates queries and keys by their position, for `multi_head_attention(rotate=…)`.
+
+        [a, b] ← [a cos(p f_i) - b sin(p f_i), a sin(p f_i) + b cos(p f_i)],   f_i = base^(-2i / size)
+
+    where a and b are entries i and i + size / 2. The product of a rotated query and a rotated key depends only on the
+    distance of their positions.
+
+    Args:
+      base: Ratio of the longest to the shortest wavelength, > 0.
+
+    Returns:
+      A function of an array (batch, length, heads, size) to the same shape. The size must be even.
+
+    Raises:
+      ValueError: if base ≤ 0; when called, if the size is odd.
+
+    >>> nn.rotary()(jnp.ones((1, 5, 2, 8))).shape
+    (1, 5, 2, 8)
+
+    Source: Su et al. 2021, arXiv:2104.09864, with the two halves paired as in Llama.
+    """
+    base = checks.in_range("rotary", "base", base, "(0, inf)")
+
+    def rotate(x: Array) -> Array:
+        if x.ndim != 4 or x.shape[-1] % 2:
+            raise ValueError(f"rotary: x must be (batch, length, heads, even size), got {tuple(x.shape)}")
+        angles = _angles(x.shape[1], x.shape[-1], base, x)[None, :, None]
+        cos, sin = jnp.cos(angles), jnp.sin(angles)
+        a, b = jnp.split(x.astype(angles.dtype), 2, -1)
+        return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], -1).astype(x.dtype)
+
+    return rotate
+
+
+def _check(name: str, x: Array) -> None:
+    checks.batched(name, x, AXES, 3)
+    if x.ndim != 3:
+        raise ValueError(f"{name}: x must be {AXES}, got {tuple(x.shape)}")
+
+
+def _angles(length: int, features: int, base: float | Array, x: Array) -> Array:
+    """Return the angles (length, ⌈features / 2⌉) of all positions, in float32 at least: bfloat16 holds no 257."""
+    dtype = jax.dtypes.canonicalize_dtype(jnp.promote_types(x.dtype, jnp.float32))
+    positions = jnp.arange(length, dtype=dtype)[:, None]
+    exponents = jnp.arange(0, features, 2, dtype=dtype)[None] / features
+    return positions * jnp.asarray(base, dtype) ** -exponents

@@ -1,0 +1,272 @@
+"""Recurrent layers over time, each a scan of its cell: the plain one, LSTM and GRU."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from nnjax import checks
+from nnjax.nn._features import param_dtype
+from nnjax.nn.branch import branch
+from nnjax.nn.initializers import Activation, glorot_normal
+from nnjax.types import Initializer, Key, Layer, LayerLike, Params, State
+
+Carry = tuple[Array, ...]  # the cell's state, (batch, features) each; the first is its output
+Cell = Callable[[Params, Carry, Array], Carry]  # (params, carry, x w_x + b at one time) -> carry
+AXES = "(batch, time, features)"
+
+
+class Sequences(NamedTuple):
+    """Sequences of different lengths, padded to the longest. Recurrent layers return what they take."""
+
+    x: Array  # (batch, time, features)
+    lengths: Array  # (batch,) integers; what lies beyond them is ignored, and is 0 in outputs
+
+
+def rnn(
+    features: int,
+    *,
+    activation: Activation = jnp.tanh,
+    reverse: bool = False,
+    last: bool = False,
+    w_init: Initializer = glorot_normal(),
+) -> Layer:
+    """Carry a state along time (Elman's recurrent network).
+
+        h_t = activation(x_t w_x + h_{t-1} w_h + b),   h_0 = 0;   y_t = h_t
+
+    Args:
+      features: Number of features of the state.
+      activation: Elementwise function.
+      reverse: Whether to go from the last time to the first.
+      last: Whether to return only the final state.
+      w_init: Initialiser of `w_x`. `w_h` starts as an orthogonal matrix.
+
+    Shapes: x (batch, time, inputs), or `Sequences` with lengths -> y (batch, time, features), or `Sequences`; with
+    `last` (batch, features). Parameters `{"w_x": (inputs, features), "w_h": (features, features), "b": (features,)}`.
+
+    Raises:
+      ValueError: if features < 1, or if x or the lengths have other axes than these.
+      TypeError: if the lengths are not integers.
+
+    >>> layer = nn.rnn(8)
+    >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 5, 3)))
+    >>> layer.apply(params, state, jnp.ones((4, 7, 3)), train=False)[0].shape
+    (4, 7, 8)
+
+    Source: Elman 1990.
+    """
+
+    def cell(params: Params, carry: Carry, x: Array) -> Carry:
+        return (activation(x + carry[0] @ params["w_h"]),)
+
+    return _recurrent("rnn", features, cell, w_init, gates=1, reverse=reverse, last=last)
+
+
+def lstm(
+    features: int,
+    *,
+    reverse: bool = False,
+    last: bool = False,
+    w_init: Initializer = glorot_normal(),
+    forget_bias: float = 1.0,
+) -> Layer:
+    """Carry a state and a memory along time, guarded by gates (LSTM).
+
+        i, f, o = sigmoid(x_t w_x + h_{t-1} w_h + b), each with its block of columns;   g = tanh(the same)
+        c_t = f c_{t-1} + i g,   h_t = o tanh(c_t),   h_0 = c_0 = 0;   y_t = h_t
+
+    Args:
+      features: Number of features of state and memory.
+      reverse: Whether to go from the last time to the first.
+      last: Whether to return only the final state h.
+      w_init: Initialiser of each block of `w_x`. Each block of `w_h` starts as an orthogonal matrix.
+      forget_bias: Initial bias of the forget gate. 1 keeps the memory at first; torch starts near 0.
+
+    Shapes: x (batch, time, inputs), or `Sequences` with lengths -> y (batch, time, features), or `Sequences`; with
+    `last` (batch, features). Parameters `{"w_x": (inputs, 4 features), "w_h": (features, 4 features), "b":
+    (4 features,)}` with the blocks i, f, g, o, as in torch, whose two biases are added up in `b`.
+
+    Raises:
+      ValueError: if features < 1, or if x or the lengths have other axes than these.
+      TypeError: if the lengths are not integers.
+
+    >>> layer = nn.lstm(8, last=True)
+    >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 5, 3)))
+    >>> layer.apply(params, state, jnp.ones((4, 7, 3)), train=False)[0].shape
+    (4, 8)
+
+    Source: Hochreiter and Schmidhuber 1997; Gers et al. 2000 (forget gate); Jozefowicz et al. 2015 (its bias).
+    """
+    forget_bias = checks.in_range("lstm", "forget_bias", forget_bias, "(-inf, inf)")
+
+    def cell(params: Params, carry: Carry, x: Array) -> Carry:
+        h, c = carry
+        i, f, g, o = jnp.split(x + h @ params["w_h"], 4, -1)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        return jax.nn.sigmoid(o) * jnp.tanh(c), c
+
+    layer = _recurrent("lstm", features, cell, w_init, gates=4, reverse=reverse, last=last, carries=2)
+
+    def init(key: Key, x: Array | Sequences, /) -> tuple[Params, State]:
+        params, state = layer.init(key, x)
+        return params | {"b": params["b"].at[features : 2 * features].set(forget_bias)}, state
+
+    return layer._replace(init=init)
+
+
+def gru(features: int, *, reverse: bool = False, last: bool = False, w_init: Initializer = glorot_normal()) -> Layer:
+    """Carry a state along time, guarded by two gates (GRU).
+
+        r, z = sigmoid(x_t w_x + h_{t-1} w_h + b), each with its block of columns
+        n = tanh(x_t w_x + b + r (h_{t-1} w_h + b_h)),   h_t = (1 - z) n + z h_{t-1},   h_0 = 0;   y_t = h_t
+
+    Args:
+      features: Number of features of the state.
+      reverse: Whether to go from the last time to the first.
+      last: Whether to return only the final state.
+      w_init: Initialiser of each block of `w_x`. Each block of `w_h` starts as an orthogonal matrix.
+
+    Shapes: x (batch, time, inputs), or `Sequences` with lengths -> y (batch, time, features), or `Sequences`; with
+    `last` (batch, features). Parameters `{"w_x": (inputs, 3 features), "w_h": (features, 3 features), "b":
+    (3 features,), "b_h": (features,)}` with the blocks r, z, n, as in torch, whose two biases of r and z are added up
+    in `b`. As in torch, Flax and Keras, the reset gate is applied after the product with w_h; in the paper, before it.
+
+    Raises:
+      ValueError: if features < 1, or if x or the lengths have other axes than these.
+      TypeError: if the lengths are not integers.
+
+    >>> layer = nn.bidirectional(nn.gru(8), nn.gru(8, reverse=True))
+    >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 5, 3)))
+    >>> layer.apply(params, state, jnp.ones((4, 7, 3)), train=False)[0].shape
+    (4, 7, 16)
+
+    Source: Cho et al. 2014, arXiv:1406.1078.
+    """
+
+    def cell(params: Params, carry: Carry, x: Array) -> Carry:
+        (h,) = carry
+        product = h @ params["w_h"]
+        r, z = jnp.split(jax.nn.sigmoid((x + product)[:, : 2 * features]), 2, -1)
+        n = jnp.tanh(x[:, 2 * features :] + r * (product[:, 2 * features :] + params["b_h"][None]))
+        return ((1 - z) * n + z * h,)
+
+    layer = _recurrent("gru", features, cell, w_init, gates=3, reverse=reverse, last=last)
+
+    def init(key: Key, x: Array | Sequences, /) -> tuple[Params, State]:
+        params, state = layer.init(key, x)
+        return params | {"b_h": jnp.zeros_like(params["b"][:features])}, state
+
+    return layer._replace(init=init)
+
+
+def bidirectional(forward: LayerLike, backward: LayerLike) -> Layer:
+    """Join a recurrent layer and one that goes the other way.
+
+        y_t = [forward(x)_t, backward(x)_t]
+
+    Args:
+      forward: Such as `nn.lstm(8)`.
+      backward: Such as `nn.lstm(8, reverse=True)`.
+
+    Shapes: as the two layers, whose features are concatenated. Parameters are a tuple of theirs.
+
+    >>> layer = nn.bidirectional(nn.rnn(2, last=True), nn.rnn(2, last=True, reverse=True))
+    >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 5, 3)))
+    >>> layer.apply(params, state, jnp.ones((4, 7, 3)), train=False)[0].shape
+    (4, 4)
+
+    Source: Schuster and Paliwal 1997.
+    """
+    return branch(forward, backward, merge=_join)._replace(name="bidirectional")
+
+
+def _join(ys: Sequence[Any]) -> Any:
+    if isinstance(ys[0], Sequences):
+        return Sequences(jnp.concatenate([y.x for y in ys], -1), ys[0].lengths)
+    return jnp.concatenate(ys, -1)
+
+
+def _recurrent(
+    kind: str,
+    features: int,
+    cell: Cell,
+    w_init: Initializer,
+    *,
+    gates: int,
+    reverse: bool,
+    last: bool,
+    carries: int = 1,
+) -> Layer:
+    """Return the layer that scans a cell over time.
+
+    Args:
+      kind: its name.
+      features: number of features of each carry.
+      cell: the step in time.
+      w_init: initialiser of each block of `w_x`.
+      gates: number of blocks.
+      reverse: whether to go from the last time to the first.
+      last: whether to return only the final state.
+      carries: number of arrays in the cell's state.
+    """
+    features = checks.positive_int(kind, "features", features)
+    name = f"{kind}({features})"
+    orthogonal = jax.nn.initializers.orthogonal()
+
+    def init(key: Key, x: Array | Sequences, /) -> tuple[Params, State]:
+        key = checks.key(name, key, x)
+        inputs = _sequences(name, x).x
+        dtype = param_dtype(inputs)
+
+        def blocks(init: Initializer, stream: int, rows: int) -> Array:
+            keys = [jax.random.fold_in(jax.random.fold_in(key, stream), gate) for gate in range(gates)]
+            wide = jnp.promote_types(dtype, jnp.float32)  # the decomposition behind orthogonal needs it
+            return jnp.concatenate([init(k, (rows, features), wide).astype(dtype) for k in keys], -1)
+
+        return {
+            "w_x": blocks(w_init, 0, inputs.shape[-1]),
+            "w_h": blocks(orthogonal, 1, features),
+            "b": jnp.zeros(gates * features, dtype),
+        }, ()
+
+    def apply(
+        params: Params, state: State, x: Array | Sequences, /, *, train: bool, key: Key | None = None
+    ) -> tuple[Array | Sequences, State]:
+        sequences = _sequences(name, x)
+        checks.features(name, sequences.x, params["w_x"].shape[0])
+        batch, time = sequences.x.shape[:2]
+        projected = sequences.x @ params["w_x"] + params["b"][None, None]  # of all times in one product
+        valid = jnp.arange(time)[:, None] < sequences.lengths[None]
+
+        def step(carry: Carry, now: tuple[Array, Array]) -> tuple[Carry, Array]:
+            projected, valid = now
+            new = cell(params, carry, projected)
+            carry = tuple(jnp.where(valid[:, None], n, c) for n, c in zip(new, carry, strict=True))
+            return carry, jnp.where(valid[:, None], carry[0], jnp.zeros_like(carry[0]))
+
+        start = (jnp.zeros((batch, features), projected.dtype),) * carries
+        carry, ys = lax.scan(step, start, (projected.swapaxes(0, 1), valid), reverse=reverse)
+        if last:
+            return carry[0], state
+        y = ys.swapaxes(0, 1)
+        return (Sequences(y, sequences.lengths) if isinstance(x, Sequences) else y), state
+
+    return Layer(name, init, apply)
+
+
+def _sequences(name: str, x: Array | Sequences) -> Sequences:
+    """Return the input with its lengths, after checking its shapes."""
+    array = x.x if isinstance(x, Sequences) else x
+    checks.batched(name, array, AXES, 3)
+    if len(array.shape) != 3:
+        raise ValueError(f"{name}: x must be {AXES}, got {tuple(array.shape)}")
+    if not isinstance(x, Sequences):
+        return Sequences(x, jnp.full(array.shape[0], array.shape[1]))
+    if not jnp.issubdtype(x.lengths.dtype, jnp.integer):
+        raise TypeError(f"{name}: lengths must be integers, got {x.lengths.dtype}")
+    if x.lengths.shape != array.shape[:1]:
+        raise ValueError(f"{name}: lengths must be ({array.shape[0]},), one a sequence, got {tuple(x.lengths.shape)}")
+    return x

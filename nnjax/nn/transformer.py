@@ -1,0 +1,189 @@
+"""Transformers: a stack of attention and dense layers, and a language model made of it."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.nn.initializers import normal
+
+from nnjax import checks
+from nnjax.nn.as_layer import as_layer, identity
+from nnjax.nn.attention import AttentionInput, multi_head_attention
+from nnjax.nn.branch import branch
+from nnjax.nn.dense import dense
+from nnjax.nn.dropout import dropout as dropout_layer
+from nnjax.nn.embedding import embedding
+from nnjax.nn.initializers import Activation, initializer_for
+from nnjax.nn.norm import layer_norm
+from nnjax.nn.positions import rotary
+from nnjax.nn.repeat import repeat
+from nnjax.nn.serial import serial
+from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
+
+
+def transformer(
+    features: int,
+    depth: int,
+    heads: int,
+    *,
+    hidden: int | None = None,
+    activation: Activation = jax.nn.gelu,
+    dropout: float | Array = 0.0,
+    causal: bool = False,
+    rotate: Callable[[Array], Array] | None = None,
+) -> Layer:
+    """Build a transformer's encoder, with normalisation before each part (pre-norm).
+
+        h ← h + dropout(attention(norm(h)));   h ← h + dropout(w₂ activation(w₁ norm(h)));   y = norm(h)
+
+    The blocks are a `repeat`, so that the size of the program does not depend on the depth.
+
+    Args:
+      features: Number of features of a position.
+      depth: Number of blocks.
+      heads: Number of heads of the attention.
+      hidden: Width of the dense layer in the middle, 4 · features if None.
+      activation: Function after it.
+      dropout: Dropout rate after each part, in [0, 1).
+      causal: Whether each position attends only to itself and to earlier ones.
+      rotate: Function of queries and keys, such as `nn.rotary()`; without it and without another encoding of
+        positions the order of positions makes no difference.
+
+    Shapes: x (batch, length, features), or `AttentionInput(x, mask=…)` -> y (batch, length, features).
+
+    Raises:
+      ValueError: if a size is < 1, if heads do not divide the features, or if the dropout rate is outside [0, 1).
+
+    >>> net = nn.transformer(16, 2, 4)
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 5, 16)))
+    >>> net.apply(params, state, jnp.ones((4, 5, 16)), train=False)[0].shape
+    (4, 5, 16)
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762; Xiong et al. 2020, arXiv:2002.04745, for the normalisation.
+    """
+    features = checks.positive_int("transformer", "features", features)
+    hidden = 4 * features if hidden is None else checks.positive_int("transformer", "hidden", hidden)
+    drop: list[LayerLike] = [] if isinstance(dropout, (int, float)) and dropout == 0 else [dropout_layer(dropout)]
+    attention = multi_head_attention(heads, causal=causal, rotate=rotate)
+    dense_part: list[LayerLike] = [
+        dense(hidden, w_init=initializer_for(activation)),
+        activation,
+        dense(features, w_init=initializer_for(None)),
+    ]
+    block = serial(
+        _add(_on_x(layer_norm()), _returning_input(attention), *map(_on_x, drop)),
+        _add(*map(_on_x, [layer_norm(), *dense_part, *drop])),
+    )._replace(name="block")
+    net = serial(repeat(depth, block), _on_x(layer_norm()), _x)
+
+    def apply(
+        params: Params, state: State, x: Array | AttentionInput, /, *, train: bool, key: Key | None = None
+    ) -> tuple[Array, State]:
+        return net.apply(params, state, x, train=train, key=key)
+
+    return Layer("transformer", net.init, apply)
+
+
+def language_model(
+    vocabulary: int,
+    features: int,
+    depth: int,
+    heads: int,
+    *,
+    hidden: int | None = None,
+    dropout: float | Array = 0.0,
+    tied: bool = True,
+) -> Layer:
+    """Build a causal transformer that predicts each next token, with rotary positions.
+
+        h = transformer(embedding[x]);   y = h embeddingᵀ if tied, else h w + b
+
+    Args:
+      vocabulary: Number of different tokens, which are 0 … vocabulary - 1.
+      features: Number of features of a position.
+      depth: Number of blocks.
+      heads: Number of heads of the attention.
+      hidden: Width of the dense layer in each block, 4 · features if None.
+      dropout: Dropout rate after each part of a block, in [0, 1).
+      tied: Whether the embedding also is the last layer's weight.
+
+    Shapes: x (batch, length) of integers -> logits (batch, length, vocabulary); those at t are for the token at t + 1.
+    Parameters `{"embedding", "body"}`, and `"head"` if not tied.
+
+    Raises:
+      ValueError: if a size is < 1, if heads do not divide the features, or if the dropout rate is outside [0, 1).
+      TypeError: if x does not hold integers.
+
+    >>> net = nn.language_model(50, 16, 2, 4)
+    >>> params, state = net.init(jax.random.key(0), jnp.zeros((1, 8), jnp.int32))
+    >>> net.apply(params, state, jnp.zeros((4, 8), jnp.int32), train=False)[0].shape
+    (4, 8, 50)
+
+    Source: Radford et al. 2018; Press and Wolf 2017, arXiv:1608.05859, for the tied weights.
+    """
+    # Tied weights are one entry of the parameters that `apply` uses twice
+    look_up = embedding(vocabulary, features, w_init=normal(features**-0.5))
+    body = transformer(features, depth, heads, hidden=hidden, dropout=dropout, causal=True, rotate=rotary())
+    head = dense(vocabulary, w_init=initializer_for(None))
+    layers = {"embedding": look_up, "body": body} | ({} if tied else {"head": head})
+
+    def init(key: Key, x: Array, /) -> tuple[Params, State]:
+        key = checks.key("language_model", key, x)
+        if len(x.shape) != 2:
+            raise ValueError(f"language_model: x must be (batch, length) tokens, got {tuple(x.shape)}")
+        features_of_x = jax.ShapeDtypeStruct((*x.shape, features), jnp.result_type(float))
+        pairs = {
+            name: layer.init(jax.random.fold_in(key, i), x if layer is look_up else features_of_x)
+            for i, (name, layer) in enumerate(layers.items())
+        }
+        return {name: params for name, (params, _) in pairs.items()}, {
+            name: state for name, (_, state) in pairs.items()
+        }
+
+    def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
+        h, _ = look_up.apply(params["embedding"], state["embedding"], x, train=train)
+        h, body_state = body.apply(params["body"], state["body"], h, train=train, key=key)
+        state = state | {"body": body_state}
+        if tied:
+            return h @ params["embedding"]["w"].T, state
+        return head.apply(params["head"], state["head"], h, train=train)[0], state
+
+    return Layer("language_model", init, apply)
+
+
+def _x(inputs: Array | AttentionInput) -> Array:
+    return inputs.x if isinstance(inputs, AttentionInput) else inputs
+
+
+def _add(*layers: LayerLike) -> Layer:
+    """Return a skip connection around layers that keeps the mask."""
+
+    def merge(ys: Sequence[Array | AttentionInput]) -> Array | AttentionInput:
+        x, y = ys
+        if isinstance(x, AttentionInput):
+            return x._replace(x=x.x + _x(y))
+        return x + _x(y)
+
+    return branch(identity(), serial(*layers), merge=merge)._replace(name="residual")
+
+
+def _on_x(layer: LayerLike) -> Layer:
+    """Return a layer that acts on `x` of an `AttentionInput` and keeps the rest; on an array it is the layer."""
+    return _returning_input(layer, _x)
+
+
+def _returning_input(layer: LayerLike, select: Callable[[PyTree], PyTree] = lambda x: x) -> Layer:
+    """Return a layer that takes `select(x)` and puts its output in the place of x."""
+    inner = as_layer(layer)
+
+    def init(key: Key, x: PyTree, /) -> tuple[Params, State]:
+        return inner.init(key, select(x))
+
+    def apply(
+        params: Params, state: State, x: PyTree, /, *, train: bool, key: Key | None = None
+    ) -> tuple[PyTree, State]:
+        y, state = inner.apply(params, state, select(x), train=train, key=key)
+        return (x._replace(x=y) if isinstance(x, AttentionInput) else y), state
+
+    return Layer(inner.name, init, apply)

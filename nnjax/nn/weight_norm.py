@@ -1,0 +1,127 @@
+"""Layers whose weights are normalised: weight normalisation and spectral normalisation."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from nnjax import checks
+from nnjax.nn.as_layer import as_layer
+from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
+
+
+def weight_norm(layer: LayerLike) -> Layer:
+    """Train the length and the direction of a layer's weight vectors apart.
+
+        w_j = g_j · v_j / |v_j|   for each output j
+
+    Args:
+      layer: A layer with the parameter `w`, whose last axis counts the outputs, such as `dense` or `conv`.
+
+    Shapes: as the layer. Parameters are the layer's, in which `w` holds v, and `g` (outputs,), which starts at the
+    lengths of the initial weights, so that the initial network is the layer's.
+
+    Raises:
+      TypeError: if the layer has no parameter `w`.
+
+    >>> layer = nn.weight_norm(nn.dense(3))
+    >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 4)))
+    >>> sorted(params), params["g"].shape
+    (['b', 'g', 'w'], (3,))
+
+    Source: Salimans and Kingma 2016, arXiv:1602.07868.
+    """
+    layer = as_layer(layer)
+    name = f"weight_norm({layer.name})"
+
+    def init(key: Key, x: PyTree, /) -> tuple[Params, State]:
+        params, state = layer.init(key, x)
+        _check_weights(name, params)
+        return params | {"g": _lengths(params["w"])}, state
+
+    def apply(
+        params: Params, state: State, x: PyTree, /, *, train: bool, key: Key | None = None
+    ) -> tuple[PyTree, State]:
+        factors = (params["g"] / _lengths(params["w"])).reshape((1,) * (params["w"].ndim - 1) + (-1,))
+        inner = {name: leaf for name, leaf in params.items() if name != "g"} | {"w": params["w"] * factors}
+        return layer.apply(inner, state, x, train=train, key=key)
+
+    return Layer(name, init, apply)
+
+
+def spectral_norm(layer: LayerLike, *, iterations: int = 1, eps: float = 1e-12) -> Layer:
+    """Divide a layer's weights by their largest singular value, so that the layer stretches no vector (Lipschitz 1).
+
+        w = W / σ,   σ = vᵀ W u,   where in training, `iterations` times:   v ← W u / |W u|,   u ← Wᵀ v / |Wᵀ v|
+
+    W is the weight as a matrix (inputs, outputs). u and v carry over from step to step, because W changes slowly. The
+    gradient treats them as constants, which is exact once they have converged.
+
+    Args:
+      layer: A layer with the parameter `w`, whose last axis counts the outputs, such as `dense` or `conv`.
+      iterations: Number of power iterations in each training step.
+      eps: Lower bound of the lengths that u and v are divided by.
+
+    Shapes: as the layer, with its parameters. The state is `{"layer": the layer's, "u": (outputs,), "v": (inputs,)}`,
+    which starts after 15 power iterations, as in torch.
+
+    Raises:
+      TypeError: if the layer has no parameter `w`.
+      ValueError: if iterations < 1 or eps ≤ 0.
+
+    >>> layer = nn.spectral_norm(nn.dense(3, bias=False))
+    >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 4)))
+    >>> y, _ = layer.apply(params, state, jnp.eye(4), train=False)
+    >>> f"{jnp.linalg.norm(y, 2):.2f}"
+    '1.00'
+
+    Source: Miyato et al. 2018, arXiv:1802.05957.
+    """
+    layer = as_layer(layer)
+    iterations = checks.positive_int("spectral_norm", "iterations", iterations)
+    eps = checks.in_range("spectral_norm", "eps", eps, "(0, inf)")
+    name = f"spectral_norm({layer.name})"
+
+    def iterate(w: Array, u: Array, v: Array, n: int) -> tuple[Array, Array]:
+        for _ in range(n):
+            v = _unit(w @ u, eps)
+            u = _unit(v @ w, eps)
+        return u, v
+
+    def init(key: Key, x: PyTree, /) -> tuple[Params, State]:
+        params, state = layer.init(jax.random.fold_in(key, 0), x)
+        _check_weights(name, params)
+        w = _matrix(params["w"])
+        u = _unit(jax.random.normal(jax.random.fold_in(key, 1), w.shape[1:], w.dtype), eps)
+        u, v = iterate(w, u, jnp.zeros_like(w[:, 0]), 15)
+        return params, {"layer": state, "u": u, "v": v}
+
+    def apply(
+        params: Params, state: State, x: PyTree, /, *, train: bool, key: Key | None = None
+    ) -> tuple[PyTree, State]:
+        w = _matrix(params["w"])
+        u, v = state["u"].astype(w.dtype), state["v"].astype(w.dtype)
+        if train:
+            u, v = iterate(jax.lax.stop_gradient(w), u, v, iterations)
+        y, inner = layer.apply(params | {"w": params["w"] / (v @ w @ u)}, state["layer"], x, train=train, key=key)
+        return y, {"layer": inner, "u": u.astype(state["u"].dtype), "v": v.astype(state["v"].dtype)}
+
+    return Layer(name, init, apply)
+
+
+def _check_weights(name: str, params: Params) -> None:
+    if not isinstance(params, dict) or "w" not in params:
+        raise TypeError(f"{name}: the layer must have a parameter 'w', as dense and conv have; wrap each of them")
+
+
+def _matrix(w: Array) -> Array:
+    """Return the weights as a matrix (inputs, outputs)."""
+    return w.reshape(-1, w.shape[-1])
+
+
+def _lengths(w: Array) -> Array:
+    """Return the length (outputs,) of each output's weight vector."""
+    return jnp.sqrt(jnp.square(_matrix(w)).sum(0))
+
+
+def _unit(vector: Array, eps: float) -> Array:
+    return vector / jnp.maximum(jnp.sqrt(jnp.square(vector).sum()), jnp.asarray(eps, vector.dtype))
