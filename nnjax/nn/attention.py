@@ -1,7 +1,7 @@
 """Attention of positions to each other."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from jax.nn.initializers import zeros
 
 from nnjax import checks
 from nnjax.nn._affine import affine, init_affine
+from nnjax.nn._features import statistics_dtype
 from nnjax.nn.initializers import glorot_normal
 from nnjax.types import Initializer, Key, Layer, Params, State
 
@@ -29,7 +30,7 @@ def multi_head_attention(
     rotate: Callable[[Array], Array] | None = None,
     bias: bool = True,
     w_init: Initializer = glorot_normal(),
-    implementation: Literal["xla", "cudnn"] | None = None,
+    fused: bool = False,
 ) -> Layer:
     """Let each position take a weighted mean of all positions, in several heads with weights of their own.
 
@@ -42,8 +43,8 @@ def multi_head_attention(
       rotate: Function of queries and keys (batch, length, heads, size) before their product, such as `nn.rotary()`.
       bias: Whether the four affine maps have a bias.
       w_init: Initialiser of their weights.
-      implementation: The kernel of `jax.nn.dot_product_attention`. "cudnn" is NVIDIA's fused one, for float16 and
-        bfloat16 on GPUs. None leaves the choice to JAX.
+      fused: Whether to compute it in one kernel, cuDNN's, which keeps no matrix of all pairs of positions. It needs an
+        NVIDIA GPU and float16 or bfloat16.
 
     Shapes: x (batch, length, features), or an `AttentionInput` with another context or a mask -> y (batch, length,
     features). Parameters `{"query", "key", "value", "out"}`, each `{"w": (features, features), "b": (features,)}`.
@@ -91,7 +92,7 @@ def multi_head_attention(
         if rotate is not None:
             q, k = rotate(q), rotate(k)
         mask = None if inputs.mask is None else inputs.mask[:, None]
-        y = _attend(q, k, v, mask, causal=causal, implementation=implementation).reshape(inputs.x.shape)
+        y = _attend(q, k, v, mask, causal=causal, fused=fused).reshape(inputs.x.shape)
         return affine(y, params["out"]["w"], params["out"].get("b")), state
 
     return Layer(name, init, apply)
@@ -120,16 +121,16 @@ def _inputs(name: str, x: Array | AttentionInput) -> AttentionInput:
     return inputs
 
 
-def _attend(
-    q: Array, k: Array, v: Array, mask: Array | None, *, causal: bool, implementation: Literal["xla", "cudnn"] | None
-) -> Array:
+def _attend(q: Array, k: Array, v: Array, mask: Array | None, *, causal: bool, fused: bool) -> Array:
     """Return softmax(q kᵀ / √size) v for q, k, v (batch, length, heads, size)."""
-    if q.dtype != jnp.float64:
-        return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal, implementation=implementation)
-    # JAX's function takes the softmax in float32 even here
-    logits = jnp.einsum("btnh,bsnh->bnts", q, k) / jnp.sqrt(jnp.asarray(q.shape[-1], q.dtype))
-    allowed = jnp.ones((1, 1, *logits.shape[2:]), bool) if mask is None else mask
+    if fused:
+        return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal, implementation="cudnn")
+    # Not JAX's function, which rounds the softmax of float64 to float32
+    dtype = statistics_dtype(q)
+    logits = jnp.einsum("btnh,bsnh->bnts", q, k, preferred_element_type=dtype) * q.shape[-1] ** -0.5
     if causal:
-        allowed = allowed & jnp.tril(jnp.ones(logits.shape[2:], bool))[None, None]
-    weights = jax.nn.softmax(jnp.where(allowed, logits, -1e300), -1)
-    return jnp.einsum("bnts,bsnh->btnh", weights, v)
+        earlier = jnp.tril(jnp.ones(logits.shape[2:], bool))[None, None]
+        mask = earlier if mask is None else mask & earlier
+    if mask is not None:
+        logits = jnp.where(mask, logits, jnp.finfo(dtype).min)
+    return jnp.einsum("bnts,bsnh->btnh", jax.nn.softmax(logits, -1).astype(v.dtype), v)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from nnjax import checks
+from nnjax.nn._features import statistics_dtype
 from nnjax.nn.as_layer import as_layer
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
@@ -51,7 +52,7 @@ def weight_norm(layer: LayerLike) -> Layer:
 def spectral_norm(layer: LayerLike, *, iterations: int = 1, eps: float = 1e-12) -> Layer:
     """Divide a layer's weights by their largest singular value, so that the layer stretches no vector (Lipschitz 1).
 
-        w = W / σ,   σ = vᵀ W u,   where in training, `iterations` times:   v ← W u / |W u|,   u ← Wᵀ v / |Wᵀ v|
+        w = W / σ,   σ = vᵀ W u,   where in training, `iterations` times:   u ← Wᵀ v / |Wᵀ v|,   v ← W u / |W u|
 
     W is the weight as a matrix (inputs, outputs). u and v carry over from step to step, because W changes slowly. The
     gradient treats them as constants, which is exact once they have converged.
@@ -83,27 +84,28 @@ def spectral_norm(layer: LayerLike, *, iterations: int = 1, eps: float = 1e-12) 
 
     def iterate(w: Array, u: Array, v: Array, n: int) -> tuple[Array, Array]:
         for _ in range(n):
-            v = _unit(w @ u, eps)
             u = _unit(v @ w, eps)
+            v = _unit(w @ u, eps)
         return u, v
 
     def init(key: Key, x: PyTree, /) -> tuple[Params, State]:
         params, state = layer.init(jax.random.fold_in(key, 0), x)
         _check_weights(name, params)
-        w = _matrix(params["w"])
-        u = _unit(jax.random.normal(jax.random.fold_in(key, 1), w.shape[1:], w.dtype), eps)
-        u, v = iterate(w, u, jnp.zeros_like(w[:, 0]), 15)
+        w = _matrix(params["w"]).astype(statistics_dtype(params["w"]))
+        v = _unit(jax.random.normal(jax.random.fold_in(key, 1), w.shape[:1], w.dtype), eps)
+        u, v = iterate(w, jnp.zeros_like(w[0]), v, 15)
         return params, {"layer": state, "u": u, "v": v}
 
     def apply(
         params: Params, state: State, x: PyTree, /, *, train: bool, key: Key | None = None
     ) -> tuple[PyTree, State]:
-        w = _matrix(params["w"])
-        u, v = state["u"].astype(w.dtype), state["v"].astype(w.dtype)
+        w = _matrix(params["w"]).astype(state["u"].dtype)
+        u, v = state["u"], state["v"]
         if train:
             u, v = iterate(jax.lax.stop_gradient(w), u, v, iterations)
-        y, inner = layer.apply(params | {"w": params["w"] / (v @ w @ u)}, state["layer"], x, train=train, key=key)
-        return y, {"layer": inner, "u": u.astype(state["u"].dtype), "v": v.astype(state["v"].dtype)}
+        inner = params | {"w": params["w"] / (v @ w @ u).astype(params["w"].dtype)}
+        y, inner_state = layer.apply(inner, state["layer"], x, train=train, key=key)
+        return y, {"layer": inner_state, "u": u, "v": v}
 
     return Layer(name, init, apply)
 
