@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nnjax import data, debug, losses, metrics, nn, optcheck, optim, plot, storage, train, uncertainty
+    from nnjax.storage.tree_file import load, save
     from nnjax.types import Data, Layer, TrainState
 
 __version__ = "0.1.0"
@@ -16,12 +17,14 @@ __all__ = [
     "__version__",
     "data",
     "debug",
+    "load",
     "losses",
     "metrics",
     "nn",
     "optcheck",
     "optim",
     "plot",
+    "save",
     "storage",
     "train",
     "uncertainty",
@@ -32,6 +35,8 @@ def __getattr__(name: str) -> Any:
     """Import a part when it is first used: pytest imports nnjax for its plugin, which must not load JAX."""
     if name in ("Data", "Layer", "TrainState"):
         return getattr(importlib.import_module("nnjax.types"), name)
+    if name in ("load", "save"):
+        return getattr(importlib.import_module("nnjax.storage.tree_file"), name)
     if name in __all__:
         return importlib.import_module(f"nnjax.{name}")
     raise AttributeError(f"module 'nnjax' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.nn.initializers import zeros
 
@@ -132,5 +133,5 @@ def _attend(q: Array, k: Array, v: Array, mask: Array | None, *, causal: bool, f
         earlier = jnp.tril(jnp.ones(logits.shape[2:], bool))[None, None]
         mask = earlier if mask is None else mask & earlier
     if mask is not None:
-        logits = jnp.where(mask, logits, jnp.finfo(dtype).min)
+        logits = jnp.where(mask, logits, float(np.finfo(dtype).min))
     return jnp.einsum("bnts,bsnh->btnh", jax.nn.softmax(logits, -1).astype(v.dtype), v)

@@ -1,7 +1,7 @@
 """Parameters by path: which ones a pattern means, for masks, labels, freezing and transfer."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
@@ -28,7 +28,7 @@ def paths(tree: PyTree) -> dict[str, Array]:
     return {checks.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def mask(tree: PyTree, pattern: str | Sequence[str]) -> PyTree:
+def mask(tree: PyTree, pattern: str | list[str] | tuple[str, ...]) -> PyTree:
     """Mark the leaves whose path matches a pattern, for `optax.masked`, `adamw(mask=…)` or freezing.
 
     Args:
@@ -47,7 +47,7 @@ def mask(tree: PyTree, pattern: str | Sequence[str]) -> PyTree:
     >>> nn.mask(params, "**/w")[1]
     {'b': False, 'w': True}
     """
-    patterns = [pattern] if isinstance(pattern, str) else list(pattern)
+    patterns = list(pattern) if isinstance(pattern, (list, tuple)) else [pattern]
     _check_patterns("mask", tree, patterns)
     return jax.tree_util.tree_map_with_path(
         lambda path, _: any(_matches(one, checks.path_name(path)) for one in patterns), tree

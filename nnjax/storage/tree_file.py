@@ -1,0 +1,103 @@
+"""Save any pytree under the paths of its leaves, and load it into the same or into no given structure."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nnjax.storage import tensor_file
+from nnjax.storage.atomic_write import write_file
+from nnjax.types import PyTree
+
+FORMAT = "nnjax-tree"
+NUMBERS: dict[str, Any] = {"bool": bool, "int": int, "float": float, "complex": complex}
+EMPTY: dict[str, Any] = {"()": (), "[]": [], "{}": {}, "None": None}
+
+
+def save(path: str | Path, tree: PyTree) -> None:
+    """Write a pytree to one safetensors file, atomically, with a checksum of every leaf.
+
+    Args:
+      path: path of the file. An existing file is replaced once the new one is on disk; a leading "~" is the home
+        folder.
+      tree: parameters or any pytree of arrays of numbers, typed random keys and Python numbers.
+
+    Raises:
+      OSError: if writing fails, for example if the folder does not exist. An existing file stays intact.
+      TypeError: if a leaf is not numeric.
+      ValueError: if two leaves have the same path, as in `{"a/b": 1, "a": {"b": 2}}`.
+
+    >>> params, _ = nn.named(body=nn.dense(3), head=nn.dense(2)).init(jax.random.key(0), jnp.ones((1, 4)))
+    >>> nnjax.save("net.safetensors", params)
+    >>> nnjax.load("net.safetensors")["head"]["w"].shape
+    (3, 2)
+    """
+    leaves, _ = tensor_file.named_leaves(tree)
+    numbers = {name: type(leaf).__name__ for name, leaf in leaves.items() if type(leaf) in NUMBERS.values()}
+    write_file(Path(path).expanduser(), *tensor_file.serialize(tree, FORMAT, {"numbers": numbers}))
+
+
+def load(path: str | Path, like: PyTree | None = None) -> PyTree:
+    """Read a pytree from a safetensors file and check its checksums.
+
+    Args:
+      path: path of the file; a leading "~" is the home folder. Files that other programs wrote have no checksums, and
+        are read without.
+      like: a tree of the same structure, of arrays or of shapes as `jax.eval_shape` returns them. None for dictionaries
+        nested as the paths are, in which the entries of tuples and lists have the keys "0", "1", ….
+
+    Returns:
+      The tree, of JAX arrays with the bits that were saved.
+
+    Raises:
+      FileNotFoundError: if the file does not exist.
+      ValueError: if the file is damaged, if it differs from `like` in structure, shapes or dtypes, or if a leaf has 64
+        bits and JAX is not set to them; the message names the leaves.
+
+    >>> net = nn.mlp([8], 10)
+    >>> params, _ = net.init(jax.random.key(0), jnp.ones((1, 64)))
+    >>> nnjax.save("net.safetensors", params)
+    >>> shapes, _ = jax.eval_shape(net.init, jax.random.key(0), jnp.ones((1, 64)))
+    >>> jax.tree.structure(nnjax.load("net.safetensors", like=shapes)) == jax.tree.structure(params)
+    True
+    """
+    path = Path(path).expanduser()
+    leaves, header = tensor_file.read(path)
+    if like is not None:
+        error = f"{path} differs from like:"
+        tree = tensor_file.restore_structure(like, leaves, header.empty, error)
+    else:
+        numbers = header.metadata.get("numbers", {})
+        leaves |= {name: NUMBERS[kind](leaves[name].item()) for name, kind in numbers.items()}
+        tree = _nested(path, leaves, header.empty or {})
+    return jax.tree.map(lambda leaf: _to_jax(path, leaf), tree)
+
+
+def _nested(path: Path, leaves: dict[str, Any], empty: dict[str, str]) -> PyTree:
+    """Return dictionaries nested as the names' parts are."""
+    root: dict[str, Any] = {}
+    entries = leaves | {name: EMPTY.get(text, {}) for name, text in empty.items()}
+    if list(entries) == ["(the tree itself)"]:
+        return next(iter(entries.values()))
+    for name, value in entries.items():
+        *parents, last = name.split("/")
+        node = root
+        for part in parents:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"{path}: {part} in {name} is a leaf and a subtree; pass like=")
+        if last in node:
+            raise ValueError(f"{path}: {name} is a leaf and a subtree; pass like=")
+        node[last] = value
+    return root
+
+
+def _to_jax(path: Path, leaf: Any) -> Any:
+    """Return a leaf as a JAX array of the same dtype."""
+    if not hasattr(leaf, "dtype") or isinstance(leaf, jax.Array):
+        return leaf
+    array = jnp.asarray(leaf)
+    if array.dtype != leaf.dtype:
+        raise ValueError(f"{path} holds {leaf.dtype}; load it with JAX set to 64 bits, inside jax.enable_x64(True)")
+    return array
