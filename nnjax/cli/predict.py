@@ -1,6 +1,7 @@
 """`nnjax predict`: predictions of a run's network, or of its ensemble, for new rows."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -142,4 +143,4 @@ def _same(a: Path, b: Path) -> bool:
     """Return True if two paths lead to the same file, or will when it is written."""
     with suppress(OSError):
         return a.samefile(b)
-    return a.resolve() == b.resolve()
+    return os.path.realpath(a) == os.path.realpath(b)  # Path.resolve raises for links in a circle
