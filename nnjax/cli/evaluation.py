@@ -23,7 +23,7 @@ Scores = dict[str, float]
 class Outcome(NamedTuple):
     """A trained network, or an ensemble with its averaged prediction, on the test data."""
 
-    params: PyTree  # with a leading axis (members, ...) for an ensemble, as is the state
+    params: PyTree  # for an ensemble, params and state have a leading axis (members, ...)
     state: PyTree
     scores: Scores | None  # None if the training diverged
     prediction: np.ndarray  # (n, outputs); logits for classification

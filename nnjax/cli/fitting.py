@@ -1,4 +1,4 @@
-"""Train what the settings describe: they become the arguments of `train.fit`, `train.sweep` and `train.replay`."""
+"""Turn the settings into arguments of `train.fit`, `train.sweep` and `train.replay`."""
 
 from pathlib import Path
 from typing import Any

@@ -126,7 +126,7 @@ def x64() -> bool:
 
 
 def cast(name: str, a: np.ndarray, *, features: bool, rows: Rows | None = None) -> np.ndarray:
-    """Return an array as float32 or int32; with x64, 64-bit numbers stay.
+    """Return an array as float32 or int32; with x64, 64-bit numbers stay 64-bit.
 
     Args:
       name: for the message.

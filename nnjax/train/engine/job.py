@@ -32,7 +32,7 @@ class Job(NamedTuple):
     members: Members
     data: Data | Source
     held_out: Data | None  # validation data
-    validated: frozenset[int]  # the epochs, from 0, after which members are validated, without the last one
+    validated: frozenset[int]  # indices of the epochs after which members are validated, without the last one
     validate_every: int  # epochs
     patience: int | None  # validations
     epoch_steps: float  # steps per epoch, for progress
@@ -41,7 +41,7 @@ class Job(NamedTuple):
 
     @property
     def last_epoch(self) -> int:
-        """The last epoch, from 0; -1 if there is none."""
+        """Index of the last epoch; -1 if there is none."""
         return self.members.ends.shape[1] - 1
 
     @property
