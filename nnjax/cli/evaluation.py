@@ -87,8 +87,8 @@ def average(outputs: jax.Array, table: Table) -> tuple[np.ndarray, dict[str, np.
     """Return the prediction of an ensemble and its uncertainty.
 
     Args:
-      outputs: (members, n, outputs).
-      table: the table of the data set.
+      outputs: the outputs of each member, (members, n, outputs).
+      table: the encoding of the data set, which has the task and the scale of the target.
 
     Returns:
       The prediction (n, outputs), which is logits for classification, and the uncertainty by name, each (n,): total,

@@ -23,7 +23,7 @@ def explain(command: str, path: Path) -> Iterator[None]:
     """Make errors, warnings and Ctrl-C inside the block say which command continues the run.
 
     Args:
-      command: train or sweep.
+      command: name of the command, "train" or "sweep".
       path: folder of the run or the sweep.
     """
     resume = f"nnjax {command} --resume {quote(path)}"

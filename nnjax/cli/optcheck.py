@@ -117,7 +117,9 @@ def _exit(seconds: float) -> None:
 
 def _describe_error(error: BaseException) -> str:
     """Return the message of an error, and its place in the candidate's code."""
-    notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []) if not note.startswith("-----"))  # JAX's
+    notes = "".join(
+        f"\n  {note}" for note in getattr(error, "__notes__", []) if not note.startswith("-----")
+    )  # a separator of JAX
     libraries = (str(Path(__file__).parents[1]), *sysconfig.get_paths().values(), "<frozen")
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(libraries)]
     place = f"\n  in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""

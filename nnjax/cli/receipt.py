@@ -50,8 +50,8 @@ def make_receipt(
     """Return the receipt of a finished run, as plain values.
 
     Args:
-      config: the settings.
-      prepared: the data.
+      config: the settings of the run.
+      prepared: the data that it was trained and tested on.
       outcome: the trained weights and their test scores.
       losses: (steps,) or (members, steps); the first ones are recorded.
       mesh: devices that the members were spread over.

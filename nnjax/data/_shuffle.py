@@ -69,11 +69,11 @@ def shuffle(
     """Return the example at each place of an epoch: a bijection of 0 … n - 1 for each epoch.
 
     Args:
-      key: one typed key.
+      key: one typed random key, which determines the order of all epochs.
       epoch: (m,) uint32, the epoch of each place. With `later`, (2,) instead: the two epochs that the places are in,
         whose random words are then drawn only once per round.
-      place: (m,) uint32, < n.
-      n: () uint32, < 2³¹.
+      place: (m,) uint32, the places in their epochs, < n.
+      n: () uint32, the number of examples, < 2³¹.
       later: (m,) whether each place is in the second of the two epochs.
     """
     words = jax.random.bits(key, (ROUNDS, 2), jnp.uint32)

@@ -11,7 +11,7 @@ import numpy as np
 from nnjax import checks
 from nnjax.types import PyTree
 
-# Primitives that move or mark numbers without computing any.
+# Primitives that move or mark numbers without computing any
 FREE = {
     "bitcast_convert_type", "broadcast_in_dim", "concatenate", "convert_element_type", "copy", "copy_p", "device_put",
     "dynamic_slice", "dynamic_update_slice", "gather", "iota", "name", "optimization_barrier", "pad", "pvary",

@@ -11,7 +11,7 @@ import numpy as np
 from nnjax import checks
 from nnjax.types import PyTree
 
-# Primitives that only contain another program with the same inputs and outputs.
+# Primitives that only contain another program with the same inputs and outputs
 CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2"}
 JAX_SCOPES = {"rematted_computation"}  # scopes that JAX adds
 MAX_SEPARATE = 8  # origins in the inputs of one primitive that are tested one by one
@@ -256,7 +256,7 @@ def _primitive(equation: Any, inputs: list[_Value], site: _Site, origins: list[N
 
     filled = [np.zeros(np.shape(a), bool) if mask is None else mask for a, mask in zip(arrays, masks, strict=True)]
     ids = _inherited_ids(equation, inputs, filled, input_ids)
-    # A NaN that infinities written into the program cause, such as ∞ - ∞, has its origin here.
+    # Infinities written into the program are not origins, but a NaN that they cause, such as ∞ - ∞, has its origin here
     infinities = [i for i in input_ids if _origin(origins, i).kind == "constant" and not _origin(origins, i).nan]
     for array, mask, id_ in zip(arrays, filled, ids, strict=True):
         if mask.any():

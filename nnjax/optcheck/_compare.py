@@ -122,12 +122,12 @@ def identify(
     """Return the equations of an optimizer, and the libraries that have the same rule.
 
     Args:
-      optimizer: as the candidate of `compare`.
-      hparams: as for `compare`.
-      kind: as for `compare`.
-      init: as for `compare`.
-      max_fits: as for `compare`.
-      seconds: as for `compare`.
+      optimizer: see `candidate` of `compare`.
+      hparams: see `compare`.
+      kind: see `compare`.
+      init: see `compare`.
+      max_fits: see `compare`.
+      seconds: see `compare`.
 
     Raises:
       NotAnOptimizerError, TimeLimitError: as raised by `compare`.
@@ -168,14 +168,14 @@ def assert_matches(
     """Raise AssertionError with the report if an optimizer differs from a reference or breaks the contract.
 
     Args:
-      candidate: as for `compare`.
-      reference: as for `compare`.
+      candidate: see `compare`.
+      reference: see `compare`.
       allow: causes to accept, by their `id`, such as "lr-in-velocity" or "b2".
-      hparams: as for `compare`.
-      kind: as for `compare`.
-      init: as for `compare`.
-      max_fits: as for `compare`.
-      seconds: as for `compare`.
+      hparams: see `compare`.
+      kind: see `compare`.
+      init: see `compare`.
+      max_fits: see `compare`.
+      seconds: see `compare`.
 
     Raises:
       AssertionError: if they differ by a cause that is not in `allow`, or the candidate breaks the contract.

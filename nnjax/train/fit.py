@@ -78,7 +78,7 @@ def fit(
     `jax.random.split(key, members)[i]`: bitwise with strategy "map" on a CPU, to rounding with "vmap".
 
     Args:
-      run: the run.
+      run: the network, loss, optimizer and batch size.
       data: `Data`, `(x, y)` or `(x, y, weights)`, checked once before anything is compiled. Or a `data.Source`, from
         which batches are gathered when they are needed, with bitwise the same result; a memory-mapped x (`np.memmap`)
         becomes one. Validation data are in memory, so with a source `folds` validates only if `validation` is given.
@@ -200,8 +200,8 @@ def make_job(
     """Return a job, after checking its data.
 
     Args:
-      ensemble: the runs.
-      keys: (members,).
+      ensemble: the runs, and how their members are executed.
+      keys: random keys (members,), one for each member.
       hyper: (members, ...) hyper-parameters; None for a fixed run.
       data: see `fit`.
       options: the options, of which `epochs`, `validate_every` and `patience` are read.

@@ -82,12 +82,12 @@ def plan(
     strategy; pass it to `fit` yourself, because results depend on it.
 
     Args:
-      run: the run.
+      run: the run to train.
       data: see `fit`.
-      members: number of members.
+      members: number of networks to train.
       mesh: see `fit`.
       memory: bytes that may be used on each device; None for nine tenths of the free memory.
-      measure: run the programs briefly, to compare the speed of the strategies.
+      measure: whether to run the programs briefly, to compare the speed of the strategies.
 
     Raises:
       ValueError: if not even one member fits (the message has the bytes); for members < 1.

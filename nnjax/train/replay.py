@@ -134,7 +134,7 @@ def replay_job(job: Job, options: FitOptions, *, step: int | None = None, member
     ]
     if step is None:
         first = None
-        for group in groups:  # later groups can only have an earlier step
+        for group in groups:  # in later groups only steps before `first` matter
             first = _first_bad_step(group, job.total_steps if first is None else first.step) or first
         return first
     finite, most = None, 0

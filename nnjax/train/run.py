@@ -114,7 +114,7 @@ class Run:
 
         Args:
           ts: the state before the step.
-          batch: the examples.
+          batch: the examples of the step.
 
         Returns:
           The state after the step, and `{"loss": ()}`: the loss of the batch before the step.

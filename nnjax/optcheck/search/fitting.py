@@ -93,7 +93,7 @@ def fit(formula: Formula, target: Target, names: Sequence[str] | None = None) ->
 
     Args:
       formula: the rule, and the hyper-parameters to start from.
-      target: the updates.
+      target: the updates to reproduce.
       names: the hyper-parameters to fit; None for all that are free.
     """
     target, names = sample(formula.rule, target), free_names(formula) if names is None else names

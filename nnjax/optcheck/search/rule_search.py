@@ -57,7 +57,7 @@ def search(
     """Return the formulas closest to `start` that produce the updates.
 
     Args:
-      target: the updates.
+      target: the updates to reproduce.
       start: the formula to start from.
       budget: number of rules to fit. In addition, all rules two choices away are tried without a fit.
       loose_target: the same updates with a larger bound, which rules close to the start may use.
@@ -84,7 +84,7 @@ def identify_formula(target: Target, guess: Formula | None, budget: Budget) -> l
     """Return formulas that produce the updates, starting from the closest library rule.
 
     Args:
-      target: the updates.
+      target: the updates to reproduce.
       guess: a formula to try first.
       budget: number of rules to fit.
     """

@@ -15,7 +15,7 @@ from nnjax.types import PyTree
 
 
 class Observation(NamedTuple):
-    """Both optimizers on the same script."""
+    """The updates of both optimizers on the same script."""
 
     name: str  # "float64", "float32", or "float64, learning rate changes at every step"
     dtype: str

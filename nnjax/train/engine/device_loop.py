@@ -50,7 +50,7 @@ class MemberArgs(NamedTuple):
 
     hyper: PyTree = None  # hyper-parameters for `make_run`; None for a fixed run
     rows: Rows | None = None  # rows of the data; None for all of them
-    positions: Positions | None = None  # where the block has the examples; None if the data are on the device
+    positions: Positions | None = None  # positions of the examples in the block; None if the data are on the device
     until: Array | None = None  # () int32, the step to stop at
 
 

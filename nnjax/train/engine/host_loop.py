@@ -51,7 +51,7 @@ def run_job(job: Job, options: FitOptions, show: Show, *, ended: bool = False) -
     """Take all steps of a job.
 
     Args:
-      job: the job.
+      job: the ensemble with its arguments and data.
       options: chunk length, checkpoints, callbacks.
       show: called with a record after each chunk, for the progress bar.
       ended: True if a callback ended the run in an earlier group; then no steps are taken.
