@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
     prediction: np.ndarray  # (n, outputs); logits for classification
     member_scores: list[Scores] | None = None  # None for a single network
     left_out: Sequence[int] = ()  # members that diverged: their scores are NaN, and they are not averaged
-    member_outputs: np.ndarray | None = None  # (members, n, outputs) of the others
+    member_outputs: np.ndarray | None = None  # (members, n, outputs), without members that diverged
     uncertainty: Mapping[str, float] = {}  # averages: total, aleatoric and epistemic in nats, or sd for regression
 
 

@@ -45,7 +45,7 @@ class GradientScript(NamedTuple):
     leaf_names: list[str]
     shapes: list[tuple[int, ...]]  # shapes of the leaves, without the axis of steps
     pattern: np.ndarray  # (elements,), index into PATTERNS
-    magnitude: np.ndarray  # (elements,)
+    magnitude: np.ndarray  # (elements,), scale of the pattern
 
 
 def gradient_script(seed: int = 0, *, scheduled: bool = False) -> GradientScript:

@@ -28,7 +28,7 @@ class Divergence(NamedTuple):
     pattern: str  # pattern of the gradient over time
     candidate: float
     reference: float
-    ratio: float  # difference over tolerance
+    ratio: float  # difference divided by tolerance
 
 
 def rounding_bound(updates: np.ndarray, reference: np.ndarray, params: np.ndarray, dtype: str) -> np.ndarray:
