@@ -375,6 +375,22 @@ def test_with_precision_is_near_the_exact_layer():
     assert 0 < jnp.abs(y - exact).max() < 0.05
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape", "inputs"),
+    [
+        (nn.dense(100), (1, 50), 50),
+        (nn.conv(40, (3, 3)), (1, 8, 8, 20), 3 * 3 * 20),
+        (nn.conv(40, (3, 3), groups=4), (1, 8, 8, 20), 3 * 3 * 5),
+        (nn.conv(40, 9), (1, 8, 20), 9 * 20),
+    ],
+    ids=["dense", "conv 2-D", "conv, groups", "conv 1-D"],
+)
+def test_initial_weights_have_variance_2_over_the_inputs_of_an_output(layer, shape, inputs):
+    """A convolution's output sums over its whole window."""
+    params, _ = layer.init(key, jnp.zeros(shape))
+    np.testing.assert_allclose(params["w"].var() * inputs, 2.0, rtol=0.1)
+
+
 @pytest.mark.parametrize("layer", [nn.batch_norm(eps=1e-12), nn.layer_norm(eps=1e-12)], ids=lambda layer: layer.name)
 def test_variance_is_right_far_from_zero(layer):
     values = np.random.default_rng(0).normal(3000.0, 0.01, 4096)

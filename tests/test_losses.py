@@ -104,6 +104,14 @@ def test_cross_entropy_depends_only_on_differences_of_logits(case):
     np.testing.assert_allclose(case.loss(prediction - 1e4, target), loss, rtol=1e-5)
 
 
+def test_a_class_that_is_ruled_out_and_has_no_probability_costs_nothing():
+    """A masked logit is -inf; 0 · log 0 is 0 in a cross-entropy."""
+    prediction, rows = jnp.array([[1.0, 2.0, -jnp.inf]]), jnp.array([[0.25, 0.75, 0.0]])
+    expected = losses.cross_entropy(prediction[:, :2], rows[:, :2])
+    np.testing.assert_allclose(losses.cross_entropy(prediction, rows), expected, rtol=1e-6)
+    np.testing.assert_allclose(losses.cross_entropy(prediction, jnp.array([1])), [np.log1p(np.exp(-1.0))], rtol=1e-6)
+
+
 def test_confident_predictions_have_a_loss_that_is_not_rounded_away():
     prediction = jnp.array([[20.0, 10.0]])
     exact = np.log1p(np.exp(-10.0))

@@ -212,6 +212,25 @@ def test_dtypes_and_form_of_updates_and_state_are_kept(case, kind):
 
 
 @over(OPTIMIZERS)
+def test_16_bits_are_computed_in_32(case):
+    """In bfloat16 0.999 is 1, so that an average with this decay would never move."""
+    params = {"w": jnp.asarray([1.5, -0.25, 3.0], jnp.bfloat16)}
+    wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+    (updates, state), (exact, reference) = (
+        (optimizer := case.ours(0.1, **case.hyper)).update(tree, optimizer.init(tree), tree) for tree in (params, wide)
+    )
+    for field, value in [("w", updates["w"]), *((name, getattr(state, name)["w"]) for name in case.moments)]:
+        expected = exact["w"] if field == "w" else getattr(reference, field)["w"]
+        np.testing.assert_array_equal(value, expected.astype(jnp.bfloat16), err_msg=field)
+
+
+def test_adagrad_does_not_move_where_every_gradient_was_0():
+    optimizer = optim.adagrad(0.1, 0.0, 0.0)
+    updates, _ = optimizer.update(jnp.array([0.0, 2.0]), optimizer.init(jnp.zeros(2)))
+    np.testing.assert_allclose(updates, [0.0, -0.1], rtol=1e-6)
+
+
+@over(OPTIMIZERS)
 def test_state_has_the_fields_of_optax_and_their_values(case):
     params, grads = SMALL, jax.tree.map(lambda g: g[0], scripted_gradients(1, params=SMALL))
     ours, theirs = case.ours(0.1, **case.hyper), case.optax(0.1, **case.hyper)

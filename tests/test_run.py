@@ -180,6 +180,29 @@ def test_micro_batches_have_the_gradient_of_the_batch(weights):
     chex.assert_trees_all_close(a.params, b.params, rtol=1e-5, atol=1e-7)
 
 
+def test_micro_batches_draw_each_for_themselves():
+    """Equal rows in two parts would have equal gradients if both parts dropped the same units."""
+    net = nn.serial(nn.dropout(0.5), nn.dense(2, bias=False))
+    run = make_run(net, optim.sgd(0.1), 2, micro_batches=2)
+    examples = Data(jnp.ones((2, 64)), jnp.zeros(2, jnp.int32))
+    ts = run.init(jax.random.key(0), examples)
+    after, _ = run.step(ts, examples)
+    moves = np.abs(after.params[1]["w"] - ts.params[1]["w"])[:, 0]
+    assert len(np.unique(moves.round(6))) > 2  # a unit that was kept in neither, in one, or in both parts
+
+
+def test_losses_of_16_bits_are_summed_in_32():
+    """A sum in bfloat16 would be off by up to a percent."""
+    rng = np.random.default_rng(0)
+    x, y = jnp.asarray(rng.normal(size=(999, 2)), jnp.bfloat16), jnp.asarray(rng.integers(0, 2, 999))
+    run = make_run(nn.dense(2), optim.sgd(0.1), None)
+    ts = run.init(jax.random.key(0), Data(x, y))
+    _, log = run.step(ts, Data(x, y))
+    single = np.float32(losses.cross_entropy(nn.dense(2).apply(ts.params, (), x, train=True)[0], y))
+    np.testing.assert_allclose(log["loss"], single.mean(), rtol=1e-4)
+    np.testing.assert_allclose(run.evaluate(ts, Data(x, y))["loss"], single.mean(), rtol=1e-4)
+
+
 def test_weights_count_examples():
     """Integer weights are repetitions: Σ w·l / Σ w."""
     run = make_run(PLAIN, optim.sgd(0.1), None)
