@@ -74,6 +74,8 @@ LAYERS = [
     LayerCase("layer_norm", nn.layer_norm(), (4, 3)),
     LayerCase("layer_norm, positions", nn.layer_norm(eps=1e-3), (4, 2, 3)),
     LayerCase("dropout", nn.dropout(0.5), (4, 30), random=True),
+    LayerCase("spatial_dropout", nn.spatial_dropout(0.5), (4, 3, 30), random=True),
+    LayerCase("drop_path", nn.drop_path(0.5), (30, 3), random=True),
     LayerCase("dropout, rate 0", nn.dropout(0.0), (4, 3)),
     LayerCase("embedding", nn.embedding(5, 2), (4, 3), integers=True),
     LayerCase("scale", nn.scale(0.5), (4, 3)),
@@ -216,7 +218,8 @@ LOSSES = [
              functools.partial(_reference_cross_entropy, smoothing=1.0)),
     LossCase("binary_cross_entropy", losses.binary_cross_entropy, _yes_or_no, _reference_binary),
     LossCase("binary_cross_entropy, probabilities", losses.binary_cross_entropy, _probabilities, _reference_binary),
-    LossCase("binary_cross_entropy, numbers", losses.binary_cross_entropy, _labels(4), _reference_binary, (4,)),
+    LossCase("binary_cross_entropy, numbers", losses.binary_cross_entropy, lambda rng: rng.integers(0, 2, 4),
+             _reference_binary, (4,)),
 ]  # fmt: skip
 
 # Optimizers ----------------------------------------------------------------------------------------------------------

@@ -214,7 +214,7 @@ def test_training_draws_only_if_random(case):
         return case.layer.apply(params, state, x, train=True)[0]
 
     if case.random:
-        with pytest.raises(ValueError, match=r"dropout\(0\.5\): train=True draws a mask and needs a key"):
+        with pytest.raises(ValueError, match=r"(dropout|drop_path)\(0\.5\): train=True draws a mask and needs a key"):
             without_key(x)
     else:
         assert jax.eval_shape(without_key, x) == spec(before["trained"][0])

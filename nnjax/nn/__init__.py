@@ -14,7 +14,7 @@ from nnjax.nn.branch import branch, concat, residual
 from nnjax.nn.conv import conv
 from nnjax.nn.conv_transpose import conv_transpose
 from nnjax.nn.dense import dense
-from nnjax.nn.dropout import dropout
+from nnjax.nn.dropout import drop_path, dropout, spatial_dropout
 from nnjax.nn.embedding import embedding
 from nnjax.nn.gated import gated_dense, maxout
 from nnjax.nn.group_norm import group_norm, instance_norm
@@ -55,6 +55,7 @@ __all__ = [
     "conv",
     "conv_transpose",
     "dense",
+    "drop_path",
     "dropout",
     "embedding",
     "first_features",
@@ -95,6 +96,7 @@ __all__ = [
     "serial",
     "sinusoidal_positions",
     "softmax",
+    "spatial_dropout",
     "spectral_norm",
     "summary",
     "transformer",

@@ -11,7 +11,7 @@ from jax.nn.initializers import zeros
 
 from nnjax import checks
 from nnjax.nn._affine import affine, init_affine
-from nnjax.nn._features import statistics_dtype
+from nnjax.nn._features import wide_dtype
 from nnjax.nn.initializers import glorot_normal
 from nnjax.types import Initializer, Key, Layer, Params, State
 
@@ -127,7 +127,7 @@ def _attend(q: Array, k: Array, v: Array, mask: Array | None, *, causal: bool, f
     if fused:
         return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal, implementation="cudnn")
     # Not JAX's function, which rounds the softmax of float64 to float32
-    dtype = statistics_dtype(q)
+    dtype = wide_dtype(q)
     logits = jnp.einsum("btnh,bsnh->bnts", q, k, preferred_element_type=dtype) * q.shape[-1] ** -0.5
     if causal:
         earlier = jnp.tril(jnp.ones(logits.shape[2:], bool))[None, None]

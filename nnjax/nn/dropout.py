@@ -1,10 +1,13 @@
 """Dropout."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from nnjax import checks
+from nnjax.nn._features import wide_dtype
 from nnjax.types import Key, Layer, Params, State
 
 
@@ -19,10 +22,12 @@ def dropout(rate: float | Array, *, always: bool = False) -> Layer:
       always: Whether to drop in prediction too if a key is passed, as `uncertainty.mc_dropout` does:
         `apply(params, state, x, train=False, key=key)`. Without a key, as in validation, y = x.
 
-    Shapes: x (batch, ...) -> y, the same shape.
+    Shapes: x (batch, ...) of floating numbers -> y, the same shape and dtype. The probability of dropping a value is
+    `rate` to within 2⁻³² in every dtype, because mask and scale are not computed in the dtype of x.
 
     Raises:
       ValueError: if the rate is outside [0, 1), or for `train=True` without a key.
+      TypeError: if x is not floating.
 
     >>> layer = nn.dropout(0.5)
     >>> y, _ = layer.apply((), (), jnp.ones((1, 1000)), train=True, key=jax.random.key(0))
@@ -31,13 +36,75 @@ def dropout(rate: float | Array, *, always: bool = False) -> Layer:
 
     Source: Srivastava et al. 2014, in the inverted form, which scales in training instead of in prediction.
     """
-    rate = checks.in_range("dropout", "rate", rate, "[0, 1)")
-    name = "dropout" if isinstance(rate, jax.Array) else f"dropout({rate:g}{', always' if always else ''})"
+    return _dropout("dropout", rate, always, lambda shape: shape)
+
+
+def spatial_dropout(rate: float | Array, *, always: bool = False) -> Layer:
+    """Zero each channel of each example with probability `rate` in training, at all positions together.
+
+        training:    y = mask · x / (1 - rate),   mask (batch, 1, …, 1, channels) ~ Bernoulli(1 - rate)
+        prediction:  y = x
+
+    Neighbouring positions of an image are so alike that `dropout` of single values takes away little.
+
+    Args:
+      rate: Probability of dropping a channel, in [0, 1). It may be a traced array, so that `jax.vmap` can sweep it.
+      always: Whether to drop in prediction too if a key is passed; see `dropout`.
+
+    Shapes: x (batch, *positions, channels) of floating numbers -> y, the same shape and dtype.
+
+    Raises:
+      ValueError: if the rate is outside [0, 1), or for `train=True` without a key.
+      TypeError: if x is not floating.
+
+    >>> layer = nn.spatial_dropout(0.5)
+    >>> y, _ = layer.apply((), (), jnp.ones((1, 4, 4, 100)), train=True, key=jax.random.key(0))
+    >>> bool((y == y[:, :1, :1]).all())
+    True
+
+    Source: Tompson et al. 2015, arXiv:1411.4280.
+    """
+    return _dropout("spatial_dropout", rate, always, lambda shape: (shape[0], *[1] * (len(shape) - 2), shape[-1]))
+
+
+def drop_path(rate: float | Array) -> Layer:
+    """Zero whole examples with probability `rate` in training: at the end of a residual branch, skip the branch.
+
+        training:    y = mask · x / (1 - rate),   mask (batch, 1, …) ~ Bernoulli(1 - rate)
+        prediction:  y = x
+
+    Args:
+      rate: Probability of dropping an example, in [0, 1). It may be a traced array, so that `jax.vmap` can sweep it.
+
+    Shapes: x (batch, ...) of floating numbers -> y, the same shape and dtype.
+
+    Raises:
+      ValueError: if the rate is outside [0, 1), or for `train=True` without a key.
+      TypeError: if x is not floating.
+
+    >>> block = nn.residual(nn.dense(8), jax.nn.relu, nn.drop_path(0.1))
+    >>> params, state = block.init(jax.random.key(0), jnp.ones((1, 8)))
+    >>> block.apply(params, state, jnp.ones((32, 8)), train=True, key=jax.random.key(1))[0].shape
+    (32, 8)
+
+    Source: Huang et al. 2016 (stochastic depth), arXiv:1603.09382.
+    """
+    return _dropout("drop_path", rate, False, lambda shape: (shape[0], *[1] * (len(shape) - 1)))
+
+
+def _dropout(
+    kind: str, rate: float | Array, always: bool, mask_shape: Callable[[tuple[int, ...]], tuple[int, ...]]
+) -> Layer:
+    """Return dropout with one draw for all values that share an entry of the mask."""
+    rate = checks.in_range(kind, "rate", rate, "[0, 1)")
+    name = kind if isinstance(rate, jax.Array) else f"{kind}({rate:g}{', always' if always else ''})"
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
+        checks.batched(name, x, "(batch, ...)", 1)
         return (), ()
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
+        checks.batched(name, x, "(batch, ...)", 1)
         drops = train or (always and key is not None)
         if not drops or (isinstance(rate, float) and rate == 0):
             return x, state
@@ -45,10 +112,15 @@ def dropout(rate: float | Array, *, always: bool = False) -> Layer:
             raise ValueError(
                 f"{name}: train=True draws a mask and needs a key: apply(params, state, x, train=True, key=key)"
             )
-        keep = 1 - jnp.asarray(rate, x.dtype)
-        # 16 random bits cost half as much as the 32 of jax.random.bernoulli, and meet the rate within 2⁻¹⁶
-        bits = jax.random.bits(checks.key(name, key), x.shape, jnp.uint16).astype(jnp.float32)
-        mask = bits < keep.astype(jnp.float32) * 2**16
-        return jnp.where(mask, x / keep, jnp.zeros_like(x)), state
+        bits = jax.random.bits(checks.key(name, key), mask_shape(x.shape), jnp.uint32)
+        # The lower 16 bits become the upper ones, so that they alone decide at rates that are multiples of 2⁻¹⁶
+        draws = ~((bits << 16) | (bits >> 16))
+        dtype = wide_dtype(x)
+        if isinstance(rate, float):
+            threshold, keep = jnp.uint32(rate * 2.0**32), jnp.asarray(1 - rate, dtype)
+        else:
+            wide = rate.astype(dtype)
+            threshold, keep = (wide * 2.0**32).astype(jnp.uint32), 1 - wide
+        return jnp.where(draws >= threshold, (x.astype(dtype) / keep).astype(x.dtype), jnp.zeros_like(x)), state
 
     return Layer(name, init, apply)

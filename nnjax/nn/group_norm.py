@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from nnjax import checks
-from nnjax.nn._features import param_dtype, per_feature, statistics_dtype
+from nnjax.nn._features import param_dtype, per_feature, wide_dtype
 from nnjax.types import Key, Layer, Params, State
 
 
@@ -76,7 +76,7 @@ def _group_norm(name: str, groups: int | None, eps: float | Array) -> Layer:
         checks.batched(name, x)
         channels = params["scale"].shape[0]
         checks.features(name, x, channels)
-        dtype = statistics_dtype(x)
+        dtype = wide_dtype(x)
         grouped = x.astype(dtype).reshape(x.shape[0], -1, groups or channels, channels // (groups or channels))
         if grouped.shape[1] * grouped.shape[3] < 2:
             raise ValueError(f"{name}: each group needs at least 2 values to normalise, got x {tuple(x.shape)}")

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from nnjax import checks
-from nnjax.nn._features import param_dtype, per_feature, statistics_dtype
+from nnjax.nn._features import param_dtype, per_feature, wide_dtype
 from nnjax.nn.widths import Width, check_width, keep_first, moments
 from nnjax.types import Key, Layer, Params, State
 
@@ -42,7 +42,7 @@ def batch_norm(*, decay: float | Array = 0.9, eps: float | Array = 1e-5) -> Laye
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
         params = _init_params(name, x)
-        dtype = statistics_dtype(x)
+        dtype = wide_dtype(x)
         return params, {"mean": jnp.zeros(x.shape[-1:], dtype), "var": jnp.ones(x.shape[-1:], dtype)}
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
@@ -57,7 +57,7 @@ def batch_norm(*, decay: float | Array = 0.9, eps: float | Array = 1e-5) -> Laye
                 "use a larger batch, or train=False"
             )
         axes = tuple(range(x.ndim - 1))
-        wide = x.astype(statistics_dtype(x))
+        wide = x.astype(wide_dtype(x))
         mean = wide.mean(axes)
         variance = jnp.square(wide - per_feature(mean, x)).mean(axes)
         batch = {"mean": mean, "var": variance * (count / (count - 1))}
@@ -75,8 +75,8 @@ def layer_norm(*, eps: float | Array = 1e-5, width: Width | None = None) -> Laye
 
     Args:
       eps: A number > 0, added to the variance inside the root. The default is torch's; Flax and Keras have others.
-      width: True number of features of a padded layer (see `first_features`), None for all. Mean and variance are taken
-        over the first `width` features, and y is zero beyond them. It may be a traced integer.
+      width: True number of features of a padded layer (see `mask`), None for all. Mean and variance are taken over
+        the first `width` features, and y is zero beyond them. It may be a traced integer.
 
     Shapes: x (batch, ..., features) -> y, the same shape. Parameters `{"scale", "bias"}` have shape (features,).
     Statistics are computed in two passes and in float32 at least.
@@ -104,7 +104,7 @@ def layer_norm(*, eps: float | Array = 1e-5, width: Width | None = None) -> Laye
         checks.features(name, x, params["scale"].shape[0])
         if width is not None:
             check_width(name, "width", width, x.shape[-1])
-        mean, variance = moments(x.astype(statistics_dtype(x)), width)
+        mean, variance = moments(x.astype(wide_dtype(x)), width)
         return keep_first(_normalise(x, mean, variance, eps, params), width), state
 
     return Layer(name, init, apply)

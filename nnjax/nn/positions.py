@@ -8,7 +8,7 @@ from jax import Array
 from jax.nn.initializers import normal
 
 from nnjax import checks
-from nnjax.nn._features import param_dtype, statistics_dtype
+from nnjax.nn._features import param_dtype, wide_dtype
 from nnjax.types import Initializer, Key, Layer, Params, State
 
 AXES = "(batch, length, features)"
@@ -135,7 +135,7 @@ def _check(name: str, x: Array) -> None:
 
 def _angles(length: int, features: int, base: float | Array, x: Array) -> Array:
     """Return the angles (length, ⌈features / 2⌉) of all positions, in float32 at least: bfloat16 holds no 257."""
-    dtype = statistics_dtype(x)
+    dtype = wide_dtype(x)
     positions = jnp.arange(length, dtype=dtype)[:, None]
     exponents = jnp.arange(0, features, 2, dtype=dtype)[None] / features
     return positions * jnp.asarray(base, dtype) ** -exponents

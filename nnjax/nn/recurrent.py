@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from nnjax import checks
-from nnjax.nn._features import param_dtype, statistics_dtype
+from nnjax.nn._features import param_dtype, wide_dtype
 from nnjax.nn.branch import branch
 from nnjax.nn.initializers import Activation, glorot_normal
 from nnjax.types import Initializer, Key, Layer, LayerLike, Params, State
@@ -223,7 +223,7 @@ def _recurrent(
 
         def blocks(init: Initializer, stream: int, rows: int) -> Array:
             keys = [jax.random.fold_in(jax.random.fold_in(key, stream), gate) for gate in range(gates)]
-            wide = statistics_dtype(inputs)  # the decomposition behind orthogonal needs 32 bits
+            wide = wide_dtype(inputs)  # the decomposition behind orthogonal needs 32 bits
             return jnp.concatenate([init(k, (rows, features), wide).astype(dtype) for k in keys], -1)
 
         return {

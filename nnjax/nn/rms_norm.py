@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from nnjax import checks
-from nnjax.nn._features import param_dtype, per_feature, statistics_dtype
+from nnjax.nn._features import param_dtype, per_feature, wide_dtype
 from nnjax.types import Key, Layer, Params, State
 
 
@@ -41,7 +41,7 @@ def rms_norm(*, eps: float | Array = 1e-6) -> Layer:
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
         checks.batched(name, x)
         checks.features(name, x, params["scale"].shape[0])
-        dtype = statistics_dtype(x)
+        dtype = wide_dtype(x)
         wide = x.astype(dtype)
         inverse = lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + jnp.asarray(eps, dtype))
         return (wide * inverse * per_feature(params["scale"].astype(dtype), x)).astype(x.dtype), state

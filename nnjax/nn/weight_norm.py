@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from nnjax import checks
-from nnjax.nn._features import statistics_dtype
+from nnjax.nn._features import wide_dtype
 from nnjax.nn.as_layer import as_layer
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
@@ -91,7 +91,7 @@ def spectral_norm(layer: LayerLike, *, iterations: int = 1, eps: float = 1e-12) 
     def init(key: Key, x: PyTree, /) -> tuple[Params, State]:
         params, state = layer.init(jax.random.fold_in(key, 0), x)
         _check_weights(name, params)
-        w = _matrix(params["w"]).astype(statistics_dtype(params["w"]))
+        w = _matrix(params["w"]).astype(wide_dtype(params["w"]))
         v = _unit(jax.random.normal(jax.random.fold_in(key, 1), w.shape[:1], w.dtype), eps)
         u, v = iterate(w, jnp.zeros_like(w[0]), v, 15)
         return params, {"layer": state, "u": u, "v": v}
