@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array, lax
 
 from nnjax import checks
@@ -21,7 +22,23 @@ from nnjax import checks
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-__all__ = ["binary_cross_entropy", "cross_entropy", "huber", "mean_squared_error", "squared_error"]
+__all__ = [
+    "binary_cross_entropy",
+    "cosine_distance",
+    "cross_entropy",
+    "ctc",
+    "focal",
+    "gaussian_nll",
+    "hinge",
+    "huber",
+    "info_nce",
+    "kl_divergence",
+    "mean_absolute_error",
+    "mean_squared_error",
+    "poisson_nll",
+    "quantile",
+    "squared_error",
+]
 
 
 def squared_error(prediction: Array, target: Array) -> Float[Array, " batch"]:
@@ -152,6 +169,283 @@ def binary_cross_entropy(prediction: Array, target: Array) -> Float[Array, " bat
     return _per_example(t * jax.nn.softplus(-prediction) + (1 - t) * jax.nn.softplus(prediction)).sum(-1)
 
 
+def mean_absolute_error(prediction: Array, target: Array) -> Float[Array, " batch"]:
+    """Return the absolute error, averaged over outputs.
+
+        loss = 1/K Σ_k |prediction_k - target_k|
+
+    Args:
+      prediction: Real numbers of shape (batch, ...).
+      target: Real numbers of the same shape.
+
+    Raises:
+      ValueError: if the shapes differ.
+      TypeError: if an argument is not an array of real numbers.
+
+    >>> losses.mean_absolute_error(jnp.array([[1.0, 2.0]]), jnp.array([[0.0, 0.0]]))
+    Array([1.5], dtype=float32)
+    """
+    prediction, target = real_pair("mean_absolute_error", prediction, target)
+    return _per_example(jnp.abs(prediction - target)).mean(-1)
+
+
+def quantile(prediction: Array, target: Array, *, q: float | Array = 0.5) -> Float[Array, " batch"]:
+    """Return the quantile loss (pinball loss), summed over outputs. Its minimum is the q-quantile of the target.
+
+        loss = Σ_k max(q e, (q - 1) e),   e = target_k - prediction_k
+
+    Args:
+      prediction: Real numbers of shape (batch, ...).
+      target: Real numbers of the same shape.
+      q: The quantile, in [0, 1]. With 0.5 it is half the absolute error.
+
+    Raises:
+      ValueError: if the shapes differ, or if q is outside [0, 1].
+      TypeError: if an argument is not an array of real numbers.
+
+    >>> losses.quantile(jnp.array([[0.0, 0.0]]), jnp.array([[1.0, -1.0]]), q=0.75)
+    Array([1.], dtype=float32)
+
+    Source: Koenker and Bassett 1978.
+    """
+    prediction, target = real_pair("quantile", prediction, target)
+    q = jnp.asarray(checks.in_range("quantile", "q", q, "[0, 1]"), prediction.dtype)
+    error = target - prediction
+    return _per_example(jnp.maximum(q * error, (q - 1) * error)).sum(-1)
+
+
+def gaussian_nll(prediction: tuple[Array, Array], target: Array) -> Float[Array, " batch"]:
+    """Return the negative log-likelihood of a normal distribution whose mean and variance are predicted, in nats.
+
+        loss = Σ_k ½ (log v + (target_k - mean_k)² / v + log 2π),   v = exp(log_variance_k)
+
+    Args:
+      prediction: `(mean, log_variance)`, real numbers of shape (batch, ...) each, as from a network that ends with
+        `lambda y: tuple(jnp.split(y, 2, -1))`. `uncertainty.variance_decomposition` takes means and variances.
+      target: Real numbers of the same shape.
+
+    Raises:
+      ValueError: if the shapes differ.
+      TypeError: if the prediction is not a pair, or an array does not hold real numbers.
+
+    >>> losses.gaussian_nll((jnp.zeros((1, 1)), jnp.zeros((1, 1))), jnp.zeros((1, 1)))
+    Array([0.9189385], dtype=float32)
+
+    Source: Nix and Weigend 1994.
+    """
+    mean, log_variance = _pair("gaussian_nll", "(mean, log_variance)", prediction)
+    mean, target = real_pair("gaussian_nll", mean, target)
+    log_variance, target = real_pair("gaussian_nll", log_variance, target)
+    mean, log_variance, target = checks.real_arrays(
+        "gaussian_nll", {"mean": mean, "log_variance": log_variance, "target": target}
+    )
+    terms = log_variance + jnp.square(target - mean) * jnp.exp(-log_variance) + math.log(2 * math.pi)
+    return _per_example(terms).sum(-1) / 2
+
+
+def poisson_nll(prediction: Array, target: Array) -> Float[Array, " batch"]:
+    """Return the negative log-likelihood of counts whose log-rate is predicted, summed over outputs, in nats.
+
+        loss = Σ_k exp(z_k) - t_k z_k + log t_k!,   z = prediction, t = target
+
+    Args:
+      prediction: Logarithms of the rates, of shape (batch, ...).
+      target: Counts ≥ 0 of the same shape. A negative number gives NaN. Torch leaves out log t!, which does not depend
+        on the prediction.
+
+    Raises:
+      ValueError: if the shapes differ.
+      TypeError: if an argument is not an array of real numbers.
+
+    >>> f"{losses.poisson_nll(jnp.array([[0.0]]), jnp.array([[2.0]]))[0]:.3f}"  # 1 + log 2
+    '1.693'
+    """
+    z, t = real_pair("poisson_nll", prediction, target)
+    t = jnp.where(t < 0, jnp.nan, t)
+    return _per_example(jnp.exp(z) - t * z + jax.scipy.special.gammaln(t + 1)).sum(-1)
+
+
+def kl_divergence(prediction: Array, target: Array) -> Float[Array, " batch"]:
+    """Return the Kullback–Leibler divergence of the softmax of the prediction from the target, in nats.
+
+        loss = Σ_k q_k (log q_k - log softmax(prediction)_k),   q = target
+
+    It is the cross-entropy minus the target's entropy, so that its minimum is 0: for distillation.
+
+    Args:
+      prediction: Logits of shape (batch, ..., classes). The loss is averaged over the axes between batch and classes.
+      target: Probabilities of the same shape.
+
+    Raises:
+      ValueError: if the shapes differ.
+      TypeError: if an argument is not an array of real numbers, or if the target holds integers.
+
+    >>> losses.kl_divergence(jnp.array([[0.0, 0.0]]), jnp.array([[1.0, 0.0]]))
+    Array([0.6931472], dtype=float32)
+    """
+    if jnp.issubdtype(checks.array("kl_divergence", "target", target).dtype, jnp.integer):
+        raise TypeError("kl_divergence: target must be probabilities, got integers; use cross_entropy for labels")
+    prediction, target = logits_and_target("kl_divergence", prediction, target)
+    entropy = _per_example(-jax.scipy.special.xlogy(target, target).sum(-1)).mean(-1)
+    return cross_entropy(prediction, target) - entropy
+
+
+def focal(prediction: Array, target: Array, *, gamma: float | Array = 2.0) -> Float[Array, " batch"]:
+    """Return the focal loss: the cross-entropy of labels, small where the prediction is already confident.
+
+        loss = -(1 - p)^γ log p,   p = softmax(prediction)[label]
+
+    Args:
+      prediction: Logits of shape (batch, ..., classes). The loss is averaged over the axes between batch and classes.
+      target: Integer labels of shape (batch, ...). A label outside 0 … classes - 1 gives NaN.
+      gamma: Exponent ≥ 0. With 0 it is the cross-entropy.
+
+    Raises:
+      ValueError: if the shapes do not match, or if gamma < 0.
+      TypeError: if the labels are not integers, or the prediction is not real.
+
+    >>> losses.focal(jnp.array([[0.0, 0.0]]), jnp.array([1]))
+    Array([0.1732868], dtype=float32)
+
+    Source: Lin et al. 2017, arXiv:1708.02002.
+    """
+    gamma = checks.in_range("focal", "gamma", gamma, "[0, inf)")
+    prediction, target = logits_and_target("focal", prediction, target)
+    if not jnp.issubdtype(target.dtype, jnp.integer):
+        raise TypeError(f"focal: labels must be integers, got {target.dtype}")
+    gamma = jnp.asarray(gamma, prediction.dtype)
+    log_p = label_logits(jax.nn.log_softmax(prediction), target)
+    # As an exponential of logarithms, because the power's derivative is infinite at p = 1 for γ < 1
+    others = jnp.log(-jnp.expm1(jnp.minimum(log_p, -float(jnp.finfo(log_p.dtype).tiny))))  # type: ignore[no-untyped-call]
+    return _per_example(-jnp.exp(gamma * others) * log_p).mean(-1)
+
+
+def hinge(prediction: Array, target: Array) -> Float[Array, " batch"]:
+    """Return the hinge loss, summed over outputs: 0 for scores on the right side of the margin.
+
+        loss = Σ_k max(0, 1 - t_k z_k),   z = prediction, t = target
+
+    Args:
+      prediction: Scores of shape (batch, ...), positive for the class 1.
+      target: Classes -1 and 1 of the same shape. Other numbers give NaN.
+
+    Raises:
+      ValueError: if the shapes differ.
+      TypeError: if an argument is not an array of real numbers.
+
+    >>> losses.hinge(jnp.array([[0.5, 2.0]]), jnp.array([[1, 1]]))
+    Array([0.5], dtype=float32)
+
+    Source: Cortes and Vapnik 1995.
+    """
+    z, t = real_pair("hinge", prediction, target)
+    t = jnp.where(jnp.abs(t) == 1, t, jnp.nan)
+    return _per_example(jnp.maximum(1 - t * z, jnp.zeros_like(z))).sum(-1)
+
+
+def cosine_distance(prediction: Array, target: Array, *, eps: float = 1e-8) -> Float[Array, " batch"]:
+    """Return one minus the cosine of the angle between prediction and target, in [0, 2].
+
+        loss = 1 - prediction · target / max(|prediction| |target|, eps)
+
+    Args:
+      prediction: Vectors of shape (batch, ..., features). The loss is averaged over the axes between.
+      target: Vectors of the same shape.
+      eps: Lower bound of the product of the lengths, > 0.
+
+    Raises:
+      ValueError: if the shapes differ, or if eps ≤ 0.
+      TypeError: if an argument is not an array of real numbers.
+
+    >>> losses.cosine_distance(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 3.0]]))
+    Array([1.], dtype=float32)
+    """
+    eps = checks.in_range("cosine_distance", "eps", eps, "(0, inf)")
+    prediction, target = real_pair("cosine_distance", prediction, target)
+    lengths = _length(prediction) * _length(target)
+    cosine = (prediction * target).sum(-1) / jnp.maximum(lengths, jnp.asarray(eps, lengths.dtype))
+    return _per_example(1 - cosine).mean(-1)
+
+
+def info_nce(prediction: Array, target: Array, *, temperature: float | Array = 0.1) -> Float[Array, " batch"]:
+    """Return the contrastive loss (InfoNCE): how hard it is to find each vector's partner among those of the batch.
+
+        loss_i = -log softmax_j(cos(prediction_i, target_j) / temperature)[j = i]
+
+    Args:
+      prediction: Vectors of shape (batch, features), one view of each example.
+      target: Vectors of the same shape, the other view. For the loss in both directions add
+        `info_nce(target, prediction)`.
+      temperature: A number > 0.
+
+    Raises:
+      ValueError: if the shapes differ or are not (batch, features), or if temperature ≤ 0.
+      TypeError: if an argument is not an array of real numbers.
+
+    >>> [f"{v:.3f}" for v in losses.info_nce(jnp.eye(2), jnp.eye(2), temperature=1.0)]
+    ['0.313', '0.313']
+
+    Source: van den Oord et al. 2018, arXiv:1807.03748; Chen et al. 2020, arXiv:2002.05709, for the cosine.
+    """
+    temperature = checks.in_range("info_nce", "temperature", temperature, "(0, inf)")
+    prediction, target = real_pair("info_nce", prediction, target)
+    if prediction.ndim != 2:
+        raise ValueError(f"info_nce: vectors must be (batch, features), got {tuple(prediction.shape)}")
+    a, b = (v / jnp.maximum(_length(v), jnp.asarray(1e-12, v.dtype))[:, None] for v in (prediction, target))
+    return cross_entropy(a @ b.T / jnp.asarray(temperature, a.dtype), jnp.arange(len(a)))
+
+
+def ctc(prediction: Array | tuple[Array, Array], target: Array, *, blank: int = 0) -> Float[Array, " batch"]:
+    """Return the negative log-likelihood of label sequences over all their alignments with the frames (CTC), in nats.
+
+        loss = -log Σ_alignments Π_t softmax(prediction_t)[alignment_t]
+
+    An alignment becomes the labels when repeated classes are merged and blanks removed.
+
+    Args:
+      prediction: Logits of shape (batch, frames, classes), or `(logits, lengths)` with the number (batch,) of frames of
+        each sequence.
+      target: Integer labels of shape (batch, labels), padded at the end with -1.
+      blank: The class that stands for no label.
+
+    Raises:
+      ValueError: if the shapes do not match, or if blank is not a class.
+      TypeError: if labels or lengths are not integers.
+
+    >>> f"{losses.ctc(jnp.zeros((1, 2, 3)), jnp.array([[1, -1]]))[0]:.3f}"  # 3 of the 9 paths: 1 1, 0 1, 1 0
+    '1.099'
+
+    Source: Graves et al. 2006; computed by `optax.ctc_loss`.
+    """
+    logits, lengths = prediction if isinstance(prediction, tuple) else (prediction, None)
+    (logits,) = checks.real_arrays("ctc", {"prediction": logits})
+    target = checks.array("ctc", "target", target)
+    if logits.ndim != 3 or target.ndim != 2 or len(target) != len(logits):
+        raise ValueError(
+            "ctc: prediction must be (batch, frames, classes) and target (batch, labels), got "
+            f"{tuple(logits.shape)} and {tuple(target.shape)}"
+        )
+    lengths = jnp.full(len(logits), logits.shape[1]) if lengths is None else checks.array("ctc", "lengths", lengths)
+    for name, a in (("target", target), ("lengths", lengths)):
+        if not jnp.issubdtype(a.dtype, jnp.integer):
+            raise TypeError(f"ctc: {name} must hold integers, got {a.dtype}")
+    if lengths.shape != (len(logits),):
+        raise ValueError(f"ctc: lengths must be ({len(logits)},), one a sequence, got {tuple(lengths.shape)}")
+    if not 0 <= blank < logits.shape[-1]:
+        raise ValueError(f"ctc: blank must be a class, 0 … {logits.shape[-1] - 1}, got {blank}")
+    padding = jnp.arange(logits.shape[1])[None] >= lengths[:, None]
+    wrong = (target >= logits.shape[-1]) | (target == blank) | (target < -1)
+    with jax.numpy_dtype_promotion("standard"):
+        loss = optax.ctc_loss(
+            logits,
+            padding.astype(logits.dtype),
+            jnp.maximum(target, 0),
+            (target < 0).astype(logits.dtype),
+            blank_id=blank,
+        )
+    return jnp.where(wrong.any(-1), jnp.nan, loss.astype(logits.dtype))
+
+
 def real_pair(where: str, prediction: Any, target: Any) -> list[Array]:
     """Return prediction and target in one floating dtype; raise unless they have the same shape (batch, ...)."""
     prediction, target = checks.real_arrays(where, {"prediction": prediction, "target": target})
@@ -207,6 +501,18 @@ def label_logits(prediction: Array, labels: Array) -> Array:
     """Return the logit of each label, (batch, ..., classes) -> (batch, ...); NaN if the label is not a class."""
     indices = class_indices(labels, prediction.shape[-1])[..., None]
     return jnp.take_along_axis(prediction, indices, -1, mode="fill", fill_value=jnp.nan)[..., 0]
+
+
+def _pair(where: str, names: str, prediction: Any) -> tuple[Any, Any]:
+    if not isinstance(prediction, (tuple, list)) or len(prediction) != 2:
+        raise TypeError(f"{where}: prediction must be {names}, got {type(prediction).__name__}")
+    return prediction[0], prediction[1]
+
+
+def _length(vectors: Array) -> Array:
+    """Return the lengths of vectors, with a gradient of 0 instead of NaN for a vector of zeros."""
+    squares = jnp.square(vectors).sum(-1)
+    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), squares)
 
 
 def _per_example(values: Array) -> Array:

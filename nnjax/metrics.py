@@ -196,6 +196,185 @@ def rmse(prediction: Array, target: Array, weights: Array | None = None) -> Floa
     return jnp.sqrt(_mean("rmse", losses.mean_squared_error(*pair), weights))
 
 
+def top_k_accuracy(prediction: Array, target: Array, weights: Array | None = None, *, k: int = 5) -> Float[Array, ""]:
+    """Return the share of examples whose label is among the k largest logits.
+
+    Args:
+      prediction: Logits of shape (examples, classes).
+      target: Integer labels (examples,), or probabilities (examples, classes) whose argmax is the label.
+      weights: Per-example weights (examples,), or None.
+      k: Number of guesses. Of equal logits, those of smaller classes count as larger.
+
+    Raises:
+      ValueError, TypeError: if k < 1 or exceeds the number of classes, or if the target does not match the logits.
+
+    >>> metrics.top_k_accuracy(jnp.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]]), jnp.array([1, 2]), k=2)
+    Array(0.5, dtype=float32)
+    """
+    k = checks.positive_int("top_k_accuracy", "k", k)
+    logits, labels = _logits_and_labels("top_k_accuracy", prediction, target)
+    if k > logits.shape[-1]:
+        raise ValueError(f"top_k_accuracy: k must be at most the {logits.shape[-1]} classes, got {k}")
+    hits = (jax.lax.top_k(logits, k)[1] == labels[..., None]).any(-1) & ~jnp.isnan(logits).any(-1)
+    return _mean("top_k_accuracy", _nan_outside(hits.astype(logits.dtype), labels, logits), weights)
+
+
+def confusion_matrix(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, "classes classes"]:
+    """Return the weight of the examples of each class by predicted class: [i, j] is of class i and predicted as j.
+
+    Args:
+      prediction: Logits of shape (examples, classes).
+      target: Integer labels (examples,), or probabilities (examples, classes) whose argmax is the label.
+      weights: Per-example weights (examples,), or None for counts.
+
+    Raises:
+      ValueError, TypeError: if the target does not match the logits.
+
+    >>> metrics.confusion_matrix(jnp.array([[2.0, 1.0], [0.0, 3.0]]), jnp.array([0, 0]))
+    Array([[1., 1.],
+           [0., 0.]], dtype=float32)
+    """
+    return _confusion("confusion_matrix", prediction, target, weights)
+
+
+def precision(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
+    """Return the precision, averaged over classes: which share of the examples predicted as a class are of it.
+
+        precision_c = examples of c predicted as c / examples predicted as c
+
+    Args:
+      prediction: Logits of shape (examples, classes).
+      target: Integer labels (examples,), or probabilities (examples, classes) whose argmax is the label.
+      weights: Per-example weights (examples,), or None.
+
+    A class that is never predicted counts as 0, as in scikit-learn, whose average="macro" this is; a class that neither
+    occurs nor is predicted is left out.
+
+    Raises:
+      ValueError, TypeError: if the target does not match the logits.
+
+    >>> metrics.precision(jnp.array([[2.0, 1.0], [0.0, 3.0], [0.0, 3.0]]), jnp.array([0, 0, 1]))
+    Array(0.75, dtype=float32)
+    """
+    matrix = _confusion("precision", prediction, target, weights)
+    return _class_mean(jnp.diagonal(matrix), matrix.sum(0), matrix)
+
+
+def recall(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
+    """Return the recall, averaged over classes (balanced accuracy): which share of a class is predicted as it.
+
+        recall_c = examples of c predicted as c / examples of c
+
+    Args:
+      prediction: Logits of shape (examples, classes).
+      target: Integer labels (examples,), or probabilities (examples, classes) whose argmax is the label.
+      weights: Per-example weights (examples,), or None.
+
+    A class that does not occur but is predicted counts as 0, as in scikit-learn's average="macro"; one that neither
+    occurs nor is predicted is left out.
+
+    Raises:
+      ValueError, TypeError: if the target does not match the logits.
+
+    >>> metrics.recall(jnp.array([[2.0, 1.0], [0.0, 3.0], [0.0, 3.0]]), jnp.array([0, 0, 1]))
+    Array(0.75, dtype=float32)
+    """
+    matrix = _confusion("recall", prediction, target, weights)
+    return _class_mean(jnp.diagonal(matrix), matrix.sum(1), matrix)
+
+
+def f1(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
+    """Return the F1 score, averaged over classes: the harmonic mean of a class's precision and recall.
+
+        F1_c = 2 · examples of c predicted as c / (examples predicted as c + examples of c)
+
+    Args:
+      prediction: Logits of shape (examples, classes).
+      target: Integer labels (examples,), or probabilities (examples, classes) whose argmax is the label.
+      weights: Per-example weights (examples,), or None.
+
+    A class that neither occurs nor is predicted is left out, as in scikit-learn's average="macro".
+
+    Raises:
+      ValueError, TypeError: if the target does not match the logits.
+
+    >>> metrics.f1(jnp.array([[2.0, 1.0], [0.0, 3.0], [0.0, 3.0]]), jnp.array([0, 0, 1]))
+    Array(0.6666667, dtype=float32)
+    """
+    matrix = _confusion("f1", prediction, target, weights)
+    return _class_mean(2 * jnp.diagonal(matrix), matrix.sum(0) + matrix.sum(1), matrix)
+
+
+def roc_auc(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
+    """Return the area under the ROC curve: how often an example of class 1 scores higher than one of class 0.
+
+        AUC = P(score of class 1 > score of class 0) + ½ P(the scores are equal)
+
+    Args:
+      prediction: Logits of two classes (examples, 2), whose difference is the score, or scores (examples,).
+      target: Integer labels 0 and 1 (examples,).
+      weights: Per-example weights (examples,), or None.
+
+    It is NaN if a class does not occur, or if a label is neither 0 nor 1.
+
+    Raises:
+      ValueError, TypeError: if the shapes do not match, or if the labels are not integers or booleans.
+
+    >>> metrics.roc_auc(jnp.array([0.1, 0.4, 0.35, 0.8]), jnp.array([0, 0, 1, 1]))
+    Array(0.75, dtype=float32)
+    """
+    scores, positive, negative = _scores("roc_auc", prediction, target, weights)
+    below, until = _weight_up_to(scores, negative)
+    wins = (positive * (below + until) / 2).sum()
+    return wins / (positive.sum() * negative.sum())
+
+
+def average_precision(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
+    """Return the average precision: the precision among the examples that score at least as high as one of class 1.
+
+        AP = mean over examples i of class 1 of  P(class 1 | score ≥ score_i)
+
+    Args:
+      prediction: Logits of two classes (examples, 2), whose difference is the score, or scores (examples,).
+      target: Integer labels 0 and 1 (examples,).
+      weights: Per-example weights (examples,), or None.
+
+    It is NaN if class 1 does not occur, or if a label is neither 0 nor 1.
+
+    Raises:
+      ValueError, TypeError: if the shapes do not match, or if the labels are not integers or booleans.
+
+    >>> f"{metrics.average_precision(jnp.array([0.1, 0.4, 0.35, 0.8]), jnp.array([0, 0, 1, 1])):.4f}"
+    '0.8333'
+    """
+    scores, positive, negative = _scores("average_precision", prediction, target, weights)
+    above = [total.sum() - _weight_up_to(scores, total)[0] for total in (positive, positive + negative)]
+    at_least, all_of_them = above
+    terms = positive * at_least / jnp.where(positive > 0, all_of_them, jnp.ones_like(all_of_them))
+    return terms.sum() / positive.sum()
+
+
+def mean_absolute_error(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
+    """Return the mean absolute error, in units of the target.
+
+        MAE = mean of |prediction - target|
+
+    Args:
+      prediction: Real numbers of shape (examples,) or (examples, outputs).
+      target: Real numbers of the same shape.
+      weights: Per-example weights (examples,), or None.
+
+    Raises:
+      ValueError: if the shapes differ.
+
+    >>> metrics.mean_absolute_error(jnp.array([1.0, 5.0]), jnp.array([0.0, 0.0]))
+    Array(3., dtype=float32)
+    """
+    prediction, target = losses.real_pair("mean_absolute_error", prediction, target)
+    pair = checks.real_arrays("mean_absolute_error", {"prediction": prediction, "target": target}, wide=True)
+    return _mean("mean_absolute_error", losses.mean_absolute_error(*pair), weights)
+
+
 def weighted_mean(values: Array, weights: Array | None = None) -> Float[Array, ""]:
     """Return the weighted mean of one number per example.
 
@@ -236,6 +415,55 @@ def _with_weights(where: str, arrays: dict[str, Array], weights: Array | None, s
 def _sum(weights: Array, values: Array, axis: int | None = 0, *, keepdims: bool = False) -> Array:
     """Return Σ w·v, in which a weight of 0 removes the value, even if it is NaN."""
     return jnp.where(weights == 0, jnp.zeros_like(values), weights * values).sum(axis, keepdims=keepdims)
+
+
+def _confusion(where: str, prediction: Array, target: Array, weights: Array | None) -> Array:
+    """Return the weights summed by class and predicted class; NaN if a label that counts is not a class."""
+    logits, labels = _logits_and_labels(where, prediction, target)
+    if logits.ndim != 2:
+        raise ValueError(f"{where}: prediction must be logits (examples, classes), got {tuple(logits.shape)}")
+    classes = logits.shape[-1]
+    _, weights = _with_weights(where, {"prediction": logits[:, 0]}, weights, labels.shape)
+    known = (labels < classes) & ~jnp.isnan(logits).any(-1)
+    counted = jnp.where(known | (weights == 0), weights, jnp.nan)
+    matrix = jnp.zeros((classes, classes), counted.dtype)
+    return matrix.at[jnp.minimum(labels, classes - 1), _most_likely(logits)].add(counted)
+
+
+def _class_mean(numerators: Array, denominators: Array, matrix: Array) -> Array:
+    """Return the mean of numerator / denominator over the classes that occur or are predicted, 0 where it is 0 / 0."""
+    occurs = (matrix.sum(0) + matrix.sum(1)) != 0
+    ratios = numerators / jnp.where(denominators == 0, jnp.ones_like(denominators), denominators)
+    return jnp.where(occurs, ratios, jnp.zeros_like(ratios)).sum() / occurs.sum().astype(ratios.dtype)
+
+
+def _scores(where: str, prediction: Array, target: Array, weights: Array | None) -> list[Array]:
+    """Return the scores, and the weights of the examples of class 1 and of class 0, which are 0 for the others."""
+    (scores,) = checks.real_arrays(where, {"prediction": prediction}, wide=True)
+    labels = checks.array(where, "target", target)
+    if scores.ndim == 2 and scores.shape[-1] == 2:
+        scores = scores[:, 1] - scores[:, 0]
+    if scores.ndim != 1 or labels.shape != scores.shape:
+        raise ValueError(
+            f"{where}: prediction must be scores (examples,) or logits (examples, 2), and target labels (examples,); "
+            f"got {tuple(checks.array(where, 'prediction', prediction).shape)} and {tuple(labels.shape)}"
+        )
+    if not (jnp.issubdtype(labels.dtype, jnp.integer) or labels.dtype == bool):
+        raise TypeError(f"{where}: labels must be integers 0 and 1, got {labels.dtype}")
+    labels = labels.astype(jnp.int32)
+    scores, weights = _with_weights(where, {"prediction": scores}, weights, scores.shape)
+    wrong = (labels < 0) | (labels > 1) | jnp.isnan(scores)
+    weights = jnp.where(wrong & (weights != 0), jnp.nan, weights)
+    zero = jnp.zeros_like(weights)
+    return [scores, jnp.where(labels == 0, zero, weights), jnp.where(labels == 1, zero, weights)]
+
+
+def _weight_up_to(scores: Array, weights: Array) -> tuple[Array, Array]:
+    """Return for each example the weight of all that score less, and of all that score less or the same."""
+    order = jnp.argsort(scores)
+    ranked = scores[order]
+    totals = jnp.concatenate([jnp.zeros(1, weights.dtype), jnp.cumsum(weights[order])])
+    return totals[jnp.searchsorted(ranked, scores, side="left")], totals[jnp.searchsorted(ranked, scores, side="right")]
 
 
 def _reliability(

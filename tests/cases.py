@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 import scipy.special
+import scipy.stats
 from jax.extend.core import jaxprs_in_params
 
 from nnjax import losses, nn, optim
@@ -193,6 +194,15 @@ def _reference_cross_entropy(z, t, smoothing=0.0):
 
 def _reference_binary(z, t):
     return _rows(-(t * scipy.special.log_expit(z) + (1 - t) * scipy.special.log_expit(-z))).sum(1)
+
+
+def _reference_focal(z, t):
+    p = np.take_along_axis(scipy.special.softmax(z, -1), t[..., None], -1)[..., 0]
+    return _rows(-((1 - p) ** 1.5) * np.log(p)).mean(1)
+
+
+def _reference_cosine(z, t):
+    return _rows(1 - (z * t).sum(-1) / np.linalg.norm(z, axis=-1) / np.linalg.norm(t, axis=-1)).mean(1)
 
 
 _smooth = functools.partial(losses.cross_entropy, label_smoothing=0.1)

@@ -79,7 +79,7 @@ def test_every_part_has_its_place():
 
 def test_dir_lists_the_parts():
     parts = {part(name) for name in MODULES} - {"nnjax"} - NOT_PARTS
-    assert set(dir(nnjax)) == parts | {"Data", "Layer", "TrainState", "__version__"}
+    assert set(dir(nnjax)) == parts | {"Data", "Layer", "TrainState", "__version__", "load", "save"}
     assert all(inspect.ismodule(getattr(nnjax, name)) for name in parts)
 
 

@@ -54,6 +54,15 @@ def _rmse(z, t, w):
     return sklearn.metrics.mean_squared_error(t, z, sample_weight=w) ** 0.5
 
 
+def _macro(score):
+    return lambda z, t, w: score(t, z.argmax(1), average="macro", sample_weight=w, zero_division=0)
+
+
+def _of_scores(score):
+    return lambda z, t, w: score(t, z if z.ndim == 1 else z[:, 1] - z[:, 0], sample_weight=w)
+
+
+NEVER_3 = LOGITS - [0, 0, 0, 99]
 ece, ece5 = metrics.expected_calibration_error, functools.partial(metrics.expected_calibration_error, bins=5)
 METRICS = {  # (metric, prediction, target, reference)
     "accuracy": (metrics.accuracy, LOGITS, LABELS, _accuracy),
@@ -66,6 +75,40 @@ METRICS = {  # (metric, prediction, target, reference)
     "r2, good": (metrics.r2, REAL, REAL + 0.1 * TARGET, _r2),
     "rmse": (metrics.rmse, REAL, TARGET, _rmse),
     "rmse, numbers": (metrics.rmse, REAL[:, 0], TARGET[:, 0], _rmse),
+    "mean_absolute_error": (
+        metrics.mean_absolute_error,
+        REAL,
+        TARGET,
+        lambda z, t, w: sklearn.metrics.mean_absolute_error(t, z, sample_weight=w),
+    ),
+    "top_k_accuracy": (
+        functools.partial(metrics.top_k_accuracy, k=2),
+        LOGITS,
+        LABELS,
+        lambda z, t, w: sklearn.metrics.top_k_accuracy_score(t, z, k=2, sample_weight=w),
+    ),
+    "precision": (metrics.precision, LOGITS, LABELS, _macro(sklearn.metrics.precision_score)),
+    "recall": (metrics.recall, LOGITS, LABELS, _macro(sklearn.metrics.recall_score)),
+    "f1": (metrics.f1, LOGITS, LABELS, _macro(sklearn.metrics.f1_score)),
+    "f1, a class never predicted": (metrics.f1, NEVER_3, LABELS, _macro(sklearn.metrics.f1_score)),
+    "precision, a class never predicted": (metrics.precision, NEVER_3, LABELS, _macro(sklearn.metrics.precision_score)),
+    "recall, a class that never occurs": (metrics.recall, LOGITS, LABELS % 3, _macro(sklearn.metrics.recall_score)),
+    "f1, a class that there is not": (metrics.f1, NEVER_3, LABELS % 3, _macro(sklearn.metrics.f1_score)),
+    "roc_auc": (metrics.roc_auc, LOGITS[:, 0], LABELS % 2, _of_scores(sklearn.metrics.roc_auc_score)),
+    "roc_auc, ties": (metrics.roc_auc, LOGITS[:, 0].round(), LABELS % 2, _of_scores(sklearn.metrics.roc_auc_score)),
+    "roc_auc, logits": (metrics.roc_auc, LOGITS[:, :2], LABELS % 2, _of_scores(sklearn.metrics.roc_auc_score)),
+    "average_precision": (
+        metrics.average_precision,
+        LOGITS[:, 0],
+        LABELS % 2,
+        _of_scores(sklearn.metrics.average_precision_score),
+    ),
+    "average_precision, ties": (
+        metrics.average_precision,
+        LOGITS[:, :2].round(),
+        LABELS % 2,
+        _of_scores(sklearn.metrics.average_precision_score),
+    ),
 }
 over = pytest.mark.parametrize(("metric", "prediction", "target", "reference"), METRICS.values(), ids=METRICS.keys())
 
@@ -125,6 +168,44 @@ def test_one_hot_rows_agree_with_labels_and_log_probabilities_with_logits(metric
         metric(prediction, target[:, None])
     with pytest.raises(TypeError, match="labels must be integers, got float32"):
         metric(prediction, target.astype("float32"))
+
+
+@pytest.mark.parametrize("weights", [None, COUNTS])
+def test_confusion_matrix_is_that_of_scikit_learn(weights):
+    matrix = metrics.confusion_matrix(*arrays(LOGITS, LABELS), None if weights is None else jnp.asarray(weights))
+    expected = sklearn.metrics.confusion_matrix(LABELS, LOGITS.argmax(1), sample_weight=weights)
+    np.testing.assert_array_equal(matrix, expected)
+
+
+@pytest.mark.parametrize("metric", [metrics.roc_auc, metrics.average_precision])
+def test_scores_of_one_class_or_of_other_labels_are_undefined(metric):
+    scores = jnp.array([0.1, 0.4, 0.3])
+    assert np.isnan(metric(scores, jnp.array([0, 0, 0])))
+    assert np.isnan(metric(scores, jnp.array([0, 1, 2])))
+    assert np.isnan(metric(scores.at[0].set(jnp.nan), jnp.array([0, 1, 0])))
+    assert not np.isnan(metric(scores.at[0].set(jnp.nan), jnp.array([2, 1, 0]), jnp.array([0.0, 1.0, 1.0])))
+    with pytest.raises(ValueError, match=r"scores \(examples,\) or logits \(examples, 2\)"):
+        metric(jnp.ones((3, 4)), jnp.array([0, 1, 0]))
+    with pytest.raises(TypeError, match="labels must be integers 0 and 1, got float32"):
+        metric(scores, scores)
+
+
+@pytest.mark.parametrize(
+    "metric", [metrics.confusion_matrix, metrics.precision, metrics.recall, metrics.f1, metrics.top_k_accuracy]
+)
+@pytest.mark.parametrize("label", [-1, CLASSES])
+def test_a_label_that_is_not_a_class_makes_a_score_undefined_unless_its_weight_is_0(metric, label):
+    metric = functools.partial(metric, k=2) if metric is metrics.top_k_accuracy else metric
+    prediction, labels = jnp.eye(CLASSES)[:3], jnp.array([0, 1, label])
+    assert np.isnan(metric(prediction, labels)).any()
+    np.testing.assert_allclose(
+        metric(prediction, labels, jnp.array([1.0, 1.0, 0.0])), metric(prediction[:2], labels[:2])
+    )
+
+
+def test_more_guesses_than_classes_are_an_error():
+    with pytest.raises(ValueError, match="k must be at most the 4 classes, got 5"):
+        metrics.top_k_accuracy(*arrays(LOGITS, LABELS))
 
 
 def test_brier_of_soft_targets_is_the_squared_distance():

@@ -177,6 +177,8 @@ def test_a_network():
 
 
 LABELS = rng.integers(0, 3, 4)
+FRAMES, FRAME_COUNTS = array(6), np.array([6, 4, 5, 3])
+CTC_LABELS = np.array([[1, 2], [2, -1], [-1, -1], [1, 1]])
 SOFT = rng.dirichlet(np.ones(3), 4)
 LOSSES = {
     "squared_error": (losses.squared_error, array(4, 3), lambda z, t: F.mse_loss(z, t, reduction="none").sum(1)),
@@ -193,6 +195,14 @@ LOSSES = {
                                lambda z, t: F.cross_entropy(z, t, reduction="none", label_smoothing=0.1)),
     "binary": (losses.binary_cross_entropy, rng.integers(0, 2, (4, 3)).astype(float),
                lambda z, t: F.binary_cross_entropy_with_logits(z, t, reduction="none").sum(1)),
+    "absolute": (losses.mean_absolute_error, array(4, 3), lambda z, t: F.l1_loss(z, t, reduction="none").mean(1)),
+    "divergence": (losses.kl_divergence, SOFT, lambda z, t: F.kl_div(z.log_softmax(-1), t, reduction="none").sum(1)),
+    "cosine": (losses.cosine_distance, array(4, 3), lambda z, t: 1 - F.cosine_similarity(z, t)),
+    "gaussian": (lambda z, t: losses.gaussian_nll((z, z / 2), t), array(4, 3),
+                 lambda z, t: F.gaussian_nll_loss(z, t, (z / 2).exp(), full=True, reduction="none").sum(1)),
+    "ctc": (lambda z, t: losses.ctc((z[:, None] * FRAMES[None, :, None], FRAME_COUNTS), t), CTC_LABELS,
+            lambda z, t: F.ctc_loss((z[None] * torch.tensor(FRAMES)[:, None, None]).log_softmax(-1), t,
+                                    torch.tensor(FRAME_COUNTS), torch.tensor([2, 1, 0, 2]), reduction="none")),
 }  # fmt: skip
 
 
