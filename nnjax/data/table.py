@@ -265,7 +265,8 @@ def _values(frame: Frame, name: str) -> np.ndarray:
     if values.ndim != 1:
         raise ValueError(f"column {name!r} must be one value for each row, got an array of shape {values.shape}")
     if values.dtype.kind == "f":
-        return values.astype(np.float64, copy=False)
+        with np.errstate(over="ignore"):  # a long double may become infinite, which is refused later
+            return values.astype(np.float64, copy=False)
     if values.dtype.kind in "iu":
         return values
     if values.dtype.kind not in "bOSTU":
