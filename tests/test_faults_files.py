@@ -6,6 +6,8 @@ import lzma
 import os
 import socket
 import struct
+import subprocess
+import sys
 import tracemalloc
 import warnings
 import zipfile
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import nnjax
 
 from nnjax import data
 from nnjax.data import _idx as idx
@@ -109,6 +112,7 @@ CSV = {
     "long quoted field": (b'a,t\n1,"' + b"x\n" * 5_000_000 + b'"\n', "field larger than field limit"),
     "long name": (b"x" * 10_000_000 + b",t\n1,2\n", "line 1: field larger than field limit"),
     "no line ends": (b"1," * 10_000_000, "line 0: more than 16,777,216 characters"),
+    "millions of columns": (b"," * 2_000_000, "line 1: 2,000,001 columns, at most 1,048,576 are read"),
     "quote at the start": (b'"' + b"a,t\n1,2\n" * 100_000, "field larger than field limit"),
     "empty lines": (b"\n" * 100, "line 1: no columns"),
     "header only": (b"a,t\n", "0 rows are too few"),
@@ -301,6 +305,21 @@ def test_forms_of_the_same_arrays(tmp_path, form):
     np.testing.assert_array_equal(read.test.y, expected.test.y)
 
 
+def test_files_are_utf_8_in_every_locale_and_need_no_pandas(tmp_path):
+    write(tmp_path / "größe.csv", "größe,t\n" + "1,ä\n2,ö\n3,ü\n" * 9)
+    archive(tmp_path / "f.npz", x=X, y=Y)
+    code = (
+        "import sys, warnings; sys.modules['pandas'] = None; from nnjax import data;"
+        "warnings.filterwarnings('error', category=EncodingWarning, module='nnjax');"
+        "data.load('f.npz'); sys.stdout.reconfigure(encoding='utf-8');"
+        "print(*data.load('gr\\u00f6\\u00dfe.csv', target='t').table.classes)"
+    )
+    environment = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-X", "warn_default_encoding", "-c", code]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert ended.stdout.decode().split() == ["ä", "ö", "ü"], ended.stderr.decode()
+
+
 # .npy
 
 NPY = {
@@ -381,3 +400,23 @@ def test_idx_files_belong_together(tmp_path, files):
     else:
         with pytest.raises(ValueError, match=files[4]):
             data.load("fashion-mnist", data_dir=tmp_path)
+
+
+# The command line
+
+
+def test_the_command_line_ends_with_exit_code_2(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    write(tmp_path / "utf-16.csv", "a,t\n1,2\n".encode("utf-16"))
+    archive(tmp_path / "large.npz", x=GIGABYTES, y=Y)
+    archive(tmp_path / "deep.npz", x=header("(" * 9000), y=Y)
+    archive(tmp_path / "locked.npz", x=X, y=Y)
+    change(tmp_path / "locked.npz", at=8, to=b"\1\0")
+    for name in ("pipe.csv", "utf-16.csv", "large.npz", "deep.npz", "locked.npz"):
+        ended = nnjax(
+            "train", tmp_path / name, "--target", "t" if name.endswith("csv") else "y", "--out", tmp_path / "run"
+        )
+        assert ended.code == 2, (name, ended)
+        assert name in ended.err
+        assert len(ended.err.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()

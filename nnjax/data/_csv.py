@@ -17,6 +17,7 @@ from nnjax.storage.regular_file import open_regular
 # Numbers, texts, or texts by request: then numbers and NA are categories too, and only an empty field is missing
 Kind = Literal["number", "text", "category"]
 
+MOST_COLUMNS = 2**20
 LONGEST_LINE = 2**24  # characters; a file without line ends would otherwise be read into one text
 BLOCK = 2**14  # rows that are Python lists at the same time
 EXACT = 2**53  # float64 holds all integers up to here
@@ -120,6 +121,8 @@ def _names(path: Path, header: list[str]) -> list[str]:
     """Return the names of the columns."""
     if not header:
         raise _RowError("no columns; the first line must name them")
+    if len(header) > MOST_COLUMNS:
+        raise _RowError(f"{len(header):,} columns, at most {MOST_COLUMNS:,} are read")
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
         raise ValueError(f"{path}: only one column, {header[0]!r}; separate the values by commas")
     names = [name.lstrip(MARK).strip() or f"Unnamed: {i}" for i, name in enumerate(header)]

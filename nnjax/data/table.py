@@ -16,6 +16,7 @@ Task = Literal["classification", "regression"]
 Frame: TypeAlias = Mapping[str, Any]  # a column (rows,) for each name: a dict of arrays, or a DataFrame of pandas
 MOST_CLASSES = 20  # an integer column with more distinct values holds numbers, not labels
 MOST_CATEGORIES = 100
+LEAST_STD = 1e-30  # of a target; errors in its units are float32
 
 
 class Column(NamedTuple):
@@ -135,7 +136,8 @@ def fit_table(
       categorical: see `read_table`.
 
     Raises:
-      ValueError: for missing values, text columns with too many distinct values, and a constant target.
+      ValueError: for missing values, text columns with too many distinct values, and a target that is constant or whose
+        scale float32 cannot hold.
     """
 
     def kind(name: str, values: np.ndarray) -> Kind:
@@ -164,6 +166,10 @@ def fit_table(
     if (numbers == numbers[0]).all():
         raise ValueError(f"column {target!r} is {numbers[0]:g} in all rows; the target must vary")
     target_mean, target_std = (float(moment) for moment in _moments(numbers))
+    if not LEAST_STD < target_std < 1 / LEAST_STD:
+        raise ValueError(
+            f"column {target!r} has the standard deviation {target_std:g}; predictions are float32, so scale the target"
+        )
     return table._replace(target_mean=target_mean, target_std=target_std, target_kind="number")
 
 
