@@ -49,6 +49,14 @@ def load(path):
     return data.load(str(path), target="t" if str(path).endswith(".csv") else None)
 
 
+def with_notes(path):
+    """Load a file, and put the notes of an error into its message."""
+    try:
+        return load(path)
+    except ValueError as error:
+        raise ValueError(" ".join([str(error), *getattr(error, "__notes__", [])])) from None
+
+
 READERS = {
     "f.csv": load,
     "f.npz": load,
@@ -111,6 +119,16 @@ CSV = {
     "long field": (b"a,t\n1," + b"x" * 10_000_000 + b"\n", "line 2: field larger than field limit"),
     "long quoted field": (b'a,t\n1,"' + b"x\n" * 5_000_000 + b'"\n', "field larger than field limit"),
     "long name": (b"x" * 10_000_000 + b",t\n1,2\n", "line 1: field larger than field limit"),
+    "long name that the parser reads": (b"x" * 100_000 + b",t\n1,2\n", "line 1: a name of 100,000 characters"),
+    "many long texts": (
+        b"a,t\n" + b"".join(b"%d" % i + b"x" * 100_000 + b",a\n" for i in range(9)),
+        "column 'a' holds 9 distinct texts in 9 rows, for example '0xxx",
+    ),
+    "a long text among numbers": (
+        b"a,t\n" + b"".join(b"1,2.%d\n" % i for i in range(9)) + b"1," + b"y" * 100_000 + b"\n",
+        "column 't' holds 10 distinct texts in 10 rows, for example 'yyy.* in row 9",
+    ),
+    "many columns": (b",".join(b"c%d" % i for i in range(100_000)) + b"\n", "unknown target column 't'"),
     "no line ends": (b"1," * 10_000_000, "line 0: more than 16,777,216 characters"),
     "millions of columns": (b"," * 2_000_000, "line 1: 2,000,001 columns, at most 1,048,576 are read"),
     "quote at the start": (b'"' + b"a,t\n1,2\n" * 100_000, "field larger than field limit"),
@@ -122,7 +140,7 @@ CSV = {
 
 @pytest.mark.parametrize(("content", "message"), CSV.values(), ids=CSV)
 def test_csv_files(tmp_path, content, message):
-    refuse(load, write(tmp_path / "f.csv", content), message)
+    refuse(with_notes, write(tmp_path / "f.csv", content), message)
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
@@ -266,14 +284,7 @@ NPZ = {
 def test_npz_files(tmp_path, monkeypatch, make, message):
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "f.npz")
-
-    def read(path):
-        try:
-            return load(path)
-        except ValueError as error:
-            raise ValueError(f"{error} {' '.join(getattr(error, '__notes__', []))}") from None
-
-    refuse(read, tmp_path / "f.npz", message)
+    refuse(with_notes, tmp_path / "f.npz", message)
     assert not (tmp_path / "pickled").exists()
 
 
