@@ -28,7 +28,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": jnp.tanh,
     "sigmoid": jax.nn.sigmoid,
 }
-LEARNING_RATES = {  # defaults
+LEARNING_RATES = {  # default of each optimizer
     "sgd": 0.1,
     "momentum": 0.03,
     "nesterov": 0.03,
@@ -77,7 +77,7 @@ class Config:
 
 
 SETTINGS: dict[str, Any] = get_type_hints(Config)
-SWEEPABLE = ("learning_rate", "width", "dropout", "weight_decay", "label_smoothing")  # text in a sweep
+SWEEPABLE = ("learning_rate", "width", "dropout", "weight_decay", "label_smoothing")  # text in the settings of a sweep
 SWEEP_SETTINGS = SETTINGS | dict.fromkeys(SWEEPABLE, str | None) | {"random": int | None, "seeds": int}
 TYPE_NAMES = {str: "text", bool: "true or false", int: "an integer", float: "a number", type(None): "null"}
 

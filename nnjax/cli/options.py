@@ -75,7 +75,7 @@ Coordinator = Annotated[
     str | None, option("host:port of the first process. All processes get the same command.", PROCESSES)
 ]
 Processes = Annotated[int | None, option("Number of processes.", PROCESSES)]
-ProcessId = Annotated[int | None, option("Index of this process, from 0.", PROCESSES)]
+ProcessId = Annotated[int | None, option("Index of this process, counted from 0.", PROCESSES)]
 Cluster = Annotated[bool, flag("--cluster", "Read these three options from the cluster's environment.", PROCESSES)]
 
 Resume = Annotated[Path | None, option("Continue the interrupted run in this folder, with its own settings.", OUTPUT)]

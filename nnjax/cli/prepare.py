@@ -41,7 +41,7 @@ def check_data_options(command: str, name: str | None, written: set[str], *, any
     """Check that a new run or sweep names its data, and that its options apply to them.
 
     Args:
-      command: train or sweep.
+      command: name of the command, "train" or "sweep".
       name: the name of the data, a data set or a file.
       written: names of the settings on the command line.
       anyway: True if --anyway was given.

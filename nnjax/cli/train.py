@@ -64,7 +64,9 @@ def train_command(
     resume: o.Resume = None,
     anyway: o.Anyway = False,
     save_every: Annotated[float, o.option("Seconds between checkpoints.", o.OUTPUT)] = D.save_every,
-    keep: Annotated[int, o.option("Number of checkpoints to keep, besides the best.", o.OUTPUT)] = D.keep,
+    keep: Annotated[
+        int, o.option("Number of latest checkpoints to keep, in addition to the best one.", o.OUTPUT)
+    ] = D.keep,
     plots: o.Plots = True,
     plan: Annotated[bool, o.flag("--plan", "Print the cost estimate and exit.", o.OUTPUT)] = False,
     coordinator: o.Coordinator = None,

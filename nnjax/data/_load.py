@@ -24,7 +24,9 @@ class Dataset(NamedTuple):
     test: Data
     table: Table  # task, names of classes and columns, standardisation
     why: str = ""  # the reason why this task was chosen, in words
-    rows: np.ndarray | None = None  # the training rows in the file, from 0 without the header; None for a named set
+    rows: np.ndarray | None = (
+        None  # the training rows in the file, counted from 0 without the header; None for a named set
+    )
 
 
 def load(
