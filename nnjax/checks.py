@@ -165,7 +165,7 @@ def leaves(where: str, name: str, tree: Any, expected: Mapping[str, tuple[int | 
 
     In an expected shape, None is any number of inputs.
     """
-    if not isinstance(tree, Mapping) or set(tree) != set(expected):
+    if not isinstance(tree, Mapping) or {entry for entry in tree if tree[entry] is not None} != set(expected):
         got = f"a dict of {', '.join(map(str, tree)) or 'nothing'}" if isinstance(tree, Mapping) else f"{tree!r:.60}"
         raise ValueError(f"{where}: {name} must be a dict of {', '.join(expected)}, as init returns it, got {got}")
     for entry, shape in expected.items():
