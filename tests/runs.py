@@ -16,6 +16,9 @@ import pytest
 from sklearn.datasets import load_wine
 
 from nnjax import cli
+from nnjax.cli import run_folder
+from nnjax.storage.atomic_write import write_json
+from nnjax.storage.json_file import json_digest
 
 # A constant rate and these sizes, so that runs of all lengths and in all test files compile to the same program
 SMALL = ("--width", 8, "--depth", 1, "--epochs", 2, "--batch-size", 16, "--schedule", "constant", "--no-plots")
@@ -74,6 +77,14 @@ def assert_mistake(exit, message):
 def read_json(path):
     """Return the content of a JSON file; NaN, which JSON does not have, fails the test."""
     return json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} in {path}"))
+
+
+def change_json(path, **values):
+    """Change values in a JSON file of a run folder; a receipt gets the checksum of its new content."""
+    content = read_json(path) | values
+    if path.name == run_folder.RECEIPT:
+        content["sha256"] = json_digest({name: value for name, value in content.items() if name != "sha256"})
+    write_json(path, content)
 
 
 def write_wine(path):

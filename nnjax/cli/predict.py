@@ -1,6 +1,5 @@
 """`nnjax predict`: predictions of a run's network, or of its ensemble, for new rows."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +34,7 @@ def predict_command(
     """
     config, table = run_folder.load_config(run)
     left_out = _left_out(run, config)
+    run_folder.check_vouched(run, (run_folder.CONFIG, run_folder.TABLE, run_folder.RESULT, run_folder.WEIGHTS))
     x = _read_features(file, table)
     outputs = np.delete(_predict(run, config, table, x), left_out, axis=0)
     prediction, parts = (outputs[0], {}) if config.members is None else evaluation.average(jnp.asarray(outputs), table)
@@ -58,18 +58,11 @@ def _left_out(path: Path, config: Config) -> list[int]:
       FileNotFoundError: if the run is not finished.
       ValueError: if all members diverged or the file is damaged.
     """
-    try:
-        result = json.loads((path / run_folder.RESULT).read_text())
-        left_out = [] if config.members is None else [int(member) for member in result["left_out"]]
-        diverged = result["test"] is None
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} holds an unfinished run: {run_folder.RESULT} is missing") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path / run_folder.RESULT} is damaged: {error!r}") from error
-    if diverged:
+    result = run_folder.load_result(path, config)
+    if result["test"] is None:
         who = "its training" if config.members is None else "the training of all its members"
         raise ValueError(f"{path} cannot predict, because {who} diverged; train with a smaller --learning-rate")
-    return left_out
+    return result.get("left_out", [])
 
 
 def _read_features(file: Path, table: Table) -> np.ndarray:

@@ -1,7 +1,5 @@
 """The receipt of a run: checksums and first losses that verify a repeated run."""
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,6 +11,7 @@ from jax.sharding import Mesh
 from nnjax.cli.config import Config
 from nnjax.cli.evaluation import Outcome
 from nnjax.cli.prepare import Prepared
+from nnjax.cli.run_folder import settings_digest
 from nnjax.storage.checkpoint import digest
 from nnjax.train.engine.fingerprint import machine_fingerprint
 
@@ -20,8 +19,7 @@ FIRST = 10  # number of losses in a receipt
 LOSS_TOLERANCE = 1e-3  # relative, for the first losses: rounding errors have not been amplified yet
 TEST_TOLERANCE = 0.1  # relative, for the test loss: amplified rounding errors matter as much as a new seed
 
-Receipt = dict[str, Any]
-FREE = ("data", "data_dir", "save_every", "keep")  # settings that change no number; the data have their own digest
+Receipt = Mapping[str, Any]
 
 
 class Difference(NamedTuple):
@@ -54,7 +52,7 @@ def make_receipt(
     """
     return {
         "weights": digest({"params": outcome.params, "state": outcome.state}),
-        "settings": settings_digest(config),
+        "settings": settings_digest(asdict(config)),
         "data": data_digest(prepared),
         "first_losses": np.asarray(losses)[..., :FIRST].astype(float).tolist(),
         "test": None if outcome.scores is None else dict(outcome.scores),
@@ -71,12 +69,6 @@ def _layout(config: Config, devices: int) -> dict[str, str]:
         "strategy": config.strategy if several else "none",
         "mesh": f"{'members' if several else 'batch'} {devices}" if devices > 1 else "none",
     }
-
-
-def settings_digest(config: Config) -> str:
-    """Return one SHA-256 of all settings that the weights depend on."""
-    deciding = {name: value for name, value in asdict(config).items() if name not in FREE}
-    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
 def data_digest(prepared: Prepared) -> str:

@@ -25,7 +25,7 @@ from nnjax.cli.hyperparameters import Values, combine, parse_values
 from nnjax.cli.messages import explain
 from nnjax.cli.prepare import Prepared, absolute_path, check_data_options, fashion_mnist_folder, prepare
 from nnjax.cli.resuming import check_resume, record_anyway, written_settings
-from nnjax.storage.atomic_write import write_file, write_json, write_records
+from nnjax.storage.atomic_write import write_file, write_records
 from nnjax.train.engine.options import Record
 from nnjax.train.run import Run
 
@@ -120,7 +120,7 @@ def sweep_command(
     prepared = prepare(config)
     path = resume or out or Path("runs") / f"sweep-{Path(config.data).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     if resume is None:
-        write_json(run_folder.create(path) / run_folder.SWEEP, {**settings, "versions": versions()})
+        run_folder.save_sweep(run_folder.create(path), settings, versions())
     times = f" × {request.seeds} seeds" if request.seeds > 1 else ""
     say(
         f"{count} settings of {', '.join(map(option_name, hyper))}{times}, strategy {config.strategy}; "

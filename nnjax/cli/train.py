@@ -179,7 +179,7 @@ def _finish(
         mesh=mesh,
         resumed_anyway=run_folder.resumed_anyway(path),
     )
-    write_json(path / run_folder.RECEIPT, receipt)
+    run_folder.save_receipt(path, receipt)
     return outcome.scores is not None
 
 

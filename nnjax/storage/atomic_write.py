@@ -40,7 +40,8 @@ def write_file(path: Path, *content: bytes | memoryview) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write plain values as JSON. NaN and infinities, which JSON does not have, become null."""
-    write_file(path, (json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    text = json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_file(path, text.encode(errors="backslashreplace"))  # a file name with invalid bytes becomes \udc80 in JSON
 
 
 def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
@@ -53,12 +54,13 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     write_file(path, text.getvalue().encode())
 
 
-def _finite(content: Any) -> Any:
+def finite(content: Any) -> Any:
+    """Return plain values with NaN and infinities replaced by None."""
     if isinstance(content, float):
         return content if math.isfinite(content) else None
     if isinstance(content, Mapping):
-        return {name: _finite(value) for name, value in content.items()}
-    return [_finite(value) for value in content] if isinstance(content, list | tuple) else content
+        return {name: finite(value) for name, value in content.items()}
+    return [finite(value) for value in content] if isinstance(content, list | tuple) else content
 
 
 def _sync_folder(path: Path) -> None:
