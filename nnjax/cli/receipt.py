@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +10,6 @@ from jax.sharding import Mesh
 from nnjax.cli.config import Config
 from nnjax.cli.evaluation import Outcome
 from nnjax.cli.prepare import Prepared
-from nnjax.cli.run_folder import settings_digest
 from nnjax.storage.checkpoint import digest
 from nnjax.train.engine.fingerprint import machine_fingerprint
 
@@ -52,7 +50,6 @@ def make_receipt(
     """
     return {
         "weights": digest({"params": outcome.params, "state": outcome.state}),
-        "settings": settings_digest(asdict(config)),
         "data": data_digest(prepared),
         "first_losses": np.asarray(losses)[..., :FIRST].astype(float).tolist(),
         "test": None if outcome.scores is None else dict(outcome.scores),

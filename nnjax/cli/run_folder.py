@@ -17,7 +17,7 @@ from nnjax.data.table import Table
 from nnjax.storage import tensor_file
 from nnjax.storage.atomic_write import write_file, write_json
 from nnjax.storage.json_file import check_kind, file_digest, json_digest, read_json
-from nnjax.storage.regular_file import open_regular
+from nnjax.storage.paths import open_regular
 from nnjax.types import PyTree
 
 CONFIG, TABLE, METRICS, RESULT, WEIGHTS, RECEIPT, CHECKPOINTS = (
@@ -109,13 +109,16 @@ def save_sweep(path: Path, settings: dict[str, Any], versions: dict[str, str]) -
 
 
 def _save_settings(file: Path, settings: dict[str, Any], versions: dict[str, str], files: dict[str, str]) -> None:
-    checksums = {"settings": settings_digest(settings), **files}
-    write_json(file, {**settings, "versions": versions, "sha256": checksums})
+    content = {**settings, "versions": versions}
+    write_json(file, {**content, "sha256": {"settings": settings_digest(content), **files}})
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
-    """Return one SHA-256 of all settings that the weights depend on, not of where the data are."""
-    return json_digest({name: value for name, value in settings.items() if name not in FREE and name not in NOTES})
+    """Return one SHA-256 of all entries of CONFIG or SWEEP that the numbers depend on, and of the versions.
+
+    The places of the data and how often to save are not part of it: they may be changed by hand.
+    """
+    return json_digest({name: v for name, v in settings.items() if name not in (*FREE, "sha256", "resumed_anyway")})
 
 
 def load_config(path: Path) -> tuple[Config, Table]:
@@ -159,7 +162,7 @@ def load_sweep(path: Path) -> dict[str, Any]:
         settings = _settings(content, SWEEP_SETTINGS)
     except ValueError as error:
         raise ValueError(f"{path}: {SWEEP} is damaged: {error}") from error
-    if settings_digest(settings) != content["sha256"].get("settings"):
+    if settings_digest(content) != content["sha256"].get("settings"):
         _refuse(path, [_changed(SWEEP)])
     return settings
 
@@ -234,7 +237,8 @@ def load_result(path: Path, config: Config) -> ResultFile:
 
 def save_receipt(path: Path, receipt: Mapping[str, Any]) -> None:
     """Write the receipt with the checksums of the files it vouches for, and its own. It is the last file of a run."""
-    content = {**receipt, "files": {name: file_digest(path / name) for name in VOUCHED}}
+    settings = settings_digest(read_json(path / CONFIG))
+    content = {**receipt, "settings": settings, "files": {name: file_digest(path / name) for name in VOUCHED}}
     write_json(path / RECEIPT, {**content, "sha256": json_digest(content)})
 
 

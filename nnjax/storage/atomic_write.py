@@ -11,8 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from nnjax.storage.paths import as_path
 
-def write_file(path: Path, *content: bytes | memoryview) -> None:
+
+def write_file(path: str | Path, *content: bytes | memoryview) -> None:
     """Write a file atomically: to a temporary name, synced, then renamed; the folder is synced too.
 
     Args:
@@ -22,6 +24,7 @@ def write_file(path: Path, *content: bytes | memoryview) -> None:
     Raises:
       OSError: if writing fails; a note gives the path and the number of bytes. An existing file stays intact.
     """
+    path = as_path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
@@ -38,13 +41,13 @@ def write_file(path: Path, *content: bytes | memoryview) -> None:
         raise
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: str | Path, content: Any) -> None:
     """Write plain values as JSON. NaN and infinities, which JSON does not have, become null."""
     text = json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_file(path, text.encode(errors="backslashreplace"))  # a file name with invalid bytes becomes \udc80 in JSON
 
 
-def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+def write_records(path: str | Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write records as CSV, one line each, with a column for every name that occurs in any of them."""
     names = list(dict.fromkeys(name for record in records for name in record))
     text = io.StringIO()

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from nnjax.storage import tensor_file
 from nnjax.storage.atomic_write import write_file
-from nnjax.storage.regular_file import as_path, open_regular
+from nnjax.storage.paths import as_path, open_regular
 from nnjax.types import PyTree
 
 FORMAT = "nnjax-checkpoint"

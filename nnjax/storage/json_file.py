@@ -10,7 +10,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, NotRequired, Union, get_args, get_origin, get_type_hints
 
 from nnjax.storage.atomic_write import finite
-from nnjax.storage.regular_file import open_regular
+from nnjax.storage.paths import open_regular
 
 MOST_BYTES = 64 * 2**20
 WORDS = {str: "text", bool: "true or false", int: "an integer", float: "a finite number", NoneType: "null"}

@@ -21,7 +21,7 @@ import numpy as np
 
 from nnjax import checks
 from nnjax.storage.json_file import check_kind
-from nnjax.storage.regular_file import open_regular
+from nnjax.storage.paths import open_regular
 from nnjax.types import PyTree
 
 DTYPES = {  # the dtypes of safetensors; others are stored as bytes, along an additional last axis

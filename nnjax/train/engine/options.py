@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nnjax import checks
-from nnjax.storage.regular_file import as_path
+from nnjax.storage.paths import as_path
 from nnjax.types import TrainState
 
 Record = dict[str, Any]  # numbers, or for an ensemble arrays (members,)

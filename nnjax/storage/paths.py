@@ -1,7 +1,8 @@
-"""Paths of files, and files that are opened only if reading them ends."""
+"""Paths that users write, files whose reading ends, and folders that replace others."""
 
 import os
 import stat
+import tempfile
 from io import BufferedReader
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from pathlib import Path
 def as_path(path: str | Path) -> Path:
     """Return the path with a leading `~` replaced by the home folder.
 
-    >>> from nnjax.storage.regular_file import as_path
+    >>> from nnjax.storage.paths import as_path
     >>> as_path("~/runs") == Path.home() / "runs"
     True
     """
@@ -29,3 +30,17 @@ def open_regular(path: Path) -> BufferedReader:
         os.close(opened)
         raise ValueError(f"{path} is a folder, a pipe or a device, expected a regular file")
     return os.fdopen(opened, "rb")
+
+
+def spare_folder(folder: Path) -> Path:
+    """Create a folder that replaces one that cannot be written: next to it, or else in the system's temporary folder.
+
+    Raises:
+      OSError: if both places cannot be written.
+    """
+    for place in (folder.absolute().parent, Path(tempfile.gettempdir())):
+        try:
+            return Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=place))
+        except OSError as error:
+            last = error
+    raise last
