@@ -41,8 +41,8 @@ def make_receipt(
     """Return the receipt of a finished run, as plain values.
 
     Args:
-      config: the settings.
-      prepared: the data.
+      config: the settings of the run.
+      prepared: the data that it was trained and tested on.
       outcome: the trained weights and their test scores.
       losses: (steps,) or (members, steps); the first ones are recorded.
       mesh: devices that the members were spread over.
@@ -59,7 +59,7 @@ def make_receipt(
 
 
 def _layout(config: Config, devices: int) -> dict[str, str]:
-    """Return how the networks are laid out, because bits depend on it too."""
+    """Return how the networks are distributed, because the exact result depends on it."""
     several = config.members is not None
     return {
         "members": str(config.members) if several else "none",

@@ -16,7 +16,7 @@ HEARTBEAT = 20  # seconds of silence after which a process counts as dead, and t
 
 
 class ProcessLostError(RuntimeError):
-    """Raised if another process ended or cannot be reached."""
+    """Another process ended or cannot be reached."""
 
 
 def join_processes(coordinator: str | None, processes: int | None, index: int | None) -> None:
@@ -25,7 +25,7 @@ def join_processes(coordinator: str | None, processes: int | None, index: int | 
     Args:
       coordinator: "host:port" of the first process; None if the cluster's environment provides it.
       processes: number of processes; None if the environment provides it.
-      index: index of this process, from 0; None if the environment provides it.
+      index: index of this process, counted from 0; None if the environment provides it.
 
     Raises:
       ValueError: for an address without a port, or an index outside 0 … processes - 1.

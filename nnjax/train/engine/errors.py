@@ -10,7 +10,13 @@ class RunMismatchError(ValueError):
     """The saved run differs from the one to resume."""
 
     def __init__(self, folder: Path, differences: Differences, *, reason: str | None = None):
-        """Take the checkpoints' folder, the differences, and the reason if the saved state does not fit at all."""
+        """Initialise the error.
+
+        Args:
+          folder: the folder of the checkpoints.
+          differences: the entries of the fingerprint that differ.
+          reason: why the saved state cannot be loaded; None if `resume="anyway"` would continue.
+        """
         self.folder, self.differences, self.reason = folder, differences, reason
         remedy = (
             f"{reason}\nchoose another out=" if reason else "resume='anyway' continues anyway; or choose another out="
@@ -30,7 +36,12 @@ class InterruptedRun(KeyboardInterrupt):
     """Ctrl-C or SIGTERM ended the run."""
 
     def __init__(self, step: int, folder: Path | None):
-        """Take the number of steps taken, and the folder in which they are saved, or None if they are not saved."""
+        """Initialise the exception.
+
+        Args:
+          step: number of steps taken.
+          folder: the folder of the checkpoint; None if nothing is saved.
+        """
         self.step, self.folder = step, folder
         how = (
             "nothing is saved, because fit had no folder out="
@@ -44,7 +55,13 @@ class DivergedWarning(RuntimeWarning):
     """The loss of a step is not finite."""
 
     def __init__(self, step: int, loss: float, member: int | None):
-        """Take the step, from 0, its loss, and the member of an ensemble, or None for a single run."""
+        """Initialise the warning.
+
+        Args:
+          step: index of the step, counted from 0.
+          loss: the loss of the step.
+          member: index of the member; None for a single run.
+        """
         self.step, self.loss, self.member = step, loss, member
         who = "" if member is None else f" of member {member}"
         super().__init__(

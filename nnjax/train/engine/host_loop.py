@@ -51,7 +51,7 @@ def run_job(job: Job, options: FitOptions, show: Show, *, ended: bool = False) -
     """Take all steps of a job.
 
     Args:
-      job: the job.
+      job: the ensemble with its arguments and data.
       options: chunk length, checkpoints, callbacks.
       show: called with a record after each chunk, for the progress bar.
       ended: True if a callback ended the run in an earlier group; then no steps are taken.
@@ -132,7 +132,7 @@ def chunk_function(job: Job, data: Data | None) -> Advance:
 
 @contextmanager
 def open_data(job: Job, options: FitOptions) -> Iterator[tuple[Data | None, prefetch.NextFeed]]:
-    """Yield the data that stay on the device, and a function that returns what a chunk reads."""
+    """Yield the data that stay on the device, and a function that returns the feed of the next chunk."""
     if isinstance(job.data, Source):
         stops = [job.members.ends[:, epoch] for epoch in _stops(job, options)]
         with prefetch.prefetched(job, job.data, stops) as next_feed:
