@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from nnjax import checks, nn
 from nnjax.cli import evaluation, run_folder
+from nnjax.cli import options as o
 from nnjax.cli.config import Config, make_run
 from nnjax.cli.console import say
 from nnjax.data.table import Table, read_table
@@ -24,11 +25,14 @@ RESERVED = (run_folder.RECEIPT, run_folder.SWEEP, run_folder.ROWS)  # their name
 
 
 def predict_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.", parser=o.path)],
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="CSV or NPZ file with the same features as in training.")
+        Path,
+        typer.Argument(metavar="FILE", help="CSV or NPZ file with the same features as in training.", parser=o.path),
     ],
-    out: Annotated[Path | None, typer.Option(help="CSV file to write. Default: RUN/predictions.csv.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="CSV file to write. Default: RUN/predictions.csv.", parser=o.path)
+    ] = None,
 ) -> None:
     """Predict the target for each row of FILE; for classification, also the probability of each class.
 

@@ -6,6 +6,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
+from nnjax.cli import options as o
 from nnjax.cli import receipt, run_folder
 from nnjax.cli.config import check_settings
 from nnjax.cli.console import quote, say
@@ -20,7 +21,7 @@ from nnjax.train.engine.fingerprint import differences
 
 
 def verify_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.", parser=o.path)],
 ) -> None:
     """Train a run again from its settings and its seed, and compare the weights bit for bit.
 

@@ -12,6 +12,7 @@ from nnjax import checks
 from nnjax.data._idx import read_fashion_mnist
 from nnjax.data._split import split_rows
 from nnjax.data.table import Column, Table, Task, choose_task, column_texts, fit_table, read_table
+from nnjax.storage.paths import as_path
 from nnjax.types import Data
 
 NAMES = ("digits", "fashion-mnist")
@@ -79,7 +80,7 @@ def load(
     if name == "fashion-mnist":
         train_x, train_y, test_x, test_y = read_fashion_mnist(data_dir)
         return _images((train_x, train_y), (test_x, test_y), 255, list(CLOTHES))
-    path = Path(name)
+    path = as_path(name)
     if path.suffix.lower() not in (".csv", ".npz"):
         checks.one_of("load", "data set", name, NAMES)
     frame = read_table(path, categorical=categorical)

@@ -1,10 +1,15 @@
 """Paths that users write, files whose reading ends, and folders that replace others."""
 
 import os
+import shutil
 import stat
 import tempfile
+from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def as_path(path: str | Path) -> Path:
@@ -32,15 +37,28 @@ def open_regular(path: Path) -> BufferedReader:
     return os.fdopen(opened, "rb")
 
 
-def spare_folder(folder: Path) -> Path:
-    """Create a folder that replaces one that cannot be written: next to it, or else in the system's temporary folder.
+def write_elsewhere(folder: Path, write: Callable[[Path], T]) -> tuple[Path, T]:
+    """Write to a new folder, because `folder` was deleted, is full or cannot be written.
+
+    Args:
+      folder: the folder. The new one is next to it, or else in the system's temporary folder.
+      write: writes everything to the new folder.
+
+    Returns:
+      The new folder, and what `write` returned.
 
     Raises:
-      OSError: if both places cannot be written.
+      OSError: if no place can be written.
     """
+    error = OSError(f"no folder to replace {folder}")
     for place in (folder.absolute().parent, Path(tempfile.gettempdir())):
         try:
-            return Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=place))
-        except OSError as error:
-            last = error
-    raise last
+            other = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=place))
+        except OSError:
+            continue
+        try:
+            return other, write(other)
+        except OSError as failure:
+            error = failure
+            shutil.rmtree(other, ignore_errors=True)
+    raise error

@@ -1,6 +1,5 @@
 """The checkpoints of a `fit`: write them, and continue a run from the latest one."""
 
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +12,7 @@ import numpy as np
 
 from nnjax.storage import background_writer, checkpoint
 from nnjax.storage.json_file import check_kind
-from nnjax.storage.paths import spare_folder
+from nnjax.storage.paths import write_elsewhere
 from nnjax.train.engine.errors import RunMismatchError
 from nnjax.train.engine.fingerprint import Fingerprint, differences, run_fingerprint
 from nnjax.train.engine.fit_state import FitState
@@ -95,17 +94,17 @@ def _save_elsewhere(folder: Path, tree: PyTree, metadata: dict[str, Any], error:
       RuntimeWarning: with the new folder.
     """
     group = folder.name.startswith("group-")  # see `member_groups.group_folder`
-    other = None
-    try:
-        other = spare_folder(folder.parent if group else folder)
+
+    def write(other: Path) -> None:
         checkpoint.save(checkpoint.step_path(other / folder.name if group else other, metadata["step"]), tree, metadata)
+
+    try:
+        other, _ = write_elsewhere(folder.parent if group else folder, write)
     except OSError:
-        if other is not None:
-            shutil.rmtree(other, ignore_errors=True)
         raise error from None
     warnings.warn(
-        f"fit: {folder} cannot be written ({error}), so the checkpoint of step {metadata['step']} is saved in {other}; "
-        f"to continue from it, use out={str(other)!r}, resume=True",
+        f"fit: {folder} cannot be written ({error}), so the checkpoint of step {metadata['step']} is saved in {other}, "
+        "from which resume=True continues",
         RuntimeWarning,
         stacklevel=2,
     )
