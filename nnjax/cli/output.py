@@ -29,7 +29,9 @@ class _Raw(io.RawIOBase):
         return int(self._raw.fileno())
 
     def isatty(self) -> bool:
-        return bool(self._raw.isatty())
+        with suppress(OSError, ValueError):
+            return bool(self._raw.isatty())
+        return False
 
     def writable(self) -> bool:
         return True
