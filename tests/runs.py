@@ -103,4 +103,7 @@ def assert_same_run(path, reference):
     for name in ("weights.safetensors", "metrics.csv"):
         assert (path / name).read_bytes() == (reference / name).read_bytes(), name
     assert read_json(path / "result.json")["test"] == read_json(reference / "result.json")["test"]
-    assert read_json(path / "receipt.json") == read_json(reference / "receipt.json")
+    receipts = [read_json(folder / "receipt.json") for folder in (path, reference)]
+    for receipt in receipts:
+        del receipt["sha256"], receipt["files"]["result.json"]  # which holds the seconds
+    assert receipts[0] == receipts[1]
