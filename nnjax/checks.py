@@ -106,12 +106,15 @@ def in_range(where: str, name: str, value: Any, interval: str) -> Any:
     Traced arrays are not checked, because their values are unknown. JAX arrays are returned unchanged. NumPy scalars
     become Python floats, because a `np.float64` would promote float32 parameters.
     """
-    if value is None or isinstance(value, str) or np.ndim(value) != 0:
-        raise ValueError(f"{where}: {name} must be one number, got {value!r}; use jax.vmap over several")
-    if is_traced(value):
+    if is_traced(value) and value.ndim == 0:
         return value
     low, high = (float(end) for end in interval[1:-1].split(","))
-    number = float(value)
+    try:
+        if isinstance(value, str) or np.ndim(value) != 0:
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: {name} must be one number, got {value!r}; use jax.vmap over several") from None
     above = number >= low if interval[0] == "[" else number > low
     below = number <= high if interval[-1] == "]" else number < high
     if math.isnan(number) or not (above and below):

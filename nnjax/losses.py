@@ -2,8 +2,8 @@
 
 Each returns an array of shape (batch,). The caller takes the mean, so that examples can be weighted. Prediction and
 target must have equal shapes; they are not broadcast. They may have any real dtype. The loss is computed in the
-floating dtype to which both are promoted: integers and booleans alone become float32, and the integers of 16 bits or
-more make 16-bit floats float32. Complex numbers raise TypeError. Bind options with `functools.partial`, as in
+floating dtype to which both are promoted. This is float32 for integers and booleans alone, and for 16-bit floats with
+integers of 16 bits or more. Complex numbers raise TypeError. Bind options with `functools.partial`, as in
 `partial(losses.cross_entropy, label_smoothing=0.1)`.
 """
 

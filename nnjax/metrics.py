@@ -4,8 +4,8 @@ Each takes `(prediction, target, weights=None)`. The weights, of shape (examples
 loss; None means equal weights. Classifiers predict logits (examples, classes); log-probabilities are valid logits.
 
 All arrays may have any real dtype; a metric is computed in the floating dtype to which they are promoted, in float32 at
-least. Complex numbers raise TypeError. These cases have no number, so that the metric is NaN: no examples, weights that
-are all 0 or negative, and a label outside 0 … classes - 1. An example of weight 0 does not count, even if its
+least. Complex numbers raise TypeError. A metric that is undefined is NaN: without examples, if the weights are all 0 or
+one is negative, and if a label is outside 0 … classes - 1. An example of weight 0 does not count, even if its
 prediction or its label is NaN.
 """
 

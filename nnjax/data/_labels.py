@@ -1,4 +1,4 @@
-"""Check integer labels by what they index: the loss is asked which labels it tells apart."""
+"""Check that integer labels are valid for the loss, by evaluating it for the labels in doubt."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,17 +13,17 @@ from nnjax.data._source import Source
 from nnjax.data._validate import Rows
 from nnjax.types import Data, Loss, PyTree
 
-SEVERAL = 4  # number of smallest and of largest unknown labels that are tried
+SEVERAL = 4  # of the labels outside the range, this many smallest and largest ones are tested
 
 
 def check_labels(data: Examples, loss: Loss, predict: Callable[[PyTree], PyTree], name: str = "data") -> Examples:
-    """Check that the loss knows all integer labels: immediately for `Data`, batch by batch for a `Source`.
+    """Check that all integer labels are valid for the loss: immediately for `Data`, batch by batch for a `Source`.
 
-    Only the loss can say which labels exist, because labels index the prediction inside it. If a label is not an index
-    0 … K - 1, where K is the length of an axis of the prediction, the loss is evaluated for this label and a made-up
-    prediction of one example. The label is unknown if its loss is not finite, or if it equals that of label 0, of label
-    K - 1, of the label counted from the end, or of all integers far outside. Integers that the loss tells apart, such
-    as counts, pass, and so does a label that the loss itself treats in its own way, such as -1 for "no label".
+    Only the loss can say which labels are valid, because they index the prediction inside it. Labels in 0 … K - 1 are
+    accepted, where K is the length of an axis of the prediction. For any other label, the loss is evaluated with a
+    random prediction of one example. The label is invalid if this loss is not finite, or if it equals the loss of label
+    0, of label K - 1, of the label counted from the end, or of all integers far outside. Counts are therefore valid,
+    because their losses differ, and so is a label with a meaning of its own in the loss, such as -1 for "no label".
 
     Args:
       data: the examples. Every integer leaf of y is checked.
@@ -35,7 +35,7 @@ def check_labels(data: Examples, loss: Loss, predict: Callable[[PyTree], PyTree]
       The same examples; for a `Source`, a new source that checks each batch.
 
     Raises:
-      ValueError: if a label is unknown; the message names the first one, its row, the range, and what to do.
+      ValueError: if a label is invalid; the message names the first one, its row, the range, and what to do.
 
     >>> examples = data.Data(np.ones((3, 2)), np.array([1, 2, 3]))
     >>> data.check_labels(examples, losses.cross_entropy, lambda x: jnp.ones((len(x), 3)))
@@ -73,7 +73,7 @@ def check_labels(data: Examples, loss: Loss, predict: Callable[[PyTree], PyTree]
 
 
 def _check_leaf(where: str, target: np.ndarray, rows: Rows, loss_of: Callable[[int], float], sizes: list[int]) -> None:
-    """Raise if the loss does not know a label; `sizes` are the possible numbers of classes, the largest first."""
+    """Raise ValueError if a label is invalid; `sizes` are the possible numbers of classes, the largest first."""
     if not _outside(target, sizes[-1]).any():
         return
     try:
@@ -113,7 +113,7 @@ def _loss_of_labels(
         if label not in known:
             labels = np.full_like(first[i], label)
             target = jax.tree.unflatten(treedef, [*first[:i], labels, *first[i + 1 :]])
-            # The loss of an unknown label is expected to be NaN, and the user's modes are for the user's arrays
+            # An invalid label is expected to give NaN, which must not trigger the debugging modes that the user has set
             with jax.debug_nans(False), jax.debug_infs(False), jax.transfer_guard("allow"):
                 known[label] = float(np.asarray(compiled(made_up, target)).ravel()[0])
         return known[label]
@@ -122,7 +122,7 @@ def _loss_of_labels(
 
 
 def _tells_apart(loss_of: Callable[[int], float], classes: int) -> bool:
-    """Return True if the loss has finite, different values for the first and the last two of so many labels."""
+    """Return True if the losses of label 0 and of the last two of `classes` labels are finite and different."""
     values = [loss_of(label) for label in {0, max(classes - 2, 0), classes - 1}]
     return bool(np.isfinite(values).all()) and len(set(values)) == len(values)
 

@@ -51,7 +51,7 @@ def dropout(rate: float | Array, *, always: bool = False) -> Layer:
                 f"{name}: train=True draws a mask and needs a key: apply(params, state, x, train=True, key=key)"
             )
         bits = jax.random.bits(checks.key(name, key), x.shape, jnp.uint32)
-        # The lower half comes first: it alone decides at rates that are multiples of 2⁻¹⁶
+        # The lower 16 bits become the upper ones, so that they alone decide at rates that are multiples of 2⁻¹⁶
         draws = ~((bits << 16) | (bits >> 16))
         dtype = wide_dtype(x)
         if isinstance(rate, float):

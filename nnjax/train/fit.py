@@ -368,7 +368,7 @@ def _check_held_out(held_out: Data | None, rows: Rows | None, patience: int | No
 
 
 def _check_labels(job: Job) -> Job:
-    """Check that the loss knows the labels, for which the program would return NaN, or a number without a meaning.
+    """Check that the labels are valid for the loss; for others the program would return NaN or a meaningless number.
 
     The labels of a source are checked when they are gathered, batch by batch.
     """
