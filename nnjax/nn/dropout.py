@@ -97,6 +97,7 @@ def _dropout(
 ) -> Layer:
     """Return dropout with one draw for all values that share an entry of the mask."""
     rate = checks.in_range(kind, "rate", rate, "[0, 1)")
+    always = checks.flag(kind, "always", always)
     name = kind if isinstance(rate, jax.Array) else f"{kind}({rate:g}{', always' if always else ''})"
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
