@@ -121,6 +121,8 @@ _ELSEWHERE = {name.replace("_", ""): f"jax.nn.{name}" for name in dir(jax.nn)} |
     "batchnorm2d": "nn.batch_norm",
     "maxpool2d": "nn.max_pool",
     "avgpool2d": "nn.avg_pool",
+    "convtranspose2d": "nn.conv_transpose",
+    "multiheadattention": "nn.multi_head_attention",
     "embed": "nn.embedding",
     "module": "nn.Layer",
 }

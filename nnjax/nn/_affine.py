@@ -1,5 +1,6 @@
 """The matrix product of the dense layer, in the variant that is fastest on the device."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,6 +28,17 @@ def check_initialisers(where: str, w_init: Any, b_init: Any) -> None:
     """Raise TypeError unless both initialisers are functions."""
     checks.function(where, "w_init", w_init, "nn.initializers.he_normal()")
     checks.function(where, "b_init", b_init, "jax.nn.initializers.zeros")
+
+
+def check_parts(where: str, params: Params, parts: Sequence[str], features: int, *, bias: bool) -> None:
+    """Raise ValueError unless the parameters are dictionaries of affine maps to `features`, one for each part."""
+    if not isinstance(params, Mapping) or set(params) != set(parts):
+        raise ValueError(
+            f"{where}: params must be a dict of {', '.join(parts)}, as init returns it, got {params!r:.60}"
+        )
+    for part in parts:
+        expected = {"w": (None, features), **({"b": (features,)} if bias else {})}
+        checks.leaves(where, f"params[{part!r}]", params[part], expected)
 
 
 def affine(x: Array, w: Array, b: Array | None) -> Array:

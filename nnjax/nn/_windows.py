@@ -1,12 +1,13 @@
 """Windows that slide over the spatial axes, for convolution and pooling."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jax import Array, lax
 
 from nnjax import checks
+from nnjax.types import Params
 
 PerAxis = int | Sequence[int]  # one number for all spatial axes, or one per axis
 Padding = str | Sequence[tuple[int, int]]
@@ -95,6 +96,14 @@ def per_axis(where: str, x: Array, name: str, value: PerAxis) -> tuple[int, ...]
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= 0
+
+
+def kernel_sizes(kernel_size: PerAxis, params: Params) -> tuple[int, ...]:
+    """Return the size along each spatial axis, of which an integer has as many as the weights have."""
+    if isinstance(kernel_size, Sequence):
+        return tuple(kernel_size)
+    w = params.get("w") if isinstance(params, Mapping) else None
+    return (kernel_size,) * (1 if w is None else max(np.ndim(w) - 2, 1))
 
 
 def _items(value: Any) -> Sequence[Any]:

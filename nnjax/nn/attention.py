@@ -10,7 +10,7 @@ from jax import Array
 from jax.nn.initializers import zeros
 
 from nnjax import checks
-from nnjax.nn._affine import affine, init_affine
+from nnjax.nn._affine import affine, check_initialisers, check_parts, init_affine
 from nnjax.nn._features import wide_dtype
 from nnjax.nn.initializers import glorot_normal
 from nnjax.types import Initializer, Key, Layer, Params, State
@@ -64,6 +64,12 @@ def multi_head_attention(
     """
     heads = checks.positive_int("multi_head_attention", "heads", heads)
     name = f"multi_head_attention({heads})"
+    causal, bias, fused = (
+        checks.flag(name, key, value) for key, value in (("causal", causal), ("bias", bias), ("fused", fused))
+    )
+    check_initialisers(name, w_init, zeros)
+    if rotate is not None:
+        checks.function(name, "rotate", rotate, "nn.rotary()")
     parts = ("query", "key", "value", "out")
 
     def init(key: Key, x: Array | AttentionInput, /) -> tuple[Params, State]:
@@ -82,6 +88,7 @@ def multi_head_attention(
         params: Params, state: State, x: Array | AttentionInput, /, *, train: bool, key: Key | None = None
     ) -> tuple[Array, State]:
         inputs = _inputs(name, x)
+        check_parts(name, params, parts, inputs.x.shape[-1], bias=bias)
         checks.features(name, inputs.x, params["query"]["w"].shape[0])
         context = inputs.x if inputs.context is None else inputs.context
 

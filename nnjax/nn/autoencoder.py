@@ -41,6 +41,7 @@ def autoencoder(hidden: Sequence[int], code: int, *, activation: Activation = ja
     encoder = mlp(hidden, checks.positive_int("autoencoder", "code", code), activation=activation)
 
     def network(x: Array) -> Layer:
+        checks.batched("autoencoder", x, "(batch, ...)")
         size = math.prod(x.shape[1:])
         decoder = serial(mlp(hidden[::-1], size, activation=activation), reshape(x.shape[1:]))
         return named(encoder=encoder, decoder=decoder)

@@ -1,8 +1,5 @@
 """The convolutional layer, for any number of spatial axes."""
 
-from collections.abc import Mapping, Sequence
-
-import jax.numpy as jnp
 from jax import Array
 from jax.nn.initializers import zeros
 
@@ -10,7 +7,7 @@ from nnjax import checks
 from nnjax.nn._affine import check_initialisers, init_affine
 from nnjax.nn._convolve import convolve
 from nnjax.nn._features import per_feature
-from nnjax.nn._windows import Padding, PerAxis, Windows, check_windows, grid, per_axis
+from nnjax.nn._windows import Padding, PerAxis, Windows, check_windows, grid, kernel_sizes, per_axis
 from nnjax.nn.initializers import he_normal
 from nnjax.types import Initializer, Key, Layer, Params, State
 
@@ -73,7 +70,7 @@ def conv(
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
         b = {"b": (features,)} if bias else {}
-        checks.leaves(name, "params", params, {"w": (*_kernel(kernel_size, params), None, features), **b})
+        checks.leaves(name, "params", params, {"w": (*kernel_sizes(kernel_size, params), None, features), **b})
         w = params["w"]
         checks.batched(name, x, "(batch, *spatial, channels)", w.ndim)
         checks.features(name, x, w.shape[-2] * groups)
@@ -81,11 +78,3 @@ def conv(
         return (y + per_feature(params["b"], y) if bias else y), state
 
     return Layer(name, init, apply)
-
-
-def _kernel(kernel_size: PerAxis, params: Params) -> tuple[int, ...]:
-    """Return the size along each spatial axis, of which an integer has as many as the weights have."""
-    if isinstance(kernel_size, Sequence):
-        return tuple(kernel_size)
-    w = params.get("w") if isinstance(params, Mapping) else None
-    return (kernel_size,) * (1 if w is None else max(jnp.ndim(w) - 2, 1))

@@ -8,9 +8,9 @@ from jax import Array, lax
 from jax.nn.initializers import zeros
 
 from nnjax import checks
-from nnjax.nn._affine import init_affine
+from nnjax.nn._affine import check_initialisers, init_affine
 from nnjax.nn._features import per_feature
-from nnjax.nn._windows import Padding, PerAxis, Windows, check_windows, per_axis
+from nnjax.nn._windows import Padding, PerAxis, Windows, check_windows, kernel_sizes, per_axis
 from nnjax.nn.initializers import he_normal
 from nnjax.types import Initializer, Key, Layer, Params, State
 
@@ -60,6 +60,8 @@ def conv_transpose(
     """
     name = f"conv_transpose({features}, {kernel_size})"
     features = checks.positive_int("conv_transpose", "features", features)
+    bias = checks.flag(name, "bias", bias)
+    check_initialisers(name, w_init, b_init)
     windows = check_windows(name, Windows("kernel_size", kernel_size, strides, padding))
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
@@ -68,6 +70,8 @@ def conv_transpose(
         return init_affine(key, x, (*size, x.shape[-1], features), w_init, b_init if bias else None), ()
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
+        b = {"b": (features,)} if bias else {}
+        checks.leaves(name, "params", params, {"w": (*kernel_sizes(kernel_size, params), None, features), **b})
         w = params["w"]
         checks.batched(name, x, "(batch, *spatial, channels)", w.ndim)
         checks.features(name, x, w.shape[-2])

@@ -67,6 +67,7 @@ def _group_norm(name: str, groups: int | None, eps: float | Array) -> Layer:
     eps = checks.in_range(name, "eps", eps, "(0, inf)")
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
+        checks.key(name, key, x)
         checks.batched(name, x)
         if x.shape[-1] % (groups or 1):
             raise ValueError(f"{name}: groups must divide the channels, got {groups} groups for {x.shape[-1]}")
@@ -74,6 +75,7 @@ def _group_norm(name: str, groups: int | None, eps: float | Array) -> Layer:
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
         checks.batched(name, x)
+        checks.leaves(name, "params", params, {"scale": (None,), "bias": (None,)})
         channels = params["scale"].shape[0]
         checks.features(name, x, channels)
         dtype = wide_dtype(x)

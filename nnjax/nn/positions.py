@@ -73,6 +73,7 @@ def learned_positions(length: int, *, w_init: Initializer = normal(0.02)) -> Lay
     """
     length = checks.positive_int("learned_positions", "length", length)
     name = f"learned_positions({length})"
+    checks.function(name, "w_init", w_init, "jax.nn.initializers.normal(0.02)")
 
     def check(x: Array) -> None:
         _check(name, x)
@@ -86,7 +87,7 @@ def learned_positions(length: int, *, w_init: Initializer = normal(0.02)) -> Lay
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
         check(x)
-        checks.features(name, x, params["w"].shape[1])
+        checks.leaves(name, "params", params, {"w": (length, x.shape[-1])})
         return x + params["w"][None, : x.shape[1]].astype(x.dtype), state
 
     return Layer(name, init, apply)

@@ -1,6 +1,7 @@
 """Recurrent layers over time, each a scan of its cell: the plain one, LSTM and GRU."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -58,6 +59,7 @@ def rnn(
 
     Source: Elman 1990.
     """
+    checks.function("rnn", "activation", activation, "jnp.tanh")
 
     def cell(params: Params, carry: Carry, x: Array) -> Carry:
         return (activation(x + carry[0] @ params["w_h"]),)
@@ -153,7 +155,7 @@ def gru(features: int, *, reverse: bool = False, last: bool = False, w_init: Ini
         n = jnp.tanh(x[:, 2 * features :] + r * (product[:, 2 * features :] + params["b_h"][None]))
         return ((1 - z) * n + z * h,)
 
-    layer = _recurrent("gru", features, cell, w_init, gates=3, reverse=reverse, last=last)
+    layer = _recurrent("gru", features, cell, w_init, gates=3, reverse=reverse, last=last, extra={"b_h": (features,)})
 
     def init(key: Key, x: Array | Sequences, /) -> tuple[Params, State]:
         params, state = layer.init(key, x)
@@ -199,6 +201,7 @@ def _recurrent(
     reverse: bool,
     last: bool,
     carries: int = 1,
+    extra: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
 ) -> Layer:
     """Return the layer that scans a cell over time.
 
@@ -211,9 +214,12 @@ def _recurrent(
       reverse: whether to go from the last time to the first.
       last: whether to return only the final state.
       carries: number of arrays in the cell's state.
+      extra: shapes of the cell's other parameters.
     """
     features = checks.positive_int(kind, "features", features)
     name = f"{kind}({features})"
+    reverse, last = checks.flag(name, "reverse", reverse), checks.flag(name, "last", last)
+    checks.function(name, "w_init", w_init, "nn.initializers.glorot_normal()")
     orthogonal = jax.nn.initializers.orthogonal()
 
     def init(key: Key, x: Array | Sequences, /) -> tuple[Params, State]:
@@ -236,6 +242,9 @@ def _recurrent(
         params: Params, state: State, x: Array | Sequences, /, *, train: bool, key: Key | None = None
     ) -> tuple[Array | Sequences, State]:
         sequences = _sequences(name, x)
+        columns = gates * features
+        expected = {"w_x": (None, columns), "w_h": (features, columns), "b": (columns,), **extra}
+        checks.leaves(name, "params", params, expected)
         checks.features(name, sequences.x, params["w_x"].shape[0])
         batch, time = sequences.x.shape[:2]
         projected = sequences.x @ params["w_x"] + params["b"][None, None]  # of all times in one product

@@ -54,6 +54,7 @@ def resnet(
     checks.one_of("resnet", "norm", norm, ("batch", "group"))
     checks.one_of("resnet", "stem", stem, ("small", "large"))
     width = checks.positive_int("resnet", "width", width)
+    blocks = checks.items("resnet", "blocks", blocks, "(2, 2, 2, 2)")
     normalise = batch_norm if norm == "batch" else partial(group_norm, 8)
     first = _conv(width, 7, 2) if stem == "large" else _conv(width, 3, 1)
     pool: list[LayerLike] = [max_pool(3, strides=2, padding=((1, 1), (1, 1)))] if stem == "large" else []

@@ -35,11 +35,13 @@ def rms_norm(*, eps: float | Array = 1e-6) -> Layer:
     name = "rms_norm"
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
+        checks.key(name, key, x)
         checks.batched(name, x)
         return {"scale": jnp.ones(x.shape[-1:], param_dtype(x))}, ()
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
         checks.batched(name, x)
+        checks.leaves(name, "params", params, {"scale": (None,)})
         checks.features(name, x, params["scale"].shape[0])
         dtype = wide_dtype(x)
         wide = x.astype(dtype)

@@ -72,8 +72,8 @@ def transformer(
         dense(features, w_init=initializer_for(None)),
     ]
     block = serial(
-        _add(_on_x(layer_norm()), _returning_input(attention), *map(_on_x, drop)),
-        _add(*map(_on_x, [layer_norm(), *dense_part, *drop])),
+        _add(features, _on_x(layer_norm()), _returning_input(attention), *map(_on_x, drop)),
+        _add(features, *map(_on_x, [layer_norm(), *dense_part, *drop])),
     )._replace(name="block")
     net = serial(repeat(depth, block), _on_x(layer_norm()), _x)
 
@@ -130,6 +130,7 @@ def language_model(
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
         key = checks.key("language_model", key, x)
+        checks.numbers("language_model", x, "(batch, length)")
         if len(x.shape) != 2:
             raise ValueError(f"language_model: x must be (batch, length) tokens, got {tuple(x.shape)}")
         features_of_x = jax.ShapeDtypeStruct((*x.shape, features), jnp.result_type(float))
@@ -142,6 +143,11 @@ def language_model(
         }
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
+        for what, tree in (("params", params), ("state", state)):
+            if not isinstance(tree, dict) or set(tree) != set(layers):
+                raise ValueError(
+                    f"language_model: {what} must be a dict of {', '.join(layers)}, as init returns it, got {tree!r:.60}"
+                )
         h, _ = look_up.apply(params["embedding"], state["embedding"], x, train=train)
         h, body_state = body.apply(params["body"], state["body"], h, train=train, key=key)
         state = state | {"body": body_state}
@@ -156,14 +162,15 @@ def _x(inputs: Array | AttentionInput) -> Array:
     return inputs.x if isinstance(inputs, AttentionInput) else inputs
 
 
-def _add(*layers: LayerLike) -> Layer:
+def _add(features: int, *layers: LayerLike) -> Layer:
     """Return a skip connection around layers that keeps the mask."""
 
     def merge(ys: Sequence[Array | AttentionInput]) -> Array | AttentionInput:
         x, y = ys
-        if isinstance(x, AttentionInput):
-            return x._replace(x=x.x + _x(y))
-        return x + _x(y)
+        if _x(x).shape != _x(y).shape:
+            raise ValueError(f"transformer: x must have {features} features, got {tuple(_x(x).shape)}")
+        total = _x(x) + _x(y)
+        return x._replace(x=total) if isinstance(x, AttentionInput) else total
 
     return branch(identity(), serial(*layers), merge=merge)._replace(name="residual")
 

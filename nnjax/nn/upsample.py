@@ -32,7 +32,7 @@ def upsample(factor: PerAxis, *, method: Method = "nearest") -> Layer:
     [0.0, 0.0, 1.0, 1.0]
     """
     checks.one_of("upsample", "method", method, ("nearest", "linear"))
-    for value in factor if not isinstance(factor, int) else [factor]:
+    for value in factor if isinstance(factor, (list, tuple)) and factor else [factor]:
         checks.positive_int("upsample", "factor", value)
     name = f"upsample({factor})"
 

@@ -42,6 +42,7 @@ def weight_norm(layer: LayerLike) -> Layer:
     def apply(
         params: Params, state: State, x: PyTree, /, *, train: bool, key: Key | None = None
     ) -> tuple[PyTree, State]:
+        _check_weights(name, params, "g")
         factors = (params["g"] / _lengths(params["w"])).reshape((1,) * (params["w"].ndim - 1) + (-1,))
         inner = {name: leaf for name, leaf in params.items() if name != "g"} | {"w": params["w"] * factors}
         return layer.apply(inner, state, x, train=train, key=key)
@@ -89,6 +90,7 @@ def spectral_norm(layer: LayerLike, *, iterations: int = 1, eps: float = 1e-12) 
         return u, v
 
     def init(key: Key, x: PyTree, /) -> tuple[Params, State]:
+        key = checks.key(name, key, x)
         params, state = layer.init(jax.random.fold_in(key, 0), x)
         _check_weights(name, params)
         w = _matrix(params["w"]).astype(wide_dtype(params["w"]))
@@ -99,7 +101,13 @@ def spectral_norm(layer: LayerLike, *, iterations: int = 1, eps: float = 1e-12) 
     def apply(
         params: Params, state: State, x: PyTree, /, *, train: bool, key: Key | None = None
     ) -> tuple[PyTree, State]:
-        w = _matrix(params["w"]).astype(state["u"].dtype)
+        _check_weights(name, params)
+        w = _matrix(params["w"])
+        if not isinstance(state, dict) or "layer" not in state:
+            raise ValueError(f"{name}: state must be a dict of layer, u, v, as init returns it, got {state!r:.60}")
+        vectors = {k: v for k, v in state.items() if k != "layer"}
+        checks.leaves(name, "state", vectors, {"u": (w.shape[1],), "v": (w.shape[0],)})
+        w = w.astype(state["u"].dtype)
         u, v = state["u"], state["v"]
         if train:
             u, v = iterate(jax.lax.stop_gradient(w), u, v, iterations)
@@ -110,9 +118,12 @@ def spectral_norm(layer: LayerLike, *, iterations: int = 1, eps: float = 1e-12) 
     return Layer(name, init, apply)
 
 
-def _check_weights(name: str, params: Params) -> None:
-    if not isinstance(params, dict) or "w" not in params:
-        raise TypeError(f"{name}: the layer must have a parameter 'w', as dense and conv have; wrap each of them")
+def _check_weights(name: str, params: Params, *others: str) -> None:
+    if not isinstance(params, dict) or not {"w", *others} <= set(params) or jnp.ndim(params["w"]) < 2:
+        raise TypeError(
+            f"{name}: params must be a dict with {', '.join(['w', *others])}, as those of dense and conv; wrap layers "
+            f"one by one; got {params!r:.60}"
+        )
 
 
 def _matrix(w: Array) -> Array:
