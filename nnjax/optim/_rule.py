@@ -268,7 +268,8 @@ def check_inexact(name: str, role: str, tree: PyTree) -> None:
         if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
             raise TypeError(
                 f"{name}: {role} must be floating or complex, got {dtype or type(leaf).__name__} at "
-                f"{checks.path_name(path)}; keep integers in the network's state, or freeze them with optax.selective_transform"
+                f"{checks.path_name(path)}; keep integers in the network's state, or "
+                "freeze them with optax.selective_transform"
             )
 
 
