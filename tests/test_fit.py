@@ -13,6 +13,8 @@ from nnjax.train.engine.ensemble import Ensemble, stack_tree
 from nnjax.train.engine.fit_state import initial_fit_state
 from nnjax.types import Data
 
+pytestmark = pytest.mark.optimized
+
 PLAIN = make_run(nn.serial(nn.dense(5), jnp.tanh, nn.dense(2)), batch_size=50)  # more than there are examples
 
 

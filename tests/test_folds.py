@@ -15,6 +15,8 @@ from nnjax import losses, nn, optim, train
 from nnjax.train.engine.ensemble import index_tree
 from nnjax.types import Data
 
+pytestmark = pytest.mark.optimized
+
 N = 14
 DATA = Data(X[:N], Y[:N], jnp.linspace(0.5, 2.0, N))
 FULL = train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(0.1), batch_size=None)

@@ -13,6 +13,8 @@ from nnjax.train.engine.device_loop import MemberArgs, initial_states, train_chu
 from nnjax.train.engine.ensemble import Ensemble
 from nnjax.train.engine.placement import replicate, shard_members
 
+pytestmark = pytest.mark.optimized
+
 WEIGHTED = DATA._replace(weights=jnp.linspace(0.5, 2.0, N))
 
 

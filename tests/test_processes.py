@@ -18,6 +18,8 @@ import nnjax
 from nnjax.storage import checkpoint
 from nnjax.train.engine import distributed
 
+pytestmark = pytest.mark.optimized
+
 ROOT = Path(nnjax.__file__).parents[1]
 EPOCHS = 60  # of 8 steps: some seconds, in which to be killed
 PROGRAM = """

@@ -23,7 +23,10 @@ Y = jnp.zeros((N, 3))
 KEY = jax.random.key(5)
 SPIKE = 6  # the step at which a rate is far too large
 MEMBERS = [(None, "map"), (2, "map"), (2, "vmap")]
-pytestmark = pytest.mark.filterwarnings("ignore:fit. the loss of step:RuntimeWarning")
+pytestmark = [
+    pytest.mark.optimized,
+    pytest.mark.filterwarnings("ignore:fit. the loss of step:RuntimeWarning"),
+]
 
 
 def same():

@@ -13,6 +13,8 @@ from train_runs import DATA, HELD_OUT, KEY, SWEPT, X, assert_close, assert_equal
 from nnjax import losses, nn, optim, train
 from nnjax.train.engine.ensemble import index_tree
 
+pytestmark = pytest.mark.optimized
+
 STRATEGIES = pytest.mark.parametrize("strategy", ["map", "vmap"])
 
 
