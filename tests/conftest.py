@@ -48,7 +48,7 @@ def strict_promotion():
         yield
 
 
-default_options = compiler.get_compile_options
+default_options, default_flags = compiler.get_compile_options, os.environ.get("XLA_FLAGS", "")
 # Emitters that jax_disable_most_optimizations leaves on; a third of the time of compiling small programs is theirs
 FEWER_EMITTERS = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_use_xnnpack": False}
 
@@ -65,9 +65,11 @@ def compilation(quick):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiler, "get_compile_options", quick_options if quick else default_options)
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(quick)))
-        patch.setenv("XLA_FLAGS", " ".join(f"--{name}=false" for name in FEWER_EMITTERS if quick))
+        patch.setenv("XLA_FLAGS", " ".join([default_flags, *(f"--{name}=false" for name in FEWER_EMITTERS if quick)]))
         jax.config.update("jax_disable_most_optimizations", quick)
+        jax.clear_caches()
         yield
+        jax.clear_caches()  # those of all modules would fill several gigabytes
         jax.config.update("jax_disable_most_optimizations", before)
 
 
@@ -78,14 +80,6 @@ def compilation_of_the_module(request):
     Those compare the bits of different programs, or count operations, bytes or seconds.
     """
     with compilation(quick=not request.node.get_closest_marker("optimized")):
-        yield
-    jax.clear_caches()  # the compiled programs of all modules would fill several gigabytes
-
-
-@pytest.fixture
-def quick_compiler():
-    """Compile quickly in a module marked `optimized`."""
-    with compilation(quick=True):
         yield
 
 
@@ -98,4 +92,4 @@ def optimizing_compiler():
 
 @pytest.fixture(scope="module")
 def quick_compiler_everywhere():
-    """The default now; to be removed."""
+    """Do nothing: this is the default."""

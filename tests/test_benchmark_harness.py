@@ -20,8 +20,6 @@ from benchmarks.harness.worker_process import Contender
 from benchmarks.jobs.program import Program
 from benchmarks.peers import peer_names, read_head
 
-pytestmark = pytest.mark.optimized
-
 SMALL = "64-32-10, batch 32"
 OURS, PLAIN = Contender("ours", "ours", "fast"), Contender("plain JAX", "plain_jax", "fast")
 SETUP = {"check": 0.1, "call": 0.01}

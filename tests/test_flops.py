@@ -10,8 +10,6 @@ from jax import lax
 from nnjax import data, losses, nn, optim, train
 from nnjax.debug import Cost, count_flops
 
-pytestmark = pytest.mark.optimized
-
 B, I, O = 8, 5, 3  # noqa: E741
 
 

@@ -30,8 +30,6 @@ from nnjax.train.engine.ensemble import Ensemble, index_tree
 from nnjax.train.engine.fit_state import initial_fit_state
 from nnjax.types import Data
 
-pytestmark = pytest.mark.optimized
-
 CONV = nn.serial(nn.reshape((3, 1)), nn.conv(2, 3), jax.nn.relu, nn.max_pool(2), nn.flatten(), nn.dense(2))
 NOISY = optax.chain(promoting(optax.add_noise)(0.01, 0.5, jax.random.key(9)), optim.momentum(0.1))
 CASES = {  # run, data

@@ -14,8 +14,6 @@ from nnjax import data, losses, metrics, nn, optim, train
 from nnjax.train.run import SHUFFLE_STREAM
 from nnjax.types import Data
 
-pytestmark = pytest.mark.optimized
-
 PLAIN = nn.serial(nn.dense(5), jnp.tanh, nn.dense(2))
 LINEAR = nn.dense(2)
 

@@ -14,8 +14,6 @@ from nnjax import data
 from nnjax.data import _mapped as mapped
 from nnjax.data._source import pieces
 
-pytestmark = pytest.mark.optimized
-
 F = np.float32
 N = 5000  # more than the rows that are checked first
 ROWS = np.array([4999, 0, 17, 17, 1])

@@ -13,8 +13,6 @@ from train_runs import DATA, HELD_OUT, KEY, SWEPT, X, assert_close, assert_equal
 from nnjax import losses, nn, optim, train
 from nnjax.train.engine.ensemble import index_tree
 
-pytestmark = pytest.mark.optimized
-
 STRATEGIES = pytest.mark.parametrize("strategy", ["map", "vmap"])
 
 
@@ -29,7 +27,6 @@ def widths(hyper):
 # Settings ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("quick_compiler")
 @STRATEGIES
 def test_a_setting_is_the_run_made_from_its_numbers(strategy):
     """To rounding: in the run the numbers are constants, and the compiler computes with them beforehand."""
@@ -50,7 +47,6 @@ def test_settings_draw_the_same():
     assert result.losses[0, 1] != result.losses[1, 1]
 
 
-@pytest.mark.usefixtures("quick_compiler")
 def test_widths():
     """Two widths side by side; the full one is the plain network, and the padding of the other stays zero."""
 
