@@ -51,6 +51,7 @@ class Config:
     data_dir: str | None = None
     target: str | None = None
     task: Task | None = None
+    categorical: str | None = None  # names of columns as a line of CSV
     test_share: float = 0.2
     validation: float = 0.1
     width: int = 256

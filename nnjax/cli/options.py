@@ -35,6 +35,10 @@ Task = Annotated[
     Literal["classification", "regression"] | None,
     option("Default: classification for text, booleans and up to 20 different integers, else regression.", DATA),
 ]
+Categorical = Annotated[
+    str | None,
+    option("Columns that hold categories even if they look like numbers or missing values, separated by commas.", DATA),
+]
 DataDir = Annotated[
     str | None, option("Folder with the IDX files of Fashion-MNIST. Default: $NNJAX_DATA_DIR if set.", DATA)
 ]
