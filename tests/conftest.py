@@ -92,4 +92,9 @@ def optimizing_compiler():
 
 @pytest.fixture(scope="module")
 def quick_compiler_everywhere():
-    """Do nothing: this is the default."""
+    """Do nothing: quick compilation is the default."""
+
+
+@pytest.fixture
+def quick_compiler():
+    """Do nothing: quick compilation is the default."""

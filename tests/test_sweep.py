@@ -90,7 +90,6 @@ def scheduled(schedule):
     return lambda hyper: train.Run(nn.dense(2), losses.cross_entropy, optim.sgd(schedule(hyper["h"])), batch_size=None)
 
 
-@pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_arguments_of_schedules_are_swept(name):
     make = scheduled(SCHEDULES[name])
