@@ -18,7 +18,6 @@ from nnjax.cli import run_folder
 from nnjax.cli.hyperparameters import Values, combine, parse_values
 from nnjax.train.engine import fingerprint
 
-pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
 SMALL = ("--width", "8", "--depth", "1", "--epochs", "2", "--batch-size", "32", "--norm", "none")
 
 
