@@ -120,18 +120,6 @@ def test_comparison_tells_optimizers_apart(wrong):
     assert largest_difference(optim.adam(0.1), promoting(wrong)(0.1), steps=20) > 4e-6
 
 
-@pytest.fixture
-def quick_compiler():
-    """Compile faster: many small programs run for a moment only."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-quick = pytest.mark.usefixtures("quick_compiler")
-
-
-@quick
 @over(OPTIMIZERS)
 def test_traced_hyper_parameters_in_a_chain_equal_those_of_optax(case):
     """jit of vmap over all hyper-parameters at once, of a scan, of a chain."""
@@ -149,7 +137,6 @@ def test_traced_hyper_parameters_in_a_chain_equal_those_of_optax(case):
     assert np.ptp(np.asarray(ours["w"]), axis=0).max() > 0
 
 
-@quick
 @over(OPTIMIZERS)
 def test_jit_equals_eager(case):
     params, grads = SMALL, jax.tree.map(lambda g: g[0], scripted_gradients(1, params=SMALL))
@@ -160,7 +147,6 @@ def test_jit_equals_eager(case):
     )
 
 
-@quick
 @over(OPTIMIZERS)
 def test_gradients_through_the_updates_equal_finite_differences(case):
     with jax.enable_x64(True):
@@ -414,7 +400,6 @@ def test_counter_stays_at_the_largest_int32(case):
     assert np.isfinite(updates["w"]).all()
 
 
-@quick
 @over(OPTIMIZERS)
 def test_works_inside_optax_wrappers(case, usual_promotion):
     params = {"w": jnp.array([1.0, -2.0]), "b": jnp.array(3.0)}

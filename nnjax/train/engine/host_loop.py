@@ -74,7 +74,8 @@ def run_job(job: Job, options: FitOptions, show: Show, *, ended: bool = False) -
         status = to_host(ensemble, status)
         compiled = time.perf_counter() - start
 
-        saves = options.folder is not None and jax.process_index() == 0  # only this process knows when it last saved
+        where = options.folder  # the folder of the last checkpoint: a different one if this one cannot be written
+        saves = where is not None and jax.process_index() == 0  # only this process knows when it last saved
         stops, size, saved_at, final = _stops(job, options), options.chunk_steps or 1, time.perf_counter(), False
         while not ended and status.running.any() and (epoch := _next_stop(job, stops, logs)) is not None:
             clock = time.perf_counter()
@@ -90,7 +91,7 @@ def run_job(job: Job, options: FitOptions, show: Show, *, ended: bool = False) -
             survived, at_stop = bool(status.running.any()), bool((until == ends[:, epoch]).all())
             if at_stop and job.held_out is not None and (epoch in job.validated or epoch == job.last_epoch):
                 if epoch not in job.validated:  # a longer run would not validate here, so no checkpoint may hold it
-                    final = save(fs, logs, wait=True) or True
+                    final, where = True, save(fs, logs, wait=True) or where
                 clock = time.perf_counter()
                 fs, scores, status = score(fs)
                 scores, status = to_host(ensemble, (scores, status))
@@ -101,14 +102,14 @@ def run_job(job: Job, options: FitOptions, show: Show, *, ended: bool = False) -
                 ended = _call(job, options, fs, logs, epoch)
             due = saves and time.perf_counter() - saved_at >= options.save_every
             size, (ended, due, stop) = all_agree(size, (ended, due, interrupted()))
-            if (due or stop) and not final and save(fs, logs, wait=stop):
-                saved_at = time.perf_counter()
+            if (due or stop) and not final and (saved := save(fs, logs, wait=stop)):
+                saved_at, where = time.perf_counter(), saved
             if stop:
-                raise InterruptedRun(int(until.max()), options.folder)
+                raise InterruptedRun(int(until.max()), where)
         if not final:
-            save(fs, logs, wait=True)
+            where = save(fs, logs, wait=True) or where
         if interrupted():
-            raise InterruptedRun(int(logs.done.max(initial=0)), options.folder)
+            raise InterruptedRun(int(logs.done.max(initial=0)), where)
         seconds = Seconds(compiled, training, validating, total=time.perf_counter() - start)
         return Outcome(snapshot(ensemble, fs), logs, seconds, ended_by_callback=ended)
 
