@@ -149,7 +149,6 @@ def ensemble(run, members=2):
     return jax.jit(jax.vmap(run.init, (0, None)))(jax.random.split(jax.random.key(0), members), DATA)
 
 
-@pytest.mark.usefixtures("quick_compiler")
 def test_a_restored_ensemble_continues_bitwise(path):
     run = make_run()
     steps = jax.jit(jax.vmap(lambda ts: run.steps(ts, DATA, n=3)[0]))

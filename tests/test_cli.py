@@ -20,8 +20,6 @@ from nnjax.data import _idx as idx
 from nnjax.data.table import Table
 from nnjax.train.engine.distributed import ProcessLostError
 
-pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
-
 
 def stop(*_, **__):
     raise KeyboardInterrupt

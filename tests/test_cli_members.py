@@ -20,7 +20,6 @@ from nnjax.cli import history as history_records
 from nnjax.cli import run_folder
 from nnjax.cli.config import make_net
 
-pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
 DRAWN = (*SMALL, "--plots")
 FORMAT = r"[\d.]+ ± [\d.]+ \(mean ± sd\), min [\d.]+, median [\d.]+, max [\d.]+"
 

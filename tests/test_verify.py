@@ -19,8 +19,6 @@ from nnjax.storage import checkpoint, tensor_file
 from nnjax.storage.atomic_write import write_file
 from nnjax.train.engine import fingerprint
 
-pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

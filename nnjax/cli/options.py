@@ -14,7 +14,7 @@ PROCESSES = "Several processes"
 
 
 def path(text: str) -> Path:
-    """Parse a path; a shell leaves the ~ of --out=~/run unchanged. The name of this function is in the help text."""
+    """Parse a path; a shell leaves the ~ of --out=~/run unchanged. Help texts show the name of this function."""
     return as_path(text)
 
 

@@ -68,7 +68,7 @@ def _open_if_closed(descriptor: int) -> None:
 
 
 def _tolerant(stream: Any, descriptor: int) -> Any:
-    """Return a stream that writes to the same place; the stream itself if it is no file, as in a notebook."""
+    """Return a stream that writes to the same place; the stream itself if it is not a file, as in a notebook."""
     if stream is None:  # the descriptor was closed when Python started
         return _text(io.FileIO(descriptor, "w", closefd=False), encoding="utf-8")
     try:

@@ -44,11 +44,11 @@ def write_results(path: Path, write: Callable[[Path], T], save_settings: SaveSet
 
 
 def kept_folder(path: Path, checkpoints: Path | None, save_settings: SaveSettings) -> Path:
-    """Return the folder that continues an interrupted run or sweep.
+    """Return the folder from which an interrupted run or sweep continues.
 
     Args:
       path: folder of the run or the sweep.
-      checkpoints: folder of its last checkpoint. Outside of `path`, it becomes part of a new folder.
+      checkpoints: folder of its last checkpoint. If it is outside of `path`, it becomes part of a new folder.
       save_settings: writes the settings to a folder.
     """
     if checkpoints is None or checkpoints.absolute().is_relative_to(path.absolute()):

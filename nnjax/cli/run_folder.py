@@ -31,7 +31,8 @@ CONFIG, TABLE, METRICS, RESULT, WEIGHTS, RECEIPT, CHECKPOINTS = (
 )
 SWEEP, ROWS = "sweep.json", "sweep.csv"  # the first and the last file of a sweep
 VOUCHED = (TABLE, WEIGHTS, METRICS, RESULT)  # files with a checksum in the receipt; CONFIG has one of its settings
-FREE = ("data", "data_dir", "save_every", "keep")  # settings that change no number; the data have their own digest
+# Settings that do not affect the result; the data have their own digest
+FREE = ("data", "data_dir", "save_every", "keep")
 
 NOTES = ("versions", "sha256", "resumed_anyway")  # entries of CONFIG and SWEEP that are not settings
 Scores = dict[str, float | None]  # null is NaN
@@ -41,7 +42,7 @@ class Notes(TypedDict):
     """The entries of CONFIG and SWEEP that are not settings."""
 
     versions: dict[str, str]
-    sha256: dict[str, str]  # of the settings, and for a run of TABLE
+    sha256: dict[str, str]  # SHA-256 of the settings and, for a run, of TABLE
     resumed_anyway: NotRequired[bool]
 
 
@@ -116,7 +117,7 @@ def _save_settings(file: Path, settings: dict[str, Any], versions: dict[str, str
 def settings_digest(settings: Mapping[str, Any]) -> str:
     """Return one SHA-256 of all entries of CONFIG or SWEEP that the numbers depend on, and of the versions.
 
-    The places of the data and how often to save are not part of it: they may be changed by hand.
+    The paths of the data and the options for saving are excluded, because they may be changed by hand.
     """
     return json_digest({name: v for name, v in settings.items() if name not in (*FREE, "sha256", "resumed_anyway")})
 

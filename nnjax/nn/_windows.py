@@ -99,7 +99,7 @@ def _is_count(value: Any) -> bool:
 
 
 def kernel_sizes(kernel_size: PerAxis, params: Params) -> tuple[int, ...]:
-    """Return the size along each spatial axis, of which an integer has as many as the weights have."""
+    """Return the size along each spatial axis; an integer is repeated for every axis of the weights."""
     if isinstance(kernel_size, Sequence):
         return tuple(kernel_size)
     w = params.get("w") if isinstance(params, Mapping) else None

@@ -145,8 +145,9 @@ def language_model(
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
         for what, tree in (("params", params), ("state", state)):
             if not isinstance(tree, dict) or set(tree) != set(layers):
+                names = ", ".join(layers)
                 raise ValueError(
-                    f"language_model: {what} must be a dict of {', '.join(layers)}, as init returns it, got {tree!r:.60}"
+                    f"language_model: {what} must be a dict of {names}, as init returns it, got {tree!r:.60}"
                 )
         h, _ = look_up.apply(params["embedding"], state["embedding"], x, train=train)
         h, body_state = body.apply(params["body"], state["body"], h, train=train, key=key)

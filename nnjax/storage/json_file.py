@@ -21,8 +21,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: if there is no file.
-      ValueError: if the file is not a regular file, larger than 64 MiB, no valid JSON, nested too deeply, or holds a
-        name twice, NaN, an infinity, or anything but an object.
+      ValueError: if the file is not a regular file, has more than 64 MiB, is not valid JSON, is nested too deeply, or
+        holds a name twice, NaN, an infinity, or anything but an object.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -41,7 +41,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def json_digest(content: Any) -> str:
-    """Return the SHA-256 of plain values as `write_json` writes them. The order of names in an object plays no part.
+    """Return the SHA-256 of plain values as `write_json` writes them. The order of names in an object does not matter.
 
     >>> from nnjax.storage.json_file import json_digest
     >>> json_digest({"a": 1, "b": [2.5]}) == json_digest({"b": [2.5], "a": 1})
@@ -94,7 +94,7 @@ def check_kind(place: str, value: Any, kind: Any) -> Any:
 
 
 def _check_union(place: str, value: Any, kind: Any) -> Any:
-    """Return a value of one of the alternatives. The most specific problem is about a part of the value."""
+    """Return a value of one of the alternatives; if none fits, raise the problem that is deepest inside the value."""
     problems = []
     for alternative in get_args(kind):
         try:

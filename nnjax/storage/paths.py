@@ -1,4 +1,4 @@
-"""Paths that users write, files whose reading ends, and folders that replace others."""
+"""Expand paths, open regular files, and replace folders that cannot be written."""
 
 import os
 import shutil
@@ -48,7 +48,7 @@ def write_elsewhere(folder: Path, write: Callable[[Path], T]) -> tuple[Path, T]:
       The new folder, and what `write` returned.
 
     Raises:
-      OSError: if no place can be written.
+      OSError: if no folder can be written.
     """
     error = OSError(f"no folder to replace {folder}")
     for place in (folder.absolute().parent, Path(tempfile.gettempdir())):

@@ -11,7 +11,7 @@ from types import FrameType
 def deferred_interrupts() -> Iterator[Callable[[], bool]]:
     """Record the first Ctrl-C, SIGTERM or SIGHUP instead of raising it; a second Ctrl-C or SIGTERM raises at once.
 
-    A terminal that closes sends SIGHUP, and some service managers send it together with SIGTERM; it only asks to end.
+    A closing terminal sends SIGHUP, and some service managers send it with SIGTERM, so a second SIGHUP never raises.
 
     Yields a function that returns True if there was one. Outside the main thread, signals are left alone, and so are
     signals that are ignored (a shell's background job ignores Ctrl-C).
