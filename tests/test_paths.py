@@ -59,7 +59,7 @@ def test_labels_are_of_the_first_pattern_that_matches():
 
 @pytest.mark.parametrize("function", [nn.mask, lambda tree, pattern: nn.labels(tree, {pattern: 1, "**": 2})])
 def test_a_pattern_that_matches_nothing_shows_the_nearest_paths(function):
-    with pytest.raises(ValueError, match=r"'haed/out/w' matches none of the 10 paths; near are head/out/w"):
+    with pytest.raises(ValueError, match=r"'haed/out/w' matches none of the 10 paths; the nearest are head/out/w"):
         function(params, "haed/out/w")
     with pytest.raises(ValueError, match="the tree has no leaves"):
         function((), "**")

@@ -17,10 +17,10 @@ from nnjax.types import Initializer, Key, Layer, Params, State
 
 
 class AttentionInput(NamedTuple):
-    """What `multi_head_attention` takes where an array is not enough."""
+    """The input of `multi_head_attention` with a separate context or a mask."""
 
-    x: Array  # (batch, length, features): the positions that ask
-    context: Array | None = None  # (batch, context length, features): the positions that answer; None for x itself
+    x: Array  # (batch, length, features): the positions of the queries
+    context: Array | None = None  # (batch, context length, features): the positions of keys and values; None for x
     mask: Array | None = None  # booleans (batch, length, context length): True where x may attend to the context
 
 
@@ -33,7 +33,7 @@ def multi_head_attention(
     w_init: Initializer = glorot_normal(),
     fused: bool = False,
 ) -> Layer:
-    """Let each position take a weighted mean of all positions, in several heads with weights of their own.
+    """Compute for each position a weighted mean of all positions, in several heads with separate weights.
 
         y = concat_h(softmax(q_h k_hᵀ / √size) v_h) w + b
         q_h, k_h, v_h = affine maps of x to size = features / heads
@@ -44,8 +44,8 @@ def multi_head_attention(
       rotate: Function of queries and keys (batch, length, heads, size) before their product, such as `nn.rotary()`.
       bias: Whether the four affine maps have a bias.
       w_init: Initialiser of their weights.
-      fused: Whether to compute it in one kernel, cuDNN's, which keeps no matrix of all pairs of positions. It needs an
-        NVIDIA GPU and float16 or bfloat16.
+      fused: Whether to use cuDNN's fused kernel, which does not store the matrix of all pairs of positions. It needs
+        an NVIDIA GPU and float16 or bfloat16.
 
     Shapes: x (batch, length, features), or an `AttentionInput` with another context or a mask -> y (batch, length,
     features). Parameters `{"query", "key", "value", "out"}`, each `{"w": (features, features), "b": (features,)}`.
@@ -133,7 +133,7 @@ def _attend(q: Array, k: Array, v: Array, mask: Array | None, *, causal: bool, f
     """Return softmax(q kᵀ / √size) v for q, k, v (batch, length, heads, size)."""
     if fused:
         return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal, implementation="cudnn")
-    # Not JAX's function, which rounds the softmax of float64 to float32
+    # JAX's own function would round the softmax of float64 to float32
     dtype = wide_dtype(q)
     logits = jnp.einsum("btnh,bsnh->bnts", q, k, preferred_element_type=dtype) * q.shape[-1] ** -0.5
     if causal:

@@ -36,8 +36,8 @@ def conv_transpose(
       features: Number of output channels.
       kernel_size: Size of the window along each spatial axis; an integer means the same size for all axes.
       strides: Step between windows in the output, an integer or one per axis.
-      padding: What is cut off the output's ends: "VALID" nothing; "SAME" so much that the output has
-        strides · length rows; or (before, after) for each spatial axis. Torch's padding=p is (p, p), and with its
+      padding: Rows that are cut off at the ends of the output: "VALID" for none; "SAME" to keep strides · length rows;
+        or (before, after) for each spatial axis. Torch's padding=p is (p, p), and with its
         output_padding=q ≤ p it is (p, p - q).
       bias: Whether to add b.
       w_init: Initialiser of `w`; He's by default, which suits ReLU (see `dense`).

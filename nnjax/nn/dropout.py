@@ -45,7 +45,7 @@ def spatial_dropout(rate: float | Array, *, always: bool = False) -> Layer:
         training:    y = mask · x / (1 - rate),   mask (batch, 1, …, 1, channels) ~ Bernoulli(1 - rate)
         prediction:  y = x
 
-    Neighbouring positions of an image are so alike that `dropout` of single values takes away little.
+    Neighbouring positions of an image are so similar that dropping single values removes little information.
 
     Args:
       rate: Probability of dropping a channel, in [0, 1). It may be a traced array, so that `jax.vmap` can sweep it.

@@ -13,7 +13,7 @@ def group_norm(groups: int, *, eps: float | Array = 1e-5) -> Layer:
 
         y = scale · (x - mean) / √(variance + eps) + bias,  mean and variance over all positions and a group's channels
 
-    It does not depend on the batch, so it replaces `batch_norm` where batches are small.
+    It does not depend on the batch, so it replaces `batch_norm` if batches are small.
 
     Args:
       groups: Number of groups of consecutive channels. It must divide the number of channels. With 1, all channels are

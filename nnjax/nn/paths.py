@@ -1,4 +1,4 @@
-"""Parameters by path: which ones a pattern means, for masks, labels, freezing and transfer."""
+"""Address parameters by patterns of their paths, for masks, labels, freezing and transfer."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -90,7 +90,7 @@ def _check_patterns(where: str, tree: PyTree, patterns: Iterable[str]) -> None:
             raise TypeError(f"{where}: a pattern must be text such as 'head/**', got {pattern!r}")
         if not any(_matches(pattern, path) for path in known):
             near = difflib.get_close_matches(pattern, known, n=5, cutoff=0.0)
-            hint = f"near are {', '.join(near)}" if near else "the tree has no leaves"
+            hint = f"the nearest are {', '.join(near)}" if near else "the tree has no leaves"
             raise ValueError(f"{where}: {pattern!r} matches none of the {len(known)} paths; {hint}")
 
 

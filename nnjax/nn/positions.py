@@ -1,4 +1,4 @@
-"""Encodings that tell positions apart, for attention."""
+"""Encodings of positions, for attention."""
 
 from collections.abc import Callable
 
@@ -56,7 +56,7 @@ def learned_positions(length: int, *, w_init: Initializer = normal(0.02)) -> Lay
         y[p] = x[p] + w[p]
 
     Args:
-      length: The longest sequence.
+      length: Length of the longest sequence.
       w_init: Initialiser of `w`.
 
     Shapes: x (batch, up to length, features) -> y, the same shape. Parameters `{"w": (length, features)}`.
@@ -78,7 +78,7 @@ def learned_positions(length: int, *, w_init: Initializer = normal(0.02)) -> Lay
     def check(x: Array) -> None:
         _check(name, x)
         if x.shape[1] > length:
-            raise ValueError(f"{name}: x has {x.shape[1]} positions, there are vectors for {length}")
+            raise ValueError(f"{name}: x has {x.shape[1]} positions, but there are vectors for only {length}")
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
         key = checks.key(name, key, x)
@@ -135,7 +135,7 @@ def _check(name: str, x: Array) -> None:
 
 
 def _angles(length: int, features: int, base: float | Array, x: Array) -> Array:
-    """Return the angles (length, ⌈features / 2⌉) of all positions, in float32 at least: bfloat16 holds no 257."""
+    """Return the angles (length, ⌈features / 2⌉) of all positions, in float32 at least, since bfloat16 has no 257."""
     dtype = wide_dtype(x)
     positions = jnp.arange(length, dtype=dtype)[:, None]
     exponents = jnp.arange(0, features, 2, dtype=dtype)[None] / features

@@ -20,10 +20,10 @@ AXES = "(batch, time, features)"
 
 
 class Sequences(NamedTuple):
-    """Sequences of different lengths, padded to the longest. Recurrent layers return what they take."""
+    """Sequences of different lengths, padded to the longest. Recurrent layers that get `Sequences` also return them."""
 
     x: Array  # (batch, time, features)
-    lengths: Array  # (batch,) integers; what lies beyond them is ignored, and is 0 in outputs
+    lengths: Array  # (batch,) integers; values beyond them are ignored, and are 0 in outputs
 
 
 def rnn(
@@ -165,13 +165,13 @@ def gru(features: int, *, reverse: bool = False, last: bool = False, w_init: Ini
 
 
 def bidirectional(forward: LayerLike, backward: LayerLike) -> Layer:
-    """Join a recurrent layer and one that goes the other way.
+    """Join two recurrent layers of opposite directions.
 
         y_t = [forward(x)_t, backward(x)_t]
 
     Args:
-      forward: Such as `nn.lstm(8)`.
-      backward: Such as `nn.lstm(8, reverse=True)`.
+      forward: The layer from the first time to the last, such as `nn.lstm(8)`.
+      backward: The layer from the last time to the first, such as `nn.lstm(8, reverse=True)`.
 
     Shapes: as the two layers, whose features are concatenated. Parameters are a tuple of theirs.
 

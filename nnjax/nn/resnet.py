@@ -26,7 +26,7 @@ def resnet(
     stem: Literal["small", "large"] = "small",
     norm: Literal["batch", "group"] = "batch",
 ) -> Layer:
-    """Build a residual network of two convolutions a block: ResNet-18 by default.
+    """Build a residual network of two convolutions per block: ResNet-18 by default.
 
         h ← relu(shortcut(h) + norm(conv(relu(norm(conv(h))))))   for each block
 

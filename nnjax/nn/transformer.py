@@ -44,7 +44,7 @@ def transformer(
       depth: Number of blocks.
       heads: Number of heads of the attention.
       hidden: Width of the dense layer in the middle, 4 · features if None.
-      activation: Function after it.
+      activation: Activation after this layer.
       dropout: Dropout rate after each part, in [0, 1).
       causal: Whether each position attends only to itself and to earlier ones.
       rotate: Function of queries and keys, such as `nn.rotary()`; without it and without another encoding of
@@ -177,7 +177,7 @@ def _add(features: int, *layers: LayerLike) -> Layer:
 
 
 def _on_x(layer: LayerLike) -> Layer:
-    """Return a layer that acts on `x` of an `AttentionInput` and keeps the rest; on an array it is the layer."""
+    """Return a layer that acts on `x` of an `AttentionInput` and keeps the rest; for an array it equals the layer."""
     return _returning_input(layer, _x)
 
 

@@ -1,4 +1,4 @@
-"""Enlarging images and sequences without parameters."""
+"""Enlarge images and sequences, without parameters."""
 
 from typing import Literal
 
@@ -19,7 +19,7 @@ def upsample(factor: PerAxis, *, method: Method = "nearest") -> Layer:
         nearest: y[i] = x[i // factor];   linear: y[i] between the two nearest rows, at (i + ½) / factor - ½
 
     Args:
-      factor: How many times as long an axis becomes, an integer or one per spatial axis.
+      factor: Factor by which the spatial axes are enlarged, an integer or one per axis.
       method: "nearest" repeats, "linear" interpolates along every axis (bilinear for images), as torch's Upsample does
         with align_corners=False.
 

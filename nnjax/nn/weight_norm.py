@@ -11,7 +11,7 @@ from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 
 def weight_norm(layer: LayerLike) -> Layer:
-    """Train the length and the direction of a layer's weight vectors apart.
+    """Train the length and the direction of a layer's weight vectors separately.
 
         w_j = g_j · v_j / |v_j|   for each output j
 

@@ -1,4 +1,4 @@
-"""Save any pytree under the paths of its leaves, and load it into the same or into no given structure."""
+"""Save any pytree under the paths of its leaves, and load it with a given structure or as nested dictionaries."""
 
 from pathlib import Path
 from typing import Any
@@ -42,18 +42,18 @@ def load(path: str | Path, like: PyTree | None = None) -> PyTree:
     """Read a pytree from a safetensors file and check its checksums.
 
     Args:
-      path: path of the file; a leading "~" is the home folder. Files that other programs wrote have no checksums, and
-        are read without.
+      path: path of the file; a leading "~" is the home folder. Files of other programs have no checksums, and are read
+        without checking them.
       like: a tree of the same structure, of arrays or of shapes as `jax.eval_shape` returns them. None for dictionaries
         nested as the paths are, in which the entries of tuples and lists have the keys "0", "1", ….
 
     Returns:
-      The tree, of JAX arrays with the bits that were saved.
+      The tree, of JAX arrays, bitwise as it was saved.
 
     Raises:
       FileNotFoundError: if the file does not exist.
       ValueError: if the file is damaged, if it differs from `like` in structure, shapes or dtypes, or if a leaf has 64
-        bits and JAX is not set to them; the message names the leaves.
+        bits and JAX's x64 mode is off; the message names the leaves.
 
     >>> net = nn.mlp([8], 10)
     >>> params, _ = net.init(jax.random.key(0), jnp.ones((1, 64)))
