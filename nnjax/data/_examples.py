@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from nnjax.data._source import Source, source
-from nnjax.data._validate import Rows, as_data, validate
+from nnjax.data._source import Source, check_source, source
+from nnjax.data._validate import Rows, as_arrays, as_data, validate
 from nnjax.storage import checkpoint
 from nnjax.types import Data
 
@@ -16,7 +16,7 @@ Examples: TypeAlias = Data | Source
 
 
 def as_examples(data: Any) -> Examples:
-    """Return a `Source` unchanged, memory-mapped x as a `Source`, and other arrays as validated `Data`.
+    """Return a `Source` with checked reads, memory-mapped x as a `Source`, and other arrays as validated `Data`.
 
     Args:
       data: a `Source`, `Data`, `(x, y)` or `(x, y, weights)`.
@@ -28,11 +28,11 @@ def as_examples(data: Any) -> Examples:
     8
     """
     if isinstance(data, Source):
-        return data
+        return check_source(data)
     x, y, weights = as_data(data)
     if any(isinstance(leaf, np.memmap) for leaf in jax.tree.leaves(x)):
-        y, weights = jax.tree.map(np.asarray, (y, weights))
-        return source(x, y, weights)
+        arrays = as_arrays(Data((), y, weights))
+        return source(x, arrays.y, arrays.weights)
     return validate(data)
 
 

@@ -67,7 +67,7 @@ def records(
         batch = dataset.__getitems__(indices) if hasattr(dataset, "__getitems__") else [dataset[i] for i in indices]
         if len(batch) != len(indices):
             raise ValueError(f"records: __getitems__ returned {len(batch)} records for {len(indices)} rows")
-        arrays = [jax.tree.map(np.asarray, parts(record), is_leaf=_is_list) for record in batch]
+        arrays = [jax.tree.map(np.asanyarray, parts(record), is_leaf=_is_list) for record in batch]
         return jax.tree.map(lambda *values: _array(rows, values), *arrays)
 
     def read_batch(rows: np.ndarray) -> Data:
@@ -103,7 +103,8 @@ def _is_list(node: Any) -> bool:
 def _array(rows: np.ndarray, values: Any) -> np.ndarray:
     """Return the values of a column, one per row, as an array."""
     try:
-        return np.asarray(values)
+        masked = isinstance(values, tuple) and any(isinstance(value, np.ma.MaskedArray) for value in values)
+        return np.ma.stack(values) if masked else np.asanyarray(values)
     except ValueError as error:  # "inhomogeneous shape"
         shapes = [np.shape(value) for value in values]
         i = next(i for i, shape in enumerate(shapes) if shape != shapes[0])
