@@ -1,11 +1,20 @@
 """Sources that misbehave: what every read returns is checked, and a failing or hanging source loses no step."""
 
+import functools
+import os
+import re
+import signal
+import threading
+import time
 import warnings
+from concurrent import futures
 
 import numpy as np
 import pytest
+from train_runs import assert_equal, assert_same_result
 
 from nnjax import data, losses, nn, optim, train
+from nnjax.train.engine import prefetch
 
 F = np.float32
 N = 200
@@ -123,3 +132,162 @@ def test_fields(name):
 
 def test_wrong_bytes_are_measured_again():
     assert data.as_examples(source_of(good)._replace(bytes_per_row=-1)).bytes_per_row == 4 * (3 + 1 + 1)
+
+
+# Failing, hanging
+
+
+class Failing:
+    """A source that fails after some reads, or that hangs."""
+
+    def __init__(self, after, error=None):
+        self.left, self.error, self.hangs = after, error, threading.Event()
+
+    def __call__(self, rows):
+        if len(rows) > 2:
+            self.left -= 1
+        if self.left < 0:
+            if self.error is not None:
+                raise self.error
+            self.hangs.set()
+            time.sleep(60)
+        return good(rows)
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Ten steps in a block."""
+    monkeypatch.setattr(prefetch, "BYTES", 10 * 16 * (4 * 5 + 4))
+
+
+LONG = {"epochs": 8, "chunk_steps": 5}  # 100 steps, 10 blocks
+
+
+@functools.cache
+def undisturbed():
+    return fit(data.Data(X, Y, W), **LONG)
+
+
+def assert_continued(result):
+    assert_equal(result.ts, undisturbed().ts)
+    np.testing.assert_array_equal(result.losses, undisturbed().losses)
+
+
+@pytest.mark.parametrize(
+    "kind", [OSError, TimeoutError, StopIteration, ValueError, MemoryError, futures.CancelledError]
+)
+def test_error_of_a_source(kind, tmp_path):
+    error = kind("of the source")
+    with pytest.raises(kind, match="of the source") as info:
+        fit(source_of(Failing(5, error)), out=tmp_path, **LONG)
+    rows, saved = info.value.__notes__[:2]
+    assert re.fullmatch(r"in the source, which was asked for rows \d+, \d+, \d+ … \d+ \(160 rows\)", rows)
+    assert saved == (
+        f"fit: this happened after step 50, which is saved in {tmp_path}; the same call with resume=True continues"
+    )
+    assert_continued(fit(source_of(good), out=tmp_path, resume=True, **LONG))
+
+
+def test_error_without_a_folder():
+    with pytest.raises(OSError, match="gone") as info:
+        fit(source_of(Failing(5, OSError("gone"))), **LONG)
+    assert info.value.__notes__[-1] == (
+        "fit: this happened after step 50; nothing is saved, because fit had no folder out="
+    )
+
+
+def test_error_of_a_callback(tmp_path):
+    def fail(ts, record):
+        if record["step"] == 63:
+            raise ZeroDivisionError("in a callback")
+
+    with pytest.raises(ZeroDivisionError) as info:
+        fit(data.Data(X, Y, W), out=tmp_path, callbacks=[fail], callback_every=7, **LONG)
+    assert "after step 63, which is saved" in info.value.__notes__[-1]
+    assert_continued(fit(data.Data(X, Y, W), out=tmp_path, resume=True, **LONG))
+
+
+def test_error_that_cannot_be_saved_either(tmp_path):
+    def fail(ts, record):
+        for file in tmp_path.iterdir():
+            file.unlink()
+        tmp_path.rmdir()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as info:
+        fit(data.Data(X, Y, W), out=tmp_path, callbacks=[fail], **LONG)
+    assert "that state could not be saved" in str(info.value.__notes__)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("after", [0, 5])
+def test_source_that_hangs(number, after, tmp_path):
+    source = Failing(after)
+
+    def interrupt():
+        source.hangs.wait()
+        time.sleep(0.2)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    clock = time.monotonic()
+    with pytest.raises(train.InterruptedRun) as info:
+        fit(source_of(source), out=tmp_path, **LONG)
+    thread.join()
+    assert time.monotonic() - clock < 30
+    assert str(info.value) == (
+        f"stopped after step {10 * after}, while it waited for the source, saved in {tmp_path}; the same call with "
+        "resume=True continues"
+    )
+    assert_continued(fit(source_of(good), out=tmp_path, resume=True, **LONG))
+
+
+# Interrupted without a folder
+
+
+def interrupt_at(step):
+    def callback(ts, record):
+        if record["step"] == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return {"callbacks": [callback], "callback_every": 1}
+
+
+@pytest.mark.parametrize("settings", [{}, {"members": 3}, {"members": 3, "group": 2}], ids=str)
+@pytest.mark.parametrize("source", [False, True])
+def test_interrupted_run_in_memory(settings, source):
+    examples = source_of(good) if source else data.Data(X, Y, W)
+    settings = {**settings, "epochs": 2, "validation": (X, Y)}
+    expected = fit(examples, **settings)
+    with pytest.raises(train.InterruptedRun) as info:
+        fit(examples, **settings, **interrupt_at(7))
+    assert (info.value.step, info.value.folder) == (7, None)
+    partial = info.value.partial
+    assert (np.asarray(partial.ts.step) == 7).all()
+    with pytest.raises(train.InterruptedRun) as info:
+        fit(examples, **settings, resume=partial, **interrupt_at(11))
+    for _ in range(2):  # it can be continued from repeatedly
+        assert_same_result(fit(examples, **settings, resume=info.value.partial), expected)
+
+
+def test_interrupted_run_is_continued_into_a_folder(tmp_path):
+    with pytest.raises(train.InterruptedRun) as info:
+        fit((X, Y), **interrupt_at(7))
+    partial = info.value.partial
+    result = fit((X, Y), resume=partial, out=tmp_path)
+    np.testing.assert_array_equal(result.losses, fit((X, Y)).losses)
+    with pytest.raises(FileExistsError):
+        fit((X, Y), resume=partial, out=tmp_path)
+
+
+def test_interrupted_run_is_not_continued_as_a_different_one():
+    with pytest.raises(train.InterruptedRun) as info:
+        fit((X, Y), **interrupt_at(7))
+    partial = info.value.partial
+    with pytest.raises(
+        train.RunMismatchError, match=r"differs from the interrupted one(.*\n)+  data .*\npass the same"
+    ):
+        fit((X + 1, Y), resume=partial)
+    with pytest.raises(ValueError, match="has taken 7 steps, but these epochs are 4; continue with at least as many"):
+        fit((X, Y), resume=partial, epochs=0.3)

@@ -16,8 +16,10 @@ from nnjax import checks, losses
 from nnjax.data import Source, as_examples, check_labels, n_rows, sample, validate
 from nnjax.nn import as_layer
 from nnjax.train.engine.ensemble import MEMBERS, Ensemble, Strategy, index_tree
+from nnjax.train.engine.errors import InterruptedRun, RunMismatchError
+from nnjax.train.engine.fingerprint import differences, run_fingerprint
 from nnjax.train.engine.fit_state import Best
-from nnjax.train.engine.host_loop import Outcome, Seconds, mean_over, run_job
+from nnjax.train.engine.host_loop import Outcome, Partial, Seconds, mean_over, run_job
 from nnjax.train.engine.job import Job, Members
 from nnjax.train.engine.member_groups import (
     check_layout,
@@ -27,7 +29,7 @@ from nnjax.train.engine.member_groups import (
     join_states,
     to_numpy,
 )
-from nnjax.train.engine.options import Callback, FitOptions, Record, Resume
+from nnjax.train.engine.options import Callback, FitOptions, PartialRun, Record, Resume
 from nnjax.train.engine.progress import progress_bar
 from nnjax.train.engine.resume import Logs
 from nnjax.train.folds import Folds, Rows, check_rows
@@ -98,7 +100,7 @@ def fit(
         None for as many as take about a quarter of a second.
       out: folder for checkpoints; None to save nothing.
       resume: continue from the latest checkpoint in `out`, or start fresh if there is none. "anyway" continues even if
-        the run differs from the saved one.
+        the run differs from the saved one. Or the `partial` of an `InterruptedRun`, to continue without a checkpoint.
       save_every: seconds between checkpoints.
       keep: number of latest checkpoints to keep, in addition to the best one.
       callbacks: functions `(ts, record)`, called after each epoch with the state and a record of `step`, `epoch`, the
@@ -115,7 +117,10 @@ def fit(
         that returns anything but True, False or None; with `resume`, if `epochs` is fewer than are saved.
       RunMismatchError: a ValueError, if the run to resume differs from the saved one.
       FileExistsError: if `out` holds a run and `resume` is False.
-      InterruptedRun: a KeyboardInterrupt, for Ctrl-C, after the current chunk is done and saved.
+      InterruptedRun: a KeyboardInterrupt, for Ctrl-C and SIGTERM, after the current chunk is done and saved, also if
+        the source hangs. Its `partial` has the state so far; the same call with `resume=partial` continues.
+      Exception: any error of the source, of a callback or of the disk, after the steps before it are saved. A note says
+        after which step it happened and how to continue.
 
     Warns:
       UserWarning: for a batch larger than the data, for members with the same key, and as `data.validate` does.
@@ -262,17 +267,25 @@ def train_members(job: Job, options: FitOptions) -> Result:
     """Train all members of a job, in groups if the options ask for it."""
     slices = group_slices(job.ensemble.members, options.group)
     check_layout(options, grouped=len(slices) > 1)
+    partial = _partial_groups(job, options, len(slices))
     outcomes: list[Outcome] = []
     with progress_bar(job.total_steps * len(slices), show=options.progress and jax.process_index() == 0) as show:
         for i, members in enumerate(slices):
             part = job if len(slices) == 1 else job.select(members)
             folder = options.folder and group_folder(options.folder, i, len(slices))
-            outcome = run_job(
-                part,
-                replace(options, out=folder),
-                lambda record, before=i * job.total_steps: show(record, before + record["step"]),  # type: ignore[misc]
-                ended=bool(outcomes) and outcomes[-1].ended_by_callback,
-            )
+            try:
+                outcome = run_job(
+                    part,
+                    replace(options, out=folder),
+                    lambda record, before=i * job.total_steps: show(record, before + record["step"]),  # type: ignore[misc]
+                    ended=bool(outcomes) and outcomes[-1].ended_by_callback,
+                    continued=partial[i] if i < len(partial) else None,
+                )
+            except InterruptedRun as stop:
+                if stop.partial is not None:
+                    parts = (*((outcome.fs, outcome.logs) for outcome in outcomes), stop.partial)
+                    stop.partial = PartialRun(_first_if_single(job, parts[-1][0].train), job, options.group, parts)
+                raise
             # The next group needs the memory of the device
             outcomes.append(outcome if len(slices) == 1 else outcome._replace(fs=to_numpy(outcome.fs)))
     fs = join_states([outcome.fs for outcome in outcomes])
@@ -287,6 +300,22 @@ def train_members(job: Job, options: FitOptions) -> Result:
         ended_by_callback=outcomes[-1].ended_by_callback,
         seconds=Seconds(*(sum(part) for part in zip(*(outcome.seconds for outcome in outcomes), strict=True))),
     )
+
+
+def _partial_groups(job: Job, options: FitOptions, groups: int) -> Sequence[Partial]:
+    """Return the state and the logs of each group of the run to continue; nothing for a fresh run or a checkpoint."""
+    if not isinstance(options.resume, PartialRun):
+        return ()
+    rows = differences(run_fingerprint(options.resume.job), run_fingerprint(job))
+    if options.resume.group != options.group:
+        rows.append(("group", str(options.resume.group), str(options.group)))
+    if rows:
+        raise RunMismatchError(None, rows)
+    return options.resume.groups
+
+
+def _first_if_single(job: Job, ts: TrainState) -> TrainState:
+    return ts if job.numbered else index_tree(ts, 0)
 
 
 def _history(job: Job, logs: Logs, taken: np.ndarray, epochs: float) -> Iterator[Record]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 Differences = Sequence[tuple[str, str, str]]  # (name, saved value, current value)
 
@@ -9,9 +10,16 @@ Differences = Sequence[tuple[str, str, str]]  # (name, saved value, current valu
 class RunMismatchError(ValueError):
     """The saved run differs from the one to resume."""
 
-    def __init__(self, folder: Path, differences: Differences, *, reason: str | None = None):
-        """Take the checkpoints' folder, the differences, and the reason if the saved state does not fit at all."""
+    def __init__(self, folder: Path | None, differences: Differences, *, reason: str | None = None):
+        """Take the checkpoints' folder, the differences, and the reason if the saved state does not fit at all.
+
+        The folder is None for a `PartialRun`.
+        """
         self.folder, self.differences, self.reason = folder, differences, reason
+        if folder is None:
+            text = "fit: this run differs from the interrupted one, so it cannot continue it"
+            super().__init__(f"{text}:\n{format_differences(differences)}\npass the same arguments")
+            return
         remedy = (
             f"{reason}\nchoose another out=" if reason else "resume='anyway' continues anyway; or choose another out="
         )
@@ -27,17 +35,24 @@ class RunMismatchError(ValueError):
 
 
 class InterruptedRun(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM ended the run."""
+    """Ctrl-C or SIGTERM ended the run.
 
-    def __init__(self, step: int, folder: Path | None):
-        """Take the number of steps taken, and the folder in which they are saved, or None if they are not saved."""
-        self.step, self.folder = step, folder
+    Attributes:
+      step: number of steps taken.
+      folder: the folder in which they are saved; None if they are not saved.
+      partial: the `train.PartialRun` up to there, which `resume=` takes; None if several processes trained it.
+    """
+
+    def __init__(self, step: int, folder: Path | None, *, waiting: bool = False, partial: Any = None):
+        """Take the attributes, and whether the run was waiting for its source when it was interrupted."""
+        self.step, self.folder, self.partial = step, folder, partial
         how = (
-            "nothing is saved, because fit had no folder out="
+            "not saved, because fit had no folder out=; resume=error.partial continues, see train.InterruptedRun"
             if folder is None
             else f"saved in {folder}; the same call with resume=True continues"
         )
-        super().__init__(f"stopped after step {step}, {how}")
+        where = ", while it waited for the source" if waiting else ""
+        super().__init__(f"stopped after step {step}{where}, {how}")
 
 
 class DivergedWarning(RuntimeWarning):
@@ -47,9 +62,14 @@ class DivergedWarning(RuntimeWarning):
         """Take the step, from 0, its loss, and the member of an ensemble, or None for a single run."""
         self.step, self.loss, self.member = step, loss, member
         who = "" if member is None else f" of member {member}"
+        help_ = (
+            "No update was made before, so the likely cause is in the data, the labels or the loss"
+            if step == 0
+            else "A smaller learning rate or optax.clip_by_global_norm may help"
+        )
         super().__init__(
-            f"fit: the loss of step {step}{who} is {loss}, so this was its last step. train.replay(…) finds the cause; "
-            "a smaller learning rate or optax.clip_by_global_norm may help"
+            f"fit: the loss of step {step}{who} is {loss}, so this was its last step. {help_}; train.replay(…) finds "
+            "where it arose"
         )
 
 

@@ -4,6 +4,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -19,7 +21,7 @@ from nnjax.train.engine.fit_state import NO_PATIENCE, FitState
 from nnjax.train.engine.job import Job
 from nnjax.train.engine.options import FitOptions, Record
 from nnjax.train.engine.placement import replicate, shard_members, snapshot, to_host
-from nnjax.train.engine.resume import Logs, resumable
+from nnjax.train.engine.resume import Logs, Save, resumable
 from nnjax.train.engine.signals import deferred_interrupts
 from nnjax.train.run import Log
 from nnjax.types import Data
@@ -27,6 +29,7 @@ from nnjax.types import Data
 CHUNK_SECONDS = 0.25  # time that a chunk takes, and so the delay of the progress bar and of Ctrl-C
 
 Show = Callable[[Record], None]
+Partial = tuple[FitState, Logs]  # where a run was interrupted
 
 
 class Seconds(NamedTuple):
@@ -47,7 +50,9 @@ class Outcome(NamedTuple):
     ended_by_callback: bool
 
 
-def run_job(job: Job, options: FitOptions, show: Show, *, ended: bool = False) -> Outcome:
+def run_job(
+    job: Job, options: FitOptions, show: Show, *, ended: bool = False, continued: Partial | None = None
+) -> Outcome:
     """Take all steps of a job.
 
     Args:
@@ -55,62 +60,126 @@ def run_job(job: Job, options: FitOptions, show: Show, *, ended: bool = False) -
       options: chunk length, checkpoints, callbacks.
       show: called with a record after each chunk, for the progress bar.
       ended: True if a callback ended the run in an earlier group; then no steps are taken.
+      continued: the state and the logs of an interrupted run, to continue; None to start fresh or from a checkpoint.
     """
     ensemble, ends = job.ensemble, job.members.ends
     start = time.perf_counter()
     training = validating = 0.0
     with (
         explain_lost_process(options.folder),
-        resumable(job, options) as (restored, save),
+        resumable(job, options if continued is None else replace(options, resume=False)) as (restored, save),
         open_data(job, options) as (data, next_feed),
         deferred_interrupts() as interrupted,
     ):
-        fs, logs = restored
+        fs, logs = restored if continued is None else _continue(job, *continued)
         advance, score = chunk_function(job, data), _validation_function(job)
-        # Zero steps, and the validation of a copy, compile the programs
-        fs, _, status = advance(fs, logs.done, logs.done, next_feed(logs.done).block)
-        if job.held_out is not None:
-            score(jax.tree.map(jnp.copy, fs))
-        status = to_host(ensemble, status)
-        compiled = time.perf_counter() - start
-
         saves = options.folder is not None and jax.process_index() == 0  # only this process knows when it last saved
         stops, size, saved_at, final = _stops(job, options), options.chunk_steps or 1, time.perf_counter(), False
-        while not ended and status.running.any() and (epoch := _next_stop(job, stops, logs)) is not None:
-            clock = time.perf_counter()
-            feed, before = next_feed(logs.done), logs.done
-            until = _chunk_end(job, options, before, epoch, size=size, limit=feed.limit)
-            fs, log, status = advance(fs, before, until, feed.block)
-            losses, status = to_host(ensemble, (log["loss"], status))  # waits for the device
-            elapsed = time.perf_counter() - clock
-            training += elapsed
-            size = options.chunk_steps or max(1, int((until - before).max() / elapsed * CHUNK_SECONDS))
-            _warn_diverged(job, status.diverged, losses, before)
-            logs = _add_losses(logs, losses, until)
-            survived, at_stop = bool(status.running.any()), bool((until == ends[:, epoch]).all())
-            if at_stop and job.held_out is not None and (epoch in job.validated or epoch == job.last_epoch):
-                if epoch not in job.validated:  # a longer run would not validate here, so no checkpoint may hold it
-                    final = save(fs, logs, wait=True) or True
+        with _rescued(job, options, save, lambda: (fs, logs, final)):
+            # Zero steps, and the validation of a copy, compile the programs
+            fs, _, status = advance(fs, logs.done, logs.done, next_feed(logs.done, interrupted).block)
+            if job.held_out is not None:
+                score(jax.tree.map(jnp.copy, fs))
+            status = to_host(ensemble, status)
+            compiled = time.perf_counter() - start
+
+            while not ended and status.running.any() and (epoch := _next_stop(job, stops, logs)) is not None:
                 clock = time.perf_counter()
-                fs, scores, status = score(fs)
-                scores, status = to_host(ensemble, (scores, status))
-                logs = _add_scores(logs, epoch, scores, status.diverged)
-                validating += time.perf_counter() - clock
-            show(_record(job, logs, since=before))
-            if survived and _callback_is_due(options, before, until, at_stop=at_stop):
-                ended = _call(job, options, fs, logs, epoch)
-            due = saves and time.perf_counter() - saved_at >= options.save_every
-            size, (ended, due, stop) = all_agree(size, (ended, due, interrupted()))
-            if (due or stop) and not final and save(fs, logs, wait=stop):
-                saved_at = time.perf_counter()
-            if stop:
-                raise InterruptedRun(int(until.max()), options.folder)
+                feed, before = next_feed(logs.done, interrupted), logs.done
+                until = _chunk_end(job, options, before, epoch, size=size, limit=feed.limit)
+                fs, log, status = advance(fs, before, until, feed.block)
+                losses, status = to_host(ensemble, (log["loss"], status))  # waits for the device
+                elapsed = time.perf_counter() - clock
+                training += elapsed
+                size = options.chunk_steps or max(1, int((until - before).max() / elapsed * CHUNK_SECONDS))
+                logs = _add_losses(logs, losses, until, status.step)
+                _warn_diverged(job, status.diverged, losses, before)
+                survived, at_stop = bool(status.running.any()), bool((until == ends[:, epoch]).all())
+                if at_stop and job.held_out is not None and (epoch in job.validated or epoch == job.last_epoch):
+                    if epoch not in job.validated:  # a longer run would not validate here: no checkpoint may hold it
+                        final = save(fs, logs, wait=True) or True
+                    clock = time.perf_counter()
+                    fs, scores, status = score(fs)
+                    scores, status = to_host(ensemble, (scores, status))
+                    logs = _add_scores(logs, epoch, scores, status.diverged)
+                    validating += time.perf_counter() - clock
+                show(_record(job, logs, since=before))
+                if survived and _callback_is_due(options, before, until, at_stop=at_stop):
+                    ended = _call(job, options, fs, logs, epoch)
+                due = saves and time.perf_counter() - saved_at >= options.save_every
+                size, (ended, due, stop) = all_agree(size, (ended, due, interrupted()))
+                if (due or stop) and not final and save(fs, logs, wait=stop):
+                    saved_at = time.perf_counter()
+                if stop:
+                    raise _interruption(job, options, fs, logs)
         if not final:
             save(fs, logs, wait=True)
         if interrupted():
-            raise InterruptedRun(int(logs.done.max(initial=0)), options.folder)
+            raise _interruption(job, options, fs, logs)
         seconds = Seconds(compiled, training, validating, total=time.perf_counter() - start)
         return Outcome(snapshot(ensemble, fs), logs, seconds, ended_by_callback=ended)
+
+
+def _continue(job: Job, fs: FitState, logs: Logs) -> Partial:
+    """Return the state of an interrupted run on the devices, and its logs with room for the steps to come."""
+    if (logs.done > job.total_steps).any():
+        raise ValueError(
+            f"fit: the interrupted run has taken {logs.done.max()} steps, but these epochs are {job.total_steps}; "
+            "continue with at least as many epochs"
+        )
+    losses = np.full((len(logs.done), job.total_steps), np.nan, logs.losses.dtype)
+    taken = int(logs.done.max(initial=0))
+    losses[:, :taken] = logs.losses[:, :taken]
+    return jax.tree.map(jnp.copy, shard_members(job.ensemble, fs)), logs._replace(losses=losses)
+
+
+def _interruption(job: Job, options: FitOptions, fs: FitState, logs: Logs, *, waiting: bool = False) -> InterruptedRun:
+    alone = jax.process_count() == 1  # otherwise a copy of the state would wait for the others
+    part = (snapshot(job.ensemble, fs), logs) if alone else None
+    return InterruptedRun(int(logs.done.max(initial=0)), options.folder, waiting=waiting, partial=part)
+
+
+@contextmanager
+def _rescued(
+    job: Job, options: FitOptions, save: Save, current: Callable[[], tuple[FitState, Logs, bool]]
+) -> Iterator[None]:
+    """Save the last state if an error of the source, of a callback or of the disk ends the run.
+
+    Args:
+      job: the job.
+      options: the options, for the folder.
+      save: the function that saves.
+      current: a function that returns the state, the logs, and whether they must not be saved any more.
+    """
+    alone = jax.process_count() == 1  # otherwise saving would wait for the others
+    try:
+        yield
+    except prefetch.WaitInterruptedError:
+        fs, logs, final = current()
+        if alone and not final:
+            save(fs, logs, wait=True)
+        raise _interruption(job, options, fs, logs, waiting=True) from None
+    except Exception as error:
+        fs, logs, final = current()
+        if logs.done.any():
+            usable = alone and not any(leaf.is_deleted() for leaf in jax.tree.leaves(fs))
+            saving = partial(save, fs, logs, wait=True) if usable and not final else lambda: final
+            error.add_note(_describe_rescue(options, int(logs.done.max()), saving))
+        raise
+
+
+def _describe_rescue(options: FitOptions, step: int, save: Callable[[], bool]) -> str:
+    """Save, and return a note that says after which step an error happened and how to continue."""
+    place = f"fit: this happened after step {step}"
+    if options.folder is None:
+        return f"{place}; nothing is saved, because fit had no folder out="
+    failed = ""
+    try:
+        if save():
+            return f"{place}, which is saved in {options.folder}; the same call with resume=True continues"
+    except Exception as failure:
+        failed = f"; that state could not be saved: {failure}"
+    return f"{place}{failed}; the same call with resume=True continues from the last checkpoint in {options.folder}"
 
 
 Advance = Callable[[FitState, np.ndarray, np.ndarray, Block | None], tuple[FitState, Log, Status]]
@@ -168,10 +237,13 @@ def _next_stop(job: Job, stops: list[int], logs: Logs) -> int | None:
     return job.last_epoch if unscored else None  # the last validation is not part of a checkpoint
 
 
-def _add_losses(logs: Logs, losses: np.ndarray, until: np.ndarray) -> Logs:
-    """Return the logs with the losses (members, ...) of a chunk, which are written in place."""
-    for member, (start, stop) in enumerate(zip(logs.done, until, strict=True)):
-        logs.losses[member, start:stop] = losses[member, : stop - start]
+def _add_losses(logs: Logs, losses: np.ndarray, until: np.ndarray, taken: np.ndarray) -> Logs:
+    """Return the logs with the losses (members, ...) of a chunk, which are written in place.
+
+    Steps that a frozen member did not take, those from `taken` (members,) on, keep NaN.
+    """
+    for member, (start, stop) in enumerate(zip(logs.done, np.minimum(until, taken), strict=True)):
+        logs.losses[member, start : max(start, stop)] = losses[member, : max(0, stop - start)]
     return logs._replace(done=until)
 
 

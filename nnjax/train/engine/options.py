@@ -3,14 +3,25 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from nnjax import checks
 from nnjax.types import TrainState
 
 Record = dict[str, Any]  # numbers, or for an ensemble arrays (members,)
 Callback = Callable[[TrainState, Record], bool | None]
-Resume = bool | Literal["anyway"]
+
+
+class PartialRun(NamedTuple):
+    """A run that was interrupted, in memory. `fit(…, resume=partial)` continues it in the same process."""
+
+    ts: TrainState  # the state after the last step; for an ensemble in groups, that of the last group that began
+    job: Any  # the arguments, a Job
+    group: int | None
+    groups: tuple[tuple[Any, Any], ...]  # the state and the logs of each group that began
+
+
+Resume = bool | Literal["anyway"] | PartialRun
 
 
 @dataclass(frozen=True)
@@ -42,8 +53,10 @@ class FitOptions:
         for name in ("group", "patience", "chunk_steps", "callback_every"):
             if getattr(self, name) is not None:
                 checks.positive_int("fit", name, getattr(self, name))
-        if self.resume not in (True, False, "anyway"):
-            raise ValueError(f"fit: resume must be True, False or 'anyway', got {self.resume!r}")
+        if not (
+            isinstance(self.resume, bool | PartialRun) or (isinstance(self.resume, str) and self.resume == "anyway")
+        ):
+            raise ValueError(f"fit: resume must be True, False, 'anyway' or error.partial, got {self.resume!r}")
         for callback in self.callbacks:
             if not callable(callback):
                 raise TypeError(f"fit: each callback must be a function (ts, record), got {callback!r}")
