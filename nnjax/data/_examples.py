@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 
 from nnjax.data._source import Source, check_source, source
+from nnjax.data._transfers import allow_transfers
 from nnjax.data._validate import Rows, as_arrays, as_data, validate
 from nnjax.storage import checkpoint
 from nnjax.types import Data
@@ -56,6 +57,7 @@ def n_bytes(data: Examples) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(data))
 
 
+@allow_transfers
 def take_rows(data: Examples, rows: Array | np.ndarray) -> Data:
     """Return the examples in the given rows as JAX arrays.
 

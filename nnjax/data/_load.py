@@ -10,6 +10,7 @@ import numpy as np
 from nnjax import checks
 from nnjax.data._idx import read_fashion_mnist
 from nnjax.data._split import split_rows
+from nnjax.data._transfers import allow_transfers
 from nnjax.data.table import Column, Table, Task, check_complete, choose_task, fit_table, read_table
 from nnjax.types import Data
 
@@ -27,6 +28,7 @@ class Dataset(NamedTuple):
     rows: np.ndarray | None = None  # the training rows in the file, from 0 without the header; None for a named set
 
 
+@allow_transfers
 def load(
     name: str,
     *,

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from nnjax import checks
+from nnjax.data._transfers import allow_transfers
 from nnjax.types import Key
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 ROUNDS = 24  # a chi-square test can distinguish 8 rounds from random, but not 24
 
 
+@allow_transfers
 def batch_indices(key: Key, step: Array | int, n: Array | int, batch_size: int) -> Int[Array, " batch"]:
     """Return the rows of a batch: a slice of an endless stream of shuffled epochs.
 

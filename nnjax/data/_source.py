@@ -50,8 +50,8 @@ def source(x: PyTree, y: PyTree, weights: Any = None, *, transform: Transform | 
       evenly spaced rows, including the first and the last; it does not notice a change of other rows.
 
     Raises:
-      ValueError: for no rows, different numbers of rows, and values that are not finite. The 1024 rows are checked
-        immediately, other rows when they are gathered; the message names the row.
+      ValueError: for no rows, different numbers of rows, weights in memory that are all 0, and values that are not
+        finite. The 1024 rows are checked immediately, other rows when they are gathered; the message names the row.
       TypeError: for objects without shape and dtype, and for strings and objects in arrays.
 
     Warns:
@@ -70,6 +70,8 @@ def source(x: PyTree, y: PyTree, weights: Any = None, *, transform: Transform | 
         if not leaf.shape:
             raise ValueError(f"{name} must have a leading axis of rows, got a scalar")
     n = count_rows("source", columns)
+    if isinstance(weights, np.ndarray | jax.Array) and not isinstance(weights, np.memmap) and not np.any(weights):
+        raise ValueError(f"source: the weights of all {n} rows are 0; choose other rows")
     readers = jax.tree.map(reader, columns)
     return make_source(lambda rows: jax.tree.map(lambda read: read(rows), readers), n, transform)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax import checks
+from nnjax.data._transfers import allow_transfers
 from nnjax.types import Data
 
 INT32 = np.iinfo(np.int32)
@@ -35,6 +36,7 @@ def as_data(data: Any) -> Data:
     raise TypeError(f"data must be nnjax.Data or a pair (x, y), got {type(data).__name__}")
 
 
+@allow_transfers
 def validate(data: Any, name: str = "data") -> Data:
     """Check examples for every mistake that can be seen before training, and return them as JAX arrays.
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax import checks
+from nnjax.data._transfers import allow_transfers
 from nnjax.types import PyTree
 
 # Primitives that only contain another program with the same inputs and outputs.
@@ -75,6 +76,7 @@ def _describe_place(scope: tuple[str, ...], loops: tuple[Loop, ...]) -> str:
     return ", ".join(parts) if scope else ", ".join([*parts, "outside all layers"])
 
 
+@allow_transfers
 def first_nonfinite(
     function: Callable[..., PyTree], *args: PyTree, names: Sequence[str] | None = None
 ) -> NonfiniteOrigin | None:

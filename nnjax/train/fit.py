@@ -10,15 +10,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.sharding import Mesh
 
 from nnjax import checks, losses
 from nnjax.data import Source, as_examples, check_labels, n_rows, sample, validate
+from nnjax.data._transfers import allow_transfers
 from nnjax.nn import as_layer
+from nnjax.train.engine.distributed import refuse_forked_process
 from nnjax.train.engine.ensemble import MEMBERS, Ensemble, Strategy, index_tree
 from nnjax.train.engine.errors import InterruptedRun, RunMismatchError
 from nnjax.train.engine.fingerprint import differences, run_fingerprint
-from nnjax.train.engine.fit_state import Best
+from nnjax.train.engine.fit_state import Best, with_infinite_score
 from nnjax.train.engine.host_loop import Outcome, Partial, Seconds, mean_over, run_job
 from nnjax.train.engine.job import Job, Members
 from nnjax.train.engine.member_groups import (
@@ -50,6 +53,7 @@ class Result(NamedTuple):
     seconds: Seconds
 
 
+@allow_transfers
 def fit(
     run: Run,
     data: Data | Source | tuple[Any, ...],
@@ -177,6 +181,7 @@ def fit_job(
     validation: Any = None,
 ) -> Job:
     """Return the job that the arguments of `fit` describe."""
+    refuse_forked_process("fit")
     if not isinstance(run, Run):
         raise TypeError(f"fit: run must be a train.Run, got {type(run).__name__}")
     if folds is not None:
@@ -213,6 +218,7 @@ def make_job(
       folds: see `fit`.
       validation: see `fit`.
     """
+    _check_generator(ensemble, keys)
     data = as_examples(data)
     held_out = None if validation is None else validate(validation, "validation")
     counts = np.full(len(keys), n_rows(data))
@@ -236,6 +242,8 @@ def make_job(
             f"fit: batch_size {batch} is larger than the {counts.min()} examples, so a batch covers several epochs",
             stacklevel=4,
         )
+    if not isinstance(data, Source):
+        _check_weights("training", data.weights, rows)
     _check_held_out(held_out, held_out_rows, options.patience)
     ends = np.array([epoch_ends(options.epochs, int(count), batch) for count in counts]).reshape(len(keys), -1)
     every = options.validate_every
@@ -292,7 +300,7 @@ def train_members(job: Job, options: FitOptions) -> Result:
     logs = join_logs(job, [outcome.logs for outcome in outcomes], fs)
     return Result(
         ts=fs.train,
-        best=fs.best,
+        best=fs.best and with_infinite_score(fs.best),
         history=list(_history(job, logs, np.asarray(fs.train.step), options.epochs)),
         losses=logs.losses,
         diverged=np.asarray(fs.diverged),
@@ -380,18 +388,32 @@ def _agreed_members(name: str, count: int, members: int | None) -> int:
 
 def _check_held_out(held_out: Data | None, rows: Rows | None, patience: int | None) -> None:
     """Check that there are validation data for `patience`, and that their weights are not all 0."""
-    if held_out is None:
-        if patience is not None:
-            raise ValueError(f"fit: patience={patience} needs validations; pass validation=, or folds in memory")
+    if held_out is not None:
+        _check_weights("validation", held_out.weights, rows)
+    elif patience is not None:
+        raise ValueError(f"fit: patience={patience} needs validations; pass validation=, or folds in memory")
+
+
+def _check_weights(part: str, weights: Array | None, rows: Rows | None) -> None:
+    """Check that not all weights of a member's rows are 0: its loss would be 0, and nothing would be trained."""
+    if weights is None:
         return
-    if held_out.weights is None:
-        return
-    weights = np.asarray(held_out.weights)
-    by_member = [weights] if rows is None else [weights[t[:n]] for t, n in zip(rows.table, rows.sizes, strict=True)]
+    positive = np.asarray(weights) > 0
+    by_member = [positive] if rows is None else [positive[t[:n]] for t, n in zip(rows.table, rows.sizes, strict=True)]
     for member, own in enumerate(by_member):
-        if own.sum() == 0:
+        if not own.any():
             who = "" if rows is None else f" of member {member}"
-            raise ValueError(f"fit: the weights of the {len(own)} validation rows{who} are all 0; hold out other rows")
+            raise ValueError(f"fit: the weights of the {len(own)} {part} rows{who} are all 0; choose other rows")
+
+
+def _check_generator(ensemble: Ensemble, keys: Key) -> None:
+    """Check that members under vmap draw the numbers of single runs."""
+    generator = str(jax.random.key_impl(keys))
+    if ensemble.lockstep and generator != "threefry2x32":
+        raise ValueError(
+            f"fit: strategy='vmap' needs keys of threefry2x32, got {generator}, which draws other numbers under vmap "
+            "than in a single run; use strategy='map', or jax.random.key(seed, impl='threefry2x32')"
+        )
 
 
 def _check_labels(job: Job) -> Job:

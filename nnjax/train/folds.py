@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from nnjax import checks
+from nnjax.data._transfers import allow_transfers
 from nnjax.types import Key
 
 
@@ -29,6 +30,7 @@ class Folds(NamedTuple):
     held_out: Rows
 
 
+@allow_transfers
 def k_fold(key: Key, n: int, k: int, *, stratify: Any = None) -> Folds:
     """Hold out each row from one of k members. The held-out parts differ in size by at most one row.
 
@@ -76,6 +78,7 @@ def leave_one_out(n: int) -> Folds:
     return _split([np.array([f]) for f in range(n)], n)
 
 
+@allow_transfers
 def bootstrap(key: Key, n: int, members: int) -> Folds:
     """Train each member on n rows drawn with replacement, and validate it on the rows that it did not draw.
 

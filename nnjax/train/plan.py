@@ -13,8 +13,10 @@ from jax.sharding import Mesh
 
 from nnjax import checks
 from nnjax.data import Source, as_examples, n_bytes, n_rows, sample, take_rows
+from nnjax.data._transfers import allow_transfers
 from nnjax.debug import Cost, count_flops
 from nnjax.train.engine.device_loop import CAPACITY, MemberArgs, initial_states, train_chunk
+from nnjax.train.engine.distributed import refuse_forked_process
 from nnjax.train.engine.ensemble import MEMBERS, STRATEGIES, Ensemble, Strategy
 from nnjax.train.engine.fit_state import initial_fit_state
 from nnjax.train.engine.placement import replicate, shard_members
@@ -67,6 +69,7 @@ class Plan(NamedTuple):
         return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
 
 
+@allow_transfers
 def plan(
     run: Run,
     data: Data | Source | tuple[Any, ...],
@@ -97,6 +100,7 @@ def plan(
     >>> p.params, p.group
     (2410, None)
     """
+    refuse_forked_process("plan")
     checks.positive_int("plan", "members", members)
     devices = Ensemble(run, members, "map", mesh).axis_size(MEMBERS)  # this also checks the mesh
     examples = as_examples(data)

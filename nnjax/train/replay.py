@@ -14,6 +14,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from nnjax.data import Source, n_rows, take_rows
+from nnjax.data._transfers import allow_transfers
 from nnjax.debug import NonfiniteOrigin, first_nonfinite
 from nnjax.storage import checkpoint
 from nnjax.train.engine.device_loop import CAPACITY
@@ -59,6 +60,7 @@ class Replay(NamedTuple):
         return f"{where}: {self.origin}" + (f"; rows {', '.join(map(str, rows[:8]))} of {data}" if rows else "")
 
 
+@allow_transfers
 def replay(
     run: Run,
     data: Data | Source | tuple[Any, ...],

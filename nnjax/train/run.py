@@ -13,6 +13,7 @@ from jax import Array, lax
 
 from nnjax import checks, metrics
 from nnjax.data import as_data, batch_indices, n_rows, take_rows
+from nnjax.data._transfers import allow_transfers
 from nnjax.nn import as_layer
 from nnjax.types import Data, Key, LayerLike, Loss, Metric, Optimizer, Params, PyTree, State, TrainState
 
@@ -84,6 +85,7 @@ class Run:
             if self.batch_size % self.micro_batches:
                 raise ValueError(f"Run: micro_batches {self.micro_batches} must divide batch_size {self.batch_size}")
 
+    @allow_transfers
     def init(self, key: Key, data: Data) -> TrainState:
         """Return the state before the first step.
 
@@ -109,6 +111,7 @@ class Run:
         _refuse_line_search(opt_state)
         return TrainState(jnp.zeros((), jnp.int32), params, state, opt_state, key)
 
+    @allow_transfers
     def step(self, ts: TrainState, batch: Data) -> tuple[TrainState, Log]:
         """Take one step on a batch.
 
@@ -128,6 +131,7 @@ class Run:
             params = optax.apply_updates(ts.params, updates)
         return TrainState(ts.step + 1, params, state, opt_state, ts.key), {"loss": loss}
 
+    @allow_transfers
     def steps(self, ts: TrainState, data: Data, n: int, *, remat: bool = False) -> tuple[TrainState, Log]:
         """Take `n` steps as a scan, on the batches of the run's endless stream of shuffled epochs.
 
@@ -164,6 +168,7 @@ class Run:
 
         return _scan_in_blocks(scan, ts, n) if remat else scan(ts, n)
 
+    @allow_transfers
     def rows(self, key: Key, step: Array, n_examples: Array | int, n: int) -> Array:
         """Return the rows (n, batch_size) of the examples in the batches of steps `step` … `step + n - 1`.
 
@@ -182,6 +187,7 @@ class Run:
         steps = step + jnp.arange(n, dtype=jnp.int32)
         return jax.vmap(lambda step: batch_indices(stream, step, n_examples, size))(steps)
 
+    @allow_transfers
     def predict(self, params: Params, state: State, x: PyTree) -> PyTree:
         """Return the network's outputs in evaluation mode, computed in blocks of 4096 rows.
 
@@ -212,6 +218,7 @@ class Run:
             return y
         return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), y, forward(jax.tree.map(lambda a: a[cut:], x)))
 
+    @allow_transfers
     def evaluate(self, ts: TrainState, data: Data) -> Log:
         """Return the loss and the metrics over all examples, in evaluation mode.
 
@@ -233,7 +240,8 @@ class Run:
         """Return the loss of the batch, the network's new state, and the gradient."""
         net = as_layer(self.net)
         n = n_rows(batch)
-        total = jnp.asarray(n, jnp.float32) if batch.weights is None else batch.weights.sum()
+        weights = batch.weights
+        total = jnp.asarray(n, jnp.float32) if weights is None else weights.astype(_wide(weights.dtype)).sum()
 
         def objective(params: Params, state: State, part: Data, key: Key) -> tuple[Array, State]:
             prediction, state = net.apply(params, state, part.x, train=True, key=key)
@@ -257,13 +265,13 @@ class Run:
             loss, state, grads = carry
             data, i = part
             (more, state), gradients = gradient(params, state, data, jax.random.fold_in(key, i))
-            return (loss + more, state, jax.tree.map(jnp.add, grads, gradients)), None
+            return (loss + more, state, jax.tree.map(lambda a, b: a + b.astype(a.dtype), grads, gradients)), None
 
         first = jax.tree.map(lambda a: a[0], parts)
         dtype = jax.eval_shape(objective, params, state, first, key)[0].dtype
-        start = (jnp.zeros((), dtype), state, jax.tree.map(jnp.zeros_like, params))
+        start = (jnp.zeros((), dtype), state, jax.tree.map(lambda p: jnp.zeros(p.shape, _wide(p.dtype)), params))
         (loss, state, grads), _ = lax.scan(accumulate, start, (parts, jnp.arange(self.micro_batches)))
-        return loss, state, grads
+        return loss, state, jax.tree.map(lambda grad, p: grad.astype(p.dtype), grads, params)
 
     def _losses(self, prediction: PyTree, target: PyTree) -> Array:
         """Return the loss of each example. Its shape is checked, because a scalar would be summed silently."""
@@ -274,7 +282,12 @@ class Run:
                 f"Run: loss must return one number per example, ({n},), got {jnp.shape(losses)}; "
                 "the run takes the mean itself"
             )
-        return losses if losses.dtype.itemsize >= 4 else losses.astype(jnp.float32)  # sums need more than 16 bits
+        return losses.astype(_wide(losses.dtype))
+
+
+def _wide(dtype: Any) -> Any:
+    """Return the dtype of sums: float32 for floating numbers of fewer bits, because 16 bits lose small terms."""
+    return jnp.float32 if jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 4 else dtype
 
 
 def metric_name(metric: Metric) -> str:

@@ -14,7 +14,9 @@ from jax.sharding import Mesh
 
 from nnjax import checks
 from nnjax.data import Source
+from nnjax.data._transfers import allow_transfers
 from nnjax.data._validate import cast
+from nnjax.train.engine.distributed import refuse_forked_process
 from nnjax.train.engine.ensemble import Ensemble, Strategy
 from nnjax.train.engine.options import Callback, FitOptions, Record, Resume
 from nnjax.train.fit import Result, make_job, train_members
@@ -32,6 +34,7 @@ class Sweep(NamedTuple):
     result: Result  # result of all members, in the order of the settings, and within a setting by seed
 
 
+@allow_transfers
 def sweep(
     make_run: Callable[[Hyper], Run],
     hyper: Mapping[str, Any],
@@ -94,6 +97,7 @@ def sweep(
     >>> [f"{row['rate']:g}" for row in table]
     ['0.01', '0.0001']
     """
+    refuse_forked_process("sweep")
     if not callable(make_run) or isinstance(make_run, Run):
         raise TypeError(f"sweep: make_run must be a function from hyper-parameters to a train.Run, got {make_run!r}")
     checks.positive_int("sweep", "seeds", seeds)
@@ -148,6 +152,7 @@ def grid(choices: Mapping[str, Sequence[Any] | Array]) -> dict[str, np.ndarray]:
     return {name: np.array([row[i] for row in rows]) for i, name in enumerate(values)}
 
 
+@allow_transfers
 def random_search(key: Key, n: int, ranges: Mapping[str, tuple[float, float] | tuple[float, float, str]]) -> Any:
     """Draw settings at random; they cover each hyper-parameter better than a grid of the same size.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ from nnjax.types import Data
 CHUNK_SECONDS = 0.25  # time that a chunk takes, and so the delay of the progress bar and of Ctrl-C
 
 Show = Callable[[Record], None]
+T = TypeVar("T")
 Partial = tuple[FitState, Logs]  # where a run was interrupted
 
 
@@ -195,7 +196,40 @@ def chunk_function(job: Job, data: Data | None) -> Advance:
         args = fixed._replace(positions=positions, until=shard_members(ensemble, until.astype(np.int32)))
         return train_chunk(ensemble, fs, args, examples, np.int32((until - done).max()))
 
-    return advance
+    def advance_to_operation(fs: FitState, done: np.ndarray, until: np.ndarray, block: Block | None) -> None:
+        with jax.debug_nans(False), jax.debug_infs(False):
+            _, _, status = advance(jax.tree.map(jnp.copy, fs), done, until, block)
+            bad = np.asarray(status.diverged)[: ensemble.members]
+            last = np.where(bad >= 0, bad, until - 1)
+            start = np.maximum(done, done + (last - done).min() - 1)  # a gradient shows in the loss of the next step
+            fs, _, _ = advance(fs, done, start, block)
+        with jax.disable_jit():
+            advance(fs, start, np.minimum(start + 2, until), block)
+
+    return lambda fs, done, until, block: _at_operation(
+        fs, lambda fs: advance(fs, done, until, block), lambda fs: advance_to_operation(fs, done, until, block)
+    )
+
+
+def _at_operation(fs: FitState, program: Callable[[FitState], T], repeat: Callable[[FitState], Any]) -> T:
+    """Return `program(fs)`. Under `jax_debug_nans` and `jax_debug_infs`, errors are raised by the operation itself.
+
+    JAX would repeat the program to find it, but the program's argument is donated, and a loop is one operation.
+
+    Args:
+      fs: the state, whose memory the program reuses.
+      program: the compiled program.
+      repeat: takes the same state, and does one operation after another, the first bad one of which raises.
+    """
+    config: Any = jax.config
+    if not (config.jax_debug_nans or config.jax_debug_infs):
+        return program(fs)
+    kept = jax.tree.map(jnp.copy, fs)
+    try:
+        return jax.block_until_ready(program(fs))
+    except (FloatingPointError, RuntimeError):  # RuntimeError if JAX found the donated argument deleted
+        repeat(kept)
+        raise
 
 
 @contextmanager
@@ -216,7 +250,11 @@ def _validation_function(job: Job) -> Callable[[FitState], tuple[FitState, Log, 
         hyper=shard_members(ensemble, job.members.hyper), rows=shard_members(ensemble, job.members.held_out_rows)
     )
     patience = np.int32(NO_PATIENCE if job.patience is None else job.patience)
-    return lambda fs: validate(ensemble, fs, args, held_out, patience)
+
+    def score(fs: FitState) -> tuple[FitState, Log, Status]:
+        return validate(ensemble, fs, args, held_out, patience)
+
+    return lambda fs: _at_operation(fs, score, jax.disable_jit()(score))
 
 
 def _stops(job: Job, options: FitOptions) -> list[int]:

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from nnjax.data import Source
 from nnjax.data._source import pieces
@@ -194,9 +195,14 @@ def _draw_rows(
     ensemble: Ensemble, keys: Key, hyper: PyTree, count: jax.Array, start: jax.Array, *, n: int
 ) -> jax.Array:
     run = ensemble.run(hyper)
-    return jax.vmap(lambda key, step, count: run.rows(key, step, count, n))(
-        keys, jnp.asarray(start), jnp.asarray(count)
-    )
+
+    def draw(member: tuple[Key, jax.Array, jax.Array]) -> jax.Array:
+        key, step, count = member
+        return run.rows(key, step, count, n)
+
+    members = (keys, jnp.asarray(start), jnp.asarray(count))
+    # Other generators draw other numbers under vmap
+    return jax.vmap(draw)(members) if str(jax.random.key_impl(keys)) == "threefry2x32" else lax.map(draw, members)
 
 
 def _to_device(ensemble: Ensemble, block: Block) -> Block:
