@@ -35,7 +35,7 @@ def curves(history: Sequence[dict[str, float]]) -> Figure:
     axes = figure.subplots(1, 2 if score else 1, squeeze=False)[0]
     _line(axes[0], history, "loss", "training, mean of the epoch", TRAIN)
     _line(axes[0], history, "validation_loss", "validation", HELD_OUT)
-    # Losses over more than a factor of 20 are unreadable on a linear axis
+    # Losses that span more than a factor of 20 are unreadable on a linear axis
     values = [r[k] for r in history for k in ("loss", "validation_loss") if r.get(k, np.nan) > 0]
     if values and max(values) > 20 * min(values):
         axes[0].set_yscale("log")

@@ -18,7 +18,7 @@ from nnjax.data.table import Column, Table
 from nnjax.storage.atomic_write import write_file, write_json, write_records
 
 TABLE = Table(
-    "classification", "kind [µm]", ["a", "b"], [Column("x", None), Column("c", ["u", "v"])], [0.1] * 3, [1 / 3] * 3
+    "classification", "kind [µm]", ["a", "b"], [Column("x"), Column("c", "text", ["u", "v"])], [0.1] * 3, [1 / 3] * 3
 )
 
 

@@ -234,5 +234,5 @@ def test_a_member_that_diverged_has_no_scores_after(group):
 
 
 def test_patience_without_validation_is_refused():
-    with pytest.raises(ValueError, match=r"patience=2 needs validations; pass validation="):
+    with pytest.raises(ValueError, match=r"patience=2 needs validation data; pass validation="):
         fit(members=2, validation=None, patience=2)

@@ -148,7 +148,7 @@ def test_a_receipt_of_other_weights_fails(copy):
     refused(
         nnjax("verify", copy),
         "weights.safetensors has changed since the run",
-        "the repeated training gives different weights from the receipt's",
+        "the weights of the repeated training differ from those in the receipt",
     )
 
 
@@ -157,7 +157,7 @@ def test_settings_that_were_changed_fail(copy):
     ended = nnjax("verify", copy)
     assert ended.code == 1
     assert "config.json has changed since the run: its settings do not match the receipt" in ended.out
-    assert "the repeated training gives different weights from the receipt's" in ended.out
+    assert "the weights of the repeated training differ from those in the receipt" in ended.out
     assert re.search(r"params/1/w: \d+ of 56 numbers differ from the repeated training, by", ended.out)
 
 
@@ -197,7 +197,7 @@ def test_on_another_machine_losses_are_compared_to_a_tolerance_and_this_is_said(
     )
     ended = nnjax("verify", copy)
     assert ended.code == 0, ended
-    assert "equal bits cannot be expected, because this machine or its libraries differ:" in ended.out
+    assert "bitwise equal weights cannot be expected, because this machine or its libraries differ:" in ended.out
     assert [line.split()[:2] for line in ended.out.splitlines() if "9.9" in line] == [["jaxlib", "9.9"]]
     assert "within tolerance: the first 10 losses agree to 0.001, the test loss to 0.1 (relative)" in ended.out
     assert "bit for bit" not in ended.out
@@ -222,7 +222,7 @@ def test_a_run_that_went_on_anyway_is_compared_to_a_tolerance(copy):
     change(copy / "receipt.json", resumed_anyway=True)
     ended = nnjax("verify", copy)
     assert ended.code == 0
-    assert "equal bits cannot be expected, because the run was resumed with --anyway\n" in ended.out
+    assert "bitwise equal weights cannot be expected, because the run was resumed with --anyway\n" in ended.out
     assert "within tolerance" in ended.out
 
 

@@ -28,7 +28,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": jnp.tanh,
     "sigmoid": jax.nn.sigmoid,
 }
-LEARNING_RATES = {  # defaults
+LEARNING_RATES = {  # default of each optimizer
     "sgd": 0.1,
     "momentum": 0.03,
     "nesterov": 0.03,
@@ -51,6 +51,7 @@ class Config:
     data_dir: str | None = None
     target: str | None = None
     task: Task | None = None
+    categorical: str | None = None  # names of columns as a line of CSV
     test_share: float = 0.2
     validation: float = 0.1
     width: int = 256
@@ -77,7 +78,7 @@ class Config:
 
 
 SETTINGS: dict[str, Any] = get_type_hints(Config)
-SWEEPABLE = ("learning_rate", "width", "dropout", "weight_decay", "label_smoothing")  # text in a sweep
+SWEEPABLE = ("learning_rate", "width", "dropout", "weight_decay", "label_smoothing")  # text in the settings of a sweep
 SWEEP_SETTINGS = SETTINGS | dict.fromkeys(SWEEPABLE, str | None) | {"random": int | None, "seeds": int}
 TYPE_NAMES = {str: "text", bool: "true or false", int: "an integer", float: "a number", type(None): "null"}
 

@@ -1,4 +1,4 @@
-"""What the commands print: lines of output, errors and warnings, and values quoted for the shell."""
+"""Print lines of output, errors and warnings, and quote values for the shell."""
 
 import shlex
 from typing import Any
@@ -12,7 +12,7 @@ ERROR, WARNING = "[bold red]error[/] ", "[bold yellow]warning[/] "  # labels of 
 
 
 def say(text: str) -> None:
-    """Print a line with markup, unwrapped so that it can be copied. Of several processes, only the first one prints."""
+    """Print a line with markup, unwrapped so that it can be copied. With several processes, only the first prints."""
     if jax.process_index() == 0:
         console.print(text, soft_wrap=True)
 

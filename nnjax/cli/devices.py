@@ -42,7 +42,7 @@ def parallel_networks(networks: int | None, group: int | None) -> int | None:
 def use_cores(networks: int) -> None:
     """Make each CPU core a JAX device, at most one per network. Must be called before JAX starts.
 
-    If the user has set $JAX_NUM_CPU_DEVICES or $XLA_FLAGS, these decide.
+    If the user has set $JAX_NUM_CPU_DEVICES or $XLA_FLAGS, they determine the number of devices.
     """
     user_choice = jax.config.values["jax_num_cpu_devices"] != -1
     if user_choice or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
@@ -75,7 +75,7 @@ def join_processes(
     """Join the other processes if the options ask for it. Must be called before JAX starts.
 
     Raises:
-      ValueError: if an option is missing, or the run folder, which all processes share.
+      ValueError: if an option is missing. All processes also need --out, the folder that they share.
     """
     options = {"--coordinator": coordinator, "--processes": processes, "--process-id": process_id}
     missing = [name for name, value in options.items() if value is None]

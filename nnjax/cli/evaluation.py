@@ -23,13 +23,13 @@ Scores = dict[str, float]
 class Outcome(NamedTuple):
     """A trained network, or an ensemble with its averaged prediction, on the test data."""
 
-    params: PyTree  # with a leading axis (members, ...) for an ensemble, as is the state
+    params: PyTree  # for an ensemble, params and state have a leading axis (members, ...)
     state: PyTree
     scores: Scores | None  # None if the training diverged
     prediction: np.ndarray  # (n, outputs); logits for classification
     member_scores: list[Scores] | None = None  # None for a single network
     left_out: Sequence[int] = ()  # members that diverged: their scores are NaN, and they are not averaged
-    member_outputs: np.ndarray | None = None  # (members, n, outputs) of the others
+    member_outputs: np.ndarray | None = None  # (members, n, outputs), without members that diverged
     uncertainty: Mapping[str, float] = {}  # averages: total, aleatoric and epistemic in nats, or sd for regression
 
 
@@ -87,8 +87,8 @@ def average(outputs: jax.Array, table: Table) -> tuple[np.ndarray, dict[str, np.
     """Return the prediction of an ensemble and its uncertainty.
 
     Args:
-      outputs: (members, n, outputs).
-      table: the table of the data set.
+      outputs: the outputs of each member, (members, n, outputs).
+      table: the encoding of the data set, which has the task and the scale of the target.
 
     Returns:
       The prediction (n, outputs), which is logits for classification, and the uncertainty by name, each (n,): total,

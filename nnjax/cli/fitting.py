@@ -1,4 +1,4 @@
-"""Train what the settings describe: they become the arguments of `train.fit`, `train.sweep` and `train.replay`."""
+"""Turn the settings into arguments of `train.fit`, `train.sweep` and `train.replay`."""
 
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,11 @@ def fit_arguments(
     """Return all arguments that `train.fit` and `train.sweep` share.
 
     Args:
-      config: the settings.
-      prepared: the data.
-      mesh: the devices.
+      config: the settings of the run or sweep.
+      prepared: the data; the validation part is read here, the others by the callers.
+      mesh: the devices over which members or batches are spread; None for one device.
       path: folder of the run or the sweep; None to save nothing.
-      resume: as for `train.fit`.
+      resume: see `train.fit`.
     """
     return run_arguments(config, mesh) | {
         "validation": prepared.held_out,

@@ -23,7 +23,7 @@ def explain(command: str, path: Path) -> Iterator[None]:
     """Make errors, warnings and Ctrl-C inside the block say which command continues the run.
 
     Args:
-      command: train or sweep.
+      command: name of the command, "train" or "sweep".
       path: folder of the run or the sweep.
     """
     resume = f"nnjax {command} --resume {quote(path)}"
@@ -49,7 +49,7 @@ def explain(command: str, path: Path) -> Iterator[None]:
 
 @contextmanager
 def explain_divergence(path: Path | None) -> Iterator[None]:
-    """Make the warning about a diverged run, inside the block, name the options that may help.
+    """Add the options that may help to every warning inside the block about a diverged run.
 
     Args:
       path: folder of the run, for `nnjax replay`; None for a sweep, which cannot be replayed.

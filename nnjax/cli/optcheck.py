@@ -50,7 +50,7 @@ def optcheck_command(
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report as JSON.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw both updates and their difference.")] = None,
     max_fits: Annotated[
-        int, typer.Option(help="Number of update rules to fit before the cause is called unknown.")
+        int, typer.Option(help="Number of update rules to fit before the cause is reported as unknown.")
     ] = 2000,
     seconds: Annotated[float | None, typer.Option(help="Time limit in seconds; by default there is none.")] = None,
 ) -> None:
@@ -98,7 +98,7 @@ def optcheck_command(
 
 
 class Command(TyperCommand):
-    """A command that exits with 4 after wrong options, because 2 is a result here."""
+    """A command that exits with code 4 if its options are wrong, because code 2 is a result of the comparison."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments, as any command does."""
@@ -117,7 +117,9 @@ def _exit(seconds: float) -> None:
 
 def _describe_error(error: BaseException) -> str:
     """Return the message of an error, and its place in the candidate's code."""
-    notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []) if not note.startswith("-----"))  # JAX's
+    notes = "".join(
+        f"\n  {note}" for note in getattr(error, "__notes__", []) if not note.startswith("-----")
+    )  # a separator of JAX
     libraries = (str(Path(__file__).parents[1]), *sysconfig.get_paths().values(), "<frozen")
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(libraries)]
     place = f"\n  in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
@@ -156,7 +158,7 @@ def _load(name: str) -> Any:
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {place}")
         module_name = f"optcheck_{path.stem}"  # so that a file jax.py does not replace jax
-        sys.path.insert(0, str(path.resolve().parent))  # so that it can import its neighbours
+        sys.path.insert(0, str(path.resolve().parent))  # so that it can import modules from its folder
         spec = importlib.util.spec_from_file_location(module_name, path)
         assert spec is not None
         assert spec.loader is not None

@@ -35,6 +35,10 @@ Task = Annotated[
     Literal["classification", "regression"] | None,
     option("Default: classification for text, booleans and up to 20 different integers, else regression.", DATA),
 ]
+Categorical = Annotated[
+    str | None,
+    option("Columns that hold categories even if they look like numbers or missing values, separated by commas.", DATA),
+]
 DataDir = Annotated[
     str | None, option("Folder with the IDX files of Fashion-MNIST. Default: $NNJAX_DATA_DIR if set.", DATA)
 ]
@@ -75,7 +79,7 @@ Coordinator = Annotated[
     str | None, option("host:port of the first process. All processes get the same command.", PROCESSES)
 ]
 Processes = Annotated[int | None, option("Number of processes.", PROCESSES)]
-ProcessId = Annotated[int | None, option("Index of this process, from 0.", PROCESSES)]
+ProcessId = Annotated[int | None, option("Index of this process, counted from 0.", PROCESSES)]
 Cluster = Annotated[bool, flag("--cluster", "Read these three options from the cluster's environment.", PROCESSES)]
 
 Resume = Annotated[Path | None, option("Continue the interrupted run in this folder, with its own settings.", OUTPUT)]

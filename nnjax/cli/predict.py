@@ -1,6 +1,9 @@
 """`nnjax predict`: predictions of a run's network, or of its ensemble, for new rows."""
 
 import json
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +19,9 @@ from nnjax.cli.config import Config, make_run
 from nnjax.cli.console import say
 from nnjax.data.table import Table, read_table
 from nnjax.storage.atomic_write import write_records
+
+PREDICTIONS = "predictions.csv"
+RESERVED = (run_folder.RECEIPT, run_folder.SWEEP, run_folder.ROWS)  # their names say what a folder holds
 
 
 def predict_command(
@@ -34,19 +40,21 @@ def predict_command(
     For example: nnjax predict runs/wine-20260101-120000 new.csv
     """
     config, table = run_folder.load_config(run)
+    out = out or run / PREDICTIONS
+    _check_output(out, run, (file, Path(config.data)))
     left_out = _left_out(run, config)
     x = _read_features(file, table)
     outputs = np.delete(_predict(run, config, table, x), left_out, axis=0)
     prediction, parts = (outputs[0], {}) if config.members is None else evaluation.average(jnp.asarray(outputs), table)
-    not_finite = np.flatnonzero(~np.isfinite(prediction).all(1))
+    columns = _columns(prediction, table, {name: parts[name] for name in ("epistemic", "sd") if name in parts})
+    numbers = [prediction, *(values[:, None] for values in columns.values() if isinstance(values, np.ndarray))]
+    not_finite = np.flatnonzero(~np.isfinite(np.concatenate(numbers, axis=1)).all(1))
     if not_finite.size:
         raise ValueError(
             f"{run}: the predictions for {len(not_finite)} of {len(x)} rows of {file} are not finite, the first for "
             f"row {not_finite[0]}: the training diverged, or the numbers in these rows are too large"
         )
-    columns = _columns(prediction, table) | {name: parts[name] for name in ("epistemic", "sd") if name in parts}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*(list(v) for v in columns.values()), strict=True)]
-    out = out or run / "predictions.csv"
     write_records(out, rows)
     say(f"{len(rows):,} predictions written to [bold]{escape(str(out))}[/]")
 
@@ -74,10 +82,10 @@ def _left_out(path: Path, config: Config) -> list[int]:
 
 def _read_features(file: Path, table: Table) -> np.ndarray:
     """Return the features (rows, features) in a file, standardised as in training."""
-    frame = read_table(file)
-    if len(frame) == 0:
+    frame = read_table(file, table=table)
+    if any(len(values) == 0 for values in frame.values()):
         raise ValueError(f"{file} has no rows")
-    width = len(frame.columns) - (table.target in frame)
+    width = len(frame) - (table.target in frame)
     if file.suffix.lower() == ".npz" and width != len(table.columns):
         raise ValueError(f"{file}: x has {width} features, but the run was trained on {len(table.columns)}")
     with checks.located(f"in {file}"):
@@ -95,10 +103,44 @@ def _predict(path: Path, config: Config, table: Table, x: np.ndarray) -> np.ndar
     return evaluation.predict(run, params, state, x, members=config.members)
 
 
-def _columns(prediction: np.ndarray, table: Table) -> dict[str, Any]:
-    """Return the columns of the CSV file: the target, and the probability of each class."""
+def _columns(prediction: np.ndarray, table: Table, spread: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return the columns of the CSV file: the target, the probability of each class, the disagreement of the members.
+
+    A name that the table already has gets an underscore, because a second column of this name would replace the first.
+    """
     if table.task == "regression":
-        return {table.target: prediction[:, 0].astype(float) * table.target_std + table.target_mean}
-    probabilities = np.asarray(nn.softmax(jnp.asarray(prediction))).astype(float)
-    labels = [table.classes[i] for i in probabilities.argmax(1)]
-    return {table.target: labels} | {f"p({name})": probabilities[:, i] for i, name in enumerate(table.classes)}
+        columns: dict[str, Any] = {table.target: prediction[:, 0].astype(float) * table.target_std + table.target_mean}
+        more = dict(spread)
+    else:
+        probabilities = np.asarray(nn.softmax(jnp.asarray(prediction))).astype(float)
+        columns = {table.target: [table.classes[i] for i in probabilities.argmax(1)]}
+        more = {f"p({name})": probabilities[:, i] for i, name in enumerate(table.classes)} | dict(spread)
+    taken = {table.target, *(column.name for column in table.columns)}
+    for name, values in more.items():
+        free = name
+        while free in taken:
+            free += "_"
+        taken.add(free)
+        columns[free] = values
+    return columns
+
+
+def _check_output(out: Path, run: Path, inputs: Iterable[Path]) -> None:
+    """Check that writing to `out` replaces neither an input nor a file of the run, except for older predictions.
+
+    Raises:
+      FileExistsError: if it does, also through a link, or if `out` is not a regular file.
+    """
+    if out.exists() and not out.is_file():
+        raise FileExistsError(f"--out {out} is not a regular file; choose another name")
+    own = ({run / name for name in RESERVED} | set(run.rglob("*"))) - {run / PREDICTIONS}
+    for path in (*inputs, *own):
+        if _same(out, path):
+            raise FileExistsError(f"--out {out} would overwrite {path}; choose another name")
+
+
+def _same(a: Path, b: Path) -> bool:
+    """Return True if two paths lead to the same file, or will when it is written."""
+    with suppress(OSError):
+        return a.samefile(b)
+    return os.path.realpath(a) == os.path.realpath(b)  # Path.resolve raises for links in a circle

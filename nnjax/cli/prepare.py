@@ -1,5 +1,6 @@
 """The data that the settings name, split into training, validation and test, and the run that trains on them."""
 
+import csv
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -41,7 +42,7 @@ def check_data_options(command: str, name: str | None, written: set[str], *, any
     """Check that a new run or sweep names its data, and that its options apply to them.
 
     Args:
-      command: train or sweep.
+      command: name of the command, "train" or "sweep".
       name: the name of the data, a data set or a file.
       written: names of the settings on the command line.
       anyway: True if --anyway was given.
@@ -55,9 +56,11 @@ def check_data_options(command: str, name: str | None, written: set[str], *, any
         raise ValueError("--anyway applies only with --resume")
     if "data_dir" in written and name != "fashion-mnist":
         raise ValueError(f"--data-dir applies only to fashion-mnist, not to {name}; omit it")
-    for setting in ("target", "task", "test_share"):
+    for setting in ("target", "task", "categorical", "test_share"):
         if setting in written and name in NAMES:
-            own = "its own test part" if setting == "test_share" else "labels as its target"
+            own = {"test_share": "its own test part", "categorical": "no categories"}.get(
+                setting, "labels as its target"
+            )
             raise ValueError(f"{option_name(setting)} applies only to files; {name} has {own}; omit it")
 
 
@@ -73,6 +76,7 @@ def prepare(config: Config) -> Prepared:
             data_dir=config.data_dir,
             target=config.target,
             task=config.task,
+            categorical=_split_names(config.categorical),
             test_share=config.test_share,
             seed=config.seed,
         )
@@ -96,6 +100,11 @@ def describe_rows(name: str) -> str:
         return f"the training part of {name} (from 0)"
     header = ", header not counted" if Path(name).suffix.lower() == ".csv" else ""
     return f"{Path(name).name} (from 0{header})"
+
+
+def _split_names(names: str | None) -> list[str]:
+    """Return the names in a line of CSV; names with commas are in quotes."""
+    return [] if names is None else [name.strip() for name in next(csv.reader([names], skipinitialspace=True))]
 
 
 def _hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Data, np.ndarray, Data | None]:

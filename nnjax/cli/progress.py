@@ -24,7 +24,7 @@ def progress_lines(epochs: float) -> Callable[[Any, Record], None]:
         tenth = int(10 * record["epoch"] / epochs) if epochs else 0
         if sys.stderr.isatty() or tenth == last or jax.process_index() > 0:
             return
-        last = tenth  # it decreases where the next group of members begins
+        last = tenth  # it decreases when the next group of members starts
         scores = [f"  {name.replace('_', ' ')} {finite_mean(record[name]):.4f}" for name in SCORES if name in record]
         epoch = min(round(record["epoch"], 1), epochs)
         if tenth:

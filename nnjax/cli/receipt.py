@@ -21,7 +21,12 @@ LOSS_TOLERANCE = 1e-3  # relative, for the first losses: rounding errors have no
 TEST_TOLERANCE = 0.1  # relative, for the test loss: amplified rounding errors matter as much as a new seed
 
 Receipt = dict[str, Any]
-FREE = ("data", "data_dir", "save_every", "keep")  # settings that change no number; the data have their own digest
+FREE = (
+    "data",
+    "data_dir",
+    "save_every",
+    "keep",
+)  # settings that do not affect the result; the data have their own digest
 
 
 class Difference(NamedTuple):
@@ -45,8 +50,8 @@ def make_receipt(
     """Return the receipt of a finished run, as plain values.
 
     Args:
-      config: the settings.
-      prepared: the data.
+      config: the settings of the run.
+      prepared: the data that it was trained and tested on.
       outcome: the trained weights and their test scores.
       losses: (steps,) or (members, steps); the first ones are recorded.
       mesh: devices that the members were spread over.
@@ -64,7 +69,7 @@ def make_receipt(
 
 
 def _layout(config: Config, devices: int) -> dict[str, str]:
-    """Return how the networks are laid out, because bits depend on it too."""
+    """Return how the networks are distributed, because the exact result depends on it."""
     several = config.members is not None
     return {
         "members": str(config.members) if several else "none",

@@ -19,10 +19,10 @@ def replay_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.")],
     step: Annotated[
         int | None,
-        typer.Option(help="Step to repeat, from 0. Default: the first that leaves a NaN or an infinity behind."),
+        typer.Option(help="Step to repeat, counted from 0. Default: the first that produces a NaN or an infinity."),
     ] = None,
     member: Annotated[
-        int | None, typer.Option(help="Member of an ensemble, from 0. Default: the first that diverges.")
+        int | None, typer.Option(help="Member of an ensemble, counted from 0. Default: the first that diverges.")
     ] = None,
 ) -> None:
     """Repeat a step one operation at a time, and print the first one that produces a NaN or an infinity.

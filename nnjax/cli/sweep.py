@@ -57,6 +57,7 @@ def sweep_command(
     seeds: Annotated[int, o.option("Networks per setting, each with its own seed.", SWEPT)] = 1,
     target: o.Target = None,
     task: o.Task = None,
+    categorical: o.Categorical = None,
     data_dir: o.DataDir = None,
     test_share: o.TestShare = D.test_share,
     validation: o.Validation = D.validation,
@@ -90,9 +91,9 @@ def sweep_command(
     began = time.perf_counter()
     base = Config(
         data=absolute_path(name or ""), data_dir=fashion_mnist_folder(name or "", data_dir), target=target, task=task,
-        test_share=test_share, validation=validation, depth=depth, activation=activation, norm=norm, skip=skip,
-        optimizer=optimizer, schedule=schedule, clip=clip, batch_size=batch_size, epochs=epochs, patience=patience,
-        seed=seed, strategy=strategy, group=group,
+        categorical=categorical, test_share=test_share, validation=validation, depth=depth, activation=activation,
+        norm=norm, skip=skip, optimizer=optimizer, schedule=schedule, clip=clip, batch_size=batch_size, epochs=epochs,
+        patience=patience, seed=seed, strategy=strategy, group=group,
     )  # fmt: skip
     settings = {
         **asdict(base),

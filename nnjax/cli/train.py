@@ -36,6 +36,7 @@ def train_command(
     name: o.Name = None,
     target: o.Target = None,
     task: o.Task = None,
+    categorical: o.Categorical = None,
     data_dir: o.DataDir = None,
     test_share: o.TestShare = D.test_share,
     validation: o.Validation = D.validation,
@@ -64,7 +65,9 @@ def train_command(
     resume: o.Resume = None,
     anyway: o.Anyway = False,
     save_every: Annotated[float, o.option("Seconds between checkpoints.", o.OUTPUT)] = D.save_every,
-    keep: Annotated[int, o.option("Number of checkpoints to keep, besides the best.", o.OUTPUT)] = D.keep,
+    keep: Annotated[
+        int, o.option("Number of latest checkpoints to keep, in addition to the best one.", o.OUTPUT)
+    ] = D.keep,
     plots: o.Plots = True,
     plan: Annotated[bool, o.flag("--plan", "Print the cost estimate and exit.", o.OUTPUT)] = False,
     coordinator: o.Coordinator = None,
@@ -83,8 +86,9 @@ def train_command(
     began = time.perf_counter()
     config = Config(
         data=absolute_path(name or ""), data_dir=fashion_mnist_folder(name or "", data_dir), target=target, task=task,
-        test_share=test_share, validation=validation, width=width, depth=depth, activation=activation, norm=norm,
-        dropout=dropout, skip=skip, optimizer=optimizer, learning_rate=learning_rate, schedule=schedule,
+        categorical=categorical, test_share=test_share, validation=validation, width=width, depth=depth,
+        activation=activation, norm=norm, dropout=dropout, skip=skip, optimizer=optimizer,
+        learning_rate=learning_rate, schedule=schedule,
         weight_decay=weight_decay, clip=clip, batch_size=batch_size, epochs=epochs, seed=seed,
         label_smoothing=label_smoothing, members=members, strategy=strategy, group=group, patience=patience,
         save_every=save_every, keep=keep,

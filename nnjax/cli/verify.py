@@ -26,9 +26,9 @@ def verify_command(
 ) -> None:
     """Train a run again from its settings and its seed, and compare the weights bit for bit.
 
-    The bits depend on the device, the number of cores and the versions of
-    the libraries, which receipt.json records. If they differ here, the first
-    losses and the test loss are compared to a tolerance instead.
+    The exact weights depend on the device, the number of cores and the
+    versions of the libraries, which receipt.json records. If these differ
+    here, the first losses and the test loss are compared to a tolerance.
 
     The exit code is 0 if the run is verified, 1 if not.
 
@@ -60,7 +60,7 @@ def verify_command(
         reason = f"this machine or its libraries differ:\n{format_differences(changes)}"
         if saved["resumed_anyway"]:
             reason = "the run was resumed with --anyway"
-        say(f"equal bits cannot be expected, because {escape(reason)}")
+        say(f"bitwise equal weights cannot be expected, because {escape(reason)}")
         losses = receipt.loss_differences(saved, repeated)
         problems += [f"{name}: {a:.6g} in the receipt, {b:.6g} now" for name, a, b in losses]
         _end(
@@ -70,7 +70,7 @@ def verify_command(
             f"the test loss to {receipt.TEST_TOLERANCE:g} (relative)",
         )
     if repeated["weights"] != saved["weights"]:
-        problems.append("the repeated training gives different weights from the receipt's")
+        problems.append("the weights of the repeated training differ from those in the receipt")
     leaves, _ = tensor_file.named_leaves({"params": outcome.params, "state": outcome.state})
     for d in receipt.weight_differences(weights, leaves) if weights else []:
         problems.append(

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from nnjax.data._csv import open_file
+from nnjax.data._npz import MOST_NUMBERS
+
 DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+MOST_AXES = 32
+CLASSES = 10
 DIRECTORY = "NNJAX_DATA_DIR"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -18,24 +23,32 @@ def read_idx(path: Path) -> np.ndarray:
     """Read the array in an IDX file, gzipped or not.
 
     Raises:
-      ValueError: if the file is truncated or not an IDX file.
+      FileNotFoundError, OSError: if the file does not exist or cannot be opened.
+      ValueError: if the file is truncated, not an IDX file, or has more than `MOST_NUMBERS`.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read()
+        with open_file(path) as opened, gzip.open(opened) if path.suffix == ".gz" else opened as file:
+            start = file.read(4)
+            if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in DTYPES or start[3] > MOST_AXES:
+                raise ValueError(f"{path} is not an IDX file")
+            axes = file.read(4 * start[3])
+            if len(axes) < 4 * start[3]:
+                raise ValueError(
+                    f"{path} is damaged: {4 + len(axes)} bytes, the header of {start[3]} axes alone has "
+                    f"{4 + 4 * start[3]}"
+                )
+            shape = tuple(np.frombuffer(axes, ">u4").tolist())
+            if math.prod(shape) > MOST_NUMBERS:
+                raise ValueError(f"{path} is damaged: its header says {shape}, more than {MOST_NUMBERS:,} numbers")
+            dtype = np.dtype(DTYPES[start[2]])
+            expected = dtype.itemsize * math.prod(shape)
+            content = file.read(expected + 1)  # no more, because a small gzip file may unpack to gigabytes
+            if len(content) != expected:
+                got = "more" if len(content) > expected else f"{len(content)} bytes"
+                raise ValueError(f"{path} is damaged: {got} after the header, {expected} expected for shape {shape}")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in DTYPES:
-        raise ValueError(f"{path} is not an IDX file")
-    rank = content[3]
-    if len(content) < 4 + 4 * rank:
-        raise ValueError(f"{path} is damaged: {len(content)} bytes, the header of {rank} axes alone has {4 + 4 * rank}")
-    shape = tuple(np.frombuffer(content, ">u4", rank, 4).tolist())
-    dtype = np.dtype(DTYPES[content[2]])
-    expected = 4 + 4 * rank + dtype.itemsize * math.prod(shape)
-    if len(content) != expected:
-        raise ValueError(f"{path} is damaged: {len(content)} bytes, {expected} expected for shape {shape}")
-    return np.frombuffer(content, dtype, offset=4 + 4 * rank).reshape(shape)
+    return np.frombuffer(content, dtype).reshape(shape)
 
 
 def read_fashion_mnist(data_dir: str | Path | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -47,6 +60,7 @@ def read_fashion_mnist(data_dir: str | Path | None = None) -> tuple[np.ndarray, 
 
     Raises:
       FileNotFoundError: if a file is missing; the message names the folders and files, and says how to get them.
+      ValueError: if a file is damaged, or if the four files do not belong together.
     """
     directory = data_dir if data_dir is not None else os.environ.get(DIRECTORY)
     folders = [Path(directory), Path(directory) / "fashion-mnist"] if directory else []
@@ -54,7 +68,12 @@ def read_fashion_mnist(data_dir: str | Path | None = None) -> tuple[np.ndarray, 
     for folder in folders:
         candidates = [(folder / f"{name}.gz", folder / name) for name in NAMES]
         if all(any(file.is_file() for file in pair) for pair in candidates):
-            train_x, train_y, test_x, test_y = (read_idx(gz if gz.is_file() else plain) for gz, plain in candidates)
+            files = [gz if gz.is_file() else plain for gz, plain in candidates]
+            train_x, train_y, test_x, test_y = arrays = [read_idx(file) for file in files]
+            for i in (0, 2):
+                _check_images(files[i], arrays[i], files[i + 1], arrays[i + 1])
+            if train_x.shape[1:] != test_x.shape[1:]:
+                raise ValueError(f"{folder}: the training images are {train_x.shape[1:]}, the test {test_x.shape[1:]}")
             return train_x, train_y, test_x, test_y
     listed = ", ".join(str(folder) for folder in folders)
     raise FileNotFoundError(
@@ -62,3 +81,18 @@ def read_fashion_mnist(data_dir: str | Path | None = None) -> tuple[np.ndarray, 
         "apt-get install dataset-fashion-mnist. Elsewhere download the four files from "
         f"https://github.com/zalandoresearch/fashion-mnist and set ${DIRECTORY} to their folder."
     )
+
+
+def _check_images(images_file: Path, images: np.ndarray, labels_file: Path, labels: np.ndarray) -> None:
+    """Check that two files hold images and one label for each of them."""
+    for file, array, axes in ((images_file, images, "(n, rows, columns)"), (labels_file, labels, "(n,)")):
+        if array.ndim != len(axes.split()) or array.dtype != np.uint8:
+            raise ValueError(f"{file} is {array.shape} {array.dtype}, expected {axes} uint8; are two files swapped?")
+    if len(images) != len(labels) or len(labels) == 0:
+        raise ValueError(
+            f"{images_file} holds {len(images)} images, but {labels_file} holds {len(labels)} labels; each image needs "
+            "one; are two files swapped?"
+        )
+    if labels.max() >= CLASSES:
+        row = int(labels.argmax())
+        raise ValueError(f"{labels_file}: label {labels[row]} in row {row}; labels must be in 0 … {CLASSES - 1}")

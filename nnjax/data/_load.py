@@ -1,5 +1,6 @@
 """Load a data set by its name or from a file."""
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from nnjax import checks
 from nnjax.data._idx import read_fashion_mnist
 from nnjax.data._split import split_rows
 from nnjax.data._transfers import allow_transfers
-from nnjax.data.table import Column, Table, Task, check_complete, choose_task, fit_table, read_table
+from nnjax.data.table import Column, Table, Task, choose_task, column_texts, fit_table, read_table
 from nnjax.types import Data
 
 NAMES = ("digits", "fashion-mnist")
@@ -25,7 +26,9 @@ class Dataset(NamedTuple):
     test: Data
     table: Table  # task, names of classes and columns, standardisation
     why: str = ""  # the reason why this task was chosen, in words
-    rows: np.ndarray | None = None  # the training rows in the file, from 0 without the header; None for a named set
+    rows: np.ndarray | None = (
+        None  # the training rows in the file, counted from 0 without the header; None for a named set
+    )
 
 
 @allow_transfers
@@ -35,6 +38,7 @@ def load(
     data_dir: str | Path | None = None,
     target: str | None = None,
     task: Task | None = None,
+    categorical: Sequence[str] = (),
     test_share: float = 0.2,
     seed: int = 0,
 ) -> Dataset:
@@ -47,6 +51,8 @@ def load(
         Debian's package `dataset-fashion-mnist`.
       target: the column of a CSV file to predict; None means "y" for an NPZ file. Only for files.
       task: "classification" or "regression"; None to choose by the values of the target. Only for files.
+      categorical: columns of a file that hold categories even if they look like numbers or missing values, such as the
+        codes 01 and 1, or a country NA.
       test_share: the share of a file's rows to hold out for the test, stratified by class. The named sets have a fixed
         test part.
       seed: random seed of that split.
@@ -64,8 +70,10 @@ def load(
     >>> digits.train.x.shape, digits.test.x.shape
     ((1438, 64), (359, 64))
     """
-    if name in NAMES and (target is not None or task is not None):
-        raise ValueError(f"load: target and task apply only to files; omit them for {name}")
+    if name in NAMES and (target is not None or task is not None or categorical):
+        raise ValueError(f"load: target, task and categorical apply only to files; omit them for {name}")
+    if isinstance(categorical, str):
+        raise TypeError(f"load: categorical must be a list of columns, got {categorical!r}; write [{categorical!r}]")
     if name == "digits":
         with resources.files("nnjax.data").joinpath("digits.npz").open("rb") as opened, np.load(opened) as file:
             x, y, test = file["x"], file["y"], file["test"]
@@ -76,27 +84,30 @@ def load(
     path = Path(name)
     if path.suffix.lower() not in (".csv", ".npz"):
         checks.one_of("load", "data set", name, NAMES)
-    frame = read_table(path)
+    frame = read_table(path, categorical=categorical)
     if path.suffix.lower() == ".npz" and target is None:
         target = "y"
         if target not in frame:
             raise ValueError(f"{path}: an array named y is missing, with one entry per row of x")
     if target is None:
-        names = ", ".join(map(str, frame.columns))
+        names = ", ".join(frame)
         raise ValueError(f"{path}: name the target, the column to predict; the columns are {names}")
-    if target not in frame:
-        checks.one_of(str(path), "target column", target, [str(column) for column in frame.columns])
-    if len(frame) < 5:
-        raise ValueError(f"{path}: {len(frame)} rows are too few to train and to test; at least 5 are needed")
+    checks.one_of(str(path), "target column", target, frame)
+    n = len(frame[target])
+    if n < 5:
+        raise ValueError(f"{path}: {n} rows are too few to train and to test; at least 5 are needed")
     if task is not None:
         checks.one_of("load", "task", task, ("classification", "regression"))
-    check_complete(frame[target])
-    chosen, why = choose_task(frame[target], task)
-    classify = chosen == "classification"
-    labels = frame[target].astype(str).to_numpy() if classify else frame[target].to_numpy()
-    rows = split_rows(labels, test_share, seed=seed, stratify=classify)
-    table = fit_table(frame, target, chosen, rows[0])
-    x, y = table.features(frame), table.targets(frame)
+    if task == "regression" and target in categorical:
+        raise ValueError(f"load: the target {target!r} of a regression cannot be categorical; omit one of the two")
+    with checks.located(f"in {path}"):
+        chosen, why = choose_task(frame, target, task)
+        classify = chosen == "classification"
+        rows = split_rows(
+            column_texts(frame, target) if classify else np.zeros(n), test_share, seed=seed, stratify=classify
+        )
+        table = fit_table(frame, target, chosen, rows[0], categorical=categorical)
+        x, y = table.features(frame), table.targets(frame)
     train, test = (Data(jnp.asarray(x[part]), jnp.asarray(y[part])) for part in rows)
     return Dataset(train, test, table, why, rows[0])
 
@@ -106,7 +117,7 @@ def _images(
 ) -> Dataset:
     """Return a data set of flat images with pixels in [0, 1], from pixels in 0 … top."""
     features = int(np.prod(train[0].shape[1:]))
-    columns = [Column(f"x{i}", None) for i in range(features)]
+    columns = [Column(f"x{i}") for i in range(features)]
     table = Table("classification", "y", classes, columns=columns, mean=[0.0] * features, std=[float(top)] * features)
     parts = [
         Data(jnp.asarray(x.reshape(len(x), -1).astype(np.float32) / np.float32(top)), jnp.asarray(y.astype(np.int32)))

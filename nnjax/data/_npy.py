@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nnjax.data._csv import open_file
 from nnjax.data._mapped import ReadRows, reader
 from nnjax.data._source import Source, Transform, source
 
@@ -30,7 +31,8 @@ def open_npy(
 
     Raises:
       FileNotFoundError: if a file is missing; the message lists the possible names.
-      ValueError: if shards differ in shape or dtype, and as raised by `data.source`.
+      ValueError: if a file is damaged or not a .npy file of numbers, if shards differ in shape or dtype, and as raised
+        by `data.source`.
 
     >>> for part in range(3):
     ...     np.save(f"x-{part:03d}.npy", np.full((5, 2), part, np.float32))
@@ -81,9 +83,21 @@ def _paths(files: Files) -> list[Path]:
     return [Path(file) for file in ([files] if isinstance(files, (str, Path)) else files)]
 
 
+def _open_array(file: Path) -> np.memmap:
+    """Return the memory-mapped array of a .npy file."""
+    open_file(file).close()  # NumPy would wait for a pipe
+    try:
+        array = np.lib.format.open_memmap(file, mode="r")
+    except Exception as error:  # NumPy raises many kinds of errors for damaged bytes
+        raise ValueError(f"open_npy: {file} cannot be read as .npy: {error}") from error
+    if array.ndim == 0:
+        raise ValueError(f"open_npy: {file} holds a single number; the first axis must be the rows")
+    return array
+
+
 def _open(part: str, files: list[Path]) -> Any:
     """Return a memory-mapped array, or several as `Shards`."""
-    arrays = [np.load(name, mmap_mode="r", allow_pickle=False) for name in files]
+    arrays = [_open_array(name) for name in files]
     if len(arrays) == 1:
         return arrays[0]
     for name, array in zip(files, arrays, strict=True):

@@ -37,7 +37,7 @@ def batch_indices(key: Key, step: Array | int, n: Array | int, batch_size: int) 
 
     Args:
       key: the key of the run; each epoch has its own order.
-      step: the step, from 0; any int32, traced or not, in any order.
+      step: the index of the step, counted from 0; any int32, traced or not, in any order.
       n: number of examples; may be a traced array.
       batch_size: length of the batch; may be larger than n.
 
@@ -71,10 +71,11 @@ def shuffle(
     """Return the example at each place of an epoch: a bijection of 0 … n - 1 for each epoch.
 
     Args:
-      key: one typed key.
-      epoch: (m,) uint32, the epoch of each place; with `later` (2,), the only two epochs, each drawn once per round.
-      place: (m,) uint32, < n.
-      n: () uint32, < 2³¹.
+      key: one typed random key, which determines the order of all epochs.
+      epoch: (m,) uint32, the epoch of each place. With `later`, (2,) instead: the two epochs that the places are in,
+        whose random words are then drawn only once per round.
+      place: (m,) uint32, the places in their epochs, < n.
+      n: () uint32, the number of examples, < 2³¹.
       later: (m,) whether each place is in the second of the two epochs.
     """
     words = jax.random.bits(key, (ROUNDS, 2), jnp.uint32)
@@ -91,7 +92,7 @@ def shuffle(
         return jnp.where(bit == 1, partner, x), None
 
     drawn = words if later is None else jax.vmap(draw)(words)
-    # Unrolling two rounds halves the loop's overhead; more do not help, because each round waits for the previous one
+    # Unrolling two rounds halves the loop's overhead; unrolling more does not help: each round needs the previous one
     return lax.scan(swap_or_not, place, drawn, unroll=2)[0]
 
 

@@ -36,7 +36,7 @@ class Source(NamedTuple):
 def source(x: PyTree, y: PyTree, weights: Any = None, *, transform: Transform | None = None) -> Source:
     """Read arrays batch by batch: memory-mapped files, HDF5 or Zarr data sets, or arrays in memory.
 
-    Training gives the same bits as with all of `transform(x)` in memory. The process maps few pages of a
+    Training is bitwise the same as with all of `transform(x)` in memory. The process maps few pages of a
     memory-mapped file at a time; the operating system's file cache may hold more.
 
     Args:

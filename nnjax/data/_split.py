@@ -24,7 +24,7 @@ def split_rows(y: np.ndarray, share: float, *, seed: int = 0, stratify: bool = T
     Args:
       y: (n,) labels; with stratify=False only its length matters.
       share: the share of the second part, in (0, 1). At least one row of each class stays in the first part.
-      seed: random seed.
+      seed: random seed of the split.
       stratify: whether both parts keep the proportions of the classes.
 
     Returns:

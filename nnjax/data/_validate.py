@@ -174,11 +174,11 @@ def x64() -> bool:
 
 
 def cast(name: str, a: np.ndarray, *, features: bool, rows: Rows | None = None) -> np.ndarray:
-    """Return an array as float32, int32 or complex64; with x64, 64-bit numbers stay.
+    """Return an array as float32, int32 or complex64; with x64, 64-bit numbers stay 64-bit.
 
     Args:
-      name: for the message.
-      a: (n, ...).
+      name: name of the array, for the message.
+      a: the array, (n, ...).
       features: whether the array is x, in which uint8 and booleans become float32. Elsewhere booleans become int32.
       rows: n row numbers for the message; None to leave the row out.
 

@@ -11,7 +11,7 @@ import numpy as np
 from nnjax import checks
 from nnjax.types import PyTree
 
-# Primitives that move or mark numbers without computing any.
+# Primitives that move or mark numbers without computing any
 FREE = {
     "bitcast_convert_type", "broadcast_in_dim", "concatenate", "convert_element_type", "copy", "copy_p", "device_put",
     "dynamic_slice", "dynamic_update_slice", "gather", "iota", "name", "optimization_barrier", "pad", "pvary",
@@ -43,7 +43,7 @@ def count_flops(function: Callable[..., PyTree], *args: PyTree, trips: int | Non
         elementwise       1 per output, for example of +, exp or tanh
         scan              its body times its length;  cond: its most expensive branch, or the default platform's
 
-    Integer and boolean results and moves of numbers are free. Linear-algebra decompositions count as elementwise,
+    Integer and boolean results and data movement are free. Linear-algebra decompositions count as elementwise,
     which is too low. The compiled program may do fewer operations (common subexpressions) or more (padding).
 
     Args:

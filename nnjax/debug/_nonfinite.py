@@ -12,7 +12,7 @@ from nnjax import checks
 from nnjax.data._transfers import allow_transfers
 from nnjax.types import PyTree
 
-# Primitives that only contain another program with the same inputs and outputs.
+# Primitives that only contain another program with the same inputs and outputs
 CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2"}
 JAX_SCOPES = {"rematted_computation"}  # scopes that JAX adds
 MAX_SEPARATE = 8  # origins in the inputs of one primitive that are tested one by one
@@ -22,7 +22,7 @@ class Loop(NamedTuple):
     """One iteration of a loop around a primitive."""
 
     kind: str  # "block" of a repeat, "micro-batch" of a batch, or "iteration"
-    iteration: int  # from 0; the backward pass counts blocks as the forward pass does
+    iteration: int  # counted from 0; blocks are numbered in forward order in the backward pass too
     length: int | None  # None if the loop ends by a condition
     depth: int  # number of scopes around the loop
 
@@ -31,7 +31,7 @@ class NonfiniteOrigin(NamedTuple):
     """The operation or argument in which a NaN or an infinity first appeared. All indices count from 0."""
 
     kind: str  # "primitive", "argument", or "constant": a NaN or an infinity written into the program
-    primitive: str  # the one that computed the value or takes the constant; for an argument its path: "batch.x"
+    primitive: str  # name of the primitive that computed the value or uses the constant; path of an argument: "batch.x"
     scope: tuple[str, ...] = ()  # surrounding names as in profiles: "3_dense(10)" is layer 3; "loss"; "update"
     phase: str = ""  # "forward", "backward", "loss", "update", or "" outside all scopes
     loops: tuple[Loop, ...] = ()  # outermost first
@@ -120,7 +120,7 @@ def first_nonfinite(
     batch = names.index("batch") if "batch" in names else len(args) - 1
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(args[batch:][:1]) if jnp.ndim(leaf)}
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves((*args[:batch], *args[batch + 1 :]))]
-    # Without the first axis, a parameter of a repeat is that of one block.
+    # Without its first axis, a stacked parameter of a repeat has the shape that it has in one block.
     other_shapes = frozenset(tuple(sorted(shape[skip:])) for shape in shapes for skip in (0, 1))
     site = _Site((), (), 0, lengths.pop() if len(lengths) == 1 else None, other_shapes)
     program = jax.make_jaxpr(function)(*args)
@@ -141,8 +141,8 @@ def first_nonfinite(
     return min(reached, key=lambda origin: origin.kind == "constant", default=None)
 
 
-# Each non-finite element carries the id of its origin, which is origins[id // 2 - 1]. Ids grow in program order. An
-# odd id went through the backward pass; finite elements have the id 0.
+# Each non-finite element carries the id of its origin, which is origins[id // 2 - 1]. Ids grow in program order. Odd
+# ids mark values that went through the backward pass; finite elements have the id 0.
 
 
 class _Value(NamedTuple):
@@ -245,7 +245,7 @@ def _stack(values: list[_Value]) -> _Value:
 
 
 def _primitive(equation: Any, inputs: list[_Value], site: _Site, origins: list[NonfiniteOrigin]) -> list[_Value]:
-    """Return the outputs of one primitive, and append to `origins` if it is one."""
+    """Return the outputs of one primitive, and append it to `origins` if it is an origin."""
     backward = site.is_inside("transpose")
     of_batch = any(v.of_batch for v in inputs)
     input_ids = sorted(_ids(inputs), key=lambda i: (_origin(origins, i).kind == "constant", i))
@@ -258,7 +258,7 @@ def _primitive(equation: Any, inputs: list[_Value], site: _Site, origins: list[N
 
     filled = [np.zeros(np.shape(a), bool) if mask is None else mask for a, mask in zip(arrays, masks, strict=True)]
     ids = _inherited_ids(equation, inputs, filled, input_ids)
-    # A NaN that infinities written into the program cause, such as ∞ - ∞, has its origin here.
+    # Infinities written into the program are not origins, but a NaN that they cause, such as ∞ - ∞, has its origin here
     infinities = [i for i in input_ids if _origin(origins, i).kind == "constant" and not _origin(origins, i).nan]
     for array, mask, id_ in zip(arrays, filled, ids, strict=True):
         if mask.any():

@@ -17,7 +17,7 @@ class Child(NamedTuple):
     """A layer and its position in a combinator."""
 
     parent: str  # the combinator's name
-    position: int  # from 0
+    position: int  # counted from 0
     total: int  # number of children
     layer: Layer
 

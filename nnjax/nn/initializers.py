@@ -1,8 +1,8 @@
 """The default initialisers: the distributions of `jax.nn.initializers`, faster to compile.
 
-Any initialiser of `jax.nn.initializers` can replace them. These draw a flat array and reshape it: XLA's CPU compiler
-unrolls the random generator along a short last axis, so that a last layer of 10 classes would take one to two seconds
-to compile, as long as the rest of a small run.
+Any initialiser of `jax.nn.initializers` can replace them. Those defined here draw a flat array and reshape it, because
+XLA's CPU compiler unrolls the random generator along a short last axis. A last layer of 10 classes would take one to
+two seconds to compile, as long as the rest of a small run.
 """
 
 import math
@@ -34,7 +34,7 @@ def he_normal() -> Initializer:
 
 
 def lecun_normal() -> Initializer:
-    """Draw with variance 1 / inputs, which preserves the scale where no activation follows.
+    """Draw with variance 1 / inputs, which preserves the scale if no activation follows.
 
     >>> nn.initializers.lecun_normal()(jax.random.key(0), (3, 2)).shape
     (3, 2)

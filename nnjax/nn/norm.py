@@ -23,11 +23,10 @@ def batch_norm(*, decay: float | Array = 0.9, eps: float | Array = 1e-5) -> Laye
     Shapes: x (batch, ..., features) -> y, the same shape. Parameters `{"scale", "bias"}` and state `{"mean", "var"}`
     have shape (features,). Statistics are computed in two passes and kept in float32 at least. The batch is normalised
     by its biased variance, and the running variance is unbiased, as in the paper and in torch; Flax and Keras keep
-    the biased one.
+    the biased one. Before any training, the running mean is 0 and the running variance 1.
 
     Raises:
       ValueError: if decay is outside [0, 1] or eps ≤ 0; in `apply(train=True)` if there is a single value per feature.
-        Before any training, `train=False` uses mean 0 and variance 1.
 
     >>> layer = nn.batch_norm()
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((32, 4)))

@@ -54,10 +54,12 @@ def compare(
         list, or one array.
       reference: the same, or a name: "optax.adam", "nnjax.adam", "torch.optim.Adam", or a library's formula, such as
         "torch.adamw", "keras.rmsprop", "jax.example_libraries.adam".
-      hparams: the arguments with which both are built, such as `dict(learning_rate=0.5, weight_decay=0.5)`. Large
-        values show what small ones hide. Both are also compared with a learning rate that changes at every step.
+      hparams: the arguments for functions that make optimizers, such as `dict(learning_rate=0.5, weight_decay=0.5)`;
+        None if both are optimizers. Choose large values, because small ones can hide a difference. With hparams, both
+        are also compared with a learning rate that changes at every step.
       kind: the kind of the candidate: "optax", "pair", "triple", "step", "object" or "torch"; None to recognise it.
-      init: the first state of a step function, `init(params)`.
+      init: function that returns the first state of a step function, `init(params)`; None to use its attribute
+        `init`, or else the state None.
       max_fits: number of update rules to fit before the cause is reported as unknown. The default takes up to a
         minute on two cores. The result does not depend on the speed of the machine.
       seconds: an upper limit on the wall-clock time; None for no limit. Compiled code is not interrupted.
@@ -120,15 +122,15 @@ def identify(
     """Return the equations of an optimizer, and the libraries that have the same rule.
 
     Args:
-      optimizer: as the candidate of `compare`.
-      hparams: as for `compare`.
-      kind: as for `compare`.
-      init: as for `compare`.
-      max_fits: as for `compare`.
-      seconds: as for `compare`.
+      optimizer: see `candidate` of `compare`.
+      hparams: see `compare`.
+      kind: see `compare`.
+      init: see `compare`.
+      max_fits: see `compare`.
+      seconds: see `compare`.
 
     Raises:
-      NotAnOptimizerError, TimeLimitError: as `compare`.
+      NotAnOptimizerError, TimeLimitError: as raised by `compare`.
 
     >>> from nnjax import optcheck
     >>> print(optcheck.identify(optim.rmsprop(1e-3)))
@@ -147,7 +149,9 @@ def identify(
         return f"unknown: none of the rules tried reproduces these updates ({budget.used:,} rules fitted)"
     formula = matches[0].formula
     names = [name for name, library in LIBRARY_RULES.items() if library.rule == formula.rule]
-    return "\n".join([f"the rule of {', '.join(names)}:" if names else "a rule of no library:", *equations(formula)])
+    return "\n".join(
+        [f"the rule of {', '.join(names)}:" if names else "no library has this rule:", *equations(formula)]
+    )
 
 
 def assert_matches(
@@ -164,14 +168,14 @@ def assert_matches(
     """Raise AssertionError with the report if an optimizer differs from a reference or breaks the contract.
 
     Args:
-      candidate: as for `compare`.
-      reference: as for `compare`.
+      candidate: see `compare`.
+      reference: see `compare`.
       allow: causes to accept, by their `id`, such as "lr-in-velocity" or "b2".
-      hparams: as for `compare`.
-      kind: as for `compare`.
-      init: as for `compare`.
-      max_fits: as for `compare`.
-      seconds: as for `compare`.
+      hparams: see `compare`.
+      kind: see `compare`.
+      init: see `compare`.
+      max_fits: see `compare`.
+      seconds: see `compare`.
 
     Raises:
       AssertionError: if they differ by a cause that is not in `allow`, or the candidate breaks the contract.
@@ -253,7 +257,7 @@ def _own_violations(
 
 
 def _empty_match(observation: Observation) -> tuple[Violation, ...]:
-    """Return a violation or note if a match means nothing."""
+    """Return a violation or note if the updates match only because all are NaN or all are zero."""
     updates = np.stack([observation.candidate.updates, observation.reference.updates])
     if np.isnan(updates).all():
         return (make_violation("nothing to compare", "", "NaN from both at every step", "numbers"),)
@@ -266,5 +270,7 @@ def _empty_match(observation: Observation) -> tuple[Violation, ...]:
 def _schedule_remark(has_schedule: bool, hparams: Mapping[str, Any] | None) -> tuple[str, ...]:
     if has_schedule:
         return ()
-    reason = "an optimizer takes no schedule" if hparams is not None else "pass functions that make them, and hparams="
+    reason = "an optimizer takes no schedule"
+    if hparams is None:
+        reason = "pass functions that make the optimizers, and hparams="
     return (f"the position of the learning rate, and how a schedule is read ({reason})",)

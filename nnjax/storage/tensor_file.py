@@ -41,7 +41,7 @@ class Header(NamedTuple):
 
     leaves: dict[str, tuple[np.dtype[Any], tuple[int, ...]]]  # stored dtype and shape, in the order of the file
     sha256: dict[str, str] | None  # checksum of each leaf; None if nnjax did not write the file
-    dtypes: dict[str, str]  # original dtypes, where they differ from the stored ones
+    dtypes: dict[str, str]  # original dtypes of the leaves that are stored with a different dtype
     empty: dict[str, str] | None  # subtrees without leaves, such as {"params/1": "()"}
     format: str  # such as "nnjax-checkpoint"
     metadata: dict[str, Any]

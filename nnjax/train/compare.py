@@ -53,8 +53,8 @@ def compare(
     in shape, so the noise that they share cancels in the difference. A run against itself gives exactly 0.
 
     Args:
-      first: a run.
-      second: the run to compare it with, with the same names of metrics.
+      first: one of the runs to compare.
+      second: the other run; its metrics need the same names to be compared.
       data: see `fit`.
       validation: the data on which both runs are scored, after the last epoch.
       epochs: see `fit`.

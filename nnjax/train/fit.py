@@ -84,9 +84,9 @@ def fit(
     `jax.random.split(key, members)[i]`: bitwise with strategy "map" on a CPU, to rounding with "vmap".
 
     Args:
-      run: the run.
+      run: the network, loss, optimizer and batch size.
       data: `Data`, `(x, y)` or `(x, y, weights)`, checked once before anything is compiled. Or a `data.Source`, from
-        which batches are gathered when they are needed, with the same bits; an x in memory-mapped files (`np.memmap`)
+        which batches are gathered when they are needed, with bitwise the same result; a memory-mapped x (`np.memmap`)
         becomes one. Validation data are in memory, so with a source `folds` validates only if `validation` is given.
       epochs: number of passes over the data; epoch e ends after ⌈e · n / batch_size⌉ steps. May be a fraction.
       key: the run's random key, `jax.random.key(0)` if None; or keys (members,), one for each member.
@@ -210,11 +210,11 @@ def make_job(
     """Return a job, after checking its data.
 
     Args:
-      ensemble: the runs.
-      keys: (members,).
+      ensemble: the runs, and how their members are executed.
+      keys: random keys (members,), one for each member.
       hyper: (members, ...) hyper-parameters; None for a fixed run.
       data: see `fit`.
-      options: the options, which have epochs, validation and patience.
+      options: the options, of which `epochs`, `validate_every` and `patience` are read.
       folds: see `fit`.
       validation: see `fit`.
     """
@@ -261,7 +261,7 @@ def make_job(
 
 
 def epoch_ends(epochs: float, n: int, batch_size: int) -> list[int]:
-    """Return the step after which each epoch ends, ⌈e n / batch_size⌉. A final part of an epoch counts as one.
+    """Return the step after which each epoch ends, ⌈e n / batch_size⌉. A final fraction of an epoch counts as an epoch.
 
     >>> train.epoch_ends(2, n=10, batch_size=4)
     [3, 5]
@@ -391,7 +391,9 @@ def _check_held_out(held_out: Data | None, rows: Rows | None, patience: int | No
     if held_out is not None:
         _check_weights("validation", held_out.weights, rows)
     elif patience is not None:
-        raise ValueError(f"fit: patience={patience} needs validations; pass validation=, or folds in memory")
+        raise ValueError(
+            f"fit: patience={patience} needs validation data; pass validation=, or folds of data in memory"
+        )
 
 
 def _check_weights(part: str, weights: Array | None, rows: Rows | None) -> None:

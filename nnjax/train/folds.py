@@ -84,8 +84,8 @@ def bootstrap(key: Key, n: int, members: int) -> Folds:
 
     Args:
       key: random key of the draws.
-      n: number of rows.
-      members: number of members.
+      n: number of rows of the data.
+      members: number of members, each with its own draws.
 
     Raises:
       ValueError: for n < 2, or if a member drew all rows, which happens for very small n.

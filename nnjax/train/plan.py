@@ -26,7 +26,7 @@ from nnjax.types import Data, PyTree
 MEMORY_SHARE = 0.9  # share of the free memory that members may take
 SECONDS = 0.3  # time for measuring one strategy
 MEASURED = 8  # number of members to measure with, or twice the devices
-FEW, MANY = 16, 32  # members whose programs' bytes are compared; with fewer than 16, more rows are drawn at once
+FEW, MANY = 16, 32  # numbers of members whose memory is compared; programs with fewer than 16 draw more rows at once
 
 
 class Plan(NamedTuple):
@@ -44,7 +44,7 @@ class Plan(NamedTuple):
     member_bytes: dict[Strategy, int]  # for each additional member, including a copy for saving
     fit: dict[Strategy, int]  # number of members that fit into memory
     seconds: dict[Strategy, float]  # measured time of one member's step; empty if not measured
-    strategy: Strategy  # the faster one
+    strategy: Strategy  # the faster one; without measurements, the one with which more members fit
     group: int | None  # the `group` with which the members fit; None if all of them do
 
     def __str__(self) -> str:
@@ -85,12 +85,12 @@ def plan(
     strategy; pass it to `fit` yourself, because results depend on it.
 
     Args:
-      run: the run.
+      run: the run to train.
       data: see `fit`.
-      members: number of members.
+      members: number of networks to train.
       mesh: see `fit`.
       memory: bytes that may be used on each device; None for nine tenths of the free memory.
-      measure: run the programs briefly, to compare the speed of the strategies.
+      measure: whether to run the programs briefly, to compare the speed of the strategies.
 
     Raises:
       ValueError: if not even one member fits (the message has the bytes); for members < 1.
@@ -146,7 +146,7 @@ def plan(
 
 
 def group_that_fits(run: Run, data: Data, members: int, *, strategy: Strategy, mesh: Mesh | None) -> int | None:
-    """Return the number of members that fit into memory at a time; None if all do. Small ensembles are not planned."""
+    """Return how many members fit into memory at a time; None if all do, which is assumed for small ensembles."""
     state = _tree_bytes(jax.eval_shape(run.init, jax.random.key(0), data))
     devices = 1 if mesh is None else mesh.shape.get(MEMBERS, 1)
     if 20 * members * state / devices + 4 * _tree_bytes(data) < _free_bytes() / 4:
@@ -177,7 +177,7 @@ def _measure(ensemble: Ensemble, key: Any, data: Data) -> float:
     shared = replicate(ensemble, data)
     fs = jax.tree.map(jnp.copy, initial_states(ensemble, keys, None, shared, validated=False))
     done, n, elapsed = 0, 1, 0.0
-    while elapsed < SECONDS / 4 and n <= CAPACITY:  # ever longer; the last chunk counts, the first one compiles
+    while elapsed < SECONDS / 4 and n <= CAPACITY:  # chunks become longer; only the last one is timed
         args = MemberArgs(until=shard_members(ensemble, np.full(members, done + n, np.int32)))
         clock = time.perf_counter()
         fs, _, _ = jax.block_until_ready(train_chunk(ensemble, fs, args, shared, np.int32(n)))

@@ -92,10 +92,10 @@ def replay(
       mesh: see `fit`.
       group: see `fit`; groups are examined one after another, or only that of `member`.
       folds: see `fit`.
-      step: the step to repeat, from 0; None for the first one that makes the loss, the parameters, or the state of the
-        network or the optimizer non-finite.
-      member: the member to examine; None for the first one with such a step. With strategy "map" it runs alone, which
-        gives the same bits.
+      step: the step to repeat, counted from 0; None for the first one that makes the loss, the parameters, or the state
+        of the network or the optimizer non-finite.
+      member: the member to examine; None for the first one with such a step. With strategy "map" it runs alone, with
+        bitwise the same result.
       out: folder with checkpoints of the run. The replay starts from the last one before the step.
 
     Returns:
@@ -136,7 +136,7 @@ def replay_job(job: Job, options: FitOptions, *, step: int | None = None, member
     ]
     if step is None:
         first = None
-        for group in groups:  # later groups can only have an earlier step
+        for group in groups:  # in later groups only steps before `first` matter
             first = _first_bad_step(group, job.total_steps if first is None else first.step) or first
         return first
     finite, most = None, 0

@@ -117,7 +117,7 @@ class Run:
 
         Args:
           ts: the state before the step.
-          batch: the examples.
+          batch: the examples of the step.
 
         Returns:
           The state after the step, and `{"loss": ()}`: the loss of the batch before the step.
@@ -162,7 +162,7 @@ class Run:
         def scan(ts: TrainState, n: int) -> tuple[TrainState, Log]:
             if self.batch_size is None:
                 return lax.scan(keep(lambda ts, _: self.step(ts, data)), ts, length=n)
-            # All rows at once: inside the scan they would cost a third of a step
+            # All rows are drawn at once: inside the scan they would cost a third of a step
             rows = self.rows(ts.key, ts.step, n_rows(data), n)
             return lax.scan(keep(lambda ts, row: self.step(ts, take_rows(data, row))), ts, rows)
 

@@ -40,7 +40,7 @@ def contract_violations(adapter: Adapter, deadline: Deadline) -> list[Violation]
     Args:
       adapter: the optimizer. Objects are not checked under lax.scan and jax.vmap; optimizers of PyTorch only for
         determinism and mutation of gradients.
-      deadline: checked between the checks.
+      deadline: its time limit is tested after each check.
 
     Returns:
       Violations and notes. A NaN that spreads is a violation even if the formula requires it (global norm clipping,
@@ -76,7 +76,7 @@ def structure_violations(adapter: Adapter) -> list[Violation]:
 
 
 def _pure_checks(adapter: Adapter) -> Iterator[list[Violation]]:
-    """Yield the violations of a pure optimizer. jit comes first, so that the eager steps find tracers it leaked."""
+    """Yield the violations of a pure optimizer. jit comes first, so that the eager steps find leaked tracers."""
     traces: list[None] = []
 
     def counting_step(state: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
@@ -211,7 +211,7 @@ def _check_mutation(adapter: Adapter, array: Callable[..., Any]) -> list[Violati
 
 
 def _check_types(adapter: Adapter, params: PyTree, grads: list[PyTree], can_jit: bool) -> list[Violation]:
-    """Check structures, shapes and dtypes: updates must equal the gradients', the state what init returned."""
+    """Check that updates have the structure, shapes and dtypes of the gradients, and that the state keeps its own."""
     updates: list[dict[str, str]] = []
     states: list[dict[str, str]] = []
 
@@ -276,7 +276,7 @@ def _rename(violation: Violation, rule: str) -> Violation:
 
 
 def _check_empty(adapter: Adapter, params: PyTree, grads: PyTree) -> list[Violation]:
-    """Check that the mean over no elements, which is NaN, does not reach other leaves."""
+    """Check that a leaf without elements, whose mean is NaN, does not change other leaves."""
     updates, _ = adapter.step(adapter.init(params), params, grads)
     paths = [path for path, leaf in named_leaves(updates) if np.isnan(to_float64(leaf)).any()]
     return [make_violation("empty leaves", path, "NaN", "the same numbers as without them") for path in paths[:1]]

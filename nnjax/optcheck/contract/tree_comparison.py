@@ -17,7 +17,7 @@ def leaf_types(tree: PyTree, weak: bool = True) -> dict[str, str]:
     """Return the type of each leaf by path, and under "" the structure of the tree.
 
     Args:
-      tree: the tree.
+      tree: any pytree of arrays and numbers.
       weak: if True, return the types that jit sees (NumPy's float64 becomes float32), with weak types marked.
     """
 

@@ -31,7 +31,7 @@ class Report(NamedTuple):
     fixes: tuple[str, ...] = ()
     not_observed: tuple[str, ...] = ()
     traces: tuple[Trace, Trace] | None = None
-    """Candidate and reference, in the pass in which they differ, or in the first: for `plot`."""
+    """For `plot`: the traces of candidate and reference in the pass in which they differ, or in the first pass."""
 
     @property
     def matches(self) -> bool:
@@ -201,7 +201,9 @@ def _ranges(selected: Collection[str], names: Sequence[str]) -> str:
 def _explanation(explanation: Explanation, reference: Formula | None, prefix: str) -> list[str]:
     """Return the causes, both formulas side by side, and the proof."""
     library = f" ({explanation.library})" if explanation.library else ""
-    title = f"cause{library}" if explanation.causes else f"the candidate is known{library}, the reference is not"
+    title = (
+        f"cause{library}" if explanation.causes else f"formula of the candidate{library}; the reference's is unknown"
+    )
     lines = [f"{prefix}{title}:"]
     for cause in explanation.causes:
         leaves = "" if cause.leaves is None else f" in {', '.join(cause.leaves)}"

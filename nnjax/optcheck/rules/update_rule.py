@@ -10,7 +10,10 @@ Branches = dict[str, Callable[[], Any]]  # one expression per choice
 
 
 class UpdateRule(NamedTuple):
-    """An update rule as one choice at each place where rules differ. The defaults are gradient descent."""
+    """An update rule: each field is a place where rules differ, and its value a choice (see `rule_choices.CHOICES`).
+
+    The defaults are those of gradient descent.
+    """
 
     clip: str = "none"
     decay: str = "none"
@@ -68,7 +71,7 @@ class Inputs(NamedTuple):
 
     grads: np.ndarray  # (steps, elements)
     params: np.ndarray  # (steps, elements), before each step
-    rates: np.ndarray  # (steps,), the schedule: learning rate of each step over the hyper-parameter
+    rates: np.ndarray  # (steps,), the schedule: learning rate of each step divided by the hyper-parameter
     leaf: np.ndarray  # (elements,), index of the leaf
     leaf_count: int
 
@@ -125,7 +128,7 @@ def update_array(formula: Formula, inputs: Inputs) -> np.ndarray:
 def _direction(
     formula: Formula, state: State, grads: tuple[np.ndarray, np.ndarray], p: np.ndarray, t: Number
 ) -> tuple[np.ndarray, State]:
-    """Return the step before velocity and learning rate. `grads` are for the second and the first moment, in order."""
+    """Return the step before velocity and learning rate. `grads` are those for the second and the first moment."""
     rule, h = formula
     g, g_first = grads
     m = _first_moment(rule.first, h, state.m, g_first, t)
@@ -232,7 +235,7 @@ def _second_moment(second: str, h: HyperParams, state: State, g: np.ndarray, m: 
 
 
 def _correction(correction: str, b: Number, b_wrong: Number, t: Number) -> Number:
-    """Return the divisor of a moment with decay rate `b`; `b_wrong` is the decay rate of the second of the two."""
+    """Return the divisor of a moment with decay rate `b`; `b_wrong` is the decay rate of the other moment."""
     branches: Branches = {
         "none": lambda: 1.0,
         "t": lambda: 1 - b**t,
@@ -256,7 +259,7 @@ def is_linear(rule: UpdateRule) -> bool:
 
 
 def _divide(rule: UpdateRule, h: HyperParams, numerator: np.ndarray, v: np.ndarray, c2: Number) -> np.ndarray:
-    """Return the numerator over the root of the second moment, with ε at its place."""
+    """Return the numerator over the root of the second moment, with ε where the rule adds it."""
 
     def root(x: np.ndarray) -> np.ndarray:
         return x if is_linear(rule) else np.sqrt(x)

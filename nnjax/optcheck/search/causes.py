@@ -67,7 +67,7 @@ def causes_of(
     Args:
       reference: the formula of the reference.
       candidate: the formula of the candidate.
-      leaves: the leaves in which it applies; None for all.
+      leaves: the leaves in which the candidate's formula applies; None for all.
     """
     if reference is None:
         return ()

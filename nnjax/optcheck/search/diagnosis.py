@@ -47,7 +47,7 @@ def target_of(updates_trace: Trace, script: GradientScript, dtype: str) -> Targe
 
 
 def diagnose_match(observation: Observation, reference: Formula | None) -> Diagnosis:
-    """Return what a match does not show, if its formula is known without a search."""
+    """Return what could differ although the updates match, if the formula is known without a search."""
     target = target_of(observation.reference, observation.script, observation.dtype)
     formula = library_formula(target, reference)
     return Diagnosis(formula, not_observed=() if formula is None else not_observed(formula, target))
@@ -57,10 +57,10 @@ def diagnose(difference: Pass, observation: Observation, guess: Formula | None, 
     """Find the formula of both optimizers and name the differences.
 
     Args:
-      difference: where they differ.
-      observation: their updates.
+      difference: where the optimizers differ.
+      observation: the updates of both.
       guess: the formula of the reference, if it is known or likely.
-      max_fits: how many update rules to fit, see `nnjax.optcheck.compare`.
+      max_fits: number of update rules to fit, see `nnjax.optcheck.compare`.
     """
     updates = observation.candidate.updates
     for name, mask in (("zero", updates == 0), ("NaN", np.isnan(updates))):
@@ -111,7 +111,7 @@ def _library_name(match: Attempt, reference: Formula | None) -> str:
 
 
 def _with_float32_bound(target: Target) -> Target:
-    """Return the target with the bound of float32 values among float64 ones.
+    """Return the target with a bound for updates of which some values were rounded to float32.
 
     If all updates are float32 numbers, return the float32 bound. Otherwise the bound allows one float32 number, such as
     PyTorch's NAdam has; a larger bound would hide a missing weight decay.

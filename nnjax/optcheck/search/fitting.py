@@ -93,7 +93,7 @@ def fit(formula: Formula, target: Target, names: Sequence[str] | None = None) ->
 
     Args:
       formula: the rule, and the hyper-parameters to start from.
-      target: the updates.
+      target: the updates to reproduce.
       names: the hyper-parameters to fit; None for all that are free.
     """
     target, names = sample(formula.rule, target), free_names(formula) if names is None else names
@@ -112,7 +112,7 @@ def fit_learning_rate(formula: Formula, target: Target) -> Formula:
 
 
 def free_names(formula: Formula) -> list[str]:
-    """Return the hyper-parameters that can be fitted: those in use, except zeros, which are a choice."""
+    """Return the hyper-parameters that can be fitted: those in use, except zeros, because 0 is a choice."""
     return [name for name in hyper_names(formula.rule) if getattr(formula.hyper, name) != 0]
 
 

@@ -57,9 +57,9 @@ def search(
     """Return the formulas closest to `start` that produce the updates.
 
     Args:
-      target: the updates.
+      target: the updates to reproduce.
       start: the formula to start from.
-      budget: how many rules to fit. In addition, all rules two choices away are tried without a fit.
+      budget: number of rules to fit. In addition, all rules two choices away are tried without a fit.
       loose_target: the same updates with a larger bound, which rules close to the start may use.
 
     Returns:
@@ -84,9 +84,9 @@ def identify_formula(target: Target, guess: Formula | None, budget: Budget) -> l
     """Return formulas that produce the updates, starting from the closest library rule.
 
     Args:
-      target: the updates.
+      target: the updates to reproduce.
       guess: a formula to try first.
-      budget: how many rules to fit.
+      budget: number of rules to fit.
     """
     if (formula := library_formula(target, guess)) is not None:
         return [Attempt(formula)]
@@ -150,7 +150,7 @@ def _two_choices(start: Formula) -> Iterator[Attempt]:
 
 
 def _second_choices(fits: Iterable[tuple[Fit, Attempt]]) -> Iterator[Attempt]:
-    """Yield the neighbours of all attempts, with the hyper-parameters before the fit: it lacked the second change."""
+    """Yield the neighbours of all attempts, with the hyper-parameters from before the fit of the first change."""
     seen = set()
     for _, (formula, first, library) in fits:
         for second, rule in neighbours(formula.rule):
@@ -221,7 +221,7 @@ def _simplest(matches: list[Attempt], start: Formula, target: Target) -> list[At
 
 
 def _simplify(formula: Formula, start: Formula, target: Target) -> Formula:
-    """Return the start's choices and hyper-parameters where they produce the same updates."""
+    """Return the formula with all choices and hyper-parameters of the start that leave the updates unchanged."""
     for place, choice in [("decay", "none"), *zip(UpdateRule._fields, start.rule, strict=True)]:
         if place == "decay" and formula.rule.decay == "none":
             continue  # a tiny weight decay would fit a rule that has none

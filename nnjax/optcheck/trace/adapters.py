@@ -53,7 +53,8 @@ def adapt(optimizer: Any, kind: str | None = None, init: Callable[[PyTree], Any]
         `step(params, grads)`, which returns parameters or changes them in place; or a `torch.optim.Optimizer` class
         with its arguments, such as `functools.partial(torch.optim.Adam, lr=1e-3)`.
       kind: one of `KINDS`; None to recognise it.
-      init: the first state of a step function, `init(params)`; None to use `step.init`, or the state None.
+      init: function that returns the first state of a step function, `init(params)`; None to use its attribute
+        `init`, or else the state None.
 
     Raises:
       NotAnOptimizerError: if the object is not an optimizer of this kind.

@@ -53,7 +53,7 @@ def build(
       optimizer: an optimizer, a factory, or a name; see `nnjax.optcheck.compare`.
       hparams: hyper-parameters with which to call a factory.
       kind: the kind of the optimizer, see `adapt`.
-      init: the first state of a step function, see `adapt`.
+      init: function that returns the first state of a step function, see `adapt`.
 
     Raises:
       NotAnOptimizerError: if it is not an optimizer, or the factory does not take a hyper-parameter.

@@ -1,6 +1,6 @@
 """Scripted gradients for both optimizers: every magnitude, in every pattern over time, in leaves of every shape.
 
-Gradients do not depend on the updates (open loop), so a rounding error stays one; training would amplify it.
+Gradients do not depend on the updates (open loop), so rounding errors are not amplified as they are in training.
 """
 
 from collections.abc import Callable
@@ -40,19 +40,19 @@ class GradientScript(NamedTuple):
 
     grads: PyTree  # leaves (steps, ...)
     params: PyTree  # leaves (steps, ...), before each step
-    rates: np.ndarray  # (steps,), the schedule: learning rate of each step over the hyper-parameter
+    rates: np.ndarray  # (steps,), the schedule: learning rate of each step divided by the hyper-parameter
     leaf: np.ndarray  # (elements,), index of the leaf
     leaf_names: list[str]
     shapes: list[tuple[int, ...]]  # shapes of the leaves, without the axis of steps
     pattern: np.ndarray  # (elements,), index into PATTERNS
-    magnitude: np.ndarray  # (elements,)
+    magnitude: np.ndarray  # (elements,), scale of the pattern
 
 
 def gradient_script(seed: int = 0, *, scheduled: bool = False) -> GradientScript:
     """Return the script. Half of the leaves have parameters 0, so that no digits cancel; the others N(0, 1).
 
     Args:
-      seed: seeds the random pattern, the signs, the parameters and the order of elements within leaves.
+      seed: seed of the random pattern, the signs, the parameters and the order of elements within leaves.
       scheduled: if True, the learning rate changes at every step, between 0.2 and 1 times the hyper-parameter.
     """
     rng = np.random.default_rng(seed)
@@ -62,7 +62,9 @@ def gradient_script(seed: int = 0, *, scheduled: bool = False) -> GradientScript
     grads, params, patterns, magnitudes = [], [], [], []
     for path, shape in paths:
         size = int(np.prod(shape))
-        cells = rng.permutation(SIZE)[:size] if size > 1 else np.array([4 * len(MAGNITUDES) + 14])  # random, N(0, 1)
+        cells = (
+            rng.permutation(SIZE)[:size] if size > 1 else np.array([4 * len(MAGNITUDES) + 14])
+        )  # one element: random pattern
         pattern, magnitude = cells // len(MAGNITUDES), MAGNITUDES[cells % len(MAGNITUDES)]
         signs = rng.choice([-1.0, 1.0], size)
         g = np.stack([list(PATTERNS.values())[i](k, rng) for i in pattern], axis=1) * magnitude * signs

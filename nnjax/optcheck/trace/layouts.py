@@ -31,7 +31,7 @@ class ObjectInLayout(NamedTuple):
 
 
 def with_layout(adapter: Adapter, optimizer: Any) -> Adapter:
-    """Return the adapter with the first layout in which it can take a step, or unchanged if there is none.
+    """Return the adapter with the first layout in which it can take a step; unchanged if there is none.
 
     Args:
       adapter: the adapter that `adapt` returned.

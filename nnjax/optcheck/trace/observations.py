@@ -15,7 +15,7 @@ from nnjax.types import PyTree
 
 
 class Observation(NamedTuple):
-    """Both optimizers on the same script."""
+    """The updates of both optimizers on the same script."""
 
     name: str  # "float64", "float32", or "float64, learning rate changes at every step"
     dtype: str
@@ -85,8 +85,8 @@ def observe_both_dtypes(
 ) -> tuple[Observation, Observation]:
     """Run both in float64 and in float32.
 
-    The float32 rounding error of the reference is not the candidate's fault, so the result includes it, for the
-    tolerance. It can be large: RAdam's ρ, for example, is a small difference of large numbers.
+    The float32 observation includes the reference's own rounding error, because the tolerance must allow for it. It can
+    be large: RAdam's ρ, for example, is a small difference of large numbers.
     """
     double, single = (observe(candidate, reference, dtype, deadline) for dtype in ("float64", "float32"))
     if isinstance(reference, Adapter):

@@ -7,8 +7,8 @@ import numpy as np
 from nnjax.optcheck.trace.gradient_script import PATTERNS, GradientScript, flatten
 from nnjax.optcheck.trace.traces import Trace
 
-# Equivalent implementations differ by less (float64 1e-10; float32 8e-5, because 1 - .999 loses 13 bits), the closest
-# known wrong rules by more (3e-6 and 8e-4).
+# Equivalent implementations stay below these bounds (float64 1e-10; float32 8e-5, because 1 - 0.999 loses 13 bits); the
+# closest known wrong rules exceed them (3e-6 and 8e-4).
 RELATIVE = {"float64": 1e-9, "float32": 2e-4}
 EPS = {"float64": float(np.finfo(np.float64).eps), "float32": float(np.finfo(np.float32).eps)}
 TEXT = (
@@ -20,7 +20,7 @@ TEXT = (
 class Divergence(NamedTuple):
     """The first difference above rounding."""
 
-    step: int  # from 1
+    step: int  # counted from 1
     leaf: str
     place: tuple[int, ...]  # index in the leaf
     gradient: float
@@ -28,7 +28,7 @@ class Divergence(NamedTuple):
     pattern: str  # pattern of the gradient over time
     candidate: float
     reference: float
-    ratio: float  # difference over tolerance
+    ratio: float  # difference divided by tolerance
 
 
 def rounding_bound(updates: np.ndarray, reference: np.ndarray, params: np.ndarray, dtype: str) -> np.ndarray:
@@ -45,7 +45,7 @@ def tolerance(candidate: Trace, reference: Trace, dtype: str, reference_error: n
 
 
 def within(updates: np.ndarray, target: np.ndarray, bound: np.ndarray) -> np.ndarray:
-    """Return where two arrays differ by at most the bound. NaN equals NaN, and infinity infinity."""
+    """Return where two arrays differ by at most the bound. NaN counts as equal to NaN, and an infinity to itself."""
     with np.errstate(invalid="ignore"):
         close = np.abs(updates - target) <= bound
     return close | (updates == target) | (np.isnan(updates) & np.isnan(target))
@@ -54,7 +54,7 @@ def within(updates: np.ndarray, target: np.ndarray, bound: np.ndarray) -> np.nda
 def first_divergence(
     candidate: Trace, reference: Trace, script: GradientScript, bound: np.ndarray
 ) -> Divergence | None:
-    """Return the first step at which traces differ, at a clear difference with a gradient close to 1."""
+    """Return a clear difference in the first step that differs: the one whose gradient is closest to 1."""
     wrong = ~within(candidate.updates, reference.updates, bound)
     if not wrong.any():
         return None

@@ -27,7 +27,7 @@ def trace(
     """Run all steps of the script, under jit if the optimizer allows it, because that is faster.
 
     Args:
-      adapter: the optimizer.
+      adapter: the optimizer to run.
       script: the gradients, parameters and schedule.
       dtype: the dtype of parameters and gradients.
       deadline: checked before every step.

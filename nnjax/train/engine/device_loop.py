@@ -50,7 +50,7 @@ class MemberArgs(NamedTuple):
 
     hyper: PyTree = None  # hyper-parameters for `make_run`; None for a fixed run
     rows: Rows | None = None  # rows of the data; None for all of them
-    positions: Positions | None = None  # where the block has the examples; None if the data are on the device
+    positions: Positions | None = None  # positions of the examples in the block; None if the data are on the device
     until: Array | None = None  # () int32, the step to stop at
 
 
@@ -89,7 +89,7 @@ def train_chunk(
     has the same bits however it is cut into chunks. (XLA inlines a scan of length 1, and then rounds differently.)
 
     Args:
-      ensemble: the program.
+      ensemble: the runs, and how their members are executed.
       fs: the state before the steps; its memory is reused.
       args: the arguments of each member.
       data: all examples, or the examples that the host gathered.
@@ -179,7 +179,7 @@ def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n
         return loop(n, lambda i, carry: step(i, carry, batch(block_rows[jnp.clip(first + i, 0, last)])), carry)
 
     count = n_rows(examples) if rows is None else jnp.asarray(rows.sizes)
-    # Rows of several steps are drawn at once; of fewer steps in a large ensemble, because its chunks are short
+    # Rows of several steps are drawn at once, of fewer steps for large ensembles, because their chunks are short
     several = min(CAPACITY, max(1, ROWS // size // min(ensemble.members, 16)))
 
     def draw_and_step(b: Array, carry: Carry) -> Carry:

@@ -42,7 +42,7 @@ def refuse_forked_process(where: str) -> None:
 
 
 class ProcessLostError(RuntimeError):
-    """Raised if another process ended or cannot be reached."""
+    """Another process ended or cannot be reached."""
 
 
 def join_processes(coordinator: str | None, processes: int | None, index: int | None) -> None:
@@ -51,7 +51,7 @@ def join_processes(coordinator: str | None, processes: int | None, index: int | 
     Args:
       coordinator: "host:port" of the first process; None if the cluster's environment provides it.
       processes: number of processes; None if the environment provides it.
-      index: index of this process, from 0; None if the environment provides it.
+      index: index of this process, counted from 0; None if the environment provides it.
 
     Raises:
       ValueError: for an address without a port, or an index outside 0 … processes - 1.

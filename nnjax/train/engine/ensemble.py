@@ -26,7 +26,7 @@ class Ensemble:
     Args:
       make_run: the run of all members, or a function from one member's hyper-parameters to its run.
       members: number of members. A single run is an ensemble of one.
-      strategy: "map" trains one member after another, with the bits of single runs; "vmap" trains them in lockstep.
+      strategy: "map" trains one member after another, bitwise like single runs; "vmap" trains them in lockstep.
       mesh: devices over which members or batches are spread; None for one device.
 
     Raises:

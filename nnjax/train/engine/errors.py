@@ -11,9 +11,12 @@ class RunMismatchError(ValueError):
     """The saved run differs from the one to resume."""
 
     def __init__(self, folder: Path | None, differences: Differences, *, reason: str | None = None):
-        """Take the checkpoints' folder, the differences, and the reason if the saved state does not fit at all.
+        """Initialise the error.
 
-        The folder is None for a `PartialRun`.
+        Args:
+          folder: the folder of the checkpoints; None for a `PartialRun`.
+          differences: the entries of the fingerprint that differ.
+          reason: why the saved state cannot be loaded; None if `resume="anyway"` would continue.
         """
         self.folder, self.differences, self.reason = folder, differences, reason
         if folder is None:
@@ -44,7 +47,14 @@ class InterruptedRun(KeyboardInterrupt):
     """
 
     def __init__(self, step: int, folder: Path | None, *, waiting: bool = False, partial: Any = None):
-        """Take the attributes, and whether the run was waiting for its source when it was interrupted."""
+        """Initialise the exception.
+
+        Args:
+          step: number of steps taken.
+          folder: the folder of the checkpoint; None if nothing is saved.
+          waiting: whether the run was waiting for its source.
+          partial: the run up to there.
+        """
         self.step, self.folder, self.partial = step, folder, partial
         how = (
             "not saved, because fit had no folder out=; resume=error.partial continues, see train.InterruptedRun"
@@ -59,7 +69,13 @@ class DivergedWarning(RuntimeWarning):
     """The loss of a step is not finite."""
 
     def __init__(self, step: int, loss: float, member: int | None):
-        """Take the step, from 0, its loss, and the member of an ensemble, or None for a single run."""
+        """Initialise the warning.
+
+        Args:
+          step: index of the step, counted from 0.
+          loss: the loss of the step.
+          member: index of the member; None for a single run.
+        """
         self.step, self.loss, self.member = step, loss, member
         who = "" if member is None else f" of member {member}"
         help_ = (

@@ -43,7 +43,7 @@ def run_fingerprint(job: Job) -> Fingerprint:
 
 
 def machine_fingerprint() -> Fingerprint:
-    """Return what affects the exact result of every run: the device and the versions."""
+    """Return the device and the versions, which affect the exact result of every run."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     device = jax.devices()[0]
     packages = {name: version(name) for name in ("jax", "jaxlib", "optax", "nnjax")}

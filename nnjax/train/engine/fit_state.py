@@ -55,7 +55,7 @@ def is_running(fs: FitState) -> Array:
 
 
 def record_step(fs: FitState, ts: TrainState, loss: Array) -> FitState:
-    """Return the state after a step with this loss that led to `ts`. A loss that is not finite ends the run."""
+    """Return the state after a step that led to `ts`; `loss` is its loss. A loss that is not finite ends the run."""
     diverged = jnp.where(jnp.isfinite(loss), fs.diverged, fs.train.step)
     return fs._replace(train=ts, diverged=diverged)
 

@@ -57,7 +57,7 @@ def run_job(
     """Take all steps of a job.
 
     Args:
-      job: the job.
+      job: the ensemble with its arguments and data.
       options: chunk length, checkpoints, callbacks.
       show: called with a record after each chunk, for the progress bar.
       ended: True if a callback ended the run in an earlier group; then no steps are taken.
@@ -234,7 +234,7 @@ def _at_operation(fs: FitState, program: Callable[[FitState], T], repeat: Callab
 
 @contextmanager
 def open_data(job: Job, options: FitOptions) -> Iterator[tuple[Data | None, prefetch.NextFeed]]:
-    """Yield the data that stay on the device, and a function that returns what a chunk reads."""
+    """Yield the data that stay on the device, and a function that returns the feed of the next chunk."""
     if isinstance(job.data, Source):
         stops = [job.members.ends[:, epoch] for epoch in _stops(job, options)]
         with prefetch.prefetched(job, job.data, stops) as next_feed:

@@ -32,16 +32,16 @@ class Job(NamedTuple):
     members: Members
     data: Data | Source
     held_out: Data | None  # validation data
-    validated: frozenset[int]  # the epochs, from 0, after which members are validated, without the last one
-    validate_every: int  # epochs
-    patience: int | None  # validations
+    validated: frozenset[int]  # indices of the epochs after which members are validated, without the last one
+    validate_every: int  # number of epochs between validations
+    patience: int | None  # number of validations without improvement after which a member is stopped
     epoch_steps: float  # steps per epoch, for progress
     first: int = 0  # index of the first member, if this is one group of several
     numbered: bool = True  # False for a single run, whose messages name no member
 
     @property
     def last_epoch(self) -> int:
-        """The last epoch, from 0; -1 if there is none."""
+        """Index of the last epoch; -1 if there is none."""
         return self.members.ends.shape[1] - 1
 
     @property

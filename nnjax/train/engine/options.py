@@ -1,4 +1,4 @@
-"""The options of `fit` that the functions below it share."""
+"""The options of `fit` that the functions called by it share."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -134,7 +134,8 @@ def _gatherer(
 ) -> tuple[Callable[[np.ndarray, np.ndarray], Block], int]:
     """Return `gather(start, limit)`, the block of each member's steps start … limit - 1, and the most steps in it.
 
-    Examples are read in the order of their rows, because disks read forwards faster; a table has their positions.
+    Examples are read in the order of their rows, because disks read forwards faster. `Positions` says where the
+    examples of each step are.
     """
     run, members_rows = job.ensemble.run(index_tree(job.members.hyper, 0)), job.members.rows
     if run.batch_size is None:

@@ -23,7 +23,7 @@ class Logs(NamedTuple):
 
     done: np.ndarray  # (members,) steps, including steps that a frozen member did not take
     losses: np.ndarray  # (members, steps), NaN for steps that were not taken
-    epochs: tuple[int, ...]  # the epochs, from 0, after which members were validated
+    epochs: tuple[int, ...]  # indices of the epochs after which members were validated
     scores: tuple[dict[str, np.ndarray], ...]  # scores (members,) of each validation
 
 

@@ -1,0 +1,72 @@
+"""The arrays x and y of an NPZ file. Only these two are unpacked, and only if they fit into memory."""
+
+import math
+import zipfile
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from nnjax.data._csv import open_file
+
+MOST_NUMBERS = 2**28  # of an array; as float64 they fill 2 GiB
+KINDS = "biufSU"  # dtypes that are read: booleans, numbers and texts
+
+
+def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the arrays x (rows, ...) and y (rows,); None for y if there is no y.
+
+    Raises:
+      FileNotFoundError, OSError: if the file does not exist or cannot be opened.
+      ValueError: if the file is not an NPZ file, is damaged or encrypted, has no x, or holds more than `MOST_NUMBERS`,
+        objects or complex numbers in x or y; the message names the path.
+    """
+    with open_file(path) as file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except Exception as error:  # zipfile and NumPy raise many kinds of errors for damaged bytes
+            raise ValueError(f"{path} is not an NPZ file: {error}") from None
+        with archive:
+            names = [info.filename.removesuffix(".npy") for info in archive.infolist()]
+            arrays = {name: _read(path, archive, name, names) for name in ("x", "y") if name in names}
+    if "x" not in arrays or arrays["x"].ndim == 0:
+        listed = ", ".join(sorted(names)[:20]) or "no arrays"
+        raise ValueError(f"{path}: an array named x (rows, ...) is missing; the file has {listed}")
+    x, y = arrays["x"], arrays.get("y")
+    if y is not None and y.shape not in ((len(x),), (len(x), 1)):
+        raise ValueError(f"{path}: y must have one entry per row of x, x is {x.shape}, y {y.shape}")
+    return x, None if y is None else y.reshape(-1)
+
+
+def _read(path: Path, archive: zipfile.ZipFile, name: str, names: list[str]) -> np.ndarray:
+    if names.count(name) > 1:
+        raise ValueError(f"{path} holds {names.count(name)} arrays named {name}; only one is possible")
+    info = archive.infolist()[names.index(name)]
+    try:
+        with archive.open(info) as member:
+            shape, dtype = _read_header(member)
+            size = math.prod(shape) * dtype.itemsize
+            problem = ""
+            if dtype.kind not in KINDS:
+                problem = f"it holds {'objects' if dtype.hasobject else dtype}; convert them to numbers"
+            elif math.prod(shape) > MOST_NUMBERS or size > 8 * MOST_NUMBERS:
+                problem = f"{math.prod(shape):,} numbers are too many to load; write x.npy and y.npy for data.open_npy"
+            elif member.tell() + size != info.file_size:
+                problem = f"{info.file_size} bytes, {member.tell() + size} expected for shape {shape}"
+        if not problem:
+            with archive.open(info) as member:  # from the start again, because reading to its end checks its checksum
+                array = np.lib.format.read_array(member, allow_pickle=False)
+                member.read(1)
+                return array
+    except Exception as error:
+        problem = str(error) or type(error).__name__
+    raise ValueError(f"{path} cannot be read as NPZ: array {name}: {problem}")
+
+
+def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(member)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"version {version} of the format is for records, not for numbers")
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = header(member)
+    return shape, dtype
