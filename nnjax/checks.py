@@ -5,8 +5,9 @@ fix it.
 """
 
 import difflib
+import inspect
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -38,13 +39,62 @@ def shapes(x: Any) -> str:
     return texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
 
 
-def positive_int(where: str, name: str, value: Any) -> int:
-    """Return `value` as an int, which must be at least 1."""
+def positive_int(where: str, name: str, value: Any, low: int = 1) -> int:
+    """Return `value` as an int, which must be at least `low` and fit into 32 bits."""
+    if is_traced(value):
+        raise TypeError(f"{where}: {name} must be known before JAX traces; name it in static_argnames of jax.jit")
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{where}: {name} must be an integer, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{where}: {name} must be ≥ 1, got {value}")
+    if value < low:
+        raise ValueError(f"{where}: {name} must be ≥ {low}, got {value}")
+    if value >= 2**31:
+        raise ValueError(f"{where}: {name} must be < 2³¹, got {value}")
     return int(value)
+
+
+def boolean(where: str, name: str, value: Any) -> bool:
+    """Return `value`, which must be True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{where}: {name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def function_of(where: str, name: str, value: Any, *arguments: str) -> None:
+    """Check that `value` is a function that takes these arguments by position."""
+    call = f"({', '.join(arguments)})"
+    if not callable(value):
+        raise TypeError(f"{where}: {name} must be a function {call}, got {value!r:.80}")
+    try:
+        inspect.signature(value).bind(*arguments)
+    except ValueError:  # a built-in function has no signature
+        return
+    except TypeError as error:
+        function = getattr(value, "__name__", repr(value))
+        raise TypeError(f"{where}: {name} must be a function {call}, but {function} has {error}") from None
+
+
+def arrays(where: str, name: str, tree: Any) -> None:
+    """Check that the leaves of a tree are arrays or numbers."""
+    for leaf in jax.tree.leaves(tree):
+        kind = getattr(getattr(leaf, "dtype", None), "kind", "O")
+        if not (isinstance(leaf, (int, float, complex)) or kind not in "OUSM"):
+            raise TypeError(f"{where}: {name} must be arrays, or pytrees of them, got {leaf!r:.80}")
+
+
+def instance(where: str, name: str, value: Any, kind: type[T], hint: str) -> T:
+    """Return `value`, which must be of this type; the hint says how to get one."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{where}: {name} must be {hint}, got {value!r:.80}")
+    return value
+
+
+def mapping(where: str, name: str, value: Any) -> Mapping[str, Any]:
+    """Return `value`, which must be a dictionary with at least one name, and names that are texts."""
+    if not isinstance(value, Mapping) or not value or not all(isinstance(key, str) for key in value):
+        raise TypeError(
+            f"{where}: {name} must be a dictionary with at least one name and its values, got {value!r:.80}"
+        )
+    return value
 
 
 def in_range(where: str, name: str, value: Any, interval: str) -> Any:
@@ -53,12 +103,15 @@ def in_range(where: str, name: str, value: Any, interval: str) -> Any:
     Traced arrays are not checked, because their values are unknown. JAX arrays are returned unchanged. NumPy scalars
     become Python floats, because a `np.float64` would promote float32 parameters.
     """
-    if value is None or isinstance(value, str) or np.ndim(value) != 0:
-        raise ValueError(f"{where}: {name} must be one number, got {value!r}; use jax.vmap over several")
-    if is_traced(value):
+    if is_traced(value) and value.ndim == 0:
         return value
     low, high = (float(end) for end in interval[1:-1].split(","))
-    number = float(value)
+    try:
+        if isinstance(value, (str, bytes, bool, np.bool_)) or np.ndim(value) != 0:
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{where}: {name} must be one number, got {value!r}; use jax.vmap over several") from None
     above = number >= low if interval[0] == "[" else number > low
     below = number <= high if interval[-1] == "]" else number < high
     if math.isnan(number) or not (above and below):
@@ -69,7 +122,7 @@ def in_range(where: str, name: str, value: Any, interval: str) -> Any:
 def one_of(where: str, name: str, value: str, known: Iterable[str]) -> str:
     """Return `value`, which must be one of the known names; the error lists them, the most similar first."""
     names = list(known)
-    if value in names:
+    if isinstance(value, str) and value in names:
         return value
     near = difflib.get_close_matches(str(value), names, n=len(names), cutoff=0.4)
     ordered = near + sorted(set(names) - set(near))
@@ -80,7 +133,7 @@ def one_of(where: str, name: str, value: str, known: Iterable[str]) -> str:
 def is_key(value: Any) -> bool:
     """Return True if `value` holds random keys: typed (`jax.random.key`) or legacy (pairs of uint32)."""
     dtype = getattr(value, "dtype", None)
-    if dtype is None:
+    if dtype is None or not hasattr(value, "shape"):
         return False
     return bool(jnp.issubdtype(dtype, jax.dtypes.prng_key)) or (dtype == jnp.uint32 and value.shape[-1:] == (2,))
 

@@ -70,6 +70,12 @@ def load(
     >>> digits.train.x.shape, digits.test.x.shape
     ((1438, 64), (359, 64))
     """
+    if not isinstance(name, (str, Path)):
+        raise TypeError(f"load: name must be the name of a data set or the path of a file, got {name!r:.80}")
+    if data_dir is not None and not isinstance(data_dir, (str, Path)):
+        raise TypeError(f"load: data_dir must be a folder, got {data_dir!r:.80}")
+    checks.in_range("load", "test_share", test_share, "(0, 1)")
+    checks.positive_int("load", "seed", seed, 0)
     if name in NAMES and (target is not None or task is not None or categorical):
         raise ValueError(f"load: target, task and categorical apply only to files; omit them for {name}")
     if isinstance(categorical, str):

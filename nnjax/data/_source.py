@@ -87,6 +87,8 @@ def make_source(read: Read, n: int, transform: Transform | None = None) -> Sourc
     Raises:
       ValueError, TypeError: see `CheckedGather`, also from the source's `gather`; and as raised by `source`.
     """
+    if transform is not None:
+        checks.function_of("source", "transform", transform, "x")
 
     def stored(rows: np.ndarray) -> Data:
         x, y, weights = read(rows)
@@ -116,8 +118,7 @@ def check_source(source: Source) -> Source:
     """
     where = "Source"
     checks.positive_int(where, "n", source.n)
-    if not callable(source.gather):
-        raise TypeError(f"{where}: gather must be a function of row numbers (m,), got {source.gather!r}")
+    checks.function_of(where, "gather", source.gather, "rows")
     if not isinstance(source.digest, str):
         raise TypeError(f"{where}: digest must be a text that changes with the examples, got {source.digest!r}")
     if isinstance(source.gather, CheckedGather):

@@ -15,11 +15,12 @@ INT32 = np.iinfo(np.int32)
 Rows: TypeAlias = range | np.ndarray  # row numbers, one per row of an array
 
 
-def as_data(data: Any) -> Data:
+def as_data(data: Any, name: str = "data") -> Data:
     """Return `data` as `Data`.
 
     Args:
       data: `Data`, `(x, y)` or `(x, y, weights)`.
+      name: for the message.
 
     Raises:
       TypeError: for anything else.
@@ -33,7 +34,7 @@ def as_data(data: Any) -> Data:
         return Data(*data)
     if hasattr(data, "gather"):
         raise TypeError("a Source can only be trained on; validation data must be Data or (x, y), in memory")
-    raise TypeError(f"data must be nnjax.Data or a pair (x, y), got {type(data).__name__}")
+    raise TypeError(f"{name} must be nnjax.Data or a pair (x, y), got {type(data).__name__}")
 
 
 @allow_transfers
@@ -59,7 +60,8 @@ def validate(data: Any, name: str = "data") -> Data:
     >>> checked.y.dtype
     dtype('int32')
     """
-    arrays = as_arrays(as_data(data), name=name)
+    checks.instance("validate", "name", name, str, "a text for the messages")
+    arrays = as_arrays(as_data(data, name), name=name)
     leaves = named_leaves(arrays, name)
     n = count_rows(name, arrays)
     converted = convert(arrays, range(n), name)
@@ -70,6 +72,24 @@ def validate(data: Any, name: str = "data") -> Data:
         if is_x(leaf_name, name):
             warn_of_cast(leaf_name, leaf.dtype, leaf.max(initial=0) if leaf.dtype == np.uint8 else 0)
     return jax.tree.map(jnp.asarray, converted)
+
+
+def as_batch(where: str, name: str, data: Any) -> Data:
+    """Return `data` as `Data` whose leaves are arrays with a row axis, traced or not; their values are not read."""
+    batch = as_data(data, f"{where}: {name}")
+    check_row_axes(f"{where}: {name}.x", batch.x)
+    check_row_axes(f"{where}: {name}", (batch.y, batch.weights))
+    return batch
+
+
+def check_row_axes(name: str, tree: Any) -> None:
+    """Check that the leaves of a tree are arrays with a leading axis; for x, whose name ends so, that there is one."""
+    leaves = jax.tree.leaves(tree)
+    for leaf in leaves:
+        if not hasattr(leaf, "dtype") or not getattr(leaf, "shape", ()):
+            raise TypeError(f"{name} must hold arrays with a leading axis of rows, got {leaf!r:.80}")
+    if not leaves and name.endswith("x"):
+        raise TypeError(f"{name} must hold at least one array, got {tree!r}")
 
 
 def as_arrays(data: Data, rows: Rows | None = None, name: str = "data") -> Data:

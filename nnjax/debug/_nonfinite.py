@@ -112,6 +112,10 @@ def first_nonfinite(
     >>> print(first_nonfinite(run.step, ts, batch, names=("state", "batch")))
     layer 1 exp (forward), primitive exp, rows 1 of the batch: ... inf in shape (3, 4), inputs in ...
     """
+    checks.function_of("first_nonfinite", "function", function, *(f"args[{i}]" for i in range(len(args))))
+    checks.arrays("first_nonfinite", "args", args)
+    if names is not None and (isinstance(names, str) or not isinstance(names, Sequence)):
+        raise TypeError(f"first_nonfinite: names must be a list of texts, one for each argument, got {names!r:.80}")
     names = [f"args[{i}]" for i in range(len(args))] if names is None else list(names)
     if len(names) != len(args):
         raise ValueError(f"first_nonfinite: got {len(names)} names for {len(args)} arguments: {names}")

@@ -263,9 +263,15 @@ def make_job(
 def epoch_ends(epochs: float, n: int, batch_size: int) -> list[int]:
     """Return the step after which each epoch ends, ⌈e n / batch_size⌉. A final fraction of an epoch counts as an epoch.
 
+    Raises:
+      ValueError, TypeError: for numbers out of range.
+
     >>> train.epoch_ends(2, n=10, batch_size=4)
     [3, 5]
     """
+    epochs = float(checks.in_range("epoch_ends", "epochs", epochs, "[0, 2147483648)"))
+    checks.positive_int("epoch_ends", "n", n)
+    checks.positive_int("epoch_ends", "batch_size", batch_size)
     whole = int(epochs)
     marks = [*range(1, whole + 1), *([epochs] if epochs > whole else [])]
     return [math.ceil(e * n / batch_size - 1e-9) for e in marks]  # in floating point, 1.1 · 50 exceeds 55

@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from nnjax import checks
 from nnjax.data import Source, n_rows, take_rows
 from nnjax.data._transfers import allow_transfers
 from nnjax.debug import NonfiniteOrigin, first_nonfinite
@@ -119,6 +120,9 @@ def replay(
 def replay_job(job: Job, options: FitOptions, *, step: int | None = None, member: int | None = None) -> Replay | None:
     """Replay a step of a job, which may also be a sweep."""
     members = job.ensemble.members
+    for name, value in (("member", member), ("step", step)):
+        if value is not None:
+            checks.positive_int("replay", name, value, 0)
     if member is not None and not 0 <= member < members:
         raise ValueError(f"replay: member must be in 0 … {members - 1}, got {member}")
     if step is not None and not 0 <= step < job.total_steps:

@@ -46,7 +46,7 @@ class FitOptions:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        checks.in_range("fit", "epochs", self.epochs, "[0, inf)")
+        checks.in_range("fit", "epochs", self.epochs, "[0, 2147483648)")
         checks.in_range("fit", "save_every", self.save_every, "[0, inf)")
         for name in ("validate_every", "keep"):
             checks.positive_int("fit", name, getattr(self, name))
@@ -57,11 +57,17 @@ class FitOptions:
             isinstance(self.resume, bool | PartialRun) or (isinstance(self.resume, str) and self.resume == "anyway")
         ):
             raise ValueError(f"fit: resume must be True, False, 'anyway' or error.partial, got {self.resume!r}")
+        checks.boolean("fit", "progress", self.progress)
+        if self.out is not None and not isinstance(self.out, (str, Path)):
+            raise TypeError(f"fit: out must be a folder, as text or as a Path, got {self.out!r}")
+        if self.out is not None and not str(self.out):
+            raise ValueError("fit: out must be a folder, got ''; out='.' is the current one")
+        if not isinstance(self.callbacks, (tuple, list)):
+            raise TypeError(f"fit: callbacks must be a list of functions, as in [f], got {self.callbacks!r:.80}")
         for callback in self.callbacks:
-            if not callable(callback):
-                raise TypeError(f"fit: each callback must be a function (ts, record), got {callback!r}")
+            checks.function_of("fit", "callbacks", callback, "ts", "record")
 
     @property
     def folder(self) -> Path | None:
         """The folder for checkpoints."""
-        return None if self.out is None else Path(self.out)
+        return None if self.out is None else Path(self.out).expanduser()
