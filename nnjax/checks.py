@@ -76,8 +76,9 @@ def function_of(where: str, name: str, value: Any, *arguments: str) -> None:
 def arrays(where: str, name: str, tree: Any) -> None:
     """Check that the leaves of a tree are arrays or numbers."""
     for leaf in jax.tree.leaves(tree):
-        kind = getattr(getattr(leaf, "dtype", None), "kind", "O")
-        if not (isinstance(leaf, (int, float, complex)) or kind not in "OUSM"):
+        dtype = getattr(leaf, "dtype", None)
+        text = isinstance(dtype, np.dtype) and dtype.kind in "OUSM"
+        if text or not (isinstance(leaf, (int, float, complex)) or dtype is not None):
             raise TypeError(f"{where}: {name} must be arrays, or pytrees of them, got {leaf!r:.80}")
 
 

@@ -119,6 +119,7 @@ FIELDS = {
     "n": ({"n": 0}, ValueError, "Source: n must be ≥ 1"),
     "fractional n": ({"n": 1.5}, TypeError, "Source: n must be an integer"),
     "gather": ({"gather": X}, TypeError, "Source: gather must be a function"),
+    "bytes_per_row": ({"bytes_per_row": -1}, ValueError, "Source: bytes_per_row must be ≥ 0"),
     "digest": ({"digest": None}, TypeError, "Source: digest must be a text"),
 }
 
@@ -131,7 +132,7 @@ def test_fields(name):
 
 
 def test_wrong_bytes_are_measured_again():
-    assert data.as_examples(source_of(good)._replace(bytes_per_row=-1)).bytes_per_row == 4 * (3 + 1 + 1)
+    assert data.as_examples(source_of(good)._replace(bytes_per_row=1)).bytes_per_row == 4 * (3 + 1 + 1)
 
 
 # Failing, hanging

@@ -118,6 +118,7 @@ def check_source(source: Source) -> Source:
     """
     where = "Source"
     checks.positive_int(where, "n", source.n)
+    checks.positive_int(where, "bytes_per_row", source.bytes_per_row, 0)
     checks.function_of(where, "gather", source.gather, "rows")
     if not isinstance(source.digest, str):
         raise TypeError(f"{where}: digest must be a text that changes with the examples, got {source.digest!r}")

@@ -138,6 +138,8 @@ def replay_job(job: Job, options: FitOptions, *, step: int | None = None, member
         for i, part in enumerate(slices)
         if member is None or part.start <= member < part.stop
     ]
+    if step is None and job.total_steps == 0:
+        return None
     if step is None:
         first = None
         for group in groups:  # in later groups only steps before `first` matter
