@@ -269,9 +269,11 @@ def epoch_ends(epochs: float, n: int, batch_size: int) -> list[int]:
     >>> train.epoch_ends(2, n=10, batch_size=4)
     [3, 5]
     """
-    epochs = float(checks.in_range("epoch_ends", "epochs", epochs, "[0, 2147483648)"))
+    epochs = float(checks.in_range("epoch_ends", "epochs", epochs, "[0, inf)"))
     checks.positive_int("epoch_ends", "n", n)
     checks.positive_int("epoch_ends", "batch_size", batch_size)
+    if epochs * n / batch_size >= 2**31 or epochs >= 2**31:
+        raise ValueError(f"fit: epochs={epochs:g} are too many steps, {epochs * n / batch_size:g}; they must be < 2³¹")
     whole = int(epochs)
     marks = [*range(1, whole + 1), *([epochs] if epochs > whole else [])]
     return [math.ceil(e * n / batch_size - 1e-9) for e in marks]  # in floating point, 1.1 · 50 exceeds 55

@@ -125,7 +125,7 @@ def plan(
     if max(fit.values()) == 0:
         raise ValueError(
             f"plan: not one member fits: it needs {_size(min(fixed.values()) + min(additional.values()))}, but only "
-            f"{_size(free)} are free; a smaller batch, micro_batches or nn.remat may help"
+            f"{_size(free)} are free; a smaller batch, micro_batches, nn.remat or more memory= may help"
         )
     if measure:
         count = min(members, max(MEASURED, 2 * devices))

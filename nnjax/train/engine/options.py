@@ -46,7 +46,7 @@ class FitOptions:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        checks.in_range("fit", "epochs", self.epochs, "[0, 2147483648)")
+        checks.in_range("fit", "epochs", self.epochs, "[0, inf)")
         checks.in_range("fit", "save_every", self.save_every, "[0, inf)")
         for name in ("validate_every", "keep"):
             checks.positive_int("fit", name, getattr(self, name))
