@@ -25,7 +25,7 @@ MICRO = train.Run(NET, losses.cross_entropy, optim.adam(1e-2), batch_size=4, mic
 
 
 def fit(run=RUN, examples=(X, Y), **settings):
-    return train.fit(run, examples, **{"epochs": 2, "key": KEY, "progress": False} | settings)
+    return train.fit(run, examples, **{"epochs": 1, "key": KEY, "progress": False} | settings)
 
 
 def resumed(out):
@@ -37,7 +37,7 @@ def resumed(out):
         "callbacks": [lambda ts, record: None],
     }
     fit(epochs=1, **settings)
-    return fit(resume=True, **settings)
+    return fit(resume=True, epochs=2, **settings)
 
 
 def make_run(hyper):
