@@ -39,6 +39,59 @@ def shapes(x: Any) -> str:
     return texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
 
 
+def array(where: str, name: str, value: Any) -> jax.Array:
+    """Return an array, or nested lists of numbers, as a JAX array; raise instead of dropping a mask or digits."""
+    if isinstance(value, jax.Array):
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{where}: {name} is a masked array, whose mask would be lost; use {name}.filled(…) or drop rows"
+        )
+    try:
+        converted = jnp.asarray(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        text = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"{value!r:.60}"
+        raise TypeError(f"{where}: {name} must be an array of numbers that JAX has, got {text}") from error
+    narrow = isinstance(value, np.ndarray) and value.dtype.kind in "iu" and value.dtype != converted.dtype
+    if narrow and (np.asarray(converted) != value).any():
+        raise ValueError(f"{where}: {name} has integers that do not fit into {converted.dtype}; pass floating numbers")
+    return converted
+
+
+def real_arrays(where: str, arrays: Mapping[str, Any], *, wide: bool = False) -> list[jax.Array]:
+    """Return arrays of real numbers, by name, in the floating dtype that holds all of them.
+
+    This is their promoted dtype, except that 16 bits do not hold integers of 16 bits or more: these need float32.
+    Without any floating array it is JAX's default.
+
+    Args:
+      where: the function that the user called.
+      arrays: the arguments by their names.
+      wide: whether to use float32 at least.
+
+    Raises:
+      TypeError: if an array is complex, or not of numbers.
+    """
+    checked = {name: array(where, name, value) for name, value in arrays.items()}
+    dtypes = [jnp.dtype(jnp.float32)] if wide else []
+    for name, a in checked.items():
+        if jnp.issubdtype(a.dtype, jnp.complexfloating):
+            raise TypeError(
+                f"{where}: {name} must be real, got {a.dtype}; pass jnp.stack([z.real, z.imag], -1) or abs(z)"
+            )
+        if not (jnp.issubdtype(a.dtype, jnp.number) or a.dtype == bool):
+            raise TypeError(f"{where}: {name} must be an array of real numbers, got {a.dtype}")
+        if jnp.issubdtype(a.dtype, jnp.floating):
+            dtypes.append(a.dtype if a.dtype.itemsize > 1 else jnp.dtype(jnp.float32))
+    if not any(jnp.issubdtype(a.dtype, jnp.floating) for a in checked.values()):
+        dtypes.append(jnp.dtype(jnp.result_type(float)))
+    elif any(jnp.issubdtype(a.dtype, jnp.integer) and a.dtype.itemsize > 1 for a in checked.values()):
+        dtypes.append(jnp.dtype(jnp.float32))
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.result_type(*dtypes)
+    return [a.astype(dtype) for a in checked.values()]
+
+
 def positive_int(where: str, name: str, value: Any, low: int = 1) -> int:
     """Return `value` as an int, which must be at least `low` and fit into 32 bits."""
     if is_traced(value):
@@ -172,10 +225,10 @@ def batched(where: str, x: Any, axes: str = "(batch, features)", ndim: int = 2) 
     if not hasattr(x, "shape"):
         raise TypeError(f"{where}: x must be an array {axes}, got {type(x).__name__}")
     if len(x.shape) < ndim:
-        fix = "; use x[None]" if ndim == 2 else "; use x[..., None] for one channel"
+        fix = "; use x[None]" if ndim <= 2 else "; use x[..., None] for one channel"
         hint = fix if len(x.shape) == ndim - 1 else ""
         raise ValueError(f"{where}: x must be {axes}, got {tuple(x.shape)}{hint}")
-    if x.shape[-1] == 0:
+    if ndim > 1 and x.shape[-1] == 0:
         raise ValueError(f"{where}: x has 0 features, its shape is {tuple(x.shape)}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"{where}: x must be floating, got {x.dtype}; cast it, as in x.astype(jnp.float32)")

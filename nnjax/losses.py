@@ -1,13 +1,16 @@
 """Losses, one number per example.
 
 Each returns an array of shape (batch,). The caller takes the mean, so that examples can be weighted. Prediction and
-target must have equal shapes; they are not broadcast. Bind options with `functools.partial`, as in
+target must have equal shapes; they are not broadcast. They may have any real dtype. The loss is computed in the
+floating dtype to which both are promoted. This is float32 for integers and booleans alone, and for 16-bit floats with
+integers of 16 bits or more. Complex numbers raise TypeError. Bind options with `functools.partial`, as in
 `partial(losses.cross_entropy, label_smoothing=0.1)`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -32,12 +35,13 @@ def squared_error(prediction: Array, target: Array) -> Float[Array, " batch"]:
 
     Raises:
       ValueError: if the shapes differ.
+      TypeError: if an argument is not an array of real numbers.
 
     >>> losses.squared_error(jnp.array([[1.0, 2.0]]), jnp.array([[0.0, 0.0]]))
     Array([5.], dtype=float32)
     """
-    _same_shape("squared_error", prediction, target)
-    return _per_example(jnp.square(prediction - _like(target, prediction))).sum(-1)
+    prediction, target = real_pair("squared_error", prediction, target)
+    return _per_example(jnp.square(prediction - target)).sum(-1)
 
 
 def mean_squared_error(prediction: Array, target: Array) -> Float[Array, " batch"]:
@@ -51,12 +55,13 @@ def mean_squared_error(prediction: Array, target: Array) -> Float[Array, " batch
 
     Raises:
       ValueError: if the shapes differ.
+      TypeError: if an argument is not an array of real numbers.
 
     >>> losses.mean_squared_error(jnp.array([[1.0, 2.0]]), jnp.array([[0.0, 0.0]]))
     Array([2.5], dtype=float32)
     """
-    _same_shape("mean_squared_error", prediction, target)
-    return _per_example(jnp.square(prediction - _like(target, prediction))).mean(-1)
+    prediction, target = real_pair("mean_squared_error", prediction, target)
+    return _per_example(jnp.square(prediction - target)).mean(-1)
 
 
 def huber(prediction: Array, target: Array, *, delta: float | Array = 1.0) -> Float[Array, " batch"]:
@@ -77,9 +82,9 @@ def huber(prediction: Array, target: Array, *, delta: float | Array = 1.0) -> Fl
 
     Source: Huber 1964.
     """
-    _same_shape("huber", prediction, target)
+    prediction, target = real_pair("huber", prediction, target)
     delta = jnp.asarray(checks.in_range("huber", "delta", delta, "(0, inf)"), prediction.dtype)
-    error = jnp.abs(prediction - _like(target, prediction))
+    error = jnp.abs(prediction - target)
     inner = jnp.minimum(error, delta)
     return _per_example(inner * (error - 0.5 * inner)).sum(-1)
 
@@ -98,24 +103,23 @@ def cross_entropy(prediction: Array, target: Array, *, label_smoothing: float | 
 
     Raises:
       ValueError: if the shapes do not match.
-      TypeError: if the labels are not integers.
+      TypeError: if the labels are not integers, or the prediction is not real.
 
     >>> losses.cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1]))
     Array([0.6931472], dtype=float32)
     """
     smoothing = checks.in_range("cross_entropy", "label_smoothing", label_smoothing, "[0, 1]")
+    prediction, target = logits_and_target("cross_entropy", prediction, target)
     smoothing = jnp.asarray(smoothing, prediction.dtype)
-    check_labels("cross_entropy", prediction, target)
     # Shift first: otherwise large logits lose digits when the normaliser and the label's logit nearly cancel
     z = prediction - lax.stop_gradient(prediction.max(-1, keepdims=True))
     normaliser = jnp.log(jnp.exp(z).sum(-1))
     if jnp.issubdtype(target.dtype, jnp.integer):
         loss = normaliser - label_logits(z, target)
     else:
-        probabilities = _like(target, z)
         # For a class that is masked by a logit of -inf, 0 · -inf would be NaN
-        products = jnp.where(probabilities == 0, jnp.zeros_like(z), z * probabilities)
-        loss = normaliser * probabilities.sum(-1) - products.sum(-1)
+        products = jnp.where(target == 0, jnp.zeros_like(z), z * target)
+        loss = normaliser * target.sum(-1) - products.sum(-1)
     if not (isinstance(label_smoothing, (int, float)) and label_smoothing == 0):
         loss = (1 - smoothing) * loss + smoothing * (normaliser - z.mean(-1))
     return _per_example(loss).mean(-1)
@@ -128,50 +132,29 @@ def binary_cross_entropy(prediction: Array, target: Array) -> Float[Array, " bat
 
     Args:
       prediction: Logits of shape (batch, ...), without sigmoid.
-      target: Labels 0 and 1 (integers, booleans or floats), or probabilities, of the same shape.
+      target: Labels 0 and 1 (integers, booleans or floats), or probabilities, of the same shape. An integer other than
+        0 and 1 gives NaN.
 
     Raises:
       ValueError: if the shapes differ.
+      TypeError: if an argument is not an array of real numbers.
 
     >>> losses.binary_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([[1, 0]]))
     Array([1.3862944], dtype=float32)
     """
-    _same_shape("binary_cross_entropy", prediction, target)
-    t = target.astype(prediction.dtype)
+    target = checks.array("binary_cross_entropy", "target", target)
+    if integers := jnp.issubdtype(target.dtype, jnp.integer):
+        target = class_indices(target, 2).astype(jnp.int8)  # 8 bits do not change the dtype of the prediction
+    prediction, t = real_pair("binary_cross_entropy", prediction, target)
+    if integers:
+        t = jnp.where(t == 2, jnp.nan, t)
     # With log σ(z) = -softplus(-z) and 1 - σ(z) = σ(-z), no logarithm of zero occurs and large z keep their digits
     return _per_example(t * jax.nn.softplus(-prediction) + (1 - t) * jax.nn.softplus(prediction)).sum(-1)
 
 
-def check_labels(where: str, prediction: Array, target: Array) -> None:
-    """Raise unless `target` is one integer label per row of logits, or probabilities of the logits' shape."""
-    if prediction.ndim < 2:
-        raise ValueError(f"{where}: prediction must be logits (batch, classes), got {tuple(prediction.shape)}")
-    rows = prediction.shape[:-1]
-    if jnp.issubdtype(target.dtype, jnp.integer):
-        if target.shape == rows:
-            return
-        hint = "; pass y.argmax(-1) for one-hot rows" if target.shape == prediction.shape else ""
-        hint = "; use y[:, 0]" if target.shape == (*rows, 1) else hint
-        raise ValueError(f"{where}: integer labels must be {rows}, got {tuple(target.shape)}{hint}")
-    if not jnp.issubdtype(target.dtype, jnp.floating):
-        raise TypeError(f"{where}: target must be integer labels or probabilities, got {target.dtype}")
-    if target.shape == rows:
-        raise TypeError(f"{where}: labels must be integers, got {target.dtype}; for real targets use squared_error")
-    if target.shape != prediction.shape:
-        raise ValueError(
-            f"{where}: probabilities must have the shape of the logits {tuple(prediction.shape)}, "
-            f"got {tuple(target.shape)}"
-        )
-
-
-def label_logits(prediction: Array, target: Array) -> Array:
-    """Return the logit of each label, (batch, ..., classes) -> (batch, ...); NaN if the label is not a class."""
-    # A negative index would count from the end
-    labels = jnp.where(target < 0, prediction.shape[-1], target)[..., None]
-    return jnp.take_along_axis(prediction, labels, -1, mode="fill", fill_value=jnp.nan)[..., 0]
-
-
-def _same_shape(where: str, prediction: Array, target: Array) -> None:
+def real_pair(where: str, prediction: Any, target: Any) -> list[Array]:
+    """Return prediction and target in one floating dtype; raise unless they have the same shape (batch, ...)."""
+    prediction, target = checks.real_arrays(where, {"prediction": prediction, "target": target})
     if prediction.shape != target.shape:
         hint = ""
         if prediction.shape == (*target.shape, 1):
@@ -182,11 +165,49 @@ def _same_shape(where: str, prediction: Array, target: Array) -> None:
         )
     if prediction.ndim == 0:
         raise ValueError(f"{where}: the first axis must be the batch, got scalars; use prediction[None], target[None]")
+    return [prediction, target]
 
 
-def _like(target: Array, prediction: Array) -> Array:
-    return target.astype(prediction.dtype)
+def logits_and_target(where: str, prediction: Any, target: Any) -> list[Array]:
+    """Return floating logits and their target: integer labels unchanged, or probabilities in the logits' dtype.
+
+    Raises:
+      ValueError, TypeError: unless `target` is one integer label per row of logits, or has the logits' shape.
+    """
+    prediction, target = checks.array(where, "prediction", prediction), checks.array(where, "target", target)
+    if prediction.ndim < 2 or prediction.shape[-1] == 0:
+        raise ValueError(f"{where}: prediction must be logits (batch, classes), got {tuple(prediction.shape)}")
+    rows = prediction.shape[:-1]
+    if jnp.issubdtype(target.dtype, jnp.integer):
+        if target.shape == rows:
+            return [*checks.real_arrays(where, {"prediction": prediction}), target]
+        hint = "; pass y.argmax(-1) for one-hot rows" if target.shape == prediction.shape else ""
+        hint = "; use y[:, 0]" if target.shape == (*rows, 1) else hint
+        raise ValueError(f"{where}: integer labels must be {rows}, got {tuple(target.shape)}{hint}")
+    if not jnp.issubdtype(target.dtype, jnp.floating):
+        hint = "; use y.astype(int)" if target.dtype == bool else ""
+        raise TypeError(f"{where}: target must be integer labels or probabilities, got {target.dtype}{hint}")
+    if target.shape == rows:
+        raise TypeError(f"{where}: labels must be integers, got {target.dtype}; for real targets use squared_error")
+    if target.shape != prediction.shape:
+        raise ValueError(
+            f"{where}: probabilities must have the shape of the logits {tuple(prediction.shape)}, "
+            f"got {tuple(target.shape)}"
+        )
+    return checks.real_arrays(where, {"prediction": prediction, "target": target})
+
+
+def class_indices(labels: Array, classes: int) -> Array:
+    """Return labels of any integer dtype as int32, `classes` for those outside 0 … classes - 1."""
+    wide = labels if labels.dtype.itemsize >= 4 else labels.astype(jnp.int32)  # 8 bits may not hold `classes`
+    return jnp.where((wide < 0) | (wide >= classes), classes, wide).astype(jnp.int32)
+
+
+def label_logits(prediction: Array, labels: Array) -> Array:
+    """Return the logit of each label, (batch, ..., classes) -> (batch, ...); NaN if the label is not a class."""
+    indices = class_indices(labels, prediction.shape[-1])[..., None]
+    return jnp.take_along_axis(prediction, indices, -1, mode="fill", fill_value=jnp.nan)[..., 0]
 
 
 def _per_example(values: Array) -> Array:
-    return values.reshape(values.shape[0], -1)
+    return values.reshape(values.shape[0], math.prod(values.shape[1:]))  # -1 is ambiguous without examples

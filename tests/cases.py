@@ -180,7 +180,8 @@ LOSSES = [
              functools.partial(_reference_cross_entropy, smoothing=1.0)),
     LossCase("binary_cross_entropy", losses.binary_cross_entropy, _yes_or_no, _reference_binary),
     LossCase("binary_cross_entropy, probabilities", losses.binary_cross_entropy, _probabilities, _reference_binary),
-    LossCase("binary_cross_entropy, numbers", losses.binary_cross_entropy, _labels(4), _reference_binary, (4,)),
+    LossCase("binary_cross_entropy, numbers", losses.binary_cross_entropy, lambda rng: rng.integers(0, 2, 4),
+             _reference_binary, (4,)),
 ]  # fmt: skip
 
 # Optimizers ----------------------------------------------------------------------------------------------------------
@@ -248,6 +249,11 @@ _rms = {"decay": 0.9, "eps": 1e-8, "initial_scale": 0.0}
 _ada = {"initial_accumulator_value": 0.1, "eps": 1e-7}
 _lion = {"b1": 0.9, "b2": 0.99, "weight_decay": 1e-3}
 _trace, _nu, _mu, _both = {"trace": "trace"}, {"nu": "nu"}, {"mu": "mu"}, {"mu": "mu", "nu": "nu"}
+_RMSPROP = [
+    ({"bias_correction": True}, {}, {}),
+    ({}, {"momentum": 0.9}, _trace),
+    ({"nesterov": True, "bias_correction": True}, {"momentum": 0.5}, _trace),
+]
 
 OPTIMIZERS = [
     OptimizerCase("sgd", optim.sgd, optax.sgd, {}, {}),
@@ -260,6 +266,8 @@ OPTIMIZERS = [
     OptimizerCase("rmsprop, eps outside", _bind(optim.rmsprop, eps_in_sqrt=False),
                   _bind(optax.rmsprop, eps_in_sqrt=False), _rms, _nu),
     OptimizerCase("rmsprop, initial scale", optim.rmsprop, optax.rmsprop, {**_rms, "initial_scale": 1.0}, _nu),
+    *[OptimizerCase(f"rmsprop, {', '.join(options)}", _bind(optim.rmsprop, **options), _bind(optax.rmsprop, **options),
+                    {**_rms, **hyper}, {**_nu, **moments}) for options, hyper, moments in _RMSPROP],
     OptimizerCase("adagrad", optim.adagrad, optax.adagrad, _ada, {"sum_of_squares": "sum_of_squares"}),
     OptimizerCase("adagrad from 0", optim.adagrad, optax.adagrad, {**_ada, "initial_accumulator_value": 0.0},
                   {"sum_of_squares": "sum_of_squares"}),

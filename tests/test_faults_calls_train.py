@@ -155,8 +155,8 @@ CALLS = {
     "batch_indices": Call(data.batch_indices, {"key": KEY, "step": 0, "n": 24, "batch_size": 4}, {"step": "0"}),
     "check_labels": Call(
         data.check_labels,
-        {"data": D, "prediction_shape": (24, 2), "name": "data"},
-        {"prediction_shape": "tuple", "name": "text"},
+        {"data": D, "loss": losses.cross_entropy, "predict": lambda x: jnp.ones((len(x), 2)), "name": "data"},
+        {"name": "text"},
     ),
     "digest": Call(data.digest, {"data": D}, {}),
     "n_bytes": Call(data.n_bytes, {"data": D}, {}),
@@ -204,7 +204,14 @@ def test_wrong_values(name, argument, tmp_path, monkeypatch):
     call = CALLS[name]
     for value in [value for value in WRONG if value not in call.right.get(argument, "").split()]:
         # A function that makes a layer is a function: it is called and complains about the array that it gets
-        if value == "layer without parentheses" and argument in ("loss", "gather", "make_run", "transform", "function"):
+        if value == "layer without parentheses" and argument in (
+            "loss",
+            "predict",
+            "gather",
+            "make_run",
+            "transform",
+            "function",
+        ):
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)

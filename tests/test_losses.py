@@ -54,13 +54,14 @@ def test_gradient_equals_finite_differences(case):
 
 @over(LOSSES)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
-def test_dtype_of_the_prediction_is_kept(case, dtype):
+def test_dtype_is_that_of_prediction_and_real_target_together(case, dtype):
     with jax.enable_x64(True):
         prediction, target = example(case, dtype)
         real = jnp.issubdtype(target.dtype, jnp.floating)
         for other in (target, target.astype("float32" if real else "uint8")):
             loss = case.loss(prediction, other)
-            assert loss.dtype == jnp.dtype(dtype)
+            wide = np.promote_types(prediction.dtype, other.dtype) if real else jnp.dtype(dtype)
+            assert loss.dtype == wide
             assert not loss.weak_type
             wide = np.asarray(other, "float64" if real else "int32")
             reference = case.reference(np.asarray(prediction, "float64"), wide)

@@ -220,6 +220,66 @@ def test_clipping_freezing_and_averaging_are_optax_chains():
     assert run.evaluate(after._replace(params=average), DATA)["loss"] > 0
 
 
+def _scaled(optimizer):
+    return optax.chain(optax.clip_by_global_norm(1.0), optimizer)
+
+
+WRAPPERS = {
+    "sam": optax.contrib.sam(optim.sgd(0.1), optim.sgd(0.05)),
+    "schedule_free": optax.contrib.schedule_free(optim.sgd(0.1), 0.1),
+    "reduce_on_plateau": optax.chain(optim.adam(1e-2), optax.contrib.reduce_on_plateau()),
+    "lbfgs without a line search": optax.lbfgs(0.01, linesearch=None),
+    "inject_hyperparams": optax.inject_hyperparams(optim.adam)(learning_rate=optax.linear_schedule(1e-2, 0.0, 9)),
+    "MultiSteps": optax.MultiSteps(optim.adam(1e-2), 2),
+    "polyak_sgd": optax.polyak_sgd(),
+    "two averages": optax.chain(optim.sgd(0.1), optim.params_ema(0.9), optim.params_ema(0.5)),
+}
+MORE_ARGUMENTS = {
+    "sam with a gradient function": (optax.contrib.sam(optim.sgd(0.1), optim.sgd(0.05), opaque_mode=True), "SAMState"),
+    "lookahead": (optax.lookahead(optim.sgd(0.1), 5, 0.5), "LookaheadState"),
+    "lookahead in a chain": (_scaled(optax.lookahead(optim.sgd(0.1), 5, 0.5)), "EmptyState, LookaheadState"),
+    "sophia": (optax.contrib.sophia(0.01), "SophiaState"),
+    "private": (
+        _scaled(optax.contrib.differentially_private_aggregate(1.0, 0.1, key=0)),
+        "EmptyState, DifferentiallyPrivateAggregateState",
+    ),
+    "updates of another shape": (optax.stateless(lambda u, p: jax.tree.map(lambda leaf: leaf.sum(0), u)), "EmptyState"),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_wrappers_of_optax_learn(name):
+    with jax.numpy_dtype_promotion("standard"):
+        run = make_run(PLAIN, WRAPPERS[name])
+        ts = run.init(jax.random.key(0), DATA)
+        end, _ = jax.jit(run.steps, static_argnames="n")(ts, DATA, n=20)
+        assert run.evaluate(end, DATA)["loss"] < run.evaluate(ts, DATA)["loss"]
+
+
+@pytest.mark.parametrize("name", MORE_ARGUMENTS)
+def test_optimizers_that_need_more_arguments_are_refused_by_name(name):
+    optimizer, state = MORE_ARGUMENTS[name]
+    message = f"Run: the optimizer with the state {state}.* failed on the call update.*write the loop by hand"
+    with jax.numpy_dtype_promotion("standard"), pytest.raises(ValueError, match=message):
+        make_run(PLAIN, optimizer).init(jax.random.key(0), DATA)
+
+
+@pytest.mark.parametrize("make", [optim.sgd, optim.adam, optax.sgd])
+def test_complex_parameters_descend(make):
+    """`jax.grad` gives the conjugate of the direction."""
+    goal = 2 - 3j
+    net = nn.Layer(
+        "z",
+        lambda key, x: (jnp.zeros((), jnp.complex64), ()),
+        lambda z, s, x, *, train, key=None: (jnp.broadcast_to(jnp.abs(z - goal) ** 2, (len(x),)), s),
+    )
+    run = train.Run(net, lambda prediction, y: prediction, make(0.05), batch_size=None)
+    ts = run.init(jax.random.key(0), DATA)
+    with jax.numpy_dtype_promotion("standard"):
+        end, _ = jax.jit(run.steps, static_argnames="n")(ts, DATA, n=200)
+    np.testing.assert_allclose(end.params, goal, rtol=1e-3)
+
+
 def test_an_optimizer_that_reads_the_loss_gets_it():
     run = make_run(optimizer=optax.contrib.reduce_on_plateau(patience=1, rtol=0.0, atol=100.0))
     with jax.numpy_dtype_promotion("standard"):

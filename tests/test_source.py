@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnjax import data
+from nnjax import data, losses
 from nnjax.data import _mapped as mapped
 from nnjax.data._source import pieces
 
@@ -204,7 +204,7 @@ def test_negative_weight():
 def test_label_out_of_range():
     x, y = table()
     y[1] = 10
-    source = data.check_labels(data.source(x, y), (1, 10))
+    source = data.check_labels(data.source(x, y), losses.cross_entropy, lambda x: jnp.zeros((len(x), 10)))
     assert source.gather(ROWS[:4]).y.shape == (4,)
     with pytest.raises(ValueError, match=r"label 10 in row 1 is outside 0 … 9; the network has 10 outputs"):
         source.gather(ROWS)

@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,6 +66,50 @@ def test_widths():
     plain = train.Run(nn.mlp([6], 2), losses.cross_entropy, optim.adam(0.01), batch_size=None)
     alone = train.fit(plain, DATA, epochs=2, key=KEY, progress=False)
     assert_close(index_tree(result.ts.params, 1), alone.ts.params, 1e-4)
+
+
+def halved(rate):
+    return float(rate) / 2
+
+
+PEAK = optax.warmup_cosine_decay_schedule(0.0, 1.0, 1, 4)
+SCHEDULES = {  # arguments that optax's schedules do not branch on
+    "linear": lambda h: optax.linear_schedule(h, 0.0, 4),
+    "cosine": lambda h: optax.cosine_decay_schedule(h, 4, alpha=0.1),
+    "exponential": lambda h: optax.exponential_decay(h, 4, 0.9),
+    "joined": lambda h: optax.join_schedules([optax.constant_schedule(h), optax.linear_schedule(h, 0.0, 5)], [2]),
+    "scaled": lambda h: lambda step: h * PEAK(step),
+}
+BRANCHES = {
+    "warmup_cosine_decay_schedule": lambda h: optax.warmup_cosine_decay_schedule(0.0, h, 1, 4),
+    "exponential_decay": lambda h: optax.exponential_decay(0.1, 4, h),
+    "piecewise_constant_schedule": lambda h: optax.piecewise_constant_schedule(0.1, {2: h}),
+    "halved": halved,
+}
+
+
+def scheduled(schedule):
+    return lambda hyper: train.Run(nn.dense(2), losses.cross_entropy, optim.sgd(schedule(hyper["h"])), batch_size=None)
+
+
+@pytest.mark.usefixtures("quick_compiler")
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_arguments_of_schedules_are_swept(name):
+    make = scheduled(SCHEDULES[name])
+    with jax.numpy_dtype_promotion("standard"):  # optax's schedules need it
+        result = sweep(make, {"h": [0.1, 0.3]}, epochs=3).result
+        alone = train.fit(make({"h": 0.3}), DATA, epochs=3, key=KEY, progress=False)
+    np.testing.assert_allclose(result.losses[1], alone.losses, rtol=1e-5)
+    assert result.losses[0, -1] != result.losses[1, -1]
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_schedules_that_branch_on_a_swept_argument_are_named(name):
+    message = (
+        rf'sweep: \w*{name}\w* \(line \d+ of .*\.py\) needs a hyper-parameter as a Python number.*hyper\["rate"\] \*'
+    )
+    with jax.numpy_dtype_promotion("standard"), pytest.raises(TypeError, match=message):
+        sweep(scheduled(BRANCHES[name]), {"h": [0.1, 0.3]})
 
 
 # The table -----------------------------------------------------------------------------------------------------------

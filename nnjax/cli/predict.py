@@ -129,7 +129,7 @@ def _check_output(out: Path, run: Path, inputs: Iterable[Path]) -> None:
     """Check that writing to `out` replaces neither an input nor a file of the run, except for older predictions.
 
     Raises:
-      FileExistsError: if it does, also through a link, or if `out` is not a regular file.
+      FileExistsError: if it would, directly or through a link, or if `out` is not a regular file.
     """
     if out.exists() and not out.is_file():
         raise FileExistsError(f"--out {out} is not a regular file; choose another name")

@@ -33,7 +33,7 @@ def absolute_path(name: str) -> str:
 
 
 def fashion_mnist_folder(name: str, data_dir: str | None) -> str | None:
-    """Return the absolute path of the folder of Fashion-MNIST; None for the default place."""
+    """Return the absolute path of the folder of Fashion-MNIST; None for the default folder."""
     folder = data_dir or (os.environ.get(DIRECTORY) if name == "fashion-mnist" else None)
     return str(Path(folder).absolute()) if folder else None
 

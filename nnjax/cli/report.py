@@ -88,7 +88,7 @@ def print_divergence(path: Path, result: Result) -> None:
 
 
 def print_early_stopping(result: Result, config: Config) -> None:
-    """Print whether early stopping ended the training, and in which epoch the saved network was the best."""
+    """Print whether early stopping ended the training, and from which epoch the saved network is."""
     if config.patience is None or result.best is None:
         return
     epoch_of = {record["step"]: record["epoch"] for record in result.history}

@@ -1,6 +1,7 @@
 """Data sets from files and from other libraries, in memory or read batch by batch, and the order of the batches."""
 
-from nnjax.data._examples import Examples, as_examples, check_labels, digest, n_bytes, n_rows, sample, take_rows
+from nnjax.data._examples import Examples, as_examples, digest, n_bytes, n_rows, sample, take_rows
+from nnjax.data._labels import check_labels
 from nnjax.data._load import Dataset, load
 from nnjax.data._npy import open_npy
 from nnjax.data._records import records

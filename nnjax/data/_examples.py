@@ -10,7 +10,7 @@ from jax import Array
 from nnjax import checks
 from nnjax.data._source import Source, check_source, source
 from nnjax.data._transfers import allow_transfers
-from nnjax.data._validate import Rows, as_arrays, as_batch, as_data, validate
+from nnjax.data._validate import as_arrays, as_batch, as_data, validate
 from nnjax.storage import checkpoint
 from nnjax.types import Data
 
@@ -121,59 +121,3 @@ def digest(data: Examples) -> str:
     """
     _check("digest", data)
     return data.digest if isinstance(data, Source) else checkpoint.digest(data)
-
-
-def check_labels(data: Examples, prediction_shape: tuple[int, ...], name: str = "data") -> Examples:
-    """Check that integer labels are classes of the network: immediately for `Data`, batch by batch for a `Source`.
-
-    Args:
-      data: the examples. Only integer labels with one label per row of logits are checked.
-      prediction_shape: (rows, ..., classes), the shape of the network's prediction.
-      name: "data" or "validation", for the message.
-
-    Returns:
-      The same examples; for a `Source`, a new source that checks each batch.
-
-    Raises:
-      ValueError: if a label is out of range; the message names the first one, its row, and the range.
-
-    >>> data.check_labels(data.Data(np.ones((3, 2)), np.array([0, 1, 10])), (3, 10))
-    Traceback (most recent call last):
-    ValueError: data.y: label 10 in row 2 is outside 0 … 9; the network has 10 outputs
-    """
-    _check("check_labels", data)
-    checks.instance("check_labels", "name", name, str, "a text for the messages")
-    if not isinstance(prediction_shape, tuple) or not all(
-        isinstance(size, (int, np.integer)) for size in prediction_shape
-    ):
-        raise TypeError(f"check_labels: prediction_shape must be a tuple of integers, got {prediction_shape!r}")
-    if not isinstance(data, Source):
-        _check_labels(data.y, range(n_rows(data)), prediction_shape, name)
-        return data
-    gather = data.gather
-
-    def gather_checked(rows: np.ndarray) -> Data:
-        batch = gather(rows)
-        _check_labels(batch.y, rows, (len(rows), *prediction_shape[1:]), name)
-        return batch
-
-    return data._replace(gather=gather_checked)
-
-
-def _check_labels(y: Any, rows: Rows, prediction_shape: tuple[int, ...], name: str) -> None:
-    if (
-        not prediction_shape
-        or not hasattr(y, "dtype")
-        or not np.issubdtype(y.dtype, np.integer)
-        or y.shape != tuple(prediction_shape[:-1])
-    ):
-        return
-    classes = prediction_shape[-1]
-    labels = np.asarray(y)
-    outside = np.argwhere((labels < 0) | (labels >= classes))
-    if len(outside):
-        first = tuple(outside[0])
-        raise ValueError(
-            f"{name}.y: label {labels[first]} in row {rows[first[0]]} is outside 0 … {classes - 1}; "
-            f"the network has {classes} outputs"
-        )

@@ -10,6 +10,11 @@ def per_feature(vector: Array, x: Array) -> Array:
     return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
 
 
+def wide_dtype(x: Array) -> DTypeLike:
+    """Return the dtype of statistics and random draws of a floating input: float32 at least."""
+    return x.dtype if x.dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
+
+
 def param_dtype(x: Array) -> DTypeLike:
     """Return the dtype of a layer's parameters: the input's dtype if floating, else JAX's default float."""
     return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)

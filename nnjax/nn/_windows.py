@@ -66,6 +66,18 @@ def grid(where: str, x: Array, windows: Windows) -> Grid:
     return Grid(size, strides, tuple(pads), dilation, counts)
 
 
+def refuse_padding_alone(where: str, x: Array, places: Grid) -> None:
+    """Raise ValueError if a window holds nothing of `x`; the first or the last one of an axis is then such a window."""
+    for axis, length in enumerate(x.shape[1:-1]):
+        first = -places.pads[axis][0]
+        last = first + (places.counts[axis] - 1) * places.strides[axis]
+        if any(min(start + places.size[axis], length) <= max(start, 0) for start in (first, last)):
+            raise ValueError(
+                f"{where}: a window lies wholly in the padding {places.pads} of x {tuple(x.shape)}; "
+                "use less padding than the window is long"
+            )
+
+
 def per_axis(where: str, x: Array, name: str, value: PerAxis) -> tuple[int, ...]:
     """Return `value` for each spatial axis of `x` (batch, *spatial, channels)."""
     rank = len(value) if isinstance(value, Sequence) else 1

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from nnjax import checks
-from nnjax.nn._features import param_dtype, per_feature
+from nnjax.nn._features import param_dtype, per_feature, wide_dtype
 from nnjax.nn.widths import Width, check_width, keep_first, moments
 from nnjax.types import Key, Layer, Params, State
 
@@ -42,7 +42,7 @@ def batch_norm(*, decay: float | Array = 0.9, eps: float | Array = 1e-5) -> Laye
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
         params = _init_params(name, x)
-        dtype = _statistics_dtype(x)
+        dtype = wide_dtype(x)
         return params, {"mean": jnp.zeros(x.shape[-1:], dtype), "var": jnp.ones(x.shape[-1:], dtype)}
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
@@ -57,7 +57,7 @@ def batch_norm(*, decay: float | Array = 0.9, eps: float | Array = 1e-5) -> Laye
                 "use a larger batch, or train=False"
             )
         axes = tuple(range(x.ndim - 1))
-        wide = x.astype(_statistics_dtype(x))
+        wide = x.astype(wide_dtype(x))
         mean = wide.mean(axes)
         variance = jnp.square(wide - per_feature(mean, x)).mean(axes)
         batch = {"mean": mean, "var": variance * (count / (count - 1))}
@@ -104,14 +104,10 @@ def layer_norm(*, eps: float | Array = 1e-5, width: Width | None = None) -> Laye
         checks.features(name, x, params["scale"].shape[0])
         if width is not None:
             check_width(name, "width", width, x.shape[-1])
-        mean, variance = moments(x.astype(_statistics_dtype(x)), width)
+        mean, variance = moments(x.astype(wide_dtype(x)), width)
         return keep_first(_normalise(x, mean, variance, eps, params), width), state
 
     return Layer(name, init, apply)
-
-
-def _statistics_dtype(x: Array) -> jnp.dtype:
-    return x.dtype if x.dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
 def _init_params(name: str, x: Array) -> Params:

@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array, lax
 
 from nnjax import checks
-from nnjax.nn._windows import Padding, PerAxis, Windows, check_windows, grid
+from nnjax.nn._windows import Padding, PerAxis, Windows, check_windows, grid, refuse_padding_alone
 from nnjax.nn.as_layer import as_layer
 from nnjax.types import Layer
 
@@ -25,7 +25,8 @@ def max_pool(window: PerAxis, *, strides: PerAxis | None = None, padding: Paddin
 
     Raises:
       ValueError: if a size is < 1, the padding is unknown, or the window has a different number of axes than the
-        input or does not fit into it.
+        input or does not fit into it; in `apply` if a window lies wholly in the padding, which has no maximum or mean.
+      TypeError: if a size is not an integer, or x is not floating.
 
     >>> y, _ = nn.max_pool(2).apply((), (), jnp.arange(16.0).reshape(1, 4, 4, 1), train=False)
     >>> y[0, :, :, 0]
@@ -63,6 +64,10 @@ def avg_pool(window: PerAxis, *, strides: PerAxis | None = None, padding: Paddin
 def global_avg_pool() -> Layer:
     """Take the mean over all spatial axes: (batch, *spatial, channels) -> (batch, channels).
 
+    Raises:
+      ValueError: if x has no spatial axis, or an axis of length 0.
+      TypeError: if x is not floating.
+
     >>> y, _ = nn.global_avg_pool().apply((), (), jnp.ones((2, 7, 7, 16)), train=False)
     >>> y.shape
     (2, 16)
@@ -70,6 +75,8 @@ def global_avg_pool() -> Layer:
 
     def function(x: Array) -> Array:
         checks.batched("global_avg_pool", x, "(batch, *spatial, channels)", 3)
+        if 0 in x.shape[1:-1]:
+            raise ValueError(f"global_avg_pool: the spatial axes must not be empty, got x {tuple(x.shape)}")
         return x.mean(axis=tuple(range(1, x.ndim - 1)))
 
     return as_layer(function)._replace(name="global_avg_pool")
@@ -89,6 +96,7 @@ def _reduce_windows(name: str, x: Array, windows: Windows, reduction: str) -> Ar
     gradient; with `lax.reduce_window` the first one gets it all.
     """
     places = grid(name, x, windows)
+    refuse_padding_alone(name, x, places)
     if places.strides == places.size and not any(map(sum, places.pads)):
         return _reduce_tiles(x, places.size, jnp.maximum if reduction == "max" else jnp.add)
     # JAX differentiates only reductions that it recognises, so these must be lax.max and lax.add

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from nnjax.optim._rule import Scalar, Scalars, from_rule, in_ranges, root_above
+from nnjax.optim._rule import Scalar, Scalars, from_rule, in_ranges, root_above, squared
 from nnjax.types import Optimizer, Params, ScalarOrSchedule
 
 
@@ -13,13 +13,13 @@ class AdagradState(NamedTuple):
     """State of `adagrad`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
-    sum_of_squares: Params  # like the parameters
+    sum_of_squares: Params  # like the parameters, but real
 
 
 def adagrad(learning_rate: ScalarOrSchedule, initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7) -> Optimizer:
     """Return Adagrad, which divides each gradient by the root of the sum of its squares over all steps.
 
-        s ← s + g²
+        s ← s + |g|²
         θ ← θ - λ g / √(s + ε)            (no step if s = 0)
 
     Args:
@@ -29,7 +29,7 @@ def adagrad(learning_rate: ScalarOrSchedule, initial_accumulator_value: Scalar =
 
     Raises:
       ValueError: if a hyper-parameter is out of range; in `update`, if gradients differ in structure or shape.
-      TypeError: in `init`, if a parameter is not floating.
+      TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex.
 
     >>> optimizer = optim.adagrad(0.1, initial_accumulator_value=0.0)
     >>> updates, state = optimizer.update(jnp.array([1.0, -100.0]), optimizer.init(jnp.ones(2)))
@@ -44,7 +44,7 @@ def adagrad(learning_rate: ScalarOrSchedule, initial_accumulator_value: Scalar =
 
     def rule(scalars: Scalars, g: Array, s: Array) -> tuple[Array, Array]:
         rate, eps = scalars
-        s = s + g**2
+        s = s + squared(g)
         return jnp.where(s > 0, -rate * g / root(s + eps), jnp.zeros_like(g)), s
 
     return from_rule(rule, AdagradState, learning_rate, [eps], name="adagrad", initial=initial)

@@ -1,10 +1,31 @@
 """AdamW: Adam with decoupled weight decay."""
 
-from jax import Array
+from typing import NamedTuple
 
-from nnjax.optim._adam import AdamState
-from nnjax.optim._rule import Mask, Scalar, Scalars, decay_mask, from_rule, in_ranges, power, root_above
-from nnjax.types import Optimizer, ScalarOrSchedule
+from jax import Array
+from jax.typing import DTypeLike
+
+from nnjax.optim._rule import (
+    Mask,
+    Scalar,
+    Scalars,
+    decay_mask,
+    from_rule,
+    in_ranges,
+    number_or_schedule,
+    power,
+    root_above,
+    squared,
+)
+from nnjax.types import Optimizer, Params, ScalarOrSchedule
+
+
+class AdamwState(NamedTuple):
+    """State of `adamw`."""
+
+    count: Array  # type: ignore[assignment]  # (), int32
+    mu: Params  # moving average of gradients, like the parameters
+    nu: Params  # moving average of squared gradients, like the parameters, but real
 
 
 def adamw(
@@ -13,13 +34,14 @@ def adamw(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
     eps_root: Scalar = 0.0,
-    weight_decay: Scalar = 1e-4,
+    mu_dtype: DTypeLike | None = None,
+    weight_decay: ScalarOrSchedule = 1e-4,
     mask: Mask = None,
 ) -> Optimizer:
     """Return AdamW: Adam with a weight decay that is not scaled by the gradients.
 
         m ← β₁ m + (1 - β₁) g            m̂ = m / (1 - β₁ᵗ)
-        v ← β₂ v + (1 - β₂) g²           v̂ = v / (1 - β₂ᵗ)
+        v ← β₂ v + (1 - β₂) |g|²         v̂ = v / (1 - β₂ᵗ)
         θ ← θ - λ (m̂ / (√(v̂ + ε_root) + ε) + w θ)            t = 1, 2, …
 
     Args:
@@ -28,14 +50,16 @@ def adamw(
       b2: β₂ in [0, 1), the decay rate of v.
       eps: ε ≥ 0, added outside the root.
       eps_root: number ≥ 0 added inside the root. It must be above 0 to differentiate through the update (`Run.steps`).
-      weight_decay: w ≥ 0 (torch: 1e-2).
+      mu_dtype: dtype in which m is stored, such as jnp.bfloat16 to save memory; None for that of the parameters. The
+        arithmetic stays in float32 at least.
+      weight_decay: w ≥ 0 (torch: 1e-2): a number, a traced array, or a schedule `step -> decay`.
       mask: leaves that decay: booleans in the structure of the parameters or of a prefix of it; a function that
         returns them for given parameters; or None if all leaves decay.
 
     Raises:
       ValueError: if a hyper-parameter is out of range; in `update`, if params are missing or gradients differ in
         structure or shape.
-      TypeError: in `init`, if a parameter is not floating.
+      TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex.
 
     >>> optimizer = optim.adamw(1e-3, weight_decay=0.1)
     >>> params = jnp.array([1.0, 100.0])
@@ -46,7 +70,7 @@ def adamw(
     """
     b1, b2 = in_ranges("adamw", "[0, 1)", {"b1": b1, "b2": b2})
     eps, eps_root = in_ranges("adamw", "[0, inf)", {"eps": eps, "eps_root": eps_root})
-    (weight_decay,) = in_ranges("adamw", "[0, inf)", {"weight_decay": weight_decay})
+    weight_decay = number_or_schedule("adamw", "weight_decay", weight_decay)
     root = root_above("adamw", [eps_root], "eps_root > 0, as in adamw(…, eps_root=1e-8)")
 
     def hyper(t: Array) -> Scalars:
@@ -55,8 +79,8 @@ def adamw(
     def rule(scalars: Scalars, g: Array, m: Array, v: Array, p: Array) -> tuple[Array, Array, Array]:
         rate, b1, b2, eps, eps_root, w, c1, c2 = scalars
         m = b1 * m + (1 - b1) * g
-        v = b2 * v + (1 - b2) * g**2
+        v = b2 * v + (1 - b2) * squared(g)
         m_hat, v_hat = m * (1 / c1), v * (1 / c2)  # as in adam
         return -rate * (m_hat / (root(v_hat + eps_root) + eps) + w * p), m, v
 
-    return from_rule(rule, AdamState, learning_rate, hyper, name="adamw", decayed=decay_mask(mask))
+    return from_rule(rule, AdamwState, learning_rate, hyper, name="adamw", mu_dtype=mu_dtype, decayed=decay_mask(mask))

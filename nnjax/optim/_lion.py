@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
-from nnjax.optim._rule import Mask, Scalar, Scalars, decay_mask, from_rule, in_ranges
+from nnjax.optim._rule import Mask, Scalar, Scalars, decay_mask, from_rule, in_ranges, number_or_schedule
 from nnjax.types import Optimizer, Params, ScalarOrSchedule
 
 
@@ -17,12 +18,19 @@ class LionState(NamedTuple):
 
 
 def lion(
-    learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.99, weight_decay: Scalar = 1e-3, mask: Mask = None
+    learning_rate: ScalarOrSchedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.99,
+    mu_dtype: DTypeLike | None = None,
+    weight_decay: ScalarOrSchedule = 1e-3,
+    mask: Mask = None,
 ) -> Optimizer:
     """Return Lion, which steps by the sign of a mean of momentum and gradient, with weight decay.
 
         θ ← θ - λ (sign(β₁ m + (1 - β₁) g) + w θ)
         m ← β₂ m + (1 - β₂) g
+
+    The sign of a complex number z is z / |z|.
 
     Differentiation through the update treats the sign as a constant: λ and w get gradients, β₁ and β₂ get none.
 
@@ -30,14 +38,16 @@ def lion(
       learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`; 3 to 10 times below Adam's.
       b1: β₁ in [0, 1), the weight of m in the direction of the step.
       b2: β₂ in [0, 1), the decay rate of m.
-      weight_decay: w ≥ 0.
+      mu_dtype: dtype in which m is stored, such as jnp.bfloat16 to save memory; None for that of the parameters. The
+        arithmetic stays in float32 at least.
+      weight_decay: w ≥ 0: a number, a traced array, or a schedule `step -> decay`.
       mask: leaves that decay: booleans in the structure of the parameters or of a prefix of it; a function that
         returns them for given parameters; or None if all leaves decay.
 
     Raises:
       ValueError: if a hyper-parameter is out of range; in `update`, if params are missing or gradients differ in
         structure or shape.
-      TypeError: in `init`, if a parameter is not floating.
+      TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex.
 
     >>> optimizer = optim.lion(1e-3, weight_decay=0.0)
     >>> optimizer.update(jnp.array([5.0, -0.1]), optimizer.init(jnp.ones(2)), jnp.ones(2))[0]
@@ -46,12 +56,12 @@ def lion(
     Source: Chen et al. 2023, arXiv:2302.06675. Equal to `optax.lion`.
     """
     b1, b2 = in_ranges("lion", "[0, 1)", {"b1": b1, "b2": b2})
-    (weight_decay,) = in_ranges("lion", "[0, inf)", {"weight_decay": weight_decay})
+    weight_decay = number_or_schedule("lion", "weight_decay", weight_decay)
 
     def rule(scalars: Scalars, g: Array, m: Array, p: Array) -> tuple[Array, Array]:
         rate, b1, b2, w = scalars
         direction = jnp.sign(b1 * m + (1 - b1) * g)
         return -rate * (direction + w * p), b2 * m + (1 - b2) * g
 
-    hyper = [b1, b2, weight_decay]
-    return from_rule(rule, LionState, learning_rate, hyper, name="lion", decayed=decay_mask(mask))
+    hyper, decayed = [b1, b2, weight_decay], decay_mask(mask)
+    return from_rule(rule, LionState, learning_rate, hyper, name="lion", mu_dtype=mu_dtype, decayed=decayed)

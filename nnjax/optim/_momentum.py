@@ -3,19 +3,33 @@
 from typing import NamedTuple
 
 from jax import Array
+from jax.typing import DTypeLike
 
 from nnjax.optim._rule import Scalar, Scalars, from_rule, in_ranges
 from nnjax.types import Optimizer, Params, ScalarOrSchedule
 
 
 class MomentumState(NamedTuple):
-    """State of `momentum` and `nesterov`."""
+    """State of `momentum`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
     trace: Params  # the velocity, like the parameters
 
 
-def momentum(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, *, moving_average: bool = False) -> Optimizer:
+class NesterovState(NamedTuple):
+    """State of `nesterov`."""
+
+    count: Array  # type: ignore[assignment]  # (), int32
+    trace: Params  # the velocity, like the parameters
+
+
+def momentum(
+    learning_rate: ScalarOrSchedule,
+    momentum: Scalar = 0.9,
+    *,
+    moving_average: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
+) -> Optimizer:
     """Return gradient descent with momentum ("heavy ball"): steps grow while the gradient keeps its direction.
 
         v ← μ v + g            or, with moving_average,  v ← μ v + (1 - μ) g
@@ -26,10 +40,12 @@ def momentum(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, *, moving_
         optax and torch. In Keras it multiplies the gradient inside the velocity, which differs if the rate changes.
       momentum: μ in [0, 1), the decay rate of the velocity.
       moving_average: average the gradients, as many tutorials do; steps are then 1 - μ times as large.
+      accumulator_dtype: dtype in which v is stored, such as jnp.bfloat16 to save memory; None for that of the
+        parameters. The arithmetic stays in float32 at least.
 
     Raises:
       ValueError: if a hyper-parameter is out of range; in `update`, if gradients differ in structure or shape.
-      TypeError: in `init`, if a parameter is not floating.
+      TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex.
 
     >>> optimizer = optim.momentum(0.1)
     >>> updates, state = optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)))
@@ -46,10 +62,12 @@ def momentum(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, *, moving_
         v = mu * v + ((1 - mu) * g if moving_average else g)
         return -rate * v, v
 
-    return from_rule(rule, MomentumState, learning_rate, hyper, name="momentum")
+    return from_rule(rule, MomentumState, learning_rate, hyper, name="momentum", mu_dtype=accumulator_dtype)
 
 
-def nesterov(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) -> Optimizer:
+def nesterov(
+    learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, *, accumulator_dtype: DTypeLike | None = None
+) -> Optimizer:
     """Return Nesterov's momentum, which takes the gradient where the velocity leads.
 
         v ← μ v + g
@@ -58,10 +76,12 @@ def nesterov(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) -> Optimiz
     Args:
       learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`.
       momentum: μ in [0, 1), the decay rate of the velocity.
+      accumulator_dtype: dtype in which v is stored, such as jnp.bfloat16 to save memory; None for that of the
+        parameters. The arithmetic stays in float32 at least.
 
     Raises:
       ValueError: if a hyper-parameter is out of range; in `update`, if gradients differ in structure or shape.
-      TypeError: in `init`, if a parameter is not floating.
+      TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex.
 
     >>> optimizer = optim.nesterov(0.1)
     >>> optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)))[0]
@@ -77,4 +97,4 @@ def nesterov(learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9) -> Optimiz
         v = mu * v + g
         return -rate * (g + mu * v), v
 
-    return from_rule(rule, MomentumState, learning_rate, hyper, name="nesterov")
+    return from_rule(rule, NesterovState, learning_rate, hyper, name="nesterov", mu_dtype=accumulator_dtype)

@@ -1,20 +1,35 @@
 """NAdam: Adam with Nesterov's momentum."""
 
+from typing import NamedTuple
+
 import optax
 from jax import Array
+from jax.typing import DTypeLike
 
-from nnjax.optim._adam import AdamState
-from nnjax.optim._rule import Scalar, Scalars, from_rule, in_ranges, power, root_above
-from nnjax.types import Optimizer, ScalarOrSchedule
+from nnjax.optim._rule import Scalar, Scalars, from_rule, in_ranges, power, root_above, squared
+from nnjax.types import Optimizer, Params, ScalarOrSchedule
+
+
+class NadamState(NamedTuple):
+    """State of `nadam`."""
+
+    count: Array  # type: ignore[assignment]  # (), int32
+    mu: Params  # moving average of gradients, like the parameters
+    nu: Params  # moving average of squared gradients, like the parameters, but real
 
 
 def nadam(
-    learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, eps_root: Scalar = 0.0
+    learning_rate: ScalarOrSchedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: DTypeLike | None = None,
 ) -> Optimizer:
     """Return NAdam: Adam with Nesterov's look-ahead along the momentum.
 
         m ← β₁ m + (1 - β₁) g            m̂ = β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)
-        v ← β₂ v + (1 - β₂) g²           v̂ = v / (1 - β₂ᵗ)
+        v ← β₂ v + (1 - β₂) |g|²         v̂ = v / (1 - β₂ᵗ)
         θ ← θ - λ m̂ / (√(v̂ + ε_root) + ε)            t = 1, 2, …
 
     Args:
@@ -23,10 +38,12 @@ def nadam(
       b2: β₂ in [0, 1), the decay rate of v.
       eps: ε ≥ 0, added outside the root.
       eps_root: number ≥ 0 added inside the root. It must be above 0 to differentiate through the update (`Run.steps`).
+      mu_dtype: dtype in which m is stored, such as jnp.bfloat16 to save memory; None for that of the parameters. The
+        arithmetic stays in float32 at least.
 
     Raises:
       ValueError: if a hyper-parameter is out of range; in `update`, if gradients differ in structure or shape.
-      TypeError: in `init`, if a parameter is not floating.
+      TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex.
 
     >>> optimizer = optim.nadam(1e-3)
     >>> optimizer.update(jnp.array([1.0]), optimizer.init(jnp.ones(1)))[0].round(6)
@@ -45,8 +62,8 @@ def nadam(
     def rule(scalars: Scalars, g: Array, m: Array, v: Array) -> tuple[Array, Array, Array]:
         rate, b1, b2, eps, eps_root, c1, c1_next, c2 = scalars
         m = b1 * m + (1 - b1) * g
-        v = b2 * v + (1 - b2) * g**2
+        v = b2 * v + (1 - b2) * squared(g)
         m_hat, v_hat = m * (b1 / c1_next) + g * ((1 - b1) / c1), v * (1 / c2)  # as in adam
         return -rate * m_hat / (root(v_hat + eps_root) + eps), m, v
 
-    return from_rule(rule, AdamState, learning_rate, hyper, name="nadam")
+    return from_rule(rule, NadamState, learning_rate, hyper, name="nadam", mu_dtype=mu_dtype)

@@ -2,11 +2,12 @@
 
 from typing import NamedTuple
 
+import jax
 import optax
 from jax import Array
 
 from nnjax import checks
-from nnjax.optim._rule import Scalar, Scalars, map_leaves, require_params
+from nnjax.optim._rule import Scalar, Scalars, check_inexact, map_leaves, require_params
 from nnjax.types import Optimizer, OptState, Params, PyTree
 
 
@@ -30,6 +31,7 @@ def params_ema(decay: Scalar = 0.999) -> Optimizer:
     Raises:
       ValueError: if the decay is out of range; in `update`, if params are missing or updates differ from them in
         structure or shape.
+      TypeError: in `init` and `update`, if parameters or updates are neither floating nor complex.
 
     >>> optimizer = optax.chain(optim.adam(1e-3), optim.params_ema(0.99))
     >>> opt_state = optimizer.init({"w": jnp.ones(2)})
@@ -48,22 +50,36 @@ def params_ema(decay: Scalar = 0.999) -> Optimizer:
         trees = {"average": state.params_ema, "params": require_params("params_ema", params)}
         return updates, ParamsEmaState(*map_leaves("params_ema", rule, [decay], updates, trees))
 
-    return Optimizer(ParamsEmaState, update)
+    def init(params: Params) -> ParamsEmaState:
+        check_inexact("params_ema", "parameters", params)
+        return ParamsEmaState(params)
+
+    return optax.with_extra_args_support(Optimizer(init, update))
 
 
 def averaged(opt_state: OptState) -> Params:
     """Return the averaged parameters from the state of an optimizer with `params_ema` in its chain.
 
     Raises:
-      ValueError: if the state has no average.
+      ValueError: if the state has no average, or several.
 
     >>> optim.averaged(optim.adam(1e-3).init(jnp.ones(2)))
     Traceback (most recent call last):
     ValueError: averaged: the optimizer keeps no average; use optax.chain(optimizer, optim.params_ema(0.999))
     """
-    average = optax.tree.get(opt_state, "params_ema")
-    if average is None:
+
+    def is_average(node: PyTree) -> bool:
+        return isinstance(node, ParamsEmaState)
+
+    pairs = jax.tree_util.tree_leaves_with_path(opt_state, is_leaf=is_average)
+    averages = {checks.path_name(path): node.params_ema for path, node in pairs if is_average(node)}
+    if not averages:
         raise ValueError(
             "averaged: the optimizer keeps no average; use optax.chain(optimizer, optim.params_ema(0.999))"
         )
-    return average
+    if len(averages) > 1:
+        raise ValueError(
+            f"averaged: the optimizer keeps {len(averages)} averages, at {' and '.join(averages)} of its state; "
+            "pass the part with one of them, as in averaged(opt_state[1])"
+        )
+    return next(iter(averages.values()))

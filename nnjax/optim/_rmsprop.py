@@ -2,9 +2,10 @@
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jax import Array
 
-from nnjax.optim._rule import Scalar, Scalars, from_rule, in_ranges, root_above
+from nnjax.optim._rule import Scalar, Scalars, from_rule, in_ranges, power, root_above, squared
 from nnjax.types import Optimizer, Params, ScalarOrSchedule
 
 
@@ -12,7 +13,9 @@ class RmspropState(NamedTuple):
     """State of `rmsprop`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
-    nu: Params  # moving average of squared gradients, like the parameters
+    nu: Params  # moving average of squared gradients, like the parameters, but real
+    mu: Params = ()  # with `centered`: moving average of gradients, like the parameters
+    trace: Params = ()  # with `momentum`: the velocity, like the parameters
 
 
 def rmsprop(
@@ -21,41 +24,78 @@ def rmsprop(
     eps: Scalar = 1e-8,
     initial_scale: Scalar = 0.0,
     eps_in_sqrt: bool = True,
+    centered: bool = False,
+    momentum: Scalar | None = None,
+    nesterov: bool = False,
+    bias_correction: bool = False,
 ) -> Optimizer:
     """Return RMSProp, which divides each gradient by the root mean square of its recent values.
 
-        v ← ρ v + (1 - ρ) g²
-        θ ← θ - λ g / √(v + ε)            or, without eps_in_sqrt,  θ ← θ - λ g / (√v + ε)
+        v ← ρ v + (1 - ρ) |g|²
+        u = λ g / √(v + ε)                or, without eps_in_sqrt,  u = λ g / (√v + ε)
+        θ ← θ - u
+
+    With `centered`, the variance replaces v in u, and with `bias_correction`, averages are divided by 1 - ρᵗ:
+
+        m ← ρ m + (1 - ρ) g               v - |m|²  instead of  v
+
+    With `momentum`, the steps are accumulated:
+
+        b ← μ b + u
+        θ ← θ - b                         or, with nesterov,  θ ← θ - (u + μ b)
 
     Args:
-      learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`.
-      decay: ρ in [0, 1), the decay rate of the average (torch calls it alpha and sets it to 0.99).
+      learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`. It multiplies the gradient inside
+        the velocity b, as in optax and Keras. In torch it multiplies b, which differs if the rate changes.
+      decay: ρ in [0, 1), the decay rate of the averages (torch calls it alpha and sets it to 0.99).
       eps: ε ≥ 0, keeps the step finite if gradients vanish.
       initial_scale: initial value of v ≥ 0 (TensorFlow 1: 1).
       eps_in_sqrt: True puts ε inside the root as in optax and Keras, False outside as in torch. It must be True to
-        differentiate through the update (`Run.steps`), unless initial_scale > 0.
+        differentiate through the update (`Run.steps`), unless initial_scale > 0 without `centered`.
+      centered: True divides by the standard deviation of the gradients instead of their root mean square.
+      momentum: μ in [0, 1), the decay rate of the velocity; None for no velocity.
+      nesterov: True takes Nesterov's momentum instead of the velocity itself; it needs `momentum`.
+      bias_correction: True corrects the averages for their bias towards 0, as Adam does.
 
     Raises:
       ValueError: if a hyper-parameter is out of range; in `update`, if gradients differ in structure or shape.
-      TypeError: in `init`, if a parameter is not floating.
+      TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex.
 
     >>> optimizer = optim.rmsprop(0.1, decay=0.75)
     >>> optimizer.update(jnp.array([1.0, -100.0]), optimizer.init(jnp.ones(2)))[0]
     Array([-0.2,  0.2], dtype=float32)
 
-    Source: Hinton 2012, lecture 6e of "Neural Networks for Machine Learning". Equal to `optax.rmsprop`.
+    Source: Hinton 2012, lecture 6e of "Neural Networks for Machine Learning"; centered and with momentum in Graves
+    2013, arXiv:1308.0850. Equal to `optax.rmsprop`.
     """
     (decay,) = in_ranges("rmsprop", "[0, 1)", {"decay": decay})
     eps, initial_scale = in_ranges("rmsprop", "[0, inf)", {"eps": eps, "initial_scale": initial_scale})
+    velocity = momentum is not None
+    (mu,) = in_ranges("rmsprop", "[0, 1)", {"momentum": 0.0 if momentum is None else momentum})
+    if nesterov and not velocity:
+        raise ValueError("rmsprop: nesterov=True needs momentum, as in rmsprop(1e-3, momentum=0.9, nesterov=True)")
     if eps_in_sqrt:
         root = root_above("rmsprop", [eps], "eps > 0")
     else:
-        root = root_above("rmsprop", [initial_scale], "eps inside the root: eps_in_sqrt=True")
+        offsets = [] if centered else [initial_scale]
+        root = root_above("rmsprop", offsets, "eps inside the root: eps_in_sqrt=True")
 
-    def rule(scalars: Scalars, g: Array, v: Array) -> tuple[Array, Array]:
-        rate, rho, eps = scalars
-        v = rho * v + (1 - rho) * g**2
-        scale = root(v + eps) if eps_in_sqrt else root(v) + eps
-        return -rate * g / scale, v
+    def hyper(t: Array) -> Scalars:
+        return [decay, eps, mu, 1 - power(decay, t) if bias_correction else 1.0]
 
-    return from_rule(rule, RmspropState, learning_rate, [decay, eps], name="rmsprop", initial=initial_scale)
+    def rule(scalars: Scalars, g: Array, *moments: Array) -> tuple[Array, ...]:
+        rate, rho, eps, mu, c = scalars
+        new = dict(zip(fields, moments, strict=True))
+        new["nu"] = rho * new["nu"] + (1 - rho) * squared(g)
+        v = new["nu"] / c if bias_correction else new["nu"]
+        if centered:
+            new["mu"] = rho * new["mu"] + (1 - rho) * g
+            v = jnp.maximum(v - squared(new["mu"] / c), 0)  # rounding could make it negative
+        step = -rate * g / (root(v + eps) if eps_in_sqrt else root(v) + eps)
+        if velocity:
+            new["trace"] = mu * new["trace"] + step
+            step = step + mu * new["trace"] if nesterov else new["trace"]
+        return step, *new.values()
+
+    fields = ["nu", *(["mu"] if centered else []), *(["trace"] if velocity else [])]
+    return from_rule(rule, RmspropState, learning_rate, hyper, name="rmsprop", fields=fields, initial=initial_scale)

@@ -5,20 +5,22 @@ leaves of a tree.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.typing import DTypeLike
 
 from nnjax import checks
 from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
 
 Scalar = float | Array
-Scalars = Sequence[Scalar]
+Scalars = Sequence[Any]  # numbers; before the step, also schedules
 Mask = PyTree | Callable[[Params], PyTree] | None
+SECOND_MOMENTS = ("nu", "sum_of_squares")  # fields of states that hold |g|², which is real for complex gradients too
 
 
 def from_rule(
@@ -28,7 +30,9 @@ def from_rule(
     hyper: Scalars | Callable[[Array], Scalars],
     *,
     name: str,
+    fields: Sequence[str] | None = None,
     initial: Scalar = 0.0,
+    mu_dtype: DTypeLike | None = None,
     decayed: Callable[[Params], Params] | None = None,
 ) -> Optimizer:
     """Make an optimizer from the rule for one array.
@@ -38,22 +42,34 @@ def from_rule(
         `hyper`.
       state_type: NamedTuple of the state: `count`, then one field per moment, in the order of the rule.
       learning_rate: λ ≥ 0: a number, a traced array, or a schedule, which gets the number of steps already taken.
-      hyper: the other hyper-parameters, or a function that returns them for step t = 1, 2, ….
+      hyper: the other hyper-parameters, or a function that returns them for step t = 1, 2, …. Those that are schedules
+        get the number of steps already taken.
       name: name of the optimizer, for error messages.
-      initial: initial value of every moment.
+      fields: fields of the state that the rule reads and writes; None for all. The others stay as they are.
+      initial: initial value of the second moment. The other moments start at 0.
+      mu_dtype: dtype in which the other moments are stored; None for that of the parameters.
       decayed: for a rule with weight decay, the function that `decay_mask` returns. The rule then gets each parameter
         after the moments, and `update` requires `params`.
     """
-    if not callable(learning_rate):
-        learning_rate = checks.in_range(name, "learning_rate", learning_rate, "[0, inf)")
+    learning_rate = number_or_schedule(name, "learning_rate", learning_rate)
 
-    def full_like(p: Array) -> Array:
-        return jnp.full_like(p, jnp.asarray(initial, jnp.result_type(p)))
+    moments = state_type._fields[1:] if fields is None else tuple(fields)
+    if mu_dtype is not None:
+        mu_dtype = checked_dtype(name, mu_dtype)
+
+    def start(field: str, p: Array) -> Array:
+        dtype: Any = jnp.result_type(p)
+        if field in SECOND_MOMENTS:
+            dtype = real_dtype(dtype)
+        elif mu_dtype is not None:
+            dtype = mu_dtype
+        value = initial if field in SECOND_MOMENTS else 0
+        return jnp.full_like(p, jnp.asarray(value, dtype), dtype)
 
     def init(params: Params) -> Any:
-        _check_floating(name, params)
-        moments = (jax.tree.map(full_like, params) for _ in state_type._fields[1:])
-        return state_type(jnp.zeros((), jnp.int32), *moments)
+        check_inexact(name, "parameters", params)
+        values = {field: jax.tree.map(partial(start, field), params) for field in moments}
+        return state_type(count=jnp.zeros((), jnp.int32), **values)
 
     def update(grads: PyTree, state: Any, params: Params | None = None) -> tuple[PyTree, Any]:
         if not isinstance(state, state_type):
@@ -61,23 +77,38 @@ def from_rule(
                 f"{name}: expected {state_type.__name__}, got {type(state).__name__}, the state of another optimizer; "
                 f"make the state with {name}(…).init(params)"
             )
-        trees = dict(zip(state._fields[1:], state[1:], strict=True))
+        trees = {field: getattr(state, field) for field in moments}
         if decayed is not None:
             trees["params"] = decayed(require_params(name, params))
         elif params is not None:
             check_like_gradients(name, "params", params, grads)
         t = optax.safe_increment(state.count)
-        rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
-        scalars = [rate, *(hyper(t) if callable(hyper) else hyper)]
-        updates, *moments = map_leaves(name, rule, scalars, grads, trees)
-        return updates, state_type(t, *moments)
+        scalars = [learning_rate, *(hyper(t) if callable(hyper) else hyper)]
+        scalars = [scalar(state.count) if callable(scalar) else scalar for scalar in scalars]
+        updates, *new = map_leaves(name, rule, scalars, grads, trees)
+        return updates, state._replace(count=t, **dict(zip(moments, new, strict=True)))
 
-    return Optimizer(init, update)
+    return optax.with_extra_args_support(Optimizer(init, update))
+
+
+def number_or_schedule(name: str, key: str, value: ScalarOrSchedule) -> ScalarOrSchedule:
+    """Check a learning rate or weight decay, which must be at least 0. Values of schedules are not checked."""
+    return value if callable(value) else checks.in_range(name, key, value, "[0, inf)")
 
 
 def in_ranges(name: str, interval: str, hyper: dict[str, Scalar]) -> list[Scalar]:
     """Check that the hyper-parameters of the optimizer `name` are in the interval, and return their values."""
     return [checks.in_range(name, key, value, interval) for key, value in hyper.items()]
+
+
+def real_dtype(dtype: DTypeLike) -> Any:
+    """Return the dtype of |g| for g of this dtype: float32 for complex64, bfloat16 for bfloat16."""
+    return jnp.real(jnp.zeros((), dtype)).dtype
+
+
+def squared(g: Array) -> Array:
+    """Return |g|²; its dtype is real."""
+    return g.real**2 + g.imag**2 if jnp.iscomplexobj(g) else g**2
 
 
 def power(base: Scalar, t: Array) -> Array:
@@ -133,8 +164,8 @@ def map_leaves(
 ) -> tuple[PyTree, ...]:
     """Apply `rule(scalars, gradient, *leaves)` to every leaf of the gradients and of the other trees.
 
-    The arithmetic is in the dtype of the gradient, but in float32 for 16-bit leaves, in which 1 - 0.999 would be 0.
-    Scalars that are arrays are cast to that dtype, and results are cast back to the dtype of their leaf.
+    The arithmetic is in the widest dtype of the leaves, but in float32 for 16-bit leaves, in which 1 - 0.999 would be
+    0. Scalars that are arrays are cast to that dtype, and results are cast back to the dtype of their leaf.
 
     Args:
       name: name of the optimizer, for error messages.
@@ -148,7 +179,9 @@ def map_leaves(
 
     Raises:
       ValueError: if a tree and the gradients differ in structure or in the shape of a leaf; the message has its path.
+      TypeError: if a gradient is an integer, or complex where a leaf is real, or the reverse.
     """
+    check_inexact(name, "gradients", grads)
     for key, tree in trees.items():
         check_like_gradients(name, key, tree, grads)
     gradients, treedef = jax.tree.flatten(grads)
@@ -158,9 +191,11 @@ def map_leaves(
     results = []
     for row in zip(gradients, *map(jax.tree.leaves, trees.values()), strict=True):
         leaves = [jnp.asarray(leaf) for leaf in row]
-        dtype = leaves[0].dtype if leaves[0].dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
-        cast = [s if type(s) is float else jnp.asarray(s, dtype) for s in scalars]  # np.float64 would promote
-        result = rule(cast, *(leaf.astype(dtype) for leaf in leaves))
+        with jax.numpy_dtype_promotion("standard"):  # real numbers multiply complex ones
+            dtype = reduce(jnp.promote_types, (a.dtype for a in leaves if a.dtype.itemsize > 1), jnp.dtype(jnp.float32))
+            real = real_dtype(dtype)
+            cast = [s if type(s) is float else jnp.asarray(s, real) for s in scalars]  # np.float64 would promote
+            result = rule(cast, *(a.astype(dtype if jnp.iscomplexobj(a) else real) for a in leaves))
         results.append([array.astype(leaf.dtype) for array, leaf in zip(result, leaves, strict=False)])
     return tuple(jax.tree.unflatten(treedef, column) for column in zip(*results, strict=True))
 
@@ -182,6 +217,12 @@ def check_like_gradients(name: str, key: str, tree: PyTree, grads: PyTree) -> No
         if jnp.shape(g) != jnp.shape(leaf):
             place = checks.path_name(path)
             raise ValueError(f"{name}: gradient at {place} has shape {jnp.shape(g)}, {key} has {jnp.shape(leaf)}")
+        if key not in SECOND_MOMENTS and jnp.iscomplexobj(g) != jnp.iscomplexobj(leaf):
+            place = checks.path_name(path)
+            raise TypeError(
+                f"{name}: gradient at {place} is {jnp.result_type(g)}, {key} is {jnp.result_type(leaf)}; "
+                "both must be real or both complex"
+            )
 
 
 def require_params(name: str, params: Params | None) -> Params:
@@ -191,10 +232,23 @@ def require_params(name: str, params: Params | None) -> Params:
     return params
 
 
-def _check_floating(name: str, params: Params) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+def check_inexact(name: str, role: str, tree: PyTree) -> None:
+    """Check that all leaves are floating or complex; integers would be rounded in every step."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        dtype = getattr(leaf, "dtype", None) or jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.inexact):
             raise TypeError(
-                f"{name}: parameters must be floating, got {jnp.result_type(leaf)} at {checks.path_name(path)}; "
-                "keep integers in the state, or freeze them with optax.freeze"
+                f"{name}: {role} must be floating or complex, got {dtype} at {checks.path_name(path)}; "
+                "keep integers in the network's state, or freeze them with optax.selective_transform"
             )
+
+
+def checked_dtype(name: str, dtype: DTypeLike) -> Any:
+    """Return the dtype of moments as JAX stores it, float32 for float64 without x64."""
+    try:
+        result = jax.dtypes.canonicalize_dtype(dtype)
+    except TypeError as error:
+        raise TypeError(f"{name}: expected a dtype such as jnp.bfloat16 for the moments, got {dtype!r}") from error
+    if not jnp.issubdtype(result, jnp.inexact):
+        raise TypeError(f"{name}: the dtype of moments must be floating or complex, got {result}")
+    return result

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +13,8 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from nnjax import checks, losses
-from nnjax.data import Source, as_examples, check_labels, n_rows, sample, validate
+from nnjax import checks
+from nnjax.data import Source, as_examples, check_labels, n_rows, validate
 from nnjax.data._transfers import allow_transfers
 from nnjax.nn import as_layer
 from nnjax.train.engine.distributed import refuse_forked_process
@@ -427,20 +427,17 @@ def _check_generator(ensemble: Ensemble, keys: Key) -> None:
 
 
 def _check_labels(job: Job) -> Job:
-    """Check that the labels of a cross-entropy are classes of the network; the program would only return NaN.
+    """Check that the labels are valid for the loss; for others the program would return NaN or a meaningless number.
 
-    The labels of a source are checked when they are gathered.
+    The labels of a source are checked when they are gathered, batch by batch.
     """
     run = job.ensemble.run(index_tree(job.members.hyper, 0))
-    if getattr(run.loss, "func", run.loss) is not losses.cross_entropy:  # a functools.partial has a func
-        return job
     net = as_layer(run.net)
 
-    def prediction_shape(examples: Data | Source) -> Any:
-        ts = jax.eval_shape(run.init, job.members.keys[0], sample(examples))
-        apply: Callable[..., Any] = lambda ts, x: net.apply(ts.params, ts.state, x, train=False)[0]  # noqa: E731
-        return getattr(jax.eval_shape(apply, ts, sample(examples).x), "shape", ())
+    def predict(x: PyTree) -> PyTree:
+        params, state = net.init(job.members.keys[0], x)
+        return net.apply(params, state, x, train=False)[0]
 
     if job.held_out is not None:
-        check_labels(job.held_out, prediction_shape(job.held_out), "validation")
-    return job._replace(data=check_labels(job.data, prediction_shape(job.data), "data"))
+        check_labels(job.held_out, run.loss, predict, "validation")
+    return job._replace(data=check_labels(job.data, run.loss, predict))

@@ -1,7 +1,8 @@
 """The training run as pure functions: a state, and a step from one state to the next."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -18,7 +19,20 @@ from nnjax.data._shuffle import check_int32
 from nnjax.data._transfers import allow_transfers
 from nnjax.data._validate import as_batch, check_row_axes
 from nnjax.nn import as_layer
-from nnjax.types import Data, Key, Layer, LayerLike, Loss, Metric, Optimizer, Params, PyTree, State, TrainState
+from nnjax.types import (
+    Data,
+    Key,
+    Layer,
+    LayerLike,
+    Loss,
+    Metric,
+    Optimizer,
+    OptState,
+    Params,
+    PyTree,
+    State,
+    TrainState,
+)
 
 Log = dict[str, Array]
 Carry = TypeVar("Carry")
@@ -43,7 +57,9 @@ class Run:
     Args:
       net: a layer or network.
       loss: `(prediction, target) -> (batch,)`, one number per example.
-      optimizer: any optax gradient transformation that needs no line search.
+      optimizer: any optax gradient transformation whose update needs no more than the gradients, its state, the
+        parameters and the loss of the batch (value=). Those with a line search, `optax.lookahead`, and
+        `optax.contrib.sam` with opaque_mode=True need more. Gradients of complex parameters are conjugated.
       batch_size: number of examples per step; None for the full batch in stored order.
       metrics: functions `(prediction, target, weights) -> number` that `evaluate` computes besides the loss.
       micro_batches: number of parts in which a batch is processed one after another, to save memory. The gradient is
@@ -125,6 +141,10 @@ class Run:
                 )
             opt_state = self.optimizer.init(params)
         _refuse_line_search(opt_state)
+        with _refusal(opt_state):
+            loss = jax.ShapeDtypeStruct((), jnp.float32)
+            updates, _ = jax.eval_shape(self._update, params, opt_state, params, loss)
+            _check_updates(updates, params)
         return TrainState(jnp.zeros((), jnp.int32), params, state, opt_state, key)
 
     @allow_transfers
@@ -143,8 +163,7 @@ class Run:
         key = jax.random.fold_in(jax.random.fold_in(ts.key, STEP_STREAM), ts.step)
         loss, state, grads = self._gradient(ts.params, ts.state, batch, key)
         with jax.named_scope("update"):
-            update = optax.with_extra_args_support(self.optimizer).update
-            updates, opt_state = update(grads, ts.opt_state, ts.params, value=loss)
+            updates, opt_state = self._update(grads, ts.opt_state, ts.params, loss)
             params = optax.apply_updates(ts.params, updates)
         return TrainState(ts.step + 1, params, state, opt_state, ts.key), {"loss": loss}
 
@@ -321,6 +340,18 @@ class Run:
             raise TypeError(f"Run: metrics must return one number, but {metric_name(metric)} returned {score!r:.80}")
         return jnp.asarray(score)
 
+    def _update(self, grads: Params, opt_state: OptState, params: Params, loss: Array) -> tuple[Params, OptState]:
+        """Return the updates of the parameters and the optimizer's new state."""
+        # jax.grad returns the conjugate of the direction of steepest ascent
+        grads = jax.tree.map(lambda g: g.conj() if jnp.iscomplexobj(g) else g, grads)
+        update = optax.with_extra_args_support(self.optimizer).update
+        try:
+            return update(grads, opt_state, params, value=loss)
+        except TypeError as error:
+            if "unexpected keyword argument 'value'" not in str(error):
+                raise
+        return update(grads, opt_state, params)  # optax.contrib.sam takes extra arguments, but not this one
+
     def _losses(self, prediction: PyTree, target: PyTree) -> Array:
         """Return the loss of each example. Its shape is checked, because a scalar would be summed silently."""
         losses: Any = self.loss(prediction, target)
@@ -380,6 +411,29 @@ def _scan_in_blocks(steps: Callable[[Carry, int], tuple[Carry, PyTree]], carry: 
         return carry, logs
     carry, last = jax.checkpoint(lambda carry: steps(carry, rest))(carry)
     return carry, jax.tree.map(lambda *parts: lax.concatenate(parts, 0), logs, last)
+
+
+@contextmanager
+def _refusal(opt_state: OptState) -> Iterator[None]:
+    """Raise a ValueError that names the optimizer if it cannot work with what `Run` passes to it."""
+    try:
+        yield
+    except Exception as error:
+        nodes = [opt_state]
+        while nodes and not hasattr(nodes[0], "_fields"):  # the states of a chain
+            nodes = [part for node in nodes for part in (node if isinstance(node, tuple) else [])]
+        names = [type(node).__name__ for node in nodes if hasattr(node, "_fields")] or [type(opt_state).__name__]
+        raise ValueError(
+            f"Run: the optimizer with the state {', '.join(names)} failed on the call update(gradients, state, "
+            f"parameters, value=loss): {type(error).__name__}: {error}; for an optimizer that needs other parameters "
+            "or arguments (lookahead, sam with opaque_mode=True, sophia, dpsgd), write the loop by hand"
+        ) from error
+
+
+def _check_updates(updates: Params, params: Params) -> None:
+    """Check that updates have the shapes of the parameters; `optax.apply_updates` would broadcast others."""
+    if jax.tree.map(jnp.shape, updates) != jax.tree.map(jnp.shape, params):
+        raise ValueError(f"updates have the shapes {checks.shapes(updates)}, parameters {checks.shapes(params)}")
 
 
 def _refuse_line_search(opt_state: PyTree) -> None:

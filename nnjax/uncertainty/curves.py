@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from nnjax import checks, metrics
 from nnjax.types import Key
-from nnjax.uncertainty.ensemble import check_members, float32_at_least, log_mean_probabilities
+from nnjax.uncertainty.ensemble import check_members, log_mean_probabilities
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -43,13 +43,15 @@ def rejection_curve(
     Args:
       score: Score of each input, of shape (n,), such as whether the prediction is correct.
       uncertainty: Uncertainty of each input, of shape (n,), such as the total of `entropy_decomposition`.
-      weights: Per-example weights (n,), or None.
+      weights: Per-example weights (n,), or None. An input of weight 0 does not count, even if its score is NaN. A
+        negative weight gives NaN, as does a share of inputs whose weights are all 0.
 
     Returns:
       The rejected share, from 0 to 1 - 1/n, and the mean score of the other inputs; both of shape (n,).
 
     Raises:
       ValueError: if the shapes differ or are not (n,), or if n is 0.
+      TypeError: if an argument is not an array of real numbers.
 
     >>> right = jnp.array([True, False, True, True])
     >>> dropped, accuracy = uncertainty.rejection_curve(right, jnp.array([0.1, 0.9, 0.2, 0.3]))
@@ -58,17 +60,22 @@ def rejection_curve(
 
     Source: Nadeem et al. 2009 (accuracy-rejection curves).
     """
-    score, uncertainty = jnp.asarray(score), jnp.asarray(uncertainty)
-    weights = jnp.ones(score.shape, bool) if weights is None else jnp.asarray(weights)
+    where = "rejection_curve"
+    score, uncertainty = checks.array(where, "score", score), checks.array(where, "uncertainty", uncertainty)
+    checks.real_arrays(where, {"uncertainty": uncertainty})
+    weights = jnp.ones(score.shape, bool) if weights is None else weights
+    score, weights = checks.real_arrays(where, {"score": score, "weights": weights}, wide=True)
+    weights = jnp.where(weights < 0, jnp.nan, weights)
     if score.ndim != 1 or not score.shape == uncertainty.shape == weights.shape or score.size == 0:
         raise ValueError(
-            "rejection_curve: score, uncertainty and weights must be one number per input, (n,), "
+            f"{where}: score, uncertainty and weights must be one number per input, (n,), "
             f"got {score.shape}, {uncertainty.shape} and {weights.shape}"
         )
-    dtype = float32_at_least(score).dtype if jnp.issubdtype(score.dtype, jnp.floating) else jnp.zeros(()).dtype
-    uncertainty = jnp.where(jnp.isnan(uncertainty), jnp.full_like(uncertainty, jnp.inf), uncertainty)
+    if jnp.issubdtype(uncertainty.dtype, jnp.floating):
+        uncertainty = jnp.where(jnp.isnan(uncertainty), jnp.inf, uncertainty)
     order = uncertainty.argsort()
-    score, uncertainty, weights = score.astype(dtype)[order], uncertainty[order], weights.astype(dtype)[order]
+    score, uncertainty, weights = score[order], uncertainty[order], weights[order]
+    score = jnp.where(weights == 0, jnp.zeros_like(score), score)  # 0 · NaN would be NaN
     first = jnp.concatenate([jnp.zeros(1, bool), uncertainty[1:] != uncertainty[:-1]])
     tie = first.cumsum(dtype=jnp.int32)  # group of equally uncertain inputs, as an index
     total, weight = (jax.ops.segment_sum(v, tie, score.size) for v in (weights * score, weights))

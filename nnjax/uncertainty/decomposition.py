@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from nnjax import checks
 from nnjax.uncertainty.ensemble import check_members, log_mean_probabilities
 
 
@@ -69,7 +70,7 @@ def variance_decomposition(means: Array, variances: Array | None = None) -> Unce
     Args:
       means: Predictions of the members, of shape (members, n, outputs).
       variances: Noise variances predicted by the members, of the same shape. None if they predict none; the aleatoric
-        part is then 0.
+        part is then 0. A negative variance gives NaN.
 
     Returns:
       Three variances of shape (n, outputs).
@@ -89,8 +90,10 @@ def variance_decomposition(means: Array, variances: Array | None = None) -> Unce
     epistemic = (means - means[:1]).var(0)  # shifted, so that it is exactly 0 for equal members
     if variances is None:
         return Uncertainty(epistemic, jnp.zeros_like(epistemic), epistemic)
-    variances = check_members(where, variances, "outputs").astype(means.dtype)
+    variances = check_members(where, variances, "outputs")
+    means, variances = checks.real_arrays(where, {"means": means, "variances": variances})
     if variances.shape != means.shape:
         raise ValueError(f"{where}: variances must have the means' shape {means.shape}, got {variances.shape}")
-    aleatoric = variances.mean(0)
+    epistemic = epistemic.astype(means.dtype)
+    aleatoric = jnp.where(variances < 0, jnp.nan, variances).mean(0)
     return Uncertainty(aleatoric + epistemic, aleatoric, epistemic)

@@ -64,7 +64,7 @@ def gradient_script(seed: int = 0, *, scheduled: bool = False) -> GradientScript
         size = int(np.prod(shape))
         cells = (
             rng.permutation(SIZE)[:size] if size > 1 else np.array([4 * len(MAGNITUDES) + 14])
-        )  # one element: random pattern
+        )  # a single element gets the random pattern
         pattern, magnitude = cells // len(MAGNITUDES), MAGNITUDES[cells % len(MAGNITUDES)]
         signs = rng.choice([-1.0, 1.0], size)
         g = np.stack([list(PATTERNS.values())[i](k, rng) for i in pattern], axis=1) * magnitude * signs

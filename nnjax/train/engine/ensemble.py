@@ -1,5 +1,7 @@
 """One program for all members of an ensemble, a sweep, or folds: `map` or `vmap` of a function of one member."""
 
+import os
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -58,7 +60,18 @@ class Ensemble:
             return self.make_run
         place = "in make_run, whose hyper-parameters are traced: compute with them, but do not branch on them"
         with checks.located(place):
-            run: Any = self.make_run(hyper)
+            try:
+                run: Any = self.make_run(hyper)
+            except jax.errors.ConcretizationTypeError as error:
+                frames = [
+                    f for f in traceback.extract_tb(error.__traceback__) if f"{os.sep}jax{os.sep}" not in f.filename
+                ]
+                raise TypeError(
+                    f"sweep: {frames[-1].name} (line {frames[-1].lineno} of {frames[-1].filename}) needs a "
+                    "hyper-parameter as a Python number, for an if, a size or float(), but in a sweep it is traced; "
+                    "compute with it: jnp.where instead of if, and a schedule of fixed numbers that is scaled, as in "
+                    'lambda step: hyper["rate"] * schedule(step)'
+                ) from error
         if not isinstance(run, Run):
             raise TypeError(f"sweep: make_run must return a train.Run, got {run!r}")
         return run

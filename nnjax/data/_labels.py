@@ -1,0 +1,154 @@
+"""Check that integer labels are valid for the loss, by evaluating it for the labels in doubt."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax import checks
+from nnjax.data._examples import Examples, n_rows, sample
+from nnjax.data._source import Source
+from nnjax.data._validate import Rows
+from nnjax.types import Data, Loss, PyTree
+
+SEVERAL = 4  # of the labels outside the range, this many smallest and largest ones are tested
+
+
+def check_labels(data: Examples, loss: Loss, predict: Callable[[PyTree], PyTree], name: str = "data") -> Examples:
+    """Check that all integer labels are valid for the loss: immediately for `Data`, batch by batch for a `Source`.
+
+    Only the loss can say which labels are valid, because they index the prediction inside it. Labels in 0 … K - 1 are
+    accepted, where K is the length of an axis of the prediction. For any other label, the loss is evaluated with a
+    random prediction of one example. The label is invalid if this loss is not finite, or if it equals the loss of label
+    0, of label K - 1, of the label counted from the end, or of all integers far outside. Counts are therefore valid,
+    because their losses differ, and so is a label with a meaning of its own in the loss, such as -1 for "no label".
+
+    Args:
+      data: the examples. Every integer leaf of y is checked.
+      loss: `(prediction, target) -> (batch,)`.
+      predict: the network as a function of x; only the shapes and dtypes of its result are read.
+      name: "data" or "validation", for the message.
+
+    Returns:
+      The same examples; for a `Source`, a new source that checks each batch.
+
+    Raises:
+      ValueError: if a label is invalid; the message names the first one, its row, the range, and what to do.
+
+    >>> examples = data.Data(np.ones((3, 2)), np.array([1, 2, 3]))
+    >>> data.check_labels(examples, losses.cross_entropy, lambda x: jnp.ones((len(x), 3)))
+    Traceback (most recent call last):
+    ValueError: data.y: label 3 in row 2 is outside 0 … 2; the network has 3 outputs and the labels are 1 … 3; use y - 1
+    """
+    checks.instance("check_labels", "name", name, str, "a text for the messages")
+    checks.function_of("check_labels", "loss", loss, "prediction", "target")
+    checks.function_of("check_labels", "predict", predict, "x")
+    first = sample(data)
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(first.y)
+    integers = [i for i, (_, leaf) in enumerate(leaves) if np.issubdtype(leaf.dtype, np.integer)]
+    if not integers:
+        return data
+    prediction = jax.eval_shape(predict, first.x)
+    floating = [leaf for leaf in jax.tree.leaves(prediction) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    sizes = sorted({size for leaf in floating for size in leaf.shape[1:]}, reverse=True)
+    targets = [np.asarray(leaf[:1]) for _, leaf in leaves]
+    losses = {i: _loss_of_labels(loss, prediction, targets, treedef, i) for i in integers}
+
+    def check(batch: Data, rows: Rows) -> None:
+        for i, (path, target) in enumerate(jax.tree_util.tree_leaves_with_path(batch.y)):
+            if i in losses and sizes:
+                where = f"{name}.y" + (f"/{checks.path_name(path)}" if path else "")
+                _check_leaf(where, np.asarray(target), rows, losses[i], sizes)
+
+    if not isinstance(data, Source):
+        check(data, range(n_rows(data)))
+        return data
+    gather = data.gather
+
+    def gather_checked(rows: np.ndarray) -> Data:
+        batch = gather(rows)
+        check(batch, rows)
+        return batch
+
+    return data._replace(gather=gather_checked)
+
+
+def _check_leaf(where: str, target: np.ndarray, rows: Rows, loss_of: Callable[[int], float], sizes: list[int]) -> None:
+    """Raise ValueError if a label is invalid; `sizes` are the possible numbers of classes, the largest first."""
+    if not _outside(target, sizes[-1]).any():
+        return
+    try:
+        classes = next((size for size in sizes if _tells_apart(loss_of, size)), None)
+    except Exception:  # the run's own call of the loss raises it again, with its place
+        return
+    if classes is None:
+        return
+    outside = np.unique(target[_outside(target, classes)])
+    tried = np.unique(np.concatenate([outside[:SEVERAL], outside[-SEVERAL:]]))
+    unknown = [label for label in tried.tolist() if not _knows(loss_of, label, classes)]
+    if unknown:
+        first = tuple(np.argwhere(np.isin(target, unknown))[0])
+        label, row, network = target[first], rows[first[0]], f"the network has {classes} output{'s' * (classes > 1)}"
+        raise ValueError(
+            f"{where}: label {label} in row {row} is outside 0 … {classes - 1}; {network} and the labels are "
+            f"{target.min()} … {target.max()}; {_fix(target, classes)}"
+        )
+
+
+def _outside(target: np.ndarray, classes: int) -> np.ndarray:
+    return (target < 0) | (target >= classes)
+
+
+def _loss_of_labels(
+    loss: Loss, prediction: PyTree, targets: list[np.ndarray], treedef: Any, i: int
+) -> Callable[[int], float]:
+    """Return the loss of one example as a function of the label in leaf `i`; other labels are 0."""
+    rng = np.random.default_rng(0)
+    # Between 0 and 1, because a loss may take probabilities instead of logits
+    made_up = jax.tree.map(lambda a: rng.uniform(0.2, 0.8, (1, *a.shape[1:])).astype(_wide(a.dtype)), prediction)
+    first = [np.zeros_like(t) if np.issubdtype(t.dtype, np.integer) else t for t in targets]
+    compiled = jax.jit(loss)
+    known: dict[int, float] = {}
+
+    def loss_of(label: int) -> float:
+        if label not in known:
+            labels = np.full_like(first[i], label)
+            target = jax.tree.unflatten(treedef, [*first[:i], labels, *first[i + 1 :]])
+            # An invalid label is expected to give NaN, which must not trigger the debugging modes that the user has set
+            with jax.debug_nans(False), jax.debug_infs(False), jax.transfer_guard("allow"):
+                known[label] = float(np.asarray(compiled(made_up, target)).ravel()[0])
+        return known[label]
+
+    return loss_of
+
+
+def _tells_apart(loss_of: Callable[[int], float], classes: int) -> bool:
+    """Return True if the losses of label 0 and of the last two of `classes` labels are finite and different."""
+    values = [loss_of(label) for label in {0, max(classes - 2, 0), classes - 1}]
+    return bool(np.isfinite(values).all()) and len(set(values)) == len(values)
+
+
+def _knows(loss_of: Callable[[int], float], label: int, classes: int) -> bool:
+    value, far = loss_of(label), {loss_of(2**31 - 1), loss_of(-(2**31))}
+    if not np.isfinite(value) or classes == 1:
+        return bool(np.isfinite(value))
+    return value not in {loss_of(0), loss_of(classes - 1), loss_of(label % classes)} and far != {value}
+
+
+def _fix(target: np.ndarray, classes: int) -> str:
+    low, high, count = int(target.min()), int(target.max()), len(np.unique(target))
+    if low > 0 and high - low < classes:
+        return f"use y - {low}"
+    if count <= classes:
+        return "number the classes from 0, as np.unique(y, return_inverse=True)[1] does"
+    if low < 0:
+        return "leave out the rows without a class"
+    if high >= count:
+        return f"number the classes from 0 and give the network {count} outputs"
+    return f"give the network {high + 1} outputs"
+
+
+def _wide(dtype: Any) -> Any:
+    return dtype if dtype.itemsize >= 4 else np.float32
