@@ -235,7 +235,7 @@ def branching(hyper):
 MISTAKES = {
     "lengths": (lambda: sweep(linear, {"rate": [1, 2], "b": [1]}), ValueError,
                 r"one value for each setting, got \{'rate': 2, 'b': 1\}; combine with train\.grid"),
-    "a run": (lambda: sweep(linear({"rate": 0.1}), {"rate": [1]}), TypeError, "make_run must be a function from"),
+    "a run": (lambda: sweep(linear({"rate": 0.1}), {"rate": [1]}), TypeError, "make_run must be a function"),
     "no function": (lambda: sweep(3, {"rate": [1]}), TypeError, "make_run must be a function .* got 3"),
     "no run": (lambda: sweep(lambda hyper: None, {"rate": [1]}), TypeError, r"must return a train\.Run, got None"),
     "nothing": (lambda: sweep(linear, {}), TypeError, "a dictionary with at least one name"),

@@ -96,7 +96,7 @@ def compare(
             strategy=strategy,
             mesh=mesh,
             validation=validation,
-            validate_every=max(1, int(np.ceil(epochs))),
+            validate_every=max(1, math.ceil(min(epochs, 2.0**31 - 1))),
             progress=progress,
         )
         if (result.diverged >= 0).any():

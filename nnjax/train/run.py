@@ -326,11 +326,11 @@ class Run:
     def _explain_misfit(self, params: Params, state: State, x: PyTree, error: Exception) -> None:
         """Raise an error that says so if parameters or state are not those of the network."""
         expected = jax.eval_shape(as_layer(self.net).init, jax.random.key(0), x)
-        for name, given, wanted in zip(("params", "state"), (params, state), expected, strict=True):
-            if jax.tree.structure(given) != jax.tree.structure(wanted):
+        for name, tree, like in zip(("params", "state"), (params, state), expected, strict=True):
+            got, wanted = str(jax.tree.structure(tree)), str(jax.tree.structure(like))
+            if got != wanted:
                 raise TypeError(
-                    f"Run.predict: {name} must be those of {as_layer(self.net).name}, {jax.tree.structure(wanted)}, "
-                    f"got {jax.tree.structure(given)}"
+                    f"Run.predict: {name} must be those of {as_layer(self.net).name}, {wanted}, got {got}"
                 ) from error
 
     def _score(self, metric: Metric, prediction: PyTree, data: Data) -> Array:

@@ -179,7 +179,7 @@ def random_search(key: Key, n: int, ranges: Mapping[str, tuple[float, float] | t
         )
         if not numbers or len(bounds) not in (2, 3):
             raise ValueError(
-                f"random_search: ranges must have (low, high) or (low, high, kind) for {name}, got {bounds!r:.80}"
+                f"random_search: ranges: {name} must be (low, high) or (low, high, kind), got {bounds!r:.80}"
             )
         low, high, kind = (*bounds, "uniform")[:3]
         checks.one_of("random_search", f"kind of {name}", kind, ("uniform", "log", "int"))
@@ -207,7 +207,7 @@ def _columns(where: str, argument: str, hyper: Any, same: bool = True) -> dict[s
         except ValueError:  # lists of different lengths
             column = np.zeros(0)
         if column.ndim != 1 or column.size == 0 or column.dtype.kind not in "iuf":
-            raise ValueError(f"{where}: {argument} must have a list of numbers for {name}, got {values!r:.80}")
+            raise ValueError(f"{where}: {argument}: {name} must be a list of numbers, got {values!r:.80}")
         columns[name] = (
             cast(f"{where}: {argument}, {name}", column, features=False) if column.dtype.kind in "iu" else column
         )

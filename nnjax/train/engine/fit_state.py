@@ -37,7 +37,7 @@ def initial_fit_state(ts: TrainState, *, validated: bool, stopped: Array) -> Fit
     best = None
     if validated:
         dtype = jnp.result_type(float)
-        none, zero = jnp.full((), jnp.finfo(dtype).max, dtype), jnp.zeros_like(ts.step)
+        none, zero = jnp.full((), np.finfo(dtype).max, dtype), jnp.zeros_like(ts.step)
         best = Best(none, zero, ts.params, ts.state, waited=zero)
     return FitState(ts, diverged=jnp.full_like(ts.step, -1), stopped=stopped, best=best)
 
