@@ -1,5 +1,6 @@
 """Tables that were misread, or that made files lose numbers: each row of a table here is an input and its outcome."""
 
+import json
 import math
 import os
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from runs import SMALL, assert_mistake, nnjax, succeed
 
 from nnjax import data
 from nnjax.cli.predict import PREDICTIONS, _check_output, _columns
@@ -236,15 +238,14 @@ def test_scales_are_those_of_numpy_bit_for_bit():
 
 
 @pytest.mark.parametrize("scale", [1e300, 1.7e308, 1e200, 1e-200, 1e-300])
-@pytest.mark.parametrize("target", ["t", "x"])
-def test_extreme_scales_are_standardised(tmp_path, scale, target):
-    rng = np.random.default_rng(0)
-    frame = {"x": rng.random(60) * scale, "t": rng.normal(size=60)}
+def test_features_of_extreme_scales_are_standardised(tmp_path, scale):
+    frame = {"x": np.random.default_rng(0).random(60) * scale, "t": np.arange(60) / 3}
     pd.DataFrame(frame).to_csv(tmp_path / "t.csv", index=False)
-    loaded = data.load(str(tmp_path / "t.csv"), target=target)
-    column = loaded.train.x if target == "t" else loaded.train.y
-    np.testing.assert_allclose(np.asarray(column).mean(), 0, atol=1e-5)
-    np.testing.assert_allclose(np.asarray(column).std(), 1, rtol=1e-5)
+    x = np.asarray(data.load(str(tmp_path / "t.csv"), target="t").train.x)
+    np.testing.assert_allclose(x.mean(), 0, atol=1e-5)
+    np.testing.assert_allclose(x.std(), 1, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"column 'x' has the standard deviation .*; predictions are float32"):
+        data.load(str(tmp_path / "t.csv"), target="x")
 
 
 def test_a_range_beyond_float64_is_refused(tmp_path):
@@ -311,6 +312,7 @@ OUTPUTS = {  # the output as a function of the folder; part of the message, None
     "folder": (lambda d: d / "run", "is not a regular file"),
     "device": (lambda d: Path("/dev/null"), "is not a regular file"),
     "loop": (lambda d: link("soft", d / "l", d / "l"), None),
+    "name of a data set": (lambda d: d / "digits", None),
 }
 
 
@@ -320,7 +322,7 @@ def test_predict_overwrites_no_other_file(tmp_path, output, message):
     for name in ("new.csv", "train.csv", "run/config.json", "run/weights.safetensors", "run/checkpoints/step-1"):
         write(tmp_path / name, name)
     link("soft", tmp_path / "run" / "loop", tmp_path / "run" / "loop")
-    out, inputs = output(tmp_path), (tmp_path / "new.csv", tmp_path / "train.csv")
+    out, inputs = output(tmp_path), (tmp_path / "new.csv", tmp_path / "train.csv", tmp_path / "digits")
     if message is None:
         _check_output(out, tmp_path / "run", inputs)
     else:
@@ -332,6 +334,29 @@ def test_older_predictions_may_be_the_input_but_are_not_overwritten(tmp_path):
     predictions = write(tmp_path / PREDICTIONS, "c\n1\n")
     with pytest.raises(FileExistsError, match="would overwrite"):
         _check_output(predictions, tmp_path, (predictions,))
+
+
+def test_a_run_stores_the_kinds_and_predict_applies_them(tmp_path):
+    countries = ["NA", "DE", "01", "1"]
+    rows = [f"{countries[i % 4]},{(37 * i) % 100},{1000 + (i % 4) * 10 + (i % 7)}" for i in range(80)]
+    train = write(tmp_path / "train.csv", "\n".join(["country,sd,epistemic", *rows, ""]))
+    new = write(tmp_path / "new.csv", "sd,country\n5,01\n5,1\n5,NA\n")
+    run, out = tmp_path / "run", tmp_path / "p.csv"
+    given = ("--target", "epistemic", "--task", "regression", "--categorical", 'country, "a, b"')
+    ended = nnjax("train", train, *given, "--out", run, *SMALL)
+    assert_mistake(ended, r"unknown categorical column 'a, b'")
+    succeed("train", train, *given[:-1], '"country"', "--members", 2, "--out", run, *SMALL)
+    columns = json.loads((run / "table.json").read_text(encoding="utf-8"))["columns"]
+    assert columns == [["country", "category", ["01", "1", "DE", "NA"]], ["sd", "number", None]]
+    succeed("predict", run, new, "--out", out)
+    predicted = pd.read_csv(out)
+    assert list(predicted) == ["epistemic", "sd_"]
+    assert predicted["epistemic"].between(900, 1100).all()
+    assert predicted["epistemic"].nunique() == 3
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    for path in (new, train, run / "weights.safetensors"):
+        assert_mistake(nnjax("predict", run, new, "--out", path), f"--out {path} would overwrite {path}")
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
 # Tables that are read back

@@ -17,6 +17,8 @@ from nnjax.storage.regular_file import open_regular
 # "category" is text by request: numbers and NA are then categories too, and only an empty field is missing
 Kind = Literal["number", "text", "category"]
 
+MOST_COLUMNS = 2**20
+LONGEST_NAME, LONGEST_QUOTE = 1000, 100  # characters
 LONGEST_LINE = 2**24  # characters; a file without line ends would otherwise be read into one text
 BLOCK = 2**14  # rows that are Python lists at the same time
 EXACT = 2**53  # float64 holds all integers up to this one
@@ -96,10 +98,17 @@ def clean_text(text: str) -> str:
 
 
 def describe_text(fields: np.ndarray) -> str:
-    """Return the first field that is not a number, and its row; the first field if all are numbers."""
-    numbers = (row for row in range(len(fields)) if _parse_numbers(fields[row : row + 1]) is None)
-    row = next(numbers, 0)
-    return f"{fields[row].removeprefix(MARK)!r} in row {row}"
+    """Return the first field that is not a number, and its row; the last field if all are numbers."""
+    low, high = 0, len(fields)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _parse_numbers(fields[low:middle]) is None else (middle, high)
+    return f"{quote(fields[low].removeprefix(MARK))} in row {low}"
+
+
+def quote(text: str) -> str:
+    """Return the text, or its start, in quotes for a message."""
+    return repr(text) if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]!r}…"
 
 
 class _RowError(Exception):
@@ -120,8 +129,12 @@ def _names(path: Path, header: list[str]) -> list[str]:
     """Return the names of the columns."""
     if not header:
         raise _RowError("no columns; the first line must name them")
+    if len(header) > MOST_COLUMNS:
+        raise _RowError(f"{len(header):,} columns, at most {MOST_COLUMNS:,} are read")
+    if max(map(len, header)) > LONGEST_NAME:
+        raise _RowError(f"a name of {max(map(len, header)):,} characters, at most {LONGEST_NAME:,} are read")
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-        raise ValueError(f"{path}: only one column, {header[0]!r}; separate the values by commas")
+        raise ValueError(f"{path}: only one column, {quote(header[0])}; separate the values by commas")
     names = [name.lstrip(MARK).strip() or f"Unnamed: {i}" for i, name in enumerate(header)]
     if names[0] == "Unnamed: 0":
         warnings.warn(

@@ -12,7 +12,17 @@ from nnjax import checks
 from nnjax.data._idx import read_fashion_mnist
 from nnjax.data._split import split_rows
 from nnjax.data._transfers import allow_transfers
-from nnjax.data.table import Column, Table, Task, choose_task, column_texts, fit_table, read_table
+from nnjax.data.table import (
+    Column,
+    Table,
+    Task,
+    check_column,
+    choose_task,
+    column_texts,
+    fit_table,
+    list_names,
+    read_table,
+)
 from nnjax.types import Data
 
 NAMES = ("digits", "fashion-mnist")
@@ -91,9 +101,9 @@ def load(
         if target not in frame:
             raise ValueError(f"{path}: an array named y is missing, with one entry per row of x")
     if target is None:
-        names = ", ".join(frame)
+        names = list_names(frame)
         raise ValueError(f"{path}: name the target, the column to predict; the columns are {names}")
-    checks.one_of(str(path), "target column", target, frame)
+    check_column(path, "target column", target, frame)
     n = len(frame[target])
     if n < 5:
         raise ValueError(f"{path}: {n} rows are too few to train and to test; at least 5 are needed")

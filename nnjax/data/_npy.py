@@ -9,6 +9,7 @@ import numpy as np
 
 from nnjax.data._csv import open_file
 from nnjax.data._mapped import ReadRows, reader
+from nnjax.data._npz import first_line
 from nnjax.data._source import Source, Transform, source
 
 Files = str | Path | Sequence[str | Path]
@@ -96,9 +97,9 @@ def _open_array(file: Path) -> np.memmap:
     try:
         array = np.lib.format.open_memmap(file, mode="r")
     except Exception as error:  # NumPy raises many kinds of errors for damaged bytes
-        raise ValueError(f"open_npy: {file} cannot be read as .npy: {error}") from error
-    if array.ndim == 0:
-        raise ValueError(f"open_npy: {file} holds a single number; the first axis must be the rows")
+        raise ValueError(f"open_npy: {file} cannot be read as .npy: {first_line(error)}") from error
+    if array.ndim == 0 or len(array) == 0:
+        raise ValueError(f"open_npy: {file} has the shape {array.shape}; the first axis must be the rows")
     return array
 
 

@@ -25,7 +25,7 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         try:
             archive = zipfile.ZipFile(file)
         except Exception as error:  # zipfile and NumPy raise many kinds of errors for damaged bytes
-            raise ValueError(f"{path} is not an NPZ file: {error}") from None
+            raise ValueError(f"{path} is not an NPZ file: {first_line(error)}") from None
         with archive:
             names = [info.filename.removesuffix(".npy") for info in archive.infolist()]
             arrays = {name: _read(path, archive, name, names) for name in ("x", "y") if name in names}
@@ -36,6 +36,11 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     if y is not None and y.shape not in ((len(x),), (len(x), 1)):
         raise ValueError(f"{path}: y must have one entry per row of x, x is {x.shape}, y {y.shape}")
     return x, None if y is None else y.reshape(-1)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its kind if it has none."""
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _read(path: Path, archive: zipfile.ZipFile, name: str, names: list[str]) -> np.ndarray:
@@ -59,7 +64,7 @@ def _read(path: Path, archive: zipfile.ZipFile, name: str, names: list[str]) -> 
                 member.read(1)
                 return array
     except Exception as error:
-        problem = str(error) or type(error).__name__
+        problem = first_line(error)
     raise ValueError(f"{path} cannot be read as NPZ: array {name}: {problem}")
 
 

@@ -1,21 +1,34 @@
 """Read tables from CSV and NPZ files and encode their rows as numbers."""
 
+import difflib
 import math
 from collections.abc import Collection, Mapping
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from nnjax import checks
-from nnjax.data._csv import EXACT, STRINGS, Kind, clean_text, describe_text, parse_column, read_csv
+from nnjax.data._csv import (
+    EXACT,
+    LONGEST_QUOTE,
+    STRINGS,
+    Kind,
+    clean_text,
+    describe_text,
+    parse_column,
+    quote,
+    read_csv,
+)
 from nnjax.data._npz import read_npz
 
 Task = Literal["classification", "regression"]
 Frame: TypeAlias = Mapping[str, Any]  # a column (rows,) for each name: a dict of arrays, or a DataFrame of pandas
 MOST_CLASSES = 20  # an integer column with more distinct values holds numbers, not labels
 MOST_CATEGORIES = 100
+LEAST_STD = 1e-30  # of a target; errors in its units are float32
 
 
 class Column(NamedTuple):
@@ -65,8 +78,8 @@ class Table(NamedTuple):
             values = _texts(values)
         unknown = sorted({str(value) for value in values.tolist() if value not in labels})
         if unknown:
-            known = ", ".join(self.classes)
-            raise ValueError(f"column {self.target!r}: {unknown[0]!r} is not among the classes {known}")
+            known = list_names(self.classes)
+            raise ValueError(f"column {self.target!r}: {quote(unknown[0])} is not among the classes {known}")
         return np.array([labels[value] for value in values.tolist()], np.int32)
 
 
@@ -105,7 +118,7 @@ def choose_task(frame: Frame, name: str, task: Task | None = None) -> tuple[Task
     """Return the task, and the reason for it in words. None chooses the task by the values of the target.
 
     Raises:
-      ValueError: for missing values.
+      ValueError: for missing values, and for text with more different values than half of the rows.
     """
     values = _values(frame, name)
     check_complete(name, values)
@@ -113,6 +126,11 @@ def choose_task(frame: Frame, name: str, task: Task | None = None) -> tuple[Task
     if task is not None:
         return task, "task was set"
     if not _is_numeric(values):
+        if distinct > max(len(values) / 2, 2):
+            raise ValueError(
+                f"column {name!r} holds {distinct} distinct texts in {len(values)} rows, for example "
+                f"{describe_text(values.astype(STRINGS))}; classes need more rows, and a regression needs numbers"
+            )
         return "classification", f"{name!r} holds text or booleans, {distinct} distinct values"
     if values.dtype.kind in "iu" and distinct <= MOST_CLASSES:
         return "classification", f"{name!r} holds {distinct} distinct integers"
@@ -135,7 +153,8 @@ def fit_table(
       categorical: see `read_table`.
 
     Raises:
-      ValueError: for missing values, text columns with too many distinct values, and a constant target.
+      ValueError: for missing values, text columns with too many distinct values, and a target that is constant or whose
+        scale float32 cannot hold.
     """
 
     def kind(name: str, values: np.ndarray) -> Kind:
@@ -157,13 +176,18 @@ def fit_table(
         distinct: list[Any] = sorted(set(values.tolist()))  # numbers are sorted by value, not as text
         if len(distinct) < 2:
             raise ValueError(
-                f"column {target!r} holds only one class, {str(distinct[0])!r}; a classifier needs at least two classes"
+                f"column {target!r} holds only one class, {quote(str(distinct[0]))}; a classifier needs at least two "
+                "classes"
             )
         return table._replace(classes=[str(label) for label in distinct])
     numbers = _numbers(target, values)[training]
     if (numbers == numbers[0]).all():
         raise ValueError(f"column {target!r} is {numbers[0]:g} in all rows; the target must vary")
     target_mean, target_std = (float(moment) for moment in _moments(numbers))
+    if not LEAST_STD < target_std < 1 / LEAST_STD:
+        raise ValueError(
+            f"column {target!r} has the standard deviation {target_std:g}; predictions are float32, so scale the target"
+        )
     return table._replace(target_mean=target_mean, target_std=target_std, target_kind="number")
 
 
@@ -215,7 +239,7 @@ def encode(frame: Frame, columns: list[Column]) -> np.ndarray:
     """
     missing = [column.name for column in columns if column.name not in frame]
     if missing:
-        raise ValueError(f"missing columns: {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}")
+        raise ValueError(f"missing columns: {list_names(missing)}")
     parts = []
     for column in columns:
         values = _values(frame, column.name)
@@ -227,8 +251,8 @@ def encode(frame: Frame, columns: list[Column]) -> np.ndarray:
         unknown = sorted(set(texts) - set(column.categories))
         if unknown:
             raise ValueError(
-                f"column {column.name!r}: {unknown[0]!r} is not among the categories in training, "
-                f"{', '.join(column.categories[:5])}{' …' if len(column.categories) > 5 else ''}"
+                f"column {column.name!r}: {quote(unknown[0])} is not among the categories in training, "
+                f"{list_names(column.categories)}"
             )
         parts.append(texts[:, None] == np.array(column.categories, dtype=object)[None])
     return np.concatenate(parts, axis=1).astype(np.float64, copy=False)
@@ -250,9 +274,24 @@ def check_complete(name: str, values: np.ndarray) -> None:
         )
 
 
-def _check_categorical(path: Path, categorical: Collection[str], names: Collection[str]) -> None:
+def check_column(path: Path, kind: str, name: str, frame: Frame) -> None:
+    """Check that a file has a column. The message lists the most similar names of the first thousand.
+
+    Raises:
+      ValueError: if it has none.
+    """
+    if name not in frame:
+        checks.one_of(str(path), kind, name, difflib.get_close_matches(name, islice(frame, 1000), 20, cutoff=0))
+
+
+def list_names(names: Collection[str]) -> str:
+    """Return the first names, for a message."""
+    return ", ".join(name[:LONGEST_QUOTE] for name in islice(names, 20)) + (" …" if len(names) > 20 else "")
+
+
+def _check_categorical(path: Path, categorical: Collection[str], frame: Frame) -> None:
     for name in categorical:
-        checks.one_of(str(path), "categorical column", name, names)
+        check_column(path, "categorical column", name, frame)
 
 
 def _values(frame: Frame, name: str) -> np.ndarray:
@@ -265,7 +304,8 @@ def _values(frame: Frame, name: str) -> np.ndarray:
     if values.ndim != 1:
         raise ValueError(f"column {name!r} must be one value for each row, got an array of shape {values.shape}")
     if values.dtype.kind == "f":
-        return values.astype(np.float64, copy=False)
+        with np.errstate(over="ignore"):  # a long double may become infinite, which is refused later
+            return values.astype(np.float64, copy=False)
     if values.dtype.kind in "iu":
         return values
     if values.dtype.kind not in "bOSTU":

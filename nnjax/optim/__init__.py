@@ -1,10 +1,10 @@
 """Optimizers whose code reads like the published equation.
 
 Each is an `optax.GradientTransformation` with optax's names and defaults, and works in `optax.chain`, `optax.masked`
-and `optax.inject_hyperparams`. As optax's, they ignore extra arguments of `update` such as `value=`.
+and `optax.inject_hyperparams`. Like optax's, they ignore extra arguments of `update` such as `value=`.
 
-Complex parameters need the conjugate of `jax.grad`, which is the direction of steepest ascent; `train.Run` takes it by
-itself. Second moments are averages of |g|² and real.
+Complex parameters need the conjugate of `jax.grad`, which is the direction of steepest ascent; `train.Run` takes it
+automatically. Second moments are averages of |g|² and real.
 
 Equivalents in other libraries, for a constant learning rate r. Updates are equal to rounding, checked by
 `nnjax.optcheck`. `torch` is torch.optim without its first argument; `example` is jax.example_libraries.optimizers:

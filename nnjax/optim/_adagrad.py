@@ -13,7 +13,7 @@ class AdagradState(NamedTuple):
     """State of `adagrad`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
-    sum_of_squares: Params  # like the parameters, but real
+    sum_of_squares: Params  # in the structure of the parameters, but real
 
 
 def adagrad(learning_rate: ScalarOrSchedule, initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7) -> Optimizer:

@@ -13,8 +13,8 @@ class AdamState(NamedTuple):
     """State of `adam`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
-    mu: Params  # moving average of gradients, like the parameters
-    nu: Params  # moving average of squared gradients, like the parameters, but real
+    mu: Params  # moving average of gradients, in the structure of the parameters
+    nu: Params  # moving average of squared gradients, in the structure of the parameters, but real
 
 
 def adam(

@@ -14,7 +14,7 @@ class LionState(NamedTuple):
     """State of `lion`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
-    mu: Params  # moving average of gradients, like the parameters
+    mu: Params  # moving average of gradients, in the structure of the parameters
 
 
 def lion(

@@ -13,14 +13,14 @@ class MomentumState(NamedTuple):
     """State of `momentum`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
-    trace: Params  # the velocity, like the parameters
+    trace: Params  # the velocity, in the structure of the parameters
 
 
 class NesterovState(NamedTuple):
     """State of `nesterov`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
-    trace: Params  # the velocity, like the parameters
+    trace: Params  # the velocity, in the structure of the parameters
 
 
 def momentum(
@@ -68,7 +68,7 @@ def momentum(
 def nesterov(
     learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, *, accumulator_dtype: DTypeLike | None = None
 ) -> Optimizer:
-    """Return Nesterov's momentum, which takes the gradient where the velocity leads.
+    """Return Nesterov's momentum, which evaluates the gradient at the point to which the velocity leads.
 
         v ← μ v + g
         θ ← θ - λ (g + μ v)

@@ -14,8 +14,8 @@ class NadamState(NamedTuple):
     """State of `nadam`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
-    mu: Params  # moving average of gradients, like the parameters
-    nu: Params  # moving average of squared gradients, like the parameters, but real
+    mu: Params  # moving average of gradients, in the structure of the parameters
+    nu: Params  # moving average of squared gradients, in the structure of the parameters, but real
 
 
 def nadam(

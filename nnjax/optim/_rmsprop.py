@@ -13,9 +13,9 @@ class RmspropState(NamedTuple):
     """State of `rmsprop`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
-    nu: Params  # moving average of squared gradients, like the parameters, but real
-    mu: Params = ()  # with `centered`: moving average of gradients, like the parameters
-    trace: Params = ()  # with `momentum`: the velocity, like the parameters
+    nu: Params  # moving average of squared gradients, in the structure of the parameters, but real
+    mu: Params = ()  # with `centered`: moving average of gradients, in the structure of the parameters
+    trace: Params = ()  # with `momentum`: the velocity, in the structure of the parameters
 
 
 def rmsprop(

@@ -45,7 +45,7 @@ def from_rule(
       hyper: the other hyper-parameters, or a function that returns them for step t = 1, 2, …. Those that are schedules
         get the number of steps already taken.
       name: name of the optimizer, for error messages.
-      fields: fields of the state that the rule reads and writes; None for all. The others stay as they are.
+      fields: fields of the state that the rule reads and writes; None for all. The others are not changed.
       initial: initial value of the second moment. The other moments start at 0.
       mu_dtype: dtype in which the other moments are stored; None for that of the parameters.
       decayed: for a rule with weight decay, the function that `decay_mask` returns. The rule then gets each parameter
@@ -179,7 +179,7 @@ def map_leaves(
 
     Raises:
       ValueError: if a tree and the gradients differ in structure or in the shape of a leaf; the message has its path.
-      TypeError: if a gradient is an integer, or complex where a leaf is real, or the reverse.
+      TypeError: if a gradient is an integer, or if a gradient is complex and a leaf is real, or the reverse.
     """
     check_inexact(name, "gradients", grads)
     for key, tree in trees.items():
