@@ -28,7 +28,7 @@ Task = Literal["classification", "regression"]
 Frame: TypeAlias = Mapping[str, Any]  # a column (rows,) for each name: a dict of arrays, or a DataFrame of pandas
 MOST_CLASSES = 20  # an integer column with more distinct values holds numbers, not labels
 MOST_CATEGORIES = 100
-LEAST_STD = 1e-30  # of a target; errors in its units are float32
+LEAST_STD = 1e-30  # least deviation of a target, because errors in its units are float32
 
 
 class Column(NamedTuple):
