@@ -45,7 +45,7 @@ def split_rows(y: np.ndarray, share: float, *, seed: int = 0, stratify: bool = T
         y = np.asarray(y)
     except ValueError:  # lists of different lengths
         y = np.zeros(())
-    if y.ndim < 1 or (stratify and (y.ndim > 1 or y.dtype == object)):
+    if y.ndim < 1 or (stratify and y.ndim > 1):
         raise TypeError(f"split_rows: y must be one label for each row, (n,), got {y!r:.80}")
     if len(y) < 2:
         raise SplitError(share, len(y))
