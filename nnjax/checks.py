@@ -7,9 +7,9 @@ fix it.
 import difflib
 import inspect
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def array(where: str, name: str, value: Any) -> jax.Array:
             f"{where}: {name} is a masked array, whose mask would be lost; use {name}.filled(…) or drop rows"
         )
     try:
-        converted = jnp.asarray(value)
+        converted = jnp.asarray(None if isinstance(value, str) else value)  # texts that are names of dtypes only warn
     except (TypeError, ValueError, OverflowError) as error:
         text = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"{value!r:.60}"
         raise TypeError(f"{where}: {name} must be an array of numbers that JAX has, got {text}") from error
@@ -105,13 +105,6 @@ def positive_int(where: str, name: str, value: Any, low: int = 1) -> int:
     return int(value)
 
 
-def boolean(where: str, name: str, value: Any) -> bool:
-    """Return `value`, which must be True or False."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{where}: {name} must be True or False, got {value!r}")
-    return bool(value)
-
-
 def function_of(where: str, name: str, value: Any, *arguments: str) -> None:
     """Check that `value` is a function that takes these arguments by position."""
     call = f"({', '.join(arguments)})"
@@ -157,20 +150,96 @@ def in_range(where: str, name: str, value: Any, interval: str) -> Any:
     Traced arrays are not checked, because their values are unknown. JAX arrays are returned unchanged. NumPy scalars
     become Python floats, because a `np.float64` would promote float32 parameters.
     """
-    if is_traced(value) and value.ndim == 0:
+    if not _is_real_scalar(value):
+        raise ValueError(f"{where}: {name} must be one number, got {value!r}; use jax.vmap over several")
+    if is_traced(value):
         return value
     low, high = (float(end) for end in interval[1:-1].split(","))
-    try:
-        if isinstance(value, (str, bytes, bool, np.bool_)) or np.ndim(value) != 0:
-            raise TypeError
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{where}: {name} must be one number, got {value!r}; use jax.vmap over several") from None
+    number = float(value)
     above = number >= low if interval[0] == "[" else number > low
     below = number <= high if interval[-1] == "]" else number < high
     if math.isnan(number) or not (above and below):
         raise ValueError(f"{where}: {name} must be in {interval}, got {number:g}")
     return value if isinstance(value, jax.Array) else number
+
+
+def _is_real_scalar(value: Any) -> bool:
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)
+    return number and np.ndim(value) == 0
+
+
+def flag(where: str, name: str, value: Any) -> bool:
+    """Return `value`, which must be True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{where}: {name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def function(where: str, name: str, value: T, example: str) -> T:
+    """Return `value`, which must be a function; the error shows an example of one."""
+    if not callable(value) or isinstance(value, tuple):  # a Layer is a tuple
+        raise TypeError(f"{where}: {name} must be a function such as {example}, got {value!r:.60}")
+    return value
+
+
+def items(where: str, name: str, value: Any, example: str) -> tuple[Any, ...]:
+    """Return the items of a sequence; the error shows an example of one."""
+    if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__len__") or getattr(value, "ndim", 1) == 0:
+        raise TypeError(f"{where}: {name} must be a sequence such as {example}, got {value!r}")
+    return tuple(value)
+
+
+def floating_dtype(where: str, name: str, value: Any) -> np.dtype:
+    """Return `value` as a floating dtype."""
+    try:
+        dtype = None if value is None else jnp.dtype(value)
+    except TypeError:
+        dtype = None
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        text = f"{value!r}" if dtype is None else dtype.name
+        raise TypeError(f"{where}: {name} must be a floating dtype such as jnp.float32, got {text}")
+    return dtype
+
+
+def leaves(where: str, name: str, tree: Any, expected: Mapping[str, tuple[int | None, ...]]) -> None:
+    """Check the entries and shapes of the parameters or the state of a layer, which may be those of another network.
+
+    In an expected shape, None is any number of inputs.
+    """
+    if not isinstance(tree, Mapping) or {entry for entry in tree if tree[entry] is not None} != set(expected):
+        got = f"a dict of {', '.join(map(str, tree)) or 'nothing'}" if isinstance(tree, Mapping) else f"{tree!r:.60}"
+        raise ValueError(f"{where}: {name} must be a dict of {', '.join(expected)}, as init returns it, got {got}")
+    for entry, shape in expected.items():
+        actual = jnp.shape(tree[entry])
+        if len(actual) != len(shape) or any(n not in (None, m) for n, m in zip(shape, actual, strict=True)):
+            text = ", ".join("inputs" if size is None else str(size) for size in shape)
+            raise ValueError(
+                f"{where}: {name}[{entry!r}] must have the shape ({text}), got {actual}; "
+                f"pass the {name} that init of this network returned"
+            )
+
+
+def missing_name(module: str, public: Iterable[str], others: Mapping[str, str]) -> Callable[[str], NoReturn]:
+    """Return a `__getattr__` whose error names what the user probably wants.
+
+    Args:
+      module: name of the module in messages.
+      public: its public names.
+      others: what to use instead of names of other libraries, by name in lower case without underscores.
+    """
+    known = {name.lower().replace("_", ""): f"{module}.{name}" for name in public} | dict(others)
+
+    def missing(name: str) -> NoReturn:
+        plain = name.lower().replace("_", "")
+        near = difflib.get_close_matches(plain, known, n=1, cutoff=0.7)
+        hint = f"; did you mean {known[near[0]]}?" if near else f"; it has {', '.join(public)}"
+        hint = f"; use {known[plain]}" if plain in known else hint
+        raise AttributeError(f"module 'nnjax.{module}' has no attribute {name!r}{hint}")
+
+    return missing
 
 
 def one_of(where: str, name: str, value: str, known: Iterable[str]) -> str:
@@ -213,6 +282,14 @@ def key(where: str, value: Any, x: Any = None) -> Any:
     return value
 
 
+def numbers(where: str, x: Any, axes: str = "(batch, ...)") -> None:
+    """Check that `x` is an array, and not one of texts or objects."""
+    dtype = getattr(x, "dtype", None)
+    if dtype is None or not hasattr(x, "shape") or getattr(dtype, "kind", "") in ("O", "U", "S", "T", "M", "m"):
+        got = type(x).__name__ if dtype is None else f"{type(x).__name__} of {dtype}"
+        raise TypeError(f"{where}: x must be an array {axes}, got {got}; use jnp.asarray for lists of numbers")
+
+
 def batched(where: str, x: Any, axes: str = "(batch, features)", ndim: int = 2) -> None:
     """Check that `x` is a floating array with at least `ndim` axes, the first of which is the batch.
 
@@ -222,8 +299,7 @@ def batched(where: str, x: Any, axes: str = "(batch, features)", ndim: int = 2) 
       axes: the expected axes, for the error message.
       ndim: minimum number of axes, batch included.
     """
-    if not hasattr(x, "shape"):
-        raise TypeError(f"{where}: x must be an array {axes}, got {type(x).__name__}")
+    numbers(where, x, axes)
     if len(x.shape) < ndim:
         fix = "; use x[None]" if ndim <= 2 else "; use x[..., None] for one channel"
         hint = fix if len(x.shape) == ndim - 1 else ""

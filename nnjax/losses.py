@@ -211,3 +211,20 @@ def label_logits(prediction: Array, labels: Array) -> Array:
 
 def _per_example(values: Array) -> Array:
     return values.reshape(values.shape[0], math.prod(values.shape[1:]))  # -1 is ambiguous without examples
+
+
+_ELSEWHERE = {  # names of other libraries, in lower case without underscores
+    "mse": "losses.mean_squared_error",
+    "l2": "losses.squared_error",
+    "mae": "losses.huber, or |error| as a function",
+    "l1": "losses.huber, or |error| as a function",
+    "bce": "losses.binary_cross_entropy",
+    "sigmoidbinarycrossentropy": "losses.binary_cross_entropy",
+    "bcewithlogits": "losses.binary_cross_entropy",
+    "softmaxcrossentropy": "losses.cross_entropy",
+    "softmaxcrossentropywithintegerlabels": "losses.cross_entropy",
+    "sparsecategoricalcrossentropy": "losses.cross_entropy",
+    "nll": "losses.cross_entropy, or metrics.nll",
+}
+# Set in this way because a type checker would take a module with this function to have every name
+globals()["__getattr__"] = checks.missing_name("losses", __all__, _ELSEWHERE)

@@ -23,6 +23,17 @@ from nnjax import checks, losses
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+__all__ = [
+    "accuracy",
+    "brier",
+    "expected_calibration_error",
+    "nll",
+    "r2",
+    "reliability",
+    "rmse",
+    "weighted_mean",
+]
+
 
 def accuracy(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
     """Return the share of examples whose largest logit is that of the label.
@@ -212,6 +223,9 @@ def weighted_mean(values: Array, weights: Array | None = None) -> Float[Array, "
     >>> metrics.weighted_mean(jnp.array([1.0, 5.0]), jnp.array([3.0, 1.0]))
     Array(2., dtype=float32)
     """
+    values = checks.array("weighted_mean", "values", values)
+    if values.ndim != 1:
+        raise ValueError(f"weighted_mean: values must be one number per example, (examples,), got {values.shape}")
     return _mean("weighted_mean", values, weights)
 
 
@@ -279,3 +293,15 @@ def _nan_outside(values: Array, labels: Array, logits: Array) -> Array:
 
 def _most_likely(prediction: Array) -> Array:
     return prediction.argmax(-1).astype(jnp.int32)
+
+
+_ELSEWHERE = {  # names of other libraries, in lower case without underscores
+    "mse": "metrics.rmse",
+    "acc": "metrics.accuracy",
+    "ece": "metrics.expected_calibration_error",
+    "crossentropy": "metrics.nll",
+    "logloss": "metrics.nll",
+    "rsquared": "metrics.r2",
+}
+# Set in this way because a type checker would take a module with this function to have every name
+globals()["__getattr__"] = checks.missing_name("metrics", __all__, _ELSEWHERE)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax import metrics
+from nnjax import losses, metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,8 +58,16 @@ def confusion(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) ->
       logits: Logits of shape (examples, classes).
       labels: Integer labels of shape (examples,).
       classes: Names of the classes.
+
+    Raises:
+      ValueError, TypeError: if the labels do not match the logits, or the logits the classes.
     """
     n = len(classes)
+    losses.logits_and_target("confusion", logits, labels)
+    if np.shape(logits)[-1] != n:
+        raise ValueError(f"confusion: logits must be (examples, {n}) for {n} classes, got {np.shape(logits)}")
+    if not ((np.asarray(labels) >= 0) & (np.asarray(labels) < n)).all():
+        raise ValueError(f"confusion: labels must be 0 … {n - 1}, got {np.min(labels)} … {np.max(labels)}")
     counts = np.zeros((n, n), int)
     np.add.at(counts, (np.asarray(labels), np.asarray(logits).argmax(-1)), 1)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)

@@ -5,7 +5,7 @@ functions. `Data` holds examples, and `TrainState` holds everything that a train
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias
 
 import optax
 from jax import Array
@@ -44,6 +44,13 @@ class Layer(NamedTuple):
     name: str  # for tables and error messages, such as "dense(64)"
     init: Init
     apply: Apply
+
+    def __call__(self, *_: Any) -> NoReturn:
+        """Raise the error of a layer that is called like the object of another library."""
+        raise TypeError(
+            f"{self.name}: a layer is not called; use params, state = net.init(key, x) once, and then "
+            "y, state = net.apply(params, state, x, train=False)"
+        )
 
 
 LayerLike: TypeAlias = Layer | Callable[[Array], Array]  # a plain function is a layer without parameters

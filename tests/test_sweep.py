@@ -276,7 +276,7 @@ def test_the_setting_that_is_wrong_is_named():
 
 @STRATEGIES
 def test_branching_on_a_traced_number_says_where_and_what_to_do(strategy):
-    with pytest.raises(TypeError, match="branching .* needs a hyper-parameter as a Python number") as caught:
+    with pytest.raises(TypeError, match=r"branching .* needs a hyper-parameter as a Python number") as caught:
         sweep(branching, {"rate": [0.1, 0.01]}, strategy=strategy)
     notes = caught.value.__notes__
     assert any("make_run, whose hyper-parameters are traced" in note and "do not branch" in note for note in notes)

@@ -40,7 +40,7 @@ def split_rows(y: np.ndarray, share: float, *, seed: int = 0, stratify: bool = T
     """
     share = checks.in_range("split_rows", "share", share, "(0, 1)")
     checks.positive_int("split_rows", "seed", seed, 0)
-    checks.boolean("split_rows", "stratify", stratify)
+    checks.flag("split_rows", "stratify", stratify)
     try:
         y = np.asarray(y)
     except ValueError:  # lists of different lengths

@@ -5,6 +5,9 @@ A layer is two pure functions, `init(key, x) -> (params, state)` and
 A custom layer is just these two functions in a `Layer`: no base class, no registration.
 """
 
+import jax
+
+from nnjax import checks
 from nnjax.nn import initializers
 from nnjax.nn.activations import heaviside, softmax
 from nnjax.nn.as_layer import as_layer, identity
@@ -61,3 +64,22 @@ __all__ = [
     "summary",
     "with_precision",
 ]
+
+_ELSEWHERE = {name.replace("_", ""): f"jax.nn.{name}" for name in dir(jax.nn)} | {
+    # names of other libraries, in lower case without underscores
+    "linear": "nn.dense",
+    "sequential": "nn.serial",
+    "chain": "nn.serial",
+    "tanh": "jnp.tanh",
+    "conv1d": "nn.conv",
+    "conv2d": "nn.conv",
+    "conv3d": "nn.conv",
+    "batchnorm1d": "nn.batch_norm",
+    "batchnorm2d": "nn.batch_norm",
+    "maxpool2d": "nn.max_pool",
+    "avgpool2d": "nn.avg_pool",
+    "embed": "nn.embedding",
+    "module": "nn.Layer",
+}
+# Set in this way because a type checker would take a module with this function to have every name
+globals()["__getattr__"] = checks.missing_name("nn", __all__, _ELSEWHERE)

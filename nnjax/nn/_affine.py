@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 
+from nnjax import checks
 from nnjax.nn._features import param_dtype, per_feature
 from nnjax.types import Initializer, Key, Params
 
@@ -20,6 +21,12 @@ def init_affine(key: Key, x: Array, shape: tuple[int, ...], w_init: Initializer,
     if b_init is not None:
         params["b"] = b_init(jax.random.fold_in(key, 1), shape[-1:], param_dtype(x))
     return params
+
+
+def check_initialisers(where: str, w_init: Any, b_init: Any) -> None:
+    """Raise TypeError unless both initialisers are functions."""
+    checks.function(where, "w_init", w_init, "nn.initializers.he_normal()")
+    checks.function(where, "b_init", b_init, "jax.nn.initializers.zeros")
 
 
 def affine(x: Array, w: Array, b: Array | None) -> Array:

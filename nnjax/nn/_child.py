@@ -1,13 +1,13 @@
 """The children of a combinator: their keys, their place in error messages, their names in programs."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
 from nnjax import checks
-from nnjax.nn.as_layer import as_layer
+from nnjax.nn.as_layer import checked_layer
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 MARK = "nnjax_output"  # marks every child's output in the jaxpr, for `summary`; it costs nothing in the program
@@ -24,7 +24,7 @@ class Child(NamedTuple):
 
 def children_of(parent: str, layers: Sequence[LayerLike]) -> tuple[Child, ...]:
     """Number the layers of a combinator."""
-    return tuple(Child(parent, i, len(layers), as_layer(layer)) for i, layer in enumerate(layers))
+    return tuple(Child(parent, i, len(layers), checked_layer(parent, layer)) for i, layer in enumerate(layers))
 
 
 def init_child(child: Child, key: Key, x: PyTree) -> tuple[Params, State, PyTree]:
@@ -33,7 +33,9 @@ def init_child(child: Child, key: Key, x: PyTree) -> tuple[Params, State, PyTree
     The key is folded with the position, so that appending a layer leaves the earlier parameters unchanged.
     """
     with checks.located(_place(child, x)):
-        params, state = child.layer.init(jax.random.fold_in(key, child.position), x)
+        check_arrays(child.parent, x)
+        pair = child.layer.init(jax.random.fold_in(key, child.position), x)
+        params, state = _pair(child.layer, "init", "(params, state)", pair)
         return params, state, output_shape(child.layer, params, state, x)
 
 
@@ -44,13 +46,39 @@ def apply_child(
     scope = f"{child.position}_{child.layer.name.replace('/', '|')}"
     with checks.located(_place(child, x)), jax.named_scope(scope):
         key = None if key is None else jax.random.fold_in(checks.key(child.parent, key), child.position)
-        y, state = child.layer.apply(params, state, x, train=train, key=key)
+        check_arrays(child.parent, x)
+        y, state = apply_layer(child.layer, params, state, x, train=train, key=key)
         return jax.tree.map(lambda leaf: checkpoint_name(leaf, MARK), y), state
 
 
 def output_shape(layer: Layer, params: Params, state: State, x: PyTree) -> PyTree:
     """Return shapes and dtypes of the layer's output by tracing its `apply`, so that no layer needs a shape formula."""
-    return jax.eval_shape(lambda p, s, x: layer.apply(p, s, x, train=False)[0], params, state, x)
+    return jax.eval_shape(lambda p, s, x: apply_layer(layer, p, s, x, train=False)[0], params, state, x)
+
+
+def apply_layer(
+    layer: Layer, params: Params, state: State, x: PyTree, *, train: bool, key: Key | None = None
+) -> tuple[PyTree, State]:
+    """Apply a layer; raise TypeError unless it returns an output, of arrays, and a state."""
+    y, state = _pair(layer, "apply", "(y, state)", layer.apply(params, state, x, train=train, key=key))
+    wrong = [type(leaf).__name__ for leaf in jax.tree.leaves(y) if not hasattr(leaf, "dtype")]
+    if y is None or wrong:
+        raise TypeError(f"{layer.name}: the output must be an array, got {wrong[0] if wrong else 'None'}")
+    return y, state
+
+
+def _pair(layer: Layer, function: str, form: str, result: Any) -> tuple[Any, Any]:
+    """Return the two results of a layer's function. An array of two rows would unpack, too."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+        raise TypeError(f"{layer.name}: {function} must return {form}, got {got}")
+    return result
+
+
+def check_arrays(where: str, x: PyTree) -> None:
+    """Raise TypeError unless all leaves of an input are arrays."""
+    for leaf in jax.tree.leaves(x):
+        checks.numbers(where, leaf)
 
 
 def check_count(children: Sequence[Child], parent: str, params: Params, state: State) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from jax import Array, lax
 
 from nnjax import checks
@@ -39,7 +40,9 @@ def check_windows(where: str, windows: Windows) -> Windows:
     padding = windows.padding
     if isinstance(padding, str):
         checks.one_of(where, "padding", padding, ("SAME", "VALID"))
-    elif not all(isinstance(pair, Sequence) and len(pair) == 2 and min(pair) >= 0 for pair in _items(padding)):
+    elif not all(
+        isinstance(pair, Sequence) and len(pair) == 2 and all(map(_is_count, pair)) for pair in _items(padding)
+    ):
         raise ValueError(f"{where}: padding must be (before, after) for each spatial axis, got {padding}")
     return windows
 
@@ -88,6 +91,10 @@ def per_axis(where: str, x: Array, name: str, value: PerAxis) -> tuple[int, ...]
     if rank != axes:
         raise ValueError(f"{where}: {name} {tuple(value)} is for {rank} spatial axes, x {tuple(x.shape)} has {axes}")
     return tuple(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= 0
 
 
 def _items(value: Any) -> Sequence[Any]:

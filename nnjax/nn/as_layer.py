@@ -17,10 +17,20 @@ def as_layer(layer: LayerLike) -> Layer:
     >>> nn.as_layer(jax.nn.relu).name
     'relu'
     """
+    return checked_layer("as_layer", layer)
+
+
+def checked_layer(where: str, layer: LayerLike) -> Layer:
+    """Return `as_layer(layer)`; errors name the function that the user called."""
     if isinstance(layer, Layer):
         return layer
     if not callable(layer):
-        raise TypeError(f"a layer is a Layer or a function of an array, got {type(layer).__name__}: {layer!r}")
+        raise TypeError(
+            f"{where}: a layer is a Layer or a function of an array, got {type(layer).__name__}: {layer!r:.60}"
+        )
+    if getattr(layer, "__annotations__", {}).get("return") in (Layer, "Layer"):
+        name = getattr(layer, "__name__", "it")
+        raise TypeError(f"{where}: got the function {name}, which builds a layer; call it, as in {name}(…)")
     function = layer
 
     def init(key: Key, x: PyTree, /) -> tuple[Params, State]:

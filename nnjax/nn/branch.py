@@ -35,6 +35,7 @@ def branch(*paths: LayerLike, merge: Merge) -> Layer:
     >>> net.apply(params, state, jnp.ones((32, 8)), train=False)[0].shape
     (32, 8)
     """
+    checks.function("branch", "merge", merge, "sum")
     return _branch("branch", paths, merge)
 
 
@@ -57,7 +58,18 @@ def concat(*paths: LayerLike, axis: int = -1) -> Layer:
     >>> net.apply(((), ()), ((), ()), jnp.ones((32, 4)), train=False)[0].shape
     (32, 8)
     """
-    return _branch("concat", paths, lambda ys: jnp.concatenate(ys, axis))
+    if isinstance(axis, bool) or not isinstance(axis, int):
+        raise TypeError(f"concat: axis must be an integer, got {axis!r}")
+
+    def merge(ys: Sequence[Array]) -> Array:
+        shapes = [tuple(y.shape) for y in ys]
+        if len({len(shape) for shape in shapes}) > 1 or not -len(shapes[0]) <= axis < len(shapes[0]):
+            raise TypeError(f"concat: the outputs must have the same number of axes and an axis {axis}, got {shapes}")
+        if len({(*shape[:axis], *shape[axis:][1:]) for shape in shapes}) > 1:
+            raise TypeError(f"concat: the outputs must have equal shapes except along axis {axis}, got {shapes}")
+        return jnp.concatenate(ys, axis)
+
+    return _branch("concat", paths, merge)
 
 
 def residual(*layers: LayerLike, shortcut: LayerLike | None = None) -> Layer:
@@ -105,7 +117,8 @@ def _branch(name: str, paths: Sequence[LayerLike], merge: Merge) -> Layer:
         key = checks.key(name, key, x)
         params, state, ys = zip(*(init_child(child, key, x) for child in children), strict=True)
         with checks.located(f"in the merge of {name}, input {checks.shapes(x)}"):
-            jax.eval_shape(merge, ys)
+            if jax.eval_shape(merge, ys) is None:
+                raise TypeError(f"{name}: merge must return an array, got None")
         return params, state
 
     def apply(

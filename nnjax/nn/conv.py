@@ -1,10 +1,13 @@
 """The convolutional layer, for any number of spatial axes."""
 
+from collections.abc import Mapping, Sequence
+
+import jax.numpy as jnp
 from jax import Array
 from jax.nn.initializers import zeros
 
 from nnjax import checks
-from nnjax.nn._affine import init_affine
+from nnjax.nn._affine import check_initialisers, init_affine
 from nnjax.nn._convolve import convolve
 from nnjax.nn._features import per_feature
 from nnjax.nn._windows import Padding, PerAxis, Windows, check_windows, grid, per_axis
@@ -56,6 +59,8 @@ def conv(
     groups = checks.positive_int(name, "groups", groups)
     if features % groups:
         raise ValueError(f"{name}: groups must divide features, got {groups} groups for {features} features")
+    bias = checks.flag(name, "bias", bias)
+    check_initialisers(name, w_init, b_init)
     windows = check_windows(name, Windows("kernel_size", kernel_size, strides, padding, dilation))
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
@@ -67,6 +72,8 @@ def conv(
         return init_affine(key, x, shape, w_init, b_init if bias else None), ()
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
+        b = {"b": (features,)} if bias else {}
+        checks.leaves(name, "params", params, {"w": (*_kernel(kernel_size, params), None, features), **b})
         w = params["w"]
         checks.batched(name, x, "(batch, *spatial, channels)", w.ndim)
         checks.features(name, x, w.shape[-2] * groups)
@@ -74,3 +81,11 @@ def conv(
         return (y + per_feature(params["b"], y) if bias else y), state
 
     return Layer(name, init, apply)
+
+
+def _kernel(kernel_size: PerAxis, params: Params) -> tuple[int, ...]:
+    """Return the size along each spatial axis, of which an integer has as many as the weights have."""
+    if isinstance(kernel_size, Sequence):
+        return tuple(kernel_size)
+    w = params.get("w") if isinstance(params, Mapping) else None
+    return (kernel_size,) * (1 if w is None else max(jnp.ndim(w) - 2, 1))

@@ -4,7 +4,7 @@ from jax import Array
 from jax.nn.initializers import zeros
 
 from nnjax import checks
-from nnjax.nn._affine import affine, affine_features_first, init_affine
+from nnjax.nn._affine import affine, affine_features_first, check_initialisers, init_affine
 from nnjax.nn.initializers import he_normal
 from nnjax.types import Initializer, Key, Layer, Params, State
 
@@ -49,6 +49,9 @@ def dense(
     """
     features = checks.positive_int("dense", "features", features)
     name = f"dense({features})"
+    bias = checks.flag(name, "bias", bias)
+    features_first = checks.flag(name, "features_first", features_first)
+    check_initialisers(name, w_init, b_init)
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
         key = checks.key(name, key, x)
@@ -57,6 +60,7 @@ def dense(
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
         checks.batched(name, x)
+        checks.leaves(name, "params", params, {"w": (None, features), **({"b": (features,)} if bias else {})})
         checks.features(name, x, params["w"].shape[0])
         function = affine_features_first if features_first else affine
         return function(x, params["w"], params["b"] if bias else None), state

@@ -35,6 +35,7 @@ def dropout(rate: float | Array, *, always: bool = False) -> Layer:
     Source: Srivastava et al. 2014, in the inverted form, which scales in training instead of in prediction.
     """
     rate = checks.in_range("dropout", "rate", rate, "[0, 1)")
+    always = checks.flag("dropout", "always", always)
     name = "dropout" if isinstance(rate, jax.Array) else f"dropout({rate:g}{', always' if always else ''})"
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:

@@ -35,7 +35,10 @@ def embedding(size: int, features: int, *, w_init: Initializer = normal(1.0)) ->
     features = checks.positive_int("embedding", "features", features)
     name = f"embedding({size}, {features})"
 
+    checks.function(name, "w_init", w_init, "jax.nn.initializers.normal(1.0)")
+
     def check(x: Array) -> None:
+        checks.numbers(name, x)
         if not jnp.issubdtype(x.dtype, jnp.integer):
             raise TypeError(f"{name}: x must hold integers, got {x.dtype}; cast it, as in x.astype(jnp.int32)")
 
@@ -46,6 +49,7 @@ def embedding(size: int, features: int, *, w_init: Initializer = normal(1.0)) ->
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
         check(x)
+        checks.leaves(name, "params", params, {"w": (size, features)})
         rows = params["w"].at[x].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
         return rows, state
 

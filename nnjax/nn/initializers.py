@@ -78,6 +78,8 @@ def initializer_for(
 
     Source: LeCun et al. 1998; Glorot and Bengio 2010; He et al. 2015, arXiv:1502.01852.
     """
+    if activation is not None:
+        checks.function("initializer_for", "activation", activation, "jax.nn.relu")
     if activation is None or activation is jax.nn.selu:
         return _truncated_normal(1.0, "inputs", inputs, outputs)
     if activation in (jnp.tanh, jax.nn.tanh, jax.nn.sigmoid, jax.nn.soft_sign, jax.nn.softmax):
@@ -102,6 +104,7 @@ def scaled(init: Initializer, factor: float | Array) -> Initializer:
     >>> small.init(jax.random.key(0), jnp.ones((1, 2)))[0]["w"].shape
     (2, 3)
     """
+    checks.function("scaled", "init", init, "nn.initializers.he_normal()")
     factor = checks.in_range("scaled", "factor", factor, "[0, inf)")
 
     def scaled_init(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
@@ -119,6 +122,9 @@ def _truncated_normal(
     """
 
     def init(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+        key = checks.key("initializers", key)
+        dtype = checks.floating_dtype("initializers", "dtype", dtype)
+        shape = tuple(checks.positive_int("initializers", "shape", size) for size in _weight_shape(shape))
         rows = shape[-2] if inputs is None else check_width("initializers", "inputs", inputs, shape[-2])
         columns = shape[-1] if outputs is None else check_width("initializers", "outputs", outputs, shape[-1])
         field = math.prod(shape[:-2])  # the receptive field of a convolution; 1 for a dense layer
@@ -131,3 +137,10 @@ def _truncated_normal(
         return keep_block(draws.reshape(shape) * jnp.asarray(deviation / CUT, dtype), inputs, outputs)
 
     return init
+
+
+def _weight_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    shape = checks.items("initializers", "shape", shape, "(inputs, outputs)")
+    if len(shape) < 2:
+        raise ValueError(f"initializers: shape must be (..., inputs, outputs), got {shape}; for biases use zeros")
+    return shape

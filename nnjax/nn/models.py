@@ -39,6 +39,7 @@ def perceptron(activation: Activation = jax.nn.relu) -> Layer:
     >>> nn.perceptron().apply(params, state, jnp.ones((32, 2)), train=False)[0].shape
     (32,)
     """
+    checks.function("perceptron", "activation", activation, "jax.nn.relu")
     return serial(dense(1, w_init=initializer_for(activation)), activation, reshape(()))._replace(name="perceptron")
 
 
@@ -88,6 +89,8 @@ def mlp(
     >>> jax.vmap(logits)(2 ** jnp.arange(2, 8)).shape
     (6, 32, 10)
     """
+    hidden = checks.items("mlp", "hidden", hidden, "[128, 128]")
+    checks.function("mlp", "activation", activation, "jax.nn.relu")
     true = check_widths("mlp", hidden, widths, activation)
     layers: list[LayerLike] = [flatten()]
     for i, padded in enumerate(hidden):
@@ -137,6 +140,7 @@ def residual_mlp(
 
     Source: He et al. 2016 (identity mappings), arXiv:1603.05027; Zhang et al. 2019 (zero start), arXiv:1901.09321.
     """
+    checks.function("residual_mlp", "activation", activation, "jax.nn.relu")
     block = residual(
         *_norms("residual_mlp", norm),
         dense(width, w_init=initializer_for(activation)),
@@ -167,6 +171,7 @@ def lenet(outputs: int, *, activation: Activation = jax.nn.relu) -> Layer:
 
     Source: LeCun et al. 1998, with max-pooling and a linear last layer.
     """
+    checks.function("lenet", "activation", activation, "jax.nn.relu")
     w_init = initializer_for(activation)
     return serial(
         conv(6, (5, 5), w_init=w_init),

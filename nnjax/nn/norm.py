@@ -41,13 +41,15 @@ def batch_norm(*, decay: float | Array = 0.9, eps: float | Array = 1e-5) -> Laye
     name = "batch_norm"
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
+        checks.key(name, key, x)
         params = _init_params(name, x)
         dtype = wide_dtype(x)
         return params, {"mean": jnp.zeros(x.shape[-1:], dtype), "var": jnp.ones(x.shape[-1:], dtype)}
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
-        checks.batched(name, x)
-        checks.features(name, x, params["scale"].shape[0])
+        _check(name, x, params)
+        size = x.shape[-1:]
+        checks.leaves(name, "state", state, {"mean": size, "var": size})
         if not train:
             return _normalise(x, state["mean"], state["var"], eps, params), state
         count = x.size // x.shape[-1]
@@ -97,11 +99,11 @@ def layer_norm(*, eps: float | Array = 1e-5, width: Width | None = None) -> Laye
     name = "layer_norm"
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
+        checks.key(name, key, x)
         return _init_params(name, x), ()
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
-        checks.batched(name, x)
-        checks.features(name, x, params["scale"].shape[0])
+        _check(name, x, params)
         if width is not None:
             check_width(name, "width", width, x.shape[-1])
         mean, variance = moments(x.astype(wide_dtype(x)), width)
@@ -113,6 +115,12 @@ def layer_norm(*, eps: float | Array = 1e-5, width: Width | None = None) -> Laye
 def _init_params(name: str, x: Array) -> Params:
     checks.batched(name, x)
     return {"scale": jnp.ones(x.shape[-1:], param_dtype(x)), "bias": jnp.zeros(x.shape[-1:], param_dtype(x))}
+
+
+def _check(name: str, x: Array, params: Params) -> None:
+    checks.batched(name, x)
+    checks.leaves(name, "params", params, {"scale": (None,), "bias": (None,)})
+    checks.features(name, x, params["scale"].shape[0])
 
 
 def _normalise(x: Array, mean: Array, variance: Array, eps: float | Array, params: Params) -> Array:

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from nnjax.nn.as_layer import as_layer
+from nnjax import checks
+from nnjax.nn._child import apply_layer, check_arrays
+from nnjax.nn.as_layer import checked_layer
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 
@@ -40,18 +42,19 @@ def with_precision(
     Source: Micikevicius et al. 2018, arXiv:1710.03740; bfloat16 needs no loss scaling.
     """
     for name, dtype in (("param", param), ("compute", compute), ("output", output)):
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(f"with_precision: {name} must be a floating dtype, got {jnp.dtype(dtype).name}")
-    inner = as_layer(layer)
+        checks.floating_dtype("with_precision", name, dtype)
+    inner = checked_layer("with_precision", layer)
 
     def init(key: Key, x: PyTree, /) -> tuple[Params, State]:
+        check_arrays("with_precision", x)
         params, state = inner.init(key, jax.eval_shape(lambda x: _cast(x, param), x))
         return _cast(params, param), state
 
     def apply(
         params: Params, state: State, x: PyTree, /, *, train: bool, key: Key | None = None
     ) -> tuple[PyTree, State]:
-        y, state = inner.apply(_cast(params, compute), state, _cast(x, compute), train=train, key=key)
+        check_arrays("with_precision", x)
+        y, state = apply_layer(inner, _cast(params, compute), state, _cast(x, compute), train=train, key=key)
         return _cast(y, output), state
 
     return Layer(f"with_precision({inner.name}, {jnp.dtype(compute).name})", init, apply)
@@ -59,4 +62,4 @@ def with_precision(
 
 def _cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
     """Cast the floating leaves; leave integers and keys unchanged."""
-    return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
+    return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(jnp.result_type(a), jnp.floating) else a, tree)

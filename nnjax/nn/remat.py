@@ -2,7 +2,7 @@
 
 import jax
 
-from nnjax.nn.as_layer import as_layer
+from nnjax.nn.as_layer import checked_layer
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 
@@ -19,7 +19,7 @@ def remat(layer: LayerLike) -> Layer:
 
     Source: Chen et al. 2016, arXiv:1604.06174; `jax.checkpoint`.
     """
-    inner = as_layer(layer)
+    inner = checked_layer("remat", layer)
 
     def apply(
         params: Params, state: State, x: PyTree, /, *, train: bool, key: Key | None = None

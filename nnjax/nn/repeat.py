@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from nnjax import checks
-from nnjax.nn._child import output_shape
-from nnjax.nn.as_layer import as_layer
+from nnjax.nn._child import apply_layer, check_arrays, output_shape
+from nnjax.nn.as_layer import checked_layer
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 
@@ -33,11 +33,12 @@ def repeat(n: int, block: LayerLike) -> Layer:
     (32, 8)
     """
     n = checks.positive_int("repeat", "n", n)
-    block = as_layer(block)
+    block = checked_layer("repeat", block)
     name = f"repeat({n}, {block.name})"
 
     def init(key: Key, x: PyTree, /) -> tuple[Params, State]:
         key = checks.key(name, key, x)
+        check_arrays(name, x)
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(n))
         with checks.located(f"in {name}, input {checks.shapes(x)}"):
             # vmap would make the random numbers take 3 times as long to compile
@@ -49,14 +50,17 @@ def repeat(n: int, block: LayerLike) -> Layer:
     def apply(
         params: Params, state: State, x: PyTree, /, *, train: bool, key: Key | None = None
     ) -> tuple[PyTree, State]:
+        check_arrays(name, x)
         for path, leaf in jax.tree_util.tree_leaves_with_path((params, state)):
-            if leaf.shape[:1] != (n,):
-                raise ValueError(f"{name}: leaf {checks.path_name(path)} must have {n} rows, got shape {leaf.shape}")
+            if jnp.shape(leaf)[:1] != (n,):
+                raise ValueError(
+                    f"{name}: leaf {checks.path_name(path)} must have {n} rows, got shape {jnp.shape(leaf)}"
+                )
 
         def body(x: PyTree, copy: tuple[PyTree, PyTree, jax.Array]) -> tuple[PyTree, State]:
             p, s, i = copy
             with jax.named_scope(block.name):
-                y, s = block.apply(p, s, x, train=train, key=None if key is None else jax.random.fold_in(key, i))
+                y, s = apply_layer(block, p, s, x, train=train, key=None if key is None else jax.random.fold_in(key, i))
             _check_unchanged(name, x, y)
             return y, s
 

@@ -32,11 +32,13 @@ def scale(initial: float = 1.0) -> Layer:
     initial = checks.in_range("scale", "initial", initial, "(-inf, inf)")
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
+        checks.key("scale", key, x)
         checks.batched("scale", x)
         return {"scale": jnp.full(x.shape[-1:], initial, param_dtype(x))}, ()
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
         checks.batched("scale", x)
+        checks.leaves("scale", "params", params, {"scale": (None,)})
         checks.features("scale", x, params["scale"].shape[0])
         return x * per_feature(params["scale"], x), state
 

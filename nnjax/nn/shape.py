@@ -22,6 +22,7 @@ def flatten() -> Layer:
     """
 
     def function(x: Array) -> Array:
+        checks.numbers("flatten", x)
         if x.ndim < 2:
             raise ValueError(f"flatten: x must be (batch, ...), got {tuple(x.shape)}; use x[None] for one example")
         return x.reshape(x.shape[0], math.prod(x.shape[1:]))
@@ -45,10 +46,12 @@ def reshape(shape: Sequence[int]) -> Layer:
     """
     if isinstance(shape, int):
         raise TypeError(f"reshape: shape must be a tuple, got {shape}; use ({shape},)")
+    shape = checks.items("reshape", "shape", shape, "(8, 8, 1)")
     shape = tuple(checks.positive_int("reshape", "shape", size) for size in shape)
     name = f"reshape({shape})"
 
     def function(x: Array) -> Array:
+        checks.numbers(name, x)
         if math.prod(x.shape[1:]) != math.prod(shape):
             raise ValueError(f"{name}: one example has shape {x.shape[1:]}, a different size than {shape}")
         return x.reshape(x.shape[0], *shape)

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 
 from nnjax import checks
-from nnjax.nn._child import MARK
-from nnjax.nn.as_layer import as_layer
+from nnjax.nn._child import MARK, check_arrays
+from nnjax.nn.as_layer import checked_layer
 from nnjax.types import LayerLike, PyTree
 
 
@@ -52,7 +52,8 @@ def summary(net: LayerLike, x: PyTree) -> Summary:
     dense(10)  (1, 10)         330
     mlp                      2,410
     """
-    net = as_layer(net)
+    net = checked_layer("summary", net)
+    check_arrays("summary", x)
     x = jax.eval_shape(lambda x: x, x)
     params, state = jax.eval_shape(net.init, jax.random.key(0), x)
     jaxpr = jax.make_jaxpr(lambda p, s, x: net.apply(p, s, x, train=False))(params, state, x)

@@ -104,7 +104,7 @@ def check_widths(
     """Return the true width of the input and of each hidden layer, None for a layer without padding."""
     if widths is None:
         return [None] * (len(hidden) + 1)
-    if isinstance(widths, int) or getattr(widths, "shape", (0,)) == ():
+    if not hasattr(widths, "__len__") or getattr(widths, "shape", (0,)) == ():
         raise TypeError(f"{where}: widths must be a sequence, one width per hidden layer, got {widths}")
     if len(widths) != len(hidden):
         raise ValueError(

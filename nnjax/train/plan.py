@@ -103,7 +103,7 @@ def plan(
     refuse_forked_process("plan")
     checks.instance("plan", "run", run, Run, "a train.Run")
     checks.positive_int("plan", "members", members)
-    checks.boolean("plan", "measure", measure)
+    checks.flag("plan", "measure", measure)
     if memory is not None:
         memory = int(checks.in_range("plan", "memory", memory, "[1, inf)"))
     devices = Ensemble(run, members, "map", mesh).axis_size(MEMBERS)  # this also checks the mesh

@@ -195,7 +195,7 @@ class Run:
         data = as_batch("Run.steps", "data", data)
         checks.instance("Run.steps", "ts", ts, TrainState, "a TrainState, as Run.init returns")
         checks.positive_int("Run.steps", "n", n, 0)
-        checks.boolean("Run.steps", "remat", remat)
+        checks.flag("Run.steps", "remat", remat)
         keep = partial(jax.checkpoint, prevent_cse=False) if remat else lambda step: step
 
         def scan(ts: TrainState, n: int) -> tuple[TrainState, Log]:

@@ -4,6 +4,7 @@ Members are networks, or predictions of one network with dropout on. Classifiers
 ensemble's prediction is again logits (n, classes), which `nnjax.metrics` and `losses.cross_entropy` accept.
 """
 
+from nnjax import checks
 from nnjax.uncertainty.curves import SizeCurve, ensemble_size_curve, rejection_curve
 from nnjax.uncertainty.decomposition import Uncertainty, entropy_decomposition, variance_decomposition
 from nnjax.uncertainty.ensemble import log_mean_probabilities, mean_logits, vote
@@ -21,3 +22,12 @@ __all__ = [
     "variance_decomposition",
     "vote",
 ]
+
+_ELSEWHERE = {  # names of other libraries, in lower case without underscores
+    "entropy": "uncertainty.entropy_decomposition",
+    "mutualinformation": "uncertainty.entropy_decomposition",
+    "variance": "uncertainty.variance_decomposition",
+    "averageprobabilities": "uncertainty.log_mean_probabilities",
+}
+# Set in this way because a type checker would take a module with this function to have every name
+globals()["__getattr__"] = checks.missing_name("uncertainty", __all__, _ELSEWHERE)

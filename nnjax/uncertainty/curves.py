@@ -121,7 +121,7 @@ def ensemble_size_curve(
     members, repeats = logits.shape[0], checks.positive_int(where, "repeats", repeats)
     if sizes is None:
         sizes = [*itertools.takewhile(lambda size: size < members, (2**i for i in itertools.count())), members]
-    sizes = [checks.positive_int(where, "sizes", size) for size in sizes]
+    sizes = [checks.positive_int(where, "sizes", size) for size in checks.items(where, "sizes", sizes, "[1, 2, 4]")]
     if not sizes or max(sizes) > members:
         raise ValueError(f"{where}: sizes must be in 1 … {members}, the number of members, got {sizes}")
 

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from nnjax import checks
+
 if TYPE_CHECKING:
     from jaxtyping import Float
 
@@ -86,8 +88,8 @@ def vote(logits: Array) -> Float[Array, "n classes"]:
 
 def check_members(where: str, values: Array, last: str = "classes") -> Array:
     """Return predictions (members, n, last) in float32 at least; raise if shape or dtype is wrong."""
-    values = jnp.asarray(values)
-    if values.ndim != 3 or values.shape[0] == 0:
+    values = checks.array(where, "predictions", values)
+    if values.ndim != 3 or values.shape[0] == 0 or values.shape[2] == 0:
         hint = ""
         if values.ndim == 2:
             single_output = "; for a single output pass values[..., None]" if last == "outputs" else ""

@@ -57,7 +57,7 @@ class FitOptions:
             isinstance(self.resume, bool | PartialRun) or (isinstance(self.resume, str) and self.resume == "anyway")
         ):
             raise ValueError(f"fit: resume must be True, False, 'anyway' or error.partial, got {self.resume!r}")
-        checks.boolean("fit", "progress", self.progress)
+        checks.flag("fit", "progress", self.progress)
         if self.out is not None and not isinstance(self.out, (str, Path)):
             raise TypeError(f"fit: out must be a folder, as text or as a Path, got {self.out!r}")
         if self.out is not None and not str(self.out):
