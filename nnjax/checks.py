@@ -92,16 +92,16 @@ def real_arrays(where: str, arrays: Mapping[str, Any], *, wide: bool = False) ->
     return [a.astype(dtype) for a in checked.values()]
 
 
-def positive_int(where: str, name: str, value: Any, low: int = 1) -> int:
-    """Return `value` as an int, which must be at least `low` and fit into 32 bits."""
+def positive_int(where: str, name: str, value: Any, low: int = 1, *, bits: int = 31) -> int:
+    """Return `value` as an int, which must be at least `low` and less than 2^bits."""
     if is_traced(value):
         raise TypeError(f"{where}: {name} must be known before JAX traces; name it in static_argnames of jax.jit")
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{where}: {name} must be an integer, got {value!r}")
     if value < low:
         raise ValueError(f"{where}: {name} must be ≥ {low}, got {value}")
-    if value >= 2**31:
-        raise ValueError(f"{where}: {name} must be < 2³¹, got {value}")
+    if value >= 2**bits:
+        raise ValueError(f"{where}: {name} must be < 2^{bits}, got {value}")
     return int(value)
 
 

@@ -129,7 +129,7 @@ def _check_arguments(name: Any, data_dir: Any, test_share: Any, seed: Any) -> No
     if data_dir is not None and not isinstance(data_dir, (str, Path)):
         raise TypeError(f"load: data_dir must be a folder, got {data_dir!r:.80}")
     checks.in_range("load", "test_share", test_share, "(0, 1)")
-    checks.positive_int("load", "seed", seed, 0)
+    checks.positive_int("load", "seed", seed, 0, bits=64)
 
 
 def _images(

@@ -39,7 +39,7 @@ def split_rows(y: np.ndarray, share: float, *, seed: int = 0, stratify: bool = T
     (6, 2)
     """
     share = checks.in_range("split_rows", "share", share, "(0, 1)")
-    checks.positive_int("split_rows", "seed", seed, 0)
+    checks.positive_int("split_rows", "seed", seed, 0, bits=64)
     checks.flag("split_rows", "stratify", stratify)
     try:
         y = np.asarray(y)
