@@ -226,5 +226,5 @@ _ELSEWHERE = {  # names of other libraries, in lower case without underscores
     "sparsecategoricalcrossentropy": "losses.cross_entropy",
     "nll": "losses.cross_entropy, or metrics.nll",
 }
-# Set in this way because a type checker would take a module with this function to have every name
+# Assigned, because a type checker would assume that a module that defines this function has every name
 globals()["__getattr__"] = checks.missing_name("losses", __all__, _ELSEWHERE)

@@ -303,5 +303,5 @@ _ELSEWHERE = {  # names of other libraries, in lower case without underscores
     "logloss": "metrics.nll",
     "rsquared": "metrics.r2",
 }
-# Set in this way because a type checker would take a module with this function to have every name
+# Assigned, because a type checker would assume that a module that defines this function has every name
 globals()["__getattr__"] = checks.missing_name("metrics", __all__, _ELSEWHERE)

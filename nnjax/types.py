@@ -46,7 +46,7 @@ class Layer(NamedTuple):
     apply: Apply
 
     def __call__(self, *_: Any) -> NoReturn:
-        """Raise the error of a layer that is called like the object of another library."""
+        """Raise an error with the right call, because the layers of other libraries are called."""
         raise TypeError(
             f"{self.name}: a layer is not called; use params, state = net.init(key, x) once, and then "
             "y, state = net.apply(params, state, x, train=False)"

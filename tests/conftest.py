@@ -1,6 +1,8 @@
 """Strict modes for the whole suite: no silent promotion of dtypes or ranks, shape annotations checked."""
 
 import atexit
+import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -18,6 +20,7 @@ import jax  # imported before TYPE_CHECKING is set, as are all that nnjax import
 import optax  # noqa: F401
 import pandas  # noqa: F401
 import pytest
+from jax._src import compiler
 from jaxtyping import install_import_hook
 from shape_checker import check_shapes  # noqa: F401  (imported here, so that beartype sees TYPE_CHECKING unset)
 
@@ -31,6 +34,8 @@ with install_import_hook([f"nnjax.{part}" for part in CHECKED], "shape_checker.c
     for part in nnjax.__all__:
         getattr(nnjax, part)
 typing.TYPE_CHECKING = False
+gc.freeze()  # tracing makes many objects; looking for cycles took a tenth of the time
+gc.set_threshold(20_000, 20, 20)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
@@ -43,26 +48,53 @@ def strict_promotion():
         yield
 
 
+default_options, default_flags = compiler.get_compile_options, os.environ.get("XLA_FLAGS", "")
+# Emitters that jax_disable_most_optimizations leaves on; a third of the time of compiling small programs is theirs
+FEWER_EMITTERS = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_use_xnnpack": False}
+
+
+def quick_options(*arguments, env_options_overrides=None, **settings):
+    overrides = FEWER_EMITTERS | (env_options_overrides or {})
+    return default_options(*arguments, env_options_overrides=overrides, **settings)
+
+
+@contextlib.contextmanager
+def compilation(quick):
+    """Compile without optimizations or with all of them, in this process and in those that it starts."""
+    before = compiler.get_compile_options is quick_options
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "get_compile_options", quick_options if quick else default_options)
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(quick)))
+        patch.setenv("XLA_FLAGS", " ".join([default_flags, *(f"--{name}=false" for name in FEWER_EMITTERS if quick)]))
+        jax.config.update("jax_disable_most_optimizations", quick)
+        jax.clear_caches()
+        yield
+        jax.clear_caches()  # those of all modules would fill several gigabytes
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compilation_of_the_module(request):
+    """Compile quickly, except in modules marked `optimized`.
+
+    Those compare the bits of different programs, or count operations, bytes or seconds.
+    """
+    with compilation(quick=not request.node.get_closest_marker("optimized")):
+        yield
+
+
 @pytest.fixture
-def quick_compiler():
-    """Compile without optimizations, for tests with many programs that do not compare bits."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+def optimizing_compiler():
+    """Compile with all optimizations in a module that is not marked `optimized`."""
+    with compilation(quick=False):
+        yield
 
 
 @pytest.fixture(scope="module")
 def quick_compiler_everywhere():
-    """Do the same for a whole module, its fixtures and the processes that it starts."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        jax.config.update("jax_disable_most_optimizations", True)
-        yield
-        jax.config.update("jax_disable_most_optimizations", False)
+    """Do nothing: quick compilation is the default."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def cleared_caches():
-    """Free the compiled programs of a module; those of all modules would fill several gigabytes."""
-    yield
-    jax.clear_caches()
+@pytest.fixture
+def quick_compiler():
+    """Do nothing: quick compilation is the default."""

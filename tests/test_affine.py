@@ -15,8 +15,6 @@ from nnjax import nn
 
 ROOT = Path(nnjax.__file__).parents[1]
 
-pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
-
 FEW = 32  # outputs up to which the weight gradient is transposed on CPUs
 
 
@@ -128,9 +126,9 @@ print("done")
 """
 
 
-def test_tiny_networks_train_under_vmap():
+def test_tiny_networks_train_under_vmap(optimizing_compiler):
     """XLA would abort the process, and only with its optimizations."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     program = [sys.executable, "-c", TINY_NETWORKS]
     result = subprocess.run(program, capture_output=True, text=True, check=False, env=environment)
     assert result.stdout == "done\n", result.stderr[-500:]

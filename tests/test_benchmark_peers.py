@@ -30,7 +30,6 @@ from benchmarks.peers.plain_jax.training import make_step
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
-    pytest.mark.usefixtures("quick_compiler"),  # compilation takes most of the time, and bits are not compared
 ]
 
 TRAINING_JOBS = {

@@ -149,7 +149,6 @@ def ensemble(run, members=2):
     return jax.jit(jax.vmap(run.init, (0, None)))(jax.random.split(jax.random.key(0), members), DATA)
 
 
-@pytest.mark.usefixtures("quick_compiler")
 def test_a_restored_ensemble_continues_bitwise(path):
     run = make_run()
     steps = jax.jit(jax.vmap(lambda ts: run.steps(ts, DATA, n=3)[0]))
@@ -461,7 +460,7 @@ def test_a_different_network_is_an_error_not_damage(tmp_path):
 def test_an_unreadable_file_is_skipped_with_a_warning(tmp_path):
     write_steps(tmp_path, 1)
     checkpoint.step_path(tmp_path, 2).mkdir()
-    with pytest.warns(UserWarning, match=r"Is a directory.*; .*01.safetensors is used instead"):
+    with pytest.warns(UserWarning, match=r"is a folder, .*; .*01.safetensors is used instead"):
         assert checkpoint.latest(tmp_path, LIKE)[2] == {"step": 1}
 
 

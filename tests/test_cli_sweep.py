@@ -14,11 +14,10 @@ from runs import assert_mistake, nnjax, read_json, succeed, with_warnings
 from sklearn.datasets import load_diabetes
 
 from nnjax import train
+from nnjax.cli import run_folder
 from nnjax.cli.hyperparameters import Values, combine, parse_values
-from nnjax.storage.atomic_write import write_json
 from nnjax.train.engine import fingerprint
 
-pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
 SMALL = ("--width", "8", "--depth", "1", "--epochs", "2", "--batch-size", "32", "--norm", "none")
 
 
@@ -302,7 +301,8 @@ def test_a_sweep_that_is_resumed_anyway_records_it(sweep, tmp_path, monkeypatch)
     ],
 )
 def test_a_damaged_sweep_is_said(sweep, tmp_path, change, message):
-    write_json(tmp_path / "sweep.json", read_json(sweep[0] / "sweep.json") | change)
+    settings = {k: v for k, v in read_json(sweep[0] / "sweep.json").items() if k not in run_folder.NOTES}
+    run_folder.save_sweep(tmp_path, settings | change, {})
     assert_mistake(nnjax("sweep", "--resume", tmp_path), f".*{message}")
 
 

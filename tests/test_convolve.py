@@ -3,13 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nnjax import nn
-
-pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
 
 
 @st.composite

@@ -18,6 +18,7 @@ LABELS = {
     "right": RIGHT,
     "1 … n": RIGHT + 1,
     "-1": np.where(np.arange(ROWS) == 3, -1, RIGHT),
+    "-2": np.where(np.arange(ROWS) == 3, -2, RIGHT),
     "255": np.where(np.arange(ROWS) == 3, 255, RIGHT),
     "-100": np.where(np.arange(ROWS) == 3, -100, RIGHT),
     "n … 2n": RIGHT + CLASSES,
@@ -48,7 +49,7 @@ def ignoring_negative(p, y):
     return jnp.where(y < 0, 0.0, losses.cross_entropy(p, jnp.maximum(y, 0)))
 
 
-ALL = {"1 … n", "-1", "255", "-100", "n … 2n"}
+ALL = {"1 … n", "-1", "-2", "255", "-100", "n … 2n"}
 TABLE = {  # loss, the labels that are refused
     "cross_entropy": (losses.cross_entropy, ALL),
     "lambda": (lambda p, y: losses.cross_entropy(p, y), ALL),  # noqa: PLW0108
@@ -61,7 +62,7 @@ TABLE = {  # loss, the labels that are refused
     "one_hot": (one_hot, ALL),
     "of probabilities": (of_probabilities, ALL),
     "own loss that ignores -1": (ignoring, ALL - {"-1"}),
-    "own loss that ignores negative labels": (ignoring_negative, ALL - {"-1", "-100"}),
+    "own loss that ignores negative labels": (ignoring_negative, ALL - {"-1", "-2", "-100"}),
     "counts": (lambda p, y: jnp.exp(p[:, 0]) - y * p[:, 0], set()),
     "numbers": (lambda p, y: jnp.square(p[:, 0] - y), set()),
     "y is not read": (lambda p, y: jnp.square(p).sum(-1), set()),

@@ -22,7 +22,7 @@ def test_fit_is_steps():
     np.testing.assert_allclose(fit().losses[:10], log["loss"], rtol=1e-3)
 
 
-def test_rows_drawn_in_blocks_change_no_bit(monkeypatch):
+def test_rows_drawn_in_blocks_change_no_bit(monkeypatch, optimizing_compiler):
     monkeypatch.setattr(device_loop, "ROWS", 12)  # three steps at a time
     assert_same_result(fit(make_run()), fit())
 

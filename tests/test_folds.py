@@ -101,7 +101,6 @@ def test_bootstrap_leaves_a_third_out():
 # Members -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("quick_compiler")
 def test_vmapped_folds_are_runs_on_their_rows_to_rounding():
     """After one step."""
     folds = train.k_fold(KEY, N, 4)
@@ -117,7 +116,7 @@ def test_vmapped_folds_are_runs_on_their_rows_to_rounding():
 
 
 @STRATEGIES
-def test_full_batch_of_rows_left_out(strategy):
+def test_full_batch_of_rows_left_out(strategy, optimizing_compiler):
     """Each epoch is one step on all rows but one."""
     part, folds = take(DATA, np.arange(5)), train.leave_one_out(5)
     result = fit(FULL, part, folds=folds, strategy=strategy)
@@ -128,7 +127,7 @@ def test_full_batch_of_rows_left_out(strategy):
         assert_close(result.ts, fit(FULL, part, folds=folds).ts)
 
 
-def test_bootstrap_members_are_runs_on_their_rows():
+def test_bootstrap_members_are_runs_on_their_rows(optimizing_compiler):
     part = take(DATA, np.arange(9))
     folds = train.bootstrap(KEY, 9, 2)
     run = train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(0.1), batch_size=3)
@@ -136,7 +135,7 @@ def test_bootstrap_members_are_runs_on_their_rows():
 
 
 @pytest.mark.filterwarnings("ignore:.*at least two classes")
-def test_custom_rows():
+def test_custom_rows(optimizing_compiler):
     """Rows that pad a table are not read, even if they do not exist. The full batch has only the rows of the member."""
     table, filled = np.array([[1, 4, 2, 99], [3, 0, 5, -1]]), np.array([[6, -7], [7, 8]])
     folds = train.Folds(train.Rows(table, np.array([3, 3])), train.Rows(filled, np.array([1, 2])))

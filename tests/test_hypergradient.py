@@ -14,15 +14,6 @@ from nnjax import losses, nn, optim, train
 from nnjax.train.run import _scan_in_blocks
 from nnjax.types import Data, TrainState
 
-
-@pytest.fixture(autouse=True)
-def quick_compiler():
-    """Compile faster: many small programs run for a moment only."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 rng = np.random.default_rng(0)
 X = rng.normal(size=(24, 3))
 X[:, 2] = 0.0  # an input that is always 0, like a pixel in a corner
@@ -253,9 +244,8 @@ def test_gradient_that_does_not_pass_the_root_is_not_refused():
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "nadam", "rmsprop, eps outside", "adagrad, no eps"])
-def test_the_guard_costs_nothing(name, monkeypatch):
+def test_the_guard_costs_nothing(name, monkeypatch, optimizing_compiler):
     """XLA compiles it to the same program as `jnp.sqrt`, with the same bits."""
-    jax.config.update("jax_disable_most_optimizations", False)
     make, _ = ROOTS[name]
     params, grads = {"w": jnp.arange(8.0)}, {"w": jnp.linspace(-1, 1, 8)}
 

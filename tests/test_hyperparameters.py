@@ -19,14 +19,6 @@ X, REAL = generator.normal(size=(12, 3)), generator.normal(size=(12, 2))
 LABELS = generator.integers(0, 2, 12)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-    """Compile faster: many small programs run for a moment only."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def simple(key, shape, dtype):
     """An initializer that compiles quickly."""
     return jax.random.uniform(key, shape, dtype, -1.0, 1.0)

@@ -13,8 +13,6 @@ from cases import LAYERS, block, directional_derivatives, equations, over, rando
 
 from nnjax import nn
 
-pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
-
 keys, draws, other_draws = (jax.random.split(jax.random.key(i), 2) for i in (7, 8, 9))
 key = keys[0]
 

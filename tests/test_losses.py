@@ -12,8 +12,6 @@ from cases import LOSSES, directional_derivatives, over
 
 from nnjax import losses
 
-pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
-
 
 def example(case, dtype="float32", scale=2.0):
     """Return prediction and target; integer targets stay integers."""

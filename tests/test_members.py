@@ -1,5 +1,6 @@
 """Ensembles: steps of vmap, early stopping and divergence of members. See test_train_properties.py for their bits."""
 
+import functools
 import warnings
 
 import jax
@@ -128,11 +129,16 @@ def swept(rates, strategy="map", **settings):
 # Early stopping ------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
+def fit_for(epochs, strategy):
+    return fit(key=KEYS, strategy=strategy, epochs=epochs)
+
+
 @STRATEGIES
 @pytest.mark.parametrize(("patience", "every"), [(1, 1), (3, 1), (2, 2)])
 def test_early_stopping_is_a_loop_that_stops_each_member_by_itself(strategy, patience, every):
     epochs = 11
-    at = {e: fit(key=KEYS, strategy=strategy, epochs=e) for e in range(1, epochs + 1)}
+    at = {e: fit_for(e, strategy) for e in range(1, epochs + 1)}
     evaluate = jax.jit(RUN.evaluate)
     stopped = fit(key=KEYS, strategy=strategy, epochs=epochs, patience=patience, validate_every=every)
     ends = []

@@ -57,19 +57,18 @@ def test_members_lie_on_their_devices():
     assert fs.train.step.tolist() == [1] * 5 + [0] * 3
 
 
-@pytest.mark.usefixtures("quick_compiler")
 def test_members_vmapped_on_each_device_agree_to_rounding():
     one, spread = (fit(members=5, strategy="vmap", epochs=0.4, mesh=m) for m in (None, mesh(members=4)))
     assert_close(spread.ts, one.ts)
     np.testing.assert_allclose(spread.losses, one.losses, rtol=1e-5)
 
 
-def test_members_do_not_exchange():
+def test_members_do_not_exchange(optimizing_compiler):
     text = compiled(Ensemble(RUN, 4, "map", mesh(members=4)), RUN)
     assert not any(name in text for name in ("all-reduce", "all-gather", "all-to-all", "collective-permute"))
 
 
-def test_folds_and_sweeps_are_spread():
+def test_folds_and_sweeps_are_spread(optimizing_compiler):
     folds = train.leave_one_out(3)
     linear = train.Run(nn.dense(2), losses.cross_entropy, optim.momentum(0.1), batch_size=None)
     part = take(WEIGHTED, np.arange(2, 5))
@@ -90,7 +89,6 @@ def test_folds_and_sweeps_are_spread():
 # The batch -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("batch_size", [8, 6, None], ids=str)
 def test_a_batch_spread_is_the_batch_of_one_device_to_rounding(batch_size):
     """Parameters, moments, statistics; of a batch that the devices divide, or not, or of all rows."""
@@ -104,7 +102,6 @@ def test_a_batch_spread_is_the_batch_of_one_device_to_rounding(batch_size):
         np.testing.assert_allclose(spread.best.score, one.best.score, rtol=rtol)
 
 
-@pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("strategy", ["map", "vmap"])
 def test_members_and_batches_spread_at_the_same_time(strategy):
     one, spread = (fit(members=3, epochs=0.4, strategy=strategy, mesh=m) for m in (None, mesh(members=2, batch=4)))
@@ -112,7 +109,6 @@ def test_members_and_batches_spread_at_the_same_time(strategy):
     assert_close(spread.ts, one.ts)
 
 
-@pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("strategy", ["map", "vmap"])
 def test_a_batch_spread_for_members_on_all_devices(strategy):
     run = train.Run(nn.dense(2), losses.cross_entropy, optim.adam(0.02), batch_size=None)
@@ -120,7 +116,6 @@ def test_a_batch_spread_for_members_on_all_devices(strategy):
     assert_close(spread.ts, one.ts)
 
 
-@pytest.mark.usefixtures("quick_compiler")
 def test_the_batch_is_spread():
     """Each device multiplies its two rows of eight, and gradients and statistics are summed over devices."""
     run = train.Run(
@@ -145,7 +140,7 @@ def test_explicit_axes_are_taken_as_auto():
     assert Ensemble(RUN, mesh=explicit) == Ensemble(RUN, mesh=auto)
 
 
-def test_resumed_on_other_devices(tmp_path):
+def test_resumed_on_other_devices(tmp_path, optimizing_compiler):
     """Members do not communicate. Callbacks see no padding members."""
     shapes = []
 

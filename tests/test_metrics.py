@@ -11,8 +11,6 @@ import sklearn.metrics
 
 from nnjax import metrics
 
-pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
-
 rng = np.random.default_rng(0)
 N, CLASSES = 60, 4
 LOGITS = rng.normal(scale=2.0, size=(N, CLASSES))

@@ -10,8 +10,6 @@ from jax import lax
 from nnjax import data, losses, nn, optim, train
 from nnjax.debug import first_nonfinite
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")  # many programs of one primitive each
-
 ROWS = 8
 X = jax.random.normal(jax.random.key(1), (ROWS, 4))
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # candidates 
 
 
 @pytest.fixture(autouse=True)
-def usual_modes(quick_compiler):
+def usual_modes():
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 

@@ -39,7 +39,7 @@ NORMS = {  # one NaN reaches all that the norm is of
 
 
 @pytest.fixture(autouse=True)
-def default_promotion(strict_promotion, quick_compiler):
+def default_promotion(strict_promotion):
     """Optimizers of others are looked at as they are used."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield

@@ -19,7 +19,6 @@ STATE = 4 + 32 * 4 + (4 + 2 * 32 * 4) + 8  # step, parameters, Adam's count and 
 CARRIED = STATE + 4 + 1 + (4 + 4 + 32 * 4 + 4)  # diverged, stopped; the best network: score, step, parameters, waited
 MATMUL = 2 * B * (3 * 5 + 5 * 2) + 2 * B * (3 * 5 + 5 * 2) + 2 * B * 5 * 2  # forward, by weights, by hidden units
 MB = 10**6
-pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ from nnjax import data, losses, metrics, nn, optim, train
 from nnjax.train.engine import prefetch
 from nnjax.train.folds import Folds, Rows
 
+pytestmark = pytest.mark.optimized
+
 N = 60
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((N, 5)).astype(np.float32)

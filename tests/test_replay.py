@@ -137,7 +137,7 @@ def test_a_planted_value_is_found(name, members, strategy):
 
 
 @pytest.mark.parametrize(("members", "strategy"), MEMBERS, ids=["single run", "map", "vmap"])
-def test_from_a_folder_and_of_each_member_it_is_the_same(members, strategy, tmp_path):
+def test_from_a_folder_and_of_each_member_it_is_the_same(members, strategy, tmp_path, optimizing_compiler):
     run, examples, _ = PLANTED["log of 0 in the loss"]
     again = partial(train.replay, run, examples, **settings(members, strategy))
     steps, first = steps_of_row(run, members), again()
@@ -157,7 +157,9 @@ def test_from_a_folder_and_of_each_member_it_is_the_same(members, strategy, tmp_
 
 
 @pytest.mark.parametrize("strategy", ["map", "vmap"])
-def test_groups_are_replayed_as_they_were_trained_from_their_own_checkpoints(strategy, tmp_path, monkeypatch):
+def test_groups_are_replayed_as_they_were_trained_from_their_own_checkpoints(
+    strategy, tmp_path, monkeypatch, optimizing_compiler
+):
     run, examples, _ = PLANTED["log of 0 in the loss"]
     given, steps = settings(3, strategy), steps_of_row(run, 3)
     assert len(set(steps)) == 3
@@ -223,7 +225,7 @@ def test_a_nan_in_the_data_is_named():
 
 
 @pytest.mark.parametrize(("members", "strategy"), MEMBERS, ids=["single run", "map", "vmap"])
-def test_the_state_before_a_step_has_the_bits_of_the_run(members, strategy, tmp_path):
+def test_the_state_before_a_step_has_the_bits_of_the_run(members, strategy, tmp_path, optimizing_compiler):
     run = train.Run(nn.mlp([4], 3, norm="batch", dropout=0.2), losses.squared_error, optim.adam(1e-2), batch_size=BATCH)
     fit = partial(train.fit, run, (X, Y), key=KEY, members=members, strategy=strategy, progress=False)
     whole = fit(epochs=EPOCHS, out=tmp_path, save_every=0, chunk_steps=5)
@@ -325,7 +327,7 @@ def test_folds():
         np.testing.assert_allclose(one, of_all[short], rtol=1e-5)
 
 
-def test_a_source():
+def test_a_source(optimizing_compiler):
     run, examples, (_, scope, phase, primitive) = PLANTED["overflow in a layer"]
     source = nn_data.source(np.asarray(examples.x), np.asarray(examples.y))
     for members, strategy in MEMBERS:

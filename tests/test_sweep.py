@@ -28,7 +28,6 @@ def widths(hyper):
 # Settings ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("quick_compiler")
 @STRATEGIES
 def test_a_setting_is_the_run_made_from_its_numbers(strategy):
     """To rounding: in the run the numbers are constants, and the compiler computes with them beforehand."""
@@ -49,7 +48,6 @@ def test_settings_draw_the_same():
     assert result.losses[0, 1] != result.losses[1, 1]
 
 
-@pytest.mark.usefixtures("quick_compiler")
 def test_widths():
     """Two widths side by side; the full one is the plain network, and the padding of the other stays zero."""
 
@@ -92,7 +90,6 @@ def scheduled(schedule):
     return lambda hyper: train.Run(nn.dense(2), losses.cross_entropy, optim.sgd(schedule(hyper["h"])), batch_size=None)
 
 
-@pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_arguments_of_schedules_are_swept(name):
     make = scheduled(SCHEDULES[name])

@@ -9,7 +9,6 @@ import pytest
 
 from nnjax import losses, nn, optim
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
 rng = np.random.default_rng(0)

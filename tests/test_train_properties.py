@@ -32,6 +32,8 @@ from nnjax import data, losses, nn, optim, train
 from nnjax.train.engine import host_loop, prefetch
 from nnjax.train.engine.ensemble import index_tree
 
+pytestmark = pytest.mark.optimized
+
 LARGE_BATCH, FULL_BATCH = make_run(batch_size=8), make_run(batch_size=None)
 SOURCE = data.source(np.asarray(X), np.asarray(Y))
 WEIGHTED = DATA._replace(weights=jnp.linspace(0.0, 2.0, N))

@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 
 from nnjax import losses, metrics, nn, uncertainty
 
-pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
-
 rng = np.random.default_rng(0)
 MEMBERS, N, CLASSES = 5, 40, 4
 LOGITS = rng.normal(scale=2.0, size=(MEMBERS, N, CLASSES))

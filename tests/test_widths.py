@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 from nnjax import losses, nn, optim, train
 from nnjax.types import Data, TrainState
 
-pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
-
 PADDED = (6, 5)
 INPUTS, OUTPUTS = 3, 2
 generator = np.random.default_rng(0)

@@ -7,6 +7,7 @@ try:
 
     from nnjax.cli import optcheck
     from nnjax.cli.console import ERROR, complain, show_warning
+    from nnjax.cli.output import tolerant_output
     from nnjax.cli.predict import predict_command
     from nnjax.cli.replay import replay_command
     from nnjax.cli.sweep import sweep_command
@@ -37,11 +38,15 @@ app.command("optcheck", cls=optcheck.Command)(optcheck.optcheck_command)
 
 
 def main() -> None:
-    """Run the `nnjax` command. A mistake of the user ends with a message and exit code 2, not with a traceback."""
+    """Run the `nnjax` command. A mistake of the user ends with a message and exit code 2, not with a traceback.
+
+    Output that cannot be written does not end a run, see `tolerant_output`.
+    """
     warnings.showwarning = show_warning  # type: ignore[assignment]
-    try:
-        app()
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
-        complain(f"{error}{notes}", ERROR)
-        raise SystemExit(2) from None
+    with tolerant_output():
+        try:
+            app()
+        except (ValueError, OSError, ModuleNotFoundError) as error:
+            notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
+            complain(f"{error}{notes}", ERROR)
+            raise SystemExit(2) from None

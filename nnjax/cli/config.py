@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jax import Array
 from nnjax import checks, losses, metrics, nn, optim
 from nnjax.data.table import Task
 from nnjax.nn.initializers import Activation
+from nnjax.storage.json_file import check_kind
 from nnjax.train.engine.ensemble import Strategy
 from nnjax.train.run import Run
 from nnjax.types import Layer, Loss, Metric, Optimizer, ScalarOrSchedule
@@ -80,7 +81,6 @@ class Config:
 SETTINGS: dict[str, Any] = get_type_hints(Config)
 SWEEPABLE = ("learning_rate", "width", "dropout", "weight_decay", "label_smoothing")  # text in the settings of a sweep
 SWEEP_SETTINGS = SETTINGS | dict.fromkeys(SWEEPABLE, str | None) | {"random": int | None, "seeds": int}
-TYPE_NAMES = {str: "text", bool: "true or false", int: "an integer", float: "a number", type(None): "null"}
 
 
 def check_types(settings: Mapping[str, Any], types: Mapping[str, Any]) -> None:
@@ -94,18 +94,7 @@ def check_types(settings: Mapping[str, Any], types: Mapping[str, Any]) -> None:
       ValueError: if a name is unknown or a value has the wrong type; the message names the first one.
     """
     for name, value in settings.items():
-        expected = types[checks.one_of("settings", "name", name, types)]
-        # For `Literal["a", "b"] | None`: the texts "a" and "b", and the type of None
-        choices = [choice for part in get_args(expected) or (expected,) for choice in get_args(part) or (part,)]
-        if not any(value == choice if isinstance(choice, str) else _has_type(value, choice) for choice in choices):
-            words = " or ".join(repr(choice) if isinstance(choice, str) else TYPE_NAMES[choice] for choice in choices)
-            raise ValueError(f"{name} must be {words}, got {value!r}")
-
-
-def _has_type(value: Any, expected: type) -> bool:
-    if isinstance(value, bool):
-        return expected is bool
-    return isinstance(value, int | float if expected is float else expected)
+        check_kind(name, value, types[checks.one_of("settings", "name", name, types)])
 
 
 def make_net(config: Config, outputs: int, width: Array | None = None) -> Layer:

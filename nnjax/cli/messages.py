@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from nnjax.cli.console import ERROR, complain, quote, show_warning
+from nnjax.cli.rescue import SaveSettings, kept_folder
 from nnjax.train import DivergedWarning, InterruptedRun, RunMismatchError
 from nnjax.train.engine.distributed import ProcessLostError
 from nnjax.train.engine.errors import format_differences
@@ -19,12 +20,13 @@ PROCESS_LOST = 3  # exit code
 
 
 @contextmanager
-def explain(command: str, path: Path) -> Iterator[None]:
+def explain(command: str, path: Path, save_settings: SaveSettings) -> Iterator[None]:
     """Make errors, warnings and Ctrl-C inside the block say which command continues the run.
 
     Args:
       command: name of the command, "train" or "sweep".
       path: folder of the run or the sweep.
+      save_settings: writes the settings to a folder, for an interrupted run whose own folder cannot be written.
     """
     resume = f"nnjax {command} --resume {quote(path)}"
     try:
@@ -42,8 +44,10 @@ def explain(command: str, path: Path) -> Iterator[None]:
         sys.stdout.flush()
         os._exit(PROCESS_LOST)  # a normal exit would wait for the lost process
     except KeyboardInterrupt as stop:
-        step = f" after step {stop.step}" if isinstance(stop, InterruptedRun) else ""
-        complain(f"stopped{step}; continue with: {resume}")
+        step = ""
+        if isinstance(stop, InterruptedRun):
+            step, path = f" after step {stop.step}", kept_folder(path, stop.folder, save_settings)
+        complain(f"stopped{step}; continue with: nnjax {command} --resume {quote(path)}")
         raise typer.Exit(130) from None
 
 

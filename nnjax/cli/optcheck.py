@@ -15,6 +15,7 @@ import typer
 from rich.markup import escape
 from typer.core import TyperCommand
 
+from nnjax.cli import options as o
 from nnjax.cli.console import complain, say
 from nnjax.storage.atomic_write import write_file
 
@@ -47,8 +48,10 @@ def optcheck_command(
     allow: Annotated[
         list[str] | None, typer.Option(help="Cause to accept, such as lr-in-velocity. May be repeated.")
     ] = None,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report as JSON.")] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw both updates and their difference.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", parser=o.path, help="Write the report as JSON.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", parser=o.path, help="Draw both updates and their difference.")
+    ] = None,
     max_fits: Annotated[
         int, typer.Option(help="Number of update rules to fit before the cause is reported as unknown.")
     ] = 2000,
@@ -154,12 +157,12 @@ def _load(name: str) -> Any:
             f"{name!r} must be MODULE:NAME, such as my_package.optimizers:my_adam or optimizers.py:my_adam"
         )
     if place.endswith(".py"):
-        path = Path(place)
-        if not path.is_file():
+        source = o.path(place)
+        if not source.is_file():
             raise FileNotFoundError(f"there is no file {place}")
-        module_name = f"optcheck_{path.stem}"  # so that a file jax.py does not replace jax
-        sys.path.insert(0, str(path.resolve().parent))  # so that it can import modules from its folder
-        spec = importlib.util.spec_from_file_location(module_name, path)
+        module_name = f"optcheck_{source.stem}"  # so that a file jax.py does not replace jax
+        sys.path.insert(0, str(source.resolve().parent))  # so that it can import modules from its folder
+        spec = importlib.util.spec_from_file_location(module_name, source)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)

@@ -6,10 +6,21 @@ from typing import Annotated, Any, Literal
 import typer
 
 from nnjax.cli.config import ACTIVATIONS, LEARNING_RATES, SCHEDULES, Config
+from nnjax.storage.paths import as_path
 
 DEFAULTS = Config("")
 NETWORK, TRAINING, MANY, DATA, OUTPUT = "Network", "Training", "Many networks", "Data", "Output"
 PROCESSES = "Several processes"
+
+
+def path(text: str) -> Path:
+    """Parse a path; a shell leaves the ~ of --out=~/run unchanged. Help texts show the name of this function."""
+    return as_path(text)
+
+
+def path_option(help: str, panel: str) -> Any:
+    """Return an option whose value is a path."""
+    return typer.Option(help=help, rich_help_panel=panel, parser=path)
 
 
 def option(help: str, panel: str) -> Any:
@@ -82,7 +93,9 @@ Processes = Annotated[int | None, option("Number of processes.", PROCESSES)]
 ProcessId = Annotated[int | None, option("Index of this process, counted from 0.", PROCESSES)]
 Cluster = Annotated[bool, flag("--cluster", "Read these three options from the cluster's environment.", PROCESSES)]
 
-Resume = Annotated[Path | None, option("Continue the interrupted run in this folder, with its own settings.", OUTPUT)]
+Resume = Annotated[
+    Path | None, path_option("Continue the interrupted run in this folder, with its own settings.", OUTPUT)
+]
 Anyway = Annotated[
     bool, flag("--anyway", "With --resume: continue even if the machine or the libraries have changed.", OUTPUT)
 ]

@@ -1,6 +1,5 @@
 """`nnjax predict`: predictions of a run's network, or of its ensemble, for new rows."""
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -15,6 +14,7 @@ from rich.markup import escape
 
 from nnjax import checks, nn
 from nnjax.cli import evaluation, run_folder
+from nnjax.cli import options as o
 from nnjax.cli.config import Config, make_run
 from nnjax.cli.console import say
 from nnjax.data.table import Table, read_table
@@ -25,11 +25,14 @@ RESERVED = (run_folder.RECEIPT, run_folder.SWEEP, run_folder.ROWS)  # their name
 
 
 def predict_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.", parser=o.path)],
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="CSV or NPZ file with the same features as in training.")
+        Path,
+        typer.Argument(metavar="FILE", help="CSV or NPZ file with the same features as in training.", parser=o.path),
     ],
-    out: Annotated[Path | None, typer.Option(help="CSV file to write. Default: RUN/predictions.csv.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="CSV file to write. Default: RUN/predictions.csv.", parser=o.path)
+    ] = None,
 ) -> None:
     """Predict the target for each row of FILE; for classification, also the probability of each class.
 
@@ -43,6 +46,7 @@ def predict_command(
     out = out or run / PREDICTIONS
     _check_output(out, run, (file, Path(config.data)))
     left_out = _left_out(run, config)
+    run_folder.check_vouched(run, (run_folder.CONFIG, run_folder.TABLE, run_folder.RESULT, run_folder.WEIGHTS))
     x = _read_features(file, table)
     outputs = np.delete(_predict(run, config, table, x), left_out, axis=0)
     prediction, parts = (outputs[0], {}) if config.members is None else evaluation.average(jnp.asarray(outputs), table)
@@ -66,18 +70,11 @@ def _left_out(path: Path, config: Config) -> list[int]:
       FileNotFoundError: if the run is not finished.
       ValueError: if all members diverged or the file is damaged.
     """
-    try:
-        result = json.loads((path / run_folder.RESULT).read_text())
-        left_out = [] if config.members is None else [int(member) for member in result["left_out"]]
-        diverged = result["test"] is None
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} holds an unfinished run: {run_folder.RESULT} is missing") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path / run_folder.RESULT} is damaged: {error!r}") from error
-    if diverged:
+    result = run_folder.load_result(path, config)
+    if result["test"] is None:
         who = "its training" if config.members is None else "the training of all its members"
         raise ValueError(f"{path} cannot predict, because {who} diverged; train with a smaller --learning-rate")
-    return left_out
+    return result.get("left_out", [])
 
 
 def _read_features(file: Path, table: Table) -> np.ndarray:

@@ -14,6 +14,7 @@ from nnjax.cli.console import option_name, say
 from nnjax.data import Data, Dataset, SplitError
 from nnjax.data._idx import DIRECTORY
 from nnjax.data._load import NAMES
+from nnjax.storage.paths import as_path
 from nnjax.train.run import Run
 
 
@@ -29,13 +30,13 @@ class Prepared(NamedTuple):
 
 def absolute_path(name: str) -> str:
     """Return the absolute path of a file, so that a run can be resumed from any folder; other names stay unchanged."""
-    return name if name in NAMES or Path(name).suffix.lower() not in (".csv", ".npz") else str(Path(name).absolute())
+    return name if name in NAMES or Path(name).suffix.lower() not in (".csv", ".npz") else str(as_path(name).absolute())
 
 
 def fashion_mnist_folder(name: str, data_dir: str | None) -> str | None:
     """Return the absolute path of the folder of Fashion-MNIST; None for the default folder."""
     folder = data_dir or (os.environ.get(DIRECTORY) if name == "fashion-mnist" else None)
-    return str(Path(folder).absolute()) if folder else None
+    return str(as_path(folder).absolute()) if folder else None
 
 
 def check_data_options(command: str, name: str | None, written: set[str], *, anyway: bool) -> None:

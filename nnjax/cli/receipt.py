@@ -1,10 +1,7 @@
 """The receipt of a run: checksums and first losses that verify a repeated run."""
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,13 +17,7 @@ FIRST = 10  # number of losses in a receipt
 LOSS_TOLERANCE = 1e-3  # relative, for the first losses: rounding errors have not been amplified yet
 TEST_TOLERANCE = 0.1  # relative, for the test loss: amplified rounding errors matter as much as a new seed
 
-Receipt = dict[str, Any]
-FREE = (
-    "data",
-    "data_dir",
-    "save_every",
-    "keep",
-)  # settings that do not affect the result; the data have their own digest
+Receipt = Mapping[str, Any]
 
 
 class Difference(NamedTuple):
@@ -59,7 +50,6 @@ def make_receipt(
     """
     return {
         "weights": digest({"params": outcome.params, "state": outcome.state}),
-        "settings": settings_digest(config),
         "data": data_digest(prepared),
         "first_losses": np.asarray(losses)[..., :FIRST].astype(float).tolist(),
         "test": None if outcome.scores is None else dict(outcome.scores),
@@ -76,12 +66,6 @@ def _layout(config: Config, devices: int) -> dict[str, str]:
         "strategy": config.strategy if several else "none",
         "mesh": f"{'members' if several else 'batch'} {devices}" if devices > 1 else "none",
     }
-
-
-def settings_digest(config: Config) -> str:
-    """Return one SHA-256 of all settings that the weights depend on."""
-    deciding = {name: value for name, value in asdict(config).items() if name not in FREE}
-    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
 def data_digest(prepared: Prepared) -> str:

@@ -7,6 +7,7 @@ import typer
 from rich.markup import escape
 
 from nnjax import train
+from nnjax.cli import options as o
 from nnjax.cli import run_folder
 from nnjax.cli.config import check_settings
 from nnjax.cli.console import say
@@ -16,7 +17,7 @@ from nnjax.cli.prepare import describe_rows, prepare
 
 
 def replay_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.", parser=o.path)],
     step: Annotated[
         int | None,
         typer.Option(help="Step to repeat, counted from 0. Default: the first that produces a NaN or an infinity."),

@@ -1,9 +1,11 @@
 """The folder of a run or a sweep: settings, results and weights. Every file is written completely or not at all."""
 
-import json
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +13,11 @@ import numpy as np
 
 from nnjax.cli.config import SETTINGS, SWEEP_SETTINGS, Config, check_types, make_net
 from nnjax.cli.console import quote
-from nnjax.data.table import Column, Table
+from nnjax.data.table import Table
 from nnjax.storage import tensor_file
 from nnjax.storage.atomic_write import write_file, write_json
+from nnjax.storage.json_file import check_kind, file_digest, json_digest, read_json
+from nnjax.storage.paths import open_regular
 from nnjax.types import PyTree
 
 CONFIG, TABLE, METRICS, RESULT, WEIGHTS, RECEIPT, CHECKPOINTS = (
@@ -26,7 +30,48 @@ CONFIG, TABLE, METRICS, RESULT, WEIGHTS, RECEIPT, CHECKPOINTS = (
     "checkpoints",
 )
 SWEEP, ROWS = "sweep.json", "sweep.csv"  # the first and the last file of a sweep
-NOT_SETTINGS = ("versions", "resumed_anyway")  # entries of CONFIG and SWEEP that are not settings
+VOUCHED = (TABLE, WEIGHTS, METRICS, RESULT)  # files with a checksum in the receipt; CONFIG has one of its settings
+# Settings that do not affect the result; the data have their own digest
+FREE = ("data", "data_dir", "save_every", "keep")
+
+NOTES = ("versions", "sha256", "resumed_anyway")  # entries of CONFIG and SWEEP that are not settings
+Scores = dict[str, float | None]  # null is NaN
+
+
+class Notes(TypedDict):
+    """The entries of CONFIG and SWEEP that are not settings."""
+
+    versions: dict[str, str]
+    sha256: dict[str, str]  # SHA-256 of the settings and, for a run, of TABLE
+    resumed_anyway: NotRequired[bool]
+
+
+class ResultFile(TypedDict):
+    """The content of RESULT."""
+
+    test: Scores | None  # None if the training diverged
+    steps: int
+    seconds: dict[str, float]
+    diverged: NotRequired[int | None]  # this and the next two for a single network
+    best_step: NotRequired[int]
+    stopped: NotRequired[bool]
+    uncertainty: NotRequired[Scores]  # this and the next two for an ensemble
+    left_out: NotRequired[list[int]]
+    members: NotRequired[list[dict[str, float | int | bool | None]]]
+
+
+class ReceiptFile(TypedDict):
+    """The content of RECEIPT, see `receipt.make_receipt`."""
+
+    weights: str
+    settings: str
+    data: str
+    first_losses: list[float | None] | list[list[float | None]]
+    test: Scores | None
+    bits_depend_on: dict[str, str]
+    resumed_anyway: bool
+    files: dict[str, str]  # SHA-256 of each file in VOUCHED
+    sha256: str  # of all other entries
 
 
 def create(path: Path) -> Path:
@@ -56,7 +101,25 @@ def is_finished(path: Path) -> bool:
 def save_config(path: Path, config: Config, table: Table, versions: dict[str, str]) -> None:
     """Write the table (the encoding of rows), then the settings. With these, the folder holds a run."""
     write_json(path / TABLE, {**table._asdict(), "columns": [list(column) for column in table.columns]})
-    write_json(path / CONFIG, {**asdict(config), "versions": versions})
+    _save_settings(path / CONFIG, asdict(config), versions, {TABLE: file_digest(path / TABLE)})
+
+
+def save_sweep(path: Path, settings: dict[str, Any], versions: dict[str, str]) -> None:
+    """Write the settings of a sweep. With these, the folder holds a sweep."""
+    _save_settings(path / SWEEP, settings, versions, {})
+
+
+def _save_settings(file: Path, settings: dict[str, Any], versions: dict[str, str], files: dict[str, str]) -> None:
+    content = {**settings, "versions": versions}
+    write_json(file, {**content, "sha256": {"settings": settings_digest(content), **files}})
+
+
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """Return one SHA-256 of all entries of CONFIG or SWEEP that the numbers depend on, and of the versions.
+
+    The paths of the data and the options for saving are excluded, because they may be changed by hand.
+    """
+    return json_digest({name: v for name, v in settings.items() if name not in (*FREE, "sha256", "resumed_anyway")})
 
 
 def load_config(path: Path) -> tuple[Config, Table]:
@@ -64,19 +127,24 @@ def load_config(path: Path) -> tuple[Config, Table]:
 
     Raises:
       FileNotFoundError: if the folder holds no run.
-      ValueError: if a file is damaged.
+      ValueError: if a file is damaged or has changed since the run.
     """
-    if not (path / CONFIG).is_file() or not (path / TABLE).is_file():
-        sweep = "; it holds a sweep" if (path / SWEEP).is_file() else ""
-        raise FileNotFoundError(f"{path} holds no run: {CONFIG} or {TABLE} is missing{sweep}")
+    config, table = read_config(path)
+    _refuse(path, changes(path, (CONFIG, TABLE)))
+    return config, table
+
+
+def read_config(path: Path) -> tuple[Config, Table]:
+    """Return what `load_config` returns, without comparing the files with their checksums."""
+    for name in (CONFIG, TABLE):
+        if not os.path.lexists(path / name):
+            sweep = "; it holds a sweep" if (path / SWEEP).is_file() else ""
+            raise FileNotFoundError(f"{path} holds no run: {CONFIG} or {TABLE} is missing{sweep}")
     try:
-        settings = _read_settings(path / CONFIG, SETTINGS)
-        table = json.loads((path / TABLE).read_text())
-        table["columns"] = [Column(*column) for column in table["columns"]]
-        config = Config(**settings)
-        make_net(config, outputs=1)
-        return config, Table(**table)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        config = Config(**_settings(read_json(path / CONFIG), SETTINGS))
+        make_net(config, outputs=1)  # checks the names in the settings
+        return config, _table(read_json(path / TABLE))
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {CONFIG} or {TABLE} is damaged: {error}") from error
 
 
@@ -85,36 +153,158 @@ def load_sweep(path: Path) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: if the folder holds no sweep.
-      ValueError: if the file is damaged.
+      ValueError: if the file is damaged or has changed since the sweep began.
     """
-    if not (path / SWEEP).is_file():
+    if not os.path.lexists(path / SWEEP):
         run = "; it holds a run" if (path / CONFIG).is_file() else ""
         raise FileNotFoundError(f"{path} holds no sweep: {SWEEP} is missing{run}")
+    content = read_json(path / SWEEP)
     try:
-        return _read_settings(path / SWEEP, SWEEP_SETTINGS)
-    except (ValueError, TypeError, AttributeError) as error:
+        settings = _settings(content, SWEEP_SETTINGS)
+    except ValueError as error:
         raise ValueError(f"{path}: {SWEEP} is damaged: {error}") from error
-
-
-def _read_settings(file: Path, types: dict[str, Any]) -> dict[str, Any]:
-    settings = {name: value for name, value in json.loads(file.read_text()).items() if name not in NOT_SETTINGS}
-    check_types(settings, types)
+    if settings_digest(content) != content["sha256"].get("settings"):
+        _refuse(path, [_changed(SWEEP)])
     return settings
+
+
+def _settings(content: dict[str, Any], types: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings in the content of CONFIG or SWEEP, after checking all its entries."""
+    settings = {name: value for name, value in content.items() if name not in NOTES}
+    check_types(settings, types)
+    check_kind("content", {name: value for name, value in content.items() if name in NOTES}, Notes)
+    return settings
+
+
+def _table(content: dict[str, Any]) -> Table:
+    """Return the table in the content of TABLE.
+
+    Raises:
+      ValueError: if values have the wrong kind, or do not fit each other.
+    """
+    table: Table = check_kind(TABLE, content, Table)
+    features = sum(1 if column.categories is None else len(column.categories) for column in table.columns)
+    names = [column.name for column in table.columns]
+    lists = [table.classes, [table.target, *names], *(column.categories or [] for column in table.columns)]
+    if not names or len(table.mean) != features or len(table.std) != features:
+        lengths = f"mean has {len(table.mean)} and std {len(table.std)}"
+        raise ValueError(f"{TABLE} describes {features} features, but {lengths} entries")
+    if min(*table.std, table.target_std) <= 0:
+        raise ValueError(f"{TABLE}: standard deviations must be > 0")
+    if any(len(set(values)) < len(values) for values in lists):
+        raise ValueError(f"{TABLE}: columns, categories and classes must differ")
+    if (len(table.classes) < 2) if table.task == "classification" else table.classes:
+        raise ValueError(f"{TABLE}: a {table.task} cannot have {len(table.classes)} classes")
+    return table
 
 
 def resumed_anyway(path: Path) -> bool:
     """Return True if the run or sweep was resumed with --anyway."""
-    return bool(json.loads(_first_file(path).read_text()).get("resumed_anyway", False))
+    return bool(read_json(_first_file(path)).get("resumed_anyway", False))
 
 
 def record_resumed_anyway(path: Path) -> None:
     """Record that the run or sweep was resumed with --anyway, so that it cannot be reproduced bit for bit."""
     if not resumed_anyway(path):
-        write_json(_first_file(path), json.loads(_first_file(path).read_text()) | {"resumed_anyway": True})
+        write_json(_first_file(path), read_json(_first_file(path)) | {"resumed_anyway": True})
 
 
 def _first_file(path: Path) -> Path:
     return path / (CONFIG if (path / CONFIG).is_file() else SWEEP)
+
+
+def load_result(path: Path, config: Config) -> ResultFile:
+    """Return the content of RESULT.
+
+    Raises:
+      FileNotFoundError: if the run is not finished.
+      ValueError: if the file is damaged.
+    """
+    try:
+        result: ResultFile = check_kind("content", read_json(path / RESULT), ResultFile)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} holds an unfinished run: {RESULT} is missing") from error
+    except ValueError as error:
+        raise ValueError(f"{path / RESULT} is damaged: {error}") from error
+    members, left_out = config.members or 0, result.get("left_out", [])
+    if (config.members is None) != ("left_out" not in result):
+        raise ValueError(f"{path / RESULT} is damaged: left_out does not fit members={config.members} in {CONFIG}")
+    if sorted(set(left_out)) != left_out or not set(left_out) <= set(range(members)):
+        raise ValueError(f"{path / RESULT} is damaged: left_out must be ascending members below {members}")
+    if config.members is not None and (len(left_out) == members) != (result["test"] is None):
+        raise ValueError(f"{path / RESULT} is damaged: test does not fit left_out")
+    return result
+
+
+def save_receipt(path: Path, receipt: Mapping[str, Any]) -> None:
+    """Write the receipt with the checksums of the files it vouches for, and its own. It is the last file of a run."""
+    settings = settings_digest(read_json(path / CONFIG))
+    content = {**receipt, "settings": settings, "files": {name: file_digest(path / name) for name in VOUCHED}}
+    write_json(path / RECEIPT, {**content, "sha256": json_digest(content)})
+
+
+def load_receipt(path: Path) -> ReceiptFile | None:
+    """Return the receipt of a run; None if there is none.
+
+    Raises:
+      ValueError: if the file is damaged.
+    """
+    if not os.path.lexists(path / RECEIPT):
+        return None
+    try:
+        receipt: ReceiptFile = check_kind("content", read_json(path / RECEIPT), ReceiptFile)
+        if json_digest({name: value for name, value in receipt.items() if name != "sha256"}) != receipt["sha256"]:
+            raise ValueError("its content does not match its SHA-256")
+        if receipt["files"].keys() != set(VOUCHED):
+            raise ValueError(f"expected the checksums of {', '.join(VOUCHED)}, got {', '.join(receipt['files'])}")
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path / RECEIPT} is damaged: {error}") from error
+    return receipt
+
+
+def changes(path: Path, names: Iterable[str]) -> list[str]:
+    """Return a sentence for each file that is missing or does not match its checksums in CONFIG and in the receipt."""
+    config, receipt = read_json(path / CONFIG), load_receipt(path)
+    own = config["sha256"]
+    expected = {CONFIG: {own.get("settings")}, TABLE: {own.get(TABLE)}}
+    if receipt is not None:
+        for name, checksum in {**receipt["files"], CONFIG: receipt["settings"]}.items():
+            expected.setdefault(name, set()).add(checksum)
+    problems = []
+    for name in [name for name in names if name in expected]:
+        try:
+            checksum = settings_digest(config) if name == CONFIG else file_digest(path / name)
+        except OSError as error:
+            problems.append(f"{name} cannot be read: {error.strerror}")
+        else:
+            problems += [] if {checksum} == expected[name] else [_changed(name)]
+    return problems
+
+
+def check_vouched(path: Path, names: Sequence[str]) -> None:
+    """Check that no file has changed since the run finished.
+
+    Raises:
+      ValueError: if one has.
+
+    Warns:
+      UserWarning: if there is no receipt, which means that no file but CONFIG and TABLE can be checked.
+    """
+    if load_receipt(path) is None:
+        unknown = [name for name in names if name not in (CONFIG, TABLE)]
+        warnings.warn(
+            f"{path} has no {RECEIPT}, so nothing vouches that {' and '.join(unknown)} belong to this run", stacklevel=2
+        )
+    _refuse(path, changes(path, names))
+
+
+def _changed(name: str) -> str:
+    return f"{name} has changed since the run: it does not match its SHA-256"
+
+
+def _refuse(path: Path, problems: Sequence[str]) -> None:
+    if problems:
+        raise ValueError(f"{path}: {'; '.join(problems)}; restore the file, or train again")
 
 
 def save_weights(path: Path, params: PyTree, state: PyTree) -> None:
@@ -151,7 +341,7 @@ def read_weights(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
     _check_exists(path)
     leaves: dict[str, np.ndarray] = {}
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             header = tensor_file.read_header(file, path)
             for name, leaf in tensor_file.read_leaves(file, path, header):
                 leaves[name] = leaf
@@ -161,5 +351,5 @@ def read_weights(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
 
 
 def _check_exists(path: Path) -> None:
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise FileNotFoundError(f"no weights file {path}")

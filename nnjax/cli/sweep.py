@@ -24,8 +24,9 @@ from nnjax.cli.history import in_target_units
 from nnjax.cli.hyperparameters import Values, combine, parse_values
 from nnjax.cli.messages import explain
 from nnjax.cli.prepare import Prepared, absolute_path, check_data_options, fashion_mnist_folder, prepare
+from nnjax.cli.rescue import write_results
 from nnjax.cli.resuming import check_resume, record_anyway, written_settings
-from nnjax.storage.atomic_write import write_file, write_json, write_records
+from nnjax.storage.atomic_write import write_file, write_records
 from nnjax.train.engine.options import Record
 from nnjax.train.run import Run
 
@@ -74,7 +75,9 @@ def sweep_command(
     seed: o.Seed = D.seed,
     strategy: o.Strategy = D.strategy,
     group: o.Group = None,
-    out: Annotated[Path | None, o.option("Folder of the sweep. Default: runs/sweep-DATA-DATE-TIME.", o.OUTPUT)] = None,
+    out: Annotated[
+        Path | None, o.path_option("Folder of the sweep. Default: runs/sweep-DATA-DATE-TIME.", o.OUTPUT)
+    ] = None,
     resume: o.Resume = None,
     anyway: o.Anyway = False,
     plots: o.Plots = True,
@@ -120,14 +123,26 @@ def sweep_command(
     mesh = start_devices(count * request.seeds, config.group)
     prepared = prepare(config)
     path = resume or out or Path("runs") / f"sweep-{Path(config.data).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    inexact = anyway or (resume is not None and run_folder.resumed_anyway(resume))
+
+    def save_settings(path: Path) -> None:
+        run_folder.save_sweep(path, settings, versions())
+        if inexact:
+            run_folder.record_resumed_anyway(path)
+
+    def write(path: Path) -> None:
+        if plots:
+            _draw(path, table, request.swept, score)
+        write_records(path / run_folder.ROWS, table)
+
     if resume is None:
-        write_json(run_folder.create(path) / run_folder.SWEEP, {**settings, "versions": versions()})
+        save_settings(run_folder.create(path))
     times = f" × {request.seeds} seeds" if request.seeds > 1 else ""
     say(
         f"{count} settings of {', '.join(map(option_name, hyper))}{times}, strategy {config.strategy}; "
         f"the folder is [bold]{escape(str(path))}[/]"
     )
-    with explain("sweep", path):
+    with explain("sweep", path, save_settings):
         if anyway:
             record_anyway(path)
         result = train.sweep(
@@ -141,9 +156,7 @@ def sweep_command(
         target_std = prepared.dataset.table.target_std
         table = [in_target_units(row, target_std) for row in _rank(result.table, score)]
         _print_table(table, list(hyper), score, request.seeds)
-        if plots:
-            _draw(path, table, request.swept, score)
-        write_records(path / run_folder.ROWS, table)
+        path, _ = write_results(path, write, save_settings)
     if table[0]["diverged"] == 0:
         best: dict[str, Any] = {name: _shortest(table[0][name]) for name in hyper}
         best["members"] = request.seeds if request.seeds > 1 else None

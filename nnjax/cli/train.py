@@ -23,6 +23,7 @@ from nnjax.cli.history import average_members, in_target_units, split_members
 from nnjax.cli.messages import explain
 from nnjax.cli.prepare import Prepared, absolute_path, check_data_options, fashion_mnist_folder, prepare
 from nnjax.cli.receipt import make_receipt
+from nnjax.cli.rescue import write_results
 from nnjax.cli.resuming import check_resume, record_anyway, written_settings
 from nnjax.storage.atomic_write import write_json, write_records
 from nnjax.train import Result
@@ -61,7 +62,7 @@ def train_command(
     ] = None,
     strategy: o.Strategy = D.strategy,
     group: o.Group = None,
-    out: Annotated[Path | None, o.option("Folder of the run. Default: runs/DATA-DATE-TIME.", o.OUTPUT)] = None,
+    out: Annotated[Path | None, o.path_option("Folder of the run. Default: runs/DATA-DATE-TIME.", o.OUTPUT)] = None,
     resume: o.Resume = None,
     anyway: o.Anyway = False,
     save_every: Annotated[float, o.option("Seconds between checkpoints.", o.OUTPUT)] = D.save_every,
@@ -111,17 +112,27 @@ def train_command(
         mesh = make_mesh(parallel_networks(config.members, config.group))
     path = resume or out or Path("runs") / f"{Path(config.data).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     first = jax.process_index() == 0
+    inexact = anyway or (resume is not None and run_folder.resumed_anyway(resume))
+
+    def save_settings(path: Path) -> None:
+        run_folder.save_config(path, config, prepared.dataset.table, versions())
+        if inexact:
+            run_folder.record_resumed_anyway(path)
+
+    def write(path: Path) -> bool:
+        return _finish(path, config, prepared, result, mesh, plots=plots, resumed=resume is not None)
+
     if first and resume is None:
-        run_folder.save_config(run_folder.create(path), config, prepared.dataset.table, versions())
+        save_settings(run_folder.create(path))
     networks = "" if config.members is None else f"{config.members} networks, strategy {config.strategy}; "
     say(f"{networks}the run folder is [bold]{escape(str(path))}[/]")
-    with explain("train", path):
+    tested = True
+    with explain("train", path, save_settings):
         if anyway:
             record_anyway(path)
         result = fit(config, prepared, mesh, path=path, resume="anyway" if anyway else resume is not None)
-        tested = (
-            _finish(path, config, prepared, result, mesh, plots=plots, resumed=resume is not None) if first else True
-        )
+        if first:
+            path, tested = write_results(path, write, save_settings)
     say(f"written to [bold]{escape(str(path))}[/] after {time.perf_counter() - began:.1f} s")
     if not tested:
         raise typer.Exit(1)
@@ -183,7 +194,7 @@ def _finish(
         mesh=mesh,
         resumed_anyway=run_folder.resumed_anyway(path),
     )
-    write_json(path / run_folder.RECEIPT, receipt)
+    run_folder.save_receipt(path, receipt)
     return outcome.scores is not None
 
 

@@ -1,12 +1,12 @@
 """`nnjax verify`: train a run again and compare the result."""
 
-import json
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from rich.markup import escape
 
+from nnjax.cli import options as o
 from nnjax.cli import receipt, run_folder
 from nnjax.cli.config import check_settings
 from nnjax.cli.console import quote, say
@@ -16,13 +16,12 @@ from nnjax.cli.fitting import fit
 from nnjax.cli.messages import explain_divergence
 from nnjax.cli.prepare import prepare
 from nnjax.storage import tensor_file
-from nnjax.storage.checkpoint import digest
 from nnjax.train.engine.errors import format_differences
 from nnjax.train.engine.fingerprint import differences
 
 
 def verify_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.", parser=o.path)],
 ) -> None:
     """Train a run again from its settings and its seed, and compare the weights bit for bit.
 
@@ -34,18 +33,19 @@ def verify_command(
 
     For example: nnjax verify runs/digits-20260101-120000
     """
-    config, _ = run_folder.load_config(run)
-    saved = _read_receipt(run)
+    config, _ = run_folder.read_config(run)
+    saved = run_folder.load_receipt(run)
+    if saved is None:
+        raise ValueError(
+            f"{run} is not finished, {run_folder.RECEIPT} is missing; continue with: nnjax train --resume {quote(run)}"
+        )
     check_settings(config)
     mesh = start_devices(config.members, config.group)
-    problems = []
-    if receipt.settings_digest(config) != saved["settings"]:
-        problems.append(f"{run_folder.CONFIG} has changed since the run: its settings do not match the receipt")
     weights, damage = run_folder.read_weights(run / run_folder.WEIGHTS)
-    if damage:
+    names = (run_folder.CONFIG, *run_folder.VOUCHED)
+    problems = run_folder.changes(run, names if damage is None else [n for n in names if n != run_folder.WEIGHTS])
+    if damage is not None:
         problems.append(damage)
-    elif digest(weights) != saved["weights"]:
-        problems.append(f"{run_folder.WEIGHTS} has changed since the run: its SHA-256 does not match the receipt")
     prepared = prepare(config)
     if receipt.data_digest(prepared) != saved["data"]:
         problems.append("the data or their split have changed since the run: their SHA-256 does not match the receipt")
@@ -77,21 +77,6 @@ def verify_command(
             f"{d.name}: {d.numbers:,} of {d.size:,} numbers differ from the repeated training, by up to {d.largest:.3g}"
         )
     _end(run, problems, f"bit for bit: parameters and state have the SHA-256 {saved['weights'][:16]}…")
-
-
-def _read_receipt(path: Path) -> receipt.Receipt:
-    if not run_folder.is_finished(path):
-        raise ValueError(
-            f"{path} is not finished, {run_folder.RECEIPT} is missing; continue with: "
-            f"nnjax train --resume {quote(path)}"
-        )
-    try:
-        content = json.loads((path / run_folder.RECEIPT).read_text())
-        for name in ("weights", "settings", "data", "first_losses", "test", "bits_depend_on", "resumed_anyway"):
-            content[name]
-        return content
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path / run_folder.RECEIPT} is damaged: {error!r}") from error
 
 
 def _end(path: Path, problems: list[str], agreement: str = "") -> NoReturn:

@@ -10,6 +10,7 @@ import numpy as np
 
 from nnjax.data._csv import open_file
 from nnjax.data._npz import MOST_NUMBERS
+from nnjax.storage.paths import as_path
 
 DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 MOST_AXES = 32
@@ -63,7 +64,7 @@ def read_fashion_mnist(data_dir: str | Path | None = None) -> tuple[np.ndarray, 
       ValueError: if a file is damaged, or if the four files do not belong together.
     """
     directory = data_dir if data_dir is not None else os.environ.get(DIRECTORY)
-    folders = [Path(directory), Path(directory) / "fashion-mnist"] if directory else []
+    folders = [as_path(directory), as_path(directory) / "fashion-mnist"] if directory else []
     folders += [DEBIAN] if data_dir is None else []
     for folder in folders:
         candidates = [(folder / f"{name}.gz", folder / name) for name in NAMES]

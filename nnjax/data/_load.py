@@ -23,6 +23,7 @@ from nnjax.data.table import (
     list_names,
     read_table,
 )
+from nnjax.storage.paths import as_path
 from nnjax.types import Data
 
 NAMES = ("digits", "fashion-mnist")
@@ -92,7 +93,7 @@ def load(
     if name == "fashion-mnist":
         train_x, train_y, test_x, test_y = read_fashion_mnist(data_dir)
         return _images((train_x, train_y), (test_x, test_y), 255, list(CLOTHES))
-    path = Path(name)
+    path = as_path(name)
     if path.suffix.lower() not in (".csv", ".npz"):
         checks.one_of("load", "data set", name, NAMES)
     frame = read_table(path, categorical=categorical)

@@ -81,5 +81,5 @@ _ELSEWHERE = {name.replace("_", ""): f"jax.nn.{name}" for name in dir(jax.nn)} |
     "embed": "nn.embedding",
     "module": "nn.Layer",
 }
-# Set in this way because a type checker would take a module with this function to have every name
+# Assigned, because a type checker would assume that a module that defines this function has every name
 globals()["__getattr__"] = checks.missing_name("nn", __all__, _ELSEWHERE)

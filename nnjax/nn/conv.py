@@ -84,7 +84,7 @@ def conv(
 
 
 def _kernel(kernel_size: PerAxis, params: Params) -> tuple[int, ...]:
-    """Return the size along each spatial axis, of which an integer has as many as the weights have."""
+    """Return the size along each spatial axis; an integer is repeated for every axis of the weights."""
     if isinstance(kernel_size, Sequence):
         return tuple(kernel_size)
     w = params.get("w") if isinstance(params, Mapping) else None

@@ -83,4 +83,6 @@ def adamw(
         m_hat, v_hat = m * (1 / c1), v * (1 / c2)  # as in adam
         return -rate * (m_hat / (root(v_hat + eps_root) + eps) + w * p), m, v
 
-    return from_rule(rule, AdamwState, learning_rate, hyper, name="adamw", mu_dtype=mu_dtype, decayed=decay_mask(mask))
+    return from_rule(
+        rule, AdamwState, learning_rate, hyper, name="adamw", mu_dtype=mu_dtype, decayed=decay_mask("adamw", mask)
+    )

@@ -63,5 +63,5 @@ def lion(
         direction = jnp.sign(b1 * m + (1 - b1) * g)
         return -rate * (direction + w * p), b2 * m + (1 - b2) * g
 
-    hyper, decayed = [b1, b2, weight_decay], decay_mask(mask)
+    hyper, decayed = [b1, b2, weight_decay], decay_mask("lion", mask)
     return from_rule(rule, LionState, learning_rate, hyper, name="lion", mu_dtype=mu_dtype, decayed=decayed)

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jax.typing import DTypeLike
@@ -84,7 +85,7 @@ def from_rule(
             check_like_gradients(name, "params", params, grads)
         t = optax.safe_increment(state.count)
         scalars = [learning_rate, *(hyper(t) if callable(hyper) else hyper)]
-        scalars = [scalar(state.count) if callable(scalar) else scalar for scalar in scalars]
+        scalars = [scheduled(name, scalar, state.count) if callable(scalar) else scalar for scalar in scalars]
         updates, *new = map_leaves(name, rule, scalars, grads, trees)
         return updates, state._replace(count=t, **dict(zip(moments, new, strict=True)))
 
@@ -94,6 +95,22 @@ def from_rule(
 def number_or_schedule(name: str, key: str, value: ScalarOrSchedule) -> ScalarOrSchedule:
     """Check a learning rate or weight decay, which must be at least 0. Values of schedules are not checked."""
     return value if callable(value) else checks.in_range(name, key, value, "[0, inf)")
+
+
+def scheduled(name: str, schedule: Callable[[Array], Any], count: Array) -> Any:
+    """Return the value of a schedule after `count` steps, which must be one real number."""
+    try:
+        value = schedule(count)
+        dtype = _dtype(value)
+        real = dtype is not None and jnp.issubdtype(dtype, np.number) and dtype.kind != "c"
+        if not real or getattr(value, "shape", ()) != ():
+            raise TypeError(f"it returned {value!r}")
+    except TypeError as error:
+        raise TypeError(
+            f"{name}: a schedule must be a function of the number of steps already taken, a traced array, that returns "
+            f"one number; {schedule!r} is not: {error}"
+        ) from error
+    return value
 
 
 def in_ranges(name: str, interval: str, hyper: dict[str, Scalar]) -> list[Scalar]:
@@ -116,10 +133,11 @@ def power(base: Scalar, t: Array) -> Array:
     return jnp.asarray(base, float) ** jnp.asarray(t, float)
 
 
-def decay_mask(mask: Mask) -> Callable[[Params], Params]:
+def decay_mask(name: str, mask: Mask) -> Callable[[Params], Params]:
     """Return a function that sets to zero the parameters that are excluded from weight decay.
 
     Args:
+      name: name of the optimizer, for error messages.
       mask: booleans, True for parameters that decay, in the structure of the parameters or of a prefix of it; a
         function of the parameters that returns them; or None if all parameters decay.
     """
@@ -127,8 +145,19 @@ def decay_mask(mask: Mask) -> Callable[[Params], Params]:
     def decayed(params: Params) -> Params:
         if mask is None:
             return params
-        tree = mask(params) if callable(mask) else mask
-        return jax.tree.map(lambda decays, p: p if decays else jax.tree.map(jnp.zeros_like, p), tree, params)
+        try:
+            tree = mask(params) if callable(mask) else mask
+            return jax.tree.map(keep, tree, params)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{name}: mask must be booleans in the structure of the parameters or a prefix of it, or a function "
+                f"that returns them for given parameters, got {mask!r}: {error}"
+            ) from error
+
+    def keep(decays: Any, p: Params) -> Params:
+        if _dtype(decays) != np.bool_ or getattr(decays, "shape", ()) != ():
+            raise TypeError(f"{decays!r} is not a boolean")
+        return p if decays else jax.tree.map(jnp.zeros_like, p)
 
     return decayed
 
@@ -235,12 +264,18 @@ def require_params(name: str, params: Params | None) -> Params:
 def check_inexact(name: str, role: str, tree: PyTree) -> None:
     """Check that all leaves are floating or complex; integers would be rounded in every step."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        dtype = getattr(leaf, "dtype", None) or jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.inexact):
+        dtype = _dtype(leaf)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
             raise TypeError(
-                f"{name}: {role} must be floating or complex, got {dtype} at {checks.path_name(path)}; "
-                "keep integers in the network's state, or freeze them with optax.selective_transform"
+                f"{name}: {role} must be floating or complex, got {dtype or type(leaf).__name__} at "
+                f"{checks.path_name(path)}; keep integers in the network's state, or "
+                "freeze them with optax.selective_transform"
             )
+
+
+def _dtype(leaf: Any) -> Any:
+    """Return the dtype of an array or a Python number, None for anything else."""
+    return jnp.result_type(leaf) if isinstance(leaf, (int, float, complex)) else getattr(leaf, "dtype", None)
 
 
 def checked_dtype(name: str, dtype: DTypeLike) -> Any:

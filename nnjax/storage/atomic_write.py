@@ -11,8 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from nnjax.storage.paths import as_path
 
-def write_file(path: Path, *content: bytes | memoryview) -> None:
+
+def write_file(path: str | Path, *content: bytes | memoryview) -> None:
     """Write a file atomically: to a temporary name, synced, then renamed; the folder is synced too.
 
     Args:
@@ -22,6 +24,7 @@ def write_file(path: Path, *content: bytes | memoryview) -> None:
     Raises:
       OSError: if writing fails; a note gives the path and the number of bytes. An existing file stays intact.
     """
+    path = as_path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
@@ -38,12 +41,13 @@ def write_file(path: Path, *content: bytes | memoryview) -> None:
         raise
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: str | Path, content: Any) -> None:
     """Write plain values as JSON. NaN and infinities, which JSON does not have, become null."""
-    write_file(path, (json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    text = json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_file(path, text.encode(errors="backslashreplace"))  # a file name with invalid bytes becomes \udc80 in JSON
 
 
-def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+def write_records(path: str | Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write records as CSV, one line each, with a column for every name that occurs in any of them."""
     names = list(dict.fromkeys(name for record in records for name in record))
     text = io.StringIO()
@@ -53,12 +57,13 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     write_file(path, text.getvalue().encode())
 
 
-def _finite(content: Any) -> Any:
+def finite(content: Any) -> Any:
+    """Return plain values with NaN and infinities replaced by None."""
     if isinstance(content, float):
         return content if math.isfinite(content) else None
     if isinstance(content, Mapping):
-        return {name: _finite(value) for name, value in content.items()}
-    return [_finite(value) for value in content] if isinstance(content, list | tuple) else content
+        return {name: finite(value) for name, value in content.items()}
+    return [finite(value) for value in content] if isinstance(content, list | tuple) else content
 
 
 def _sync_folder(path: Path) -> None:

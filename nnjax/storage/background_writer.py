@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from nnjax import checks
 from nnjax.storage import checkpoint
 from nnjax.storage.lock import folder_lock
+from nnjax.storage.paths import as_path
 from nnjax.types import PyTree
 
 
@@ -24,7 +25,7 @@ class CheckpointWriter(Protocol):
 
 
 @contextmanager
-def checkpoint_writer(folder: Path, keep: int = 3, *, write: bool = True) -> Iterator[CheckpointWriter]:
+def checkpoint_writer(folder: str | Path, keep: int = 3, *, write: bool = True) -> Iterator[CheckpointWriter]:
     """Yield a function that writes checkpoints to a folder on a background thread.
 
     `save(step, tree, metadata, score=None)` returns at once. The thread copies the arrays to the host, computes their
@@ -62,12 +63,15 @@ def checkpoint_writer(folder: Path, keep: int = 3, *, write: bool = True) -> Ite
     if not write:
         yield lambda step, tree, metadata, score=None, *, wait=False: False
         return
+    folder = as_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     pending: Future[None] | None = None
     scores: dict[int, float] | None = None  # scores of the intact checkpoints, by step; infinite without a score
 
     def write_checkpoint(step: int, tree: PyTree, metadata: dict[str, Any], score: Any) -> None:
         nonlocal scores
+        if not folder.is_dir():
+            raise FileNotFoundError(f"the folder {folder} was deleted or moved")
         _remove_partial_files(folder)  # first, because a full disk needs the space
         scores = _intact_scores(folder) if scores is None else scores
         number = None if score is None or math.isnan(float(score)) else float(score)

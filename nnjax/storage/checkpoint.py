@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from nnjax.storage import tensor_file
 from nnjax.storage.atomic_write import write_file
+from nnjax.storage.paths import as_path, open_regular
 from nnjax.types import PyTree
 
 FORMAT = "nnjax-checkpoint"
@@ -17,11 +18,11 @@ NAME = re.compile(r"step-(\d{12,})\.safetensors")
 Like: TypeAlias = PyTree | Callable[[dict[str, Any]], PyTree]
 
 
-def save(path: Path, tree: PyTree, metadata: dict[str, Any]) -> None:
+def save(path: str | Path, tree: PyTree, metadata: dict[str, Any]) -> None:
     """Write a tree and its metadata to one file atomically.
 
     Args:
-      path: path of the file. An existing file is replaced once the new one is on disk.
+      path: path of the file. An existing file is replaced once the new one is on disk; missing folders are created.
       tree: arrays of numbers, typed random keys and Python numbers. Subtrees without leaves, such as None, are kept.
       metadata: values that JSON can represent.
 
@@ -39,10 +40,12 @@ def save(path: Path, tree: PyTree, metadata: dict[str, Any]) -> None:
     >>> restored["w"], metadata
     (array([0., 1., 2.], dtype=float32), {'step': 100})
     """
-    write_file(path, *tensor_file.serialize(tree, FORMAT, metadata))
+    path, content = as_path(path), tensor_file.serialize(tree, FORMAT, metadata)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, *content)
 
 
-def load(path: Path, like: Like) -> tuple[PyTree, dict[str, Any]]:
+def load(path: str | Path, like: Like) -> tuple[PyTree, dict[str, Any]]:
     """Read the tree and the metadata of a file.
 
     Args:
@@ -58,35 +61,38 @@ def load(path: Path, like: Like) -> tuple[PyTree, dict[str, Any]]:
       ValueError: if the file is damaged, is not a checkpoint, or differs from `like` in structure, shapes or
         dtypes; the message names the damaged leaves or all differences.
     """
+    path = as_path(path)
     return _restore(path, like, *_read(path))
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
+def read_metadata(path: str | Path) -> dict[str, Any]:
     """Read the metadata of a file, without its leaves.
 
     Raises:
       FileNotFoundError: if the file does not exist.
       ValueError: if the file is truncated, is not a checkpoint, or its header is damaged.
     """
-    with path.open("rb") as file:
+    path = as_path(path)
+    with open_regular(path) as file:
         return _check_format(path, tensor_file.read_header(file, path)).metadata
 
 
-def verify(path: Path) -> dict[str, Any]:
+def verify(path: str | Path) -> dict[str, Any]:
     """Check the SHA-256 of every leaf of a file, one leaf in memory at a time, and return the metadata.
 
     Raises:
       FileNotFoundError: if the file does not exist.
       ValueError: if the file is damaged or not a checkpoint.
     """
-    with path.open("rb") as file:
+    path = as_path(path)
+    with open_regular(path) as file:
         header = _check_format(path, tensor_file.read_header(file, path))
         for _ in tensor_file.read_leaves(file, path, header):
             pass
     return header.metadata
 
 
-def latest(folder: Path, like: Like) -> tuple[Path, PyTree, dict[str, Any]]:
+def latest(folder: str | Path, like: Like) -> tuple[Path, PyTree, dict[str, Any]]:
     """Return the newest intact checkpoint of a folder.
 
     Args:
@@ -103,7 +109,7 @@ def latest(folder: Path, like: Like) -> tuple[Path, PyTree, dict[str, Any]]:
     Warns:
       UserWarning: if newer checkpoints are damaged; the message names them and the one that is used instead.
     """
-    problems: list[str] = []
+    folder, problems = as_path(folder), list[str]()
     for path in reversed(files(folder)):
         try:
             leaves, header = _read(path)
@@ -146,8 +152,9 @@ def step_of(path: Path) -> int:
     return int(match[1])
 
 
-def files(folder: Path) -> list[Path]:
+def files(folder: str | Path) -> list[Path]:
     """Return the checkpoints of a folder, damaged ones included, by increasing step; no half-written files."""
+    folder = as_path(folder)
     paths = [path for path in folder.iterdir() if NAME.fullmatch(path.name)] if folder.is_dir() else []
     return sorted(paths, key=step_of)
 

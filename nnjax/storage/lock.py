@@ -7,11 +7,13 @@ from pathlib import Path
 
 from filelock import lock_descriptor
 
+from nnjax.storage.paths import as_path
+
 LOCK = ".lock"
 
 
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
+def folder_lock(folder: str | Path) -> Iterator[None]:
     """Hold an exclusive lock on a folder. It is released when the process exits, even if killed.
 
     The operating system locks the file `.lock`, which stays in the folder and holds the process ID of its last owner.
@@ -28,7 +30,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
     >>> with folder_lock(Path(".")):
     ...     Path("results.csv").touch()
     """
-    file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    file = os.open(as_path(folder) / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
             free = lock_descriptor(file, blocking=False)

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax import checks
+from nnjax.storage.json_file import check_kind
+from nnjax.storage.paths import open_regular
 from nnjax.types import PyTree
 
 DTYPES = {  # the dtypes of safetensors; others are stored as bytes, along an additional last axis
@@ -32,7 +34,9 @@ DTYPES = {  # the dtypes of safetensors; others are stored as bytes, along an ad
 CODES = {name: code for code, name in DTYPES.items()}
 VERSION = 1
 KEY = "key "  # the dtype of random keys is "key threefry2x32"
+NOTES = {"sha256": dict[str, str], "dtypes": dict[str, str], "empty": dict[str, str], "metadata": dict[str, Any]}
 NO_CHECKSUM = b"0" * 64  # the header's own checksum while it is computed
+MOST_HEADER_BYTES = 100_000_000  # the limit of the safetensors package
 CHUNK_BYTES = 1 << 24  # arrays that must be copied for hashing are copied in chunks of this size
 
 
@@ -103,7 +107,7 @@ def read_header(file: io.BufferedReader, path: Path) -> Header:
     foreign = f"{path} is damaged or not a safetensors file"
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
-    if not 2 <= length <= size - 8:
+    if not 2 <= length <= min(size - 8, MOST_HEADER_BYTES):
         raise ValueError(f"{foreign}: header of {length} bytes in a file of {size} bytes")
     text = file.read(length)
     try:
@@ -112,14 +116,19 @@ def read_header(file: io.BufferedReader, path: Path) -> Header:
         has_checksums = bool(notes.keys() & {"checksum", "sha256"})
         checksum, version = (notes["checksum"].encode(), notes["version"]) if has_checksums else (b"", "")
         entries = sorted((_parse_entry(name, entry) for name, entry in header.items()), key=lambda entry: entry[3:])
-        names = ("sha256", "dtypes", "empty", "metadata")
-        sha256, dtypes, empty, metadata = (json.loads(notes[name]) if has_checksums else None for name in names)
+        own = {name: json.loads(notes[name]) for name in NOTES} if has_checksums else {}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{foreign}: invalid header, {error!r}") from error
     if has_checksums and hashlib.sha256(text.replace(checksum, NO_CHECKSUM, 1)).hexdigest().encode() != checksum:
         raise ValueError(f"{path} is damaged: SHA-256 mismatch in the header")
     if has_checksums and version != str(VERSION):
         raise ValueError(f"{path} has format version {version}, expected {VERSION}; update nnjax")
+    try:
+        own = {name: check_kind(name, value, NOTES[name]) for name, value in own.items()}
+        for name, stored_dtype, shape, _, _ in entries:
+            _check_dtype(name, own.get("dtypes", {}).get(name), stored_dtype, shape)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{foreign}: invalid header, {error}") from error
     position = 0
     for name, _, _, begin, end in entries:
         if begin != position:
@@ -132,11 +141,11 @@ def read_header(file: io.BufferedReader, path: Path) -> Header:
     leaves = {name: (dtype, shape) for name, dtype, shape, _, _ in entries}
     return Header(
         leaves,
-        sha256=sha256,
-        dtypes=dtypes or {},
-        empty=empty,
+        sha256=own.get("sha256"),
+        dtypes=own.get("dtypes", {}),
+        empty=own.get("empty"),
         format=notes.get("format", ""),
-        metadata=metadata or {},
+        metadata=own.get("metadata", {}),
     )
 
 
@@ -162,7 +171,7 @@ def read_leaves(file: io.BufferedReader, path: Path, header: Header) -> Iterator
 
 def read(path: Path) -> tuple[dict[str, Any], Header]:
     """Read all leaves, by name, and the header of a file. The errors are those of `read_header` and `read_leaves`."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         header = read_header(file, path)
         leaves: dict[str, Any] = dict(read_leaves(file, path, header))
     for name, dtype in header.dtypes.items():
@@ -261,6 +270,18 @@ def _parse_entry(name: str, entry: dict[str, Any]) -> tuple[str, np.dtype[Any], 
     if end - begin != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{name}: {end - begin} bytes for {dtype}{shape}")
     return name, dtype, shape, begin, end
+
+
+def _check_dtype(name: str, dtype: str | None, stored: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Check that NumPy has arrays of this shape, and that the stored bytes are those of the original dtype."""
+    np.broadcast_to(np.zeros((), stored), shape)
+    if dtype is None:
+        return
+    if dtype.startswith(KEY):
+        data = jax.ShapeDtypeStruct(shape, stored)
+        jax.eval_shape(lambda data: jax.random.wrap_key_data(data, impl=dtype.removeprefix(KEY)), data)
+    elif stored != np.uint8 or shape[-1:] != (jnp.dtype(dtype).itemsize,):
+        raise ValueError(f"{name}: {stored}{shape} cannot hold {dtype}")
 
 
 def _shape_and_dtype(leaf: Any) -> tuple[tuple[int, ...], str]:

@@ -121,13 +121,14 @@ def fit(
         that returns anything but True, False or None; with `resume`, if `epochs` is fewer than are saved.
       RunMismatchError: a ValueError, if the run to resume differs from the saved one.
       FileExistsError: if `out` holds a run and `resume` is False.
-      InterruptedRun: a KeyboardInterrupt, for Ctrl-C and SIGTERM, after the current chunk is done and saved, also if
-        the source hangs. Its `partial` has the state so far; the same call with `resume=partial` continues.
+      InterruptedRun: a KeyboardInterrupt, for Ctrl-C, SIGTERM or SIGHUP, after the current chunk is done and saved,
+        also if the source hangs. Its `partial` has the state so far; the same call with `resume=partial` continues.
       Exception: any error of the source, of a callback or of the disk, after the steps before it are saved. A note says
         after which step it happened and how to continue.
 
     Warns:
       UserWarning: for a batch larger than the data, for members with the same key, and as `data.validate` does.
+      RuntimeWarning: if a checkpoint cannot be written; the last one is written to a new folder, which is named.
       DivergedWarning: a RuntimeWarning, if the loss of a step is not finite; it is the member's last step.
 
     >>> digits = data.load("digits")

@@ -200,10 +200,10 @@ def _free_bytes() -> int:
         Path(p) for p in ("/proc/meminfo", "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current")
     )
     if meminfo.exists():
-        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        fields = dict(line.split(":", 1) for line in meminfo.read_text(encoding="utf-8").splitlines())
         limits.append(int(fields["MemAvailable"].split()[0]) * 1024)
-    if limit.exists() and limit.read_text().strip().isdigit():
-        limits.append(int(limit.read_text()) - int(used.read_text()))
+    if limit.exists() and limit.read_text(encoding="utf-8").strip().isdigit():
+        limits.append(int(limit.read_text(encoding="utf-8")) - int(used.read_text(encoding="utf-8")))
     return min(limits) // len(jax.local_devices())
 
 

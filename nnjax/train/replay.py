@@ -35,7 +35,7 @@ from nnjax.train.run import Run
 from nnjax.types import Data, Key, TrainState
 
 STRIDE = 64  # steps between two checks of the state; only the last stride is then repeated step by step
-IRRELEVANT = (*MACHINE, "batch over", "validation", "metrics")  # entries of a fingerprint that a step does not need
+IRRELEVANT = (*MACHINE, "batch over", "validation", "metrics", "evaluation")  # entries that a step does not need
 
 
 class Replay(NamedTuple):

@@ -29,5 +29,5 @@ _ELSEWHERE = {  # names of other libraries, in lower case without underscores
     "variance": "uncertainty.variance_decomposition",
     "averageprobabilities": "uncertainty.log_mean_probabilities",
 }
-# Set in this way because a type checker would take a module with this function to have every name
+# Assigned, because a type checker would assume that a module that defines this function has every name
 globals()["__getattr__"] = checks.missing_name("uncertainty", __all__, _ELSEWHERE)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -12,8 +12,10 @@ import jax.numpy as jnp
 
 from nnjax import data
 from nnjax.storage.checkpoint import digest
+from nnjax.train.engine.device_loop import select_rows
 from nnjax.train.engine.ensemble import BATCH, Ensemble, index_tree
-from nnjax.train.engine.job import Job
+from nnjax.train.engine.job import Job, Members
+from nnjax.train.folds import Rows
 from nnjax.train.run import metric_name
 from nnjax.types import Data, Key, PyTree
 
@@ -38,6 +40,7 @@ def run_fingerprint(job: Job) -> Fingerprint:
         "rows": digest(members.rows)[:16],
         "validation": digest(validation)[:16],
         "metrics": ", ".join(metric_name(metric) for metric in run.metrics),
+        "evaluation": "none" if job.held_out is None else evaluation_digest(ensemble, members, sample, job.held_out),
         **machine_fingerprint(),
     }
 
@@ -59,7 +62,27 @@ def step_digest(ensemble: Ensemble, key: Key, hyper: PyTree, sample: Data) -> st
         run = ensemble.run(hyper)
         return run.step(run.init(key, sample), data.take_rows(sample, jnp.zeros(rows, jnp.int32)))
 
-    jaxpr = jax.make_jaxpr(step)(first, key, sample)
+    return _program_digest(step, first, key, sample)
+
+
+def evaluation_digest(ensemble: Ensemble, members: Members, sample: Data, held_out: Data) -> str:
+    """Return a digest of the program that validates: network, loss and metrics, and their constants.
+
+    A metric that changed under its name is noticed, if JAX traces the change. What a metric does outside of JAX, such
+    as in a `jax.pure_callback`, is not part of the program.
+    """
+
+    def evaluate(hyper: PyTree, key: Key, rows: Rows | None, sample: Data, held_out: Data) -> PyTree:
+        run = ensemble.run(hyper)
+        return run.evaluate(run.init(key, sample), held_out if rows is None else select_rows(held_out, rows))
+
+    hyper, key, rows = index_tree((members.hyper, members.keys, members.held_out_rows), 0)
+    return _program_digest(evaluate, hyper, key, rows, sample, held_out)
+
+
+def _program_digest(function: Callable[..., PyTree], *arguments: Any) -> str:
+    """Return a digest of the function's program as JAX traces it."""
+    jaxpr = jax.make_jaxpr(function)(*arguments)
     text = re.sub(r"0x[0-9a-f]+|<function .*?>", "", str(jaxpr))  # addresses differ between processes
     return hashlib.sha256(f"{text} {digest(list(_constants(jaxpr)))}".encode()).hexdigest()[:16]
 

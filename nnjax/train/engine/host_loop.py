@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -74,9 +75,10 @@ def run_job(
     ):
         fs, logs = restored if continued is None else _continue(job, *continued)
         advance, score = chunk_function(job, data), _validation_function(job)
-        saves = options.folder is not None and jax.process_index() == 0  # only this process knows when it last saved
+        where = options.folder  # the folder of the last checkpoint: a different one if this one cannot be written
+        saves = where is not None and jax.process_index() == 0  # only this process knows when it last saved
         stops, size, saved_at, final = _stops(job, options), options.chunk_steps or 1, time.perf_counter(), False
-        with _rescued(job, options, save, lambda: (fs, logs, final)):
+        with _rescued(job, save, lambda: (fs, logs, final, where)):
             # Zero steps, and the validation of a copy, compile the programs
             fs, _, status = advance(fs, logs.done, logs.done, next_feed(logs.done, interrupted).block)
             if job.held_out is not None:
@@ -98,7 +100,7 @@ def run_job(
                 survived, at_stop = bool(status.running.any()), bool((until == ends[:, epoch]).all())
                 if at_stop and job.held_out is not None and (epoch in job.validated or epoch == job.last_epoch):
                     if epoch not in job.validated:  # a longer run would not validate here: no checkpoint may hold it
-                        final = save(fs, logs, wait=True) or True
+                        final, where = True, save(fs, logs, wait=True) or where
                     clock = time.perf_counter()
                     fs, scores, status = score(fs)
                     scores, status = to_host(ensemble, (scores, status))
@@ -109,14 +111,14 @@ def run_job(
                     ended = _call(job, options, fs, logs, epoch)
                 due = saves and time.perf_counter() - saved_at >= options.save_every
                 size, (ended, due, stop) = all_agree(size, (ended, due, interrupted()))
-                if (due or stop) and not final and save(fs, logs, wait=stop):
-                    saved_at = time.perf_counter()
+                if (due or stop) and not final and (saved := save(fs, logs, wait=stop)):
+                    saved_at, where = time.perf_counter(), saved
                 if stop:
-                    raise _interruption(job, options, fs, logs)
+                    raise _interruption(job, where, fs, logs)
         if not final:
-            save(fs, logs, wait=True)
+            where = save(fs, logs, wait=True) or where
         if interrupted():
-            raise _interruption(job, options, fs, logs)
+            raise _interruption(job, where, fs, logs)
         seconds = Seconds(compiled, training, validating, total=time.perf_counter() - start)
         return Outcome(snapshot(ensemble, fs), logs, seconds, ended_by_callback=ended)
 
@@ -134,53 +136,51 @@ def _continue(job: Job, fs: FitState, logs: Logs) -> Partial:
     return jax.tree.map(jnp.copy, shard_members(job.ensemble, fs)), logs._replace(losses=losses)
 
 
-def _interruption(job: Job, options: FitOptions, fs: FitState, logs: Logs, *, waiting: bool = False) -> InterruptedRun:
+def _interruption(job: Job, folder: Path | None, fs: FitState, logs: Logs, *, waiting: bool = False) -> InterruptedRun:
     alone = jax.process_count() == 1  # otherwise a copy of the state would wait for the others
     part = (snapshot(job.ensemble, fs), logs) if alone else None
-    return InterruptedRun(int(logs.done.max(initial=0)), options.folder, waiting=waiting, partial=part)
+    return InterruptedRun(int(logs.done.max(initial=0)), folder, waiting=waiting, partial=part)
 
 
 @contextmanager
-def _rescued(
-    job: Job, options: FitOptions, save: Save, current: Callable[[], tuple[FitState, Logs, bool]]
-) -> Iterator[None]:
+def _rescued(job: Job, save: Save, current: Callable[[], tuple[FitState, Logs, bool, Path | None]]) -> Iterator[None]:
     """Save the last state if an error of the source, of a callback or of the disk ends the run.
 
     Args:
       job: the job.
-      options: the options, for the folder.
       save: the function that saves.
-      current: a function that returns the state, the logs, and whether they must not be saved any more.
+      current: a function that returns the state, the logs, whether they must not be saved any more, and the folder of
+        the last checkpoint.
     """
     alone = jax.process_count() == 1  # otherwise saving would wait for the others
     try:
         yield
     except prefetch.WaitInterruptedError:
-        fs, logs, final = current()
+        fs, logs, final, folder = current()
         if alone and not final:
-            save(fs, logs, wait=True)
-        raise _interruption(job, options, fs, logs, waiting=True) from None
+            folder = save(fs, logs, wait=True) or folder
+        raise _interruption(job, folder, fs, logs, waiting=True) from None
     except Exception as error:
-        fs, logs, final = current()
+        fs, logs, final, folder = current()
         if logs.done.any():
             usable = alone and not any(leaf.is_deleted() for leaf in jax.tree.leaves(fs))
-            saving = partial(save, fs, logs, wait=True) if usable and not final else lambda: final
-            error.add_note(_describe_rescue(options, int(logs.done.max()), saving))
+            saving = partial(save, fs, logs, wait=True) if usable and not final else lambda: folder if final else None
+            error.add_note(_describe_rescue(folder, int(logs.done.max()), saving))
         raise
 
 
-def _describe_rescue(options: FitOptions, step: int, save: Callable[[], bool]) -> str:
+def _describe_rescue(folder: Path | None, step: int, save: Callable[[], Path | None]) -> str:
     """Save, and return a note that says after which step an error happened and how to continue."""
     place = f"fit: this happened after step {step}"
-    if options.folder is None:
+    if folder is None:
         return f"{place}; nothing is saved, because fit had no folder out="
     failed = ""
     try:
-        if save():
-            return f"{place}, which is saved in {options.folder}; the same call with resume=True continues"
+        if saved := save():
+            return f"{place}, which is saved in {saved}; the same call with resume=True continues"
     except Exception as failure:
         failed = f"; that state could not be saved: {failure}"
-    return f"{place}{failed}; the same call with resume=True continues from the last checkpoint in {options.folder}"
+    return f"{place}{failed}; the same call with resume=True continues from the last checkpoint in {folder}"
 
 
 Advance = Callable[[FitState, np.ndarray, np.ndarray, Block | None], tuple[FitState, Log, Status]]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from nnjax import checks
+from nnjax.storage.paths import as_path
 from nnjax.types import TrainState
 
 Record = dict[str, Any]  # numbers, or for an ensemble arrays (members,)
@@ -70,4 +71,4 @@ class FitOptions:
     @property
     def folder(self) -> Path | None:
         """The folder for checkpoints."""
-        return None if self.out is None else Path(self.out).expanduser()
+        return None if self.out is None else as_path(self.out)

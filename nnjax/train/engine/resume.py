@@ -1,21 +1,25 @@
 """The checkpoints of a `fit`: write them, and continue a run from the latest one."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nnjax.storage import background_writer, checkpoint
+from nnjax.storage.json_file import check_kind
+from nnjax.storage.paths import write_elsewhere
 from nnjax.train.engine.errors import RunMismatchError
 from nnjax.train.engine.fingerprint import Fingerprint, differences, run_fingerprint
 from nnjax.train.engine.fit_state import FitState
 from nnjax.train.engine.job import Job, first_state, state_shapes
 from nnjax.train.engine.options import FitOptions
 from nnjax.train.engine.placement import shard_members, snapshot
+from nnjax.types import PyTree
 
 
 class Logs(NamedTuple):
@@ -27,10 +31,24 @@ class Logs(NamedTuple):
     scores: tuple[dict[str, np.ndarray], ...]  # scores (members,) of each validation
 
 
-class Save(Protocol):
-    """Hand a checkpoint to the thread that writes it; return False if that is still writing the previous one."""
+class Metadata(TypedDict):
+    """The metadata of a checkpoint."""
 
-    def __call__(self, fs: FitState, logs: Logs, *, wait: bool) -> bool: ...
+    step: int
+    score: float | None  # the mean validation loss
+    fingerprint: Fingerprint
+    done: list[int]  # these three are as in `Logs`
+    epochs: list[int]
+    scores: list[str]
+
+
+class Save(Protocol):
+    """Hand a checkpoint to the thread that writes it; with `wait=True`, wait until it is on disk.
+
+    Returns the folder of the checkpoint; None if the thread is still writing the previous one, or nothing is saved.
+    """
+
+    def __call__(self, fs: FitState, logs: Logs, *, wait: bool) -> Path | None: ...
 
 
 @contextmanager
@@ -41,24 +59,56 @@ def resumable(job: Job, options: FitOptions) -> Iterator[tuple[tuple[FitState, L
     """
     validated = job.held_out is not None
     if options.folder is None:
-        yield (_copy(first_state(job, validated=validated)), _no_logs(job)), lambda fs, logs, *, wait: False
+        yield (_copy(first_state(job, validated=validated)), _no_logs(job)), lambda fs, logs, *, wait: None
         return
+    folder = options.folder
     fingerprint = run_fingerprint(job)
-    with background_writer.checkpoint_writer(options.folder, options.keep, write=jax.process_index() == 0) as write:
+    with background_writer.checkpoint_writer(folder, options.keep, write=jax.process_index() == 0) as write:
 
-        def save(fs: FitState, logs: Logs, *, wait: bool) -> bool:
+        def save(fs: FitState, logs: Logs, *, wait: bool) -> Path | None:
             tree, metadata = _pack(snapshot(job.ensemble, fs), logs)
             losses = logs.scores[-1]["loss"] if logs.scores else np.zeros(0)
             losses = losses[~np.isnan(losses)]
             score = float(losses.mean()) if losses.size else None
-            return write(int(logs.done.max()), tree, {"fingerprint": fingerprint, **metadata}, score, wait=wait)
+            step, metadata = int(logs.done.max()), {"fingerprint": fingerprint, **metadata}
+            try:
+                return folder if write(step, tree, metadata, score, wait=wait) else None
+            except OSError as error:
+                return _save_elsewhere(folder, tree, {**metadata, "step": step, "score": score}, error)
 
-        saved = _load(job, options, fingerprint, options.folder)
+        saved = _load(job, options, fingerprint, folder)
         if saved is None:
             yield (_copy(first_state(job, validated=validated)), _no_logs(job)), save
         else:
             fs, logs = saved
             yield (_copy(shard_members(job.ensemble, fs)), logs), save
+
+
+def _save_elsewhere(folder: Path, tree: PyTree, metadata: dict[str, Any], error: OSError) -> Path:
+    """Write a checkpoint to a new folder, because the run's folder was deleted, is full or cannot be written.
+
+    Raises:
+      OSError: the error, if the new folder cannot be written either.
+
+    Warns:
+      RuntimeWarning: with the new folder.
+    """
+    group = folder.name.startswith("group-")  # see `member_groups.group_folder`
+
+    def write(other: Path) -> None:
+        checkpoint.save(checkpoint.step_path(other / folder.name if group else other, metadata["step"]), tree, metadata)
+
+    try:
+        other, _ = write_elsewhere(folder.parent if group else folder, write)
+    except OSError:
+        raise error from None
+    warnings.warn(
+        f"fit: {folder} cannot be written ({error}), so the checkpoint of step {metadata['step']} is saved in {other}, "
+        "from which resume=True continues",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return other
 
 
 def read_checkpoint(path: Path, like: FitState) -> tuple[FitState, Logs]:
@@ -73,9 +123,24 @@ def read_checkpoint(path: Path, like: FitState) -> tuple[FitState, Logs]:
 def saved_fingerprint(files: list[Path]) -> tuple[Path, Fingerprint] | None:
     """Return the newest checkpoint whose metadata can be read, and its fingerprint."""
     for path in reversed(files):
-        with suppress(ValueError):
-            return path, checkpoint.read_metadata(path)["fingerprint"]
+        with suppress(ValueError, OSError):
+            return path, _check_metadata(checkpoint.read_metadata(path))["fingerprint"]
     return None
+
+
+def _check_metadata(content: dict[str, Any]) -> Metadata:
+    """Return the metadata of a checkpoint.
+
+    Raises:
+      ValueError: if `fit` did not write them.
+    """
+    try:
+        metadata: Metadata = check_kind("its metadata", content, Metadata)
+        if not metadata["done"] or min(metadata["done"]) < 0:
+            raise ValueError(f"its metadata.done must be numbers of steps, got {metadata['done']}")
+    except ValueError as error:
+        raise ValueError(f"a checkpoint was not written by fit, or by a different version: {error}") from None
+    return metadata
 
 
 def _load(job: Job, options: FitOptions, fingerprint: Fingerprint, folder: Path) -> tuple[FitState, Logs] | None:
@@ -138,6 +203,7 @@ def _like(fs: FitState) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Return a function from the metadata of a checkpoint to the structure of its tree."""
 
     def like(metadata: dict[str, Any]) -> dict[str, Any]:
+        _check_metadata(metadata)
         members, steps, validations = len(metadata["done"]), max(metadata["done"]), len(metadata["epochs"])
         float_ = jnp.result_type(float)
         scores = {name: jax.ShapeDtypeStruct((validations, members), float_) for name in metadata["scores"]}

@@ -1,4 +1,4 @@
-"""Defer Ctrl-C and SIGTERM until the current chunk is done."""
+"""Defer Ctrl-C, SIGTERM and SIGHUP until the current chunk is done."""
 
 import signal
 import threading
@@ -9,7 +9,9 @@ from types import FrameType
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Callable[[], bool]]:
-    """Record the first Ctrl-C or SIGTERM instead of raising it; a second one raises at once.
+    """Record the first Ctrl-C, SIGTERM or SIGHUP instead of raising it; a second Ctrl-C or SIGTERM raises at once.
+
+    A closing terminal sends SIGHUP, and some service managers send it with SIGTERM, so a second SIGHUP never raises.
 
     Yields a function that returns True if there was one. Outside the main thread, signals are left alone, and so are
     signals that are ignored (a shell's background job ignores Ctrl-C).
@@ -21,11 +23,13 @@ def deferred_interrupts() -> Iterator[Callable[[], bool]]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal received
-        if received:
+        if received and number != hangup:
             raise KeyboardInterrupt
         received = True
 
-    handled = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    ending = [signal.SIGINT, signal.SIGTERM] + ([] if hangup is None else [hangup])
+    handled = [number for number in ending if signal.getsignal(number) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, handle) for number in handled}
     try:
         yield lambda: received

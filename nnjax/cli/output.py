@@ -1,0 +1,95 @@
+"""Standard output and error that never end a run: what cannot be written is dropped, or replaced by similar letters."""
+
+import codecs
+import io
+import os
+import sys
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+SIMILAR = {"×": "x", "±": "+-", "…": "...", "µ": "u", "μ": "u", "≥": ">=", "≤": "<=", "→": "->", "·": "*", "–": "-"}
+TRANSLITERATE = "nnjax.transliterate"  # an error handler of codecs
+
+
+class _Raw(io.RawIOBase):
+    """A stream that drops what the stream below it cannot take: a closed pipe, a full disk, a closed terminal."""
+
+    def __init__(self, raw: Any):
+        self._raw = raw
+
+    def write(self, data: Any) -> int:
+        with suppress(OSError, ValueError):  # ValueError: the stream is closed
+            written = self._raw.write(data)
+            return len(data) if written is None else int(written)
+        return len(data)
+
+    def fileno(self) -> int:
+        return int(self._raw.fileno())
+
+    def isatty(self) -> bool:
+        with suppress(OSError, ValueError):
+            return bool(self._raw.isatty())
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+
+@contextmanager
+def tolerant_output() -> Iterator[None]:
+    """Let everything inside the block print to standard output and error without errors.
+
+    A closed descriptor is opened on the null device first. Otherwise the next file that is opened would take its
+    number, and receive what libraries print to it.
+    """
+    codecs.register_error(TRANSLITERATE, _transliterate)
+    for descriptor in (0, 1, 2):
+        _open_if_closed(descriptor)
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (_tolerant(stream, number) for number, stream in enumerate(streams, start=1))
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        sys.stdout, sys.stderr = streams
+
+
+def _open_if_closed(descriptor: int) -> None:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        null = os.open(os.devnull, os.O_RDWR)
+        if null != descriptor:
+            os.dup2(null, descriptor)
+            os.close(null)
+
+
+def _tolerant(stream: Any, descriptor: int) -> Any:
+    """Return a stream that writes to the same place; the stream itself if it is not a file, as in a notebook."""
+    if stream is None:  # the descriptor was closed when Python started
+        return _text(io.FileIO(descriptor, "w", closefd=False), encoding="utf-8")
+    try:
+        stream.fileno()
+        raw = getattr(stream.buffer, "raw", stream.buffer)
+    except (AttributeError, OSError, ValueError):
+        return stream
+    return _text(raw, stream.encoding, line_buffering=stream.line_buffering)
+
+
+def _text(raw: Any, encoding: str, *, line_buffering: bool = True) -> io.TextIOWrapper:
+    buffer = io.BufferedWriter(_Raw(raw))
+    return io.TextIOWrapper(buffer, encoding=encoding, errors=TRANSLITERATE, line_buffering=line_buffering)
+
+
+def _transliterate(error: UnicodeError) -> tuple[str, int]:
+    """Return similar ASCII letters for those that an encoding lacks, such as x for ×."""
+    assert isinstance(error, UnicodeEncodeError)
+    letters = error.object[error.start : error.end]
+    return "".join(SIMILAR.get(letter) or _ascii(letter) for letter in letters), error.end
+
+
+def _ascii(letter: str) -> str:
+    return unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode() or "?"

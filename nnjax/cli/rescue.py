@@ -1,0 +1,63 @@
+"""Write a run or a sweep to another folder, because its own was deleted, is full or cannot be written."""
+
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from nnjax.cli import run_folder
+from nnjax.storage.paths import write_elsewhere
+
+T = TypeVar("T")
+SaveSettings = Callable[[Path], None]
+
+
+def write_results(path: Path, write: Callable[[Path], T], save_settings: SaveSettings) -> tuple[Path, T]:
+    """Write the results, if necessary to another folder.
+
+    Args:
+      path: folder of the run or the sweep.
+      write: writes the results to a folder.
+      save_settings: writes the settings to a folder.
+
+    Returns:
+      The folder that has the results, and what `write` returned.
+
+    Raises:
+      OSError: if no folder can be written.
+    """
+    try:
+        return path, write(path)
+    except OSError as error:
+
+        def write_all(other: Path) -> T:
+            save_settings(other)
+            return write(other)
+
+        try:
+            other, written = write_elsewhere(path, write_all)
+        except OSError:
+            raise error from None
+        warnings.warn(f"{path} cannot be written ({error}), so the results are written to {other}", stacklevel=2)
+        return other, written
+
+
+def kept_folder(path: Path, checkpoints: Path | None, save_settings: SaveSettings) -> Path:
+    """Return the folder from which an interrupted run or sweep continues.
+
+    Args:
+      path: folder of the run or the sweep.
+      checkpoints: folder of its last checkpoint. If it is outside of `path`, it becomes part of a new folder.
+      save_settings: writes the settings to a folder.
+    """
+    if checkpoints is None or checkpoints.absolute().is_relative_to(path.absolute()):
+        return path
+
+    def write(other: Path) -> None:
+        save_settings(other)
+        shutil.copytree(checkpoints, other / run_folder.CHECKPOINTS)
+
+    other, _ = write_elsewhere(path, write)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return other

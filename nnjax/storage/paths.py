@@ -1,0 +1,64 @@
+"""Expand paths, open regular files, and replace folders that cannot be written."""
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable
+from io import BufferedReader
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def as_path(path: str | Path) -> Path:
+    """Return the path with a leading `~` replaced by the home folder.
+
+    >>> from nnjax.storage.paths import as_path
+    >>> as_path("~/runs") == Path.home() / "runs"
+    True
+    """
+    return Path(os.path.expanduser(path))  # Path.expanduser raises for unknown users
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file for reading. Opening a pipe or a device could block forever.
+
+    Raises:
+      FileNotFoundError: if there is no file.
+      ValueError: if the path is a folder, a pipe, a socket or a device.
+      OSError: if the file cannot be opened, for example for a loop of symbolic links.
+    """
+    opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise ValueError(f"{path} is a folder, a pipe or a device, expected a regular file")
+    return os.fdopen(opened, "rb")
+
+
+def write_elsewhere(folder: Path, write: Callable[[Path], T]) -> tuple[Path, T]:
+    """Write to a new folder, because `folder` was deleted, is full or cannot be written.
+
+    Args:
+      folder: the folder. The new one is next to it, or else in the system's temporary folder.
+      write: writes everything to the new folder.
+
+    Returns:
+      The new folder, and what `write` returned.
+
+    Raises:
+      OSError: if no folder can be written.
+    """
+    error = OSError(f"no folder to replace {folder}")
+    for place in (folder.absolute().parent, Path(tempfile.gettempdir())):
+        try:
+            other = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=place))
+        except OSError:
+            continue
+        try:
+            return other, write(other)
+        except OSError as failure:
+            error = failure
+            shutil.rmtree(other, ignore_errors=True)
+    raise error
