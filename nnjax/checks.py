@@ -5,6 +5,7 @@ fix it.
 """
 
 import difflib
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -91,13 +92,56 @@ def real_arrays(where: str, arrays: Mapping[str, Any], *, wide: bool = False) ->
     return [a.astype(dtype) for a in checked.values()]
 
 
-def positive_int(where: str, name: str, value: Any) -> int:
-    """Return `value` as an int, which must be at least 1."""
+def positive_int(where: str, name: str, value: Any, low: int = 1, *, bits: int = 31) -> int:
+    """Return `value` as an int, which must be at least `low` and less than 2^bits."""
+    if is_traced(value):
+        raise TypeError(f"{where}: {name} must be known before JAX traces; name it in static_argnames of jax.jit")
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{where}: {name} must be an integer, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{where}: {name} must be ≥ 1, got {value}")
+    if value < low:
+        raise ValueError(f"{where}: {name} must be ≥ {low}, got {value}")
+    if value >= 2**bits:
+        raise ValueError(f"{where}: {name} must be < 2^{bits}, got {value}")
     return int(value)
+
+
+def function_of(where: str, name: str, value: Any, *arguments: str) -> None:
+    """Check that `value` is a function that takes these arguments by position."""
+    call = f"({', '.join(arguments)})"
+    if not callable(value):
+        raise TypeError(f"{where}: {name} must be a function {call}, got {value!r:.80}")
+    try:
+        inspect.signature(value).bind(*arguments)
+    except ValueError:  # a built-in function has no signature
+        return
+    except TypeError as error:
+        function = getattr(value, "__name__", repr(value))
+        raise TypeError(f"{where}: {name} must be a function {call}, but {function} has {error}") from None
+
+
+def arrays(where: str, name: str, tree: Any) -> None:
+    """Check that the leaves of a tree are arrays or numbers."""
+    for leaf in jax.tree.leaves(tree):
+        dtype = getattr(leaf, "dtype", None)
+        text = isinstance(dtype, np.dtype) and dtype.kind in "OUSM"
+        if text or not (isinstance(leaf, (int, float, complex)) or dtype is not None):
+            raise TypeError(f"{where}: {name} must be arrays, or pytrees of them, got {leaf!r:.80}")
+
+
+def instance(where: str, name: str, value: Any, kind: type[T], hint: str) -> T:
+    """Return `value`, which must be of this type; the hint says how to get one."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{where}: {name} must be {hint}, got {value!r:.80}")
+    return value
+
+
+def mapping(where: str, name: str, value: Any) -> Mapping[str, Any]:
+    """Return `value`, which must be a dictionary with at least one name, and names that are texts."""
+    if not isinstance(value, Mapping) or not value or not all(isinstance(key, str) for key in value):
+        raise TypeError(
+            f"{where}: {name} must be a dictionary with at least one name and its values, got {value!r:.80}"
+        )
+    return value
 
 
 def in_range(where: str, name: str, value: Any, interval: str) -> Any:
@@ -201,7 +245,7 @@ def missing_name(module: str, public: Iterable[str], others: Mapping[str, str]) 
 def one_of(where: str, name: str, value: str, known: Iterable[str]) -> str:
     """Return `value`, which must be one of the known names; the error lists them, the most similar first."""
     names = list(known)
-    if value in names:
+    if isinstance(value, str) and value in names:
         return value
     near = difflib.get_close_matches(str(value), names, n=len(names), cutoff=0.4)
     ordered = near + sorted(set(names) - set(near))
@@ -212,7 +256,7 @@ def one_of(where: str, name: str, value: str, known: Iterable[str]) -> str:
 def is_key(value: Any) -> bool:
     """Return True if `value` holds random keys: typed (`jax.random.key`) or legacy (pairs of uint32)."""
     dtype = getattr(value, "dtype", None)
-    if dtype is None:
+    if dtype is None or not hasattr(value, "shape"):
         return False
     return bool(jnp.issubdtype(dtype, jax.dtypes.prng_key)) or (dtype == jnp.uint32 and value.shape[-1:] == (2,))
 

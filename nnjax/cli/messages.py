@@ -76,10 +76,12 @@ def explain_divergence(path: Path | None) -> Iterator[None]:
 def _divergence(warning: DivergedWarning, path: Path | None) -> str:
     network = "the run" if warning.member is None else f"network {warning.member}"
     replay = "" if path is None else f"; nnjax replay {quote(path)} finds the cause"
-    return (
-        f"{network} diverged: the loss of step {warning.step} is {warning.loss}. "
-        f"A smaller --learning-rate or --clip 1 may help{replay}"
+    fix = (
+        "No update was made before, so the likely cause is in the data"
+        if warning.step == 0
+        else "A smaller --learning-rate or --clip 1 may help"
     )
+    return f"{network} diverged: the loss of step {warning.step} is {warning.loss}. {fix}{replay}"
 
 
 def _mismatch(error: RunMismatchError) -> str:

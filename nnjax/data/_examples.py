@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from nnjax.data._source import Source, source
-from nnjax.data._validate import as_data, validate
+from nnjax import checks
+from nnjax.data._source import Source, check_source, source
+from nnjax.data._transfers import allow_transfers
+from nnjax.data._validate import as_arrays, as_batch, as_data, validate
 from nnjax.storage import checkpoint
 from nnjax.types import Data
 
@@ -16,7 +18,7 @@ Examples: TypeAlias = Data | Source
 
 
 def as_examples(data: Any) -> Examples:
-    """Return a `Source` unchanged, memory-mapped x as a `Source`, and other arrays as validated `Data`.
+    """Return a `Source` with checked reads, memory-mapped x as a `Source`, and other arrays as validated `Data`.
 
     Args:
       data: a `Source`, `Data`, `(x, y)` or `(x, y, weights)`.
@@ -28,12 +30,19 @@ def as_examples(data: Any) -> Examples:
     8
     """
     if isinstance(data, Source):
-        return data
+        return check_source(data)
     x, y, weights = as_data(data)
     if any(isinstance(leaf, np.memmap) for leaf in jax.tree.leaves(x)):
-        y, weights = jax.tree.map(np.asarray, (y, weights))
-        return source(x, y, weights)
+        arrays = as_arrays(Data((), y, weights))
+        return source(x, arrays.y, arrays.weights)
     return validate(data)
+
+
+def _check(where: str, data: Any) -> None:
+    """Check that the argument of a public function is what `as_examples` returns."""
+    if not isinstance(data, Source):
+        checks.instance(where, "data", data, Data, "Data or a Source, as data.as_examples returns")
+        as_batch(where, "data", data)
 
 
 def n_rows(data: Examples) -> int:
@@ -42,6 +51,7 @@ def n_rows(data: Examples) -> int:
     >>> data.n_rows(data.Data(np.ones((8, 2)), np.ones(8)))
     8
     """
+    _check("n_rows", data)
     return data.n if isinstance(data, Source) else int(jax.tree.leaves(data.x)[0].shape[0])
 
 
@@ -51,24 +61,45 @@ def n_bytes(data: Examples) -> int:
     >>> data.n_bytes(data.Data(np.ones((8, 2), np.float32), np.ones(8, np.int32)))
     96
     """
+    _check("n_bytes", data)
     if isinstance(data, Source):
         return data.n * data.bytes_per_row
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(data))
 
 
+@allow_transfers
 def take_rows(data: Examples, rows: Array | np.ndarray) -> Data:
     """Return the examples in the given rows as JAX arrays.
 
     Args:
       data: the examples. If they are `Data`, `rows` may be traced.
-      rows: (m,) row numbers in 0 … n - 1. Rows outside are not detected.
+      rows: row numbers in 0 … n - 1, of any shape. If they are traced, rows outside are not detected.
+
+    Raises:
+      TypeError, ValueError: for anything else.
 
     >>> data.take_rows(data.Data(np.arange(8.0), np.arange(8)), np.array([3, 5])).y.tolist()
     [3, 5]
     """
+    _check("take_rows", data)
+    rows = _as_rows(rows, None if checks.is_traced(rows) else n_rows(data))
     if isinstance(data, Source):
         return jax.tree.map(jnp.asarray, data.gather(np.asarray(rows)))
     return jax.tree.map(lambda a: jnp.asarray(a).at[rows].get(mode="promise_in_bounds"), data)
+
+
+def _as_rows(rows: Any, n: int | None) -> Array | np.ndarray:
+    if n is None:
+        return rows
+    try:
+        numbers = np.asarray(rows)
+    except ValueError:  # lists of different lengths
+        numbers = np.asarray("")
+    if not np.issubdtype(numbers.dtype, np.integer):
+        raise TypeError(f"take_rows: rows must be integers, got {rows!r:.80}")
+    if numbers.size and (numbers.min() < 0 or numbers.max() >= n):
+        raise ValueError(f"take_rows: rows must be in 0 … {n - 1}, got {numbers.min()} … {numbers.max()}")
+    return numbers
 
 
 def sample(data: Examples) -> Data:
@@ -77,6 +108,7 @@ def sample(data: Examples) -> Data:
     >>> data.sample(data.source(np.ones((8, 2), np.float32), np.ones(8))).x.shape
     (1, 2)
     """
+    _check("sample", data)
     return data.gather(np.zeros(1, np.int64)) if isinstance(data, Source) else data
 
 
@@ -87,4 +119,5 @@ def digest(data: Examples) -> str:
     >>> data.digest(data.Data(x, y)) == data.digest(data.Data(x, y[::-1]))
     False
     """
+    _check("digest", data)
     return data.digest if isinstance(data, Source) else checkpoint.digest(data)

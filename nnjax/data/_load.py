@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from nnjax import checks
 from nnjax.data._idx import read_fashion_mnist
 from nnjax.data._split import split_rows
+from nnjax.data._transfers import allow_transfers
 from nnjax.data.table import (
     Column,
     Table,
@@ -41,6 +42,7 @@ class Dataset(NamedTuple):
     )
 
 
+@allow_transfers
 def load(
     name: str,
     *,
@@ -79,6 +81,7 @@ def load(
     >>> digits.train.x.shape, digits.test.x.shape
     ((1438, 64), (359, 64))
     """
+    _check_arguments(name, data_dir, test_share, seed)
     if name in NAMES and (target is not None or task is not None or categorical):
         raise ValueError(f"load: target, task and categorical apply only to files; omit them for {name}")
     if isinstance(categorical, str):
@@ -119,6 +122,15 @@ def load(
         x, y = table.features(frame), table.targets(frame)
     train, test = (Data(jnp.asarray(x[part]), jnp.asarray(y[part])) for part in rows)
     return Dataset(train, test, table, why, rows[0])
+
+
+def _check_arguments(name: Any, data_dir: Any, test_share: Any, seed: Any) -> None:
+    if not isinstance(name, (str, Path)):
+        raise TypeError(f"load: name must be the name of a data set or the path of a file, got {name!r:.80}")
+    if data_dir is not None and not isinstance(data_dir, (str, Path)):
+        raise TypeError(f"load: data_dir must be a folder, got {data_dir!r:.80}")
+    checks.in_range("load", "test_share", test_share, "(0, 1)")
+    checks.positive_int("load", "seed", seed, 0, bits=64)
 
 
 def _images(

@@ -22,10 +22,12 @@ def reader(array: Any) -> ReadRows:
     """
     if isinstance(array, np.memmap):
         return _file_reader(array)
+    if isinstance(array, np.ma.MaskedArray):
+        return lambda rows: array[rows]  # with its mask
     if isinstance(array, (np.ndarray, jax.Array)):
         in_memory = np.asarray(array)
         return lambda rows: np.take(in_memory, rows, axis=0)
-    return lambda rows: read_unique(rows, lambda unique: np.asarray(array[unique]))
+    return lambda rows: read_unique(rows, lambda unique: np.asanyarray(array[unique]))
 
 
 def read_unique(rows: np.ndarray, read: Callable[[np.ndarray], PyTree]) -> PyTree:

@@ -53,7 +53,11 @@ def open_npy(
     elif y is None:
         raise FileNotFoundError(f"open_npy: {x} is not a folder; pass a folder, or the files of x and of y")
     else:
-        parts = {"x": _paths(x), "y": _paths(y), "weights": [] if weights is None else _paths(weights)}
+        parts = {
+            "x": _paths("x", x),
+            "y": _paths("y", y),
+            "weights": [] if weights is None else _paths("weights", weights),
+        }
     opened = {part: _open(part, files) for part, files in parts.items() if files}
     return source(**opened, transform=transform)
 
@@ -80,8 +84,11 @@ def _find(folder: Path, part: str) -> list[Path]:
     return [file] if file.exists() else sorted(folder.glob(f"{part}-*.npy"))
 
 
-def _paths(files: Files) -> list[Path]:
-    return [Path(file) for file in ([files] if isinstance(files, (str, Path)) else files)]
+def _paths(part: str, files: Files) -> list[Path]:
+    listed = [files] if isinstance(files, (str, Path)) else files
+    if not isinstance(listed, (list, tuple)) or not listed or not all(isinstance(file, (str, Path)) for file in listed):
+        raise TypeError(f"open_npy: {part} must be a file, or a list of files, got {files!r:.80}")
+    return [Path(file) for file in listed]
 
 
 def _open_array(file: Path) -> np.memmap:

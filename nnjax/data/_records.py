@@ -1,6 +1,6 @@
 """Examples from the data sets of other libraries: any object with a length that returns records by index."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -45,10 +45,13 @@ def records(
     >>> data.records(squares, x="number", y="square").gather(np.array([3, 4])).y
     array([ 9, 16], dtype=int32)
     """
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        raise TypeError(f"records: the data set must have __len__ and __getitem__, got {type(dataset).__name__}")
+    sized = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+    if not sized or isinstance(dataset, (str, bytes, Mapping)) or getattr(dataset, "shape", (1,)) == ():
+        raise TypeError(f"records: dataset must have __len__ and __getitem__, got {type(dataset).__name__}")
     if (x is None) != (y is None):
         raise ValueError("records: got a key for one of x and y only; name both, or neither")
+    if weights is not None and (x is None or not isinstance(weights, str)):
+        raise ValueError(f"records: weights must be a key of records whose x and y are named, too, got {weights!r:.80}")
     n = len(dataset)
     if n == 0:
         raise ValueError("records: the data set has 0 rows; at least 1 is needed")
@@ -60,14 +63,16 @@ def records(
         if isinstance(record, (tuple, list)) and len(record) in (2, 3):
             return Data(*record)
         hint = f"name its keys, as in x={next(iter(record))!r}" if isinstance(record, dict) else "wrap the data set"
-        raise TypeError(f"records: a record must be (x, y) or (x, y, weight), got {type(record).__name__}; {hint}")
+        raise TypeError(
+            f"records: a record of dataset must be (x, y) or (x, y, weight), got {type(record).__name__}; {hint}"
+        )
 
     def read_records(rows: np.ndarray) -> Data:
         indices = rows.tolist()
         batch = dataset.__getitems__(indices) if hasattr(dataset, "__getitems__") else [dataset[i] for i in indices]
         if len(batch) != len(indices):
             raise ValueError(f"records: __getitems__ returned {len(batch)} records for {len(indices)} rows")
-        arrays = [jax.tree.map(np.asarray, parts(record), is_leaf=_is_list) for record in batch]
+        arrays = [jax.tree.map(np.asanyarray, parts(record), is_leaf=_is_list) for record in batch]
         return jax.tree.map(lambda *values: _array(rows, values), *arrays)
 
     def read_batch(rows: np.ndarray) -> Data:
@@ -103,7 +108,8 @@ def _is_list(node: Any) -> bool:
 def _array(rows: np.ndarray, values: Any) -> np.ndarray:
     """Return the values of a column, one per row, as an array."""
     try:
-        return np.asarray(values)
+        masked = isinstance(values, tuple) and any(isinstance(value, np.ma.MaskedArray) for value in values)
+        return np.ma.stack(values) if masked else np.asanyarray(values)
     except ValueError as error:  # "inhomogeneous shape"
         shapes = [np.shape(value) for value in values]
         i = next(i for i, shape in enumerate(shapes) if shape != shapes[0])

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from nnjax import checks
+from nnjax.data._transfers import allow_transfers
 from nnjax.types import Key
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 ROUNDS = 24  # a chi-square test can distinguish 8 rounds from random, but not 24
 
 
+@allow_transfers
 def batch_indices(key: Key, step: Array | int, n: Array | int, batch_size: int) -> Int[Array, " batch"]:
     """Return the rows of a batch: a slice of an endless stream of shuffled epochs.
 
@@ -43,16 +46,15 @@ def batch_indices(key: Key, step: Array | int, n: Array | int, batch_size: int) 
       (batch_size,) int32 in 0 … n - 1.
 
     Raises:
-      ValueError: for batch_size < 1, and for n outside 1 … 2³¹ - 1 unless n is an array.
-      TypeError: if `key` is not a random key.
+      ValueError: for batch_size < 1, and for n outside 1 … 2³¹ - 1 and step outside 0 … 2³¹ - 1 unless they are arrays.
+      TypeError: if `key` is not a random key, or a number not an integer.
 
     >>> [data.batch_indices(jax.random.key(0), step, 10, 5).tolist() for step in range(2)]
     [[6, 0, 8, 9, 2], [1, 5, 4, 7, 3]]
     """
     key = checks.key("batch_indices", key)
     batch_size = checks.positive_int("batch_indices", "batch_size", batch_size)
-    if not isinstance(n, jax.Array) and checks.positive_int("batch_indices", "n", n) >= 2**31:
-        raise ValueError(f"batch_indices: n must be < 2³¹, got {n}")
+    step, n = check_int32("batch_indices", "step", step, 0), check_int32("batch_indices", "n", n, 1)
     few = not isinstance(n, jax.Array) and batch_size <= n
     n = jnp.asarray(n, jnp.uint32)
     epoch, place = _divmod_product(jnp.asarray(step, jnp.uint32), batch_size, n)
@@ -61,6 +63,15 @@ def batch_indices(key: Key, step: Array | int, n: Array | int, batch_size: int) 
     if few:
         return shuffle(key, jnp.stack([epoch, epoch + 1]), place, n, later == 1).astype(jnp.int32)
     return shuffle(key, epoch + later, place, n).astype(jnp.int32)
+
+
+def check_int32(where: str, name: str, value: Any, low: int) -> Any:
+    """Return an integer ≥ `low` or an integer array of shape (), traced or not, whose value is not checked."""
+    if not isinstance(value, jax.Array | np.ndarray):
+        return checks.positive_int(where, name, value, low)
+    if not jnp.issubdtype(value.dtype, jnp.integer) or value.shape != ():
+        raise TypeError(f"{where}: {name} must be one integer, got {value.dtype} of shape {value.shape}")
+    return value
 
 
 def shuffle(

@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from nnjax import checks
 from nnjax.data._mapped import reader
-from nnjax.data._validate import check_numbers, convert, count_rows, is_x, named_leaves, warn_of_cast
+from nnjax.data._validate import as_arrays, as_data, convert, count_rows, is_x, named_leaves, warn_of_cast
 from nnjax.types import Data, PyTree
 
 SAMPLE = 1024  # rows that are checked before training
 PIECE = 2**20  # bytes read at a time
+ROW = np.zeros(1, np.int64)  # the row that shapes and dtypes are read from
 
 Transform = Callable[[PyTree], PyTree]
 Read = Callable[[np.ndarray], Data]  # rows (m,) -> m examples as they are stored
@@ -21,12 +23,13 @@ Read = Callable[[np.ndarray], Data]  # rows (m,) -> m examples as they are store
 class Source(NamedTuple):
     """Random access to examples, from which `fit` gathers batches in the background.
 
-    `data.source`, `data.open_npy` and `data.records` return one; or fill in the four fields.
+    `data.source`, `data.open_npy` and `data.records` return one; or fill in the four fields. Everything that `gather`
+    returns is checked and converted as by `data.source`.
     """
 
     n: int  # number of examples
-    gather: Callable[[np.ndarray], Data]  # rows (m,) -> m examples, NumPy arrays of float32 and int32
-    bytes_per_row: int
+    gather: Callable[[np.ndarray], Data]  # rows (m,) -> m examples, arrays of the shapes and dtypes of row 0
+    bytes_per_row: int  # after conversion; measured again before training
     digest: str  # differs between sources with different examples
 
 
@@ -47,8 +50,8 @@ def source(x: PyTree, y: PyTree, weights: Any = None, *, transform: Transform | 
       evenly spaced rows, including the first and the last; it does not notice a change of other rows.
 
     Raises:
-      ValueError: for no rows, different numbers of rows, and values that are not finite. The 1024 rows are checked
-        immediately, other rows when they are gathered; the message names the row.
+      ValueError: for no rows, different numbers of rows, weights in memory that are all 0, and values that are not
+        finite. The 1024 rows are checked immediately, other rows when they are gathered; the message names the row.
       TypeError: for objects without shape and dtype, and for strings and objects in arrays.
 
     Warns:
@@ -67,6 +70,8 @@ def source(x: PyTree, y: PyTree, weights: Any = None, *, transform: Transform | 
         if not leaf.shape:
             raise ValueError(f"{name} must have a leading axis of rows, got a scalar")
     n = count_rows("source", columns)
+    if isinstance(weights, np.ndarray | jax.Array) and not isinstance(weights, np.memmap) and not np.any(weights):
+        raise ValueError(f"source: the weights of all {n} rows are 0; choose other rows")
     readers = jax.tree.map(reader, columns)
     return make_source(lambda rows: jax.tree.map(lambda read: read(rows), readers), n, transform)
 
@@ -80,39 +85,91 @@ def make_source(read: Read, n: int, transform: Transform | None = None) -> Sourc
       transform: see `source`.
 
     Raises:
-      ValueError: from `gather`, if shapes or dtypes differ from row 0; and as raised by `source`.
+      ValueError, TypeError: see `CheckedGather`, also from the source's `gather`; and as raised by `source`.
     """
+    if transform is not None:
+        checks.function_of("source", "transform", transform, "x")
 
     def stored(rows: np.ndarray) -> Data:
         x, y, weights = read(rows)
-        return jax.tree.map(np.asarray, Data(x if transform is None else transform(x), y, weights))
+        return Data(x if transform is None else transform(x), y, weights)
 
-    first = stored(np.zeros(1, np.int64))
-    expected = _layout(first, 1)
-    for name, leaf in named_leaves(first):
-        check_numbers(name, leaf)
-
-    def gather(rows: np.ndarray) -> Data:
-        batch = stored(rows)
-        if _layout(batch, len(rows)) != expected:
-            raise ValueError(
-                f"source: rows {_list_rows(rows)} are {_describe(batch, len(rows))}; "
-                f"expected {_describe(first, 1)}, as in row 0"
-            )
-        return convert(batch, rows)
-
-    row = gather(np.zeros(1, np.int64))
+    gather = CheckedGather(stored)
+    row, first = gather(ROW), gather.first
     bytes_per_row = sum(leaf.nbytes for leaf in jax.tree.leaves(row))
     digest = hashlib.sha256(f"{n} {_describe(row, 1)}".encode())
     largest = {name: 0.0 for name, _ in named_leaves(first)}
     for rows in pieces(np.unique(np.linspace(0, n - 1, SAMPLE).astype(np.int64)), bytes_per_row):
         for name, leaf in named_leaves(gather(rows)):
             digest.update(np.ascontiguousarray(leaf).tobytes())
-            largest[name] = max(largest[name], float(leaf.max(initial=0)))
+            if leaf.dtype.kind != "c":
+                largest[name] = max(largest[name], float(leaf.max(initial=0)))
     for name, leaf in named_leaves(first):
         if is_x(name) and (transform is None or leaf.dtype == np.uint8):  # x / 255 is float64 on purpose
             warn_of_cast(name, leaf.dtype, largest[name])
     return Source(n, gather, bytes_per_row, digest.hexdigest())
+
+
+def check_source(source: Source) -> Source:
+    """Return a source whose `gather` is checked, unless it already is.
+
+    Raises:
+      ValueError, TypeError: for a field that is not what `Source` says, and as raised by `CheckedGather`.
+    """
+    where = "Source"
+    checks.positive_int(where, "n", source.n)
+    checks.positive_int(where, "bytes_per_row", source.bytes_per_row, 0)
+    checks.function_of(where, "gather", source.gather, "rows")
+    if not isinstance(source.digest, str):
+        raise TypeError(f"{where}: digest must be a text that changes with the examples, got {source.digest!r}")
+    if isinstance(source.gather, CheckedGather):
+        return source
+    gather = CheckedGather(source.gather)
+    for name, leaf in named_leaves(gather.first):
+        if is_x(name):
+            warn_of_cast(name, leaf.dtype, 0)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(gather(ROW)))
+    return source._replace(gather=gather, bytes_per_row=size)
+
+
+class CheckedGather:
+    """A function from rows to examples that checks and converts everything that a source returns.
+
+    Raises:
+      ValueError: for another number of rows than was asked for, shapes or dtypes that differ from row 0, and as raised
+        by `data.validate`. A note names the rows; errors of the source itself have it, too.
+      TypeError: for anything but `Data` or `(x, y)`, and for strings and objects in arrays.
+    """
+
+    def __init__(self, gather: Callable[[np.ndarray], Any]):
+        """Take the source's function. Its row 0 is read."""
+        self._gather = gather
+        self.first = self._read(ROW)
+
+    def __call__(self, rows: np.ndarray) -> Data:
+        """Return the examples in these rows."""
+        batch = self._read(rows)
+        if _layout(batch) != _layout(self.first):
+            raise ValueError(
+                f"source: {_list_rows(rows)} are {_describe(batch, len(rows))}; "
+                f"expected {_describe(self.first, 1)}, as in row 0"
+            )
+        return convert(batch, rows)
+
+    def _read(self, rows: np.ndarray) -> Data:
+        """Return the examples as arrays, whose first axis is as long as `rows`."""
+        with checks.located(f"in the source, which was asked for {_list_rows(rows)}"):
+            batch = self._gather(rows.copy())  # the function may sort them in place
+            if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
+                raise TypeError(f"source: gather must return Data(x, y) or (x, y, weights), got {type(batch).__name__}")
+            arrays = as_arrays(as_data(batch), rows)
+            wrong = [leaf.shape for _, leaf in named_leaves(arrays) if len(leaf) != len(rows)]
+            if wrong or not jax.tree.leaves(arrays.x):
+                raise ValueError(
+                    f"source: gather returned {_describe(arrays, len(rows)) or 'no arrays'} for {len(rows)} rows; the "
+                    f"first axis must be the rows, ({len(rows)}, …)"
+                )
+        return arrays
 
 
 def pieces(rows: np.ndarray, bytes_per_row: int) -> list[np.ndarray]:
@@ -121,8 +178,8 @@ def pieces(rows: np.ndarray, bytes_per_row: int) -> list[np.ndarray]:
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
-def _layout(data: Data, n: int) -> list[tuple[str, bool, tuple[int, ...], np.dtype[Any]]]:
-    return [(name, leaf.shape[:1] == (n,), leaf.shape[1:], leaf.dtype) for name, leaf in named_leaves(data)]
+def _layout(data: Data) -> tuple[Any, list[tuple[tuple[int, ...], np.dtype[Any]]]]:
+    return jax.tree.structure(data), [(leaf.shape[1:], leaf.dtype) for leaf in jax.tree.leaves(data)]
 
 
 def _describe(data: Data, n: int) -> str:
@@ -137,4 +194,4 @@ def _describe(data: Data, n: int) -> str:
 
 def _list_rows(rows: np.ndarray) -> str:
     first = ", ".join(map(str, rows[:3]))
-    return f"{first} … {rows[-1]} ({len(rows)} rows)" if len(rows) > 3 else first
+    return f"rows {first} … {rows[-1]} ({len(rows)} rows)" if len(rows) > 3 else f"rows {first}"

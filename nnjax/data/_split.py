@@ -39,6 +39,14 @@ def split_rows(y: np.ndarray, share: float, *, seed: int = 0, stratify: bool = T
     (6, 2)
     """
     share = checks.in_range("split_rows", "share", share, "(0, 1)")
+    checks.positive_int("split_rows", "seed", seed, 0, bits=64)
+    checks.flag("split_rows", "stratify", stratify)
+    try:
+        y = np.asarray(y)
+    except ValueError:  # lists of different lengths
+        y = np.zeros(())
+    if y.ndim < 1 or (stratify and y.ndim > 1):
+        raise TypeError(f"split_rows: y must be one label for each row, (n,), got {y!r:.80}")
     if len(y) < 2:
         raise SplitError(share, len(y))
     rng = np.random.default_rng(seed)

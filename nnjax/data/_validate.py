@@ -8,17 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax import checks
+from nnjax.data._transfers import allow_transfers
 from nnjax.types import Data
 
 INT32 = np.iinfo(np.int32)
 Rows: TypeAlias = range | np.ndarray  # row numbers, one per row of an array
 
 
-def as_data(data: Any) -> Data:
+def as_data(data: Any, name: str = "data") -> Data:
     """Return `data` as `Data`.
 
     Args:
       data: `Data`, `(x, y)` or `(x, y, weights)`.
+      name: for the message.
 
     Raises:
       TypeError: for anything else.
@@ -32,23 +34,24 @@ def as_data(data: Any) -> Data:
         return Data(*data)
     if hasattr(data, "gather"):
         raise TypeError("a Source can only be trained on; validation data must be Data or (x, y), in memory")
-    raise TypeError(f"data must be nnjax.Data or a pair (x, y), got {type(data).__name__}")
+    raise TypeError(f"{name} must be nnjax.Data or a pair (x, y), got {type(data).__name__}")
 
 
+@allow_transfers
 def validate(data: Any, name: str = "data") -> Data:
     """Check examples for every mistake that can be seen before training, and return them as JAX arrays.
 
     Without x64, float64 becomes float32 and int64 becomes int32. uint8 and booleans become float32 in x, int32 in y.
-    Weights become floating.
+    Weights become floating. Long doubles and arrays in foreign byte order are converted, too.
 
     Args:
       data: `Data`, `(x, y)` or `(x, y, weights)`, of NumPy or JAX arrays (n, ...) or pytrees of them.
       name: "data" or "validation", for the messages.
 
     Raises:
-      ValueError: for no rows, different numbers of rows, NaN or infinite values (with their count and the first
-        position), and negative weights.
-      TypeError: for strings and objects.
+      ValueError: for no rows, different numbers of rows, values that are NaN, infinite, masked or too large for their
+        new dtype (with their count and the first position), and negative weights.
+      TypeError: for strings and objects, and inside `jit`, `vmap` and `grad`.
 
     Warns:
       UserWarning: if x is float64 and will be cast, if x is unscaled uint8, or if all labels are equal.
@@ -57,12 +60,9 @@ def validate(data: Any, name: str = "data") -> Data:
     >>> checked.y.dtype
     dtype('int32')
     """
-    examples = as_data(data)
-    weights: Any = None if examples.weights is None else np.asarray(examples.weights)  # may be a list
-    arrays: Data = jax.tree.map(np.asarray, examples._replace(weights=weights))
+    checks.instance("validate", "name", name, str, "a text for the messages")
+    arrays = as_arrays(as_data(data, name), name=name)
     leaves = named_leaves(arrays, name)
-    for leaf_name, leaf in leaves:
-        check_numbers(leaf_name, leaf)
     n = count_rows(name, arrays)
     converted = convert(arrays, range(n), name)
     y = arrays.y
@@ -74,21 +74,87 @@ def validate(data: Any, name: str = "data") -> Data:
     return jax.tree.map(jnp.asarray, converted)
 
 
+def as_batch(where: str, name: str, data: Any) -> Data:
+    """Return `data` as `Data` whose leaves are arrays with a row axis, traced or not; their values are not read."""
+    batch = as_data(data, f"{where}: {name}")
+    check_row_axes(f"{where}: {name}.x", batch.x)
+    check_row_axes(f"{where}: {name}", (batch.y, batch.weights))
+    return batch
+
+
+def check_row_axes(name: str, tree: Any) -> None:
+    """Check that the leaves of a tree are arrays with a leading axis; for x, whose name ends so, that there is one."""
+    leaves = jax.tree.leaves(tree)
+    for leaf in leaves:
+        if not hasattr(leaf, "dtype") or not getattr(leaf, "shape", ()):
+            raise TypeError(f"{name} must hold arrays with a leading axis of rows, got {leaf!r:.80}")
+    if not leaves and name.endswith("x"):
+        raise TypeError(f"{name} must hold at least one array, got {tree!r}")
+
+
+def as_arrays(data: Data, rows: Rows | None = None, name: str = "data") -> Data:
+    """Return every leaf as a NumPy array of numbers with a row axis; everything that is trained on passes here.
+
+    Args:
+      data: examples whose leaves are anything that NumPy reads.
+      rows: the row numbers, for messages; None if they are 0, 1, ….
+      name: for the messages.
+
+    Raises:
+      TypeError: for tracers, and for anything but numbers; the message names the leaf.
+      ValueError: for masked values and for scalars.
+    """
+    if data.weights is not None:
+        weights: Any = _as_array(f"{name}.weights", data.weights, rows)  # may be a list
+        data = data._replace(weights=weights)
+    leaves = [_as_array(leaf_name, leaf, rows) for leaf_name, leaf in named_leaves(data, name)]
+    return jax.tree.unflatten(jax.tree.structure(data), leaves)
+
+
+def _as_array(name: str, leaf: Any, rows: Rows | None) -> np.ndarray:
+    if checks.is_traced(leaf):
+        raise TypeError(
+            f"{name} is traced by JAX, so its values cannot be checked; inside jit, vmap and grad call Run.steps"
+        )
+    if isinstance(leaf, np.ma.MaskedArray):  # np.asarray would return the fill values
+        masked = np.argwhere(np.ma.getmaskarray(leaf))
+        if len(masked):
+            raise ValueError(
+                f"{name}: {len(masked)} values are masked, the first at {_position(masked[0], rows)}; fill them, as in "
+                "a.filled(0), or drop their rows"
+            )
+        leaf = leaf.data
+    try:
+        array = np.asarray(leaf)
+    except Exception as error:  # any library's array may fail here in its own way
+        raise TypeError(f"{name} must be an array of numbers, got {type(leaf).__name__}: {error}") from error
+    check_numbers(name, array)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
 def convert(data: Data, rows: Rows, name: str = "data") -> Data:
     """Convert NumPy arrays to the dtypes that networks take, see `validate`; `rows` are row numbers, for messages.
 
     Raises:
-      ValueError: for NaN and infinite values, negative weights, and integers that do not fit into int32.
+      ValueError: for NaN and infinite values, numbers too large for their new dtype, and negative weights.
+      TypeError: for complex weights.
     """
     leaves = []
     for leaf_name, leaf in named_leaves(data, name):
         check_finite(leaf_name, leaf, rows)
         leaves.append(cast(leaf_name, leaf, features=is_x(leaf_name, name), rows=rows))
     if data.weights is not None:
+        if np.iscomplexobj(data.weights):
+            raise TypeError(f"{name}.weights must be real numbers, got {data.weights.dtype}")
         if (data.weights < 0).any():
             i = int(data.weights.argmin())
             raise ValueError(f"{name}.weights must be ≥ 0, got {data.weights[i]:g} in row {rows[i]}")
-        leaves[-1] = leaves[-1].astype(jnp.result_type(float), copy=False)
+        weights = leaves[-1].astype(jnp.result_type(float), copy=False)
+        with np.errstate(over="ignore"):
+            total = weights.sum()
+        if not np.isfinite(total):
+            raise ValueError(f"{name}.weights: their sum is too large for {weights.dtype}; divide them by their mean")
+        leaves[-1] = weights
     return jax.tree.unflatten(jax.tree.structure(data), leaves)
 
 
@@ -113,6 +179,8 @@ def count_rows(where: str, data: Data) -> int:
         listed = ", ".join(f"{name} has {n}" for name, n in rows.items())
         raise ValueError(f"{where}: all arrays must have the same number of rows, {listed}")
     n = next(iter(rows.values()), 0)
+    if n and not any(name == "x" or name.startswith("x/") for name in rows):
+        raise ValueError(f"{where}: x holds no array")
     if n == 0:
         raise ValueError(f"{where}: 0 rows; at least 1 is needed")
     if data.weights is not None and data.weights.shape != (n,):
@@ -126,7 +194,7 @@ def x64() -> bool:
 
 
 def cast(name: str, a: np.ndarray, *, features: bool, rows: Rows | None = None) -> np.ndarray:
-    """Return an array as float32 or int32; with x64, 64-bit numbers stay 64-bit.
+    """Return an array as float32, int32 or complex64; with x64, 64-bit numbers stay 64-bit.
 
     Args:
       name: name of the array, for the message.
@@ -135,21 +203,40 @@ def cast(name: str, a: np.ndarray, *, features: bool, rows: Rows | None = None) 
       rows: n row numbers for the message; None to leave the row out.
 
     Raises:
-      ValueError: for an integer that does not fit into int32.
+      ValueError: for a number that is too large for the new dtype.
     """
     if a.dtype == bool or (features and a.dtype == np.uint8):
         return a.astype(np.float32 if features else np.int32)
-    if x64():
+    dtype = _dtype_of(a.dtype)
+    if dtype == a.dtype:
         return a
-    if a.dtype == np.float64:
-        return a.astype(np.float32)
-    if not np.issubdtype(a.dtype, np.integer) or a.dtype == np.int32:
-        return a
-    if not np.can_cast(a.dtype, np.int32) and (outside := (a > INT32.max) | (a < INT32.min)).any():
+    if jnp.issubdtype(dtype, np.inexact):
+        with np.errstate(over="ignore"):
+            result = a.astype(dtype)
+        outside = np.isfinite(a) & ~np.isfinite(result)
+        fix = "; scale it" if x64() else "; scale it, or switch jax_enable_x64 on"
+    else:
+        result = a.astype(dtype)
+        fits = a.dtype.itemsize < 4  # and int32 was returned above
+        outside = np.zeros(0, bool) if fits else (a > INT32.max) | (a < INT32.min)
+        fix = ""
+    if outside.any():
         first = tuple(np.argwhere(outside)[0])
         place = "" if rows is None else f" in row {rows[first[0]]}"
-        raise ValueError(f"{name}: {a[first]}{place} does not fit into int32")
-    return a.astype(np.int32)
+        raise ValueError(f"{name}: {a[first]!s}{place} does not fit into {dtype}{fix}")
+    return result
+
+
+def _dtype_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype to which JAX's arrays of this dtype are limited."""
+    wide = 2 if x64() else 1
+    if dtype.kind == "f" and dtype.itemsize > 4 * wide:
+        return np.dtype(f"f{4 * wide}")
+    if dtype.kind == "c" and dtype.itemsize > 8 * wide:
+        return np.dtype(f"c{8 * wide}")
+    if jnp.issubdtype(dtype, jnp.integer) and not x64():
+        return np.dtype(np.int32)
+    return dtype
 
 
 def warn_of_cast(name: str, dtype: Any, largest: float) -> None:
@@ -159,26 +246,35 @@ def warn_of_cast(name: str, dtype: Any, largest: float) -> None:
             f"{name}: uint8 values up to {largest:g} are cast to float32 unscaled; scale them, as in x / 255",
             stacklevel=4,
         )
-    if dtype == np.float64 and not x64():
-        warnings.warn(f"{name}: float64 is cast to float32 (JAX's x64 mode is off)", stacklevel=4)
+    if dtype.kind in "fc" and (new := _dtype_of(dtype)) != dtype:
+        why = "" if x64() else " (JAX's x64 mode is off)"
+        warnings.warn(f"{name}: {dtype} is cast to {new}{why}", stacklevel=4)
 
 
 def check_numbers(name: str, leaf: np.ndarray) -> None:
     """Check that an array holds numbers and has a row axis."""
-    if not (np.issubdtype(leaf.dtype, np.number) or leaf.dtype == bool or jnp.issubdtype(leaf.dtype, jnp.floating)):
+    if leaf.dtype.kind not in "biufc" and not jnp.issubdtype(leaf.dtype, jnp.number):  # the latter: bfloat16
         raise TypeError(f"{name} must be numbers, got {leaf.dtype}; encode text and categories as numbers")
+    if leaf.dtype.kind == "m":
+        raise TypeError(f"{name} must be numbers, got {leaf.dtype}; divide by a unit, as in a / np.timedelta64(1, 's')")
     if leaf.ndim == 0:
         raise ValueError(f"{name} must have a leading axis of rows, got a scalar; convert lists with np.asarray")
 
 
 def check_finite(name: str, leaf: np.ndarray, rows: Rows) -> None:
     """Check that there is no NaN and no infinity; `rows` are the row numbers of the array, for the message."""
-    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+    if not jnp.issubdtype(leaf.dtype, jnp.inexact):
         return
     nonfinite = ~np.isfinite(leaf.astype(np.float32) if leaf.dtype.itemsize < 4 else leaf)
     if nonfinite.any():
-        first = tuple(int(i) for i in np.argwhere(nonfinite)[0])
+        first = np.argwhere(nonfinite)[0]
         raise ValueError(
-            f"{name}: {int(nonfinite.sum())} values are not finite, the first is {leaf[first]} at "
-            f"{[int(rows[first[0]]), *first[1:]]}; drop or fill them"
+            f"{name}: {int(nonfinite.sum())} values are not finite, the first is {leaf[tuple(first)]} at "
+            f"{_position(first, rows)}; drop or fill them"
         )
+
+
+def _position(index: np.ndarray, rows: Rows | None) -> list[int]:
+    """Return the indices of a value, with the number of its row."""
+    first, *others = map(int, index)
+    return [first if rows is None else int(rows[first]), *others]

@@ -61,6 +61,8 @@ def count_flops(function: Callable[..., PyTree], *args: PyTree, trips: int | Non
     >>> count_flops(lambda params, x: nn.dense(10).apply(params, (), x, train=True)[0], params, x)
     Cost(matmul=40960, other=320, unknown=0)
     """
+    checks.function_of("count_flops", "function", function, *(f"args[{i}]" for i in range(len(args))))
+    checks.arrays("count_flops", "args", args)
     if trips is not None:
         checks.positive_int("count_flops", "trips", trips)
     return _count_program(jax.make_jaxpr(function)(*args).jaxpr, trips)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax import checks
+from nnjax.data._transfers import allow_transfers
 from nnjax.types import PyTree
 
 # Primitives that only contain another program with the same inputs and outputs
@@ -76,6 +77,7 @@ def _describe_place(scope: tuple[str, ...], loops: tuple[Loop, ...]) -> str:
     return ", ".join(parts) if scope else ", ".join([*parts, "outside all layers"])
 
 
+@allow_transfers
 def first_nonfinite(
     function: Callable[..., PyTree], *args: PyTree, names: Sequence[str] | None = None
 ) -> NonfiniteOrigin | None:
@@ -111,6 +113,10 @@ def first_nonfinite(
     >>> print(first_nonfinite(run.step, ts, batch, names=("state", "batch")))
     layer 1 exp (forward), primitive exp, rows 1 of the batch: ... inf in shape (3, 4), inputs in ...
     """
+    checks.function_of("first_nonfinite", "function", function, *(f"args[{i}]" for i in range(len(args))))
+    checks.arrays("first_nonfinite", "args", args)
+    if names is not None and not (isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)):
+        raise TypeError(f"first_nonfinite: names must be a list of texts, one for each argument, got {names!r:.80}")
     names = [f"args[{i}]" for i in range(len(args))] if names is None else list(names)
     if len(names) != len(args):
         raise ValueError(f"first_nonfinite: got {len(names)} names for {len(args)} arguments: {names}")

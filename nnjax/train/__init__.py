@@ -3,6 +3,7 @@
 from nnjax.train.compare import Comparison, PairedDifference, compare, paired_difference
 from nnjax.train.engine.errors import DivergedWarning, InterruptedRun, RunMismatchError
 from nnjax.train.engine.host_loop import Seconds
+from nnjax.train.engine.options import PartialRun
 from nnjax.train.fit import Result, epoch_ends, fit
 from nnjax.train.folds import Folds, Rows, bootstrap, k_fold, leave_one_out
 from nnjax.train.plan import Plan, plan
@@ -16,6 +17,7 @@ __all__ = [
     "Folds",
     "InterruptedRun",
     "PairedDifference",
+    "PartialRun",
     "Plan",
     "Replay",
     "Result",

@@ -78,7 +78,10 @@ def compare(
     """
     if checks.positive_int("compare", "seeds", seeds) < 2:
         raise ValueError("compare: an interval needs at least 2 seeds, got 1")
-    if validation is None or epochs <= 0:
+    for name, run in (("first", first), ("second", second)):
+        checks.instance("compare", name, run, Run, "a train.Run")
+    checks.in_range("compare", "confidence", confidence, "(0, 1)")
+    if validation is None or checks.in_range("compare", "epochs", epochs, "[0, inf)") <= 0:
         raise ValueError(
             f"compare: runs are scored on validation data after epochs > 0, got {epochs=} and {validation=}"
         )
@@ -93,7 +96,7 @@ def compare(
             strategy=strategy,
             mesh=mesh,
             validation=validation,
-            validate_every=max(1, int(np.ceil(epochs))),
+            validate_every=max(1, math.ceil(min(epochs, 2.0**31 - 1))),
             progress=progress,
         )
         if (result.diverged >= 0).any():
@@ -140,7 +143,12 @@ def paired_difference(first: Array, second: Array, *, confidence: float = 0.95) 
 
     where = "paired_difference"
     confidence = float(checks.in_range(where, "confidence", confidence, "(0, 1)"))
-    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    try:
+        a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{where}: first and second must be arrays of numbers, got {first!r:.60}, {second!r:.60}"
+        ) from error
     if a.ndim != 1 or a.shape != b.shape:
         raise ValueError(f"{where}: first and second must have one score per seed, (seeds,), got {a.shape}, {b.shape}")
     n = len(a)

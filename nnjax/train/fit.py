@@ -10,14 +10,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.sharding import Mesh
 
 from nnjax import checks
 from nnjax.data import Source, as_examples, check_labels, n_rows, validate
+from nnjax.data._transfers import allow_transfers
 from nnjax.nn import as_layer
+from nnjax.train.engine.distributed import refuse_forked_process
 from nnjax.train.engine.ensemble import MEMBERS, Ensemble, Strategy, index_tree
-from nnjax.train.engine.fit_state import Best
-from nnjax.train.engine.host_loop import Outcome, Seconds, mean_over, run_job
+from nnjax.train.engine.errors import InterruptedRun, RunMismatchError
+from nnjax.train.engine.fingerprint import differences, run_fingerprint
+from nnjax.train.engine.fit_state import Best, with_infinite_score
+from nnjax.train.engine.host_loop import Outcome, Partial, Seconds, mean_over, run_job
 from nnjax.train.engine.job import Job, Members
 from nnjax.train.engine.member_groups import (
     check_layout,
@@ -27,7 +32,7 @@ from nnjax.train.engine.member_groups import (
     join_states,
     to_numpy,
 )
-from nnjax.train.engine.options import Callback, FitOptions, Record, Resume
+from nnjax.train.engine.options import Callback, FitOptions, PartialRun, Record, Resume
 from nnjax.train.engine.progress import progress_bar
 from nnjax.train.engine.resume import Logs
 from nnjax.train.folds import Folds, Rows, check_rows
@@ -48,6 +53,7 @@ class Result(NamedTuple):
     seconds: Seconds
 
 
+@allow_transfers
 def fit(
     run: Run,
     data: Data | Source | tuple[Any, ...],
@@ -98,7 +104,7 @@ def fit(
         None for as many as take about a quarter of a second.
       out: folder for checkpoints; None to save nothing.
       resume: continue from the latest checkpoint in `out`, or start fresh if there is none. "anyway" continues even if
-        the run differs from the saved one.
+        the run differs from the saved one. Or the `partial` of an `InterruptedRun`, to continue without a checkpoint.
       save_every: seconds between checkpoints.
       keep: number of latest checkpoints to keep, in addition to the best one.
       callbacks: functions `(ts, record)`, called after each epoch with the state and a record of `step`, `epoch`, the
@@ -115,7 +121,10 @@ def fit(
         that returns anything but True, False or None; with `resume`, if `epochs` is fewer than are saved.
       RunMismatchError: a ValueError, if the run to resume differs from the saved one.
       FileExistsError: if `out` holds a run and `resume` is False.
-      InterruptedRun: a KeyboardInterrupt, for Ctrl-C, SIGTERM or SIGHUP, after the current chunk is done and saved.
+      InterruptedRun: a KeyboardInterrupt, for Ctrl-C, SIGTERM or SIGHUP, after the current chunk is done and saved,
+        also if the source hangs. Its `partial` has the state so far; the same call with `resume=partial` continues.
+      Exception: any error of the source, of a callback or of the disk, after the steps before it are saved. A note says
+        after which step it happened and how to continue.
 
     Warns:
       UserWarning: for a batch larger than the data, for members with the same key, and as `data.validate` does.
@@ -173,6 +182,7 @@ def fit_job(
     validation: Any = None,
 ) -> Job:
     """Return the job that the arguments of `fit` describe."""
+    refuse_forked_process("fit")
     if not isinstance(run, Run):
         raise TypeError(f"fit: run must be a train.Run, got {type(run).__name__}")
     if folds is not None:
@@ -209,6 +219,7 @@ def make_job(
       folds: see `fit`.
       validation: see `fit`.
     """
+    _check_generator(ensemble, keys)
     data = as_examples(data)
     held_out = None if validation is None else validate(validation, "validation")
     counts = np.full(len(keys), n_rows(data))
@@ -232,6 +243,8 @@ def make_job(
             f"fit: batch_size {batch} is larger than the {counts.min()} examples, so a batch covers several epochs",
             stacklevel=4,
         )
+    if not isinstance(data, Source):
+        _check_weights("training", data.weights, rows)
     _check_held_out(held_out, held_out_rows, options.patience)
     ends = np.array([epoch_ends(options.epochs, int(count), batch) for count in counts]).reshape(len(keys), -1)
     every = options.validate_every
@@ -251,9 +264,17 @@ def make_job(
 def epoch_ends(epochs: float, n: int, batch_size: int) -> list[int]:
     """Return the step after which each epoch ends, ⌈e n / batch_size⌉. A final fraction of an epoch counts as an epoch.
 
+    Raises:
+      ValueError, TypeError: for numbers out of range.
+
     >>> train.epoch_ends(2, n=10, batch_size=4)
     [3, 5]
     """
+    epochs = float(checks.in_range("epoch_ends", "epochs", epochs, "[0, inf)"))
+    checks.positive_int("epoch_ends", "n", n)
+    checks.positive_int("epoch_ends", "batch_size", batch_size)
+    if epochs * n / batch_size >= 2**31 or epochs >= 2**31:
+        raise ValueError(f"fit: epochs={epochs:g} are too many steps, {epochs * n / batch_size:g}; they must be < 2³¹")
     whole = int(epochs)
     marks = [*range(1, whole + 1), *([epochs] if epochs > whole else [])]
     return [math.ceil(e * n / batch_size - 1e-9) for e in marks]  # in floating point, 1.1 · 50 exceeds 55
@@ -263,24 +284,32 @@ def train_members(job: Job, options: FitOptions) -> Result:
     """Train all members of a job, in groups if the options ask for it."""
     slices = group_slices(job.ensemble.members, options.group)
     check_layout(options, grouped=len(slices) > 1)
+    partial = _partial_groups(job, options, len(slices))
     outcomes: list[Outcome] = []
     with progress_bar(job.total_steps * len(slices), show=options.progress and jax.process_index() == 0) as show:
         for i, members in enumerate(slices):
             part = job if len(slices) == 1 else job.select(members)
             folder = options.folder and group_folder(options.folder, i, len(slices))
-            outcome = run_job(
-                part,
-                replace(options, out=folder),
-                lambda record, before=i * job.total_steps: show(record, before + record["step"]),  # type: ignore[misc]
-                ended=bool(outcomes) and outcomes[-1].ended_by_callback,
-            )
+            try:
+                outcome = run_job(
+                    part,
+                    replace(options, out=folder),
+                    lambda record, before=i * job.total_steps: show(record, before + record["step"]),  # type: ignore[misc]
+                    ended=bool(outcomes) and outcomes[-1].ended_by_callback,
+                    continued=partial[i] if i < len(partial) else None,
+                )
+            except InterruptedRun as stop:
+                if stop.partial is not None:
+                    parts = (*((outcome.fs, outcome.logs) for outcome in outcomes), stop.partial)
+                    stop.partial = PartialRun(_first_if_single(job, parts[-1][0].train), job, options.group, parts)
+                raise
             # The next group needs the memory of the device
             outcomes.append(outcome if len(slices) == 1 else outcome._replace(fs=to_numpy(outcome.fs)))
     fs = join_states([outcome.fs for outcome in outcomes])
     logs = join_logs(job, [outcome.logs for outcome in outcomes], fs)
     return Result(
         ts=fs.train,
-        best=fs.best,
+        best=fs.best and with_infinite_score(fs.best),
         history=list(_history(job, logs, np.asarray(fs.train.step), options.epochs)),
         losses=logs.losses,
         diverged=np.asarray(fs.diverged),
@@ -288,6 +317,22 @@ def train_members(job: Job, options: FitOptions) -> Result:
         ended_by_callback=outcomes[-1].ended_by_callback,
         seconds=Seconds(*(sum(part) for part in zip(*(outcome.seconds for outcome in outcomes), strict=True))),
     )
+
+
+def _partial_groups(job: Job, options: FitOptions, groups: int) -> Sequence[Partial]:
+    """Return the state and the logs of each group of the run to continue; nothing for a fresh run or a checkpoint."""
+    if not isinstance(options.resume, PartialRun):
+        return ()
+    rows = differences(run_fingerprint(options.resume.job), run_fingerprint(job))
+    if options.resume.group != options.group:
+        rows.append(("group", str(options.resume.group), str(options.group)))
+    if rows:
+        raise RunMismatchError(None, rows)
+    return options.resume.groups
+
+
+def _first_if_single(job: Job, ts: TrainState) -> TrainState:
+    return ts if job.numbered else index_tree(ts, 0)
 
 
 def _history(job: Job, logs: Logs, taken: np.ndarray, epochs: float) -> Iterator[Record]:
@@ -352,20 +397,34 @@ def _agreed_members(name: str, count: int, members: int | None) -> int:
 
 def _check_held_out(held_out: Data | None, rows: Rows | None, patience: int | None) -> None:
     """Check that there are validation data for `patience`, and that their weights are not all 0."""
-    if held_out is None:
-        if patience is not None:
-            raise ValueError(
-                f"fit: patience={patience} needs validation data; pass validation=, or folds of data in memory"
-            )
+    if held_out is not None:
+        _check_weights("validation", held_out.weights, rows)
+    elif patience is not None:
+        raise ValueError(
+            f"fit: patience={patience} needs validation data; pass validation=, or folds of data in memory"
+        )
+
+
+def _check_weights(part: str, weights: Array | None, rows: Rows | None) -> None:
+    """Check that not all weights of a member's rows are 0: its loss would be 0, and nothing would be trained."""
+    if weights is None:
         return
-    if held_out.weights is None:
-        return
-    weights = np.asarray(held_out.weights)
-    by_member = [weights] if rows is None else [weights[t[:n]] for t, n in zip(rows.table, rows.sizes, strict=True)]
+    positive = np.asarray(weights) > 0
+    by_member = [positive] if rows is None else [positive[t[:n]] for t, n in zip(rows.table, rows.sizes, strict=True)]
     for member, own in enumerate(by_member):
-        if own.sum() == 0:
+        if not own.any():
             who = "" if rows is None else f" of member {member}"
-            raise ValueError(f"fit: the weights of the {len(own)} validation rows{who} are all 0; hold out other rows")
+            raise ValueError(f"fit: the weights of the {len(own)} {part} rows{who} are all 0; choose other rows")
+
+
+def _check_generator(ensemble: Ensemble, keys: Key) -> None:
+    """Check that members under vmap draw the numbers of single runs."""
+    generator = str(jax.random.key_impl(keys))
+    if ensemble.lockstep and generator != "threefry2x32":
+        raise ValueError(
+            f"fit: strategy='vmap' needs keys of threefry2x32, got {generator}, which draws other numbers under vmap "
+            "than in a single run; use strategy='map', or jax.random.key(seed, impl='threefry2x32')"
+        )
 
 
 def _check_labels(job: Job) -> Job:

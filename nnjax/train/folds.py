@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from nnjax import checks
+from nnjax.data._transfers import allow_transfers
 from nnjax.types import Key
 
 
@@ -29,6 +30,7 @@ class Folds(NamedTuple):
     held_out: Rows
 
 
+@allow_transfers
 def k_fold(key: Key, n: int, k: int, *, stratify: Any = None) -> Folds:
     """Hold out each row from one of k members. The held-out parts differ in size by at most one row.
 
@@ -50,7 +52,12 @@ def k_fold(key: Key, n: int, k: int, *, stratify: Any = None) -> Folds:
         raise ValueError(f"k_fold: k must be in 2 … {n}, the number of rows, got {k}")
     order = np.asarray(jax.random.permutation(checks.key("k_fold", key), n))
     if stratify is not None:
-        labels = np.asarray(stratify)
+        try:
+            labels = np.asarray(stratify)
+        except ValueError:  # lists of different lengths
+            labels = np.zeros(())
+        if labels.dtype == object:
+            raise TypeError(f"k_fold: stratify must be labels that can be sorted, got {stratify!r:.80}")
         if labels.shape != (n,):
             raise ValueError(f"k_fold: stratify must be one label for each row, ({n},), got {labels.shape}")
         order = order[np.argsort(labels[order], kind="stable")]
@@ -76,6 +83,7 @@ def leave_one_out(n: int) -> Folds:
     return _split([np.array([f]) for f in range(n)], n)
 
 
+@allow_transfers
 def bootstrap(key: Key, n: int, members: int) -> Folds:
     """Train each member on n rows drawn with replacement, and validate it on the rows that it did not draw.
 
@@ -107,6 +115,7 @@ def check_rows(where: str, rows: Rows, n: int) -> Rows:
     Raises:
       ValueError: for shapes that do not fit, sizes out of range, or row numbers outside the data.
     """
+    checks.instance(where, "rows", rows, Rows, "train.Rows(table, sizes)")
     table, sizes = np.asarray(rows.table), np.asarray(rows.sizes)
     if not (np.issubdtype(table.dtype, np.integer) and np.issubdtype(sizes.dtype, np.integer)):
         raise TypeError(f"{where}: table and sizes must be integers, got {table.dtype} and {sizes.dtype}")

@@ -13,8 +13,10 @@ from jax.sharding import Mesh
 
 from nnjax import checks
 from nnjax.data import Source, as_examples, n_bytes, n_rows, sample, take_rows
+from nnjax.data._transfers import allow_transfers
 from nnjax.debug import Cost, count_flops
 from nnjax.train.engine.device_loop import CAPACITY, MemberArgs, initial_states, train_chunk
+from nnjax.train.engine.distributed import refuse_forked_process
 from nnjax.train.engine.ensemble import MEMBERS, STRATEGIES, Ensemble, Strategy
 from nnjax.train.engine.fit_state import initial_fit_state
 from nnjax.train.engine.placement import replicate, shard_members
@@ -67,6 +69,7 @@ class Plan(NamedTuple):
         return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
 
 
+@allow_transfers
 def plan(
     run: Run,
     data: Data | Source | tuple[Any, ...],
@@ -97,7 +100,12 @@ def plan(
     >>> p.params, p.group
     (2410, None)
     """
+    refuse_forked_process("plan")
+    checks.instance("plan", "run", run, Run, "a train.Run")
     checks.positive_int("plan", "members", members)
+    checks.flag("plan", "measure", measure)
+    if memory is not None:
+        memory = int(checks.in_range("plan", "memory", memory, "[1, inf)"))
     devices = Ensemble(run, members, "map", mesh).axis_size(MEMBERS)  # this also checks the mesh
     examples = as_examples(data)
     held = sample(examples)
@@ -117,7 +125,7 @@ def plan(
     if max(fit.values()) == 0:
         raise ValueError(
             f"plan: not one member fits: it needs {_size(min(fixed.values()) + min(additional.values()))}, but only "
-            f"{_size(free)} are free; a smaller batch, micro_batches or nn.remat may help"
+            f"{_size(free)} are free; a smaller batch, micro_batches, nn.remat or more memory= may help"
         )
     if measure:
         count = min(members, max(MEASURED, 2 * devices))

@@ -13,7 +13,9 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from nnjax import checks
 from nnjax.data import Source, n_rows, take_rows
+from nnjax.data._transfers import allow_transfers
 from nnjax.debug import NonfiniteOrigin, first_nonfinite
 from nnjax.storage import checkpoint
 from nnjax.train.engine.device_loop import CAPACITY
@@ -59,6 +61,7 @@ class Replay(NamedTuple):
         return f"{where}: {self.origin}" + (f"; rows {', '.join(map(str, rows[:8]))} of {data}" if rows else "")
 
 
+@allow_transfers
 def replay(
     run: Run,
     data: Data | Source | tuple[Any, ...],
@@ -117,6 +120,9 @@ def replay(
 def replay_job(job: Job, options: FitOptions, *, step: int | None = None, member: int | None = None) -> Replay | None:
     """Replay a step of a job, which may also be a sweep."""
     members = job.ensemble.members
+    for name, value in (("member", member), ("step", step)):
+        if value is not None:
+            checks.positive_int("replay", name, value, 0)
     if member is not None and not 0 <= member < members:
         raise ValueError(f"replay: member must be in 0 … {members - 1}, got {member}")
     if step is not None and not 0 <= step < job.total_steps:
@@ -132,6 +138,8 @@ def replay_job(job: Job, options: FitOptions, *, step: int | None = None, member
         for i, part in enumerate(slices)
         if member is None or part.start <= member < part.stop
     ]
+    if step is None and job.total_steps == 0:
+        return None
     if step is None:
         first = None
         for group in groups:  # in later groups only steps before `first` matter

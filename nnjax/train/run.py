@@ -9,16 +9,34 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax
 
 from nnjax import checks, metrics
-from nnjax.data import as_data, batch_indices, n_rows, take_rows
+from nnjax.data import batch_indices, n_rows, take_rows
+from nnjax.data._shuffle import check_int32
+from nnjax.data._transfers import allow_transfers
+from nnjax.data._validate import as_batch, check_row_axes
 from nnjax.nn import as_layer
-from nnjax.types import Data, Key, LayerLike, Loss, Metric, Optimizer, OptState, Params, PyTree, State, TrainState
+from nnjax.types import (
+    Data,
+    Key,
+    Layer,
+    LayerLike,
+    Loss,
+    Metric,
+    Optimizer,
+    OptState,
+    Params,
+    PyTree,
+    State,
+    TrainState,
+)
 
 Log = dict[str, Array]
 Carry = TypeVar("Carry")
+NUMBERS = (Array, np.ndarray, np.number, np.bool_, int, float)
 EVALUATION_BATCH = 4096  # rows predicted at once: large enough to fill a device, small enough for its memory
 
 # Constants folded into the run's key, one for each purpose. They lie beyond what `jax.random.split(key, n)` reaches
@@ -68,11 +86,19 @@ class Run:
     micro_batches: int = 1
 
     def __post_init__(self) -> None:
-        as_layer(self.net)
+        if not (isinstance(self.net, Layer) or callable(self.net)):
+            raise TypeError(f"Run: net must be a layer such as nn.mlp([32], 10), or a function, got {self.net!r:.80}")
+        if getattr(self.net, "__annotations__", {}).get("return") in (Layer, "Layer"):
+            name = getattr(self.net, "__name__", "it")
+            raise TypeError(f"Run: net is the function {name}, which makes a layer; call it, as in {name}(…)")
+        if not isinstance(self.net, Layer):
+            checks.function_of("Run", "net", self.net, "x")
+        if not isinstance(self.metrics, (tuple, list)):
+            raise TypeError(f"Run: metrics must be a tuple of functions, as in metrics=(f,), got {self.metrics!r:.80}")
         object.__setattr__(self, "metrics", tuple(self.metrics))  # a list could not be hashed, and jit needs that
-        for name, function in (("loss", self.loss), *(("metrics", metric) for metric in self.metrics)):
-            if not callable(function):
-                raise TypeError(f"Run: {name} must be a function (prediction, target), got {function!r}")
+        checks.function_of("Run", "loss", self.loss, "prediction", "target")
+        for metric in self.metrics:
+            checks.function_of("Run", "metrics", metric, "prediction", "target", "weights")
         if not hasattr(self.optimizer, "init") or not hasattr(self.optimizer, "update"):
             raise TypeError(
                 "Run: optimizer must be an optax.GradientTransformation such as optim.adam(1e-3), "
@@ -87,6 +113,7 @@ class Run:
             if self.batch_size % self.micro_batches:
                 raise ValueError(f"Run: micro_batches {self.micro_batches} must divide batch_size {self.batch_size}")
 
+    @allow_transfers
     def init(self, key: Key, data: Data) -> TrainState:
         """Return the state before the first step.
 
@@ -98,7 +125,7 @@ class Run:
           ValueError, TypeError: if network, loss or optimizer reject the shapes or dtypes; a note names the place.
         """
         key = checks.key("Run.init", key)
-        data = as_data(data)
+        data = as_batch("Run.init", "data", data)
         net = as_layer(self.net)
         rows = self.batch_size or jax.tree.leaves(data.x)[0].shape[0]
         x, y = jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype), (data.x, data.y))
@@ -106,7 +133,11 @@ class Run:
             params, state = net.init(jax.random.fold_in(key, INIT_STREAM), x)
             with checks.located(f"in the loss of {net.name}"):
                 jax.eval_shape(
-                    lambda p, s, x, y: self._losses(net.apply(p, s, x, train=False)[0], y), params, state, x, y
+                    lambda p, s, x, y: self._losses(_output(net, net.apply(p, s, x, train=False))[0], y),
+                    params,
+                    state,
+                    x,
+                    y,
                 )
             opt_state = self.optimizer.init(params)
         _refuse_line_search(opt_state)
@@ -116,6 +147,7 @@ class Run:
             _check_updates(updates, params)
         return TrainState(jnp.zeros((), jnp.int32), params, state, opt_state, key)
 
+    @allow_transfers
     def step(self, ts: TrainState, batch: Data) -> tuple[TrainState, Log]:
         """Take one step on a batch.
 
@@ -126,7 +158,8 @@ class Run:
         Returns:
           The state after the step, and `{"loss": ()}`: the loss of the batch before the step.
         """
-        batch = as_data(batch)
+        batch = as_batch("Run.step", "batch", batch)
+        checks.instance("Run.step", "ts", ts, TrainState, "a TrainState, as Run.init returns")
         key = jax.random.fold_in(jax.random.fold_in(ts.key, STEP_STREAM), ts.step)
         loss, state, grads = self._gradient(ts.params, ts.state, batch, key)
         with jax.named_scope("update"):
@@ -134,6 +167,7 @@ class Run:
             params = optax.apply_updates(ts.params, updates)
         return TrainState(ts.step + 1, params, state, opt_state, ts.key), {"loss": loss}
 
+    @allow_transfers
     def steps(self, ts: TrainState, data: Data, n: int, *, remat: bool = False) -> tuple[TrainState, Log]:
         """Take `n` steps as a scan, on the batches of the run's endless stream of shuffled epochs.
 
@@ -158,7 +192,10 @@ class Run:
         >>> bool(jax.jit(jax.grad(validation_loss))(1e-3) < 0)  # a larger rate would be better
         True
         """
-        data = as_data(data)
+        data = as_batch("Run.steps", "data", data)
+        checks.instance("Run.steps", "ts", ts, TrainState, "a TrainState, as Run.init returns")
+        checks.positive_int("Run.steps", "n", n, 0)
+        checks.flag("Run.steps", "remat", remat)
         keep = partial(jax.checkpoint, prevent_cse=False) if remat else lambda step: step
 
         def scan(ts: TrainState, n: int) -> tuple[TrainState, Log]:
@@ -170,6 +207,7 @@ class Run:
 
         return _scan_in_blocks(scan, ts, n) if remat else scan(ts, n)
 
+    @allow_transfers
     def rows(self, key: Key, step: Array, n_examples: Array | int, n: int) -> Array:
         """Return the rows (n, batch_size) of the examples in the batches of steps `step` … `step + n - 1`.
 
@@ -184,10 +222,14 @@ class Run:
         """
         if self.batch_size is None:
             raise ValueError("Run.rows: batch_size=None takes the full batch in stored order, so no rows are drawn")
+        checks.positive_int("Run.rows", "n", n, 0)
+        key, step = checks.key("Run.rows", key), check_int32("Run.rows", "step", step, 0)
+        check_int32("Run.rows", "n_examples", n_examples, 1)
         stream, size = jax.random.fold_in(key, SHUFFLE_STREAM), self.batch_size
         steps = step + jnp.arange(n, dtype=jnp.int32)
         return jax.vmap(lambda step: batch_indices(stream, step, n_examples, size))(steps)
 
+    @allow_transfers
     def predict(self, params: Params, state: State, x: PyTree) -> PyTree:
         """Return the network's outputs in evaluation mode, computed in blocks of 4096 rows.
 
@@ -204,8 +246,14 @@ class Run:
         """
         net = as_layer(self.net)
 
+        check_row_axes("Run.predict: x", x)
+
         def forward(x: PyTree) -> PyTree:
-            return net.apply(params, state, x, train=False)[0]
+            try:
+                return _output(net, net.apply(params, state, x, train=False))[0]
+            except (TypeError, KeyError, IndexError, ValueError, AttributeError) as error:
+                self._explain_misfit(params, state, x, error)
+                raise
 
         n = jax.tree.leaves(x)[0].shape[0]
         whole, rest = divmod(n, EVALUATION_BATCH)
@@ -218,6 +266,7 @@ class Run:
             return y
         return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), y, forward(jax.tree.map(lambda a: a[cut:], x)))
 
+    @allow_transfers
     def evaluate(self, ts: TrainState, data: Data) -> Log:
         """Return the loss and the metrics over all examples, in evaluation mode.
 
@@ -228,21 +277,24 @@ class Run:
         Returns:
           `{"loss": (), …}`, with an entry for each metric under the name of its function.
         """
-        data = as_data(data)
+        data = as_batch("Run.evaluate", "data", data)
+        if not (hasattr(ts, "params") and hasattr(ts, "state")):
+            raise TypeError(f"Run.evaluate: ts must be a TrainState, as Run.init returns, got {ts!r:.80}")
         prediction = self.predict(ts.params, ts.state, data.x)
         log = {"loss": metrics.weighted_mean(self._losses(prediction, data.y), data.weights)}
         for metric in self.metrics:
-            log[metric_name(metric)] = metric(prediction, data.y, data.weights)
+            log[metric_name(metric)] = self._score(metric, prediction, data)
         return log
 
     def _gradient(self, params: Params, state: State, batch: Data, key: Key) -> tuple[Array, State, Params]:
         """Return the loss of the batch, the network's new state, and the gradient."""
         net = as_layer(self.net)
         n = n_rows(batch)
-        total = jnp.asarray(n, jnp.float32) if batch.weights is None else batch.weights.sum()
+        weights = batch.weights
+        total = jnp.asarray(n, jnp.float32) if weights is None else weights.astype(_wide(weights.dtype)).sum()
 
         def objective(params: Params, state: State, part: Data, key: Key) -> tuple[Array, State]:
-            prediction, state = net.apply(params, state, part.x, train=True, key=key)
+            prediction, state = _output(net, net.apply(params, state, part.x, train=True, key=key))
             with jax.named_scope("loss"):
                 losses = self._losses(prediction, part.y)
                 weighted = losses if part.weights is None else losses * part.weights.astype(losses.dtype)
@@ -263,13 +315,30 @@ class Run:
             loss, state, grads = carry
             data, i = part
             (more, state), gradients = gradient(params, state, data, jax.random.fold_in(key, i))
-            return (loss + more, state, jax.tree.map(jnp.add, grads, gradients)), None
+            return (loss + more, state, jax.tree.map(lambda a, b: a + b.astype(a.dtype), grads, gradients)), None
 
         first = jax.tree.map(lambda a: a[0], parts)
         dtype = jax.eval_shape(objective, params, state, first, key)[0].dtype
-        start = (jnp.zeros((), dtype), state, jax.tree.map(jnp.zeros_like, params))
+        start = (jnp.zeros((), dtype), state, jax.tree.map(lambda p: jnp.zeros(p.shape, _wide(p.dtype)), params))
         (loss, state, grads), _ = lax.scan(accumulate, start, (parts, jnp.arange(self.micro_batches)))
-        return loss, state, grads
+        return loss, state, jax.tree.map(lambda grad, p: grad.astype(p.dtype), grads, params)
+
+    def _explain_misfit(self, params: Params, state: State, x: PyTree, error: Exception) -> None:
+        """Raise an error that says so if parameters or state are not those of the network."""
+        expected = jax.eval_shape(as_layer(self.net).init, jax.random.key(0), x)
+        for name, tree, like in zip(("params", "state"), (params, state), expected, strict=True):
+            got, wanted = str(jax.tree.structure(tree)), str(jax.tree.structure(like))
+            if got != wanted:
+                raise TypeError(
+                    f"Run.predict: {name} must be those of {as_layer(self.net).name}, {wanted}, got {got}"
+                ) from error
+
+    def _score(self, metric: Metric, prediction: PyTree, data: Data) -> Array:
+        """Return a metric of the prediction, which must be one number."""
+        score: Any = metric(prediction, data.y, data.weights)
+        if not isinstance(score, NUMBERS) or jnp.shape(score) != ():
+            raise TypeError(f"Run: metrics must return one number, but {metric_name(metric)} returned {score!r:.80}")
+        return jnp.asarray(score)
 
     def _update(self, grads: Params, opt_state: OptState, params: Params, loss: Array) -> tuple[Params, OptState]:
         """Return the updates of the parameters and the optimizer's new state."""
@@ -285,14 +354,33 @@ class Run:
 
     def _losses(self, prediction: PyTree, target: PyTree) -> Array:
         """Return the loss of each example. Its shape is checked, because a scalar would be summed silently."""
-        losses = self.loss(prediction, target)
-        n = jax.tree.leaves(prediction)[0].shape[0]
-        if jnp.shape(losses) != (n,):
+        losses: Any = self.loss(prediction, target)
+        if not isinstance(losses, NUMBERS):
+            raise TypeError(f"Run: loss must return one number per example, (batch,), got {losses!r:.80}")
+        n = jnp.shape(jax.tree.leaves(prediction)[0])[:1]
+        if not n or jnp.shape(losses) != n:
             raise ValueError(
-                f"Run: loss must return one number per example, ({n},), got {jnp.shape(losses)}; "
+                f"Run: loss must return one number per example, {n or '(batch,)'}, got {jnp.shape(losses)}; "
                 "the run takes the mean itself"
             )
-        return losses if losses.dtype.itemsize >= 4 else losses.astype(jnp.float32)  # sums need more than 16 bits
+        return jnp.asarray(losses).astype(_wide(jnp.result_type(losses)))
+
+
+def _wide(dtype: Any) -> Any:
+    """Return the dtype of sums: float32 for floating numbers of fewer bits, because 16 bits lose small terms."""
+    return jnp.float32 if jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 4 else dtype
+
+
+def _output(net: Layer, output: Any) -> tuple[PyTree, State]:
+    """Return the prediction and the state that a network's `apply` returned."""
+    if not isinstance(output, tuple) or len(output) != 2:
+        raise TypeError(
+            f"Run: apply of net must return (y, state), but that of {net.name} returned {type(output).__name__}; "
+            "return (y, ()) if there is no state"
+        )
+    if not jax.tree.leaves(output[0]):
+        raise TypeError(f"Run: net must return at least one array, but {net.name} returned {output[0]!r}")
+    return output
 
 
 def metric_name(metric: Metric) -> str:

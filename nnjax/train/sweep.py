@@ -14,7 +14,9 @@ from jax.sharding import Mesh
 
 from nnjax import checks
 from nnjax.data import Source
+from nnjax.data._transfers import allow_transfers
 from nnjax.data._validate import cast
+from nnjax.train.engine.distributed import refuse_forked_process
 from nnjax.train.engine.ensemble import Ensemble, Strategy
 from nnjax.train.engine.options import Callback, FitOptions, Record, Resume
 from nnjax.train.fit import Result, make_job, train_members
@@ -32,6 +34,7 @@ class Sweep(NamedTuple):
     result: Result  # result of all members, in the order of the settings, and within a setting by seed
 
 
+@allow_transfers
 def sweep(
     make_run: Callable[[Hyper], Run],
     hyper: Mapping[str, Any],
@@ -94,12 +97,12 @@ def sweep(
     >>> [f"{row['rate']:g}" for row in table]
     ['0.01', '0.0001']
     """
-    if not callable(make_run) or isinstance(make_run, Run):
-        raise TypeError(f"sweep: make_run must be a function from hyper-parameters to a train.Run, got {make_run!r}")
+    refuse_forked_process("sweep")
+    checks.function_of("sweep", "make_run", make_run, "hyper")
     checks.positive_int("sweep", "seeds", seeds)
     if validation is None:
         raise ValueError("sweep: validation=None, but settings are ranked by their validation loss; pass validation=")
-    values = _columns(hyper)
+    values = _columns("sweep", "hyper", hyper)
     reserved = [name for name in values if name.startswith(("validation_", "best_")) or name in RESERVED]
     if reserved:
         raise ValueError(f"sweep: {reserved[0]!r} is a column of the result; rename the hyper-parameter")
@@ -143,11 +146,12 @@ def grid(choices: Mapping[str, Sequence[Any] | Array]) -> dict[str, np.ndarray]:
     >>> {name: v.tolist() for name, v in train.grid({"rate": [0.1, 0.2], "width": [8, 16, 32]}).items()}
     {'rate': [0.1, 0.1, 0.1, 0.2, 0.2, 0.2], 'width': [8, 16, 32, 8, 16, 32]}
     """
-    values = _columns(choices, same=False)
+    values = _columns("grid", "choices", choices, same=False)
     rows = list(itertools.product(*(column.tolist() for column in values.values())))
     return {name: np.array([row[i] for row in rows]) for i, name in enumerate(values)}
 
 
+@allow_transfers
 def random_search(key: Key, n: int, ranges: Mapping[str, tuple[float, float] | tuple[float, float, str]]) -> Any:
     """Draw settings at random; they cover each hyper-parameter better than a grid of the same size.
 
@@ -169,9 +173,14 @@ def random_search(key: Key, n: int, ranges: Mapping[str, tuple[float, float] | t
     checks.positive_int("random_search", "n", n)
     key = checks.key("random_search", key)
     settings = {}
-    for i, (name, bounds) in enumerate(ranges.items()):
-        if len(bounds) not in (2, 3):
-            raise ValueError(f"random_search: {name} must be (low, high) or (low, high, kind), got {bounds}")
+    for i, (name, bounds) in enumerate(checks.mapping("random_search", "ranges", ranges).items()):
+        numbers = isinstance(bounds, (tuple, list)) and all(
+            isinstance(end, (int, float, np.number)) for end in bounds[:2]
+        )
+        if not numbers or len(bounds) not in (2, 3):
+            raise ValueError(
+                f"random_search: ranges: {name} must be (low, high) or (low, high, kind), got {bounds!r:.80}"
+            )
         low, high, kind = (*bounds, "uniform")[:3]
         checks.one_of("random_search", f"kind of {name}", kind, ("uniform", "log", "int"))
         whole = kind != "int" or (float(low).is_integer() and float(high).is_integer())
@@ -189,19 +198,24 @@ def random_search(key: Key, n: int, ranges: Mapping[str, tuple[float, float] | t
     return settings
 
 
-def _columns(hyper: Mapping[str, Any], same: bool = True) -> dict[str, np.ndarray]:
+def _columns(where: str, argument: str, hyper: Any, same: bool = True) -> dict[str, np.ndarray]:
     """Return one-dimensional arrays of numbers, of the same length."""
-    if not isinstance(hyper, Mapping) or not hyper:
-        raise TypeError(f"sweep: hyper must be a dictionary with at least one name and its values, got {hyper!r}")
-    columns = {name: np.asarray(values) for name, values in hyper.items()}
-    for name, column in columns.items():
-        if np.issubdtype(column.dtype, np.integer):
-            columns[name] = cast(f"sweep: {name}", column, features=False)
-        if column.ndim != 1 or column.size == 0 or not np.issubdtype(column.dtype, np.number):
-            raise ValueError(f"sweep: {name} must be a list of numbers, got {hyper[name]!r}")
+    columns = {}
+    for name, values in checks.mapping(where, argument, hyper).items():
+        try:
+            column = np.asarray(values)
+        except ValueError:  # lists of different lengths
+            column = np.zeros(0)
+        if column.ndim != 1 or column.size == 0 or column.dtype.kind not in "iuf":
+            raise ValueError(f"{where}: {argument}: {name} must be a list of numbers, got {values!r:.80}")
+        columns[name] = (
+            cast(f"{where}: {argument}, {name}", column, features=False) if column.dtype.kind in "iu" else column
+        )
     sizes = {name: column.size for name, column in columns.items()}
     if same and len(set(sizes.values())) > 1:
-        raise ValueError(f"sweep: each name must have one value for each setting, got {sizes}; combine with train.grid")
+        raise ValueError(
+            f"{where}: each name must have one value for each setting, got {sizes}; combine with train.grid"
+        )
     return columns
 
 

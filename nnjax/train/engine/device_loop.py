@@ -55,10 +55,15 @@ class MemberArgs(NamedTuple):
 
 
 class Status(NamedTuple):
-    """The status of a member: running or not, and where it diverged."""
+    """The status of a member: running or not, where it diverged, and how many steps it took."""
 
     diverged: Array  # () int32, the step whose loss was not finite; -1 if there is none
     running: Array  # () bool
+    step: Array  # () int32
+
+
+def _status(fs: FitState) -> Status:
+    return Status(fs.diverged, is_running(fs), fs.train.step)
 
 
 @partial(jax.jit, static_argnames=("ensemble", "validated"))
@@ -91,13 +96,13 @@ def train_chunk(
       n: () int32, number of steps.
 
     Returns:
-      The state after the steps; the logs (members, CAPACITY), whose first entries belong to the steps taken; and
-      the status of each member.
+      The state after the steps; the logs (members, CAPACITY), whose first entries belong to the steps taken, and the
+      others mean nothing; and the status of each member.
     """
 
     def train_member(member: tuple[FitState, MemberArgs], shared: tuple[Data, Array]) -> tuple[FitState, Log, Status]:
         fs, logs = _steps(ensemble, *member, *shared)
-        return fs, logs, Status(fs.diverged, is_running(fs))
+        return fs, logs, _status(fs)
 
     return each_member(ensemble, train_member, (fs, args), (data, n))
 
@@ -115,7 +120,7 @@ def validate(
         own = data if args.rows is None else select_rows(data, args.rows)
         log = ensemble.run(args.hyper).evaluate(fs.train, own)
         fs = record_validation(fs, log["loss"], patience)
-        return fs, log, Status(fs.diverged, is_running(fs))
+        return fs, log, _status(fs)
 
     return each_member(ensemble, validate_member, (fs, args), (data, patience))
 
@@ -157,13 +162,12 @@ def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n
         new, loss = record_step(fs, ts, log["loss"]), log["loss"]
         if lockstep:
             new = tree_where(continues(fs), new, fs)
-            loss = jnp.where(continues(fs), loss, jnp.full_like(loss, jnp.nan))
         return new, {"loss": logs["loss"].at[i].set(loss)}
 
     size = run.batch_size or n_rows(examples)
     example = jax.ShapeDtypeStruct((size,), jnp.int32)
     dtype = jax.eval_shape(lambda rows: run.step(fs.train, batch(rows))[1]["loss"], example).dtype
-    carry: Carry = fs, {"loss": jnp.full((CAPACITY,), jnp.nan, dtype)}
+    carry: Carry = fs, {"loss": jnp.zeros((CAPACITY,), dtype)}
 
     if run.batch_size is None:
         full = shard_batch(ensemble, examples if table is None else take_rows(examples, table))

@@ -4,15 +4,41 @@ import atexit
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import jax
 import numpy as np
+from jax._src import xla_bridge  # JAX has no public function that says whether it has started
 
 LOST = re.compile(r"gloo|nccl|connection|unavailable|deadline_exceeded|heartbeat", re.IGNORECASE)  # in JAX's errors
 HEARTBEAT = 20  # seconds of silence after which a process counts as dead, and the others end
+
+
+_forked = threading.Event()  # set in a process that was forked after JAX had started
+
+
+def _after_fork() -> None:
+    if xla_bridge.backends_are_initialized():
+        _forked.set()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def refuse_forked_process(where: str) -> None:
+    """Raise RuntimeError in a process that was forked after JAX had started: its first program would wait forever.
+
+    A fork copies none of JAX's threads. A process that is forked before JAX starts may train.
+    """
+    if _forked.is_set():
+        raise RuntimeError(
+            f"{where}: this process was forked after JAX had started, and JAX's threads do not survive a fork; start "
+            "processes by multiprocessing.get_context('spawn')"
+        )
 
 
 class ProcessLostError(RuntimeError):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 Differences = Sequence[tuple[str, str, str]]  # (name, saved value, current value)
 
@@ -9,15 +10,19 @@ Differences = Sequence[tuple[str, str, str]]  # (name, saved value, current valu
 class RunMismatchError(ValueError):
     """The saved run differs from the one to resume."""
 
-    def __init__(self, folder: Path, differences: Differences, *, reason: str | None = None):
+    def __init__(self, folder: Path | None, differences: Differences, *, reason: str | None = None):
         """Initialise the error.
 
         Args:
-          folder: the folder of the checkpoints.
+          folder: the folder of the checkpoints; None for a `PartialRun`.
           differences: the entries of the fingerprint that differ.
           reason: why the saved state cannot be loaded; None if `resume="anyway"` would continue.
         """
         self.folder, self.differences, self.reason = folder, differences, reason
+        if folder is None:
+            text = "fit: this run differs from the interrupted one, so it cannot continue it"
+            super().__init__(f"{text}:\n{format_differences(differences)}\npass the same arguments")
+            return
         remedy = (
             f"{reason}\nchoose another out=" if reason else "resume='anyway' continues anyway; or choose another out="
         )
@@ -33,22 +38,31 @@ class RunMismatchError(ValueError):
 
 
 class InterruptedRun(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM ended the run."""
+    """Ctrl-C or SIGTERM ended the run.
 
-    def __init__(self, step: int, folder: Path | None):
+    Attributes:
+      step: number of steps taken.
+      folder: the folder in which they are saved; None if they are not saved.
+      partial: the `train.PartialRun` up to there, which `resume=` takes; None if several processes trained it.
+    """
+
+    def __init__(self, step: int, folder: Path | None, *, waiting: bool = False, partial: Any = None):
         """Initialise the exception.
 
         Args:
           step: number of steps taken.
           folder: the folder of the checkpoint; None if nothing is saved.
+          waiting: whether the run was waiting for its source.
+          partial: the run up to there.
         """
-        self.step, self.folder = step, folder
+        self.step, self.folder, self.partial = step, folder, partial
         how = (
-            "nothing is saved, because fit had no folder out="
+            "not saved, because fit had no folder out=; resume=error.partial continues, see train.InterruptedRun"
             if folder is None
             else f"saved in {folder}; the same call with resume=True continues"
         )
-        super().__init__(f"stopped after step {step}, {how}")
+        where = ", while it waited for the source" if waiting else ""
+        super().__init__(f"stopped after step {step}{where}, {how}")
 
 
 class DivergedWarning(RuntimeWarning):
@@ -64,9 +78,14 @@ class DivergedWarning(RuntimeWarning):
         """
         self.step, self.loss, self.member = step, loss, member
         who = "" if member is None else f" of member {member}"
+        help_ = (
+            "No update was made before, so the likely cause is in the data, the labels or the loss"
+            if step == 0
+            else "A smaller learning rate or optax.clip_by_global_norm may help"
+        )
         super().__init__(
-            f"fit: the loss of step {step}{who} is {loss}, so this was its last step. train.replay(…) finds the cause; "
-            "a smaller learning rate or optax.clip_by_global_norm may help"
+            f"fit: the loss of step {step}{who} is {loss}, so this was its last step. {help_}; train.replay(…) finds "
+            "where it arose"
         )
 
 

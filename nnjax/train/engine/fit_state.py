@@ -4,6 +4,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from nnjax.types import Params, State, TrainState
@@ -15,7 +16,7 @@ NO_PATIENCE = 2**31 - 1  # a patience that no run reaches
 class Best(NamedTuple):
     """The network with the lowest validation loss so far."""
 
-    score: Array  # () the validation loss; infinite before the first validation
+    score: Array  # () the validation loss; before the first one the largest number, because jax_debug_infs forbids inf
     step: Array  # () int32
     params: Params
     state: State
@@ -35,9 +36,17 @@ def initial_fit_state(ts: TrainState, *, validated: bool, stopped: Array) -> Fit
     """Return the state before the first chunk."""
     best = None
     if validated:
-        infinite, zero = jnp.full((), jnp.inf, jnp.result_type(float)), jnp.zeros_like(ts.step)
-        best = Best(infinite, zero, ts.params, ts.state, waited=zero)
+        dtype = jnp.result_type(float)
+        none, zero = jnp.full((), np.finfo(dtype).max, dtype), jnp.zeros_like(ts.step)
+        best = Best(none, zero, ts.params, ts.state, waited=zero)
     return FitState(ts, diverged=jnp.full_like(ts.step, -1), stopped=stopped, best=best)
+
+
+def with_infinite_score(best: Best) -> Best:
+    """Return the best network of `fit`'s result, whose score is infinite if no validation had a finite loss."""
+    score = np.asarray(best.score)
+    none = score == np.finfo(score.dtype).max
+    return best._replace(score=jnp.asarray(np.where(none, np.inf, score).astype(score.dtype))) if none.any() else best
 
 
 def is_running(fs: FitState) -> Array:

@@ -4,7 +4,10 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +22,7 @@ from nnjax.train.engine.fit_state import NO_PATIENCE, FitState
 from nnjax.train.engine.job import Job
 from nnjax.train.engine.options import FitOptions, Record
 from nnjax.train.engine.placement import replicate, shard_members, snapshot, to_host
-from nnjax.train.engine.resume import Logs, resumable
+from nnjax.train.engine.resume import Logs, Save, resumable
 from nnjax.train.engine.signals import deferred_interrupts
 from nnjax.train.run import Log
 from nnjax.types import Data
@@ -27,6 +30,8 @@ from nnjax.types import Data
 CHUNK_SECONDS = 0.25  # time that a chunk takes, and so the delay of the progress bar and of Ctrl-C
 
 Show = Callable[[Record], None]
+T = TypeVar("T")
+Partial = tuple[FitState, Logs]  # where a run was interrupted
 
 
 class Seconds(NamedTuple):
@@ -47,7 +52,9 @@ class Outcome(NamedTuple):
     ended_by_callback: bool
 
 
-def run_job(job: Job, options: FitOptions, show: Show, *, ended: bool = False) -> Outcome:
+def run_job(
+    job: Job, options: FitOptions, show: Show, *, ended: bool = False, continued: Partial | None = None
+) -> Outcome:
     """Take all steps of a job.
 
     Args:
@@ -55,63 +62,125 @@ def run_job(job: Job, options: FitOptions, show: Show, *, ended: bool = False) -
       options: chunk length, checkpoints, callbacks.
       show: called with a record after each chunk, for the progress bar.
       ended: True if a callback ended the run in an earlier group; then no steps are taken.
+      continued: the state and the logs of an interrupted run, to continue; None to start fresh or from a checkpoint.
     """
     ensemble, ends = job.ensemble, job.members.ends
     start = time.perf_counter()
     training = validating = 0.0
     with (
         explain_lost_process(options.folder),
-        resumable(job, options) as (restored, save),
+        resumable(job, options if continued is None else replace(options, resume=False)) as (restored, save),
         open_data(job, options) as (data, next_feed),
         deferred_interrupts() as interrupted,
     ):
-        fs, logs = restored
+        fs, logs = restored if continued is None else _continue(job, *continued)
         advance, score = chunk_function(job, data), _validation_function(job)
-        # Zero steps, and the validation of a copy, compile the programs
-        fs, _, status = advance(fs, logs.done, logs.done, next_feed(logs.done).block)
-        if job.held_out is not None:
-            score(jax.tree.map(jnp.copy, fs))
-        status = to_host(ensemble, status)
-        compiled = time.perf_counter() - start
-
         where = options.folder  # the folder of the last checkpoint: a different one if this one cannot be written
         saves = where is not None and jax.process_index() == 0  # only this process knows when it last saved
         stops, size, saved_at, final = _stops(job, options), options.chunk_steps or 1, time.perf_counter(), False
-        while not ended and status.running.any() and (epoch := _next_stop(job, stops, logs)) is not None:
-            clock = time.perf_counter()
-            feed, before = next_feed(logs.done), logs.done
-            until = _chunk_end(job, options, before, epoch, size=size, limit=feed.limit)
-            fs, log, status = advance(fs, before, until, feed.block)
-            losses, status = to_host(ensemble, (log["loss"], status))  # waits for the device
-            elapsed = time.perf_counter() - clock
-            training += elapsed
-            size = options.chunk_steps or max(1, int((until - before).max() / elapsed * CHUNK_SECONDS))
-            _warn_diverged(job, status.diverged, losses, before)
-            logs = _add_losses(logs, losses, until)
-            survived, at_stop = bool(status.running.any()), bool((until == ends[:, epoch]).all())
-            if at_stop and job.held_out is not None and (epoch in job.validated or epoch == job.last_epoch):
-                if epoch not in job.validated:  # a longer run would not validate here, so no checkpoint may hold it
-                    final, where = True, save(fs, logs, wait=True) or where
+        with _rescued(job, save, lambda: (fs, logs, final, where)):
+            # Zero steps, and the validation of a copy, compile the programs
+            fs, _, status = advance(fs, logs.done, logs.done, next_feed(logs.done, interrupted).block)
+            if job.held_out is not None:
+                score(jax.tree.map(jnp.copy, fs))
+            status = to_host(ensemble, status)
+            compiled = time.perf_counter() - start
+
+            while not ended and status.running.any() and (epoch := _next_stop(job, stops, logs)) is not None:
                 clock = time.perf_counter()
-                fs, scores, status = score(fs)
-                scores, status = to_host(ensemble, (scores, status))
-                logs = _add_scores(logs, epoch, scores, status.diverged)
-                validating += time.perf_counter() - clock
-            show(_record(job, logs, since=before))
-            if survived and _callback_is_due(options, before, until, at_stop=at_stop):
-                ended = _call(job, options, fs, logs, epoch)
-            due = saves and time.perf_counter() - saved_at >= options.save_every
-            size, (ended, due, stop) = all_agree(size, (ended, due, interrupted()))
-            if (due or stop) and not final and (saved := save(fs, logs, wait=stop)):
-                saved_at, where = time.perf_counter(), saved
-            if stop:
-                raise InterruptedRun(int(until.max()), where)
+                feed, before = next_feed(logs.done, interrupted), logs.done
+                until = _chunk_end(job, options, before, epoch, size=size, limit=feed.limit)
+                fs, log, status = advance(fs, before, until, feed.block)
+                losses, status = to_host(ensemble, (log["loss"], status))  # waits for the device
+                elapsed = time.perf_counter() - clock
+                training += elapsed
+                size = options.chunk_steps or max(1, int((until - before).max() / elapsed * CHUNK_SECONDS))
+                logs = _add_losses(logs, losses, until, status.step)
+                _warn_diverged(job, status.diverged, losses, before)
+                survived, at_stop = bool(status.running.any()), bool((until == ends[:, epoch]).all())
+                if at_stop and job.held_out is not None and (epoch in job.validated or epoch == job.last_epoch):
+                    if epoch not in job.validated:  # a longer run would not validate here: no checkpoint may hold it
+                        final, where = True, save(fs, logs, wait=True) or where
+                    clock = time.perf_counter()
+                    fs, scores, status = score(fs)
+                    scores, status = to_host(ensemble, (scores, status))
+                    logs = _add_scores(logs, epoch, scores, status.diverged)
+                    validating += time.perf_counter() - clock
+                show(_record(job, logs, since=before))
+                if survived and _callback_is_due(options, before, until, at_stop=at_stop):
+                    ended = _call(job, options, fs, logs, epoch)
+                due = saves and time.perf_counter() - saved_at >= options.save_every
+                size, (ended, due, stop) = all_agree(size, (ended, due, interrupted()))
+                if (due or stop) and not final and (saved := save(fs, logs, wait=stop)):
+                    saved_at, where = time.perf_counter(), saved
+                if stop:
+                    raise _interruption(job, where, fs, logs)
         if not final:
             where = save(fs, logs, wait=True) or where
         if interrupted():
-            raise InterruptedRun(int(logs.done.max(initial=0)), where)
+            raise _interruption(job, where, fs, logs)
         seconds = Seconds(compiled, training, validating, total=time.perf_counter() - start)
         return Outcome(snapshot(ensemble, fs), logs, seconds, ended_by_callback=ended)
+
+
+def _continue(job: Job, fs: FitState, logs: Logs) -> Partial:
+    """Return the state of an interrupted run on the devices, and its logs with room for the steps to come."""
+    if (logs.done > job.total_steps).any():
+        raise ValueError(
+            f"fit: the interrupted run has taken {logs.done.max()} steps, but these epochs are {job.total_steps}; "
+            "continue with at least as many epochs"
+        )
+    losses = np.full((len(logs.done), job.total_steps), np.nan, logs.losses.dtype)
+    taken = int(logs.done.max(initial=0))
+    losses[:, :taken] = logs.losses[:, :taken]
+    return jax.tree.map(jnp.copy, shard_members(job.ensemble, fs)), logs._replace(losses=losses)
+
+
+def _interruption(job: Job, folder: Path | None, fs: FitState, logs: Logs, *, waiting: bool = False) -> InterruptedRun:
+    alone = jax.process_count() == 1  # otherwise a copy of the state would wait for the others
+    part = (snapshot(job.ensemble, fs), logs) if alone else None
+    return InterruptedRun(int(logs.done.max(initial=0)), folder, waiting=waiting, partial=part)
+
+
+@contextmanager
+def _rescued(job: Job, save: Save, current: Callable[[], tuple[FitState, Logs, bool, Path | None]]) -> Iterator[None]:
+    """Save the last state if an error of the source, of a callback or of the disk ends the run.
+
+    Args:
+      job: the job.
+      save: the function that saves.
+      current: a function that returns the state, the logs, whether they must not be saved any more, and the folder of
+        the last checkpoint.
+    """
+    alone = jax.process_count() == 1  # otherwise saving would wait for the others
+    try:
+        yield
+    except prefetch.WaitInterruptedError:
+        fs, logs, final, folder = current()
+        if alone and not final:
+            folder = save(fs, logs, wait=True) or folder
+        raise _interruption(job, folder, fs, logs, waiting=True) from None
+    except Exception as error:
+        fs, logs, final, folder = current()
+        if logs.done.any():
+            usable = alone and not any(leaf.is_deleted() for leaf in jax.tree.leaves(fs))
+            saving = partial(save, fs, logs, wait=True) if usable and not final else lambda: folder if final else None
+            error.add_note(_describe_rescue(folder, int(logs.done.max()), saving))
+        raise
+
+
+def _describe_rescue(folder: Path | None, step: int, save: Callable[[], Path | None]) -> str:
+    """Save, and return a note that says after which step an error happened and how to continue."""
+    place = f"fit: this happened after step {step}"
+    if folder is None:
+        return f"{place}; nothing is saved, because fit had no folder out="
+    failed = ""
+    try:
+        if saved := save():
+            return f"{place}, which is saved in {saved}; the same call with resume=True continues"
+    except Exception as failure:
+        failed = f"; that state could not be saved: {failure}"
+    return f"{place}{failed}; the same call with resume=True continues from the last checkpoint in {folder}"
 
 
 Advance = Callable[[FitState, np.ndarray, np.ndarray, Block | None], tuple[FitState, Log, Status]]
@@ -127,7 +196,40 @@ def chunk_function(job: Job, data: Data | None) -> Advance:
         args = fixed._replace(positions=positions, until=shard_members(ensemble, until.astype(np.int32)))
         return train_chunk(ensemble, fs, args, examples, np.int32((until - done).max()))
 
-    return advance
+    def advance_to_operation(fs: FitState, done: np.ndarray, until: np.ndarray, block: Block | None) -> None:
+        with jax.debug_nans(False), jax.debug_infs(False):
+            _, _, status = advance(jax.tree.map(jnp.copy, fs), done, until, block)
+            bad = np.asarray(status.diverged)[: ensemble.members]
+            last = np.where(bad >= 0, bad, until - 1)
+            start = np.maximum(done, done + (last - done).min() - 1)  # a gradient shows in the loss of the next step
+            fs, _, _ = advance(fs, done, start, block)
+        with jax.disable_jit():
+            advance(fs, start, np.minimum(start + 2, until), block)
+
+    return lambda fs, done, until, block: _at_operation(
+        fs, lambda fs: advance(fs, done, until, block), lambda fs: advance_to_operation(fs, done, until, block)
+    )
+
+
+def _at_operation(fs: FitState, program: Callable[[FitState], T], repeat: Callable[[FitState], Any]) -> T:
+    """Return `program(fs)`. Under `jax_debug_nans` and `jax_debug_infs`, errors are raised by the operation itself.
+
+    JAX would repeat the program to find it, but the program's argument is donated, and a loop is one operation.
+
+    Args:
+      fs: the state, whose memory the program reuses.
+      program: the compiled program.
+      repeat: takes the same state, and does one operation after another, the first bad one of which raises.
+    """
+    config: Any = jax.config
+    if not (config.jax_debug_nans or config.jax_debug_infs):
+        return program(fs)
+    kept = jax.tree.map(jnp.copy, fs)
+    try:
+        return jax.block_until_ready(program(fs))
+    except (FloatingPointError, RuntimeError):  # RuntimeError if JAX found the donated argument deleted
+        repeat(kept)
+        raise
 
 
 @contextmanager
@@ -148,7 +250,11 @@ def _validation_function(job: Job) -> Callable[[FitState], tuple[FitState, Log, 
         hyper=shard_members(ensemble, job.members.hyper), rows=shard_members(ensemble, job.members.held_out_rows)
     )
     patience = np.int32(NO_PATIENCE if job.patience is None else job.patience)
-    return lambda fs: validate(ensemble, fs, args, held_out, patience)
+
+    def score(fs: FitState) -> tuple[FitState, Log, Status]:
+        return validate(ensemble, fs, args, held_out, patience)
+
+    return lambda fs: _at_operation(fs, score, jax.disable_jit()(score))
 
 
 def _stops(job: Job, options: FitOptions) -> list[int]:
@@ -169,10 +275,13 @@ def _next_stop(job: Job, stops: list[int], logs: Logs) -> int | None:
     return job.last_epoch if unscored else None  # the last validation is not part of a checkpoint
 
 
-def _add_losses(logs: Logs, losses: np.ndarray, until: np.ndarray) -> Logs:
-    """Return the logs with the losses (members, ...) of a chunk, which are written in place."""
-    for member, (start, stop) in enumerate(zip(logs.done, until, strict=True)):
-        logs.losses[member, start:stop] = losses[member, : stop - start]
+def _add_losses(logs: Logs, losses: np.ndarray, until: np.ndarray, taken: np.ndarray) -> Logs:
+    """Return the logs with the losses (members, ...) of a chunk, which are written in place.
+
+    Steps that a frozen member did not take, those from `taken` (members,) on, keep NaN.
+    """
+    for member, (start, stop) in enumerate(zip(logs.done, np.minimum(until, taken), strict=True)):
+        logs.losses[member, start : max(start, stop)] = losses[member, : max(0, stop - start)]
     return logs._replace(done=until)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from nnjax import checks
 from nnjax.storage.paths import as_path
@@ -11,7 +11,18 @@ from nnjax.types import TrainState
 
 Record = dict[str, Any]  # numbers, or for an ensemble arrays (members,)
 Callback = Callable[[TrainState, Record], bool | None]
-Resume = bool | Literal["anyway"]
+
+
+class PartialRun(NamedTuple):
+    """A run that was interrupted, in memory. `fit(…, resume=partial)` continues it in the same process."""
+
+    ts: TrainState  # the state after the last step; for an ensemble in groups, that of the last group that began
+    job: Any  # the arguments, a Job
+    group: int | None
+    groups: tuple[tuple[Any, Any], ...]  # the state and the logs of each group that began
+
+
+Resume = bool | Literal["anyway"] | PartialRun
 
 
 @dataclass(frozen=True)
@@ -43,11 +54,19 @@ class FitOptions:
         for name in ("group", "patience", "chunk_steps", "callback_every"):
             if getattr(self, name) is not None:
                 checks.positive_int("fit", name, getattr(self, name))
-        if self.resume not in (True, False, "anyway"):
-            raise ValueError(f"fit: resume must be True, False or 'anyway', got {self.resume!r}")
+        if not (
+            isinstance(self.resume, bool | PartialRun) or (isinstance(self.resume, str) and self.resume == "anyway")
+        ):
+            raise ValueError(f"fit: resume must be True, False, 'anyway' or error.partial, got {self.resume!r}")
+        checks.flag("fit", "progress", self.progress)
+        if self.out is not None and not isinstance(self.out, (str, Path)):
+            raise TypeError(f"fit: out must be a folder, as text or as a Path, got {self.out!r}")
+        if self.out is not None and not str(self.out):
+            raise ValueError("fit: out must be a folder, got ''; out='.' is the current one")
+        if not isinstance(self.callbacks, (tuple, list)):
+            raise TypeError(f"fit: callbacks must be a list of functions, as in [f], got {self.callbacks!r:.80}")
         for callback in self.callbacks:
-            if not callable(callback):
-                raise TypeError(f"fit: each callback must be a function (ts, record), got {callback!r}")
+            checks.function_of("fit", "callbacks", callback, "ts", "record")
 
     @property
     def folder(self) -> Path | None:

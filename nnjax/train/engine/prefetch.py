@@ -2,14 +2,16 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, wait
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from queue import SimpleQueue
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from nnjax.data import Source
 from nnjax.data._source import pieces
@@ -21,6 +23,8 @@ from nnjax.train.engine.placement import replicate, shard_members
 from nnjax.types import Data, Key, PyTree
 
 BYTES = 64 * 2**20  # size of a block. There are three: one in training, one ready, one being gathered
+POLL = 0.1  # seconds between two looks whether the run was interrupted, while the source is read
+PATIENCE = 2.0  # seconds that the end of a run waits for the source
 
 
 class Feed(NamedTuple):
@@ -30,10 +34,17 @@ class Feed(NamedTuple):
     limit: np.ndarray | None  # (members,) the step before which the block ends; None without a block
 
 
-NextFeed = Callable[[np.ndarray], Feed]  # steps done, (members,) -> feed of the next chunk
+class WaitInterruptedError(Exception):
+    """The run was interrupted while it waited for its source."""
 
 
-def no_feed(done: np.ndarray) -> Feed:
+class NextFeed(Protocol):
+    """Return what the chunk after these steps (members,) reads, or raise `WaitInterruptedError`."""
+
+    def __call__(self, done: np.ndarray, interrupted: Callable[[], bool] = ...) -> Feed: ...
+
+
+def no_feed(done: np.ndarray, interrupted: Callable[[], bool] = lambda: False) -> Feed:
     """Return the feed of data that are on the device."""
     return Feed(block=None, limit=None)
 
@@ -41,6 +52,8 @@ def no_feed(done: np.ndarray) -> Feed:
 @contextmanager
 def prefetched(job: Job, source: Source, stops: Sequence[np.ndarray]) -> Iterator[NextFeed]:
     """Yield a function that returns blocks of examples, gathered by a thread: one in training, two ahead.
+
+    The thread is a daemon, so that a source that hangs does not keep the process from ending.
 
     Args:
       job: the job, for its order of rows.
@@ -54,37 +67,52 @@ def prefetched(job: Job, source: Source, stops: Sequence[np.ndarray]) -> Iterato
     gather, size = _gatherer(job, source, closed)
     wide, device = x64(), jax.config.jax_default_device  # type: ignore[attr-defined]
     single = jax.process_count() == 1  # otherwise all processes transfer together, in the order of their main threads
+    tasks: SimpleQueue[tuple[np.ndarray, np.ndarray, Future[Block]] | None] = SimpleQueue()
     pending: list[tuple[np.ndarray, Future[Block]]] = []  # the limit of each block, and the block
     block: Block | None = None
     limit: np.ndarray | None = None
 
-    def work(start: np.ndarray, limit: np.ndarray) -> Block:
-        with jax.enable_x64(wide), jax.default_device(device):  # threads do not inherit these from the caller
-            return _to_device(job.ensemble, gather(start, limit)) if single else gather(start, limit)
+    def work() -> None:
+        while (task := tasks.get()) is not None and not closed.is_set():
+            start, limit, future = task
+            # Threads do not inherit these from the caller
+            with jax.enable_x64(wide), jax.default_device(device), jax.transfer_guard("allow"):
+                try:
+                    gathered = gather(start, limit)
+                    future.set_result(_to_device(job.ensemble, gathered) if single else gathered)
+                except BaseException as error:  # the main thread raises it when it comes to this block
+                    future.set_exception(error)
+                    return
+            del task, future  # they would keep the block in memory
 
     def submit(start: np.ndarray) -> None:
-        limit = steps_ahead(start, size, stops)
-        pending.append((limit, thread.submit(work, start, limit)))
+        limit, future = steps_ahead(start, size, stops), Future[Block]()
+        pending.append((limit, future))
+        tasks.put((start, limit, future))
 
-    def next_feed(done: np.ndarray) -> Feed:
+    def next_feed(done: np.ndarray, interrupted: Callable[[], bool] = lambda: False) -> Feed:
         nonlocal block, limit
         if limit is None or (done >= limit).all():
             if not pending:
                 submit(done)
             block = None  # free its memory first
+            while not wait([pending[0][1]], POLL).done:
+                if interrupted():
+                    raise WaitInterruptedError
             limit, future = pending.pop(0)
             block = future.result() if single else _to_device(job.ensemble, future.result())
             while len(pending) < 2 and stops and ((start := pending[-1][0] if pending else limit) < stops[-1]).any():
                 submit(start)
         return Feed(block, limit)
 
-    with ThreadPoolExecutor(1, "nnjax-gather") as thread:
-        try:
-            yield next_feed
-        finally:
-            closed.set()
-            for _, future in pending:
-                future.cancel()
+    thread = threading.Thread(target=work, name="nnjax-gather", daemon=True)
+    thread.start()
+    try:
+        yield next_feed
+    finally:
+        closed.set()
+        tasks.put(None)
+        thread.join(PATIENCE)
 
 
 def steps_ahead(done: np.ndarray, steps: int, stops: Sequence[np.ndarray]) -> np.ndarray:
@@ -168,9 +196,14 @@ def _draw_rows(
     ensemble: Ensemble, keys: Key, hyper: PyTree, count: jax.Array, start: jax.Array, *, n: int
 ) -> jax.Array:
     run = ensemble.run(hyper)
-    return jax.vmap(lambda key, step, count: run.rows(key, step, count, n))(
-        keys, jnp.asarray(start), jnp.asarray(count)
-    )
+
+    def draw(member: tuple[Key, jax.Array, jax.Array]) -> jax.Array:
+        key, step, count = member
+        return run.rows(key, step, count, n)
+
+    members = (keys, jnp.asarray(start), jnp.asarray(count))
+    # Other generators draw other numbers under vmap
+    return jax.vmap(draw)(members) if str(jax.random.key_impl(keys)) == "threefry2x32" else lax.map(draw, members)
 
 
 def _to_device(ensemble: Ensemble, block: Block) -> Block:

@@ -1,0 +1,24 @@
+"""Transfers between host and device under `jax.transfer_guard`."""
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import jax
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def allow_transfers(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function transfer arrays under `jax.transfer_guard("disallow")`.
+
+    The guard finds transfers in the user's own loops. These functions transfer on purpose, once for many steps.
+    """
+
+    @functools.wraps(function)
+    def allowed(*args: P.args, **kwargs: P.kwargs) -> T:
+        with jax.transfer_guard("allow"):
+            return function(*args, **kwargs)
+
+    return allowed
