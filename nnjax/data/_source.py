@@ -136,13 +136,13 @@ class CheckedGather:
     """A function from rows to examples that checks and converts everything that a source returns.
 
     Raises:
-      ValueError: for another number of rows than was asked for, shapes or dtypes that differ from row 0, and as raised
-        by `data.validate`. A note names the rows; errors of the source itself have it, too.
+      ValueError: if the number of rows is wrong, if shapes or dtypes differ from row 0, and as raised by
+        `data.validate`. A note names the rows, also in errors of the source itself.
       TypeError: for anything but `Data` or `(x, y)`, and for strings and objects in arrays.
     """
 
     def __init__(self, gather: Callable[[np.ndarray], Any]):
-        """Take the source's function. Its row 0 is read."""
+        """Wrap the `gather` function of a source; its row 0 is read immediately."""
         self._gather = gather
         self.first = self._read(ROW)
 

@@ -20,7 +20,7 @@ def as_data(data: Any, name: str = "data") -> Data:
 
     Args:
       data: `Data`, `(x, y)` or `(x, y, weights)`.
-      name: for the message.
+      name: name of the data, for messages.
 
     Raises:
       TypeError: for anything else.
@@ -83,7 +83,7 @@ def as_batch(where: str, name: str, data: Any) -> Data:
 
 
 def check_row_axes(name: str, tree: Any) -> None:
-    """Check that the leaves of a tree are arrays with a leading axis; for x, whose name ends so, that there is one."""
+    """Check that the leaves of a tree are arrays with a leading axis, and that x has at least one leaf."""
     leaves = jax.tree.leaves(tree)
     for leaf in leaves:
         if not hasattr(leaf, "dtype") or not getattr(leaf, "shape", ()):
@@ -93,7 +93,7 @@ def check_row_axes(name: str, tree: Any) -> None:
 
 
 def as_arrays(data: Data, rows: Rows | None = None, name: str = "data") -> Data:
-    """Return every leaf as a NumPy array of numbers with a row axis; everything that is trained on passes here.
+    """Return every leaf as a NumPy array of numbers with a row axis. All data that are trained on pass through here.
 
     Args:
       data: examples whose leaves are anything that NumPy reads.
@@ -228,7 +228,7 @@ def cast(name: str, a: np.ndarray, *, features: bool, rows: Rows | None = None) 
 
 
 def _dtype_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype to which JAX's arrays of this dtype are limited."""
+    """Return the dtype in which JAX stores arrays of this dtype."""
     wide = 2 if x64() else 1
     if dtype.kind == "f" and dtype.itemsize > 4 * wide:
         return np.dtype(f"f{4 * wide}")

@@ -422,8 +422,8 @@ def _check_generator(ensemble: Ensemble, keys: Key) -> None:
     generator = str(jax.random.key_impl(keys))
     if ensemble.lockstep and generator != "threefry2x32":
         raise ValueError(
-            f"fit: strategy='vmap' needs keys of threefry2x32, got {generator}, which draws other numbers under vmap "
-            "than in a single run; use strategy='map', or jax.random.key(seed, impl='threefry2x32')"
+            f"fit: strategy='vmap' needs keys of threefry2x32, got {generator}, which draws different numbers under "
+            "vmap and in a single run; use strategy='map', or jax.random.key(seed, impl='threefry2x32')"
         )
 
 

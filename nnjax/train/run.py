@@ -324,7 +324,7 @@ class Run:
         return loss, state, jax.tree.map(lambda grad, p: grad.astype(p.dtype), grads, params)
 
     def _explain_misfit(self, params: Params, state: State, x: PyTree, error: Exception) -> None:
-        """Raise an error that says so if parameters or state are not those of the network."""
+        """Raise an error if parameters or state are not those of the network."""
         expected = jax.eval_shape(as_layer(self.net).init, jax.random.key(0), x)
         for name, tree, like in zip(("params", "state"), (params, state), expected, strict=True):
             got, wanted = str(jax.tree.structure(tree)), str(jax.tree.structure(like))

@@ -96,8 +96,8 @@ def train_chunk(
       n: () int32, number of steps.
 
     Returns:
-      The state after the steps; the logs (members, CAPACITY), whose first entries belong to the steps taken, and the
-      others mean nothing; and the status of each member.
+      The state after the steps; the logs (members, CAPACITY), whose first entries belong to the steps taken, while the
+      others have no meaning; and the status of each member.
     """
 
     def train_member(member: tuple[FitState, MemberArgs], shared: tuple[Data, Array]) -> tuple[FitState, Log, Status]:

@@ -37,7 +37,7 @@ def refuse_forked_process(where: str) -> None:
     if _forked.is_set():
         raise RuntimeError(
             f"{where}: this process was forked after JAX had started, and JAX's threads do not survive a fork; start "
-            "processes by multiprocessing.get_context('spawn')"
+            "processes with multiprocessing.get_context('spawn')"
         )
 
 

@@ -43,7 +43,7 @@ class InterruptedRun(KeyboardInterrupt):
     Attributes:
       step: number of steps taken.
       folder: the folder in which they are saved; None if they are not saved.
-      partial: the `train.PartialRun` up to there, which `resume=` takes; None if several processes trained it.
+      partial: the `train.PartialRun` to pass as `resume=`; None if several processes trained it.
     """
 
     def __init__(self, step: int, folder: Path | None, *, waiting: bool = False, partial: Any = None):
@@ -53,7 +53,7 @@ class InterruptedRun(KeyboardInterrupt):
           step: number of steps taken.
           folder: the folder of the checkpoint; None if nothing is saved.
           waiting: whether the run was waiting for its source.
-          partial: the run up to there.
+          partial: the run up to this step, see `PartialRun`.
         """
         self.step, self.folder, self.partial = step, folder, partial
         how = (

@@ -31,7 +31,7 @@ CHUNK_SECONDS = 0.25  # time that a chunk takes, and so the delay of the progres
 
 Show = Callable[[Record], None]
 T = TypeVar("T")
-Partial = tuple[FitState, Logs]  # where a run was interrupted
+Partial = tuple[FitState, Logs]  # the state and the logs of an interrupted run
 
 
 class Seconds(NamedTuple):
@@ -219,7 +219,7 @@ def _at_operation(fs: FitState, program: Callable[[FitState], T], repeat: Callab
     Args:
       fs: the state, whose memory the program reuses.
       program: the compiled program.
-      repeat: takes the same state, and does one operation after another, the first bad one of which raises.
+      repeat: function of the same state that runs one operation after another; the first bad one raises.
     """
     config: Any = jax.config
     if not (config.jax_debug_nans or config.jax_debug_infs):

@@ -23,7 +23,7 @@ from nnjax.train.engine.placement import replicate, shard_members
 from nnjax.types import Data, Key, PyTree
 
 BYTES = 64 * 2**20  # size of a block. There are three: one in training, one ready, one being gathered
-POLL = 0.1  # seconds between two looks whether the run was interrupted, while the source is read
+POLL = 0.1  # seconds between checks for an interruption while the source is read
 PATIENCE = 2.0  # seconds that the end of a run waits for the source
 
 
@@ -39,7 +39,7 @@ class WaitInterruptedError(Exception):
 
 
 class NextFeed(Protocol):
-    """Return what the chunk after these steps (members,) reads, or raise `WaitInterruptedError`."""
+    """Return the feed of the chunk after these steps (members,), or raise `WaitInterruptedError`."""
 
     def __call__(self, done: np.ndarray, interrupted: Callable[[], bool] = ...) -> Feed: ...
 
@@ -202,7 +202,7 @@ def _draw_rows(
         return run.rows(key, step, count, n)
 
     members = (keys, jnp.asarray(start), jnp.asarray(count))
-    # Other generators draw other numbers under vmap
+    # Other generators draw different numbers under vmap
     return jax.vmap(draw)(members) if str(jax.random.key_impl(keys)) == "threefry2x32" else lax.map(draw, members)
 
 
