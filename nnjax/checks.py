@@ -43,10 +43,7 @@ def array(where: str, name: str, value: Any) -> jax.Array:
     """Return an array, or nested lists of numbers, as a JAX array; raise instead of dropping a mask or digits."""
     if isinstance(value, jax.Array):
         return value
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{where}: {name} is a masked array, whose mask would be lost; use {name}.filled(…) or drop rows"
-        )
+    not_masked(where, name, value)
     try:
         converted = jnp.asarray(None if isinstance(value, str) else value)  # texts that are names of dtypes only warn
     except (TypeError, ValueError, OverflowError) as error:
@@ -284,10 +281,33 @@ def key(where: str, value: Any, x: Any = None) -> Any:
 
 def numbers(where: str, x: Any, axes: str = "(batch, ...)") -> None:
     """Check that `x` is an array, and not one of texts or objects."""
+    not_masked(where, "x", x)
     dtype = getattr(x, "dtype", None)
-    if dtype is None or not hasattr(x, "shape") or getattr(dtype, "kind", "") in ("O", "U", "S", "T", "M", "m"):
+    foreign = isinstance(x, np.ndarray) and not _is_jax_dtype(x.dtype)
+    if (
+        dtype is None
+        or not hasattr(x, "shape")
+        or foreign
+        or getattr(dtype, "kind", "") in ("O", "U", "S", "T", "M", "m")
+    ):
         got = type(x).__name__ if dtype is None else f"{type(x).__name__} of {dtype}"
-        raise TypeError(f"{where}: x must be an array {axes}, got {got}; use jnp.asarray for lists of numbers")
+        numeric = foreign and x.dtype.kind in "fciu"
+        fix = "cast it, as in x.astype(np.float32)" if numeric else "use jnp.asarray for lists of numbers"
+        raise TypeError(f"{where}: x must be an array {axes}, got {got}; {fix}")
+
+
+def not_masked(where: str, name: str, value: Any) -> None:
+    """Raise TypeError for a masked array of NumPy, which JAX would refuse or take without its mask."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{where}: {name} is a masked array, whose mask would be lost; use {name}.filled(…) or drop rows"
+        )
+
+
+def _is_jax_dtype(dtype: np.dtype[Any]) -> bool:
+    """Return True for numbers that JAX has: not texts or objects, in the machine's byte order, of at most 64 bits."""
+    numeric = dtype.kind == "b" or jnp.issubdtype(dtype, np.number)
+    return bool(numeric) and dtype.isnative and dtype.itemsize <= (16 if dtype.kind == "c" else 8)
 
 
 def batched(where: str, x: Any, axes: str = "(batch, features)", ndim: int = 2) -> None:

@@ -46,7 +46,9 @@ LAYERS = [3, "relu", None, [nn.dense(2)], {}, jnp.ones(3), nn.flatten, nn.dense,
 DTYPES = [int, "float33", None, jnp.int32, 3]
 KEYS = [0, None, "k", jax.random.split(key, 2), jnp.ones(3), 1.5]
 INPUTS = [3.0, "a", None, [[1.0]], {}, jnp.ones(()), jnp.ones(3), jnp.ones((4, 3), int), jnp.ones((4, 3), bool),
-          jnp.ones((4, 3), jnp.complex64), jnp.ones((4, 0)), np.array([["a"]])]  # fmt: skip
+          jnp.ones((4, 3), jnp.complex64), jnp.ones((4, 0)), np.array([["a"]]),
+          np.ma.array(np.ones((4, 3), np.float32), mask=np.eye(4, 3)), np.ones((4, 3), ">f4"),
+          np.ones((4, 3), np.longdouble)]  # fmt: skip
 ARRAYS = ["a", None, {}, [[1, 2], [3]], np.array([["a"] * 3] * 4), key, 3.0, jnp.ones, jnp.ones((5, 3)), jnp.ones(()),
           jnp.ones((4, 3), jnp.complex64)]  # fmt: skip
 PER_EXAMPLE = ["a", {}, 2.0, key, jnp.ones(3), jnp.ones((4, 1)), jnp.ones(()), jnp.ones(4, jnp.complex64)]
