@@ -318,7 +318,7 @@ LAYERS = {
     "layer_norm": (nn.layer_norm(), (4, 3)),
     "batch_norm": (nn.batch_norm(), (4, 3)),
     "scale": (nn.scale(0.5), (4, 3)),
-    "mask": (nn.mask(2), (4, 3)),
+    "first_features": (nn.first_features(2), (4, 3)),
     "dropout": (nn.dropout(0.5), (4, 3)),
 }
 

@@ -503,7 +503,9 @@ def test_integer_gradients_are_named_by_path(case, dtype):
         optimizer.update({"dense": [jnp.ones(2, dtype)]}, optimizer.init(params), params)
 
 
-@pytest.mark.parametrize("leaf", ["abc", abs, object(), True, 1, np.array(["a"]), np.array([None])], ids=repr)
+@pytest.mark.parametrize(
+    "leaf", ["abc", abs, object(), True, 1, np.array(["a"]), np.array([None])], ids=lambda leaf: type(leaf).__name__
+)
 def test_parameters_that_are_no_numbers_are_named(leaf):
     for make in (optim.sgd, optim.adam, optim.params_ema):
         with pytest.raises(TypeError, match=rf"^{make.__name__}: parameters must be floating or complex, got .* at w;"):
@@ -524,7 +526,7 @@ def test_parameters_that_are_no_numbers_are_named(leaf):
         lambda p: 1,
         jax.random.key(0),
     ],
-    ids=repr,
+    ids=["other name", "other layer", "number", "text", "array", "integers", "function", "lambda", "key"],
 )
 def test_masks_that_do_not_fit_are_named(name, mask):
     optimizer = getattr(optim, name)(0.1, mask=mask)
