@@ -27,11 +27,11 @@ PROGRAM = """
 import sys
 import jax
 import numpy as np
-from nnjax import losses, nn, optim, train
+from nnjax import data, losses, nn, optim, train
 from nnjax.train.engine import distributed
 from nnjax.storage import checkpoint
 
-index, count, port, axis, out, cache, epochs = sys.argv[1:]
+index, count, port, axis, out, cache, epochs, kind = sys.argv[1:]
 jax.config.update("jax_compilation_cache_dir", cache)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -43,8 +43,8 @@ mesh = jax.make_mesh((jax.device_count(),), (axis,), axis_types=(jax.sharding.Ax
 members = 3 if axis == "members" else None  # and a fourth that fills up
 run = train.Run(nn.mlp([8], 3, norm="batch"), losses.cross_entropy, optim.adam(3e-3), batch_size=8)
 result = train.fit(
-    run, (x, y), validation=(x[:20], y[:20]), epochs=float(epochs), members=members, mesh=mesh, out=out, resume=True,
-    save_every=0, chunk_steps=8, progress=False,
+    run, data.source(x, y) if kind == "source" else (x, y), validation=(x[:20], y[:20]), epochs=float(epochs),
+    members=members, mesh=mesh, out=out, resume=True, save_every=0, chunk_steps=8, progress=False,
     callbacks=[lambda ts, record: print("step", record["step"], flush=True)],
 )
 history = [{name: np.asarray(value).tolist() for name, value in record.items()} for record in result.history]
@@ -72,12 +72,12 @@ def free_port():
         return free.getsockname()[1]
 
 
-def start(children, count, axis, out, cache):
+def start(children, count, axis, out, cache, kind="memory"):
     port = free_port()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     environment.pop("XLA_FLAGS", None)  # one device for each process
     for index in range(count):
-        arguments = map(str, [index, count, port, axis, out, cache, EPOCHS])
+        arguments = map(str, [index, count, port, axis, out, cache, EPOCHS, kind])
         command = [sys.executable, "-c", PROGRAM, *arguments]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         children.append(subprocess.Popen(command, **pipes, env=environment))
@@ -106,14 +106,15 @@ def undisturbed(tmp_path_factory, cache):
     """Return a function that returns the last line and the folder of a run with a number of processes, trained once."""
     runs = {}
 
-    def run(axis, count):
-        if (axis, count) not in runs:
-            out = tmp_path_factory.mktemp(f"{axis}-{count}")
+    def run(axis, count, kind="memory"):
+        case = axis, count, kind
+        if case not in runs:
+            out = tmp_path_factory.mktemp("-".join(map(str, case)))
             with Children() as children:
-                lines = results(start(children, count, axis, out, cache))
+                lines = results(start(children, count, axis, out, cache, kind))
             assert len(set(lines)) == 1, "each process has the whole result"
-            runs[axis, count] = lines[0], out
-        return runs[axis, count]
+            runs[case] = lines[0], out
+        return runs[case]
 
     return run
 
@@ -129,6 +130,12 @@ def test_members_over_two_processes_have_the_bits_of_one(undisturbed):
     (one, out), (two, other) = undisturbed("members", 1), undisturbed("members", 2)
     assert one == two
     same_files(out, other)
+
+
+@pytest.mark.parametrize("axis", ["members", "batch"] if THOROUGH else ["batch"])
+def test_a_source_over_two_processes_has_the_bits_of_data_in_memory(axis, undisturbed):
+    (memory, _), (source, _) = undisturbed(axis, 2), undisturbed(axis, 2, "source")
+    assert source == memory
 
 
 def test_a_batch_over_two_processes_is_that_of_one_to_rounding(undisturbed):
