@@ -39,6 +39,7 @@ gc.set_threshold(20_000, 20, 20)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup ignores
 jax.config.update("jax_num_cpu_devices", 8)  # for meshes; a program on one of them has the same bits as on a single one
 
 

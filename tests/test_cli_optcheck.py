@@ -107,7 +107,8 @@ def test_an_unknown_reference_gives_no_cause_and_nothing_to_allow(mine):
         "optcheck", f"{mine}:averaged", "--against", "optax.adan", "--learning-rate", "1", "--max-fits", "300"
     )
     assert ended.code == 2, ended
-    assert "the candidate is known" in ended.out
+    assert "formula of the candidate" in ended.out
+    assert "the reference's is unknown" in ended.out
 
 
 def test_a_broken_contract_ends_with_3(mine):

@@ -304,7 +304,9 @@ def test_the_member_asked_for_and_not_the_first():
 
 def test_the_warning_of_a_fit_says_where_to_look():
     run, examples, _ = PLANTED["overflow in a layer"]
-    with pytest.warns(RuntimeWarning, match=r"the loss of step \d+ is (inf|nan).*train\.replay\(…\) finds the cause"):
+    with pytest.warns(
+        RuntimeWarning, match=r"the loss of step \d+ is (inf|nan).*train\.replay\(…\) finds where it arose"
+    ):
         train.fit(run, examples, **settings(None, "map"), progress=False)
 
 

@@ -197,7 +197,7 @@ def test_parameters_have_the_form_of_the_network_without_padding():
                 *(net.init(KEY, jnp.asarray(X)) for net in (plain, padded_net(true, norm=norm)))
             )
         chex.assert_trees_all_equal_shapes_and_dtypes(form(plain), form(padded_net((2, 1), norm=norm)))
-    assert "relu, mask(2)" in str(nn.summary(padded_net((2, 1)), jnp.asarray(X)))
+    assert "relu, first_features(2)" in str(nn.summary(padded_net((2, 1)), jnp.asarray(X)))
 
 
 # Initialisation ------------------------------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ ERRORS = {
     "softmax": (lambda: nn.mlp([8], 2, widths=(1,), activation=nn.softmax), ValueError,
                 "activation must be elementwise, otherwise it reads the padding; softmax"),
     "mask": (lambda: nn.first_features(5).apply((), (), ONE, train=False), ValueError,
-             r"mask\(5\): width must be in 1 … 4, the padded width, got 5"),
+             r"first_features\(5\): width must be in 1 … 4, the padded width, got 5"),
     "layer_norm": (lambda: nn.layer_norm(width=5).apply(nn.layer_norm().init(KEY, ONE)[0], (), ONE, train=False),
                    ValueError, "layer_norm: width must be in 1 … 4, the padded width, got 5"),
     "initializer": (lambda: nn.initializer_for(jax.nn.relu, 5)(KEY, (4, 2), jnp.float32), ValueError,

@@ -164,6 +164,14 @@ def paired_difference(first: Array, second: Array, *, confidence: float = 0.95) 
 
 def _is_same(first: Any, second: Any) -> bool:
     """Return True if two losses are the same function, or the same function with the same fixed arguments."""
-    if isinstance(first, partial) and isinstance(second, partial):
-        return (first.func, first.args, first.keywords) == (second.func, second.args, second.keywords)
-    return bool(first == second)
+    return bool(_unbound(first) == _unbound(second))
+
+
+def _unbound(function: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """Return the function inside of partials, which may be nested, and its fixed arguments."""
+    args: tuple[Any, ...] = ()
+    keywords: dict[str, Any] = {}
+    while isinstance(function, partial):
+        args, keywords = (*function.args, *args), {**function.keywords, **keywords}
+        function = function.func
+    return function, args, keywords

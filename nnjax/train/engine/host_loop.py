@@ -227,7 +227,7 @@ def _at_operation(fs: FitState, program: Callable[[FitState], T], repeat: Callab
     kept = jax.tree.map(jnp.copy, fs)
     try:
         return jax.block_until_ready(program(fs))
-    except (FloatingPointError, RuntimeError):  # RuntimeError if JAX found the donated argument deleted
+    except (FloatingPointError, RuntimeError, ValueError):  # the last two if JAX finds the donated argument deleted
         repeat(kept)
         raise
 
