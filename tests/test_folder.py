@@ -97,6 +97,14 @@ def test_a_folder_is_created_once(tmp_path):
         run_folder.create(tmp_path / "file")
 
 
+@pytest.mark.parametrize("name", [run_folder.METRICS, run_folder.ROWS])
+def test_data_with_the_name_of_a_result_are_not_overwritten(tmp_path, name):
+    (tmp_path / name).write_text("x,y\n1,2\n")
+    with pytest.raises(FileExistsError, match=f"holds a file {name}, which a run would overwrite"):
+        run_folder.create(tmp_path)
+    assert (tmp_path / name).read_text() == "x,y\n1,2\n"
+
+
 def test_records_have_a_column_for_every_name(tmp_path):
     write_records(tmp_path / "m.csv", [{"epoch": 1, "loss": 0.1}, {"epoch": 2, "loss": 1e-9, "score": 0.5}])
     assert (tmp_path / "m.csv").read_text() == "epoch,loss,score\n1,0.1,\n2,1e-09,0.5\n"

@@ -13,7 +13,7 @@ import numpy as np
 
 from nnjax.cli.config import SETTINGS, SWEEP_SETTINGS, Config, check_types, make_net
 from nnjax.cli.console import quote
-from nnjax.data.table import Table
+from nnjax.data.table import Table, check_table
 from nnjax.storage import tensor_file
 from nnjax.storage.atomic_write import write_file, write_json
 from nnjax.storage.json_file import check_kind, file_digest, json_digest, read_json
@@ -89,6 +89,9 @@ def create(path: Path) -> Path:
             )
     if any((path / name).exists() for name in (CONFIG, WEIGHTS, SWEEP, CHECKPOINTS)):
         raise FileExistsError(f"{path} already holds a run; choose another folder with --out")
+    for name in (METRICS, ROWS):  # data of this name would be overwritten
+        if (path / name).exists():
+            raise FileExistsError(f"{path} holds a file {name}, which a run would overwrite; choose another with --out")
     path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -183,19 +186,10 @@ def _table(content: dict[str, Any]) -> Table:
       ValueError: if values have the wrong kind, or do not fit each other.
     """
     table: Table = check_kind(TABLE, content, Table)
-    features = sum(1 if column.categories is None else len(column.categories) for column in table.columns)
-    names = [column.name for column in table.columns]
-    lists = [table.classes, [table.target, *names], *(column.categories or [] for column in table.columns)]
-    if not names or len(table.mean) != features or len(table.std) != features:
-        lengths = f"mean has {len(table.mean)} and std {len(table.std)}"
-        raise ValueError(f"{TABLE} describes {features} features, but {lengths} entries")
-    if min(*table.std, table.target_std) <= 0:
-        raise ValueError(f"{TABLE}: standard deviations must be > 0")
-    if any(len(set(values)) < len(values) for values in lists):
-        raise ValueError(f"{TABLE}: columns, categories and classes must differ")
-    if (len(table.classes) < 2) if table.task == "classification" else table.classes:
-        raise ValueError(f"{TABLE}: a {table.task} cannot have {len(table.classes)} classes")
-    return table
+    try:
+        return check_table(table)
+    except ValueError as error:
+        raise ValueError(f"{TABLE}: {error}") from error
 
 
 def resumed_anyway(path: Path) -> bool:
