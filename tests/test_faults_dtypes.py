@@ -1,4 +1,4 @@
-"""Every loss and metric, for every dtype, equals the formula in float64 or refuses the input with a message of its own.
+"""Every loss and metric, for every dtype, equals its formula in float64 or refuses the input with a clear message.
 
 The tables are inputs × outcome: dtypes of prediction, target and weights, batches of 0, 1 and 4 examples, entries that
 are NaN or infinite, and labels that are no classes.

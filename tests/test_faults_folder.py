@@ -68,7 +68,7 @@ def flipped(path, step, seed=0):
 
 
 def content(path):
-    """The content of a JSON file without the entries that decide nothing; None if it is no JSON."""
+    """Return the content of a JSON file without the entries that change no result, or None if it is not JSON."""
     try:
         values = json.loads(path.read_bytes())
         return {k: v for k, v in values.items() if k not in ("data", "data_dir", "save_every", "keep")}
@@ -248,9 +248,9 @@ def large(path):
 
 
 PLACES = {  # what takes the place of a file: message
-    "folder": (Path.mkdir, "is a folder, a pipe or a device, expected a regular file"),
-    "pipe": (fifo, "is a folder, a pipe or a device, expected a regular file"),
-    "device": (lambda path: path.symlink_to("/dev/zero"), "is a folder, a pipe or a device, expected a regular file"),
+    "folder": (Path.mkdir, "is not a regular file, but a folder, a pipe or a device"),
+    "pipe": (fifo, "is not a regular file, but a folder, a pipe or a device"),
+    "device": (lambda path: path.symlink_to("/dev/zero"), "is not a regular file, but a folder, a pipe or a device"),
     "loop": (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
     "large": (large, "has 104,857,600 bytes, expected at most 67,108,864|header of 0 bytes|has changed since the run"),
 }

@@ -216,7 +216,7 @@ def test_extra_arguments_are_taken_as_by_optax(case):
     averaging.update(params, averaging.init(params), params, value=1.0)
 
 
-MOMENTS = {  # (ours, optax's, the field with a dtype of its own)
+MOMENTS = {  # (ours, optax's, the field whose dtype is an option)
     "adam": (optim.adam, optax.adam, "mu"),
     "adamw": (optim.adamw, optax.adamw, "mu"),
     "nadam": (optim.nadam, optax.nadam, "mu"),

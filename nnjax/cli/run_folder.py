@@ -238,7 +238,7 @@ def save_receipt(path: Path, receipt: Mapping[str, Any]) -> None:
 
 
 def load_receipt(path: Path) -> ReceiptFile | None:
-    """Return the receipt of a run; None if there is none.
+    """Return the receipt of a run, or None if the run has not written one.
 
     Raises:
       ValueError: if the file is damaged.
@@ -282,7 +282,7 @@ def check_vouched(path: Path, names: Sequence[str]) -> None:
       ValueError: if one has.
 
     Warns:
-      UserWarning: if there is no receipt, which means that no file but CONFIG and TABLE can be checked.
+      UserWarning: if the receipt is missing; then only CONFIG and TABLE can be checked.
     """
     if load_receipt(path) is None:
         unknown = [name for name in names if name not in (CONFIG, TABLE)]
@@ -315,7 +315,7 @@ def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyT
       state: arrays or shapes in the expected structure.
 
     Raises:
-      FileNotFoundError: if there is no file.
+      FileNotFoundError: if the file does not exist.
       ValueError: if the file is damaged, or if names, shapes or dtypes differ; the message lists all differences.
     """
     _check_exists(path)
@@ -330,7 +330,7 @@ def read_weights(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
     """Return the leaves of a weights file by name, and a description of the damage; None if it is intact.
 
     Raises:
-      FileNotFoundError: if there is no file.
+      FileNotFoundError: if the file does not exist.
     """
     _check_exists(path)
     leaves: dict[str, np.ndarray] = {}

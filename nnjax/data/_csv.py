@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nnjax.storage.regular_file import open_regular
+from nnjax.storage.paths import open_regular
 
 # "category" is text by request: numbers and NA are then categories too, and only an empty field is missing
 Kind = Literal["number", "text", "category"]
@@ -193,7 +193,7 @@ def _loses_digits(text: str, number: float) -> bool:
 
 
 def _leading_zero(fields: np.ndarray) -> str | None:
-    """Return the first field such as 01 or 007; None if there is none."""
+    """Return the first field such as 01 or 007, or None."""
     found = np.any([np.strings.startswith(fields, f"0{digit}") for digit in range(10)], axis=0)
     return str(fields[found.argmax()]) if found.any() else None
 

@@ -20,7 +20,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the content of a JSON file that holds an object.
 
     Raises:
-      FileNotFoundError: if there is no file.
+      FileNotFoundError: if the file does not exist.
       ValueError: if the file is not a regular file, has more than 64 MiB, is not valid JSON, is nested too deeply, or
         holds a name twice, NaN, an infinity, or anything but an object.
     """

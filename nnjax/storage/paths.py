@@ -26,14 +26,14 @@ def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading. Opening a pipe or a device could block forever.
 
     Raises:
-      FileNotFoundError: if there is no file.
+      FileNotFoundError: if the file does not exist.
       ValueError: if the path is a folder, a pipe, a socket or a device.
       OSError: if the file cannot be opened, for example for a loop of symbolic links.
     """
     opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
-        raise ValueError(f"{path} is a folder, a pipe or a device, expected a regular file")
+        raise ValueError(f"{path} is not a regular file, but a folder, a pipe or a device")
     return os.fdopen(opened, "rb")
 
 

@@ -47,7 +47,7 @@ class Result(NamedTuple):
     best: Best | None  # the network with the lowest validation loss; None without validation
     history: list[Record]  # a record per epoch: epoch, step, loss (mean over its steps), validation_…
     losses: np.ndarray  # (steps,) the loss of each batch before its step; for an ensemble NaN for steps not taken
-    diverged: np.ndarray  # () the step whose loss was not finite, after which the run is frozen; -1 if there is none
+    diverged: np.ndarray  # () the step whose loss was not finite, after which the run is frozen, or -1
     stopped: np.ndarray  # () True if early stopping ended the run
     ended_by_callback: bool  # True if a callback ended the run
     seconds: Seconds

@@ -181,7 +181,7 @@ class _Group(NamedTuple):
 
 
 def _first_bad_step(group: _Group, until: int) -> Replay | None:
-    """Return the first step before `until` that produces a non-finite value; None if there is none."""
+    """Return the first step before `until` that produces a non-finite value, or None."""
     job, among = group.run()
     fs = _start(group, job, step=None)
     finite = finite_leaves(first_state(job, validated=False))

@@ -57,7 +57,7 @@ class MemberArgs(NamedTuple):
 class Status(NamedTuple):
     """The status of a member: running or not, where it diverged, and how many steps it took."""
 
-    diverged: Array  # () int32, the step whose loss was not finite; -1 if there is none
+    diverged: Array  # () int32, the step whose loss was not finite, or -1
     running: Array  # () bool
     step: Array  # () int32
 

@@ -293,7 +293,7 @@ def _add_scores(logs: Logs, epoch: int, scores: dict[str, np.ndarray], diverged:
 
 
 def mean_over(losses: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """Return the mean (members,) of the losses (members, steps) that are counted; NaN if there are none."""
+    """Return the mean (members,) of the losses (members, steps) that are counted, or NaN without any."""
     with np.errstate(invalid="ignore"):
         return np.where(counted, losses, 0).sum(1) / counted.sum(1)
 

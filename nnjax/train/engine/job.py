@@ -41,7 +41,7 @@ class Job(NamedTuple):
 
     @property
     def last_epoch(self) -> int:
-        """Index of the last epoch; -1 if there is none."""
+        """Index of the last epoch, or -1 without epochs."""
         return self.members.ends.shape[1] - 1
 
     @property

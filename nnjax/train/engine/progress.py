@@ -47,6 +47,6 @@ def progress_bar(total: int, *, show: bool) -> Iterator[Show]:
 
 
 def _mean(values: Any) -> float:
-    """Return the mean of the values that are not NaN; NaN if there are none."""
+    """Return the mean of the values that are not NaN, or NaN without any."""
     values = np.asarray(values, float)
     return float(np.mean(values[~np.isnan(values)])) if not np.isnan(values).all() else float("nan")

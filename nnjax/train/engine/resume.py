@@ -144,7 +144,7 @@ def _check_metadata(content: dict[str, Any]) -> Metadata:
 
 
 def _load(job: Job, options: FitOptions, fingerprint: Fingerprint, folder: Path) -> tuple[FitState, Logs] | None:
-    """Return the state of the last intact checkpoint and the logs up to it; None if there is none yet."""
+    """Return the state of the last intact checkpoint and the logs up to it, or None before the first one."""
     files = checkpoint.files(folder)
     if not files:
         return None
