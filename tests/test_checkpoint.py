@@ -460,7 +460,8 @@ def test_a_different_network_is_an_error_not_damage(tmp_path):
 def test_an_unreadable_file_is_skipped_with_a_warning(tmp_path):
     write_steps(tmp_path, 1)
     checkpoint.step_path(tmp_path, 2).mkdir()
-    with pytest.warns(UserWarning, match=r"is not a regular file, but a folder, a pipe or a device; .*01.safetensors is used instead"):
+    message = r"is not a regular file, but a folder, a pipe or a device; .*01.safetensors is used instead"
+    with pytest.warns(UserWarning, match=message):
         assert checkpoint.latest(tmp_path, LIKE)[2] == {"step": 1}
 
 
