@@ -13,8 +13,6 @@ import pytest
 from nnjax import data, debug, losses, metrics, nn, optim, train
 from nnjax.types import Data
 
-pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
-
 X = np.random.default_rng(0).normal(size=(24, 3)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int32)
 D = Data(X, Y)
