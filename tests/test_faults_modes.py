@@ -19,8 +19,8 @@ Y = (X[:, 0] > 0.8).astype(np.int32)
 W = np.ones(N, np.float32)
 KEY = jax.random.key(3)
 NET = nn.serial(nn.dense(4, bias=False), nn.batch_norm(), jax.nn.relu, nn.dropout(0.2), nn.dense(2))
-RUN = train.Run(NET, losses.cross_entropy, optim.adam(1e-2), batch_size=4, metrics=(metrics.accuracy,))
-MICRO = train.Run(NET, losses.cross_entropy, optim.adam(1e-2), batch_size=4, micro_batches=2)
+RUN = train.Run(NET, losses.cross_entropy, optim.adam(1e-2), batch_size=8, metrics=(metrics.accuracy,))
+MICRO = train.Run(NET, losses.cross_entropy, optim.adam(1e-2), batch_size=8, micro_batches=2)
 
 
 def fit(run=RUN, examples=(X, Y), **settings):
@@ -49,7 +49,7 @@ def plan(out):
 
 def make_run(hyper):
     net = nn.serial(nn.dense(4), jnp.tanh, nn.dropout(hyper["dropout"]), nn.dense(2))
-    return train.Run(net, losses.cross_entropy, optim.adam(hyper["rate"]), batch_size=4)
+    return train.Run(net, losses.cross_entropy, optim.adam(hyper["rate"]), batch_size=8)
 
 
 JOBS = {
@@ -68,7 +68,7 @@ JOBS = {
         progress=False,
     ),
     "compare": lambda out: train.compare(RUN, RUN, (X, Y), epochs=1, seeds=2, validation=(X, Y), progress=False),
-    "replay": lambda out: train.replay(RUN, (X, Y), epochs=1, step=2),
+    "replay": lambda out: train.replay(RUN, (X, Y), epochs=1, step=1),
     "plan": plan,
     "evaluate": lambda out: RUN.evaluate(RUN.init(KEY, Data(X, Y)), Data(X, Y)),
     "random search": lambda out: train.random_search(KEY, 3, {"rate": (1e-3, 1.0, "log")}),
