@@ -132,8 +132,8 @@ def _describe_error(error: BaseException) -> str:
 def _compare(candidate: Any, against: str, hparams: dict[str, Any], kind: str | None, limits: dict[str, Any]) -> Any:
     """Compare two optimizers; only the reference gets the hyper-parameters if the candidate is already built."""
     from nnjax.optcheck import NotAnOptimizerError, compare
-    from nnjax.optcheck.trace.factories import build
-    from nnjax.optcheck.trace.kinds import kind_of
+    from nnjax.optcheck.calling.factories import build
+    from nnjax.optcheck.calling.kinds import kind_of
 
     try:
         kind_of(candidate)
