@@ -22,7 +22,7 @@ from nnjax.optcheck.rules.update_rule import Formula
 from nnjax.optcheck.search.causes import check_ids
 from nnjax.optcheck.search.diagnosis import MAX_FITS, diagnose, diagnose_match, target_of
 from nnjax.optcheck.search.rule_search import Budget, identify_formula
-from nnjax.optcheck.trace.deadline import Deadline, interrupt_at
+from nnjax.optcheck.trace.deadline import Deadline, exits_are_errors, interrupt_at
 from nnjax.optcheck.trace.gradient_script import gradient_script
 from nnjax.optcheck.trace.observations import Observation, observe, observe_both_dtypes, summarise
 from nnjax.optcheck.trace.traces import trace
@@ -37,7 +37,7 @@ def compare(
     *,
     hparams: Mapping[str, Any] | None = None,
     kind: str | None = None,
-    init: Callable[[PyTree], Any] | None = None,
+    init: Callable[[PyTree], Any] | str | None = None,
     order: Sequence[str] | None = None,
     max_fits: int = MAX_FITS,
     seconds: float | None = None,
@@ -64,7 +64,8 @@ def compare(
       kind: the kind of the candidate: "optax", "pair", "triple", "step", "object", "torch", "holder" (a function of the
         parameters) or "loop"; None to recognise it.
       init: function that returns the first state of a step function, `init(params)`, or a tuple of first values if
-        there are several state arguments; None to use its attribute `init`, or else None or zeros, which are tried.
+        there are several state arguments; "zeros" for zeros in the structure of the parameters; None to use its
+        attribute `init`, or else None or zeros, which are tried.
       order: the role of each argument of a step function: "params", "grads", "state" or "count"; None to infer it from
         the names, and from calls on a few numbers where names do not tell. The report prints the order.
       max_fits: number of update rules to fit before the cause is reported as unknown. The default takes up to a
@@ -86,7 +87,7 @@ def compare(
     (False, ['eps-inside'])
     """
     start, deadline = time.perf_counter(), _deadline("compare", seconds)
-    with interrupt_at(deadline), _standard_promotion():
+    with interrupt_at(deadline), _standard_promotion(), exits_are_errors():
         ours, theirs = _build_candidate(candidate, hparams, kind, init, order), build(reference, hparams)
         titles = _title(candidate, ours, "the candidate"), _title(reference, theirs, "the reference")
         if violations := structure_violations(ours):
@@ -128,7 +129,7 @@ def identify(
     *,
     hparams: Mapping[str, Any] | None = None,
     kind: str | None = None,
-    init: Callable[[PyTree], Any] | None = None,
+    init: Callable[[PyTree], Any] | str | None = None,
     order: Sequence[str] | None = None,
     max_fits: int = MAX_FITS,
     seconds: float | None = None,
@@ -155,7 +156,7 @@ def identify(
     λ = 0.001, β₂ = 0.9, ε = 1e-08
     """
     deadline = _deadline("identify", seconds)
-    with interrupt_at(deadline), _standard_promotion():
+    with interrupt_at(deadline), _standard_promotion(), exits_are_errors():
         adapter = _build_candidate(optimizer, hparams, kind, init, order)
         script = gradient_script(ndim=adapter.ndim)
         target = target_of(trace(adapter, script, "float64", deadline), script, "float64")
@@ -178,7 +179,7 @@ def assert_matches(
     allow: Sequence[str] = (),
     hparams: Mapping[str, Any] | None = None,
     kind: str | None = None,
-    init: Callable[[PyTree], Any] | None = None,
+    init: Callable[[PyTree], Any] | str | None = None,
     order: Sequence[str] | None = None,
     max_fits: int = MAX_FITS,
     seconds: float | None = None,

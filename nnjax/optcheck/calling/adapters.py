@@ -30,7 +30,7 @@ from nnjax.types import PyTree
 def adapt(
     optimizer: Any,
     kind: str | None = None,
-    init: Callable[..., Any] | None = None,
+    init: Callable[..., Any] | str | None = None,
     order: tuple[str, ...] | None = None,
 ) -> Adapter:
     """Return an adapter of an optimizer.
@@ -128,7 +128,7 @@ def _triple(triple: Any) -> Adapter:
     )
 
 
-def _function(function: Any, init: Callable[..., Any] | None, order: tuple[str, ...] | None) -> Adapter:
+def _function(function: Any, init: Callable[..., Any] | str | None, order: tuple[str, ...] | None) -> Adapter:
     """Adapt a function of parameters, gradients and state, or one that runs the whole loop."""
     bound = [*function.args, *function.keywords.values()] if isinstance(function, functools.partial) else []
     changeable = any(isinstance(value, (dict, list)) for value in bound)  # such as partial(adam, hyperparams={"t": 1})
@@ -149,7 +149,7 @@ def _loop(function: Any) -> Adapter:
     return adapter
 
 
-def _factory(factory: Any, init: Callable[..., Any] | None, order: tuple[str, ...] | None) -> Adapter:
+def _factory(factory: Any, init: Callable[..., Any] | str | None, order: tuple[str, ...] | None) -> Adapter:
     """Adapt what a function without required arguments makes: an optimizer, or a closure with its own state."""
     made = factory()
     if callable(made) and not methods_of(made)[:-1] and not isinstance(made, type):
@@ -158,7 +158,7 @@ def _factory(factory: Any, init: Callable[..., Any] | None, order: tuple[str, ..
     return adapt(made, None, init, order)._replace(name=name_of(factory))
 
 
-def _object(optimizer: Any, init: Callable[..., Any] | None, order: tuple[str, ...] | None) -> Adapter:
+def _object(optimizer: Any, init: Callable[..., Any] | str | None, order: tuple[str, ...] | None) -> Adapter:
     """Adapt an object that holds its own state. Each run uses a copy of the object."""
     try:
         copy.deepcopy(optimizer)

@@ -62,7 +62,7 @@ class Binding(NamedTuple):
     outcome: Outcome
 
 
-def bind(target: Target, init: Callable[..., Any] | None = None, order: tuple[str, ...] | None = None) -> Adapter:
+def bind(target: Target, init: Callable[..., Any] | str | None = None, order: tuple[str, ...] | None = None) -> Adapter:
     """Return the adapter of a function or method, after finding out how it is called.
 
     Args:
@@ -111,7 +111,7 @@ def _bindings(
     target: Target,
     arguments: list[Argument],
     layout: Layout,
-    init: Callable[..., Any] | None,
+    init: Callable[..., Any] | str | None,
     order: tuple[str, ...] | None,
     array: Callable[..., Any],
     mode: Mode,
@@ -216,7 +216,7 @@ def _orders(arguments: list[Argument], *, attached: bool) -> Iterator[tuple[str,
 def _first_start(
     target: Target,
     binding: Binding,
-    init: Callable[..., Any] | None,
+    init: Callable[..., Any] | str | None,
     array: Callable[..., Any],
     mode: Mode,
     errors: list[Exception],
@@ -244,13 +244,13 @@ def _first_start(
 
 
 def _starts(
-    layout: Layout, init: Callable[..., Any] | None, count: int
+    layout: Layout, init: Callable[..., Any] | str | None, count: int
 ) -> Iterator[tuple[Callable[[PyTree], tuple[Any, ...]], str]]:
     """Yield functions of the parameters that return the first values of the state arguments, and their text."""
     if count == 0:
         yield lambda params: (), ""
         return
-    if init is not None:
+    if callable(init):
         yield (lambda params: (init(layout.pack(params)),) if count == 1 else tuple(init(layout.pack(params)))), "init="
         return
     packers = [layout.pack] if layout.pack is layout.pack_grads or layout.attach else [layout.pack_grads, layout.pack]
@@ -259,8 +259,9 @@ def _starts(
         if count > 1:
             yield functools.partial(_repeat, zeros, count), "zeros"
             continue
-        yield (lambda params: (None,)), "None"
-        yield (lambda params: ({},)), "an empty dict"
+        if init != "zeros":
+            yield (lambda params: (None,)), "None"
+            yield (lambda params: ({},)), "an empty dict"
         for text, parts in ZEROS.items():
             yield functools.partial(_arrange, zeros, parts), text
 

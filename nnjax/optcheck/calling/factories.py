@@ -45,7 +45,7 @@ def build(
     optimizer: Any,
     hparams: Mapping[str, Any] | None = None,
     kind: str | None = None,
-    init: Callable[[Any], Any] | None = None,
+    init: Callable[[Any], Any] | str | None = None,
     order: tuple[str, ...] | None = None,
 ) -> Adapter | Formula:
     """Return the adapter of an optimizer, after looking up a name or calling a factory.
@@ -81,7 +81,7 @@ def build_with_schedule(
     hparams: Mapping[str, Any],
     script: GradientScript,
     kind: str | None = None,
-    init: Callable[[Any], Any] | None = None,
+    init: Callable[[Any], Any] | str | None = None,
     order: tuple[str, ...] | None = None,
 ) -> Adapter | Formula | None:
     """Return the optimizer of a factory with the script's schedule, or None if the factory takes no schedule."""
@@ -116,6 +116,15 @@ def _with_torch_schedule(adapter: Adapter, rates: np.ndarray) -> Adapter:
         return updates, (state, k + 1)
 
     return adapter._replace(init=lambda params: (adapter.init(params), 0), step=step)
+
+
+def takes_hparams(candidate: Any, hparams: Mapping[str, Any]) -> bool:
+    """Return True if a class or function has an argument for one of the hyper-parameters."""
+    function = candidate.func if isinstance(candidate, functools.partial) else candidate
+    if not (inspect.isfunction(function) or inspect.isclass(function)):
+        return False
+    names = _names_of(candidate)
+    return any(name in names for name in [*rename(dict(hparams), names), *(["betas"] if "b1" in hparams else [])])
 
 
 def _call(factory: Any, hparams: Mapping[str, Any]) -> Any:

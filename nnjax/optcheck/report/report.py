@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnjax.optcheck.contract.violations import Violation
+from nnjax.optcheck.report.github import annotation
 from nnjax.optcheck.rules.equations import equations
 from nnjax.optcheck.rules.update_rule import Formula
 from nnjax.optcheck.search.causes import Cause, check_ids
@@ -125,6 +126,17 @@ class Report(NamedTuple):
         }
         return json.dumps(_replace_non_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
 
+    def github(self, file: str = "", line: int = 1) -> str:
+        """Return the result as an annotation of GitHub Actions, at a line of a file; "" for a match.
+
+        Args:
+          file: the path of the file with the candidate.
+          line: the line of the candidate.
+        """
+        if self.ok:
+            return ""
+        return annotation("error", file, line, str(self))
+
     def plot(self) -> Any:
         """Return a figure of both updates and of their relative difference, over steps and gradient magnitudes.
 
@@ -228,7 +240,10 @@ def _explanation(explanation: Explanation, reference: Formula | None, prefix: st
     for cause in explanation.causes:
         leaves = "" if cause.leaves is None else f" in {', '.join(cause.leaves)}"
         lines.append(f"  - {cause.candidate}{leaves}; the reference: {cause.reference}  [{cause.id}]")
-    lines += [f"  the same as: {', '.join(cause.id for cause in group)}" for group in explanation.synonyms if group]
+    for group in explanation.synonyms:
+        lines += (
+            ["  - the same as: " + "; ".join(f"{cause.candidate}  [{cause.id}]" for cause in group)] if group else []
+        )
     left = ["candidate", *equations(explanation.formula)]
     right = ["reference", *(["unknown"] if reference is None else equations(reference))]
     width = max(map(len, left))

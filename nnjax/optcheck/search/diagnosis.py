@@ -91,7 +91,7 @@ def diagnose(difference: Pass, observation: Observation, guess: Formula | None, 
         causes = causes_of(reference, match.formula, leaves) + ((PRECISION,) if needs_float32 else ())
         error = largest_error(match.formula, target)
         explanations.append(Explanation(match.formula, causes, error, _library_name(match, reference)))
-    explanations = _merge(sorted(explanations, key=_oddness))
+    explanations = _merge(sorted(explanations, key=lambda explanation: _oddness(explanation, reference)))
     if explanations:
         explanations[0] = explanations[0]._replace(runner_up=_runner_up(explanations[0], reference, target))
     return Diagnosis(
@@ -105,12 +105,13 @@ def diagnose(difference: Pass, observation: Observation, guess: Formula | None, 
     )
 
 
-def _oddness(explanation: Explanation) -> tuple[int, bool]:
-    """Return a sort key: formulas with usual numbers come first, then those of libraries."""
+def _oddness(explanation: Explanation, reference: Formula | None) -> tuple[int, int, bool]:
+    """Return a sort key: usual numbers come first, then the reference's numbers, then rules of libraries."""
     formula = explanation.formula
+    rescaled = 0 if reference is None else sum(a != b for a, b in zip(formula.hyper, reference.hyper, strict=True))
     numbers = (float(getattr(formula.hyper, name)) for name in hyper_names(formula.rule))
     digits = sum(min(_digits(number), _digits(1 - number)) > FEW_DIGITS for number in numbers)
-    return digits, all(formula.rule != library.rule for library in LIBRARY_RULES.values())
+    return digits, rescaled, all(formula.rule != library.rule for library in LIBRARY_RULES.values())
 
 
 def _digits(number: float) -> int:
