@@ -20,6 +20,7 @@ from nnjax.train.engine.device_loop import Block, Positions
 from nnjax.train.engine.ensemble import Ensemble, index_tree
 from nnjax.train.engine.job import Job
 from nnjax.train.engine.placement import replicate, shard_members
+from nnjax.train.engine.trainable import batch_rows
 from nnjax.types import Data, Key, PyTree
 
 BYTES = 64 * 2**20  # size of a block. There are three: one in training, one ready, one being gathered
@@ -199,7 +200,7 @@ def _draw_rows(
 
     def draw(member: tuple[Key, jax.Array, jax.Array]) -> jax.Array:
         key, step, count = member
-        return run.rows(key, step, count, n)
+        return batch_rows(run, key, step, count, n)
 
     members = (keys, jnp.asarray(start), jnp.asarray(count))
     # Other generators draw different numbers under vmap
