@@ -123,6 +123,35 @@ def test_runs_without_data_are_swept_compared_planned_and_replayed():
     assert train.replay(WITHOUT_DATA, steps=10, step=5).step == 5
 
 
+def test_the_networks_of_a_folder_are_loaded_without_data(tmp_path):
+    optimizer = optax.chain(optim.adam(RATE), optim.params_ema(0.8))
+    run = make_run(optimizer=optimizer, evaluation_params=optim.averaged)
+    for members in (None, 2):
+        out = tmp_path / str(members)
+        result = fit(run, out=out, members=members)
+        saved = train.load(out)
+        assert_equal(saved[:3], (result.ts.params, result.ts.state, result.best))
+        assert_equal(saved.average, optim.averaged(result.ts.opt_state))
+        (out / "weights.safetensors").unlink()  # as in an unfinished run
+        unfinished = train.load(out)
+        assert_equal(unfinished[:2], (result.ts.params, result.ts.state))
+        assert unfinished.average is None
+    fit(out=tmp_path / "plain", validation=None)
+    assert train.load(tmp_path / "plain")[2:] == (None, None)
+
+
+def test_a_flipped_bit_in_the_weights_is_noticed(tmp_path):
+    fit(out=tmp_path, epochs=1)
+    path = tmp_path / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged: SHA-256 mismatch"):
+        train.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"neither weights\.safetensors nor checkpoints"):
+        train.load(tmp_path / "nothing")
+
+
 def test_steps_are_a_fraction_of_epochs():
     by_steps, by_epochs = fit(epochs=None, steps=7), fit(epochs=7 * BATCH / 20)
     assert_equal(by_steps.ts, by_epochs.ts)
@@ -255,25 +284,25 @@ def _returns(value):
 
 LOSSES, STATE = jnp.ones(BATCH), {}
 MISTAKES = {
-    "loss and objective": (dict(loss=losses.cross_entropy, objective=PLAIN), TypeError, "got both"),
+    "loss and objective": ({"loss": losses.cross_entropy, "objective": PLAIN}, TypeError, "got both"),
     "neither": ({}, TypeError, "needs a loss or an objective=, got neither"),
-    "no function": (dict(objective=3), TypeError, "objective must be a function such as"),
+    "no function": ({"objective": 3}, TypeError, "objective must be a function such as"),
     "scalar": (
-        dict(objective=_returns((jnp.ones(()), (), {}))),
+        {"objective": _returns((jnp.ones(()), (), {}))},
         ValueError,
         r"one number per example, \(4,\), got \(\)",
     ),
-    "two values": (dict(objective=_returns((LOSSES, ()))), TypeError, r"must return \(losses, state, log\)"),
-    "log of arrays": (dict(objective=_returns((LOSSES, (), {"a": LOSSES}))), TypeError, "'a' is .* of shape"),
-    "log of text": (dict(objective=_returns((LOSSES, (), {"a": "b"}))), TypeError, "must log scalars, but 'a' is 'b'"),
-    "no log": (dict(objective=_returns((LOSSES, (), None))), TypeError, "must be a dict of scalars by name, got None"),
+    "two values": ({"objective": _returns((LOSSES, ()))}, TypeError, r"must return \(losses, state, log\)"),
+    "log of arrays": ({"objective": _returns((LOSSES, (), {"a": LOSSES}))}, TypeError, "'a' is .* of shape"),
+    "log of text": ({"objective": _returns((LOSSES, (), {"a": "b"}))}, TypeError, "must log scalars, but 'a' is 'b'"),
+    "no log": ({"objective": _returns((LOSSES, (), None))}, TypeError, "must be a dict of scalars by name, got None"),
     "reserved": (
-        dict(objective=_returns((LOSSES, (), {"loss": 1.0}))),
+        {"objective": _returns((LOSSES, (), {"loss": 1.0}))},
         ValueError,
         "logs 'loss', a name that fit uses",
     ),
     "twice": (
-        dict(objective=_returns((LOSSES, (), {"grad_norm": 1.0})), step_metrics=(train.grad_norm,)),
+        {"objective": _returns((LOSSES, (), {"grad_norm": 1.0})), "step_metrics": (train.grad_norm,)},
         ValueError,
         "log 'grad_norm'; rename",
     ),

@@ -7,6 +7,7 @@ from nnjax.train.engine.make_job import epoch_ends
 from nnjax.train.engine.options import PartialRun
 from nnjax.train.fit import Result, fit
 from nnjax.train.folds import Folds, Rows, bootstrap, k_fold, leave_one_out
+from nnjax.train.load import SavedRun, load
 from nnjax.train.objective import objective_of
 from nnjax.train.plan import Plan, plan
 from nnjax.train.replay import Replay, replay
@@ -27,6 +28,7 @@ __all__ = [
     "Rows",
     "Run",
     "RunMismatchError",
+    "SavedRun",
     "Seconds",
     "Sweep",
     "bootstrap",
@@ -37,6 +39,7 @@ __all__ = [
     "grid",
     "k_fold",
     "leave_one_out",
+    "load",
     "objective_of",
     "paired_difference",
     "plan",

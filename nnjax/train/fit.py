@@ -33,7 +33,8 @@ from nnjax.train.engine.member_groups import (
 from nnjax.train.engine.options import Callback, FitOptions, PartialRun, Record, Resume
 from nnjax.train.engine.progress import progress_bar
 from nnjax.train.engine.resume import Logs
-from nnjax.train.engine.trainable import check_trainable
+from nnjax.train.engine.trainable import check_trainable, evaluation_params
+from nnjax.train.engine.weights import save_weights
 from nnjax.train.folds import Folds
 from nnjax.types import Data, Key, Params, Trainable, TrainState
 
@@ -114,7 +115,7 @@ def fit(
       patience: number of validations without a lower loss after which a member is stopped; None to never stop early.
       chunk_steps: the most steps that the device takes before the host checks for callbacks, checkpoints and Ctrl-C;
         None for as many as take about a quarter of a second.
-      out: folder for checkpoints; None to save nothing.
+      out: folder for checkpoints and the final weights, which `train.load` reads; None to save nothing.
       resume: continue from the latest checkpoint in `out`, or start fresh if there is none. "anyway" continues even if
         the run differs from the saved one. Or the `partial` of an `InterruptedRun`, to continue without a checkpoint.
       save_every: seconds between checkpoints.
@@ -246,9 +247,13 @@ def train_members(job: Job, options: FitOptions) -> Result:
             outcomes.append(outcome if len(slices) == 1 else outcome._replace(fs=to_numpy(outcome.fs)))
     fs = join_states([outcome.fs for outcome in outcomes])
     logs = join_logs(job, [outcome.logs for outcome in outcomes], fs)
+    best = fs.best and with_infinite_score(fs.best)
+    if options.folder is not None and jax.process_index() == 0:
+        networks = (fs.train, best, _averages(job, fs.train))
+        save_weights(options.folder, *(networks if job.numbered else index_tree(networks, 0)))
     return Result(
         ts=fs.train,
-        best=fs.best and with_infinite_score(fs.best),
+        best=best,
         history=list(_history(job, logs, np.asarray(fs.train.step))),
         log=logs.steps,
         diverged=np.asarray(fs.diverged),
@@ -256,6 +261,13 @@ def train_members(job: Job, options: FitOptions) -> Result:
         ended_by_callback=outcomes[-1].ended_by_callback,
         seconds=Seconds(*(sum(part) for part in zip(*(outcome.seconds for outcome in outcomes), strict=True))),
     )
+
+
+def _averages(job: Job, ts: TrainState) -> Params | None:
+    """Return the parameters (members, ...) that the runs evaluate, if they are others than the trained ones."""
+    if getattr(job.ensemble.run(index_tree(job.members.hyper, 0)), "evaluation_params", None) is None:
+        return None
+    return jax.vmap(lambda ts, hyper: evaluation_params(job.ensemble.run(hyper), ts))(ts, job.members.hyper)
 
 
 def _partial_groups(job: Job, options: FitOptions, groups: int) -> Sequence[Partial]:

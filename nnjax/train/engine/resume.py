@@ -51,6 +51,7 @@ class Metadata(TypedDict):
     epochs: list[int]  # as in `Logs`
     log: list[str]  # the names of what is logged for each step
     scores: dict[str, list[int]]  # the shape of each score
+    numbered: bool  # False for a single run
 
 
 class Save(Protocol):
@@ -81,7 +82,8 @@ def resumable(job: Job, options: FitOptions) -> Iterator[tuple[tuple[FitState, L
             losses = logs.scores[-1]["loss"] if logs.scores else np.zeros(0)
             losses = losses[~np.isnan(losses)]
             score = float(losses.mean()) if losses.size else None
-            step, metadata = int(logs.done.max()), {"fingerprint": fingerprint, **metadata}
+            step = int(logs.done.max())
+            metadata = {"fingerprint": fingerprint, "numbered": job.numbered, **metadata}
             try:
                 return folder if write(step, tree, metadata, score, wait=wait) else None
             except OSError as error:
