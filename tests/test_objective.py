@@ -10,9 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-from nnjax import losses, metrics, nn, optim, train
+from nnjax import data, losses, metrics, nn, optim, train
 from nnjax.types import Data, Layer, TrainState
-from tests.train_runs import BATCH, DATA, HELD_OUT, KEY, KEYS, NET, RATE, assert_equal, fit, make_run, stop_at
+from tests.train_runs import BATCH, DATA, HELD_OUT, KEY, KEYS, NET, RATE, assert_equal, fit, make_run, stop_at, take
 
 PLAIN = train.objective_of(NET, losses.cross_entropy)
 CURVE = nn.mlp([16], 1)
@@ -381,3 +381,63 @@ def test_members_of_an_own_step_are_single_runs():
     for i, key in enumerate(KEYS):
         alone = fit(Descent(BATCH), validation=None, key=key)
         assert_equal(jax.tree.map(lambda a, i=i: a[i], many.ts), alone.ts)
+
+
+def batch_list(sizes, data=DATA):
+    ends = np.cumsum(sizes)
+    return [take(data, np.arange(end - size, end) % 20) for size, end in zip(sizes, ends, strict=True)]
+
+
+@pytest.mark.parametrize("members", [None, 2])
+def test_a_generator_of_batches_is_read_in_order(members):
+    def in_order(key, step, n, batch_size):
+        return (step * batch_size + jnp.arange(batch_size)) % n
+
+    expected = fit(make_run(sampler=in_order), epochs=None, steps=7, members=members)
+    for read in (iter, list):  # a generator, and an iterable that starts again
+        sizes = [5, 3, 7, 1, 4] * (2 if read is iter else 1)
+        examples = read(batch_list(sizes))
+        result = fit(data=Loader(examples) if read is list else examples, epochs=None, steps=7, members=members)
+        assert_equal(result.ts, expected.ts)
+        np.testing.assert_array_equal(result.losses, expected.losses)
+
+
+class Loader:
+    """An iterable of batches, as other libraries have them."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __iter__(self):
+        return iter(self.items)
+
+
+def test_a_generator_may_end_early(tmp_path):
+    with pytest.raises(ValueError, match="the generator ended after 8 examples") as error:
+        fit(data=iter(batch_list([5, 3])), epochs=None, steps=3, out=tmp_path)
+    assert "while" not in str(error.value)
+    generator = iter(batch_list([5, 3]))
+    for wrong, message in (
+        ({"epochs": 1}, "has no epochs"),
+        ({"epochs": None, "steps": 2, "resume": True}, "resume= needs rows in any order"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit(data=generator, **wrong)
+    with pytest.raises(ValueError, match="is read once, so its steps cannot be repeated"):
+        train.replay(make_run(), generator, steps=2)
+
+
+def test_classes_are_drawn_equally_often():
+    labels = np.array([0] * 18 + [1] * 2)
+    sampler = data.class_balanced(labels)
+    rows = jax.vmap(lambda step: sampler(KEY, step, 20, 50))(jnp.arange(100))
+    shares = np.bincount(np.asarray(rows).ravel(), minlength=20) / 5000
+    np.testing.assert_allclose(shares[:18], 0.5 / 18, atol=0.01)
+    np.testing.assert_allclose(shares[18:], 0.25, atol=0.02)
+    run = make_run(sampler=sampler)
+    source = data.source(np.asarray(DATA.x), np.asarray(DATA.y))
+    assert_equal(fit(run).ts, fit(run, source).ts)
+    with pytest.raises(ValueError, match=r"made for 20 rows, but the data are 7 rows"):
+        fit(run, HELD_OUT)
+    with pytest.raises(ValueError, match="the data are folds"):
+        fit(run, folds=train.k_fold(KEY, 20, 4), validation=None)

@@ -1,7 +1,7 @@
 """Train a run, or an ensemble of runs, to its end."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,7 +62,7 @@ class Result(NamedTuple):
 @allow_transfers
 def fit(
     run: Trainable,
-    data: Data | Source | tuple[Any, ...] | None = None,
+    data: Data | Source | tuple[Any, ...] | Iterable[Any] | None = None,
     *,
     epochs: float | None = None,
     steps: int | None = None,
@@ -96,9 +96,10 @@ def fit(
       data: `Data`, `(x, y)` or `(x, y, weights)`, checked once before anything is compiled. Or a `data.Source`, from
         which batches are gathered when they are needed, with bitwise the same result; a memory-mapped x (`np.memmap`)
         becomes one. Validation data are in memory, so with a source `folds` validates only if `validation` is given.
-        None for a run without data.
+        Or a generator or an iterable of batches, see `data.batches`; it is read in order, so such a run has steps= and
+        cannot be resumed. None for a run without data.
       epochs: number of passes over the data; epoch e ends after ⌈e · n / batch_size⌉ steps. May be a fraction.
-      steps: number of steps, instead of epochs. In a run without data, 100 steps count as an epoch.
+      steps: number of steps, instead of epochs. Without data and with a generator, 100 steps count as an epoch.
       key: the run's random key, `jax.random.key(0)` if None; or keys (members,), one for each member.
       members: number of networks to train, each with its own initialisation, order of data and dropout.
       strategy: "map" trains one member after another in one program, "vmap" all in lockstep. `train.plan` measures

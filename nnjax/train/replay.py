@@ -124,6 +124,10 @@ def replay(
 
 def replay_job(job: Job, options: FitOptions, *, step: int | None = None, member: int | None = None) -> Replay | None:
     """Replay a step of a job, which may also be a sweep."""
+    if isinstance(job.data, Source) and job.data.in_order:
+        raise ValueError(
+            "replay: a generator of batches is read once, so its steps cannot be repeated; see data.source"
+        )
     members = job.ensemble.members
     for name, value in (("member", member), ("step", step)):
         if value is not None:

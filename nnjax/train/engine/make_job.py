@@ -11,7 +11,8 @@ import numpy as np
 from jax import Array
 
 from nnjax import checks
-from nnjax.data import Source, as_examples, check_labels, n_rows, sample, validate
+from nnjax.data import Source, as_examples, batches, check_labels, n_rows, sample, validate
+from nnjax.data._batches import is_batches
 from nnjax.nn import as_layer
 from nnjax.train.engine.ensemble import Ensemble, index_tree
 from nnjax.train.engine.fit_state import Best
@@ -49,9 +50,12 @@ def make_job(
     run = ensemble.run(index_tree(hyper, 0))
     if data is None:
         _check_without_data(run, options, folds)
+    if is_batches(data):
+        data = _checked_batches(run, data, options, folds)
     data = NO_DATA if data is None else as_examples(data)
     held_out = None if validation is None else validate(validation, "validation")
-    counts = np.full(len(keys), n_rows(data))
+    in_order = isinstance(data, Source) and data.in_order
+    counts = np.full(len(keys), EPOCH_STEPS * (run.batch_size or 1) if in_order else n_rows(data))
     rows = held_out_rows = None
     if folds is not None:
         rows = check_rows("folds.train", folds.train, n_rows(data))
@@ -99,6 +103,18 @@ def _check_without_data(run: Trainable, options: FitOptions, folds: Folds | None
         raise ValueError("fit: epochs= are passes over data, but this run has none; pass its length as steps=")
     if folds is not None:
         raise ValueError("fit: folds are rows of data, but this run has none")
+
+
+def _checked_batches(run: Trainable, data: Any, options: FitOptions, folds: Folds | None) -> Source:
+    """Return the examples of a generator of batches, after checking the arguments that it does not work with."""
+    if options.steps is None:
+        raise ValueError("fit: a generator of batches has no epochs; pass the length of the run as steps=")
+    if run.batch_size is None:
+        raise ValueError("fit: a generator of batches is read in steps of batch_size examples; set a batch size")
+    if options.resume or folds is not None:
+        what = "resume=" if options.resume else "folds="
+        raise ValueError(f"fit: {what} needs rows in any order, but a generator is read once; see data.source")
+    return batches(data, max(1, options.steps) * run.batch_size)
 
 
 def _epochs_and_ends(options: FitOptions, counts: np.ndarray, batch_size: int | None) -> tuple[float, np.ndarray]:
