@@ -108,7 +108,7 @@ def test_a_file_without_a_name_is_audited(mine):
     rows = {line.split()[0]: line for line in ended.out.splitlines()}
     assert rows["averaged"].endswith("  momentum")  # with a learning rate of 1e-4
     assert "unknown" in rows["cubic"]
-    assert rows["momentum"].endswith("sgd")
+    assert rows["momentum"].endswith("  momentum")
 
 
 def test_a_loop_in_compiled_code_ends_the_command(mine, tmp_path):
