@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nnjax import data, debug, losses, metrics, nn, optcheck, optim, plot, storage, train, uncertainty
+    from nnjax import data, debug, interop, losses, metrics, nn, optcheck, optim, plot, storage, train, uncertainty
     from nnjax.storage.tree_file import load, save
     from nnjax.types import Data, Layer, TrainState
 
@@ -17,6 +17,7 @@ __all__ = [
     "__version__",
     "data",
     "debug",
+    "interop",
     "load",
     "losses",
     "metrics",

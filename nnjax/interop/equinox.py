@@ -1,0 +1,1 @@
+"""Weights to and from Equinox, and its modules as layers."""

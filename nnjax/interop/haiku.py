@@ -1,0 +1,1 @@
+"""Weights to and from Haiku, and its transformed functions as layers."""
