@@ -4,7 +4,8 @@ The weights of another library are a flat dictionary of arrays by path here.
 """
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -117,6 +118,29 @@ def same(leaf: Any) -> Any:
     return leaf
 
 
+def creation_order(node: Any, steps: Sequence[Any]) -> list[int]:
+    """Return the position of a leaf in the order of creation, or in the order of the numbers in names if sorted.
+
+    Args:
+      node: nested dictionaries, tuples, and objects with attributes.
+      steps: keys, positions and names of attributes that lead to the leaf.
+    """
+    position = []
+    for step in steps:
+        children = dict(enumerate(node)) if isinstance(node, tuple) else node
+        children = children if isinstance(children, Mapping) else vars(node)
+        names = [str(child) for child in children]
+        if names == sorted(names):
+            names.sort(key=_natural)
+        position.append(names.index(str(step)))
+        node = children[step if step in children else str(step)]
+    return position
+
+
+def _natural(name: str) -> list[Any]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
 # Pairs ---------------------------------------------------------------------------------------------------------------
 
 
@@ -127,15 +151,17 @@ def _pairs(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names
     free = dict(theirs)
     named = [part for part in parts if part.path in names]
     pairs = [_named_pair(library, part, theirs, names[part.path]) for part in named]
-    for pair in pairs:
-        for path in pair.found.values():
+    for named_pair in pairs:
+        for path in named_pair.found.values():
             if path not in free:
-                raise ValueError(f"{library.where}: names gives {path} to two layers, the second is {pair.part}")
+                raise ValueError(f"{library.where}: names gives {path} to two layers, the second is {named_pair.part}")
             del free[path]
     others = [(part, _forms(library, part)) for part in parts if part.path not in names]
     # Layers with many leaves come first, because a part of them may look like a smaller layer
-    for part, forms in sorted(others, key=lambda item: max(_specificity(library, *form) for form in item[1]), reverse=True):
-        pair = next((pair for form in forms for pair in _candidates(library, part, *form, free)), None)
+    others.sort(key=lambda item: max(_size(library, expected) for _, expected in item[1]), reverse=True)
+    for part, forms in others:
+        candidates = (pair for form in forms for pair in _candidates(library, part, *form, free))
+        pair = next(candidates, None)
         if pair is None:
             _, expected = forms[0]
             raise ValueError(
@@ -149,40 +175,38 @@ def _pairs(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names
         raise ValueError(
             f"{library.where}: no layer takes {_list(free)}; leave them out, or pair them with layers by names=…"
         )
-    for pair in pairs:
-        _check_shapes(library, pair, theirs)
+    for each in pairs:
+        _check_shapes(library, each, theirs)
     return pairs
 
 
 def _pieces(part: Part, names: Names) -> list[Part]:
     """Return the affine maps of a layer one by one if `names` has one of them, such as "3/query"."""
-    if not any(name.startswith(f"{part.path}/" if part.path else "") and name != part.path for name in names):
-        return [part]
     pieces = dict.fromkeys(name.split("/")[0] for name in part.shapes if "/" in name)
-    if not any(f"{part.path}/{piece}".lstrip("/") in names for piece in pieces):
+    paths = {piece: f"{part.path}/{piece}".lstrip("/") for piece in pieces}
+    if not names.keys() & set(paths.values()):
         return [part]
+
+    def own(piece: str, leaves: Mapping[str, Any]) -> dict[str, Any]:
+        start = f"{piece}/"
+        return {name.removeprefix(start): leaf for name, leaf in leaves.items() if name.startswith(start)}
+
     return [
-        part._replace(
-            path=f"{part.path}/{piece}".lstrip("/"),
-            kind="dense",
-            arguments="",
-            sources={name.removeprefix(f"{piece}/"): source for name, source in part.sources.items() if name.startswith(f"{piece}/")},
-            shapes={name.removeprefix(f"{piece}/"): shape for name, shape in part.shapes.items() if name.startswith(f"{piece}/")},
-        )
-        for piece in pieces
+        Part(path, "dense", "", own(piece, part.sources), own(piece, part.shapes), part.image)
+        for piece, path in paths.items()
     ]
 
 
 def _check_names(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names) -> None:
-    known = [part.path for part in parts]
+    paths = [part.path for part in parts]
+    modules = sorted({other.rpartition(library.separator)[0] for other in theirs})
     for path, name in names.items():
-        if path not in known:
-            near = difflib.get_close_matches(path, known, n=5, cutoff=0.0)
-            raise ValueError(f"{library.where}: names has {path!r}, but no layer has this path; the nearest are {near}")
-        starts = sorted({other.rpartition(library.separator)[0] for other in theirs})
-        if name is not None and name not in theirs and not any(other.startswith(_start(library, name)) for other in theirs):
-            near = difflib.get_close_matches(name, starts, n=5, cutoff=0.0)
-            raise ValueError(f"{library.where}: names has {name!r}, but no weights start with it; the nearest are {near}")
+        if path not in paths:
+            near = difflib.get_close_matches(path, paths, n=5, cutoff=0.0)
+            raise ValueError(f"{library.where}: no layer has the path {path!r} in names; the nearest are {near}")
+        if name is not None and name not in theirs and not any(p.startswith(_start(library, name)) for p in theirs):
+            near = difflib.get_close_matches(name, modules, n=5, cutoff=0.0)
+            raise ValueError(f"{library.where}: no weights start with {name!r} in names; the nearest are {near}")
 
 
 def _start(library: Library, name: str) -> str:
@@ -194,34 +218,36 @@ def _forms(library: Library, part: Part) -> list[tuple[Convention, Leaves]]:
     conventions = library.conventions(part.kind, part.arguments)
     if not conventions:
         raise ValueError(
-            f"{library.where}: no convention for {part}; pair its only leaf with names={{{part.path!r}: …}}, or convert "
-            "the other layers of the network one by one"
+            f"{library.where}: no weights can be converted for {part}; a single array is paired by "
+            f"names={{{part.path!r}: …}}, and the layers around it can be converted one by one"
         )
     return [(each, jax.eval_shape(each.to_theirs, part.shapes)) for each in conventions]
 
 
-def _specificity(library: Library, convention: Convention, expected: Leaves) -> tuple[int, int]:
+def _size(library: Library, expected: Leaves) -> tuple[int, int]:
+    """Return the number of leaves of a layer and the depth of its deepest one."""
     return len(expected), max(name.count(library.separator) for name in expected)
 
 
 def _named_pair(library: Library, part: Part, theirs: Leaves, name: str | None) -> Pair:
     """Return a layer with the weights that `names` gives it."""
     if name in theirs and len(part.shapes) == 1:  # a leaf of its own, outside of a layer
-        (ours, shape), = part.shapes.items()
+        ((ours, shape),) = part.shapes.items()
         return Pair(part, renamed({ours: (ours, same, same)}), {ours: shape}, {ours: name})
-    forms = _forms(library, part)
-    founds = [
-        {leaf: _start(library, name) + leaf for leaf in expected if name is not None and _start(library, name) + leaf in theirs}
-        for _, expected in forms
-    ]
-    (convention, expected), found = max(zip(forms, founds, strict=True), key=lambda item: len(item[1]))
+
+    def found_in(expected: Leaves) -> dict[str, str]:
+        paths = {} if name is None else {leaf: _start(library, name) + leaf for leaf in expected}
+        return {leaf: path for leaf, path in paths.items() if path in theirs}
+
+    forms = [(convention, expected, found_in(expected)) for convention, expected in _forms(library, part)]
+    convention, expected, found = max(forms, key=lambda form: len(form[2]))
     lacking = {leaf: expected[leaf] for leaf in expected if leaf not in found and leaf not in convention.defaults}
     if lacking:
         raise ValueError(f"{library.where}: {part} needs {_list(lacking)} in {name!r}")
     return Pair(part, convention, expected, found)
 
 
-def _candidates(library: Library, part: Part, convention: Convention, expected: Leaves, free: Leaves) -> Any:
+def _candidates(library: Library, part: Part, convention: Convention, expected: Leaves, free: Leaves) -> Iterator[Pair]:
     """Yield the layer with each unused group of weights that has its leaves, in their order."""
     modules = {name.rpartition(library.separator)[0] for name in expected}
     starts = [
@@ -245,7 +271,7 @@ def _candidates(library: Library, part: Part, convention: Convention, expected: 
 def _check_shapes(library: Library, pair: Pair, theirs: Leaves) -> None:
     for name, path in pair.found.items():
         got, wanted = tuple(theirs[path].shape), pair.expected[name].shape
-        if got != wanted and got != (1, *wanted):  # a leaf of its own may have an axis for the batch
+        if got not in (wanted, (1, *wanted)):  # a leaf of its own may have an axis for the batch
             raise ValueError(f"{library.where}: {path} has shape {got}, but {pair.part} needs {wanted}")
 
 

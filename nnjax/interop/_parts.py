@@ -115,7 +115,7 @@ def inputs_reordered(part: Part, leaves: Leaves, *, channels_first: bool) -> Lea
     order = order if channels_first else np.argsort(order)
 
     def reordered(name: str, leaf: Array) -> Array:
-        return leaf if name.split("/")[-1] in NOT_INPUTS or len(leaf) != len(order) else leaf[order]
+        return leaf if name.rpartition("/")[2] in NOT_INPUTS or len(leaf) != len(order) else leaf[order]
 
     return {name: reordered(name, leaf) for name, leaf in leaves.items()}
 
@@ -158,7 +158,9 @@ def _is_branch(name: str) -> bool:
 def _flattened(net: nn.Layer, x: PyTree) -> dict[Path, Image]:
     """Return the shape without the batch of what each `flatten` gets, by path."""
     trees = jax.eval_shape(net.init, jax.random.key(0), x)
-    program = jax.make_jaxpr(lambda trees, x: net.apply(*trees, x, train=False))(trees, jax.eval_shape(lambda x: x, x))
+    program = jax.make_jaxpr(lambda trees, x: net.apply(trees[0], trees[1], x, train=False))(
+        trees, jax.eval_shape(lambda x: x, x)
+    )
     return {
         path: tuple(equation.invars[0].aval.shape[1:])
         for path, name, equation in layer_equations(program.jaxpr)

@@ -4,11 +4,12 @@
 |---|---|---|
 | `dense`, `maxout` | `Linear` | weights are (outputs, inputs) there |
 | `gated_dense` | `Linear` before `GLU` | one matrix, the value's rows first |
-| `conv`, `conv_transpose` | `Conv1d` … `ConvTranspose3d` | (outputs, inputs / groups, *kernel), (inputs, outputs, *kernel) |
+| `conv` | `Conv1d` … `Conv3d` | (outputs, inputs / groups, *kernel) |
+| `conv_transpose` | `ConvTranspose1d` … `ConvTranspose3d` | (inputs, outputs, *kernel) |
 | `embedding`, `learned_positions` | `Embedding` | |
 | `batch_norm`, `layer_norm`, `rms_norm`, `group_norm`, `instance_norm` | of the same name | `scale` is `weight` |
 | `multi_head_attention` | `MultiheadAttention` | queries, keys and values are one matrix |
-| `rnn`, `lstm`, `gru` | `RNN`, `LSTM`, `GRU`, their layers and directions one by one, and cells | two biases, which are added |
+| `rnn`, `lstm`, `gru` | each layer and direction of `RNN`, `LSTM`, `GRU`; cells | two biases, which are added |
 | `weight_norm`, `spectral_norm` | those of `torch.nn.utils` and of `torch.nn.utils.parametrizations` | |
 """
 
@@ -99,7 +100,9 @@ def _flat(weights: Any) -> Leaves:
         raise TypeError(f"interop.torch: expected a module or a state dict, got {type(weights).__name__}")
     arrays = {_path(name): _array(value) for name, value in weights.items() if not name.endswith("num_batches_tracked")}
     # The lengths of weight_norm have axes of length 1
-    return {name: value.ravel() if name.endswith(("original0", "weight_g")) else value for name, value in arrays.items()}
+    return {
+        name: value.ravel() if name.endswith(("original0", "weight_g")) else value for name, value in arrays.items()
+    }
 
 
 def _array(value: Any) -> np.ndarray:

@@ -11,7 +11,6 @@ from nnjax.nn._child import MARK, check_arrays
 from nnjax.nn.as_layer import checked_layer
 from nnjax.types import LayerLike, PyTree
 
-
 Path: TypeAlias = tuple[int | str, ...]
 
 
