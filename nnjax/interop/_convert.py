@@ -5,7 +5,7 @@ The weights of another library are a flat dictionary of arrays by path here.
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -35,6 +35,7 @@ class Library(NamedTuple):
     conventions: Callable[[str, str], Sequence[Convention]]  # of a kind of layer and its arguments; several if stored
     # in several ways, () if the library has no such layer
     channels_first: bool = False  # whether channels come before the spatial axes
+    ordered: Callable[[str, str], bool] = lambda path, other: True  # whether the order of two paths is known
 
 
 class Pair(NamedTuple):
@@ -118,27 +119,50 @@ def same(leaf: Any) -> Any:
     return leaf
 
 
-def creation_order(node: Any, steps: Sequence[Any]) -> list[int]:
-    """Return the position of a leaf in the order of creation, or in the order of the numbers in names if sorted.
+class Step(NamedTuple):
+    """A key on the path of a leaf."""
+
+    position: int  # among the keys of its level
+    name: str
+    sorted: bool  # whether these keys are in alphabetical order, in which JAX puts them
+
+
+def steps_of(node: Any, keys: Sequence[Any]) -> tuple[Step, ...]:
+    """Return the steps to a leaf, in the order of creation, or in that of the numbers in names if keys are sorted.
 
     Args:
       node: nested dictionaries, tuples, and objects with attributes.
-      steps: keys, positions and names of attributes that lead to the leaf.
+      keys: keys, positions and names of attributes that lead to the leaf.
     """
-    position = []
-    for step in steps:
+    steps = []
+    for key in keys:
         children = dict(enumerate(node)) if isinstance(node, tuple) else node
         children = children if isinstance(children, Mapping) else vars(node)
-        names = [str(child) for child in children]
-        if names == sorted(names):
+        names = [_text(child) for child in children]
+        alphabetical = names == sorted(names)
+        if alphabetical:
             names.sort(key=_natural)
-        position.append(names.index(str(step)))
-        node = children[step if step in children else str(step)]
-    return position
+        steps.append(Step(names.index(_text(key)), _text(key), alphabetical))
+        node = children[key if key in children else str(key)]
+    return tuple(steps)
+
+
+def are_ordered(a: Sequence[Step], b: Sequence[Step]) -> bool:
+    """Return False if two leaves are below sorted keys that differ in more than their numbers."""
+    first, second = next(((one, two) for one, two in zip(a, b, strict=False) if one != two), (a[0], a[0]))
+    return not first.sorted or _stem(first.name) == _stem(second.name)
+
+
+def _text(key: Any) -> str:
+    return "/".join(map(str, key)) if isinstance(key, tuple) else str(key)
 
 
 def _natural(name: str) -> list[Any]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def _stem(name: str) -> str:
+    return re.sub(r"_?\d+", "", name)
 
 
 # Pairs ---------------------------------------------------------------------------------------------------------------
@@ -168,6 +192,7 @@ def _pairs(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names
                 f"{library.where}: {part} needs {_list(expected)}, but there are no such weights; unused are "
                 f"{_list(free)}; pair them by names={{{part.path!r}: …}}, or by None if that layer has no weights"
             )
+        _check_order(library, pair, candidates, theirs)
         pairs.append(pair)
         for path in pair.found.values():
             del free[path]
@@ -266,6 +291,21 @@ def _candidates(library: Library, part: Part, convention: Convention, expected: 
             and all(free[path].ndim == expected[name].ndim for name, path in found.items())
         ):
             yield Pair(part, convention, expected, found)
+
+
+def _check_order(library: Library, pair: Pair, others: Iterable[Pair], theirs: Leaves) -> None:
+    """Raise ValueError if other weights of the same shapes may belong to the layer."""
+    for other in others:
+        path, similar = next(iter(pair.found.values())), next(iter(other.found.values()))
+        same_shapes = all(
+            name in pair.found and theirs[pair.found[name]].shape == theirs[path].shape
+            for name, path in other.found.items()
+        )
+        if same_shapes and not library.ordered(path, similar):
+            raise ValueError(
+                f"{library.where}: {path} and {similar} have equal shapes, and their order is lost, because the "
+                f"dictionary is sorted; pair them by names={{{pair.part.path!r}: …}}"
+            )
 
 
 def _check_shapes(library: Library, pair: Pair, theirs: Leaves) -> None:

@@ -23,7 +23,8 @@ are equal; exported ones predict the same once the iteration has converged.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ from jax import Array
 
 from nnjax import checks
 from nnjax.interop import _convert
-from nnjax.interop._convert import Convention, Library, Names, creation_order, renamed, same
+from nnjax.interop._convert import Convention, Library, Names, renamed, same
 from nnjax.interop._parts import Leaves, kind_of
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
@@ -64,8 +65,8 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
     >>> params["w"].shape
     (4, 3)
     """
-    _, leaves = _flat(weights)
-    return _convert.import_weights(_library(weights), net, x, leaves, names)
+    flat = _flat(weights)
+    return _convert.import_weights(flat.library, net, x, flat.leaves, names)
 
 
 def export_weights(
@@ -94,14 +95,14 @@ def export_weights(
     >>> weights["params"]["Dense_0"]["kernel"].shape
     (4, 3)
     """
-    tree, leaves = _flat(like)
-    values = _convert.export_weights(_library(like), net, x, (params, state), leaves, names)
+    flat = _flat(like)
+    values = _convert.export_weights(flat.library, net, x, (params, state), flat.leaves, names)
 
     def value(path: tuple[Any, ...], leaf: Array) -> Array:
-        name = _name(path, linen=isinstance(like, Mapping))
+        name = flat.names.get(jax.tree_util.keystr(path))
         return values[name].astype(leaf.dtype) if name in values else leaf
 
-    return jax.tree_util.tree_map_with_path(value, tree)
+    return jax.tree_util.tree_map_with_path(value, flat.tree)
 
 
 # Their modules as layers ---------------------------------------------------------------------------------------------
@@ -210,40 +211,59 @@ def _is_linen(weights: Any) -> bool:
     return isinstance(weights, Mapping) and not hasattr(weights, "flat_state")
 
 
-def _flat(weights: Any) -> tuple[Any, Leaves]:
-    """Return the tree of the weights, and its floating arrays by name in the order of creation."""
+class _Flat(NamedTuple):
+    """The weights of a module."""
+
+    tree: Any
+    names: dict[str, str]  # of the floating arrays, by path in the tree
+    leaves: Leaves  # the floating arrays by name, in the order of creation
+    library: Library
+
+
+def _flat(weights: Any) -> _Flat:
+    linen = _is_linen(weights)
     tree = weights
-    if not _is_linen(weights):
+    if not linen:
         from flax import nnx
 
         if not isinstance(weights, (nnx.Module, nnx.State)):
-            raise TypeError(
-                f"interop.flax: expected variables, an nnx.Module or nnx.State, got {type(weights).__name__}"
-            )
+            got = type(weights).__name__
+            raise TypeError(f"interop.flax: expected variables, an nnx.Module or an nnx.State, got {got}")
         tree = nnx.state(weights) if isinstance(weights, nnx.Module) else weights
     leaves = [
-        (path, leaf)
+        (_convert.steps_of(weights, _keys(path)), jax.tree_util.keystr(path), leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
         if jnp.issubdtype(leaf.dtype, jnp.floating)  # neither keys nor counters
     ]
-    leaves.sort(key=lambda item: creation_order(weights, _steps(item[0])))
-    return tree, {_name(path, linen=tree is weights and _is_linen(weights)): leaf for path, leaf in leaves}
+    leaves.sort(key=lambda item: [step.position for step in item[0]])
+    modules = {tuple(step.name for step in steps[1:-1]) for steps, _, _ in leaves}
+    names = {path: _name([step.name for step in steps], modules, linen=linen) for steps, path, _ in leaves}
+    steps_by_name = {names[path]: steps for steps, path, _ in leaves}
+
+    def ordered(name: str, other: str) -> bool:
+        return _convert.are_ordered(steps_by_name[name], steps_by_name[other])
+
+    library = Library("interop.flax", "/", partial(_conventions, _LINEN if linen else _NNX), ordered=ordered)
+    return _Flat(tree, names, {names[path]: leaf for _, path, leaf in leaves}, library)
 
 
-def _steps(path: tuple[Any, ...]) -> list[Any]:
+def _keys(path: tuple[Any, ...]) -> list[Any]:
     """Return the keys that lead to an array; `value` of the variable around it is none."""
     return [step.key for step in path if hasattr(step, "key")]
 
 
-def _name(path: tuple[Any, ...], *, linen: bool) -> str:
+def _name(steps: list[str], modules: set[tuple[str, ...]], *, linen: bool) -> str:
     """Return the name of an array such as "Dense_0/kernel", without linen's collection.
 
-    Wrappers of linen name their arrays by the path from their own parent, with slashes; those of nnx by tuples.
+    A wrapper of linen names its arrays by the path from itself, or from its parent, to the array that they belong to.
     """
-    steps = ["/".join(map(str, step)) if isinstance(step, tuple) else str(step) for step in _steps(path)]
-    if linen:
-        steps = steps[1:-2] + steps[-1:] if "/" in steps[-1] else steps[1:]
-    return "/".join(steps)
+    if not linen:
+        return "/".join(steps)
+    *start, last = steps[1:]
+    owner, slash, _ = last.partition("/")
+    if slash and (*start, owner) not in modules:
+        start = start[:-1]
+    return "/".join([*start, last])
 
 
 # Conventions ---------------------------------------------------------------------------------------------------------
@@ -377,14 +397,9 @@ _NNX = _TABLE | {
 }
 
 
-def _library(weights: Any) -> Library:
-    table = _LINEN if _is_linen(weights) else _NNX
-
-    def conventions(kind: str, arguments: str) -> Sequence[Convention]:
-        if kind == "multi_head_attention":
-            return [_attention(int(arguments))]
-        if kind in ("weight_norm", "spectral_norm") and kind_of(arguments)[0] not in ("dense", "conv"):
-            return []
-        return table.get(kind, [])
-
-    return Library("interop.flax", "/", conventions)
+def _conventions(table: Mapping[str, Sequence[Convention]], kind: str, arguments: str) -> Sequence[Convention]:
+    if kind == "multi_head_attention":
+        return [_attention(int(arguments))]
+    if kind in ("weight_norm", "spectral_norm") and kind_of(arguments)[0] not in ("dense", "conv"):
+        return []
+    return table.get(kind, [])

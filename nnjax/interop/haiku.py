@@ -29,7 +29,7 @@ from jax import Array
 
 from nnjax import checks
 from nnjax.interop import _convert
-from nnjax.interop._convert import Convention, Library, Names, creation_order, renamed, same
+from nnjax.interop._convert import Convention, Library, Names, renamed, same
 from nnjax.interop._parts import Leaves
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
@@ -56,7 +56,8 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
     >>> params["w"].shape
     (4, 3)
     """
-    return _convert.import_weights(_HAIKU, net, x, _flat(weights), names)
+    library, leaves = _flat(weights)
+    return _convert.import_weights(library, net, x, leaves, names)
 
 
 def export_weights(
@@ -84,10 +85,11 @@ def export_weights(
     >>> bool((weights["linear"]["w"] == params["w"]).all())
     True
     """
-    values = _convert.export_weights(_HAIKU, net, x, (params, state), _flat(like), names)
+    library, leaves = _flat(like)
+    values = _convert.export_weights(library, net, x, (params, state), leaves, names)
 
     def value(path: tuple[Any, ...], leaf: Array) -> Array:
-        name = _name(path)
+        name = "/".join(step.key for step in path if hasattr(step, "key"))
         return values[name].reshape(leaf.shape).astype(leaf.dtype) if name in values else leaf
 
     return jax.tree_util.tree_map_with_path(value, like)
@@ -141,21 +143,26 @@ def from_transformed(transformed: Any, *, train: str | None = None) -> Layer:
 # Their weights by path -----------------------------------------------------------------------------------------------
 
 
-def _flat(weights: Any) -> Leaves:
+def _flat(weights: Any) -> tuple[Library, Leaves]:
+    """Return the library, and the arrays by name in the order of creation."""
     trees = weights if isinstance(weights, tuple) else (weights,)
     if not all(isinstance(tree, Mapping) for tree in trees):
         raise TypeError(f"interop.haiku: expected parameters or (parameters, state), got {type(weights).__name__}")
-    leaves = jax.tree_util.tree_leaves_with_path(trees)
-    leaves.sort(key=lambda item: creation_order(trees, [item[0][0].idx, *(step.key for step in item[0][1:])]))
-    # Vectors may have axes of length 1
-    return {_name(path): leaf.ravel() if _name(path).endswith(_VECTORS) else leaf for path, leaf in leaves}
+    steps, leaves = {}, {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(trees):
+        keys = [step.key for step in path[1:]]
+        name = "/".join(keys)
+        steps[name] = _convert.steps_of(trees, [path[0].idx, *keys])
+        leaves[name] = leaf.ravel() if name.endswith(_VECTORS) else leaf  # they may have axes of length 1
+    order = sorted(leaves, key=lambda name: [step.position for step in steps[name]])
+
+    def ordered(name: str, other: str) -> bool:
+        return _convert.are_ordered(steps[name], steps[other])
+
+    return Library("interop.haiku", "/", _conventions, ordered=ordered), {name: leaves[name] for name in order}
 
 
 _VECTORS = ("/scale", "/offset", "/hidden", "/average")
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    return "/".join(step.key for step in path if hasattr(step, "key"))
 
 
 # Conventions ---------------------------------------------------------------------------------------------------------
@@ -233,6 +240,3 @@ _TABLE = {
 
 def _conventions(kind: str, arguments: str) -> Sequence[Convention]:
     return [_TABLE[kind]] if kind in _TABLE else []
-
-
-_HAIKU = Library("interop.haiku", "/", _conventions)
