@@ -98,7 +98,7 @@ def export_weights(
 def from_transformed(transformed: Any, *, train: str | None = None) -> Layer:
     """Return a function that Haiku has transformed as a layer.
 
-    Its parameters and state are those of `transformed.init`.
+    Its parameters and state are those of `transformed.init` for an input of zeros.
 
     Args:
       transformed: Result of `hk.transform` or `hk.transform_with_state` of a function of one input.
@@ -125,7 +125,7 @@ def from_transformed(transformed: Any, *, train: str | None = None) -> Layer:
 
     def init(key: Key, x: PyTree, /) -> tuple[Params, State]:
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), x)
-        variables: Any = transformed.init(checks.key("haiku", key, x), zeros, **mode(False))
+        variables: Any = transformed.init(checks.key("haiku", key, x), zeros, **mode(True))
         params, state = variables if stateful else (variables, ())
         return params or (), state or ()
 
