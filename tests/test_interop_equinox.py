@@ -179,7 +179,7 @@ class Network(eqx.Module):
     def __init__(self, key):
         one, two = jax.random.split(key)
         self.first, self.last = eqx.nn.Linear(6, 8, key=one), eqx.nn.Linear(8, 2, key=two)
-        self.norm, self.dropout = eqx.nn.BatchNorm(8, "batch", mode="batch", momentum=0.9), eqx.nn.Dropout(0.1)
+        self.norm, self.dropout = eqx.nn.BatchNorm(8, "batch", mode="batch", momentum=0.9), eqx.nn.Dropout(0.5)
         self.table = jnp.arange(6)
 
     def __call__(self, x, state, *, key=None):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from interop_weights import Case, array, compare, redrawn
 
-from nnjax import interop, nn
+from nnjax import interop, losses, nn, optim, train
 
 linen = pytest.importorskip("flax.linen")
 nnx = pytest.importorskip("flax.nnx")
@@ -234,3 +234,136 @@ def test_outputs_of_linen_are_equal(name, dtype):
 def test_outputs_of_nnx_are_equal(name, dtype):
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         compare(interop.flax, NNX[name], dtype, cast)
+
+
+def test_spectral_norm_is_exported_where_its_iteration_ends():
+    """Flax makes one more power iteration in prediction, which changes nothing after many of them."""
+    net, x = nn.spectral_norm(nn.dense(5), iterations=200), jnp.asarray(ROWS, jnp.float32)
+    params, state = net.init(jax.random.key(0), x)
+    y, state = net.apply(params, state, x, train=True)
+    module = linen.SpectralNorm(linen.Dense(5))
+    like = module.init(jax.random.key(1), x, update_stats=False)
+    weights = interop.flax.export_weights(net, x, params, state, like=like)
+    np.testing.assert_allclose(module.apply(weights, x, update_stats=False), y, atol=1e-5)
+
+
+def test_statistics_of_training_differ_by_the_unbiased_variance():
+    """The decay is Flax's momentum; the batch's variance is n / (n - 1) times Flax's."""
+    module, x = linen.BatchNorm(momentum=0.8), jnp.asarray(ROWS, jnp.float32)
+    variables = redraw(module.init(jax.random.key(0), x, use_running_average=False))
+    params, state = interop.flax.import_weights(nn.batch_norm(decay=0.8), x, variables)
+    _, new = nn.batch_norm(decay=0.8).apply(params, state, x, train=True)
+    _, theirs = module.apply(variables, x, use_running_average=False, mutable=["batch_stats"])
+    np.testing.assert_allclose(new["mean"], theirs["batch_stats"]["mean"], rtol=1e-5)
+    batch = theirs["batch_stats"]["var"] - 0.8 * state["var"]
+    np.testing.assert_allclose(new["var"], 0.8 * state["var"] + batch * len(x) / (len(x) - 1), rtol=1e-4)
+
+
+def test_order_of_creation_is_used_if_it_is_known():
+    """An nnx module knows it, its state does not."""
+    module, x = Unordered(nnx.Rngs(0)), jnp.asarray(ROWS, jnp.float32)
+    net = nn.serial(nn.dense(6), nn.dense(6))
+    params, state = interop.flax.import_weights(net, x, module)
+    np.testing.assert_allclose(net.apply(params, state, x, train=False)[0], module(x), rtol=1e-5)
+    lost = r"first/.* and second/.* have equal shapes, and their order is lost, .*; pair them by names=\{'0': …\}"
+    with pytest.raises(ValueError, match=lost):
+        interop.flax.import_weights(net, x, nnx.state(module))
+    named, _ = interop.flax.import_weights(net, x, nnx.state(module), names={"0": "second"})
+    jax.tree.map(np.testing.assert_array_equal, named, params)
+
+
+def test_exported_weights_go_into_the_module():
+    net, x = nn.serial(nn.dense(6), nn.dense(6)), jnp.asarray(ROWS, jnp.float32)
+    params, state = net.init(jax.random.key(3), x)
+    module = Unordered(nnx.Rngs(0))
+    nnx.update(module, interop.flax.export_weights(net, x, params, state, like=module))
+    np.testing.assert_allclose(net.apply(params, state, x, train=False)[0], module(x), rtol=1e-5)
+
+
+# Modules as layers ---------------------------------------------------------------------------------------------------
+
+
+class Network(linen.Module):
+    @linen.compact
+    def __call__(self, x, *, train, deterministic):
+        x = linen.relu(linen.BatchNorm(use_running_average=not train)(linen.Dense(8)(x)))
+        return linen.Dense(2)(linen.Dropout(0.5, deterministic=deterministic)(x))
+
+
+class NnxNetwork(nnx.Module):
+    def __init__(self, rngs):
+        self.first, self.last = nnx.Linear(6, 8, rngs=rngs), nnx.Linear(8, 2, rngs=rngs)
+        self.norm, self.dropout = nnx.BatchNorm(8, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        return self.last(self.dropout(nnx.relu(self.norm(self.first(x)))))
+
+
+LAYERS = {"linen": lambda: interop.flax.from_linen(Network()), "nnx": lambda: interop.flax.from_nnx(NnxNetwork)}
+layers = pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
+
+
+@pytest.fixture
+def allowed_promotion():
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@layers
+@pytest.mark.usefixtures("allowed_promotion")
+def test_a_module_trains(make):
+    x = jnp.asarray(array(64, 6), jnp.float32)
+    run = train.Run(make(), losses.cross_entropy, optim.adam(1e-2), batch_size=16)
+    result = train.fit(run, (x, (x[:, 0] > 0).astype(jnp.int32)), epochs=5, members=2)
+    assert (result.history[-1]["loss"] < result.history[0]["loss"]).all()
+    paths = nn.paths(result.ts.params)
+    assert {leaf.shape for leaf in paths.values()} >= {(2, 6, 8), (2, 8, 2)}
+    assert all(isinstance(name, str) for name in paths)
+
+
+@layers
+@pytest.mark.usefixtures("allowed_promotion")
+def test_modes_and_keys_reach_the_module(make):
+    net, x, key = make(), jnp.asarray(ROWS, jnp.float32), jax.random.key(0)
+    params, state = net.init(key, jax.ShapeDtypeStruct(x.shape, x.dtype))
+    again = net.init(key, x)
+    jax.tree.map(np.testing.assert_array_equal, (params, state), again)
+    one, two = (net.apply(params, state, x, train=True, key=jax.random.key(i)) for i in range(2))
+    assert (one[0] != two[0]).any()
+    assert jax.tree.structure(one[1]) == jax.tree.structure(state)
+    still, same = net.apply(params, state, x, train=False)
+    np.testing.assert_array_equal(still, net.apply(params, state, x, train=False, key=key)[0])
+    jax.tree.map(np.testing.assert_array_equal, same, state)
+
+
+@pytest.mark.usefixtures("allowed_promotion")
+def test_a_linen_module_is_that_module():
+    net, x = interop.flax.from_linen(Network()), jnp.asarray(ROWS, jnp.float32)
+    params, state = net.init(jax.random.key(0), x)
+    y = Network().apply({"params": params, **state}, x, train=False, deterministic=True)
+    np.testing.assert_array_equal(net.apply(params, state, x, train=False)[0], y)
+    plain = interop.flax.from_linen(linen.Dense(2))
+    params, state = plain.init(jax.random.key(0), x)
+    assert state == ()
+    assert plain.apply(params, state, x, train=True)[1] == ()
+
+
+@pytest.mark.usefixtures("allowed_promotion")
+def test_an_nnx_module_gets_the_parameters():
+    net, x = interop.flax.from_nnx(NnxNetwork), jnp.asarray(ROWS, jnp.float32)
+    params, state = net.init(jax.random.key(0), x)
+    module = NnxNetwork(nnx.Rngs(7))
+    nnx.update(module, params, state)
+    module.eval()
+    np.testing.assert_array_equal(net.apply(params, state, x, train=False)[0], module(x))
+
+
+def test_other_objects_are_refused():
+    with pytest.raises(TypeError, match=r"from_linen: expected a flax.linen.Module, got NnxNetwork.*; see from_nnx"):
+        interop.flax.from_linen(NnxNetwork(nnx.Rngs(0)))
+    with pytest.raises(
+        TypeError, match=r"from_nnx: make_module must be a function of nnx.Rngs .*, got a module, NnxNetwork"
+    ):
+        interop.flax.from_nnx(NnxNetwork(nnx.Rngs(0)))
+    with pytest.raises(TypeError, match=r"interop.flax: expected variables, an nnx.Module or an nnx.State, got int"):
+        interop.flax.import_weights(nn.dense(3), jnp.ones((1, 4)), 3)

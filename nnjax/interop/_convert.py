@@ -187,10 +187,13 @@ def _pairs(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names
         candidates = (pair for form in forms for pair in _candidates(library, part, *form, free))
         pair = next(candidates, None)
         if pair is None:
-            _, expected = forms[0]
+            convention, expected = forms[0]
+            without = (
+                ", or by None if that layer has no weights" if expected.keys() <= convention.defaults.keys() else ""
+            )
             raise ValueError(
                 f"{library.where}: {part} needs {_list(expected)}, but there are no such weights; unused are "
-                f"{_list(free)}; pair them by names={{{part.path!r}: …}}, or by None if that layer has no weights"
+                f"{_list(free)}; pair them by names={{{part.path!r}: …}}{without}"
             )
         _check_order(library, pair, candidates, theirs)
         pairs.append(pair)
@@ -246,7 +249,19 @@ def _forms(library: Library, part: Part) -> list[tuple[Convention, Leaves]]:
             f"{library.where}: no weights can be converted for {part}; a single array is paired by "
             f"names={{{part.path!r}: …}}, and the layers around it can be converted one by one"
         )
-    return [(each, jax.eval_shape(each.to_theirs, part.shapes)) for each in conventions]
+    return [(each, _shapes_there(each, part.shapes)) for each in conventions]
+
+
+def _shapes_there(convention: Convention, ours: Leaves) -> Leaves:
+    """Return shapes and dtypes of the other library's leaves, in the order of the convention."""
+    names: list[str] = []
+
+    def values(ours: Leaves) -> list[Any]:
+        theirs = convention.to_theirs(ours)
+        names.extend(theirs)
+        return list(theirs.values())
+
+    return dict(zip(names, jax.eval_shape(values, ours), strict=True))
 
 
 def _size(library: Library, expected: Leaves) -> tuple[int, int]:

@@ -139,7 +139,7 @@ def from_module(make_module: Callable[[Key], Any]) -> Layer:
     def apply(
         params: Params, state: State, x: PyTree, /, *, train: bool, key: Key | None = None
     ) -> tuple[PyTree, State]:
-        others, module_state = state or (None, ())
+        others, module_state = state or (eqx.filter(static, _has_dtype), ())
         module = eqx.nn.inference_mode(eqx.combine(params, others, static), value=not train)
         batch = jax.tree.leaves(x)[0].shape[0]
         keys = None if key is None or not takes_key else jax.random.split(key, batch)

@@ -173,6 +173,11 @@ def from_nnx(make_module: Callable[[Any], Any]) -> Layer:
     from flax import nnx
 
     checks.function_of("interop.flax.from_nnx", "make_module", make_module, "rngs")
+    if isinstance(make_module, nnx.Module):
+        raise TypeError(
+            f"interop.flax.from_nnx: make_module must be a function of nnx.Rngs that returns the module, got a module, "
+            f"{type(make_module).__name__}"
+        )
     shapes = nnx.eval_shape(lambda: make_module(nnx.Rngs(0)))
     definition, *structures = nnx.split(shapes, nnx.Param, nnx.RngState, ...)
     name = type(shapes).__name__
