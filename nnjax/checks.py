@@ -105,7 +105,7 @@ def positive_int(where: str, name: str, value: Any, low: int = 1, *, bits: int =
 def function_of(where: str, name: str, value: Any, *arguments: str) -> None:
     """Check that `value` is a function that takes these arguments by position."""
     call = f"({', '.join(arguments)})"
-    if not callable(value):
+    if not callable(value) or isinstance(value, tuple):  # a Layer is a tuple; as a function it may crash JAX
         raise TypeError(f"{where}: {name} must be a function {call}, got {value!r:.80}")
     try:
         inspect.signature(value).bind(*arguments)
@@ -237,6 +237,13 @@ def missing_name(module: str, public: Iterable[str], others: Mapping[str, str]) 
         raise AttributeError(f"module 'nnjax.{module}' has no attribute {name!r}{hint}")
 
     return missing
+
+
+def same_structure(where: str, name: str, tree: Any, like: Any) -> None:
+    """Check that a tree has the structure of another one."""
+    expected, got = str(jax.tree.structure(like)), str(jax.tree.structure(tree))
+    if expected != got:
+        raise ValueError(f"{where}: {name} must have the structure {expected}, got {got}")
 
 
 def one_of(where: str, name: str, value: str, known: Iterable[str]) -> str:

@@ -42,7 +42,8 @@ def _check(where: str, data: Any) -> None:
     """Check that the argument of a public function is what `as_examples` returns."""
     if not isinstance(data, Source):
         checks.instance(where, "data", data, Data, "Data or a Source, as data.as_examples returns")
-        as_batch(where, "data", data)
+        if jax.tree.leaves(data):  # a run without data has none
+            as_batch(where, "data", data)
 
 
 def n_rows(data: Examples) -> int:
@@ -52,7 +53,7 @@ def n_rows(data: Examples) -> int:
     8
     """
     _check("n_rows", data)
-    return data.n if isinstance(data, Source) else int(jax.tree.leaves(data.x)[0].shape[0])
+    return data.n if isinstance(data, Source) else next((leaf.shape[0] for leaf in jax.tree.leaves(data)), 0)
 
 
 def n_bytes(data: Examples) -> int:
@@ -93,7 +94,7 @@ def _as_rows(rows: Any, n: int | None) -> Array | np.ndarray:
         return rows
     try:
         numbers = np.asarray(rows)
-    except ValueError:  # lists of different lengths
+    except (ValueError, TypeError):  # lists of different lengths, random keys
         numbers = np.asarray("")
     if not np.issubdtype(numbers.dtype, np.integer):
         raise TypeError(f"take_rows: rows must be integers, got {rows!r:.80}")
