@@ -271,7 +271,7 @@ def _unknown(diagnosis: Diagnosis) -> list[str]:
             f"  the limit max_fits= ended the search; not tried: {rest}, and three choices from any known rule"
         )
     else:
-        lines.append("  the search is complete; not tried: three choices from any known rule")
+        lines.append("  all forms within two choices were tried, and the closest of three")
     return lines
 
 
