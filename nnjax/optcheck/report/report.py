@@ -267,9 +267,7 @@ def _unknown(diagnosis: Diagnosis) -> list[str]:
     unfinished = [level.name for level in diagnosis.levels if not level.complete]
     if not diagnosis.complete:
         rest = f"more of: {unfinished[0]}" if unfinished else "further levels"
-        lines.append(
-            f"  the limit max_fits= ended the search; not tried: {rest}, and three choices from any known rule"
-        )
+        lines.append(f"  the limit max_fits= ended the search; not tried: {rest}, and all of three other choices")
     else:
         lines.append("  all forms within two choices were tried, and the closest of three")
     return lines
