@@ -4,9 +4,10 @@ import warnings
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from optcheck_runs import cause_ids
-from wild_optimizers import WILD
+from wild_optimizers import WILD, torch
 
 from nnjax import optcheck
 from nnjax.optcheck.calling.adapters import adapt
@@ -110,3 +111,115 @@ def test_moments_in_bfloat16_are_no_hidden_state():
         warnings.simplefilter("ignore")
         report = optcheck.compare(optax.adam(1e-3, mu_dtype=jnp.bfloat16), optax.adam(1e-3, mu_dtype=jnp.bfloat16))
     assert report.ok, str(report)
+
+
+# Neighbours of the forty-five -----------------------------------------------------------------------------------------
+
+
+def x_m_v_t(x, grad, m, v, t, lr=1e-3):
+    t = t + 1
+    m, v = 0.9 * m + 0.1 * grad, 0.999 * v + 0.001 * grad**2
+    return x - lr * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8), m, v, t
+
+
+def torch_function(params, grads, velocities):
+    velocities = [torch.add(0.9 * b, g) for b, g in zip(velocities, grads, strict=True)]
+    return [torch.sub(p, 1e-3 * b) for p, b in zip(params, velocities, strict=True)], velocities
+
+
+class Callable:
+    b = None
+
+    def __call__(self, params, grads):
+        self.b = grads if self.b is None else jax.tree.map(lambda b, g: 0.9 * b + g, self.b, grads)
+        return jax.tree.map(lambda p, b: p - 1e-3 * b, params, self.b)
+
+    def advance(self, params, grads):
+        return self(params, grads)
+
+
+def made_from_parameters(params):
+    b = [np.zeros_like(p) for p in params]
+
+    def step(params, grads):
+        for i, g in enumerate(grads):
+            b[i] = 0.9 * b[i] + g
+        return [p - 1e-3 * velocity for p, velocity in zip(params, b, strict=True)]
+
+    return step
+
+
+class WithInitState:
+    def init_state(self, params):
+        return {"first": jax.tree.map(jnp.zeros_like, params)}
+
+    def update(self, params, grads, state):
+        b = jax.tree.map(lambda b, g: 0.9 * b + g, state["first"], grads)
+        return jax.tree.map(lambda p, b: p - 1e-3 * b, params, b), {"first": b}
+
+
+class TensorSGD:
+    def __init__(self, params, lr, momentum=0.9):
+        self.params, self.lr, self.momentum, self.b = list(params), lr, momentum, {}
+
+    def step(self):
+        for i, p in enumerate(self.params):
+            self.b[i] = self.momentum * self.b.get(i, 0.0) + p.grad
+            p -= self.lr * self.b[i]  # noqa: PLW2901
+
+
+class Replacing:
+    def __init__(self, params):
+        self.params, self.b = params, [0.0] * len(params)
+
+    def step(self, grads):
+        self.b = [0.9 * b + g for b, g in zip(self.b, grads, strict=True)]
+        self.params = [p - 1e-3 * b for p, b in zip(self.params, self.b, strict=True)]
+
+
+@jax.jit
+def jitted(p, s, g):
+    s = jax.tree.map(lambda b, g: 0.9 * b + g, s, g)
+    return jax.tree.map(lambda p, b: p - 1e-3 * b, p, s), s
+
+
+def layers(params, grads, velocity):
+    for name in params:
+        for key in ("W", "b"):
+            velocity[name][key] = 0.9 * velocity[name][key] + grads[name][key]
+            params[name][key] = params[name][key] - 1e-3 * velocity[name][key]
+    return params, velocity
+
+
+NEIGHBOURS = {
+    "(x, m, v, t)": (x_m_v_t, "optax.adam"),
+    "functions of PyTorch": (torch_function, "momentum"),
+    "a callable object": (Callable(), "momentum"),
+    "a bound method": (Callable().advance, "momentum"),
+    "a step made from parameters": (made_from_parameters, "momentum"),
+    "init_state": (WithInitState(), "momentum"),
+    "tensors, a class": (lambda params: TensorSGD(params, 1e-3), "momentum"),
+    "a list that is replaced": (Replacing, "momentum"),
+    "under jit": (jitted, "momentum"),
+    "layers": (layers, "momentum"),
+    "PyTorch's lambda": (lambda params: torch.optim.SGD(params, lr=1e-3, momentum=0.9), "momentum"),
+    "PyTorch's instance": (torch.optim.SGD([torch.zeros(2)], lr=1e-3, momentum=0.9), "momentum"),
+    "a class without arguments": (WithInitState, "momentum"),
+}
+
+
+@pytest.mark.parametrize("name", NEIGHBOURS)
+def test_neighbours_are_called_too(name):
+    optimizer, reference = NEIGHBOURS[name]
+    both = observe(adapt(optimizer), build(reference), "float64", Deadline(None))
+    assert summarise(both).divergence is None
+
+
+def test_hparams_have_other_names():
+    def factory(alpha, mu):
+        import optax
+
+        return optax.sgd(alpha, mu)
+
+    assert optcheck.compare(factory, "momentum", hparams={"learning_rate": 0.5, "momentum": 0.8}).ok
+    assert optcheck.compare(TensorSGD, "momentum", hparams={"learning_rate": 0.5, "momentum": 0.8}).ok

@@ -12,7 +12,7 @@ import numpy as np
 
 from nnjax.optcheck.calling.adapter import Adapter, difference, example_tree
 from nnjax.optcheck.calling.kinds import NotAnOptimizerError, StructureError, describe
-from nnjax.optcheck.calling.layouts import HOLDING, LAYOUTS, TREE, Layout, from_pairs, layer_pairs
+from nnjax.optcheck.calling.layouts import HOLDING, LAYOUTS, TREE, Layout, from_pairs, layer_pairs, no_gradients
 from nnjax.optcheck.calling.names import COUNT, Argument, arguments_of, signature_text
 from nnjax.optcheck.trace.deadline import TimeLimitError
 from nnjax.types import PyTree
@@ -354,7 +354,8 @@ def _call(
             keywords[argument.name] = value
         else:
             values.append(value)
-    return function(*values, **keywords)
+    with no_gradients():
+        return function(*values, **keywords)
 
 
 def _outcome_of(result: Any, container: Any, binding: Binding, params: PyTree, grads: PyTree) -> Outcome:

@@ -38,9 +38,10 @@ def fixes(diagnosis: Diagnosis, observation: Observation, *, torch: bool, deadli
     leaves = next((cause.leaves for cause in explanation.causes if cause.leaves), None)
     where = f" in {', '.join(leaves)}" if leaves else ""
     suggestions = [f"in the candidate{where}, use {';  '.join(lines)}"] if lines else []
-    for text in _calls(explanation.formula, diagnosis.reference, leaves, observation, torch):
-        if _reproduces(text, observation, deadline):
-            return (*suggestions, f"or as the reference: {text}  (checked: matches)")
+    for other in diagnosis.explanations:
+        for text in _calls(other.formula, diagnosis.reference, leaves, observation, torch):
+            if _reproduces(text, observation, deadline):
+                return (*suggestions, f"or as the reference: {text}  (checked: matches)")
     return tuple(suggestions)
 
 
