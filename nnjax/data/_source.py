@@ -1,7 +1,7 @@
 """Examples that are read batch by batch, for data larger than memory."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -111,8 +111,8 @@ def make_source(read: Read, n: int, transform: Transform | None = None) -> Sourc
     return Source(n, gather, bytes_per_row, digest.hexdigest())
 
 
-def check_source(source: Source) -> Source:
-    """Return a source whose `gather` is checked, unless it already is.
+def check_source(source: Source, keep: Collection[str] = ()) -> Source:
+    """Return a source whose `gather` is checked, unless it already is, and does not cast the leaves `keep` of x.
 
     Raises:
       ValueError, TypeError: for a field that is not what `Source` says, and as raised by `CheckedGather`.
@@ -124,11 +124,14 @@ def check_source(source: Source) -> Source:
     if not isinstance(source.digest, str):
         raise TypeError(f"{where}: digest must be a text that changes with the examples, got {source.digest!r}")
     if isinstance(source.gather, CheckedGather):
-        return source
-    gather = CheckedGather(source.gather)
-    for name, leaf in named_leaves(gather.first):
-        if is_x(name):
-            warn_of_cast(name, leaf.dtype, 0)
+        if not keep:
+            return source
+        gather = source.gather.keeping(keep)
+    else:
+        gather = CheckedGather(source.gather, keep)
+        for name, leaf in named_leaves(gather.first):
+            if is_x(name):
+                warn_of_cast(name, leaf.dtype, 0)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(gather(ROW)))
     return source._replace(gather=gather, bytes_per_row=size)
 
@@ -142,9 +145,9 @@ class CheckedGather:
       TypeError: for anything but `Data` or `(x, y)`, and for strings and objects in arrays.
     """
 
-    def __init__(self, gather: Callable[[np.ndarray], Any]):
-        """Wrap the `gather` function of a source; its row 0 is read immediately."""
-        self._gather = gather
+    def __init__(self, gather: Callable[[np.ndarray], Any], keep: Collection[str] = ()):
+        """Wrap the `gather` function of a source; its row 0 is read immediately. For `keep`, see `data.validate`."""
+        self._gather, self._keep = gather, keep
         self.first = self._read(ROW)
 
     def __call__(self, rows: np.ndarray) -> Data:
@@ -155,7 +158,11 @@ class CheckedGather:
                 f"source: {_list_rows(rows)} are {_describe(batch, len(rows))}; "
                 f"expected {_describe(self.first, 1)}, as in row 0"
             )
-        return convert(batch, rows)
+        return convert(batch, rows, keep=self._keep)
+
+    def keeping(self, names: Collection[str]) -> "CheckedGather":
+        """Return the same function that does not cast these leaves of x."""
+        return CheckedGather(self._gather, names)
 
     def _read(self, rows: np.ndarray) -> Data:
         """Return the examples as arrays, whose first axis is as long as `rows`."""
