@@ -7,7 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
+import jaxtyping
 import pytest
+from jax import Array
+from jaxtyping import Float
+from shape_checker import check_shapes
 
 import nnjax
 
@@ -136,3 +141,23 @@ def test_top_level_of_the_repository():
     assert {name for name in top if not name.startswith(".")} <= {
         "pyproject.toml", "README.md", "LICENSE", "nnjax", "benchmarks", "tests",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["losses", "metrics", "data._shuffle", "uncertainty.curves", "uncertainty.ensemble"])
+def test_annotated_shapes_are_checked(name):
+    """By the import hook in conftest.py."""
+    module = sys.modules[f"nnjax.{name}"]
+    functions = [f for f in vars(module).values() if inspect.isfunction(f) and f.__module__ == module.__name__]
+    assert functions
+    assert all(hasattr(function, "__wrapped__") for function in functions)
+
+
+def test_a_wrong_shape_is_an_error():
+    checked = jaxtyping.jaxtyped(typechecker=check_shapes)(losses_of_a_batch)
+    assert checked(jnp.ones((3, 2))).shape == (3,)
+    with pytest.raises(jaxtyping.TypeCheckError):
+        checked(jnp.ones((3, 2, 2)))
+
+
+def losses_of_a_batch(x: Array) -> Float[Array, " batch"]:
+    return x.sum(-1)
