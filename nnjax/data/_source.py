@@ -169,7 +169,7 @@ class CheckedGather:
             )
         batch = convert(batch, rows, keep=self._keep)
         if batch.weights is not None and self._weightless is not None:
-            self._check_weights(batch.weights, self._weightless, rows)
+            self._check_weights(np.asarray(batch.weights), self._weightless, rows)
         return batch
 
     def keeping(self, names: Collection[str]) -> "CheckedGather":
