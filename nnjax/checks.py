@@ -105,7 +105,7 @@ def positive_int(where: str, name: str, value: Any, low: int = 1, *, bits: int =
 def function_of(where: str, name: str, value: Any, *arguments: str) -> None:
     """Check that `value` is a function that takes these arguments by position."""
     call = f"({', '.join(arguments)})"
-    if not callable(value):
+    if not callable(value) or isinstance(value, tuple):  # a Layer is a tuple; as a function it may crash JAX
         raise TypeError(f"{where}: {name} must be a function {call}, got {value!r:.80}")
     try:
         inspect.signature(value).bind(*arguments)

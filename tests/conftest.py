@@ -89,13 +89,3 @@ def optimizing_compiler():
     """Compile with all optimizations in a module that is not marked `optimized`."""
     with compilation(quick=False):
         yield
-
-
-@pytest.fixture(scope="module")
-def quick_compiler_everywhere():
-    """Do nothing: quick compilation is the default."""
-
-
-@pytest.fixture
-def quick_compiler():
-    """Do nothing: quick compilation is the default."""

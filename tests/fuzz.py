@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import io
 import linecache
+import secrets
 import signal
 import sys
 import tempfile
@@ -400,7 +401,7 @@ def raised_by_nnjax(error: Exception) -> bool:
     return frame.filename.startswith(PACKAGE) and (line.startswith("raise") or isinstance(error, OSError))
 
 
-def judge(kind: Kind, seed: int) -> tuple[str, str]:
+def judge(kind: Kind, seed: int, limit: int = TIME_LIMIT) -> tuple[str, str]:
     """Run a case and return its outcome, with a sentence about it if it is wrong."""
 
     def stop(*_: Any) -> None:
@@ -408,14 +409,14 @@ def judge(kind: Kind, seed: int) -> tuple[str, str]:
 
     rng = np.random.default_rng(seed)
     signal.signal(signal.SIGALRM, stop)
-    signal.alarm(TIME_LIMIT)
+    signal.alarm(limit)
     try:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 kind.run(rng, Path(folder))
     except Hang:
-        return "wrong", f"no end after {TIME_LIMIT} s"
+        return "wrong", f"no end after {limit} s"
     except Exception as error:
         signal.alarm(0)
         frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -442,15 +443,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, help="run for this long, instead of a number of cases")
     parser.add_argument("--cases", type=int, default=100, help="number of cases of each kind (default: 100)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first case; each case adds 1 (default: 0)")
+    parser.add_argument("--seed", type=int, help="seed of the first case; each case adds 1 (default: drawn at random)")
+    parser.add_argument("--limit", type=int, default=TIME_LIMIT, help="seconds that a case may take (default: 60)")
     parser.add_argument("--kind", choices=KINDS, action="append", help="only this kind; may be repeated")
     arguments = parser.parse_args()
 
     names = arguments.kind or list(KINDS)
+    first = secrets.randbelow(10**9) if arguments.seed is None else arguments.seed
+    print(f"seed {first}", flush=True)
     counts: dict[str, Counter[str]] = {name: Counter() for name in names}
     for name, case in schedule(names, arguments.minutes, arguments.cases):
-        seed = arguments.seed + case
-        outcome, text = judge(KINDS[name], seed)
+        seed = first + case
+        outcome, text = judge(KINDS[name], seed, arguments.limit)
         counts[name][outcome] += 1
         if outcome == "wrong":
             print(f"wrong: {text}\n  python -m tests.fuzz --kind {name} --seed {seed} --cases 1", flush=True)

@@ -15,8 +15,6 @@ import pytest
 
 from nnjax import checks, losses, metrics, nn, plot, uncertainty
 
-pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
-
 key = jax.random.key(0)
 x, image, indices = jnp.ones((4, 3)), jnp.ones((2, 6, 6, 3)), jnp.zeros((4, 2), int)
 sequence = jnp.ones((4, 5, 3))

@@ -13,8 +13,6 @@ import pytest
 from nnjax import data, debug, losses, metrics, nn, optim, train
 from nnjax.types import Data
 
-pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
-
 X = np.random.default_rng(0).normal(size=(24, 3)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int32)
 D = Data(X, Y)
@@ -50,6 +48,8 @@ WRONG = {
     "text array": np.array("a"),
     "function": no_arguments,
     "layer without parentheses": nn.dense,
+    "layer": nn.dense(2),
+    "random_keys": jax.random.split(jax.random.key(0), 2),
 }
 
 
@@ -78,7 +78,7 @@ HOST = {"group": None, "patience": None, "validate_every": 1, "out": None, "resu
 HOST |= {"save_every": 30.0, "callbacks": (), "progress": False}
 RIGHT = {
     "epochs": EPOCHS,
-    "key": NONE,
+    "key": "None random_keys",
     "mesh": NONE,
     "group": NONE,
     "patience": NONE,
@@ -92,7 +92,7 @@ CALLS = {
         train.Run,
         {"net": nn.dense(2), "loss": losses.cross_entropy, "optimizer": optim.sgd(0.1), "batch_size": 4}
         | {"metrics": (metrics.accuracy,), "micro_batches": 1},
-        {"batch_size": NONE},
+        {"net": "layer", "batch_size": NONE},
     ),
     "Run.init": Call(RUN.init, {"key": KEY, "data": D}, {}),
     "Run.step": Call(RUN.step, {"ts": TS, "batch": D}, {}),
@@ -122,7 +122,7 @@ CALLS = {
         train.compare,
         {"first": RUN, "second": RUN, "data": D, "validation": D, "seeds": 2, "confidence": 0.9, "progress": False}
         | COMMON,
-        {"epochs": "1.5", "key": NONE, "mesh": NONE, "progress": "True"},
+        {"epochs": "1.5", "key": "None random_keys", "mesh": NONE, "progress": "True"},
     ),
     "paired_difference": Call(
         train.paired_difference,
@@ -150,7 +150,7 @@ CALLS = {
         RIGHT | {"members": NONE, "folds": NONE, "step": "None 0", "member": "None 0"},
     ),
     "epoch_ends": Call(train.epoch_ends, {"epochs": 2, "n": 10, "batch_size": 4}, {"epochs": EPOCHS}),
-    "as_data": Call(data.as_data, {"data": D}, {"data": "tuple"}),
+    "as_data": Call(data.as_data, {"data": D}, {"data": "tuple layer"}),
     "as_examples": Call(data.as_examples, {"data": D}, {}),
     "batch_indices": Call(data.batch_indices, {"key": KEY, "step": 0, "n": 24, "batch_size": 4}, {"step": "0"}),
     "check_labels": Call(

@@ -14,8 +14,6 @@ import scipy.special
 
 from nnjax import losses, metrics, nn, uncertainty
 
-pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
-
 DTYPES = ["int8", "uint8", "int32", "bool", "float16", "bfloat16", "float32", "float64", "complex64"]
 WEIGHTED = [("float32", "int32"), ("bool", "float32"), ("bfloat16", "uint8"), ("float64", "int8")]
 EXACT = {"float16": 2e-3, "bfloat16": 2e-2, "float32": 1e-5, "float64": 1e-12}  # relative tolerance of a result

@@ -19,8 +19,6 @@ from nnjax.cli import run_folder
 from nnjax.storage import atomic_write, checkpoint, json_file, paths, tensor_file
 from nnjax.storage.background_writer import checkpoint_writer
 
-pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
-
 JSON_FILES = ("config.json", "table.json", "result.json", "receipt.json")
 
 

@@ -10,8 +10,6 @@ import pytest
 
 from nnjax import data, losses, nn, optim, train
 
-pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
-
 CLASSES, ROWS = 10, 40
 RIGHT = np.arange(ROWS, dtype=np.int32) % CLASSES
 LABELS = {

@@ -1,5 +1,6 @@
 """Everything runs under the modes in which people hunt mistakes, and a real NaN is raised where it arises."""
 
+import importlib
 import subprocess
 import sys
 import traceback
@@ -12,16 +13,14 @@ import pytest
 from nnjax import data, losses, metrics, nn, optim, train
 from nnjax.types import Data
 
-pytestmark = pytest.mark.usefixtures("quick_compiler_everywhere")
-
 N = 16
 X = np.abs(np.random.default_rng(0).normal(size=(N, 3))).astype(np.float32) + 0.1
 Y = (X[:, 0] > 0.8).astype(np.int32)
 W = np.ones(N, np.float32)
 KEY = jax.random.key(3)
 NET = nn.serial(nn.dense(4, bias=False), nn.batch_norm(), jax.nn.relu, nn.dropout(0.2), nn.dense(2))
-RUN = train.Run(NET, losses.cross_entropy, optim.adam(1e-2), batch_size=4, metrics=(metrics.accuracy,))
-MICRO = train.Run(NET, losses.cross_entropy, optim.adam(1e-2), batch_size=4, micro_batches=2)
+RUN = train.Run(NET, losses.cross_entropy, optim.adam(1e-2), batch_size=8, metrics=(metrics.accuracy,))
+MICRO = train.Run(NET, losses.cross_entropy, optim.adam(1e-2), batch_size=8, micro_batches=2)
 
 
 def fit(run=RUN, examples=(X, Y), **settings):
@@ -40,9 +39,17 @@ def resumed(out):
     return fit(resume=True, epochs=2, **settings)
 
 
+def plan(out):
+    # Without jit the members are not one loop but as many copies of it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.import_module("nnjax.train.plan"), "FEW", 1)
+        patch.setattr(importlib.import_module("nnjax.train.plan"), "MANY", 2)
+        return train.plan(RUN, (X, Y), members=2, measure=False)
+
+
 def make_run(hyper):
     net = nn.serial(nn.dense(4), jnp.tanh, nn.dropout(hyper["dropout"]), nn.dense(2))
-    return train.Run(net, losses.cross_entropy, optim.adam(hyper["rate"]), batch_size=4)
+    return train.Run(net, losses.cross_entropy, optim.adam(hyper["rate"]), batch_size=8)
 
 
 JOBS = {
@@ -61,8 +68,8 @@ JOBS = {
         progress=False,
     ),
     "compare": lambda out: train.compare(RUN, RUN, (X, Y), epochs=1, seeds=2, validation=(X, Y), progress=False),
-    "replay": lambda out: train.replay(RUN, (X, Y), epochs=1, step=2),
-    "plan": lambda out: train.plan(RUN, (X, Y), members=2, measure=False),
+    "replay": lambda out: train.replay(RUN, (X, Y), epochs=1, step=1),
+    "plan": plan,
     "evaluate": lambda out: RUN.evaluate(RUN.init(KEY, Data(X, Y)), Data(X, Y)),
     "random search": lambda out: train.random_search(KEY, 3, {"rate": (1e-3, 1.0, "log")}),
 }

@@ -9,7 +9,6 @@ import pytest
 
 from nnjax import nn
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 torch = pytest.importorskip("torch")
 T = torch.nn
 rng = np.random.default_rng(0)

@@ -194,8 +194,8 @@ def _loses_digits(text: str, number: float) -> bool:
 
 def _leading_zero(fields: np.ndarray) -> str | None:
     """Return the first field such as 01 or 007, or None."""
-    found = np.any([np.strings.startswith(fields, f"0{digit}") for digit in range(10)], axis=0)
-    return str(fields[found.argmax()]) if found.any() else None
+    zero = np.strings.startswith(fields, "0") & ~np.strings.startswith(fields, "0.") & (np.strings.str_len(fields) > 1)
+    return next((field for field in fields[zero].tolist() if field[1].isdecimal()), None)
 
 
 def _meaning(field: str, kind: Kind | None) -> str | None:

@@ -93,7 +93,7 @@ def _as_rows(rows: Any, n: int | None) -> Array | np.ndarray:
         return rows
     try:
         numbers = np.asarray(rows)
-    except ValueError:  # lists of different lengths
+    except (ValueError, TypeError):  # lists of different lengths, random keys
         numbers = np.asarray("")
     if not np.issubdtype(numbers.dtype, np.integer):
         raise TypeError(f"take_rows: rows must be integers, got {rows!r:.80}")

@@ -41,16 +41,18 @@ def split_rows(y: np.ndarray, share: float, *, seed: int = 0, stratify: bool = T
     share = checks.in_range("split_rows", "share", share, "(0, 1)")
     checks.positive_int("split_rows", "seed", seed, 0, bits=64)
     checks.flag("split_rows", "stratify", stratify)
+    got = y
     try:
         y = np.asarray(y)
-    except ValueError:  # lists of different lengths
+        labels = np.unique(y) if stratify else y
+    except (ValueError, TypeError):  # lists of different lengths, random keys, objects without an order
         y = np.zeros(())
     if y.ndim < 1 or (stratify and y.ndim > 1):
-        raise TypeError(f"split_rows: y must be one label for each row, (n,), got {y!r:.80}")
+        raise TypeError(f"split_rows: y must be one label for each row, (n,), got {got!r:.80}")
     if len(y) < 2:
         raise SplitError(share, len(y))
     rng = np.random.default_rng(seed)
-    groups = [np.flatnonzero(y == label) for label in np.unique(y)] if stratify else [np.arange(len(y))]
+    groups = [np.flatnonzero(y == label) for label in labels] if stratify else [np.arange(len(y))]
     # Cumulative counts are rounded: with many small classes, rounding each class would change the total share
     totals = np.floor(np.cumsum([len(group) * share for group in groups]) + 0.5).astype(int)
     counts = np.diff(totals, prepend=0)

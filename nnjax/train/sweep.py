@@ -204,7 +204,7 @@ def _columns(where: str, argument: str, hyper: Any, same: bool = True) -> dict[s
     for name, values in checks.mapping(where, argument, hyper).items():
         try:
             column = np.asarray(values)
-        except ValueError:  # lists of different lengths
+        except (ValueError, TypeError):  # lists of different lengths, random keys
             column = np.zeros(0)
         if column.ndim != 1 or column.size == 0 or column.dtype.kind not in "iuf":
             raise ValueError(f"{where}: {argument}: {name} must be a list of numbers, got {values!r:.80}")
