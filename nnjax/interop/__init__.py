@@ -7,10 +7,12 @@ nor do these modules before they need them, except for `nnjax.interop.sklearn`, 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from nnjax.interop.export import export
+
 if TYPE_CHECKING:
     from nnjax.interop import equinox, flax, haiku, torch
 
-__all__ = ["equinox", "flax", "haiku", "sklearn", "torch"]
+__all__ = ["equinox", "export", "flax", "haiku", "sklearn", "torch"]
 
 
 def __getattr__(name: str) -> Any:
