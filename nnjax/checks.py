@@ -239,6 +239,13 @@ def missing_name(module: str, public: Iterable[str], others: Mapping[str, str]) 
     return missing
 
 
+def same_structure(where: str, name: str, tree: Any, like: Any) -> None:
+    """Check that a tree has the structure of another one."""
+    expected, got = str(jax.tree.structure(like)), str(jax.tree.structure(tree))
+    if expected != got:
+        raise ValueError(f"{where}: {name} must have the structure {expected}, got {got}")
+
+
 def one_of(where: str, name: str, value: str, known: Iterable[str]) -> str:
     """Return `value`, which must be one of the known names; the error lists them, the most similar first."""
     names = list(known)

@@ -56,6 +56,7 @@ class Layer(NamedTuple):
 LayerLike: TypeAlias = Layer | Callable[[Array], Array]  # a plain function is a layer without parameters
 Loss: TypeAlias = Callable[[PyTree, PyTree], Array]  # (prediction, target) -> loss of each example, (batch,)
 Metric: TypeAlias = Callable[[PyTree, PyTree, Array | None], Array]  # (prediction, target, weights) -> scalar
+Log: TypeAlias = dict[str, Array]  # scalars of a step or of an evaluation, by name
 Initializer: TypeAlias = Callable[[Key, tuple[int, ...], DTypeLike], Array]  # the form of jax.nn.initializers
 Optimizer: TypeAlias = optax.GradientTransformation
 Schedule: TypeAlias = Callable[[Array], Array | float]  # number of steps already taken -> learning rate
@@ -70,6 +71,18 @@ class Data(NamedTuple):
     weights: Array | None = None  # (n,), per-example loss weights; None means equal weights
 
 
+class Objective(Protocol):
+    """Compute the loss of each example: `(params, state, batch, *, train, key) -> (losses, state, log)`.
+
+    `losses` is (batch,), and a step follows the gradient of their mean, weighted by `batch.weights`. `log` holds
+    further scalars to record. A run without data passes `batch=None`; its losses may have any length.
+    """
+
+    def __call__(
+        self, params: Params, state: State, batch: Any, /, *, train: bool, key: Key
+    ) -> tuple[Array, State, Log]: ...
+
+
 class TrainState(NamedTuple):
     """Everything that a training step reads and writes."""
 
@@ -78,3 +91,20 @@ class TrainState(NamedTuple):
     state: State
     opt_state: OptState
     key: Key  # the key of the run, which never changes: each random draw folds in its purpose and the step
+
+
+class Trainable(Protocol):
+    """What `train.fit` and its relatives drive: `train.Run`, or any hashable object with these four attributes.
+
+    `step` counts in `ts.step`, leaves `ts.key` unchanged, and draws its random numbers from the two. The logs hold at
+    least `"loss"`. `data` and `batch` are None in a run without data.
+    """
+
+    @property
+    def batch_size(self) -> int | None: ...
+
+    def init(self, key: Key, data: Any) -> TrainState: ...
+
+    def step(self, ts: TrainState, batch: Any) -> tuple[TrainState, Log]: ...
+
+    def evaluate(self, ts: TrainState, data: Any) -> Log: ...

@@ -32,7 +32,7 @@ def compiled(ensemble, run):
     """Return the text of the program of a chunk on each device."""
     keys = shard_members(ensemble, jax.random.split(KEY, ensemble.members))
     data = replicate(ensemble, WEIGHTED)
-    fs = initial_states(ensemble, keys, None, data, validated=False)
+    fs = initial_states(ensemble, keys, None, None, data, validated=False)
     until = shard_members(ensemble, np.zeros(ensemble.members, np.int32))
     return train_chunk.lower(ensemble, fs, MemberArgs(until=until), data, np.int32(0)).compile().as_text()
 
@@ -47,7 +47,7 @@ def test_eight_devices():
 def test_members_lie_on_their_devices():
     ensemble = Ensemble(RUN, 5, "map", mesh(members=4))
     keys, data = shard_members(ensemble, jax.random.split(KEY, 5)), replicate(ensemble, WEIGHTED)
-    fs = initial_states(ensemble, keys, None, data, validated=False)
+    fs = initial_states(ensemble, keys, None, None, data, validated=False)
     w = fs.train.params[0]["w"]
     assert [shard.data.shape for shard in w.addressable_shards] == [(2, 3, 4)] * 4
     assert fs.stopped.tolist() == [False] * 5 + [True] * 3

@@ -343,7 +343,7 @@ MISTAKES = {
     "no loss function": (
         lambda: train.Run(NET, None, optim.sgd(0.1), batch_size=4),
         TypeError,
-        "loss must be a function",
+        "needs a loss or an objective",
     ),
     "no optimizer": (lambda: make_run(optimizer="adam"), TypeError, r"optim\.adam\(1e-3\), got 'adam'"),
     "batch of zero": (lambda: make_run(batch_size=0), ValueError, "batch_size must be ≥ 1, got 0"),

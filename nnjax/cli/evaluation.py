@@ -103,5 +103,6 @@ def average(outputs: jax.Array, table: Table) -> tuple[np.ndarray, dict[str, np.
 
 def _scores(run: Run, prediction: Any, data: Data) -> dict[str, Any]:
     """Return the loss and the metrics of a prediction, as `run.evaluate` does for a network."""
+    assert run.loss is not None
     loss = metrics.weighted_mean(run.loss(prediction, data.y), data.weights)
     return {"loss": loss} | {metric_name(f): f(prediction, data.y, data.weights) for f in run.metrics}

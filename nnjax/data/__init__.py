@@ -1,5 +1,7 @@
 """Data sets from files and from other libraries, in memory or read batch by batch, and the order of the batches."""
 
+from nnjax.data._batches import batches
+from nnjax.data._class_balanced import class_balanced
 from nnjax.data._examples import Examples, as_examples, digest, n_bytes, n_rows, sample, take_rows
 from nnjax.data._labels import check_labels
 from nnjax.data._load import Dataset, load
@@ -20,7 +22,9 @@ __all__ = [
     "as_data",
     "as_examples",
     "batch_indices",
+    "batches",
     "check_labels",
+    "class_balanced",
     "digest",
     "load",
     "n_bytes",

@@ -42,7 +42,8 @@ def _check(where: str, data: Any) -> None:
     """Check that the argument of a public function is what `as_examples` returns."""
     if not isinstance(data, Source):
         checks.instance(where, "data", data, Data, "Data or a Source, as data.as_examples returns")
-        as_batch(where, "data", data)
+        if jax.tree.leaves(data):  # a run without data has none
+            as_batch(where, "data", data)
 
 
 def n_rows(data: Examples) -> int:
@@ -52,7 +53,7 @@ def n_rows(data: Examples) -> int:
     8
     """
     _check("n_rows", data)
-    return data.n if isinstance(data, Source) else int(jax.tree.leaves(data.x)[0].shape[0])
+    return data.n if isinstance(data, Source) else next((leaf.shape[0] for leaf in jax.tree.leaves(data)), 0)
 
 
 def n_bytes(data: Examples) -> int:

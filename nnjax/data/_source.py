@@ -31,6 +31,7 @@ class Source(NamedTuple):
     gather: Callable[[np.ndarray], Data]  # rows (m,) -> m examples, arrays of the shapes and dtypes of row 0
     bytes_per_row: int  # after conversion; measured again before training
     digest: str  # differs between sources with different examples
+    in_order: bool = False  # whether rows can only be read once and in order, as from a generator
 
 
 def source(x: PyTree, y: PyTree, weights: Any = None, *, transform: Transform | None = None) -> Source:

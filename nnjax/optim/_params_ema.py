@@ -57,8 +57,12 @@ def params_ema(decay: Scalar = 0.999) -> Optimizer:
     return optax.with_extra_args_support(Optimizer(init, update))
 
 
-def averaged(opt_state: OptState) -> Params:
+def averaged(opt_state: OptState, params: Params | None = None) -> Params:
     """Return the averaged parameters from the state of an optimizer with `params_ema` in its chain.
+
+    Args:
+      opt_state: the optimizer's state.
+      params: not read; with it, `train.Run(…, evaluation_params=optim.averaged)` evaluates and keeps the average.
 
     Raises:
       ValueError: if the state has no average, or several.

@@ -3,7 +3,7 @@
 A safetensors file consists of the length of its header in eight bytes, a JSON header
 `{name: {dtype, shape, data_offsets}}`, and the bytes of all leaves. Leaves are named by their paths, such as
 `params/1/w`. The entry `__metadata__` of the header holds the rest: the checksums, the dtypes that safetensors lacks,
-the subtrees without leaves, and the caller's metadata.
+the subtrees without leaves, which nodes are tuples and lists, and the caller's metadata.
 """
 
 import hashlib
@@ -34,7 +34,10 @@ DTYPES = {  # the dtypes of safetensors; others are stored as bytes, along an ad
 CODES = {name: code for code, name in DTYPES.items()}
 VERSION = 1
 KEY = "key "  # the dtype of random keys is "key threefry2x32"
-NOTES = {"sha256": dict[str, str], "dtypes": dict[str, str], "empty": dict[str, str], "metadata": dict[str, Any]}
+NOTES = {
+    **dict.fromkeys(("sha256", "dtypes", "empty", "sequences"), dict[str, str]),
+    "metadata": dict[str, Any],
+}
 NO_CHECKSUM = b"0" * 64  # the header's own checksum while it is computed
 MOST_HEADER_BYTES = 100_000_000  # the limit of the safetensors package
 CHUNK_BYTES = 1 << 24  # arrays that must be copied for hashing are copied in chunks of this size
@@ -47,6 +50,7 @@ class Header(NamedTuple):
     sha256: dict[str, str] | None  # checksum of each leaf; None if nnjax did not write the file
     dtypes: dict[str, str]  # original dtypes of the leaves that are stored with a different dtype
     empty: dict[str, str] | None  # subtrees without leaves, such as {"params/1": "()"}
+    sequences: dict[str, str]  # nodes that are tuples or lists, such as {"params": "tuple"}
     format: str  # such as "nnjax-checkpoint"
     metadata: dict[str, Any]
 
@@ -81,6 +85,7 @@ def serialize(tree: PyTree, format: str, metadata: dict[str, Any]) -> list[bytes
             "sha256": json.dumps(sha256),
             "dtypes": json.dumps(dtypes),
             "empty": json.dumps(empty),
+            "sequences": json.dumps(sequence_nodes(tree)),
             "metadata": json.dumps(metadata),
         }
     }
@@ -116,7 +121,7 @@ def read_header(file: io.BufferedReader, path: Path) -> Header:
         has_checksums = bool(notes.keys() & {"checksum", "sha256"})
         checksum, version = (notes["checksum"].encode(), notes["version"]) if has_checksums else (b"", "")
         entries = sorted((_parse_entry(name, entry) for name, entry in header.items()), key=lambda entry: entry[3:])
-        own = {name: json.loads(notes[name]) for name in NOTES} if has_checksums else {}
+        own = {name: json.loads(notes.get(name, "{}")) for name in NOTES} if has_checksums else {}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{foreign}: invalid header, {error!r}") from error
     if has_checksums and hashlib.sha256(text.replace(checksum, NO_CHECKSUM, 1)).hexdigest().encode() != checksum:
@@ -144,6 +149,7 @@ def read_header(file: io.BufferedReader, path: Path) -> Header:
         sha256=own.get("sha256"),
         dtypes=own.get("dtypes", {}),
         empty=own.get("empty"),
+        sequences=own.get("sequences", {}),
         format=notes.get("format", ""),
         metadata=own.get("metadata", {}),
     )
@@ -224,6 +230,19 @@ def named_leaves(tree: PyTree) -> tuple[dict[str, Any], dict[str, str]]:
         else:
             leaves[name] = leaf
     return leaves, empty
+
+
+def sequence_nodes(tree: PyTree) -> dict[str, str]:
+    """Return which nodes of a tree are tuples or lists, by name, which is empty for the tree itself."""
+    nodes: dict[str, str] = {}
+    for path, node in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda node: type(node) in (tuple, list)):
+        if type(node) in (tuple, list) and node:
+            name = checks.path_name(path) if path else ""
+            nodes[name] = type(node).__name__
+            for i, item in enumerate(node):
+                inside = sequence_nodes(item)
+                nodes |= {"/".join(filter(None, [name, str(i), part])): kind for part, kind in inside.items()}
+    return nodes
 
 
 def to_numpy(name: str, leaf: Any) -> tuple[np.ndarray, str]:

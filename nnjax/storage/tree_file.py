@@ -45,7 +45,8 @@ def load(path: str | Path, like: PyTree | None = None) -> PyTree:
       path: path of the file; a leading "~" is the home folder. Files of other programs have no checksums, and are read
         without checking them.
       like: a tree of the same structure, of arrays or of shapes as `jax.eval_shape` returns them. None for dictionaries
-        nested as the paths are, in which the entries of tuples and lists have the keys "0", "1", ….
+        nested as the paths are. Tuples and lists are read as they were saved; in files of other programs, and for named
+        tuples, they are dictionaries, too.
 
     Returns:
       The tree, of JAX arrays, bitwise as it was saved.
@@ -70,14 +71,14 @@ def load(path: str | Path, like: PyTree | None = None) -> PyTree:
     else:
         numbers = header.metadata.get("numbers", {})
         leaves |= {name: NUMBERS[kind](leaves[name].item()) for name, kind in numbers.items()}
-        tree = _nested(path, leaves, header.empty or {})
+        tree = nested(path, leaves, header)
     return jax.tree.map(lambda leaf: _to_jax(path, leaf), tree)
 
 
-def _nested(path: Path, leaves: dict[str, Any], empty: dict[str, str]) -> PyTree:
-    """Return dictionaries nested as the names' parts are."""
+def nested(path: Path, leaves: dict[str, Any], header: tensor_file.Header) -> PyTree:
+    """Return dictionaries nested as the names' parts are, with tuples and lists where the file has them."""
     root: dict[str, Any] = {}
-    entries = leaves | {name: EMPTY.get(text, {}) for name, text in empty.items()}
+    entries = leaves | {name: EMPTY.get(text, {}) for name, text in (header.empty or {}).items()}
     if list(entries) == ["(the tree itself)"]:
         return next(iter(entries.values()))
     for name, value in entries.items():
@@ -90,7 +91,18 @@ def _nested(path: Path, leaves: dict[str, Any], empty: dict[str, str]) -> PyTree
         if last in node:
             raise ValueError(f"{path}: {name} is a leaf and a subtree; pass like=")
         node[last] = value
-    return root
+    return _with_sequences(root, header.sequences, "")
+
+
+def _with_sequences(tree: PyTree, sequences: dict[str, str], name: str) -> PyTree:
+    """Return the tree with tuples and lists in place of the dictionaries that stand for them."""
+    if not isinstance(tree, dict):
+        return tree
+    items = {key: _with_sequences(value, sequences, f"{name}/{key}".lstrip("/")) for key, value in tree.items()}
+    if name not in sequences or sorted(items) != sorted(map(str, range(len(items)))):
+        return items
+    values = [items[str(i)] for i in range(len(items))]
+    return values if sequences[name] == "list" else tuple(values)
 
 
 def _to_jax(path: Path, leaf: Any) -> Any:

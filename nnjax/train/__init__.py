@@ -3,12 +3,16 @@
 from nnjax.train.compare import Comparison, PairedDifference, compare, paired_difference
 from nnjax.train.engine.errors import DivergedWarning, InterruptedRun, RunMismatchError
 from nnjax.train.engine.host_loop import Seconds
+from nnjax.train.engine.make_job import epoch_ends
 from nnjax.train.engine.options import PartialRun
-from nnjax.train.fit import Result, epoch_ends, fit
+from nnjax.train.fit import Result, fit
 from nnjax.train.folds import Folds, Rows, bootstrap, k_fold, leave_one_out
+from nnjax.train.load import SavedRun, load
+from nnjax.train.objective import objective_of
 from nnjax.train.plan import Plan, plan
 from nnjax.train.replay import Replay, replay
 from nnjax.train.run import Run
+from nnjax.train.step_metrics import grad_norm, update_norm
 from nnjax.train.sweep import Sweep, grid, random_search, sweep
 
 __all__ = [
@@ -24,18 +28,23 @@ __all__ = [
     "Rows",
     "Run",
     "RunMismatchError",
+    "SavedRun",
     "Seconds",
     "Sweep",
     "bootstrap",
     "compare",
     "epoch_ends",
     "fit",
+    "grad_norm",
     "grid",
     "k_fold",
     "leave_one_out",
+    "load",
+    "objective_of",
     "paired_difference",
     "plan",
     "random_search",
     "replay",
     "sweep",
+    "update_norm",
 ]

@@ -11,9 +11,12 @@ from jax.sharding import Mesh
 from nnjax import checks
 from nnjax.data import Source
 from nnjax.train.engine.ensemble import Strategy
+from nnjax.train.engine.options import FitOptions
+from nnjax.train.engine.trainable import check_trainable
 from nnjax.train.fit import fit
-from nnjax.train.run import Run
-from nnjax.types import Data, Key
+from nnjax.types import Data, Key, Trainable
+
+SKIPPED = ("epoch", "step")  # entries of a record that are no scores
 
 
 class PairedDifference(NamedTuple):
@@ -34,12 +37,13 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    first: Run,
-    second: Run,
-    data: Data | Source | tuple[Any, ...],
+    first: Trainable,
+    second: Trainable,
+    data: Data | Source | tuple[Any, ...] | None = None,
     *,
-    validation: Data | tuple[Any, ...],
-    epochs: float,
+    validation: Data | tuple[Any, ...] | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
     seeds: int,
     key: Key | None = None,
     strategy: Strategy = "map",
@@ -56,8 +60,10 @@ def compare(
       first: one of the runs to compare.
       second: the other run; its metrics need the same names to be compared.
       data: see `fit`.
-      validation: the data on which both runs are scored, after the last epoch.
+      validation: the data on which both runs are scored, after the last epoch. Runs without data may be compared by
+        the mean of their logs over the last epoch.
       epochs: see `fit`.
+      steps: see `fit`.
       seeds: number of pairs of runs, at least 2.
       key: split into the key of each seed; `jax.random.key(0)` if None.
       strategy: see `fit`.
@@ -79,9 +85,10 @@ def compare(
     if checks.positive_int("compare", "seeds", seeds) < 2:
         raise ValueError("compare: an interval needs at least 2 seeds, got 1")
     for name, run in (("first", first), ("second", second)):
-        checks.instance("compare", name, run, Run, "a train.Run")
+        check_trainable("compare", name, run)
     checks.in_range("compare", "confidence", confidence, "(0, 1)")
-    if validation is None or checks.in_range("compare", "epochs", epochs, "[0, inf)") <= 0:
+    length = FitOptions(epochs=epochs, steps=steps)
+    if (validation is None and data is not None) or not (length.epochs or length.steps):
         raise ValueError(
             f"compare: runs are scored on validation data after epochs > 0, got {epochs=} and {validation=}"
         )
@@ -91,12 +98,13 @@ def compare(
             run,
             data,
             epochs=epochs,
+            steps=steps,
             key=key,
             members=seeds,
             strategy=strategy,
             mesh=mesh,
             validation=validation,
-            validate_every=max(1, math.ceil(min(epochs, 2.0**31 - 1))),
+            validate_every=2**31 - 1,  # only after the last epoch
             progress=progress,
         )
         if (result.diverged >= 0).any():
@@ -105,9 +113,11 @@ def compare(
                 f"compare: the {name} run diverged for seed {member} in step {result.diverged[member]}; "
                 "without its score the runs cannot be compared"
             )
-        last = {k.removeprefix("validation_"): v for k, v in result.history[-1].items() if k.startswith("validation_")}
-        scores.append(last)
-    common = [name for name in scores[0] if name in scores[1] and (name != "loss" or _is_same(first.loss, second.loss))]
+        prefix = "" if validation is None else "validation_"
+        last = {name.removeprefix(prefix): v for name, v in result.history[-1].items() if name.startswith(prefix)}
+        scores.append({name: score for name, score in last.items() if np.ndim(score) == 1 and name not in SKIPPED})
+    comparable = _is_same(_objective(first), _objective(second))
+    common = [name for name in scores[0] if name in scores[1] and (name != "loss" or comparable)]
     if not common:
         raise ValueError(
             f"compare: the runs have no score in common: {', '.join(scores[0])} against {', '.join(scores[1])}, of "
@@ -160,6 +170,11 @@ def paired_difference(first: Array, second: Array, *, confidence: float = 0.95) 
     mean = float((a - b).mean())
     half = float(stdtrit(n - 1, (1 + confidence) / 2) * (a - b).std(ddof=1) / math.sqrt(n))
     return PairedDifference(mean, mean - half, mean + half, n)
+
+
+def _objective(run: Any) -> Any:
+    """Return the function that a run minimises; the run itself if it has none."""
+    return getattr(run, "loss", None) or getattr(run, "objective", None) or run
 
 
 def _is_same(first: Any, second: Any) -> bool:

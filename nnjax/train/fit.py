@@ -1,8 +1,7 @@
 """Train a run, or an ensemble of runs, to its end."""
 
-import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,20 +9,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.sharding import Mesh
 
 from nnjax import checks
-from nnjax.data import Source, as_examples, check_labels, n_rows, validate
+from nnjax.data import Source
 from nnjax.data._transfers import allow_transfers
-from nnjax.nn import as_layer
 from nnjax.train.engine.distributed import refuse_forked_process
 from nnjax.train.engine.ensemble import MEMBERS, Ensemble, Strategy, index_tree
 from nnjax.train.engine.errors import InterruptedRun, RunMismatchError
 from nnjax.train.engine.fingerprint import differences, run_fingerprint
 from nnjax.train.engine.fit_state import Best, with_infinite_score
-from nnjax.train.engine.host_loop import Outcome, Partial, Seconds, mean_over, run_job
-from nnjax.train.engine.job import Job, Members
+from nnjax.train.engine.host_loop import Outcome, Partial, Seconds, mean_log, run_job
+from nnjax.train.engine.job import Job
+from nnjax.train.engine.make_job import make_job
 from nnjax.train.engine.member_groups import (
     check_layout,
     group_folder,
@@ -35,9 +33,10 @@ from nnjax.train.engine.member_groups import (
 from nnjax.train.engine.options import Callback, FitOptions, PartialRun, Record, Resume
 from nnjax.train.engine.progress import progress_bar
 from nnjax.train.engine.resume import Logs
-from nnjax.train.folds import Folds, Rows, check_rows
-from nnjax.train.run import Run
-from nnjax.types import Data, Key, PyTree, TrainState
+from nnjax.train.engine.trainable import check_trainable, evaluation_params
+from nnjax.train.engine.weights import save_weights
+from nnjax.train.folds import Folds
+from nnjax.types import Data, Key, Params, Trainable, TrainState
 
 
 class Result(NamedTuple):
@@ -45,26 +44,35 @@ class Result(NamedTuple):
 
     ts: TrainState  # the state after the last step
     best: Best | None  # the network with the lowest validation loss; None without validation
-    history: list[Record]  # a record per epoch: epoch, step, loss (mean over its steps), validation_…
-    losses: np.ndarray  # (steps,) the loss of each batch before its step; for an ensemble NaN for steps not taken
+    history: list[
+        Record
+    ]  # a record per epoch: epoch, step, mean loss and mean of each log over its steps, validation_…
+    log: dict[str, np.ndarray]  # (steps,) "loss", that of each batch before its step, and what else the run logs
     diverged: np.ndarray  # () the step whose loss was not finite, after which the run is frozen, or -1
     stopped: np.ndarray  # () True if early stopping ended the run
     ended_by_callback: bool  # True if a callback ended the run
     seconds: Seconds
 
+    @property
+    def losses(self) -> np.ndarray:
+        """The loss of each batch before its step, (steps,); for an ensemble NaN for steps not taken."""
+        return self.log["loss"]
+
 
 @allow_transfers
 def fit(
-    run: Run,
-    data: Data | Source | tuple[Any, ...],
+    run: Trainable,
+    data: Data | Source | tuple[Any, ...] | Iterable[Any] | None = None,
     *,
-    epochs: float,
+    epochs: float | None = None,
+    steps: int | None = None,
     key: Key | None = None,
     members: int | None = None,
     strategy: Strategy = "map",
     mesh: Mesh | None = None,
     group: int | None = None,
     folds: Folds | None = None,
+    start: Params | TrainState | Best | None = None,
     validation: Data | tuple[Any, ...] | None = None,
     validate_every: int = 1,
     patience: int | None = None,
@@ -84,11 +92,14 @@ def fit(
     `jax.random.split(key, members)[i]`: bitwise with strategy "map" on a CPU, to rounding with "vmap".
 
     Args:
-      run: the network, loss, optimizer and batch size.
+      run: the network, loss, optimizer and batch size, as a `train.Run`; or any other `types.Trainable`.
       data: `Data`, `(x, y)` or `(x, y, weights)`, checked once before anything is compiled. Or a `data.Source`, from
         which batches are gathered when they are needed, with bitwise the same result; a memory-mapped x (`np.memmap`)
         becomes one. Validation data are in memory, so with a source `folds` validates only if `validation` is given.
+        Or a generator or an iterable of batches, see `data.batches`; it is read in order, so such a run has steps= and
+        cannot be resumed. None for a run without data.
       epochs: number of passes over the data; epoch e ends after ⌈e · n / batch_size⌉ steps. May be a fraction.
+      steps: number of steps, instead of epochs. Without data and with a generator, 100 steps count as an epoch.
       key: the run's random key, `jax.random.key(0)` if None; or keys (members,), one for each member.
       members: number of networks to train, each with its own initialisation, order of data and dropout.
       strategy: "map" trains one member after another in one program, "vmap" all in lockstep. `train.plan` measures
@@ -97,12 +108,15 @@ def fit(
       group: number of members trained at the same time; groups are trained one after another. None for all members.
         See `train.plan`. With several groups the result is on the host, as NumPy arrays.
       folds: the rows that each member is trained and validated on, one fold per member; see `train.k_fold`.
+      start: initial parameters instead of drawn ones, for fine-tuning or a further phase of training; the optimizer
+        starts fresh. From a `TrainState` or a `Best`, the network's state is taken, too. For an ensemble, either the
+        same for all members, or with a leading axis (members, ...).
       validation: data that `run.evaluate` is applied to.
       validate_every: number of epochs between validations. The last epoch is always validated.
       patience: number of validations without a lower loss after which a member is stopped; None to never stop early.
       chunk_steps: the most steps that the device takes before the host checks for callbacks, checkpoints and Ctrl-C;
         None for as many as take about a quarter of a second.
-      out: folder for checkpoints; None to save nothing.
+      out: folder for checkpoints and the final weights, which `train.load` reads; None to save nothing.
       resume: continue from the latest checkpoint in `out`, or start fresh if there is none. "anyway" continues even if
         the run differs from the saved one. Or the `partial` of an `InterruptedRun`, to continue without a checkpoint.
       save_every: seconds between checkpoints.
@@ -114,7 +128,7 @@ def fit(
       progress: show a progress bar if rich is installed (it comes with `nnjax[cli]`) and the output is a terminal.
 
     Returns:
-      `Result(ts, best, history, losses, diverged, stopped, ended_by_callback, seconds)`.
+      `Result(ts, best, history, log, diverged, stopped, ended_by_callback, seconds)`.
 
     Raises:
       ValueError, TypeError: for arguments out of range; for mistakes in the data, see `data.validate`; for a callback
@@ -140,6 +154,7 @@ def fit(
     """
     options = FitOptions(
         epochs=epochs,
+        steps=steps,
         group=group,
         validate_every=validate_every,
         patience=patience,
@@ -161,6 +176,7 @@ def fit(
         strategy=strategy,
         mesh=mesh,
         folds=folds,
+        start=start,
         validation=validation,
     )
     if job.numbered:
@@ -170,7 +186,7 @@ def fit(
 
 
 def fit_job(
-    run: Run,
+    run: Trainable,
     data: Any,
     options: FitOptions,
     *,
@@ -179,12 +195,12 @@ def fit_job(
     strategy: Strategy,
     mesh: Mesh | None,
     folds: Folds | None,
+    start: Any = None,
     validation: Any = None,
 ) -> Job:
     """Return the job that the arguments of `fit` describe."""
     refuse_forked_process("fit")
-    if not isinstance(run, Run):
-        raise TypeError(f"fit: run must be a train.Run, got {type(run).__name__}")
+    check_trainable("fit", "run", run)
     if folds is not None:
         if not isinstance(folds, Folds):
             raise TypeError(f"fit: folds must be train.Folds(train, held_out), got {type(folds).__name__}")
@@ -193,91 +209,16 @@ def fit_job(
     if members is None and mesh is not None and MEMBERS in getattr(mesh, "axis_names", ()):
         raise ValueError(f"fit: a mesh with an axis '{MEMBERS}' needs members=…")
     job = make_job(
-        Ensemble(run, len(keys), strategy, mesh), keys, None, data, options=options, folds=folds, validation=validation
+        Ensemble(run, len(keys), strategy, mesh),
+        keys,
+        None,
+        data,
+        options=options,
+        folds=folds,
+        start=start,
+        validation=validation,
     )
     return job._replace(numbered=members is not None)
-
-
-def make_job(
-    ensemble: Ensemble,
-    keys: Key,
-    hyper: PyTree,
-    data: Any,
-    *,
-    options: FitOptions,
-    folds: Folds | None = None,
-    validation: Any = None,
-) -> Job:
-    """Return a job, after checking its data.
-
-    Args:
-      ensemble: the runs, and how their members are executed.
-      keys: random keys (members,), one for each member.
-      hyper: (members, ...) hyper-parameters; None for a fixed run.
-      data: see `fit`.
-      options: the options, of which `epochs`, `validate_every` and `patience` are read.
-      folds: see `fit`.
-      validation: see `fit`.
-    """
-    _check_generator(ensemble, keys)
-    data = as_examples(data)
-    held_out = None if validation is None else validate(validation, "validation")
-    counts = np.full(len(keys), n_rows(data))
-    rows = held_out_rows = None
-    if folds is not None:
-        rows = check_rows("folds.train", folds.train, n_rows(data))
-        counts = np.asarray(rows.sizes)
-        if held_out is None and not isinstance(data, Source):
-            held_out, held_out_rows = data, check_rows("folds.held_out", folds.held_out, n_rows(data))
-            if len(held_out_rows.table) != len(counts):
-                raise ValueError(f"fit: folds train {len(counts)} members and validate {len(held_out_rows.table)}")
-    size = ensemble.run(index_tree(hyper, 0)).batch_size
-    batch = size or int(counts[0])
-    if size is None and counts.min() < counts.max():
-        raise ValueError(
-            f"fit: batch_size=None takes all rows of a fold at once, but members have {counts.min()} to {counts.max()} "
-            "rows; set a batch size, or use folds of equal size"
-        )
-    if batch > counts.min():
-        warnings.warn(
-            f"fit: batch_size {batch} is larger than the {counts.min()} examples, so a batch covers several epochs",
-            stacklevel=4,
-        )
-    if not isinstance(data, Source):
-        _check_weights("training", data.weights, rows)
-    _check_held_out(held_out, held_out_rows, options.patience)
-    ends = np.array([epoch_ends(options.epochs, int(count), batch) for count in counts]).reshape(len(keys), -1)
-    every = options.validate_every
-    job = Job(
-        ensemble=ensemble,
-        members=Members(keys, hyper, rows, held_out_rows, ends=ends),
-        data=data,
-        held_out=held_out,
-        validated=frozenset() if held_out is None else frozenset(range(every - 1, int(options.epochs), every)),
-        validate_every=every,
-        patience=options.patience,
-        epoch_steps=int(counts.max()) / batch,
-    )
-    return _check_labels(job)
-
-
-def epoch_ends(epochs: float, n: int, batch_size: int) -> list[int]:
-    """Return the step after which each epoch ends, ⌈e n / batch_size⌉. A final fraction of an epoch counts as an epoch.
-
-    Raises:
-      ValueError, TypeError: for numbers out of range.
-
-    >>> train.epoch_ends(2, n=10, batch_size=4)
-    [3, 5]
-    """
-    epochs = float(checks.in_range("epoch_ends", "epochs", epochs, "[0, inf)"))
-    checks.positive_int("epoch_ends", "n", n)
-    checks.positive_int("epoch_ends", "batch_size", batch_size)
-    if epochs * n / batch_size >= 2**31 or epochs >= 2**31:
-        raise ValueError(f"fit: epochs={epochs:g} are too many steps, {epochs * n / batch_size:g}; they must be < 2³¹")
-    whole = int(epochs)
-    marks = [*range(1, whole + 1), *([epochs] if epochs > whole else [])]
-    return [math.ceil(e * n / batch_size - 1e-9) for e in marks]  # in floating point, 1.1 · 50 exceeds 55
 
 
 def train_members(job: Job, options: FitOptions) -> Result:
@@ -307,16 +248,27 @@ def train_members(job: Job, options: FitOptions) -> Result:
             outcomes.append(outcome if len(slices) == 1 else outcome._replace(fs=to_numpy(outcome.fs)))
     fs = join_states([outcome.fs for outcome in outcomes])
     logs = join_logs(job, [outcome.logs for outcome in outcomes], fs)
+    best = fs.best and with_infinite_score(fs.best)
+    if options.folder is not None and jax.process_index() == 0:
+        networks = (fs.train, best, _averages(job, fs.train))
+        save_weights(options.folder, *(networks if job.numbered else index_tree(networks, 0)))
     return Result(
         ts=fs.train,
-        best=fs.best and with_infinite_score(fs.best),
-        history=list(_history(job, logs, np.asarray(fs.train.step), options.epochs)),
-        losses=logs.losses,
+        best=best,
+        history=list(_history(job, logs, np.asarray(fs.train.step))),
+        log=logs.steps,
         diverged=np.asarray(fs.diverged),
         stopped=np.asarray(fs.stopped),
         ended_by_callback=outcomes[-1].ended_by_callback,
         seconds=Seconds(*(sum(part) for part in zip(*(outcome.seconds for outcome in outcomes), strict=True))),
     )
+
+
+def _averages(job: Job, ts: TrainState) -> Params | None:
+    """Return the parameters (members, ...) that the runs evaluate, if they are others than the trained ones."""
+    if getattr(job.ensemble.run(index_tree(job.members.hyper, 0)), "evaluation_params", None) is None:
+        return None
+    return jax.vmap(lambda ts, hyper: evaluation_params(job.ensemble.run(hyper), ts))(ts, job.members.hyper)
 
 
 def _partial_groups(job: Job, options: FitOptions, groups: int) -> Sequence[Partial]:
@@ -335,7 +287,7 @@ def _first_if_single(job: Job, ts: TrainState) -> TrainState:
     return ts if job.numbered else index_tree(ts, 0)
 
 
-def _history(job: Job, logs: Logs, taken: np.ndarray, epochs: float) -> Iterator[Record]:
+def _history(job: Job, logs: Logs, taken: np.ndarray) -> Iterator[Record]:
     """Yield a record, with values (members,), for each epoch that at least one member has completed."""
     ends = job.members.ends
     scores = {tuple(ends[:, e]): scores for e, scores in zip(logs.epochs, logs.scores, strict=True)}
@@ -345,10 +297,9 @@ def _history(job: Job, logs: Logs, taken: np.ndarray, epochs: float) -> Iterator
             return
         if (end > start).any():  # an epoch shorter than a batch may contain no step
             steps = np.arange(start.min(), end.max())
-            loss = mean_over(
-                logs.losses[:, steps], (start[:, None] <= steps) & (steps < np.minimum(end, taken)[:, None])
-            )
-            record: Record = {"epoch": min(e + 1.0, epochs), "step": int(end.max()), "loss": loss}
+            counted = (start[:, None] <= steps) & (steps < np.minimum(end, taken)[:, None])
+            means = mean_log({name: values[:, steps] for name, values in logs.steps.items()}, counted)
+            record: Record = {"epoch": min(e + 1.0, job.epochs), "step": int(end.max()), **means}
             yield record | {f"validation_{name}": score for name, score in scores.get(tuple(end), {}).items()}
         start = end
 
@@ -358,14 +309,19 @@ def _single_result(result: Result) -> Result:
     best = None if result.best is None else index_tree(result.best, 0)
     ts, diverged, stopped = index_tree((result.ts, result.diverged, result.stopped), 0)
     history = [_single_record(record) for record in result.history]
-    losses = result.losses[0, : int(ts.step)]
+    log = {name: values[0, : int(ts.step)] for name, values in result.log.items()}
     return result._replace(
-        ts=ts, best=best, history=history, losses=losses, diverged=np.asarray(diverged), stopped=np.asarray(stopped)
+        ts=ts, best=best, history=history, log=log, diverged=np.asarray(diverged), stopped=np.asarray(stopped)
     )
 
 
 def _single_record(record: Record) -> Record:
-    return {name: float(value[0]) if isinstance(value, np.ndarray) else value for name, value in record.items()}
+    return {name: _number(value[0]) if isinstance(value, np.ndarray) else value for name, value in record.items()}
+
+
+def _number(value: Any) -> Any:
+    """Return a scalar as a Python number, and any other array unchanged."""
+    return float(value) if np.ndim(value) == 0 else value
 
 
 def _single_callback(callback: Callback) -> Callback:
@@ -393,52 +349,3 @@ def _agreed_members(name: str, count: int, members: int | None) -> int:
     if members not in (None, count):
         raise ValueError(f"fit: got members={members} but {count} {name}; omit members")
     return count
-
-
-def _check_held_out(held_out: Data | None, rows: Rows | None, patience: int | None) -> None:
-    """Check that there are validation data for `patience`, and that their weights are not all 0."""
-    if held_out is not None:
-        _check_weights("validation", held_out.weights, rows)
-    elif patience is not None:
-        raise ValueError(
-            f"fit: patience={patience} needs validation data; pass validation=, or folds of data in memory"
-        )
-
-
-def _check_weights(part: str, weights: Array | None, rows: Rows | None) -> None:
-    """Check that not all weights of a member's rows are 0: its loss would be 0, and nothing would be trained."""
-    if weights is None:
-        return
-    positive = np.asarray(weights) > 0
-    by_member = [positive] if rows is None else [positive[t[:n]] for t, n in zip(rows.table, rows.sizes, strict=True)]
-    for member, own in enumerate(by_member):
-        if not own.any():
-            who = "" if rows is None else f" of member {member}"
-            raise ValueError(f"fit: the weights of the {len(own)} {part} rows{who} are all 0; choose other rows")
-
-
-def _check_generator(ensemble: Ensemble, keys: Key) -> None:
-    """Check that members under vmap draw the numbers of single runs."""
-    generator = str(jax.random.key_impl(keys))
-    if ensemble.lockstep and generator != "threefry2x32":
-        raise ValueError(
-            f"fit: strategy='vmap' needs keys of threefry2x32, got {generator}, which draws different numbers under "
-            "vmap and in a single run; use strategy='map', or jax.random.key(seed, impl='threefry2x32')"
-        )
-
-
-def _check_labels(job: Job) -> Job:
-    """Check that the labels are valid for the loss; for others the program would return NaN or a meaningless number.
-
-    The labels of a source are checked when they are gathered, batch by batch.
-    """
-    run = job.ensemble.run(index_tree(job.members.hyper, 0))
-    net = as_layer(run.net)
-
-    def predict(x: PyTree) -> PyTree:
-        params, state = net.init(job.members.keys[0], x)
-        return net.apply(params, state, x, train=False)[0]
-
-    if job.held_out is not None:
-        check_labels(job.held_out, run.loss, predict, "validation")
-    return job._replace(data=check_labels(job.data, run.loss, predict))

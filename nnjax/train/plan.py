@@ -3,6 +3,7 @@
 import math
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +20,11 @@ from nnjax.train.engine.device_loop import CAPACITY, MemberArgs, initial_states,
 from nnjax.train.engine.distributed import refuse_forked_process
 from nnjax.train.engine.ensemble import MEMBERS, STRATEGIES, Ensemble, Strategy
 from nnjax.train.engine.fit_state import initial_fit_state
+from nnjax.train.engine.job import EPOCH_STEPS
 from nnjax.train.engine.placement import replicate, shard_members
-from nnjax.train.run import Run
-from nnjax.types import Data, PyTree
+from nnjax.train.engine.trainable import check_trainable, take_step
+from nnjax.train.run import NO_DATA
+from nnjax.types import Data, PyTree, Trainable
 
 MEMORY_SHARE = 0.9  # share of the free memory that members may take
 SECONDS = 0.3  # time for measuring one strategy
@@ -71,8 +74,8 @@ class Plan(NamedTuple):
 
 @allow_transfers
 def plan(
-    run: Run,
-    data: Data | Source | tuple[Any, ...],
+    run: Trainable,
+    data: Data | Source | tuple[Any, ...] | None = None,
     *,
     members: int = 1,
     mesh: Mesh | None = None,
@@ -101,19 +104,20 @@ def plan(
     (2410, None)
     """
     refuse_forked_process("plan")
-    checks.instance("plan", "run", run, Run, "a train.Run")
+    check_trainable("plan", "run", run)
     checks.positive_int("plan", "members", members)
     checks.flag("plan", "measure", measure)
     if memory is not None:
         memory = int(checks.in_range("plan", "memory", memory, "[1, inf)"))
     devices = Ensemble(run, members, "map", mesh).axis_size(MEMBERS)  # this also checks the mesh
-    examples = as_examples(data)
+    examples = NO_DATA if data is None else as_examples(data)
     held = sample(examples)
     batch = run.batch_size or n_rows(examples)
     key = jax.random.key(0)
     ts = jax.eval_shape(run.init, key, held)
     carried = jax.eval_shape(lambda ts: initial_fit_state(ts, validated=True, stopped=jnp.zeros((), bool)), ts)
-    cost = count_flops(run.step, ts, jax.eval_shape(lambda d: take_rows(d, jnp.zeros(batch, jnp.int32)), held))
+    example = jax.eval_shape(lambda d: take_rows(d, jnp.zeros(batch, jnp.int32)), held)
+    cost = count_flops(partial(take_step, run), ts, example)
     free = int(_free_bytes() * MEMORY_SHARE) if memory is None else memory
 
     fixed, additional, fit, seconds = {}, {}, {}, {}
@@ -136,7 +140,7 @@ def plan(
         state_bytes=_tree_bytes(ts),
         data_bytes=n_bytes(examples),
         cost=cost,
-        epoch_steps=n_rows(examples) / batch,
+        epoch_steps=n_rows(examples) / batch if batch else EPOCH_STEPS,
         members=members,
         devices=_describe_devices(mesh),
         memory=free,
@@ -149,7 +153,7 @@ def plan(
     )
 
 
-def group_that_fits(run: Run, data: Data, members: int, *, strategy: Strategy, mesh: Mesh | None) -> int | None:
+def group_that_fits(run: Trainable, data: Data, members: int, *, strategy: Strategy, mesh: Mesh | None) -> int | None:
     """Return how many members fit into memory at a time; None if all do, which is assumed for small ensembles."""
     state = _tree_bytes(jax.eval_shape(run.init, jax.random.key(0), data))
     devices = 1 if mesh is None else mesh.shape.get(MEMBERS, 1)
@@ -163,7 +167,7 @@ def _program_bytes(ensemble: Ensemble, key: Any, data: Data) -> int:
     """Return the bytes on a device that the compiled chunk needs: arguments, results, temporaries, best networks."""
     members = ensemble.members
     keys = jax.eval_shape(lambda k: jax.random.split(k, members), key)
-    fs = jax.eval_shape(lambda k, d: initial_states(ensemble, k, None, d, validated=True), keys, data)
+    fs = jax.eval_shape(lambda k, d: initial_states(ensemble, k, None, None, d, validated=True), keys, data)
     args = MemberArgs(until=jnp.zeros(members, jnp.int32))
     memory: Any = train_chunk.lower(ensemble, fs, args, data, np.int32(0)).compile().memory_analysis()
     return int(
@@ -179,7 +183,7 @@ def _measure(ensemble: Ensemble, key: Any, data: Data) -> float:
     members = ensemble.members
     keys = shard_members(ensemble, jax.random.split(key, members))
     shared = replicate(ensemble, data)
-    fs = jax.tree.map(jnp.copy, initial_states(ensemble, keys, None, shared, validated=False))
+    fs = jax.tree.map(jnp.copy, initial_states(ensemble, keys, None, None, shared, validated=False))
     done, n, elapsed = 0, 1, 0.0
     while elapsed < SECONDS / 4 and n <= CAPACITY:  # chunks become longer; only the last one is timed
         args = MemberArgs(until=shard_members(ensemble, np.full(members, done + n, np.int32)))

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,17 +23,17 @@ from nnjax.train.engine.device_loop import CAPACITY
 from nnjax.train.engine.ensemble import Strategy, index_tree
 from nnjax.train.engine.errors import format_differences
 from nnjax.train.engine.fingerprint import MACHINE, differences, run_fingerprint
-from nnjax.train.engine.fit_state import FitState
+from nnjax.train.engine.fit_state import Best, FitState
 from nnjax.train.engine.host_loop import chunk_function, open_data
 from nnjax.train.engine.job import Job, first_state, state_shapes
 from nnjax.train.engine.member_groups import group_folder, group_slices
 from nnjax.train.engine.options import FitOptions
 from nnjax.train.engine.placement import shard_members, snapshot, to_host
 from nnjax.train.engine.resume import read_checkpoint, saved_fingerprint
+from nnjax.train.engine.trainable import batch_rows, take_step
 from nnjax.train.fit import fit_job
 from nnjax.train.folds import Folds
-from nnjax.train.run import Run
-from nnjax.types import Data, Key, TrainState
+from nnjax.types import Data, Key, Params, Trainable, TrainState
 
 STRIDE = 64  # steps between two checks of the state; only the last stride is then repeated step by step
 IRRELEVANT = (*MACHINE, "batch over", "validation", "metrics", "evaluation")  # entries that a step does not need
@@ -41,7 +42,7 @@ IRRELEVANT = (*MACHINE, "batch over", "validation", "metrics", "evaluation")  # 
 class Replay(NamedTuple):
     """A step, ready to be examined: `run.step(ts, batch)` is the step itself."""
 
-    run: Run
+    run: Trainable
     step: int
     member: int | None
     ts: TrainState  # the state before the step
@@ -63,16 +64,18 @@ class Replay(NamedTuple):
 
 @allow_transfers
 def replay(
-    run: Run,
-    data: Data | Source | tuple[Any, ...],
+    run: Trainable,
+    data: Data | Source | tuple[Any, ...] | None = None,
     *,
-    epochs: float,
+    epochs: float | None = None,
+    steps: int | None = None,
     key: Key | None = None,
     members: int | None = None,
     strategy: Strategy = "map",
     mesh: Mesh | None = None,
     group: int | None = None,
     folds: Folds | None = None,
+    start: Params | TrainState | Best | None = None,
     step: int | None = None,
     member: int | None = None,
     out: str | Path | None = None,
@@ -87,12 +90,14 @@ def replay(
       run: see `fit`, like all arguments up to `folds`; the same arguments give the same run.
       data: see `fit`.
       epochs: see `fit`; later steps are not examined.
+      steps: see `fit`.
       key: see `fit`.
       members: see `fit`.
       strategy: see `fit`.
       mesh: see `fit`.
       group: see `fit`; groups are examined one after another, or only that of `member`.
       folds: see `fit`.
+      start: see `fit`.
       step: the step to repeat, counted from 0; None for the first one that makes the loss, the parameters, or the state
         of the network or the optimizer non-finite.
       member: the member to examine; None for the first one with such a step. With strategy "map" it runs alone, with
@@ -112,13 +117,17 @@ def replay(
     >>> print(train.replay(run, (x, x), epochs=2))
     step 1: ...
     """
-    options = FitOptions(epochs=epochs, group=group, out=out)
-    job = fit_job(run, data, options, key=key, members=members, strategy=strategy, mesh=mesh, folds=folds)
+    options = FitOptions(epochs=epochs, steps=steps, group=group, out=out)
+    job = fit_job(run, data, options, key=key, members=members, strategy=strategy, mesh=mesh, folds=folds, start=start)
     return replay_job(job, options, step=step, member=member)
 
 
 def replay_job(job: Job, options: FitOptions, *, step: int | None = None, member: int | None = None) -> Replay | None:
     """Replay a step of a job, which may also be a sweep."""
+    if isinstance(job.data, Source) and job.data.in_order:
+        raise ValueError(
+            "replay: a generator of batches is read once, so its steps cannot be repeated; see data.source"
+        )
     members = job.ensemble.members
     for name, value in (("member", member), ("step", step)):
         if value is not None:
@@ -267,10 +276,10 @@ def _replay_of(job: Job, fs: FitState, i: int) -> Replay:
     ts, run = index_tree(fs.train, i), job.ensemble.run(index_tree(job.members.hyper, i))
     own = job.members.rows
     size = n_rows(job.data) if own is None else int(own.sizes[i])
-    rows = np.arange(size) if run.batch_size is None else np.asarray(run.rows(ts.key, ts.step, size, 1)[0])
+    rows = np.arange(size) if run.batch_size is None else np.asarray(batch_rows(run, ts.key, ts.step, size, 1)[0])
     rows = rows if own is None else np.asarray(own.table[i])[rows]
     batch = take_rows(job.data, rows)
-    origin = first_nonfinite(run.step, ts, batch, names=("state", "batch"))
+    origin = first_nonfinite(partial(take_step, run), ts, batch, names=("state", "batch"))
     member = job.first + i if job.numbered else None
     return Replay(run, int(ts.step), member, ts=ts, batch=batch, rows=rows, origin=origin)
 

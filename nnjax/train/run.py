@@ -1,15 +1,13 @@
 """The training run as pure functions: a state, and a step from one state to the next."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array, lax
 
@@ -19,13 +17,25 @@ from nnjax.data._shuffle import check_int32
 from nnjax.data._transfers import allow_transfers
 from nnjax.data._validate import as_batch, check_row_axes
 from nnjax.nn import as_layer
+from nnjax.train._optimizer import check_optimizer, optimizer_update
+from nnjax.train.objective import (
+    NUMBERS,
+    check_log,
+    check_net,
+    evaluate_objective,
+    gradient_of,
+    losses_of,
+    network_output,
+    objective_of,
+)
 from nnjax.types import (
     Data,
     Key,
-    Layer,
     LayerLike,
+    Log,
     Loss,
     Metric,
+    Objective,
     Optimizer,
     OptState,
     Params,
@@ -34,9 +44,11 @@ from nnjax.types import (
     TrainState,
 )
 
-Log = dict[str, Array]
+StepMetric: TypeAlias = Callable[[Params, Params, Params], Array]  # (grads, updates, params) -> number
+Sampler: TypeAlias = Callable[[Key, Array, Array | int, int], Array]  # (key, step, n, batch_size) -> rows
+EvaluationParams: TypeAlias = Callable[[OptState, Params], Params]  # (opt_state, params) -> params
 Carry = TypeVar("Carry")
-NUMBERS = (Array, np.ndarray, np.number, np.bool_, int, float)
+NO_DATA = Data((), ())  # the data and the batch of a run without data
 EVALUATION_BATCH = 4096  # rows predicted at once: large enough to fill a device, small enough for its memory
 
 # Constants folded into the run's key, one for each purpose. They lie beyond what `jax.random.split(key, n)` reaches
@@ -44,6 +56,16 @@ EVALUATION_BATCH = 4096  # rows predicted at once: large enough to fill a device
 INIT_STREAM = 2**31
 SHUFFLE_STREAM = 2**31 + 1
 STEP_STREAM = 2**31 + 2  # dropout and everything else that layers draw in training
+EVALUATION_STREAM = 2**31 + 3  # what an objective draws in evaluation
+
+
+FUNCTIONS = {  # the arguments of the functions that a run is made of
+    "loss": ("prediction", "target"),
+    "metrics": ("prediction", "target", "weights"),
+    "step_metrics": ("grads", "updates", "params"),
+    "sampler": ("key", "step", "n", "batch_size"),
+    "evaluation_params": ("opt_state", "params"),
+}
 
 
 @dataclass(frozen=True)
@@ -54,16 +76,30 @@ class Run:
 
         θ, opt ← optimizer(∇ Σ_i w_i loss(net(x_i), y_i) / Σ_i w_i)
 
+    or, in the general form, with the losses that an objective computes from parameters and batch.
+
     Args:
       net: a layer or network.
-      loss: `(prediction, target) -> (batch,)`, one number per example.
+      loss: `(prediction, target) -> (batch,)`, one number per example; or None with an objective.
       optimizer: any optax gradient transformation whose update needs no more than the gradients, its state, the
         parameters and the loss of the batch (value=). Those with a line search, `optax.lookahead`, and
         `optax.contrib.sam` with opaque_mode=True need more. Gradients of complex parameters are conjugated.
-      batch_size: number of examples per step; None for the full batch in stored order.
-      metrics: functions `(prediction, target, weights) -> number` that `evaluate` computes besides the loss.
+      objective: `(params, state, batch, *, train, key) -> (losses, state, log)` instead of a loss, for regularisers,
+        several heads, variational and adversarial objectives; see `types.Objective` and `train.objective_of`. Of `net`,
+        a run then uses `init`, and `apply` only for metrics and `predict`. The log is recorded for each step.
+      batch_size: number of examples per step; None for the full batch in stored order, or for a run without data.
+      metrics: functions `(prediction, target, weights)` that `evaluate` computes besides the loss. They return a
+        number, an array, or a dict of numbers and arrays, which is recorded as "name/key".
+      step_metrics: functions `(grads, updates, params) -> number` that are recorded for each step, as
+        `train.grad_norm`.
+      sampler: `(key, step, n, batch_size) -> rows`, the rows (batch_size,) of a batch among n examples, a pure function
+        like `data.batch_indices`; None for that function's shuffled epochs. See `data.class_balanced`.
       micro_batches: number of parts in which a batch is processed one after another, to save memory. The gradient is
         that of the whole batch; BatchNorm sees the parts.
+      evaluation_params: `(opt_state, params) -> params`, the parameters to evaluate and to keep as the best ones, as
+        `optim.averaged` or `optax.contrib.schedule_free_eval_params`; None for the trained parameters.
+      skip_nonfinite: whether a step whose loss or gradient is not finite changes nothing but the step count, instead of
+        ending the run. The log counts such steps as "skipped".
 
     Raises:
       ValueError, TypeError: for sizes < 1, a batch size that micro_batches does not divide, or arguments that are not
@@ -78,27 +114,36 @@ class Run:
     """
 
     net: LayerLike
-    loss: Loss
-    optimizer: Optimizer
+    loss: Loss | None = None
+    optimizer: Optimizer | None = None
     _: KW_ONLY
     batch_size: int | None
+    objective: Objective | None = None
     metrics: tuple[Metric, ...] = ()
+    step_metrics: tuple[StepMetric, ...] = ()
+    sampler: Sampler | None = None
     micro_batches: int = 1
+    evaluation_params: EvaluationParams | None = None
+    skip_nonfinite: bool = False
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.net, Layer) or callable(self.net)):
-            raise TypeError(f"Run: net must be a layer such as nn.mlp([32], 10), or a function, got {self.net!r:.80}")
-        if getattr(self.net, "__annotations__", {}).get("return") in (Layer, "Layer"):
-            name = getattr(self.net, "__name__", "it")
-            raise TypeError(f"Run: net is the function {name}, which makes a layer; call it, as in {name}(…)")
-        if not isinstance(self.net, Layer):
-            checks.function_of("Run", "net", self.net, "x")
-        if not isinstance(self.metrics, (tuple, list)):
-            raise TypeError(f"Run: metrics must be a tuple of functions, as in metrics=(f,), got {self.metrics!r:.80}")
-        object.__setattr__(self, "metrics", tuple(self.metrics))  # a list could not be hashed, and jit needs that
-        checks.function_of("Run", "loss", self.loss, "prediction", "target")
-        for metric in self.metrics:
-            checks.function_of("Run", "metrics", metric, "prediction", "target", "weights")
+        check_net("Run", self.net)
+        for name, arguments in FUNCTIONS.items():
+            value = getattr(self, name)
+            if name.endswith("metrics"):
+                if not isinstance(value, (tuple, list)):
+                    raise TypeError(f"Run: {name} must be a tuple of functions, as in {name}=(f,), got {value!r:.80}")
+                object.__setattr__(self, name, tuple(value))  # a list could not be hashed, and jit needs that
+            for function in value if name.endswith("metrics") else [] if value is None else [value]:
+                checks.function_of("Run", name, function, *arguments)
+        if (self.loss is None) == (self.objective is None):
+            got = "neither" if self.loss is None else "both"
+            raise TypeError(
+                f"Run: needs a loss or an objective=, got {got}; train.objective_of(net, loss) combines them"
+            )
+        if self.objective is not None:
+            checks.function("Run", "objective", self.objective, "f(params, state, batch, *, train, key)")
+        checks.flag("Run", "skip_nonfinite", self.skip_nonfinite)
         if not hasattr(self.optimizer, "init") or not hasattr(self.optimizer, "update"):
             raise TypeError(
                 "Run: optimizer must be an optax.GradientTransformation such as optim.adam(1e-3), "
@@ -114,58 +159,71 @@ class Run:
                 raise ValueError(f"Run: micro_batches {self.micro_batches} must divide batch_size {self.batch_size}")
 
     @allow_transfers
-    def init(self, key: Key, data: Data) -> TrainState:
+    def init(
+        self, key: Key, data: Data | None = None, *, params: Params | None = None, state: State | None = None
+    ) -> TrainState:
         """Return the state before the first step.
 
         Args:
           key: the run's random key, for its initialisation, order of data, and layers.
-          data: examples; only shapes and dtypes are read.
+          data: examples; only shapes and dtypes are read. None for a run without data.
+          params: initial parameters, as for fine-tuning; None to draw them.
+          state: initial state of the network; None for the one that `net.init` returns.
 
         Raises:
-          ValueError, TypeError: if network, loss or optimizer reject the shapes or dtypes; a note names the place.
+          ValueError, TypeError: if network, loss or optimizer reject the shapes or dtypes; a note names the place. For
+            parameters or a state of another structure or shape.
         """
         key = checks.key("Run.init", key)
-        data = as_batch("Run.init", "data", data)
+        data = self._batch("Run.init", "data", data)
         net = as_layer(self.net)
-        rows = self.batch_size or jax.tree.leaves(data.x)[0].shape[0]
-        x, y = jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype), (data.x, data.y))
+        batch = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct((self.batch_size or a.shape[0], *a.shape[1:]), a.dtype), data
+        )
         with jax.named_scope("init"):
-            params, state = net.init(jax.random.fold_in(key, INIT_STREAM), x)
-            with checks.located(f"in the loss of {net.name}"):
-                jax.eval_shape(
-                    lambda p, s, x, y: self._losses(_output(net, net.apply(p, s, x, train=False))[0], y),
-                    params,
-                    state,
-                    x,
-                    y,
-                )
-            opt_state = self.optimizer.init(params)
-        _refuse_line_search(opt_state)
-        with _refusal(opt_state):
-            loss = jax.ShapeDtypeStruct((), jnp.float32)
-            updates, _ = jax.eval_shape(self._update, params, opt_state, params, loss)
-            _check_updates(updates, params)
+            drawn = net.init(jax.random.fold_in(key, INIT_STREAM), batch.x)
+            params = drawn[0] if params is None else _checked("params", params, drawn[0])
+            state = drawn[1] if state is None else _checked("state", state, drawn[1])
+            place = f"in the loss of {net.name}" if self.objective is None else f"in the objective of {net.name}"
+            with checks.located(place):
+                jax.eval_shape(partial(evaluate_objective, self._objective, train=False), params, state, batch, key=key)
+            opt_state = self._optimizer.init(params)
+        check_optimizer(self._optimizer, opt_state, params)
         return TrainState(jnp.zeros((), jnp.int32), params, state, opt_state, key)
 
     @allow_transfers
-    def step(self, ts: TrainState, batch: Data) -> tuple[TrainState, Log]:
+    def step(self, ts: TrainState, batch: Data | None = None) -> tuple[TrainState, Log]:
         """Take one step on a batch.
 
         Args:
           ts: the state before the step.
-          batch: the examples of the step.
+          batch: the examples of the step; None for a run without data.
 
         Returns:
-          The state after the step, and `{"loss": ()}`: the loss of the batch before the step.
+          The state after the step, and the log: `{"loss": ()}`, the loss of the batch before the step, with what the
+          objective logs, the step metrics, and `"skipped"`, 1 or 0, if steps may be skipped.
         """
-        batch = as_batch("Run.step", "batch", batch)
+        batch = self._batch("Run.step", "batch", batch)
         checks.instance("Run.step", "ts", ts, TrainState, "a TrainState, as Run.init returns")
         key = jax.random.fold_in(jax.random.fold_in(ts.key, STEP_STREAM), ts.step)
-        loss, state, grads = self._gradient(ts.params, ts.state, batch, key)
+        loss, state, log, grads = gradient_of(
+            self._objective, ts.params, ts.state, batch, key=key, micro_batches=self.micro_batches
+        )
         with jax.named_scope("update"):
-            updates, opt_state = self._update(grads, ts.opt_state, ts.params, loss)
+            updates, opt_state = optimizer_update(self._optimizer, grads, ts.opt_state, ts.params, loss=loss)
             params = optax.apply_updates(ts.params, updates)
-        return TrainState(ts.step + 1, params, state, opt_state, ts.key), {"loss": loss}
+        for metric in self.step_metrics:
+            name = metric_name(metric)
+            if name in log:
+                raise ValueError(f"Run: two step metrics, or one and the objective, log {name!r}; rename one of them")
+            log |= check_log(name, {name: metric(grads, updates, ts.params)})
+        new = TrainState(ts.step + 1, params, state, opt_state, ts.key)
+        if self.skip_nonfinite:
+            finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((loss, grads))]).all()
+            kept = ts._replace(step=ts.step + 1)
+            new = jax.tree.map(lambda a, b: a if a is b else jnp.where(finite, a, b), new, kept)
+            log |= {"skipped": jnp.where(finite, 0.0, 1.0)}
+        return new, {"loss": loss, **log}
 
     @allow_transfers
     def steps(self, ts: TrainState, data: Data, n: int, *, remat: bool = False) -> tuple[TrainState, Log]:
@@ -182,7 +240,7 @@ class Run:
             forward work.
 
         Returns:
-          The state after the last step, and `{"loss": (n,)}`.
+          The state after the last step, and the logs of all steps, `{"loss": (n,), …}`.
 
         >>> digits = data.load("digits")
         >>> def validation_loss(rate):
@@ -192,7 +250,7 @@ class Run:
         >>> bool(jax.jit(jax.grad(validation_loss))(1e-3) < 0)  # a larger rate would be better
         True
         """
-        data = as_batch("Run.steps", "data", data)
+        data = self._batch("Run.steps", "data", data)
         checks.instance("Run.steps", "ts", ts, TrainState, "a TrainState, as Run.init returns")
         checks.positive_int("Run.steps", "n", n, 0)
         checks.flag("Run.steps", "remat", remat)
@@ -225,9 +283,7 @@ class Run:
         checks.positive_int("Run.rows", "n", n, 0)
         key, step = checks.key("Run.rows", key), check_int32("Run.rows", "step", step, 0)
         check_int32("Run.rows", "n_examples", n_examples, 1)
-        stream, size = jax.random.fold_in(key, SHUFFLE_STREAM), self.batch_size
-        steps = step + jnp.arange(n, dtype=jnp.int32)
-        return jax.vmap(lambda step: batch_indices(stream, step, n_examples, size))(steps)
+        return draw_rows(self.sampler, key, step, n_examples, n=n, batch_size=self.batch_size)
 
     @allow_transfers
     def predict(self, params: Params, state: State, x: PyTree) -> PyTree:
@@ -250,7 +306,7 @@ class Run:
 
         def forward(x: PyTree) -> PyTree:
             try:
-                return _output(net, net.apply(params, state, x, train=False))[0]
+                return network_output(net, net.apply(params, state, x, train=False))[0]
             except (TypeError, KeyError, IndexError, ValueError, AttributeError) as error:
                 self._explain_misfit(params, state, x, error)
                 raise
@@ -267,61 +323,62 @@ class Run:
         return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), y, forward(jax.tree.map(lambda a: a[cut:], x)))
 
     @allow_transfers
-    def evaluate(self, ts: TrainState, data: Data) -> Log:
+    def evaluate(self, ts: TrainState, data: Data | None = None) -> Log:
         """Return the loss and the metrics over all examples, in evaluation mode.
 
+        An objective is evaluated in blocks of 4096 rows, with a key that is the same in every evaluation; its log is
+        averaged over the blocks.
+
         Args:
-          ts: a state; its parameters and its network's state are read.
-          data: the examples.
+          ts: a state; its parameters and its network's state are read. With `evaluation_params`, its optimizer's state
+            gives the parameters; `fit`'s best network has them already.
+          data: the examples; None for a run without data.
 
         Returns:
           `{"loss": (), …}`, with an entry for each metric under the name of its function.
         """
-        data = as_batch("Run.evaluate", "data", data)
+        data = self._batch("Run.evaluate", "data", data)
         if not (hasattr(ts, "params") and hasattr(ts, "state")):
             raise TypeError(f"Run.evaluate: ts must be a TrainState, as Run.init returns, got {ts!r:.80}")
-        prediction = self.predict(ts.params, ts.state, data.x)
-        log = {"loss": metrics.weighted_mean(self._losses(prediction, data.y), data.weights)}
+        params = ts.params
+        if self.evaluation_params is not None and hasattr(ts, "opt_state"):
+            params = self.evaluation_params(ts.opt_state, params)
+        prediction = self.predict(params, ts.state, data.x) if self.objective is None or self.metrics else None
+        if self.loss is not None:
+            log = {"loss": metrics.weighted_mean(losses_of(self.loss, prediction, data.y), data.weights)}
+        else:
+            key = jax.random.fold_in(getattr(ts, "key", jax.random.key(0)), EVALUATION_STREAM)
+            log = _evaluate_blocks(self._objective, params, ts.state, data, key)
         for metric in self.metrics:
-            log[metric_name(metric)] = self._score(metric, prediction, data)
+            for name, score in _scores(metric, prediction, data).items():
+                if name in log:
+                    raise ValueError(f"Run: the metrics and the objective both record {name!r}; rename one of them")
+                log[name] = score
         return log
 
-    def _gradient(self, params: Params, state: State, batch: Data, key: Key) -> tuple[Array, State, Params]:
-        """Return the loss of the batch, the network's new state, and the gradient."""
-        net = as_layer(self.net)
-        n = n_rows(batch)
-        weights = batch.weights
-        total = jnp.asarray(n, jnp.float32) if weights is None else weights.astype(_wide(weights.dtype)).sum()
+    @property
+    def _objective(self) -> Objective:
+        """The objective, made from the loss if there is none."""
+        if self.objective is not None:
+            return self.objective
+        assert self.loss is not None
+        return objective_of(self.net, self.loss)
 
-        def objective(params: Params, state: State, part: Data, key: Key) -> tuple[Array, State]:
-            prediction, state = _output(net, net.apply(params, state, part.x, train=True, key=key))
-            with jax.named_scope("loss"):
-                losses = self._losses(prediction, part.y)
-                weighted = losses if part.weights is None else losses * part.weights.astype(losses.dtype)
-                scale = total.astype(losses.dtype)
-                return weighted.sum() / jnp.where(scale == 0, jnp.ones_like(scale), scale), state
+    @property
+    def _optimizer(self) -> Optimizer:
+        assert self.optimizer is not None
+        return self.optimizer
 
-        gradient = jax.value_and_grad(objective, has_aux=True)
-        if self.micro_batches == 1:
-            (loss, state), grads = gradient(params, state, batch, key)
-            return loss, state, grads
-
-        size, rest = divmod(n, self.micro_batches)
-        if rest:
-            raise ValueError(f"Run: micro_batches {self.micro_batches} must divide the batch of {n} examples")
-        parts = jax.tree.map(lambda a: a.reshape(self.micro_batches, size, *a.shape[1:]), batch)
-
-        def accumulate(carry: tuple[Array, State, Params], part: tuple[Data, Array]) -> tuple[Any, None]:
-            loss, state, grads = carry
-            data, i = part
-            (more, state), gradients = gradient(params, state, data, jax.random.fold_in(key, i))
-            return (loss + more, state, jax.tree.map(lambda a, b: a + b.astype(a.dtype), grads, gradients)), None
-
-        first = jax.tree.map(lambda a: a[0], parts)
-        dtype = jax.eval_shape(objective, params, state, first, key)[0].dtype
-        start = (jnp.zeros((), dtype), state, jax.tree.map(lambda p: jnp.zeros(p.shape, _wide(p.dtype)), params))
-        (loss, state, grads), _ = lax.scan(accumulate, start, (parts, jnp.arange(self.micro_batches)))
-        return loss, state, jax.tree.map(lambda grad, p: grad.astype(p.dtype), grads, params)
+    def _batch(self, where: str, name: str, batch: Any) -> Data:
+        """Return `batch` as `Data`; without arrays for a run without data."""
+        if batch is None or (isinstance(batch, Data) and not jax.tree.leaves(batch)):
+            if self.objective is None or self.batch_size is not None:
+                raise TypeError(
+                    f"{where}: {name} must be nnjax.Data or a pair (x, y), got {batch}; a run without data needs "
+                    "objective= and batch_size=None"
+                )
+            return NO_DATA
+        return as_batch(where, name, batch)
 
     def _explain_misfit(self, params: Params, state: State, x: PyTree, error: Exception) -> None:
         """Raise an error if parameters or state are not those of the network."""
@@ -333,54 +390,64 @@ class Run:
                     f"Run.predict: {name} must be those of {as_layer(self.net).name}, {wanted}, got {got}"
                 ) from error
 
-    def _score(self, metric: Metric, prediction: PyTree, data: Data) -> Array:
-        """Return a metric of the prediction, which must be one number."""
-        score: Any = metric(prediction, data.y, data.weights)
-        if not isinstance(score, NUMBERS) or jnp.shape(score) != ():
-            raise TypeError(f"Run: metrics must return one number, but {metric_name(metric)} returned {score!r:.80}")
-        return jnp.asarray(score)
 
-    def _update(self, grads: Params, opt_state: OptState, params: Params, loss: Array) -> tuple[Params, OptState]:
-        """Return the updates of the parameters and the optimizer's new state."""
-        # jax.grad returns the conjugate of the direction of steepest ascent
-        grads = jax.tree.map(lambda g: g.conj() if jnp.iscomplexobj(g) else g, grads)
-        update = optax.with_extra_args_support(self.optimizer).update
-        try:
-            return update(grads, opt_state, params, value=loss)
-        except TypeError as error:
-            if "unexpected keyword argument 'value'" not in str(error):
-                raise
-        return update(grads, opt_state, params)  # optax.contrib.sam takes extra arguments, but not this one
+def draw_rows(
+    sampler: Sampler | None, key: Key, step: Array, n_examples: Array | int, *, n: int, batch_size: int
+) -> Array:
+    """Return the rows (n, batch_size) of `n` consecutive batches, drawn by a sampler or in shuffled epochs."""
+    stream, sampler = jax.random.fold_in(key, SHUFFLE_STREAM), sampler or batch_indices
+    steps = step + jnp.arange(n, dtype=jnp.int32)
+    return jax.vmap(lambda step: sampler(stream, step, n_examples, batch_size))(steps)
 
-    def _losses(self, prediction: PyTree, target: PyTree) -> Array:
-        """Return the loss of each example. Its shape is checked, because a scalar would be summed silently."""
-        losses: Any = self.loss(prediction, target)
-        if not isinstance(losses, NUMBERS):
-            raise TypeError(f"Run: loss must return one number per example, (batch,), got {losses!r:.80}")
-        n = jnp.shape(jax.tree.leaves(prediction)[0])[:1]
-        if not n or jnp.shape(losses) != n:
-            raise ValueError(
-                f"Run: loss must return one number per example, {n or '(batch,)'}, got {jnp.shape(losses)}; "
-                "the run takes the mean itself"
+
+def _evaluate_blocks(objective: Objective, params: Params, state: State, data: Data, key: Key) -> Log:
+    """Return the mean loss and log of an objective in evaluation mode, computed in blocks of 4096 rows."""
+
+    def evaluate(block: tuple[Data, Array]) -> tuple[Array, Log]:
+        part, i = block
+        losses, _, log = evaluate_objective(objective, params, state, part, train=False, key=jax.random.fold_in(key, i))
+        return losses, log
+
+    n = n_rows(data)
+    whole, rest = divmod(n, EVALUATION_BATCH)
+    if whole == 0 or (whole == 1 and rest == 0):
+        losses, log = evaluate((data, jnp.zeros((), jnp.int32)))
+        return {"loss": metrics.weighted_mean(losses, data.weights), **log}
+    cut = whole * EVALUATION_BATCH
+    blocks = jax.tree.map(lambda a: a[:cut].reshape(whole, EVALUATION_BATCH, *a.shape[1:]), data)
+    losses, log = lax.map(evaluate, (blocks, jnp.arange(whole)))
+    losses, shares = losses.reshape(cut), jnp.full(whole, EVALUATION_BATCH / n)
+    if rest:
+        last_losses, last = evaluate((jax.tree.map(lambda a: a[cut:], data), jnp.asarray(whole)))
+        losses, shares = jnp.concatenate([losses, last_losses]), jnp.append(shares, rest / n)
+        log = jax.tree.map(jnp.append, log, last)
+    log = {name: (values * shares.astype(values.dtype)).sum() for name, values in log.items()}
+    return {"loss": metrics.weighted_mean(losses, data.weights), **log}
+
+
+def _scores(metric: Metric, prediction: PyTree, data: Data) -> Log:
+    """Return what a metric returns, by name: numbers or arrays."""
+    name = metric_name(metric)
+    score: Any = metric(prediction, data.y, data.weights)
+    scores = {f"{name}/{part}": value for part, value in score.items()} if isinstance(score, dict) else {name: score}
+    for value in scores.values():
+        if not isinstance(value, NUMBERS) or jnp.iscomplexobj(value):
+            raise TypeError(
+                f"Run: metrics must return real numbers, an array, or a dict of them, but {name} returned {score!r:.80}"
             )
-        return jnp.asarray(losses).astype(_wide(jnp.result_type(losses)))
+    return {part: jnp.asarray(value) for part, value in scores.items()}
 
 
-def _wide(dtype: Any) -> Any:
-    """Return the dtype of sums: float32 for floating numbers of fewer bits, because 16 bits lose small terms."""
-    return jnp.float32 if jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 4 else dtype
-
-
-def _output(net: Layer, output: Any) -> tuple[PyTree, State]:
-    """Return the prediction and the state that a network's `apply` returned."""
-    if not isinstance(output, tuple) or len(output) != 2:
-        raise TypeError(
-            f"Run: apply of net must return (y, state), but that of {net.name} returned {type(output).__name__}; "
-            "return (y, ()) if there is no state"
-        )
-    if not jax.tree.leaves(output[0]):
-        raise TypeError(f"Run: net must return at least one array, but {net.name} returned {output[0]!r}")
-    return output
+def _checked(name: str, tree: PyTree, drawn: PyTree) -> PyTree:
+    """Return initial values with the dtypes of the drawn ones, after checking their structure and shapes."""
+    checks.same_structure("Run.init", name, tree, drawn)
+    for (path, leaf), like in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(drawn), strict=True):
+        if jnp.shape(leaf) != like.shape or jnp.result_type(leaf) != like.dtype:
+            raise ValueError(
+                f"Run.init: {name}/{checks.path_name(path)} must be {like.shape} {like.dtype}, got {jnp.shape(leaf)} "
+                f"{jnp.result_type(leaf)}"
+            )
+    return jax.tree.map(jnp.asarray, tree)
 
 
 def metric_name(metric: Metric) -> str:
@@ -411,40 +478,3 @@ def _scan_in_blocks(steps: Callable[[Carry, int], tuple[Carry, PyTree]], carry: 
         return carry, logs
     carry, last = jax.checkpoint(lambda carry: steps(carry, rest))(carry)
     return carry, jax.tree.map(lambda *parts: lax.concatenate(parts, 0), logs, last)
-
-
-@contextmanager
-def _refusal(opt_state: OptState) -> Iterator[None]:
-    """Raise a ValueError that names the optimizer if it cannot work with what `Run` passes to it."""
-    try:
-        yield
-    except Exception as error:
-        nodes = [opt_state]
-        while nodes and not hasattr(nodes[0], "_fields"):  # the states of a chain
-            nodes = [part for node in nodes for part in (node if isinstance(node, tuple) else [])]
-        names = [type(node).__name__ for node in nodes if hasattr(node, "_fields")] or [type(opt_state).__name__]
-        raise ValueError(
-            f"Run: the optimizer with the state {', '.join(names)} failed on the call update(gradients, state, "
-            f"parameters, value=loss): {type(error).__name__}: {error}; for an optimizer that needs other parameters "
-            "or arguments (lookahead, sam with opaque_mode=True, sophia, dpsgd), write the loop by hand"
-        ) from error
-
-
-def _check_updates(updates: Params, params: Params) -> None:
-    """Check that updates have the shapes of the parameters; `optax.apply_updates` would broadcast others."""
-    if jax.tree.map(jnp.shape, updates) != jax.tree.map(jnp.shape, params):
-        raise ValueError(f"updates have the shapes {checks.shapes(updates)}, parameters {checks.shapes(params)}")
-
-
-def _refuse_line_search(opt_state: PyTree) -> None:
-    """Raise for a line search, which evaluates the loss several times in a step."""
-    searches = [
-        type(node).__name__
-        for node in jax.tree.leaves(opt_state, is_leaf=lambda node: "Linesearch" in type(node).__name__)
-        if "Linesearch" in type(node).__name__
-    ]
-    if searches:
-        raise ValueError(
-            f"Run: the optimizer does a line search ({searches[0]}), which needs the loss as a function; "
-            "write the loop by hand, or use lbfgs with linesearch=None and a learning rate"
-        )

@@ -18,10 +18,10 @@ from nnjax.data._transfers import allow_transfers
 from nnjax.data._validate import cast
 from nnjax.train.engine.distributed import refuse_forked_process
 from nnjax.train.engine.ensemble import Ensemble, Strategy
+from nnjax.train.engine.make_job import make_job
 from nnjax.train.engine.options import Callback, FitOptions, Record, Resume
-from nnjax.train.fit import Result, make_job, train_members
-from nnjax.train.run import Run
-from nnjax.types import Data, Key
+from nnjax.train.fit import Result, train_members
+from nnjax.types import Data, Key, Trainable
 
 RESERVED = ("loss", "diverged")  # columns of the table, which no hyper-parameter may be named after
 Hyper = dict[str, Array]  # one number for each run, traced inside the program
@@ -36,12 +36,13 @@ class Sweep(NamedTuple):
 
 @allow_transfers
 def sweep(
-    make_run: Callable[[Hyper], Run],
+    make_run: Callable[[Hyper], Trainable],
     hyper: Mapping[str, Any],
-    data: Data | Source | tuple[Any, ...],
+    data: Data | Source | tuple[Any, ...] | None = None,
     *,
-    epochs: float,
-    validation: Data | tuple[Any, ...],
+    epochs: float | None = None,
+    steps: int | None = None,
+    validation: Data | tuple[Any, ...] | None = None,
     key: Key | None = None,
     seeds: int = 1,
     strategy: Strategy = "map",
@@ -63,12 +64,13 @@ def sweep(
     the same random draws and the same order of data: setting i is `fit(make_run(setting i), …, key=key)`.
 
     Args:
-      make_run: `{"name": ()} -> Run`.
+      make_run: `{"name": ()} -> Run`, or a function that returns any `types.Trainable`.
       hyper: the values (settings,) of each hyper-parameter, by name. Setting i consists of the i-th values. See `grid`
         and `random_search`.
       data: see `fit`.
       epochs: see `fit`.
-      validation: the data whose loss ranks the settings.
+      steps: see `fit`.
+      validation: the data whose loss ranks the settings. Runs without data may be ranked by their own last loss.
       key: the key of all runs; `jax.random.key(0)` if None.
       seeds: number of runs of each setting, with the keys `jax.random.split(key, seeds)`; for one seed, `key` itself.
       strategy: see `fit`, like all the arguments below.
@@ -84,8 +86,9 @@ def sweep(
       progress: see `fit`.
 
     Returns:
-      `Sweep(table, result)`. Rows of the table hold means over the seeds and, for several seeds, `…_sd`. Settings with
-      a member that diverged come last.
+      `Sweep(table, result)`. Columns of the table are the hyper-parameters, the means of the last epoch's log, and the
+      scores that are single numbers; a log named like a hyper-parameter is called "name (log)". Rows hold means over
+      the seeds and, for several seeds, `…_sd`. Settings with a member that diverged come last.
 
     Raises:
       ValueError, TypeError: for values of different lengths or out of range (the message names the setting); and as
@@ -100,7 +103,7 @@ def sweep(
     refuse_forked_process("sweep")
     checks.function_of("sweep", "make_run", make_run, "hyper")
     checks.positive_int("sweep", "seeds", seeds)
-    if validation is None:
+    if validation is None and data is not None:
         raise ValueError("sweep: validation=None, but settings are ranked by their validation loss; pass validation=")
     values = _columns("sweep", "hyper", hyper)
     reserved = [name for name in values if name.startswith(("validation_", "best_")) or name in RESERVED]
@@ -108,6 +111,7 @@ def sweep(
         raise ValueError(f"sweep: {reserved[0]!r} is a column of the result; rename the hyper-parameter")
     options = FitOptions(
         epochs=epochs,
+        steps=steps,
         group=group,
         validate_every=validate_every,
         patience=patience,
@@ -224,7 +228,8 @@ def _table(values: dict[str, np.ndarray], result: Result, seeds: int, *, by_best
     last: dict[str, Any] = {}
     for record in result.history:  # the last record of each member: one that was stopped has no later losses
         for name, score in record.items():
-            if name not in ("epoch", "step"):
+            if name not in ("epoch", "step") and np.ndim(score) == 1:
+                name = f"{name} (log)" if name in values else name  # noqa: PLW2901
                 last[name] = np.where(result.stopped & np.isnan(score), last.get(name, score), score)
     if by_best and result.best is not None:
         last["best_validation_loss"] = np.asarray(result.best.score)
@@ -238,5 +243,5 @@ def _table(values: dict[str, np.ndarray], result: Result, seeds: int, *, by_best
                 row[f"{name}_sd"] = float(score[part].std(ddof=1))
         row["diverged"] = int((result.diverged[part] >= 0).sum())
         rows.append(row)
-    by = "best_validation_loss" if by_best else "validation_loss"
+    by = "best_validation_loss" if by_best else "validation_loss" if "validation_loss" in last else "loss"
     return sorted(rows, key=lambda row: (row["diverged"] > 0, math.isnan(row.get(by, math.nan)), row.get(by)))

@@ -21,9 +21,9 @@ from nnjax.train.engine.fit_state import (
     tree_where,
 )
 from nnjax.train.engine.placement import shard_batch
+from nnjax.train.engine.trainable import batch_rows, check_scores, evaluation_params, initial_train_state, take_step
 from nnjax.train.folds import Rows
-from nnjax.train.run import Log
-from nnjax.types import Data, Key, PyTree
+from nnjax.types import Data, Key, Log, PyTree
 
 ROWS = 8192  # rows drawn at once: with fewer, each row costs more; with more, a short chunk wastes some
 CAPACITY = 1024  # the most steps in a chunk: the logs have this length
@@ -67,15 +67,17 @@ def _status(fs: FitState) -> Status:
 
 
 @partial(jax.jit, static_argnames=("ensemble", "validated"))
-def initial_states(ensemble: Ensemble, keys: Key, hyper: PyTree, data: Data, *, validated: bool) -> FitState:
+def initial_states(
+    ensemble: Ensemble, keys: Key, hyper: PyTree, start: PyTree, data: Data, *, validated: bool
+) -> FitState:
     """Return the initial state. Padding members (added to fill all devices) start stopped."""
 
-    def initial_state(member: tuple[Key, PyTree, Array], data: Data) -> FitState:
-        key, hyper, index = member
-        ts = ensemble.run(hyper).init(key, data)
+    def initial_state(member: tuple[Key, PyTree, PyTree, Array], data: Data) -> FitState:
+        key, hyper, start, index = member
+        ts = initial_train_state(ensemble.run(hyper), key, data, start)
         return initial_fit_state(ts, validated=validated, stopped=index >= ensemble.members)
 
-    members = (keys, hyper, jnp.arange(ensemble.padded))
+    members = (keys, hyper, start, jnp.arange(ensemble.padded))
     return each_member(replace(ensemble, strategy="map"), initial_state, members, data)  # vmap compiles slowly here
 
 
@@ -118,8 +120,9 @@ def validate(
     ) -> tuple[FitState, Log, Status]:
         (fs, args), (data, patience) = member, shared
         own = data if args.rows is None else select_rows(data, args.rows)
-        log = ensemble.run(args.hyper).evaluate(fs.train, own)
-        fs = record_validation(fs, log["loss"], patience)
+        run = ensemble.run(args.hyper)
+        log = check_scores(run.evaluate(fs.train, own))
+        fs = record_validation(fs, log["loss"], patience, evaluation_params(run, fs.train))
         return fs, log, _status(fs)
 
     return each_member(ensemble, validate_member, (fs, args), (data, patience))
@@ -158,20 +161,23 @@ def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n
 
     def step(i: Array, carry: Carry, batch: Data) -> Carry:
         fs, logs = carry
-        ts, log = run.step(fs.train, batch)
-        new, loss = record_step(fs, ts, log["loss"]), log["loss"]
+        ts, log = take_step(run, fs.train, batch)
+        new = record_step(fs, ts, log)
         if lockstep:
             new = tree_where(continues(fs), new, fs)
-        return new, {"loss": logs["loss"].at[i].set(loss)}
+        return new, {name: values.at[i].set(log[name]) for name, values in logs.items()}
 
-    size = run.batch_size or n_rows(examples)
-    example = jax.ShapeDtypeStruct((size,), jnp.int32)
-    dtype = jax.eval_shape(lambda rows: run.step(fs.train, batch(rows))[1]["loss"], example).dtype
-    carry: Carry = fs, {"loss": jnp.zeros((CAPACITY,), dtype)}
+    def log_of(batch: Callable[[Array], Data]) -> Log:
+        example = jax.ShapeDtypeStruct((run.batch_size or n_rows(examples),), jnp.int32)
+        return jax.eval_shape(lambda rows: take_step(run, fs.train, batch(rows))[1], example)
+
+    def empty(log: Log) -> Log:
+        return {name: jnp.zeros((CAPACITY,), value.dtype) for name, value in log.items()}
 
     if run.batch_size is None:
         full = shard_batch(ensemble, examples if table is None else take_rows(examples, table))
-        return loop(n, lambda i, carry: step(i, carry, full), carry)
+        return loop(n, lambda i, carry: step(i, carry, full), (fs, empty(log_of(lambda rows: full))))
+    carry: Carry = fs, empty(log_of(batch))
 
     if positions is not None:
         block_rows, first = jnp.asarray(positions.rows), fs.train.step - positions.first_step
@@ -180,11 +186,11 @@ def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n
 
     count = n_rows(examples) if rows is None else jnp.asarray(rows.sizes)
     # Rows of several steps are drawn at once, of fewer steps for large ensembles, because their chunks are short
-    several = min(CAPACITY, max(1, ROWS // size // min(ensemble.members, 16)))
+    several = min(CAPACITY, max(1, ROWS // run.batch_size // min(ensemble.members, 16)))
 
     def draw_and_step(b: Array, carry: Carry) -> Carry:
         ts = carry[0].train
-        drawn, first = run.rows(ts.key, ts.step, count, several), b * several
+        drawn, first = batch_rows(run, ts.key, ts.step, count, several), b * several
         return loop(jnp.minimum(several, n - first), lambda i, carry: step(first + i, carry, batch(drawn[i])), carry)
 
     return loop((n + several - 1) // several, draw_and_step, carry)

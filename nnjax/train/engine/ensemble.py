@@ -12,8 +12,8 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from nnjax import checks
-from nnjax.train.run import Run
-from nnjax.types import PyTree
+from nnjax.train.engine.trainable import check_trainable, is_trainable
+from nnjax.types import PyTree, Trainable
 
 Strategy = Literal["map", "vmap"]
 STRATEGIES: tuple[Strategy, ...] = ("map", "vmap")
@@ -35,7 +35,7 @@ class Ensemble:
       ValueError, TypeError: for an unknown strategy, members < 1, or a mesh with other axes.
     """
 
-    make_run: Run | Callable[[PyTree], Run]
+    make_run: Trainable | Callable[[PyTree], Trainable]
     members: int = 1
     strategy: Strategy = "map"
     mesh: Mesh | None = None
@@ -54,14 +54,15 @@ class Ensemble:
         auto = (AxisType.Auto,) * len(self.mesh.axis_names)  # the default of jax.make_mesh is Explicit
         object.__setattr__(self, "mesh", Mesh(self.mesh.devices, self.mesh.axis_names, axis_types=auto))
 
-    def run(self, hyper: PyTree) -> Run:
+    def run(self, hyper: PyTree) -> Trainable:
         """Return the run of the member with these hyper-parameters."""
-        if isinstance(self.make_run, Run):
-            return self.make_run
+        make_run: Any = self.make_run
+        if is_trainable(make_run):
+            return make_run
         place = "in make_run, whose hyper-parameters are traced: compute with them, but do not branch on them"
         with checks.located(place):
             try:
-                run: Any = self.make_run(hyper)
+                run: Any = make_run(hyper)
             except jax.errors.ConcretizationTypeError as error:
                 frames = [
                     f for f in traceback.extract_tb(error.__traceback__) if f"{os.sep}jax{os.sep}" not in f.filename
@@ -72,9 +73,7 @@ class Ensemble:
                     "compute with it: jnp.where instead of if, and a schedule of fixed numbers that is scaled, as in "
                     'lambda step: hyper["rate"] * schedule(step)'
                 ) from error
-        if not isinstance(run, Run):
-            raise TypeError(f"sweep: make_run must return a train.Run, got {run!r}")
-        return run
+        return check_trainable("sweep", "the result of make_run", run)
 
     @property
     def padded(self) -> int:

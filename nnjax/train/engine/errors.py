@@ -85,7 +85,7 @@ class DivergedWarning(RuntimeWarning):
         )
         super().__init__(
             f"fit: the loss of step {step}{who} is {loss}, so this was its last step. {help_}; train.replay(…) finds "
-            "where it arose"
+            "where it arose, and Run(skip_nonfinite=True) skips such steps"
         )
 
 

@@ -15,6 +15,7 @@ from nnjax.storage.checkpoint import digest
 from nnjax.train.engine.device_loop import select_rows
 from nnjax.train.engine.ensemble import BATCH, Ensemble, index_tree
 from nnjax.train.engine.job import Job, Members
+from nnjax.train.engine.trainable import take_step
 from nnjax.train.folds import Rows
 from nnjax.train.run import metric_name
 from nnjax.types import Data, Key, PyTree
@@ -36,10 +37,11 @@ def run_fingerprint(job: Job) -> Fingerprint:
         "batch over": str(ensemble.axis_size(BATCH)),  # devices along "members" do not communicate
         "key": digest(jax.random.key_data(members.keys))[:16],
         "hyper-parameters": digest(members.hyper)[:16],
+        "start": "drawn" if members.start is None else digest(members.start)[:16],
         "data": data.digest(job.data)[:16],
         "rows": digest(members.rows)[:16],
         "validation": digest(validation)[:16],
-        "metrics": ", ".join(metric_name(metric) for metric in run.metrics),
+        "metrics": ", ".join(metric_name(metric) for metric in getattr(run, "metrics", ())),
         "evaluation": "none" if job.held_out is None else evaluation_digest(ensemble, members, sample, job.held_out),
         **machine_fingerprint(),
     }
@@ -60,7 +62,7 @@ def step_digest(ensemble: Ensemble, key: Key, hyper: PyTree, sample: Data) -> st
 
     def step(hyper: PyTree, key: Key, sample: Data) -> PyTree:
         run = ensemble.run(hyper)
-        return run.step(run.init(key, sample), data.take_rows(sample, jnp.zeros(rows, jnp.int32)))
+        return take_step(run, run.init(key, sample), data.take_rows(sample, jnp.zeros(rows, jnp.int32)))
 
     return _program_digest(step, first, key, sample)
 

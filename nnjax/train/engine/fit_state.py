@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from nnjax.types import Params, State, TrainState
+from nnjax.types import Log, Params, State, TrainState
 
 T = TypeVar("T")
 NO_PATIENCE = 2**31 - 1  # a patience that no run reaches
@@ -54,26 +54,28 @@ def is_running(fs: FitState) -> Array:
     return (fs.diverged < 0) & ~fs.stopped
 
 
-def record_step(fs: FitState, ts: TrainState, loss: Array) -> FitState:
-    """Return the state after a step that led to `ts`; `loss` is its loss. A loss that is not finite ends the run."""
-    diverged = jnp.where(jnp.isfinite(loss), fs.diverged, fs.train.step)
+def record_step(fs: FitState, ts: TrainState, log: Log) -> FitState:
+    """Return the state after a step that led to `ts`. A loss that is not finite ends the run, if it was not skipped."""
+    good = jnp.isfinite(log["loss"])
+    diverged = jnp.where(good | (log["skipped"] > 0) if "skipped" in log else good, fs.diverged, fs.train.step)
     return fs._replace(train=ts, diverged=diverged)
 
 
-def record_validation(fs: FitState, score: Array, patience: Array) -> FitState:
+def record_validation(fs: FitState, score: Array, patience: Array, params: Params) -> FitState:
     """Return the state after a validation: keep the best network, and stop a run that no longer improves.
 
     Args:
       fs: the state, with `best`.
       score: () the validation loss. NaN counts as no improvement.
       patience: () int32, number of validations without improvement after which the run is stopped.
+      params: the parameters that were evaluated.
     """
     assert fs.best is not None
     running = is_running(fs)
     score = score.astype(fs.best.score.dtype)
     better = running & (score < fs.best.score)
     waited = jnp.where(better, 0, fs.best.waited + running.astype(jnp.int32))
-    current = Best(score, fs.train.step, fs.train.params, fs.train.state, waited)
+    current = Best(score, fs.train.step, params, fs.train.state, waited)
     best = tree_where(better, current, fs.best._replace(waited=waited))
     return fs._replace(best=best, stopped=fs.stopped | (running & (waited >= patience)))
 

@@ -24,8 +24,7 @@ from nnjax.train.engine.options import FitOptions, Record
 from nnjax.train.engine.placement import replicate, shard_members, snapshot, to_host
 from nnjax.train.engine.resume import Logs, Save, resumable
 from nnjax.train.engine.signals import deferred_interrupts
-from nnjax.train.run import Log
-from nnjax.types import Data
+from nnjax.types import Data, Log
 
 CHUNK_SECONDS = 0.25  # time that a chunk takes, and so the delay of the progress bar and of Ctrl-C
 
@@ -80,23 +79,23 @@ def run_job(
         stops, size, saved_at, final = _stops(job, options), options.chunk_steps or 1, time.perf_counter(), False
         with _rescued(job, save, lambda: (fs, logs, final, where)):
             # Zero steps, and the validation of a copy, compile the programs
-            fs, _, status = advance(fs, logs.done, logs.done, next_feed(logs.done, interrupted).block)
+            fs, log, status = advance(fs, logs.done, logs.done, next_feed(logs.done, interrupted).block)
+            logs = logs.with_room(log, job.total_steps)
             if job.held_out is not None:
                 score(jax.tree.map(jnp.copy, fs))
             status = to_host(ensemble, status)
             compiled = time.perf_counter() - start
 
             while not ended and status.running.any() and (epoch := _next_stop(job, stops, logs)) is not None:
-                clock = time.perf_counter()
-                feed, before = next_feed(logs.done, interrupted), logs.done
+                clock, before = time.perf_counter(), logs.done
+                feed = next_feed(before, interrupted)
                 until = _chunk_end(job, options, before, epoch, size=size, limit=feed.limit)
-                fs, log, status = advance(fs, before, until, feed.block)
-                losses, status = to_host(ensemble, (log["loss"], status))  # waits for the device
-                elapsed = time.perf_counter() - clock
-                training += elapsed
+                fs, *measured = advance(fs, before, until, feed.block)
+                log, status = to_host(ensemble, measured)  # waits for the device
+                training += (elapsed := time.perf_counter() - clock)
                 size = options.chunk_steps or max(1, int((until - before).max() / elapsed * CHUNK_SECONDS))
-                logs = _add_losses(logs, losses, until, status.step)
-                _warn_diverged(job, status.diverged, losses, before)
+                logs = _add_steps(logs, log, until, status.step)
+                _warn_diverged(job, status.diverged, log["loss"], before)
                 survived, at_stop = bool(status.running.any()), bool((until == ends[:, epoch]).all())
                 if at_stop and job.held_out is not None and (epoch in job.validated or epoch == job.last_epoch):
                     if epoch not in job.validated:  # a longer run would not validate here: no checkpoint may hold it
@@ -124,16 +123,13 @@ def run_job(
 
 
 def _continue(job: Job, fs: FitState, logs: Logs) -> Partial:
-    """Return the state of an interrupted run on the devices, and its logs with room for the steps to come."""
+    """Return the state of an interrupted run on the devices, and its logs."""
     if (logs.done > job.total_steps).any():
         raise ValueError(
             f"fit: the interrupted run has taken {logs.done.max()} steps, but these epochs are {job.total_steps}; "
             "continue with at least as many epochs"
         )
-    losses = np.full((len(logs.done), job.total_steps), np.nan, logs.losses.dtype)
-    taken = int(logs.done.max(initial=0))
-    losses[:, :taken] = logs.losses[:, :taken]
-    return jax.tree.map(jnp.copy, shard_members(job.ensemble, fs)), logs._replace(losses=losses)
+    return jax.tree.map(jnp.copy, shard_members(job.ensemble, fs)), logs
 
 
 def _interruption(job: Job, folder: Path | None, fs: FitState, logs: Logs, *, waiting: bool = False) -> InterruptedRun:
@@ -275,37 +271,52 @@ def _next_stop(job: Job, stops: list[int], logs: Logs) -> int | None:
     return job.last_epoch if unscored else None  # the last validation is not part of a checkpoint
 
 
-def _add_losses(logs: Logs, losses: np.ndarray, until: np.ndarray, taken: np.ndarray) -> Logs:
-    """Return the logs with the losses (members, ...) of a chunk, which are written in place.
+def _add_steps(logs: Logs, log: Log, until: np.ndarray, taken: np.ndarray) -> Logs:
+    """Return the logs with those of a chunk, (members, ...), which are written in place.
 
     Steps that a frozen member did not take, those from `taken` (members,) on, keep NaN.
     """
     for member, (start, stop) in enumerate(zip(logs.done, np.minimum(until, taken), strict=True)):
-        logs.losses[member, start : max(start, stop)] = losses[member, : max(0, stop - start)]
+        for name, values in logs.steps.items():
+            values[member, start : max(start, stop)] = log[name][member, : max(0, stop - start)]
     return logs._replace(done=until)
 
 
 def _add_scores(logs: Logs, epoch: int, scores: dict[str, np.ndarray], diverged: np.ndarray) -> Logs:
     """Return the logs with the scores of a validation. A member that diverged has none, even if they are finite."""
     float_ = jnp.result_type(float)
-    masked = {name: np.where(diverged >= 0, np.nan, score).astype(float_) for name, score in scores.items()}
+    masked = {name: masked_scores(score, diverged >= 0).astype(float_) for name, score in scores.items()}
     return logs._replace(epochs=(*logs.epochs, epoch), scores=(*logs.scores, masked))
 
 
-def mean_over(losses: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """Return the mean (members,) of the losses (members, steps) that are counted, or NaN without any."""
+def masked_scores(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Return the scores (members, ...) with NaN for the given members (members,) bool."""
+    return np.where(members.reshape(-1, *[1] * (scores.ndim - 1)), np.nan, scores)
+
+
+def mean_log(steps: dict[str, np.ndarray], counted: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the mean (members,) of each log (members, steps) over the counted steps that were not skipped.
+
+    NaN without any. "skipped" itself is the share of skipped steps.
+    """
+    applied = counted & ~(steps["skipped"] > 0) if "skipped" in steps else counted
+    means = {}
     with np.errstate(invalid="ignore"):
-        return np.where(counted, losses, 0).sum(1) / counted.sum(1)
+        for name, values in steps.items():
+            part = counted if name == "skipped" else applied
+            means[name] = np.where(part, values, 0).sum(1) / part.sum(1)
+    return means
 
 
 def _record(job: Job, logs: Logs, since: np.ndarray) -> Record:
     """Return the record for callbacks and the progress bar: the mean loss from step `since` on, and the last scores."""
     step = int(logs.done.max())
     steps = np.arange(since.min(initial=0), step)
-    losses = logs.losses[:, steps]
-    loss = mean_over(losses, (since[:, None] <= steps) & ~np.isnan(losses))
+    log = {name: values[:, steps] for name, values in logs.steps.items()}
+    taken = ~np.isnan(log["loss"]) | (log["skipped"] > 0 if "skipped" in log else False)
+    means = mean_log(log, (since[:, None] <= steps) & taken)
     scores = {f"validation_{name}": score for name, score in logs.scores[-1].items()} if logs.scores else {}
-    return {"step": step, "epoch": step / job.epoch_steps, "loss": loss} | scores
+    return {"step": step, "epoch": step / job.epoch_steps, **means, **scores}
 
 
 def _chunk_end(
@@ -334,7 +345,7 @@ def _call(job: Job, options: FitOptions, fs: FitState, logs: Logs, epoch: int) -
         ends = job.members.ends
         earlier = [e for e in range(epoch) if (ends[:, e] < ends[:, epoch]).any()]
         since = ends[:, earlier[-1]] if earlier else np.zeros_like(logs.done)
-        record = _record(job, logs, since) | {"epoch": min(epoch + 1.0, options.epochs)}
+        record = _record(job, logs, since) | {"epoch": min(epoch + 1.0, job.epochs)}
     else:
         record = _record(job, logs, since=np.maximum(0, logs.done - options.callback_every))
     ts = snapshot(job.ensemble, fs.train)

@@ -14,6 +14,8 @@ from nnjax.train.engine.placement import replicate, shard_members
 from nnjax.train.folds import Rows
 from nnjax.types import Data, Key, PyTree
 
+EPOCH_STEPS = 100  # the steps that count as an epoch in a run without data
+
 
 class Members(NamedTuple):
     """Per-member arguments of a job; every array has a leading axis (members, ...)."""
@@ -23,6 +25,7 @@ class Members(NamedTuple):
     rows: Rows | None  # rows to train on; None for all
     held_out_rows: Rows | None  # rows to validate on; None for all
     ends: np.ndarray  # (members, epochs) int, the step after which each epoch ends
+    start: tuple[PyTree, PyTree] | None = None  # initial parameters and state of the network; None to draw them
 
 
 class Job(NamedTuple):
@@ -35,6 +38,7 @@ class Job(NamedTuple):
     validated: frozenset[int]  # indices of the epochs after which members are validated, without the last one
     validate_every: int  # number of epochs between validations
     patience: int | None  # number of validations without improvement after which a member is stopped
+    epochs: float  # number of epochs; the last one may be a fraction
     epoch_steps: float  # steps per epoch, for progress
     first: int = 0  # index of the first member, if this is one group of several
     numbered: bool = True  # False for a single run, whose messages name no member
@@ -59,9 +63,9 @@ class Job(NamedTuple):
 
 def first_state(job: Job, *, validated: bool) -> FitState:
     """Return the state before the first step, on the device; with a best network if members are validated."""
-    keys, hyper = shard_members(job.ensemble, (job.members.keys, job.members.hyper))
+    members = shard_members(job.ensemble, (job.members.keys, job.members.hyper, job.members.start))
     examples = replicate(job.ensemble, sample(job.data))
-    return initial_states(job.ensemble, keys, hyper, examples, validated=validated)
+    return initial_states(job.ensemble, *members, examples, validated=validated)
 
 
 def state_shapes(job: Job, *, validated: bool) -> Any:

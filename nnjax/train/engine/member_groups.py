@@ -10,6 +10,7 @@ import numpy as np
 
 from nnjax.storage import checkpoint
 from nnjax.train.engine.fit_state import FitState, is_running
+from nnjax.train.engine.host_loop import masked_scores
 from nnjax.train.engine.job import Job
 from nnjax.train.engine.options import FitOptions
 from nnjax.train.engine.resume import Logs
@@ -71,14 +72,20 @@ def join_logs(job: Job, parts: Sequence[Logs], fs: FitState) -> Logs:
         done.append(logs.done if running[members].any() else job.members.ends[members, -1])
         scores.append(_scores_at(logs, epochs, diverged[members]))
     names = list(next((score for logs in parts for score in logs.scores), {}))
-    missing = {name: [np.full(len(logs.done), np.nan, logs.losses.dtype) for logs in parts] for name in names}
+    shapes = {name: score.shape[1:] for logs in parts for scores in logs.scores for name, score in scores.items()}
+    float_ = parts[0].steps["loss"].dtype
+    missing = {name: [np.full((len(p.done), *shapes[name]), np.nan, float_) for p in parts] for name in names}
     joined = tuple(
         {n: np.concatenate([s.get(n, m) for s, m in zip(at_epoch, missing[n], strict=True)]) for n in names}
         for at_epoch in zip(*scores, strict=True)
     )
-    steps = max(logs.losses.shape[1] for logs in parts)  # folds may differ in length
-    losses = [np.pad(a, ((0, 0), (0, steps - a.shape[1])), constant_values=np.nan) for a in (p.losses for p in parts)]
-    return Logs(np.concatenate(done), np.concatenate(losses), tuple(epochs), joined)
+    steps = max(logs.steps["loss"].shape[1] for logs in parts)  # folds may differ in length
+
+    def padded(a: np.ndarray) -> np.ndarray:
+        return np.pad(a, ((0, 0), (0, steps - a.shape[1])), constant_values=np.nan)
+
+    log = {name: np.concatenate([padded(logs.steps[name]) for logs in parts]) for name in parts[0].steps}
+    return Logs(np.concatenate(done), log, tuple(epochs), joined)
 
 
 def _scores_at(logs: Logs, epochs: Sequence[int], diverged: np.ndarray) -> list[dict[str, np.ndarray]]:
@@ -86,7 +93,7 @@ def _scores_at(logs: Logs, epochs: Sequence[int], diverged: np.ndarray) -> list[
     by_epoch = dict(zip(logs.epochs, logs.scores, strict=True))
     scores: list[dict[str, np.ndarray]] = []
     for epoch in epochs:
-        last = {name: np.where(diverged, np.nan, score) for name, score in scores[-1].items()} if scores else {}
+        last = {name: masked_scores(score, diverged) for name, score in scores[-1].items()} if scores else {}
         scores.append(by_epoch.get(epoch, last))
     return scores
 

@@ -33,7 +33,8 @@ class FitOptions:
       ValueError, TypeError: for a value out of range.
     """
 
-    epochs: float
+    epochs: float | None = None
+    steps: int | None = None
     group: int | None = None
     validate_every: int = 1
     patience: int | None = None
@@ -47,7 +48,13 @@ class FitOptions:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        checks.in_range("fit", "epochs", self.epochs, "[0, inf)")
+        if (self.epochs is None) == (self.steps is None):
+            got = "neither" if self.epochs is None else "both"
+            raise TypeError(f"fit: needs epochs= or steps=, the length of the run, got {got}")
+        if self.epochs is not None:
+            checks.in_range("fit", "epochs", self.epochs, "[0, inf)")
+        if self.steps is not None:
+            checks.positive_int("fit", "steps", self.steps, 0)
         checks.in_range("fit", "save_every", self.save_every, "[0, inf)")
         for name in ("validate_every", "keep"):
             checks.positive_int("fit", name, getattr(self, name))

@@ -20,6 +20,7 @@ from nnjax.train.engine.device_loop import Block, Positions
 from nnjax.train.engine.ensemble import Ensemble, index_tree
 from nnjax.train.engine.job import Job
 from nnjax.train.engine.placement import replicate, shard_members
+from nnjax.train.engine.trainable import batch_rows
 from nnjax.types import Data, Key, PyTree
 
 BYTES = 64 * 2**20  # size of a block. There are three: one in training, one ready, one being gathered
@@ -144,10 +145,10 @@ def _gatherer(
             "use arrays in memory (np.asarray)"
         )
     members, batch = len(job.members.keys), run.batch_size
-    count = np.full(members, source.n, np.int32) if members_rows is None else np.asarray(members_rows.sizes)
+    count = source.n if members_rows is None else np.asarray(members_rows.sizes)
     sample = source.gather(np.zeros(1, np.int64))
     size = max(1, BYTES // (members * batch * (source.bytes_per_row + 4)))
-    draw = _row_drawer(job, count, size)
+    draw = _rows_in_order(batch, size) if source.in_order else _row_drawer(job, count, size)
 
     def gather(start: np.ndarray, limit: np.ndarray) -> Block:
         drawn = draw(start)
@@ -173,7 +174,17 @@ def _gatherer(
     return gather, size
 
 
-def _row_drawer(job: Job, count: np.ndarray, n: int) -> Callable[[np.ndarray], np.ndarray]:
+def _rows_in_order(batch: int, n: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Return `draw(start)`: the rows (members, n, batch) of each member's n steps from `start`, one after another."""
+
+    def draw(start: np.ndarray) -> np.ndarray:
+        steps = start[:, None] + np.arange(n)
+        return steps[:, :, None] * batch + np.arange(batch)
+
+    return draw
+
+
+def _row_drawer(job: Job, count: int | np.ndarray, n: int) -> Callable[[np.ndarray], np.ndarray]:
     """Return `draw(start)`: the rows (members, n, batch) of each member's n steps from `start`, drawn on the CPU.
 
     An accelerator would draw them only after the chunk that it is busy with.
@@ -183,25 +194,38 @@ def _row_drawer(job: Job, count: np.ndarray, n: int) -> Callable[[np.ndarray], n
     except RuntimeError:  # JAX_PLATFORMS excludes the CPU
         host = jax.local_devices()[0]
     keys, hyper = jax.device_put((job.members.keys, index_tree(job.members.hyper, 0)), host)
+    same, sizes = (count, None) if isinstance(count, int) else (None, count)
 
     def draw(start: np.ndarray) -> np.ndarray:
         with jax.default_device(host):
-            return np.asarray(_draw_rows(job.ensemble, keys, hyper, count, start.astype(np.int32), n=n))
+            return np.asarray(
+                _draw_rows(job.ensemble, keys, hyper, sizes, start.astype(np.int32), n=n, n_examples=same)
+            )
 
     return draw
 
 
-@partial(jax.jit, static_argnames=("ensemble", "n"))
+@partial(jax.jit, static_argnames=("ensemble", "n", "n_examples"))
 def _draw_rows(
-    ensemble: Ensemble, keys: Key, hyper: PyTree, count: jax.Array, start: jax.Array, *, n: int
+    ensemble: Ensemble,
+    keys: Key,
+    hyper: PyTree,
+    sizes: jax.Array | None,
+    start: jax.Array,
+    *,
+    n: int,
+    n_examples: int | None,
 ) -> jax.Array:
+    """Return the rows of `n` steps among each member's number of examples, in `sizes` or the same for all."""
     run = ensemble.run(hyper)
 
-    def draw(member: tuple[Key, jax.Array, jax.Array]) -> jax.Array:
-        key, step, count = member
-        return run.rows(key, step, count, n)
+    def draw(member: tuple[Key, jax.Array, jax.Array | None]) -> jax.Array:
+        key, step, size = member
+        count = n_examples if size is None else size
+        assert count is not None
+        return batch_rows(run, key, step, count, n)
 
-    members = (keys, jnp.asarray(start), jnp.asarray(count))
+    members = (keys, jnp.asarray(start), sizes)
     # Other generators draw different numbers under vmap
     return jax.vmap(draw)(members) if str(jax.random.key_impl(keys)) == "threefry2x32" else lax.map(draw, members)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 Show = Callable[[dict[str, Any], int], None]  # (record, steps done)
+FIXED = ("epoch", "step", "loss")
 SCORES = ("validation_accuracy", "validation_r2", "validation_loss")
 
 
@@ -38,8 +39,10 @@ def progress_bar(total: int, *, show: bool) -> Iterator[Show]:
 
         def update(record: dict[str, Any], step: int) -> None:
             text = f"loss {_mean(record['loss']):.4g}"
-            score = next((name for name in SCORES if name in record), None)  # one score: the line must fit a terminal
+            score = next((name for name in SCORES if name in record), None)  # few numbers: the line must fit a terminal
             text += f"  {score.replace('_', ' ')} {_mean(record[score]):.4f}" if score else ""
+            logged = [name for name in record if name not in FIXED and not name.startswith("validation_")]
+            text += "".join(f"  {name} {_mean(record[name]):.4g}" for name in logged[:2])
             elapsed = bar.tasks[task].elapsed or 0.0
             bar.update(task, completed=step, epoch=record["epoch"], text=text, rate=step / elapsed if elapsed else 0.0)
 

@@ -1,7 +1,7 @@
 """The checkpoints of a `fit`: write them, and continue a run from the latest one."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypedDict
@@ -26,9 +26,19 @@ class Logs(NamedTuple):
     """Everything measured so far, on the host. A resumed run has the whole history."""
 
     done: np.ndarray  # (members,) steps, including steps that a frozen member did not take
-    losses: np.ndarray  # (members, steps), NaN for steps that were not taken
+    steps: dict[str, np.ndarray]  # (members, steps) "loss" and what else was logged, NaN for steps that were not taken
     epochs: tuple[int, ...]  # indices of the epochs after which members were validated
-    scores: tuple[dict[str, np.ndarray], ...]  # scores (members,) of each validation
+    scores: tuple[dict[str, np.ndarray], ...]  # scores (members, ...) of each validation
+
+    def with_room(self, names: Iterable[str], steps: int) -> "Logs":
+        """Return the logs with entries of these names, and room for this many steps."""
+        shape = (len(self.done), steps)
+        float_ = jnp.result_type(float)
+        padded = {name: np.full(shape, np.nan, float_) for name in dict.fromkeys(["loss", *self.steps, *names])}
+        for name, values in self.steps.items():
+            taken = min(values.shape[1], int(self.done.max(initial=0)))
+            padded[name][:, :taken] = values[:, :taken]
+        return self._replace(steps=padded)
 
 
 class Metadata(TypedDict):
@@ -37,9 +47,11 @@ class Metadata(TypedDict):
     step: int
     score: float | None  # the mean validation loss
     fingerprint: Fingerprint
-    done: list[int]  # these three are as in `Logs`
-    epochs: list[int]
-    scores: list[str]
+    done: list[int]  # as in `Logs`
+    epochs: list[int]  # as in `Logs`
+    log: list[str]  # the names of what is logged for each step
+    scores: dict[str, list[int]]  # the shape of each score
+    numbered: bool  # False for a single run
 
 
 class Save(Protocol):
@@ -70,7 +82,8 @@ def resumable(job: Job, options: FitOptions) -> Iterator[tuple[tuple[FitState, L
             losses = logs.scores[-1]["loss"] if logs.scores else np.zeros(0)
             losses = losses[~np.isnan(losses)]
             score = float(losses.mean()) if losses.size else None
-            step, metadata = int(logs.done.max()), {"fingerprint": fingerprint, **metadata}
+            step = int(logs.done.max())
+            metadata = {"fingerprint": fingerprint, "numbered": job.numbered, **metadata}
             try:
                 return folder if write(step, tree, metadata, score, wait=wait) else None
             except OSError as error:
@@ -164,13 +177,11 @@ def _load(job: Job, options: FitOptions, fingerprint: Fingerprint, folder: Path)
     ends = job.members.ends[:, -1] if job.members.ends.size else np.zeros(len(logs.done), int)
     if (logs.done > ends).any():
         raise ValueError(
-            f"fit: epochs={options.epochs:g} is {ends.max()} steps, but the run saved in {folder} has already taken "
+            f"fit: epochs={job.epochs:g} is {ends.max()} steps, but the run saved in {folder} has already taken "
             f"{logs.done.max()} steps ({logs.done.max() / job.epoch_steps:g} epochs); resume with at least as many "
             "epochs, or choose another out="
         )
-    losses = _no_logs(job).losses
-    losses[:, : logs.losses.shape[1]] = logs.losses
-    return fs, logs._replace(losses=losses)
+    return fs, logs
 
 
 def _misfit(path: Path, like: FitState) -> str | None:
@@ -185,18 +196,17 @@ def _misfit(path: Path, like: FitState) -> str | None:
 def _pack(fs: FitState, logs: Logs) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the tree and the metadata of a checkpoint."""
     names = [name for name in logs.scores[-1] if all(name in scores for scores in logs.scores)] if logs.scores else []
-    tree = {
-        "fit": fs,
-        "losses": logs.losses[:, : int(logs.done.max())].copy(),
-        "scores": {name: np.stack([scores[name] for scores in logs.scores]) for name in names},
-    }
-    return tree, {"done": logs.done.tolist(), "epochs": list(logs.epochs), "scores": names}
+    scores = {name: np.stack([scores[name] for scores in logs.scores]) for name in names}
+    steps = {name: values[:, : int(logs.done.max())].copy() for name, values in logs.steps.items()}
+    shapes = {name: list(values.shape[2:]) for name, values in scores.items()}
+    metadata = {"done": logs.done.tolist(), "epochs": list(logs.epochs), "log": list(steps), "scores": shapes}
+    return {"fit": fs, "steps": steps, "scores": scores}, metadata
 
 
 def _unpack(tree: dict[str, Any], metadata: dict[str, Any]) -> tuple[FitState, Logs]:
     names, epochs = metadata["scores"], tuple(metadata["epochs"])
     scores = tuple({name: tree["scores"][name][i] for name in names} for i in range(len(epochs)))
-    return tree["fit"], Logs(np.asarray(metadata["done"]), tree["losses"], epochs, scores)
+    return tree["fit"], Logs(np.asarray(metadata["done"]), tree["steps"], epochs, scores)
 
 
 def _like(fs: FitState) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -206,16 +216,18 @@ def _like(fs: FitState) -> Callable[[dict[str, Any]], dict[str, Any]]:
         _check_metadata(metadata)
         members, steps, validations = len(metadata["done"]), max(metadata["done"]), len(metadata["epochs"])
         float_ = jnp.result_type(float)
-        scores = {name: jax.ShapeDtypeStruct((validations, members), float_) for name in metadata["scores"]}
-        return {"fit": fs, "losses": jax.ShapeDtypeStruct((members, steps), float_), "scores": scores}
+        scores = {
+            name: jax.ShapeDtypeStruct((validations, members, *shape), float_)
+            for name, shape in metadata["scores"].items()
+        }
+        log = {name: jax.ShapeDtypeStruct((members, steps), float_) for name in metadata["log"]}
+        return {"fit": fs, "steps": log, "scores": scores}
 
     return like
 
 
 def _no_logs(job: Job) -> Logs:
-    members = len(job.members.ends)
-    losses = np.full((members, job.total_steps), np.nan, jnp.result_type(float))
-    return Logs(np.zeros(members, np.int64), losses, epochs=(), scores=())
+    return Logs(np.zeros(len(job.members.ends), np.int64), steps={}, epochs=(), scores=())
 
 
 def _copy(fs: FitState) -> FitState:

@@ -1,0 +1,86 @@
+"""Examples from a generator of batches, which can be read only once and in order."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnjax import checks
+from nnjax.data._source import ROW, CheckedGather, Source
+from nnjax.data._validate import as_arrays, as_data, named_leaves
+from nnjax.types import Data
+
+
+def is_batches(data: Any) -> bool:
+    """Return True for a generator or another iterable of batches, such as a data loader of another library."""
+    named = isinstance(data, (tuple, list, dict, str, bytes, Source)) or hasattr(data, "shape")
+    return isinstance(data, Iterable) and not named
+
+
+def batches(iterable: Iterable[Any], n: int) -> Source:
+    """Return the first `n` examples of an iterable of batches as a source that is read in order.
+
+    A step takes the next `batch_size` examples, however many the batches have. An iterable such as a data loader starts
+    again when it ends; a generator cannot.
+
+    Args:
+      iterable: yields `Data`, `(x, y)` or `(x, y, weights)`, batches of any number of rows.
+      n: number of examples that will be read.
+
+    Raises:
+      ValueError: if the iterable is empty. Later, if a generator ends before `n` examples, and for mistakes in the
+        data, as `data.source` raises them.
+
+    >>> generator = ((np.full((2, 3), i, np.float32), np.array([i, i])) for i in range(5))
+    >>> data.batches(generator, 6).gather(np.array([2, 3])).y.tolist()
+    [1, 1]
+    """
+    n = checks.positive_int("batches", "n", n)
+    if not is_batches(iterable):
+        raise TypeError(f"batches: iterable must yield batches (x, y), got {type(iterable).__name__}")
+    examples = _examples(iterable)
+    first = next(examples, None)
+    if first is None:
+        raise ValueError("batches: the iterable is empty; it must yield batches (x, y)")
+    held, begin = first, 0  # the examples that may still be asked for, and the number of the first of them
+
+    def gather(rows: np.ndarray) -> Data:
+        nonlocal held, begin
+        if np.array_equal(rows, ROW):
+            return jax.tree.map(lambda a: a[:1], first)  # read for shapes and dtypes, at any time
+        if rows.min() < begin:
+            raise ValueError(f"batches: row {rows.min()} was read before; a generator can only be read once, in order")
+        parts = [jax.tree.map(lambda a: a[rows.min() - begin :], held)]
+        begin, end = int(rows.min()), begin + _length(held)
+        while end <= rows.max():
+            more = next(examples, None)
+            if more is None:
+                raise ValueError(f"batches: the generator ended after {end} examples; train for fewer steps")
+            parts.append(more)
+            end += _length(more)
+        held = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        return jax.tree.map(lambda a: a[rows - begin], held)
+
+    checked = CheckedGather(gather)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(checked(ROW)))
+    return Source(n, checked, size, digest="a generator of batches", in_order=True)
+
+
+def _examples(iterable: Iterable[Any]) -> Iterator[Data]:
+    """Yield the batches as arrays, again from the beginning each time that an iterable ends."""
+    while True:
+        empty = True
+        for batch in iterable:
+            arrays = as_arrays(as_data(batch, "batches"), name="batches")
+            lengths = {len(leaf) for _, leaf in named_leaves(arrays)}
+            if len(lengths) > 1:
+                raise ValueError(f"batches: all arrays of a batch must have the same number of rows, got {lengths}")
+            empty = empty and lengths <= {0}
+            yield arrays
+        if empty or isinstance(iterable, Iterator):
+            return
+
+
+def _length(batch: Data) -> int:
+    return int(jax.tree.leaves(batch)[0].shape[0])

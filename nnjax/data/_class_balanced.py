@@ -1,0 +1,53 @@
+"""Batches in which every class is drawn equally often."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from nnjax import checks
+from nnjax.types import Key
+
+
+def class_balanced(labels: Any) -> Callable[[Key, Array, Array | int, int], Array]:
+    """Return a sampler that draws each class with the same probability, for `train.Run(…, sampler=…)`.
+
+        class ~ uniform,   row ~ uniform over the rows of that class, with replacement
+
+    An epoch is still ⌈n / batch_size⌉ steps, but it does not contain every row. The loss of a balanced run is that of
+    equally frequent classes; its probabilities are not those of the data.
+
+    Args:
+      labels: (n,) the class of each row of the data.
+
+    Returns:
+      `(key, step, n, batch_size) -> rows`, the rows (batch_size,) int32 of a batch.
+
+    Raises:
+      ValueError: if the labels are not (n,). The sampler raises it for another number of rows, and in folds.
+
+    >>> sampler = data.class_balanced(np.array([0, 0, 0, 0, 0, 0, 0, 1]))
+    >>> rows = sampler(jax.random.key(0), 0, 8, 1000)
+    >>> int((rows == 7).sum())
+    499
+    """
+    classes = np.asarray(labels)
+    if classes.ndim != 1 or classes.size == 0:
+        raise ValueError(f"class_balanced: labels must be (n,), one for each row, got {classes.shape}")
+    _, numbers, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    order = np.argsort(numbers, kind="stable").astype(np.int32)
+    starts = (np.cumsum(counts) - counts).astype(np.int32)
+
+    def sampler(key: Key, step: Array, n: Array | int, batch_size: int) -> Array:
+        if checks.is_traced(n) or int(n) != len(classes):
+            got = "folds" if checks.is_traced(n) else f"{int(n)} rows"
+            raise ValueError(f"class_balanced: made for {len(classes)} rows, but the data are {got}; make it for them")
+        class_key, row_key = jax.random.split(jax.random.fold_in(key, step))
+        drawn = jax.random.randint(class_key, (batch_size,), 0, len(counts))
+        place = jax.random.randint(row_key, (batch_size,), 0, jnp.asarray(counts.astype(np.int32))[drawn])
+        return jnp.asarray(order)[jnp.asarray(starts)[drawn] + place]
+
+    return sampler

@@ -1,0 +1,240 @@
+"""Make a job: check the arguments of a run together, and compute when its epochs end."""
+
+import math
+import warnings
+from inspect import signature
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from nnjax import checks
+from nnjax.data import Source, as_examples, batches, check_labels, n_rows, sample, validate
+from nnjax.data._batches import is_batches
+from nnjax.nn import as_layer
+from nnjax.train.engine.ensemble import Ensemble, index_tree
+from nnjax.train.engine.fit_state import Best
+from nnjax.train.engine.job import EPOCH_STEPS, Job, Members
+from nnjax.train.engine.options import FitOptions
+from nnjax.train.folds import Folds, Rows, check_rows
+from nnjax.train.run import NO_DATA, Run
+from nnjax.types import Data, Key, PyTree, Trainable, TrainState
+
+
+def make_job(
+    ensemble: Ensemble,
+    keys: Key,
+    hyper: PyTree,
+    data: Any,
+    *,
+    options: FitOptions,
+    folds: Folds | None = None,
+    start: Any = None,
+    validation: Any = None,
+) -> Job:
+    """Return a job, after checking its data.
+
+    Args:
+      ensemble: the runs, and how their members are executed.
+      keys: random keys (members,), one for each member.
+      hyper: (members, ...) hyper-parameters; None for a fixed run.
+      data: see `fit`.
+      options: the options, of which `epochs`, `steps`, `validate_every` and `patience` are read.
+      folds: see `fit`.
+      start: see `fit`.
+      validation: see `fit`.
+    """
+    _check_generator(ensemble, keys)
+    run = ensemble.run(index_tree(hyper, 0))
+    if data is None:
+        _check_without_data(run, options, folds)
+    if is_batches(data):
+        data = _checked_batches(run, data, options, folds)
+    data = NO_DATA if data is None else as_examples(data)
+    held_out = None if validation is None else validate(validation, "validation")
+    in_order = isinstance(data, Source) and data.in_order
+    counts = np.full(len(keys), EPOCH_STEPS * (run.batch_size or 1) if in_order else n_rows(data))
+    rows = held_out_rows = None
+    if folds is not None:
+        rows = check_rows("folds.train", folds.train, n_rows(data))
+        counts = np.asarray(rows.sizes)
+        if held_out is None and not isinstance(data, Source):
+            held_out, held_out_rows = data, check_rows("folds.held_out", folds.held_out, n_rows(data))
+            if len(held_out_rows.table) != len(counts):
+                raise ValueError(f"fit: folds train {len(counts)} members and validate {len(held_out_rows.table)}")
+    if run.batch_size is None and counts.min() < counts.max():
+        raise ValueError(
+            f"fit: batch_size=None takes all rows of a fold at once, but members have {counts.min()} to {counts.max()} "
+            "rows; set a batch size, or use folds of equal size"
+        )
+    if (run.batch_size or 0) > counts.min():
+        warnings.warn(
+            f"fit: batch_size {run.batch_size} is larger than the {counts.min()} examples, so a batch covers several "
+            "epochs",
+            stacklevel=4,
+        )
+    if not isinstance(data, Source):
+        _check_weights("training", data.weights, rows)
+    _check_held_out(held_out, held_out_rows, options.patience)
+    epochs, ends = _epochs_and_ends(options, counts, run.batch_size)
+    every = options.validate_every
+    job = Job(
+        ensemble=ensemble,
+        members=Members(keys, hyper, rows, held_out_rows, ends=ends),
+        data=data,
+        held_out=held_out,
+        validated=frozenset() if held_out is None else frozenset(range(every - 1, int(epochs), every)),
+        validate_every=every,
+        patience=options.patience,
+        epochs=epochs,
+        epoch_steps=int(counts.max()) / (run.batch_size or int(counts.max())) if counts.any() else EPOCH_STEPS,
+    )
+    job = job._replace(members=job.members._replace(start=_initial_values(job, start)))
+    return _check_labels(job)
+
+
+def _check_without_data(run: Trainable, options: FitOptions, folds: Folds | None) -> None:
+    """Check the arguments of a run without data."""
+    if run.batch_size is not None:
+        raise ValueError(f"fit: batch_size={run.batch_size} needs data; pass data, or batch_size=None for none")
+    if options.steps is None:
+        raise ValueError("fit: epochs= are passes over data, but this run has none; pass its length as steps=")
+    if folds is not None:
+        raise ValueError("fit: folds are rows of data, but this run has none")
+
+
+def _checked_batches(run: Trainable, data: Any, options: FitOptions, folds: Folds | None) -> Source:
+    """Return the examples of a generator of batches, after checking the arguments that it does not work with."""
+    if options.steps is None:
+        raise ValueError("fit: a generator of batches has no epochs; pass the length of the run as steps=")
+    if run.batch_size is None:
+        raise ValueError("fit: a generator of batches is read in steps of batch_size examples; set a batch size")
+    if options.resume or folds is not None:
+        what = "resume=" if options.resume else "folds="
+        raise ValueError(f"fit: {what} needs rows in any order, but a generator is read once; see data.source")
+    return batches(data, max(1, options.steps) * run.batch_size)
+
+
+def _epochs_and_ends(options: FitOptions, counts: np.ndarray, batch_size: int | None) -> tuple[float, np.ndarray]:
+    """Return the number of epochs, and the step (members, epochs) after which each one ends."""
+    if not counts.any():
+        counts, batch_size = np.full_like(counts, EPOCH_STEPS), 1
+    batch = batch_size or int(counts[0])
+    if options.epochs is not None:
+        epochs = options.epochs
+    else:
+        assert options.steps is not None
+        if counts.min() < counts.max():
+            raise ValueError("fit: steps= with folds of different sizes are different epochs; pass epochs=")
+        epochs = round(options.steps * batch / int(counts[0]), 9)
+    ends = np.array([epoch_ends(epochs, int(count), batch) for count in counts]).reshape(len(counts), -1)
+    return epochs, ends if options.steps is None else np.minimum(ends, options.steps)  # epochs were rounded
+
+
+def _initial_values(job: Job, start: Any) -> tuple[PyTree, PyTree] | None:
+    """Return the parameters and the state (members, ...) to start from; None to draw them.
+
+    Raises:
+      ValueError, TypeError: for values of another structure or shape than the drawn ones.
+    """
+    if start is None:
+        return None
+    members = len(job.members.keys)
+    hyper, key = index_tree((job.members.hyper, job.members.keys), 0)
+    run = job.ensemble.run(hyper)
+    if "params" not in getattr(signature(run.init), "parameters", {}):
+        raise TypeError(f"fit: start= needs a run whose init takes params= and state=; {type(run).__name__} does not")
+    drawn = jax.eval_shape(lambda: run.init(key, sample(job.data)))
+    whole = isinstance(start, (TrainState, Best))
+    values = {"params": start.params if whole else start, "state": start.state if whole else None}
+
+    def per_member(name: str, tree: PyTree, like: PyTree) -> PyTree:
+        checks.same_structure("fit", f"start: {name}", tree, like)
+        shared = all(jnp.shape(a) == b.shape for a, b in zip(*map(jax.tree.leaves, (tree, like)), strict=True))
+
+        def one(path: Any, leaf: Any, like: jax.ShapeDtypeStruct) -> Array:
+            leaf = jnp.asarray(leaf)
+            if leaf.shape not in (like.shape, (members, *like.shape)) or leaf.dtype != like.dtype:
+                raise ValueError(
+                    f"fit: start: {name}/{checks.path_name(path)} must be {like.shape} {like.dtype}, with or without a "
+                    f"leading axis of {members} members, got {leaf.shape} {leaf.dtype}"
+                )
+            return jnp.broadcast_to(leaf, (members, *like.shape)) if shared else leaf
+
+        return jax.tree_util.tree_map_with_path(one, tree, like)
+
+    params = per_member("params", values["params"], drawn.params)
+    return params, None if values["state"] is None else per_member("state", values["state"], drawn.state)
+
+
+def epoch_ends(epochs: float, n: int, batch_size: int) -> list[int]:
+    """Return the step after which each epoch ends, ⌈e n / batch_size⌉. A final fraction of an epoch counts as an epoch.
+
+    Raises:
+      ValueError, TypeError: for numbers out of range.
+
+    >>> train.epoch_ends(2, n=10, batch_size=4)
+    [3, 5]
+    """
+    epochs = float(checks.in_range("epoch_ends", "epochs", epochs, "[0, inf)"))
+    checks.positive_int("epoch_ends", "n", n)
+    checks.positive_int("epoch_ends", "batch_size", batch_size)
+    if epochs * n / batch_size >= 2**31 or epochs >= 2**31:
+        raise ValueError(f"fit: epochs={epochs:g} are too many steps, {epochs * n / batch_size:g}; they must be < 2³¹")
+    whole = int(epochs)
+    marks = [*range(1, whole + 1), *([epochs] if epochs > whole else [])]
+    return [math.ceil(e * n / batch_size - 1e-9) for e in marks]  # in floating point, 1.1 · 50 exceeds 55
+
+
+def _check_held_out(held_out: Data | None, rows: Rows | None, patience: int | None) -> None:
+    """Check that there are validation data for `patience`, and that their weights are not all 0."""
+    if held_out is not None:
+        _check_weights("validation", held_out.weights, rows)
+    elif patience is not None:
+        raise ValueError(
+            f"fit: patience={patience} needs validation data; pass validation=, or folds of data in memory"
+        )
+
+
+def _check_weights(part: str, weights: Array | None, rows: Rows | None) -> None:
+    """Check that not all weights of a member's rows are 0: its loss would be 0, and nothing would be trained."""
+    if weights is None:
+        return
+    positive = np.asarray(weights) > 0
+    by_member = [positive] if rows is None else [positive[t[:n]] for t, n in zip(rows.table, rows.sizes, strict=True)]
+    for member, own in enumerate(by_member):
+        if not own.any():
+            who = "" if rows is None else f" of member {member}"
+            raise ValueError(f"fit: the weights of the {len(own)} {part} rows{who} are all 0; choose other rows")
+
+
+def _check_generator(ensemble: Ensemble, keys: Key) -> None:
+    """Check that members under vmap draw the numbers of single runs."""
+    generator = str(jax.random.key_impl(keys))
+    if ensemble.lockstep and generator != "threefry2x32":
+        raise ValueError(
+            f"fit: strategy='vmap' needs keys of threefry2x32, got {generator}, which draws different numbers under "
+            "vmap and in a single run; use strategy='map', or jax.random.key(seed, impl='threefry2x32')"
+        )
+
+
+def _check_labels(job: Job) -> Job:
+    """Check that the labels are valid for the loss; for others the program would return NaN or a meaningless number.
+
+    The labels of a source are checked when they are gathered, batch by batch. What an objective does with its targets
+    is not known.
+    """
+    run = job.ensemble.run(index_tree(job.members.hyper, 0))
+    if not isinstance(run, Run) or run.loss is None:
+        return job
+    net = as_layer(run.net)
+
+    def predict(x: PyTree) -> PyTree:
+        params, state = net.init(job.members.keys[0], x)
+        return net.apply(params, state, x, train=False)[0]
+
+    if job.held_out is not None:
+        check_labels(job.held_out, run.loss, predict, "validation")
+    return job._replace(data=check_labels(job.data, run.loss, predict))

@@ -1,0 +1,85 @@
+"""What the engine asks of a run beyond `types.Trainable`: the rows of its batches, and the parameters to evaluate."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from nnjax.train.objective import check_log
+from nnjax.train.run import Run, draw_rows
+from nnjax.types import Data, Key, Log, Params, PyTree, Trainable, TrainState
+
+METHODS = ("batch_size", "init", "step", "evaluate")
+
+
+def is_trainable(run: Any) -> bool:
+    """Return True for a `Run`, and for any object with the attributes of `types.Trainable`."""
+    return isinstance(run, Run) or all(hasattr(run, name) for name in METHODS)
+
+
+def check_trainable(where: str, name: str, run: Any) -> Trainable:
+    """Return `run`, after checking that it is a hashable `Trainable`.
+
+    Raises:
+      TypeError: if it is not.
+    """
+    if not is_trainable(run):
+        missing = [method for method in METHODS if not hasattr(run, method)]
+        raise TypeError(
+            f"{where}: {name} must be a train.Run, or have the attributes of types.Trainable; "
+            f"{type(run).__name__} has no {', '.join(missing)}"
+        )
+    try:
+        hash(run)
+    except TypeError:
+        raise TypeError(
+            f"{where}: {name} must be hashable, because programs are compiled for it; make {type(run).__name__} a "
+            "frozen dataclass of hashable fields"
+        ) from None
+    return run
+
+
+def initial_train_state(run: Trainable, key: Key, data: Data, start: PyTree) -> TrainState:
+    """Return the initial state, drawn or from the given `(params, state)`."""
+    ts = run.init(key, data) if start is None else run.init(key, data, params=start[0], state=start[1])  # type: ignore[call-arg]
+    if not isinstance(ts, TrainState):
+        raise TypeError(f"fit: {type(run).__name__}.init must return a TrainState, got {ts!r:.80}")
+    return ts
+
+
+def take_step(run: Trainable, ts: TrainState, batch: Data) -> tuple[TrainState, Log]:
+    """Return the state after a step and its log, after checking that they are what the loop carries."""
+    if isinstance(run, Run):
+        return run.step(ts, batch)
+    output: Any = run.step(ts, batch)
+    if not isinstance(output, tuple) or len(output) != 2 or not isinstance(output[0], TrainState):
+        raise TypeError(f"fit: {type(run).__name__}.step must return (TrainState, log), got {output!r:.80}")
+    new, log = output
+    expected, got = (jax.tree.map(lambda a: (a.shape, a.dtype), tree) for tree in (ts, new))
+    if expected != got:
+        raise TypeError(
+            f"fit: {type(run).__name__}.step must return a state of the same structure, shapes and dtypes, {expected}, "
+            f"got {got}"
+        )
+    log = check_log(f"{type(run).__name__}.step", log, with_loss=True)
+    return new, log
+
+
+def batch_rows(run: Trainable, key: Key, step: Array, n_examples: Array | int, n: int) -> Array:
+    """Return the rows (n, batch_size) of the batches of the steps `step` … `step + n - 1`."""
+    assert run.batch_size is not None
+    return draw_rows(getattr(run, "sampler", None), key, step, n_examples, n=n, batch_size=run.batch_size)
+
+
+def evaluation_params(run: Trainable, ts: TrainState) -> Params:
+    """Return the parameters that the run evaluates, which may be averages."""
+    select = getattr(run, "evaluation_params", None)
+    return ts.params if select is None else select(ts.opt_state, ts.params)
+
+
+def check_scores(log: Any) -> Log:
+    """Return the log of an evaluation, after checking that it has a scalar loss."""
+    if not isinstance(log, dict) or "loss" not in log or jnp.shape(log["loss"]) != ():
+        raise TypeError(f"fit: evaluate must return a dict with a scalar 'loss', got {log!r:.80}")
+    return log

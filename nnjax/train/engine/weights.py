@@ -1,0 +1,29 @@
+"""The file with the networks of a finished run, which `train.load` reads."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from nnjax.storage import tensor_file
+from nnjax.storage.atomic_write import write_file
+from nnjax.train.engine.fit_state import Best
+from nnjax.types import Params, TrainState
+
+WEIGHTS = "weights.safetensors"
+
+
+def save_weights(folder: Path, ts: TrainState, best: Best | None, average: Params | None) -> None:
+    """Write parameters and state of the last step, the best network, and the average, each leaf with its SHA-256.
+
+    Warns:
+      RuntimeWarning: if the file cannot be written; the last checkpoint has the same values.
+    """
+    tree: dict[str, Any] = {"params": ts.params, "state": ts.state}
+    if best is not None:
+        tree["best"] = best._asdict()
+    if average is not None:
+        tree["average"] = average
+    try:
+        write_file(folder / WEIGHTS, *tensor_file.serialize(tree, "nnjax-weights", {}))
+    except OSError as error:
+        warnings.warn(f"fit: {folder / WEIGHTS} cannot be written ({error})", RuntimeWarning, stacklevel=2)

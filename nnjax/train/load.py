@@ -1,0 +1,75 @@
+"""Load the network of a run's folder, without its data."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nnjax.storage import checkpoint, tensor_file
+from nnjax.storage.paths import as_path
+from nnjax.storage.tree_file import nested
+from nnjax.train.engine.fit_state import Best
+from nnjax.train.engine.weights import WEIGHTS
+from nnjax.types import Params, PyTree, State
+
+
+class SavedRun(NamedTuple):
+    """The networks in the folder of a run. For an ensemble every array has a leading axis (members, ...)."""
+
+    params: Params  # of the last step
+    state: State
+    best: Best | None  # the network with the lowest validation loss; None without validation
+    average: Params | None  # of the last step, by `Run(evaluation_params=…)`; None without it or in an unfinished run
+
+
+def load(out: str | Path) -> SavedRun:
+    """Return the networks that `fit(out=…)` or `nnjax train` saved in a folder.
+
+    A finished run has them in `weights.safetensors`; of an unfinished one, the latest intact checkpoint is read. All
+    values are checked against their checksums. Dictionaries, tuples and lists of parameters are restored; named tuples
+    become dictionaries.
+
+    Args:
+      out: the folder.
+
+    Raises:
+      FileNotFoundError: if the folder holds neither the weights of a run nor a checkpoint.
+      ValueError: if the file is damaged.
+
+    >>> digits = data.load("digits")
+    >>> run = train.Run(nn.mlp([8], 10), losses.cross_entropy, optim.adam(1e-2), batch_size=32)
+    >>> result = train.fit(run, digits.train, epochs=1, out="runs/small")
+    >>> params, state, _, _ = train.load("runs/small")
+    >>> bool((run.predict(params, state, digits.test.x) == run.predict(*result.ts[1:3], digits.test.x)).all())
+    True
+    """
+    folder = as_path(out)
+    weights = folder / WEIGHTS
+    if weights.is_file():
+        return _saved_run(_read(weights)[0])
+    for path in reversed(checkpoint.files(folder)):
+        try:
+            tree, metadata = _read(path)
+        except ValueError:
+            if path == checkpoint.files(folder)[0]:
+                raise
+            continue
+        ts, best = tree["fit"]["train"], tree["fit"].get("best")
+        saved = _saved_run({"params": ts["params"], "state": ts["state"], "best": best})
+        return saved if metadata["numbered"] else jax.tree.map(lambda a: a[0], saved)
+    raise FileNotFoundError(
+        f"load: {folder} holds neither {WEIGHTS} nor checkpoints; pass the folder that fit got as out=. The groups of "
+        "an unfinished ensemble have folders of their own, such as group-000"
+    )
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    leaves, header = tensor_file.read(path)
+    return nested(path, leaves, header), header.metadata
+
+
+def _saved_run(tree: dict[str, Any]) -> SavedRun:
+    arrays: PyTree = jax.tree.map(jnp.asarray, tree)
+    best = arrays.get("best")
+    return SavedRun(arrays["params"], arrays["state"], best and Best(**best), arrays.get("average"))
