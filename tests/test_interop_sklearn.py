@@ -59,12 +59,12 @@ from nnjax import nn
 from nnjax.interop.sklearn import Classifier
 
 x, y = load_iris(return_X_y=True)
-model = Classifier(net=nn.mlp([8], 3, norm="batch"), epochs=3, random_state=0)  # closures, which loky can pickle
+model = Classifier(net=nn.mlp([8], 3, norm="batch"), epochs=1, random_state=0)  # closures, which loky can pickle
 scores = []
-for backend in ["sequential", "loky", "threading"]:
+for backend in ["loky", "threading"]:
     with joblib.parallel_backend(backend, n_jobs=2):
-        scores.append(cross_val_score(model, x, y, cv=3).tolist())
-assert scores[0] == scores[1] == scores[2], scores
+        scores.append(cross_val_score(model, x, y, cv=2).tolist())
+assert scores[0] == scores[1], scores
 print("equal")
 """
 

@@ -8,11 +8,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from nnjax.interop.export import export
+from nnjax.interop.logs import csv_log, history_rows, tensorboard_log
 
 if TYPE_CHECKING:
     from nnjax.interop import equinox, flax, haiku, torch
 
-__all__ = ["equinox", "export", "flax", "haiku", "sklearn", "torch"]
+__all__ = ["csv_log", "equinox", "export", "flax", "haiku", "history_rows", "sklearn", "tensorboard_log", "torch"]
 
 
 def __getattr__(name: str) -> Any:

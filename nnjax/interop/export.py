@@ -4,13 +4,13 @@ import io
 import json
 import zipfile
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.export
 
-import nnjax
 from nnjax import checks
 from nnjax.nn import as_layer
 from nnjax.storage.atomic_write import write_file
@@ -80,11 +80,12 @@ def export(
         "platforms": exported.platforms,
         "calling_convention_version": exported.calling_convention_version,
         "jax": jax.__version__,
-        "nnjax": nnjax.__version__,
+        "nnjax": version("nnjax"),
     }
+    entries = {"network": bytes(exported.serialize()), "metadata.json": json.dumps(metadata, indent=2).encode()}
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
-        for name, entry in {"network": exported.serialize(), "metadata.json": json.dumps(metadata, indent=2)}.items():
+        for name, entry in entries.items():
             archive.writestr(zipfile.ZipInfo(name), entry)  # which has no time, so that equal networks give equal files
     write_file(Path(path).expanduser(), content.getvalue())
 
