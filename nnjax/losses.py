@@ -5,12 +5,22 @@ target must have equal shapes; they are not broadcast. They may have any real dt
 floating dtype to which both are promoted. This is float32 for integers and booleans alone, and for 16-bit floats with
 integers of 16 bits or more. Complex numbers raise TypeError. Bind options with `functools.partial`, as in
 `partial(losses.cross_entropy, label_smoothing=0.1)`.
+
+**Sequences.** `cross_entropy`, `focal` and `kl_divergence` of logits (batch, ..., classes) average over the positions
+between batch and classes. `ignore_index` names a label that does not count. A pair `(labels, weights)` as target weighs
+each position, for example with the weights 0 and 1 of a mask. The loss of an example is then
+
+    loss_i = Σ_t v_it loss_it / Σ_t v_it,   0 if all v_it are 0
+
+In the loss of a run, all examples count the same, whatever their number of positions. For the mean over all positions
+of all examples, which is the loss of PyTorch, pass the examples' numbers of positions, Σ_t v_it, as their weights:
+`Data(x, labels, weights=(labels != -1).sum(-1))`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +49,8 @@ __all__ = [
     "quantile",
     "squared_error",
 ]
+
+Target: TypeAlias = Array | tuple[Array, Array]  # of classes: labels or probabilities, or a pair with their weights
 
 
 def squared_error(prediction: Array, target: Array) -> Float[Array, " batch"]:
@@ -106,7 +118,13 @@ def huber(prediction: Array, target: Array, *, delta: float | Array = 1.0) -> Fl
     return _per_example(inner * (error - 0.5 * inner)).sum(-1)
 
 
-def cross_entropy(prediction: Array, target: Array, *, label_smoothing: float | Array = 0.0) -> Float[Array, " batch"]:
+def cross_entropy(
+    prediction: Array,
+    target: Target,
+    *,
+    label_smoothing: float | Array = 0.0,
+    ignore_index: int | None = None,
+) -> Float[Array, " batch"]:
     """Return the cross-entropy between the labels and the softmax of the prediction.
 
         loss = -Σ_k q_k log softmax(prediction)_k,   q = (1 - s) · target + s / classes
@@ -115,8 +133,11 @@ def cross_entropy(prediction: Array, target: Array, *, label_smoothing: float | 
       prediction: Logits of shape (batch, ..., classes), without softmax. The loss is averaged over the axes between
         batch and classes (the positions of a sequence).
       target: Integer labels of shape (batch, ...) in 0 … classes - 1, or probabilities of the same shape as the logits.
-        A label outside this range gives NaN; `train.fit` raises an error for it.
+        A label outside this range gives NaN; `train.fit` raises an error for it. A pair `(target, weights)` weighs the
+        positions; the weights have the shape of the labels, and a negative weight gives NaN.
       label_smoothing: Share s of the probability that is spread evenly over the classes, in [0, 1].
+      ignore_index: Label of the positions that do not count, such as -1, or None. An example without other labels has
+        the loss 0.
 
     Raises:
       ValueError: if the shapes do not match.
@@ -124,9 +145,11 @@ def cross_entropy(prediction: Array, target: Array, *, label_smoothing: float | 
 
     >>> losses.cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1]))
     Array([0.6931472], dtype=float32)
+    >>> losses.cross_entropy(jnp.zeros((1, 3, 2)), jnp.array([[0, 1, -1]]), ignore_index=-1)
+    Array([0.6931472], dtype=float32)
     """
     smoothing = checks.in_range("cross_entropy", "label_smoothing", label_smoothing, "[0, 1]")
-    prediction, target = logits_and_target("cross_entropy", prediction, target)
+    prediction, target, weights = logits_and_target("cross_entropy", prediction, target, ignore_index)
     smoothing = jnp.asarray(smoothing, prediction.dtype)
     # Shift first: otherwise large logits lose digits when the normaliser and the label's logit nearly cancel
     z = prediction - lax.stop_gradient(prediction.max(-1, keepdims=True))
@@ -139,7 +162,7 @@ def cross_entropy(prediction: Array, target: Array, *, label_smoothing: float | 
         loss = normaliser * target.sum(-1) - products.sum(-1)
     if not (isinstance(label_smoothing, (int, float)) and label_smoothing == 0):
         loss = (1 - smoothing) * loss + smoothing * (normaliser - z.mean(-1))
-    return _per_example(loss).mean(-1)
+    return _mean_of_positions(loss, weights)
 
 
 def binary_cross_entropy(prediction: Array, target: Array) -> Float[Array, " batch"]:
@@ -265,7 +288,7 @@ def poisson_nll(prediction: Array, target: Array) -> Float[Array, " batch"]:
     return _per_example(jnp.exp(z) - t * z + jax.scipy.special.gammaln(t + 1)).sum(-1)
 
 
-def kl_divergence(prediction: Array, target: Array) -> Float[Array, " batch"]:
+def kl_divergence(prediction: Array, target: Target) -> Float[Array, " batch"]:
     """Return the Kullback–Leibler divergence of the softmax of the prediction from the target, in nats.
 
         loss = Σ_k q_k (log q_k - log softmax(prediction)_k),   q = target
@@ -274,7 +297,7 @@ def kl_divergence(prediction: Array, target: Array) -> Float[Array, " batch"]:
 
     Args:
       prediction: Logits of shape (batch, ..., classes). The loss is averaged over the axes between batch and classes.
-      target: Probabilities of the same shape.
+      target: Probabilities of the same shape, or a pair `(probabilities, weights)` with the weights of the positions.
 
     Raises:
       ValueError: if the shapes differ.
@@ -283,22 +306,30 @@ def kl_divergence(prediction: Array, target: Array) -> Float[Array, " batch"]:
     >>> losses.kl_divergence(jnp.array([[0.0, 0.0]]), jnp.array([[1.0, 0.0]]))
     Array([0.6931472], dtype=float32)
     """
-    if jnp.issubdtype(checks.array("kl_divergence", "target", target).dtype, jnp.integer):
+    prediction, target, weights = logits_and_target("kl_divergence", prediction, target)
+    if jnp.issubdtype(target.dtype, jnp.integer):
         raise TypeError("kl_divergence: target must be probabilities, got integers; use cross_entropy for labels")
-    prediction, target = logits_and_target("kl_divergence", prediction, target)
-    entropy = _per_example(-jax.scipy.special.xlogy(target, target).sum(-1)).mean(-1)
-    return cross_entropy(prediction, target) - entropy
+    entropy = _mean_of_positions(-jax.scipy.special.xlogy(target, target).sum(-1), weights)
+    return cross_entropy(prediction, target if weights is None else (target, weights)) - entropy
 
 
-def focal(prediction: Array, target: Array, *, gamma: float | Array = 2.0) -> Float[Array, " batch"]:
+def focal(
+    prediction: Array,
+    target: Target,
+    *,
+    gamma: float | Array = 2.0,
+    ignore_index: int | None = None,
+) -> Float[Array, " batch"]:
     """Return the focal loss: the cross-entropy of labels, small where the prediction is already confident.
 
         loss = -(1 - p)^γ log p,   p = softmax(prediction)[label]
 
     Args:
       prediction: Logits of shape (batch, ..., classes). The loss is averaged over the axes between batch and classes.
-      target: Integer labels of shape (batch, ...). A label outside 0 … classes - 1 gives NaN.
+      target: Integer labels of shape (batch, ...), or a pair `(labels, weights)` with the weights of the positions. A
+        label outside 0 … classes - 1 gives NaN.
       gamma: Exponent ≥ 0. With 0 it is the cross-entropy.
+      ignore_index: Label of the positions that do not count, or None.
 
     Raises:
       ValueError: if the shapes do not match, or if gamma < 0.
@@ -310,14 +341,14 @@ def focal(prediction: Array, target: Array, *, gamma: float | Array = 2.0) -> Fl
     Source: Lin et al. 2017, arXiv:1708.02002.
     """
     gamma = checks.in_range("focal", "gamma", gamma, "[0, inf)")
-    prediction, target = logits_and_target("focal", prediction, target)
+    prediction, target, weights = logits_and_target("focal", prediction, target, ignore_index)
     if not jnp.issubdtype(target.dtype, jnp.integer):
         raise TypeError(f"focal: labels must be integers, got {target.dtype}")
     gamma = jnp.asarray(gamma, prediction.dtype)
     log_p = label_logits(jax.nn.log_softmax(prediction), target)
     # As an exponential of logarithms, because the power's derivative is infinite at p = 1 for γ < 1
     others = jnp.log(-jnp.expm1(jnp.minimum(log_p, -float(jnp.finfo(log_p.dtype).tiny))))  # type: ignore[no-untyped-call]
-    return _per_example(-jnp.exp(gamma * others) * log_p).mean(-1)
+    return _mean_of_positions(-jnp.exp(gamma * others) * log_p, weights)
 
 
 def hinge(prediction: Array, target: Array) -> Float[Array, " batch"]:
@@ -462,13 +493,47 @@ def real_pair(where: str, prediction: Any, target: Any) -> list[Array]:
     return [prediction, target]
 
 
-def logits_and_target(where: str, prediction: Any, target: Any) -> list[Array]:
-    """Return floating logits and their target: integer labels unchanged, or probabilities in the logits' dtype.
+def logits_and_target(
+    where: str, prediction: Any, target: Any, ignore_index: int | None = None
+) -> tuple[Array, Array, Array | None]:
+    """Return floating logits, their target, and the weights of the positions, or None if all count the same.
+
+    The target is integer labels unchanged, or probabilities in the logits' dtype. Logits of weight 0 become 0, so that
+    they cannot make a gradient NaN. Negative weights become NaN.
 
     Raises:
       ValueError, TypeError: unless `target` is one integer label per row of logits, or has the logits' shape.
     """
+    pair = isinstance(target, tuple) and len(target) == 2 and all(hasattr(part, "shape") for part in target)
+    target, weights = target if pair else (target, None)
     prediction, target = checks.array(where, "prediction", prediction), checks.array(where, "target", target)
+    logits, target = _logits_and_target(where, prediction, target)
+    if weights is not None:
+        weights = checks.array(where, "weights of positions", weights)
+        if weights.shape != logits.shape[:-1]:
+            raise ValueError(
+                f"{where}: weights of positions must be {tuple(logits.shape[:-1])}, got {tuple(weights.shape)}"
+            )
+        if weights.dtype == bool or jnp.issubdtype(weights.dtype, jnp.integer):  # a mask keeps the dtype of the logits
+            weights = weights.astype(logits.dtype)
+        logits, weights = checks.real_arrays(where, {"prediction": logits, "weights of positions": weights})
+        weights = jnp.where(weights < 0, jnp.nan, weights)
+    if ignore_index is not None:
+        index = checks.positive_int(where, "ignore_index", ignore_index, -(2**31))
+        if not jnp.issubdtype(target.dtype, jnp.integer):
+            raise TypeError(f"{where}: ignore_index needs integer labels, got {target.dtype}; pass (target, weights)")
+        limits = jnp.iinfo(target.dtype)  # type: ignore[no-untyped-call]
+        ignored = target == index if limits.min <= index <= limits.max else jnp.zeros(target.shape, bool)
+        target = jnp.where(ignored, jnp.zeros_like(target), target)
+        weights = jnp.where(ignored, 0, jnp.ones(target.shape, logits.dtype) if weights is None else weights)
+    if weights is not None:
+        logits = jnp.where(weights[..., None] == 0, jnp.zeros_like(logits), logits)
+        if not jnp.issubdtype(target.dtype, jnp.integer):
+            target = target.astype(logits.dtype)
+    return logits, target, weights
+
+
+def _logits_and_target(where: str, prediction: Array, target: Array) -> list[Array]:
     if prediction.ndim < 2 or prediction.shape[-1] == 0:
         raise ValueError(f"{where}: prediction must be logits (batch, classes), got {tuple(prediction.shape)}")
     rows = prediction.shape[:-1]
@@ -515,6 +580,15 @@ def _length(vectors: Array) -> Array:
     return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), squares)
 
 
+def _mean_of_positions(values: Array, weights: Array | None) -> Array:
+    """Return the weighted mean of the positions of each example; 0 if the weights are all 0."""
+    if weights is None:
+        return _per_example(values).mean(-1)
+    weighted = jnp.where(weights == 0, jnp.zeros_like(values), weights * values)
+    total = _per_example(weights).sum(-1)
+    return _per_example(weighted).sum(-1) / jnp.where(total == 0, jnp.ones_like(total), total)
+
+
 def _per_example(values: Array) -> Array:
     return values.reshape(values.shape[0], math.prod(values.shape[1:]))  # -1 is ambiguous without examples
 
@@ -522,8 +596,8 @@ def _per_example(values: Array) -> Array:
 _ELSEWHERE = {  # names of other libraries, in lower case without underscores
     "mse": "losses.mean_squared_error",
     "l2": "losses.squared_error",
-    "mae": "losses.huber, or |error| as a function",
-    "l1": "losses.huber, or |error| as a function",
+    "mae": "losses.mean_absolute_error",
+    "l1": "losses.mean_absolute_error",
     "bce": "losses.binary_cross_entropy",
     "sigmoidbinarycrossentropy": "losses.binary_cross_entropy",
     "bcewithlogits": "losses.binary_cross_entropy",

@@ -7,6 +7,11 @@ All arrays may have any real dtype; a metric is computed in the floating dtype t
 least. Complex numbers raise TypeError. A metric that is undefined is NaN: without examples, if the weights are all 0 or
 one is negative, and if a label is outside 0 … classes - 1. An example of weight 0 does not count, even if its
 prediction or its label is NaN.
+
+**Sequences.** Metrics of classes also take logits (examples, ..., classes) and labels (examples, ...), with
+`ignore_index` and with pairs `(labels, weights of positions)` as target, as `losses.cross_entropy` does. The positions
+of an example share its weight, so that `nll` is the validation loss; an example without positions that count is left
+out. With the numbers of positions that count as weights of the examples, a metric is that of all positions.
 """
 
 from __future__ import annotations
@@ -25,23 +30,38 @@ if TYPE_CHECKING:
 
 __all__ = [
     "accuracy",
+    "average_precision",
     "brier",
+    "confusion_matrix",
     "expected_calibration_error",
+    "f1",
+    "mean_absolute_error",
     "nll",
+    "precision",
     "r2",
+    "recall",
     "reliability",
     "rmse",
+    "roc_auc",
+    "top_k_accuracy",
     "weighted_mean",
 ]
 
 
-def accuracy(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
+def accuracy(
+    prediction: Array,
+    target: losses.Target,
+    weights: Array | None = None,
+    *,
+    ignore_index: int | None = None,
+) -> Float[Array, ""]:
     """Return the share of examples whose largest logit is that of the label.
 
     Args:
-      prediction: Logits of shape (examples, classes).
-      target: Integer labels (examples,), or probabilities (examples, classes) whose argmax is the label.
+      prediction: Logits of shape (examples, ..., classes).
+      target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
       weights: Per-example weights (examples,), or None.
+      ignore_index: Label that does not count, or None.
 
     Raises:
       ValueError, TypeError: if the target does not match the logits.
@@ -49,20 +69,27 @@ def accuracy(prediction: Array, target: Array, weights: Array | None = None) -> 
     >>> metrics.accuracy(jnp.array([[2.0, 1.0], [0.0, 3.0]]), jnp.array([0, 0]))
     Array(0.5, dtype=float32)
     """
-    logits, labels = _logits_and_labels("accuracy", prediction, target)
+    logits, labels, weights = _rows("accuracy", prediction, target, weights, ignore_index)
     hits = (_most_likely(logits) == labels) & ~jnp.isnan(logits).any(-1)  # NaN is never a hit
     return _mean("accuracy", _nan_outside(hits.astype(logits.dtype), labels, logits), weights)
 
 
-def nll(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
+def nll(
+    prediction: Array,
+    target: losses.Target,
+    weights: Array | None = None,
+    *,
+    ignore_index: int | None = None,
+) -> Float[Array, ""]:
     """Return the negative log-likelihood: the mean cross-entropy, in nats.
 
         NLL = mean of -log softmax(prediction)[label]
 
     Args:
-      prediction: Logits of shape (examples, classes).
-      target: Integer labels (examples,), or probabilities (examples, classes).
+      prediction: Logits of shape (examples, ..., classes).
+      target: Integer labels (examples, ...), or probabilities of the shape of the logits.
       weights: Per-example weights (examples,), or None.
+      ignore_index: Label that does not count, or None.
 
     Raises:
       ValueError, TypeError: if the target does not match the logits.
@@ -70,20 +97,26 @@ def nll(prediction: Array, target: Array, weights: Array | None = None) -> Float
     >>> metrics.nll(jnp.array([[0.0, 0.0]]), jnp.array([1]))
     Array(0.6931472, dtype=float32)
     """
-    logits, target = losses.logits_and_target("nll", prediction, target)
-    (logits,) = checks.real_arrays("nll", {"prediction": logits}, wide=True)
+    logits, target, weights = _rows_and_target("nll", prediction, target, weights, ignore_index)
     return _mean("nll", losses.cross_entropy(logits, target), weights)
 
 
-def brier(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
+def brier(
+    prediction: Array,
+    target: losses.Target,
+    weights: Array | None = None,
+    *,
+    ignore_index: int | None = None,
+) -> Float[Array, ""]:
     """Return the Brier score: the mean squared distance of the probabilities from the truth, in [0, 2].
 
         Brier = mean of Σ_k (softmax(prediction)_k - [k is the label])²
 
     Args:
-      prediction: Logits of shape (examples, classes).
-      target: Integer labels (examples,), or probabilities (examples, classes).
+      prediction: Logits of shape (examples, ..., classes).
+      target: Integer labels (examples, ...), or probabilities of the shape of the logits.
       weights: Per-example weights (examples,), or None.
+      ignore_index: Label that does not count, or None.
 
     Raises:
       ValueError, TypeError: if the target does not match the logits.
@@ -93,8 +126,7 @@ def brier(prediction: Array, target: Array, weights: Array | None = None) -> Flo
 
     Source: Brier 1950.
     """
-    logits, target = losses.logits_and_target("brier", prediction, target)
-    (logits,) = checks.real_arrays("brier", {"prediction": logits}, wide=True)
+    logits, target, weights = _rows_and_target("brier", prediction, target, weights, ignore_index)
     probabilities, labels = jax.nn.softmax(logits), None
     if jnp.issubdtype(target.dtype, jnp.integer):
         labels = losses.class_indices(target, logits.shape[-1])
@@ -104,17 +136,23 @@ def brier(prediction: Array, target: Array, weights: Array | None = None) -> Flo
 
 
 def expected_calibration_error(
-    prediction: Array, target: Array, weights: Array | None = None, *, bins: int = 15
+    prediction: Array,
+    target: losses.Target,
+    weights: Array | None = None,
+    *,
+    bins: int = 15,
+    ignore_index: int | None = None,
 ) -> Float[Array, ""]:
     """Return the expected calibration error: the mean gap between accuracy and confidence, in bins of equal width.
 
         ECE = Σ_bins share of examples · |accuracy - mean confidence|,   confidence = max softmax(prediction)
 
     Args:
-      prediction: Logits of shape (examples, classes).
-      target: Integer labels (examples,), or probabilities (examples, classes) whose argmax is the label.
+      prediction: Logits of shape (examples, ..., classes).
+      target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
       weights: Per-example weights (examples,), or None.
       bins: Number of confidence bins in (0, 1].
+      ignore_index: Label that does not count, or None.
 
     Raises:
       ValueError, TypeError: if bins < 1, or if the target does not match the logits.
@@ -124,20 +162,28 @@ def expected_calibration_error(
 
     Source: Guo et al. 2017, arXiv:1706.04599.
     """
-    share, confidence, correct = _reliability("expected_calibration_error", prediction, target, weights, bins)
+    share, confidence, correct = _reliability(
+        "expected_calibration_error", prediction, target, weights, bins=bins, ignore_index=ignore_index
+    )
     return (share * jnp.abs(correct - confidence)).sum()
 
 
 def reliability(
-    prediction: Array, target: Array, weights: Array | None = None, *, bins: int = 15
+    prediction: Array,
+    target: losses.Target,
+    weights: Array | None = None,
+    *,
+    bins: int = 15,
+    ignore_index: int | None = None,
 ) -> tuple[Float[Array, " bins"], Float[Array, " bins"], Float[Array, " bins"]]:
     """Return the reliability diagram: share of examples, mean confidence and accuracy of each confidence bin.
 
     Args:
-      prediction: Logits of shape (examples, classes).
-      target: Integer labels (examples,), or probabilities (examples, classes) whose argmax is the label.
+      prediction: Logits of shape (examples, ..., classes).
+      target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
       weights: Per-example weights (examples,), or None.
       bins: Number of confidence bins in (0, 1].
+      ignore_index: Label that does not count, or None.
 
     Returns:
       The arrays share, confidence and accuracy of shape (bins,). Empty bins are 0.
@@ -149,7 +195,7 @@ def reliability(
     >>> share
     Array([0., 1., 0., 0.], dtype=float32)
     """
-    return _reliability("reliability", prediction, target, weights, bins)
+    return _reliability("reliability", prediction, target, weights, bins=bins, ignore_index=ignore_index)
 
 
 def r2(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
@@ -207,14 +253,22 @@ def rmse(prediction: Array, target: Array, weights: Array | None = None) -> Floa
     return jnp.sqrt(_mean("rmse", losses.mean_squared_error(*pair), weights))
 
 
-def top_k_accuracy(prediction: Array, target: Array, weights: Array | None = None, *, k: int = 5) -> Float[Array, ""]:
+def top_k_accuracy(
+    prediction: Array,
+    target: losses.Target,
+    weights: Array | None = None,
+    *,
+    k: int = 5,
+    ignore_index: int | None = None,
+) -> Float[Array, ""]:
     """Return the share of examples whose label is among the k largest logits.
 
     Args:
-      prediction: Logits of shape (examples, classes).
-      target: Integer labels (examples,), or probabilities (examples, classes) whose argmax is the label.
+      prediction: Logits of shape (examples, ..., classes).
+      target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
       weights: Per-example weights (examples,), or None.
       k: Number of guesses. Of equal logits, those of smaller classes count as larger.
+      ignore_index: Label that does not count, or None.
 
     Raises:
       ValueError, TypeError: if k < 1 or exceeds the number of classes, or if the target does not match the logits.
@@ -223,20 +277,27 @@ def top_k_accuracy(prediction: Array, target: Array, weights: Array | None = Non
     Array(0.5, dtype=float32)
     """
     k = checks.positive_int("top_k_accuracy", "k", k)
-    logits, labels = _logits_and_labels("top_k_accuracy", prediction, target)
+    logits, labels, weights = _rows("top_k_accuracy", prediction, target, weights, ignore_index)
     if k > logits.shape[-1]:
         raise ValueError(f"top_k_accuracy: k must be at most the {logits.shape[-1]} classes, got {k}")
     hits = (jax.lax.top_k(logits, k)[1] == labels[..., None]).any(-1) & ~jnp.isnan(logits).any(-1)
     return _mean("top_k_accuracy", _nan_outside(hits.astype(logits.dtype), labels, logits), weights)
 
 
-def confusion_matrix(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, "classes classes"]:
+def confusion_matrix(
+    prediction: Array,
+    target: losses.Target,
+    weights: Array | None = None,
+    *,
+    ignore_index: int | None = None,
+) -> Float[Array, "classes classes"]:
     """Return the weight of the examples of each class by predicted class: [i, j] is of class i and predicted as j.
 
     Args:
-      prediction: Logits of shape (examples, classes).
-      target: Integer labels (examples,), or probabilities (examples, classes) whose argmax is the label.
+      prediction: Logits of shape (examples, ..., classes).
+      target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
       weights: Per-example weights (examples,), or None for counts.
+      ignore_index: Label that does not count, or None.
 
     Raises:
       ValueError, TypeError: if the target does not match the logits.
@@ -245,18 +306,25 @@ def confusion_matrix(prediction: Array, target: Array, weights: Array | None = N
     Array([[1., 1.],
            [0., 0.]], dtype=float32)
     """
-    return _confusion("confusion_matrix", prediction, target, weights)
+    return _confusion("confusion_matrix", prediction, target, weights, ignore_index)
 
 
-def precision(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
+def precision(
+    prediction: Array,
+    target: losses.Target,
+    weights: Array | None = None,
+    *,
+    ignore_index: int | None = None,
+) -> Float[Array, ""]:
     """Return the precision, averaged over classes: which share of the examples predicted as a class are of it.
 
         precision_c = examples of c predicted as c / examples predicted as c
 
     Args:
-      prediction: Logits of shape (examples, classes).
-      target: Integer labels (examples,), or probabilities (examples, classes) whose argmax is the label.
+      prediction: Logits of shape (examples, ..., classes).
+      target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
       weights: Per-example weights (examples,), or None.
+      ignore_index: Label that does not count, or None.
 
     A class that is never predicted counts as 0, as in scikit-learn, whose average="macro" this is; a class that neither
     occurs nor is predicted is left out.
@@ -267,19 +335,26 @@ def precision(prediction: Array, target: Array, weights: Array | None = None) ->
     >>> metrics.precision(jnp.array([[2.0, 1.0], [0.0, 3.0], [0.0, 3.0]]), jnp.array([0, 0, 1]))
     Array(0.75, dtype=float32)
     """
-    matrix = _confusion("precision", prediction, target, weights)
+    matrix = _confusion("precision", prediction, target, weights, ignore_index)
     return _class_mean(jnp.diagonal(matrix), matrix.sum(0), matrix)
 
 
-def recall(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
+def recall(
+    prediction: Array,
+    target: losses.Target,
+    weights: Array | None = None,
+    *,
+    ignore_index: int | None = None,
+) -> Float[Array, ""]:
     """Return the recall, averaged over classes (balanced accuracy): which share of a class is predicted as it.
 
         recall_c = examples of c predicted as c / examples of c
 
     Args:
-      prediction: Logits of shape (examples, classes).
-      target: Integer labels (examples,), or probabilities (examples, classes) whose argmax is the label.
+      prediction: Logits of shape (examples, ..., classes).
+      target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
       weights: Per-example weights (examples,), or None.
+      ignore_index: Label that does not count, or None.
 
     A class that does not occur but is predicted counts as 0, as in scikit-learn's average="macro"; one that neither
     occurs nor is predicted is left out.
@@ -290,19 +365,26 @@ def recall(prediction: Array, target: Array, weights: Array | None = None) -> Fl
     >>> metrics.recall(jnp.array([[2.0, 1.0], [0.0, 3.0], [0.0, 3.0]]), jnp.array([0, 0, 1]))
     Array(0.75, dtype=float32)
     """
-    matrix = _confusion("recall", prediction, target, weights)
+    matrix = _confusion("recall", prediction, target, weights, ignore_index)
     return _class_mean(jnp.diagonal(matrix), matrix.sum(1), matrix)
 
 
-def f1(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
+def f1(
+    prediction: Array,
+    target: losses.Target,
+    weights: Array | None = None,
+    *,
+    ignore_index: int | None = None,
+) -> Float[Array, ""]:
     """Return the F1 score, averaged over classes: the harmonic mean of a class's precision and recall.
 
         F1_c = 2 · examples of c predicted as c / (examples predicted as c + examples of c)
 
     Args:
-      prediction: Logits of shape (examples, classes).
-      target: Integer labels (examples,), or probabilities (examples, classes) whose argmax is the label.
+      prediction: Logits of shape (examples, ..., classes).
+      target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
       weights: Per-example weights (examples,), or None.
+      ignore_index: Label that does not count, or None.
 
     A class that neither occurs nor is predicted is left out, as in scikit-learn's average="macro".
 
@@ -312,7 +394,7 @@ def f1(prediction: Array, target: Array, weights: Array | None = None) -> Float[
     >>> metrics.f1(jnp.array([[2.0, 1.0], [0.0, 3.0], [0.0, 3.0]]), jnp.array([0, 0, 1]))
     Array(0.6666667, dtype=float32)
     """
-    matrix = _confusion("f1", prediction, target, weights)
+    matrix = _confusion("f1", prediction, target, weights, ignore_index)
     return _class_mean(2 * jnp.diagonal(matrix), matrix.sum(0) + matrix.sum(1), matrix)
 
 
@@ -431,11 +513,11 @@ def _sum(weights: Array, values: Array, axis: int | None = 0, *, keepdims: bool 
     return jnp.where(weights == 0, jnp.zeros_like(values), weights * values).sum(axis, keepdims=keepdims)
 
 
-def _confusion(where: str, prediction: Array, target: Array, weights: Array | None) -> Array:
+def _confusion(
+    where: str, prediction: Array, target: losses.Target, weights: Array | None, ignore_index: int | None
+) -> Array:
     """Return the weights summed by class and predicted class; NaN if a label that counts is not a class."""
-    logits, labels = _logits_and_labels(where, prediction, target)
-    if logits.ndim != 2:
-        raise ValueError(f"{where}: prediction must be logits (examples, classes), got {tuple(logits.shape)}")
+    logits, labels, weights = _rows(where, prediction, target, weights, ignore_index)
     classes = logits.shape[-1]
     _, weights = _with_weights(where, {"prediction": logits[:, 0]}, weights, labels.shape)
     known = (labels < classes) & ~jnp.isnan(logits).any(-1)
@@ -481,10 +563,16 @@ def _weight_up_to(scores: Array, weights: Array) -> tuple[Array, Array]:
 
 
 def _reliability(
-    where: str, prediction: Array, target: Array, weights: Array | None, bins: int
+    where: str,
+    prediction: Array,
+    target: losses.Target,
+    weights: Array | None,
+    *,
+    bins: int,
+    ignore_index: int | None,
 ) -> tuple[Array, Array, Array]:
     bins = checks.positive_int(where, "bins", bins)
-    logits, labels = _logits_and_labels(where, prediction, target)
+    logits, labels, weights = _rows(where, prediction, target, weights, ignore_index)
     probabilities = jax.nn.softmax(logits)
     confidence = probabilities.max(-1)
     correct = _nan_outside((_most_likely(probabilities) == labels).astype(logits.dtype), labels, logits)
@@ -504,14 +592,45 @@ def _reliability(
     return share, *(total(values) / filled for values in counted)  # type: ignore[return-value]
 
 
-def _logits_and_labels(where: str, prediction: Array, target: Array) -> list[Array]:
-    """Return logits, in float32 at least, and int32 labels, which are `classes` if they are not a class."""
-    logits, target = losses.logits_and_target(where, prediction, target)
+def _rows(
+    where: str,
+    prediction: Array,
+    target: losses.Target,
+    weights: Array | None,
+    ignore_index: int | None,
+) -> tuple[Array, Array, Array | None]:
+    """Return logits (rows, classes) with a label and a weight each: a row for each example, or each of its positions.
+
+    The logits are in float32 at least. The labels are int32, and `classes` if they are not a class. The positions of an
+    example share its weight. The weights are None if all rows count the same.
+    """
+    logits, target, weights = _rows_and_target(where, prediction, target, weights, ignore_index)
     classes = logits.shape[-1]
-    (logits,) = checks.real_arrays(where, {"prediction": logits}, wide=True)
     if jnp.issubdtype(target.dtype, jnp.integer):
-        return [logits, losses.class_indices(target, classes)]
-    return [logits, jnp.where(jnp.isnan(target).any(-1), classes, _most_likely(target))]
+        return logits, losses.class_indices(target, classes), weights
+    return logits, jnp.where(jnp.isnan(target).any(-1), classes, _most_likely(target)), weights
+
+
+def _rows_and_target(
+    where: str,
+    prediction: Array,
+    target: losses.Target,
+    weights: Array | None,
+    ignore_index: int | None,
+) -> tuple[Array, Array, Array | None]:
+    """Return what `_rows` returns, with the target unchanged: labels or probabilities."""
+    logits, target, shares = losses.logits_and_target(where, prediction, target, ignore_index)
+    (logits,) = checks.real_arrays(where, {"prediction": logits}, wide=True)
+    rows, flat = logits.shape[:-1], (math.prod(logits.shape[:-1]),)
+    if shares is not None or (weights is not None and len(rows) > 1):
+        shares = jnp.ones(rows, bool) if shares is None else shares
+        shares, weights = _with_weights(where, {"weights of positions": shares}, weights, rows[:1])
+        shares = shares.reshape(rows[0], math.prod(rows[1:]))
+        total = shares.sum(-1, keepdims=True)
+        share = shares / jnp.where(total == 0, jnp.ones_like(total), total)
+        weights = weights[:, None]
+        weights = jnp.where(weights == 0, jnp.zeros_like(share), weights * share).reshape(flat)
+    return logits.reshape(*flat, logits.shape[-1]), target.reshape(*flat, *target.shape[len(rows) :]), weights
 
 
 def _nan_outside(values: Array, labels: Array, logits: Array) -> Array:

@@ -196,9 +196,28 @@ def _reference_binary(z, t):
     return _rows(-(t * scipy.special.log_expit(z) + (1 - t) * scipy.special.log_expit(-z))).sum(1)
 
 
+def _of_positions(reference, weights):
+    """Return the reference of a loss with a weight for each position, which is a function of its label."""
+
+    def weighted(z, t):
+        values = reference(z.reshape(-1, 1, z.shape[-1]), t.reshape(-1, 1)).reshape(t.shape)
+        w = np.asarray(weights)[t]
+        return (w * values).sum(1) / np.maximum(w.sum(1), 1e-9)
+
+    return weighted
+
+
 def _reference_focal(z, t):
-    p = np.take_along_axis(scipy.special.softmax(z, -1), t[..., None], -1)[..., 0]
-    return _rows(-((1 - p) ** 1.5) * np.log(p)).mean(1)
+    log_p = np.take_along_axis(scipy.special.log_softmax(z, -1), t[..., None], -1)[..., 0]
+    return _rows(-((1 - np.exp(log_p)) ** 1.5) * log_p).mean(1)
+
+
+def _reference_kl(z, t):
+    return _rows((scipy.special.xlogy(t, t) - t * scipy.special.log_softmax(z, -1)).sum(-1)).mean(1)
+
+
+def _reference_poisson(z, t):
+    return _rows(np.exp(z) - t * z + scipy.special.gammaln(t + 1)).sum(1)
 
 
 def _reference_cosine(z, t):
@@ -209,6 +228,13 @@ _smooth = functools.partial(losses.cross_entropy, label_smoothing=0.1)
 _reference_smooth = functools.partial(_reference_cross_entropy, smoothing=0.1)
 _all_smooth = functools.partial(losses.cross_entropy, label_smoothing=1.0)
 _huber = functools.partial(losses.huber, delta=0.3)
+_focal = functools.partial(losses.focal, gamma=1.5)
+_IGNORED, _WEIGHTS = (1.0, 1.0, 0.0), (0.5, 2.0, 0.0)  # by label
+
+
+def _weigh(loss):
+    return lambda z, t: loss(z, (t, jnp.asarray(_WEIGHTS, z.dtype)[jnp.asarray(t, jnp.int32)]))
+
 
 LOSSES = [
     LossCase("squared_error", losses.squared_error, _real((4, 3)), _reference_squared),
@@ -228,8 +254,28 @@ LOSSES = [
              functools.partial(_reference_cross_entropy, smoothing=1.0)),
     LossCase("binary_cross_entropy", losses.binary_cross_entropy, _yes_or_no, _reference_binary),
     LossCase("binary_cross_entropy, probabilities", losses.binary_cross_entropy, _probabilities, _reference_binary),
+    LossCase("cross_entropy, ignored", functools.partial(losses.cross_entropy, ignore_index=2), _labels(4, 5),
+             _of_positions(_reference_cross_entropy, _IGNORED), (4, 5, 3)),
+    LossCase("cross_entropy, ignored examples", functools.partial(losses.cross_entropy, ignore_index=2),
+             lambda rng: np.array([0, 2, 1, 2]), lambda z, t: (t != 2) * _reference_cross_entropy(z, t)),
+    LossCase("cross_entropy, ignored, smoothed", functools.partial(_smooth, ignore_index=2), _labels(4, 5),
+             _of_positions(_reference_smooth, _IGNORED), (4, 5, 3)),
+    LossCase("cross_entropy, weights of positions", _weigh(losses.cross_entropy), _labels(4, 5),
+             _of_positions(_reference_cross_entropy, _WEIGHTS), (4, 5, 3)),
     LossCase("binary_cross_entropy, numbers", losses.binary_cross_entropy, lambda rng: rng.integers(0, 2, 4),
              _reference_binary, (4,)),
+    LossCase("mean_absolute_error", losses.mean_absolute_error, _real((4, 3)), lambda z, t: np.abs(z - t).mean(1)),
+    LossCase("quantile", functools.partial(losses.quantile, q=0.8), _real((4, 3)),
+             lambda z, t: np.where(t > z, 0.8 * (t - z), 0.2 * (z - t)).sum(1)),
+    LossCase("poisson_nll", losses.poisson_nll, lambda rng: rng.poisson(2.0, (4, 3)).astype(float), _reference_poisson),
+    LossCase("kl_divergence", losses.kl_divergence, _probabilities, _reference_kl),
+    LossCase("focal", _focal, _labels(4), _reference_focal),
+    LossCase("focal, positions", _focal, _labels(4, 5), _reference_focal, (4, 5, 3)),
+    LossCase("focal, ignored", functools.partial(_focal, ignore_index=2), _labels(4, 5),
+             _of_positions(_reference_focal, _IGNORED), (4, 5, 3)),
+    LossCase("hinge", losses.hinge, lambda rng: rng.choice([-1.0, 1.0], (4, 3)),
+             lambda z, t: np.maximum(1 - t * z, 0).sum(1)),
+    LossCase("cosine_distance", losses.cosine_distance, _real((4, 3)), _reference_cosine),
 ]  # fmt: skip
 
 # Optimizers ----------------------------------------------------------------------------------------------------------

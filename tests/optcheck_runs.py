@@ -5,11 +5,11 @@ import functools
 import numpy as np
 import pytest
 
+from nnjax.optcheck.calling.adapter import Adapter
+from nnjax.optcheck.calling.factories import build
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.search.diagnosis import MAX_FITS, diagnose
-from nnjax.optcheck.trace.adapters import Adapter
 from nnjax.optcheck.trace.deadline import Deadline
-from nnjax.optcheck.trace.factories import build
 from nnjax.optcheck.trace.gradient_script import gradient_script
 from nnjax.optcheck.trace.observations import Observation, observe, observe_both_dtypes, summarise
 from nnjax.optcheck.trace.traces import trace

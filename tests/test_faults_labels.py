@@ -61,6 +61,10 @@ TABLE = {  # loss, the labels that are refused
     "of probabilities": (of_probabilities, ALL),
     "own loss that ignores -1": (ignoring, ALL - {"-1"}),
     "own loss that ignores negative labels": (ignoring_negative, ALL - {"-1", "-2", "-100"}),
+    "cross_entropy that ignores -1": (functools.partial(losses.cross_entropy, ignore_index=-1), ALL - {"-1"}),
+    "cross_entropy that ignores -100": (functools.partial(losses.cross_entropy, ignore_index=-100), ALL - {"-100"}),
+    "cross_entropy that ignores 0": (functools.partial(losses.cross_entropy, ignore_index=0), ALL),
+    "focal that ignores 255": (functools.partial(losses.focal, ignore_index=255), ALL - {"255"}),
     "counts": (lambda p, y: jnp.exp(p[:, 0]) - y * p[:, 0], set()),
     "numbers": (lambda p, y: jnp.square(p[:, 0] - y), set()),
     "y is not read": (lambda p, y: jnp.square(p).sum(-1), set()),
@@ -94,6 +98,7 @@ def test_unknown_labels_are_refused_and_known_ones_pass(name):
     [
         (RIGHT + 1, 10, "label 10 in row 9 .* the labels are 1 … 10; use y - 1"),
         (np.where(RIGHT == 4, -1, RIGHT), 10, "label -1 in row 4 .* the labels are -1 … 9; number the classes from 0"),
+        (RIGHT - 1, 10, "label -1 in row 0 .* the labels are -1 … 8; number the classes from 0"),
         (np.where(np.arange(ROWS) == 3, -1, RIGHT), 10, "the labels are -1 … 9; leave out the rows without a class"),
         (RIGHT, 9, "label 9 in row 9 .* give the network 10 outputs"),
         (RIGHT % 2 * 255, 2, "label 255 in row 1 .* the labels are 0 … 255; number the classes from 0, as np.unique"),
@@ -142,10 +147,24 @@ def test_labels_of_positions():
         data.check_labels(data.Data(y, y), losses.cross_entropy, net)
 
 
+@pytest.mark.parametrize("dtype", ["bool", "int32", "float32"])
+@pytest.mark.parametrize("first", ["padding", "counts"])
+def test_labels_of_positions_with_weights(dtype, first):
+    """Weights that are all 0 in the first row do not hide labels from the check."""
+    y, weights = np.zeros((6, 12), np.int32), np.ones((6, 12), dtype)
+    weights[0] = first == "counts"
+    net = lambda x: jnp.zeros((6, 12, 3))  # noqa: E731
+    data.check_labels(data.Data(y, (y, weights)), losses.cross_entropy, net)
+    y[3, 2] = 3
+    with pytest.raises(ValueError, match=r"data\.y/0: label 3 in row 3 is outside 0 … 2"):
+        data.check_labels(data.Data(y, (y, weights)), losses.cross_entropy, net)
+
+
 @pytest.mark.parametrize(
     ("loss", "y", "outputs"),
     [
         (losses.cross_entropy, np.array([0, 1, 9]), 10),
+        (losses.cross_entropy, (np.array([0, 1, 9]), np.array([7, 99, 12])), 10),  # integers that weigh the labels
         (losses.squared_error, np.array([[7.5], [-1.0], [99.0]]), 1),
         (losses.squared_error, np.array([[5], [9]]), 1),  # integers to be regressed
         (lambda p, y: losses.binary_cross_entropy(p[:, 0], y), np.array([0, 1]), 1),

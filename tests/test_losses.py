@@ -12,7 +12,7 @@ import scipy.special
 import scipy.stats
 from cases import LOSSES, directional_derivatives, over
 
-from nnjax import losses
+from nnjax import losses, metrics
 
 
 def example(case, dtype="float32", scale=2.0):
@@ -49,7 +49,7 @@ def test_gradient_equals_finite_differences(case):
         prediction, target = example(case, "float64")
         weights = jnp.asarray(np.random.default_rng(1).normal(size=len(prediction)))
         exact, numerical = directional_derivatives(lambda p: jnp.vdot(weights, case.loss(p, target)), prediction)
-        np.testing.assert_allclose(exact, numerical, rtol=1e-6)
+        np.testing.assert_allclose(exact, numerical, rtol=1e-6, atol=1e-9)
 
 
 @over(LOSSES)
@@ -181,6 +181,17 @@ NEW_MISTAKES = {
     "focal, probabilities": (lambda: losses.focal(jnp.ones((2, 3)), jnp.ones((2, 3))), TypeError, "integers"),
     "info_nce, axes": (lambda: losses.info_nce(jnp.ones((2, 3, 1)), jnp.ones((2, 3, 1))), ValueError, "features"),
     "quantile, percent": (lambda: losses.quantile(jnp.ones(2), jnp.ones(2), q=50), ValueError, r"\[0, 1\], got 50"),
+    "cross_entropy, weights of examples": (
+        lambda: losses.cross_entropy(jnp.ones((2, 3, 4)), (jnp.ones((2, 3), int), jnp.ones(2))), ValueError,
+        r"weights of positions must be \(2, 3\), got \(2,\)"),
+    "cross_entropy, complex weights": (
+        lambda: losses.cross_entropy(jnp.ones((2, 3)), (jnp.ones(2, int), jnp.array([1j, 1j]))), TypeError, "be real"),
+    "cross_entropy, ignored text": (
+        lambda: losses.cross_entropy(jnp.ones((2, 3)), jnp.ones(2, int), ignore_index="pad"), TypeError,
+        "ignore_index must be an integer, got 'pad'"),
+    "cross_entropy, ignored probabilities": (
+        lambda: losses.cross_entropy(jnp.ones((2, 3)), jnp.ones((2, 3)), ignore_index=0), TypeError,
+        r"ignore_index needs integer labels, got float32; pass \(target, weights\)"),
     "ctc, axes": (lambda: losses.ctc(jnp.ones((2, 3)), jnp.ones((2, 3), int)), ValueError, "frames"),
     "ctc, real labels": (lambda: losses.ctc(jnp.ones((2, 3, 4)), jnp.ones((2, 3))), TypeError, "integers"),
     "ctc, blank": (lambda: losses.ctc(jnp.ones((2, 3, 4)), jnp.ones((2, 3), int), blank=4), ValueError, "0 … 3, got 4"),
@@ -220,6 +231,74 @@ def test_label_out_of_range_is_nan_and_the_others_are_not(label, smoothing):
     loss = functools.partial(losses.cross_entropy, label_smoothing=smoothing)
     values = jax.jit(loss)(jnp.zeros((3, 3)), jnp.array([0, label, 2]))
     np.testing.assert_array_equal(np.isnan(values), [False, True, False])
+
+
+SEQUENCES = jnp.array([[0, -1, -1, -1, -1], [1, 2, 0, 1, 2], [-1, 0, -1, 2, 1], [-1] * 5])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("ignored", [-1, -100, 1, 255])
+def test_numbers_of_positions_as_weights_give_the_loss_of_torch(ignored, smoothing):
+    torch = pytest.importorskip("torch")
+    labels = jnp.where(SEQUENCES < 0, ignored, SEQUENCES)
+    prediction = np.random.default_rng(0).normal(size=(4, 5, 3))
+    expected = torch.nn.functional.cross_entropy(
+        torch.tensor(prediction).reshape(-1, 3),
+        torch.tensor(np.asarray(labels)).long().reshape(-1),
+        ignore_index=ignored,
+        label_smoothing=smoothing,
+    )
+    with jax.enable_x64(True):
+        loss = functools.partial(losses.cross_entropy, ignore_index=ignored, label_smoothing=smoothing)
+        values, counts = loss(jnp.asarray(prediction), labels), (labels != ignored).sum(-1)
+        np.testing.assert_allclose(metrics.weighted_mean(values, counts), expected, rtol=1e-12)
+        assert values[3] == 0  # without positions
+
+
+def test_weights_of_classes_give_the_loss_of_torch():
+    torch = pytest.importorskip("torch")
+    prediction, labels = np.random.default_rng(0).normal(size=(4, 5, 3)), np.asarray(jnp.maximum(SEQUENCES, 0))
+    of_classes = np.array([0.5, 2.0, 3.0])
+    expected = torch.nn.functional.cross_entropy(
+        torch.tensor(prediction).reshape(-1, 3),
+        torch.tensor(labels).long().reshape(-1),
+        weight=torch.tensor(of_classes),
+    )
+    with jax.enable_x64(True):
+        weights = jnp.asarray(of_classes[labels])
+        values = losses.cross_entropy(jnp.asarray(prediction), (jnp.asarray(labels), weights))
+        np.testing.assert_allclose((values * weights.sum(-1)).sum() / weights.sum(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.focal, losses.kl_divergence])
+@pytest.mark.parametrize("mask", ["bool", "int32", "uint8", "float32", "bfloat16"])
+def test_a_mask_leaves_out_positions_whatever_is_in_them(loss, mask):
+    """NaN and labels that are not a class change neither the loss nor the gradient."""
+    rng = np.random.default_rng(0)
+    prediction, counts = jnp.asarray(rng.normal(size=(4, 5, 3)), jnp.float32), SEQUENCES >= 0
+    target = jnp.maximum(SEQUENCES, 0)
+    target = jax.nn.one_hot(target, 3) if loss is losses.kl_divergence else target
+    wrong = jnp.where(counts[..., None], target, jnp.nan) if target.ndim == 3 else SEQUENCES
+    broken = jnp.where(counts[..., None], prediction, jnp.nan)
+    value, gradient = jax.value_and_grad(lambda z: loss(z, (wrong, counts.astype(mask))).sum())(broken)
+    expected = sum(
+        loss(z[None, c], t[None, c])[0] for z, t, c in zip(prediction, target, counts, strict=True) if c.any()
+    )
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert value.dtype == jnp.float32
+    assert np.isfinite(gradient).all()
+    assert (np.abs(gradient).sum(-1) > 0).tolist() == counts.tolist()
+
+
+def test_only_the_label_that_is_ignored_is_ignored():
+    loss = functools.partial(losses.cross_entropy, ignore_index=-1)
+    np.testing.assert_array_equal(np.isnan(loss(jnp.zeros((4, 3)), jnp.array([-1, -2, 3, 0]))), [0, 1, 1, 0])
+    logits = jnp.arange(600.0).reshape(1, 2, 300)
+    for dtype in ("uint8", "uint32"):  # which do not have -1
+        labels = jnp.array([[0, 255]], dtype)
+        np.testing.assert_allclose(loss(logits, labels), losses.cross_entropy(logits, labels), rtol=1e-6)
+    negative = (jnp.zeros((2, 2), int), jnp.array([[1.0, 1.0], [2.0, -1.0]]))
+    np.testing.assert_array_equal(np.isnan(losses.cross_entropy(jnp.zeros((2, 2, 3)), negative)), [False, True])
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint32"])

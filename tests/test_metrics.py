@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 import sklearn.metrics
 
-from nnjax import metrics
+from nnjax import losses, metrics, nn, optim, train
 
 rng = np.random.default_rng(0)
 N, CLASSES = 60, 4
@@ -154,6 +154,76 @@ def test_weights_of_the_wrong_shape_are_an_error(metric, prediction, target, ref
         metric(prediction, target, jnp.ones(N - 1))
     with pytest.raises(ValueError, match=rf"got \({N}, 1\)"):
         metric(prediction, target, jnp.ones((N, 1)))
+
+
+OF_CLASSES = {name: row for name, row in METRICS.items() if row[1].ndim == 2 and row[2].ndim == 1
+              and not name.startswith(("roc", "average"))}  # fmt: skip
+LENGTHS = np.array([1, 5, 3, 0, 4, 2, 5, 1, 0, 3])  # of ten sequences of at most six positions, N in all
+COUNTED = np.arange(6) < LENGTHS[:, None]
+
+
+@pytest.mark.parametrize("form", ["ignore_index", "mask"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", OF_CLASSES)
+def test_the_positions_of_a_sequence_share_its_weight(name, weighted, form):
+    """Without weights all sequences count the same; weighted by their numbers of positions, all positions do."""
+    metric, prediction, target, reference = OF_CLASSES[name]
+    weights = LENGTHS if weighted else np.ones(10)
+    shares = (COUNTED * (weights / np.maximum(LENGTHS, 1))[:, None]).ravel()
+    expected = reference(prediction[shares > 0], target[shares > 0], shares[shares > 0])
+    with jax.enable_x64(True):
+        logits = jnp.where(COUNTED[..., None], jnp.asarray(prediction).reshape(10, 6, CLASSES), jnp.nan)
+        labels = jnp.where(COUNTED, jnp.asarray(target).reshape(10, 6), -1)
+        labels = (labels, jnp.asarray(COUNTED)) if form == "mask" else labels
+        options = {"ignore_index": -1} if form == "ignore_index" else {}
+        value = metric(logits, labels, jnp.asarray(weights) if weighted else None, **options)
+    np.testing.assert_allclose(value, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", OF_CLASSES)
+def test_positions_that_all_count_need_neither_mask_nor_weights(name):
+    metric, prediction, target, reference = OF_CLASSES[name]
+    logits, labels = arrays(prediction.reshape(10, 6, CLASSES), target.reshape(10, 6))
+    plain = metric(logits, labels)
+    np.testing.assert_allclose(plain, reference(prediction, target, np.ones(N)), rtol=1e-4)
+    for other in (
+        metric(logits, labels, jnp.ones(10)),
+        metric(logits, (labels, jnp.ones((10, 6)))),
+        metric(logits, labels, ignore_index=-1),
+    ):
+        np.testing.assert_allclose(other, plain, rtol=1e-5)
+    chosen = jnp.asarray([1, 1, 0] + 7 * [0])  # as a fold chooses rows
+    np.testing.assert_allclose(metric(logits, labels, chosen), metric(logits[:2], labels[:2]), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"weights must be one per example, \(10,\), got \(10, 6\)"):
+        metric(logits, labels, jnp.ones((10, 6)))
+
+
+def test_nll_is_the_loss_of_a_run_on_sequences():
+    logits, labels = arrays(LOGITS.reshape(10, 6, CLASSES), np.where(COUNTED, LABELS.reshape(10, 6), -1))
+    loss = losses.cross_entropy(logits, labels, ignore_index=-1)
+    weights = jnp.asarray(LENGTHS * rng.uniform(0, 1, 10), jnp.float32)
+    expected = metrics.weighted_mean(loss, weights)
+    np.testing.assert_allclose(metrics.nll(logits, labels, weights, ignore_index=-1), expected, rtol=1e-6)
+
+
+def test_folds_of_weighted_sequences_are_trained_and_scored_on_their_own_positions():
+    """An ensemble's fold equals a run on its rows; labels of ignored positions may be any number that is ignored."""
+    tokens = np.asarray(rng.integers(0, CLASSES, (10, 6)), np.int32)
+    labels = np.where(COUNTED, np.roll(tokens, 1, 1), -100)
+    examples = (jax.nn.one_hot(tokens, CLASSES), labels, COUNTED.sum(1).astype(np.float32))
+    run = train.Run(
+        nn.dense(CLASSES),
+        functools.partial(losses.cross_entropy, ignore_index=-100),
+        optim.adam(1e-2),
+        batch_size=4,
+        metrics=[
+            functools.partial(metric, ignore_index=-100) for metric in (metrics.accuracy, metrics.brier, metrics.nll)
+        ],
+    )
+    folds = train.k_fold(jax.random.key(0), 10, 2)
+    record = train.fit(run, examples, epochs=2, folds=folds, progress=False).history[-1]
+    assert all(value.shape == (2,) and np.isfinite(value).all() for value in record.values() if np.ndim(value))
+    np.testing.assert_allclose(record["validation_loss"], record["validation_nll"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("metric", [metrics.accuracy, metrics.nll, metrics.brier, ece], ids=lambda m: m.__name__)

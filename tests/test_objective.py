@@ -441,3 +441,35 @@ def test_classes_are_drawn_equally_often():
         fit(run, HELD_OUT)
     with pytest.raises(ValueError, match="the data are folds"):
         fit(run, folds=train.k_fold(KEY, 20, 4), validation=None)
+
+
+TOKENS = np.random.default_rng(0).integers(0, 7, (20, 5))
+
+
+@pytest.mark.filterwarnings("ignore:.*uint8 values")  # a source does not know the network
+@pytest.mark.parametrize("source", [False, True], ids=["memory", "source"])
+def test_tokens_and_masks_keep_their_dtypes(source):
+    net = nn.serial(nn.embedding(7, 4), lambda x: x.mean(1), nn.dense(2))
+    run = train.Run(net, losses.cross_entropy, optim.adam(RATE), batch_size=BATCH)
+    y = np.asarray(DATA.y)
+    small, wide = (
+        data.source(TOKENS.astype(dtype), y) if source else (TOKENS.astype(dtype), y) for dtype in (np.uint8, np.int32)
+    )
+    held_out = (TOKENS.astype(np.uint8), y)
+    assert_equal(fit(run, small, validation=held_out).ts, fit(run, wide, validation=held_out).ts)
+
+
+def test_only_the_inputs_that_need_it_keep_their_dtypes():
+    seen = []
+
+    def apply(params, state, x, *, train, key=None):
+        seen.append({name: leaf.dtype.name for name, leaf in x.items()})
+        if x["tokens"].dtype != jnp.uint8 or x["mask"].dtype != jnp.bool_:
+            raise TypeError("tokens must be integers, masks booleans")
+        return jnp.where(x["mask"], x["image"] @ params, jnp.float32(0)), state
+
+    net = Layer("mixed", lambda key, x: (jnp.zeros((3, 2)), ()), apply)
+    run = train.Run(net, losses.cross_entropy, optim.adam(RATE), batch_size=BATCH)
+    x = {"tokens": np.ones((20, 2), np.uint8), "mask": np.ones((20, 2), bool), "image": np.ones((20, 3), np.uint8)}
+    fit(run, (x, np.asarray(DATA.y)), validation=None, epochs=1)
+    assert seen[-1] == {"tokens": "uint8", "mask": "bool", "image": "float32"}

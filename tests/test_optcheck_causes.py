@@ -33,6 +33,7 @@ def test_what_is_wrong_is_named(name):
         optimizer = torch_of(TORCH[optimizer][0], **TORCH[optimizer][1])
     explanations = diagnosis(optimizer, case.reference).explanations
     named = [frozenset(cause_ids(explanation)) for explanation in explanations]
+    named += [frozenset(cause.id for cause in group) for why in explanations for group in why.synonyms]
     assert case.causes in named
     assert set(named) <= {case.causes, *case.ties}
     assert all(explanation.error < 1e-5 for explanation in explanations)

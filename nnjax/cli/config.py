@@ -71,7 +71,7 @@ class Config:
     seed: int = 0
     label_smoothing: float = 0.0
     members: int | None = None  # None for one network, without an axis of members
-    strategy: Strategy = "map"
+    strategy: Strategy | None = None  # None until the platform is known
     group: int | None = None
     patience: int | None = None
     save_every: float = 30.0  # seconds

@@ -78,8 +78,12 @@ Patience = Annotated[
 Seed = Annotated[int, option("Random seed for the split, initialisation, data order and dropout.", TRAINING)]
 
 Strategy = Annotated[
-    Literal["map", "vmap"],
-    option("map: one network after another, bitwise equal to single runs on a CPU. vmap: all in parallel.", MANY),
+    Literal["map", "vmap"] | None,
+    option(
+        "map: one network after another, bitwise equal to single runs on a CPU. vmap: all in parallel. Default: map on "
+        "CPUs, vmap on GPUs and TPUs.",
+        MANY,
+    ),
 ]
 Group = Annotated[
     int | None,

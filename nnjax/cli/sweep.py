@@ -27,6 +27,7 @@ from nnjax.cli.prepare import Prepared, absolute_path, check_data_options, fashi
 from nnjax.cli.rescue import write_results
 from nnjax.cli.resuming import check_resume, record_anyway, written_settings
 from nnjax.storage.atomic_write import write_file, write_records
+from nnjax.train.engine.ensemble import platform_strategy
 from nnjax.train.engine.options import Record
 from nnjax.train.run import Run
 
@@ -121,6 +122,8 @@ def sweep_command(
     hyper = combine(request.swept, request.random, config.seed)
     count = len(next(iter(hyper.values())))
     mesh = start_devices(count * request.seeds, config.group)
+    settings["strategy"] = config.strategy or platform_strategy(mesh)
+    config = replace(config, strategy=settings["strategy"])
     prepared = prepare(config)
     path = resume or out or Path("runs") / f"sweep-{Path(config.data).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     inexact = anyway or (resume is not None and run_folder.resumed_anyway(resume))

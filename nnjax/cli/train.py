@@ -27,6 +27,7 @@ from nnjax.cli.rescue import write_results
 from nnjax.cli.resuming import check_resume, record_anyway, written_settings
 from nnjax.storage.atomic_write import write_json, write_records
 from nnjax.train import Result
+from nnjax.train.engine.ensemble import platform_strategy
 from nnjax.train.plan import group_that_fits
 
 D = o.DEFAULTS
@@ -102,6 +103,7 @@ def train_command(
     check_settings(config)
     join_processes(coordinator, processes, process_id, cluster=cluster, folder=resume or out)
     mesh = start_devices(config.members, config.group)
+    config = replace(config, strategy=config.strategy or platform_strategy(mesh))
     prepared = prepare(config)
     report.print_network(prepared)
     if plan:

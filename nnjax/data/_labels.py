@@ -104,11 +104,12 @@ def _outside(target: np.ndarray, classes: int) -> np.ndarray:
 def _loss_of_labels(
     loss: Loss, prediction: PyTree, targets: list[np.ndarray], treedef: Any, i: int
 ) -> Callable[[int], float]:
-    """Return the loss of one example as a function of the label in leaf `i`; other labels are 0."""
+    """Return the loss of one example as a function of the label in leaf `i`; other labels are 1."""
     rng = np.random.default_rng(0)
     # Between 0 and 1, because a loss may take probabilities instead of logits
     made_up = jax.tree.map(lambda a: rng.uniform(0.2, 0.8, (1, *a.shape[1:])).astype(_wide(a.dtype)), prediction)
-    first = [np.zeros_like(t) if np.issubdtype(t.dtype, np.integer) else t for t in targets]
+    # 1 is a class, and as the weight of a position it lets the label count; the first row may be all padding
+    first = [np.ones_like(t) if t.dtype.kind in "biu" or not t.any() else t for t in targets]
     compiled = jax.jit(loss)
     known: dict[int, float] = {}
 

@@ -9,6 +9,9 @@ import jax
 import numpy as np
 
 from nnjax import checks
+from nnjax.optcheck.calling.adapter import Adapter
+from nnjax.optcheck.calling.factories import build, build_with_schedule
+from nnjax.optcheck.calling.kinds import NotAnOptimizerError
 from nnjax.optcheck.contract.contract_checks import contract_violations, structure_violations
 from nnjax.optcheck.contract.violations import Violation, make_violation
 from nnjax.optcheck.report.fixes import fixes
@@ -19,11 +22,8 @@ from nnjax.optcheck.rules.update_rule import Formula
 from nnjax.optcheck.search.causes import check_ids
 from nnjax.optcheck.search.diagnosis import MAX_FITS, diagnose, diagnose_match, target_of
 from nnjax.optcheck.search.rule_search import Budget, identify_formula
-from nnjax.optcheck.trace.adapters import Adapter
-from nnjax.optcheck.trace.deadline import Deadline, interrupt_at
-from nnjax.optcheck.trace.factories import build, build_with_schedule
+from nnjax.optcheck.trace.deadline import Deadline, exits_are_errors, interrupt_at
 from nnjax.optcheck.trace.gradient_script import gradient_script
-from nnjax.optcheck.trace.kinds import NotAnOptimizerError
 from nnjax.optcheck.trace.observations import Observation, observe, observe_both_dtypes, summarise
 from nnjax.optcheck.trace.traces import trace
 from nnjax.types import PyTree
@@ -37,7 +37,8 @@ def compare(
     *,
     hparams: Mapping[str, Any] | None = None,
     kind: str | None = None,
-    init: Callable[[PyTree], Any] | None = None,
+    init: Callable[[PyTree], Any] | str | None = None,
+    order: Sequence[str] | None = None,
     max_fits: int = MAX_FITS,
     seconds: float | None = None,
 ) -> Report:
@@ -49,17 +50,24 @@ def compare(
     Args:
       candidate: an `optax.GradientTransformation`, which receives value=0 if it takes extra arguments; a pair
         `(init, update)`; a triple `(init, update, get_params)`; a function `step(params, grads, state) -> (params,
-        state)`; an object with `step(params, grads)`; or `functools.partial(torch.optim.X, …)`. With `hparams`, a
-        function that makes one of these. Parameters are a pytree; if the optimizer cannot take one, a flat dict, a
-        list, or one array.
+        state)` with its arguments in any order; an object with `step(params, grads)`, `update`, `apply_gradients` and
+        so on, which returns parameters or updates or changes them in place; a class or function that makes an
+        optimizer from parameters, such as `lambda params: torch.optim.Adam(params)`; a function without arguments that
+        makes a step function with its own state; a function that runs the whole loop, `adam(grad, x0, …)`. With
+        `hparams`, a function that makes one of these. Parameters are a pytree; if the optimizer cannot take one, a flat
+        dict, a list, pairs `[(w, b), …]`, layers, one array, each leaf by itself, or tensors.
       reference: the same, or a name: "optax.adam", "nnjax.adam", "torch.optim.Adam", or a library's formula, such as
         "torch.adamw", "keras.rmsprop", "jax.example_libraries.adam".
       hparams: the arguments for functions that make optimizers, such as `dict(learning_rate=0.5, weight_decay=0.5)`;
         None if both are optimizers. Choose large values, because small ones can hide a difference. With hparams, both
         are also compared with a learning rate that changes at every step.
-      kind: the kind of the candidate: "optax", "pair", "triple", "step", "object" or "torch"; None to recognise it.
-      init: function that returns the first state of a step function, `init(params)`; None to use its attribute
-        `init`, or else the state None.
+      kind: the kind of the candidate: "optax", "pair", "triple", "step", "object", "torch", "holder" (a function of the
+        parameters) or "loop"; None to recognise it.
+      init: function that returns the first state of a step function, `init(params)`, or a tuple of first values if
+        there are several state arguments; "zeros" for zeros in the structure of the parameters; None to use its
+        attribute `init`, or else None or zeros, which are tried.
+      order: the role of each argument of a step function: "params", "grads", "state" or "count"; None to infer it from
+        the names, and from calls on a few numbers where names do not tell. The report prints the order.
       max_fits: number of update rules to fit before the cause is reported as unknown. The default takes up to a
         minute on two cores. The result does not depend on the speed of the machine.
       seconds: an upper limit on the wall-clock time; None for no limit. Compiled code is not interrupted.
@@ -79,14 +87,14 @@ def compare(
     (False, ['eps-inside'])
     """
     start, deadline = time.perf_counter(), _deadline("compare", seconds)
-    with interrupt_at(deadline), _standard_promotion():
-        ours, theirs = _build_candidate(candidate, hparams, kind, init), build(reference, hparams)
+    with interrupt_at(deadline), _standard_promotion(), exits_are_errors():
+        ours, theirs = _build_candidate(candidate, hparams, kind, init, order), build(reference, hparams)
         titles = _title(candidate, ours, "the candidate"), _title(reference, theirs, "the reference")
         if violations := structure_violations(ours):
             return Report(*titles, seconds=time.perf_counter() - start, violations=tuple(violations))
         observations = list(observe_both_dtypes(ours, theirs, deadline))
         if hparams is not None:
-            observations += _observe_with_schedule((candidate, reference), hparams, kind, init, deadline)
+            observations += _observe_with_schedule(ours, (candidate, reference), hparams, (kind, init, order), deadline)
         own = _own_violations(contract_violations(ours, deadline), theirs, deadline)
 
         passes = tuple(summarise(observation) for observation in observations)
@@ -104,9 +112,15 @@ def compare(
             violations=own + _empty_match(observations[0]),
             passes=passes,
             diagnosis=diagnosis,
-            fixes=fixes(None if titles[1] == "the reference" else titles[1], diagnosis),
+            fixes=fixes(
+                diagnosis,
+                observations[index],
+                torch=isinstance(theirs, Adapter) and theirs.kind == "torch",
+                deadline=deadline,
+            ),
             not_observed=diagnosis.not_observed + _schedule_remark(len(passes) > 2, hparams),
             traces=(observations[index].candidate, observations[index].reference),
+            called=ours.called,
         )
 
 
@@ -115,7 +129,8 @@ def identify(
     *,
     hparams: Mapping[str, Any] | None = None,
     kind: str | None = None,
-    init: Callable[[PyTree], Any] | None = None,
+    init: Callable[[PyTree], Any] | str | None = None,
+    order: Sequence[str] | None = None,
     max_fits: int = MAX_FITS,
     seconds: float | None = None,
 ) -> str:
@@ -126,6 +141,7 @@ def identify(
       hparams: see `compare`.
       kind: see `compare`.
       init: see `compare`.
+      order: see `compare`.
       max_fits: see `compare`.
       seconds: see `compare`.
 
@@ -140,13 +156,15 @@ def identify(
     λ = 0.001, β₂ = 0.9, ε = 1e-08
     """
     deadline = _deadline("identify", seconds)
-    with interrupt_at(deadline), _standard_promotion():
-        adapter, script = _build_candidate(optimizer, hparams, kind, init), gradient_script()
+    with interrupt_at(deadline), _standard_promotion(), exits_are_errors():
+        adapter = _build_candidate(optimizer, hparams, kind, init, order)
+        script = gradient_script(ndim=adapter.ndim)
         target = target_of(trace(adapter, script, "float64", deadline), script, "float64")
         budget = Budget(max_fits)
         matches = identify_formula(target, None, budget)
     if not matches:
-        return f"unknown: none of the rules tried reproduces these updates ({budget.used:,} rules fitted)"
+        forms = sum(level.forms for level in budget.levels)
+        return f"unknown: none of the {forms:,} forms tried reproduces these updates ({budget.used:,} fitted)"
     formula = matches[0].formula
     names = [name for name, library in LIBRARY_RULES.items() if library.rule == formula.rule]
     return "\n".join(
@@ -161,7 +179,8 @@ def assert_matches(
     allow: Sequence[str] = (),
     hparams: Mapping[str, Any] | None = None,
     kind: str | None = None,
-    init: Callable[[PyTree], Any] | None = None,
+    init: Callable[[PyTree], Any] | str | None = None,
+    order: Sequence[str] | None = None,
     max_fits: int = MAX_FITS,
     seconds: float | None = None,
 ) -> None:
@@ -174,6 +193,7 @@ def assert_matches(
       hparams: see `compare`.
       kind: see `compare`.
       init: see `compare`.
+      order: see `compare`.
       max_fits: see `compare`.
       seconds: see `compare`.
 
@@ -186,7 +206,9 @@ def assert_matches(
     >>> optcheck.assert_matches(optim.rmsprop(1e-3), optax.rmsprop(1e-3, eps_in_sqrt=False), allow=["eps-inside"])
     """
     check_ids(allow)
-    report = compare(candidate, reference, hparams=hparams, kind=kind, init=init, max_fits=max_fits, seconds=seconds)
+    report = compare(
+        candidate, reference, hparams=hparams, kind=kind, init=init, max_fits=max_fits, seconds=seconds, order=order
+    )
     if report.broken or not (report.matches or report.allowed(allow)):
         raise AssertionError(str(report))
 
@@ -204,8 +226,10 @@ def _standard_promotion() -> Iterator[None]:
         yield
 
 
-def _build_candidate(optimizer: Any, hparams: Mapping[str, Any] | None, kind: str | None, init: Any) -> Adapter:
-    adapter = build(optimizer, hparams, kind, init)
+def _build_candidate(
+    optimizer: Any, hparams: Mapping[str, Any] | None, kind: str | None, init: Any, order: Sequence[str] | None
+) -> Adapter:
+    adapter = build(optimizer, hparams, kind, init, None if order is None else tuple(order))
     if isinstance(adapter, Formula):
         raise NotAnOptimizerError(f"optcheck: {optimizer!r} names a formula; pass it as the reference")
     return adapter
@@ -215,7 +239,7 @@ def _title(argument: Any, optimizer: Adapter | Formula, default: str) -> str:
     """Return the optimizer's name for the report, or the default if it has none; optax's optimizers have none."""
     if isinstance(argument, str):
         return argument
-    has_name = isinstance(optimizer, Adapter) and optimizer.kind in ("step", "object", "torch")
+    has_name = isinstance(optimizer, Adapter) and optimizer.kind in ("step", "object", "torch", "holder", "loop")
     return optimizer.name if isinstance(optimizer, Adapter) and has_name else default
 
 
@@ -228,11 +252,11 @@ def _guess(name: str, hparams: Mapping[str, Any]) -> Formula | None:
 
 
 def _observe_with_schedule(
-    optimizers: tuple[Any, Any], hparams: Mapping[str, Any], kind: str | None, init: Any, deadline: Deadline
+    adapter: Adapter, optimizers: tuple[Any, Any], hparams: Mapping[str, Any], options: Any, deadline: Deadline
 ) -> list[Observation]:
     """Run both with a learning rate that changes at every step. Return [] if an optimizer takes only numbers."""
-    script = gradient_script(scheduled=True)
-    candidate = build_with_schedule(optimizers[0], hparams, script, kind, init)
+    script = gradient_script(scheduled=True, ndim=adapter.ndim)
+    candidate = build_with_schedule(optimizers[0], hparams, script, *options)
     reference = build_with_schedule(optimizers[1], hparams, script)
     if not isinstance(candidate, Adapter) or reference is None:
         return []
@@ -246,7 +270,7 @@ def _own_violations(
     violations: list[Violation], reference: Adapter | Formula, deadline: Deadline
 ) -> tuple[Violation, ...]:
     """Return the violations that the reference does not have in the same leaves."""
-    if not violations or isinstance(reference, Formula):
+    if isinstance(reference, Formula) or not any(violation.rule != "runs eagerly only" for violation in violations):
         return tuple(violations)
 
     def places(violation: Violation) -> set[tuple[str, str]]:

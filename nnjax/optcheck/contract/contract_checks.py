@@ -8,7 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from nnjax.optcheck.calling.adapter import Adapter, example_tree
+from nnjax.optcheck.calling.kinds import StructureError
 from nnjax.optcheck.contract.tree_comparison import (
+    RELATIVE,
     changed_paths,
     compare_updates,
     leaf_bits,
@@ -20,16 +23,15 @@ from nnjax.optcheck.contract.violations import (
     Violation,
     attempt,
     error_violation,
-    first_line,
     make_violation,
     run_check,
 )
-from nnjax.optcheck.trace.adapters import Adapter
 from nnjax.optcheck.trace.deadline import Deadline
-from nnjax.optcheck.trace.kinds import StructureError, method_of
 from nnjax.types import PyTree
 
 STEPS = 3
+COUNTERS = "a float to the power of an integer counter, such as b1**t, is float32: cast it to the dtype of the leaf"
+ROUNDING = {"bfloat16": 0.03, "float16": 4e-3}  # four times the rounding of these dtypes
 NO_STATE = str(jax.tree.structure(None))
 Step: TypeAlias = Callable[[Any, PyTree, PyTree], tuple[PyTree, Any]]
 
@@ -38,8 +40,7 @@ def contract_violations(adapter: Adapter, deadline: Deadline) -> list[Violation]
     """Return all violations of the contract, from a few steps on a small tree.
 
     Args:
-      adapter: the optimizer. Objects are not checked under lax.scan and jax.vmap; optimizers of PyTorch only for
-        determinism and mutation of gradients.
+      adapter: the optimizer. Eager code (NumPy, PyTorch, objects with a state of their own) is not held to jit.
       deadline: its time limit is tested after each check.
 
     Returns:
@@ -119,7 +120,7 @@ def _pure_checks(adapter: Adapter) -> Iterator[list[Violation]]:
             yield [] if reported else [error_violation(mode, updates)]
             seen.add(type(updates))
         elif not differs:
-            violations = run_check(mode, lambda: compare_updates(mode, updates, eager, STEPS))  # noqa: B023
+            violations = run_check(mode, lambda: compare_updates(mode, updates, eager, STEPS, _rounding(adapter)))  # noqa: B023
             yield violations
             differs = bool(violations)
     yield run_check("NaN spreads", lambda: _check_nan(adapter, step if can_jit else adapter.step, eager))
@@ -127,30 +128,41 @@ def _pure_checks(adapter: Adapter) -> Iterator[list[Violation]]:
 
 
 def _eager_checks(adapter: Adapter) -> Iterator[list[Violation]]:
-    """Yield the violations of objects and PyTorch's optimizers, which run eagerly on NumPy arrays."""
+    """Yield the violations of NumPy code, PyTorch's optimizers and objects, which run eagerly."""
     eager = attempt(lambda: _run(adapter, adapter.step))
     if isinstance(eager, Exception):
         yield [error_violation("eager", eager)]
         return
-    yield (nondeterminism := run_check("not deterministic", lambda: _check_repetition(adapter, eager)))
-    yield run_check("mutation", lambda: _check_mutation(adapter, np.array))
+    yield run_check("not deterministic", lambda: _check_repetition(adapter, eager))
+    yield run_check("mutation", lambda: _check_mutation(adapter, adapter.array))
     if adapter.kind == "torch":
         return
+    if adapter.kind == "loop":
+        yield _eager_note(adapter)
+        return
     yield (plain := run_check("updates", lambda: _check_types(adapter, *_inputs(adapter), False)))
-    yield [] if nondeterminism else run_check("frozen under jit", lambda: _check_object_jit(adapter))
     yield run_check("NaN spreads", lambda: _check_nan(adapter, adapter.step, eager))
     for group in _check_trees(adapter, plain, False):
         yield [violation._replace(severity="note") for violation in group]
+    yield _eager_note(adapter)
+
+
+def _eager_note(adapter: Adapter) -> list[Violation]:
+    """Return the note that an optimizer runs eagerly only; a violation if it is a function in JAX that jit rejects."""
+    note = make_violation(
+        "runs eagerly only", "", "NumPy code or an object with a state", "a function of its arguments"
+    )
+    if adapter.kind == "step":
+        result = attempt(lambda: _run(adapter._replace(array=jnp.array), jax.jit(adapter.step)))
+        if isinstance(result, jax.errors.ConcretizationTypeError):
+            return [error_violation("jit", result)]
+    return [note._replace(severity="note")]
 
 
 def _inputs(adapter: Adapter, seed: int = 0, array: Callable[..., Any] | None = None) -> tuple[PyTree, list[PyTree]]:
     """Return parameters and the gradients of each step: new arrays, equal for equal seeds."""
-    rng = np.random.default_rng(seed)
-
-    def draw(*shape: int) -> Any:
-        return (array or adapter.array)(np.float32(rng.normal(size=shape)))
-
-    trees = [{"layer": {"b": draw(3), "w": draw(2, 3)}, "temperature": draw()} for _ in range(1 + STEPS)]
+    make = array or adapter.array
+    trees = [example_tree(make, 10 * seed + i, ndim=adapter.ndim) for i in range(1 + STEPS)]
     return trees[0], trees[1:]
 
 
@@ -198,14 +210,10 @@ def _check_mutation(adapter: Adapter, array: Callable[..., Any]) -> list[Violati
     """Return a violation if a step changes its inputs."""
     params, (grads, *_) = _inputs(adapter, array=array)
     state = adapter.init(params)
-    inputs = {"params": params, "grads": grads, "state": _state(adapter, state) if adapter.pure else ()}
+    keeps_state = adapter.kind in ("optax", "pair", "triple")  # a step function may return the state it was given
+    inputs = {"params": params, "grads": grads, "state": _state(adapter, state) if keeps_state else ()}
     before = leaf_bits(inputs)
-    if adapter.kind != "object":
-        adapter.step(state, params, grads)
-    elif method_of(state[0])(params, grads) is None:  # objects that return nothing must change the parameters
-        inputs["params"] = _inputs(adapter, array=array)[0]
-    if adapter.kind == "torch":  # it works on tensors that are copies of the inputs
-        inputs["grads"] = jax.tree.unflatten(jax.tree.structure(grads), [tensor.grad.numpy() for tensor in state[1]])
+    adapter.step(state, params, grads)
     where = ", ".join(paths := changed_paths(before, leaf_bits(inputs)))
     return [make_violation("mutation", where, "changed inputs", "unchanged inputs")] if paths else []
 
@@ -259,12 +267,20 @@ def _check_trees(adapter: Adapter, plain: list[Violation], can_jit: bool) -> Ite
         params, grads = change(params), [change(grad) for grad in grads]
         violations = run_check(name, lambda: _check_types(adapter, params, grads, can_jit))  # noqa: B023
         new = [_rename(violation, name) for violation in violations if violation.rule not in rules]
+        if name == "bfloat16" and _has_integers(adapter):
+            new = [violation._replace(remedy=f"{violation.remedy}; {COUNTERS}") for violation in new]
         rules |= {violation.rule for violation in violations}
         if name == "empty leaves" and not new:
             new = run_check(name, lambda: _check_empty(adapter, params, grads[0]))  # noqa: B023
         if name == "mixed dtypes":  # an optimizer that flattens its state has one dtype
             new = [violation._replace(severity="note") for violation in new]
         yield new
+
+
+def _has_integers(adapter: Adapter) -> bool:
+    """Return True if the state has an integer, such as a counter."""
+    leaves = jax.tree.leaves(_state(adapter, adapter.init(_inputs(adapter)[0])))
+    return any(jnp.issubdtype(jnp.result_type(leaf), jnp.integer) for leaf in leaves)
 
 
 def _rename(violation: Violation, rule: str) -> Violation:
@@ -303,28 +319,11 @@ def _check_nan(adapter: Adapter, step: Step, eager: list[PyTree]) -> list[Violat
     )
 
 
-def _check_object_jit(adapter: Adapter) -> list[Violation]:
-    """Compare an object's own method under jit with eager calls."""
-
-    def run(wrap: Callable[[Any], Any]) -> list[PyTree]:
-        params, grads = _inputs(adapter, array=jnp.array)
-        step = wrap(method_of(adapter.init(params)[0]))
-        return [step(jax.tree.map(jnp.asarray, params), grad) for grad in grads]
-
-    jit_updates = attempt(lambda: run(jax.jit))
-    if isinstance(jit_updates, jax.errors.UnexpectedTracerError):
-        return [make_violation("frozen under jit", "", first_line(jit_updates), "the updates of eager steps")]
-    if isinstance(jit_updates, Exception):
-        return [error_violation("jit", jit_updates)._replace(severity="note")]
-    if any(new is None for new in jit_updates):
-        violation = make_violation("jit", "", "no return value: parameters are changed in place", "new parameters")
-        return [violation._replace(remedy="return them, because jit ignores changes in place", severity="note")]
-    params = _inputs(adapter, array=jnp.array)[0]
-    updates, eager = (
-        [jax.tree.map(lambda new, old: new - old, result, params) for result in results]
-        for results in (jit_updates, run(lambda method: method))
-    )
-    return compare_updates("jit", updates, eager, STEPS)
+def _rounding(adapter: Adapter) -> float:
+    """Return how much reordering operations may change updates: more if the state has a short float."""
+    leaves = jax.tree.leaves(_state(adapter, adapter.init(_inputs(adapter)[0])))
+    dtypes = [jnp.result_type(leaf) for leaf in leaves]
+    return max([RELATIVE, *(ROUNDING[str(dtype)] for dtype in dtypes if str(dtype) in ROUNDING)])
 
 
 def _state(adapter: Adapter, carry: Any) -> Any:

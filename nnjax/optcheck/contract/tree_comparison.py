@@ -47,7 +47,9 @@ def changed_paths(before: dict[str, str], after: dict[str, str]) -> list[str]:
     return paths or [""] * (before[""] != after[""])
 
 
-def compare_updates(mode: str, updates: list[PyTree], eager: list[PyTree], steps: int) -> list[Violation]:
+def compare_updates(
+    mode: str, updates: list[PyTree], eager: list[PyTree], steps: int, relative: float = RELATIVE
+) -> list[Violation]:
     """Return the first update that differs from the eager one.
 
     Args:
@@ -56,10 +58,11 @@ def compare_updates(mode: str, updates: list[PyTree], eager: list[PyTree], steps
       eager: the updates without the transform.
       steps: the number of steps of a run. A difference after the first one means that the transform reads a value
         outside the state once.
+      relative: how much rounding may change updates, relative to the largest one.
     """
     sizes = [np.abs(to_float64(leaf)) for leaf in jax.tree.leaves(eager)]
     largest = max((float(np.max(size, initial=0, where=np.isfinite(size))) for size in sizes), default=0.0)
-    bound = RELATIVE * largest + 8 * float(np.finfo(np.float32).eps)  # parameters are N(0, 1), and may cancel
+    bound = relative * largest + 8 * float(np.finfo(np.float32).eps)  # parameters are N(0, 1), and may cancel
     for k, (update, reference) in enumerate(zip(updates, eager, strict=False)):
         for (path, leaf), eager_leaf in zip(named_leaves(update), jax.tree.leaves(reference), strict=True):
             a, b = np.atleast_1d(to_float64(leaf), to_float64(eager_leaf))

@@ -17,6 +17,7 @@ REMEDIES = {
     "mutation": "return new containers and arrays, as jax.tree.map does, instead of changing the inputs",
     "frozen under jit": "jit reads values outside the state once, when it traces; put them into the state",
     "leaked tracer": "store nothing in globals, closures or caches; compute it in the step, or put it into the state",
+    "runs eagerly only": "to run it under jit, keep the state in its arguments and use jnp.*",
     "NaN spreads": "norms, means and maxima over elements spread NaN; compute them leaf by leaf, or skip such steps",
     "empty leaves": "exclude leaves without elements from means and norms",
     "jit": "updates must depend only on the inputs of the step, and only through jnp functions",

@@ -1,75 +1,104 @@
-"""Suggest changes to either side that make both optimizers equal."""
+"""Suggest changes to either side that make both optimizers equal. A call of a library is printed only after it ran."""
 
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nnjax.optcheck.calling.adapters import adapt
 from nnjax.optcheck.rules.equations import equations
-from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
-from nnjax.optcheck.rules.update_rule import HyperParams
-from nnjax.optcheck.search.causes import Cause
+from nnjax.optcheck.rules.library_calls import optax_call, torch_call
+from nnjax.optcheck.rules.update_rule import Formula
 from nnjax.optcheck.search.diagnosis import Diagnosis
+from nnjax.optcheck.trace.deadline import Deadline, TimeLimitError
+from nnjax.optcheck.trace.gradient_script import unflatten
+from nnjax.optcheck.trace.observations import Observation
+from nnjax.optcheck.trace.tolerance import tolerance, within
+from nnjax.optcheck.trace.traces import trace
 
-# (reference, id of the cause) -> arguments of the reference that reproduce the candidate. {value} is the candidate's
-# value of the cause, {b1}, {eps}, … are all its hyper-parameters. "use " starts the name of another optimizer.
-ARGUMENTS = {
-    ("optax.rmsprop", "eps-outside"): "eps_in_sqrt=False",
-    ("torch.optim.RMSprop", "eps-inside"): "use optax.rmsprop, which has ε inside the root; PyTorch has it outside",
-    ("optax.rmsprop", "second_start"): "initial_scale={value}",
-    ("optax.rmsprop", "b2"): "decay={value}",
-    ("optax.rmsprop", "second_correction-t"): "bias_correction=True",
-    ("optax.rmsprop", "second-centered"): "centered=True",
-    ("optax.rmsprop", "velocity-trace"): "momentum={momentum}",
-    ("optax.adagrad", "second_start"): "initial_accumulator_value={value}",
-    ("optax.adam", "eps-inside"): "eps=0, eps_root={eps}",
-    ("optax.adam", "numerator-nadam"): "nesterov=True",
-    ("optax.adam", "maximum-corrected"): "use optax.amsgrad",
-    ("optax.adam", "decay-decoupled"): "use optax.adamw(weight_decay={weight_decay})",
-    ("optax.adam", "decay-l2"): "use optax.chain(optax.add_decayed_weights({weight_decay}), optax.adam(…))",
-    ("optax.adamw", "decay-l2"): "use optax.chain(optax.add_decayed_weights({weight_decay}), optax.adam(…))",
-    ("optax.adamw", "decay-none"): "weight_decay=0",
-    ("optax.sgd", "velocity-trace"): "momentum={momentum}",
-    ("optax.sgd", "nesterov-standard"): "nesterov=True",
-    ("torch.optim.NAdam", "momentum_decay"): "momentum_decay=1e6, a constant momentum as in optax",
-    ("torch.optim.SGD", "velocity-trace"): "momentum={momentum}",
-    ("torch.optim.SGD", "nesterov-standard"): "nesterov=True",
-}
-OPTAX_NAMES = {"learning_rate", "b1", "b2", "eps", "eps_root", "momentum", "weight_decay", "dampening"}
+MATRICES = "lambda params: jax.tree.map(lambda p: {test}, params)"
 
 
-def fixes(reference: str | None, diagnosis: Diagnosis) -> tuple[str, ...]:
-    """Return what to change in the candidate, and in the reference if its arguments allow it.
+def fixes(diagnosis: Diagnosis, observation: Observation, *, torch: bool, deadline: Deadline) -> tuple[str, ...]:
+    """Return what to change in the candidate, and a call of a library that reproduces the candidate, if there is one.
 
     Args:
-      reference: the name of the reference, such as "optax.adam"; None to infer it from its formula.
       diagnosis: the explanation of the difference.
+      observation: the updates that the call must reproduce.
+      torch: True if the reference is PyTorch's, so that a class of PyTorch is tried first.
+      deadline: checked before every step.
     """
     if not diagnosis.explanations or diagnosis.reference is None:
         return ()
-    formula, causes, *_ = diagnosis.explanations[0]
-    ours = equations(formula)
+    explanation = diagnosis.explanations[0]
+    ours = equations(explanation.formula)
     lines = [line for line in equations(diagnosis.reference) if line not in ours]
-    suggestions = [f"in the candidate, use {';  '.join(lines)}"] if lines else []
-    rule = diagnosis.reference.rule
-    names = (name for name, library in LIBRARY_RULES.items() if library.rule == rule and name.startswith("optax."))
-    name = reference or next(names, "the reference")
-    arguments = [_argument(name, cause, formula.hyper) for cause in causes]
-    complete = [argument for argument in arguments if argument is not None]
-    if not complete or len(complete) < len(arguments):  # changing only some would leave a difference
-        return tuple(suggestions)
-    replacements = [argument for argument in complete if argument.startswith("use ")]
-    if not replacements:
-        suggestions.append(f"or in the reference: {name}(…, {', '.join(complete)})")
-    elif all(
-        argument in replacements or f"{cause.place}=" in replacements[0]
-        for cause, argument in zip(causes, complete, strict=True)
-    ):
-        suggestions.append(f"or as the reference, {replacements[0]}")
+    leaves = next((cause.leaves for cause in explanation.causes if cause.leaves), None)
+    where = f" in {', '.join(leaves)}" if leaves else ""
+    suggestions = [f"in the candidate{where}, use {';  '.join(lines)}"] if lines else []
+    for text in _calls(explanation.formula, diagnosis.reference, leaves, observation, torch):
+        if _reproduces(text, observation, deadline):
+            return (*suggestions, f"or as the reference: {text}  (checked: matches)")
     return tuple(suggestions)
 
 
-def _argument(reference: str, cause: Cause, hyper: HyperParams) -> str | None:
-    """Return the argument with which the reference reproduces the candidate, or None."""
-    values = {name: f"{float(value):.6g}" for name, value in hyper._asdict().items()}
-    argument = ARGUMENTS.get((reference, cause.id))
-    if argument is not None:
-        return argument.format(value=values.get(cause.place, "nan"), **values)
-    if cause.place in OPTAX_NAMES and reference.startswith("optax."):
-        return f"{cause.place}={values[cause.place]}"
-    return None
+def _calls(
+    formula: Formula, reference: Formula, leaves: tuple[str, ...] | None, observation: Observation, torch: bool
+) -> list[str]:
+    """Return the code of libraries' optimizers that could reproduce the candidate."""
+    if leaves is None:
+        calls = [torch_call(formula), optax_call(formula)]
+        return [text for text in (calls if torch else calls[::-1]) if text]
+    where = _leaf_test(leaves, observation)
+    calls = []
+    if formula._replace(rule=formula.rule._replace(decay=reference.rule.decay)).rule == reference.rule:
+        decayed, mask = (reference, f"not ({where})") if formula.rule.decay == "none" else (formula, where)
+        calls.append(optax_call(decayed, mask=MATRICES.format(test=mask) if "path" not in where else _by_path(mask)))
+    inside, outside = optax_call(formula), optax_call(reference)
+    if inside and outside:
+        choice = f"'candidate' if {where} else 'reference'"
+        labels = MATRICES.format(test=choice) if "path" not in where else _by_path(choice)
+        calls.append(f"optax.partition({{'candidate': {inside}, 'reference': {outside}}}, {labels})")
+    return [text for text in calls if text]
+
+
+def _leaf_test(leaves: tuple[str, ...], observation: Observation) -> str:
+    """Return code that is true in these leaves: a test of their dimensions if that suffices, else of their paths."""
+    script = observation.script
+    names = [name.split("/", 1)[1] for name in script.leaf_names]
+    dimensions = {name: len(shape) for name, shape in zip(names, script.shapes, strict=True) if name != "temperature"}
+    inside = {dimensions[name] for name in leaves if name in dimensions}
+    outside = {size for name, size in dimensions.items() if name not in leaves}
+    if inside and outside and max(outside) < min(inside):
+        return f"p.ndim > {max(outside)}"
+    if inside and outside and max(inside) < min(outside):
+        return f"p.ndim < {min(outside)}"
+    return f"path.endswith({tuple(leaves)!r})" if len(leaves) > 1 else f"path.endswith({leaves[0]!r})"
+
+
+def _by_path(test: str) -> str:
+    keys = "path := jax.tree_util.keystr(keys, simple=True, separator='/')"
+    return f"lambda params: jax.tree_util.tree_map_with_path(lambda keys, p: [{keys}, {test}][1], params)"
+
+
+def _reproduces(text: str, observation: Observation, deadline: Deadline) -> bool:
+    """Return True if the code makes an optimizer with the updates of the candidate."""
+    names: dict[str, Any] = {"jax": jax, "jnp": jnp, "optax": optax, "functools": functools}
+    if "torch." in text:
+        import torch
+
+        names["torch"] = torch
+    script, candidate = observation.script, observation.candidate
+    try:
+        optimizer = eval(text, names)  # the text is our own
+        params = unflatten(candidate.params, script.params)
+        result = trace(adapt(optimizer), script, observation.dtype, deadline, params)
+    except TimeLimitError:
+        raise
+    except Exception:  # an argument that this version of the library does not have
+        return False
+    bound = tolerance(result, candidate, observation.dtype, observation.reference_error)
+    return bool(within(result.updates, candidate.updates, bound).all()) and np.isfinite(result.updates).any()

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnjax.optcheck.contract.violations import Violation
+from nnjax.optcheck.report.github import annotation
 from nnjax.optcheck.rules.equations import equations
 from nnjax.optcheck.rules.update_rule import Formula
 from nnjax.optcheck.search.causes import Cause, check_ids
@@ -32,6 +33,9 @@ class Report(NamedTuple):
     not_observed: tuple[str, ...] = ()
     traces: tuple[Trace, Trace] | None = None
     """For `plot`: the traces of candidate and reference in the pass in which they differ, or in the first pass."""
+
+    called: str = ""
+    """How the candidate was called, if its kind does not tell: "optim(grads, params, state)"."""
 
     @property
     def matches(self) -> bool:
@@ -62,7 +66,11 @@ class Report(NamedTuple):
     def allowed(self, causes: Sequence[str]) -> bool:
         """Return True if an explanation has only these causes, by their `id`."""
         check_ids(causes)
-        explanations = (explanation.causes for explanation in self.diagnosis.explanations)
+        explanations = (
+            group
+            for explanation in self.diagnosis.explanations
+            for group in (explanation.causes, *explanation.synonyms)
+        )
         return any(group and {cause.id for cause in group} <= set(causes) for group in explanations)
 
     @property
@@ -91,6 +99,7 @@ class Report(NamedTuple):
             "schema": SCHEMA,
             "candidate": self.candidate,
             "reference": self.reference,
+            "called": self.called,
             "ok": self.ok,
             "exit_code": self.exit_code,
             "divergence": self.divergence and self.divergence._asdict(),
@@ -109,9 +118,24 @@ class Report(NamedTuple):
             "not_observed": self.not_observed,
             "remark": diagnosis.remark,
             "complete": diagnosis.complete,
+            "levels": [level._asdict() for level in diagnosis.levels],
+            "synonyms": [
+                [[cause.id for cause in group] for group in explanation.synonyms] for explanation in explanations
+            ],
             "seconds": round(self.seconds, 2),
         }
         return json.dumps(_replace_non_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+
+    def github(self, file: str = "", line: int = 1) -> str:
+        """Return the result as an annotation of GitHub Actions, at a line of a file; "" for a match.
+
+        Args:
+          file: the path of the file with the candidate.
+          line: the line of the candidate.
+        """
+        if self.ok:
+            return ""
+        return annotation("error", file, line, str(self))
 
     def plot(self) -> Any:
         """Return a figure of both updates and of their relative difference, over steps and gradient magnitudes.
@@ -129,7 +153,7 @@ class Report(NamedTuple):
 def _text(report: Report) -> str:
     """Return the report as text: verdict, first difference, causes with both formulas, fixes, limits."""
     diagnosis = report.diagnosis
-    lines = [_verdict(report)]
+    lines = [_verdict(report), *([f"  called as {report.called}"] if report.called else [])]
     lines += [
         f"  {'contract' if violation.severity == 'violation' else 'note'}: {violation}"
         for violation in report.violations
@@ -138,7 +162,7 @@ def _text(report: Report) -> str:
     for number, explanation in enumerate(diagnosis.explanations):
         lines += ["", *_explanation(explanation, diagnosis.reference, "or " if number else "")]
     if report.divergence is not None:
-        lines += [] if diagnosis.explanations else ["", _unknown(diagnosis)]
+        lines += [] if diagnosis.explanations else ["", *_unknown(diagnosis)]
         lines += ["", f"impact: {diagnosis.impact}"] if diagnosis.impact else []
         lines += [f"fix: {fix}" for fix in report.fixes]
     if report.not_observed:
@@ -170,9 +194,10 @@ def _divergence(report: Report) -> list[str]:
     if first is None:
         return []
     place = f"{first.leaf}{list(first.place) if first.place else ''}"
+    got, reference = different_texts(first.candidate, first.reference)
     lines = [
         "",
-        f"first difference at step {first.step}, {place}: got {first.candidate:.9g}, reference {first.reference:.9g}, "
+        f"first difference at step {first.step}, {place}: got {got}, reference {reference}, "
         f"{first.ratio:.2g} × the tolerance; gradient {first.gradient:.3g} ({first.pattern}), "
         f"parameter {first.parameter:.3g}",
     ]
@@ -181,6 +206,13 @@ def _divergence(report: Report) -> list[str]:
         where = "no difference" if part.divergence is None else f"differs {_magnitudes(part.share)}{leaves}"
         lines.append(f"  {part.name}: {where}")
     return lines
+
+
+def different_texts(a: float, b: float) -> tuple[str, str]:
+    """Return two different numbers with as many digits as show the difference; -0 is 0."""
+    a, b = a + 0.0, b + 0.0
+    texts = [(f"{a:.{digits}g}", f"{b:.{digits}g}") for digits in (9, 13, 17)]
+    return next((pair for pair in texts if pair[0] != pair[1]), texts[-1])
 
 
 def _magnitudes(share: dict[str, float]) -> str:
@@ -208,6 +240,10 @@ def _explanation(explanation: Explanation, reference: Formula | None, prefix: st
     for cause in explanation.causes:
         leaves = "" if cause.leaves is None else f" in {', '.join(cause.leaves)}"
         lines.append(f"  - {cause.candidate}{leaves}; the reference: {cause.reference}  [{cause.id}]")
+    for group in explanation.synonyms:
+        lines += (
+            ["  - the same as: " + "; ".join(f"{cause.candidate}  [{cause.id}]" for cause in group)] if group else []
+        )
     left = ["candidate", *equations(explanation.formula)]
     right = ["reference", *(["unknown"] if reference is None else equations(reference))]
     width = max(map(len, left))
@@ -219,12 +255,24 @@ def _explanation(explanation: Explanation, reference: Formula | None, prefix: st
     return [*lines, f"  proof: {proof}{runner_up}"]
 
 
-def _unknown(diagnosis: Diagnosis) -> str:
+def _unknown(diagnosis: Diagnosis) -> list[str]:
+    """Return what the search tried, and what it did not."""
     if diagnosis.remark.startswith("all updates"):
-        return f"cause: {diagnosis.remark}"
+        return [f"cause: {diagnosis.remark}"]
+    forms: dict[str, int] = {}
+    for level in diagnosis.levels:
+        forms[level.name] = forms.get(level.name, 0) + level.forms
+    lines = [f"cause: unknown; none of the {sum(forms.values()):,} forms tried reproduces these updates"]
+    lines += [f"  {count:>6,}  {name}" for name, count in forms.items()]
+    unfinished = [level.name for level in diagnosis.levels if not level.complete]
     if not diagnosis.complete:
-        return "cause: unknown; no rule tried reproduces these updates; a larger max_fits= tries more"
-    return "cause: unknown; no known rule, and none within two choices of one, reproduces these updates"
+        rest = f"more of: {unfinished[0]}" if unfinished else "further levels"
+        lines.append(
+            f"  the limit max_fits= ended the search; not tried: {rest}, and three choices from any known rule"
+        )
+    else:
+        lines.append("  the search is complete; not tried: three choices from any known rule")
+    return lines
 
 
 def _replace_non_finite(content: Any) -> Any:

@@ -32,6 +32,7 @@ SECOND = {
     "swapped": "(1 - β₂) v + β₂ g²",
     "m for v": "β₂ m + (1 - β₂) g²",
     "mean": "v + (g² - v)/t",
+    "gradient": "β₂ v + (1 - β₂) g",
 }
 CORRECTION = {
     "none": "{x}",

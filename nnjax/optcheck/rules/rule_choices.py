@@ -70,6 +70,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "swapped": "the second moment swaps β₂ and (1 - β₂)",
         "m for v": "the second moment is computed from m instead of v: β₂ m + (1 - β₂) g²",
         "mean": "the second moment is the mean of all g² so far",
+        "gradient": "the second moment averages g instead of g², so its root is NaN for negative gradients",
     },
     "second_correction": {
         "none": "the second moment has no bias correction",

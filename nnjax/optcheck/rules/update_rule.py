@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Number = Any  # a float, or an array (settings, 1) with one setting per row
-Branches = dict[str, Callable[[], Any]]  # one expression per choice
 
 
 class UpdateRule(NamedTuple):
@@ -88,6 +87,86 @@ class State(NamedTuple):
     product: Number  # product of NAdam's momenta
 
 
+# One expression per choice. h: HyperParams, s: State before the step, m: the new first moment, b: a decay rate
+Choices = dict[str, Callable[..., Any]]
+
+FIRST: Choices = {
+    "none": lambda h, m, g, t: g,
+    "ema": lambda h, m, g, t: h.b1 * m + (1 - h.b1) * g,
+    "trace": lambda h, m, g, t: h.b1 * m + g,
+    "lion": lambda h, m, g, t: h.b2 * m + (1 - h.b2) * g,
+    "with b2": lambda h, m, g, t: h.b2 * m + (1 - h.b2) * g,
+    "mixed": lambda h, m, g, t: h.b1 * m + (1 - h.b2) * g,
+    "swapped": lambda h, m, g, t: (1 - h.b1) * m + h.b1 * g,
+    "mean": lambda h, m, g, t: m + (g - m) / t,
+}
+
+SECOND: Choices = {
+    "none": lambda h, s, g, m, t: s.v,
+    "ema": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * g**2,
+    "centered": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * g**2,
+    "trace": lambda h, s, g, m, t: h.b2 * s.v + g**2,
+    "sum": lambda h, s, g, m, t: s.v + g**2,
+    "largest": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, np.abs(g)),
+    "largest with eps": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, np.abs(g) + h.eps),
+    "belief": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * (g - m) ** 2,
+    "belief old m": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * (g - s.m) ** 2,
+    "yogi": lambda h, s, g, m, t: s.v - (1 - h.b2) * np.sign(s.v - g**2) * g**2,
+    "absolute": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * np.abs(g),
+    "m squared": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * m**2,
+    "with b1": lambda h, s, g, m, t: h.b1 * s.v + (1 - h.b1) * g**2,
+    "mixed": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b1) * g**2,
+    "swapped": lambda h, s, g, m, t: (1 - h.b2) * s.v + h.b2 * g**2,
+    "m for v": lambda h, s, g, m, t: h.b2 * m + (1 - h.b2) * g**2,
+    "mean": lambda h, s, g, m, t: s.v + (g**2 - s.v) / t,
+    "gradient": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * g,
+}
+
+CORRECTION: Choices = {
+    "none": lambda b, b_wrong, t: 1.0,
+    "t": lambda b, b_wrong, t: 1 - b**t,
+    "t + 1": lambda b, b_wrong, t: 1 - b ** (t + 1),
+    "constant": lambda b, b_wrong, t: 1 - b,
+    "multiplied": lambda b, b_wrong, t: 1 / (1 - b**t),
+    "linear": lambda b, b_wrong, t: 1 - b * t,
+    "swapped": lambda b, b_wrong, t: 1 - b_wrong**t,
+}
+
+DENOMINATOR: Choices = {
+    "none": lambda root, h, v, v_hat, c2: root(v_hat),
+    "in state": lambda root, h, v, v_hat, c2: root(v_hat) + h.eps,
+    "in state only": lambda root, h, v, v_hat, c2: root(v_hat),
+    "outside": lambda root, h, v, v_hat, c2: root(v_hat) + h.eps,
+    "inside": lambda root, h, v, v_hat, c2: root(v_hat + h.eps),
+    "before correction": lambda root, h, v, v_hat, c2: (root(v + h.eps_root) + h.eps) / root(np.asarray(c2)),
+    "inside before correction": lambda root, h, v, v_hat, c2: root(v + h.eps) / root(np.asarray(c2)),
+    "floor": lambda root, h, v, v_hat, c2: np.maximum(root(v_hat), h.eps),
+}
+
+VELOCITY: Choices = {
+    "trace": lambda h, b, d, k: h.momentum * b + d,
+    "ema": lambda h, b, d, k: h.momentum * b + (1 - h.momentum) * d,
+    "dampened": lambda h, b, d, k: h.momentum * b + (1 - h.dampening) * d if k else d,
+    "dampened at once": lambda h, b, d, k: h.momentum * b + (1 - h.dampening) * d,
+}
+
+NESTEROV: Choices = {
+    "none": lambda rule, h, b, b_new, d: b_new,
+    "standard": lambda rule, h, b, b_new, d: (
+        h.momentum * b_new + ((1 - h.momentum) * d if rule.velocity == "ema" else d)
+    ),
+    "new velocity": lambda rule, h, b, b_new, d: h.momentum**2 * b_new + (1 + h.momentum) * d,
+    "old velocity": lambda rule, h, b, b_new, d: b,
+}
+
+DECAY: Choices = {
+    "decoupled": lambda w, rate, p, u: rate * w * p,
+    "without rate": lambda w, rate, p, u: w * p,
+    "after update": lambda w, rate, p, u: rate * w * (p + u),
+    "wrong sign": lambda w, rate, p, u: -rate * w * p,
+}
+
+
 def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
     """Yield the update of each step.
 
@@ -114,7 +193,8 @@ def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
         u, state = _step(rule, h, state, rate * d if rule.rate_position == "inside" else d, k)
         u = u if rule.rate_position == "inside" else rate * u
         u = -u if rule.direction == "down" else u
-        u = u if rule.trust == "lamb" else u - _decay(rule.decay, h.weight_decay, rate, p, u)
+        if rule.decay in DECAY and rule.trust != "lamb":
+            u = u - DECAY[rule.decay](h.weight_decay, rate, p, u)
         # the first step of some rules uses no hyper-parameter, so its update has one row for all settings
         yield u if np.shape(u) == zero.shape else np.broadcast_to(u, zero.shape)
 
@@ -131,12 +211,12 @@ def _direction(
     """Return the step before velocity and learning rate. `grads` are those for the second and the first moment."""
     rule, h = formula
     g, g_first = grads
-    m = _first_moment(rule.first, h, state.m, g_first, t)
-    v = _second_moment(rule.second, h, state, g, m, t)
+    m = FIRST[rule.first](h, state.m, g_first, t)
+    v = SECOND[rule.second](h, state, g, m, t)
     if rule.eps in ("in state", "in state only"):
         v = v + np.where(h.eps_root > 0, h.eps_root, h.eps)
-    c1 = _correction(rule.first_correction, h.b1, h.b2, t)
-    c2 = _correction(rule.second_correction, h.b2, h.b1, t)
+    c1 = CORRECTION[rule.first_correction](h.b1, h.b2, t)
+    c2 = CORRECTION[rule.second_correction](h.b2, h.b1, t)
     m_step = m if rule.first_lag == "none" else state.m
     m_step = h.b1 * state.m + (1 - h.b1) * g_first if rule.first == "lion" else m_step
     v_step = v if rule.second_lag == "none" else state.v
@@ -172,13 +252,9 @@ def _direction(
 
 def _count(counter: str, k: int, inputs: Inputs) -> Number:
     """Return t of the bias corrections at step k = 0, 1, …"""
-    return {
-        "t": k + 1,
-        "ahead": k + 2,
-        "behind": k,
-        "stuck": 1,
-        "per leaf": k * inputs.leaf_count + inputs.leaf + 1,
-    }[counter]
+    if counter == "per leaf":
+        return k * inputs.leaf_count + inputs.leaf + 1
+    return {"t": k + 1, "ahead": k + 2, "behind": k, "stuck": 1}[counter]
 
 
 def _rate(schedule: str, rates: np.ndarray, k: int) -> float:
@@ -193,59 +269,6 @@ def _clip(clip: str, g: np.ndarray, bound: Number, leaf: np.ndarray) -> np.ndarr
         return np.clip(g, -bound, bound)
     norm = np.sqrt((g**2).sum(-1, keepdims=True)) if clip == "global norm" else _leaf_norms(g, leaf)
     return g * np.where(norm > bound, bound / np.where(norm > 0, norm, 1.0), 1.0)
-
-
-def _first_moment(first: str, h: HyperParams, m: np.ndarray, g: np.ndarray, t: Number) -> np.ndarray:
-    branches: Branches = {
-        "none": lambda: g,
-        "ema": lambda: h.b1 * m + (1 - h.b1) * g,
-        "trace": lambda: h.b1 * m + g,
-        "lion": lambda: h.b2 * m + (1 - h.b2) * g,
-        "with b2": lambda: h.b2 * m + (1 - h.b2) * g,
-        "mixed": lambda: h.b1 * m + (1 - h.b2) * g,
-        "swapped": lambda: (1 - h.b1) * m + h.b1 * g,
-        "mean": lambda: m + (g - m) / t,
-    }
-    return branches[first]()
-
-
-def _second_moment(second: str, h: HyperParams, state: State, g: np.ndarray, m: np.ndarray, t: Number) -> np.ndarray:
-    """Return the new second moment; `m` is the new first moment, `state.m` the previous one."""
-    b2, v = h.b2, state.v
-    branches: Branches = {
-        "none": lambda: v,
-        "ema": lambda: b2 * v + (1 - b2) * g**2,
-        "centered": lambda: b2 * v + (1 - b2) * g**2,
-        "trace": lambda: b2 * v + g**2,
-        "sum": lambda: v + g**2,
-        "largest": lambda: np.maximum(b2 * v, np.abs(g)),
-        "largest with eps": lambda: np.maximum(b2 * v, np.abs(g) + h.eps),
-        "belief": lambda: b2 * v + (1 - b2) * (g - m) ** 2,
-        "belief old m": lambda: b2 * v + (1 - b2) * (g - state.m) ** 2,
-        "yogi": lambda: v - (1 - b2) * np.sign(v - g**2) * g**2,
-        "absolute": lambda: b2 * v + (1 - b2) * np.abs(g),
-        "m squared": lambda: b2 * v + (1 - b2) * m**2,
-        "with b1": lambda: h.b1 * v + (1 - h.b1) * g**2,
-        "mixed": lambda: b2 * v + (1 - h.b1) * g**2,
-        "swapped": lambda: (1 - b2) * v + b2 * g**2,
-        "m for v": lambda: b2 * m + (1 - b2) * g**2,
-        "mean": lambda: v + (g**2 - v) / t,
-    }
-    return branches[second]()
-
-
-def _correction(correction: str, b: Number, b_wrong: Number, t: Number) -> Number:
-    """Return the divisor of a moment with decay rate `b`; `b_wrong` is the decay rate of the other moment."""
-    branches: Branches = {
-        "none": lambda: 1.0,
-        "t": lambda: 1 - b**t,
-        "t + 1": lambda: 1 - b ** (t + 1),
-        "constant": lambda: 1 - b,
-        "multiplied": lambda: 1 / (1 - b**t),
-        "linear": lambda: 1 - b * t,
-        "swapped": lambda: 1 - b_wrong**t,
-    }
-    return branches[correction]()
 
 
 def _nadam_momentum(h: HyperParams, t: Number) -> Number:
@@ -264,21 +287,10 @@ def _divide(rule: UpdateRule, h: HyperParams, numerator: np.ndarray, v: np.ndarr
     def root(x: np.ndarray) -> np.ndarray:
         return x if is_linear(rule) else np.sqrt(x)
 
-    eps = h.eps
     v_hat = v / c2 + (0.0 if "in state" in rule.eps else h.eps_root)
     if rule.eps == "after division":
-        return numerator * (1 / root(v_hat) + eps)
-    branches: Branches = {
-        "none": lambda: root(v_hat),
-        "in state": lambda: root(v_hat) + eps,
-        "in state only": lambda: root(v_hat),
-        "outside": lambda: root(v_hat) + eps,
-        "inside": lambda: root(v_hat + eps),
-        "before correction": lambda: (root(v + h.eps_root) + eps) / root(np.asarray(c2)),
-        "inside before correction": lambda: root(v + eps) / root(np.asarray(c2)),
-        "floor": lambda: np.maximum(root(v_hat), eps),
-    }
-    denominator = branches[rule.eps]()
+        return numerator * (1 / root(v_hat) + h.eps)
+    denominator = DENOMINATOR[rule.eps](root, h, v, v_hat, c2)
     ratio = numerator / denominator
     if np.all(denominator):
         return ratio
@@ -310,29 +322,7 @@ def _step(rule: UpdateRule, h: HyperParams, state: State, d: np.ndarray, k: int)
     """Return the step that the velocity takes in direction `d`, and the state with the new velocity."""
     if rule.velocity == "none":
         return d, state
-    mu, b = h.momentum, state.velocity
-    velocities: Branches = {
-        "trace": lambda: mu * b + d,
-        "ema": lambda: mu * b + (1 - mu) * d,
-        "dampened": lambda: mu * b + (1 - h.dampening) * d if k else d,
-        "dampened at once": lambda: mu * b + (1 - h.dampening) * d,
-    }
-    b_new = velocities[rule.velocity]()
-    steps: Branches = {
-        "none": lambda: b_new,
-        "standard": lambda: mu * b_new + ((1 - mu) * d if rule.velocity == "ema" else d),
-        "new velocity": lambda: mu**2 * b_new + (1 + mu) * d,
-        "old velocity": lambda: b,
-    }
-    return steps[rule.nesterov](), state._replace(velocity=b_new)
-
-
-def _decay(decay: str, weight_decay: Number, rate: Number, p: np.ndarray, u: np.ndarray) -> Number:
-    """Return the part of the weight decay that is subtracted from the parameters directly."""
-    branches: Branches = {
-        "decoupled": lambda: rate * weight_decay * p,
-        "without rate": lambda: weight_decay * p,
-        "after update": lambda: rate * weight_decay * (p + u),
-        "wrong sign": lambda: -rate * weight_decay * p,
-    }
-    return branches[decay]() if decay in branches else 0.0
+    b = state.velocity
+    b_new = VELOCITY[rule.velocity](h, b, d, k)
+    step = NESTEROV[rule.nesterov](rule, h, b, b_new, d)
+    return step, state._replace(velocity=b_new)

@@ -9,7 +9,7 @@ from nnjax.optcheck.rules.rule_choices import CHOICES, hyper_names, neighbours
 from nnjax.optcheck.rules.update_rule import Formula, Inputs, update_array
 from nnjax.optcheck.search.causes import HYPER_NAMES, PRECISION, Cause, causes_of
 from nnjax.optcheck.search.fitting import DECAY_RATES, Target, largest_error, reproduces, share_within
-from nnjax.optcheck.search.rule_search import Attempt, Budget, identify_formula, library_formula, search
+from nnjax.optcheck.search.rule_search import Attempt, Budget, Level, identify_formula, library_formula, search
 from nnjax.optcheck.trace.gradient_script import GradientScript, gradient_script, rule_inputs
 from nnjax.optcheck.trace.observations import Observation, Pass, elements_of
 from nnjax.optcheck.trace.tolerance import EPS, rounding_bound
@@ -17,6 +17,7 @@ from nnjax.optcheck.trace.traces import Trace, trace_inputs
 
 SINGLE = 2e-6  # relative rounding of one float32 number in a float64 update
 MAX_FITS = 2000  # default budget: up to a minute
+FEW_DIGITS = 2  # usual hyper-parameters have at most two digits, or 1 minus them has
 
 
 class Explanation(NamedTuple):
@@ -27,6 +28,7 @@ class Explanation(NamedTuple):
     error: float  # largest relative difference from the candidate's updates
     library: str  # the library rule that it is or starts from; "" for the reference
     runner_up: str = ""  # the next best formula, and its share of the updates
+    synonyms: tuple[tuple[Cause, ...], ...] = ()  # other names of the same formula: equal for all gradients
 
 
 class Diagnosis(NamedTuple):
@@ -36,6 +38,7 @@ class Diagnosis(NamedTuple):
     explanations: tuple[Explanation, ...] = ()  # several if they tie; () if the cause is unknown
     remark: str = ""  # the size of the search, or why there was none
     complete: bool = True  # False if max_fits ended the search
+    levels: tuple[Level, ...] = ()  # what the search tried
     impact: str = ""
     not_observed: tuple[str, ...] = ()
 
@@ -88,8 +91,7 @@ def diagnose(difference: Pass, observation: Observation, guess: Formula | None, 
         causes = causes_of(reference, match.formula, leaves) + ((PRECISION,) if needs_float32 else ())
         error = largest_error(match.formula, target)
         explanations.append(Explanation(match.formula, causes, error, _library_name(match, reference)))
-    library = {formula.rule for formula in LIBRARY_RULES.values()}
-    explanations.sort(key=lambda explanation: explanation.formula.rule not in library)  # libraries' rules first
+    explanations = _merge(sorted(explanations, key=lambda explanation: _oddness(explanation, reference)))
     if explanations:
         explanations[0] = explanations[0]._replace(runner_up=_runner_up(explanations[0], reference, target))
     return Diagnosis(
@@ -97,9 +99,38 @@ def diagnose(difference: Pass, observation: Observation, guess: Formula | None, 
         explanations=tuple(explanations),
         remark=f"{budget.used:,} rules fitted",
         complete=not budget.exhausted,
+        levels=tuple(budget.levels),
         impact=_impact(reference, explanations[0].formula) if reference and explanations else "",
         not_observed=() if reference is None else not_observed(reference, reference_target),
     )
+
+
+def _oddness(explanation: Explanation, reference: Formula | None) -> tuple[int, int, bool]:
+    """Return a sort key: usual numbers come first, then the reference's numbers, then rules of libraries."""
+    formula = explanation.formula
+    rescaled = 0 if reference is None else sum(a != b for a, b in zip(formula.hyper, reference.hyper, strict=True))
+    numbers = (float(getattr(formula.hyper, name)) for name in hyper_names(formula.rule))
+    digits = sum(min(_digits(number), _digits(1 - number)) > FEW_DIGITS for number in numbers)
+    return digits, rescaled, all(formula.rule != library.rule for library in LIBRARY_RULES.values())
+
+
+def _digits(number: float) -> int:
+    """Return the number of significant digits, of at most 8."""
+    mantissa = f"{abs(number):.7e}".partition("e")[0]
+    return len(mantissa.rstrip("0").replace(".", ""))
+
+
+def _merge(explanations: list[Explanation]) -> list[Explanation]:
+    """Return the explanations without those that equal an earlier one for all gradients; these become synonyms."""
+    kept: list[Explanation] = []
+    for explanation in explanations:
+        target = _general_target(explanation.formula)
+        same = next((i for i, other in enumerate(kept) if reproduces(other.formula, target)), None)
+        if same is None:
+            kept.append(explanation)
+        else:
+            kept[same] = kept[same]._replace(synonyms=(*kept[same].synonyms, explanation.causes))
+    return kept
 
 
 def _library_name(match: Attempt, reference: Formula | None) -> str:

@@ -15,7 +15,7 @@ DECAY_RATES = ("b1", "b2", "momentum", "dampening")  # between 0 and 1
 USUAL_VALUES = {
     "b1": (0.8, 0.95),
     "b2": (0.9, 0.95, 0.98, 0.99, 0.999),
-    "eps": (1e-10, 1e-8, 1e-6, 1e-3),
+    "eps": (1e-16, 1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-3),
     "momentum": (0.5, 0.9, 0.99),
 }
 SIGN_VALUES = dict.fromkeys(("b1", "b2"), (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999))  # signs have no slope to fit
@@ -82,9 +82,9 @@ def largest_error(formula: Formula, target: Target) -> float:
     return float(np.nan_to_num(relative, nan=np.inf).max(initial=0.0))
 
 
-def fit_roughly(formula: Formula, target: Target) -> Fit:
+def fit_roughly(formula: Formula, target: Target, names: Sequence[str] | None = None) -> Fit:
     """Fit a rule on 12 steps with few evaluations, to decide whether `fit` is worthwhile: 10 ms instead of 100."""
-    target, names = sample(formula.rule, target.first_steps(12)), free_names(formula)
+    target, names = sample(formula.rule, target.first_steps(12)), free_names(formula) if names is None else names
     return _least_squares(_nearest_usual(formula, target, names), target, names, evaluations=8)
 
 

@@ -23,6 +23,8 @@ COMPENSATION = {  # hyper-parameters that can compensate a different choice at a
     "second_correction": ["learning_rate", "eps", "weight_decay"],
 }
 ROUGH, EXACT = 100, 12  # of every 100 rules fitted roughly, the closest 12 are fitted exactly
+LIBRARIES, PAIRS = "rules of libraries", "two other choices and other numbers"  # names of levels
+CLOSEST = 4  # library rules from which `identify` searches
 STARTS = {"first_start": (1e-6, 0.1, 1.0), "second_start": (1e-6, 0.1, 1.0)}
 T = TypeVar("T")
 
@@ -35,11 +37,20 @@ class Attempt(NamedTuple):
     library: str = ""  # name of the library rule that it is or starts from; "" for none
 
 
+class Level(NamedTuple):
+    """One level of a search: how many forms were tried, and whether that is all of them."""
+
+    name: str
+    forms: int
+    complete: bool
+
+
 class Budget:
-    """A number of fits. Unlike a time limit, it gives the same result on every machine."""
+    """A number of fits. Unlike a time limit, it gives the same result on every machine. It also records the levels."""
 
     def __init__(self, fits: int) -> None:
         self.fits, self.used, self.exhausted = fits, 0, False
+        self.levels: list[Level] = []
 
     def limit(self, items: Iterable[T]) -> Iterator[T]:
         """Yield items, one fit each, until the budget is exhausted."""
@@ -49,6 +60,16 @@ class Budget:
                 return
             self.used += 1
             yield item
+
+    def matches(self, name: str, attempts: Iterable["Attempt"], target: Target) -> list["Attempt"]:
+        """Return the attempts of a level that produce the updates, and record the level."""
+        forms, found = 0, []
+        for attempt in attempts:
+            forms += 1
+            if reproduces(attempt.formula, target):
+                found.append(attempt)
+        self.levels.append(Level(name, forms, not self.exhausted))
+        return found
 
 
 def search(
@@ -65,23 +86,24 @@ def search(
     Returns:
       The formulas, several if they tie and none if the search fails; and True if they need the larger bound.
     """
-    near = []
-    for level in _near(target, start, budget):
-        near.append(list(level))
-        if matches := _matches(near[-1], target):
+    near: list[Attempt] = []
+    for name, level in _near(target, start, budget):
+        attempts = list(level)
+        near += attempts
+        if matches := budget.matches(name, attempts, target):
             return _simplest(matches, start, target), False
-    if loose_target is not None:
-        for attempts in near:
-            if matches := _matches(attempts, loose_target):
-                return _simplest(matches, start, loose_target), True
-    for level in _far(target, start, budget):
-        if matches := _matches(level, target):
+    if loose_target is not None and (
+        matches := [attempt for attempt in near if reproduces(attempt.formula, loose_target)]
+    ):
+        return _simplest(matches, start, loose_target), True
+    for name, level in _far(target, start, budget):
+        if matches := budget.matches(name, level, target):
             return _simplest(matches, start, target), False
     return [], False
 
 
 def identify_formula(target: Target, guess: Formula | None, budget: Budget) -> list[Attempt]:
-    """Return formulas that produce the updates, starting from the closest library rule.
+    """Return formulas that produce the updates, starting from the closest library rules.
 
     Args:
       target: the updates to reproduce.
@@ -91,10 +113,19 @@ def identify_formula(target: Target, guess: Formula | None, budget: Budget) -> l
     if (formula := library_formula(target, guess)) is not None:
         return [Attempt(formula)]
     closest = _by_cost(budget.limit(_library(HyperParams(), target)), target)
-    for result, _ in budget.limit(closest[:EXACT]):
-        if reproduces(formula := fit(result.formula, target), target):
-            return [Attempt(formula)]
-    return search(target, closest[0][0].formula, budget)[0] if closest else []
+    fitted = (Attempt(fit(result.formula, target)) for result, _ in budget.limit(closest[:EXACT]))
+    if matches := budget.matches(LIBRARIES, fitted, target):
+        return matches[:1]
+    starts = [result.formula for result, _ in closest[:CLOSEST]]
+    for start in starts:  # every choice next to a library rule, before any search goes further
+        for name, level in _near(target, start, budget):
+            if matches := budget.matches(name, level, target):
+                return _simplest(matches, start, target)
+    for start in starts:
+        for name, level in _far(target, start, budget):
+            if matches := budget.matches(name, level, target):
+                return _simplest(matches, start, target)
+    return []
 
 
 def library_formula(target: Target, guess: Formula | None) -> Formula | None:
@@ -105,38 +136,52 @@ def library_formula(target: Target, guess: Formula | None) -> Formula | None:
     return next((formula for formula in formulas if reproduces(formula, target)), None)
 
 
-def _matches(attempts: Iterable[Attempt], target: Target) -> list[Attempt]:
-    return [attempt for attempt in attempts if reproduces(attempt.formula, target)]
-
-
-def _near(target: Target, start: Formula, budget: Budget) -> Iterator[Iterable[Attempt]]:
+def _near(target: Target, start: Formula, budget: Budget) -> Iterator[tuple[str, Iterable[Attempt]]]:
     """Yield the levels of rules at most one choice from the start, and library rules."""
-    yield [Attempt(start)]
-    yield (Attempt(fit(formula, target)) for formula in budget.limit([start]))
-    yield _one_choice(target, start, budget)
-    yield budget.limit(_library(start.hyper, target))
-    yield budget.limit(_other_starts(target, start))
+    yield "the reference", [Attempt(start)]
+    yield "the reference with other numbers", (Attempt(fit(formula, target)) for formula in budget.limit([start]))
+    yield "one other choice", _one_choice(target, start, budget)
+    yield LIBRARIES, budget.limit(_library(start.hyper, target))
+    yield "other initial moments", budget.limit(_other_starts(target, start))
+    yield "other initial moments and one other choice", _start_and_choice(start)
 
 
-def _far(target: Target, start: Formula, budget: Budget) -> Iterator[Iterable[Attempt]]:
+def _far(target: Target, start: Formula, budget: Budget) -> Iterator[tuple[str, Iterable[Attempt]]]:
     """Yield the levels with two choices or with other hyper-parameters."""
-    yield _two_choices(start)
+    yield "two other choices", _two_choices(start)
     single_edits = [Attempt(with_usual_values(rule, start.hyper), edits) for edits, rule in neighbours(start.rule)]
     single_fits = _by_cost(budget.limit(single_edits), target)
     library_fits = _by_cost(budget.limit(_library(start.hyper, target)), target)
-    yield _fit_exactly(library_fits, target, budget)
-    yield _fit_exactly(single_fits, target, budget)
+    yield f"{LIBRARIES} with other numbers", _fit_exactly(library_fits, target, budget)
+    yield "one other choice and other numbers", _fit_exactly(single_fits, target, budget)
     pairs = _second_choices(_sorted([*single_fits, *library_fits]))
     while attempts := list(itertools.islice(budget.limit(pairs), ROUGH)):
-        yield _fit_exactly(_by_cost(attempts, target), target, budget)
+        yield PAIRS, _fit_exactly(_by_cost(attempts, target), target, budget)
 
 
 def _one_choice(target: Target, start: Formula, budget: Budget) -> Iterator[Attempt]:
     """Yield all neighbours, after fitting the hyper-parameters that the start does not have."""
+    known, to_fit = hyper_names(start.rule), []
     for edits, rule in budget.limit(neighbours(start.rule)):
+        attempt = Attempt(with_usual_values(rule, start.hyper), edits)
+        new = [name for name in free_names(attempt.formula) if name not in known]
+        if new:
+            to_fit.append((fit_roughly(attempt.formula, target, new), attempt, new))
+        else:
+            yield attempt
+    for rough, attempt, new in sorted(to_fit, key=lambda row: row[0].cost)[:EXACT]:
+        yield attempt._replace(formula=fit(rough.formula, target, new))
+
+
+def _start_and_choice(start: Formula) -> Iterator[Attempt]:
+    """Yield the neighbours with moments that start at usual values, without a fit."""
+    for edits, rule in neighbours(start.rule):
         formula = with_usual_values(rule, start.hyper)
-        new = [name for name in free_names(formula) if name not in hyper_names(start.rule)]
-        yield Attempt(fit(formula, target, new) if new else formula, edits)
+        for name, values in STARTS.items():
+            if getattr(rule, name.removesuffix("_start")) != "none":
+                for value in (0.0, *values):
+                    if value != getattr(start.hyper, name):
+                        yield Attempt(formula._replace(hyper=formula.hyper._replace(**{name: value})), edits)
 
 
 def _two_choices(start: Formula) -> Iterator[Attempt]:

@@ -1,6 +1,7 @@
 """An upper limit on the wall-clock time of a check, even if the optimizer never returns."""
 
 import math
+import os
 import signal
 import threading
 import time
@@ -24,6 +25,27 @@ class Deadline:
         """Raise TimeLimitError if the deadline has passed."""
         if time.monotonic() > self.time:
             raise TimeLimitError(f"optcheck: the check took longer than {self.seconds:g} s; pass a larger seconds=")
+
+
+@contextmanager
+def exits_are_errors() -> Iterator[None]:
+    """Turn `sys.exit` and `os._exit` of the body into errors: a process that ends with code 0 would look like a match.
+
+    Raises:
+      RuntimeError: if the body ends the process.
+    """
+
+    def refuse(code: int) -> None:
+        raise RuntimeError(f"optcheck: the optimizer called os._exit({code})")
+
+    leave = os._exit
+    os._exit = refuse  # type: ignore[assignment]
+    try:
+        yield
+    except SystemExit as error:
+        raise RuntimeError(f"optcheck: the optimizer called sys.exit({error.code})") from error
+    finally:
+        os._exit = leave
 
 
 class _Interrupt(BaseException):

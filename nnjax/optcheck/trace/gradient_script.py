@@ -48,16 +48,18 @@ class GradientScript(NamedTuple):
     magnitude: np.ndarray  # (elements,), scale of the pattern
 
 
-def gradient_script(seed: int = 0, *, scheduled: bool = False) -> GradientScript:
+def gradient_script(seed: int = 0, *, scheduled: bool = False, ndim: int = 0) -> GradientScript:
     """Return the script. Half of the leaves have parameters 0, so that no digits cancel; the others N(0, 1).
 
     Args:
       seed: seed of the random pattern, the signs, the parameters and the order of elements within leaves.
       scheduled: if True, the learning rate changes at every step, between 0.2 and 1 times the hyper-parameter.
+      ndim: the least number of dimensions of a leaf, 0, 1 or 2; the number of elements stays the same.
     """
     rng = np.random.default_rng(seed)
     k = np.arange(STEPS)
-    shapes = {"zero": SHAPES, "normal": SHAPES | {"temperature": ()}}
+    shapes: PyTree = {"zero": SHAPES, "normal": SHAPES | {"temperature": ()}}
+    shapes = jax.tree.map(lambda shape: _with_ndim(shape, ndim), shapes, is_leaf=lambda node: isinstance(node, tuple))
     paths, treedef = jax.tree_util.tree_flatten_with_path(shapes, is_leaf=lambda node: isinstance(node, tuple))
     grads, params, patterns, magnitudes = [], [], [], []
     for path, shape in paths:
@@ -83,6 +85,13 @@ def gradient_script(seed: int = 0, *, scheduled: bool = False) -> GradientScript
         pattern=np.concatenate(patterns),
         magnitude=np.concatenate(magnitudes),
     )
+
+
+def _with_ndim(shape: tuple[int, ...], ndim: int) -> tuple[int, ...]:
+    if len(shape) >= ndim and (ndim < 2 or len(shape) == 2):
+        return shape
+    side = round(float(np.prod(shape)) ** (1 / ndim))
+    return (side,) * ndim
 
 
 def flatten(tree: PyTree) -> np.ndarray:

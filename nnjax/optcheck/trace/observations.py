@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nnjax.optcheck.calling.adapter import Adapter
+from nnjax.optcheck.calling.kinds import NotAnOptimizerError
 from nnjax.optcheck.rules.update_rule import Formula
-from nnjax.optcheck.trace.adapters import Adapter
 from nnjax.optcheck.trace.deadline import Deadline
 from nnjax.optcheck.trace.gradient_script import MAGNITUDES, PATTERNS, GradientScript, gradient_script, unflatten
-from nnjax.optcheck.trace.kinds import NotAnOptimizerError
 from nnjax.optcheck.trace.tolerance import Divergence, first_divergence, tolerance, within
 from nnjax.optcheck.trace.traces import Trace, trace, trace_formula
 from nnjax.types import PyTree
@@ -54,7 +54,7 @@ def observe(
       deadline: checked before every step.
       script: the script; None for the one without a schedule.
     """
-    script = gradient_script() if script is None else script
+    script = script or gradient_script(ndim=max(candidate.ndim, getattr(reference, "ndim", 0)))
 
     def run(role: str, adapter: Adapter, params: PyTree | None = None) -> Trace:
         try:

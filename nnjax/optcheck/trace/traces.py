@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from nnjax.optcheck.calling.adapter import Adapter
 from nnjax.optcheck.rules.update_rule import Formula, Inputs, update_array
-from nnjax.optcheck.trace.adapters import Adapter
 from nnjax.optcheck.trace.deadline import Deadline
 from nnjax.optcheck.trace.gradient_script import STEPS, GradientScript, at_step, rule_inputs
 from nnjax.types import PyTree

@@ -10,14 +10,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from nnjax.optcheck.calling.adapter import Adapter
+from nnjax.optcheck.calling.adapters import adapt
+from nnjax.optcheck.calling.kinds import NotAnOptimizerError, is_torch
+from nnjax.optcheck.calling.names import arguments_of, rename
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.update_rule import Formula
-from nnjax.optcheck.trace.adapters import Adapter, adapt
 from nnjax.optcheck.trace.gradient_script import GradientScript
-from nnjax.optcheck.trace.kinds import NotAnOptimizerError, is_torch
-from nnjax.optcheck.trace.layouts import with_layout
 
-TORCH_NAMES = {"learning_rate": "lr", "b2": "alpha", "decay": "alpha"}
 FORMULA_NAMES = {"decay": "b2"}
 
 
@@ -45,7 +45,8 @@ def build(
     optimizer: Any,
     hparams: Mapping[str, Any] | None = None,
     kind: str | None = None,
-    init: Callable[[Any], Any] | None = None,
+    init: Callable[[Any], Any] | str | None = None,
+    order: tuple[str, ...] | None = None,
 ) -> Adapter | Formula:
     """Return the adapter of an optimizer, after looking up a name or calling a factory.
 
@@ -54,6 +55,7 @@ def build(
       hparams: hyper-parameters with which to call a factory.
       kind: the kind of the optimizer, see `adapt`.
       init: function that returns the first state of a step function, see `adapt`.
+      order: the roles of its arguments, see `adapt`.
 
     Raises:
       NotAnOptimizerError: if it is not an optimizer, or the factory does not take a hyper-parameter.
@@ -70,7 +72,7 @@ def build(
         optimizer = _call(optimizer, hparams)
     elif name and not name.startswith("torch."):
         optimizer = _call(optimizer, {"learning_rate": 1e-3})
-    adapter = with_layout(adapt(optimizer, kind, init), optimizer)
+    adapter = adapt(optimizer, kind, init, order)
     return adapter._replace(name=name) if name else adapter
 
 
@@ -79,7 +81,8 @@ def build_with_schedule(
     hparams: Mapping[str, Any],
     script: GradientScript,
     kind: str | None = None,
-    init: Callable[[Any], Any] | None = None,
+    init: Callable[[Any], Any] | str | None = None,
+    order: tuple[str, ...] | None = None,
 ) -> Adapter | Formula | None:
     """Return the optimizer of a factory with the script's schedule, or None if the factory takes no schedule."""
     rate, rates = hparams.get("learning_rate"), script.rates
@@ -91,13 +94,13 @@ def build_with_schedule(
 
     factory = resolve(optimizer) if isinstance(optimizer, str) else optimizer
     if isinstance(factory, Formula):
-        return build(optimizer, hparams, kind, init)  # formulas read the rates of the script
+        return build(optimizer, hparams, kind, init, order)  # formulas read the rates of the script
     if is_torch(factory):
-        adapter = build(optimizer, hparams, kind, init)
+        adapter = build(optimizer, hparams, kind, init, order)
         assert isinstance(adapter, Adapter)
         return _with_torch_schedule(adapter, float(rate) * rates)
     try:
-        return build(optimizer, {**hparams, "learning_rate": schedule}, kind, init)
+        return build(optimizer, {**hparams, "learning_rate": schedule}, kind, init, order)
     except (TypeError, ValueError):
         return None
 
@@ -115,28 +118,42 @@ def _with_torch_schedule(adapter: Adapter, rates: np.ndarray) -> Adapter:
     return adapter._replace(init=lambda params: (adapter.init(params), 0), step=step)
 
 
+def takes_hparams(candidate: Any, hparams: Mapping[str, Any]) -> bool:
+    """Return True if a class or function has an argument for one of the hyper-parameters."""
+    function = candidate.func if isinstance(candidate, functools.partial) else candidate
+    if not (inspect.isfunction(function) or inspect.isclass(function)):
+        return False
+    names = _names_of(candidate)
+    return any(name in names for name in [*rename(dict(hparams), names), *(["betas"] if "b1" in hparams else [])])
+
+
 def _call(factory: Any, hparams: Mapping[str, Any]) -> Any:
     if not callable(factory):
         raise NotAnOptimizerError(
             f"optcheck: hparams= needs a function that makes an optimizer, got {type(factory).__name__}; omit hparams="
         )
-    if is_torch(factory):
-        return functools.partial(factory, **_torch_arguments(factory, hparams))
+    names = _names_of(factory)
+    arguments = dict(hparams)
+    if "betas" in names and {"b1", "b2"} & arguments.keys():
+        arguments["betas"] = (arguments.pop("b1", 0.9), arguments.pop("b2", 0.999))
+    arguments = rename(arguments, names)
+    if is_torch(factory) or any(argument.role in ("grads", "pairs") for argument in arguments_of(factory) or ()):
+        return functools.partial(factory, **arguments)
     try:
-        return factory(**hparams)
+        return factory(**arguments)
     except TypeError as error:
         raise NotAnOptimizerError(
-            f"optcheck: {getattr(factory, '__name__', factory)} cannot be called with {', '.join(hparams)}: {error}; "
+            f"optcheck: {getattr(factory, '__name__', factory)} cannot be called with {', '.join(arguments)}: {error}; "
             f"its arguments are {inspect.signature(factory)}"
         ) from error
 
 
-def _torch_arguments(factory: Callable[..., Any], hparams: Mapping[str, Any]) -> dict[str, Any]:
-    names = inspect.signature(factory).parameters
-    arguments = dict(hparams)
-    if "betas" in names and {"b1", "b2"} & arguments.keys():
-        arguments["betas"] = (arguments.pop("b1", 0.9), arguments.pop("b2", 0.999))
-    return {name if name in names else TORCH_NAMES.get(name, name): value for name, value in arguments.items()}
+def _names_of(factory: Callable[..., Any]) -> list[str]:
+    """Return the names of all arguments, or [] if the signature does not show them."""
+    try:
+        return list(inspect.signature(factory).parameters)
+    except (TypeError, ValueError):
+        return []
 
 
 def _with_hparams(formula: Formula, hparams: Mapping[str, Any]) -> Formula:

@@ -1,0 +1,185 @@
+"""Run a comparison of optimizers in a process of its own, because their code may hang, crash or end the process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from nnjax.cli import options as o
+
+CANNOT_RUN = 4  # exit code
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # fits are small
+
+
+def run(request: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Return the result of a request; a process that ends without one gives {"error": …}.
+
+    Args:
+      request: what `answer` takes.
+      seconds: the time limit, after which the process is killed.
+    """
+    end = time.monotonic() + seconds
+    with tempfile.TemporaryDirectory(prefix="nnjax-optcheck-") as folder:
+        result, log = Path(folder, "result.json"), Path(folder, "log")
+        Path(folder, "request.json").write_text(json.dumps(request | {"end": time.time() + seconds}))
+        package = str(Path(__file__).parents[2])
+        path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "nnjax.cli.optcheck_process", folder],
+                env=os.environ | ONE_THREAD | {"PYTHONPATH": path},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                code: int | None = process.wait(max(end - time.monotonic(), 0.0))
+            except subprocess.TimeoutExpired:
+                code = None
+            finally:
+                _kill(process)
+        if code is None:
+            return {"error": f"the comparison did not end within {seconds:g} s, and was killed"}
+        if not result.exists():
+            how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
+            last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-3:]
+            return {
+                "error": "\n  ".join([f"the optimizer ended its process, with {how}, before the comparison", *last])
+            }
+        content: dict[str, Any] = json.loads(result.read_text())
+        return content
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """Kill the process and all that it started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        process.kill()
+    process.wait()
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Compare two optimizers, or audit a file, and return the report in all formats."""
+    from nnjax import optcheck
+
+    seconds = max(request["end"] - time.time(), 0.1)
+    place, _, name = request["candidate"].rpartition(":")
+    if request["candidate"].endswith(".py") or not place:
+        audit = optcheck.audit(o.path(request["candidate"]) if request["candidate"].endswith(".py") else name)
+        return {"text": str(audit), "exit_code": audit.exit_code, "json": audit.to_json(), "github": audit.github()}
+    module, candidate = load(request["candidate"])
+    init = request["init"]
+    if init not in (None, "zeros"):
+        init = load(init)[1] if ":" in init else _attribute(module, init, init)
+    options = {"kind": request["kind"], "init": init, "order": request["order"]}
+    options |= {"max_fits": request["max_fits"], "seconds": seconds}
+    report = _compare(candidate, request["against"], request["hparams"], options)
+    if request["plot"] is not None:
+        report.plot().savefig(request["plot"])
+    code = report.exit_code
+    if code == 1 and report.allowed(request["allow"]):
+        code = 3 if report.broken else 0
+    return {
+        "text": str(report),
+        "exit_code": code,
+        "json": report.to_json(),
+        "github": report.github(*source(candidate)),
+    }
+
+
+def _compare(candidate: Any, against: str, hparams: dict[str, Any], options: dict[str, Any]) -> Any:
+    """Compare two optimizers; only the reference gets the hyper-parameters if the candidate takes none of them."""
+    from nnjax.optcheck import NotAnOptimizerError, compare
+    from nnjax.optcheck.calling.factories import build, takes_hparams
+    from nnjax.optcheck.calling.kinds import kind_of
+
+    if hparams and takes_hparams(candidate, hparams):
+        return compare(candidate, against, hparams=hparams, **options)
+    try:
+        kind_of(candidate)
+    except NotAnOptimizerError:
+        if not callable(candidate):
+            raise
+        return compare(candidate, against, hparams=hparams or {"learning_rate": 1e-3}, **options)
+    return compare(candidate, build(against, hparams or None), **options)
+
+
+def source(candidate: Any) -> tuple[str, int]:
+    """Return the file and the first line of an optimizer; ("", 1) if they are not known."""
+    import inspect
+
+    target = getattr(candidate, "func", candidate)
+    target = target if inspect.isclass(target) or inspect.isfunction(target) else type(target)
+    try:
+        return os.path.relpath(inspect.getsourcefile(target) or ""), inspect.getsourcelines(target)[1]
+    except (TypeError, OSError, ValueError):
+        return "", 1
+
+
+def load(name: str) -> tuple[ModuleType, Any]:
+    """Load the object that is specified as MODULE:NAME or FILE.py:NAME. Return its module too.
+
+    Raises:
+      ValueError: if the name is neither MODULE:NAME nor FILE.py:NAME.
+      ImportError, FileNotFoundError, AttributeError: if the module, file or object does not exist.
+    """
+    place, _, attribute = name.rpartition(":")
+    if not place or not attribute:
+        raise ValueError(
+            f"{name!r} must be MODULE:NAME, such as my_package.optimizers:my_adam or optimizers.py:my_adam"
+        )
+    from nnjax.optcheck._audit import import_place
+
+    module = import_place(o.path(place) if place.endswith(".py") else place)
+    return module, _attribute(module, attribute, place)
+
+
+def _attribute(module: ModuleType, attribute: str, place: str) -> Any:
+    value: Any = module
+    for part in attribute.split("."):
+        if not hasattr(value, part):
+            attributes = {name: member for name, member in vars(module).items() if not isinstance(member, ModuleType)}
+            names = ", ".join(name for name in attributes if not name.startswith("_"))
+            raise AttributeError(f"{place} has no {attribute}; it has {names}")
+        value = getattr(value, part)
+    return value
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the message of an error, and its place in the candidate's code."""
+    notes = "".join(
+        f"\n  {note}" for note in getattr(error, "__notes__", []) if not note.startswith("-----")
+    )  # a separator of JAX
+    libraries = (str(Path(__file__).parents[1]), *sysconfig.get_paths().values(), "<frozen")
+    inner = error if error.__cause__ is None else error.__cause__
+    frames = [frame for frame in traceback.extract_tb(inner.__traceback__) if not frame.filename.startswith(libraries)]
+    frames = [frame for frame in frames if "importlib" not in frame.filename and "<string>" not in frame.filename]
+    place = f"\n  in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {error}{notes}{place}"
+
+
+def main(folder: str) -> None:
+    """Answer the request in a folder. The result is complete when it gets its name."""
+    request = json.loads(Path(folder, "request.json").read_text())
+    try:
+        result = answer(request)
+    except (Exception, SystemExit) as error:  # the candidate's code may raise anything
+        result = {"error": describe_error(error)}
+    unfinished = Path(folder, "unfinished.json")
+    unfinished.write_text(json.dumps(result))
+    unfinished.rename(Path(folder, "result.json"))
+    os._exit(0)  # threads that the candidate started do not keep the process
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

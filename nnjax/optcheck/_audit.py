@@ -1,0 +1,185 @@
+"""Find the optimizers of a module or file, and name the known rule that is nearest to each."""
+
+import importlib
+import importlib.util
+import inspect
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+
+from nnjax.optcheck.calling.adapter import Adapter
+from nnjax.optcheck.calling.factories import build
+from nnjax.optcheck.calling.kinds import METHODS, NotAnOptimizerError
+from nnjax.optcheck.calling.names import NUMBERS, arguments_of
+from nnjax.optcheck.report.github import annotation
+from nnjax.optcheck.rules.equations import equations
+from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
+from nnjax.optcheck.rules.update_rule import Formula, HyperParams
+from nnjax.optcheck.search.causes import Cause, causes_of
+from nnjax.optcheck.search.diagnosis import target_of
+from nnjax.optcheck.search.rule_search import Budget, identify_formula
+from nnjax.optcheck.trace.deadline import Deadline
+from nnjax.optcheck.trace.gradient_script import gradient_script
+from nnjax.optcheck.trace.traces import trace
+
+RATE = {"learning_rate": 1e-3}
+
+
+class Finding(NamedTuple):
+    """An optimizer of a module."""
+
+    name: str
+    line: int
+    called: str = ""
+    rule: str = ""  # the nearest rule of a library; "" if the formula is unknown
+    causes: tuple[Cause, ...] = ()  # how it differs from that rule
+    equations: tuple[str, ...] = ()
+    problem: str = ""  # why it could not be identified
+
+    @property
+    def verdict(self) -> str:
+        """The result in a few words."""
+        if self.problem:
+            return self.problem
+        if not self.rule:
+            return "unknown rule"
+        return f"{self.rule}, but {', '.join(cause.id for cause in self.causes)}" if self.causes else self.rule
+
+
+class Audit(NamedTuple):
+    """What looks like an optimizer in a module. `str` gives a table."""
+
+    place: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0: all follow a rule of a library. 1: one differs in a known way. 2: one is unknown or could not run."""
+        if any(not finding.rule for finding in self.findings):
+            return 2
+        return int(any(finding.causes for finding in self.findings))
+
+    def __str__(self) -> str:
+        if not self.findings:
+            return f"{self.place}: nothing looks like an optimizer"
+        rows = [(finding.name, f"line {finding.line}", finding.verdict) for finding in self.findings]
+        widths = [max(len(row[i]) for row in rows) for i in range(2)]
+        return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows)
+
+    def to_json(self) -> str:
+        """Return the findings as JSON."""
+        rows = [
+            finding._asdict() | {"causes": [cause.id for cause in finding.causes], "verdict": finding.verdict}
+            for finding in self.findings
+        ]
+        return json.dumps({"schema": "nnjax-optcheck-audit-1", "place": self.place, "findings": rows}, indent=2)
+
+    def github(self) -> str:
+        """Return one annotation of GitHub Actions per optimizer that is not a rule of a library."""
+        return "\n".join(
+            annotation("warning", self.place, finding.line, f"{finding.name}: {finding.verdict}")
+            for finding in self.findings
+            if finding.causes or not finding.rule
+        )
+
+
+def audit(place: str | Path | ModuleType, *, max_fits: int = 300) -> Audit:
+    """Find what looks like an optimizer in a module or file, and compare each with the nearest known rule.
+
+    Functions, classes and objects of the module itself are tried; those that cannot be called as an optimizer are
+    omitted, unless their arguments look like one.
+
+    Args:
+      place: a module, its name, or the path of a file.
+      max_fits: number of update rules to fit for each optimizer.
+
+    Raises:
+      ImportError, FileNotFoundError: if the module or file does not exist.
+
+    >>> from nnjax import optcheck
+    >>> [finding.name for finding in optcheck.audit("nnjax.optim._momentum").findings]
+    ['momentum', 'nesterov']
+    """
+    module = place if isinstance(place, ModuleType) else import_place(place)
+    findings = []
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        for name, member in vars(module).items():
+            if not name.startswith("_") and _looks_like_optimizer(member, module):
+                findings.append(_identify(name, member, max_fits))
+    return Audit(str(getattr(module, "__file__", None) or module.__name__), tuple(findings))
+
+
+def import_place(place: str | Path) -> ModuleType:
+    """Import a module by its name, or a file by its path, under a name that hides no library."""
+    if not str(place).endswith(".py"):
+        sys.path.insert(0, "")  # as `python -m` does
+        return importlib.import_module(str(place))
+    source = Path(place)
+    if not source.is_file():
+        raise FileNotFoundError(f"there is no file {place}")
+    module_name = f"optcheck_{source.stem}"  # so that a file jax.py does not replace jax
+    sys.path.insert(0, str(source.resolve().parent))  # so that it can import modules from its folder
+    spec = importlib.util.spec_from_file_location(module_name, source)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses look for the module of their class
+    spec.loader.exec_module(module)
+    return module
+
+
+def _looks_like_optimizer(member: Any, module: ModuleType) -> bool:
+    """Return True if arguments or methods suggest an optimizer that this module defines."""
+    if isinstance(member, tuple):
+        return len(member) in (2, 3) and all(map(callable, member))
+    if inspect.ismodule(member) or not (callable(member) or hasattr(member, "__dict__")):
+        return False
+    if (inspect.isfunction(member) or inspect.isclass(member)) and member.__module__ != module.__name__:
+        return False
+    methods = [getattr(member, name, None) for name in METHODS[:-1]]
+    functions = [method for method in methods if callable(method)] if not inspect.isfunction(member) else [member]
+    roles = [{argument.role for argument in arguments_of(function) or ()} for function in functions]
+    if any("grads" in role or "pairs" in role for role in roles):
+        return True
+    if not inspect.isfunction(member):
+        return bool(functions) and inspect.isclass(member)
+    names = [name.lower() for name in inspect.signature(member).parameters]
+    return bool(names) and names[0] in NUMBERS
+
+
+def _identify(name: str, member: Any, max_fits: int) -> Finding:
+    line = inspect.getsourcelines(member)[1] if inspect.isfunction(member) or inspect.isclass(member) else 1
+    try:
+        adapter = _adapter(member)
+        script = gradient_script(ndim=adapter.ndim)
+        target = target_of(trace(adapter, script, "float64", Deadline(None)), script, "float64")
+        matches = identify_formula(target, None, Budget(max_fits))
+    except Exception as error:  # the optimizer's code may raise anything
+        return Finding(name, line, problem=(str(error).splitlines() or [type(error).__name__])[0])
+    if not matches:
+        return Finding(name, line, adapter.called)
+    formula = matches[0].formula
+    nearest = min(LIBRARY_RULES, key=lambda library: len(_causes(library, formula)))
+    return Finding(name, line, adapter.called, nearest, _causes(nearest, formula), tuple(equations(formula)))
+
+
+def _adapter(member: Any) -> Adapter:
+    """Adapt an optimizer, or what a factory makes with its defaults or with a learning rate."""
+    try:
+        adapter = build(member)
+    except NotAnOptimizerError:
+        adapter = build(member, RATE)
+    if isinstance(adapter, Formula):
+        raise NotAnOptimizerError("a formula")
+    return adapter
+
+
+def _causes(library: str, formula: Formula) -> tuple[Cause, ...]:
+    """Return how a formula differs from a library's rule, except in the numbers that every user chooses."""
+    rule = LIBRARY_RULES[library]
+    chosen = {name: getattr(formula.hyper, name) for name in HyperParams._fields}
+    return causes_of(rule._replace(hyper=HyperParams(**chosen)), formula)

@@ -1,0 +1,46 @@
+"""The one interface to which optimizers of all kinds are adapted."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax.types import PyTree
+
+
+class Adapter(NamedTuple):
+    """An optimizer adapted to one interface. `step` is a pure function unless the optimizer is eager."""
+
+    name: str
+    kind: str
+    init: Callable[[PyTree], Any]  # params -> state
+    step: Callable[[Any, PyTree, PyTree], tuple[PyTree, Any]]  # (state, params, grads) -> (updates, state)
+    params_of: Callable[[Any], PyTree] | None = None  # returns the parameters if the state holds them
+    eager: bool = False  # True for NumPy, PyTorch, and objects with a state of their own
+    called: str = ""  # how the optimizer is called, for the report; "" if its kind tells
+    ndim: int = 0  # least number of dimensions of the leaves that it takes
+    array: Callable[..., Any] = jnp.array  # the constructor of the arrays that it receives
+
+    @property
+    def pure(self) -> bool:
+        """True if `step` can be transformed by jit and scan."""
+        return not self.eager
+
+
+def difference(new: PyTree, old: PyTree) -> PyTree:
+    """Return new minus old parameters."""
+    return jax.tree.map(lambda a, b: a - b, new, old)
+
+
+def example_tree(array: Callable[..., Any], seed: int, *, ndim: int = 0) -> PyTree:
+    """Return a small tree of random numbers, N(0, 1), whose leaves have at least `ndim` dimensions."""
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape: int) -> Any:
+        return array(np.float32(rng.normal(size=shape)))
+
+    if ndim == 2:
+        return {"layer": {"v": draw(3, 3), "w": draw(2, 3)}}
+    return {"layer": {"b": draw(3), "w": draw(2, 3)}, "temperature": draw(*(1,) * ndim)}

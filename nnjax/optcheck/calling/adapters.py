@@ -1,0 +1,190 @@
+"""Adapt optimizers of all supported kinds to one interface."""
+
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from nnjax import checks
+from nnjax.optcheck.calling.adapter import Adapter, difference
+from nnjax.optcheck.calling.binding import Target, bind
+from nnjax.optcheck.calling.holders import factory_of, hold
+from nnjax.optcheck.calling.kinds import (
+    KINDS,
+    NotAnOptimizerError,
+    StructureError,
+    describe,
+    is_torch,
+    kind_of,
+    methods_of,
+    name_of,
+)
+from nnjax.optcheck.calling.loops import drive
+from nnjax.optcheck.calling.names import arguments_of
+from nnjax.types import PyTree
+
+
+def adapt(
+    optimizer: Any,
+    kind: str | None = None,
+    init: Callable[..., Any] | str | None = None,
+    order: tuple[str, ...] | None = None,
+) -> Adapter:
+    """Return an adapter of an optimizer.
+
+    Args:
+      optimizer: see `candidate` of `nnjax.optcheck.compare`.
+      kind: one of `KINDS`; None to recognise it.
+      init: function that returns the first state of a step function, `init(params)`; None to use its attribute
+        `init`, or else to try None and zeros.
+      order: the roles of the arguments, such as ("grads", "params", "state"); None to infer them.
+
+    Raises:
+      NotAnOptimizerError: if the object is not an optimizer of this kind.
+    """
+    if isinstance(optimizer, Adapter):
+        return optimizer
+    if kind is not None:
+        checks.one_of("optcheck", "kind", kind, KINDS)
+    kind = kind or kind_of(optimizer)
+    count = {"pair": 2, "triple": 3}.get(kind)
+    has_methods = kind == "triple" and hasattr(optimizer, "get_params")
+    if count and not has_methods and not (isinstance(optimizer, tuple) and len(optimizer) == count):
+        raise NotAnOptimizerError(f"optcheck: a {kind} is {count} functions, got {describe(optimizer)}")
+    adapters: dict[str, Callable[[], Adapter]] = {
+        "optax": lambda: _optax(optimizer, kind, order),
+        "pair": lambda: _optax(optimizer, kind, order),
+        "triple": lambda: _triple(optimizer),
+        "torch": lambda: _torch(optimizer),
+        "holder": lambda: hold(optimizer, name_of(optimizer)),
+        "object": lambda: _object(optimizer, init, order),
+        "loop": lambda: _loop(optimizer),
+        "factory": lambda: _factory(optimizer, init, order),
+        "step": lambda: _function(optimizer, init, order),
+    }
+    return adapters[kind]()
+
+
+def _optax(optimizer: Any, kind: str, order: tuple[str, ...] | None) -> Adapter:
+    """Adapt an optax transformation or a pair. Its update also receives value=0 if it takes extra arguments."""
+    init, update = (optimizer.init, optimizer.update) if hasattr(optimizer, "init") else optimizer
+    arguments = arguments_of(update)
+    required = [argument for argument in arguments or () if argument.required]
+    names = [argument.role for argument in arguments or ()]
+    if len(required) > 3 or (arguments and names[0] == "params" and "grads" in names):
+        return bind(Target(name_of(update), lambda: update, owns_state=False), init, order)
+
+    takes_params = arguments is None or len(arguments) >= 3
+
+    def step(state: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
+        if isinstance(optimizer, optax.GradientTransformationExtraArgs):
+            result = _update_with_value(update, grads, state, params)
+        else:
+            result = update(grads, state, params) if takes_params else update(grads, state)
+        return _two(result, "(updates, state)")
+
+    return Adapter(name_of(update), kind, init, step)
+
+
+def _update_with_value(update: Any, grads: PyTree, state: Any, params: PyTree) -> Any:
+    try:
+        return update(grads, state, params, value=jnp.zeros(()))
+    except TypeError as error:
+        if "value_fn" not in str(error):
+            raise
+        raise NotAnOptimizerError(
+            f"optcheck: {name_of(update)} needs the loss function (value_fn=), but optcheck has only gradients; "
+            "switch its line search off: optax.lbfgs(linesearch=None)"
+        ) from None
+
+
+def _torch(optimizer: Any) -> Adapter:
+    """Adapt a class of PyTorch, or an instance, of which new ones are made with the same options."""
+    if is_torch(optimizer):
+        return hold(optimizer, name_of(optimizer))
+    return hold(factory_of(optimizer), name_of(type(optimizer)))
+
+
+def _triple(triple: Any) -> Adapter:
+    """Adapt a triple of jax.example_libraries, or an object with its methods; the state holds the parameters."""
+    is_tuple = isinstance(triple, tuple) and not hasattr(triple, "get_params")
+    init, update, get_params = triple if is_tuple else (triple.init, triple.update, triple.get_params)
+    counts = len(arguments_of(update) or ()) != 2
+
+    def step(carry: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
+        count, state = carry
+        new_state = update(count, grads, state) if counts else update(grads, state)
+        return difference(get_params(new_state), get_params(state)), (count + 1, new_state)
+
+    return Adapter(
+        name_of(update if is_tuple else triple),
+        "triple",
+        init=lambda params: (jnp.zeros((), jnp.int32), init(params)),
+        step=step,
+        params_of=lambda carry: get_params(carry[1]),
+    )
+
+
+def _function(function: Any, init: Callable[..., Any] | str | None, order: tuple[str, ...] | None) -> Adapter:
+    """Adapt a function of parameters, gradients and state, or one that runs the whole loop."""
+    bound = [*function.args, *function.keywords.values()] if isinstance(function, functools.partial) else []
+    changeable = any(isinstance(value, (dict, list)) for value in bound)  # such as partial(adam, hyperparams={"t": 1})
+    fresh = (lambda: copy.deepcopy(function)) if changeable else (lambda: function)
+    target = Target(name_of(function), fresh, owns_state=changeable)
+    try:
+        return bind(target, init or getattr(function, "init", None), order)
+    except NotAnOptimizerError:
+        if isinstance(adapter := drive(function, name_of(function)), Adapter):
+            return adapter
+        raise
+
+
+def _loop(function: Any) -> Adapter:
+    adapter = drive(function, name_of(function))
+    if adapter is None:
+        raise NotAnOptimizerError(f"optcheck: {name_of(function)} is not a loop(grad, x0, …) that returns parameters")
+    return adapter
+
+
+def _factory(factory: Any, init: Callable[..., Any] | str | None, order: tuple[str, ...] | None) -> Adapter:
+    """Adapt what a function without required arguments makes: an optimizer, or a closure with its own state."""
+    made = factory()
+    if callable(made) and not methods_of(made)[:-1] and not isinstance(made, type):
+        name = name_of(factory)
+        return bind(Target(name, factory, owns_state=True), init, order)
+    return adapt(made, None, init, order)._replace(name=name_of(factory))
+
+
+def _object(optimizer: Any, init: Callable[..., Any] | str | None, order: tuple[str, ...] | None) -> Adapter:
+    """Adapt an object that holds its own state. Each run uses a copy of the object."""
+    try:
+        copy.deepcopy(optimizer)
+    except Exception as error:
+        raise NotAnOptimizerError(
+            f"optcheck: each run needs a copy of the {name_of(optimizer)}, which cannot be copied ({error}); pass "
+            "a function that makes one, and hparams="
+        ) from error
+    errors: list[Exception] = []
+    for method in methods_of(optimizer):
+        fresh = functools.partial(_method_of_copy, optimizer, method)
+        target = Target(f"{name_of(optimizer)}.{method}", fresh, owns_state=True)
+        try:
+            adapter = bind(target, init or getattr(optimizer, "init", None), order)
+        except NotAnOptimizerError as error:
+            errors.append(error)
+            continue
+        return adapter._replace(name=name_of(optimizer))
+    raise errors[0]
+
+
+def _method_of_copy(optimizer: Any, method: str) -> Any:
+    return getattr(copy.deepcopy(optimizer), method)
+
+
+def _two(result: Any, expected: str) -> tuple[Any, Any]:
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise StructureError(describe(result), expected)
+    return result

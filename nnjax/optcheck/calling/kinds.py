@@ -1,0 +1,104 @@
+"""Recognise what kind of optimizer an object is, by its type, attributes and argument names."""
+
+import functools
+from typing import Any
+
+from nnjax.optcheck.calling.names import arguments_of, signature_text
+
+KINDS = ("optax", "pair", "triple", "step", "object", "torch", "holder", "loop")
+METHODS = (
+    *("step", "update", "apply_gradients", "apply_grads", "apply_grad", "update_params", "update_parameters"),
+    *("optimize", "apply", "__call__"),
+)
+
+
+class NotAnOptimizerError(TypeError):
+    """The object is not an optimizer of a supported kind."""
+
+
+class StructureError(NotAnOptimizerError):
+    """The return value of a step does not have the expected structure."""
+
+    def __init__(self, got: str, expected: str) -> None:
+        super().__init__(f"optcheck: a step returned {got}, expected {expected}")
+        self.got, self.expected = got, expected
+
+
+def kind_of(optimizer: Any) -> str:
+    """Return the kind of an optimizer, one of `KINDS`, or "factory" for a function without required arguments.
+
+    Raises:
+      NotAnOptimizerError: if its kind is not supported.
+    """
+    name = name_of(optimizer)
+    if is_torch(optimizer) or is_torch(type(optimizer)):
+        return "torch"
+    if hasattr(optimizer, "init") and hasattr(optimizer, "update") and not isinstance(optimizer, type):
+        if hasattr(optimizer, "get_params"):
+            return "triple"
+        roles = [argument.role for argument in arguments_of(optimizer.update) or ()]
+        return "object" if "count" in roles else "optax"
+    if isinstance(optimizer, tuple) and optimizer and all(map(callable, optimizer)):
+        if len(optimizer) in (2, 3):
+            return {2: "pair", 3: "triple"}[len(optimizer)]
+        raise NotAnOptimizerError(f"optcheck: got {len(optimizer)} functions, expected (init, update) or a triple")
+    if isinstance(optimizer, type) or callable(optimizer):
+        return _kind_of_callable(optimizer, name)
+    if methods_of(optimizer):
+        return "object"
+    raise NotAnOptimizerError(
+        f"optcheck: {type(optimizer).__name__} is not an optimizer; expected an optax.GradientTransformation, "
+        "(init, update), (init, update, get_params), step(params, grads, state), an object with step(params, grads), "
+        "or a function that makes one from parameters, such as lambda params: torch.optim.Adam(params)"
+    )
+
+
+def _kind_of_callable(function: Any, name: str) -> str:
+    if not isinstance(function, type) and any(callable(getattr(function, m, None)) for m in METHODS[:-1]):
+        return "object"
+    arguments = arguments_of(function)
+    if arguments is None:
+        return "step"
+    required = [argument for argument in arguments if argument.required]
+    roles = [argument.role for argument in required]
+    if not arguments or (isinstance(function, type) and not required):
+        return "factory"
+    if len(required) == 1 and roles == ["params"]:
+        return "holder"
+    if isinstance(function, type):
+        raise NotAnOptimizerError(
+            f"optcheck: {signature_text(name, required)} is a class; pass an instance, {name}(…), or pass hparams="
+        )
+    if len(arguments) == 1 or roles[0] == "number":
+        raise NotAnOptimizerError(
+            f"optcheck: {signature_text(name, arguments)} is not step(params, grads, state); if it makes an optimizer, "
+            "call it, or pass hparams="
+        )
+    return "step"
+
+
+def is_torch(optimizer: Any) -> bool:
+    """Return True for an optimizer class of PyTorch, with or without bound arguments."""
+    cls = optimizer.func if isinstance(optimizer, functools.partial) else optimizer
+    return isinstance(cls, type) and any(base.__module__.startswith("torch.optim") for base in cls.__mro__)
+
+
+def methods_of(optimizer: Any) -> list[str]:
+    """Return the names of the methods that could take a step."""
+    return [name for name in METHODS if callable(getattr(optimizer, name, None))]
+
+
+def name_of(optimizer: Any) -> str:
+    """Return the name of a function or class for messages."""
+    target = optimizer.func if isinstance(optimizer, functools.partial) else optimizer
+    name = getattr(target, "__qualname__", None) or type(target).__qualname__
+    return str(name).removesuffix(".<locals>.update_fn").removesuffix(".<locals>.update").replace(".<locals>", "")
+
+
+def describe(value: Any) -> str:
+    """Return a short description of a value for messages."""
+    if isinstance(value, dict):
+        return f"a dict of {', '.join(map(str, value))}"
+    if isinstance(value, (tuple, list)):
+        return f"{type(value).__name__} of {len(value)}"
+    return "None" if value is None else type(value).__name__

@@ -1,0 +1,104 @@
+"""What the names of arguments mean: parameters, gradients, state, counter."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+PARAMS = (
+    *("params", "parameters", "param", "parameter", "p", "theta", "w", "weights", "weight", "x", "xs", "model", "net"),
+    *("variables", "vars", "var", "values", "x0", "x_init", "policy", "parameter_list", "trainables"),
+)
+GRADS = (
+    *("grads", "gradients", "grad", "gradient", "g", "gs", "dw", "updates", "derivatives", "globalg", "grad_wrt_w"),
+    *("param_grad", "delta", "deltas"),
+)
+STATE = (
+    *("state", "s", "opt_state", "states", "config", "cache", "optimizer_state", "model_state", "memory", "velocity"),
+    *("slots", "buffers", "moments", "carry", "velocities"),
+)
+COUNT = ("t", "step", "i", "it", "iter", "iteration", "iterations", "epoch", "k", "n", "count", "time", "time_step")
+LEAF = ("param_name", "name", "key", "layer_name")  # a name under which the optimizer stores its state
+PAIRS = ("grads_and_vars", "gradients_and_variables", "grads_vars")
+LOSS = (
+    *("loss", "closure", "loss_fn", "loss_function", "value_fn", "value", "objective", "f", "fn", "func", "cost"),
+    *("loss_grad", "obj", "fun", "batch", "data", "y", "targets", "xtrain", "x_train", "x_batch", "inputs"),
+)
+NUMBERS = (
+    *("learning_rate", "lr", "step_size", "stepsize", "eta", "rate", "alpha", "learning_rate_init", "lrate"),
+    *("beta", "beta1", "beta2", "beta_1", "beta_2", "b1", "b2", "mu", "momentum", "gamma", "rho", "decay", "epsilon"),
+    *("eps", "weight_decay", "wd", "batch_size", "betas", "decay_rate", "hyperparams", "hparams", "hps"),
+)
+SYNONYMS = (  # the same hyper-parameter in different programs; the first is optax's name
+    ("learning_rate", "lr", "alpha", "eta", "step_size", "stepsize", "rate", "learning_rate_init", "lrate"),
+    ("b1", "beta1", "beta_1", "beta"),
+    ("b2", "beta2", "beta_2", "decay2"),
+    ("eps", "epsilon"),
+    ("momentum", "mu", "mass", "beta", "gamma"),
+    ("decay", "alpha", "rho", "gamma", "decay_rate", "b2"),
+    ("weight_decay", "wd", "decay", "lambd", "weight_decay_rate"),
+)
+
+
+class Argument(NamedTuple):
+    """An argument of a function."""
+
+    name: str
+    role: str  # "params", "grads", "state", "count", "leaf", "pairs", "loss", "number", or "" if the name tells nothing
+    required: bool
+    keyword: bool  # True if it must be passed by keyword
+
+
+def role_of(name: str) -> str:
+    """Return the role that a name suggests, or "" if it suggests none."""
+    name = name.lower().strip("_")
+    roles = {"params": PARAMS, "grads": GRADS, "state": STATE, "count": COUNT, "leaf": LEAF, "pairs": PAIRS}
+    roles |= {"loss": LOSS, "number": NUMBERS}
+    for role, names in roles.items():
+        if name in names:
+            return role
+    if name.startswith(("grad", "d_")) or name.endswith(("grad", "grads", "gradient", "gradients")):
+        return "grads"
+    if name.startswith("d") and name[1:] in PARAMS:
+        return "grads"
+    return "state" if name.endswith("state") else ""
+
+
+def arguments_of(function: Callable[..., Any]) -> list[Argument] | None:
+    """Return the arguments of a function that need values, or None if its signature does not show them.
+
+    Arguments with defaults are hyper-parameters and are omitted, unless their name suggests a state.
+    """
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    arguments = []
+    for p in parameters:
+        if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+            if p.kind is p.VAR_POSITIONAL:
+                return None
+            continue
+        required, keyword = p.default is p.empty, p.kind is p.KEYWORD_ONLY
+        role = role_of(p.name)
+        if required or (role in ("state", "grads", "params") and not keyword and p.default is None):
+            arguments.append(Argument(p.name, role, required, keyword))
+    return arguments
+
+
+def signature_text(name: str, arguments: list[Argument] | None) -> str:
+    """Return a call as text, such as "step(params, grads)"."""
+    return f"{name}({', '.join(argument.name for argument in arguments or ())})"
+
+
+def rename(hparams: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """Return the hyper-parameters under the names that a factory has for them.
+
+    Args:
+      hparams: values by optax's names.
+      names: the names of the factory's arguments.
+    """
+    renamed = {}
+    for name, value in hparams.items():
+        synonyms = next((group for group in SYNONYMS if group[0] == name), (name,))
+        renamed[next((synonym for synonym in synonyms if synonym in names), name)] = value
+    return renamed

@@ -1,0 +1,171 @@
+"""Write a formula as a call of optax or PyTorch that makes the same updates."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from nnjax.optcheck.rules.library_rules import (
+    ADADELTA,
+    ADAGRAD,
+    ADAM,
+    ADAM_HAT,
+    ADAMAX,
+    LION,
+    NESTEROV,
+    RMSPROP,
+    SGD,
+)
+from nnjax.optcheck.rules.update_rule import Formula, HyperParams, UpdateRule
+
+DECOUPLED, L2 = "decoupled", "l2"
+PRECONDITIONERS: tuple[tuple[UpdateRule, str, dict[str, str]], ...] = (  # rule, optax function, its arguments
+    (SGD, "identity", {}),
+    (RMSPROP, "scale_by_rms", {"decay": "b2", "eps": "eps", "initial_scale": "second_start"}),
+    (RMSPROP._replace(eps="outside"), "scale_by_rms", {"decay": "b2", "eps": "eps", "initial_scale": "second_start",
+        "eps_in_sqrt": "False"}),
+    (RMSPROP._replace(second="centered"), "scale_by_stddev", {"decay": "b2", "eps": "eps"}),
+    (ADAGRAD, "scale_by_rss", {"initial_accumulator_value": "second_start", "eps": "eps"}),
+    (ADADELTA, "scale_by_adadelta", {"rho": "b2", "eps": "eps"}),
+    (ADAM, "scale_by_adam", {"b1": "b1", "b2": "b2", "eps": "eps", "eps_root": "eps_root"}),
+    (ADAM._replace(eps="inside"), "scale_by_adam", {"b1": "b1", "b2": "b2", "eps": "0", "eps_root": "eps"}),
+    (ADAM._replace(numerator="nadam"), "scale_by_adam", {"b1": "b1", "b2": "b2", "eps": "eps", "nesterov": "True"}),
+    (ADAM._replace(maximum="corrected"), "scale_by_amsgrad", {"b1": "b1", "b2": "b2", "eps": "eps"}),
+    (ADAMAX, "scale_by_adamax", {"b1": "b1", "b2": "b2", "eps": "eps"}),
+    (ADAM._replace(rectification="above 5"), "scale_by_radam", {"b1": "b1", "b2": "b2", "eps": "eps"}),
+    (LION._replace(decay="none"), "scale_by_lion", {"b1": "b1", "b2": "b2"}),
+)  # fmt: skip
+SHORT = {  # scale_by_X in a chain with the learning rate alone has a name of its own
+    "identity": ("sgd", ""), "scale_by_rms": ("rmsprop", ""), "scale_by_rss": ("adagrad", ""),
+    "scale_by_adadelta": ("adadelta", ""), "scale_by_adam": ("adam", "adamw"), "scale_by_amsgrad": ("amsgrad", ""),
+    "scale_by_adamax": ("adamax", "adamaxw"), "scale_by_radam": ("radam", ""), "scale_by_lion": ("", "lion"),
+}  # fmt: skip
+TORCH: tuple[tuple[UpdateRule, str, dict[str, str]], ...] = (
+    (SGD, "SGD", {}),
+    (UpdateRule(velocity="trace"), "SGD", {"momentum": "momentum"}),
+    (UpdateRule(velocity="dampened"), "SGD", {"momentum": "momentum", "dampening": "dampening"}),
+    (NESTEROV, "SGD", {"momentum": "momentum", "nesterov": "True"}),
+    (RMSPROP._replace(eps="outside"), "RMSprop", {"alpha": "b2", "eps": "eps"}),
+    (RMSPROP._replace(eps="outside", second="centered"), "RMSprop", {"alpha": "b2", "eps": "eps", "centered": "True"}),
+    (ADAGRAD._replace(eps="outside"), "Adagrad", {"eps": "eps", "initial_accumulator_value": "second_start"}),
+    (ADADELTA, "Adadelta", {"rho": "b2", "eps": "eps"}),
+    (ADAM, "Adam", {"betas": "betas", "eps": "eps"}),
+    (ADAM._replace(maximum="raw"), "Adam", {"betas": "betas", "eps": "eps", "amsgrad": "True"}),
+    (ADAMAX, "Adamax", {"betas": "betas", "eps": "eps"}),
+    (ADAM._replace(numerator="nadam"), "NAdam", {"betas": "betas", "eps": "eps", "momentum_decay": "momentum_decay"}),
+    (ADAM_HAT._replace(rectification="above 5"), "RAdam", {"betas": "betas", "eps": "eps"}),
+)  # fmt: skip
+CLIPS = {"value": "clip", "global norm": "clip_by_global_norm", "leaf norm": "clip_by_block_rms"}
+
+
+def optax_call(formula: Formula, mask: str = "") -> str | None:
+    """Return the code of an optimizer of optax with this formula, or None if optax has none.
+
+    Args:
+      formula: the rule and its hyper-parameters.
+      mask: code of the mask of the leaves with weight decay; "" for all leaves.
+    """
+    rule, hyper = formula
+    core = rule._replace(clip="none", decay="none", velocity="none", nesterov="none", rate_position="outside",
+                         schedule="current", direction="down")  # fmt: skip
+    if rule.clip == "leaf norm" or rule.schedule not in ("current", "inverse root"):
+        return None
+    entry = next(((name, arguments) for known, name, arguments in PRECONDITIONERS if known == core), None)
+    if entry is None or rule.decay not in ("none", DECOUPLED, L2):
+        return None
+    name, arguments = entry
+    rate = _number(hyper.learning_rate * (-1 if rule.direction == "up" else 1))
+    if rule.schedule == "inverse root":
+        rate = f"lambda count: {rate} / (count + 1) ** 0.5"
+    own = [_call(f"optax.{name}", _texts(arguments, hyper))] if name != "identity" else []
+    velocity = _velocity(rule, hyper)
+    if velocity is None:
+        return None
+    masking = f", mask={mask}" if mask else ""
+    decay = [f"optax.add_decayed_weights({_number(hyper.weight_decay)}{masking})"] if rule.decay != "none" else []
+    clip = [f"optax.{CLIPS[rule.clip]}({_number(hyper.clip)})"] if rule.clip != "none" else []
+    before = clip + (decay if rule.decay == L2 else [])
+    after = decay if rule.decay == DECOUPLED else []
+    short = _short(rule, hyper, name, arguments, rate, mask)
+    parts = [*before, short] if short else [*before, *own, *velocity, *after, f"optax.scale_by_learning_rate({rate})"]
+    return parts[0] if len(parts) == 1 else f"optax.chain({', '.join(parts)})"
+
+
+def torch_call(formula: Formula) -> str | None:
+    """Return the code of an optimizer class of PyTorch with this formula, or None if PyTorch has none."""
+    rule, hyper = formula
+    core = rule._replace(decay="none")
+    entry = next(((name, arguments) for known, name, arguments in TORCH if known == core), None)
+    if entry is None or rule.decay not in ("none", DECOUPLED, L2):
+        return None
+    name, arguments = entry
+    if rule.decay == DECOUPLED:
+        if name != "Adam":
+            return None
+        name = "AdamW"
+    texts = {"lr": _number(hyper.learning_rate)} | _texts(arguments, hyper)
+    if rule.decay != "none":
+        texts["weight_decay"] = _number(hyper.weight_decay)
+    return f"functools.partial(torch.optim.{name}, {', '.join(f'{key}={text}' for key, text in texts.items())})"
+
+
+def _short(rule: UpdateRule, hyper: HyperParams, name: str, arguments: dict[str, str], rate: str, mask: str) -> str:
+    """Return the named optimizer of optax, or "" if only a chain makes the formula."""
+    plain, decayed = SHORT.get(name, ("", ""))
+    texts = _texts(arguments, hyper)
+    if rule.velocity != "none":
+        if plain not in ("sgd", "rmsprop") or rule.velocity != "trace" or rule.nesterov not in ("none", "standard"):
+            return ""
+        texts["momentum"] = _number(hyper.momentum)
+        texts |= {"nesterov": "True"} if rule.nesterov == "standard" else {}
+    if plain == "rmsprop" and rule.second == "centered":
+        texts["centered"] = "True"
+    if rule.decay == DECOUPLED or (decayed and not plain):
+        texts["weight_decay"] = _number(hyper.weight_decay if rule.decay == DECOUPLED else 0.0)
+        texts |= {"mask": mask} if mask else {}
+        plain = decayed
+    return _call(f"optax.{plain}", texts, rate) if plain else ""
+
+
+def _velocity(rule: UpdateRule, hyper: HyperParams) -> list[str] | None:
+    if rule.velocity == "none":
+        return []
+    if rule.nesterov not in ("none", "standard"):
+        return None
+    nesterov = ", nesterov=True" if rule.nesterov == "standard" else ""
+    if rule.velocity == "trace":
+        return [f"optax.trace({_number(hyper.momentum)}{nesterov})"]
+    if rule.velocity == "ema" and not nesterov:
+        return [f"optax.ema({_number(hyper.momentum)}, debias=False)"]
+    return None
+
+
+def _texts(arguments: dict[str, str], hyper: HyperParams) -> dict[str, str]:
+    """Return the code of each argument: a hyper-parameter, or a constant."""
+    values = {name: _number(value) for name, value in hyper._asdict().items()}
+    values["betas"] = f"({values['b1']}, {values['b2']})"
+    return {name: values.get(source, source) for name, source in arguments.items()}
+
+
+def _call(function: str, texts: dict[str, str], *first: str) -> str:
+    """Return a call without the arguments that have their default values."""
+    defaults = {p.name: p.default for p in inspect.signature(_resolve(function)).parameters.values()}
+    changed = {name: text for name, text in texts.items() if name in defaults and _value(text) != defaults[name]}
+    return f"{function}({', '.join([*first, *(f'{name}={text}' for name, text in changed.items())])})"
+
+
+def _resolve(function: str) -> Callable[..., Any]:
+    import optax
+
+    found: Callable[..., Any] = getattr(optax, function.removeprefix("optax."))
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return {"True": True, "False": False}.get(text) if text in ("True", "False") else float(text)
+    except ValueError:
+        return text
+
+
+def _number(value: Any) -> str:
+    return f"{float(value):.9g}"
