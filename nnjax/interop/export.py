@@ -55,7 +55,8 @@ def export(
       platforms: the platforms to compile for: "cpu", "cuda", "rocm", "tpu".
 
     Raises:
-      ValueError, TypeError: if params, state and x do not fit the network, or if it needs a batch of a fixed size.
+      ValueError, TypeError: if params, state and x do not fit the network.
+      InconclusiveDimensionOperation: of JAX, if the network's Python code branches on the batch size; a note says where.
       OSError: if writing fails. An existing file stays intact.
 
     >>> from zipfile import ZipFile
