@@ -22,7 +22,7 @@ ROOT = PACKAGE.parent
 # A part may import the parts of all lines above its own, and those that SAME_LINE lists for it. A part in ONLY may
 # import nothing else.
 LAYERS = [
-    ["types", "checks"],
+    ["types", "checks", "_reproducible"],
     ["nn", "losses", "metrics", "optim", "data", "storage", "optcheck"],
     ["uncertainty", "debug"],
     ["train"],
@@ -31,7 +31,14 @@ LAYERS = [
 ]
 SAME_LINE = {"metrics": {"losses"}, "data": {"storage"}}
 ONLY = {"optcheck": {"types", "checks"}, "storage": {"types", "checks"}, "pytest_plugin": {"optcheck"}}
-NOT_PARTS = {"types", "checks", "lecture", "cli", "pytest_plugin"}  # modules that `dir(nnjax)` does not list
+NOT_PARTS = {
+    "types",
+    "checks",
+    "_reproducible",
+    "lecture",
+    "cli",
+    "pytest_plugin",
+}  # modules that `dir(nnjax)` does not list
 HEAVY = ["matplotlib", "rich", "torch", "pandas", "typer", "chex", "jaxtyping", "safetensors", "sklearn", "scipy.stats"]
 
 
@@ -84,7 +91,7 @@ def test_every_part_has_its_place():
 
 def test_dir_lists_the_parts():
     parts = {part(name) for name in MODULES} - {"nnjax"} - NOT_PARTS
-    assert set(dir(nnjax)) == parts | {"Data", "Layer", "TrainState", "__version__", "load", "save"}
+    assert set(dir(nnjax)) == parts | {"Data", "Layer", "TrainState", "__version__", "load", "reproducible", "save"}
     assert all(inspect.ismodule(getattr(nnjax, name)) for name in parts)
 
 

@@ -17,6 +17,7 @@ from nnjax.cli import evaluation, run_folder
 from nnjax.cli import options as o
 from nnjax.cli.config import Config, make_run
 from nnjax.cli.console import say
+from nnjax.cli.devices import keep_programs
 from nnjax.data._csv import MISSING
 from nnjax.data.table import Table, read_table
 from nnjax.storage.atomic_write import write_records
@@ -43,6 +44,7 @@ def predict_command(
 
     For example: nnjax predict runs/wine-20260101-120000 new.csv
     """
+    keep_programs()
     config, table = run_folder.load_config(run)
     out = out or run / PREDICTIONS
     _check_output(out, run, (file, Path(config.data)))

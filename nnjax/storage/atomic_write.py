@@ -57,7 +57,7 @@ def write_records(path: str | Path, records: Sequence[Mapping[str, Any]], *, quo
     """
     names = list(dict.fromkeys(name for record in records for name in record))
     text = io.StringIO()
-    quoting = csv.QUOTE_NONNUMERIC if quote_texts else csv.QUOTE_MINIMAL
+    quoting: Any = csv.QUOTE_NONNUMERIC if quote_texts else csv.QUOTE_MINIMAL
     writer = csv.DictWriter(text, names, lineterminator="\n", quoting=quoting)
     writer.writeheader()
     writer.writerows(records)

@@ -1,5 +1,6 @@
 """Bind the arguments of functions and methods: by their names, then by calls on a few numbers."""
 
+import dis
 import functools
 import itertools
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import numpy as np
 
 from nnjax.optcheck.calling.adapter import Adapter, difference, example_tree
 from nnjax.optcheck.calling.kinds import NotAnOptimizerError, StructureError, describe
-from nnjax.optcheck.calling.layouts import HOLDING, LAYOUTS, TREE, Layout, from_pairs, layer_pairs
+from nnjax.optcheck.calling.layouts import HOLDING, LAYOUTS, TREE, Layout, from_pairs, layer_pairs, no_gradients
 from nnjax.optcheck.calling.names import COUNT, Argument, arguments_of, signature_text
 from nnjax.optcheck.trace.deadline import TimeLimitError
 from nnjax.types import PyTree
@@ -78,6 +79,8 @@ def bind(target: Target, init: Callable[..., Any] | str | None = None, order: tu
     if arguments is None:
         arguments = [Argument(name, name, True, False) for name in ("params", "grads", "state")]
     _refuse_unbound(target.name, arguments)
+    if not target.owns_state and _keeps_state(target.fresh()):
+        raise _hidden_state(target.name)
     errors: list[Exception] = []
     fallback: Adapter | None = None
     for array in (np.array, jnp.array):
@@ -351,7 +354,8 @@ def _call(
             keywords[argument.name] = value
         else:
             values.append(value)
-    return function(*values, **keywords)
+    with no_gradients():
+        return function(*values, **keywords)
 
 
 def _outcome_of(result: Any, container: Any, binding: Binding, params: PyTree, grads: PyTree) -> Outcome:
@@ -505,25 +509,19 @@ def _verdict(adapter: Adapter) -> str:
     except Exception:
         return "impossible"
     if not _equal(first, again) and adapter.kind != "object":
-        raise NotAnOptimizerError(
-            f"optcheck: {adapter.name} returns different updates for the same inputs, so it keeps a state outside of "
-            "its arguments, or draws random numbers; pass the function that makes it:\n"
-            "  def make():\n"
-            f"      ...  # define {adapter.name} and its state here\n"
-            f"      return {adapter.name}"
-        )
+        raise _hidden_state(adapter.name)
     params = jax.tree.map(lambda leaf: SCALE * leaf, example_tree(np.array, 0, ndim=adapter.ndim))
     grads = example_tree(np.array, 1, ndim=adapter.ndim)
     if not _has_shapes(first[0], params):
         return "unsure"
     new = jax.tree.map(lambda p, u: p + np.asarray(u), params, first[0])
-    nearer_to_grads = _size(difference(new, grads)) < 0.5 * _size(first[0])
+    nearer_to_grads = min(_size(difference(new, grads)), _size(difference(first[0], grads))) < 0.5 * _size(first[0])
     return "unsure" if nearer_to_grads or _equal(first, other) else "sure"
 
 
 def _depends_on_gradients(adapter: Adapter) -> bool:
-    """Return True if updates change less with the parameters than with the gradients."""
-    first, grads, params = (_first_updates(adapter, seeds) for seeds in ((0, 1), (0, 2), (3, 1)))
+    """Return True if the first update changes less with the parameters than with the gradients."""
+    first, grads, params = (_first_updates(adapter, seeds)[0] for seeds in ((0, 1), (0, 2), (3, 1)))
     return _size(difference(params, first)) < _size(difference(grads, first))
 
 
@@ -570,6 +568,28 @@ def _equal(a: PyTree, b: PyTree) -> bool:
 
 
 # Refusals -------------------------------------------------------------------------------------------------------------
+
+
+def _keeps_state(function: Callable[..., Any]) -> bool:
+    """Return True if a function assigns variables outside of itself (nonlocal or global)."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return False
+    return any(
+        step.opname == "STORE_GLOBAL" or (step.opname == "STORE_DEREF" and step.argval in code.co_freevars)
+        for step in dis.get_instructions(code)
+    )
+
+
+def _hidden_state(name: str) -> NotAnOptimizerError:
+    function = name.rpartition(".")[2]
+    return NotAnOptimizerError(
+        f"optcheck: {name} keeps a state outside of its arguments, or draws random numbers, so runs would differ; pass "
+        "the function that makes it:\n"
+        "  def make():\n"
+        f"      ...  # define {function} and its state here\n"
+        f"      return {function}"
+    )
 
 
 def _ask_for_order(name: str, bindings: list[Binding]) -> None:

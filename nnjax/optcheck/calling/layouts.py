@@ -1,5 +1,7 @@
 """The layouts in which optimizers take parameters: a pytree, a flat dict, a list, layers, one array, tensors."""
 
+import contextlib
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -115,6 +117,15 @@ def _to_tensors(tree: PyTree) -> list[Any]:
     return [torch.nn.Parameter(torch.tensor(np.asarray(leaf))) for leaf in jax.tree.leaves(tree)]
 
 
+def _to_plain_tensors(tree: PyTree) -> list[Any]:
+    return [tensor.data for tensor in _to_tensors(tree)]
+
+
+def no_gradients() -> Any:
+    """Return a context without PyTorch's automatic differentiation, if PyTorch is in use."""
+    return sys.modules["torch"].no_grad() if "torch" in sys.modules else contextlib.nullcontext()
+
+
 def _from_tensors(tensors: Any, like: PyTree) -> PyTree:
     return _with_leaves(like, [tensor.detach().numpy().copy() for tensor in tensors])
 
@@ -175,5 +186,13 @@ TENSORS = Layout(
     "a list of PyTorch's parameters", _to_tensors, _from_tensors, _to_tensors, _attach_to_tensors, eager=True
 )
 MODULE = Layout("an nnx.Module", _to_module, _from_module, _module_grads, _attach_to_module, eager=True)
-LAYOUTS = (TREE, DICT, LIST, PAIRS, LAYERS, NUMBERED, ARRAY)
+PLAIN_TENSORS = Layout(
+    "a list of tensors",
+    _to_plain_tensors,
+    _from_tensors,
+    _to_plain_tensors,
+    attach=lambda *_: None,
+    eager=True,
+)
+LAYOUTS = (TREE, DICT, LIST, PAIRS, LAYERS, NUMBERED, ARRAY, PLAIN_TENSORS)
 HOLDING = (VARIABLES, TENSORS)  # parameters that hold their gradients

@@ -263,15 +263,13 @@ def _unknown(diagnosis: Diagnosis) -> list[str]:
     for level in diagnosis.levels:
         forms[level.name] = forms.get(level.name, 0) + level.forms
     lines = [f"cause: unknown; none of the {sum(forms.values()):,} forms tried reproduces these updates"]
-    lines += [f"  {count:>6,}  {name}" for name, count in forms.items()]
+    lines += [f"  {count:>6,}  {name}" for name, count in forms.items() if count]
     unfinished = [level.name for level in diagnosis.levels if not level.complete]
     if not diagnosis.complete:
         rest = f"more of: {unfinished[0]}" if unfinished else "further levels"
-        lines.append(
-            f"  the limit max_fits= ended the search; not tried: {rest}, and three choices from any known rule"
-        )
+        lines.append(f"  the limit max_fits= ended the search; not tried: {rest}, and all of three other choices")
     else:
-        lines.append("  the search is complete; not tried: three choices from any known rule")
+        lines.append("  all forms within two choices were tried, and the closest of three")
     return lines
 
 
