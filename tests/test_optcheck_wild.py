@@ -12,7 +12,7 @@ from wild_optimizers import WILD, torch
 from nnjax import optcheck
 from nnjax.optcheck.calling.adapters import adapt
 from nnjax.optcheck.calling.factories import build
-from nnjax.optcheck.search.diagnosis import diagnose
+from nnjax.optcheck.search.diagnosis import MAX_FITS, diagnose
 from nnjax.optcheck.trace.deadline import Deadline
 from nnjax.optcheck.trace.observations import observe, summarise
 
@@ -39,7 +39,8 @@ def test_the_truth_is_found(name):
     if case.truth == frozenset():
         assert where.divergence is None
         return
-    why = diagnose(where, both, build(case.reference) if isinstance(case.reference, str) else None, 300)
+    fits = 60 if case.truth is None else MAX_FITS
+    why = diagnose(where, both, build(case.reference) if isinstance(case.reference, str) else None, fits)
     if case.truth is None:
         assert why.explanations == ()
         return

@@ -90,8 +90,7 @@ class Audit(NamedTuple):
 def audit(place: str | Path | ModuleType, *, max_fits: int = 300) -> Audit:
     """Find what looks like an optimizer in a module or file, and compare each with the nearest known rule.
 
-    Functions, classes and objects of the module itself are tried; those that cannot be called as an optimizer are
-    omitted, unless their arguments look like one.
+    Functions, classes and objects of the module itself are tried; names that begin with an underscore are not.
 
     Args:
       place: a module, its name, or the path of a file.

@@ -100,7 +100,7 @@ def bind(target: Target, init: Callable[..., Any] | str | None = None, order: tu
 
 
 def _layouts(arguments: list[Argument], mode: Mode) -> tuple[Layout, ...]:
-    """Return the layouts to try: those that hold gradients if no argument can be the gradients."""
+    """Return the layouts to try. If no argument can be the gradients, parameters must hold them."""
     if mode.per_leaf:
         return (TREE,)
     if _spread(arguments):
@@ -120,7 +120,7 @@ def _bindings(
     mode: Mode,
     errors: list[Exception],
 ) -> list[tuple[Binding, bool]]:
-    """Return the bindings that can take a step, each with True if its updates depend on what they should."""
+    """Return the bindings that can take a step, with True if their updates depend on the gradients."""
     found: list[tuple[Binding, bool]] = []
     if mode.per_leaf and _spread(arguments):
         orders = [_spread_roles(arguments)]
@@ -190,7 +190,7 @@ def _spread_roles(arguments: list[Argument]) -> tuple[str, ...]:
 
 
 def _orders(arguments: list[Argument], *, attached: bool) -> Iterator[tuple[str, ...]]:
-    """Yield the roles of all arguments: those that their names tell, with all assignments of the rest."""
+    """Yield the roles of all arguments: known names keep their role, the rest is permuted."""
     known = [argument.role for argument in arguments]
     roles = ["" if known.index(role) != i and role in ("params", "grads") else role for i, role in enumerate(known)]
     missing = [role for role in ("params", "grads") if role not in roles and "pairs" not in roles]

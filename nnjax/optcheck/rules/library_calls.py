@@ -34,7 +34,7 @@ PRECONDITIONERS: tuple[tuple[UpdateRule, str, dict[str, str]], ...] = (  # rule,
     (ADAM._replace(rectification="above 5"), "scale_by_radam", {"b1": "b1", "b2": "b2", "eps": "eps"}),
     (LION._replace(decay="none"), "scale_by_lion", {"b1": "b1", "b2": "b2"}),
 )  # fmt: skip
-SHORT = {  # scale_by_X in a chain with the learning rate alone has a name of its own
+SHORT = {  # names of chains of scale_by_X and the learning rate
     "identity": ("sgd", ""), "scale_by_rms": ("rmsprop", ""), "scale_by_rss": ("adagrad", ""),
     "scale_by_adadelta": ("adadelta", ""), "scale_by_adam": ("adam", "adamw"), "scale_by_amsgrad": ("amsgrad", ""),
     "scale_by_adamax": ("adamax", "adamaxw"), "scale_by_radam": ("radam", ""), "scale_by_lion": ("", "lion"),
@@ -54,7 +54,7 @@ TORCH: tuple[tuple[UpdateRule, str, dict[str, str]], ...] = (
     (ADAM._replace(numerator="nadam"), "NAdam", {"betas": "betas", "eps": "eps", "momentum_decay": "momentum_decay"}),
     (ADAM_HAT._replace(rectification="above 5"), "RAdam", {"betas": "betas", "eps": "eps"}),
 )  # fmt: skip
-CLIPS = {"value": "clip", "global norm": "clip_by_global_norm", "leaf norm": "clip_by_block_rms"}
+CLIPS = {"value": "clip", "global norm": "clip_by_global_norm"}
 
 
 def optax_call(formula: Formula, mask: str = "") -> str | None:
@@ -67,7 +67,7 @@ def optax_call(formula: Formula, mask: str = "") -> str | None:
     rule, hyper = formula
     core = rule._replace(clip="none", decay="none", velocity="none", nesterov="none", rate_position="outside",
                          schedule="current", direction="down")  # fmt: skip
-    if rule.clip == "leaf norm" or rule.schedule not in ("current", "inverse root"):
+    if rule.clip not in ("none", *CLIPS) or rule.schedule not in ("current", "inverse root"):
         return None
     entry = next(((name, arguments) for known, name, arguments in PRECONDITIONERS if known == core), None)
     if entry is None or rule.decay not in ("none", DECOUPLED, L2):

@@ -267,7 +267,7 @@ def _clip(clip: str, g: np.ndarray, bound: Number, leaf: np.ndarray) -> np.ndarr
         return g
     if clip == "value":
         return np.clip(g, -bound, bound)
-    norm = np.sqrt((g**2).sum(-1, keepdims=True)) if clip == "global norm" else _leaf_norms(g, leaf)
+    norm = _leaf_norms(g, leaf) if clip == "leaf norm" else np.sqrt((g**2).sum(-1, keepdims=True))
     return g * np.where(norm > bound, bound / np.where(norm > 0, norm, 1.0), 1.0)
 
 
