@@ -106,7 +106,7 @@ def audit(place: str | Path | ModuleType, *, max_fits: int = 300) -> Audit:
     module = place if isinstance(place, ModuleType) else import_place(place)
     findings = []
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        for name, member in vars(module).items():
+        for name, member in list(vars(module).items()):
             if not name.startswith("_") and _looks_like_optimizer(member, module):
                 findings.append(_identify(name, member, max_fits))
     return Audit(str(getattr(module, "__file__", None) or module.__name__), tuple(findings))

@@ -65,8 +65,9 @@ def optax_call(formula: Formula, mask: str = "") -> str | None:
       mask: code of the mask of the leaves with weight decay; "" for all leaves.
     """
     rule, hyper = formula
-    core = rule._replace(clip="none", decay="none", velocity="none", nesterov="none", rate_position="outside",
-                         schedule="current", direction="down")  # fmt: skip
+    plain = UpdateRule()
+    around = ("centre", "clip", "decay", "velocity", "nesterov", "rate_position", "schedule", "direction")
+    core = rule._replace(**{place: getattr(plain, place) for place in around})
     if rule.clip not in ("none", *CLIPS) or rule.schedule not in ("current", "inverse root"):
         return None
     entry = next(((name, arguments) for known, name, arguments in PRECONDITIONERS if known == core), None)
@@ -83,6 +84,7 @@ def optax_call(formula: Formula, mask: str = "") -> str | None:
     masking = f", mask={mask}" if mask else ""
     decay = [f"optax.add_decayed_weights({_number(hyper.weight_decay)}{masking})"] if rule.decay != "none" else []
     clip = [f"optax.{CLIPS[rule.clip]}({_number(hyper.clip)})"] if rule.clip != "none" else []
+    clip = ["optax.centralize()", *clip] if rule.centre != "none" else clip
     before = clip + (decay if rule.decay == L2 else [])
     after = decay if rule.decay == DECOUPLED else []
     short = _short(rule, hyper, name, arguments, rate, mask)

@@ -14,6 +14,7 @@ class UpdateRule(NamedTuple):
     The defaults are those of gradient descent.
     """
 
+    centre: str = "none"
     clip: str = "none"
     decay: str = "none"
     first: str = "none"  # first moment, m
@@ -73,6 +74,7 @@ class Inputs(NamedTuple):
     rates: np.ndarray  # (steps,), the schedule: learning rate of each step divided by the hyper-parameter
     leaf: np.ndarray  # (elements,), index of the leaf
     leaf_count: int
+    row: np.ndarray  # (elements,), index of the row of a leaf with at least 2 dimensions, else -1
 
 
 class State(NamedTuple):
@@ -183,7 +185,7 @@ def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
     for k, (gradient, p) in enumerate(zip(inputs.grads, inputs.params, strict=True)):
         t = _count(rule.counter, k, inputs)
         rate = h.learning_rate * _rate(rule.schedule, inputs.rates, k)
-        g = _clip(rule.clip, gradient, h.clip, inputs.leaf)
+        g = _clip(rule.clip, _centre(rule.centre, gradient, inputs.row), h.clip, inputs.leaf)
         g_decay = g + h.weight_decay * p if rule.decay in ("l2", "l2 in m") else g
         d, state = _direction(formula._replace(hyper=h), state, (g_decay if rule.decay == "l2" else g, g_decay), p, t)
         if rule.trust == "lamb" and rule.decay == "decoupled":
@@ -260,6 +262,13 @@ def _count(counter: str, k: int, inputs: Inputs) -> Number:
 def _rate(schedule: str, rates: np.ndarray, k: int) -> float:
     index = {"next": min(k + 1, len(rates) - 1), "previous": max(k - 1, 0)}.get(schedule, k)
     return float(rates[index]) / (np.sqrt(k + 1) if schedule == "inverse root" else 1.0)
+
+
+def _centre(centre: str, g: np.ndarray, row: np.ndarray) -> np.ndarray:
+    if centre == "none":
+        return g
+    sums, sizes = np.bincount(row + 1, g), np.bincount(row + 1)
+    return np.where(row < 0, g, g - (sums / np.maximum(sizes, 1))[row + 1])
 
 
 def _clip(clip: str, g: np.ndarray, bound: Number, leaf: np.ndarray) -> np.ndarray:

@@ -211,6 +211,7 @@ def _impact(reference: Formula, candidate: Formula) -> str:
         rates=np.ones(steps),
         leaf=np.zeros(size, int),
         leaf_count=1,
+        row=np.arange(size) // 8,
     )
     a, b = update_array(reference, inputs), update_array(candidate, inputs)
     with np.errstate(all="ignore"):
