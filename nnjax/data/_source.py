@@ -89,6 +89,7 @@ def make_source(read: Read, n: int, transform: Transform | None = None) -> Sourc
     Raises:
       ValueError, TypeError: see `CheckedGather`, also from the source's `gather`; and as raised by `source`.
     """
+    checks.positive_int("Source", "n", n)
     if transform is not None:
         checks.function_of("source", "transform", transform, "x")
 

@@ -43,7 +43,8 @@ def check_parts(where: str, params: Params, parts: Sequence[str], features: int,
 
 def affine(x: Array, w: Array, b: Array | None) -> Array:
     """Return x w + b for x (batch, ..., inputs), w (inputs, outputs), and b (outputs,) or None."""
-    y = _product(x, w) if w.shape[1] <= FEW and x.size * w.shape[1] > TINY else jnp.dot(x, w)
+    fixed = isinstance(x.size, int)  # jax.export traces with a symbolic batch, and needs no gradient
+    y = _product(x, w) if fixed and w.shape[1] <= FEW and x.size * w.shape[1] > TINY else jnp.dot(x, w)
     return y if b is None else y + per_feature(b, y)
 
 
