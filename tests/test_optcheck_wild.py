@@ -192,7 +192,35 @@ def layers(params, grads, velocity):
     return params, velocity
 
 
+def powers(params, grads, m, v, beta1_t, beta2_t):
+    """The products β₁ᵗ and β₂ᵗ are part of the state; they start at 1."""
+    beta1_t, beta2_t = 0.9 * beta1_t, 0.999 * beta2_t
+    m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, grads)
+    v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, v, grads)
+    params = jax.tree.map(
+        lambda p, m, v: p - 1e-3 * m / (1 - beta1_t) / (jnp.sqrt(v / (1 - beta2_t)) + 1e-8), params, m, v
+    )
+    return params, m, v, beta1_t, beta2_t
+
+
+class OfModel:
+    def __init__(self, model, lr=1e-3):
+        self.model, self.lr = model, lr
+
+    def step(self):
+        for p in self.model.parameters():
+            p.data -= self.lr * p.grad
+
+
+class GetUpdate:
+    def get_update(self, params, grads):
+        return [p - 1e-3 * g for p, g in zip(params, grads, strict=True)]
+
+
 NEIGHBOURS = {
+    "powers of decay rates": (powers, "optax.adam"),
+    "made from a model": (OfModel, "sgd"),
+    "get_update": (GetUpdate(), "sgd"),
     "(x, m, v, t)": (x_m_v_t, "optax.adam"),
     "functions of PyTorch": (torch_function, "momentum"),
     "a callable object": (Callable(), "momentum"),

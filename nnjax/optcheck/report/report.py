@@ -144,7 +144,8 @@ class Report(NamedTuple):
 def _text(report: Report) -> str:
     """Return the report as text: verdict, first difference, causes with both formulas, fixes, limits."""
     diagnosis = report.diagnosis
-    lines = [_verdict(report), *([f"  called as {report.called}"] if report.called else [])]
+    deduced = "; pass init= if it starts otherwise" if "; the state starts as" in report.called else ""
+    lines = [_verdict(report), *([f"  called as {report.called}{deduced}"] if report.called else [])]
     lines += [
         f"  {'contract' if violation.severity == 'violation' else 'note'}: {violation}"
         for violation in report.violations
