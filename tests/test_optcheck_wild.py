@@ -1,7 +1,5 @@
 """Optimizers in the shapes of their authors: how they are called, and what differs from their reference."""
 
-import warnings
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,15 +101,6 @@ def test_an_optimizer_cannot_end_the_process(ending):
 
     with pytest.raises(RuntimeError, match="the optimizer called"):
         optcheck.compare(step, "sgd")
-
-
-def test_moments_in_bfloat16_are_no_hidden_state():
-    import optax
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        report = optcheck.compare(optax.adam(1e-3, mu_dtype=jnp.bfloat16), optax.adam(1e-3, mu_dtype=jnp.bfloat16))
-    assert report.ok, str(report)
 
 
 # Neighbours of the forty-five -----------------------------------------------------------------------------------------
