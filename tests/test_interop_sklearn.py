@@ -295,3 +295,13 @@ def test_subclass_keeps_the_loss():
 
     model = MyRegressor((16,), epochs=100, learning_rate=1e-2, random_state=0)
     assert model.fit(LINE, LINE[:, 0]).score(LINE, LINE[:, 0]) > 0.9
+
+
+@pytest.mark.filterwarnings("ignore::nnjax.train.DivergedWarning")
+@pytest.mark.parametrize("make", [quick_classifier, quick_regressor])
+def test_training_that_diverges_is_refused(make):
+    model = make(optimizer=optim.sgd, learning_rate=1e30)
+    with pytest.raises(ValueError, match="the training diverged, its parameters are not finite"):
+        model.fit(X, Y)
+    with pytest.raises(ValueError, match="the training diverged"):
+        model.partial_fit(X, Y)
