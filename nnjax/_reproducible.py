@@ -11,8 +11,8 @@ from pathlib import Path
 import jax
 from jax._src import xla_bridge  # JAX has no public function that says whether it has started
 
+SHORTEST = 0.1  # seconds of compiling from which on a program is kept
 FLAG = "--xla_gpu_deterministic_ops=true"
-LARGEST = 4 * 2**30  # bytes of compiled programs to keep; JAX deletes those that were not used for the longest time
 IRRELEVANT = ("--xla_dump", "--xla_force_host_platform_device_count")  # flags that change no result
 
 
@@ -24,7 +24,8 @@ def reproducible(cache: str | Path | None = None) -> Path:
     anyway, the second start of a program compiles nothing. The command line calls this function.
 
     A compiled program is code that runs. The folder therefore belongs to the user alone (mode 0700), and each kind of
-    machine, by its processor's features, has a folder of its own.
+    machine, by its processor's features, has a folder of its own. It may be deleted at any time. Programs that compile
+    in less than 0.1 s, which are single operations, are not kept.
 
     Args:
       cache: the folder of compiled programs; None for `$JAX_COMPILATION_CACHE_DIR`, or `nnjax/compiled` in the user's
@@ -54,9 +55,8 @@ def reproducible(cache: str | Path | None = None) -> Path:
         os.environ["XLA_FLAGS"] = f"{flags} {FLAG}".strip()
     jax.config.update("jax_compilation_cache_dir", str(folder))
     for name, value in (
-        ("jax_persistent_cache_min_compile_time_secs", 0.0),
+        ("jax_persistent_cache_min_compile_time_secs", SHORTEST),
         ("jax_persistent_cache_min_entry_size_bytes", -1),
-        ("jax_compilation_cache_max_size", LARGEST),
     ):
         if name.upper() not in os.environ:
             jax.config.update(name, value)

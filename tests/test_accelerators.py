@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import LAYERS, over
+from train_runs import BATCH, DATA, KEY, assert_equal, fit, make_run, stop_at
 
 from nnjax import data, losses, nn, optim, train
 from nnjax.train.engine import ensemble as engine
 from nnjax.train.engine.device_loop import MemberArgs, initial_states, train_chunk
-from tests.cases import LAYERS, over
-from tests.train_runs import BATCH, DATA, KEY, assert_equal, fit, make_run, stop_at
 
 PLATFORMS = ["cuda", "tpu"]
 X = jnp.ones((4, 6))

@@ -13,7 +13,7 @@ SCRIPT = """
 import os, sys, jax, nnjax
 folder = nnjax.reproducible()
 print(folder, os.environ["XLA_FLAGS"], sep="\\n")
-print(float(jax.jit(lambda x: x.sum() * 2)(jax.numpy.ones(3))))
+print(float(jax.jit(lambda x: jax.random.normal(jax.random.key(0), (3,)).sum() * 0 + 6)(1.0)))
 """
 
 

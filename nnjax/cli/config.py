@@ -53,6 +53,7 @@ class Config:
     target: str | None = None
     task: Task | None = None
     categorical: str | None = None  # names of columns as a line of CSV
+    drop: str | None = None  # names of columns as a line of CSV
     test_share: float = 0.2
     validation: float = 0.1
     width: int = 256
@@ -66,6 +67,7 @@ class Config:
     schedule: str = "cosine"
     weight_decay: float | None = None
     clip: float | None = None
+    class_weights: Literal["none", "balanced"] = "none"
     batch_size: int = 64
     epochs: float = 40
     seed: int = 0

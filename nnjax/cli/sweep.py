@@ -60,6 +60,7 @@ def sweep_command(
     target: o.Target = None,
     task: o.Task = None,
     categorical: o.Categorical = None,
+    drop: o.Drop = None,
     data_dir: o.DataDir = None,
     test_share: o.TestShare = D.test_share,
     validation: o.Validation = D.validation,
@@ -70,6 +71,7 @@ def sweep_command(
     optimizer: o.Optimizer = D.optimizer,
     schedule: o.Schedule = D.schedule,
     clip: o.Clip = None,
+    class_weights: o.ClassWeights = D.class_weights,
     batch_size: o.BatchSize = D.batch_size,
     epochs: o.Epochs = D.epochs,
     patience: o.Patience = None,
@@ -95,8 +97,9 @@ def sweep_command(
     began = time.perf_counter()
     base = Config(
         data=absolute_path(name or ""), data_dir=fashion_mnist_folder(name or "", data_dir), target=target, task=task,
-        categorical=categorical, test_share=test_share, validation=validation, depth=depth, activation=activation,
-        norm=norm, skip=skip, optimizer=optimizer, schedule=schedule, clip=clip, batch_size=batch_size, epochs=epochs,
+        categorical=categorical, drop=drop, test_share=test_share, validation=validation, depth=depth,
+        activation=activation, norm=norm, skip=skip, optimizer=optimizer, schedule=schedule, clip=clip,
+        class_weights=class_weights, batch_size=batch_size, epochs=epochs,
         patience=patience, seed=seed, strategy=strategy, group=group,
     )  # fmt: skip
     settings = {

@@ -232,6 +232,11 @@ def column_texts(frame: Frame, name: str) -> np.ndarray:
     return _texts(_values(frame, name))
 
 
+def column_numbers(frame: Frame, name: str) -> np.ndarray:
+    """Return the values (rows,) of a column of numbers as float64."""
+    return _numbers(name, _values(frame, name)).astype(np.float64, copy=False)
+
+
 def encode(frame: Frame, columns: list[Column]) -> np.ndarray:
     """Return (rows, features) float64: numbers unchanged, categories one-hot encoded.
 
