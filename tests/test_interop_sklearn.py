@@ -157,6 +157,14 @@ def test_weights_move_the_boundary():
     assert (weighted.predict(X) == 1).sum() > (plain.predict(X) == 1).sum()
 
 
+def test_rows_of_weight_zero_do_not_exist():
+    model, kept = quick_classifier(epochs=3), Y < 2
+    weighted = model.fit(X, Y, sample_weight=kept.astype(float)).predict_proba(X)
+    assert model.classes_.tolist() == [0, 1]
+    alone = model.fit(X[kept], Y[kept], sample_weight=np.ones(kept.sum())).predict_proba(X)
+    np.testing.assert_array_equal(weighted, alone)
+
+
 def test_early_stopping_uses_the_best_epoch():
     model = quick_classifier(patience=2, epochs=300, learning_rate=0.1, validation_fraction=0.3).fit(X, Y)
     scores = [record["validation_loss"][0] for record in model.history_]
