@@ -290,7 +290,7 @@ METADATA = {
     "text": (lambda m: m | {"done": "x"}, "its metadata.done must be a list, got 'x'"),
     "negative": (lambda m: m | {"done": [-1]}, "its metadata.done must be numbers of steps"),
     "nothing": (lambda m: m | {"done": []}, "its metadata.done must be numbers of steps"),
-    "numbers": (lambda m: m | {"scores": [1]}, r"its metadata.scores\[0\] must be text, got 1"),
+    "numbers": (lambda m: m | {"scores": [1]}, r"its metadata\.scores must be an object, got \[1\]"),
     "score": (lambda m: m | {"score": "low"}, "its metadata.score must be a finite number or null, got 'low'"),
 }
 

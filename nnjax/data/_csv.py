@@ -136,11 +136,6 @@ def _names(path: Path, header: list[str]) -> list[str]:
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
         raise ValueError(f"{path}: only one column, {quote(header[0])}; separate the values by commas")
     names = [name.lstrip(MARK).strip() or f"Unnamed: {i}" for i, name in enumerate(header)]
-    if names[0] == "Unnamed: 0":
-        warnings.warn(
-            f"{path}: the first column has no name; if it numbers the rows, omit it, as with to_csv(index=False)",
-            stacklevel=4,
-        )
     seen: set[str] = set()
     for name in names:
         if name in seen:

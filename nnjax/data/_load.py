@@ -149,7 +149,9 @@ def _without(
             raise ValueError(f"load: the target {name!r} cannot be dropped")
     index = index_column(frame)
     if index is not None and index != target and index not in drop:
-        warnings.warn(f"{path.name}: the first column has no name and numbers the rows; it is left out", stacklevel=4)
+        warnings.warn(
+            f"{path.name}: the first column has no name and numbers the rows, so it is left out", stacklevel=4
+        )
         drop = [*drop, index]
     return {name: values for name, values in frame.items() if name not in drop}
 

@@ -9,17 +9,23 @@ from nnjax.data.table import Frame, Table, column_numbers
 
 FEW_ROWS = 20  # in smaller tables, numbers in ascending order are no surprise
 FAR = 10  # interquartile ranges beyond the quartiles
+UNNAMED = "Unnamed: 0"
 LISTED = 3  # the most values that are listed
 
 
 def index_column(frame: Frame) -> str | None:
-    """Return the name of an unnamed column that numbers the rows, as pandas writes it; None if there is none."""
-    first = next(iter(frame), "")
-    return first if first.startswith("Unnamed: ") and _numbers_rows(np.asarray(frame[first])) else None
+    """Return the name of a first column without a name that numbers the rows, as pandas writes it; None without one."""
+    if UNNAMED not in frame:
+        return None
+    values = np.asarray(frame[UNNAMED])
+    counts = values.dtype.kind in "iu" and (np.diff(values) == 1).all()
+    return UNNAMED if counts or _numbers_rows(values) else None
 
 
 def warnings_about(frame: Frame, table: Table) -> Iterator[str]:
     """Yield a sentence for each feature that looks like a row number, and one for values far outside."""
+    if any(column.name == UNNAMED for column in table.columns):
+        yield "the first column has no name; if it numbers the rows, leave it out with drop"
     for column in table.columns:
         if column.categories is None and _numbers_rows(np.asarray(frame[column.name])):
             yield (

@@ -251,7 +251,8 @@ def train_members(job: Job, options: FitOptions) -> Result:
     best = fs.best and with_infinite_score(fs.best)
     if options.folder is not None and jax.process_index() == 0:
         networks = (fs.train, best, _averages(job, fs.train))
-        save_weights(options.folder, *(networks if job.numbered else index_tree(networks, 0)))
+        elsewhere = [o.folder for o in outcomes if o.folder and options.folder not in (o.folder, o.folder.parent)]
+        save_weights([*elsewhere, options.folder][0], *(networks if job.numbered else index_tree(networks, 0)))
     return Result(
         ts=fs.train,
         best=best,

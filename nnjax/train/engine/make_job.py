@@ -53,6 +53,8 @@ def make_job(
         _check_without_data(run, options, folds)
     if is_batches(data):
         data = _checked_batches(run, data, options, folds)
+    if isinstance(data, Source):
+        data = as_examples(data)  # checks its fields
     data = NO_DATA if data is None else as_examples(data, keep=uncast_inputs(run, keys[0], data))
     held_out = validation
     if validation is not None:

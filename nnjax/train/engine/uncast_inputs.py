@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nnjax.data import Source, as_data
+from nnjax.data import as_data
 from nnjax.data._source import CheckedGather
 from nnjax.data._validate import as_arrays, is_x, named_leaves
 from nnjax.types import Data, Key, Trainable
@@ -32,13 +32,9 @@ def uncast_inputs(run: Trainable, key: Key, data: Any) -> frozenset[str]:
 
 def _stored_shapes(data: Any) -> Data | None:
     """Return the shapes and the dtypes of the data as they are stored; None if they cannot be known yet."""
-    if isinstance(data, Source):
-        stored: Any = (
-            data.gather.first if isinstance(data.gather, CheckedGather) else data.gather(np.zeros(1, np.int64))
-        )
-    else:
-        stored = None if data is None else as_data(data)
-    if not isinstance(stored, Data):  # no data, or a wrong return value of the source, which is named later
+    gather: Any = getattr(data, "gather", None)  # of a source that is already checked
+    stored = gather.first if isinstance(gather, CheckedGather) else None if data is None else as_data(data)
+    if stored is None:
         return None
     if not any(getattr(leaf, "dtype", None) in SMALL for leaf in jax.tree.leaves(stored.x)):
         return None
