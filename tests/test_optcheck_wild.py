@@ -1,7 +1,5 @@
 """Optimizers in the shapes of their authors: how they are called, and what differs from their reference."""
 
-import warnings
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +10,7 @@ from wild_optimizers import WILD, torch
 from nnjax import optcheck
 from nnjax.optcheck.calling.adapters import adapt
 from nnjax.optcheck.calling.factories import build
-from nnjax.optcheck.search.diagnosis import diagnose
+from nnjax.optcheck.search.diagnosis import MAX_FITS, diagnose
 from nnjax.optcheck.trace.deadline import Deadline
 from nnjax.optcheck.trace.observations import observe, summarise
 
@@ -39,7 +37,8 @@ def test_the_truth_is_found(name):
     if case.truth == frozenset():
         assert where.divergence is None
         return
-    why = diagnose(where, both, build(case.reference) if isinstance(case.reference, str) else None, 300)
+    fits = 60 if case.truth is None else MAX_FITS
+    why = diagnose(where, both, build(case.reference) if isinstance(case.reference, str) else None, fits)
     if case.truth is None:
         assert why.explanations == ()
         return
@@ -102,15 +101,6 @@ def test_an_optimizer_cannot_end_the_process(ending):
 
     with pytest.raises(RuntimeError, match="the optimizer called"):
         optcheck.compare(step, "sgd")
-
-
-def test_moments_in_bfloat16_are_no_hidden_state():
-    import optax
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        report = optcheck.compare(optax.adam(1e-3, mu_dtype=jnp.bfloat16), optax.adam(1e-3, mu_dtype=jnp.bfloat16))
-    assert report.ok, str(report)
 
 
 # Neighbours of the forty-five -----------------------------------------------------------------------------------------
@@ -191,7 +181,35 @@ def layers(params, grads, velocity):
     return params, velocity
 
 
+def powers(params, grads, m, v, beta1_t, beta2_t):
+    """The products β₁ᵗ and β₂ᵗ are part of the state; they start at 1."""
+    beta1_t, beta2_t = 0.9 * beta1_t, 0.999 * beta2_t
+    m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, grads)
+    v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, v, grads)
+    params = jax.tree.map(
+        lambda p, m, v: p - 1e-3 * m / (1 - beta1_t) / (jnp.sqrt(v / (1 - beta2_t)) + 1e-8), params, m, v
+    )
+    return params, m, v, beta1_t, beta2_t
+
+
+class OfModel:
+    def __init__(self, model, lr=1e-3):
+        self.model, self.lr = model, lr
+
+    def step(self):
+        for p in self.model.parameters():
+            p.data -= self.lr * p.grad
+
+
+class GetUpdate:
+    def get_update(self, params, grads):
+        return [p - 1e-3 * g for p, g in zip(params, grads, strict=True)]
+
+
 NEIGHBOURS = {
+    "powers of decay rates": (powers, "optax.adam"),
+    "made from a model": (OfModel, "sgd"),
+    "get_update": (GetUpdate(), "sgd"),
     "(x, m, v, t)": (x_m_v_t, "optax.adam"),
     "functions of PyTorch": (torch_function, "momentum"),
     "a callable object": (Callable(), "momentum"),

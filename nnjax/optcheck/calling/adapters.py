@@ -72,7 +72,10 @@ def adapt(
 
 
 def _optax(optimizer: Any, kind: str, order: tuple[str, ...] | None) -> Adapter:
-    """Adapt an optax transformation or a pair. Its update also receives value=0 if it takes extra arguments."""
+    """Adapt an optax transformation or a pair. Its update also receives value=1 if it takes extra arguments.
+
+    This is the value of the objective ⟨g, θ' - θ⟩ + 1 at θ, whose gradient is g.
+    """
     init, update = (optimizer.init, optimizer.update) if hasattr(optimizer, "init") else optimizer
     arguments = arguments_of(update)
     required = [argument for argument in arguments or () if argument.required]
@@ -94,7 +97,7 @@ def _optax(optimizer: Any, kind: str, order: tuple[str, ...] | None) -> Adapter:
 
 def _update_with_value(update: Any, grads: PyTree, state: Any, params: PyTree) -> Any:
     try:
-        return update(grads, state, params, value=jnp.zeros(()))
+        return update(grads, state, params, value=jnp.ones(()))
     except TypeError as error:
         if "value_fn" not in str(error):
             raise

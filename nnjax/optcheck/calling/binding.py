@@ -3,6 +3,7 @@
 import dis
 import functools
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ class Mode(NamedTuple):
     ndim: int  # least number of dimensions
 
 
+POWER = re.compile(r"b(eta)?_?[12](_?t|_?pow(er)?|_?prod(uct)?|\^t)", re.IGNORECASE)  # β₁ᵗ, which starts at 1
 ZEROS = {  # z: zeros like the parameters, 0: a counter
     **{"zeros": "z", "(zeros, zeros, 0)": "zz0", "(zeros, zeros)": "zz"},
     **{"(0, zeros, zeros)": "0zz", "(zeros, 0)": "z0", "0": "0"},
@@ -84,7 +86,7 @@ def bind(target: Target, init: Callable[..., Any] | str | None = None, order: tu
     errors: list[Exception] = []
     fallback: Adapter | None = None
     for array in (np.array, jnp.array):
-        for mode in MODES:
+        for mode in MODES if array is np.array else MODES[:2]:
             for layout in _layouts(arguments, mode):
                 found = _bindings(target, arguments, layout, init, order, array, mode, errors)
                 good = [binding for binding, sure in found if sure]
@@ -100,7 +102,7 @@ def bind(target: Target, init: Callable[..., Any] | str | None = None, order: tu
 
 
 def _layouts(arguments: list[Argument], mode: Mode) -> tuple[Layout, ...]:
-    """Return the layouts to try: those that hold gradients if no argument can be the gradients."""
+    """Return the layouts to try. If no argument can be the gradients, parameters must hold them."""
     if mode.per_leaf:
         return (TREE,)
     if _spread(arguments):
@@ -120,7 +122,7 @@ def _bindings(
     mode: Mode,
     errors: list[Exception],
 ) -> list[tuple[Binding, bool]]:
-    """Return the bindings that can take a step, each with True if its updates depend on what they should."""
+    """Return the bindings that can take a step, with True if their updates depend on the gradients."""
     found: list[tuple[Binding, bool]] = []
     if mode.per_leaf and _spread(arguments):
         orders = [_spread_roles(arguments)]
@@ -190,7 +192,7 @@ def _spread_roles(arguments: list[Argument]) -> tuple[str, ...]:
 
 
 def _orders(arguments: list[Argument], *, attached: bool) -> Iterator[tuple[str, ...]]:
-    """Yield the roles of all arguments: those that their names tell, with all assignments of the rest."""
+    """Yield the roles of all arguments: known names keep their role, the rest is permuted."""
     known = [argument.role for argument in arguments]
     roles = ["" if known.index(role) != i and role in ("params", "grads") else role for i, role in enumerate(known)]
     missing = [role for role in ("params", "grads") if role not in roles and "pairs" not in roles]
@@ -225,8 +227,8 @@ def _first_start(
     errors: list[Exception],
 ) -> Binding | None:
     """Return the binding with the first start with which it can take two steps, or None."""
-    count = binding.roles.count("state")
-    for start, text in _starts(binding.layout, init, count):
+    names = [argument.name for argument, role in zip(binding.arguments, binding.roles, strict=False) if role == "state"]
+    for start, text in _starts(binding.layout, init, names):
         attempt = binding._replace(start=start, start_text=text)
         for _ in range(9):  # a dict gets a key whenever one is missing
             try:
@@ -247,9 +249,10 @@ def _first_start(
 
 
 def _starts(
-    layout: Layout, init: Callable[..., Any] | str | None, count: int
+    layout: Layout, init: Callable[..., Any] | str | None, names: list[str]
 ) -> Iterator[tuple[Callable[[PyTree], tuple[Any, ...]], str]]:
     """Yield functions of the parameters that return the first values of the state arguments, and their text."""
+    count = len(names)
     if count == 0:
         yield lambda params: (), ""
         return
@@ -260,7 +263,9 @@ def _starts(
     for pack in packers:
         zeros = functools.partial(_zeros, pack)
         if count > 1:
-            yield functools.partial(_repeat, zeros, count), "zeros"
+            powers = [POWER.fullmatch(name) is not None for name in names]
+            text = "zeros" + (f", and {' and '.join(itertools.compress(names, powers))} as 1" if any(powers) else "")
+            yield functools.partial(_repeat, zeros, powers), text
             continue
         if init != "zeros":
             yield (lambda params: (None,)), "None"
@@ -273,8 +278,9 @@ def _zeros(pack: Callable[[PyTree], Any], params: PyTree) -> Any:
     return pack(jax.tree.map(lambda leaf: leaf * 0, params))
 
 
-def _repeat(zeros: Callable[[PyTree], Any], count: int, params: PyTree) -> tuple[Any, ...]:
-    return tuple(zeros(params) for _ in range(count))
+def _repeat(zeros: Callable[[PyTree], Any], powers: list[bool], params: PyTree) -> tuple[Any, ...]:
+    """Return one value per state argument: 1 for the powers of decay rates, zeros for the others."""
+    return tuple(1.0 if is_power else zeros(params) for is_power in powers)
 
 
 def _arrange(zeros: Callable[[PyTree], Any], parts: str, params: PyTree) -> tuple[Any, ...]:

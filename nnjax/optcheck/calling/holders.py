@@ -24,7 +24,7 @@ class Place(NamedTuple):
     """Where an object keeps its parameters."""
 
     path: tuple[str, ...]  # attributes that lead to them; () if they are the container that was passed
-    layout: Layout  # of what is there
+    layout: Layout  # of the value at this path
     copies: bool = False  # True if a step returns a new object
 
 

@@ -9,7 +9,7 @@ from nnjax.optcheck.calling.names import arguments_of, signature_text
 KINDS = ("optax", "pair", "triple", "step", "object", "torch", "holder", "loop")
 METHODS = (
     *("step", "update", "apply_gradients", "apply_grads", "apply_grad", "update_params", "update_parameters"),
-    *("optimize", "apply", "__call__"),
+    *("get_update", "get_updates", "compute_update", "compute_step", "optimize", "apply", "__call__"),
 )
 
 

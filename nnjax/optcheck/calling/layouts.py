@@ -28,6 +28,14 @@ class Layout(NamedTuple):
     eager: bool = False  # True if its arrays are not JAX's
 
 
+class Parameters(list[Any]):
+    """A list of parameters that can also be asked for them, as a model can."""
+
+    def parameters(self) -> "Parameters":
+        """Return itself."""
+        return self
+
+
 class Variable:
     """A parameter with its gradient, as in micrograd."""
 
@@ -114,7 +122,7 @@ def _attach_to_variables(variables: Any, params: PyTree, grads: PyTree) -> None:
 def _to_tensors(tree: PyTree) -> list[Any]:
     import torch
 
-    return [torch.nn.Parameter(torch.tensor(np.asarray(leaf))) for leaf in jax.tree.leaves(tree)]
+    return Parameters(torch.nn.Parameter(torch.tensor(np.asarray(leaf))) for leaf in jax.tree.leaves(tree))
 
 
 def _to_plain_tensors(tree: PyTree) -> list[Any]:
@@ -176,7 +184,7 @@ NUMBERED = Layout(
 ARRAY = Layout("one array, all leaves concatenated", _to_array, _from_array, _to_array)
 VARIABLES = Layout(
     "a list of objects with .data and .grad",
-    lambda tree: [Variable(np.array(leaf)) for leaf in jax.tree.leaves(tree)],
+    lambda tree: Parameters(Variable(np.array(leaf)) for leaf in jax.tree.leaves(tree)),
     lambda values, like: _with_leaves(like, [np.asarray(value.data) for value in values]),
     jax.tree.leaves,
     _attach_to_variables,

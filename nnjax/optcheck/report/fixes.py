@@ -51,7 +51,8 @@ def _changes(ours: list[str], theirs: list[str]) -> list[str]:
     *their_lines, their_numbers = theirs
     changes = [line for line in their_lines if line not in our_lines]
     assigned = {line.partition(" ← ")[0] for line in their_lines}
-    changes += [f"no {line}" for line in our_lines if " ← " in line and line.partition(" ← ")[0] not in assigned]
+    extra = [line for line in our_lines if " ← " in line and line.partition(" ← ")[0] not in assigned]
+    changes += [f"nothing like {line}" for line in extra]
     mine, yours = (dict(number.split(" = ") for number in text.split(", ")) for text in (our_numbers, their_numbers))
     starts = {name: "0" for name in ("m₀", "v₀") if name in mine}
     return changes + [f"{name} = {value}" for name, value in (starts | yours).items() if mine.get(name) != value]
