@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -27,6 +28,7 @@ from train_runs import (
 )
 
 from nnjax import data, losses, metrics, nn, optim, train
+from nnjax.train.engine import progress
 from nnjax.types import Data, Layer, TrainState
 
 PLAIN = train.objective_of(NET, losses.cross_entropy)
@@ -513,3 +515,22 @@ def test_an_objective_that_turns_nan_is_replayed():
     assert replay.step == int(result.diverged)
     assert 7 in replay.rows
     assert replay.origin.primitive == "log"
+
+
+def test_logs_are_shown_in_the_progress_bar(monkeypatch):
+    shown = []
+    monkeypatch.setattr(progress, "_can_show", lambda console: True)
+    monkeypatch.setattr("rich.progress.Progress.update", lambda self, task, **fields: shown.append(fields["text"]))
+    fit(PENALISED, progress=True, epochs=1)
+    assert "  correct 3  grad_norm " in shown[-1]
+    assert shown[-1].startswith("loss ")
+
+
+@pytest.mark.parametrize(
+    ("jupyter", "terminal", "widgets", "expected"),
+    [(True, False, True, True), (True, False, False, False), (False, True, False, True), (False, False, True, False)],
+)
+def test_a_notebook_shows_the_bar_with_ipywidgets(monkeypatch, jupyter, terminal, widgets, expected):
+    monkeypatch.setattr(progress, "find_spec", lambda name: object() if widgets and name == "ipywidgets" else None)
+    console = SimpleNamespace(is_jupyter=jupyter, is_terminal=terminal)
+    assert progress._can_show(console) is expected

@@ -125,7 +125,8 @@ def fit(
         mean `loss` since the last call, and the scores of the last validation. A callback that returns True ends the
         run after that epoch; None and False continue. The state is a copy and stays valid.
       callback_every: number of steps after which the callbacks are called; None to call them after each epoch.
-      progress: show a progress bar if rich is installed (it comes with `nnjax[cli]`) and the output is a terminal.
+      progress: show a progress bar if rich is installed (it comes with `nnjax[cli]`) and the output is a terminal, or a
+        Jupyter notebook with ipywidgets.
 
     Returns:
       `Result(ts, best, history, log, diverged, stopped, ended_by_callback, seconds)`.

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,14 @@ SCORES = ("validation_accuracy", "validation_r2", "validation_loss")
 def progress_bar(total: int, *, show: bool) -> Iterator[Show]:
     """Yield a function that shows a record and the steps done; for several members it shows their means.
 
-    Nothing is shown without rich, or if the error stream is not a terminal.
+    Nothing is shown without rich, if the error stream is not a terminal, or in a Jupyter notebook without ipywidgets.
     """
     try:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     except ModuleNotFoundError:
         show = False
-    if not show or not (console := Console(file=sys.stderr)).is_terminal:
+    if not show or not _can_show(console := Console(file=sys.stderr)):
         yield lambda record, step: None
         return
     columns = (
@@ -47,6 +48,11 @@ def progress_bar(total: int, *, show: bool) -> Iterator[Show]:
             bar.update(task, completed=step, epoch=record["epoch"], text=text, rate=step / elapsed if elapsed else 0.0)
 
         yield update
+
+
+def _can_show(console: Any) -> bool:
+    """Return True for a terminal, and for a Jupyter notebook with ipywidgets, without which rich only warns."""
+    return find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal
 
 
 def _mean(values: Any) -> float:
