@@ -21,12 +21,12 @@ LAYERS = [
     ["nn", "losses", "metrics", "optim", "data", "storage", "optcheck"],
     ["uncertainty", "debug"],
     ["train"],
-    ["interop", "plot"],
+    ["interop", "plot", "recipes"],
     ["lecture", "cli", "pytest_plugin"],
 ]
 SAME_LINE = {"metrics": {"losses"}, "data": {"storage"}}
 ONLY = {"optcheck": {"types", "checks"}, "storage": {"types", "checks"}, "pytest_plugin": {"optcheck"}}
-NOT_PARTS = {"types", "checks", "lecture", "cli", "pytest_plugin"}  # modules that `dir(nnjax)` does not list
+NOT_PARTS = {"types", "checks", "recipes", "lecture", "cli", "pytest_plugin"}  # modules that `dir(nnjax)` does not list
 HEAVY = ["matplotlib", "rich", "torch", "pandas", "typer", "chex", "jaxtyping", "safetensors", "sklearn", "scipy.stats"]
 
 
