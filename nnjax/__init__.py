@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nnjax import data, debug, interop, losses, metrics, nn, optcheck, optim, plot, storage, train, uncertainty
+    from nnjax._reproducible import reproducible
     from nnjax.storage.tree_file import load, save
     from nnjax.types import Data, Layer, TrainState
 
@@ -25,6 +26,7 @@ __all__ = [
     "optcheck",
     "optim",
     "plot",
+    "reproducible",
     "save",
     "storage",
     "train",
@@ -36,6 +38,8 @@ def __getattr__(name: str) -> Any:
     """Import a part when it is first used: pytest imports nnjax for its plugin, which must not load JAX."""
     if name in ("Data", "Layer", "TrainState"):
         return getattr(importlib.import_module("nnjax.types"), name)
+    if name == "reproducible":
+        return importlib.import_module("nnjax._reproducible").reproducible
     if name in ("load", "save"):
         return getattr(importlib.import_module("nnjax.storage.tree_file"), name)
     if name in __all__:

@@ -146,9 +146,11 @@ def test_the_seed_and_nothing_else_decides_the_weights(files, wine, tmp_path, mo
 
 
 OPTIONS = {
-    "target": "cultivar", "task": "classification", "categorical": "cultivar", "test_share": 0.3, "validation": 0.2,
+    "target": "cultivar", "task": "classification", "categorical": "cultivar", "drop": "hue", "test_share": 0.3,
+    "validation": 0.2,
     "width": 6, "depth": 3, "activation": "gelu", "norm": "layer", "dropout": 0.25, "skip": True,
     "optimizer": "lion", "learning_rate": 0.002, "schedule": "warmup-cosine", "weight_decay": 0.125, "clip": 1.5,
+    "class_weights": "balanced",
     "batch_size": 12, "epochs": 1.5, "seed": 7, "label_smoothing": 0.1, "members": 2, "strategy": "vmap", "group": 1,
     "patience": 3, "save_every": 7.5, "keep": 2,
 }  # fmt: skip

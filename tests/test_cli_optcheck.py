@@ -130,7 +130,7 @@ def test_a_difference_ends_with_1_and_is_written(mine, tmp_path):
     assert ended.code == 1, ended
     assert "the velocity is a moving average" in " ".join(ended.out.split())
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["schema"] == "nnjax-optcheck-2"
+    assert report["schema"] == "nnjax-optcheck-3"
     assert report["exit_code"] == 1
     assert [[cause["id"] for cause in causes] for causes in report["causes"]] == [["velocity-ema"]]
     assert report["synonyms"] == [[["learning_rate"]]]  # the same updates, whatever the gradients

@@ -18,7 +18,7 @@ from nnjax.storage import checkpoint
 from nnjax.storage.lock import folder_lock
 from nnjax.train.engine import fingerprint
 
-EPOCHS = 400  # of 8 steps: time enough to be killed in
+EPOCHS = 120  # of 8 steps, each saved: time enough to be killed in
 LONG = ("--target", "cultivar", *SMALL, "--epochs", EPOCHS, "--save-every", 0)
 MANY = {"single": (), "members": ("--members", 2)}
 THOROUGH = os.environ.get("NNJAX_THOROUGH") == "1"

@@ -406,7 +406,7 @@ def test_csv_as_spreadsheets_write_it(tmp_path):
 def test_column_of_row_numbers_warns(tmp_path):
     path = tmp_path / "file.csv"
     pd.DataFrame(mixed()).to_csv(path)
-    with pytest.warns(UserWarning, match="the first column has no name; if it numbers the rows"):
+    with pytest.warns(UserWarning, match="the first column has no name and numbers the rows, so it is left out"):
         data.load(str(path), target="kind")
 
 

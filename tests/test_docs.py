@@ -1,13 +1,14 @@
 """Every example in a docstring or a README runs, and every public function has a docstring with an example."""
 
 import doctest
-import importlib
+import importlib.util
 import inspect
 import itertools
 import pkgutil
 import re
 import shlex
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import jax
@@ -19,12 +20,13 @@ import typer
 
 import nnjax
 from benchmarks import __main__ as benchmarks
-from nnjax import cli
+from nnjax import cli, interop
 
 ROOT = Path(nnjax.__file__).parents[1]
 MODULES = ["nnjax", *(m.name for m in pkgutil.walk_packages(nnjax.__path__, "nnjax."))]
 PARTS = {name: value for name in nnjax.__all__ if inspect.ismodule(value := getattr(nnjax, name))}
-WITH_EXAMPLES = ["nn", "losses", "metrics", "optim", "data", "uncertainty", "debug", "train"]
+PARTS |= {f"interop.{name}": value for name in interop.__all__ if inspect.ismodule(value := getattr(interop, name))}
+WITH_EXAMPLES = ["nn", "losses", "metrics", "optim", "data", "uncertainty", "debug", "train", "interop"]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -46,6 +48,12 @@ def public_names(part):
     return [(f"{part}.{key}", value) for key in names if callable(value := getattr(module, key))]
 
 
+def missing_libraries(code):
+    """Return the libraries that an example imports and that are not installed; they are optional."""
+    imported = re.findall(r"^\W*(?:import|from) (flax|haiku|equinox|torch)\b", code, re.MULTILINE)
+    return [library for library in imported if importlib.util.find_spec(library) is None]
+
+
 def run_doctest(example, **options):
     output = []
     result = doctest.DocTestRunner(optionflags=FLAGS).run(example, out=output.append, **options)
@@ -61,7 +69,11 @@ FUNCTIONS = [
 
 @pytest.mark.parametrize("example", list(docstring_examples()), ids=lambda test: test.name)
 def test_docstring_example_runs(example, tmp_path, monkeypatch):
+    if example.name.endswith("interop.export.export"):
+        pytest.importorskip("flatbuffers")
     monkeypatch.chdir(tmp_path)
+    if missing := missing_libraries(example.docstring):
+        pytest.skip(f"needs {missing}")
     example.globs |= {"jax": jax, "jnp": jnp, "np": np, "optax": optax, "nnjax": nnjax, **PARTS}
     run_doctest(example)
 
@@ -86,6 +98,7 @@ def test_the_checks_above_see_the_library():
 
 # README files --------------------------------------------------------------------------------------------------------
 
+EXPORT = "net.zip"  # of examples that need flatbuffers
 READMES = [ROOT / "README.md", *sorted((ROOT / "nnjax").rglob("README.md")), *(ROOT / "benchmarks").rglob("README.md")]
 RUN, CHECKED, SHOWN = {"python", "pycon"}, {"sh", "bash", "console"}, {"text", "json", "toml", "yaml", "csv"}
 
@@ -105,12 +118,14 @@ def test_examples_of_the_readme_run_in_order(path, tmp_path, monkeypatch):
     for number, (language, code) in enumerate(code_blocks(path.read_text(encoding="utf-8")), 1):
         place = f"{path.relative_to(ROOT)}, block {number}"
         assert language in RUN | CHECKED | SHOWN, f"{place}: name its language, such as python or text"
+        if missing_libraries(code):
+            continue
         with jax.numpy_dtype_promotion("standard"):  # JAX's default, which readers have
             if code.lstrip().startswith(">>>"):
                 example = doctest.DocTestParser().get_doctest(code, namespace, place, None, None)
                 run_doctest(example, clear_globs=False)
                 namespace = example.globs
-            elif language in RUN:
+            elif language in RUN and not (EXPORT in code and find_spec("flatbuffers") is None):
                 exec(compile(code, place, "exec"), namespace)
 
 

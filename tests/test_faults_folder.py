@@ -290,7 +290,7 @@ METADATA = {
     "text": (lambda m: m | {"done": "x"}, "its metadata.done must be a list, got 'x'"),
     "negative": (lambda m: m | {"done": [-1]}, "its metadata.done must be numbers of steps"),
     "nothing": (lambda m: m | {"done": []}, "its metadata.done must be numbers of steps"),
-    "numbers": (lambda m: m | {"scores": [1]}, r"its metadata.scores\[0\] must be text, got 1"),
+    "numbers": (lambda m: m | {"scores": [1]}, r"its metadata\.scores must be an object, got \[1\]"),
     "score": (lambda m: m | {"score": "low"}, "its metadata.score must be a finite number or null, got 'low'"),
 }
 
@@ -337,12 +337,14 @@ def test_a_checkpoint_creates_its_folder_and_expands_the_tilde(tmp_path, monkeyp
     monkeypatch.setenv("HOME", str(tmp_path))
     checkpoint.save("~/new/folder/c", {"w": np.ones(2)}, {"step": 3})
     assert checkpoint.load(tmp_path / "new" / "folder" / "c", {"w": np.ones(2)})[1] == {"step": 3}
+    assert checkpoint.load("~/new/folder/c", {"w": np.ones(2)})[1] == {"step": 3}
     assert checkpoint.read_metadata("~/new/folder/c") == checkpoint.verify("~/new/folder/c") == {"step": 3}
     fit(out="~/run", epochs=1)
     assert checkpoint.files("~/run") == checkpoint.files(tmp_path / "run") != []
     with checkpoint_writer("~/written") as save:
         save(1, {"w": np.ones(2)}, {}, wait=True)
     assert len(checkpoint.files(tmp_path / "written")) == 1
+    assert checkpoint.latest("~/written", {"w": np.ones(2)})[0].parent == tmp_path / "written"
     assert paths.as_path("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
 
 

@@ -132,9 +132,11 @@ def test_nan_of_a_later_step_is_raised_where_it_arises():
 LOG = train.Run(nn.serial(log_of, nn.dense(2)), losses.cross_entropy, optim.sgd(0.1), batch_size=4)
 
 
-def test_nan_of_a_validation_is_raised_where_it_arises():
-    with jax.debug_nans(True), pytest.raises(FloatingPointError, match="encountered in log"):
-        fit(LOG, validation=(-X, Y))
+@pytest.mark.parametrize("members", MEMBERS)
+def test_nan_of_a_validation_is_raised_where_it_arises(members):
+    with jax.debug_nans(True), pytest.raises(FloatingPointError, match="encountered in log") as info:
+        fit(LOG, validation=(-X, Y), **MEMBERS[members])
+    assert any(frame.name == "log_of" for frame in traceback.extract_tb(info.value.__traceback__))
 
 
 def test_scores_that_are_never_finite_are_infinite():

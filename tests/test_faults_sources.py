@@ -135,6 +135,27 @@ def test_wrong_bytes_are_measured_again():
     assert data.as_examples(source_of(good)._replace(bytes_per_row=1)).bytes_per_row == 4 * (3 + 1 + 1)
 
 
+@pytest.mark.parametrize("members", [None, 2])
+def test_weights_that_are_all_zero_are_noticed_once_all_rows_were_read(members):
+    def without(rows):
+        return good(rows)._replace(weights=np.zeros(len(rows), F))
+
+    with pytest.raises(ValueError, match="source: the weights of all 200 rows are 0; choose other rows"):
+        fit(source_of(without), members=members)
+
+
+def test_some_weights_may_be_zero():
+    weights = (np.arange(N) == N - 1).astype(F)
+    source = source_of(lambda rows: data.Data(X[rows], Y[rows], weights[rows]))
+    np.testing.assert_array_equal(fit(source).losses, fit((X, Y, weights)).losses)
+
+
+def test_weights_in_a_file_that_are_all_zero(tmp_path):
+    np.save(tmp_path / "w.npy", np.zeros(N, F))
+    with pytest.raises(ValueError, match="source: the weights of all 200 rows are 0"):
+        data.source(X, Y, np.load(tmp_path / "w.npy", mmap_mode="r"))
+
+
 # Failing, hanging
 
 

@@ -51,6 +51,21 @@ def shell(text, folder, **environment):
     )
 
 
+# Runs several commands, separated by ";", in one process
+COMMANDS = """
+import itertools, sys
+from nnjax import cli
+for end, command in itertools.groupby(sys.argv[1:], lambda argument: argument == ";"):
+    if not end:
+        sys.argv = ["nnjax", *command]
+        try:
+            cli.main()
+        except SystemExit as error:
+            if error.code:
+                raise
+"""
+
+
 def line(*arguments):
     return " ".join(f"'{part}'" for part in (*COMMAND, *arguments))
 
@@ -74,15 +89,15 @@ def test_letters_that_an_encoding_lacks_are_replaced_and_files_stay_utf_8(tmp_pa
     (tmp_path / "µ.csv").write_text(f"art,größe,farbe\n{rows}\n", encoding="utf-8")
     environment = {name: value, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     given = ("train", "µ.csv", "--target", "art", *map(str, SMALL), "--out", "run µ")
-    ended = shell(line(*given), tmp_path, **environment)
+    commands = (sys.executable, "-c", COMMANDS, *given, ";", "predict", "run µ", "µ.csv", ";", "verify", "run µ")
+    ended = shell(" ".join(f"'{part}'" for part in commands), tmp_path, **environment)
     assert ended.returncode == 0, ended
     encoding = "latin-1" if value == "latin-1" else "ascii"
     assert ended.stdout.decode(encoding).startswith(ENCODINGS[name, value].format(version=nnjax.__version__))
     assert "Traceback" not in ended.stderr.decode(encoding)
+    assert "verified run" in ended.stdout.decode(encoding)
     assert "weiß" in (tmp_path / "run µ" / "table.json").read_text(encoding="utf-8")
-    for command in (("predict", "run µ", "µ.csv"), ("verify", "run µ")):
-        ended = shell(line(*command), tmp_path, **environment)
-        assert ended.returncode == 0, ended
+    assert (tmp_path / "run µ" / "predictions.csv").exists()
 
 
 LETTERS = {"×": "x", "R² ± µ": "R2 +- u", "… ≥ →": "... >= ->", "é": "e", "日": "?", "\udcff": "?", "╭": "?"}

@@ -11,7 +11,7 @@ import pytest
 from runs import SMALL, assert_mistake, nnjax, succeed
 
 from nnjax import data
-from nnjax.cli.predict import PREDICTIONS, _check_output, _columns
+from nnjax.cli.predict import PREDICTIONS, _check_output, _columns, _write
 from nnjax.data.table import Column, Table, _moments, check_table, encode, read_table
 
 LARGE = 2**53 + 1  # float64 cannot hold it
@@ -277,6 +277,15 @@ def test_columns_of_predictions_do_not_collide(task, target, feature, names):
     assert list(columns) == names
     assert list(columns[target]) == (["a", "b"] if classes else [1002.0, 998.0])
     np.testing.assert_array_equal(columns[names[-1]], spread)
+
+
+@pytest.mark.parametrize("first", ["NA", "null", "a"])
+def test_a_class_whose_name_means_missing_is_read_back(tmp_path, first):
+    table = Table("classification", "t", [first, "b"], [Column("x")], [0.0], [1.0])
+    columns = _columns(np.array([[1.0, -1.0], [-1.0, 1.0]], np.float32), table, {})
+    _write(tmp_path / "p.csv", columns, table)
+    assert read_table(tmp_path / "p.csv")["t"].tolist() == [first, "b"]
+    assert ('"' in (tmp_path / "p.csv").read_text(encoding="utf-8")) == (first != "a")
 
 
 # The output file of predict

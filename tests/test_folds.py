@@ -9,6 +9,7 @@ import pytest
 import train_runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import model_selection
 from train_runs import KEY, RUN, X, Y, assert_close, assert_equal, own_rows, take
 
 from nnjax import losses, nn, optim, train
@@ -42,6 +43,60 @@ def assert_members_are_runs_on_their_rows(folds, result, run, data, **settings):
                 np.testing.assert_allclose(many[name][f], one[name], rtol=1e-5)
         assert_equal(index_tree((result.best.params, result.best.state, result.best.step), f),
                      (alone.best.params, alone.best.state, alone.best.step))  # fmt: skip
+
+
+# Splitters -----------------------------------------------------------------------------------------------------------
+
+GROUPS = np.array([0, 0, 1, 2, 2, 2, 3, 3, 1, 0, 3, 2, 1, 1])
+SPLITTERS = [
+    (model_selection.KFold(3), None),
+    (model_selection.GroupKFold(3), GROUPS),
+    (model_selection.TimeSeriesSplit(3), None),
+    (model_selection.StratifiedKFold(2, shuffle=True, random_state=0), None),
+    (model_selection.ShuffleSplit(3, test_size=0.3, random_state=0), None),
+    (model_selection.RepeatedKFold(n_splits=2, n_repeats=2, random_state=0), None),
+    (model_selection.LeaveOneGroupOut(), GROUPS),
+]
+
+
+@pytest.mark.parametrize(("splitter", "groups"), SPLITTERS, ids=[type(s).__name__ for s, _ in SPLITTERS])
+def test_folds_of_a_splitter_have_its_rows(splitter, groups):
+    splits = list(splitter.split(np.zeros(N), np.arange(N) % 2, groups))
+    folds = train.Folds.from_splits(iter(splits))
+    assert len(folds.train.table) == len(folds.held_out.table) == len(splits)
+    for f, (rows, held_out) in enumerate(splits):
+        assert own_rows(folds.train, f).tolist() == rows.tolist()
+        assert own_rows(folds.held_out, f).tolist() == held_out.tolist()
+
+
+def test_folds_of_a_splitter_are_trained(optimizing_compiler):
+    folds = train.Folds.from_splits(model_selection.GroupKFold(2).split(np.zeros(N), groups=GROUPS))
+    assert_members_are_runs_on_their_rows(folds, fit(folds=folds), RUN, DATA)
+
+
+def test_kfold_without_shuffling_equals_leave_one_out():
+    splits = model_selection.KFold(N).split(np.zeros(N))
+    assert_equal(train.Folds.from_splits(splits), train.leave_one_out(N))
+
+
+@pytest.mark.parametrize(
+    ("splits", "error", "message"),
+    [
+        ([], ValueError, "there are no splits"),
+        ([[0, 1, 2]], TypeError, r"split 0 must be a pair \(rows to train on, rows to hold out\), got \[0, 1, 2\]"),
+        ([([0], [1]), 3], TypeError, "split 1 must be a pair"),
+        ([([0], [])], ValueError, "split 0 must hold at least one row in each part"),
+        ([([], [0])], ValueError, "split 0 must hold at least one row in each part"),
+        ([([0, -1], [1])], ValueError, "none below 0"),
+        ([([0, 1, 2], [3, 2])], ValueError, "split 0: row 2 is trained on and held out"),
+        ([([True, False], [False, True])], TypeError, "must hold lists of row numbers, got bool"),
+        ([([0.0], [1.0])], TypeError, "must hold lists of row numbers, got float64"),
+        ([([[0]], [[1]])], TypeError, r"got int64 of shape \(1, 1\)"),
+    ],
+)
+def test_wrong_splits_are_refused(splits, error, message):
+    with pytest.raises(error, match=f"Folds.from_splits: .*{message}"):
+        train.Folds.from_splits(splits)
 
 
 # Rows ----------------------------------------------------------------------------------------------------------------

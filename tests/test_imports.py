@@ -7,7 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
+import jaxtyping
 import pytest
+from jax import Array
+from jaxtyping import Float
+from shape_checker import check_shapes
 
 import nnjax
 
@@ -17,7 +22,7 @@ ROOT = PACKAGE.parent
 # A part may import the parts of all lines above its own, and those that SAME_LINE lists for it. A part in ONLY may
 # import nothing else.
 LAYERS = [
-    ["types", "checks"],
+    ["types", "checks", "_reproducible"],
     ["nn", "losses", "metrics", "optim", "data", "storage", "optcheck"],
     ["uncertainty", "debug"],
     ["train"],
@@ -26,7 +31,15 @@ LAYERS = [
 ]
 SAME_LINE = {"metrics": {"losses"}, "data": {"storage"}}
 ONLY = {"optcheck": {"types", "checks"}, "storage": {"types", "checks"}, "pytest_plugin": {"optcheck"}}
-NOT_PARTS = {"types", "checks", "recipes", "lecture", "cli", "pytest_plugin"}  # modules that `dir(nnjax)` does not list
+NOT_PARTS = {
+    "types",
+    "checks",
+    "_reproducible",
+    "recipes",
+    "lecture",
+    "cli",
+    "pytest_plugin",
+}  # modules that `dir(nnjax)` does not list
 HEAVY = ["matplotlib", "rich", "torch", "pandas", "typer", "chex", "jaxtyping", "safetensors", "sklearn", "scipy.stats"]
 
 
@@ -79,7 +92,7 @@ def test_every_part_has_its_place():
 
 def test_dir_lists_the_parts():
     parts = {part(name) for name in MODULES} - {"nnjax"} - NOT_PARTS
-    assert set(dir(nnjax)) == parts | {"Data", "Layer", "TrainState", "__version__", "load", "save"}
+    assert set(dir(nnjax)) == parts | {"Data", "Layer", "TrainState", "__version__", "load", "reproducible", "save"}
     assert all(inspect.ismodule(getattr(nnjax, name)) for name in parts)
 
 
@@ -129,3 +142,23 @@ def test_top_level_of_the_repository():
     assert {name for name in top if not name.startswith(".")} <= {
         "pyproject.toml", "README.md", "LICENSE", "nnjax", "benchmarks", "tests",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["losses", "metrics", "data._shuffle", "uncertainty.curves", "uncertainty.ensemble"])
+def test_annotated_shapes_are_checked(name):
+    """By the import hook in conftest.py."""
+    module = sys.modules[f"nnjax.{name}"]
+    functions = [f for f in vars(module).values() if inspect.isfunction(f) and f.__module__ == module.__name__]
+    assert functions
+    assert all(hasattr(function, "__wrapped__") for function in functions)
+
+
+def test_a_wrong_shape_is_an_error():
+    checked = jaxtyping.jaxtyped(typechecker=check_shapes)(losses_of_a_batch)
+    assert checked(jnp.ones((3, 2))).shape == (3,)
+    with pytest.raises(jaxtyping.TypeCheckError):
+        checked(jnp.ones((3, 2, 2)))
+
+
+def losses_of_a_batch(x: Array) -> Float[Array, " batch"]:
+    return x.sum(-1)

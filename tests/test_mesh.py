@@ -179,3 +179,20 @@ def test_mistakes_are_named(name):
     settings, kind, message = MISTAKES[name]
     with pytest.raises(kind, match=message):
         fit(**settings | {"mesh": settings["mesh"]()})
+
+
+# Any objective -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axes", [{"members": 4}, {"batch": 2}, {"members": 2, "batch": 2}])
+def test_objectives_run_over_devices(axes):
+    plain = train.objective_of(train_runs.NET, losses.cross_entropy)
+
+    def objective(params, state, batch, *, train, key):
+        values, state, log = plain(params, state, batch, train=train, key=key)
+        return values, state, log | {"largest": values.max()}
+
+    run = train.Run(train_runs.NET, objective=objective, optimizer=optim.adam(0.05), batch_size=8)
+    one, spread = fit(run, members=4), fit(run, members=4, mesh=mesh(**axes))
+    np.testing.assert_allclose(spread.log["largest"], one.log["largest"], rtol=1e-3)
+    np.testing.assert_allclose(spread.losses, one.losses, rtol=1e-3)

@@ -9,10 +9,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from train_runs import (
+    BATCH,
+    DATA,
+    HELD_OUT,
+    KEY,
+    KEYS,
+    NET,
+    RATE,
+    assert_close,
+    assert_equal,
+    fit,
+    make_run,
+    own_rows,
+    stop_at,
+    take,
+)
 
 from nnjax import data, losses, metrics, nn, optim, train
 from nnjax.types import Data, Layer, TrainState
-from tests.train_runs import BATCH, DATA, HELD_OUT, KEY, KEYS, NET, RATE, assert_equal, fit, make_run, stop_at, take
 
 PLAIN = train.objective_of(NET, losses.cross_entropy)
 CURVE = nn.mlp([16], 1)
@@ -441,3 +456,60 @@ def test_classes_are_drawn_equally_often():
         fit(run, HELD_OUT)
     with pytest.raises(ValueError, match="the data are folds"):
         fit(run, folds=train.k_fold(KEY, 20, 4), validation=None)
+
+
+TOKENS = np.random.default_rng(0).integers(0, 7, (20, 5))
+
+
+@pytest.mark.filterwarnings("ignore:.*uint8 values")  # a source does not know the network
+@pytest.mark.parametrize("source", [False, True], ids=["memory", "source"])
+def test_tokens_and_masks_keep_their_dtypes(source):
+    net = nn.serial(nn.embedding(7, 4), lambda x: x.mean(1), nn.dense(2))
+    run = train.Run(net, losses.cross_entropy, optim.adam(RATE), batch_size=BATCH)
+    y = np.asarray(DATA.y)
+    small, wide = (
+        data.source(TOKENS.astype(dtype), y) if source else (TOKENS.astype(dtype), y) for dtype in (np.uint8, np.int32)
+    )
+    held_out = (TOKENS.astype(np.uint8), y)
+    assert_equal(fit(run, small, validation=held_out).ts, fit(run, wide, validation=held_out).ts)
+
+
+def test_only_the_inputs_that_need_it_keep_their_dtypes():
+    seen = []
+
+    def apply(params, state, x, *, train, key=None):
+        seen.append({name: leaf.dtype.name for name, leaf in x.items()})
+        if x["tokens"].dtype != jnp.uint8 or x["mask"].dtype != jnp.bool_:
+            raise TypeError("tokens must be integers, masks booleans")
+        return jnp.where(x["mask"], x["image"] @ params, jnp.float32(0)), state
+
+    net = Layer("mixed", lambda key, x: (jnp.zeros((3, 2)), ()), apply)
+    run = train.Run(net, losses.cross_entropy, optim.adam(RATE), batch_size=BATCH)
+    x = {"tokens": np.ones((20, 2), np.uint8), "mask": np.ones((20, 2), bool), "image": np.ones((20, 3), np.uint8)}
+    fit(run, (x, np.asarray(DATA.y)), validation=None, epochs=1)
+    assert seen[-1] == {"tokens": "uint8", "mask": "bool", "image": "float32"}
+
+
+@pytest.mark.parametrize("run", [PENALISED, Descent(BATCH)], ids=["objective", "own step"])
+def test_folds_and_sources_work_with_any_step(run):
+    folds = train.k_fold(KEY, 20, 4)
+    many = fit(run, folds=folds, validation=None)
+    alone = fit(run, take(DATA, own_rows(folds.train, 1)), key=jax.random.split(KEY, 4)[1], validation=None)
+    assert_close(jax.tree.map(lambda a: a[1], many.ts.params), alone.ts.params, rtol=1e-4)
+    assert many.history[-1]["validation_loss"].shape == (4,)
+    source = data.source(np.asarray(DATA.x), np.asarray(DATA.y))
+    assert_close(fit(run, source).ts.params, fit(run).ts.params, rtol=1e-4)
+
+
+def test_an_objective_that_turns_nan_is_replayed():
+    def objective(params, state, batch, *, train, key):
+        values, state, log = PLAIN(params, state, batch, train=train, key=key)
+        return values + jnp.log(jnp.abs(batch.x[:, 0] - DATA.x[7, 0])), state, log
+
+    run = train.Run(NET, objective=objective, optimizer=optim.adam(RATE), batch_size=BATCH)
+    with pytest.warns(train.DivergedWarning):
+        result = fit(run)
+    replay = train.replay(run, DATA, epochs=3, key=KEY)
+    assert replay.step == int(result.diverged)
+    assert 7 in replay.rows
+    assert replay.origin.primitive == "log"

@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -165,7 +166,16 @@ def test_a_report_says_what_and_why():
     ):
         assert part in text, part
     content = json.loads(report.to_json())
-    assert content["schema"] == "nnjax-optcheck-2"
+    schema = json.loads((Path(optcheck.__file__).parent / "report" / "schema.json").read_text())
+    assert set(content) == set(schema["required"]) == set(schema["properties"])
+    types = {"string": str, "boolean": bool, "number": float, "array": list, "object": dict, "null": type(None)}
+    for key, content_schema in schema["properties"].items():
+        names = content_schema.get("type", [])
+        allowed = tuple(types[name] for name in ([names] if isinstance(names, str) else names)) or (str, int)
+        assert isinstance(content[key], allowed), key
+        for item in content[key] if names == "array" and "required" in content_schema["items"] else ():
+            assert set(content_schema["items"]["required"]) <= set(item), key
+    assert content["schema"] == "nnjax-optcheck-3"
     assert content["causes"][0][0]["place"] == "eps"
     assert content["divergence"]["step"] == 1
     assert [part["name"] for part in content["passes"]] == ["float64", "float32"]

@@ -79,6 +79,17 @@ def test_injected_hyperparameters_take_the_dtype_of_one_leaf():
     assert {violation.rule for violation in found} == {"mixed dtypes"}
 
 
+def test_moments_in_bfloat16_are_no_hidden_state():
+    found = look(optax.adam(1e-2, mu_dtype=jnp.bfloat16))
+    assert not {"jit", "frozen under jit", "lax.scan", "jax.vmap"} & {violation.rule for violation in found}
+
+
+def test_integer_counters_under_bfloat16_are_explained():
+    found = look(counted(lambda t, g: -g / (1 - 0.9**t), zero=jnp.int32(0)))
+    assert "b1**t" in only(found).remedy
+    assert only(found).rule == "bfloat16"
+
+
 def momentum(step, start=lambda p: tree_map(jnp.zeros_like, p)):
     """A pair around a step `(gradient, moment) -> (update, moment)` of leaves."""
 

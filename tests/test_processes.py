@@ -22,7 +22,7 @@ pytestmark = pytest.mark.optimized
 
 ROOT = Path(nnjax.__file__).parents[1]
 THOROUGH = os.environ.get("NNJAX_THOROUGH") == "1"
-EPOCHS = 60  # of 8 steps: some seconds, in which to be killed
+EPOCHS = 30  # of 8 steps: time enough to be killed in
 PROGRAM = """
 import sys
 import jax

@@ -425,7 +425,7 @@ def life(out, slow, tell):
         os.fsync = lambda descriptor: (real(descriptor), time.sleep(0.05))
     run = train.Run(nn.mlp([4], 2, norm="batch", dropout=0.1), losses.cross_entropy, optim.adam(1e-2), batch_size=4)
     result = train.fit(
-        run, (x, y), epochs=300, members=2, validation=(x[:9], y[:9]), validate_every=50, out=out, resume=True,
+        run, (x, y), epochs=120, members=2, validation=(x[:9], y[:9]), validate_every=20, out=out, resume=True,
         save_every=0, progress=False, callback_every=7, callbacks=[lambda ts, record: tell(b".") and None],
     )
     history = [{k: np.asarray(v) for k, v in record.items()} for record in result.history]
@@ -479,7 +479,7 @@ while done < kills:
         done += 1
         inside += any(path.name.startswith(".step") for path in out.iterdir()) if out.exists() else 0
         steps = [checkpoint.step_of(path) for path in checkpoint.files(out)]
-        if steps and max(steps) > 2500:
+        if steps and max(steps) > 900:
             break
     assert finished(*start(out)) == undisturbed, f"run {runs}"
     shutil.rmtree(out)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnjax import nn
+from nnjax import interop, nn
 
 torch = pytest.importorskip("torch")
 T = torch.nn
@@ -36,71 +36,68 @@ def module(make, *args, **options):
     return result
 
 
-def numpy_of(tensor):
-    return tensor.detach().numpy().copy()
+def imported(layer, m, x, *, gradients=False):
+    """Return parameters and state with the weights of a module, or parameters with its gradients instead of them."""
+    tensors = m.state_dict()
+    if gradients:
+        tensors |= {name: p.grad for name, p in m.named_parameters()}
+        for name in tensors:
+            if "bias_hh" in name:  # in a sum of two biases, each has the gradient of the sum
+                summed = 2 * len(tensors[name]) // 3 if isinstance(m, T.GRU) else None
+                tensors[name][:summed] = 0
+    params, state = interop.torch.import_weights(layer, x, tensors)
+    return params if gradients else (params, state)
 
 
-def check(layer, params, x, forward, gradients, *, train=False, wrap=lambda x: x, unwrap=lambda y: y):
-    """Compare the output and the gradients of a random projection of it.
+def check(layer, m, x, forward=None, *, train=False, wrap=lambda x: x, unwrap=lambda y: y):
+    """Compare the output, the gradients of a random projection of it, and return the new state.
 
     Args:
       layer: ours.
-      params: our parameters, made of torch's weights.
+      m: torch's module.
       x: the input.
-      forward: torch's function of x.
-      gradients: returns torch's gradients as our parameters, after the backward pass.
+      forward: torch's function of x; None for the module.
+      train: the mode of our layer.
       wrap: makes the layer's input from x.
       unwrap: takes the array out of the layer's output.
     """
     with jax.enable_x64(True):
-        params = jax.tree.map(jnp.asarray, params)
-        state = layer.init(jax.random.key(0), wrap(jnp.asarray(x)))[1]
+        params, state = imported(layer, m, wrap(jnp.asarray(x)))
         tx = torch.tensor(x, requires_grad=True)
-        ty = forward(tx)
+        ty = (forward or m)(tx)
         projection = array(*ty.shape)
 
         @functools.partial(jax.grad, argnums=(0, 1), has_aux=True)
         def f(params, x):
-            y = unwrap(layer.apply(params, state, wrap(x), train=train)[0])
-            return jnp.vdot(jnp.asarray(projection), y), y
+            y, new = layer.apply(params, state, wrap(x), train=train)
+            return jnp.vdot(jnp.asarray(projection), unwrap(y)), (unwrap(y), new)
 
-        (dparams, dx), y = jax.jit(f)(params, jnp.asarray(x))
-    np.testing.assert_allclose(y, numpy_of(ty), rtol=1e-9, atol=1e-12)
-    (ty * torch.tensor(projection)).sum().backward()
-    np.testing.assert_allclose(dx, tx.grad.numpy(), rtol=1e-8, atol=1e-11)
-    assert jax.tree.structure(dparams) == jax.tree.structure(gradients())
-    for a, b in zip(jax.tree.leaves(dparams), jax.tree.leaves(gradients()), strict=True):
+        (dparams, dx), (y, new) = jax.jit(f)(params, jnp.asarray(x))
+        np.testing.assert_allclose(y, ty.detach().numpy(), rtol=1e-9, atol=1e-12)
+        (ty * torch.tensor(projection)).sum().backward()
+        np.testing.assert_allclose(dx, tx.grad.numpy(), rtol=1e-8, atol=1e-11)
+        gradients = imported(layer, m, wrap(jnp.asarray(x)), gradients=True)
+    assert jax.tree.structure(dparams) == jax.tree.structure(gradients)
+    for a, b in zip(jax.tree.leaves(dparams), jax.tree.leaves(gradients), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-11)
-
-
-def weights_and_gradients(convert, **tensors):
-    """Return our parameters and a function that returns their gradients, by one conversion of both."""
-    params = convert({name: numpy_of(tensor) for name, tensor in tensors.items()})
-    return params, lambda: convert({name: tensor.grad.numpy() for name, tensor in tensors.items()})
-
-
-def scale_and_bias(m):
-    return weights_and_gradients(lambda t: t, scale=m.weight, bias=m.bias)
+    return new
 
 
 @pytest.mark.parametrize("spatial", [(7,), (4, 3)])
 @pytest.mark.parametrize("groups", [1, 2, 6])
 def test_group_norm(groups, spatial):
     m = module(T.GroupNorm, groups, 6)
-    check(nn.group_norm(groups), scale_and_bias(m)[0], array(B, *spatial, 6),
-          lambda x: channels_last(m(channels_first(x))), scale_and_bias(m)[1])  # fmt: skip
+    check(nn.group_norm(groups), m, array(B, *spatial, 6), lambda x: channels_last(m(channels_first(x))))
 
 
 def test_instance_norm():
     m = module(T.InstanceNorm2d, 6, affine=True)
-    check(nn.instance_norm(), scale_and_bias(m)[0], array(B, 4, 3, 6),
-          lambda x: channels_last(m(channels_first(x))), scale_and_bias(m)[1])  # fmt: skip
+    check(nn.instance_norm(), m, array(B, 4, 3, 6), lambda x: channels_last(m(channels_first(x))))
 
 
 def test_rms_norm():
     m = module(T.RMSNorm, 6, eps=1e-3)
-    params, gradients = weights_and_gradients(lambda t: t, scale=m.weight)
-    check(nn.rms_norm(eps=1e-3), params, array(B, N, 6), m, gradients)
+    check(nn.rms_norm(eps=1e-3), m, array(B, N, 6))
 
 
 TRANSPOSES = [  # spatial shape, kernel_size, ours, torch's
@@ -117,11 +114,8 @@ TRANSPOSES = [  # spatial shape, kernel_size, ours, torch's
 def test_conv_transpose(spatial, kernel_size, ours, theirs):
     make = {1: T.ConvTranspose1d, 2: T.ConvTranspose2d, 3: T.ConvTranspose3d}[len(spatial)]
     m = module(make, 4, 6, kernel_size, **theirs)
-    params, gradients = weights_and_gradients(
-        lambda t: {"w": np.moveaxis(t["w"], (0, 1), (-2, -1)), "b": t["b"]}, w=m.weight, b=m.bias
-    )
-    check(nn.conv_transpose(6, kernel_size, **ours), params, array(B, *spatial, 4),
-          lambda x: channels_last(m(channels_first(x))), gradients)  # fmt: skip
+    layer = nn.conv_transpose(6, kernel_size, **ours)
+    check(layer, m, array(B, *spatial, 4), lambda x: channels_last(m(channels_first(x))))
 
 
 @pytest.mark.parametrize("kernel_size", [1, 2, 3, 4, 5])
@@ -136,18 +130,7 @@ def test_conv_transpose_same_multiplies_the_length(kernel_size, strides):
 def test_upsample(method, mode):
     options = {} if mode == "nearest" else {"align_corners": False}
     m = T.Upsample(scale_factor=(3, 2), mode=mode, **options)
-    check(nn.upsample((3, 2), method=method), (), array(B, 4, 5, 2), lambda x: channels_last(m(channels_first(x))),
-          lambda: ())  # fmt: skip
-
-
-def attention_params(m):
-    def convert(t):
-        query, key, value = ({"w": w.T, "b": b} for w, b in zip(np.split(t["w"], 3), np.split(t["b"], 3), strict=True))
-        return {"query": query, "key": key, "value": value, "out": {"w": t["out"].T, "b": t["out_b"]}}
-
-    return weights_and_gradients(
-        convert, w=m.in_proj_weight, b=m.in_proj_bias, out=m.out_proj.weight, out_b=m.out_proj.bias
-    )
+    check(nn.upsample((3, 2), method=method), m, array(B, 4, 5, 2), lambda x: channels_last(m(channels_first(x))))
 
 
 MASK = rng.random((B, N, N)) < 0.5
@@ -159,54 +142,31 @@ CAUSAL = np.tril(np.ones((N, N), bool))
 @pytest.mark.parametrize("causal", [False, True])
 def test_multi_head_attention(causal, mask):
     m = module(T.MultiheadAttention, 6, 2, batch_first=True)
-    params, gradients = attention_params(m)
     allowed = np.ones((B, N, N), bool) if mask is None else mask
     forbidden = torch.tensor(~np.repeat(allowed & (CAUSAL if causal else True), 2, axis=0))  # torch's True is forbidden
-    check(nn.multi_head_attention(2, causal=causal), params, array(B, N, 6),
-          lambda x: m(x, x, x, attn_mask=forbidden, need_weights=False)[0], gradients,
+    check(nn.multi_head_attention(2, causal=causal), m, array(B, N, 6),
+          lambda x: m(x, x, x, attn_mask=forbidden, need_weights=False)[0],
           wrap=lambda x: x if mask is None else nn.AttentionInput(x, mask=jnp.asarray(mask)))  # fmt: skip
 
 
 def test_multi_head_attention_to_a_context():
     m, context = module(T.MultiheadAttention, 6, 3, batch_first=True), array(B, 7, 6)
-    params, gradients = attention_params(m)
     tensor = torch.tensor(context)
-    check(nn.multi_head_attention(3), params, array(B, N, 6),
-          lambda x: m(x, tensor, tensor, need_weights=False)[0], gradients,
+    check(nn.multi_head_attention(3), m, array(B, N, 6),
+          lambda x: m(x, tensor, tensor, need_weights=False)[0],
           wrap=lambda x: nn.AttentionInput(x, jnp.asarray(context)))  # fmt: skip
 
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_transformer_block(masked):
-    m = module(T.TransformerEncoderLayer, 6, 2, 8, 0.0, norm_first=True, activation="relu", batch_first=True)
-    attention, attention_gradients = attention_params(m.self_attn)
-    names = {"s1": m.norm1.weight, "b1": m.norm1.bias, "s2": m.norm2.weight, "b2": m.norm2.bias,
-             "w1": m.linear1.weight, "c1": m.linear1.bias, "w2": m.linear2.weight, "c2": m.linear2.bias}  # fmt: skip
-
-    def convert(t):
-        one = ((), ({"scale": t["s1"], "bias": t["b1"]}, None))
-        two = ((), ({"scale": t["s2"], "bias": t["b2"]}, {"w": t["w1"].T, "b": t["c1"]}, (),
-                    {"w": t["w2"].T, "b": t["c2"]}))  # fmt: skip
-        return one, two
-
-    def whole(parts, attention):
-        (one, (norm, _)), two = parts
-        block = jax.tree.map(lambda leaf: leaf[None], ((one, (norm, attention)), two))
-        return block, {"scale": np.ones(6), "bias": np.zeros(6)}, ()
-
-    parts, gradients = weights_and_gradients(convert, **names)
-    final = T.LayerNorm(6, dtype=torch.float64)
+    block = module(T.TransformerEncoderLayer, 6, 2, 8, 0.0, norm_first=True, activation="relu", batch_first=True)
+    m = T.ModuleDict({"block": block, "final": module(T.LayerNorm, 6)})
     padding = np.zeros((B, N), bool)
     padding[1, 3:] = masked
-
-    def all_gradients():
-        block = whole(gradients(), attention_gradients())[0]
-        return block, {"scale": final.weight.grad.numpy(), "bias": final.bias.grad.numpy()}, ()
-
     mask = jnp.asarray(np.repeat(~padding[:, None], N, axis=1))
-    check(nn.transformer(6, 1, 2, hidden=8, activation=jax.nn.relu), whole(parts, attention), array(B, N, 6),
-          lambda x: final(m(x, src_mask=torch.tensor(np.repeat(np.repeat(padding[:, None], N, 1), 2, 0)))),
-          all_gradients, wrap=lambda x: nn.AttentionInput(x, mask=mask) if masked else x)  # fmt: skip
+    check(nn.transformer(6, 1, 2, hidden=8, activation=jax.nn.relu), m, array(B, N, 6),
+          lambda x: m["final"](block(x, src_mask=torch.tensor(np.repeat(np.repeat(padding[:, None], N, 1), 2, 0)))),
+          wrap=lambda x: nn.AttentionInput(x, mask=mask) if masked else x)  # fmt: skip
 
 
 RECURRENT = {
@@ -217,36 +177,16 @@ RECURRENT = {
 }
 
 
-def recurrent_params(m, suffix="l0"):
-    names = {name: getattr(m, f"{name}_{suffix}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
-    gru = isinstance(m, T.GRU)
-
-    def convert(t, *, gradient):
-        b, b_h = t["bias_ih"], t["bias_hh"]
-        params = {"w_x": t["weight_ih"].T, "w_h": t["weight_hh"].T}
-        # In a sum of two biases, each has the gradient of the sum
-        if not gru:
-            return params | {"b": b if gradient else b + b_h}
-        size = len(b) // 3
-        joint = b if gradient else np.concatenate([(b + b_h)[: 2 * size], b[2 * size :]])
-        return params | {"b": joint, "b_h": b_h[2 * size :]}
-
-    params = convert({name: numpy_of(tensor) for name, tensor in names.items()}, gradient=False)
-    return params, lambda: convert({name: tensor.grad.numpy() for name, tensor in names.items()}, gradient=True)
-
-
 @pytest.mark.parametrize(("ours", "theirs"), RECURRENT.values(), ids=RECURRENT.keys())
 def test_recurrent(ours, theirs):
     m = module(theirs, 3, 4, batch_first=True)
-    params, gradients = recurrent_params(m)
-    check(ours(4), params, array(B, N, 3), lambda x: m(x)[0], gradients)
+    check(ours(4), m, array(B, N, 3), lambda x: m(x)[0])
 
 
 @pytest.mark.parametrize(("ours", "theirs"), RECURRENT.values(), ids=RECURRENT.keys())
 @pytest.mark.parametrize("last", [False, True])
 def test_recurrent_both_ways_with_lengths(ours, theirs, last):
     m = module(theirs, 3, 4, batch_first=True, bidirectional=True)
-    (forward, forward_gradients), (back, back_gradients) = (recurrent_params(m, s) for s in ("l0", "l0_reverse"))
     lengths = np.array([5, 1, 3])
 
     def reference(x):
@@ -256,47 +196,25 @@ def test_recurrent_both_ways_with_lengths(ours, theirs, last):
         return torch.cat(list(final), -1) if last else T.utils.rnn.pad_packed_sequence(y, batch_first=True)[0]
 
     layer = nn.bidirectional(ours(4, last=last), ours(4, last=last, reverse=True))
-    check(layer, (forward, back), array(B, N, 3), reference, lambda: (forward_gradients(), back_gradients()),
+    check(layer, m, array(B, N, 3), reference,
           wrap=lambda x: nn.Sequences(x, jnp.asarray(lengths)), unwrap=lambda y: y if last else y.x)  # fmt: skip
 
 
 def test_gated_dense():
     m = module(T.Linear, 3, 8)
-
-    def convert(t):
-        (vw, gw), (vb, gb) = np.split(t["w"], 2), np.split(t["b"], 2)
-        return {"gate": {"w": gw.T, "b": gb}, "value": {"w": vw.T, "b": vb}}
-
-    params, gradients = weights_and_gradients(convert, w=m.weight, b=m.bias)
-    check(nn.gated_dense(4), params, array(B, N, 3), lambda x: T.functional.glu(m(x)), gradients)
+    check(nn.gated_dense(4), m, array(B, N, 3), lambda x: T.functional.glu(m(x)))
 
 
 def test_weight_norm():
     m = T.utils.parametrizations.weight_norm(module(T.Linear, 3, 4))
-    weight = m.parametrizations.weight
-    params, gradients = weights_and_gradients(
-        lambda t: {"g": t["g"].ravel(), "w": t["v"].T, "b": t["b"]}, g=weight.original0, v=weight.original1, b=m.bias
-    )
-    check(nn.weight_norm(nn.dense(4)), params, array(B, 3), m, gradients)
+    check(nn.weight_norm(nn.dense(4)), m, array(B, 3))
 
 
 @pytest.mark.parametrize("train", [False, True])
 def test_spectral_norm(train):
-    """Torch's two vectors become our state, and the state after a step is compared too."""
+    """The two vectors after a step are compared too."""
     m = T.utils.parametrizations.spectral_norm(module(T.Linear, 3, 4), n_power_iterations=2).train(train)
+    new = check(nn.spectral_norm(nn.dense(4), iterations=2), m, array(B, 3), train=train)
     vectors = m.parametrizations.weight[0]
-    params, gradients = weights_and_gradients(
-        lambda t: {"w": t["w"].T, "b": t["b"]}, w=m.parametrizations.weight.original, b=m.bias
-    )
-    state = {"layer": (), "u": numpy_of(vectors._u), "v": numpy_of(vectors._v)}  # of torch's matrix, (outputs, inputs)
-    layer = nn.spectral_norm(nn.dense(4), iterations=2)
-
-    def apply(p, s, x, /, *, train, key=None):
-        return layer.apply(p, jax.tree.map(jnp.asarray, state), x, train=train)[0], s
-
-    x = array(B, 3)
-    check(nn.Layer("spectral_norm", layer.init, apply), params, x, m, gradients, train=train)
-    with jax.enable_x64(True):
-        _, new = layer.apply(*jax.tree.map(jnp.asarray, (params, state)), jnp.asarray(x), train=train)
     np.testing.assert_allclose(new["u"], vectors._u.numpy(), rtol=1e-9)
     np.testing.assert_allclose(new["v"], vectors._v.numpy(), rtol=1e-9)

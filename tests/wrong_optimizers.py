@@ -142,7 +142,15 @@ CONSTANT = ids("first_correction-constant", "second_correction-constant")
 STUCK, NO_RATE = ids("counter-stuck"), ids("decay-without-rate", "weight_decay")
 DECAY = ids("decay-decoupled", "weight_decay")
 
+
+def centred(g, p, t, b):
+    g = g - g.mean(axis=tuple(range(1, g.ndim)), keepdims=True) if g.ndim > 1 else g
+    b = MU * b + g
+    return -LR * b, {"b": b}
+
+
 WRONG = {
+    "centralised": Case(rule(centred, "b"), "momentum", ids("centre-rows")),
     "eps outside the root": Case(rmsprop(lambda g, v: g / (jnp.sqrt(v) + EPS)), RMSPROP, ids("eps-outside")),
     "first accumulator 1": Case(rmsprop(lambda g, v: g / jnp.sqrt(v + EPS), start=1.0), RMSPROP, ids("second_start")),
     "torch's default decay": Case(rmsprop(lambda g, v: g / jnp.sqrt(v + EPS), decay=0.99), RMSPROP, ids("b2")),

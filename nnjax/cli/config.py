@@ -53,6 +53,7 @@ class Config:
     target: str | None = None
     task: Task | None = None
     categorical: str | None = None  # names of columns as a line of CSV
+    drop: str | None = None  # names of columns as a line of CSV
     test_share: float = 0.2
     validation: float = 0.1
     width: int = 256
@@ -66,12 +67,13 @@ class Config:
     schedule: str = "cosine"
     weight_decay: float | None = None
     clip: float | None = None
+    class_weights: Literal["none", "balanced"] = "none"
     batch_size: int = 64
     epochs: float = 40
     seed: int = 0
     label_smoothing: float = 0.0
     members: int | None = None  # None for one network, without an axis of members
-    strategy: Strategy = "map"
+    strategy: Strategy | None = None  # None until the platform is known
     group: int | None = None
     patience: int | None = None
     save_every: float = 30.0  # seconds

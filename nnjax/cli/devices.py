@@ -7,7 +7,9 @@ from pathlib import Path
 
 import jax
 from jax.sharding import AxisType, Mesh
+from rich.markup import escape
 
+from nnjax._reproducible import has_started, reproducible
 from nnjax.cli.console import say
 from nnjax.train.engine import distributed
 
@@ -24,6 +26,7 @@ def start_devices(networks: int | None, group: int | None) -> Mesh | None:
     Returns:
       The mesh for `train.fit`, see `make_mesh`.
     """
+    keep_programs()
     use_cores(parallel_networks(networks, group) or 1)
     mesh = make_mesh(parallel_networks(networks, group))
     device, known = jax.devices()[0], versions()
@@ -32,6 +35,16 @@ def start_devices(networks: int | None, group: int | None) -> Mesh | None:
         f"({device.platform}), jax {known['jax']}, optax {known['optax']}, Python {sys.version.split()[0]}"
     )
     return mesh
+
+
+def keep_programs() -> None:
+    """Keep compiled programs and make GPUs deterministic, as `nnjax.reproducible` does, unless JAX has started."""
+    if has_started():
+        return
+    try:
+        reproducible()
+    except OSError as error:
+        say(f"[yellow]compiled programs are not kept:[/] {escape(str(error))}")
 
 
 def parallel_networks(networks: int | None, group: int | None) -> int | None:

@@ -70,7 +70,7 @@ def optcheck_command(
     ] = None,
     max_fits: Annotated[
         int, typer.Option(help="Number of update rules to fit before the cause is reported as unknown.")
-    ] = 2000,
+    ] = 1200,
     seconds: Annotated[float, typer.Option(help="Time limit in seconds, after which the comparison is killed.")] = 900,
 ) -> None:
     """Compare the updates of an optimizer with those of a reference, and name the cause if they differ.

@@ -50,6 +50,7 @@ Categorical = Annotated[
     str | None,
     option("Columns that hold categories even if they look like numbers or missing values, separated by commas.", DATA),
 ]
+Drop = Annotated[str | None, option("Columns to leave out, such as a row number, separated by commas.", DATA)]
 DataDir = Annotated[
     str | None, option("Folder with the IDX files of Fashion-MNIST. Default: $NNJAX_DATA_DIR if set.", DATA)
 ]
@@ -65,6 +66,10 @@ Skip = Annotated[bool, option("Use residual blocks with skip connections.", NETW
 
 Optimizer = Annotated[str, option(f"Update rule: {', '.join(LEARNING_RATES)}.", TRAINING)]
 Schedule = Annotated[str, option(f"Learning-rate schedule: {', '.join(SCHEDULES)}.", TRAINING)]
+ClassWeights = Annotated[
+    Literal["none", "balanced"],
+    option("Weights of the classes in the training loss; balanced: inverse to their frequencies.", TRAINING),
+]
 Clip = Annotated[float | None, option("Clip the global norm of the gradient. Default: no clipping.", TRAINING)]
 BatchSize = Annotated[int, option("Examples per step.", TRAINING)]
 Epochs = Annotated[float, option("Passes over the training data; may be a fraction.", TRAINING)]
@@ -78,8 +83,12 @@ Patience = Annotated[
 Seed = Annotated[int, option("Random seed for the split, initialisation, data order and dropout.", TRAINING)]
 
 Strategy = Annotated[
-    Literal["map", "vmap"],
-    option("map: one network after another, bitwise equal to single runs on a CPU. vmap: all in parallel.", MANY),
+    Literal["map", "vmap"] | None,
+    option(
+        "map: one network after another, bitwise equal to single runs on a CPU. vmap: all in parallel. Default: map on "
+        "CPUs, vmap on GPUs and TPUs.",
+        MANY,
+    ),
 ]
 Group = Annotated[
     int | None,

@@ -17,6 +17,8 @@ from nnjax.cli import evaluation, run_folder
 from nnjax.cli import options as o
 from nnjax.cli.config import Config, make_run
 from nnjax.cli.console import say
+from nnjax.cli.devices import keep_programs
+from nnjax.data._csv import MISSING
 from nnjax.data.table import Table, read_table
 from nnjax.storage.atomic_write import write_records
 
@@ -42,6 +44,7 @@ def predict_command(
 
     For example: nnjax predict runs/wine-20260101-120000 new.csv
     """
+    keep_programs()
     config, table = run_folder.load_config(run)
     out = out or run / PREDICTIONS
     _check_output(out, run, (file, Path(config.data)))
@@ -58,9 +61,8 @@ def predict_command(
             f"{run}: the predictions for {len(not_finite)} of {len(x)} rows of {file} are not finite, the first for "
             f"row {not_finite[0]}: the training diverged, or the numbers in these rows are too large"
         )
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*(list(v) for v in columns.values()), strict=True)]
-    write_records(out, rows)
-    say(f"{len(rows):,} predictions written to [bold]{escape(str(out))}[/]")
+    _write(out, columns, table)
+    say(f"{len(x):,} predictions written to [bold]{escape(str(out))}[/]")
 
 
 def _left_out(path: Path, config: Config) -> list[int]:
@@ -120,6 +122,12 @@ def _columns(prediction: np.ndarray, table: Table, spread: Mapping[str, np.ndarr
         taken.add(free)
         columns[free] = values
     return columns
+
+
+def _write(out: Path, columns: Mapping[str, Any], table: Table) -> None:
+    """Write the columns as CSV; texts are in quotes if a class has a name that means missing, such as NA."""
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*(list(v) for v in columns.values()), strict=True)]
+    write_records(out, rows, quote_texts=not MISSING.isdisjoint(table.classes))
 
 
 def _check_output(out: Path, run: Path, inputs: Iterable[Path]) -> None:

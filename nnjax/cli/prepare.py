@@ -3,7 +3,7 @@
 import csv
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.markup import escape
@@ -14,6 +14,7 @@ from nnjax.cli.console import option_name, say
 from nnjax.data import Data, Dataset, SplitError
 from nnjax.data._idx import DIRECTORY
 from nnjax.data._load import NAMES
+from nnjax.data.table import Table
 from nnjax.storage.paths import as_path
 from nnjax.train.run import Run
 
@@ -57,9 +58,9 @@ def check_data_options(command: str, name: str | None, written: set[str], *, any
         raise ValueError("--anyway applies only with --resume")
     if "data_dir" in written and name != "fashion-mnist":
         raise ValueError(f"--data-dir applies only to fashion-mnist, not to {name}; omit it")
-    for setting in ("target", "task", "categorical", "test_share"):
+    for setting in ("target", "task", "categorical", "drop", "test_share"):
         if setting in written and name in NAMES:
-            own = {"test_share": "its own test part", "categorical": "no categories"}.get(
+            own = {"test_share": "its own test part", "categorical": "no categories", "drop": "no columns"}.get(
                 setting, "labels as its target"
             )
             raise ValueError(f"{option_name(setting)} applies only to files; {name} has {own}; omit it")
@@ -78,6 +79,7 @@ def prepare(config: Config) -> Prepared:
             target=config.target,
             task=config.task,
             categorical=_split_names(config.categorical),
+            drop=_split_names(config.drop),
             test_share=config.test_share,
             seed=config.seed,
         )
@@ -85,6 +87,8 @@ def prepare(config: Config) -> Prepared:
         raise ValueError(f"--test-share {error.share:g} of {error.rows} rows leaves one part empty") from None
     training, rows, held_out = _hold_out(dataset, config.validation, config.seed)
     table = dataset.table
+    weights: Any = _class_weights(training.y, table, config.class_weights)
+    training = training._replace(weights=weights)
     n, features = training.x.shape
     say(
         f"{table.task} ({escape(dataset.why)}): {n:,} rows for training, "
@@ -93,6 +97,16 @@ def prepare(config: Config) -> Prepared:
     )
     run = make_run(config, table.task, len(table.classes) or 1, n)
     return Prepared(dataset, training, rows, held_out, run)
+
+
+def _class_weights(labels: Any, table: Table, kind: str) -> np.ndarray | None:
+    """Return the weight of each training row, inverse to the frequency of its class; None for equal weights."""
+    if kind == "none":
+        return None
+    if table.task == "regression":
+        raise ValueError("--class-weights balanced applies only to classification; omit it")
+    counts = np.bincount(np.asarray(labels), minlength=len(table.classes))
+    return (len(labels) / (len(counts) * np.maximum(counts, 1)))[np.asarray(labels)].astype(np.float32)
 
 
 def describe_rows(name: str) -> str:

@@ -63,7 +63,7 @@ def _layout(config: Config, devices: int) -> dict[str, str]:
     several = config.members is not None
     return {
         "members": str(config.members) if several else "none",
-        "strategy": config.strategy if several else "none",
+        "strategy": str(config.strategy) if several else "none",
         "mesh": f"{'members' if several else 'batch'} {devices}" if devices > 1 else "none",
     }
 

@@ -9,12 +9,14 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from nnjax import nn
+from nnjax.cli.baseline import Baseline, ClassScores, baseline, class_scores
 from nnjax.cli.config import Config
 from nnjax.cli.console import console, quote, say
 from nnjax.cli.evaluation import Outcome, Scores
 from nnjax.cli.prepare import Prepared
-from nnjax.data.table import Table
 from nnjax.train import Result
+
+MOST_CLASSES = 10  # on a line
 
 
 def print_network(prepared: Prepared) -> None:
@@ -32,12 +34,16 @@ def print_network(prepared: Prepared) -> None:
     console.print(grid)
 
 
-def print_scores(outcome: Outcome, table: Table) -> None:
-    """Print the test scores; for an ensemble, first its members' scores. Print nothing if the training diverged."""
-    scores = outcome.scores
+def print_scores(outcome: Outcome, prepared: Prepared) -> None:
+    """Print the test scores beside those of a constant prediction; for an ensemble, first its members' scores.
+
+    Print nothing if the training diverged.
+    """
+    scores, dataset, table = outcome.scores, prepared.dataset, prepared.dataset.table
     if scores is None:
         return
     classify = table.task == "classification"
+    constant = baseline(table, prepared.training, dataset.test)
     averaged = ""
     if outcome.member_scores is not None:
         members = [scores for i, scores in enumerate(outcome.member_scores) if i not in outcome.left_out]
@@ -51,9 +57,11 @@ def print_scores(outcome: Outcome, table: Table) -> None:
             f"[bold]test accuracy {scores['accuracy']:.4f}[/]   NLL {scores['nll']:.4f} nats   Brier "
             f"{scores['brier']:.4f}   calibration error {scores['expected_calibration_error']:.4f}{averaged}"
         )
+        _print_classes(class_scores(table, outcome.prediction, dataset.test), constant)
     else:
         unit = f"(in the units of {escape(table.target)})"
-        say(f"[bold]test R² {scores['r2']:.4f}[/]   RMSE {scores['rmse']:.4g} {unit}{averaged}")
+        say(f"[bold]test R² {_score(scores['r2'])}[/]   RMSE {scores['rmse']:.4g} {unit}{averaged}")
+        say(f"{constant.prediction}: R² {_score(constant.scores['r2'])}   RMSE {constant.scores['rmse']:.4g}")
     if outcome.member_scores is None or len(outcome.member_scores) == 1:
         return
     parts = outcome.uncertainty
@@ -64,6 +72,29 @@ def print_scores(outcome: Outcome, table: Table) -> None:
         )
     else:
         say(f"mean standard deviation of the members' predictions {parts['sd']:.4g}")
+
+
+def _print_classes(scores: ClassScores, constant: Baseline) -> None:
+    """Print the baseline, the balanced accuracy and the recall of each class, and warn of classes never predicted."""
+    auc = "" if scores.auc is None else f"   AUC {scores.auc:.4f}"
+    say(
+        f"{escape(constant.prediction)}: accuracy {constant.scores['accuracy']:.4f}; balanced accuracy "
+        f"{scores.balanced_accuracy:.4f}{auc}"
+    )
+    worst = sorted(scores.recall, key=scores.recall.__getitem__)[:MOST_CLASSES]
+    which = "recall" if len(worst) == len(scores.recall) else f"lowest recall of {len(scores.recall)} classes"
+    say(f"{which}: {', '.join(f'{escape(name)} {scores.recall[name]:.4f}' for name in worst)}")
+    if scores.never:
+        listed = ", ".join(f"{name!r} ({rows} rows)" for name, rows in list(scores.never.items())[:MOST_CLASSES])
+        say(
+            f"[bold yellow]warning[/] never predicted: {escape(listed)}; try --class-weights balanced, which weights "
+            "rare classes more"
+        )
+
+
+def _score(value: float) -> str:
+    """Return R² as text; it is not defined if the test target does not vary."""
+    return f"{value:.4f}" if np.isfinite(value) else "not defined (the target of the test rows does not vary)"
 
 
 def _spread(members: list[Scores], name: str, label: str, form: str) -> str:

@@ -52,6 +52,10 @@ class ResultFile(TypedDict):
     test: Scores | None  # None if the training diverged
     steps: int
     seconds: dict[str, float]
+    baseline: NotRequired[Scores]  # of a constant prediction
+    recall: NotRequired[Scores]  # this and the next two for classification
+    balanced_accuracy: NotRequired[float]
+    auc: NotRequired[float | None]
     diverged: NotRequired[int | None]  # this and the next two for a single network
     best_step: NotRequired[int]
     stopped: NotRequired[bool]

@@ -27,6 +27,7 @@ from nnjax.cli.prepare import Prepared, absolute_path, check_data_options, fashi
 from nnjax.cli.rescue import write_results
 from nnjax.cli.resuming import check_resume, record_anyway, written_settings
 from nnjax.storage.atomic_write import write_file, write_records
+from nnjax.train.engine.ensemble import platform_strategy
 from nnjax.train.engine.options import Record
 from nnjax.train.run import Run
 
@@ -59,6 +60,7 @@ def sweep_command(
     target: o.Target = None,
     task: o.Task = None,
     categorical: o.Categorical = None,
+    drop: o.Drop = None,
     data_dir: o.DataDir = None,
     test_share: o.TestShare = D.test_share,
     validation: o.Validation = D.validation,
@@ -69,6 +71,7 @@ def sweep_command(
     optimizer: o.Optimizer = D.optimizer,
     schedule: o.Schedule = D.schedule,
     clip: o.Clip = None,
+    class_weights: o.ClassWeights = D.class_weights,
     batch_size: o.BatchSize = D.batch_size,
     epochs: o.Epochs = D.epochs,
     patience: o.Patience = None,
@@ -94,8 +97,9 @@ def sweep_command(
     began = time.perf_counter()
     base = Config(
         data=absolute_path(name or ""), data_dir=fashion_mnist_folder(name or "", data_dir), target=target, task=task,
-        categorical=categorical, test_share=test_share, validation=validation, depth=depth, activation=activation,
-        norm=norm, skip=skip, optimizer=optimizer, schedule=schedule, clip=clip, batch_size=batch_size, epochs=epochs,
+        categorical=categorical, drop=drop, test_share=test_share, validation=validation, depth=depth,
+        activation=activation, norm=norm, skip=skip, optimizer=optimizer, schedule=schedule, clip=clip,
+        class_weights=class_weights, batch_size=batch_size, epochs=epochs,
         patience=patience, seed=seed, strategy=strategy, group=group,
     )  # fmt: skip
     settings = {
@@ -121,6 +125,8 @@ def sweep_command(
     hyper = combine(request.swept, request.random, config.seed)
     count = len(next(iter(hyper.values())))
     mesh = start_devices(count * request.seeds, config.group)
+    settings["strategy"] = config.strategy or platform_strategy(mesh)
+    config = replace(config, strategy=settings["strategy"])
     prepared = prepare(config)
     path = resume or out or Path("runs") / f"sweep-{Path(config.data).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     inexact = anyway or (resume is not None and run_folder.resumed_anyway(resume))

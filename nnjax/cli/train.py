@@ -14,6 +14,7 @@ from rich.markup import escape
 from nnjax import train
 from nnjax.cli import options as o
 from nnjax.cli import pictures, report, run_folder
+from nnjax.cli.baseline import baseline, class_scores
 from nnjax.cli.config import Config, check_settings
 from nnjax.cli.console import say
 from nnjax.cli.devices import join_processes, make_mesh, parallel_networks, start_devices, versions
@@ -27,6 +28,7 @@ from nnjax.cli.rescue import write_results
 from nnjax.cli.resuming import check_resume, record_anyway, written_settings
 from nnjax.storage.atomic_write import write_json, write_records
 from nnjax.train import Result
+from nnjax.train.engine.ensemble import platform_strategy
 from nnjax.train.plan import group_that_fits
 
 D = o.DEFAULTS
@@ -38,6 +40,7 @@ def train_command(
     target: o.Target = None,
     task: o.Task = None,
     categorical: o.Categorical = None,
+    drop: o.Drop = None,
     data_dir: o.DataDir = None,
     test_share: o.TestShare = D.test_share,
     validation: o.Validation = D.validation,
@@ -53,6 +56,7 @@ def train_command(
     weight_decay: Annotated[float | None, o.option(o.WEIGHT_DECAY_HELP, o.TRAINING)] = None,
     clip: o.Clip = None,
     label_smoothing: Annotated[float, o.option(o.LABEL_SMOOTHING_HELP, o.TRAINING)] = D.label_smoothing,
+    class_weights: o.ClassWeights = D.class_weights,
     batch_size: o.BatchSize = D.batch_size,
     epochs: o.Epochs = D.epochs,
     patience: o.Patience = None,
@@ -87,10 +91,11 @@ def train_command(
     began = time.perf_counter()
     config = Config(
         data=absolute_path(name or ""), data_dir=fashion_mnist_folder(name or "", data_dir), target=target, task=task,
-        categorical=categorical, test_share=test_share, validation=validation, width=width, depth=depth,
+        categorical=categorical, drop=drop, test_share=test_share, validation=validation, width=width, depth=depth,
         activation=activation, norm=norm, dropout=dropout, skip=skip, optimizer=optimizer,
         learning_rate=learning_rate, schedule=schedule,
-        weight_decay=weight_decay, clip=clip, batch_size=batch_size, epochs=epochs, seed=seed,
+        weight_decay=weight_decay, clip=clip, class_weights=class_weights, batch_size=batch_size, epochs=epochs,
+        seed=seed,
         label_smoothing=label_smoothing, members=members, strategy=strategy, group=group, patience=patience,
         save_every=save_every, keep=keep,
     )  # fmt: skip
@@ -102,6 +107,7 @@ def train_command(
     check_settings(config)
     join_processes(coordinator, processes, process_id, cluster=cluster, folder=resume or out)
     mesh = start_devices(config.members, config.group)
+    config = replace(config, strategy=config.strategy or platform_strategy(mesh))
     prepared = prepare(config)
     report.print_network(prepared)
     if plan:
@@ -177,12 +183,12 @@ def _finish(
     history = [in_target_units(record, prepared.dataset.table.target_std) for record in result.history]
     ended = result.stopped | (result.diverged >= 0)
     write_records(path / run_folder.METRICS, history if config.members is None else split_members(history, ended))
-    write_json(path / run_folder.RESULT, _summary(config, result, outcome))
+    write_json(path / run_folder.RESULT, _summary(config, prepared, result, outcome))
     if outcome.scores is None:
         report.print_divergence(path, result)
     else:
         report.print_early_stopping(result, config)
-    report.print_scores(outcome, prepared.dataset.table)
+    report.print_scores(outcome, prepared)
     report.print_seconds(result, resumed=resumed)
     if plots:
         pictures.draw(path, outcome, prepared.dataset, average_members(history), config)
@@ -198,10 +204,14 @@ def _finish(
     return outcome.scores is not None
 
 
-def _summary(config: Config, result: Result, outcome: Outcome) -> dict[str, Any]:
+def _summary(config: Config, prepared: Prepared, result: Result, outcome: Outcome) -> dict[str, Any]:
     """Return the content of result.json."""
-    early_stopping = config.patience is not None
+    early_stopping, dataset = config.patience is not None, prepared.dataset
     summary: dict[str, Any] = {"test": outcome.scores}
+    summary["baseline"] = baseline(dataset.table, prepared.training, dataset.test).scores
+    if outcome.scores is not None and dataset.table.task == "classification":
+        scores = class_scores(dataset.table, outcome.prediction, dataset.test)
+        summary |= {"recall": scores.recall, "balanced_accuracy": scores.balanced_accuracy, "auc": scores.auc}
     if outcome.member_scores is None:
         summary |= _ending(result, (), early_stopping=early_stopping)
     else:

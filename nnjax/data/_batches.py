@@ -62,7 +62,7 @@ def batches(iterable: Iterable[Any], n: int) -> Source:
         held = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
         return jax.tree.map(lambda a: a[rows - begin], held)
 
-    checked = CheckedGather(gather)
+    checked = CheckedGather(gather, None)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(checked(ROW)))
     return Source(n, checked, size, digest="a generator of batches", in_order=True)
 

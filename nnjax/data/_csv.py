@@ -23,9 +23,9 @@ LONGEST_LINE = 2**24  # characters; a file without line ends would otherwise be 
 BLOCK = 2**14  # rows that are Python lists at the same time
 EXACT = 2**53  # float64 holds all integers up to this one
 STRINGS = np.dtypes.StringDType()
-MISSING = ("", "#N/A", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "-nan", "-NaN", "null")
+MISSING = frozenset(("", "#N/A", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "-nan", "-NaN", "null"))
 # In a valid file, such a text in quotes is always a whole field: inside another field, quotes are doubled
-QUOTED = re.compile(rf'(^|,) *"\s*({"|".join(filter(None, MISSING))})\s*"(?=[,\r\n]|$)')
+QUOTED = re.compile(rf'(^|,) *"\s*({"|".join(filter(None, sorted(MISSING)))})\s*"(?=[,\r\n]|$)')
 MARK = "\0"  # the first character of a field that is one of MISSING in quotes; files that hold it are refused
 
 
@@ -136,11 +136,6 @@ def _names(path: Path, header: list[str]) -> list[str]:
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
         raise ValueError(f"{path}: only one column, {quote(header[0])}; separate the values by commas")
     names = [name.lstrip(MARK).strip() or f"Unnamed: {i}" for i, name in enumerate(header)]
-    if names[0] == "Unnamed: 0":
-        warnings.warn(
-            f"{path}: the first column has no name; if it numbers the rows, omit it, as with to_csv(index=False)",
-            stacklevel=4,
-        )
     seen: set[str] = set()
     for name in names:
         if name in seen:

@@ -1,5 +1,6 @@
 """Functions that accept examples in memory (`Data`) and examples that are read batch by batch (`Source`)."""
 
+from collections.abc import Collection
 from typing import Any, TypeAlias
 
 import jax
@@ -17,11 +18,12 @@ from nnjax.types import Data
 Examples: TypeAlias = Data | Source
 
 
-def as_examples(data: Any) -> Examples:
+def as_examples(data: Any, *, keep: Collection[str] = ()) -> Examples:
     """Return a `Source` with checked reads, memory-mapped x as a `Source`, and other arrays as validated `Data`.
 
     Args:
       data: a `Source`, `Data`, `(x, y)` or `(x, y, weights)`.
+      keep: leaves of x that are not cast, see `data.validate`.
 
     Raises:
       TypeError, ValueError: as raised by `data.source` and `data.validate`.
@@ -30,12 +32,12 @@ def as_examples(data: Any) -> Examples:
     8
     """
     if isinstance(data, Source):
-        return check_source(data)
+        return check_source(data, keep)
     x, y, weights = as_data(data)
     if any(isinstance(leaf, np.memmap) for leaf in jax.tree.leaves(x)):
         arrays = as_arrays(Data((), y, weights))
-        return source(x, arrays.y, arrays.weights)
-    return validate(data)
+        return check_source(source(x, arrays.y, arrays.weights), keep)
+    return validate(data, keep=keep)
 
 
 def _check(where: str, data: Any) -> None:

@@ -1,5 +1,6 @@
 """Load a data set by its name or from a file."""
 
+import warnings
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from nnjax import checks
 from nnjax.data._idx import read_fashion_mnist
 from nnjax.data._split import split_rows
+from nnjax.data._suspicious import index_column, warnings_about
 from nnjax.data._transfers import allow_transfers
 from nnjax.data.table import (
     Column,
@@ -50,6 +52,7 @@ def load(
     target: str | None = None,
     task: Task | None = None,
     categorical: Sequence[str] = (),
+    drop: Sequence[str] = (),
     test_share: float = 0.2,
     seed: int = 0,
 ) -> Dataset:
@@ -64,6 +67,7 @@ def load(
       task: "classification" or "regression"; None to choose by the values of the target. Only for files.
       categorical: columns of a file that hold categories even if they look like numbers or missing values, such as the
         codes 01 and 1, or a country NA.
+      drop: columns of a file to leave out, such as a row number.
       test_share: the share of a file's rows to hold out for the test, stratified by class. The named sets have a fixed
         test part.
       seed: random seed of that split.
@@ -77,15 +81,16 @@ def load(
       ValueError: for unknown names and columns, missing values, and values that cannot be encoded. Rows in messages
         are counted from 0.
 
+    Warns:
+      UserWarning: for a column that looks like a row number, for values more than 10 interquartile ranges outside of
+        the quartiles, and for an unnamed column that numbers the rows, which is left out.
+
     >>> digits = data.load("digits")
     >>> digits.train.x.shape, digits.test.x.shape
     ((1438, 64), (359, 64))
     """
     _check_arguments(name, data_dir, test_share, seed)
-    if name in NAMES and (target is not None or task is not None or categorical):
-        raise ValueError(f"load: target, task and categorical apply only to files; omit them for {name}")
-    if isinstance(categorical, str):
-        raise TypeError(f"load: categorical must be a list of columns, got {categorical!r}; write [{categorical!r}]")
+    _check_columns(name, target, task, categorical, drop)
     if name == "digits":
         with resources.files("nnjax.data").joinpath("digits.npz").open("rb") as opened, np.load(opened) as file:
             x, y, test = file["x"], file["y"], file["test"]
@@ -96,7 +101,7 @@ def load(
     path = as_path(name)
     if path.suffix.lower() not in (".csv", ".npz"):
         checks.one_of("load", "data set", name, NAMES)
-    frame = read_table(path, categorical=categorical)
+    frame = _without(path, read_table(path, categorical=categorical), drop, target)
     if path.suffix.lower() == ".npz" and target is None:
         target = "y"
         if target not in frame:
@@ -120,8 +125,35 @@ def load(
         )
         table = fit_table(frame, target, chosen, rows[0], categorical=categorical)
         x, y = table.features(frame), table.targets(frame)
+        for warning in warnings_about(frame, table):
+            warnings.warn(f"{path.name}: {warning}", stacklevel=3)
     train, test = (Data(jnp.asarray(x[part]), jnp.asarray(y[part])) for part in rows)
     return Dataset(train, test, table, why, rows[0])
+
+
+def _check_columns(name: str, target: str | None, task: Any, categorical: Any, drop: Any) -> None:
+    if name in NAMES and (target is not None or task is not None or categorical or drop):
+        raise ValueError(f"load: target, task, categorical and drop apply only to files; omit them for {name}")
+    for argument, columns in (("categorical", categorical), ("drop", drop)):
+        if isinstance(columns, str):
+            raise TypeError(f"load: {argument} must be a list of columns, got {columns!r}; write [{columns!r}]")
+
+
+def _without(
+    path: Path, frame: dict[str, np.ndarray], drop: Sequence[str], target: str | None
+) -> dict[str, np.ndarray]:
+    """Return the columns without those to drop, and without an unnamed column that numbers the rows."""
+    for name in drop:
+        check_column(path, "column to drop", name, frame)
+        if name == target:
+            raise ValueError(f"load: the target {name!r} cannot be dropped")
+    index = index_column(frame)
+    if index is not None and index != target and index not in drop:
+        warnings.warn(
+            f"{path.name}: the first column has no name and numbers the rows, so it is left out", stacklevel=4
+        )
+        drop = [*drop, index]
+    return {name: values for name, values in frame.items() if name not in drop}
 
 
 def _check_arguments(name: Any, data_dir: Any, test_share: Any, seed: Any) -> None:

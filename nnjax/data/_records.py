@@ -47,7 +47,8 @@ def records(
     """
     sized = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
     if not sized or isinstance(dataset, (str, bytes, Mapping)) or getattr(dataset, "shape", (1,)) == ():
-        raise TypeError(f"records: dataset must have __len__ and __getitem__, got {type(dataset).__name__}")
+        hint = "; pass one of its parts, as dataset['train']" if isinstance(dataset, Mapping) else ""
+        raise TypeError(f"records: dataset must have __len__ and __getitem__, got {type(dataset).__name__}{hint}")
     if (x is None) != (y is None):
         raise ValueError("records: got a key for one of x and y only; name both, or neither")
     if weights is not None and (x is None or not isinstance(weights, str)):

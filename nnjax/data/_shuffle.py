@@ -13,6 +13,7 @@ T. Mueller and C. Wellons.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -101,8 +102,13 @@ def shuffle(
         return jnp.where(bit == 1, partner, x), None
 
     drawn = words if later is None else jax.vmap(draw)(words)
-    # Unrolling two rounds halves the loop's overhead; unrolling more does not help: each round needs the previous one
-    return lax.scan(swap_or_not, place, drawn, unroll=2)[0]
+
+    def rounds(place: Array, drawn: Any, *, unroll: int) -> Array:
+        return lax.scan(swap_or_not, place, drawn, unroll=unroll)[0]
+
+    # On a CPU, unrolling two rounds halves the loop's overhead; more do not help, because each round needs the previous
+    # one. On an accelerator each iteration of a loop is several launches, while all rounds together are one kernel
+    return lax.platform_dependent(place, drawn, cpu=partial(rounds, unroll=2), default=partial(rounds, unroll=ROUNDS))
 
 
 def _mix(x: Array) -> Array:

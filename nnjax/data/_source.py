@@ -1,7 +1,7 @@
 """Examples that are read batch by batch, for data larger than memory."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -51,8 +51,9 @@ def source(x: PyTree, y: PyTree, weights: Any = None, *, transform: Transform | 
       evenly spaced rows, including the first and the last; it does not notice a change of other rows.
 
     Raises:
-      ValueError: for no rows, different numbers of rows, weights in memory that are all 0, and values that are not
-        finite. The 1024 rows are checked immediately, other rows when they are gathered; the message names the row.
+      ValueError: for no rows, different numbers of rows, weights that are all 0, and values that are not finite. The
+        1024 rows are checked immediately, other rows when they are gathered; the message names the row. Weights in a
+        file are known to be all 0 only after every row has been gathered.
       TypeError: for objects without shape and dtype, and for strings and objects in arrays.
 
     Warns:
@@ -88,6 +89,7 @@ def make_source(read: Read, n: int, transform: Transform | None = None) -> Sourc
     Raises:
       ValueError, TypeError: see `CheckedGather`, also from the source's `gather`; and as raised by `source`.
     """
+    checks.positive_int("Source", "n", n)
     if transform is not None:
         checks.function_of("source", "transform", transform, "x")
 
@@ -95,7 +97,7 @@ def make_source(read: Read, n: int, transform: Transform | None = None) -> Sourc
         x, y, weights = read(rows)
         return Data(x if transform is None else transform(x), y, weights)
 
-    gather = CheckedGather(stored)
+    gather = CheckedGather(stored, n)
     row, first = gather(ROW), gather.first
     bytes_per_row = sum(leaf.nbytes for leaf in jax.tree.leaves(row))
     digest = hashlib.sha256(f"{n} {_describe(row, 1)}".encode())
@@ -111,8 +113,8 @@ def make_source(read: Read, n: int, transform: Transform | None = None) -> Sourc
     return Source(n, gather, bytes_per_row, digest.hexdigest())
 
 
-def check_source(source: Source) -> Source:
-    """Return a source whose `gather` is checked, unless it already is.
+def check_source(source: Source, keep: Collection[str] = ()) -> Source:
+    """Return a source whose `gather` is checked, unless it already is, and does not cast the leaves `keep` of x.
 
     Raises:
       ValueError, TypeError: for a field that is not what `Source` says, and as raised by `CheckedGather`.
@@ -124,11 +126,14 @@ def check_source(source: Source) -> Source:
     if not isinstance(source.digest, str):
         raise TypeError(f"{where}: digest must be a text that changes with the examples, got {source.digest!r}")
     if isinstance(source.gather, CheckedGather):
-        return source
-    gather = CheckedGather(source.gather)
-    for name, leaf in named_leaves(gather.first):
-        if is_x(name):
-            warn_of_cast(name, leaf.dtype, 0)
+        if not keep:
+            return source
+        gather = source.gather.keeping(keep)
+    else:
+        gather = CheckedGather(source.gather, source.n, keep)
+        for name, leaf in named_leaves(gather.first):
+            if is_x(name):
+                warn_of_cast(name, leaf.dtype, 0)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(gather(ROW)))
     return source._replace(gather=gather, bytes_per_row=size)
 
@@ -137,14 +142,22 @@ class CheckedGather:
     """A function from rows to examples that checks and converts everything that a source returns.
 
     Raises:
-      ValueError: if the number of rows is wrong, if shapes or dtypes differ from row 0, and as raised by
-        `data.validate`. A note names the rows, also in errors of the source itself.
+      ValueError: if the number of rows is wrong, if shapes or dtypes differ from row 0, once all rows were read and
+        all their weights are 0, and as raised by `data.validate`. A note names the rows, also in errors of the source
+        itself.
       TypeError: for anything but `Data` or `(x, y)`, and for strings and objects in arrays.
     """
 
-    def __init__(self, gather: Callable[[np.ndarray], Any]):
-        """Wrap the `gather` function of a source; its row 0 is read immediately."""
-        self._gather = gather
+    def __init__(self, gather: Callable[[np.ndarray], Any], n: int | None, keep: Collection[str] = ()):
+        """Wrap the `gather` function of a source of `n` rows; its row 0 is read immediately.
+
+        Args:
+          gather: the function.
+          n: number of rows, to notice that all weights are 0; None if the rows cannot be counted.
+          keep: see `data.validate`.
+        """
+        self._gather, self._n, self._keep = gather, n, keep
+        self._weightless = None if n is None else np.zeros(n, bool)  # rows of weight 0; None once one is positive
         self.first = self._read(ROW)
 
     def __call__(self, rows: np.ndarray) -> Data:
@@ -155,7 +168,23 @@ class CheckedGather:
                 f"source: {_list_rows(rows)} are {_describe(batch, len(rows))}; "
                 f"expected {_describe(self.first, 1)}, as in row 0"
             )
-        return convert(batch, rows)
+        batch = convert(batch, rows, keep=self._keep)
+        if batch.weights is not None and self._weightless is not None:
+            self._check_weights(np.asarray(batch.weights), self._weightless, rows)
+        return batch
+
+    def keeping(self, names: Collection[str]) -> "CheckedGather":
+        """Return the same function that does not cast these leaves of x."""
+        return CheckedGather(self._gather, self._n, names)
+
+    def _check_weights(self, weights: np.ndarray, weightless: np.ndarray, rows: np.ndarray) -> None:
+        """Raise an error if all rows have been read by now and all their weights are 0."""
+        if np.any(weights):
+            self._weightless = None
+            return
+        weightless[rows] = True
+        if weightless.all():
+            raise ValueError(f"source: the weights of all {len(weightless)} rows are 0; choose other rows")
 
     def _read(self, rows: np.ndarray) -> Data:
         """Return the examples as arrays, whose first axis is as long as `rows`."""

@@ -1,6 +1,7 @@
 """Check data on the host and convert it to the numbers that networks take."""
 
 import warnings
+from collections.abc import Collection
 from typing import Any, TypeAlias
 
 import jax
@@ -38,7 +39,7 @@ def as_data(data: Any, name: str = "data") -> Data:
 
 
 @allow_transfers
-def validate(data: Any, name: str = "data") -> Data:
+def validate(data: Any, name: str = "data", *, keep: Collection[str] = ()) -> Data:
     """Check examples for every mistake that can be seen before training, and return them as JAX arrays.
 
     Without x64, float64 becomes float32 and int64 becomes int32. uint8 and booleans become float32 in x, int32 in y.
@@ -47,6 +48,8 @@ def validate(data: Any, name: str = "data") -> Data:
     Args:
       data: `Data`, `(x, y)` or `(x, y, weights)`, of NumPy or JAX arrays (n, ...) or pytrees of them.
       name: "data" or "validation", for the messages.
+      keep: leaves of x whose uint8 or booleans stay as they are, such as "x" or "x/tokens". `fit` keeps those that the
+        network does not accept as float32, such as the input of `nn.embedding`.
 
     Raises:
       ValueError: for no rows, different numbers of rows, values that are NaN, infinite, masked or too large for their
@@ -64,12 +67,12 @@ def validate(data: Any, name: str = "data") -> Data:
     arrays = as_arrays(as_data(data, name), name=name)
     leaves = named_leaves(arrays, name)
     n = count_rows(name, arrays)
-    converted = convert(arrays, range(n), name)
+    converted = convert(arrays, range(n), name, keep=keep)
     y = arrays.y
     if isinstance(y, np.ndarray) and y.ndim == 1 and np.issubdtype(y.dtype, np.integer) and (y == y[0]).all() and n > 1:
         warnings.warn(f"{name}.y: all {n} labels are {y[0]}; a classifier needs at least two classes", stacklevel=2)
     for leaf_name, leaf in leaves:
-        if is_x(leaf_name, name):
+        if is_x(leaf_name, name) and leaf_name.removeprefix(f"{name}.") not in keep:
             warn_of_cast(leaf_name, leaf.dtype, leaf.max(initial=0) if leaf.dtype == np.uint8 else 0)
     return jax.tree.map(jnp.asarray, converted)
 
@@ -132,7 +135,7 @@ def _as_array(name: str, leaf: Any, rows: Rows | None) -> np.ndarray:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
-def convert(data: Data, rows: Rows, name: str = "data") -> Data:
+def convert(data: Data, rows: Rows, name: str = "data", *, keep: Collection[str] = ()) -> Data:
     """Convert NumPy arrays to the dtypes that networks take, see `validate`; `rows` are row numbers, for messages.
 
     Raises:
@@ -142,7 +145,8 @@ def convert(data: Data, rows: Rows, name: str = "data") -> Data:
     leaves = []
     for leaf_name, leaf in named_leaves(data, name):
         check_finite(leaf_name, leaf, rows)
-        leaves.append(cast(leaf_name, leaf, features=is_x(leaf_name, name), rows=rows))
+        kept = leaf_name.removeprefix(f"{name}.") in keep
+        leaves.append(leaf if kept else cast(leaf_name, leaf, features=is_x(leaf_name, name), rows=rows))
     if data.weights is not None:
         if np.iscomplexobj(data.weights):
             raise TypeError(f"{name}.weights must be real numbers, got {data.weights.dtype}")

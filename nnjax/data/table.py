@@ -3,8 +3,10 @@
 import difflib
 import math
 from collections.abc import Collection, Mapping
+from decimal import Decimal
 from functools import cache
 from itertools import islice
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -230,6 +232,11 @@ def column_texts(frame: Frame, name: str) -> np.ndarray:
     return _texts(_values(frame, name))
 
 
+def column_numbers(frame: Frame, name: str) -> np.ndarray:
+    """Return the values (rows,) of a column of numbers as float64."""
+    return _numbers(name, _values(frame, name)).astype(np.float64, copy=False)
+
+
 def encode(frame: Frame, columns: list[Column]) -> np.ndarray:
     """Return (rows, features) float64: numbers unchanged, categories one-hot encoded.
 
@@ -301,6 +308,10 @@ def _values(frame: Frame, name: str) -> np.ndarray:
         mask = np.ma.getmaskarray(column)
         column = [None if hidden else value for hidden, value in zip(mask, column.data.tolist(), strict=True)]
     values = np.asarray(column)
+    if type(getattr(column, "dtype", None)).__name__ == "CategoricalDtype":  # of pandas; categories may be numbers
+        values = values.astype(object)
+    elif values.dtype == object:
+        values = _unboxed(values)
     if values.ndim != 1:
         raise ValueError(f"column {name!r} must be one value for each row, got an array of shape {values.shape}")
     if values.dtype.kind == "f":
@@ -314,6 +325,15 @@ def _values(frame: Frame, name: str) -> np.ndarray:
         values = np.char.decode(values, "utf-8")
     clean = cache(clean_text)  # many rows share few texts
     return np.array([None if _is_missing(value) else clean(str(value)) for value in values.tolist()], object)
+
+
+def _unboxed(values: np.ndarray) -> np.ndarray:
+    """Return Python numbers as an array of numbers, and all other objects unchanged."""
+    numbers = values.tolist() if values.ndim == 1 and values.size else [None]
+    if not all(isinstance(value, Real | Decimal) and not isinstance(value, bool) for value in numbers):
+        return values
+    array = np.array([float(value) if isinstance(value, Decimal) else value for value in numbers])
+    return array if array.dtype.kind in "iuf" else values
 
 
 def _is_missing(value: Any) -> bool:

@@ -1,16 +1,19 @@
-"""Weights to and from PyTorch, Flax, Haiku and Equinox, and their modules as layers.
+"""Exchange networks with PyTorch, Flax, Haiku, Equinox and scikit-learn, and export them to run without nnjax.
 
-Each library has its own module, such as `nnjax.interop.torch`. Neither `import nnjax.interop` nor these modules import
-the library itself before it is needed.
+Each library has its own module, such as `nnjax.interop.torch`. `import nnjax.interop` imports none of the libraries,
+nor do these modules before they need them, except for `nnjax.interop.sklearn`, whose classes are scikit-learn's.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from nnjax.interop.export import export
+from nnjax.interop.logs import csv_log, history_rows, tensorboard_log
+
 if TYPE_CHECKING:
     from nnjax.interop import equinox, flax, haiku, torch
 
-__all__ = ["equinox", "flax", "haiku", "torch"]
+__all__ = ["csv_log", "equinox", "export", "flax", "haiku", "history_rows", "sklearn", "tensorboard_log", "torch"]
 
 
 def __getattr__(name: str) -> Any:

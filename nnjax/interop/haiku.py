@@ -1,1 +1,242 @@
-"""Weights to and from Haiku, and its transformed functions as layers."""
+"""Weights to and from Haiku, and its transformed functions as layers.
+
+| layer | Haiku | converted |
+|---|---|---|
+| `dense`, `maxout` | `Linear` | |
+| `conv` | `Conv1D` … `Conv3D` | |
+| `conv_transpose` | `Conv1DTranspose` … | (*kernel, outputs, inputs), the kernel's elements in the opposite order |
+| `embedding`, `learned_positions` | `Embed` | |
+| `batch_norm` | `BatchNorm` | shapes (1, …, features); `average`, `hidden` and `counter`, see below |
+| `layer_norm`, `group_norm`, `instance_norm`, `rms_norm` | of the same name | `bias` is `offset` |
+| `multi_head_attention` | `MultiHeadAttention` | |
+| `rnn` with `activation=jax.nn.relu` | `VanillaRNN` | two biases, which are added |
+| `lstm` | `LSTM` | one matrix for input and state, gates i, g, f, o, 1 is added to the bias of f |
+
+Haiku's `GRU` multiplies by the reset gate before the product with w_h, ours after it, so its weights cannot be
+converted; `from_transformed` makes a layer of it.
+
+Haiku's `decay_rate` of BatchNorm is our `decay`. Its running variance is the biased one, ours the unbiased one. It is
+copied, so predictions are equal; in further training, ours grows by n / (n - 1) for n values in a batch. Exported
+statistics have a counter of 10⁶, so that Haiku does not divide them by 1 - decay^counter.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from nnjax import checks
+from nnjax.interop import _convert
+from nnjax.interop._convert import Convention, Library, Names, renamed, same
+from nnjax.interop._parts import Leaves
+from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
+
+
+def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | None = None) -> tuple[Params, State]:
+    """Return parameters and state of a network with the weights of a Haiku function of the same layers.
+
+    Pairs and errors are those of `interop.flax.import_weights`.
+
+    Args:
+      net: The network.
+      x: An input of the network, or its shape and dtype; the parameters get its dtype.
+      weights: Parameters, or (parameters, state), as Haiku's `init` returns them.
+      names: For layers in another order, the module's path by the path of the layer, such as {"3/1": "head/linear"}.
+
+    Returns:
+      params, state
+
+    Raises:
+      ValueError: if a layer lacks weights, a weight lacks a layer, or shapes differ.
+
+    >>> weights = {"linear": {"w": jnp.ones((4, 3)), "b": jnp.zeros(3)}}
+    >>> params, state = interop.haiku.import_weights(nn.dense(3), jnp.ones((1, 4)), weights)
+    >>> params["w"].shape
+    (4, 3)
+    """
+    library, leaves = _flat(weights)
+    return _convert.import_weights(library, net, x, leaves, names)
+
+
+def export_weights(
+    net: LayerLike, x: PyTree, params: Params, state: State, *, like: Any, names: Names | None = None
+) -> Any:
+    """Return the weights of a network in the form of a Haiku function's.
+
+    Args:
+      net: The network.
+      x: An input of the network, or its shape and dtype.
+      params: Its parameters.
+      state: Its state.
+      like: Parameters, or (parameters, state), as Haiku's `init` returns them. They are not changed.
+      names: As for `import_weights`.
+
+    Returns:
+      What has the form of `like`.
+
+    Raises:
+      ValueError: as `import_weights`.
+
+    >>> params, state = nn.dense(3).init(jax.random.key(0), jnp.ones((1, 4)))
+    >>> like = {"linear": {"w": jnp.ones((4, 3)), "b": jnp.zeros(3)}}
+    >>> weights = interop.haiku.export_weights(nn.dense(3), jnp.ones((1, 4)), params, state, like=like)
+    >>> bool((weights["linear"]["w"] == params["w"]).all())
+    True
+    """
+    library, leaves = _flat(like)
+    values = _convert.export_weights(library, net, x, (params, state), leaves, names)
+
+    def value(path: tuple[Any, ...], leaf: Array) -> Array:
+        name = "/".join(step.key for step in path if hasattr(step, "key"))
+        return values[name].reshape(leaf.shape).astype(leaf.dtype) if name in values else leaf
+
+    return jax.tree_util.tree_map_with_path(value, like)
+
+
+def from_transformed(transformed: Any, *, train: str | None = None) -> Layer:
+    """Return a function that Haiku has transformed as a layer.
+
+    Its parameters and state are those of `transformed.init` for an input of zeros.
+
+    Args:
+      transformed: Result of `hk.transform` or `hk.transform_with_state` of a function of one input.
+      train: Name of the function's argument that follows `train` of the layer, such as "is_training"; None if it has
+        none.
+
+    >>> import haiku as hk
+    >>> net = interop.haiku.from_transformed(hk.transform(lambda x: hk.Linear(3)(x)))
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 4)))
+    >>> net.apply(params, state, jnp.ones((32, 4)), train=False)[0].shape
+    (32, 3)
+    """
+    import haiku as hk
+
+    if not isinstance(transformed, (hk.Transformed, hk.TransformedWithState)):
+        raise TypeError(
+            f"interop.haiku.from_transformed: expected the result of hk.transform or hk.transform_with_state, "
+            f"got {transformed!r:.80}"
+        )
+    stateful = isinstance(transformed, hk.TransformedWithState)
+
+    def mode(value: bool) -> dict[str, bool]:
+        return {} if train is None else {train: value}
+
+    def init(key: Key, x: PyTree, /) -> tuple[Params, State]:
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), x)
+        variables: Any = transformed.init(checks.key("haiku", key, x), zeros, **mode(True))
+        params, state = variables if stateful else (variables, ())
+        return params or (), state or ()
+
+    def apply(
+        params: Params, state: State, x: PyTree, /, *, train: bool, key: Key | None = None
+    ) -> tuple[PyTree, State]:
+        if not stateful:
+            return transformed.apply(params or {}, key, x, **mode(train)), state
+        y, new = transformed.apply(params or {}, state or {}, key, x, **mode(train))
+        return y, new if state else state
+
+    return Layer("haiku", init, apply)
+
+
+# Their weights by path -----------------------------------------------------------------------------------------------
+
+
+def _flat(weights: Any) -> tuple[Library, Leaves]:
+    """Return the library, and the arrays by name in the order of creation."""
+    trees = weights if isinstance(weights, tuple) else (weights,)
+    if not all(isinstance(tree, Mapping) for tree in trees):
+        raise TypeError(f"interop.haiku: expected parameters or (parameters, state), got {type(weights).__name__}")
+    steps, leaves = {}, {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(trees):
+        keys = [step.key for step in path[1:]]
+        name = "/".join(keys)
+        steps[name] = _convert.steps_of(trees, [path[0].idx, *keys])
+        leaves[name] = leaf.ravel() if name.endswith(_VECTORS) else leaf  # they may have axes of length 1
+    order = sorted(leaves, key=lambda name: [step.position for step in steps[name]])
+
+    def ordered(name: str, other: str) -> bool:
+        return _convert.are_ordered(steps[name], steps[other])
+
+    return Library("interop.haiku", "/", _conventions, ordered=ordered), {name: leaves[name] for name in order}
+
+
+_VECTORS = ("/scale", "/offset", "/hidden", "/average")
+
+
+# Conventions ---------------------------------------------------------------------------------------------------------
+
+
+def _transpose_conv(w: Array) -> Array:
+    return jnp.flip(w, tuple(range(w.ndim - 2))).swapaxes(-1, -2)
+
+
+def _attention_names() -> dict[str, Any]:
+    theirs = {"query": "query", "key": "key", "value": "value", "out": "linear"}
+    return {f"{part}/{leaf}": (f"{other}/{leaf}", same, same) for part, other in theirs.items() for leaf in "wb"}
+
+
+def _batch_norm() -> Convention:
+    names = renamed(
+        {**_NORM, "mean": ("~/mean_ema/average", same, same), "var": ("~/var_ema/average", same, same)}, _NO_EFFECT
+    )
+
+    def to_theirs(ours: Leaves) -> Leaves:
+        hidden = {"~/mean_ema/hidden": ours["mean"], "~/var_ema/hidden": ours["var"]}
+        counters = {f"~/{name}_ema/counter": jnp.full((), 10**6, jnp.int32) for name in ("mean", "var")}
+        return names.to_theirs(ours) | hidden | counters
+
+    return Convention(to_theirs, names.to_ours, _NO_EFFECT)
+
+
+def _rnn_to_theirs(ours: Leaves) -> Leaves:
+    return {"linear/w": ours["w_x"], "linear/b": ours["b"], "linear_1/w": ours["w_h"], "linear_1/b": 0 * ours["b"]}
+
+
+def _rnn_to_ours(theirs: Leaves) -> Leaves:
+    b = theirs["linear/b"] + theirs["linear_1/b"]
+    return {"w_x": theirs["linear/w"], "w_h": theirs["linear_1/w"], "b": b}
+
+
+def _swap_gates(leaf: Array) -> Array:
+    i, f, g, o = jnp.split(leaf, 4, -1)
+    return jnp.concatenate([i, g, f, o], -1)
+
+
+def _lstm_to_theirs(ours: Leaves) -> Leaves:
+    features = ours["w_h"].shape[0]
+    b = ours["b"].at[features : 2 * features].add(-1)
+    w = jnp.concatenate([ours["w_x"], ours["w_h"]])
+    return {"linear/w": _swap_gates(w), "linear/b": _swap_gates(b)}
+
+
+def _lstm_to_ours(theirs: Leaves) -> Leaves:
+    w, b = _swap_gates(theirs["linear/w"]), _swap_gates(theirs["linear/b"])
+    features = w.shape[1] // 4
+    return {"w_x": w[:-features], "w_h": w[-features:], "b": b.at[features : 2 * features].add(1)}
+
+
+_AFFINE = {"w": ("w", same, same), "b": ("b", same, same)}
+_NORM = {"scale": ("scale", same, same), "bias": ("offset", same, same)}
+_NO_EFFECT = {"scale": 1.0, "offset": 0.0}
+_TABLE = {
+    "dense": renamed(_AFFINE),
+    "maxout": renamed(_AFFINE),
+    "conv": renamed(_AFFINE),
+    "conv_transpose": renamed(_AFFINE | {"w": ("w", _transpose_conv, _transpose_conv)}),
+    "embedding": renamed({"w": ("embeddings", same, same)}),
+    "learned_positions": renamed({"w": ("embeddings", same, same)}),
+    "layer_norm": renamed(_NORM, _NO_EFFECT),
+    "group_norm": renamed(_NORM, _NO_EFFECT),
+    "instance_norm": renamed(_NORM, _NO_EFFECT),
+    "rms_norm": renamed({"scale": ("scale", same, same)}, _NO_EFFECT),
+    "batch_norm": _batch_norm(),
+    "multi_head_attention": renamed(_attention_names()),
+    "rnn": Convention(_rnn_to_theirs, _rnn_to_ours, {"linear_1/b": 0.0}),
+    "lstm": Convention(_lstm_to_theirs, _lstm_to_ours),
+}
+
+
+def _conventions(kind: str, arguments: str) -> Sequence[Convention]:
+    return [_TABLE[kind]] if kind in _TABLE else []

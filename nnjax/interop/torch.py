@@ -1,1 +1,280 @@
-"""Weights to and from PyTorch."""
+"""Weights to and from PyTorch.
+
+| layer | PyTorch | converted |
+|---|---|---|
+| `dense`, `maxout` | `Linear` | weights are (outputs, inputs) there |
+| `gated_dense` | `Linear` before `GLU` | one matrix, the value's rows first |
+| `conv` | `Conv1d` … `Conv3d` | (outputs, inputs / groups, *kernel) |
+| `conv_transpose` | `ConvTranspose1d` … `ConvTranspose3d` | (inputs, outputs, *kernel) |
+| `embedding`, `learned_positions` | `Embedding` | |
+| `batch_norm`, `layer_norm`, `rms_norm`, `group_norm`, `instance_norm` | of the same name | `scale` is `weight` |
+| `multi_head_attention` | `MultiheadAttention` | queries, keys and values are one matrix |
+| `rnn`, `lstm`, `gru` | each layer and direction of `RNN`, `LSTM`, `GRU`; cells | two biases, which are added |
+| `weight_norm`, `spectral_norm` | those of `torch.nn.utils` and of `torch.nn.utils.parametrizations` | |
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from nnjax.interop import _convert
+from nnjax.interop._convert import Convention, Library, Names, renamed, same
+from nnjax.interop._parts import Leaves, kind_of
+from nnjax.types import LayerLike, Params, PyTree, State
+
+
+def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | None = None) -> tuple[Params, State]:
+    """Return parameters and state of a network with the weights of a PyTorch module of the same layers.
+
+    Layers of the same kind are paired in order: ours in the order of the network (in `residual`, the shortcut last),
+    theirs in that of the state dict. Compare an output once, since two layers of equal shapes in another order cannot
+    be noticed. Inputs of a dense layer after a flattened image are reordered, because PyTorch has channels first.
+
+    Args:
+      net: The network.
+      x: An input of the network, or its shape and dtype; the parameters get its dtype.
+      weights: A `torch.nn.Module`, or a state dict of tensors or arrays, such as a safetensors file holds.
+      names: For layers in another order, the module's name by the path of the layer, such as {"3/1": "head.fc"}; None
+        for a layer whose module has no weights. Inside `repeat`, the number of the copy is part of the path. A path
+        such as "3/query" pairs one of the affine maps of a layer, and a name may also be that of a single tensor.
+
+    Returns:
+      params, state
+
+    Raises:
+      ValueError: if a layer lacks weights, a weight lacks a layer, or shapes differ. The message names the weight, its
+        shape and the one that the layer needs.
+
+    >>> weights = {"fc.weight": np.ones((3, 4)), "fc.bias": np.zeros(3)}  # or module.state_dict()
+    >>> params, state = interop.torch.import_weights(nn.dense(3), jnp.ones((1, 4)), weights)
+    >>> params["w"].shape
+    (4, 3)
+    """
+    return _convert.import_weights(_TORCH, net, x, _flat(weights), names)
+
+
+def export_weights(
+    net: LayerLike, x: PyTree, params: Params, state: State, *, like: Any, names: Names | None = None
+) -> dict[str, Any]:
+    """Return a PyTorch state dict with the weights of a network, for `module.load_state_dict`.
+
+    Args:
+      net: The network.
+      x: An input of the network, or its shape and dtype.
+      params: Its parameters.
+      state: Its state.
+      like: The `torch.nn.Module` that shall get the weights, or its state dict. It is not changed.
+      names: As for `import_weights`.
+
+    Returns:
+      A dictionary with the names, dtypes and devices of `like`; what has no counterpart, such as
+      `num_batches_tracked`, has its values.
+
+    Raises:
+      ValueError: as `import_weights`.
+
+    >>> params, state = nn.dense(3).init(jax.random.key(0), jnp.ones((1, 4)))
+    >>> like = {"fc.weight": np.ones((3, 4)), "fc.bias": np.zeros(3)}  # or a module
+    >>> weights = interop.torch.export_weights(nn.dense(3), jnp.ones((1, 4)), params, state, like=like)
+    >>> weights["fc.weight"].shape
+    (3, 4)
+    """
+    whole = dict(like.state_dict() if hasattr(like, "state_dict") else like)
+    leaves = _convert.export_weights(_TORCH, net, x, (params, state), _flat(whole), names)
+    return whole | {name: _like(whole[name], leaves[_path(name)]) for name in whole if _path(name) in leaves}
+
+
+def _path(name: str) -> str:
+    """Return the name of a tensor, with layer and direction of a recurrent module as a submodule."""
+    return re.sub(r"((?:weight|bias)_(?:ih|hh|hr))_(l\d+(?:_reverse)?)$", r"\2.\1", name)
+
+
+def _flat(weights: Any) -> Leaves:
+    if hasattr(weights, "state_dict"):
+        weights = weights.state_dict()
+    if not isinstance(weights, Mapping):
+        raise TypeError(f"interop.torch: expected a module or a state dict, got {type(weights).__name__}")
+    arrays = {_path(name): _array(value) for name, value in weights.items() if not name.endswith("num_batches_tracked")}
+    # The lengths of weight_norm have axes of length 1
+    return {
+        name: value.ravel() if name.endswith(("original0", "weight_g")) else value for name, value in arrays.items()
+    }
+
+
+def _array(value: Any) -> np.ndarray:
+    if not hasattr(value, "detach"):
+        return np.asarray(value)
+    tensor = value.detach().cpu()
+    return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+
+
+def _like(value: Any, leaf: Array) -> Any:
+    """Return a leaf with shape, dtype and kind of `value`."""
+    array = np.array(leaf).reshape(value.shape)
+    if not hasattr(value, "detach"):
+        return array.astype(value.dtype)
+    import torch
+
+    return torch.from_numpy(array).to(dtype=value.dtype, device=value.device)
+
+
+# Conventions ---------------------------------------------------------------------------------------------------------
+
+
+def _conv(w: Array) -> Array:
+    return jnp.moveaxis(w, (-1, -2), (0, 1))  # (*kernel, inputs, outputs) -> (outputs, inputs, *kernel)
+
+
+def _conv_back(w: Array) -> Array:
+    return jnp.moveaxis(w, (0, 1), (-1, -2))
+
+
+def _transpose_conv(w: Array) -> Array:
+    return jnp.moveaxis(w, (-2, -1), (0, 1))  # (*kernel, inputs, outputs) -> (inputs, outputs, *kernel)
+
+
+def _transpose_conv_back(w: Array) -> Array:
+    return jnp.moveaxis(w, (0, 1), (-2, -1))
+
+
+_WEIGHTS = {
+    "dense": (jnp.transpose, jnp.transpose),
+    "conv": (_conv, _conv_back),
+    "conv_transpose": (_transpose_conv, _transpose_conv_back),
+}
+_BIAS = {"b": ("bias", same, same)}
+_NORM = {"scale": ("weight", same, same), "bias": ("bias", same, same)}
+_NO_EFFECT = {"weight": 1.0, "bias": 0.0}
+
+
+def _affine(kind: str) -> Convention:
+    return renamed({"w": ("weight", *_WEIGHTS[kind]), **_BIAS})
+
+
+def _gated_to_theirs(ours: Leaves) -> Leaves:
+    theirs = {"weight": jnp.concatenate([ours["value/w"].T, ours["gate/w"].T])}
+    return theirs | ({"bias": jnp.concatenate([ours["value/b"], ours["gate/b"]])} if "gate/b" in ours else {})
+
+
+def _gated_to_ours(theirs: Leaves) -> Leaves:
+    value, gate = jnp.split(theirs["weight"], 2)
+    ours = {"value/w": value.T, "gate/w": gate.T}
+    if "bias" in theirs:
+        ours["value/b"], ours["gate/b"] = jnp.split(theirs["bias"], 2)
+    return ours
+
+
+_PARTS = ("query", "key", "value")
+
+
+def _attention_to_theirs(ours: Leaves) -> Leaves:
+    theirs = {
+        "in_proj_weight": jnp.concatenate([ours[f"{part}/w"].T for part in _PARTS]),
+        "out_proj.weight": ours["out/w"].T,
+    }
+    if "out/b" in ours:
+        theirs["in_proj_bias"] = jnp.concatenate([ours[f"{part}/b"] for part in _PARTS])
+        theirs["out_proj.bias"] = ours["out/b"]
+    return theirs
+
+
+def _attention_to_ours(theirs: Leaves) -> Leaves:
+    weights = zip(_PARTS, jnp.split(theirs["in_proj_weight"], 3), strict=True)
+    ours = {f"{part}/w": w.T for part, w in weights} | {"out/w": theirs["out_proj.weight"].T}
+    if "in_proj_bias" in theirs:
+        ours |= {f"{part}/b": b for part, b in zip(_PARTS, jnp.split(theirs["in_proj_bias"], 3), strict=True)}
+        ours["out/b"] = theirs["out_proj.bias"]
+    return ours
+
+
+def _recurrent_to_theirs(ours: Leaves) -> Leaves:
+    """Return the first bias for all gates; the second one is 0, except for b_h of a GRU."""
+    second = jnp.zeros_like(ours["b"])
+    if "b_h" in ours:
+        second = second.at[-len(ours["b_h"]) :].set(ours["b_h"])
+    return {"weight_ih": ours["w_x"].T, "weight_hh": ours["w_h"].T, "bias_ih": ours["b"], "bias_hh": second}
+
+
+def _recurrent_to_ours(theirs: Leaves) -> Leaves:
+    b = theirs["bias_ih"] + theirs["bias_hh"]
+    return {"w_x": theirs["weight_ih"].T, "w_h": theirs["weight_hh"].T, "b": b}
+
+
+def _gru_to_ours(theirs: Leaves) -> Leaves:
+    """Add the biases of the gates r and z; the reset gate multiplies the second bias of n, so it stays apart."""
+    size = theirs["weight_hh"].shape[1]
+    joint = (theirs["bias_ih"] + theirs["bias_hh"])[: 2 * size]
+    b = jnp.concatenate([joint, theirs["bias_ih"][2 * size :]])
+    return _recurrent_to_ours(theirs) | {"b": b, "b_h": theirs["bias_hh"][2 * size :]}
+
+
+def _normed(kind: str, inner: str) -> list[Convention]:
+    """Return the conventions of `weight_norm` and `spectral_norm` of a layer: parametrisations and the older hooks."""
+    to, back = _WEIGHTS[inner]
+    if kind == "weight_norm":
+        prefix = "parametrizations.weight.original"
+        return [
+            renamed({"g": (g, same, same), "w": (v, to, back), **_BIAS})
+            for g, v in ((f"{prefix}0", f"{prefix}1"), ("weight_g", "weight_v"))
+        ]
+
+    def convention(names: Sequence[str]) -> Convention:
+        """Convert v too: its entries are the inputs of the weight as a matrix, with channels first there."""
+        w_name, u_name, v_name = names
+        leaves = renamed({"w": (w_name, to, back), "u": (u_name, same, same), **_BIAS})
+
+        def to_theirs(ours: Leaves) -> Leaves:
+            v = jnp.moveaxis(ours["v"].reshape(ours["w"].shape[:-1]), -1, 0).ravel()
+            return leaves.to_theirs(ours) | {v_name: v}
+
+        def to_ours(theirs: Leaves) -> Leaves:
+            ours = leaves.to_ours(theirs)
+            *kernel, inputs, _ = ours["w"].shape
+            v = jnp.moveaxis(theirs[v_name].reshape(inputs, *kernel), 0, -1).ravel()
+            return ours | {"v": v}
+
+        return Convention(to_theirs, to_ours)
+
+    prefix = "parametrizations.weight"
+    return [
+        convention((f"{prefix}.original", f"{prefix}.0._u", f"{prefix}.0._v")),
+        convention(("weight_orig", "weight_u", "weight_v")),
+    ]
+
+
+_BIASES = {"bias_ih": 0.0, "bias_hh": 0.0}
+_TABLE = {
+    "dense": _affine("dense"),
+    "maxout": _affine("dense"),
+    "conv": _affine("conv"),
+    "conv_transpose": _affine("conv_transpose"),
+    "gated_dense": Convention(_gated_to_theirs, _gated_to_ours),
+    "embedding": renamed({"w": ("weight", same, same)}),
+    "learned_positions": renamed({"w": ("weight", same, same)}),
+    "layer_norm": renamed(_NORM, _NO_EFFECT),
+    "group_norm": renamed(_NORM, _NO_EFFECT),
+    "instance_norm": renamed(_NORM, _NO_EFFECT),
+    "rms_norm": renamed({"scale": ("weight", same, same)}, _NO_EFFECT),
+    "batch_norm": renamed(
+        {**_NORM, "mean": ("running_mean", same, same), "var": ("running_var", same, same)}, _NO_EFFECT
+    ),
+    "multi_head_attention": Convention(_attention_to_theirs, _attention_to_ours),
+    "rnn": Convention(_recurrent_to_theirs, _recurrent_to_ours, _BIASES),
+    "lstm": Convention(_recurrent_to_theirs, _recurrent_to_ours, _BIASES),
+    "gru": Convention(_recurrent_to_theirs, _gru_to_ours, _BIASES),
+}
+
+
+def _conventions(kind: str, arguments: str) -> Sequence[Convention]:
+    if kind in ("weight_norm", "spectral_norm"):
+        inner, _, _ = kind_of(arguments)
+        known = ("dense", "conv") if kind == "weight_norm" else _WEIGHTS  # torch's lengths are those of the first axis
+        return _normed(kind, inner) if inner in known else []
+    return [_TABLE[kind]] if kind in _TABLE else []
+
+
+_TORCH = Library("interop.torch", ".", _conventions, channels_first=True)

@@ -43,15 +43,21 @@ def check_parts(where: str, params: Params, parts: Sequence[str], features: int,
 
 def affine(x: Array, w: Array, b: Array | None) -> Array:
     """Return x w + b for x (batch, ..., inputs), w (inputs, outputs), and b (outputs,) or None."""
-    y = _product(x, w) if w.shape[1] <= FEW and x.size * w.shape[1] > TINY else jnp.dot(x, w)
+    fixed = isinstance(x.size, int)  # jax.export traces with a symbolic batch, and needs no gradient
+    y = _product(x, w) if fixed and w.shape[1] <= FEW and x.size * w.shape[1] > TINY else jnp.dot(x, w)
     return y if b is None else y + per_feature(b, y)
 
 
 def affine_features_first(x: Array, w: Array, b: Array | None) -> Array:
-    """Return (wᵀ xᵀ + b)ᵀ, which equals `affine` with a transposed memory layout.
+    """Return (wᵀ xᵀ + b)ᵀ, which equals `affine` in a transposed memory layout; on accelerators `affine` itself.
 
-    The barriers keep XLA from undoing the transpose. The operations after this one inherit the layout.
+    The barriers keep XLA from undoing the transpose. The operations after this one inherit the layout. A step
+    of a narrow network on an H200 took 54 µs in this layout and 46 µs without it.
     """
+    return lax.platform_dependent(x, w, b, cpu=_features_first, default=affine)
+
+
+def _features_first(x: Array, w: Array, b: Array | None) -> Array:
     y = w.T @ lax.optimization_barrier(x.reshape(-1, x.shape[-1]).T)
     y = lax.optimization_barrier(y if b is None else y + b[:, None])
     return y.T.reshape(*x.shape[:-1], w.shape[-1])

@@ -48,10 +48,17 @@ def apply_child(
     child: Child, params: Params, state: State, x: PyTree, *, train: bool, key: Key | None
 ) -> tuple[PyTree, State]:
     """Apply the child with its own key, inside its own name scope."""
+    key = None if key is None else jax.random.fold_in(checks.key(child.parent, key), child.position)
+    return apply_child_with(child, params, state, x, train=train, key=key)
+
+
+def apply_child_with(
+    child: Child, params: Params, state: State, x: PyTree, *, train: bool, key: Key | None
+) -> tuple[PyTree, State]:
+    """Apply the child with this very key, inside its own name scope."""
     label = f"{child.label}=" if child.label else ""
     scope = f"{child.position}_{label}{child.layer.name.replace('/', '|')}"
     with checks.located(_place(child, x)), jax.named_scope(scope):
-        key = None if key is None else jax.random.fold_in(checks.key(child.parent, key), child.position)
         check_arrays(child.parent, x)
         y, state = apply_layer(child.layer, params, state, x, train=train, key=key)
         return jax.tree.map(lambda leaf: checkpoint_name(leaf, MARK), y), state

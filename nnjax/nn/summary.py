@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 
@@ -11,11 +11,13 @@ from nnjax.nn._child import MARK, check_arrays
 from nnjax.nn.as_layer import checked_layer
 from nnjax.types import LayerLike, PyTree
 
+Path: TypeAlias = tuple[int | str, ...]
+
 
 class Row(NamedTuple):
     """One layer in a summary."""
 
-    path: tuple[int | str, ...]  # positions or names that lead to the layer's parameters in the tree of parameters
+    path: Path  # positions or names that lead to the layer's parameters in the tree of parameters
     name: str
     output: str  # output shape, as text
     params: int  # number of trained values, summed over all copies of a repeated block
@@ -61,8 +63,9 @@ def summary(net: LayerLike, x: PyTree) -> Summary:
     params, state = jax.eval_shape(net.init, jax.random.key(0), x)
     jaxpr = jax.make_jaxpr(lambda p, s, x: net.apply(p, s, x, train=False))(params, state, x)
     outputs: dict[tuple[str, ...], list[Any]] = {}
-    for scope, aval in _marked(jaxpr.jaxpr, ()):
-        outputs.setdefault(scope, []).append(aval)
+    for scope, equation in _scoped_equations(jaxpr.jaxpr, ()):
+        if equation.primitive.name == "name" and equation.params["name"] == MARK:
+            outputs.setdefault(scope, []).append(equation.outvars[0].aval)
     rows = []
     # A combinator's output is marked after its children's outputs; sorting by position moves it before them
     for scope, avals in sorted(outputs.items(), key=lambda item: [int(label.split("_", 1)[0]) for label in item[0]]):
@@ -74,17 +77,23 @@ def summary(net: LayerLike, x: PyTree) -> Summary:
     return Summary(net.name, tuple(rows), _size(params), _size(state))
 
 
-def _marked(jaxpr: Any, outer: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield scope and shape of every marked output in the program and in the programs nested in it."""
+def layer_equations(jaxpr: Any) -> Iterator[tuple[Path, str, Any]]:
+    """Yield the equations of a program inside layers, each with the path and the name of its innermost layer."""
+    for scope, equation in _scoped_equations(jaxpr, ()):
+        if scope:
+            yield tuple(_step(label)[0] for label in scope), _step(scope[-1])[1], equation
+
+
+def _scoped_equations(jaxpr: Any, outer: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the equations of a program and of the programs nested in it, each with the labels of its layers."""
     from jax.extend.core import jaxprs_in_params  # imported here because it loads Pallas
 
     for equation in jaxpr.eqns:
         stack = str(equation.source_info.name_stack).split("/")
         scope = (*outer, *(label for label in stack if re.match(r"\d+_", label)))
-        if equation.primitive.name == "name" and equation.params["name"] == MARK:
-            yield scope, equation.outvars[0].aval
+        yield scope, equation
         for inner in jaxprs_in_params(equation.params):
-            yield from _marked(inner, scope)
+            yield from _scoped_equations(inner, scope)
 
 
 def _step(label: str) -> tuple[int | str, str]:
@@ -94,7 +103,7 @@ def _step(label: str) -> tuple[int | str, str]:
     return (name, layer) if equals and name.isidentifier() else (int(position), rest)
 
 
-def _at(params: PyTree, path: tuple[int | str, ...]) -> PyTree | None:
+def _at(params: PyTree, path: Path) -> PyTree | None:
     """Return the parameters at a path, None if a custom combinator stores them differently."""
     for step in path:
         known = range(len(params)) if isinstance(params, tuple) else params if isinstance(params, dict) else ()

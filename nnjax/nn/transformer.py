@@ -8,6 +8,7 @@ from jax import Array
 from jax.nn.initializers import normal
 
 from nnjax import checks
+from nnjax.nn._child import apply_child_with, children_of
 from nnjax.nn.as_layer import as_layer, identity
 from nnjax.nn.attention import AttentionInput, multi_head_attention
 from nnjax.nn.branch import branch
@@ -127,6 +128,7 @@ def language_model(
     body = transformer(features, depth, heads, hidden=hidden, dropout=dropout, causal=True, rotate=rotary())
     head = dense(vocabulary, w_init=initializer_for(None))
     layers = {"embedding": look_up, "body": body} | ({} if tied else {"head": head})
+    children = {child.label: child for child in children_of("language_model", tuple(layers.values()), tuple(layers))}
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
         key = checks.key("language_model", key, x)
@@ -149,12 +151,10 @@ def language_model(
                 raise ValueError(
                     f"language_model: {what} must be a dict of {names}, as init returns it, got {tree!r:.60}"
                 )
-        h, _ = look_up.apply(params["embedding"], state["embedding"], x, train=train)
-        h, body_state = body.apply(params["body"], state["body"], h, train=train, key=key)
-        state = state | {"body": body_state}
-        if tied:
-            return h @ params["embedding"]["w"].T, state
-        return head.apply(params["head"], state["head"], h, train=train)[0], state
+        for name, child in children.items():
+            x, new = apply_child_with(child, params[name], state[name], x, train=train, key=key)
+            state = state | {name: new}
+        return (x @ params["embedding"]["w"].T if tied else x), state
 
     return Layer("language_model", init, apply)
 

@@ -90,8 +90,7 @@ class Audit(NamedTuple):
 def audit(place: str | Path | ModuleType, *, max_fits: int = 300) -> Audit:
     """Find what looks like an optimizer in a module or file, and compare each with the nearest known rule.
 
-    Functions, classes and objects of the module itself are tried; those that cannot be called as an optimizer are
-    omitted, unless their arguments look like one.
+    Functions, classes and objects of the module itself are tried; names that begin with an underscore are not.
 
     Args:
       place: a module, its name, or the path of a file.
@@ -107,7 +106,7 @@ def audit(place: str | Path | ModuleType, *, max_fits: int = 300) -> Audit:
     module = place if isinstance(place, ModuleType) else import_place(place)
     findings = []
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        for name, member in vars(module).items():
+        for name, member in list(vars(module).items()):
             if not name.startswith("_") and _looks_like_optimizer(member, module):
                 findings.append(_identify(name, member, max_fits))
     return Audit(str(getattr(module, "__file__", None) or module.__name__), tuple(findings))

@@ -47,11 +47,18 @@ def write_json(path: str | Path, content: Any) -> None:
     write_file(path, text.encode(errors="backslashreplace"))  # a file name with invalid bytes becomes \udc80 in JSON
 
 
-def write_records(path: str | Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write records as CSV, one line each, with a column for every name that occurs in any of them."""
+def write_records(path: str | Path, records: Sequence[Mapping[str, Any]], *, quote_texts: bool = False) -> None:
+    """Write records as CSV, one line each, with a column for every name that occurs in any of them.
+
+    Args:
+      path: the file.
+      records: values by name of column.
+      quote_texts: put all texts in quotes, which tells a text such as NA from a missing value.
+    """
     names = list(dict.fromkeys(name for record in records for name in record))
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
+    quoting: Any = csv.QUOTE_NONNUMERIC if quote_texts else csv.QUOTE_MINIMAL
+    writer = csv.DictWriter(text, names, lineterminator="\n", quoting=quoting)
     writer.writeheader()
     writer.writerows(records)
     write_file(path, text.getvalue().encode())

@@ -46,7 +46,7 @@ def compare(
     steps: int | None = None,
     seeds: int,
     key: Key | None = None,
-    strategy: Strategy = "map",
+    strategy: Strategy | None = None,
     mesh: Mesh | None = None,
     confidence: float = 0.95,
     progress: bool = True,

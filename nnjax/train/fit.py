@@ -68,7 +68,7 @@ def fit(
     steps: int | None = None,
     key: Key | None = None,
     members: int | None = None,
-    strategy: Strategy = "map",
+    strategy: Strategy | None = None,
     mesh: Mesh | None = None,
     group: int | None = None,
     folds: Folds | None = None,
@@ -102,8 +102,8 @@ def fit(
       steps: number of steps, instead of epochs. Without data and with a generator, 100 steps count as an epoch.
       key: the run's random key, `jax.random.key(0)` if None; or keys (members,), one for each member.
       members: number of networks to train, each with its own initialisation, order of data and dropout.
-      strategy: "map" trains one member after another in one program, "vmap" all in lockstep. `train.plan` measures
-        both.
+      strategy: "map" trains one member after another in one program, "vmap" all in lockstep. None for "map" on CPUs
+        and "vmap" on GPUs and TPUs, which are idle most of the time under "map". `train.plan` measures both.
       mesh: devices over which to spread "members", "batch", or both, as axes of `jax.make_mesh`.
       group: number of members trained at the same time; groups are trained one after another. None for all members.
         See `train.plan`. With several groups the result is on the host, as NumPy arrays.
@@ -192,7 +192,7 @@ def fit_job(
     *,
     key: Key | None,
     members: int | None,
-    strategy: Strategy,
+    strategy: Strategy | None,
     mesh: Mesh | None,
     folds: Folds | None,
     start: Any = None,
@@ -251,7 +251,8 @@ def train_members(job: Job, options: FitOptions) -> Result:
     best = fs.best and with_infinite_score(fs.best)
     if options.folder is not None and jax.process_index() == 0:
         networks = (fs.train, best, _averages(job, fs.train))
-        save_weights(options.folder, *(networks if job.numbered else index_tree(networks, 0)))
+        elsewhere = [o.folder for o in outcomes if o.folder and options.folder not in (o.folder, o.folder.parent)]
+        save_weights([*elsewhere, options.folder][0], *(networks if job.numbered else index_tree(networks, 0)))
     return Result(
         ts=fs.train,
         best=best,

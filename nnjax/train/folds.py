@@ -4,8 +4,8 @@ Member f draws `rows[f][batch_indices(key, step, m_f, batch_size)]`, so it is th
 zero would not be the same: batches would have holes, and BatchNorm would see the rows held out.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
@@ -28,6 +28,29 @@ class Folds(NamedTuple):
 
     train: Rows
     held_out: Rows
+
+    @classmethod
+    def from_splits(cls, splits: Iterable[tuple[Any, Any]]) -> Self:
+        """Return the folds of a scikit-learn splitter, such as `KFold`, `GroupKFold` or `TimeSeriesSplit`.
+
+        Args:
+          splits: a pair for each member, of the row numbers to train on and those to hold out, as
+            `splitter.split(x, y, groups)` yields them.
+
+        Raises:
+          ValueError: without splits, for an empty part, for negative row numbers, and if a row is both trained on and
+            held out.
+          TypeError: for anything but pairs of lists of integers, such as boolean masks.
+
+        >>> from sklearn.model_selection import TimeSeriesSplit
+        >>> folds = train.Folds.from_splits(TimeSeriesSplit(3).split(np.zeros(8)))
+        >>> folds.train.sizes.tolist(), folds.held_out.table.tolist()
+        ([2, 4, 6], [[2, 3], [4, 5], [6, 7]])
+        """
+        pairs = [_check_split(i, split) for i, split in enumerate(splits)]
+        if not pairs:
+            raise ValueError("Folds.from_splits: there are no splits; pass splitter.split(x, y)")
+        return cls(*(_pad_rows(part) for part in zip(*pairs, strict=True)))
 
 
 @allow_transfers
@@ -129,6 +152,23 @@ def check_rows(where: str, rows: Rows, n: int) -> Rows:
     if low < 0 or high >= n:
         raise ValueError(f"{where}: rows must be in 0 … {n - 1}, the rows of the data, got {low} … {high}")
     return Rows(np.where(read, table, 0).astype(np.int32), sizes.astype(np.int32))
+
+
+def _check_split(i: int, split: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return a split's rows to train on and rows to hold out, after checking them."""
+    where = f"Folds.from_splits: split {i}"
+    if not isinstance(split, (tuple, list)) or len(split) != 2:
+        raise TypeError(f"{where} must be a pair (rows to train on, rows to hold out), got {split!r:.80}")
+    for rows in split:
+        part = np.asarray(rows)
+        if part.ndim != 1 or (part.size and part.dtype.kind not in "iu"):
+            raise TypeError(f"{where} must hold lists of row numbers, got {part.dtype} of shape {part.shape}")
+        if not part.size or part.min() < 0:
+            raise ValueError(f"{where} must hold at least one row in each part, and none below 0, got {rows!r:.80}")
+    shared = np.intersect1d(*split)
+    if shared.size:
+        raise ValueError(f"{where}: row {shared[0]} is trained on and held out")
+    return np.asarray(split[0]), np.asarray(split[1])
 
 
 def _split(held_out: Sequence[np.ndarray], n: int) -> Folds:

@@ -18,7 +18,7 @@ from nnjax.data._transfers import allow_transfers
 from nnjax.debug import Cost, count_flops
 from nnjax.train.engine.device_loop import CAPACITY, MemberArgs, initial_states, train_chunk
 from nnjax.train.engine.distributed import refuse_forked_process
-from nnjax.train.engine.ensemble import MEMBERS, STRATEGIES, Ensemble, Strategy
+from nnjax.train.engine.ensemble import MEMBERS, STRATEGIES, Ensemble, Strategy, platform_strategy
 from nnjax.train.engine.fit_state import initial_fit_state
 from nnjax.train.engine.job import EPOCH_STEPS
 from nnjax.train.engine.placement import replicate, shard_members
@@ -153,13 +153,15 @@ def plan(
     )
 
 
-def group_that_fits(run: Trainable, data: Data, members: int, *, strategy: Strategy, mesh: Mesh | None) -> int | None:
+def group_that_fits(
+    run: Trainable, data: Data, members: int, *, strategy: Strategy | None, mesh: Mesh | None
+) -> int | None:
     """Return how many members fit into memory at a time; None if all do, which is assumed for small ensembles."""
     state = _tree_bytes(jax.eval_shape(run.init, jax.random.key(0), data))
     devices = 1 if mesh is None else mesh.shape.get(MEMBERS, 1)
     if 20 * members * state / devices + 4 * _tree_bytes(data) < _free_bytes() / 4:
         return None
-    fit = plan(run, data, members=members, mesh=mesh, measure=False).fit[strategy]
+    fit = plan(run, data, members=members, mesh=mesh, measure=False).fit[strategy or platform_strategy(mesh)]
     return None if members <= fit else fit
 
 

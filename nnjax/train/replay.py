@@ -71,7 +71,7 @@ def replay(
     steps: int | None = None,
     key: Key | None = None,
     members: int | None = None,
-    strategy: Strategy = "map",
+    strategy: Strategy | None = None,
     mesh: Mesh | None = None,
     group: int | None = None,
     folds: Folds | None = None,

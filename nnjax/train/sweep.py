@@ -45,7 +45,7 @@ def sweep(
     validation: Data | tuple[Any, ...] | None = None,
     key: Key | None = None,
     seeds: int = 1,
-    strategy: Strategy = "map",
+    strategy: Strategy | None = None,
     mesh: Mesh | None = None,
     group: int | None = None,
     validate_every: int = 1,

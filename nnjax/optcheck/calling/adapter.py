@@ -18,8 +18,8 @@ class Adapter(NamedTuple):
     init: Callable[[PyTree], Any]  # params -> state
     step: Callable[[Any, PyTree, PyTree], tuple[PyTree, Any]]  # (state, params, grads) -> (updates, state)
     params_of: Callable[[Any], PyTree] | None = None  # returns the parameters if the state holds them
-    eager: bool = False  # True for NumPy, PyTorch, and objects with a state of their own
-    called: str = ""  # how the optimizer is called, for the report; "" if its kind tells
+    eager: bool = False  # True for NumPy, PyTorch, and objects that keep state
+    called: str = ""  # how the optimizer is called, for the report; "" for standard kinds
     ndim: int = 0  # least number of dimensions of the leaves that it takes
     array: Callable[..., Any] = jnp.array  # the constructor of the arrays that it receives
 

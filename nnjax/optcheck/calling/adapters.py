@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,8 @@ from nnjax.optcheck.calling.kinds import (
 from nnjax.optcheck.calling.loops import drive
 from nnjax.optcheck.calling.names import arguments_of
 from nnjax.types import PyTree
+
+INITS = ("init", "init_state", "initialize", "create_state", "init_opt_state")
 
 
 def adapt(
@@ -60,7 +63,7 @@ def adapt(
         "triple": lambda: _triple(optimizer),
         "torch": lambda: _torch(optimizer),
         "holder": lambda: hold(optimizer, name_of(optimizer)),
-        "object": lambda: _object(optimizer, init, order),
+        "object": lambda: (_method if inspect.ismethod(optimizer) else _object)(optimizer, init, order),
         "loop": lambda: _loop(optimizer),
         "factory": lambda: _factory(optimizer, init, order),
         "step": lambda: _function(optimizer, init, order),
@@ -69,7 +72,10 @@ def adapt(
 
 
 def _optax(optimizer: Any, kind: str, order: tuple[str, ...] | None) -> Adapter:
-    """Adapt an optax transformation or a pair. Its update also receives value=0 if it takes extra arguments."""
+    """Adapt an optax transformation or a pair. Its update also receives value=1 if it takes extra arguments.
+
+    This is the value of the objective ⟨g, θ' - θ⟩ + 1 at θ, whose gradient is g.
+    """
     init, update = (optimizer.init, optimizer.update) if hasattr(optimizer, "init") else optimizer
     arguments = arguments_of(update)
     required = [argument for argument in arguments or () if argument.required]
@@ -91,7 +97,7 @@ def _optax(optimizer: Any, kind: str, order: tuple[str, ...] | None) -> Adapter:
 
 def _update_with_value(update: Any, grads: PyTree, state: Any, params: PyTree) -> Any:
     try:
-        return update(grads, state, params, value=jnp.zeros(()))
+        return update(grads, state, params, value=jnp.ones(()))
     except TypeError as error:
         if "value_fn" not in str(error):
             raise
@@ -158,6 +164,12 @@ def _factory(factory: Any, init: Callable[..., Any] | str | None, order: tuple[s
     return adapt(made, None, init, order)._replace(name=name_of(factory))
 
 
+def _method(method: Any, init: Callable[..., Any] | str | None, order: tuple[str, ...] | None) -> Adapter:
+    """Adapt a bound method. Each run uses a copy of its object."""
+    fresh = functools.partial(_method_of_copy, method.__self__, method.__name__)
+    return bind(Target(name_of(method), fresh, owns_state=True), init, order)
+
+
 def _object(optimizer: Any, init: Callable[..., Any] | str | None, order: tuple[str, ...] | None) -> Adapter:
     """Adapt an object that holds its own state. Each run uses a copy of the object."""
     try:
@@ -172,12 +184,17 @@ def _object(optimizer: Any, init: Callable[..., Any] | str | None, order: tuple[
         fresh = functools.partial(_method_of_copy, optimizer, method)
         target = Target(f"{name_of(optimizer)}.{method}", fresh, owns_state=True)
         try:
-            adapter = bind(target, init or getattr(optimizer, "init", None), order)
+            adapter = bind(target, init or _own_init(optimizer), order)
         except NotAnOptimizerError as error:
             errors.append(error)
             continue
         return adapter._replace(name=name_of(optimizer))
     raise errors[0]
+
+
+def _own_init(optimizer: Any) -> Any:
+    """Return the method that makes the first state, or None."""
+    return next((getattr(optimizer, name) for name in INITS if callable(getattr(optimizer, name, None))), None)
 
 
 def _method_of_copy(optimizer: Any, method: str) -> Any:

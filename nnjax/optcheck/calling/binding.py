@@ -1,7 +1,9 @@
 """Bind the arguments of functions and methods: by their names, then by calls on a few numbers."""
 
+import dis
 import functools
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from nnjax.optcheck.calling.adapter import Adapter, difference, example_tree
 from nnjax.optcheck.calling.kinds import NotAnOptimizerError, StructureError, describe
-from nnjax.optcheck.calling.layouts import HOLDING, LAYOUTS, TREE, Layout, from_pairs, layer_pairs
+from nnjax.optcheck.calling.layouts import HOLDING, LAYOUTS, TREE, Layout, from_pairs, layer_pairs, no_gradients
 from nnjax.optcheck.calling.names import COUNT, Argument, arguments_of, signature_text
 from nnjax.optcheck.trace.deadline import TimeLimitError
 from nnjax.types import PyTree
@@ -27,6 +29,7 @@ class Mode(NamedTuple):
     ndim: int  # least number of dimensions
 
 
+POWER = re.compile(r"b(eta)?_?[12](_?t|_?pow(er)?|_?prod(uct)?|\^t)", re.IGNORECASE)  # β₁ᵗ, which starts at 1
 ZEROS = {  # z: zeros like the parameters, 0: a counter
     **{"zeros": "z", "(zeros, zeros, 0)": "zz0", "(zeros, zeros)": "zz"},
     **{"(0, zeros, zeros)": "0zz", "(zeros, 0)": "z0", "0": "0"},
@@ -78,10 +81,12 @@ def bind(target: Target, init: Callable[..., Any] | str | None = None, order: tu
     if arguments is None:
         arguments = [Argument(name, name, True, False) for name in ("params", "grads", "state")]
     _refuse_unbound(target.name, arguments)
+    if not target.owns_state and _keeps_state(target.fresh()):
+        raise _hidden_state(target.name)
     errors: list[Exception] = []
     fallback: Adapter | None = None
     for array in (np.array, jnp.array):
-        for mode in MODES:
+        for mode in MODES if array is np.array else MODES[:2]:
             for layout in _layouts(arguments, mode):
                 found = _bindings(target, arguments, layout, init, order, array, mode, errors)
                 good = [binding for binding, sure in found if sure]
@@ -97,7 +102,7 @@ def bind(target: Target, init: Callable[..., Any] | str | None = None, order: tu
 
 
 def _layouts(arguments: list[Argument], mode: Mode) -> tuple[Layout, ...]:
-    """Return the layouts to try: those that hold gradients if no argument can be the gradients."""
+    """Return the layouts to try. If no argument can be the gradients, parameters must hold them."""
     if mode.per_leaf:
         return (TREE,)
     if _spread(arguments):
@@ -117,7 +122,7 @@ def _bindings(
     mode: Mode,
     errors: list[Exception],
 ) -> list[tuple[Binding, bool]]:
-    """Return the bindings that can take a step, each with True if its updates depend on what they should."""
+    """Return the bindings that can take a step, with True if their updates depend on the gradients."""
     found: list[tuple[Binding, bool]] = []
     if mode.per_leaf and _spread(arguments):
         orders = [_spread_roles(arguments)]
@@ -187,7 +192,7 @@ def _spread_roles(arguments: list[Argument]) -> tuple[str, ...]:
 
 
 def _orders(arguments: list[Argument], *, attached: bool) -> Iterator[tuple[str, ...]]:
-    """Yield the roles of all arguments: those that their names tell, with all assignments of the rest."""
+    """Yield the roles of all arguments: known names keep their role, the rest is permuted."""
     known = [argument.role for argument in arguments]
     roles = ["" if known.index(role) != i and role in ("params", "grads") else role for i, role in enumerate(known)]
     missing = [role for role in ("params", "grads") if role not in roles and "pairs" not in roles]
@@ -222,8 +227,8 @@ def _first_start(
     errors: list[Exception],
 ) -> Binding | None:
     """Return the binding with the first start with which it can take two steps, or None."""
-    count = binding.roles.count("state")
-    for start, text in _starts(binding.layout, init, count):
+    names = [argument.name for argument, role in zip(binding.arguments, binding.roles, strict=False) if role == "state"]
+    for start, text in _starts(binding.layout, init, names):
         attempt = binding._replace(start=start, start_text=text)
         for _ in range(9):  # a dict gets a key whenever one is missing
             try:
@@ -244,9 +249,10 @@ def _first_start(
 
 
 def _starts(
-    layout: Layout, init: Callable[..., Any] | str | None, count: int
+    layout: Layout, init: Callable[..., Any] | str | None, names: list[str]
 ) -> Iterator[tuple[Callable[[PyTree], tuple[Any, ...]], str]]:
     """Yield functions of the parameters that return the first values of the state arguments, and their text."""
+    count = len(names)
     if count == 0:
         yield lambda params: (), ""
         return
@@ -257,7 +263,9 @@ def _starts(
     for pack in packers:
         zeros = functools.partial(_zeros, pack)
         if count > 1:
-            yield functools.partial(_repeat, zeros, count), "zeros"
+            powers = [POWER.fullmatch(name) is not None for name in names]
+            text = "zeros" + (f", and {' and '.join(itertools.compress(names, powers))} as 1" if any(powers) else "")
+            yield functools.partial(_repeat, zeros, powers), text
             continue
         if init != "zeros":
             yield (lambda params: (None,)), "None"
@@ -270,8 +278,9 @@ def _zeros(pack: Callable[[PyTree], Any], params: PyTree) -> Any:
     return pack(jax.tree.map(lambda leaf: leaf * 0, params))
 
 
-def _repeat(zeros: Callable[[PyTree], Any], count: int, params: PyTree) -> tuple[Any, ...]:
-    return tuple(zeros(params) for _ in range(count))
+def _repeat(zeros: Callable[[PyTree], Any], powers: list[bool], params: PyTree) -> tuple[Any, ...]:
+    """Return one value per state argument: 1 for the powers of decay rates, zeros for the others."""
+    return tuple(1.0 if is_power else zeros(params) for is_power in powers)
 
 
 def _arrange(zeros: Callable[[PyTree], Any], parts: str, params: PyTree) -> tuple[Any, ...]:
@@ -351,7 +360,8 @@ def _call(
             keywords[argument.name] = value
         else:
             values.append(value)
-    return function(*values, **keywords)
+    with no_gradients():
+        return function(*values, **keywords)
 
 
 def _outcome_of(result: Any, container: Any, binding: Binding, params: PyTree, grads: PyTree) -> Outcome:
@@ -505,25 +515,19 @@ def _verdict(adapter: Adapter) -> str:
     except Exception:
         return "impossible"
     if not _equal(first, again) and adapter.kind != "object":
-        raise NotAnOptimizerError(
-            f"optcheck: {adapter.name} returns different updates for the same inputs, so it keeps a state outside of "
-            "its arguments, or draws random numbers; pass the function that makes it:\n"
-            "  def make():\n"
-            f"      ...  # define {adapter.name} and its state here\n"
-            f"      return {adapter.name}"
-        )
+        raise _hidden_state(adapter.name)
     params = jax.tree.map(lambda leaf: SCALE * leaf, example_tree(np.array, 0, ndim=adapter.ndim))
     grads = example_tree(np.array, 1, ndim=adapter.ndim)
     if not _has_shapes(first[0], params):
         return "unsure"
     new = jax.tree.map(lambda p, u: p + np.asarray(u), params, first[0])
-    nearer_to_grads = _size(difference(new, grads)) < 0.5 * _size(first[0])
+    nearer_to_grads = min(_size(difference(new, grads)), _size(difference(first[0], grads))) < 0.5 * _size(first[0])
     return "unsure" if nearer_to_grads or _equal(first, other) else "sure"
 
 
 def _depends_on_gradients(adapter: Adapter) -> bool:
-    """Return True if updates change less with the parameters than with the gradients."""
-    first, grads, params = (_first_updates(adapter, seeds) for seeds in ((0, 1), (0, 2), (3, 1)))
+    """Return True if the first update changes less with the parameters than with the gradients."""
+    first, grads, params = (_first_updates(adapter, seeds)[0] for seeds in ((0, 1), (0, 2), (3, 1)))
     return _size(difference(params, first)) < _size(difference(grads, first))
 
 
@@ -570,6 +574,28 @@ def _equal(a: PyTree, b: PyTree) -> bool:
 
 
 # Refusals -------------------------------------------------------------------------------------------------------------
+
+
+def _keeps_state(function: Callable[..., Any]) -> bool:
+    """Return True if a function assigns variables outside of itself (nonlocal or global)."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return False
+    return any(
+        step.opname == "STORE_GLOBAL" or (step.opname == "STORE_DEREF" and step.argval in code.co_freevars)
+        for step in dis.get_instructions(code)
+    )
+
+
+def _hidden_state(name: str) -> NotAnOptimizerError:
+    function = name.rpartition(".")[2]
+    return NotAnOptimizerError(
+        f"optcheck: {name} keeps a state outside of its arguments, or draws random numbers, so runs would differ; pass "
+        "the function that makes it:\n"
+        "  def make():\n"
+        f"      ...  # define {function} and its state here\n"
+        f"      return {function}"
+    )
 
 
 def _ask_for_order(name: str, bindings: list[Binding]) -> None:

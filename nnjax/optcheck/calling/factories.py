@@ -137,7 +137,8 @@ def _call(factory: Any, hparams: Mapping[str, Any]) -> Any:
     if "betas" in names and {"b1", "b2"} & arguments.keys():
         arguments["betas"] = (arguments.pop("b1", 0.9), arguments.pop("b2", 0.999))
     arguments = rename(arguments, names)
-    if is_torch(factory) or any(argument.role in ("grads", "pairs") for argument in arguments_of(factory) or ()):
+    roles = {argument.role for argument in arguments_of(factory) or () if argument.required}
+    if is_torch(factory) or roles & {"grads", "pairs", "params"}:
         return functools.partial(factory, **arguments)
     try:
         return factory(**arguments)

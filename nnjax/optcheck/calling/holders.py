@@ -11,7 +11,7 @@ import numpy as np
 
 from nnjax.optcheck.calling.adapter import Adapter, difference, example_tree
 from nnjax.optcheck.calling.kinds import NotAnOptimizerError, is_torch, methods_of, name_of
-from nnjax.optcheck.calling.layouts import DICT, LIST, MODULE, TENSORS, TREE, VARIABLES, Layout
+from nnjax.optcheck.calling.layouts import DICT, LIST, MODULE, TENSORS, TREE, VARIABLES, Layout, no_gradients
 from nnjax.optcheck.calling.names import arguments_of, signature_text
 from nnjax.optcheck.trace.deadline import TimeLimitError
 from nnjax.types import PyTree
@@ -24,7 +24,7 @@ class Place(NamedTuple):
     """Where an object keeps its parameters."""
 
     path: tuple[str, ...]  # attributes that lead to them; () if they are the container that was passed
-    layout: Layout  # of what is there
+    layout: Layout  # of the value at this path
     copies: bool = False  # True if a step returns a new object
 
 
@@ -106,9 +106,11 @@ def _adapter(
         result = _call(instance, method, container, layout, grads, pack_grads)
         if place.copies:
             instance = result
-        new = (
-            place.layout.unpack(_read(instance, place.path), params) if place.path else layout.unpack(container, params)
-        )
+        if place.path:
+            new = place.layout.unpack(_read(instance, place.path), params)
+        else:
+            returned = result is not None and str(jax.tree.structure(result)) == str(jax.tree.structure(container))
+            new = layout.unpack(result if returned else container, params)
         return difference(new, params), (instance, container, place)
 
     kind = "torch" if layout is TENSORS else "object"
@@ -120,7 +122,7 @@ def _call(
     instance: Any, method: str, container: Any, layout: Layout, grads: PyTree, pack_grads: Callable[[PyTree], Any]
 ) -> Any:
     """Call the method with the gradients, and the container if it takes one."""
-    function = getattr(instance, method)
+    function = instance if inspect.isfunction(instance) else getattr(instance, method)
     packed, values, keywords = None, [], {}
     for argument in arguments_of(function) or ():
         if argument.role == "loss" or (layout.attach is not None and argument.name == "closure"):
@@ -137,7 +139,8 @@ def _call(
             values.append(value)
     if not values and not keywords and layout.attach is None:
         raise TypeError(f"{method} takes no gradients")
-    return function(*values, **keywords)
+    with no_gradients():
+        return function(*values, **keywords)
 
 
 def _place(instance: Any, layout: Layout, container: Any, params: PyTree) -> Place:
@@ -147,19 +150,11 @@ def _place(instance: Any, layout: Layout, container: Any, params: PyTree) -> Pla
     copies = hasattr(instance, "apply_gradients") and hasattr(instance, "replace")  # flax's TrainState
     flat = _flat(params)
     for path, value in _attributes(instance, DEPTH):
-        if value is container and not copies:
-            return Place((), layout)
         try:
             leaves, expected = jax.tree.leaves(value), jax.tree.leaves(layout.pack(params))
             same = str(jax.tree.structure(value)) == str(jax.tree.structure(container)) and all(
                 np.array_equal(a, b) for a, b in zip(leaves, expected, strict=True)
             )
-            if (
-                same
-                and any(leaf is own for leaf, own in zip(leaves, jax.tree.leaves(container), strict=True))
-                and not copies
-            ):
-                return Place((), layout)
             if same:
                 return Place(path, layout, copies)
             if isinstance(value, (np.ndarray, jax.Array)) and value.shape == flat.shape and np.array_equal(value, flat):

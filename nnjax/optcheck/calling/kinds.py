@@ -1,6 +1,7 @@
 """Recognise what kind of optimizer an object is, by its type, attributes and argument names."""
 
 import functools
+import inspect
 from typing import Any
 
 from nnjax.optcheck.calling.names import arguments_of, signature_text
@@ -8,7 +9,7 @@ from nnjax.optcheck.calling.names import arguments_of, signature_text
 KINDS = ("optax", "pair", "triple", "step", "object", "torch", "holder", "loop")
 METHODS = (
     *("step", "update", "apply_gradients", "apply_grads", "apply_grad", "update_params", "update_parameters"),
-    *("optimize", "apply", "__call__"),
+    *("get_update", "get_updates", "compute_update", "compute_step", "optimize", "apply", "__call__"),
 )
 
 
@@ -54,7 +55,7 @@ def kind_of(optimizer: Any) -> str:
 
 
 def _kind_of_callable(function: Any, name: str) -> str:
-    if not isinstance(function, type) and any(callable(getattr(function, m, None)) for m in METHODS[:-1]):
+    if not isinstance(function, type) and (methods_of(function)[:-1] or is_instance(function)):
         return "object"
     arguments = arguments_of(function)
     if arguments is None:
@@ -66,8 +67,9 @@ def _kind_of_callable(function: Any, name: str) -> str:
     if len(required) == 1 and roles == ["params"]:
         return "holder"
     if isinstance(function, type):
+        instance = f"lambda params: {name}(params, …)" if "params" in roles else f"{name}(…)"
         raise NotAnOptimizerError(
-            f"optcheck: {signature_text(name, required)} is a class; pass an instance, {name}(…), or pass hparams="
+            f"optcheck: {signature_text(name, required)} is a class; pass an instance, {instance}, or pass hparams="
         )
     if len(arguments) == 1 or roles[0] == "number":
         raise NotAnOptimizerError(
@@ -81,6 +83,14 @@ def is_torch(optimizer: Any) -> bool:
     """Return True for an optimizer class of PyTorch, with or without bound arguments."""
     cls = optimizer.func if isinstance(optimizer, functools.partial) else optimizer
     return isinstance(cls, type) and any(base.__module__.startswith("torch.optim") for base in cls.__mro__)
+
+
+def is_instance(function: Any) -> bool:
+    """Return True for a method, or an object that is called like a function and may keep a state."""
+    if inspect.ismethod(function):
+        return True
+    is_function = inspect.isroutine(function) or isinstance(function, functools.partial)
+    return not (is_function or isinstance(function, type) or hasattr(function, "__wrapped__"))
 
 
 def methods_of(optimizer: Any) -> list[str]:

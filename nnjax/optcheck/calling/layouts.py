@@ -1,5 +1,7 @@
 """The layouts in which optimizers take parameters: a pytree, a flat dict, a list, layers, one array, tensors."""
 
+import contextlib
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,6 +26,14 @@ class Layout(NamedTuple):
     pack_grads: Callable[[PyTree], Any]
     attach: Callable[[Any, PyTree, PyTree], None] | None = None
     eager: bool = False  # True if its arrays are not JAX's
+
+
+class Parameters(list[Any]):
+    """A list of parameters that can also be asked for them, as a model can."""
+
+    def parameters(self) -> "Parameters":
+        """Return itself."""
+        return self
 
 
 class Variable:
@@ -112,7 +122,16 @@ def _attach_to_variables(variables: Any, params: PyTree, grads: PyTree) -> None:
 def _to_tensors(tree: PyTree) -> list[Any]:
     import torch
 
-    return [torch.nn.Parameter(torch.tensor(np.asarray(leaf))) for leaf in jax.tree.leaves(tree)]
+    return Parameters(torch.nn.Parameter(torch.tensor(np.asarray(leaf))) for leaf in jax.tree.leaves(tree))
+
+
+def _to_plain_tensors(tree: PyTree) -> list[Any]:
+    return [tensor.data for tensor in _to_tensors(tree)]
+
+
+def no_gradients() -> Any:
+    """Return a context without PyTorch's automatic differentiation, if PyTorch is in use."""
+    return sys.modules["torch"].no_grad() if "torch" in sys.modules else contextlib.nullcontext()
 
 
 def _from_tensors(tensors: Any, like: PyTree) -> PyTree:
@@ -165,7 +184,7 @@ NUMBERED = Layout(
 ARRAY = Layout("one array, all leaves concatenated", _to_array, _from_array, _to_array)
 VARIABLES = Layout(
     "a list of objects with .data and .grad",
-    lambda tree: [Variable(np.array(leaf)) for leaf in jax.tree.leaves(tree)],
+    lambda tree: Parameters(Variable(np.array(leaf)) for leaf in jax.tree.leaves(tree)),
     lambda values, like: _with_leaves(like, [np.asarray(value.data) for value in values]),
     jax.tree.leaves,
     _attach_to_variables,
@@ -175,5 +194,13 @@ TENSORS = Layout(
     "a list of PyTorch's parameters", _to_tensors, _from_tensors, _to_tensors, _attach_to_tensors, eager=True
 )
 MODULE = Layout("an nnx.Module", _to_module, _from_module, _module_grads, _attach_to_module, eager=True)
-LAYOUTS = (TREE, DICT, LIST, PAIRS, LAYERS, NUMBERED, ARRAY)
+PLAIN_TENSORS = Layout(
+    "a list of tensors",
+    _to_plain_tensors,
+    _from_tensors,
+    _to_plain_tensors,
+    attach=lambda *_: None,
+    eager=True,
+)
+LAYOUTS = (TREE, DICT, LIST, PAIRS, LAYERS, NUMBERED, ARRAY, PLAIN_TENSORS)
 HOLDING = (VARIABLES, TENSORS)  # parameters that hold their gradients

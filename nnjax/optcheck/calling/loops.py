@@ -42,7 +42,7 @@ def drive(loop: Callable[..., Any], name: str) -> Adapter | None:
                     return adapter
             except TimeLimitError:
                 raise
-            except Exception:  # it is no loop of this form
+            except Exception:  # this layout or order does not fit
                 continue
     return None
 

@@ -34,15 +34,28 @@ def fixes(diagnosis: Diagnosis, observation: Observation, *, torch: bool, deadli
     if not diagnosis.explanations or diagnosis.reference is None:
         return ()
     explanation = diagnosis.explanations[0]
-    ours = equations(explanation.formula)
-    lines = [line for line in equations(diagnosis.reference) if line not in ours]
+    lines = _changes(equations(explanation.formula), equations(diagnosis.reference))
     leaves = next((cause.leaves for cause in explanation.causes if cause.leaves), None)
     where = f" in {', '.join(leaves)}" if leaves else ""
     suggestions = [f"in the candidate{where}, use {';  '.join(lines)}"] if lines else []
-    for text in _calls(explanation.formula, diagnosis.reference, leaves, observation, torch):
-        if _reproduces(text, observation, deadline):
-            return (*suggestions, f"or as the reference: {text}  (checked: matches)")
+    for other in diagnosis.explanations:
+        for text in _calls(other.formula, diagnosis.reference, leaves, observation, torch):
+            if _reproduces(text, observation, deadline):
+                return (*suggestions, f"or as the reference: {text}  (checked: matches)")
     return tuple(suggestions)
+
+
+def _changes(ours: list[str], theirs: list[str]) -> list[str]:
+    """Return the lines and numbers of the reference that the candidate lacks, and the lines that it must drop."""
+    *our_lines, our_numbers = ours
+    *their_lines, their_numbers = theirs
+    changes = [line for line in their_lines if line not in our_lines]
+    assigned = {line.partition(" ← ")[0] for line in their_lines}
+    extra = [line for line in our_lines if " ← " in line and line.partition(" ← ")[0] not in assigned]
+    changes += [f"nothing like {line}" for line in extra]
+    mine, yours = (dict(number.split(" = ") for number in text.split(", ")) for text in (our_numbers, their_numbers))
+    starts = {name: "0" for name in ("m₀", "v₀") if name in mine}
+    return changes + [f"{name} = {value}" for name, value in (starts | yours).items() if mine.get(name) != value]
 
 
 def _calls(

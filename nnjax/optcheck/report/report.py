@@ -17,7 +17,7 @@ from nnjax.optcheck.trace.observations import Pass
 from nnjax.optcheck.trace.tolerance import RELATIVE, TEXT, Divergence
 from nnjax.optcheck.trace.traces import Trace
 
-SCHEMA = "nnjax-optcheck-2"
+SCHEMA = "nnjax-optcheck-3"
 
 
 class Report(NamedTuple):
@@ -84,16 +84,7 @@ class Report(NamedTuple):
         return _text(self)
 
     def to_json(self) -> str:
-        """Return all but the traces as JSON with the schema "nnjax-optcheck-2".
-
-        candidate, reference: names;  ok: bool;  exit_code: 0 to 3;  divergence: the first difference, or null;
-        causes, equations, proof: one entry per explanation, several if they tie;
-        reference_equations: null if the formula of the reference is unknown;
-        violations: of the contract;  passes: one per dtype, and one with a schedule;
-        fixes, not_observed: lists of sentences;  impact, remark: a sentence;  complete: false if max_fits ended the
-        search;  seconds: duration of the comparison.
-        Numbers that are not finite are strings, "nan" and "inf".
-        """
+        """Return all but the traces as JSON, as the JSON Schema in `report/schema.json` describes it."""
         diagnosis, explanations = self.diagnosis, self.diagnosis.explanations
         content: dict[str, Any] = {
             "schema": SCHEMA,
@@ -153,7 +144,8 @@ class Report(NamedTuple):
 def _text(report: Report) -> str:
     """Return the report as text: verdict, first difference, causes with both formulas, fixes, limits."""
     diagnosis = report.diagnosis
-    lines = [_verdict(report), *([f"  called as {report.called}"] if report.called else [])]
+    deduced = "; pass init= if it starts otherwise" if "; the state starts as" in report.called else ""
+    lines = [_verdict(report), *([f"  called as {report.called}{deduced}"] if report.called else [])]
     lines += [
         f"  {'contract' if violation.severity == 'violation' else 'note'}: {violation}"
         for violation in report.violations
@@ -256,22 +248,20 @@ def _explanation(explanation: Explanation, reference: Formula | None, prefix: st
 
 
 def _unknown(diagnosis: Diagnosis) -> list[str]:
-    """Return what the search tried, and what it did not."""
+    """Return the number of forms tried at each level, and what was not tried."""
     if diagnosis.remark.startswith("all updates"):
         return [f"cause: {diagnosis.remark}"]
     forms: dict[str, int] = {}
     for level in diagnosis.levels:
         forms[level.name] = forms.get(level.name, 0) + level.forms
     lines = [f"cause: unknown; none of the {sum(forms.values()):,} forms tried reproduces these updates"]
-    lines += [f"  {count:>6,}  {name}" for name, count in forms.items()]
+    lines += [f"  {count:>6,}  {name}" for name, count in forms.items() if count]
     unfinished = [level.name for level in diagnosis.levels if not level.complete]
     if not diagnosis.complete:
         rest = f"more of: {unfinished[0]}" if unfinished else "further levels"
-        lines.append(
-            f"  the limit max_fits= ended the search; not tried: {rest}, and three choices from any known rule"
-        )
+        lines.append(f"  the limit max_fits= ended the search; not tried: {rest}, and all of three other choices")
     else:
-        lines.append("  the search is complete; not tried: three choices from any known rule")
+        lines.append("  all forms within two choices were tried, and the closest of three")
     return lines
 
 

@@ -79,7 +79,7 @@ SYMBOLS = {
 def equations(formula: Formula) -> list[str]:
     """Return the lines of one step in order, followed by the hyper-parameters."""
     rule, hyper = formula
-    lines = []
+    lines = ["g ← g - mean(g) of each row"] if rule.centre != "none" else []
     if rule.clip != "none":
         lines.append(f"g ← {CLIP[rule.clip]}")
     if rule.decay in ("l2", "l2 in m"):

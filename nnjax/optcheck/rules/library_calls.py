@@ -34,7 +34,7 @@ PRECONDITIONERS: tuple[tuple[UpdateRule, str, dict[str, str]], ...] = (  # rule,
     (ADAM._replace(rectification="above 5"), "scale_by_radam", {"b1": "b1", "b2": "b2", "eps": "eps"}),
     (LION._replace(decay="none"), "scale_by_lion", {"b1": "b1", "b2": "b2"}),
 )  # fmt: skip
-SHORT = {  # scale_by_X in a chain with the learning rate alone has a name of its own
+SHORT = {  # names of chains of scale_by_X and the learning rate
     "identity": ("sgd", ""), "scale_by_rms": ("rmsprop", ""), "scale_by_rss": ("adagrad", ""),
     "scale_by_adadelta": ("adadelta", ""), "scale_by_adam": ("adam", "adamw"), "scale_by_amsgrad": ("amsgrad", ""),
     "scale_by_adamax": ("adamax", "adamaxw"), "scale_by_radam": ("radam", ""), "scale_by_lion": ("", "lion"),
@@ -54,7 +54,7 @@ TORCH: tuple[tuple[UpdateRule, str, dict[str, str]], ...] = (
     (ADAM._replace(numerator="nadam"), "NAdam", {"betas": "betas", "eps": "eps", "momentum_decay": "momentum_decay"}),
     (ADAM_HAT._replace(rectification="above 5"), "RAdam", {"betas": "betas", "eps": "eps"}),
 )  # fmt: skip
-CLIPS = {"value": "clip", "global norm": "clip_by_global_norm", "leaf norm": "clip_by_block_rms"}
+CLIPS = {"value": "clip", "global norm": "clip_by_global_norm"}
 
 
 def optax_call(formula: Formula, mask: str = "") -> str | None:
@@ -65,9 +65,10 @@ def optax_call(formula: Formula, mask: str = "") -> str | None:
       mask: code of the mask of the leaves with weight decay; "" for all leaves.
     """
     rule, hyper = formula
-    core = rule._replace(clip="none", decay="none", velocity="none", nesterov="none", rate_position="outside",
-                         schedule="current", direction="down")  # fmt: skip
-    if rule.clip == "leaf norm" or rule.schedule not in ("current", "inverse root"):
+    plain = UpdateRule()
+    around = ("centre", "clip", "decay", "velocity", "nesterov", "rate_position", "schedule", "direction")
+    core = rule._replace(**{place: getattr(plain, place) for place in around})
+    if rule.clip not in ("none", *CLIPS) or rule.schedule not in ("current", "inverse root"):
         return None
     entry = next(((name, arguments) for known, name, arguments in PRECONDITIONERS if known == core), None)
     if entry is None or rule.decay not in ("none", DECOUPLED, L2):
@@ -83,6 +84,7 @@ def optax_call(formula: Formula, mask: str = "") -> str | None:
     masking = f", mask={mask}" if mask else ""
     decay = [f"optax.add_decayed_weights({_number(hyper.weight_decay)}{masking})"] if rule.decay != "none" else []
     clip = [f"optax.{CLIPS[rule.clip]}({_number(hyper.clip)})"] if rule.clip != "none" else []
+    clip = ["optax.centralize()", *clip] if rule.centre != "none" else clip
     before = clip + (decay if rule.decay == L2 else [])
     after = decay if rule.decay == DECOUPLED else []
     short = _short(rule, hyper, name, arguments, rate, mask)

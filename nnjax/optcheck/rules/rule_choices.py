@@ -8,6 +8,10 @@ import numpy as np
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams, UpdateRule
 
 CHOICES: dict[str, dict[str, str]] = {
+    "centre": {
+        "none": "gradients are not centred",
+        "rows": "the mean over all axes but the first is subtracted from gradients of matrices (centralised)",
+    },
     "clip": {
         "none": "gradients are not clipped",
         "value": "gradients are clipped element by element",

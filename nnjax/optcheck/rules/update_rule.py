@@ -14,6 +14,7 @@ class UpdateRule(NamedTuple):
     The defaults are those of gradient descent.
     """
 
+    centre: str = "none"
     clip: str = "none"
     decay: str = "none"
     first: str = "none"  # first moment, m
@@ -73,6 +74,7 @@ class Inputs(NamedTuple):
     rates: np.ndarray  # (steps,), the schedule: learning rate of each step divided by the hyper-parameter
     leaf: np.ndarray  # (elements,), index of the leaf
     leaf_count: int
+    row: np.ndarray  # (elements,), index of the row of a leaf with at least 2 dimensions, else -1
 
 
 class State(NamedTuple):
@@ -183,7 +185,7 @@ def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
     for k, (gradient, p) in enumerate(zip(inputs.grads, inputs.params, strict=True)):
         t = _count(rule.counter, k, inputs)
         rate = h.learning_rate * _rate(rule.schedule, inputs.rates, k)
-        g = _clip(rule.clip, gradient, h.clip, inputs.leaf)
+        g = _clip(rule.clip, _centre(rule.centre, gradient, inputs.row), h.clip, inputs.leaf)
         g_decay = g + h.weight_decay * p if rule.decay in ("l2", "l2 in m") else g
         d, state = _direction(formula._replace(hyper=h), state, (g_decay if rule.decay == "l2" else g, g_decay), p, t)
         if rule.trust == "lamb" and rule.decay == "decoupled":
@@ -262,12 +264,19 @@ def _rate(schedule: str, rates: np.ndarray, k: int) -> float:
     return float(rates[index]) / (np.sqrt(k + 1) if schedule == "inverse root" else 1.0)
 
 
+def _centre(centre: str, g: np.ndarray, row: np.ndarray) -> np.ndarray:
+    if centre == "none":
+        return g
+    sums, sizes = np.bincount(row + 1, g), np.bincount(row + 1)
+    return np.where(row < 0, g, g - (sums / np.maximum(sizes, 1))[row + 1])
+
+
 def _clip(clip: str, g: np.ndarray, bound: Number, leaf: np.ndarray) -> np.ndarray:
     if clip == "none":
         return g
     if clip == "value":
         return np.clip(g, -bound, bound)
-    norm = np.sqrt((g**2).sum(-1, keepdims=True)) if clip == "global norm" else _leaf_norms(g, leaf)
+    norm = _leaf_norms(g, leaf) if clip == "leaf norm" else np.sqrt((g**2).sum(-1, keepdims=True))
     return g * np.where(norm > bound, bound / np.where(norm > 0, norm, 1.0), 1.0)
 
 

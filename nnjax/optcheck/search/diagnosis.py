@@ -16,7 +16,7 @@ from nnjax.optcheck.trace.tolerance import EPS, rounding_bound
 from nnjax.optcheck.trace.traces import Trace, trace_inputs
 
 SINGLE = 2e-6  # relative rounding of one float32 number in a float64 update
-MAX_FITS = 2000  # default budget: up to a minute
+MAX_FITS = 1200  # default budget: up to a minute
 FEW_DIGITS = 2  # usual hyper-parameters have at most two digits, or 1 minus them has
 
 
@@ -121,7 +121,7 @@ def _digits(number: float) -> int:
 
 
 def _merge(explanations: list[Explanation]) -> list[Explanation]:
-    """Return the explanations without those that equal an earlier one for all gradients; these become synonyms."""
+    """Merge explanations that are equal for all gradients: later ones become synonyms of the first."""
     kept: list[Explanation] = []
     for explanation in explanations:
         target = _general_target(explanation.formula)
@@ -211,6 +211,7 @@ def _impact(reference: Formula, candidate: Formula) -> str:
         rates=np.ones(steps),
         leaf=np.zeros(size, int),
         leaf_count=1,
+        row=np.arange(size) // 8,
     )
     a, b = update_array(reference, inputs), update_array(candidate, inputs)
     with np.errstate(all="ignore"):

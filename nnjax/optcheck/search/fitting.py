@@ -30,14 +30,14 @@ class Target(NamedTuple):
 
     def select(self, elements: np.ndarray) -> "Target":
         """Return the target restricted to some elements."""
-        grads, params, rates, leaf, leaf_count = self.inputs
-        inputs = Inputs(grads[:, elements], params[:, elements], rates, leaf[elements], leaf_count)
+        grads, params, rates, leaf, leaf_count, row = self.inputs
+        inputs = Inputs(grads[:, elements], params[:, elements], rates, leaf[elements], leaf_count, row[elements])
         return Target(self.updates[:, elements], self.bound[:, elements], inputs)
 
     def first_steps(self, steps: int) -> "Target":
         """Return the target restricted to its first steps."""
-        grads, params, rates, leaf, leaf_count = self.inputs
-        inputs = Inputs(grads[:steps], params[:steps], rates[:steps], leaf, leaf_count)
+        grads, params, rates = (array[:steps] for array in self.inputs[:3])
+        inputs = self.inputs._replace(grads=grads, params=params, rates=rates)
         return Target(self.updates[:steps], self.bound[:steps], inputs)
 
 
@@ -50,7 +50,7 @@ class Fit(NamedTuple):
 
 def sample(rule: UpdateRule, target: Target) -> Target:
     """Return a target with fewer elements. The script shuffles patterns and magnitudes, so they all occur in it."""
-    if rule.trust != "none" or "norm" in rule.clip:  # elements depend on each other
+    if rule.trust != "none" or rule.centre != "none" or "norm" in rule.clip:  # elements depend on each other
         return target
     return target.select(np.unique(np.linspace(0, target.updates.shape[1] - 1, SAMPLE).astype(int)))
 

@@ -24,7 +24,8 @@ COMPENSATION = {  # hyper-parameters that can compensate a different choice at a
 }
 ROUGH, EXACT = 100, 12  # of every 100 rules fitted roughly, the closest 12 are fitted exactly
 LIBRARIES, PAIRS = "rules of libraries", "two other choices and other numbers"  # names of levels
-CLOSEST = 4  # library rules from which `identify` searches
+TRIPLES = "three other choices"
+CLOSEST = 4  # rules from which a search goes further
 STARTS = {"first_start": (1e-6, 0.1, 1.0), "second_start": (1e-6, 0.1, 1.0)}
 T = TypeVar("T")
 
@@ -156,7 +157,9 @@ def _far(target: Target, start: Formula, budget: Budget) -> Iterator[tuple[str, 
     yield "one other choice and other numbers", _fit_exactly(single_fits, target, budget)
     pairs = _second_choices(_sorted([*single_fits, *library_fits]))
     while attempts := list(itertools.islice(budget.limit(pairs), ROUGH)):
-        yield PAIRS, _fit_exactly(_by_cost(attempts, target), target, budget)
+        ranked = _by_cost(attempts, target)
+        yield PAIRS, _fit_exactly(ranked, target, budget)
+        yield TRIPLES, _third_choices(ranked[:CLOSEST])
 
 
 def _one_choice(target: Target, start: Formula, budget: Budget) -> Iterator[Attempt]:
@@ -202,6 +205,15 @@ def _second_choices(fits: Iterable[tuple[Fit, Attempt]]) -> Iterator[Attempt]:
             if rule not in seen and _disjoint(first, second):
                 seen.add(rule)
                 yield Attempt(with_usual_values(rule, formula.hyper), (*first, *second), library)
+
+
+def _third_choices(pairs: Iterable[tuple[Fit, Attempt]]) -> Iterator[Attempt]:
+    """Yield the neighbours of rules with two changes, without a fit."""
+    for _, attempt in pairs:
+        formula, edits, library = attempt
+        for third, rule in neighbours(formula.rule):
+            if _disjoint(edits, third):
+                yield Attempt(with_usual_values(rule, formula.hyper), (*edits, *third), library)
 
 
 def _disjoint(first: tuple[Edit, ...], second: tuple[Edit, ...]) -> bool:

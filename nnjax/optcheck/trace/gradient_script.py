@@ -94,6 +94,16 @@ def _with_ndim(shape: tuple[int, ...], ndim: int) -> tuple[int, ...]:
     return (side,) * ndim
 
 
+def _rows(shapes: list[tuple[int, ...]]) -> np.ndarray:
+    """Return for each element the index of its row (its place on the first axis); -1 in vectors and scalars."""
+    rows, count = [], 0
+    for shape in shapes:
+        size, is_matrix = int(np.prod(shape)), len(shape) > 1
+        rows.append(count + np.arange(size) // (size // shape[0]) if is_matrix else np.full(size, -1))
+        count += shape[0] if is_matrix else 0
+    return np.concatenate(rows)
+
+
 def flatten(tree: PyTree) -> np.ndarray:
     """Concatenate leaves (steps, ...) into one array (steps, elements) of float64."""
     return np.concatenate([np.asarray(leaf, np.float64).reshape(STEPS, -1) for leaf in jax.tree.leaves(tree)], axis=1)
@@ -120,4 +130,5 @@ def rule_inputs(script: GradientScript) -> Inputs:
         rates=script.rates,
         leaf=script.leaf,
         leaf_count=len(script.leaf_names),
+        row=_rows(script.shapes),
     )

@@ -139,32 +139,44 @@ def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n
     """Take the steps of one member."""
     run, rows, positions, until = ensemble.run(args.hyper), args.rows, args.positions, args.until
     assert until is not None
+    assert ensemble.block is not None
+    block = ensemble.block
     lockstep = ensemble.lockstep  # then all members must share one loop counter
     table = None if rows is None or positions is not None else jnp.asarray(rows.table)
 
     def continues(fs: FitState) -> Array:
         return is_running(fs) & (fs.train.step < until)
 
-    def loop(n: Array, body: Callable[[Array, Carry], Carry], carry: Carry) -> Carry:
+    def loop(n: Array, body: Callable[[Array, Carry, Array | None], Carry], carry: Carry, block: int) -> Carry:
+        """Call `body(i, carry, kept)` for i < n, in blocks. Steps that are not `kept` must change nothing."""
+
         def condition(loop_state: tuple[Array, Carry]) -> Array:
             i, (fs, _) = loop_state
             return i < n if lockstep else (i < n) & continues(fs)
 
         def advance(loop_state: tuple[Array, Carry]) -> tuple[Array, Carry]:
             i, carry = loop_state
-            return i + 1, body(i, carry)
+            if block == 1:
+                return i + 1, body(i, carry, continues(carry[0]) if lockstep else None)
+
+            def one(carry: Carry, k: Array) -> tuple[Carry, None]:
+                return body(k, carry, (k < n) & continues(carry[0])), None
+
+            return i + block, lax.scan(one, carry, i + jnp.arange(block, dtype=i.dtype))[0]
 
         return lax.while_loop(condition, advance, (jnp.zeros_like(n), carry))[1]
 
     def batch(rows: Array) -> Data:
         return shard_batch(ensemble, take_rows(examples, rows if table is None else table[rows]))
 
-    def step(i: Array, carry: Carry, batch: Data) -> Carry:
+    def step(i: Array, carry: Carry, batch: Data, kept: Array | None) -> Carry:
         fs, logs = carry
         ts, log = take_step(run, fs.train, batch)
         new = record_step(fs, ts, log)
-        if lockstep:
-            new = tree_where(continues(fs), new, fs)
+        if kept is not None:
+            new = tree_where(kept, new, fs)
+        if block > 1 and kept is not None:  # the last block of a chunk goes beyond its end
+            log = {name: jnp.where(kept, value, logs[name][i]) for name, value in log.items()}
         return new, {name: values.at[i].set(log[name]) for name, values in logs.items()}
 
     def log_of(batch: Callable[[Array], Data]) -> Log:
@@ -176,21 +188,30 @@ def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n
 
     if run.batch_size is None:
         full = shard_batch(ensemble, examples if table is None else take_rows(examples, table))
-        return loop(n, lambda i, carry: step(i, carry, full), (fs, empty(log_of(lambda rows: full))))
+        start = fs, empty(log_of(lambda rows: full))
+        return loop(n, lambda i, carry, kept: step(i, carry, full, kept), start, block)
     carry: Carry = fs, empty(log_of(batch))
 
     if positions is not None:
         block_rows, first = jnp.asarray(positions.rows), fs.train.step - positions.first_step
         last = block_rows.shape[0] - 1  # only frozen members go beyond it
-        return loop(n, lambda i, carry: step(i, carry, batch(block_rows[jnp.clip(first + i, 0, last)])), carry)
+
+        def gathered(i: Array) -> Data:
+            return batch(block_rows[jnp.clip(first + i, 0, last)])
+
+        return loop(n, lambda i, carry, kept: step(i, carry, gathered(i), kept), carry, block)
 
     count = n_rows(examples) if rows is None else jnp.asarray(rows.sizes)
     # Rows of several steps are drawn at once, of fewer steps for large ensembles, because their chunks are short
     several = min(CAPACITY, max(1, ROWS // run.batch_size // min(ensemble.members, 16)))
 
-    def draw_and_step(b: Array, carry: Carry) -> Carry:
+    def draw_and_step(b: Array, carry: Carry, _: Array | None) -> Carry:
         ts = carry[0].train
         drawn, first = batch_rows(run, ts.key, ts.step, count, several), b * several
-        return loop(jnp.minimum(several, n - first), lambda i, carry: step(first + i, carry, batch(drawn[i])), carry)
 
-    return loop((n + several - 1) // several, draw_and_step, carry)
+        def body(i: Array, carry: Carry, kept: Array | None) -> Carry:
+            return step(first + i, carry, batch(drawn[i]), kept)
+
+        return loop(jnp.minimum(several, n - first), body, carry, block)
+
+    return loop((n + several - 1) // several, draw_and_step, carry, 1)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax._src import xla_bridge  # JAX has no public function that says whether it has started
+
+from nnjax._reproducible import has_started
 
 LOST = re.compile(r"gloo|nccl|connection|unavailable|deadline_exceeded|heartbeat", re.IGNORECASE)  # in JAX's errors
 HEARTBEAT = 20  # seconds of silence after which a process counts as dead, and the others end
@@ -21,7 +22,7 @@ _forked = threading.Event()  # set in a process that was forked after JAX had st
 
 
 def _after_fork() -> None:
-    if xla_bridge.backends_are_initialized():
+    if has_started():
         _forked.set()
 
 

@@ -17,6 +17,7 @@ from nnjax.types import PyTree, Trainable
 
 Strategy = Literal["map", "vmap"]
 STRATEGIES: tuple[Strategy, ...] = ("map", "vmap")
+ACCELERATOR_BLOCK = 16
 MEMBERS, BATCH = "members", "batch"  # the axes of a mesh
 T = TypeVar("T")
 
@@ -28,8 +29,11 @@ class Ensemble:
     Args:
       make_run: the run of all members, or a function from one member's hyper-parameters to its run.
       members: number of members. A single run is an ensemble of one.
-      strategy: "map" trains one member after another, bitwise like single runs; "vmap" trains them in lockstep.
+      strategy: "map" trains one member after another, bitwise like single runs; "vmap" trains them in lockstep. None
+        becomes the one for the platform, see `platform_strategy`.
       mesh: devices over which members or batches are spread; None for one device.
+      block: number of steps between two checks of whether to continue. None for 1 on CPUs, where a check costs nothing,
+        and 16 on accelerators, where the host waits for each; this number is not yet measured.
 
     Raises:
       ValueError, TypeError: for an unknown strategy, members < 1, or a mesh with other axes.
@@ -37,11 +41,16 @@ class Ensemble:
 
     make_run: Trainable | Callable[[PyTree], Trainable]
     members: int = 1
-    strategy: Strategy = "map"
+    strategy: Strategy | None = None
     mesh: Mesh | None = None
+    block: int | None = None
 
     def __post_init__(self) -> None:
-        checks.one_of("fit", "strategy", self.strategy, STRATEGIES)
+        if self.strategy is None:
+            object.__setattr__(self, "strategy", platform_strategy(self.mesh))
+        if self.block is None:
+            object.__setattr__(self, "block", 1 if is_cpu(self.mesh) else ACCELERATOR_BLOCK)
+        checks.one_of("fit", "strategy", str(self.strategy), STRATEGIES)
         checks.positive_int("fit", "members", self.members)
         if self.mesh is None:
             return
@@ -89,6 +98,21 @@ class Ensemble:
     def axis_size(self, axis: str) -> int:
         """Return the number of devices along an axis of the mesh, 1 without it."""
         return 1 if self.mesh is None else self.mesh.shape.get(axis, 1)
+
+
+def platform_strategy(mesh: Mesh | None = None) -> Strategy:
+    """Return "map" on CPUs and "vmap" on GPUs and TPUs.
+
+    A CPU trains one small network as fast as its cores allow, and "map" has the bits of single runs. On an H200, 64
+    networks of 64-64-64-10 took 2 664 µs per step under "map", and 57 µs under "vmap".
+    """
+    return "map" if is_cpu(mesh) else "vmap"
+
+
+def is_cpu(mesh: Mesh | None) -> bool:
+    """Return True if the devices of a mesh, or the default device, are CPUs."""
+    device = jax.devices()[0] if not isinstance(mesh, Mesh) else mesh.devices.flat[0]
+    return device.platform == "cpu"
 
 
 def each_member(ensemble: Ensemble, f: Callable[[Any, Any], T], stacked: PyTree, shared: PyTree) -> T:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from nnjax import data
+from nnjax._reproducible import program_settings
 from nnjax.storage.checkpoint import digest
 from nnjax.train.engine.device_loop import select_rows
 from nnjax.train.engine.ensemble import BATCH, Ensemble, index_tree
@@ -21,7 +22,10 @@ from nnjax.train.run import metric_name
 from nnjax.types import Data, Key, PyTree
 
 Fingerprint = dict[str, str]
-MACHINE = ("device", "cores", "jax", "jaxlib", "optax", "nnjax")  # the other entries describe the run itself
+MACHINE = (  # the other entries describe the run itself
+    *("device", "cores", "XLA flags", "compiled programs"),
+    *("jax", "jaxlib", "optax", "nnjax"),
+)
 
 
 def run_fingerprint(job: Job) -> Fingerprint:
@@ -33,7 +37,7 @@ def run_fingerprint(job: Job) -> Fingerprint:
         "step": step_digest(ensemble, members.keys[0], members.hyper, sample),
         "batch_size": str(run.batch_size),
         "members": str(ensemble.members),
-        "strategy": ensemble.strategy if ensemble.members > 1 else "none",
+        "strategy": str(ensemble.strategy) if ensemble.members > 1 else "none",
         "batch over": str(ensemble.axis_size(BATCH)),  # devices along "members" do not communicate
         "key": digest(jax.random.key_data(members.keys))[:16],
         "hyper-parameters": digest(members.hyper)[:16],
@@ -52,7 +56,8 @@ def machine_fingerprint() -> Fingerprint:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     device = jax.devices()[0]
     packages = {name: version(name) for name in ("jax", "jaxlib", "optax", "nnjax")}
-    return {"device": f"{device.platform} {device.device_kind}", "cores": str(cores), **packages}
+    settings = program_settings(device.platform)
+    return {"device": f"{device.platform} {device.device_kind}", "cores": str(cores), **settings, **packages}
 
 
 def step_digest(ensemble: Ensemble, key: Key, hyper: PyTree, sample: Data) -> str:

@@ -49,6 +49,7 @@ class Outcome(NamedTuple):
     logs: Logs
     seconds: Seconds
     ended_by_callback: bool
+    folder: Path | None  # the folder of the last checkpoint: a different one if the run's own could not be written
 
 
 def run_job(
@@ -119,7 +120,7 @@ def run_job(
         if interrupted():
             raise _interruption(job, where, fs, logs)
         seconds = Seconds(compiled, training, validating, total=time.perf_counter() - start)
-        return Outcome(snapshot(ensemble, fs), logs, seconds, ended_by_callback=ended)
+        return Outcome(snapshot(ensemble, fs), logs, seconds, ended_by_callback=ended, folder=where)
 
 
 def _continue(job: Job, fs: FitState, logs: Logs) -> Partial:

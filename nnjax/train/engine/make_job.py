@@ -18,6 +18,7 @@ from nnjax.train.engine.ensemble import Ensemble, index_tree
 from nnjax.train.engine.fit_state import Best
 from nnjax.train.engine.job import EPOCH_STEPS, Job, Members
 from nnjax.train.engine.options import FitOptions
+from nnjax.train.engine.uncast_inputs import uncast_inputs
 from nnjax.train.folds import Folds, Rows, check_rows
 from nnjax.train.run import NO_DATA, Run
 from nnjax.types import Data, Key, PyTree, Trainable, TrainState
@@ -52,8 +53,12 @@ def make_job(
         _check_without_data(run, options, folds)
     if is_batches(data):
         data = _checked_batches(run, data, options, folds)
-    data = NO_DATA if data is None else as_examples(data)
-    held_out = None if validation is None else validate(validation, "validation")
+    if isinstance(data, Source):
+        data = as_examples(data)  # checks its fields
+    data = NO_DATA if data is None else as_examples(data, keep=uncast_inputs(run, keys[0], data))
+    held_out = validation
+    if validation is not None:
+        held_out = validate(validation, "validation", keep=uncast_inputs(run, keys[0], validation))
     in_order = isinstance(data, Source) and data.in_order
     counts = np.full(len(keys), EPOCH_STEPS * (run.batch_size or 1) if in_order else n_rows(data))
     rows = held_out_rows = None

@@ -1,0 +1,52 @@
+"""What the test scores are held against: a constant prediction, and the recall of each class."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax import metrics
+from nnjax.data.table import Table
+from nnjax.types import Data
+
+
+class Baseline(NamedTuple):
+    """The scores of the best constant prediction."""
+
+    prediction: str  # the most frequent class of the training rows, or the mean of their target
+    scores: dict[str, float]  # accuracy, or r2 and rmse in the units of the target
+
+
+class ClassScores(NamedTuple):
+    """The scores of a classifier, class by class."""
+
+    recall: dict[str, float]  # the share of each class's test rows that are predicted right; no entry without rows
+    balanced_accuracy: float  # their mean
+    auc: float | None  # area under the ROC curve; None unless there are two classes, both with test rows
+    never: dict[str, int]  # the number of test rows of each class that is never predicted
+
+
+def baseline(table: Table, training: Data, test: Data) -> Baseline:
+    """Return the scores on the test rows of the constant that fits the training rows best."""
+    fitted, y = np.asarray(training.y), np.asarray(test.y)
+    if table.task == "classification":
+        most = int(np.bincount(fitted).argmax())
+        return Baseline(f"always {table.classes[most]!r}", {"accuracy": float((y == most).mean())})
+    mean = fitted.mean()
+    errors = ((y - mean) ** 2).mean()
+    scores = {"r2": float(1 - errors / variance) if (variance := y.var()) > 0 else float("nan")}
+    return Baseline("always the mean", scores | {"rmse": float(np.sqrt(errors)) * table.target_std})
+
+
+def class_scores(table: Table, prediction: np.ndarray, test: Data) -> ClassScores:
+    """Return recall, balanced accuracy, AUC and the classes that are never predicted, from logits (n, classes)."""
+    y, predicted = np.asarray(test.y), prediction.argmax(1)
+    rows = np.bincount(y, minlength=len(table.classes))
+    right = np.bincount(y[predicted == y], minlength=len(table.classes))
+    recall = {name: float(right[i] / rows[i]) for i, name in enumerate(table.classes) if rows[i]}
+    auc = None
+    if len(table.classes) == 2 and rows.all():
+        auc = float(metrics.roc_auc(jnp.asarray(prediction[:, 1] - prediction[:, 0]), jnp.asarray(y)))
+    chosen = np.bincount(predicted, minlength=len(table.classes))
+    never = {name: int(rows[i]) for i, name in enumerate(table.classes) if rows[i] and not chosen[i]}
+    return ClassScores(recall, float(np.mean(list(recall.values()))), auc, never)

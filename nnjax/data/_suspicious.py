@@ -1,0 +1,64 @@
+"""Find columns and values of a table that make results deceptive: row numbers, and values far outside."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from nnjax.data.table import Frame, Table, column_numbers
+
+FEW_ROWS = 20  # in smaller tables, numbers in ascending order are no surprise
+FAR = 10  # interquartile ranges beyond the quartiles
+UNNAMED = "Unnamed: 0"
+LISTED = 3  # the most values that are listed
+
+
+def index_column(frame: Frame) -> str | None:
+    """Return the name of a first column without a name that numbers the rows, as pandas writes it; None without one."""
+    if UNNAMED not in frame:
+        return None
+    values = np.asarray(frame[UNNAMED])
+    counts = values.dtype.kind in "iu" and (np.diff(values) == 1).all()
+    return UNNAMED if counts or _numbers_rows(values) else None
+
+
+def warnings_about(frame: Frame, table: Table) -> Iterator[str]:
+    """Yield a sentence for each feature that looks like a row number, and one for values far outside."""
+    if any(column.name == UNNAMED for column in table.columns):
+        yield "the first column has no name; if it numbers the rows, leave it out with drop"
+    for column in table.columns:
+        if column.categories is None and _numbers_rows(np.asarray(frame[column.name])):
+            yield (
+                f"column {column.name!r} looks like a row number: its numbers are different in all "
+                f"{len(frame[column.name])} rows and follow their order, or leave no gaps; leave it out with drop"
+            )
+    names = [column.name for column in table.columns if column.categories is None]
+    if table.task == "regression":
+        names.append(table.target)
+    far = [(name, row, value) for name in names for row, value in _far_outside(column_numbers(frame, name))]
+    if far:
+        listed = ", ".join(f"{value:g} in row {row} of {name!r}" for name, row, value in far[:LISTED])
+        others = f" and {len(far) - LISTED} more" if len(far) > LISTED else ""
+        yield (
+            f"{len(far)} value{'s lie' if len(far) > 1 else ' lies'} more than {FAR} interquartile ranges outside of "
+            f"the quartiles: {listed}{others} (rows from 0); check them, because one such value can decide a fit"
+        )
+
+
+def _numbers_rows(values: np.ndarray) -> bool:
+    """Return True for numbers that are different in all rows and ascend or descend, or are integers without gaps."""
+    if values.dtype.kind not in "iuf" or len(values) < FEW_ROWS or not np.isfinite(values).all():
+        return False
+    steps = np.diff(values.astype(np.float64))
+    if (steps > 0).all() or (steps < 0).all():
+        return True
+    whole = values.astype(np.int64) if (values == np.floor(values)).all() else None
+    return whole is not None and len(np.unique(whole)) == len(whole) and int(np.ptp(whole)) < 2 * len(whole)
+
+
+def _far_outside(values: np.ndarray) -> Iterator[tuple[int, float]]:
+    low, high = np.quantile(values, [0.25, 0.75])
+    reach = FAR * (high - low)
+    if reach > 0 and math.isfinite(reach):
+        for row in np.flatnonzero((values < low - reach) | (values > high + reach)).tolist():
+            yield row, float(values[row])

@@ -1,0 +1,335 @@
+"""Pair the layers of a network with another library's weights, and convert them by the conventions of that library.
+
+The weights of another library are a flat dictionary of arrays by path here.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from nnjax.interop._parts import Leaves, Part, inputs_reordered, parts_of, tree_paths
+from nnjax.nn import as_layer
+from nnjax.types import LayerLike, Params, PyTree, State
+
+Conversion: TypeAlias = Callable[[Leaves], Leaves]
+Names: TypeAlias = Mapping[str, str | None]
+
+
+class Convention(NamedTuple):
+    """How another library stores a layer: two conversions of its leaves by name."""
+
+    to_theirs: Conversion
+    to_ours: Conversion
+    defaults: Mapping[str, float] = {}  # leaves that their layer may lack, with the value that has no effect
+
+
+class Library(NamedTuple):
+    """Another library."""
+
+    where: str  # its module, for messages
+    separator: str  # between the parts of a path
+    conventions: Callable[[str, str], Sequence[Convention]]  # of a kind of layer and its arguments; several if stored
+    # in several ways, () if the library has no such layer
+    channels_first: bool = False  # whether channels come before the spatial axes
+    ordered: Callable[[str, str], bool] = lambda path, other: True  # whether the order of two paths is known
+
+
+class Pair(NamedTuple):
+    """A layer of the network and the weights that belong to it."""
+
+    part: Part
+    convention: Convention
+    expected: Leaves  # shapes and dtypes of the other library's leaves, by name inside their layer
+    found: Mapping[str, str]  # paths of those that there are
+
+
+def import_weights(
+    library: Library, net: LayerLike, x: PyTree, theirs: Leaves, names: Names | None
+) -> tuple[Params, State]:
+    """Return parameters and state of a network, with the weights of another library."""
+    shapes, parts = parts_of(library.where, net, x, channels_first=library.channels_first)
+    copies: dict[str, dict[tuple[int, ...], jax.Array]] = {path: {} for path in shapes}
+    for part, convention, expected, found in _pairs(library, parts, theirs, names or {}):
+        leaves = {
+            name: jnp.asarray(theirs[found[name]]).astype(struct.dtype).reshape(struct.shape)
+            if name in found
+            else jnp.full(struct.shape, convention.defaults[name], struct.dtype)
+            for name, struct in expected.items()
+        }
+        for name, leaf in inputs_reordered(part, convention.to_ours(leaves), channels_first=False).items():
+            path, copy = part.sources[name]
+            copies[path][copy] = leaf.astype(shapes[path].dtype)
+    values = [
+        jnp.stack([leaf for _, leaf in sorted(by_copy.items())]).reshape(shapes[path].shape)
+        for path, by_copy in copies.items()
+    ]
+    params, state = jax.eval_shape(as_layer(net).init, jax.random.key(0), x)
+    trees = jax.tree.unflatten(jax.tree.structure({"params": params, "state": state}), values)
+    return trees["params"], trees["state"]
+
+
+def export_weights(
+    library: Library, net: LayerLike, x: PyTree, trees: tuple[Params, State], like: Leaves, names: Names | None
+) -> Leaves:
+    """Return the leaves of `like` that have a counterpart in the network, by path, with the network's values."""
+    shapes, parts = parts_of(library.where, net, x, channels_first=library.channels_first)
+    ours = tree_paths(*trees)
+    for path in sorted(ours.keys() | shapes.keys()):
+        got = jnp.shape(ours[path]) if path in ours else "nothing"
+        wanted = shapes[path].shape if path in shapes else "nothing"
+        if got != wanted:
+            raise ValueError(f"{library.where}: got {got} at {path}, but init of the network returns {wanted} there")
+    result = {}
+    for part, convention, expected, found in _pairs(library, parts, like, names or {}):
+        leaves = {name: jnp.asarray(ours[path])[copy] for name, (path, copy) in part.sources.items()}
+        for name, leaf in convention.to_theirs(inputs_reordered(part, leaves, channels_first=True)).items():
+            if name in found:
+                result[found[name]] = leaf.reshape(like[found[name]].shape)
+            elif not bool((leaf == convention.defaults[name]).all()):
+                raise ValueError(
+                    f"{library.where}: the other network has no {name} {expected[name].shape} for {part}; so all its "
+                    f"values must be {convention.defaults[name]:g}"
+                )
+    return result
+
+
+def renamed(leaves: Mapping[str, tuple[str, Any, Any]], defaults: Mapping[str, float] = {}) -> Convention:
+    """Return the convention of leaves that correspond one by one; those that a layer does not have are left out.
+
+    Args:
+      leaves: by the name of our leaf, its name there, its conversion to there and back.
+      defaults: leaves that their layer may lack.
+    """
+
+    def to_theirs(ours: Leaves) -> Leaves:
+        return {theirs: to(ours[name]) for name, (theirs, to, _) in leaves.items() if name in ours}
+
+    def to_ours(theirs: Leaves) -> Leaves:
+        return {name: back(theirs[other]) for name, (other, _, back) in leaves.items() if other in theirs}
+
+    return Convention(to_theirs, to_ours, defaults)
+
+
+def same(leaf: Any) -> Any:
+    """Return a leaf unchanged."""
+    return leaf
+
+
+class Step(NamedTuple):
+    """A key on the path of a leaf."""
+
+    position: int  # among the keys of its level
+    name: str
+    sorted: bool  # whether these keys are in alphabetical order, in which JAX puts them
+
+
+def steps_of(node: Any, keys: Sequence[Any]) -> tuple[Step, ...]:
+    """Return the steps to a leaf, in the order of creation, or in that of the numbers in names if keys are sorted.
+
+    Args:
+      node: nested dictionaries, tuples, and objects with attributes.
+      keys: keys, positions and names of attributes that lead to the leaf.
+    """
+    steps = []
+    for key in keys:
+        children = dict(enumerate(node)) if isinstance(node, tuple) else node
+        children = children if isinstance(children, Mapping) else vars(node)
+        names = [_text(child) for child in children]
+        alphabetical = names == sorted(names)
+        if alphabetical:
+            names.sort(key=_natural)
+        steps.append(Step(names.index(_text(key)), _text(key), alphabetical))
+        node = children[key if key in children else str(key)]
+    return tuple(steps)
+
+
+def are_ordered(a: Sequence[Step], b: Sequence[Step]) -> bool:
+    """Return False if two leaves are below sorted keys that differ in more than their numbers."""
+    first, second = next(((one, two) for one, two in zip(a, b, strict=False) if one != two), (a[0], a[0]))
+    return not first.sorted or _stem(first.name) == _stem(second.name)
+
+
+def _text(key: Any) -> str:
+    return "/".join(map(str, key)) if isinstance(key, tuple) else str(key)
+
+
+def _natural(name: str) -> list[Any]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def _stem(name: str) -> str:
+    return re.sub(r"_?\d+", "", name)
+
+
+# Pairs ---------------------------------------------------------------------------------------------------------------
+
+
+def _pairs(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names) -> list[Pair]:
+    """Return each layer with its weights: by `names`, else the first that are left and have its leaves."""
+    parts = [piece for part in parts for piece in _pieces(part, names)]
+    _check_names(library, parts, theirs, names)
+    free = dict(theirs)
+    named = [part for part in parts if part.path in names]
+    pairs = [_named_pair(library, part, theirs, names[part.path]) for part in named]
+    for named_pair in pairs:
+        for path in named_pair.found.values():
+            if path not in free:
+                raise ValueError(f"{library.where}: names gives {path} to two layers, the second is {named_pair.part}")
+            del free[path]
+    others = [(part, _forms(library, part)) for part in parts if part.path not in names]
+    # Layers with many leaves come first, because a part of them may look like a smaller layer
+    others.sort(key=lambda item: max(_size(library, expected) for _, expected in item[1]), reverse=True)
+    for part, forms in others:
+        candidates = (pair for form in forms for pair in _candidates(library, part, *form, free))
+        pair = next(candidates, None)
+        if pair is None:
+            convention, expected = forms[0]
+            without = (
+                ", or by None if that layer has no weights" if expected.keys() <= convention.defaults.keys() else ""
+            )
+            raise ValueError(
+                f"{library.where}: {part} needs {_list(expected)}, but there are no such weights; unused are "
+                f"{_list(free)}; pair them by names={{{part.path!r}: …}}{without}"
+            )
+        _check_order(library, pair, candidates, theirs)
+        pairs.append(pair)
+        for path in pair.found.values():
+            del free[path]
+    if free:
+        raise ValueError(
+            f"{library.where}: no layer takes {_list(free)}; leave them out, or pair them with layers by names=…"
+        )
+    for each in pairs:
+        _check_shapes(library, each, theirs)
+    return pairs
+
+
+def _pieces(part: Part, names: Names) -> list[Part]:
+    """Return the affine maps of a layer one by one if `names` has one of them, such as "3/query"."""
+    pieces = dict.fromkeys(name.split("/")[0] for name in part.shapes if "/" in name)
+    paths = {piece: f"{part.path}/{piece}".lstrip("/") for piece in pieces}
+    if not names.keys() & set(paths.values()):
+        return [part]
+
+    def own(piece: str, leaves: Mapping[str, Any]) -> dict[str, Any]:
+        start = f"{piece}/"
+        return {name.removeprefix(start): leaf for name, leaf in leaves.items() if name.startswith(start)}
+
+    return [
+        Part(path, "dense", "", own(piece, part.sources), own(piece, part.shapes), part.image)
+        for piece, path in paths.items()
+    ]
+
+
+def _check_names(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names) -> None:
+    paths = [part.path for part in parts]
+    modules = sorted({other.rpartition(library.separator)[0] for other in theirs})
+    for path, name in names.items():
+        if path not in paths:
+            near = difflib.get_close_matches(path, paths, n=5, cutoff=0.0)
+            raise ValueError(f"{library.where}: no layer has the path {path!r} in names; the nearest are {near}")
+        if name is not None and name not in theirs and not any(p.startswith(_start(library, name)) for p in theirs):
+            near = difflib.get_close_matches(name, modules, n=5, cutoff=0.0)
+            raise ValueError(f"{library.where}: no weights start with {name!r} in names; the nearest are {near}")
+
+
+def _start(library: Library, name: str) -> str:
+    return name + library.separator if name else ""
+
+
+def _forms(library: Library, part: Part) -> list[tuple[Convention, Leaves]]:
+    """Return the conventions of a layer, each with the shapes of the other library's leaves."""
+    conventions = library.conventions(part.kind, part.arguments)
+    if not conventions:
+        raise ValueError(
+            f"{library.where}: no weights can be converted for {part}; a single array is paired by "
+            f"names={{{part.path!r}: …}}, and the layers around it can be converted one by one"
+        )
+    return [(each, _shapes_there(each, part.shapes)) for each in conventions]
+
+
+def _shapes_there(convention: Convention, ours: Leaves) -> Leaves:
+    """Return shapes and dtypes of the other library's leaves, in the order of the convention."""
+    names: list[str] = []
+
+    def values(ours: Leaves) -> list[Any]:
+        theirs = convention.to_theirs(ours)
+        names.extend(theirs)
+        return list(theirs.values())
+
+    return dict(zip(names, jax.eval_shape(values, ours), strict=True))
+
+
+def _size(library: Library, expected: Leaves) -> tuple[int, int]:
+    """Return the number of leaves of a layer and the depth of its deepest one."""
+    return len(expected), max(name.count(library.separator) for name in expected)
+
+
+def _named_pair(library: Library, part: Part, theirs: Leaves, name: str | None) -> Pair:
+    """Return a layer with the weights that `names` gives it."""
+    if name in theirs and len(part.shapes) == 1:  # a leaf of its own, outside of a layer
+        ((ours, shape),) = part.shapes.items()
+        return Pair(part, renamed({ours: (ours, same, same)}), {ours: shape}, {ours: name})
+
+    def found_in(expected: Leaves) -> dict[str, str]:
+        paths = {} if name is None else {leaf: _start(library, name) + leaf for leaf in expected}
+        return {leaf: path for leaf, path in paths.items() if path in theirs}
+
+    forms = [(convention, expected, found_in(expected)) for convention, expected in _forms(library, part)]
+    convention, expected, found = max(forms, key=lambda form: len(form[2]))
+    lacking = {leaf: expected[leaf] for leaf in expected if leaf not in found and leaf not in convention.defaults}
+    if lacking:
+        raise ValueError(f"{library.where}: {part} needs {_list(lacking)} in {name!r}")
+    return Pair(part, convention, expected, found)
+
+
+def _candidates(library: Library, part: Part, convention: Convention, expected: Leaves, free: Leaves) -> Iterator[Pair]:
+    """Yield the layer with each unused group of weights that has its leaves, in their order."""
+    modules = {name.rpartition(library.separator)[0] for name in expected}
+    starts = [
+        path.removesuffix(name)
+        for path in free
+        for name in expected
+        if path == name or path.endswith(library.separator + name)
+    ]
+    for start in dict.fromkeys(starts):
+        found = {name: start + name for name in expected if start + name in free}
+        inside = [path.removeprefix(start) for path in free if path.startswith(start)]
+        others = [name for name in inside if name not in expected and name.rpartition(library.separator)[0] in modules]
+        if (
+            not others
+            and all(name in found or name in convention.defaults for name in expected)
+            and all(free[path].ndim == expected[name].ndim for name, path in found.items())
+        ):
+            yield Pair(part, convention, expected, found)
+
+
+def _check_order(library: Library, pair: Pair, others: Iterable[Pair], theirs: Leaves) -> None:
+    """Raise ValueError if other weights of the same shapes may belong to the layer."""
+    for other in others:
+        path, similar = next(iter(pair.found.values())), next(iter(other.found.values()))
+        same_shapes = all(
+            name in pair.found and theirs[pair.found[name]].shape == theirs[path].shape
+            for name, path in other.found.items()
+        )
+        if same_shapes and not library.ordered(path, similar):
+            raise ValueError(
+                f"{library.where}: {path} and {similar} have equal shapes, and their order is lost, because the "
+                f"dictionary is sorted; pair them by names={{{pair.part.path!r}: …}}"
+            )
+
+
+def _check_shapes(library: Library, pair: Pair, theirs: Leaves) -> None:
+    for name, path in pair.found.items():
+        got, wanted = tuple(theirs[path].shape), pair.expected[name].shape
+        if got not in (wanted, (1, *wanted)):  # a leaf of its own may have an axis for the batch
+            raise ValueError(f"{library.where}: {path} has shape {got}, but {pair.part} needs {wanted}")
+
+
+def _list(leaves: Mapping[str, Any]) -> str:
+    texts = [f"{path} {tuple(leaf.shape)}" for path, leaf in leaves.items()]
+    return ", ".join(texts[:6]) + (f" and {len(texts) - 6} more" if len(texts) > 6 else "") if texts else "none"

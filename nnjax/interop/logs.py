@@ -1,0 +1,99 @@
+"""Histories as rows of numbers, for data frames, CSV files and TensorBoard."""
+
+import csv
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnjax.storage.atomic_write import write_records
+from nnjax.train.engine.options import Callback, Record
+from nnjax.types import TrainState
+
+
+def history_rows(history: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """Return rows of numbers: one for each epoch, or for each epoch and member of an ensemble (long form).
+
+    Args:
+      history: the records of a result, or the record of a callback in a list. An entry of an array in a record, such as
+        a score of each class, becomes the column "name/index".
+
+    >>> history = [{"epoch": 1.0, "step": 9, "loss": np.array([0.5, 0.25])}]
+    >>> interop.history_rows(history)
+    [{'member': 0, 'epoch': 1.0, 'step': 9, 'loss': 0.5}, {'member': 1, 'epoch': 1.0, 'step': 9, 'loss': 0.25}]
+    """
+    rows = []
+    for record in history:
+        for member in np.ndindex(np.shape(record["loss"])):  # of a single run, whose loss is a number: once ()
+            row: dict[str, float] = {"member": member[0]} if member else {}
+            for name, value in record.items():
+                numbers = np.asarray(value)[member] if np.ndim(value) else np.asarray(value)
+                row |= {
+                    "/".join(map(str, (name, *index))): numbers[index].item() for index in np.ndindex(numbers.shape)
+                }
+            rows.append(row)
+    return rows
+
+
+def csv_log(path: str | Path) -> Callback:
+    """Return a callback for `fit` that writes its records to a CSV file, with the columns of `history_rows`.
+
+    The file is complete after every call. If it exists, its rows of earlier steps are kept, so that a resumed run
+    continues it; another run needs another file.
+
+    Args:
+      path: path of the file.
+
+    Raises:
+      OSError: during `fit`, if writing fails.
+
+    >>> run = train.Run(nn.mlp([8], 10), losses.cross_entropy, optim.adam(1e-2), batch_size=64)
+    >>> _ = train.fit(run, data.load("digits").train, epochs=2, callbacks=[interop.csv_log("log.csv")])
+    >>> np.loadtxt("log.csv", delimiter=",", skiprows=1).shape  # step, epoch, loss
+    (2, 3)
+    """
+    path = Path(path).expanduser()
+
+    def write(ts: TrainState, record: Record) -> None:
+        earlier: list[dict[str, Any]] = []
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                earlier = [row for row in csv.DictReader(file) if int(row["step"]) < record["step"]]
+        write_records(path, [*earlier, *history_rows([record])])
+
+    return write
+
+
+def tensorboard_log(writer: Any) -> Callback:
+    """Return a callback for `fit` that passes its records to a TensorBoard writer.
+
+    The curves are named as the columns of `history_rows`; those of an ensemble are "name/member".
+
+    Args:
+      writer: a `SummaryWriter` of tensorboardX (`pip install 'nnjax[tensorboard]'`) or `torch.utils.tensorboard`. Close
+        it after `fit`, because it writes in the background.
+
+    Raises:
+      TypeError: for an object without the method `add_scalar`.
+
+    >>> class Writer:  # with tensorboardX: with SummaryWriter("runs/a") as writer: …
+    ...     def add_scalar(self, name, value, step):
+    ...         print(name, step)
+    >>> run = train.Run(nn.mlp([8], 10), losses.cross_entropy, optim.adam(1e-2), batch_size=64)
+    >>> log = interop.tensorboard_log(Writer())
+    >>> _ = train.fit(run, data.load("digits").train, epochs=1, callbacks=[log])
+    epoch 23
+    loss 23
+    """
+    if not hasattr(writer, "add_scalar"):
+        raise TypeError(f"tensorboard_log: writer must be a SummaryWriter, got {writer!r:.80}")
+
+    def write(ts: TrainState, record: Record) -> None:
+        for row in history_rows([record]):
+            suffix = f"/{row['member']}" if "member" in row else ""
+            for name, value in row.items():
+                if name not in ("member", "step"):
+                    writer.add_scalar(name + suffix, value, int(row["step"]))
+
+    return write

@@ -1,0 +1,406 @@
+"""Networks as scikit-learn estimators, for `Pipeline`, `GridSearchCV`, `cross_val_score` and joblib.
+
+They are thin: a network, a loss and `train.fit`. Inputs are used unchanged, so put a `StandardScaler` before them in a
+`Pipeline`. The targets of a `Regressor` are standardised inside, because a `Pipeline` cannot do that.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from scipy.special import softmax
+
+from nnjax import checks, losses, nn, optim, train, uncertainty
+from nnjax.data import n_rows, split_rows, take_rows
+from nnjax.types import Data, Key, Layer, Loss, Optimizer, Params, PyTree, State, TrainState
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.utils import check_random_state
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError("nnjax.interop.sklearn needs scikit-learn ≥ 1.6: pip install 'nnjax[sklearn]'") from error
+
+BLOCK = 4096  # the most rows that are predicted at once
+
+Network = Layer | Callable[[int], Layer] | None
+MakeOptimizer = Optimizer | Callable[[float], Optimizer]
+
+
+class _Estimator(BaseEstimator):  # type: ignore[misc]
+    """The part that a classifier and a regressor share. scikit-learn requires classes with these methods."""
+
+    _default_loss: Loss
+
+    def __init__(
+        self,
+        hidden: Sequence[int] = (100,),
+        *,
+        net: Network = None,
+        loss: Loss | None = None,
+        optimizer: MakeOptimizer = optim.adam,
+        learning_rate: float = 1e-3,
+        epochs: int = 200,
+        batch_size: int | None = 200,
+        members: int = 1,
+        patience: int | None = None,
+        validation_fraction: float = 0.1,
+        random_state: Any = None,
+        verbose: bool = False,
+    ):
+        self.hidden = hidden
+        self.net = net
+        self.loss = loss
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.members = members
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _examples(self, X: Any, y: Any, sample_weight: Any, *, reset: bool, **y_options: bool) -> Data:
+        """Return checked examples in JAX's floating dtype. Rows of weight 0 are left out, as if they did not exist."""
+        dtype = jnp.result_type(float)
+        x, y = validate_data(self, X, y, reset=reset, dtype=dtype, **y_options)
+        if sample_weight is None:
+            return Data(x, y)
+        weights = _check_sample_weight(sample_weight, x, dtype=dtype, ensure_non_negative=True)
+        if not weights.any():
+            raise ValueError("the weights of all rows are 0")
+        return Data(x[weights > 0], y[weights > 0], weights[weights > 0])
+
+    def _train(self, data: Data, labels: np.ndarray | None) -> Self:
+        """Train on examples from the beginning. With labels, the validation part has the same share of each."""
+        seed = self._seed()
+        validation = None
+        if self.patience is not None:
+            rows = split_rows(
+                data.y if labels is None else labels,
+                self.validation_fraction,
+                seed=seed,
+                stratify=labels is not None,
+            )
+            data, validation = (take_rows(data, part) for part in rows)
+        result = train.fit(
+            self._run(n_rows(data)),
+            data,
+            epochs=self.epochs,
+            key=jax.random.split(jax.random.key(seed), self.members),
+            validation=validation,
+            patience=self.patience,
+            progress=self.verbose,
+        )
+        self.history_ = result.history
+        best = result.best or result.ts
+        return self._keep(result.ts._replace(params=best.params, state=best.state))
+
+    def _train_epoch(self, data: Data) -> Self:
+        """Train on examples for one epoch, from the current state or from the beginning."""
+        run = self._run(n_rows(data))
+        if hasattr(self, "ts_"):
+            ts = self.ts_._replace(key=jax.random.wrap_key_data(self.ts_.key))
+        else:
+            ts = _initial_states(run, jax.random.split(jax.random.key(self._seed()), self.members), data)
+        return self._keep(_epoch(run, ts, data))
+
+    def _keep(self, ts: TrainState) -> Self:
+        """Keep the state of the training as NumPy arrays, which can be pickled."""
+        self.ts_ = jax.tree.map(np.asarray, ts._replace(key=jax.random.key_data(ts.key)))
+        return self
+
+    def _seed(self) -> int:
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _run(self, n: int) -> train.Run:
+        """Return the run for a number of rows. A batch is not larger than the data."""
+        where = type(self).__name__
+        checks.positive_int(where, "members", self.members)
+        if self.batch_size is not None:
+            checks.positive_int(where, "batch_size", self.batch_size)
+        loss = _shared(self.loss or self._default_loss)
+        optimizer = _optimizer(_shared(self.optimizer), self.learning_rate)
+        batch_size = self.batch_size and min(self.batch_size, n)
+        return train.Run(_network(*self._design), loss, optimizer, batch_size=batch_size)
+
+    def _design_network(self, outputs: int) -> None:
+        """Keep what determines the network, because parameters of the estimator may be set after a fit."""
+        hidden = checks.items(type(self).__name__, "hidden", self.hidden, "(100,)")
+        self._design = (_shared(self.net), hidden, outputs, self.loss is losses.gaussian_nll)
+
+    def _outputs(self, X: Any) -> Any:
+        """Return the network's outputs (members, n, outputs), or a pair of such means and log-variances.
+
+        Rows are padded to a power of two, so that few programs are compiled, and a row has the same prediction in a
+        small and in a large table.
+        """
+        check_is_fitted(self)
+        x = validate_data(self, X, reset=False, dtype=jnp.result_type(float))
+        size = min(BLOCK, 1 << max(4, (len(x) - 1).bit_length()))
+        parts = []
+        for start in range(0, len(x), size):
+            block = x[start : start + size]
+            padded = np.pad(block, ((0, size - len(block)), (0, 0)))
+            outputs = _predict(_network(*self._design), self.ts_.params, self.ts_.state, padded)
+            parts.append(jax.tree.map(np.asarray, outputs))
+        return jax.tree.map(lambda *blocks: np.concatenate(blocks, 1)[:, : len(x)], *parts)
+
+
+class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
+    """Train a network, or an ensemble of networks, as a scikit-learn classifier.
+
+    The log-loss by default. The probabilities of an ensemble are the means of its members' probabilities.
+
+    Args:
+      hidden: widths of the hidden layers of `nn.mlp`.
+      net: a network, or a function from the number of outputs to a network, such as
+        `partial(nn.mlp, (100, 100), norm="batch")`; None for `nn.mlp(hidden, outputs)`. A classifier has one output
+        for each class.
+      loss: one number per example; None for `losses.cross_entropy` of a classifier and `losses.mean_squared_error` of a
+        regressor.
+      optimizer: a function from the learning rate to an optax transformation, or a transformation, which has its own
+        learning rate.
+      learning_rate: learning rate, or a schedule from the step to the rate.
+      epochs: number of passes over the data.
+      batch_size: number of rows per step, at most all rows; None for all rows.
+      members: number of networks in an ensemble.
+      patience: number of epochs without a lower validation loss after which training stops; the epoch with the lowest
+        loss is used for predictions. None to use all rows for training and to never stop early.
+      validation_fraction: share of the rows to validate on if `patience` is set, stratified by class.
+      random_state: integer, `numpy.random.RandomState` or None, as everywhere in scikit-learn.
+      verbose: whether to show a progress bar.
+
+    Attributes:
+      classes_: the labels, sorted; of any kind.
+      history_: a record per epoch, as in the result of `train.fit`.
+      ts_: the `TrainState` that predictions use and from which `partial_fit` continues, as NumPy arrays with a leading
+        axis of members. With `patience` it has the parameters of the best epoch.
+
+    >>> from nnjax.interop.sklearn import Classifier
+    >>> digits = data.load("digits")
+    >>> model = Classifier((64,), epochs=5, learning_rate=1e-2, members=3, random_state=0)
+    >>> model.fit(digits.train.x, digits.train.y).score(digits.test.x, digits.test.y) > 0.9
+    True
+    """
+
+    _default_loss = staticmethod(losses.cross_entropy)
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train from the beginning.
+
+        Args:
+          X: (n, features) numbers.
+          y: (n,) labels, at least two different ones.
+          sample_weight: (n,) weights of the losses; None for equal weights.
+        """
+        data = self._examples(X, y, sample_weight, reset=True)
+        check_classification_targets(data.y)
+        self.classes_ = np.unique(data.y)
+        if len(self.classes_) < 2:
+            raise ValueError(f"Classifier: y holds only one class, {self.classes_[0]}; at least two are needed")
+        self._design_network(len(self.classes_))
+        data = self._encoded(data)
+        return self._train(data, np.asarray(data.y))
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Train for one epoch on these rows, continuing from the last `fit` or `partial_fit`.
+
+        Args:
+          X: (n, features) numbers.
+          y: (n,) labels.
+          classes: all labels that will ever occur; needed in the first call.
+          sample_weight: (n,) weights of the losses; None for equal weights.
+        """
+        first = not hasattr(self, "classes_")
+        if first and classes is None:
+            raise ValueError("Classifier: classes must be passed on the first call to partial_fit.")
+        data = self._examples(X, y, sample_weight, reset=first)
+        check_classification_targets(data.y)
+        known = np.unique(classes) if first else self.classes_
+        if classes is not None and not np.array_equal(np.unique(classes), known):
+            raise ValueError(f"Classifier: classes={classes} differ from those of the first call, {known}")
+        unknown = np.setdiff1d(data.y, known)
+        if len(unknown):
+            raise ValueError(f"Classifier: the label {unknown[0]} is not among the classes {known}")
+        if first:
+            self.classes_ = known
+            self._design_network(len(known))
+        return self._train_epoch(self._encoded(data))
+
+    def _encoded(self, data: Data) -> Data:
+        """Return the examples with the positions of their labels in `classes_`."""
+        return data._replace(y=np.searchsorted(self.classes_, data.y).astype(np.int32))
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the probabilities (n, classes), in the order of `classes_`."""
+        return softmax(self._outputs(X).astype(np.float64), axis=-1).mean(0)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the most probable labels (n,)."""
+        best = self.predict_proba(X).argmax(1)
+        return self.classes_[best]
+
+
+class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
+    """Train a network, or an ensemble of networks, as a scikit-learn regressor with one or several outputs.
+
+    The targets are standardised with the mean and standard deviation of the training rows, or of the rows of the first
+    `partial_fit`; predictions are in the units of the targets.
+
+    The arguments are those of `Classifier`. With `loss=losses.gaussian_nll` the network has twice as many outputs, the
+    means and then the logarithms of the variances, and learns the noise in the targets.
+
+    >>> from nnjax.interop.sklearn import Regressor
+    >>> x = np.linspace(-1, 1, 100)[:, None]
+    >>> model = Regressor((32,), epochs=200, learning_rate=1e-2, members=5, random_state=0)
+    >>> mean, std = model.fit(x, 3 + x[:, 0] ** 2).predict([[0.5], [5.0]], return_std=True)
+    >>> bool(abs(mean[0] - 3.25) < 0.1), bool(std[1] > std[0])  # the members disagree far from the data
+    (True, True)
+    """
+
+    _default_loss = staticmethod(losses.mean_squared_error)
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train from the beginning.
+
+        Args:
+          X: (n, features) numbers.
+          y: (n,) or (n, outputs) numbers.
+          sample_weight: (n,) weights of the losses and of the mean and deviation of y; None for equal weights.
+        """
+        data = self._examples(X, y, sample_weight, reset=True, y_numeric=True, multi_output=True)
+        self._set_scale(data)
+        return self._train(data._replace(y=self._standardised(data.y)), None)
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train for one epoch on these rows, continuing from the last `fit` or `partial_fit`.
+
+        Args:
+          X: (n, features) numbers.
+          y: (n,) or (n, outputs) numbers.
+          sample_weight: (n,) weights of the losses; None for equal weights.
+        """
+        first = not hasattr(self, "ts_")
+        data = self._examples(X, y, sample_weight, reset=first, y_numeric=True, multi_output=True)
+        if first:
+            self._set_scale(data)
+        return self._train_epoch(data._replace(y=self._standardised(data.y)))
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """Return the predictions, and their standard deviations if asked.
+
+        Args:
+          X: (n, features) numbers.
+          return_std: whether to return the pair (mean, standard deviation). The variance is that between the members,
+            plus, with `losses.gaussian_nll`, the mean of the variances that they predict. Without that loss it does
+            not contain the noise of the targets.
+
+        Returns:
+          Arrays of the shape of the training targets, in their units.
+
+        Raises:
+          ValueError: for return_std=True with a single network that predicts no variances.
+        """
+        outputs = self._outputs(X)
+        means, variances = (outputs[0], np.exp(outputs[1])) if self._design[-1] else (outputs, None)
+        shape = (means.shape[1], *self._shape)
+        mean = (means.mean(0, dtype=np.float64) * self.y_std_ + self.y_mean_).reshape(shape)
+        if not return_std:
+            return mean
+        if len(means) == 1 and variances is None:
+            raise ValueError("Regressor: return_std needs members ≥ 2, or loss=losses.gaussian_nll")
+        total = uncertainty.variance_decomposition(jnp.asarray(means), variances).total
+        return mean, (np.sqrt(np.asarray(total, np.float64)) * self.y_std_).reshape(shape)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _set_scale(self, data: Data) -> None:
+        """Keep the mean and the standard deviation of each target, in float64, and design the network."""
+        y = np.asarray(data.y, np.float64).reshape(len(data.y), -1)
+        self.y_mean_ = np.average(y, axis=0, weights=data.weights)
+        std = np.sqrt(np.average((y - self.y_mean_) ** 2, axis=0, weights=data.weights))
+        self.y_std_ = np.where(std > 0, std, 1.0)
+        self._shape = data.y.shape[1:]
+        self._design_network(y.shape[1])
+
+    def _standardised(self, y: np.ndarray) -> np.ndarray:
+        scaled = (np.asarray(y, np.float64).reshape(len(y), -1) - self.y_mean_) / self.y_std_
+        return scaled.astype(jnp.result_type(float))
+
+
+def _shared(function: Any) -> Any:
+    """Return the same object for equal partial functions: `clone` copies them, and JAX compiles again for each copy."""
+    if not isinstance(function, partial):
+        return function
+    try:
+        return _partial(function.func, function.args, tuple(sorted(function.keywords.items())))
+    except TypeError:  # arguments that cannot be hashed
+        return function
+
+
+@lru_cache
+def _partial(function: Callable[..., Any], arguments: tuple[Any, ...], keywords: tuple[tuple[str, Any], ...]) -> Any:
+    return partial(function, *arguments, **dict(keywords))
+
+
+@lru_cache
+def _network(net: Network, hidden: tuple[int, ...], outputs: int, gaussian: bool) -> Layer:
+    """Return a network; the same object for the same arguments, so that its programs are compiled once."""
+    outputs = 2 * outputs if gaussian else outputs
+    if not isinstance(net, Layer):
+        net = nn.mlp(hidden, outputs) if net is None else net(outputs)
+    net = nn.serial(net, partial(_check_outputs, outputs=outputs))
+    return nn.serial(net, _halves) if gaussian else net
+
+
+def _halves(y: Array) -> Any:
+    return tuple(jnp.split(y, 2, -1))
+
+
+def _check_outputs(y: Array, *, outputs: int) -> Array:
+    if y.shape[1:] != (outputs,):
+        raise ValueError(f"the network must return (n, {outputs}) for these targets, got {y.shape}")
+    return y
+
+
+@lru_cache
+def _optimizer(optimizer: MakeOptimizer, learning_rate: float) -> Optimizer:
+    """Return an optimizer; the same object for the same arguments, so that its programs are compiled once."""
+    return optimizer if hasattr(optimizer, "update") else optimizer(learning_rate)
+
+
+@partial(jax.jit, static_argnames="run")
+def _initial_states(run: train.Run, keys: Key, data: Data) -> TrainState:
+    """Return the initial states (members, ...)."""
+    return lax.map(lambda key: run.init(key, data), keys)
+
+
+@partial(jax.jit, static_argnames="run")
+def _epoch(run: train.Run, ts: TrainState, data: Data) -> TrainState:
+    """Take the steps of one epoch with each member."""
+    n = n_rows(data)
+
+    def steps(ts: TrainState) -> TrainState:
+        if run.batch_size is None:
+            return run.step(ts, data)[0]
+        rows = run.rows(jax.random.fold_in(ts.key, ts.step), jnp.int32(0), n, math.ceil(n / run.batch_size))
+        return lax.scan(lambda ts, batch: run.step(ts, take_rows(data, batch)), ts, rows)[0]
+
+    return lax.map(steps, ts)
+
+
+@partial(jax.jit, static_argnames="net")
+def _predict(net: Layer, params: Params, state: State, x: Array) -> PyTree:
+    """Return the outputs (members, n, outputs) of all members."""
+    return lax.map(lambda member: net.apply(member[0], member[1], x, train=False)[0], (params, state))

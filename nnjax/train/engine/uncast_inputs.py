@@ -1,0 +1,54 @@
+"""Find the inputs that a network takes as integers or booleans: tokens and masks, but not images."""
+
+from itertools import combinations, islice
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnjax.data import as_data
+from nnjax.data._source import CheckedGather
+from nnjax.data._validate import as_arrays, is_x, named_leaves
+from nnjax.types import Data, Key, Trainable
+
+TRIES = 64  # combinations of leaves that are tried
+SMALL = (np.dtype(np.uint8), np.dtype(bool))
+
+
+def uncast_inputs(run: Trainable, key: Key, data: Any) -> frozenset[str]:
+    """Return the names of the leaves of x whose uint8 or booleans the network does not accept as float32.
+
+    As few as possible are kept. They are found by tracing `run.init` on shapes and dtypes; nothing is computed. If the
+    network accepts no combination, nothing is returned, and `run.init` raises its own error later.
+    """
+    stored = _stored_shapes(data)
+    if stored is None:
+        return frozenset()
+    names = [name.removeprefix("data.") for name, leaf in named_leaves(stored) if is_x(name) and leaf.dtype in SMALL]
+    fewest_first = (set(keep) for size in range(len(names) + 1) for keep in combinations(names, size))
+    accepted = (keep for keep in islice(fewest_first, TRIES) if _accepts(run, key, stored, set(names) - keep))
+    return frozenset(next(accepted, ()))
+
+
+def _stored_shapes(data: Any) -> Data | None:
+    """Return the shapes and the dtypes of the data as they are stored; None if they cannot be known yet."""
+    gather: Any = getattr(data, "gather", None)  # of a source that is already checked
+    stored = gather.first if isinstance(gather, CheckedGather) else None if data is None else as_data(data)
+    if stored is None:
+        return None
+    if not any(getattr(leaf, "dtype", None) in SMALL for leaf in jax.tree.leaves(stored.x)):
+        return None
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), as_arrays(stored))
+
+
+def _accepts(run: Trainable, key: Key, stored: Data, cast: set[str]) -> bool:
+    """Return True if the run can be initialised on the data with these leaves cast to float32."""
+    shapes = [
+        jax.ShapeDtypeStruct(leaf.shape, np.float32 if name.removeprefix("data.") in cast else leaf.dtype)
+        for name, leaf in named_leaves(stored)
+    ]
+    try:
+        jax.eval_shape(run.init, key, jax.tree.unflatten(jax.tree.structure(stored), shapes))
+    except Exception:
+        return False
+    return True

@@ -1,0 +1,143 @@
+"""Results that do not deceive: baselines, recall of each class, class weights, row numbers, values far outside."""
+
+import json
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nnjax import cli, data
+from nnjax.cli.baseline import baseline, class_scores
+from nnjax.data import Data
+from nnjax.data.table import Column, Table
+
+N = 60
+RNG = np.random.default_rng(0)
+
+
+def table(task="classification", classes=("no", "yes"), **settings):
+    return Table(task, "t", list(classes), [Column("a")], mean=[0.0], std=[1.0], **settings)
+
+
+def test_the_baseline_of_classes_is_the_most_frequent_one_in_training():
+    constant = baseline(table(), Data((), jnp.array([1, 1, 0])), Data((), jnp.array([0, 0, 0, 1])))
+    assert constant.prediction == "always 'yes'"
+    assert constant.scores == {"accuracy": 0.25}
+
+
+def test_the_baseline_of_numbers_is_their_mean():
+    units = table("regression", (), target_mean=5.0, target_std=10.0)
+    constant = baseline(units, Data((), jnp.array([[-1.0], [1.0]])), Data((), jnp.array([[1.0], [3.0]])))
+    np.testing.assert_allclose(constant.scores["rmse"], 10 * np.sqrt(5))
+    np.testing.assert_allclose(constant.scores["r2"], 1 - 5 / 1)
+    assert np.isnan(baseline(units, Data((), jnp.ones((2, 1))), Data((), jnp.ones((1, 1)))).scores["r2"])
+
+
+def test_scores_of_each_class():
+    y = jnp.array([0, 0, 0, 1, 1, 2])
+    predicted = np.eye(4)[[0, 0, 1, 1, 0, 0]]
+    scores = class_scores(table(classes="abcd"), predicted, Data((), y))
+    assert scores.recall == {"a": pytest.approx(2 / 3), "b": 0.5, "c": 0.0}
+    assert scores.balanced_accuracy == pytest.approx((2 / 3 + 0.5) / 3)
+    assert scores.never == {"c": 1}
+    assert scores.auc is None
+    two = class_scores(table(), np.array([[0, 1.0], [0, 0.0], [0, 3.0]]), Data((), jnp.array([0, 0, 1])))
+    assert two.auc == 1
+
+
+def write(path, columns):
+    names = ",".join(columns)
+    rows = "\n".join(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))
+    path.write_text(f"{names}\n{rows}\n")
+    return path
+
+
+def columns(**changed):
+    x = RNG.normal(size=N).round(3)
+    return {"a": x, "b": RNG.normal(size=N).round(3), "t": np.where(x > 0, "yes", "no")} | changed
+
+
+@pytest.mark.parametrize(
+    ("values", "suspicious"),
+    [
+        (np.arange(N), True),
+        (1000 - 2.5 * np.arange(N), True),
+        (RNG.permutation(N) + 7, True),
+        (RNG.permutation(N) * 1000, False),  # different, but with gaps, like prices
+        (np.arange(N) // 2, False),
+        (RNG.normal(size=N).round(3), False),
+    ],
+    ids=["0, 1, …", "descending", "shuffled", "with gaps", "pairs", "numbers"],
+)
+def test_row_numbers_are_named(tmp_path, values, suspicious):
+    path = write(tmp_path / "t.csv", columns(id=values))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data.load(str(path), target="t")
+    assert [("'id' looks like a row number" in str(w.message)) for w in caught] == [True] * suspicious
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert data.load(str(path), target="t", drop=["id"]).train.x.shape[1] == 2
+
+
+def test_an_unnamed_index_is_left_out(tmp_path):
+    path = write(tmp_path / "t.csv", {"": np.arange(N)} | columns())
+    with pytest.warns(UserWarning, match=r"t\.csv: the first column .* numbers the rows, so it is left out"):
+        assert [column.name for column in data.load(str(path), target="t").table.columns] == ["a", "b"]
+
+
+def test_values_far_outside_are_listed(tmp_path):
+    target = RNG.normal(size=N).round(3)
+    target[17] = 1e9
+    path = write(tmp_path / "t.csv", columns(t=target))
+    with pytest.warns(UserWarning, match=r"1 value lies more than 10 interquartile .* 1e\+09 in row 17 of 't'"):
+        data.load(str(path), target="t")
+
+
+def test_mistakes_in_drop_are_named(tmp_path):
+    path = str(write(tmp_path / "t.csv", columns()))
+    for drop, kind, message in (
+        (["x"], ValueError, "column to drop"),
+        (["t"], ValueError, "the target 't' cannot be dropped"),
+        ("a", TypeError, r"drop must be a list of columns, got 'a'; write \['a'\]"),
+    ):
+        with pytest.raises(kind, match=message):
+            data.load(path, target="t", drop=drop)
+    with pytest.raises(ValueError, match="apply only to files"):
+        data.load("digits", drop=["a"])
+
+
+def nnjax(*arguments):
+    with jax.numpy_dtype_promotion("standard"):  # JAX's default, which users have
+        cli.app(list(arguments), standalone_mode=False)
+
+
+def test_the_report_of_a_rare_class(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rare = np.where(np.arange(100) % 10 == 3, "yes", "no")
+    write(tmp_path / "rare.csv", {"a": RNG.normal(size=100).round(3), "id": np.arange(100), "y": rare})
+    command = ["train", "rare.csv", "--target", "y", "--epochs", "1", "--width", "4", "--no-plots", "--drop", "id"]
+    nnjax(*command, "--out", "plain")
+    output = capsys.readouterr()
+    text = " ".join((output.out + output.err).split())
+    assert "always 'no': accuracy 0.9000; balanced accuracy" in text
+    assert "recall:" in text
+    result = json.loads((tmp_path / "plain" / "result.json").read_text())
+    assert result["baseline"] == {"accuracy": 0.9}
+    assert result["recall"].keys() == {"no", "yes"}
+    nnjax(*command, "--class-weights", "balanced", "--out", "weighted")
+    nnjax("predict", "weighted", "rare.csv")
+    losses = [(tmp_path / name / "metrics.csv").read_text() for name in ("plain", "weighted")]
+    assert losses[0] != losses[1]
+
+
+def test_weights_of_classes_are_inverse_to_their_frequencies():
+    from nnjax.cli.prepare import _class_weights
+
+    weights = _class_weights(np.array([0, 0, 0, 1]), table(), "balanced")
+    np.testing.assert_allclose(weights, [2 / 3, 2 / 3, 2 / 3, 2])
+    assert _class_weights(np.array([0, 1]), table(), "none") is None
+    with pytest.raises(ValueError, match="applies only to classification"):
+        _class_weights(np.array([0.5]), table("regression", ()), "balanced")
