@@ -198,8 +198,9 @@ def test_micro_batches_of_16_bits_are_summed_in_32():
 def test_loss_that_is_nan_from_the_start_is_not_blamed_on_the_learning_rate():
     run = train.Run(nn.dense(2), lambda p, y: losses.cross_entropy(p, y) * jnp.nan, optim.sgd(0.1), batch_size=4)
     with pytest.warns(train.DivergedWarning, match="likely cause is in the data, the labels or the loss") as caught:
-        fit(run)
+        result = fit(run)
     assert "learning rate" not in str(caught[0].message)
+    assert (int(result.diverged), int(result.ts.step)) == (0, 1)  # the bad step is the last
 
 
 # Processes

@@ -85,6 +85,14 @@ REFUSED = {
         {"net": nn.serial(nn.dense(3)._replace(name="mine"), nn.dense(2))},
         r"no weights can be converted for mine at '0'",
     ),
+    "a custom layer with the name of another": (
+        {"net": nn.serial(nn.scale()._replace(name="dense(4)"), nn.dense(2))},
+        r"no weights can be converted for dense\(4\) at '0'",
+    ),
+    "a recurrent layer with other leaves": (
+        {"net": nn.serial(nn.scale()._replace(name="gru(4)"), nn.dense(2))},
+        r"no weights can be converted for gru\(4\) at '0'",
+    ),
     "a custom combinator": (
         {"net": nn.serial(WRAPPER, nn.dense(2))},
         r"interop.torch: no weights can be converted for mine at '0'",

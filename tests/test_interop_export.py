@@ -105,6 +105,7 @@ def test_metadata_and_equal_files(tmp_path):
     for name in ("a.zip", "b.zip"):
         interop.export(tmp_path / name, net, params, state, x, platforms=("cpu", "cuda"))
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    assert {entry.date_time[0] for entry in ZipFile(tmp_path / "a.zip").infolist()} == {1980}  # files have no times
     metadata = json.loads(ZipFile(tmp_path / "a.zip").read("metadata.json"))
     exported = load(tmp_path / "a.zip")
     assert metadata["calling_convention_version"] == exported.calling_convention_version

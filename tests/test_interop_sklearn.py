@@ -157,6 +157,14 @@ def test_weights_move_the_boundary():
     assert (weighted.predict(X) == 1).sum() > (plain.predict(X) == 1).sum()
 
 
+def test_rows_of_weight_zero_do_not_exist():
+    model, kept = quick_classifier(epochs=3), Y < 2
+    weighted = model.fit(X, Y, sample_weight=kept.astype(float)).predict_proba(X)
+    assert model.classes_.tolist() == [0, 1]
+    alone = model.fit(X[kept], Y[kept], sample_weight=np.ones(kept.sum())).predict_proba(X)
+    np.testing.assert_array_equal(weighted, alone)
+
+
 def test_early_stopping_uses_the_best_epoch():
     model = quick_classifier(patience=2, epochs=300, learning_rate=0.1, validation_fraction=0.3).fit(X, Y)
     scores = [record["validation_loss"][0] for record in model.history_]
@@ -295,3 +303,13 @@ def test_subclass_keeps_the_loss():
 
     model = MyRegressor((16,), epochs=100, learning_rate=1e-2, random_state=0)
     assert model.fit(LINE, LINE[:, 0]).score(LINE, LINE[:, 0]) > 0.9
+
+
+@pytest.mark.filterwarnings("ignore::nnjax.train.DivergedWarning")
+@pytest.mark.parametrize("make", [quick_classifier, quick_regressor])
+def test_training_that_diverges_is_refused(make):
+    model = make(optimizer=optim.sgd, learning_rate=1e30)
+    with pytest.raises(ValueError, match="the training diverged, its parameters are not finite"):
+        model.fit(X, Y)
+    with pytest.raises(ValueError, match="the training diverged"):
+        model.partial_fit(X, Y)

@@ -627,6 +627,15 @@ def test_paths_that_do_not_merge_are_found_at_init(net):
     assert any("in the merge of" in note for note in caught.value.__notes__)
 
 
+def test_summary_of_a_language_model():
+    tokens = jnp.zeros((1, 4), jnp.int32)
+    rows = nn.summary(nn.language_model(7, 8, 2, 2, tied=False), tokens).rows
+    paths = {row.path: row.name for row in rows}
+    assert paths["embedding",] == "embedding(7, 8)"
+    assert paths["body", 0, 0, 1, 1] == "multi_head_attention(2)"
+    assert paths["head",] == "dense(7)"
+
+
 def test_summary_of_a_custom_combinator():
     """It is one row, because its parameters are not at the path of its children."""
     inner = nn.serial(nn.dense(3), jax.nn.relu)

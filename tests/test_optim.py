@@ -504,12 +504,18 @@ def test_integer_gradients_are_named_by_path(case, dtype):
 
 
 @pytest.mark.parametrize(
-    "leaf", ["abc", abs, object(), True, 1, np.array(["a"]), np.array([None])], ids=lambda leaf: type(leaf).__name__
+    "leaf",
+    ["abc", b"abc", abs, object(), True, 1, np.array(["a"]), np.array([None])],
+    ids=lambda leaf: type(leaf).__name__,
 )
-def test_parameters_that_are_no_numbers_are_named(leaf):
-    for make in (optim.sgd, optim.adam, optim.params_ema):
+def test_parameters_and_gradients_that_are_no_numbers_are_named(leaf):
+    for make in (optim.sgd, optim.adam, optim.adamw, optim.params_ema):
         with pytest.raises(TypeError, match=rf"^{make.__name__}: parameters must be floating or complex, got .* at w;"):
             make(0.1).init({"w": leaf})
+        optimizer, params = make(0.1), {"w": 2.5}
+        for passed in (params, None) if make in (optim.sgd, optim.adam) else (params,):
+            with pytest.raises(TypeError, match=rf"^{make.__name__}: gradients must be floating or complex, got .* w;"):
+                optimizer.update({"w": leaf}, optimizer.init(params), passed)
 
 
 @pytest.mark.parametrize("name", ["adamw", "lion"])

@@ -425,3 +425,11 @@ def test_a_traced_decay_is_a_decay_in_bfloat16_too():
     a, b = (optimizer.update(params, optimizer.init(params))[0] for optimizer in updates)
     assert a.dtype == b.dtype == jnp.bfloat16
     np.testing.assert_array_equal(a, b)
+
+
+def test_metrics_of_evaluate_get_the_weights():
+    x, y = jnp.eye(4), jnp.array([0, 1, 2, 2])
+    run = train.Run(lambda x: x, losses.cross_entropy, optim.sgd(0.1), batch_size=2, metrics=(metrics.accuracy,))
+    examples = Data(x, y, jnp.array([1.0, 1.0, 1.0, 5.0]))
+    ts = run.init(jax.random.key(0), examples)
+    assert float(run.evaluate(ts, examples)["accuracy"]) == 3 / 8

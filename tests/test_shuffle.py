@@ -219,6 +219,12 @@ def test_eight_rounds_are_distinguishable_from_random(monkeypatch):
     assert positions(orders(64)) < 1e-10
 
 
+def test_a_round_swaps_half_of_the_pairs(monkeypatch):
+    monkeypatch.setattr(shuffle, "ROUNDS", 1)
+    moved = orders(64) != np.arange(64)
+    assert abs(moved.mean() - 0.5 * (1 - 1 / 64)) < 0.005  # a place is its own partner in one of 64 cases
+
+
 def test_statistics_find_orders_that_are_not_random():
     rng, n = np.random.default_rng(0), 10
     random = rng.permuted(np.tile(np.arange(n), (5000, 4, 1)), axis=-1)

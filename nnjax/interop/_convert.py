@@ -44,7 +44,7 @@ class Pair(NamedTuple):
     part: Part
     convention: Convention
     expected: Leaves  # shapes and dtypes of the other library's leaves, by name inside their layer
-    found: Mapping[str, str]  # paths of those that there are
+    found: Mapping[str, str]  # their paths, without leaves that the other library's layer lacks
 
 
 def import_weights(
@@ -243,13 +243,21 @@ def _start(library: Library, name: str) -> str:
 
 def _forms(library: Library, part: Part) -> list[tuple[Convention, Leaves]]:
     """Return the conventions of a layer, each with the shapes of the other library's leaves."""
-    conventions = library.conventions(part.kind, part.arguments)
-    if not conventions:
+    forms = []
+    for convention in library.conventions(part.kind, part.arguments):
+        try:
+            expected = _shapes_there(convention, part.shapes)
+            back = jax.eval_shape(convention.to_ours, expected)
+        except KeyError:  # a layer of this name with other leaves
+            continue
+        if {name: leaf.shape for name, leaf in back.items()} == {n: leaf.shape for n, leaf in part.shapes.items()}:
+            forms.append((convention, expected))
+    if not forms:
         raise ValueError(
             f"{library.where}: no weights can be converted for {part}; a single array is paired by "
             f"names={{{part.path!r}: …}}, and the layers around it can be converted one by one"
         )
-    return [(each, _shapes_there(each, part.shapes)) for each in conventions]
+    return forms
 
 
 def _shapes_there(convention: Convention, ours: Leaves) -> Leaves:
@@ -289,7 +297,9 @@ def _named_pair(library: Library, part: Part, theirs: Leaves, name: str | None) 
 
 def _candidates(library: Library, part: Part, convention: Convention, expected: Leaves, free: Leaves) -> Iterator[Pair]:
     """Yield the layer with each unused group of weights that has its leaves, in their order."""
-    modules = {name.rpartition(library.separator)[0] for name in expected}
+    by_module: dict[str, list[str]] = {}
+    for path in free:
+        by_module.setdefault(path.rpartition(library.separator)[0], []).append(path)
     starts = [
         path.removesuffix(name)
         for path in free
@@ -297,11 +307,11 @@ def _candidates(library: Library, part: Part, convention: Convention, expected: 
         if path == name or path.endswith(library.separator + name)
     ]
     for start in dict.fromkeys(starts):
-        found = {name: start + name for name in expected if start + name in free}
-        inside = [path.removeprefix(start) for path in free if path.startswith(start)]
-        others = [name for name in inside if name not in expected and name.rpartition(library.separator)[0] in modules]
+        paths = {name: start + name for name in expected}
+        modules = {path.rpartition(library.separator)[0] for path in paths.values()}
+        found = {name: path for name, path in paths.items() if path in free}
         if (
-            not others
+            {path for module in modules for path in by_module.get(module, ())} == set(found.values())
             and all(name in found or name in convention.defaults for name in expected)
             and all(free[path].ndim == expected[name].ndim for name, path in found.items())
         ):

@@ -253,7 +253,7 @@ def _flat(weights: Any) -> _Flat:
 
 
 def _keys(path: tuple[Any, ...]) -> list[Any]:
-    """Return the keys that lead to an array; `value` of the variable around it is none."""
+    """Return the keys that lead to an array, without the attribute `value` of the variable that holds it."""
     return [step.key for step in path if hasattr(step, "key")]
 
 

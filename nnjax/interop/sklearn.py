@@ -113,8 +113,13 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         return self._keep(_epoch(run, ts, data))
 
     def _keep(self, ts: TrainState) -> Self:
-        """Keep the state of the training as NumPy arrays, which can be pickled."""
+        """Keep the state of the training as NumPy arrays, which can be pickled. Raise if it diverged."""
         self.ts_ = jax.tree.map(np.asarray, ts._replace(key=jax.random.key_data(ts.key)))
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((self.ts_.params, self.ts_.state))):
+            raise ValueError(
+                f"{type(self).__name__}: the training diverged, its parameters are not finite; use a smaller "
+                "learning_rate, or standardise X"
+            )
         return self
 
     def _seed(self) -> int:
@@ -200,6 +205,9 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
           X: (n, features) numbers.
           y: (n,) labels, at least two different ones.
           sample_weight: (n,) weights of the losses; None for equal weights.
+
+        Raises:
+          ValueError: for fewer than two classes, for wrong arguments, and if the training diverges.
         """
         data = self._examples(X, y, sample_weight, reset=True)
         check_classification_targets(data.y)

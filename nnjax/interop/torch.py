@@ -272,7 +272,7 @@ _TABLE = {
 def _conventions(kind: str, arguments: str) -> Sequence[Convention]:
     if kind in ("weight_norm", "spectral_norm"):
         inner, _, _ = kind_of(arguments)
-        known = ("dense", "conv") if kind == "weight_norm" else _WEIGHTS  # torch's lengths are those of the first axis
+        known = ("dense", "conv") if kind == "weight_norm" else _WEIGHTS  # lengths along the first axis
         return _normed(kind, inner) if inner in known else []
     return [_TABLE[kind]] if kind in _TABLE else []
 

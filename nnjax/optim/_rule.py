@@ -231,6 +231,7 @@ def map_leaves(
 
 def check_like_gradients(name: str, key: str, tree: PyTree, grads: PyTree) -> None:
     """Check that the tree called `key` has the structure and the shapes of the gradients."""
+    check_inexact(name, "gradients", grads)
     gradients, leaves = (jax.tree_util.tree_leaves_with_path(t) for t in (grads, tree))
     got: Any = jax.tree.structure(grads)  # mypy does not know the type
     expected = jax.tree.structure(tree)
