@@ -12,8 +12,8 @@ each position, for example with the weights 0 and 1 of a mask. The loss of an ex
 
     loss_i = Σ_t v_it loss_it / Σ_t v_it,   0 if all v_it are 0
 
-In the loss of a run, all examples count the same, whatever their number of positions. For the mean over all positions
-of all examples, which is the loss of PyTorch, pass the examples' numbers of positions, Σ_t v_it, as their weights:
+In the loss of a run, all examples count the same, regardless of their length. For the mean over all positions of all
+examples, which is the loss of PyTorch, pass the examples' numbers of positions, Σ_t v_it, as their weights:
 `Data(x, labels, weights=(labels != -1).sum(-1))`.
 """
 

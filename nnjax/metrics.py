@@ -11,7 +11,7 @@ prediction or its label is NaN.
 **Sequences.** Metrics of classes also take logits (examples, ..., classes) and labels (examples, ...), with
 `ignore_index` and with pairs `(labels, weights of positions)` as target, as `losses.cross_entropy` does. The positions
 of an example share its weight, so that `nll` is the validation loss; an example without positions that count is left
-out. With the numbers of positions that count as weights of the examples, a metric is that of all positions.
+out. With the numbers of positions that count as weights of the examples, a metric averages over all positions.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ LAYERS = [
     ["nn", "losses", "metrics", "optim", "data", "storage", "optcheck"],
     ["uncertainty", "debug"],
     ["train"],
-    ["interop", "plot"],
+    ["interop", "plot", "recipes"],
     ["lecture", "cli", "pytest_plugin"],
 ]
 SAME_LINE = {"metrics": {"losses"}, "data": {"storage"}}
@@ -35,6 +35,7 @@ NOT_PARTS = {
     "types",
     "checks",
     "_reproducible",
+    "recipes",
     "lecture",
     "cli",
     "pytest_plugin",

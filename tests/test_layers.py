@@ -11,7 +11,7 @@ import pytest
 import scipy.special
 from cases import LAYERS, block, directional_derivatives, equations, over, random_like
 
-from nnjax import nn
+from nnjax import losses, nn
 
 keys, draws, other_draws = (jax.random.split(jax.random.key(i), 2) for i in (7, 8, 9))
 key = keys[0]
@@ -666,3 +666,20 @@ def test_summary_of_a_custom_combinator():
 def test_more_wrong_arguments_are_errors(make, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make()
+
+
+def test_tied_weights_are_one_entry_whose_gradient_is_the_sum_of_both_uses():
+    tied, free = (nn.language_model(7, 8, 1, 2, tied=tied) for tied in (True, False))
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 7, (3, 5)))
+    params, state = tied.init(jax.random.key(0), x)
+    head = {"w": params["embedding"]["w"].T, "b": jnp.zeros(7)}
+
+    def loss(net, params, state):
+        return losses.cross_entropy(net.apply(params, state, x, train=True)[0], jnp.roll(x, -1, 1)).sum()
+
+    both = jax.grad(lambda p: loss(free, p, state | {"head": ()}))(params | {"head": head})
+    once = jax.grad(lambda p: loss(tied, p, state))(params)
+    assert set(once) == {"embedding", "body"}
+    expected = both["embedding"]["w"] + both["head"]["w"].T
+    np.testing.assert_allclose(once["embedding"]["w"], expected, rtol=1e-4, atol=1e-6)
+    assert jnp.abs(both["embedding"]["w"]).max() > 1e-3

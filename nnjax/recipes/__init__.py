@@ -1,0 +1,7 @@
+"""Training steps of papers as objectives, one file of at most 40 lines each.
+
+Each file has a network, its objective, and `make_run`. Copy one and change it, or train it unchanged:
+
+    from nnjax.recipes import vae
+    result = train.fit(vae.make_run(), data.load("digits").train, epochs=10)
+"""

@@ -1,0 +1,30 @@
+"""Penalties on the weights, added to a loss: their squares, and their spectral norms (arXiv:1705.10941)."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from nnjax import losses, nn, optim, train
+from nnjax.types import Data, Key, Log, Params, State
+
+net = nn.mlp([64], 10)
+plain = train.objective_of(net, losses.cross_entropy)
+
+
+def penalties(params: Params) -> Log:
+    """Return the sum of the squares of all weights, and the sum of their squared largest singular values."""
+    weights = [w for path, w in nn.paths(params).items() if path.endswith("/w")]
+    return {
+        "l2": jnp.stack([jnp.square(w).sum() for w in weights]).sum(),
+        "spectral": jnp.stack([jnp.square(jnp.linalg.norm(w, 2)) for w in weights]).sum(),
+    }
+
+
+def make_run(factors: dict[str, float | Array]) -> train.Run:
+    """Return the run with a factor for each penalty, such as `{"l2": 1e-4, "spectral": 1e-3}`, also in a sweep."""
+
+    def objective(params: Params, state: State, batch: Data, *, train: bool, key: Key) -> tuple[Array, State, Log]:
+        values, state, log = plain(params, state, batch, train=train, key=key)
+        terms = penalties(params)
+        return values + sum(factors[name] * term for name, term in terms.items()), state, log | terms
+
+    return train.Run(net, objective=objective, optimizer=optim.adam(3e-3), batch_size=64)

@@ -1,0 +1,29 @@
+"""A variational autoencoder of images (Kingma and Welling 2014, arXiv:1312.6114): minus the evidence lower bound."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from nnjax import losses, nn, optim, train
+from nnjax.types import Data, Key, Log, Params, State
+
+CODE = 8  # length of a code
+encoder, decoder = nn.mlp([128], 2 * CODE), nn.mlp([128], 64)
+net = nn.named(encoder=encoder, mean=lambda h: h[:, :CODE], decoder=decoder)  # reconstructs from the mean of the code
+
+
+def objective(params: Params, state: State, batch: Data, *, train: bool, key: Key) -> tuple[Array, State, Log]:
+    """Return the reconstruction's cross-entropy plus the divergence of the code from a standard normal distribution."""
+    h, _ = encoder.apply(params["encoder"], state["encoder"], batch.x, train=train)
+    mean, log_variance = jnp.split(h, 2, axis=-1)
+    code = mean + jnp.exp(log_variance / 2) * jax.random.normal(key, mean.shape)
+    pixels, _ = decoder.apply(params["decoder"], state["decoder"], code, train=train)
+    reconstruction = losses.binary_cross_entropy(pixels, batch.x)
+    divergence = (jnp.square(mean) + jnp.exp(log_variance) - log_variance - 1).sum(-1) / 2
+    log = {"reconstruction": reconstruction.mean(), "divergence": divergence.mean()}
+    return reconstruction + divergence, state, log
+
+
+def make_run() -> train.Run:
+    """Return the run; its data are images (n, 64) in [0, 1]."""
+    return train.Run(net, objective=objective, optimizer=optim.adam(3e-3), batch_size=64)
