@@ -80,6 +80,7 @@ RIGHT = {
     "epochs": EPOCHS,
     "key": "None random_keys",
     "mesh": NONE,
+    "strategy": NONE,
     "group": NONE,
     "patience": NONE,
     "out": "None text",
@@ -122,7 +123,7 @@ CALLS = {
         train.compare,
         {"first": RUN, "second": RUN, "data": D, "validation": D, "seeds": 2, "confidence": 0.9, "progress": False}
         | COMMON,
-        {"epochs": "1.5", "key": "None random_keys", "mesh": NONE, "progress": "True"},
+        {"epochs": "1.5", "key": "None random_keys", "mesh": NONE, "strategy": NONE, "progress": "True"},
     ),
     "paired_difference": Call(
         train.paired_difference,

@@ -58,7 +58,7 @@ def make_job(
     data = NO_DATA if data is None else as_examples(data, keep=uncast_inputs(run, keys[0], data))
     held_out = validation
     if validation is not None:
-        held_out = validate(validation, "validation", keep=uncast_inputs(run, keys[0], validation))
+        held_out = validate(validation, "validation", keep=uncast_inputs(run, keys[0], validation, "validation"))
     in_order = isinstance(data, Source) and data.in_order
     counts = np.full(len(keys), EPOCH_STEPS * (run.batch_size or 1) if in_order else n_rows(data))
     rows = held_out_rows = None

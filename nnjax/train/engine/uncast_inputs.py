@@ -15,13 +15,13 @@ TRIES = 64  # combinations of leaves that are tried
 SMALL = (np.dtype(np.uint8), np.dtype(bool))
 
 
-def uncast_inputs(run: Trainable, key: Key, data: Any) -> frozenset[str]:
+def uncast_inputs(run: Trainable, key: Key, data: Any, name: str = "data") -> frozenset[str]:
     """Return the names of the leaves of x whose uint8 or booleans the network does not accept as float32.
 
     As few as possible are kept. They are found by tracing `run.init` on shapes and dtypes; nothing is computed. If the
     network accepts no combination, nothing is returned, and `run.init` raises its own error later.
     """
-    stored = _stored_shapes(data)
+    stored = _stored_shapes(data, name)
     if stored is None:
         return frozenset()
     names = [name.removeprefix("data.") for name, leaf in named_leaves(stored) if is_x(name) and leaf.dtype in SMALL]
@@ -30,15 +30,15 @@ def uncast_inputs(run: Trainable, key: Key, data: Any) -> frozenset[str]:
     return frozenset(next(accepted, ()))
 
 
-def _stored_shapes(data: Any) -> Data | None:
+def _stored_shapes(data: Any, name: str) -> Data | None:
     """Return the shapes and the dtypes of the data as they are stored; None if they cannot be known yet."""
     gather: Any = getattr(data, "gather", None)  # of a source that is already checked
-    stored = gather.first if isinstance(gather, CheckedGather) else None if data is None else as_data(data)
+    stored = gather.first if isinstance(gather, CheckedGather) else None if data is None else as_data(data, name)
     if stored is None:
         return None
     if not any(getattr(leaf, "dtype", None) in SMALL for leaf in jax.tree.leaves(stored.x)):
         return None
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), as_arrays(stored))
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), as_arrays(stored, name=name))
 
 
 def _accepts(run: Trainable, key: Key, stored: Data, cast: set[str]) -> bool:
