@@ -20,6 +20,11 @@ from nnjax.data import _idx as idx
 from nnjax.data.table import Table
 from nnjax.train.engine.distributed import ProcessLostError
 
+pytestmark = [  # small tables have columns like that
+    pytest.mark.filterwarnings("ignore:.*looks like a row number"),
+    pytest.mark.filterwarnings("ignore:.*interquartile ranges"),
+]
+
 
 def stop(*_, **__):
     raise KeyboardInterrupt

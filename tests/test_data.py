@@ -16,6 +16,11 @@ from nnjax import data
 from nnjax.data import _idx as idx
 from nnjax.data.table import MOST_CATEGORIES, MOST_CLASSES, Column, Table, choose_task, read_table
 
+pytestmark = [  # small tables have columns like that
+    pytest.mark.filterwarnings("ignore:.*looks like a row number"),
+    pytest.mark.filterwarnings("ignore:.*interquartile ranges"),
+]
+
 
 def csv(folder, frame, name="file.csv"):
     """Write a CSV file and return its path."""
@@ -84,7 +89,7 @@ def test_unknown_name_suggests_the_closest():
 
 @pytest.mark.parametrize("arguments", [{"target": "y"}, {"task": "regression"}])
 def test_target_and_task_are_not_silently_ignored_by_the_named_sets(arguments):
-    with pytest.raises(ValueError, match="target, task and categorical apply only to files; omit them for digits"):
+    with pytest.raises(ValueError, match="target, task, categorical and drop apply only to files"):
         data.load("digits", **arguments)
 
 

@@ -14,6 +14,11 @@ from nnjax import data
 from nnjax.cli.predict import PREDICTIONS, _check_output, _columns, _write
 from nnjax.data.table import Column, Table, _moments, check_table, encode, read_table
 
+pytestmark = [  # small tables have columns like that
+    pytest.mark.filterwarnings("ignore:.*looks like a row number"),
+    pytest.mark.filterwarnings("ignore:.*interquartile ranges"),
+]
+
 LARGE = 2**53 + 1  # float64 cannot hold it
 
 

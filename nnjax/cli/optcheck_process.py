@@ -29,7 +29,7 @@ def run(request: dict[str, Any], seconds: float) -> dict[str, Any]:
     end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="nnjax-optcheck-") as folder:
         result, log = Path(folder, "result.json"), Path(folder, "log")
-        Path(folder, "request.json").write_text(json.dumps(request | {"end": time.time() + seconds}))
+        Path(folder, "request.json").write_text(json.dumps(request | {"end": time.time() + seconds}), encoding="utf-8")
         package = str(Path(__file__).parents[2])
         path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
         with log.open("wb") as output:
@@ -51,11 +51,13 @@ def run(request: dict[str, Any], seconds: float) -> dict[str, Any]:
             return {"error": f"the comparison did not end within {seconds:g} s, and was killed"}
         if not result.exists():
             how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
-            last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-3:]
+            last = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()][
+                -3:
+            ]
             return {
                 "error": "\n  ".join([f"the optimizer ended its process, with {how}, before the comparison", *last])
             }
-        content: dict[str, Any] = json.loads(result.read_text())
+        content: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         return content
 
 
@@ -170,13 +172,13 @@ def describe_error(error: BaseException) -> str:
 
 def main(folder: str) -> None:
     """Answer the request in a folder. The result is complete when it gets its name."""
-    request = json.loads(Path(folder, "request.json").read_text())
+    request = json.loads(Path(folder, "request.json").read_text(encoding="utf-8"))
     try:
         result = answer(request)
     except (Exception, SystemExit) as error:  # the candidate's code may raise anything
         result = {"error": describe_error(error)}
     unfinished = Path(folder, "unfinished.json")
-    unfinished.write_text(json.dumps(result))
+    unfinished.write_text(json.dumps(result), encoding="utf-8")
     unfinished.rename(Path(folder, "result.json"))
     os._exit(0)  # threads that the candidate started do not keep the process
 

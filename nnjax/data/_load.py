@@ -82,8 +82,8 @@ def load(
         are counted from 0.
 
     Warns:
-      UserWarning: for a column that looks like a row number, for values more than 10 interquartile ranges outside of
-        the quartiles, and for an unnamed column that numbers the rows, which is left out.
+      UserWarning: for a column of a CSV file that looks like a row number, for values of it more than 10 interquartile
+        ranges outside of the quartiles, and for an unnamed column that numbers the rows, which is left out.
 
     >>> digits = data.load("digits")
     >>> digits.train.x.shape, digits.test.x.shape
@@ -125,7 +125,7 @@ def load(
         )
         table = fit_table(frame, target, chosen, rows[0], categorical=categorical)
         x, y = table.features(frame), table.targets(frame)
-        for warning in warnings_about(frame, table):
+        for warning in warnings_about(frame, table) if path.suffix.lower() == ".csv" else ():
             warnings.warn(f"{path.name}: {warning}", stacklevel=3)
     train, test = (Data(jnp.asarray(x[part]), jnp.asarray(y[part])) for part in rows)
     return Dataset(train, test, table, why, rows[0])

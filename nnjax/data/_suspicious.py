@@ -49,16 +49,18 @@ def _numbers_rows(values: np.ndarray) -> bool:
     """Return True for numbers that are different in all rows and ascend or descend, or are integers without gaps."""
     if values.dtype.kind not in "iuf" or len(values) < FEW_ROWS or not np.isfinite(values).all():
         return False
-    steps = np.diff(values.astype(np.float64))
-    if (steps > 0).all() or (steps < 0).all():
+    numbers = values.astype(np.float64)
+    if (numbers[1:] > numbers[:-1]).all() or (numbers[1:] < numbers[:-1]).all():
         return True
-    whole = values.astype(np.int64) if (values == np.floor(values)).all() else None
-    return whole is not None and len(np.unique(whole)) == len(whole) and int(np.ptp(whole)) < 2 * len(whole)
+    whole = (numbers == np.floor(numbers)).all() and len(np.unique(numbers)) == len(numbers)
+    return bool(whole and numbers.max() / 2 - numbers.min() / 2 < len(numbers))  # halves do not overflow
 
 
 def _far_outside(values: np.ndarray) -> Iterator[tuple[int, float]]:
-    low, high = np.quantile(values, [0.25, 0.75])
-    reach = FAR * (high - low)
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = np.quantile(values, [0.25, 0.75])
+        reach = FAR * (high - low)
+        far = (values < low - reach) | (values > high + reach)
     if reach > 0 and math.isfinite(reach):
-        for row in np.flatnonzero((values < low - reach) | (values > high + reach)).tolist():
+        for row in np.flatnonzero(far).tolist():
             yield row, float(values[row])

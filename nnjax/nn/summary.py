@@ -92,7 +92,10 @@ def _scoped_equations(jaxpr: Any, outer: tuple[str, ...]) -> Iterator[tuple[tupl
         stack = str(equation.source_info.name_stack).split("/")
         scope = (*outer, *(label for label in stack if re.match(r"\d+_", label)))
         yield scope, equation
-        for inner in jaxprs_in_params(equation.params):
+        inside = list(jaxprs_in_params(equation.params))
+        if equation.params.get("branches_platforms"):  # the same computation, written once for each platform
+            inside = inside[:1]
+        for inner in inside:
             yield from _scoped_equations(inner, scope)
 
 

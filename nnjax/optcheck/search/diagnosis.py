@@ -71,7 +71,7 @@ def diagnose(difference: Pass, observation: Observation, guess: Formula | None, 
             return Diagnosis(remark=f"all updates of the candidate are {name}")
     script, dtype = observation.script, observation.dtype
     reference_target = target_of(observation.reference, script, dtype)
-    matches = identify_formula(reference_target, guess, Budget(max_fits // 3))
+    matches = identify_formula(reference_target, guess, Budget(2 * max_fits // 3))
     reference = matches[0].formula if matches else None
 
     whole = target_of(observation.candidate, script, dtype)
