@@ -24,7 +24,7 @@ def reproducible(cache: str | Path | None = None) -> Path:
     anyway, the second start of a program compiles nothing. The command line calls this function.
 
     A compiled program is code that runs. The folder therefore belongs to the user alone (mode 0700), and each kind of
-    machine, by its processor's features, has a folder of its own. It may be deleted at any time. Programs that compile
+    machine, by its processor's features, has its own folder. It may be deleted at any time. Programs that compile
     in less than 0.1 s, which are single operations, are not kept.
 
     Args:

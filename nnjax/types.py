@@ -75,7 +75,7 @@ class Objective(Protocol):
     """Compute the loss of each example: `(params, state, batch, *, train, key) -> (losses, state, log)`.
 
     `losses` is (batch,), and a step follows the gradient of their mean, weighted by `batch.weights`. `log` holds
-    further scalars to record. A run without data passes `batch=None`; its losses may have any length.
+    further scalars to record. In a run without data, `batch` is `Data((), ())`, and there may be any number of losses.
     """
 
     def __call__(
@@ -97,7 +97,7 @@ class Trainable(Protocol):
     """What `train.fit` and its relatives drive: `train.Run`, or any hashable object with these four attributes.
 
     `step` counts in `ts.step`, leaves `ts.key` unchanged, and draws its random numbers from the two. The logs hold at
-    least `"loss"`. `data` and `batch` are None in a run without data.
+    least `"loss"`. In a run without data, `data` and `batch` are `Data((), ())`.
     """
 
     @property

@@ -92,7 +92,7 @@ def test_values_far_outside_are_listed(tmp_path):
     target = RNG.normal(size=N).round(3)
     target[17] = 1e9
     path = write(tmp_path / "t.csv", columns(t=target))
-    with pytest.warns(UserWarning, match=r"1 value lies more than 10 interquartile .* 1e\+09 in row 17 of 't'"):
+    with pytest.warns(UserWarning, match=r"1 value is more than 10 interquartile .* 1e\+09 in row 17 of 't'"):
         data.load(str(path), target="t")
 
 

@@ -133,7 +133,7 @@ def test_a_difference_ends_with_1_and_is_written(mine, tmp_path):
     assert report["schema"] == "nnjax-optcheck-3"
     assert report["exit_code"] == 1
     assert [[cause["id"] for cause in causes] for causes in report["causes"]] == [["velocity-ema"]]
-    assert report["synonyms"] == [[["learning_rate"]]]  # the same updates, whatever the gradients
+    assert report["synonyms"] == [[["learning_rate"]]]  # the same updates for all gradients
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
 
 

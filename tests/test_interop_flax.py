@@ -113,7 +113,7 @@ def attend_nnx(rngs):
     )
 
 
-# Flax computes the variance as the mean square minus the square of the mean, if not told otherwise
+# Flax computes the variance as the mean square minus the square of the mean, unless an option says otherwise
 slow = {"epsilon": 1e-5, "use_fast_variance": False}
 LINEN = {
     "dense": linen_case(nn.dense(5), ROWS, linen.Dense(5)),

@@ -92,7 +92,7 @@ class ResNet(T.Module):
 
 
 class Llama(T.Module):
-    """An MLP with gates, as in Llama, and attention with a projection of its own for each part."""
+    """An MLP with gates, as in Llama, and attention with a separate projection for each part."""
 
     def __init__(self):
         super().__init__()

@@ -61,7 +61,7 @@ WITHOUT_DATA = train.Run(
 
 @dataclass(frozen=True)
 class Descent:
-    """A run with an update rule of its own: sign descent on a linear model."""
+    """A custom update rule: sign descent on a linear model."""
 
     batch_size: int | None
     rate: float = 0.01
@@ -125,6 +125,18 @@ def test_a_run_without_data_takes_steps(tmp_path):
     assert_equal(whole.ts, resumed.ts)
     assert_equal(whole.log, resumed.log)
     assert float(WITHOUT_DATA.evaluate(whole.ts)["loss"]) < 0.05
+
+
+def test_a_run_without_data_gets_a_batch_without_arrays():
+    seen = []
+
+    def objective(params, state, batch, *, train, key):
+        seen.append(batch)
+        return jnp.square(params), state, {}
+
+    net = Layer("numbers", lambda key, x: (jnp.ones(2), ()), CURVE.apply)
+    train.fit(train.Run(net, objective=objective, optimizer=optim.sgd(0.1), batch_size=None), steps=1, progress=False)
+    assert set(seen) == {Data((), ())}
 
 
 def test_runs_without_data_are_swept_compared_planned_and_replayed():
@@ -215,11 +227,22 @@ def test_steps_that_are_not_finite_can_be_skipped():
     np.testing.assert_array_equal(skipped, ~np.isfinite(result.losses))
     assert np.isfinite([record["loss"] for record in result.history]).all()
     np.testing.assert_allclose(np.mean([record["skipped"] for record in result.history]), skipped.mean(), rtol=1e-6)
-    step = int(np.flatnonzero(skipped)[0])
+    step = int(np.flatnonzero(skipped)[-1])
     before, after = (fit(make(), epochs=None, steps=n).ts for n in (step, step + 1))
     assert_equal(before._replace(step=after.step), after)
     with pytest.warns(train.DivergedWarning, match="skip_nonfinite=True"):
-        assert int(fit(train.Run(NET, loss, optim.adam(RATE), batch_size=2)).diverged) == step
+        assert int(fit(train.Run(NET, loss, optim.adam(RATE), batch_size=2)).diverged) == np.flatnonzero(skipped)[0]
+
+
+@pytest.mark.parametrize(("members", "who"), [(None, "all steps were"), (2, "all steps of members 0, 1 were")])
+def test_a_run_that_skips_every_step_warns(members, who):
+    def loss(prediction, target):
+        return losses.cross_entropy(prediction, target) * jnp.nan
+
+    run = train.Run(NET, loss, optim.adam(RATE), batch_size=BATCH, skip_nonfinite=True)
+    with pytest.warns(RuntimeWarning, match=who):
+        result = fit(run, members=members, validation=None)
+    assert (result.log["skipped"] == 1).all()
 
 
 def test_metrics_may_be_vectors_and_dicts(tmp_path):

@@ -75,7 +75,7 @@ def optcheck_command(
 ) -> None:
     """Compare the updates of an optimizer with those of a reference, and name the cause if they differ.
 
-    The optimizer runs in a process of its own, so that one that hangs, crashes or exits never looks like a match.
+    The optimizer runs in a separate process, so that one that hangs, crashes or exits never looks like a match.
 
     Exit codes:
     0 match, or only allowed causes

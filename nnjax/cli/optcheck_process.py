@@ -1,4 +1,4 @@
-"""Run a comparison of optimizers in a process of its own, because their code may hang, crash or end the process."""
+"""Run a comparison of optimizers in a separate process, because their code may hang, crash or end the process."""
 
 import json
 import os

@@ -35,7 +35,7 @@ def print_network(prepared: Prepared) -> None:
 
 
 def print_scores(outcome: Outcome, prepared: Prepared) -> None:
-    """Print the test scores beside those of a constant prediction; for an ensemble, first its members' scores.
+    """Print the test scores and those of a constant prediction; for an ensemble, first the scores of its members.
 
     Print nothing if the training diverged.
     """

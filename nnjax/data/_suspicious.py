@@ -40,7 +40,7 @@ def warnings_about(frame: Frame, table: Table) -> Iterator[str]:
         listed = ", ".join(f"{value:g} in row {row} of {name!r}" for name, row, value in far[:LISTED])
         others = f" and {len(far) - LISTED} more" if len(far) > LISTED else ""
         yield (
-            f"{len(far)} value{'s lie' if len(far) > 1 else ' lies'} more than {FAR} interquartile ranges outside of "
+            f"{len(far)} value{'s are' if len(far) > 1 else ' is'} more than {FAR} interquartile ranges outside of "
             f"the quartiles: {listed}{others} (rows from 0); check them, because one such value can decide a fit"
         )
 

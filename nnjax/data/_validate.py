@@ -48,7 +48,7 @@ def validate(data: Any, name: str = "data", *, keep: Collection[str] = ()) -> Da
     Args:
       data: `Data`, `(x, y)` or `(x, y, weights)`, of NumPy or JAX arrays (n, ...) or pytrees of them.
       name: "data" or "validation", for the messages.
-      keep: leaves of x whose uint8 or booleans stay as they are, such as "x" or "x/tokens". `fit` keeps those that the
+      keep: leaves of x whose uint8 or booleans are not cast, such as "x" or "x/tokens". `fit` keeps those that the
         network does not accept as float32, such as the input of `nn.embedding`.
 
     Raises:

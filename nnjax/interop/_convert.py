@@ -279,7 +279,7 @@ def _size(library: Library, expected: Leaves) -> tuple[int, int]:
 
 def _named_pair(library: Library, part: Part, theirs: Leaves, name: str | None) -> Pair:
     """Return a layer with the weights that `names` gives it."""
-    if name in theirs and len(part.shapes) == 1:  # a leaf of its own, outside of a layer
+    if name in theirs and len(part.shapes) == 1:  # a single leaf, outside of a layer
         ((ours, shape),) = part.shapes.items()
         return Pair(part, renamed({ours: (ours, same, same)}), {ours: shape}, {ours: name})
 
@@ -336,7 +336,7 @@ def _check_order(library: Library, pair: Pair, others: Iterable[Pair], theirs: L
 def _check_shapes(library: Library, pair: Pair, theirs: Leaves) -> None:
     for name, path in pair.found.items():
         got, wanted = tuple(theirs[path].shape), pair.expected[name].shape
-        if got not in (wanted, (1, *wanted)):  # a leaf of its own may have an axis for the batch
+        if got not in (wanted, (1, *wanted)):  # a single leaf may have an axis for the batch
             raise ValueError(f"{library.where}: {path} has shape {got}, but {pair.part} needs {wanted}")
 
 

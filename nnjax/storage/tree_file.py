@@ -95,7 +95,7 @@ def nested(path: Path, leaves: dict[str, Any], header: tensor_file.Header) -> Py
 
 
 def _with_sequences(tree: PyTree, sequences: dict[str, str], name: str) -> PyTree:
-    """Return the tree with tuples and lists in place of the dictionaries that stand for them."""
+    """Return the tree after turning dictionaries back into the tuples and lists that were saved."""
     if not isinstance(tree, dict):
         return tree
     items = {key: _with_sequences(value, sequences, f"{name}/{key}".lstrip("/")) for key, value in tree.items()}

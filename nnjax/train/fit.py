@@ -44,9 +44,7 @@ class Result(NamedTuple):
 
     ts: TrainState  # the state after the last step
     best: Best | None  # the network with the lowest validation loss; None without validation
-    history: list[
-        Record
-    ]  # a record per epoch: epoch, step, mean loss and mean of each log over its steps, validation_…
+    history: list[Record]  # a record per epoch: epoch, step, the mean of each log over its steps, validation_…
     log: dict[str, np.ndarray]  # (steps,) "loss", that of each batch before its step, and what else the run logs
     diverged: np.ndarray  # () the step whose loss was not finite, after which the run is frozen, or -1
     stopped: np.ndarray  # () True if early stopping ended the run
@@ -249,6 +247,7 @@ def train_members(job: Job, options: FitOptions) -> Result:
             outcomes.append(outcome if len(slices) == 1 else outcome._replace(fs=to_numpy(outcome.fs)))
     fs = join_states([outcome.fs for outcome in outcomes])
     logs = join_logs(job, [outcome.logs for outcome in outcomes], fs)
+    _warn_all_skipped(job, logs)
     best = fs.best and with_infinite_score(fs.best)
     if options.folder is not None and jax.process_index() == 0:
         networks = (fs.train, best, _averages(job, fs.train))
@@ -266,8 +265,23 @@ def train_members(job: Job, options: FitOptions) -> Result:
     )
 
 
+def _warn_all_skipped(job: Job, logs: Logs) -> None:
+    """Warn if members took no step, because no loss or gradient was finite."""
+    skipped = logs.steps.get("skipped")
+    if skipped is None or not logs.done.any():
+        return
+    members = job.first + np.flatnonzero(np.where(np.isnan(skipped), 1, skipped).all(1))
+    if members.size:
+        who = f" of members {', '.join(map(str, members[:10]))}{' …' * (members.size > 10)}" if job.numbered else ""
+        warnings.warn(
+            f"fit: all steps{who} were skipped, because no loss or gradient was finite; check the data and the loss",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
 def _averages(job: Job, ts: TrainState) -> Params | None:
-    """Return the parameters (members, ...) that the runs evaluate, if they are others than the trained ones."""
+    """Return the averaged parameters (members, ...) that the runs evaluate; None if they evaluate the trained ones."""
     if getattr(job.ensemble.run(index_tree(job.members.hyper, 0)), "evaluation_params", None) is None:
         return None
     return jax.vmap(lambda ts, hyper: evaluation_params(job.ensemble.run(hyper), ts))(ts, job.members.hyper)

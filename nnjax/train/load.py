@@ -60,7 +60,7 @@ def load(out: str | Path) -> SavedRun:
         return saved if metadata["numbered"] else jax.tree.map(lambda a: a[0], saved)
     raise FileNotFoundError(
         f"load: {folder} holds neither {WEIGHTS} nor checkpoints; pass the folder that fit got as out=. The groups of "
-        "an unfinished ensemble have folders of their own, such as group-000"
+        "an unfinished ensemble have their own folders, such as group-000"
     )
 
 

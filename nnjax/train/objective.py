@@ -31,7 +31,7 @@ def objective_of(net: LayerLike, loss: Loss) -> Objective:
 
     Raises:
       TypeError: if `net` is not a layer or a function, or `loss` is not a function of two arguments. The objective
-        raises TypeError and ValueError for a loss of another shape.
+        raises TypeError and ValueError if the loss does not return (batch,).
 
     >>> net = nn.mlp([8], 10)
     >>> plain = train.objective_of(net, losses.cross_entropy)

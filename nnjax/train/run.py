@@ -172,7 +172,7 @@ class Run:
 
         Raises:
           ValueError, TypeError: if network, loss or optimizer reject the shapes or dtypes; a note names the place. For
-            parameters or a state of another structure or shape.
+            parameters or a state whose structure or shape is wrong.
         """
         key = checks.key("Run.init", key)
         data = self._batch("Run.init", "data", data)
@@ -358,7 +358,7 @@ class Run:
 
     @property
     def _objective(self) -> Objective:
-        """The objective, made from the loss if there is none."""
+        """The objective; if only a loss was passed, the objective made from it."""
         if self.objective is not None:
             return self.objective
         assert self.loss is not None

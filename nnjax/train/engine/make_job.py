@@ -142,7 +142,7 @@ def _initial_values(job: Job, start: Any) -> tuple[PyTree, PyTree] | None:
     """Return the parameters and the state (members, ...) to start from; None to draw them.
 
     Raises:
-      ValueError, TypeError: for values of another structure or shape than the drawn ones.
+      ValueError, TypeError: if their structure or shapes differ from those of drawn values.
     """
     if start is None:
         return None
