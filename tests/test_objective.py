@@ -1,6 +1,6 @@
 """Any objective, any step: what a run minimises and logs, runs without data, and other `Trainable`s."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -298,6 +298,29 @@ def test_a_sampler_draws_the_rows():
     assert run.rows(KEY, 3, 20, 1).tolist() == [[3, 4, 0, 1]]
 
 
+def test_the_sampler_is_part_of_the_fingerprint(tmp_path):
+    def fixed(offset):
+        def sampler(key, step, n, batch_size):
+            return (jnp.arange(batch_size) + offset) % n
+
+        return make_run(sampler=sampler)
+
+    fit(fixed(0), out=tmp_path, epochs=1)
+    whole = fit(fixed(0), epochs=2)
+    assert_equal(fit(fixed(0), out=tmp_path, epochs=2, resume=True).ts, whole.ts)  # an equal sampler, made again
+    balanced = [make_run(sampler=data.class_balanced(labels)) for labels in (np.arange(20) % 2, np.arange(20) % 4)]
+    for different in (fixed(1), make_run(), balanced[0]):
+        with pytest.raises(train.RunMismatchError, match="sampler"):
+            fit(different, out=tmp_path, epochs=3, resume=True)
+    source = data.source(np.asarray(DATA.x), np.asarray(DATA.y))
+    fit(balanced[0], source, out=tmp_path / "source", epochs=1)
+    resumed = fit(balanced[0], source, out=tmp_path / "source", epochs=2, resume=True)
+    assert_equal(resumed.ts, fit(balanced[0], source, epochs=2).ts)
+    fit(balanced[0], out=tmp_path / "balanced", epochs=1)
+    with pytest.raises(train.RunMismatchError, match="sampler"):  # the labels are constants of the program
+        fit(balanced[1], out=tmp_path / "balanced", epochs=2, resume=True)
+
+
 def test_large_evaluations_are_done_in_blocks():
     x = jax.random.normal(KEY, (9000, 3))
     data = Data(x, jnp.zeros(9000, jnp.int32), jnp.arange(9000.0))
@@ -363,6 +386,11 @@ WRONG_CALLS = {
         lambda: train.fit(WITHOUT_DATA, epochs=1),
         ValueError,
         "this run has none; pass its length as steps=",
+    ),
+    "micro-batches without data": (
+        lambda: train.fit(replace(WITHOUT_DATA, micro_batches=2), steps=1, progress=False),
+        ValueError,
+        "parts of a batch, but this run has no data",
     ),
     "no data": (lambda: train.fit(make_run(), steps=1), ValueError, "batch_size=4 needs data"),
     "start of another network": (

@@ -83,6 +83,8 @@ def gradient_of(
         return loss, state, log, grads
 
     size, rest = divmod(n, micro_batches)
+    if not n:
+        raise ValueError(f"Run: micro_batches={micro_batches} are parts of a batch, but this run has no data; omit it")
     if rest:
         raise ValueError(f"Run: micro_batches {micro_batches} must divide the batch of {n} examples")
     parts = jax.tree.map(lambda a: a.reshape(micro_batches, size, *a.shape[1:]), batch)

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from nnjax import data
 from nnjax._reproducible import program_settings
@@ -16,10 +17,10 @@ from nnjax.storage.checkpoint import digest
 from nnjax.train.engine.device_loop import select_rows
 from nnjax.train.engine.ensemble import BATCH, Ensemble, index_tree
 from nnjax.train.engine.job import Job, Members
-from nnjax.train.engine.trainable import take_step
+from nnjax.train.engine.trainable import batch_rows, take_step
 from nnjax.train.folds import Rows
 from nnjax.train.run import metric_name
-from nnjax.types import Data, Key, PyTree
+from nnjax.types import Data, Key, PyTree, Trainable
 
 Fingerprint = dict[str, str]
 MACHINE = (  # the other entries describe the run itself
@@ -41,6 +42,7 @@ def run_fingerprint(job: Job) -> Fingerprint:
         "batch over": str(ensemble.axis_size(BATCH)),  # devices along "members" do not communicate
         "key": digest(jax.random.key_data(members.keys))[:16],
         "hyper-parameters": digest(members.hyper)[:16],
+        "sampler": sampler_digest(run, members, data.n_rows(job.data)),
         "start": "drawn" if members.start is None else digest(members.start)[:16],
         "data": data.digest(job.data)[:16],
         "rows": digest(members.rows)[:16],
@@ -85,6 +87,18 @@ def evaluation_digest(ensemble: Ensemble, members: Members, sample: Data, held_o
 
     hyper, key, rows = index_tree((members.hyper, members.keys, members.held_out_rows), 0)
     return _program_digest(evaluate, hyper, key, rows, sample, held_out)
+
+
+def sampler_digest(run: Trainable, members: Members, n_examples: int) -> str:
+    """Return a digest of the program that draws the rows of a step, and its constants; "none" for shuffled epochs."""
+    if getattr(run, "sampler", None) is None:
+        return "none"
+
+    def rows(key: Key, step: Array, size: Array | None) -> Array:
+        return batch_rows(run, key, step, n_examples if size is None else size, 1)
+
+    size = None if members.rows is None else jnp.asarray(members.rows.sizes[0])
+    return _program_digest(rows, members.keys[0], jnp.zeros((), jnp.int32), size)
 
 
 def _program_digest(function: Callable[..., PyTree], *arguments: Any) -> str:
