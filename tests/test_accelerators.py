@@ -10,6 +10,7 @@ from cases import LAYERS, over
 from train_runs import BATCH, DATA, KEY, assert_equal, fit, make_run, stop_at
 
 from nnjax import data, losses, nn, optim, train
+from nnjax.train.engine import device_loop
 from nnjax.train.engine import ensemble as engine
 from nnjax.train.engine.device_loop import MemberArgs, initial_states, train_chunk
 
@@ -118,6 +119,16 @@ def test_blocks_take_the_steps_of_single_checks(monkeypatch):
     blocks = fit(strategy="map", members=2)
     np.testing.assert_allclose(single.losses, blocks.losses, rtol=1e-3)
     np.testing.assert_allclose(single.history[-1]["validation_loss"], blocks.history[-1]["validation_loss"], rtol=1e-3)
+
+
+def test_blocks_end_where_the_drawn_rows_end(monkeypatch):
+    """Rows are drawn for five steps at a time, which blocks of four do not divide."""
+    single = fit(strategy="map", epochs=4)
+    monkeypatch.setattr(engine, "is_cpu", lambda mesh: False)
+    monkeypatch.setattr(engine, "ACCELERATOR_BLOCK", 4)
+    monkeypatch.setattr(device_loop, "ROWS", 5 * BATCH)
+    blocks = fit(strategy="map", epochs=4)
+    np.testing.assert_allclose(single.losses, blocks.losses, rtol=1e-3)
 
 
 def test_a_run_that_diverges_in_a_block_takes_no_further_step(in_blocks):

@@ -116,6 +116,33 @@ def test_chunks_and_resuming_change_no_bit_of_logs(tmp_path, run):
         chex.assert_trees_all_equal(a, b)
 
 
+def test_step_metrics_measure_gradient_and_update():
+    run = train.Run(
+        nn.dense(2),
+        losses.cross_entropy,
+        optim.sgd(0.5),
+        batch_size=None,
+        step_metrics=(train.grad_norm, train.update_norm),
+    )
+    ts = run.init(KEY, DATA)
+
+    def loss(params):
+        return losses.cross_entropy(DATA.x @ params["w"] + params["b"][None], DATA.y).mean()
+
+    grads = jax.grad(loss)(ts.params)
+    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(grads)))
+    log = fit(run, epochs=1).log
+    np.testing.assert_allclose(log["grad_norm"], [norm], rtol=1e-5)
+    np.testing.assert_allclose(log["update_norm"], [0.5 * norm], rtol=1e-5)
+
+
+def test_an_objective_draws_the_same_numbers_in_each_evaluation():
+    ts = WITHOUT_DATA.init(KEY)
+    once, again = WITHOUT_DATA.evaluate(ts), WITHOUT_DATA.evaluate(ts._replace(step=ts.step + 1))
+    assert once == again
+    assert once["loss"] != WITHOUT_DATA.evaluate(ts._replace(key=KEYS[0]))["loss"]
+
+
 def test_a_run_without_data_takes_steps(tmp_path):
     whole = train.fit(WITHOUT_DATA, steps=250, key=KEY, progress=False)
     assert [record["step"] for record in whole.history] == [100, 200, 250]
@@ -135,8 +162,11 @@ def test_a_run_without_data_gets_a_batch_without_arrays():
         return jnp.square(params), state, {}
 
     net = Layer("numbers", lambda key, x: (jnp.ones(2), ()), CURVE.apply)
-    train.fit(train.Run(net, objective=objective, optimizer=optim.sgd(0.1), batch_size=None), steps=1, progress=False)
+    run = train.Run(net, objective=objective, optimizer=optim.sgd(0.1), batch_size=None)
+    result = train.fit(run, steps=1, progress=False)
     assert set(seen) == {Data((), ())}
+    assert result.losses.tolist() == [1.0]  # the mean of the two losses
+    np.testing.assert_allclose(result.ts.params, 1 - 0.1 * np.ones(2))  # each has half of the weight
 
 
 def test_runs_without_data_are_swept_compared_planned_and_replayed():
@@ -534,7 +564,7 @@ def test_only_the_inputs_that_need_it_keep_their_dtypes():
         seen.append({name: leaf.dtype.name for name, leaf in x.items()})
         if x["tokens"].dtype != jnp.uint8 or x["mask"].dtype != jnp.bool_:
             raise TypeError("tokens must be integers, masks booleans")
-        return jnp.where(x["mask"], x["image"] @ params, jnp.float32(0)), state
+        return jnp.where(x["mask"], x["image"].astype(jnp.float32) @ params, jnp.float32(0)), state
 
     net = Layer("mixed", lambda key, x: (jnp.zeros((3, 2)), ()), apply)
     run = train.Run(net, losses.cross_entropy, optim.adam(RATE), batch_size=BATCH)

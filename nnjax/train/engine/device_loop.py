@@ -175,8 +175,6 @@ def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n
         new = record_step(fs, ts, log)
         if kept is not None:
             new = tree_where(kept, new, fs)
-        if block > 1 and kept is not None:  # the last block of a chunk goes beyond its end
-            log = {name: jnp.where(kept, value, logs[name][i]) for name, value in log.items()}
         return new, {name: values.at[i].set(log[name]) for name, values in logs.items()}
 
     def log_of(batch: Callable[[Array], Data]) -> Log:
