@@ -123,11 +123,12 @@ def test_blocks_take_the_steps_of_single_checks(monkeypatch):
 
 def test_blocks_end_where_the_drawn_rows_end(monkeypatch):
     """Rows are drawn for five steps at a time, which blocks of four do not divide."""
-    single = fit(strategy="map", epochs=4)
+    one_chunk = {"epochs": 4, "validation": None, "chunk_steps": 20}
+    single = fit(**one_chunk)
     monkeypatch.setattr(engine, "is_cpu", lambda mesh: False)
     monkeypatch.setattr(engine, "ACCELERATOR_BLOCK", 4)
     monkeypatch.setattr(device_loop, "ROWS", 5 * BATCH)
-    blocks = fit(strategy="map", epochs=4)
+    blocks = fit(strategy="map", **one_chunk)
     np.testing.assert_allclose(single.losses, blocks.losses, rtol=1e-3)
 
 
