@@ -315,7 +315,7 @@ def test_evaluate_is_the_mean_over_all_examples(monkeypatch):
     ts = run.init(jax.random.key(0), DATA)
     whole = run.evaluate(ts, DATA)
     for batch in (7, 10, 20):  # with and without a rest
-        monkeypatch.setattr("nnjax.train.run.EVALUATION_BATCH", batch)
+        monkeypatch.setattr("nnjax.train._blocks.ROWS", batch)
         in_parts = run.evaluate(ts, DATA)
         chex.assert_trees_all_close(whole, in_parts, rtol=1e-6)
     np.testing.assert_allclose(whole["loss"], whole["nll"], rtol=1e-6)

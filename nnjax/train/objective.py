@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from nnjax import checks
+from nnjax import checks, metrics
 from nnjax.data import n_rows
 from nnjax.nn import as_layer
+from nnjax.train._blocks import map_blocks
 from nnjax.types import Data, Key, Layer, LayerLike, Log, Loss, Objective, Params, PyTree, State
 
 NUMBERS = (Array, np.ndarray, np.number, np.bool_, int, float)
@@ -135,6 +136,21 @@ def evaluate_objective(
     if train:
         checks.same_structure("Run", "the state that the objective returns", new_state, state)
     return as_wide(losses), new_state, check_log("the objective", log)
+
+
+def evaluate_in_blocks(objective: Objective, params: Params, state: State, data: Data, key: Key) -> Log:
+    """Return the mean loss and log of an objective in evaluation mode, computed in blocks of 4096 rows."""
+
+    def evaluate(part: Data, first: Array) -> tuple[Array, Log]:
+        key_of_block = jax.random.fold_in(key, first)
+        losses, _, log = evaluate_objective(objective, params, state, part, train=False, key=key_of_block)
+        return losses, {name: jnp.full(losses.shape, value) for name, value in log.items()}
+
+    losses, log = map_blocks(evaluate, data)
+    return {
+        "loss": metrics.weighted_mean(losses, data.weights),
+        **{name: values.mean() for name, values in log.items()},
+    }
 
 
 def check_log(where: str, log: Any, *, with_loss: bool = False) -> Log:

@@ -17,11 +17,13 @@ from nnjax.data._shuffle import check_int32
 from nnjax.data._transfers import allow_transfers
 from nnjax.data._validate import as_batch, check_row_axes
 from nnjax.nn import as_layer
+from nnjax.train._blocks import map_blocks
 from nnjax.train._optimizer import check_optimizer, optimizer_update
 from nnjax.train.objective import (
     NUMBERS,
     check_log,
     check_net,
+    evaluate_in_blocks,
     evaluate_objective,
     gradient_of,
     losses_of,
@@ -49,7 +51,6 @@ Sampler: TypeAlias = Callable[[Key, Array, Array | int, int], Array]  # (key, st
 EvaluationParams: TypeAlias = Callable[[OptState, Params], Params]  # (opt_state, params) -> params
 Carry = TypeVar("Carry")
 NO_DATA = Data((), ())  # the data and the batch of a run without data
-EVALUATION_BATCH = 4096  # rows predicted at once: large enough to fill a device, small enough for its memory
 
 # Constants folded into the run's key, one for each purpose. They lie beyond what `jax.random.split(key, n)` reaches
 # (`split(key, n)[i] == fold_in(key, i)`), so users may split the same key for other purposes.
@@ -304,23 +305,14 @@ class Run:
 
         check_row_axes("Run.predict: x", x)
 
-        def forward(x: PyTree) -> PyTree:
+        def forward(x: PyTree, _: Array) -> PyTree:
             try:
                 return network_output(net, net.apply(params, state, x, train=False))[0]
             except (TypeError, KeyError, IndexError, ValueError, AttributeError) as error:
                 self._explain_misfit(params, state, x, error)
                 raise
 
-        n = jax.tree.leaves(x)[0].shape[0]
-        whole, rest = divmod(n, EVALUATION_BATCH)
-        if whole == 0 or (whole == 1 and rest == 0):
-            return forward(x)
-        cut = whole * EVALUATION_BATCH
-        blocks = jax.tree.map(lambda a: a[:cut].reshape(whole, EVALUATION_BATCH, *a.shape[1:]), x)
-        y = jax.tree.map(lambda a: a.reshape(cut, *a.shape[2:]), lax.map(forward, blocks))
-        if rest == 0:
-            return y
-        return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), y, forward(jax.tree.map(lambda a: a[cut:], x)))
+        return map_blocks(forward, x)
 
     @allow_transfers
     def evaluate(self, ts: TrainState, data: Data | None = None) -> Log:
@@ -348,7 +340,7 @@ class Run:
             log = {"loss": metrics.weighted_mean(losses_of(self.loss, prediction, data.y), data.weights)}
         else:
             key = jax.random.fold_in(getattr(ts, "key", jax.random.key(0)), EVALUATION_STREAM)
-            log = _evaluate_blocks(self._objective, params, ts.state, data, key)
+            log = evaluate_in_blocks(self._objective, params, ts.state, data, key)
         for metric in self.metrics:
             for name, score in _scores(metric, prediction, data).items():
                 if name in log:
@@ -398,31 +390,6 @@ def draw_rows(
     stream, sampler = jax.random.fold_in(key, SHUFFLE_STREAM), sampler or batch_indices
     steps = step + jnp.arange(n, dtype=jnp.int32)
     return jax.vmap(lambda step: sampler(stream, step, n_examples, batch_size))(steps)
-
-
-def _evaluate_blocks(objective: Objective, params: Params, state: State, data: Data, key: Key) -> Log:
-    """Return the mean loss and log of an objective in evaluation mode, computed in blocks of 4096 rows."""
-
-    def evaluate(block: tuple[Data, Array]) -> tuple[Array, Log]:
-        part, i = block
-        losses, _, log = evaluate_objective(objective, params, state, part, train=False, key=jax.random.fold_in(key, i))
-        return losses, log
-
-    n = n_rows(data)
-    whole, rest = divmod(n, EVALUATION_BATCH)
-    if whole == 0 or (whole == 1 and rest == 0):
-        losses, log = evaluate((data, jnp.zeros((), jnp.int32)))
-        return {"loss": metrics.weighted_mean(losses, data.weights), **log}
-    cut = whole * EVALUATION_BATCH
-    blocks = jax.tree.map(lambda a: a[:cut].reshape(whole, EVALUATION_BATCH, *a.shape[1:]), data)
-    losses, log = lax.map(evaluate, (blocks, jnp.arange(whole)))
-    losses, shares = losses.reshape(cut), jnp.full(whole, EVALUATION_BATCH / n)
-    if rest:
-        last_losses, last = evaluate((jax.tree.map(lambda a: a[cut:], data), jnp.asarray(whole)))
-        losses, shares = jnp.concatenate([losses, last_losses]), jnp.append(shares, rest / n)
-        log = jax.tree.map(jnp.append, log, last)
-    log = {name: (values * shares.astype(values.dtype)).sum() for name, values in log.items()}
-    return {"loss": metrics.weighted_mean(losses, data.weights), **log}
 
 
 def _scores(metric: Metric, prediction: PyTree, data: Data) -> Log:
