@@ -87,3 +87,12 @@ def test_tensorboard_log_has_the_history(members, tmp_path):
 def test_tensorboard_log_of_a_folder_is_refused():
     with pytest.raises(TypeError, match="tensorboard_log: writer must be a SummaryWriter, got 'events'"):
         interop.tensorboard_log("events")
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", "step,loss\nx,2\n", "step,loss\n\n,3\n"])
+def test_a_file_that_is_no_log_is_not_overwritten(tmp_path, text):
+    path = tmp_path / "other.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"other\.csv exists and is not a log of fit"):
+        fit(epochs=1, callbacks=[interop.csv_log(path)])
+    assert path.read_text() == text

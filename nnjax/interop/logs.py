@@ -47,6 +47,7 @@ def csv_log(path: str | Path) -> Callback:
 
     Raises:
       OSError: during `fit`, if writing fails.
+      ValueError: during `fit`, if the file exists and does not hold such rows.
 
     >>> run = train.Run(nn.mlp([8], 10), losses.cross_entropy, optim.adam(1e-2), batch_size=64)
     >>> _ = train.fit(run, data.load("digits").train, epochs=2, callbacks=[interop.csv_log("log.csv")])
@@ -59,10 +60,18 @@ def csv_log(path: str | Path) -> Callback:
         earlier: list[dict[str, Any]] = []
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
-                earlier = [row for row in csv.DictReader(file) if int(row["step"]) < record["step"]]
+                earlier = [row for row in csv.DictReader(file) if _step(path, row) < record["step"]]
         write_records(path, [*earlier, *history_rows([record])])
 
     return write
+
+
+def _step(path: Path, row: Mapping[str, Any]) -> int:
+    """Return the step of a row of an existing file, which another program may have written."""
+    try:
+        return int(row["step"])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"csv_log: {path} exists and is not a log of fit; choose a different file") from None
 
 
 def tensorboard_log(writer: Any) -> Callback:
