@@ -9,6 +9,8 @@ import numpy as np
 
 from nnjax.types import PyTree
 
+SCALE = 3.0  # of parameters in trials: updates are smaller
+
 
 class Adapter(NamedTuple):
     """An optimizer adapted to one interface. `step` is a pure function unless the optimizer is eager."""

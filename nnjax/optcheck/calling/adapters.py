@@ -11,7 +11,8 @@ import optax
 
 from nnjax import checks
 from nnjax.optcheck.calling.adapter import Adapter, difference
-from nnjax.optcheck.calling.binding import Target, bind
+from nnjax.optcheck.calling.binding import bind
+from nnjax.optcheck.calling.calls import Target
 from nnjax.optcheck.calling.holders import factory_of, hold
 from nnjax.optcheck.calling.kinds import (
     KINDS,

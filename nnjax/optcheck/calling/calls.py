@@ -1,0 +1,240 @@
+"""Call a function with its arguments in some order, and read the updates from what it returns."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax.optcheck.calling.adapter import SCALE, Adapter, difference, example_tree
+from nnjax.optcheck.calling.kinds import StructureError, describe
+from nnjax.optcheck.calling.layouts import Layout, from_pairs, layer_pairs, no_gradients
+from nnjax.optcheck.calling.names import Argument
+from nnjax.optcheck.calling.verdicts import has_shapes, tree_size, works_under_jit
+from nnjax.types import PyTree
+
+
+class Mode(NamedTuple):
+    """Which leaves a call receives."""
+
+    per_leaf: bool  # one leaf a call, or one weight and one bias
+    ndim: int  # least number of dimensions
+
+
+class Target(NamedTuple):
+    """A function or method to bind."""
+
+    name: str
+    fresh: Callable[[], Callable[..., Any]]  # returns the function; for objects, the method of a new copy
+    owns_state: bool  # True for methods and closures: each run needs a fresh one
+
+
+class Outcome(NamedTuple):
+    """What a call returns."""
+
+    kind: str  # "params", "updates", or "in place"
+    position: int | None = None  # place of the parameters in a returned tuple; None if they are the whole result
+    memory: tuple[int, ...] = ()  # places of the state arguments; () if they are changed in place
+
+
+class Binding(NamedTuple):
+    """How a function is called."""
+
+    arguments: tuple[Argument, ...]
+    roles: tuple[str, ...]
+    layout: Layout
+    start: Callable[[PyTree], tuple[Any, ...]]  # parameters -> first values of the state arguments
+    start_text: str
+    first_count: int
+    outcome: Outcome
+
+
+def try_binding(target: Target, binding: Binding, array: Callable[..., Any], mode: Mode) -> Outcome:
+    """Return what a call returns, after two steps on one part of the parameters."""
+    params, grads, other = (_example(binding, mode, array, seed) for seed in range(3))
+    params = jax.tree.map(lambda leaf: SCALE * leaf, params)
+    function, memory, container = target.fresh(), binding.start(params), _container(binding.layout, params, grads)
+    with np.errstate(all="ignore"):
+        result = _call(function, binding, container, params, grads, memory, 0)
+        outcome = _outcome_of(result, container, binding, params, grads)
+        _, memory = _read(result, container, binding._replace(outcome=outcome), params, memory)
+        container = _container(binding.layout, params, other)
+        result = _call(function, binding, container, params, other, memory, 1)
+        _read(result, container, binding._replace(outcome=outcome), params, memory)
+    return outcome
+
+
+def _example(binding: Binding, mode: Mode, array: Callable[..., Any], seed: int) -> PyTree:
+    """Return the part of a small tree that one call receives."""
+    tree = example_tree(array, seed, ndim=mode.ndim)
+    if not mode.per_leaf:
+        return tree
+    leaves = jax.tree.leaves(tree)
+    if any(role.startswith("params ") for role in binding.roles):
+        return tuple(leaves[i] for i in layer_pairs(tree)[0])
+    return leaves[1]
+
+
+def _container(layout: Layout, params: PyTree, grads: PyTree) -> Any:
+    container = layout.pack(jax.tree.map(lambda leaf: np.array(leaf) if isinstance(leaf, np.ndarray) else leaf, params))
+    if layout.attach is not None:
+        layout.attach(container, params, jax.tree.map(np.array, grads))  # it may clear them
+    return container
+
+
+def _call(
+    function: Callable[..., Any], binding: Binding, container: Any, params: PyTree, grads: PyTree, memory: Any, k: Any
+) -> Any:
+    """Call the function at step k = 0, 1, …"""
+    layout, values, keywords, states = binding.layout, [], {}, iter(memory)
+    packed = layout.pack_grads(grads)
+    for argument, role in zip(binding.arguments, binding.roles, strict=False):
+        kind, _, index = role.partition(" ")
+        value: Any
+        if kind == "params":
+            value = container[int(index)] if index else container
+        elif kind == "grads":
+            value = packed[int(index)] if index else packed
+        elif kind == "count":
+            value = k + binding.first_count
+        elif kind == "leaf":
+            value = "leaf"
+        elif kind == "pairs":
+            value = list(zip(jax.tree.leaves(packed), jax.tree.leaves(container), strict=True))
+        else:
+            value = next(states)
+        if argument.keyword:
+            keywords[argument.name] = value
+        else:
+            values.append(value)
+    with no_gradients():
+        return function(*values, **keywords)
+
+
+def _outcome_of(result: Any, container: Any, binding: Binding, params: PyTree, grads: PyTree) -> Outcome:
+    """Find the parameters or updates in what a call returns: the part that is closest to the parameters, or to 0."""
+    layout, spread = binding.layout, any(role.startswith("params ") for role in binding.roles)
+    parts: list[tuple[int | None, Any]] = [(None, result)]
+    if (
+        isinstance(result, tuple)
+        and not spread
+        and str(jax.tree.structure(result)) != str(jax.tree.structure(container))
+    ):
+        parts = list(enumerate(result))
+    distances: dict[int | None, tuple[float, float]] = {}
+    for position, part in parts:
+        try:
+            tree = layout.unpack(part[: len(params)] if spread else part, params)
+            if has_shapes(tree, params):
+                distances[position] = (tree_size(difference(tree, params)), tree_size(tree))
+        except Exception:  # it has a different structure
+            continue
+    count = binding.roles.count("state")
+    close = {position: pair for position, pair in distances.items() if not pair[0] >= pair[1]}
+    try:
+        changed = tree_size(difference(layout.unpack(container, params), params)) != 0
+    except Exception:
+        changed = False
+    if close:
+        position, kind = min(close, key=lambda position: close[position][0]), "params"
+    elif changed or (result is None and not distances):
+        places = range(len(result)) if isinstance(result, tuple) else ()
+        return Outcome("in place", None, tuple(places)[:count])
+    elif distances:
+        position, kind = next(iter(distances)), "updates"
+    else:
+        raise StructureError(describe(result), "new parameters with the structure of the old ones")
+    rest = [place for place, _ in parts if place is not None and place != position]
+    return Outcome(kind, position, tuple(rest[:count]) if len(rest) >= count else ())
+
+
+def _read(result: Any, container: Any, binding: Binding, params: PyTree, memory: Any) -> tuple[PyTree, Any]:
+    """Return the updates and the new values of the state arguments."""
+    layout, outcome = binding.layout, binding.outcome
+    part = container if outcome.kind == "in place" else result
+    if outcome.position is not None:
+        if not (isinstance(result, tuple) and len(result) > outcome.position):
+            raise StructureError(describe(result), "(params, state)")
+        part = result[outcome.position]
+    if any(role.startswith("params ") for role in binding.roles):
+        part = tuple(part[: len(params)])
+    tree = layout.unpack(part, params)
+    if str(jax.tree.structure(tree)) != str(jax.tree.structure(params)):
+        raise StructureError(describe(tree), "new parameters with the structure of the old ones")
+    memory = tuple(result[place] for place in outcome.memory) if outcome.memory else memory
+    return (tree if outcome.kind == "updates" else difference(tree, params)), memory
+
+
+def adapter_of(
+    target: Target, binding: Binding, array: Callable[..., Any], mode: Mode, *, check: bool = True
+) -> Adapter:
+    """Return the adapter of a binding."""
+    counts = "count" in binding.roles
+    single = binding.roles.count("state") == 1 and not counts
+
+    def init(params: PyTree) -> Any:
+        memory = binding.start(params)
+        count = ((jnp.zeros((), jnp.int32) if array is jnp.array else 0),) if counts else ()
+        carry = memory[0] if single else (*memory, *count) or None
+        return (target.fresh(), carry) if target.owns_state else carry
+
+    function = target.fresh()
+
+    def step(carry: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
+        call, carry = carry if target.owns_state else (function, carry)
+        memory: tuple[Any, ...] = (carry,) if single else carry or ()
+        memory, count = (memory[:-1], memory[-1]) if counts else (memory, 0)
+        container = _container(binding.layout, params, grads)
+        result = _call(call, binding, container, params, grads, memory, count)
+        updates, memory = _read(result, container, binding, params, memory)
+        carry = memory[0] if single else (*memory, *((count + 1,) if counts else ())) or None
+        return updates, (call, carry) if target.owns_state else carry
+
+    adapter = Adapter(target.name, "object" if target.owns_state else "step", init, step, array=array)
+    adapter = adapter._replace(called=_called(target.name, binding, mode), ndim=mode.ndim)
+    if mode.per_leaf:
+        spread = any(role.startswith("params ") for role in binding.roles)
+        adapter = _per_leaf(adapter, pairs=spread)
+    if not check:
+        return adapter._replace(eager=True)
+    if target.owns_state or binding.layout.eager or not works_under_jit(adapter):
+        return adapter._replace(eager=True)
+    return adapter._replace(array=jnp.array)
+
+
+def _per_leaf(adapter: Adapter, *, pairs: bool) -> Adapter:
+    """Return the adapter of a tree around one that takes a single array, or one weight and one bias."""
+
+    def split(tree: PyTree) -> list[Any]:
+        leaves = jax.tree.leaves(tree)
+        return [tuple(leaves[i] for i in pair) for pair in layer_pairs(tree)] if pairs else leaves
+
+    def step(carries: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
+        rows = [adapter.step(*parts) for parts in zip(carries, split(params), split(grads), strict=True)]
+        updates, carries = [row[0] for row in rows], [row[1] for row in rows]
+        if pairs:
+            return from_pairs(updates, params), carries
+        return jax.tree.unflatten(jax.tree.structure(params), updates), carries
+
+    return adapter._replace(init=lambda params: [adapter.init(part) for part in split(params)], step=step)
+
+
+def _called(name: str, binding: Binding, mode: Mode) -> str:
+    """Return how a function is called, such as "optim(grads, params, state), on a flat dict"."""
+    words = {
+        "leaf": "name",
+        "pairs": "zip(grads, params)",
+        "count": f"t = {binding.first_count}, {binding.first_count + 1}, …",
+    }
+    roles = []
+    for argument, role in zip(binding.arguments, binding.roles, strict=False):
+        word = words.get(role, role.replace(" 0", "[w]").replace(" 1", "[b]"))
+        roles.append(f"{argument.name}={word}" if argument.keyword else word)
+    text = f"{name}({', '.join(roles)})"
+    text += f", on {binding.layout.name}" if binding.layout.name else ""
+    text += ", on each leaf by itself" if mode.per_leaf else ""
+    text += {0: "", 1: ", on arrays of at least 1 dimension", 2: ", on matrices only"}[mode.ndim]
+    if binding.start_text and binding.start_text not in ("None", "init="):
+        text += f"; the state starts as {binding.start_text}"
+    return text + ("; it returns updates" if binding.outcome.kind == "updates" else "")

@@ -1,0 +1,96 @@
+"""Judge a way to call an optimizer by its updates for a few random numbers."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax.optcheck.calling.adapter import SCALE, Adapter, difference, example_tree
+from nnjax.optcheck.calling.hidden_state import hidden_state_error
+from nnjax.optcheck.trace.deadline import TimeLimitError
+from nnjax.types import PyTree
+
+
+def _first_updates(adapter: Adapter, seeds: tuple[int, int]) -> list[PyTree]:
+    """Return the updates of two steps with random parameters and gradients."""
+    params, grads = (example_tree(adapter.array, seed, ndim=adapter.ndim) for seed in seeds)
+    params, updates = jax.tree.map(lambda leaf: SCALE * leaf, params), []
+    with np.errstate(all="ignore"):
+        state = adapter.init(params)
+        for _ in range(2):
+            update, state = adapter.step(state, params, jax.tree.map(lambda leaf: leaf.copy(), grads))
+            updates.append(update)
+    return updates
+
+
+def judge(adapter: Adapter) -> str:
+    """Return "sure" if updates depend on gradients and keep parameters, "unsure" if not, "impossible" if it fails."""
+    try:
+        first, again = _first_updates(adapter, (0, 1)), _first_updates(adapter, (0, 1))
+        other = _first_updates(adapter, (0, 2))
+    except TimeLimitError:
+        raise
+    except Exception:
+        return "impossible"
+    if not _equal(first, again) and adapter.kind != "object":
+        raise hidden_state_error(adapter.name)
+    params = jax.tree.map(lambda leaf: SCALE * leaf, example_tree(np.array, 0, ndim=adapter.ndim))
+    grads = example_tree(np.array, 1, ndim=adapter.ndim)
+    if not has_shapes(first[0], params):
+        return "unsure"
+    new = jax.tree.map(lambda p, u: p + np.asarray(u), params, first[0])
+    nearer_to_grads = min(tree_size(difference(new, grads)), tree_size(difference(first[0], grads))) < 0.5 * tree_size(
+        first[0]
+    )
+    return "unsure" if nearer_to_grads or _equal(first, other) else "sure"
+
+
+def depends_on_gradients(adapter: Adapter) -> bool:
+    """Return True if the first update changes less with the parameters than with the gradients."""
+    first, grads, params = (_first_updates(adapter, seeds)[0] for seeds in ((0, 1), (0, 2), (3, 1)))
+    return tree_size(difference(params, first)) < tree_size(difference(grads, first))
+
+
+def is_finite(adapter: Adapter) -> bool:
+    """Return True if the first updates have no NaN and no infinity."""
+    return all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(_first_updates(adapter, (0, 1))))
+
+
+def works_under_jit(adapter: Adapter) -> bool:
+    """Return True if two steps under jit give the updates of two eager steps."""
+
+    def run(step: Any) -> list[PyTree]:
+        params, *grads = (example_tree(jnp.array, seed, ndim=adapter.ndim) for seed in range(3))
+        state, updates = adapter.init(params), []
+        for grad in grads:
+            update, state = step(state, params, grad)
+            updates.append(update)
+        return updates
+
+    try:
+        with np.errstate(all="ignore"):
+            jitted, eager = run(jax.jit(adapter.step)), run(adapter.step)
+    except TimeLimitError:
+        raise
+    except Exception:
+        return False
+    pairs = zip(jax.tree.leaves(jitted), jax.tree.leaves(eager), strict=True)
+    return all(np.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in pairs)
+
+
+def tree_size(tree: PyTree) -> float:
+    """Return the norm of a tree; NaN counts as 0."""
+    return float(np.sqrt(sum(np.nansum(np.asarray(leaf, np.float64) ** 2) for leaf in jax.tree.leaves(tree))))
+
+
+def has_shapes(tree: PyTree, like: PyTree) -> bool:
+    """Return True if a tree has the structure and the shapes of another one."""
+    leaves, others = jax.tree.leaves(tree), jax.tree.leaves(like)
+    same = str(jax.tree.structure(tree)) == str(jax.tree.structure(like))
+    return same and all(np.shape(a) == np.shape(b) for a, b in zip(leaves, others, strict=True))
+
+
+def _equal(a: PyTree, b: PyTree) -> bool:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(np.asarray(x), np.asarray(y), equal_nan=True) for x, y in pairs)
