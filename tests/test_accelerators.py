@@ -28,7 +28,7 @@ def test_the_training_program_lowers(platform, strategy):
     ensemble = engine.Ensemble(make_run(), 2, strategy, block=16)
     fs = jax.eval_shape(lambda k: initial_states(ensemble, k, None, None, DATA, validated=True), jax.random.split(KEY))
     args = MemberArgs(until=jnp.zeros(2, jnp.int32))
-    traced = train_chunk.trace(ensemble, fs, args, DATA, np.int32(0))
+    traced = jax.jit(train_chunk, static_argnums=0).trace(ensemble, fs, args, DATA, np.int32(0))
     assert "stablehlo.while" in traced.lower(lowering_platforms=(platform,)).as_text()
 
 

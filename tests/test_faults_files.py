@@ -338,6 +338,8 @@ NPY = {
     "a pickle": (PICKLE, "cannot be read as .npy"),
     "an archive": (b"PK\3\4" + bytes(99), "cannot be read as .npy"),
     "objects": (npy(np.array([{}] * 9)), "cannot be read as .npy: .*[Oo]bject"),
+    "texts": (npy(np.array([b"abcd"] * 9)), r"f.npy must be numbers, got \|S4; encode text"),
+    "durations": (npy(np.ones(9, "m8[s]")), "f.npy must be numbers, got timedelta64.*divide by a unit"),
     "one number": (npy(np.array(1.0)), r"has the shape \(\); the first"),
     "no rows": (npy(np.zeros((0, 2))), "cannot be read as .npy|has the shape"),
     "deep header": (header("(" * 9000), "cannot be read as .npy"),

@@ -34,7 +34,8 @@ def compiled(ensemble, run):
     data = replicate(ensemble, WEIGHTED)
     fs = initial_states(ensemble, keys, None, None, data, validated=False)
     until = shard_members(ensemble, np.zeros(ensemble.members, np.int32))
-    return train_chunk.lower(ensemble, fs, MemberArgs(until=until), data, np.int32(0)).compile().as_text()
+    chunk = jax.jit(train_chunk, static_argnums=0)
+    return chunk.lower(ensemble, fs, MemberArgs(until=until), data, np.int32(0)).compile().as_text()
 
 
 def test_eight_devices():

@@ -11,6 +11,7 @@ from nnjax.data._csv import open_file
 from nnjax.data._mapped import ReadRows, reader
 from nnjax.data._npz import first_line
 from nnjax.data._source import Source, Transform, source
+from nnjax.data._validate import check_numbers
 
 Files = str | Path | Sequence[str | Path]
 
@@ -100,6 +101,10 @@ def _open_array(file: Path) -> np.memmap:
         raise ValueError(f"open_npy: {file} cannot be read as .npy: {first_line(error)}") from error
     if array.ndim == 0 or len(array) == 0:
         raise ValueError(f"open_npy: {file} has the shape {array.shape}; the first axis must be the rows")
+    try:
+        check_numbers(f"open_npy: {file}", array)
+    except TypeError as error:
+        raise ValueError(str(error)) from error  # what a file holds is a value
     return array
 
 

@@ -171,7 +171,8 @@ def _program_bytes(ensemble: Ensemble, key: Any, data: Data) -> int:
     keys = jax.eval_shape(lambda k: jax.random.split(k, members), key)
     fs = jax.eval_shape(lambda k, d: initial_states(ensemble, k, None, None, d, validated=True), keys, data)
     args = MemberArgs(until=jnp.zeros(members, jnp.int32))
-    memory: Any = train_chunk.lower(ensemble, fs, args, data, np.int32(0)).compile().memory_analysis()
+    chunk = jax.jit(train_chunk, static_argnums=0, donate_argnums=1)
+    memory: Any = chunk.lower(ensemble, fs, args, data, np.int32(0)).compile().memory_analysis()
     return int(
         memory.argument_size_in_bytes
         + memory.output_size_in_bytes

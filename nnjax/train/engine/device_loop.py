@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -11,6 +10,7 @@ import numpy as np
 from jax import Array, lax
 
 from nnjax.data import n_rows, take_rows
+from nnjax.train.engine.compiled import compiled
 from nnjax.train.engine.ensemble import Ensemble, each_member
 from nnjax.train.engine.fit_state import (
     FitState,
@@ -66,7 +66,7 @@ def _status(fs: FitState) -> Status:
     return Status(fs.diverged, is_running(fs), fs.train.step)
 
 
-@partial(jax.jit, static_argnames=("ensemble", "validated"))
+@compiled(static=("validated",))
 def initial_states(
     ensemble: Ensemble, keys: Key, hyper: PyTree, start: PyTree, data: Data, *, validated: bool
 ) -> FitState:
@@ -81,7 +81,7 @@ def initial_states(
     return each_member(replace(ensemble, strategy="map"), initial_state, members, data)  # vmap compiles slowly here
 
 
-@partial(jax.jit, static_argnames="ensemble", donate_argnames="fs")
+@compiled(donated=("fs",))
 def train_chunk(
     ensemble: Ensemble, fs: FitState, args: MemberArgs, data: Data, n: Array
 ) -> tuple[FitState, Log, Status]:
@@ -109,7 +109,7 @@ def train_chunk(
     return each_member(ensemble, train_member, (fs, args), (data, n))
 
 
-@partial(jax.jit, static_argnames="ensemble", donate_argnames="fs")
+@compiled(donated=("fs",))
 def validate(
     ensemble: Ensemble, fs: FitState, args: MemberArgs, data: Data, patience: Array
 ) -> tuple[FitState, Log, Status]:

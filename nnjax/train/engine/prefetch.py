@@ -16,6 +16,7 @@ from jax import lax
 from nnjax.data import Source
 from nnjax.data._source import pieces
 from nnjax.data._validate import x64
+from nnjax.train.engine.compiled import compiled
 from nnjax.train.engine.device_loop import Block, Positions
 from nnjax.train.engine.ensemble import Ensemble, index_tree
 from nnjax.train.engine.job import Job
@@ -205,7 +206,7 @@ def _row_drawer(job: Job, count: int | np.ndarray, n: int) -> Callable[[np.ndarr
     return draw
 
 
-@partial(jax.jit, static_argnames=("ensemble", "n", "n_examples"))
+@compiled(static=("n", "n_examples"))
 def _draw_rows(
     ensemble: Ensemble,
     keys: Key,
