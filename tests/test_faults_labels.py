@@ -99,7 +99,11 @@ def test_unknown_labels_are_refused_and_known_ones_pass(name):
         (RIGHT + 1, 10, "label 10 in row 9 .* the labels are 1 … 10; use y - 1"),
         (np.where(RIGHT == 4, -1, RIGHT), 10, "label -1 in row 4 .* the labels are -1 … 9; number the classes from 0"),
         (RIGHT - 1, 10, "label -1 in row 0 .* the labels are -1 … 8; number the classes from 0"),
-        (np.where(np.arange(ROWS) == 3, -1, RIGHT), 10, "the labels are -1 … 9; leave out the rows without a class"),
+        (
+            np.where(np.arange(ROWS) == 3, -1, RIGHT),
+            10,
+            "the labels are -1 … 9; leave out the rows without a class, or pass ignore_index=-1 to",
+        ),
         (RIGHT, 9, "label 9 in row 9 .* give the network 10 outputs"),
         (RIGHT % 2 * 255, 2, "label 255 in row 1 .* the labels are 0 … 255; number the classes from 0, as np.unique"),
         (RIGHT % 2, 1, "label 1 in row 1 is outside 0 … 0; the network has 1 output and"),

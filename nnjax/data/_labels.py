@@ -145,7 +145,7 @@ def _fix(target: np.ndarray, classes: int) -> str:
     if count <= classes:
         return "number the classes from 0, as np.unique(y, return_inverse=True)[1] does"
     if low < 0:
-        return "leave out the rows without a class"
+        return f"leave out the rows without a class, or pass ignore_index={low} to losses.cross_entropy"
     if high >= count:
         return f"number the classes from 0 and give the network {count} outputs"
     return f"give the network {high + 1} outputs"

@@ -1,5 +1,6 @@
 """Check data on the host and convert it to the numbers that networks take."""
 
+import inspect
 import warnings
 from collections.abc import Collection
 from typing import Any, TypeAlias
@@ -35,7 +36,8 @@ def as_data(data: Any, name: str = "data") -> Data:
         return Data(*data)
     if hasattr(data, "gather"):
         raise TypeError("a Source can only be trained on; validation data must be Data or (x, y), in memory")
-    raise TypeError(f"{name} must be nnjax.Data or a pair (x, y), got {type(data).__name__}")
+    fix = "; call the function for its generator of batches" if inspect.isgeneratorfunction(data) else ""
+    raise TypeError(f"{name} must be nnjax.Data or a pair (x, y), got {type(data).__name__}{fix}")
 
 
 @allow_transfers
@@ -258,7 +260,9 @@ def warn_of_cast(name: str, dtype: Any, largest: float) -> None:
 def check_numbers(name: str, leaf: np.ndarray) -> None:
     """Check that an array holds numbers and has a row axis."""
     if leaf.dtype.kind not in "biufc" and not jnp.issubdtype(leaf.dtype, jnp.number):  # the latter: bfloat16
-        raise TypeError(f"{name} must be numbers, got {leaf.dtype}; encode text and categories as numbers")
+        raise TypeError(
+            f"{name} must be numbers, got {leaf.dtype}; encode text and categories as numbers, as data.table does"
+        )
     if leaf.dtype.kind == "m":
         raise TypeError(f"{name} must be numbers, got {leaf.dtype}; divide by a unit, as in a / np.timedelta64(1, 's')")
     if leaf.ndim == 0:
