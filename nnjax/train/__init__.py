@@ -5,6 +5,7 @@ from nnjax.train.engine.errors import DivergedWarning, InterruptedRun, RunMismat
 from nnjax.train.engine.host_loop import Seconds
 from nnjax.train.engine.make_job import epoch_ends
 from nnjax.train.engine.options import PartialRun
+from nnjax.train.engine.search.results import Found
 from nnjax.train.fit import Result, fit
 from nnjax.train.folds import Folds, Rows, bootstrap, k_fold, leave_one_out
 from nnjax.train.load import SavedRun, load
@@ -12,13 +13,17 @@ from nnjax.train.objective import objective_of
 from nnjax.train.plan import Plan, plan
 from nnjax.train.replay import Replay, replay
 from nnjax.train.run import Run
+from nnjax.train.search import Search, search
+from nnjax.train.space import Dimension, choice, log_uniform, structure, uniform
 from nnjax.train.step_metrics import grad_norm, update_norm
 from nnjax.train.sweep import Sweep, grid, random_search, sweep
 
 __all__ = [
     "Comparison",
+    "Dimension",
     "DivergedWarning",
     "Folds",
+    "Found",
     "InterruptedRun",
     "PairedDifference",
     "PartialRun",
@@ -29,9 +34,11 @@ __all__ = [
     "Run",
     "RunMismatchError",
     "SavedRun",
+    "Search",
     "Seconds",
     "Sweep",
     "bootstrap",
+    "choice",
     "compare",
     "epoch_ends",
     "fit",
@@ -40,11 +47,15 @@ __all__ = [
     "k_fold",
     "leave_one_out",
     "load",
+    "log_uniform",
     "objective_of",
     "paired_difference",
     "plan",
     "random_search",
     "replay",
+    "search",
+    "structure",
     "sweep",
+    "uniform",
     "update_norm",
 ]

@@ -182,6 +182,11 @@ def _is_same(first: Any, second: Any) -> bool:
     return bool(_unbound(first) == _unbound(second))
 
 
+def unbound_function(function: Any) -> Any:
+    """Return the function inside of partials, which may be nested."""
+    return _unbound(function)[0]
+
+
 def _unbound(function: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """Return the function inside of partials, which may be nested, and its fixed arguments."""
     args: tuple[Any, ...] = ()

@@ -1,0 +1,73 @@
+"""Groups of trials with the same structure, one program for each; between them the budget is halved, too."""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from nnjax import checks
+from nnjax.train.space import Dimension
+from nnjax.types import Trainable
+
+GROUP_KEEP = {"random": 1.0, "pbt": 1 / 3}  # share of the groups that remain after a round, if not that of the trials
+
+
+@dataclass(frozen=True)
+class WithStructure:
+    """A function of the traced numbers alone: `make_run` with fixed values for the other settings.
+
+    It is hashable, so that a second search of the same structure compiles nothing.
+    """
+
+    make_run: Callable[[dict[str, Any]], Trainable]
+    fixed: tuple[tuple[str, Any], ...]
+
+    def __call__(self, hyper: Mapping[str, Any]) -> Trainable:
+        """Return the run of a setting."""
+        return self.make_run({**hyper, **dict(self.fixed)})
+
+
+def split_space(space: Mapping[str, Dimension]) -> tuple[dict[str, Dimension], list[tuple[tuple[str, Any], ...]]]:
+    """Return the dimensions whose numbers are traced, and every combination of the values of the others."""
+    traced = {name: d for name, d in space.items() if d.kind != "structure"}
+    fixed = [[(name, value) for value in d.values] for name, d in space.items() if d.kind == "structure"]
+    return traced, list(itertools.product(*fixed))
+
+
+def group_rounds(groups: int, trials: int, keep: float) -> list[list[int]]:
+    """Return the number of trials of each group that remains, for each round; groups are in order of their rank.
+
+    Every round gets the same share of the trials. In round r, the best max(1, ⌊groups · keepʳ⌋) groups remain.
+
+    Raises:
+      ValueError: if a group would get no trial.
+
+    >>> from nnjax.train.engine.search.groups import group_rounds
+    >>> group_rounds(1, 512, 1 / 3), group_rounds(3, 512, 1 / 3), group_rounds(4, 100, 0.5)
+    ([[512]], [[86, 85, 85], [256]], [[9, 9, 8, 8], [17, 16], [33]])
+    """
+    count = 1 if keep == 1 or groups == 1 else 1 + math.ceil(math.log(groups) / -math.log(keep) - 1e-9)
+    rounds = []
+    for i, budget in enumerate(_shares(trials, count)):
+        remaining = max(1, math.floor(groups * keep**i + 1e-9))
+        if budget < remaining:
+            raise ValueError(
+                f"search: {trials} trials are too few for {groups} structures, each of which needs one in each of "
+                f"{count} rounds; pass trials ≥ {groups * count}"
+            )
+        rounds.append(_shares(budget, remaining))
+    return rounds
+
+
+def check_structure(make_run: Any, setting: dict[str, Any]) -> None:
+    """Build the run of a setting from concrete numbers, which can be checked; inside the program they cannot."""
+    with checks.located("in a setting of search: " + ", ".join(f"{name}={value}" for name, value in setting.items())):
+        make_run({name: jax.numpy.asarray(v) if isinstance(v, (int, float)) else v for name, v in setting.items()})
+
+
+def _shares(total: int, parts: int) -> list[int]:
+    """Return whole shares of a total, the larger ones first."""
+    return [total // parts + (i < total % parts) for i in range(parts)]

@@ -1,0 +1,42 @@
+"""Asynchronous successive halving: at a rung, a trial continues if it is among the best that have reached it so far.
+
+No trial waits for another one. All trials that reach a rung in the same round are compared with each other too, so if
+the population holds all trials, this is successive halving.
+
+Source: Jamieson and Talwalkar 2016, arXiv:1502.07943; Li et al. 2020, arXiv:1810.05934, in the form that stops trials
+instead of pausing them.
+"""
+
+import math
+
+import numpy as np
+
+from nnjax.train.engine.search.random import propose
+from nnjax.train.engine.search.schedule import Ledger, Method, Schedule
+
+
+def survives(schedule: Schedule, ledger: Ledger, trials: np.ndarray, rung: int) -> np.ndarray:
+    """Return True for the trials among the best max(1, ⌊keep · n⌋) of the n that have reached the rung so far."""
+    return among_best(ledger.scores[:, rung], trials, schedule.keep)
+
+
+def among_best(scores: np.ndarray, trials: np.ndarray, keep: float) -> np.ndarray:
+    """Return True for the trials among the best max(1, ⌊keep · n⌋) of n scores; the first of equal ones is the best.
+
+    Args:
+      scores: (trials,) of all trials, NaN without a score. An infinite one counts, but never continues.
+      trials: (n,) the trials that are judged.
+      keep: share of the scores, in (0, 1].
+
+    >>> from nnjax.train.engine.search.halving import among_best
+    >>> scores = np.array([0.3, 0.1, np.nan, 0.1, 0.2, np.inf, 0.5])
+    >>> among_best(scores, np.arange(7), keep=0.5).tolist()  # three of six
+    [False, True, False, True, True, False, False]
+    """
+    reached = np.flatnonzero(~np.isnan(scores))
+    count = max(1, math.floor(keep * len(reached) + 1e-9))
+    best = reached[np.argsort(scores[reached], kind="stable")][:count]
+    return np.isin(trials, best) & np.isfinite(scores[trials])
+
+
+METHOD = Method("halving", propose, survives)

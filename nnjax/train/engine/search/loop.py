@@ -1,0 +1,200 @@
+"""The host's loop over the rounds of a search: steps, scores, a decision, a gather. It never changes a result."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax.data import Source
+from nnjax.train.engine.device_loop import CAPACITY, MemberArgs, train_chunk
+from nnjax.train.engine.distributed import all_agree, explain_lost_process
+from nnjax.train.engine.errors import InterruptedRun
+from nnjax.train.engine.fit_state import FitState
+from nnjax.train.engine.host_loop import CHUNK_SECONDS, Seconds
+from nnjax.train.engine.job import Job
+from nnjax.train.engine.placement import replicate, shard_members, to_host
+from nnjax.train.engine.search.population import population_programs
+from nnjax.train.engine.search.saving import Position, SearchOptions, resumable_search
+from nnjax.train.engine.search.schedule import (
+    DIVERGED,
+    FREE,
+    Ledger,
+    Moves,
+    Schedule,
+    SearchState,
+    is_due,
+    next_state,
+    round_end,
+)
+from nnjax.train.engine.signals import deferred_interrupts
+from nnjax.train.space import values_at
+from nnjax.types import PyTree
+
+Show = Callable[[Ledger], bool]  # called after each decision; True ends the search
+
+
+class MemberStatus(NamedTuple):
+    """The status of all members on the host, (members,) each; see `device_loop.Status`."""
+
+    diverged: np.ndarray
+    running: np.ndarray
+    step: np.ndarray
+
+
+class SearchOutcome(NamedTuple):
+    """The outcome of a search."""
+
+    position: Position
+    seconds: Seconds
+    ended_by_callback: bool
+
+
+def run_search(
+    job: Job,
+    schedule: Schedule,
+    names: Sequence[str],
+    options: SearchOptions,
+    show: Show,
+    earlier: Position | None = None,
+) -> SearchOutcome:
+    """Train until all trials have ended.
+
+    Args:
+      job: the population with its arguments and data; its hyper-parameters are those of the first trials.
+      schedule: the schedule of the search.
+      names: the names of the schedule's dimensions.
+      options: checkpoints, and the number of networks to keep.
+      show: called with the ledger after each decision.
+      earlier: the end of an earlier round of the same group; None without any.
+    """
+    start, ensemble, replicates = time.perf_counter(), job.ensemble, len(schedule.ends)
+    programs, advance = population_programs(job, replicates), _advance_function(job)
+    training = validating = 0.0
+    with (
+        explain_lost_process(options.folder),
+        resumable_search(job, schedule, options, earlier) as (begin, steps_before, save),
+        deferred_interrupts() as interrupted,
+    ):
+
+        def stop_if_interrupted(position: Position, steps: int) -> None:
+            if all_agree(0, (interrupted(),))[1][0]:
+                saved = save(position, steps, wait=True)
+                raise InterruptedRun(steps, options.folder if saved else None)
+
+        (fs, state, networks, kept), steps = begin, steps_before
+        hyper = programs.place(hyper_of(schedule, names, state))
+        # No steps, no scores and no moves, to compile the programs
+        none = np.zeros(schedule.slots, bool)
+        fs, status = advance(fs, hyper, np.zeros(ensemble.members, np.int64), np.zeros(ensemble.members, np.int64))
+        programs.score(fs, hyper, none)
+        fs = programs.move(fs, Moves(np.arange(schedule.slots), none), hyper)
+        now = time.perf_counter()
+        compiled, saved_at, ended, size = now - start, now, False, 1
+
+        while not ended and (state.trial != FREE).any():
+            until, clock = round_end(schedule, state), time.perf_counter()
+            while (left := np.where(status.running, until.reshape(-1) - status.step, 0).clip(0)).any():
+                before, chunk = status.step, min(size, CAPACITY)
+                began = time.perf_counter()
+                fs, status = advance(fs, hyper, before, before + np.minimum(left, chunk))
+                steps += int((status.step - before).sum())
+                size = max(1, int(min(chunk, left.max()) / (time.perf_counter() - began) * CHUNK_SECONDS))
+                stop_if_interrupted(Position(fs, state, networks, kept), steps)
+            training, clock = training + time.perf_counter() - clock, time.perf_counter()
+            due = is_due(schedule, state, until)
+            scores = to_host(ensemble, programs.score(fs, hyper, due))
+            validating += time.perf_counter() - clock
+            by_slot = {name: a.astype(float).reshape(due.size, replicates) for name, a in scores.items()}
+            following, moves = next_state(schedule, state, until, by_slot, status.diverged.reshape(due.size, -1))
+            index, kept = _best_networks(following.ledger, state.trial, due, kept, replicates)
+            if (index >= len(index)).any():
+                networks = programs.keep(networks, fs, hyper, index)
+            state, hyper = following, programs.place(hyper_of(schedule, names, following))
+            fs = programs.move(fs, moves, hyper)
+            status = _status_after(status, moves, replicates)
+            ended = show(state.ledger)
+            overdue = options.folder is not None and time.perf_counter() - saved_at >= options.save_every
+            _, (ended, overdue) = all_agree(0, (ended, overdue))
+            if overdue and save(Position(fs, state, networks, kept), steps, wait=False):
+                saved_at = time.perf_counter()
+            stop_if_interrupted(Position(fs, state, networks, kept), steps)
+        end = Position(fs, state, networks, kept)
+        save(end, steps, wait=True)
+        seconds = Seconds(compiled, training, validating, total=time.perf_counter() - start)
+        return SearchOutcome(end, seconds, ended_by_callback=ended)
+
+
+def hyper_of(schedule: Schedule, names: Sequence[str], state: SearchState) -> dict[str, Any]:
+    """Return the hyper-parameters (members,) of the trials in the slots; those of an empty slot have no meaning."""
+    units = state.ledger.units[np.where(state.trial == FREE, 0, state.trial)]
+    columns = {
+        name: values_at(dimension, units[:, j])
+        for j, (name, dimension) in enumerate(zip(names, schedule.dimensions, strict=True))
+    }
+    return {name: jnp.asarray(np.repeat(column, len(schedule.ends))) for name, column in columns.items()}
+
+
+def ranking(ledger: Ledger) -> np.ndarray:
+    """Return the trials with a score, best first: those that came further, and among these the lower score.
+
+    A trial that diverged has no place.
+    """
+    rung = rungs_reached(ledger)
+    ranked = np.flatnonzero((rung > 0) & (ledger.status != DIVERGED))
+    last = ledger.scores[ranked, rung[ranked] - 1]
+    return ranked[np.lexsort((ranked, last, -rung[ranked]))]
+
+
+def rungs_reached(ledger: Ledger) -> np.ndarray:
+    """Return the number of the last rung (trials,) at which each trial has a score, counted from 1; 0 without any."""
+    scored = np.isfinite(ledger.scores)
+    return np.where(scored.any(1), scored.shape[1] - np.argmax(scored[:, ::-1], 1), 0)
+
+
+def _best_networks(
+    ledger: Ledger, trial: np.ndarray, due: np.ndarray, kept: np.ndarray, replicates: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return where each of the networks to keep comes from, see `keep_networks`, and the trials (kept,) they are of.
+
+    Args:
+      ledger: the ledger with the scores of this round.
+      trial: (slots,) the trials in the slots before the decision.
+      due: (slots,) bool, the slots with new scores.
+      kept: (kept,) the trials whose networks are kept so far, or -1.
+      replicates: networks of each trial.
+    """
+    place = {int(t): i for i, t in enumerate(kept) if t >= 0}
+    place |= {int(trial[slot]): len(kept) + int(slot) for slot in np.flatnonzero(due)}
+    best = [int(t) for t in ranking(ledger) if int(t) in place][: len(kept)]
+    padded = np.array(best + [-1] * (len(kept) - len(best)))
+    # Empty places keep what they hold
+    source = np.array([place[t] if t >= 0 else i for i, t in enumerate(padded)])
+    return (source[:, None] * replicates + np.arange(replicates)).reshape(-1), padded
+
+
+def _status_after(status: MemberStatus, moves: Moves, replicates: int) -> MemberStatus:
+    """Return the status (members,) after the moves."""
+    fresh = np.repeat(moves.fresh, replicates)
+    source = (moves.source[:, None] * replicates + np.arange(replicates)).reshape(-1)
+    return MemberStatus(
+        diverged=np.where(fresh, -1, status.diverged[source]),
+        running=np.where(fresh, True, status.running[source]),
+        step=np.where(fresh, 0, status.step[source]),
+    )
+
+
+def _advance_function(job: Job) -> Callable[[FitState, PyTree, np.ndarray, np.ndarray], tuple[FitState, MemberStatus]]:
+    """Return `advance(fs, hyper, step, until)`, which takes the steps `step` … `until - 1` of each member."""
+    ensemble = job.ensemble
+    if isinstance(job.data, Source):
+        raise TypeError("search: data must be in memory")
+    data, rows = replicate(ensemble, job.data), shard_members(ensemble, job.members.rows)
+
+    def advance(fs: FitState, hyper: PyTree, step: np.ndarray, until: np.ndarray) -> tuple[FitState, MemberStatus]:
+        args = MemberArgs(hyper, rows, until=shard_members(ensemble, until.astype(np.int32)))
+        fs, _, status = train_chunk(ensemble, fs, args, data, np.int32((until - step).max()))
+        return fs, MemberStatus(*to_host(ensemble, status))
+
+    return advance

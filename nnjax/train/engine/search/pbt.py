@@ -1,0 +1,73 @@
+"""Population-based training: trials that fall behind are replaced by copies of good ones, with perturbed settings.
+
+All trials of the population reach a rung together. Those that are not among the best `keep` end there, and a new trial
+takes over the network and the optimizer's state of one of the best, drawn at random; as many donors as are replaced, or
+as are kept, if these are fewer. Each number of a setting is drawn anew with probability 1/4, or else multiplied by 0.8
+or 1.2; a value of a list becomes its neighbour. When all trials have begun, nobody is replaced any more.
+
+Source: Jaderberg et al. 2017, arXiv:1711.09846.
+"""
+
+import math
+
+import numpy as np
+
+from nnjax.train.engine.search.draws import generator
+from nnjax.train.engine.search.random import propose
+from nnjax.train.engine.search.schedule import FREE, Ledger, Method, Schedule, SearchState
+from nnjax.train.space import unit_of, values_at
+
+RESAMPLED = 0.25
+FACTORS = (0.8, 1.2)
+
+
+def survives(schedule: Schedule, ledger: Ledger, trials: np.ndarray, rung: int) -> np.ndarray:
+    """Return True for the best trials of the population, and for all that no trial is left to replace."""
+    order = np.argsort(ledger.scores[trials, rung], kind="stable")
+    diverged = schedule.slots - len(trials)  # these are replaced in any case
+    replaceable = min(len(trials) - kept(len(trials), schedule.keep), schedule.trials - ledger.started - diverged)
+    survives = np.ones(len(trials), bool)
+    survives[order[len(trials) - max(0, replaceable) :]] = False
+    return survives
+
+
+def donors(schedule: Schedule, state: SearchState, ending: np.ndarray) -> np.ndarray:
+    """Return for each ending slot the slot of a good trial, drawn at random; -1 after the last rung, or without any."""
+    donors, ledger = np.full(schedule.slots, -1), state.ledger
+    alive = np.flatnonzero((state.trial != FREE) & ~ending)
+    if not alive.size:
+        return donors
+    score = ledger.scores[state.trial[alive], ledger.rung[state.trial[alive]] - 1]
+    alive = alive[np.argsort(score, kind="stable")]
+    best = alive[: max(1, min(len(alive), int(ending.sum())))]
+    for i, slot in enumerate(np.flatnonzero(ending)):
+        rng = generator(schedule.key, ledger.started + i)
+        donors[slot] = best[rng.integers(len(best))]
+    return donors
+
+
+def perturb(schedule: Schedule, ledger: Ledger, trial: int, parent: int) -> np.ndarray:
+    """Return the settings of the parent, perturbed."""
+    rng = generator(schedule.key, trial)
+    rng.random()  # the draw of the donor
+    units = np.empty(len(schedule.dimensions))
+    for j, dimension in enumerate(schedule.dimensions):
+        resampled, up, anew = rng.random() < RESAMPLED, int(rng.integers(2)), rng.random()
+        unit = ledger.units[parent, j]
+        if resampled:
+            units[j] = anew
+        elif dimension.size is None:
+            value = FACTORS[up] * float(values_at(dimension, np.array([unit]))[0])
+            units[j] = unit_of(dimension, value)
+        else:
+            index = min(int(unit * dimension.size), dimension.size - 1) + (2 * up - 1)
+            units[j] = (min(max(index, 0), dimension.size - 1) + 0.5) / dimension.size
+    return units
+
+
+def kept(n: int, keep: float) -> int:
+    """Return the number of `n` trials that are not replaced."""
+    return max(1, math.floor(keep * n + 1e-9))
+
+
+METHOD = Method("pbt", propose, survives, donors, perturb)

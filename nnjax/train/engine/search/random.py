@@ -1,0 +1,21 @@
+"""Random search: all settings are drawn uniformly, and every trial is trained to its end.
+
+Source: Bergstra and Bengio 2012.
+"""
+
+import numpy as np
+
+from nnjax.train.engine.search.schedule import Ledger, Method, Schedule, random_units
+
+
+def propose(schedule: Schedule, ledger: Ledger, trial: int) -> np.ndarray:
+    """Return a point of the unit cube that is drawn uniformly."""
+    return random_units(schedule, trial)
+
+
+def survives(schedule: Schedule, ledger: Ledger, trials: np.ndarray, rung: int) -> np.ndarray:
+    """Return True for all trials."""
+    return np.ones(len(trials), bool)
+
+
+METHOD = Method("random", propose, survives)

@@ -1,0 +1,186 @@
+"""The results of a search: the table of all trials, the best networks, and how far early scores can be trusted."""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax.train.compare import PairedDifference, paired_difference
+from nnjax.train.engine.ensemble import index_tree
+from nnjax.train.engine.options import Record
+from nnjax.train.engine.search.loop import ranking, rungs_reached
+from nnjax.train.engine.search.saving import Position
+from nnjax.train.engine.search.schedule import STATUS, WAITING, Ledger, Schedule
+from nnjax.train.space import values_at
+from nnjax.types import Params, State, Trainable
+
+COLUMNS = ("trial", "status", "epochs", "score", "parent", "diverged")  # columns that no setting may be named after
+SCORE = "score_"  # the score at a rung is in the column score_EPOCHS
+Table = list[Record]
+
+
+class Found(NamedTuple):
+    """A trial whose network is kept."""
+
+    trial: int  # its number
+    settings: dict[str, Any]
+    score: float
+    epochs: float  # how long it was trained
+    run: Trainable  # the run with these settings
+    params: Params  # with an axis (replicates, ...) for several seeds or folds
+    state: State
+    replicates: int | None = None  # number of seeds or folds; None for one run
+
+
+class Group(NamedTuple):
+    """The trials of one structure."""
+
+    make_run: Callable[[dict[str, Any]], Trainable]  # from the traced numbers
+    fixed: tuple[tuple[str, Any], ...]  # the settings that are the same in the whole group
+    names: tuple[str, ...]  # of the dimensions
+    epochs: tuple[float, ...]  # of the rungs
+    schedule: Schedule
+    ledger: Ledger
+    numbers: np.ndarray  # (trials,) the number of each trial in the whole search
+    position: Position | None = None  # the networks that are kept; None while the group is trained
+
+
+class Place(NamedTuple):
+    """The rank of a trial: sorted ascending, the best comes first."""
+
+    rungs: int  # rungs reached, negative
+    score: float
+    number: int
+
+
+def places(group: Group) -> list[tuple[Place, int]]:
+    """Return the ranked trials of a group, best first, with their numbers in the group's ledger."""
+    ledger, reached = group.ledger, rungs_reached(group.ledger)
+    return [
+        (Place(-int(reached[t]), float(ledger.scores[t, reached[t] - 1]), int(group.numbers[t])), int(t))
+        for t in ranking(ledger)
+    ]
+
+
+def best_place(group: Group) -> Place:
+    """Return the rank of a group's best trial; behind all others if every trial diverged."""
+    ranked = places(group)
+    return ranked[0][0] if ranked else Place(1, math.inf, int(group.numbers[0]))
+
+
+def table_of(groups: Sequence[Group]) -> Table:
+    """Return a row for each trial that has begun, best first."""
+    rows = []
+    for group in groups:
+        ranked = places(group)
+        rest = set(np.flatnonzero(group.ledger.status != WAITING).tolist()) - {t for _, t in ranked}
+        last = [(Place(1, math.inf, int(group.numbers[t])), t) for t in rest]
+        rows += [(place, _row(group, t)) for place, t in [*ranked, *last]]
+    return [row for _, row in sorted(rows, key=lambda pair: pair[0])]
+
+
+def networks_of_groups(groups: Sequence[Group], count: int) -> list[Found]:
+    """Return the best networks that are kept, best first."""
+    found = []
+    for group in groups:
+        if group.position is None:
+            continue
+        rank, replicates = {t: place for place, t in places(group)}, len(group.schedule.ends)
+        for i, trial in enumerate(group.position.kept.tolist()):
+            if trial not in rank:
+                continue
+            part = i if replicates == 1 else slice(i * replicates, (i + 1) * replicates)
+            params, state = index_tree(tuple(group.position.networks), part)
+            numbers = numbers_of(group.schedule, group.names, group.ledger, trial)
+            run = group.make_run({name: jnp.asarray(value) for name, value in numbers.items()})
+            place = rank[trial]
+            settings, epochs = {**numbers, **dict(group.fixed)}, group.epochs[-place.rungs - 1]
+            several = None if replicates == 1 else replicates
+            found.append((place, Found(place.number, settings, place.score, epochs, run, params, state, several)))
+    return [network for _, network in sorted(found, key=lambda pair: pair[0])][:count]
+
+
+def numbers_of(schedule: Schedule, names: Sequence[str], ledger: Ledger, trial: int) -> dict[str, Any]:
+    """Return the traced numbers of a trial as Python numbers."""
+    units = ledger.units[trial]
+    return {
+        name: values_at(dimension, units[j : j + 1])[0].item()
+        for j, (name, dimension) in enumerate(zip(names, schedule.dimensions, strict=True))
+    }
+
+
+def rank_correlations(groups: Sequence[Group]) -> list[float]:
+    """Return, for each rung but the last, Spearman's correlation of its scores with the last ones; see `Search`."""
+    scores = np.concatenate([group.ledger.scores for group in groups])
+    return [spearman(early, scores[:, -1]) for early in scores.T[:-1]]
+
+
+def spearman(first: np.ndarray, last: np.ndarray) -> float:
+    """Return the rank correlation of two scores over the trials that have both; NaN for fewer than 3.
+
+    >>> from nnjax.train.engine.search.results import spearman
+    >>> spearman(np.array([1.0, 2.0, 3.0, 9.0]), np.array([0.1, 0.3, 0.2, np.nan]))
+    0.5
+    """
+    both = np.isfinite(first) & np.isfinite(last)
+    if both.sum() < 3:
+        return math.nan
+    a, b = (_ranks(scores[both]) for scores in (first, last))
+    a, b = a - a.mean(), b - b.mean()
+    size = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / size if size > 0 else math.nan
+
+
+def advantage_of(groups: Sequence[Group]) -> PairedDifference | None:
+    """Return how much better the best trial is than the second one at the same rung, over seeds or folds.
+
+    Warns:
+      UserWarning: if the interval contains 0.
+    """
+    ranked = sorted((place, t, i) for i, group in enumerate(groups) for place, t in places(group))[:2]
+    if len(ranked) < 2 or len(groups[0].schedule.ends) < 2:
+        return None
+    name, rung = groups[0].schedule.score, -ranked[1][0].rungs - 1
+    sign = -1.0 if name.startswith("-") else 1.0
+    best, second = (sign * groups[i].ledger.logs[name.removeprefix("-")][t, rung] for _, t, i in ranked)
+    if not (np.isfinite(second).all() and np.isfinite(best).all()):
+        return None
+    advantage = paired_difference(jnp.asarray(second), jnp.asarray(best))
+    if advantage.low <= 0:
+        first, other = (place.number for place, _, _ in ranked)
+        warnings.warn(
+            f"search: trial {first}, the best, is better than trial {other} by {advantage.difference:.3g} "
+            f"[{advantage.low:.3g}, {advantage.high:.3g}] over {advantage.n} runs, which is within noise",
+            stacklevel=4,
+        )
+    return advantage
+
+
+def _row(group: Group, trial: int) -> Record:
+    """Return the row of a trial."""
+    ledger, replicates = group.ledger, len(group.schedule.ends)
+    reached = int(rungs_reached(ledger)[trial])
+    row: Record = {**numbers_of(group.schedule, group.names, ledger, trial), **dict(group.fixed)}
+    row |= {"trial": int(group.numbers[trial]), "status": STATUS[ledger.status[trial]]}
+    row["epochs"] = group.epochs[reached - 1] if reached else 0.0
+    row["score"] = float(ledger.scores[trial, reached - 1]) if reached else math.nan
+    for epochs, score in zip(group.epochs, ledger.scores[trial].tolist(), strict=True):
+        row[f"{SCORE}{epochs:g}"] = score if math.isfinite(score) else math.nan
+    for name, values in ledger.logs.items():
+        own = values[trial, reached - 1] if reached else np.full(replicates, np.nan)
+        row[f"validation_{name}"] = float(own.mean())
+        if replicates > 1:
+            row[f"validation_{name}_sd"] = float(own.std(ddof=1))
+    if group.schedule.method.donors is not None:
+        row["parent"] = int(group.numbers[ledger.parent[trial]]) if ledger.parent[trial] >= 0 else -1
+    row["diverged"] = int(ledger.diverged[trial].max())
+    return row
+
+
+def _ranks(scores: np.ndarray) -> np.ndarray:
+    """Return the ranks of the scores; equal scores share the mean of their ranks."""
+    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place], float)

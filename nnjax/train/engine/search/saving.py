@@ -1,0 +1,167 @@
+"""The checkpoints of a search: write them, and continue from the latest one."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax.storage import background_writer, checkpoint
+from nnjax.train.engine.errors import RunMismatchError
+from nnjax.train.engine.fingerprint import Fingerprint, differences, run_fingerprint
+from nnjax.train.engine.fit_state import FitState
+from nnjax.train.engine.job import Job, first_state, state_shapes
+from nnjax.train.engine.placement import shard_members, snapshot
+from nnjax.train.engine.search.population import Networks, networks_of
+from nnjax.train.engine.search.schedule import Schedule, SearchState
+from nnjax.train.engine.search.schedule import first_state as first_search_state
+
+KIND = "nnjax-search"
+KEPT_CHECKPOINTS = 2  # so that one is intact if the other one is damaged
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How a search is driven; nothing here changes its result."""
+
+    folder: Path | None = None
+    resume: Any = False  # True, False or "anyway"
+    save_every: float = 30.0
+    networks: int = 10  # number of trials whose networks are kept
+
+
+class Position(NamedTuple):
+    """Everything that a checkpoint of a search holds."""
+
+    fs: FitState  # (members, ...) the population; it may be ahead of `search`, which is of the beginning of the round
+    search: SearchState
+    networks: Networks  # (kept · replicates, ...) the networks of the best trials
+    kept: np.ndarray  # (kept,) the trial of each of these networks, or -1
+
+
+class SavePosition(Protocol):
+    """Write a checkpoint in the background; with `wait=True`, wait until it is on disk. Return True if it is saved."""
+
+    def __call__(self, position: Position, steps: int, *, wait: bool) -> bool: ...
+
+
+@contextmanager
+def resumable_search(
+    job: Job, schedule: Schedule, options: SearchOptions, earlier: Position | None
+) -> Iterator[tuple[Position, int, SavePosition]]:
+    """Yield where to start from, the number of steps taken until there, and a function that saves.
+
+    Args:
+      job: the population.
+      schedule: the schedule of the search.
+      options: the folder, and whether to resume.
+      earlier: the end of an earlier round of the same group; None without any.
+    """
+    search, _ = first_search_state(schedule, None if earlier is None else earlier.search.ledger)
+    kept = np.full(options.networks, -1) if earlier is None else earlier.kept
+    shapes = _network_shapes(job, len(kept) * len(schedule.ends))
+
+    def fresh() -> Position:
+        drawn = first_state(job, validated=False)
+        networks = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes) if earlier is None else earlier.networks
+        return Position(jax.tree.map(jnp.copy, drawn), search, jax.tree.map(jnp.copy, networks), kept)
+
+    folder = options.folder
+    if folder is None:
+        yield fresh(), 0, lambda position, steps, *, wait: False
+        return
+    fingerprint = search_fingerprint(job, schedule, options)
+    with background_writer.checkpoint_writer(folder, KEPT_CHECKPOINTS, write=jax.process_index() == 0) as write:
+
+        def save(position: Position, steps: int, *, wait: bool) -> bool:
+            ensemble = job.ensemble
+            tree = position._replace(
+                fs=snapshot(ensemble, position.fs), networks=jax.tree.map(jnp.copy, position.networks)
+            )
+            names = sorted(position.search.ledger.logs)
+            metadata = {"kind": KIND, "fingerprint": fingerprint, "steps": steps, "logs": names}
+            return write(steps, tree, metadata, wait=wait)
+
+        like = Position(state_shapes(job, validated=False), search, shapes, kept)
+        saved = _load(folder, options, fingerprint, like)
+        if saved is None:
+            yield fresh(), 0, save
+        else:
+            position, steps = saved
+            fs = jax.tree.map(jnp.copy, shard_members(job.ensemble, position.fs))
+            yield position._replace(fs=fs, networks=jax.tree.map(jnp.asarray, position.networks)), steps, save
+
+
+def search_fingerprint(job: Job, schedule: Schedule, options: SearchOptions) -> Fingerprint:
+    """Return everything that determines the exact result of a search."""
+    return {
+        **run_fingerprint(job),
+        "space": "; ".join(f"{d.kind} {d.values}" for d in schedule.dimensions),
+        "trials": str(schedule.trials),
+        "population": str(schedule.slots),
+        "rungs": ", ".join(map(str, schedule.ends.max(0))),
+        "keep": f"{schedule.keep:.17g}",
+        "method": schedule.method.name,
+        "score": schedule.score,
+        "draws": checkpoint.digest(np.asarray(schedule.key))[:16],
+        "networks": str(options.networks),
+    }
+
+
+def _load(
+    folder: Path, options: SearchOptions, fingerprint: Fingerprint, like: Position
+) -> tuple[Position, int] | None:
+    """Return the last intact checkpoint of a folder and its number of steps; None before the first one."""
+    files = checkpoint.files(folder)
+    if not files:
+        return None
+    if not options.resume:
+        raise FileExistsError(
+            f"{folder} holds checkpoints, the last is {files[-1].name}; continue the search with resume=True, or "
+            "choose another out="
+        )
+    saved = _saved_metadata(folder, files)
+    rows = differences(saved["fingerprint"], fingerprint)
+    if rows and options.resume != "anyway":
+        raise RunMismatchError(folder, rows)
+    _, position, metadata = checkpoint.latest(folder, _like(like))
+    return position, int(metadata["steps"])
+
+
+def _saved_metadata(folder: Path, files: list[Path]) -> dict[str, Any]:
+    """Return the metadata of the newest checkpoint whose metadata can be read."""
+    for path in reversed(files):
+        try:
+            metadata = checkpoint.read_metadata(path)
+        except (ValueError, OSError) as error:
+            warnings.warn(f"{path} cannot be read ({error})", stacklevel=2)
+            continue
+        if metadata.get("kind") != KIND:
+            raise ValueError(f"search: {path} was not written by search; choose another out=")
+        return metadata
+    raise ValueError(f"search: {folder} holds no intact checkpoint; delete it to start again")
+
+
+def _like(like: Position) -> Callable[[dict[str, Any]], Position]:
+    """Return a function from the metadata of a checkpoint to the structure of its tree."""
+
+    def of(metadata: dict[str, Any]) -> Position:
+        ledger = like.search.ledger
+        shape = (*ledger.scores.shape, ledger.diverged.shape[1])
+        logs = {name: np.zeros(shape) for name in metadata["logs"]}
+        return like._replace(search=like.search._replace(ledger=ledger._replace(logs=logs)))
+
+    return of
+
+
+def _network_shapes(job: Job, count: int) -> Networks:
+    """Return the shapes of the kept networks."""
+    members = jax.eval_shape(
+        lambda fs, hyper: networks_of(job.ensemble, fs, hyper), state_shapes(job, validated=False), job.members.hyper
+    )
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape[1:]), a.dtype), members)

@@ -1,0 +1,230 @@
+"""The schedule of a search: pure functions from scores to the trials that continue, end and begin.
+
+Nothing here trains or knows a clock. A search is `first_state`, and then, until no slot has a trial, rounds: the
+members take their steps until `round_end`, and `next_state` decides by the scores at the rungs that were reached.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from nnjax.train.engine.search.draws import generator
+from nnjax.train.space import Dimension
+
+WAITING, RUNNING, STOPPED, FINISHED, DIVERGED = range(5)  # the status of a trial
+STATUS = ("waiting", "running", "stopped", "finished", "diverged")
+FREE = -1  # the trial of an empty slot
+
+
+class Ledger(NamedTuple):
+    """All trials, in the order in which they began. Scores are lower for better trials."""
+
+    units: np.ndarray  # (trials, dimensions) the setting, as a point of the unit cube; NaN before the trial began
+    scores: np.ndarray  # (trials, rungs) NaN for rungs that were not reached, infinite at the one where it diverged
+    logs: dict[str, np.ndarray]  # (trials, rungs, replicates) the scalars of each evaluation
+    rung: np.ndarray  # (trials,) the rung that the trial reaches next; the number of rungs after the last one
+    status: np.ndarray  # (trials,) WAITING … DIVERGED
+    parent: np.ndarray  # (trials,) the trial whose network it began with; -1 if its network was drawn
+    diverged: np.ndarray  # (trials, replicates) the step with a loss that was not finite, or -1
+
+    @property
+    def started(self) -> int:
+        """The number of trials that have begun."""
+        return int((self.status != WAITING).sum())
+
+
+class SearchState(NamedTuple):
+    """Everything that a decision reads and writes. The networks of the slots are on the device."""
+
+    ledger: Ledger
+    trial: np.ndarray  # (slots,) the trial in each slot, or FREE
+    done: np.ndarray  # (slots, replicates) steps taken when the round began
+
+
+class Moves(NamedTuple):
+    """What happens to the networks of the slots after a decision."""
+
+    source: np.ndarray  # (slots,) the slot whose networks each slot takes: its own, or a donor's
+    fresh: np.ndarray  # (slots,) bool, True where a trial begins with drawn networks
+
+
+class Schedule(NamedTuple):
+    """Everything that fixes the schedule of a search before it begins."""
+
+    dimensions: tuple[Dimension, ...]
+    trials: int
+    slots: int
+    ends: np.ndarray  # (replicates, rungs) the step at which each replicate of a trial reaches a rung
+    keep: float  # share of the trials that continues at a rung
+    score: str  # name of the score in the logs, after a minus if larger is better
+    key: tuple[int, ...]  # the words of the random key of all draws
+    method: "Method"
+
+    @property
+    def rungs(self) -> int:
+        """Number of rungs."""
+        return self.ends.shape[1]
+
+
+class Method(NamedTuple):
+    """A method of search, as pure functions."""
+
+    name: str
+    propose: Callable[[Schedule, Ledger, int], np.ndarray]  # (…, trial) -> (dimensions,) a point of the unit cube
+    survives: Callable[[Schedule, Ledger, np.ndarray, int], np.ndarray]  # (…, trials (n,), rung) -> (n,) bool
+    # (schedule, state, ending (slots,) bool) -> (slots,) the donor of the trial that begins in each ending slot, or -1;
+    # None if all trials begin with drawn networks
+    donors: Callable[[Schedule, SearchState, np.ndarray], np.ndarray] | None = None
+    perturb: Callable[[Schedule, Ledger, int, int], np.ndarray] | None = None  # (…, trial, parent) -> (dimensions,)
+
+
+def empty_ledger(schedule: Schedule) -> Ledger:
+    """Return a ledger without trials that have begun."""
+    trials, replicates = schedule.trials, len(schedule.ends)
+    return Ledger(
+        units=np.full((trials, len(schedule.dimensions)), np.nan),
+        scores=np.full((trials, schedule.rungs), np.nan),
+        logs={},
+        rung=np.zeros(trials, np.int64),
+        status=np.full(trials, WAITING, np.int64),
+        parent=np.full(trials, -1, np.int64),
+        diverged=np.full((trials, replicates), -1, np.int64),
+    )
+
+
+def first_state(schedule: Schedule, ledger: Ledger | None = None) -> tuple[SearchState, Moves]:
+    """Return the state in which the first trials begin.
+
+    Args:
+      schedule: the schedule.
+      ledger: the trials of an earlier round of the same group, the first of `schedule.trials`; None without any.
+    """
+    empty = empty_ledger(schedule)
+    ledger = empty if ledger is None else _with_room(ledger, empty)
+    free = SearchState(ledger, np.full(schedule.slots, FREE), np.zeros((schedule.slots, len(schedule.ends)), np.int64))
+    return _begin(schedule, free, np.ones(schedule.slots, bool), None)
+
+
+def _with_room(ledger: Ledger, empty: Ledger) -> Ledger:
+    """Return the ledger with room for as many trials as the empty one."""
+    begun = len(ledger.status)
+    logs = {
+        name: np.pad(a, ((0, len(empty.status) - begun), (0, 0), (0, 0)), constant_values=np.nan)
+        for name, a in ledger.logs.items()
+    }
+    fields = {
+        name: np.concatenate([getattr(ledger, name), getattr(empty, name)[begun:]])
+        for name in Ledger._fields
+        if name != "logs"
+    }
+    return Ledger(logs=logs, **fields)
+
+
+def round_end(schedule: Schedule, state: SearchState) -> np.ndarray:
+    """Return the step (slots, replicates) at which the round ends, when the first of the slots reaches its rung.
+
+    All slots take the same number of steps, so that none waits for another one.
+    """
+    occupied = state.trial != FREE
+    left = np.where(occupied[:, None], _targets(schedule, state) - state.done, 0)
+    steps = left.max(1)[occupied].min(initial=np.iinfo(np.int64).max)
+    return state.done + np.minimum(left, steps)
+
+
+def is_due(schedule: Schedule, state: SearchState, until: np.ndarray) -> np.ndarray:
+    """Return the slots (slots,) bool whose trial reaches its rung at the end of a round."""
+    return (state.trial != FREE) & (until == _targets(schedule, state)).all(1)
+
+
+def next_state(
+    schedule: Schedule, state: SearchState, until: np.ndarray, logs: dict[str, np.ndarray], diverged: np.ndarray
+) -> tuple[SearchState, Moves]:
+    """Return the state after the decision at the end of a round, and what happens to the networks.
+
+    Args:
+      schedule: the schedule.
+      state: the state when the round began.
+      until: (slots, replicates) the end of the round.
+      logs: the scalars (slots, replicates) of the evaluation; entries of slots that are not due are not read.
+      diverged: (slots, replicates) the step with a loss that was not finite, or -1.
+    """
+    due = is_due(schedule, state, until)
+    ledger = _record(schedule, state, due, logs, diverged)
+    state = SearchState(ledger, state.trial, until)
+    bad = (state.trial != FREE) & (ledger.status[state.trial] == DIVERGED)
+    ending = bad.copy()
+    status, judged = ledger.status.copy(), due & ~bad
+    for rung in np.unique(ledger.rung[state.trial[judged]]):  # the rung after the one that was reached
+        slots = np.flatnonzero(judged & (ledger.rung[state.trial] == rung))
+        trials = state.trial[slots]
+        if rung == schedule.rungs:
+            survives, status[trials] = np.zeros(len(trials), bool), FINISHED
+        else:
+            survives = schedule.method.survives(schedule, ledger, trials, int(rung) - 1)
+            status[trials[~survives]] = STOPPED
+        ending[slots[~survives]] = True
+    judging = state._replace(ledger=ledger._replace(status=status))
+    donors = None if schedule.method.donors is None else schedule.method.donors(schedule, judging, ending)
+    return _begin(schedule, judging, ending, donors)
+
+
+def _targets(schedule: Schedule, state: SearchState) -> np.ndarray:
+    """Return the step (slots, replicates) at which each slot reaches its next rung; no meaning for empty slots."""
+    rung = np.where(state.trial == FREE, 0, state.ledger.rung[state.trial])
+    return schedule.ends.T[np.minimum(rung, schedule.rungs - 1)]
+
+
+def _record(
+    schedule: Schedule, state: SearchState, due: np.ndarray, logs: dict[str, np.ndarray], diverged: np.ndarray
+) -> Ledger:
+    """Return the ledger with the scores of the slots that are due, and with the trials that diverged."""
+    ledger = state.ledger
+    scores, rungs, status, steps = (a.copy() for a in (ledger.scores, ledger.rung, ledger.status, ledger.diverged))
+    shape = (schedule.trials, schedule.rungs, len(schedule.ends))
+    recorded = {name: ledger.logs.get(name, np.full(shape, np.nan)).copy() for name in {**ledger.logs, **logs}}
+    sign = -1.0 if schedule.score.startswith("-") else 1.0
+    for slot in np.flatnonzero(state.trial != FREE):
+        trial, rung = state.trial[slot], rungs[state.trial[slot]]
+        steps[trial] = diverged[slot]
+        if (diverged[slot] < 0).all() and not due[slot]:
+            continue
+        score = np.inf
+        if due[slot] and (diverged[slot] < 0).all():
+            for name, values in logs.items():
+                recorded[name][trial, rung] = values[slot]
+            score = sign * float(np.mean(logs[schedule.score.removeprefix("-")][slot]))
+        scores[trial, rung] = score if np.isfinite(score) else np.inf
+        rungs[trial] = rung + 1 if np.isfinite(score) else rung
+        status[trial] = RUNNING if np.isfinite(score) else DIVERGED
+    return ledger._replace(scores=scores, logs=recorded, rung=rungs, status=status, diverged=steps)
+
+
+def _begin(
+    schedule: Schedule, state: SearchState, ending: np.ndarray, donors: np.ndarray | None
+) -> tuple[SearchState, Moves]:
+    """Return the state in which the next trials have begun in the slots whose trials end, in order of the slots."""
+    ledger, done, trial = state.ledger, state.done.copy(), state.trial.copy()
+    units, rung, status, parent = (a.copy() for a in (ledger.units, ledger.rung, ledger.status, ledger.parent))
+    source, fresh = np.arange(schedule.slots), np.zeros(schedule.slots, bool)
+    method, begun = schedule.method, ledger.started
+    for slot in np.flatnonzero(ending):
+        trial[slot], done[slot] = FREE, 0
+        if begun == schedule.trials:
+            continue
+        donor = -1 if donors is None else int(donors[slot])
+        if donor >= 0 and method.perturb is not None:
+            source[slot], parent[begun] = donor, state.trial[donor]
+            units[begun] = method.perturb(schedule, ledger, begun, int(state.trial[donor]))
+            done[slot], rung[begun] = state.done[donor], ledger.rung[state.trial[donor]]
+        else:
+            fresh[slot], units[begun] = True, method.propose(schedule, ledger, begun)
+        trial[slot], status[begun] = begun, RUNNING
+        begun += 1
+    ledger = ledger._replace(units=units, rung=rung, status=status, parent=parent)
+    return SearchState(ledger, trial, done), Moves(source, fresh)
+
+
+def random_units(schedule: Schedule, trial: int) -> np.ndarray:
+    """Return the point of the unit cube that a trial draws uniformly; a function of the key and its number alone."""
+    return generator(schedule.key, trial).random(len(schedule.dimensions))

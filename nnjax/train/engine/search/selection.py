@@ -1,0 +1,83 @@
+"""Ensembles of the networks that a search has found, selected greedily on the validation data."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax import losses
+from nnjax.metrics import weighted_mean
+from nnjax.train.compare import unbound_function
+from nnjax.train.engine.search.results import Found
+from nnjax.train.objective import losses_of
+from nnjax.types import Data, PyTree
+from nnjax.uncertainty import log_mean_probabilities
+
+Combine = Callable[[PyTree], PyTree]  # predictions (members, n, ...) -> prediction (n, ...)
+
+
+class Selection(NamedTuple):
+    """Networks that predict together. A network that was selected twice counts twice."""
+
+    members: list[Found]  # in the order of their selection
+    score: float  # the validation loss of the ensemble
+    combine: Combine
+
+    def predict(self, x: PyTree) -> PyTree:
+        """Return the combined prediction for inputs (rows, ...)."""
+        return self.combine(_stacked([_predictions(member, x) for member in self.members]))
+
+
+def select(networks: Sequence[Found], validation: Data, k: int, combine: Combine | None) -> Selection:
+    """Return the ensemble of `k` networks that greedy selection finds.
+
+    Source: Caruana et al. 2004, Ensemble selection from libraries of models; with replacement.
+    """
+    run: Any = networks[0].run
+    loss = getattr(run, "loss", None)
+    if loss is None or not hasattr(run, "predict"):
+        raise ValueError("Search.ensemble: needs runs with a loss and predict, such as train.Run(net, loss, …)")
+    probabilities = unbound_function(loss) is losses.cross_entropy
+    combine = combine or (log_mean_probabilities if probabilities else mean_prediction)
+    predictions = [_predictions(network, validation.x) for network in networks]
+
+    def score(members: Sequence[int]) -> float:
+        combined = combine(_stacked([predictions[i] for i in members]))
+        return float(weighted_mean(losses_of(loss, combined, validation.y), validation.weights))
+
+    members = greedy_selection(score, len(networks), k)
+    return Selection([networks[i] for i in members], score(members), combine)
+
+
+def greedy_selection(score: Callable[[Sequence[int]], float], candidates: int, k: int) -> list[int]:
+    """Return `k` of the candidates: each time the one that makes the score of all selected ones the lowest.
+
+    >>> from nnjax.train.engine.search.selection import greedy_selection
+    >>> numbers = [5.0, 1.0, -3.0]
+    >>> greedy_selection(lambda members: abs(sum(numbers[i] for i in members) / len(members)), 3, 4)  # mean near 0
+    [1, 1, 2, 1]
+    """
+    selected: list[int] = []
+    for _ in range(k):
+        scores = [score([*selected, i]) for i in range(candidates)]
+        selected.append(int(np.nanargmin(scores)))
+    return selected
+
+
+def mean_prediction(predictions: PyTree) -> PyTree:
+    """Return the mean over the members."""
+    return jax.tree.map(lambda a: a.mean(0), predictions)
+
+
+def _predictions(network: Found, x: PyTree) -> PyTree:
+    """Return the predictions (replicates, rows, ...) of a trial's networks."""
+    run: Any = network.run
+    if network.replicates is None:
+        return jax.tree.map(lambda a: a[None], run.predict(network.params, network.state, x))
+    return jax.vmap(run.predict, in_axes=(0, 0, None))(network.params, network.state, x)
+
+
+def _stacked(predictions: Sequence[PyTree]) -> PyTree:
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *predictions)

@@ -1,0 +1,301 @@
+"""Search for the best settings: a population in one program, whose bad trials make room for new ones."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from nnjax import checks
+from nnjax.data import n_rows
+from nnjax.data._transfers import allow_transfers
+from nnjax.storage.paths import as_path
+from nnjax.train.compare import PairedDifference
+from nnjax.train.engine.distributed import refuse_forked_process
+from nnjax.train.engine.ensemble import Ensemble, Strategy, index_tree
+from nnjax.train.engine.host_loop import Seconds
+from nnjax.train.engine.job import Job
+from nnjax.train.engine.make_job import epoch_ends, make_job
+from nnjax.train.engine.options import FitOptions
+from nnjax.train.engine.search.draws import key_words
+from nnjax.train.engine.search.groups import GROUP_KEEP, WithStructure, check_structure, group_rounds, split_space
+from nnjax.train.engine.search.loop import hyper_of, run_search
+from nnjax.train.engine.search.methods import KEEP, METHODS
+from nnjax.train.engine.search.results import (
+    COLUMNS,
+    SCORE,
+    Found,
+    Group,
+    Table,
+    advantage_of,
+    best_place,
+    networks_of_groups,
+    numbers_of,
+    rank_correlations,
+    table_of,
+)
+from nnjax.train.engine.search.saving import SearchOptions
+from nnjax.train.engine.search.schedule import Ledger, Schedule, first_state
+from nnjax.train.engine.search.selection import Selection, select
+from nnjax.train.folds import Folds, Rows
+from nnjax.train.space import Dimension, check_space
+from nnjax.types import Data, Key, PyTree, Trainable
+
+MethodName = Literal["random", "halving", "hyperband", "pbt", "tpe"]
+
+
+class Search(NamedTuple):
+    """The result of `search`."""
+
+    best: Found | None  # the trial that ranks first; None if all trials diverged
+    table: Table  # a row for each trial, best first: the setting, status, epochs, score, the score at each rung, …
+    networks: list[Found]  # the best trials whose networks are kept, best first
+    rank_correlations: list[float]  # for each rung but the last: Spearman's with the last score, NaN for < 3 trials
+    advantage: PairedDifference | None  # score of the second minus that of the best, over seeds or folds
+    seconds: Seconds
+    validation: Data | None  # the validation data, on which ensembles are selected
+
+    def ensemble(self, k: int, combine: Callable[[PyTree], PyTree] | None = None) -> Selection:
+        """Return an ensemble of `k` of the networks, selected greedily by the validation loss, with repetition.
+
+        Args:
+          k: number of members.
+          combine: function from predictions (members, n, ...) to the prediction (n, ...). None for the logarithm of the
+            mean probabilities if the loss is `losses.cross_entropy`, else for the mean.
+
+        Raises:
+          ValueError: if all trials diverged, without `validation=`, or if the runs have no loss or cannot predict.
+
+        Source: Caruana et al. 2004.
+        """
+        checks.positive_int("Search.ensemble", "k", k)
+        if not self.networks or self.validation is None:
+            got = "all trials diverged" if self.validation is not None else "the search had no validation="
+            raise ValueError(f"Search.ensemble: networks are selected on validation data, but {got}")
+        return select(self.networks, self.validation, k, combine)
+
+
+@allow_transfers
+def search(
+    make_run: Callable[[dict[str, Any]], Trainable],
+    space: Mapping[str, Dimension],
+    data: Any,
+    *,
+    validation: Data | tuple[Any, ...] | None = None,
+    trials: int,
+    population: int,
+    rungs: Sequence[float],
+    keep: float | None = None,
+    method: MethodName = "halving",
+    score: str = "loss",
+    key: Key | None = None,
+    seeds: int = 1,
+    folds: Folds | None = None,
+    strategy: Strategy | None = None,
+    mesh: Mesh | None = None,
+    out: str | Path | None = None,
+    resume: bool | Literal["anyway"] = False,
+    save_every: float = 30.0,
+    networks: int = 10,
+    callbacks: Sequence[Callable[[Table], bool | None]] = (),
+) -> Search:
+    """Search for the settings with the best validation score, in one program that is compiled once.
+
+    A population of fixed size trains in slots. When a trial reaches a rung, its score decides whether it continues; if
+    not, the next trial begins in its slot at once. All trials share one key, as in `sweep`, so trial i has the bits of
+    the member of a sweep with its settings (strategy "map", CPU). With `rungs=(epochs,)` nothing is stopped early, and
+    a search is a sweep over settings that are drawn.
+
+    Args:
+      make_run: `{"name": number} -> Run`, as for `sweep`: the numbers are traced, so compute with them, but do not
+        branch on them. Values of `train.structure` are passed unchanged, as Python values.
+      space: a range or a list for each setting: `train.uniform`, `log_uniform`, `choice` and `structure`.
+      data: training data in memory, see `fit`.
+      validation: the data whose score decides. Hold test data out before.
+      trials: number of settings to try.
+      population: number of trials that are trained at the same time; memory limits it.
+      rungs: ascending numbers of epochs after which trials are compared; the last is the full length.
+      keep: share of the trials that continues at a rung; 1/3 if None, and 0.8 for "pbt".
+      method: "random" stops nobody. "halving" keeps the best share of all trials that have reached a rung. "hyperband"
+        deals trials over brackets that begin to stop at different rungs. "tpe" is halving, with settings proposed by a
+        model of the trials so far. "pbt" replaces the worst of the population by copies of good trials with perturbed
+        settings, each of which counts as a trial.
+      score: name of a scalar that the runs evaluate, lower is better; "-accuracy" with a minus if higher is better.
+      key: the key of all runs and of the settings; `jax.random.key(0)` if None.
+      seeds: number of runs of each trial, with the keys `jax.random.split(key, seeds)`. A trial's score is their mean.
+      folds: the rows that the runs of a trial are trained and validated on, see `k_fold`; instead of seeds.
+      strategy: see `fit`.
+      mesh: see `fit`.
+      out: folder for checkpoints; None to save nothing.
+      resume: continue from the latest checkpoint in `out`, see `fit`.
+      save_every: seconds between checkpoints.
+      networks: number of best trials whose networks are kept.
+      callbacks: functions of the table so far, called after each decision; True ends the search.
+
+    Returns:
+      `Search(best, table, networks, rank_correlations, advantage, seconds)`. Trials are ranked by how far they came,
+      then by their last score; those that diverged come last.
+
+    Raises:
+      ValueError, TypeError: for arguments out of range, and as raised by `sweep`.
+      RunMismatchError, FileExistsError, InterruptedRun: as raised by `fit`.
+
+    Warns:
+      UserWarning: with seeds or folds, if the best trial's advantage over the second is within noise.
+
+    >>> digits = data.load("digits")
+    >>> make = lambda hp: train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(hp["rate"]), batch_size=32)
+    >>> space = {"rate": train.log_uniform(1e-4, 1e-1)}
+    >>> found = train.search(
+    ...     make, space, digits.train, validation=digits.test, trials=9, population=3, rungs=(1, 3), networks=2
+    ... )
+    >>> 1e-3 < found.best.settings["rate"] < 1e-1, len(found.table)
+    (True, 9)
+
+    Source: see `engine/search`, a file for each method.
+    """
+    dimensions, epochs = _check_arguments(make_run, space, rungs, method, callbacks, keep=keep)
+    for name, number in (("trials", trials), ("population", population), ("seeds", seeds), ("networks", networks)):
+        checks.positive_int("search", name, number)
+    keep = KEEP.get(method, 1 / 3) if keep is None else float(keep)
+    if validation is None and folds is None:
+        raise ValueError("search: trials are compared by their validation scores; pass validation= or folds=")
+    if folds is not None and seeds > 1:
+        raise ValueError(f"search: folds have a key each already, so seeds must be 1, got {seeds}")
+    key = checks.key("search", jax.random.key(0) if key is None else key)
+    folder = None if out is None else as_path(out)
+    replicates = seeds if folds is None else len(folds.train.table)
+    keys = key[None] if folds is None and seeds == 1 else jax.random.split(key, replicates)
+    traced, structures = split_space(dimensions)
+    names = tuple(traced)
+
+    def begin(index: int, count: int, earlier: Group | None) -> tuple[Group, Job]:
+        """Return a group with room for `count` more trials, and the job of its first population."""
+        fixed, words = structures[index], key_words(key)
+        schedule = Schedule(
+            tuple(traced.values()),
+            count if earlier is None else count + earlier.schedule.trials,
+            slots=min(population, count),
+            ends=np.ones((replicates, len(epochs)), int),
+            keep=keep,
+            score=score,
+            key=(*words, index) if fixed else words,
+            method=METHODS[method],
+        )
+        state, _ = first_state(schedule, None if earlier is None else earlier.ledger)
+        build = WithStructure(make_run, fixed) if fixed else make_run
+        check_structure(build, numbers_of(schedule, names, state.ledger, int(state.trial[0])))
+        job = make_job(
+            Ensemble(build, schedule.slots * replicates, strategy, mesh),
+            jnp.tile(keys, schedule.slots),
+            hyper_of(schedule, names, state),
+            data,
+            options=FitOptions(epochs=epochs[-1], validate_every=2**31 - 1),
+            folds=None if folds is None else Folds(*(_repeat_rows(rows, schedule.slots) for rows in folds)),
+            validation=validation,
+        )
+        _check_score(job, score)
+        schedule = schedule._replace(ends=_rung_steps(job, epochs, replicates))
+        begun = sum(len(group.numbers) for group in groups.values())
+        numbers = np.arange(begun, begun + count)
+        numbers = numbers if earlier is None else np.concatenate([earlier.numbers, numbers])
+        return Group(build, fixed, names, epochs, schedule, state.ledger, numbers), job
+
+    groups: dict[int, Group] = {}
+    order, ended, spent = list(range(len(structures))), False, Seconds(0.0, 0.0, 0.0, 0.0)
+    for i, counts in enumerate(group_rounds(len(structures), trials, GROUP_KEEP.get(method, keep))):
+        for index, count in zip(order, counts, strict=False):
+            if ended:
+                break
+            earlier = groups.get(index)
+            group, job = begin(index, count, earlier)
+
+            def show(ledger: Ledger, index: int = index, group: Group = group) -> bool:
+                table = table_of([*(groups | {index: group._replace(ledger=ledger)}).values()]) if callbacks else []
+                answers = [callback(table) for callback in callbacks]  # all are called
+                return any(answers)
+
+            part = folder / f"structure-{index:03d}-{i}" if folder is not None and group.fixed else folder
+            options = SearchOptions(part, resume, save_every, networks)
+            position, seconds, ended = run_search(
+                job, group.schedule, names, options, show, earlier and earlier.position
+            )
+            groups[index] = group._replace(ledger=position.search.ledger, position=position)
+            spent = Seconds(*(a + b for a, b in zip(spent, seconds, strict=True)))
+        order = sorted(groups, key=lambda index: best_place(groups[index]))
+    searched = list(groups.values())
+    found = networks_of_groups(searched, networks)
+    return Search(
+        best=next(iter(found), None),
+        table=table_of(searched),
+        networks=found,
+        rank_correlations=rank_correlations(searched),
+        advantage=advantage_of(searched),
+        seconds=spent,
+        validation=None if validation is None else job.held_out,
+    )
+
+
+def _check_arguments(
+    make_run: Any, space: Any, rungs: Any, method: Any, callbacks: Any, *, keep: Any
+) -> tuple[dict[str, Dimension], tuple[float, ...]]:
+    """Return the space and the epochs of the rungs, after checking the arguments one by one."""
+    refuse_forked_process("search")
+    checks.function_of("search", "make_run", make_run, "hyper")
+    dimensions = check_space("search", space)
+    checks.one_of("search", "method", method, METHODS)
+    if keep is not None:
+        checks.in_range("search", "keep", keep, "(0, 1]")
+    reserved = [name for name in dimensions if name in COLUMNS or name.startswith(("validation_", SCORE))]
+    if reserved:
+        raise ValueError(f"search: {reserved[0]!r} is a column of the table; rename the setting")
+    for callback in callbacks:
+        checks.function_of("search", "callbacks", callback, "table")
+    return dimensions, _check_rungs(rungs)
+
+
+def _check_rungs(rungs: Any) -> tuple[float, ...]:
+    epochs = tuple(
+        float(checks.in_range("search", "rungs", e, "(0, inf)"))
+        for e in checks.items("search", "rungs", rungs, "(1, 3, 9, 27)")
+    )
+    if not epochs or any(a >= b for a, b in itertools.pairwise(epochs)):
+        raise ValueError(f"search: rungs must be ascending numbers of epochs such as (1, 3, 9, 27), got {rungs!r}")
+    return epochs
+
+
+def _repeat_rows(rows: Rows, times: int) -> Rows:
+    return Rows(np.tile(np.asarray(rows.table), (times, 1)), np.tile(np.asarray(rows.sizes), times))
+
+
+def _rung_steps(job: Job, epochs: Sequence[float], replicates: int) -> np.ndarray:
+    """Return the step (replicates, rungs) at which each replicate of a trial reaches each rung."""
+    rows, batch_size = job.members.rows, job.ensemble.run(index_tree(job.members.hyper, 0)).batch_size
+    counts = [n_rows(job.data)] * replicates if rows is None else np.asarray(rows.sizes)[:replicates].tolist()
+    steps = np.array([[epoch_ends(e, int(n), batch_size or int(n))[-1] for e in epochs] for n in counts])
+    if (np.diff(steps, prepend=0) < 1).any():
+        raise ValueError(
+            f"search: rungs must be at least a step apart, but {', '.join(f'{e:g}' for e in epochs)} epochs are "
+            f"{', '.join(map(str, steps.min(0)))} steps"
+        )
+    return steps
+
+
+def _check_score(job: Job, score: Any) -> None:
+    """Check that the runs evaluate a scalar of this name."""
+    hyper, key = index_tree((job.members.hyper, job.members.keys), 0)
+
+    def evaluate() -> PyTree:
+        run = job.ensemble.run(hyper)
+        return run.evaluate(run.init(key, job.data), job.held_out)
+
+    logged = [name for name, a in jax.eval_shape(evaluate).items() if a.shape == ()]
+    if not isinstance(score, str) or score.removeprefix("-") not in logged:
+        raise ValueError(
+            f"search: score must be the name of a scalar that the runs evaluate, {', '.join(logged)}, with a minus if "
+            f"higher is better, got {score!r}"
+        )

@@ -1,0 +1,164 @@
+"""Search spaces: the ranges and lists that `train.search` draws settings from.
+
+Every dimension maps the unit interval [0, 1) to its values, so the methods of a search only see points of a unit cube.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from nnjax import checks
+
+
+class Dimension(NamedTuple):
+    """The values of one setting, made by `uniform`, `log_uniform`, `choice` or `structure`."""
+
+    kind: Literal["uniform", "log", "choice", "structure"]
+    values: tuple[Any, ...]  # (low, high), or the list of values
+
+    @property
+    def size(self) -> int | None:
+        """The number of values; None for a range."""
+        return len(self.values) if self.kind in ("choice", "structure") else None
+
+
+Space = Mapping[str, Dimension]
+
+
+def uniform(low: float, high: float) -> Dimension:
+    """Return a range of numbers that are drawn uniformly.
+
+    Args:
+      low: the smallest value.
+      high: the largest value.
+
+    Raises:
+      ValueError: for numbers that are not finite, or low ≥ high.
+
+    >>> train.uniform(0, 0.5).values
+    (0.0, 0.5)
+    """
+    return Dimension("uniform", _ends("uniform", low, high))
+
+
+def log_uniform(low: float, high: float) -> Dimension:
+    """Return a range of positive numbers that are drawn uniformly in their logarithm, for rates and decays.
+
+    Args:
+      low: the smallest value, > 0.
+      high: the largest value.
+
+    Raises:
+      ValueError: for numbers that are not positive and finite, or low ≥ high.
+
+    >>> train.log_uniform(1e-4, 1e-1).values
+    (0.0001, 0.1)
+    """
+    ends = _ends("log_uniform", low, high)
+    if ends[0] <= 0:
+        raise ValueError(f"log_uniform: low must be > 0, got {low}; use train.uniform, or a small positive number")
+    return Dimension("log", ends)
+
+
+def choice(values: Iterable[float]) -> Dimension:
+    """Return a list of numbers, of which each has the same probability. They are traced: one program for all.
+
+    Args:
+      values: the numbers, ascending or descending if they have an order.
+
+    Raises:
+      ValueError: for an empty list, or one with the same number twice.
+      TypeError: for anything but numbers, which `structure` takes.
+
+    >>> train.choice([16, 32, 64]).values
+    (16, 32, 64)
+    """
+    numbers = _listed("choice", values)
+    if any(isinstance(v, bool) or not isinstance(v, (int, float, np.integer, np.floating)) for v in numbers):
+        raise TypeError(
+            f"choice: values must be numbers, which are traced, got {numbers!r:.80}; settings that change the program "
+            "(names, depths, functions, sizes of batches) are train.structure([…])"
+        )
+    column = np.asarray(numbers)
+    if column.dtype.kind not in "iuf" or not np.isfinite(column).all():
+        raise ValueError(f"choice: values must be finite numbers, got {numbers!r:.80}")
+    return Dimension("choice", tuple(column.tolist()))
+
+
+def structure(values: Iterable[Any]) -> Dimension:
+    """Return a list of values that change the program: depths, activations, batch sizes, optimizers.
+
+    `make_run` gets the Python values, not tracers. Each combination is a group with a separate program.
+
+    Args:
+      values: hashable values.
+
+    Raises:
+      ValueError: for an empty list, or one with the same value twice.
+      TypeError: for values that are not hashable.
+
+    >>> train.structure([1, 2, 3]).values
+    (1, 2, 3)
+    """
+    return Dimension("structure", _listed("structure", values))
+
+
+def values_at(dimension: Dimension, units: np.ndarray) -> np.ndarray:
+    """Return the values at points (n,) of the unit interval. Both ends of a range can be reached.
+
+    >>> from nnjax.train.space import values_at
+    >>> values_at(train.choice([8, 16]), np.array([0.0, 0.49, 0.5, 1.0])).tolist()
+    [8, 8, 16, 16]
+    """
+    if dimension.kind in ("choice", "structure"):
+        return np.asarray(dimension.values)[np.minimum((units * len(dimension.values)).astype(int), _last(dimension))]
+    low, high = dimension.values
+    if dimension.kind == "log":
+        return np.clip(low * np.exp(units * math.log(high / low)), low, high)
+    return np.clip(low + units * (high - low), low, high)
+
+
+def unit_of(dimension: Dimension, value: Any) -> float:
+    """Return the point of the unit interval with this value; for a list, the middle of its part."""
+    if dimension.kind in ("choice", "structure"):
+        return (dimension.values.index(value) + 0.5) / len(dimension.values)
+    low, high = dimension.values
+    u = math.log(value / low) / math.log(high / low) if dimension.kind == "log" else (value - low) / (high - low)
+    return min(1.0, max(0.0, u))
+
+
+def check_space(where: str, space: Any) -> dict[str, Dimension]:
+    """Return the space, after checking that every entry is a dimension."""
+    for name, dimension in checks.mapping(where, "space", space).items():
+        if not isinstance(dimension, Dimension):
+            raise TypeError(
+                f"{where}: space: {name} must be train.uniform(low, high), train.log_uniform(low, high), "
+                f"train.choice([…]) or train.structure([…]), got {dimension!r:.80}"
+            )
+    return dict(space)
+
+
+def _last(dimension: Dimension) -> int:
+    return len(dimension.values) - 1
+
+
+def _ends(where: str, low: Any, high: Any) -> tuple[float, float]:
+    low, high = (float(checks.in_range(where, n, v, "(-inf, inf)")) for n, v in (("low", low), ("high", high)))
+    if low >= high:
+        raise ValueError(f"{where}: low must be < high, got {low:g} and {high:g}; leave a constant out of the space")
+    return low, high
+
+
+def _listed(where: str, values: Any) -> tuple[Any, ...]:
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise TypeError(f"{where}: values must be a list, got {values!r:.80}")
+    listed = tuple(values)
+    try:
+        distinct = len(set(listed))
+    except TypeError as error:
+        raise TypeError(f"{where}: values must be hashable, got {listed!r:.80}") from error
+    if distinct < max(1, len(listed)):
+        raise ValueError(f"{where}: values must be at least one value, each once, got {listed!r:.80}")
+    return listed

@@ -1,0 +1,421 @@
+"""Searches: a trial has the bits of a sweep, resuming has those of a search never stopped, and results are ranked."""
+
+import itertools
+import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from train_runs import BATCH, DATA, HELD_OUT, KEY, X, assert_close, assert_equal, make_swept, mesh, sweep
+
+from nnjax import losses, metrics, nn, optim, train, uncertainty
+from nnjax.train.engine.ensemble import Ensemble, index_tree
+from nnjax.train.engine.job import first_state
+from nnjax.train.engine.make_job import make_job
+from nnjax.train.engine.options import FitOptions
+from nnjax.train.engine.search import loop, population
+from nnjax.train.engine.search.population import population_programs
+from nnjax.train.engine.search.schedule import Moves
+
+SPACE = {
+    "rate": train.log_uniform(1e-3, 0.1),
+    "dropout": train.uniform(0, 0.5),
+    "smoothing": train.choice([0.0, 0.1, 0.2]),
+}
+
+
+def search(make=make_swept, space=SPACE, data=DATA, **settings):
+    settings = {"validation": HELD_OUT, "trials": 7, "population": 3, "rungs": (1, 2), "key": KEY} | settings
+    return train.search(make, space, data, **settings)
+
+
+def by_number(found):
+    """Return the rows of the table in the order of the trials."""
+    return sorted(found.table, key=lambda row: row["trial"])
+
+
+def settings_of(rows):
+    return {name: np.array([row[name] for row in rows]) for name in SPACE}
+
+
+def assert_same_search(a, b):
+    np.testing.assert_equal(a.table, b.table)
+    assert [network.trial for network in a.networks] == [network.trial for network in b.networks]
+    for one, other in zip(a.networks, b.networks, strict=True):
+        assert_equal((one.params, one.state), (other.params, other.state))
+
+
+def linear(hyper):
+    return train.Run(nn.dense(2), losses.cross_entropy, optim.sgd(hyper["rate"]), batch_size=BATCH)
+
+
+NOISE = pytest.mark.filterwarnings("ignore:search. trial .* within noise")
+RATE = {"rate": train.log_uniform(1e-3, 0.3)}
+
+
+# Bits ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("population", [3, 7])
+def test_with_one_rung_a_search_is_a_sweep(population):
+    """Also for trials that begin in a slot that another one has left."""
+    found = search(rungs=(2,), population=population)
+    rows = by_number(found)
+    swept = sweep(hyper=settings_of(rows), group=population)
+    scores = swept.result.history[-1]["validation_loss"]
+    assert [row["score"] for row in rows] == scores.tolist()
+    assert [row["validation_accuracy"] for row in rows] == swept.result.history[-1]["validation_accuracy"].tolist()
+    assert len(found.networks) == 7
+    for network in found.networks:
+        assert_equal(network.params, index_tree(swept.result.ts.params, network.trial))
+        assert_equal(network.state, index_tree(swept.result.ts.state, network.trial))
+    assert [row["score"] for row in found.table] == sorted(scores.tolist())
+
+
+def test_a_trial_that_is_not_stopped_has_the_bits_of_a_sweep():
+    """Trials begin at different times, and members are at different steps; each has the batches of its own steps."""
+    found = search()
+    rows = by_number(found)
+    assert {row["status"] for row in rows} == {"stopped", "finished"}
+    one, two = (sweep(hyper=settings_of(rows), epochs=epochs).result for epochs in (1, 2))
+    for row in rows:
+        i = row["trial"]
+        assert row["score_1"] == one.history[-1]["validation_loss"][i]
+        if row["status"] == "finished":
+            assert row["score_2"] == two.history[-1]["validation_loss"][i]
+    for network in found.networks:
+        result = one if network.epochs == 1 else two
+        assert_equal(network.params, index_tree(result.ts.params, network.trial))
+
+
+@pytest.mark.parametrize("method", ["halving", "pbt"])
+def test_devices_share_the_members(method):
+    """Three slots on two devices: one is padding. As for sweeps, the programs differ, so the numbers do in rounding."""
+    alone, shared = search(method=method), search(method=method, mesh=mesh(members=2))
+    for one, other in zip(by_number(alone), by_number(shared), strict=True):
+        assert one["status"] == other["status"]
+        assert one["score"] == pytest.approx(other["score"], rel=1e-5)
+    for one, other in zip(alone.networks, shared.networks, strict=True):
+        assert_close(one.params, other.params)
+
+
+def test_vmap_agrees_to_rounding():
+    plain, lockstep = (search(linear, RATE, method="random", strategy=strategy) for strategy in ("map", "vmap"))
+    for a, b in zip(by_number(plain), by_number(lockstep), strict=True):
+        assert a["score"] == pytest.approx(b["score"], rel=1e-5)
+
+
+def test_copies_have_the_bits_of_their_donors():
+    """Slot 0 takes the networks of slot 2, two each; slot 1 begins anew; slot 2 keeps its own."""
+    rates = jnp.repeat(jnp.array([0.1, 0.2, 0.3]), 2)
+    keys = jnp.tile(jax.random.split(KEY, 2), 3)
+    ensemble = Ensemble(make_swept, 6)
+    hyper = {"rate": rates, "dropout": rates, "smoothing": rates}
+    job = make_job(ensemble, keys, hyper, DATA, options=FitOptions(epochs=1), validation=HELD_OUT)
+    programs = population_programs(job, 2)
+    before = loop_state(job, steps=4)
+    copy = jax.tree.map(jnp.copy, before)
+    after = programs.move(copy, Moves(np.array([2, 1, 2]), np.array([False, True, False])), hyper)
+    for slot, source in ((0, 2), (2, 2)):
+        for replicate in range(2):
+            assert_equal(index_tree(after, 2 * slot + replicate), index_tree(before, 2 * source + replicate))
+    assert after.train.step.tolist() == [4, 4, 0, 0, 4, 4]
+    assert_equal(index_tree(after, slice(2, 4)), index_tree(loop_state(job, steps=0), slice(2, 4)))
+
+
+def loop_state(job, steps):
+    """Return the state of a job after some steps."""
+    members = job.ensemble.members
+    advance = loop._advance_function(job)
+    start = first_state(job, validated=False)
+    return advance(start, job.members.hyper, np.zeros(members, int), np.full(members, steps))[0]
+
+
+# Resuming ------------------------------------------------------------------------------------------------------------
+
+
+class BrokenError(Exception):
+    pass
+
+
+def break_after(decisions):
+    """Return a callback that raises an error after this many decisions."""
+    calls = []
+
+    def callback(table):
+        calls.append(len(table))
+        if len(calls) == decisions:
+            raise BrokenError
+
+    return callback
+
+
+@pytest.mark.parametrize("method", ["halving", "pbt", "tpe"])
+def test_a_resumed_search_has_the_bits_of_one_never_stopped(method, tmp_path):
+    saved = {"method": method, "trials": 12, "out": tmp_path, "resume": True}
+    whole = search(method=method, trials=12)
+    for decisions in (1, 3):
+        with pytest.raises(BrokenError):
+            search(**saved, save_every=0, callbacks=[break_after(decisions)])
+    assert_same_search(search(**saved), whole)
+    assert_same_search(search(**saved), whole)  # a finished one
+
+
+def test_a_search_that_is_interrupted_within_a_round_is_resumed(tmp_path, monkeypatch):
+    """Every second look for a signal finds one. A round of five steps is cut by chunks of growing length."""
+    whole, folders = search(), []
+    while len(folders) < 100:
+        looks = itertools.cycle([False, True])
+        monkeypatch.setattr(
+            loop, "all_agree", lambda size, flags, looks=looks: (size, (next(looks),) if len(flags) == 1 else flags)
+        )
+        try:
+            resumed = search(out=tmp_path, resume=True)
+            break
+        except train.InterruptedRun as stop:
+            folders.append(stop.folder)
+    assert len(folders) > 5
+    assert set(folders) == {tmp_path}
+    assert_same_search(resumed, whole)
+
+
+SCRIPT = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+from test_search import linear, search, RATE, assert_same_search
+
+calls = []
+
+def kill(table):
+    calls.append(table)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if sys.argv[1] == "kill":
+    search(linear, RATE, out={out!r}, save_every=0, callbacks=[kill])
+assert_same_search(search(linear, RATE, out={out!r}, resume=True), search(linear, RATE))
+print("the same")
+"""
+
+
+def test_a_killed_search_is_resumed(tmp_path):
+    def run(mode):
+        script = SCRIPT.format(tests=str(Path(__file__).parent), out=str(tmp_path))
+        return subprocess.run([sys.executable, "-c", script, mode], check=False, capture_output=True, text=True)
+
+    assert run("kill").returncode == -signal.SIGKILL
+    assert any(tmp_path.iterdir())
+    finished = run("finish")
+    assert finished.stdout == "the same\n", finished.stderr
+
+
+def test_a_different_search_is_not_resumed(tmp_path):
+    search(out=tmp_path)
+    with pytest.raises(FileExistsError, match="resume=True"):
+        search(out=tmp_path)
+    for change, name in (({"keep": 0.5}, "keep"), ({"method": "tpe"}, "method"), ({"trials": 8}, "trials")):
+        with pytest.raises(train.RunMismatchError, match=name):
+            search(out=tmp_path, resume=True, **change)
+
+
+# Results -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_best_network_predicts():
+    found = search(score="-accuracy", trials=5)
+    best = found.best
+    assert best == found.networks[0]
+    assert found.table[0] | best.settings == found.table[0]
+    logits = best.run.predict(best.params, best.state, HELD_OUT.x)
+    accuracy = float(metrics.accuracy(logits, HELD_OUT.y))
+    assert accuracy == pytest.approx(found.table[0]["validation_accuracy"]) == pytest.approx(-best.score)
+    last = [row for row in found.table if row["epochs"] == 2]
+    assert accuracy == max(row["validation_accuracy"] for row in last)
+
+
+def test_the_table_is_ranked_by_rungs_then_by_score():
+    table = search(trials=9).table
+    ranks = [(-row["epochs"], row["score"]) for row in table]
+    assert ranks == sorted(ranks)
+    assert {row["epochs"] for row in table} == {1, 2}
+    assert all(row["score"] == row[f"score_{row['epochs']:g}"] for row in table)
+    assert all(math.isnan(row["score_2"]) == (row["epochs"] == 1) for row in table)
+
+
+@NOISE
+def test_seeds_are_averaged():
+    found = search(linear, RATE, rungs=(2,), trials=3, seeds=2)
+    rows = by_number(found)
+    swept = sweep(linear, {"rate": [row["rate"] for row in rows]}, seeds=2)
+    by_rate = {row["rate"]: row for row in swept.table}
+    for row in rows:
+        same = by_rate[row["rate"]]
+        assert row["score"] == pytest.approx(same["validation_loss"], rel=1e-6)
+        assert row["validation_loss_sd"] == pytest.approx(same["validation_loss_sd"], rel=1e-6)
+    assert found.best.params["w"].shape == (2, 3, 2)
+
+
+@NOISE
+def test_folds():
+    """Of 13 or 14 rows, folds have epochs of different lengths; each network is trained on its own rows."""
+    folds = train.k_fold(jax.random.key(3), 20, 3)
+    found = search(linear, RATE, folds=folds, validation=None, rungs=(1, 3), trials=4, population=2, keep=1.0)
+    for network in found.networks:
+        alone = train.fit(network.run, DATA, folds=folds, epochs=3, key=KEY, progress=False)
+        assert_close(network.params, alone.ts.params)
+        assert network.score == pytest.approx(float(alone.history[-1]["validation_loss"].mean()), rel=1e-5)
+    with pytest.raises(ValueError, match="validation="):
+        found.ensemble(2)
+
+
+def test_an_advantage_within_noise_is_a_warning():
+    same = {"unused": train.choice([1, 2, 3])}
+    with pytest.warns(UserWarning, match="within noise"):
+        found = search(lambda hyper: linear({"rate": 0.1}), same, seeds=2, rungs=(1,), trials=3)
+    assert found.advantage == (0, 0, 0, 2)
+
+
+def test_a_diverged_trial_makes_room_and_comes_last():
+    def unstable(hyper):
+        return train.Run(nn.dense(1), losses.squared_error, optim.sgd(hyper["rate"]), batch_size=BATCH)
+
+    data = (X, X[:, :1])
+    rates = {"rate": train.choice([0.001, 0.01, 1e9])}
+    found = search(unstable, rates, data, validation=data, rungs=(2, 4), trials=8, population=2, keep=1.0)
+    lost = [row for row in found.table if row["rate"] == 1e9]
+    assert 0 < len(lost) < 8
+    assert found.table[-len(lost) :] == lost
+    assert all(row["status"] == "diverged" and row["diverged"] > 0 and math.isnan(row["score"]) for row in lost)
+    assert all(row["status"] == "finished" for row in found.table[: -len(lost)])
+    assert len(found.networks) == 8 - len(lost)
+    nothing = search(unstable, {"rate": train.choice([1e9])}, data, validation=data, trials=2)
+    assert nothing.best is None
+    with pytest.raises(ValueError, match="diverged"):
+        nothing.ensemble(1)
+
+
+def test_rank_correlations():
+    """With keep=1, all trials have all scores."""
+    found = search(linear, RATE, keep=1.0, trials=6)
+    rows = by_number(found)
+    ranks = [np.argsort(np.argsort([row[name] for row in rows])) for name in ("score_1", "score_2")]
+    assert found.rank_correlations == [pytest.approx(np.corrcoef(*ranks)[0, 1])]
+    assert math.isnan(search(linear, RATE, trials=2).rank_correlations[0])
+
+
+def test_structures_are_groups_that_share_the_trials():
+    """Of 12 trials, the first round has 3 for each activation, the second one 6 for the better one."""
+
+    def make(hyper):
+        net = nn.serial(nn.dense(4), hyper["activation"], nn.dense(2))
+        return train.Run(net, losses.cross_entropy, optim.adam(hyper["rate"]), batch_size=hyper["batch"])
+
+    activations = (jnp.tanh, jax.nn.relu)
+    space = RATE | {"activation": train.structure(activations), "batch": train.structure([BATCH])}
+    found = search(make, space, trials=12, keep=0.5, population=2)
+    rows = by_number(found)
+    assert [row["trial"] for row in rows] == list(range(12))
+    firsts = [row["activation"] for row in rows[:6]]
+    assert firsts == [activations[0]] * 3 + [activations[1]] * 3
+    best = min(rows[:6], key=lambda row: (-row["epochs"], row["score"]))
+    assert [row["activation"] for row in rows[6:]] == [best["activation"]] * 6
+    assert found.best.run.batch_size == BATCH
+    assert len({row["rate"] for row in rows}) == 12
+    logits = found.best.run.predict(found.best.params, found.best.state, X)
+    assert logits.shape == (20, 2)
+
+
+def test_ensemble_is_selected_greedily():
+    found = search(linear, RATE, trials=6, rungs=(2,))
+    three = found.ensemble(3)
+    assert len(three.members) == 3
+    logits = [m.run.predict(m.params, m.state, HELD_OUT.x) for m in three.members]
+    expected = uncertainty.log_mean_probabilities(jnp.stack(logits))
+    np.testing.assert_allclose(three.predict(HELD_OUT.x), expected, rtol=1e-6)
+    alone = [
+        float(losses.cross_entropy(n.run.predict(n.params, n.state, HELD_OUT.x), HELD_OUT.y).mean())
+        for n in found.networks
+    ]
+    assert three.members[0].trial == found.networks[int(np.argmin(alone))].trial
+    assert found.ensemble(2).score <= min(alone) + 1e-6  # the best one twice is a candidate
+
+
+@NOISE
+def test_ensembles_of_regressions_are_means():
+    def make(hyper):
+        return train.Run(nn.dense(1), losses.squared_error, optim.sgd(hyper["rate"]), batch_size=BATCH)
+
+    data = (X, X[:, :1])
+    found = search(make, RATE, data, validation=data, trials=3, rungs=(1,), seeds=2, networks=2)
+    pair = found.ensemble(2)
+    predictions = [jax.vmap(m.run.predict, (0, 0, None))(m.params, m.state, X) for m in pair.members]
+    np.testing.assert_allclose(pair.predict(X), jnp.concatenate(predictions).mean(0), rtol=1e-6)
+
+
+def test_callbacks_see_the_table_and_end_the_search():
+    tables = []
+
+    def callback(table):
+        tables.append(table)
+        return len(tables) == 2
+
+    found = search(linear, RATE, trials=20, callbacks=[callback])
+    assert len(tables) == 2
+    assert len(found.table) == len(tables[1]) < 20
+    assert found.best is not None
+
+
+def test_nothing_recompiles_for_new_trials_and_a_second_search():
+    programs = [loop.train_chunk, population.move_members, population.score_members, population.keep_networks]
+    search(linear, RATE)
+    before = [program._cache_size() for program in programs]
+    search(linear, RATE, trials=20, key=jax.random.key(9))
+    assert [program._cache_size() for program in programs] == before
+
+
+# Mistakes ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"space": {}}, TypeError, "space must be a dictionary"),
+        ({"space": {"rate": (0.1, 1)}}, TypeError, r"rate must be train.uniform"),
+        ({"space": {"score": train.uniform(0, 1)}}, ValueError, "'score' is a column"),
+        ({"rungs": (3, 1)}, ValueError, "ascending"),
+        ({"rungs": ()}, ValueError, "ascending|at least one"),
+        ({"rungs": (0.1, 0.15)}, ValueError, "a step apart"),
+        ({"keep": 0.0}, ValueError, r"keep must be in \(0, 1\]"),
+        ({"method": "grid"}, ValueError, "method"),
+        ({"trials": 0}, ValueError, "trials must be ≥ 1"),
+        ({"score": "f1"}, ValueError, "loss, with a minus"),
+        ({"validation": None}, ValueError, "pass validation= or folds="),
+        ({"space": RATE | {"n": train.structure(range(9))}}, ValueError, "trials ≥"),
+    ],
+)
+def test_mistakes_are_named(change, error, message):
+    settings = {"space": RATE} | change
+    with pytest.raises(error, match=message):
+        search(linear, **settings)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: train.uniform(1, 0), ValueError, "low must be < high"),
+        (lambda: train.log_uniform(0, 1), ValueError, "> 0"),
+        (lambda: train.choice([]), ValueError, "at least one value"),
+        (lambda: train.choice([1, 1]), ValueError, "each once"),
+        (lambda: train.choice(["relu", "tanh"]), TypeError, r"train.structure"),
+        (lambda: train.structure([[1], [2]]), TypeError, "hashable"),
+        (lambda: train.structure("relu"), TypeError, "must be a list"),
+    ],
+)
+def test_wrong_dimensions_are_named(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
