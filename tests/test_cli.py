@@ -87,11 +87,15 @@ def test_digits_write_all_files(digits):
         "config.json",
         "confusion.png",
         "curves.png",
+        "first_layer.png",
         "metrics.csv",
+        "mistakes.png",
         "receipt.json",
         "reliability.png",
+        "report.html",
         "result.json",
         "table.json",
+        "uncertain.png",
         "weights.safetensors",
     ]
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in path.glob("*.png"))
@@ -135,7 +139,12 @@ def test_no_plots_draws_none(wine):
 
 def test_a_regression_draws_its_predictions(diabetes):
     path, _ = diabetes
-    assert sorted(file.name for file in path.glob("*.png")) == ["curves.png", "predictions.png"]
+    assert sorted(file.name for file in path.glob("*.png")) == [
+        "curves.png",
+        "importance.png",
+        "predictions.png",
+        "residuals.png",
+    ]
 
 
 def test_the_seed_and_nothing_else_decides_the_weights(files, wine, tmp_path, monkeypatch):

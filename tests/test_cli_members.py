@@ -67,7 +67,9 @@ def test_an_ensemble_writes_all_files(digits):
     path, ended = digits
     assert ended.code == 0, ended
     pictures = {"confusion", "curves", "reliability", "spread", "ensemble_size", "rejection"}
+    pictures |= {"uncertain", "mistakes", "first_layer"}
     names = {"config.json", "table.json", "metrics.csv", "result.json", "weights.safetensors", "receipt.json"}
+    names |= {"report.html"}
     assert {file.name for file in path.iterdir()} == names | {f"{name}.png" for name in pictures} | {"checkpoints"}
     assert read_json(path / "config.json")["members"] == 3
     assert {len(leaf) for leaf in load_file(path / "weights.safetensors").values()} == {3}
@@ -143,7 +145,8 @@ def test_predict_averages_the_probabilities(files, digits, tmp_path):
 
 def test_a_regression_averages_and_says_how_far_members_differ(files, diabetes, tmp_path):
     path, ended = diabetes
-    assert {"predictions.png", "spread.png", "curves.png"} == {file.name for file in path.glob("*.png")}
+    pictures = {"predictions", "residuals", "importance", "spread", "curves"}
+    assert {f"{name}.png" for name in pictures} == {file.name for file in path.glob("*.png")}
     succeed("predict", path, files / "diabetes.csv", "--out", tmp_path / "p.csv")
     predicted, frame = pd.read_csv(tmp_path / "p.csv"), pd.read_csv(files / "diabetes.csv")
     assert list(predicted) == ["progression", "sd"]

@@ -124,7 +124,7 @@ def sweep(tmp_path_factory):
 def test_a_sweep_writes_its_table_and_a_picture_for_the_pair(sweep):
     path, ended = sweep
     assert sorted(file.name for file in path.iterdir()) == [
-        "checkpoints", "learning_rate-dropout.png", "sweep.csv", "sweep.json",
+        "checkpoints", "learning_rate-dropout.png", "report.html", "sweep.csv", "sweep.json",
     ]  # fmt: skip
     table = pd.read_csv(path / "sweep.csv")
     assert len(table) == 8

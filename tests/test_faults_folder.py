@@ -162,7 +162,7 @@ def test_the_receipt_has_the_checksum_of_every_file(run):
     receipt = read_json(run / "receipt.json")
     assert receipt["files"] == {
         name: json_file.file_digest(run / name)
-        for name in ("table.json", "weights.safetensors", "metrics.csv", "result.json")
+        for name in ("table.json", "weights.safetensors", "metrics.csv", "result.json", "report.html")
     }
     assert receipt["settings"] == read_json(run / "config.json")["sha256"]["settings"]
 

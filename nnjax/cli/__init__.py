@@ -1,4 +1,4 @@
-"""The command line: `nnjax train`, `predict`, `sweep`, `verify`, `replay` and `optcheck`."""
+"""The command line: `nnjax train`, `predict`, `plot`, `sweep`, `verify`, `replay` and `optcheck`."""
 
 import warnings
 
@@ -8,6 +8,7 @@ try:
     from nnjax.cli import optcheck
     from nnjax.cli.console import ERROR, complain, show_warning
     from nnjax.cli.output import tolerant_output
+    from nnjax.cli.plot import plot_command
     from nnjax.cli.predict import predict_command
     from nnjax.cli.replay import replay_command
     from nnjax.cli.sweep import sweep_command
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.command("train")(train_command)
 app.command("predict")(predict_command)
+app.command("plot")(plot_command)
 app.command("sweep")(sweep_command)
 app.command("verify")(verify_command)
 app.command("replay")(replay_command)

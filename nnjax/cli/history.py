@@ -1,5 +1,8 @@
 """Records of a training history: units, averages over members, rows for metrics.csv."""
 
+import csv
+import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,3 +40,32 @@ def split_members(history: list[Record], ended: np.ndarray) -> list[Record]:
             if not (early and np.isnan(row["loss"])):
                 rows.append({"member": member, **row})
     return rows
+
+
+def read_records(path: Path) -> list[Record]:
+    """Return the rows of a CSV file of numbers; an empty field is NaN."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: read_number(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def read_history(path: Path) -> list[Record]:
+    """Return the records in metrics.csv, with arrays (members,) for an ensemble.
+
+    A member that stopped early has NaN after its last epoch.
+    """
+    rows = read_records(path)
+    if not rows or "member" not in rows[0]:
+        return rows
+    members = 1 + int(max(row["member"] for row in rows))
+    records: dict[float, Record] = {}
+    for row in rows:
+        record = records.setdefault(row["epoch"], {"epoch": row["epoch"], "step": row["step"]})
+        for name, value in row.items():
+            if name not in ("member", "epoch", "step"):
+                record.setdefault(name, np.full(members, math.nan))[int(row["member"])] = value
+    return [records[epoch] for epoch in sorted(records)]
+
+
+def read_number(value: float | str | None) -> float:
+    """Return the number in a field of JSON or CSV; NaN if it is empty."""
+    return math.nan if value in (None, "") else float(value)

@@ -1,55 +1,222 @@
 """The pictures of a run folder."""
 
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax import plot, uncertainty
-from nnjax.cli.config import Config
+from nnjax import nn, plot, uncertainty
+from nnjax.cli.config import LEARNING_RATES, Config
 from nnjax.cli.evaluation import Outcome
-from nnjax.data import Dataset
-from nnjax.data.table import Table
+from nnjax.cli.images import image_shape, pixels
+from nnjax.cli.importance import permutation_importance
+from nnjax.cli.predictor import Predictor, make_predictor
+from nnjax.cli.prepare import Prepared
+from nnjax.data._load import NAMES
 from nnjax.storage.atomic_write import write_file
 
-
-def draw(path: Path, outcome: Outcome, dataset: Dataset, history: list[dict[str, float]], config: Config) -> None:
-    """Draw the learning curves, the predictions and the ensemble, and skip what the run does not have."""
-    figures = {"curves": plot.curves(history)} if np.isfinite([record["loss"] for record in history]).any() else {}
-    if outcome.scores is not None:
-        y = np.asarray(dataset.test.y)
-        figures |= _predictions(outcome.prediction, y, dataset.table)
-        if outcome.member_outputs is not None and len(outcome.member_outputs) > 1:
-            figures |= _ensemble(outcome, y, dataset.table, config.seed)
-    for name, figure in figures.items():
-        write_file(path / f"{name}.png", plot.png(figure))
+LEAST_FOR_RELIABILITY = 200  # test rows; with fewer, the bins say nothing
+MOST_COLOURS = 10  # classes of decision regions
 
 
-def _predictions(prediction: np.ndarray, y: np.ndarray, table: Table) -> dict[str, Any]:
-    if table.task == "classification":
-        return {
-            "confusion": plot.confusion(prediction, y, table.classes),
-            "reliability": plot.reliability(prediction, y),
-        }
-    true, predicted = (v[:, 0] * table.target_std + table.target_mean for v in (y, prediction))
-    return {"predictions": plot.predictions(predicted, true, table.target)}
+class Subject(NamedTuple):
+    """The run that is drawn."""
+
+    config: Config
+    prepared: Prepared
+    outcome: Outcome
+    history: Sequence[Mapping[str, Any]]  # numbers, or arrays (members,), in the units of the target
+    summary: Mapping[str, Any]  # the content of result.json
 
 
-def _ensemble(outcome: Outcome, y: np.ndarray, table: Table, seed: int) -> dict[str, Any]:
+def draw(path: Path, subject: Subject) -> dict[str, bytes]:
+    """Draw all pictures that the run can have, write them as PNG files, and return them by name.
+
+    A run that diverged has only its learning curves, and those only if a loss was finite.
+    """
+    drawn = {}
+    for name, make in _pictures(subject).items():
+        figure = make()
+        if figure is not None:
+            drawn[name] = plot.png(figure)
+            write_file(path / f"{name}.png", drawn[name])
+    return drawn
+
+
+def describe(config: Config, scores: Mapping[str, float | None] | None = None, *, omit: Collection[str] = ()) -> str:
+    """Return data, settings and test score in short, the second line of every title.
+
+    Args:
+      config: the settings.
+      scores: the test scores, if there are any.
+      omit: names of settings to leave out, because they are swept.
+    """
+    name = config.data if config.data in NAMES else Path(config.data).name
+    width = "hidden" if "width" in omit else f"{config.width}"
+    rate = LEARNING_RATES[config.optimizer] if config.learning_rate is None else config.learning_rate
+    parts = {
+        "data": name + (f" → {config.target}" if config.target else ""),
+        "network": f"{config.depth} × {width} {config.activation}" if config.depth else "linear",
+        "skip": "with skips" if config.skip else "",
+        "norm": "" if config.norm == "none" else f"{config.norm} norm",
+        "dropout": f"dropout {config.dropout:g}" if config.dropout and "dropout" not in omit else "",
+        "optimizer": config.optimizer + ("" if "learning_rate" in omit else f" {rate:g}"),
+        "batch": f"batch {config.batch_size}",
+        "epochs": f"{config.epochs:g} epochs",
+        "patience": "" if config.patience is None else f"patience {config.patience}",
+        "seed": f"seed {config.seed}",
+        "members": "" if config.members is None else f"{config.members} members",
+    }
+    for score, label in (("accuracy", "test accuracy"), ("r2", "test R²")):
+        value = None if scores is None else scores.get(score)
+        if value is not None and np.isfinite(value):
+            parts["score"] = f"{label} {value:.4f}"
+    space = "\N{NO-BREAK SPACE}"  # lines break between the parts only
+    return f"{space}· ".join(part if len(part) > 30 else part.replace(" ", space) for part in parts.values() if part)
+
+
+def _pictures(subject: Subject) -> dict[str, Callable[[], Any]]:
+    """Return the functions that draw the pictures of a run, by name, in the order of the report."""
+    config, prepared, outcome, history, summary = subject
+    context = describe(config, outcome.scores)
+    pictures: dict[str, Callable[[], Any]] = {}
+    if any(np.isfinite(record["loss"]).any() for record in history):
+        pictures["curves"] = lambda: plot.curves(
+            history, kept=_kept(history, summary), training=_training(config), context=context
+        )
+    if outcome.scores is None:
+        return pictures
+    classify = prepared.dataset.table.task == "classification"
+    pictures |= _classification(subject, context) if classify else _regression(subject, context)
+    if outcome.member_outputs is not None and len(outcome.member_outputs) > 1:
+        pictures |= _ensemble(subject, context)
+    return pictures
+
+
+def _kept(history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Any:
+    """Return the epoch of the network that was kept, or one epoch per member; None without early stopping."""
+    epochs = {int(np.max(record["step"])): float(record["epoch"]) for record in history}
+    steps = [ending.get("best_step") for ending in summary.get("members", [summary])]
+    if None in steps:
+        return None
+    kept = [epochs.get(step, 0.0) for step in steps]
+    return kept if "members" in summary else kept[0]
+
+
+def _training(config: Config) -> str:
+    """Return how the training loss is measured, because it is not measured as the validation loss is."""
+    dropout = [f"dropout {config.dropout:g}"] if config.dropout else []
+    batch = ["batch statistics"] if config.norm == "batch" else []
+    weights = ["class weights"] if config.class_weights != "none" else []
+    differences = " and ".join([*dropout, *batch, *weights])
+    return "mean of the epoch" + (f", with {differences}" if differences else "")
+
+
+def _classification(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
+    config, prepared, outcome, _, _ = subject
+    table, logits = prepared.dataset.table, outcome.prediction
+    x, labels = np.asarray(prepared.dataset.test.x), np.asarray(prepared.dataset.test.y)
+    pictures: dict[str, Callable[[], Any]] = {
+        "confusion": lambda: plot.confusion(logits, labels, table.classes, context=context)
+    }
+    if len(labels) >= LEAST_FOR_RELIABILITY:
+        pictures["reliability"] = lambda: plot.reliability(logits, labels, context=context)
+    shape = image_shape(config, table)
+    if shape is not None:
+        images = pixels(x, shape, config, table)
+        pictures["uncertain"] = lambda: plot.uncertain(images, logits, labels, table.classes, context=context)
+        if (logits.argmax(1) != labels).any():
+            pictures["mistakes"] = lambda: plot.mistakes(images, logits, labels, table.classes, context=context)
+        if len(shape) == 2:
+            pictures["first_layer"] = lambda: _first_layer(subject, shape, context)
+        return pictures
+    numbers = [column for column in table.columns if column.categories is None]
+    if len(numbers) == len(table.columns) == 2 and len(table.classes) <= MOST_COLOURS:
+        pictures["regions"] = lambda: _regions(subject, context)
+    return pictures | {"importance": lambda: _importance(subject, context)}
+
+
+def _regression(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
+    _, prepared, outcome, _, _ = subject
+    table = prepared.dataset.table
+    true, predicted = (
+        np.asarray(v, float)[:, 0] * table.target_std + table.target_mean
+        for v in (prepared.dataset.test.y, outcome.prediction)
+    )
+    outputs = outcome.member_outputs
+    sd = outputs[..., 0].std(0, ddof=1) * table.target_std if outputs is not None and len(outputs) > 1 else None
+    return {
+        "predictions": lambda: plot.predictions(predicted, true, table.target, sd=sd, context=context),
+        "residuals": lambda: plot.residuals(predicted, true, table.target, context=context),
+        "importance": lambda: _importance(subject, context),
+    }
+
+
+def _ensemble(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
+    config, prepared, outcome, _, _ = subject
     assert outcome.scores is not None
     assert outcome.member_scores is not None
-    name, label = ("accuracy", "test accuracy") if table.task == "classification" else ("r2", "test R²")
+    classify = prepared.dataset.table.task == "classification"
+    name, label = ("accuracy", "test accuracy") if classify else ("r2", "test R²")
     members = [scores[name] for i, scores in enumerate(outcome.member_scores) if i not in outcome.left_out]
-    figures = {"spread": plot.spread(np.array(members), outcome.scores[name], label)}
-    if table.task == "regression":
-        return figures
-    logits, labels = jnp.asarray(outcome.member_outputs), jnp.asarray(y)
-    sizes = uncertainty.ensemble_size_curve(logits, labels, jax.random.key(seed))
-    correct = jnp.asarray(outcome.prediction.argmax(-1) == y)
-    rejected, accuracy = uncertainty.rejection_curve(correct, uncertainty.entropy_decomposition(logits).total)
-    return figures | {
-        "ensemble_size": plot.ensemble_size(sizes),
-        "rejection": plot.rejection(np.asarray(rejected), np.asarray(accuracy)),
+    averaged = outcome.scores[name]
+    pictures: dict[str, Callable[[], Any]] = {
+        "spread": lambda: plot.spread(np.array(members, float), averaged, label, context=context)
     }
+    if not classify:
+        return pictures
+    logits, labels = jnp.asarray(outcome.member_outputs), jnp.asarray(prepared.dataset.test.y)
+
+    def ensemble_size() -> Any:
+        sizes = uncertainty.ensemble_size_curve(logits, labels, jax.random.key(config.seed))
+        return plot.ensemble_size(sizes, context=context)
+
+    def rejection() -> Any:
+        correct = jnp.asarray(outcome.prediction.argmax(-1) == np.asarray(labels))
+        curve = uncertainty.rejection_curve(correct, uncertainty.entropy_decomposition(logits).total)
+        return plot.rejection(*map(np.asarray, curve), context=context)
+
+    return pictures | {"ensemble_size": ensemble_size, "rejection": rejection}
+
+
+def _predictor(subject: Subject) -> Predictor:
+    config, prepared, outcome, _, _ = subject
+    return make_predictor(prepared, outcome.params, outcome.state, members=config.members, left_out=outcome.left_out)
+
+
+def _first_layer(subject: Subject, shape: tuple[int, ...], context: str) -> Any:
+    """Draw the weights of the first dense layer; of an ensemble, those of the first member that did not diverge."""
+    config, _, outcome, _, _ = subject
+    params = outcome.params
+    if config.members is not None:
+        member = next(i for i in range(config.members) if i not in outcome.left_out)
+        params, context = jax.tree.map(lambda a: a[member], params), f"{context} · member {member}"
+    for weights in nn.paths(params).values():
+        if np.ndim(weights) == 2 and len(weights) == np.prod(shape):
+            return plot.first_layer(np.asarray(weights), shape, context=context)
+    return None
+
+
+def _regions(subject: Subject, context: str) -> Any:
+    table, test, predict = subject.prepared.dataset.table, subject.prepared.dataset.test, _predictor(subject)
+    mean, std = np.array(table.mean), np.array(table.std)
+
+    def probabilities(x: np.ndarray) -> np.ndarray:
+        return np.asarray(nn.softmax(jnp.asarray(predict((x - mean) / std))))
+
+    x = np.asarray(test.x) * std + mean
+    names = [column.name for column in table.columns]
+    return plot.regions(probabilities, x, np.asarray(test.y), table.classes, names, context=context)
+
+
+def _importance(subject: Subject, context: str) -> Any:
+    config, prepared = subject.config, subject.prepared
+    test, table = prepared.dataset.test, prepared.dataset.table
+    importance = permutation_importance(
+        _predictor(subject), np.asarray(test.x), np.asarray(test.y), table, networks=config.members or 1,
+        seed=config.seed,
+    )  # fmt: skip
+    return plot.importance(*importance, context=context)

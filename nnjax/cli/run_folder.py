@@ -20,17 +20,24 @@ from nnjax.storage.json_file import check_kind, file_digest, json_digest, read_j
 from nnjax.storage.paths import open_regular
 from nnjax.types import PyTree
 
-CONFIG, TABLE, METRICS, RESULT, WEIGHTS, RECEIPT, CHECKPOINTS = (
+CONFIG, TABLE, METRICS, RESULT, WEIGHTS, REPORT, RECEIPT, CHECKPOINTS = (
     "config.json",  # from this file on, the folder holds a run
     "table.json",
     "metrics.csv",
     "result.json",
     "weights.safetensors",
+    "report.html",
     "receipt.json",  # the last file of a run
     "checkpoints",
 )
 SWEEP, ROWS = "sweep.json", "sweep.csv"  # the first and the last file of a sweep
-VOUCHED = (TABLE, WEIGHTS, METRICS, RESULT)  # files with a checksum in the receipt; CONFIG has one of its settings
+VOUCHED = (
+    TABLE,
+    WEIGHTS,
+    METRICS,
+    RESULT,
+    REPORT,
+)  # files with a checksum in the receipt; CONFIG has one of its settings
 # Settings that do not affect the result; the data have their own digest
 FREE = ("data", "data_dir", "save_every", "keep")
 
@@ -241,6 +248,18 @@ def save_receipt(path: Path, receipt: Mapping[str, Any]) -> None:
     write_json(path / RECEIPT, {**content, "sha256": json_digest(content)})
 
 
+def vouch_for_report(path: Path) -> None:
+    """Replace the checksum of REPORT in the receipt, because it was written again; all others stay.
+
+    Does nothing if the run has no receipt.
+    """
+    receipt = load_receipt(path)
+    if receipt is not None:
+        content = {name: value for name, value in receipt.items() if name != "sha256"}
+        content["files"] = {**receipt["files"], REPORT: file_digest(path / REPORT)}
+        write_json(path / RECEIPT, {**content, "sha256": json_digest(content)})
+
+
 def load_receipt(path: Path) -> ReceiptFile | None:
     """Return the receipt of a run, or None if the run has not written one.
 
@@ -253,7 +272,7 @@ def load_receipt(path: Path) -> ReceiptFile | None:
         receipt: ReceiptFile = check_kind("content", read_json(path / RECEIPT), ReceiptFile)
         if json_digest({name: value for name, value in receipt.items() if name != "sha256"}) != receipt["sha256"]:
             raise ValueError("its content does not match its SHA-256")
-        if receipt["files"].keys() != set(VOUCHED):
+        if receipt["files"].keys() | {REPORT} != set(VOUCHED):  # older runs have no report
             raise ValueError(f"expected the checksums of {', '.join(VOUCHED)}, got {', '.join(receipt['files'])}")
     except (ValueError, OSError) as error:
         raise ValueError(f"{path / RECEIPT} is damaged: {error}") from error

@@ -1,6 +1,5 @@
 """`nnjax sweep`: many settings as one program, ranked by their validation loss."""
 
-import itertools
 import math
 import time
 from dataclasses import asdict, replace
@@ -13,20 +12,21 @@ import typer
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from nnjax import plot, train
+from nnjax import train
 from nnjax.cli import options as o
 from nnjax.cli import run_folder
 from nnjax.cli.config import SWEEPABLE, Config, check_settings, make_run
 from nnjax.cli.console import console, option_name, quote, say
 from nnjax.cli.devices import start_devices, versions
 from nnjax.cli.fitting import fit_arguments
-from nnjax.cli.history import in_target_units
+from nnjax.cli.history import in_target_units, read_records
 from nnjax.cli.hyperparameters import Values, combine, parse_values
 from nnjax.cli.messages import explain
 from nnjax.cli.prepare import Prepared, absolute_path, check_data_options, fashion_mnist_folder, prepare
 from nnjax.cli.rescue import write_results
 from nnjax.cli.resuming import check_resume, record_anyway, written_settings
-from nnjax.storage.atomic_write import write_file, write_records
+from nnjax.cli.sweep_report import SweepSubject, draw_sweep
+from nnjax.storage.atomic_write import write_records
 from nnjax.train.engine.ensemble import platform_strategy
 from nnjax.train.engine.options import Record
 from nnjax.train.run import Run
@@ -138,7 +138,7 @@ def sweep_command(
 
     def write(path: Path) -> None:
         if plots:
-            _draw(path, table, request.swept, score)
+            draw_sweep(path, SweepSubject(config, request.swept, table, score, request.seeds), command=command)
         write_records(path / run_folder.ROWS, table)
 
     if resume is None:
@@ -162,11 +162,10 @@ def sweep_command(
         target_std = prepared.dataset.table.target_std
         table = [in_target_units(row, target_std) for row in _rank(result.table, score)]
         _print_table(table, list(hyper), score, request.seeds)
+        command = _best_command(config, table, request)
         path, _ = write_results(path, write, save_settings)
-    if table[0]["diverged"] == 0:
-        best: dict[str, Any] = {name: _shortest(table[0][name]) for name in hyper}
-        best["members"] = request.seeds if request.seeds > 1 else None
-        say(f"test the best setting with: [bold]{escape(_train_command(replace(config, **best)))}[/]")
+    if command:
+        say(f"test the best setting with: [bold]{escape(command)}[/]")
     else:
         say("[bold yellow]all settings diverged[/]; sweep smaller learning rates, or add --clip 1")
     say(f"written to [bold]{escape(str(path))}[/] after {time.perf_counter() - began:.1f} s")
@@ -248,11 +247,28 @@ def _print_table(table: list[Record], names: list[str], score: str, seeds: int) 
     console.print(grid)
 
 
-def _draw(path: Path, table: list[Record], swept: dict[str, Values], score: str) -> None:
-    """Draw a picture for each pair of swept hyper-parameters, or for the only one."""
-    log = [name for name, v in swept.items() if v.spacing == "log" or v.high > 10 * v.low > 0]
-    for names in itertools.combinations(swept, min(2, len(swept))):
-        write_file(path / f"{'-'.join(names)}.png", plot.png(plot.sweep(table, names, log=log, score=score)))
+def redraw_sweep(path: Path) -> None:
+    """Draw the pictures and the report of a finished sweep again.
+
+    Raises:
+      FileNotFoundError: if the sweep is not finished.
+    """
+    request = _parse_request(run_folder.load_sweep(path))
+    if not (path / run_folder.ROWS).is_file():
+        raise FileNotFoundError(f"{path} holds an unfinished sweep: {run_folder.ROWS} is missing")
+    table = read_records(path / run_folder.ROWS)
+    score = _score(table, request.swept)
+    subject = SweepSubject(request.config, request.swept, table, score, request.seeds)
+    draw_sweep(path, subject, command=_best_command(request.config, table, request))
+
+
+def _best_command(config: Config, table: list[Record], request: Request) -> str:
+    """Return the command that trains with the best setting; empty if all diverged."""
+    if table[0]["diverged"] > 0:
+        return ""
+    best: dict[str, Any] = {name: _shortest(table[0][name]) for name in request.swept}
+    best["members"] = request.seeds if request.seeds > 1 else None
+    return _train_command(replace(config, **best))
 
 
 def _train_command(config: Config) -> str:

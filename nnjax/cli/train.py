@@ -20,7 +20,8 @@ from nnjax.cli.console import say
 from nnjax.cli.devices import join_processes, make_mesh, parallel_networks, start_devices, versions
 from nnjax.cli.evaluation import Outcome, evaluate
 from nnjax.cli.fitting import fit
-from nnjax.cli.history import average_members, in_target_units, split_members
+from nnjax.cli.history import in_target_units, split_members
+from nnjax.cli.html_report import write_report
 from nnjax.cli.messages import explain
 from nnjax.cli.prepare import Prepared, absolute_path, check_data_options, fashion_mnist_folder, prepare
 from nnjax.cli.receipt import make_receipt
@@ -183,15 +184,16 @@ def _finish(
     history = [in_target_units(record, prepared.dataset.table.target_std) for record in result.history]
     ended = result.stopped | (result.diverged >= 0)
     write_records(path / run_folder.METRICS, history if config.members is None else split_members(history, ended))
-    write_json(path / run_folder.RESULT, _summary(config, prepared, result, outcome))
+    summary = _summary(config, prepared, result, outcome)
+    write_json(path / run_folder.RESULT, summary)
     if outcome.scores is None:
         report.print_divergence(path, result)
     else:
         report.print_early_stopping(result, config)
     report.print_scores(outcome, prepared)
     report.print_seconds(result, resumed=resumed)
-    if plots:
-        pictures.draw(path, outcome, prepared.dataset, average_members(history), config)
+    subject = pictures.Subject(config, prepared, outcome, history, summary)
+    drawn = pictures.draw(path, subject) if plots else {}
     receipt = make_receipt(
         config,
         prepared,
@@ -200,6 +202,7 @@ def _finish(
         mesh=mesh,
         resumed_anyway=run_folder.resumed_anyway(path),
     )
+    write_report(path, subject, drawn, receipt["weights"])
     run_folder.save_receipt(path, receipt)
     return outcome.scores is not None
 

@@ -75,3 +75,16 @@ def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = header(member)
     return shape, dtype
+
+
+def read_shape(path: Path) -> tuple[int, ...]:
+    """Return the shape of the array x without reading its numbers.
+
+    Raises:
+      OSError, ValueError, zipfile.BadZipFile: if the file cannot be read, or has no x.
+    """
+    with open_file(path) as file, zipfile.ZipFile(file) as archive:
+        if "x.npy" not in archive.namelist():
+            raise ValueError(f"{path}: an array named x (rows, ...) is missing")
+        with archive.open("x.npy") as member:
+            return _read_header(member)[0]

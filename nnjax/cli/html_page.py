@@ -1,0 +1,124 @@
+"""One self-contained HTML page: no script and no other file; readable on a telephone and in the dark."""
+
+import base64
+from collections.abc import Iterable, Sequence
+from html import escape
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1f2328; --faint: #59636e; --page: #ffffff; --card: #f6f8fa; --line: #d1d9e0;
+        --accent: #33618f; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6edf3; --faint: #9aa4ae; --page: #14181d; --card: #1d232b; --line: #38414b; --accent: #8ab8e6; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.2rem; max-width: 1120px; background: var(--page); color: var(--ink);
+       font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0.2rem 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin: 2rem 0 0.6rem; padding-bottom: 0.2rem; border-bottom: 1px solid var(--line); }
+p { margin: 0.4rem 0; max-width: 72ch; overflow-wrap: anywhere; }
+.faint { color: var(--faint); }
+.columns { display: grid; gap: 0 2rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); }
+.columns > section { min-width: 0; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: 0.93rem; }
+th, td { padding: 0.28rem 0.6rem 0.28rem 0; text-align: left; border-bottom: 1px solid var(--line);
+         vertical-align: top; }
+th { color: var(--faint); font-weight: 600; }
+td.number, th.number { text-align: right; white-space: nowrap; }
+td.text { overflow-wrap: anywhere; white-space: pre-wrap; }
+tr.strong td { font-weight: 600; }
+.pictures { columns: 2 440px; column-gap: 1.2rem; }
+figure { margin: 0 0 1.2rem; break-inside: avoid; background: var(--card); border: 1px solid var(--line);
+         border-radius: 8px; overflow: hidden; }
+figure img { display: block; width: 100%; height: auto; background: #ffffff; }
+figcaption { padding: 0.6rem 0.8rem 0.7rem; font-size: 0.9rem; color: var(--faint); }
+code { font: 0.9em ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
+@media (max-width: 480px) { body { padding: 0.8rem; } h1 { font-size: 1.3rem; } }
+"""
+
+
+def page(title: str, body: Iterable[str]) -> bytes:
+    """Return the page as bytes; the parts of the body are HTML, the title is text."""
+    head = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<link rel="icon" href="data:,">\n<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n'
+    )
+    return (head + "\n".join(body) + "\n</body>\n</html>\n").encode(errors="replace")
+
+
+def header(title: str, *lines: str) -> str:
+    """Return the title of the page with lines of explanation."""
+    return "\n".join(
+        ["<header>", f"<h1>{escape(title)}</h1>", *(paragraph(line, faint=True) for line in lines), "</header>"]
+    )
+
+
+def section(title: str, *parts: str) -> str:
+    """Return a section with a heading; empty parts are left out, and so is a section without any."""
+    content = "\n".join(part for part in parts if part)
+    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>" if content else ""
+
+
+def paragraph(text: str, *, faint: bool = False) -> str:
+    """Return a paragraph of text."""
+    return f"<p{' class=faint' if faint else ''}>{escape(text)}</p>"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, strong: Iterable[int] = ()) -> str:
+    """Return a table of texts; columns of numbers, except for the first, are aligned on the right.
+
+    Args:
+      header: names of the columns; empty for a table without a header.
+      rows: the cells of each row.
+      strong: rows to emphasise.
+    """
+    if not rows:
+        return ""
+    numeric = [i > 0 and len(header) > 0 and all(_is_number(row[i]) for row in rows) for i in range(len(rows[0]))]
+
+    def cells(tag: str, row: Sequence[str]) -> str:
+        kinds = ["number" if number else "text" for number in numeric]
+        return "".join(f'<{tag} class="{kind}">{escape(cell)}</{tag}>' for kind, cell in zip(kinds, row, strict=True))
+
+    emphasised = set(strong)
+    top = f"<thead><tr>{cells('th', header)}</tr></thead>\n" if header else ""
+    body = "\n".join(
+        f"<tr{' class=strong' if i in emphasised else ''}>{cells('td', row)}</tr>" for i, row in enumerate(rows)
+    )
+    return f'<div class="scroll"><table>\n{top}<tbody>\n{body}\n</tbody></table></div>'
+
+
+def commands(rows: Sequence[tuple[str, str]]) -> str:
+    """Return a table of commands and what they do."""
+    body = "\n".join(
+        f'<tr><td class="text"><code>{escape(command)}</code></td><td class="text">{escape(what)}</td></tr>'
+        for command, what in rows
+    )
+    return f'<div class="scroll"><table>\n<tbody>\n{body}\n</tbody></table></div>'
+
+
+def columns(*sections: str) -> str:
+    """Return sections side by side, if the screen is wide enough."""
+    return '<div class="columns">\n' + "\n".join(part for part in sections if part) + "\n</div>"
+
+
+def pictures(drawn: Iterable[tuple[str, bytes, str]]) -> str:
+    """Return PNG files with their names and captions, embedded in the page."""
+    figures = []
+    for name, png, caption in drawn:
+        width, height = (int.from_bytes(png[place : place + 4]) for place in (16, 20))
+        source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        figures.append(
+            f'<figure id="{escape(name)}">\n<img src="{source}" alt="{escape(caption)}" width="{width}" '
+            f'height="{height}">\n<figcaption>{escape(caption)}</figcaption>\n</figure>'
+        )
+    return '<div class="pictures">\n' + "\n".join(figures) + "\n</div>" if figures else ""
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell.replace(",", ""))
+    except ValueError:
+        return cell in ("", "–")
+    return True

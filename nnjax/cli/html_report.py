@@ -1,0 +1,222 @@
+"""report.html: one self-contained page about a run, with its settings, layers, scores and pictures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnjax import nn
+from nnjax.cli import html_page, run_folder
+from nnjax.cli.baseline import baseline
+from nnjax.cli.config import LEARNING_RATES, Config
+from nnjax.cli.console import option_name, quote
+from nnjax.cli.pictures import Subject, describe
+from nnjax.storage.atomic_write import write_file
+from nnjax.storage.json_file import read_json
+
+MOST_CLASSES = 100  # rows of the table of recalls
+CAPTIONS = {
+    "curves": "Loss and score after each epoch. If the validation loss rises while the training loss falls, the "
+    "network overfits: fewer epochs, more dropout, or --patience. If both still fall at the end, train longer.",
+    "confusion": "Which class is taken for which. Off the diagonal are the mistakes.",
+    "reliability": "Whether the probabilities can be believed: points below the diagonal are overconfident. The bars "
+    "below count the test rows; few rows make wide intervals.",
+    "uncertain": "The test images that the network is least sure of. Red: predicted wrong.",
+    "mistakes": "The test images that are predicted wrong, the most confident first. Look here for wrong labels.",
+    "first_layer": "What the hidden units of the first layer look for: red where bright pixels raise, blue where they "
+    "lower their sum. Weights that look like noise belong to pixels that are always dark, or to a network that was "
+    "trained briefly.",
+    "regions": "Which class is predicted for which values of the two features; pale where it is a close call.",
+    "importance": "How much the test score drops if the values of one column are shuffled among the rows. An interval "
+    "that contains 0 means that the column may be useless. Columns that say the same share their importance.",
+    "predictions": "Each test row's prediction against its true value.",
+    "residuals": "The errors over the predictions. A trend or a funnel means that something is left to learn, or that "
+    "some values are harder to predict than others.",
+    "spread": "How much the score of one network depends on its seed, and what averaging gains.",
+    "ensemble_size": "How accuracy and negative log-likelihood improve with the number of networks that are averaged.",
+    "rejection": "The accuracy if the rows with the most uncertain predictions are left to a person.",
+}
+SCORES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "auc": "AUC",
+    "nll": "negative log-likelihood (nats)",
+    "brier": "Brier score",
+    "expected_calibration_error": "calibration error",
+    "r2": "R²",
+    "rmse": "RMSE",
+}
+
+
+def write_report(path: Path, subject: Subject, drawn: Mapping[str, bytes], weights: str) -> None:
+    """Write report.html into the folder of a run.
+
+    Args:
+      path: folder of the run, with its settings.
+      subject: the run.
+      drawn: PNG files by name; empty for a report without pictures.
+      weights: SHA-256 of the parameters and the state.
+    """
+    write_file(path / run_folder.REPORT, make_report(path, subject, drawn, weights))
+
+
+def make_report(path: Path, subject: Subject, drawn: Mapping[str, bytes], weights: str) -> bytes:
+    """Return the content of report.html; see `write_report` for the arguments."""
+    config, prepared, outcome, _, _ = subject
+    table = prepared.dataset.table
+    name = Path(config.data).name
+    title = f"{name}: {_headline(subject)}"
+    rows = [len(part.x) for part in (prepared.training, prepared.held_out, prepared.dataset.test) if part is not None]
+    kinds = ["training", *(["validation"] if prepared.held_out is not None else []), "test"]
+    split = ", ".join(f"{n:,} {kind}" for n, kind in zip(rows, kinds, strict=True))
+    features = np.shape(prepared.training.x)[1]
+    figures = [(name, png, CAPTIONS.get(name, name)) for name, png in drawn.items()]
+    body = [
+        html_page.header(
+            title,
+            describe(config, outcome.scores),
+            f"{table.task.capitalize()} ({prepared.dataset.why}): rows {split}; {features} features.",
+        ),
+        html_page.columns(
+            html_page.section("Test scores", *_scores(subject)),
+            html_page.section("Classes", _recall(subject)),
+            html_page.section("Members", _members(subject)),
+        ),
+        html_page.section("Pictures", html_page.pictures(figures)),
+        html_page.columns(
+            html_page.section("Network", _layers(subject)),
+            html_page.section("Settings", _settings(config)),
+        ),
+        html_page.section("Reproduce", *_reproduce(path, subject, weights)),
+    ]
+    return html_page.page(title, [part for part in body if part])
+
+
+def _headline(subject: Subject) -> str:
+    scores = subject.outcome.scores
+    if scores is None:
+        return "the training diverged"
+    for name, label in (("accuracy", "test accuracy"), ("r2", "test R²")):
+        if name in scores and np.isfinite(scores[name]):
+            return f"{label} {scores[name]:.4f}"
+    return "a trained network"
+
+
+def _scores(subject: Subject) -> list[str]:
+    """Return the table of test scores next to those of a constant prediction."""
+    _, prepared, outcome, _, summary = subject
+    if outcome.scores is None:
+        return [html_page.paragraph("The training diverged, so there is no network to test.")]
+    table, test = prepared.dataset.table, prepared.dataset.test
+    constant = baseline(table, prepared.training, test)
+    scores = dict(outcome.scores) | {k: summary[k] for k in ("balanced_accuracy", "auc") if summary.get(k) is not None}
+    rows = []
+    for name in [name for name in SCORES if name in scores]:
+        label = SCORES[name] + (f" (in the units of {table.target})" if name == "rmse" else "")
+        rows.append([label, _number(scores[name]), _number(constant.scores.get(name))])
+    what = f"The baseline is a constant prediction: {constant.prediction}."
+    if outcome.member_scores is not None and len(outcome.member_scores) > 1:
+        what = f"The scores are those of the averaged prediction. {what}"
+    notes = [html_page.paragraph(what, faint=True)]
+    if "best_step" in summary or any("best_step" in member for member in summary.get("members", ())):
+        notes.append(
+            html_page.paragraph(
+                "Early stopping: the network with the lowest validation loss was tested and saved.", faint=True
+            )
+        )
+    return [html_page.table(["score", "test", "baseline"], rows, strong=[0]), *notes]
+
+
+def _recall(subject: Subject) -> str:
+    """Return the recall of each class, the lowest first."""
+    _, prepared, outcome, _, summary = subject
+    recall = summary.get("recall")
+    if outcome.scores is None or not recall:
+        return ""
+    classes = prepared.dataset.table.classes
+    counts = np.bincount(np.asarray(prepared.dataset.test.y), minlength=len(classes))
+    chosen = np.bincount(outcome.prediction.argmax(1), minlength=len(classes))
+    numbers = dict(zip(classes, zip(counts.tolist(), chosen.tolist(), strict=True), strict=True))
+    rows = [
+        [name, _number(recall[name]), f"{numbers[name][0]:,}", f"{numbers[name][1]:,}"]
+        for name in sorted(recall, key=recall.__getitem__)[:MOST_CLASSES]
+    ]
+    return html_page.table(["class", "recall", "test rows", "predicted"], rows)
+
+
+def _members(subject: Subject) -> str:
+    """Return the spread of the members' scores, and the uncertainty of their average."""
+    _, _, outcome, _, summary = subject
+    if outcome.member_scores is None or outcome.scores is None or len(outcome.member_scores) < 2:
+        return ""
+    used = [scores for i, scores in enumerate(outcome.member_scores) if i not in outcome.left_out]
+    rows = []
+    for name in [name for name in SCORES if name in used[0]]:
+        values = np.array([scores[name] for scores in used], float)
+        sd = values.std(ddof=1) if len(values) > 1 else float("nan")
+        rows.append([SCORES[name], *map(_number, (values.mean(), sd, values.min(), values.max()))])
+    parts = ", ".join(f"{name} {_number(value)}" for name, value in summary.get("uncertainty", {}).items())
+    notes = [html_page.paragraph(f"Mean uncertainty of the average: {parts}.", faint=True)] if parts else []
+    if outcome.left_out:
+        notes.append(html_page.paragraph(f"Left out, because they diverged: members {list(outcome.left_out)}."))
+    return "\n".join([html_page.table(["score", "mean", "sd", "min", "max"], rows), *notes])
+
+
+def _layers(subject: Subject) -> str:
+    prepared = subject.prepared
+    x = prepared.training.x
+    summary = nn.summary(nn.as_layer(prepared.run.net), jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
+    rows = [[" " * 2 * (len(row.path) - 1) + row.name, row.output, f"{row.params:,}"] for row in summary.rows]
+    rows.append([f"{summary.name}, in all", "", f"{summary.params:,}"])
+    return html_page.table(["layer", "output", "parameters"], rows, strong=[len(rows) - 1])
+
+
+def _settings(config: Config) -> str:
+    """Return all settings, those that differ from their defaults in bold."""
+    defaults = asdict(Config(""))
+    settings = {name: value for name, value in asdict(config).items() if value is not None}
+    settings.setdefault("learning_rate", LEARNING_RATES[config.optimizer])
+    defaults["learning_rate"] = LEARNING_RATES[config.optimizer]
+    rows = [[option_name(name) if name != "data" else "data", _setting(value)] for name, value in settings.items()]
+    changed = [i for i, (name, value) in enumerate(settings.items()) if value != defaults[name]]
+    note = html_page.paragraph("Bold settings differ from their defaults.", faint=True)
+    return html_page.table([], rows, strong=changed) + note
+
+
+def _reproduce(path: Path, subject: Subject, weights: str) -> Sequence[str]:
+    """Return the commands that repeat, use and draw the run, the versions and the checksum of the weights."""
+    folder = quote(path)
+    commands = [
+        (f"nnjax verify {folder}", "train again from the seed, and compare the weights bit for bit"),
+        (f"nnjax predict {folder} FILE", "predict new rows"),
+        (f"nnjax plot {folder}", "draw the pictures and this page again"),
+    ]
+    content = read_json(path / run_folder.CONFIG)
+    seconds = subject.summary["seconds"]
+    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
+    return [
+        html_page.commands(commands),
+        html_page.paragraph(f"Versions: {versions}.", faint=True),
+        html_page.paragraph(
+            f"{subject.summary['steps']:,} steps; compilation {seconds['compile']:.2f} s, training "
+            f"{seconds['train']:.2f} s, validation {seconds['validate']:.2f} s.",
+            faint=True,
+        ),
+        html_page.paragraph(f"SHA-256 of parameters and state: {weights}.", faint=True),
+    ]
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _number(value: Any) -> str:
+    """Return a score with four significant digits or decimals; a dash if there is none."""
+    if value is None or not np.isfinite(value):
+        return "–"
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.4g}" if abs(value) < 1e6 else f"{value:.4g}"

@@ -1,0 +1,80 @@
+"""The importance of each column of a table: how much the test score drops when its values are shuffled."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nnjax.cli.predictor import Predictor
+from nnjax.data.table import Table
+
+MOST_ROWS, LEAST_ROWS = 2000, 200
+MOST_REPEATS, LEAST_REPEATS = 30, 5
+BUDGET = 300_000  # predictions of one network, which bounds the time to seconds
+
+
+class Importance(NamedTuple):
+    """How much the score of the test rows drops without the information in a column."""
+
+    names: list[str]
+    drops: np.ndarray  # (columns, repeats), of the accuracy or of R²
+    score: str
+
+
+def permutation_importance(
+    predict: Predictor, x: np.ndarray, y: np.ndarray, table: Table, *, networks: int, seed: int
+) -> Importance:
+    """Shuffle one column at a time among the test rows, and return the drop of the score.
+
+    Each repetition also draws the rows anew, with replacement (the bootstrap). So the spread over the repetitions has
+    both causes of error: the order in which a column was shuffled, and the choice of the test rows.
+
+    Args:
+      predict: function of standardised features.
+      x: standardised features of the test rows (rows, features).
+      y: labels (rows,), or standardised targets (rows, 1).
+      table: the encoding; the one-hot features of a category are shuffled together.
+      networks: number of networks that one prediction evaluates, which decides the number of rows and repetitions.
+      seed: random seed.
+
+    Source: Breiman 2001, "Random forests".
+    """
+    rng = np.random.default_rng(seed)
+    columns = len(table.columns)
+    rows = int(np.clip(BUDGET // (columns * LEAST_REPEATS * networks), LEAST_ROWS, MOST_ROWS))
+    if len(x) > rows:
+        chosen = rng.permutation(len(x))[:rows]
+        x, y = x[chosen], y[chosen]
+    n = len(x)
+    repeats = int(np.clip(BUDGET // (columns * n * networks), LEAST_REPEATS, MOST_REPEATS))
+    drawn = rng.integers(0, n, (repeats, n))
+    before = _quality(predict(x), y, table)
+    drops, first = [], 0
+    for column in table.columns:
+        width = 1 if column.categories is None else len(column.categories)
+        features = slice(first, first + width)
+        first += width
+        shuffled = np.tile(x, (repeats, 1, 1))
+        for repeat in range(repeats):
+            shuffled[repeat, :, features] = x[rng.permutation(n), features]
+        after = _quality(predict(shuffled.reshape(-1, x.shape[1])), np.tile(y, (repeats, *[1] * (y.ndim - 1))), table)
+        lost = before[drawn] - np.take_along_axis(after.reshape(repeats, n), drawn, axis=1)
+        drops.append(lost.mean(1) / _scale(y, drawn, table))
+    return Importance([column.name for column in table.columns], np.array(drops), _name(table))
+
+
+def _quality(prediction: np.ndarray, y: np.ndarray, table: Table) -> np.ndarray:
+    """Return the quality of each prediction (n,): 1 if the class is right, or minus the squared error."""
+    if table.task == "classification":
+        return (prediction.argmax(1) == y).astype(float)
+    return -((prediction[:, 0].astype(float) - y[:, 0]) ** 2)
+
+
+def _scale(y: np.ndarray, drawn: np.ndarray, table: Table) -> np.ndarray:
+    """Return the divisor that turns a mean quality into a score (repeats,): the variance of the target for R²."""
+    if table.task == "classification":
+        return np.ones(len(drawn))
+    return np.maximum(y[:, 0][drawn].astype(float).var(1), 1e-12)
+
+
+def _name(table: Table) -> str:
+    return "accuracy" if table.task == "classification" else "R²"

@@ -1,0 +1,82 @@
+"""`nnjax plot`: draw the pictures and the report of a run again, from its folder."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import typer
+from rich.markup import escape
+
+from nnjax import nn
+from nnjax.cli import evaluation, run_folder
+from nnjax.cli import options as o
+from nnjax.cli.config import Config
+from nnjax.cli.console import say
+from nnjax.cli.devices import keep_programs
+from nnjax.cli.evaluation import Outcome
+from nnjax.cli.history import read_history, read_number
+from nnjax.cli.html_report import write_report
+from nnjax.cli.pictures import Subject, draw
+from nnjax.cli.prepare import Prepared, prepare
+from nnjax.cli.receipt import data_digest
+from nnjax.cli.sweep import redraw_sweep
+
+
+def plot_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run or sweep.", parser=o.path)],
+) -> None:
+    """Draw all pictures of a run again, and write report.html, a page that holds them all.
+
+    For a sweep, these are the pictures of its hyper-parameters.
+    The weights are read from the folder and the data from their file; nothing is trained.
+
+    For example: nnjax plot runs/digits-20260101-120000
+    """
+    keep_programs()
+    if (run / run_folder.SWEEP).is_file():
+        redraw_sweep(run)
+        say(f"pictures and {run_folder.REPORT} written to [bold]{escape(str(run))}[/]")
+        return
+    config, _ = run_folder.load_config(run)
+    summary = run_folder.load_result(run, config)
+    run_folder.check_vouched(run, (run_folder.METRICS, run_folder.RESULT, run_folder.WEIGHTS))
+    receipt = run_folder.load_receipt(run)
+    prepared = prepare(config)
+    if receipt is not None and data_digest(prepared) != receipt["data"]:
+        raise ValueError(
+            f"{run}: the data or their split have changed since the run: their SHA-256 does not match the receipt; "
+            "restore the file, or train again"
+        )
+    outcome = _outcome(run, config, prepared, summary)
+    history = read_history(run / run_folder.METRICS)
+    subject = Subject(config, prepared, outcome, history, summary)
+    drawn = draw(run, subject)
+    write_report(run, subject, drawn, "unknown" if receipt is None else receipt["weights"])
+    run_folder.vouch_for_report(run)
+    names = [f"{name}.png" for name in drawn] + [run_folder.REPORT]
+    say(f"{', '.join(names)} written to [bold]{escape(str(run))}[/]")
+
+
+def _outcome(path: Path, config: Config, prepared: Prepared, summary: Any) -> Outcome:
+    """Return the trained network or ensemble on the test data, with the scores that the run has recorded."""
+    table, x = prepared.dataset.table, prepared.dataset.test.x
+    net = nn.as_layer(prepared.run.net)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
+    if config.members is not None:
+        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct((config.members, *a.shape), a.dtype), shapes)
+    params, state = run_folder.load_weights(path / run_folder.WEIGHTS, *shapes)
+    outputs = evaluation.predict(prepared.run, params, state, x, members=config.members)
+    scores = None if summary["test"] is None else {name: read_number(value) for name, value in summary["test"].items()}
+    if config.members is None:
+        return Outcome(params, state, scores, outputs[0])
+    names = scores or {}
+    members = [{name: read_number(member.get(name)) for name in names} for member in summary["members"]]
+    left_out = summary["left_out"]
+    outcome = Outcome(params, state, scores, outputs[0], member_scores=members, left_out=left_out)
+    if scores is None:
+        return outcome
+    outputs = np.delete(outputs, left_out, axis=0)
+    prediction, _ = evaluation.average(jnp.asarray(outputs), table)
+    return outcome._replace(prediction=prediction, member_outputs=outputs, uncertainty=summary["uncertainty"])

@@ -1,0 +1,132 @@
+"""The look that all pictures share: size, header, colours, axes."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TRAIN, HELD_OUT, NEUTRAL = "#4477aa", "#ee6677", "#bbbbbb"  # Paul Tol's palette, distinguishable by the colour-blind
+QUALITATIVE = [
+    "#4477aa",
+    "#ee6677",
+    "#228833",
+    "#ccbb44",
+    "#66ccee",
+    "#aa3377",
+    "#bbbbbb",
+    "#222222",
+    "#ee9944",
+    "#88aa55",
+]
+INK, FAINT = "#222222", "#666666"
+WIDTH = 5.0  # inches of most pictures: one column, which is readable on a telephone
+DPI = 150
+SMALL = 8.0  # points
+HEADLINE, CONTEXT = 52, 90  # characters in a line of WIDTH
+LINE = 0.155  # inches
+
+
+def new_figure(height: float, headline: str, context: str = "", *, width: float = WIDTH) -> Figure:
+    """Return a new figure with a header, which is not in pyplot's global list.
+
+    Args:
+      height: height in inches, without the header.
+      headline: what the picture shows, in bold.
+      context: data, settings and score, in smaller letters below; may be empty.
+      width: width in inches.
+
+    Raises:
+      ModuleNotFoundError: if matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("nnjax.plot needs matplotlib: pip install 'nnjax[cli]'") from error
+
+    bold = textwrap.wrap(plain(headline), int(HEADLINE * width / WIDTH))
+    small = textwrap.wrap(plain(context), int(CONTEXT * width / WIDTH))
+    header = 0.1 + 0.19 * len(bold) + LINE * len(small) + 0.05
+    total = height + header
+    figure = Figure(figsize=(width, total), layout="constrained")
+    layout = figure.get_layout_engine()
+    assert layout is not None
+    layout.set(rect=(0, 0, 1, height / total))  # type: ignore[call-arg]
+    top = 1 - 0.08 / total
+    figure.text(0.015, top, "\n".join(bold), va="top", fontsize=10.5, fontweight="bold", color=INK)
+    below = top - 0.2 * len(bold) / total
+    figure.text(0.015, below, "\n".join(small), va="top", fontsize=7.5, color=FAINT)
+    return figure
+
+
+def header(figure: Figure) -> list[str]:
+    """Return the headline and the context of a figure, each as one line."""
+    return [" ".join(text.get_text().split()) for text in figure.texts[:2]]
+
+
+def style(axes: Axes, *, grid: bool = True) -> None:
+    """Give axes the common look: no frame at the top and on the right, a faint grid, small letters."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=SMALL)
+    axes.xaxis.label.set_fontsize(9)
+    axes.yaxis.label.set_fontsize(9)
+    if grid:
+        axes.grid(color="#e6e6e6", linewidth=0.6)
+        axes.set_axisbelow(True)
+
+
+def legend(axes: Axes, *, columns: int = 1) -> None:
+    """Draw the legend above the axes, so that it hides no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        axes.legend(
+            handles, labels, frameon=False, fontsize=SMALL, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns,
+            borderaxespad=0.2, handlelength=1.6, columnspacing=1.2,
+        )  # fmt: skip
+
+
+def share_axis(axes: Axes, values: np.ndarray, which: str = "y") -> None:
+    """Scale an axis of shares to the finite values, within 0 and 1."""
+    finite = np.asarray(values, float)[np.isfinite(values)]
+    if not finite.size:
+        finite = np.array([0.0, 1.0])
+    low, high = float(finite.min()), float(finite.max())
+    margin = max(0.06 * (high - low), 0.005)
+    limits = max(0.0, low - margin), min(1.0, high + margin)
+    (axes.set_ylim if which == "y" else axes.set_xlim)(*limits)
+
+
+def wilson_interval(share: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the 95 % interval of shares that were measured on n examples each.
+
+    Source: Wilson 1927. Unlike the normal interval, it stays within 0 and 1, and is right for few examples.
+    """
+    z = 1.96
+    share, n = np.asarray(share, float), np.maximum(np.asarray(n, float), 1e-9)
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(np.clip(share * (1 - share), 0, None) / n + z**2 / (4 * n**2))
+    return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
+
+
+def plain(text: str) -> str:
+    """Escape dollar signs, which would start a formula."""
+    return text.replace("$", r"\$")
+
+
+def shorten(text: str, most: int) -> str:
+    """Return the text with at most this many characters, without dollar signs that start a formula."""
+    text = " ".join(text.split()) or text
+    return plain(text if len(text) <= most else text[: most - 1] + "…")
+
+
+def png(figure: Figure) -> bytes:
+    """Return the figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()

@@ -1,0 +1,297 @@
+"""report.html and `nnjax plot`: one page with everything, vouched for by the receipt, drawn again from the folder."""
+
+import base64
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from runs import SMALL, assert_mistake, change_json, nnjax, process, read_json, succeed, with_warnings
+from sklearn.datasets import load_iris, make_moons
+
+from nnjax.cli import history, html_page, images, importance, run_folder
+from nnjax.cli.config import Config
+from nnjax.data.table import Column, Table
+from nnjax.storage.json_file import file_digest
+
+DRAWN = (*SMALL, "--plots")
+VOID = {"meta", "link", "img", "br"}
+
+
+class Page(HTMLParser):
+    """The tags, the addresses, the images and the cells of a page; fails if a tag is not closed."""
+
+    def __init__(self, content):
+        super().__init__()
+        self.tags, self.addresses, self.cells, self.text, self.open = [], [], [], "", []
+        self.feed(content.decode())
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+        if self.open and self.open[-1] in ("td", "th"):
+            self.cells[-1] += data
+
+    def row(self, first):
+        """Return the cells from the one with this text on."""
+        return self.cells[self.cells.index(first) :]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    x, y = make_moons(300, noise=0.2, random_state=0)
+    names = np.where(y, "inner <moon> & $x", "outer")
+    pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "kind": names}).to_csv(folder / "moons.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    """A run on a table of two features, with pictures."""
+    succeed("train", folder / "moons.csv", "--target", "kind", "--members", 2, "--out", folder / "run", *DRAWN)
+    return folder / "run"
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    return shutil.copytree(run, tmp_path / "copy")
+
+
+def test_the_report_is_one_file_with_everything(run):
+    page = Page((run / "report.html").read_bytes())
+    assert not {"script", "iframe", "object"} & set(page.tags)
+    assert all(address.startswith("data:") for address in page.addresses)
+    embedded = [base64.b64decode(address.partition("base64,")[2]) for address in page.addresses if "png" in address]
+    files = {file.read_bytes() for file in run.glob("*.png")}
+    assert len(embedded) == len(files) == 7  # curves, confusion, regions, importance and three of the ensemble
+    assert set(embedded) == files
+    assert "url(" not in (run / "report.html").read_text()
+    result = read_json(run / "result.json")
+    assert page.row("accuracy")[1:3] == [f"{result['test']['accuracy']:.4f}", f"{result['baseline']['accuracy']:.4f}"]
+    recall = f"{result['recall']['inner <moon> & $x']:.4f}"
+    assert page.row("inner <moon> & $x")[1:3] == [recall, "30"]
+    assert page.row("--width")[1] == "8"
+    assert page.row("--learning-rate")[1] == "0.003"  # the default of adamw
+    assert page.row("dense(8)")[1:3] == ["(1, 8)", "16"]
+    assert f"nnjax verify {run}" in page.text
+    assert read_json(run / "receipt.json")["weights"] in page.text
+
+
+def test_the_page_adapts_to_narrow_and_dark_screens(run):
+    content = (run / "report.html").read_text()
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in content
+    assert "@media (prefers-color-scheme: dark)" in content
+    assert "color-scheme: light dark" in content
+
+
+def test_the_receipt_vouches_for_the_report(copy):
+    assert read_json(copy / "receipt.json")["files"]["report.html"] == file_digest(copy / "report.html")
+    with (copy / "report.html").open("a") as file:
+        file.write("<p>")
+    assert run_folder.changes(copy, run_folder.VOUCHED) == [
+        "report.html has changed since the run: it does not match its SHA-256"
+    ]
+
+
+def test_a_run_without_a_report_is_still_a_run(copy):
+    """Runs of older versions have none."""
+    files = read_json(copy / "receipt.json")["files"]
+    del files["report.html"]
+    change_json(copy / "receipt.json", files=files)
+    (copy / "report.html").unlink()
+    assert run_folder.changes(copy, run_folder.VOUCHED) == []
+    succeed("plot", copy)
+    assert read_json(copy / "receipt.json")["files"]["report.html"] == file_digest(copy / "report.html")
+
+
+def test_plot_draws_the_same_again(run, copy):
+    drawn = {file.name: file.read_bytes() for file in copy.iterdir() if file.suffix in (".png", ".html")}
+    for name in drawn:
+        (copy / name).unlink()
+    ended = succeed("plot", copy)
+    assert "curves.png, confusion.png, regions.png, importance.png, spread.png" in ended.out
+    again = {file.name: file.read_bytes() for file in copy.iterdir() if file.suffix in (".png", ".html")}
+    assert again.keys() == drawn.keys()
+    assert {name for name in drawn if name.endswith("png") and again[name] != drawn[name]} == set()
+    assert again["report.html"].replace(str(copy).encode(), str(run).encode()) == drawn["report.html"]
+    assert run_folder.changes(copy, run_folder.VOUCHED) == []
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "result.json", "metrics.csv"])
+def test_plot_refuses_files_that_have_changed(copy, name):
+    content = (copy / name).read_bytes()
+    (copy / name).write_bytes(
+        content.replace(b"0.", b"1.", 1) if name != "weights.safetensors" else content[:-1] + b"!"
+    )
+    assert_mistake(nnjax("plot", copy), f".*{name} has changed since the run")
+    assert read_json(copy / "receipt.json")["files"][name] != file_digest(copy / name)
+
+
+def test_plot_refuses_other_data(folder, copy, tmp_path):
+    table = pd.read_csv(folder / "moons.csv")
+    table.loc[0, "a"] += 1
+    table.to_csv(tmp_path / "moons.csv", index=False)
+    change_json(copy / "config.json", data=str(tmp_path / "moons.csv"))
+    assert_mistake(nnjax("plot", copy), ".*the data or their split have changed since the run")
+
+
+def test_plot_of_what_is_no_finished_run(folder, copy, tmp_path):
+    assert_mistake(nnjax("plot", folder), ".* holds no run")
+    (copy / "result.json").unlink()
+    assert_mistake(nnjax("plot", copy), ".* holds an unfinished run: result.json is missing")
+    shutil.copytree(folder / "run", tmp_path / "unvouched")
+    (tmp_path / "unvouched" / "receipt.json").unlink()
+    ended = with_warnings("plot", tmp_path / "unvouched")
+    assert ended.code == 0
+    assert "has no receipt.json, so nothing vouches" in ended.err
+    assert not (tmp_path / "unvouched" / "receipt.json").exists()
+
+
+def test_a_run_that_diverged_has_a_report_too(folder, tmp_path):
+    hot = ("--optimizer", "sgd", "--learning-rate", 1e30, "--norm", "none")
+    path = tmp_path / "run"
+    assert with_warnings("train", folder / "moons.csv", "--target", "kind", "--out", path, *DRAWN, *hot).code == 1
+    assert "The training diverged, so there is no network to test." in Page((path / "report.html").read_bytes()).text
+    succeed("plot", path)
+    assert not list(path.glob("*.png"))
+
+
+def test_small_data_have_no_reliability_diagram(tmp_path):
+    iris = load_iris(as_frame=True).frame
+    iris.to_csv(tmp_path / "iris.csv", index=False)
+    succeed("train", tmp_path / "iris.csv", "--target", "target", "--out", tmp_path / "run", *DRAWN)
+    assert {file.stem for file in (tmp_path / "run").glob("*.png")} == {"curves", "confusion", "importance"}
+
+
+def test_a_sweep_has_a_report_and_is_drawn_again(folder, tmp_path):
+    path = tmp_path / "sweep"
+    swept = ("--learning-rate", "1e-3,1e-2", "--seeds", 2)
+    ended = succeed("sweep", folder / "moons.csv", "--target", "kind", *swept, "--out", path, *DRAWN)
+    drawn = {file.name: file.read_bytes() for file in path.iterdir() if file.suffix in (".png", ".html")}
+    assert drawn.keys() == {"learning_rate.png", "report.html"}
+    page = Page(drawn["report.html"])
+    best = pd.read_csv(path / "sweep.csv").iloc[0]
+    first = page.row(f"{best['learning_rate']:.4g}")
+    assert first[1] == f"{best['validation_loss']:.4f} ± {best['validation_loss_sd']:.4f}"
+    command = next(line for line in ended.out.splitlines() if line.startswith("test the best")).partition(": ")[2]
+    assert command in page.text
+    for name in drawn:
+        (path / name).unlink()
+    succeed("plot", path)
+    assert {name: (path / name).read_bytes() for name in drawn} == drawn
+    (path / "sweep.csv").unlink()
+    assert_mistake(nnjax("plot", path), ".* holds an unfinished sweep: sweep.csv is missing")
+
+
+def test_plot_is_a_command_of_its_own_process(run):
+    ended = process("plot", run)
+    assert ended.code == 0, ended
+    assert f"report.html written to {run}" in ended.out
+
+
+# The parts
+
+
+def make_table(task, *columns):
+    features = sum(len(column.categories or [0]) for column in columns)
+    return Table(
+        task, "y", ["a", "b"] if task == "classification" else [], list(columns), [0.0] * features, [1.0] * features
+    )
+
+
+def test_only_the_column_that_is_used_is_important():
+    table = make_table("classification", Column("noise"), Column("kind", "text", ["u", "v"]))
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 500)
+    x = np.stack([rng.normal(size=500), y == 0, y == 1], axis=1)
+    found = importance.permutation_importance(lambda x: x[:, 1:], x, y, table, networks=1, seed=0)
+    assert (found.names, found.score) == (["noise", "kind"], "accuracy")
+    np.testing.assert_array_equal(found.drops[0], 0)
+    assert found.drops.shape == (2, importance.MOST_REPEATS)
+    assert 0.45 < found.drops[1].mean() < 0.55  # both halves are equally frequent
+    assert found.drops[1].std() > 0.01
+
+
+def test_the_importance_of_a_regression_is_a_drop_of_r2():
+    table = make_table("regression", Column("used"), Column("unused"))
+    x = np.random.default_rng(0).normal(size=(400, 2))
+    found = importance.permutation_importance(lambda x: x[:, :1], x, x[:, :1], table, networks=1, seed=0)
+    assert found.score == "R²"
+    assert found.drops[0].mean() == pytest.approx(2, abs=0.2)  # from 1 to -1: the errors have twice the variance
+    np.testing.assert_array_equal(found.drops[1], 0)
+
+
+def test_the_cost_of_importance_is_bounded():
+    rows = []
+
+    def predict(x):
+        rows.append(len(x))
+        return np.zeros((len(x), 2))
+
+    table = make_table("classification", *(Column(f"x{i}") for i in range(50)))
+    importance.permutation_importance(predict, np.zeros((5000, 50)), np.zeros(5000, int), table, networks=2, seed=0)
+    assert sum(rows) <= 1.1 * importance.BUDGET / 2
+
+
+def test_history_is_what_was_written(folder):
+    records = history.read_history(folder / "run" / "metrics.csv")
+    assert [record["epoch"] for record in records] == [1, 2]
+    table = pd.read_csv(folder / "run" / "metrics.csv")
+    np.testing.assert_array_equal(records[1]["loss"], table[table["epoch"] == 2]["loss"])
+
+
+def test_history_of_members_that_stopped_early(tmp_path):
+    (tmp_path / "metrics.csv").write_text("member,epoch,step,loss\n0,1,5,1.5\n1,1,5,2.5\n1,2,10,\n")
+    first, second = history.read_history(tmp_path / "metrics.csv")
+    np.testing.assert_array_equal(first["loss"], [1.5, 2.5])
+    np.testing.assert_array_equal(second["loss"], [np.nan, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((5, 8, 6), (8, 6)), ((5, 8, 6, 1), (8, 6)), ((5, 8, 6, 3), (8, 6, 3)), ((5, 8, 6, 2), None), ((5, 48), None),
+     ((5, 3, 16), None)],
+)  # fmt: skip
+def test_which_arrays_are_images(tmp_path, shape, expected):
+    np.savez(tmp_path / "x.npz", x=np.zeros(shape, np.uint8), y=np.zeros(5))
+    table = make_table("classification", *(Column(f"x{i}") for i in range(int(np.prod(shape[1:])))))
+    assert images.image_shape(Config(str(tmp_path / "x.npz")), table) == expected
+    assert images.image_shape(Config(str(tmp_path / "gone.npz")), table) is None
+    assert images.image_shape(Config(str(tmp_path / "x.csv")), table) is None
+
+
+def test_pixels_are_those_of_the_file():
+    table = make_table("classification", *(Column(f"x{i}") for i in range(6)))._replace(mean=[1.0] * 6, std=[2.0] * 6)
+    image = np.arange(6.0).reshape(1, 2, 3)
+    standardised = (image.reshape(1, 6) - 1) / 2
+    np.testing.assert_allclose(images.pixels(standardised, (2, 3), Config("x.npz"), table), image)
+    np.testing.assert_allclose(images.pixels(image.reshape(1, 6), (2, 3), Config("digits"), table), image)
+
+
+def test_a_page_escapes_what_it_shows():
+    content = html_page.page("<b>", [html_page.header("a & b", "<i>"), html_page.table(["<x>"], [["</td>"]])])
+    page = Page(content)
+    assert page.cells == ["<x>", "</td>"]
+    assert "a & b" in page.text
+    assert re.search("<title>&lt;b&gt;</title>", content.decode())
+
+
+def test_columns_of_numbers_are_aligned_on_the_right():
+    content = html_page.table(["name", "n"], [["1", "1,000"], ["2", "–"]])
+    assert content.count('<td class="number">') == 2
+    assert '<td class="text">1</td><td class="number">1,000</td>' in content
+    assert html_page.table(["name"], []) == ""
