@@ -1,6 +1,7 @@
 """Searches: a trial has the bits of a sweep, resuming has those of a search never stopped, and results are ranked."""
 
 import itertools
+import logging
 import math
 import signal
 import subprocess
@@ -13,12 +14,12 @@ import numpy as np
 import pytest
 from train_runs import BATCH, DATA, HELD_OUT, KEY, X, assert_close, assert_equal, make_swept, mesh, sweep
 
-from nnjax import losses, metrics, nn, optim, train, uncertainty
+from nnjax import data, losses, metrics, nn, optim, train, uncertainty
 from nnjax.train.engine.ensemble import Ensemble, index_tree
 from nnjax.train.engine.job import first_state
 from nnjax.train.engine.make_job import make_job
 from nnjax.train.engine.options import FitOptions
-from nnjax.train.engine.search import loop, population
+from nnjax.train.engine.search import loop
 from nnjax.train.engine.search.population import population_programs
 from nnjax.train.engine.search.schedule import Moves
 
@@ -29,9 +30,9 @@ SPACE = {
 }
 
 
-def search(make=make_swept, space=SPACE, data=DATA, **settings):
+def search(make=make_swept, space=SPACE, examples=DATA, **settings):
     settings = {"validation": HELD_OUT, "trials": 7, "population": 3, "rungs": (1, 2), "key": KEY} | settings
-    return train.search(make, space, data, **settings)
+    return train.search(make, space, examples, **settings)
 
 
 def by_number(found):
@@ -108,6 +109,12 @@ def test_vmap_agrees_to_rounding():
     plain, lockstep = (search(linear, RATE, method="random", strategy=strategy) for strategy in ("map", "vmap"))
     for a, b in zip(by_number(plain), by_number(lockstep), strict=True):
         assert a["score"] == pytest.approx(b["score"], rel=1e-5)
+
+
+def test_data_on_disk_give_the_same_bits():
+    """Members at different steps read their own rows."""
+    x, y = np.asarray(DATA.x), np.asarray(DATA.y)
+    assert_same_search(search(linear, RATE, data.source(x, y)), search(linear, RATE))
 
 
 def test_copies_have_the_bits_of_their_donors():
@@ -284,16 +291,16 @@ def test_a_diverged_trial_makes_room_and_comes_last():
     def unstable(hyper):
         return train.Run(nn.dense(1), losses.squared_error, optim.sgd(hyper["rate"]), batch_size=BATCH)
 
-    data = (X, X[:, :1])
+    pairs = (X, X[:, :1])
     rates = {"rate": train.choice([0.001, 0.01, 1e9])}
-    found = search(unstable, rates, data, validation=data, rungs=(2, 4), trials=8, population=2, keep=1.0)
+    found = search(unstable, rates, pairs, validation=pairs, rungs=(2, 4), trials=8, population=2, keep=1.0)
     lost = [row for row in found.table if row["rate"] == 1e9]
     assert 0 < len(lost) < 8
     assert found.table[-len(lost) :] == lost
     assert all(row["status"] == "diverged" and row["diverged"] > 0 and math.isnan(row["score"]) for row in lost)
     assert all(row["status"] == "finished" for row in found.table[: -len(lost)])
     assert len(found.networks) == 8 - len(lost)
-    nothing = search(unstable, {"rate": train.choice([1e9])}, data, validation=data, trials=2)
+    nothing = search(unstable, {"rate": train.choice([1e9])}, pairs, validation=pairs, trials=2)
     assert nothing.best is None
     with pytest.raises(ValueError, match="diverged"):
         nothing.ensemble(1)
@@ -317,13 +324,14 @@ def test_structures_are_groups_that_share_the_trials():
 
     activations = (jnp.tanh, jax.nn.relu)
     space = RATE | {"activation": train.structure(activations), "batch": train.structure([BATCH])}
-    found = search(make, space, trials=12, keep=0.5, population=2)
+    found = search(make, space, trials=12, keep=0.5, population=2, networks=12)
     rows = by_number(found)
     assert [row["trial"] for row in rows] == list(range(12))
     firsts = [row["activation"] for row in rows[:6]]
     assert firsts == [activations[0]] * 3 + [activations[1]] * 3
     best = min(rows[:6], key=lambda row: (-row["epochs"], row["score"]))
     assert [row["activation"] for row in rows[6:]] == [best["activation"]] * 6
+    assert [network.trial for network in found.networks] == [row["trial"] for row in found.table]
     assert found.best.run.batch_size == BATCH
     assert len({row["rate"] for row in rows}) == 12
     logits = found.best.run.predict(found.best.params, found.best.state, X)
@@ -350,8 +358,8 @@ def test_ensembles_of_regressions_are_means():
     def make(hyper):
         return train.Run(nn.dense(1), losses.squared_error, optim.sgd(hyper["rate"]), batch_size=BATCH)
 
-    data = (X, X[:, :1])
-    found = search(make, RATE, data, validation=data, trials=3, rungs=(1,), seeds=2, networks=2)
+    pairs = (X, X[:, :1])
+    found = search(make, RATE, pairs, validation=pairs, trials=3, rungs=(1,), seeds=2, networks=2)
     pair = found.ensemble(2)
     predictions = [jax.vmap(m.run.predict, (0, 0, None))(m.params, m.state, X) for m in pair.members]
     np.testing.assert_allclose(pair.predict(X), jnp.concatenate(predictions).mean(0), rtol=1e-6)
@@ -370,12 +378,12 @@ def test_callbacks_see_the_table_and_end_the_search():
     assert found.best is not None
 
 
-def test_nothing_recompiles_for_new_trials_and_a_second_search():
-    programs = [loop.train_chunk, population.move_members, population.score_members, population.keep_networks]
-    search(linear, RATE)
-    before = [program._cache_size() for program in programs]
-    search(linear, RATE, trials=20, key=jax.random.key(9))
-    assert [program._cache_size() for program in programs] == before
+def test_nothing_recompiles_for_new_trials_and_a_second_search(caplog):
+    key = jax.random.key(9)
+    search(linear, RATE, trials=5)  # more trials than slots
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        search(linear, RATE, trials=20, key=key)
+    assert not [record.getMessage() for record in caplog.records if "ompiling" in record.getMessage()]
 
 
 # Mistakes ------------------------------------------------------------------------------------------------------------

@@ -49,13 +49,13 @@ def test_halving_refills_slots_at_once():
 
 
 def test_slots_take_the_same_number_of_steps():
-    """A round ends when the first trial reaches its rung: 1 3 | 2 1 after one step of the two."""
-    _, rounds = simulate(make_schedule(trials=3, slots=2, ends=(2, 5), keep=1.0), by_trial([1, 2, 3]))
+    """A round ends when the first trial reaches its rung: trial 1, two steps before trial 0 does, and then 2."""
+    _, rounds = simulate(make_schedule(trials=4, slots=2, ends=(1, 4), keep=0.5), by_trial([1, 2, 3, 4]))
     assert [(round_["trials"], round_["taken"]) for round_ in rounds] == [
-        ([0, 1], [2, 2]),
-        ([0, 1], [3, 3]),
-        ([2, FREE], [2, 0]),
-        ([2, FREE], [3, 0]),
+        ([0, 1], [1, 1]),
+        ([0, 2], [1, 1]),
+        ([0, 3], [1, 1]),
+        ([0, FREE], [1, 0]),
     ]
 
 
@@ -94,6 +94,14 @@ def test_population_based_training_copies_good_trials():
     assert ledger.status.tolist() == [FINISHED, STOPPED, FINISHED, STOPPED, FINISHED, FINISHED]
     assert np.isnan(ledger.scores[4:, 0]).all()
     assert (ledger.units[4:] != ledger.units[ledger.parent[4:]]).all()
+
+
+def test_population_based_training_stops_nobody_without_a_trial_to_replace_it():
+    """Trial 0 diverges, and the last trial takes its slot, so the worst of the others continues."""
+    schedule = make_schedule("pbt", trials=5, slots=4, keep=0.5)
+    ledger, rounds = simulate(schedule, by_trial([1, 2, 3, 4, 5]), lambda trial: 0 if trial == 0 else None)
+    assert rounds[1]["trials"] == [4, 1, 2, 3]
+    assert ledger.status.tolist() == [DIVERGED, FINISHED, FINISHED, FINISHED, FINISHED]
 
 
 def test_perturbed_settings():

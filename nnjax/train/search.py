@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from nnjax import checks
-from nnjax.data import n_rows
+from nnjax.data import n_rows, sample
 from nnjax.data._transfers import allow_transfers
 from nnjax.storage.paths import as_path
 from nnjax.train.compare import PairedDifference
@@ -114,7 +114,7 @@ def search(
       make_run: `{"name": number} -> Run`, as for `sweep`: the numbers are traced, so compute with them, but do not
         branch on them. Values of `train.structure` are passed unchanged, as Python values.
       space: a range or a list for each setting: `train.uniform`, `log_uniform`, `choice` and `structure`.
-      data: training data in memory, see `fit`.
+      data: training data, see `fit`; a source is read while the device waits.
       validation: the data whose score decides. Hold test data out before.
       trials: number of settings to try.
       population: number of trials that are trained at the same time; memory limits it.
@@ -291,7 +291,7 @@ def _check_score(job: Job, score: Any) -> None:
 
     def evaluate() -> PyTree:
         run = job.ensemble.run(hyper)
-        return run.evaluate(run.init(key, job.data), job.held_out)
+        return run.evaluate(run.init(key, sample(job.data)), job.held_out)
 
     logged = [name for name, a in jax.eval_shape(evaluate).items() if a.shape == ()]
     if not isinstance(score, str) or score.removeprefix("-") not in logged:

@@ -39,10 +39,10 @@ class Positions(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Examples that the host gathered for all members."""
+    """Examples for all members, as a rule those that the host gathered."""
 
     data: Data
-    positions: Positions
+    positions: Positions | None  # None if these are all examples
 
 
 class MemberArgs(NamedTuple):

@@ -66,7 +66,7 @@ def prefetched(job: Job, source: Source, stops: Sequence[np.ndarray]) -> Iterato
       ValueError: for `batch_size=None`. Errors of the source are raised when the block is needed.
     """
     closed = threading.Event()
-    gather, size = _gatherer(job, source, closed)
+    gather, size = gatherer(job, source, closed)
     wide, device = x64(), jax.config.jax_default_device  # type: ignore[attr-defined]
     single = jax.process_count() == 1  # otherwise all processes transfer together, in the order of their main threads
     tasks: SimpleQueue[tuple[np.ndarray, np.ndarray, Future[Block]] | None] = SimpleQueue()
@@ -81,7 +81,7 @@ def prefetched(job: Job, source: Source, stops: Sequence[np.ndarray]) -> Iterato
             with jax.enable_x64(wide), jax.default_device(device), jax.transfer_guard("allow"):
                 try:
                     gathered = gather(start, limit)
-                    future.set_result(_to_device(job.ensemble, gathered) if single else gathered)
+                    future.set_result(to_device(job.ensemble, gathered) if single else gathered)
                 except BaseException as error:  # the main thread raises it when it comes to this block
                     future.set_exception(error)
                     return
@@ -102,7 +102,7 @@ def prefetched(job: Job, source: Source, stops: Sequence[np.ndarray]) -> Iterato
                 if interrupted():
                     raise WaitInterruptedError
             limit, future = pending.pop(0)
-            block = future.result() if single else _to_device(job.ensemble, future.result())
+            block = future.result() if single else to_device(job.ensemble, future.result())
             while len(pending) < 2 and stops and ((start := pending[-1][0] if pending else limit) < stops[-1]).any():
                 submit(start)
         return Feed(block, limit)
@@ -131,7 +131,7 @@ def steps_ahead(done: np.ndarray, steps: int, stops: Sequence[np.ndarray]) -> np
     return done + steps if (done == start).all() else done
 
 
-def _gatherer(
+def gatherer(
     job: Job, source: Source, closed: threading.Event
 ) -> tuple[Callable[[np.ndarray, np.ndarray], Block], int]:
     """Return `gather(start, limit)`, the block of each member's steps start … limit - 1, and the most steps in it.
@@ -231,7 +231,7 @@ def _draw_rows(
     return jax.vmap(draw)(members) if str(jax.random.key_impl(keys)) == "threefry2x32" else lax.map(draw, members)
 
 
-def _to_device(ensemble: Ensemble, block: Block) -> Block:
+def to_device(ensemble: Ensemble, block: Block) -> Block:
     """Put a block on the device. On a CPU, which shares the host's memory, nothing is copied."""
     data: Data = jax.device_put(block.data) if ensemble.mesh is None else replicate(ensemble, block.data)
     return Block(data, shard_members(ensemble, block.positions))

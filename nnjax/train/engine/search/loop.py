@@ -1,5 +1,6 @@
 """The host's loop over the rounds of a search: steps, scores, a decision, a gather. It never changes a result."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -8,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax.data import Source
-from nnjax.train.engine.device_loop import CAPACITY, MemberArgs, train_chunk
+from nnjax.train.engine.device_loop import CAPACITY, Block, MemberArgs, train_chunk
 from nnjax.train.engine.distributed import all_agree, explain_lost_process
 from nnjax.train.engine.errors import InterruptedRun
 from nnjax.train.engine.fit_state import FitState
 from nnjax.train.engine.host_loop import CHUNK_SECONDS, Seconds
 from nnjax.train.engine.job import Job
 from nnjax.train.engine.placement import replicate, shard_members, to_host
+from nnjax.train.engine.prefetch import gatherer, to_device
 from nnjax.train.engine.search.population import population_programs
 from nnjax.train.engine.search.saving import Position, SearchOptions, resumable_search
 from nnjax.train.engine.search.schedule import (
@@ -187,14 +189,26 @@ def _status_after(status: MemberStatus, moves: Moves, replicates: int) -> Member
 
 def _advance_function(job: Job) -> Callable[[FitState, PyTree, np.ndarray, np.ndarray], tuple[FitState, MemberStatus]]:
     """Return `advance(fs, hyper, step, until)`, which takes the steps `step` … `until - 1` of each member."""
-    ensemble = job.ensemble
-    if isinstance(job.data, Source):
-        raise TypeError("search: data must be in memory")
-    data, rows = replicate(ensemble, job.data), shard_members(ensemble, job.members.rows)
+    ensemble, rows = job.ensemble, shard_members(job.ensemble, job.members.rows)
+
+    def chunk(
+        fs: FitState, hyper: PyTree, step: np.ndarray, until: np.ndarray, block: Block
+    ) -> tuple[FitState, MemberStatus]:
+        args = MemberArgs(hyper, rows, block.positions, until=shard_members(ensemble, until.astype(np.int32)))
+        fs, _, status = train_chunk(ensemble, fs, args, block.data, np.int32((until - step).max()))
+        return fs, MemberStatus(*to_host(ensemble, status))
+
+    if not isinstance(job.data, Source):
+        data = replicate(ensemble, job.data)
+        return lambda fs, hyper, step, until: chunk(fs, hyper, step, until, Block(data, None))
+    gather, size = gatherer(job, job.data, threading.Event())
 
     def advance(fs: FitState, hyper: PyTree, step: np.ndarray, until: np.ndarray) -> tuple[FitState, MemberStatus]:
-        args = MemberArgs(hyper, rows, until=shard_members(ensemble, until.astype(np.int32)))
-        fs, _, status = train_chunk(ensemble, fs, args, data, np.int32((until - step).max()))
-        return fs, MemberStatus(*to_host(ensemble, status))
+        while True:  # without steps once, too, for the status
+            limit = np.minimum(until, step + size)
+            fs, status = chunk(fs, hyper, step, limit, to_device(ensemble, gather(step, limit)))
+            if (limit == until).all():
+                return fs, status
+            step = limit
 
     return advance

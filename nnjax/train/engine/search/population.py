@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array, lax
 
 from nnjax.data import sample
+from nnjax.train.engine.compiled import compiled
 from nnjax.train.engine.device_loop import MemberArgs, select_rows
 from nnjax.train.engine.ensemble import Ensemble, each_member, index_tree
 from nnjax.train.engine.fit_state import FitState, initial_fit_state
@@ -28,7 +29,7 @@ class Networks(NamedTuple):
     state: State
 
 
-@partial(jax.jit, static_argnames="ensemble", donate_argnames="fs")
+@compiled(donated=("fs",))
 def move_members(
     ensemble: Ensemble, fs: FitState, source: Array, fresh: Array, keys: Key, hyper: PyTree, data: Data
 ) -> FitState:
@@ -57,7 +58,7 @@ def move_members(
     return each_member(replace(ensemble, strategy="map"), move, members, data)  # as `initial_states`
 
 
-@partial(jax.jit, static_argnames="ensemble")
+@compiled()
 def score_members(ensemble: Ensemble, fs: FitState, args: MemberArgs, data: Data, due: Array) -> Log:
     """Evaluate the members (members,) bool that are due; the scalars of the others have no meaning."""
 
@@ -76,14 +77,14 @@ def score_members(ensemble: Ensemble, fs: FitState, args: MemberArgs, data: Data
     return each_member(ensemble, score, (fs, args, due), data)
 
 
-@partial(jax.jit, static_argnames="ensemble")
+@compiled()
 def networks_of(ensemble: Ensemble, fs: FitState, hyper: PyTree) -> Networks:
     """Return the networks (members, ...) that the runs evaluate."""
     params = jax.vmap(lambda ts, hyper: evaluation_params(ensemble.run(hyper), ts))(fs.train, hyper)
     return Networks(params, fs.train.state)
 
 
-@partial(jax.jit, static_argnames="ensemble", donate_argnames="networks")
+@compiled(donated=("networks",))
 def keep_networks(ensemble: Ensemble, networks: Networks, fs: FitState, hyper: PyTree, index: Array) -> Networks:
     """Return the networks with some of them replaced by those of members.
 
