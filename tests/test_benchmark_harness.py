@@ -10,10 +10,9 @@ from typer.testing import CliRunner
 from benchmarks import peers
 from benchmarks.__main__ import app
 from benchmarks.cases import case_names, load_case
-from benchmarks.harness import rounds
 from benchmarks.harness.fingerprint import machine_differences, take_fingerprint
 from benchmarks.harness.record import AGAIN, LIMIT, Record, Row, find_rows, load_record, save_record
-from benchmarks.harness.rounds import Measurement, Plan, measure_in_turn, measure_variants
+from benchmarks.harness.rounds import Measurement, Plan, keep_workers, measure_in_turn, start_workers, worker_pool
 from benchmarks.harness.run import NAIVE, Choice, build_rows, choose_contenders
 from benchmarks.harness.worker import ProgramState, time_calls
 from benchmarks.harness.worker_process import Contender
@@ -28,8 +27,8 @@ SETUP = {"check": 0.1, "call": 0.01}
 class FakeWorker:
     """A worker without a process: it answers "set up" with `setup`, and every other request with one millisecond."""
 
-    def __init__(self, contender, setup):
-        self.contender, self.setup, self.requests = contender, setup, []
+    def __init__(self, setup):
+        self.setup, self.requests = setup, []
 
     def ask(self, request):
         self.requests.append(request)
@@ -37,7 +36,9 @@ class FakeWorker:
 
 
 def measure(workers, plan):
-    return measure_in_turn("small, v", "v", workers, plan, lambda line: None)
+    """Measure contenders, each with its worker."""
+    processes = {contender.process: worker for contender, worker in workers.items()}
+    return measure_in_turn("small", "v", list(workers), processes, plan, lambda line: None)
 
 
 def test_every_case_has_a_peer_and_its_variants_exist():
@@ -80,13 +81,14 @@ def test_only_naive_rare_and_in_the_quick_set_slow_forms_are_left_out():
 
 def test_turns_rotate_and_are_as_long_as_the_plan_says():
     order = []
-    workers = [FakeWorker(OURS, SETUP), FakeWorker(PLAIN, {"check": 0.1, "call": 1.0})]
-    for worker in workers:
-        worker.ask = lambda request, ask=worker.ask, who=worker.contender: order.append(who.label) or ask(request)
+    workers = {OURS: FakeWorker(SETUP), PLAIN: FakeWorker({"check": 0.1, "call": 1.0})}
+    for who, worker in workers.items():
+        worker.ask = lambda request, ask=worker.ask, who=who: order.append(who.label) or ask(request)
     measurements = measure(workers, Plan(rounds=2, seconds=0.1))
-    assert order == ["ours", "plain JAX", "ours", "plain JAX", "plain JAX", "ours"]
-    assert workers[0].requests[1:] == 2 * [{"calls": 10}]
-    assert workers[1].requests[1:] == 2 * [{"calls": 1}]
+    assert order == ["ours", "plain JAX", "ours", "plain JAX", "plain JAX", "ours", "ours", "plain JAX"]
+    assert workers[OURS].requests[0] == {"set up": "fast", "case": "small", "variant": "v"}
+    assert workers[OURS].requests[1:] == [*2 * [{"time": "fast", "calls": 10}], {"forget": True}]
+    assert workers[PLAIN].requests[1:] == [*2 * [{"time": "fast", "calls": 1}], {"forget": True}]
     assert [m.samples for m in measurements] == 2 * [(1e-3, 1e-3)]
 
 
@@ -97,43 +99,68 @@ def test_short_calls_are_warmed_up():
 
 
 def test_wrong_results_are_not_timed():
-    worker = FakeWorker(PLAIN, {"check": 3.0, "call": 0.01})
-    (measurement,) = measure([worker], Plan(rounds=2, seconds=0.1))
+    worker = FakeWorker({"check": 3.0, "call": 0.01})
+    (measurement,) = measure({PLAIN: worker}, Plan(rounds=2, seconds=0.1))
     assert measurement.samples == ()
     assert measurement.problem == "wrong result: the error is 3 times what rounding may cause"
     assert build_rows("small", SMALL, [measurement])[0].error == 3.0
-    assert len(worker.requests) == 1
+    assert not [request for request in worker.requests if "time" in request]
 
 
 def test_a_contender_that_fails_drops_out():
-    failing, working = FakeWorker(PLAIN, SETUP), FakeWorker(OURS, SETUP)
+    failing, working = FakeWorker(SETUP), FakeWorker(SETUP)
     failing.ask = lambda request, ask=failing.ask: ask(request) if len(failing.requests) < 2 else {"error": "lost"}
-    measurements = measure([failing, working], Plan(rounds=4, seconds=0.1))
+    measurements = measure({PLAIN: failing, OURS: working}, Plan(rounds=4, seconds=0.1))
     assert (measurements[0].problem, measurements[0].samples) == ("lost", ())
     assert len(measurements[1].samples) == 4
 
 
-def test_processes_measure_and_say_why_they_fail_and_are_restarted(monkeypatch):
-    started, start = [], rounds.start_worker
-    monkeypatch.setattr(rounds, "start_worker", lambda case, who: started.append(start(case, who)) or started[-1])
-    who = [Contender("limit", "limit", "measured"), Contender("stax", "stax", "measured")]
-    lines = []
-    variants = measure_variants(
-        "calibrate", {"launch": who, "copy, 256 MB": who[:1]}, Plan(rounds=2, seconds=0.001), lines.append
-    )
-    variant, (working, failing) = next(variants)
-    assert variant == "launch"
-    assert len(working.samples) == 2
-    assert all(0 < seconds < 1 for seconds in working.samples)
-    assert {"trace", "lower", "compile", "first"} <= set(working.setup["stages"])
-    assert failing.samples == ()
-    assert "calibration" in failing.problem  # stax has no function of that name
-    assert lines[-1] == "calibrate, launch: round 2 of 2"
-    started[0].process.kill()
-    started[0].process.wait()
-    ((_, (restarted,)),) = variants
-    assert len(started) == 3
-    assert len(restarted.samples) == 2
+def test_processes_measure_and_say_why_they_fail_and_are_restarted():
+    limit, stax = Contender("limit", "limit", "measured"), Contender("stax", "stax", "measured")
+    lines, plan = [], Plan(rounds=2, seconds=0.001)
+    with worker_pool() as workers:
+        start_workers(workers, [limit, stax])
+        working, failing = measure_in_turn("calibrate", "launch", [limit, stax], workers, plan, lines.append)
+        assert len(working.samples) == 2
+        assert all(0 < seconds < 1 for seconds in working.samples)
+        assert {"trace", "lower", "compile", "first"} <= set(working.setup["stages"])
+        assert failing.samples == ()
+        assert "calibration" in failing.problem  # stax has no function of that name
+        assert lines[-1] == "calibrate, launch: round 2 of 2"
+        first = workers[limit.process]
+        first.process.kill()
+        first.process.wait()
+        start_workers(workers, [limit])
+        (restarted,) = measure_in_turn("calibrate", "copy, 256 MB", [limit], workers, plan, lines.append)
+        assert workers[limit.process] is not first
+        assert len(restarted.samples) == 2
+        other = workers[stax.process]
+        keep_workers(workers, {limit.process})
+        assert list(workers) == [limit.process]
+        assert other.process.returncode is not None
+    assert restarted.contender == limit
+    assert workers == {}
+
+
+def test_the_forms_of_a_peer_share_a_process_unless_they_change_it():
+    for head in map(read_head, peer_names()):
+        assert {*head.apart} <= {form for forms in head.forms.values() for form in forms}, head.name
+    contenders = choose_contenders("ensemble", "8 × 64-64-64-10, shared data", Choice(["ensemble"]))
+    ours = [contender for contender in contenders if contender.label == "ours"]
+    assert len({who.process for who in ours if who.form in ("map", "vmap")}) == 1
+    assert len({who.process for who in ours}) == 3
+    again = next(contender for contender in contenders if contender.label == AGAIN)
+    assert again.process not in {who.process for who in ours}
+
+
+def test_programs_of_one_process_are_measured_in_turn_and_forgotten():
+    rows, features = (Contender("limit", "limit", form) for form in ("rows", "features"))
+    with worker_pool() as workers:
+        start_workers(workers, [rows, features])
+        assert len(workers) == 1
+        measured = measure_in_turn("small", SMALL, [rows, features], workers, Plan(2, 0.001), lambda line: None)
+        assert [len(measurement.samples) for measurement in measured] == [2, 2]
+        assert "KeyError" in workers[rows.process].ask({"time": "rows", "calls": 1})["error"]
 
 
 def test_operations_and_the_limit_hold_for_all_rows():

@@ -1,8 +1,7 @@
-"""Measure the contenders in turn: A B C, B C A, C A B, …, each in its own process."""
+"""Measure the contenders in turn: A B C, B C A, C A B, …, each peer in its own process."""
 
-import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -11,6 +10,8 @@ from benchmarks.harness.worker_process import Contender, Worker, end_worker, sta
 
 PAUSE = 0.02  # seconds between turns, because the threads of the last process spin for a while
 WRONG_RESULT = "wrong result"
+
+Workers = dict[tuple[str, ...], Worker]  # by `Contender.process`
 
 
 class Measurement(NamedTuple):
@@ -31,75 +32,82 @@ class Plan(NamedTuple):
     parallel_setups: int = 1  # above 1, compile times are measured on a busy machine
 
 
-def measure_variants(
-    case: str, contenders: Mapping[str, Sequence[Contender]], plan: Plan, show: Callable[[str], None]
-) -> Iterator[tuple[str, list[Measurement]]]:
-    """Measure all variants of a case.
+@contextmanager
+def worker_pool() -> Iterator[Workers]:
+    """Return the processes of a run, at first none; they end with the context."""
+    workers: Workers = {}
+    try:
+        yield workers
+    finally:
+        keep_workers(workers, ())
 
-    Args:
-      case: the name of the case.
-      contenders: the contenders of each variant.
-      plan: how long to measure.
-      show: called with a line of progress.
 
-    Yields:
-      Each variant with the measurement of every contender.
-    """
-    with _worker_pool(case, dict.fromkeys(itertools.chain(*contenders.values()))) as workers:
-        for variant, variant_contenders in contenders.items():
-            for i, worker in enumerate(workers):
-                if worker.process.poll() is not None:  # it died at the last variant
-                    end_worker(worker)
-                    workers[i] = start_worker(case, worker.contender)
-                    workers[i].read_answer()
-            variant_workers = [worker for worker in workers if worker.contender in variant_contenders]
-            yield variant, measure_in_turn(f"{case}, {variant}", variant, variant_workers, plan, show)
+def start_workers(workers: Workers, contenders: Sequence[Contender]) -> None:
+    """Start the processes of contenders that have none, or whose process died."""
+    started = {}
+    for contender in contenders:
+        key = contender.process
+        if key in workers and workers[key].process.poll() is not None:
+            end_worker(workers.pop(key))
+        if key not in workers:
+            workers[key] = started[key] = start_worker(contender.peer)
+    for worker in started.values():  # all load at once; nothing is measured meanwhile
+        worker.read_answer()
+
+
+def keep_workers(workers: Workers, needed: Collection[tuple[str, ...]]) -> None:
+    """End all processes except those that are needed later."""
+    for key in [key for key in workers if key not in needed]:
+        end_worker(workers.pop(key))
 
 
 def measure_in_turn(
-    title: str, variant: str, workers: list[Worker], plan: Plan, show: Callable[[str], None]
+    case: str,
+    variant: str,
+    contenders: Sequence[Contender],
+    workers: Mapping[tuple[str, ...], Worker],
+    plan: Plan,
+    show: Callable[[str], None],
 ) -> list[Measurement]:
-    """Set up all workers for a variant, then measure in rounds; contenders that fail drop out."""
+    """Set up all contenders for a variant, then measure in rounds; contenders that fail drop out."""
+    title = f"{case}, {variant}"
 
-    def set_up(worker: Worker) -> dict[str, Any]:
-        show(f"{title}: {worker.contender.label}, {worker.contender.form}")
-        answer = worker.ask({"set up": variant})
+    def set_up(contender: Contender) -> dict[str, Any]:
+        show(f"{title}: {contender.label}, {contender.form}")
+        request = {"set up": contender.form, "case": case, "variant": variant}
+        answer = workers[contender.process].ask(request)
         if (error := answer.get("check", 0)) <= 1:
             return answer
         return {"check": error, "error": f"{WRONG_RESULT}: the error is {error:.2g} times what rounding may cause"}
 
+    def set_up_all(process: tuple[str, ...]) -> dict[Contender, dict[str, Any]]:
+        return {contender: set_up(contender) for contender in contenders if contender.process == process}
+
+    setups: dict[Contender, dict[str, Any]] = {}
+    processes = list(dict.fromkeys(contender.process for contender in contenders))
     with ThreadPoolExecutor(plan.parallel_setups) as pool:
-        setups = dict(zip((worker.contender for worker in workers), pool.map(set_up, workers), strict=True))
-    able = [worker for worker in workers if "error" not in setups[worker.contender]]
-    samples: dict[Contender, list[float]] = {worker.contender: [] for worker in able}
+        for part in pool.map(set_up_all, processes):
+            setups |= part
+    able = [contender for contender in contenders if "error" not in setups[contender]]
+    samples: dict[Contender, list[float]] = {contender: [] for contender in able}
     rounds = plan.variant_rounds.get(variant, plan.rounds)
     for i in range(rounds):
         show(f"{title}: round {i + 1} of {rounds}")
         first = i % max(len(able), 1)
-        for worker in able[first:] + able[:first]:
-            if "error" in setups[worker.contender]:
+        for contender in able[first:] + able[:first]:
+            if "error" in setups[contender]:
                 continue
             time.sleep(PAUSE)
-            calls = max(1, round(plan.seconds / setups[worker.contender]["call"]))
-            answer = worker.ask({"calls": calls})
+            calls = max(1, round(plan.seconds / setups[contender]["call"]))
+            answer = workers[contender.process].ask({"time": contender.form, "calls": calls})
             if "error" in answer:
-                setups[worker.contender], samples[worker.contender] = answer, []
+                setups[contender], samples[contender] = answer, []
             else:
-                samples[worker.contender].append(answer["seconds"])
-                setups[worker.contender]["figures"] = answer["figures"]
+                samples[contender].append(answer["seconds"])
+                setups[contender]["figures"] = answer["figures"]
+    for process in processes:
+        workers[process].ask({"forget": True})
     return [
         Measurement(contender, setups[contender], tuple(samples.get(contender, ())), setups[contender].get("error"))
-        for contender in (worker.contender for worker in workers)
+        for contender in contenders
     ]
-
-
-@contextmanager
-def _worker_pool(case: str, contenders: Iterable[Contender]) -> Iterator[list[Worker]]:
-    workers = [start_worker(case, contender) for contender in contenders]
-    for worker in workers:  # all load at once; nothing is measured meanwhile
-        worker.read_answer()
-    try:
-        yield workers
-    finally:
-        for worker in workers:
-            end_worker(worker)

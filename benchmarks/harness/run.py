@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from benchmarks.cases import load_case
 from benchmarks.harness.record import AGAIN, LIMIT, OURS, Row
-from benchmarks.harness.rounds import Measurement, Plan, measure_variants
+from benchmarks.harness.rounds import Measurement, Plan, keep_workers, measure_in_turn, start_workers, worker_pool
 from benchmarks.harness.worker_process import Contender
 from benchmarks.peers import peer_names, read_head
 
@@ -36,13 +36,19 @@ def run_benchmarks(choice: Choice, show: Callable[[str], None]) -> Iterator[list
       The rows of each variant.
     """
     plan = QUICK if choice.quick else FULL
-    for case in choice.cases:
-        contenders = {variant: choose_contenders(case, variant, choice) for variant in choose_variants(case, choice)}
-        case_plan = plan._replace(variant_rounds=getattr(load_case(case), "ROUNDS", {}))
-        if choice.rounds is not None:
-            case_plan = plan._replace(rounds=choice.rounds)
-        for variant, measurements in measure_variants(case, contenders, case_plan, show):
-            yield build_rows(case, variant, measurements)
+    variants = [
+        (case, variant, choose_contenders(case, variant, choice))
+        for case in choice.cases
+        for variant in choose_variants(case, choice)
+    ]
+    with worker_pool() as workers:
+        for i, (case, variant, contenders) in enumerate(variants):
+            case_plan = plan._replace(variant_rounds=getattr(load_case(case), "ROUNDS", {}))
+            if choice.rounds is not None:
+                case_plan = plan._replace(rounds=choice.rounds)
+            start_workers(workers, contenders)
+            yield build_rows(case, variant, measure_in_turn(case, variant, contenders, workers, case_plan, show))
+            keep_workers(workers, {later.process for _, _, others in variants[i + 1 :] for later in others})
 
 
 def choose_variants(case_name: str, choice: Choice) -> tuple[str, ...]:
@@ -67,7 +73,7 @@ def choose_contenders(case_name: str, variant: str, choice: Choice) -> list[Cont
         left_out = (*(() if thorough else (NAIVE, *peer.rare)), *(peer.slow if choice.quick else ()))
         if takes_part and not peer.missing:
             forms = [form for form in peer.forms.get(case.KIND, ()) if form not in left_out]
-            contenders += [Contender(peer.name, peer.file, form) for form in forms]
+            contenders += [Contender(peer.name, peer.file, form, form in peer.apart) for form in forms]
     ours = [contender for contender in contenders if contender.peer == OURS and contender.form != NAIVE]
     return [*contenders, ours[0]._replace(label=AGAIN)] if ours else contenders
 

@@ -1,9 +1,10 @@
-"""The worker process that measures one form of one peer on one case.
+"""The worker process that measures a peer.
 
 It writes a line when the peer is loaded, then answers requests, one line of JSON each:
 
-{"set up": variant}    builds the program, calls it and checks the result
-{"calls": n}           times n calls, after n warm-up calls
+{"set up": form, "case": case, "variant": variant}    builds the program, calls it and checks the result
+{"time": form, "calls": n}                            times n calls, after n warm-up calls
+{"forget": true}                                      frees all programs
 """
 
 import json
@@ -28,24 +29,29 @@ class ProgramState(NamedTuple):
     program: Program
     state: Any
     call_seconds: float  # duration of a call, the average of the latest
+    threads: int | None = None  # PyTorch's number of threads, which each form sets
 
 
-def serve_requests(case: str, peer: str, form: str) -> None:
+def serve_requests(peer: str) -> None:
     """Answer requests until stdin is closed."""
     answers = _separate_answers()
     with suppress(Exception):  # "set up" reports it
         load_peer(peer)
     print(json.dumps({"loaded": peer}), file=answers, flush=True)
-    current: ProgramState | None = None
+    programs: dict[str, ProgramState] = {}  # by form
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            if "set up" in request:
-                current = None  # frees the memory of the last program
-                current, answer = set_up_program(case, peer, form, request["set up"])
+            answer: dict[str, Any] = {}
+            if "forget" in request:
+                programs.clear()
+            elif "set up" in request:
+                form = request["set up"]
+                programs[form], answer = set_up_program(request["case"], peer, form, request["variant"])
             else:
-                assert current is not None
-                current, answer = time_calls(current, request["calls"])
+                form = request["time"]
+                _set_threads(programs[form].threads)
+                programs[form], answer = time_calls(programs[form], request["calls"])
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}", "where": traceback.format_exc()}
         print(json.dumps(answer), file=answers, flush=True)
@@ -53,7 +59,7 @@ def serve_requests(case: str, peer: str, form: str) -> None:
 
 def set_up_program(case_name: str, peer: str, form: str, variant: str) -> tuple[ProgramState, dict[str, Any]]:
     """Build a program and call it; return it with its error, its time to compile and its memory."""
-    begin = time.perf_counter()
+    begin, peak = time.perf_counter(), _device_memory().get("device peak")
     case = load_case(case_name)
     program: Program = getattr(load_peer(peer), case.KIND)(case.JOBS[variant], form)
     build_end = time.perf_counter()
@@ -61,13 +67,13 @@ def set_up_program(case_name: str, peer: str, form: str, variant: str) -> tuple[
     program.block(state)
     first = time.perf_counter() - build_end
     error = program.error(state)
-    current = ProgramState(program._replace(state=None), state, first)
+    current = ProgramState(program._replace(state=None), state, first, _threads())
     if first < VERY_LONG_CALL:  # the first call may have compiled
         current, _ = time_calls(current, 1)
     answer = {
         "units": program.units, "call": current.call_seconds,
         "check": float(error) if error <= 1e300 else 1e300,  # NaN too
-        "memory": program.memory | _device_memory(),
+        "memory": program.memory | {name: n for name, n in _device_memory().items() if n != peak},
         "stages": {**program.stages, "first": first, "all": build_end - begin + first},
         "figures": program.figures(current.state), "flops": program.flops, "bytes": program.bytes,
     }  # fmt: skip
@@ -80,7 +86,7 @@ def time_calls(current: ProgramState, calls: int) -> tuple[ProgramState, dict[st
     After a pause the caches are cold, and threads need about 50 ms to reach full speed: a step of LeNet takes 7 ms,
     then 4.7, 3.7, 3.4 and, from the eighth on, 3.0.
     """
-    program, state, call_seconds = current
+    program, state, call_seconds, _ = current
     if call_seconds < LONG_CALL:
         for _ in range(calls):
             state = program.call(state)
@@ -91,11 +97,25 @@ def time_calls(current: ProgramState, calls: int) -> tuple[ProgramState, dict[st
     program.block(state)
     seconds = time.perf_counter() - begin
     answer = {"seconds": seconds / calls / program.units, "figures": program.figures(state)}
-    return ProgramState(program, state, seconds / calls), answer
+    return current._replace(state=state, call_seconds=seconds / calls), answer
+
+
+def _threads() -> int | None:
+    torch = sys.modules.get("torch")
+    return None if torch is None else torch.get_num_threads()
+
+
+def _set_threads(threads: int | None) -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and threads is not None and threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
 
 
 def _device_memory() -> dict[str, int]:
-    """Return the peak memory of an accelerator: PyTorch's at this variant, JAX's since the process started."""
+    """Return the peak memory of an accelerator: PyTorch's since the last call, JAX's since the process started.
+
+    JAX's peak is that of the latest program only if it rose while this program was set up.
+    """
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated()

@@ -1,4 +1,4 @@
-"""The worker of one contender, seen from the process that starts it."""
+"""The process of a peer, seen from the process that starts it."""
 
 import json
 import os
@@ -17,12 +17,17 @@ class Contender(NamedTuple):
     label: str
     peer: str  # the peer's file
     form: str
+    apart: bool = False  # whether the form has a process without other forms
+
+    @property
+    def process(self) -> tuple[str, ...]:
+        """Return the key of its process: equal for all forms of a label that share one."""
+        return (self.label, self.form) if self.apart else (self.label,)
 
 
 class Worker(NamedTuple):
     """A process with its pipes."""
 
-    contender: Contender
     process: subprocess.Popen[str]
     stderr: Any  # a temporary file
 
@@ -43,11 +48,11 @@ class Worker(NamedTuple):
         return {"error": f"the process exited with {self.process.wait()}: {self.stderr.read()[-2000:]}"}
 
 
-def start_worker(case: str, contender: Contender) -> Worker:
-    """Start the process; its first line says that the peer is loaded."""
+def start_worker(peer: str) -> Worker:
+    """Start the process of a peer; its first line says that the peer is loaded."""
     stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed by end_worker
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.harness.worker", case, contender.peer, contender.form],
+        [sys.executable, "-m", "benchmarks.harness.worker", peer],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,
@@ -55,7 +60,7 @@ def start_worker(case: str, contender: Contender) -> Worker:
         cwd=ROOT,
         env={**os.environ, **VARIABLES},
     )
-    return Worker(contender, process, stderr)
+    return Worker(process, stderr)
 
 
 def end_worker(worker: Worker) -> None:

@@ -6,7 +6,9 @@ The head of a peer's file defines
   FORMS: for each kind of work, the variants of the peer's code ("forms");
 and optionally
   SLOW: forms that take long to compile and are left out of the quick set;
-  RARE: forms that are measured only at the variants at which naive forms are measured.
+  RARE: forms that are measured only at the variants at which naive forms are measured;
+  APART: forms that change their process, such as its devices or its compiler, and have a process each. All other forms
+    of a peer share one process.
 For each kind there is a function of that name, `(job, form) -> Program`.
 
 Peers do not import each other. Code that several of them share is in `_jax` and `_torch`.
@@ -31,6 +33,7 @@ class Head(NamedTuple):
     forms: dict[str, tuple[str, ...]]
     slow: tuple[str, ...]
     rare: tuple[str, ...]
+    apart: tuple[str, ...]
 
     @property
     def missing(self) -> list[str]:
@@ -60,6 +63,7 @@ def read_head(name: str) -> Head:
         forms=values["FORMS"],
         slow=values.get("SLOW", ()),
         rare=values.get("RARE", ()),
+        apart=values.get("APART", ()),
     )
 
 

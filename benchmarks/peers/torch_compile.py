@@ -17,6 +17,7 @@ NAME = "torch.compile"
 NEEDS = ("torch",)
 FORMS = {"training": ("naive", "fast")}
 SLOW = ("naive", "fast")
+APART = ("naive", "fast")
 
 WARM_UP_STEPS = 3  # Adam creates its state in the first step, so the second compiles again
 

@@ -26,6 +26,7 @@ FORMS = {
     "deep_network": ("compiled",),
 }
 SLOW = ("fast", "vmap compiled", "compiled")
+APART = ("fast", "vmap compiled", "compiled")
 
 MOST_BLOCKS = 50  # a loop over them compiles within a minute
 

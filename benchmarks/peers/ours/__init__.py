@@ -11,6 +11,7 @@ from benchmarks.peers.ours.training import training
 from benchmarks.peers.ours.updates import updates
 
 __all__ = [
+    "APART",
     "FORMS",
     "NAME",
     "NEEDS",
@@ -42,3 +43,4 @@ FORMS = {
     "dispatch": ("sgd",),
     "time_to_accuracy": ("map", "vmap"),
 }
+APART = ("vmap on all cores", "map on all cores")

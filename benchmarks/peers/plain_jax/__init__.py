@@ -8,6 +8,7 @@ from benchmarks.peers.plain_jax.shuffle import shuffle
 from benchmarks.peers.plain_jax.training import training
 
 __all__ = [
+    "APART",
     "FORMS",
     "NAME",
     "NEEDS",
@@ -33,3 +34,4 @@ FORMS = {
     "fresh_process": ("process",),
     "dispatch": ("jit",),
 }
+APART = ("vmap on all cores", "map on all cores")
