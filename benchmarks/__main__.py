@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks.cases import case_names, load_case
 from benchmarks.harness.fingerprint import software_differences, worker_fingerprint
@@ -25,6 +25,7 @@ from benchmarks.report.table import (
     unmeasured_lines,
 )
 from benchmarks.report.variants import form_label, lines_by_variant, title_of
+from benchmarks.report.web_page import web_page
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 console = Console()
@@ -60,7 +61,10 @@ def main(
         thorough=thorough,
     )
     fingerprint, rows = worker_fingerprint(), list[Row]()
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = (
+        TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=sum(len(choose_variants(name, choice)) for name in chosen_cases))
         for variant_rows in run_benchmarks(choice, lambda line: bar.update(task, description=line)):
@@ -72,7 +76,7 @@ def main(
     calibration = calibration_lines(rows, fingerprint["devices"][0])
     for line in (*calibration, *bottleneck_lines(rows), *figure_lines(rows), *unmeasured_lines(rows)):
         console.print(line, highlight=False, markup=False)
-    for path in (folder / "results.json", *draw_pictures(Record(fingerprint, tuple(rows)), folder)):
+    for path in (folder / "results.json", *_write_report(Record(fingerprint, tuple(rows)), folder)):
         console.print(f"{path}", highlight=False, markup=False)
 
 
@@ -106,18 +110,25 @@ def compare_command(
 @app.command("report")
 def report_command(
     results: Annotated[Path, typer.Argument(help="results.json of a run.")],
-    into: Annotated[Path | None, typer.Option(help="Markdown file whose section of this run is replaced.")] = None,
+    into: Annotated[Path | None, typer.Option(help="Also replace this run's section of a Markdown file.")] = None,
 ) -> None:
-    """Draw the pictures, and print or write the tables as Markdown."""
+    """Draw the pictures, and write report.html, one page with all results and pictures, next to results.json."""
     record = load_record(results)
-    pictures = draw_pictures(record, results.parent)
-    if into is None:
-        print(markdown_report(record))
-    else:
+    paths = _write_report(record, results.parent)
+    if into is not None:
         text = replace_section(into.read_text(encoding="utf-8"), results.parent.name, markdown_report(record))
         into.write_text(text, encoding="utf-8")
-    for path in (*pictures, *([into] if into else [])):
-        warnings.print(f"{path}", highlight=False, markup=False)
+        paths.append(into)
+    for path in paths:
+        console.print(f"{path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _write_report(record: Record, folder: Path) -> list[Path]:
+    """Write pictures and report.html, and return the paths, the report first."""
+    pictures = draw_pictures(record, folder)
+    path = folder / "report.html"
+    path.write_bytes(web_page(record, pictures))
+    return [path, *pictures]
 
 
 def _chosen_names(option: str, text: str, known: list[str]) -> list[str]:

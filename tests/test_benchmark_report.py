@@ -14,14 +14,17 @@ from benchmarks.harness.record import AGAIN, Record, Row, load_record, save_reco
 from benchmarks.jobs.definitions import Calibration
 from benchmarks.peers import limit
 from benchmarks.report.bottleneck import calibrated_rates, find_bottleneck
+from benchmarks.report.compile_plot import compile_times
 from benchmarks.report.datasheet import find_peaks
 from benchmarks.report.document import markdown_report, markers, replace_section
+from benchmarks.report.ensemble_size import doubling_sizes
 from benchmarks.report.pictures import draw_pictures
 from benchmarks.report.ratio_plot import peer_ratios
 from benchmarks.report.regression import find_changes
 from benchmarks.report.stats import geometric_mean, is_slower, median_ratio, summarise
 from benchmarks.report.table import bottleneck_lines, calibration_lines, figure_lines, terminal_table, unmeasured_lines
 from benchmarks.report.variants import format_seconds, lines_by_variant
+from benchmarks.report.web_page import web_page
 
 TIMES = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=20)
 FINGERPRINT = {
@@ -147,6 +150,10 @@ def test_failures_are_named_and_refusals_are_counted():
     lines = ["failed: small: 64-32-10: stax, fast: the process exited with 1: lost"]
     lines.append("2 forms cannot run here and were not measured; results.json says why")
     assert list(unmeasured_lines([refused, failed, row(), refused])) == lines
+    same = [failed._replace(variant=variant, problem="lost" + 9999 * ".") for variant in "abc"]
+    (line,) = unmeasured_lines(same)  # the screen is not filled
+    assert line.startswith("failed: small: a and 2 more: stax, fast: lost...")
+    assert len(line) < 300
     assert not list(unmeasured_lines([row()]))
 
 
@@ -239,10 +246,36 @@ def test_pictures_are_drawn_of_what_was_measured(tmp_path):
     depths = [row(case="depth", variant=f"{n} blocks") for n in (10, 100)]
     rows = (*MACHINE, *ensembles, *depths, row(), row("torch eager"))
     paths = draw_pictures(Record(FINGERPRINT, rows), tmp_path)
-    assert sorted(path.name for path in paths) == ["depth.png", "ensemble.png", "ratios.png", "roofline.png"]
+    assert {path.stem for path in paths} == {"compile", "depth", "ensemble", "ratios", "roofline"}
     assert all(path.stat().st_size > 10_000 for path in paths)
-    single = (row(samples=(), problem="no"), ensembles[0], depths[0])  # one point makes no line
-    assert draw_pictures(Record(FINGERPRINT, single), tmp_path) == []
+    page = web_page(Record(FINGERPRINT, rows), paths).decode()
+    assert page.count("<img ") == page.count("data:image/png;base64,") == 5
+    assert "http" not in re.sub(r"base64,[^\"]*", "", page)
+    for text in ("2 cores of Some CPU", " GFLOP/s", "64-32-10", "1.00 torch eager, fast", "1000 units"):
+        assert text in page, text
+    single = (row(samples=(), problem="no"), *(r._replace(stages={}) for r in (ensembles[0], depths[0])))
+    assert draw_pictures(Record(FINGERPRINT, single), tmp_path) == []  # one point makes no line
+
+
+def test_the_size_that_doubles_the_time_of_an_ensemble():
+    def members(n, seconds, **fields):  # of a member's step
+        variant = f"{n} × 64-64-64-10, shared data"
+        return row(case="ensemble", variant=variant, samples=(seconds,) * 3, **fields)
+
+    flat = [members(1, 1e-3), members(4, 2.5e-4), members(16, 1.25e-4), members(64, 1.25e-4)]  # 1, 1, 2, 8 ms
+    free = [members(1, 1e-3, peer="plain JAX"), members(64, 1e-3 / 64, peer="plain JAX")]
+    alone = [members(8, 1e-3, form="on all cores")]
+    sizes = doubling_sizes([*flat, *free, *alone])
+    assert [(size.label, size.single) for size in sizes] == [("plain JAX, fast", 1e-3), ("nnjax, fast", 1e-3)]
+    assert sizes[0].members == float("inf")
+    assert sizes[1].members == pytest.approx(16)
+
+
+def test_compilation_is_compared_with_work():
+    slow, quick = row(stages={"trace": 0.5, "compile": 1.5}), row(case="tiny", stages={"compile": 0.1})
+    times = compile_times(lines_by_variant([slow, quick, row(case="calibrate"), row(case="depth", stages={})]))
+    assert [time.title for time in times] == ["tiny: 64-32-10", "small: 64-32-10"]
+    assert times[1].units == pytest.approx(2000, rel=0.02)
 
 
 def test_the_ratio_plot_shows_the_fastest_form_of_each_peer():

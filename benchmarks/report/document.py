@@ -54,7 +54,11 @@ def markdown_report(record: Record) -> str:
     """Return the machine, the table, and the lists of one run."""
     variants = [variant for variant in lines_by_variant(record.rows) if fastest_row(variant.rows, OURS) is not None]
     rates = calibrated_rates(record.rows)
-    parts = [machine_sentence(record.fingerprint), markdown_table(variants, rates), *_averages(variants)]
+    parts = [
+        machine_sentence(record.fingerprint),
+        markdown_table(variants, rates),
+        " ".join(summary_sentences(variants)),
+    ]
     if figures := [f"- {line}" for line in figure_lines(record.rows)]:
         parts.append("\n".join(figures))
     if faster := list(_faster_peers(variants)):
@@ -63,7 +67,7 @@ def markdown_report(record: Record) -> str:
             f'"{peer_label(AGAIN)}" is the ratio of its second process, the noise that this interval does not include:'
         )
         parts += [intro, "\n".join(faster)]
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
 def machine_sentence(fingerprint: dict[str, Any]) -> str:
@@ -95,8 +99,8 @@ def markdown_table(variants: Sequence[Variant], rates: Rates | None) -> str:
     return "\n".join(text)
 
 
-def _averages(variants: Sequence[Variant]) -> Iterator[str]:
-    """Return geometric means over the variants, and the noise, as one paragraph."""
+def summary_sentences(variants: Sequence[Variant]) -> list[str]:
+    """Return geometric means over the variants, and the noise."""
     ratios, limits, repeats = [], [], []
     for variant in variants:
         ours = _ours(variant)
@@ -118,8 +122,7 @@ def _averages(variants: Sequence[Variant]) -> Iterator[str]:
     if repeats:
         noise = np.quantile([max(repeat, 1 / repeat) for repeat in repeats], 0.9)
         text.append(f"Noise: on 9 of 10 lines, two processes of nnjax differ by at most a factor of {noise:.2f}.")
-    if text:
-        yield " ".join(text)
+    return text
 
 
 def _faster_peers(variants: Sequence[Variant]) -> Iterator[str]:

@@ -18,6 +18,8 @@ from benchmarks.report.variants import (
     title_of,
 )
 
+LONGEST = 200  # characters of a failure that are shown
+
 HEADERS = ("", "time", "quartiles", "time / nnjax", "limit", "compile", "memory")
 
 
@@ -81,12 +83,16 @@ def figure_lines(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def unmeasured_lines(rows: Sequence[Row]) -> Iterator[str]:
-    """Return each failure, and the number of forms that refused to run here (with a ValueError)."""
-    problems = [(row, row.problem) for row in rows if row.problem]
+    """Return a line for each kind of failure, and one for all forms that refused to run here (with a ValueError)."""
+    problems = [(row, row.problem.strip().splitlines()[0]) for row in rows if row.problem]
     refusals = [problem for _, problem in problems if problem.startswith("ValueError")]
+    failures: dict[str, list[Row]] = {}
     for row, problem in problems:
         if problem not in refusals:
-            yield f"failed: {title_of(row)}: {form_label(row)}: {problem.strip().splitlines()[0]}"
+            failures.setdefault(f"{form_label(row)}: {problem[:LONGEST]}", []).append(row)
+    for failure, failed in failures.items():
+        more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+        yield f"failed: {title_of(failed[0])}{more}: {failure}"
     if refusals:
         yield f"{len(refusals)} forms cannot run here and were not measured; results.json says why"
 

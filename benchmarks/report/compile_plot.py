@@ -1,0 +1,67 @@
+"""Seconds to compile against seconds to run, for the fastest form of nnjax at each variant."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from benchmarks.harness.record import OURS
+from benchmarks.report.drawing import COLORS, WIDTH, set_titles, use_plain_numbers
+from benchmarks.report.variants import Variant, compile_time, fastest_row, median_time
+
+UNITS = 1000  # units of work to compare with
+ROW, TOP, BOTTOM, LEFT, RIGHT = 0.16, 0.78, 0.5, 3.1, 0.3  # inches
+
+
+class CompileTime(NamedTuple):
+    """Compilation and work of our fastest form at a variant."""
+
+    title: str
+    compile: float  # seconds
+    run: float  # seconds for `UNITS` units of work
+    unit: str
+
+    @property
+    def units(self) -> float:
+        """Return the number of units whose work takes as long as compiling."""
+        return UNITS * self.compile / self.run
+
+
+def compile_times(variants: Sequence[Variant]) -> list[CompileTime]:
+    """Return the variants whose program is compiled, the one that soonest repays its compilation first."""
+    times = []
+    for variant in variants:
+        ours = fastest_row(variant.rows, OURS)
+        if ours is not None and ours.case != "calibrate" and (seconds := compile_time(ours)):
+            times.append(CompileTime(variant.title, seconds, UNITS * median_time(ours), ours.unit))
+    return sorted(times, key=lambda time: time.units)
+
+
+def draw_compile_times(variants: Sequence[Variant], machine: str) -> Any:
+    """Return the figure; None if nothing was compiled."""
+    import matplotlib.pyplot as plt
+
+    times = compile_times(variants)
+    if not times:
+        return None
+    height = TOP + ROW * len(times) + BOTTOM
+    figure = plt.figure(figsize=(WIDTH, height))
+    inner = 1 - (LEFT + RIGHT) / WIDTH, ROW * len(times) / height
+    axes = figure.add_axes((LEFT / WIDTH, BOTTOM / height, *inner))
+    y = range(len(times), 0, -1)
+    axes.hlines(y, [time.compile for time in times], [time.run for time in times], color="0.8", linewidth=1.2)
+    axes.scatter([time.run for time in times], y, s=26, color=COLORS[OURS], zorder=3, label=f"{UNITS} steps or calls")
+    axes.scatter(
+        [time.compile for time in times], y, s=26, color="white", edgecolor=COLORS["PyTorch"], zorder=4, label="compile"
+    )
+    axes.set(xscale="log", xlabel="seconds", ylim=(0.4, len(times) + 0.6), yticks=list(y))
+    axes.set_yticklabels([time.title for time in times], fontsize=8)
+    axes.tick_params(axis="y", length=0)
+    use_plain_numbers(axes.xaxis, (1,))
+    axes.grid(axis="x", color="0.92")
+    axes.set_axisbelow(True)
+    figure.legend(loc="upper right", frameon=False, ncols=2, fontsize=8.5)
+    set_titles(
+        figure,
+        "How long compiling takes, against the work it is for",
+        f"nnjax's fastest form. Top: repaid soonest.\n{machine}",
+    )
+    return figure

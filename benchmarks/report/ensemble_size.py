@@ -1,0 +1,51 @@
+"""The size of an ensemble that takes twice as long as a single network."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.harness.record import AGAIN, LIMIT, Row, find_rows
+from benchmarks.report.variants import form_label, median_time
+
+
+class DoublingSize(NamedTuple):
+    """A form of a peer."""
+
+    label: str
+    single: float  # seconds for a step of one network
+    members: float  # number of members whose step takes twice as long
+
+
+def doubling_sizes(rows: Sequence[Row]) -> list[DoublingSize]:
+    """Return, for each form of each peer, the number of members whose step takes twice as long as that of one.
+
+    Between the measured sizes, the logarithm of the time is interpolated over the logarithm of the size. The result is
+    infinity if no measured size takes twice as long; forms without a single network or without other sizes are left
+    out.
+    """
+    shared = [row for row in find_rows(rows, case="ensemble") if "shared" in row.variant and row.samples]
+    sizes = []
+    for label in dict.fromkeys(form_label(row) for row in shared if row.peer not in (AGAIN, LIMIT)):
+        of_form = [row for row in shared if form_label(row) == label]
+        points = sorted((members, members * median_time(row)) for row in of_form if (members := _members(row)))
+        if points[0][0] == 1 and len(points) > 1:
+            crossing = _crossing(*map(np.log, map(np.array, zip(*points, strict=True))))
+            sizes.append(DoublingSize(label, points[0][1], crossing))
+    return sorted(sizes, key=lambda size: -size.members)
+
+
+def _members(row: Row) -> int:
+    return int(re.findall(r"\d+", row.variant)[0])
+
+
+def _crossing(log_size: np.ndarray, log_time: np.ndarray) -> float:
+    """Return the size at which the time is twice that of the first point; infinity if it is not reached."""
+    target = log_time[0] + np.log(2)
+    above = np.flatnonzero(log_time >= target)
+    if not above.size:
+        return float("inf")
+    i = above[0]
+    share = (target - log_time[i - 1]) / (log_time[i] - log_time[i - 1])
+    return float(np.exp(log_size[i - 1] + share * (log_size[i] - log_size[i - 1])))
