@@ -92,7 +92,7 @@ def test_values_far_outside_are_listed(tmp_path):
     target = RNG.normal(size=N).round(3)
     target[17] = 1e9
     path = write(tmp_path / "t.csv", columns(t=target))
-    with pytest.warns(UserWarning, match=r"1 value is more than 10 interquartile .* 1e\+09 in row 17 of 't'"):
+    with pytest.warns(UserWarning, match=r"1 value is more than 10 interquartile .* 1e\+09 in line 19 of 't'"):
         data.load(str(path), target="t")
 
 
@@ -101,11 +101,11 @@ def test_mistakes_in_drop_are_named(tmp_path):
     for drop, kind, message in (
         (["x"], ValueError, "column to drop"),
         (["t"], ValueError, "the target 't' cannot be dropped"),
-        ("a", TypeError, r"drop must be a list of columns, got 'a'; write \['a'\]"),
+        ("a", TypeError, r"drop must be a list, got 'a'; write \['a'\]"),
     ):
         with pytest.raises(kind, match=message):
             data.load(path, target="t", drop=drop)
-    with pytest.raises(ValueError, match="apply only to files"):
+    with pytest.raises(ValueError, match="apply only to tables"):
         data.load("digits", drop=["a"])
 
 

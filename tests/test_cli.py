@@ -16,6 +16,7 @@ from runs import SMALL, assert_mistake, change_json, nnjax, process, read_json, 
 from sklearn.datasets import load_diabetes, load_digits
 
 from nnjax import cli, data, train
+from nnjax.cli import prepare
 from nnjax.data import _idx as idx
 from nnjax.data.table import Table
 from nnjax.train.engine.distributed import ProcessLostError
@@ -160,7 +161,8 @@ def test_the_seed_and_nothing_else_decides_the_weights(files, wine, tmp_path, mo
 
 
 OPTIONS = {
-    "target": "cultivar", "task": "classification", "categorical": "cultivar", "drop": "hue", "test_share": 0.3,
+    "target": "cultivar", "task": "classification", "categorical": "cultivar", "drop": "hue", "missing": "median",
+    "na": "?", "sep": ",", "decimal": ".", "test_share": 0.3,
     "validation": 0.2,
     "width": 6, "depth": 3, "activation": "gelu", "norm": "layer", "dropout": 0.25, "skip": True,
     "optimizer": "lion", "learning_rate": 0.002, "schedule": "warmup-cosine", "weight_decay": 0.125, "clip": 1.5,
@@ -283,12 +285,12 @@ def test_predictions_that_are_not_finite_are_refused(files, wine, tmp_path, monk
     frame.loc[3, "hue"] = 1e300
     frame.to_csv(tmp_path / "new.csv", index=False)
     predict = ("predict", wine[0], tmp_path / "new.csv", "--out", tmp_path / "p.csv")
-    assert_mistake(nnjax(*predict), "row 3 holds a number too large for float32\n  in .*new.csv")
+    assert_mistake(nnjax(*predict), "line 5 holds a number too large for float32\n  in .*new.csv")
     frame.loc[3, "hue"] = -77.0
     frame.to_csv(tmp_path / "new.csv", index=False)
     monkeypatch.setattr(Table, "features", huge_hue(Table.features))
     assert_mistake(
-        nnjax(*predict), "the predictions for 1 of 178 rows of .*new.csv are not finite, the first for row 3: "
+        nnjax(*predict), "the predictions for 1 of 178 rows of .*new.csv are not finite, the first in line 5: "
     )
     assert not (tmp_path / "p.csv").exists()
 
@@ -321,8 +323,8 @@ def test_replay_names_the_rows_of_the_file(files, tmp_path, monkeypatch, validat
 def huge_hue(features):
     """Features of 3e38 in the row where the hue is negative: any layer makes infinities of them."""
 
-    def changed(table, frame):
-        x = features(table, frame)
+    def changed(table, frame, **options):
+        x = features(table, frame, **options)
         x[np.asarray(frame["hue"]) < 0] = 3e38
         return x
 
@@ -330,13 +332,13 @@ def huge_hue(features):
 
 
 def test_replay_names_the_rows_of_a_named_set_in_its_training_part(tmp_path, monkeypatch):
-    load = data.load
+    load = prepare.load_with
 
-    def spoilt(*arguments, **settings):
-        digits = load(*arguments, **settings)
+    def spoilt(*arguments):
+        digits = load(*arguments)
         return digits._replace(train=digits.train._replace(x=digits.train.x.at[123].set(3e38)))
 
-    monkeypatch.setattr(data, "load", spoilt)
+    monkeypatch.setattr(prepare, "load_with", spoilt)
     interrupted("train", "digits", "--out", tmp_path / "run", *SMALL, "--validation", 0.05, "--norm", "none")
     ended = nnjax("replay", tmp_path / "run")
     assert ended.code == 1, ended
@@ -458,7 +460,7 @@ PLACES = {
         "{files}/wine.csv",
     ): r"wine.csv: name the target, the column to predict; the columns are cultivar, alcohol \[%\],",
     ("{files}/wine.csv", "--target", "cultivr"): r"unknown target column 'cultivr' \(did you mean 'cultivar'\?\)",
-    ("{files}/wine.csv", "--target", "cultivar", "--task", "regression"): "must hold numbers, got 'class 0' in row 0",
+    ("{files}/wine.csv", "--target", "cultivar", "--task", "regression"): "must hold numbers, got 'class 0' in line 2",
     (
         "{files}/wine.csv",
         "--target",
@@ -484,7 +486,7 @@ PLACES = {
         "--label-smoothing",
         "0.1",
     ): "applies only to classification",
-    (): "no data: nnjax train needs digits, fashion-mnist, or a .csv or .npz file",
+    (): "no data: nnjax train needs digits, fashion-mnist, or a file such as table.csv",
     ("fashion-mnist", "--data-dir", "/nowhere"): "Fashion-MNIST was not found in /nowhere.*apt-get install",
     ("digits", "--out", "{files}/wine_run"): "wine_run already holds a run; choose another folder with --out",
     ("digits", "--out", "{files}/wine.csv"): r"wine.csv is a file; choose a folder with --out",
@@ -534,19 +536,19 @@ def test_wrong_options(given, message):
         (lambda frame: frame.drop(columns=["hue", "region"]), "missing columns: hue, region\n  in .*new.csv"),
         (
             lambda frame: frame.assign(region="east"),
-            "'region': 'east' is not among the categories in training, north",
+            "'region': 'east' is not among the categories in training, north, south .line 2, 178 such rows in all",
         ),
-        (lambda frame: frame.assign(hue="blue"), "column 'hue' must hold numbers, got 'blue' in row 0"),
+        (lambda frame: frame.assign(hue="blue"), "column 'hue' must hold numbers, got 'blue' in line 2"),
         (
             lambda frame: frame.assign(hue=[np.nan, *frame["hue"][1:]]),
-            "'hue': 1 values are missing, the first in row 0",
+            "'hue': 1 value is missing, the first in line 2",
         ),
         (lambda frame: frame[:0], "new.csv has no rows"),
     ],
 )
 def test_predict_for_a_table_that_does_not_fit(files, wine, tmp_path, change, message):
     change(pd.read_csv(files / "wine.csv")).to_csv(tmp_path / "new.csv", index=False)
-    assert_mistake(nnjax("predict", wine[0], tmp_path / "new.csv", "--out", tmp_path / "p.csv"), message)
+    assert_mistake(nnjax("predict", wine[0], tmp_path / "new.csv", "--strict", "--out", tmp_path / "p.csv"), message)
     assert not (tmp_path / "p.csv").exists()
 
 
@@ -585,7 +587,9 @@ def test_predict_with_files_and_folders_that_are_not_there(files, wine, tmp_path
 
 def test_a_warning_is_a_line_and_a_mistake_no_traceback_in_a_process_of_its_own(files, tmp_path):
     pd.read_csv(files / "wine.csv").to_csv(tmp_path / "numbered.csv")  # with row numbers, as by default
-    ended = process("train", tmp_path / "numbered.csv", "--target", "cultivr", "--out", tmp_path / "run")
+    ended = process(
+        "train", tmp_path / "numbered.csv", "--target", "cultivar", "--test-share", 1e-9, "--out", tmp_path / "run"
+    )
     assert ended.code == 2
     warning, error = ended.err.splitlines()
     assert re.match("warning .*the first column has no name", warning)

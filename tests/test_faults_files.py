@@ -20,7 +20,7 @@ from runs import nnjax
 
 from nnjax import data
 from nnjax.data import _idx as idx
-from nnjax.data.table import read_table
+from nnjax.data._read_table import read_table
 
 MOST_MEMORY = 100 * 2**20  # bytes that a refusal may take; the files here unpack to gigabytes
 
@@ -107,12 +107,10 @@ def test_names_that_the_system_refuses(name, stem):
 # CSV
 
 CSV = {
-    "UTF-16": ("a,t\n1,2\n".encode("utf-16"), "is not text in UTF-8"),
-    "UTF-16, big-endian": ("\ufeffa,t\n1,2\n".encode("utf-16-be"), "is not text in UTF-8"),
+    "UTF-16": ("a,t\n1,2\n".encode("utf-16"), "1 rows are too few"),
+    "UTF-16, big-endian": ("\ufeffa,t\n1,2\n".encode("utf-16-be"), "1 rows are too few"),
     "UTF-16 without a mark": ("a,t\n1,2\n".encode("utf-16-le"), "line 0: a NUL character; save the file in UTF-8"),
     "UTF-32": ("a,t\n1,2\n".encode("utf-32"), "is not text in UTF-8"),
-    "Latin-1": ("größe,t\n1,2\n".encode("latin-1"), "is not text in UTF-8"),
-    "Latin-1 in a late row": (b"a,t\n" + b"1,2\n" * 50_000 + "ä,2\n".encode("latin-1"), "is not text in UTF-8"),
     "half of a character": ("a,t\n1,ä".encode()[:-1], "is not text in UTF-8"),
     "NUL": (b"a,t\n1,\0\n", "line 1: a NUL character"),
     "image": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is not text in UTF-8"),
@@ -122,11 +120,11 @@ CSV = {
     "long name that the parser reads": (b"x" * 100_000 + b",t\n1,2\n", "line 1: a name of 100,000 characters"),
     "many long texts": (
         b"a,t\n" + b"".join(b"%d" % i + b"x" * 100_000 + b",a\n" for i in range(9)),
-        "column 'a' holds 9 distinct texts in 9 rows, for example '0xxx",
+        "column 'a': 9 distinct texts in 9 rows, for example '0xxx",
     ),
     "a long text among numbers": (
         b"a,t\n" + b"".join(b"1,2.%d\n" % i for i in range(9)) + b"1," + b"y" * 100_000 + b"\n",
-        "column 't' holds 10 distinct texts in 10 rows, for example 'yyy.* in row 9",
+        "column 't': 9 of 10 values are numbers, but 'yyy.* in line 11 is not",
     ),
     "many columns": (b",".join(b"c%d" % i for i in range(10_000)) + b"\n", "unknown target column 't'"),
     "no line ends": (b"1," * 10_000_000, "line 0: more than 16,777,216 characters"),
@@ -147,7 +145,7 @@ def test_csv_files(tmp_path, content, message):
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 def test_marks_and_line_ends(tmp_path, mark, end):
     path = write(tmp_path / "f.csv", mark + end.join(["größe,t".encode(), b'1,"a', b'b"', b"", b"2,c", b""]))
-    read = read_table(path)
+    read = read_table(path).frame
     assert list(read) == ["größe", "t"]
     assert read["größe"].tolist() == [1, 2]
     assert read["t"].tolist() == [f"a{end.decode()}b", "c"]

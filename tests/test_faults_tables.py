@@ -11,8 +11,11 @@ import pytest
 from runs import SMALL, assert_mistake, nnjax, succeed
 
 from nnjax import data
-from nnjax.cli.predict import PREDICTIONS, _check_output, _columns, _write
-from nnjax.data.table import Column, Table, _moments, check_table, encode, read_table
+from nnjax.cli.prediction_file import PREDICTIONS, check_output, columns_of
+from nnjax.cli.prediction_file import write as write_predictions
+from nnjax.data._fit_table import _moments
+from nnjax.data._read_table import read_table
+from nnjax.data.table import Column, Table, check_table, encode
 
 pytestmark = [  # small tables have columns like that
     pytest.mark.filterwarnings("ignore:.*looks like a row number"),
@@ -74,7 +77,7 @@ COLUMNS = {
 @pytest.mark.parametrize(("fields", "categorical", "expected"), COLUMNS.values(), ids=COLUMNS)
 def test_values_of_a_column(tmp_path, fields, categorical, expected):
     path = write(tmp_path / "t.csv", "c,b\n" + "".join(f"{field},1\n" for field in fields))
-    read = read_table(path, categorical=categorical)["c"]
+    read = read_table(path, kinds=dict.fromkeys(categorical, "category")).frame["c"]
     assert equal(read, expected), read
     assert [type(value) for value in read.tolist()] == [type(value) for value in expected]
 
@@ -96,7 +99,8 @@ def test_a_new_file_is_read_with_the_kinds_of_training(tmp_path):
     table = data.load(str(write(tmp_path / "t.csv", "c,b,t\n" + "".join(lines))), target="t").table
     assert table.columns[0] == Column("c", "text", ["01", "1", "2", "A"])
     rows = [
-        read_table(write(tmp_path / "n.csv", f"c,b\n{row}"), table=table) for row in ("01,.1\nA,.1\n", "01,.1\n1,.1\n")
+        read_table(write(tmp_path / "n.csv", f"c,b\n{row}"), table=table).frame
+        for row in ("01,.1\nA,.1\n", "01,.1\n1,.1\n")
     ]
     first, second = (table.features(row) for row in rows)
     np.testing.assert_array_equal(first[0], second[0])
@@ -109,7 +113,7 @@ STORED = {  # the column in training, by option or not; the column in a new file
         ['"NA"', "DE"],
         (),
         ["NA", "DE"],
-        "column 'c': 1 values are missing, the first in row 0",
+        "column 'c': 1 value is missing, the first in line 2",
     ),
     "NA by option": (["NA", "DE"], ("c",), ["NA", "DE"], ["DE", "NA"]),
     "codes by option": (["01", "1"], ("c",), ["1", "01"], ["01", "1"]),
@@ -117,12 +121,12 @@ STORED = {  # the column in training, by option or not; the column in a new file
     "spaces": (["yes", "no"], (), ["yes ", " no"], ["no", "yes"]),
     "booleans": (["True", "False"], (), ["TRUE", "false"], ["False", "True"]),
     "numbers with leading zeros": (["1", "2"], (), ["01", "2"], None),
-    "text among numbers": (["1", "2"], (), ["A", "2"], "column 'c' must hold numbers, got 'A' in row 0"),
+    "text among numbers": (["1", "2"], (), ["A", "2"], "column 'c' must hold numbers, got 'A' in line 2"),
     "digits that would be lost": (
         ["1", "2"],
         (),
         ["1", str(LARGE)],
-        f"holds? .*{LARGE}|got '?{LARGE}|{LARGE} in row 1",
+        f"{LARGE} in line 3 has more digits",
     ),
 }
 
@@ -134,26 +138,33 @@ def test_kinds_are_stored(tmp_path, training, categorical, new, outcome):
     table = data.load(str(path), target="t", categorical=categorical).table
     file = write(tmp_path / "n.csv", "c,b\n" + "".join(f"{field},1\n" for field in new))
     if isinstance(outcome, str):
-        with pytest.raises(ValueError, match=outcome):
-            table.features(read_table(file, table=table))
+        with pytest.raises(ValueError, match=outcome):  # noqa: PT012
+            read = read_table(file, table=table)
+            table.features(read.frame, lines=read.lines)
         return
     assert table.columns[0].categories == outcome
-    assert np.isfinite(table.features(read_table(file, table=table))).all()
+    assert np.isfinite(table.features(read_table(file, table=table).frame)).all()
 
 
 REFUSED = {  # a whole CSV file, and the message
-    "missing words": ("c,t\n" + "NA,a\nx,b\n" * 5, "column 'c': 5 values are missing.*only in quotes"),
+    "missing words": (
+        "c,t\n" + "NA,a\nx,b\n" * 5,
+        "column 'c': 5 values are missing, the first in line 2.*keeps words such as NA",
+    ),
     "one class": ("b,t\n" + "1,yes\n2,yes \n" * 5, "only one class, 'yes'"),
     "two columns of a name": ("a,a,t\n1,2,3\n", "two columns are named 'a'; rename or drop one of them"),
     "two columns of a name and spaces": ("a, a ,t\n1,2,3\n", "two columns are named 'a'"),
     "a name that a nameless column gets": ("Unnamed: 1,,t\n1,2,3\n", "two columns are named 'Unnamed: 1'"),
-    "large integers as feature": (f"id,t\n{LARGE},a\n5,b\n" * 1 + "1,a\n2,b\n" * 5, f"'id': {LARGE} in row 0 has more"),
-    "large integers as target": ("b,t\n" + "".join(f"{i},{LARGE + i}\n" for i in range(30)), f"'t': {LARGE} in row 0"),
+    "large integers as feature": (
+        f"id,t\n{LARGE},a\n5,b\n" * 1 + "1,a\n2,b\n" * 5,
+        f"'id': {LARGE} in line 2 has more",
+    ),
+    "large integers as target": ("b,t\n" + "".join(f"{i},{LARGE + i}\n" for i in range(30)), f"'t': {LARGE} in line 2"),
     "short row": ("a,b,t\n1,2,3\n1,2\n", "line 3: 2 values, but the header has 3 names"),
     "quote that does not end": ('a,t\n1,"x\n2,y\n', "line 3: unexpected end of data"),
     "text after a quote": ('a,t\n1,"x"y\n', "line 2: ',' expected after '\"'"),
-    "infinity": ("a,t\n" + "inf,x\n1,y\n" * 5, "column 'a': row 0 holds an infinite number"),
-    "beyond float64": ("a,t\n" + "1e999,x\n1,y\n" * 5, "column 'a': row 0 holds an infinite number"),
+    "infinity": ("a,t\n" + "inf,x\n1,y\n" * 5, "column 'a': line 2 holds an infinite number"),
+    "beyond float64": ("a,t\n" + "1e999,x\n1,y\n" * 5, "column 'a': line 2 holds an infinite number"),
     "line between rows of one column": ("a\n1\n\n2\n", "name the target"),
 }
 
@@ -166,7 +177,7 @@ def test_refused_tables(tmp_path, text, message):
 
 
 def test_an_empty_line_in_a_file_of_one_column_is_a_missing_value(tmp_path):
-    assert equal(read_table(write(tmp_path / "t.csv", "a\n1\n\n2\n\n"))["a"], [1.0, nan, 2.0])
+    assert equal(read_table(write(tmp_path / "t.csv", "a\n1\n\n2\n\n")).frame["a"], [1.0, nan, 2.0])
 
 
 LABELS = {  # the target, by option or not; its classes
@@ -191,7 +202,7 @@ def test_options_that_do_not_fit(tmp_path):
     path = str(write(tmp_path / "t.csv", "b,t\n" + "".join(f"{i},{i}.5\n" for i in range(30))))
     with pytest.raises(ValueError, match=r"unknown categorical column 'bb' \(did you mean 'b'\?\)"):
         data.load(path, target="t", categorical=["bb"])
-    with pytest.raises(TypeError, match=r"categorical must be a list of columns, got 'b'; write \['b'\]"):
+    with pytest.raises(TypeError, match=r"categorical must be a list, got 'b'; write \['b'\]"):
         data.load(path, target="t", categorical="b")
     with pytest.raises(ValueError, match="the target 't' of a regression cannot be categorical"):
         data.load(path, target="t", task="regression", categorical=["t"])
@@ -200,18 +211,18 @@ def test_options_that_do_not_fit(tmp_path):
 FRAMES = {  # a column in memory for a column of numbers and for one of the categories 1 and NA; values or messages
     "floats": (np.array([1.0, 2.0]), [1.0, 2.0], "'1.0' is not among"),
     "integers": (np.array([1, 1]), [1.0, 1.0], [1, 1]),
-    "texts": (np.array(["1", "NA"]), "values are missing", [1, 0]),
+    "texts": (np.array(["1", "NA"]), "1 value is missing, the first in row 1", [1, 0]),
     "bytes": (np.array([b"1", b"1"]), [1.0, 1.0], [1, 1]),
-    "None": (np.array(["1", None]), "values are missing", "values are missing"),
-    "pandas.NA": (pd.array([1, None], "Int64"), "values are missing", "values are missing"),
-    "masked": (np.ma.array([1, 7], mask=[False, True]), "values are missing", "values are missing"),
+    "None": (np.array(["1", None]), "value is missing", "value is missing"),
+    "pandas.NA": (pd.array([1, None], "Int64"), "value is missing", "value is missing"),
+    "masked": (np.ma.array([1, 7], mask=[False, True]), "value is missing", "value is missing"),
     "masked without a mask": (np.ma.array([1, 1]), [1.0, 1.0], [1, 1]),
     "big-endian": (np.array([1, 2], ">f8"), [1.0, 2.0], "'1.0' is not among"),
     "long double": (np.array([1, 2], np.longdouble), [1.0, 2.0], "'1.0' is not among"),
     "large integers": (np.array([1, LARGE]), f"{LARGE} in row 1 has more digits", f"'{LARGE}' is not among"),
     "largest uint64": (np.array([1, 2**64 - 1], np.uint64), f"{2**64 - 1} in row 1 has more digits", "is not among"),
     "complex": (np.array([1j, 2]), "must hold numbers or texts, got complex128", "got complex128"),
-    "dates": (np.array(["2020-01-01"] * 2, "M8[D]"), r"got datetime64\[D\]", r"got datetime64\[D\]"),
+    "dates": (np.array(["2020-01-01"] * 2, "M8[D]"), r"got datetime64\[us\]", r"got datetime64\[us\]"),
     "two axes": (np.ones((2, 2)), r"got an array of shape \(2, 2\)", r"got an array of shape \(2, 2\)"),
 }
 
@@ -222,11 +233,12 @@ def test_frames_in_memory(values, numbers, categories):
         (Column("c"), numbers),
         (Column("c", "text", ["NA", "1"]), categories),
     ):
+        table = Table("regression", "t", [], [column], [0.0] * 2, [1.0] * 2)
         if isinstance(outcome, str):
             with pytest.raises(ValueError, match=outcome):
-                encode({"c": values}, [column])
+                table.features({"c": values})
         else:
-            encoded = encode({"c": values}, [column])
+            encoded, _ = encode({"c": values}, [column])
             assert (encoded[:, 0].tolist() if column.categories is None else encoded.argmax(1).tolist()) == outcome
 
 
@@ -255,7 +267,7 @@ def test_features_of_extreme_scales_are_standardised(tmp_path, scale):
 
 def test_a_range_beyond_float64_is_refused(tmp_path):
     pd.DataFrame({"x": [1.7e308, -1.7e308] * 10, "t": np.arange(20) / 3}).to_csv(tmp_path / "t.csv", index=False)
-    with pytest.raises(ValueError, match="row 0 holds a number too large for float32"):
+    with pytest.raises(ValueError, match="line 2 holds a number too large for float32"):
         data.load(str(tmp_path / "t.csv"), target="t")
 
 
@@ -278,7 +290,7 @@ def test_columns_of_predictions_do_not_collide(task, target, feature, names):
     table = Table(task, target, classes, [Column(feature)], [0.0], [1.0], target_mean=1000.0, target_std=2.0)
     spread = np.array([0.25, 0.5])
     outputs = np.array([[1.0, -1.0], [-1.0, 1.0]], np.float32)[:, : len(classes) or 1]
-    columns = _columns(outputs, table, {"sd" if task == "regression" else "epistemic": spread})
+    columns = columns_of(outputs, table, {"sd" if task == "regression" else "epistemic": spread})
     assert list(columns) == names
     assert list(columns[target]) == (["a", "b"] if classes else [1002.0, 998.0])
     np.testing.assert_array_equal(columns[names[-1]], spread)
@@ -287,9 +299,9 @@ def test_columns_of_predictions_do_not_collide(task, target, feature, names):
 @pytest.mark.parametrize("first", ["NA", "null", "a"])
 def test_a_class_whose_name_means_missing_is_read_back(tmp_path, first):
     table = Table("classification", "t", [first, "b"], [Column("x")], [0.0], [1.0])
-    columns = _columns(np.array([[1.0, -1.0], [-1.0, 1.0]], np.float32), table, {})
-    _write(tmp_path / "p.csv", columns, table)
-    assert read_table(tmp_path / "p.csv")["t"].tolist() == [first, "b"]
+    columns = columns_of(np.array([[1.0, -1.0], [-1.0, 1.0]], np.float32), table, {})
+    write_predictions(tmp_path / "p.csv", columns, table)
+    assert read_table(tmp_path / "p.csv").frame["t"].tolist() == [first, "b"]
     assert ('"' in (tmp_path / "p.csv").read_text(encoding="utf-8")) == (first != "a")
 
 
@@ -338,16 +350,16 @@ def test_predict_overwrites_no_other_file(tmp_path, output, message):
     link("soft", tmp_path / "run" / "loop", tmp_path / "run" / "loop")
     out, inputs = output(tmp_path), (tmp_path / "new.csv", tmp_path / "train.csv", tmp_path / "digits")
     if message is None:
-        _check_output(out, tmp_path / "run", inputs)
+        check_output(out, tmp_path / "run", inputs)
     else:
         with pytest.raises(FileExistsError, match=message):
-            _check_output(out, tmp_path / "run", inputs)
+            check_output(out, tmp_path / "run", inputs)
 
 
 def test_older_predictions_may_be_the_input_but_are_not_overwritten(tmp_path):
     predictions = write(tmp_path / PREDICTIONS, "c\n1\n")
     with pytest.raises(FileExistsError, match="would overwrite"):
-        _check_output(predictions, tmp_path, (predictions,))
+        check_output(predictions, tmp_path, (predictions,))
 
 
 def test_a_run_stores_the_kinds_and_predict_applies_them(tmp_path):
@@ -361,7 +373,10 @@ def test_a_run_stores_the_kinds_and_predict_applies_them(tmp_path):
     assert_mistake(ended, r"unknown categorical column 'a, b'")
     succeed("train", train, *given[:-1], '"country"', "--members", 2, "--out", run, *SMALL)
     columns = json.loads((run / "table.json").read_text(encoding="utf-8"))["columns"]
-    assert columns == [["country", "category", ["01", "1", "DE", "NA"]], ["sd", "number", None]]
+    assert [column[:3] for column in columns] == [
+        ["country", "category", ["01", "1", "DE", "NA"]],
+        ["sd", "number", None],
+    ]
     succeed("predict", run, new, "--out", out)
     predicted = pd.read_csv(out)
     assert list(predicted) == ["epistemic", "sd_"]
@@ -394,9 +409,12 @@ WRONG = {
     "equal categories": ({"columns": [Column("x"), Column("c", "text", ["u", "u"])]}, "categories of 'c': two entries"),
     "numbers with categories": (
         {"columns": [Column("x", "number", ["u", "v", "w"])]},
-        "only numbers have no categories",
+        "only numbers and dates have no categories",
     ),
-    "texts without categories": ({"columns": [*"xyz"] and [Column(c, "text") for c in "xyz"]}, "only numbers have no"),
+    "texts without categories": (
+        {"columns": [*"xyz"] and [Column(c, "text") for c in "xyz"]},
+        "only numbers and dates have no",
+    ),
 }
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from nnjax import data, losses, nn, optim, train
-from nnjax.data.table import choose_task, fit_table
+from nnjax.data._fit_table import choose_task, fit_table
 
 N = 24
 NUMBERS, TEXTS, YES = np.arange(N) % 5, np.array(["a", "b", "c"])[np.arange(N) % 3], np.arange(N) % 2 == 0
@@ -83,7 +83,7 @@ def test_targets_of_a_frame(name):
 @pytest.mark.parametrize("name", MISSING)
 def test_missing_values_of_a_frame_are_refused(name):
     frame = pd.DataFrame({"column": MISSING[name], "target": TEXTS})
-    with pytest.raises(ValueError, match="column 'column': 1 values are missing, the first in row 0"):
+    with pytest.raises(ValueError, match="column 'column': 1 value is missing, the first in row 0"):
         fit_table(frame, "target", "classification", np.arange(N))
 
 

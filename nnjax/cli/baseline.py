@@ -32,10 +32,9 @@ def baseline(table: Table, training: Data, test: Data) -> Baseline:
     if table.task == "classification":
         most = int(np.bincount(fitted).argmax())
         return Baseline(f"always {table.classes[most]!r}", {"accuracy": float((y == most).mean())})
-    mean = fitted.mean()
-    errors = ((y - mean) ** 2).mean()
-    scores = {"r2": float(1 - errors / variance) if (variance := y.var()) > 0 else float("nan")}
-    return Baseline("always the mean", scores | {"rmse": float(np.sqrt(errors)) * table.target_std})
+    errors, variance = ((y - fitted.mean(0)) ** 2).mean(0), y.var(0)
+    scores = {"r2": float((1 - errors / variance).mean()) if (variance > 0).all() else float("nan")}
+    return Baseline("always the mean", scores | {"rmse": float(np.sqrt(errors.mean())) * table.target_std})
 
 
 def class_scores(table: Table, prediction: np.ndarray, test: Data) -> ClassScores:

@@ -11,7 +11,8 @@ import optax
 from jax import Array
 
 from nnjax import checks, losses, metrics, nn, optim
-from nnjax.data.table import Task
+from nnjax.data._numbers import Decimal
+from nnjax.data.table import Missing, Task
 from nnjax.nn.initializers import Activation
 from nnjax.storage.json_file import check_kind
 from nnjax.train.engine.ensemble import Strategy
@@ -54,6 +55,10 @@ class Config:
     task: Task | None = None
     categorical: str | None = None  # names of columns as a line of CSV
     drop: str | None = None  # names of columns as a line of CSV
+    missing: Missing = "error"
+    na: str | None = None  # texts that mean missing, as a line of CSV
+    sep: str | None = None
+    decimal: Decimal | None = None
     test_share: float = 0.2
     validation: float = 0.1
     width: int = 256

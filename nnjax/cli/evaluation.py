@@ -50,7 +50,11 @@ def evaluate(config: Config, prepared: Prepared, result: Result) -> Outcome:
     score = jax.jit(lambda prediction: _scores(run, prediction, data))
 
     def scores_of(prediction: Any) -> Scores:
-        return in_target_units({k: float(v) for k, v in score(prediction).items()}, table.target_std)
+        scores = in_target_units({k: float(v) for k, v in score(prediction).items()}, table.target_std)
+        if table.several is None:
+            return scores
+        each = target_scores(table, np.asarray(prediction), np.asarray(data.y))
+        return scores | {f"{metric}({name})": v for name, own in each.items() for metric, v in own.items()}
 
     if config.members is None:
         return Outcome(params, state, scores=scores_of(outputs[0]) if usable[0] else None, prediction=outputs[0])
@@ -92,13 +96,32 @@ def average(outputs: jax.Array, table: Table) -> tuple[np.ndarray, dict[str, np.
 
     Returns:
       The prediction (n, outputs), which is logits for classification, and the uncertainty by name, each (n,): total,
-      aleatoric and epistemic in nats, or for regression sd in the units of the target.
+      aleatoric and epistemic in nats, or for regression sd in the units of the target; (n, targets) for several.
     """
     if table.task == "regression":
-        sd = jnp.sqrt(uncertainty.variance_decomposition(outputs).epistemic[:, 0])
-        return np.asarray(outputs.mean(0)), {"sd": np.asarray(sd) * table.target_std}
+        sd = np.asarray(jnp.sqrt(uncertainty.variance_decomposition(outputs).epistemic))
+        if table.several is not None:
+            return np.asarray(outputs.mean(0)), {"sd": sd * np.array([target.std for target in table.several])}
+        return np.asarray(outputs.mean(0)), {"sd": sd[:, 0] * table.target_std}
     parts = uncertainty.entropy_decomposition(outputs)._asdict()
     return np.asarray(uncertainty.log_mean_probabilities(outputs)), {k: np.asarray(v) for k, v in parts.items()}
+
+
+def target_scores(table: Table, prediction: np.ndarray, y: np.ndarray) -> dict[str, Scores]:
+    """Return R² and the root mean squared error of each target, the latter in its units.
+
+    Args:
+      table: the encoding of a regression.
+      prediction: standardised predictions (n, targets).
+      y: standardised targets (n, targets).
+    """
+    stds = [table.target_std] if table.several is None else [target.std for target in table.several]
+    scores = {}
+    for i, (name, std) in enumerate(zip(table.target_names, stds, strict=True)):
+        pair = jnp.asarray(prediction[:, i]), jnp.asarray(y[:, i])
+        r2 = float(metrics.r2(*pair)) if np.ptp(y[:, i]) > 0 else float("nan")
+        scores[name] = {"r2": r2, "rmse": float(metrics.rmse(*pair)) * std}
+    return scores
 
 
 def _scores(run: Run, prediction: Any, data: Data) -> dict[str, Any]:

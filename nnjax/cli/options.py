@@ -40,8 +40,11 @@ DROPOUT_HELP = "Probability of dropping each hidden value."
 WEIGHT_DECAY_HELP = "Weight decay of adamw and lion. Default: 0.01."
 LABEL_SMOOTHING_HELP = "Share of each label's probability that is spread evenly over all classes."
 
-Name = Annotated[str | None, typer.Argument(metavar="DATA", help="digits, fashion-mnist, or a .csv or .npz file.")]
-Target = Annotated[str | None, option("Column of the CSV file to predict.", DATA)]
+Name = Annotated[
+    str | None,
+    typer.Argument(metavar="DATA", help="digits, fashion-mnist, or a file: .csv, .tsv, .csv.gz, .parquet, .npz."),
+]
+Target = Annotated[str | None, option("Column to predict; several columns of numbers are separated by commas.", DATA)]
 Task = Annotated[
     Literal["classification", "regression"] | None,
     option("Default: classification for text, booleans and up to 20 different integers, else regression.", DATA),
@@ -51,6 +54,24 @@ Categorical = Annotated[
     option("Columns that hold categories even if they look like numbers or missing values, separated by commas.", DATA),
 ]
 Drop = Annotated[str | None, option("Columns to leave out, such as a row number, separated by commas.", DATA)]
+Missing = Annotated[
+    Literal["error", "drop", "mean", "median", "category"],
+    option(
+        "Missing values: error refuses them, drop leaves the rows out, mean and median fill numbers, category makes "
+        "them a category of texts and fills numbers with the median.",
+        DATA,
+    ),
+]
+Na = Annotated[
+    str | None,
+    option("Texts that mean missing, separated by commas, in addition to empty fields, NA, null, NaN and such.", DATA),
+]
+Sep = Annotated[
+    str | None, option("Separator of the CSV file, or tab. Default: comma, semicolon, tab or bar, as detected.", DATA)
+]
+Decimal = Annotated[
+    Literal[".", ","] | None, option("Decimal sign of the CSV file. Default: detected for each column.", DATA)
+]
 DataDir = Annotated[
     str | None, option("Folder with the IDX files of Fashion-MNIST. Default: $NNJAX_DATA_DIR if set.", DATA)
 ]

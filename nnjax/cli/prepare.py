@@ -1,6 +1,7 @@
 """The data that the settings name, split into training, validation and test, and the run that trains on them."""
 
 import csv
+import io
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,13 +11,24 @@ from rich.markup import escape
 
 from nnjax import data
 from nnjax.cli.config import Config, make_run
-from nnjax.cli.console import option_name, say
-from nnjax.data import Data, Dataset, SplitError
+from nnjax.cli.console import option_name, quote, say
+from nnjax.data import Data, Dataset, SplitError, TableError
 from nnjax.data._idx import DIRECTORY
-from nnjax.data._load import NAMES
+from nnjax.data._load import NAMES, load_with
+from nnjax.data._load_table import TableOptions
+from nnjax.data._problems import Remedy, describe
+from nnjax.data._read_table import is_table_file
 from nnjax.data.table import Table
 from nnjax.storage.paths import as_path
 from nnjax.train.run import Run
+
+BY_OPTION: dict[Remedy, str] = {
+    "missing": "--missing median, mean or category fills them, --missing drop leaves the rows out",
+    "words": "--categorical {columns} keeps words such as NA as categories",
+    "categorical": "--categorical {columns} keeps the 100 most frequent texts",
+    "na": "--na {words} declares texts that mean missing",
+    "drop": "--drop {columns} leaves columns out",
+}
 
 
 class Prepared(NamedTuple):
@@ -31,7 +43,7 @@ class Prepared(NamedTuple):
 
 def absolute_path(name: str) -> str:
     """Return the absolute path of a file, so that a run can be resumed from any folder; other names stay unchanged."""
-    return name if name in NAMES or Path(name).suffix.lower() not in (".csv", ".npz") else str(as_path(name).absolute())
+    return str(as_path(name).absolute()) if name not in NAMES and is_table_file(name) else name
 
 
 def fashion_mnist_folder(name: str, data_dir: str | None) -> str | None:
@@ -53,38 +65,48 @@ def check_data_options(command: str, name: str | None, written: set[str], *, any
       ValueError: if the name is missing or an option does not apply.
     """
     if name is None:
-        raise ValueError(f"no data: nnjax {command} needs digits, fashion-mnist, or a .csv or .npz file")
+        raise ValueError(f"no data: nnjax {command} needs digits, fashion-mnist, or a file such as table.csv")
     if anyway:
         raise ValueError("--anyway applies only with --resume")
     if "data_dir" in written and name != "fashion-mnist":
         raise ValueError(f"--data-dir applies only to fashion-mnist, not to {name}; omit it")
-    for setting in ("target", "task", "categorical", "drop", "test_share"):
+    own = {
+        "target": "labels as its target", "task": "labels as its target", "test_share": "its own test part",
+        "categorical": "no categories", "drop": "no columns", "missing": "no missing values", "na": "no missing values",
+        "sep": "no separator", "decimal": "no decimal sign",
+    }  # fmt: skip
+    for setting, reason in own.items():
         if setting in written and name in NAMES:
-            own = {"test_share": "its own test part", "categorical": "no categories", "drop": "no columns"}.get(
-                setting, "labels as its target"
-            )
-            raise ValueError(f"{option_name(setting)} applies only to files; {name} has {own}; omit it")
+            raise ValueError(f"{option_name(setting)} applies only to files; {name} has {reason}; omit it")
 
 
-def prepare(config: Config) -> Prepared:
+def prepare(config: Config, table: Table | None = None) -> Prepared:
     """Load the data, hold out the validation data, print the sizes and make the run.
+
+    Args:
+      config: the settings.
+      table: the encoding of a run that is repeated: what it read as texts is read as texts again.
 
     Raises:
       FileNotFoundError, ValueError: if the data cannot be read, or a part of a split would be empty.
     """
+    texts = [] if table is None else [column.name for column in table.columns if column.kind == "text"]
+    if table is not None and table.task == "classification" and table.target_kind == "text":
+        texts.append(table.target)
+    named = config.data in NAMES
+    options = TableOptions(
+        target=config.target, task=config.task, categorical=split_names(config.categorical),
+        drop=split_names(config.drop), missing=config.missing, na=split_names(config.na),
+        separator="\t" if config.sep in ("tab", "\\t") else config.sep, decimal=config.decimal,
+        test_share=config.test_share, seed=config.seed, kinds={} if named else dict.fromkeys(texts, "text"),
+    )  # fmt: skip
     try:
-        dataset = data.load(
-            config.data,
-            data_dir=config.data_dir,
-            target=config.target,
-            task=config.task,
-            categorical=_split_names(config.categorical),
-            drop=_split_names(config.drop),
-            test_share=config.test_share,
-            seed=config.seed,
-        )
+        dataset = load_with(config.data, config.data_dir, options)
     except SplitError as error:
         raise ValueError(f"--test-share {error.share:g} of {error.rows} rows leaves one part empty") from None
+    except TableError as error:
+        place = f"{Path(config.data).name}: " if len(error.problems) == 1 else ""
+        raise ValueError(place + describe(error.problems, BY_OPTION, _join_names)) from None
     training, rows, held_out = _hold_out(dataset, config.validation, config.seed)
     table = dataset.table
     weights: Any = _class_weights(training.y, table, config.class_weights)
@@ -95,7 +117,9 @@ def prepare(config: Config) -> Prepared:
         f"{0 if held_out is None else len(held_out.x):,} for validation, {len(dataset.test.x):,} for the test, "
         f"{features} features"
     )
-    run = make_run(config, table.task, len(table.classes) or 1, n)
+    for note in dataset.notes:
+        say(escape(note))
+    run = make_run(config, table.task, table.outputs, n)
     return Prepared(dataset, training, rows, held_out, run)
 
 
@@ -113,11 +137,18 @@ def describe_rows(name: str) -> str:
     """Return a description of the rows that `Prepared.rows` numbers, for messages."""
     if name in NAMES:
         return f"the training part of {name} (from 0)"
-    header = ", header not counted" if Path(name).suffix.lower() == ".csv" else ""
+    header = "" if name.lower().endswith((".npz", ".parquet")) else ", header not counted"
     return f"{Path(name).name} (from 0{header})"
 
 
-def _split_names(names: str | None) -> list[str]:
+def _join_names(names: list[str]) -> str:
+    """Return names as one word of a shell command, which `split_names` splits."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(names)
+    return quote(line.getvalue())
+
+
+def split_names(names: str | None) -> list[str]:
     """Return the names in a line of CSV; names with commas are in quotes."""
     return [] if names is None else [name.strip() for name in next(csv.reader([names], skipinitialspace=True))]
 

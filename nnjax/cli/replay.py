@@ -36,10 +36,10 @@ def replay_command(
 
     For example: nnjax replay runs/digits-20260101-120000 --step 100
     """
-    config, _ = run_folder.load_config(run)
+    config, table = run_folder.load_config(run)
     check_settings(config)
     mesh = start_devices(config.members, config.group)
-    prepared = prepare(config)
+    prepared = prepare(config, table)
     replay = train.replay(
         prepared.run,
         prepared.training,

@@ -59,8 +59,11 @@ def print_scores(outcome: Outcome, prepared: Prepared) -> None:
         )
         _print_classes(class_scores(table, outcome.prediction, dataset.test), constant)
     else:
-        unit = f"(in the units of {escape(table.target)})"
+        several = table.several is not None
+        unit = "(in standard deviations)" if several else f"(in the units of {escape(table.target)})"
         say(f"[bold]test R² {_score(scores['r2'])}[/]   RMSE {scores['rmse']:.4g} {unit}{averaged}")
+        for name in table.target_names if several else ():
+            say(escape(f"{name}: R² {_score(scores[f'r2({name})'])}   RMSE {scores[f'rmse({name})']:.4g}"))
         say(f"{constant.prediction}: R² {_score(constant.scores['r2'])}   RMSE {constant.scores['rmse']:.4g}")
     if outcome.member_scores is None or len(outcome.member_scores) == 1:
         return

@@ -61,6 +61,10 @@ def sweep_command(
     task: o.Task = None,
     categorical: o.Categorical = None,
     drop: o.Drop = None,
+    missing: o.Missing = D.missing,
+    na: o.Na = None,
+    sep: o.Sep = None,
+    decimal: o.Decimal = None,
     data_dir: o.DataDir = None,
     test_share: o.TestShare = D.test_share,
     validation: o.Validation = D.validation,
@@ -97,9 +101,9 @@ def sweep_command(
     began = time.perf_counter()
     base = Config(
         data=absolute_path(name or ""), data_dir=fashion_mnist_folder(name or "", data_dir), target=target, task=task,
-        categorical=categorical, drop=drop, test_share=test_share, validation=validation, depth=depth,
-        activation=activation, norm=norm, skip=skip, optimizer=optimizer, schedule=schedule, clip=clip,
-        class_weights=class_weights, batch_size=batch_size, epochs=epochs,
+        categorical=categorical, drop=drop, missing=missing, na=na, sep=sep, decimal=decimal, test_share=test_share,
+        validation=validation, depth=depth, activation=activation, norm=norm, skip=skip, optimizer=optimizer,
+        schedule=schedule, clip=clip, class_weights=class_weights, batch_size=batch_size, epochs=epochs,
         patience=patience, seed=seed, strategy=strategy, group=group,
     )  # fmt: skip
     settings = {
@@ -176,7 +180,7 @@ def _make_run(config: Config, prepared: Prepared, hyper: dict[str, Any]) -> Run:
     table, numbers = prepared.dataset.table, dict(hyper)
     width = numbers.pop("width", None)
     n = len(prepared.training.x)
-    return make_run(replace(config, **numbers), table.task, len(table.classes) or 1, n, width)
+    return make_run(replace(config, **numbers), table.task, table.outputs, n, width)
 
 
 def _parse_request(settings: dict[str, Any]) -> Request:

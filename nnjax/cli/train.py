@@ -27,6 +27,7 @@ from nnjax.cli.prepare import Prepared, absolute_path, check_data_options, fashi
 from nnjax.cli.receipt import make_receipt
 from nnjax.cli.rescue import write_results
 from nnjax.cli.resuming import check_resume, record_anyway, written_settings
+from nnjax.data.table import Table
 from nnjax.storage.atomic_write import write_json, write_records
 from nnjax.train import Result
 from nnjax.train.engine.ensemble import platform_strategy
@@ -42,6 +43,10 @@ def train_command(
     task: o.Task = None,
     categorical: o.Categorical = None,
     drop: o.Drop = None,
+    missing: o.Missing = D.missing,
+    na: o.Na = None,
+    sep: o.Sep = None,
+    decimal: o.Decimal = None,
     data_dir: o.DataDir = None,
     test_share: o.TestShare = D.test_share,
     validation: o.Validation = D.validation,
@@ -92,24 +97,22 @@ def train_command(
     began = time.perf_counter()
     config = Config(
         data=absolute_path(name or ""), data_dir=fashion_mnist_folder(name or "", data_dir), target=target, task=task,
-        categorical=categorical, drop=drop, test_share=test_share, validation=validation, width=width, depth=depth,
-        activation=activation, norm=norm, dropout=dropout, skip=skip, optimizer=optimizer,
-        learning_rate=learning_rate, schedule=schedule,
-        weight_decay=weight_decay, clip=clip, class_weights=class_weights, batch_size=batch_size, epochs=epochs,
-        seed=seed,
-        label_smoothing=label_smoothing, members=members, strategy=strategy, group=group, patience=patience,
-        save_every=save_every, keep=keep,
+        categorical=categorical, drop=drop, missing=missing, na=na, sep=sep, decimal=decimal, test_share=test_share,
+        validation=validation, width=width, depth=depth, activation=activation, norm=norm, dropout=dropout, skip=skip,
+        optimizer=optimizer, learning_rate=learning_rate, schedule=schedule, weight_decay=weight_decay, clip=clip,
+        class_weights=class_weights, batch_size=batch_size, epochs=epochs, seed=seed, label_smoothing=label_smoothing,
+        members=members, strategy=strategy, group=group, patience=patience, save_every=save_every, keep=keep,
     )  # fmt: skip
-    written = written_settings(ctx)
+    written, saved_table = written_settings(ctx), None
     if resume is None:
         check_data_options("train", name, written, anyway=anyway)
     else:
-        config = _resumed_config(resume, out, config, written)
+        config, saved_table = _resumed_config(resume, out, config, written)
     check_settings(config)
     join_processes(coordinator, processes, process_id, cluster=cluster, folder=resume or out)
     mesh = start_devices(config.members, config.group)
     config = replace(config, strategy=config.strategy or platform_strategy(mesh))
-    prepared = prepare(config)
+    prepared = prepare(config, saved_table)
     report.print_network(prepared)
     if plan:
         say(escape(str(train.plan(prepared.run, prepared.training, members=config.members or 1, mesh=mesh))))
@@ -145,13 +148,13 @@ def train_command(
         raise typer.Exit(1)
 
 
-def _resumed_config(path: Path, out: Path | None, config: Config, written: set[str]) -> Config:
-    """Return the settings of an unfinished run. The command line may change only --save-every and --keep."""
-    saved, _ = run_folder.load_config(path)
+def _resumed_config(path: Path, out: Path | None, config: Config, written: set[str]) -> tuple[Config, Table]:
+    """Return the settings and the table of an unfinished run. The command line may change --save-every and --keep."""
+    saved, table = run_folder.load_config(path)
     free: dict[str, Any] = {name: getattr(config, name) for name in ("save_every", "keep") if name in written}
     fixed = {name: value for name, value in asdict(config).items() if name in written - free.keys()}
     check_resume(path, out, saved=asdict(saved), written=fixed, finished=run_folder.is_finished(path))
-    return replace(saved, **free)
+    return replace(saved, **free), table
 
 
 def _choose_group(config: Config, prepared: Prepared, mesh: Mesh | None) -> Config:

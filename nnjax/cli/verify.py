@@ -33,7 +33,7 @@ def verify_command(
 
     For example: nnjax verify runs/digits-20260101-120000
     """
-    config, _ = run_folder.read_config(run)
+    config, table = run_folder.read_config(run)
     saved = run_folder.load_receipt(run)
     if saved is None:
         raise ValueError(
@@ -46,7 +46,7 @@ def verify_command(
     problems = run_folder.changes(run, names if damage is None else [n for n in names if n != run_folder.WEIGHTS])
     if damage is not None:
         problems.append(damage)
-    prepared = prepare(config)
+    prepared = prepare(config, table)
     if receipt.data_digest(prepared) != saved["data"]:
         problems.append("the data or their split have changed since the run: their SHA-256 does not match the receipt")
         _end(run, problems)

@@ -1,56 +1,112 @@
-"""CSV files: every field is read as text, and the kind of a column is decided once, over all its rows."""
+"""CSV files: every field is read as text, with the line that it is from."""
 
+import codecs
 import csv
+import gzip
 import io
 import re
-import unicodedata
 import warnings
-from collections.abc import Callable, Iterator
-from itertools import islice
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from nnjax.data._numbers import STRINGS
 from nnjax.storage.paths import open_regular
 
-# "category" is text by request: numbers and NA are then categories too, and only an empty field is missing
-Kind = Literal["number", "text", "category"]
-
+SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
 MOST_COLUMNS = 2**20
 LONGEST_NAME, LONGEST_QUOTE = 1000, 100  # characters
 LONGEST_LINE = 2**24  # characters; a file without line ends would otherwise be read into one text
 BLOCK = 2**14  # rows that are Python lists at the same time
-EXACT = 2**53  # float64 holds all integers up to this one
-STRINGS = np.dtypes.StringDType()
+SNIFFED = 2**16  # characters that show the separator
 MISSING = frozenset(("", "#N/A", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "-nan", "-NaN", "null"))
-# In a valid file, such a text in quotes is always a whole field: inside another field, quotes are doubled
-QUOTED = re.compile(rf'(^|,) *"\s*({"|".join(filter(None, sorted(MISSING)))})\s*"(?=[,\r\n]|$)')
 MARK = "\0"  # the first character of a field that is one of MISSING in quotes; files that hold it are refused
 
 
-def read_csv(path: Path) -> dict[str, np.ndarray]:
-    """Return the fields (rows,) of each column as texts, for `parse_column`.
+class Fields(NamedTuple):
+    """The fields of a CSV file, as texts."""
+
+    columns: dict[str, np.ndarray]  # (rows,) texts
+    lines: np.ndarray  # (rows,) the line in which each row begins, from 1
+    separator: str
+
+
+def read_csv(path: Path, separator: str | None = None) -> Fields:
+    """Return the fields of a CSV file, also one that is compressed with gzip.
+
+    Args:
+      path: the file: UTF-8, UTF-16 with a byte-order mark, or else Windows-1252.
+      separator: the character between two fields; None to detect a comma, semicolon, tab or vertical bar.
 
     Raises:
       FileNotFoundError, OSError: if the file does not exist or cannot be opened.
-      ValueError: if the file is not CSV in UTF-8, if a row has more or fewer values than the header, and if two columns
-        have the same name; the message names the path.
+      ValueError: if the file is not CSV, has no header, if a row has more or fewer values than the header, and if two
+        columns have the same name; the message names the path.
+
+    Warns:
+      UserWarning: if the file is read as Windows-1252.
     """
-    with open_file(path) as opened, io.TextIOWrapper(opened, encoding="utf-8-sig", newline="") as text:
-        rows = csv.reader(_lines(text), skipinitialspace=True, strict=True)
+    try:
+        return _read(path, separator, "utf-8-sig")
+    except UnicodeDecodeError as error:
+        encoding = "utf-16" if _start(path).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "cp1252"
+        refusal = ValueError(f"{path} is not text in UTF-8; save it in this encoding ({error.reason})")
+        if encoding == "cp1252" and error.reason == "unexpected end of data":
+            raise refusal from None
         try:
+            fields = _read(path, separator, encoding)
+        except UnicodeError:
+            raise refusal from None
+        except ValueError as other:  # an image has NUL characters
+            raise (refusal if "NUL" in str(other) else other) from None
+    if encoding == "cp1252":
+        warnings.warn(
+            f"{path.name} is not UTF-8 and is read as Windows-1252; check names with accents, or save it as UTF-8",
+            stacklevel=2,
+        )
+    return fields
+
+
+def _read(path: Path, separator: str | None, encoding: str) -> Fields:
+    with _open(path) as opened, io.TextIOWrapper(opened, encoding=encoding, newline="") as text:
+        counter = _Lines()
+        try:
+            start = text.read(SNIFFED)
+            text.seek(0)
+            separator = separator or _find_separator(start, path)
+            lines = counter.mark(text, separator)
+            rows = csv.reader(lines, delimiter=separator, skipinitialspace=separator != "\t", strict=True)
             names = _names(path, next(rows, []))
-            checked = _rows(rows, len(names))
+            checked = _rows(rows, len(names), counter)
             blocks = iter(lambda: list(islice(checked, BLOCK)), [])
             parts = [[np.array(column, STRINGS) for column in zip(*block, strict=True)] for block in blocks]
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not text in UTF-8; save it in this encoding ({error.reason})") from None
         except (csv.Error, _RowError) as error:
-            raise ValueError(f"{path} cannot be read as CSV: line {rows.line_num}: {error}") from None
-    if not parts:
-        return {name: np.array([], STRINGS) for name in names}
-    return {name: np.concatenate(column) for name, column in zip(names, zip(*parts, strict=True), strict=True)}
+            raise ValueError(f"{path} cannot be read as CSV: line {counter.done}: {error}") from None
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)] or [np.array([], STRINGS)] * len(names)
+    return Fields(dict(zip(names, columns, strict=True)), np.array(counter.starts, np.int64), separator)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    with open_file(path) as opened:
+        if path.suffix.lower() != ".gz":
+            yield opened
+            return
+        with gzip.GzipFile(fileobj=opened) as unpacked:
+            yield unpacked
+
+
+def _start(path: Path) -> bytes:
+    with _open(path) as opened:
+        return bytes(opened.read(4))
 
 
 def open_file(path: Path) -> io.BufferedReader:
@@ -59,51 +115,6 @@ def open_file(path: Path) -> io.BufferedReader:
         return open_regular(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"no file {path}") from None
-
-
-def parse_column(name: str, fields: np.ndarray, kind: Kind | None) -> np.ndarray:
-    """Return the values of a column: int64 or float64 with NaN where missing, or texts with None where missing.
-
-    Args:
-      name: the name of the column, for messages.
-      fields: (rows,), from `read_csv`.
-      kind: the kind of the column; None to decide it. A column whose values are all numbers holds numbers, unless
-        integers would lose digits as float64.
-
-    Raises:
-      ValueError: for a text in a column of numbers; the message has the row.
-
-    Warns:
-      UserWarning: if the kind is decided and numbers are written with leading zeros, because they may be codes.
-    """
-    if kind in (None, "number"):
-        numbers = _parse_numbers(fields)
-        if kind is None and numbers is not None and (code := _leading_zero(fields)) is not None:
-            warnings.warn(
-                f"column {name!r} is read as numbers, but {code!r} has leading zeros; if it holds codes, make it "
-                "categorical",
-                stacklevel=2,
-            )
-        if numbers is not None:
-            return numbers
-    if kind == "number":
-        raise ValueError(f"column {name!r} must hold numbers, got {describe_text(fields)}")
-    return _each(fields, lambda field: _meaning(field, kind))
-
-
-def clean_text(text: str) -> str:
-    """Return a category without the spaces around it, and with one spelling of accents and of booleans."""
-    text = unicodedata.normalize("NFC", text).strip()
-    return text.capitalize() if text.lower() in ("true", "false") else text
-
-
-def describe_text(fields: np.ndarray) -> str:
-    """Return the first field that is not a number, and its row; the last field if all are numbers."""
-    low, high = 0, len(fields)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if _parse_numbers(fields[low:middle]) is None else (middle, high)
-    return f"{quote(fields[low].removeprefix(MARK))} in row {low}"
 
 
 def quote(text: str) -> str:
@@ -115,14 +126,48 @@ class _RowError(Exception):
     """A row does not fit the header."""
 
 
-def _lines(file: io.TextIOWrapper) -> Iterator[str]:
-    """Return the lines, with a mark in each text in quotes that would otherwise mean a missing value."""
-    while line := file.readline(LONGEST_LINE):
-        if len(line) == LONGEST_LINE:
-            raise _RowError(f"more than {LONGEST_LINE:,} characters")
-        if MARK in line:
-            raise _RowError("a NUL character; save the file in UTF-8")
-        yield QUOTED.sub(rf'\1"{MARK}\2"', line) if '"' in line else line
+class _Lines:
+    """Count the lines of a file while it is read."""
+
+    def __init__(self) -> None:
+        self.done = 0  # lines that were read
+        self.starts: list[int] = []  # the first line of each row
+
+    def mark(self, file: io.TextIOWrapper, separator: str) -> Iterator[str]:
+        """Yield the lines, with a mark in each text in quotes that would otherwise mean a missing value."""
+        # In a valid file, such a text in quotes is always a whole field: inside another field, quotes are doubled
+        words, gap = "|".join(filter(None, sorted(MISSING))), re.escape(separator)
+        quoted = re.compile(rf'(^|{gap}) *"\s*({words})\s*"(?=[{gap}\r\n]|$)')
+        while line := file.readline(LONGEST_LINE):
+            if len(line) == LONGEST_LINE:
+                raise _RowError(f"more than {LONGEST_LINE:,} characters")
+            if MARK in line:
+                raise _RowError("a NUL character; save the file in UTF-8")
+            self.done += 1
+            yield quoted.sub(rf'\1"{MARK}\2"', line) if '"' in line else line
+
+
+def _find_separator(start: str, path: Path) -> str:
+    """Return the separator for which the first lines have the same number of fields, or else the header has most."""
+    preferred = "\t" if ".tsv" in path.name.lower() else ","
+    complete = start if len(start) < SNIFFED else start[: start.rfind("\n") + 1]
+    best, best_score = preferred, (False, 1)
+    for separator in sorted(SEPARATORS, key=lambda s: s != preferred):
+        counts = _counts(complete.splitlines(keepends=True), separator)
+        if counts and counts[0] > 1 and (score := (len(set(counts)) == 1, counts[0])) > best_score:
+            best, best_score = separator, score
+    return best
+
+
+def _counts(lines: Sequence[str], separator: str) -> list[int]:
+    """Return the number of fields of the header and of the next rows."""
+    counts = []
+    try:
+        for row in islice(csv.reader(lines, delimiter=separator, skipinitialspace=True), 50):
+            counts += [len(row)] if row else []
+    except csv.Error:
+        pass
+    return counts
 
 
 def _names(path: Path, header: list[str]) -> list[str]:
@@ -133,9 +178,8 @@ def _names(path: Path, header: list[str]) -> list[str]:
         raise _RowError(f"{len(header):,} columns, at most {MOST_COLUMNS:,} are read")
     if max(map(len, header)) > LONGEST_NAME:
         raise _RowError(f"a name of {max(map(len, header)):,} characters, at most {LONGEST_NAME:,} are read")
-    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-        raise ValueError(f"{path}: only one column, {quote(header[0])}; separate the values by commas")
     names = [name.lstrip(MARK).strip() or f"Unnamed: {i}" for i, name in enumerate(header)]
+    _check_header(path, names)
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -144,64 +188,38 @@ def _names(path: Path, header: list[str]) -> list[str]:
     return names
 
 
-def _rows(reader: Iterator[list[str]], width: int) -> Iterator[list[str]]:
-    """Return the rows without empty lines. In a file of one column, an empty line between rows is a missing value."""
-    empty = 0
+def _check_header(path: Path, names: Sequence[str]) -> None:
+    """Check that the first line has names; ascending numbers such as years and wavelengths may be names."""
+    numbers = []
+    for name in names:
+        try:
+            numbers.append(float(name.replace(",", ".")))
+        except ValueError:
+            continue
+    ascending = all(low < high for low, high in pairwise(numbers))
+    if 2 * len(numbers) >= len(names) and (len(numbers) == 1 or not ascending):
+        first = ", ".join(name[:LONGEST_QUOTE] for name in names[:4])
+        suggested = ",".join(f"x{i}" for i in range(min(len(names), 3)))
+        raise ValueError(
+            f"{path} has no header: its first line holds numbers, {first}{', …' if len(names) > 4 else ''}; add a line "
+            f"with the {len(names)} names of the columns, such as {suggested}{',…' if len(names) > 3 else ''}"
+        )
+
+
+def _rows(reader: Iterator[list[str]], width: int, counter: _Lines) -> Iterator[list[str]]:
+    """Yield the rows without empty lines. In a file of one column, an empty line between rows is a missing value."""
+    empty: list[int] = []
+    start = counter.done + 1
     for row in reader:
         if not row:
-            empty += 1
-            continue
-        if width == 1:
-            yield from [[""]] * empty
-        if len(row) != width:
-            raise _RowError(f"{len(row)} values, but the header has {width} names")
-        yield row
-        empty = 0
-
-
-def _parse_numbers(fields: np.ndarray) -> np.ndarray | None:
-    """Return int64, float64 with NaN where missing, or None if a field is text or an integer would lose digits."""
-    if (np.strings.find(fields, "_") >= 0).any():  # Python reads 1_000 as a number
-        return None
-    try:
-        return fields.astype(np.int64)
-    except (ValueError, OverflowError):
-        pass
-    try:
-        numbers = fields.astype(np.float64)
-    except ValueError:
-        missing = _each(fields, lambda field: _meaning(field, "number") is None).astype(bool)
-        present = _parse_numbers(fields[~missing]) if missing.any() else None
-        if present is None:
-            return None
-        numbers = np.full(len(fields), np.nan)
-        numbers[~missing] = present
-        return numbers
-    large = np.flatnonzero(np.abs(numbers) >= EXACT)
-    return None if any(_loses_digits(fields[row], numbers[row]) for row in large) else numbers
-
-
-def _loses_digits(text: str, number: float) -> bool:
-    """Return True if the text is an integer that float64 cannot represent."""
-    digits = text.strip().lstrip("+-")
-    return digits.isdecimal() and (len(digits) > 400 or int(digits) != abs(float(number)))
-
-
-def _leading_zero(fields: np.ndarray) -> str | None:
-    """Return the first field such as 01 or 007, or None."""
-    zero = np.strings.startswith(fields, "0") & ~np.strings.startswith(fields, "0.") & (np.strings.str_len(fields) > 1)
-    return next((field for field in fields[zero].tolist() if field[1].isdecimal()), None)
-
-
-def _meaning(field: str, kind: Kind | None) -> str | None:
-    """Return the text of a field; None if it is missing."""
-    text = clean_text(field.removeprefix(MARK))
-    missing = not text or (text in MISSING and kind != "category" and not field.startswith(MARK))
-    return None if missing else text
-
-
-def _each(fields: np.ndarray, function: Callable[[str], Any]) -> np.ndarray:
-    """Return the function's value for each field, computed once for equal fields."""
-    listed = fields.tolist()
-    values = {field: function(field) for field in set(listed)}
-    return np.array([values[field] for field in listed], object)
+            empty.append(start)
+        else:
+            if width == 1:
+                counter.starts += empty
+                yield from [[""]] * len(empty)
+            if len(row) != width:
+                raise _RowError(f"{len(row)} values, but the header has {width} names")
+            counter.starts.append(start)
+            yield row
+            empty = []
+        start = counter.done + 1

@@ -1,30 +1,21 @@
-"""Load a data set by its name or from a file."""
+"""Load a data set by its name, from a file, or from a DataFrame."""
 
-import warnings
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from nnjax import checks
 from nnjax.data._idx import read_fashion_mnist
-from nnjax.data._split import split_rows
-from nnjax.data._suspicious import index_column, warnings_about
+from nnjax.data._kinds import Column
+from nnjax.data._load_table import Dataset, TableOptions, load_table
+from nnjax.data._numbers import Decimal
+from nnjax.data._read_table import is_table_file
 from nnjax.data._transfers import allow_transfers
-from nnjax.data.table import (
-    Column,
-    Table,
-    Task,
-    check_column,
-    choose_task,
-    column_texts,
-    fit_table,
-    list_names,
-    read_table,
-)
+from nnjax.data.table import Missing, Table, Task
 from nnjax.storage.paths import as_path
 from nnjax.types import Data
 
@@ -32,65 +23,91 @@ NAMES = ("digits", "fashion-mnist")
 CLOTHES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
 
-class Dataset(NamedTuple):
-    """A training part and a test part, and the table that encodes their rows as numbers."""
-
-    train: Data  # x (rows, features) float32; y (rows,) int32, or (rows, 1) float32 for regression
-    test: Data
-    table: Table  # task, names of classes and columns, standardisation
-    why: str = ""  # the reason why this task was chosen, in words
-    rows: np.ndarray | None = (
-        None  # the training rows in the file, counted from 0 without the header; None for a named set
-    )
-
-
 @allow_transfers
 def load(
-    name: str,
+    name: Any,
     *,
     data_dir: str | Path | None = None,
-    target: str | None = None,
+    target: str | Sequence[str] | None = None,
     task: Task | None = None,
     categorical: Sequence[str] = (),
     drop: Sequence[str] = (),
+    missing: Missing = "error",
+    na: Sequence[str] = (),
+    sep: str | None = None,
+    decimal: Decimal | None = None,
     test_share: float = 0.2,
     seed: int = 0,
 ) -> Dataset:
-    """Load a data set by its name, or from a CSV or NPZ file.
+    """Load a data set by its name, from a file, or from a DataFrame.
+
+    The kind of each column is decided once, over all its rows: numbers (also `4,082`, `$12,000` and, with a decimal
+    comma, `3,5`), dates, or texts, which become categories with one input each.
 
     Args:
       name: "digits" (1 797 images of 8 × 8, included in the package), "fashion-mnist" (70 000 images of 28 × 28, from
-        IDX files), or the path of a CSV file with a header or of an NPZ file with arrays `x` and `y`.
+        IDX files); the path of a table with a header (.csv, .tsv, both also with .gz, or .parquet, which needs pandas)
+        or of an NPZ file with arrays `x` and `y`; or a DataFrame of pandas or polars, or a dict of arrays (rows,).
       data_dir: the folder of Fashion-MNIST's IDX files; None to look in `$NNJAX_DATA_DIR` and in the folder of
         Debian's package `dataset-fashion-mnist`.
-      target: the column of a CSV file to predict; None means "y" for an NPZ file. Only for files.
-      task: "classification" or "regression"; None to choose by the values of the target. Only for files.
-      categorical: columns of a file that hold categories even if they look like numbers or missing values, such as the
-        codes 01 and 1, or a country NA.
-      drop: columns of a file to leave out, such as a row number.
-      test_share: the share of a file's rows to hold out for the test, stratified by class. The named sets have a fixed
+      target: the column to predict, or several columns of numbers; None means "y" for an NPZ file. This and the next
+        arguments apply only to tables.
+      task: "classification" or "regression"; None to choose by the values of the target.
+      categorical: columns that hold categories even if they look like numbers, dates or missing values, such as the
+        codes 01 and 1, or a country NA. Of more than 100 distinct texts, the most frequent are kept.
+      drop: columns to leave out, such as a row number.
+      missing: what becomes of missing values. "error" refuses them, "drop" leaves the rows out, "mean" and "median"
+        fill numbers from the training rows (texts count as the average of all categories), and "category" makes them a
+        category of texts and fills numbers with the median. Except with "error", rows without a target are left out.
+      na: texts that mean missing, in addition to empty fields, NA, N/A, NULL, None, null, NaN and nan.
+      sep: the separator of a CSV file; None to detect a comma, semicolon, tab or vertical bar.
+      decimal: the decimal sign of a CSV file, "." or ","; None to detect it.
+      test_share: the share of a table's rows to hold out for the test, stratified by class. The named sets have a fixed
         test part.
       seed: random seed of that split.
 
     Returns:
-      `Dataset(train, test, table, why, rows)`. Images are flat, with pixels in [0, 1]. Features of a table are
+      `Dataset(train, test, table, why, rows, notes)`. Images are flat, with pixels in [0, 1]. Features of a table are
       standardised with the mean and standard deviation of the training part.
 
     Raises:
       FileNotFoundError: if a file is missing; the message names it, and says how to get it.
-      ValueError: for unknown names and columns, missing values, and values that cannot be encoded. Rows in messages
-        are counted from 0.
+      ModuleNotFoundError: for a Parquet file if pandas or pyarrow is not installed.
+      TableError: a ValueError, for missing values and columns that cannot be encoded. One message has all columns.
+      ValueError: for unknown names and columns, and damaged files.
 
     Warns:
       UserWarning: for a column of a CSV file that looks like a row number, for values of it more than 10 interquartile
-        ranges outside of the quartiles, and for an unnamed column that numbers the rows, which is left out.
+        ranges outside of the quartiles, for an unnamed column that numbers the rows, which is left out, and for numbers
+        and dates that can be read in two ways.
 
     >>> digits = data.load("digits")
     >>> digits.train.x.shape, digits.test.x.shape
     ((1438, 64), (359, 64))
+    >>> frame = {"width": np.arange(50.0), "colour": ["red", "blue"] * 25, "price": np.arange(50.0) ** 2}
+    >>> prices = data.load(frame, target="price")
+    >>> prices.train.x.shape, prices.table.task
+    ((40, 3), 'regression')
     """
-    _check_arguments(name, data_dir, test_share, seed)
-    _check_columns(name, target, task, categorical, drop)
+    options = TableOptions(
+        target=target, task=task, categorical=categorical, drop=drop, missing=missing, na=na, separator=sep,
+        decimal=decimal, test_share=test_share, seed=seed,
+    )  # fmt: skip
+    return load_with(name, data_dir, options)
+
+
+def load_with(name: Any, data_dir: str | Path | None, options: TableOptions) -> Dataset:
+    """Load a data set as `load` does."""
+    if data_dir is not None and not isinstance(data_dir, (str, Path)):
+        raise TypeError(f"load: data_dir must be a folder, got {data_dir!r:.80}")
+    if not isinstance(name, (str, Path)):
+        if not hasattr(name, "columns") and not hasattr(name, "keys"):
+            raise TypeError(
+                f"load: name must be the name of a data set, the path of a file or a DataFrame, got {name!r:.80}"
+            )
+        return load_table(name if hasattr(name, "keys") else {c: name[c] for c in name.columns}, options)
+    if name in NAMES:
+        _check_no_table_options(name, options)
     if name == "digits":
         with resources.files("nnjax.data").joinpath("digits.npz").open("rb") as opened, np.load(opened) as file:
             x, y, test = file["x"], file["y"], file["test"]
@@ -99,70 +116,19 @@ def load(
         train_x, train_y, test_x, test_y = read_fashion_mnist(data_dir)
         return _images((train_x, train_y), (test_x, test_y), 255, list(CLOTHES))
     path = as_path(name)
-    if path.suffix.lower() not in (".csv", ".npz"):
-        checks.one_of("load", "data set", name, NAMES)
-    frame = _without(path, read_table(path, categorical=categorical), drop, target)
-    if path.suffix.lower() == ".npz" and target is None:
-        target = "y"
-        if target not in frame:
-            raise ValueError(f"{path}: an array named y is missing, with one entry per row of x")
-    if target is None:
-        names = list_names(frame)
-        raise ValueError(f"{path}: name the target, the column to predict; the columns are {names}")
-    check_column(path, "target column", target, frame)
-    n = len(frame[target])
-    if n < 5:
-        raise ValueError(f"{path}: {n} rows are too few to train and to test; at least 5 are needed")
-    if task is not None:
-        checks.one_of("load", "task", task, ("classification", "regression"))
-    if task == "regression" and target in categorical:
-        raise ValueError(f"load: the target {target!r} of a regression cannot be categorical; omit one of the two")
-    with checks.located(f"in {path}"):
-        chosen, why = choose_task(frame, target, task)
-        classify = chosen == "classification"
-        rows = split_rows(
-            column_texts(frame, target) if classify else np.zeros(n), test_share, seed=seed, stratify=classify
+    if not is_table_file(path.name):
+        checks.one_of("load", "data set", str(name), NAMES)
+    return load_table(path, options)
+
+
+def _check_no_table_options(name: Any, options: TableOptions) -> None:
+    """Check that options of tables are not silently ignored by the named sets."""
+    names = ("target", "task", "categorical", "drop", "na", "separator", "decimal")
+    if options.missing != "error" or any(getattr(options, option) for option in names):
+        raise ValueError(
+            "load: target, task, categorical, drop, missing, na, sep and decimal apply only to tables; omit them for "
+            f"{name}"
         )
-        table = fit_table(frame, target, chosen, rows[0], categorical=categorical)
-        x, y = table.features(frame), table.targets(frame)
-        for warning in warnings_about(frame, table) if path.suffix.lower() == ".csv" else ():
-            warnings.warn(f"{path.name}: {warning}", stacklevel=3)
-    train, test = (Data(jnp.asarray(x[part]), jnp.asarray(y[part])) for part in rows)
-    return Dataset(train, test, table, why, rows[0])
-
-
-def _check_columns(name: str, target: str | None, task: Any, categorical: Any, drop: Any) -> None:
-    if name in NAMES and (target is not None or task is not None or categorical or drop):
-        raise ValueError(f"load: target, task, categorical and drop apply only to files; omit them for {name}")
-    for argument, columns in (("categorical", categorical), ("drop", drop)):
-        if isinstance(columns, str):
-            raise TypeError(f"load: {argument} must be a list of columns, got {columns!r}; write [{columns!r}]")
-
-
-def _without(
-    path: Path, frame: dict[str, np.ndarray], drop: Sequence[str], target: str | None
-) -> dict[str, np.ndarray]:
-    """Return the columns without those to drop, and without an unnamed column that numbers the rows."""
-    for name in drop:
-        check_column(path, "column to drop", name, frame)
-        if name == target:
-            raise ValueError(f"load: the target {name!r} cannot be dropped")
-    index = index_column(frame)
-    if index is not None and index != target and index not in drop:
-        warnings.warn(
-            f"{path.name}: the first column has no name and numbers the rows, so it is left out", stacklevel=4
-        )
-        drop = [*drop, index]
-    return {name: values for name, values in frame.items() if name not in drop}
-
-
-def _check_arguments(name: Any, data_dir: Any, test_share: Any, seed: Any) -> None:
-    if not isinstance(name, (str, Path)):
-        raise TypeError(f"load: name must be the name of a data set or the path of a file, got {name!r:.80}")
-    if data_dir is not None and not isinstance(data_dir, (str, Path)):
-        raise TypeError(f"load: data_dir must be a folder, got {data_dir!r:.80}")
-    checks.in_range("load", "test_share", test_share, "(0, 1)")
-    checks.positive_int("load", "seed", seed, 0, bits=64)
 
 
 def _images(

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nnjax.data.table import Frame, Table, column_numbers
+from nnjax.data._frame import Frame
+from nnjax.data._problems import line_numbers
+from nnjax.data.table import Table, column_numbers
 
 FEW_ROWS = 20  # in smaller tables, numbers in ascending order are no surprise
 FAR = 10  # interquartile ranges beyond the quartiles
@@ -22,26 +24,28 @@ def index_column(frame: Frame) -> str | None:
     return UNNAMED if counts or _numbers_rows(values) else None
 
 
-def warnings_about(frame: Frame, table: Table) -> Iterator[str]:
+def warnings_about(frame: Frame, table: Table, lines: np.ndarray | None = None) -> Iterator[str]:
     """Yield a sentence for each feature that looks like a row number, and one for values far outside."""
+    line = line_numbers(lines)
     if any(column.name == UNNAMED for column in table.columns):
-        yield "the first column has no name; if it numbers the rows, leave it out with drop"
+        yield f"the first column has no name; if it numbers the rows, leave it out with --drop {UNNAMED!r}"
     for column in table.columns:
-        if column.categories is None and _numbers_rows(np.asarray(frame[column.name])):
+        if column.kind == "number" and _numbers_rows(np.asarray(frame[column.name])):
             yield (
                 f"column {column.name!r} looks like a row number: its numbers are different in all "
-                f"{len(frame[column.name])} rows and follow their order, or leave no gaps; leave it out with drop"
+                f"{len(frame[column.name])} rows and follow their order, or leave no gaps; leave it out with --drop "
+                f"{column.name}, or drop=[{column.name!r}] in Python"
             )
-    names = [column.name for column in table.columns if column.categories is None]
+    names = [column.name for column in table.columns if column.kind == "number"]
     if table.task == "regression":
-        names.append(table.target)
+        names += table.target_names
     far = [(name, row, value) for name in names for row, value in _far_outside(column_numbers(frame, name))]
     if far:
-        listed = ", ".join(f"{value:g} in row {row} of {name!r}" for name, row, value in far[:LISTED])
+        listed = ", ".join(f"{value:g} in {line(row)} of {name!r}" for name, row, value in far[:LISTED])
         others = f" and {len(far) - LISTED} more" if len(far) > LISTED else ""
         yield (
             f"{len(far)} value{'s are' if len(far) > 1 else ' is'} more than {FAR} interquartile ranges outside of "
-            f"the quartiles: {listed}{others} (rows from 0); check them, because one such value can decide a fit"
+            f"the quartiles: {listed}{others}; check them, because one such value can decide a fit"
         )
 
 
@@ -58,7 +62,7 @@ def _numbers_rows(values: np.ndarray) -> bool:
 
 def _far_outside(values: np.ndarray) -> Iterator[tuple[int, float]]:
     with np.errstate(over="ignore", invalid="ignore"):
-        low, high = np.quantile(values, [0.25, 0.75])
+        low, high = np.quantile(values[~np.isnan(values)], [0.25, 0.75])
         reach = FAR * (high - low)
         far = (values < low - reach) | (values > high + reach)
     if reach > 0 and math.isfinite(reach):

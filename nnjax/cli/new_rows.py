@@ -1,0 +1,75 @@
+"""The rows of a new file: their features, what is missing or unknown in them, and the scores of their predictions."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from rich.markup import escape
+
+from nnjax import checks
+from nnjax.cli.baseline import class_scores
+from nnjax.cli.console import say
+from nnjax.cli.evaluation import target_scores
+from nnjax.data import Data, TableError
+from nnjax.data._frame import missing_rows
+from nnjax.data._problems import describe
+from nnjax.data._read_table import RawTable, read_table
+from nnjax.data.table import Table
+
+
+def read_rows(file: Path, table: Table, keep: Sequence[str]) -> RawTable:
+    """Return the columns of a file that the run needs, and those to keep."""
+    raw = read_table(file, table=table, more=keep)
+    if any(len(values) == 0 for values in raw.frame.values()):
+        raise ValueError(f"{file} has no rows")
+    width = len(raw.frame) - (table.target in raw.frame)
+    if file.suffix.lower() == ".npz" and width != len(table.columns):
+        raise ValueError(f"{file}: x has {width} features, but the run was trained on {len(table.columns)}")
+    return raw
+
+
+def features(file: Path, raw: RawTable, table: Table, *, strict: bool) -> np.ndarray:
+    """Return the features (rows, features), standardised as in training, and report what is missing or unknown."""
+    with checks.located(f"in {file}"):
+        try:
+            x = table.features(raw.frame, lines=raw.lines, strict=strict)
+        except TableError as error:
+            raise ValueError(describe(error.problems, {}, str)) from None
+        gaps = table.gaps(raw.frame, lines=raw.lines)
+    if not gaps:
+        return x
+    rows = len(set(np.concatenate([gap.rows for gap in gaps]).tolist()))
+    listed = "".join(f"\n  column {gap.problem.column!r}: {gap.problem.text}" for gap in gaps)
+    filled = f"{rows:,} of {len(x):,} rows have missing or unknown values, which are filled"
+    if table.missing == "error" or any(gap.unknown for gap in gaps):
+        warnings.warn(f"{filled} by averages; --strict refuses them{listed}", stacklevel=2)
+    else:
+        say(escape(f"{filled} as in training{listed}"))
+    return x
+
+
+def print_scores(raw: RawTable, table: Table, prediction: np.ndarray) -> None:
+    """Print the scores of the predictions, if the file has the targets."""
+    if not all(name in raw.frame for name in table.target_names):
+        return
+    rows = np.flatnonzero(~np.logical_or.reduce([missing_rows(raw.frame[name]) for name in table.target_names]))
+    lines = None if raw.lines is None else raw.lines[rows]
+    if not rows.size:
+        return
+    try:
+        y = table.targets({name: raw.frame[name][rows] for name in table.target_names}, lines=lines)
+    except ValueError as error:
+        warnings.warn(f"no scores: {error}", stacklevel=2)
+        return
+    count = f"on the {len(rows):,} rows with {table.target}"
+    if table.task == "classification":
+        scores = class_scores(table, prediction[rows], Data((), jnp.asarray(y)))
+        accuracy = float((prediction[rows].argmax(1) == y).mean())
+        auc = "" if scores.auc is None else f"   AUC {scores.auc:.4f}"
+        say(f"{escape(count)}: accuracy {accuracy:.4f}   balanced accuracy {scores.balanced_accuracy:.4f}{auc}")
+        return
+    for name, own in target_scores(table, prediction[rows], y).items():
+        r2 = f"R² {own['r2']:.4f}   " if np.isfinite(own["r2"]) else ""  # one value, or a constant target
+        say(escape(f"{count if table.several is None else name}: {r2}RMSE {own['rmse']:.4g}"))

@@ -1,0 +1,84 @@
+"""The CSV file of predictions: its columns, and which files it must not replace."""
+
+import os
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax import nn
+from nnjax.cli import run_folder
+from nnjax.data._csv import MISSING
+from nnjax.data.table import Table
+from nnjax.storage.atomic_write import write_records
+
+PREDICTIONS = "predictions.csv"
+NOTHING: Mapping[str, np.ndarray] = MappingProxyType({})
+RESERVED = (run_folder.RECEIPT, run_folder.SWEEP, run_folder.ROWS)  # their names say what a folder holds
+
+
+def columns_of(
+    prediction: np.ndarray, table: Table, spread: Mapping[str, np.ndarray], kept: Mapping[str, np.ndarray] = NOTHING
+) -> dict[str, Any]:
+    """Return the columns of the CSV file: those to keep, the target, probabilities, the disagreement of the members.
+
+    A name that is already taken gets an underscore, because a second column of this name would replace the first. The
+    prediction of a target that is kept ends in _predicted.
+    """
+    if table.task == "regression":
+        values = table.in_units(prediction)
+        columns: dict[str, Any] = {name: values[:, i] for i, name in enumerate(table.target_names)}
+        more = dict(spread)
+        if table.several is not None:
+            more = {f"sd({name})": sd[:, i] for sd in spread.values() for i, name in enumerate(table.target_names)}
+    else:
+        probabilities = np.asarray(nn.softmax(jnp.asarray(prediction))).astype(float)
+        columns = {table.target: [table.classes[i] for i in probabilities.argmax(1)]}
+        more = {f"p({name})": probabilities[:, i] for i, name in enumerate(table.classes)} | dict(spread)
+    result: dict[str, Any] = dict(kept)
+    for name, values in columns.items():
+        result[_free(f"{name}_predicted" if name in kept else name, result)] = values
+    taken = {*table.target_names, *(column.name for column in table.columns), *result}
+    for name, values in more.items():
+        free = _free(name, taken)
+        taken.add(free)
+        result[free] = values
+    return result
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """Return the name, with an underscore at its end as long as it is taken."""
+    while name in taken:
+        name += "_"
+    return name
+
+
+def write(out: Path, columns: Mapping[str, Any], table: Table) -> None:
+    """Write the columns as CSV; texts are in quotes if a class has a name that means missing, such as NA."""
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*(list(v) for v in columns.values()), strict=True)]
+    write_records(out, rows, quote_texts=not MISSING.isdisjoint(table.classes))
+
+
+def check_output(out: Path, run: Path, inputs: Iterable[Path]) -> None:
+    """Check that writing to `out` replaces neither an input nor a file of the run, except for older predictions.
+
+    Raises:
+      FileExistsError: if it would, directly or through a link, or if `out` is not a regular file.
+    """
+    if out.exists() and not out.is_file():
+        raise FileExistsError(f"--out {out} is not a regular file; choose another name")
+    own = ({run / name for name in RESERVED} | set(run.rglob("*"))) - {run / PREDICTIONS}
+    for path in (*filter(Path.is_file, inputs), *own):  # the data of training may be a name such as digits
+        if _same(out, path):
+            raise FileExistsError(f"--out {out} would overwrite {path}; choose another name")
+
+
+def _same(a: Path, b: Path) -> bool:
+    """Return True if two paths lead to the same file, or will when it is written."""
+    with suppress(OSError):
+        return a.samefile(b)
+    return os.path.realpath(a) == os.path.realpath(b)  # Path.resolve raises for links in a circle

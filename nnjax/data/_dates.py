@@ -1,0 +1,93 @@
+"""Dates in texts, and the numbers that a network gets for a date."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from functools import cache
+
+import numpy as np
+
+DAYS = (  # in this order of preference
+    "%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d %b %Y", "%d-%b-%Y",
+    "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d-%b-%y", "%Y-%m",
+)  # fmt: skip
+TIMES = ("%H:%M:%S", "%H:%M", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p", "%H:%M:%S%z", "%H:%M:%S.%f%z", "%H:%M%z")
+FORMATS = (*DAYS, *(day + gap + time for day, gap, time in itertools.product(DAYS[:-1], (" ", "T"), TIMES)))
+LONGEST = 40  # characters of a date
+CALENDAR = ("days", "sin year", "cos year", "sin week", "cos week")
+CLOCK = ("sin day", "cos day")
+
+
+def find_formats(texts: Sequence[str]) -> list[str]:
+    """Return the formats, in the notation of `datetime.strptime`, that all texts have; the preferred ones first."""
+    if not texts or not all(len(text) <= LONGEST and text[:1].isalnum() and text[-1:].isalnum() for text in texts):
+        return []
+    formats: Sequence[str] = FORMATS
+    for text in texts:  # the first text leaves few formats
+        formats = [form for form in formats if _parse(text, form) is not None]
+        if not formats:
+            break
+    return list(formats)
+
+
+def choose_format(texts: Sequence[str], formats: Sequence[str]) -> tuple[str, str | None]:
+    """Return the format of the dates, and the other one if the order of day and month cannot be known.
+
+    The number that stays the same, or changes less, is the day: tables of months have the day 1.
+    """
+    first, others = formats[0], [form for form in formats[1:] if _order(form) != _order(formats[0])]
+    if not others:
+        return first, None
+    counts = {form: len({date.day for text in texts if (date := _parse(text, form))}) for form in (first, others[0])}
+    if counts[first] == counts[others[0]] or 1 not in counts.values():
+        return first, others[0]
+    return min(counts, key=counts.__getitem__), None
+
+
+def _order(form: str) -> str:
+    return "".join(letter for letter in form if letter in "YymdbB")
+
+
+def parse_dates(texts: Iterable[str | None], form: str) -> np.ndarray:
+    """Return dates (rows,) as datetime64 in microseconds and UTC; NaT where the text is None or has another format."""
+    parse = cache(lambda text: None if text is None else _parse(text, form))
+    return np.array([parse(text) for text in texts], "datetime64[us]")
+
+
+def _parse(text: str, form: str) -> datetime | None:
+    try:
+        date = datetime.strptime(text, form)
+    except ValueError:
+        return None
+    return date.astimezone(UTC).replace(tzinfo=None) if date.tzinfo else date
+
+
+def has_time(form: str) -> bool:
+    """Return True if dates of this format have a time of day."""
+    return "%H" in form or "%I" in form
+
+
+def date_names(form: str) -> tuple[str, ...]:
+    """Return the names of the numbers that `encode_dates` returns."""
+    return CALENDAR + (CLOCK if has_time(form) else ())
+
+
+def encode_dates(dates: np.ndarray, form: str) -> np.ndarray:
+    """Return numbers for dates (rows, numbers), NaN for missing ones.
+
+    They are the days since 1970 and the place in the year and in the week, each as the sine and cosine of an angle,
+    so that December is next to January; dates with a time also have the place in the day.
+
+    >>> from nnjax.data._dates import encode_dates
+    >>> encode_dates(np.array(["1970-01-02"], "M8[us]"), "%Y-%m-%d").round(2).tolist()
+    [[1.0, 0.02, 1.0, -0.43, -0.9]]
+    """
+    missing = np.isnat(dates)
+    day = dates.astype("datetime64[D]")
+    days = (dates - np.datetime64(0, "D")) / np.timedelta64(1, "D")
+    year = (day - dates.astype("datetime64[Y]").astype("datetime64[D]")) / np.timedelta64(1, "D") / 365.25
+    week = (np.where(missing, 0, day.astype(np.int64)) + 3) % 7 / 7  # the first of 1970 was a Thursday
+    clock = (dates - day) / np.timedelta64(1, "D")
+    angles = [year, week, clock][: 3 if has_time(form) else 2]
+    columns = [days, *(wave(2 * np.pi * angle) for angle in angles for wave in (np.sin, np.cos))]
+    return np.where(missing[:, None], np.nan, np.stack(columns, axis=1))

@@ -1,0 +1,243 @@
+"""Choose the task of a table, and fit its encoding to the training rows."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nnjax.data._csv import quote
+from nnjax.data._frame import Frame, as_texts, column_values, is_numeric, missing_rows
+from nnjax.data._kinds import Column, Kind, count_texts, first_text
+from nnjax.data._numbers import STRINGS
+from nnjax.data._problems import Line, Problem, TableError, line_numbers, missing_values
+from nnjax.data.table import Missing, Table, Target, Task, column_numbers, encode, feature_names, inexact_rows
+
+MOST_CLASSES = 20  # an integer column with more distinct values holds numbers, not labels
+MOST_CATEGORIES = 100
+LEAST_STD = 1e-30  # least deviation of a target, because errors in its units are float32
+DAY, SECOND = "%Y-%m-%d", "%Y-%m-%d %H:%M:%S"  # the formats of dates in memory
+
+
+def choose_task(
+    frame: Frame, name: str, task: Task | None = None, *, lines: np.ndarray | None = None
+) -> tuple[Task, str]:
+    """Return the task, and the reason for it in words. None chooses the task by the values of the target.
+
+    Raises:
+      ValueError: for missing values, and for text with more different values than half of the rows.
+    """
+    values = column_values(frame, name)
+    missing, line = missing_rows(values), line_numbers(lines)
+    if missing.any():
+        raise TableError([missing_values(name, missing, line)])
+    distinct = len(set(values.tolist()))
+    if task is not None:
+        return task, "task was set"
+    if not is_numeric(values):
+        if distinct > max(len(values) / 2, 2):
+            if nearly := _nearly_numbers(name, as_texts(values), line):
+                raise TableError([nearly])
+            example, row = _example(as_texts(values))
+            raise ValueError(
+                f"column {name!r} holds {distinct} distinct {'dates' if values.dtype.kind == 'M' else 'texts'} in "
+                f"{len(values)} rows, for example {quote(example)} in {line(row)}; classes need more rows, and a "
+                "regression needs numbers"
+            )
+        return "classification", f"{name!r} holds text or booleans, {distinct} distinct values"
+    if values.dtype.kind in "iu" and distinct <= MOST_CLASSES:
+        return "classification", f"{name!r} holds {distinct} distinct integers"
+    return "regression", f"{name!r} holds {distinct} distinct numbers"
+
+
+def find_problems(
+    frame: Frame, targets: Sequence[str], columns: Mapping[str, Column], missing: Missing, lines: np.ndarray | None
+) -> list[Problem]:
+    """Return all problems of all columns, one for each column that cannot be used."""
+    line = line_numbers(lines)
+    problems = []
+    for name in frame:
+        values = column_values(frame, name)
+        gaps = missing_rows(values)
+        if gaps.any() and (missing == "error" or gaps.all()):
+            remedies: Any = ("drop",) if gaps.all() else ("missing", "drop")
+            if values.dtype == object and not gaps.all():
+                remedies = ("missing", "words", "drop")
+            if name in targets:
+                remedies = remedies[:-1]
+            problems.append(missing_values(name, gaps, line)._replace(remedies=remedies))
+        elif is_numeric(values):
+            if name not in targets or values.dtype.kind == "f":  # large integers may be classes
+                problems += _number_problems(name, values, line)
+        elif name not in targets and values.dtype != "M8[us]":
+            problems += _text_problems(name, values, columns, line)
+    return problems
+
+
+def _number_problems(name: str, values: np.ndarray, line: Line) -> list[Problem]:
+    infinite = np.flatnonzero(np.isinf(values))
+    if infinite.size:
+        return [Problem(name, f"{line(int(infinite[0]))} holds an infinite number")]
+    inexact = inexact_rows(values)
+    if inexact.size:
+        row = int(inexact[0])
+        text = f"{values[row]} in {line(row)} has more digits than a float64 number holds"
+        return [Problem(name, text, ("drop", "categorical"))]
+    return []
+
+
+def _text_problems(name: str, values: np.ndarray, columns: Mapping[str, Column], line: Line) -> list[Problem]:
+    """Return the problem of a column with too many distinct texts to be categories; at most one."""
+    texts = [text for text in values.tolist() if text is not None]
+    distinct = len(set(texts))
+    asked = name in columns and columns[name].kind == "category"
+    if not (distinct == len(texts) or (distinct > MOST_CATEGORIES and not asked)):
+        return []
+    if nearly := _nearly_numbers(name, values, line):
+        return [nearly]
+    example, row = _example(values)
+    text = f"{distinct} distinct texts in {len(texts)} rows, for example {quote(example)} in {line(row)}"
+    return [Problem(name, text, ("drop",) if distinct == len(texts) else ("categorical", "drop"))]
+
+
+def _nearly_numbers(name: str, values: np.ndarray, line: Line) -> Problem | None:
+    """Return the problem of a column in which at most a tenth of the texts are not numbers."""
+    texts = [text for text in values.tolist() if text is not None]
+    numbers = len(texts) - count_texts(texts)
+    if numbers < 0.9 * len(texts):
+        return None
+    text, row = _example(values)
+    sentence = f"{numbers} of {len(texts)} values are numbers, but {quote(text)} in {line(row)} is not"
+    return Problem(name, sentence, ("na", "drop"), text)
+
+
+def _example(values: np.ndarray) -> tuple[str, int]:
+    """Return the first text that is not a number, and its row."""
+    return first_text(np.array(["" if value is None else str(value) for value in values.tolist()], STRINGS))
+
+
+def fit_table(
+    frame: Frame,
+    targets: str | Sequence[str],
+    task: Task,
+    training: np.ndarray,
+    *,
+    columns: Mapping[str, Column] | None = None,
+    missing: Missing = "error",
+    na: Sequence[str] = (),
+    lines: np.ndarray | None = None,
+) -> Table:
+    """Return the encoding of a table.
+
+    Classes and categories come from all rows, so that a split cannot hide one. Means, standard deviations and the
+    values for gaps come from the training rows.
+
+    Args:
+      frame: all rows.
+      targets: the column to predict, or several for a regression.
+      task: classification or regression.
+      training: row numbers of the training part.
+      columns: how the columns of a file are written; None for columns in memory.
+      missing: what becomes of missing values.
+      na: texts that mean missing, besides the usual ones.
+      lines: (rows,) the line of each row in its file, for messages.
+
+    Raises:
+      TableError: a ValueError, for columns with missing values or too many distinct texts; the message has all of them.
+      ValueError: for a target that is constant or whose scale float32 cannot hold.
+    """
+    names = [targets] if isinstance(targets, str) else list(targets)
+    written = columns or {}
+    if problems := find_problems(frame, names, written, missing, lines):
+        raise TableError(problems)
+    fitted = [_fit_column(frame, name, written.get(name), missing) for name in frame if name not in names]
+    if not fitted:
+        raise ValueError(f"the target {','.join(names)!r} is the only column; at least one more is needed")
+    encoded, gaps = encode(frame, fitted, lines)
+    encoded = encoded[training]
+    fill = None
+    if gaps:
+        fill = _fill(encoded, fitted, missing)
+        encoded = np.where(np.isnan(encoded), fill, encoded)
+    mean, std = _moments(encoded)
+    table = Table(task, ",".join(names), [], fitted, mean=mean.tolist(), std=std.tolist(), missing=missing)
+    table = table._replace(na=list(na) or None, fill=None if fill is None else fill.tolist())
+    if task == "classification":
+        return _with_classes(table, column_values(frame, names[0]), written.get(names[0]))
+    table = table._replace(target_kind="number")
+    scales = [Target(name, *_target_moments(name, column_numbers(frame, name, lines)[training])) for name in names]
+    if len(scales) > 1:
+        return table._replace(several=scales)
+    return table._replace(target_mean=scales[0].mean, target_std=scales[0].std)
+
+
+def _fit_column(frame: Frame, name: str, written: Column | None, missing: Missing) -> Column:
+    """Return a column with its categories."""
+    values = column_values(frame, name)
+    column = written or Column(str(name), _kind(values))
+    if column.kind == "date" and not column.date:
+        whole = values.astype("datetime64[D]") == values
+        column = column._replace(date=DAY if (whole | np.isnat(values)).all() else SECOND)
+    if column.kind in ("number", "date"):
+        return column
+    texts = as_texts(values)
+    counts = Counter(text for text in texts if text is not None)
+    categories = sorted(counts)
+    if len(categories) > MOST_CATEGORIES:
+        categories = sorted(["", *(text for text, _ in counts.most_common(MOST_CATEGORIES))])
+        return column._replace(categories=categories, others=True)
+    if missing == "category" and missing_rows(values).any():
+        categories = ["", *categories]
+    return column._replace(categories=categories)
+
+
+def _kind(values: np.ndarray) -> Kind:
+    return "number" if is_numeric(values) else "date" if values.dtype.kind == "M" else "text"
+
+
+def _fill(encoded: np.ndarray, columns: Sequence[Column], missing: Missing) -> np.ndarray:
+    """Return what a missing value becomes, for each feature: the mean, or for numbers the median."""
+    numbers = np.array([column.kind == "number" for column in columns for _ in feature_names(column)])
+    present = np.ma.masked_invalid(encoded)
+    fill = present.mean(0).filled(0.0)
+    if missing in ("median", "category"):
+        fill = np.where(numbers, _median(present), fill)
+    return np.asarray(fill)
+
+
+def _median(present: np.ma.MaskedArray[Any, Any]) -> np.ndarray:
+    return np.array([np.median(column.compressed()) if column.count() else 0.0 for column in present.T])
+
+
+def _with_classes(table: Table, values: np.ndarray, written: Column | None) -> Table:
+    kind = written.kind if written is not None and written.kind != "date" else _kind(values)
+    labels = values if is_numeric(values) else as_texts(values)
+    distinct: list[Any] = sorted(set(labels.tolist()))  # numbers are sorted by value, not as text
+    if len(distinct) < 2:
+        raise ValueError(
+            f"column {table.target!r} holds only one class, {quote(str(distinct[0]))}; a classifier needs at least two "
+            "classes"
+        )
+    return table._replace(classes=[str(label) for label in distinct], target_kind="text" if kind == "date" else kind)
+
+
+def _target_moments(name: str, numbers: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard deviation of a target."""
+    if (numbers == numbers[0]).all():
+        raise ValueError(f"column {name!r} is {numbers[0]:g} in all rows; the target must vary")
+    mean, std = (float(moment) for moment in _moments(numbers))
+    if not LEAST_STD < std < 1 / LEAST_STD:
+        raise ValueError(
+            f"column {name!r} has the standard deviation {std:g}; predictions are float32, so scale the target"
+        )
+    return mean, std
+
+
+def _moments(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return means and standard deviations over the rows; 1 as the deviation of a constant column, which becomes 0."""
+    # Scaling by powers of two changes no bit, but the squares of 1e300 and of 1e-300 would be infinite and zero
+    exponent = np.frexp(np.abs(numbers).max(0))[1]
+    scaled = np.ldexp(numbers, -exponent)
+    # The range is compared with 0, because the deviation of a constant column may be a rounding error
+    std = np.where(np.ptp(scaled, 0) == 0, 1.0, np.ldexp(scaled.std(0), exponent))
+    return np.ldexp(scaled.mean(0), exponent), std

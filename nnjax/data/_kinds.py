@@ -1,0 +1,236 @@
+"""The kind of a column of texts is decided once, over all its rows: numbers, dates, or texts."""
+
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from nnjax.data._csv import MARK, MISSING, quote
+from nnjax.data._dates import choose_format, find_formats, parse_dates
+from nnjax.data._numbers import STRINGS, Decimal, Numbers, parse_numbers
+
+# "category" is text by request: numbers and NA are then categories too, and only an empty field is missing
+Kind = Literal["number", "text", "category", "date"]
+
+
+class Column(NamedTuple):
+    """A column of numbers or dates, or of categories, which are one-hot encoded; and how they are written."""
+
+    name: str
+    kind: Kind = "number"
+    categories: list[str] | None = None  # None for numbers and dates; "" is the category of missing or rare texts
+    decimal: Decimal = "."  # the decimal sign of numbers
+    unit: str = ""  # of numbers, such as $ or %
+    date: str = ""  # the format of dates, as for `datetime.strptime`
+    others: bool = False  # True if "" also is the category of rare texts
+
+
+class Parsed(NamedTuple):
+    """The values of a column: int64 or float64 with NaN, datetime64 with NaT, or texts with None where missing."""
+
+    column: Column  # without categories
+    values: np.ndarray
+
+
+Line = Callable[[int], str]  # where a row is, for messages
+Options = dict[Decimal, Numbers]  # the numbers of a column for each decimal sign that fits
+
+
+def parse_columns(
+    fields: dict[str, np.ndarray], kinds: dict[str, Kind], decimal: Decimal | None, separator: str, line: Line
+) -> dict[str, Parsed]:
+    """Return the values of each column of a file, with the kind that fits all its rows.
+
+    Args:
+      fields: (rows,) texts of each column, from `read_csv`.
+      kinds: kinds that are set: "category", and "text" for texts that are neither numbers nor dates.
+      decimal: the decimal sign; None to detect it. A column such as 1,250 fits both signs; it gets the sign of most
+        other columns, or else the comma if the separator is a semicolon.
+      separator: the separator of the file.
+      line: returns where a row is, for messages.
+
+    Warns:
+      UserWarning: for numbers with leading zeros, which may be codes, for numbers that fit both decimal signs if no
+        other column shows which is meant, and for dates whose day and month could be exchanged.
+    """
+    signs: tuple[Decimal, ...] = (".", ",") if decimal is None else (decimal,)
+    options = {
+        name: {} if kinds.get(name) in ("category", "text") else _options(fields[name], signs) for name in fields
+    }
+    known = _usual(options, None)
+    usual = known or ("," if separator == ";" else ".")
+    parsed = {}
+    for name, numbers in options.items():
+        if numbers:
+            sign = usual if usual in numbers else next(iter(numbers))
+            _warn_of_codes(name, fields[name])
+            if known is None:
+                _warn_of_signs(name, fields[name], numbers, sign)
+            parsed[name] = Parsed(Column(name, decimal=sign, unit=numbers[sign].unit), numbers[sign].values)
+        else:
+            parsed[name] = _parse_texts(name, fields[name], kinds.get(name), line)
+    return parsed
+
+
+def parse_as(
+    columns: Sequence[Column], fields: dict[str, np.ndarray], decimal: Decimal | None, line: Line
+) -> dict[str, np.ndarray]:
+    """Return the values of the columns of a new file, of the kinds that they had in training.
+
+    Args:
+      columns: the columns of the table, whose fields are read.
+      fields: (rows,) texts of each column, from `read_csv`.
+      decimal: the decimal sign; None for that of the training, unless the numbers of this file fit only the other one.
+      line: returns where a row is, for messages.
+
+    Raises:
+      ValueError: for a text in a column of numbers or dates; the message has the line.
+    """
+    signs: tuple[Decimal, ...] = (".", ",") if decimal is None else (decimal,)
+    options = {c.name: _options(fields[c.name], signs) for c in columns if c.kind == "number"}
+    own = {c.decimal for c in columns if c.kind == "number"}
+    usual = decimal or _usual(options, next(iter(own)) if len(own) == 1 else None)
+    values = {}
+    for column in columns:
+        field, place = fields[column.name], f"column {column.name!r} must hold"
+        if column.kind == "number":
+            numbers = options[column.name].get(usual or column.decimal)
+            if numbers is None:
+                wrong, row = first_text(field, usual or column.decimal)
+                raise ValueError(f"{place} numbers, got {quote(wrong)} in {line(row)}")
+            if numbers.unit not in ("", column.unit) and column.unit:
+                raise ValueError(f"{place} numbers in {column.unit}, as in training, got {numbers.unit}")
+            values[column.name] = numbers.values
+        elif column.kind == "date":
+            texts = _each(field, lambda text: meaning(text, "date"))
+            values[column.name] = dates = parse_dates(texts.tolist(), column.date)
+            wrong_rows = np.flatnonzero(np.isnat(dates) & np.array([text is not None for text in texts], bool))
+            if wrong_rows.size:
+                example, row = datetime(2026, 12, 31, 18, 30).strftime(column.date), int(wrong_rows[0])
+                raise ValueError(f"{place} dates such as {example}, got {quote(texts[row])} in {line(row)}")
+        else:
+            values[column.name] = _each(field, partial(meaning, kind=column.kind))
+    return values
+
+
+def _options(fields: np.ndarray, signs: Sequence[Decimal]) -> Options:
+    """Return the numbers of all rows for each decimal sign that fits; only one if both give the same numbers."""
+    options = {sign: numbers for sign in signs if (numbers := parse_numbers(fields, sign)) is not None}
+    if not options:
+        missing = _each(fields, lambda field: meaning(field, "number") is None).astype(bool)
+        if missing.any():
+            present = {sign: parse_numbers(fields[~missing], sign) for sign in signs}
+            options = {
+                sign: _with_missing(numbers, missing) for sign, numbers in present.items() if numbers is not None
+            }
+    return options
+
+
+def _with_missing(numbers: Numbers, missing: np.ndarray) -> Numbers:
+    values = np.full(len(missing), np.nan)
+    values[~missing] = numbers.values
+    return numbers._replace(values=values)
+
+
+def _usual(options: dict[str, Options], default: Decimal | None) -> Decimal | None:
+    """Return the decimal sign of most columns that fit only one sign; the default if there are none."""
+    signs = [sign for numbers in options.values() if len(numbers) == 1 for sign in numbers]
+    if signs.count(",") == signs.count("."):
+        return default
+    return "," if signs.count(",") > signs.count(".") else "."
+
+
+def _parse_texts(name: str, fields: np.ndarray, kind: Kind | None, line: Line) -> Parsed:
+    """Return the dates or texts of a column that does not hold numbers."""
+    if kind == "category":
+        return Parsed(Column(name, "category"), _each(fields, partial(meaning, kind=kind)))
+    texts = _each(fields, partial(meaning, kind="text"))
+    known = list({text for text in texts.tolist() if text is not None})
+    if kind == "text" or not (formats := find_formats(known)):
+        return Parsed(Column(name, "text"), texts)
+    form, other = choose_format(known, formats)
+    if other is not None:
+        row = next(i for i, text in enumerate(texts) if text is not None)
+        warnings.warn(
+            f"column {name!r}: the dates could be {form} or {other} ({quote(texts[row])} in {line(row)}) and are read "
+            f"as {form}; write them as 2026-12-31 to be sure",
+            stacklevel=4,
+        )
+    return Parsed(Column(name, "date", date=form), parse_dates(texts.tolist(), form))
+
+
+def _warn_of_codes(name: str, fields: np.ndarray) -> None:
+    """Warn of numbers with leading zeros, which may be codes."""
+    if (code := _leading_zero(fields)) is not None:
+        warnings.warn(
+            f"column {name!r} is read as numbers, but {code!r} has leading zeros; if it holds codes, make it "
+            "categorical",
+            stacklevel=4,
+        )
+
+
+def _warn_of_signs(name: str, fields: np.ndarray, numbers: Options, sign: Decimal) -> None:
+    """Warn of numbers that differ by the decimal sign."""
+    values = {s: n.values for s, n in numbers.items()}
+    if len(values) == 2 and not np.array_equal(values["."], values[","], equal_nan=True):
+        row = int(np.flatnonzero((values["."] != values[","]) & ~np.isnan(values["."]))[0])
+        other: Decimal = "," if sign == "." else "."
+        warnings.warn(
+            f"column {name!r}: {quote(fields[row])} is read as {values[sign][row]:g}; with the decimal sign {other!r} "
+            f"it would be {values[other][row]:g}",
+            stacklevel=4,
+        )
+
+
+def _leading_zero(fields: np.ndarray) -> str | None:
+    """Return the first field such as 01 or 007, or None."""
+    zero = np.strings.startswith(fields, "0") & (np.strings.str_len(fields) > 1)
+    return next((field for field in fields[zero].tolist() if field[1].isdecimal()), None)
+
+
+def parse_numbers_of(fields: np.ndarray) -> np.ndarray | None:
+    """Return the numbers in texts (rows,), NaN where missing; None if a text is no number."""
+    options = _options(fields, ["."])
+    return options["."].values if options else None
+
+
+def first_text(fields: np.ndarray, decimal: Decimal = ".") -> tuple[str, int]:
+    """Return the first field that is not a number, and its row; the last field if all are numbers."""
+    low, high = 0, len(fields)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _options(fields[low:middle], [decimal]) else (low, middle)
+    return fields[low].removeprefix(MARK), low
+
+
+def count_texts(texts: Sequence[str]) -> int:
+    """Return how many texts are not numbers."""
+    counts = Counter(texts)
+    return sum(count for text, count in counts.items() if parse_numbers(np.array([text], STRINGS)) is None)
+
+
+def clean_text(text: str) -> str:
+    """Return a category without the spaces around it, and with one spelling of accents and of booleans."""
+    text = unicodedata.normalize("NFC", text).strip()
+    return text.capitalize() if text.lower() in ("true", "false") else text
+
+
+def meaning(field: str, kind: Kind | None) -> str | None:
+    """Return the text of a field; None if it is missing."""
+    text = clean_text(field.removeprefix(MARK))
+    missing = not text or (text in MISSING and kind != "category" and not field.startswith(MARK))
+    return None if missing else text
+
+
+def _each(fields: np.ndarray, function: Callable[[str], Any]) -> np.ndarray:
+    """Return the function's value for each field, computed once for equal fields."""
+    listed = fields.tolist()
+    values = {field: function(field) for field in set(listed)}
+    result = np.empty(len(listed), object)
+    result[:] = [values[field] for field in listed]
+    return result

@@ -1,0 +1,186 @@
+"""Load a table, from a file or in memory: drop columns, fill gaps, split the rows and encode them."""
+
+import csv
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax import checks
+from nnjax.data._fit_table import choose_task, find_problems, fit_table
+from nnjax.data._frame import missing_rows
+from nnjax.data._kinds import Kind
+from nnjax.data._numbers import Decimal
+from nnjax.data._problems import TableError
+from nnjax.data._read_table import RawTable, check_column, in_memory, read_table
+from nnjax.data._split import split_rows
+from nnjax.data._suspicious import index_column, warnings_about
+from nnjax.data.table import Missing, Table, Task, column_texts, list_names
+from nnjax.types import Data
+
+MISSING_RULES = ("error", "drop", "mean", "median", "category")
+LEAST_ROWS = 5
+
+
+class Dataset(NamedTuple):
+    """A training part and a test part, and the table that encodes their rows as numbers."""
+
+    train: Data  # x (rows, features) float32; y (rows,) int32, or (rows, targets) float32 for regression
+    test: Data
+    table: Table  # task, names of classes and columns, standardisation
+    why: str = ""  # the reason why this task was chosen, in words
+    rows: np.ndarray | None = None  # the training rows in the file, from 0 without the header; None for a named set
+    notes: tuple[str, ...] = ()  # how the columns were read and gaps were filled, in words
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """The options of `load` that apply to tables, explained there."""
+
+    target: str | Sequence[str] | None = None
+    task: Task | None = None
+    categorical: Sequence[str] = ()
+    drop: Sequence[str] = ()
+    missing: Missing = "error"
+    na: Sequence[str] = ()
+    separator: str | None = None
+    decimal: Decimal | None = None
+    test_share: float = 0.2
+    seed: int = 0
+    kinds: Mapping[str, Kind] = field(default_factory=dict)  # of a run that is repeated
+
+    def __post_init__(self) -> None:
+        for name in ("categorical", "drop", "na"):
+            if isinstance(value := getattr(self, name), str):
+                raise TypeError(f"load: {name} must be a list, got {value!r}; write [{value!r}]")
+        if self.task is not None:
+            checks.one_of("load", "task", self.task, ("classification", "regression"))
+        if self.decimal is not None:
+            checks.one_of("load", "decimal sign", self.decimal, (".", ","))
+        if self.separator is not None and (not isinstance(self.separator, str) or len(self.separator) != 1):
+            raise ValueError(f"load: sep must be one character, such as ';' or '\\t', got {self.separator!r}")
+        checks.one_of("load", "rule for missing values", self.missing, MISSING_RULES)
+        checks.in_range("load", "test_share", self.test_share, "(0, 1)")
+        checks.positive_int("load", "seed", self.seed, 0, bits=64)
+
+
+def load_table(source: Any, options: TableOptions) -> Dataset:
+    """Return the data set of a file, given as a path, or of a DataFrame or a dict of arrays; see `load`."""
+    is_file = isinstance(source, Path)
+    place = str(source) if is_file else "the table"
+    kinds: dict[str, Kind] = {**options.kinds, **dict.fromkeys(options.categorical, "category")}
+    if is_file:
+        raw = read_table(source, kinds=kinds, separator=options.separator, decimal=options.decimal, na=options.na)
+    else:
+        raw = in_memory(source, kinds)
+        for name in options.categorical:
+            check_column(place, "categorical column", name, raw.frame)
+    targets = _targets(place, raw, options, is_npz=is_file and source.suffix.lower() == ".npz")
+    name = source.name if is_file else place
+    raw = _without(raw, name, options.drop, targets)
+    _check_rows(place, len(raw.frame[targets[0]]))
+    with checks.located(f"in {place}"):
+        return _encode(raw, name, targets, options, warn=raw.lines is not None)
+
+
+def _targets(place: str, raw: RawTable, options: TableOptions, *, is_npz: bool) -> list[str]:
+    """Return the names of the columns to predict."""
+    target = options.target
+    if target is None and is_npz:
+        if "y" not in raw.frame:
+            raise ValueError(f"{place}: an array named y is missing, with one entry per row of x")
+        target = "y"
+    if target is None:
+        raise ValueError(f"{place}: name the target, the column to predict; the columns are {list_names(raw.frame)}")
+    names = [target] if isinstance(target, str) else list(target)
+    if isinstance(target, str) and target not in raw.frame and "," in target:
+        names = [name.strip() for name in next(csv.reader([target], skipinitialspace=True))]
+    for name in names:
+        check_column(place, "target column", name, raw.frame)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"{place}: name each target once, got {', '.join(names) or 'none'}")
+    if len(names) > 1 and options.task == "classification":
+        raise ValueError(f"{place}: several targets need a regression; a classifier has one, got {', '.join(names)}")
+    regression = options.task == "regression" or len(names) > 1
+    if regression and (both := [name for name in names if name in options.categorical]):
+        raise ValueError(f"load: the target {both[0]!r} of a regression cannot be categorical; omit one of the two")
+    return names
+
+
+def _without(raw: RawTable, place: str, drop: Sequence[str], targets: Sequence[str]) -> RawTable:
+    """Return the table without the columns to drop, and without an unnamed column that numbers the rows."""
+    for name in drop:
+        check_column(place, "column to drop", name, raw.frame)
+        if name in targets:
+            raise ValueError(f"load: the target {name!r} cannot be dropped")
+    index = index_column(raw.frame)
+    if index is not None and index not in targets and index not in drop:
+        warnings.warn(f"{place}: the first column has no name and numbers the rows, so it is left out", stacklevel=5)
+        drop = [*drop, index]
+    return raw._replace(frame={name: values for name, values in raw.frame.items() if name not in drop})
+
+
+def _encode(raw: RawTable, place: str, targets: list[str], options: TableOptions, *, warn: bool) -> Dataset:
+    # All problems are reported before one of them decides the task
+    problems = find_problems(raw.frame, targets, raw.columns, options.missing, raw.lines)
+    if problems:
+        raise TableError(problems)
+    rows = np.flatnonzero(_complete(raw, targets, options.missing))
+    notes = list(_row_notes(raw, targets, len(rows), options.missing))
+    frame = {name: values[rows] for name, values in raw.frame.items()}
+    lines = None if raw.lines is None else raw.lines[rows]
+    _check_rows(place, len(rows))
+    several = len(targets) > 1
+    task, why = choose_task(frame, targets[0], "regression" if several else options.task, lines=lines)
+    why = f"{len(targets)} targets" if several else why
+    classify = task == "classification"
+    labels = column_texts(frame, targets[0]) if classify else np.zeros(len(rows))
+    parts = split_rows(labels, options.test_share, seed=options.seed, stratify=classify)
+    table = fit_table(
+        frame, targets, task, parts[0], columns=raw.columns, missing=options.missing, na=options.na, lines=lines
+    )
+    x, y = table.features(frame, lines=lines), table.targets(frame, lines=lines)
+    if warn:
+        for warning in warnings_about(frame, table, lines):
+            warnings.warn(f"{place}: {warning}", stacklevel=5)
+    notes += _column_notes(frame, table)
+    train, test = (Data(jnp.asarray(x[part]), jnp.asarray(y[part])) for part in parts)
+    return Dataset(train, test, table, why, rows[parts[0]], tuple(notes))
+
+
+def _check_rows(place: str, n: int) -> None:
+    if n < LEAST_ROWS:
+        raise ValueError(f"{place}: {n} rows are too few to train and to test; at least {LEAST_ROWS} are needed")
+
+
+def _complete(raw: RawTable, targets: Sequence[str], missing: Missing) -> np.ndarray:
+    """Return (rows,) bool, True for rows that are used: those with a target, and with `drop` with all values."""
+    used = raw.frame if missing == "drop" else targets
+    return ~np.logical_or.reduce([missing_rows(raw.frame[name]) for name in used])
+
+
+def _row_notes(raw: RawTable, targets: Sequence[str], used: int, missing: Missing) -> Iterator[str]:
+    total = len(raw.frame[targets[0]])
+    if used < total:
+        lacks = "have a missing value" if missing == "drop" else "have no target"
+        yield f"left out: {total - used:,} of {total:,} rows, which {lacks}"
+
+
+def _column_notes(frame: Mapping[str, np.ndarray], table: Table) -> Iterator[str]:
+    """Yield how columns were read that are neither plain numbers nor plain texts, and how gaps are filled."""
+    dates = [column.name for column in table.columns if column.kind == "date"]
+    if dates:
+        yield f"dates, as days and as the place in the year and the week: {list_names(dates)}"
+    units = [f"{column.name} ({column.unit})" for column in table.columns if column.unit]
+    if units:
+        yield f"numbers with a unit: {list_names(units)}"
+    rare = [column.name for column in table.columns if column.others]
+    if rare:
+        yield f"texts of which the most frequent are categories, and the others one more: {list_names(rare)}"
+    filled = [f"{gap.problem.column} ({len(gap.rows):,})" for gap in table.gaps(frame) if not gap.unknown]
+    if filled:
+        yield f"missing values filled ({table.missing}): {list_names(filled)}"

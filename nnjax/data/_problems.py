@@ -1,0 +1,75 @@
+"""What is wrong with the columns of a table: all of it in one message."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+Remedy = Literal["missing", "words", "categorical", "na", "drop"]
+Line = Callable[[int], str]
+
+IN_PYTHON: Mapping[Remedy, str] = {
+    "missing": "missing='median', 'mean' or 'category' fills them, 'drop' leaves the rows out",
+    "words": "categorical=[{columns}] keeps words such as NA as categories",
+    "categorical": "categorical=[{columns}] keeps the 100 most frequent texts",
+    "na": "na=[{words}] declares texts that mean missing",
+    "drop": "drop=[{columns}] leaves columns out",
+}
+
+
+class Problem(NamedTuple):
+    """One problem of a column."""
+
+    column: str
+    text: str
+    remedies: tuple[Remedy, ...] = ()
+    word: str = ""  # a text that may mean missing
+
+
+class TableError(ValueError):
+    """Columns of a table that cannot be used.
+
+    Attributes:
+      problems: one for each column.
+    """
+
+    def __init__(self, problems: Sequence[Problem]):
+        super().__init__(describe(problems, IN_PYTHON, lambda names: ", ".join(map(repr, names))))
+        self.problems = problems
+
+
+def describe(problems: Sequence[Problem], remedies: Mapping[Remedy, str], join: Callable[[list[str]], str]) -> str:
+    """Return a sentence for one problem, and a table with a line for each of several ones.
+
+    Args:
+      problems: the problems, at least one.
+      remedies: how to fix a problem, in words; {columns} becomes the names of the columns, {words} their odd texts.
+      join: returns a list of names or words as it is written in code, or on the command line.
+    """
+    columns: dict[Remedy, list[str]] = {}
+    for problem in problems:
+        for remedy in problem.remedies:
+            columns.setdefault(remedy, []).append(problem.column)
+    words = join(sorted({problem.word for problem in problems if problem.word and len(problem.word) < 100}))
+    fixes = [remedies[r].format(columns=join(columns[r]), words=words) for r in remedies if r in columns]
+    if len(problems) == 1:
+        return "; ".join([f"column {problems[0].column!r}: {problems[0].text}", *fixes])
+    width = min(max(len(problem.column) for problem in problems), 30)
+    lines = [f"  {problem.column:{width}}  {problem.text}" for problem in problems]
+    return "\n".join([f"{len(problems)} columns cannot be used:", *lines, *fixes])
+
+
+def line_numbers(lines: np.ndarray | None) -> Line:
+    """Return a function that says where a row is: in which line of the file, or in which row of a table in memory."""
+    return lambda row: f"row {row}" if lines is None else f"line {lines[row]}"
+
+
+def missing_values(column: str, missing: np.ndarray, line: Line) -> Problem:
+    """Return the problem of missing values, (rows,) bool."""
+    count = int(missing.sum())
+    text = f"all {count} values are missing" if missing.all() else f"{_values(count)} missing, the first"
+    return Problem(column, f"{text} in {line(int(missing.argmax()))}" if not missing.all() else text)
+
+
+def _values(count: int) -> str:
+    return f"{count} value is" if count == 1 else f"{count} values are"

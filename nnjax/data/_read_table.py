@@ -1,0 +1,163 @@
+"""Read tables from files: CSV, NPZ, and Parquet through pandas."""
+
+import difflib
+import math
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnjax import checks
+from nnjax.data import _csv
+from nnjax.data._frame import Frame, as_texts, column_values
+from nnjax.data._kinds import Column, Kind, parse_as, parse_columns
+from nnjax.data._npz import read_npz
+from nnjax.data._numbers import Decimal
+from nnjax.data._problems import Line, line_numbers
+from nnjax.data.table import Table
+
+SUFFIXES = (*_csv.SUFFIXES, ".parquet", ".npz")
+
+
+class RawTable(NamedTuple):
+    """The columns of a file or of a DataFrame, before they are encoded."""
+
+    frame: dict[str, np.ndarray]  # numbers, dates or texts (rows,), see `_kinds.Parsed`
+    columns: dict[str, Column]  # how they are written in a file
+    lines: np.ndarray | None = None  # (rows,) the line of each row; None for a file without lines
+    kept: Mapping[str, np.ndarray] = MappingProxyType({})  # further columns, as they are in the file
+
+
+def is_table_file(name: str) -> bool:
+    """Return True for the name of a file with a table."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def read_table(
+    path: Path,
+    *,
+    table: Table | None = None,
+    kinds: Mapping[str, Kind] | None = None,
+    separator: str | None = None,
+    decimal: Decimal | None = None,
+    na: Collection[str] = (),
+    more: Collection[str] = (),
+) -> RawTable:
+    """Read a CSV file with a header, a Parquet file, or the arrays `x` and `y` of an NPZ file as `x0`, `x1`, … and `y`.
+
+    Args:
+      path: the file.
+      table: read the columns of this table, each as the kind that it had in training; None for all columns, with the
+        kinds that their values have.
+      kinds: kinds of columns that are set: "category" for columns that hold categories, even if they look like numbers
+        or missing values; "text" for texts that are read neither as numbers nor as dates.
+      separator: the separator of a CSV file; None to detect it.
+      decimal: the decimal sign of a CSV file; None to detect it.
+      na: texts that mean missing, besides the usual ones.
+      more: columns of the file that are also returned as they are. Only with a table.
+
+    Raises:
+      FileNotFoundError, OSError, ValueError: if the file does not exist or cannot be read; the message names the path.
+      ModuleNotFoundError: for a Parquet file without pandas.
+    """
+    kinds = dict(kinds or {})
+    name = path.name.lower()
+    if name.endswith(_csv.SUFFIXES):
+        return _read_csv(path, table, kinds, separator, decimal, [*na, *((table.na if table else None) or ())], more)
+    frame = _read_parquet(path) if name.endswith(".parquet") else _npz_columns(path)
+    for kind, names in (("categorical column", kinds), ("column to keep", more)):
+        for column in names:
+            check_column(path, kind, column, frame)
+    return in_memory(frame, kinds)._replace(kept={column: np.asarray(frame[column]) for column in more})
+
+
+def in_memory(frame: Frame, kinds: Mapping[str, Kind]) -> RawTable:
+    """Return the columns of a DataFrame or a dict of arrays."""
+    values = {str(name): column_values(frame, name) for name in frame}
+    values |= {name: as_texts(values[name]) for name in kinds if name in values}
+    return RawTable(values, {name: Column(name, kind) for name, kind in kinds.items()})
+
+
+def _read_csv(
+    path: Path,
+    table: Table | None,
+    kinds: dict[str, Kind],
+    separator: str | None,
+    decimal: Decimal | None,
+    na: Sequence[str],
+    more: Collection[str],
+) -> RawTable:
+    fields = _csv.read_csv(path, separator)
+    line = line_numbers(fields.lines)
+    columns = {name: _without(column, na) for name, column in fields.columns.items()}
+    for name in kinds:
+        check_column(path, "categorical column", name, columns)
+    for name in more:
+        check_column(path, "column to keep", name, columns)
+    with checks.located(f"in {path}"):
+        if table is None:
+            parsed = parse_columns(columns, kinds, decimal, fields.separator, line)
+            return RawTable(
+                {name: part.values for name, part in parsed.items()},
+                {name: part.column for name, part in parsed.items()},
+                fields.lines,
+            )
+        wanted = [column for column in table.columns if column.name in columns]
+        values = parse_as(wanted, columns, decimal, line)
+        values |= _read_targets(table, columns, decimal, line)
+    kept = {name: np.array([field.removeprefix(_csv.MARK) for field in fields.columns[name]], object) for name in more}
+    return RawTable(values, {column.name: column for column in wanted}, fields.lines, kept)
+
+
+def _read_targets(
+    table: Table, fields: dict[str, np.ndarray], decimal: Decimal | None, line: Line
+) -> dict[str, np.ndarray]:
+    """Return the targets that a new file has, as numbers or texts. A prediction needs none of them."""
+    signs = [column.decimal for column in table.columns if column.kind == "number"]
+    usual: Decimal = max(set(signs), key=signs.count) if signs else "."
+    values: dict[str, np.ndarray] = {}
+    for name in table.target_names:
+        if name in fields:
+            try:
+                values |= parse_as([Column(name, table.target_kind, decimal=usual)], fields, decimal, line)
+            except ValueError:
+                values |= parse_as([Column(name, "text")], fields, decimal, line)
+    return values
+
+
+def _without(fields: np.ndarray, na: Sequence[str]) -> np.ndarray:
+    """Return the fields, empty where they mean missing."""
+    return np.where(np.isin(np.strings.strip(fields), list(na)), "", fields) if na else fields
+
+
+def _read_parquet(path: Path) -> Frame:
+    _csv.open_file(path).close()  # pandas' message for a missing file is long
+    try:
+        import pandas as pd
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(f"{path} needs pandas and pyarrow: pip install 'nnjax[tables]'") from None
+    try:
+        return pd.read_parquet(path)
+    except ImportError:
+        raise ModuleNotFoundError(f"{path} needs pyarrow: pip install 'nnjax[tables]'") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as Parquet: {error}") from None
+
+
+def _npz_columns(path: Path) -> dict[str, np.ndarray]:
+    x, y = read_npz(path)
+    flat = x.reshape(len(x), math.prod(x.shape[1:]))
+    return {f"x{i}": flat[:, i] for i in range(flat.shape[1])} | ({} if y is None else {"y": y})
+
+
+def check_column(path: Any, kind: str, name: str, frame: Collection[str]) -> None:
+    """Check that a file has a column. The message lists the most similar names of the first thousand.
+
+    Raises:
+      ValueError: if it has none.
+    """
+    if name not in frame:
+        checks.one_of(str(path), kind, name, difflib.get_close_matches(name, islice(frame, 1000), 20, cutoff=0))
