@@ -73,7 +73,7 @@ def make_report(path: Path, subject: Subject, drawn: Mapping[str, bytes], weight
     kinds = ["training", *(["validation"] if prepared.held_out is not None else []), "test"]
     split = ", ".join(f"{n:,} {kind}" for n, kind in zip(rows, kinds, strict=True))
     features = np.shape(prepared.training.x)[1]
-    figures = [(name, png, CAPTIONS.get(name, name)) for name, png in drawn.items()]
+    figures = [(name, png, CAPTIONS.get(name.rstrip("_0123456789"), name)) for name, png in drawn.items()]
     body = [
         html_page.header(
             title,
@@ -113,9 +113,10 @@ def _scores(subject: Subject) -> list[str]:
     table, test = prepared.dataset.table, prepared.dataset.test
     constant = baseline(table, prepared.training, test)
     scores = dict(outcome.scores) | {k: summary[k] for k in ("balanced_accuracy", "auc") if summary.get(k) is not None}
+    unit = f"in the units of {table.target}" if table.several is None else "in standard deviations"
     rows = []
     for name in [name for name in SCORES if name in scores]:
-        label = SCORES[name] + (f" (in the units of {table.target})" if name == "rmse" else "")
+        label = SCORES[name] + (f" ({unit})" if name == "rmse" else "")
         rows.append([label, _number(scores[name]), _number(constant.scores.get(name))])
     what = f"The baseline is a constant prediction: {constant.prediction}."
     if outcome.member_scores is not None and len(outcome.member_scores) > 1:

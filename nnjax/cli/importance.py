@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nnjax.cli.predictor import Predictor
-from nnjax.data.table import Table
+from nnjax.data.table import Table, feature_names
 
 MOST_ROWS, LEAST_ROWS = 2000, 200
 MOST_REPEATS, LEAST_REPEATS = 30, 5
@@ -50,7 +50,7 @@ def permutation_importance(
     before = _quality(predict(x), y, table)
     drops, first = [], 0
     for column in table.columns:
-        width = 1 if column.categories is None else len(column.categories)
+        width = len(feature_names(column))
         features = slice(first, first + width)
         first += width
         shuffled = np.tile(x, (repeats, 1, 1))
@@ -63,17 +63,17 @@ def permutation_importance(
 
 
 def _quality(prediction: np.ndarray, y: np.ndarray, table: Table) -> np.ndarray:
-    """Return the quality of each prediction (n,): 1 if the class is right, or minus the squared error."""
+    """Return the quality of each prediction (n,): 1 if the class is right, or minus the mean squared error."""
     if table.task == "classification":
         return (prediction.argmax(1) == y).astype(float)
-    return -((prediction[:, 0].astype(float) - y[:, 0]) ** 2)
+    return -((prediction.astype(float) - y) ** 2).mean(1)
 
 
 def _scale(y: np.ndarray, drawn: np.ndarray, table: Table) -> np.ndarray:
     """Return the divisor that turns a mean quality into a score (repeats,): the variance of the target for R²."""
     if table.task == "classification":
         return np.ones(len(drawn))
-    return np.maximum(y[:, 0][drawn].astype(float).var(1), 1e-12)
+    return np.maximum(y[drawn].astype(float).var(1).mean(1), 1e-12)
 
 
 def _name(table: Table) -> str:

@@ -1,6 +1,7 @@
 """The pictures of a run folder."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,7 +134,7 @@ def _classification(subject: Subject, context: str) -> dict[str, Callable[[], An
         if len(shape) == 2:
             pictures["first_layer"] = lambda: _first_layer(subject, shape, context)
         return pictures
-    numbers = [column for column in table.columns if column.categories is None]
+    numbers = [column for column in table.columns if column.kind == "number"]
     if len(numbers) == len(table.columns) == 2 and len(table.classes) <= MOST_COLOURS:
         pictures["regions"] = lambda: _regions(subject, context)
     return pictures | {"importance": lambda: _importance(subject, context)}
@@ -141,18 +142,17 @@ def _classification(subject: Subject, context: str) -> dict[str, Callable[[], An
 
 def _regression(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
     _, prepared, outcome, _, _ = subject
-    table = prepared.dataset.table
-    true, predicted = (
-        np.asarray(v, float)[:, 0] * table.target_std + table.target_mean
-        for v in (prepared.dataset.test.y, outcome.prediction)
-    )
-    outputs = outcome.member_outputs
-    sd = outputs[..., 0].std(0, ddof=1) * table.target_std if outputs is not None and len(outputs) > 1 else None
-    return {
-        "predictions": lambda: plot.predictions(predicted, true, table.target, sd=sd, context=context),
-        "residuals": lambda: plot.residuals(predicted, true, table.target, context=context),
-        "importance": lambda: _importance(subject, context),
-    }
+    table, outputs = prepared.dataset.table, outcome.member_outputs
+    true, predicted = (table.in_units(np.asarray(v, float)) for v in (prepared.dataset.test.y, outcome.prediction))
+    sd = table.in_units(outputs).std(0, ddof=1) if outputs is not None and len(outputs) > 1 else None
+    pictures: dict[str, Callable[[], Any]] = {}
+    for i, name in enumerate(table.target_names):
+        number = "" if table.several is None else f"_{i + 1}"
+        column = (predicted[:, i], true[:, i], name)
+        own = None if sd is None else sd[:, i]
+        pictures[f"predictions{number}"] = partial(plot.predictions, *column, sd=own, context=context)
+        pictures[f"residuals{number}"] = partial(plot.residuals, *column, context=context)
+    return pictures | {"importance": lambda: _importance(subject, context)}
 
 
 def _ensemble(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:

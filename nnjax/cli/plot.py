@@ -39,11 +39,11 @@ def plot_command(
         redraw_sweep(run)
         say(f"pictures and {run_folder.REPORT} written to [bold]{escape(str(run))}[/]")
         return
-    config, _ = run_folder.load_config(run)
+    config, table = run_folder.load_config(run)
     summary = run_folder.load_result(run, config)
     run_folder.check_vouched(run, (run_folder.METRICS, run_folder.RESULT, run_folder.WEIGHTS))
     receipt = run_folder.load_receipt(run)
-    prepared = prepare(config)
+    prepared = prepare(config, table)
     if receipt is not None and data_digest(prepared) != receipt["data"]:
         raise ValueError(
             f"{run}: the data or their split have changed since the run: their SHA-256 does not match the receipt; "
