@@ -27,7 +27,8 @@ LAYERS = [
     ["uncertainty", "debug"],
     ["train"],
     ["interop", "plot", "recipes"],
-    ["lecture", "cli", "pytest_plugin"],
+    ["lecture"],
+    ["cli", "pytest_plugin"],
 ]
 SAME_LINE = {"metrics": {"losses"}, "data": {"storage"}}
 ONLY = {"optcheck": {"types", "checks"}, "storage": {"types", "checks"}, "pytest_plugin": {"optcheck"}}

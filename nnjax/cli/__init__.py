@@ -1,4 +1,4 @@
-"""The command line: `nnjax train`, `predict`, `plot`, `sweep`, `verify`, `replay` and `optcheck`."""
+"""The command line: `nnjax train`, `predict`, `plot`, `sweep`, `verify`, `replay`, `lecture` and `optcheck`."""
 
 import warnings
 
@@ -7,6 +7,7 @@ try:
 
     from nnjax.cli import optcheck
     from nnjax.cli.console import ERROR, complain, show_warning
+    from nnjax.cli.lecture import lecture_command
     from nnjax.cli.output import tolerant_output
     from nnjax.cli.plot import plot_command
     from nnjax.cli.predict import predict_command
@@ -36,6 +37,7 @@ app.command("plot")(plot_command)
 app.command("sweep")(sweep_command)
 app.command("verify")(verify_command)
 app.command("replay")(replay_command)
+app.command("lecture")(lecture_command)
 app.command("optcheck", cls=optcheck.Command)(optcheck.optcheck_command)
 
 

@@ -1,0 +1,94 @@
+"""`nnjax lecture`: the ideas of the lecture notes as a tour, in the terminal and as a page."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from nnjax import checks
+from nnjax.cli import options as o
+from nnjax.cli.console import console, say
+from nnjax.storage.atomic_write import write_file
+
+if TYPE_CHECKING:
+    from nnjax.lecture.idea import Idea
+    from nnjax.lecture.section import Section
+
+CODE_THEME = "ansi_light"  # colours that readers have chosen for their terminal
+
+
+def lecture_command(
+    idea: Annotated[
+        str | None, typer.Argument(metavar="IDEA", help="A single idea, such as softmax; all of them if omitted.")
+    ] = None,
+    show_list: Annotated[bool, o.flag("--list", "List the ideas and exit.", o.OUTPUT)] = False,
+    out: Annotated[
+        Path | None,
+        o.path_option("The page to write. Default: lecture.html, or lecture-IDEA.html for a single idea.", o.OUTPUT),
+    ] = None,
+) -> None:
+    """Run the ideas of the lecture notes "Intro to Deep Learning", one by one.
+
+    Each idea is three sentences, the code that runs it with this library, the
+    numbers that it returns, and a picture. They are printed, and written to
+    one HTML page that needs no network.
+
+    For example: nnjax lecture gradient-descent
+    """
+    from nnjax.lecture import IDEAS, PARTS
+    from nnjax.lecture.page import GENERATOR, make_page
+    from nnjax.lecture.section import run_section
+
+    if show_list:
+        _print_list(PARTS)
+        return
+    if idea is not None:
+        checks.one_of("lecture", "idea", idea, tuple(IDEAS))
+    path = out or Path("lecture.html" if idea is None else f"lecture-{idea}.html")
+    _check_page(path, GENERATOR)
+    sections: dict[str, list[Section]] = {}
+    for part, ideas in PARTS.items():
+        for chosen in ideas:
+            if idea in (None, chosen.name):
+                before = [section.idea for done in sections.values() for section in done]
+                section = run_section(chosen, before)
+                sections.setdefault(part, []).append(section)
+                _print_section(section)
+    write_file(path, make_page(sections).encode())
+    say(f"pictures in {escape(str(path))}, for any browser")
+
+
+def _check_page(path: Path, generator: str) -> None:
+    """Raise if the file exists and is no page of this command."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file, such as --out {path / 'lecture.html'}")
+    if path.exists() and generator not in path.read_text(encoding="utf-8", errors="replace"):
+        raise ValueError(f"{path} exists and was not written by nnjax lecture; choose another file with --out")
+
+
+def _print_list(parts: "Mapping[str, list[Idea]]") -> None:
+    for part, ideas in parts.items():
+        say(f"[bold]{part}[/]")
+        for idea in ideas:
+            say(f"  {idea.name:24s} {escape(idea.title.partition(': ')[2] or idea.title)}")
+
+
+def _print_section(section: "Section") -> None:
+    from rich.padding import Padding
+    from rich.syntax import Syntax
+    from rich.table import Table
+
+    idea = section.idea
+    console.rule(f"[bold]{escape(idea.title)}[/]", align="left")
+    console.print(f"\n{escape(idea.text)}\n")
+    console.print(Padding(f"[italic]{escape(idea.formula)}[/]", (0, 0, 1, 4)))
+    console.print(Syntax(section.code, "python", theme=CODE_THEME, background_color="default", word_wrap=True))
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    for name, value in section.numbers.items():
+        table.add_row(escape(name), escape(value))
+    console.print()
+    console.print(table)
+    console.print()

@@ -1,0 +1,79 @@
+"""Back-propagation: all derivatives in one sweep
+
+The chain rule gives the derivative of the loss by every parameter. Back-propagation applies
+it from the loss backwards, so that all derivatives together cost about as much as two or
+three forward passes, however many parameters there are. Forward mode goes from a parameter
+to the loss, and needs one pass for each parameter.
+
+    δ₃ = ∂loss/∂y,   δₖ₋₁ = (Wₖᵀ δₖ) ⊙ ReLU′(zₖ₋₁),   ∂loss/∂Wₖ = δₖ hₖ₋₁ᵀ
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from nnjax import debug, losses, nn
+from nnjax.lecture.style import BLUE, GREY, RED, label, log_axis, panels
+
+CAPTION = (
+    "Left: the operations of a whole gradient, as a multiple of a forward pass. Right: "
+    "all partial derivatives of the smallest network, by both methods; they agree to "
+    "rounding."
+)
+
+
+def run():
+    """Count operations for networks of growing width, and compare two gradients."""
+    x = jax.random.normal(jax.random.key(0), (16, 8))
+    y = jnp.ones((16, 1))
+
+    def network(width):
+        net = nn.mlp([width, width], 1)
+
+        def loss(params):
+            prediction, _ = net.apply(params, ((),) * 6, x, train=False)
+            return losses.squared_error(prediction, y).mean()
+
+        return net, loss
+
+    def costs(width):  # in forward passes
+        net, loss = network(width)
+        params, _ = jax.eval_shape(net.init, jax.random.key(0), x)  # shapes are enough
+        size = sum(p.size for p in jax.tree.leaves(params))
+        functions = loss, jax.grad(loss), jax.jacfwd(loss)
+        forward, *gradients = (debug.count_flops(f, params).total for f in functions)
+        return size, *(cost / forward for cost in gradients)
+
+    net, loss = network(2)
+    params, _ = jax.jit(net.init)(jax.random.key(0), x)
+    backward, forward = (
+        ravel_pytree(jax.jit(derivative(loss))(params))[0]
+        for derivative in (jax.grad, jax.jacfwd)
+    )
+    table = [costs(width) for width in (2, 8, 32, 128)]
+    numbers = {
+        "parameters": [size for size, _, _ in table],
+        "cost of back-propagation": [cost for _, cost, _ in table],
+        "cost of forward mode": [cost for _, _, cost in table],
+        "largest difference": abs(backward - forward).max(),
+    }
+    return numbers, (table, backward, forward)
+
+
+def draw(table, backward, forward):
+    """Draw the cost over the number of parameters, and one gradient over the other."""
+    left, right = panels(2)
+    sizes, sweep_costs, forward_costs = zip(*table, strict=True)
+    left.plot(sizes, forward_costs, "o-", color=RED, label="forward mode")
+    left.plot(sizes, sweep_costs, "o-", color=BLUE, label="back-propagation")
+    log_axis(left.xaxis)
+    log_axis(left.yaxis)
+    left.set_ylim(1, None)
+    left.legend()
+    label(left, "cost of the gradient", "parameters", "forward passes")
+
+    ends = [backward.min(), backward.max()]
+    right.plot(ends, ends, color=GREY, linewidth=0.8)
+    right.plot(backward, forward, "o", color=BLUE, markersize=4)
+    label(right, f"{len(backward)} derivatives", "by back-propagation", "by forward mode")
+    return left, right

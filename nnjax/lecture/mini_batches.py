@@ -1,0 +1,86 @@
+"""Mini-batches: an estimate is enough
+
+The true loss is the mean over all examples; a mini-batch takes the mean over a few. Its
+loss and its gradient are estimates that are right on average: over an epoch, in which each
+example comes once, they average to the true ones. So the same work buys many rough steps
+instead of one exact step.
+
+    θ ← θ − λ ∇ 1/B Σₙ lossₙ(θ),   n in the batch of size B
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax import data, losses, nn, optim, train
+from nnjax.lecture.style import BLUE, INK, RED, label, panels
+
+CAPTION = (
+    "Left: the losses of the 16 mini-batches of an epoch and their mean, the true loss; "
+    "dots are the minima. Right: two runs over the same examples. Small dots are the "
+    "losses of the batches, which the run with mini-batches sees; the lines are the "
+    "true losses."
+)
+
+
+def run():
+    """Compute the loss of each mini-batch, then train with and without mini-batches."""
+    x = jax.random.normal(jax.random.key(0), (64, 1))
+    y = 1.5 * x + 0.5 * jax.random.normal(jax.random.key(1), (64, 1))
+    net = nn.dense(1, bias=False)
+
+    def loss(w, rows):
+        prediction, _ = net.apply({"w": jnp.full((1, 1), w)}, (), x[rows], train=False)
+        return losses.squared_error(prediction, y[rows]).mean()
+
+    everything, ws = jnp.arange(64), jnp.linspace(0, 3, 101)
+    batch = partial(data.batch_indices, jax.random.key(0), n=64, batch_size=4)
+    epoch = jax.jit(jax.vmap(batch))(jnp.arange(16))  # (16, 4), each row once
+    curves = jax.jit(jax.vmap(jax.vmap(loss, (0, None)), (None, 0)))(ws, epoch)
+    slope = jax.jit(jax.grad(loss))
+    slopes = jnp.array([slope(0.0, rows) for rows in epoch])
+
+    def true_loss(grads, updates, params):  # recorded in each step
+        return loss(params["w"][0, 0], everything)
+
+    def train_with(**options):
+        run = train.Run(net, losses.squared_error, optim.sgd(0.05), **options)
+        start = run.init(jax.random.key(2), (x, y), params={"w": jnp.zeros((1, 1))})
+        return jax.jit(lambda ts: run.steps(ts, (x, y), 49)[1])(start)
+
+    rough = train_with(batch_size=4, step_metrics=(true_loss,))
+    exact = train_with(batch_size=None, step_metrics=(true_loss,))
+    numbers = {
+        "gradient at w = 0": slope(0.0, everything),
+        "mean of 16 mini-batches": slopes.mean(),
+        "smallest and largest": [slopes.min(), slopes.max()],
+        "true loss after 3 epochs": rough["true_loss"][48],
+        "without mini-batches": exact["true_loss"][3],
+    }
+    return numbers, (ws, curves, rough, exact)
+
+
+def draw(ws, curves, rough, exact):
+    """Draw the losses over the weight, and over the examples seen."""
+    left, right = panels(2)
+    left.plot(ws, curves.T, color=RED, linewidth=0.7, alpha=0.6)
+    left.plot([], [], color=RED, linewidth=0.7, label="mini-batches of 4")
+    left.plot(ws[curves.argmin(1)], curves.min(1), "o", color=RED, markersize=2.5)
+    mean = curves.mean(0)
+    left.plot(ws, mean, color=INK, linewidth=2, label="all 64 examples")
+    left.plot(ws[mean.argmin()], mean.min(), "o", color=INK, markersize=5)
+    left.set_ylim(0, 3)
+    left.legend(loc="upper right")
+    label(left, "true loss and mini-batch losses", "w", "loss")
+
+    seen = 4 * np.arange(49)
+    right.plot(seen, rough["loss"], "o", color=RED, markersize=2.5, alpha=0.6)
+    right.plot(seen, rough["true_loss"], color=RED, label="mini-batches of 4")
+    steps, losses = 64 * np.arange(4), exact["true_loss"][:4]
+    right.plot(steps, losses, "o-", color=BLUE, markersize=4, label="all 64 at once")
+    right.set_ylim(0, 3)
+    right.legend()
+    label(right, "three epochs", "examples seen", "loss")
+    return left, right

@@ -1,0 +1,214 @@
+"""The look of all pictures of the lecture, in one place.
+
+A picture is a list of small panels, each a figure. The page puts them side by side, or one
+below the other on a narrow screen. Colours are those of Paul Tol's palette, which the
+colour-blind can tell apart. In the page each becomes a CSS variable, so that pictures
+follow the reader's light or dark mode.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+BLUE, RED, GREEN, YELLOW, PURPLE, GREY = (
+    "#4477aa",
+    "#ee6677",
+    "#228833",
+    "#ccbb44",
+    "#aa3377",
+    "#999999",
+)
+INK, PAPER = "#23262b", "#fdfcf9"
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+COLOURS = {
+    "blue": BLUE,
+    "red": RED,
+    "green": GREEN,
+    "yellow": YELLOW,
+    "purple": PURPLE,
+    "grey": GREY,
+    "ink": INK,
+    "paper": PAPER,
+}
+
+SETTINGS: dict[str, Any] = {
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8.5,
+    "legend.fontsize": 8,
+    "legend.facecolor": PAPER,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.8,
+    "legend.borderpad": 0.2,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "lines.linewidth": 1.6,
+    "lines.solid_capstyle": "round",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "axes.unicode_minus": True,
+    "axes.formatter.use_mathtext": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "svg.fonttype": "none",  # text stays text, in the page's font
+    **dict.fromkeys(
+        (
+            "text.color",
+            "axes.labelcolor",
+            "axes.edgecolor",
+            "xtick.color",
+            "ytick.color",
+        ),
+        INK,
+    ),
+}
+
+
+@contextmanager
+def drawing(name: str) -> Iterator[None]:
+    """Apply the look to all that is drawn inside the block.
+
+    Args:
+      name: name of the idea, from which the identifiers inside the SVG are made.
+    """
+    try:
+        import matplotlib as mpl
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "nnjax.lecture needs matplotlib: pip install 'nnjax[cli]'"
+        ) from error
+
+    settings: Any = {**SETTINGS, "svg.hashsalt": name}
+    with mpl.rc_context(settings):
+        yield
+
+
+def panels(count: int, width: float = 3.4, height: float = 2.7) -> list[Axes]:
+    """Return the axes of new panels, each in its own figure, with sizes in inches."""
+    from matplotlib.figure import Figure
+
+    return [
+        Figure(figsize=(width, height), layout="constrained").subplots()
+        for _ in range(count)
+    ]
+
+
+def log_axis(axis: Axis) -> None:
+    """Make an axis logarithmic, with powers of ten as plain text: 10⁻², 1, 10²."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    setting = axis.axes.set_xscale if axis is axis.axes.xaxis else axis.axes.set_yscale
+    setting("log")
+    axis.set_major_locator(LogLocator(numticks=6))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _power_of_ten(value)))
+
+
+def _power_of_ten(value: float) -> str:
+    exponent = round(float(np.log10(value)))
+    return {0: "1", 1: "10"}.get(exponent, "10" + str(exponent).translate(SUPERSCRIPTS))
+
+
+def label(axes: Axes, title: str, x: str, y: str) -> None:
+    """Name a panel and its axes."""
+    axes.set(title=title, xlabel=x, ylabel=y)
+
+
+def minus(number: float) -> str:
+    """Return a number as text, with a minus sign instead of a hyphen."""
+    return f"{number:.4g}".replace("-", "−")
+
+
+def signs(numbers: Any) -> Any:
+    """Return blue for positive numbers and red for others."""
+    return np.where(np.asarray(numbers) > 0, BLUE, RED).tolist()
+
+
+def rectangle(
+    axes: Axes, corner: tuple[float, float], width: float, height: float, **look: Any
+) -> None:
+    """Draw a rectangle from its lower left corner."""
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(Rectangle(corner, width, height, **look))
+
+
+def map_axes(axes: Axes) -> None:
+    """Hide the axes and give both the same unit, for a diagram."""
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+
+
+def contours(
+    axes: Axes,
+    function: Callable[[Any], Any],
+    x: np.ndarray,
+    y: np.ndarray,
+    levels: Any,
+) -> None:
+    """Draw the level lines of a function of two numbers.
+
+    Args:
+      axes: the panel.
+      function: from an array (2,) to a number.
+      x: (columns,) the first number.
+      y: (rows,) the second number.
+      levels: values whose lines are drawn.
+    """
+    axes.contour(
+        x,
+        y,
+        on_grid(function, x, y),
+        levels,
+        colors=GREY,
+        linewidths=0.6,
+        linestyles="solid",
+        zorder=0,
+    )
+
+
+def on_grid(function: Callable[[Any], Any], x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the values (rows, columns) of a function of an array (2,) on a grid."""
+    points = jnp.stack(jnp.meshgrid(jnp.asarray(x), jnp.asarray(y)), -1).astype(jnp.float32)
+    return np.asarray(jax.jit(jax.vmap(jax.vmap(function)))(points))
+
+
+def svg(figure: Figure, name: str) -> str:
+    """Return a figure as an SVG element for a page, in the page's font and colours.
+
+    Args:
+      figure: drawn inside `drawing`.
+      name: prefix of the identifiers inside, different for each figure of the page.
+    """
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(\bid=")', rf"\g<1>{name}-", text)
+    text = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{name}-", text)
+    text = re.sub(r"font(-family)?:([^;\"]*?)'DejaVu Sans'[^;\"]*", _inherited, text)
+    for colour, value in COLOURS.items():
+        text = text.replace(value, f"var(--{colour})")
+    return re.sub(r' (width|height)="[\d.]+pt"', "", text)  # the page sets the size
+
+
+def _inherited(match: re.Match[str]) -> str:
+    return f"font{match[1] or ''}:{match[2]}var(--sans)"
