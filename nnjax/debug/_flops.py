@@ -92,7 +92,8 @@ def _count_equation(equation: Any, trips: int | None) -> Cost:
     if name == "scan":
         return _scale(_sum(inner), params["length"])
     if name == "shard_map":  # its program is for one device
-        return _scale(_sum(inner), math.prod(params["mesh"].shape[axis] for axis in params["newly_manual_axes"]))
+        axes = params["newly_manual_axes"] if "newly_manual_axes" in params else params["manual_axes"]  # before 0.10.1
+        return _scale(_sum(inner), math.prod(params["mesh"].shape[axis] for axis in axes))
     if inner and not name.startswith(("reduce", "scatter")):  # jit, checkpoint, custom_jvp_call, …
         return _sum(inner)
     count = _count_primitive(equation)
