@@ -172,6 +172,13 @@ LINEN = {
 }  # fmt: skip
 NNX = {
     "dense": nnx_case(nn.dense(5), ROWS, lambda rngs: nnx.Linear(6, 5, rngs=rngs)),
+    "maxout": nnx_case(
+        nn.maxout(4, 3), ROWS, lambda rngs: nnx.Linear(6, 12, rngs=rngs),
+        call=lambda m, x: m(x).reshape(-1, 4, 3).max(-1),
+    ),
+    "conv, groups": nnx_case(
+        nn.conv(6, (3, 3), groups=2), IMAGE, lambda rngs: nnx.Conv(4, 6, (3, 3), feature_group_count=2, rngs=rngs)
+    ),
     "conv": nnx_case(nn.conv(6, (3, 2)), IMAGE, lambda rngs: nnx.Conv(4, 6, (3, 2), rngs=rngs)),
     "conv_transpose": nnx_case(
         nn.conv_transpose(6, 3, padding="VALID"), IMAGE,
@@ -179,6 +186,10 @@ NNX = {
     ),
     "embedding": nnx_case(
         nn.embedding(7, 5), TOKENS, lambda rngs, dtype: nnx.Embed(7, 5, param_dtype=dtype, rngs=rngs)
+    ),
+    "learned_positions": nnx_case(
+        nn.learned_positions(9), SEQUENCE, lambda rngs, dtype: nnx.Embed(9, 6, param_dtype=dtype, rngs=rngs),
+        call=positions,
     ),
     "batch_norm": nnx_case(nn.batch_norm(), IMAGE, lambda rngs: nnx.BatchNorm(4, epsilon=1e-5, rngs=rngs)),
     "layer_norm": nnx_case(nn.layer_norm(), SEQUENCE, lambda rngs: nnx.LayerNorm(6, rngs=rngs, **slow)),
