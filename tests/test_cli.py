@@ -634,7 +634,7 @@ def test_ctrl_c_while_it_is_loading_is_quiet(tmp_path, module):
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-@pytest.mark.parametrize("command", ["train", "predict", "sweep", "verify", "replay", ""])
+@pytest.mark.parametrize("command", ["train", "predict", "sweep", "search", "verify", "replay", ""])
 def test_help_fits_the_terminal_and_names_everything(monkeypatch, command, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     ended = succeed(*command.split(), "--help")

@@ -1,4 +1,4 @@
-"""The command line: `nnjax train`, `predict`, `plot`, `sweep`, `verify`, `replay`, `lecture` and `optcheck`."""
+"""The command line: `nnjax train`, `predict`, `plot`, `sweep`, `search`, `verify`, `replay`, `lecture`, `optcheck`."""
 
 import warnings
 
@@ -12,6 +12,7 @@ try:
     from nnjax.cli.plot import plot_command
     from nnjax.cli.predict import predict_command
     from nnjax.cli.replay import replay_command
+    from nnjax.cli.search import search_command
     from nnjax.cli.sweep import sweep_command
     from nnjax.cli.train import train_command
     from nnjax.cli.verify import verify_command
@@ -35,6 +36,7 @@ app.command("train")(train_command)
 app.command("predict")(predict_command)
 app.command("plot")(plot_command)
 app.command("sweep")(sweep_command)
+app.command("search")(search_command)
 app.command("verify")(verify_command)
 app.command("replay")(replay_command)
 app.command("lecture")(lecture_command)

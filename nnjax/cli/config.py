@@ -87,7 +87,14 @@ class Config:
 
 SETTINGS: dict[str, Any] = get_type_hints(Config)
 SWEEPABLE = ("learning_rate", "width", "dropout", "weight_decay", "label_smoothing")  # text in the settings of a sweep
+STRUCTURAL = ("depth", "activation", "norm", "optimizer", "batch_size")  # text in the settings of a search, too
 SWEEP_SETTINGS = SETTINGS | dict.fromkeys(SWEEPABLE, str | None) | {"random": int | None, "seeds": int}
+SEARCH_SETTINGS = (
+    SETTINGS
+    | dict.fromkeys(SWEEPABLE, str | None)
+    | dict.fromkeys(STRUCTURAL, str)
+    | {"trials": int, "population": int, "rungs": str, "method": str, "keep_share": float | None, "seeds": int}
+)
 
 
 def check_types(settings: Mapping[str, Any], types: Mapping[str, Any]) -> None:

@@ -47,7 +47,7 @@ def evaluate(config: Config, prepared: Prepared, result: Result) -> Outcome:
     params, state = jax.tree.map(np.asarray, (network.params, network.state))
     outputs = predict(run, params, state, data.x, members=config.members)
     usable = ~np.atleast_1d(diverged) & np.isfinite(outputs).all((1, 2))
-    score = jax.jit(lambda prediction: _scores(run, prediction, data))
+    score = jax.jit(lambda prediction: score_prediction(run, prediction, data))
 
     def scores_of(prediction: Any) -> Scores:
         scores = in_target_units({k: float(v) for k, v in score(prediction).items()}, table.target_std)
@@ -124,7 +124,7 @@ def target_scores(table: Table, prediction: np.ndarray, y: np.ndarray) -> dict[s
     return scores
 
 
-def _scores(run: Run, prediction: Any, data: Data) -> dict[str, Any]:
+def score_prediction(run: Run, prediction: Any, data: Data) -> dict[str, Any]:
     """Return the loss and the metrics of a prediction, as `run.evaluate` does for a network."""
     assert run.loss is not None
     loss = metrics.weighted_mean(run.loss(prediction, data.y), data.weights)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.cli.config import SETTINGS, SWEEP_SETTINGS, Config, check_types, make_net
+from nnjax.cli.config import SEARCH_SETTINGS, SETTINGS, SWEEP_SETTINGS, Config, check_types, make_net
 from nnjax.cli.console import quote
 from nnjax.data.table import Table, check_table
 from nnjax.storage import tensor_file
@@ -31,6 +31,7 @@ CONFIG, TABLE, METRICS, RESULT, WEIGHTS, REPORT, RECEIPT, CHECKPOINTS = (
     "checkpoints",
 )
 SWEEP, ROWS = "sweep.json", "sweep.csv"  # the first and the last file of a sweep
+SEARCH, TRIALS = "search.json", "search.csv"  # the first and the last file of a search
 VOUCHED = (
     TABLE,
     WEIGHTS,
@@ -93,14 +94,15 @@ def create(path: Path) -> Path:
     """
     if path.is_file():
         raise FileExistsError(f"{path} is a file; choose a folder with --out")
-    for kind, command, first, last in (("run", "train", CONFIG, RECEIPT), ("sweep", "sweep", SWEEP, ROWS)):
+    kinds = (("run", "train", CONFIG, RECEIPT), ("sweep", "sweep", SWEEP, ROWS), ("search", "search", SEARCH, TRIALS))
+    for kind, command, first, last in kinds:
         if (path / first).exists() and not (path / last).exists():
             raise FileExistsError(
                 f"{path} holds an unfinished {kind}; continue with: nnjax {command} --resume {quote(path)}"
             )
-    if any((path / name).exists() for name in (CONFIG, WEIGHTS, SWEEP, CHECKPOINTS)):
+    if any((path / name).exists() for name in (CONFIG, WEIGHTS, SWEEP, SEARCH, CHECKPOINTS)):
         raise FileExistsError(f"{path} already holds a run; choose another folder with --out")
-    for name in (METRICS, ROWS):  # data of this name would be overwritten
+    for name in (METRICS, ROWS, TRIALS):  # data of this name would be overwritten
         if (path / name).exists():
             raise FileExistsError(f"{path} holds a file {name}, which a run would overwrite; choose another with --out")
     path.mkdir(parents=True, exist_ok=True)
@@ -108,8 +110,8 @@ def create(path: Path) -> Path:
 
 
 def is_finished(path: Path) -> bool:
-    """Return True if the run or sweep has written its last file."""
-    return (path / RECEIPT).is_file() or (path / ROWS).is_file()
+    """Return True if the run, sweep or search has written its last file."""
+    return any((path / name).is_file() for name in (RECEIPT, ROWS, TRIALS))
 
 
 def save_config(path: Path, config: Config, table: Table, versions: dict[str, str]) -> None:
@@ -121,6 +123,11 @@ def save_config(path: Path, config: Config, table: Table, versions: dict[str, st
 def save_sweep(path: Path, settings: dict[str, Any], versions: dict[str, str]) -> None:
     """Write the settings of a sweep. With these, the folder holds a sweep."""
     _save_settings(path / SWEEP, settings, versions, {})
+
+
+def save_search(path: Path, settings: dict[str, Any], versions: dict[str, str]) -> None:
+    """Write the settings of a search. With these, the folder holds a search."""
+    _save_settings(path / SEARCH, settings, versions, {})
 
 
 def _save_settings(file: Path, settings: dict[str, Any], versions: dict[str, str], files: dict[str, str]) -> None:
@@ -169,16 +176,30 @@ def load_sweep(path: Path) -> dict[str, Any]:
       FileNotFoundError: if the folder holds no sweep.
       ValueError: if the file is damaged or has changed since the sweep began.
     """
-    if not os.path.lexists(path / SWEEP):
+    return _load_settings(path, "sweep", SWEEP, SWEEP_SETTINGS)
+
+
+def load_search(path: Path) -> dict[str, Any]:
+    """Return the settings of a search; those that are searched are text, such as "1e-4..1e-1:log".
+
+    Raises:
+      FileNotFoundError: if the folder holds no search.
+      ValueError: if the file is damaged or has changed since the search began.
+    """
+    return _load_settings(path, "search", SEARCH, SEARCH_SETTINGS)
+
+
+def _load_settings(path: Path, kind: str, file: str, types: dict[str, Any]) -> dict[str, Any]:
+    if not os.path.lexists(path / file):
         run = "; it holds a run" if (path / CONFIG).is_file() else ""
-        raise FileNotFoundError(f"{path} holds no sweep: {SWEEP} is missing{run}")
-    content = read_json(path / SWEEP)
+        raise FileNotFoundError(f"{path} holds no {kind}: {file} is missing{run}")
+    content = read_json(path / file)
     try:
-        settings = _settings(content, SWEEP_SETTINGS)
+        settings = _settings(content, types)
     except ValueError as error:
-        raise ValueError(f"{path}: {SWEEP} is damaged: {error}") from error
+        raise ValueError(f"{path}: {file} is damaged: {error}") from error
     if settings_digest(content) != content["sha256"].get("settings"):
-        _refuse(path, [_changed(SWEEP)])
+        _refuse(path, [_changed(file)])
     return settings
 
 
@@ -215,7 +236,7 @@ def record_resumed_anyway(path: Path) -> None:
 
 
 def _first_file(path: Path) -> Path:
-    return path / (CONFIG if (path / CONFIG).is_file() else SWEEP)
+    return path / next((name for name in (CONFIG, SWEEP) if (path / name).is_file()), SEARCH)
 
 
 def load_result(path: Path, config: Config) -> ResultFile:

@@ -156,7 +156,7 @@ def sweep_command(
         if anyway:
             record_anyway(path)
         result = train.sweep(
-            partial(_make_run, config, prepared),
+            partial(make_swept_run, config, prepared),
             hyper,
             prepared.training,
             seeds=request.seeds,
@@ -175,7 +175,7 @@ def sweep_command(
     say(f"written to [bold]{escape(str(path))}[/] after {time.perf_counter() - began:.1f} s")
 
 
-def _make_run(config: Config, prepared: Prepared, hyper: dict[str, Any]) -> Run:
+def make_swept_run(config: Config, prepared: Prepared, hyper: dict[str, Any]) -> Run:
     """Return the run of one setting, with traced numbers."""
     table, numbers = prepared.dataset.table, dict(hyper)
     width = numbers.pop("width", None)
@@ -270,18 +270,18 @@ def _best_command(config: Config, table: list[Record], request: Request) -> str:
     """Return the command that trains with the best setting; empty if all diverged."""
     if table[0]["diverged"] > 0:
         return ""
-    best: dict[str, Any] = {name: _shortest(table[0][name]) for name in request.swept}
+    best: dict[str, Any] = {name: shortest_number(table[0][name]) for name in request.swept}
     best["members"] = request.seeds if request.seeds > 1 else None
-    return _train_command(replace(config, **best))
+    return train_command_of(replace(config, **best))
 
 
-def _train_command(config: Config) -> str:
+def train_command_of(config: Config) -> str:
     """Return the command that trains with these settings."""
     changed = {k: v for k, v in asdict(config).items() if v != getattr(D, k) and k != "data"}
     options = [option_name(k) + ("" if v is True else f" {quote(v)}") for k, v in changed.items()]
     return " ".join(["nnjax train", quote(config.data), *options])
 
 
-def _shortest(number: float) -> float:
+def shortest_number(number: Any) -> Any:
     """Return the number with the fewest digits that is the same in float32."""
-    return number if isinstance(number, int) else float(str(np.float32(number)))
+    return float(str(np.float32(number))) if isinstance(number, float) else number

@@ -1,0 +1,83 @@
+"""The progress of a search: a live table of the leaders; without a terminal, a line for every tenth of the trials."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table as Grid
+
+from nnjax.train.engine.options import Record
+
+LEADERS = 5
+SCORES = ("validation_accuracy", "validation_r2")
+RUNNING = "running"
+
+
+def leaders_table(table: Sequence[Record], names: Sequence[str], caption: str, *, rows: int) -> Grid:
+    """Return the first rows of the table of a search, for the terminal.
+
+    Args:
+      table: the table of the search, best first.
+      names: the settings that are searched.
+      caption: text below the table.
+      rows: number of rows.
+    """
+    scores = [name for name in SCORES if table and name in table[0]]
+    grid = Grid(header_style="bold", caption=caption)
+    for name in ["trial", *names, "epochs", "score", *scores]:
+        grid.add_column(name.replace("_", " "), justify="right")
+    for row in table[:rows]:
+        cells = [f"{row[name]:.4g}" if isinstance(row[name], float) else str(row[name]) for name in names]
+        numbers = [f"{row['epochs']:g}", f"{row['score']:.4f}", *(f"{row[name]:.4f}" for name in scores)]
+        grid.add_row(str(row["trial"]), *cells, *numbers)
+    return grid
+
+
+@contextmanager
+def shown_leaders(trials: int, names: Sequence[str]) -> Iterator[Callable[[list[Record]], None]]:
+    """Yield a callback for `train.search` that shows the leaders and the time that is left.
+
+    Args:
+      trials: number of trials of the search.
+      names: the settings that are searched.
+    """
+    began, last = time.perf_counter(), 0
+    console = Console(file=sys.stderr)
+    if jax.process_index() > 0:
+        yield lambda table: None
+        return
+    if not console.is_terminal:
+
+        def print_line(table: list[Record]) -> None:
+            nonlocal last
+            ended = sum(row["status"] != RUNNING for row in table)
+            if 10 * ended // trials > last:
+                last = 10 * ended // trials
+                print(f"{_progress(ended, trials, began)}  {_best(table)}", file=sys.stderr)
+
+        yield print_line
+        return
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+
+        def update(table: list[Record]) -> None:
+            ended = sum(row["status"] != RUNNING for row in table)
+            live.update(leaders_table(table, names, _progress(ended, trials, began), rows=LEADERS))
+
+        yield update
+
+
+def _progress(ended: int, trials: int, began: float) -> str:
+    elapsed = time.perf_counter() - began
+    left = f", about {elapsed / ended * (trials - ended):.0f} s left" if 0 < ended < trials else ""
+    return f"{ended} of {trials} trials have ended{left}"
+
+
+def _best(table: list[Record]) -> str:
+    best: dict[str, Any] = table[0]
+    scores = "".join(f"  {name.replace('_', ' ')} {best[name]:.4f}" for name in SCORES if name in best)
+    return f"best score {best['score']:.4f} after {best['epochs']:g} epochs{scores}"

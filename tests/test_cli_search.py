@@ -1,0 +1,108 @@
+"""`nnjax search`: what it writes, the command it ends with, resuming, and mistakes."""
+
+import re
+import shlex
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from runs import assert_mistake, nnjax, read_json, succeed
+from sklearn.datasets import load_diabetes
+
+from nnjax.cli import run_folder
+
+SMALL = ("--width", "8", "--depth", "1", "--batch-size", "32", "--norm", "none", "--rungs", "1,2", "--population", "4")
+GIVEN = ("search", "digits", "--learning-rate", "1e-3..0.1:log", "--dropout", "0..0.4", "--trials", "10", *SMALL)
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory):
+    path = tmp_path_factory.mktemp("search") / "run"
+    return path, succeed(*GIVEN, "--out", path)
+
+
+def test_a_search_writes_all_trials_best_first(search):
+    path, ended = search
+    assert sorted(file.name for file in path.iterdir()) == ["checkpoints", "search.csv", "search.json"]
+    table = pd.read_csv(path / "search.csv")
+    assert sorted(table["trial"]) == list(range(10))
+    assert set(table["status"]) == {"stopped", "finished"}
+    finished = table[table["status"] == "finished"]
+    assert finished["score"].is_monotonic_increasing
+    assert (finished["epochs"] == 2).all()
+    assert "359 for the test" in ended.out
+    assert "the test rows are not used before the end" in ended.out
+    best = table.iloc[0]
+    assert re.search(f"{best['learning_rate']:.4g} .* {best['score']:.4f} ", ended.out)
+    assert "10 of 10 trials have ended  best score" in ended.err
+    assert re.findall("test scores of the (.*): loss ", ended.out) == ["best setting", "ensemble of 5"]
+
+
+def test_the_command_it_ends_with_trains_to_the_same_scores(search, tmp_path):
+    path, ended = search
+    (command,) = re.findall("best setting again with: (nnjax .*)", ended.out)
+    trained = succeed(*shlex.split(command)[1:], "--out", tmp_path / "run", "--no-plots")
+    row = pd.read_csv(path / "search.csv").iloc[0]
+    history = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    assert history["validation_loss"].tolist() == pytest.approx([row["score_1"], row["score_2"]], rel=1e-3)
+    assert history["validation_accuracy"].iloc[-1] == pytest.approx(row["validation_accuracy"], abs=0.01)
+    (loss,) = re.findall(r"test scores of the best setting: loss ([\d.]+)", ended.out)
+    assert read_json(tmp_path / "run" / "result.json")["test"]["loss"] == pytest.approx(float(loss), rel=1e-2), trained
+
+
+def test_a_search_is_resumed_to_the_same_table(search, tmp_path):
+    path = shutil.copytree(search[0], tmp_path / "run")
+    (path / "search.csv").unlink()
+    assert_mistake(nnjax(*GIVEN, "--out", path), "an unfinished search; continue with: nnjax search --resume")
+    ended = nnjax("search", "--resume", path, "--trials", "11")
+    assert ended.code == 2
+    assert [line.split() for line in ended.err.splitlines()[1:3]] == [["saved", "now"], ["--trials", "10", "11"]]
+    succeed("search", "--resume", path)
+    assert (path / "search.csv").read_bytes() == (search[0] / "search.csv").read_bytes()
+    assert_mistake(nnjax("search", "--resume", path), "is finished; there is nothing to resume")
+
+
+def test_structures_of_a_regression(tmp_path):
+    frame = load_diabetes(as_frame=True, scaled=False).frame
+    frame.to_csv(tmp_path / "d.csv", index=False)
+    given = ("--learning-rate", "1e-3..0.1:log", *SMALL, "--activation", "relu,tanh", "--trials", "8")
+    ended = succeed("search", tmp_path / "d.csv", "--target", "target", *given, "--out", tmp_path / "run")
+    table = pd.read_csv(tmp_path / "run" / "search.csv")
+    assert set(table["activation"]) == {"relu", "tanh"}
+    assert len(table) == 8
+    np.testing.assert_allclose(table["validation_rmse"], frame["target"].std() * np.sqrt(table["score"]), rtol=0.1)
+    assert re.search("best setting again with: nnjax train .*d.csv --target target", ended.out)
+
+
+MISTAKES = {
+    (): "nothing is searched; give a list or a range, as in --learning-rate",
+    ("--dropout", "0..1.5"): r"dropout: rate must be in \[0, 1\), got 1.5",
+    ("--dropout", "0..0.5", "--trials", "0"): "--trials must be ≥ 1, got 0",
+    ("--dropout", "0..0.5", "--keep-share", "0"): r"--keep-share must be in \(0, 1\], got 0",
+    ("--dropout", "0..0.5", "--rungs", "3,1"): "--rungs 3,1: .* positive and ascending",
+    ("--dropout", "0..0.5", "--rungs", "x"): "--rungs x: expected numbers of epochs",
+    ("--dropout", "0..0.5", "--validation", "0"): "--validation must be > 0",
+    ("--width", "4,8", "--depth", "0,1"): "--width cannot be searched with --depth 0",
+    ("--depth", "1,a"): "--depth 1,a: expected an integer, or a list",
+    ("--activation", "relu,tan"): "did you mean 'tanh'",
+    ("--weight-decay", "0..1", "--optimizer", "sgd,adamw"): "--weight-decay applies only to adamw and lion",
+    ("--dropout", "0,0.1", "--anyway"): "--anyway applies only with --resume",
+}
+
+
+@pytest.mark.parametrize(("given", "message"), MISTAKES.items(), ids=map(" ".join, MISTAKES))
+def test_mistakes_are_named_before_anything_is_read(tmp_path, monkeypatch, given, message):
+    monkeypatch.chdir(tmp_path)
+    assert_mistake(nnjax("search", "nowhere.csv", "--target", "y", *given), message)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"trials": "x"}, "trials must be an integer, got 'x'"), ({"depht": 2}, "unknown name 'depht'")],
+)
+def test_damaged_settings_are_named(search, tmp_path, change, message):
+    settings = {k: v for k, v in read_json(search[0] / "search.json").items() if k not in run_folder.NOTES}
+    run_folder.save_search(tmp_path, settings | change, {})
+    assert_mistake(nnjax("search", "--resume", tmp_path), f".*search.json is damaged: .*{message}")
