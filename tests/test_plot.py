@@ -322,7 +322,7 @@ def test_mistakes_are_all_wrong_images_the_most_confident_first():
 def test_first_layer_shows_the_units_with_the_largest_weights():
     weights = np.random.default_rng(0).normal(size=(12, 100)) * np.linspace(0.1, 1, 100)
     figure = plot.first_layer(weights, (3, 4))
-    assert title(figure)[0] == "First-layer weights of the 64 largest of 100 hidden units"
+    assert title(figure)[0] == "First-layer weights: the 64 largest of 100 units"
     kept = np.sort(np.argsort(np.linalg.norm(weights, axis=0))[-64:])
     shown = np.asarray(figure.axes[0].images[0].get_array().filled(np.nan))
     np.testing.assert_array_equal(shown[:3, 5:9], weights[:, kept[1]].reshape(3, 4))
@@ -355,6 +355,30 @@ def test_regions_show_the_predicted_class_and_the_wrong_rows():
     for wrong_x, classes in ((np.ones((3, 3)), ["a", "b"]), (x, [str(i) for i in range(11)])):
         with pytest.raises(ValueError, match=r"^regions: "):
             plot.regions(upper, wrong_x, np.zeros(3, int), classes, ["a", "b"])
+
+
+def test_function_of_an_ensemble_has_its_members_and_a_band():
+    x, target = np.array([0.0, 1.0, 2.0]), np.array([1.0, 2.0, 4.0])
+    (axes,) = plot.function(lambda x: np.stack([x, 3 * x]), x, target, "time", "height").axes
+    shown = lines(axes)
+    assert shown["test rows"] == [[0, 1], [1, 2], [2, 4]]
+    mean = np.array(shown["mean of 2 members"])
+    np.testing.assert_allclose(mean[:, 1], 2 * mean[:, 0])
+    assert (mean[0, 0], mean[-1, 0]) == (-0.1, 2.1)
+    band = axes.collections[0].get_paths()[0].vertices
+    assert band[:, 1].max() == pytest.approx(2.1 * (2 + 2 * 2**0.5))  # sd of 1 and 3 is √2
+    (axes,) = plot.function(lambda x: x[None], x, target, "time", "height").axes
+    assert "prediction" in lines(axes)
+    assert not axes.collections
+
+
+def test_long_names_keep_both_ends():
+    assert style.shorten("a long name 17", 9) == "a lon… 17"
+    assert style.shorten("short $", 9) == r"short \$"
+
+
+def test_letters_without_a_glyph_are_no_warning():
+    assert is_png(plot.png(plot.confusion(np.eye(2, dtype=np.float32), np.arange(2), ["猫", "狗"])))
 
 
 def test_importance_is_sorted_and_has_intervals():
@@ -392,6 +416,9 @@ PICTURES = {
     "first_layer": lambda context: plot.first_layer(np.eye(16), (4, 4), context=context),
     "regions": lambda context: plot.regions(
         upper, np.eye(3, 2), np.array([0, 1, 1]), ["a", "b"], ["x", "y"], context=context
+    ),
+    "function": lambda context: plot.function(
+        lambda x: np.stack([x, 2 * x]), np.arange(4) * 1e6, np.arange(4) * 2e6, "a", "b", context=context
     ),
     "importance": lambda context: plot.importance(["a", "b"], np.eye(2), context=context),
 }  # fmt: skip

@@ -177,6 +177,15 @@ def test_small_data_have_no_reliability_diagram(tmp_path):
     assert {file.stem for file in (tmp_path / "run").glob("*.png")} == {"curves", "confusion", "importance"}
 
 
+def test_a_regression_of_one_number_has_its_function(tmp_path):
+    x = np.linspace(-3, 3, 100)
+    pd.DataFrame({"x": x, "y": np.sin(x)}).to_csv(tmp_path / "sine.csv", index=False)
+    given = ("--target", "y", "--members", 2, "--out", tmp_path / "run", *DRAWN)
+    with_warnings("train", tmp_path / "sine.csv", *given)
+    pictures = {"curves", "function", "predictions", "residuals", "spread"}
+    assert {file.stem for file in (tmp_path / "run").glob("*.png")} == pictures
+
+
 def test_a_sweep_has_a_report_and_is_drawn_again(folder, tmp_path):
     path = tmp_path / "sweep"
     swept = ("--learning-rate", "1e-3,1e-2", "--seeds", 2)
@@ -218,7 +227,7 @@ def test_only_the_column_that_is_used_is_important():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 500)
     x = np.stack([rng.normal(size=500), y == 0, y == 1], axis=1)
-    found = importance.permutation_importance(lambda x: x[:, 1:], x, y, table, networks=1, seed=0)
+    found = importance.permutation_importance(lambda x: x[:, 1:], x, y, table, weights=100, seed=0)
     assert (found.names, found.score) == (["noise", "kind"], "accuracy")
     np.testing.assert_array_equal(found.drops[0], 0)
     assert found.drops.shape == (2, importance.MOST_REPEATS)
@@ -229,7 +238,7 @@ def test_only_the_column_that_is_used_is_important():
 def test_the_importance_of_a_regression_is_a_drop_of_r2():
     table = make_table("regression", Column("used"), Column("unused"))
     x = np.random.default_rng(0).normal(size=(400, 2))
-    found = importance.permutation_importance(lambda x: x[:, :1], x, x[:, :1], table, networks=1, seed=0)
+    found = importance.permutation_importance(lambda x: x[:, :1], x, x[:, :1], table, weights=100, seed=0)
     assert found.score == "R²"
     assert found.drops[0].mean() == pytest.approx(2, abs=0.2)  # from 1 to -1: the errors have twice the variance
     np.testing.assert_array_equal(found.drops[1], 0)
@@ -243,8 +252,8 @@ def test_the_cost_of_importance_is_bounded():
         return np.zeros((len(x), 2))
 
     table = make_table("classification", *(Column(f"x{i}") for i in range(50)))
-    importance.permutation_importance(predict, np.zeros((5000, 50)), np.zeros(5000, int), table, networks=2, seed=0)
-    assert sum(rows) <= 1.1 * importance.BUDGET / 2
+    importance.permutation_importance(predict, np.zeros((5000, 50)), np.zeros(5000, int), table, weights=10**6, seed=0)
+    assert sum(rows) <= 1.1 * 50 * importance.LEAST_ROWS * importance.LEAST_REPEATS
 
 
 def test_history_is_what_was_written(folder):

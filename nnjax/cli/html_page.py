@@ -4,6 +4,7 @@ import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 
+WIDE = 900  # pixels of a picture that is scrolled on a narrow screen
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --faint: #59636e; --page: #ffffff; --card: #f6f8fa; --line: #d1d9e0;
         --accent: #33618f; }
@@ -109,9 +110,10 @@ def pictures(drawn: Iterable[tuple[str, bytes, str]]) -> str:
     for name, png, caption in drawn:
         width, height = (int.from_bytes(png[place : place + 4]) for place in (16, 20))
         source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        least = f' style="min-width: {width // 2}px"' if width > WIDE else ""  # else its letters would be too small
         figures.append(
-            f'<figure id="{escape(name)}">\n<img src="{source}" alt="{escape(caption)}" width="{width}" '
-            f'height="{height}">\n<figcaption>{escape(caption)}</figcaption>\n</figure>'
+            f'<figure id="{escape(name)}">\n<div class="scroll"><img src="{source}" alt="{escape(caption)}" '
+            f'width="{width}" height="{height}"{least}></div>\n<figcaption>{escape(caption)}</figcaption>\n</figure>'
         )
     return '<div class="pictures">\n' + "\n".join(figures) + "\n</div>" if figures else ""
 

@@ -30,6 +30,7 @@ CAPTIONS = {
     "lower their sum. Weights that look like noise belong to pixels that are always dark, or to a network that was "
     "trained briefly.",
     "regions": "Which class is predicted for which values of the two features; pale where it is a close call.",
+    "function": "The prediction over the only feature. Where there are no rows, it is a guess.",
     "importance": "How much the test score drops if the values of one column are shuffled among the rows. An interval "
     "that contains 0 means that the column may be useless. Columns that say the same share their importance.",
     "predictions": "Each test row's prediction against its true value.",

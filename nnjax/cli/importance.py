@@ -9,7 +9,7 @@ from nnjax.data.table import Table, feature_names
 
 MOST_ROWS, LEAST_ROWS = 2000, 200
 MOST_REPEATS, LEAST_REPEATS = 30, 5
-BUDGET = 300_000  # predictions of one network, which bounds the time to seconds
+BUDGET = 2e10  # multiplications, one for each weight and prediction, which bounds the time to seconds
 
 
 class Importance(NamedTuple):
@@ -21,7 +21,7 @@ class Importance(NamedTuple):
 
 
 def permutation_importance(
-    predict: Predictor, x: np.ndarray, y: np.ndarray, table: Table, *, networks: int, seed: int
+    predict: Predictor, x: np.ndarray, y: np.ndarray, table: Table, *, weights: int, seed: int
 ) -> Importance:
     """Shuffle one column at a time among the test rows, and return the drop of the score.
 
@@ -33,19 +33,19 @@ def permutation_importance(
       x: standardised features of the test rows (rows, features).
       y: labels (rows,), or standardised targets (rows, 1).
       table: the encoding; the one-hot features of a category are shuffled together.
-      networks: number of networks that one prediction evaluates, which decides the number of rows and repetitions.
+      weights: number of weights of all networks; the more, the fewer rows and repetitions.
       seed: random seed.
 
     Source: Breiman 2001, "Random forests".
     """
     rng = np.random.default_rng(seed)
-    columns = len(table.columns)
-    rows = int(np.clip(BUDGET // (columns * LEAST_REPEATS * networks), LEAST_ROWS, MOST_ROWS))
+    predictions = BUDGET / (len(table.columns) * weights)  # for each column
+    rows = int(np.clip(predictions / LEAST_REPEATS, LEAST_ROWS, MOST_ROWS))
     if len(x) > rows:
         chosen = rng.permutation(len(x))[:rows]
         x, y = x[chosen], y[chosen]
     n = len(x)
-    repeats = int(np.clip(BUDGET // (columns * n * networks), LEAST_REPEATS, MOST_REPEATS))
+    repeats = int(np.clip(predictions / n, LEAST_REPEATS, MOST_REPEATS))
     drawn = rng.integers(0, n, (repeats, n))
     before = _quality(predict(x), y, table)
     drops, first = [], 0

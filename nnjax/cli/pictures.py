@@ -11,7 +11,7 @@ import numpy as np
 
 from nnjax import nn, plot, uncertainty
 from nnjax.cli.config import LEARNING_RATES, Config
-from nnjax.cli.evaluation import Outcome
+from nnjax.cli.evaluation import Outcome, predict
 from nnjax.cli.images import image_shape, pixels
 from nnjax.cli.importance import permutation_importance
 from nnjax.cli.predictor import Predictor, make_predictor
@@ -135,9 +135,11 @@ def _classification(subject: Subject, context: str) -> dict[str, Callable[[], An
             pictures["first_layer"] = lambda: _first_layer(subject, shape, context)
         return pictures
     numbers = [column for column in table.columns if column.kind == "number"]
-    if len(numbers) == len(table.columns) == 2 and len(table.classes) <= MOST_COLOURS:
+    if len(numbers) == len(table.columns) == len(table.mean) == 2 and len(table.classes) <= MOST_COLOURS:
         pictures["regions"] = lambda: _regions(subject, context)
-    return pictures | {"importance": lambda: _importance(subject, context)}
+    if len(table.columns) > 1:
+        pictures["importance"] = lambda: _importance(subject, context)
+    return pictures
 
 
 def _regression(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
@@ -146,13 +148,17 @@ def _regression(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
     true, predicted = (table.in_units(np.asarray(v, float)) for v in (prepared.dataset.test.y, outcome.prediction))
     sd = table.in_units(outputs).std(0, ddof=1) if outputs is not None and len(outputs) > 1 else None
     pictures: dict[str, Callable[[], Any]] = {}
+    if len(table.mean) == len(table.target_names) == 1 and table.columns[0].kind == "number":
+        pictures["function"] = lambda: _function(subject, context)
     for i, name in enumerate(table.target_names):
         number = "" if table.several is None else f"_{i + 1}"
         column = (predicted[:, i], true[:, i], name)
         own = None if sd is None else sd[:, i]
         pictures[f"predictions{number}"] = partial(plot.predictions, *column, sd=own, context=context)
         pictures[f"residuals{number}"] = partial(plot.residuals, *column, context=context)
-    return pictures | {"importance": lambda: _importance(subject, context)}
+    if len(table.columns) > 1:
+        pictures["importance"] = lambda: _importance(subject, context)
+    return pictures
 
 
 def _ensemble(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
@@ -201,22 +207,36 @@ def _first_layer(subject: Subject, shape: tuple[int, ...], context: str) -> Any:
 
 
 def _regions(subject: Subject, context: str) -> Any:
-    table, test, predict = subject.prepared.dataset.table, subject.prepared.dataset.test, _predictor(subject)
+    table, test, average = subject.prepared.dataset.table, subject.prepared.dataset.test, _predictor(subject)
     mean, std = np.array(table.mean), np.array(table.std)
 
     def probabilities(x: np.ndarray) -> np.ndarray:
-        return np.asarray(nn.softmax(jnp.asarray(predict((x - mean) / std))))
+        return np.asarray(nn.softmax(jnp.asarray(average((x - mean) / std))))
 
     x = np.asarray(test.x) * std + mean
     names = [column.name for column in table.columns]
     return plot.regions(probabilities, x, np.asarray(test.y), table.classes, names, context=context)
 
 
+def _function(subject: Subject, context: str) -> Any:
+    config, prepared, outcome, _, _ = subject
+    table, test = prepared.dataset.table, prepared.dataset.test
+
+    def predict_members(x: np.ndarray) -> np.ndarray:
+        features = ((x - table.mean[0]) / table.std[0])[:, None].astype(np.float32)
+        outputs = predict(prepared.run, outcome.params, outcome.state, features, members=config.members)
+        return table.in_units(np.delete(outputs, outcome.left_out, axis=0))[..., 0]
+
+    x = np.asarray(test.x, float)[:, 0] * table.std[0] + table.mean[0]
+    target = table.in_units(np.asarray(test.y, float))[:, 0]
+    return plot.function(predict_members, x, target, table.columns[0].name, table.target, context=context)
+
+
 def _importance(subject: Subject, context: str) -> Any:
-    config, prepared = subject.config, subject.prepared
-    test, table = prepared.dataset.test, prepared.dataset.table
+    test, table = subject.prepared.dataset.test, subject.prepared.dataset.table
+    weights = sum(leaf.size for leaf in jax.tree.leaves(subject.outcome.params))
     importance = permutation_importance(
-        _predictor(subject), np.asarray(test.x), np.asarray(test.y), table, networks=config.members or 1,
-        seed=config.seed,
+        _predictor(subject), np.asarray(test.x), np.asarray(test.y), table, weights=weights,
+        seed=subject.config.seed,
     )  # fmt: skip
     return plot.importance(*importance, context=context)

@@ -4,6 +4,7 @@ from nnjax.plot._confusion import confusion
 from nnjax.plot._curves import curves
 from nnjax.plot._ensemble import ensemble_size, rejection, spread
 from nnjax.plot._first_layer import first_layer
+from nnjax.plot._function import function
 from nnjax.plot._images import mistakes, uncertain
 from nnjax.plot._importance import importance
 from nnjax.plot._predictions import predictions, residuals
@@ -13,6 +14,6 @@ from nnjax.plot._style import png
 from nnjax.plot._sweep import sweep
 
 __all__ = [
-    "confusion", "curves", "ensemble_size", "first_layer", "importance", "mistakes", "png", "predictions", "regions",
-    "rejection", "reliability", "residuals", "spread", "sweep", "uncertain",
+    "confusion", "curves", "ensemble_size", "first_layer", "function", "importance", "mistakes", "png", "predictions",
+    "regions", "rejection", "reliability", "residuals", "spread", "sweep", "uncertain",
 ]  # fmt: skip

@@ -78,7 +78,7 @@ def _captioned(
     images, labels, probabilities = np.asarray(images, float), np.asarray(labels), _probabilities(logits)
     if images.ndim == 4 and images.shape[-1] == 1:
         images = images[..., 0]
-    columns = 6 if max(map(len, classes)) <= 5 else 4
+    columns = 6 if max(map(len, classes)) <= 4 else 4 if len(rows) <= UNCERTAIN else 5
     if not len(rows):
         return new_figure(0.1, headline, context)
     height = images.shape[1] / images.shape[2] * WIDTH / columns
@@ -89,15 +89,16 @@ def _captioned(
     gap = max(1, round(images.shape[2] * 0.08))
     picture, left, bottom = mosaic(images[rows], columns, gap, below=CAPTION / height)
     axes.imshow(picture, cmap="gray", vmin=images[rows].min(), vmax=images[rows].max())
-    most = 4 if columns == 6 else 13
+    most = 4 if columns == 6 else 11
     for row, x, y in zip(rows, left, bottom, strict=True):
         predicted, true = int(probabilities[row].argmax()), int(labels[row])
         share = probabilities[row, predicted]
         percent = "> 99 %" if share > 0.995 else f"{100 * share:.0f} %"
         color = INK if predicted == true else HELD_OUT
-        axes.text(x, y, f"true {shorten(classes[true], most)}", va="top", fontsize=7, color=FAINT)
-        axes.text(x, y + 0.13 / height * images.shape[1], f"{shorten(classes[predicted], most)}, {percent}", va="top",
-                  fontsize=7, color=color)  # fmt: skip
+        lines = f"true {shorten(classes[true], most)}", f"{shorten(classes[predicted], most)}, {percent}"
+        for i, (line, tint) in enumerate(zip(lines, (FAINT, color), strict=True)):
+            place = y + i * 0.13 / height * images.shape[1]
+            axes.text(x, place, line, va="top", fontsize=6.5, color=tint)
     axes.set_axis_off()
     return figure
 

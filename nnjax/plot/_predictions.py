@@ -72,7 +72,9 @@ def residuals(prediction: np.ndarray, target: np.ndarray, name: str, *, context:
     figure = new_figure(3.6, "Residuals: what the predictions leave over", context)
     axes, side = figure.subplots(1, 2, sharey=True, width_ratios=(4, 1))
     low, high = np.quantile(residual, [0.05, 0.95])
-    axes.axhspan(low, high, color=NEUTRAL, alpha=0.25, linewidth=0, label=f"90 % of the rows: {low:.3g} to {high:.3g}")
+    axes.axhspan(
+        low, high, color=NEUTRAL, alpha=0.25, linewidth=0, label=f"90 % of the rows: {_short(low)} to {_short(high)}"
+    )
     axes.axhline(0, color=NEUTRAL, linestyle="--")
     faint = 0.6 if len(target) < 500 else 0.25
     axes.plot(prediction, residual, "o", color=TRAIN, markersize=3.5, alpha=faint, markeredgewidth=0, label="test rows")
@@ -114,6 +116,11 @@ def _group_means(prediction: np.ndarray, residual: np.ndarray) -> tuple[np.ndarr
     mean = np.array([residual[part].mean() for part in parts])
     error = np.array([residual[part].std(ddof=1) for part in parts]) / np.sqrt(size)
     return x, mean, error * stdtrit(size - 1, 0.975)
+
+
+def _short(number: float) -> str:
+    """Return a number with about three digits, without an exponent up to a million."""
+    return f"{number:,.0f}" if 1000 <= abs(number) < 1e6 else f"{number:.3g}"
 
 
 def few_ticks(axes: Axes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,7 +74,7 @@ def header(figure: Figure) -> list[str]:
 def style(axes: Axes, *, grid: bool = True) -> None:
     """Give axes the common look: no frame at the top and on the right, a faint grid, small letters."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=SMALL)
+    axes.tick_params(labelsize=SMALL, which="both")
     axes.xaxis.label.set_fontsize(9)
     axes.yaxis.label.set_fontsize(9)
     if grid:
@@ -120,13 +121,17 @@ def plain(text: str) -> str:
 
 
 def shorten(text: str, most: int) -> str:
-    """Return the text with at most this many characters, without dollar signs that start a formula."""
+    """Return the text with at most this many characters, both ends kept, without dollar signs that start a formula."""
     text = " ".join(text.split()) or text
-    return plain(text if len(text) <= most else text[: most - 1] + "…")
+    end = most // 3
+    return plain(text if len(text) <= most else f"{text[: most - end - 1]}…{text[-end:]}")
 
 
 def png(figure: Figure) -> bytes:
     """Return the figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
+    with warnings.catch_warnings():
+        # Letters that the font lacks are drawn as boxes; a warning for each would fill the terminal
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
