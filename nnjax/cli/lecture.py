@@ -45,6 +45,7 @@ def lecture_command(
         _print_list(PARTS)
         return
     if idea is not None:
+        idea = idea.lower().replace("_", "-")
         checks.one_of("lecture", "idea", idea, tuple(IDEAS))
     path = out or Path("lecture.html" if idea is None else f"lecture-{idea}.html")
     _check_page(path, GENERATOR)

@@ -30,8 +30,8 @@ from nnjax.lecture.style import (
 )
 
 CAPTION = (
-    "Left: four paths of 150 steps from the dot to the cross, through Rosenbrock's "
-    "curved valley. Each optimizer has the best of 41 learning rates. Right: the loss "
+    "First: four paths of 150 steps from the dot to the cross, through Rosenbrock's "
+    "curved valley. Each optimizer has the best of 41 learning rates. Second: the loss "
     "over the steps."
 )
 

@@ -16,9 +16,9 @@ from nnjax import debug, losses, nn
 from nnjax.lecture.style import BLUE, GREY, RED, label, log_axis, panels
 
 CAPTION = (
-    "Left: the operations of a whole gradient, as a multiple of a forward pass. Right: "
-    "all partial derivatives of the smallest network, by both methods; they agree to "
-    "rounding."
+    "First: the operations of a whole gradient, as a multiple of a forward pass. "
+    "Second: all partial derivatives of the smallest network, by both methods; they "
+    "agree to rounding."
 )
 
 

@@ -1,9 +1,9 @@
 """BatchNorm: each layer gets numbers of the same size
 
 Each layer multiplies the spread of its inputs by some factor, so after many layers the
-numbers vanish or explode, and with them the gradient. BatchNorm standardises every feature
-over the batch, then scales and shifts it by two learned numbers. In prediction it uses
-running averages of mean and variance instead of the batch.
+numbers can vanish or explode, and with them the gradient. BatchNorm standardises every
+feature over the batch, then scales and shifts it by two learned numbers. In prediction it
+uses running averages of mean and variance instead of the batch.
 
     y = γ (x − mean) / √(variance + ε) + β
 """
@@ -17,9 +17,10 @@ from nnjax import data, losses, nn, optim, train
 from nnjax.lecture.style import BLUE, GREY, RED, label, panels
 
 CAPTION = (
-    "Left and middle: the distribution of the numbers before the activation, in layers "
-    "1 to 8 of a network with small random weights, each as high as the others. Without "
-    "BatchNorm they shrink to nothing. Right: the loss of both in training."
+    "First and second: the distribution of the numbers before the activation, in layers "
+    "1 to 8 of a network with small random weights, each scaled to the same height. "
+    "Without BatchNorm they shrink to nothing. Third: the loss of both in training; the "
+    "dashed line is that of guessing, ln 10."
 )
 
 

@@ -15,8 +15,8 @@ from nnjax import nn
 from nnjax.lecture.style import BLUE, GREY, RED, label, minus, panels, signs
 
 CAPTION = (
-    "Left: each bar is a product wᵢxᵢ and starts where the one before it ended; the "
-    "last end is the dot product. Right: an input of length 1 turns around; its dot "
+    "First: each bar is a product wᵢxᵢ and starts where the one before it ended; the "
+    "last end is the dot product. Second: an input of length 1 turns around; its dot "
     "product with the weights (2, 1) is a cosine."
 )
 

@@ -1,9 +1,9 @@
 """Dropout: an ensemble in one network
 
 In every training step dropout sets each hidden value to zero with probability p and divides
-the others by 1 − p. Each step so trains a different thinned network, and all of them share
+the others by 1 − p. So each step trains a different thinned network, and all of them share
 their weights. In prediction nothing is dropped, and the whole network gives the average of
-the thinned ones: exactly after a linear layer, nearly otherwise.
+the thinned ones: exactly if only a linear layer follows, nearly otherwise.
 
     h ← mask ⊙ h / (1 − p),   mask = 1 with probability 1 − p, else 0
 """
@@ -17,10 +17,10 @@ from nnjax.lecture.diagram import draw_network
 from nnjax.lecture.style import BLUE, GREY, RED, label, minus, panels
 
 CAPTION = (
-    "Above: a network and two of its thinned networks; crosses mark dropped neurons. "
-    "Below on the left: the predictions of 30 thinned networks, the average of 4 096 "
-    "(dashed) and the whole network. Below on the right: how the prediction at x = "
-    "−1.49 is distributed over the thinned networks."
+    "First: a network and two of its thinned networks; crosses mark dropped neurons. "
+    "Then the predictions of 30 thinned networks, the average of 4 096 (dashed) and the "
+    "whole network. Last: how the prediction at x = −1.49 is distributed over the 4 "
+    "096."
 )
 
 
@@ -34,7 +34,7 @@ def run():
     ts, _ = jax.jit(lambda: run.steps(run.init(key, (x, y)), (x, y), 1000))()
     whole, _ = net.apply(ts.params, ts.state, x, train=False)
 
-    def thin(key):  # a mask of its own
+    def thin(key):  # with its own mask
         return net.apply(ts.params, ts.state, x, train=True, key=key)[0]
 
     thinned = jax.jit(jax.vmap(thin))(jax.random.split(key, 4096))

@@ -16,8 +16,8 @@ from nnjax import losses, nn, optim, train
 from nnjax.lecture.style import BLUE, GREY, INK, RED, label, panels
 
 CAPTION = (
-    "Left: eight networks (thin), their average (thick) and the function behind the "
-    "points (dashed). They agree where data are and differ where none are. Right: the "
+    "First: eight networks (thin), their average (thick) and the function behind the "
+    "points (dashed). They agree where data are and differ where none are. Second: the "
     "errors of the members and of their average."
 )
 

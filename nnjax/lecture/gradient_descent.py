@@ -28,7 +28,7 @@ from nnjax.lecture.style import (
 
 CAPTION = (
     "The grey rings are level lines of the loss over slope and offset of a line; the "
-    "cross is its minimum. Below on the right the loss after each step. At λ = 1.02 · "
+    "cross is its minimum. The last panel has the loss after each step. At λ = 1.02 · "
     "2/L the descent diverges, however close it starts."
 )
 

@@ -18,10 +18,10 @@ from nnjax import data, losses, nn, optim, train
 from nnjax.lecture.style import BLUE, INK, RED, label, panels
 
 CAPTION = (
-    "Left: the losses of the 16 mini-batches of an epoch and their mean, the true loss; "
-    "dots are the minima. Right: two runs over the same examples. Small dots are the "
-    "losses of the batches, which the run with mini-batches sees; the lines are the "
-    "true losses."
+    "First: the losses of the 16 mini-batches of an epoch and their mean, the true "
+    "loss; dots are the minima. Second: two runs over the same examples. The lines are "
+    "their true losses, the small dots are the losses of the mini-batches, which "
+    "training sees."
 )
 
 

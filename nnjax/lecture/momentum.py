@@ -17,9 +17,9 @@ from nnjax.lecture.gradient_descent import descend
 from nnjax.lecture.style import BLUE, GREY, RED, label, panels
 
 CAPTION = (
-    "Left: a loss with two minima; the dots are the parameter after every third step, "
-    "from the right. Right: the parameter over the steps. Both have λ = 0.01, Momentum "
-    "has β = 0.9."
+    "First: a loss with two minima; the dots are the parameter after every third step, "
+    "from the right. Second: the parameter over the steps; dashed are the minima and "
+    "the hill between them. Both have λ = 0.01, Momentum has β = 0.9."
 )
 
 

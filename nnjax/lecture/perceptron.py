@@ -16,7 +16,7 @@ from nnjax import nn
 from nnjax.lecture.style import BLUE, INK, RED, label, panels
 
 CAPTION = (
-    "Left: both activations. Right: the four corners as inputs, and the line of a "
+    "First: both activations. Second: the four corners as inputs, and the line of a "
     "perceptron that computes AND. It answers above the line only; the thin lines show "
     "where ReLU's answer has reached 0.25, 0.5 and so on."
 )

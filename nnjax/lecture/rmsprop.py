@@ -17,8 +17,8 @@ from nnjax.lecture.gradient_descent import descend
 from nnjax.lecture.style import BLUE, INK, RED, contours, label, panels
 
 CAPTION = (
-    "Left: both paths from the dot, in a valley that is 400 times as steep across as "
-    "along. Right: both parameters over the steps; for RMSProp they coincide."
+    "First: both paths from the dot, in a valley that is 400 times as steep across as "
+    "along. Second: both parameters over the steps; for RMSProp they coincide."
 )
 
 

@@ -15,9 +15,9 @@ from nnjax import nn
 from nnjax.lecture.style import BLUE, GREEN, GREY, PURPLE, RED, label, minus, panels
 
 CAPTION = (
-    "Left: the same four numbers at three temperatures. Right: each probability over "
-    "the temperature; on the left end the largest number has everything, on the right "
-    "end all have the same."
+    "First: the same four numbers at three temperatures. Second: each probability over "
+    "the temperature; at the cold end the largest number has everything, at the hot end "
+    "all have nearly the same."
 )
 
 

@@ -16,9 +16,9 @@ from nnjax import losses, nn
 from nnjax.lecture.style import BLUE, GREY, INK, RED, label, panels, rectangle
 
 CAPTION = (
-    "Left and middle: five points, a line, and the squares whose mean area is the loss. "
-    "Right: the loss of every slope; the two dots are the lines on the left, the second "
-    "one is the best."
+    "First and second: five points, a line, and the squares whose mean area is the "
+    "loss. Third: the loss of every slope; the two dots are the two lines, and the "
+    "second one is the best."
 )
 
 

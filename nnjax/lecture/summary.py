@@ -15,8 +15,8 @@ from nnjax import data, losses, metrics, nn, optim, train, uncertainty
 from nnjax.lecture.style import BLUE, RED, label, panels
 
 CAPTION = (
-    "Left: errors on the 359 test digits; each dot is one of eight networks, the line "
-    "is their mean, the cross their ensemble. Right: the test digits that the last "
+    "First: errors on the 359 test digits; each dot is one of eight networks, the line "
+    "is their mean, the cross their ensemble. Second: the test digits that the last "
     "ensemble gets wrong, with its answer."
 )
 

@@ -28,7 +28,7 @@ from nnjax.lecture.style import (
 )
 
 CAPTION = (
-    "Left: sin x, and networks built by hand with 4, 8 and 16 hidden neurons. Right: "
+    "First: sin x, and networks built by hand with 4, 8 and 16 hidden neurons. Second: "
     "the largest error of the networks built by hand, and of trained ones with and "
     "without ReLU (the median of five networks for each width)."
 )

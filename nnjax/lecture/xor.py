@@ -15,9 +15,9 @@ from nnjax import nn
 from nnjax.lecture.style import BLUE, GREY, label, panels, signs
 
 CAPTION = (
-    "Blue corners should give 1, red ones 0. Left: the best line still has one corner "
-    "on the wrong side (marked ×). Middle: between two lines the network answers more "
-    "than ½. Right: the same corners as the hidden layer sees them; two of them fall on "
+    "Blue corners should give 1, red ones 0. First: the best line still has one corner "
+    "on the wrong side (marked ×). Second: between two lines the network answers more "
+    "than ½. Third: the same corners as the hidden layer sees them; two of them fall on "
     "the same place, and one line separates."
 )
 
