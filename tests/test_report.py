@@ -244,6 +244,14 @@ def test_the_importance_of_a_regression_is_a_drop_of_r2():
     np.testing.assert_array_equal(found.drops[1], 0)
 
 
+def test_a_table_of_few_rows_has_no_importance(tmp_path):
+    rows = load_iris(as_frame=True).frame[::6]
+    rows.to_csv(tmp_path / "few.csv", index=False)
+    given = ("--target", "sepal width (cm)", "--out", tmp_path / "run", *DRAWN)
+    with_warnings("train", tmp_path / "few.csv", *given)
+    assert {file.stem for file in (tmp_path / "run").glob("*.png")} == {"curves", "predictions", "residuals"}
+
+
 def test_the_cost_of_importance_is_bounded():
     rows = []
 

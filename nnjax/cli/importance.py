@@ -58,7 +58,7 @@ def permutation_importance(
             shuffled[repeat, :, features] = x[rng.permutation(n), features]
         after = _quality(predict(shuffled.reshape(-1, x.shape[1])), np.tile(y, (repeats, *[1] * (y.ndim - 1))), table)
         lost = before[drawn] - np.take_along_axis(after.reshape(repeats, n), drawn, axis=1)
-        drops.append(lost.mean(1) / _scale(y, drawn, table))
+        drops.append(lost.mean(1) / _scale(y, table))
     return Importance([column.name for column in table.columns], np.array(drops), _name(table))
 
 
@@ -69,11 +69,9 @@ def _quality(prediction: np.ndarray, y: np.ndarray, table: Table) -> np.ndarray:
     return -((prediction.astype(float) - y) ** 2).mean(1)
 
 
-def _scale(y: np.ndarray, drawn: np.ndarray, table: Table) -> np.ndarray:
-    """Return the divisor that turns a mean quality into a score (repeats,): the variance of the target for R²."""
-    if table.task == "classification":
-        return np.ones(len(drawn))
-    return np.maximum(y[drawn].astype(float).var(1).mean(1), 1e-12)
+def _scale(y: np.ndarray, table: Table) -> float:
+    """Return the divisor that turns a mean quality into a score: for R² the variance of the target."""
+    return 1.0 if table.task == "classification" else max(float(y.astype(float).var(0).mean()), 1e-12)
 
 
 def _name(table: Table) -> str:

@@ -20,6 +20,7 @@ from nnjax.data._load import NAMES
 from nnjax.storage.atomic_write import write_file
 
 LEAST_FOR_RELIABILITY = 200  # test rows; with fewer, the bins say nothing
+LEAST_FOR_IMPORTANCE = 20  # test rows
 MOST_COLOURS = 10  # classes of decision regions
 
 
@@ -137,9 +138,7 @@ def _classification(subject: Subject, context: str) -> dict[str, Callable[[], An
     numbers = [column for column in table.columns if column.kind == "number"]
     if len(numbers) == len(table.columns) == len(table.mean) == 2 and len(table.classes) <= MOST_COLOURS:
         pictures["regions"] = lambda: _regions(subject, context)
-    if len(table.columns) > 1:
-        pictures["importance"] = lambda: _importance(subject, context)
-    return pictures
+    return pictures | _importance(subject, context)
 
 
 def _regression(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
@@ -156,9 +155,7 @@ def _regression(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
         own = None if sd is None else sd[:, i]
         pictures[f"predictions{number}"] = partial(plot.predictions, *column, sd=own, context=context)
         pictures[f"residuals{number}"] = partial(plot.residuals, *column, context=context)
-    if len(table.columns) > 1:
-        pictures["importance"] = lambda: _importance(subject, context)
-    return pictures
+    return pictures | _importance(subject, context)
 
 
 def _ensemble(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
@@ -232,11 +229,17 @@ def _function(subject: Subject, context: str) -> Any:
     return plot.function(predict_members, x, target, table.columns[0].name, table.target, context=context)
 
 
-def _importance(subject: Subject, context: str) -> Any:
+def _importance(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
+    """Return the picture of the importance of the columns, unless there is only one or too few test rows."""
     test, table = subject.prepared.dataset.test, subject.prepared.dataset.table
-    weights = sum(leaf.size for leaf in jax.tree.leaves(subject.outcome.params))
-    importance = permutation_importance(
-        _predictor(subject), np.asarray(test.x), np.asarray(test.y), table, weights=weights,
-        seed=subject.config.seed,
-    )  # fmt: skip
-    return plot.importance(*importance, context=context)
+    x, y = np.asarray(test.x), np.asarray(test.y)
+    if len(table.columns) == 1 or len(x) < LEAST_FOR_IMPORTANCE:
+        return {}
+
+    def importance() -> Any:
+        weights = sum(leaf.size for leaf in jax.tree.leaves(subject.outcome.params))
+        seed = subject.config.seed
+        drops = permutation_importance(_predictor(subject), x, y, table, weights=weights, seed=seed)
+        return plot.importance(*drops, context=context)
+
+    return {"importance": importance}
