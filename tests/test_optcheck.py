@@ -183,7 +183,11 @@ def test_a_report_says_what_and_why():
 
 def test_the_picture(tmp_path):
     report = optcheck.compare(optax.rmsprop(LR), "torch.rmsprop")
-    report.plot().savefig(tmp_path / "report.png")
+    figure = report.plot()
+    headline, causes = (text.get_text().replace("\n", " ") for text in figure.texts)
+    assert headline == str(report).splitlines()[0]
+    assert causes.startswith(report.causes[0].candidate)
+    figure.savefig(tmp_path / "report.png")
     assert (tmp_path / "report.png").stat().st_size > 10_000
 
 

@@ -138,7 +138,8 @@ class Report(NamedTuple):
 
         if self.traces is None:
             raise ValueError("optcheck: nothing to plot, because the candidate's updates cannot be compared")
-        return draw(*self.traces)
+        causes = "; ".join(f"{cause.candidate} (the reference: {cause.reference})" for cause in self.causes)
+        return draw(*self.traces, headline=_verdict(self), context=causes)
 
 
 def _text(report: Report) -> str:
