@@ -17,7 +17,7 @@ TINY = 27  # up to this many multiplications, XLA's CPU compiler aborts on the v
 
 
 def init_affine(key: Key, x: Array, shape: tuple[int, ...], w_init: Initializer, b_init: Initializer | None) -> Params:
-    """Return {"w": shape, "b": the last axis of shape}, without "b" if `b_init` is None."""
+    """Return the parameters of an affine map: w of this shape and, unless `b_init` is None, b."""
     params = {"w": w_init(jax.random.fold_in(key, 0), shape, param_dtype(x))}
     if b_init is not None:
         params["b"] = b_init(jax.random.fold_in(key, 1), shape[-1:], param_dtype(x))
@@ -31,10 +31,10 @@ def check_initialisers(where: str, w_init: Any, b_init: Any) -> None:
 
 
 def check_parts(where: str, params: Params, parts: Sequence[str], features: int, *, bias: bool) -> None:
-    """Raise ValueError unless the parameters are dictionaries of affine maps to `features`, one for each part."""
+    """Raise ValueError unless the parameters hold an affine map to `features` for each part."""
     if not isinstance(params, Mapping) or set(params) != set(parts):
         raise ValueError(
-            f"{where}: params must be a dict of {', '.join(parts)}, as init returns it, got {params!r:.60}"
+            f"{where}: params must be a dict of {', '.join(parts)}, as returned by init, got {params!r:.60}"
         )
     for part in parts:
         expected = {"w": (None, features), **({"b": (features,)} if bias else {})}
@@ -49,7 +49,7 @@ def affine(x: Array, w: Array, b: Array | None) -> Array:
 
 
 def affine_features_first(x: Array, w: Array, b: Array | None) -> Array:
-    """Return (wᵀ xᵀ + b)ᵀ, which equals `affine` in a transposed memory layout; on accelerators `affine` itself.
+    """Return (wᵀ xᵀ + b)ᵀ, the result of `affine` in a transposed memory layout (on accelerators, `affine`).
 
     The barriers keep XLA from undoing the transpose. The operations after this one inherit the layout. A step
     of a narrow network on an H200 took 54 µs in this layout and 46 µs without it.

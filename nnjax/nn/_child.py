@@ -55,7 +55,7 @@ def apply_child(
 def apply_child_with(
     child: Child, params: Params, state: State, x: PyTree, *, train: bool, key: Key | None
 ) -> tuple[PyTree, State]:
-    """Apply the child with this very key, inside its own name scope."""
+    """Apply the child with the key unchanged, inside its own name scope."""
     label = f"{child.label}=" if child.label else ""
     scope = f"{child.position}_{label}{child.layer.name.replace('/', '|')}"
     with checks.located(_place(child, x)), jax.named_scope(scope):

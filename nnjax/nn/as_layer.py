@@ -26,7 +26,7 @@ def checked_layer(where: str, layer: LayerLike) -> Layer:
         return layer
     if not callable(layer):
         raise TypeError(
-            f"{where}: a layer is a Layer or a function of an array, got {type(layer).__name__}: {layer!r:.60}"
+            f"{where}: a layer must be a Layer or a function of one array, got {type(layer).__name__}: {layer!r:.60}"
         )
     if getattr(layer, "__annotations__", {}).get("return") in (Layer, "Layer"):
         name = getattr(layer, "__name__", "it")

@@ -1,4 +1,4 @@
-"""Attention of positions to each other."""
+"""Attention between positions."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -41,18 +41,19 @@ def multi_head_attention(
     Args:
       heads: Number of heads. It must divide the number of features.
       causal: Whether each position attends only to itself and to earlier ones.
-      rotate: Function of queries and keys (batch, length, heads, size) before their product, such as `nn.rotary()`.
+      rotate: Function applied to queries and keys (batch, length, heads, size) before their product, such as
+        `nn.rotary()`.
       bias: Whether the four affine maps have a bias.
       w_init: Initialiser of their weights.
       fused: Whether to use cuDNN's fused kernel, which does not store the matrix of all pairs of positions. It needs
         an NVIDIA GPU and float16 or bfloat16.
 
-    Shapes: x (batch, length, features), or an `AttentionInput` with another context or a mask -> y (batch, length,
+    Shapes: x (batch, length, features), or an `AttentionInput` with a separate context or a mask -> y (batch, length,
     features). Parameters `{"query", "key", "value", "out"}`, each `{"w": (features, features), "b": (features,)}`.
     The softmax is computed in float32 at least. A position that may attend to nothing gets the mean of all values.
 
     Raises:
-      ValueError: if heads < 1, if they do not divide the features, or if mask or context have other shapes.
+      ValueError: if heads < 1, if they do not divide the features, or if mask or context have wrong shapes.
       TypeError: if the mask does not hold booleans.
 
     >>> layer = nn.multi_head_attention(2, causal=True)

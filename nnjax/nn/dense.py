@@ -23,7 +23,7 @@ def dense(
 
     Args:
       features: Number of outputs.
-      bias: Whether to add b. Leave it out directly before `batch_norm`, which subtracts it again.
+      bias: Whether to add b. Leave it out directly before `batch_norm`, which cancels it.
       w_init: Initialiser of `w`. The default, He's (variance 2 / inputs), preserves the scale of activations under
         ReLU-like functions. Use `nn.initializers.glorot_normal()` before tanh and sigmoid, and `lecun_normal()` for the
         last layer, as `mlp` and `residual_mlp` do.

@@ -17,7 +17,7 @@ def gated_dense(
     bias: bool = True,
     w_init: Initializer = lecun_normal(),
 ) -> Layer:
-    """Multiply an affine map of the features by an activated one (gated linear unit).
+    """Multiply one affine map of the features by the activation of a second one (gated linear unit).
 
         y = activation(x w_gate + b_gate) · (x w_value + b_value)
 
@@ -71,11 +71,11 @@ def maxout(features: int, pieces: int = 2, *, w_init: Initializer = he_normal())
 
     Args:
       features: Number of outputs.
-      pieces: Number of affine maps for each output. ReLU is the case of two with one of them zero.
+      pieces: Number of affine maps for each output. ReLU is the case of two maps, one of which is zero.
       w_init: Initialiser of `w`.
 
     Shapes: x (batch, ..., inputs) -> y (batch, ..., features). Parameters `{"w": (inputs, features · pieces), "b":
-    (features · pieces,)}`, in which the pieces of an output are neighbours.
+    (features · pieces,)}`, in which the pieces of an output are adjacent.
 
     Raises:
       ValueError: if features or pieces < 1; in `init` and `apply` if x has no batch axis or the wrong number of

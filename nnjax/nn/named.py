@@ -6,7 +6,7 @@ from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 
 def named(**layers: LayerLike) -> Layer:
-    """Apply layers in sequence, as `serial`, with names for their parameters.
+    """Apply layers in sequence like `serial`, with names for their parameters.
 
         y = f_n(… f_2(f_1(x)))
 

@@ -76,7 +76,7 @@ def layer_norm(*, eps: float | Array = 1e-5, width: Width | None = None) -> Laye
         y = scale · (x - mean) / √(variance + eps) + bias,  mean and variance over the last axis
 
     Args:
-      eps: A number > 0, added to the variance inside the root. The default is torch's; Flax and Keras have others.
+      eps: A number > 0, added to the variance inside the root. The default is torch's; those of Flax and Keras differ.
       width: True number of features of a padded layer (see `mask`), None for all. Mean and variance are taken over
         the first `width` features, and y is zero beyond them. It may be a traced integer.
 

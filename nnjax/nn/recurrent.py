@@ -173,7 +173,8 @@ def bidirectional(forward: LayerLike, backward: LayerLike) -> Layer:
       forward: The layer from the first time to the last, such as `nn.lstm(8)`.
       backward: The layer from the last time to the first, such as `nn.lstm(8, reverse=True)`.
 
-    Shapes: as the two layers, whose features are concatenated. Parameters are a tuple of theirs.
+    Shapes: those of the two layers, with their features concatenated. Parameters are the tuple of both layers'
+    parameters.
 
     >>> layer = nn.bidirectional(nn.rnn(2, last=True), nn.rnn(2, last=True, reverse=True))
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 5, 3)))
@@ -208,7 +209,7 @@ def _recurrent(
     Args:
       kind: its name.
       features: number of features of each carry.
-      cell: the step in time.
+      cell: the function of one time step.
       w_init: initialiser of each block of `w_x`.
       gates: number of blocks.
       reverse: whether to go from the last time to the first.
@@ -247,7 +248,7 @@ def _recurrent(
         checks.leaves(name, "params", params, expected)
         checks.features(name, sequences.x, params["w_x"].shape[0])
         batch, time = sequences.x.shape[:2]
-        projected = sequences.x @ params["w_x"] + params["b"][None, None]  # of all times in one product
+        projected = sequences.x @ params["w_x"] + params["b"][None, None]  # x w_x of all times in one product
         valid = jnp.arange(time)[:, None] < sequences.lengths[None]
 
         def step(carry: Carry, now: tuple[Array, Array]) -> tuple[Carry, Array]:
@@ -277,5 +278,5 @@ def _sequences(name: str, x: Array | Sequences) -> Sequences:
     if not jnp.issubdtype(x.lengths.dtype, jnp.integer):
         raise TypeError(f"{name}: lengths must be integers, got {x.lengths.dtype}")
     if x.lengths.shape != array.shape[:1]:
-        raise ValueError(f"{name}: lengths must be ({array.shape[0]},), one a sequence, got {tuple(x.lengths.shape)}")
+        raise ValueError(f"{name}: lengths must be ({array.shape[0]},), one per sequence, got {tuple(x.lengths.shape)}")
     return x

@@ -69,9 +69,9 @@ def summary(net: LayerLike, x: PyTree) -> Summary:
     rows = []
     # A combinator's output is marked after its children's outputs; sorting by position moves it before them
     for scope, avals in sorted(outputs.items(), key=lambda item: [int(label.split("_", 1)[0]) for label in item[0]]):
-        path = tuple(_step(label)[0] for label in scope)
-        name = _step(scope[-1])[1].replace("|", "/")
-        layer_params = _at(params, path)
+        path = tuple(_parse_label(label)[0] for label in scope)
+        name = _parse_label(scope[-1])[1].replace("|", "/")
+        layer_params = _subtree(params, path)
         if layer_params is not None:
             rows.append(Row(path, name, checks.shapes(avals), _size(layer_params)))
     return Summary(net.name, tuple(rows), _size(params), _size(state))
@@ -81,7 +81,7 @@ def layer_equations(jaxpr: Any) -> Iterator[tuple[Path, str, Any]]:
     """Yield the equations of a program inside layers, each with the path and the name of its innermost layer."""
     for scope, equation in _scoped_equations(jaxpr, ()):
         if scope:
-            yield tuple(_step(label)[0] for label in scope), _step(scope[-1])[1], equation
+            yield tuple(_parse_label(label)[0] for label in scope), _parse_label(scope[-1])[1], equation
 
 
 def _scoped_equations(jaxpr: Any, outer: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -99,14 +99,14 @@ def _scoped_equations(jaxpr: Any, outer: tuple[str, ...]) -> Iterator[tuple[tupl
             yield from _scoped_equations(inner, scope)
 
 
-def _step(label: str) -> tuple[int | str, str]:
+def _parse_label(label: str) -> tuple[int | str, str]:
     """Return the position or name of a child and the name of its layer, from "1_dense(10)" or "1_head=dense(10)"."""
     position, rest = label.split("_", 1)
     name, equals, layer = rest.partition("=")
     return (name, layer) if equals and name.isidentifier() else (int(position), rest)
 
 
-def _at(params: PyTree, path: Path) -> PyTree | None:
+def _subtree(params: PyTree, path: Path) -> PyTree | None:
     """Return the parameters at a path, None if a custom combinator stores them differently."""
     for step in path:
         known = range(len(params)) if isinstance(params, tuple) else params if isinstance(params, dict) else ()

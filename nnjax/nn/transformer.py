@@ -48,8 +48,8 @@ def transformer(
       activation: Activation after this layer.
       dropout: Dropout rate after each part, in [0, 1).
       causal: Whether each position attends only to itself and to earlier ones.
-      rotate: Function of queries and keys, such as `nn.rotary()`; without it and without another encoding of
-        positions the order of positions makes no difference.
+      rotate: Function of queries and keys, such as `nn.rotary()`; without any encoding of positions, their order makes
+        no difference.
 
     Shapes: x (batch, length, features), or `AttentionInput(x, mask=…)` -> y (batch, length, features).
 
@@ -107,7 +107,7 @@ def language_model(
       heads: Number of heads of the attention.
       hidden: Width of the dense layer in each block, 4 · features if None.
       dropout: Dropout rate after each part of a block, in [0, 1).
-      tied: Whether the embedding also is the last layer's weight.
+      tied: Whether the embedding also serves as the weight of the last layer.
 
     Shapes: x (batch, length) of integers -> logits (batch, length, vocabulary); those at t are for the token at t + 1.
     Parameters `{"embedding", "body"}`, and `"head"` if not tied.
@@ -149,7 +149,7 @@ def language_model(
             if not isinstance(tree, dict) or set(tree) != set(layers):
                 names = ", ".join(layers)
                 raise ValueError(
-                    f"language_model: {what} must be a dict of {names}, as init returns it, got {tree!r:.60}"
+                    f"language_model: {what} must be a dict of {names}, as returned by init, got {tree!r:.60}"
                 )
         for name, child in children.items():
             x, new = apply_child_with(child, params[name], state[name], x, train=train, key=key)

@@ -18,8 +18,8 @@ def weight_norm(layer: LayerLike) -> Layer:
     Args:
       layer: A layer with the parameter `w`, whose last axis counts the outputs, such as `dense` or `conv`.
 
-    Shapes: as the layer. Parameters are the layer's, in which `w` holds v, and `g` (outputs,), which starts at the
-    lengths of the initial weights, so that the initial network is the layer's.
+    Shapes: those of the layer. Parameters are the layer's, with v in `w`, and `g` (outputs,). `g` starts at the lengths
+    of the initial weights, so that the initial outputs are those of the layer.
 
     Raises:
       TypeError: if the layer has no parameter `w`.
@@ -63,7 +63,7 @@ def spectral_norm(layer: LayerLike, *, iterations: int = 1, eps: float = 1e-12) 
       iterations: Number of power iterations in each training step.
       eps: Lower bound of the lengths that u and v are divided by.
 
-    Shapes: as the layer, with its parameters. The state is `{"layer": the layer's, "u": (outputs,), "v": (inputs,)}`,
+    Shapes and parameters: those of the layer. The state is `{"layer": the layer's, "u": (outputs,), "v": (inputs,)}`,
     which starts after 15 power iterations, as in torch.
 
     Raises:
@@ -104,7 +104,7 @@ def spectral_norm(layer: LayerLike, *, iterations: int = 1, eps: float = 1e-12) 
         _check_weights(name, params)
         w = _matrix(params["w"])
         if not isinstance(state, dict) or "layer" not in state:
-            raise ValueError(f"{name}: state must be a dict of layer, u, v, as init returns it, got {state!r:.60}")
+            raise ValueError(f"{name}: state must be a dict of layer, u, v, as returned by init, got {state!r:.60}")
         vectors = {k: v for k, v in state.items() if k != "layer"}
         checks.leaves(name, "state", vectors, {"u": (w.shape[1],), "v": (w.shape[0],)})
         w = w.astype(state["u"].dtype)
@@ -121,8 +121,8 @@ def spectral_norm(layer: LayerLike, *, iterations: int = 1, eps: float = 1e-12) 
 def _check_weights(name: str, params: Params, *others: str) -> None:
     if not isinstance(params, dict) or not {"w", *others} <= set(params) or jnp.ndim(params["w"]) < 2:
         raise TypeError(
-            f"{name}: params must be a dict with {', '.join(['w', *others])}, as those of dense and conv; wrap layers "
-            f"one by one; got {params!r:.60}"
+            f"{name}: params must be a dict with {', '.join(['w', *others])}, like those of dense and conv; wrap each "
+            f"layer separately; got {params!r:.60}"
         )
 
 
