@@ -21,16 +21,16 @@ def is_batches(data: Any) -> bool:
 def batches(iterable: Iterable[Any], n: int) -> Source:
     """Return the first `n` examples of an iterable of batches as a source that is read in order.
 
-    A step takes the next `batch_size` examples, however many the batches have. An iterable such as a data loader starts
-    again when it ends; a generator cannot.
+    A step takes the next `batch_size` examples, regardless of the lengths of the iterable's batches. An iterable such
+    as a data loader starts again when it ends; a generator cannot.
 
     Args:
       iterable: yields `Data`, `(x, y)` or `(x, y, weights)`, batches of any number of rows.
       n: number of examples that will be read.
 
     Raises:
-      ValueError: if the iterable is empty. Later, if a generator ends before `n` examples, and for mistakes in the
-        data, as `data.source` raises them.
+      ValueError: if the iterable is empty. Later, if a generator ends before `n` examples, and the errors of
+        `data.source` for mistakes in the data.
 
     >>> generator = ((np.full((2, 3), i, np.float32), np.array([i, i])) for i in range(5))
     >>> data.batches(generator, 6).gather(np.array([2, 3])).y.tolist()
@@ -43,7 +43,7 @@ def batches(iterable: Iterable[Any], n: int) -> Source:
     first = next(examples, None)
     if first is None:
         raise ValueError("batches: the iterable is empty; it must yield batches (x, y)")
-    held, begin = first, 0  # the examples that may still be asked for, and the number of the first of them
+    held, begin = first, 0  # the examples that may still be requested, and the row number of the first one
 
     def gather(rows: np.ndarray) -> Data:
         nonlocal held, begin

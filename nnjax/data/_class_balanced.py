@@ -18,7 +18,7 @@ def class_balanced(labels: Any) -> Callable[[Key, Array, Array | int, int], Arra
         class ~ uniform,   row ~ uniform over the rows of that class, with replacement
 
     An epoch is still ⌈n / batch_size⌉ steps, but it does not contain every row. The loss of a balanced run is that of
-    equally frequent classes; its probabilities are not those of the data.
+    equally frequent classes, so its probabilities are not calibrated for the data.
 
     Args:
       labels: (n,) the class of each row of the data.
@@ -27,7 +27,7 @@ def class_balanced(labels: Any) -> Callable[[Key, Array, Array | int, int], Arra
       `(key, step, n, batch_size) -> rows`, the rows (batch_size,) int32 of a batch.
 
     Raises:
-      ValueError: if the labels are not (n,). The sampler raises it for another number of rows, and in folds.
+      ValueError: if the labels are not (n,). The sampler also raises it for a different number of rows, and in folds.
 
     >>> sampler = data.class_balanced(np.array([0, 0, 0, 0, 0, 0, 0, 1]))
     >>> rows = sampler(jax.random.key(0), 0, 8, 1000)
@@ -44,7 +44,9 @@ def class_balanced(labels: Any) -> Callable[[Key, Array, Array | int, int], Arra
     def sampler(key: Key, step: Array, n: Array | int, batch_size: int) -> Array:
         if checks.is_traced(n) or int(n) != len(classes):
             got = "folds" if checks.is_traced(n) else f"{int(n)} rows"
-            raise ValueError(f"class_balanced: made for {len(classes)} rows, but the data are {got}; make it for them")
+            raise ValueError(
+                f"class_balanced: got {len(classes)} labels, but the data are {got}; pass the labels of the data"
+            )
         class_key, row_key = jax.random.split(jax.random.fold_in(key, step))
         drawn = jax.random.randint(class_key, (batch_size,), 0, len(counts))
         place = jax.random.randint(row_key, (batch_size,), 0, jnp.asarray(counts.astype(np.int32))[drawn])

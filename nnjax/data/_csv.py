@@ -1,4 +1,4 @@
-"""CSV files: every field is read as text, with the line that it is from."""
+"""CSV files: every field is read as text, with its line number."""
 
 import codecs
 import csv
@@ -24,9 +24,9 @@ MOST_COLUMNS = 2**20
 LONGEST_NAME, LONGEST_QUOTE = 1000, 100  # characters
 LONGEST_LINE = 2**24  # characters; a file without line ends would otherwise be read into one text
 BLOCK = 2**14  # rows that are Python lists at the same time
-SNIFFED = 2**16  # characters that show the separator
+SNIFFED = 2**16  # characters from which the separator is detected
 MISSING = frozenset(("", "#N/A", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "-nan", "-NaN", "null"))
-MARK = "\0"  # the first character of a field that is one of MISSING in quotes; files that hold it are refused
+MARK = "\0"  # marks a field that is one of MISSING in quotes; files that contain this character are refused
 
 
 class Fields(NamedTuple):
@@ -38,7 +38,7 @@ class Fields(NamedTuple):
 
 
 def read_csv(path: Path, separator: str | None = None) -> Fields:
-    """Return the fields of a CSV file, also one that is compressed with gzip.
+    """Return the fields of a CSV file, which may be compressed with gzip.
 
     Args:
       path: the file: UTF-8, UTF-16 with a byte-order mark, or else Windows-1252.
@@ -148,7 +148,7 @@ class _Lines:
 
 
 def _find_separator(start: str, path: Path) -> str:
-    """Return the separator for which the first lines have the same number of fields, or else the header has most."""
+    """Return the separator that gives the first lines equally many fields, or else the header the most fields."""
     preferred = "\t" if ".tsv" in path.name.lower() else ","
     complete = start if len(start) < SNIFFED else start[: start.rfind("\n") + 1]
     best, best_score = preferred, (False, 1)

@@ -31,9 +31,9 @@ def find_formats(texts: Sequence[str]) -> list[str]:
 
 
 def choose_format(texts: Sequence[str], formats: Sequence[str]) -> tuple[str, str | None]:
-    """Return the format of the dates, and the other one if the order of day and month cannot be known.
+    """Return the format of the dates, and the alternative format if the order of day and month is unclear.
 
-    The number that stays the same, or changes less, is the day: tables of months have the day 1.
+    A number that is always the same is the day, because monthly tables have the day 1 in every row.
     """
     first, others = formats[0], [form for form in formats[1:] if _order(form) != _order(formats[0])]
     if not others:
@@ -49,7 +49,7 @@ def _order(form: str) -> str:
 
 
 def parse_dates(texts: Iterable[str | None], form: str) -> np.ndarray:
-    """Return dates (rows,) as datetime64 in microseconds and UTC; NaT where the text is None or has another format."""
+    """Parse dates (rows,) as datetime64 in microseconds and UTC; NaT where a text is None or has a different format."""
     parse = cache(lambda text: None if text is None else _parse(text, form))
     return np.array([parse(text) for text in texts], "datetime64[us]")
 
@@ -73,10 +73,10 @@ def date_names(form: str) -> tuple[str, ...]:
 
 
 def encode_dates(dates: np.ndarray, form: str) -> np.ndarray:
-    """Return numbers for dates (rows, numbers), NaN for missing ones.
+    """Encode dates as numbers (rows, numbers), NaN for missing dates.
 
-    They are the days since 1970 and the place in the year and in the week, each as the sine and cosine of an angle,
-    so that December is next to January; dates with a time also have the place in the day.
+    They are the days since 1970 and the position in the year and in the week, each as the sine and cosine of an angle,
+    so that December is next to January. Dates with a time also have the position in the day.
 
     >>> from nnjax.data._dates import encode_dates
     >>> encode_dates(np.array(["1970-01-02"], "M8[us]"), "%Y-%m-%d").round(2).tolist()

@@ -15,17 +15,17 @@ from nnjax.data.table import Missing, Table, Target, Task, column_numbers, encod
 
 MOST_CLASSES = 20  # an integer column with more distinct values holds numbers, not labels
 MOST_CATEGORIES = 100
-LEAST_STD = 1e-30  # least deviation of a target, because errors in its units are float32
+LEAST_STD = 1e-30  # smallest standard deviation of a target, because errors in its units are float32
 DAY, SECOND = "%Y-%m-%d", "%Y-%m-%d %H:%M:%S"  # the formats of dates in memory
 
 
 def choose_task(
     frame: Frame, name: str, task: Task | None = None, *, lines: np.ndarray | None = None
 ) -> tuple[Task, str]:
-    """Return the task, and the reason for it in words. None chooses the task by the values of the target.
+    """Return the task, and the reason for it in words. If the task is None, choose it by the values of the target.
 
     Raises:
-      ValueError: for missing values, and for text with more different values than half of the rows.
+      ValueError: for missing values, and for text with more distinct values than half the number of rows.
     """
     values = column_values(frame, name)
     missing, line = missing_rows(values), line_numbers(lines)
@@ -137,13 +137,14 @@ def fit_table(
       targets: the column to predict, or several for a regression.
       task: classification or regression.
       training: row numbers of the training part.
-      columns: how the columns of a file are written; None for columns in memory.
-      missing: what becomes of missing values.
+      columns: kinds and formats of the columns of a file; None for columns in memory.
+      missing: treatment of missing values, see `load`.
       na: texts that mean missing, besides the usual ones.
       lines: (rows,) the line of each row in its file, for messages.
 
     Raises:
-      TableError: a ValueError, for columns with missing values or too many distinct texts; the message has all of them.
+      TableError: a ValueError, for columns with missing values or too many distinct texts; the message lists all of
+        them.
       ValueError: for a target that is constant or whose scale float32 cannot hold.
     """
     names = [targets] if isinstance(targets, str) else list(targets)
@@ -196,7 +197,7 @@ def _kind(values: np.ndarray) -> Kind:
 
 
 def _fill(encoded: np.ndarray, columns: Sequence[Column], missing: Missing) -> np.ndarray:
-    """Return what a missing value becomes, for each feature: the mean, or for numbers the median."""
+    """Return the replacement of missing values for each feature: the mean, or for numbers the median."""
     numbers = np.array([column.kind == "number" for column in columns for _ in feature_names(column)])
     present = np.ma.masked_invalid(encoded)
     fill = present.mean(0).filled(0.0)
@@ -234,7 +235,7 @@ def _target_moments(name: str, numbers: np.ndarray) -> tuple[float, float]:
 
 
 def _moments(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return means and standard deviations over the rows; 1 as the deviation of a constant column, which becomes 0."""
+    """Return means and standard deviations over the rows; 1 as the deviation of a constant column."""
     # Scaling by powers of two changes no bit, but the squares of 1e300 and of 1e-300 would be infinite and zero
     exponent = np.frexp(np.abs(numbers).max(0))[1]
     scaled = np.ldexp(numbers, -exponent)

@@ -19,7 +19,7 @@ Kind = Literal["number", "text", "category", "date"]
 
 
 class Column(NamedTuple):
-    """A column of numbers or dates, or of categories, which are one-hot encoded; and how they are written."""
+    """A column of numbers, dates or one-hot encoded categories, and its format in the file."""
 
     name: str
     kind: Kind = "number"
@@ -37,7 +37,7 @@ class Parsed(NamedTuple):
     values: np.ndarray
 
 
-Line = Callable[[int], str]  # where a row is, for messages
+Line = Callable[[int], str]  # returns the place of a row, for messages
 Options = dict[Decimal, Numbers]  # the numbers of a column for each decimal sign that fits
 
 
@@ -48,11 +48,11 @@ def parse_columns(
 
     Args:
       fields: (rows,) texts of each column, from `read_csv`.
-      kinds: kinds that are set: "category", and "text" for texts that are neither numbers nor dates.
+      kinds: kinds that are not detected: "category", and "text" for texts that are neither numbers nor dates.
       decimal: the decimal sign; None to detect it. A column such as 1,250 fits both signs; it gets the sign of most
         other columns, or else the comma if the separator is a semicolon.
       separator: the separator of the file.
-      line: returns where a row is, for messages.
+      line: function that returns the place of a row, for messages.
 
     Warns:
       UserWarning: for numbers with leading zeros, which may be codes, for numbers that fit both decimal signs if no
@@ -62,7 +62,7 @@ def parse_columns(
     options = {
         name: {} if kinds.get(name) in ("category", "text") else _options(fields[name], signs) for name in fields
     }
-    known = _usual(options, None)
+    known = _most_common_sign(options, None)
     usual = known or ("," if separator == ";" else ".")
     parsed = {}
     for name, numbers in options.items():
@@ -86,15 +86,15 @@ def parse_as(
       columns: the columns of the table, whose fields are read.
       fields: (rows,) texts of each column, from `read_csv`.
       decimal: the decimal sign; None for that of the training, unless the numbers of this file fit only the other one.
-      line: returns where a row is, for messages.
+      line: function that returns the place of a row, for messages.
 
     Raises:
-      ValueError: for a text in a column of numbers or dates; the message has the line.
+      ValueError: for a text in a column of numbers or dates; the message names the line.
     """
     signs: tuple[Decimal, ...] = (".", ",") if decimal is None else (decimal,)
     options = {c.name: _options(fields[c.name], signs) for c in columns if c.kind == "number"}
     own = {c.decimal for c in columns if c.kind == "number"}
-    usual = decimal or _usual(options, next(iter(own)) if len(own) == 1 else None)
+    usual = decimal or _most_common_sign(options, next(iter(own)) if len(own) == 1 else None)
     values = {}
     for column in columns:
         field, place = fields[column.name], f"column {column.name!r} must hold"
@@ -107,14 +107,14 @@ def parse_as(
                 raise ValueError(f"{place} numbers in {column.unit}, as in training, got {numbers.unit}")
             values[column.name] = numbers.values
         elif column.kind == "date":
-            texts = _each(field, lambda text: meaning(text, "date"))
+            texts = _map_distinct(field, lambda text: meaning(text, "date"))
             values[column.name] = dates = parse_dates(texts.tolist(), column.date)
             wrong_rows = np.flatnonzero(np.isnat(dates) & np.array([text is not None for text in texts], bool))
             if wrong_rows.size:
                 example, row = datetime(2026, 12, 31, 18, 30).strftime(column.date), int(wrong_rows[0])
                 raise ValueError(f"{place} dates such as {example}, got {quote(texts[row])} in {line(row)}")
         else:
-            values[column.name] = _each(field, partial(meaning, kind=column.kind))
+            values[column.name] = _map_distinct(field, partial(meaning, kind=column.kind))
     return values
 
 
@@ -122,7 +122,7 @@ def _options(fields: np.ndarray, signs: Sequence[Decimal]) -> Options:
     """Return the numbers of all rows for each decimal sign that fits; only one if both give the same numbers."""
     options = {sign: numbers for sign in signs if (numbers := parse_numbers(fields, sign)) is not None}
     if not options:
-        missing = _each(fields, lambda field: meaning(field, "number") is None).astype(bool)
+        missing = _map_distinct(fields, lambda field: meaning(field, "number") is None).astype(bool)
         if missing.any():
             present = {sign: parse_numbers(fields[~missing], sign) for sign in signs}
             options = {
@@ -137,7 +137,7 @@ def _with_missing(numbers: Numbers, missing: np.ndarray) -> Numbers:
     return numbers._replace(values=values)
 
 
-def _usual(options: dict[str, Options], default: Decimal | None) -> Decimal | None:
+def _most_common_sign(options: dict[str, Options], default: Decimal | None) -> Decimal | None:
     """Return the decimal sign of most columns that fit only one sign; the default if there are none."""
     signs = [sign for numbers in options.values() if len(numbers) == 1 for sign in numbers]
     if signs.count(",") == signs.count("."):
@@ -148,8 +148,8 @@ def _usual(options: dict[str, Options], default: Decimal | None) -> Decimal | No
 def _parse_texts(name: str, fields: np.ndarray, kind: Kind | None, line: Line) -> Parsed:
     """Return the dates or texts of a column that does not hold numbers."""
     if kind == "category":
-        return Parsed(Column(name, "category"), _each(fields, partial(meaning, kind=kind)))
-    texts = _each(fields, partial(meaning, kind="text"))
+        return Parsed(Column(name, "category"), _map_distinct(fields, partial(meaning, kind=kind)))
+    texts = _map_distinct(fields, partial(meaning, kind="text"))
     known = list({text for text in texts.tolist() if text is not None})
     if kind == "text" or not (formats := find_formats(known)):
         return Parsed(Column(name, "text"), texts)
@@ -175,7 +175,7 @@ def _warn_of_codes(name: str, fields: np.ndarray) -> None:
 
 
 def _warn_of_signs(name: str, fields: np.ndarray, numbers: Options, sign: Decimal) -> None:
-    """Warn of numbers that differ by the decimal sign."""
+    """Warn of numbers whose value depends on the decimal sign."""
     values = {s: n.values for s, n in numbers.items()}
     if len(values) == 2 and not np.array_equal(values["."], values[","], equal_nan=True):
         row = int(np.flatnonzero((values["."] != values[","]) & ~np.isnan(values["."]))[0])
@@ -194,7 +194,7 @@ def _leading_zero(fields: np.ndarray) -> str | None:
 
 
 def parse_numbers_of(fields: np.ndarray) -> np.ndarray | None:
-    """Return the numbers in texts (rows,), NaN where missing; None if a text is no number."""
+    """Return the numbers in texts (rows,), NaN where missing; None if a text is not a number."""
     options = _options(fields, ["."])
     return options["."].values if options else None
 
@@ -215,7 +215,7 @@ def count_texts(texts: Sequence[str]) -> int:
 
 
 def clean_text(text: str) -> str:
-    """Return a category without the spaces around it, and with one spelling of accents and of booleans."""
+    """Strip a category and normalise the spelling of accents and of booleans."""
     text = unicodedata.normalize("NFC", text).strip()
     return text.capitalize() if text.lower() in ("true", "false") else text
 
@@ -227,8 +227,8 @@ def meaning(field: str, kind: Kind | None) -> str | None:
     return None if missing else text
 
 
-def _each(fields: np.ndarray, function: Callable[[str], Any]) -> np.ndarray:
-    """Return the function's value for each field, computed once for equal fields."""
+def _map_distinct(fields: np.ndarray, function: Callable[[str], Any]) -> np.ndarray:
+    """Apply a function to each field, once for equal fields."""
     listed = fields.tolist()
     values = {field: function(field) for field in set(listed)}
     result = np.empty(len(listed), object)

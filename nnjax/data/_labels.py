@@ -19,11 +19,11 @@ SEVERAL = 4  # of the labels outside the range, this many smallest and largest o
 def check_labels(data: Examples, loss: Loss, predict: Callable[[PyTree], PyTree], name: str = "data") -> Examples:
     """Check that all integer labels are valid for the loss: immediately for `Data`, batch by batch for a `Source`.
 
-    Only the loss can say which labels are valid, because they index the prediction inside it. Labels in 0 … K - 1 are
-    accepted, where K is the length of an axis of the prediction. For any other label, the loss is evaluated with a
+    Only the loss determines which labels are valid, because they index the prediction inside it. Labels in 0 … K - 1
+    are accepted, where K is the length of an axis of the prediction. For any other label, the loss is evaluated with a
     random prediction of one example. The label is invalid if this loss is not finite, or if it equals the loss of label
     0, of label K - 1, of the label counted from the end, or of all integers far outside. Counts are therefore valid,
-    because their losses differ, and so is a label with a meaning of its own in the loss, such as -1 for "no label".
+    because their losses differ, and so is a label with a special meaning in the loss, such as -1 for "no label".
 
     Args:
       data: the examples. Every integer leaf of y is checked.
@@ -80,7 +80,7 @@ def _check_leaf(where: str, target: np.ndarray, rows: Rows, loss_of: Callable[[i
     if not _outside(target, sizes[-1]).any():
         return
     try:
-        classes = next((size for size in sizes if _tells_apart(loss_of, size)), None)
+        classes = next((size for size in sizes if _distinguishes(loss_of, size)), None)
     except Exception:  # the run's own call of the loss raises it again, with its place
         return
     if classes is None:
@@ -125,7 +125,7 @@ def _loss_of_labels(
     return loss_of
 
 
-def _tells_apart(loss_of: Callable[[int], float], classes: int) -> bool:
+def _distinguishes(loss_of: Callable[[int], float], classes: int) -> bool:
     """Return True if the losses of label 0 and of the last two of `classes` labels are finite and different."""
     values = [loss_of(label) for label in {0, max(classes - 2, 0), classes - 1}]
     return bool(np.isfinite(values).all()) and len(set(values)) == len(values)

@@ -56,7 +56,7 @@ def load(
       categorical: columns that hold categories even if they look like numbers, dates or missing values, such as the
         codes 01 and 1, or a country NA. Of more than 100 distinct texts, the most frequent are kept.
       drop: columns to leave out, such as a row number.
-      missing: what becomes of missing values. "error" refuses them, "drop" leaves the rows out, "mean" and "median"
+      missing: treatment of missing values. "error" refuses them, "drop" leaves the rows out, "mean" and "median"
         fill numbers from the training rows (texts count as the average of all categories), and "category" makes them a
         category of texts and fills numbers with the median. Except with "error", rows without a target are left out.
       na: texts that mean missing, in addition to empty fields, NA, N/A, NULL, None, null, NaN and nan.
@@ -71,15 +71,15 @@ def load(
       standardised with the mean and standard deviation of the training part.
 
     Raises:
-      FileNotFoundError: if a file is missing; the message names it, and says how to get it.
+      FileNotFoundError: if a file is missing; the message names the file and explains how to get it.
       ModuleNotFoundError: for a Parquet file if pandas or pyarrow is not installed.
-      TableError: a ValueError, for missing values and columns that cannot be encoded. One message has all columns.
+      TableError: a ValueError, for missing values and columns that cannot be encoded. One message lists all columns.
       ValueError: for unknown names and columns, and damaged files.
 
     Warns:
-      UserWarning: for a column of a CSV file that looks like a row number, for values of it more than 10 interquartile
-        ranges outside of the quartiles, for an unnamed column that numbers the rows, which is left out, and for numbers
-        and dates that can be read in two ways.
+      UserWarning: for a column of a CSV file that looks like a row number, for values of a column more than 10
+        interquartile ranges outside the quartiles, for an unnamed column of row numbers, which is left out, and for
+        numbers and dates that can be read in two ways.
 
     >>> digits = data.load("digits")
     >>> digits.train.x.shape, digits.test.x.shape
@@ -97,7 +97,7 @@ def load(
 
 
 def load_with(name: Any, data_dir: str | Path | None, options: TableOptions) -> Dataset:
-    """Load a data set as `load` does."""
+    """Load a data set like `load`, with the options of tables in one object."""
     if data_dir is not None and not isinstance(data_dir, (str, Path)):
         raise TypeError(f"load: data_dir must be a folder, got {data_dir!r:.80}")
     if not isinstance(name, (str, Path)):

@@ -33,13 +33,13 @@ class Dataset(NamedTuple):
     test: Data
     table: Table  # task, names of classes and columns, standardisation
     why: str = ""  # the reason why this task was chosen, in words
-    rows: np.ndarray | None = None  # the training rows in the file, from 0 without the header; None for a named set
+    rows: np.ndarray | None = None  # row numbers of the training part, from 0 without the header; None for a named set
     notes: tuple[str, ...] = ()  # how the columns were read and gaps were filled, in words
 
 
 @dataclass(frozen=True)
 class TableOptions:
-    """The options of `load` that apply to tables, explained there."""
+    """The options of `load` that apply to tables; see `load`."""
 
     target: str | Sequence[str] | None = None
     task: Task | None = None
@@ -51,7 +51,7 @@ class TableOptions:
     decimal: Decimal | None = None
     test_share: float = 0.2
     seed: int = 0
-    kinds: Mapping[str, Kind] = field(default_factory=dict)  # of a run that is repeated
+    kinds: Mapping[str, Kind] = field(default_factory=dict)  # kinds of the columns when a run is repeated
 
     def __post_init__(self) -> None:
         for name in ("categorical", "drop", "na"):
@@ -112,7 +112,7 @@ def _targets(place: str, raw: RawTable, options: TableOptions, *, is_npz: bool) 
 
 
 def _without(raw: RawTable, place: str, drop: Sequence[str], targets: Sequence[str]) -> RawTable:
-    """Return the table without the columns to drop, and without an unnamed column that numbers the rows."""
+    """Return the table without the columns to drop, and without an unnamed column of row numbers."""
     for name in drop:
         check_column(place, "column to drop", name, raw.frame)
         if name in targets:
@@ -158,7 +158,7 @@ def _check_rows(place: str, n: int) -> None:
 
 
 def _complete(raw: RawTable, targets: Sequence[str], missing: Missing) -> np.ndarray:
-    """Return (rows,) bool, True for rows that are used: those with a target, and with `drop` with all values."""
+    """Return a mask (rows,) of the rows to use: those with a target, or for "drop" those without a missing value."""
     used = raw.frame if missing == "drop" else targets
     return ~np.logical_or.reduce([missing_rows(raw.frame[name]) for name in used])
 
@@ -171,16 +171,16 @@ def _row_notes(raw: RawTable, targets: Sequence[str], used: int, missing: Missin
 
 
 def _column_notes(frame: Mapping[str, np.ndarray], table: Table) -> Iterator[str]:
-    """Yield how columns were read that are neither plain numbers nor plain texts, and how gaps are filled."""
+    """Describe the columns that are neither plain numbers nor plain texts, and how missing values are filled."""
     dates = [column.name for column in table.columns if column.kind == "date"]
     if dates:
-        yield f"dates, as days and as the place in the year and the week: {list_names(dates)}"
+        yield f"dates, encoded as days and as the position in the year and in the week: {list_names(dates)}"
     units = [f"{column.name} ({column.unit})" for column in table.columns if column.unit]
     if units:
         yield f"numbers with a unit: {list_names(units)}"
     rare = [column.name for column in table.columns if column.others]
     if rare:
-        yield f"texts of which the most frequent are categories, and the others one more: {list_names(rare)}"
+        yield f"texts whose most frequent values are categories, with one category for all others: {list_names(rare)}"
     filled = [f"{gap.problem.column} ({len(gap.rows):,})" for gap in table.gaps(frame) if not gap.unknown]
     if filled:
         yield f"missing values filled ({table.missing}): {list_names(filled)}"

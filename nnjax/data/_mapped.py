@@ -23,7 +23,7 @@ def reader(array: Any) -> ReadRows:
     if isinstance(array, np.memmap):
         return _file_reader(array)
     if isinstance(array, np.ma.MaskedArray):
-        return lambda rows: array[rows]  # with its mask
+        return lambda rows: array[rows]  # np.take would lose the mask
     if isinstance(array, (np.ndarray, jax.Array)):
         in_memory = np.asarray(array)
         return lambda rows: np.take(in_memory, rows, axis=0)

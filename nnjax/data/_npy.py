@@ -104,7 +104,7 @@ def _open_array(file: Path) -> np.memmap:
     try:
         check_numbers(f"open_npy: {file}", array)
     except TypeError as error:
-        raise ValueError(str(error)) from error  # what a file holds is a value
+        raise ValueError(str(error)) from error  # the argument has the right type, its content is wrong
     return array
 
 

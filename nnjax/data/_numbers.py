@@ -76,7 +76,7 @@ def _loses_digits(text: str, number: float) -> bool:
 
 
 def _parse_written(fields: np.ndarray, decimal: Decimal) -> Numbers | None:
-    """Return the numbers, read one by one; different units in a column are no numbers."""
+    """Return the numbers, read one by one; None if a text is not a number or the units differ."""
     numbers: dict[str, float | int] = {}
     units = set()
     for field in fields.tolist():  # ends at the first text, which most columns have in their first row

@@ -1,4 +1,4 @@
-"""What is wrong with the columns of a table: all of it in one message."""
+"""Report all problems of the columns of a table in one message."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -44,7 +44,7 @@ def describe(problems: Sequence[Problem], remedies: Mapping[Remedy, str], join: 
     Args:
       problems: the problems, at least one.
       remedies: how to fix a problem, in words; {columns} becomes the names of the columns, {words} their odd texts.
-      join: returns a list of names or words as it is written in code, or on the command line.
+      join: function that formats a list of names or words for code or for the command line.
     """
     columns: dict[Remedy, list[str]] = {}
     for problem in problems:
@@ -60,12 +60,12 @@ def describe(problems: Sequence[Problem], remedies: Mapping[Remedy, str], join: 
 
 
 def line_numbers(lines: np.ndarray | None) -> Line:
-    """Return a function that says where a row is: in which line of the file, or in which row of a table in memory."""
+    """Return a function that names the place of a row: its line in the file, or its number in a table in memory."""
     return lambda row: f"row {row}" if lines is None else f"line {lines[row]}"
 
 
 def missing_values(column: str, missing: np.ndarray, line: Line) -> Problem:
-    """Return the problem of missing values, (rows,) bool."""
+    """Return the problem for a mask (rows,) of the missing values."""
     count = int(missing.sum())
     text = f"all {count} values are missing" if missing.all() else f"{_values(count)} missing, the first"
     return Problem(column, f"{text} in {line(int(missing.argmax()))}" if not missing.all() else text)

@@ -26,9 +26,9 @@ class RawTable(NamedTuple):
     """The columns of a file or of a DataFrame, before they are encoded."""
 
     frame: dict[str, np.ndarray]  # numbers, dates or texts (rows,), see `_kinds.Parsed`
-    columns: dict[str, Column]  # how they are written in a file
+    columns: dict[str, Column]  # their kinds and formats in a file
     lines: np.ndarray | None = None  # (rows,) the line of each row; None for a file without lines
-    kept: Mapping[str, np.ndarray] = MappingProxyType({})  # further columns, as they are in the file
+    kept: Mapping[str, np.ndarray] = MappingProxyType({})  # further columns of the file, unchanged
 
 
 def is_table_file(name: str) -> bool:
@@ -50,14 +50,14 @@ def read_table(
 
     Args:
       path: the file.
-      table: read the columns of this table, each as the kind that it had in training; None for all columns, with the
+      table: read the columns of this table, each with its kind in training; None for all columns, with the
         kinds that their values have.
-      kinds: kinds of columns that are set: "category" for columns that hold categories, even if they look like numbers
-        or missing values; "text" for texts that are read neither as numbers nor as dates.
+      kinds: kinds of columns that are not detected: "category" for columns that hold categories, even if they look like
+        numbers or missing values; "text" for texts that are read neither as numbers nor as dates.
       separator: the separator of a CSV file; None to detect it.
       decimal: the decimal sign of a CSV file; None to detect it.
       na: texts that mean missing, besides the usual ones.
-      more: columns of the file that are also returned as they are. Only with a table.
+      more: further columns of the file to return unchanged. Only with a table.
 
     Raises:
       FileNotFoundError, OSError, ValueError: if the file does not exist or cannot be read; the message names the path.
@@ -129,7 +129,7 @@ def _read_targets(
 
 
 def _without(fields: np.ndarray, na: Sequence[str]) -> np.ndarray:
-    """Return the fields, empty where they mean missing."""
+    """Return the fields, with an empty text for each missing value."""
     return np.where(np.isin(np.strings.strip(fields), list(na)), "", fields) if na else fields
 
 

@@ -24,13 +24,13 @@ def records(
     """Read batches from a data set that returns records by index, such as a data set of Hugging Face, PyTorch or Grain.
 
     A batch is read by `dataset[rows]` if that returns the same as reading row by row, else by
-    `dataset.__getitems__(rows)`, else by `dataset[row]` for each row. A row must always return the same record: a
-    data set that draws random numbers when it is read makes a run that cannot be repeated.
+    `dataset.__getitems__(rows)`, else by `dataset[row]` for each row. A row must always return the same record: a run
+    cannot be repeated if the data set draws random numbers when it is read.
 
     Args:
       dataset: an object with `__len__` and `__getitem__`. A record is a dict, `(x, y)` or `(x, y, weight)`.
       x: the key of x in records that are dicts, or several keys for a tuple of arrays. None for other records.
-      y: the key or keys of y, as for x.
+      y: the key or keys of y, in the same form.
       weights: the key of the per-example loss weight; None means equal weights.
       transform: a function of x, see `data.source`.
 
@@ -47,7 +47,7 @@ def records(
     """
     sized = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
     if not sized or isinstance(dataset, (str, bytes, Mapping)) or getattr(dataset, "shape", (1,)) == ():
-        hint = "; pass one of its parts, as dataset['train']" if isinstance(dataset, Mapping) else ""
+        hint = "; pass one of its parts, such as dataset['train']" if isinstance(dataset, Mapping) else ""
         raise TypeError(f"records: dataset must have __len__ and __getitem__, got {type(dataset).__name__}{hint}")
     if (x is None) != (y is None):
         raise ValueError("records: got a key for one of x and y only; name both, or neither")

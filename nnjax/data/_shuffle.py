@@ -67,7 +67,7 @@ def batch_indices(key: Key, step: Array | int, n: Array | int, batch_size: int) 
 
 
 def check_int32(where: str, name: str, value: Any, low: int) -> Any:
-    """Return an integer ≥ `low` or an integer array of shape (), traced or not, whose value is not checked."""
+    """Return an integer ≥ `low`, or an integer array of shape (), traced or not, without checking its value."""
     if not isinstance(value, jax.Array | np.ndarray):
         return checks.positive_int(where, name, value, low)
     if not jnp.issubdtype(value.dtype, jnp.integer) or value.shape != ():

@@ -117,7 +117,7 @@ def check_source(source: Source, keep: Collection[str] = ()) -> Source:
     """Return a source whose `gather` is checked, unless it already is, and does not cast the leaves `keep` of x.
 
     Raises:
-      ValueError, TypeError: for a field that is not what `Source` says, and as raised by `CheckedGather`.
+      ValueError, TypeError: for a field of the wrong type or value, and as raised by `CheckedGather`.
     """
     where = "Source"
     checks.positive_int(where, "n", source.n)
@@ -174,7 +174,7 @@ class CheckedGather:
         return batch
 
     def keeping(self, names: Collection[str]) -> "CheckedGather":
-        """Return the same function that does not cast these leaves of x."""
+        """Return a copy that does not cast these leaves of x."""
         return CheckedGather(self._gather, self._n, names)
 
     def _check_weights(self, weights: np.ndarray, weightless: np.ndarray, rows: np.ndarray) -> None:

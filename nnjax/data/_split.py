@@ -6,7 +6,7 @@ from nnjax import checks
 
 
 class SplitError(ValueError):
-    """The share of the rows leaves one part empty.
+    """A split that would leave one part empty.
 
     Attributes:
       share: the share of the second part.

@@ -1,4 +1,4 @@
-"""Find columns and values of a table that make results deceptive: row numbers, and values far outside."""
+"""Find columns and values of a table that make results misleading: row numbers and outliers."""
 
 import math
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from nnjax.data._frame import Frame
 from nnjax.data._problems import line_numbers
 from nnjax.data.table import Table, column_numbers
 
-FEW_ROWS = 20  # in smaller tables, numbers in ascending order are no surprise
+FEW_ROWS = 20  # in smaller tables, numbers may be in ascending order by chance
 FAR = 10  # interquartile ranges beyond the quartiles
 UNNAMED = "Unnamed: 0"
 LISTED = 3  # the most values that are listed
 
 
 def index_column(frame: Frame) -> str | None:
-    """Return the name of a first column without a name that numbers the rows, as pandas writes it; None without one."""
+    """Return the name of an unnamed first column of row numbers, as pandas writes its index; None if there is none."""
     if UNNAMED not in frame:
         return None
     values = np.asarray(frame[UNNAMED])
@@ -25,7 +25,7 @@ def index_column(frame: Frame) -> str | None:
 
 
 def warnings_about(frame: Frame, table: Table, lines: np.ndarray | None = None) -> Iterator[str]:
-    """Yield a sentence for each feature that looks like a row number, and one for values far outside."""
+    """Yield a sentence for each feature that looks like a row number, and one for outliers."""
     line = line_numbers(lines)
     if any(column.name == UNNAMED for column in table.columns):
         yield f"the first column has no name; if it numbers the rows, leave it out with --drop {UNNAMED!r}"

@@ -98,12 +98,12 @@ def check_row_axes(name: str, tree: Any) -> None:
 
 
 def as_arrays(data: Data, rows: Rows | None = None, name: str = "data") -> Data:
-    """Return every leaf as a NumPy array of numbers with a row axis. All data that are trained on pass through here.
+    """Return every leaf as a NumPy array of numbers with a row axis. All training data pass through this function.
 
     Args:
       data: examples whose leaves are anything that NumPy reads.
       rows: the row numbers, for messages; None if they are 0, 1, ….
-      name: for the messages.
+      name: name of the data, for the messages.
 
     Raises:
       TypeError: for tracers, and for anything but numbers; the message names the leaf.
@@ -259,7 +259,7 @@ def warn_of_cast(name: str, dtype: Any, largest: float) -> None:
 
 def check_numbers(name: str, leaf: np.ndarray) -> None:
     """Check that an array holds numbers and has a row axis."""
-    if leaf.dtype.kind not in "biufc" and not jnp.issubdtype(leaf.dtype, jnp.number):  # the latter: bfloat16
+    if leaf.dtype.kind not in "biufc" and not jnp.issubdtype(leaf.dtype, jnp.number):  # bfloat16 has the kind "V"
         raise TypeError(
             f"{name} must be numbers, got {leaf.dtype}; encode text and categories as numbers, as data.table does"
         )

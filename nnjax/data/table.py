@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 Task = Literal["classification", "regression"]
-Missing = Literal["error", "drop", "mean", "median", "category"]  # what becomes of missing values
+Missing = Literal["error", "drop", "mean", "median", "category"]  # treatment of missing values
 
 
 class Target(NamedTuple):
@@ -43,7 +43,7 @@ class Target(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """The rows in which a column has no value that the network knows."""
+    """The rows in which a column has missing values or unknown categories."""
 
     rows: np.ndarray  # row numbers
     problem: Problem
@@ -63,18 +63,18 @@ class Table(NamedTuple):
     target_std: float = 1.0
     target_kind: Kind = "text"  # classes that are numbers are compared by value, others as texts
     missing: Missing = "error"
-    fill: list[float] | None = None  # what a missing value becomes, for each feature; None means its mean
+    fill: list[float] | None = None  # the replacement of missing values for each feature; None means its mean
     na: list[str] | None = None  # texts that mean missing, in addition to the usual ones
     several: list[Target] | None = None  # the targets of a regression with several
 
     @property
     def outputs(self) -> int:
-        """The number of outputs of a network: one for each class or target."""
+        """Return the number of outputs of a network: one for each class or target."""
         return len(self.classes) or len(self.several or ()) or 1
 
     @property
     def target_names(self) -> list[str]:
-        """The names of the target columns."""
+        """Return the names of the target columns."""
         return [self.target] if self.several is None else [target.name for target in self.several]
 
     def features(self, frame: Frame, *, lines: np.ndarray | None = None, strict: bool = True) -> np.ndarray:
@@ -84,10 +84,10 @@ class Table(NamedTuple):
           frame: the rows.
           lines: (rows,) the line of each row in its file, for messages.
           strict: refuse categories that did not occur in training, and missing values unless the training had a rule
-            for them. With False both become the value in `fill`.
+            for them. With False both are replaced by the value in `fill`.
 
         Raises:
-          TableError: a ValueError, if values are refused; the message has all columns.
+          TableError: a ValueError, if values are refused; the message lists all columns.
           ValueError: for missing columns, and numbers that are infinite or lose digits.
         """
         numbers, gaps = encode(frame, self.columns, lines)
@@ -192,7 +192,8 @@ def feature_names(column: Column) -> list[str]:
 def encode(frame: Frame, columns: Sequence[Column], lines: np.ndarray | None = None) -> tuple[np.ndarray, list[Gap]]:
     """Return features (rows, features) float64: numbers unchanged, dates as numbers, categories one-hot encoded.
 
-    Missing values and categories that are not among those of the column are NaN in all its features, and a gap.
+    Missing values and categories that are not among those of the column are NaN in all features of the column and are
+    returned as gaps.
 
     Raises:
       ValueError: for missing columns, infinite values, integers that lose digits as float64, and text in columns of
@@ -282,7 +283,7 @@ def _number(text: str) -> int | float:
 
 
 def _numbers(name: str, values: np.ndarray, lines: np.ndarray | None) -> np.ndarray:
-    """Return a column of numbers as float64, NaN where missing, without a change of any digit.
+    """Return a column of numbers as float64, NaN where missing, without losing digits.
 
     Raises:
       ValueError: for infinite values, text, and integers that float64 cannot represent.
