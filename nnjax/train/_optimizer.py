@@ -1,4 +1,4 @@
-"""One call of an optimizer, and the refusal of optimizers that need more than a run passes to them."""
+"""Call an optimizer, and refuse those that need more than a run passes to them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ def check_optimizer(optimizer: Optimizer, opt_state: OptState, params: Params) -
       ValueError: if it does not; the message names its state.
     """
     _refuse_line_search(opt_state)
-    with _refusal(opt_state):
+    with _explain_failure(opt_state):
         loss = jax.ShapeDtypeStruct((), jnp.float32)
 
         def update(params: Params, opt_state: OptState, loss: Array) -> tuple[Params, OptState]:
@@ -45,7 +45,7 @@ def check_optimizer(optimizer: Optimizer, opt_state: OptState, params: Params) -
 
 
 @contextmanager
-def _refusal(opt_state: OptState) -> Iterator[None]:
+def _explain_failure(opt_state: OptState) -> Iterator[None]:
     """Raise a ValueError that names the optimizer if it cannot work with what `Run` passes to it."""
     try:
         yield

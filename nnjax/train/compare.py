@@ -1,4 +1,4 @@
-"""Compare two runs over the same seeds: which is better, and how certain is that?"""
+"""Compare two runs over the same seeds: the differences of their scores, with confidence intervals."""
 
 import math
 from functools import partial
@@ -16,7 +16,7 @@ from nnjax.train.engine.trainable import check_trainable
 from nnjax.train.fit import fit
 from nnjax.types import Data, Key, Trainable
 
-SKIPPED = ("epoch", "step")  # entries of a record that are no scores
+SKIPPED = ("epoch", "step")  # entries of a record that are not scores
 
 
 class PairedDifference(NamedTuple):

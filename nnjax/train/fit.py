@@ -45,7 +45,7 @@ class Result(NamedTuple):
     ts: TrainState  # the state after the last step
     best: Best | None  # the network with the lowest validation loss; None without validation
     history: list[Record]  # a record per epoch: epoch, step, the mean of each log over its steps, validation_…
-    log: dict[str, np.ndarray]  # (steps,) "loss", that of each batch before its step, and what else the run logs
+    log: dict[str, np.ndarray]  # (steps,) "loss", of each batch before its step, and the run's other logged values
     diverged: np.ndarray  # () the step whose loss was not finite, after which the run is frozen, or -1
     stopped: np.ndarray  # () True if early stopping ended the run
     ended_by_callback: bool  # True if a callback ended the run
@@ -53,7 +53,7 @@ class Result(NamedTuple):
 
     @property
     def losses(self) -> np.ndarray:
-        """The loss of each batch before its step, (steps,); for an ensemble NaN for steps not taken."""
+        """Return the loss of each batch before its step, (steps,); for an ensemble NaN for steps not taken."""
         return self.log["loss"]
 
 
@@ -86,7 +86,7 @@ def fit(
     """Train a run, or an ensemble of runs, to its end.
 
     The state after any number of steps depends only on the run, the key and the data: chunks, validation, saving,
-    progress and callbacks do not change a bit of it. Member i of an ensemble is the single run with key
+    progress and callbacks do not change it bitwise. Member i of an ensemble is the single run with key
     `jax.random.split(key, members)[i]`: bitwise with strategy "map" on a CPU, to rounding with "vmap".
 
     Args:
@@ -107,13 +107,13 @@ def fit(
         See `train.plan`. With several groups the result is on the host, as NumPy arrays.
       folds: the rows that each member is trained and validated on, one fold per member; see `train.k_fold`.
       start: initial parameters instead of drawn ones, for fine-tuning or a further phase of training; the optimizer
-        starts fresh. From a `TrainState` or a `Best`, the network's state is taken, too. For an ensemble, either the
+        starts fresh. With a `TrainState` or a `Best`, the network's state is used, too. For an ensemble, either the
         same for all members, or with a leading axis (members, ...).
       validation: data that `run.evaluate` is applied to.
       validate_every: number of epochs between validations. The last epoch is always validated.
       patience: number of validations without a lower loss after which a member is stopped; None to never stop early.
-      chunk_steps: the most steps that the device takes before the host checks for callbacks, checkpoints and Ctrl-C;
-        None for as many as take about a quarter of a second.
+      chunk_steps: largest number of steps that the device takes before the host checks for callbacks, checkpoints and
+        Ctrl-C; None for as many as take about a quarter of a second.
       out: folder for checkpoints and the final weights, which `train.load` reads; None to save nothing.
       resume: continue from the latest checkpoint in `out`, or start fresh if there is none. "anyway" continues even if
         the run differs from the saved one. Or the `partial` of an `InterruptedRun`, to continue without a checkpoint.
@@ -131,7 +131,7 @@ def fit(
 
     Raises:
       ValueError, TypeError: for arguments out of range; for mistakes in the data, see `data.validate`; for a callback
-        that returns anything but True, False or None; with `resume`, if `epochs` is fewer than are saved.
+        that returns anything but True, False or None; with `resume`, if the saved run already has more than `epochs`.
       RunMismatchError: a ValueError, if the run to resume differs from the saved one.
       FileExistsError: if `out` holds a run and `resume` is False.
       InterruptedRun: a KeyboardInterrupt, for Ctrl-C, SIGTERM or SIGHUP, after the current chunk is done and saved,

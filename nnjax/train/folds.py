@@ -1,7 +1,7 @@
 """The rows that each member of an ensemble is trained and validated on: k-fold, leave-one-out, bootstrap.
 
-Member f draws `rows[f][batch_indices(key, step, m_f, batch_size)]`, so it is the run on `data[rows[f]]`. Weights of
-zero would not be the same: batches would have holes, and BatchNorm would see the rows held out.
+Member f draws `rows[f][batch_indices(key, step, m_f, batch_size)]`, so it is the run on `data[rows[f]]`. Zero weights
+would not be equivalent: batches would have gaps, and BatchNorm would see the held-out rows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from nnjax.types import Key
 
 
 class Rows(NamedTuple):
-    """The rows of a data set that each member has. Entries beyond its size are padding, and are not read."""
+    """The rows of a data set that each member uses. Entries beyond a member's size are padding, which is not read."""
 
     table: Array | np.ndarray  # (members, m) int32
     sizes: Array | np.ndarray  # (members,) int32, ≤ m

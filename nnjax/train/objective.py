@@ -14,7 +14,7 @@ from nnjax.train._blocks import map_blocks
 from nnjax.types import Data, Key, Layer, LayerLike, Log, Loss, Objective, Params, PyTree, State
 
 NUMBERS = (Array, np.ndarray, np.number, np.bool_, int, float)
-RESERVED = ("loss", "epoch", "step")  # entries of a record that `fit` makes itself
+RESERVED = ("loss", "epoch", "step")  # entries of a record that `fit` adds
 
 Gradient: TypeAlias = tuple[Array, State, Log, Params]  # loss, new state, log, gradient of the parameters
 
@@ -113,7 +113,7 @@ def gradient_of(
 def evaluate_objective(
     objective: Objective, params: Params, state: State, batch: Data, *, train: bool, key: Key
 ) -> tuple[Array, State, Log]:
-    """Return what an objective returns, after checking it: a scalar loss would otherwise be summed silently.
+    """Evaluate an objective and check its results, because a scalar loss would otherwise be summed silently.
 
     Raises:
       TypeError, ValueError: if it does not return (losses, state, log), losses (batch,) and a log of numbers.
@@ -157,9 +157,9 @@ def check_log(where: str, log: Any, *, with_loss: bool = False) -> Log:
     """Return the scalars of a log as floating-point numbers.
 
     Args:
-      where: what returned the log, for the message.
+      where: name of the function that returned the log, for the message.
       log: the log.
-      with_loss: whether the log must have an entry "loss", which otherwise the run makes itself.
+      with_loss: whether the log must have an entry "loss"; if not, the run adds it.
 
     Raises:
       TypeError, ValueError: if the log is not a dict of real scalars, or has a reserved name.

@@ -96,7 +96,7 @@ def plan(
       measure: whether to run the programs briefly, to compare the speed of the strategies.
 
     Raises:
-      ValueError: if not even one member fits (the message has the bytes); for members < 1.
+      ValueError: if not even one member fits (the message states the bytes); for members < 1.
 
     >>> run = train.Run(nn.mlp([32], 10), losses.cross_entropy, optim.adam(1e-3), batch_size=32)
     >>> p = train.plan(run, data.load("digits").train, members=64, measure=False)

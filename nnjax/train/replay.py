@@ -1,4 +1,4 @@
-"""Repeat a step of a run, and find where in it a NaN or an infinity arose."""
+"""Repeat a step of a run, and find the origin of a NaN or an infinity in it."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ IRRELEVANT = (*MACHINE, "batch over", "validation", "metrics", "evaluation")  # 
 
 
 class Replay(NamedTuple):
-    """A step, ready to be examined: `run.step(ts, batch)` is the step itself."""
+    """A step to examine: `run.step(ts, batch)` repeats it."""
 
     run: Trainable
     step: int
@@ -48,7 +48,7 @@ class Replay(NamedTuple):
     ts: TrainState  # the state before the step
     batch: Data
     rows: np.ndarray  # (batch,) the rows of the data in the batch
-    origin: NonfiniteOrigin | None  # where a value that is not finite arose; None if everything is finite
+    origin: NonfiniteOrigin | None  # origin of a non-finite value; None if everything is finite
 
     def __str__(self) -> str:
         return self.describe("the data")
@@ -80,11 +80,11 @@ def replay(
     member: int | None = None,
     out: str | Path | None = None,
 ) -> Replay | None:
-    """Repeat a step of a `fit`, and find where in it a NaN or an infinity arose.
+    """Repeat a step of a `fit`, and find the origin of a NaN or an infinity in it.
 
     The program of the fit runs up to the state before the step. The step is then evaluated one primitive at a time, and
     the primitive that turns finite inputs into a non-finite value is named: step, member, layer or loss or update,
-    primitive, and the rows of the data. Validation and early stopping play no part.
+    primitive, and the rows of the data. Validation and early stopping are ignored.
 
     Args:
       run: see `fit`, like all arguments up to `folds`; the same arguments give the same run.
@@ -156,7 +156,7 @@ def replay_job(job: Job, options: FitOptions, *, step: int | None = None, member
         return first
     finite, most = None, 0
     for group in groups:
-        taken, replays = _replays_of(group, step)
+        taken, replays = _member_replays(group, step)
         for candidate in replays:
             if candidate.origin is not None:
                 return candidate
@@ -205,11 +205,11 @@ def _first_bad_step(group: _Group, until: int) -> Replay | None:
             last = snapshot(job.ensemble, after)
         else:
             return None
-    return _replay_of(job, last, int(np.flatnonzero(bad)[0]))
+    return _make_replay(job, last, int(np.flatnonzero(bad)[0]))
 
 
-def _replays_of(group: _Group, step: int) -> tuple[int, Iterator[Replay]]:
-    """Return the number of steps taken, and the step of each member that took it."""
+def _member_replays(group: _Group, step: int) -> tuple[int, Iterator[Replay]]:
+    """Return the number of steps taken, and the replay of this step for each member that took it."""
     job, among = group.run()
     fs = _start(group, job, step=step)
     states = _states(job, fs, step, CAPACITY)
@@ -217,7 +217,7 @@ def _replays_of(group: _Group, step: int) -> tuple[int, Iterator[Replay]]:
     state = last[0] if last else snapshot(job.ensemble, fs)
     taken, diverged = np.asarray(state.train.step), np.asarray(state.diverged >= 0)
     ready = [i for i in among if taken[i] == step and not diverged[i] and step < job.members.ends[i, -1]]
-    return int(taken[among].max()), (_replay_of(job, state, i) for i in ready)
+    return int(taken[among].max()), (_make_replay(job, state, i) for i in ready)
 
 
 def _start(group: _Group, job: Job, *, step: int | None) -> FitState:
@@ -271,8 +271,8 @@ def _states(job: Job, fs: FitState, until: int, stride: int) -> Iterator[tuple[F
             yield fs, done
 
 
-def _replay_of(job: Job, fs: FitState, i: int) -> Replay:
-    """Return the step of member i that follows a state."""
+def _make_replay(job: Job, fs: FitState, i: int) -> Replay:
+    """Return the replay of member i's next step after a state."""
     ts, run = index_tree(fs.train, i), job.ensemble.run(index_tree(job.members.hyper, i))
     own = job.members.rows
     size = n_rows(job.data) if own is None else int(own.sizes[i])

@@ -52,7 +52,7 @@ EvaluationParams: TypeAlias = Callable[[OptState, Params], Params]  # (opt_state
 Carry = TypeVar("Carry")
 NO_DATA = Data((), ())  # the data and the batch of a run without data
 
-# Constants folded into the run's key, one for each purpose. They lie beyond what `jax.random.split(key, n)` reaches
+# Constants folded into the run's key, one for each purpose. They exceed every index of `jax.random.split(key, n)`
 # (`split(key, n)[i] == fold_in(key, i)`), so users may split the same key for other purposes.
 INIT_STREAM = 2**31
 SHUFFLE_STREAM = 2**31 + 1
@@ -83,22 +83,23 @@ class Run:
       net: a layer or network.
       loss: `(prediction, target) -> (batch,)`, one number per example; or None with an objective.
       optimizer: any optax gradient transformation whose update needs no more than the gradients, its state, the
-        parameters and the loss of the batch (value=). Those with a line search, `optax.lookahead`, and
-        `optax.contrib.sam` with opaque_mode=True need more. Gradients of complex parameters are conjugated.
+        parameters and the loss of the batch (value=). Optimizers that need more are refused: line searches,
+        `optax.lookahead`, and `optax.contrib.sam` with opaque_mode=True. Gradients of complex parameters are
+        conjugated.
       objective: `(params, state, batch, *, train, key) -> (losses, state, log)` instead of a loss, for regularisers,
-        several heads, variational and adversarial objectives; see `types.Objective` and `train.objective_of`. Of `net`,
-        a run then uses `init`, and `apply` only for metrics and `predict`. The log is recorded for each step.
+        several heads, variational and adversarial objectives; see `types.Objective` and `train.objective_of`. The run
+        then uses `init` of `net`, and its `apply` only for metrics and `predict`. The log is recorded for each step.
       batch_size: number of examples per step; None for the full batch in stored order, or for a run without data.
       metrics: functions `(prediction, target, weights)` that `evaluate` computes besides the loss. They return a
         number, an array, or a dict of numbers and arrays, which is recorded as "name/key".
-      step_metrics: functions `(grads, updates, params) -> number` that are recorded for each step, as
+      step_metrics: functions `(grads, updates, params) -> number` that are recorded for each step, such as
         `train.grad_norm`.
       sampler: `(key, step, n, batch_size) -> rows`, the rows (batch_size,) of a batch among n examples, a pure function
         like `data.batch_indices`; None for that function's shuffled epochs. See `data.class_balanced`.
       micro_batches: number of parts in which a batch is processed one after another, to save memory. The gradient is
         that of the whole batch; BatchNorm sees the parts.
-      evaluation_params: `(opt_state, params) -> params`, the parameters to evaluate and to keep as the best ones, as
-        `optim.averaged` or `optax.contrib.schedule_free_eval_params`; None for the trained parameters.
+      evaluation_params: `(opt_state, params) -> params`, the parameters to evaluate and to keep as the best ones, such
+        as `optim.averaged` or `optax.contrib.schedule_free_eval_params`; None for the trained parameters.
       skip_nonfinite: whether a step whose loss or gradient is not finite changes nothing but the step count, instead of
         ending the run. The log counts such steps as "skipped".
 
@@ -168,12 +169,12 @@ class Run:
         Args:
           key: the run's random key, for its initialisation, order of data, and layers.
           data: examples; only shapes and dtypes are read. None for a run without data.
-          params: initial parameters, as for fine-tuning; None to draw them.
+          params: initial parameters, for example for fine-tuning; None to draw them.
           state: initial state of the network; None for the one that `net.init` returns.
 
         Raises:
-          ValueError, TypeError: if network, loss or optimizer reject the shapes or dtypes; a note names the place. For
-            parameters or a state whose structure or shape is wrong.
+          ValueError, TypeError: if network, loss or optimizer reject the shapes or dtypes; a note names the place. Also
+            for parameters or a state of the wrong structure or shape.
         """
         key = checks.key("Run.init", key)
         data = self._batch("Run.init", "data", data)
@@ -205,7 +206,7 @@ class Run:
           objective logs, the step metrics, and `"skipped"`, 1 or 0, if steps may be skipped.
         """
         batch = self._batch("Run.step", "batch", batch)
-        checks.instance("Run.step", "ts", ts, TrainState, "a TrainState, as Run.init returns")
+        checks.instance("Run.step", "ts", ts, TrainState, "a TrainState, as returned by Run.init")
         key = jax.random.fold_in(jax.random.fold_in(ts.key, STEP_STREAM), ts.step)
         loss, state, log, grads = gradient_of(
             self._objective, ts.params, ts.state, batch, key=key, micro_batches=self.micro_batches
@@ -252,7 +253,7 @@ class Run:
         True
         """
         data = self._batch("Run.steps", "data", data)
-        checks.instance("Run.steps", "ts", ts, TrainState, "a TrainState, as Run.init returns")
+        checks.instance("Run.steps", "ts", ts, TrainState, "a TrainState, as returned by Run.init")
         checks.positive_int("Run.steps", "n", n, 0)
         checks.flag("Run.steps", "remat", remat)
         keep = partial(jax.checkpoint, prevent_cse=False) if remat else lambda step: step
@@ -331,7 +332,7 @@ class Run:
         """
         data = self._batch("Run.evaluate", "data", data)
         if not (hasattr(ts, "params") and hasattr(ts, "state")):
-            raise TypeError(f"Run.evaluate: ts must be a TrainState, as Run.init returns, got {ts!r:.80}")
+            raise TypeError(f"Run.evaluate: ts must be a TrainState, as returned by Run.init, got {ts!r:.80}")
         params = ts.params
         if self.evaluation_params is not None and hasattr(ts, "opt_state"):
             params = self.evaluation_params(ts.opt_state, params)
@@ -350,7 +351,7 @@ class Run:
 
     @property
     def _objective(self) -> Objective:
-        """The objective; if only a loss was passed, the objective made from it."""
+        """Return the objective; if only a loss was passed, make it from the loss."""
         if self.objective is not None:
             return self.objective
         assert self.loss is not None
@@ -393,7 +394,7 @@ def draw_rows(
 
 
 def _scores(metric: Metric, prediction: PyTree, data: Data) -> Log:
-    """Return what a metric returns, by name: numbers or arrays."""
+    """Evaluate a metric and return its scores by name: numbers or arrays."""
     name = metric_name(metric)
     score: Any = metric(prediction, data.y, data.weights)
     scores = {f"{name}/{part}": value for part, value in score.items()} if isinstance(score, dict) else {name: score}
@@ -438,7 +439,7 @@ def _scan_in_blocks(steps: Callable[[Carry, int], tuple[Carry, PyTree]], carry: 
     """
     size = math.isqrt(max(n, 1) - 1) + 1  # the root, rounded up
     count, rest = divmod(n, size)
-    block = jax.checkpoint(lambda carry: steps(carry, size), prevent_cse=False)  # the scan keeps the passes apart
+    block = jax.checkpoint(lambda carry: steps(carry, size), prevent_cse=False)  # in a scan, XLA cannot merge passes
     carry, logs = lax.scan(lambda carry, _: block(carry), carry, length=count)
     logs = jax.tree.map(lambda a: a.reshape(count * size, *a.shape[2:]), logs)
     if rest == 0:

@@ -20,7 +20,7 @@ class Dimension(NamedTuple):
 
     @property
     def size(self) -> int | None:
-        """The number of values; None for a range."""
+        """Return the number of values; None for a range."""
         return len(self.values) if self.kind in ("choice", "structure") else None
 
 
@@ -63,7 +63,7 @@ def log_uniform(low: float, high: float) -> Dimension:
 
 
 def choice(values: Iterable[float]) -> Dimension:
-    """Return a list of numbers, of which each has the same probability. They are traced: one program for all.
+    """Return a list of equally probable numbers. They are traced, so one program serves all of them.
 
     Args:
       values: the numbers, ascending or descending if they have an order.

@@ -23,7 +23,7 @@ from nnjax.train.engine.options import Callback, FitOptions, Record, Resume
 from nnjax.train.fit import Result, train_members
 from nnjax.types import Data, Key, Trainable
 
-RESERVED = ("loss", "diverged")  # columns of the table, which no hyper-parameter may be named after
+RESERVED = ("loss", "diverged")  # columns of the table; hyper-parameters must have different names
 Hyper = dict[str, Array]  # one number for each run, traced inside the program
 
 

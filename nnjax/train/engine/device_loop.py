@@ -26,7 +26,7 @@ from nnjax.train.folds import Rows
 from nnjax.types import Data, Key, Log, PyTree
 
 ROWS = 8192  # rows drawn at once: with fewer, each row costs more; with more, a short chunk wastes some
-CAPACITY = 1024  # the most steps in a chunk: the logs have this length
+CAPACITY = 1024  # largest number of steps in a chunk, and the length of its logs
 
 Carry = tuple[FitState, Log]
 
@@ -39,7 +39,7 @@ class Positions(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Examples for all members, as a rule those that the host gathered."""
+    """Examples for all members, usually gathered by the host."""
 
     data: Data
     positions: Positions | None  # None if these are all examples
@@ -87,8 +87,8 @@ def train_chunk(
 ) -> tuple[FitState, Log, Status]:
     """Take `n` ≤ CAPACITY steps, where `n` is an argument of the compiled program.
 
-    The program is a loop whose trip count is an argument, not a scan. It is compiled once for all lengths, and a run
-    has the same bits however it is cut into chunks. (XLA inlines a scan of length 1, and then rounds differently.)
+    The program is a loop whose trip count is an argument, not a scan. It is compiled once for all lengths, and a run is
+    bitwise the same for every division into chunks. (XLA inlines a scan of length 1, and then rounds differently.)
 
     Args:
       ensemble: the runs, and how their members are executed.
@@ -98,8 +98,8 @@ def train_chunk(
       n: () int32, number of steps.
 
     Returns:
-      The state after the steps; the logs (members, CAPACITY), whose first entries belong to the steps taken, while the
-      others have no meaning; and the status of each member.
+      The state after the steps; the logs (members, CAPACITY), undefined after the steps taken; and the status of each
+      member.
     """
 
     def train_member(member: tuple[FitState, MemberArgs], shared: tuple[Data, Array]) -> tuple[FitState, Log, Status]:
@@ -129,7 +129,7 @@ def validate(
 
 
 def select_rows(data: Data, rows: Rows) -> Data:
-    """Return a member's rows as data. Rows that only pad the table get weight 0."""
+    """Return a member's rows as data. Padding rows get weight 0."""
     part = take_rows(data, rows.table)
     counted = (jnp.arange(rows.table.shape[-1]) < rows.sizes).astype(jnp.result_type(float))
     return part._replace(weights=counted if part.weights is None else part.weights * counted)

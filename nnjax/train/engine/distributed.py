@@ -66,7 +66,7 @@ def join_processes(coordinator: str | None, processes: int | None, index: int | 
 
 
 def all_agree(size: int, flags: tuple[bool, ...]) -> tuple[int, tuple[bool, ...]]:
-    """Return what all processes do next: the smallest size, and the flags that any process has set.
+    """Agree with all processes on the smallest size and on the flags that any process has set.
 
     Clocks and signals differ between processes, but the programs that communicate must be the same.
     """
@@ -80,7 +80,7 @@ def all_agree(size: int, flags: tuple[bool, ...]) -> tuple[int, tuple[bool, ...]
 
 @contextmanager
 def explain_lost_process(folder: Path | None) -> Iterator[None]:
-    """Turn the errors of lost connections into a `ProcessLostError` that says what to do.
+    """Turn the errors of lost connections into a `ProcessLostError` that explains how to continue.
 
     The process then exits without JAX's shutdown, which would wait for the other process and then abort.
     """

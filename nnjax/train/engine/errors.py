@@ -1,4 +1,4 @@
-"""Errors and warnings of a run. Their attributes hold the facts, so that callers can word their own messages."""
+"""Errors and warnings of a run. Their attributes hold the details, so that callers can write their own messages."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ class RunMismatchError(ValueError):
 
     @property
     def resumable(self) -> bool:
-        """True if `resume="anyway"` would continue."""
+        """Return True if `resume="anyway"` would continue."""
         return self.reason is None
 
 

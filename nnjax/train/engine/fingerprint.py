@@ -77,8 +77,8 @@ def step_digest(ensemble: Ensemble, key: Key, hyper: PyTree, sample: Data) -> st
 def evaluation_digest(ensemble: Ensemble, members: Members, sample: Data, held_out: Data) -> str:
     """Return a digest of the program that validates: network, loss and metrics, and their constants.
 
-    A metric that changed under its name is noticed, if JAX traces the change. What a metric does outside of JAX, such
-    as in a `jax.pure_callback`, is not part of the program.
+    A changed metric of the same name is detected if JAX traces the change. Code outside of JAX, such as in a
+    `jax.pure_callback`, is not part of the program.
     """
 
     def evaluate(hyper: PyTree, key: Key, rows: Rows | None, sample: Data, held_out: Data) -> PyTree:

@@ -43,7 +43,7 @@ def initial_fit_state(ts: TrainState, *, validated: bool, stopped: Array) -> Fit
 
 
 def with_infinite_score(best: Best) -> Best:
-    """Return the best network of `fit`'s result, whose score is infinite if no validation had a finite loss."""
+    """Return the best network for `fit`'s result. Its score is infinite if no validation had a finite loss."""
     score = np.asarray(best.score)
     none = score == np.finfo(score.dtype).max
     return best._replace(score=jnp.asarray(np.where(none, np.inf, score).astype(score.dtype))) if none.any() else best
@@ -55,14 +55,14 @@ def is_running(fs: FitState) -> Array:
 
 
 def record_step(fs: FitState, ts: TrainState, log: Log) -> FitState:
-    """Return the state after a step that led to `ts`. A loss that is not finite ends the run, if it was not skipped."""
+    """Record a step that led to `ts`. A non-finite loss ends the run unless the step was skipped."""
     good = jnp.isfinite(log["loss"])
     diverged = jnp.where(good | (log["skipped"] > 0) if "skipped" in log else good, fs.diverged, fs.train.step)
     return fs._replace(train=ts, diverged=diverged)
 
 
 def record_validation(fs: FitState, score: Array, patience: Array, params: Params) -> FitState:
-    """Return the state after a validation: keep the best network, and stop a run that no longer improves.
+    """Record a validation: keep the best network, and stop a run that no longer improves.
 
     Args:
       fs: the state, with `best`.

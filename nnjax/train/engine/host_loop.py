@@ -26,7 +26,7 @@ from nnjax.train.engine.resume import Logs, Save, resumable
 from nnjax.train.engine.signals import deferred_interrupts
 from nnjax.types import Data, Log
 
-CHUNK_SECONDS = 0.25  # time that a chunk takes, and so the delay of the progress bar and of Ctrl-C
+CHUNK_SECONDS = 0.25  # target duration of a chunk, which delays the progress bar and Ctrl-C
 
 Show = Callable[[Record], None]
 T = TypeVar("T")
@@ -99,7 +99,7 @@ def run_job(
                 _warn_diverged(job, status.diverged, log["loss"], before)
                 survived, at_stop = bool(status.running.any()), bool((until == ends[:, epoch]).all())
                 if at_stop and job.held_out is not None and (epoch in job.validated or epoch == job.last_epoch):
-                    if epoch not in job.validated:  # a longer run would not validate here: no checkpoint may hold it
+                    if epoch not in job.validated:  # a longer run would not validate here, so no checkpoint may hold it
                         final, where = True, save(fs, logs, wait=True) or where
                     clock = time.perf_counter()
                     fs, scores, status = score(fs)
@@ -198,7 +198,7 @@ def chunk_function(job: Job, data: Data | None) -> Advance:
             _, _, status = advance(jax.tree.map(jnp.copy, fs), done, until, block)
             bad = np.asarray(status.diverged)[: ensemble.members]
             last = np.where(bad >= 0, bad, until - 1)
-            start = np.maximum(done, done + (last - done).min() - 1)  # a gradient shows in the loss of the next step
+            start = np.maximum(done, done + (last - done).min() - 1)  # a bad gradient shows in the next loss
             fs, _, _ = advance(fs, done, start, block)
         with jax.disable_jit():
             advance(fs, start, np.minimum(start + 2, until), block)
@@ -224,7 +224,7 @@ def _at_operation(fs: FitState, program: Callable[[FitState], T], repeat: Callab
     kept = jax.tree.map(jnp.copy, fs)
     try:
         return jax.block_until_ready(program(fs))
-    except (FloatingPointError, RuntimeError, ValueError):  # the last two if JAX finds the donated argument deleted
+    except (FloatingPointError, RuntimeError, ValueError):  # the last two for a donated argument
         repeat(kept)
         raise
 
@@ -262,7 +262,7 @@ def _stops(job: Job, options: FitOptions) -> list[int]:
 
 
 def _next_stop(job: Job, stops: list[int], logs: Logs) -> int | None:
-    """Return the next of the stops; None if there is nothing left to do."""
+    """Return the next epoch to stop at; None if there is nothing left to do."""
     ends = job.members.ends
     for epoch in stops:
         if (logs.done < ends[:, epoch]).any():
@@ -273,9 +273,9 @@ def _next_stop(job: Job, stops: list[int], logs: Logs) -> int | None:
 
 
 def _add_steps(logs: Logs, log: Log, until: np.ndarray, taken: np.ndarray) -> Logs:
-    """Return the logs with those of a chunk, (members, ...), which are written in place.
+    """Write the logs (members, ...) of a chunk in place, and return all logs.
 
-    Steps that a frozen member did not take, those from `taken` (members,) on, keep NaN.
+    Steps that a frozen member did not take, from `taken` (members,) on, keep NaN.
     """
     for member, (start, stop) in enumerate(zip(logs.done, np.minimum(until, taken), strict=True)):
         for name, values in logs.steps.items():
@@ -284,7 +284,7 @@ def _add_steps(logs: Logs, log: Log, until: np.ndarray, taken: np.ndarray) -> Lo
 
 
 def _add_scores(logs: Logs, epoch: int, scores: dict[str, np.ndarray], diverged: np.ndarray) -> Logs:
-    """Return the logs with the scores of a validation. A member that diverged has none, even if they are finite."""
+    """Append the scores of a validation to the logs. Scores of diverged members become NaN, even if they are finite."""
     float_ = jnp.result_type(float)
     masked = {name: masked_scores(score, diverged >= 0).astype(float_) for name, score in scores.items()}
     return logs._replace(epochs=(*logs.epochs, epoch), scores=(*logs.scores, masked))
@@ -298,7 +298,7 @@ def masked_scores(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
 def mean_log(steps: dict[str, np.ndarray], counted: np.ndarray) -> dict[str, np.ndarray]:
     """Return the mean (members,) of each log (members, steps) over the counted steps that were not skipped.
 
-    NaN without any. "skipped" itself is the share of skipped steps.
+    It is NaN if there are none. "skipped" itself is the share of skipped steps.
     """
     applied = counted & ~(steps["skipped"] > 0) if "skipped" in steps else counted
     means = {}

@@ -45,12 +45,12 @@ class Job(NamedTuple):
 
     @property
     def last_epoch(self) -> int:
-        """Index of the last epoch, or -1 without epochs."""
+        """Return the index of the last epoch, or -1 without epochs."""
         return self.members.ends.shape[1] - 1
 
     @property
     def total_steps(self) -> int:
-        """The most steps that a member takes."""
+        """Return the largest number of steps of a member."""
         return int(self.members.ends[:, -1].max()) if self.members.ends.size else 0
 
     def select(self, members: slice) -> "Job":

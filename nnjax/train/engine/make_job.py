@@ -42,7 +42,7 @@ def make_job(
       keys: random keys (members,), one for each member.
       hyper: (members, ...) hyper-parameters; None for a fixed run.
       data: see `fit`.
-      options: the options, of which `epochs`, `steps`, `validate_every` and `patience` are read.
+      options: the options; only `epochs`, `steps`, `validate_every` and `patience` are read.
       folds: see `fit`.
       start: see `fit`.
       validation: see `fit`.
@@ -111,7 +111,7 @@ def _check_without_data(run: Trainable, options: FitOptions, folds: Folds | None
 
 
 def _checked_batches(run: Trainable, data: Any, options: FitOptions, folds: Folds | None) -> Source:
-    """Return the examples of a generator of batches, after checking the arguments that it does not work with."""
+    """Return the examples of a generator of batches, after refusing arguments that it does not support."""
     if options.steps is None:
         raise ValueError("fit: a generator of batches has no epochs; pass the length of the run as steps=")
     if run.batch_size is None:
@@ -132,7 +132,9 @@ def _epochs_and_ends(options: FitOptions, counts: np.ndarray, batch_size: int | 
     else:
         assert options.steps is not None
         if counts.min() < counts.max():
-            raise ValueError("fit: steps= with folds of different sizes are different epochs; pass epochs=")
+            raise ValueError(
+                "fit: with folds of different sizes, the same steps= are different numbers of epochs; pass epochs="
+            )
         epochs = round(options.steps * batch / int(counts[0]), 9)
     ends = np.array([epoch_ends(epochs, int(count), batch) for count in counts]).reshape(len(counts), -1)
     return epochs, ends if options.steps is None else np.minimum(ends, options.steps)  # epochs were rounded
@@ -216,7 +218,7 @@ def _check_weights(part: str, weights: Array | None, rows: Rows | None) -> None:
 
 
 def _check_generator(ensemble: Ensemble, keys: Key) -> None:
-    """Check that members under vmap draw the numbers of single runs."""
+    """Check that members under vmap draw the same random numbers as single runs."""
     generator = str(jax.random.key_impl(keys))
     if ensemble.lockstep and generator != "threefry2x32":
         raise ValueError(
@@ -228,8 +230,8 @@ def _check_generator(ensemble: Ensemble, keys: Key) -> None:
 def _check_labels(job: Job) -> Job:
     """Check that the labels are valid for the loss; for others the program would return NaN or a meaningless number.
 
-    The labels of a source are checked when they are gathered, batch by batch. What an objective does with its targets
-    is not known.
+    The labels of a source are checked when they are gathered, batch by batch. Labels of an objective are not checked,
+    because its use of them is unknown.
     """
     run = job.ensemble.run(index_tree(job.members.hyper, 0))
     if not isinstance(run, Run) or run.loss is None:

@@ -27,7 +27,7 @@ Resume = bool | Literal["anyway"] | PartialRun
 
 @dataclass(frozen=True)
 class FitOptions:
-    """The options that control how a run is driven, explained in `fit`.
+    """The options that control how a run is driven; see `fit`.
 
     Raises:
       ValueError, TypeError: for a value out of range.
@@ -77,5 +77,5 @@ class FitOptions:
 
     @property
     def folder(self) -> Path | None:
-        """The folder for checkpoints."""
+        """Return the folder for checkpoints."""
         return None if self.out is None else as_path(self.out)

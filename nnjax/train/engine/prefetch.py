@@ -82,7 +82,7 @@ def prefetched(job: Job, source: Source, stops: Sequence[np.ndarray]) -> Iterato
                 try:
                     gathered = gather(start, limit)
                     future.set_result(to_device(job.ensemble, gathered) if single else gathered)
-                except BaseException as error:  # the main thread raises it when it comes to this block
+                except BaseException as error:  # the main thread raises it when it reaches this block
                     future.set_exception(error)
                     return
             del task, future  # they would keep the block in memory
@@ -118,7 +118,7 @@ def prefetched(job: Job, source: Source, stops: Sequence[np.ndarray]) -> Iterato
 
 
 def steps_ahead(done: np.ndarray, steps: int, stops: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the step of each member after some more steps. At a stop they wait for each other, except at the last.
+    """Return each member's step after `steps` more steps. Members wait for each other at every stop but the last.
 
     The result does not depend on whether the steps are taken at once or in parts.
     """
@@ -134,7 +134,7 @@ def steps_ahead(done: np.ndarray, steps: int, stops: Sequence[np.ndarray]) -> np
 def gatherer(
     job: Job, source: Source, closed: threading.Event
 ) -> tuple[Callable[[np.ndarray, np.ndarray], Block], int]:
-    """Return `gather(start, limit)`, the block of each member's steps start … limit - 1, and the most steps in it.
+    """Return `gather(start, limit)`, the block of the steps start … limit - 1 of each member, and its maximum of steps.
 
     Examples are read in the order of their rows, because disks read forwards faster. `Positions` says where the
     examples of each step are.
@@ -176,7 +176,7 @@ def gatherer(
 
 
 def _rows_in_order(batch: int, n: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Return `draw(start)`: the rows (members, n, batch) of each member's n steps from `start`, one after another."""
+    """Return `draw(start)`: the rows (members, n, batch) of each member's n steps from `start`, in the stored order."""
 
     def draw(start: np.ndarray) -> np.ndarray:
         steps = start[:, None] + np.arange(n)
@@ -188,7 +188,7 @@ def _rows_in_order(batch: int, n: int) -> Callable[[np.ndarray], np.ndarray]:
 def _row_drawer(job: Job, count: int | np.ndarray, n: int) -> Callable[[np.ndarray], np.ndarray]:
     """Return `draw(start)`: the rows (members, n, batch) of each member's n steps from `start`, drawn on the CPU.
 
-    An accelerator would draw them only after the chunk that it is busy with.
+    An accelerator would draw them only after the running chunk.
     """
     try:
         host = jax.local_devices(backend="cpu")[0]

@@ -26,12 +26,12 @@ class Logs(NamedTuple):
     """Everything measured so far, on the host. A resumed run has the whole history."""
 
     done: np.ndarray  # (members,) steps, including steps that a frozen member did not take
-    steps: dict[str, np.ndarray]  # (members, steps) "loss" and what else was logged, NaN for steps that were not taken
+    steps: dict[str, np.ndarray]  # (members, steps) the loss and the other logged values, NaN for steps not taken
     epochs: tuple[int, ...]  # indices of the epochs after which members were validated
     scores: tuple[dict[str, np.ndarray], ...]  # scores (members, ...) of each validation
 
     def with_room(self, names: Iterable[str], steps: int) -> "Logs":
-        """Return the logs with entries of these names, and room for this many steps."""
+        """Return the logs, extended to entries of these names and to this many steps."""
         shape = (len(self.done), steps)
         float_ = jnp.result_type(float)
         padded = {name: np.full(shape, np.nan, float_) for name in dict.fromkeys(["loss", *self.steps, *names])}

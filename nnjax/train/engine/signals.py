@@ -13,8 +13,8 @@ def deferred_interrupts() -> Iterator[Callable[[], bool]]:
 
     A closing terminal sends SIGHUP, and some service managers send it with SIGTERM, so a second SIGHUP never raises.
 
-    Yields a function that returns True if there was one. Outside the main thread, signals are left alone, and so are
-    signals that are ignored (a shell's background job ignores Ctrl-C).
+    Yields a function that returns True if a signal was recorded. Outside the main thread, signals are left alone, and
+    so are signals that are ignored (a shell's background job ignores Ctrl-C).
     """
     received = False
     if threading.current_thread() is not threading.main_thread():
@@ -27,7 +27,7 @@ def deferred_interrupts() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         received = True
 
-    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has no SIGHUP
     ending = [signal.SIGINT, signal.SIGTERM] + ([] if hangup is None else [hangup])
     handled = [number for number in ending if signal.getsignal(number) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, handle) for number in handled}

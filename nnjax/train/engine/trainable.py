@@ -1,4 +1,4 @@
-"""What the engine asks of a run beyond `types.Trainable`: the rows of its batches, and the parameters to evaluate."""
+"""The parts of a run that `types.Trainable` lacks: checks of its results, rows of batches, evaluated parameters."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ def initial_train_state(run: Trainable, key: Key, data: Data, start: PyTree) -> 
 
 
 def take_step(run: Trainable, ts: TrainState, batch: Data) -> tuple[TrainState, Log]:
-    """Return the state after a step and its log, after checking that they are what the loop carries."""
+    """Return the state after a step and its log, after checking their structure, shapes and dtypes."""
     if isinstance(run, Run):
         return run.step(ts, batch)
     output: Any = run.step(ts, batch)

@@ -11,14 +11,14 @@ from nnjax.data._source import CheckedGather
 from nnjax.data._validate import as_arrays, is_x, named_leaves
 from nnjax.types import Data, Key, Trainable
 
-TRIES = 64  # combinations of leaves that are tried
+TRIES = 64  # largest number of combinations of leaves to try
 SMALL = (np.dtype(np.uint8), np.dtype(bool))
 
 
 def uncast_inputs(run: Trainable, key: Key, data: Any, name: str = "data") -> frozenset[str]:
     """Return the names of the leaves of x whose uint8 or booleans the network does not accept as float32.
 
-    As few as possible are kept. They are found by tracing `run.init` on shapes and dtypes; nothing is computed. If the
+    The set is as small as possible. It is found by tracing `run.init` on shapes and dtypes; nothing is computed. If the
     network accepts no combination, nothing is returned, and `run.init` raises its own error later.
     """
     stored = _stored_shapes(data, name)
