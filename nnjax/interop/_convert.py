@@ -1,6 +1,6 @@
 """Pair the layers of a network with another library's weights, and convert them by the conventions of that library.
 
-The weights of another library are a flat dictionary of arrays by path here.
+In this module, the other library's weights are a flat dictionary of arrays by path.
 """
 
 import difflib
@@ -24,16 +24,16 @@ class Convention(NamedTuple):
 
     to_theirs: Conversion
     to_ours: Conversion
-    defaults: Mapping[str, float] = {}  # leaves that their layer may lack, with the value that has no effect
+    defaults: Mapping[str, float] = {}  # leaves that the other layer may lack, with their neutral values
 
 
 class Library(NamedTuple):
-    """Another library."""
+    """The conventions of another library."""
 
-    where: str  # its module, for messages
-    separator: str  # between the parts of a path
-    conventions: Callable[[str, str], Sequence[Convention]]  # of a kind of layer and its arguments; several if stored
-    # in several ways, () if the library has no such layer
+    where: str  # its interop module, for messages
+    separator: str  # separator between the parts of a path
+    conventions: Callable[[str, str], Sequence[Convention]]  # by kind and arguments of a layer: one for each way to
+    # store it, () if the library has no such layer
     channels_first: bool = False  # whether channels come before the spatial axes
     ordered: Callable[[str, str], bool] = lambda path, other: True  # whether the order of two paths is known
 
@@ -91,7 +91,7 @@ def export_weights(
                 result[found[name]] = leaf.reshape(like[found[name]].shape)
             elif not bool((leaf == convention.defaults[name]).all()):
                 raise ValueError(
-                    f"{library.where}: the other network has no {name} {expected[name].shape} for {part}; so all its "
+                    f"{library.where}: the other network has no {name} {expected[name].shape} for {part}; so all "
                     f"values must be {convention.defaults[name]:g}"
                 )
     return result
@@ -101,8 +101,8 @@ def renamed(leaves: Mapping[str, tuple[str, Any, Any]], defaults: Mapping[str, f
     """Return the convention of leaves that correspond one by one; those that a layer does not have are left out.
 
     Args:
-      leaves: by the name of our leaf, its name there, its conversion to there and back.
-      defaults: leaves that their layer may lack.
+      leaves: by our name of a leaf: its name in the other library, and the conversions to it and back.
+      defaults: neutral values of the leaves that the other layer may lack.
     """
 
     def to_theirs(ours: Leaves) -> Leaves:
@@ -169,7 +169,7 @@ def _stem(name: str) -> str:
 
 
 def _pairs(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names) -> list[Pair]:
-    """Return each layer with its weights: by `names`, else the first that are left and have its leaves."""
+    """Pair each layer with its weights: those in `names`, else the first unused ones with the same leaves."""
     parts = [piece for part in parts for piece in _pieces(part, names)]
     _check_names(library, parts, theirs, names)
     free = dict(theirs)
@@ -209,7 +209,7 @@ def _pairs(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names
 
 
 def _pieces(part: Part, names: Names) -> list[Part]:
-    """Return the affine maps of a layer one by one if `names` has one of them, such as "3/query"."""
+    """Return the affine maps of a layer separately if `names` contains one of them, such as "3/query"."""
     pieces = dict.fromkeys(name.split("/")[0] for name in part.shapes if "/" in name)
     paths = {piece: f"{part.path}/{piece}".lstrip("/") for piece in pieces}
     if not names.keys() & set(paths.values()):
@@ -278,7 +278,7 @@ def _size(library: Library, expected: Leaves) -> tuple[int, int]:
 
 
 def _named_pair(library: Library, part: Part, theirs: Leaves, name: str | None) -> Pair:
-    """Return a layer with the weights that `names` gives it."""
+    """Return a layer with the weights that `names` assigns to it."""
     if name in theirs and len(part.shapes) == 1:  # a single leaf, outside of a layer
         ((ours, shape),) = part.shapes.items()
         return Pair(part, renamed({ours: (ours, same, same)}), {ours: shape}, {ours: name})

@@ -27,7 +27,7 @@ class Part(NamedTuple):
 
     path: str  # path of its parameters; inside `repeat`, with the number of the copy
     kind: str  # name of the function that returns the layer, such as "dense"
-    arguments: str  # those in the name of the layer, such as "64"
+    arguments: str  # the arguments in the layer's name, such as "64"
     sources: Mapping[str, tuple[str, tuple[int, ...]]]  # by leaf: path in the trees of the network, and the copy
     shapes: Leaves
     image: Image = ()  # image that is flattened before this layer
@@ -59,8 +59,8 @@ def parts_of(where: str, net: LayerLike, x: PyTree, *, channels_first: bool) -> 
       where: the module that the user called.
       net: the network.
       x: an input; only its shape and dtype are read.
-      channels_first: whether the other library has channels before the spatial axes, so that a flattened image has
-        another order of values.
+      channels_first: whether the other library has channels before the spatial axes, so that a flattened image has its
+        values in a different order.
     """
     net = nn.as_layer(net)
     params, state = jax.eval_shape(net.init, jax.random.key(0), x)
@@ -102,7 +102,7 @@ def parts_of(where: str, net: LayerLike, x: PyTree, *, channels_first: bool) -> 
 
 
 def inputs_reordered(part: Part, leaves: Leaves, *, channels_first: bool) -> Leaves:
-    """Return the leaves of a layer after a flattened image, with its inputs in the order of the other library or back.
+    """Return the leaves of a layer after a flattened image, with its inputs reordered for the other library or back.
 
     Args:
       part: the layer.
@@ -140,8 +140,8 @@ def _images(where: str, net: nn.Layer, x: PyTree, names: Mapping[Path, str], own
             inside = next((path[: i + 1] for i in reversed(range(len(path))) if _is_branch(names[path[:i]])), ())
         elif image and (_is_branch(name) or path[: len(inside)] != inside):
             raise ValueError(
-                f"{where}: {name} at {'/'.join(map(str, path))!r} follows a flattened image {image}, whose values have "
-                "another order there; put the channels first before nn.flatten(), as in "
+                f"{where}: {name} at {'/'.join(map(str, path))!r} follows a flattened image {image}, whose values are "
+                "in a different order there; put the channels first before nn.flatten(), as in "
                 "nn.serial(…, lambda x: jnp.moveaxis(x, -1, 1), nn.flatten(), …)"
             )
         if path in owners:

@@ -1,4 +1,4 @@
-"""Weights to and from Equinox, and its modules as layers.
+"""Convert weights to and from Equinox, and use its modules as layers.
 
 | layer | Equinox | converted |
 |---|---|---|
@@ -7,7 +7,7 @@
 | `conv_transpose` | `ConvTranspose1d` … | the same, with the kernel's elements in the opposite order |
 | `embedding`, `learned_positions` | `Embedding` | |
 | `batch_norm` | `BatchNorm`, in both modes | the statistics are in its `State`, see below |
-| `layer_norm`, `group_norm`, `instance_norm` | `LayerNorm`, `GroupNorm`, `GroupNorm` with a group a channel | |
+| `layer_norm`, `group_norm`, `instance_norm` | `LayerNorm`, `GroupNorm`, `GroupNorm` with one group per channel | |
 | `rms_norm` | `RMSNorm` with `use_bias=False` | |
 | `multi_head_attention` | `MultiheadAttention` | |
 | `lstm`, `gru` | `LSTMCell`, `GRUCell` | weights are (outputs, inputs) there |
@@ -74,7 +74,7 @@ def export_weights(
       names: As for `import_weights`.
 
     Returns:
-      What has the form of `like`.
+      The weights in the form of `like`.
 
     Raises:
       ValueError: as `import_weights`.
@@ -193,7 +193,7 @@ def _flat(module: Any, state: Any) -> Leaves:
 
 
 def _stateful_layers(module: Any) -> list[tuple[str, Any]]:
-    """Return the layers with statistics, each with the start of its paths."""
+    """Return the layers with statistics, each with the prefix of its paths."""
     import equinox as eqx
 
     def is_stateful(node: Any) -> bool:
@@ -218,7 +218,7 @@ def _statistics(layer: Any, state: Any) -> Leaves:
 
 
 def _with_statistics(layer: Any, state: Any, values: Leaves) -> Any:
-    """Return the state with other statistics of a layer."""
+    """Return the state with new statistics of a layer."""
     import equinox as eqx
 
     def like(leaf: Array, old: Array) -> Array:
@@ -277,7 +277,7 @@ _RECURRENT = {
 
 
 def _spectral(inner: str) -> Convention:
-    """Convert v too: its entries are the inputs of the weight as a matrix, with channels first there."""
+    """Convert v too: its entries are the inputs of the weight matrix, which has channels first in Equinox."""
     leaves = renamed({**_affine(inner, "layer/"), "u": ("u", same, same)})
 
     def to_theirs(ours: Leaves) -> Leaves:

@@ -10,14 +10,14 @@
 | `layer_norm`, `rms_norm`, `group_norm`, `instance_norm` | of the same name | of the same name | |
 | `multi_head_attention` | `MultiHeadDotProductAttention` | `MultiHeadAttention` | heads are an axis there |
 | `rnn` | `SimpleCell` | `SimpleCell` | |
-| `lstm` | `LSTMCell`, `OptimizedLSTMCell` | the same | a matrix a gate, except in nnx's `OptimizedLSTMCell` |
-| `gru` | `GRUCell` | `GRUCell` | a matrix a gate in linen; no second bias in nnx |
+| `lstm` | `LSTMCell`, `OptimizedLSTMCell` | the same | one matrix per gate, except in nnx's `OptimizedLSTMCell` |
+| `gru` | `GRUCell` | `GRUCell` | one matrix per gate in linen; no second bias in nnx |
 | `weight_norm`, `spectral_norm` | of the same name | of the same name | |
 
 Flax's `momentum` of BatchNorm is our `decay`. Its running variance is the biased one, ours the unbiased one. It is
 copied, so predictions are equal; in further training, ours grows by n / (n - 1) for n values in a batch.
 
-Flax makes a power iteration of `SpectralNorm` in prediction too. Imported weights are those after it, so predictions
+Flax also runs a power iteration of `SpectralNorm` in prediction. Imported weights are those after it, so predictions
 are equal; exported ones predict the same once the iteration has converged.
 """
 
@@ -42,7 +42,7 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
 
     Layers of the same kind are paired in order: ours in the order of the network (in `residual`, the shortcut last),
     theirs in the order of creation. Dictionaries that JAX has sorted are read in the order of the numbers in their
-    names. Compare an output once, since two layers of equal shapes in another order cannot be noticed.
+    names. Compare an output once, because swapped layers of equal shapes cannot be detected.
 
     Args:
       net: The network.
@@ -58,7 +58,7 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
 
     Raises:
       ValueError: if a layer lacks weights, a weight lacks a layer, or shapes differ. The message names the weight, its
-        shape and the one that the layer needs.
+        shape and the expected one.
 
     >>> weights = {"params": {"Dense_0": {"kernel": jnp.ones((4, 3)), "bias": jnp.zeros(3)}}}
     >>> params, state = interop.flax.import_weights(nn.dense(3), jnp.ones((1, 4)), weights)
@@ -83,8 +83,8 @@ def export_weights(
       names: As for `import_weights`.
 
     Returns:
-      Variables of the form of `like`, for `module.apply`; for nnx a `State`, for `nnx.update(module, …)`. What has no
-      counterpart has the values in `like`.
+      Variables of the form of `like`, for `module.apply`; for nnx a `State`, for `nnx.update(module, …)`. Values
+      without a counterpart are those of `like`.
 
     Raises:
       ValueError: as `import_weights`.
@@ -105,7 +105,7 @@ def export_weights(
     return jax.tree_util.tree_map_with_path(value, flat.tree)
 
 
-# Their modules as layers ---------------------------------------------------------------------------------------------
+# Flax modules as layers ---------------------------------------------------------------------------------------------
 
 _TRAIN = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
 
@@ -334,7 +334,7 @@ def _gates(inputs: Sequence[str], states: Sequence[str], biased: str) -> Convent
 
 
 def _joint(bias: str) -> Convention:
-    """Return the convention of an nnx cell with one matrix for all gates; `bias` is the map that has one."""
+    """Return the convention of an nnx cell with one matrix for all gates; `bias` is the map with a bias."""
     return renamed(
         {
             "w_x": ("dense_i/kernel", same, same),

@@ -1,4 +1,4 @@
-"""Weights to and from Haiku, and its transformed functions as layers.
+"""Convert weights to and from Haiku, and use its transformed functions as layers.
 
 | layer | Haiku | converted |
 |---|---|---|
@@ -13,7 +13,7 @@
 | `lstm` | `LSTM` | one matrix for input and state, gates i, g, f, o, 1 is added to the bias of f |
 
 Haiku's `GRU` multiplies by the reset gate before the product with w_h, ours after it, so its weights cannot be
-converted; `from_transformed` makes a layer of it.
+converted; `from_transformed` turns it into a layer.
 
 Haiku's `decay_rate` of BatchNorm is our `decay`. Its running variance is the biased one, ours the unbiased one. It is
 copied, so predictions are equal; in further training, ours grows by n / (n - 1) for n values in a batch. Exported
@@ -74,7 +74,7 @@ def export_weights(
       names: As for `import_weights`.
 
     Returns:
-      What has the form of `like`.
+      The weights in the form of `like`.
 
     Raises:
       ValueError: as `import_weights`.
@@ -96,7 +96,7 @@ def export_weights(
 
 
 def from_transformed(transformed: Any, *, train: str | None = None) -> Layer:
-    """Return a function that Haiku has transformed as a layer.
+    """Return a transformed Haiku function as a layer.
 
     Its parameters and state are those of `transformed.init` for an input of zeros.
 

@@ -1,4 +1,4 @@
-"""Histories as rows of numbers, for data frames, CSV files and TensorBoard."""
+"""Convert histories to rows of numbers, for data frames, CSV files and TensorBoard."""
 
 import csv
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ def history_rows(history: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]
     """
     rows = []
     for record in history:
-        for member in np.ndindex(np.shape(record["loss"])):  # of a single run, whose loss is a number: once ()
+        for member in np.ndindex(np.shape(record["loss"])):  # for a single run, once with ()
             row: dict[str, float] = {"member": member[0]} if member else {}
             for name, value in record.items():
                 numbers = np.asarray(value)[member] if np.ndim(value) else np.asarray(value)
@@ -40,7 +40,7 @@ def csv_log(path: str | Path) -> Callback:
     """Return a callback for `fit` that writes its records to a CSV file, with the columns of `history_rows`.
 
     The file is complete after every call. If it exists, its rows of earlier steps are kept, so that a resumed run
-    continues it; another run needs another file.
+    continues it. A different run needs a different file.
 
     Args:
       path: path of the file.
@@ -77,7 +77,7 @@ def _step(path: Path, row: Mapping[str, Any]) -> int:
 def tensorboard_log(writer: Any) -> Callback:
     """Return a callback for `fit` that passes its records to a TensorBoard writer.
 
-    The curves are named as the columns of `history_rows`; those of an ensemble are "name/member".
+    The curves have the names of the columns of `history_rows`; for an ensemble, "name/member".
 
     Args:
       writer: a `SummaryWriter` of tensorboardX (`pip install 'nnjax[tensorboard]'`) or `torch.utils.tensorboard`. Close

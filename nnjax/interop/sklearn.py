@@ -1,7 +1,7 @@
 """Networks as scikit-learn estimators, for `Pipeline`, `GridSearchCV`, `cross_val_score` and joblib.
 
-They are thin: a network, a loss and `train.fit`. Inputs are used unchanged, so put a `StandardScaler` before them in a
-`Pipeline`. The targets of a `Regressor` are standardised inside, because a `Pipeline` cannot do that.
+Each is a thin wrapper around a network, a loss and `train.fit`. Inputs are used unchanged, so put a `StandardScaler`
+before them in a `Pipeline`. The targets of a `Regressor` are standardised inside, because a `Pipeline` cannot do that.
 """
 
 import math
@@ -27,14 +27,14 @@ try:
 except ImportError as error:
     raise ImportError("nnjax.interop.sklearn needs scikit-learn ≥ 1.6: pip install 'nnjax[sklearn]'") from error
 
-BLOCK = 4096  # the most rows that are predicted at once
+BLOCK = 4096  # largest number of rows that are predicted at once
 
 Network = Layer | Callable[[int], Layer] | None
 MakeOptimizer = Optimizer | Callable[[float], Optimizer]
 
 
 class _Estimator(BaseEstimator):  # type: ignore[misc]
-    """The part that a classifier and a regressor share. scikit-learn requires classes with these methods."""
+    """The common part of classifier and regressor. scikit-learn requires classes with these methods."""
 
     _default_loss: Loss
 
@@ -79,7 +79,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         return Data(x[weights > 0], y[weights > 0], weights[weights > 0])
 
     def _train(self, data: Data, labels: np.ndarray | None) -> Self:
-        """Train on examples from the beginning. With labels, the validation part has the same share of each."""
+        """Train on examples from the beginning. With labels, the validation part is stratified."""
         seed = self._seed()
         validation = None
         if self.patience is not None:
@@ -137,7 +137,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         return train.Run(_network(*self._design), loss, optimizer, batch_size=batch_size)
 
     def _design_network(self, outputs: int) -> None:
-        """Keep what determines the network, because parameters of the estimator may be set after a fit."""
+        """Store what determines the network, because the estimator's parameters may be changed after a fit."""
         hidden = checks.items(type(self).__name__, "hidden", self.hidden, "(100,)")
         self._design = (_shared(self.net), hidden, outputs, self.loss is losses.gaussian_nll)
 
@@ -162,7 +162,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
 class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     """Train a network, or an ensemble of networks, as a scikit-learn classifier.
 
-    The log-loss by default. The probabilities of an ensemble are the means of its members' probabilities.
+    The default loss is the log-loss. The probabilities of an ensemble are the means of its members' probabilities.
 
     Args:
       hidden: widths of the hidden layers of `nn.mlp`.
@@ -184,7 +184,7 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
       verbose: whether to show a progress bar.
 
     Attributes:
-      classes_: the labels, sorted; of any kind.
+      classes_: the labels, sorted, of any type.
       history_: a record per epoch, as in the result of `train.fit`.
       ts_: the `TrainState` that predictions use and from which `partial_fit` continues, as NumPy arrays with a leading
         axis of members. With `patience` it has the parameters of the best epoch.
@@ -303,13 +303,13 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
         return self._train_epoch(data._replace(y=self._standardised(data.y)))
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
-        """Return the predictions, and their standard deviations if asked.
+        """Return the predictions, and their standard deviations if requested.
 
         Args:
           X: (n, features) numbers.
-          return_std: whether to return the pair (mean, standard deviation). The variance is that between the members,
-            plus, with `losses.gaussian_nll`, the mean of the variances that they predict. Without that loss it does
-            not contain the noise of the targets.
+          return_std: whether to return the pair (mean, standard deviation). The variance is the variance between the
+            members, plus, with `losses.gaussian_nll`, the mean of their predicted variances. With other losses it does
+            not include the noise of the targets.
 
         Returns:
           Arrays of the shape of the training targets, in their units.

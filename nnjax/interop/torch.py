@@ -1,4 +1,4 @@
-"""Weights to and from PyTorch.
+"""Convert weights to and from PyTorch.
 
 | layer | PyTorch | converted |
 |---|---|---|
@@ -31,13 +31,13 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
     """Return parameters and state of a network with the weights of a PyTorch module of the same layers.
 
     Layers of the same kind are paired in order: ours in the order of the network (in `residual`, the shortcut last),
-    theirs in that of the state dict. Compare an output once, since two layers of equal shapes in another order cannot
-    be noticed. Inputs of a dense layer after a flattened image are reordered, because PyTorch has channels first.
+    theirs in that of the state dict. Compare an output once, because swapped layers of equal shapes cannot be detected.
+    Inputs of a dense layer after a flattened image are reordered, because PyTorch has channels first.
 
     Args:
       net: The network.
       x: An input of the network, or its shape and dtype; the parameters get its dtype.
-      weights: A `torch.nn.Module`, or a state dict of tensors or arrays, such as a safetensors file holds.
+      weights: A `torch.nn.Module`, or a state dict of tensors or arrays, for example from a safetensors file.
       names: For layers in another order, the module's name by the path of the layer, such as {"3/1": "head.fc"}; None
         for a layer whose module has no weights. Inside `repeat`, the number of the copy is part of the path. A path
         such as "3/query" pairs one of the affine maps of a layer, and a name may also be that of a single tensor.
@@ -47,7 +47,7 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
 
     Raises:
       ValueError: if a layer lacks weights, a weight lacks a layer, or shapes differ. The message names the weight, its
-        shape and the one that the layer needs.
+        shape and the expected one.
 
     >>> weights = {"fc.weight": np.ones((3, 4)), "fc.bias": np.zeros(3)}  # or module.state_dict()
     >>> params, state = interop.torch.import_weights(nn.dense(3), jnp.ones((1, 4)), weights)
@@ -67,12 +67,12 @@ def export_weights(
       x: An input of the network, or its shape and dtype.
       params: Its parameters.
       state: Its state.
-      like: The `torch.nn.Module` that shall get the weights, or its state dict. It is not changed.
+      like: The `torch.nn.Module` to receive the weights, or its state dict. It is not changed.
       names: As for `import_weights`.
 
     Returns:
-      A dictionary with the names, dtypes and devices of `like`; what has no counterpart, such as
-      `num_batches_tracked`, has its values.
+      A dictionary with the names, dtypes and devices of `like`; entries without a counterpart, such as
+      `num_batches_tracked`, have its values.
 
     Raises:
       ValueError: as `import_weights`.
@@ -205,7 +205,7 @@ def _recurrent_to_ours(theirs: Leaves) -> Leaves:
 
 
 def _gru_to_ours(theirs: Leaves) -> Leaves:
-    """Add the biases of the gates r and z; the reset gate multiplies the second bias of n, so it stays apart."""
+    """Add the biases of the gates r and z; the reset gate multiplies the second bias of n, so it stays separate."""
     size = theirs["weight_hh"].shape[1]
     joint = (theirs["bias_ih"] + theirs["bias_hh"])[: 2 * size]
     b = jnp.concatenate([joint, theirs["bias_ih"][2 * size :]])
@@ -223,7 +223,7 @@ def _normed(kind: str, inner: str) -> list[Convention]:
         ]
 
     def convention(names: Sequence[str]) -> Convention:
-        """Convert v too: its entries are the inputs of the weight as a matrix, with channels first there."""
+        """Convert v too: its entries are the inputs of the weight matrix, which has channels first in PyTorch."""
         w_name, u_name, v_name = names
         leaves = renamed({"w": (w_name, to, back), "u": (u_name, same, same), **_BIAS})
 
