@@ -45,10 +45,10 @@ def array(where: str, name: str, value: Any) -> jax.Array:
         return value
     not_masked(where, name, value)
     try:
-        converted = jnp.asarray(None if isinstance(value, str) else value)  # texts that are names of dtypes only warn
+        converted = jnp.asarray(None if isinstance(value, str) else value)  # names of dtypes would only warn
     except (TypeError, ValueError, OverflowError) as error:
         text = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"{value!r:.60}"
-        raise TypeError(f"{where}: {name} must be an array of numbers that JAX has, got {text}") from error
+        raise TypeError(f"{where}: {name} must be an array of numbers that JAX supports, got {text}") from error
     narrow = isinstance(value, np.ndarray) and value.dtype.kind in "iu" and value.dtype != converted.dtype
     if narrow and (np.asarray(converted) != value).any():
         raise ValueError(f"{where}: {name} has integers that do not fit into {converted.dtype}; pass floating numbers")
@@ -204,11 +204,11 @@ def floating_dtype(where: str, name: str, value: Any) -> np.dtype:
 def leaves(where: str, name: str, tree: Any, expected: Mapping[str, tuple[int | None, ...]]) -> None:
     """Check the entries and shapes of the parameters or the state of a layer, which may be those of another network.
 
-    In an expected shape, None is any number of inputs.
+    In an expected shape, None means any number of inputs.
     """
     if not isinstance(tree, Mapping) or {entry for entry in tree if tree[entry] is not None} != set(expected):
         got = f"a dict of {', '.join(map(str, tree)) or 'nothing'}" if isinstance(tree, Mapping) else f"{tree!r:.60}"
-        raise ValueError(f"{where}: {name} must be a dict of {', '.join(expected)}, as init returns it, got {got}")
+        raise ValueError(f"{where}: {name} must be a dict of {', '.join(expected)}, as returned by init, got {got}")
     for entry, shape in expected.items():
         actual = jnp.shape(tree[entry])
         if len(actual) != len(shape) or any(n not in (None, m) for n, m in zip(shape, actual, strict=True)):
@@ -240,7 +240,7 @@ def missing_name(module: str, public: Iterable[str], others: Mapping[str, str]) 
 
 
 def same_structure(where: str, name: str, tree: Any, like: Any) -> None:
-    """Check that a tree has the structure of another one."""
+    """Check that a tree has the expected structure."""
     expected, got = str(jax.tree.structure(like)), str(jax.tree.structure(tree))
     if expected != got:
         raise ValueError(f"{where}: {name} must have the structure {expected}, got {got}")
@@ -312,7 +312,7 @@ def not_masked(where: str, name: str, value: Any) -> None:
 
 
 def _is_jax_dtype(dtype: np.dtype[Any]) -> bool:
-    """Return True for numbers that JAX has: not texts or objects, in the machine's byte order, of at most 64 bits."""
+    """Return True for numbers that JAX supports: no texts or objects, in native byte order, of at most 64 bits."""
     numeric = dtype.kind == "b" or jnp.issubdtype(dtype, np.number)
     return bool(numeric) and dtype.isnative and dtype.itemsize <= (16 if dtype.kind == "c" else 8)
 

@@ -243,8 +243,8 @@ def gaussian_nll(prediction: tuple[Array, Array], target: Array) -> Float[Array,
         loss = Σ_k ½ (log v + (target_k - mean_k)² / v + log 2π),   v = exp(log_variance_k)
 
     Args:
-      prediction: `(mean, log_variance)`, real numbers of shape (batch, ...) each, as from a network that ends with
-        `lambda y: tuple(jnp.split(y, 2, -1))`. `uncertainty.variance_decomposition` takes means and variances.
+      prediction: `(mean, log_variance)`, real numbers of shape (batch, ...) each, for example from a network that ends
+        with `lambda y: tuple(jnp.split(y, 2, -1))`. `uncertainty.variance_decomposition` takes means and variances.
       target: Real numbers of the same shape.
 
     Raises:
@@ -293,7 +293,7 @@ def kl_divergence(prediction: Array, target: Target) -> Float[Array, " batch"]:
 
         loss = Σ_k q_k (log q_k - log softmax(prediction)_k),   q = target
 
-    It is the cross-entropy minus the target's entropy, so that its minimum is 0: for distillation.
+    It is the cross-entropy minus the target's entropy, so its minimum is 0. It is the usual loss of distillation.
 
     Args:
       prediction: Logits of shape (batch, ..., classes). The loss is averaged over the axes between batch and classes.
@@ -380,7 +380,8 @@ def cosine_distance(prediction: Array, target: Array, *, eps: float = 1e-8) -> F
         loss = 1 - prediction · target / max(|prediction| |target|, eps)
 
     Args:
-      prediction: Vectors of shape (batch, ..., features). The loss is averaged over the axes between.
+      prediction: Vectors of shape (batch, ..., features). The loss is averaged over the axes between batch and
+        features.
       target: Vectors of the same shape.
       eps: Lower bound of the product of the lengths, > 0.
 
@@ -399,7 +400,7 @@ def cosine_distance(prediction: Array, target: Array, *, eps: float = 1e-8) -> F
 
 
 def info_nce(prediction: Array, target: Array, *, temperature: float | Array = 0.1) -> Float[Array, " batch"]:
-    """Return the contrastive loss (InfoNCE): how hard it is to find each vector's partner among those of the batch.
+    """Return the contrastive loss (InfoNCE): the cross-entropy of finding each vector's partner in the batch.
 
         loss_i = -log softmax_j(cos(prediction_i, target_j) / temperature)[j = i]
 
@@ -437,7 +438,7 @@ def ctc(prediction: Array | tuple[Array, Array], target: Array, *, blank: int = 
       prediction: Logits of shape (batch, frames, classes), or `(logits, lengths)` with the number (batch,) of frames of
         each sequence.
       target: Integer labels of shape (batch, labels), padded at the end with -1.
-      blank: The class that stands for no label.
+      blank: The class that means no label.
 
     Raises:
       ValueError: if the shapes do not match, or if blank is not a class.
@@ -461,7 +462,7 @@ def ctc(prediction: Array | tuple[Array, Array], target: Array, *, blank: int = 
         if not jnp.issubdtype(a.dtype, jnp.integer):
             raise TypeError(f"ctc: {name} must hold integers, got {a.dtype}")
     if lengths.shape != (len(logits),):
-        raise ValueError(f"ctc: lengths must be ({len(logits)},), one a sequence, got {tuple(lengths.shape)}")
+        raise ValueError(f"ctc: lengths must be ({len(logits)},), one per sequence, got {tuple(lengths.shape)}")
     if not 0 <= blank < logits.shape[-1]:
         raise ValueError(f"ctc: blank must be a class, 0 … {logits.shape[-1] - 1}, got {blank}")
     padding = jnp.arange(logits.shape[1])[None] >= lengths[:, None]
@@ -581,7 +582,7 @@ def _length(vectors: Array) -> Array:
 
 
 def _mean_of_positions(values: Array, weights: Array | None) -> Array:
-    """Return the weighted mean of the positions of each example; 0 if the weights are all 0."""
+    """Return the weighted mean over the positions of each example; 0 if the weights are all 0."""
     if weights is None:
         return _per_example(values).mean(-1)
     weighted = jnp.where(weights == 0, jnp.zeros_like(values), weights * values)

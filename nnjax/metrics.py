@@ -11,7 +11,7 @@ prediction or its label is NaN.
 **Sequences.** Metrics of classes also take logits (examples, ..., classes) and labels (examples, ...), with
 `ignore_index` and with pairs `(labels, weights of positions)` as target, as `losses.cross_entropy` does. The positions
 of an example share its weight, so that `nll` is the validation loss; an example without positions that count is left
-out. With the numbers of positions that count as weights of the examples, a metric averages over all positions.
+out. To average over all positions, weight each example by its number of counted positions.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ def top_k_accuracy(
       prediction: Logits of shape (examples, ..., classes).
       target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
       weights: Per-example weights (examples,), or None.
-      k: Number of guesses. Of equal logits, those of smaller classes count as larger.
+      k: Number of guesses. Of equal logits, the one of the smaller class comes first.
       ignore_index: Label that does not count, or None.
 
     Raises:
@@ -291,7 +291,7 @@ def confusion_matrix(
     *,
     ignore_index: int | None = None,
 ) -> Float[Array, "classes classes"]:
-    """Return the weight of the examples of each class by predicted class: [i, j] is of class i and predicted as j.
+    """Return the confusion matrix: entry [i, j] is the weight of the examples of class i that are predicted as j.
 
     Args:
       prediction: Logits of shape (examples, ..., classes).
@@ -316,7 +316,7 @@ def precision(
     *,
     ignore_index: int | None = None,
 ) -> Float[Array, ""]:
-    """Return the precision, averaged over classes: which share of the examples predicted as a class are of it.
+    """Return the precision, averaged over classes: the share of correct predictions among all predictions of a class.
 
         precision_c = examples of c predicted as c / examples predicted as c
 
@@ -326,8 +326,8 @@ def precision(
       weights: Per-example weights (examples,), or None.
       ignore_index: Label that does not count, or None.
 
-    A class that is never predicted counts as 0, as in scikit-learn, whose average="macro" this is; a class that neither
-    occurs nor is predicted is left out.
+    A class that is never predicted counts as 0, as in scikit-learn with average="macro". A class that neither occurs
+    nor is predicted is left out.
 
     Raises:
       ValueError, TypeError: if the target does not match the logits.
@@ -346,7 +346,7 @@ def recall(
     *,
     ignore_index: int | None = None,
 ) -> Float[Array, ""]:
-    """Return the recall, averaged over classes (balanced accuracy): which share of a class is predicted as it.
+    """Return the recall, averaged over classes (balanced accuracy): the share of a class that is predicted correctly.
 
         recall_c = examples of c predicted as c / examples of c
 
@@ -423,7 +423,7 @@ def roc_auc(prediction: Array, target: Array, weights: Array | None = None) -> F
 
 
 def average_precision(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
-    """Return the average precision: the precision among the examples that score at least as high as one of class 1.
+    """Return the average precision: the mean precision at the scores of the examples of class 1.
 
         AP = mean over examples i of class 1 of  P(class 1 | score ≥ score_i)
 
@@ -618,7 +618,7 @@ def _rows_and_target(
     weights: Array | None,
     ignore_index: int | None,
 ) -> tuple[Array, Array, Array | None]:
-    """Return what `_rows` returns, with the target unchanged: labels or probabilities."""
+    """Return the rows of `_rows` with the target unchanged: labels or probabilities."""
     logits, target, shares = losses.logits_and_target(where, prediction, target, ignore_index)
     (logits,) = checks.real_arrays(where, {"prediction": logits}, wide=True)
     rows, flat = logits.shape[:-1], (math.prod(logits.shape[:-1]),)

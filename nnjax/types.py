@@ -46,7 +46,7 @@ class Layer(NamedTuple):
     apply: Apply
 
     def __call__(self, *_: Any) -> NoReturn:
-        """Raise an error with the right call, because the layers of other libraries are called."""
+        """Raise an error that shows the right call, because the layers of other libraries are callable."""
         raise TypeError(
             f"{self.name}: a layer is not called; use params, state = net.init(key, x) once, and then "
             "y, state = net.apply(params, state, x, train=False)"
@@ -94,7 +94,7 @@ class TrainState(NamedTuple):
 
 
 class Trainable(Protocol):
-    """What `train.fit` and its relatives drive: `train.Run`, or any hashable object with these four attributes.
+    """A run that `train.fit` and its relatives drive: a `train.Run`, or any hashable object with these four attributes.
 
     `step` counts in `ts.step`, leaves `ts.key` unchanged, and draws its random numbers from the two. The logs hold at
     least `"loss"`. In a run without data, `data` and `batch` are `Data((), ())`.

@@ -140,7 +140,7 @@ def test_images_of_hugging_face():
 
 def test_whole_and_iterable_data_sets_of_hugging_face_are_refused(rows):
     datasets = pytest.importorskip("datasets")
-    with pytest.raises(TypeError, match=r"got DatasetDict; pass one of its parts, as dataset\['train'\]"):
+    with pytest.raises(TypeError, match=r"got DatasetDict; pass one of its parts, such as dataset\['train'\]"):
         data.records(datasets.DatasetDict({"train": rows}), x="x", y="y")
     with pytest.raises(TypeError, match="must have __len__ and __getitem__, got IterableDataset"):
         data.records(rows.to_iterable_dataset(), x="x", y="y")

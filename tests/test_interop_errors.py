@@ -99,7 +99,7 @@ REFUSED = {
     ),
     "a branch after an image": (
         {"net": nn.serial(nn.conv(2, 3), nn.flatten(), nn.residual(nn.dense(128))), "x": IMAGE},
-        r"residual at '2' follows a flattened image \(8, 8, 2\), whose values have another order there; put the chan",
+        r"residual at '2' follows a flattened image \(8, 8, 2\), whose values are in a different order there; put the",
     ),
     "an image in a branch": (
         {"net": nn.serial(nn.concat(nn.serial(nn.conv(2, 3), nn.flatten()), nn.flatten()), nn.dense(1)), "x": IMAGE},
@@ -158,7 +158,7 @@ def test_export_refuses_values_that_cannot_be_stored():
     net, weights = nn.layer_norm(), {"weight": np.ones(4, np.float32)}
     params, state = net.init(jax.random.key(0), X)
     interop.torch.export_weights(net, X, params, state, like=weights)
-    with pytest.raises(ValueError, match=r"has no bias \(4,\) for layer_norm; so all its values must be 0"):
+    with pytest.raises(ValueError, match=r"has no bias \(4,\) for layer_norm; so all values must be 0"):
         interop.torch.export_weights(net, X, params | {"bias": jnp.ones(4)}, state, like=weights)
 
 

@@ -535,7 +535,7 @@ def test_classes_are_drawn_equally_often():
     run = make_run(sampler=sampler)
     source = data.source(np.asarray(DATA.x), np.asarray(DATA.y))
     assert_equal(fit(run).ts, fit(run, source).ts)
-    with pytest.raises(ValueError, match=r"made for 20 rows, but the data are 7 rows"):
+    with pytest.raises(ValueError, match=r"got 20 labels, but the data are 7 rows"):
         fit(run, HELD_OUT)
     with pytest.raises(ValueError, match="the data are folds"):
         fit(run, folds=train.k_fold(KEY, 20, 4), validation=None)

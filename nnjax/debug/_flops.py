@@ -30,7 +30,7 @@ class Cost(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All operations."""
+        """Return the number of all operations."""
         return self.matmul + self.other
 
 
@@ -49,7 +49,7 @@ def count_flops(function: Callable[..., PyTree], *args: PyTree, trips: int | Non
     Args:
       function: a function of arrays, such as `Run.step`.
       args: its arguments, as arrays or `jax.ShapeDtypeStruct`s; only shapes and dtypes are used.
-      trips: the number of iterations of every while loop whose length the program does not fix. With None, the body
+      trips: the number of iterations of every while loop whose length is unknown. With None, the body
         is counted once and `Cost.unknown` counts the loop.
 
     Raises:

@@ -43,7 +43,7 @@ class NonfiniteOrigin(NamedTuple):
 
     @property
     def iteration(self) -> tuple[int, ...]:
-        """The iteration of each loop, outermost first."""
+        """Return the iteration of each loop, outermost first."""
         return tuple(loop.iteration for loop in self.loops)
 
     def __str__(self) -> str:

@@ -166,8 +166,8 @@ def root_above(name: str, offsets: Sequence[Scalar], remedy: str) -> Callable[[A
     """Return the square root for a sum of squares plus the hyper-parameters `offsets`.
 
     This is `jnp.sqrt` if an offset may be above 0. If all are 0, the returned function has the same values but raises
-    an error with the remedy when it is differentiated: the slope of the root at 0 is infinite, and all gradients would
-    silently become NaN.
+    an error that names the remedy when it is differentiated: the slope of the root at 0 is infinite, and all gradients
+    would silently become NaN.
     """
     if any(checks.is_traced(offset) or float(offset) > 0 for offset in offsets):
         return jnp.sqrt
@@ -207,7 +207,7 @@ def map_leaves(
       One tree for each result of the rule.
 
     Raises:
-      ValueError: if a tree and the gradients differ in structure or in the shape of a leaf; the message has its path.
+      ValueError: if a tree and the gradients differ in structure or in the shape of a leaf; the message names its path.
       TypeError: if a gradient is an integer, or if a gradient is complex and a leaf is real, or the reverse.
     """
     check_inexact(name, "gradients", grads)

@@ -1,4 +1,4 @@
-"""Contrastive learning (Chen et al. 2020, arXiv:2002.05709): two views of an image find each other in the batch."""
+"""Contrastive learning (Chen et al. 2020, arXiv:2002.05709): match the two views of each image within a batch."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def view(key: Key, images: Array) -> Array:
 
 
 def objective(params: Params, state: State, batch: Data, *, train: bool, key: Key) -> tuple[Array, State, Log]:
-    """Return the mean of InfoNCE in both directions."""
+    """Return the InfoNCE loss, averaged over both directions."""
     views = jnp.concatenate([view(k, batch.x) for k in jax.random.split(key)])
     codes, state = net.apply(params, state, views, train=train)
     a, b = jnp.split(codes, 2)

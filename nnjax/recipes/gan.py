@@ -19,7 +19,7 @@ def generate(params: Params, state: State, key: Key, n: int) -> Array:
 
 
 def objective(params: Params, state: State, batch: Data, *, train: bool, key: Key) -> tuple[Array, State, Log]:
-    """Return the losses of both players. Each one's gradient reaches only its own parameters."""
+    """Return the sum of both players' losses. The gradient of each loss reaches only the player's own parameters."""
 
     def loss(params: Params, points: Array, real: int) -> Array:
         score, _ = discriminator.apply(params["discriminator"], state["discriminator"], points, train=train)

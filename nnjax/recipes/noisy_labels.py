@@ -11,7 +11,7 @@ plain = train.objective_of(net, losses.cross_entropy)
 
 
 def make_run(exponent: float | Array = 0.7) -> train.Run:
-    """Return the run; each example has the weight (probability of its label)^exponent. With 0 all count the same."""
+    """Return the run; each example has the weight (probability of its label)^exponent. With 0 the weights are equal."""
 
     def objective(params: Params, state: State, batch: Data, *, train: bool, key: Key) -> tuple[Array, State, Log]:
         values, state, log = plain(params, state, batch, train=train, key=key)

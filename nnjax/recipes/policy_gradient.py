@@ -8,11 +8,11 @@ from nnjax import losses, nn, optim, train
 from nnjax.types import Data, Key, Log, Params, State
 
 STEPS, EPISODES = 200, 16
-policy = nn.mlp([32], 2, activation=jnp.tanh)  # position, velocity, angle, turn -> scores of a push to the left, right
+policy = nn.mlp([32], 2, activation=jnp.tanh)  # position, velocity, angle, rotation -> logits of left, right
 net = policy._replace(init=lambda key, x: policy.init(key, jnp.ones((1, 4))))  # there are no data
 
 
-def _move(s: Array, action: Array) -> Array:  # by 0.02 seconds
+def _move(s: Array, action: Array) -> Array:  # one step of 0.02 seconds
     _, velocity, angle, turn = s.T
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
     force = (jnp.where(action == 1, 10.0, -10.0) + 0.05 * turn**2 * sine) / 1.1

@@ -20,7 +20,7 @@ def penalties(params: Params) -> Log:
 
 
 def make_run(factors: dict[str, float | Array]) -> train.Run:
-    """Return the run with a factor for each penalty, such as `{"l2": 1e-4, "spectral": 1e-3}`, also in a sweep."""
+    """Return the run with a factor for each penalty, such as `{"l2": 1e-4}`; a sweep may vary them."""
 
     def objective(params: Params, state: State, batch: Data, *, train: bool, key: Key) -> tuple[Array, State, Log]:
         values, state, log = plain(params, state, batch, train=train, key=key)

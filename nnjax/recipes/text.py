@@ -13,7 +13,7 @@ net = nn.language_model(128, 32, depth=1, heads=2)
 
 
 def load_text() -> Data:
-    """Return windows of the text, ASCII codes (n, 32), and as targets the codes that follow each of them."""
+    """Return windows of the text, ASCII codes (n, 32), and as targets the next code of each position."""
     codes = np.frombuffer("\n".join(topics.values()).encode("ascii", "ignore")[:100_000], np.uint8).astype(np.int32)
     rows = np.lib.stride_tricks.sliding_window_view(codes, LENGTH + 1)[::LENGTH]
     return Data(rows[:, :-1], rows[:, 1:])

@@ -14,7 +14,7 @@ net = nn.named(
 
 
 def objective(params: Params, state: State, batch: Data, *, train: bool, key: Key) -> tuple[Array, State, Log]:
-    """Return the sum of the heads' losses; the log has each."""
+    """Return the sum of the heads' losses; the log contains each of them."""
     outputs, state = net.apply(params, state, batch.x, train=train, key=key)
     terms = {name: loss(outputs[name], batch.y[name]) for name, loss in LOSSES.items()}
     return terms["digit"] + terms["ink"], state, {name: term.mean() for name, term in terms.items()}

@@ -1,4 +1,4 @@
-"""Read JSON files that others may have changed, and check the kinds of their values."""
+"""Read JSON files that others may have changed, and check the types of their values."""
 
 import hashlib
 import json
@@ -83,7 +83,7 @@ def check_kind(place: str, value: Any, kind: Any) -> Any:
         return [check_kind(f"{place}[{i}]", item, arguments[0]) for i, item in enumerate(value)]
     if origin is dict and isinstance(value, dict):
         return {name: check_kind(f"{place}.{name}", item, arguments[1]) for name, item in value.items()}
-    names = getattr(origin, "_fields", None)  # of a NamedTuple
+    names = getattr(origin, "_fields", None)  # the default of a NamedTuple's field
     if names is not None and isinstance(value, list) and len(value) <= len(names):
         value = dict(zip(names, value, strict=False))
     if isinstance(value, dict) and (names is not None or typing.is_typeddict(origin)):
@@ -94,7 +94,7 @@ def check_kind(place: str, value: Any, kind: Any) -> Any:
 
 
 def _check_union(place: str, value: Any, kind: Any) -> Any:
-    """Return a value of one of the alternatives; if none fits, raise the problem that is deepest inside the value."""
+    """Return a value of one of the alternatives; if none fits, raise the error from deepest inside the value."""
     problems = []
     for alternative in get_args(kind):
         try:

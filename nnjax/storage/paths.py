@@ -42,7 +42,7 @@ def write_elsewhere(folder: Path, write: Callable[[Path], T]) -> tuple[Path, T]:
 
     Args:
       folder: the folder. The new one is next to it, or else in the system's temporary folder.
-      write: writes everything to the new folder.
+      write: function that writes everything to the folder it gets.
 
     Returns:
       The new folder, and what `write` returned.

@@ -45,7 +45,7 @@ def load(path: str | Path, like: PyTree | None = None) -> PyTree:
       path: path of the file; a leading "~" is the home folder. Files of other programs have no checksums, and are read
         without checking them.
       like: a tree of the same structure, of arrays or of shapes as `jax.eval_shape` returns them. None for dictionaries
-        nested as the paths are. Tuples and lists are read as they were saved; in files of other programs, and for named
+        nested like the paths. Tuples and lists are read as they were saved; in files of other programs, and for named
         tuples, they are dictionaries, too.
 
     Returns:
@@ -76,7 +76,7 @@ def load(path: str | Path, like: PyTree | None = None) -> PyTree:
 
 
 def nested(path: Path, leaves: dict[str, Any], header: tensor_file.Header) -> PyTree:
-    """Return dictionaries nested as the names' parts are, with tuples and lists where the file has them."""
+    """Return dictionaries nested like the parts of the names, with tuples and lists where the file has them."""
     root: dict[str, Any] = {}
     entries = leaves | {name: EMPTY.get(text, {}) for name, text in (header.empty or {}).items()}
     if list(entries) == ["(the tree itself)"]:
