@@ -361,6 +361,12 @@ def test_page_shows_text_code_numbers_and_pictures(page):
     assert "too small: λ = 0.02 · 2/L" in words  # text of a picture
 
 
+def test_pictures_keep_the_order_of_the_run():
+    _, svg = section("summary").pictures[0]
+    places = [svg.index(text) for text in ("one layer,", "+ two hidden layers", "+ Adam,")]
+    assert places == sorted(places)
+
+
 def test_pictures_follow_the_colours_of_the_page(page):
     svgs = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     assert svgs
