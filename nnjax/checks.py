@@ -225,7 +225,7 @@ def missing_name(module: str, public: Iterable[str], others: Mapping[str, str]) 
     Args:
       module: name of the module in messages.
       public: its public names.
-      others: what to use instead of names of other libraries, by name in lower case without underscores.
+      others: our replacements of names of other libraries, by name in lower case without underscores.
     """
     known = {name.lower().replace("_", ""): f"{module}.{name}" for name in public} | dict(others)
 

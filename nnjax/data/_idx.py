@@ -60,7 +60,7 @@ def read_fashion_mnist(data_dir: str | Path | None = None) -> tuple[np.ndarray, 
         package dataset-fashion-mnist.
 
     Raises:
-      FileNotFoundError: if a file is missing; the message names the folders and files, and says how to get them.
+      FileNotFoundError: if a file is missing; the message names the folders and files, and explains how to get them.
       ValueError: if a file is damaged, or if the four files do not belong together.
     """
     directory = data_dir if data_dir is not None else os.environ.get(DIRECTORY)

@@ -108,7 +108,7 @@ def _loss_of_labels(
     rng = np.random.default_rng(0)
     # Between 0 and 1, because a loss may take probabilities instead of logits
     made_up = jax.tree.map(lambda a: rng.uniform(0.2, 0.8, (1, *a.shape[1:])).astype(_wide(a.dtype)), prediction)
-    # 1 is a class, and as the weight of a position it lets the label count; the first row may be all padding
+    # The first row may be all padding. 1 is valid both as a class and as the weight of a position
     first = [np.ones_like(t) if t.dtype.kind in "biu" or not t.any() else t for t in targets]
     compiled = jax.jit(loss)
     known: dict[int, float] = {}

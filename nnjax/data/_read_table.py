@@ -115,7 +115,7 @@ def _read_csv(
 def _read_targets(
     table: Table, fields: dict[str, np.ndarray], decimal: Decimal | None, line: Line
 ) -> dict[str, np.ndarray]:
-    """Return the targets that a new file has, as numbers or texts. A prediction needs none of them."""
+    """Return the targets that a new file has, as numbers or texts. Predictions do not need them."""
     signs = [column.decimal for column in table.columns if column.kind == "number"]
     usual: Decimal = max(set(signs), key=signs.count) if signs else "."
     values: dict[str, np.ndarray] = {}

@@ -12,7 +12,7 @@ from nnjax.data.table import Table, column_numbers
 FEW_ROWS = 20  # in smaller tables, numbers may be in ascending order by chance
 FAR = 10  # interquartile ranges beyond the quartiles
 UNNAMED = "Unnamed: 0"
-LISTED = 3  # the most values that are listed
+LISTED = 3  # largest number of values to list
 
 
 def index_column(frame: Frame) -> str | None:

@@ -1,7 +1,7 @@
 """Exchange networks with PyTorch, Flax, Haiku, Equinox and scikit-learn, and export them to run without nnjax.
 
-Each library has its own module, such as `nnjax.interop.torch`. `import nnjax.interop` imports none of the libraries,
-nor do these modules before they need them, except for `nnjax.interop.sklearn`, whose classes are scikit-learn's.
+Each library has its own module, such as `nnjax.interop.torch`. These modules import the libraries only when they need
+them, except for `nnjax.interop.sklearn`, whose classes derive from scikit-learn's.
 """
 
 import importlib

@@ -156,7 +156,7 @@ def _is_branch(name: str) -> bool:
 
 
 def _flattened(net: nn.Layer, x: PyTree) -> dict[Path, Image]:
-    """Return the shape without the batch of what each `flatten` gets, by path."""
+    """Return the shape of the input of each `flatten`, without the batch, by path."""
     trees = jax.eval_shape(net.init, jax.random.key(0), x)
     program = jax.make_jaxpr(lambda trees, x: net.apply(trees[0], trees[1], x, train=False))(
         trees, jax.eval_shape(lambda x: x, x)

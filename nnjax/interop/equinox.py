@@ -43,7 +43,7 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
       net: The network.
       x: An input of the network, or its shape and dtype, with a batch; the parameters get its dtype.
       weights: The module, or (module, state) if it has a `equinox.nn.State`.
-      names: For layers in another order, the module's path by the path of the layer, such as {"3/1": "layers/4"}.
+      names: For layers in a different order, the module's path by the path of the layer, such as {"3/1": "layers/4"}.
 
     Returns:
       params, state
@@ -77,7 +77,7 @@ def export_weights(
       The weights in the form of `like`.
 
     Raises:
-      ValueError: as `import_weights`.
+      ValueError: see `import_weights`.
 
     >>> import equinox as eqx
     >>> params, state = nn.mlp([8], 2).init(jax.random.key(0), jnp.ones((1, 4)))

@@ -48,7 +48,7 @@ def export(
       net: the network, or a run, whose network is exported.
       params: the network's parameters, as in `result.ts.params` or `result.best.params`.
       state: the network's state, as in `result.ts.state`.
-      x: an input (batch, ...), of which only shapes and dtypes are read; the exported network takes any batch size. In
+      x: an input (batch, ...); only shapes and dtypes are read, and the exported network takes any batch size. In
         inputs and outputs, NamedTuples become tuples.
       members: whether params and state are those of an ensemble, with a leading axis (members, ...). The outputs are
         then (members, batch, ...).
@@ -87,7 +87,7 @@ def export(
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for name, entry in entries.items():
-            archive.writestr(zipfile.ZipInfo(name), entry)  # which has no time, so that equal networks give equal files
+            archive.writestr(zipfile.ZipInfo(name), entry)  # without a time, so that equal networks give equal files
     write_file(Path(path).expanduser(), content.getvalue())
 
 

@@ -1,4 +1,4 @@
-"""Weights to and from Flax (linen and nnx), and its modules as layers.
+"""Convert weights to and from Flax (linen and nnx), and use its modules as layers.
 
 | layer | linen | nnx | converted |
 |---|---|---|---|
@@ -49,9 +49,10 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
       x: An input of the network, or its shape and dtype; the parameters get its dtype.
       weights: The variables of a linen module, such as {"params": …, "batch_stats": …}; or an `nnx.Module`, or its
         `nnx.State`.
-      names: For layers in another order, the module's path by the path of the layer, such as {"3/1": "head/Dense_0"};
-        None for a layer whose module has no weights. Inside `repeat`, the number of the copy is part of the path. A
-        path such as "3/query" pairs one of the affine maps of a layer, and a name may be that of a single array.
+      names: For layers in a different order, the module's path by the path of the layer, such as {"3/1":
+        "head/Dense_0"}; None for a layer whose module has no weights. Inside `repeat`, the number of the copy is part
+        of the path. A path such as "3/query" pairs one of the affine maps of a layer, and a name may be that of a
+        single array.
 
     Returns:
       params, state
@@ -87,7 +88,7 @@ def export_weights(
       without a counterpart are those of `like`.
 
     Raises:
-      ValueError: as `import_weights`.
+      ValueError: see `import_weights`.
 
     >>> params, state = nn.dense(3).init(jax.random.key(0), jnp.ones((1, 4)))
     >>> like = {"params": {"Dense_0": {"kernel": jnp.ones((4, 3)), "bias": jnp.zeros(3)}}}

@@ -43,7 +43,8 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
       net: The network.
       x: An input of the network, or its shape and dtype; the parameters get its dtype.
       weights: Parameters, or (parameters, state), as Haiku's `init` returns them.
-      names: For layers in another order, the module's path by the path of the layer, such as {"3/1": "head/linear"}.
+      names: For layers in a different order, the module's path by the path of the layer, such as {"3/1":
+        "head/linear"}.
 
     Returns:
       params, state
@@ -77,7 +78,7 @@ def export_weights(
       The weights in the form of `like`.
 
     Raises:
-      ValueError: as `import_weights`.
+      ValueError: see `import_weights`.
 
     >>> params, state = nn.dense(3).init(jax.random.key(0), jnp.ones((1, 4)))
     >>> like = {"linear": {"w": jnp.ones((4, 3)), "b": jnp.zeros(3)}}

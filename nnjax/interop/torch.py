@@ -38,9 +38,9 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
       net: The network.
       x: An input of the network, or its shape and dtype; the parameters get its dtype.
       weights: A `torch.nn.Module`, or a state dict of tensors or arrays, for example from a safetensors file.
-      names: For layers in another order, the module's name by the path of the layer, such as {"3/1": "head.fc"}; None
-        for a layer whose module has no weights. Inside `repeat`, the number of the copy is part of the path. A path
-        such as "3/query" pairs one of the affine maps of a layer, and a name may also be that of a single tensor.
+      names: For layers in a different order, the module's name by the path of the layer, such as {"3/1": "head.fc"};
+        None for a layer whose module has no weights. Inside `repeat`, the number of the copy is part of the path. A
+        path such as "3/query" pairs one of the affine maps of a layer, and a name may also be that of a single tensor.
 
     Returns:
       params, state
@@ -72,10 +72,10 @@ def export_weights(
 
     Returns:
       A dictionary with the names, dtypes and devices of `like`; entries without a counterpart, such as
-      `num_batches_tracked`, have its values.
+      `num_batches_tracked`, keep the values of `like`.
 
     Raises:
-      ValueError: as `import_weights`.
+      ValueError: see `import_weights`.
 
     >>> params, state = nn.dense(3).init(jax.random.key(0), jnp.ones((1, 4)))
     >>> like = {"fc.weight": np.ones((3, 4)), "fc.bias": np.zeros(3)}  # or a module

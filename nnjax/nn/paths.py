@@ -34,7 +34,7 @@ def mask(tree: PyTree, pattern: str | list[str] | tuple[str, ...]) -> PyTree:
     Args:
       tree: Parameters, or any pytree.
       pattern: A path in which `*` stands for any text without "/", `?` for one character, and `**` for any number of
-        parts; or several patterns, of which one must match.
+        parts; or several patterns, one of which must match.
 
     Returns:
       A pytree of the same structure with True where the pattern matches.

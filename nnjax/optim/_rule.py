@@ -19,7 +19,7 @@ from nnjax import checks
 from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
 
 Scalar = float | Array
-Scalars = Sequence[Any]  # numbers; before the step, also schedules
+Scalars = Sequence[Any]  # numbers; schedules are evaluated before the step
 Mask = PyTree | Callable[[Params], PyTree] | None
 SECOND_MOMENTS = ("nu", "sum_of_squares")  # fields of states that hold |g|², which is real for complex gradients too
 

@@ -54,7 +54,7 @@ def load(path: str | Path, like: Like) -> tuple[PyTree, dict[str, Any]]:
         returns such a tree for the metadata.
 
     Returns:
-      The tree, of NumPy arrays and typed random keys, bitwise as it was saved; and the metadata.
+      The tree, of NumPy arrays and typed random keys, bitwise equal to the saved one; and the metadata.
 
     Raises:
       FileNotFoundError: if the file does not exist.

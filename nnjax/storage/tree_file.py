@@ -49,7 +49,7 @@ def load(path: str | Path, like: PyTree | None = None) -> PyTree:
         tuples, they are dictionaries, too.
 
     Returns:
-      The tree, of JAX arrays, bitwise as it was saved.
+      The tree, of JAX arrays, bitwise equal to the saved one.
 
     Raises:
       FileNotFoundError: if the file does not exist.

@@ -57,7 +57,7 @@ NO_DATA = Data((), ())  # the data and the batch of a run without data
 INIT_STREAM = 2**31
 SHUFFLE_STREAM = 2**31 + 1
 STEP_STREAM = 2**31 + 2  # dropout and everything else that layers draw in training
-EVALUATION_STREAM = 2**31 + 3  # what an objective draws in evaluation
+EVALUATION_STREAM = 2**31 + 3  # random draws of an objective in evaluation
 
 
 FUNCTIONS = {  # the arguments of the functions that a run is made of
@@ -202,8 +202,8 @@ class Run:
           batch: the examples of the step; None for a run without data.
 
         Returns:
-          The state after the step, and the log: `{"loss": ()}`, the loss of the batch before the step, with what the
-          objective logs, the step metrics, and `"skipped"`, 1 or 0, if steps may be skipped.
+          The state after the step, and the log: `{"loss": ()}`, the loss of the batch before the step, together with
+          the objective's log, the step metrics, and `"skipped"`, 1 or 0, if steps may be skipped.
         """
         batch = self._batch("Run.step", "batch", batch)
         checks.instance("Run.step", "ts", ts, TrainState, "a TrainState, as returned by Run.init")

@@ -25,7 +25,7 @@ from nnjax.train.engine.trainable import batch_rows, check_scores, evaluation_pa
 from nnjax.train.folds import Rows
 from nnjax.types import Data, Key, Log, PyTree
 
-ROWS = 8192  # rows drawn at once: with fewer, each row costs more; with more, a short chunk wastes some
+ROWS = 8192  # rows drawn at once: fewer cost more per row, more are wasted on short chunks
 CAPACITY = 1024  # largest number of steps in a chunk, and the length of its logs
 
 Carry = tuple[FitState, Log]

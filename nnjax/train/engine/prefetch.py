@@ -136,8 +136,8 @@ def gatherer(
 ) -> tuple[Callable[[np.ndarray, np.ndarray], Block], int]:
     """Return `gather(start, limit)`, the block of the steps start … limit - 1 of each member, and its maximum of steps.
 
-    Examples are read in the order of their rows, because disks read forwards faster. `Positions` says where the
-    examples of each step are.
+    Examples are read in the order of their rows, because disks read forwards faster. `Positions` gives the places of
+    each step's examples.
     """
     run, members_rows = job.ensemble.run(index_tree(job.members.hyper, 0)), job.members.rows
     if run.batch_size is None:

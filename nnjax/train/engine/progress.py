@@ -51,7 +51,7 @@ def progress_bar(total: int, *, show: bool) -> Iterator[Show]:
 
 
 def _can_show(console: Any) -> bool:
-    """Return True for a terminal, and for a Jupyter notebook with ipywidgets, without which rich only warns."""
+    """Return True for a terminal, and for a Jupyter notebook with ipywidgets (without it, rich only warns)."""
     return find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal
 
 

@@ -49,7 +49,7 @@ class Metadata(TypedDict):
     fingerprint: Fingerprint
     done: list[int]  # as in `Logs`
     epochs: list[int]  # as in `Logs`
-    log: list[str]  # the names of what is logged for each step
+    log: list[str]  # the names of the values logged for each step
     scores: dict[str, list[int]]  # the shape of each score
     numbered: bool  # False for a single run
 
