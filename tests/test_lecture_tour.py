@@ -417,8 +417,14 @@ def test_other_files_are_not_overwritten(tmp_path):
     with pytest.raises(ValueError, match="was not written by nnjax lecture"):
         lecture("softmax", "--out", str(mine))
     assert mine.read_text(encoding="utf-8") == "mine"
+
+
+def test_a_page_that_cannot_be_written_is_noticed_before_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("nnjax.lecture.section.run_section", lambda *_: pytest.fail("it was run"))
     with pytest.raises(ValueError, match="is a folder"):
         lecture("softmax", "--out", str(tmp_path))
+    with pytest.raises(ValueError, match="does not exist"):
+        lecture("softmax", "--out", str(tmp_path / "missing" / "page.html"))
 
 
 def test_without_matplotlib_the_command_says_how_to_install_it(monkeypatch, tmp_path):

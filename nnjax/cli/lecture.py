@@ -1,5 +1,6 @@
 """`nnjax lecture`: the ideas of the lecture notes as a tour, in the terminal and as a page."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,10 +24,14 @@ def lecture_command(
     idea: Annotated[
         str | None, typer.Argument(metavar="IDEA", help="A single idea, such as softmax; all of them if omitted.")
     ] = None,
-    show_list: Annotated[bool, o.flag("--list", "List the ideas and exit.", o.OUTPUT)] = False,
+    show_list: Annotated[bool, typer.Option("--list", help="List the ideas and exit.")] = False,
     out: Annotated[
         Path | None,
-        o.path_option("The page to write. Default: lecture.html, or lecture-IDEA.html for a single idea.", o.OUTPUT),
+        typer.Option(
+            metavar="FILE",
+            parser=o.path,
+            help="The page to write. Default: lecture.html, or lecture-IDEA.html for a single idea.",
+        ),
     ] = None,
 ) -> None:
     """Run the ideas of the lecture notes "Intro to Deep Learning", one by one.
@@ -62,9 +67,11 @@ def lecture_command(
 
 
 def _check_page(path: Path, generator: str) -> None:
-    """Raise if the file exists and is no page of this command."""
+    """Raise if the page cannot be written, or if it would replace a file that is not a page of this command."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a file, such as --out {path / 'lecture.html'}")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"the folder {path.parent} does not exist or cannot be written; choose another one with --out")
     if path.exists() and generator not in path.read_text(encoding="utf-8", errors="replace"):
         raise ValueError(f"{path} exists and was not written by nnjax lecture; choose another file with --out")
 
@@ -85,7 +92,8 @@ def _print_section(section: "Section") -> None:
     console.rule(f"[bold]{escape(idea.title)}[/]", align="left")
     console.print(f"\n{escape(idea.text)}\n")
     console.print(Padding(f"[italic]{escape(idea.formula)}[/]", (0, 0, 1, 4)))
-    console.print(Syntax(section.code, "python", theme=CODE_THEME, background_color="default", word_wrap=True))
+    code = Syntax(section.code, "python", theme=CODE_THEME, background_color="default")
+    console.print(code.highlight(section.code), soft_wrap=True)  # lines stay whole, to be copied
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
     for name, value in section.numbers.items():
