@@ -109,3 +109,17 @@ class TimeToAccuracy(NamedTuple):
     decay: float = 0.0  # above 0 the optimizer is AdamW
     dropout: float = 0.0
     cosine: bool = False  # cosine decay of the learning rate to 0 over all epochs
+
+
+class SettingSearch(NamedTuple):
+    """Find the learning rate and the weight decay with the lowest validation loss, and stop bad trials early."""
+
+    data: str  # "digits" or "fashion-mnist"
+    trials: int
+    rungs: tuple[int, ...]  # epochs after which trials are compared; a third of them continues
+    hidden: tuple[int, ...]
+    batch: int
+    population: int = 64  # trials at the same time, where a peer trains several
+    rows: int | None = None  # number of rows to train on; None for all
+    rates: tuple[float, float] = (1e-4, 1e-1)  # of Adam, uniform in the logarithm
+    decays: tuple[float, float] = (1e-6, 1e-2)  # factor of the weights, not of the biases, that the gradient gains

@@ -1,21 +1,28 @@
 """scikit-learn's multi-layer perceptrons: NumPy, one `partial_fit` for each epoch."""
 
 import time
+import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.stats import loguniform
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.model_selection import HalvingRandomSearchCV, PredefinedSplit
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils import shuffle
 from threadpoolctl import ThreadpoolController
 
-from benchmarks.jobs.definitions import Training
+from benchmarks.harness.environment import usable_cores
+from benchmarks.jobs.definitions import SettingSearch, Training
 from benchmarks.jobs.inputs import Layers, training_inputs
 from benchmarks.jobs.program import Program
 from benchmarks.jobs.reference import training_error
+from benchmarks.jobs.setting_search import Searches, search_error, search_figures, split_rows
 
 NAME = "scikit-learn"
 NEEDS = ("sklearn", "threadpoolctl")
-FORMS = {"training": ("fast",)}
+FORMS = {"training": ("fast",), "setting_search": ("halving",)}
 
 SEED = 1
 
@@ -51,6 +58,41 @@ def training(job: Training, form: str) -> Program:
         return training_error(job, inputs, _first_rows(job), params)
 
     return Program(state=model, call=call, block=lambda model: None, error=error, units=job.steps)
+
+
+def setting_search(job: SettingSearch, form: str) -> Program:
+    """Search with HalvingRandomSearchCV over all cores; its trials begin anew at each rung."""
+    split = split_rows(job)
+    x, y = np.concatenate([split.x, split.held_out_x]), np.concatenate([split.y, split.held_out_y])
+    held_out = PredefinedSplit(np.r_[np.full(len(split.x), -1), np.zeros(len(split.held_out_x), int)])
+    space = {
+        "learning_rate_init": loguniform(*job.rates),
+        "alpha": loguniform(*(decay * job.batch for decay in job.decays)),  # divided by the size of the batch there
+    }
+
+    def call(searches: Searches) -> Searches:
+        model = MLPClassifier(
+            job.hidden, batch_size=job.batch, tol=0, n_iter_no_change=10**9, random_state=searches.seed
+        )
+        search = HalvingRandomSearchCV(
+            model, space, n_candidates=job.trials, factor=3, resource="max_iter", min_resources=job.rungs[0],
+            max_resources=job.rungs[-1], scoring="neg_log_loss", cv=held_out, refit=False,
+            random_state=searches.seed, n_jobs=usable_cores(),
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that trials have not converged
+            search.fit(x, y)
+        losses = (*searches.losses, -float(search.best_score_))
+        return Searches(searches.seed + 1, losses, int(search.n_candidates_[0]), None)
+
+    return Program(
+        state=Searches(0, (), 0, None),
+        call=call,
+        block=lambda _: None,
+        error=partial(search_error, job, split),
+        units=1,
+        figures=search_figures,
+    )
 
 
 def _model(job: Training) -> Any:

@@ -137,8 +137,8 @@ def search(
       callbacks: functions of the table so far, called after each decision; True ends the search.
 
     Returns:
-      `Search(best, table, networks, rank_correlations, advantage, seconds)`. Trials are ranked by how far they came,
-      then by their last score; those that diverged come last.
+      `Search(best, table, networks, rank_correlations, advantage, seconds, validation)`. Trials are ranked by their
+      lowest score at any rung, and the networks are those of that rung; trials that diverged come last.
 
     Raises:
       ValueError, TypeError: for arguments out of range, and as raised by `sweep`.

@@ -5,6 +5,7 @@ from benchmarks.peers.ours.dispatch import dispatch
 from benchmarks.peers.ours.ensemble import conv_ensemble, ensemble, sweep
 from benchmarks.peers.ours.fresh_process import fresh_process
 from benchmarks.peers.ours.optimizer_comparison import optimizer_comparison
+from benchmarks.peers.ours.setting_search import setting_search
 from benchmarks.peers.ours.shuffle import shuffle
 from benchmarks.peers.ours.time_to_accuracy import time_to_accuracy
 from benchmarks.peers.ours.training import training
@@ -21,6 +22,7 @@ __all__ = [
     "ensemble",
     "fresh_process",
     "optimizer_comparison",
+    "setting_search",
     "shuffle",
     "sweep",
     "time_to_accuracy",
@@ -42,5 +44,6 @@ FORMS = {
     "optimizer_comparison": ("compare",),
     "dispatch": ("sgd",),
     "time_to_accuracy": ("map", "vmap"),
+    "setting_search": ("halving on all cores", "tpe on all cores", "halving"),
 }
-APART = ("vmap on all cores", "map on all cores")
+APART = ("vmap on all cores", "map on all cores", "halving on all cores", "tpe on all cores")

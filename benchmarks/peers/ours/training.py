@@ -16,7 +16,7 @@ from benchmarks.peers._jax.python_loop import python_loop
 from benchmarks.peers._jax.stages import compile_in_stages
 from nnjax import data, losses, nn, optim, train
 from nnjax.debug import count_flops
-from nnjax.types import TrainState
+from nnjax.types import PyTree, TrainState
 
 # `dense` recommends features_first for layers at most this wide and batches at least this large
 NARROW, MANY_ROWS = 32, 512
@@ -93,5 +93,10 @@ def initial_state(run: train.Run, layers: Any, key: jax.Array, examples: data.Da
 
 def to_arrays(ts: TrainState) -> list[np.ndarray]:
     """Return w and b of each layer, in order."""
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(ts.params)]
+    return layer_arrays(ts.params)
+
+
+def layer_arrays(params: PyTree) -> list[np.ndarray]:
+    """Return w and b of each layer, in order."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
     return [leaf for b, w in zip(leaves[::2], leaves[1::2], strict=True) for leaf in (w, b)]

@@ -139,20 +139,23 @@ def hyper_of(schedule: Schedule, names: Sequence[str], state: SearchState) -> di
 
 
 def ranking(ledger: Ledger) -> np.ndarray:
-    """Return the trials with a score, best first: those that came further, and among these the lower score.
+    """Return the trials with a score, by the lowest score that they had at any rung; the earlier of equal ones first.
 
     A trial that diverged has no place.
     """
-    rung = rungs_reached(ledger)
-    ranked = np.flatnonzero((rung > 0) & (ledger.status != DIVERGED))
-    last = ledger.scores[ranked, rung[ranked] - 1]
-    return ranked[np.lexsort((ranked, last, -rung[ranked]))]
+    scores = best_scores(ledger)
+    ranked = np.flatnonzero(np.isfinite(scores) & (ledger.status != DIVERGED))
+    return ranked[np.argsort(scores[ranked], kind="stable")]
 
 
-def rungs_reached(ledger: Ledger) -> np.ndarray:
-    """Return the number of the last rung (trials,) at which each trial has a score, counted from 1; 0 without any."""
-    scored = np.isfinite(ledger.scores)
-    return np.where(scored.any(1), scored.shape[1] - np.argmax(scored[:, ::-1], 1), 0)
+def best_scores(ledger: Ledger) -> np.ndarray:
+    """Return the lowest score (trials,) of each trial, infinite without any."""
+    return np.where(np.isfinite(ledger.scores), ledger.scores, np.inf).min(1)
+
+
+def best_rungs(ledger: Ledger) -> np.ndarray:
+    """Return the rung (trials,) of each trial's lowest score; 0 without any."""
+    return np.where(np.isfinite(ledger.scores), ledger.scores, np.inf).argmin(1)
 
 
 def _best_networks(
@@ -168,7 +171,9 @@ def _best_networks(
       replicates: networks of each trial.
     """
     place = {int(t): i for i, t in enumerate(kept) if t >= 0}
-    place |= {int(trial[slot]): len(kept) + int(slot) for slot in np.flatnonzero(due)}
+    rung = best_rungs(ledger)
+    improved = [slot for slot in np.flatnonzero(due) if rung[trial[slot]] == ledger.rung[trial[slot]] - 1]
+    place |= {int(trial[slot]): len(kept) + int(slot) for slot in improved}
     best = [int(t) for t in ranking(ledger) if int(t) in place][: len(kept)]
     padded = np.array(best + [-1] * (len(kept) - len(best)))
     # Empty places keep what they hold

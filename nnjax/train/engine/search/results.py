@@ -11,7 +11,7 @@ import numpy as np
 from nnjax.train.compare import PairedDifference, paired_difference
 from nnjax.train.engine.ensemble import index_tree
 from nnjax.train.engine.options import Record
-from nnjax.train.engine.search.loop import ranking, rungs_reached
+from nnjax.train.engine.search.loop import best_rungs, best_scores, ranking
 from nnjax.train.engine.search.saving import Position
 from nnjax.train.engine.search.schedule import STATUS, WAITING, Ledger, Schedule
 from nnjax.train.space import values_at
@@ -28,7 +28,7 @@ class Found(NamedTuple):
     trial: int  # its number
     settings: dict[str, Any]
     score: float
-    epochs: float  # how long it was trained
+    epochs: float  # how long the network was trained: the rung with the trial's lowest score
     run: Trainable  # the run with these settings
     params: Params  # with an axis (replicates, ...) for several seeds or folds
     state: State
@@ -51,24 +51,20 @@ class Group(NamedTuple):
 class Place(NamedTuple):
     """The rank of a trial: sorted ascending, the best comes first."""
 
-    rungs: int  # rungs reached, negative
-    score: float
+    score: float  # infinite for a trial without a place
     number: int
 
 
 def places(group: Group) -> list[tuple[Place, int]]:
     """Return the ranked trials of a group, best first, with their numbers in the group's ledger."""
-    ledger, reached = group.ledger, rungs_reached(group.ledger)
-    return [
-        (Place(-int(reached[t]), float(ledger.scores[t, reached[t] - 1]), int(group.numbers[t])), int(t))
-        for t in ranking(ledger)
-    ]
+    scores = best_scores(group.ledger)
+    return [(Place(float(scores[t]), int(group.numbers[t])), int(t)) for t in ranking(group.ledger)]
 
 
 def best_place(group: Group) -> Place:
     """Return the rank of a group's best trial; behind all others if every trial diverged."""
     ranked = places(group)
-    return ranked[0][0] if ranked else Place(1, math.inf, int(group.numbers[0]))
+    return ranked[0][0] if ranked else Place(math.inf, int(group.numbers[0]))
 
 
 def table_of(groups: Sequence[Group]) -> Table:
@@ -77,7 +73,7 @@ def table_of(groups: Sequence[Group]) -> Table:
     for group in groups:
         ranked = places(group)
         rest = set(np.flatnonzero(group.ledger.status != WAITING).tolist()) - {t for _, t in ranked}
-        last = [(Place(1, math.inf, int(group.numbers[t])), t) for t in rest]
+        last = [(Place(math.inf, int(group.numbers[t])), t) for t in rest]
         rows += [(place, _row(group, t)) for place, t in [*ranked, *last]]
     return [row for _, row in sorted(rows, key=lambda pair: pair[0])]
 
@@ -89,6 +85,7 @@ def networks_of_groups(groups: Sequence[Group], count: int) -> list[Found]:
         if group.position is None:
             continue
         rank, replicates = {t: place for place, t in places(group)}, len(group.schedule.ends)
+        rungs = best_rungs(group.ledger)
         for i, trial in enumerate(group.position.kept.tolist()):
             if trial not in rank:
                 continue
@@ -97,7 +94,7 @@ def networks_of_groups(groups: Sequence[Group], count: int) -> list[Found]:
             numbers = numbers_of(group.schedule, group.names, group.ledger, trial)
             run = group.make_run({name: jnp.asarray(value) for name, value in numbers.items()})
             place = rank[trial]
-            settings, epochs = {**numbers, **dict(group.fixed)}, group.epochs[-place.rungs - 1]
+            settings, epochs = {**numbers, **dict(group.fixed)}, group.epochs[rungs[trial]]
             several = None if replicates == 1 else replicates
             found.append((place, Found(place.number, settings, place.score, epochs, run, params, state, several)))
     return [network for _, network in sorted(found, key=lambda pair: pair[0])][:count]
@@ -135,7 +132,7 @@ def spearman(first: np.ndarray, last: np.ndarray) -> float:
 
 
 def advantage_of(groups: Sequence[Group]) -> PairedDifference | None:
-    """Return how much better the best trial is than the second one at the same rung, over seeds or folds.
+    """Return how much better the best trial is than the second one, over seeds or folds.
 
     Warns:
       UserWarning: if the interval contains 0.
@@ -143,9 +140,11 @@ def advantage_of(groups: Sequence[Group]) -> PairedDifference | None:
     ranked = sorted((place, t, i) for i, group in enumerate(groups) for place, t in places(group))[:2]
     if len(ranked) < 2 or len(groups[0].schedule.ends) < 2:
         return None
-    name, rung = groups[0].schedule.score, -ranked[1][0].rungs - 1
+    name = groups[0].schedule.score
     sign = -1.0 if name.startswith("-") else 1.0
-    best, second = (sign * groups[i].ledger.logs[name.removeprefix("-")][t, rung] for _, t, i in ranked)
+    best, second = (
+        sign * groups[i].ledger.logs[name.removeprefix("-")][t, best_rungs(groups[i].ledger)[t]] for _, t, i in ranked
+    )
     if not (np.isfinite(second).all() and np.isfinite(best).all()):
         return None
     advantage = paired_difference(jnp.asarray(second), jnp.asarray(best))
@@ -162,15 +161,15 @@ def advantage_of(groups: Sequence[Group]) -> PairedDifference | None:
 def _row(group: Group, trial: int) -> Record:
     """Return the row of a trial."""
     ledger, replicates = group.ledger, len(group.schedule.ends)
-    reached = int(rungs_reached(ledger)[trial])
+    rung, scored = int(best_rungs(ledger)[trial]), np.isfinite(ledger.scores[trial])
     row: Record = {**numbers_of(group.schedule, group.names, ledger, trial), **dict(group.fixed)}
     row |= {"trial": int(group.numbers[trial]), "status": STATUS[ledger.status[trial]]}
-    row["epochs"] = group.epochs[reached - 1] if reached else 0.0
-    row["score"] = float(ledger.scores[trial, reached - 1]) if reached else math.nan
+    row["epochs"] = group.epochs[np.flatnonzero(scored)[-1]] if scored.any() else 0.0
+    row["score"] = float(ledger.scores[trial, rung]) if scored.any() else math.nan
     for epochs, score in zip(group.epochs, ledger.scores[trial].tolist(), strict=True):
         row[f"{SCORE}{epochs:g}"] = score if math.isfinite(score) else math.nan
     for name, values in ledger.logs.items():
-        own = values[trial, reached - 1] if reached else np.full(replicates, np.nan)
+        own = values[trial, rung] if scored.any() else np.full(replicates, np.nan)
         row[f"validation_{name}"] = float(own.mean())
         if replicates > 1:
             row[f"validation_{name}_sd"] = float(own.std(ddof=1))

@@ -1,0 +1,17 @@
+"""A search for the best settings that stops bad trials early. Each search has its own seed."""
+
+from benchmarks.jobs.definitions import SettingSearch
+
+KIND = "setting_search"
+UNIT = "search"
+DIGITS = SettingSearch("digits", 81, (1, 3, 9, 27), hidden=(64, 64), batch=32)
+JOBS = {
+    "81 trials, digits 64-64-64-10": DIGITS,
+    "1000 trials, digits 64-64-64-10": DIGITS._replace(trials=1000),
+    "81 trials, 10 000 × Fashion-MNIST 784-128-10": SettingSearch(
+        "fashion-mnist", 81, (1, 3, 9), hidden=(128,), batch=128, rows=10_000, population=27
+    ),
+}
+QUICK = ()
+ROUNDS = dict.fromkeys(JOBS, 5)
+EXTRA = tuple(JOBS)[1:]  # minutes for each search of a peer

@@ -1,0 +1,54 @@
+"""Search in one program: a population whose bad trials make room for new ones."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import optax
+
+from benchmarks.jobs.definitions import SettingSearch
+from benchmarks.jobs.program import Program
+from benchmarks.jobs.setting_search import Searches, search_error, search_figures, split_rows
+from benchmarks.peers._jax.all_cores import SUFFIX, make_cores_devices
+from benchmarks.peers.ours.training import layer_arrays
+from nnjax import data, losses, nn, optim, train
+
+
+def setting_search(job: SettingSearch, form: str) -> Program:
+    """Search with `train.search`; the method is the first word of the form."""
+    make_cores_devices(form)
+    split, method = split_rows(job), form.split(maxsplit=1)[0]
+    mesh = jax.make_mesh((jax.device_count(),), ("members",)) if form.endswith(SUFFIX) else None
+    space = {"rate": train.log_uniform(*job.rates), "decay": train.log_uniform(*job.decays)}
+
+    def make_run(hyper: dict[str, Any]) -> train.Run:
+        decay = optax.add_decayed_weights(hyper["decay"], mask=lambda params: nn.mask(params, "**/w"))
+        optimizer = optax.chain(decay, optim.adam(hyper["rate"]))
+        return train.Run(nn.mlp(job.hidden, 10), losses.cross_entropy, optimizer, batch_size=job.batch)
+
+    def call(searches: Searches) -> Searches:
+        found = train.search(
+            make_run,
+            space,
+            data.Data(split.x, split.y),
+            validation=data.Data(split.held_out_x, split.held_out_y),
+            trials=job.trials,
+            population=job.population,
+            rungs=job.rungs,
+            method=method,  # type: ignore[arg-type]
+            key=jax.random.key(searches.seed),
+            mesh=mesh,
+            networks=1,
+        )
+        assert found.best is not None
+        layers = layer_arrays(found.best.params)
+        return Searches(searches.seed + 1, (*searches.losses, found.best.score), len(found.table), layers)
+
+    return Program(
+        state=Searches(0, (), 0, None),
+        call=call,
+        block=lambda _: None,
+        error=partial(search_error, job, split),
+        units=1,
+        figures=search_figures,
+    )
