@@ -1,6 +1,7 @@
 """The benchmarks' peers: each does its job, and the float64 reference notices one that does a different job."""
 
 import sys
+from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from benchmarks.jobs.definitions import (
     Ensemble,
     FreshProcess,
     OptimizerComparison,
+    SettingSearch,
     Shuffle,
     TimeToAccuracy,
     Training,
@@ -157,6 +159,31 @@ def test_a_target_is_reached_by_the_networks_that_are_returned(name, form):
     second = program.call(state)
     assert program.figures(second)["runs"] == 2
     assert second.seed == 2
+
+
+SEARCH = SettingSearch("digits", 4, (1, 2), hidden=(8,), batch=64, population=2, rows=200)
+SEARCH_FORMS = [
+    (name, form)
+    for name in peer_names()
+    for form in read_head(name).forms.get("setting_search", ())
+    if not form.endswith("in processes")  # they import everything again
+]
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning" if find_spec("optuna") else "default")
+@pytest.mark.parametrize(("name", "form"), SEARCH_FORMS)
+def test_a_search_runs_all_trials_and_returns_the_network_with_the_loss_it_reports(name, form, monkeypatch):
+    peer = load_or_skip(name)
+    monkeypatch.setattr(all_cores, "make_cores_devices", lambda form: None)
+    program = peer.setting_search(SEARCH, form)
+    state = program.call(program.state)
+    assert program.error(state) <= 1
+    assert program.error(state._replace(trials=3)) > 1
+    if state.layers is not None:
+        assert program.error(state._replace(losses=(state.losses[0] + 0.01,))) > 1
+    second = program.call(state)
+    assert program.figures(second)["searches"] == 2
+    assert second.losses[0] != second.losses[1]
 
 
 @pytest.mark.parametrize(

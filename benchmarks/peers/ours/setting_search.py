@@ -9,16 +9,17 @@ import optax
 from benchmarks.jobs.definitions import SettingSearch
 from benchmarks.jobs.program import Program
 from benchmarks.jobs.setting_search import Searches, search_error, search_figures, split_rows
-from benchmarks.peers._jax.all_cores import SUFFIX, make_cores_devices
+from benchmarks.peers._jax import all_cores
 from benchmarks.peers.ours.training import layer_arrays
 from nnjax import data, losses, nn, optim, train
 
 
 def setting_search(job: SettingSearch, form: str) -> Program:
     """Search with `train.search`; the method is the first word of the form."""
-    make_cores_devices(form)
+    all_cores.make_cores_devices(form)
     split, method = split_rows(job), form.split(maxsplit=1)[0]
-    mesh = jax.make_mesh((jax.device_count(),), ("members",)) if form.endswith(SUFFIX) else None
+    devices = min(jax.device_count(), job.population) if form.endswith(all_cores.SUFFIX) else 1
+    mesh = None if devices == 1 else jax.make_mesh((devices,), ("members",), devices=jax.devices()[:devices])
     space = {"rate": train.log_uniform(*job.rates), "decay": train.log_uniform(*job.decays)}
 
     def make_run(hyper: dict[str, Any]) -> train.Run:
