@@ -289,8 +289,8 @@ def test_settings_that_are_damaged(tmp_path, name, content):
     ("name", "value", "message"),
     [
         ("width", "wide", "width must be an integer, got 'wide'$"),
-        ("epochs", "three", "epochs must be a finite number, got 'three'$"),
-        ("epochs", True, "epochs must be a finite number, got True"),
+        ("epochs", "three", "epochs must be a finite number or null, got 'three'$"),
+        ("epochs", True, "epochs must be a finite number or null, got True"),
         ("seed", 1.5, "seed must be an integer, got 1.5"),
         ("skip", 1, "skip must be true or false, got 1"),
         ("members", "2", "members must be an integer or null, got '2'"),
@@ -319,7 +319,7 @@ SWEEP = {"data": "digits", "depth": 2, "width": "8", "learning_rate": "1,2", "ra
         ({"dept": 2}, r"settings: unknown name 'dept' \(did you mean 'depth'\?\)"),
         ({"width": 256}, "width must be text or null, got 256"),
         ({"random": 1.5}, "random must be an integer or null, got 1.5"),
-        ({"epochs": "three"}, "epochs must be a finite number, got 'three'"),
+        ({"epochs": "three"}, "epochs must be a finite number or null, got 'three'"),
     ],
 )
 def test_the_settings_of_a_sweep_come_back_or_are_damaged(tmp_path, change, message):

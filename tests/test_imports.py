@@ -29,6 +29,7 @@ LAYERS = [
     ["interop", "plot", "recipes"],
     ["lecture"],
     ["cli", "pytest_plugin"],
+    ["__main__"],
 ]
 SAME_LINE = {"metrics": {"losses"}, "data": {"storage"}}
 ONLY = {"optcheck": {"types", "checks"}, "storage": {"types", "checks"}, "pytest_plugin": {"optcheck"}}
@@ -40,6 +41,7 @@ NOT_PARTS = {
     "lecture",
     "cli",
     "pytest_plugin",
+    "__main__",
 }  # modules that `dir(nnjax)` does not list
 HEAVY = ["matplotlib", "rich", "torch", "pandas", "typer", "chex", "jaxtyping", "safetensors", "sklearn", "scipy.stats"]
 

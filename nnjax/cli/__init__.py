@@ -15,6 +15,7 @@ try:
     from nnjax.cli.search import search_command
     from nnjax.cli.sweep import sweep_command
     from nnjax.cli.train import train_command
+    from nnjax.cli.usage import EXIT_CODES, Command, version_option
     from nnjax.cli.verify import verify_command
 except ModuleNotFoundError as missing:
     if missing.name not in ("typer", "rich"):
@@ -27,19 +28,21 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     help="Train neural networks as pure functions of a key and the data.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command("train")(train_command)
-app.command("predict")(predict_command)
-app.command("plot")(plot_command)
-app.command("sweep")(sweep_command)
-app.command("search")(search_command)
-app.command("verify")(verify_command)
-app.command("replay")(replay_command)
-app.command("lecture")(lecture_command)
+app.callback()(version_option)
+app.command("train", cls=Command)(train_command)
+app.command("predict", cls=Command)(predict_command)
+app.command("plot", cls=Command)(plot_command)
+app.command("sweep", cls=Command)(sweep_command)
+app.command("search", cls=Command)(search_command)
+app.command("verify", cls=Command)(verify_command)
+app.command("replay", cls=Command)(replay_command)
+app.command("lecture", cls=Command)(lecture_command)
 app.command("optcheck", cls=optcheck.Command)(optcheck.optcheck_command)
 
 
@@ -51,7 +54,7 @@ def main() -> None:
     warnings.showwarning = show_warning  # type: ignore[assignment]
     with tolerant_output():
         try:
-            app()
+            app(prog_name="nnjax")
         except (ValueError, OSError, ModuleNotFoundError) as error:
             notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
             complain(f"{error}{notes}", ERROR)

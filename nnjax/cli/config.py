@@ -1,7 +1,8 @@
 """The settings of a run as plain values, for the command line and the run folder, and functions that use them."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, get_type_hints
 
@@ -42,6 +43,7 @@ LEARNING_RATES = {  # default of each optimizer
     "lion": 3e-4,
 }
 SCHEDULES = ("constant", "cosine", "warmup-cosine", "linear")
+LEAST_STEPS = 2000  # of a regression, which a small file would not reach in 40 epochs
 WARMUP = 0.1  # fraction of the steps of "warmup-cosine" during which the rate rises
 
 
@@ -64,8 +66,8 @@ class Config:
     width: int = 256
     depth: int = 2
     activation: str = "relu"
-    norm: Literal["none", "batch", "layer"] = "batch"
-    dropout: float = 0.3
+    norm: Literal["none", "batch", "layer"] | None = None  # None: see `with_defaults`
+    dropout: float | None = None
     skip: bool = False
     optimizer: str = "adamw"
     learning_rate: float | None = None
@@ -74,7 +76,7 @@ class Config:
     clip: float | None = None
     class_weights: Literal["none", "balanced"] = "none"
     batch_size: int = 64
-    epochs: float = 40
+    epochs: float | None = None
     seed: int = 0
     label_smoothing: float = 0.0
     members: int | None = None  # None for one network, without an axis of members
@@ -111,6 +113,30 @@ def check_types(settings: Mapping[str, Any], types: Mapping[str, Any]) -> None:
         check_kind(name, value, types[checks.one_of("settings", "name", name, types)])
 
 
+def with_defaults(config: Config, task: Task, n: int) -> Config:
+    """Return the settings with the defaults that depend on the data in place of None.
+
+    A regression has no dropout and no batch statistics, because both add noise to its outputs; it takes at least
+    `LEAST_STEPS` steps. A stronger weight decay and the network with the lowest validation loss guard against
+    overfitting instead.
+
+    Args:
+      config: the settings.
+      task: the task of the data.
+      n: number of training examples.
+    """
+    epochs = max(40, math.ceil(LEAST_STEPS * config.batch_size / n))
+    if task == "classification":
+        defaults: dict[str, Any] = {"norm": "batch", "dropout": 0.3, "epochs": 40}
+    else:
+        defaults = {"norm": "layer", "dropout": 0.0, "epochs": epochs}
+        if config.optimizer == "adamw":
+            defaults["weight_decay"] = 1.0
+        if config.validation > 0:  # never stops early, but keeps the best network
+            defaults["patience"] = max(1, math.ceil(epochs if config.epochs is None else config.epochs))
+    return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
+
+
 def make_net(config: Config, outputs: int, width: Array | None = None) -> Layer:
     """Return the network: `nn.residual_mlp` with skip connections, else `nn.mlp`.
 
@@ -123,7 +149,9 @@ def make_net(config: Config, outputs: int, width: Array | None = None) -> Layer:
       ValueError: for unknown names and sizes out of range.
     """
     checks.one_of("--activation", "activation", config.activation, ACTIVATIONS)
-    checks.one_of("--norm", "normalisation", config.norm, ("none", "batch", "layer"))
+    config = with_defaults(config, "classification", 1)  # a run folder of a sweep has settings without a task
+    assert config.dropout is not None
+    checks.one_of("--norm", "normalisation", str(config.norm), ("none", "batch", "layer"))
     activation = ACTIVATIONS[config.activation]
     norm = None if config.norm == "none" else config.norm
     if config.skip:
@@ -216,6 +244,8 @@ def make_run(config: Config, task: Task, outputs: int, n: int, width: Array | No
       ValueError: for settings out of range.
     """
     checks.positive_int("--batch-size", "batch size", config.batch_size)
+    config = with_defaults(config, task, n)
+    assert config.epochs is not None
     checks.in_range("--epochs", "epochs", config.epochs, "[0, inf)")
     steps = int(config.epochs * n / config.batch_size + 1)
     scores: tuple[Metric, ...] = (metrics.r2, metrics.rmse)
@@ -244,6 +274,6 @@ def check_settings(config: Config) -> None:
         raise ValueError("--group applies only with --members")
     if config.patience is not None and config.validation == 0:
         raise ValueError("--patience needs validation data; --validation must be > 0")
-    if config.batch_size == 1 and config.norm == "batch":
+    if config.batch_size == 1 and config.norm in (None, "batch"):
         raise ValueError("--batch-size 1: batch normalisation needs at least 2 examples; use --norm layer or none")
     make_run(config, "classification", outputs=2, n=1)

@@ -38,6 +38,7 @@ def fit_arguments(
       path: folder of the run or the sweep; None to save nothing.
       resume: see `train.fit`.
     """
+    assert config.epochs is not None
     return run_arguments(config, mesh) | {
         "validation": prepared.held_out,
         "patience": config.patience,

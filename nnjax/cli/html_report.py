@@ -11,9 +11,10 @@ import numpy as np
 from nnjax import nn
 from nnjax.cli import html_page, run_folder
 from nnjax.cli.baseline import baseline
-from nnjax.cli.config import LEARNING_RATES, Config
+from nnjax.cli.config import LEARNING_RATES, Config, with_defaults
 from nnjax.cli.console import option_name, quote
 from nnjax.cli.pictures import Subject, describe
+from nnjax.data.table import Task
 from nnjax.storage.atomic_write import write_file
 from nnjax.storage.json_file import read_json
 
@@ -89,7 +90,7 @@ def make_report(path: Path, subject: Subject, drawn: Mapping[str, bytes], weight
         html_page.section("Pictures", html_page.pictures(figures)),
         html_page.columns(
             html_page.section("Network", _layers(subject)),
-            html_page.section("Settings", _settings(config)),
+            html_page.section("Settings", _settings(config, table.task, len(prepared.training.x))),
         ),
         html_page.section("Reproduce", *_reproduce(path, subject, weights)),
     ]
@@ -176,9 +177,11 @@ def _layers(subject: Subject) -> str:
     return html_page.table(["layer", "output", "parameters"], rows, strong=[len(rows) - 1])
 
 
-def _settings(config: Config) -> str:
+def _settings(config: Config, task: Task, n: int) -> str:
     """Return all settings, those that differ from their defaults in bold."""
-    defaults = asdict(Config(""))
+    plain = Config("", optimizer=config.optimizer, batch_size=config.batch_size, validation=config.validation)
+    defaults = asdict(with_defaults(plain, task, n))
+    defaults |= {"optimizer": Config("").optimizer, "batch_size": Config("").batch_size}
     settings = {name: value for name, value in asdict(config).items() if value is not None}
     settings.setdefault("learning_rate", LEARNING_RATES[config.optimizer])
     defaults["learning_rate"] = LEARNING_RATES[config.optimizer]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from nnjax.cli.config import ACTIVATIONS, LEARNING_RATES, SCHEDULES, Config
+from nnjax.cli.config import ACTIVATIONS, LEARNING_RATES, LEAST_STEPS, SCHEDULES, Config
 from nnjax.storage.paths import as_path
 
 DEFAULTS = Config("")
@@ -18,14 +18,14 @@ def path(text: str) -> Path:
     return as_path(text)
 
 
-def path_option(help: str, panel: str) -> Any:
+def path_option(help: str, panel: str, *names: str) -> Any:
     """Return an option whose value is a path."""
-    return typer.Option(help=help, rich_help_panel=panel, parser=path)
+    return typer.Option(*names, help=help, rich_help_panel=panel, parser=path)
 
 
-def option(help: str, panel: str) -> Any:
-    """Return an option with its help text and its panel."""
-    return typer.Option(help=help, rich_help_panel=panel)
+def option(help: str, panel: str, *names: str) -> Any:
+    """Return an option with its help text and its panel, and its names if it has a short form."""
+    return typer.Option(*names, help=help, rich_help_panel=panel)
 
 
 def flag(name: str, help: str, panel: str) -> Any:
@@ -36,15 +36,17 @@ def flag(name: str, help: str, panel: str) -> Any:
 RATES = ", ".join(f"{rate:g} for {name}" for name, rate in LEARNING_RATES.items())
 LEARNING_RATE_HELP = f"Peak learning rate. Default: {RATES}."
 WIDTH_HELP = "Width of the hidden layers."
-DROPOUT_HELP = "Probability of dropping each hidden value."
-WEIGHT_DECAY_HELP = "Weight decay of adamw and lion. Default: 0.01."
+DROPOUT_HELP = "Probability of dropping each hidden value. Default: 0.3; 0 for a regression."
+WEIGHT_DECAY_HELP = "Weight decay of adamw and lion. Default: 0.01; 1 for a regression with adamw."
 LABEL_SMOOTHING_HELP = "Share of each label's probability that is spread evenly over all classes."
 
 Name = Annotated[
     str | None,
     typer.Argument(metavar="DATA", help="digits, fashion-mnist, or a file: .csv, .tsv, .csv.gz, .parquet, .npz."),
 ]
-Target = Annotated[str | None, option("Column to predict; several columns of numbers are separated by commas.", DATA)]
+Target = Annotated[
+    str | None, option("Column to predict; several columns of numbers are separated by commas.", DATA, "--target", "-t")
+]
 Task = Annotated[
     Literal["classification", "regression"] | None,
     option("Default: classification for text, booleans and up to 20 different integers, else regression.", DATA),
@@ -82,7 +84,10 @@ Validation = Annotated[
 
 Depth = Annotated[int, option("Number of hidden layers; with --skip, of residual blocks of two layers.", NETWORK)]
 Activation = Annotated[str, option(f"Activation function: {', '.join(ACTIVATIONS)}.", NETWORK)]
-Norm = Annotated[Literal["none", "batch", "layer"], option("Normalisation before each activation.", NETWORK)]
+Norm = Annotated[
+    Literal["none", "batch", "layer"] | None,
+    option("Normalisation before each activation. Default: batch; layer for a regression.", NETWORK),
+]
 Skip = Annotated[bool, option("Use residual blocks with skip connections.", NETWORK)]
 
 Optimizer = Annotated[str, option(f"Update rule: {', '.join(LEARNING_RATES)}.", TRAINING)]
@@ -93,11 +98,19 @@ ClassWeights = Annotated[
 ]
 Clip = Annotated[float | None, option("Clip the global norm of the gradient. Default: no clipping.", TRAINING)]
 BatchSize = Annotated[int, option("Examples per step.", TRAINING)]
-Epochs = Annotated[float, option("Passes over the training data; may be a fraction.", TRAINING)]
+Epochs = Annotated[
+    float | None,
+    option(
+        "Passes over the training data; may be a fraction. Default: 40; for a regression as many as "
+        f"{LEAST_STEPS:,} steps take, if these are more.",
+        TRAINING,
+    ),
+]
 Patience = Annotated[
     int | None,
     option(
-        "Early stopping: stop after this many epochs without a lower validation loss and keep the best network.",
+        "Early stopping: stop after this many epochs without a lower validation loss and keep the best network. "
+        "Default: never stop; a regression keeps the best network.",
         TRAINING,
     ),
 ]

@@ -51,7 +51,7 @@ def plot_command(
         )
     outcome = _outcome(run, config, prepared, summary)
     history = read_history(run / run_folder.METRICS)
-    subject = Subject(config, prepared, outcome, history, summary)
+    subject = Subject(prepared.config, prepared, outcome, history, summary)
     drawn = draw(run, subject)
     write_report(run, subject, drawn, "unknown" if receipt is None else receipt["weights"])
     run_folder.vouch_for_report(run)

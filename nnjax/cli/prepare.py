@@ -10,7 +10,7 @@ import numpy as np
 from rich.markup import escape
 
 from nnjax import data
-from nnjax.cli.config import Config, make_run
+from nnjax.cli.config import Config, make_run, with_defaults
 from nnjax.cli.console import option_name, quote, say
 from nnjax.data import Data, Dataset, SplitError, TableError
 from nnjax.data._idx import DIRECTORY
@@ -39,6 +39,7 @@ class Prepared(NamedTuple):
     rows: np.ndarray  # rows of the training data, counted in the file or in the training part of a named data set
     held_out: Data | None  # validation data
     run: Run
+    config: Config  # the settings, with the defaults of the task
 
 
 def absolute_path(name: str) -> str:
@@ -119,8 +120,9 @@ def prepare(config: Config, table: Table | None = None) -> Prepared:
     )
     for note in dataset.notes:
         say(escape(note))
+    config = with_defaults(config, table.task, n)
     run = make_run(config, table.task, table.outputs, n)
-    return Prepared(dataset, training, rows, held_out, run)
+    return Prepared(dataset, training, rows, held_out, run, config)
 
 
 def _class_weights(labels: Any, table: Table, kind: str) -> np.ndarray | None:

@@ -40,6 +40,7 @@ def replay_command(
     check_settings(config)
     mesh = start_devices(config.members, config.group)
     prepared = prepare(config, table)
+    config = prepared.config
     replay = train.replay(
         prepared.run,
         prepared.training,

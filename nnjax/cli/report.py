@@ -129,9 +129,10 @@ def print_early_stopping(result: Result, config: Config) -> None:
     epochs = np.array([epoch_of.get(int(step), 0) for step in np.atleast_1d(result.best.step)])
     stopped = np.atleast_1d(result.stopped)
     if config.members is None:
-        end = "stopped early" if stopped[0] else "not stopped early"
-        end = end if result.diverged < 0 else f"diverged in step {result.diverged}"
-        say(f"{end}; the network with the lowest validation loss, of epoch {epochs[0]:.4g}, is tested and saved")
+        never = config.epochs is not None and config.patience >= config.epochs
+        end = "stopped early; " if stopped[0] else "" if never else "not stopped early; "
+        end = end if result.diverged < 0 else f"diverged in step {result.diverged}; "
+        say(f"{end}the network with the lowest validation loss, of epoch {epochs[0]:.4g}, is tested and saved")
         return
     span = f"{epochs.min():.4g}" + (f" to {epochs.max():.4g}" if np.ptp(epochs) else "")
     say(

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -48,9 +49,9 @@ class Request(NamedTuple):
 def sweep_command(
     ctx: typer.Context,
     name: o.Name = None,
-    learning_rate: Annotated[str | None, o.option(o.LEARNING_RATE_HELP, SWEPT)] = None,
+    learning_rate: Annotated[str | None, o.option(o.LEARNING_RATE_HELP, SWEPT, "--learning-rate", "--lr")] = None,
     width: Annotated[str, o.option(o.WIDTH_HELP, SWEPT)] = str(D.width),
-    dropout: Annotated[str, o.option(o.DROPOUT_HELP, SWEPT)] = str(D.dropout),
+    dropout: Annotated[str | None, o.option(o.DROPOUT_HELP, SWEPT)] = None,
     weight_decay: Annotated[str | None, o.option(o.WEIGHT_DECAY_HELP, SWEPT)] = None,
     label_smoothing: Annotated[str, o.option(o.LABEL_SMOOTHING_HELP, SWEPT)] = str(D.label_smoothing),
     random: Annotated[
@@ -70,20 +71,20 @@ def sweep_command(
     validation: o.Validation = D.validation,
     depth: o.Depth = D.depth,
     activation: o.Activation = D.activation,
-    norm: o.Norm = D.norm,
+    norm: o.Norm = None,
     skip: o.Skip = D.skip,
     optimizer: o.Optimizer = D.optimizer,
     schedule: o.Schedule = D.schedule,
     clip: o.Clip = None,
     class_weights: o.ClassWeights = D.class_weights,
     batch_size: o.BatchSize = D.batch_size,
-    epochs: o.Epochs = D.epochs,
+    epochs: o.Epochs = None,
     patience: o.Patience = None,
     seed: o.Seed = D.seed,
     strategy: o.Strategy = D.strategy,
     group: o.Group = None,
     out: Annotated[
-        Path | None, o.path_option("Folder of the sweep. Default: runs/sweep-DATA-DATE-TIME.", o.OUTPUT)
+        Path | None, o.path_option("Folder of the sweep. Default: runs/sweep-DATA-DATE-TIME.", o.OUTPUT, "--out", "-o")
     ] = None,
     resume: o.Resume = None,
     anyway: o.Anyway = False,
@@ -132,6 +133,7 @@ def sweep_command(
     settings["strategy"] = config.strategy or platform_strategy(mesh)
     config = replace(config, strategy=settings["strategy"])
     prepared = prepare(config)
+    unresolved, config = config, prepared.config
     path = resume or out or Path("runs") / f"sweep-{Path(config.data).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     inexact = anyway or (resume is not None and run_folder.resumed_anyway(resume))
 
@@ -142,7 +144,7 @@ def sweep_command(
 
     def write(path: Path) -> None:
         if plots:
-            draw_sweep(path, SweepSubject(config, request.swept, table, score, request.seeds), command=command)
+            draw_sweep(path, SweepSubject(unresolved, request.swept, table, score, request.seeds), command=command)
         write_records(path / run_folder.ROWS, table)
 
     if resume is None:
@@ -166,12 +168,9 @@ def sweep_command(
         target_std = prepared.dataset.table.target_std
         table = [in_target_units(row, target_std) for row in _rank(result.table, score)]
         _print_table(table, list(hyper), score, request.seeds)
-        command = _best_command(config, table, request)
+        command = _best_command(unresolved, table, request)
         path, _ = write_results(path, write, save_settings)
-    if command:
-        say(f"test the best setting with: [bold]{escape(command)}[/]")
-    else:
-        say("[bold yellow]all settings diverged[/]; sweep smaller learning rates, or add --clip 1")
+    _print_best(table, request, command)
     say(f"written to [bold]{escape(str(path))}[/] after {time.perf_counter() - began:.1f} s")
 
 
@@ -264,6 +263,27 @@ def redraw_sweep(path: Path) -> None:
     score = _score(table, request.swept)
     subject = SweepSubject(request.config, request.swept, table, score, request.seeds)
     draw_sweep(path, subject, command=_best_command(request.config, table, request))
+
+
+def _print_best(table: list[Record], request: Request, command: str) -> None:
+    """Print the command that tests the best setting, and which of its values could be exceeded."""
+    for edge in _edges(table, request):
+        say(f"[bold yellow]note[/] {escape(edge)}")
+    if command:
+        say(f"test the best setting with: [bold]{escape(command)}[/]")
+    else:
+        say("[bold yellow]all settings diverged[/]; sweep smaller learning rates, or add --clip 1")
+
+
+def _edges(table: list[Record], request: Request) -> Iterator[str]:
+    """Yield a sentence for each setting whose best value is the smallest or the largest that was tried."""
+    if table[0]["diverged"] > 0:
+        return
+    for name in request.swept:
+        tried, best = [row[name] for row in table], table[0][name]
+        if best in (min(tried), max(tried)) and min(tried) < max(tried) and best != 0:  # none can be below 0
+            which = "largest" if best == max(tried) else "smallest"
+            yield f"the best {name.replace('_', ' ')}, {best:.4g}, is the {which} that was tried; extend its range"
 
 
 def _best_command(config: Config, table: list[Record], request: Request) -> str:

@@ -17,6 +17,7 @@ from nnjax.cli import pictures, report, run_folder
 from nnjax.cli.baseline import baseline, class_scores
 from nnjax.cli.config import Config, check_settings
 from nnjax.cli.console import say
+from nnjax.cli.convergence import describe_convergence
 from nnjax.cli.devices import join_processes, make_mesh, parallel_networks, start_devices, versions
 from nnjax.cli.evaluation import Outcome, evaluate
 from nnjax.cli.fitting import fit
@@ -53,18 +54,20 @@ def train_command(
     width: Annotated[int, o.option(o.WIDTH_HELP, o.NETWORK)] = D.width,
     depth: o.Depth = D.depth,
     activation: o.Activation = D.activation,
-    norm: o.Norm = D.norm,
-    dropout: Annotated[float, o.option(o.DROPOUT_HELP, o.NETWORK)] = D.dropout,
+    norm: o.Norm = None,
+    dropout: Annotated[float | None, o.option(o.DROPOUT_HELP, o.NETWORK)] = None,
     skip: o.Skip = D.skip,
     optimizer: o.Optimizer = D.optimizer,
-    learning_rate: Annotated[float | None, o.option(o.LEARNING_RATE_HELP, o.TRAINING)] = None,
+    learning_rate: Annotated[
+        float | None, o.option(o.LEARNING_RATE_HELP, o.TRAINING, "--learning-rate", "--lr")
+    ] = None,
     schedule: o.Schedule = D.schedule,
     weight_decay: Annotated[float | None, o.option(o.WEIGHT_DECAY_HELP, o.TRAINING)] = None,
     clip: o.Clip = None,
     label_smoothing: Annotated[float, o.option(o.LABEL_SMOOTHING_HELP, o.TRAINING)] = D.label_smoothing,
     class_weights: o.ClassWeights = D.class_weights,
     batch_size: o.BatchSize = D.batch_size,
-    epochs: o.Epochs = D.epochs,
+    epochs: o.Epochs = None,
     patience: o.Patience = None,
     seed: o.Seed = D.seed,
     members: Annotated[
@@ -72,7 +75,9 @@ def train_command(
     ] = None,
     strategy: o.Strategy = D.strategy,
     group: o.Group = None,
-    out: Annotated[Path | None, o.path_option("Folder of the run. Default: runs/DATA-DATE-TIME.", o.OUTPUT)] = None,
+    out: Annotated[
+        Path | None, o.path_option("Folder of the run. Default: runs/DATA-DATE-TIME.", o.OUTPUT, "--out", "-o")
+    ] = None,
     resume: o.Resume = None,
     anyway: o.Anyway = False,
     save_every: Annotated[float, o.option("Seconds between checkpoints.", o.OUTPUT)] = D.save_every,
@@ -113,6 +118,7 @@ def train_command(
     mesh = start_devices(config.members, config.group)
     config = replace(config, strategy=config.strategy or platform_strategy(mesh))
     prepared = prepare(config, saved_table)
+    config = prepared.config
     report.print_network(prepared)
     if plan:
         say(escape(str(train.plan(prepared.run, prepared.training, members=config.members or 1, mesh=mesh))))
@@ -193,6 +199,8 @@ def _finish(
         report.print_divergence(path, result)
     else:
         report.print_early_stopping(result, config)
+        if note := describe_convergence(result.history, keeps_best=config.patience is not None):
+            say(f"[bold yellow]note[/] {note}")
     report.print_scores(outcome, prepared)
     report.print_seconds(result, resumed=resumed)
     subject = pictures.Subject(config, prepared, outcome, history, summary)

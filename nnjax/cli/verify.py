@@ -47,6 +47,7 @@ def verify_command(
     if damage is not None:
         problems.append(damage)
     prepared = prepare(config, table)
+    config = prepared.config
     if receipt.data_digest(prepared) != saved["data"]:
         problems.append("the data or their split have changed since the run: their SHA-256 does not match the receipt")
         _end(run, problems)

@@ -226,7 +226,8 @@ def train_members(job: Job, options: FitOptions) -> Result:
     check_layout(options, grouped=len(slices) > 1)
     partial = _partial_groups(job, options, len(slices))
     outcomes: list[Outcome] = []
-    with progress_bar(job.total_steps * len(slices), show=options.progress and jax.process_index() == 0) as show:
+    shown = options.progress and jax.process_index() == 0
+    with progress_bar(job.total_steps * len(slices), job.epochs, show=shown) as show:
         for i, members in enumerate(slices):
             part = job if len(slices) == 1 else job.select(members)
             folder = options.folder and group_folder(options.folder, i, len(slices))

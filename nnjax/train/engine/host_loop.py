@@ -65,8 +65,7 @@ def run_job(
       continued: the state and the logs of an interrupted run, to continue; None to start fresh or from a checkpoint.
     """
     ensemble, ends = job.ensemble, job.members.ends
-    start = time.perf_counter()
-    training = validating = 0.0
+    start, training, validating = time.perf_counter(), 0.0, 0.0
     with (
         explain_lost_process(options.folder),
         resumable(job, options if continued is None else replace(options, resume=False)) as (restored, save),
@@ -86,6 +85,7 @@ def run_job(
                 score(jax.tree.map(jnp.copy, fs))
             status = to_host(ensemble, status)
             compiled = time.perf_counter() - start
+            show({"step": int(logs.done.max(initial=0))})
 
             while not ended and status.running.any() and (epoch := _next_stop(job, stops, logs)) is not None:
                 clock, before = time.perf_counter(), logs.done

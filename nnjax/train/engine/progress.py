@@ -1,8 +1,10 @@
 """The progress bar of a run."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,38 +16,47 @@ SCORES = ("validation_accuracy", "validation_r2", "validation_loss")
 
 
 @contextmanager
-def progress_bar(total: int, *, show: bool) -> Iterator[Show]:
+def progress_bar(total: int, epochs: float, *, show: bool) -> Iterator[Show]:
     """Yield a function that shows a record and the steps done; for several members it shows their means.
+
+    A record without a loss says that the program is compiled; before it, the bar says "compiling …". Rates count from
+    there, so that those of a resumed run are right.
 
     Nothing is shown without rich, if the error stream is not a terminal, or in a Jupyter notebook without ipywidgets.
     """
     try:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
     except ModuleNotFoundError:
         show = False
     if not show or not _can_show(console := Console(file=sys.stderr)):
         yield lambda record, step: None
         return
     columns = (
-        TextColumn("epoch {task.fields[epoch]:.4g}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}"),
-        TextColumn("{task.fields[rate]:,.0f} steps/s"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[epoch]}"),
+        BarColumn(bar_width=10),
+        TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+        TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True)),
     )
     with Progress(*columns, console=console, transient=False) as bar:
-        task = bar.add_task("train", total=total, epoch=0.0, text="", rate=0.0)
+        task = bar.add_task("train", total=total, epoch="", text="compiling …", rate="")
+        started = [time.perf_counter(), 0.0]  # and the steps that were done then
 
         def update(record: dict[str, Any], step: int) -> None:
+            if "loss" not in record:
+                started[:] = time.perf_counter(), step
+                bar.update(task, completed=step, text="")
+                return
             text = f"loss {_mean(record['loss']):.4g}"
             score = next((name for name in SCORES if name in record), None)  # few numbers: the line must fit a terminal
             text += f"  {score.replace('_', ' ')} {_mean(record[score]):.4f}" if score else ""
             logged = [name for name in record if name not in FIXED and not name.startswith("validation_")]
             text += "".join(f"  {name} {_mean(record[name]):.4g}" for name in logged[:2])
-            elapsed = bar.tasks[task].elapsed or 0.0
-            bar.update(task, completed=step, epoch=record["epoch"], text=text, rate=step / elapsed if elapsed else 0.0)
+            rate = (step - started[1]) / max(time.perf_counter() - started[0], 1e-9)
+            left = f"  {timedelta(seconds=round((total - step) / rate))} left" if rate > 0 and step < total else ""
+            epoch = f"epoch {min(record['epoch'], epochs):.4g}/{epochs:.4g}"
+            bar.update(task, completed=step, epoch=epoch, text=text, rate=f"{rate:,.0f} steps/s{left}")
 
         yield update
 

@@ -1,0 +1,6 @@
+"""Run the `nnjax` command as `python -m nnjax`."""
+
+from nnjax.cli import main
+
+if __name__ == "__main__":
+    main()

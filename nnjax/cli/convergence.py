@@ -1,0 +1,50 @@
+"""Say if a training ended too early, or if the network overfitted."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nnjax.cli.history import finite_mean
+
+FEW = 5  # with fewer validations there is no trend
+TAIL = 0.1  # share of the epochs that show whether the loss still falls
+FALLS = 0.03  # least relative decrease in the tail
+EARLY, RISES = 0.5, 0.1  # share of the epochs; relative increase of the validation loss after its lowest
+
+
+def describe_convergence(history: Sequence[Mapping[str, Any]], *, keeps_best: bool) -> str:
+    """Return a sentence if the validation loss still falls at the end, or was lowest long before; else nothing.
+
+    Args:
+      history: records of `train.fit`; for an ensemble, the mean over its members decides.
+      keeps_best: True if the network with the lowest validation loss is kept.
+
+    >>> from nnjax.cli.convergence import describe_convergence
+    >>> falling = [{"epoch": e + 1.0, "validation_loss": 0.9**e} for e in range(10)]
+    >>> describe_convergence(falling, keeps_best=False)
+    'the validation loss was still falling, by 10 % in the last 1 of 10 epochs; train longer, as with --epochs 20'
+    """
+    points = [(r["epoch"], finite_mean(r["validation_loss"])) for r in history if "validation_loss" in r]
+    epochs, losses = np.array([point for point in points if np.isfinite(point[1])]).reshape(-1, 2).T
+    if len(losses) < FEW:
+        return ""
+    end, best = float(epochs[-1]), int(losses.argmin())
+    tail = max(1, round(TAIL * len(losses)))
+    before, after = np.median(losses[-2 * tail : -tail]), np.median(losses[-tail:])  # of noisy losses
+    fall = 1 - after / before if before > 0 else 0.0
+    if fall > FALLS and best >= len(losses) - 2 * tail:
+        share = f"{fall:.0%}".replace("%", " %")
+        return (
+            f"the validation loss was still falling, by {share} in the last {end - epochs[-tail - 1]:g} of {end:g} "
+            f"epochs; train longer, as with --epochs {2 * end:g}"
+        )
+    rise = after / losses[best] - 1 if losses[best] > 0 else 0.0
+    if rise > RISES and epochs[best] <= EARLY * end:
+        share = f"{rise:.0%}".replace("%", " %")
+        kept = "that network is kept" if keeps_best else "--patience keeps the best network"
+        return (
+            f"the validation loss was lowest in epoch {epochs[best]:.4g} of {end:g} and rose by {share} after it: the "
+            f"network overfits; {kept}"
+        )
+    return ""

@@ -1,0 +1,101 @@
+"""The option --version, exit codes in the help, and options that are suggested by their meaning."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+UsageError: Any = typer.BadParameter.__mro__[1]  # click's class, which newer versions of typer do not export
+
+EXIT_CODES = (
+    "Exit codes: 0 success; 1 the training diverged, or verify or replay found something; 2 a mistake in options or "
+    "files; 3 another process was lost; 130 stopped by Ctrl-C."
+)
+SHOWN = ("nnjax", "jax", "optax", "typer")  # versions
+MEANINGS = {  # words of other programs for an option
+    "--batch": "--batch-size",
+    "--bs": "--batch-size",
+    "--minibatch": "--batch-size",
+    "--hidden": "--width",
+    "--hidden-size": "--width",
+    "--units": "--width",
+    "--neurons": "--width",
+    "--layers": "--depth",
+    "--num-layers": "--depth",
+    "--iterations": "--epochs",
+    "--iters": "--epochs",
+    "--steps": "--epochs",
+    "--num-epochs": "--epochs",
+    "--max-iter": "--epochs",
+    "--output": "--out",
+    "--dir": "--out",
+    "--folder": "--out",
+    "--label": "--target",
+    "--y": "--target",
+    "--response": "--target",
+    "--ensemble": "--members",
+    "--networks": "--members",
+    "--early-stopping": "--patience",
+    "--step-size": "--learning-rate",
+    "--alpha": "--learning-rate",
+    "--eta": "--learning-rate",
+    "--l2": "--weight-decay",
+    "--decay": "--weight-decay",
+    "--regularization": "--weight-decay",
+    "--smoothing": "--label-smoothing",
+    "--delimiter": "--sep",
+    "--separator": "--sep",
+    "--test-size": "--test-share",
+    "--test": "--test-share",
+    "--val": "--validation",
+    "--validation-split": "--validation",
+    "--random-state": "--seed",
+    "--impute": "--missing",
+    "--na-values": "--na",
+    "--exclude": "--drop",
+    "--ignore": "--drop",
+    "--clip-norm": "--clip",
+    "--grad-clip": "--clip",
+    "--nonlinearity": "--activation",
+    "--normalization": "--norm",
+    "--residual": "--skip",
+    "--optim": "--optimizer",
+    "--optimiser": "--optimizer",
+    "--continue": "--resume",
+    "--id": "--keep",
+}
+
+
+class Command(TyperCommand):
+    """A command that suggests an option by its meaning, as --width for --hidden."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments of the command."""
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            unknown = str(getattr(error, "option_name", "")).replace("_", "-")
+            known = {name for parameter in self.params for name in parameter.opts}
+            if (meant := MEANINGS.get(unknown)) in known:
+                error.possibilities = [meant]
+            raise
+
+
+def _print_versions(wanted: bool) -> None:
+    if not wanted:
+        return
+    for package in SHOWN:
+        try:
+            typer.echo(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            typer.echo(f"{package} is not installed")
+    raise typer.Exit
+
+
+def version_option(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_versions, is_eager=True, help="Print the versions and exit.")
+    ] = False,
+) -> None:
+    """Train neural networks as pure functions of a key and the data."""

@@ -1,0 +1,108 @@
+"""What the terminal shows: progress, notes, suggestions, short forms, versions."""
+
+import io
+import re
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+from runs import SMALL, nnjax, succeed
+
+from nnjax.cli.config import Config, with_defaults
+from nnjax.cli.convergence import describe_convergence
+from nnjax.cli.usage import MEANINGS
+from nnjax.train.engine import progress
+
+
+def screen(monkeypatch, width=80):
+    """Return the file of a terminal, whose bar is drawn into it."""
+    file = io.StringIO()
+    monkeypatch.setattr(progress, "_can_show", lambda console: True)
+    monkeypatch.setattr("rich.console.Console", lambda **_: Console(file=file, force_terminal=True, width=width))
+    return file
+
+
+def lines(file):
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue())
+    return [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+
+
+def test_the_bar_compiles_counts_epochs_and_fits_80_columns(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: clock[0])
+    file = screen(monkeypatch)
+    with progress.progress_bar(20_000, 40.0, show=True) as show:
+        show({"step": 12_000}, 12_000)  # resumed
+        clock[0] += 2
+        show({"loss": 0.18434, "epoch": 26.0, "step": 13_000, "validation_accuracy": 0.857123}, 13_000)
+    drawn = lines(file)
+    assert any("compiling …" in line for line in drawn)
+    assert drawn[-1].startswith("epoch 26/40 ")
+    assert drawn[-1].endswith("loss 0.1843  validation accuracy 0.8571 500 steps/s  0:00:14 left")
+    assert max(map(len, drawn)) <= 80
+
+
+def test_defaults_of_a_regression():
+    config = Config("")
+    classes, numbers = (with_defaults(config, task, 500) for task in ("classification", "regression"))
+    assert (classes.norm, classes.dropout, classes.epochs, classes.patience) == ("batch", 0.3, 40, None)
+    assert (numbers.norm, numbers.dropout, numbers.weight_decay) == ("layer", 0.0, 1.0)
+    assert numbers.epochs * 500 / config.batch_size >= 2000
+    assert numbers.patience >= numbers.epochs  # never stops, but keeps the best network
+    assert with_defaults(config, "regression", 100_000).epochs == 40
+    chosen = Config("", norm="none", dropout=0.2, epochs=3, patience=2, weight_decay=0.5)
+    assert with_defaults(chosen, "regression", 500) == chosen
+    assert with_defaults(Config("", validation=0, optimizer="sgd"), "regression", 500).patience is None
+
+
+def losses(*values):
+    return [{"epoch": e + 1.0, "step": e, "validation_loss": value} for e, value in enumerate(values)]
+
+
+@pytest.mark.parametrize(
+    ("history", "note"),
+    [
+        (losses(*(0.9**e for e in range(20))), r"was still falling, by .* of 20 epochs; .* --epochs 40"),
+        (losses(*(0.5 + 0.5**e for e in range(20))), ""),
+        (losses(1, 0.5, *(0.5 + 0.02 * e for e in range(18))), r"lowest in epoch 2 of 20 and rose by 66 % after it"),
+        (losses(1, 0.5), ""),
+        ([{"epoch": 1.0, "step": 5, "loss": 1.0}] * 9, ""),
+    ],
+)
+def test_notes_on_convergence(history, note):
+    text = describe_convergence(history, keeps_best=False)
+    assert re.search(note, text) if note else text == ""
+
+
+def test_versions_short_forms_and_exit_codes():
+    assert re.match(r"nnjax \S+\njax \S+\noptax \S+\n", succeed("--version").out)
+    assert "Exit codes: 0 success" in succeed("--help").out
+    ended = nnjax("train", "nowhere.csv", "-t", "y", "--lr", "0.1", "-o", "run")
+    assert "no file" in ended.err
+
+
+SUGGESTED = {"--layers": "--depth", "--batch": "--batch-size", "--dropuot": "--dropout"}
+
+
+@pytest.mark.parametrize(("wrong", "meant"), SUGGESTED.items())
+def test_options_are_suggested(wrong, meant):
+    ended = nnjax("train", "digits", wrong, "3")
+    assert ended.code == 2
+    assert meant in ended.err
+
+
+def test_all_meanings_are_options():
+    known = "".join(succeed(command, "--help").out for command in ("train", "sweep", "predict"))
+    assert all(meant in known for meant in MEANINGS.values())
+
+
+def test_the_edge_of_a_sweep_is_named(tmp_path):
+    rates = ("--learning-rate", "1e-9,1e-2")
+    ended = succeed("sweep", "digits", *rates, *SMALL, "--out", tmp_path / "sweep")
+    assert "note the best learning rate, 0.01, is the largest that was tried; extend its range" in ended.out
+
+
+def test_python_runs_the_package():
+    ended = subprocess.run([sys.executable, "-m", "nnjax", "--version"], capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith("nnjax ")
