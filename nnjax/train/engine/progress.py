@@ -1,5 +1,6 @@
 """The progress bar of a run."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -35,10 +36,12 @@ def progress_bar(total: int, epochs: float, *, show: bool) -> Iterator[Show]:
         return
     columns = (
         TextColumn("{task.fields[epoch]}"),
-        BarColumn(bar_width=10),
+        BarColumn(bar_width=6),
         TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
         TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True)),
     )
+    # Ctrl-C prints ^C behind the bar; in a full line it would move to the next one, and the bar would be drawn twice
+    console.width = max(console.width - 3, 20)
     with Progress(*columns, console=console, transient=False) as bar:
         task = bar.add_task("train", total=total, epoch="", text="compiling …", rate="")
         started = [time.perf_counter(), 0.0]  # and the steps that were done then
@@ -54,9 +57,11 @@ def progress_bar(total: int, epochs: float, *, show: bool) -> Iterator[Show]:
             logged = [name for name in record if name not in FIXED and not name.startswith("validation_")]
             text += "".join(f"  {name} {_mean(record[name]):.4g}" for name in logged[:2])
             rate = (step - started[1]) / max(time.perf_counter() - started[0], 1e-9)
-            left = f"  {timedelta(seconds=round((total - step) / rate))} left" if rate > 0 and step < total else ""
-            epoch = f"epoch {min(record['epoch'], epochs):.4g}/{epochs:.4g}"
-            bar.update(task, completed=step, epoch=epoch, text=text, rate=f"{rate:,.0f} steps/s{left}")
+            speed = f"{rate / 1000:,.0f}k steps/s" if rate >= 10_000 else f"{rate:,.0f} steps/s"
+            left = f"  {timedelta(seconds=round((total - step) / rate))}" if rate > 0 and step < total else ""
+            done = min(record["epoch"], epochs)
+            epoch = f"epoch {math.floor(done) if epochs >= 10 else round(done, 1):g}/{epochs:.6g}"
+            bar.update(task, completed=step, epoch=epoch, text=text, rate=speed + left)
 
         yield update
 
