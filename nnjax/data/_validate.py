@@ -261,7 +261,7 @@ def check_numbers(name: str, leaf: np.ndarray) -> None:
     """Check that an array holds numbers and has a row axis."""
     if leaf.dtype.kind not in "biufc" and not jnp.issubdtype(leaf.dtype, jnp.number):  # bfloat16 has the kind "V"
         raise TypeError(
-            f"{name} must be numbers, got {leaf.dtype}; encode text and categories as numbers, as data.table does"
+            f"{name} must be numbers, got {leaf.dtype}; encode text and categories as numbers, as data.load does"
         )
     if leaf.dtype.kind == "m":
         raise TypeError(f"{name} must be numbers, got {leaf.dtype}; divide by a unit, as in a / np.timedelta64(1, 's')")

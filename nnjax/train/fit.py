@@ -40,7 +40,11 @@ from nnjax.types import Data, Key, Params, Trainable, TrainState
 
 
 class Result(NamedTuple):
-    """The result of `fit`. For an ensemble every array has a leading axis (members, ...)."""
+    """The result of `fit`. For an ensemble every array has a leading axis (members, ...).
+
+    With `patience`, predict with `best`, the network with the lowest validation loss; `ts` holds the one after the last
+    step.
+    """
 
     ts: TrainState  # the state after the last step
     best: Best | None  # the network with the lowest validation loss; None without validation
@@ -55,6 +59,43 @@ class Result(NamedTuple):
     def losses(self) -> np.ndarray:
         """Return the loss of each batch before its step, (steps,); for an ensemble NaN for steps not taken."""
         return self.log["loss"]
+
+    def best_scores(self) -> dict[str, Any]:
+        """Return the epoch with the lowest validation loss and the validation scores then.
+
+        They are numbers, or for an ensemble and for folds arrays (members,), each member at its own best epoch.
+
+        Raises:
+          ValueError: if nothing was validated.
+
+        >>> run = train.Run(nn.dense(1), losses.squared_error, optim.sgd(0.1), batch_size=4)
+        >>> data = (np.ones((8, 1), np.float32), np.ones((8, 1), np.float32))
+        >>> result = train.fit(run, data, validation=data, epochs=3)
+        >>> sorted(result.best_scores())
+        ['epoch', 'loss']
+        """
+        records = [record for record in self.history if "validation_loss" in record]
+        if not records:
+            raise ValueError("Result.best_scores: nothing was validated; fit with validation= or folds=")
+        losses = np.array([record["validation_loss"] for record in records], float)
+        rows = np.where(np.isnan(losses), np.inf, losses).argmin(0)
+        names = [name for name in records[0] if name.startswith("validation_")]
+        values = {"epoch": np.array([np.broadcast_to(record["epoch"], losses.shape[1:]) for record in records])}
+        values |= {name.removeprefix("validation_"): np.array([record[name] for record in records]) for name in names}
+        best = {name: np.take_along_axis(v, rows[None], 0)[0] for name, v in values.items() if v.shape == losses.shape}
+        return {name: value if losses.ndim > 1 else float(value) for name, value in best.items()}
+
+    def __repr__(self) -> str:
+        """Return steps, members and the last scores in short; the fields hold whole networks."""
+        several = self.diverged.ndim > 0
+        last = self.history[-1] if self.history else {}
+        scores = [name for name in last if name == "loss" or name.startswith("validation_")]
+        parts = [f"members={len(self.diverged)}"] if several else []
+        parts.append(f"steps={int(np.max(self.ts.step))}")
+        parts += [f"{name}={_finite_mean(last[name]):.4g}" for name in scores if np.ndim(last[name]) <= several]
+        if (self.diverged >= 0).any():
+            parts.append(f"diverged={np.flatnonzero(self.diverged >= 0).tolist()}" if several else "diverged=True")
+        return f"Result({', '.join(parts)}{'; means over the members' if several and scores else ''})"
 
 
 @allow_transfers
@@ -319,6 +360,11 @@ def _history(job: Job, logs: Logs, taken: np.ndarray) -> Iterator[Record]:
             record: Record = {"epoch": min(e + 1.0, job.epochs), "step": int(end.max()), **means}
             yield record | {f"validation_{name}": score for name, score in scores.get(tuple(end), {}).items()}
         start = end
+
+
+def _finite_mean(values: Any) -> float:
+    finite = np.asarray(values, float)[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else float("nan")
 
 
 def _single_result(result: Result) -> Result:
