@@ -94,7 +94,7 @@ SWEEP_SETTINGS = SETTINGS | dict.fromkeys(SWEEPABLE, str | None) | {"random": in
 SEARCH_SETTINGS = (
     SETTINGS
     | dict.fromkeys(SWEEPABLE, str | None)
-    | dict.fromkeys(STRUCTURAL, str)
+    | dict.fromkeys(STRUCTURAL, str | None)
     | {"trials": int, "population": int, "rungs": str, "method": str, "keep_share": float | None, "seeds": int}
 )
 

@@ -50,14 +50,14 @@ class Request(NamedTuple):
 def search_command(
     ctx: typer.Context,
     name: o.Name = None,
-    learning_rate: Annotated[str | None, o.option(o.LEARNING_RATE_HELP, SEARCHED)] = None,
+    learning_rate: Annotated[str | None, o.option(o.LEARNING_RATE_HELP, SEARCHED, "--learning-rate", "--lr")] = None,
     width: Annotated[str, o.option(o.WIDTH_HELP, SEARCHED)] = str(D.width),
-    dropout: Annotated[str, o.option(o.DROPOUT_HELP, SEARCHED)] = str(D.dropout),
+    dropout: Annotated[str | None, o.option(o.DROPOUT_HELP, SEARCHED)] = None,
     weight_decay: Annotated[str | None, o.option(o.WEIGHT_DECAY_HELP, SEARCHED)] = None,
     label_smoothing: Annotated[str, o.option(o.LABEL_SMOOTHING_HELP, SEARCHED)] = str(D.label_smoothing),
     depth: Annotated[str, o.option("Number of hidden layers; a list is searched one by one.", SEARCHED)] = str(D.depth),
     activation: Annotated[str, o.option("Activation function, or a list of them.", SEARCHED)] = D.activation,
-    norm: Annotated[str, o.option("Normalisation: none, batch or layer, or a list.", SEARCHED)] = D.norm,
+    norm: Annotated[str | None, o.option("Normalisation: none, batch or layer, or a list.", SEARCHED)] = None,
     optimizer: Annotated[str, o.option("Update rule, or a list of them.", SEARCHED)] = D.optimizer,
     batch_size: Annotated[str, o.option("Examples per step, or a list.", SEARCHED)] = str(D.batch_size),
     trials: Annotated[int, o.option("Number of settings to try.", SEARCH)] = 256,
@@ -81,6 +81,10 @@ def search_command(
     task: o.Task = None,
     categorical: o.Categorical = None,
     drop: o.Drop = None,
+    missing: o.Missing = D.missing,
+    na: o.Na = None,
+    sep: o.Sep = None,
+    decimal: o.Decimal = None,
     data_dir: o.DataDir = None,
     test_share: o.TestShare = D.test_share,
     validation: o.Validation = D.validation,
@@ -90,7 +94,8 @@ def search_command(
     seed: o.Seed = D.seed,
     strategy: o.Strategy = D.strategy,
     out: Annotated[
-        Path | None, o.path_option("Folder of the search. Default: runs/search-DATA-DATE-TIME.", o.OUTPUT)
+        Path | None,
+        o.path_option("Folder of the search. Default: runs/search-DATA-DATE-TIME.", o.OUTPUT, "--out", "-o"),
     ] = None,
     resume: o.Resume = None,
     anyway: o.Anyway = False,
@@ -108,7 +113,8 @@ def search_command(
     began = time.perf_counter()
     settings = {
         **asdict(Config(absolute_path(name or ""), data_dir=fashion_mnist_folder(name or "", data_dir))),
-        "target": target, "task": task, "categorical": categorical, "drop": drop, "test_share": test_share,
+        "target": target, "task": task, "categorical": categorical, "drop": drop, "missing": missing, "na": na,
+        "sep": sep, "decimal": decimal, "test_share": test_share,
         "validation": validation, "learning_rate": learning_rate, "width": width, "dropout": dropout,
         "weight_decay": weight_decay, "label_smoothing": label_smoothing, "depth": depth, "activation": activation,
         "norm": norm, "optimizer": optimizer, "batch_size": batch_size, "schedule": schedule, "clip": clip,
@@ -186,7 +192,7 @@ def _parse_request(settings: dict[str, Any]) -> Request:
       ValueError: for every mistake that can be seen without the data.
     """
     numbers = {name: parse_values(name, settings[name]) for name in SWEEPABLE if settings[name] is not None}
-    listed = {name: _parse_list(name, settings[name]) for name in STRUCTURAL}
+    listed = {name: _parse_list(name, settings[name]) for name in STRUCTURAL if settings[name] is not None}
     constants = {name: v.numbers[0] for name, v in numbers.items() if v.constant}
     constants |= {name: values[0] for name, values in listed.items()}
     fixed = {name: settings[name] for name in SETTINGS if name not in (*SWEEPABLE, *STRUCTURAL)}
