@@ -1,7 +1,7 @@
 """The ideas of the lecture notes "Intro to Deep Learning" as a tour: one file an idea.
 
 Each file has the idea in three sentences, a function that runs it with the library, and one
-that draws what came out. `nnjax lecture` prints the tour and writes it as a page.
+that draws the result. `nnjax lecture` prints the tour and writes it as a page.
 """
 
 from nnjax.lecture import (

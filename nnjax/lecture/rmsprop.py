@@ -1,9 +1,9 @@
 """RMSProp: a step size for each parameter
 
 In a valley that is steep one way and flat the other, the steep direction dictates a small
-learning rate, and the flat one waits. RMSProp divides each gradient by the root of its own
-mean square, so that all parameters move at the same pace. Only the signs of the gradients
-and their changes matter, not their scale.
+learning rate, and the flat one waits. RMSProp divides each gradient by the root of its mean
+square, so that all parameters move at the same pace. Only the signs of the gradients and
+their changes matter, not their scale.
 
     v ← β v + (1 − β) g²
     θ ← θ − λ g / (√v + ε),   g = ∇loss(θ)

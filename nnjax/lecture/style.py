@@ -2,47 +2,25 @@
 
 A picture is a list of small panels, each a figure. The page puts them side by side, or one
 below the other on a narrow screen. Colours are those of Paul Tol's palette, which the
-colour-blind can tell apart. In the page each becomes a CSS variable, so that pictures
-follow the reader's light or dark mode.
+colour-blind can tell apart.
 """
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
-    from matplotlib.figure import Figure
 
-BLUE, RED, GREEN, YELLOW, PURPLE, GREY = (
-    "#4477aa",
-    "#ee6677",
-    "#228833",
-    "#ccbb44",
-    "#aa3377",
-    "#999999",
-)
+BLUE, RED, GREEN, PURPLE, GREY = "#4477aa", "#ee6677", "#228833", "#aa3377", "#999999"
 INK, PAPER = "#23262b", "#fdfcf9"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-COLOURS = {
-    "blue": BLUE,
-    "red": RED,
-    "green": GREEN,
-    "yellow": YELLOW,
-    "purple": PURPLE,
-    "grey": GREY,
-    "ink": INK,
-    "paper": PAPER,
-}
 
 SETTINGS: dict[str, Any] = {
     "font.size": 8.5,
@@ -68,16 +46,11 @@ SETTINGS: dict[str, Any] = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
     "svg.fonttype": "none",  # text stays text, in the page's font
-    **dict.fromkeys(
-        (
-            "text.color",
-            "axes.labelcolor",
-            "axes.edgecolor",
-            "xtick.color",
-            "ytick.color",
-        ),
-        INK,
-    ),
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
 }
 
 
@@ -172,43 +145,6 @@ def contours(
       y: (rows,) the second number.
       levels: values whose lines are drawn.
     """
-    axes.contour(
-        x,
-        y,
-        on_grid(function, x, y),
-        levels,
-        colors=GREY,
-        linewidths=0.6,
-        linestyles="solid",
-        zorder=0,
-    )
-
-
-def on_grid(function: Callable[[Any], Any], x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the values (rows, columns) of a function of an array (2,) on a grid."""
-    points = jnp.stack(jnp.meshgrid(jnp.asarray(x), jnp.asarray(y)), -1).astype(jnp.float32)
-    return np.asarray(jax.jit(jax.vmap(jax.vmap(function)))(points))
-
-
-def svg(figure: Figure, name: str) -> str:
-    """Return a figure as an SVG element for a page, in the page's font and colours.
-
-    Args:
-      figure: drawn inside `drawing`.
-      name: prefix of the identifiers inside, different for each figure of the page.
-    """
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(\bid=")', rf"\g<1>{name}-", text)
-    text = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{name}-", text)
-    text = re.sub(r"font(-family)?:([^;\"]*?)'DejaVu Sans'[^;\"]*", _inherited, text)
-    for colour, value in COLOURS.items():
-        text = text.replace(value, f"var(--{colour})")
-    return re.sub(r' (width|height)="[\d.]+pt"', "", text)  # the page sets the size
-
-
-def _inherited(match: re.Match[str]) -> str:
-    return f"font{match[1] or ''}:{match[2]}var(--sans)"
+    grid = np.stack(np.meshgrid(x, y), -1).astype(np.float32)
+    values = jax.jit(jax.vmap(jax.vmap(function)))(grid)
+    axes.contour(x, y, values, levels, colors=GREY, linewidths=0.6, zorder=0)

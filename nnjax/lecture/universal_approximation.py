@@ -15,17 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax import losses, nn, optim, train
-from nnjax.lecture.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    PURPLE,
-    RED,
-    label,
-    log_axis,
-    panels,
-)
+from nnjax.lecture.style import BLUE, GREEN, GREY, INK, PURPLE, RED, label, log_axis, panels
 
 CAPTION = (
     "First: sin x, and networks built by hand with 4, 8 and 16 hidden neurons. Second: "
