@@ -277,6 +277,7 @@ def _report(config: Config, prepared: Prepared, found: train.Search, *, seeds: i
     best = {name: shortest_number(value) for name, value in found.best.settings.items()}
     members = seeds if seeds > 1 else None
     # Never stops early, but keeps the network with the lowest validation loss
-    patience = math.ceil(config.epochs) if found.best.epochs < config.epochs else None
+    last = config.epochs or 0
+    patience = math.ceil(last) if found.best.epochs < last else None
     command = train_command_of(replace(config, **best, members=members, patience=patience, strategy=None))
     say(f"train the best setting again with: [bold]{escape(command)}[/]")
