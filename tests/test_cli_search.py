@@ -24,7 +24,7 @@ def search(tmp_path_factory):
 
 def test_a_search_writes_all_trials_best_first(search):
     path, ended = search
-    assert sorted(file.name for file in path.iterdir()) == ["checkpoints", "search.csv", "search.json"]
+    assert sorted(file.name for file in path.iterdir()) == ["checkpoints", "search.csv", "search.json", "search.png"]
     table = pd.read_csv(path / "search.csv")
     assert sorted(table["trial"]) == list(range(10))
     assert set(table["status"]) == {"stopped", "finished"}

@@ -10,6 +10,9 @@ from matplotlib.colors import to_rgb
 
 from nnjax import metrics, plot, uncertainty
 from nnjax.plot import _style as style
+from nnjax.plot._search import explained
+
+NAN = float("nan")
 
 HISTORY = [
     {"epoch": 1, "step": 10, "loss": 2.0},
@@ -396,7 +399,41 @@ def test_importance_is_sorted_and_has_intervals():
         plot.importance(["a"], drops)
 
 
+TRIALS = [
+    {"trial": 0, "rate": 0.1, "act": "relu", "score": 2.0, "epochs": 1.0, "score_1": 2.0, "score_3": NAN},
+    {"trial": 1, "rate": 0.2, "act": "tanh", "score": 0.5, "epochs": 3.0, "score_1": 1.0, "score_3": 0.5},
+    {"trial": 3, "rate": 0.4, "act": "relu", "score": NAN, "epochs": 0.0, "score_1": NAN, "score_3": NAN},
+    {"trial": 2, "rate": 0.1, "act": "relu", "score": 1.0, "epochs": 3.0, "score_1": 1.5, "score_3": 1.0},
+]
+
+
+def test_a_search_shows_trials_by_rung_and_the_lowest_score_so_far():
+    figure = plot.search(TRIALS, ["rate", "act"], log=["rate"], context="digits")
+    time, rate, act, unused = figure.axes
+    shown = lines(time)
+    assert shown["1 epoch"] == [[0, 2.0]]
+    assert shown["3 epochs"] == [[1, 0.5], [2, 1.0]]
+    assert [y for _, y in shown["lowest so far"]] == [2.0, 0.5, 0.5, 0.5]
+    assert lines(rate)["diverged"] == [[0.4, 0.97]]
+    assert (rate.get_xscale(), time.get_yscale()) == ("log", "log")
+    assert [text.get_text() for text in act.get_xticklabels()] == ["relu", "tanh"]
+    assert not unused.get_visible()
+    with pytest.raises(ValueError, match="needs settings and trials"):
+        plot.search([], ["rate"])
+
+
+def test_the_variance_that_a_setting_explains():
+    x = np.arange(80) % 4.0
+    noise = np.random.default_rng(0).normal(size=80)
+    assert explained(x, np.exp(x)) == pytest.approx(1)
+    assert explained(x, np.exp(noise)) < 0.1
+    assert explained(np.linspace(0, 1, 80), np.exp(np.linspace(0, 1, 80))) > 0.9  # eight groups
+    assert explained(x, np.exp(x + 0.5 * noise)) == pytest.approx(1.25 / (1.25 + 0.25), abs=0.1)
+    assert explained(x, np.ones(80)) == 0
+
+
 PICTURES = {
+    "search": lambda context: plot.search(TRIALS, ["rate", "act"], ["rate"], context=context),
     "curves": lambda context: plot.curves(HISTORY, context=context),
     "confusion": lambda context: plot.confusion(LOGITS, np.array([1, 1, 0, 1, 1]), ["cat", "dog"], context=context),
     "reliability": lambda context: plot.reliability(LOGITS, np.array([1, 1, 0, 1, 1]), context=context),

@@ -12,7 +12,7 @@ import jax
 import typer
 from rich.markup import escape
 
-from nnjax import train
+from nnjax import plot, train
 from nnjax.cli import options as o
 from nnjax.cli import run_folder
 from nnjax.cli.config import SETTINGS, STRUCTURAL, SWEEPABLE, Config, check_settings
@@ -27,7 +27,7 @@ from nnjax.cli.prepare import Prepared, absolute_path, check_data_options, fashi
 from nnjax.cli.rescue import write_results
 from nnjax.cli.resuming import check_resume, record_anyway, written_settings
 from nnjax.cli.sweep import make_swept_run, shortest_number, train_command_of
-from nnjax.storage.atomic_write import write_records
+from nnjax.storage.atomic_write import write_file, write_records
 from nnjax.train.engine.ensemble import platform_strategy
 from nnjax.train.space import Dimension
 
@@ -36,6 +36,7 @@ ROWS_PRINTED = 10
 MEMBERS = 5  # networks in the ensemble whose test score is printed
 SEARCHED = "Settings: numbers, lists or ranges low..high or low..high:log"
 SEARCH = "Search"
+PICTURE = "search.png"
 OWN = ("trials", "population", "rungs", "method", "keep_share", "seeds")  # the settings of the search itself
 
 
@@ -99,6 +100,7 @@ def search_command(
     ] = None,
     resume: o.Resume = None,
     anyway: o.Anyway = False,
+    plots: o.Plots = True,
 ) -> None:
     """Find the best settings by their validation loss, and stop bad ones early.
 
@@ -143,6 +145,12 @@ def search_command(
         if inexact:
             run_folder.record_resumed_anyway(path)
 
+    def write(path: Path) -> None:
+        if plots:
+            context = f"{Path(config.data).name} · {len(table)} trials, method {own['method']}"
+            write_file(path / PICTURE, plot.png(plot.search(table, names, log=_log_names(request), context=context)))
+        write_records(path / run_folder.TRIALS, table)
+
     if resume is None:
         save_settings(run_folder.create(path))
     say(
@@ -174,8 +182,8 @@ def search_command(
             callbacks=[show],
         )
     table = [in_target_units(row, prepared.dataset.table.target_std) for row in found.table]
-    path, _ = write_results(path, lambda path: write_records(path / run_folder.TRIALS, table), save_settings)
     names = list(request.space)
+    path, _ = write_results(path, write, save_settings)
     caption = f"the best {min(ROWS_PRINTED, len(table))} of {len(table)}; all are in {run_folder.TRIALS}"
     console.print(leaders_table(table, names, caption, rows=ROWS_PRINTED))
     _report(config, prepared, found, seeds=own["seeds"])
@@ -221,6 +229,12 @@ def _parse_request(settings: dict[str, Any]) -> Request:
     if "width" in space:
         config = replace(config, width=int(numbers["width"].high))
     return Request(config, space, rungs)
+
+
+def _log_names(request: Request) -> list[str]:
+    """Return the settings whose values spread over more than a factor of ten, or are drawn in their logarithm."""
+    numbers = {name: d for name, d in request.space.items() if d.kind != "structure"}
+    return [name for name, d in numbers.items() if d.kind == "log" or max(d.values) > 10 * min(d.values) > 0]
 
 
 def _parse_list(name: str, text: str) -> list[Any]:

@@ -1,13 +1,12 @@
 """Tree-structured Parzen estimator: propose the settings that are likelier among good trials than among the others.
 
-At the highest rung with enough scores, the best 15 % of the trials are the good ones. l and g are densities on the
-unit cube around the good and the other settings, and a proposal is the one of 24 draws from l with the largest l / g.
-Trials are stopped as by asynchronous halving.
+Trials are ordered by how far they came, and then by their last score; the first 15 % are the good ones. l and g are
+densities on the unit cube around the good and the other settings, and a proposal is the one of 24 draws from l with the
+largest l / g. Trials are stopped as by asynchronous halving.
 
     l(x) = 1 / (n + 1) (1 + Σ_i Π_j N(x_j; x_ij, h) / Z_ij),   h = 0.2 · n^(-1 / (d + 4)),   g likewise
 
-Source: Bergstra et al. 2011; the multivariate kernels and the choice of the rung are those of Falkner et al. 2018,
-arXiv:1807.01774.
+Source: Bergstra et al. 2011; the multivariate kernels are those of Falkner et al. 2018, arXiv:1807.01774.
 """
 
 import math
@@ -19,7 +18,7 @@ from nnjax.train.engine.search.halving import survives
 from nnjax.train.engine.search.schedule import Ledger, Method, Schedule
 from nnjax.train.space import Dimension
 
-START = 10  # the fewest scores at a rung from which settings are proposed; before, they are drawn uniformly
+START = 10  # the fewest trials with a score from which settings are proposed; before, they are drawn uniformly
 GOOD = 0.15  # share of the good trials
 CANDIDATES = 24
 BANDWIDTH, NARROWEST = 0.2, 0.01
@@ -29,18 +28,24 @@ def propose(schedule: Schedule, ledger: Ledger, trial: int) -> np.ndarray:
     """Return the point of the unit cube with the largest density ratio."""
     rng, dimensions = generator(schedule.key, trial), schedule.dimensions
     uniform = rng.random(len(dimensions))
-    enough = max(START, 2 * (len(dimensions) + 1))
-    counts = np.isfinite(ledger.scores).sum(0)
-    if counts.max(initial=0) < enough:
+    order, finite = _ordered(ledger)
+    if finite < max(START, 2 * (len(dimensions) + 1)):
         return uniform
-    scores = ledger.scores[:, np.flatnonzero(counts >= enough)[-1]]
-    scored = np.flatnonzero(~np.isnan(scores))
-    order = scored[np.argsort(scores[scored], kind="stable")]
     points = _snapped(dimensions, ledger.units[order])
-    n_good = min(max(len(dimensions) + 1, math.ceil(GOOD * len(order))), int(np.isfinite(scores[order]).sum()))
+    n_good = max(len(dimensions) + 1, math.ceil(GOOD * len(order)))
     good, other = points[:n_good], points[n_good:]
     candidates = _snapped(dimensions, _draw(rng, good, CANDIDATES))
     return candidates[np.argmax(log_density(candidates, good) - log_density(candidates, other))]
+
+
+def _ordered(ledger: Ledger) -> tuple[np.ndarray, int]:
+    """Return the trials that have a score or diverged, best first, and how many of them have one."""
+    finite = np.isfinite(ledger.scores)
+    reached = np.where(finite.any(1), finite.shape[1] - np.argmax(finite[:, ::-1], 1), 0)
+    last = ledger.scores[np.arange(len(reached)), np.maximum(reached - 1, 0)]
+    out = np.isinf(ledger.scores).any(1)
+    known = np.flatnonzero((reached > 0) | out)
+    return known[np.lexsort((last[known], -reached[known], out[known]))], int(((reached > 0) & ~out).sum())
 
 
 def log_density(x: np.ndarray, points: np.ndarray) -> np.ndarray:
