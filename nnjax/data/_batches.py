@@ -43,24 +43,24 @@ def batches(iterable: Iterable[Any], n: int) -> Source:
     first = next(examples, None)
     if first is None:
         raise ValueError("batches: the iterable is empty; it must yield batches (x, y)")
-    held, begin = first, 0  # the examples that may still be requested, and the row number of the first one
+    buffer, begin = first, 0  # the examples that may still be requested, and the row number of the first one
 
     def gather(rows: np.ndarray) -> Data:
-        nonlocal held, begin
+        nonlocal buffer, begin
         if np.array_equal(rows, ROW):
             return jax.tree.map(lambda a: a[:1], first)  # read for shapes and dtypes, at any time
         if rows.min() < begin:
             raise ValueError(f"batches: row {rows.min()} was read before; a generator can only be read once, in order")
-        parts = [jax.tree.map(lambda a: a[rows.min() - begin :], held)]
-        begin, end = int(rows.min()), begin + _length(held)
+        parts = [jax.tree.map(lambda a: a[rows.min() - begin :], buffer)]
+        begin, end = int(rows.min()), begin + _length(buffer)
         while end <= rows.max():
             more = next(examples, None)
             if more is None:
                 raise ValueError(f"batches: the generator ended after {end} examples; train for fewer steps")
             parts.append(more)
             end += _length(more)
-        held = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-        return jax.tree.map(lambda a: a[rows - begin], held)
+        buffer = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        return jax.tree.map(lambda a: a[rows - begin], buffer)
 
     checked = CheckedGather(gather, None)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(checked(ROW)))

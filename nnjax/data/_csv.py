@@ -23,7 +23,7 @@ SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertica
 MOST_COLUMNS = 2**20
 LONGEST_NAME, LONGEST_QUOTE = 1000, 100  # characters
 LONGEST_LINE = 2**24  # characters; a file without line ends would otherwise be read into one text
-BLOCK = 2**14  # rows that are Python lists at the same time
+BLOCK = 2**14  # rows held as Python lists at the same time
 SNIFFED = 2**16  # characters from which the separator is detected
 MISSING = frozenset(("", "#N/A", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "-nan", "-NaN", "null"))
 MARK = "\0"  # marks a field that is one of MISSING in quotes; files that contain this character are refused
@@ -148,7 +148,7 @@ class _Lines:
 
 
 def _find_separator(start: str, path: Path) -> str:
-    """Return the separator that gives the first lines equally many fields, or else the header the most fields."""
+    """Return the separator with equally many fields in all first lines; else the one with most fields in the header."""
     preferred = "\t" if ".tsv" in path.name.lower() else ","
     complete = start if len(start) < SNIFFED else start[: start.rfind("\n") + 1]
     best, best_score = preferred, (False, 1)

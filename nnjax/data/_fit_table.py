@@ -90,8 +90,8 @@ def _text_problems(name: str, values: np.ndarray, columns: Mapping[str, Column],
     """Return the problem of a column with too many distinct texts to be categories; at most one."""
     texts = [text for text in values.tolist() if text is not None]
     distinct = len(set(texts))
-    asked = name in columns and columns[name].kind == "category"
-    if not (distinct == len(texts) or (distinct > MOST_CATEGORIES and not asked)):
+    is_categorical = name in columns and columns[name].kind == "category"
+    if not (distinct == len(texts) or (distinct > MOST_CATEGORIES and not is_categorical)):
         return []
     if nearly := _nearly_numbers(name, values, line):
         return [nearly]

@@ -86,8 +86,8 @@ def _check_leaf(where: str, target: np.ndarray, rows: Rows, loss_of: Callable[[i
     if classes is None:
         return
     outside = np.unique(target[_outside(target, classes)])
-    tried = np.unique(np.concatenate([outside[:SEVERAL], outside[-SEVERAL:]]))
-    unknown = [label for label in tried.tolist() if not _knows(loss_of, label, classes)]
+    extremes = np.unique(np.concatenate([outside[:SEVERAL], outside[-SEVERAL:]]))
+    unknown = [label for label in extremes.tolist() if not _knows(loss_of, label, classes)]
     if unknown:
         first = tuple(np.argwhere(np.isin(target, unknown))[0])
         label, row, network = target[first], rows[first[0]], f"the network has {classes} output{'s' * (classes > 1)}"
@@ -107,7 +107,7 @@ def _loss_of_labels(
     """Return the loss of one example as a function of the label in leaf `i`; other labels are 1."""
     rng = np.random.default_rng(0)
     # Between 0 and 1, because a loss may take probabilities instead of logits
-    made_up = jax.tree.map(lambda a: rng.uniform(0.2, 0.8, (1, *a.shape[1:])).astype(_wide(a.dtype)), prediction)
+    example = jax.tree.map(lambda a: rng.uniform(0.2, 0.8, (1, *a.shape[1:])).astype(_wide(a.dtype)), prediction)
     # The first row may be all padding. 1 is valid both as a class and as the weight of a position
     first = [np.ones_like(t) if t.dtype.kind in "biu" or not t.any() else t for t in targets]
     compiled = jax.jit(loss)
@@ -119,7 +119,7 @@ def _loss_of_labels(
             target = jax.tree.unflatten(treedef, [*first[:i], labels, *first[i + 1 :]])
             # An invalid label is expected to give NaN, which must not trigger the debugging modes that the user has set
             with jax.debug_nans(False), jax.debug_infs(False), jax.transfer_guard("allow"):
-                known[label] = float(np.asarray(compiled(made_up, target)).ravel()[0])
+                known[label] = float(np.asarray(compiled(example, target)).ravel()[0])
         return known[label]
 
     return loss_of

@@ -34,7 +34,7 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise ValueError(f"{path}: an array named x (rows, ...) is missing; the file has {listed}")
     x, y = arrays["x"], arrays.get("y")
     if y is not None and y.shape not in ((len(x),), (len(x), 1)):
-        raise ValueError(f"{path}: y must have one entry per row of x, x is {x.shape}, y {y.shape}")
+        raise ValueError(f"{path}: y must have one entry per row of x, got x {x.shape} and y {y.shape}")
     return x, None if y is None else y.reshape(-1)
 
 

@@ -105,11 +105,11 @@ def _read_csv(
                 {name: part.column for name, part in parsed.items()},
                 fields.lines,
             )
-        wanted = [column for column in table.columns if column.name in columns]
-        values = parse_as(wanted, columns, decimal, line)
+        own_columns = [column for column in table.columns if column.name in columns]
+        values = parse_as(own_columns, columns, decimal, line)
         values |= _read_targets(table, columns, decimal, line)
     kept = {name: np.array([field.removeprefix(_csv.MARK) for field in fields.columns[name]], object) for name in more}
-    return RawTable(values, {column.name: column for column in wanted}, fields.lines, kept)
+    return RawTable(values, {column.name: column for column in own_columns}, fields.lines, kept)
 
 
 def _read_targets(

@@ -142,9 +142,8 @@ class CheckedGather:
     """A function from rows to examples that checks and converts everything that a source returns.
 
     Raises:
-      ValueError: if the number of rows is wrong, if shapes or dtypes differ from row 0, once all rows were read and
-        all their weights are 0, and as raised by `data.validate`. A note names the rows, also in errors of the source
-        itself.
+      ValueError: if the number of rows is wrong, if shapes or dtypes differ from row 0, if all weights turn out to be
+        0, and as raised by `data.validate`. A note names the rows, also in errors of the source itself.
       TypeError: for anything but `Data` or `(x, y)`, and for strings and objects in arrays.
     """
 

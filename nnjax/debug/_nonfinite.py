@@ -176,7 +176,7 @@ class _Site(NamedTuple):
 
 
 def _run(program: Any, args: Sequence[_Value], site: _Site, origins: list[NonfiniteOrigin]) -> list[_Value]:
-    """Return the outputs of a jaxpr, closed or without constants."""
+    """Return the outputs of a jaxpr, with or without its constants."""
     from jax.extend.core import Literal  # loads Pallas, which `import nnjax` should not do
 
     def read(atom: Any, site: _Site, primitive: str) -> _Value:

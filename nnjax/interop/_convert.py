@@ -44,7 +44,7 @@ class Pair(NamedTuple):
     part: Part
     convention: Convention
     expected: Leaves  # shapes and dtypes of the other library's leaves, by name inside their layer
-    found: Mapping[str, str]  # their paths, without leaves that the other library's layer lacks
+    paths: Mapping[str, str]  # their paths, without leaves that the other library's layer lacks
 
 
 def import_weights(
@@ -53,10 +53,10 @@ def import_weights(
     """Return parameters and state of a network, with the weights of another library."""
     shapes, parts = parts_of(library.where, net, x, channels_first=library.channels_first)
     copies: dict[str, dict[tuple[int, ...], jax.Array]] = {path: {} for path in shapes}
-    for part, convention, expected, found in _pairs(library, parts, theirs, names or {}):
+    for part, convention, expected, paths in _pairs(library, parts, theirs, names or {}):
         leaves = {
-            name: jnp.asarray(theirs[found[name]]).astype(struct.dtype).reshape(struct.shape)
-            if name in found
+            name: jnp.asarray(theirs[paths[name]]).astype(struct.dtype).reshape(struct.shape)
+            if name in paths
             else jnp.full(struct.shape, convention.defaults[name], struct.dtype)
             for name, struct in expected.items()
         }
@@ -80,15 +80,15 @@ def export_weights(
     ours = tree_paths(*trees)
     for path in sorted(ours.keys() | shapes.keys()):
         got = jnp.shape(ours[path]) if path in ours else "nothing"
-        wanted = shapes[path].shape if path in shapes else "nothing"
-        if got != wanted:
-            raise ValueError(f"{library.where}: got {got} at {path}, but init of the network returns {wanted} there")
+        shape = shapes[path].shape if path in shapes else "nothing"
+        if got != shape:
+            raise ValueError(f"{library.where}: got {got} at {path}, but init of the network returns {shape} there")
     result = {}
-    for part, convention, expected, found in _pairs(library, parts, like, names or {}):
+    for part, convention, expected, paths in _pairs(library, parts, like, names or {}):
         leaves = {name: jnp.asarray(ours[path])[copy] for name, (path, copy) in part.sources.items()}
         for name, leaf in convention.to_theirs(inputs_reordered(part, leaves, channels_first=True)).items():
-            if name in found:
-                result[found[name]] = leaf.reshape(like[found[name]].shape)
+            if name in paths:
+                result[paths[name]] = leaf.reshape(like[paths[name]].shape)
             elif not bool((leaf == convention.defaults[name]).all()):
                 raise ValueError(
                     f"{library.where}: the other network has no {name} {expected[name].shape} for {part}; so all "
@@ -176,7 +176,7 @@ def _pairs(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names
     named = [part for part in parts if part.path in names]
     pairs = [_named_pair(library, part, theirs, names[part.path]) for part in named]
     for named_pair in pairs:
-        for path in named_pair.found.values():
+        for path in named_pair.paths.values():
             if path not in free:
                 raise ValueError(f"{library.where}: names gives {path} to two layers, the second is {named_pair.part}")
             del free[path]
@@ -197,14 +197,14 @@ def _pairs(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names
             )
         _check_order(library, pair, candidates, theirs)
         pairs.append(pair)
-        for path in pair.found.values():
+        for path in pair.paths.values():
             del free[path]
     if free:
         raise ValueError(
             f"{library.where}: no layer takes {_list(free)}; leave them out, or pair them with layers by names=…"
         )
-    for each in pairs:
-        _check_shapes(library, each, theirs)
+    for pair in pairs:
+        _check_shapes(library, pair, theirs)
     return pairs
 
 
@@ -288,11 +288,11 @@ def _named_pair(library: Library, part: Part, theirs: Leaves, name: str | None) 
         return {leaf: path for leaf, path in paths.items() if path in theirs}
 
     forms = [(convention, expected, found_in(expected)) for convention, expected in _forms(library, part)]
-    convention, expected, found = max(forms, key=lambda form: len(form[2]))
-    lacking = {leaf: expected[leaf] for leaf in expected if leaf not in found and leaf not in convention.defaults}
+    convention, expected, paths = max(forms, key=lambda form: len(form[2]))
+    lacking = {leaf: expected[leaf] for leaf in expected if leaf not in paths and leaf not in convention.defaults}
     if lacking:
         raise ValueError(f"{library.where}: {part} needs {_list(lacking)} in {name!r}")
-    return Pair(part, convention, expected, found)
+    return Pair(part, convention, expected, paths)
 
 
 def _candidates(library: Library, part: Part, convention: Convention, expected: Leaves, free: Leaves) -> Iterator[Pair]:
@@ -309,22 +309,22 @@ def _candidates(library: Library, part: Part, convention: Convention, expected: 
     for start in dict.fromkeys(starts):
         paths = {name: start + name for name in expected}
         modules = {path.rpartition(library.separator)[0] for path in paths.values()}
-        found = {name: path for name, path in paths.items() if path in free}
+        paths = {name: path for name, path in paths.items() if path in free}
         if (
-            {path for module in modules for path in by_module.get(module, ())} == set(found.values())
-            and all(name in found or name in convention.defaults for name in expected)
-            and all(free[path].ndim == expected[name].ndim for name, path in found.items())
+            {path for module in modules for path in by_module.get(module, ())} == set(paths.values())
+            and all(name in paths or name in convention.defaults for name in expected)
+            and all(free[path].ndim == expected[name].ndim for name, path in paths.items())
         ):
-            yield Pair(part, convention, expected, found)
+            yield Pair(part, convention, expected, paths)
 
 
 def _check_order(library: Library, pair: Pair, others: Iterable[Pair], theirs: Leaves) -> None:
     """Raise ValueError if other weights of the same shapes may belong to the layer."""
     for other in others:
-        path, similar = next(iter(pair.found.values())), next(iter(other.found.values()))
+        path, similar = next(iter(pair.paths.values())), next(iter(other.paths.values()))
         same_shapes = all(
-            name in pair.found and theirs[pair.found[name]].shape == theirs[path].shape
-            for name, path in other.found.items()
+            name in pair.paths and theirs[pair.paths[name]].shape == theirs[path].shape
+            for name, path in other.paths.items()
         )
         if same_shapes and not library.ordered(path, similar):
             raise ValueError(
@@ -334,10 +334,10 @@ def _check_order(library: Library, pair: Pair, others: Iterable[Pair], theirs: L
 
 
 def _check_shapes(library: Library, pair: Pair, theirs: Leaves) -> None:
-    for name, path in pair.found.items():
-        got, wanted = tuple(theirs[path].shape), pair.expected[name].shape
-        if got not in (wanted, (1, *wanted)):  # a single leaf may have an axis for the batch
-            raise ValueError(f"{library.where}: {path} has shape {got}, but {pair.part} needs {wanted}")
+    for name, path in pair.paths.items():
+        got, shape = tuple(theirs[path].shape), pair.expected[name].shape
+        if got not in (shape, (1, *shape)):  # a single leaf may have an axis for the batch
+            raise ValueError(f"{library.where}: {path} has shape {got}, but {pair.part} needs {shape}")
 
 
 def _list(leaves: Mapping[str, Any]) -> str:

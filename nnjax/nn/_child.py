@@ -81,7 +81,7 @@ def apply_layer(
 
 
 def _pair(layer: Layer, function: str, form: str, result: Any) -> tuple[Any, Any]:
-    """Return the two results of a layer's function. An array of two rows would unpack, too."""
+    """Return the two results of a layer's function, which must be a tuple; an array of two rows would unpack, too."""
     if not isinstance(result, tuple) or len(result) != 2:
         got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
         raise TypeError(f"{layer.name}: {function} must return {form}, got {got}")

@@ -197,7 +197,7 @@ def _norms(where: str, norm: Norm, width: Width | None = None) -> list[Layer]:
 
 
 def _activation(activation: Activation, width: Width | None, rate: float | Array) -> LayerLike:
-    """Join activation, width and dropout in one layer, so that parameters have one structure for all options."""
+    """Join activation, width and dropout in one layer, so that parameters have the same structure for all options."""
     stages: list[LayerLike] = [activation]
     stages += [] if width is None else [first_features(width)]
     stages += [] if isinstance(rate, (int, float)) and rate == 0 else [dropout_layer(rate)]

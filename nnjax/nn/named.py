@@ -38,10 +38,10 @@ def named(**layers: LayerLike) -> Layer:
     def apply(
         params: Params, state: State, x: PyTree, /, *, train: bool, key: Key | None = None
     ) -> tuple[PyTree, State]:
-        for what, tree in (("params", params), ("state", state)):
+        for name, tree in (("params", params), ("state", state)):
             if not isinstance(tree, dict) or tree.keys() != layers.keys():
                 got = sorted(tree) if isinstance(tree, dict) else type(tree).__name__
-                raise ValueError(f"named: {what} must be a dictionary of {', '.join(layers)}, got {got}")
+                raise ValueError(f"named: {name} must be a dictionary of {', '.join(layers)}, got {got}")
         states = {}
         for child in children:
             p, s = params[child.label], state[child.label]

@@ -50,7 +50,7 @@ def mask(tree: PyTree, pattern: str | list[str] | tuple[str, ...]) -> PyTree:
     patterns = list(pattern) if isinstance(pattern, (list, tuple)) else [pattern]
     _check_patterns("mask", tree, patterns)
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: any(_matches(one, checks.path_name(path)) for one in patterns), tree
+        lambda path, _: any(_matches(text, checks.path_name(path)) for text in patterns), tree
     )
 
 

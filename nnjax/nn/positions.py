@@ -1,4 +1,4 @@
-"""Encodings of positions, for attention."""
+"""Position encodings for attention."""
 
 from collections.abc import Callable
 

@@ -145,11 +145,11 @@ def language_model(
         }
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
-        for what, tree in (("params", params), ("state", state)):
+        for name, tree in (("params", params), ("state", state)):
             if not isinstance(tree, dict) or set(tree) != set(layers):
                 names = ", ".join(layers)
                 raise ValueError(
-                    f"language_model: {what} must be a dict of {names}, as returned by init, got {tree!r:.60}"
+                    f"language_model: {name} must be a dict of {names}, as returned by init, got {tree!r:.60}"
                 )
         for name, child in children.items():
             x, new = apply_child_with(child, params[name], state[name], x, train=train, key=key)

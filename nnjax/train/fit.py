@@ -314,9 +314,9 @@ def _warn_all_skipped(job: Job, logs: Logs) -> None:
         return
     members = job.first + np.flatnonzero(np.where(np.isnan(skipped), 1, skipped).all(1))
     if members.size:
-        who = f" of members {', '.join(map(str, members[:10]))}{' …' * (members.size > 10)}" if job.numbered else ""
+        place = f" of members {', '.join(map(str, members[:10]))}{' …' * (members.size > 10)}" if job.numbered else ""
         warnings.warn(
-            f"fit: all steps{who} were skipped, because no loss or gradient was finite; check the data and the loss",
+            f"fit: all steps{place} were skipped, because no loss or gradient was finite; check the data and the loss",
             RuntimeWarning,
             stacklevel=4,
         )

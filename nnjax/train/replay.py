@@ -176,7 +176,7 @@ class _Group(NamedTuple):
 
     @property
     def alone(self) -> bool:
-        """True if the member runs alone."""
+        """Return True if the member runs alone."""
         return self.member is not None and self.job.ensemble.strategy == "map"
 
     def run(self) -> tuple[Job, list[int]]:
@@ -191,7 +191,7 @@ class _Group(NamedTuple):
 
 def _first_bad_step(group: _Group, until: int) -> Replay | None:
     """Return the first step before `until` that produces a non-finite value, or None."""
-    job, among = group.run()
+    job, indices = group.run()
     fs = _start(group, job, step=None)
     finite = finite_leaves(first_state(job, validated=False))
     last = snapshot(job.ensemble, fs)
@@ -199,7 +199,7 @@ def _first_bad_step(group: _Group, until: int) -> Replay | None:
         fs = jax.tree.map(jnp.copy, shard_members(job.ensemble, last))
         for after, _ in _states(job, fs, until, stride):
             bad = np.asarray(to_host(job.ensemble, is_bad(after, finite)))
-            bad = bad & np.isin(np.arange(len(bad)), among)
+            bad = bad & np.isin(np.arange(len(bad)), indices)
             if bad.any():
                 break
             last = snapshot(job.ensemble, after)
@@ -210,14 +210,14 @@ def _first_bad_step(group: _Group, until: int) -> Replay | None:
 
 def _member_replays(group: _Group, step: int) -> tuple[int, Iterator[Replay]]:
     """Return the number of steps taken, and the replay of this step for each member that took it."""
-    job, among = group.run()
+    job, indices = group.run()
     fs = _start(group, job, step=step)
     states = _states(job, fs, step, CAPACITY)
     last = deque((snapshot(job.ensemble, after) for after, _ in states), maxlen=1)
     state = last[0] if last else snapshot(job.ensemble, fs)
     taken, diverged = np.asarray(state.train.step), np.asarray(state.diverged >= 0)
-    ready = [i for i in among if taken[i] == step and not diverged[i] and step < job.members.ends[i, -1]]
-    return int(taken[among].max()), (_make_replay(job, state, i) for i in ready)
+    ready = [i for i in indices if taken[i] == step and not diverged[i] and step < job.members.ends[i, -1]]
+    return int(taken[indices].max()), (_make_replay(job, state, i) for i in ready)
 
 
 def _start(group: _Group, job: Job, *, step: int | None) -> FitState:

@@ -377,10 +377,10 @@ class Run:
         """Raise an error if parameters or state are not those of the network."""
         expected = jax.eval_shape(as_layer(self.net).init, jax.random.key(0), x)
         for name, tree, like in zip(("params", "state"), (params, state), expected, strict=True):
-            got, wanted = str(jax.tree.structure(tree)), str(jax.tree.structure(like))
-            if got != wanted:
+            got, expected = str(jax.tree.structure(tree)), str(jax.tree.structure(like))
+            if got != expected:
                 raise TypeError(
-                    f"Run.predict: {name} must be those of {as_layer(self.net).name}, {wanted}, got {got}"
+                    f"Run.predict: {name} must be those of {as_layer(self.net).name}, {expected}, got {got}"
                 ) from error
 
 

@@ -77,14 +77,14 @@ class DivergedWarning(RuntimeWarning):
           member: index of the member; None for a single run.
         """
         self.step, self.loss, self.member = step, loss, member
-        who = "" if member is None else f" of member {member}"
+        place = "" if member is None else f" of member {member}"
         help_ = (
             "No update was made before, so the likely cause is in the data, the labels or the loss"
             if step == 0
             else "A smaller learning rate or optax.clip_by_global_norm may help"
         )
         super().__init__(
-            f"fit: the loss of step {step}{who} is {loss}, so this was its last step. {help_}; train.replay(…) finds "
+            f"fit: the loss of step {step}{place} is {loss}, so this was its last step. {help_}; train.replay(…) finds "
             "where it arose, and Run(skip_nonfinite=True) skips such steps"
         )
 

@@ -221,11 +221,11 @@ def _at_operation(fs: FitState, program: Callable[[FitState], T], repeat: Callab
     config: Any = jax.config
     if not (config.jax_debug_nans or config.jax_debug_infs):
         return program(fs)
-    kept = jax.tree.map(jnp.copy, fs)
+    backup = jax.tree.map(jnp.copy, fs)
     try:
         return jax.block_until_ready(program(fs))
-    except (FloatingPointError, RuntimeError, ValueError):  # the last two for a donated argument
-        repeat(kept)
+    except (FloatingPointError, RuntimeError, ValueError):  # JAX raises any of them
+        repeat(backup)
         raise
 
 

@@ -117,8 +117,8 @@ def _checked_batches(run: Trainable, data: Any, options: FitOptions, folds: Fold
     if run.batch_size is None:
         raise ValueError("fit: a generator of batches is read in steps of batch_size examples; set a batch size")
     if options.resume or folds is not None:
-        what = "resume=" if options.resume else "folds="
-        raise ValueError(f"fit: {what} needs rows in any order, but a generator is read once; see data.source")
+        argument = "resume=" if options.resume else "folds="
+        raise ValueError(f"fit: {argument} needs rows in any order, but a generator is read once; see data.source")
     return batches(data, max(1, options.steps) * run.batch_size)
 
 
@@ -161,7 +161,7 @@ def _initial_values(job: Job, start: Any) -> tuple[PyTree, PyTree] | None:
         checks.same_structure("fit", f"start: {name}", tree, like)
         shared = all(jnp.shape(a) == b.shape for a, b in zip(*map(jax.tree.leaves, (tree, like)), strict=True))
 
-        def one(path: Any, leaf: Any, like: jax.ShapeDtypeStruct) -> Array:
+        def match_leaf(path: Any, leaf: Any, like: jax.ShapeDtypeStruct) -> Array:
             leaf = jnp.asarray(leaf)
             if leaf.shape not in (like.shape, (members, *like.shape)) or leaf.dtype != like.dtype:
                 raise ValueError(
@@ -170,7 +170,7 @@ def _initial_values(job: Job, start: Any) -> tuple[PyTree, PyTree] | None:
                 )
             return jnp.broadcast_to(leaf, (members, *like.shape)) if shared else leaf
 
-        return jax.tree_util.tree_map_with_path(one, tree, like)
+        return jax.tree_util.tree_map_with_path(match_leaf, tree, like)
 
     params = per_member("params", values["params"], drawn.params)
     return params, None if values["state"] is None else per_member("state", values["state"], drawn.state)
@@ -213,8 +213,8 @@ def _check_weights(part: str, weights: Array | None, rows: Rows | None) -> None:
     by_member = [positive] if rows is None else [positive[t[:n]] for t, n in zip(rows.table, rows.sizes, strict=True)]
     for member, own in enumerate(by_member):
         if not own.any():
-            who = "" if rows is None else f" of member {member}"
-            raise ValueError(f"fit: the weights of the {len(own)} {part} rows{who} are all 0; choose other rows")
+            place = "" if rows is None else f" of member {member}"
+            raise ValueError(f"fit: the weights of the {len(own)} {part} rows{place} are all 0; choose other rows")
 
 
 def _check_generator(ensemble: Ensemble, keys: Key) -> None:
