@@ -258,15 +258,22 @@ def test_spread_shows_members_their_mean_and_the_ensemble():
     assert np.transpose(shown["members"])[0].tolist() == [0.7, 0.9, 0.8]
     assert np.transpose(shown["their mean, 0.8000"])[0].round(6).tolist() == [0.8, 0.8]
     assert np.transpose(shown["averaged prediction, 0.9500"])[0].tolist() == [0.95, 0.95]
-    assert sum(bar.get_height() for bar in axes.patches) == 3
     assert axes.get_xlabel() == "R²"
+    assert not axes.patches
+
+
+def test_many_members_have_a_histogram():
+    (axes,) = plot.spread(np.linspace(0.7, 0.9, 40), 0.95).axes
+    assert sum(bar.get_height() for bar in axes.patches) == 40
+    assert len(axes.patches) == 13
+    assert axes.get_ylabel() == "members"
 
 
 @pytest.mark.parametrize(("scores", "counted"), [([0.9, 0.9], 2), ([0.9], 1), ([0.9, np.nan, 0.8], 2), ([np.nan], 0)])
 def test_spread_of_equal_single_or_diverged_members(scores, counted):
     figure = plot.spread(np.array(scores), 0.9)
     (axes,) = figure.axes
-    assert sum(bar.get_height() for bar in axes.patches) == counted
+    assert len(lines(axes)["members"]) == counted
     assert ("their mean, nan" in lines(axes)) == bool(np.isnan(scores).any())
     assert is_png(plot.png(figure))
 

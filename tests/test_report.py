@@ -11,6 +11,7 @@ import pytest
 from runs import SMALL, assert_mistake, change_json, nnjax, process, read_json, succeed, with_warnings
 from sklearn.datasets import load_iris, make_moons
 
+from nnjax import plot
 from nnjax.cli import history, html_page, images, importance, run_folder
 from nnjax.cli.config import Config
 from nnjax.data.table import Column, Table
@@ -161,6 +162,23 @@ def test_plot_of_what_is_no_finished_run(folder, copy, tmp_path):
     assert not (tmp_path / "unvouched" / "receipt.json").exists()
 
 
+@pytest.mark.parametrize("members", [None, 2])
+def test_curves_mark_the_networks_that_early_stopping_kept(folder, tmp_path, monkeypatch, members):
+    drawn = []
+    curves = plot.curves
+    monkeypatch.setattr(plot, "curves", lambda history, **options: drawn.append(options) or curves(history, **options))
+    several = () if members is None else ("--members", members)
+    given = ("--target", "kind", "--learning-rate", 1, "--class-weights", "balanced", "--patience", 3, *several)
+    succeed("train", folder / "moons.csv", *given, "--out", tmp_path / "run", *DRAWN, "--epochs", 4)
+    result, metrics = read_json(tmp_path / "run" / "result.json"), pd.read_csv(tmp_path / "run" / "metrics.csv")
+    epochs = dict(zip(metrics["step"], metrics["epoch"], strict=True))
+    kept = [epochs[ending["best_step"]] for ending in result.get("members", [result])]
+    assert drawn[0]["kept"] == (kept[0] if members is None else kept)
+    assert drawn[0]["training"] == "mean of the epoch, with dropout 0.3 and batch statistics and class weights"
+    assert "moons.csv → kind" in drawn[0]["context"].replace("\N{NO-BREAK SPACE}", " ")
+    assert f"test accuracy {result['test']['accuracy']:.4f}" in drawn[0]["context"].replace("\N{NO-BREAK SPACE}", " ")
+
+
 def test_a_run_that_diverged_has_a_report_too(folder, tmp_path):
     hot = ("--optimizer", "sgd", "--learning-rate", 1e30, "--norm", "none")
     path = tmp_path / "run"
@@ -237,11 +255,13 @@ def test_only_the_column_that_is_used_is_important():
 
 def test_the_importance_of_a_regression_is_a_drop_of_r2():
     table = make_table("regression", Column("used"), Column("unused"))
-    x = np.random.default_rng(0).normal(size=(400, 2))
-    found = importance.permutation_importance(lambda x: x[:, :1], x, x[:, :1], table, weights=100, seed=0)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 2))
+    y = x[:, :1] + 0.5 * rng.normal(size=(400, 1))
+    found = importance.permutation_importance(lambda x: x[:, :1], x, y, table, weights=100, seed=0)
     assert found.score == "R²"
-    assert found.drops[0].mean() == pytest.approx(2, abs=0.2)  # from 1 to -1: the errors have twice the variance
-    np.testing.assert_array_equal(found.drops[1], 0)
+    assert found.drops[0].mean() == pytest.approx(2 / 1.25, abs=0.2)  # the errors grow by twice the variance of x
+    np.testing.assert_array_equal(found.drops[1], 0)  # each repetition compares the same rows
 
 
 def test_a_table_of_few_rows_has_no_importance(tmp_path):

@@ -149,7 +149,7 @@ def train_command(
         result = fit(config, prepared, mesh, path=path, resume="anyway" if anyway else resume is not None)
         if first:
             path, tested = write_results(path, write, save_settings)
-    say(f"written to [bold]{escape(str(path))}[/] after {time.perf_counter() - began:.1f} s")
+    say(f"written to [bold]{escape(str(path))}[/] after {time.perf_counter() - began:.1f} s; see {run_folder.REPORT}")
     if not tested:
         raise typer.Exit(1)
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from nnjax.uncertainty import SizeCurve
 
+LEAST_FOR_BARS = 10  # members
+
 
 def ensemble_size(table: SizeCurve, *, context: str = "") -> Figure:
     """Plot accuracy and NLL against the number of members, compared with a single member.
@@ -82,7 +84,7 @@ def rejection(dropped: np.ndarray, accuracy: np.ndarray, *, context: str = "") -
 
 
 def spread(scores: np.ndarray, averaged: float, name: str = "accuracy", *, context: str = "") -> Figure:
-    """Plot the members' scores, their mean, and the score of the averaged prediction.
+    """Plot the members' scores (from 10 on as a histogram), their mean, and the score of the averaged prediction.
 
     Args:
       scores: Score of each member, of shape (members,).
@@ -94,23 +96,26 @@ def spread(scores: np.ndarray, averaged: float, name: str = "accuracy", *, conte
 
     scores = np.asarray(scores, float)
     finite = scores[np.isfinite(scores)]
-    figure = new_figure(2.8, "Members: their scores, and the score of their average", context)
+    few = len(finite) < LEAST_FOR_BARS  # whose bars would say nothing
+    headline = "Members: their scores, and that of their average"
+    figure = new_figure(1.5 if few else 2.8, headline, context)
     axes = figure.subplots()
-    if finite.size:
+    if few:
+        axes.plot(finite, np.zeros_like(finite), "o", color=TRAIN, alpha=0.6, label="members", clip_on=False)
+        axes.set_yticks([])
+    else:
         middle, half = (finite.max() + finite.min()) / 2, max(float(np.ptp(finite)) / 2, 1e-3)  # not 0
         bins = min(30, math.ceil(2 * math.sqrt(finite.size)))
-        axes.hist(finite, bins=bins, range=(middle - half, middle + half), color=TRAIN, alpha=0.4)
-    # Ticks show each member, because the bars of a small ensemble say little
-    height = np.full_like(finite, 0.03)
-    axes.plot(finite, height, "|", color=TRAIN, markersize=9, transform=axes.get_xaxis_transform(), label="members")
+        axes.hist(finite, bins=bins, range=(middle - half, middle + half), color=TRAIN, alpha=0.4, label="members")
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set(ylabel="members")
     mean = float(scores.mean())
     axes.axvline(mean, color=TRAIN, linestyle="--", label=f"their mean, {mean:.4f}")
     axes.axvline(averaged, color=HELD_OUT, label=f"averaged prediction, {averaged:.4f}")
     if "accuracy" in name:
         share_axis(axes, np.array([*finite, averaged]), "x")
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.set(xlabel=plain(name), ylabel="members")
+    axes.set(xlabel=plain(name))
     style(axes)
     legend(axes, columns=3)
     return figure

@@ -32,7 +32,7 @@ def predictions(
     'length, predicted'
     """
     prediction, target = np.asarray(prediction, float), np.asarray(target, float)
-    figure = new_figure(4.5, "Predictions: points on the diagonal are exact", context)
+    figure = new_figure(4.5, f"Predictions of {shorten(name, 26)}: the diagonal is exact", context)
     axes = figure.subplots()
     ends = [min(target.min(), prediction.min()), max(target.max(), prediction.max())]
     axes.plot(ends, ends, color=NEUTRAL, linestyle="--", label="prediction = target")
@@ -69,7 +69,7 @@ def residuals(prediction: np.ndarray, target: np.ndarray, name: str, *, context:
     """
     prediction, target = np.asarray(prediction, float), np.asarray(target, float)
     residual = target - prediction
-    figure = new_figure(3.6, "Residuals: what the predictions leave over", context)
+    figure = new_figure(3.6, f"Residuals of {shorten(name, 26)}", context)
     axes, side = figure.subplots(1, 2, sharey=True, width_ratios=(4, 1))
     low, high = np.quantile(residual, [0.05, 0.95])
     axes.axhspan(
