@@ -43,7 +43,7 @@ def as_examples(data: Any, *, keep: Collection[str] = ()) -> Examples:
 def _check(where: str, data: Any) -> None:
     """Check that the argument of a public function is what `as_examples` returns."""
     if not isinstance(data, Source):
-        checks.instance(where, "data", data, Data, "Data or a Source, as data.as_examples returns")
+        checks.instance(where, "data", data, Data, "Data or a Source, as returned by data.as_examples")
         if jax.tree.leaves(data):  # a run without data has none
             as_batch(where, "data", data)
 

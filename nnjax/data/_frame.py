@@ -59,7 +59,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def missing_rows(values: np.ndarray) -> np.ndarray:
-    """Return (rows,) bool, True where a value of a column is missing."""
+    """Return a mask (rows,) of the missing values of a column."""
     if values.dtype.kind == "M":
         return np.isnat(values)
     if values.dtype == object:

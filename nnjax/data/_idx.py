@@ -74,7 +74,9 @@ def read_fashion_mnist(data_dir: str | Path | None = None) -> tuple[np.ndarray, 
             for i in (0, 2):
                 _check_images(files[i], arrays[i], files[i + 1], arrays[i + 1])
             if train_x.shape[1:] != test_x.shape[1:]:
-                raise ValueError(f"{folder}: the training images are {train_x.shape[1:]}, the test {test_x.shape[1:]}")
+                raise ValueError(
+                    f"{folder}: training images have shape {train_x.shape[1:]}, test images {test_x.shape[1:]}"
+                )
             return train_x, train_y, test_x, test_y
     listed = ", ".join(str(folder) for folder in folders)
     raise FileNotFoundError(

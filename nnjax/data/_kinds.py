@@ -80,12 +80,13 @@ def parse_columns(
 def parse_as(
     columns: Sequence[Column], fields: dict[str, np.ndarray], decimal: Decimal | None, line: Line
 ) -> dict[str, np.ndarray]:
-    """Return the values of the columns of a new file, of the kinds that they had in training.
+    """Return the values of the columns of a new file, with the same kinds as in training.
 
     Args:
       columns: the columns of the table, whose fields are read.
       fields: (rows,) texts of each column, from `read_csv`.
-      decimal: the decimal sign; None for that of the training, unless the numbers of this file fit only the other one.
+      decimal: the decimal sign; None for the sign used in training, unless the numbers of this file fit only the other
+        one.
       line: function that returns the place of a row, for messages.
 
     Raises:

@@ -128,7 +128,7 @@ class Step(NamedTuple):
 
 
 def steps_of(node: Any, keys: Sequence[Any]) -> tuple[Step, ...]:
-    """Return the steps to a leaf, in the order of creation, or in that of the numbers in names if keys are sorted.
+    """Return the steps to a leaf, in the order of creation; if keys are sorted, in the order of the numbers in them.
 
     Args:
       node: nested dictionaries, tuples, and objects with attributes.

@@ -13,9 +13,9 @@
 | `lstm`, `gru` | `LSTMCell`, `GRUCell` | weights are (outputs, inputs) there |
 | `weight_norm`, `spectral_norm` | `WeightNorm`, `SpectralNorm` | |
 
-Equinox's `momentum` of BatchNorm is our `decay`. Its running variance is the biased one, ours the unbiased one. It is
-copied, so predictions are equal; in further training, ours grows by n / (n - 1) for n values in a batch. Exported
-statistics have a counter of 10⁶, so that mode "batch" does not divide them by 1 - momentum^counter.
+Equinox's `momentum` of BatchNorm is our `decay`. Its running variance is biased, ours is unbiased. The variance is
+copied unchanged, so predictions are equal. In further training, ours grows by n / (n - 1) for n values in a batch.
+Exported statistics have a counter of 10⁶, so that mode "batch" does not divide them by 1 - momentum^counter.
 """
 
 import inspect

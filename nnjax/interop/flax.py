@@ -14,8 +14,8 @@
 | `gru` | `GRUCell` | `GRUCell` | one matrix per gate in linen; no second bias in nnx |
 | `weight_norm`, `spectral_norm` | of the same name | of the same name | |
 
-Flax's `momentum` of BatchNorm is our `decay`. Its running variance is the biased one, ours the unbiased one. It is
-copied, so predictions are equal; in further training, ours grows by n / (n - 1) for n values in a batch.
+Flax's `momentum` of BatchNorm is our `decay`. Its running variance is biased, ours is unbiased. The variance is copied
+unchanged, so predictions are equal. In further training, ours grows by n / (n - 1) for n values in a batch.
 
 Flax also runs a power iteration of `SpectralNorm` in prediction. Imported weights are those after it, so predictions
 are equal; exported ones predict the same once the iteration has converged.

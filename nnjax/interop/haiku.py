@@ -15,9 +15,9 @@
 Haiku's `GRU` multiplies by the reset gate before the product with w_h, ours after it, so its weights cannot be
 converted; `from_transformed` turns it into a layer.
 
-Haiku's `decay_rate` of BatchNorm is our `decay`. Its running variance is the biased one, ours the unbiased one. It is
-copied, so predictions are equal; in further training, ours grows by n / (n - 1) for n values in a batch. Exported
-statistics have a counter of 10⁶, so that Haiku does not divide them by 1 - decay^counter.
+Haiku's `decay_rate` of BatchNorm is our `decay`. Its running variance is biased, ours is unbiased. The variance is
+copied unchanged, so predictions are equal. In further training, ours grows by n / (n - 1) for n values in a batch.
+Exported statistics have a counter of 10⁶, so that Haiku does not divide them by 1 - decay^counter.
 """
 
 from collections.abc import Mapping, Sequence

@@ -31,8 +31,8 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
     """Return parameters and state of a network with the weights of a PyTorch module of the same layers.
 
     Layers of the same kind are paired in order: ours in the order of the network (in `residual`, the shortcut last),
-    theirs in that of the state dict. Compare an output once, because swapped layers of equal shapes cannot be detected.
-    Inputs of a dense layer after a flattened image are reordered, because PyTorch has channels first.
+    theirs in the order of the state dict. Compare an output once, because swapped layers of equal shapes cannot be
+    detected. Inputs of a dense layer after a flattened image are reordered, because PyTorch has channels first.
 
     Args:
       net: The network.

@@ -50,8 +50,8 @@ def adamw(
       b2: β₂ in [0, 1), the decay rate of v.
       eps: ε ≥ 0, added outside the root.
       eps_root: number ≥ 0 added inside the root. It must be above 0 to differentiate through the update (`Run.steps`).
-      mu_dtype: dtype in which m is stored, such as jnp.bfloat16 to save memory; None for that of the parameters. The
-        arithmetic stays in float32 at least.
+      mu_dtype: dtype in which m is stored, such as jnp.bfloat16 to save memory; None for the dtype of the parameters.
+        The arithmetic stays in float32 at least.
       weight_decay: w ≥ 0 (torch: 1e-2): a number, a traced array, or a schedule `step -> decay`.
       mask: leaves that decay: booleans in the structure of the parameters or of a prefix of it; a function that
         returns them for given parameters; or None if all leaves decay.

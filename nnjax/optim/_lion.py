@@ -38,8 +38,8 @@ def lion(
       learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`; 3 to 10 times below Adam's.
       b1: β₁ in [0, 1), the weight of m in the direction of the step.
       b2: β₂ in [0, 1), the decay rate of m.
-      mu_dtype: dtype in which m is stored, such as jnp.bfloat16 to save memory; None for that of the parameters. The
-        arithmetic stays in float32 at least.
+      mu_dtype: dtype in which m is stored, such as jnp.bfloat16 to save memory; None for the dtype of the parameters.
+        The arithmetic stays in float32 at least.
       weight_decay: w ≥ 0: a number, a traced array, or a schedule `step -> decay`.
       mask: leaves that decay: booleans in the structure of the parameters or of a prefix of it; a function that
         returns them for given parameters; or None if all leaves decay.

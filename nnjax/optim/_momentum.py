@@ -40,7 +40,7 @@ def momentum(
         optax and torch. In Keras it multiplies the gradient inside the velocity, which differs if the rate changes.
       momentum: μ in [0, 1), the decay rate of the velocity.
       moving_average: average the gradients, as many tutorials do; steps are then 1 - μ times as large.
-      accumulator_dtype: dtype in which v is stored, such as jnp.bfloat16 to save memory; None for that of the
+      accumulator_dtype: dtype in which v is stored, such as jnp.bfloat16 to save memory; None for the dtype of the
         parameters. The arithmetic stays in float32 at least.
 
     Raises:
@@ -76,7 +76,7 @@ def nesterov(
     Args:
       learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`.
       momentum: μ in [0, 1), the decay rate of the velocity.
-      accumulator_dtype: dtype in which v is stored, such as jnp.bfloat16 to save memory; None for that of the
+      accumulator_dtype: dtype in which v is stored, such as jnp.bfloat16 to save memory; None for the dtype of the
         parameters. The arithmetic stays in float32 at least.
 
     Raises:

@@ -48,7 +48,7 @@ def from_rule(
       name: name of the optimizer, for error messages.
       fields: fields of the state that the rule reads and writes; None for all. The others are not changed.
       initial: initial value of the second moment. The other moments start at 0.
-      mu_dtype: dtype in which the other moments are stored; None for that of the parameters.
+      mu_dtype: dtype in which the other moments are stored; None for the dtype of the parameters.
       decayed: for a rule with weight decay, the function that `decay_mask` returns. The rule then gets each parameter
         after the moments, and `update` requires `params`.
     """

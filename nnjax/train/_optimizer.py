@@ -68,7 +68,7 @@ def _check_updates(updates: Params, params: Params) -> None:
 
 
 def _refuse_line_search(opt_state: PyTree) -> None:
-    """Raise for a line search, which evaluates the loss several times in a step."""
+    """Raise ValueError for a line search, which evaluates the loss several times in a step."""
     searches = [
         type(node).__name__
         for node in jax.tree.leaves(opt_state, is_leaf=lambda node: "Linesearch" in type(node).__name__)

@@ -42,8 +42,8 @@ from nnjax.types import Data, Key, Params, Trainable, TrainState
 class Result(NamedTuple):
     """The result of `fit`. For an ensemble every array has a leading axis (members, ...).
 
-    With `patience`, predict with `best`, the network with the lowest validation loss; `ts` holds the one after the last
-    step.
+    With `patience`, predict with `best`, the network with the lowest validation loss; `ts` holds the network after the
+    last step.
     """
 
     ts: TrainState  # the state after the last step
@@ -61,9 +61,9 @@ class Result(NamedTuple):
         return self.log["loss"]
 
     def best_scores(self) -> dict[str, Any]:
-        """Return the epoch with the lowest validation loss and the validation scores then.
+        """Return the epoch with the lowest validation loss, and its validation scores.
 
-        They are numbers, or for an ensemble and for folds arrays (members,), each member at its own best epoch.
+        They are numbers; for an ensemble or folds, arrays (members,), with each member at its own best epoch.
 
         Raises:
           ValueError: if nothing was validated.
@@ -86,7 +86,7 @@ class Result(NamedTuple):
         return {name: value if losses.ndim > 1 else float(value) for name, value in best.items()}
 
     def __repr__(self) -> str:
-        """Return steps, members and the last scores in short; the fields hold whole networks."""
+        """Return the steps, the members and the last scores, because the fields hold whole networks."""
         several = self.diverged.ndim > 0
         last = self.history[-1] if self.history else {}
         scores = [name for name in last if name == "loss" or name.startswith("validation_")]

@@ -292,7 +292,7 @@ def finite_leaves(fs: FitState) -> list[Array]:
 
 @jax.jit
 def is_bad(fs: FitState, finite: list[Array]) -> Array:
-    """Return (members,) True if the loss, or a value that was finite in the initial state, is no longer finite."""
+    """Return a mask (members,): True if the loss, or a value that was finite in the initial state, is non-finite."""
     bad = fs.diverged >= 0
     for leaf, at_first in zip(_floating_leaves(fs.train), finite, strict=True):
         bad |= (at_first & ~jnp.isfinite(leaf)).any(tuple(range(1, leaf.ndim)))

@@ -16,7 +16,7 @@ Callback = Callable[[TrainState, Record], bool | None]
 class PartialRun(NamedTuple):
     """A run that was interrupted, in memory. `fit(…, resume=partial)` continues it in the same process."""
 
-    ts: TrainState  # the state after the last step; for an ensemble in groups, that of the last group that began
+    ts: TrainState  # the state after the last step; for an ensemble in groups, of the last group that began
     job: Any  # the arguments, a Job
     group: int | None
     groups: tuple[tuple[Any, Any], ...]  # the state and the logs of each group that began

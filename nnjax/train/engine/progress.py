@@ -20,8 +20,8 @@ SCORES = ("validation_accuracy", "validation_r2", "validation_loss")
 def progress_bar(total: int, epochs: float, *, show: bool) -> Iterator[Show]:
     """Yield a function that shows a record and the steps done; for several members it shows their means.
 
-    A record without a loss says that the program is compiled; before it, the bar says "compiling …". Rates count from
-    there, so that those of a resumed run are right.
+    The bar shows "compiling …" until the first record, which has no loss. Rates count from this record on, so they are
+    also right for a resumed run.
 
     Nothing is shown without rich, if the error stream is not a terminal, or in a Jupyter notebook without ipywidgets.
     """
@@ -44,7 +44,7 @@ def progress_bar(total: int, epochs: float, *, show: bool) -> Iterator[Show]:
     console.width = max(console.width - 3, 20)
     with Progress(*columns, console=console, transient=False) as bar:
         task = bar.add_task("train", total=total, epoch="", text="compiling …", rate="")
-        started = [time.perf_counter(), 0.0]  # and the steps that were done then
+        started = [time.perf_counter(), 0.0]  # time and step of the first record
 
         def update(record: dict[str, Any], step: int) -> None:
             if "loss" not in record:
