@@ -75,8 +75,8 @@ def date_names(form: str) -> tuple[str, ...]:
 def encode_dates(dates: np.ndarray, form: str) -> np.ndarray:
     """Encode dates as numbers (rows, numbers), NaN for missing dates.
 
-    They are the days since 1970 and the position in the year and in the week, each as the sine and cosine of an angle,
-    so that December is next to January. Dates with a time also have the position in the day.
+    They are the days since 1970 and the position in the year and in the week. A position is the sine and cosine of an
+    angle, so that December is next to January. Dates with a time also have the position in the day.
 
     >>> from nnjax.data._dates import encode_dates
     >>> encode_dates(np.array(["1970-01-02"], "M8[us]"), "%Y-%m-%d").round(2).tolist()

@@ -21,9 +21,10 @@ def check_labels(data: Examples, loss: Loss, predict: Callable[[PyTree], PyTree]
 
     Only the loss determines which labels are valid, because they index the prediction inside it. Labels in 0 … K - 1
     are accepted, where K is the length of an axis of the prediction. For any other label, the loss is evaluated with a
-    random prediction of one example. The label is invalid if this loss is not finite, or if it equals the loss of label
-    0, of label K - 1, of the label counted from the end, or of all integers far outside. Counts are therefore valid,
-    because their losses differ, and so is a label with a special meaning in the loss, such as -1 for "no label".
+    random prediction of one example. The label is invalid if this loss is not finite. It is also invalid if the loss
+    equals that of label 0, of label K - 1, of the label counted from the end, or of all integers far outside. Counts
+    are therefore valid, because their losses differ, and so is a label with a special meaning in the loss, such as -1
+    for "no label".
 
     Args:
       data: the examples. Every integer leaf of y is checked.

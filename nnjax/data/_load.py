@@ -56,8 +56,8 @@ def load(
       categorical: columns that hold categories even if they look like numbers, dates or missing values, such as the
         codes 01 and 1, or a country NA. Of more than 100 distinct texts, the most frequent are kept.
       drop: columns to leave out, such as a row number.
-      missing: treatment of missing values. "error" refuses them, "drop" leaves the rows out, "mean" and "median"
-        fill numbers from the training rows (texts count as the average of all categories), and "category" makes them a
+      missing: treatment of missing values. "error" refuses them. "drop" leaves the rows out. "mean" and "median" fill
+        numbers from the training rows, and texts count as the average of all categories. "category" makes them a
         category of texts and fills numbers with the median. Except with "error", rows without a target are left out.
       na: texts that mean missing, in addition to empty fields, NA, N/A, NULL, None, null, NaN and nan.
       sep: the separator of a CSV file; None to detect a comma, semicolon, tab or vertical bar.
@@ -77,9 +77,8 @@ def load(
       ValueError: for unknown names and columns, and damaged files.
 
     Warns:
-      UserWarning: for a column of a CSV file that looks like a row number, for values of a column more than 10
-        interquartile ranges outside the quartiles, for an unnamed column of row numbers, which is left out, and for
-        numbers and dates that can be read in two ways.
+      UserWarning: for a column of a CSV file that looks like a row number (an unnamed one is left out), for outliers
+        more than 10 interquartile ranges outside the quartiles, and for numbers and dates that can be read in two ways.
 
     >>> digits = data.load("digits")
     >>> digits.train.x.shape, digits.test.x.shape

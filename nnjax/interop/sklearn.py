@@ -144,7 +144,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
     def _outputs(self, X: Any) -> Any:
         """Return the network's outputs (members, n, outputs), or a pair of such means and log-variances.
 
-        Rows are padded to a power of two, so that few programs are compiled, and a row has the same prediction in a
+        Rows are padded to a power of two, so that few programs are compiled. A row has the same prediction in a
         small and in a large table.
         """
         check_is_fitted(self)

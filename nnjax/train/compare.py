@@ -53,8 +53,8 @@ def compare(
 ) -> Comparison:
     """Train two runs from the same keys on the same batches, and compare their scores seed by seed.
 
-    With seed i, both runs have the same initial draws, order of data and dropout masks as far as their networks agree
-    in shape, so the noise that they share cancels in the difference. A run against itself gives exactly 0.
+    With seed i, both runs have the same order of data and, as far as their networks agree in shape, the same initial
+    draws and dropout masks. This shared noise cancels in the difference. A run against itself gives exactly 0.
 
     Args:
       first: one of the runs to compare.

@@ -16,9 +16,9 @@ def compiled(
 ) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Return a decorator that compiles a function whose first argument, an ensemble, is static.
 
-    `jax.jit` keeps the programs of thousands of static arguments, and with them their networks, so a process would grow
-    by 20 MB with each network that it trains. Here each ensemble has its own jitted function, and only those of the 32
-    most recently used ensembles are kept.
+    `jax.jit` keeps the programs and networks of thousands of static arguments, so a process would grow by 20 MB with
+    each network that it trains. Here each ensemble has its own jitted function, and only those of the 32 most recently
+    used ensembles are kept.
 
     Args:
       static: names of further static arguments.
