@@ -3,6 +3,7 @@
 import itertools
 import logging
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -167,8 +168,9 @@ def test_a_resumed_search_has_the_bits_of_one_never_stopped(method, tmp_path):
     saved = {"method": method, "trials": 12, "out": tmp_path, "resume": True}
     whole = search(method=method, trials=12)
     for decisions in (1, 3):
-        with pytest.raises(BrokenError):
+        with pytest.raises(BrokenError) as error:
             search(**saved, save_every=0, callbacks=[break_after(decisions)])
+        assert "resume=True continues" in error.value.__notes__[0]
     assert_same_search(search(**saved), whole)
     assert_same_search(search(**saved), whole)  # a finished one
 
@@ -179,7 +181,9 @@ def test_a_search_that_is_interrupted_within_a_round_is_resumed(tmp_path, monkey
     while len(folders) < 100:
         looks = itertools.cycle([False, True])
         monkeypatch.setattr(
-            loop, "all_agree", lambda size, flags, looks=looks: (size, (next(looks),) if len(flags) == 1 else flags)
+            loop,
+            "all_agree",
+            lambda size, flags, looks=looks: (size, (*flags[:-1], next(looks)) if flags[1:] else flags),
         )
         try:
             resumed = search(out=tmp_path, resume=True)
@@ -221,8 +225,15 @@ def test_a_killed_search_is_resumed(tmp_path):
     assert finished.stdout == "the same\n", finished.stderr
 
 
+def test_an_interrupted_search_without_a_folder_says_so():
+    with pytest.raises(train.InterruptedRun, match=r"not saved, because there was no folder out=$"):
+        search(callbacks=[lambda table: os.kill(os.getpid(), signal.SIGINT)])
+
+
 def test_a_different_search_is_not_resumed(tmp_path):
     search(out=tmp_path)
+    with pytest.raises(FileExistsError, match=r"without train\.structure"):
+        search(linear, RATE | {"n": train.structure([1])}, out=tmp_path)
     with pytest.raises(FileExistsError, match="resume=True"):
         search(out=tmp_path)
     for change, name in (({"keep": 0.5}, "keep"), ({"method": "tpe"}, "method"), ({"trials": 8}, "trials")):
@@ -305,7 +316,8 @@ def test_a_diverged_trial_makes_room_and_comes_last():
     assert all(row["status"] == "diverged" and row["diverged"] > 0 and math.isnan(row["score"]) for row in lost)
     assert all(row["status"] == "finished" for row in found.table[: -len(lost)])
     assert len(found.networks) == 8 - len(lost)
-    nothing = search(unstable, {"rate": train.choice([1e9])}, pairs, validation=pairs, trials=2)
+    with pytest.warns(RuntimeWarning, match="all trials diverged"):
+        nothing = search(unstable, {"rate": train.choice([1e9])}, pairs, validation=pairs, trials=2)
     assert nothing.best is None
     with pytest.raises(ValueError, match="diverged"):
         nothing.ensemble(1)

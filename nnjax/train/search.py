@@ -1,6 +1,7 @@
 """Search for the best settings: a population in one program, whose bad trials make room for new ones."""
 
 import itertools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,6 +14,7 @@ from jax.sharding import Mesh
 from nnjax import checks
 from nnjax.data import n_rows, sample
 from nnjax.data._transfers import allow_transfers
+from nnjax.storage import checkpoint
 from nnjax.storage.paths import as_path
 from nnjax.train.compare import PairedDifference
 from nnjax.train.engine.distributed import refuse_forked_process
@@ -35,6 +37,7 @@ from nnjax.train.engine.search.results import (
     best_place,
     networks_of_groups,
     numbers_of,
+    places,
     rank_correlations,
     table_of,
 )
@@ -146,6 +149,7 @@ def search(
 
     Warns:
       UserWarning: with seeds or folds, if the best trial's advantage over the second is within noise.
+      RuntimeWarning: if all trials diverged.
 
     >>> digits = data.load("digits")
     >>> make = lambda hp: train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(hp["rate"]), batch_size=32)
@@ -168,6 +172,8 @@ def search(
         raise ValueError(f"search: folds have a key each already, so seeds must be 1, got {seeds}")
     key = checks.key("search", jax.random.key(0) if key is None else key)
     folder = None if out is None else as_path(out)
+    if folder is not None:
+        _check_layout(folder, structured=any(d.kind == "structure" for d in dimensions.values()), resume=bool(resume))
     replicates = seeds if folds is None else len(folds.train.table)
     keys = key[None] if folds is None and seeds == 1 else jax.random.split(key, replicates)
     traced, structures = split_space(dimensions)
@@ -228,6 +234,12 @@ def search(
             spent = Seconds(*(a + b for a, b in zip(spent, seconds, strict=True)))
         order = sorted(groups, key=lambda index: best_place(groups[index]))
     searched = list(groups.values())
+    if not any(places(group) for group in searched):
+        warnings.warn(
+            "search: all trials diverged; search smaller learning rates, or clip the gradient",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     found = networks_of_groups(searched, networks)
     return Search(
         best=next(iter(found), None),
@@ -256,6 +268,16 @@ def _check_arguments(
     for callback in callbacks:
         checks.function_of("search", "callbacks", callback, "table")
     return dimensions, _check_rungs(rungs)
+
+
+def _check_layout(folder: Path, *, structured: bool, resume: bool) -> None:
+    """Check that the folder does not hold a search with or without structures, whose checkpoints would go unnoticed."""
+    others = [folder] if structured else sorted(folder.glob("structure-*"))
+    occupied = next((other for other in others if checkpoint.files(other)), None)
+    if occupied is not None:
+        kind = "without" if structured else "with"
+        message = f"search: {occupied} holds checkpoints of a search {kind} train.structure; choose another out="
+        raise (ValueError if resume else FileExistsError)(message)
 
 
 def _check_rungs(rungs: Any) -> tuple[float, ...]:

@@ -56,11 +56,10 @@ class InterruptedRun(KeyboardInterrupt):
           partial: the run up to this step, see `PartialRun`.
         """
         self.step, self.folder, self.partial = step, folder, partial
-        how = (
-            "not saved, because fit had no folder out=; resume=error.partial continues, see train.InterruptedRun"
-            if folder is None
-            else f"saved in {folder}; the same call with resume=True continues"
-        )
+        how = f"saved in {folder}; the same call with resume=True continues"
+        if folder is None:
+            memory = "; resume=error.partial continues, see train.InterruptedRun" if partial is not None else ""
+            how = f"not saved, because there was no folder out={memory}"
         where = ", while it waited for the source" if waiting else ""
         super().__init__(f"stopped after step {step}{where}, {how}")
 

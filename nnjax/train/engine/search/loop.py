@@ -2,9 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,7 +21,7 @@ from nnjax.train.engine.job import Job
 from nnjax.train.engine.placement import replicate, shard_members, to_host
 from nnjax.train.engine.prefetch import gatherer, to_device
 from nnjax.train.engine.search.population import population_programs
-from nnjax.train.engine.search.saving import Position, SearchOptions, resumable_search
+from nnjax.train.engine.search.saving import Position, SavePosition, SearchOptions, resumable_search
 from nnjax.train.engine.search.schedule import (
     DIVERGED,
     FREE,
@@ -74,16 +77,22 @@ def run_search(
     start, ensemble, replicates = time.perf_counter(), job.ensemble, len(schedule.ends)
     programs, advance = population_programs(job, replicates), _advance_function(job)
     training = validating = 0.0
+    saved_at = start
     with (
         explain_lost_process(options.folder),
         resumable_search(job, schedule, options, earlier) as (begin, steps_before, save),
         deferred_interrupts() as interrupted,
     ):
 
-        def stop_if_interrupted(position: Position, steps: int) -> None:
-            if all_agree(0, (interrupted(),))[1][0]:
-                saved = save(position, steps, wait=True)
-                raise InterruptedRun(steps, options.folder if saved else None)
+        def pause(position: Position, steps: int) -> None:
+            """Save if it is time to, and stop after Ctrl-C."""
+            nonlocal saved_at
+            due = options.folder is not None and time.perf_counter() - saved_at >= options.save_every
+            _, (due, stop) = all_agree(0, (due, interrupted()))
+            if (due or stop) and save(position, steps, wait=stop):
+                saved_at = time.perf_counter()
+            if stop:
+                raise InterruptedRun(steps, options.folder)
 
         (fs, state, networks, kept), steps = begin, steps_before
         hyper = programs.place(hyper_of(schedule, names, state))
@@ -92,8 +101,7 @@ def run_search(
         fs, status = advance(fs, hyper, np.zeros(ensemble.members, np.int64), np.zeros(ensemble.members, np.int64))
         programs.score(fs, hyper, none)
         fs = programs.move(fs, Moves(np.arange(schedule.slots), none), hyper)
-        now = time.perf_counter()
-        compiled, saved_at, ended, size = now - start, now, False, 1
+        compiled, ended, size = time.perf_counter() - start, False, 1
 
         while not ended and (state.trial != FREE).any():
             until, clock = round_end(schedule, state), time.perf_counter()
@@ -103,7 +111,7 @@ def run_search(
                 fs, status = advance(fs, hyper, before, before + np.minimum(left, chunk))
                 steps += int((status.step - before).sum())
                 size = max(1, int(min(chunk, left.max()) / (time.perf_counter() - began) * CHUNK_SECONDS))
-                stop_if_interrupted(Position(fs, state, networks, kept), steps)
+                pause(Position(fs, state, networks, kept), steps)
             training, clock = training + time.perf_counter() - clock, time.perf_counter()
             due = is_due(schedule, state, until)
             scores = to_host(ensemble, programs.score(fs, hyper, due))
@@ -116,16 +124,27 @@ def run_search(
             state, hyper = following, programs.place(hyper_of(schedule, names, following))
             fs = programs.move(fs, moves, hyper)
             status = _status_after(status, moves, replicates)
-            ended = show(state.ledger)
-            overdue = options.folder is not None and time.perf_counter() - saved_at >= options.save_every
-            _, (ended, overdue) = all_agree(0, (ended, overdue))
-            if overdue and save(Position(fs, state, networks, kept), steps, wait=False):
-                saved_at = time.perf_counter()
-            stop_if_interrupted(Position(fs, state, networks, kept), steps)
+            with _rescued(options.folder, save, Position(fs, state, networks, kept), steps):
+                _, (ended,) = all_agree(0, (show(state.ledger),))
+            pause(Position(fs, state, networks, kept), steps)
         end = Position(fs, state, networks, kept)
         save(end, steps, wait=True)
         seconds = Seconds(compiled, training, validating, total=time.perf_counter() - start)
         return SearchOutcome(end, seconds, ended_by_callback=ended)
+
+
+@contextmanager
+def _rescued(folder: Path | None, save: SavePosition, position: Position, steps: int) -> Iterator[None]:
+    """Save the position if a callback raises an error, and say so in a note."""
+    try:
+        yield
+    except Exception as error:
+        if folder is not None and jax.process_count() == 1:  # otherwise saving would wait for the others
+            save(position, steps, wait=True)
+            error.add_note(
+                f"search: the trials before this are saved in {folder}; the same call with resume=True continues"
+            )
+        raise
 
 
 def hyper_of(schedule: Schedule, names: Sequence[str], state: SearchState) -> dict[str, Any]:
