@@ -5,12 +5,14 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from rich.console import Console
 from runs import SMALL, nnjax, succeed
 
 from nnjax.cli.config import Config, with_defaults
 from nnjax.cli.convergence import describe_convergence
+from nnjax.cli.prepare import prepare
 from nnjax.cli.usage import MEANINGS
 from nnjax.train.engine import progress
 
@@ -47,11 +49,11 @@ def test_defaults_of_a_regression():
     config = Config("")
     classes, numbers = (with_defaults(config, task, 500) for task in ("classification", "regression"))
     assert (classes.norm, classes.dropout, classes.epochs, classes.patience) == ("batch", 0.3, 40, None)
-    assert (numbers.norm, numbers.dropout, numbers.weight_decay) == ("layer", 0.0, 1.0)
+    assert (numbers.activation, numbers.norm, numbers.dropout, numbers.weight_decay) == ("gelu", "layer", 0.0, 0.3)
     assert numbers.epochs * 500 / config.batch_size >= 2000
     assert numbers.patience >= numbers.epochs  # never stops, but keeps the best network
     assert with_defaults(config, "regression", 100_000).epochs == 40
-    chosen = Config("", norm="none", dropout=0.2, epochs=3, patience=2, weight_decay=0.5)
+    chosen = Config("", activation="tanh", norm="none", dropout=0.2, epochs=3, patience=2, weight_decay=0.5)
     assert with_defaults(chosen, "regression", 500) == chosen
     assert with_defaults(Config("", validation=0, optimizer="sgd"), "regression", 500).patience is None
 
@@ -106,3 +108,13 @@ def test_the_edge_of_a_sweep_is_named(tmp_path):
 def test_python_runs_the_package():
     ended = subprocess.run([sys.executable, "-m", "nnjax", "--version"], capture_output=True, text=True, check=True)
     assert ended.stdout.startswith("nnjax ")
+
+
+def test_a_repeated_run_keeps_its_settings(tmp_path):
+    """Settings of older runs are null where newer ones have a default of the task."""
+    x = np.arange(40.0)
+    np.savez(tmp_path / "t.npz", x=np.stack([x, np.sin(x)], 1), y=np.cos(x))
+    saved = Config(str(tmp_path / "t.npz"), activation="relu", norm="batch", dropout=0.3, epochs=2)
+    prepared = prepare(saved)
+    assert prepared.config.weight_decay == 0.3
+    assert prepare(saved, prepared.dataset.table).config == saved

@@ -65,8 +65,8 @@ class Config:
     validation: float = 0.1
     width: int = 256
     depth: int = 2
-    activation: str = "relu"
-    norm: Literal["none", "batch", "layer"] | None = None  # None: see `with_defaults`
+    activation: str | None = None  # None, here and in the next two lines: see `with_defaults`
+    norm: Literal["none", "batch", "layer"] | None = None
     dropout: float | None = None
     skip: bool = False
     optimizer: str = "adamw"
@@ -117,8 +117,8 @@ def with_defaults(config: Config, task: Task, n: int) -> Config:
     """Return the settings with the defaults that depend on the data in place of None.
 
     A regression has no dropout and no batch statistics, because both add noise to its outputs; it takes at least
-    `LEAST_STEPS` steps. A stronger weight decay and the network with the lowest validation loss guard against
-    overfitting instead.
+    `LEAST_STEPS` steps. A smooth activation, a stronger weight decay and the network with the lowest validation loss
+    guard against overfitting instead.
 
     Args:
       config: the settings.
@@ -127,11 +127,11 @@ def with_defaults(config: Config, task: Task, n: int) -> Config:
     """
     epochs = max(40, math.ceil(LEAST_STEPS * config.batch_size / n))
     if task == "classification":
-        defaults: dict[str, Any] = {"norm": "batch", "dropout": 0.3, "epochs": 40}
+        defaults: dict[str, Any] = {"activation": "relu", "norm": "batch", "dropout": 0.3, "epochs": 40}
     else:
-        defaults = {"norm": "layer", "dropout": 0.0, "epochs": epochs}
+        defaults = {"activation": "gelu", "norm": "layer", "dropout": 0.0, "epochs": epochs}
         if config.optimizer == "adamw":
-            defaults["weight_decay"] = 1.0
+            defaults["weight_decay"] = 0.3
         if config.validation > 0:  # never stops early, but keeps the best network
             defaults["patience"] = max(1, math.ceil(epochs if config.epochs is None else config.epochs))
     return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
@@ -148,11 +148,11 @@ def make_net(config: Config, outputs: int, width: Array | None = None) -> Layer:
     Raises:
       ValueError: for unknown names and sizes out of range.
     """
-    checks.one_of("--activation", "activation", config.activation, ACTIVATIONS)
-    config = with_defaults(config, "classification", 1)  # a run folder of a sweep has settings without a task
+    config = with_defaults(config, "classification", 1)  # settings may be checked before the task is known
     assert config.dropout is not None
+    name = checks.one_of("--activation", "activation", str(config.activation), ACTIVATIONS)
     checks.one_of("--norm", "normalisation", str(config.norm), ("none", "batch", "layer"))
-    activation = ACTIVATIONS[config.activation]
+    activation = ACTIVATIONS[name]
     norm = None if config.norm == "none" else config.norm
     if config.skip:
         if width is not None:
@@ -244,7 +244,7 @@ def make_run(config: Config, task: Task, outputs: int, n: int, width: Array | No
       ValueError: for settings out of range.
     """
     checks.positive_int("--batch-size", "batch size", config.batch_size)
-    config = with_defaults(config, task, n)
+    config = with_defaults(config, "classification", n)
     assert config.epochs is not None
     checks.in_range("--epochs", "epochs", config.epochs, "[0, inf)")
     steps = int(config.epochs * n / config.batch_size + 1)

@@ -37,7 +37,7 @@ RATES = ", ".join(f"{rate:g} for {name}" for name, rate in LEARNING_RATES.items(
 LEARNING_RATE_HELP = f"Peak learning rate. Default: {RATES}."
 WIDTH_HELP = "Width of the hidden layers."
 DROPOUT_HELP = "Probability of dropping each hidden value. Default: 0.3; 0 for a regression."
-WEIGHT_DECAY_HELP = "Weight decay of adamw and lion. Default: 0.01; 1 for a regression with adamw."
+WEIGHT_DECAY_HELP = "Weight decay of adamw and lion. Default: 0.01; 0.3 for a regression with adamw."
 LABEL_SMOOTHING_HELP = "Share of each label's probability that is spread evenly over all classes."
 
 Name = Annotated[
@@ -83,7 +83,10 @@ Validation = Annotated[
 ]
 
 Depth = Annotated[int, option("Number of hidden layers; with --skip, of residual blocks of two layers.", NETWORK)]
-Activation = Annotated[str, option(f"Activation function: {', '.join(ACTIVATIONS)}.", NETWORK)]
+Activation = Annotated[
+    str | None,
+    option(f"Activation function: {', '.join(ACTIVATIONS)}. Default: relu; gelu for a regression.", NETWORK),
+]
 Norm = Annotated[
     Literal["none", "batch", "layer"] | None,
     option("Normalisation before each activation. Default: batch; layer for a regression.", NETWORK),

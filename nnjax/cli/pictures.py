@@ -61,7 +61,7 @@ def describe(config: Config, scores: Mapping[str, float | None] | None = None, *
     rate = LEARNING_RATES[config.optimizer] if config.learning_rate is None else config.learning_rate
     parts = {
         "data": name + (f" → {config.target}" if config.target else ""),
-        "network": f"{config.depth} × {width} {config.activation}" if config.depth else "linear",
+        "network": f"{config.depth} × {width} {config.activation or ''}".strip() if config.depth else "linear",
         "skip": "with skips" if config.skip else "",
         "norm": "" if config.norm in (None, "none") else f"{config.norm} norm",
         "dropout": f"dropout {config.dropout:g}" if config.dropout and "dropout" not in omit else "",

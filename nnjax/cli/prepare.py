@@ -81,19 +81,20 @@ def check_data_options(command: str, name: str | None, written: set[str], *, any
             raise ValueError(f"{option_name(setting)} applies only to files; {name} has {reason}; omit it")
 
 
-def prepare(config: Config, table: Table | None = None) -> Prepared:
+def prepare(config: Config, repeated: Table | None = None) -> Prepared:
     """Load the data, hold out the validation data, print the sizes and make the run.
 
     Args:
       config: the settings.
-      table: the encoding of a run that is repeated: what it read as texts is read as texts again.
+      repeated: the encoding of a run that is repeated: what it read as texts is read as texts again, and its settings
+        are complete.
 
     Raises:
       FileNotFoundError, ValueError: if the data cannot be read, or a part of a split would be empty.
     """
-    texts = [] if table is None else [column.name for column in table.columns if column.kind == "text"]
-    if table is not None and table.task == "classification" and table.target_kind == "text":
-        texts.append(table.target)
+    texts = [] if repeated is None else [column.name for column in repeated.columns if column.kind == "text"]
+    if repeated is not None and repeated.task == "classification" and repeated.target_kind == "text":
+        texts.append(repeated.target)
     named = config.data in NAMES
     options = TableOptions(
         target=config.target, task=config.task, categorical=split_names(config.categorical),
@@ -120,7 +121,8 @@ def prepare(config: Config, table: Table | None = None) -> Prepared:
     )
     for note in dataset.notes:
         say(escape(note))
-    config = with_defaults(config, table.task, n)
+    if repeated is None:
+        config = with_defaults(config, dataset.table.task, n)
     run = make_run(config, table.task, table.outputs, n)
     return Prepared(dataset, training, rows, held_out, run, config)
 

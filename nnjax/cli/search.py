@@ -57,7 +57,7 @@ def search_command(
     weight_decay: Annotated[str | None, o.option(o.WEIGHT_DECAY_HELP, SEARCHED)] = None,
     label_smoothing: Annotated[str, o.option(o.LABEL_SMOOTHING_HELP, SEARCHED)] = str(D.label_smoothing),
     depth: Annotated[str, o.option("Number of hidden layers; a list is searched one by one.", SEARCHED)] = str(D.depth),
-    activation: Annotated[str, o.option("Activation function, or a list of them.", SEARCHED)] = D.activation,
+    activation: Annotated[str | None, o.option("Activation function, or a list of them.", SEARCHED)] = None,
     norm: Annotated[str | None, o.option("Normalisation: none, batch or layer, or a list.", SEARCHED)] = None,
     optimizer: Annotated[str, o.option("Update rule, or a list of them.", SEARCHED)] = D.optimizer,
     batch_size: Annotated[str, o.option("Examples per step, or a list.", SEARCHED)] = str(D.batch_size),

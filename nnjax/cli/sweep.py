@@ -16,7 +16,7 @@ from rich.table import Table as Grid
 from nnjax import train
 from nnjax.cli import options as o
 from nnjax.cli import run_folder
-from nnjax.cli.config import SWEEPABLE, Config, check_settings, make_run
+from nnjax.cli.config import SWEEPABLE, Config, check_settings, make_run, with_defaults
 from nnjax.cli.console import console, option_name, quote, say
 from nnjax.cli.devices import start_devices, versions
 from nnjax.cli.fitting import fit_arguments
@@ -70,7 +70,7 @@ def sweep_command(
     test_share: o.TestShare = D.test_share,
     validation: o.Validation = D.validation,
     depth: o.Depth = D.depth,
-    activation: o.Activation = D.activation,
+    activation: o.Activation = None,
     norm: o.Norm = None,
     skip: o.Skip = D.skip,
     optimizer: o.Optimizer = D.optimizer,
@@ -179,7 +179,8 @@ def make_swept_run(config: Config, prepared: Prepared, hyper: dict[str, Any]) ->
     table, numbers = prepared.dataset.table, dict(hyper)
     width = numbers.pop("width", None)
     n = len(prepared.training.x)
-    return make_run(replace(config, **numbers), table.task, table.outputs, n, width)
+    config = with_defaults(replace(config, **numbers), table.task, n)
+    return make_run(config, table.task, table.outputs, n, width)
 
 
 def _parse_request(settings: dict[str, Any]) -> Request:

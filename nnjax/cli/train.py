@@ -53,7 +53,7 @@ def train_command(
     validation: o.Validation = D.validation,
     width: Annotated[int, o.option(o.WIDTH_HELP, o.NETWORK)] = D.width,
     depth: o.Depth = D.depth,
-    activation: o.Activation = D.activation,
+    activation: o.Activation = None,
     norm: o.Norm = None,
     dropout: Annotated[float | None, o.option(o.DROPOUT_HELP, o.NETWORK)] = None,
     skip: o.Skip = D.skip,
