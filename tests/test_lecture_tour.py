@@ -3,6 +3,7 @@
 import functools
 import inspect
 import re
+import threading
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,7 +13,7 @@ from nnjax import cli, nn
 from nnjax.lecture import IDEAS, PARTS
 from nnjax.lecture.idea import PREAMBLE, code_of, format_number
 from nnjax.lecture.page import make_page
-from nnjax.lecture.section import Section, run_section
+from nnjax.lecture.section import make_section, run_sections
 
 pytest.importorskip("matplotlib")
 
@@ -26,9 +27,7 @@ def run(name):
 @functools.cache
 def section(name):
     """Return the section of an idea, from the run above."""
-    idea = IDEAS[name]
-    once = idea._replace(functions=(*idea.functions[:-1], lambda: run(name)))
-    return Section(idea, *code_of(idea), *run_section(once)[3:])
+    return make_section(IDEAS[name], *run(name))
 
 
 # --- the numbers
@@ -399,6 +398,26 @@ def test_command_prints_an_idea_and_writes_its_page(tmp_path, monkeypatch, capsy
     lecture("softmax")  # its own page is replaced
 
 
+def small_idea(name, run):
+    return IDEAS["softmax"]._replace(name=name, functions=(lambda: (run(), ()),), draw=lambda: [])
+
+
+def test_two_ideas_run_at_the_same_time_and_are_shown_in_order():
+    started = threading.Event()
+    first = small_idea("first", lambda: {"second has started": started.wait(30)})
+    second = small_idea("second", lambda: started.set() or {"n": 2})
+    sections = list(run_sections([first, second]))
+    assert [section.idea.name for section in sections] == ["first", "second"]
+    assert sections[0].numbers == {"second has started": "1"}
+
+
+def test_an_error_of_an_idea_ends_the_tour():
+    sections = run_sections([small_idea("first", lambda: {"n": 1}), small_idea("second", lambda: {"n": 1 // 0})])
+    assert next(sections).numbers == {"n": "1"}
+    with pytest.raises(ZeroDivisionError):
+        next(sections)
+
+
 def test_list_names_all_ideas(capsys):
     lecture("--list")
     out = capsys.readouterr().out
@@ -420,7 +439,7 @@ def test_other_files_are_not_overwritten(tmp_path):
 
 
 def test_a_page_that_cannot_be_written_is_noticed_before_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr("nnjax.lecture.section.run_section", lambda *_: pytest.fail("it was run"))
+    monkeypatch.setattr("nnjax.lecture.section.run_sections", lambda *_: pytest.fail("it was run"))
     with pytest.raises(ValueError, match="is a folder"):
         lecture("softmax", "--out", str(tmp_path))
     with pytest.raises(ValueError, match="does not exist"):

@@ -44,7 +44,7 @@ def lecture_command(
     """
     from nnjax.lecture import IDEAS, PARTS
     from nnjax.lecture.page import GENERATOR, make_page
-    from nnjax.lecture.section import run_section
+    from nnjax.lecture.section import run_sections
 
     if show_list:
         _print_list(PARTS)
@@ -54,15 +54,14 @@ def lecture_command(
         checks.one_of("lecture", "idea", idea, tuple(IDEAS))
     path = out or Path("lecture.html" if idea is None else f"lecture-{idea}.html")
     _check_page(path, GENERATOR)
-    sections: dict[str, list[Section]] = {}
-    for part, ideas in PARTS.items():
-        for chosen in ideas:
-            if idea in (None, chosen.name):
-                before = [section.idea for done in sections.values() for section in done]
-                section = run_section(chosen, before)
-                sections.setdefault(part, []).append(section)
-                _print_section(section)
-    write_file(path, make_page(sections).encode())
+    chosen = [other for other in IDEAS.values() if idea in (None, other.name)]
+    sections = {}
+    for section in run_sections(chosen):
+        sections[section.idea.name] = section
+        _print_section(section)
+    parts = {part: [sections[i.name] for i in ideas if i.name in sections] for part, ideas in PARTS.items()}
+    page = make_page({part: shown for part, shown in parts.items() if shown})
+    write_file(path, page.encode())
     say(f"pictures in {escape(str(path))}, for any browser")
 
 

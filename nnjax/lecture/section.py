@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -26,17 +27,38 @@ class Section(NamedTuple):
     pictures: list[tuple[float, str]]  # width in inches, SVG element
 
 
-def run_section(idea: Idea, before: Sequence[Idea] = ()) -> Section:
-    """Run an idea and draw its picture.
+def run_sections(ideas: Sequence[Idea]) -> Iterator[Section]:
+    """Run ideas and draw them, in order.
+
+    Most of the time is compilation, so two ideas are run at the same time.
+
+    Raises:
+      ModuleNotFoundError: if matplotlib is missing; then nothing is run.
+    """
+    with drawing(""):
+        pass
+    pool = ThreadPoolExecutor(2)
+    try:
+        runs = [pool.submit(idea.run) for idea in ideas]
+        for i, (idea, run) in enumerate(zip(ideas, runs, strict=True)):
+            numbers, drawn = run.result()
+            yield make_section(idea, numbers, drawn, ideas[:i])
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def make_section(
+    idea: Idea, numbers: dict[str, Any], drawn: Any, before: Sequence[Idea] = ()
+) -> Section:
+    """Return the section of an idea.
 
     Args:
       idea: the idea.
+      numbers: the numbers that its run returned.
+      drawn: what the run returned for the picture.
       before: ideas that are shown before it.
-
-    Raises:
-      ModuleNotFoundError: if matplotlib is missing.
     """
-    numbers, figures = run_and_draw(idea)
+    figures = draw_idea(idea, drawn)
     with drawing(idea.name):  # saving depends on the look, too
         pictures = [
             (float(figure.get_figwidth()), svg(figure, f"{idea.name}-{i}"))
@@ -46,15 +68,10 @@ def run_section(idea: Idea, before: Sequence[Idea] = ()) -> Section:
     return Section(idea, *code_of(idea, before), formatted, pictures)
 
 
-def run_and_draw(idea: Idea) -> tuple[dict[str, Any], list[Figure]]:
-    """Run an idea; return its numbers and the figures of its panels.
-
-    Raises:
-      ModuleNotFoundError: if matplotlib is missing.
-    """
-    with drawing(idea.name):  # fails before the run if matplotlib is missing
-        numbers, drawn = idea.run()
-        return numbers, [panel.get_figure() for panel in idea.draw(*_to_numpy(drawn))]
+def draw_idea(idea: Idea, drawn: Any) -> list[Figure]:
+    """Return the panels of an idea as figures, from what its run returned for them."""
+    with drawing(idea.name):
+        return [panel.get_figure() for panel in idea.draw(*_to_numpy(drawn))]
 
 
 def _to_numpy(value: Any) -> Any:
