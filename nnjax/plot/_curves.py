@@ -104,8 +104,9 @@ def _draw(
     if not x.size:
         return np.zeros(0)
     marker = "." if len(x) < 50 else None
+    width = 1.5 if len(x) < 100 else 0.9  # noise in thick lines hides the other line
     if members == 1:
-        axes.plot(x, y[:, 0], color=color, label=label, marker=marker)
+        axes.plot(x, y[:, 0], color=color, label=label, marker=marker, linewidth=width)
         return y[np.isfinite(y)]
     for member in range(min(members, MOST_LINES)):
         axes.plot(x, y[:, member], color=color, linewidth=0.6, alpha=0.35, label=f"_member {member}")
@@ -114,7 +115,7 @@ def _draw(
         low, high = np.nanquantile(y, [0.1, 0.9], axis=1)
         axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
     if len(x):
-        axes.plot(x, np.nanmedian(y, axis=1), color=color, label=label, marker=marker)
+        axes.plot(x, np.nanmedian(y, axis=1), color=color, label=label, marker=marker, linewidth=width)
     return y[np.isfinite(y)]
 
 
