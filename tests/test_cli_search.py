@@ -74,6 +74,16 @@ def test_structures_of_a_regression(tmp_path):
     assert re.search("best setting again with: nnjax train .*d.csv --target target", ended.out)
 
 
+def test_the_picture_is_drawn_again(search, tmp_path):
+    path = shutil.copytree(search[0], tmp_path / "run")
+    picture = (path / "search.png").read_bytes()
+    (path / "search.png").unlink()
+    assert "search.png written to" in succeed("plot", path).out
+    assert (path / "search.png").read_bytes() == picture
+    (path / "search.csv").unlink()
+    assert_mistake(nnjax("plot", path), ".*holds an unfinished search: search.csv is missing")
+
+
 MISTAKES = {
     (): "nothing is searched; give a list or a range, as in --learning-rate",
     ("--dropout", "0..1.5"): r"dropout: rate must be in \[0, 1\), got 1.5",

@@ -21,15 +21,18 @@ from nnjax.cli.html_report import write_report
 from nnjax.cli.pictures import Subject, draw
 from nnjax.cli.prepare import Prepared, prepare
 from nnjax.cli.receipt import data_digest
+from nnjax.cli.search import PICTURE, redraw_search
 from nnjax.cli.sweep import redraw_sweep
 
 
 def plot_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run or sweep.", parser=o.path)],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of a finished run, sweep or search.", parser=o.path)
+    ],
 ) -> None:
     """Draw all pictures of a run again, and write report.html, a page that holds them all.
 
-    For a sweep, these are the pictures of its hyper-parameters.
+    For a sweep or a search, these are the pictures of its hyper-parameters.
     The weights are read from the folder and the data from their file; nothing is trained.
 
     For example: nnjax plot runs/digits-20260101-120000
@@ -38,6 +41,10 @@ def plot_command(
     if (run / run_folder.SWEEP).is_file():
         redraw_sweep(run)
         say(f"pictures and {run_folder.REPORT} written to [bold]{escape(str(run))}[/]")
+        return
+    if (run / run_folder.SEARCH).is_file():
+        redraw_search(run)
+        say(f"{PICTURE} written to [bold]{escape(str(run))}[/]")
         return
     config, table = run_folder.load_config(run)
     summary = run_folder.load_result(run, config)

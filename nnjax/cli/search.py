@@ -1,8 +1,10 @@
 """`nnjax search`: find the best settings, and stop bad ones early."""
 
+import csv
 import itertools
 import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +21,7 @@ from nnjax.cli.config import SETTINGS, STRUCTURAL, SWEEPABLE, Config, check_sett
 from nnjax.cli.console import console, option_name, say
 from nnjax.cli.devices import start_devices, versions
 from nnjax.cli.evaluation import score_prediction
-from nnjax.cli.history import in_target_units
+from nnjax.cli.history import in_target_units, read_number
 from nnjax.cli.hyperparameters import Values, parse_values
 from nnjax.cli.leaders import leaders_table, shown_leaders
 from nnjax.cli.messages import explain
@@ -147,8 +149,7 @@ def search_command(
 
     def write(path: Path) -> None:
         if plots:
-            context = f"{Path(config.data).name} · {len(table)} trials, method {own['method']}"
-            write_file(path / PICTURE, plot.png(plot.search(table, names, log=_log_names(request), context=context)))
+            _draw(path, request, table, own["method"])
         write_records(path / run_folder.TRIALS, table)
 
     if resume is None:
@@ -229,6 +230,31 @@ def _parse_request(settings: dict[str, Any]) -> Request:
     if "width" in space:
         config = replace(config, width=int(numbers["width"].high))
     return Request(config, space, rungs)
+
+
+def redraw_search(path: Path) -> None:
+    """Draw the picture of a finished search again.
+
+    Raises:
+      FileNotFoundError: if the search is not finished.
+    """
+    settings = run_folder.load_search(path)
+    request = _parse_request(settings)
+    if not (path / run_folder.TRIALS).is_file():
+        raise FileNotFoundError(f"{path} holds an unfinished search: {run_folder.TRIALS} is missing")
+    texts = [name for name, d in request.space.items() if any(isinstance(value, str) for value in d.values)]
+    with (path / run_folder.TRIALS).open(newline="", encoding="utf-8") as file:
+        table = [
+            {name: value if name in (*texts, "status") else read_number(value) for name, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+    _draw(path, request, table, settings["method"])
+
+
+def _draw(path: Path, request: Request, table: Sequence[Mapping[str, Any]], method: str) -> None:
+    context = f"{Path(request.config.data).name} · {len(table)} trials, method {method}"
+    figure = plot.search(table, list(request.space), log=_log_names(request), context=context)
+    write_file(path / PICTURE, plot.png(figure))
 
 
 def _log_names(request: Request) -> list[str]:
