@@ -24,7 +24,7 @@ def column_values(frame: Frame, name: str) -> np.ndarray:
     if type(getattr(column, "dtype", None)).__name__ == "CategoricalDtype":  # of pandas; categories may be numbers
         values = values.astype(object)
     elif values.dtype == object:
-        values = _unboxed(values)
+        values = _unbox(values)
     if values.ndim != 1:
         raise ValueError(f"column {name!r} must be one value for each row, got an array of shape {values.shape}")
     if values.dtype.kind == "f":
@@ -42,7 +42,7 @@ def column_values(frame: Frame, name: str) -> np.ndarray:
     return np.array([None if _is_missing(value) else clean(str(value)) for value in values.tolist()], object)
 
 
-def _unboxed(values: np.ndarray) -> np.ndarray:
+def _unbox(values: np.ndarray) -> np.ndarray:
     """Return Python numbers as an array of numbers, and all other objects unchanged."""
     numbers = values.tolist() if values.ndim == 1 and values.size else [None]
     if not all(isinstance(value, Real | Decimal) and not isinstance(value, bool) for value in numbers):

@@ -128,7 +128,7 @@ def _own_leaves(shapes: Leaves, path: Path) -> dict[str, str]:
 
 def _images(where: str, net: nn.Layer, x: PyTree, names: Mapping[Path, str], owners: set[Path]) -> dict[Path, Image]:
     """Return the image that is flattened before each layer with parameters, by path."""
-    flattened = _flattened(net, x)
+    flattened = _flatten_inputs(net, x)
     result: dict[Path, Image] = {}
     image: Image = ()
     inside: Path = ()  # the branch that the last flattened image is in
@@ -155,7 +155,7 @@ def _is_branch(name: str) -> bool:
     return kind_of(name)[0] in BRANCHES
 
 
-def _flattened(net: nn.Layer, x: PyTree) -> dict[Path, Image]:
+def _flatten_inputs(net: nn.Layer, x: PyTree) -> dict[Path, Image]:
     """Return the shape of the input of each `flatten`, without the batch, by path."""
     trees = jax.eval_shape(net.init, jax.random.key(0), x)
     program = jax.make_jaxpr(lambda trees, x: net.apply(trees[0], trees[1], x, train=False))(

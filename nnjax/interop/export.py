@@ -56,7 +56,7 @@ def export(
 
     Raises:
       ValueError, TypeError: if params, state and x do not fit the network.
-      InconclusiveDimensionOperation: of JAX, if the network's Python code branches on the batch size.
+      InconclusiveDimensionOperation: an error of JAX, if the network's Python code branches on the batch size.
       OSError: if writing fails. An existing file stays intact.
 
     >>> from zipfile import ZipFile

@@ -279,7 +279,7 @@ _NORM = {"scale": ("scale", same, same), "bias": ("bias", same, same)}
 _NO_EFFECT = {"scale": 1.0, "bias": 0.0}
 
 
-def _reversed(w: Array) -> Array:
+def _reverse_kernel(w: Array) -> Array:
     return jnp.flip(w, tuple(range(w.ndim - 2)))
 
 
@@ -370,7 +370,7 @@ _TABLE: dict[str, Sequence[Convention]] = {
     "dense": [renamed(_DENSE)],
     "maxout": [renamed(_DENSE)],
     "conv": [renamed(_DENSE)],
-    "conv_transpose": [renamed(_DENSE | {"w": ("kernel", _reversed, _reversed)})],
+    "conv_transpose": [renamed(_DENSE | {"w": ("kernel", _reverse_kernel, _reverse_kernel)})],
     "embedding": [renamed({"w": ("embedding", same, same)})],
     "learned_positions": [renamed({"w": ("embedding", same, same)})],
     "layer_norm": [renamed(_NORM, _NO_EFFECT)],

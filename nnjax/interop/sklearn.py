@@ -131,15 +131,15 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         checks.positive_int(where, "members", self.members)
         if self.batch_size is not None:
             checks.positive_int(where, "batch_size", self.batch_size)
-        loss = _shared(self.loss or self._default_loss)
-        optimizer = _optimizer(_shared(self.optimizer), self.learning_rate)
+        loss = _deduplicate(self.loss or self._default_loss)
+        optimizer = _optimizer(_deduplicate(self.optimizer), self.learning_rate)
         batch_size = self.batch_size and min(self.batch_size, n)
         return train.Run(_network(*self._design), loss, optimizer, batch_size=batch_size)
 
     def _design_network(self, outputs: int) -> None:
         """Store what determines the network, because the estimator's parameters may be changed after a fit."""
         hidden = checks.items(type(self).__name__, "hidden", self.hidden, "(100,)")
-        self._design = (_shared(self.net), hidden, outputs, self.loss is losses.gaussian_nll)
+        self._design = (_deduplicate(self.net), hidden, outputs, self.loss is losses.gaussian_nll)
 
     def _outputs(self, X: Any) -> Any:
         """Return the network's outputs (members, n, outputs), or a pair of such means and log-variances.
@@ -215,7 +215,7 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         if len(self.classes_) < 2:
             raise ValueError(f"Classifier: y holds only one class, {self.classes_[0]}; at least two are needed")
         self._design_network(len(self.classes_))
-        data = self._encoded(data)
+        data = self._encode_labels(data)
         return self._train(data, np.asarray(data.y))
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
@@ -241,9 +241,9 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         if first:
             self.classes_ = known
             self._design_network(len(known))
-        return self._train_epoch(self._encoded(data))
+        return self._train_epoch(self._encode_labels(data))
 
-    def _encoded(self, data: Data) -> Data:
+    def _encode_labels(self, data: Data) -> Data:
         """Return the examples with the positions of their labels in `classes_`."""
         return data._replace(y=np.searchsorted(self.classes_, data.y).astype(np.int32))
 
@@ -286,7 +286,7 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
         """
         data = self._examples(X, y, sample_weight, reset=True, y_numeric=True, multi_output=True)
         self._set_scale(data)
-        return self._train(data._replace(y=self._standardised(data.y)), None)
+        return self._train(data._replace(y=self._standardise(data.y)), None)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch on these rows, continuing from the last `fit` or `partial_fit`.
@@ -300,7 +300,7 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
         data = self._examples(X, y, sample_weight, reset=first, y_numeric=True, multi_output=True)
         if first:
             self._set_scale(data)
-        return self._train_epoch(data._replace(y=self._standardised(data.y)))
+        return self._train_epoch(data._replace(y=self._standardise(data.y)))
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Return the predictions, and their standard deviations if requested.
@@ -342,12 +342,12 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
         self._shape = data.y.shape[1:]
         self._design_network(y.shape[1])
 
-    def _standardised(self, y: np.ndarray) -> np.ndarray:
+    def _standardise(self, y: np.ndarray) -> np.ndarray:
         scaled = (np.asarray(y, np.float64).reshape(len(y), -1) - self.y_mean_) / self.y_std_
         return scaled.astype(jnp.result_type(float))
 
 
-def _shared(function: Any) -> Any:
+def _deduplicate(function: Any) -> Any:
     """Return the same object for equal partial functions: `clone` copies them, and JAX compiles again for each copy."""
     if not isinstance(function, partial):
         return function

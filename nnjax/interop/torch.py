@@ -212,7 +212,7 @@ def _gru_to_ours(theirs: Leaves) -> Leaves:
     return _recurrent_to_ours(theirs) | {"b": b, "b_h": theirs["bias_hh"][2 * size :]}
 
 
-def _normed(kind: str, inner: str) -> list[Convention]:
+def _norm_conventions(kind: str, inner: str) -> list[Convention]:
     """Return the conventions of `weight_norm` and `spectral_norm` of a layer: parametrisations and the older hooks."""
     to, back = _WEIGHTS[inner]
     if kind == "weight_norm":
@@ -273,7 +273,7 @@ def _conventions(kind: str, arguments: str) -> Sequence[Convention]:
     if kind in ("weight_norm", "spectral_norm"):
         inner, _, _ = kind_of(arguments)
         known = ("dense", "conv") if kind == "weight_norm" else _WEIGHTS  # lengths along the first axis
-        return _normed(kind, inner) if inner in known else []
+        return _norm_conventions(kind, inner) if inner in known else []
     return [_TABLE[kind]] if kind in _TABLE else []
 
 

@@ -67,8 +67,8 @@ def _features_first(x: Array, w: Array, b: Array | None) -> Array:
 def _product(x: Array, w: Array) -> Array:
     """Return x w, whose weight gradient is computed as (∇yᵀ x)ᵀ on CPUs.
 
-    For 10 outputs, JAX's own xᵀ ∇y takes 3 to 8 times as long there. It makes a training step of a 64-32-10 network on
-    32 examples 10 % longer.
+    For 10 outputs, JAX's own xᵀ ∇y takes 3 to 8 times as long there. This makes a training step of a 64-32-10 network
+    on 32 examples 10 % longer.
     """
     return jnp.dot(x, w)
 

@@ -36,7 +36,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: expected an object, got {_shortened(content)}")
+        raise ValueError(f"{path} is damaged: expected an object, got {_shorten(content)}")
     return content
 
 
@@ -89,7 +89,7 @@ def check_kind(place: str, value: Any, kind: Any) -> Any:
     if isinstance(value, dict) and (names is not None or typing.is_typeddict(origin)):
         return _check_fields(place, value, origin)
     if not _is_plain(value, kind):
-        raise ValueError(f"{place} must be {_words(kind)}, got {_shortened(value)}")
+        raise ValueError(f"{place} must be {_words(kind)}, got {_shorten(value)}")
     return value
 
 
@@ -102,7 +102,7 @@ def _check_union(place: str, value: Any, kind: Any) -> Any:
         except ValueError as error:
             problems.append(str(error))
     inner = [problem for problem in problems if not problem.startswith(f"{place} must be ")]
-    raise ValueError(inner[0] if inner else f"{place} must be {_words(kind)}, got {_shortened(value)}")
+    raise ValueError(inner[0] if inner else f"{place} must be {_words(kind)}, got {_shorten(value)}")
 
 
 def _check_fields(place: str, value: dict[str, Any], kind: Any) -> Any:
@@ -112,7 +112,7 @@ def _check_fields(place: str, value: dict[str, Any], kind: Any) -> Any:
     required = kind.__required_keys__ if is_dict else set(kind._fields) - set(kind._field_defaults)
     unknown, missing = [name for name in value if name not in kinds], sorted(required - value.keys())
     if unknown or missing:
-        problem = f"has an unknown entry {_shortened(unknown[0])}" if unknown else f"lacks the entry {missing[0]!r}"
+        problem = f"has an unknown entry {_shorten(unknown[0])}" if unknown else f"lacks the entry {missing[0]!r}"
         raise ValueError(f"{place} {problem}")
     fields = {name: check_kind(f"{place}.{name}", item, kinds[name]) for name, item in value.items()}
     return fields if is_dict else kind(**fields)
@@ -140,7 +140,7 @@ def _words(kind: Any) -> str:
     return "a list" if origin is list else WORDS.get(kind, "an object")
 
 
-def _shortened(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:100]}…"
 
@@ -149,7 +149,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for name, value in pairs:
         if name in content:
-            raise ValueError(f"the entry {_shortened(name)} occurs twice")
+            raise ValueError(f"the entry {_shorten(name)} occurs twice")
         content[name] = value
     return content
 
@@ -159,4 +159,4 @@ def _refuse(name: str) -> NoReturn:
 
 
 def _finite_float(text: str) -> float:
-    return float(text) if math.isfinite(float(text)) else _refuse(_shortened(text))
+    return float(text) if math.isfinite(float(text)) else _refuse(_shorten(text))

@@ -184,8 +184,8 @@ class Run:
         )
         with jax.named_scope("init"):
             drawn = net.init(jax.random.fold_in(key, INIT_STREAM), batch.x)
-            params = drawn[0] if params is None else _checked("params", params, drawn[0])
-            state = drawn[1] if state is None else _checked("state", state, drawn[1])
+            params = drawn[0] if params is None else _match_drawn("params", params, drawn[0])
+            state = drawn[1] if state is None else _match_drawn("state", state, drawn[1])
             place = f"in the loss of {net.name}" if self.objective is None else f"in the objective of {net.name}"
             with checks.located(place):
                 jax.eval_shape(partial(evaluate_objective, self._objective, train=False), params, state, batch, key=key)
@@ -406,7 +406,7 @@ def _scores(metric: Metric, prediction: PyTree, data: Data) -> Log:
     return {part: jnp.asarray(value) for part, value in scores.items()}
 
 
-def _checked(name: str, tree: PyTree, drawn: PyTree) -> PyTree:
+def _match_drawn(name: str, tree: PyTree, drawn: PyTree) -> PyTree:
     """Return initial values with the dtypes of the drawn ones, after checking their structure and shapes."""
     checks.same_structure("Run.init", name, tree, drawn)
     for (path, leaf), like in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(drawn), strict=True):

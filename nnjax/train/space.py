@@ -75,7 +75,7 @@ def choice(values: Iterable[float]) -> Dimension:
     >>> train.choice([16, 32, 64]).values
     (16, 32, 64)
     """
-    numbers = _listed("choice", values)
+    numbers = _as_list("choice", values)
     if any(isinstance(v, bool) or not isinstance(v, (int, float, np.integer, np.floating)) for v in numbers):
         raise TypeError(
             f"choice: values must be numbers, which are traced, got {numbers!r:.80}; settings that change the program "
@@ -102,7 +102,7 @@ def structure(values: Iterable[Any]) -> Dimension:
     >>> train.structure([1, 2, 3]).values
     (1, 2, 3)
     """
-    return Dimension("structure", _listed("structure", values))
+    return Dimension("structure", _as_list("structure", values))
 
 
 def values_at(dimension: Dimension, units: np.ndarray) -> np.ndarray:
@@ -151,7 +151,7 @@ def _ends(where: str, low: Any, high: Any) -> tuple[float, float]:
     return low, high
 
 
-def _listed(where: str, values: Any) -> tuple[Any, ...]:
+def _as_list(where: str, values: Any) -> tuple[Any, ...]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise TypeError(f"{where}: values must be a list, got {values!r:.80}")
     listed = tuple(values)

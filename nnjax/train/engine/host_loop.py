@@ -77,7 +77,7 @@ def run_job(
         where = options.folder  # the folder of the last checkpoint: a different one if this one cannot be written
         saves = where is not None and jax.process_index() == 0  # only this process knows when it last saved
         stops, size, saved_at, final = _stops(job, options), options.chunk_steps or 1, time.perf_counter(), False
-        with _rescued(job, save, lambda: (fs, logs, final, where)):
+        with _rescue(job, save, lambda: (fs, logs, final, where)):
             # Zero steps, and the validation of a copy, compile the programs
             fs, log, status = advance(fs, logs.done, logs.done, next_feed(logs.done, interrupted).block)
             logs = logs.with_room(log, job.total_steps)
@@ -140,7 +140,7 @@ def _interruption(job: Job, folder: Path | None, fs: FitState, logs: Logs, *, wa
 
 
 @contextmanager
-def _rescued(job: Job, save: Save, current: Callable[[], tuple[FitState, Logs, bool, Path | None]]) -> Iterator[None]:
+def _rescue(job: Job, save: Save, current: Callable[[], tuple[FitState, Logs, bool, Path | None]]) -> Iterator[None]:
     """Save the last state if an error of the source, of a callback or of the disk ends the run.
 
     Args:

@@ -163,7 +163,7 @@ def gatherer(
         position[order] = np.arange(len(order), dtype=np.int32)
         positions = np.zeros(drawn.shape, np.int32)
         positions[needed] = position.reshape(-1, batch)
-        block = jax.tree.map(lambda a: _aligned((drawn.size, *a.shape[1:]), a.dtype), sample)
+        block = jax.tree.map(lambda a: _empty_aligned((drawn.size, *a.shape[1:]), a.dtype), sample)
         filled = 0
         for piece in pieces(rows[order], source.bytes_per_row):
             if closed.is_set():
@@ -237,7 +237,7 @@ def to_device(ensemble: Ensemble, block: Block) -> Block:
     return Block(data, shard_members(ensemble, block.positions))
 
 
-def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def _empty_aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Return an empty array that JAX does not copy: one whose memory begins at a multiple of 64 bytes."""
     size = int(np.prod(shape)) * dtype.itemsize
     memory = np.empty(size + 64, np.uint8)

@@ -104,7 +104,7 @@ def _save_elsewhere(folder: Path, tree: PyTree, metadata: dict[str, Any], error:
       OSError: the error, if the new folder cannot be written either.
 
     Warns:
-      RuntimeWarning: with the new folder.
+      RuntimeWarning: always; the message names the new folder.
     """
     group = folder.name.startswith("group-")  # see `member_groups.group_folder`
 
