@@ -359,7 +359,7 @@ def test_wrong_inputs_keys_and_parameters_are_named(name):
         (lambda: nn.serial(nn.flatten), r"^serial: got the function flatten, which builds a layer; call it"),
         (lambda: nn.dense(2).apply(nn.dense(3).init(key, x)[0], (), x, train=False),
          r"^dense\(2\): params\['w'\] must have the shape \(inputs, 2\), got \(3, 3\)"),
-        (lambda: nn.dense(2).apply((), (), x, train=False), r"^dense\(2\): params must be a dict of w, b, as init"),
+        (lambda: nn.dense(2).apply((), (), x, train=False), r"^dense\(2\): params must be a dict of w, b, as returned"),
         (lambda: nn.dense(2, w_init="he"), r"^dense\(2\): w_init must be a function such as nn\.initializers"),
         (lambda: nn.dropout(True), r"^dropout: rate must be one number, got True"),
         (lambda: nn.with_precision(nn.dense(2), compute="float33"), "compute must be a floating dtype .* 'float33'"),

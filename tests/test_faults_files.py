@@ -269,7 +269,7 @@ NPZ = {
     "wrong checksum": (lambda path: change(archive(path, x=X, y=Y), at=16, to=b"\7\7"), "array x: .*CRC"),
     "a number": (lambda path: archive(path, x=np.array(1.0), y=Y), "an array named x .* is missing"),
     "no columns": (lambda path: archive(path, x=np.zeros((30, 0)), y=Y), "the target 'y' is the only column"),
-    "x and y of different length": (lambda path: archive(path, x=X, y=Y[1:]), r"x is \(30, 2\), y \(29,\)"),
+    "x and y of different length": (lambda path: archive(path, x=X, y=Y[1:]), r"got x \(30, 2\) and y \(29,\)"),
     "large integers": (lambda path: archive(path, x=np.full((30, 1), 2**53 + 1), y=Y), "has more digits"),
     "beyond float64": (
         lambda path: archive(path, x=np.full((30, 1), 10.0, np.longdouble) ** 400, y=Y),
@@ -392,7 +392,7 @@ SETS = {  # training images and labels, test images and labels; the message
     "images and labels swapped": (idx_bytes((4,)), images(4), images(2), idx_bytes((2,)), "are two files swapped"),
     "labels swapped": (images(4), idx_bytes((2,)), images(2), idx_bytes((4,)), "4 images, but .* 2 labels.* swapped"),
     "no images": (images(0), idx_bytes((0,)), images(2), idx_bytes((2,)), "holds 0 images"),
-    "images of another size": (images(4), idx_bytes((4,)), images(2, 3), idx_bytes((2,)), r"test \(3, 3\)"),
+    "images of another size": (images(4), idx_bytes((4,)), images(2, 3), idx_bytes((2,)), r"test images \(3, 3\)"),
     "colour images": (idx_bytes((4, 2, 2, 3)), idx_bytes((4,)), images(2), idx_bytes((2,)), r"expected \(n, rows, col"),
     "labels of two axes": (images(4), idx_bytes((4, 1)), images(2), idx_bytes((2,)), r"expected \(n,\) uint8"),
     "floats": (
