@@ -139,7 +139,7 @@ def fit_table(
       training: row numbers of the training part.
       columns: kinds and formats of the columns of a file; None for columns in memory.
       missing: treatment of missing values, see `load`.
-      na: texts that mean missing, besides the usual ones.
+      na: texts that mean missing, in addition to the usual ones.
       lines: (rows,) the line of each row in its file, for messages.
 
     Raises:

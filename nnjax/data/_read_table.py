@@ -56,7 +56,7 @@ def read_table(
         numbers or missing values; "text" for texts that are read neither as numbers nor as dates.
       separator: the separator of a CSV file; None to detect it.
       decimal: the decimal sign of a CSV file; None to detect it.
-      na: texts that mean missing, besides the usual ones.
+      na: texts that mean missing, in addition to the usual ones.
       more: further columns of the file to return unchanged. Only with a table.
 
     Raises:

@@ -1,0 +1,46 @@
+"""The result of fit: its short form, and the scores at the lowest validation loss."""
+
+import jax
+import numpy as np
+import pytest
+
+from nnjax import losses, metrics, nn, optim, train
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(30, 3)).astype(np.float32)
+DATA = (X, (X[:, 0] > 0).astype(np.int32))
+RUN = train.Run(nn.dense(2), losses.cross_entropy, optim.sgd(0.5), batch_size=4, metrics=(metrics.accuracy,))
+
+
+@pytest.fixture(scope="module")
+def folds():
+    return train.fit(RUN, DATA, epochs=4, folds=train.k_fold(jax.random.key(0), n=30, k=4), progress=False)
+
+
+def test_folds_have_their_scores_at_their_best_epochs(folds):
+    scores = folds.best_scores()
+    assert scores.keys() == {"epoch", "loss", "accuracy"}
+    history = np.array([record["validation_loss"] for record in folds.history])
+    np.testing.assert_array_equal(scores["loss"], history.min(0))
+    np.testing.assert_allclose(scores["loss"], folds.best.score, rtol=1e-6)
+    for fold, epoch in enumerate(scores["epoch"]):
+        record = folds.history[int(epoch) - 1]
+        assert record["validation_accuracy"][fold] == scores["accuracy"][fold]
+
+
+def test_a_single_run_has_numbers():
+    result = train.fit(RUN, DATA, epochs=3, validation=DATA, progress=False)
+    scores = result.best_scores()
+    assert type(scores["loss"]) is float
+    assert scores["loss"] == min(record["validation_loss"] for record in result.history)
+    with pytest.raises(ValueError, match="nothing was validated; fit with validation= or folds="):
+        train.fit(RUN, DATA, epochs=1, progress=False).best_scores()
+
+
+def test_a_result_is_shown_in_short(folds):
+    text = repr(folds)
+    assert text.startswith("Result(members=4, steps=2")
+    assert f"validation_accuracy={np.mean(folds.history[-1]['validation_accuracy']):.4g}" in text
+    assert text.endswith("; means over the members)")
+    assert len(text) < 200
+    assert repr(folds._replace(diverged=np.array([-1, 3, -1, -1]))).count("diverged=[1]") == 1
