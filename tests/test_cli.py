@@ -315,7 +315,7 @@ def test_replay_names_the_rows_of_the_file(files, tmp_path, monkeypatch, validat
     interrupted("train", tmp_path / "out.csv", "--out", tmp_path / "run", *given)
     ended = nnjax("replay", tmp_path / "run", *(() if member is None else ("--member", 2)))
     assert ended.code == 1, ended
-    assert f"; rows {row} of out.csv (from 0, header not counted)\n" in ended.out
+    assert f"; rows {row + 2} of out.csv (numbered by the lines of the file)\n" in ended.out
     if member is not None:
         assert ", member 2: " in ended.out
 

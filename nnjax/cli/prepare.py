@@ -36,7 +36,9 @@ class Prepared(NamedTuple):
 
     dataset: Dataset
     training: Data
-    rows: np.ndarray  # rows of the training data, counted in the file or in the training part of a named data set
+    rows: (
+        np.ndarray
+    )  # lines of the training data in a CSV file, else rows in the file or in a named set's training part
     held_out: Data | None  # validation data
     run: Run
     config: Config  # the settings, with the defaults of the task
@@ -141,8 +143,8 @@ def describe_rows(name: str) -> str:
     """Return a description of the rows that `Prepared.rows` numbers, for messages."""
     if name in NAMES:
         return f"the training part of {name} (from 0)"
-    header = "" if name.lower().endswith((".npz", ".parquet")) else ", header not counted"
-    return f"{Path(name).name} (from 0{header})"
+    how = "from 0" if name.lower().endswith((".npz", ".parquet")) else "numbered by the lines of the file"
+    return f"{Path(name).name} ({how})"
 
 
 def _join_names(names: list[str]) -> str:
@@ -160,7 +162,8 @@ def split_names(names: str | None) -> list[str]:
 def _hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Data, np.ndarray, Data | None]:
     """Return the training data, their rows, and the validation data; None without validation."""
     y = np.asarray(dataset.train.y)
-    rows = np.arange(len(y)) if dataset.rows is None else dataset.rows
+    numbers = dataset.rows if dataset.lines is None else dataset.lines
+    rows = np.arange(len(y)) if numbers is None else numbers
     if share == 0:
         return dataset.train, rows, None
     try:

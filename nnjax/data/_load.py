@@ -67,8 +67,8 @@ def load(
       seed: random seed of that split.
 
     Returns:
-      `Dataset(train, test, table, why, rows, notes)`. Images are flat, with pixels in [0, 1]. Features of a table are
-      standardised with the mean and standard deviation of the training part.
+      `Dataset(train, test, table, why, rows, notes, lines)`. Images are flat, with pixels in [0, 1]. Features of a
+      table are standardised with the mean and standard deviation of the training part.
 
     Raises:
       FileNotFoundError: if a file is missing; the message names the file and explains how to get it.

@@ -35,6 +35,7 @@ class Dataset(NamedTuple):
     why: str = ""  # the reason why this task was chosen, in words
     rows: np.ndarray | None = None  # row numbers of the training part, from 0 without the header; None for a named set
     notes: tuple[str, ...] = ()  # how the columns were read and gaps were filled, in words
+    lines: np.ndarray | None = None  # the lines of the training rows; None unless they are from a CSV file
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def _encode(raw: RawTable, place: str, targets: list[str], options: TableOptions
             warnings.warn(f"{place}: {warning}", stacklevel=5)
     notes += _column_notes(frame, table)
     train, test = (Data(jnp.asarray(x[part]), jnp.asarray(y[part])) for part in parts)
-    return Dataset(train, test, table, why, rows[parts[0]], tuple(notes))
+    return Dataset(train, test, table, why, rows[parts[0]], tuple(notes), None if lines is None else lines[parts[0]])
 
 
 def _check_rows(place: str, n: int) -> None:
