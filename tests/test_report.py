@@ -92,6 +92,13 @@ def test_the_report_is_one_file_with_everything(run):
     assert read_json(run / "receipt.json")["weights"] in page.text
 
 
+def test_settings_that_were_chosen_are_bold(run):
+    settings = (run / "report.html").read_text().partition("<h2>Settings</h2>")[2].partition("</section>")[0]
+    bold = re.findall(r"<tr class=strong><td[^>]*>([^<]*)", settings)
+    assert {"--target", "--members", "--width"} <= set(bold)
+    assert not {"data", "--strategy", "--learning-rate", "--dropout", "--seed"} & set(bold)
+
+
 def test_the_page_adapts_to_narrow_and_dark_screens(run):
     content = (run / "report.html").read_text()
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in content

@@ -17,6 +17,7 @@ from nnjax.cli.pictures import Subject, describe
 from nnjax.data.table import Task
 from nnjax.storage.atomic_write import write_file
 from nnjax.storage.json_file import read_json
+from nnjax.train.engine.ensemble import platform_strategy
 
 MOST_CLASSES = 100  # rows of the table of recalls
 CAPTIONS = {
@@ -184,7 +185,8 @@ def _settings(config: Config, task: Task, n: int) -> str:
     defaults |= {"optimizer": Config("").optimizer, "batch_size": Config("").batch_size}
     settings = {name: value for name, value in asdict(config).items() if value is not None}
     settings.setdefault("learning_rate", LEARNING_RATES[config.optimizer])
-    defaults["learning_rate"] = LEARNING_RATES[config.optimizer]
+    defaults |= {"learning_rate": LEARNING_RATES[config.optimizer], "strategy": platform_strategy()}
+    defaults["data"] = config.data
     rows = [[option_name(name) if name != "data" else "data", _setting(value)] for name, value in settings.items()]
     changed = [i for i, (name, value) in enumerate(settings.items()) if value != defaults[name]]
     note = html_page.paragraph("Bold settings differ from their defaults.", faint=True)
