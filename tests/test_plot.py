@@ -382,6 +382,28 @@ def test_function_of_an_ensemble_has_its_members_and_a_band():
     assert not axes.collections
 
 
+def test_repetition_shows_relative_differences_and_the_arrays_that_differ():
+    first, repeated = np.array([[2.0, 1.0], [4.0, np.nan]]), np.array([[2.0, 1.5], [4.0, np.nan]])
+    figure = plot.repetition(first, repeated, {"a": 1e-6, "b": 0.25, "c": np.nan}, tolerance=0.01)
+    losses, weights = figure.axes
+    assert title(figure)[0] == "Repetition: how far it is from the first run"
+    drawn = [line.get_ydata() for line in losses.lines if len(line.get_xdata()) == 2][:2]
+    np.testing.assert_allclose(drawn, [[1e-9, 0.5], [1e-9, np.nan]])
+    assert "tolerance, 0.01" in lines(losses)
+    assert [text.get_text() for text in weights.get_yticklabels()] == ["a", "b", "c"]  # the largest on top
+    assert [bar.get_width() for bar in weights.patches] == [1e-6, 0.25]
+    assert [text.get_text() for text in weights.texts] == ["not comparable"]
+    with pytest.raises(ValueError, match=r"^repetition: "):
+        plot.repetition(first, first[0], {})
+
+
+def test_a_repetition_with_the_same_bits():
+    figure = plot.repetition(np.array([1.0, np.nan]), np.array([1.0, np.nan]), {})
+    assert title(figure)[0] == "Repetition: equal, bit for bit"
+    assert len(figure.axes) == 1
+    assert is_png(plot.png(figure))
+
+
 def test_long_names_keep_both_ends():
     assert style.shorten("a long name 17", 9) == "a lon… 17"
     assert style.shorten("short $", 9) == r"short \$"
@@ -460,6 +482,9 @@ PICTURES = {
     "first_layer": lambda context: plot.first_layer(np.eye(16), (4, 4), context=context),
     "regions": lambda context: plot.regions(
         upper, np.eye(3, 2), np.array([0, 1, 1]), ["a", "b"], ["x", "y"], context=context
+    ),
+    "repetition": lambda context: plot.repetition(
+        np.ones(10), 1 + 1e-4 * np.arange(10), {"params/1/w": 1e-3, "params/4/w": np.nan}, context=context
     ),
     "function": lambda context: plot.function(
         lambda x: np.stack([x, 2 * x]), np.arange(4) * 1e6, np.arange(4) * 2e6, "a", "b", context=context

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import SMALL, Exit, assert_mistake, change_json, nnjax, read_json, succeed, write_wine
 
-from nnjax import train
+from nnjax import plot, train
 from nnjax.cli import receipt, run_folder
 from nnjax.cli.config import Config
 from nnjax.storage import checkpoint, tensor_file
@@ -127,6 +127,20 @@ def test_one_bit_of_weights_that_are_well_written_fails_too(copy):
         "weights.safetensors has changed since the run: it does not match its SHA-256",
         r"params/1/w: 1 of 56 numbers differ from the repeated training, by up to \d",
     )
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_picture_shows_which_leaf_differs(copy, tmp_path, monkeypatch):
+    drawn, repetition = [], plot.repetition
+    monkeypatch.setattr(plot, "repetition", lambda *a, **k: drawn.append(a) or repetition(*a, **k))
+    assert nnjax("verify", copy, "--plot", tmp_path / "same.png").code == 0
+    leaves, _ = run_folder.read_weights(copy / "weights.safetensors")
+    tree = {name: leaf + np.float32(0.5 if name == "params/1/w" else 0) for name, leaf in leaves.items()}
+    write_file(copy / "weights.safetensors", *tensor_file.serialize(tree, "nnjax-weights", {}))
+    assert nnjax("verify", copy, "--plot", tmp_path / "other.png").code == 1
+    assert [(list(apart), np.array_equal(*losses)) for *losses, apart in drawn] == [([], True), (["params/1/w"], True)]
+    assert drawn[1][2]["params/1/w"] == pytest.approx(0.5)
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("same.png", "other.png"))
 
 
 @pytest.mark.usefixtures("quick")

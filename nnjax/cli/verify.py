@@ -1,8 +1,10 @@
 """`nnjax verify`: train a run again and compare the result."""
 
+import math
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+import numpy as np
 import typer
 from rich.markup import escape
 
@@ -14,14 +16,20 @@ from nnjax.cli.devices import start_devices
 from nnjax.cli.evaluation import evaluate
 from nnjax.cli.fitting import fit
 from nnjax.cli.messages import explain_divergence
+from nnjax.cli.pictures import describe
 from nnjax.cli.prepare import prepare
 from nnjax.storage import tensor_file
+from nnjax.storage.atomic_write import write_file
 from nnjax.train.engine.errors import format_differences
 from nnjax.train.engine.fingerprint import differences
 
 
 def verify_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.", parser=o.path)],
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="PNG file to draw: the differences of the losses and the weights.", parser=o.path),
+    ] = None,
 ) -> None:
     """Train a run again from its settings and its seed, and compare the weights bit for bit.
 
@@ -56,6 +64,13 @@ def verify_command(
         result = fit(config, prepared, mesh)
     outcome = evaluate(config, prepared, result)
     repeated = receipt.make_receipt(config, prepared, outcome, losses=result.losses, mesh=mesh, resumed_anyway=False)
+    leaves, _ = tensor_file.named_leaves({"params": outcome.params, "state": outcome.state})
+    unequal = receipt.weight_differences(weights, leaves) if weights else []
+    if plot is not None:
+        apart = {d.name: d.largest for d in unequal}
+        if repeated["weights"] != saved["weights"] and not apart:
+            apart = {run_folder.WEIGHTS: math.nan}
+        _draw(plot, saved, repeated, apart, describe(config, saved["test"]))
     changes = differences(saved["bits_depend_on"], repeated["bits_depend_on"])
     if changes or saved["resumed_anyway"]:
         reason = f"this machine or its libraries differ:\n{format_differences(changes)}"
@@ -72,12 +87,21 @@ def verify_command(
         )
     if repeated["weights"] != saved["weights"]:
         problems.append("the weights of the repeated training differ from those in the receipt")
-    leaves, _ = tensor_file.named_leaves({"params": outcome.params, "state": outcome.state})
-    for d in receipt.weight_differences(weights, leaves) if weights else []:
+    for d in unequal:
         problems.append(
             f"{d.name}: {d.numbers:,} of {d.size:,} numbers differ from the repeated training, by up to {d.largest:.3g}"
         )
     _end(run, problems, f"bit for bit: parameters and state have the SHA-256 {saved['weights'][:16]}…")
+
+
+def _draw(path: Path, saved: receipt.Receipt, repeated: receipt.Receipt, apart: dict[str, float], context: str) -> None:
+    """Draw the differences of the first losses and of the weights, if there are equally many losses."""
+    from nnjax import plot
+
+    first, now = (np.array(losses["first_losses"], float) for losses in (saved, repeated))
+    if first.shape == now.shape and first.size:
+        picture = plot.repetition(first, now, apart, tolerance=receipt.LOSS_TOLERANCE, context=context)
+        write_file(path, plot.png(picture))
 
 
 def _end(path: Path, problems: list[str], agreement: str = "") -> NoReturn:

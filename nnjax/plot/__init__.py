@@ -10,11 +10,12 @@ from nnjax.plot._importance import importance
 from nnjax.plot._predictions import predictions, residuals
 from nnjax.plot._regions import regions
 from nnjax.plot._reliability import reliability
+from nnjax.plot._repetition import repetition
 from nnjax.plot._search import search
 from nnjax.plot._style import png
 from nnjax.plot._sweep import sweep
 
 __all__ = [
     "confusion", "curves", "ensemble_size", "first_layer", "function", "importance", "mistakes", "png", "predictions",
-    "regions", "rejection", "reliability", "residuals", "search", "spread", "sweep", "uncertain",
+    "regions", "rejection", "reliability", "repetition", "residuals", "search", "spread", "sweep", "uncertain",
 ]  # fmt: skip
