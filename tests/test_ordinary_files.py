@@ -248,6 +248,15 @@ def test_declared_missing_texts_and_rare_texts(tmp_path):
     assert loaded.table.gaps({"c": np.array(["new"], object), "a": np.ones(1)}) == []
 
 
+def test_numbers_with_a_word_for_missing_among_them_are_warned_of(tmp_path):
+    power = [str(i % 15) for i in range(N - 1)] + ["?"]
+    path = write(tmp_path / "t.csv", "power,a,t\n" + rows(power, A, LABELS))
+    with pytest.warns(UserWarning, match=r"column 'power' is read as texts: 39 of 40 .* '\?' in line 41 .* --na '\?'"):
+        assert len(data.load(path, target="t").table.columns[0].categories) == 16
+    declared = data.load(path, target="t", na=["?"], missing="mean").table
+    assert declared.columns[0].kind == "number"
+
+
 # Several targets and DataFrames
 
 

@@ -36,7 +36,7 @@ def choose_task(
         return task, "task was set"
     if not is_numeric(values):
         if distinct > max(len(values) / 2, 2):
-            if nearly := _nearly_numbers(name, as_texts(values), line):
+            if nearly := nearly_numbers(name, as_texts(values), line):
                 raise TableError([nearly])
             example, row = _example(as_texts(values))
             raise ValueError(
@@ -93,14 +93,14 @@ def _text_problems(name: str, values: np.ndarray, columns: Mapping[str, Column],
     is_categorical = name in columns and columns[name].kind == "category"
     if not (distinct == len(texts) or (distinct > MOST_CATEGORIES and not is_categorical)):
         return []
-    if nearly := _nearly_numbers(name, values, line):
+    if nearly := nearly_numbers(name, values, line):
         return [nearly]
     example, row = _example(values)
     text = f"{distinct} distinct texts in {len(texts)} rows, for example {quote(example)} in {line(row)}"
     return [Problem(name, text, ("drop",) if distinct == len(texts) else ("categorical", "drop"))]
 
 
-def _nearly_numbers(name: str, values: np.ndarray, line: Line) -> Problem | None:
+def nearly_numbers(name: str, values: np.ndarray, line: Line) -> Problem | None:
     """Return the problem of a column in which at most a tenth of the texts are not numbers."""
     texts = [text for text in values.tolist() if text is not None]
     numbers = len(texts) - count_texts(texts)

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax import checks
-from nnjax.data._fit_table import choose_task, find_problems, fit_table
+from nnjax.data._fit_table import choose_task, find_problems, fit_table, nearly_numbers
 from nnjax.data._frame import missing_rows
 from nnjax.data._kinds import Kind
 from nnjax.data._numbers import Decimal
-from nnjax.data._problems import TableError
+from nnjax.data._problems import TableError, line_numbers
 from nnjax.data._read_table import RawTable, check_column, in_memory, read_table
 from nnjax.data._split import split_rows
 from nnjax.data._suspicious import index_column, warnings_about
@@ -24,6 +24,7 @@ from nnjax.types import Data
 
 MISSING_RULES = ("error", "drop", "mean", "median", "category")
 LEAST_ROWS = 5
+FEW_TEXTS = 10  # as many or fewer may be codes such as 01, 1 and A
 
 
 class Dataset(NamedTuple):
@@ -146,11 +147,23 @@ def _encode(raw: RawTable, place: str, targets: list[str], options: TableOptions
     )
     x, y = table.features(frame, lines=lines), table.targets(frame, lines=lines)
     if warn:
-        for warning in warnings_about(frame, table, lines):
+        for warning in (*_nearly_numbers(raw), *warnings_about(frame, table, lines)):
             warnings.warn(f"{place}: {warning}", stacklevel=5)
     notes += _column_notes(frame, table)
     train, test = (Data(jnp.asarray(x[part]), jnp.asarray(y[part])) for part in parts)
     return Dataset(train, test, table, why, rows[parts[0]], tuple(notes), None if lines is None else lines[parts[0]])
+
+
+def _nearly_numbers(raw: RawTable) -> Iterator[str]:
+    """Yield a sentence for each column of texts that would hold numbers without a few of its texts."""
+    for name, column in raw.columns.items():
+        if name in raw.frame and column.kind == "text" and len(set(raw.frame[name].tolist())) > FEW_TEXTS:
+            problem = nearly_numbers(name, raw.frame[name], line_numbers(raw.lines))
+            if problem is not None:
+                yield (
+                    f"column {name!r} is read as texts: {problem.text}; if {problem.word!r} means missing, declare it "
+                    f"with --na {problem.word!r}, or na=[{problem.word!r}] in Python"
+                )
 
 
 def _check_rows(place: str, n: int) -> None:
