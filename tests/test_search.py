@@ -420,6 +420,11 @@ def test_nothing_recompiles_for_new_trials_and_a_second_search(caplog):
         ({"trials": 0}, ValueError, "trials must be ≥ 1"),
         ({"score": "f1"}, ValueError, "loss, with a minus"),
         ({"validation": None}, ValueError, "pass validation= or folds="),
+        ({"callbacks": print}, TypeError, "callbacks must be a sequence"),
+        ({"out": 5}, TypeError, "out must be a folder"),
+        ({"resume": "yes"}, ValueError, "resume must be True, False or 'anyway'"),
+        ({"folds": 5}, TypeError, "folds must be train.Folds"),
+        ({"folds": train.k_fold(KEY, 20, 2), "seeds": 2}, ValueError, "seeds must be 1"),
         ({"space": RATE | {"n": train.structure(range(9))}}, ValueError, "trials ≥"),
     ],
 )

@@ -15,7 +15,6 @@ from nnjax import checks
 from nnjax.data import n_rows, sample
 from nnjax.data._transfers import allow_transfers
 from nnjax.storage import checkpoint
-from nnjax.storage.paths import as_path
 from nnjax.train.compare import PairedDifference
 from nnjax.train.engine.distributed import refuse_forked_process
 from nnjax.train.engine.ensemble import Ensemble, Strategy, index_tree
@@ -166,12 +165,9 @@ def search(
     for name, number in (("trials", trials), ("population", population), ("seeds", seeds), ("networks", networks)):
         checks.positive_int("search", name, number)
     keep = KEEP.get(method, 1 / 3) if keep is None else float(keep)
-    if validation is None and folds is None:
-        raise ValueError("search: trials are compared by their validation scores; pass validation= or folds=")
-    if folds is not None and seeds > 1:
-        raise ValueError(f"search: folds have a key each already, so seeds must be 1, got {seeds}")
+    _check_scored(validation, folds, seeds)
     key = checks.key("search", jax.random.key(0) if key is None else key)
-    folder = None if out is None else as_path(out)
+    folder = _folder(out, resume, save_every)
     if folder is not None:
         _check_layout(folder, structured=any(d.kind == "structure" for d in dimensions.values()), resume=bool(resume))
     replicates = seeds if folds is None else len(folds.train.table)
@@ -265,9 +261,26 @@ def _check_arguments(
     reserved = [name for name in dimensions if name in COLUMNS or name.startswith(("validation_", SCORE))]
     if reserved:
         raise ValueError(f"search: {reserved[0]!r} is a column of the table; rename the setting")
-    for callback in callbacks:
+    for callback in checks.items("search", "callbacks", callbacks, "[f]"):
         checks.function_of("search", "callbacks", callback, "table")
     return dimensions, _check_rungs(rungs)
+
+
+def _check_scored(validation: Any, folds: Any, seeds: int) -> None:
+    """Check that there are data to compare trials on, and either seeds or folds."""
+    if validation is None and folds is None:
+        raise ValueError("search: trials are compared by their validation scores; pass validation= or folds=")
+    if folds is not None:
+        checks.instance("search", "folds", folds, Folds, "train.Folds(train, held_out), as train.k_fold returns")
+    if folds is not None and seeds > 1:
+        raise ValueError(f"search: folds have a key each already, so seeds must be 1, got {seeds}")
+
+
+def _folder(out: Any, resume: Any, save_every: Any) -> Path | None:
+    """Return the folder for checkpoints, after checking the arguments that concern it."""
+    if not isinstance(resume, bool) and resume != "anyway":
+        raise ValueError(f"search: resume must be True, False or 'anyway', got {resume!r:.80}")
+    return FitOptions(epochs=1, out=out, resume=resume, save_every=save_every).folder  # checks the others
 
 
 def _check_layout(folder: Path, *, structured: bool, resume: bool) -> None:
