@@ -28,6 +28,14 @@ def test_folds_have_their_scores_at_their_best_epochs(folds):
         assert record["validation_accuracy"][fold] == scores["accuracy"][fold]
 
 
+def test_steps_of_folds_of_different_sizes_are_their_own():
+    run = train.Run(nn.dense(2), losses.cross_entropy, optim.sgd(0.1), batch_size=1)
+    data = (X[:9], DATA[1][:9])
+    result = train.fit(run, data, epochs=2, folds=train.k_fold(jax.random.key(0), n=9, k=2), progress=False)
+    assert [record["step"].tolist() for record in result.history] == [[4, 5], [8, 10]]
+    np.testing.assert_array_equal(result.ts.step, [8, 10])
+
+
 def test_a_single_run_has_numbers():
     result = train.fit(RUN, DATA, epochs=3, validation=DATA, progress=False)
     scores = result.best_scores()
