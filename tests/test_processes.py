@@ -209,3 +209,42 @@ def test_only_a_lost_process_is_explained(monkeypatch):
 
 def test_a_single_process_agrees_with_itself():
     assert distributed.all_agree(7, (True, False)) == (7, (True, False))
+
+
+SEARCH = """
+import sys
+import jax
+import numpy as np
+from nnjax import losses, nn, optim, train
+from nnjax.storage import checkpoint
+from nnjax.train.engine import distributed
+
+index, count, port, out = sys.argv[1:]
+if int(count) > 1:
+    distributed.join_processes(f"127.0.0.1:{port}", int(count), int(index))
+x = np.random.default_rng(0).normal(size=(64, 5)).astype(np.float32)
+y = (np.arange(64) % 3).astype(np.int32)
+mesh = jax.make_mesh((jax.device_count(),), ("members",), axis_types=(jax.sharding.AxisType.Auto,))
+make_run = lambda hyper: train.Run(nn.dense(3), losses.cross_entropy, optim.sgd(hyper["rate"]), batch_size=8)
+found = train.search(
+    make_run, {"rate": train.log_uniform(1e-3, 0.3)}, (x, y), validation=(x[:20], y[:20]), trials=9, population=4,
+    rungs=(1, 2), mesh=mesh, out=out, resume=True, save_every=0,
+)
+rows = [{name: value for name, value in row.items() if name != "status"} for row in found.table]
+print("result", checkpoint.digest((rows, found.best.params)))
+"""
+
+
+def test_a_search_over_two_processes_has_the_bits_of_one(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    environment.pop("XLA_FLAGS", None)
+    with Children() as children:
+        for count in (1, 2):
+            port = free_port()
+            for index in range(count):
+                command = [sys.executable, "-c", SEARCH, str(index), str(count), str(port), str(tmp_path / str(count))]
+                pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+                children.append(subprocess.Popen(command, **pipes, env=environment))
+        assert len(set(results(children))) == 1
+    one, two = (checkpoint.files(tmp_path / count)[-1] for count in "12")
+    assert one.read_bytes() == two.read_bytes()
