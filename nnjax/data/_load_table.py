@@ -195,6 +195,7 @@ def _column_notes(frame: Mapping[str, np.ndarray], table: Table) -> Iterator[str
     rare = [column.name for column in table.columns if column.others]
     if rare:
         yield f"texts whose most frequent values are categories, with one category for all others: {list_names(rare)}"
-    filled = [f"{gap.problem.column} ({len(gap.rows):,})" for gap in table.gaps(frame) if not gap.unknown]
+    gaps = [] if table.fill is None else table.gaps(frame)
+    filled = [f"{gap.problem.column} ({len(gap.rows):,})" for gap in gaps if not gap.unknown]
     if filled:
         yield f"missing values filled ({table.missing}): {list_names(filled)}"
