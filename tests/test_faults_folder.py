@@ -187,7 +187,7 @@ KINDS = {  # file and change: message
     ("config.json", '{"versions": {"jax": 1}}'): "content.versions.jax must be text, got 1",
     ("config.json", '{"width": 1e3}'): "width must be an integer, got 1000.0",
     ("config.json", '{"width": 99999999999999999999}'): "width must be an integer, got 99999999999999999999",
-    ("config.json", '{"epochs": [1]}'): r"epochs must be a finite number, got \[1\]",
+    ("config.json", '{"epochs": [1]}'): r"epochs must be a finite number or null, got \[1\]",
     ("result.json", '{"test": 3}'): "result.json is damaged: content.test must be an object or null, got 3",
     ("result.json", '{"test": {"loss": "x"}}'): "content.test.loss must be a finite number or null, got 'x'",
     ("result.json", '{"left_out": [0]}'): "left_out does not fit members=None in config.json",
