@@ -7,7 +7,7 @@ fix it.
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
@@ -25,6 +25,18 @@ def located(place: str) -> Iterator[None]:
         yield
     except Exception as error:
         error.add_note(place)
+        raise
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Explain the error of an `init` that computes with its input, of which only shapes and dtypes are known."""
+    try:
+        yield
+    except (AttributeError, TypeError) as error:
+        note = "init gets shapes and dtypes, not values; those of f(x) are jax.eval_shape(f, x)"
+        if "ShapeDtypeStruct" in str(error) and note not in getattr(error, "__notes__", []):
+            error.add_note(note)
         raise
 
 
@@ -102,18 +114,23 @@ def positive_int(where: str, name: str, value: Any, low: int = 1, *, bits: int =
     return int(value)
 
 
-def function_of(where: str, name: str, value: Any, *arguments: str) -> None:
-    """Check that `value` is a function that takes these arguments by position."""
-    call = f"({', '.join(arguments)})"
+def function_of(where: str, name: str, value: Any, *arguments: str, by_name: Sequence[str] = ()) -> None:
+    """Check that `value` is a function that takes these arguments by position, and the others by name."""
+    call = f"({', '.join([*arguments, *(['*'] if by_name else []), *by_name])})"
     if not callable(value) or isinstance(value, tuple):  # a Layer is a tuple; as a function it may crash JAX
         raise TypeError(f"{where}: {name} must be a function {call}, got {value!r:.80}")
     try:
-        inspect.signature(value).bind(*arguments)
-    except ValueError:  # a built-in function has no signature
+        signature = inspect.signature(value)
+    except (ValueError, TypeError):  # a built-in function has no signature
         return
-    except TypeError as error:
+    try:
+        signature.bind(*arguments, **dict.fromkeys(by_name))
+    except TypeError:
         function = getattr(value, "__name__", repr(value))
-        raise TypeError(f"{where}: {name} must be a function {call}, but {function} has {error}") from None
+        takes = [str(part.replace(annotation=part.empty)) for part in signature.parameters.values()]
+        raise TypeError(
+            f"{where}: {name} must be a function {call}, but {function} takes ({', '.join(takes)})"
+        ) from None
 
 
 def arrays(where: str, name: str, tree: Any) -> None:
@@ -240,10 +257,28 @@ def missing_name(module: str, public: Iterable[str], others: Mapping[str, str]) 
 
 
 def same_structure(where: str, name: str, tree: Any, like: Any) -> None:
-    """Check that a tree has the expected structure."""
+    """Check that a tree has the structure of the initial one."""
+    difference = structure_difference(tree, like)
+    if difference:
+        raise ValueError(f"{where}: {name} must have the structure of the initial ones; {difference}")
+
+
+def structure_difference(tree: Any, like: Any) -> str:
+    """Describe how the structure of a tree differs from the expected one: by leaves if possible; "" if it does not."""
     expected, got = str(jax.tree.structure(like)), str(jax.tree.structure(tree))
-    if expected != got:
-        raise ValueError(f"{where}: {name} must have the structure {expected}, got {got}")
+    if expected == got:
+        return ""
+    paths = [[path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(t)] for t in (like, tree)]
+    differences = {
+        "missing": sorted(set(paths[0]) - set(paths[1])),
+        "unexpected": sorted(set(paths[1]) - set(paths[0])),
+    }
+    parts = [
+        f"{kind}: {', '.join(found[:4])}{f' and {len(found) - 4} more' if len(found) > 4 else ''}"
+        for kind, found in differences.items()
+        if found
+    ]
+    return "; ".join(parts) or f"expected {expected}, got {got}"
 
 
 def one_of(where: str, name: str, value: str, known: Iterable[str]) -> str:

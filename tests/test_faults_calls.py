@@ -362,6 +362,11 @@ def test_wrong_inputs_keys_and_parameters_are_named(name):
         (lambda: nn.dense(2).apply((), (), x, train=False), r"^dense\(2\): params must be a dict of w, b, as returned"),
         (lambda: nn.dense(2, w_init="he"), r"^dense\(2\): w_init must be a function such as nn\.initializers"),
         (lambda: nn.dropout(True), r"^dropout: rate must be one number, got True"),
+        (lambda: nn.serial(nn.Layer("a", lambda key, x: ((), ()), lambda p, s, x, train: (x, s))),
+         r"^serial: apply of a must be a function \(params, state, x, \*, train, key\), but <lambda> takes \(p, s, x,"),
+        (lambda: nn.serial(nn.Layer("a", lambda key: ((), ()), nn.dense(2).apply)),
+         r"^serial: init of a must be a function \(key, x\), but <lambda> takes \(key\)"),
+        (lambda: nn.serial(nn.dense(2)).apply(({},), (), x, train=False), "got 0 entries; pass the state that init"),
         (lambda: nn.with_precision(nn.dense(2), compute="float33"), "compute must be a floating dtype .* 'float33'"),
     ],
 )  # fmt: skip

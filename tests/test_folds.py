@@ -206,6 +206,13 @@ def test_validation_data_replace_the_held_out_rows():
     np.testing.assert_allclose(result.history[-1]["validation_loss"][0], alone["loss"], rtol=1e-5)
 
 
+def test_folds_of_fewer_rows_than_the_data_warn():
+    with pytest.warns(UserWarning, match=f"folds are of rows 0 … 9, but the data have {N}.*with n={N}"):
+        fit(FULL, folds=train.k_fold(KEY, 10, 2), epochs=1)
+    skipped = train.Folds.from_splits([([1, 2], [3, 4])])  # other rows are left out deliberately
+    fit(FULL, folds=skipped, epochs=1)
+
+
 # Mistakes ------------------------------------------------------------------------------------------------------------
 
 
@@ -243,7 +250,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-@pytest.mark.filterwarnings("ignore:fit. batch_size 4 is larger")
+@pytest.mark.filterwarnings("ignore:fit. batch_size 4 is larger", "ignore:fit. the folds are of rows 0 … 5")
 def test_mistakes_are_named(name):
     call, kind, message = MISTAKES[name]
     with pytest.raises(kind, match=message):

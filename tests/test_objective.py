@@ -379,7 +379,11 @@ LOSSES, STATE = jnp.ones(BATCH), {}
 MISTAKES = {
     "loss and objective": ({"loss": losses.cross_entropy, "objective": PLAIN}, TypeError, "got both"),
     "neither": ({}, TypeError, "needs a loss or an objective=, got neither"),
-    "no function": ({"objective": 3}, TypeError, "objective must be a function such as"),
+    "no function": (
+        {"objective": 3},
+        TypeError,
+        r"objective must be a function \(params, state, batch, \*, train, key\), got 3",
+    ),
     "scalar": (
         {"objective": _returns((jnp.ones(()), (), {}))},
         ValueError,
@@ -426,7 +430,24 @@ WRONG_CALLS = {
     "start of another network": (
         lambda: fit(start={"w": jnp.ones(3)}),
         ValueError,
-        "start: params must have the structure",
+        "start: params must have the structure of the initial ones; missing: .*; unexpected: w",
+    ),
+    "objective of three": (
+        lambda: train.Run(NET, objective=lambda p, s, b: 0, optimizer=optim.sgd(0.1), batch_size=4),
+        TypeError,
+        r"objective must be a function \(params, state, batch, \*, train, key\), but <lambda> takes \(p, s, b\)",
+    ),
+    "objective without a log": (
+        lambda: train.Run(
+            NET, objective=lambda p, s, b, train, key: (b.x[:, 0], s), optimizer=optim.sgd(0.1), batch_size=4
+        ).init(KEY, DATA),
+        TypeError,
+        r"must return \(losses, state, log\), got 2 values; return {} as the log",
+    ),
+    "update of two": (
+        lambda: make_run(optimizer=optax.GradientTransformation(lambda p: (), lambda g, s: (g, s))).init(KEY, DATA),
+        ValueError,
+        r"an update rule is update\(gradients, state, parameters\) -> \(updates, state\)",
     ),
     "start of another shape": (
         lambda: fit(start=jax.tree.map(lambda a: a[..., :1], make_run().init(KEY, DATA).params)),
@@ -447,6 +468,26 @@ def test_wrong_calls_are_named(name):
     call, kind, message = WRONG_CALLS[name]
     with pytest.raises(kind, match=message):
         call()
+
+
+def test_a_network_that_reads_its_input_needs_data_or_an_init():
+    with pytest.raises(TypeError) as caught:
+        train.fit(replace(WITHOUT_DATA, net=nn.mlp([4], 1)), steps=1)
+    assert any("in a run without data, where x is ()" in note for note in caught.value.__notes__)
+
+
+def test_a_metric_that_leaves_jax_is_named():
+    def mean(prediction, target, weights):
+        return float(prediction.mean())
+
+    with pytest.raises(jax.errors.ConcretizationTypeError) as caught:
+        fit(make_run(metrics=(mean,)), validation=HELD_OUT)
+    assert any(note.startswith("in the metric mean, which JAX traces") for note in caught.value.__notes__)
+
+
+def test_a_saved_run_is_a_start_with_its_state(tmp_path):
+    first = fit(out=tmp_path)
+    assert_equal(fit(start=train.load(tmp_path)).ts, fit(start=first.ts).ts)
 
 
 @dataclass(frozen=True)

@@ -244,6 +244,11 @@ def test_a_different_search_is_not_resumed(tmp_path):
 # Results -------------------------------------------------------------------------------------------------------------
 
 
+def test_a_score_whose_lowest_value_is_the_worst_is_refused():
+    with pytest.raises(ValueError, match="'accuracy' would find the worst trial; pass '-accuracy'"):
+        search(score="accuracy")
+
+
 def test_the_best_network_predicts():
     found = search(score="-accuracy", trials=5)
     best = found.best

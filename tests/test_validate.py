@@ -46,10 +46,24 @@ def test_the_forms_of_data(form):
     np.testing.assert_array_equal(data.validate(pair).y, y)
 
 
-@pytest.mark.parametrize("invalid", [np.ones((6, 3)), {"x": 1, "y": 2}, (np.ones(3),), None])
-def test_invalid_data(invalid):
-    with pytest.raises(TypeError, match=r"must be nnjax.Data or a pair \(x, y\), got"):
+@pytest.mark.parametrize(
+    ("invalid", "says"),
+    [
+        (np.ones((6, 3)), r"an array \(6, 3\); for data without targets, pass \(x, None\)"),
+        ((np.ones(3),), r"a tuple of 1; for data without targets, pass \(x, None\)"),
+        (pd.DataFrame({"a": [1]}), r"DataFrame; data\.load\(frame, target=column\)"),
+        (data.load("digits"), r"Dataset; pass its part \.train or \.test"),
+        ({"x": 1, "y": 2}, "dict$"),
+        (None, "NoneType$"),
+    ],
+)
+def test_invalid_data(invalid, says):
+    with pytest.raises(TypeError, match=r"must be nnjax.Data or a pair \(x, y\), got " + says):
         data.validate(invalid)
+
+
+def test_data_without_targets():
+    assert data.validate((np.ones((6, 3), F), None)).y is None
 
 
 @pytest.mark.parametrize(
@@ -73,7 +87,7 @@ def test_invalid_data(invalid):
         # strings and objects
         ({"x": np.full((6, 3), "a")}, TypeError, "data.x must be numbers, got <U1; encode"),
         ({"x": np.full((6, 3), None)}, TypeError, "data.x must be numbers, got object"),
-        ({"y": np.array(list("ababab"))}, TypeError, "data.y must be numbers, got <U1"),
+        ({"y": np.array(list("ababab"))}, TypeError, r"data.y must be numbers, got <U1.*np\.unique"),
         ({"y": np.zeros(6, "datetime64[D]")}, TypeError, "got datetime64"),
         # no rows
         ({"x": np.ones((0, 3), F), "y": np.ones(0, int)}, ValueError, "data: 0 rows"),

@@ -36,8 +36,25 @@ def as_data(data: Any, name: str = "data") -> Data:
         return Data(*data)
     if hasattr(data, "gather"):
         raise TypeError("a Source can only be trained on; validation data must be Data or (x, y), in memory")
-    fix = "; call the function for its generator of batches" if inspect.isgeneratorfunction(data) else ""
-    raise TypeError(f"{name} must be nnjax.Data or a pair (x, y), got {type(data).__name__}{fix}")
+    got = type(data).__name__
+    if isinstance(data, tuple) and not hasattr(data, "_fields"):
+        got = f"a tuple of {len(data)}"
+    elif hasattr(data, "dtype"):
+        got = f"an array {tuple(data.shape)}"
+    raise TypeError(f"{name} must be nnjax.Data or a pair (x, y), got {got}{_way_to_data(data)}")
+
+
+def _way_to_data(data: Any) -> str:
+    """Return how to make examples from what was passed instead."""
+    if inspect.isgeneratorfunction(data):
+        return "; call the function for its generator of batches"
+    if hasattr(data, "train") and hasattr(data, "test"):
+        return "; pass its part .train or .test"
+    if hasattr(data, "columns"):
+        return "; data.load(frame, target=column) encodes a table"
+    if isinstance(data, tuple) or hasattr(data, "shape"):
+        return "; for data without targets, pass (x, None)"
+    return ""
 
 
 @allow_transfers
@@ -260,8 +277,9 @@ def warn_of_cast(name: str, dtype: Any, largest: float) -> None:
 def check_numbers(name: str, leaf: np.ndarray) -> None:
     """Check that an array holds numbers and has a row axis."""
     if leaf.dtype.kind not in "biufc" and not jnp.issubdtype(leaf.dtype, jnp.number):  # bfloat16 has the kind "V"
+        fix = ", or number the classes by np.unique(y, return_inverse=True)[1]" if name.endswith(".y") else ""
         raise TypeError(
-            f"{name} must be numbers, got {leaf.dtype}; encode text and categories as numbers, as data.load does"
+            f"{name} must be numbers, got {leaf.dtype}; encode text and categories as numbers, as data.load does{fix}"
         )
     if leaf.dtype.kind == "m":
         raise TypeError(f"{name} must be numbers, got {leaf.dtype}; divide by a unit, as in a / np.timedelta64(1, 's')")

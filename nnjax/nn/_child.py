@@ -39,7 +39,8 @@ def init_child(child: Child, key: Key, x: PyTree) -> tuple[Params, State, PyTree
     """
     with checks.located(_place(child, x)):
         check_arrays(child.parent, x)
-        pair = child.layer.init(jax.random.fold_in(key, child.position), x)
+        with checks.shapes_only():
+            pair = child.layer.init(jax.random.fold_in(key, child.position), x)
         params, state = _pair(child.layer, "init", "(params, state)", pair)
         return params, state, output_shape(child.layer, params, state, x)
 
@@ -100,7 +101,8 @@ def check_count(children: Sequence[Child], parent: str, params: Params, state: S
     for name, tree in (("params", params), ("state", state)):
         if not isinstance(tree, (tuple, list)) or len(tree) != n:
             got = f"{len(tree)} entries" if isinstance(tree, (tuple, list)) else type(tree).__name__
-            raise ValueError(f"{parent}: {name} must be a tuple of {n} entries, one per layer, got {got}")
+            fix = f"; pass the {name} that init returned" if isinstance(tree, tuple) and not tree else ""
+            raise ValueError(f"{parent}: {name} must be a tuple of {n} entries, one per layer, got {got}{fix}")
 
 
 def _place(child: Child, x: PyTree) -> str:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from nnjax import checks
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 
@@ -23,7 +24,12 @@ def as_layer(layer: LayerLike) -> Layer:
 def checked_layer(where: str, layer: LayerLike) -> Layer:
     """Return `as_layer(layer)`; errors name the function that the user called."""
     if isinstance(layer, Layer):
+        checks.function_of(where, f"init of {layer.name}", layer.init, "key", "x")
+        checks.function_of(
+            where, f"apply of {layer.name}", layer.apply, "params", "state", "x", by_name=("train", "key")
+        )
         return layer
+    refuse_module(where, layer)
     if not callable(layer):
         raise TypeError(
             f"{where}: a layer must be a Layer or a function of one array, got {type(layer).__name__}: {layer!r:.60}"
@@ -40,6 +46,16 @@ def checked_layer(where: str, layer: LayerLike) -> Layer:
         return function(x), state
 
     return Layer(getattr(function, "__name__", type(function).__name__), init, apply)
+
+
+def refuse_module(where: str, layer: Any) -> None:
+    """Raise TypeError for modules of other libraries that JAX cannot call, with the way to use them."""
+    libraries = {kind.__module__.partition(".")[0] for kind in type(layer).__mro__}
+    name = type(layer).__name__
+    if "torch" in libraries:
+        raise TypeError(f"{where}: {name} is a module of PyTorch; interop.torch.import_weights copies its weights")
+    if "flax" in libraries and hasattr(layer, "bind"):
+        raise TypeError(f"{where}: {name} is a module of Flax; wrap it, as in interop.flax.from_linen({name}(…))")
 
 
 def identity() -> Layer:

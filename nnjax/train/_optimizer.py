@@ -54,10 +54,12 @@ def _explain_failure(opt_state: OptState) -> Iterator[None]:
         while nodes and not hasattr(nodes[0], "_fields"):  # the states of a chain
             nodes = [part for node in nodes for part in (node if isinstance(node, tuple) else [])]
         names = [type(node).__name__ for node in nodes if hasattr(node, "_fields")] or [type(opt_state).__name__]
+        state = ", ".join(names)
         raise ValueError(
-            f"Run: the optimizer with the state {', '.join(names)} failed on the call update(gradients, state, "
-            f"parameters, value=loss): {type(error).__name__}: {error}; for an optimizer that needs other parameters "
-            "or arguments (lookahead, sam with opaque_mode=True, sophia, dpsgd), write the loop by hand"
+            f"Run: the optimizer with the state {state} failed on the call update(gradients, state, "
+            f"parameters, value=loss): {type(error).__name__}: {error}; an update rule is update(gradients, state, "
+            "parameters) -> (updates, state); for an optimizer that needs other parameters or arguments (lookahead, "
+            "sam with opaque_mode=True, sophia, dpsgd), write the loop by hand"
         ) from error
 
 

@@ -36,6 +36,7 @@ from nnjax.train.engine.resume import Logs
 from nnjax.train.engine.trainable import check_trainable, evaluation_params
 from nnjax.train.engine.weights import save_weights
 from nnjax.train.folds import Folds
+from nnjax.train.load import SavedRun
 from nnjax.types import Data, Key, Params, Trainable, TrainState
 
 
@@ -111,7 +112,7 @@ def fit(
     mesh: Mesh | None = None,
     group: int | None = None,
     folds: Folds | None = None,
-    start: Params | TrainState | Best | None = None,
+    start: Params | TrainState | Best | SavedRun | None = None,
     validation: Data | tuple[Any, ...] | None = None,
     validate_every: int = 1,
     patience: int | None = None,
@@ -148,8 +149,8 @@ def fit(
         See `train.plan`. With several groups the result is on the host, as NumPy arrays.
       folds: the rows that each member is trained and validated on, one fold per member; see `train.k_fold`.
       start: initial parameters instead of drawn ones, for fine-tuning or a further phase of training; the optimizer
-        starts fresh. With a `TrainState` or a `Best`, the network's state is used, too. For an ensemble, either the
-        same for all members, or with a leading axis (members, ...).
+        starts fresh. With a `TrainState`, `Best` or `SavedRun`, the network's state is used, too. For an ensemble,
+        either the same for all members, or with a leading axis (members, ...).
       validation: data that `run.evaluate` is applied to.
       validate_every: number of epochs between validations. The last epoch is always validated.
       patience: number of validations without a lower loss after which a member is stopped; None to never stop early.
@@ -181,7 +182,8 @@ def fit(
         after which step it happened and how to continue.
 
     Warns:
-      UserWarning: for a batch larger than the data, for members with the same key, and as `data.validate` does.
+      UserWarning: for a batch larger than the data, for folds made with a smaller n than the data have, for members
+        with the same key, and as `data.validate` does.
       RuntimeWarning: if a checkpoint cannot be written; the last one is written to a new folder, which is named.
       DivergedWarning: a RuntimeWarning, if the loss of a step is not finite; it is the member's last step.
 

@@ -10,6 +10,7 @@ from jax import Array, lax
 from nnjax import checks, metrics
 from nnjax.data import n_rows
 from nnjax.nn import as_layer
+from nnjax.nn.as_layer import checked_layer, refuse_module
 from nnjax.train._blocks import map_blocks
 from nnjax.types import Data, Key, Layer, LayerLike, Log, Loss, Objective, Params, PyTree, State
 
@@ -216,7 +217,10 @@ def check_net(where: str, net: Any) -> None:
     if getattr(net, "__annotations__", {}).get("return") in (Layer, "Layer"):
         name = getattr(net, "__name__", "it")
         raise TypeError(f"{where}: net is the function {name}, which makes a layer; call it, as in {name}(…)")
-    if not isinstance(net, Layer):
+    if isinstance(net, Layer):
+        checked_layer(where, net)
+    else:
+        refuse_module(where, net)
         checks.function_of(where, "net", net, "x")
 
 
@@ -233,4 +237,6 @@ def wide_dtype(dtype: Any) -> Any:
 
 def _describe(value: Any) -> str:
     shape = f" of shape {value.shape}" if hasattr(value, "shape") else ""
-    return f"{type(value).__name__}{shape}" if shape or isinstance(value, tuple) else f"{value!r:.80}"
+    if isinstance(value, tuple):
+        return f"{len(value)} values"
+    return f"{type(value).__name__}{shape}" if shape else f"{value!r:.80}"

@@ -33,6 +33,7 @@ from nnjax.train.engine.resume import read_checkpoint, saved_fingerprint
 from nnjax.train.engine.trainable import batch_rows, take_step
 from nnjax.train.fit import fit_job
 from nnjax.train.folds import Folds
+from nnjax.train.load import SavedRun
 from nnjax.types import Data, Key, Params, Trainable, TrainState
 
 STRIDE = 64  # steps between two checks of the state; only the last stride is then repeated step by step
@@ -75,7 +76,7 @@ def replay(
     mesh: Mesh | None = None,
     group: int | None = None,
     folds: Folds | None = None,
-    start: Params | TrainState | Best | None = None,
+    start: Params | TrainState | Best | SavedRun | None = None,
     step: int | None = None,
     member: int | None = None,
     out: str | Path | None = None,

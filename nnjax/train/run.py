@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
@@ -144,7 +145,7 @@ class Run:
                 f"Run: needs a loss or an objective=, got {got}; train.objective_of(net, loss) combines them"
             )
         if self.objective is not None:
-            checks.function("Run", "objective", self.objective, "f(params, state, batch, *, train, key)")
+            checks.function_of("Run", "objective", self.objective, "params", "state", "batch", by_name=("train", "key"))
         checks.flag("Run", "skip_nonfinite", self.skip_nonfinite)
         if not hasattr(self.optimizer, "init") or not hasattr(self.optimizer, "update"):
             raise TypeError(
@@ -183,7 +184,10 @@ class Run:
             lambda a: jax.ShapeDtypeStruct((self.batch_size or a.shape[0], *a.shape[1:]), a.dtype), data
         )
         with jax.named_scope("init"):
-            drawn = net.init(jax.random.fold_in(key, INIT_STREAM), batch.x)
+            without_data = "in a run without data, where x is (); give net an init that reads no x, as in "
+            without_data += "net._replace(init=lambda key, x: net.init(key, jnp.ones((1, 4))))"
+            with checks.shapes_only(), nullcontext() if jax.tree.leaves(batch.x) else checks.located(without_data):
+                drawn = net.init(jax.random.fold_in(key, INIT_STREAM), batch.x)
             params = drawn[0] if params is None else _match_drawn("params", params, drawn[0])
             state = drawn[1] if state is None else _match_drawn("state", state, drawn[1])
             place = f"in the loss of {net.name}" if self.objective is None else f"in the objective of {net.name}"
@@ -377,10 +381,11 @@ class Run:
         """Raise an error if parameters or state are not those of the network."""
         expected = jax.eval_shape(as_layer(self.net).init, jax.random.key(0), x)
         for name, tree, like in zip(("params", "state"), (params, state), expected, strict=True):
-            got, expected = str(jax.tree.structure(tree)), str(jax.tree.structure(like))
-            if got != expected:
+            difference = checks.structure_difference(tree, like)
+            if difference:
+                fix = f"; pass ts.{name}" if isinstance(tree, TrainState) else ""
                 raise TypeError(
-                    f"Run.predict: {name} must be those of {as_layer(self.net).name}, {expected}, got {got}"
+                    f"Run.predict: {name} must be those of {as_layer(self.net).name}; {difference}{fix}"
                 ) from error
 
 
@@ -396,7 +401,8 @@ def draw_rows(
 def _scores(metric: Metric, prediction: PyTree, data: Data) -> Log:
     """Evaluate a metric and return its scores by name: numbers or arrays."""
     name = metric_name(metric)
-    score: Any = metric(prediction, data.y, data.weights)
+    with checks.located(f"in the metric {name}, which JAX traces: compute with jax.numpy, without float()"):
+        score: Any = metric(prediction, data.y, data.weights)
     scores = {f"{name}/{part}": value for part, value in score.items()} if isinstance(score, dict) else {name: score}
     for value in scores.values():
         if not isinstance(value, NUMBERS) or jnp.iscomplexobj(value):

@@ -47,6 +47,8 @@ from nnjax.train.folds import Folds, Rows
 from nnjax.train.space import Dimension, check_space
 from nnjax.types import Data, Key, PyTree, Trainable
 
+HIGHER_IS_BETTER = ("accuracy", "top_k_accuracy", "precision", "recall", "f1", "roc_auc", "average_precision", "r2")
+
 MethodName = Literal["random", "halving", "hyperband", "pbt", "tpe"]
 
 
@@ -334,3 +336,5 @@ def _check_score(job: Job, score: Any) -> None:
             f"search: score must be the name of a scalar that the runs evaluate, {', '.join(logged)}, with a minus if "
             f"higher is better, got {score!r}"
         )
+    if score in HIGHER_IS_BETTER:
+        raise ValueError(f"search: lower scores are better, so {score!r} would find the worst trial; pass '-{score}'")

@@ -15,13 +15,12 @@ from nnjax.data import Source, as_examples, batches, check_labels, n_rows, sampl
 from nnjax.data._batches import is_batches
 from nnjax.nn import as_layer
 from nnjax.train.engine.ensemble import Ensemble, index_tree
-from nnjax.train.engine.fit_state import Best
 from nnjax.train.engine.job import EPOCH_STEPS, Job, Members
 from nnjax.train.engine.options import FitOptions
 from nnjax.train.engine.uncast_inputs import uncast_inputs
 from nnjax.train.folds import Folds, Rows, check_rows
 from nnjax.train.run import NO_DATA, Run
-from nnjax.types import Data, Key, PyTree, Trainable, TrainState
+from nnjax.types import Data, Key, PyTree, Trainable
 
 
 def make_job(
@@ -69,6 +68,7 @@ def make_job(
             held_out, held_out_rows = data, check_rows("folds.held_out", folds.held_out, n_rows(data))
             if len(held_out_rows.table) != len(counts):
                 raise ValueError(f"fit: folds train {len(counts)} members and validate {len(held_out_rows.table)}")
+            _warn_of_unused_rows(folds, n_rows(data))
     if run.batch_size is None and counts.min() < counts.max():
         raise ValueError(
             f"fit: batch_size=None takes all rows of a fold at once, but members have {counts.min()} to {counts.max()} "
@@ -98,6 +98,21 @@ def make_job(
     )
     job = job._replace(members=job.members._replace(start=_initial_values(job, start)))
     return _check_labels(job)
+
+
+def _warn_of_unused_rows(folds: Folds, n: int) -> None:
+    """Warn if the folds are those of fewer rows than the data have, by a mistake in n."""
+    used = np.zeros(n, bool)
+    for rows in folds:
+        for row, size in zip(np.asarray(rows.table), np.asarray(rows.sizes), strict=True):
+            used[row[:size]] = True
+    count = int(used.sum())
+    if count < n and used[:count].all():
+        warnings.warn(
+            f"fit: the folds are of rows 0 … {count - 1}, but the data have {n}; the others are not used. Make the "
+            f"folds with n={n}",
+            stacklevel=4,
+        )
 
 
 def _check_without_data(run: Trainable, options: FitOptions, folds: Folds | None) -> None:
@@ -154,7 +169,7 @@ def _initial_values(job: Job, start: Any) -> tuple[PyTree, PyTree] | None:
     if "params" not in getattr(signature(run.init), "parameters", {}):
         raise TypeError(f"fit: start= needs a run whose init takes params= and state=; {type(run).__name__} does not")
     drawn = jax.eval_shape(lambda: run.init(key, sample(job.data)))
-    whole = isinstance(start, (TrainState, Best))
+    whole = {"params", "state"} <= set(getattr(start, "_fields", ()))  # a TrainState, Best, SavedRun or Found
     values = {"params": start.params if whole else start, "state": start.state if whole else None}
 
     def per_member(name: str, tree: PyTree, like: PyTree) -> PyTree:
