@@ -101,15 +101,13 @@ def make_job(
 
 
 def _warn_of_unused_rows(folds: Folds, n: int) -> None:
-    """Warn if the folds are those of fewer rows than the data have, by a mistake in n."""
-    used = np.zeros(n, bool)
-    for rows in folds:
-        for row, size in zip(np.asarray(rows.table), np.asarray(rows.sizes), strict=True):
-            used[row[:size]] = True
-    count = int(used.sum())
-    if count < n and used[:count].all():
+    """Warn if every fold consists of the same first rows, because k_fold was called with an n that is too small."""
+    parts = [[rows.table[member][: rows.sizes[member]] for rows in folds] for member in range(len(folds.train.sizes))]
+    used = np.unique(np.concatenate(parts[0]))
+    first_rows = np.arange(len(used))
+    if len(used) < n and all(np.array_equal(np.unique(np.concatenate(part)), first_rows) for part in parts):
         warnings.warn(
-            f"fit: the folds are of rows 0 … {count - 1}, but the data have {n}; the others are not used. Make the "
+            f"fit: the folds are of rows 0 … {len(used) - 1}, but the data have {n}; the others are not used. Make the "
             f"folds with n={n}",
             stacklevel=4,
         )
