@@ -279,6 +279,21 @@ def test_wrappers_of_optax_learn(name):
         assert run.evaluate(end, DATA)["loss"] < run.evaluate(ts, DATA)["loss"]
 
 
+def test_modules_of_other_libraries_are_refused_with_the_way_to_use_them():
+    linen, torch = pytest.importorskip("flax.linen"), pytest.importorskip("torch")
+    with pytest.raises(TypeError, match=r"Run: Dense is a module of Flax; wrap it, as in interop\.flax\.from_linen"):
+        train.Run(linen.Dense(2), losses.squared_error, optim.sgd(0.1), batch_size=2)
+    with pytest.raises(TypeError, match=r"serial: Linear is a module of PyTorch; interop\.torch\.import_weights"):
+        nn.serial(torch.nn.Linear(2, 2))
+
+
+def test_a_train_state_in_place_of_parameters_is_named():
+    run = make_run(PLAIN, optim.adam(0.1))
+    ts = run.init(jax.random.key(0), DATA)
+    with pytest.raises(TypeError, match=r"predict: params must be those of .*; unexpected: key, .*; pass ts\.params"):
+        run.predict(ts, ts.state, DATA.x)
+
+
 @pytest.mark.parametrize("name", MORE_ARGUMENTS)
 def test_optimizers_that_need_more_arguments_are_refused_by_name(name):
     optimizer, state = MORE_ARGUMENTS[name]
