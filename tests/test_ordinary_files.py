@@ -215,7 +215,9 @@ def test_rules_for_missing_values(tmp_path):
     x = table.features(GAPS)
     np.testing.assert_allclose(x[3, 0] * table.std[0] + table.mean[0], known.median(), rtol=1e-5)
     np.testing.assert_allclose(x[7, 1:], 0, atol=0.2)  # the average of the categories
-    own = data.load(tmp_path / "t.csv", target="t", missing="category").table
+    loaded = data.load(tmp_path / "t.csv", target="t", missing="category")
+    assert loaded.notes == ("missing texts are a category: c", "missing values filled (category): a (2)")
+    own = loaded.table
     assert own.columns[1].categories == ["", "u", "v", "w"]
     assert (own.features(GAPS)[[4, 7]][:, 1] > 1).all()
     with pytest.raises(ValueError, match="2 columns cannot be used"):
