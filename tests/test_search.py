@@ -264,7 +264,7 @@ def test_trials_are_ranked_by_their_lowest_score_and_keep_the_network_that_had_i
     """At a rate of 3, the loss is lower after the first epoch than after the second for some of the trials."""
     found = search(linear, {"rate": train.uniform(0.5, 3)}, trials=9, networks=9, keep=1.0)
     for row in found.table:
-        assert row["score"] == min(row["score_1"], row["score_2"])
+        assert row["score"] == row["validation_loss"] == min(row["score_1"], row["score_2"])
         assert row["epochs"] == 2
     scores = [row["score"] for row in found.table]
     assert scores == sorted(scores)
