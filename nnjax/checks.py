@@ -45,6 +45,15 @@ def is_traced(value: Any) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
+def describe(value: Any) -> str:
+    """Return what a value is, for messages: an array and its shape, a tuple and its length, or the type."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"an array {tuple(value.shape)}"
+    if type(value) is tuple:
+        return f"a tuple of {len(value)}"
+    return type(value).__name__
+
+
 def shapes(x: Any) -> str:
     """Return the shapes of the leaves of a pytree as text for an error message."""
     texts = [str(jnp.shape(leaf)) for leaf in jax.tree.leaves(x)]

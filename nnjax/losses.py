@@ -571,7 +571,8 @@ def label_logits(prediction: Array, labels: Array) -> Array:
 
 def _pair(where: str, names: str, prediction: Any) -> tuple[Any, Any]:
     if not isinstance(prediction, (tuple, list)) or len(prediction) != 2:
-        raise TypeError(f"{where}: prediction must be {names}, got {type(prediction).__name__}")
+        fix = "; end the network with lambda y: tuple(jnp.split(y, 2, -1))" if hasattr(prediction, "shape") else ""
+        raise TypeError(f"{where}: prediction must be {names}, got {checks.describe(prediction)}{fix}")
     return prediction[0], prediction[1]
 
 

@@ -173,6 +173,8 @@ def test_a_target_that_is_no_class_or_count_is_nan(loss, prediction, target):
 
 
 NEW_MISTAKES = {
+    "gaussian of one array": (lambda: losses.gaussian_nll(jnp.zeros((4, 2)), jnp.zeros((4, 1))), TypeError,
+                              r"got an array \(4, 2\); end the network with lambda y: tuple\(jnp.split\(y, 2, -1\)\)"),
     "gaussian_nll, array": (lambda: losses.gaussian_nll(jnp.ones((2, 2)), jnp.ones((2, 1))), TypeError, "log_variance"),
     "gaussian_nll, shapes": (lambda: losses.gaussian_nll((jnp.ones((2, 1)), jnp.ones((2, 2))), jnp.ones((2, 1))),
                              ValueError, "same shape"),

@@ -36,12 +36,7 @@ def as_data(data: Any, name: str = "data") -> Data:
         return Data(*data)
     if hasattr(data, "gather"):
         raise TypeError("a Source can only be trained on; validation data must be Data or (x, y), in memory")
-    got = type(data).__name__
-    if isinstance(data, tuple) and not hasattr(data, "_fields"):
-        got = f"a tuple of {len(data)}"
-    elif hasattr(data, "dtype"):
-        got = f"an array {tuple(data.shape)}"
-    raise TypeError(f"{name} must be nnjax.Data or a pair (x, y), got {got}{_way_to_data(data)}")
+    raise TypeError(f"{name} must be nnjax.Data or a pair (x, y), got {checks.describe(data)}{_way_to_data(data)}")
 
 
 def _way_to_data(data: Any) -> str:

@@ -198,7 +198,7 @@ def network_output(net: Layer, output: Any) -> tuple[PyTree, State]:
     """Return the prediction and the state that a network's `apply` returned."""
     if not isinstance(output, tuple) or len(output) != 2:
         raise TypeError(
-            f"Run: apply of net must return (y, state), but that of {net.name} returned {type(output).__name__}; "
+            f"Run: apply of net must return (y, state), but that of {net.name} returned {checks.describe(output)}; "
             "return (y, ()) if there is no state"
         )
     if not jax.tree.leaves(output[0]):
