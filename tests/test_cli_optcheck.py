@@ -82,6 +82,15 @@ def test_an_optimizer_that_ends_its_process_is_no_match(mine, tmp_path, ending):
     assert ENDINGS[ending] in " ".join(ended.err.split())
 
 
+def test_an_optimizer_that_takes_all_memory_is_ended(mine, tmp_path):
+    (tmp_path / "greedy.py").write_text(
+        "import numpy as np\ndef step(params, grads, state):\n    state = np.ones(2**33)\n    return params, state\n"
+    )
+    ended = nnjax("optcheck", "greedy.py:step", "--against", "sgd", "--memory", "8")
+    assert ended.code == 4, ended
+    assert "needs more than 8 GiB" in " ".join(ended.err.split()), ended
+
+
 def test_hparams_reach_classes_of_torch(mine, tmp_path):
     (tmp_path / "own.py").write_text("import torch\nclass Own(torch.optim.Adam):\n    pass\n")
     options = ("--learning-rate", 0.5, "--eps", 1e-3, "--b1", 0.8)
@@ -150,7 +159,7 @@ def test_a_difference_without_a_cause_ends_with_2(mine):
 
 def test_an_unknown_reference_gives_no_cause_and_nothing_to_allow(mine):
     ended = nnjax(
-        "optcheck", f"{mine}:averaged", "--against", "optax.adan", "--learning-rate", "1", "--max-fits", "300"
+        "optcheck", f"{mine}:averaged", "--against", "optax.contrib.dog", "--learning-rate", "1", "--max-fits", "300"
     )
     assert ended.code == 2, ended
     assert "formula of the candidate" in ended.out

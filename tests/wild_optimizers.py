@@ -724,7 +724,7 @@ class LucidLion(TorchOptimizer):
 
 # Keller Jordan: Muon, for matrices only
 class MatrixMuon(TorchOptimizer):
-    """m ← μ m + (1 - μ) g, u = (1 - μ) g + μ m, orthogonalised by five Newton-Schulz steps: no rule of optcheck."""
+    """m ← μ m + (1 - μ) g, u = (1 - μ) g + μ m, orthogonalised by five Newton-Schulz steps: Muon, not SGD."""
 
     def __init__(self, params, lr=0.02, momentum=0.95):
         super().__init__(params, {"lr": lr, "momentum": momentum})
@@ -745,14 +745,31 @@ class MatrixMuon(TorchOptimizer):
 
 # SAM in PyTorch: two passes over the loss
 class ClosureSAM(TorchOptimizer):
-    """The gradient at θ + ρ g/‖g‖ needs the loss function: gradients alone cannot drive it."""
+    """θ ← θ - λ ∇f(θ + ρ g/‖g‖): the closure is called a second time, at the perturbed parameters. A match."""
 
     def __init__(self, params, lr=LR, rho=0.05):
         super().__init__(params, {"lr": lr, "rho": rho})
 
+    @torch.no_grad()
     def step(self, closure=None):
         assert closure is not None, "SAM requires closure, but it was not provided"
-        raise NotImplementedError
+        closure = torch.enable_grad()(closure)
+        closure()
+        params = [p for group in self.param_groups for p in group["params"]]
+        norm = torch.stack([p.grad.norm() for p in params]).norm()
+        olds = [p.clone() for p in params]
+        for p in params:
+            p.add_(p.grad * self.defaults["rho"] / norm)
+        closure()
+        for p, old in zip(params, olds, strict=True):
+            p.copy_(old - self.defaults["lr"] * p.grad)
+
+
+# optax.contrib: SAM in one step
+def sam_reference():
+    """SGD with the gradient at θ + ρ g/‖g‖, twice: optax's normalisation is of the whole tree."""
+    ascent = optax.chain(optax.contrib.normalize(), optax.sgd(0.05))
+    return optax.contrib.sam(optax.sgd(LR), ascent, sync_period=2, opaque_mode=True)
 
 
 partial = functools.partial
@@ -810,7 +827,7 @@ WILD = {
         "o.update(t, w, b, dw, db)", BlogAdamOptim(), optax.adam(1e-2), ids("second-gradient"), leaves=True
     ),
     "nnfs Optimizer_Adam": Wild(
-        "o.update_params(layer)", BookOptimizerAdam(), optax.adam(LR, eps=1e-7), ids(), refusal="layer"
+        "o.update_params(layer)", BookOptimizerAdam(), optax.adam(LR, eps=1e-7), ids()
     ),
     "estool Adam": Wild(
         "o.update(grad), holds a policy", lambda params: EvolutionAdam(Policy(params)), optax.adam(1e-2, 0.99),
@@ -860,6 +877,6 @@ WILD = {
     "lion-pytorch": Wild(
         "torch class", partial(LucidLion, weight_decay=0.1), optax.lion(1e-4, weight_decay=0.1), ids()
     ),
-    "Muon": Wild("torch class, matrices only", MatrixMuon, optax.sgd(0.02, 0.95), None),
-    "SAM": Wild("torch class with a closure", ClosureSAM, OPTAX["sgd"], None, refusal="loss"),
+    "Muon": Wild("torch class, matrices only", MatrixMuon, optax.sgd(0.02, 0.95), ids("rule-muon")),
+    "SAM": Wild("torch class with a closure", ClosureSAM, sam_reference(), ids()),
 }  # fmt: skip

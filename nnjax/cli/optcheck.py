@@ -72,6 +72,7 @@ def optcheck_command(
         int, typer.Option(help="Number of update rules to fit before the cause is reported as unknown.")
     ] = 1200,
     seconds: Annotated[float, typer.Option(help="Time limit in seconds, after which the comparison is killed.")] = 900,
+    memory: Annotated[float, typer.Option(help="Limit of the process's memory (address space) in GiB.")] = 16,
 ) -> None:
     """Compare the updates of an optimizer with those of a reference, and name the cause if they differ.
 
@@ -101,6 +102,8 @@ def optcheck_command(
         raise _usage(f"{candidate!r}: name the optimizer, MODULE:NAME, or omit --against to identify all optimizers")
     if seconds <= 0:
         raise _usage(f"--seconds must be positive, got {seconds:g}")
+    if memory <= 0:
+        raise _usage(f"--memory must be positive, got {memory:g}")
     request = {
         "candidate": candidate,
         "against": against,
@@ -111,6 +114,7 @@ def optcheck_command(
         "allow": allow or [],
         "max_fits": max_fits,
         "plot": None if plot is None else str(plot),
+        "memory": memory,
     }
     result = run(request, seconds)
     if "error" not in result and json is not None:

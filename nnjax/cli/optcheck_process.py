@@ -170,11 +170,25 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}{notes}{place}"
 
 
+def _limit_memory(gibibytes: float) -> None:
+    """Limit the address space of this process, so that an optimizer that grows without end cannot stall the machine."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    size = int(gibibytes * 2**30)
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (size if hard == resource.RLIM_INFINITY else min(size, hard), hard))
+
+
 def main(folder: str) -> None:
     """Answer the request in a folder. The result is complete when it gets its name."""
     request = json.loads(Path(folder, "request.json").read_text(encoding="utf-8"))
+    _limit_memory(request["memory"])
     try:
         result = answer(request)
+    except MemoryError as error:
+        result = {"error": f"the comparison needs more than {request['memory']:g} GiB ({error}); pass --memory"}
     except (Exception, SystemExit) as error:  # the candidate's code may raise anything
         result = {"error": describe_error(error)}
     unfinished = Path(folder, "unfinished.json")

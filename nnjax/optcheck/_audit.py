@@ -16,7 +16,7 @@ from nnjax.optcheck.calling.factories import build
 from nnjax.optcheck.calling.kinds import METHODS, NotAnOptimizerError
 from nnjax.optcheck.calling.names import NUMBERS, arguments_of
 from nnjax.optcheck.report.github import annotation
-from nnjax.optcheck.rules.equations import equations
+from nnjax.optcheck.rules.families import equations
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams
 from nnjax.optcheck.search.causes import Cause, causes_of

@@ -16,11 +16,11 @@ from nnjax.optcheck.contract.contract_checks import contract_violations, structu
 from nnjax.optcheck.contract.violations import Violation, make_violation
 from nnjax.optcheck.report.fixes import fixes
 from nnjax.optcheck.report.report import Report
-from nnjax.optcheck.rules.equations import equations
+from nnjax.optcheck.rules.families import equations, is_by_leaf
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.update_rule import Formula
 from nnjax.optcheck.search.causes import check_ids
-from nnjax.optcheck.search.diagnosis import MAX_FITS, diagnose, diagnose_match, target_of
+from nnjax.optcheck.search.diagnosis import MAX_FITS, Diagnosis, diagnose, diagnose_match, target_of
 from nnjax.optcheck.search.rule_search import Budget, identify_formula
 from nnjax.optcheck.trace.deadline import Deadline, exits_are_errors, interrupt_at
 from nnjax.optcheck.trace.gradient_script import gradient_script
@@ -101,21 +101,22 @@ def compare(
         wrong = [i for i, part in enumerate(passes) if part.divergence is not None]
         in_float64 = [i for i in wrong if passes[i].dtype == "float64"]
         index = (in_float64 or wrong or [2 if len(passes) > 2 else 0])[-1]
+        is_torch = isinstance(theirs, Adapter) and theirs.kind == "torch"
         guess = theirs if isinstance(theirs, Formula) else _guess(titles[1], hparams or {})
         if wrong:
-            diagnosis = diagnose(passes[index], observations[index], guess, max_fits)
+            diagnosis = diagnose(passes[index], observations[index], guess, max_fits, half_reference=is_torch)
         else:
             diagnosis = diagnose_match(observations[0], guess)
         return Report(
             *titles,
             seconds=time.perf_counter() - start,
-            violations=own + _empty_match(observations[0]),
+            violations=_expected_of(own, diagnosis, observations[0]) + _empty_match(observations[0]),
             passes=passes,
             diagnosis=diagnosis,
             fixes=fixes(
                 diagnosis,
                 observations[index],
-                torch=isinstance(theirs, Adapter) and theirs.kind == "torch",
+                torch=is_torch,
                 deadline=deadline,
             ),
             not_observed=diagnosis.not_observed + _schedule_remark(len(passes) > 2, hparams),
@@ -278,6 +279,16 @@ def _own_violations(
 
     usual = set().union(*map(places, contract_violations(reference, deadline)))
     return tuple(violation for violation in violations if not places(violation) <= usual)
+
+
+def _expected_of(
+    violations: tuple[Violation, ...], diagnosis: Diagnosis, observation: Observation
+) -> tuple[Violation, ...]:
+    """Return the violations without the spread of NaN if the rule mixes the elements of a leaf, as Muon does."""
+    mixes = bool(np.any(observation.candidate.leaf_size))
+    if mixes or (diagnosis.reference is not None and is_by_leaf(diagnosis.reference.rule)):
+        return tuple(violation for violation in violations if violation.rule != "NaN spreads")
+    return violations
 
 
 def _empty_match(observation: Observation) -> tuple[Violation, ...]:

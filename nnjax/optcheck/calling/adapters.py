@@ -24,8 +24,11 @@ from nnjax.optcheck.calling.kinds import (
     methods_of,
     name_of,
 )
+from nnjax.optcheck.calling.layer_objects import hold_layers, takes_layers
+from nnjax.optcheck.calling.layouts import TREE
 from nnjax.optcheck.calling.loops import drive
 from nnjax.optcheck.calling.names import arguments_of
+from nnjax.optcheck.calling.objective import VALUE, gradient, objective
 from nnjax.types import PyTree
 
 INITS = ("init", "init_state", "initialize", "create_state", "init_opt_state")
@@ -75,7 +78,7 @@ def adapt(
 def _optax(optimizer: Any, kind: str, order: tuple[str, ...] | None) -> Adapter:
     """Adapt an optax transformation or a pair. Its update also receives value=1 if it takes extra arguments.
 
-    This is the value of the objective ⟨g, θ' - θ⟩ + 1 at θ, whose gradient is g.
+    It may also ask for the objective, its value and its gradient, see `objective`.
     """
     init, update = (optimizer.init, optimizer.update) if hasattr(optimizer, "init") else optimizer
     arguments = arguments_of(update)
@@ -97,15 +100,17 @@ def _optax(optimizer: Any, kind: str, order: tuple[str, ...] | None) -> Adapter:
 
 
 def _update_with_value(update: Any, grads: PyTree, state: Any, params: PyTree) -> Any:
-    try:
-        return update(grads, state, params, value=jnp.ones(()))
-    except TypeError as error:
-        if "value_fn" not in str(error):
-            raise
-        raise NotAnOptimizerError(
-            f"optcheck: {name_of(update)} needs the loss function (value_fn=), but optcheck has only gradients; "
-            "switch its line search off: optax.lbfgs(linesearch=None)"
-        ) from None
+    """Call the update with a small quadratic, for line searches, Polyak's step, SAM or Sophia."""
+    f = objective(params, grads)
+    slope = gradient(params, grads, TREE)
+    usual = {"value": jnp.full((), VALUE), "grad": grads, "value_fn": f}
+    errors: list[Exception] = []
+    for extra in (usual, {**usual, "obj_fn": f, "grad_fn": slope}, {"obj_fn": f}, {"grad_fn": slope}):
+        try:
+            return update(grads, state, params, **extra)
+        except (TypeError, ValueError, KeyError) as error:  # some refuse arguments that they do not know
+            errors.append(error)
+    raise errors[0]
 
 
 def _torch(optimizer: Any) -> Adapter:
@@ -184,6 +189,11 @@ def _object(optimizer: Any, init: Callable[..., Any] | str | None, order: tuple[
     for method in methods_of(optimizer):
         fresh = functools.partial(_method_of_copy, optimizer, method)
         target = Target(f"{name_of(optimizer)}.{method}", fresh, owns_state=True)
+        layers = (
+            hold_layers(optimizer, method, name_of(optimizer)) if takes_layers(getattr(optimizer, method)) else None
+        )
+        if layers is not None:
+            return layers
         try:
             adapter = bind(target, init or _own_init(optimizer), order)
         except NotAnOptimizerError as error:

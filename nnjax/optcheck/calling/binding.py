@@ -63,7 +63,7 @@ def _layouts(arguments: list[Argument], mode: Mode) -> tuple[Layout, ...]:
     if _spread(arguments):
         return ()
     roles = [argument.role for argument in arguments]
-    could_be_grads = roles.count("grads") + 2 * roles.count("pairs") + roles.count("")
+    could_be_grads = roles.count("grads") + 2 * roles.count("pairs") + roles.count("") + 2 * _has_objective(roles)
     return LAYOUTS if could_be_grads > ("params" not in roles) else HOLDING
 
 
@@ -107,8 +107,10 @@ def _bindings(
 
 def _refuse_unbound(name: str, arguments: list[Argument]) -> None:
     """Raise for required arguments that are the loss or hyper-parameters."""
+    roles = [argument.role for argument in arguments]
+    alone = _has_objective(roles) and not {"grads", "pairs", "state", ""} & set(roles)  # it may run the whole loop
     for argument in arguments:
-        if argument.role == "loss" and argument.required:
+        if argument.required and (argument.role == "loss" or (alone and argument.role in ("objective", "gradient"))):
             raise NotAnOptimizerError(
                 f"optcheck: {signature_text(name, arguments)} needs the loss function or data ({argument.name}), but "
                 "optcheck has only gradients; pass its update alone:\n"
@@ -123,6 +125,11 @@ def _refuse_unbound(name: str, arguments: list[Argument]) -> None:
             f"optcheck: {signature_text(name, arguments)} needs values of {', '.join(missing)}; bind them:\n"
             f"  functools.partial({name}, {values})"
         )
+
+
+def _has_objective(roles: list[str]) -> bool:
+    """Return True if an argument is the objective or its gradient: then gradients need no argument."""
+    return "objective" in roles or "gradient" in roles
 
 
 def _spread(arguments: list[Argument]) -> list[str]:
@@ -151,7 +158,7 @@ def _orders(arguments: list[Argument], *, attached: bool) -> Iterator[tuple[str,
     known = [argument.role for argument in arguments]
     roles = ["" if known.index(role) != i and role in ("params", "grads") else role for i, role in enumerate(known)]
     missing = [role for role in ("params", "grads") if role not in roles and "pairs" not in roles]
-    missing = [role for role in missing if not (attached and role == "grads")]
+    missing = [role for role in missing if role != "grads" or not (attached or _has_objective(known))]
     free = [i for i, role in enumerate(roles) if not role]
     seen = set()
     positions = [*itertools.permutations(free, len(missing))]

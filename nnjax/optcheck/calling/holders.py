@@ -13,6 +13,7 @@ from nnjax.optcheck.calling.adapter import Adapter, difference, example_tree
 from nnjax.optcheck.calling.kinds import NotAnOptimizerError, is_torch, methods_of, name_of
 from nnjax.optcheck.calling.layouts import DICT, LIST, MODULE, TENSORS, TREE, VARIABLES, Layout, no_gradients
 from nnjax.optcheck.calling.names import arguments_of, signature_text
+from nnjax.optcheck.calling.objective import closure
 from nnjax.optcheck.trace.deadline import TimeLimitError
 from nnjax.types import PyTree
 
@@ -69,7 +70,7 @@ def _try(
     if is_torch(type(instance)) and layout is not TENSORS:
         return None
     for method in methods_of(instance):
-        for pack_grads in (layout.pack_grads, _flat):
+        for pack_grads in (layout.pack_grads, _flat, *(() if layout is not TENSORS else (None,))):
             adapter = _adapter(factory, name, layout, method, pack_grads)
             adapter = adapter._replace(array=array, ndim=ndim)
             try:
@@ -90,8 +91,10 @@ def _try(
 
 
 def _adapter(
-    factory: Callable[[Any], Any], name: str, layout: Layout, method: str, pack_grads: Callable[[PyTree], Any]
+    factory: Callable[[Any], Any], name: str, layout: Layout, method: str, pack_grads: Callable[[PyTree], Any] | None
 ) -> Adapter:
+    """Return the adapter of a method, which gets the packed gradients, or a closure if `pack_grads` is None."""
+
     def init(params: PyTree) -> Any:
         container = layout.pack(_copies(params))
         instance = factory(container)
@@ -103,7 +106,12 @@ def _adapter(
             instance = _write(instance, place, place.layout.pack(_copies(params)))
         else:
             _attach(layout, container, params, grads)
-        result = _call(instance, method, container, layout, grads, pack_grads)
+        if pack_grads is None:
+            with no_gradients():
+                getattr(instance, method)(closure(container, params, grads))
+            result = None  # it returns the loss
+        else:
+            result = _call(instance, method, container, layout, grads, pack_grads)
         if place.copies:
             instance = result
         if place.path:
@@ -115,7 +123,8 @@ def _adapter(
 
     kind = "torch" if layout is TENSORS else "object"
     on = f" on {layout.name}" if layout.name else ""
-    return Adapter(name, kind, init, step, eager=True, called=f"{name}(params){on}, then .{method}")
+    how = f"{method}(closure), whose loss is a small quadratic" if pack_grads is None else method
+    return Adapter(name, kind, init, step, eager=True, called=f"{name}(params){on}, then .{how}")
 
 
 def _call(

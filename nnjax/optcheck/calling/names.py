@@ -18,11 +18,12 @@ STATE = (
 )
 COUNT = ("t", "step", "i", "it", "iter", "iteration", "iterations", "epoch", "k", "n", "count", "time", "time_step")
 LEAF = ("param_name", "name", "key", "layer_name")  # a name under which the optimizer stores its state
+LAYER, LAYERS = ("layer", "lyr"), ("layers", "trainable_layers")  # objects that hold weights and gradients
 PAIRS = ("grads_and_vars", "gradients_and_variables", "grads_vars")
-LOSS = (
-    *("loss", "closure", "loss_fn", "loss_function", "value_fn", "value", "objective", "f", "fn", "func", "cost"),
-    *("loss_grad", "obj", "fun", "batch", "data", "y", "targets", "xtrain", "x_train", "x_batch", "inputs"),
-)
+OBJECTIVE = ("loss_fn", "loss_function", "value_fn", "objective", "f", "fn", "func", "obj", "fun", "obj_fn", "cost_fn")
+GRADIENT = ("grad_fn", "gradient_fn", "loss_grad", "grad_function")  # functions that return gradients
+VALUE = ("loss", "value", "loss_value", "cost")  # of the objective
+LOSS = ("closure", "batch", "data", "y", "targets", "xtrain", "x_train", "x_batch", "inputs")  # needs more than that
 NUMBERS = (
     *("learning_rate", "lr", "step_size", "stepsize", "eta", "rate", "alpha", "learning_rate_init", "lrate"),
     *("beta", "beta1", "beta2", "beta_1", "beta_2", "b1", "b2", "mu", "momentum", "gamma", "rho", "decay", "epsilon"),
@@ -43,7 +44,7 @@ class Argument(NamedTuple):
     """An argument of a function."""
 
     name: str
-    role: str  # "params", "grads", "state", "count", "leaf", "pairs", "loss", "number", or "" if the name tells nothing
+    role: str  # "params", "grads", "state", "count", "leaf", "objective", … (see `role_of`), or "" if it is not known
     required: bool
     keyword: bool  # True if it must be passed by keyword
 
@@ -52,7 +53,8 @@ def role_of(name: str) -> str:
     """Return the role that a name suggests, or "" if it suggests none."""
     name = name.lower().strip("_")
     roles = {"params": PARAMS, "grads": GRADS, "state": STATE, "count": COUNT, "leaf": LEAF, "pairs": PAIRS}
-    roles |= {"loss": LOSS, "number": NUMBERS}
+    roles |= {"loss": LOSS, "objective": OBJECTIVE, "gradient": GRADIENT, "value": VALUE, "number": NUMBERS}
+    roles |= {"layer": LAYER, "layers": LAYERS}
     for role, names in roles.items():
         if name in names:
             return role

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from nnjax.optcheck.calling.adapters import adapt
-from nnjax.optcheck.rules.equations import equations
+from nnjax.optcheck.rules.families import equations
 from nnjax.optcheck.rules.library_calls import optax_call, torch_call
 from nnjax.optcheck.rules.update_rule import Formula
 from nnjax.optcheck.search.diagnosis import Diagnosis

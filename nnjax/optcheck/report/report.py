@@ -9,7 +9,7 @@ import numpy as np
 
 from nnjax.optcheck.contract.violations import Violation
 from nnjax.optcheck.report.github import annotation
-from nnjax.optcheck.rules.equations import equations
+from nnjax.optcheck.rules.families import equations
 from nnjax.optcheck.rules.update_rule import Formula
 from nnjax.optcheck.search.causes import Cause, check_ids
 from nnjax.optcheck.search.diagnosis import Diagnosis, Explanation

@@ -3,7 +3,7 @@
 import itertools
 
 from nnjax.optcheck.rules.rule_choices import hyper_names
-from nnjax.optcheck.rules.update_rule import Formula, UpdateRule, is_linear
+from nnjax.optcheck.rules.update_rule import Formula, HyperParams, UpdateRule, is_linear
 
 CLIP = {"value": "clip(g, ±c)", "global norm": "g · min(1, c/‖all g‖)", "leaf norm": "g · min(1, c/‖g‖)"}
 FIRST = {
@@ -73,13 +73,22 @@ SYMBOLS = {
     "second_start": "v₀",
     "clip": "c",
     "trust": "η",
+    "gamma": "γ",
+    "b3": "β₃",
+    "power": "κ",
+    "floor": "ε₂",
+    "distance": "d₀",
+    "delta": "δ",
+    "ratio": "ρ",
 }
 
 
 def equations(formula: Formula) -> list[str]:
     """Return the lines of one step in order, followed by the hyper-parameters."""
     rule, hyper = formula
-    lines = ["g ← g - mean(g) of each row"] if rule.centre != "none" else []
+    lines = [f"g ← {rule.rounding}(g)"] if rule.rounding != "none" else []
+    lines += ["g ← g + γ β₁/(1 - β₁) (g - g_old)"] if rule.variance != "none" else []
+    lines += ["g ← g - mean(g) of each row"] if rule.centre != "none" else []
     if rule.clip != "none":
         lines.append(f"g ← {CLIP[rule.clip]}")
     if rule.decay in ("l2", "l2 in m"):
@@ -114,6 +123,11 @@ def _numbers(formula: Formula) -> str:
     names = hyper_names(rule)
     names += [name for name in ("first_start", "second_start", "eps_root") if getattr(hyper, name) != 0]
     names += ["momentum_decay"] if _has_varying_momentum(formula) else []
+    return numbers(names, hyper)
+
+
+def numbers(names: list[str], hyper: HyperParams) -> str:
+    """Return hyper-parameters with their symbols, such as "λ = 0.001, ε = 1e-08"."""
     return ", ".join(f"{SYMBOLS[name]} = {getattr(hyper, name):.6g}" for name in names)
 
 
@@ -202,4 +216,5 @@ def _moment(name: str, lag: str) -> str:
 
 
 def _storage(storage: str, name: str) -> str:
-    return {"corrected": f"   (stored as {name}̂)", "none": "   (not stored)"}.get(storage, "")
+    special = {"raw": "", "corrected": f"   (stored as {name}̂)", "none": "   (not stored)"}
+    return special.get(storage, f"   (stored in {storage.partition(' ')[0]})")

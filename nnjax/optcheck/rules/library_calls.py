@@ -1,5 +1,7 @@
 """Write a formula as a call of optax or PyTorch that makes the same updates."""
 
+import ast
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +17,12 @@ from nnjax.optcheck.rules.library_rules import (
     RMSPROP,
     SGD,
 )
+from nnjax.optcheck.rules.named.adafactor import AdafactorRule
+from nnjax.optcheck.rules.named.adan import AdanRule
+from nnjax.optcheck.rules.named.adopt import AdoptRule
+from nnjax.optcheck.rules.named.muon import MuonRule
+from nnjax.optcheck.rules.named.prodigy import ProdigyRule
+from nnjax.optcheck.rules.named.schedule_free import ScheduleFreeRule
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams, UpdateRule
 
 DECOUPLED, L2 = "decoupled", "l2"
@@ -54,6 +62,31 @@ TORCH: tuple[tuple[UpdateRule, str, dict[str, str]], ...] = (
     (ADAM._replace(numerator="nadam"), "NAdam", {"betas": "betas", "eps": "eps", "momentum_decay": "momentum_decay"}),
     (ADAM_HAT._replace(rectification="above 5"), "RAdam", {"betas": "betas", "eps": "eps"}),
 )  # fmt: skip
+ADAN = {"b1": "b1", "b2": "b2", "b3": "b3", "eps": "eps", "eps_root": "eps_root"}
+ADOPT = {"b1": "b1", "b2": "b2", "eps": "eps"}
+FACTORS = {"decay_rate": "power", "eps": "eps", "min_dim_size_to_factor": "1"}
+FREE = {"b1": "b1", "b2": "b2", "eps": "eps"}
+PRODIGY = {"betas": "betas", "beta3": "b3", "eps": "eps", "estim_lr0": "distance"}
+DECAY = {"weight_decay": "weight_decay"}
+NAMED: tuple[tuple[Any, str, dict[str, str]], ...] = (
+    (AdanRule(weight="complement"), "adan", ADAN),
+    (AdanRule(weight="complement", decay=DECOUPLED), "adan", ADAN | DECAY),
+    (AdoptRule(), "contrib.adopt", ADOPT),
+    (AdoptRule(nesterov="standard"), "contrib.adopt", ADOPT | {"nesterov": "True"}),
+    (AdoptRule(clip="none"), "contrib.adopt", ADOPT | {"use_clipping": "False"}),
+    (AdafactorRule(), "adafactor", FACTORS | {"clipping_threshold": "clip"}),
+    (AdafactorRule(factored="none"), "adafactor", FACTORS | {"clipping_threshold": "clip", "factored": "False"}),
+    (AdafactorRule(clip="none"), "adafactor", FACTORS | {"clipping_threshold": "None"}),
+    (AdafactorRule(scale="none"), "adafactor",
+        FACTORS | {"clipping_threshold": "clip", "multiply_by_parameter_scale": "False"}),
+    (MuonRule(nesterov="corrected", scale="columns over rows"), "contrib.muon",
+        {"beta": "momentum", "adam_b1": "b1", "adam_b2": "b2", "eps": "eps"}),
+    (ScheduleFreeRule(second="none"), "contrib.schedule_free_sgd", {"b1": "b1"}),
+    (ScheduleFreeRule(), "contrib.schedule_free_adamw", FREE),
+    (ScheduleFreeRule(decay=DECOUPLED), "contrib.schedule_free_adamw", FREE | DECAY),
+    (ProdigyRule(correction="t"), "contrib.prodigy", PRODIGY),
+    (ProdigyRule(correction="t", decay=DECOUPLED), "contrib.prodigy", PRODIGY | DECAY),
+)  # fmt: skip
 CLIPS = {"value": "clip", "global norm": "clip_by_global_norm"}
 
 
@@ -65,6 +98,8 @@ def optax_call(formula: Formula, mask: str = "") -> str | None:
       mask: code of the mask of the leaves with weight decay; "" for all leaves.
     """
     rule, hyper = formula
+    if not isinstance(rule, UpdateRule):
+        return None if mask else _named_call(formula)
     plain = UpdateRule()
     around = ("centre", "clip", "decay", "velocity", "nesterov", "rate_position", "schedule", "direction")
     core = rule._replace(**{place: getattr(plain, place) for place in around})
@@ -95,6 +130,8 @@ def optax_call(formula: Formula, mask: str = "") -> str | None:
 def torch_call(formula: Formula) -> str | None:
     """Return the code of an optimizer class of PyTorch with this formula, or None if PyTorch has none."""
     rule, hyper = formula
+    if not isinstance(rule, UpdateRule):
+        return None
     core = rule._replace(decay="none")
     entry = next(((name, arguments) for known, name, arguments in TORCH if known == core), None)
     if entry is None or rule.decay not in ("none", DECOUPLED, L2):
@@ -108,6 +145,15 @@ def torch_call(formula: Formula) -> str | None:
     if rule.decay != "none":
         texts["weight_decay"] = _number(hyper.weight_decay)
     return f"functools.partial(torch.optim.{name}, {', '.join(f'{key}={text}' for key, text in texts.items())})"
+
+
+def _named_call(formula: Formula) -> str | None:
+    """Return the call of a rule that is named after its paper, or None if optax does not have its choices."""
+    rule, hyper = formula
+    entry = next(((name, arguments) for known, name, arguments in NAMED if known == rule), None)
+    if entry is None:
+        return None
+    return _call(f"optax.{entry[0]}", _texts(entry[1], hyper), _number(hyper.learning_rate))
 
 
 def _short(rule: UpdateRule, hyper: HyperParams, name: str, arguments: dict[str, str], rate: str, mask: str) -> str:
@@ -158,14 +204,14 @@ def _call(function: str, texts: dict[str, str], *first: str) -> str:
 def _resolve(function: str) -> Callable[..., Any]:
     import optax
 
-    found: Callable[..., Any] = getattr(optax, function.removeprefix("optax."))
+    found: Callable[..., Any] = functools.reduce(getattr, function.split(".")[1:], optax)
     return found
 
 
 def _value(text: str) -> Any:
     try:
-        return {"True": True, "False": False}.get(text) if text in ("True", "False") else float(text)
-    except ValueError:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
         return text
 
 

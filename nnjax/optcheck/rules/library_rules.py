@@ -1,5 +1,14 @@
 """Update rules of libraries with their default hyper-parameters: named references, and starting points of searches."""
 
+import numpy as np
+
+from nnjax.optcheck.rules.named.adafactor import AdafactorRule
+from nnjax.optcheck.rules.named.adamp import AdamPRule
+from nnjax.optcheck.rules.named.adan import AdanRule
+from nnjax.optcheck.rules.named.adopt import AdoptRule
+from nnjax.optcheck.rules.named.muon import MuonRule
+from nnjax.optcheck.rules.named.prodigy import ProdigyRule
+from nnjax.optcheck.rules.named.schedule_free import ScheduleFreeRule
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams, UpdateRule
 
 SGD = UpdateRule()
@@ -14,6 +23,12 @@ ADAM_HAT = ADAM._replace(eps="before correction")
 ADAMAX = UpdateRule(first="ema", first_correction="t", second="largest with eps")
 NADAM = ADAM._replace(numerator="nadam")
 LION = UpdateRule(first="lion", sign="sign", decay="decoupled")
+MARS = ADAM._replace(variance="mars", clip="leaf norm", decay="decoupled")
+OPTAX_ADAFACTOR = AdafactorRule(factored="none")  # below 128 rows and columns
+OPTAX_MUON = MuonRule(nesterov="corrected", scale="columns over rows")
+ADAN_HYPER = HyperParams(b1=0.98, b2=0.92, b3=0.99)
+MUON_HYPER = HyperParams(momentum=0.95)
+PRODIGY_HYPER = HyperParams(learning_rate=1.0, b3=0.999**0.5)
 
 LIBRARY_RULES: dict[str, Formula] = {
     "sgd": Formula(SGD, HyperParams()),
@@ -33,7 +48,7 @@ LIBRARY_RULES: dict[str, Formula] = {
         ADAM._replace(second="yogi"), HyperParams(eps=1e-3, eps_root=0.0, first_start=1e-6, second_start=1e-6)
     ),
     "optax.lion": Formula(LION, HyperParams(b1=0.9, b2=0.99, weight_decay=1e-3)),
-    "optax.lamb": Formula(ADAM._replace(decay="decoupled", trust="lamb"), HyperParams(eps=1e-6)),
+    "optax.lamb": Formula(ADAM._replace(trust="lamb"), HyperParams(eps=1e-6)),
     "optax.lars": Formula(
         UpdateRule(decay="l2", trust="lars", velocity="trace", rate_position="inside"),
         HyperParams(momentum=0.9, trust=1e-3),
@@ -74,4 +89,22 @@ LIBRARY_RULES: dict[str, Formula] = {
     "jax.example_libraries.adam": Formula(ADAM, HyperParams()),
     "jax.example_libraries.adamax": Formula(ADAMAX._replace(second="largest", eps="outside"), HyperParams()),
     "bert.adam": Formula(MOMENTS._replace(decay="decoupled"), HyperParams(eps=1e-6, weight_decay=1e-2)),
+    "optax.adan": Formula(AdanRule(weight="complement"), ADAN_HYPER._replace(eps_root=1e-8)),
+    "paper.adan": Formula(AdanRule(), ADAN_HYPER),
+    "paper.adan_decayed": Formula(AdanRule(decay="proximal"), ADAN_HYPER._replace(weight_decay=2e-2)),
+    "optax.contrib.adopt": Formula(AdoptRule(), HyperParams(b2=0.9999, eps=1e-6)),
+    "optax.adafactor": Formula(OPTAX_ADAFACTOR, HyperParams(eps=1e-30)),
+    "paper.adafactor": Formula(AdafactorRule(), HyperParams(eps=1e-30)),
+    "torch.adafactor": Formula(
+        AdafactorRule(eps="floor", rate="at most inverse root"), HyperParams(eps=float(np.finfo(np.float64).eps))
+    ),
+    "optax.contrib.muon": Formula(OPTAX_MUON, MUON_HYPER),
+    "torch.muon": Formula(MuonRule(others="adam", decay="decoupled"), MUON_HYPER._replace(weight_decay=0.1)),
+    "paper.muon": Formula(MuonRule(first="ema", others="adam"), MUON_HYPER),
+    "optax.contrib.schedule_free_sgd": Formula(ScheduleFreeRule(second="none"), HyperParams()),
+    "optax.contrib.schedule_free_adamw": Formula(ScheduleFreeRule(), HyperParams()),
+    "optax.contrib.prodigy": Formula(ProdigyRule(correction="t"), PRODIGY_HYPER),
+    "paper.prodigy": Formula(ProdigyRule(), PRODIGY_HYPER),
+    "paper.adamp": Formula(AdamPRule(), HyperParams()),
+    "paper.mars": Formula(MARS, HyperParams(b1=0.95, b2=0.99, weight_decay=1e-2)),
 }

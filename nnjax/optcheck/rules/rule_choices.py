@@ -7,7 +7,22 @@ import numpy as np
 
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams, UpdateRule
 
+ROUNDED_STORAGE = {
+    "bfloat16": "the {} moment and {} are rounded to bfloat16",
+    "bfloat16 stored": "the {} moment is stored in bfloat16",
+    "float16": "the {} moment and {} are rounded to float16",
+    "float16 stored": "the {} moment is stored in float16",
+}
 CHOICES: dict[str, dict[str, str]] = {
+    "rounding": {
+        "none": "gradients are not rounded",
+        "bfloat16": "gradients are rounded to bfloat16",
+        "float16": "gradients are rounded to float16, which overflows above 65504 and is 0 below 3e-8",
+    },
+    "variance": {
+        "none": "the gradient is used as it comes",
+        "mars": "the difference from the previous gradient is added to the gradient (MARS)",
+    },
     "centre": {
         "none": "gradients are not centred",
         "rows": "the mean over all axes but the first is subtracted from gradients of matrices (centralised)",
@@ -55,6 +70,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "raw": "the first moment is stored",
         "corrected": "the bias-corrected first moment is stored",
         "none": "the first moment is not stored and starts again at every step",
+        **{name: text.format("first", "β₁ m") for name, text in ROUNDED_STORAGE.items()},
     },
     "second": {
         "none": "there is no second moment",
@@ -93,6 +109,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "raw": "the second moment is stored",
         "corrected": "the bias-corrected second moment is stored",
         "none": "the second moment is not stored and starts again at every step",
+        **{name: text.format("second", "β₂ v") for name, text in ROUNDED_STORAGE.items()},
     },
     "maximum": {
         "none": "the second moment can decrease",
@@ -175,7 +192,9 @@ USUAL_VALUES = {
     "weight_decay": 1e-2,
     "clip": 1.0,
     "trust": 1.0,
+    "gamma": 0.025,
 }
+DECAYING = ("ema", "trace", "belief", "absolute", "m squared")  # second moments with β₂ v
 BOTH_MOMENTS = {  # usually the same for both moments: the same choice for both is one mistake, not two
     "first_correction": "second_correction",
     "first_lag": "second_lag",
@@ -206,6 +225,7 @@ def is_relevant(rule: UpdateRule, place: str) -> bool:
     velocity = rule.velocity != "none"
     corrected = {"t", "t + 1", "multiplied", "linear", "swapped"} & {rule.first_correction, rule.second_correction}
     return {
+        "variance": rule.variance != "none",  # a library rule, but no mistake of other rules
         "first_correction": first and has_size,
         "second": has_size,
         "first_lag": first and rule.first != "lion",
@@ -233,6 +253,10 @@ def is_duplicate(rule: UpdateRule, place: str, choice: str) -> bool:
     one_moment = "none" in (rule.first, rule.second)
     no_correction = rule.second_correction == "none"
     return {
+        ("first_storage", "bfloat16"): rule.first not in ("ema", "trace"),
+        ("first_storage", "float16"): rule.first not in ("ema", "trace"),
+        ("second_storage", "bfloat16"): rule.second not in DECAYING,
+        ("second_storage", "float16"): rule.second not in DECAYING,
         ("first_storage", "corrected"): rule.first_correction == "none",
         ("second_storage", "corrected"): no_correction,
         ("first_correction", "swapped"): one_moment,
@@ -247,7 +271,8 @@ def is_duplicate(rule: UpdateRule, place: str, choice: str) -> bool:
         ("second", "m for v"): rule.first == "none",
         ("second", "with b1"): rule.first == "none",
         ("second", "mixed"): rule.first == "none",
-        ("trust", "lamb"): rule.decay != "decoupled",
+        ("trust", "lamb"): rule.decay != "decoupled" and rule.second == "none",  # the same as LARS
+        ("trust", "lars"): rule.decay == "none" and rule.second != "none",
     }.get((place, choice), False)
 
 
@@ -264,6 +289,7 @@ def hyper_names(rule: UpdateRule) -> list[str]:
         "weight_decay": rule.decay != "none",
         "clip": rule.clip != "none",
         "trust": rule.trust == "lars",
+        "gamma": rule.variance != "none",
     }
     return [name for name, relevant in names.items() if relevant]
 

@@ -3,8 +3,11 @@
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
+ROUNDED = ("bfloat16", "float16")  # dtypes of stored moments; products with decay rates are rounded too
+STORED = ("bfloat16 stored", "float16 stored")
 Number = Any  # a float, or an array (settings, 1) with one setting per row
 
 
@@ -14,6 +17,8 @@ class UpdateRule(NamedTuple):
     The defaults are those of gradient descent.
     """
 
+    rounding: str = "none"  # of gradients
+    variance: str = "none"
     centre: str = "none"
     clip: str = "none"
     decay: str = "none"
@@ -57,12 +62,19 @@ class HyperParams(NamedTuple):
     second_start: Number = 0.0  # v₀
     clip: Number = 1.0
     trust: Number = 1.0
+    gamma: Number = 0.025  # weight of MARS' variance reduction
+    b3: Number = 0.99  # decay rate of Adan's second moment, and of Prodigy's sums
+    power: Number = 0.8  # κ of Adafactor's β₂ = 1 - t^-κ
+    floor: Number = 1e-3  # Adafactor's smallest size of the parameters
+    distance: Number = 1e-6  # Prodigy's first estimate of the distance to the solution
+    delta: Number = 0.1  # AdamP's threshold of the cosine
+    ratio: Number = 0.1  # AdamP's factor of the weight decay of projected leaves
 
 
 class Formula(NamedTuple):
     """An update rule with its hyper-parameters."""
 
-    rule: UpdateRule
+    rule: Any  # an UpdateRule, or the rule of a family of `families.FAMILIES`
     hyper: HyperParams
 
 
@@ -75,6 +87,7 @@ class Inputs(NamedTuple):
     leaf: np.ndarray  # (elements,), index of the leaf
     leaf_count: int
     row: np.ndarray  # (elements,), index of the row of a leaf with at least 2 dimensions, else -1
+    shapes: tuple[tuple[int, ...], ...] = ()  # of the leaves, by their index
 
 
 class State(NamedTuple):
@@ -87,6 +100,7 @@ class State(NamedTuple):
     step_square: np.ndarray  # Adadelta's moving average of squared steps
     velocity: np.ndarray
     product: Number  # product of NAdam's momenta
+    g_old: np.ndarray  # gradient of the previous step
 
 
 # One expression per choice. h: HyperParams, s: State before the step, m: the new first moment, b: a decay rate
@@ -181,11 +195,16 @@ def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
     """
     rule, h = formula.rule, HyperParams(*(np.asarray(value, np.float64) for value in formula.hyper))  # so 1 / 0 is inf
     zero = np.zeros(np.broadcast_shapes(*(np.shape(value) for value in h), inputs.grads.shape[1:]))
-    state = State(zero + h.first_start, zero + h.second_start, zero, zero, zero, velocity=zero, product=1.0)
+    state = State(zero + h.first_start, zero + h.second_start, zero, zero, zero, velocity=zero, product=1.0, g_old=zero)
     for k, (gradient, p) in enumerate(zip(inputs.grads, inputs.params, strict=True)):
         t = _count(rule.counter, k, inputs)
         rate = h.learning_rate * _rate(rule.schedule, inputs.rates, k)
-        g = _clip(rule.clip, _centre(rule.centre, gradient, inputs.row), h.clip, inputs.leaf)
+        gradient = _rounded(gradient, rule.rounding) if rule.rounding != "none" else gradient  # noqa: PLW2901
+        reduced = gradient
+        if rule.variance != "none":
+            reduced = gradient + h.gamma * h.b1 / (1 - h.b1) * (gradient - state.g_old)
+            state = state._replace(g_old=zero + gradient)
+        g = _clip(rule.clip, _centre(rule.centre, reduced, inputs.row), h.clip, inputs.leaf)
         g_decay = g + h.weight_decay * p if rule.decay in ("l2", "l2 in m") else g
         d, state = _direction(formula._replace(hyper=h), state, (g_decay if rule.decay == "l2" else g, g_decay), p, t)
         if rule.trust == "lamb" and rule.decay == "decoupled":
@@ -201,18 +220,14 @@ def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
         yield u if np.shape(u) == zero.shape else np.broadcast_to(u, zero.shape)
 
 
-def update_array(formula: Formula, inputs: Inputs) -> np.ndarray:
-    """Return all updates as one array (steps, elements) or (steps, settings, elements)."""
-    with np.errstate(all="ignore"):
-        return np.stack(list(updates(formula, inputs)))
-
-
 def _direction(
     formula: Formula, state: State, grads: tuple[np.ndarray, np.ndarray], p: np.ndarray, t: Number
 ) -> tuple[np.ndarray, State]:
     """Return the step before velocity and learning rate. `grads` are those for the second and the first moment."""
     rule, h = formula
     g, g_first = grads
+    if rule.first_storage in ROUNDED or rule.second_storage in ROUNDED:
+        state = _with_rounded_products(rule, h, state)
     m = FIRST[rule.first](h, state.m, g_first, t)
     v = SECOND[rule.second](h, state, g, m, t)
     if rule.eps in ("in state", "in state only"):
@@ -222,8 +237,8 @@ def _direction(
     m_step = m if rule.first_lag == "none" else state.m
     m_step = h.b1 * state.m + (1 - h.b1) * g_first if rule.first == "lion" else m_step
     v_step = v if rule.second_lag == "none" else state.v
-    m_next = {"raw": m, "corrected": m / c1, "none": state.m}[rule.first_storage]
-    v_next = {"raw": v, "corrected": v / c2, "none": state.v}[rule.second_storage]
+    m_next = _stored(rule.first_storage, m, state.m, c1)
+    v_next = _stored(rule.second_storage, v, state.v, c2)
     state = state._replace(m=m_next, v=v_next)
 
     if rule.second == "centered":
@@ -250,6 +265,27 @@ def _direction(
         d = d * np.sqrt(state.step_square + h.eps)
         state = state._replace(step_square=h.b2 * state.step_square + (1 - h.b2) * d**2)
     return d, state
+
+
+def _stored(storage: str, new: np.ndarray, old: np.ndarray, correction: Number) -> np.ndarray:
+    """Return the moment that the next step gets."""
+    if storage in ROUNDED or storage in STORED:
+        return _rounded(new, storage.partition(" ")[0])
+    return {"raw": new, "corrected": new / correction, "none": old}[storage]
+
+
+def _with_rounded_products(rule: UpdateRule, h: HyperParams, state: State) -> State:
+    """Return moments whose products with their decay rates are rounded, as JAX rounds 0.9 · m of a bfloat16 m."""
+    for field, storage, rate in (("m", rule.first_storage, h.b1), ("v", rule.second_storage, h.b2)):
+        if storage in ROUNDED:
+            product = _rounded(_rounded(rate, storage) * getattr(state, field), storage)
+            state = state._replace(**{field: product / rate})
+    return state
+
+
+def _rounded(x: Any, dtype: str) -> Any:
+    """Return numbers rounded to a dtype, "float16" or "bfloat16", in float64."""
+    return np.asarray(x).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float16).astype(np.float64)
 
 
 def _count(counter: str, k: int, inputs: Inputs) -> Number:

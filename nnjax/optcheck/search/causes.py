@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnjax.optcheck.rules.rule_choices import CHOICES, edits_between, hyper_names
+from nnjax.optcheck.rules.families import RULE, all_choices, edits_between, hyper_names, sentence
 from nnjax.optcheck.rules.update_rule import Formula
 
 HYPER_NAMES = {
@@ -23,6 +23,13 @@ HYPER_NAMES = {
     "second_start": "second moment's initial value v₀",
     "clip": "clipping bound",
     "trust": "trust coefficient",
+    "gamma": "weight γ of the variance reduction",
+    "b3": "β₃",
+    "power": "exponent κ of the second moment's decay",
+    "floor": "smallest size of the parameters ε₂",
+    "distance": "first estimate of the distance d₀",
+    "delta": "threshold δ of the cosine",
+    "ratio": "factor of the weight decay of projected leaves",
 }
 SHORT_IDS = {"rate_position-inside": "lr-in-velocity", "rate_position-outside": "lr-outside-velocity"}
 
@@ -39,15 +46,19 @@ class Cause(NamedTuple):
     @property
     def id(self) -> str:
         """The name of the cause for `allow`, such as "eps-outside", "lr-in-velocity" or "b2"."""
-        return _choice_id(self.place, self.value) if self.value in CHOICES.get(self.place, {}) else self.place
+        return _choice_id(self.place, self.value) if self.value in all_choices().get(self.place, {}) else self.place
 
 
-PRECISION = Cause("precision", "all values are float64", "some values are float32, although all inputs are float64", "")
+DOUBLE, SINGLE = "all values are float64", "some values are float32, although all inputs are float64"
+PRECISION = Cause("precision", DOUBLE, SINGLE, "")
+REFERENCE_PRECISION = Cause("precision", SINGLE, DOUBLE, "")
+HALF_REFERENCE = REFERENCE_PRECISION._replace(reference="its iterations are in bfloat16, so it is known to 5 % only")
+BOTH_PRECISIONS = Cause("precision", SINGLE, "some values are float32, and rounded differently", "")
 
 
 def check_ids(ids: Sequence[str]) -> None:
     """Raise ValueError for a name that no cause has: a typo would silently allow nothing."""
-    valid_ids = {_choice_id(place, choice) for place, choices in CHOICES.items() for choice in choices}
+    valid_ids = {_choice_id(place, choice) for place, choices in all_choices().items() for choice in choices}
     valid_ids |= {*HYPER_NAMES, PRECISION.id}
     if isinstance(ids, str):
         raise ValueError(f"optcheck: allow must be a list such as [{ids!r}], got {ids!r}")
@@ -72,9 +83,11 @@ def causes_of(
     if reference is None:
         return ()
     causes = [
-        Cause(place, CHOICES[place][old], CHOICES[place][new], new, leaves)
+        Cause(place, sentence(reference.rule, place, old), sentence(candidate.rule, place, new), new, leaves)
         for place, old, new in edits_between(reference.rule, candidate.rule)
     ]
+    if any(cause.place == RULE for cause in causes):
+        return tuple(causes)  # numbers of different rules do not compare
     ours, theirs = set(hyper_names(candidate.rule)), set(hyper_names(reference.rule))
     both = ours & theirs | {"first_start", "second_start", "eps_root", "momentum_decay"}
     for name, text in HYPER_NAMES.items():
@@ -88,4 +101,4 @@ def causes_of(
 
 def _choice_id(place: str, choice: str) -> str:
     name = f"{place}-{choice}".replace(" ", "-")
-    return SHORT_IDS.get(name, name)
+    return SHORT_IDS.get(name, name) if place != RULE else name.lower()

@@ -4,19 +4,28 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nnjax.optcheck.rules.families import hyper_names, neighbours, sentence, update_array
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
-from nnjax.optcheck.rules.rule_choices import CHOICES, hyper_names, neighbours
-from nnjax.optcheck.rules.update_rule import Formula, Inputs, update_array
-from nnjax.optcheck.search.causes import HYPER_NAMES, PRECISION, Cause, causes_of
+from nnjax.optcheck.rules.update_rule import Formula, Inputs
+from nnjax.optcheck.search.causes import (
+    BOTH_PRECISIONS,
+    HALF_REFERENCE,
+    HYPER_NAMES,
+    PRECISION,
+    REFERENCE_PRECISION,
+    Cause,
+    causes_of,
+)
 from nnjax.optcheck.search.fitting import DECAY_RATES, Target, largest_error, reproduces, share_within
 from nnjax.optcheck.search.rule_search import Attempt, Budget, Level, identify_formula, library_formula, search
 from nnjax.optcheck.trace.gradient_script import GradientScript, gradient_script, rule_inputs
 from nnjax.optcheck.trace.observations import Observation, Pass, elements_of
-from nnjax.optcheck.trace.tolerance import EPS, rounding_bound
+from nnjax.optcheck.trace.tolerance import EPS, rounding_bound, tolerance, within
 from nnjax.optcheck.trace.traces import Trace, trace_inputs
 
 SINGLE = 2e-6  # relative rounding of one float32 number in a float64 update
 MAX_FITS = 1200  # default budget: up to a minute
+HALF = 0.05  # of the largest update of a leaf: five Newton-Schulz iterations in bfloat16
 FEW_DIGITS = 2  # usual hyper-parameters have at most two digits, or 1 minus them has
 
 
@@ -45,7 +54,7 @@ class Diagnosis(NamedTuple):
 
 def target_of(updates_trace: Trace, script: GradientScript, dtype: str) -> Target:
     """Return the updates of a trace as the target of a search."""
-    bound = rounding_bound(updates_trace.updates, updates_trace.updates, updates_trace.params, dtype)
+    bound = tolerance(updates_trace, updates_trace, dtype)
     return Target(updates_trace.updates, bound, trace_inputs(updates_trace, script))
 
 
@@ -56,7 +65,14 @@ def diagnose_match(observation: Observation, reference: Formula | None) -> Diagn
     return Diagnosis(formula, not_observed=() if formula is None else not_observed(formula, target))
 
 
-def diagnose(difference: Pass, observation: Observation, guess: Formula | None, max_fits: int = MAX_FITS) -> Diagnosis:
+def diagnose(
+    difference: Pass,
+    observation: Observation,
+    guess: Formula | None,
+    max_fits: int = MAX_FITS,
+    *,
+    half_reference: bool = False,
+) -> Diagnosis:
     """Find the formula of both optimizers and name the differences.
 
     Args:
@@ -64,6 +80,7 @@ def diagnose(difference: Pass, observation: Observation, guess: Formula | None, 
       observation: the updates of both.
       guess: the formula of the reference, if it is known or likely.
       max_fits: number of update rules to fit, see `nnjax.optcheck.compare`.
+      half_reference: True if the reference may iterate in bfloat16, as PyTorch's Muon does.
     """
     updates = observation.candidate.updates
     for name, mask in (("zero", updates == 0), ("NaN", np.isnan(updates))):
@@ -71,8 +88,11 @@ def diagnose(difference: Pass, observation: Observation, guess: Formula | None, 
             return Diagnosis(remark=f"all updates of the candidate are {name}")
     script, dtype = observation.script, observation.dtype
     reference_target = target_of(observation.reference, script, dtype)
-    matches = identify_formula(reference_target, guess, Budget(2 * max_fits // 3))
-    reference = matches[0].formula if matches else None
+    leaf_size = observation.reference.leaf_size
+    half_target = (
+        reference_target._replace(bound=np.asarray(HALF * leaf_size)) if half_reference and np.any(leaf_size) else None
+    )
+    reference, rounding = _identify_reference(reference_target, half_target, guess, max_fits, dtype)
 
     whole = target_of(observation.candidate, script, dtype)
     target = whole.select(elements_of(difference.leaves, script)) if difference.leaves else whole
@@ -88,7 +108,7 @@ def diagnose(difference: Pass, observation: Observation, guess: Formula | None, 
     explanations = []
     for match in matches:
         leaves = difference.leaves if difference.leaves and not reproduces(match.formula, whole) else None
-        causes = causes_of(reference, match.formula, leaves) + ((PRECISION,) if needs_float32 else ())
+        causes = causes_of(reference, match.formula, leaves) + _precision(needs_float32, rounding)
         error = largest_error(match.formula, target)
         explanations.append(Explanation(match.formula, causes, error, _library_name(match, reference)))
     explanations = _merge(sorted(explanations, key=lambda explanation: _oddness(explanation, reference)))
@@ -103,6 +123,33 @@ def diagnose(difference: Pass, observation: Observation, guess: Formula | None, 
         impact=_impact(reference, explanations[0].formula) if reference and explanations else "",
         not_observed=() if reference is None else not_observed(reference, reference_target),
     )
+
+
+def _identify_reference(
+    target: Target, half_target: Target | None, guess: Formula | None, max_fits: int, dtype: str
+) -> tuple[Formula | None, Cause | None]:
+    """Return the formula of the reference, and the cause if it rounds some values (optax.adafactor's β₂)."""
+    if (formula := library_formula(target, guess)) is not None:
+        return formula, None
+    if half_target is not None and (formula := library_formula(half_target, guess)) is not None:
+        return formula, HALF_REFERENCE
+    formula = library_formula(_with_float32_bound(target), guess) if dtype == "float64" else None
+    if formula is not None and _differs_without_params(formula, target):
+        return formula, REFERENCE_PRECISION
+    matches = identify_formula(target, guess, Budget(2 * max_fits // 3))
+    return (matches[0].formula if matches else None), None
+
+
+def _differs_without_params(formula: Formula, target: Target) -> bool:
+    """Return True if updates of parameters 0 differ: rounding changes them, but a tiny weight decay does not."""
+    zero = target.select(np.flatnonzero((target.inputs.params == 0).all(0)))
+    return zero.updates.size > 0 and not within(update_array(formula, zero.inputs), zero.updates, zero.bound).all()
+
+
+def _precision(candidate_rounds: bool, reference: Cause | None) -> tuple[Cause, ...]:
+    if candidate_rounds:
+        return (BOTH_PRECISIONS if reference else PRECISION,)
+    return () if reference is None else (reference,)
 
 
 def _oddness(explanation: Explanation, reference: Formula | None) -> tuple[int, int, bool]:
@@ -161,7 +208,7 @@ def _runner_up(explanation: Explanation, reference: Formula | None, target: Targ
     shares = {} if reference is None else {"the reference": share_within(reference, target)}
     for edits, rule in neighbours(formula.rule):
         if hyper_names(rule) == hyper_names(formula.rule):
-            name = ", ".join(CHOICES[edit.place][edit.new] for edit in edits)
+            name = ", ".join(sentence(rule, edit.place, edit.new) for edit in edits)
             shares[name] = share_within(formula._replace(rule=rule), target)
     shares = {name: share for name, share in shares.items() if share < 1}
     best = max(shares, key=lambda name: shares[name], default="")
@@ -183,7 +230,7 @@ def not_observed(reference: Formula, target: Target) -> tuple[str, ...]:
             continue
         formula = Formula(neighbour, hyper)
         if reproduces(formula, target) and not reproduces(formula, general):
-            remarks.append(f"whether {CHOICES[edits[0].place][edits[0].new]}")
+            remarks.append(f"whether {sentence(rule, edits[0].place, edits[0].new)}")
     for name in hyper_names(rule):
         value = float(getattr(hyper, name))
         new_value = 1 - 2 * (1 - value) if name in DECAY_RATES else 2 * value
@@ -212,6 +259,7 @@ def _impact(reference: Formula, candidate: Formula) -> str:
         leaf=np.zeros(size, int),
         leaf_count=1,
         row=np.arange(size) // 8,
+        shapes=((8, size // 8),),
     )
     a, b = update_array(reference, inputs), update_array(candidate, inputs)
     with np.errstate(all="ignore"):

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnjax.optcheck.rules.rule_choices import hyper_names
-from nnjax.optcheck.rules.update_rule import Formula, Inputs, UpdateRule, update_array, updates
+from nnjax.optcheck.rules.families import hyper_names, is_by_leaf, is_by_tree, is_costly, update_array, updates
+from nnjax.optcheck.rules.update_rule import Formula, Inputs
 from nnjax.optcheck.trace.tolerance import within
 
 SAMPLE = 48  # elements checked first, and used to fit
-DECAY_RATES = ("b1", "b2", "momentum", "dampening")  # between 0 and 1
+DECAY_RATES = ("b1", "b2", "b3", "momentum", "dampening")  # between 0 and 1
 USUAL_VALUES = {
     "b1": (0.8, 0.95),
     "b2": (0.9, 0.95, 0.98, 0.99, 0.999),
@@ -30,8 +30,12 @@ class Target(NamedTuple):
 
     def select(self, elements: np.ndarray) -> "Target":
         """Return the target restricted to some elements."""
-        grads, params, rates, leaf, leaf_count, row = self.inputs
-        inputs = Inputs(grads[:, elements], params[:, elements], rates, leaf[elements], leaf_count, row[elements])
+        inputs = self.inputs._replace(
+            grads=self.inputs.grads[:, elements],
+            params=self.inputs.params[:, elements],
+            leaf=self.inputs.leaf[elements],
+            row=self.inputs.row[elements],
+        )
         return Target(self.updates[:, elements], self.bound[:, elements], inputs)
 
     def first_steps(self, steps: int) -> "Target":
@@ -48,11 +52,20 @@ class Fit(NamedTuple):
     cost: float
 
 
-def sample(rule: UpdateRule, target: Target) -> Target:
+def sample(rule: Any, target: Target) -> Target:
     """Return a target with fewer elements. The script shuffles patterns and magnitudes, so they all occur in it."""
-    if rule.trust != "none" or rule.centre != "none" or "norm" in rule.clip:  # elements depend on each other
+    if is_by_leaf(rule):
         return target
     return target.select(np.unique(np.linspace(0, target.updates.shape[1] - 1, SAMPLE).astype(int)))
+
+
+def _fit_sample(rule: Any, target: Target) -> Target:
+    """Return a target with fewer elements for fits: one leaf of each shape if elements of a leaf are coupled."""
+    if not is_costly(rule) or is_by_tree(rule):
+        return sample(rule, target)
+    leaf, shapes = target.inputs.leaf, target.inputs.shapes
+    first = {shapes[i] if shapes else i: i for i in np.unique(leaf)[::-1]}
+    return target.select(np.flatnonzero(np.isin(leaf, list(first.values()))))
 
 
 def reproduces(formula: Formula, target: Target) -> bool:
@@ -84,7 +97,11 @@ def largest_error(formula: Formula, target: Target) -> float:
 
 def fit_roughly(formula: Formula, target: Target, names: Sequence[str] | None = None) -> Fit:
     """Fit a rule on 12 steps with few evaluations, to decide whether `fit` is worthwhile: 10 ms instead of 100."""
-    target, names = sample(formula.rule, target.first_steps(12)), free_names(formula) if names is None else names
+    target = _fit_sample(formula.rule, target.first_steps(12))
+    names = free_names(formula) if names is None else names
+    if is_costly(formula.rule):
+        scaled = fit_learning_rate(formula, target)
+        return Fit(scaled, float((_residuals(_updates_by_setting(scaled, target), target) ** 2).sum()) / 2)
     return _least_squares(_nearest_usual(formula, target, names), target, names, evaluations=8)
 
 
@@ -96,9 +113,10 @@ def fit(formula: Formula, target: Target, names: Sequence[str] | None = None) ->
       target: the updates to reproduce.
       names: the hyper-parameters to fit; None for all that are free.
     """
-    target, names = sample(formula.rule, target), free_names(formula) if names is None else names
-    best = _least_squares(formula, target, names, evaluations=60)
-    if best.cost >= 1e-12:
+    target, names = _fit_sample(formula.rule, target), free_names(formula) if names is None else names
+    costly = is_costly(formula.rule)
+    best = _least_squares(formula, target, names, evaluations=40 if costly else 60)
+    if best.cost >= 1e-12 and not costly:
         start = _nearest_usual(formula, target, names)
         best = min(best, _least_squares(start, target, names, evaluations=60), key=lambda result: result.cost)
     return best.formula
@@ -119,7 +137,7 @@ def free_names(formula: Formula) -> list[str]:
 def _least_squares(start: Formula, target: Target, names: Sequence[str], *, evaluations: int) -> Fit:
     from scipy.optimize import least_squares
 
-    names = [name for name in names if start.rule.sign == "none" or name not in SIGN_VALUES]
+    names = [name for name in names if getattr(start.rule, "sign", "none") == "none" or name not in SIGN_VALUES]
     n = len(names)
     initial = _residuals(_updates_by_setting(start, target), target)
     if n == 0 or initial.size < n:
@@ -152,7 +170,7 @@ def _least_squares(start: Formula, target: Target, names: Sequence[str], *, eval
 
 def _nearest_usual(formula: Formula, target: Target, names: Sequence[str]) -> Formula:
     """Return the formula with the best usual values, because a fit that starts far away ends in a different minimum."""
-    usual = SIGN_VALUES if formula.rule.sign == "sign" else USUAL_VALUES
+    usual = SIGN_VALUES if getattr(formula.rule, "sign", "none") == "sign" else USUAL_VALUES
     grid = {name: (float(getattr(formula.hyper, name)), *usual[name]) for name in names if name in usual}
     settings = np.array(list(itertools.product(*grid.values())))
     values = _updates_by_setting(_with(formula, {n: settings[:, i : i + 1] for i, n in enumerate(grid)}), target)

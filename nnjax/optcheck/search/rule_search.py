@@ -2,19 +2,29 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
-from nnjax.optcheck.rules.rule_choices import (
-    BOTH_MOMENTS,
-    Edit,
+from nnjax.optcheck.rules.families import (
     edits_between,
     hyper_names,
+    is_costly,
+    is_moments,
     neighbours,
     with_usual_values,
 )
-from nnjax.optcheck.rules.update_rule import Formula, HyperParams, UpdateRule
-from nnjax.optcheck.search.fitting import Fit, Target, fit, fit_learning_rate, fit_roughly, free_names, reproduces
+from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
+from nnjax.optcheck.rules.rule_choices import BOTH_MOMENTS, Edit
+from nnjax.optcheck.rules.update_rule import Formula, HyperParams
+from nnjax.optcheck.search.fitting import (
+    Fit,
+    Target,
+    fit,
+    fit_learning_rate,
+    fit_roughly,
+    free_names,
+    reproduces,
+    sample,
+)
 
 COMPENSATION = {  # hyper-parameters that can compensate a different choice at a place
     "decay": ["weight_decay"],
@@ -23,8 +33,12 @@ COMPENSATION = {  # hyper-parameters that can compensate a different choice at a
     "second_correction": ["learning_rate", "eps", "weight_decay"],
 }
 ROUGH, EXACT = 100, 12  # of every 100 rules fitted roughly, the closest 12 are fitted exactly
+LIBRARY_CHOICES = "one choice other than a library's"
 LIBRARIES, PAIRS = "rules of libraries", "two other choices and other numbers"  # names of levels
-TRIPLES = "three other choices"
+TRIPLES, NUMBERS = "three other choices", "the reference with other numbers"
+SWITCHES = ("clip", "floor")  # numbers that switch a choice off if they are large: the choice is tried too
+LARGEST_EPS = 100.0  # a rule with a larger ε is one without a second moment, and a large learning rate
+FIRST = 2  # named rules that look at whole leaves take long, and are fitted if they are among the closest two
 CLOSEST = 4  # rules from which a search goes further
 STARTS = {"first_start": (1e-6, 0.1, 1.0), "second_start": (1e-6, 0.1, 1.0)}
 T = TypeVar("T")
@@ -67,7 +81,7 @@ class Budget:
         forms, found = 0, []
         for attempt in attempts:
             forms += 1
-            if reproduces(attempt.formula, target):
+            if attempt.formula.hyper.eps < LARGEST_EPS and reproduces(attempt.formula, target):
                 found.append(attempt)
         self.levels.append(Level(name, forms, not self.exhausted))
         return found
@@ -88,10 +102,14 @@ def search(
       The formulas, several if they tie and none if the search fails; and True if they need the larger bound.
     """
     near: list[Attempt] = []
+    switched: list[Attempt] = []
     for name, level in _near(target, start, budget):
         attempts = list(level)
         near += attempts
-        if matches := budget.matches(name, attempts, target):
+        if matches := switched + budget.matches(name, attempts, target):
+            if not switched and name == NUMBERS and any(_differs(matches[0].formula, start, SWITCHES)):
+                switched = matches
+                continue
             return _simplest(matches, start, target), False
     if loose_target is not None and (
         matches := [attempt for attempt in near if reproduces(attempt.formula, loose_target)]
@@ -113,20 +131,25 @@ def identify_formula(target: Target, guess: Formula | None, budget: Budget) -> l
     """
     if (formula := library_formula(target, guess)) is not None:
         return [Attempt(formula)]
-    closest = _by_cost(budget.limit(_library(HyperParams(), target)), target)
-    fitted = (Attempt(fit(result.formula, target)) for result, _ in budget.limit(closest[:EXACT]))
-    if matches := budget.matches(LIBRARIES, fitted, target):
-        return matches[:1]
-    starts = [result.formula for result, _ in closest[:CLOSEST]]
-    for start in starts:  # every choice next to a library rule, before any search goes further
-        for name, level in _near(target, start, budget):
-            if matches := budget.matches(name, level, target):
-                return _simplest(matches, start, target)
-    for start in starts:
-        for name, level in _far(target, start, budget):
-            if matches := budget.matches(name, level, target):
-                return _simplest(matches, start, target)
+    for name, level, start in _identification(target, budget):
+        if matches := budget.matches(name, level, target):
+            return _simplest(matches, start or matches[0].formula, target) if name != LIBRARIES else matches[:1]
     return []
+
+
+def _identification(target: Target, budget: Budget) -> Iterator[tuple[str, Iterable[Attempt], Formula | None]]:
+    """Yield levels and the formulas from which they start: around all libraries' rules, then around the closest."""
+    yield LIBRARY_CHOICES, _scaled_choices(target), None
+    closest = _by_cost(budget.limit(_library(HyperParams(), target)), target)
+    to_fit = [pair for i, pair in enumerate(closest[:EXACT]) if i < FIRST or not is_costly(pair[1].formula.rule)]
+    yield LIBRARIES, (Attempt(fit(result.formula, target)) for result, _ in budget.limit(to_fit)), None
+    libraries = [LIBRARY_RULES[attempt.library] for _, attempt in closest[:EXACT]]
+    yield LIBRARY_CHOICES, _fitted_choices(libraries, target), None
+    starts = [result.formula for result, _ in closest[:CLOSEST]]
+    for levels in (_near, _far):  # every choice next to a library rule, before any search goes further
+        for start in starts:
+            for name, level in levels(target, start, budget):
+                yield name, level, start
 
 
 def library_formula(target: Target, guess: Formula | None) -> Formula | None:
@@ -140,7 +163,7 @@ def library_formula(target: Target, guess: Formula | None) -> Formula | None:
 def _near(target: Target, start: Formula, budget: Budget) -> Iterator[tuple[str, Iterable[Attempt]]]:
     """Yield the levels of rules at most one choice from the start, and library rules."""
     yield "the reference", [Attempt(start)]
-    yield "the reference with other numbers", (Attempt(fit(formula, target)) for formula in budget.limit([start]))
+    yield NUMBERS, (Attempt(fit(formula, target)) for formula in budget.limit([start]))
     yield "one other choice", _one_choice(target, start, budget)
     yield LIBRARIES, budget.limit(_library(start.hyper, target))
     yield "other initial moments", budget.limit(_other_starts(target, start))
@@ -176,12 +199,37 @@ def _one_choice(target: Target, start: Formula, budget: Budget) -> Iterator[Atte
         yield attempt._replace(formula=fit(rough.formula, target, new))
 
 
+def _scaled_choices(target: Target) -> Iterator[Attempt]:
+    """Yield the neighbours of libraries' rules with their default numbers and the learning rate of the first steps."""
+    seen = set()
+    for start in LIBRARY_RULES.values():
+        for edits, rule in neighbours(start.rule):
+            formula = with_usual_values(rule, start.hyper)
+            if formula not in seen and set(free_names(formula)) <= set(hyper_names(start.rule)):
+                seen.add(formula)
+                yield Attempt(fit_learning_rate(formula, sample(rule, target).first_steps(6)), edits)
+
+
+def _fitted_choices(libraries: list[Formula], target: Target) -> Iterator[Attempt]:
+    """Yield the neighbours of libraries' rules with hyper-parameters that these lack, after fitting them."""
+    to_fit: list[tuple[Fit, Attempt, list[str]]] = []
+    for start in libraries:
+        for edits, rule in neighbours(start.rule):
+            attempt = Attempt(with_usual_values(rule, start.hyper), edits)
+            new = [name for name in free_names(attempt.formula) if name not in hyper_names(start.rule)]
+            if new:
+                names = ["learning_rate", *new]
+                to_fit.append((fit_roughly(attempt.formula, target, names), attempt, names))
+    for rough, attempt, names in sorted(to_fit, key=lambda row: row[0].cost)[:EXACT]:
+        yield attempt._replace(formula=fit(rough.formula, target, names))
+
+
 def _start_and_choice(start: Formula) -> Iterator[Attempt]:
     """Yield the neighbours with moments that start at usual values, without a fit."""
     for edits, rule in neighbours(start.rule):
         formula = with_usual_values(rule, start.hyper)
         for name, values in STARTS.items():
-            if getattr(rule, name.removesuffix("_start")) != "none":
+            if is_moments(rule) and getattr(rule, name.removesuffix("_start")) != "none":
                 for value in (0.0, *values):
                     if value != getattr(start.hyper, name):
                         yield Attempt(formula._replace(hyper=formula.hyper._replace(**{name: value})), edits)
@@ -227,6 +275,8 @@ def _library(hyper: HyperParams, target: Target) -> Iterator[Attempt]:
         if formula in seen:
             continue
         seen.add(formula)
+        if not is_moments(formula.rule):
+            yield Attempt(formula, library=name)  # a learning rate can do more than scale the updates
         start = formula._replace(hyper=formula.hyper._replace(learning_rate=hyper.learning_rate))
         yield Attempt(fit_learning_rate(start, target), library=name)
 
@@ -234,7 +284,7 @@ def _library(hyper: HyperParams, target: Target) -> Iterator[Attempt]:
 def _other_starts(target: Target, start: Formula) -> Iterator[Attempt]:
     """Yield the rule with moments that do not start at zero."""
     for name, values in STARTS.items():
-        if getattr(start.rule, name.removesuffix("_start")) == "none":
+        if not is_moments(start.rule) or getattr(start.rule, name.removesuffix("_start")) == "none":
             continue
         for value in values:
             formula = start._replace(hyper=start.hyper._replace(**{name: value}))
@@ -253,7 +303,8 @@ def _sorted(fits: list[tuple[Fit, Attempt]]) -> list[tuple[Fit, Attempt]]:
 
 def _fit_exactly(fits: list[tuple[Fit, Attempt]], target: Target, budget: Budget) -> Iterator[Attempt]:
     """Fit the closest rules exactly."""
-    for rough, attempt in budget.limit(fits[:EXACT]):
+    to_fit = [pair for i, pair in enumerate(fits[:EXACT]) if i < FIRST or not is_costly(pair[1].formula.rule)]
+    for rough, attempt in budget.limit(to_fit):
         yield attempt._replace(formula=fit(rough.formula, target))
 
 
@@ -263,10 +314,13 @@ def _simplest(matches: list[Attempt], start: Formula, target: Target) -> list[At
     If one of them also differs in hyper-parameters, matches with one more difference are kept too, because the extra
     choice may make the different numbers unnecessary.
     """
-    matches = [match._replace(formula=_simplify(match.formula, start, target)) for match in matches]
+    same_family = [match for match in matches if type(match.formula.rule) is type(start.rule)]
+    if not same_family:
+        return matches[:1]  # a different rule is one cause, and its own variants are none
+    matches = [match._replace(formula=_simplify(match.formula, start, target)) for match in same_family]
     ties = [tie for match in matches for tie in _ties(match, target)]
     ties += [tie for match in ties for tie in _ties(match, target, "decay")]
-    first: dict[UpdateRule, Attempt] = {}
+    first: dict[Any, Attempt] = {}
     for attempt in (*matches, *ties):
         first.setdefault(attempt.formula.rule, attempt)
     sizes = {rule: _difference_count(attempt.formula, start) for rule, attempt in first.items()}
@@ -279,7 +333,7 @@ def _simplest(matches: list[Attempt], start: Formula, target: Target) -> list[At
 
 def _simplify(formula: Formula, start: Formula, target: Target) -> Formula:
     """Return the formula with all choices and hyper-parameters of the start that leave the updates unchanged."""
-    for place, choice in [("decay", "none"), *zip(UpdateRule._fields, start.rule, strict=True)]:
+    for place, choice in [("decay", "none"), *zip(start.rule._fields, start.rule, strict=True)]:
         if place == "decay" and formula.rule.decay == "none":
             continue  # a tiny weight decay would fit a rule that has none
         candidate = formula._replace(rule=formula.rule._replace(**{place: choice}))
@@ -304,7 +358,7 @@ def _ties(match: Attempt, target: Target, place: str = "") -> Iterator[Attempt]:
             yield match._replace(formula=formula)
 
 
-def _convert_decay(formula: Formula, rule: UpdateRule) -> Formula:
+def _convert_decay(formula: Formula, rule: Any) -> Formula:
     """Return the rule with a weight decay of the same effect, with or without the learning rate as a factor."""
     hyper, kinds = formula.hyper, (formula.rule.decay, rule.decay)
     if kinds[0] != kinds[1] and "without rate" in kinds:
@@ -318,6 +372,10 @@ def _difference_count(formula: Formula, start: Formula) -> int:
     places = {edit.place for edit in edits_between(start.rule, formula.rule)}
     pairs = sum(first in places and second in places for first, second in BOTH_MOMENTS.items())
     return len(places) - pairs + _differing_numbers(formula, start)
+
+
+def _differs(formula: Formula, start: Formula, names: Iterable[str]) -> Iterator[bool]:
+    return (getattr(formula.hyper, name) != getattr(start.hyper, name) for name in names)
 
 
 def _differing_numbers(formula: Formula, start: Formula) -> int:

@@ -28,9 +28,9 @@ PATTERNS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "decaying": lambda k, rng: 0.7**k,
 }
 SIZE = len(MAGNITUDES) * len(PATTERNS)
-SHAPES = {
+SHAPES: dict[str, Any] = {
     "conv": {"kernel": (2, 2, 6, 6)},
-    "dense": {"b": (SIZE,), "w": (12, 12)},
+    "dense": {"b": (SIZE,), "w": (9, 16)},
     "norm": {"bias": (SIZE,), "scale": (SIZE,)},
 }
 
@@ -58,7 +58,8 @@ def gradient_script(seed: int = 0, *, scheduled: bool = False, ndim: int = 0) ->
     """
     rng = np.random.default_rng(seed)
     k = np.arange(STEPS)
-    shapes: PyTree = {"zero": SHAPES, "normal": SHAPES | {"temperature": ()}}
+    tall = {"dense": SHAPES["dense"] | {"w": SHAPES["dense"]["w"][::-1]}, "temperature": ()}
+    shapes: PyTree = {"zero": SHAPES, "normal": SHAPES | tall}  # wide and tall matrices: Muon's factor
     shapes = jax.tree.map(lambda shape: _with_ndim(shape, ndim), shapes, is_leaf=lambda node: isinstance(node, tuple))
     paths, treedef = jax.tree_util.tree_flatten_with_path(shapes, is_leaf=lambda node: isinstance(node, tuple))
     grads, params, patterns, magnitudes = [], [], [], []
@@ -71,8 +72,11 @@ def gradient_script(seed: int = 0, *, scheduled: bool = False, ndim: int = 0) ->
         signs = rng.choice([-1.0, 1.0], size)
         g = np.stack([list(PATTERNS.values())[i](k, rng) for i in pattern], axis=1) * magnitude * signs
         g = np.where((g != 0) & (np.abs(g) < SMALLEST), np.sign(g) * SMALLEST, g)
+        p = np.zeros((STEPS, size)) if path[0].key == "zero" else rng.normal(size=(STEPS, size))
+        if path[1].key == "conv":
+            p[3::4] = _orthogonal(p[3::4], g[3::4], shape[0])
         grads.append(g.reshape(STEPS, *shape))
-        params.append(np.zeros((STEPS, *shape)) if path[0].key == "zero" else rng.normal(size=(STEPS, *shape)))
+        params.append(p.reshape(STEPS, *shape))
         patterns.append(pattern)
         magnitudes.append(magnitude)
     return GradientScript(
@@ -85,6 +89,14 @@ def gradient_script(seed: int = 0, *, scheduled: bool = False, ndim: int = 0) ->
         pattern=np.concatenate(patterns),
         magnitude=np.concatenate(magnitudes),
     )
+
+
+def _orthogonal(p: np.ndarray, g: np.ndarray, rows: int) -> np.ndarray:
+    """Return parameters (steps, elements) whose rows are orthogonal to the gradients': AdamP projects such steps."""
+    rows_p, rows_g = (array.reshape(len(array), rows, -1) for array in (p, g))
+    squares = (rows_g**2).sum(-1, keepdims=True)
+    share = (rows_p * rows_g).sum(-1, keepdims=True) / np.where(squares == 0, 1.0, squares)
+    return (rows_p - share * rows_g).reshape(p.shape)
 
 
 def _with_ndim(shape: tuple[int, ...], ndim: int) -> tuple[int, ...]:
@@ -131,4 +143,5 @@ def rule_inputs(script: GradientScript) -> Inputs:
         leaf=script.leaf,
         leaf_count=len(script.leaf_names),
         row=_rows(script.shapes),
+        shapes=tuple(script.shapes),
     )

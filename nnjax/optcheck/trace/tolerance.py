@@ -10,6 +10,7 @@ from nnjax.optcheck.trace.traces import Trace
 # Equivalent implementations stay below these bounds (float64 1e-10; float32 8e-5, because 1 - 0.999 loses 13 bits); the
 # closest known wrong rules exceed them (3e-6 and 8e-4).
 RELATIVE = {"float64": 1e-9, "float32": 2e-4}
+MIXED = {"float64": 1e-8, "float32": 1e-3}  # of the largest update of a matrix: its iterations amplify rounding
 EPS = {"float64": float(np.finfo(np.float64).eps), "float32": float(np.finfo(np.float32).eps)}
 TEXT = (
     "tolerance: |u - u'| ≤ {r:g}·max(|u|, |u'|) + 8 ε·(largest |u'| so far) + 2 ε·|θ|, with ε of {dtype}; "
@@ -41,7 +42,8 @@ def rounding_bound(updates: np.ndarray, reference: np.ndarray, params: np.ndarra
 def tolerance(candidate: Trace, reference: Trace, dtype: str, reference_error: np.ndarray | float = 0.0) -> np.ndarray:
     """Return the tolerance (steps, elements) of a comparison; `reference_error` is the reference's own rounding."""
     params = np.fmax(np.abs(candidate.params), np.abs(reference.params))
-    return rounding_bound(candidate.updates, reference.updates, params, dtype) + 2 * reference_error
+    bound = rounding_bound(candidate.updates, reference.updates, params, dtype) + 2 * reference_error
+    return bound + MIXED[dtype] * np.fmax(candidate.leaf_size, reference.leaf_size)
 
 
 def within(updates: np.ndarray, target: np.ndarray, bound: np.ndarray) -> np.ndarray:
@@ -61,7 +63,7 @@ def first_divergence(
     step = int(wrong.any(1).argmax())
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.abs(candidate.updates[step] - reference.updates[step]) / bound[step]
-    ratio = np.nan_to_num(ratio, nan=np.inf)
+    ratio = np.where(wrong[step], np.nan_to_num(ratio, nan=np.inf), 0.0)
     gradients = flatten(script.grads)[step]
     distance_from_1 = np.abs(np.log10(np.maximum(np.abs(gradients), 1e-30)))  # readers trust ordinary gradients
     clear = wrong[step] & (ratio > min(1e3, float(ratio.max()) / 2))

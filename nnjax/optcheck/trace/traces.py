@@ -6,9 +6,10 @@ import jax
 import numpy as np
 
 from nnjax.optcheck.calling.adapter import Adapter
-from nnjax.optcheck.rules.update_rule import Formula, Inputs, update_array
+from nnjax.optcheck.rules.families import update_array
+from nnjax.optcheck.rules.update_rule import Formula, Inputs
 from nnjax.optcheck.trace.deadline import Deadline
-from nnjax.optcheck.trace.gradient_script import STEPS, GradientScript, at_step, rule_inputs
+from nnjax.optcheck.trace.gradient_script import STEPS, GradientScript, at_step, flatten, rule_inputs
 from nnjax.types import PyTree
 
 CANNOT_TRACE = (jax.errors.JAXTypeError, jax.errors.JAXIndexError, TypeError, ValueError, AttributeError)
@@ -19,6 +20,7 @@ class Trace(NamedTuple):
 
     updates: np.ndarray  # (steps, elements)
     params: np.ndarray  # (steps, elements), before each step
+    leaf_size: np.ndarray | float = 0.0  # (steps, elements), largest update of the leaf if its elements mix, else 0
 
 
 def trace(
@@ -44,7 +46,8 @@ def trace(
 
 def trace_formula(formula: Formula, script: GradientScript, params: np.ndarray) -> Trace:
     """Return the updates of a formula with the script's gradients and other parameters (steps, elements)."""
-    return Trace(update_array(formula, rule_inputs(script)._replace(params=params)), params)
+    updates = update_array(formula, rule_inputs(script)._replace(params=params))
+    return Trace(updates, params, _leaf_size(updates, params, script))
 
 
 def trace_inputs(result: Trace, script: GradientScript) -> Inputs:
@@ -64,7 +67,22 @@ def _run(adapter: Adapter, script: GradientScript, dtype: str, deadline: Deadlin
             before = inputs(params, k) if adapter.params_of is None else adapter.params_of(state)
             updates, state = adapter.step(state, inputs(params, k), inputs(script.grads, k))
             rows.append((_row(updates), _row(before)))
-    return Trace(updates=np.stack([update for update, _ in rows]), params=np.stack([before for _, before in rows]))
+    updates, before = np.stack([update for update, _ in rows]), np.stack([before for _, before in rows])
+    return Trace(updates, before, _leaf_size(updates, before, script))
+
+
+def _leaf_size(updates: np.ndarray, params: np.ndarray, script: GradientScript) -> np.ndarray | float:
+    """Return the largest update of each leaf so far if elements mix: then rounding is relative to the whole leaf.
+
+    Elements mix if one changes at the first step although its gradient and all parameters of its leaf are 0.
+    """
+    untouched = (flatten(script.grads)[0] == 0) & (params[0] == 0)
+    if not (untouched & (np.nan_to_num(updates[0]) != 0)).any():
+        return 0.0
+    sizes = np.zeros((len(updates), len(script.leaf_names)))
+    for k, row in enumerate(np.nan_to_num(np.abs(updates))):
+        np.maximum.at(sizes[k], script.leaf, row)
+    return np.maximum.accumulate(sizes, axis=0)[:, script.leaf]
 
 
 def _row(tree: Any) -> np.ndarray:

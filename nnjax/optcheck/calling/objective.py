@@ -1,0 +1,64 @@
+"""A small objective whose gradients are those of the script, for optimizers that ask for the loss or a closure.
+
+At the parameters θ_k of a step, f(θ) = 1 + ⟨g, θ - θ_k⟩ + ½ h ‖θ - θ_k‖², so its gradient is g and its Hessian h.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax.types import PyTree
+
+CURVATURE = 0.5  # h
+VALUE = 1.0  # f(θ_k)
+
+
+def objective(params: PyTree, grads: PyTree, unpack: Callable[[Any], PyTree] = lambda values: values) -> Any:
+    """Return f, which takes parameters in the layout that `unpack` reads.
+
+    Args:
+      params: the parameters θ_k.
+      grads: the gradient g there.
+      unpack: function from the layout of the optimizer's parameters to the tree of `params`.
+    """
+
+    def f(params_or_values: Any, *_: Any) -> Any:
+        xs = jax.tree.leaves(unpack(params_or_values))
+        xp = np if all(isinstance(x, (np.ndarray, float)) for x in xs) else jnp
+        total = VALUE
+        for x, p, g in zip(xs, jax.tree.leaves(params), jax.tree.leaves(grads), strict=True):
+            total = total + xp.sum(g * (x - p)) + 0.5 * CURVATURE * xp.sum((x - p) ** 2)
+        return total
+
+    return f
+
+
+def gradient(params: PyTree, grads: PyTree, layout: Any) -> Any:
+    """Return the gradient function of f, for parameters and gradients in a layout."""
+
+    def df(values: Any, *_: Any) -> Any:
+        tree = layout.unpack(values, params)
+        return layout.pack_grads(jax.tree.map(lambda x, p, g: g + CURVATURE * (x - p), tree, params, grads))
+
+    return df
+
+
+def closure(tensors: Any, params: PyTree, grads: PyTree) -> Callable[[], Any]:
+    """Return a closure of PyTorch: it writes the gradients of f at the tensors' values, and returns f."""
+    import torch
+
+    starts = [torch.tensor(np.asarray(leaf)) for leaf in jax.tree.leaves(params)]
+    slopes = [torch.tensor(np.asarray(leaf)) for leaf in jax.tree.leaves(grads)]
+
+    def evaluate() -> Any:
+        total = torch.tensor(VALUE)
+        for tensor, start, slope in zip(tensors, starts, slopes, strict=True):
+            change = tensor.data - start
+            total = total + (slope * change).sum() + 0.5 * CURVATURE * (change**2).sum()
+            tensor.grad = slope + CURVATURE * change
+        return total
+
+    return evaluate

@@ -1,0 +1,154 @@
+"""All families of update rules under one set of functions: their choices, neighbours, equations and updates."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from nnjax.optcheck.rules import equations as equations_of_moments
+from nnjax.optcheck.rules import rule_choices, update_rule
+from nnjax.optcheck.rules.named.adafactor import ADAFACTOR, AdafactorRule
+from nnjax.optcheck.rules.named.adamp import ADAMP, AdamPRule
+from nnjax.optcheck.rules.named.adan import ADAN, AdanRule
+from nnjax.optcheck.rules.named.adopt import ADOPT, AdoptRule
+from nnjax.optcheck.rules.named.family import Family, family_updates
+from nnjax.optcheck.rules.named.muon import MUON, MuonRule
+from nnjax.optcheck.rules.named.prodigy import PRODIGY, ProdigyRule
+from nnjax.optcheck.rules.named.schedule_free import SCHEDULE_FREE, ScheduleFreeRule
+from nnjax.optcheck.rules.rule_choices import CHOICES, USUAL_VALUES, Edit, Neighbour
+from nnjax.optcheck.rules.update_rule import Formula, HyperParams, Inputs, UpdateRule
+
+FAMILIES: dict[type, Family] = {
+    AdafactorRule: ADAFACTOR,
+    AdamPRule: ADAMP,
+    AdanRule: ADAN,
+    AdoptRule: ADOPT,
+    MuonRule: MUON,
+    ProdigyRule: PRODIGY,
+    ScheduleFreeRule: SCHEDULE_FREE,
+}
+RULE = "rule"  # the place of an edit that changes the family
+MOMENTS = "moments"  # the family of UpdateRule
+
+
+def family_name(rule: Any) -> str:
+    """Return the name of the family, such as "Adan", or "moments" for an UpdateRule."""
+    return FAMILIES[type(rule)].name if type(rule) in FAMILIES else MOMENTS
+
+
+def choices_of(rule: Any) -> dict[str, dict[str, str]]:
+    """Return the choices of the rule's family, each with its sentence."""
+    return FAMILIES[type(rule)].choices if type(rule) in FAMILIES else CHOICES
+
+
+def all_choices() -> dict[str, dict[str, set[str]]]:
+    """Return the sentences of all families by place and choice."""
+    merged: dict[str, dict[str, set[str]]] = {RULE: {name: {rule_sentence(name)} for name in _names()}}
+    for choices in (CHOICES, *(family.choices for family in FAMILIES.values())):
+        for place, sentences in choices.items():
+            for choice, sentence in sentences.items():
+                merged.setdefault(place, {}).setdefault(choice, set()).add(sentence)
+    return merged
+
+
+def rule_sentence(name: str) -> str:
+    """Return the sentence about a family for a cause."""
+    if name == MOMENTS:
+        return "the rule is one of first and second moments, such as Adam"
+    return f"the rule is {name}"
+
+
+def _names() -> list[str]:
+    return [MOMENTS, *(family.name for family in FAMILIES.values())]
+
+
+def hyper_names(rule: Any) -> list[str]:
+    """Return the names of the hyper-parameters that affect a rule."""
+    if type(rule) in FAMILIES:
+        return FAMILIES[type(rule)].hyper_names(rule)
+    return rule_choices.hyper_names(rule)
+
+
+def neighbours(rule: Any) -> Iterator[Neighbour]:
+    """Yield all rules that differ in one choice, or in the same choice for both moments."""
+    if type(rule) not in FAMILIES:
+        yield from rule_choices.neighbours(rule)
+        return
+    family = FAMILIES[type(rule)]
+    for place, choices in family.choices.items():
+        if family.is_relevant(rule, place):
+            for new in choices:
+                if new != (old := getattr(rule, place)):
+                    yield Neighbour((Edit(place, old, new),), rule._replace(**{place: new}))
+
+
+def edits_between(rule: Any, target: Any) -> list[Edit]:
+    """Return the changes from a rule to a target that affect at least one of them; a single one for two families."""
+    if type(rule) is not type(target):
+        return [Edit(RULE, family_name(rule), family_name(target))]
+    if type(rule) not in FAMILIES:
+        return rule_choices.edits_between(rule, target)
+    family = FAMILIES[type(rule)]
+    return [
+        Edit(place, getattr(rule, place), getattr(target, place))
+        for place in family.choices
+        if getattr(rule, place) != getattr(target, place)
+        and (family.is_relevant(rule, place) or family.is_relevant(target, place))
+    ]
+
+
+def sentence(rule: Any, place: str, choice: str) -> str:
+    """Return the sentence of a choice of the rule's family."""
+    return rule_sentence(choice) if place == RULE else choices_of(rule)[place][choice]
+
+
+def with_usual_values(rule: Any, hyper: HyperParams) -> Formula:
+    """Return the rule with these hyper-parameters; usual values replace zeros and infinities."""
+    missing = {
+        name: USUAL_VALUES[name]
+        for name in hyper_names(rule)
+        if name in USUAL_VALUES and (getattr(hyper, name) == 0 or not np.isfinite(getattr(hyper, name)))
+    }
+    return Formula(rule, hyper._replace(**missing))
+
+
+def is_by_leaf(rule: Any) -> bool:
+    """Return True if an update depends on other elements of its leaf, or on all leaves."""
+    if type(rule) in FAMILIES:
+        return FAMILIES[type(rule)].by_leaf
+    return rule.trust != "none" or rule.centre != "none" or "norm" in rule.clip
+
+
+def is_costly(rule: Any) -> bool:
+    """Return True for named rules that look at whole leaves: their updates take long."""
+    return type(rule) in FAMILIES and FAMILIES[type(rule)].by_leaf
+
+
+def is_by_tree(rule: Any) -> bool:
+    """Return True if an update depends on all leaves."""
+    return FAMILIES[type(rule)].by_tree if type(rule) in FAMILIES else rule.clip == "global norm"
+
+
+def equations(formula: Formula) -> list[str]:
+    """Return the lines of one step in order, followed by the hyper-parameters."""
+    if type(formula.rule) in FAMILIES:
+        return FAMILIES[type(formula.rule)].equations(formula)
+    return equations_of_moments.equations(formula)
+
+
+def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
+    """Yield the update of each step, see `update_rule.updates`."""
+    if type(formula.rule) in FAMILIES:
+        return family_updates(FAMILIES[type(formula.rule)], formula, inputs)
+    return update_rule.updates(formula, inputs)
+
+
+def update_array(formula: Formula, inputs: Inputs) -> np.ndarray:
+    """Return all updates as one array (steps, elements) or (steps, settings, elements)."""
+    with np.errstate(all="ignore"):
+        return np.stack(list(updates(formula, inputs)))
+
+
+def is_moments(rule: Any) -> bool:
+    """Return True for an UpdateRule."""
+    return isinstance(rule, UpdateRule)

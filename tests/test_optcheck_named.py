@@ -1,0 +1,115 @@
+"""Rules that are named after papers: correct ones match, and mistakes in them are named."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from named_optimizers import NAMED_RIGHT, NAMED_WRONG
+from optcheck_runs import LR, cause_ids, diagnosis, difference
+from wrong_optimizers import moments, ratio, rule
+
+from nnjax import optcheck
+from nnjax.optcheck.calling.factories import build
+from nnjax.optcheck.rules.families import equations, hyper_names, neighbours, update_array, with_usual_values
+from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
+from nnjax.optcheck.search.fitting import Target, reproduces
+from nnjax.optcheck.search.rule_search import Budget, identify_formula
+from nnjax.optcheck.trace.gradient_script import gradient_script, rule_inputs
+from nnjax.optcheck.trace.tolerance import rounding_bound
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # candidates divide by zero, as they would
+
+
+@pytest.fixture(autouse=True)
+def usual_modes():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def reference_of(case):
+    return case.reference if isinstance(case.reference, str) else case.reference()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", NAMED_RIGHT)
+def test_correct_ones_match(name, dtype):
+    case = NAMED_RIGHT[name]
+    assert difference(case.optimizer, reference_of(case), dtype) is None
+
+
+@pytest.mark.parametrize("name", NAMED_WRONG)
+def test_mistakes_are_named(name):
+    case = NAMED_WRONG[name]
+    explanations = diagnosis(case.optimizer, reference_of(case)).explanations
+    assert [cause_ids(explanation) for explanation in explanations] == [case.causes]
+    assert explanations[0].error < 1e-6
+
+
+def test_a_different_rule_is_named():
+    text = str(optcheck.compare(optax.adan(LR), "optax.adam"))
+    assert "the rule is Adan; the reference: the rule is one of first and second moments, such as Adam" in text
+    assert "[rule-adan]" in text
+    assert "as the reference: optax.adan(0.001)  (checked: matches)" in text
+
+
+def test_adafactor_of_optax_rounds_its_decay():
+    exact = NAMED_RIGHT["Adafactor"].optimizer
+    factored = functools.partial(optax.adafactor, min_dim_size_to_factor=1)
+    report = optcheck.compare(exact, factored(LR))
+    assert [cause.id for cause in report.causes] == ["precision"]
+    assert report.allowed(["precision"])
+
+
+def rounded(dtype, names):
+    """Adam whose moments (m, v) or gradients (g) are rounded."""
+
+    def to(x):
+        return x.astype(dtype).astype(x.dtype)
+
+    def update(g, p, t, m, v):
+        m, v = moments(to(g) if "g" in names else g, m, v)
+        return -ratio(m, v, t), {"m": to(m) if "m" in names else m, "v": to(v) if "v" in names else v}
+
+    return rule(update, "m", "v")
+
+
+ROUNDED = {
+    "first_storage-bfloat16": lambda: optax.adam(LR, mu_dtype=jnp.bfloat16),
+    "first_storage-bfloat16-stored": lambda: rounded(jnp.bfloat16, "m"),
+    "second_storage-float16-stored": lambda: rounded(jnp.float16, "v"),
+    "rounding-float16": lambda: rounded(jnp.float16, "g"),
+}
+
+
+@pytest.mark.parametrize("cause", ROUNDED)
+def test_moments_and_gradients_in_half_precision(cause):
+    explanations = diagnosis(ROUNDED[cause](), "optax.adam").explanations
+    assert [cause_ids(explanation) for explanation in explanations] == [{cause}]
+
+
+@pytest.mark.parametrize("name", ["optax.adamw", "optax.contrib.adopt"])
+def test_identify_knows_choices_next_to_libraries_rules(name):
+    start, inputs = LIBRARY_RULES[name], rule_inputs(gradient_script())
+    known = set(hyper_names(start.rule))
+    others = [neighbour for neighbour in neighbours(start.rule) if set(hyper_names(neighbour.rule)) <= known]
+    for edits, other in others[1 :: len(others) // 2]:
+        updates = update_array(with_usual_values(other, start.hyper), inputs)
+        target = Target(updates, rounding_bound(updates, updates, inputs.params, "float64"), inputs)
+        found = identify_formula(target, None, Budget(300))
+        assert found, edits
+        assert reproduces(found[0].formula, target)
+
+
+def test_equations_of_all_choices_can_be_written():
+    for name, (start, hyper) in LIBRARY_RULES.items():
+        for _, other in neighbours(start):
+            lines = equations(with_usual_values(other, hyper))
+            assert any("θ" in line for line in lines), name
+
+
+def test_references_of_papers_are_named():
+    assert build("paper.mars") == LIBRARY_RULES["paper.mars"]
+    with pytest.raises(optcheck.NotAnOptimizerError, match=r"similar names: .*paper\.adamp"):
+        build("paper.adam_p")
