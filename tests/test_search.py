@@ -80,7 +80,7 @@ def test_with_one_rung_a_search_is_a_sweep(population):
 
 
 def test_a_trial_that_is_not_stopped_has_the_bits_of_a_sweep():
-    """Trials begin at different times, and members are at different steps; each has the batches of its own steps."""
+    """Trials begin at different times, and members are at different steps; each takes the batches of these steps."""
     found = search()
     rows = by_number(found)
     assert {row["status"] for row in rows} == {"stopped", "finished"}

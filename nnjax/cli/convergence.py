@@ -7,7 +7,7 @@ import numpy as np
 
 from nnjax.cli.history import finite_mean
 
-FEW = 5  # with fewer validations there is no trend
+FEW = 5  # fewer validations show no trend
 TAIL = 0.1  # share of the epochs that show whether the loss still falls
 FALLS = 0.03  # least relative decrease in the tail
 EARLY, RISES = 0.5, 0.1  # share of the epochs; relative increase of the validation loss after its lowest

@@ -223,7 +223,7 @@ def _setting(value: Any) -> str:
 
 
 def _number(value: Any) -> str:
-    """Return a score with four significant digits or decimals; a dash if there is none."""
+    """Return a score with four significant digits or decimals; a dash for None."""
     if value is None or not np.isfinite(value):
         return "–"
     return f"{value:.4f}" if abs(value) < 100 else f"{value:,.4g}" if abs(value) < 1e6 else f"{value:.4g}"

@@ -51,7 +51,7 @@ def columns_of(
 
 
 def _free(name: str, taken: Collection[str]) -> str:
-    """Return the name, with an underscore at its end as long as it is taken."""
+    """Append underscores to a name until no other column has it."""
     while name in taken:
         name += "_"
     return name

@@ -139,7 +139,7 @@ def _with_missing(numbers: Numbers, missing: np.ndarray) -> Numbers:
 
 
 def _most_common_sign(options: dict[str, Options], default: Decimal | None) -> Decimal | None:
-    """Return the decimal sign of most columns that fit only one sign; the default if there are none."""
+    """Return the decimal sign of most columns that fit only one sign, or the default without such columns."""
     signs = [sign for numbers in options.values() if len(numbers) == 1 for sign in numbers]
     if signs.count(",") == signs.count("."):
         return default

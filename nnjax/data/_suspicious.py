@@ -16,7 +16,7 @@ LISTED = 3  # largest number of values to list
 
 
 def index_column(frame: Frame) -> str | None:
-    """Return the name of an unnamed first column of row numbers, as pandas writes its index; None if there is none."""
+    """Return the name of an unnamed first column of row numbers, as pandas writes its index, or None."""
     if UNNAMED not in frame:
         return None
     values = np.asarray(frame[UNNAMED])

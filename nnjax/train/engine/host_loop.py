@@ -298,7 +298,7 @@ def masked_scores(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
 def mean_log(steps: dict[str, np.ndarray], counted: np.ndarray) -> dict[str, np.ndarray]:
     """Return the mean (members,) of each log (members, steps) over the counted steps that were not skipped.
 
-    It is NaN if there are none. "skipped" itself is the share of skipped steps.
+    Without such steps it is NaN. "skipped" itself is the share of skipped steps.
     """
     applied = counted & ~(steps["skipped"] > 0) if "skipped" in steps else counted
     means = {}
