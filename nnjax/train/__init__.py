@@ -6,12 +6,13 @@ from nnjax.train.engine.host_loop import Seconds
 from nnjax.train.engine.make_job import epoch_ends
 from nnjax.train.engine.options import PartialRun
 from nnjax.train.engine.search.results import Found
-from nnjax.train.fit import Result, fit
+from nnjax.train.fit import fit
 from nnjax.train.folds import Folds, Rows, bootstrap, k_fold, leave_one_out
 from nnjax.train.load import SavedRun, load
 from nnjax.train.objective import objective_of
 from nnjax.train.plan import Plan, plan
 from nnjax.train.replay import Replay, replay
+from nnjax.train.result import Result
 from nnjax.train.run import Run
 from nnjax.train.search import Search, search
 from nnjax.train.space import Dimension, choice, log_uniform, structure, uniform

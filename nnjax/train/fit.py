@@ -1,10 +1,10 @@
 """Train a run, or an ensemble of runs, to its end."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from nnjax.train.engine.ensemble import MEMBERS, Ensemble, Strategy, index_tree
 from nnjax.train.engine.errors import InterruptedRun, RunMismatchError
 from nnjax.train.engine.fingerprint import differences, run_fingerprint
 from nnjax.train.engine.fit_state import Best, with_infinite_score
-from nnjax.train.engine.host_loop import Outcome, Partial, Seconds, mean_log, run_job
+from nnjax.train.engine.host_loop import Outcome, Partial, Seconds, run_job
 from nnjax.train.engine.job import Job
 from nnjax.train.engine.make_job import make_job
 from nnjax.train.engine.member_groups import (
@@ -30,73 +30,15 @@ from nnjax.train.engine.member_groups import (
     join_states,
     to_numpy,
 )
-from nnjax.train.engine.options import Callback, FitOptions, PartialRun, Record, Resume
+from nnjax.train.engine.options import Callback, FitOptions, PartialRun, Resume
 from nnjax.train.engine.progress import progress_bar
 from nnjax.train.engine.resume import Logs
 from nnjax.train.engine.trainable import check_trainable, evaluation_params
 from nnjax.train.engine.weights import save_weights
 from nnjax.train.folds import Folds
 from nnjax.train.load import SavedRun
+from nnjax.train.result import Result, history_of, single_record, single_result
 from nnjax.types import Data, Key, Params, Trainable, TrainState
-
-
-class Result(NamedTuple):
-    """The result of `fit`. For an ensemble every array has a leading axis (members, ...).
-
-    With `patience`, predict with `best`, the network with the lowest validation loss; `ts` holds the network after the
-    last step.
-    """
-
-    ts: TrainState  # the state after the last step
-    best: Best | None  # the network with the lowest validation loss; None without validation
-    history: list[Record]  # a record per epoch: epoch, step, the mean of each log over its steps, validation_…
-    log: dict[str, np.ndarray]  # (steps,) "loss", of each batch before its step, and the run's other logged values
-    diverged: np.ndarray  # () the step whose loss was not finite, after which the run is frozen, or -1
-    stopped: np.ndarray  # () True if early stopping ended the run
-    ended_by_callback: bool  # True if a callback ended the run
-    seconds: Seconds
-
-    @property
-    def losses(self) -> np.ndarray:
-        """Return the loss of each batch before its step, (steps,); for an ensemble NaN for steps not taken."""
-        return self.log["loss"]
-
-    def best_scores(self) -> dict[str, Any]:
-        """Return the epoch with the lowest validation loss, and its validation scores.
-
-        They are numbers; for an ensemble or folds, arrays (members,), with each member at its own best epoch.
-
-        Raises:
-          ValueError: if nothing was validated.
-
-        >>> run = train.Run(nn.dense(1), losses.squared_error, optim.sgd(0.1), batch_size=4)
-        >>> data = (np.ones((8, 1), np.float32), np.ones((8, 1), np.float32))
-        >>> result = train.fit(run, data, validation=data, epochs=3)
-        >>> sorted(result.best_scores())
-        ['epoch', 'loss']
-        """
-        records = [record for record in self.history if "validation_loss" in record]
-        if not records:
-            raise ValueError("Result.best_scores: nothing was validated; fit with validation= or folds=")
-        losses = np.array([record["validation_loss"] for record in records], float)
-        rows = np.where(np.isnan(losses), np.inf, losses).argmin(0)
-        names = [name for name in records[0] if name.startswith("validation_")]
-        values = {"epoch": np.array([np.broadcast_to(record["epoch"], losses.shape[1:]) for record in records])}
-        values |= {name.removeprefix("validation_"): np.array([record[name] for record in records]) for name in names}
-        best = {name: np.take_along_axis(v, rows[None], 0)[0] for name, v in values.items() if v.shape == losses.shape}
-        return {name: value if losses.ndim > 1 else float(value) for name, value in best.items()}
-
-    def __repr__(self) -> str:
-        """Return the steps, the members and the last scores, because the fields hold whole networks."""
-        several = self.diverged.ndim > 0
-        last = self.history[-1] if self.history else {}
-        scores = [name for name in last if name == "loss" or name.startswith("validation_")]
-        parts = [f"members={len(self.diverged)}"] if several else []
-        parts.append(f"steps={int(np.max(self.ts.step))}")
-        parts += [f"{name}={_finite_mean(last[name]):.4g}" for name in scores if np.ndim(last[name]) <= several]
-        if (self.diverged >= 0).any():
-            parts.append(f"diverged={np.flatnonzero(self.diverged >= 0).tolist()}" if several else "diverged=True")
-        return f"Result({', '.join(parts)}{'; means over the members' if several and scores else ''})"
 
 
 @allow_transfers
@@ -224,7 +166,7 @@ def fit(
     if job.numbered:
         return train_members(job, options)
     single = replace(options, callbacks=[_single_callback(callback) for callback in options.callbacks])
-    return _single_result(train_members(job, single))
+    return single_result(train_members(job, single))
 
 
 def fit_job(
@@ -300,7 +242,7 @@ def train_members(job: Job, options: FitOptions) -> Result:
     return Result(
         ts=fs.train,
         best=best,
-        history=list(_history(job, logs, np.asarray(fs.train.step))),
+        history=list(history_of(job, logs, np.asarray(fs.train.step))),
         log=logs.steps,
         diverged=np.asarray(fs.diverged),
         stopped=np.asarray(fs.stopped),
@@ -347,52 +289,9 @@ def _first_if_single(job: Job, ts: TrainState) -> TrainState:
     return ts if job.numbered else index_tree(ts, 0)
 
 
-def _history(job: Job, logs: Logs, taken: np.ndarray) -> Iterator[Record]:
-    """Yield a record, with values (members,), for each epoch that at least one member has completed."""
-    ends = job.members.ends
-    scores = {tuple(ends[:, e]): scores for e, scores in zip(logs.epochs, logs.scores, strict=True)}
-    start = np.zeros(len(ends), int)
-    for e, end in enumerate(ends.T):
-        if (end > logs.done).any() or (end > taken).all():
-            return
-        if (end > start).any():  # an epoch shorter than a batch may contain no step
-            steps = np.arange(start.min(), end.max())
-            counted = (start[:, None] <= steps) & (steps < np.minimum(end, taken)[:, None])
-            means = mean_log({name: values[:, steps] for name, values in logs.steps.items()}, counted)
-            step = int(end[0]) if (end == end[0]).all() else end.copy()  # folds of different sizes
-            record: Record = {"epoch": min(e + 1.0, job.epochs), "step": step, **means}
-            yield record | {f"validation_{name}": score for name, score in scores.get(tuple(end), {}).items()}
-        start = end
-
-
-def _finite_mean(values: Any) -> float:
-    finite = np.asarray(values, float)[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else float("nan")
-
-
-def _single_result(result: Result) -> Result:
-    """Return the result of an ensemble of one without the axis of members, as a single run's result."""
-    best = None if result.best is None else index_tree(result.best, 0)
-    ts, diverged, stopped = index_tree((result.ts, result.diverged, result.stopped), 0)
-    history = [_single_record(record) for record in result.history]
-    log = {name: values[0, : int(ts.step)] for name, values in result.log.items()}
-    return result._replace(
-        ts=ts, best=best, history=history, log=log, diverged=np.asarray(diverged), stopped=np.asarray(stopped)
-    )
-
-
-def _single_record(record: Record) -> Record:
-    return {name: _number(value[0]) if isinstance(value, np.ndarray) else value for name, value in record.items()}
-
-
-def _number(value: Any) -> Any:
-    """Return a scalar as a Python number, and any other array unchanged."""
-    return float(value) if np.ndim(value) == 0 else value
-
-
 def _single_callback(callback: Callback) -> Callback:
     """Return a callback of an ensemble of one that calls a single run's callback."""
-    return lambda ts, record: callback(index_tree(ts, 0), _single_record(record))
+    return lambda ts, record: callback(index_tree(ts, 0), single_record(record))
 
 
 def _member_keys(key: Key, members: int | None) -> tuple[Key, int | None]:

@@ -20,7 +20,8 @@ from nnjax.train.engine.distributed import refuse_forked_process
 from nnjax.train.engine.ensemble import Ensemble, Strategy
 from nnjax.train.engine.make_job import make_job
 from nnjax.train.engine.options import Callback, FitOptions, Record, Resume
-from nnjax.train.fit import Result, train_members
+from nnjax.train.fit import train_members
+from nnjax.train.result import Result
 from nnjax.types import Data, Key, Trainable
 
 RESERVED = ("loss", "diverged")  # columns of the table; hyper-parameters must have different names
