@@ -388,11 +388,10 @@ MISTAKES = {
     "arguments": (
         lambda: optcheck.compare(optax.adam, "optax.adam", hparams={"rate": 1}), "adam cannot be called with rate"
     ),
-    "the loss": (lambda: optcheck.compare(lambda params, grads, loss: params, "sgd"), "needs the loss function"),
+    "data": (lambda: optcheck.compare(lambda params, grads, batch: params, "sgd"), r"or data \(batch\)"),
     "numbers": (lambda: optcheck.compare(lambda p, g, m, beta: (p, m), "sgd"), r"partial\(.*beta=…\)"),
     "no triple": (lambda: optcheck.compare(optax.sgd(LR), "sgd", kind="triple"), "a triple is 3 functions"),
     "no copy": (lambda: optcheck.compare(Locked(), "sgd"), "which cannot be copied"),
-    "a line search": (lambda: optcheck.compare(optax.lbfgs(LR), "sgd"), "linesearch=None"),
     "no time": (lambda: optcheck.compare(optax.sgd(LR), "sgd", seconds=-1), "seconds must be in"),
     "no hparams": (lambda: optcheck.compare(optax.sgd, "sgd", hparams={}), "hparams must be a dict"),
     "nothing to step": (

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from optcheck_runs import cause_ids
 from wild_optimizers import WILD, torch
@@ -206,7 +207,21 @@ class GetUpdate:
         return [p - 1e-3 * g for p, g in zip(params, grads, strict=True)]
 
 
+def polyak(params, grads, loss):
+    size = sum(jnp.sum(g**2) for g in jax.tree.leaves(grads))
+    return jax.tree.map(lambda p, g: p - jnp.minimum(1.0, loss / size) * g, params, grads)
+
+
+def sam(params, loss_fn, state):
+    grads = jax.grad(loss_fn)(params)
+    size = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(grads)))
+    perturbed = jax.tree.map(lambda p, g: p + 0.05 * g / size, params, grads)
+    return jax.tree.map(lambda p, g: p - 1e-3 * g, params, jax.grad(loss_fn)(perturbed)), state
+
+
 NEIGHBOURS = {
+    "the value of the loss": (polyak, optax.polyak_sgd()),
+    "the loss function": (sam, WILD["SAM"].reference),
     "powers of decay rates": (powers, "optax.adam"),
     "made from a model": (OfModel, "sgd"),
     "get_update": (GetUpdate(), "sgd"),
