@@ -104,7 +104,7 @@ def compare(
         is_torch = isinstance(theirs, Adapter) and theirs.kind == "torch"
         guess = theirs if isinstance(theirs, Formula) else _guess(titles[1], hparams or {})
         if wrong:
-            diagnosis = diagnose(passes[index], observations[index], guess, max_fits, half_reference=is_torch)
+            diagnosis = diagnose(passes[index], observations[index], guess, max_fits)
         else:
             diagnosis = diagnose_match(observations[0], guess)
         return Report(

@@ -52,7 +52,6 @@ class Cause(NamedTuple):
 DOUBLE, SINGLE = "all values are float64", "some values are float32, although all inputs are float64"
 PRECISION = Cause("precision", DOUBLE, SINGLE, "")
 REFERENCE_PRECISION = Cause("precision", SINGLE, DOUBLE, "")
-HALF_REFERENCE = REFERENCE_PRECISION._replace(reference="its iterations are in bfloat16, so it is known to 5 % only")
 BOTH_PRECISIONS = Cause("precision", SINGLE, "some values are float32, and rounded differently", "")
 
 

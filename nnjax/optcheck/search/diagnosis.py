@@ -9,7 +9,6 @@ from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.update_rule import Formula, Inputs
 from nnjax.optcheck.search.causes import (
     BOTH_PRECISIONS,
-    HALF_REFERENCE,
     HYPER_NAMES,
     PRECISION,
     REFERENCE_PRECISION,
@@ -25,7 +24,6 @@ from nnjax.optcheck.trace.traces import Trace, trace_inputs
 
 SINGLE = 2e-6  # relative rounding of one float32 number in a float64 update
 MAX_FITS = 1200  # default budget: up to a minute
-HALF = 0.05  # of the largest update of a leaf: five Newton-Schulz iterations in bfloat16
 FEW_DIGITS = 2  # usual hyper-parameters have at most two digits, or 1 minus them has
 
 
@@ -70,8 +68,6 @@ def diagnose(
     observation: Observation,
     guess: Formula | None,
     max_fits: int = MAX_FITS,
-    *,
-    half_reference: bool = False,
 ) -> Diagnosis:
     """Find the formula of both optimizers and name the differences.
 
@@ -80,7 +76,6 @@ def diagnose(
       observation: the updates of both.
       guess: the formula of the reference, if it is known or likely.
       max_fits: number of update rules to fit, see `nnjax.optcheck.compare`.
-      half_reference: True if the reference may iterate in bfloat16, as PyTorch's Muon does.
     """
     updates = observation.candidate.updates
     for name, mask in (("zero", updates == 0), ("NaN", np.isnan(updates))):
@@ -88,11 +83,7 @@ def diagnose(
             return Diagnosis(remark=f"all updates of the candidate are {name}")
     script, dtype = observation.script, observation.dtype
     reference_target = target_of(observation.reference, script, dtype)
-    leaf_size = observation.reference.leaf_size
-    half_target = (
-        reference_target._replace(bound=np.asarray(HALF * leaf_size)) if half_reference and np.any(leaf_size) else None
-    )
-    reference, rounding = _identify_reference(reference_target, half_target, guess, max_fits, dtype)
+    reference, rounding = _identify_reference(reference_target, guess, max_fits, dtype)
 
     whole = target_of(observation.candidate, script, dtype)
     target = whole.select(elements_of(difference.leaves, script)) if difference.leaves else whole
@@ -126,13 +117,11 @@ def diagnose(
 
 
 def _identify_reference(
-    target: Target, half_target: Target | None, guess: Formula | None, max_fits: int, dtype: str
+    target: Target, guess: Formula | None, max_fits: int, dtype: str
 ) -> tuple[Formula | None, Cause | None]:
     """Return the formula of the reference, and the cause if it rounds some values (optax.adafactor's β₂)."""
     if (formula := library_formula(target, guess)) is not None:
         return formula, None
-    if half_target is not None and (formula := library_formula(half_target, guess)) is not None:
-        return formula, HALF_REFERENCE
     formula = library_formula(_with_float32_bound(target), guess) if dtype == "float64" else None
     if formula is not None and _differs_without_params(formula, target):
         return formula, REFERENCE_PRECISION
