@@ -423,9 +423,9 @@ def test_what_never_comes_back_is_interrupted():
     assert time.monotonic() - began < 20
 
 
-def test_closures_cannot_be_given():
-    with pytest.raises(optcheck.NotAnOptimizerError, match="LBFGS needs the loss function"):
-        optcheck.compare(torch_of("LBFGS"), "sgd")
+def test_optimizers_that_call_a_closure_get_an_objective():
+    assert optcheck.compare(torch_of("LBFGS"), torch_of("LBFGS")).ok
+    assert not optcheck.compare(torch_of("LBFGS"), torch_of("LBFGS", history_size=1), max_fits=10).ok
 
 
 # Layouts --------------------------------------------------------------------------------------------------------------
