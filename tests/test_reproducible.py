@@ -10,10 +10,11 @@ from nnjax import _reproducible
 from nnjax.train.engine.fingerprint import machine_fingerprint
 
 SCRIPT = """
-import os, sys, jax, nnjax
+import os, sys, jax, jax.numpy as jnp, nnjax
 folder = nnjax.reproducible()
 print(folder, os.environ["XLA_FLAGS"], sep="\\n")
-print(float(jax.jit(lambda x: jax.random.normal(jax.random.key(0), (3,)).sum() * 0 + 6)(1.0)))
+sorts = lambda x: sum(jnp.sort(x * jnp.arange(10.0 + n)).sum() for n in range(20))  # compiles for more than 0.1 s
+print(float(0 * jax.jit(sorts)(1.0) + 6))
 """
 
 
