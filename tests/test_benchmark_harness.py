@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from benchmarks import peers
 from benchmarks.__main__ import app
 from benchmarks.cases import case_names, load_case
+from benchmarks.harness.environment import usable_cores
 from benchmarks.harness.fingerprint import machine_differences, take_fingerprint
 from benchmarks.harness.record import AGAIN, LIMIT, Record, Row, find_rows, load_record, save_record
 from benchmarks.harness.rounds import Measurement, Plan, keep_workers, measure_in_turn, start_workers, worker_pool
@@ -151,6 +152,17 @@ def test_the_forms_of_a_peer_share_a_process_unless_they_change_it():
     assert len({who.process for who in ours}) == 3
     again = next(contender for contender in contenders if contender.label == AGAIN)
     assert again.process not in {who.process for who in ours}
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="one core")
+def test_a_process_on_all_cores_starts_their_devices():
+    who = Contender("plain JAX", "plain_jax", "map on all cores", apart=True)
+    with worker_pool() as workers:
+        start_workers(workers, [who])
+        variant = "8 × 64-64-64-10, shared data"
+        (measurement,) = measure_in_turn("ensemble", variant, [who], workers, Plan(1, 0.001), lambda line: None)
+    assert measurement.problem is None
+    assert len(measurement.samples) == 1
 
 
 def test_programs_of_one_process_are_measured_in_turn_and_forgotten():

@@ -39,6 +39,7 @@ def serve_requests(peer: str) -> None:
         load_peer(peer)
     print(json.dumps({"loaded": peer}), file=answers, flush=True)
     programs: dict[str, ProgramState] = {}  # by form
+    peak: dict[str, int] = {}  # memory before the program; asked late, because that starts the devices
     for line in sys.stdin:
         request = json.loads(line)
         try:
@@ -48,6 +49,8 @@ def serve_requests(peer: str) -> None:
             elif "set up" in request:
                 form = request["set up"]
                 programs[form], answer = set_up_program(request["case"], peer, form, request["variant"])
+                answer["memory"] |= {name: size for name, size in _device_memory().items() if size != peak.get(name)}
+                peak = _device_memory()
             else:
                 form = request["time"]
                 _set_threads(programs[form].threads)
@@ -59,7 +62,7 @@ def serve_requests(peer: str) -> None:
 
 def set_up_program(case_name: str, peer: str, form: str, variant: str) -> tuple[ProgramState, dict[str, Any]]:
     """Build a program and call it; return it with its error, its time to compile and its memory."""
-    begin, peak = time.perf_counter(), _device_memory().get("device peak")
+    begin = time.perf_counter()
     case = load_case(case_name)
     program: Program = getattr(load_peer(peer), case.KIND)(case.JOBS[variant], form)
     build_end = time.perf_counter()
@@ -73,7 +76,7 @@ def set_up_program(case_name: str, peer: str, form: str, variant: str) -> tuple[
     answer = {
         "units": program.units, "call": current.call_seconds,
         "check": float(error) if error <= 1e300 else 1e300,  # NaN too
-        "memory": program.memory | {name: n for name, n in _device_memory().items() if n != peak},
+        "memory": program.memory,
         "stages": {**program.stages, "first": first, "all": build_end - begin + first},
         "figures": program.figures(current.state), "flops": program.flops, "bytes": program.bytes,
     }  # fmt: skip
