@@ -12,9 +12,9 @@ from benchmarks.report.table import figure_lines
 from benchmarks.report.variants import (
     GROUPS,
     Variant,
-    compile_time,
     fastest_in_group,
     fastest_row,
+    first_run,
     form_label,
     format_seconds,
     lines_by_variant,
@@ -142,9 +142,9 @@ def _faster_peers(variants: Sequence[Variant]) -> Iterator[str]:
 def _faster_with_compilation(variant: Variant) -> Iterator[str]:
     """Return the peers whose first whole run, with compilation, is faster; each is measured once."""
     whole_runs = [row for row in variant.rows if row.samples and row.figures]
-    ours = min((_first_run(row) for row in whole_runs if row.peer == OURS), default=0.0)
+    ours = min((first_run(row) for row in whole_runs if row.peer == OURS), default=0.0)
     for row in (row for row in whole_runs if row.peer not in (OURS, AGAIN)):
-        if (seconds := _first_run(row)) < FASTER * ours:
+        if (seconds := first_run(row)) < FASTER * ours:
             yield f"- {variant.title}, with compilation: {form_label(row)}, {seconds / ours:.2f}"
 
 
@@ -152,7 +152,3 @@ def _ours(variant: Variant) -> Row:
     ours = fastest_row(variant.rows, OURS)
     assert ours is not None
     return ours
-
-
-def _first_run(row: Row) -> float:
-    return median_time(row) + compile_time(row)

@@ -12,6 +12,7 @@ from benchmarks.report.variants import (
     Variant,
     compile_time,
     fastest_row,
+    first_run,
     form_label,
     format_seconds,
     median_time,
@@ -77,8 +78,9 @@ def figure_lines(rows: Sequence[Row]) -> Iterator[str]:
     """Return the further results of a case, with the time of a first run including compilation."""
     for row in (row for row in rows if row.samples and row.figures and row.peer != AGAIN):
         figures = ", ".join(f"{name} {value:.4g}" for name, value in row.figures.items())
-        first = format_seconds(median_time(row) + compile_time(row))
-        times = f"{format_seconds(median_time(row))} for a {row.unit}, {first} with compilation"
+        times = (
+            f"{format_seconds(median_time(row))} for a {row.unit}, {format_seconds(first_run(row))} with compilation"
+        )
         yield f"{title_of(row)}: {form_label(row)}: {figures}; {times}"
 
 

@@ -316,7 +316,7 @@ def _simplest(matches: list[Attempt], start: Formula, target: Target) -> list[At
     """
     same_family = [match for match in matches if type(match.formula.rule) is type(start.rule)]
     if not same_family:
-        return matches[:1]  # a different rule is one cause, and its own variants are none
+        return matches[:1]  # a different rule is one cause; its variants are not further ones
     matches = [match._replace(formula=_simplify(match.formula, start, target)) for match in same_family]
     ties = [tie for match in matches for tie in _ties(match, target)]
     ties += [tie for match in ties for tie in _ties(match, target, "decay")]
