@@ -80,4 +80,5 @@ def _progress(ended: int, trials: int, began: float) -> str:
 def _best(table: list[Record]) -> str:
     best: dict[str, Any] = table[0]
     scores = "".join(f"  {name.replace('_', ' ')} {best[name]:.4f}" for name in SCORES if name in best)
-    return f"best score {best['score']:.4f} after {best['epochs']:g} epochs{scores}"
+    epochs = "1 epoch" if best["epochs"] == 1 else f"{best['epochs']:g} epochs"
+    return f"best score {best['score']:.4f} after {epochs}{scores}"

@@ -181,6 +181,7 @@ def search_command(
             resume="anyway" if anyway else resume is not None,
             save_every=config.save_every,
             callbacks=[show],
+            progress=False,
         )
     table = [in_target_units(row, prepared.dataset.table.target_std) for row in found.table]
     names = list(request.space)

@@ -22,9 +22,10 @@ from nnjax.train.engine.host_loop import Seconds
 from nnjax.train.engine.job import Job
 from nnjax.train.engine.make_job import epoch_ends, make_job
 from nnjax.train.engine.options import FitOptions
+from nnjax.train.engine.progress import trials_bar
 from nnjax.train.engine.search.draws import key_words
 from nnjax.train.engine.search.groups import GROUP_KEEP, WithStructure, check_structure, group_rounds, split_space
-from nnjax.train.engine.search.loop import hyper_of, run_search
+from nnjax.train.engine.search.loop import best_scores, hyper_of, run_search
 from nnjax.train.engine.search.methods import KEEP, METHODS
 from nnjax.train.engine.search.results import (
     COLUMNS,
@@ -41,7 +42,7 @@ from nnjax.train.engine.search.results import (
     table_of,
 )
 from nnjax.train.engine.search.saving import SearchOptions
-from nnjax.train.engine.search.schedule import Ledger, Schedule, first_state
+from nnjax.train.engine.search.schedule import RUNNING, Ledger, Schedule, first_state
 from nnjax.train.engine.search.selection import Selection, select
 from nnjax.train.folds import Folds, Rows
 from nnjax.train.space import Dimension, check_space
@@ -106,6 +107,7 @@ def search(
     save_every: float = 30.0,
     networks: int = 10,
     callbacks: Sequence[Callable[[Table], bool | None]] = (),
+    progress: bool = True,
 ) -> Search:
     """Search for the settings with the best validation score, in one program that is compiled once.
 
@@ -139,6 +141,7 @@ def search(
       save_every: seconds between checkpoints.
       networks: number of best trials whose networks are kept.
       callbacks: functions of the table so far, called after each decision; True ends the search.
+      progress: see `fit`; the bar shows how many trials have ended, and the best score.
 
     Returns:
       `Search(best, table, networks, rank_correlations, advantage, seconds, validation)`. Trials are ranked by their
@@ -166,6 +169,7 @@ def search(
     dimensions, epochs = _check_arguments(make_run, space, rungs, method, callbacks, keep=keep)
     for name, number in (("trials", trials), ("population", population), ("seeds", seeds), ("networks", networks)):
         checks.positive_int("search", name, number)
+    checks.flag("search", "progress", progress)
     keep = KEEP.get(method, 1 / 3) if keep is None else float(keep)
     _check_scored(validation, folds, seeds)
     key = checks.key("search", jax.random.key(0) if key is None else key)
@@ -211,26 +215,29 @@ def search(
 
     groups: dict[int, Group] = {}
     order, ended, spent = list(range(len(structures))), False, Seconds(0.0, 0.0, 0.0, 0.0)
-    for i, counts in enumerate(group_rounds(len(structures), trials, GROUP_KEEP.get(method, keep))):
-        for index, count in zip(order, counts, strict=False):
-            if ended:
-                break
-            earlier = groups.get(index)
-            group, job = begin(index, count, earlier)
+    with trials_bar(trials, show=progress and jax.process_index() == 0) as show_trials:
+        for i, counts in enumerate(group_rounds(len(structures), trials, GROUP_KEEP.get(method, keep))):
+            for index, count in zip(order, counts, strict=False):
+                if ended:
+                    break
+                earlier = groups.get(index)
+                group, job = begin(index, count, earlier)
 
-            def show(ledger: Ledger, index: int = index, group: Group = group) -> bool:
-                table = table_of([*(groups | {index: group._replace(ledger=ledger)}).values()]) if callbacks else []
-                answers = [callback(table) for callback in callbacks]  # all are called
-                return any(answers)
+                def show(ledger: Ledger, index: int = index, group: Group = group) -> bool:
+                    begun = [*(groups | {index: group._replace(ledger=ledger)}).values()]
+                    show_trials(*_progress(begun))
+                    table = table_of(begun) if callbacks else []
+                    answers = [callback(table) for callback in callbacks]  # all are called
+                    return any(answers)
 
-            part = folder / f"structure-{index:03d}-{i}" if folder is not None and group.fixed else folder
-            options = SearchOptions(part, resume, save_every, networks)
-            position, seconds, ended = run_search(
-                job, group.schedule, names, options, show, earlier and earlier.position
-            )
-            groups[index] = group._replace(ledger=position.search.ledger, position=position)
-            spent = Seconds(*(a + b for a, b in zip(spent, seconds, strict=True)))
-        order = sorted(groups, key=lambda index: best_place(groups[index]))
+                part = folder / f"structure-{index:03d}-{i}" if folder is not None and group.fixed else folder
+                options = SearchOptions(part, resume, save_every, networks)
+                position, seconds, ended = run_search(
+                    job, group.schedule, names, options, show, earlier and earlier.position
+                )
+                groups[index] = group._replace(ledger=position.search.ledger, position=position)
+                spent = Seconds(*(a + b for a, b in zip(spent, seconds, strict=True)))
+            order = sorted(groups, key=lambda index: best_place(groups[index]))
     searched = list(groups.values())
     if not any(places(group) for group in searched):
         warnings.warn(
@@ -248,6 +255,12 @@ def search(
         seconds=spent,
         validation=None if validation is None else job.held_out,
     )
+
+
+def _progress(groups: Sequence[Group]) -> tuple[int, float]:
+    """Return the number of trials that have ended, and the lowest score."""
+    ended = sum(int((group.ledger.status > RUNNING).sum()) for group in groups)
+    return ended, min(float(best_scores(group.ledger).min()) for group in groups)
 
 
 def _check_arguments(

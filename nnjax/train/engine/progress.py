@@ -1,4 +1,4 @@
-"""The progress bar of a run."""
+"""The progress bars of a run and of a search."""
 
 import math
 import sys
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 Show = Callable[[dict[str, Any], int], None]  # (record, steps done)
+ShowTrials = Callable[[int, float], None]  # (trials that have ended, lowest score)
 FIXED = ("epoch", "step", "loss")
 SCORES = ("validation_accuracy", "validation_r2", "validation_loss")
 
@@ -25,31 +26,16 @@ def progress_bar(total: int, epochs: float, *, show: bool) -> Iterator[Show]:
 
     Nothing is shown without rich, if the error stream is not a terminal, or in a Jupyter notebook without ipywidgets.
     """
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
-        from rich.table import Column
-    except ModuleNotFoundError:
-        show = False
-    if not show or not _can_show(console := Console(file=sys.stderr)):
-        yield lambda record, step: None
-        return
-    columns = (
-        TextColumn("{task.fields[epoch]}"),
-        BarColumn(bar_width=6),
-        TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
-        TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True)),
-    )
-    # Ctrl-C prints ^C behind the bar; in a full line it would move to the next one, and the bar would be drawn twice
-    console.width = max(console.width - 3, 20)
-    with Progress(*columns, console=console, transient=False) as bar:
-        task = bar.add_task("train", total=total, epoch="", text="compiling …", rate="")
+    with _bar(total, show=show) as set_fields:
+        if set_fields is None:
+            yield lambda record, step: None
+            return
         started = [time.perf_counter(), 0.0]  # time and step of the first record
 
         def update(record: dict[str, Any], step: int) -> None:
             if "loss" not in record:
                 started[:] = time.perf_counter(), step
-                bar.update(task, completed=step, text="")
+                set_fields(step, text="")
                 return
             text = f"loss {_mean(record['loss']):.4g}"
             score = next((name for name in SCORES if name in record), None)  # few numbers: the line must fit a terminal
@@ -61,9 +47,55 @@ def progress_bar(total: int, epochs: float, *, show: bool) -> Iterator[Show]:
             left = f"  {timedelta(seconds=round((total - step) / rate))}" if rate > 0 and step < total else ""
             done = min(record["epoch"], epochs)
             epoch = f"epoch {math.floor(done) if epochs >= 10 else round(done, 1):g}/{epochs:.6g}"
-            bar.update(task, completed=step, epoch=epoch, text=text, rate=speed + left)
+            set_fields(step, epoch=epoch, text=text, rate=speed + left)
 
         yield update
+
+
+@contextmanager
+def trials_bar(trials: int, *, show: bool) -> Iterator[ShowTrials]:
+    """Yield a function that shows how many trials of a search have ended, and the best score; see `progress_bar`."""
+    with _bar(trials, show=show) as set_fields:
+        if set_fields is None:
+            yield lambda ended, score: None
+            return
+        began, before = time.perf_counter(), -1  # a resumed search begins with trials that have ended
+
+        def update(ended: int, score: float) -> None:
+            nonlocal began, before
+            if before < 0:
+                began, before = time.perf_counter(), ended
+            rate = (ended - before) / max(time.perf_counter() - began, 1e-9)
+            left = f"{timedelta(seconds=round((trials - ended) / rate))}" if rate > 0 and ended < trials else ""
+            text = f"best score {score:.4g}" if math.isfinite(score) else ""
+            set_fields(ended, epoch=f"trial {ended:,}/{trials:,}", text=text, rate=left)
+
+        yield update
+
+
+@contextmanager
+def _bar(total: int, *, show: bool) -> Iterator[Callable[..., None] | None]:
+    """Yield a function of the number done and the texts `epoch`, `text` and `rate`; None if no bar can be shown."""
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
+    except ModuleNotFoundError:
+        show = False
+    if not show or not _can_show(console := Console(file=sys.stderr)):
+        yield None
+        return
+    columns = (
+        TextColumn("{task.fields[epoch]}"),
+        BarColumn(bar_width=6),
+        TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+        TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True)),
+    )
+    # Ctrl-C prints ^C behind the bar; in a full line it would move to the next one, and the bar would be drawn twice
+    console.width = max(console.width - 3, 20)
+    with Progress(*columns, console=console, transient=False) as bar:
+        task = bar.add_task("train", total=total, epoch="", text="compiling …", rate="")
+        yield lambda done, **texts: bar.update(task, completed=done, **texts)
 
 
 def _can_show(console: Any) -> bool:
