@@ -126,7 +126,7 @@ def positive_int(where: str, name: str, value: Any, low: int = 1, *, bits: int =
 def function_of(where: str, name: str, value: Any, *arguments: str, by_name: Sequence[str] = ()) -> None:
     """Check that `value` is a function that takes these arguments by position, and the others by name."""
     call = f"({', '.join([*arguments, *(['*'] if by_name else []), *by_name])})"
-    if not callable(value) or isinstance(value, tuple):  # a Layer is a tuple; as a function it may crash JAX
+    if not callable(value) or isinstance(value, tuple):  # JAX may crash if it calls a Layer, which is a tuple
         raise TypeError(f"{where}: {name} must be a function {call}, got {value!r:.80}")
     try:
         signature = inspect.signature(value)

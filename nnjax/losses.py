@@ -7,8 +7,8 @@ integers of 16 bits or more. Complex numbers raise TypeError. Bind options with 
 `partial(losses.cross_entropy, label_smoothing=0.1)`.
 
 **Sequences.** `cross_entropy`, `focal` and `kl_divergence` of logits (batch, ..., classes) average over the positions
-between batch and classes. `ignore_index` names a label that does not count. A pair `(labels, weights)` as target weighs
-each position, for example with the weights 0 and 1 of a mask. The loss of an example is then
+between batch and classes. `ignore_index` is the label to ignore. A pair `(labels, weights)` as target weights each
+position, for example with the weights 0 and 1 of a mask. The loss of an example is then
 
     loss_i = Σ_t v_it loss_it / Σ_t v_it,   0 if all v_it are 0
 
@@ -133,10 +133,10 @@ def cross_entropy(
       prediction: Logits of shape (batch, ..., classes), without softmax. The loss is averaged over the axes between
         batch and classes (the positions of a sequence).
       target: Integer labels of shape (batch, ...) in 0 … classes - 1, or probabilities of the same shape as the logits.
-        A label outside this range gives NaN; `train.fit` raises an error for it. A pair `(target, weights)` weighs the
+        A label outside this range gives NaN; `train.fit` raises an error for it. A pair `(target, weights)` weights the
         positions; the weights have the shape of the labels, and a negative weight gives NaN.
       label_smoothing: Share s of the probability that is spread evenly over the classes, in [0, 1].
-      ignore_index: Label of the positions that do not count, such as -1, or None. An example without other labels has
+      ignore_index: Label of the positions to ignore, such as -1, or None. An example without other labels has
         the loss 0.
 
     Raises:
@@ -329,7 +329,7 @@ def focal(
       target: Integer labels of shape (batch, ...), or a pair `(labels, weights)` with the weights of the positions. A
         label outside 0 … classes - 1 gives NaN.
       gamma: Exponent ≥ 0. With 0 it is the cross-entropy.
-      ignore_index: Label of the positions that do not count, or None.
+      ignore_index: Label of the positions to ignore, or None.
 
     Raises:
       ValueError: if the shapes do not match, or if gamma < 0.

@@ -55,13 +55,13 @@ def accuracy(
     *,
     ignore_index: int | None = None,
 ) -> Float[Array, ""]:
-    """Return the share of examples whose largest logit is that of the label.
+    """Return the fraction of examples whose label has the largest logit.
 
     Args:
       prediction: Logits of shape (examples, ..., classes).
       target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
       weights: Per-example weights (examples,), or None.
-      ignore_index: Label that does not count, or None.
+      ignore_index: Label to ignore, or None.
 
     Raises:
       ValueError, TypeError: if the target does not match the logits.
@@ -89,7 +89,7 @@ def nll(
       prediction: Logits of shape (examples, ..., classes).
       target: Integer labels (examples, ...), or probabilities of the shape of the logits.
       weights: Per-example weights (examples,), or None.
-      ignore_index: Label that does not count, or None.
+      ignore_index: Label to ignore, or None.
 
     Raises:
       ValueError, TypeError: if the target does not match the logits.
@@ -116,7 +116,7 @@ def brier(
       prediction: Logits of shape (examples, ..., classes).
       target: Integer labels (examples, ...), or probabilities of the shape of the logits.
       weights: Per-example weights (examples,), or None.
-      ignore_index: Label that does not count, or None.
+      ignore_index: Label to ignore, or None.
 
     Raises:
       ValueError, TypeError: if the target does not match the logits.
@@ -152,7 +152,7 @@ def expected_calibration_error(
       target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
       weights: Per-example weights (examples,), or None.
       bins: Number of confidence bins in (0, 1].
-      ignore_index: Label that does not count, or None.
+      ignore_index: Label to ignore, or None.
 
     Raises:
       ValueError, TypeError: if bins < 1, or if the target does not match the logits.
@@ -183,7 +183,7 @@ def reliability(
       target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
       weights: Per-example weights (examples,), or None.
       bins: Number of confidence bins in (0, 1].
-      ignore_index: Label that does not count, or None.
+      ignore_index: Label to ignore, or None.
 
     Returns:
       The arrays share, confidence and accuracy of shape (bins,). Empty bins are 0.
@@ -261,14 +261,14 @@ def top_k_accuracy(
     k: int = 5,
     ignore_index: int | None = None,
 ) -> Float[Array, ""]:
-    """Return the share of examples whose label is among the k largest logits.
+    """Return the fraction of examples whose label has one of the k largest logits.
 
     Args:
       prediction: Logits of shape (examples, ..., classes).
       target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
       weights: Per-example weights (examples,), or None.
       k: Number of guesses. Of equal logits, the one of the smaller class comes first.
-      ignore_index: Label that does not count, or None.
+      ignore_index: Label to ignore, or None.
 
     Raises:
       ValueError, TypeError: if k < 1 or exceeds the number of classes, or if the target does not match the logits.
@@ -297,7 +297,7 @@ def confusion_matrix(
       prediction: Logits of shape (examples, ..., classes).
       target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
       weights: Per-example weights (examples,), or None for counts.
-      ignore_index: Label that does not count, or None.
+      ignore_index: Label to ignore, or None.
 
     Raises:
       ValueError, TypeError: if the target does not match the logits.
@@ -324,7 +324,7 @@ def precision(
       prediction: Logits of shape (examples, ..., classes).
       target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
       weights: Per-example weights (examples,), or None.
-      ignore_index: Label that does not count, or None.
+      ignore_index: Label to ignore, or None.
 
     A class that is never predicted counts as 0, as in scikit-learn with average="macro". A class that neither occurs
     nor is predicted is left out.
@@ -354,7 +354,7 @@ def recall(
       prediction: Logits of shape (examples, ..., classes).
       target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
       weights: Per-example weights (examples,), or None.
-      ignore_index: Label that does not count, or None.
+      ignore_index: Label to ignore, or None.
 
     A class that does not occur but is predicted counts as 0, as in scikit-learn's average="macro"; one that neither
     occurs nor is predicted is left out.
@@ -384,7 +384,7 @@ def f1(
       prediction: Logits of shape (examples, ..., classes).
       target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
       weights: Per-example weights (examples,), or None.
-      ignore_index: Label that does not count, or None.
+      ignore_index: Label to ignore, or None.
 
     A class that neither occurs nor is predicted is left out, as in scikit-learn's average="macro".
 
@@ -527,7 +527,7 @@ def _confusion(
 
 
 def _class_mean(numerators: Array, denominators: Array, matrix: Array) -> Array:
-    """Return the mean of numerator / denominator over the classes that occur or are predicted, 0 where it is 0 / 0."""
+    """Return the mean of numerator / denominator over the classes that occur or are predicted, with 0 / 0 = 0."""
     occurs = (matrix.sum(0) + matrix.sum(1)) != 0
     ratios = numerators / jnp.where(denominators == 0, jnp.ones_like(denominators), denominators)
     return jnp.where(occurs, ratios, jnp.zeros_like(ratios)).sum() / occurs.sum().astype(ratios.dtype)
@@ -555,7 +555,7 @@ def _scores(where: str, prediction: Array, target: Array, weights: Array | None)
 
 
 def _weight_up_to(scores: Array, weights: Array) -> tuple[Array, Array]:
-    """Return for each example the weight of all that score less, and of all that score less or the same."""
+    """Return for each example the total weight of the lower scores, and of the lower or equal scores."""
     order = jnp.argsort(scores)
     ranked = scores[order]
     totals = jnp.concatenate([jnp.zeros(1, weights.dtype), jnp.cumsum(weights[order])])
@@ -634,7 +634,7 @@ def _rows_and_target(
 
 
 def _nan_outside(values: Array, labels: Array, logits: Array) -> Array:
-    """Set the values of labels that are not a class to NaN."""
+    """Replace the values at invalid labels by NaN."""
     return jnp.where(labels == logits.shape[-1], jnp.nan, values)
 
 

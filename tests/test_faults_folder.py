@@ -190,7 +190,7 @@ KINDS = {  # file and change: message
     ("config.json", '{"epochs": [1]}'): r"epochs must be a finite number or null, got \[1\]",
     ("result.json", '{"test": 3}'): "result.json is damaged: content.test must be an object or null, got 3",
     ("result.json", '{"test": {"loss": "x"}}'): "content.test.loss must be a finite number or null, got 'x'",
-    ("result.json", '{"left_out": [0]}'): "left_out does not fit members=None in config.json",
+    ("result.json", '{"left_out": [0]}'): "left_out does not match members=None in config.json",
     ("result.json", '{"steps": 1.5}'): "content.steps must be an integer, got 1.5",
     ("receipt.json", '{"weights": 3}'): "receipt.json is damaged: content.weights must be text, got 3",
     ("receipt.json", '{"first_losses": {}}'): "content.first_losses must be a list or a list, got {}",

@@ -444,8 +444,8 @@ def test_mistakes_are_named(change, error, message):
     [
         (lambda: train.uniform(1, 0), ValueError, "low must be < high"),
         (lambda: train.log_uniform(0, 1), ValueError, "> 0"),
-        (lambda: train.choice([]), ValueError, "at least one value"),
-        (lambda: train.choice([1, 1]), ValueError, "each once"),
+        (lambda: train.choice([]), ValueError, "non-empty list"),
+        (lambda: train.choice([1, 1]), ValueError, "without duplicates"),
         (lambda: train.choice(["relu", "tanh"]), TypeError, r"train.structure"),
         (lambda: train.structure([[1], [2]]), TypeError, "hashable"),
         (lambda: train.structure("relu"), TypeError, "must be a list"),

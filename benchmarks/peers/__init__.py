@@ -1,6 +1,6 @@
 """The libraries that are measured, one file or folder each. To add a peer, add its file.
 
-The head of a peer's file defines
+The top of a peer's file defines
   NAME: its name in tables;
   NEEDS: the packages it needs; without them it is left out;
   FORMS: for each kind of work, the variants of the peer's code ("forms");
@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 
 class Head(NamedTuple):
-    """The definitions in the head of a peer's file."""
+    """The definitions at the top of a peer's file."""
 
     file: str
     name: str
@@ -48,13 +48,13 @@ def peer_names() -> list[str]:
 
 
 def read_head(name: str) -> Head:
-    """Read the head of a peer's file without importing it, so that its packages are neither needed nor loaded."""
+    """Read the top of a peer's file without importing it, so that its packages are neither needed nor loaded."""
     folder = Path(__file__).parent / name
     source = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
     values = {}
     for node in ast.parse(source.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            with suppress(ValueError):  # the head has literals only
+            with suppress(ValueError):  # these definitions contain only literals
                 values[node.targets[0].id] = ast.literal_eval(node.value)
     return Head(
         file=name,

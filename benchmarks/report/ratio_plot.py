@@ -60,7 +60,7 @@ def draw_ratios(variants: Sequence[Variant], machine: str) -> Any:
 
 
 def peer_ratios(variant: Variant) -> dict[str, Ratio]:
-    """Return the ratio of each peer's fastest form."""
+    """Return the ratio of the time of each peer's fastest form to ours."""
     ratios: dict[str, Ratio] = {}
     for row, ratio in variant.lines:  # the fastest come first
         if ratio is not None and row.samples and row.peer not in (OURS, AGAIN, LIMIT):
@@ -76,7 +76,7 @@ def _draw_row(axes: Any, y: float, variant: Variant, ratios: dict[str, Ratio]) -
     fastest: set[str] = set()
     beyond = 0
     for peer, ratio in ratios.items():
-        is_fastest = kind_of(peer) not in fastest  # the fastest of its kind, which tables show
+        is_fastest = kind_of(peer) not in fastest  # the fastest peer of each kind, as in the tables
         fastest.add(kind_of(peer))
         x = min(max(ratio.value, 1 / LARGEST), LARGEST)
         style = {"s": 26, "zorder": 4} if is_fastest else {"s": 9, "zorder": 3, "alpha": 0.75}

@@ -1,4 +1,4 @@
-"""What the test scores are held against: a constant prediction, and the recall of each class."""
+"""Baselines for the test scores: a constant prediction, and the recall of each class."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ class Baseline(NamedTuple):
 class ClassScores(NamedTuple):
     """The scores of a classifier, class by class."""
 
-    recall: dict[str, float]  # the share of each class's test rows that are predicted right; no entry without rows
+    recall: dict[str, float]  # recall of each class on the test rows; classes without test rows are missing
     balanced_accuracy: float  # their mean
     auc: float | None  # area under the ROC curve; None unless there are two classes, both with test rows
     never: dict[str, int]  # the number of test rows of each class that is never predicted

@@ -43,7 +43,7 @@ LEARNING_RATES = {  # default of each optimizer
     "lion": 3e-4,
 }
 SCHEDULES = ("constant", "cosine", "warmup-cosine", "linear")
-LEAST_STEPS = 2000  # of a regression, which a small file would not reach in 40 epochs
+LEAST_STEPS = 2000  # for a regression; 40 epochs of a small file would be fewer
 WARMUP = 0.1  # fraction of the steps of "warmup-cosine" during which the rate rises
 
 

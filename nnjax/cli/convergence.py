@@ -1,4 +1,4 @@
-"""Say if a training ended too early, or if the network overfitted."""
+"""Tell whether the training ended too early, or the network overfitted."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,13 +8,13 @@ import numpy as np
 from nnjax.cli.history import finite_mean
 
 FEW = 5  # fewer validations show no trend
-TAIL = 0.1  # share of the epochs that show whether the loss still falls
+TAIL = 0.1  # share of the epochs, at the end, in which the loss should no longer fall
 FALLS = 0.03  # least relative decrease in the tail
 EARLY, RISES = 0.5, 0.1  # share of the epochs; relative increase of the validation loss after its lowest
 
 
 def describe_convergence(history: Sequence[Mapping[str, Any]], *, keeps_best: bool) -> str:
-    """Return a sentence if the validation loss still falls at the end, or was lowest long before; else nothing.
+    """Return a sentence if the validation loss still falls at the end, or was lowest long before; "" otherwise.
 
     Args:
       history: records of `train.fit`; for an ensemble, the mean over its members decides.

@@ -20,7 +20,7 @@ def start_devices(networks: int | None, group: int | None) -> Mesh | None:
     Must be called before JAX starts.
 
     Args:
-      networks: number of networks to train; None for a single one, without an axis of members.
+      networks: number of networks to train; None for a single network.
       group: number of networks in memory at the same time; None for all.
 
     Returns:

@@ -23,18 +23,18 @@ MOST_CLASSES = 100  # rows of the table of recalls
 CAPTIONS = {
     "curves": "Loss and score after each epoch. If the validation loss rises while the training loss falls, the "
     "network overfits: fewer epochs, more dropout, or --patience. If both still fall at the end, train longer.",
-    "confusion": "Which class is taken for which. Off the diagonal are the mistakes.",
-    "reliability": "Whether the probabilities can be believed: points below the diagonal are overconfident. The bars "
+    "confusion": "Which class is mistaken for which. The mistakes are off the diagonal.",
+    "reliability": "Whether the probabilities can be trusted: points below the diagonal are overconfident. The bars "
     "below count the test rows; few rows make wide intervals.",
-    "uncertain": "The test images that the network is least sure of. Red: predicted wrong.",
-    "mistakes": "The test images that are predicted wrong, the most confident first. Look here for wrong labels.",
+    "uncertain": "The test images that the network is least sure of. Red: misclassified.",
+    "mistakes": "The misclassified test images, the most confident first. Look here for wrong labels.",
     "first_layer": "What the hidden units of the first layer look for: red where bright pixels raise, blue where they "
     "lower their sum. Weights that look like noise belong to pixels that are always dark, or to a network that was "
     "trained briefly.",
     "regions": "Which class is predicted for which values of the two features; pale where it is a close call.",
     "function": "The prediction over the only feature. Where there are no rows, it is a guess.",
     "importance": "How much the test score drops if the values of one column are shuffled among the rows. An interval "
-    "that contains 0 means that the column may be useless. Columns that say the same share their importance.",
+    "that contains 0 means that the column may be useless. Columns with the same information share their importance.",
     "predictions": "Each test row's prediction against its true value.",
     "residuals": "The errors over the predictions. A trend or a funnel means that something is left to learn, or that "
     "some values are harder to predict than others.",

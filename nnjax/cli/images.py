@@ -16,7 +16,7 @@ AXES = (2, 3)  # height and width, and perhaps channels
 
 
 def image_shape(config: Config, table: Table) -> tuple[int, ...] | None:
-    """Return the shape of an image, (height, width) or (height, width, 3); None if the rows are no images."""
+    """Return the shape of an image, (height, width) or (height, width, 3); None if the rows are not images."""
     features = len(table.columns)
     if config.data in NAMES:
         side = math.isqrt(features)

@@ -13,7 +13,7 @@ BUDGET = 2e10  # multiplications, one for each weight and prediction, which boun
 
 
 class Importance(NamedTuple):
-    """How much the score of the test rows drops without the information in a column."""
+    """The drop of the test score without the information in a column."""
 
     names: list[str]
     drops: np.ndarray  # (columns, repeats), of the accuracy or of R²
@@ -25,15 +25,15 @@ def permutation_importance(
 ) -> Importance:
     """Shuffle one column at a time among the test rows, and return the drop of the score.
 
-    Each repetition also draws the rows anew, with replacement (the bootstrap). So the spread over the repetitions has
-    both causes of error: the order in which a column was shuffled, and the choice of the test rows.
+    Each repetition also draws the rows anew, with replacement (the bootstrap). So the spread over the repetitions
+    covers both sources of error: the shuffled order of a column, and the choice of the test rows.
 
     Args:
       predict: function of standardised features.
       x: standardised features of the test rows (rows, features).
       y: labels (rows,), or standardised targets (rows, 1).
       table: the encoding; the one-hot features of a category are shuffled together.
-      weights: number of weights of all networks; the more, the fewer rows and repetitions.
+      weights: number of weights of all networks; more weights mean fewer rows and repetitions.
       seed: random seed.
 
     Source: Breiman 2001, "Random forests".

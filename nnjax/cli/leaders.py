@@ -40,7 +40,7 @@ def leaders_table(table: Sequence[Record], names: Sequence[str], caption: str, *
 
 @contextmanager
 def shown_leaders(trials: int, names: Sequence[str]) -> Iterator[Callable[[list[Record]], None]]:
-    """Yield a callback for `train.search` that shows the leaders and the time that is left.
+    """Yield a callback for `train.search` that shows the leaders and the remaining time.
 
     Args:
       trials: number of trials of the search.

@@ -38,7 +38,7 @@ def lecture_command(
 
     Each idea is three sentences, the code that runs it with this library, the
     numbers that it returns, and a picture. They are printed, and written to
-    one HTML page that needs no network.
+    one HTML page that works offline.
 
     For example: nnjax lecture gradient-descent
     """

@@ -182,7 +182,7 @@ def _limit_memory(gibibytes: float) -> None:
 
 
 def main(folder: str) -> None:
-    """Answer the request in a folder. The result is complete when it gets its name."""
+    """Answer the request in a folder. The result is renamed into place when it is complete."""
     request = json.loads(Path(folder, "request.json").read_text(encoding="utf-8"))
     _limit_memory(request["memory"])
     try:
@@ -194,7 +194,7 @@ def main(folder: str) -> None:
     unfinished = Path(folder, "unfinished.json")
     unfinished.write_text(json.dumps(result), encoding="utf-8")
     unfinished.rename(Path(folder, "result.json"))
-    os._exit(0)  # threads that the candidate started do not keep the process
+    os._exit(0)  # do not wait for threads that the candidate started
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from nnjax.cli.prepare import Prepared
 from nnjax.data._load import NAMES
 from nnjax.storage.atomic_write import write_file
 
-LEAST_FOR_RELIABILITY = 200  # test rows; with fewer, the bins say nothing
+LEAST_FOR_RELIABILITY = 200  # test rows; with fewer, the bins are too noisy
 LEAST_FOR_IMPORTANCE = 20  # test rows
 MOST_COLOURS = 10  # classes of decision regions
 
@@ -109,7 +109,7 @@ def _kept(history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> A
 
 
 def _training(config: Config) -> str:
-    """Return how the training loss is measured, because it is not measured as the validation loss is."""
+    """Return how the training loss is measured, which differs from the validation loss."""
     dropout = [f"dropout {config.dropout:g}"] if config.dropout else []
     batch = ["batch statistics"] if config.norm == "batch" else []
     weights = ["class weights"] if config.class_weights != "none" else []

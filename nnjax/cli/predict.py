@@ -42,9 +42,10 @@ def predict_command(
 ) -> None:
     """Predict the target for each row of FILE; for classification, also the probability of each class.
 
-    A category that did not occur in training counts as a missing value, and a
-    missing value as an average one, or as the run's --missing says; both are
-    counted. If FILE has the target, the scores of the predictions are printed.
+    A category that did not occur in training is treated as a missing value.
+    Missing values are replaced by averages, or by the rule of the run's
+    --missing. A warning counts both. If FILE has the target, the scores of
+    the predictions are printed.
 
     An ensemble averages the predictions of its members. One more column then
     measures their disagreement: epistemic, the mutual information of class and

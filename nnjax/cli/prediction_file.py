@@ -18,7 +18,7 @@ from nnjax.storage.atomic_write import write_records
 
 PREDICTIONS = "predictions.csv"
 NOTHING: Mapping[str, np.ndarray] = MappingProxyType({})
-RESERVED = (run_folder.RECEIPT, run_folder.SWEEP, run_folder.ROWS)  # their names say what a folder holds
+RESERVED = (run_folder.RECEIPT, run_folder.SWEEP, run_folder.ROWS)  # their names identify the folder
 
 
 def columns_of(

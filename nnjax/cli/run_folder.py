@@ -21,7 +21,7 @@ from nnjax.storage.paths import open_regular
 from nnjax.types import PyTree
 
 CONFIG, TABLE, METRICS, RESULT, WEIGHTS, REPORT, RECEIPT, CHECKPOINTS = (
-    "config.json",  # from this file on, the folder holds a run
+    "config.json",  # a folder with this file is a run folder
     "table.json",
     "metrics.csv",
     "result.json",
@@ -61,13 +61,13 @@ class ResultFile(TypedDict):
     steps: int
     seconds: dict[str, float]
     baseline: NotRequired[Scores]  # of a constant prediction
-    recall: NotRequired[Scores]  # this and the next two for classification
+    recall: NotRequired[Scores]  # this field and the next two: only for classification
     balanced_accuracy: NotRequired[float]
     auc: NotRequired[float | None]
-    diverged: NotRequired[int | None]  # this and the next two for a single network
+    diverged: NotRequired[int | None]  # this field and the next two: only for a single network
     best_step: NotRequired[int]
     stopped: NotRequired[bool]
-    uncertainty: NotRequired[Scores]  # this and the next two for an ensemble
+    uncertainty: NotRequired[Scores]  # this field and the next two: only for an ensemble
     left_out: NotRequired[list[int]]
     members: NotRequired[list[dict[str, float | int | bool | None]]]
 
@@ -115,18 +115,18 @@ def is_finished(path: Path) -> bool:
 
 
 def save_config(path: Path, config: Config, table: Table, versions: dict[str, str]) -> None:
-    """Write the table (the encoding of rows), then the settings. With these, the folder holds a run."""
+    """Write the table (the encoding of rows), then the settings. They make the folder a run folder."""
     write_json(path / TABLE, {**table._asdict(), "columns": [list(column) for column in table.columns]})
     _save_settings(path / CONFIG, asdict(config), versions, {TABLE: file_digest(path / TABLE)})
 
 
 def save_sweep(path: Path, settings: dict[str, Any], versions: dict[str, str]) -> None:
-    """Write the settings of a sweep. With these, the folder holds a sweep."""
+    """Write the settings of a sweep. They make the folder the folder of a sweep."""
     _save_settings(path / SWEEP, settings, versions, {})
 
 
 def save_search(path: Path, settings: dict[str, Any], versions: dict[str, str]) -> None:
-    """Write the settings of a search. With these, the folder holds a search."""
+    """Write the settings of a search. They make the folder the folder of a search."""
     _save_settings(path / SEARCH, settings, versions, {})
 
 
@@ -215,7 +215,7 @@ def _table(content: dict[str, Any]) -> Table:
     """Return the table in the content of TABLE.
 
     Raises:
-      ValueError: if values have the wrong kind, or do not fit each other.
+      ValueError: if values have the wrong kind, or do not match.
     """
     table: Table = check_kind(TABLE, content, Table)
     try:
@@ -254,11 +254,11 @@ def load_result(path: Path, config: Config) -> ResultFile:
         raise ValueError(f"{path / RESULT} is damaged: {error}") from error
     members, left_out = config.members or 0, result.get("left_out", [])
     if (config.members is None) != ("left_out" not in result):
-        raise ValueError(f"{path / RESULT} is damaged: left_out does not fit members={config.members} in {CONFIG}")
+        raise ValueError(f"{path / RESULT} is damaged: left_out does not match members={config.members} in {CONFIG}")
     if sorted(set(left_out)) != left_out or not set(left_out) <= set(range(members)):
         raise ValueError(f"{path / RESULT} is damaged: left_out must be ascending members below {members}")
     if config.members is not None and (len(left_out) == members) != (result["test"] is None):
-        raise ValueError(f"{path / RESULT} is damaged: test does not fit left_out")
+        raise ValueError(f"{path / RESULT} is damaged: test does not match left_out")
     return result
 
 

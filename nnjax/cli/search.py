@@ -71,8 +71,9 @@ def search_command(
     method: Annotated[
         Literal["random", "halving", "hyperband", "pbt", "tpe"],
         o.option(
-            "random stops nobody; halving keeps the best share at each rung; hyperband begins to stop at different "
-            "rungs; tpe is halving with settings proposed by a model; pbt replaces the worst by copies of the best.",
+            "random never stops a trial; halving keeps the best share at each rung; hyperband starts stopping at "
+            "different rungs; tpe is halving with settings proposed by a model; pbt replaces the worst by copies of the "
+            "best.",
             SEARCH,
         ),
     ] = "halving",
@@ -106,7 +107,7 @@ def search_command(
 ) -> None:
     """Find the best settings by their validation loss, and stop bad ones early.
 
-    The test rows are held out first, and used once, for the scores of the result.
+    The test rows are held out first, and used only once, to score the result.
 
     A setting is searched if it gets a range, low..high or low..high:log, or a
     list, a,b,c. Lists of --depth, --activation, --norm, --optimizer and
@@ -259,7 +260,7 @@ def _draw(path: Path, request: Request, table: Sequence[Mapping[str, Any]], meth
 
 
 def _log_names(request: Request) -> list[str]:
-    """Return the settings whose values spread over more than a factor of ten, or are drawn in their logarithm."""
+    """Return the settings whose values span more than a factor of ten, or are drawn log-uniformly."""
     numbers = {name: d for name, d in request.space.items() if d.kind != "structure"}
     return [name for name, d in numbers.items() if d.kind == "log" or max(d.values) > 10 * min(d.values) > 0]
 
@@ -294,7 +295,7 @@ def _dimension(name: str, values: Values) -> Dimension:
 
 
 def _report(config: Config, prepared: Prepared, found: train.Search, *, seeds: int) -> None:
-    """Print what the search has found: how far early scores can be trusted, the test scores, and the command."""
+    """Print the result of a search: how far early scores can be trusted, the test scores, and the command."""
     if found.best is None:
         say("[bold yellow]all trials diverged[/]; search smaller learning rates, or add --clip 1")
         return

@@ -13,7 +13,7 @@ EXIT_CODES = (
     "files; 3 another process was lost; 130 stopped by Ctrl-C."
 )
 SHOWN = ("nnjax", "jax", "optax", "typer")  # versions
-MEANINGS = {  # words of other programs for an option
+MEANINGS = {  # names of an option in other programs
     "--batch": "--batch-size",
     "--bs": "--batch-size",
     "--minibatch": "--batch-size",
@@ -68,7 +68,7 @@ MEANINGS = {  # words of other programs for an option
 
 
 class Command(TyperCommand):
-    """A command that suggests an option by its meaning, as --width for --hidden."""
+    """A command that suggests an option by its meaning, such as --width for --hidden."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments of the command."""

@@ -19,11 +19,11 @@ CLOCK = ("sin day", "cos day")
 
 
 def find_formats(texts: Sequence[str]) -> list[str]:
-    """Return the formats, in the notation of `datetime.strptime`, that all texts have; the preferred ones first."""
+    """Return the formats, in the notation of `datetime.strptime`, that fit all strings; the preferred ones first."""
     if not texts or not all(len(text) <= LONGEST and text[:1].isalnum() and text[-1:].isalnum() for text in texts):
         return []
     formats: Sequence[str] = FORMATS
-    for text in texts:  # the first text leaves few formats
+    for text in texts:  # few formats fit the first string
         formats = [form for form in formats if _parse(text, form) is not None]
         if not formats:
             break

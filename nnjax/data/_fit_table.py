@@ -22,7 +22,7 @@ DAY, SECOND = "%Y-%m-%d", "%Y-%m-%d %H:%M:%S"  # the formats of dates in memory
 def choose_task(
     frame: Frame, name: str, task: Task | None = None, *, lines: np.ndarray | None = None
 ) -> tuple[Task, str]:
-    """Return the task, and the reason for it in words. If the task is None, choose it by the values of the target.
+    """Return the task and the reason for it in words. If the task is None, choose it by the target's values.
 
     Raises:
       ValueError: for missing values, and for text with more distinct values than half the number of rows.

@@ -38,7 +38,7 @@ def column_values(frame: Frame, name: str) -> np.ndarray:
         raise ValueError(f"column {name!r} must hold numbers or texts, got {values.dtype}")
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8")
-    clean = cache(clean_text)  # many rows share few texts
+    clean = cache(clean_text)  # many rows have few distinct strings
     return np.array([None if _is_missing(value) else clean(str(value)) for value in values.tolist()], object)
 
 

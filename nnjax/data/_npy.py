@@ -94,7 +94,7 @@ def _paths(part: str, files: Files) -> list[Path]:
 
 def _open_array(file: Path) -> np.memmap:
     """Return the memory-mapped array of a .npy file."""
-    open_file(file).close()  # NumPy would wait for a pipe
+    open_file(file).close()  # np.load would block on a pipe
     try:
         array = np.lib.format.open_memmap(file, mode="r")
     except Exception as error:  # NumPy raises many kinds of errors for damaged bytes

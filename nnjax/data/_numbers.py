@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 Decimal = Literal[".", ","]
-EXACT = 2**53  # float64 holds all integers up to this one
+EXACT = 2**53  # float64 represents all integers up to this one exactly
 STRINGS = np.dtypes.StringDType()
 UNIT = r"[$€£¥₹%]|EUR|USD|GBP|CHF"
 SPACES = "\u00a0\u202f\u2009"  # in French numbers: 1 234

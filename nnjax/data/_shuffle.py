@@ -96,7 +96,7 @@ def shuffle(
 
     def swap_or_not(x: Array, drawn: Any) -> tuple[Array, None]:
         image, tweak = draw(drawn) if later is None else (jnp.where(later, second, first) for first, second in drawn)
-        partner = image - x  # modulo n: a difference below 0 wraps to a large number, and adding n makes it smaller
+        partner = image - x  # modulo n: a negative difference wraps to a large number, and adding n makes it smaller
         partner = jnp.minimum(partner, partner + n)
         bit = _mix(jnp.maximum(x, partner) ^ tweak) >> 31  # the same for both members of the pair
         return jnp.where(bit == 1, partner, x), None

@@ -114,7 +114,7 @@ def make_source(read: Read, n: int, transform: Transform | None = None) -> Sourc
 
 
 def check_source(source: Source, keep: Collection[str] = ()) -> Source:
-    """Return a source whose `gather` is checked, unless it already is, and does not cast the leaves `keep` of x.
+    """Return the source with a `gather` that checks, and that leaves the dtypes of the leaves `keep` of x unchanged.
 
     Raises:
       ValueError, TypeError: for a field of the wrong type or value, and as raised by `CheckedGather`.

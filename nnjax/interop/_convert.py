@@ -178,7 +178,9 @@ def _pairs(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names
     for named_pair in pairs:
         for path in named_pair.paths.values():
             if path not in free:
-                raise ValueError(f"{library.where}: names gives {path} to two layers, the second is {named_pair.part}")
+                raise ValueError(
+                    f"{library.where}: names assigns {path} to two layers; the second is {named_pair.part}"
+                )
             del free[path]
     others = [(part, _forms(library, part)) for part in parts if part.path not in names]
     # Layers with many leaves come first, because a part of them may look like a smaller layer

@@ -277,7 +277,7 @@ _RECURRENT = {
 
 
 def _spectral(inner: str) -> Convention:
-    """Convert v too: its entries are the inputs of the weight matrix, which has channels first in Equinox."""
+    """Reorder v too: it has an entry for each input of the weight matrix, and Equinox puts the channels first."""
     leaves = renamed({**_affine(inner, "layer/"), "u": ("u", same, same)})
 
     def to_theirs(ours: Leaves) -> Leaves:

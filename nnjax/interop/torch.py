@@ -223,7 +223,7 @@ def _norm_conventions(kind: str, inner: str) -> list[Convention]:
         ]
 
     def convention(names: Sequence[str]) -> Convention:
-        """Convert v too: its entries are the inputs of the weight matrix, which has channels first in PyTorch."""
+        """Reorder v too: it has an entry for each input of the weight matrix, and PyTorch puts the channels first."""
         w_name, u_name, v_name = names
         leaves = renamed({"w": (w_name, to, back), "u": (u_name, same, same), **_BIAS})
 

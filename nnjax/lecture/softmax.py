@@ -2,8 +2,8 @@
 
 The last layer gives one number for each class, and softmax turns them into probabilities:
 positive, and 1 in sum. Only differences count, so the largest number can be subtracted
-first and nothing overflows. Dividing by a temperature T first makes the answer bolder (T
-small, all on the largest) or more even (T large).
+first and nothing overflows. Dividing by a temperature T first makes the answer sharper (T
+small, all on the largest) or more uniform (T large).
 
     softmax(x)ᵢ = exp(xᵢ / T) / Σⱼ exp(xⱼ / T)
 """
@@ -52,5 +52,5 @@ def draw(x, bars, temperatures, curves):
     right.set_xticks([0.1, 1, 10], ["0.1", "1", "10"])
     right.set_ylim(0, 1.02)
     right.legend()
-    label(right, "from bold to even", "temperature T", "probability")
+    label(right, "from sharp to uniform", "temperature T", "probability")
     return left, right

@@ -42,7 +42,7 @@ def run():
         return nn.mlp([width], 1).apply(params, ((),) * 4, x, train=False)[0]
 
     def training_error(width, key, activation):
-        # All widths are one program: the first `width` of 32 neurons are used
+        # One program for all widths: it uses the first `width` of 32 neurons
         net = nn.mlp([32], 1, widths=[width], activation=activation)
         run = train.Run(net, losses.squared_error, optim.adam(0.02), batch_size=None)
         examples = x / 3 - 1, y

@@ -51,7 +51,7 @@ class Finding(NamedTuple):
 
 
 class Audit(NamedTuple):
-    """What looks like an optimizer in a module. `str` gives a table."""
+    """The objects of a module that look like optimizers. `str` formats them as a table."""
 
     place: str
     findings: tuple[Finding, ...]

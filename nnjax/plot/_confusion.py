@@ -49,7 +49,7 @@ def confusion(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str], *,
     turn, side = (45, "right") if longest > 3 else (0, "center")
     names_room = 0.06 * longest  # inches, on the left; below, turned names need 0.7 of it
     height = max(2.0, width - 1.35 - names_room) + 0.65 + (0.7 * names_room if turn else 0)
-    figure = new_figure(height, "Confusion matrix: which class is taken for which", context, width=width)
+    figure = new_figure(height, "Confusion matrix: which class is mistaken for which", context, width=width)
     axes = figure.subplots()
     # The square root makes a few errors visible next to a hundred hits
     image = axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1)

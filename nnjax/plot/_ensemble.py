@@ -1,4 +1,4 @@
-"""An ensemble: its size, its members' scores, and what its uncertainty is worth."""
+"""Pictures of an ensemble: its size, its members' scores, and how useful its uncertainty is."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ensemble_size(table: SizeCurve, *, context: str = "") -> Figure:
       context: The second line of the title: data, settings and score.
     """
     size = np.asarray(table.size)
-    figure = new_figure(4.8, "Ensemble size: what more members bring", context)
+    figure = new_figure(4.8, "Ensemble size: the gain from more members", context)
     panels = ((table.accuracy, table.accuracy_sd, "accuracy"), (table.nll, table.nll_sd, "negative log-likelihood"))
     for axes, (means, deviations, name) in zip(figure.subplots(2, 1, sharex=True), panels, strict=True):
         mean, sd = np.asarray(means, float), np.asarray(deviations, float)

@@ -12,7 +12,7 @@ from nnjax.plot._style import HELD_OUT, TRAIN, legend, new_figure, shorten, styl
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-GRID = 400  # points of the function
+GRID = 400  # points at which the function is evaluated
 MOST_ROWS = 5000
 
 

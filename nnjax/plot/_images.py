@@ -43,7 +43,7 @@ def uncertain(
 def mistakes(
     images: np.ndarray, logits: np.ndarray, labels: np.ndarray, classes: Sequence[str], *, context: str = ""
 ) -> Figure:
-    """Draw the images that are predicted wrong, the most confident mistake first; at most 60 of them.
+    """Draw the misclassified images, the most confident mistake first, at most 60.
 
     Args:
       images: Images (examples, height, width), or (examples, height, width, 3) for colours.

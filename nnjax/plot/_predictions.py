@@ -1,4 +1,4 @@
-"""The predictions of a regression: against the targets, and what is left over."""
+"""The predictions of a regression against the targets, and the residuals."""
 
 from __future__ import annotations
 

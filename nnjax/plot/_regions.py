@@ -12,7 +12,7 @@ from nnjax.plot._style import QUALITATIVE, legend, new_figure, shorten, style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-GRID = 160  # points of each axis
+GRID = 160  # grid points along each axis
 MOST_ROWS = 2000
 
 
@@ -27,7 +27,7 @@ def regions(
 ) -> Figure:
     """Plot the decision regions of a classifier of two features, and rows with their true classes.
 
-    A colour fades where its class is not much more probable than the others; crosses are rows that are predicted wrong.
+    A colour fades where its class is not much more probable than the others; crosses are misclassified rows.
 
     Args:
       probabilities: Function of the features (n, 2) that returns the probabilities (n, classes).
@@ -78,7 +78,7 @@ def regions(
         axes.plot(*x[own & right].T, "o", markersize=4.5, label=shorten(name, 24), **look)
         axes.plot(*x[own & ~right].T, "X", markersize=7, **look)
     if not right.all():
-        axes.plot([], [], "X", color="#666666", markersize=6, label="predicted wrong", linestyle="none")
+        axes.plot([], [], "X", color="#666666", markersize=6, label="misclassified", linestyle="none")
     axes.set(xlabel=shorten(names[0], 40), ylabel=shorten(names[1], 40), xlim=extent[:2], ylim=extent[2:])
     style(axes, grid=False)
     legend(axes, columns=4 if max(map(len, classes)) < 12 else 2)

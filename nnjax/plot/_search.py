@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GROUPS = 8  # of the values of a setting, for the share of the variance
+GROUPS = 8  # groups of values of a setting, for the share of the variance
 PANEL = 2.3  # inches
 
 

@@ -77,7 +77,7 @@ def fit(
       run: the network, loss, optimizer and batch size, as a `train.Run`; or any other `types.Trainable`.
       data: `Data`, `(x, y)` or `(x, y, weights)`, checked once before anything is compiled. Or a `data.Source`, from
         which batches are gathered when they are needed, with bitwise the same result; a memory-mapped x (`np.memmap`)
-        becomes one. Validation data are in memory, so with a source `folds` validates only if `validation` is given.
+        becomes one. Validation data must be in memory, so with a source, `folds` validates only with `validation=`.
         Or a generator or an iterable of batches, see `data.batches`; it is read in order, so such a run has steps= and
         cannot be resumed. None for a run without data.
       epochs: number of passes over the data; epoch e ends after ⌈e · n / batch_size⌉ steps. May be a fraction.

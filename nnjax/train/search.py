@@ -112,24 +112,24 @@ def search(
     """Search for the settings with the best validation score, in one program that is compiled once.
 
     A population of fixed size trains in slots. When a trial reaches a rung, its score decides whether it continues; if
-    not, the next trial begins in its slot at once. All trials share one key, as in `sweep`, so trial i has the bits of
-    the member of a sweep with its settings (strategy "map", CPU). With `rungs=(epochs,)` nothing is stopped early, and
-    a search is a sweep over settings that are drawn.
+    not, the next trial begins in its slot at once. All trials share one key, as in `sweep`, so trial i is bitwise equal
+    to a member of a sweep with the same settings (strategy "map", CPU). With `rungs=(epochs,)` nothing is stopped
+    early, and a search is a sweep over random settings.
 
     Args:
       make_run: `{"name": number} -> Run`, as for `sweep`: the numbers are traced, so compute with them, but do not
         branch on them. Values of `train.structure` are passed unchanged, as Python values.
       space: a range or a list for each setting: `train.uniform`, `log_uniform`, `choice` and `structure`.
       data: training data, see `fit`; a source is read while the device waits.
-      validation: the data whose score decides. Hold test data out before.
+      validation: the data on which trials are scored. Hold out test data first.
       trials: number of settings to try.
       population: number of trials that are trained at the same time; memory limits it.
       rungs: ascending numbers of epochs after which trials are compared; the last is the full length.
       keep: share of the trials that continues at a rung; 1/3 if None, and 0.8 for "pbt".
-      method: "random" stops nobody. "halving" keeps the best share of all trials that have reached a rung. "hyperband"
-        deals trials over brackets that begin to stop at different rungs. "tpe" is halving, with settings proposed by a
-        model of the trials so far. "pbt" replaces the worst of the population by copies of good trials with perturbed
-        settings, each of which counts as a trial.
+      method: "random" never stops a trial. "halving" keeps the best share of all trials that have reached a rung.
+        "hyperband" distributes trials over brackets, which begin to stop at different rungs. "tpe" is halving, with
+        settings proposed by a model of the trials so far. "pbt" replaces the worst of the population by copies of good
+        trials with perturbed settings, each of which counts as a trial.
       score: name of a scalar that the runs evaluate, lower is better; "-accuracy" with a minus if higher is better.
       key: the key of all runs and of the settings; `jax.random.key(0)` if None.
       seeds: number of runs of each trial, with the keys `jax.random.split(key, seeds)`. A trial's score is their mean.

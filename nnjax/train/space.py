@@ -16,7 +16,7 @@ class Dimension(NamedTuple):
     """The values of one setting, made by `uniform`, `log_uniform`, `choice` or `structure`."""
 
     kind: Literal["uniform", "log", "choice", "structure"]
-    values: tuple[Any, ...]  # (low, high), or the list of values
+    values: tuple[Any, ...]  # (low, high) of a range, or the values of a list
 
     @property
     def size(self) -> int | None:
@@ -160,5 +160,5 @@ def _as_list(where: str, values: Any) -> tuple[Any, ...]:
     except TypeError as error:
         raise TypeError(f"{where}: values must be hashable, got {listed!r:.80}") from error
     if distinct < max(1, len(listed)):
-        raise ValueError(f"{where}: values must be at least one value, each once, got {listed!r:.80}")
+        raise ValueError(f"{where}: values must be a non-empty list without duplicates, got {listed!r:.80}")
     return listed

@@ -9,7 +9,7 @@ import numpy as np
 
 from nnjax.types import PyTree
 
-SCALE = 3.0  # of parameters in trials: updates are smaller
+SCALE = 3.0  # scale of the parameters in trial calls, larger than that of updates
 
 
 class Adapter(NamedTuple):

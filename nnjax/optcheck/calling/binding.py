@@ -1,4 +1,4 @@
-"""Bind the arguments of functions and methods: by their names, then by calls on a few numbers."""
+"""Bind the arguments of functions and methods: by their names, then by trial calls."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -97,7 +97,7 @@ def _bindings(
                 found.append((binding, verdict == "sure"))
             break
         if found and found[0][1] and {"params", "grads"} <= {a.role for a in arguments}:
-            break  # the names tell
+            break  # the names decide
     if sum(sure for _, sure in found) > 1:
         adapters = [(pair, adapter_of(target, pair[0], array, mode, check=False)) for pair in found if pair[1]]
         strong = [pair for pair, adapter in adapters if depends_on_gradients(adapter)]

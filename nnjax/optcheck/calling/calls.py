@@ -19,7 +19,7 @@ from nnjax.types import PyTree
 class Mode(NamedTuple):
     """Which leaves a call receives."""
 
-    per_leaf: bool  # one leaf a call, or one weight and one bias
+    per_leaf: bool  # one leaf per call, or one weight and one bias
     ndim: int  # least number of dimensions
 
 

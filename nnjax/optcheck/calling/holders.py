@@ -18,7 +18,7 @@ from nnjax.optcheck.trace.deadline import TimeLimitError
 from nnjax.types import PyTree
 
 CONTAINERS = (TENSORS, TREE, DICT, LIST, VARIABLES, MODULE)
-DEPTH = 3  # of the attributes that are searched for parameters
+DEPTH = 3  # depth to which attributes are searched for parameters
 
 
 class Place(NamedTuple):

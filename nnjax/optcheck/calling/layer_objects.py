@@ -21,7 +21,7 @@ ATTRIBUTES = (  # weights, biases and their gradients, as books and courses name
     ("weights", "bias", "grad_weights", "grad_bias"),
     ("weights", "biases", "weights_gradient", "biases_gradient"),
 )
-BEFORE, AFTER = ("pre_update_params", "pre_update"), ("post_update_params", "post_update")  # called once a step
+BEFORE, AFTER = ("pre_update_params", "pre_update"), ("post_update_params", "post_update")  # called once per step
 
 
 class Layer:

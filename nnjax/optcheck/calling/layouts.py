@@ -17,7 +17,7 @@ class Layout(NamedTuple):
     """A way to pass a pytree. `pack` makes the argument, and `unpack` reads a result of the same form.
 
     `pack_grads` is different for layouts whose gradients have other names. `attach` writes new parameters and gradients
-    into an argument that holds both, such as tensors with `.grad`; None if gradients are passed by themselves.
+    into an argument that holds both, such as tensors with `.grad`; None if gradients are passed separately.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What the names of arguments mean: parameters, gradients, state, counter."""
+"""Infer what an argument is from its name: parameters, gradients, state or counter."""
 
 import inspect
 from collections.abc import Callable
@@ -23,7 +23,7 @@ PAIRS = ("grads_and_vars", "gradients_and_variables", "grads_vars")
 OBJECTIVE = ("loss_fn", "loss_function", "value_fn", "objective", "f", "fn", "func", "obj", "fun", "obj_fn", "cost_fn")
 GRADIENT = ("grad_fn", "gradient_fn", "loss_grad", "grad_function")  # functions that return gradients
 VALUE = ("loss", "value", "loss_value", "cost")  # of the objective
-LOSS = ("closure", "batch", "data", "y", "targets", "xtrain", "x_train", "x_batch", "inputs")  # needs more than that
+LOSS = ("closure", "batch", "data", "y", "targets", "xtrain", "x_train", "x_batch", "inputs")  # data are needed
 NUMBERS = (
     *("learning_rate", "lr", "step_size", "stepsize", "eta", "rate", "alpha", "learning_rate_init", "lrate"),
     *("beta", "beta1", "beta2", "beta_1", "beta_2", "b1", "b2", "mu", "momentum", "gamma", "rho", "decay", "epsilon"),

@@ -33,7 +33,7 @@ def first_start(
     names = [argument.name for argument, role in zip(binding.arguments, binding.roles, strict=False) if role == "state"]
     for start, text in _starts(binding.layout, init, names):
         attempt = binding._replace(start=start, start_text=text)
-        for _ in range(9):  # a dict gets a key whenever one is missing
+        for _ in range(9):  # add missing keys to a dict, one per attempt
             try:
                 outcome = try_binding(target, attempt, array, mode)
             except TimeLimitError:
@@ -44,7 +44,7 @@ def first_start(
                     break
                 attempt = attempt._replace(start=_with_key(attempt.start, error.args[0], binding.layout))
                 continue
-            except Exception as error:  # any error: something else is tried
+            except Exception as error:  # after any error, try the next start
                 errors.append(error)
                 break
             return attempt._replace(outcome=outcome)

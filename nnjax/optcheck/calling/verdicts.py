@@ -25,7 +25,7 @@ def _first_updates(adapter: Adapter, seeds: tuple[int, int]) -> list[PyTree]:
 
 
 def judge(adapter: Adapter) -> str:
-    """Return "sure" if updates depend on gradients and keep parameters, "unsure" if not, "impossible" if it fails."""
+    """Return "sure" if updates depend on and differ from the gradients, else "unsure"; "impossible" after an error."""
     try:
         first, again = _first_updates(adapter, (0, 1)), _first_updates(adapter, (0, 1))
         other = _first_updates(adapter, (0, 2))
@@ -85,7 +85,7 @@ def tree_size(tree: PyTree) -> float:
 
 
 def has_shapes(tree: PyTree, like: PyTree) -> bool:
-    """Return True if a tree has the structure and the shapes of another one."""
+    """Return True if two trees have the same structure and shapes."""
     leaves, others = jax.tree.leaves(tree), jax.tree.leaves(like)
     same = str(jax.tree.structure(tree)) == str(jax.tree.structure(like))
     return same and all(np.shape(a) == np.shape(b) for a, b in zip(leaves, others, strict=True))

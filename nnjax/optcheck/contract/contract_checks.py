@@ -40,7 +40,7 @@ def contract_violations(adapter: Adapter, deadline: Deadline) -> list[Violation]
     """Return all violations of the contract, from a few steps on a small tree.
 
     Args:
-      adapter: the optimizer. Eager code (NumPy, PyTorch, objects that keep state) is not held to jit.
+      adapter: the optimizer. Eager code (NumPy, PyTorch, objects that keep state) need not support jit.
       deadline: its time limit is tested after each check.
 
     Returns:

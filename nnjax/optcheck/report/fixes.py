@@ -1,4 +1,4 @@
-"""Suggest changes to either side that make both optimizers equal. A call of a library is printed only after it ran."""
+"""Suggest changes to either side that make both optimizers equal. Calls of a library are printed only if they match."""
 
 import functools
 from typing import Any
@@ -106,7 +106,7 @@ def _reproduces(text: str, observation: Observation, deadline: Deadline) -> bool
         names["torch"] = torch
     script, candidate = observation.script, observation.candidate
     try:
-        optimizer = eval(text, names)  # the text is our own
+        optimizer = eval(text, names)  # the code was generated above
         params = unflatten(candidate.params, script.params)
         result = trace(adapt(optimizer), script, observation.dtype, deadline, params)
     except TimeLimitError:

@@ -37,12 +37,12 @@ def family_name(rule: Any) -> str:
 
 
 def choices_of(rule: Any) -> dict[str, dict[str, str]]:
-    """Return the choices of the rule's family, each with its sentence."""
+    """Return the choices of the rule's family with their descriptions, by place."""
     return FAMILIES[type(rule)].choices if type(rule) in FAMILIES else CHOICES
 
 
 def all_choices() -> dict[str, dict[str, set[str]]]:
-    """Return the sentences of all families by place and choice."""
+    """Return the descriptions of all choices of all families, by place and choice."""
     merged: dict[str, dict[str, set[str]]] = {RULE: {name: {rule_sentence(name)} for name in _names()}}
     for choices in (CHOICES, *(family.choices for family in FAMILIES.values())):
         for place, sentences in choices.items():
@@ -52,7 +52,7 @@ def all_choices() -> dict[str, dict[str, set[str]]]:
 
 
 def rule_sentence(name: str) -> str:
-    """Return the sentence about a family for a cause."""
+    """Return the description of a family, for a cause."""
     if name == MOMENTS:
         return "the rule is one of first and second moments, such as Adam"
     return f"the rule is {name}"
@@ -98,7 +98,7 @@ def edits_between(rule: Any, target: Any) -> list[Edit]:
 
 
 def sentence(rule: Any, place: str, choice: str) -> str:
-    """Return the sentence of a choice of the rule's family."""
+    """Return the description of a choice."""
     return rule_sentence(choice) if place == RULE else choices_of(rule)[place][choice]
 
 

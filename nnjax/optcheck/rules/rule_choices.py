@@ -20,7 +20,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "float16": "gradients are rounded to float16, which overflows above 65504 and is 0 below 3e-8",
     },
     "variance": {
-        "none": "the gradient is used as it comes",
+        "none": "the gradient is used unchanged",
         "mars": "the difference from the previous gradient is added to the gradient (MARS)",
     },
     "centre": {
@@ -225,7 +225,7 @@ def is_relevant(rule: UpdateRule, place: str) -> bool:
     velocity = rule.velocity != "none"
     corrected = {"t", "t + 1", "multiplied", "linear", "swapped"} & {rule.first_correction, rule.second_correction}
     return {
-        "variance": rule.variance != "none",  # a library rule, but no mistake of other rules
+        "variance": rule.variance != "none",  # libraries use it, but it is not a plausible mistake in other rules
         "first_correction": first and has_size,
         "second": has_size,
         "first_lag": first and rule.first != "lion",

@@ -24,7 +24,7 @@ from nnjax.optcheck.trace.traces import Trace, trace_inputs
 
 SINGLE = 2e-6  # relative rounding of one float32 number in a float64 update
 MAX_FITS = 1200  # default budget: up to a minute
-FEW_DIGITS = 2  # usual hyper-parameters have at most two digits, or 1 minus them has
+FEW_DIGITS = 2  # digits of a usual hyper-parameter, or of 1 minus it
 
 
 class Explanation(NamedTuple):

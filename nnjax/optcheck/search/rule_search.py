@@ -39,7 +39,7 @@ TRIPLES, NUMBERS = "three other choices", "the reference with other numbers"
 SWITCHES = ("clip", "floor")  # numbers that switch a choice off if they are large: the choice is tried too
 LARGEST_EPS = 100.0  # a rule with a larger ε is one without a second moment, and a large learning rate
 FIRST = 2  # named rules that look at whole leaves take long, and are fitted if they are among the closest two
-CLOSEST = 4  # rules from which a search goes further
+CLOSEST = 4  # number of rules from which a search continues
 STARTS = {"first_start": (1e-6, 0.1, 1.0), "second_start": (1e-6, 0.1, 1.0)}
 T = TypeVar("T")
 
@@ -146,7 +146,7 @@ def _identification(target: Target, budget: Budget) -> Iterator[tuple[str, Itera
     libraries = [LIBRARY_RULES[attempt.library] for _, attempt in closest[:EXACT]]
     yield LIBRARY_CHOICES, _fitted_choices(libraries, target), None
     starts = [result.formula for result, _ in closest[:CLOSEST]]
-    for levels in (_near, _far):  # every choice next to a library rule, before any search goes further
+    for levels in (_near, _far):  # all neighbours of library rules, before the search goes deeper
         for start in starts:
             for name, level in levels(target, start, budget):
                 yield name, level, start

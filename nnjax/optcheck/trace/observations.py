@@ -26,7 +26,7 @@ class Observation(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """Where the two optimizers differ in one observation."""
+    """The difference of the two optimizers in one observation."""
 
     name: str
     dtype: str

@@ -10,7 +10,7 @@ from nnjax.optcheck.trace.traces import Trace
 # Equivalent implementations stay below these bounds (float64 1e-10; float32 8e-5, because 1 - 0.999 loses 13 bits); the
 # closest known wrong rules exceed them (3e-6 and 8e-4).
 RELATIVE = {"float64": 1e-9, "float32": 2e-4}
-MIXED = {"float64": 1e-8, "float32": 1e-3}  # of the largest update of a matrix: its iterations amplify rounding
+MIXED = {"float64": 1e-8, "float32": 1e-3}  # relative to a matrix's largest update, because iterations amplify rounding
 EPS = {"float64": float(np.finfo(np.float64).eps), "float32": float(np.finfo(np.float32).eps)}
 TEXT = (
     "tolerance: |u - u'| ≤ {r:g}·max(|u|, |u'|) + 8 ε·(largest |u'| so far) + 2 ε·|θ|, with ε of {dtype}; "

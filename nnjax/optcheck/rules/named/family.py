@@ -25,7 +25,7 @@ class Family(NamedTuple):
     """A named rule with the choices that people change, intentionally or not."""
 
     name: str
-    choices: dict[str, dict[str, str]]  # place -> choice -> sentence
+    choices: dict[str, dict[str, str]]  # place -> choice -> description
     hyper_names: Callable[[Any], list[str]]  # of a rule
     step: Callable[[Any, HyperParams, Memory, Step], tuple[np.ndarray, Memory]]  # -> (update, memory)
     equations: Callable[[Formula], list[str]]

@@ -1,4 +1,4 @@
-"""Groups of trials with the same structure, one program for each; between them the budget is halved, too."""
+"""Groups of trials with the same structure, one program each. Halving also divides the trials among groups."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ from nnjax import checks
 from nnjax.train.space import Dimension
 from nnjax.types import Trainable
 
-GROUP_KEEP = {"random": 1.0, "pbt": 1 / 3}  # share of the groups that remain after a round, if not that of the trials
+GROUP_KEEP = {"random": 1.0, "pbt": 1 / 3}  # share of groups kept after a round, if it differs from `keep`
 
 
 @dataclass(frozen=True)
@@ -69,5 +69,5 @@ def check_structure(make_run: Any, setting: dict[str, Any]) -> None:
 
 
 def _shares(total: int, parts: int) -> list[int]:
-    """Return whole shares of a total, the larger ones first."""
+    """Divide a total into integer shares, the larger ones first."""
     return [total // parts + (i < total % parts) for i in range(parts)]

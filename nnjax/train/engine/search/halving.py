@@ -1,7 +1,7 @@
 """Asynchronous successive halving: at a rung, a trial continues if it is among the best that have reached it so far.
 
-No trial waits for another one. All trials that reach a rung in the same round are compared with each other too, so if
-the population holds all trials, this is successive halving.
+No trial waits for the others. All trials that reach a rung in the same round are also compared with each other, so if
+the population contains all trials, this is successive halving.
 
 Source: Jamieson and Talwalkar 2016, arXiv:1502.07943; Li et al. 2020, arXiv:1810.05934, in the form that stops trials
 instead of pausing them.
@@ -24,8 +24,8 @@ def among_best(scores: np.ndarray, trials: np.ndarray, keep: float) -> np.ndarra
     """Return True for the trials among the best max(1, ⌊keep · n⌋) of n scores; the first of equal ones is the best.
 
     Args:
-      scores: (trials,) of all trials, NaN without a score. An infinite one, of a trial that is out, counts.
-      trials: (n,) the trials that are judged, with finite scores.
+      scores: (trials,) of all trials, NaN without a score. Infinite scores, of trials that diverged, count.
+      trials: (n,) the trials to compare, with finite scores.
       keep: share of the scores, in (0, 1].
 
     >>> from nnjax.train.engine.search.halving import among_best

@@ -1,4 +1,4 @@
-"""Hyperband: trials are dealt over brackets that begin to stop trials at different rungs.
+"""Hyperband: trials are distributed over brackets, which begin to stop trials at different rungs.
 
 A trial of bracket b is compared first at rung b, and only with trials of its bracket. Of B = rungs brackets, bracket b
 gets ⌈B / (B - b) · keep^(b + 1 - B)⌉ of the trials of a cycle: 27, 12, 6 and 4 for four rungs and keep = 1/3.

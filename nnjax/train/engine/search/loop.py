@@ -72,7 +72,7 @@ def run_search(
       names: the names of the schedule's dimensions.
       options: checkpoints, and the number of networks to keep.
       show: called with the ledger after each decision.
-      earlier: the end of an earlier round of the same group; None without any.
+      earlier: the end of an earlier round of the same group; None in the first round.
     """
     start, ensemble, replicates = time.perf_counter(), job.ensemble, len(schedule.ends)
     programs, advance = population_programs(job, replicates), _advance_function(job)
@@ -96,7 +96,7 @@ def run_search(
 
         (fs, state, networks, kept), steps = begin, steps_before
         hyper = programs.place(hyper_of(schedule, names, state))
-        # No steps, no scores and no moves, to compile the programs
+        # Zero steps, no scores and no moves compile the programs
         none = np.zeros(schedule.slots, bool)
         fs, status = advance(fs, hyper, np.zeros(ensemble.members, np.int64), np.zeros(ensemble.members, np.int64))
         programs.score(fs, hyper, none)
@@ -148,7 +148,7 @@ def _rescued(folder: Path | None, save: SavePosition, position: Position, steps:
 
 
 def hyper_of(schedule: Schedule, names: Sequence[str], state: SearchState) -> dict[str, Any]:
-    """Return the hyper-parameters (members,) of the trials in the slots; those of an empty slot have no meaning."""
+    """Return the hyper-parameters (members,) of the trials in the slots; undefined for empty slots."""
     units = state.ledger.units[np.where(state.trial == FREE, 0, state.trial)]
     columns = {
         name: values_at(dimension, units[:, j])
@@ -160,7 +160,7 @@ def hyper_of(schedule: Schedule, names: Sequence[str], state: SearchState) -> di
 def ranking(ledger: Ledger) -> np.ndarray:
     """Return the trials with a score, by the lowest score that they had at any rung; the earlier of equal ones first.
 
-    A trial that diverged has no place.
+    Diverged trials are left out.
     """
     scores = best_scores(ledger)
     ranked = np.flatnonzero(np.isfinite(scores) & (ledger.status != DIVERGED))
@@ -168,19 +168,19 @@ def ranking(ledger: Ledger) -> np.ndarray:
 
 
 def best_scores(ledger: Ledger) -> np.ndarray:
-    """Return the lowest score (trials,) of each trial, infinite without any."""
+    """Return the lowest score (trials,) of each trial, infinite if it has none."""
     return np.where(np.isfinite(ledger.scores), ledger.scores, np.inf).min(1)
 
 
 def best_rungs(ledger: Ledger) -> np.ndarray:
-    """Return the rung (trials,) of each trial's lowest score; 0 without any."""
+    """Return the rung (trials,) of each trial's lowest score; 0 if it has none."""
     return np.where(np.isfinite(ledger.scores), ledger.scores, np.inf).argmin(1)
 
 
 def _best_networks(
     ledger: Ledger, trial: np.ndarray, due: np.ndarray, kept: np.ndarray, replicates: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each of the networks to keep comes from, see `keep_networks`, and the trials (kept,) they are of.
+    """Return the source of each network to keep (see `keep_networks`), and the trials (kept,) of these networks.
 
     Args:
       ledger: the ledger with the scores of this round.
@@ -195,7 +195,7 @@ def _best_networks(
     place |= {int(trial[slot]): len(kept) + int(slot) for slot in improved}
     best = [int(t) for t in ranking(ledger) if int(t) in place][: len(kept)]
     padded = np.array(best + [-1] * (len(kept) - len(best)))
-    # Empty places keep what they hold
+    # Empty places do not change
     source = np.array([place[t] if t >= 0 else i for i, t in enumerate(padded)])
     return (source[:, None] * replicates + np.arange(replicates)).reshape(-1), padded
 

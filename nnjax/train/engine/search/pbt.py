@@ -1,9 +1,9 @@
 """Population-based training: trials that fall behind are replaced by copies of good ones, with perturbed settings.
 
 All trials of the population reach a rung together. Those that are not among the best `keep` end there, and a new trial
-takes over the network and the optimizer's state of one of the best, drawn at random; as many donors as are replaced, or
-as are kept, if these are fewer. Each number of a setting is drawn anew with probability 1/4, or else multiplied by 0.8
-or 1.2; a value of a list becomes its neighbour. When all trials have begun, nobody is replaced any more.
+takes over the network and the optimizer's state of one of the best, drawn at random. There are as many donors as
+replaced trials, but at most as many as survive. Each number of a setting is drawn anew with probability 1/4, or else
+multiplied by 0.8 or 1.2; a value of a list becomes its neighbour. Once all trials have begun, none is replaced.
 
 Source: Jaderberg et al. 2017, arXiv:1711.09846.
 """
@@ -22,9 +22,9 @@ FACTORS = (0.8, 1.2)
 
 
 def survives(schedule: Schedule, ledger: Ledger, trials: np.ndarray, rung: int) -> np.ndarray:
-    """Return True for the best trials of the population, and for all that no trial is left to replace."""
+    """Return True for the best trials of the population, and for those that no remaining trial can replace."""
     order = np.argsort(ledger.scores[trials, rung], kind="stable")
-    diverged = schedule.slots - len(trials)  # these are replaced in any case
+    diverged = schedule.slots - len(trials)  # these are always replaced
     replaceable = min(len(trials) - kept(len(trials), schedule.keep), schedule.trials - ledger.started - diverged)
     survives = np.ones(len(trials), bool)
     survives[order[len(trials) - max(0, replaceable) :]] = False
@@ -32,7 +32,7 @@ def survives(schedule: Schedule, ledger: Ledger, trials: np.ndarray, rung: int) 
 
 
 def donors(schedule: Schedule, state: SearchState, ending: np.ndarray) -> np.ndarray:
-    """Return for each ending slot the slot of a good trial, drawn at random; -1 after the last rung, or without any."""
+    """Draw the slot of a good trial for each ending slot; -1 after the last rung, or if there is none."""
     donors, ledger = np.full(schedule.slots, -1), state.ledger
     alive = np.flatnonzero((state.trial != FREE) & ~ending)
     if not alive.size:
@@ -49,7 +49,7 @@ def donors(schedule: Schedule, state: SearchState, ending: np.ndarray) -> np.nda
 def perturb(schedule: Schedule, ledger: Ledger, trial: int, parent: int) -> np.ndarray:
     """Return the settings of the parent, perturbed."""
     rng = generator(schedule.key, trial)
-    rng.random()  # the draw of the donor
+    rng.random()  # already used to draw the donor
     units = np.empty(len(schedule.dimensions))
     for j, dimension in enumerate(schedule.dimensions):
         resampled, up, anew = rng.random() < RESAMPLED, int(rng.integers(2)), rng.random()

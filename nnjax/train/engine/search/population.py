@@ -60,7 +60,7 @@ def move_members(
 
 @compiled()
 def score_members(ensemble: Ensemble, fs: FitState, args: MemberArgs, data: Data, due: Array) -> Log:
-    """Evaluate the members (members,) bool that are due; the scalars of the others have no meaning."""
+    """Evaluate the members (members,) bool that are due; the scalars of the others are undefined."""
 
     def score(member: tuple[FitState, MemberArgs, Array], data: Data) -> Log:
         fs, args, due = member

@@ -17,7 +17,7 @@ from nnjax.train.engine.search.schedule import STATUS, WAITING, Ledger, Schedule
 from nnjax.train.space import values_at
 from nnjax.types import Params, State, Trainable
 
-COLUMNS = ("trial", "status", "epochs", "score", "parent", "diverged")  # columns that no setting may be named after
+COLUMNS = ("trial", "status", "epochs", "score", "parent", "diverged")  # reserved names of columns
 SCORE = "score_"  # the score at a rung is in the column score_EPOCHS
 Table = list[Record]
 
@@ -25,7 +25,7 @@ Table = list[Record]
 class Found(NamedTuple):
     """A trial whose network is kept."""
 
-    trial: int  # its number
+    trial: int  # number of the trial
     settings: dict[str, Any]
     score: float
     epochs: float  # how long the network was trained: the rung with the trial's lowest score

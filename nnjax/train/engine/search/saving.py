@@ -27,7 +27,7 @@ KEPT_CHECKPOINTS = 2  # so that one is intact if the other one is damaged
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How a search is driven; nothing here changes its result."""
+    """Options of the loop that drives a search; none of them changes its result."""
 
     folder: Path | None = None
     resume: Any = False  # True, False or "anyway"
@@ -54,13 +54,13 @@ class SavePosition(Protocol):
 def resumable_search(
     job: Job, schedule: Schedule, options: SearchOptions, earlier: Position | None
 ) -> Iterator[tuple[Position, int, SavePosition]]:
-    """Yield where to start from, the number of steps taken until there, and a function that saves.
+    """Yield the state to start from, its number of steps, and a function that saves.
 
     Args:
       job: the population.
       schedule: the schedule of the search.
       options: the folder, and whether to resume.
-      earlier: the end of an earlier round of the same group; None without any.
+      earlier: the end of an earlier round of the same group; None in the first round.
     """
     search, _ = first_search_state(schedule, None if earlier is None else earlier.search.ledger)
     kept = np.full(options.networks, -1) if earlier is None else earlier.kept

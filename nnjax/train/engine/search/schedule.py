@@ -1,7 +1,7 @@
 """The schedule of a search: pure functions from scores to the trials that continue, end and begin.
 
-Nothing here trains or knows a clock. A search is `first_state`, and then, until no slot has a trial, rounds: the
-members take their steps until `round_end`, and `next_state` decides by the scores at the rungs that were reached.
+Nothing here trains a network or reads a clock. A search is `first_state`, and then, until no slot has a trial, rounds:
+the members take their steps until `round_end`, and `next_state` decides by the scores at the rungs that were reached.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class Ledger(NamedTuple):
     logs: dict[str, np.ndarray]  # (trials, rungs, replicates) the scalars of each evaluation
     rung: np.ndarray  # (trials,) the rung that the trial reaches next; the number of rungs after the last one
     status: np.ndarray  # (trials,) WAITING … DIVERGED
-    parent: np.ndarray  # (trials,) the trial whose network it began with; -1 if its network was drawn
+    parent: np.ndarray  # (trials,) the trial whose network it copied; -1 if its network was newly initialised
     diverged: np.ndarray  # (trials, replicates) the step with a loss that was not finite, or -1
 
     @property
@@ -43,10 +43,10 @@ class SearchState(NamedTuple):
 
 
 class Moves(NamedTuple):
-    """What happens to the networks of the slots after a decision."""
+    """The moves of networks between the slots after a decision."""
 
     source: np.ndarray  # (slots,) the slot whose networks each slot takes: its own, or a donor's
-    fresh: np.ndarray  # (slots,) bool, True where a trial begins with drawn networks
+    fresh: np.ndarray  # (slots,) bool, True where a trial begins with newly initialised networks
 
 
 class Schedule(NamedTuple):
@@ -74,7 +74,7 @@ class Method(NamedTuple):
     propose: Callable[[Schedule, Ledger, int], np.ndarray]  # (…, trial) -> (dimensions,) a point of the unit cube
     survives: Callable[[Schedule, Ledger, np.ndarray, int], np.ndarray]  # (…, trials (n,), rung) -> (n,) bool
     # (schedule, state, ending (slots,) bool) -> (slots,) the donor of the trial that begins in each ending slot, or -1;
-    # None if all trials begin with drawn networks
+    # None if all trials begin with newly initialised networks
     donors: Callable[[Schedule, SearchState, np.ndarray], np.ndarray] | None = None
     perturb: Callable[[Schedule, Ledger, int, int], np.ndarray] | None = None  # (…, trial, parent) -> (dimensions,)
 
@@ -98,7 +98,7 @@ def first_state(schedule: Schedule, ledger: Ledger | None = None) -> tuple[Searc
 
     Args:
       schedule: the schedule.
-      ledger: the trials of an earlier round of the same group, the first of `schedule.trials`; None without any.
+      ledger: the trials of an earlier round of the same group, the first of `schedule.trials`; None in the first round.
     """
     empty = empty_ledger(schedule)
     ledger = empty if ledger is None else _with_room(ledger, empty)
@@ -107,7 +107,7 @@ def first_state(schedule: Schedule, ledger: Ledger | None = None) -> tuple[Searc
 
 
 def _with_room(ledger: Ledger, empty: Ledger) -> Ledger:
-    """Return the ledger with room for as many trials as the empty one."""
+    """Return the ledger, extended to as many trials as the empty one."""
     begun = len(ledger.status)
     logs = {
         name: np.pad(a, ((0, len(empty.status) - begun), (0, 0), (0, 0)), constant_values=np.nan)
@@ -124,7 +124,7 @@ def _with_room(ledger: Ledger, empty: Ledger) -> Ledger:
 def round_end(schedule: Schedule, state: SearchState) -> np.ndarray:
     """Return the step (slots, replicates) at which the round ends, when the first of the slots reaches its rung.
 
-    All slots take the same number of steps, so that none waits for another one.
+    All slots take the same number of steps, so that none waits for the others.
     """
     occupied = state.trial != FREE
     left = np.where(occupied[:, None], _targets(schedule, state) - state.done, 0)
@@ -155,7 +155,7 @@ def next_state(
     bad = (state.trial != FREE) & (ledger.status[state.trial] == DIVERGED)
     ending = bad.copy()
     status, judged = ledger.status.copy(), due & ~bad
-    for rung in np.unique(ledger.rung[state.trial[judged]]):  # the rung after the one that was reached
+    for rung in np.unique(ledger.rung[state.trial[judged]]):  # the next rung
         slots = np.flatnonzero(judged & (ledger.rung[state.trial] == rung))
         trials = state.trial[slots]
         if rung == schedule.rungs:
@@ -170,7 +170,7 @@ def next_state(
 
 
 def _targets(schedule: Schedule, state: SearchState) -> np.ndarray:
-    """Return the step (slots, replicates) at which each slot reaches its next rung; no meaning for empty slots."""
+    """Return the step (slots, replicates) at which each slot reaches its next rung; undefined for empty slots."""
     rung = np.where(state.trial == FREE, 0, state.ledger.rung[state.trial])
     return schedule.ends.T[np.minimum(rung, schedule.rungs - 1)]
 

@@ -31,7 +31,7 @@ class Selection(NamedTuple):
 
 
 def select(networks: Sequence[Found], validation: Data, k: int, combine: Combine | None) -> Selection:
-    """Return the ensemble of `k` networks that greedy selection finds.
+    """Return the ensemble of `k` networks that greedy selection chooses.
 
     Source: Caruana et al. 2004, Ensemble selection from libraries of models; with replacement.
     """
@@ -52,7 +52,7 @@ def select(networks: Sequence[Found], validation: Data, k: int, combine: Combine
 
 
 def greedy_selection(score: Callable[[Sequence[int]], float], candidates: int, k: int) -> list[int]:
-    """Return `k` of the candidates: each time the one that makes the score of all selected ones the lowest.
+    """Return `k` of the candidates: each time the one that gives the selected networks the lowest score.
 
     >>> from nnjax.train.engine.search.selection import greedy_selection
     >>> numbers = [5.0, 1.0, -3.0]

@@ -1,8 +1,8 @@
 """Tree-structured Parzen estimator: propose the settings that are likelier among good trials than among the others.
 
-Trials are ordered by how far they came, and then by their last score; the first 15 % are the good ones. l and g are
-densities on the unit cube around the good and the other settings, and a proposal is the one of 24 draws from l with the
-largest l / g. Trials are stopped as by asynchronous halving.
+Trials are ordered by the last rung they reached, and then by their score there; the first 15 % are the good ones. l and
+g are densities on the unit cube around the good and the other settings, and a proposal is the one of 24 draws from l
+with the largest l / g. Trials are stopped as by asynchronous halving.
 
     l(x) = 1 / (n + 1) (1 + Σ_i Π_j N(x_j; x_ij, h) / Z_ij),   h = 0.2 · n^(-1 / (d + 4)),   g likewise
 
@@ -18,7 +18,7 @@ from nnjax.train.engine.search.halving import survives
 from nnjax.train.engine.search.schedule import Ledger, Method, Schedule
 from nnjax.train.space import Dimension
 
-START = 10  # the fewest trials with a score from which settings are proposed; before, they are drawn uniformly
+START = 10  # until this many trials have a score, settings are drawn uniformly
 GOOD = 0.15  # share of the good trials
 CANDIDATES = 24
 BANDWIDTH, NARROWEST = 0.2, 0.01
@@ -39,7 +39,7 @@ def propose(schedule: Schedule, ledger: Ledger, trial: int) -> np.ndarray:
 
 
 def _ordered(ledger: Ledger) -> tuple[np.ndarray, int]:
-    """Return the trials that have a score or diverged, best first, and how many of them have one."""
+    """Return the trials that have a score or diverged, best first, and the number of those with a score."""
     finite = np.isfinite(ledger.scores)
     reached = np.where(finite.any(1), finite.shape[1] - np.argmax(finite[:, ::-1], 1), 0)
     last = ledger.scores[np.arange(len(reached)), np.maximum(reached - 1, 0)]
@@ -80,7 +80,7 @@ def _mass(centre: np.ndarray, h: float) -> np.ndarray:
 
 
 def _snapped(dimensions: tuple[Dimension, ...], units: np.ndarray) -> np.ndarray:
-    """Return the points with each value of a list at the middle of its part: equal settings are equal points."""
+    """Move each value of a list to the middle of its interval, so that equal settings become equal points."""
     snapped = units.copy()
     for j, size in enumerate(dimension.size for dimension in dimensions):
         if size is not None:
