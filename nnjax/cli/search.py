@@ -72,8 +72,8 @@ def search_command(
         Literal["random", "halving", "hyperband", "pbt", "tpe"],
         o.option(
             "random never stops a trial; halving keeps the best share at each rung; hyperband starts stopping at "
-            "different rungs; tpe is halving with settings proposed by a model; pbt replaces the worst by copies of the "
-            "best.",
+            "different rungs; tpe is halving with settings proposed by a model; pbt replaces the worst by copies of "
+            "the best.",
             SEARCH,
         ),
     ] = "halving",
