@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 
 from nnjax import metrics, plot, uncertainty
 from nnjax.plot import _style as style
-from nnjax.plot._search import explained
+from nnjax.plot._trials import explained
 
 NAN = float("nan")
 
@@ -437,18 +437,56 @@ TRIALS = [
 
 
 def test_a_search_shows_trials_by_rung_and_the_lowest_score_so_far():
-    figure = plot.search(TRIALS, ["rate", "act"], log=["rate"], context="digits")
-    time, rate, act, unused = figure.axes
+    time = plot.search_progress(TRIALS).axes[0]
     shown = lines(time)
     assert shown["1 epoch"] == [[0, 2.0]]
     assert shown["3 epochs"] == [[1, 0.5], [2, 1.0]]
     assert [y for _, y in shown["lowest so far"]] == [2.0, 0.5, 0.5, 0.5]
+    assert time.get_yscale() == "log"
+    figure = plot.search(TRIALS, ["rate", "act", "rate"], log=["rate"], context="digits")
+    rate, act, _, unused = figure.axes
     assert lines(rate)["diverged"] == [[0.4, 0.97]]
-    assert (rate.get_xscale(), time.get_yscale()) == ("log", "log")
+    assert lines(rate)["best"] == [[0.2, 0.5]]
+    assert (rate.get_xscale(), rate.get_yscale()) == ("log", "log")
     assert [text.get_text() for text in act.get_xticklabels()] == ["relu", "tanh"]
     assert not unused.get_visible()
-    with pytest.raises(ValueError, match="needs settings and trials"):
-        plot.search([], ["rate"])
+    for draw in (plot.search, plot.search_importance, plot.parallel_coordinates):
+        with pytest.raises(ValueError, match="needs settings and trials"):
+            draw([], ["rate"])
+
+
+def test_few_numbers_of_a_search_have_a_place_each():
+    rows = [TRIALS[0] | {"trial": i, "width": 16 * 2 ** (i % 3), "score": 1.0 + i} for i in range(9)]
+    (axes,) = plot.search(rows, ["width"]).axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["16", "32", "64"]
+    x = np.array(lines(axes)["1 epoch"])[:, 0]
+    assert (np.round(x) == np.arange(9) % 3).all()
+    assert len(np.unique(x)) == 9  # no point hides another one
+
+
+def test_importance_of_the_settings_of_a_search():
+    rng = np.random.default_rng(1)
+    rows = [
+        {"trial": i, "rate": rate, "noise": rng.uniform(), "score": 1 + rate, "epochs": 1.0, "score_1": 1 + rate}
+        for i, rate in enumerate(rng.uniform(size=100).tolist())
+    ]
+    axes = plot.search_importance(rows, ["noise", "rate"]).axes[0]
+    noise, rate = (bar.get_width() for bar in axes.patches)
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["noise", "rate"]
+    assert rate > 0.9 > noise
+    chance = [path.vertices[0, 0] for path in axes.collections[0].get_paths()]
+    assert noise < chance[0] < 0.2
+
+
+def test_parallel_coordinates_put_each_value_on_its_axis():
+    figure = plot.parallel_coordinates(TRIALS, ["rate", "act"], log=["rate"])
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["rate", "act", "score"]
+    best = np.array(lines(axes)["best"])[:, 1]
+    assert best[0] == pytest.approx(0.5)  # 0.2 between 0.1 and 0.4
+    assert best[1] == pytest.approx(1, abs=0.02)
+    assert best[2] == 0
+    assert "1 diverged" in axes.get_title(loc="left")
 
 
 def test_the_variance_that_a_setting_explains():
@@ -463,6 +501,9 @@ def test_the_variance_that_a_setting_explains():
 
 PICTURES = {
     "search": lambda context: plot.search(TRIALS, ["rate", "act"], ["rate"], context=context),
+    "search_progress": lambda context: plot.search_progress(TRIALS, context=context),
+    "search_importance": lambda context: plot.search_importance(TRIALS, ["rate", "act"], context=context),
+    "parallel_coordinates": lambda context: plot.parallel_coordinates(TRIALS, ["rate", "act"], context=context),
     "curves": lambda context: plot.curves(HISTORY, context=context),
     "confusion": lambda context: plot.confusion(LOGITS, np.array([1, 1, 0, 1, 1]), ["cat", "dog"], context=context),
     "reliability": lambda context: plot.reliability(LOGITS, np.array([1, 1, 0, 1, 1]), context=context),

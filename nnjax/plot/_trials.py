@@ -1,0 +1,144 @@
+"""The trials of a search as arrays, and how pictures of them share axes and colours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from nnjax.plot._style import HELD_OUT, NEUTRAL, SMALL, shorten
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FEW = 6  # distinct numbers up to which an axis has a place for each, like for texts
+GROUPS = 8  # groups of values of a setting, for the share of the variance
+Rows = Sequence[Mapping[str, Any]]
+
+
+class Trials(NamedTuple):
+    """The trials, in the order in which they began; arrays are (trials,)."""
+
+    trial: np.ndarray
+    score: np.ndarray  # NaN for a trial that diverged
+    epochs: np.ndarray  # the last rung that was reached
+    early: np.ndarray  # the score at the first rung
+    good: np.ndarray  # bool, True if there is a score
+
+
+class Column(NamedTuple):
+    """The values of a setting as places on an axis."""
+
+    x: np.ndarray  # (trials,)
+    labels: list[str]  # of the places 0, 1, … for texts and few numbers; empty for a scale of numbers
+
+
+def trials_of(where: str, table: Rows, names: Sequence[str]) -> Trials:
+    """Return the trials in the table of a search.
+
+    Raises:
+      ValueError: without settings or trials; the message begins with `where`.
+    """
+    if not names or not table:
+        raise ValueError(f"{where}: needs settings and trials, got names={list(names)} and {len(table)} rows")
+    rows = sorted(table, key=lambda row: row["trial"])
+    first = min((name for name in rows[0] if name.startswith("score_")), key=lambda name: float(name[6:]))
+    trial, score, epochs, early = (
+        np.array([row[name] for row in rows], float) for name in ("trial", "score", "epochs", first)
+    )
+    return Trials(trial, score, epochs, early, np.isfinite(score))
+
+
+def column_of(table: Rows, name: str) -> Column:
+    """Return the values of a setting, in the order in which the trials began."""
+    values = [row[name] for row in sorted(table, key=lambda row: row["trial"])]
+    if not all(isinstance(value, int | float) for value in values):
+        labels = sorted({_label(value) for value in values})
+        return Column(np.array([labels.index(_label(value)) for value in values], float), labels)
+    numbers = np.array(values, float)
+    distinct = np.unique(numbers)
+    if len(distinct) <= FEW and len(numbers) >= 3 * len(distinct):
+        return Column(np.searchsorted(distinct, numbers).astype(float), [f"{value:.4g}" for value in distinct])
+    return Column(numbers, [])
+
+
+def explained(x: np.ndarray, score: np.ndarray) -> float:
+    """Return the share of the variance of a score's logarithm between groups of equal size of the values of a setting.
+
+        1 - Σ_g Σ_{i in g} (s_i - mean_g)² / Σ_i (s_i - mean)²,   adjusted for the number of groups
+
+    It is 0 for too few trials.
+    """
+    good = np.isfinite(x) & np.isfinite(score)
+    x, score = x[good], score[good]
+    if len(x) < 2:
+        return 0.0
+    s = np.log(score) if score.min() > 0 else score
+    distinct, place = np.unique(x, return_inverse=True)
+    groups = min(GROUPS, max(2, len(x) // 4)) if len(distinct) > GROUPS else len(distinct)
+    group = np.argsort(np.argsort(x, kind="stable")) * groups // len(x) if len(distinct) > GROUPS else place
+    total = ((s - s.mean()) ** 2).sum()
+    inside = sum(((s[group == g] - s[group == g].mean()) ** 2).sum() for g in range(groups))
+    if total == 0:
+        return 0.0
+    free = (len(x) - 1) / max(1, len(x) - groups)
+    return float(np.clip(1 - inside / total * free, 0, 1))
+
+
+def score_points(axes: Axes, x: np.ndarray, trials: Trials) -> None:
+    """Draw the score of each trial, coloured by its last rung: a star is the best one, crosses have diverged."""
+    from matplotlib import colormaps
+
+    _, score, epochs, _, good = trials
+    rungs = np.unique(epochs[good])
+    for i, rung in enumerate(rungs):
+        own = good & (epochs == rung)
+        colour = (
+            NEUTRAL if len(rungs) > 1 and i == 0 else colormaps["viridis_r"](0.25 + 0.7 * i / max(1, len(rungs) - 1))
+        )
+        label = "1 epoch" if rung == 1 else f"{rung:g} epochs"
+        axes.plot(x[own], score[own], "o", color=colour, markersize=3.2, markeredgewidth=0, label=label, zorder=2 + i)
+    if not good.all():
+        height, transform = np.full((~good).sum(), 0.97), axes.get_xaxis_transform()
+        axes.plot(x[~good], height, "x", color=HELD_OUT, markersize=4, transform=transform, label="diverged")
+    if good.any():
+        best = np.flatnonzero(good)[score[good].argmin()]
+        axes.plot(x[best], score[best], "*", color=HELD_OUT, markersize=10, label="best", zorder=20)
+        if is_wide(score[good]):
+            log_axis(axes, score[good], "y")
+    axes.tick_params(labelsize=SMALL)
+
+
+def name_places(axes: Axes, labels: Sequence[str]) -> None:
+    """Write the names of the places 0, 1, … below an axis, slanted if they are long."""
+    shown = [shorten(label, 16) for label in labels]
+    slanted = sum(map(len, shown)) > 26
+    turn: dict[str, Any] = {"rotation": 28, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    axes.set_xticks(range(len(shown)), shown, **turn)
+    axes.set_xlim(-0.6, len(shown) - 0.4)
+
+
+def is_wide(values: np.ndarray) -> bool:
+    """Return True for positive numbers that spread over more than a factor of three."""
+    return bool(values.min() > 0 and values.max() > 3 * values.min())
+
+
+def log_axis(axes: Axes, values: np.ndarray, which: str) -> None:
+    """Make an axis logarithmic, with plain numbers at 1, 2, 5, 10, … or at powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=log_steps(values)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def log_steps(values: np.ndarray) -> tuple[float, ...]:
+    """Return which multiples of powers of ten are ticks of a logarithmic axis of these numbers."""
+    return (1.0, 2.0, 5.0) if values.max() < 100 * values.min() else (1.0,)
+
+
+def _label(value: Any) -> str:
+    return str(getattr(value, "__name__", value))
