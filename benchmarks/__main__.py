@@ -38,7 +38,9 @@ def main(
     only: Annotated[str, typer.Option(help="Comma-separated cases; default: all.")] = "",
     peers: Annotated[str, typer.Option(help="Comma-separated peers; default: all. nnjax always runs.")] = "",
     out: Annotated[Path | None, typer.Option(help="Folder for results.json and pictures.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="About two minutes: few variants and rounds.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="About a minute on two cores: few variants and rounds.")
+    ] = False,
     rounds: Annotated[int, typer.Option(min=0, help="Rounds of every variant; 0: as the case defines.")] = 0,
     thorough: Annotated[bool, typer.Option("--thorough", help="Hours: all variants and forms.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="List cases, variants and peers, and exit.")] = False,

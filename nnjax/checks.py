@@ -159,7 +159,7 @@ def instance(where: str, name: str, value: Any, kind: type[T], hint: str) -> T:
 
 
 def mapping(where: str, name: str, value: Any) -> Mapping[str, Any]:
-    """Return `value`, which must be a dictionary with at least one name, and names that are texts."""
+    """Return `value`, which must be a dictionary with at least one name, and names that are strings."""
     if not isinstance(value, Mapping) or not value or not all(isinstance(key, str) for key in value):
         raise TypeError(
             f"{where}: {name} must be a dictionary with at least one name and its values, got {value!r:.80}"
@@ -331,7 +331,7 @@ def key(where: str, value: Any, x: Any = None) -> Any:
 
 
 def numbers(where: str, x: Any, axes: str = "(batch, ...)") -> None:
-    """Check that `x` is an array, and not one of texts or objects."""
+    """Check that `x` is an array, and not one of strings or objects."""
     not_masked(where, "x", x)
     dtype = getattr(x, "dtype", None)
     foreign = isinstance(x, np.ndarray) and not _is_jax_dtype(x.dtype)
@@ -356,7 +356,7 @@ def not_masked(where: str, name: str, value: Any) -> None:
 
 
 def _is_jax_dtype(dtype: np.dtype[Any]) -> bool:
-    """Return True for numbers that JAX supports: no texts or objects, in native byte order, of at most 64 bits."""
+    """Return True for numbers that JAX supports: no strings or objects, in native byte order, of at most 64 bits."""
     numeric = dtype.kind == "b" or jnp.issubdtype(dtype, np.number)
     return bool(numeric) and dtype.isnative and dtype.itemsize <= (16 if dtype.kind == "c" else 8)
 

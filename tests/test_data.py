@@ -373,7 +373,7 @@ def test_the_target_must_be_named_and_known(tmp_path):
         ({"t": list("ababab")}, "the target 't' is the only column"),
         (
             {"x": [f"w{i}" for i in range(9)], "t": list("ababababa")},
-            "column 'x': 9 distinct texts in 9 rows, for example 'w0' in line 2; drop=",
+            "column 'x': 9 distinct strings in 9 rows, for example 'w0' in line 2; drop=",
         ),
         (
             {"x": [*map(str, range(MOST_CATEGORIES)), "?", "?"], "t": ["a", "b"] * (MOST_CATEGORIES // 2 + 1)},

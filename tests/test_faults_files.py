@@ -118,9 +118,9 @@ CSV = {
     "long quoted field": (b'a,t\n1,"' + b"x\n" * 5_000_000 + b'"\n', "field larger than field limit"),
     "long name": (b"x" * 10_000_000 + b",t\n1,2\n", "line 1: field larger than field limit"),
     "long name that the parser reads": (b"x" * 100_000 + b",t\n1,2\n", "line 1: a name of 100,000 characters"),
-    "many long texts": (
+    "many long strings": (
         b"a,t\n" + b"".join(b"%d" % i + b"x" * 100_000 + b",a\n" for i in range(9)),
-        "column 'a': 9 distinct texts in 9 rows, for example '0xxx",
+        "column 'a': 9 distinct strings in 9 rows, for example '0xxx",
     ),
     "a long text among numbers": (
         b"a,t\n" + b"".join(b"1,2.%d\n" % i for i in range(9)) + b"1," + b"y" * 100_000 + b"\n",
@@ -238,7 +238,7 @@ NPZ = {
     "exabytes": (lambda path: archive(path, x=header(SHAPE % f"{2**60},") + bytes(24), y=Y), "are too many to load"),
     "beyond int64": (lambda path: archive(path, x=header(SHAPE % f"{10**30},") + bytes(24), y=Y), "are too many"),
     "no numbers, long axes": (lambda path: archive(path, x=header(SHAPE % f"{2**62},0"), y=Y), "x is|array x"),
-    "long texts": (
+    "long strings": (
         lambda path: archive(path, x=header("{'descr': '<U999999999', 'fortran_order': False, 'shape': (9,)}")),
         "array x: ",
     ),
@@ -336,7 +336,7 @@ NPY = {
     "a pickle": (PICKLE, "cannot be read as .npy"),
     "an archive": (b"PK\3\4" + bytes(99), "cannot be read as .npy"),
     "objects": (npy(np.array([{}] * 9)), "cannot be read as .npy: .*[Oo]bject"),
-    "texts": (npy(np.array([b"abcd"] * 9)), r"f.npy must be numbers, got \|S4; encode text"),
+    "strings": (npy(np.array([b"abcd"] * 9)), r"f.npy must be numbers, got \|S4; encode text"),
     "durations": (npy(np.ones(9, "m8[s]")), "f.npy must be numbers, got timedelta64.*divide by a unit"),
     "one number": (npy(np.array(1.0)), r"has the shape \(\); the first"),
     "no rows": (npy(np.zeros((0, 2))), "cannot be read as .npy|has the shape"),

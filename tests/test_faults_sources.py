@@ -120,7 +120,7 @@ FIELDS = {
     "fractional n": ({"n": 1.5}, TypeError, "Source: n must be an integer"),
     "gather": ({"gather": X}, TypeError, "Source: gather must be a function"),
     "bytes_per_row": ({"bytes_per_row": -1}, ValueError, "Source: bytes_per_row must be ≥ 0"),
-    "digest": ({"digest": None}, TypeError, "Source: digest must be a text"),
+    "digest": ({"digest": None}, TypeError, "Source: digest must be a string"),
 }
 
 

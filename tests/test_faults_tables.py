@@ -211,7 +211,7 @@ def test_options_that_do_not_fit(tmp_path):
 FRAMES = {  # a column in memory for a column of numbers and for one of the categories 1 and NA; values or messages
     "floats": (np.array([1.0, 2.0]), [1.0, 2.0], "'1.0' is not among"),
     "integers": (np.array([1, 1]), [1.0, 1.0], [1, 1]),
-    "texts": (np.array(["1", "NA"]), "1 value is missing, the first in row 1", [1, 0]),
+    "strings": (np.array(["1", "NA"]), "1 value is missing, the first in row 1", [1, 0]),
     "bytes": (np.array([b"1", b"1"]), [1.0, 1.0], [1, 1]),
     "None": (np.array(["1", None]), "value is missing", "value is missing"),
     "pandas.NA": (pd.array([1, None], "Int64"), "value is missing", "value is missing"),
@@ -221,7 +221,7 @@ FRAMES = {  # a column in memory for a column of numbers and for one of the cate
     "long double": (np.array([1, 2], np.longdouble), [1.0, 2.0], "'1.0' is not among"),
     "large integers": (np.array([1, LARGE]), f"{LARGE} in row 1 has more digits", f"'{LARGE}' is not among"),
     "largest uint64": (np.array([1, 2**64 - 1], np.uint64), f"{2**64 - 1} in row 1 has more digits", "is not among"),
-    "complex": (np.array([1j, 2]), "must hold numbers or texts, got complex128", "got complex128"),
+    "complex": (np.array([1j, 2]), "must hold numbers or strings, got complex128", "got complex128"),
     "dates": (np.array(["2020-01-01"] * 2, "M8[D]"), r"got datetime64\[us\]", r"got datetime64\[us\]"),
     "two axes": (np.ones((2, 2)), r"got an array of shape \(2, 2\)", r"got an array of shape \(2, 2\)"),
 }
@@ -411,7 +411,7 @@ WRONG = {
         {"columns": [Column("x", "number", ["u", "v", "w"])]},
         "only numbers and dates have no categories",
     ),
-    "texts without categories": (
+    "strings without categories": (
         {"columns": [*"xyz"] and [Column(c, "text") for c in "xyz"]},
         "only numbers and dates have no",
     ),

@@ -30,7 +30,7 @@ COLUMNS = {  # the column, and its categories: None for numbers
     "decimals": (pd.Series([Decimal(int(number)) for number in NUMBERS]), None),
     "object of booleans": (pd.Series(YES.tolist(), dtype=object), BOOLEANS),
     "object of booleans and integers": (pd.Series([True, 2] * (N // 2), dtype=object), ["2", "True"]),
-    "object of texts": (pd.Series(TEXTS, dtype=object), THREE),
+    "object of strings": (pd.Series(TEXTS, dtype=object), THREE),
     "string": (pd.Series(TEXTS, dtype="string"), THREE),
     "category": (pd.Series(TEXTS, dtype="category"), THREE),
     "category, ordered": (pd.Series(pd.Categorical(TEXTS, ordered=True)), THREE),

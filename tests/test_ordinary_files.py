@@ -39,7 +39,7 @@ FILES = {  # the name of the file, and its bytes
     "bar": ("t.csv", PLAIN.to_csv(index=False, sep="|").encode()),
     "compressed": ("t.csv.gz", gzip.compress(PLAIN.to_csv(index=False).encode())),
     "Unicode text of Excel": ("t.csv", PLAIN.to_csv(index=False, sep="\t").encode("utf-16")),
-    "commas in texts": ("t.csv", PLAIN.assign(t='"a, b"').to_csv(index=False, sep=";").encode()),
+    "commas in strings": ("t.csv", PLAIN.assign(t='"a, b"').to_csv(index=False, sep=";").encode()),
 }
 
 
@@ -191,7 +191,7 @@ def test_all_problems_are_in_one_table(tmp_path):
     assert lines[2] == "  power  239 of 240 values are numbers, but '?' in line 7 is not".replace(
         "239 of 240", f"{n - 1} of {n}"
     )
-    assert lines[3] == f"  name   {n} distinct texts in {n} rows, for example 'name 0' in line 2"
+    assert lines[3] == f"  name   {n} distinct strings in {n} rows, for example 'name 0' in line 2"
     assert "--na '?'" in ended.err
     assert "--drop age,power,name" in ended.err
     with pytest.raises(data.TableError, match=r"drop=\['age', 'power', 'name'\]") as caught:
@@ -216,7 +216,7 @@ def test_rules_for_missing_values(tmp_path):
     np.testing.assert_allclose(x[3, 0] * table.std[0] + table.mean[0], known.median(), rtol=1e-5)
     np.testing.assert_allclose(x[7, 1:], 0, atol=0.2)  # the average of the categories
     loaded = data.load(tmp_path / "t.csv", target="t", missing="category")
-    assert loaded.notes == ("missing texts are a category: c", "missing values filled (category): a (2)")
+    assert loaded.notes == ("missing strings are a category: c", "missing values filled (category): a (2)")
     own = loaded.table
     assert own.columns[1].categories == ["", "u", "v", "w"]
     assert (own.features(GAPS)[[4, 7]][:, 1] > 1).all()
@@ -240,7 +240,9 @@ def test_declared_missing_texts_and_rare_texts(tmp_path):
     words = [f"w{i}" for i in range(110)] + ["often", "?"] * 5
     n = len(words)
     path = write(tmp_path / "t.csv", "c,a,t\n" + rows(words, np.resize(A, n), np.resize(LABELS, n)))
-    with pytest.raises(ValueError, match=r"112 distinct texts in 120 rows.*categorical=.* keeps the 100 most frequent"):
+    with pytest.raises(
+        ValueError, match=r"112 distinct strings in 120 rows.*categorical=.* keeps the 100 most frequent"
+    ):
         data.load(path, target="t")
     loaded = data.load(path, target="t", categorical=["c"], na=["?"], missing="category")
     column = loaded.table.columns[0]
@@ -254,7 +256,7 @@ def test_declared_missing_texts_and_rare_texts(tmp_path):
 def test_numbers_with_a_word_for_missing_among_them_are_warned_of(tmp_path):
     power = [str(i % 15) for i in range(N - 1)] + ["?"]
     path = write(tmp_path / "t.csv", "power,a,t\n" + rows(power, A, LABELS))
-    with pytest.warns(UserWarning, match=r"column 'power' is read as texts: 39 of 40 .* '\?' in line 41 .* --na '\?'"):
+    with pytest.warns(UserWarning, match=r"column 'power' is read as text: 39 of 40 .* '\?' in line 41 .* --na '\?'"):
         assert len(data.load(path, target="t").table.columns[0].categories) == 16
     declared = data.load(path, target="t", na=["?"], missing="mean").table
     assert declared.columns[0].kind == "number"

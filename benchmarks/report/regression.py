@@ -1,7 +1,7 @@
 """Find what became slower between two runs.
 
-A machine is not equally fast every day: clock rates change, and other jobs may run on it. The other peers, whose
-software has not changed, show by how much, so their median ratio at the same variant (the drift) is divided out. The
+The speed of a machine varies: clock rates change, and other jobs may run on it. The software of the other peers has
+not changed, so their median ratio at the same variant (the drift) is divided out. The
 remaining scatter of the peers is the noise between runs, which is larger than the noise between the rounds of one run.
 """
 

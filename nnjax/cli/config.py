@@ -58,7 +58,7 @@ class Config:
     categorical: str | None = None  # names of columns as a line of CSV
     drop: str | None = None  # names of columns as a line of CSV
     missing: Missing = "error"
-    na: str | None = None  # texts that mean missing, as a line of CSV
+    na: str | None = None  # strings that mean missing, as a line of CSV
     sep: str | None = None
     decimal: Decimal | None = None
     test_share: float = 0.2

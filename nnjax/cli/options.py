@@ -60,13 +60,15 @@ Missing = Annotated[
     Literal["error", "drop", "mean", "median", "category"],
     option(
         "Missing values: error refuses them, drop leaves the rows out, mean and median fill numbers, category makes "
-        "them a category of texts and fills numbers with the median.",
+        "them a category of strings and fills numbers with the median.",
         DATA,
     ),
 ]
 Na = Annotated[
     str | None,
-    option("Texts that mean missing, separated by commas, in addition to empty fields, NA, null, NaN and such.", DATA),
+    option(
+        "Strings that mean missing, separated by commas, in addition to empty fields, NA, null, NaN and such.", DATA
+    ),
 ]
 Sep = Annotated[
     str | None, option("Separator of the CSV file, or tab. Default: comma, semicolon, tab or bar, as detected.", DATA)

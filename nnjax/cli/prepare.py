@@ -25,8 +25,8 @@ from nnjax.train.run import Run
 BY_OPTION: dict[Remedy, str] = {
     "missing": "--missing median, mean or category fills them, --missing drop leaves the rows out",
     "words": "--categorical {columns} keeps words such as NA as categories",
-    "categorical": "--categorical {columns} keeps the 100 most frequent texts",
-    "na": "--na {words} declares texts that mean missing",
+    "categorical": "--categorical {columns} keeps the 100 most frequent strings",
+    "na": "--na {words} declares strings that mean missing",
     "drop": "--drop {columns} leaves columns out",
 }
 
@@ -88,8 +88,8 @@ def prepare(config: Config, repeated: Table | None = None) -> Prepared:
 
     Args:
       config: the settings.
-      repeated: the encoding of a run that is repeated: what it read as texts is read as texts again, and its settings
-        are complete.
+      repeated: the encoding of a run that is repeated: what it read as strings is read as strings again, and its
+        settings are complete.
 
     Raises:
       FileNotFoundError, ValueError: if the data cannot be read, or a part of a split would be empty.

@@ -30,9 +30,9 @@ MARK = "\0"  # marks a field that is one of MISSING in quotes; files that contai
 
 
 class Fields(NamedTuple):
-    """The fields of a CSV file, as texts."""
+    """The fields of a CSV file, as strings."""
 
-    columns: dict[str, np.ndarray]  # (rows,) texts
+    columns: dict[str, np.ndarray]  # (rows,) strings
     lines: np.ndarray  # (rows,) the line in which each row begins, from 1
     separator: str
 
@@ -135,7 +135,7 @@ class _Lines:
 
     def mark(self, file: io.TextIOWrapper, separator: str) -> Iterator[str]:
         """Yield the lines, with a mark in each text in quotes that would otherwise mean a missing value."""
-        # In a valid file, such a text in quotes is always a whole field: inside another field, quotes are doubled
+        # In a valid file, such a string in quotes is always a whole field: inside another field, quotes are doubled
         words, gap = "|".join(filter(None, sorted(MISSING))), re.escape(separator)
         quoted = re.compile(rf'(^|{gap}) *"\s*({words})\s*"(?=[{gap}\r\n]|$)')
         while line := file.readline(LONGEST_LINE):

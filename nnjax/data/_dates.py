@@ -1,4 +1,4 @@
-"""Dates in texts, and the numbers that a network gets for a date."""
+"""Dates in strings, and the numbers that a network gets for a date."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -49,7 +49,7 @@ def _order(form: str) -> str:
 
 
 def parse_dates(texts: Iterable[str | None], form: str) -> np.ndarray:
-    """Parse dates (rows,) as datetime64 in microseconds and UTC; NaT where a text is None or has a different format."""
+    """Parse dates (rows,) as datetime64 in microseconds and UTC; NaT for None and strings of a different format."""
     parse = cache(lambda text: None if text is None else _parse(text, form))
     return np.array([parse(text) for text in texts], "datetime64[us]")
 

@@ -87,7 +87,7 @@ def _number_problems(name: str, values: np.ndarray, line: Line) -> list[Problem]
 
 
 def _text_problems(name: str, values: np.ndarray, columns: Mapping[str, Column], line: Line) -> list[Problem]:
-    """Return the problem of a column with too many distinct texts to be categories; at most one."""
+    """Return the problem of a column with too many distinct strings to be categories; at most one."""
     texts = [text for text in values.tolist() if text is not None]
     distinct = len(set(texts))
     is_categorical = name in columns and columns[name].kind == "category"
@@ -96,12 +96,12 @@ def _text_problems(name: str, values: np.ndarray, columns: Mapping[str, Column],
     if nearly := nearly_numbers(name, values, line):
         return [nearly]
     example, row = _example(values)
-    text = f"{distinct} distinct texts in {len(texts)} rows, for example {quote(example)} in {line(row)}"
+    text = f"{distinct} distinct strings in {len(texts)} rows, for example {quote(example)} in {line(row)}"
     return [Problem(name, text, ("drop",) if distinct == len(texts) else ("categorical", "drop"))]
 
 
 def nearly_numbers(name: str, values: np.ndarray, line: Line) -> Problem | None:
-    """Return the problem of a column in which at most a tenth of the texts are not numbers."""
+    """Return the problem of a column in which at most a tenth of the strings are not numbers."""
     texts = [text for text in values.tolist() if text is not None]
     numbers = len(texts) - count_texts(texts)
     if numbers < 0.9 * len(texts):
@@ -139,11 +139,11 @@ def fit_table(
       training: row numbers of the training part.
       columns: kinds and formats of the columns of a file; None for columns in memory.
       missing: treatment of missing values, see `load`.
-      na: texts that mean missing, in addition to the usual ones.
+      na: strings that mean missing, in addition to the usual ones.
       lines: (rows,) the line of each row in its file, for messages.
 
     Raises:
-      TableError: a ValueError, for columns with missing values or too many distinct texts; the message lists all of
+      TableError: a ValueError, for columns with missing values or too many distinct strings; the message lists all of
         them.
       ValueError: for a target that is constant or whose scale float32 cannot hold.
     """

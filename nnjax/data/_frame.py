@@ -15,7 +15,7 @@ Frame: TypeAlias = Mapping[str, Any]  # a column (rows,) for each name: a dict o
 
 
 def column_values(frame: Frame, name: str) -> np.ndarray:
-    """Return the values of a column: integers, float64, datetime64, or texts, with None for each missing text."""
+    """Return the values of a column: integers, float64, datetime64, or strings, with None for each missing string."""
     column = frame[name]
     if isinstance(column, np.ma.MaskedArray):
         mask = np.ma.getmaskarray(column)
@@ -35,7 +35,7 @@ def column_values(frame: Frame, name: str) -> np.ndarray:
     if values.dtype.kind == "M":
         return values.astype("datetime64[us]")
     if values.dtype.kind not in "bOSTU":
-        raise ValueError(f"column {name!r} must hold numbers or texts, got {values.dtype}")
+        raise ValueError(f"column {name!r} must hold numbers or strings, got {values.dtype}")
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8")
     clean = cache(clean_text)  # many rows have few distinct strings
@@ -68,10 +68,10 @@ def missing_rows(values: np.ndarray) -> np.ndarray:
 
 
 def is_numeric(values: np.ndarray) -> bool:
-    """Return True for integers and floats, False for texts and dates."""
+    """Return True for integers and floats, False for strings and dates."""
     return values.dtype.kind in "iuf"
 
 
 def as_texts(values: np.ndarray) -> np.ndarray:
-    """Return the values (rows,) of a column as texts, None where missing."""
+    """Return the values (rows,) of a column as strings, None where missing."""
     return values if values.dtype == object else values.astype(str).astype(object)

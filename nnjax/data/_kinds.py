@@ -1,4 +1,4 @@
-"""The kind of a column of texts is decided once, over all its rows: numbers, dates, or texts."""
+"""The kind of a column of strings is decided once, over all its rows: numbers, dates, or strings."""
 
 import unicodedata
 import warnings
@@ -23,15 +23,15 @@ class Column(NamedTuple):
 
     name: str
     kind: Kind = "number"
-    categories: list[str] | None = None  # None for numbers and dates; "" is the category of missing or rare texts
+    categories: list[str] | None = None  # None for numbers and dates; "" is the category of missing or rare strings
     decimal: Decimal = "."  # the decimal sign of numbers
     unit: str = ""  # of numbers, such as $ or %
     date: str = ""  # the format of dates, as for `datetime.strptime`
-    others: bool = False  # True if "" also is the category of rare texts
+    others: bool = False  # True if "" also is the category of rare strings
 
 
 class Parsed(NamedTuple):
-    """The values of a column: int64 or float64 with NaN, datetime64 with NaT, or texts with None where missing."""
+    """The values of a column: int64 or float64 with NaN, datetime64 with NaT, or strings with None where missing."""
 
     column: Column  # without categories
     values: np.ndarray
@@ -47,8 +47,8 @@ def parse_columns(
     """Return the values of each column of a file, with the kind that fits all its rows.
 
     Args:
-      fields: (rows,) texts of each column, from `read_csv`.
-      kinds: kinds that are not detected: "category", and "text" for texts that are neither numbers nor dates.
+      fields: (rows,) strings of each column, from `read_csv`.
+      kinds: kinds that are not detected: "category", and "text" for strings that are neither numbers nor dates.
       decimal: the decimal sign; None to detect it. A column such as 1,250 fits both signs; it gets the sign of most
         other columns, or else the comma if the separator is a semicolon.
       separator: the separator of the file.
@@ -84,13 +84,13 @@ def parse_as(
 
     Args:
       columns: the columns of the table, whose fields are read.
-      fields: (rows,) texts of each column, from `read_csv`.
+      fields: (rows,) strings of each column, from `read_csv`.
       decimal: the decimal sign; None for the sign used in training, unless the numbers of this file fit only the other
         one.
       line: function that returns the place of a row, for messages.
 
     Raises:
-      ValueError: for a text in a column of numbers or dates; the message names the line.
+      ValueError: for a string in a column of numbers or dates; the message names the line.
     """
     signs: tuple[Decimal, ...] = (".", ",") if decimal is None else (decimal,)
     options = {c.name: _options(fields[c.name], signs) for c in columns if c.kind == "number"}
@@ -147,7 +147,7 @@ def _most_common_sign(options: dict[str, Options], default: Decimal | None) -> D
 
 
 def _parse_texts(name: str, fields: np.ndarray, kind: Kind | None, line: Line) -> Parsed:
-    """Return the dates or texts of a column that does not hold numbers."""
+    """Return the dates or strings of a column that does not hold numbers."""
     if kind == "category":
         return Parsed(Column(name, "category"), _map_distinct(fields, partial(meaning, kind=kind)))
     texts = _map_distinct(fields, partial(meaning, kind="text"))
@@ -195,7 +195,7 @@ def _leading_zero(fields: np.ndarray) -> str | None:
 
 
 def parse_numbers_of(fields: np.ndarray) -> np.ndarray | None:
-    """Return the numbers in texts (rows,), NaN where missing; None if a text is not a number."""
+    """Return the numbers in strings (rows,), NaN where missing; None if a string is not a number."""
     options = _options(fields, ["."])
     return options["."].values if options else None
 
@@ -210,7 +210,7 @@ def first_text(fields: np.ndarray, decimal: Decimal = ".") -> tuple[str, int]:
 
 
 def count_texts(texts: Sequence[str]) -> int:
-    """Return how many texts are not numbers."""
+    """Return how many strings are not numbers."""
     counts = Counter(texts)
     return sum(count for text, count in counts.items() if parse_numbers(np.array([text], STRINGS)) is None)
 

@@ -43,7 +43,7 @@ def check_labels(data: Examples, loss: Loss, predict: Callable[[PyTree], PyTree]
     Traceback (most recent call last):
     ValueError: data.y: label 3 in row 2 is outside 0 … 2; the network has 3 outputs and the labels are 1 … 3; use y - 1
     """
-    checks.instance("check_labels", "name", name, str, "a text for the messages")
+    checks.instance("check_labels", "name", name, str, "a string for the messages")
     checks.function_of("check_labels", "loss", loss, "prediction", "target")
     checks.function_of("check_labels", "predict", predict, "x")
     first = sample(data)

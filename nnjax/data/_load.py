@@ -42,7 +42,7 @@ def load(
     """Load a data set by its name, from a file, or from a DataFrame.
 
     The kind of each column is decided once, over all its rows: numbers (also `4,082`, `$12,000` and, with a decimal
-    comma, `3,5`), dates, or texts, which become categories with one input each.
+    comma, `3,5`), dates, or strings, which become categories with one input each.
 
     Args:
       name: "digits" (1 797 images of 8 × 8, included in the package), "fashion-mnist" (70 000 images of 28 × 28, from
@@ -54,12 +54,12 @@ def load(
         arguments apply only to tables.
       task: "classification" or "regression"; None to choose by the values of the target.
       categorical: columns that hold categories even if they look like numbers, dates or missing values, such as the
-        codes 01 and 1, or a country NA. Of more than 100 distinct texts, the most frequent are kept.
+        codes 01 and 1, or a country NA. Of more than 100 distinct strings, the most frequent are kept.
       drop: columns to leave out, such as a row number.
       missing: treatment of missing values. "error" refuses them. "drop" leaves the rows out. "mean" and "median" fill
-        numbers from the training rows, and texts count as the average of all categories. "category" makes them a
-        category of texts and fills numbers with the median. Except with "error", rows without a target are left out.
-      na: texts that mean missing, in addition to empty fields, NA, N/A, NULL, None, null, NaN and nan.
+        numbers from the training rows, and strings count as the average of all categories. "category" makes them a
+        category of strings and fills numbers with the median. Except with "error", rows without a target are left out.
+      na: strings that mean missing, in addition to empty fields, NA, N/A, NULL, None, null, NaN and nan.
       sep: the separator of a CSV file; None to detect a comma, semicolon, tab or vertical bar.
       decimal: the decimal sign of a CSV file, "." or ","; None to detect it.
       test_share: the share of a table's rows to hold out for the test, stratified by class. The named sets have a fixed

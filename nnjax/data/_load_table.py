@@ -155,13 +155,13 @@ def _encode(raw: RawTable, place: str, targets: list[str], options: TableOptions
 
 
 def _nearly_numbers(raw: RawTable) -> Iterator[str]:
-    """Yield a sentence for each column of texts that would hold numbers without a few of its texts."""
+    """Yield a sentence for each column of strings that would hold numbers without a few of its strings."""
     for name, column in raw.columns.items():
         if name in raw.frame and column.kind == "text" and len(set(raw.frame[name].tolist())) > FEW_TEXTS:
             problem = nearly_numbers(name, raw.frame[name], line_numbers(raw.lines))
             if problem is not None:
                 yield (
-                    f"column {name!r} is read as texts: {problem.text}; if {problem.word!r} means missing, declare it "
+                    f"column {name!r} is read as text: {problem.text}; if {problem.word!r} means missing, declare it "
                     f"with --na {problem.word!r}, or na=[{problem.word!r}] in Python"
                 )
 
@@ -185,7 +185,7 @@ def _row_notes(raw: RawTable, targets: Sequence[str], used: int, missing: Missin
 
 
 def _column_notes(frame: Mapping[str, np.ndarray], table: Table) -> Iterator[str]:
-    """Describe the columns that are neither plain numbers nor plain texts, and how missing values are filled."""
+    """Describe the columns that are neither plain numbers nor plain strings, and how missing values are filled."""
     dates = [column.name for column in table.columns if column.kind == "date"]
     if dates:
         yield f"dates, encoded as days and as the position in the year and in the week: {list_names(dates)}"
@@ -194,10 +194,10 @@ def _column_notes(frame: Mapping[str, np.ndarray], table: Table) -> Iterator[str
         yield f"numbers with a unit: {list_names(units)}"
     rare = [column.name for column in table.columns if column.others]
     if rare:
-        yield f"texts whose most frequent values are categories, with one category for all others: {list_names(rare)}"
+        yield f"strings whose most frequent values are categories, with one category for all others: {list_names(rare)}"
     own = [column.name for column in table.columns if "" in (column.categories or ()) and not column.others]
     if own:
-        yield f"missing texts are a category: {list_names(own)}"
+        yield f"missing strings are a category: {list_names(own)}"
     gaps = [] if table.fill is None else table.gaps(frame)
     filled = [f"{gap.problem.column} ({len(gap.rows):,})" for gap in gaps if not gap.unknown]
     if filled:

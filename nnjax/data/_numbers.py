@@ -13,7 +13,7 @@ SPACES = "\u00a0\u202f\u2009"  # in French numbers: 1 234
 
 
 class Numbers(NamedTuple):
-    """The numbers in a column of texts."""
+    """The numbers in a column of strings."""
 
     values: np.ndarray  # (rows,) int64, or float64
     unit: str = ""  # the unit of all or of some of them
@@ -33,10 +33,10 @@ PATTERNS: dict[Decimal, re.Pattern[str]] = {".": _pattern(".", ","), ",": _patte
 
 
 def parse_numbers(fields: np.ndarray, decimal: Decimal = ".") -> Numbers | None:
-    """Return the numbers in texts; None if one is not a number, or an integer would lose digits as float64.
+    """Return the numbers in strings; None if one is not a number, or an integer would lose digits as float64.
 
     Args:
-      fields: (rows,) texts, none of them missing.
+      fields: (rows,) strings, none of them missing.
       decimal: the decimal sign. The other one of the two separates groups of three digits.
 
     >>> from nnjax.data._numbers import STRINGS, parse_numbers
@@ -76,7 +76,7 @@ def _loses_digits(text: str, number: float) -> bool:
 
 
 def _parse_written(fields: np.ndarray, decimal: Decimal) -> Numbers | None:
-    """Return the numbers, read one by one; None if a text is not a number or the units differ."""
+    """Return the numbers, read one by one; None if a string is not a number or the units differ."""
     numbers: dict[str, float | int] = {}
     units = set()
     for field in fields.tolist():  # ends at the first text, which most columns have in their first row

@@ -11,8 +11,8 @@ Line = Callable[[int], str]
 IN_PYTHON: Mapping[Remedy, str] = {
     "missing": "missing='median', 'mean' or 'category' fills them, 'drop' leaves the rows out",
     "words": "categorical=[{columns}] keeps words such as NA as categories",
-    "categorical": "categorical=[{columns}] keeps the 100 most frequent texts",
-    "na": "na=[{words}] declares texts that mean missing",
+    "categorical": "categorical=[{columns}] keeps the 100 most frequent strings",
+    "na": "na=[{words}] declares strings that mean missing",
     "drop": "drop=[{columns}] leaves columns out",
 }
 
@@ -23,7 +23,7 @@ class Problem(NamedTuple):
     column: str
     text: str
     remedies: tuple[Remedy, ...] = ()
-    word: str = ""  # a text that may mean missing
+    word: str = ""  # a string that may mean missing
 
 
 class TableError(ValueError):
@@ -43,7 +43,7 @@ def describe(problems: Sequence[Problem], remedies: Mapping[Remedy, str], join: 
 
     Args:
       problems: the problems, at least one.
-      remedies: how to fix a problem, in words; {columns} becomes the names of the columns, {words} their odd texts.
+      remedies: how to fix a problem, in words; {columns} becomes the names of the columns, {words} their odd strings.
       join: function that formats a list of names or words for code or for the command line.
     """
     columns: dict[Remedy, list[str]] = {}

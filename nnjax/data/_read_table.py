@@ -25,7 +25,7 @@ SUFFIXES = (*_csv.SUFFIXES, ".parquet", ".npz")
 class RawTable(NamedTuple):
     """The columns of a file or of a DataFrame, before they are encoded."""
 
-    frame: dict[str, np.ndarray]  # numbers, dates or texts (rows,), see `_kinds.Parsed`
+    frame: dict[str, np.ndarray]  # numbers, dates or strings (rows,), see `_kinds.Parsed`
     columns: dict[str, Column]  # their kinds and formats in a file
     lines: np.ndarray | None = None  # (rows,) the line of each row; None for a file without lines
     kept: Mapping[str, np.ndarray] = MappingProxyType({})  # further columns of the file, unchanged
@@ -53,10 +53,10 @@ def read_table(
       table: read the columns of this table, each with its kind in training; None for all columns, with the
         kinds that their values have.
       kinds: kinds of columns that are not detected: "category" for columns that hold categories, even if they look like
-        numbers or missing values; "text" for texts that are read neither as numbers nor as dates.
+        numbers or missing values; "text" for strings that are read neither as numbers nor as dates.
       separator: the separator of a CSV file; None to detect it.
       decimal: the decimal sign of a CSV file; None to detect it.
-      na: texts that mean missing, in addition to the usual ones.
+      na: strings that mean missing, in addition to the usual ones.
       more: further columns of the file to return unchanged. Only with a table.
 
     Raises:
@@ -115,7 +115,7 @@ def _read_csv(
 def _read_targets(
     table: Table, fields: dict[str, np.ndarray], decimal: Decimal | None, line: Line
 ) -> dict[str, np.ndarray]:
-    """Return the targets that a new file has, as numbers or texts. Predictions do not need them."""
+    """Return the targets that a new file has, as numbers or strings. Predictions do not need them."""
     signs = [column.decimal for column in table.columns if column.kind == "number"]
     usual: Decimal = max(set(signs), key=signs.count) if signs else "."
     values: dict[str, np.ndarray] = {}

@@ -124,7 +124,7 @@ def check_source(source: Source, keep: Collection[str] = ()) -> Source:
     checks.positive_int(where, "bytes_per_row", source.bytes_per_row, 0)
     checks.function_of(where, "gather", source.gather, "rows")
     if not isinstance(source.digest, str):
-        raise TypeError(f"{where}: digest must be a text that changes with the examples, got {source.digest!r}")
+        raise TypeError(f"{where}: digest must be a string that changes with the examples, got {source.digest!r}")
     if isinstance(source.gather, CheckedGather):
         if not keep:
             return source

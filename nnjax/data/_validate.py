@@ -77,7 +77,7 @@ def validate(data: Any, name: str = "data", *, keep: Collection[str] = ()) -> Da
     >>> checked.y.dtype
     dtype('int32')
     """
-    checks.instance("validate", "name", name, str, "a text for the messages")
+    checks.instance("validate", "name", name, str, "a string for the messages")
     arrays = as_arrays(as_data(data, name), name=name)
     leaves = named_leaves(arrays, name)
     n = count_rows(name, arrays)

@@ -61,10 +61,10 @@ class Table(NamedTuple):
     std: list[float]  # standard deviation of each feature over the training rows, the divisor
     target_mean: float = 0.0  # mean of the target of a regression; 0 for several targets
     target_std: float = 1.0
-    target_kind: Kind = "text"  # classes that are numbers are compared by value, others as texts
+    target_kind: Kind = "text"  # classes that are numbers are compared by value, others as strings
     missing: Missing = "error"
     fill: list[float] | None = None  # the replacement of missing values for each feature; None means its mean
-    na: list[str] | None = None  # texts that mean missing, in addition to the usual ones
+    na: list[str] | None = None  # strings that mean missing, in addition to the usual ones
     several: list[Target] | None = None  # the targets of a regression with several
 
     @property
@@ -219,7 +219,7 @@ def _encode_column(column: Column, values: np.ndarray, lines: np.ndarray | None)
         missing = np.isnat(dates)
     elif column.categories is None:
         part = _numbers(column.name, values, lines)[:, None]
-        missing = np.isnan(part[:, 0])  # texts in memory may be words such as NA
+        missing = np.isnan(part[:, 0])  # strings in memory may be words such as NA
     else:
         return _encode_texts(column, values, missing, line)
     if not missing.any():
@@ -254,7 +254,7 @@ def list_names(names: Collection[str]) -> str:
 
 
 def column_texts(frame: Frame, name: str) -> np.ndarray:
-    """Return the values (rows,) of a column as texts."""
+    """Return the values (rows,) of a column as strings."""
     return as_texts(column_values(frame, name))
 
 
@@ -274,7 +274,7 @@ def _complete(frame: Frame, name: str, lines: np.ndarray | None) -> np.ndarray:
 
 def _no_dates(name: str, values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "M":
-        raise ValueError(f"column {name!r} must hold numbers or texts, got {values.dtype}")
+        raise ValueError(f"column {name!r} must hold numbers or strings, got {values.dtype}")
     return values
 
 

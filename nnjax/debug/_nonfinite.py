@@ -116,7 +116,7 @@ def first_nonfinite(
     checks.function_of("first_nonfinite", "function", function, *(f"args[{i}]" for i in range(len(args))))
     checks.arrays("first_nonfinite", "args", args)
     if names is not None and not (isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)):
-        raise TypeError(f"first_nonfinite: names must be a list of texts, one for each argument, got {names!r:.80}")
+        raise TypeError(f"first_nonfinite: names must be a list of strings, one for each argument, got {names!r:.80}")
     names = [f"args[{i}]" for i in range(len(args))] if names is None else list(names)
     if len(names) != len(args):
         raise ValueError(f"first_nonfinite: got {len(names)} names for {len(args)} arguments: {names}")

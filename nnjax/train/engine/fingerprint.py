@@ -1,4 +1,4 @@
-"""The fingerprint of a run: everything that determines its exact result, as short texts that can be compared."""
+"""The fingerprint of a run: everything that determines its exact result, as short strings that can be compared."""
 
 import hashlib
 import os

@@ -75,7 +75,7 @@ def trials_bar(trials: int, *, show: bool) -> Iterator[ShowTrials]:
 
 @contextmanager
 def _bar(total: int, *, show: bool) -> Iterator[Callable[..., None] | None]:
-    """Yield a function of the number done and the texts `epoch`, `text` and `rate`; None if no bar can be shown."""
+    """Yield a function of the number done and the strings `epoch`, `text` and `rate`; None if no bar can be shown."""
     try:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
