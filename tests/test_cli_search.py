@@ -10,7 +10,9 @@ import pytest
 from runs import assert_mistake, nnjax, read_json, succeed
 from sklearn.datasets import load_diabetes
 
+from nnjax import train
 from nnjax.cli import run_folder
+from nnjax.cli.search_result import edges
 
 SMALL = ("--width", "8", "--depth", "1", "--batch-size", "32", "--norm", "none", "--rungs", "1,2", "--population", "4")
 GIVEN = ("search", "digits", "--learning-rate", "1e-3..0.1:log", "--dropout", "0..0.4", "--trials", "10", *SMALL)
@@ -24,7 +26,9 @@ def search(tmp_path_factory):
 
 def test_a_search_writes_all_trials_best_first(search):
     path, ended = search
-    assert sorted(file.name for file in path.iterdir()) == ["checkpoints", "search.csv", "search.json", "search.png"]
+    written = ["importance.png", "parallel.png", "progress.png", "receipt.json", "report.html", "result.json"]
+    written += ["search.csv", "search.json", "search.png"]
+    assert sorted(file.name for file in path.iterdir()) == ["checkpoints", *written]
     table = pd.read_csv(path / "search.csv")
     assert sorted(table["trial"]) == list(range(10))
     assert set(table["status"]) == {"stopped", "finished"}
@@ -52,13 +56,16 @@ def test_the_command_it_ends_with_trains_to_the_same_scores(search, tmp_path):
 
 def test_a_search_is_resumed_to_the_same_table(search, tmp_path):
     path = shutil.copytree(search[0], tmp_path / "run")
-    (path / "search.csv").unlink()
+    for name in ("search.csv", "receipt.json", "result.json"):
+        (path / name).unlink()
     assert_mistake(nnjax(*GIVEN, "--out", path), "an unfinished search; continue with: nnjax search --resume")
     ended = nnjax("search", "--resume", path, "--trials", "11")
     assert ended.code == 2
     assert [line.split() for line in ended.err.splitlines()[1:3]] == [["saved", "now"], ["--trials", "10", "11"]]
     succeed("search", "--resume", path)
     assert (path / "search.csv").read_bytes() == (search[0] / "search.csv").read_bytes()
+    again, first = (read_json(folder / "receipt.json") for folder in (path, search[0]))
+    assert (again["weights"], again["data"]) == (first["weights"], first["data"])
     assert_mistake(nnjax("search", "--resume", path), "is finished; there is nothing to resume")
 
 
@@ -74,14 +81,48 @@ def test_structures_of_a_regression(tmp_path):
     assert re.search("best setting again with: nnjax train .*d.csv --target target", ended.out)
 
 
-def test_the_picture_is_drawn_again(search, tmp_path):
+def test_pictures_and_report_are_drawn_again(search, tmp_path):
     path = shutil.copytree(search[0], tmp_path / "run")
-    picture = (path / "search.png").read_bytes()
-    (path / "search.png").unlink()
-    assert "search.png written to" in succeed("plot", path).out
-    assert (path / "search.png").read_bytes() == picture
-    (path / "search.csv").unlink()
-    assert_mistake(nnjax("plot", path), ".*holds an unfinished search: search.csv is missing")
+    names = [f"{name}.png" for name in ("search", "progress", "importance", "parallel")]
+    before = {name: (path / name).read_bytes() for name in names}
+    report = (path / "report.html").read_bytes()
+    for name in (*names, "report.html"):
+        (path / name).unlink()
+    assert f"{', '.join(names)}, report.html written to" in succeed("plot", path).out
+    assert {name: (path / name).read_bytes() for name in names} == before
+    folder, moved = (str(place).encode() for place in (search[0], path))
+    assert (path / "report.html").read_bytes() == report.replace(folder, moved)
+    with (path / "search.csv").open("a") as file:
+        file.write("1\n")
+    assert_mistake(nnjax("plot", path), ".*search.csv has changed since the search")
+    (path / "receipt.json").unlink()
+    assert_mistake(nnjax("plot", path), ".*not finished, receipt.json is missing; continue with: nnjax search --resume")
+
+
+def test_the_report_has_scores_with_baseline_trials_and_commands(search):
+    path, ended = search
+    page = (path / "report.html").read_text()
+    assert page.count('src="data:image/png;base64,') == 4
+    assert not re.search(r'(?:src|href)="(?!data:)', page)  # needs no other file
+    result = read_json(path / "result.json")
+    (row,) = re.findall("<tr[^>]*><td[^>]*>accuracy</td>(.*?)</tr>", page)
+    cells = re.findall(">([^<>]+)</td>", row)
+    expected = [result[name]["accuracy"] for name in ("test", "ensemble_test", "baseline")]
+    assert [float(cell) for cell in cells] == pytest.approx(expected, abs=1e-4)
+    assert result["baseline"]["accuracy"] < 0.2 < result["test"]["accuracy"]
+    assert f"accuracy {result['test']['accuracy']:.4f}" in ended.out
+    assert page.count(">stopped<") + page.count(">finished<") == 10
+    (command,) = re.findall("best setting again with: (nnjax .*)", ended.out)
+    assert command in page
+    for text in ("--learning-rate", "1e-3..0.1:log", f"nnjax verify {path}", "0..0.4"):
+        assert text in page
+
+
+def test_a_value_at_the_end_of_its_range_is_noted():
+    space = {"learning_rate": train.log_uniform(1e-3, 0.1), "dropout": train.uniform(0, 0.5)}
+    (note,) = edges({"learning_rate": 0.099, "dropout": 0.001}, space)
+    assert note == "the best learning rate, 0.099, is near the upper end of its range 0.001..0.1; extend it"
+    assert not list(edges({"learning_rate": 0.05, "dropout": 0.2}, space))
 
 
 MISTAKES = {

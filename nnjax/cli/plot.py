@@ -21,7 +21,9 @@ from nnjax.cli.html_report import write_report
 from nnjax.cli.pictures import Subject, draw
 from nnjax.cli.prepare import Prepared, prepare
 from nnjax.cli.receipt import data_digest
-from nnjax.cli.search import PICTURE, redraw_search
+from nnjax.cli.search_folder import load_search
+from nnjax.cli.search_receipt import changed_files, load_receipt, vouch_for_report
+from nnjax.cli.search_report import draw_search
 from nnjax.cli.sweep import redraw_sweep
 
 
@@ -43,8 +45,7 @@ def plot_command(
         say(f"pictures and {run_folder.REPORT} written to [bold]{escape(str(run))}[/]")
         return
     if (run / run_folder.SEARCH).is_file():
-        redraw_search(run)
-        say(f"{PICTURE} written to [bold]{escape(str(run))}[/]")
+        say(f"{', '.join(_redraw_search(run))} written to [bold]{escape(str(run))}[/]")
         return
     config, table = run_folder.load_config(run)
     summary = run_folder.load_result(run, config)
@@ -64,6 +65,22 @@ def plot_command(
     run_folder.vouch_for_report(run)
     names = [f"{name}.png" for name in drawn] + [run_folder.REPORT]
     say(f"{', '.join(names)} written to [bold]{escape(str(run))}[/]")
+
+
+def _redraw_search(path: Path) -> list[str]:
+    """Draw the pictures and the report of a finished search again, and return their names.
+
+    Raises:
+      ValueError: if a file has changed since the search.
+    """
+    run_folder.load_search(path)  # names what the folder holds instead
+    problems = changed_files(path, load_receipt(path))
+    problems = [problem for problem in problems if not problem.startswith(run_folder.REPORT)]
+    if problems:
+        raise ValueError(f"{path}: {'; '.join(problems)}; restore the file, or search again")
+    drawn = draw_search(path, load_search(path))
+    vouch_for_report(path)
+    return drawn
 
 
 def _outcome(path: Path, config: Config, prepared: Prepared, summary: Any) -> Outcome:

@@ -31,7 +31,7 @@ CONFIG, TABLE, METRICS, RESULT, WEIGHTS, REPORT, RECEIPT, CHECKPOINTS = (
     "checkpoints",
 )
 SWEEP, ROWS = "sweep.json", "sweep.csv"  # the first and the last file of a sweep
-SEARCH, TRIALS = "search.json", "search.csv"  # the first and the last file of a search
+SEARCH, TRIALS = "search.json", "search.csv"  # the first file of a search and its table; the last one is RECEIPT
 VOUCHED = (
     TABLE,
     WEIGHTS,
@@ -94,7 +94,7 @@ def create(path: Path) -> Path:
     """
     if path.is_file():
         raise FileExistsError(f"{path} is a file; choose a folder with --out")
-    kinds = (("run", "train", CONFIG, RECEIPT), ("sweep", "sweep", SWEEP, ROWS), ("search", "search", SEARCH, TRIALS))
+    kinds = (("run", "train", CONFIG, RECEIPT), ("sweep", "sweep", SWEEP, ROWS), ("search", "search", SEARCH, RECEIPT))
     for kind, command, first, last in kinds:
         if (path / first).exists() and not (path / last).exists():
             raise FileExistsError(
@@ -111,7 +111,7 @@ def create(path: Path) -> Path:
 
 def is_finished(path: Path) -> bool:
     """Return True if the run, sweep or search has written its last file."""
-    return any((path / name).is_file() for name in (RECEIPT, ROWS, TRIALS))
+    return any((path / name).is_file() for name in (RECEIPT, ROWS))
 
 
 def save_config(path: Path, config: Config, table: Table, versions: dict[str, str]) -> None:

@@ -1,0 +1,50 @@
+"""Read the folder of a finished search."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from nnjax.cli import run_folder
+from nnjax.cli.history import read_number
+from nnjax.cli.search_report import SearchSubject
+from nnjax.cli.search_request import parse_request
+from nnjax.cli.search_result import load_result
+from nnjax.train.engine.options import Record
+from nnjax.train.space import Dimension
+
+WHOLE = ("trial", "diverged", "parent")  # columns of integers
+
+
+def load_search(path: Path) -> SearchSubject:
+    """Return the settings, the trials and the result of a finished search.
+
+    Raises:
+      FileNotFoundError: if the folder holds no finished search.
+      ValueError: if a file is damaged.
+    """
+    settings = run_folder.load_search(path)
+    request, result = parse_request(settings), load_result(path)
+    return SearchSubject(request, settings, read_trials(path / run_folder.TRIALS, request.space), result)
+
+
+def read_trials(path: Path, space: dict[str, Dimension]) -> list[Record]:
+    """Return the rows of TRIALS, with the values of the settings as the search had them.
+
+    Raises:
+      FileNotFoundError: if the file does not exist.
+      ValueError: if a column is missing, or a field is no number; the message names the column.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: _value(path, name, text, space) for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+def _value(path: Path, name: str, text: Any, space: dict[str, Dimension]) -> Any:
+    if name == "status":
+        return text
+    try:
+        if name in space and space[name].kind in ("choice", "structure"):
+            listed = {str(value): value for value in space[name].values}
+            return listed[text] if text in listed else read_number(text)
+        return int(text) if name in WHOLE else read_number(text)
+    except (ValueError, TypeError):
+        raise ValueError(f"{path} is damaged: {name} is {text!r}") from None

@@ -1,0 +1,105 @@
+"""The receipt of a search: checksums of its files, its data and its best networks, and what the bits depend on."""
+
+import os
+from pathlib import Path
+from typing import Any, TypedDict
+
+from nnjax.cli import run_folder
+from nnjax.cli.console import quote
+from nnjax.cli.prepare import Prepared
+from nnjax.cli.receipt import data_digest
+from nnjax.storage.atomic_write import write_json
+from nnjax.storage.checkpoint import digest
+from nnjax.storage.json_file import check_kind, file_digest, json_digest, read_json
+from nnjax.train import Search
+from nnjax.train.engine.fingerprint import machine_fingerprint
+from nnjax.types import PyTree
+
+FILES = (
+    run_folder.TRIALS,
+    run_folder.RESULT,
+    run_folder.REPORT,
+)  # files with a checksum; SEARCH has one of its settings
+
+
+class SearchReceipt(TypedDict):
+    """The content of RECEIPT in the folder of a search."""
+
+    settings: str  # SHA-256 of the settings and versions
+    data: str  # SHA-256 of the training, validation and test data
+    best: int | None  # number of the best trial; None if all diverged
+    weights: str | None  # SHA-256 of its parameters and state
+    bits_depend_on: dict[str, str]
+    resumed_anyway: bool
+    files: dict[str, str]  # SHA-256 of each file in FILES
+    sha256: str  # of all other entries
+
+
+def bits_depend_on(strategy: Any) -> dict[str, str]:
+    """Return what the exact result of a trial depends on, besides its settings and the data."""
+    return machine_fingerprint() | {"strategy": str(strategy)}
+
+
+def network_digest(params: PyTree, state: PyTree) -> str:
+    """Return one SHA-256 of the parameters and the state of a trial's networks."""
+    return digest({"params": params, "state": state})
+
+
+def write_receipt(path: Path, prepared: Prepared, found: Search, strategy: Any) -> None:
+    """Write the receipt. It is the last file of a search: the search is finished."""
+    best = found.best
+    content = {
+        "settings": run_folder.settings_digest(read_json(path / run_folder.SEARCH)),
+        "data": data_digest(prepared),
+        "best": None if best is None else best.trial,
+        "weights": None if best is None else network_digest(best.params, best.state),
+        "bits_depend_on": bits_depend_on(strategy),
+        "resumed_anyway": run_folder.resumed_anyway(path),
+        "files": {name: file_digest(path / name) for name in FILES},
+    }
+    write_json(path / run_folder.RECEIPT, {**content, "sha256": json_digest(content)})
+
+
+def load_receipt(path: Path) -> SearchReceipt:
+    """Return the receipt of a search.
+
+    Raises:
+      ValueError: if the search is not finished, or the file is damaged.
+    """
+    if not os.path.lexists(path / run_folder.RECEIPT):
+        resume = f"nnjax search --resume {quote(path)}"
+        raise ValueError(f"{path} is not finished, {run_folder.RECEIPT} is missing; continue with: {resume}")
+    try:
+        receipt: SearchReceipt = check_kind("content", read_json(path / run_folder.RECEIPT), SearchReceipt)
+        if json_digest({name: value for name, value in receipt.items() if name != "sha256"}) != receipt["sha256"]:
+            raise ValueError("its content does not match its SHA-256")
+        if set(receipt["files"]) != set(FILES):
+            raise ValueError(f"expected the checksums of {', '.join(FILES)}, got {', '.join(receipt['files'])}")
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path / run_folder.RECEIPT} is damaged: {error}") from error
+    return receipt
+
+
+def changed_files(path: Path, receipt: SearchReceipt) -> list[str]:
+    """Return a sentence for each file that is missing or does not match its checksum."""
+    problems = []
+    for name in (run_folder.SEARCH, *FILES):
+        try:
+            if name == run_folder.SEARCH:
+                same = run_folder.settings_digest(read_json(path / name)) == receipt["settings"]
+            else:
+                same = file_digest(path / name) == receipt["files"][name]
+        except OSError as error:
+            problems.append(f"{name} cannot be read: {error.strerror}")
+        else:
+            if not same:
+                problems.append(f"{name} has changed since the search: it does not match its SHA-256")
+    return problems
+
+
+def vouch_for_report(path: Path) -> None:
+    """Replace the checksum of REPORT in the receipt, because it was written again; all others stay."""
+    receipt = load_receipt(path)
+    content: dict[str, Any] = {name: value for name, value in receipt.items() if name != "sha256"}
+    content["files"] = {**receipt["files"], run_folder.REPORT: file_digest(path / run_folder.REPORT)}
+    write_json(path / run_folder.RECEIPT, {**content, "sha256": json_digest(content)})

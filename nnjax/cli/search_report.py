@@ -1,0 +1,227 @@
+"""The pictures of a search, and report.html: one self-contained page with its scores, trials and settings."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnjax import plot
+from nnjax.cli import html_page, run_folder
+from nnjax.cli.config import STRUCTURAL, SWEEPABLE
+from nnjax.cli.console import option_name, quote
+from nnjax.cli.html_report import SCORES
+from nnjax.cli.pictures import describe
+from nnjax.cli.search_request import OWN, Request
+from nnjax.cli.search_result import MEMBERS, SearchResult
+from nnjax.storage.atomic_write import write_file
+from nnjax.storage.json_file import read_json
+
+MOST_ROWS = 200  # of the table of trials
+CAPTIONS = {
+    "search": "The score of each trial over each setting; colours show how long it was trained. If the star is at an "
+    "end, extend the range. “explains” is the share of the variance of the first rung's scores.",
+    "progress": "The scores in the order in which the trials began, and the lowest one so far. If the line still falls "
+    "at the end, more trials may find a better setting.",
+    "importance": "How much each setting matters alone, for the first rung's scores. A bar below the line could be "
+    "chance. What all bars leave is noise, and settings that matter together.",
+    "parallel": "Each line is a trial, dark if its score is low. Where dark lines meet on an axis, that value is good "
+    "whatever the others are.",
+}
+FEWEST_FOR_IMPORTANCE = 8  # trials; with fewer, every share could be chance
+
+
+class SearchSubject(NamedTuple):
+    """The search that is drawn."""
+
+    request: Request
+    settings: Mapping[str, Any]  # the content of SEARCH
+    table: Sequence[Mapping[str, Any]]  # a row for each trial, the best first
+    result: SearchResult
+
+
+def draw_search(path: Path, subject: SearchSubject, *, pictures: bool = True) -> list[str]:
+    """Draw the pictures and write report.html into the folder of a search.
+
+    Args:
+      path: folder of the search, with its settings.
+      subject: the search.
+      pictures: False for a report without pictures.
+
+    Returns:
+      The names of the files.
+    """
+    drawn = {}
+    if pictures:
+        for name, figure in _figures(subject).items():
+            drawn[name] = plot.png(figure)
+            write_file(path / f"{name}.png", drawn[name])
+    write_file(path / run_folder.REPORT, _page(path, subject, drawn))
+    return [*(f"{name}.png" for name in drawn), run_folder.REPORT]
+
+
+def describe_search(subject: SearchSubject) -> str:
+    """Return the data, the settings that all trials have, and the search in short."""
+    request, settings = subject.request, subject.settings
+    common = describe(request.config, omit=tuple(request.space))
+    return f"{common} · {len(subject.table)} trials, method {settings['method']}"
+
+
+def _figures(subject: SearchSubject) -> dict[str, Any]:
+    request, _, table, _ = subject
+    names, log, context = list(request.space), _log_names(request), describe_search(subject)
+    figures = {
+        "search": plot.search(table, names, log, context=context),
+        "progress": plot.search_progress(table, context=context),
+        "importance": plot.search_importance(table, names, context=context),
+        "parallel": plot.parallel_coordinates(table, names, log, context=context),
+    }
+    if sum(np.isfinite(row["score"]) for row in table) < FEWEST_FOR_IMPORTANCE:
+        del figures["importance"]
+    return figures
+
+
+def _log_names(request: Request) -> list[str]:
+    """Return the settings whose values spread over more than a factor of ten, or are drawn in their logarithm."""
+    numbers = {name: d for name, d in request.space.items() if d.kind != "structure"}
+    return [name for name, d in numbers.items() if d.kind == "log" or max(d.values) > 10 * min(d.values) > 0]
+
+
+def _page(path: Path, subject: SearchSubject, drawn: Mapping[str, bytes]) -> bytes:
+    request, _, _, result = subject
+    name = Path(request.config.data).name
+    title = f"{name}: {_headline(result)}"
+    figures = [(name, png, CAPTIONS[name]) for name, png in drawn.items()]
+    ranges = ", ".join(f"{option_name(name)} {text}" for name, text in request.ranges.items())
+    body = [
+        html_page.header(title, describe_search(subject), f"Searched: {ranges}.", result["data"]),
+        html_page.columns(
+            html_page.section("Test scores", *_scores(result)),
+            html_page.section("Can early scores be trusted?", *_fidelity(subject)),
+        ),
+        html_page.section("Pictures", html_page.pictures(figures)),
+        html_page.section("Trials, the best first", *_trials(subject)),
+        html_page.columns(
+            html_page.section("Search", _own_settings(subject)),
+            html_page.section("Settings of all trials", _common_settings(subject)),
+        ),
+        html_page.section("Reproduce", *_reproduce(path, subject)),
+    ]
+    return html_page.page(title, [part for part in body if part])
+
+
+def _headline(result: SearchResult) -> str:
+    scores = result["test"] or {}
+    for name, label in (("accuracy", "test accuracy"), ("r2", "test R²")):
+        if (value := scores.get(name)) is not None:
+            return f"best setting of a search, {label} {value:.4f}"
+    return "a search" if result["best"] is not None else "all trials of a search diverged"
+
+
+def _scores(result: SearchResult) -> list[str]:
+    """Return the table of test scores of the best setting and the ensemble next to those of a constant prediction."""
+    if result["test"] is None:
+        return [html_page.paragraph("All trials diverged, so there is no network to test.")]
+    own, together, constant = result["test"], result["ensemble_test"] or {}, result["baseline"]
+    rows = [
+        [SCORES[name], *(_number(scores.get(name)) for scores in (own, together, constant))]
+        for name in SCORES
+        if name in own
+    ]
+    trials = ", ".join(map(str, result["ensemble"]))
+    return [
+        html_page.table(["score", "best setting", f"ensemble of {MEMBERS}", "baseline"], rows, strong=[0]),
+        html_page.paragraph(
+            f"The best setting is trial {result['best']}, after {result['epochs']:g} epochs. The ensemble averages the "
+            f"trials {trials}, selected by their validation loss, with repetition. The baseline is a constant "
+            f"prediction: {result['baseline_prediction']}. The test rows were not used before these scores.",
+            faint=True,
+        ),
+    ]
+
+
+def _fidelity(subject: SearchSubject) -> list[str]:
+    """Return the rank correlations of early scores with the last ones, and the advantage of the best trial."""
+    request, _, table, result = subject
+    last = request.rungs[-1]
+    rows = []
+    for rung, value in zip(request.rungs, result["rank_correlations"], strict=False):
+        both = sum(np.isfinite(row[f"score_{rung:g}"]) and np.isfinite(row[f"score_{last:g}"]) for row in table)
+        rows.append([f"{rung:g}", _number(value), f"{both:,}"])
+    parts = []
+    if rows:
+        what = (
+            f"Spearman's rank correlation between the scores at each rung and those after {last:g} epochs, over the "
+            "trials that have both. These are the best trials, so over all trials it would be higher."
+        )
+        parts = [html_page.table(["epochs", "correlation", "trials"], rows), html_page.paragraph(what, faint=True)]
+    if (d := result["advantage"]) is not None:
+        noise = "; this is within noise" if d["low"] <= 0 else ""
+        parts.append(
+            html_page.paragraph(
+                f"The best trial is better than the second by {d['difference']:.3g} [{d['low']:.3g}, {d['high']:.3g}] "
+                f"(95 %, {d['n']} seeds){noise}."
+            )
+        )
+    return parts + [html_page.paragraph(f"Note: {note}.") for note in result["notes"]]
+
+
+def _trials(subject: SearchSubject) -> list[str]:
+    request, _, table, _ = subject
+    names = list(request.space)
+    scores = [name for name in ("validation_accuracy", "validation_r2") if table and name in table[0]]
+    rows = []
+    for row in table[:MOST_ROWS]:
+        settings = [f"{row[name]:.4g}" if isinstance(row[name], float) else str(row[name]) for name in names]
+        numbers = [f"{row['epochs']:g}", _number(row["score"]), *(_number(row[name]) for name in scores)]
+        rows.append([f"{row['trial']}", *settings, *numbers, row["status"]])
+    words = [option_name(name) for name in names]
+    header = ["trial", *words, "epochs", "score", *(name.replace("_", " ") for name in scores), "status"]
+    most = f"The best {MOST_ROWS} of {len(table):,} trials; all are in {run_folder.TRIALS}. "
+    which = most if len(table) > MOST_ROWS else ""
+    score = "negative log-likelihood" if "label_smoothing" in request.space else "loss"
+    note = f"{which}The score is the lowest validation {score} at any rung."
+    return [html_page.table(header, rows, strong=[0]), html_page.paragraph(note, faint=True)]
+
+
+def _own_settings(subject: SearchSubject) -> str:
+    settings = subject.settings
+    rows = [[option_name(name), text] for name, text in subject.request.ranges.items()]
+    rows += [[option_name(name), f"{settings[name]}"] for name in OWN if settings[name] is not None]
+    return html_page.table([], rows)
+
+
+def _common_settings(subject: SearchSubject) -> str:
+    skipped = (*OWN, *subject.request.space, *run_folder.NOTES, "epochs", "members", "group", "save_every", "keep")
+    settings = {name: value for name, value in subject.settings.items() if name not in skipped and value is not None}
+    ordered = {name: settings[name] for name in ("data", *SWEEPABLE, *STRUCTURAL) if name in settings} | settings
+    rows = [[option_name(name) if name != "data" else "data", str(value)] for name, value in ordered.items()]
+    return html_page.table([], rows)
+
+
+def _reproduce(path: Path, subject: SearchSubject) -> list[str]:
+    folder, result, content = quote(path), subject.result, read_json(path / run_folder.SEARCH)
+    commands = [] if result["command"] is None else [(result["command"], "train the best setting, and test it")]
+    commands += [
+        (f"nnjax verify {folder}", "check the files and all decisions, and train the best trial again"),
+        (f"nnjax replay {folder} --trial {result['best'] or 0}", "train a trial again, and compare its scores"),
+        (f"nnjax plot {folder}", "draw the pictures and this page again"),
+    ]
+    seconds = result["seconds"]
+    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
+    return [
+        html_page.commands(commands),
+        html_page.paragraph(f"Versions: {versions}.", faint=True),
+        html_page.paragraph(
+            f"Compilation {seconds['compile']:.2f} s, training {seconds['train']:.2f} s, validation "
+            f"{seconds['validate']:.2f} s, in all {seconds['total']:.2f} s.",
+            faint=True,
+        ),
+    ]
+
+
+def _number(value: Any) -> str:
+    """Return a score with four significant digits or decimals; a dash for NaN and None."""
+    if value is None or not np.isfinite(value):
+        return "–"
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:.4g}"

@@ -1,0 +1,92 @@
+"""The settings of a search on the command line, parsed: its space, its rungs, and the settings that are fixed."""
+
+import itertools
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from nnjax import train
+from nnjax.cli.config import SETTINGS, STRUCTURAL, SWEEPABLE, Config, check_settings
+from nnjax.cli.console import option_name
+from nnjax.cli.hyperparameters import Values, parse_values
+from nnjax.train.space import Dimension
+
+OWN = ("trials", "population", "rungs", "method", "keep_share", "seeds")  # the settings of the search itself
+
+
+class Request(NamedTuple):
+    """The parsed settings of a search."""
+
+    config: Config  # the settings that are not searched, the largest width, and the epochs of the last rung
+    space: dict[str, Dimension]
+    rungs: tuple[float, ...]
+    ranges: dict[str, str]  # the searched settings as they were written
+
+
+def parse_request(settings: dict[str, Any]) -> Request:
+    """Parse the settings of a search.
+
+    Args:
+      settings: the settings of a run, with text or None for those that can be searched, and the ones in `OWN`.
+
+    Raises:
+      ValueError: for every mistake that can be seen without the data.
+    """
+    numbers = {name: parse_values(name, settings[name]) for name in SWEEPABLE if settings[name] is not None}
+    listed = {name: _parse_list(name, settings[name]) for name in STRUCTURAL if settings[name] is not None}
+    constants = {name: v.numbers[0] for name, v in numbers.items() if v.constant}
+    constants |= {name: values[0] for name, values in listed.items()}
+    fixed = {name: settings[name] for name in SETTINGS if name not in (*SWEEPABLE, *STRUCTURAL)}
+    rungs = _parse_rungs(settings["rungs"])
+    config = Config(**fixed | constants | {"epochs": rungs[-1]})
+    space = {name: _dimension(name, v) for name, v in numbers.items() if not v.constant}
+    space |= {name: train.structure(values) for name, values in listed.items() if len(values) > 1}
+    if not space:
+        raise ValueError("nothing is searched; give a list or a range, as in --learning-rate 1e-4..1e-1:log")
+    for name in ("trials", "population", "seeds"):
+        if settings[name] < 1:
+            raise ValueError(f"{option_name(name)} must be ≥ 1, got {settings[name]}")
+    share = settings["keep_share"]
+    if share is not None and not 0 < share <= 1:
+        raise ValueError(f"--keep-share must be in (0, 1], got {share:g}")
+    if config.validation == 0:
+        raise ValueError("a search compares trials by validation loss; --validation must be > 0")
+    for combination in itertools.product(*listed.values()):
+        structure = replace(config, **dict(zip(listed, combination, strict=True)))
+        if "width" in space and structure.depth == 0:
+            raise ValueError("--width cannot be searched with --depth 0; give one number")
+        for name, values in numbers.items():
+            for number in (values.low, values.high):
+                setting: dict[str, Any] = {name: number}
+                check_settings(replace(structure, **setting))
+    if "width" in space:
+        config = replace(config, width=int(numbers["width"].high))
+    return Request(config, space, rungs, {name: str(settings[name]) for name in space})
+
+
+def _parse_list(name: str, text: str) -> list[Any]:
+    """Return the values in a list a,b,c, of the type of the setting."""
+    kind = int if SETTINGS[name] is int else str
+    try:
+        values = [kind(part.strip()) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option_name(name)} {text}: expected an integer, or a list of integers a,b,c") from None
+    return list(dict.fromkeys(values))
+
+
+def _parse_rungs(text: str) -> tuple[float, ...]:
+    try:
+        rungs = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--rungs {text}: expected numbers of epochs, as in 1,3,9,27") from None
+    if not all(0 < a < b for a, b in itertools.pairwise((*rungs, float("inf")))):
+        raise ValueError(f"--rungs {text}: the numbers of epochs must be positive and ascending, as in 1,3,9,27")
+    return rungs
+
+
+def _dimension(name: str, values: Values) -> Dimension:
+    """Return the dimension of the values of an option: a list for a range with a count and for integers."""
+    if values.spacing is None or values.size is not None:
+        return train.choice(values.numbers)
+    if name == "width" or values.spacing == "int":
+        return train.choice(range(int(values.low), int(values.high) + 1))
+    return (train.log_uniform if values.spacing == "log" else train.uniform)(values.low, values.high)

@@ -1,0 +1,177 @@
+"""The result of a search: the best setting, its test scores, and how far early scores can be trusted; result.json."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+from rich.markup import escape
+
+from nnjax import train
+from nnjax.cli import run_folder
+from nnjax.cli.baseline import baseline
+from nnjax.cli.config import Config
+from nnjax.cli.console import say
+from nnjax.cli.evaluation import score_prediction
+from nnjax.cli.history import in_target_units
+from nnjax.cli.prepare import Prepared
+from nnjax.cli.run_folder import Scores
+from nnjax.cli.search_request import Request
+from nnjax.cli.sweep import shortest_number, train_command_of
+from nnjax.storage.json_file import check_kind, read_json
+from nnjax.train.space import Dimension, unit_of
+
+MEMBERS = 5  # networks of the ensemble whose test scores are printed
+EDGE = 0.05  # share of a range that counts as its end
+
+
+class Advantage(TypedDict):
+    """How much lower the score of the best trial is than that of the second, with its 95 % interval over the seeds."""
+
+    difference: float
+    low: float
+    high: float
+    n: int
+
+
+class SearchResult(TypedDict):
+    """The content of RESULT in the folder of a search."""
+
+    data: str  # task and numbers of rows
+    best: int | None  # number of the best trial; None, here and below, if all trials diverged
+    epochs: float | None  # how long its network was trained
+    test: Scores | None
+    ensemble: list[int]  # trials whose networks are averaged, in the order of their selection
+    ensemble_test: Scores | None
+    baseline: Scores
+    baseline_prediction: str
+    rank_correlations: list[float | None]
+    advantage: Advantage | None  # None for one seed
+    notes: list[str]
+    command: str | None  # that trains the best setting
+    seconds: dict[str, float]
+
+
+def make_result(config: Config, request: Request, prepared: Prepared, found: train.Search, seeds: int) -> SearchResult:
+    """Return the result; here the test rows are used, for the first time.
+
+    Args:
+      config: the settings that are not searched, before the defaults of the task.
+      request: the settings of the search.
+      prepared: the data.
+      found: the result of `train.search`.
+      seeds: networks of each setting.
+    """
+    dataset, best = prepared.dataset, found.best
+    constant = baseline(dataset.table, prepared.training, dataset.test)
+    rows = [len(part.x) for part in (prepared.training, prepared.held_out, dataset.test) if part is not None]
+    counts = ", ".join(f"{n:,} {kind}" for n, kind in zip(rows, ("training", "validation", "test"), strict=True))
+    features = np.shape(prepared.training.x)[1]
+    result: SearchResult = {
+        "data": f"{dataset.table.task.capitalize()} ({dataset.why}): rows {counts}; {features} features.",
+        "best": None,
+        "epochs": None,
+        "test": None,
+        "ensemble": [],
+        "ensemble_test": None,
+        "baseline": dict(constant.scores),
+        "baseline_prediction": constant.prediction,
+        "rank_correlations": list(found.rank_correlations),
+        "advantage": None,
+        "notes": [],
+        "command": None,
+        "seconds": found.seconds._asdict(),
+    }
+    if best is None:
+        return result
+    if found.advantage is not None:
+        d = found.advantage
+        result["advantage"] = {"difference": d.difference, "low": d.low, "high": d.high, "n": d.n}
+    together = found.ensemble(MEMBERS)
+    alone = found._replace(networks=found.networks[:1]).ensemble(1)
+    result |= {
+        "best": best.trial,
+        "epochs": best.epochs,
+        "test": _scores(prepared, found, alone),
+        "ensemble": [member.trial for member in together.members],
+        "ensemble_test": _scores(prepared, found, together),
+        "notes": list(edges(best.settings, request.space)),
+        "command": _command(config, best, seeds),
+    }
+    return result
+
+
+def load_result(path: Path) -> SearchResult:
+    """Return the content of RESULT.
+
+    Raises:
+      FileNotFoundError: if the search is not finished.
+      ValueError: if the file is damaged.
+    """
+    try:
+        result: SearchResult = check_kind("content", read_json(path / run_folder.RESULT), SearchResult)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} holds an unfinished search: {run_folder.RESULT} is missing") from error
+    except ValueError as error:
+        raise ValueError(f"{path / run_folder.RESULT} is damaged: {error}") from error
+    return result
+
+
+def print_result(result: SearchResult, finished: int) -> None:
+    """Print how far early scores can be trusted, the test scores, and the command that trains the best setting.
+
+    Args:
+      result: the result.
+      finished: number of trials that reached the last rung.
+    """
+    if result["best"] is None:
+        say("[bold yellow]all trials diverged[/]; search smaller learning rates, or add --clip 1")
+        return
+    known = [value for value in result["rank_correlations"] if value is not None and math.isfinite(value)]
+    correlations = [f"{value:.2f}" for value in known]
+    if correlations:
+        say(
+            f"rank correlation of early scores with the last ones, of the {finished} trials that have both: "
+            f"{', '.join(correlations)}"
+        )
+    if (d := result["advantage"]) is not None:
+        interval = f"[{d['low']:.3g}, {d['high']:.3g}]"
+        say(f"the best trial is better than the second by {d['difference']:.3g} {escape(interval)} (95 %)")
+    for note in result["notes"]:
+        say(f"[bold yellow]note[/] {escape(note)}")
+    for label, scores in (("best setting", result["test"]), (f"ensemble of {MEMBERS}", result["ensemble_test"])):
+        numbers = {name.replace("_", " "): value for name, value in (scores or {}).items() if value is not None}
+        say(f"test scores of the {label}: " + ", ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
+    say(f"train the best setting again with: [bold]{escape(result['command'] or '')}[/]")
+
+
+def _scores(prepared: Prepared, found: train.Search, selection: Any) -> Scores:
+    """Return the test scores of networks that predict together."""
+    test, run = prepared.dataset.test, found.networks[0].run
+    scores = score_prediction(run, selection.predict(test.x), test)  # type: ignore[arg-type]
+    return dict(in_target_units({k: float(v) for k, v in scores.items()}, prepared.dataset.table.target_std))
+
+
+def edges(settings: Mapping[str, Any], space: Mapping[str, Dimension]) -> Iterator[str]:
+    """Yield a sentence for each setting whose best value is near an end of its range."""
+    for name, dimension in space.items():
+        if dimension.kind not in ("log", "uniform"):
+            continue
+        (low, high), place = dimension.values, unit_of(dimension, settings[name])
+        if place > 1 - EDGE or (place < EDGE and low > 0):  # no setting can be below 0
+            end = "upper" if place > 0.5 else "lower"
+            yield (
+                f"the best {name.replace('_', ' ')}, {settings[name]:.4g}, is near the {end} end of its range "
+                f"{low:g}..{high:g}; extend it"
+            )
+
+
+def _command(config: Config, best: Any, seeds: int) -> str:
+    settings = {name: shortest_number(value) for name, value in best.settings.items()}
+    # Never stops early, but keeps the network with the lowest validation loss
+    last = config.epochs or 0
+    patience = math.ceil(last) if best.epochs < last else None
+    members = seeds if seeds > 1 else None
+    return train_command_of(replace(config, **settings, members=members, patience=patience, strategy=None))
