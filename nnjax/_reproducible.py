@@ -75,8 +75,8 @@ def program_settings(platform: str) -> dict[str, str]:
     settings = {"XLA flags": " ".join(sorted(flags)) or "none"}
     if platform == "cpu":  # where compiling again gives the same program
         return settings
-    kept = jax.config.values["jax_compilation_cache_dir"] and jax.config.values["jax_enable_compilation_cache"]
-    return settings | {"compiled programs": "kept" if kept else "not kept"}
+    cache_enabled = jax.config.values["jax_compilation_cache_dir"] and jax.config.values["jax_enable_compilation_cache"]
+    return settings | {"compiled programs": "kept" if cache_enabled else "not kept"}
 
 
 def _user_folder() -> Path:

@@ -42,9 +42,9 @@ def describe_convergence(history: Sequence[Mapping[str, Any]], *, keeps_best: bo
     rise = after / losses[best] - 1 if losses[best] > 0 else 0.0
     if rise > RISES and epochs[best] <= EARLY * end:
         share = f"{rise:.0%}".replace("%", " %")
-        kept = "that network is kept" if keeps_best else "--patience keeps the best network"
+        remedy = "that network is kept" if keeps_best else "--patience keeps the best network"
         return (
             f"the validation loss was lowest in epoch {epochs[best]:.4g} of {end:g} and rose by {share} after it: the "
-            f"network overfits; {kept}"
+            f"network overfits; {remedy}"
         )
     return ""

@@ -53,8 +53,8 @@ def evaluate(config: Config, prepared: Prepared, result: Result) -> Outcome:
         scores = in_target_units({k: float(v) for k, v in score(prediction).items()}, table.target_std)
         if table.several is None:
             return scores
-        each = target_scores(table, np.asarray(prediction), np.asarray(data.y))
-        return scores | {f"{metric}({name})": v for name, own in each.items() for metric, v in own.items()}
+        by_target = target_scores(table, np.asarray(prediction), np.asarray(data.y))
+        return scores | {f"{metric}({name})": v for name, own in by_target.items() for metric, v in own.items()}
 
     if config.members is None:
         return Outcome(params, state, scores=scores_of(outputs[0]) if usable[0] else None, prediction=outputs[0])

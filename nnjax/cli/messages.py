@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from nnjax.cli.console import ERROR, complain, quote, show_warning
-from nnjax.cli.rescue import SaveSettings, kept_folder
+from nnjax.cli.rescue import SaveSettings, folder_to_resume
 from nnjax.train import DivergedWarning, InterruptedRun, RunMismatchError
 from nnjax.train.engine.distributed import ProcessLostError
 from nnjax.train.engine.errors import format_differences
@@ -46,7 +46,7 @@ def explain(command: str, path: Path, save_settings: SaveSettings) -> Iterator[N
     except KeyboardInterrupt as stop:
         step = ""
         if isinstance(stop, InterruptedRun):
-            step, path = f" after step {stop.step}", kept_folder(path, stop.folder, save_settings)
+            step, path = f" after step {stop.step}", folder_to_resume(path, stop.folder, save_settings)
         complain(f"stopped{step}; continue with: nnjax {command} --resume {quote(path)}")
         raise typer.Exit(130) from None
 

@@ -87,7 +87,7 @@ def _pictures(subject: Subject) -> dict[str, Callable[[], Any]]:
     pictures: dict[str, Callable[[], Any]] = {}
     if any(np.isfinite(record["loss"]).any() for record in history):
         pictures["curves"] = lambda: plot.curves(
-            history, kept=_kept(history, summary), training=_training(config), context=context
+            history, kept=_best_epochs(history, summary), training=_training(config), context=context
         )
     if outcome.scores is None:
         return pictures
@@ -98,14 +98,14 @@ def _pictures(subject: Subject) -> dict[str, Callable[[], Any]]:
     return pictures
 
 
-def _kept(history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Any:
+def _best_epochs(history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Any:
     """Return the epoch of the network that was kept, or one epoch per member; None without early stopping."""
     epochs = {int(np.max(record["step"])): float(record["epoch"]) for record in history}
     steps = [ending.get("best_step") for ending in summary.get("members", [summary])]
     if None in steps:
         return None
-    kept = [epochs.get(step, 0.0) for step in steps]
-    return kept if "members" in summary else kept[0]
+    best_epochs = [epochs.get(step, 0.0) for step in steps]
+    return best_epochs if "members" in summary else best_epochs[0]
 
 
 def _training(config: Config) -> str:

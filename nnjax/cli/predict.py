@@ -64,7 +64,7 @@ def predict_command(
     outputs = np.delete(_predict(run, config, table, x), left_out, axis=0)
     prediction, parts = (outputs[0], {}) if config.members is None else evaluation.average(jnp.asarray(outputs), table)
     spread: dict[str, np.ndarray] = {name: parts[name] for name in ("epistemic", "sd") if name in parts}
-    columns = columns_of(prediction, table, spread, raw.kept)
+    columns = columns_of(prediction, table, spread, raw.extra)
     numbers = [prediction, *(values.reshape(len(x), -1) for values in spread.values())]
     not_finite = np.flatnonzero(~np.isfinite(np.concatenate(numbers, axis=1)).all(1))
     if not_finite.size:

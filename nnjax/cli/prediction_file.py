@@ -22,7 +22,7 @@ RESERVED = (run_folder.RECEIPT, run_folder.SWEEP, run_folder.ROWS)  # their name
 
 
 def columns_of(
-    prediction: np.ndarray, table: Table, spread: Mapping[str, np.ndarray], kept: Mapping[str, np.ndarray] = NOTHING
+    prediction: np.ndarray, table: Table, spread: Mapping[str, np.ndarray], extra: Mapping[str, np.ndarray] = NOTHING
 ) -> dict[str, Any]:
     """Return the columns of the CSV file: those to keep, the target, probabilities, the disagreement of the members.
 
@@ -39,9 +39,9 @@ def columns_of(
         probabilities = np.asarray(nn.softmax(jnp.asarray(prediction))).astype(float)
         columns = {table.target: [table.classes[i] for i in probabilities.argmax(1)]}
         more = {f"p({name})": probabilities[:, i] for i, name in enumerate(table.classes)} | dict(spread)
-    result: dict[str, Any] = dict(kept)
+    result: dict[str, Any] = dict(extra)
     for name, values in columns.items():
-        result[_free(f"{name}_predicted" if name in kept else name, result)] = values
+        result[_free(f"{name}_predicted" if name in extra else name, result)] = values
     taken = {*table.target_names, *(column.name for column in table.columns), *result}
     for name, values in more.items():
         free = _free(name, taken)

@@ -97,12 +97,12 @@ def prepare(config: Config, repeated: Table | None = None) -> Prepared:
     texts = [] if repeated is None else [column.name for column in repeated.columns if column.kind == "text"]
     if repeated is not None and repeated.task == "classification" and repeated.target_kind == "text":
         texts.append(repeated.target)
-    named = config.data in NAMES
+    is_named_set = config.data in NAMES
     options = TableOptions(
         target=config.target, task=config.task, categorical=split_names(config.categorical),
         drop=split_names(config.drop), missing=config.missing, na=split_names(config.na),
         separator="\t" if config.sep in ("tab", "\\t") else config.sep, decimal=config.decimal,
-        test_share=config.test_share, seed=config.seed, kinds={} if named else dict.fromkeys(texts, "text"),
+        test_share=config.test_share, seed=config.seed, kinds={} if is_named_set else dict.fromkeys(texts, "text"),
     )  # fmt: skip
     try:
         dataset = load_with(config.data, config.data_dir, options)

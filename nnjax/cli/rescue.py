@@ -31,19 +31,19 @@ def write_results(path: Path, write: Callable[[Path], T], save_settings: SaveSet
         return path, write(path)
     except OSError as error:
 
-        def write_all(other: Path) -> T:
-            save_settings(other)
-            return write(other)
+        def write_all(new_folder: Path) -> T:
+            save_settings(new_folder)
+            return write(new_folder)
 
         try:
-            other, written = write_elsewhere(path, write_all)
+            new_folder, written = write_elsewhere(path, write_all)
         except OSError:
             raise error from None
-        warnings.warn(f"{path} cannot be written ({error}), so the results are written to {other}", stacklevel=2)
-        return other, written
+        warnings.warn(f"{path} cannot be written ({error}), so the results are written to {new_folder}", stacklevel=2)
+        return new_folder, written
 
 
-def kept_folder(path: Path, checkpoints: Path | None, save_settings: SaveSettings) -> Path:
+def folder_to_resume(path: Path, checkpoints: Path | None, save_settings: SaveSettings) -> Path:
     """Return the folder from which an interrupted run or sweep continues.
 
     Args:
@@ -54,10 +54,10 @@ def kept_folder(path: Path, checkpoints: Path | None, save_settings: SaveSetting
     if checkpoints is None or checkpoints.absolute().is_relative_to(path.absolute()):
         return path
 
-    def write(other: Path) -> None:
-        save_settings(other)
-        shutil.copytree(checkpoints, other / run_folder.CHECKPOINTS)
+    def write(new_folder: Path) -> None:
+        save_settings(new_folder)
+        shutil.copytree(checkpoints, new_folder / run_folder.CHECKPOINTS)
 
-    other, _ = write_elsewhere(path, write)
+    new_folder, _ = write_elsewhere(path, write)
     shutil.rmtree(checkpoints, ignore_errors=True)
-    return other
+    return new_folder

@@ -82,8 +82,8 @@ class Command(TyperCommand):
             raise
 
 
-def _print_versions(wanted: bool) -> None:
-    if not wanted:
+def _print_versions(requested: bool) -> None:
+    if not requested:
         return
     for package in SHOWN:
         try:

@@ -28,7 +28,7 @@ class RawTable(NamedTuple):
     frame: dict[str, np.ndarray]  # numbers, dates or strings (rows,), see `_kinds.Parsed`
     columns: dict[str, Column]  # their kinds and formats in a file
     lines: np.ndarray | None = None  # (rows,) the line of each row; None for a file without lines
-    kept: Mapping[str, np.ndarray] = MappingProxyType({})  # further columns of the file, unchanged
+    extra: Mapping[str, np.ndarray] = MappingProxyType({})  # further columns of the file, unchanged
 
 
 def is_table_file(name: str) -> bool:
@@ -71,7 +71,7 @@ def read_table(
     for kind, names in (("categorical column", kinds), ("column to keep", more)):
         for column in names:
             check_column(path, kind, column, frame)
-    return in_memory(frame, kinds)._replace(kept={column: np.asarray(frame[column]) for column in more})
+    return in_memory(frame, kinds)._replace(extra={column: np.asarray(frame[column]) for column in more})
 
 
 def in_memory(frame: Frame, kinds: Mapping[str, Kind]) -> RawTable:
@@ -108,8 +108,8 @@ def _read_csv(
         own_columns = [column for column in table.columns if column.name in columns]
         values = parse_as(own_columns, columns, decimal, line)
         values |= _read_targets(table, columns, decimal, line)
-    kept = {name: np.array([field.removeprefix(_csv.MARK) for field in fields.columns[name]], object) for name in more}
-    return RawTable(values, {column.name: column for column in own_columns}, fields.lines, kept)
+    extra = {name: np.array([field.removeprefix(_csv.MARK) for field in fields.columns[name]], object) for name in more}
+    return RawTable(values, {column.name: column for column in own_columns}, fields.lines, extra)
 
 
 def _read_targets(

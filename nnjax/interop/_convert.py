@@ -285,11 +285,11 @@ def _named_pair(library: Library, part: Part, theirs: Leaves, name: str | None) 
         ((ours, shape),) = part.shapes.items()
         return Pair(part, renamed({ours: (ours, same, same)}), {ours: shape}, {ours: name})
 
-    def found_in(expected: Leaves) -> dict[str, str]:
+    def paths_in(expected: Leaves) -> dict[str, str]:
         paths = {} if name is None else {leaf: _start(library, name) + leaf for leaf in expected}
         return {leaf: path for leaf, path in paths.items() if path in theirs}
 
-    forms = [(convention, expected, found_in(expected)) for convention, expected in _forms(library, part)]
+    forms = [(convention, expected, paths_in(expected)) for convention, expected in _forms(library, part)]
     convention, expected, paths = max(forms, key=lambda form: len(form[2]))
     lacking = {leaf: expected[leaf] for leaf in expected if leaf not in paths and leaf not in convention.defaults}
     if lacking:

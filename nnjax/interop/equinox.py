@@ -144,12 +144,12 @@ def from_module(make_module: Callable[[Key], Any]) -> Layer:
         batch = jax.tree.leaves(x)[0].shape[0]
         keys = None if key is None or not takes_key else jax.random.split(key, batch)
 
-        def one(x: PyTree, key: Key | None) -> tuple[PyTree, Any]:
+        def apply_example(x: PyTree, key: Key | None) -> tuple[PyTree, Any]:
             options = {} if key is None else {"key": key}
             return (module(x, **options), ()) if shapes is None else module(x, _copy(module_state), **options)
 
         axes = (0, None if keys is None else 0)
-        y, new = jax.vmap(one, in_axes=axes, out_axes=(0, None), axis_name="batch")(x, keys)
+        y, new = jax.vmap(apply_example, in_axes=axes, out_axes=(0, None), axis_name="batch")(x, keys)
         return y, (others, new) if train and shapes is not None else state
 
     return Layer(name, init, apply)

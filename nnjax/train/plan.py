@@ -111,18 +111,18 @@ def plan(
         memory = int(checks.in_range("plan", "memory", memory, "[1, inf)"))
     devices = Ensemble(run, members, "map", mesh).axis_size(MEMBERS)  # this also checks the mesh
     examples = NO_DATA if data is None else as_examples(data)
-    held = sample(examples)
+    samples = sample(examples)
     batch = run.batch_size or n_rows(examples)
     key = jax.random.key(0)
-    ts = jax.eval_shape(run.init, key, held)
+    ts = jax.eval_shape(run.init, key, samples)
     carried = jax.eval_shape(lambda ts: initial_fit_state(ts, validated=True, stopped=jnp.zeros((), bool)), ts)
-    example = jax.eval_shape(lambda d: take_rows(d, jnp.zeros(batch, jnp.int32)), held)
+    example = jax.eval_shape(lambda d: take_rows(d, jnp.zeros(batch, jnp.int32)), samples)
     cost = count_flops(partial(take_step, run), ts, example)
     free = int(_free_bytes() * MEMORY_SHARE) if memory is None else memory
 
     fixed, additional, fit, seconds = {}, {}, {}, {}
     for strategy in STRATEGIES:
-        few, many = (_program_bytes(Ensemble(run, m, strategy), key, held) for m in (FEW, MANY))
+        few, many = (_program_bytes(Ensemble(run, m, strategy), key, samples) for m in (FEW, MANY))
         growth = max(1, (many - few) // (MANY - FEW))
         fixed[strategy], additional[strategy] = max(0, few - FEW * growth), growth + _tree_bytes(carried)
         fit[strategy] = max(0, (free - fixed[strategy]) // additional[strategy]) * devices
@@ -133,7 +133,7 @@ def plan(
         )
     if measure:
         count = min(members, max(MEASURED, 2 * devices))
-        seconds = {s: _measure(Ensemble(run, count, s, mesh), key, held) for s in STRATEGIES if fit[s] >= count}
+        seconds = {s: _measure(Ensemble(run, count, s, mesh), key, samples) for s in STRATEGIES if fit[s] >= count}
     best = min(seconds, key=seconds.__getitem__) if seconds else max(fit, key=fit.__getitem__)
     return Plan(
         params=sum(leaf.size for leaf in jax.tree.leaves(ts.params)),

@@ -226,8 +226,8 @@ class Run:
         new = TrainState(ts.step + 1, params, state, opt_state, ts.key)
         if self.skip_nonfinite:
             finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((loss, grads))]).all()
-            kept = ts._replace(step=ts.step + 1)
-            new = jax.tree.map(lambda a, b: a if a is b else jnp.where(finite, a, b), new, kept)
+            skipped = ts._replace(step=ts.step + 1)
+            new = jax.tree.map(lambda a, b: a if a is b else jnp.where(finite, a, b), new, skipped)
             log |= {"skipped": jnp.where(finite, 0.0, 1.0)}
         return new, {"loss": loss, **log}
 

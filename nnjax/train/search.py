@@ -245,11 +245,11 @@ def search(
             RuntimeWarning,
             stacklevel=3,
         )
-    found = networks_of_groups(searched, networks)
+    best_networks = networks_of_groups(searched, networks)
     return Search(
-        best=next(iter(found), None),
+        best=next(iter(best_networks), None),
         table=table_of(searched),
-        networks=found,
+        networks=best_networks,
         rank_correlations=rank_correlations(searched),
         advantage=advantage_of(searched),
         seconds=spent,

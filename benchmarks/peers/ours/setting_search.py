@@ -28,7 +28,7 @@ def setting_search(job: SettingSearch, form: str) -> Program:
         return train.Run(nn.mlp(job.hidden, 10), losses.cross_entropy, optimizer, batch_size=job.batch)
 
     def call(searches: Searches) -> Searches:
-        found = train.search(
+        result = train.search(
             make_run,
             space,
             data.Data(split.x, split.y),
@@ -41,9 +41,9 @@ def setting_search(job: SettingSearch, form: str) -> Program:
             mesh=mesh,
             networks=1,
         )
-        assert found.best is not None
-        layers = layer_arrays(found.best.params)
-        return Searches(searches.seed + 1, (*searches.losses, found.best.score), len(found.table), layers)
+        assert result.best is not None
+        layers = layer_arrays(result.best.params)
+        return Searches(searches.seed + 1, (*searches.losses, result.best.score), len(result.table), layers)
 
     return Program(
         state=Searches(0, (), 0, None),

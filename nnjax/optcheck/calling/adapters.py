@@ -163,11 +163,11 @@ def _loop(function: Any) -> Adapter:
 
 def _factory(factory: Any, init: Callable[..., Any] | str | None, order: tuple[str, ...] | None) -> Adapter:
     """Adapt what a function without required arguments makes: an optimizer, or a closure with its own state."""
-    made = factory()
-    if callable(made) and not methods_of(made)[:-1] and not isinstance(made, type):
+    product = factory()
+    if callable(product) and not methods_of(product)[:-1] and not isinstance(product, type):
         name = name_of(factory)
         return bind(Target(name, factory, owns_state=True), init, order)
-    return adapt(made, None, init, order)._replace(name=name_of(factory))
+    return adapt(product, None, init, order)._replace(name=name_of(factory))
 
 
 def _method(method: Any, init: Callable[..., Any] | str | None, order: tuple[str, ...] | None) -> Adapter:

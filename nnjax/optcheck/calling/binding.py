@@ -14,7 +14,7 @@ from nnjax.optcheck.calling.kinds import NotAnOptimizerError
 from nnjax.optcheck.calling.layouts import HOLDING, LAYOUTS, TREE, Layout
 from nnjax.optcheck.calling.names import Argument, arguments_of, signature_text
 from nnjax.optcheck.calling.starts import first_start
-from nnjax.optcheck.calling.verdicts import depends_on_gradients, is_finite, judge
+from nnjax.optcheck.calling.verdicts import depends_on_gradients, is_finite, trial_verdict
 
 STRUCTURAL = (TypeError, AttributeError, KeyError, ValueError, IndexError, AssertionError, NotAnOptimizerError)
 MODES = (Mode(False, 0), Mode(True, 0), Mode(False, 1), Mode(True, 2))
@@ -43,14 +43,14 @@ def bind(target: Target, init: Callable[..., Any] | str | None = None, order: tu
     for array in (np.array, jnp.array):
         for mode in MODES if array is np.array else MODES[:2]:
             for layout in _layouts(arguments, mode):
-                found = _bindings(target, arguments, layout, init, order, array, mode, errors)
-                good = [binding for binding, sure in found if sure]
+                attempts = _bindings(target, arguments, layout, init, order, array, mode, errors)
+                good = [binding for binding, sure in attempts if sure]
                 if len(good) > 1:
                     _ask_for_order(target.name, good)
                 if good:
                     return adapter_of(target, good[0], array, mode)
-                if found and fallback is None:
-                    fallback = adapter_of(target, found[0][0], array, mode)
+                if attempts and fallback is None:
+                    fallback = adapter_of(target, attempts[0][0], array, mode)
     if fallback is not None:
         return fallback
     raise _refusal(target.name, arguments, errors)
@@ -78,7 +78,7 @@ def _bindings(
     errors: list[Exception],
 ) -> list[tuple[Binding, bool]]:
     """Return the bindings that can take a step, with True if their updates depend on the gradients."""
-    found: list[tuple[Binding, bool]] = []
+    attempts: list[tuple[Binding, bool]] = []
     if mode.per_leaf and _spread(arguments):
         orders = [_spread_roles(arguments)]
     else:
@@ -90,19 +90,19 @@ def _bindings(
             if binding is None:
                 continue
             adapter = adapter_of(target, binding, array, mode, check=False)
-            verdict = judge(adapter)
+            verdict = trial_verdict(adapter)
             if first == 0 and "count" in roles and verdict != "impossible" and not is_finite(adapter):
                 continue  # 1 - β⁰ = 0: it counts from 1
             if verdict != "impossible":
-                found.append((binding, verdict == "sure"))
+                attempts.append((binding, verdict == "sure"))
             break
-        if found and found[0][1] and {"params", "grads"} <= {a.role for a in arguments}:
+        if attempts and attempts[0][1] and {"params", "grads"} <= {a.role for a in arguments}:
             break  # the names decide
-    if sum(sure for _, sure in found) > 1:
-        adapters = [(pair, adapter_of(target, pair[0], array, mode, check=False)) for pair in found if pair[1]]
+    if sum(sure for _, sure in attempts) > 1:
+        adapters = [(pair, adapter_of(target, pair[0], array, mode, check=False)) for pair in attempts if pair[1]]
         strong = [pair for pair, adapter in adapters if depends_on_gradients(adapter)]
-        found = strong or found
-    return found
+        attempts = strong or attempts
+    return attempts
 
 
 def _refuse_unbound(name: str, arguments: list[Argument]) -> None:

@@ -24,7 +24,7 @@ def _first_updates(adapter: Adapter, seeds: tuple[int, int]) -> list[PyTree]:
     return updates
 
 
-def judge(adapter: Adapter) -> str:
+def trial_verdict(adapter: Adapter) -> str:
     """Return "sure" if updates depend on and differ from the gradients, else "unsure"; "impossible" after an error."""
     try:
         first, again = _first_updates(adapter, (0, 1)), _first_updates(adapter, (0, 1))

@@ -53,9 +53,9 @@ def _changes(ours: list[str], theirs: list[str]) -> list[str]:
     assigned = {line.partition(" ← ")[0] for line in their_lines}
     extra = [line for line in our_lines if " ← " in line and line.partition(" ← ")[0] not in assigned]
     changes += [f"nothing like {line}" for line in extra]
-    mine, yours = (dict(number.split(" = ") for number in text.split(", ")) for text in (our_numbers, their_numbers))
-    starts = {name: "0" for name in ("m₀", "v₀") if name in mine}
-    return changes + [f"{name} = {value}" for name, value in (starts | yours).items() if mine.get(name) != value]
+    old, new = (dict(number.split(" = ") for number in text.split(", ")) for text in (our_numbers, their_numbers))
+    starts = {name: "0" for name in ("m₀", "v₀") if name in old}
+    return changes + [f"{name} = {value}" for name, value in (starts | new).items() if old.get(name) != value]
 
 
 def _calls(

@@ -204,8 +204,8 @@ def _call(function: str, texts: dict[str, str], *first: str) -> str:
 def _resolve(function: str) -> Callable[..., Any]:
     import optax
 
-    found: Callable[..., Any] = functools.reduce(getattr, function.split(".")[1:], optax)
-    return found
+    optimizer: Callable[..., Any] = functools.reduce(getattr, function.split(".")[1:], optax)
+    return optimizer
 
 
 def _value(text: str) -> Any:

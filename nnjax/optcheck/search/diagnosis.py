@@ -158,15 +158,15 @@ def _digits(number: float) -> int:
 
 def _merge(explanations: list[Explanation]) -> list[Explanation]:
     """Merge explanations that are equal for all gradients: later ones become synonyms of the first."""
-    kept: list[Explanation] = []
+    distinct: list[Explanation] = []
     for explanation in explanations:
         target = _general_target(explanation.formula)
-        same = next((i for i, other in enumerate(kept) if reproduces(other.formula, target)), None)
+        same = next((i for i, other in enumerate(distinct) if reproduces(other.formula, target)), None)
         if same is None:
-            kept.append(explanation)
+            distinct.append(explanation)
         else:
-            kept[same] = kept[same]._replace(synonyms=(*kept[same].synonyms, explanation.causes))
-    return kept
+            distinct[same] = distinct[same]._replace(synonyms=(*distinct[same].synonyms, explanation.causes))
+    return distinct
 
 
 def _library_name(match: Attempt, reference: Formula | None) -> str:

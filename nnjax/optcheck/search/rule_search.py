@@ -78,13 +78,13 @@ class Budget:
 
     def matches(self, name: str, attempts: Iterable["Attempt"], target: Target) -> list["Attempt"]:
         """Return the attempts of a level that produce the updates, and record the level."""
-        forms, found = 0, []
+        forms, matches = 0, []
         for attempt in attempts:
             forms += 1
             if attempt.formula.hyper.eps < LARGEST_EPS and reproduces(attempt.formula, target):
-                found.append(attempt)
+                matches.append(attempt)
         self.levels.append(Level(name, forms, not self.exhausted))
-        return found
+        return matches
 
 
 def search(

@@ -11,7 +11,7 @@ from jax import Array, lax
 
 from nnjax.data import n_rows, take_rows
 from nnjax.train.engine.compiled import compiled
-from nnjax.train.engine.ensemble import Ensemble, each_member
+from nnjax.train.engine.ensemble import Ensemble, map_members
 from nnjax.train.engine.fit_state import (
     FitState,
     initial_fit_state,
@@ -78,7 +78,7 @@ def initial_states(
         return initial_fit_state(ts, validated=validated, stopped=index >= ensemble.members)
 
     members = (keys, hyper, start, jnp.arange(ensemble.padded))
-    return each_member(replace(ensemble, strategy="map"), initial_state, members, data)  # vmap compiles slowly here
+    return map_members(replace(ensemble, strategy="map"), initial_state, members, data)  # vmap compiles slowly here
 
 
 @compiled(donated=("fs",))
@@ -106,7 +106,7 @@ def train_chunk(
         fs, logs = _steps(ensemble, *member, *shared)
         return fs, logs, _status(fs)
 
-    return each_member(ensemble, train_member, (fs, args), (data, n))
+    return map_members(ensemble, train_member, (fs, args), (data, n))
 
 
 @compiled(donated=("fs",))
@@ -125,7 +125,7 @@ def validate(
         fs = record_validation(fs, log["loss"], patience, evaluation_params(run, fs.train))
         return fs, log, _status(fs)
 
-    return each_member(ensemble, validate_member, (fs, args), (data, patience))
+    return map_members(ensemble, validate_member, (fs, args), (data, patience))
 
 
 def select_rows(data: Data, rows: Rows) -> Data:
@@ -148,7 +148,7 @@ def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n
         return is_running(fs) & (fs.train.step < until)
 
     def loop(n: Array, body: Callable[[Array, Carry, Array | None], Carry], carry: Carry, block: int) -> Carry:
-        """Call `body(i, carry, kept)` for i < n, in blocks. Steps that are not `kept` must change nothing."""
+        """Call `body(i, carry, active)` for i < n, in blocks. Steps that are not `active` must change nothing."""
 
         def condition(loop_state: tuple[Array, Carry]) -> Array:
             i, (fs, _) = loop_state
@@ -159,22 +159,22 @@ def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n
             if block == 1:
                 return i + 1, body(i, carry, continues(carry[0]) if lockstep else None)
 
-            def one(carry: Carry, k: Array) -> tuple[Carry, None]:
+            def one_step(carry: Carry, k: Array) -> tuple[Carry, None]:
                 return body(k, carry, (k < n) & continues(carry[0])), None
 
-            return i + block, lax.scan(one, carry, i + jnp.arange(block, dtype=i.dtype))[0]
+            return i + block, lax.scan(one_step, carry, i + jnp.arange(block, dtype=i.dtype))[0]
 
         return lax.while_loop(condition, advance, (jnp.zeros_like(n), carry))[1]
 
     def batch(rows: Array) -> Data:
         return shard_batch(ensemble, take_rows(examples, rows if table is None else table[rows]))
 
-    def step(i: Array, carry: Carry, batch: Data, kept: Array | None) -> Carry:
+    def step(i: Array, carry: Carry, batch: Data, active: Array | None) -> Carry:
         fs, logs = carry
         ts, log = take_step(run, fs.train, batch)
         new = record_step(fs, ts, log)
-        if kept is not None:
-            new = tree_where(kept, new, fs)
+        if active is not None:
+            new = tree_where(active, new, fs)
         return new, {name: values.at[i].set(log[name]) for name, values in logs.items()}
 
     def log_of(batch: Callable[[Array], Data]) -> Log:
@@ -187,7 +187,7 @@ def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n
     if run.batch_size is None:
         full = shard_batch(ensemble, examples if table is None else take_rows(examples, table))
         start = fs, empty(log_of(lambda rows: full))
-        return loop(n, lambda i, carry, kept: step(i, carry, full, kept), start, block)
+        return loop(n, lambda i, carry, active: step(i, carry, full, active), start, block)
     carry: Carry = fs, empty(log_of(batch))
 
     if positions is not None:
@@ -197,7 +197,7 @@ def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n
         def gathered(i: Array) -> Data:
             return batch(block_rows[jnp.clip(first + i, 0, last)])
 
-        return loop(n, lambda i, carry, kept: step(i, carry, gathered(i), kept), carry, block)
+        return loop(n, lambda i, carry, active: step(i, carry, gathered(i), active), carry, block)
 
     count = n_rows(examples) if rows is None else jnp.asarray(rows.sizes)
     # Rows of several steps are drawn at once, of fewer steps for large ensembles, because their chunks are short
@@ -207,8 +207,8 @@ def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n
         ts = carry[0].train
         drawn, first = batch_rows(run, ts.key, ts.step, count, several), b * several
 
-        def body(i: Array, carry: Carry, kept: Array | None) -> Carry:
-            return step(first + i, carry, batch(drawn[i]), kept)
+        def body(i: Array, carry: Carry, active: Array | None) -> Carry:
+            return step(first + i, carry, batch(drawn[i]), active)
 
         return loop(jnp.minimum(several, n - first), body, carry, block)
 

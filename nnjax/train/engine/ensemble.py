@@ -115,7 +115,7 @@ def is_cpu(mesh: Mesh | None) -> bool:
     return device.platform == "cpu"
 
 
-def each_member(ensemble: Ensemble, f: Callable[[Any, Any], T], stacked: PyTree, shared: PyTree) -> T:
+def map_members(ensemble: Ensemble, f: Callable[[Any, Any], T], stacked: PyTree, shared: PyTree) -> T:
     """Return `f(index_tree(stacked, i), shared)` for every member i, stacked along a leading axis.
 
     Members are independent, so each device of a mesh runs its share without synchronising.

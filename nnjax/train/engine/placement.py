@@ -17,7 +17,7 @@ def replicate(ensemble: Ensemble, tree: PyTree) -> PyTree:
     """Put arrays that all members share on every device of the ensemble."""
     if ensemble.mesh is None:
         return jax.tree.map(jnp.asarray, tree)
-    return _put(tree, NamedSharding(ensemble.mesh, PartitionSpec()))
+    return _place(tree, NamedSharding(ensemble.mesh, PartitionSpec()))
 
 
 def shard_members(ensemble: Ensemble, tree: PyTree) -> PyTree:
@@ -28,7 +28,7 @@ def shard_members(ensemble: Ensemble, tree: PyTree) -> PyTree:
     if ensemble.mesh is None:
         return jax.tree.map(jnp.asarray, tree)
     axis = PartitionSpec(MEMBERS) if MEMBERS in ensemble.mesh.axis_names else PartitionSpec()
-    return _put(tree, NamedSharding(ensemble.mesh, axis))
+    return _place(tree, NamedSharding(ensemble.mesh, axis))
 
 
 def shard_batch(ensemble: Ensemble, batch: PyTree) -> PyTree:
@@ -58,18 +58,18 @@ def to_host(ensemble: Ensemble, tree: PyTree) -> PyTree:
     return jax.tree.map(lambda a: np.asarray(a)[: ensemble.members], tree)
 
 
-def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:
+def _place(tree: PyTree, sharding: NamedSharding) -> PyTree:
     """Place arrays so that each process holds only its shard. Every process must pass the full arrays."""
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
 
-    def put(a: Any) -> Array:
+    def place(a: Any) -> Array:
         if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(put(jax.random.key_data(a)), impl=jax.random.key_impl(a))
+            return jax.random.wrap_key_data(place(jax.random.key_data(a)), impl=jax.random.key_impl(a))
         host = np.asarray(a)
         return jax.make_array_from_callback(host.shape, sharding, lambda shard: host[shard])
 
-    return jax.tree.map(put, tree)
+    return jax.tree.map(place, tree)
 
 
 @partial(jax.jit, static_argnames=("members", "sharding"))

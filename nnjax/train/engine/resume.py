@@ -108,20 +108,22 @@ def _save_elsewhere(folder: Path, tree: PyTree, metadata: dict[str, Any], error:
     """
     group = folder.name.startswith("group-")  # see `member_groups.group_folder`
 
-    def write(other: Path) -> None:
-        checkpoint.save(checkpoint.step_path(other / folder.name if group else other, metadata["step"]), tree, metadata)
+    def write(new_folder: Path) -> None:
+        checkpoint.save(
+            checkpoint.step_path(new_folder / folder.name if group else new_folder, metadata["step"]), tree, metadata
+        )
 
     try:
-        other, _ = write_elsewhere(folder.parent if group else folder, write)
+        new_folder, _ = write_elsewhere(folder.parent if group else folder, write)
     except OSError:
         raise error from None
     warnings.warn(
-        f"fit: {folder} cannot be written ({error}), so the checkpoint of step {metadata['step']} is saved in {other}, "
-        "from which resume=True continues",
+        f"fit: {folder} cannot be written ({error}), so the checkpoint of step {metadata['step']} is saved in "
+        f"{new_folder}, from which resume=True continues",
         RuntimeWarning,
         stacklevel=2,
     )
-    return other
+    return new_folder
 
 
 def read_checkpoint(path: Path, like: FitState) -> tuple[FitState, Logs]:

@@ -25,7 +25,9 @@ def survives(schedule: Schedule, ledger: Ledger, trials: np.ndarray, rung: int) 
     """Return True for the best trials of the population, and for those that no remaining trial can replace."""
     order = np.argsort(ledger.scores[trials, rung], kind="stable")
     diverged = schedule.slots - len(trials)  # these are always replaced
-    replaceable = min(len(trials) - kept(len(trials), schedule.keep), schedule.trials - ledger.started - diverged)
+    replaceable = min(
+        len(trials) - survivor_count(len(trials), schedule.keep), schedule.trials - ledger.started - diverged
+    )
     survives = np.ones(len(trials), bool)
     survives[order[len(trials) - max(0, replaceable) :]] = False
     return survives
@@ -65,7 +67,7 @@ def perturb(schedule: Schedule, ledger: Ledger, trial: int, parent: int) -> np.n
     return units
 
 
-def kept(n: int, keep: float) -> int:
+def survivor_count(n: int, keep: float) -> int:
     """Return the number of `n` trials that are not replaced."""
     return max(1, math.floor(keep * n + 1e-9))
 

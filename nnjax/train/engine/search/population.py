@@ -13,7 +13,7 @@ from jax import Array, lax
 from nnjax.data import sample
 from nnjax.train.engine.compiled import compiled
 from nnjax.train.engine.device_loop import MemberArgs, select_rows
-from nnjax.train.engine.ensemble import Ensemble, each_member, index_tree
+from nnjax.train.engine.ensemble import Ensemble, index_tree, map_members
 from nnjax.train.engine.fit_state import FitState, initial_fit_state
 from nnjax.train.engine.job import Job
 from nnjax.train.engine.placement import replicate, shard_members
@@ -55,7 +55,7 @@ def move_members(
         return lax.cond(fresh, draw, lambda: fs)
 
     members = (index_tree(fs, source), fresh, keys, hyper)
-    return each_member(replace(ensemble, strategy="map"), move, members, data)  # as `initial_states`
+    return map_members(replace(ensemble, strategy="map"), move, members, data)  # as `initial_states`
 
 
 @compiled()
@@ -74,7 +74,7 @@ def score_members(ensemble: Ensemble, fs: FitState, args: MemberArgs, data: Data
         blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(evaluate))
         return lax.cond(due, evaluate, lambda: blank)
 
-    return each_member(ensemble, score, (fs, args, due), data)
+    return map_members(ensemble, score, (fs, args, due), data)
 
 
 @compiled()

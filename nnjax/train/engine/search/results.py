@@ -80,7 +80,7 @@ def table_of(groups: Sequence[Group]) -> Table:
 
 def networks_of_groups(groups: Sequence[Group], count: int) -> list[Found]:
     """Return the best networks that are kept, best first."""
-    found = []
+    networks = []
     for group in groups:
         if group.position is None:
             continue
@@ -96,8 +96,8 @@ def networks_of_groups(groups: Sequence[Group], count: int) -> list[Found]:
             place = rank[trial]
             settings, epochs = {**numbers, **dict(group.fixed)}, group.epochs[rungs[trial]]
             several = None if replicates == 1 else replicates
-            found.append((place, Found(place.number, settings, place.score, epochs, run, params, state, several)))
-    return [network for _, network in sorted(found, key=lambda pair: pair[0])][:count]
+            networks.append((place, Found(place.number, settings, place.score, epochs, run, params, state, several)))
+    return [network for _, network in sorted(networks, key=lambda pair: pair[0])][:count]
 
 
 def numbers_of(schedule: Schedule, names: Sequence[str], ledger: Ledger, trial: int) -> dict[str, Any]:

@@ -52,8 +52,8 @@ def log_density(x: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Return the logarithm of the density at `x` (m, d): kernels around `points` (n, d), and the uniform one."""
     h = _bandwidth(points)
     z = (x[:, None] - points) / h
-    each = (-0.5 * z**2 - math.log(h * math.sqrt(2 * math.pi)) - np.log(_mass(points, h))).sum(-1)
-    return np.log((1 + np.exp(each).sum(1)) / (1 + len(points)))
+    log_kernels = (-0.5 * z**2 - math.log(h * math.sqrt(2 * math.pi)) - np.log(_mass(points, h))).sum(-1)
+    return np.log((1 + np.exp(log_kernels).sum(1)) / (1 + len(points)))
 
 
 def _draw(rng: np.random.Generator, points: np.ndarray, n: int) -> np.ndarray:
