@@ -41,7 +41,9 @@ def main(
     quick: Annotated[
         bool, typer.Option("--quick", help="About a minute on two cores: few variants and rounds.")
     ] = False,
-    rounds: Annotated[int, typer.Option(min=0, help="Rounds of every variant; 0: as the case defines.")] = 0,
+    rounds: Annotated[
+        int, typer.Option(min=0, help="Rounds per variant; 0 for the numbers that the cases define.")
+    ] = 0,
     thorough: Annotated[bool, typer.Option("--thorough", help="Hours: all variants and forms.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="List cases, variants and peers, and exit.")] = False,
 ) -> None:

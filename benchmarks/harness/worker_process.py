@@ -17,7 +17,7 @@ class Contender(NamedTuple):
     label: str
     peer: str  # the peer's file
     form: str
-    apart: bool = False  # whether the form has a process without other forms
+    apart: bool = False  # whether the form shares its process with no other form
 
     @property
     def process(self) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ class DeepNetwork(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Return a learning rate at which the loss falls at any depth: the squared gradient grows with their number."""
+        """Return a learning rate at which the loss falls at any depth; the squared gradient grows with the depth."""
         return 1e-2 / self.blocks
 
 
@@ -119,7 +119,7 @@ class SettingSearch(NamedTuple):
     rungs: tuple[int, ...]  # epochs after which trials are compared; a third of them continues
     hidden: tuple[int, ...]
     batch: int
-    population: int = 64  # trials at the same time, where a peer trains several
+    population: int = 64  # trials at the same time, for peers that train several
     rows: int | None = None  # number of rows to train on; None for all
     rates: tuple[float, float] = (1e-4, 1e-1)  # of Adam, uniform in the logarithm
-    decays: tuple[float, float] = (1e-6, 1e-2)  # factor of the weights, not of the biases, that the gradient gains
+    decays: tuple[float, float] = (1e-6, 1e-2)  # L2 penalty, added to the gradient of the weights but not of the biases

@@ -47,7 +47,7 @@ def search_error(job: SettingSearch, split: Split, searches: Searches) -> float:
     """Check that all trials were run, and that the best network has the loss that is reported.
 
     Returns:
-      The relative error of the loss, against float64, divided by `ROUNDING`; infinity for another number of trials.
+      The relative error of the loss, against float64, divided by `ROUNDING`; infinity for a different number of trials.
     """
     if searches.trials != job.trials:
         return np.inf

@@ -67,7 +67,7 @@ def setting_search(job: SettingSearch, form: str) -> Program:
     held_out = PredefinedSplit(np.r_[np.full(len(split.x), -1), np.zeros(len(split.held_out_x), int)])
     space = {
         "learning_rate_init": loguniform(*job.rates),
-        "alpha": loguniform(*(decay * job.batch for decay in job.decays)),  # divided by the size of the batch there
+        "alpha": loguniform(*(decay * job.batch for decay in job.decays)),  # scikit-learn divides it by the batch size
     }
 
     def call(searches: Searches) -> Searches:
@@ -80,7 +80,7 @@ def setting_search(job: SettingSearch, form: str) -> Program:
             random_state=searches.seed, n_jobs=usable_cores(),
         )  # fmt: skip
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that trials have not converged
+            warnings.simplefilter("ignore")  # warnings that trials have not converged
             search.fit(x, y)
         losses = (*searches.losses, -float(search.best_score_))
         return Searches(searches.seed + 1, losses, int(search.n_candidates_[0]), None)

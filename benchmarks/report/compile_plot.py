@@ -61,7 +61,7 @@ def draw_compile_times(variants: Sequence[Variant], machine: str) -> Any:
     figure.legend(loc="upper right", frameon=False, ncols=2, fontsize=8.5)
     set_titles(
         figure,
-        "How long compiling takes, against the work it is for",
+        "Compile time against run time",
         f"nnjax's fastest form. Top: repaid soonest.\n{machine}",
     )
     return figure

@@ -73,7 +73,7 @@ def _redraw_search(path: Path) -> list[str]:
     Raises:
       ValueError: if a file has changed since the search.
     """
-    run_folder.load_search(path)  # names what the folder holds instead
+    run_folder.load_search(path)  # its error says what the folder contains instead
     problems = changed_files(path, load_receipt(path))
     problems = [problem for problem in problems if not problem.startswith(run_folder.REPORT)]
     if problems:

@@ -21,7 +21,7 @@ from nnjax.storage.paths import open_regular
 from nnjax.types import PyTree
 
 CONFIG, TABLE, METRICS, RESULT, WEIGHTS, REPORT, RECEIPT, CHECKPOINTS = (
-    "config.json",  # a folder with this file is a run folder
+    "config.json",  # this file marks the folder as a run
     "table.json",
     "metrics.csv",
     "result.json",
@@ -115,18 +115,18 @@ def is_finished(path: Path) -> bool:
 
 
 def save_config(path: Path, config: Config, table: Table, versions: dict[str, str]) -> None:
-    """Write the table (the encoding of rows), then the settings. They make the folder a run folder."""
+    """Write the table (the encoding of rows), then the settings, which mark the folder as a run."""
     write_json(path / TABLE, {**table._asdict(), "columns": [list(column) for column in table.columns]})
     _save_settings(path / CONFIG, asdict(config), versions, {TABLE: file_digest(path / TABLE)})
 
 
 def save_sweep(path: Path, settings: dict[str, Any], versions: dict[str, str]) -> None:
-    """Write the settings of a sweep. They make the folder the folder of a sweep."""
+    """Write the settings of a sweep, which mark the folder as a sweep."""
     _save_settings(path / SWEEP, settings, versions, {})
 
 
 def save_search(path: Path, settings: dict[str, Any], versions: dict[str, str]) -> None:
-    """Write the settings of a search. They make the folder the folder of a search."""
+    """Write the settings of a search, which mark the folder as a search."""
     _save_settings(path / SEARCH, settings, versions, {})
 
 

@@ -32,7 +32,7 @@ def read_trials(path: Path, space: dict[str, Dimension]) -> list[Record]:
 
     Raises:
       FileNotFoundError: if the file does not exist.
-      ValueError: if a column is missing, or a field is no number; the message names the column.
+      ValueError: if a column is missing, or a field is not a number; the message names the column.
     """
     with path.open(newline="", encoding="utf-8") as file:
         return [{name: _value(path, name, text, space) for name, text in row.items()} for row in csv.DictReader(file)]

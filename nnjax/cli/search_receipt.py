@@ -36,7 +36,7 @@ class SearchReceipt(TypedDict):
 
 
 def bits_depend_on(strategy: Any) -> dict[str, str]:
-    """Return what the exact result of a trial depends on, besides its settings and the data."""
+    """Return everything that the exact result of a trial depends on, except its settings and the data."""
     return machine_fingerprint() | {"strategy": str(strategy)}
 
 

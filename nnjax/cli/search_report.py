@@ -24,9 +24,9 @@ CAPTIONS = {
     "progress": "The scores in the order in which the trials began, and the lowest one so far. If the line still falls "
     "at the end, more trials may find a better setting.",
     "importance": "How much each setting matters alone, for the first rung's scores. A bar below the line could be "
-    "chance. What all bars leave is noise, and settings that matter together.",
+    "chance. The rest of the variance is noise and interactions between settings.",
     "parallel": "Each line is a trial, dark if its score is low. Where dark lines meet on an axis, that value is good "
-    "whatever the others are.",
+    "for all values of the others.",
 }
 FEWEST_FOR_IMPORTANCE = 8  # trials; with fewer, every share could be chance
 

@@ -28,7 +28,7 @@ EDGE = 0.05  # share of a range that counts as its end
 
 
 class Advantage(TypedDict):
-    """How much lower the score of the best trial is than that of the second, with its 95 % interval over the seeds."""
+    """The score of the second trial minus that of the best, with its 95 % interval over the seeds."""
 
     difference: float
     low: float
@@ -55,7 +55,7 @@ class SearchResult(TypedDict):
 
 
 def make_result(config: Config, request: Request, prepared: Prepared, found: train.Search, seeds: int) -> SearchResult:
-    """Return the result; here the test rows are used, for the first time.
+    """Return the result. This is the first use of the test rows.
 
     Args:
       config: the settings that are not searched, before the defaults of the task.

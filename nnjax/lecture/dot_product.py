@@ -60,5 +60,5 @@ def draw(x, w, turned):
     right.plot(turned, color=BLUE)
     right.annotate("direction of w", (32, -2), color=RED)
     right.set_xticks(range(0, 361, 90))
-    label(right, "an input that turns", "angle in degrees", "w · x")
+    label(right, "a rotating input", "angle in degrees", "w · x")
     return left, right

@@ -19,7 +19,7 @@ from jax.flatten_util import ravel_pytree
 
 from nnjax import data, debug, losses, metrics, nn, optim, train, uncertainty
 """
-LONGEST = 12  # numbers of an array that a table shows
+LONGEST = 12  # numbers of the longest array that a table shows
 
 
 class Idea(NamedTuple):

@@ -1,4 +1,4 @@
-"""The tour as one HTML page without script, and with nothing loaded from elsewhere."""
+"""The tour as one self-contained HTML page without scripts."""
 
 from collections.abc import Mapping, Sequence
 from html import escape

@@ -1,6 +1,6 @@
 """Figures as elements of a page: text in the page's font, and colours as CSS variables.
 
-So pictures follow the reader's light or dark mode, and their text can be searched.
+Pictures therefore follow the reader's light or dark mode, and their text can be searched.
 """
 
 from __future__ import annotations

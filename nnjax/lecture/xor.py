@@ -18,7 +18,7 @@ CAPTION = (
     "Blue corners should give 1, red ones 0. First: the best line still has one corner "
     "on the wrong side (marked ×). Second: between two lines the network answers more "
     "than ½. Third: the same corners as the hidden layer sees them; two of them fall on "
-    "the same place, and one line separates."
+    "the same place, and one line separates them."
 )
 
 

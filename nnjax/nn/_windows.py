@@ -77,7 +77,7 @@ def refuse_padding_alone(where: str, x: Array, places: Grid) -> None:
         last = first + (places.counts[axis] - 1) * places.strides[axis]
         if any(min(start + places.size[axis], length) <= max(start, 0) for start in (first, last)):
             raise ValueError(
-                f"{where}: a window lies wholly in the padding {places.pads} of x {tuple(x.shape)}; "
+                f"{where}: a window is entirely in the padding {places.pads} of x {tuple(x.shape)}; "
                 "use less padding than the window is long"
             )
 

@@ -25,7 +25,7 @@ def max_pool(window: PerAxis, *, strides: PerAxis | None = None, padding: Paddin
 
     Raises:
       ValueError: if a size is < 1, the padding is unknown, or the window has a different number of axes than the
-        input or does not fit into it; in `apply` if a window lies wholly in the padding, which has no maximum or mean.
+        input or does not fit into it; in `apply` if a window is entirely in the padding, which has no maximum or mean.
       TypeError: if a size is not an integer, or x is not floating.
 
     >>> y, _ = nn.max_pool(2).apply((), (), jnp.arange(16.0).reshape(1, 4, 4, 1), train=False)

@@ -51,7 +51,7 @@ def confusion(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str], *,
     height = max(2.0, width - 1.35 - names_room) + 0.65 + (0.7 * names_room if turn else 0)
     figure = new_figure(height, "Confusion matrix: which class is mistaken for which", context, width=width)
     axes = figure.subplots()
-    # The square root makes a few errors visible next to a hundred hits
+    # The square root makes a few mistakes visible next to a hundred correct predictions
     image = axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1)
     shown = range(0, n, -(-n // MOST_NAMES))
     shown_names = [names[i] for i in shown]

@@ -96,7 +96,7 @@ def spread(scores: np.ndarray, averaged: float, name: str = "accuracy", *, conte
 
     scores = np.asarray(scores, float)
     finite = scores[np.isfinite(scores)]
-    few = len(finite) < LEAST_FOR_BARS  # whose bars would say nothing
+    few = len(finite) < LEAST_FOR_BARS  # too few for bars
     headline = "Members: their scores, and that of their average"
     figure = new_figure(1.5 if few else 2.8, headline, context)
     axes = figure.subplots()

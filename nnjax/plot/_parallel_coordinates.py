@@ -13,7 +13,7 @@ from nnjax.plot._trials import Column, Rows, column_of, is_wide, log_steps, tria
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SPREAD = 0.04  # of equal values, so that their lines are seen
+SPREAD = 0.04  # by which equal values are spread, so that all lines are visible
 GOLDEN = 0.6180339887
 
 
@@ -27,7 +27,7 @@ class _Axis(NamedTuple):
 def parallel_coordinates(table: Rows, names: Sequence[str], log: Sequence[str] = (), *, context: str = "") -> Figure:
     """Plot each trial as a line over an axis for each setting and one for the score; the best one is red.
 
-    Dark lines have low scores. Where dark lines meet, a value is good whatever the other settings are; where they
+    Dark lines have low scores. Where dark lines meet, a value is good for all other settings; where they
     cross from one value to another, settings depend on each other.
 
     Args:

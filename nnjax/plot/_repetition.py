@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_LEAVES = 12
-FLOOR = 1e-9  # relative; smaller differences of float32 numbers do not exist
+FLOOR = 1e-9  # relative; float32 numbers cannot differ by less
 
 
 def repetition(

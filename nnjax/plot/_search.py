@@ -46,7 +46,7 @@ def search(table: Rows, names: Sequence[str], log: Sequence[str] = (), *, contex
     )
     for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, names, strict=False):
         x, labels = column_of(table, name)
-        if labels:  # equal values are spread, so that all points are seen
+        if labels:  # equal values are spread, so that all points are visible
             score_points(axes, x + SPREAD * ((trials.trial * GOLDEN) % 1 - 0.5), trials)
             name_places(axes, labels)
         else:

@@ -12,7 +12,7 @@ from nnjax.plot._style import HELD_OUT, NEUTRAL, SMALL, shorten
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FEW = 6  # distinct numbers up to which an axis has a place for each, like for texts
+FEW = 6  # up to this many distinct numbers, each has its own place on an axis, like a string
 GROUPS = 8  # groups of values of a setting, for the share of the variance
 Rows = Sequence[Mapping[str, Any]]
 
@@ -31,7 +31,7 @@ class Column(NamedTuple):
     """The values of a setting as places on an axis."""
 
     x: np.ndarray  # (trials,)
-    labels: list[str]  # of the places 0, 1, … for texts and few numbers; empty for a scale of numbers
+    labels: list[str]  # of the places 0, 1, … for strings and few numbers; empty for a scale of numbers
 
 
 def trials_of(where: str, table: Rows, names: Sequence[str]) -> Trials:
@@ -87,7 +87,7 @@ def explained(x: np.ndarray, score: np.ndarray) -> float:
 
 
 def score_points(axes: Axes, x: np.ndarray, trials: Trials) -> None:
-    """Draw the score of each trial, coloured by its last rung: a star is the best one, crosses have diverged."""
+    """Draw the score of each trial, coloured by its last rung, with a star at the best and crosses if they diverged."""
     from matplotlib import colormaps
 
     _, score, epochs, _, good = trials
@@ -120,7 +120,7 @@ def name_places(axes: Axes, labels: Sequence[str]) -> None:
 
 
 def is_wide(values: np.ndarray) -> bool:
-    """Return True for positive numbers that spread over more than a factor of three."""
+    """Return True for positive numbers that span more than a factor of three."""
     return bool(values.min() > 0 and values.max() > 3 * values.min())
 
 
