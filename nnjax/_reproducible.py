@@ -11,9 +11,9 @@ from pathlib import Path
 import jax
 from jax._src import xla_bridge  # JAX has no public function that says whether it has started
 
-SHORTEST = 0.1  # seconds of compiling from which on a program is kept
+SHORTEST = 0.1  # programs that compile for at least this many seconds are kept
 FLAG = "--xla_gpu_deterministic_ops=true"
-IRRELEVANT = ("--xla_dump", "--xla_force_host_platform_device_count")  # flags that change no result
+IRRELEVANT = ("--xla_dump", "--xla_force_host_platform_device_count")  # flags that do not change results
 
 
 def reproducible(cache: str | Path | None = None) -> Path:

@@ -50,7 +50,7 @@ __all__ = [
     "squared_error",
 ]
 
-Target: TypeAlias = Array | tuple[Array, Array]  # of classes: labels or probabilities, or a pair with their weights
+Target: TypeAlias = Array | tuple[Array, Array]  # class labels or probabilities, or a pair with their weights
 
 
 def squared_error(prediction: Array, target: Array) -> Float[Array, " batch"]:

@@ -14,4 +14,4 @@ JOBS = {
 }
 QUICK = ()
 ROUNDS = dict.fromkeys(JOBS, 5)
-EXTRA = tuple(JOBS)[1:]  # minutes for each search of a peer
+EXTRA = tuple(JOBS)[1:]  # a search takes a peer minutes

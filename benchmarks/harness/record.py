@@ -22,7 +22,7 @@ class Row(NamedTuple):
     peer: str  # `OURS`, `AGAIN`, `LIMIT`, or the name of another peer
     form: str  # "naive", or "fast" as the peer's own documentation recommends
     unit: str  # the unit of work, such as "step"
-    samples: tuple[float, ...]  # one for each round; empty if there is a problem
+    samples: tuple[float, ...]  # one sample for each round; empty if there is a problem
     stages: dict[str, float]  # seconds: trace, lower, compile, first
     error: float  # difference from float64 in multiples of what rounding may cause; at most 1
     flops: int  # operations in one unit

@@ -11,7 +11,7 @@ from benchmarks.harness.worker_process import Contender, Worker, end_worker, sta
 PAUSE = 0.02  # seconds between turns, because the threads of the last process spin for a while
 WRONG_RESULT = "wrong result"
 
-Workers = dict[tuple[str, ...], Worker]  # by `Contender.process`
+Workers = dict[tuple[str, ...], Worker]  # workers by `Contender.process`
 
 
 class Measurement(NamedTuple):

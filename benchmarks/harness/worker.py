@@ -38,7 +38,7 @@ def serve_requests(peer: str) -> None:
     with suppress(Exception):  # "set up" reports it
         load_peer(peer)
     print(json.dumps({"loaded": peer}), file=answers, flush=True)
-    programs: dict[str, ProgramState] = {}  # by form
+    programs: dict[str, ProgramState] = {}  # programs by form
     peak: dict[str, int] = {}  # memory before the program; asked late, because that starts the devices
     for line in sys.stdin:
         request = json.loads(line)
@@ -75,7 +75,7 @@ def set_up_program(case_name: str, peer: str, form: str, variant: str) -> tuple[
         current, _ = time_calls(current, 1)
     answer = {
         "units": program.units, "call": current.call_seconds,
-        "check": float(error) if error <= 1e300 else 1e300,  # NaN too
+        "check": float(error) if error <= 1e300 else 1e300,  # also replaces NaN
         "memory": program.memory,
         "stages": {**program.stages, "first": first, "all": build_end - begin + first},
         "figures": program.figures(current.state), "flops": program.flops, "bytes": program.bytes,

@@ -121,5 +121,5 @@ class SettingSearch(NamedTuple):
     batch: int
     population: int = 64  # trials at the same time, for peers that train several
     rows: int | None = None  # number of rows to train on; None for all
-    rates: tuple[float, float] = (1e-4, 1e-1)  # of Adam, uniform in the logarithm
+    rates: tuple[float, float] = (1e-4, 1e-1)  # range of Adam's learning rate, log-uniform
     decays: tuple[float, float] = (1e-6, 1e-2)  # L2 penalty, added to the gradient of the weights but not of the biases

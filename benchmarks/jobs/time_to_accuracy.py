@@ -18,7 +18,7 @@ class Examples(NamedTuple):
 
     x: np.ndarray  # (rows, features)
     y: np.ndarray  # (rows,)
-    folds: Folds  # as NumPy arrays
+    folds: Folds  # folds of NumPy arrays
 
     @property
     def largest_train_size(self) -> int:

@@ -9,7 +9,7 @@ from benchmarks.harness.record import AGAIN, Row, find_rows
 from benchmarks.report.drawing import COLORS, WIDTH, color_of, kind_of, set_titles, use_plain_numbers
 from benchmarks.report.variants import compile_time, median_time, peer_label
 
-STYLES = ("o-", "s--", "^:", "v-.")  # within a kind of peer
+STYLES = ("o-", "s--", "^:", "v-.")  # line styles within a kind of peer
 
 
 def draw_ensemble(rows: Sequence[Row], machine: str) -> Any:
@@ -61,7 +61,7 @@ def _draw_lines(
     use_plain_numbers(axes.yaxis)
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
-    lines: list[Any] = sorted(axes.get_lines(), key=lambda line: -line.get_ydata()[-1])  # as they end, top to bottom
+    lines: list[Any] = sorted(axes.get_lines(), key=lambda line: -line.get_ydata()[-1])  # by last value, top to bottom
     figure.legend(handles=lines, loc="center left", bbox_to_anchor=(0.735, 0.46), handlelength=3, frameon=False,
                   fontsize=8.5)  # fmt: skip
     set_titles(figure, title, subtitle)

@@ -21,7 +21,7 @@ class ClassScores(NamedTuple):
     """The scores of a classifier, class by class."""
 
     recall: dict[str, float]  # recall of each class on the test rows; classes without test rows are missing
-    balanced_accuracy: float  # their mean
+    balanced_accuracy: float  # mean of the recalls
     auc: float | None  # area under the ROC curve; None unless there are two classes, both with test rows
     never: dict[str, int]  # the number of test rows of each class that is never predicted
 

@@ -79,7 +79,7 @@ class Config:
     epochs: float | None = None
     seed: int = 0
     label_smoothing: float = 0.0
-    members: int | None = None  # None for one network, without an axis of members
+    members: int | None = None  # None for a single network
     strategy: Strategy | None = None  # None until the platform is known
     group: int | None = None
     patience: int | None = None
@@ -88,8 +88,8 @@ class Config:
 
 
 SETTINGS: dict[str, Any] = get_type_hints(Config)
-SWEEPABLE = ("learning_rate", "width", "dropout", "weight_decay", "label_smoothing")  # text in the settings of a sweep
-STRUCTURAL = ("depth", "activation", "norm", "optimizer", "batch_size")  # text in the settings of a search, too
+SWEEPABLE = ("learning_rate", "width", "dropout", "weight_decay", "label_smoothing")  # strings in sweep.json
+STRUCTURAL = ("depth", "activation", "norm", "optimizer", "batch_size")  # strings in search.json, as are those above
 SWEEP_SETTINGS = SETTINGS | dict.fromkeys(SWEEPABLE, str | None) | {"random": int | None, "seeds": int}
 SEARCH_SETTINGS = (
     SETTINGS

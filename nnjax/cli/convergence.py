@@ -31,7 +31,7 @@ def describe_convergence(history: Sequence[Mapping[str, Any]], *, keeps_best: bo
         return ""
     end, best = float(epochs[-1]), int(losses.argmin())
     tail = max(1, round(TAIL * len(losses)))
-    before, after = np.median(losses[-2 * tail : -tail]), np.median(losses[-tail:])  # of noisy losses
+    before, after = np.median(losses[-2 * tail : -tail]), np.median(losses[-tail:])  # medians, because losses are noisy
     fall = 1 - after / before if before > 0 else 0.0
     if fall > FALLS and best >= len(losses) - 2 * tail:
         share = f"{fall:.0%}".replace("%", " %")

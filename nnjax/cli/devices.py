@@ -64,7 +64,7 @@ def use_cores(networks: int) -> None:
     if min(cores, networks) > 1:
         try:
             jax.config.update("jax_num_cpu_devices", min(cores, networks))
-        except RuntimeError:  # JAX has already started, because the process is not the command's own
+        except RuntimeError:  # JAX has already started, because another program called the command
             return
 
 

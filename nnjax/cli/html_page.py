@@ -110,7 +110,7 @@ def pictures(drawn: Iterable[tuple[str, bytes, str]]) -> str:
     for name, png, caption in drawn:
         width, height = (int.from_bytes(png[place : place + 4]) for place in (16, 20))
         source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-        least = f' style="min-width: {width // 2}px"' if width > WIDE else ""  # else its letters would be too small
+        least = f' style="min-width: {width // 2}px"' if width > WIDE else ""  # otherwise its text would be too small
         figures.append(
             f'<figure id="{escape(name)}">\n<div class="scroll"><img src="{source}" alt="{escape(caption)}" '
             f'width="{width}" height="{height}"{least}></div>\n<figcaption>{escape(caption)}</figcaption>\n</figure>'

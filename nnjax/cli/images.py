@@ -26,7 +26,7 @@ def image_shape(config: Config, table: Table) -> tuple[int, ...] | None:
         return None
     try:
         shape = read_shape(path)[1:]
-    except (OSError, ValueError, zipfile.BadZipFile):  # the file may have been removed since the training
+    except (OSError, ValueError, zipfile.BadZipFile):  # the file may have been removed since training
         return None
     if len(shape) not in AXES or math.prod(shape) != features or min(shape[:2]) < LEAST_SIDE:
         return None
@@ -37,7 +37,7 @@ def image_shape(config: Config, table: Table) -> tuple[int, ...] | None:
 
 def pixels(x: np.ndarray, shape: tuple[int, ...], config: Config, table: Table) -> np.ndarray:
     """Return the images (rows, height, width, ...) of standardised features; colours are between 0 and 1."""
-    if config.data not in NAMES:  # these are not standardised
+    if config.data not in NAMES:  # images of named sets are not standardised
         x = x * np.array(table.std) + np.array(table.mean)
     images = x.reshape(len(x), *shape)
     if len(shape) == max(AXES):

@@ -16,7 +16,7 @@ class Importance(NamedTuple):
     """The drop of the test score without the information in a column."""
 
     names: list[str]
-    drops: np.ndarray  # (columns, repeats), of the accuracy or of R²
+    drops: np.ndarray  # (columns, repeats), drops of the accuracy or of R²
     score: str
 
 
@@ -39,7 +39,7 @@ def permutation_importance(
     Source: Breiman 2001, "Random forests".
     """
     rng = np.random.default_rng(seed)
-    predictions = BUDGET / (len(table.columns) * weights)  # for each column
+    predictions = BUDGET / (len(table.columns) * weights)  # number of predictions for each column
     rows = int(np.clip(predictions / LEAST_REPEATS, LEAST_ROWS, MOST_ROWS))
     if len(x) > rows:
         chosen = rng.permutation(len(x))[:rows]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nnjax.lecture.idea import Idea
     from nnjax.lecture.section import Section
 
-CODE_THEME = "ansi_light"  # colours that readers have chosen for their terminal
+CODE_THEME = "ansi_light"  # uses the terminal's own colours
 
 
 def lecture_command(
@@ -92,7 +92,7 @@ def _print_section(section: "Section") -> None:
     console.print(f"\n{escape(idea.text)}\n")
     console.print(Padding(f"[italic]{escape(idea.formula)}[/]", (0, 0, 1, 4)))
     code = Syntax(section.code, "python", theme=CODE_THEME, background_color="default")
-    console.print(code.highlight(section.code), soft_wrap=True)  # lines stay whole, to be copied
+    console.print(code.highlight(section.code), soft_wrap=True)  # no line breaks, so that the code can be copied
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
     for name, value in section.numbers.items():

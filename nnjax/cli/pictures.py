@@ -76,7 +76,7 @@ def describe(config: Config, scores: Mapping[str, float | None] | None = None, *
         value = None if scores is None else scores.get(score)
         if value is not None and np.isfinite(value):
             parts["score"] = f"{label} {value:.4f}"
-    space = "\N{NO-BREAK SPACE}"  # lines break between the parts only
+    space = "\N{NO-BREAK SPACE}"  # lines may only break between the parts
     return f"{space}· ".join(part if len(part) > 30 else part.replace(" ", space) for part in parts.values() if part)
 
 

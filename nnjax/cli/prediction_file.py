@@ -72,7 +72,7 @@ def check_output(out: Path, run: Path, inputs: Iterable[Path]) -> None:
     if out.exists() and not out.is_file():
         raise FileExistsError(f"--out {out} is not a regular file; choose another name")
     own = ({run / name for name in RESERVED} | set(run.rglob("*"))) - {run / PREDICTIONS}
-    for path in (*filter(Path.is_file, inputs), *own):  # the data of training may be a name such as digits
+    for path in (*filter(Path.is_file, inputs), *own):  # the training data may be a name such as digits
         if _same(out, path):
             raise FileExistsError(f"--out {out} would overwrite {path}; choose another name")
 

@@ -28,7 +28,7 @@ class Difference(NamedTuple):
     """A leaf that is not bitwise equal."""
 
     name: str
-    numbers: int  # how many differ
+    numbers: int  # number of differing elements
     size: int
     largest: float  # largest absolute difference; NaN if it involves a NaN or a missing leaf
 

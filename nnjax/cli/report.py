@@ -16,7 +16,7 @@ from nnjax.cli.evaluation import Outcome, Scores
 from nnjax.cli.prepare import Prepared
 from nnjax.train import Result
 
-MOST_CLASSES = 10  # on a line
+MOST_CLASSES = 10  # recalls on a line
 
 
 def print_network(prepared: Prepared) -> None:

@@ -1,4 +1,4 @@
-"""Resume a run or a sweep with its original options, and record if it is resumed with --anyway."""
+"""Resume a run or a sweep with its original options, and record the use of --anyway."""
 
 from contextlib import ExitStack
 from pathlib import Path

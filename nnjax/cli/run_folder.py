@@ -43,7 +43,7 @@ VOUCHED = (
 FREE = ("data", "data_dir", "save_every", "keep")
 
 NOTES = ("versions", "sha256", "resumed_anyway")  # entries of CONFIG and SWEEP that are not settings
-Scores = dict[str, float | None]  # null is NaN
+Scores = dict[str, float | None]  # null means NaN
 
 
 class Notes(TypedDict):
@@ -60,7 +60,7 @@ class ResultFile(TypedDict):
     test: Scores | None  # None if the training diverged
     steps: int
     seconds: dict[str, float]
-    baseline: NotRequired[Scores]  # of a constant prediction
+    baseline: NotRequired[Scores]  # scores of a constant prediction
     recall: NotRequired[Scores]  # this field and the next two: only for classification
     balanced_accuracy: NotRequired[float]
     auc: NotRequired[float | None]
@@ -83,7 +83,7 @@ class ReceiptFile(TypedDict):
     bits_depend_on: dict[str, str]
     resumed_anyway: bool
     files: dict[str, str]  # SHA-256 of each file in VOUCHED
-    sha256: str  # of all other entries
+    sha256: str  # SHA-256 of all other entries
 
 
 def create(path: Path) -> Path:
@@ -102,7 +102,7 @@ def create(path: Path) -> Path:
             )
     if any((path / name).exists() for name in (CONFIG, WEIGHTS, SWEEP, SEARCH, CHECKPOINTS)):
         raise FileExistsError(f"{path} already holds a run; choose another folder with --out")
-    for name in (METRICS, ROWS, TRIALS):  # data of this name would be overwritten
+    for name in (METRICS, ROWS, TRIALS):  # data with this file name would be overwritten
         if (path / name).exists():
             raise FileExistsError(f"{path} holds a file {name}, which a run would overwrite; choose another with --out")
     path.mkdir(parents=True, exist_ok=True)

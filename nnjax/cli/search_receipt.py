@@ -28,11 +28,11 @@ class SearchReceipt(TypedDict):
     settings: str  # SHA-256 of the settings and versions
     data: str  # SHA-256 of the training, validation and test data
     best: int | None  # number of the best trial; None if all diverged
-    weights: str | None  # SHA-256 of its parameters and state
+    weights: str | None  # SHA-256 of the best trial's parameters and state
     bits_depend_on: dict[str, str]
     resumed_anyway: bool
     files: dict[str, str]  # SHA-256 of each file in FILES
-    sha256: str  # of all other entries
+    sha256: str  # SHA-256 of all other entries
 
 
 def bits_depend_on(strategy: Any) -> dict[str, str]:

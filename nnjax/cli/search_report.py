@@ -17,7 +17,7 @@ from nnjax.cli.search_result import MEMBERS, SearchResult
 from nnjax.storage.atomic_write import write_file
 from nnjax.storage.json_file import read_json
 
-MOST_ROWS = 200  # of the table of trials
+MOST_ROWS = 200  # largest number of trials in the table
 CAPTIONS = {
     "search": "The score of each trial over each setting; colours show how long it was trained. If the star is at an "
     "end, extend the range. “explains” is the share of the variance of the first rung's scores.",

@@ -41,7 +41,7 @@ class SearchResult(TypedDict):
 
     data: str  # task and numbers of rows
     best: int | None  # number of the best trial; None, here and below, if all trials diverged
-    epochs: float | None  # how long its network was trained
+    epochs: float | None  # epochs for which its network was trained
     test: Scores | None
     ensemble: list[int]  # trials whose networks are averaged, in the order of their selection
     ensemble_test: Scores | None
@@ -50,7 +50,7 @@ class SearchResult(TypedDict):
     rank_correlations: list[float | None]
     advantage: Advantage | None  # None for one seed
     notes: list[str]
-    command: str | None  # that trains the best setting
+    command: str | None  # trains the best setting
     seconds: dict[str, float]
 
 

@@ -12,7 +12,7 @@ EXIT_CODES = (
     "Exit codes: 0 success; 1 the training diverged, or verify or replay found something; 2 a mistake in options or "
     "files; 3 another process was lost; 130 stopped by Ctrl-C."
 )
-SHOWN = ("nnjax", "jax", "optax", "typer")  # versions
+SHOWN = ("nnjax", "jax", "optax", "typer")  # packages whose versions are shown
 MEANINGS = {  # names of an option in other programs
     "--batch": "--batch-size",
     "--bs": "--batch-size",

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-DAYS = (  # in this order of preference
+DAYS = (  # in order of preference
     "%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d %b %Y", "%d-%b-%Y",
     "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d-%b-%y", "%Y-%m",
 )  # fmt: skip

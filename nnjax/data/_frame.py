@@ -21,7 +21,7 @@ def column_values(frame: Frame, name: str) -> np.ndarray:
         mask = np.ma.getmaskarray(column)
         column = [None if hidden else value for hidden, value in zip(mask, column.data.tolist(), strict=True)]
     values = np.asarray(column)
-    if type(getattr(column, "dtype", None)).__name__ == "CategoricalDtype":  # of pandas; categories may be numbers
+    if type(getattr(column, "dtype", None)).__name__ == "CategoricalDtype":  # from pandas; categories may be numbers
         values = values.astype(object)
     elif values.dtype == object:
         values = _unbox(values)

@@ -25,7 +25,7 @@ class Column(NamedTuple):
     kind: Kind = "number"
     categories: list[str] | None = None  # None for numbers and dates; "" is the category of missing or rare strings
     decimal: Decimal = "."  # the decimal sign of numbers
-    unit: str = ""  # of numbers, such as $ or %
+    unit: str = ""  # unit of the numbers, such as $ or %
     date: str = ""  # the format of dates, as for `datetime.strptime`
     others: bool = False  # True if "" also is the category of rare strings
 

@@ -13,7 +13,7 @@ from nnjax.data._source import Source
 from nnjax.data._validate import Rows
 from nnjax.types import Data, Loss, PyTree
 
-SEVERAL = 4  # of the labels outside the range, this many smallest and largest ones are tested
+SEVERAL = 4  # this many of the smallest and of the largest labels outside the range are tested
 
 
 def check_labels(data: Examples, loss: Loss, predict: Callable[[PyTree], PyTree], name: str = "data") -> Examples:

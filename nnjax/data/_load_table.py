@@ -24,7 +24,7 @@ from nnjax.types import Data
 
 MISSING_RULES = ("error", "drop", "mean", "median", "category")
 LEAST_ROWS = 5
-FEW_TEXTS = 10  # as many or fewer may be codes such as 01, 1 and A
+FEW_TEXTS = 10  # up to this many distinct strings may be codes such as 01, 1 and A
 
 
 class Dataset(NamedTuple):

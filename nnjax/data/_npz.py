@@ -9,7 +9,7 @@ import numpy as np
 
 from nnjax.data._csv import open_file
 
-MOST_NUMBERS = 2**28  # of an array; as float64 they fill 2 GiB
+MOST_NUMBERS = 2**28  # largest number of elements of an array; as float64 they fill 2 GiB
 KINDS = "biufSU"  # dtypes that are read: booleans, numbers and strings
 
 

@@ -16,7 +16,7 @@ class Numbers(NamedTuple):
     """The numbers in a column of strings."""
 
     values: np.ndarray  # (rows,) int64, or float64
-    unit: str = ""  # the unit of all or of some of them
+    unit: str = ""  # the unit of all or some of the numbers
 
 
 def _pattern(decimal: str, group: str) -> re.Pattern[str]:

@@ -57,7 +57,7 @@ def _numbers_rows(values: np.ndarray) -> bool:
     if (numbers[1:] > numbers[:-1]).all() or (numbers[1:] < numbers[:-1]).all():
         return True
     whole = (numbers == np.floor(numbers)).all() and len(np.unique(numbers)) == len(numbers)
-    return bool(whole and numbers.max() / 2 - numbers.min() / 2 < len(numbers))  # halves do not overflow
+    return bool(whole and numbers.max() / 2 - numbers.min() / 2 < len(numbers))  # halves cannot overflow
 
 
 def _far_outside(values: np.ndarray) -> Iterator[tuple[int, float]]:

@@ -65,7 +65,7 @@ class Table(NamedTuple):
     missing: Missing = "error"
     fill: list[float] | None = None  # the replacement of missing values for each feature; None means its mean
     na: list[str] | None = None  # strings that mean missing, in addition to the usual ones
-    several: list[Target] | None = None  # the targets of a regression with several
+    several: list[Target] | None = None  # the targets of a regression with several targets
 
     @property
     def outputs(self) -> int:

@@ -24,7 +24,7 @@ MATMUL = {"dot_general", "conv_general_dilated"}
 class Cost(NamedTuple):
     """The floating-point operations of a program."""
 
-    matmul: int  # in matrix products and convolutions, for which accelerators have separate units
+    matmul: int  # operations in matrix products and convolutions, for which accelerators have separate units
     other: int
     unknown: int  # number of while loops of unknown length, whose body is counted once
 
@@ -91,7 +91,7 @@ def _count_equation(equation: Any, trips: int | None) -> Cost:
         return inner[-1] if params.get("branches_platforms") else max(inner, key=lambda cost: cost.total)
     if name == "scan":
         return _scale(_sum(inner), params["length"])
-    if name == "shard_map":  # its program is for one device
+    if name == "shard_map":  # the inner program is for one device
         axes = params["newly_manual_axes"] if "newly_manual_axes" in params else params["manual_axes"]  # before 0.10.1
         return _scale(_sum(inner), math.prod(params["mesh"].shape[axis] for axis in axes))
     if inner and not name.startswith(("reduce", "scatter")):  # jit, checkpoint, custom_jvp_call, …

@@ -122,7 +122,7 @@ def same(leaf: Any) -> Any:
 class Step(NamedTuple):
     """A key on the path of a leaf."""
 
-    position: int  # among the keys of its level
+    position: int  # position among the keys of its level
     name: str
     sorted: bool  # whether these keys are in alphabetical order, in which JAX puts them
 
@@ -250,7 +250,7 @@ def _forms(library: Library, part: Part) -> list[tuple[Convention, Leaves]]:
         try:
             expected = _shapes_there(convention, part.shapes)
             back = jax.eval_shape(convention.to_ours, expected)
-        except KeyError:  # a layer of this name with other leaves
+        except KeyError:  # a layer of the same name, but with different leaves
             continue
         if {name: leaf.shape for name, leaf in back.items()} == {n: leaf.shape for n, leaf in part.shapes.items()}:
             forms.append((convention, expected))

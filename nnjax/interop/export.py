@@ -87,7 +87,7 @@ def export(
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for name, entry in entries.items():
-            archive.writestr(zipfile.ZipInfo(name), entry)  # without a time, so that equal networks give equal files
+            archive.writestr(zipfile.ZipInfo(name), entry)  # no timestamp, so that equal networks give equal files
     write_file(Path(path).expanduser(), content.getvalue())
 
 

@@ -221,7 +221,7 @@ class _Flat(NamedTuple):
     """The weights of a module."""
 
     tree: Any
-    names: dict[str, str]  # of the floating arrays, by path in the tree
+    names: dict[str, str]  # names of the floating arrays, by path in the tree
     leaves: Leaves  # the floating arrays by name, in the order of creation
     library: Library
 
@@ -239,7 +239,7 @@ def _flat(weights: Any) -> _Flat:
     leaves = [
         (_convert.steps_of(weights, _keys(path)), jax.tree_util.keystr(path), leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        if jnp.issubdtype(leaf.dtype, jnp.floating)  # neither keys nor counters
+        if jnp.issubdtype(leaf.dtype, jnp.floating)  # leaves out keys and counters
     ]
     leaves.sort(key=lambda item: [step.position for step in item[0]])
     modules = {tuple(step.name for step in steps[1:-1]) for steps, _, _ in leaves}

@@ -154,7 +154,7 @@ def _flat(weights: Any) -> tuple[Library, Leaves]:
         keys = [step.key for step in path[1:]]
         name = "/".join(keys)
         steps[name] = _convert.steps_of(trees, [path[0].idx, *keys])
-        leaves[name] = leaf.ravel() if name.endswith(_VECTORS) else leaf  # they may have axes of length 1
+        leaves[name] = leaf.ravel() if name.endswith(_VECTORS) else leaf  # vectors may have axes of length 1
     order = sorted(leaves, key=lambda name: [step.position for step in steps[name]])
 
     def ordered(name: str, other: str) -> bool:

@@ -25,7 +25,7 @@ def history_rows(history: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]
     """
     rows = []
     for record in history:
-        for member in np.ndindex(np.shape(record["loss"])):  # for a single run, once with ()
+        for member in np.ndindex(np.shape(record["loss"])):  # for a single run, one iteration with ()
             row: dict[str, float] = {"member": member[0]} if member else {}
             for name, value in record.items():
                 numbers = np.asarray(value)[member] if np.ndim(value) else np.asarray(value)

@@ -37,7 +37,7 @@ CAPTION = (
 
 
 def run():
-    """Descend through a curved valley by four optimizers, each at its best rate."""
+    """Descend through a curved valley with four optimizers, each at its best rate."""
 
     def loss(theta):  # Rosenbrock's function
         return (1 - theta[0]) ** 2 + 10 * (theta[1] - theta[0] ** 2) ** 2
@@ -54,7 +54,7 @@ def run():
     for name, optimizer in optimizers.items():
         tried = jax.vmap(lambda r, o=optimizer: descend(loss, start, o(r), 150))(rates)
         final = jax.vmap(loss)(tried[:, -1])
-        best = jnp.nanargmin(final)  # too large rates end in NaN
+        best = jnp.nanargmin(final)  # rates that are too large end in NaN
         paths[name] = tried[best]
         numbers[name] = f"λ = {rates[best]:.3f}, final loss {final[best]:.1e}"
     return numbers, (loss, paths)

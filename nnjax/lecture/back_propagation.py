@@ -36,7 +36,7 @@ def run():
 
         return net, loss
 
-    def costs(width):  # in forward passes
+    def costs(width):  # cost in forward passes
         net, loss = network(width)
         params, _ = jax.eval_shape(net.init, jax.random.key(0), x)  # shapes are enough
         size = sum(p.size for p in jax.tree.leaves(params))

@@ -30,7 +30,7 @@ class Idea(NamedTuple):
     text: str  # three sentences
     formula: str  # one or several lines
     caption: str  # what to see in the picture
-    functions: tuple[Callable[..., Any], ...]  # those that `run` calls, then `run`
+    functions: tuple[Callable[..., Any], ...]  # the functions that `run` calls, then `run`
     draw: Callable[..., Sequence[Any]]  # what `run` returns for it -> axes or figures
 
     @property

@@ -50,7 +50,7 @@ def draw(loss, plain, heavy):
     left.plot(theta, loss(theta), color=GREY)
     for name, path, colour, lift in (
         ("plain descent", plain, RED, 0.0),
-        ("Momentum", heavy, BLUE, 0.2),  # a little higher, to be seen
+        ("Momentum", heavy, BLUE, 0.2),  # a little higher, to be visible
     ):
         points = path[:150:3]
         left.plot(points, loss(points) + lift, "o", color=colour, markersize=4, alpha=0.7)

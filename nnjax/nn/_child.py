@@ -20,7 +20,7 @@ class Child(NamedTuple):
     position: int  # counted from 0
     total: int  # number of children
     layer: Layer
-    label: str = ""  # its name, in a combinator that names its children
+    label: str = ""  # name of the child, in a combinator that names its children
 
 
 def children_of(parent: str, layers: Sequence[LayerLike], labels: Sequence[str] = ()) -> tuple[Child, ...]:

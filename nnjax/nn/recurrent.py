@@ -230,7 +230,7 @@ def _recurrent(
 
         def blocks(init: Initializer, stream: int, rows: int) -> Array:
             keys = [jax.random.fold_in(jax.random.fold_in(key, stream), gate) for gate in range(gates)]
-            wide = wide_dtype(inputs)  # the decomposition behind orthogonal needs 32 bits
+            wide = wide_dtype(inputs)  # orthogonal() decomposes a matrix, which needs 32 bits
             return jnp.concatenate([init(k, (rows, features), wide).astype(dtype) for k in keys], -1)
 
         return {

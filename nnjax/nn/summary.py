@@ -19,7 +19,7 @@ class Row(NamedTuple):
 
     path: Path  # positions or names that lead to the layer's parameters in the tree of parameters
     name: str
-    output: str  # output shape, as text
+    output: str  # output shape, as a string
     params: int  # number of trained values, summed over all copies of a repeated block
 
 

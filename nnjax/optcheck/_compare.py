@@ -263,7 +263,7 @@ def _observe_with_schedule(
         return []
     try:
         return [observe(candidate, reference, "float64", deadline, script)._replace(name=SCHEDULED)]
-    except (TypeError, ValueError, AttributeError):  # it uses the schedule as a number
+    except (TypeError, ValueError, AttributeError):  # the optimizer uses the schedule as a number
         return []
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCORES = {"validation_accuracy": "validation accuracy", "validation_r2": "validation R²"}
-LEAST_FOR_A_BAND = 5  # members; fewer are drawn as lines only
+LEAST_FOR_A_BAND = 5  # fewer members are drawn as lines only
 MOST_LINES = 50  # members
 
 
@@ -68,7 +68,7 @@ def curves(
         panels[1].set(ylabel=SCORES[score])
         if score == "validation_accuracy":
             share_axis(panels[1], values)
-        elif np.nanmin(values, initial=0) < -1:  # the first epochs of a regression
+        elif np.nanmin(values, initial=0) < -1:  # R² of the first epochs may be far below 0
             panels[1].set_ylim(bottom=-1)
     for axes in panels:
         style(axes)

@@ -96,7 +96,7 @@ def spread(scores: np.ndarray, averaged: float, name: str = "accuracy", *, conte
 
     scores = np.asarray(scores, float)
     finite = scores[np.isfinite(scores)]
-    few = len(finite) < LEAST_FOR_BARS  # too few for bars
+    few = len(finite) < LEAST_FOR_BARS
     headline = "Members: their scores, and that of their average"
     figure = new_figure(1.5 if few else 2.8, headline, context)
     axes = figure.subplots()
@@ -104,7 +104,7 @@ def spread(scores: np.ndarray, averaged: float, name: str = "accuracy", *, conte
         axes.plot(finite, np.zeros_like(finite), "o", color=TRAIN, alpha=0.6, label="members", clip_on=False)
         axes.set_yticks([])
     else:
-        middle, half = (finite.max() + finite.min()) / 2, max(float(np.ptp(finite)) / 2, 1e-3)  # not 0
+        middle, half = (finite.max() + finite.min()) / 2, max(float(np.ptp(finite)) / 2, 1e-3)  # not 0, for bars
         bins = min(30, math.ceil(2 * math.sqrt(finite.size)))
         axes.hist(finite, bins=bins, range=(middle - half, middle + half), color=TRAIN, alpha=0.4, label="members")
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))

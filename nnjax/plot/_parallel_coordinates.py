@@ -13,7 +13,7 @@ from nnjax.plot._trials import Column, Rows, column_of, is_wide, log_steps, tria
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SPREAD = 0.04  # by which equal values are spread, so that all lines are visible
+SPREAD = 0.04  # equal values are spread by this much, so that all lines are visible
 GOLDEN = 0.6180339887
 
 

@@ -53,7 +53,7 @@ def write_records(path: str | Path, records: Sequence[Mapping[str, Any]], *, quo
     Args:
       path: the file.
       records: values by name of column.
-      quote_texts: put all strings in quotes, which tells a string such as NA from a missing value.
+      quote_texts: put all strings in quotes, which distinguishes a string such as NA from a missing value.
     """
     names = list(dict.fromkeys(name for record in records for name in record))
     text = io.StringIO()

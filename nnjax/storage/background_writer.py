@@ -72,7 +72,7 @@ def checkpoint_writer(folder: str | Path, keep: int = 3, *, write: bool = True) 
         nonlocal scores
         if not folder.is_dir():
             raise FileNotFoundError(f"the folder {folder} was deleted or moved")
-        _remove_partial_files(folder)  # first, because a full disk needs the space
+        _remove_partial_files(folder)  # first, to free space on a full disk
         scores = _intact_scores(folder) if scores is None else scores
         number = None if score is None or math.isnan(float(score)) else float(score)
         checkpoint.save(checkpoint.step_path(folder, step), tree, {**metadata, "step": step, "score": number})

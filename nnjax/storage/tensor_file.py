@@ -51,7 +51,7 @@ class Header(NamedTuple):
     dtypes: dict[str, str]  # original dtypes of the leaves that are stored with a different dtype
     empty: dict[str, str] | None  # subtrees without leaves, such as {"params/1": "()"}
     sequences: dict[str, str]  # nodes that are tuples or lists, such as {"params": "tuple"}
-    format: str  # such as "nnjax-checkpoint"
+    format: str  # name of the format, such as "nnjax-checkpoint"
     metadata: dict[str, Any]
 
 

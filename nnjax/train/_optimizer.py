@@ -51,7 +51,7 @@ def _explain_failure(opt_state: OptState) -> Iterator[None]:
         yield
     except Exception as error:
         nodes = [opt_state]
-        while nodes and not hasattr(nodes[0], "_fields"):  # the states of a chain
+        while nodes and not hasattr(nodes[0], "_fields"):  # the state of a chain is a tuple of states
             nodes = [part for node in nodes for part in (node if isinstance(node, tuple) else [])]
         names = [type(node).__name__ for node in nodes if hasattr(node, "_fields")] or [type(opt_state).__name__]
         state = ", ".join(names)

@@ -17,10 +17,10 @@ from nnjax.types import Params, PyTree, State
 class SavedRun(NamedTuple):
     """The networks in the folder of a run. For an ensemble every array has a leading axis (members, ...)."""
 
-    params: Params  # of the last step
+    params: Params  # parameters after the last step
     state: State
     best: Best | None  # the network with the lowest validation loss; None without validation
-    average: Params | None  # of the last step, by `Run(evaluation_params=…)`; None without it or in an unfinished run
+    average: Params | None  # the average by `Run(evaluation_params=…)`; None without it or in an unfinished run
 
 
 def load(out: str | Path) -> SavedRun:

@@ -43,8 +43,8 @@ class Plan(NamedTuple):
     members: int
     devices: str  # "2 × cpu, members over 2"
     memory: int  # free bytes of one device
-    fixed_bytes: dict[Strategy, int]  # on one device, for any number of members, including data
-    member_bytes: dict[Strategy, int]  # for each additional member, including a copy for saving
+    fixed_bytes: dict[Strategy, int]  # bytes on one device for any number of members, including data
+    member_bytes: dict[Strategy, int]  # bytes for each additional member, including a copy for saving
     fit: dict[Strategy, int]  # number of members that fit into memory
     seconds: dict[Strategy, float]  # measured time of one member's step; empty if not measured
     strategy: Strategy  # the faster one; without measurements, the one with which more members fit

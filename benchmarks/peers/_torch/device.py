@@ -7,7 +7,7 @@ import torch
 from benchmarks.jobs.definitions import Training
 
 ALL_THREADS = torch.get_num_threads()
-FEW_OPERATIONS = 2e7  # in a step; below, a second thread costs more time than it saves
+FEW_OPERATIONS = 2e7  # operations in a step, below which a second thread costs more time than it saves
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 torch.backends.cudnn.allow_tf32 = False  # all peers multiply in float32
 

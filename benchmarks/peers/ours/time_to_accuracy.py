@@ -62,7 +62,7 @@ def time_to_accuracy(job: TimeToAccuracy, form: str) -> Program:
         return Runs(runs.seed + 1, (*runs.ends, (epochs, mean)), accuracies, ts)
 
     def error(runs: Runs) -> float:
-        arrays = to_arrays(runs.networks)  # with an axis of folds
+        arrays = to_arrays(runs.networks)  # the arrays have a leading axis of folds
         return accuracy_error(job, examples, runs, [[array[f] for array in arrays] for f in range(len(arrays[0]))])
 
     return Program(

@@ -108,7 +108,7 @@ def _bindings(
 def _refuse_unbound(name: str, arguments: list[Argument]) -> None:
     """Raise for required arguments that are the loss or hyper-parameters."""
     roles = [argument.role for argument in arguments]
-    alone = _has_objective(roles) and not {"grads", "pairs", "state", ""} & set(roles)  # it may run the whole loop
+    alone = _has_objective(roles) and not {"grads", "pairs", "state", ""} & set(roles)  # may run the whole loop
     for argument in arguments:
         if argument.required and (argument.role == "loss" or (alone and argument.role in ("objective", "gradient"))):
             raise NotAnOptimizerError(

@@ -80,7 +80,7 @@ def _example(binding: Binding, mode: Mode, array: Callable[..., Any], seed: int)
 def _container(layout: Layout, params: PyTree, grads: PyTree) -> Any:
     container = layout.pack(jax.tree.map(lambda leaf: np.array(leaf) if isinstance(leaf, np.ndarray) else leaf, params))
     if layout.attach is not None:
-        layout.attach(container, params, jax.tree.map(np.array, grads))  # it may clear them
+        layout.attach(container, params, jax.tree.map(np.array, grads))  # a step may clear the gradients
     return container
 
 

@@ -25,7 +25,7 @@ class Place(NamedTuple):
     """Where an object keeps its parameters."""
 
     path: tuple[str, ...]  # attributes that lead to them; () if they are the container that was passed
-    layout: Layout  # of the value at this path
+    layout: Layout  # layout of the value at this path
     copies: bool = False  # True if a step returns a new object
 
 
@@ -109,7 +109,7 @@ def _adapter(
         if pack_grads is None:
             with no_gradients():
                 getattr(instance, method)(closure(container, params, grads))
-            result = None  # it returns the loss
+            result = None  # a step with a closure returns the loss
         else:
             result = _call(instance, method, container, layout, grads, pack_grads)
         if place.copies:

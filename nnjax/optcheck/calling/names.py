@@ -22,7 +22,7 @@ LAYER, LAYERS = ("layer", "lyr"), ("layers", "trainable_layers")  # objects that
 PAIRS = ("grads_and_vars", "gradients_and_variables", "grads_vars")
 OBJECTIVE = ("loss_fn", "loss_function", "value_fn", "objective", "f", "fn", "func", "obj", "fun", "obj_fn", "cost_fn")
 GRADIENT = ("grad_fn", "gradient_fn", "loss_grad", "grad_function")  # functions that return gradients
-VALUE = ("loss", "value", "loss_value", "cost")  # of the objective
+VALUE = ("loss", "value", "loss_value", "cost")  # value of the objective
 LOSS = ("closure", "batch", "data", "y", "targets", "xtrain", "x_train", "x_batch", "inputs")  # data are needed
 NUMBERS = (
     *("learning_rate", "lr", "step_size", "stepsize", "eta", "rate", "alpha", "learning_rate_init", "lrate"),

@@ -12,7 +12,7 @@ import numpy as np
 
 from nnjax.types import PyTree
 
-CURVATURE = 0.5  # h
+CURVATURE = 0.5  # the Hessian is h times the identity
 VALUE = 1.0  # f(θ_k)
 
 

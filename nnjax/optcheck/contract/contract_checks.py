@@ -202,7 +202,7 @@ def _check_repetition(adapter: Adapter, eager: list[PyTree]) -> list[Violation]:
     paths = changed_paths(leaf_bits(eager[:STEPS]), leaf_bits(_run(adapter, adapter.step)))
     if not paths:
         return []
-    where = paths[0].partition("/")[2]  # without the step
+    where = paths[0].partition("/")[2]  # the path without the step
     return [make_violation("not deterministic", where, "different updates for the same inputs", "the same bits")]
 
 
@@ -272,7 +272,7 @@ def _check_trees(adapter: Adapter, plain: list[Violation], can_jit: bool) -> Ite
         rules |= {violation.rule for violation in violations}
         if name == "empty leaves" and not new:
             new = run_check(name, lambda: _check_empty(adapter, params, grads[0]))  # noqa: B023
-        if name == "mixed dtypes":  # an optimizer that flattens its state has one dtype
+        if name == "mixed dtypes":  # a flattened state has only one dtype
             new = [violation._replace(severity="note") for violation in new]
         yield new
 

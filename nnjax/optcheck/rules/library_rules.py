@@ -24,7 +24,7 @@ ADAMAX = UpdateRule(first="ema", first_correction="t", second="largest with eps"
 NADAM = ADAM._replace(numerator="nadam")
 LION = UpdateRule(first="lion", sign="sign", decay="decoupled")
 MARS = ADAM._replace(variance="mars", clip="leaf norm", decay="decoupled")
-OPTAX_ADAFACTOR = AdafactorRule(factored="none")  # below 128 rows and columns
+OPTAX_ADAFACTOR = AdafactorRule(factored="none")  # what optax does below 128 rows or columns
 OPTAX_MUON = MuonRule(nesterov="corrected", scale="columns over rows")
 ADAN_HYPER = HyperParams(b1=0.98, b2=0.92, b3=0.99)
 MUON_HYPER = HyperParams(momentum=0.95)

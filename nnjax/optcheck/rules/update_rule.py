@@ -17,7 +17,7 @@ class UpdateRule(NamedTuple):
     The defaults are those of gradient descent.
     """
 
-    rounding: str = "none"  # of gradients
+    rounding: str = "none"  # rounding of the gradients
     variance: str = "none"
     centre: str = "none"
     clip: str = "none"
@@ -87,7 +87,7 @@ class Inputs(NamedTuple):
     leaf: np.ndarray  # (elements,), index of the leaf
     leaf_count: int
     row: np.ndarray  # (elements,), index of the row of a leaf with at least 2 dimensions, else -1
-    shapes: tuple[tuple[int, ...], ...] = ()  # of the leaves, by their index
+    shapes: tuple[tuple[int, ...], ...] = ()  # shapes of the leaves, by their index
 
 
 class State(NamedTuple):

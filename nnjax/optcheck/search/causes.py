@@ -86,7 +86,7 @@ def causes_of(
         for place, old, new in edits_between(reference.rule, candidate.rule)
     ]
     if any(cause.place == RULE for cause in causes):
-        return tuple(causes)  # numbers of different rules do not compare
+        return tuple(causes)  # numbers of different rules cannot be compared
     ours, theirs = set(hyper_names(candidate.rule)), set(hyper_names(reference.rule))
     both = ours & theirs | {"first_start", "second_start", "eps_root", "momentum_decay"}
     for name, text in HYPER_NAMES.items():

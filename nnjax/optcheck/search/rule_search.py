@@ -316,7 +316,7 @@ def _simplest(matches: list[Attempt], start: Formula, target: Target) -> list[At
     """
     same_family = [match for match in matches if type(match.formula.rule) is type(start.rule)]
     if not same_family:
-        return matches[:1]  # a different rule is one cause; its variants are not further ones
+        return matches[:1]  # a different rule is one cause; its variants add nothing
     matches = [match._replace(formula=_simplify(match.formula, start, target)) for match in same_family]
     ties = [tie for match in matches for tie in _ties(match, target)]
     ties += [tie for match in ties for tie in _ties(match, target, "decay")]
@@ -347,7 +347,7 @@ def _simplify(formula: Formula, start: Formula, target: Target) -> Formula:
 
 
 def _ties(match: Attempt, target: Target, place: str = "") -> Iterator[Attempt]:
-    """Yield the neighbours that produce the same updates: all of them, or only changes at one place."""
+    """Yield the neighbours that produce the same updates, of all places or of a single place."""
     for edits, rule in neighbours(match.formula.rule):
         if hyper_names(rule) != hyper_names(match.formula.rule) or place not in ("", edits[0].place):
             continue

@@ -141,7 +141,7 @@ def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n
     assert until is not None
     assert ensemble.block is not None
     block = ensemble.block
-    lockstep = ensemble.lockstep  # then all members must share one loop counter
+    lockstep = ensemble.lockstep  # if true, all members must share one loop counter
     table = None if rows is None or positions is not None else jnp.asarray(rows.table)
 
     def continues(fs: FitState) -> Array:

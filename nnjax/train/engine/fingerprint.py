@@ -104,7 +104,7 @@ def sampler_digest(run: Trainable, members: Members, n_examples: int) -> str:
 def _program_digest(function: Callable[..., PyTree], *arguments: Any) -> str:
     """Return a digest of the function's program as JAX traces it."""
     jaxpr = jax.make_jaxpr(function)(*arguments)
-    text = re.sub(r"0x[0-9a-f]+|<function .*?>", "", str(jaxpr))  # addresses differ between processes
+    text = re.sub(r"0x[0-9a-f]+|<function .*?>", "", str(jaxpr))  # memory addresses differ between processes
     return hashlib.sha256(f"{text} {digest(list(_constants(jaxpr)))}".encode()).hexdigest()[:16]
 
 

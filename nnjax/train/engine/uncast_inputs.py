@@ -32,7 +32,7 @@ def uncast_inputs(run: Trainable, key: Key, data: Any, name: str = "data") -> fr
 
 def _stored_shapes(data: Any, name: str) -> Data | None:
     """Return the shapes and dtypes of the data before any cast; None if no leaf of x is uint8 or boolean."""
-    gather: Any = getattr(data, "gather", None)  # of a source that is already checked
+    gather: Any = getattr(data, "gather", None)  # the `gather` of a source that is already checked
     stored = gather.first if isinstance(gather, CheckedGather) else None if data is None else as_data(data, name)
     if stored is None:
         return None

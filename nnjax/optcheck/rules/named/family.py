@@ -26,7 +26,7 @@ class Family(NamedTuple):
 
     name: str
     choices: dict[str, dict[str, str]]  # place -> choice -> description
-    hyper_names: Callable[[Any], list[str]]  # of a rule
+    hyper_names: Callable[[Any], list[str]]  # names of the hyper-parameters of a rule
     step: Callable[[Any, HyperParams, Memory, Step], tuple[np.ndarray, Memory]]  # -> (update, memory)
     equations: Callable[[Formula], list[str]]
     is_relevant: Callable[[Any, str], bool] = lambda rule, place: True

@@ -68,7 +68,7 @@ def _step(rule: ScheduleFreeRule, h: HyperParams, memory: Memory, s: Step) -> tu
     if rule.second != "none":
         v = h.b2 * v + (1 - h.b2) * s.g**2
         d = divide(d, root_of(v / (1 - h.b2**s.t) if rule.correction == "t" else v, rule.eps, h))
-    weight = np.maximum(memory.get("largest", 0.0), s.rate) ** 2  # of the largest rate so far
+    weight = np.maximum(memory.get("largest", 0.0), s.rate) ** 2  # the largest rate so far, squared
     total = total + weight
     share = {
         "1/t": weight / total, "1/(t + 1)": 1 / (s.t + 1), "2/(t + 1)": 2 / (s.t + 1), "constant": 1 - h.b1,

@@ -228,7 +228,7 @@ def _advance_function(job: Job) -> Callable[[FitState, PyTree, np.ndarray, np.nd
     gather, size = gatherer(job, job.data, threading.Event())
 
     def advance(fs: FitState, hyper: PyTree, step: np.ndarray, until: np.ndarray) -> tuple[FitState, MemberStatus]:
-        while True:  # without steps once, too, for the status
+        while True:  # runs at least once, even without steps, to get the status
             limit = np.minimum(until, step + size)
             fs, status = chunk(fs, hyper, step, limit, to_device(ensemble, gather(step, limit)))
             if (limit == until).all():

@@ -39,7 +39,7 @@ def move_members(
       ensemble: the runs.
       fs: (members, ...) the states before the decision; their memory is reused.
       source: (members,) the member whose state each member takes.
-      fresh: (members,) bool, True where a state is drawn instead.
+      fresh: (members,) bool, True where a new state is initialised instead.
       keys: (members,) the keys of the runs.
       hyper: (members, ...) the hyper-parameters after the decision.
       data: one example, for shapes.

@@ -9,7 +9,7 @@ from nnjax.train.engine.search.schedule import Ledger, Method, Schedule, random_
 
 
 def propose(schedule: Schedule, ledger: Ledger, trial: int) -> np.ndarray:
-    """Return a point of the unit cube that is drawn uniformly."""
+    """Draw a point uniformly from the unit cube."""
     return random_units(schedule, trial)
 
 

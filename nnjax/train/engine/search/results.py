@@ -38,10 +38,10 @@ class Found(NamedTuple):
 class Group(NamedTuple):
     """The trials of one structure."""
 
-    make_run: Callable[[dict[str, Any]], Trainable]  # from the traced numbers
+    make_run: Callable[[dict[str, Any]], Trainable]  # builds a run from the traced numbers
     fixed: tuple[tuple[str, Any], ...]  # the settings that are the same in the whole group
-    names: tuple[str, ...]  # of the dimensions
-    epochs: tuple[float, ...]  # of the rungs
+    names: tuple[str, ...]  # names of the dimensions
+    epochs: tuple[float, ...]  # epochs of the rungs
     schedule: Schedule
     ledger: Ledger
     numbers: np.ndarray  # (trials,) the number of each trial in the whole search
@@ -51,7 +51,7 @@ class Group(NamedTuple):
 class Place(NamedTuple):
     """The rank of a trial: sorted ascending, the best comes first."""
 
-    score: float  # infinite for a trial without a place
+    score: float  # infinite for a trial that is not ranked
     number: int
 
 

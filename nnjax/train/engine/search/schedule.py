@@ -140,7 +140,7 @@ def is_due(schedule: Schedule, state: SearchState, until: np.ndarray) -> np.ndar
 def next_state(
     schedule: Schedule, state: SearchState, until: np.ndarray, logs: dict[str, np.ndarray], diverged: np.ndarray
 ) -> tuple[SearchState, Moves]:
-    """Return the state after the decision at the end of a round, and what happens to the networks.
+    """Return the state after the decision at the end of a round, and the moves of the networks.
 
     Args:
       schedule: the schedule.
