@@ -5,11 +5,12 @@ import os
 import platform
 import stat
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
 import jax
-from jax._src import xla_bridge  # JAX has no public function that says whether it has started
+from jax._src import compilation_cache, xla_bridge  # JAX has no public functions for what is needed of these two
 
 SHORTEST = 0.1  # programs that compile for at least this many seconds are kept
 FLAG = "--xla_gpu_deterministic_ops=true"
@@ -25,7 +26,8 @@ def reproducible(cache: str | Path | None = None) -> Path:
 
     A compiled program is code that runs. The folder therefore belongs to the user alone (mode 0700), and each kind of
     machine, by its processor's features, has its own folder. It may be deleted at any time. Programs that compile
-    in less than 0.1 s, which are single operations, are not kept.
+    in less than 0.1 s, which are single operations, are not kept. Truncated files, which a killed process leaves, are
+    removed, because JAX would warn of them at each start and not replace them.
 
     Args:
       cache: the folder of compiled programs; None for `$JAX_COMPILATION_CACHE_DIR`, or `nnjax/compiled` in the user's
@@ -50,6 +52,7 @@ def reproducible(cache: str | Path | None = None) -> Path:
     chosen = cache or os.environ.get("JAX_COMPILATION_CACHE_DIR")
     folder = Path(chosen).expanduser() if chosen else _user_folder()
     _make_private(folder)
+    _remove_truncated(folder)
     flags = os.environ.get("XLA_FLAGS", "")
     if FLAG.partition("=")[0] not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {FLAG}".strip()
@@ -104,3 +107,21 @@ def _make_private(folder: Path) -> None:
             f"reproducible: others may write to {folder}, and compiled programs are code that runs; pass another "
             "cache=, or chmod 700 it"
         )
+
+
+def _remove_truncated(folder: Path) -> None:
+    """Remove the truncated programs among those written since the last check."""
+    checked = folder / "checked"  # its time is that of the last check
+    since = checked.stat().st_mtime if checked.exists() else 0.0
+    with suppress(OSError):  # a folder that cannot be written to
+        checked.touch()
+    for path in folder.glob("*-cache"):
+        with suppress(OSError):  # another process may remove it, too
+            if path.stat().st_mtime < since:
+                continue
+            try:
+                compilation_cache.decompress_executable(path.read_bytes())
+            except OSError:
+                raise
+            except Exception:  # that of the library for compressed files that JAX found
+                path.unlink()

@@ -7,6 +7,8 @@ fix it.
 import difflib
 import inspect
 import math
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
@@ -16,6 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 
 T = TypeVar("T")
+
+
+def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
+    """Warn with the place of the user's call, which is the innermost one outside of nnjax."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("nnjax."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 @contextmanager

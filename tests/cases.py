@@ -27,6 +27,7 @@ class LayerCase(NamedTuple):
     random: bool = False  # whether it draws random numbers in training
     follows_dtype: bool = True  # whether it computes in the dtype of its input
     trained_gradient: bool = True  # whether the gradient in training sees all that depends on the parameters
+    moves: bool = True  # training changes the state, if there is any
     rtol: float = 2e-5  # relative tolerance for the dtype it computes in
 
 
@@ -100,6 +101,8 @@ LAYERS = [
     LayerCase("remat", nn.remat(nn.serial(nn.dense(3), jnp.tanh, nn.batch_norm())), (4, 3)),
     LayerCase("with_precision", nn.with_precision(nn.serial(nn.dense(3), nn.batch_norm())), (4, 3),
               follows_dtype=False, rtol=5e-2),
+    LayerCase("frozen", nn.frozen(nn.serial(nn.dense(3), jnp.tanh, nn.batch_norm(), nn.dropout(0.5))), (4, 3),
+              moves=False),
     LayerCase("rms_norm", nn.rms_norm(), (4, 3)),
     LayerCase("rms_norm, positions", nn.rms_norm(eps=1e-3), (4, 2, 3)),
     LayerCase("group_norm", nn.group_norm(2), (4, 2, 3, 4)),

@@ -172,7 +172,7 @@ BUILT = [
 JOINED = [
     *(Row(f"{name}(layer)", lambda v, join=join: use(join(v)), LAYERS)
       for name, join in {
-          "serial": nn.serial, "residual": nn.residual, "concat": nn.concat, "remat": nn.remat,
+          "serial": nn.serial, "residual": nn.residual, "concat": nn.concat, "remat": nn.remat, "frozen": nn.frozen,
           "branch": lambda v: nn.branch(v, merge=sum), "repeat": lambda v: nn.repeat(2, v),
           "with_precision": nn.with_precision, "as_layer": nn.as_layer, "summary": lambda v: nn.summary(v, x),
       }.items()),

@@ -169,6 +169,20 @@ def test_a_run_without_data_gets_a_batch_without_arrays():
     np.testing.assert_allclose(result.ts.params, 1 - 0.1 * np.ones(2))  # each has half of the weight
 
 
+def test_validation_of_a_run_without_data_says_what_to_do():
+    with pytest.raises(ValueError, match="one number per example") as caught:
+        train.fit(WITHOUT_DATA, steps=3, validation=(jnp.ones((5, 1)), None))
+    assert any("omit validation=, and compute scores in a callback" in note for note in caught.value.__notes__)
+    scores = []
+
+    def callback(ts, record):
+        scores.append(float(WITHOUT_DATA.evaluate(ts)["loss"]))
+
+    train.fit(WITHOUT_DATA, steps=200, callbacks=[callback])
+    assert len(scores) == 2
+    assert scores[1] < scores[0]
+
+
 def test_runs_without_data_are_swept_compared_planned_and_replayed():
     def make(hyper):
         return train.Run(WITHOUT_DATA.net, objective=fitted_curve, optimizer=optim.adam(hyper["rate"]), batch_size=None)

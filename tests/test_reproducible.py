@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,17 @@ def test_flags_are_set_and_programs_are_kept_for_the_user_alone(tmp_path):
     again = run(SCRIPT, tmp_path, XLA_FLAGS="--xla_cpu_multi_thread_eigen=false")
     assert again.stdout == first.stdout
     assert {name for name in os.listdir(folder) if name.endswith("-cache")} == kept  # nothing was compiled
+
+
+def test_a_program_that_a_killed_process_left_truncated_is_replaced(tmp_path):
+    first = run(SCRIPT, tmp_path)
+    (entry,) = Path(first.stdout.splitlines()[0]).glob("jit__lambda*-cache")
+    content = entry.read_bytes()
+    entry.write_bytes(content[: len(content) // 2])
+    again = run(SCRIPT, tmp_path)
+    assert again.stdout == first.stdout
+    assert "Error reading persistent compilation cache entry" not in again.stderr
+    assert len(entry.read_bytes()) == pytest.approx(len(content), rel=0.01)  # with the seconds it took to compile
 
 
 def test_the_user_chooses_the_folder(tmp_path):

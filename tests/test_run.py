@@ -287,6 +287,27 @@ def test_modules_of_other_libraries_are_refused_with_the_way_to_use_them():
         nn.serial(torch.nn.Linear(2, 2))
 
 
+def test_modules_whose_weights_nothing_would_train_are_refused():
+    nnx, eqx = pytest.importorskip("flax.nnx"), pytest.importorskip("equinox")
+
+    class Mine(nnx.Module):
+        def __call__(self, x):
+            return x
+
+    for module in (nnx.Linear(2, 2, rngs=nnx.Rngs(0)), Mine()):
+        with pytest.raises(
+            TypeError, match=rf"Run: {type(module).__name__} is an nnx module.*interop\.flax\.from_nnx\(lam"
+        ):
+            train.Run(module, losses.squared_error, optim.sgd(0.1), batch_size=2)
+    linear = eqx.nn.Linear(2, 2, key=jax.random.key(0))
+    with pytest.raises(
+        TypeError, match=r"serial: Linear is a module of Equinox.*interop\.equinox\.from_module\(lambda key"
+    ):
+        nn.serial(linear)
+    for function in (eqx.nn.Lambda(jax.nn.relu), eqx.filter_jit(jax.nn.relu), nnx.relu, nnx.jit(nnx.relu)):
+        assert nn.serial(function).apply(((),), ((),), jnp.array([-1.0, 2.0]), train=True)[0].tolist() == [0, 2]
+
+
 def test_a_train_state_in_place_of_parameters_is_named():
     run = make_run(PLAIN, optim.adam(0.1))
     ts = run.init(jax.random.key(0), DATA)

@@ -19,6 +19,7 @@ from nnjax.nn.conv_transpose import conv_transpose
 from nnjax.nn.dense import dense
 from nnjax.nn.dropout import drop_path, dropout, spatial_dropout
 from nnjax.nn.embedding import embedding
+from nnjax.nn.frozen import frozen
 from nnjax.nn.gated import gated_dense, maxout
 from nnjax.nn.group_norm import group_norm, instance_norm
 from nnjax.nn.initializers import initializer_for
@@ -63,6 +64,7 @@ __all__ = [
     "embedding",
     "first_features",
     "flatten",
+    "frozen",
     "gated_dense",
     "global_avg_pool",
     "group_norm",

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import jax
+
 from nnjax import checks
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
@@ -49,13 +51,25 @@ def checked_layer(where: str, layer: LayerLike) -> Layer:
 
 
 def refuse_module(where: str, layer: Any) -> None:
-    """Raise TypeError for modules of other libraries that JAX cannot call, with the way to use them."""
-    libraries = {kind.__module__.partition(".")[0] for kind in type(layer).__mro__}
+    """Raise TypeError for modules of other libraries, with the way to use them."""
+    classes = [(kind.__module__, kind.__name__) for kind in type(layer).__mro__]
+    libraries = {module.partition(".")[0] for module, _ in classes}
     name = type(layer).__name__
     if "torch" in libraries:
         raise TypeError(f"{where}: {name} is a module of PyTorch; interop.torch.import_weights copies its weights")
     if "flax" in libraries and hasattr(layer, "bind"):
         raise TypeError(f"{where}: {name} is a module of Flax; wrap it, as in interop.flax.from_linen({name}(…))")
+    # As functions, these would be called with weights that nothing trains
+    if any(module.startswith("flax.nnx") and kind == "Module" for module, kind in classes):
+        raise TypeError(
+            f"{where}: {name} is an nnx module of Flax; pass a function that builds it, as in "
+            f"interop.flax.from_nnx(lambda rngs: {name}(…, rngs=rngs))"
+        )
+    if "equinox" in libraries and any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(layer)):
+        raise TypeError(
+            f"{where}: {name} is a module of Equinox with weights; pass a function that builds it, as in "
+            f"interop.equinox.from_module(lambda key: {name}(…, key=key))"
+        )
 
 
 def identity() -> Layer:

@@ -1,6 +1,5 @@
 """Train a run, or an ensemble of runs, to its end."""
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -259,10 +258,9 @@ def _warn_all_skipped(job: Job, logs: Logs) -> None:
     members = job.first + np.flatnonzero(np.where(np.isnan(skipped), 1, skipped).all(1))
     if members.size:
         place = f" of members {', '.join(map(str, members[:10]))}{' …' * (members.size > 10)}" if job.numbered else ""
-        warnings.warn(
+        checks.warn(
             f"fit: all steps{place} were skipped, because no loss or gradient was finite; check the data and the loss",
             RuntimeWarning,
-            stacklevel=4,
         )
 
 
@@ -304,9 +302,7 @@ def _member_keys(key: Key, members: int | None) -> tuple[Key, int | None]:
         return (key[None], None) if members is None else (jax.random.split(key, members), members)
     members = _agreed_members("keys", len(key), members)
     if len(np.unique(jax.random.key_data(key), axis=0)) < members:
-        warnings.warn(
-            "fit: members share a key, so they are the same network; use jax.random.split(key, members)", stacklevel=4
-        )
+        checks.warn("fit: members share a key, so they are the same network; use jax.random.split(key, members)")
     return key, members
 
 

@@ -1,7 +1,6 @@
 """The host's loop over chunks of steps: validation, saving, callbacks, progress. It never changes a result."""
 
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnjax import checks
 from nnjax.data import Source
 from nnjax.train.engine import prefetch
 from nnjax.train.engine.device_loop import CAPACITY, Block, MemberArgs, Status, train_chunk, validate
@@ -363,4 +363,4 @@ def _warn_diverged(job: Job, diverged: np.ndarray, losses: np.ndarray, done: np.
     for i in np.flatnonzero(diverged >= done):
         step = int(diverged[i])
         member = job.first + int(i) if job.numbered else None
-        warnings.warn(DivergedWarning(step, float(losses[i, step - done[i]]), member), stacklevel=5)
+        checks.warn(DivergedWarning(step, float(losses[i, step - done[i]]), member))

@@ -1,7 +1,6 @@
 """Make a job: check the arguments of a run together, and compute when its epochs end."""
 
 import math
-import warnings
 from inspect import signature
 from typing import Any
 
@@ -16,11 +15,17 @@ from nnjax.data._batches import is_batches
 from nnjax.nn import as_layer
 from nnjax.train.engine.ensemble import Ensemble, index_tree
 from nnjax.train.engine.job import EPOCH_STEPS, Job, Members
+from nnjax.train.engine.last_activation import activation_of, ends_in
 from nnjax.train.engine.options import FitOptions
 from nnjax.train.engine.uncast_inputs import uncast_inputs
 from nnjax.train.folds import Folds, Rows, check_rows
 from nnjax.train.run import NO_DATA, Run
 from nnjax.types import Data, Key, PyTree, Trainable
+
+VALIDATED_WITHOUT_DATA = (
+    "in evaluation on validation=, although the batch is Data((), ()) in the steps of a run without data; omit "
+    "validation=, and compute scores in a callback, which gets the state"
+)
 
 
 def make_job(
@@ -58,6 +63,9 @@ def make_job(
     held_out = validation
     if validation is not None:
         held_out = validate(validation, "validation", keep=uncast_inputs(run, keys[0], validation, "validation"))
+        if data is NO_DATA:
+            with checks.located(VALIDATED_WITHOUT_DATA):
+                jax.eval_shape(lambda: run.evaluate(run.init(keys[0], NO_DATA), held_out))
     in_order = isinstance(data, Source) and data.in_order
     counts = np.full(len(keys), EPOCH_STEPS * (run.batch_size or 1) if in_order else n_rows(data))
     rows = held_out_rows = None
@@ -75,10 +83,9 @@ def make_job(
             "rows; set a batch size, or use folds of equal size"
         )
     if (run.batch_size or 0) > counts.min():
-        warnings.warn(
+        checks.warn(
             f"fit: batch_size {run.batch_size} is larger than the {counts.min()} examples, so a batch covers several "
             "epochs",
-            stacklevel=4,
         )
     if not isinstance(data, Source):
         _check_weights("training", data.weights, rows)
@@ -106,10 +113,9 @@ def _warn_of_unused_rows(folds: Folds, n: int) -> None:
     used = np.unique(np.concatenate(parts[0]))
     first_rows = np.arange(len(used))
     if len(used) < n and all(np.array_equal(np.unique(np.concatenate(part)), first_rows) for part in parts):
-        warnings.warn(
+        checks.warn(
             f"fit: the folds are of rows 0 … {len(used) - 1}, but the data have {n}; the others are not used. Make the "
             f"folds with n={n}",
-            stacklevel=4,
         )
 
 
@@ -241,20 +247,35 @@ def _check_generator(ensemble: Ensemble, keys: Key) -> None:
 
 
 def _check_labels(job: Job) -> Job:
-    """Check that the labels are valid for the loss; for others the program would return NaN or a meaningless number.
+    """Check that the labels and the network's last layer are valid for the loss.
+
+    For other labels the program would return NaN or a meaningless number.
 
     The labels of a source are checked when they are gathered, batch by batch. Labels of an objective are not checked,
     because its use of them is unknown.
     """
     run = job.ensemble.run(index_tree(job.members.hyper, 0))
-    if not isinstance(run, Run) or run.loss is None:
+    if not isinstance(run, Run) or run.loss is None or job.data is NO_DATA:
         return job
     net = as_layer(run.net)
 
-    def predict(x: PyTree) -> PyTree:
+    @jax.jit  # traced once for all checks
+    def first_output(x: PyTree) -> PyTree:
         params, state = net.init(job.members.keys[0], x)
         return net.apply(params, state, x, train=False)[0]
 
+    def first_row(x: PyTree) -> PyTree:
+        return jax.tree.map(lambda a: a[:1], x)
+
+    def predict(x: PyTree) -> PyTree:
+        return first_output(first_row(x))
+
+    function = activation_of(run.loss)
+    if function and ends_in(function, first_output.trace(jax.eval_shape(first_row, sample(job.data).x)).jaxpr.jaxpr):
+        checks.warn(
+            f"fit: {net.name} ends in a {function}, but the loss takes logits and applies the {function} itself; "
+            f"remove the last layer, and apply the {function} to the outputs of predict",
+        )
     if job.held_out is not None:
         check_labels(job.held_out, run.loss, predict, "validation")
     return job._replace(data=check_labels(job.data, run.loss, predict))

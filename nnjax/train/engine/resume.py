@@ -1,6 +1,5 @@
 """The checkpoints of a `fit`: write them, and continue a run from the latest one."""
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnjax import checks
 from nnjax.storage import background_writer, checkpoint
 from nnjax.storage.json_file import check_kind
 from nnjax.storage.paths import write_elsewhere
@@ -117,11 +117,10 @@ def _save_elsewhere(folder: Path, tree: PyTree, metadata: dict[str, Any], error:
         new_folder, _ = write_elsewhere(folder.parent if group else folder, write)
     except OSError:
         raise error from None
-    warnings.warn(
+    checks.warn(
         f"fit: {folder} cannot be written ({error}), so the checkpoint of step {metadata['step']} is saved in "
         f"{new_folder}, from which resume=True continues",
         RuntimeWarning,
-        stacklevel=2,
     )
     return new_folder
 

@@ -1,9 +1,9 @@
 """The file with the networks of a finished run, which `train.load` reads."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
+from nnjax import checks
 from nnjax.storage import tensor_file
 from nnjax.storage.atomic_write import write_file
 from nnjax.train.engine.fit_state import Best
@@ -26,4 +26,4 @@ def save_weights(folder: Path, ts: TrainState, best: Best | None, average: Param
     try:
         write_file(folder / WEIGHTS, *tensor_file.serialize(tree, "nnjax-weights", {}))
     except OSError as error:
-        warnings.warn(f"fit: {folder / WEIGHTS} cannot be written ({error})", RuntimeWarning, stacklevel=2)
+        checks.warn(f"fit: {folder / WEIGHTS} cannot be written ({error})", RuntimeWarning)
