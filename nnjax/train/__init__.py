@@ -12,6 +12,7 @@ from nnjax.train.load import SavedRun, load
 from nnjax.train.objective import objective_of
 from nnjax.train.plan import Plan, plan
 from nnjax.train.replay import Replay, replay
+from nnjax.train.replay_trial import TrialReplay, replay_trial
 from nnjax.train.result import Result
 from nnjax.train.run import Run
 from nnjax.train.search import Search, search
@@ -38,6 +39,7 @@ __all__ = [
     "Search",
     "Seconds",
     "Sweep",
+    "TrialReplay",
     "bootstrap",
     "choice",
     "compare",
@@ -54,6 +56,7 @@ __all__ = [
     "plan",
     "random_search",
     "replay",
+    "replay_trial",
     "search",
     "structure",
     "sweep",

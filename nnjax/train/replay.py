@@ -206,7 +206,7 @@ def _first_bad_step(group: _Group, until: int) -> Replay | None:
             last = snapshot(job.ensemble, after)
         else:
             return None
-    return _make_replay(job, last, int(np.flatnonzero(bad)[0]))
+    return make_replay(job, last, int(np.flatnonzero(bad)[0]))
 
 
 def _member_replays(group: _Group, step: int) -> tuple[int, Iterator[Replay]]:
@@ -218,7 +218,7 @@ def _member_replays(group: _Group, step: int) -> tuple[int, Iterator[Replay]]:
     state = last[0] if last else snapshot(job.ensemble, fs)
     taken, diverged = np.asarray(state.train.step), np.asarray(state.diverged >= 0)
     ready = [i for i in indices if taken[i] == step and not diverged[i] and step < job.members.ends[i, -1]]
-    return int(taken[indices].max()), (_make_replay(job, state, i) for i in ready)
+    return int(taken[indices].max()), (make_replay(job, state, i) for i in ready)
 
 
 def _start(group: _Group, job: Job, *, step: int | None) -> FitState:
@@ -272,7 +272,7 @@ def _states(job: Job, fs: FitState, until: int, stride: int) -> Iterator[tuple[F
             yield fs, done
 
 
-def _make_replay(job: Job, fs: FitState, i: int) -> Replay:
+def make_replay(job: Job, fs: FitState, i: int) -> Replay:
     """Return the replay of member i's next step after a state."""
     ts, run = index_tree(fs.train, i), job.ensemble.run(index_tree(job.members.hyper, i))
     own = job.members.rows

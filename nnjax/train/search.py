@@ -203,11 +203,11 @@ def search(
             hyper_of(schedule, names, state),
             data,
             options=FitOptions(epochs=epochs[-1], validate_every=2**31 - 1),
-            folds=None if folds is None else Folds(*(_repeat_rows(rows, schedule.slots) for rows in folds)),
+            folds=None if folds is None else Folds(*(repeat_rows(rows, schedule.slots) for rows in folds)),
             validation=validation,
         )
         _check_score(job, score)
-        schedule = schedule._replace(ends=_rung_steps(job, epochs, replicates))
+        schedule = schedule._replace(ends=rung_steps(job, epochs, replicates))
         begun = sum(len(group.numbers) for group in groups.values())
         numbers = np.arange(begun, begun + count)
         numbers = numbers if earlier is None else np.concatenate([earlier.numbers, numbers])
@@ -278,7 +278,7 @@ def _check_arguments(
         raise ValueError(f"search: {reserved[0]!r} is a column of the table; rename the setting")
     for callback in checks.items("search", "callbacks", callbacks, "[f]"):
         checks.function_of("search", "callbacks", callback, "table")
-    return dimensions, _check_rungs(rungs)
+    return dimensions, check_rungs(rungs)
 
 
 def _check_scored(validation: Any, folds: Any, seeds: int) -> None:
@@ -308,7 +308,8 @@ def _check_layout(folder: Path, *, structured: bool, resume: bool) -> None:
         raise (ValueError if resume else FileExistsError)(message)
 
 
-def _check_rungs(rungs: Any) -> tuple[float, ...]:
+def check_rungs(rungs: Any) -> tuple[float, ...]:
+    """Return the epochs of the rungs as numbers, after checking them."""
     epochs = tuple(
         float(checks.in_range("search", "rungs", e, "(0, inf)"))
         for e in checks.items("search", "rungs", rungs, "(1, 3, 9, 27)")
@@ -318,11 +319,12 @@ def _check_rungs(rungs: Any) -> tuple[float, ...]:
     return epochs
 
 
-def _repeat_rows(rows: Rows, times: int) -> Rows:
+def repeat_rows(rows: Rows, times: int) -> Rows:
+    """Return the rows of the folds for several slots."""
     return Rows(np.tile(np.asarray(rows.table), (times, 1)), np.tile(np.asarray(rows.sizes), times))
 
 
-def _rung_steps(job: Job, epochs: Sequence[float], replicates: int) -> np.ndarray:
+def rung_steps(job: Job, epochs: Sequence[float], replicates: int) -> np.ndarray:
     """Return the step (replicates, rungs) at which each replicate of a trial reaches each rung."""
     rows, batch_size = job.members.rows, job.ensemble.run(index_tree(job.members.hyper, 0)).batch_size
     counts = [n_rows(job.data)] * replicates if rows is None else np.asarray(rows.sizes)[:replicates].tolist()

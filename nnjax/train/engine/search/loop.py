@@ -75,7 +75,7 @@ def run_search(
       earlier: the end of an earlier round of the same group; None in the first round.
     """
     start, ensemble, replicates = time.perf_counter(), job.ensemble, len(schedule.ends)
-    programs, advance = population_programs(job, replicates), _advance_function(job)
+    programs, advance = population_programs(job, replicates), advance_function(job)
     training = validating = 0.0
     saved_at = start
     with (
@@ -211,7 +211,7 @@ def _status_after(status: MemberStatus, moves: Moves, replicates: int) -> Member
     )
 
 
-def _advance_function(job: Job) -> Callable[[FitState, PyTree, np.ndarray, np.ndarray], tuple[FitState, MemberStatus]]:
+def advance_function(job: Job) -> Callable[[FitState, PyTree, np.ndarray, np.ndarray], tuple[FitState, MemberStatus]]:
     """Return `advance(fs, hyper, step, until)`, which takes the steps `step` … `until - 1` of each member."""
     ensemble, rows = job.ensemble, shard_members(job.ensemble, job.members.rows)
 
