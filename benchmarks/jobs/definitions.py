@@ -93,7 +93,7 @@ class Dispatch(NamedTuple):
 
     leaves: int
     size: int = 8
-    calls: int = 50  # calls of the jitted function in one call of the program
+    calls: int = 50  # calls to the jitted function in one call to the program
 
 
 class TimeToAccuracy(NamedTuple):

@@ -106,7 +106,7 @@ def _layer_step(job: Training, form: str, i: int, layer: Any) -> Any:
 
 
 def updates(job: Updates, form: str) -> Program:
-    """Read the gradients, read and write parameters and moments: each as one array, with hardly any arithmetic."""
+    """Read the gradients, read and write parameters and moments: each as one array, with almost no arithmetic."""
     params, both_grads = (jnp.asarray(np.concatenate(arrays, axis=-1)) for arrays in update_inputs(job))
     state = tuple(jnp.copy(params) for _ in range(1 + MOMENTS[job.rule]))
 

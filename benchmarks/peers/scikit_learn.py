@@ -61,7 +61,7 @@ def training(job: Training, form: str) -> Program:
 
 
 def setting_search(job: SettingSearch, form: str) -> Program:
-    """Search with HalvingRandomSearchCV over all cores; its trials begin anew at each rung."""
+    """Search with HalvingRandomSearchCV over all cores; trials restart at each rung."""
     split = split_rows(job)
     x, y = np.concatenate([split.x, split.held_out_x]), np.concatenate([split.y, split.held_out_y])
     held_out = PredefinedSplit(np.r_[np.full(len(split.x), -1), np.zeros(len(split.held_out_x), int)])

@@ -25,7 +25,7 @@ def permutation_importance(
 ) -> Importance:
     """Shuffle one column at a time among the test rows, and return the drop of the score.
 
-    Each repetition also draws the rows anew, with replacement (the bootstrap). So the spread over the repetitions
+    Each repetition also resamples the rows with replacement (the bootstrap). So the spread over the repetitions
     covers both sources of error: the shuffled order of a column, and the choice of the test rows.
 
     Args:

@@ -1,4 +1,4 @@
-"""Standard output and error that never end a run: what cannot be written is dropped, or replaced by similar letters."""
+"""Standard output and error that never end a run: failed writes are dropped, missing characters replaced."""
 
 import codecs
 import io
@@ -85,7 +85,7 @@ def _text(raw: Any, encoding: str, *, line_buffering: bool = True) -> io.TextIOW
 
 
 def _transliterate(error: UnicodeError) -> tuple[str, int]:
-    """Return similar ASCII letters for those that an encoding lacks, such as x for ×."""
+    """Return similar ASCII characters for those that an encoding lacks, such as x for ×."""
     assert isinstance(error, UnicodeEncodeError)
     letters = error.object[error.start : error.end]
     return "".join(SIMILAR.get(letter) or _ascii(letter) for letter in letters), error.end

@@ -1,4 +1,4 @@
-"""The receipt of a search: checksums of its files, its data and its best networks, and what the bits depend on."""
+"""The receipt of a search: checksums of its files, its data and its best networks, and what the result depends on."""
 
 import os
 from pathlib import Path

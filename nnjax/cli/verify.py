@@ -95,7 +95,7 @@ def verify_command(
 
 
 def _draw(path: Path, saved: receipt.Receipt, repeated: receipt.Receipt, apart: dict[str, float], context: str) -> None:
-    """Draw the differences of the first losses and of the weights, if there are equally many losses."""
+    """Draw the differences of the first losses and of the weights, if both runs have the same number of losses."""
     from nnjax import plot
 
     first, now = (np.array(losses["first_losses"], float) for losses in (saved, repeated))

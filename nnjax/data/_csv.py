@@ -148,7 +148,7 @@ class _Lines:
 
 
 def _find_separator(start: str, path: Path) -> str:
-    """Return the separator with equally many fields in all first lines; else the one with most fields in the header."""
+    """Return the separator with the same number of fields in all first lines, or the most fields in the header."""
     preferred = "\t" if ".tsv" in path.name.lower() else ","
     complete = start if len(start) < SNIFFED else start[: start.rfind("\n") + 1]
     best, best_score = preferred, (False, 1)

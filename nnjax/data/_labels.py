@@ -82,7 +82,7 @@ def _check_leaf(where: str, target: np.ndarray, rows: Rows, loss_of: Callable[[i
         return
     try:
         classes = next((size for size in sizes if _distinguishes(loss_of, size)), None)
-    except Exception:  # the run's own call of the loss raises it again, with its place
+    except Exception:  # the run calls the loss again, and its error names the place
         return
     if classes is None:
         return

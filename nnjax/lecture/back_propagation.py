@@ -1,9 +1,9 @@
 """Back-propagation: all derivatives in one sweep
 
-The chain rule gives the derivative of the loss by every parameter. Back-propagation applies
-it from the loss backwards, so that all derivatives together cost about as much as two or
-three forward passes, however many parameters there are. Forward mode goes from a parameter
-to the loss, and needs one pass for each parameter.
+The chain rule gives the derivative of the loss with respect to every parameter.
+Back-propagation applies it from the loss backwards, so that all derivatives together cost
+about as much as two or three forward passes, however many parameters there are. Forward
+mode goes from a parameter to the loss, and needs one pass for each parameter.
 
     δ₃ = ∂loss/∂y,   δₖ₋₁ = (Wₖᵀ δₖ) ⊙ ReLU′(zₖ₋₁),   ∂loss/∂Wₖ = δₖ hₖ₋₁ᵀ
 """

@@ -1,4 +1,4 @@
-"""Layers: a network is functions in a row
+"""Layers: a network is a chain of functions
 
 A layer is a vector of perceptrons that share their input, and its outputs are the inputs of
 the next layer. The forward pass computes one layer after the other, until the last one

@@ -1,8 +1,8 @@
 """Why ReLU: without it, depth is worth nothing
 
-A layer without activation is affine, and affine functions in a row are one affine function:
-three matrices multiply into one. So such a network draws one line, however deep it is. ReLU
-bends the function between the layers, and lines join to any border.
+A layer without activation is affine, and a chain of affine functions is again affine: three
+matrices multiply into one. So such a network draws one line, however deep it is. ReLU bends
+the function between the layers, and lines join to form any boundary.
 
     W₃ (W₂ (W₁ x + b₁) + b₂) + b₃ = W x + b,   W = W₃ W₂ W₁
 """

@@ -25,8 +25,9 @@ def repeat(n: int, block: LayerLike, *, unroll: int | None = None) -> Layer:
     Args:
       n: Number of copies.
       block: A layer whose output has the shape and dtype of its input.
-      unroll: Number of copies per iteration of the scan. An accelerator launches each iteration anew, so larger groups
-        run faster there, and take longer to compile. None for 1 on CPUs and 8 elsewhere (the 8 is not measured yet).
+      unroll: Number of copies per iteration of the scan. An accelerator launches each iteration separately, so larger
+        groups run faster there, and take longer to compile. None for 1 on CPUs and 8 elsewhere (the 8 is not measured
+        yet).
 
     Shapes: x (batch, ...) -> y, the same shape. Parameters and state are the block's, with a leading axis of n.
 

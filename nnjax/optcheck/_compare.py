@@ -55,7 +55,7 @@ def compare(
         optimizer from parameters, such as `lambda params: torch.optim.Adam(params)`; a function without arguments that
         makes a step function with its own state; a function that runs the whole loop, `adam(grad, x0, …)`. With
         `hparams`, a function that makes one of these. Parameters are a pytree; if the optimizer cannot take one, a flat
-        dict, a list, pairs `[(w, b), …]`, layers, one array, each leaf by itself, or tensors.
+        dict, a list, pairs `[(w, b), …]`, layers, one array, one leaf at a time, or tensors.
       reference: the same, or a name: "optax.adam", "nnjax.adam", "torch.optim.Adam", or a library's formula, such as
         "torch.adamw", "keras.rmsprop", "jax.example_libraries.adam".
       hparams: the arguments for functions that make optimizers, such as `dict(learning_rate=0.5, weight_decay=0.5)`;

@@ -40,7 +40,7 @@ def new_figure(height: float, headline: str, context: str = "", *, width: float 
     Args:
       height: height in inches, without the header.
       headline: what the picture shows, in bold.
-      context: data, settings and score, in smaller letters below; may be empty.
+      context: data, settings and score, in a smaller font below; may be empty.
       width: width in inches.
 
     Raises:
@@ -72,7 +72,7 @@ def header(figure: Figure) -> list[str]:
 
 
 def style(axes: Axes, *, grid: bool = True) -> None:
-    """Give axes the common look: no frame at the top and on the right, a faint grid, small letters."""
+    """Give axes the common look: no frame at the top and on the right, a faint grid, a small font."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=SMALL, which="both")
     axes.xaxis.label.set_fontsize(9)
@@ -131,7 +131,7 @@ def png(figure: Figure) -> bytes:
     """Return the figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # Letters that the font lacks are drawn as boxes; a warning for each would fill the terminal
+        # Characters that the font lacks are drawn as boxes; a warning for each would fill the terminal
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()

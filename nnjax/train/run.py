@@ -91,7 +91,7 @@ class Run:
         several heads, variational and adversarial objectives; see `types.Objective` and `train.objective_of`. The run
         then uses `init` of `net`, and its `apply` only for metrics and `predict`. The log is recorded for each step.
       batch_size: number of examples per step; None for the full batch in stored order, or for a run without data.
-      metrics: functions `(prediction, target, weights)` that `evaluate` computes besides the loss. They return a
+      metrics: functions `(prediction, target, weights)` that `evaluate` computes in addition to the loss. They return a
         number, an array, or a dict of numbers and arrays, which is recorded as "name/key".
       step_metrics: functions `(grads, updates, params) -> number` that are recorded for each step, such as
         `train.grad_norm`.

@@ -1,4 +1,4 @@
-"""Many calls of a jitted function of a tree of small arrays."""
+"""Many calls to a jitted function of a tree of small arrays."""
 
 from collections.abc import Callable
 from typing import Any

@@ -243,7 +243,7 @@ def _called(name: str, binding: Binding, mode: Mode) -> str:
         roles.append(f"{argument.name}={word}" if argument.keyword else word)
     text = f"{name}({', '.join(roles)})"
     text += f", on {binding.layout.name}" if binding.layout.name else ""
-    text += ", on each leaf by itself" if mode.per_leaf else ""
+    text += ", on one leaf at a time" if mode.per_leaf else ""
     text += {0: "", 1: ", on arrays of at least 1 dimension", 2: ", on matrices only"}[mode.ndim]
     if binding.start_text and binding.start_text not in ("None", "init="):
         text += f"; the state starts as {binding.start_text}"

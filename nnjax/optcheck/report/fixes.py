@@ -1,4 +1,4 @@
-"""Suggest changes to either side that make both optimizers equal. Calls of a library are printed only if they match."""
+"""Suggest changes to either side that make both optimizers equal. Library calls are printed only if they match."""
 
 import functools
 from typing import Any
@@ -23,7 +23,7 @@ MATRICES = "lambda params: jax.tree.map(lambda p: {test}, params)"
 
 
 def fixes(diagnosis: Diagnosis, observation: Observation, *, torch: bool, deadline: Deadline) -> tuple[str, ...]:
-    """Return what to change in the candidate, and a call of a library that reproduces the candidate, if there is one.
+    """Return what to change in the candidate, and a library call that reproduces the candidate, if there is one.
 
     Args:
       diagnosis: the explanation of the difference.

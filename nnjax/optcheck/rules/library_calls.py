@@ -1,4 +1,4 @@
-"""Write a formula as a call of optax or PyTorch that makes the same updates."""
+"""Write a formula as a call to optax or PyTorch that makes the same updates."""
 
 import ast
 import functools
@@ -148,7 +148,7 @@ def torch_call(formula: Formula) -> str | None:
 
 
 def _named_call(formula: Formula) -> str | None:
-    """Return the call of a rule that is named after its paper, or None if optax does not have its choices."""
+    """Return the call for a rule that is named after its paper, or None if optax lacks its choices."""
     rule, hyper = formula
     entry = next(((name, arguments) for known, name, arguments in NAMED if known == rule), None)
     if entry is None:

@@ -2,7 +2,7 @@
 
 All trials of the population reach a rung together. Those that are not among the best `keep` end there, and a new trial
 takes over the network and the optimizer's state of one of the best, drawn at random. There are as many donors as
-replaced trials, but at most as many as survive. Each number of a setting is drawn anew with probability 1/4, or else
+replaced trials, but at most as many as survive. Each number of a setting is redrawn with probability 1/4, or else
 multiplied by 0.8 or 1.2; a value of a list becomes its neighbour. Once all trials have begun, none is replaced.
 
 Source: Jaderberg et al. 2017, arXiv:1711.09846.
