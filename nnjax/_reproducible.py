@@ -123,5 +123,5 @@ def _remove_truncated(folder: Path) -> None:
                 compilation_cache.decompress_executable(path.read_bytes())
             except OSError:
                 raise
-            except Exception:  # that of the library for compressed files that JAX found
+            except Exception:  # the type depends on the compression library that JAX uses
                 path.unlink()

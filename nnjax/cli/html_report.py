@@ -28,16 +28,17 @@ CAPTIONS = {
     "below count the test rows; few rows make wide intervals.",
     "uncertain": "The test images that the network is least sure of. Red: misclassified.",
     "mistakes": "The misclassified test images, the most confident first. Look here for wrong labels.",
-    "first_layer": "What the hidden units of the first layer look for: red where bright pixels raise, blue where they "
-    "lower their sum. Weights that look like noise belong to pixels that are always dark, or to a network that was "
-    "trained briefly.",
-    "regions": "Which class is predicted for which values of the two features; pale where it is a close call.",
+    "first_layer": "What the hidden units of the first layer respond to: bright pixels raise a unit's input where it "
+    "is red, and lower it where it is blue. Weights that look like noise belong to pixels that are always dark, or to "
+    "a network that was trained briefly.",
+    "regions": "Which class is predicted for which values of the two features; pale where two classes are almost "
+    "equally probable.",
     "function": "The prediction over the only feature. Where there are no rows, it is a guess.",
     "importance": "How much the test score drops if the values of one column are shuffled among the rows. An interval "
     "that contains 0 means that the column may be useless. Columns with the same information share their importance.",
     "predictions": "Each test row's prediction against its true value.",
-    "residuals": "The errors over the predictions. A trend or a funnel means that something is left to learn, or that "
-    "some values are harder to predict than others.",
+    "residuals": "The errors against the predictions. A trend or a funnel means that something is left to learn, or "
+    "that some values are harder to predict than others.",
     "spread": "How much the score of one network depends on its seed, and what averaging gains.",
     "ensemble_size": "How accuracy and negative log-likelihood improve with the number of networks that are averaged.",
     "rejection": "The accuracy if the rows with the most uncertain predictions are left to a person.",

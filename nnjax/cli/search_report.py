@@ -19,8 +19,8 @@ from nnjax.storage.json_file import read_json
 
 MOST_ROWS = 200  # largest number of trials in the table
 CAPTIONS = {
-    "search": "The score of each trial over each setting; colours show how long it was trained. If the star is at an "
-    "end, extend the range. “explains” is the share of the variance of the first rung's scores.",
+    "search": "The score of each trial against each setting; colours show how long it was trained. If the star is at "
+    "an end, extend the range. “explains” is the share of the variance of the first rung's scores.",
     "progress": "The scores in the order in which the trials began, and the lowest one so far. If the line still falls "
     "at the end, more trials may find a better setting.",
     "importance": "How much each setting matters alone, for the first rung's scores. A bar below the line could be "

@@ -111,7 +111,7 @@ def trace(
 
 
 def _without_named_tuples(tree: PyTree) -> Any:
-    """Return the tree with tuples in place of NamedTuples, whose classes are unknown where the file is loaded."""
+    """Return the tree with tuples in place of NamedTuples, whose classes may not exist where the file is loaded."""
 
     def is_named(node: Any) -> bool:
         return isinstance(node, tuple) and hasattr(node, "_fields")

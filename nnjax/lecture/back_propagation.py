@@ -61,7 +61,7 @@ def run():
 
 
 def draw(table, backward, forward):
-    """Draw the cost over the number of parameters, and one gradient over the other."""
+    """Draw the cost against the number of parameters, and the two gradients."""
     left, right = panels(2)
     sizes, sweep_costs, forward_costs = zip(*table, strict=True)
     left.plot(sizes, forward_costs, "o-", color=RED, label="forward mode")

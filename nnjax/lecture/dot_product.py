@@ -43,7 +43,7 @@ def run():
 
 
 def draw(x, w, turned):
-    """Draw the products on top of each other, and the dot product over the angle."""
+    """Draw the products one above the other, and the dot product against the angle."""
     left, right = panels(2)
     products = w * x
     ends = products.cumsum()

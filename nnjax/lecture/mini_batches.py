@@ -63,7 +63,7 @@ def run():
 
 
 def draw(ws, curves, rough, exact):
-    """Draw the losses over the weight, and over the examples seen."""
+    """Draw the losses against the weight, and against the examples seen."""
     left, right = panels(2)
     left.plot(ws, curves.T, color=RED, linewidth=0.7, alpha=0.6)
     left.plot([], [], color=RED, linewidth=0.7, label="mini-batches of 4")

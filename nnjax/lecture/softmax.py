@@ -35,7 +35,7 @@ def run():
 
 
 def draw(x, bars, temperatures, curves):
-    """Draw the probabilities at three temperatures, and over the temperature."""
+    """Draw the probabilities at three temperatures, and against the temperature."""
     left, right = panels(2)
     for i, (T, p) in enumerate(bars.items()):
         places, colour = np.arange(4) + 0.27 * (i - 1), (BLUE, GREEN, RED)[i]

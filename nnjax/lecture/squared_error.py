@@ -45,7 +45,7 @@ def run():
 
 
 def draw(x, y, slopes, curve):
-    """Draw the squares of two lines, and the loss over the slope."""
+    """Draw the squares of two lines, and the loss against the slope."""
     one, two, right = panels(3, width=2.3, height=2.5)
     for axes, slope, colour in ((one, 0.3, RED), (two, slopes[curve.argmin()], BLUE)):
         for a, b in zip(x[:, 0], y[:, 0], strict=True):

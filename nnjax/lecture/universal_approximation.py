@@ -68,7 +68,7 @@ def run():
 
 
 def draw(x, built, numbers):
-    """Draw the networks built by hand, and the errors over the width."""
+    """Draw the networks built by hand, and the errors against the width."""
     left, right = panels(2)
     left.plot(x, np.sin(x), "--", color=INK, linewidth=1, label="sin x")
     for net, width, colour in zip(built[2:], (4, 8, 16), (RED, GREEN, BLUE), strict=False):
@@ -87,5 +87,5 @@ def draw(x, built, numbers):
     right.set_xscale("log", base=2)
     right.set_xticks(widths, widths)
     right.legend()
-    label(right, "error over the width", "hidden neurons", "largest error")
+    label(right, "error against the width", "hidden neurons", "largest error")
     return left, right

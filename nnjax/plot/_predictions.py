@@ -52,7 +52,7 @@ def predictions(
 
 
 def residuals(prediction: np.ndarray, target: np.ndarray, name: str, *, context: str = "") -> Figure:
-    """Plot the residuals, target minus prediction, over the predictions, and their distribution.
+    """Plot the residuals, target minus prediction, against the predictions, and their distribution.
 
     Groups of equal size show the mean of their residuals with its 95 % interval: if a group's interval
     misses zero, the predictions there are too low or too high on average.

@@ -1,4 +1,4 @@
-"""A search: the scores of all trials over each setting."""
+"""A search: the scores of all trials against each setting."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GOLDEN = 0.6180339887
 
 
 def search(table: Rows, names: Sequence[str], log: Sequence[str] = (), *, context: str = "") -> Figure:
-    """Plot the score of each trial over each setting; colours show how long it was trained.
+    """Plot the score of each trial against each setting; colours show how long it was trained.
 
     Each panel says how much of the variance of the logarithm of the first rung's scores its setting explains: all
     trials have one, so nothing is selected.
@@ -42,7 +42,7 @@ def search(table: Rows, names: Sequence[str], log: Sequence[str] = (), *, contex
     columns = min(2, len(names))
     rows = math.ceil(len(names) / columns)
     figure = new_figure(
-        PANEL * rows + 0.3, "Search: scores over each setting", context, width=max(WIDTH, 3.4 * columns)
+        PANEL * rows + 0.3, "Search: scores against each setting", context, width=max(WIDTH, 3.4 * columns)
     )
     for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, names, strict=False):
         x, labels = column_of(table, name)

@@ -169,7 +169,7 @@ class _Trained(NamedTuple):
 def _train(
     job: Job, parts: Sequence[_Part], ends: np.ndarray, hyper: Callable[[Mapping[str, Any]], PyTree], score: str
 ) -> _Trained:
-    """Train through the parts, and score at each rung of the last one."""
+    """Train all parts in sequence, and score at each rung of the last one."""
     replicates, sign = len(ends), -1.0 if score.startswith("-") else 1.0
     members = job.ensemble.members
     due = np.arange(members // replicates) == 0

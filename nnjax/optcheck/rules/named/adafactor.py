@@ -61,7 +61,7 @@ CHOICES = {
         "none": "steps are not multiplied by the size of the parameters",
     },
     "rate": {
-        "constant": "the learning rate is as given",
+        "constant": "the learning rate is used unchanged",
         "at most inverse root": "the learning rate is at most 1/√t (PyTorch)",
     },
     "first": {"none": "there is no first moment", "ema": "the first moment averages the steps"},

@@ -57,9 +57,9 @@ CHOICES = {
         "none": "steps are not multiplied by a factor of the shape",
     },
     "others": {
-        "nadam": "leaves that are no matrices follow Adam with Nesterov's correction (optax)",
-        "adam": "leaves that are no matrices follow Adam",
-        "momentum": "leaves that are no matrices follow the momentum",
+        "nadam": "leaves that are not matrices follow Adam with Nesterov's correction (optax)",
+        "adam": "leaves that are not matrices follow Adam",
+        "momentum": "leaves that are not matrices follow the momentum",
         "flattened": "leaves with more than two axes are flattened to matrices; vectors follow Adam",
     },
     "decay": DECAY,
