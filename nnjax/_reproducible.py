@@ -111,7 +111,7 @@ def _make_private(folder: Path) -> None:
 
 def _remove_truncated(folder: Path) -> None:
     """Remove the truncated programs among those written since the last check."""
-    checked = folder / "checked"  # its time is that of the last check
+    checked = folder / "checked"  # its modification time is the time of the last check
     since = checked.stat().st_mtime if checked.exists() else 0.0
     with suppress(OSError):  # a folder that cannot be written to
         checked.touch()

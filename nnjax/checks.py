@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
-    """Warn with the place of the user's call, which is the innermost one outside of nnjax."""
+    """Warn at the user's line: that of the innermost call outside of nnjax."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("nnjax."):
         frame, level = frame.f_back, level + 1

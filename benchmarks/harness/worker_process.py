@@ -21,7 +21,7 @@ class Contender(NamedTuple):
 
     @property
     def process(self) -> tuple[str, ...]:
-        """Return the key of its process: equal for all forms of a label that share one."""
+        """Return the key of its process; forms that share a process have the same key."""
         return (self.label, self.form) if self.apart else (self.label,)
 
 

@@ -47,7 +47,7 @@ app.command("optcheck", cls=optcheck.Command)(optcheck.optcheck_command)
 
 
 def main() -> None:
-    """Run the `nnjax` command. A mistake of the user ends with a message and exit code 2, not with a traceback.
+    """Run the `nnjax` command. User errors end with a message and exit code 2, not with a traceback.
 
     Output that cannot be written does not end a run, see `tolerant_output`.
     """

@@ -1,10 +1,10 @@
-"""One self-contained HTML page: no script and no other file; readable on a telephone and in the dark."""
+"""One self-contained HTML page, without scripts, with a layout for phones and a dark mode."""
 
 import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 
-WIDE = 900  # pixels of a picture that is scrolled on a narrow screen
+WIDE = 900  # pixels; wider pictures scroll on narrow screens
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --faint: #59636e; --page: #ffffff; --card: #f6f8fa; --line: #d1d9e0;
         --accent: #33618f; }
@@ -56,7 +56,7 @@ def header(title: str, *lines: str) -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """Return a section with a heading; empty parts are left out, and so is a section without any."""
+    """Return a section with a heading, without its empty parts; nothing if all are empty."""
     content = "\n".join(part for part in parts if part)
     return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>" if content else ""
 
@@ -67,7 +67,7 @@ def paragraph(text: str, *, faint: bool = False) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, strong: Iterable[int] = ()) -> str:
-    """Return a table of texts; columns of numbers, except for the first, are aligned on the right.
+    """Return a table of strings; columns of numbers, except for the first, are right-aligned.
 
     Args:
       header: names of the columns; empty for a table without a header.

@@ -21,7 +21,7 @@ PROCESS_LOST = 3  # exit code
 
 @contextmanager
 def explain(command: str, path: Path, save_settings: SaveSettings) -> Iterator[None]:
-    """Make errors, warnings and Ctrl-C inside the block say which command continues the run.
+    """Add the command that continues the run to errors, warnings and Ctrl-C inside the block.
 
     Args:
       command: name of the command, "train" or "sweep".
@@ -53,7 +53,7 @@ def explain(command: str, path: Path, save_settings: SaveSettings) -> Iterator[N
 
 @contextmanager
 def explain_divergence(path: Path | None) -> Iterator[None]:
-    """Add the options that may help to every warning inside the block about a diverged run.
+    """Add options that may help to all warnings of divergence inside the block.
 
     Args:
       path: folder of the run, for `nnjax replay`; None for a sweep, which cannot be replayed.

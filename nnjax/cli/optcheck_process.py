@@ -20,7 +20,7 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THRE
 
 
 def run(request: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Return the result of a request; a process that ends without one gives {"error": …}.
+    """Return the result of a request; {"error": …} if the process ends without a result.
 
     Args:
       request: what `answer` takes.

@@ -49,7 +49,7 @@ def draw(path: Path, subject: Subject) -> dict[str, bytes]:
 
 
 def describe(config: Config, scores: Mapping[str, float | None] | None = None, *, omit: Collection[str] = ()) -> str:
-    """Return data, settings and test score in short, the second line of every title.
+    """Summarise data, settings and test score for the second line of every title.
 
     Args:
       config: the settings.

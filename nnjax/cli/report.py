@@ -1,4 +1,4 @@
-"""Print the network, and after training the scores, early stopping, divergence and seconds."""
+"""Print the network, and after training the scores, early stopping, divergence and timings."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,7 +78,7 @@ def print_scores(outcome: Outcome, prepared: Prepared) -> None:
 
 
 def _print_classes(scores: ClassScores, constant: Baseline) -> None:
-    """Print the baseline, the balanced accuracy and the recall of each class, and warn of classes never predicted."""
+    """Print the baseline, the balanced accuracy and the recall of each class; warn if a class is never predicted."""
     auc = "" if scores.auc is None else f"   AUC {scores.auc:.4f}"
     say(
         f"{escape(constant.prediction)}: accuracy {constant.scores['accuracy']:.4f}; balanced accuracy "

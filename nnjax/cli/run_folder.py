@@ -270,7 +270,7 @@ def save_receipt(path: Path, receipt: Mapping[str, Any]) -> None:
 
 
 def vouch_for_report(path: Path) -> None:
-    """Replace the checksum of REPORT in the receipt, because it was written again; all others stay.
+    """Replace the checksum of REPORT in the receipt, because it was written again; the others do not change.
 
     Does nothing if the run has no receipt.
     """

@@ -28,7 +28,7 @@ def load_search(path: Path) -> SearchSubject:
 
 
 def read_trials(path: Path, space: dict[str, Dimension]) -> list[Record]:
-    """Return the rows of TRIALS, with the values of the settings as the search had them.
+    """Return the rows of TRIALS, with the values of the settings in their original types.
 
     Raises:
       FileNotFoundError: if the file does not exist.

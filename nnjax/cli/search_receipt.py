@@ -98,7 +98,7 @@ def changed_files(path: Path, receipt: SearchReceipt) -> list[str]:
 
 
 def vouch_for_report(path: Path) -> None:
-    """Replace the checksum of REPORT in the receipt, because it was written again; all others stay."""
+    """Replace the checksum of REPORT in the receipt, because it was written again; the others do not change."""
     receipt = load_receipt(path)
     content: dict[str, Any] = {name: value for name, value in receipt.items() if name != "sha256"}
     content["files"] = {**receipt["files"], run_folder.REPORT: file_digest(path / run_folder.REPORT)}

@@ -61,7 +61,7 @@ def draw_search(path: Path, subject: SearchSubject, *, pictures: bool = True) ->
 
 
 def describe_search(subject: SearchSubject) -> str:
-    """Return the data, the settings that all trials have, and the search in short."""
+    """Summarise the data, the settings that all trials share, and the search."""
     request, settings = subject.request, subject.settings
     common = describe(request.config, omit=tuple(request.space))
     return f"{common} · {len(subject.table)} trials, method {settings['method']}"
@@ -82,7 +82,7 @@ def _figures(subject: SearchSubject) -> dict[str, Any]:
 
 
 def _log_names(request: Request) -> list[str]:
-    """Return the settings whose values spread over more than a factor of ten, or are drawn in their logarithm."""
+    """Return the settings whose values span more than a factor of ten, or are drawn log-uniformly."""
     numbers = {name: d for name, d in request.space.items() if d.kind != "structure"}
     return [name for name, d in numbers.items() if d.kind == "log" or max(d.values) > 10 * min(d.values) > 0]
 

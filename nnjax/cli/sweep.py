@@ -267,7 +267,7 @@ def redraw_sweep(path: Path) -> None:
 
 
 def _print_best(table: list[Record], request: Request, command: str) -> None:
-    """Print the command that tests the best setting, and which of its values could be exceeded."""
+    """Print the command that tests the best setting, and which of its values are at the end of their range."""
     for edge in _edges(table, request):
         say(f"[bold yellow]note[/] {escape(edge)}")
     if command:

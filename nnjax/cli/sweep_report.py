@@ -46,7 +46,7 @@ def draw_sweep(path: Path, subject: SweepSubject, *, command: str = "") -> None:
 
 
 def describe_sweep(subject: SweepSubject) -> str:
-    """Return the data, the number of settings and the settings that all have, in short."""
+    """Summarise the data, the number of settings and the settings that do not vary."""
     config, swept, table, _, seeds = subject
     times = f" × {seeds} seeds" if seeds > 1 else ""
     ranges = ", ".join(f"{option_name(name)} {v.text}" for name, v in swept.items())

@@ -68,7 +68,7 @@ def batches(iterable: Iterable[Any], n: int) -> Source:
 
 
 def _examples(iterable: Iterable[Any]) -> Iterator[Data]:
-    """Yield the batches as arrays, again from the beginning each time that an iterable ends."""
+    """Yield the batches as arrays; restart whenever an iterable ends."""
     while True:
         empty = True
         for batch in iterable:

@@ -118,7 +118,7 @@ def open_file(path: Path) -> io.BufferedReader:
 
 
 def quote(text: str) -> str:
-    """Return the text, or its start, in quotes for a message."""
+    """Return a string, or its start, in quotes for a message."""
     return repr(text) if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]!r}…"
 
 
@@ -134,7 +134,7 @@ class _Lines:
         self.starts: list[int] = []  # the first line of each row
 
     def mark(self, file: io.TextIOWrapper, separator: str) -> Iterator[str]:
-        """Yield the lines, with a mark in each text in quotes that would otherwise mean a missing value."""
+        """Yield the lines, and mark each quoted string that would otherwise mean a missing value."""
         # In a valid file, such a string in quotes is always a whole field: inside another field, quotes are doubled
         words, gap = "|".join(filter(None, sorted(MISSING))), re.escape(separator)
         quoted = re.compile(rf'(^|{gap}) *"\s*({words})\s*"(?=[{gap}\r\n]|$)')

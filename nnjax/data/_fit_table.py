@@ -101,7 +101,7 @@ def _text_problems(name: str, values: np.ndarray, columns: Mapping[str, Column],
 
 
 def nearly_numbers(name: str, values: np.ndarray, line: Line) -> Problem | None:
-    """Return the problem of a column in which at most a tenth of the strings are not numbers."""
+    """Return the problem of a column of numbers in which up to a tenth of the values are not numbers."""
     texts = [text for text in values.tolist() if text is not None]
     numbers = len(texts) - count_texts(texts)
     if numbers < 0.9 * len(texts):
@@ -112,7 +112,7 @@ def nearly_numbers(name: str, values: np.ndarray, line: Line) -> Problem | None:
 
 
 def _example(values: np.ndarray) -> tuple[str, int]:
-    """Return the first text that is not a number, and its row."""
+    """Return the first string that is not a number, and its row."""
     return first_text(np.array(["" if value is None else str(value) for value in values.tolist()], STRINGS))
 
 

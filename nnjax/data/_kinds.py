@@ -139,7 +139,7 @@ def _with_missing(numbers: Numbers, missing: np.ndarray) -> Numbers:
 
 
 def _most_common_sign(options: dict[str, Options], default: Decimal | None) -> Decimal | None:
-    """Return the decimal sign of most columns that fit only one sign, or the default without such columns."""
+    """Return the decimal sign of most columns that fit only one sign; the default if there are none."""
     signs = [sign for numbers in options.values() if len(numbers) == 1 for sign in numbers]
     if signs.count(",") == signs.count("."):
         return default
@@ -229,7 +229,7 @@ def meaning(field: str, kind: Kind | None) -> str | None:
 
 
 def _map_distinct(fields: np.ndarray, function: Callable[[str], Any]) -> np.ndarray:
-    """Apply a function to each field, once for equal fields."""
+    """Apply a function to each distinct field, and return the results for all fields."""
     listed = fields.tolist()
     values = {field: function(field) for field in set(listed)}
     result = np.empty(len(listed), object)

@@ -155,7 +155,7 @@ def _encode(raw: RawTable, place: str, targets: list[str], options: TableOptions
 
 
 def _nearly_numbers(raw: RawTable) -> Iterator[str]:
-    """Yield a sentence for each column of strings that would hold numbers without a few of its strings."""
+    """Yield a sentence for each column of strings that would be numbers but for a few strings."""
     for name, column in raw.columns.items():
         if name in raw.frame and column.kind == "text" and len(set(raw.frame[name].tolist())) > FEW_TEXTS:
             problem = nearly_numbers(name, raw.frame[name], line_numbers(raw.lines))

@@ -39,7 +39,7 @@ class TableError(ValueError):
 
 
 def describe(problems: Sequence[Problem], remedies: Mapping[Remedy, str], join: Callable[[list[str]], str]) -> str:
-    """Describe problems: one in a sentence, several in a table with a line for each.
+    """Describe one problem in a sentence, or several in a table with a line for each.
 
     Args:
       problems: the problems, at least one.

@@ -129,7 +129,7 @@ def _read_targets(
 
 
 def _without(fields: np.ndarray, na: Sequence[str]) -> np.ndarray:
-    """Return the fields, with an empty text for each missing value."""
+    """Return the fields, with an empty string for each missing value."""
     return np.where(np.isin(np.strings.strip(fields), list(na)), "", fields) if na else fields
 
 

@@ -58,7 +58,7 @@ class Audit(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """0: all follow a rule of a library. 1: one differs in a known way. 2: one is unknown or could not run."""
+        """0 if all follow library rules, 1 if one differs in a known way, 2 if one is unknown or could not run."""
         if any(not finding.rule for finding in self.findings):
             return 2
         return int(any(finding.causes for finding in self.findings))
@@ -113,7 +113,7 @@ def audit(place: str | Path | ModuleType, *, max_fits: int = 300) -> Audit:
 
 
 def import_place(place: str | Path) -> ModuleType:
-    """Import a module by its name, or a file by its path, under a name that hides no library."""
+    """Import a module by its name, or a file by its path, under a name that does not hide a library."""
     if not str(place).endswith(".py"):
         sys.path.insert(0, "")  # as `python -m` does
         return importlib.import_module(str(place))

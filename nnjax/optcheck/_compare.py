@@ -222,7 +222,7 @@ def _deadline(function: str, seconds: float | None) -> Deadline:
 
 @contextmanager
 def _standard_promotion() -> Iterator[None]:
-    """Switch strict promotion off: optax does not run with it."""
+    """Switch off strict dtype promotion, under which optax does not run."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 

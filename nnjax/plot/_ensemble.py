@@ -104,7 +104,7 @@ def spread(scores: np.ndarray, averaged: float, name: str = "accuracy", *, conte
         axes.plot(finite, np.zeros_like(finite), "o", color=TRAIN, alpha=0.6, label="members", clip_on=False)
         axes.set_yticks([])
     else:
-        middle, half = (finite.max() + finite.min()) / 2, max(float(np.ptp(finite)) / 2, 1e-3)  # not 0, for bars
+        middle, half = (finite.max() + finite.min()) / 2, max(float(np.ptp(finite)) / 2, 1e-3)  # never 0
         bins = min(30, math.ceil(2 * math.sqrt(finite.size)))
         axes.hist(finite, bins=bins, range=(middle - half, middle + half), color=TRAIN, alpha=0.4, label="members")
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -63,7 +63,7 @@ def regions(
     certain = ((share.max(1) - least) / (1 - least)).clip(0, 1)[:, None]
     strength = 0.08 + 0.37 * certain
     area = (1 - strength) + strength * colours[share.argmax(1)]
-    figure = new_figure(4.2, "Decision regions: the class that is predicted where", context)
+    figure = new_figure(4.2, "Decision regions: which class is predicted where", context)
     axes = figure.subplots()
     extent = (low[0], high[0], low[1], high[1])
     axes.imshow(area.reshape(GRID, GRID, 3), extent=extent, origin="lower", aspect="auto", interpolation="bilinear")

@@ -64,7 +64,7 @@ def column_of(table: Rows, name: str) -> Column:
 
 
 def explained(x: np.ndarray, score: np.ndarray) -> float:
-    """Return the share of the variance of a score's logarithm between groups of equal size of the values of a setting.
+    """Return the share of the variance of a score's logarithm that a setting explains, in groups of equal size.
 
         1 - Σ_g Σ_{i in g} (s_i - mean_g)² / Σ_i (s_i - mean)²,   adjusted for the number of groups
 

@@ -59,7 +59,7 @@ class Search(NamedTuple):
     best: Found | None  # the trial that ranks first; None if all trials diverged
     table: Table  # a row for each trial, best first: the setting, status, epochs, score, the score at each rung, …
     networks: list[Found]  # the best trials whose networks are kept, best first
-    rank_correlations: list[float]  # for each rung but the last: Spearman's with the last score, NaN for < 3 trials
+    rank_correlations: list[float]  # for each rung except the last: Spearman's with the final score, NaN for < 3 trials
     advantage: PairedDifference | None  # score of the second minus that of the best, over seeds or folds
     seconds: Seconds
     validation: Data | None  # the validation data, on which ensembles are selected

@@ -114,7 +114,7 @@ def _update_with_value(update: Any, grads: PyTree, state: Any, params: PyTree) -
 
 
 def _torch(optimizer: Any) -> Adapter:
-    """Adapt a class of PyTorch, or an instance, of which new ones are made with the same options."""
+    """Adapt a class of PyTorch, or an instance, which is recreated with the same options."""
     if is_torch(optimizer):
         return hold(optimizer, name_of(optimizer))
     return hold(factory_of(optimizer), name_of(type(optimizer)))

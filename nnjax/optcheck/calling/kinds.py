@@ -86,7 +86,7 @@ def is_torch(optimizer: Any) -> bool:
 
 
 def is_instance(function: Any) -> bool:
-    """Return True for a method, or an object that is called like a function and may keep a state."""
+    """Return True for a method, or a callable object that may keep a state."""
     if inspect.ismethod(function):
         return True
     is_function = inspect.isroutine(function) or isinstance(function, functools.partial)

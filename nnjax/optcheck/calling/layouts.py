@@ -29,7 +29,7 @@ class Layout(NamedTuple):
 
 
 class Parameters(list[Any]):
-    """A list of parameters that can also be asked for them, as a model can."""
+    """A list of parameters with a method `parameters`, like a model."""
 
     def parameters(self) -> "Parameters":
         """Return itself."""

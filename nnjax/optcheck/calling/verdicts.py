@@ -1,4 +1,4 @@
-"""Judge a way to call an optimizer by its updates for a few random numbers."""
+"""Judge a way to call an optimizer by its updates for random numbers."""
 
 from typing import Any
 

@@ -148,7 +148,7 @@ def _eager_checks(adapter: Adapter) -> Iterator[list[Violation]]:
 
 
 def _eager_note(adapter: Adapter) -> list[Violation]:
-    """Return the note that an optimizer runs eagerly only; a violation if it is a function in JAX that jit rejects."""
+    """Return the note that an optimizer only runs eagerly; a violation if it is a JAX function that jit rejects."""
     note = make_violation(
         "runs eagerly only", "", "NumPy code or an object with a state", "a function of its arguments"
     )
@@ -320,7 +320,7 @@ def _check_nan(adapter: Adapter, step: Step, eager: list[PyTree]) -> list[Violat
 
 
 def _rounding(adapter: Adapter) -> float:
-    """Return how much reordering operations may change updates: more if the state has a short float."""
+    """Return how much reordering operations may change updates: more if the state has low-precision floats."""
     leaves = jax.tree.leaves(_state(adapter, adapter.init(_inputs(adapter)[0])))
     dtypes = [jnp.result_type(leaf) for leaf in leaves]
     return max([RELATIVE, *(ROUNDING[str(dtype)] for dtype in dtypes if str(dtype) in ROUNDING)])

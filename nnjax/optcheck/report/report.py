@@ -35,7 +35,7 @@ class Report(NamedTuple):
     """For `plot`: the traces of candidate and reference in the pass in which they differ, or in the first pass."""
 
     called: str = ""
-    """How the candidate was called, if its kind does not tell: "optim(grads, params, state)"."""
+    """How the candidate was called, if its kind leaves that open: "optim(grads, params, state)"."""
 
     @property
     def matches(self) -> bool:
@@ -182,7 +182,7 @@ def _verdict(report: Report) -> str:
 
 
 def _divergence(report: Report) -> list[str]:
-    """Return where the first difference is, and in which passes and gradients differences show."""
+    """Return where the first difference is, and in which passes and at which gradients updates differ."""
     first = report.divergence
     if first is None:
         return []

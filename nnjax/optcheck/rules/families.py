@@ -83,7 +83,7 @@ def neighbours(rule: Any) -> Iterator[Neighbour]:
 
 
 def edits_between(rule: Any, target: Any) -> list[Edit]:
-    """Return the changes from a rule to a target that affect at least one of them; a single one for two families."""
+    """Return the changes from a rule to a target that affect at least one of them; one change if families differ."""
     if type(rule) is not type(target):
         return [Edit(RULE, family_name(rule), family_name(target))]
     if type(rule) not in FAMILIES:
@@ -120,7 +120,7 @@ def is_by_leaf(rule: Any) -> bool:
 
 
 def is_costly(rule: Any) -> bool:
-    """Return True for named rules that look at whole leaves: their updates take long."""
+    """Return True for named rules that look at whole leaves, whose updates are slow."""
     return type(rule) in FAMILIES and FAMILIES[type(rule)].by_leaf
 
 

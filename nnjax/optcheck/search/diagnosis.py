@@ -178,7 +178,7 @@ def _library_name(match: Attempt, reference: Formula | None) -> str:
 
 
 def _with_float32_bound(target: Target) -> Target:
-    """Return the target with a bound for updates of which some values were rounded to float32.
+    """Return the target with a bound for updates some of whose values were rounded to float32.
 
     If all updates are float32 numbers, return the float32 bound. Otherwise the bound allows one float32 number, such as
     PyTorch's NAdam has; a larger bound would hide a missing weight decay.

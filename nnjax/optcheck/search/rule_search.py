@@ -61,7 +61,7 @@ class Level(NamedTuple):
 
 
 class Budget:
-    """A number of fits. Unlike a time limit, it gives the same result on every machine. It also records the levels."""
+    """A limit on the number of fits, which, unlike a time limit, gives the same result on every machine."""
 
     def __init__(self, fits: int) -> None:
         self.fits, self.used, self.exhausted = fits, 0, False

@@ -55,7 +55,7 @@ def is_running(fs: FitState) -> Array:
 
 
 def record_step(fs: FitState, ts: TrainState, log: Log) -> FitState:
-    """Record a step that led to `ts`. A non-finite loss ends the run unless the step was skipped."""
+    """Record a step whose result is `ts`. A non-finite loss ends the run unless the step was skipped."""
     good = jnp.isfinite(log["loss"])
     diverged = jnp.where(good | (log["skipped"] > 0) if "skipped" in log else good, fs.diverged, fs.train.step)
     return fs._replace(train=ts, diverged=diverged)

@@ -45,7 +45,7 @@ def check_layout(options: FitOptions, *, grouped: bool) -> None:
 
 
 def to_numpy(tree: PyTree) -> PyTree:
-    """Return the arrays on the host; keys stay keys."""
+    """Return the arrays on the host as NumPy arrays, except for random keys."""
     return jax.tree.map(lambda a: a if _is_key(a) else np.asarray(a), tree)
 
 

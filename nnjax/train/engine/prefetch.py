@@ -118,7 +118,7 @@ def prefetched(job: Job, source: Source, stops: Sequence[np.ndarray]) -> Iterato
 
 
 def steps_ahead(done: np.ndarray, steps: int, stops: Sequence[np.ndarray]) -> np.ndarray:
-    """Return each member's step after `steps` more steps. Members wait for each other at every stop but the last.
+    """Return each member's step after `steps` more steps. Members wait for each other at every stop except the last.
 
     The result does not depend on whether the steps are taken at once or in parts.
     """

@@ -1,1 +1,1 @@
-"""Update rules that are named after their papers, one a file: choices, equations and updates of each."""
+"""Update rules that are named after their papers, one per file: choices, equations and updates of each."""

@@ -1,4 +1,4 @@
-"""The one form of a named rule, and tools for rules that look at whole leaves."""
+"""The common form of named rules, and tools for rules that look at whole leaves."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple

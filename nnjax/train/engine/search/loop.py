@@ -135,7 +135,7 @@ def run_search(
 
 @contextmanager
 def _rescued(folder: Path | None, save: SavePosition, position: Position, steps: int) -> Iterator[None]:
-    """Save the position if a callback raises an error, and say so in a note."""
+    """Save the position if a callback raises an error, and add a note that says so."""
     try:
         yield
     except Exception as error:

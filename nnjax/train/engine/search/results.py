@@ -110,7 +110,7 @@ def numbers_of(schedule: Schedule, names: Sequence[str], ledger: Ledger, trial: 
 
 
 def rank_correlations(groups: Sequence[Group]) -> list[float]:
-    """Return, for each rung but the last, Spearman's correlation of its scores with the last ones; see `Search`."""
+    """Return Spearman's correlation of the scores at each rung except the last with the final scores; see `Search`."""
     scores = np.concatenate([group.ledger.scores for group in groups])
     return [spearman(early, scores[:, -1]) for early in scores.T[:-1]]
 
@@ -132,7 +132,7 @@ def spearman(first: np.ndarray, last: np.ndarray) -> float:
 
 
 def advantage_of(groups: Sequence[Group]) -> PairedDifference | None:
-    """Return how much better the best trial is than the second one, over seeds or folds.
+    """Return the advantage of the best trial over the second one, over seeds or folds.
 
     Warns:
       UserWarning: if the interval contains 0.

@@ -160,7 +160,7 @@ def _like(like: Position) -> Callable[[dict[str, Any]], Position]:
 
 
 def _network_shapes(job: Job, count: int) -> Networks:
-    """Return the shapes of the kept networks."""
+    """Return the shapes of the networks that are kept."""
     members = jax.eval_shape(
         lambda fs, hyper: networks_of(job.ensemble, fs, hyper), state_shapes(job, validated=False), job.members.hyper
     )

@@ -80,7 +80,7 @@ class Method(NamedTuple):
 
 
 def empty_ledger(schedule: Schedule) -> Ledger:
-    """Return a ledger without trials that have begun."""
+    """Return a ledger in which no trial has begun."""
     trials, replicates = schedule.trials, len(schedule.ends)
     return Ledger(
         units=np.full((trials, len(schedule.dimensions)), np.nan),
@@ -203,7 +203,7 @@ def _record(
 def _begin(
     schedule: Schedule, state: SearchState, ending: np.ndarray, donors: np.ndarray | None
 ) -> tuple[SearchState, Moves]:
-    """Return the state in which the next trials have begun in the slots whose trials end, in order of the slots."""
+    """Begin the next trials in the slots whose trials end, in the order of the slots."""
     ledger, done, trial = state.ledger, state.done.copy(), state.trial.copy()
     units, rung, status, parent = (a.copy() for a in (ledger.units, ledger.rung, ledger.status, ledger.parent))
     source, fresh = np.arange(schedule.slots), np.zeros(schedule.slots, bool)
