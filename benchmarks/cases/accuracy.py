@@ -1,4 +1,4 @@
-"""Time to a target accuracy. Each run has its own seed and ends when it reaches the target, or fails."""
+"""Time to a target accuracy. Each run has its own seed, and ends when it reaches the target or fails."""
 
 from benchmarks.jobs.definitions import TimeToAccuracy
 

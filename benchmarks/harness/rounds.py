@@ -34,7 +34,7 @@ class Plan(NamedTuple):
 
 @contextmanager
 def worker_pool() -> Iterator[Workers]:
-    """Return the processes of a run, at first none; they end with the context."""
+    """Yield the processes of a run, none at first, and end them with the context."""
     workers: Workers = {}
     try:
         yield workers
@@ -56,7 +56,7 @@ def start_workers(workers: Workers, contenders: Sequence[Contender]) -> None:
 
 
 def keep_workers(workers: Workers, needed: Collection[tuple[str, ...]]) -> None:
-    """End all processes except those that are needed later."""
+    """End all processes that are not needed later."""
     for key in [key for key in workers if key not in needed]:
         end_worker(workers.pop(key))
 

@@ -12,7 +12,7 @@ from benchmarks.harness.environment import ROOT, VARIABLES
 
 
 class Contender(NamedTuple):
-    """A peer in one of its forms. The A/A pair is our form under a second label."""
+    """A peer in one of its forms. In the A/A pair, our form has a second label."""
 
     label: str
     peer: str  # the peer's file

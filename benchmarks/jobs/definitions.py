@@ -89,7 +89,7 @@ class OptimizerComparison(NamedTuple):
 
 
 class Dispatch(NamedTuple):
-    """Add 1 to arrays so small that only the cost of the call is left."""
+    """Add 1 to arrays so small that only the cost of the call remains."""
 
     leaves: int
     size: int = 8

@@ -11,7 +11,7 @@ ROUNDING = 1e-4  # relative error of a loss in float32
 
 
 class Split(NamedTuple):
-    """Rows to train on, and rows whose loss decides."""
+    """Rows to train on, and rows for validation."""
 
     x: np.ndarray
     y: np.ndarray

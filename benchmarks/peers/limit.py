@@ -1,4 +1,4 @@
-"""Not a library but the limit: the time for the matrix products and the memory traffic that no library can avoid."""
+"""The limit instead of a library: the time for the matrix products and the memory traffic that none can avoid."""
 
 from typing import Any
 

@@ -111,7 +111,7 @@ def _model(job: Training) -> Any:
 
 
 def _fastest_threads(model: Any, x: np.ndarray, y: np.ndarray, controller: ThreadpoolController) -> int | None:
-    """Return 1 or None (all threads), whichever makes an epoch faster; small products lose time by synchronising."""
+    """Return 1 or None (all threads), whichever makes an epoch faster; synchronising small products takes time."""
     seconds: dict[int | None, float] = {}
     for threads in (1, None, 1, None):
         with controller.limit(limits=threads):

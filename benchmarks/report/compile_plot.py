@@ -26,7 +26,7 @@ class CompileTime(NamedTuple):
 
 
 def compile_times(variants: Sequence[Variant]) -> list[CompileTime]:
-    """Return the variants whose program is compiled, the one that soonest repays its compilation first."""
+    """Return the variants whose program is compiled, ordered by how soon they repay the compilation."""
     times = []
     for variant in variants:
         ours = fastest_row(variant.rows, OURS)

@@ -19,7 +19,7 @@ class DoublingSize(NamedTuple):
 
 
 def doubling_sizes(rows: Sequence[Row]) -> list[DoublingSize]:
-    """Return, for each form of each peer, the number of members whose step takes twice as long as that of one.
+    """Return, for each form of each peer, the ensemble size whose step takes twice as long as a single network's.
 
     Between the measured sizes, the logarithm of the time is interpolated over the logarithm of the size. The result is
     infinity if no measured size takes twice as long; forms without a single network or without other sizes are left

@@ -85,7 +85,7 @@ def figure_lines(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def unmeasured_lines(rows: Sequence[Row]) -> Iterator[str]:
-    """Return a line for each kind of failure, and one for all forms that refused to run here (with a ValueError)."""
+    """Return a line for each kind of failure, and one for all forms that cannot run here (ValueError)."""
     problems = [(row, row.problem.strip().splitlines()[0]) for row in rows if row.problem]
     refusals = [problem for _, problem in problems if problem.startswith("ValueError")]
     failures: dict[str, list[Row]] = {}

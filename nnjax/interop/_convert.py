@@ -1,4 +1,4 @@
-"""Pair the layers of a network with another library's weights, and convert them by the conventions of that library.
+"""Pair the layers of a network with another library's weights, and convert them according to its conventions.
 
 In this module, the other library's weights are a flat dictionary of arrays by path.
 """
@@ -321,7 +321,7 @@ def _candidates(library: Library, part: Part, convention: Convention, expected: 
 
 
 def _check_order(library: Library, pair: Pair, others: Iterable[Pair], theirs: Leaves) -> None:
-    """Raise ValueError if other weights of the same shapes may belong to the layer."""
+    """Raise ValueError if other weights of the same shapes may also belong to the layer."""
     for other in others:
         path, similar = next(iter(pair.paths.values())), next(iter(other.paths.values()))
         same_shapes = all(

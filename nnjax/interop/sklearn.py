@@ -68,7 +68,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         self.verbose = verbose
 
     def _examples(self, X: Any, y: Any, sample_weight: Any, *, reset: bool, **y_options: bool) -> Data:
-        """Return checked examples in JAX's floating dtype. Rows of weight 0 are left out, as if they did not exist."""
+        """Return checked examples in JAX's floating dtype, without rows of weight 0."""
         dtype = jnp.result_type(float)
         x, y = validate_data(self, X, y, reset=reset, dtype=dtype, **y_options)
         if sample_weight is None:
@@ -113,7 +113,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         return self._keep(_epoch(run, ts, data))
 
     def _keep(self, ts: TrainState) -> Self:
-        """Keep the state of the training as NumPy arrays, which can be pickled. Raise if it diverged."""
+        """Store the training state as NumPy arrays, which can be pickled. Raise if the training diverged."""
         self.ts_ = jax.tree.map(np.asarray, ts._replace(key=jax.random.key_data(ts.key)))
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((self.ts_.params, self.ts_.state))):
             raise ValueError(
@@ -334,7 +334,7 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
         return tags
 
     def _set_scale(self, data: Data) -> None:
-        """Keep the mean and the standard deviation of each target, in float64, and design the network."""
+        """Store the mean and the standard deviation of each target, in float64, and design the network."""
         y = np.asarray(data.y, np.float64).reshape(len(data.y), -1)
         self.y_mean_ = np.average(y, axis=0, weights=data.weights)
         std = np.sqrt(np.average((y - self.y_mean_) ** 2, axis=0, weights=data.weights))

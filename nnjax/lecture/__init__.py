@@ -1,4 +1,4 @@
-"""The ideas of the lecture notes "Intro to Deep Learning" as a tour: one file an idea.
+"""The ideas of the lecture notes "Intro to Deep Learning" as a tour, one file per idea.
 
 Each file has the idea in three sentences, a function that runs it with the library, and one
 that draws the result. `nnjax lecture` prints the tour and writes it as a page.

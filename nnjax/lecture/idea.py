@@ -66,7 +66,7 @@ def read_idea(module: ModuleType) -> Idea:
 
 
 def code_of(idea: Idea, before: Sequence[Idea] = ()) -> tuple[str, dict[str, str]]:
-    """Return the code of an idea, without the functions that ideas before it have shown.
+    """Return the code of an idea, without the functions that earlier ideas have shown.
 
     Returns:
       The source; and by the name of a function that it lacks, the idea that shows it.
@@ -78,7 +78,7 @@ def code_of(idea: Idea, before: Sequence[Idea] = ()) -> tuple[str, dict[str, str
 
 
 def format_number(value: object) -> str:
-    """Return a text, a number, or a list or array of a few numbers, as a table shows it."""
+    """Format a text, a number, or a list or array of a few numbers for a table."""
     if isinstance(value, str):
         return value
     parts = [np.asarray(part) for part in value] if isinstance(value, list) else value

@@ -23,7 +23,7 @@ CAPTION = (
 
 
 def run():
-    """Compute AND and OR by a perceptron, and the gradient that each activation passes."""
+    """Compute AND and OR with a perceptron, and the gradient of each activation."""
     corners = jnp.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 
     def answer(w, b, activation=nn.heaviside):

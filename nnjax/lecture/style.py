@@ -1,4 +1,4 @@
-"""The look of all pictures of the lecture, in one place.
+"""The common look of all pictures of the lecture.
 
 A picture is a list of small panels, each a figure. The page puts them side by side, or one
 below the other on a narrow screen. Colours are those of Paul Tol's palette, which the
@@ -56,7 +56,7 @@ SETTINGS: dict[str, Any] = {
 
 @contextmanager
 def drawing(name: str) -> Iterator[None]:
-    """Apply the look to all that is drawn inside the block.
+    """Apply the look to everything that is drawn inside the block.
 
     Args:
       name: name of the idea, from which the identifiers inside the SVG are made.

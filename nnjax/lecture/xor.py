@@ -23,7 +23,7 @@ CAPTION = (
 
 
 def run():
-    """Try 4 913 lines, then set a network with two hidden neurons by hand."""
+    """Try 4 913 lines, then set the weights of two hidden neurons by hand."""
     x = jnp.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
     y = jnp.array([0.0, 1.0, 1.0, 0.0])
 

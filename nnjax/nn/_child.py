@@ -73,7 +73,7 @@ def output_shape(layer: Layer, params: Params, state: State, x: PyTree) -> PyTre
 def apply_layer(
     layer: Layer, params: Params, state: State, x: PyTree, *, train: bool, key: Key | None = None
 ) -> tuple[PyTree, State]:
-    """Apply a layer; raise TypeError unless it returns an output, of arrays, and a state."""
+    """Apply a layer; raise TypeError unless it returns an output of arrays and a state."""
     y, state = _pair(layer, "apply", "(y, state)", layer.apply(params, state, x, train=train, key=key))
     wrong = [type(leaf).__name__ for leaf in jax.tree.leaves(y) if not hasattr(leaf, "dtype")]
     if y is None or wrong:

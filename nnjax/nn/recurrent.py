@@ -1,4 +1,4 @@
-"""Recurrent layers over time, each a scan of its cell: the plain one, LSTM and GRU."""
+"""Recurrent layers over time, each a scan of its cell: plain, LSTM and GRU."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType

@@ -96,7 +96,7 @@ def language_model(
     dropout: float | Array = 0.0,
     tied: bool = True,
 ) -> Layer:
-    """Build a causal transformer that predicts each next token, with rotary positions.
+    """Build a causal transformer that predicts the next token, with rotary positions.
 
         h = transformer(embedding[x]);   y = h embeddingᵀ if tied, else h w + b
 

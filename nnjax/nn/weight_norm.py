@@ -51,7 +51,7 @@ def weight_norm(layer: LayerLike) -> Layer:
 
 
 def spectral_norm(layer: LayerLike, *, iterations: int = 1, eps: float = 1e-12) -> Layer:
-    """Divide a layer's weights by their largest singular value, so that the layer stretches no vector (Lipschitz 1).
+    """Divide a layer's weights by their largest singular value, so that the layer is 1-Lipschitz.
 
         w = W / σ,   σ = vᵀ W u,   where in training, `iterations` times:   u ← Wᵀ v / |Wᵀ v|,   v ← W u / |W u|
 

@@ -87,7 +87,7 @@ def _clock(history: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _matrix(history: Sequence[Mapping[str, Any]], name: str, members: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the epochs (records,) that have this number, and the numbers (records, members), NaN if not finite."""
+    """Return the epochs (records,) that have this score, and the scores (records, members), NaN if not finite."""
     records = [record for record in history if name in record]
     x = np.array([float(np.max(record[_clock(history)])) for record in records])
     values = [np.broadcast_to(np.asarray(record[name], float), (members,)) for record in records]

@@ -1,4 +1,4 @@
-"""Many small images in one array, which is drawn in a tenth of the time of one axes per image."""
+"""Many small images in one array, which is drawn ten times as fast as one axes per image."""
 
 import math
 from typing import Any

@@ -119,7 +119,7 @@ def _group_means(prediction: np.ndarray, residual: np.ndarray) -> tuple[np.ndarr
 
 
 def _short(number: float) -> str:
-    """Return a number with about three digits, without an exponent up to a million."""
+    """Return a number with about three digits, without an exponent below a million."""
     return f"{number:,.0f}" if 1000 <= abs(number) < 1e6 else f"{number:.3g}"
 
 

@@ -83,7 +83,7 @@ def style(axes: Axes, *, grid: bool = True) -> None:
 
 
 def legend(axes: Axes, *, columns: int = 1) -> None:
-    """Draw the legend above the axes, so that it hides no data."""
+    """Draw the legend above the axes, so that it does not hide data."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         axes.legend(
@@ -121,7 +121,7 @@ def plain(text: str) -> str:
 
 
 def shorten(text: str, most: int) -> str:
-    """Return the text with at most this many characters, both ends kept, without dollar signs that start a formula."""
+    """Shorten a text to at most this many characters, keep both ends, and escape dollar signs."""
     text = " ".join(text.split()) or text
     end = most // 3
     return plain(text if len(text) <= most else f"{text[: most - end - 1]}…{text[-end:]}")

@@ -136,7 +136,7 @@ def log_axis(axes: Axes, values: np.ndarray, which: str) -> None:
 
 
 def log_steps(values: np.ndarray) -> tuple[float, ...]:
-    """Return which multiples of powers of ten are ticks of a logarithmic axis of these numbers."""
+    """Return the multiples of powers of ten that are ticks of a logarithmic axis of these numbers."""
     return (1.0, 2.0, 5.0) if values.max() < 100 * values.min() else (1.0,)
 
 

@@ -13,7 +13,7 @@ torch.backends.cudnn.allow_tf32 = False  # all peers multiply in float32
 
 
 def useful_threads(job: Training, members: int = 1) -> int:
-    """Return 1 or the number of all threads, depending on the operations of a step that trains `members` networks."""
+    """Return 1, or the number of all threads if a step that trains `members` networks has enough operations."""
     if job.images:
         return ALL_THREADS
     weights = sum(a * b for a, b in zip(job.widths[:-1], job.widths[1:], strict=True))

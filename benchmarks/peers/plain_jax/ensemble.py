@@ -55,7 +55,7 @@ def ensemble(job: Ensemble, form: str) -> Program:
 
 
 def conv_ensemble(job: Ensemble, form: str) -> Program:
-    """Train as `ensemble` does, or ("loop") with one jitted step for every batch of every member.
+    """Train like `ensemble`, or ("loop") with one jitted step for every batch of every member.
 
     Raises:
       ValueError: for more than `MOST_CONVOLUTIONAL` members under `vmap`, because each has its own filters.

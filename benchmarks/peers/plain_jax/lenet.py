@@ -1,4 +1,4 @@
-"""LeNet in plain JAX. XLA compiles convolutions in two ways: with a library outside of loops, without it inside."""
+"""LeNet in plain JAX. XLA uses a convolution library outside of loops, but not inside."""
 
 from typing import Any
 
