@@ -54,14 +54,17 @@ def test_curves_show_loss_validation_and_score():
     loss, score = figure.axes
     assert title(figure) == ["Learning curves", "digits · test accuracy 0.7"]
     assert lines(loss) == {
-        "training, mean of the epoch": [[1, 2.0], [2, 1.0], [3, 0.5], [4, 0.4]],
+        "training, mean over the epoch": [[1, 2.0], [2, 1.0], [3, 0.5], [4, 0.4]],
         "validation": [[2, 1.5], [3, 1.2], [4, 1.3]],
     }
     kept = "kept: epoch 4, 0.7000"  # not the best one, which is lost without early stopping
     assert lines(score) == {"validation": [[2, 0.5], [3, 0.8], [4, 0.7]], kept: [[4, 0.7]]}
     assert score.get_ylabel() == "validation accuracy"
     assert score.get_xlabel() == "epoch"
-    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["training, mean of the epoch", "validation"]
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == [
+        "training, mean over the epoch",
+        "validation",
+    ]
     assert loss.lines[1].get_color() == score.lines[0].get_color() != loss.lines[0].get_color()
 
 
@@ -85,7 +88,7 @@ def test_curves_of_an_ensemble_are_a_median_and_a_band_with_the_members_behind()
     assert title(figure)[0] == "Learning curves: the median of 5 networks and a band of 80 % of them"
     loss, score = figure.axes
     shown = lines(loss)
-    assert shown["training, mean of the epoch"] == [[1, 3], [2, 0.6]]
+    assert shown["training, mean over the epoch"] == [[1, 3], [2, 0.6]]
     assert shown["_member 0"] == [[1, 1.0], [2, 0.5]]
     (band,) = loss.collections
     corners = band.get_paths()[0].vertices
@@ -98,7 +101,7 @@ def test_few_members_have_no_band():
     history = [{"epoch": i, "loss": np.array([1.0, 2.0])} for i in (1, 2)]
     (axes,) = plot.curves(history).axes
     assert not axes.collections
-    assert lines(axes)["training, mean of the epoch"] == [[1, 1.5], [2, 1.5]]
+    assert lines(axes)["training, mean over the epoch"] == [[1, 1.5], [2, 1.5]]
 
 
 def test_the_legend_says_how_the_training_loss_is_measured():
@@ -108,7 +111,7 @@ def test_the_legend_says_how_the_training_loss_is_measured():
 
 def test_curves_without_validation_are_one_picture():
     (axes,) = plot.curves([{"epoch": 1, "loss": 1.0}, {"epoch": 2, "loss": 0.9}]).axes
-    assert lines(axes) == {"training, mean of the epoch": [[1, 1.0], [2, 0.9]]}
+    assert lines(axes) == {"training, mean over the epoch": [[1, 1.0], [2, 0.9]]}
 
 
 def test_curves_of_a_regression_show_r2():

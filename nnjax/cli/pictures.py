@@ -114,7 +114,7 @@ def _training(config: Config) -> str:
     batch = ["batch statistics"] if config.norm == "batch" else []
     weights = ["class weights"] if config.class_weights != "none" else []
     differences = " and ".join([*dropout, *batch, *weights])
-    return "mean of the epoch" + (f", with {differences}" if differences else "")
+    return "mean over the epoch" + (f", with {differences}" if differences else "")
 
 
 def _classification(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:

@@ -1,4 +1,4 @@
-"""Parameters along the feature axis: their dtype and their broadcast."""
+"""Parameters along the feature axis: their dtype and how they broadcast."""
 
 import jax.numpy as jnp
 from jax import Array

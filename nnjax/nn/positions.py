@@ -135,7 +135,7 @@ def _check(name: str, x: Array) -> None:
 
 
 def _angles(length: int, features: int, base: float | Array, x: Array) -> Array:
-    """Return the angles (length, ⌈features / 2⌉) of all positions, in float32 at least: bfloat16 cannot represent 257."""
+    """Return the angles (length, ⌈features / 2⌉) of all positions, at least in float32: bfloat16 lacks 257."""
     dtype = wide_dtype(x)
     positions = jnp.arange(length, dtype=dtype)[:, None]
     exponents = jnp.arange(0, features, 2, dtype=dtype)[None] / features

@@ -23,7 +23,7 @@ def curves(
     history: Sequence[Mapping[str, Any]],
     *,
     kept: float | Sequence[float] | np.ndarray | None = None,
-    training: str = "mean of the epoch",
+    training: str = "mean over the epoch",
     context: str = "",
 ) -> Figure:
     """Plot the loss over epochs, and below it the validation score if there is one.

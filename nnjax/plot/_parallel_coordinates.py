@@ -86,7 +86,7 @@ def parallel_coordinates(table: Rows, names: Sequence[str], log: Sequence[str] =
 
 
 def _axis(column: Column, good: np.ndarray, trial: np.ndarray, *, log: bool) -> _Axis:
-    """Return the places of the values on an axis from 0 to 1, and its ticks."""
+    """Return the positions of the values on an axis from 0 to 1, and its ticks."""
     x, labels = column
     if labels:
         last = max(1, len(labels) - 1)

@@ -28,7 +28,7 @@ class Trials(NamedTuple):
 
 
 class Column(NamedTuple):
-    """The values of a setting as places on an axis."""
+    """The values of a setting as positions on an axis."""
 
     x: np.ndarray  # (trials,)
     labels: list[str]  # of the places 0, 1, … for strings and few numbers; empty for a scale of numbers
@@ -111,7 +111,7 @@ def score_points(axes: Axes, x: np.ndarray, trials: Trials) -> None:
 
 
 def name_places(axes: Axes, labels: Sequence[str]) -> None:
-    """Write the names of the places 0, 1, … below an axis, slanted if they are long."""
+    """Label the positions 0, 1, … of an axis with names, slanted if they are long."""
     shown = [shorten(label, 16) for label in labels]
     slanted = sum(map(len, shown)) > 26
     turn: dict[str, Any] = {"rotation": 28, "ha": "right", "rotation_mode": "anchor"} if slanted else {}

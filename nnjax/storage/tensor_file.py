@@ -76,7 +76,9 @@ def serialize(tree: PyTree, format: str, metadata: dict[str, Any]) -> list[bytes
             dtypes[name] = dtype
         array = _standard_layout(array)
         stored[name] = array if array.dtype.name in CODES else array[..., None].view(np.uint8)
-    stored = dict(sorted(stored.items(), key=lambda item: -item[1].dtype.itemsize))  # largest first: all are aligned
+    stored = dict(
+        sorted(stored.items(), key=lambda item: -item[1].dtype.itemsize)
+    )  # largest first, so that all are aligned
     header: dict[str, Any] = {
         "__metadata__": {
             "checksum": NO_CHECKSUM.decode(),
