@@ -322,13 +322,13 @@ def test_at_most_twelve_images_are_uncertain():
 
 def test_mistakes_are_all_wrong_images_the_most_confident_first():
     figure = plot.mistakes(IMAGES, LOGITS, np.array([1, 1, 0, 1, 1]), ["cat", "dog"])
-    assert title(figure)[0] == "All 3 wrong predictions of 5 test images"
+    assert title(figure)[0] == "All 3 wrong predictions among 5 test images"
     assert captions(figure) == [("true dog", "cat, > 99 %"), ("true dog", "cat, 60 %"), ("true cat", "dog, 55 %")]
     many = plot.mistakes(np.zeros((100, 8, 8, 3)), np.tile([1.0, 0.0], (100, 1)), np.ones(100, int), ["T-shirt", "bag"])
-    assert title(many)[0] == "The 60 most confident of 100 wrong predictions of 100 test images"
+    assert title(many)[0] == "The 60 most confident of 100 wrong predictions among 100 test images"
     assert len(captions(many)) == 60
     none = plot.mistakes(IMAGES, LOGITS, LOGITS.argmax(1), ["cat", "dog"])
-    assert title(none)[0] == "No wrong prediction of 5 test images"
+    assert title(none)[0] == "No wrong predictions among 5 test images"
     assert all(is_png(plot.png(picture)) for picture in (figure, many, none))
 
 

@@ -95,7 +95,7 @@ def test_mistakes():
     with pytest.raises(ValueError, match=r"the table has no trial 99; it has 9, from 0 to 8"):
         replay(99)
     given = {"validation": HELD_OUT, "trials": 9, "population": 3, "rungs": (1, 2), "key": KEY}
-    with pytest.raises(ValueError, match=r"the rungs are those of the search; .* score_1, score_2"):
+    with pytest.raises(ValueError, match=r"pass the rungs of the search; .* score_1, score_2"):
         train.replay_trial(make_swept, SPACE, DATA, found.table, 0, **given | {"rungs": (1, 3)})
     with pytest.raises(ValueError, match=r"the table has no column 'other'"):
         train.replay_trial(make_swept, SPACE | {"other": train.uniform(0, 1)}, DATA, found.table, 0, **given)

@@ -33,7 +33,7 @@ CAPTIONS = {
     "a network that was trained briefly.",
     "regions": "Which class is predicted for which values of the two features; pale where two classes are almost "
     "equally probable.",
-    "function": "The prediction over the only feature. Where there are no rows, it is a guess.",
+    "function": "The prediction against the only feature. Where there are no rows, it is a guess.",
     "importance": "How much the test score drops if the values of one column are shuffled among the rows. An interval "
     "that contains 0 means that the column may be useless. Columns with the same information share their importance.",
     "predictions": "Each test row's prediction against its true value.",

@@ -66,9 +66,7 @@ Missing = Annotated[
 ]
 Na = Annotated[
     str | None,
-    option(
-        "Strings that mean missing, separated by commas, in addition to empty fields, NA, null, NaN and such.", DATA
-    ),
+    option("Strings that mean missing, separated by commas, in addition to empty fields, NA, null, NaN, ….", DATA),
 ]
 Sep = Annotated[
     str | None, option("Separator of the CSV file, or tab. Default: comma, semicolon, tab or bar, as detected.", DATA)
@@ -106,8 +104,8 @@ BatchSize = Annotated[int, option("Examples per step.", TRAINING)]
 Epochs = Annotated[
     float | None,
     option(
-        "Passes over the training data; may be a fraction. Default: 40; for a regression as many as "
-        f"{LEAST_STEPS:,} steps take, if these are more.",
+        "Passes over the training data; may be a fraction. Default: 40, and for a regression at least "
+        f"{LEAST_STEPS:,} steps.",
         TRAINING,
     ),
 ]

@@ -14,8 +14,8 @@ from nnjax.storage.checkpoint import digest
 from nnjax.train.engine.fingerprint import machine_fingerprint
 
 FIRST = 10  # number of losses in a receipt
-# Relative tolerance of the first losses, in which rounding errors have not been amplified yet. Two programs of digits,
-# of XLA's optimization levels 0 and 3 on a CPU, differ by 2e-7; a GPU that multiplies in tf32 rounds factors by 5e-4.
+# Relative tolerance of the first losses, in which rounding errors have not been amplified yet. On a CPU, programs for
+# digits at XLA's optimization levels 0 and 3 differ by 2e-7; a GPU that multiplies in tf32 rounds factors by 5e-4.
 LOSS_TOLERANCE = 1e-3
 # Relative tolerance of the test loss: amplified rounding errors matter as much as a new seed. The two programs differ
 # by 5e-4 with one seed, and by 7e-8 with another.

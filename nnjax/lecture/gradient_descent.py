@@ -3,7 +3,7 @@
 The gradient is the vector of the partial derivatives of the loss, and it points uphill, so
 each step goes against it. The learning rate λ decides the length of the steps: too small
 and the descent barely moves, too large and each step jumps farther up on the other side of
-the valley. In a valley of curvature L the border is λ = 2/L.
+the valley. In a valley of curvature L the limit is λ = 2/L.
 
     θ ← θ − λ ∇loss(θ)
 """

@@ -71,7 +71,7 @@ def grid(where: str, x: Array, windows: Windows) -> Grid:
 
 
 def refuse_padding_alone(where: str, x: Array, places: Grid) -> None:
-    """Raise ValueError if a window contains only padding; the first or the last window of an axis then does."""
+    """Raise ValueError if a window contains only padding; then the first or last window of an axis does."""
     for axis, length in enumerate(x.shape[1:-1]):
         first = -places.pads[axis][0]
         last = first + (places.counts[axis] - 1) * places.strides[axis]

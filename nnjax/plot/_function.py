@@ -45,7 +45,7 @@ def function(
     margin = 0.05 * (float(np.ptp(x)) or 1.0)
     place = np.linspace(x.min() - margin, x.max() + margin, GRID)
     curve = np.asarray(predict(place), float)
-    figure = new_figure(3.4, "Function: the prediction over the only feature", context)
+    figure = new_figure(3.4, "Function: the prediction against the only feature", context)
     axes = figure.subplots()
     faint = 0.6 if len(x) < 500 else 0.25
     axes.plot(

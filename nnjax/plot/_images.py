@@ -59,9 +59,10 @@ def mistakes(
     wrong = np.flatnonzero(probabilities.argmax(1) != np.asarray(labels))
     rows = wrong[np.argsort(-probabilities[wrong].max(1), kind="stable")][:MOST_MISTAKES]
     which = f"All {len(wrong)}" if len(wrong) <= MOST_MISTAKES else f"The {len(rows)} most confident of {len(wrong)}"
-    headline = f"{which} wrong predictions of {len(probabilities)} test images"
+    headline = f"{which} wrong predictions among {len(probabilities)} test images"
     if len(wrong) < 2:
-        headline = f"{'The only' if len(wrong) else 'No'} wrong prediction of {len(probabilities)} test images"
+        which = "The only wrong prediction" if len(wrong) else "No wrong predictions"
+        headline = f"{which} among {len(probabilities)} test images"
     return _captioned(headline, images, logits, labels, classes, rows, context)
 
 

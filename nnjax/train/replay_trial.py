@@ -243,7 +243,7 @@ def _parts(table: Table, trial: int, epochs: Sequence[float]) -> list[_Part]:
     columns = [f"{SCORE}{e:g}" for e in epochs]
     if any(name not in row for name in columns):
         got = ", ".join(name for name in row if name.startswith(SCORE))
-        raise ValueError(f"replay_trial: the rungs are those of the search; the table has the columns {got}")
+        raise ValueError(f"replay_trial: pass the rungs of the search; the table has the columns {got}")
     scored = [i for i, name in enumerate(columns) if math.isfinite(row[name])]
     parent = int(row.get("parent", -1))
     if parent < 0:

@@ -288,7 +288,7 @@ def _check_scored(validation: Any, folds: Any, seeds: int) -> None:
     if folds is not None:
         checks.instance("search", "folds", folds, Folds, "train.Folds(train, held_out), as train.k_fold returns")
     if folds is not None and seeds > 1:
-        raise ValueError(f"search: folds have a key each already, so seeds must be 1, got {seeds}")
+        raise ValueError(f"search: each fold already has its own key, so seeds must be 1, got {seeds}")
 
 
 def _folder(out: Any, resume: Any, save_every: Any) -> Path | None:

@@ -20,7 +20,7 @@ class RunMismatchError(ValueError):
         """
         self.folder, self.differences, self.reason = folder, differences, reason
         if folder is None:
-            text = "fit: this run differs from the interrupted one, so it cannot continue it"
+            text = "fit: this run differs from the interrupted one, so the latter cannot be continued"
             super().__init__(f"{text}:\n{format_differences(differences)}\npass the same arguments")
             return
         remedy = (

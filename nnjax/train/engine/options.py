@@ -67,7 +67,7 @@ class FitOptions:
             raise ValueError(f"fit: resume must be True, False, 'anyway' or error.partial, got {self.resume!r}")
         checks.flag("fit", "progress", self.progress)
         if self.out is not None and not isinstance(self.out, (str, Path)):
-            raise TypeError(f"fit: out must be a folder, as text or as a Path, got {self.out!r}")
+            raise TypeError(f"fit: out must be a folder, as a string or a Path, got {self.out!r}")
         if self.out is not None and not str(self.out):
             raise ValueError("fit: out must be a folder, got ''; out='.' is the current one")
         if not isinstance(self.callbacks, (tuple, list)):
