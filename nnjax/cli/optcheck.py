@@ -33,7 +33,8 @@ def optcheck_command(
         ),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Learning rate, passed to all that take one (lr, alpha, eta, step_size …).")
+        float | None,
+        typer.Option(help="Learning rate, passed to each optimizer that takes one (lr, alpha, eta, step_size …)."),
     ] = None,
     b1: Annotated[float | None, typer.Option(help="Decay rate of the first moment, passed to both.")] = None,
     b2: Annotated[float | None, typer.Option(help="Decay rate of the second moment, passed to both.")] = None,

@@ -1,4 +1,4 @@
-"""A causal transformer that continues a text letter by letter, trained on the topics that Python's help() shows."""
+"""A causal transformer that continues a text by characters, trained on the topics that Python's help() shows."""
 
 from pydoc_data.topics import topics
 

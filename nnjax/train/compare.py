@@ -89,9 +89,7 @@ def compare(
     checks.in_range("compare", "confidence", confidence, "(0, 1)")
     length = FitOptions(epochs=epochs, steps=steps)
     if (validation is None and data is not None) or not (length.epochs or length.steps):
-        raise ValueError(
-            f"compare: runs are scored on validation data after epochs > 0, got {epochs=} and {validation=}"
-        )
+        raise ValueError(f"compare: runs are scored on validation data after training; got {epochs=} and {validation=}")
     scores = []
     for name, run in (("first", first), ("second", second)):
         result = fit(

@@ -161,8 +161,8 @@ def replay_trial(
 
 
 class _Trained(NamedTuple):
-    scores: dict[int, float]  # by rung
-    networks: dict[int, Networks]  # by rung, on the host
+    scores: dict[int, float]  # score at each rung
+    networks: dict[int, Networks]  # networks at each rung, on the host
     origin: Replay | None
 
 
