@@ -38,7 +38,13 @@ TRAINING_JOBS = {
     "batches": Training((5, 8, 3), rows=64, batch=16, epochs=2),
     "all rows": Training((4, 6, 2), rows=64, batch=None, activation="tanh", loss="squared_error", epochs=4),
 }
-COMPILED = {("torch_compile", "naive"), ("torch_compile", "fast"), ("torch_func", "fast")}  # take some seconds each
+COMPILED = [  # each takes some seconds
+    ("torch_compile", "naive"),
+    ("torch_compile", "fast"),
+    ("torch_compile", "CUDA graphs"),
+    ("torch_func", "fast"),
+    ("torch_func", "CUDA graphs"),
+]
 TRAINING_FORMS = [
     (name, form)
     for name in peer_names()
@@ -101,20 +107,40 @@ OTHER_FORMS = [
     for name in peer_names()
     for kind, forms in read_head(name).forms.items()
     for form in forms
-    if kind in OTHER_JOBS and name != "limit" and not form.endswith("compiled")  # compilers take seconds
+    if kind in OTHER_JOBS and name != "limit" and not form.endswith(("compiled", "graphs"))  # compilers take seconds
 ]
 
 
-@pytest.mark.parametrize(("name", "kind", "form"), OTHER_FORMS)
-def test_other_jobs_are_done_and_continue(name, kind, form, monkeypatch):
-    monkeypatch.setattr(all_cores, "make_cores_devices", lambda form: None)  # JAX already has eight devices here
-    program = getattr(load_or_skip(name), kind)(OTHER_JOBS[kind], form)
+GRAPH_FORMS = [
+    ("torch_compile", "training", "CUDA graphs"),
+    ("torch_func", "training", "CUDA graphs"),
+    ("torch_func", "sweep", "vmap CUDA graphs"),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "form"), GRAPH_FORMS)
+def test_forms_for_cuda_graphs_do_the_same_without_graphs_on_a_cpu(name, kind, form, monkeypatch):
+    train = getattr(load_or_skip(name), kind)
+    job = TRAINING_JOBS["batches"] if kind == "training" else OTHER_JOBS[kind]
+    with pytest.raises(ValueError, match="CUDA graphs need a GPU"):
+        train(job, form)
+    monkeypatch.setattr("benchmarks.peers._torch.device.require_cuda_graphs", lambda: None)
+    do_and_continue(train(job, form))
+
+
+def do_and_continue(program):
     state = program.call(program.state)
     program.block(state)
     assert program.error(state) <= 1
     state = program.call(state)
     program.block(state)
     assert program.error(state) > 1
+
+
+@pytest.mark.parametrize(("name", "kind", "form"), OTHER_FORMS)
+def test_other_jobs_are_done_and_continue(name, kind, form, monkeypatch):
+    monkeypatch.setattr(all_cores, "make_cores_devices", lambda form: None)  # JAX already has eight devices here
+    do_and_continue(getattr(load_or_skip(name), kind)(OTHER_JOBS[kind], form))
 
 
 def test_members_are_sharded_over_as_many_devices_as_divide_them():

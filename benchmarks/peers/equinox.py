@@ -13,20 +13,21 @@ from benchmarks.jobs.inputs import Layers, training_inputs
 from benchmarks.jobs.program import Program
 from benchmarks.peers._jax.loss import mean_loss
 from benchmarks.peers._jax.python_loop import python_loop
+from benchmarks.peers._jax.scanned_loop import scanned_loop
 from benchmarks.peers._jax.stages import compile_in_stages
 
 NAME = "Equinox"
 NEEDS = ("equinox", "optax")
-FORMS = {"training": ("naive", "fast")}
+FORMS = {"training": ("naive", "fast", "scan")}
 
 
 def training(job: Training, form: str) -> Program:
-    """Train with the library's own step in a Python loop.
+    """Train with the library's own step, in a Python loop or in a scan.
 
     naive: `filter_jit` from the examples, fed with NumPy rows. fast: flattened leaves through a donating `jax.jit`,
     with the data on the device. That combines two documented ways to reduce overhead: flattened leaves ("Tricks",
     Low-overhead training loops; with `filter_jit` they take three times as long), and `partition` with `jax.jit` ("All
-    of Equinox").
+    of Equinox"). scan: all steps of a call are one `lax.scan` over the arrays of the model.
     """
     inputs = training_inputs(job)
     model = _model(job, inputs.layers)
@@ -49,6 +50,13 @@ def training(job: Training, form: str) -> Program:
         return python_loop(job, inputs, naive, (model, opt_state), to_arrays=_to_arrays, compiled=compiled)
 
     params, static = eqx.partition(model, eqx.is_array)
+    if form == "scan":
+
+        def step(state: Any, x: jax.Array, y: jax.Array) -> Any:
+            model, opt_state, _ = update(eqx.combine(state[0], static), state[1], x, y)
+            return eqx.filter(model, eqx.is_array), opt_state
+
+        return scanned_loop(job, inputs, step, (params, opt_state), to_arrays=_to_arrays)
     leaves, structure = jax.tree.flatten((params, opt_state))
 
     def rows_update(leaves: Any, x: jax.Array, y: jax.Array, rows: jax.Array | None) -> tuple[Any, jax.Array]:

@@ -14,18 +14,20 @@ from benchmarks.jobs.inputs import training_inputs
 from benchmarks.jobs.program import Program
 from benchmarks.peers._jax.loss import mean_loss
 from benchmarks.peers._jax.python_loop import python_loop
+from benchmarks.peers._jax.scanned_loop import scanned_loop
 from benchmarks.peers._jax.stages import compile_in_stages
 
 NAME = "Flax linen"
 NEEDS = ("flax", "optax")
-FORMS = {"training": ("naive", "fast")}
+FORMS = {"training": ("naive", "fast", "scan")}
 
 
 def training(job: Training, form: str) -> Program:
-    """Train with the library's own step in a Python loop.
+    """Train with the library's own step, in a Python loop or in a scan.
 
     naive: the tutorial's jitted step, fed with NumPy rows. fast: the state is donated and the data stay on the device.
-    Linen's guides show no faster loop; donation is what the documentation of `jax.jit` recommends.
+    Linen's guides show no faster loop; donation is what the documentation of `jax.jit` recommends. scan:
+    all steps of a call are one `lax.scan`.
     """
     inputs = training_inputs(job)
     activation = nn.relu if job.activation == "relu" else nn.tanh
@@ -45,6 +47,9 @@ def training(job: Training, form: str) -> Program:
 
         loss, grads = jax.value_and_grad(loss_fn)(state.params)
         return state.apply_gradients(grads=grads), loss
+
+    if form == "scan":
+        return scanned_loop(job, inputs, lambda state, x, y: train_step(state, x, y)[0], state, to_arrays=_to_arrays)
 
     def rows_step(state: Any, x: jax.Array, y: jax.Array, rows: jax.Array | None) -> tuple[Any, jax.Array]:
         return train_step(state, *((x, y) if rows is None else (x[rows], y[rows])))

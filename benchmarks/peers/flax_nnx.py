@@ -13,20 +13,21 @@ from benchmarks.jobs.inputs import Layers, training_inputs
 from benchmarks.jobs.program import Program
 from benchmarks.peers._jax.loss import mean_loss
 from benchmarks.peers._jax.python_loop import python_loop
+from benchmarks.peers._jax.scanned_loop import scanned_loop
 from benchmarks.peers._jax.stages import compile_in_stages
 
 NAME = "Flax nnx"
 NEEDS = ("flax", "optax")
-FORMS = {"training": ("naive", "fast")}
+FORMS = {"training": ("naive", "fast", "scan")}
 
 
 def training(job: Training, form: str) -> Program:
-    """Train with the library's own step in a Python loop.
+    """Train with the library's own step, in a Python loop or in a scan.
 
     naive: the tutorial's `nnx.jit` of model and optimizer, fed with NumPy rows. fast: a donating `nnx.jit_partial`,
     with the data on the device. The guide "Performance considerations" shows a cached partial function, and a
     functional loop of `split`, `jax.jit` and `merge`. `jit_partial`, the cached partial function for pytrees, is faster
-    than both.
+    than both. scan: all steps of a call are one `lax.scan` of the functional step.
     """
     inputs = training_inputs(job)
     model = _model(job, inputs.layers)
@@ -37,6 +38,19 @@ def training(job: Training, form: str) -> Program:
         loss, grads = nnx.value_and_grad(lambda model: mean_loss(job, model(x), y))(model)
         optimizer.update(model, grads)
         return loss
+
+    if form == "scan":
+        definition, leaves = nnx.split((model, optimizer))
+
+        def step(leaves: Any, x: jax.Array, y: jax.Array) -> Any:
+            modules = nnx.merge(definition, leaves)
+            update(*modules, x, y)
+            return nnx.state(modules)
+
+        def to_arrays(leaves: Any) -> list[np.ndarray]:
+            return _to_arrays(nnx.merge(definition, leaves))
+
+        return scanned_loop(job, inputs, step, leaves, to_arrays=to_arrays)
 
     def rows_update(model: Any, optimizer: Any, x: jax.Array, y: jax.Array, rows: jax.Array | None) -> jax.Array:
         return update(model, optimizer, *((x, y) if rows is None else (x[rows], y[rows])))

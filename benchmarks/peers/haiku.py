@@ -13,18 +13,20 @@ from benchmarks.jobs.inputs import training_inputs
 from benchmarks.jobs.program import Program
 from benchmarks.peers._jax.loss import mean_loss
 from benchmarks.peers._jax.python_loop import python_loop
+from benchmarks.peers._jax.scanned_loop import scanned_loop
 from benchmarks.peers._jax.stages import compile_in_stages
 
 NAME = "Haiku"
 NEEDS = ("haiku", "optax")
-FORMS = {"training": ("naive", "fast")}
+FORMS = {"training": ("naive", "fast", "scan")}
 
 
 def training(job: Training, form: str) -> Program:
-    """Train with the library's own step in a Python loop.
+    """Train with the library's own step, in a Python loop or in a scan.
 
     naive: the MNIST example's jitted update, fed with NumPy rows. fast: its state is donated and the data stay on the
     device. Haiku's documentation shows no faster loop: it "composes with the rest of JAX", which recommends donation.
+    scan: all steps of a call are one `lax.scan`.
     """
     inputs = training_inputs(job)
     activation = jax.nn.relu if job.activation == "relu" else jnp.tanh
@@ -47,6 +49,9 @@ def training(job: Training, form: str) -> Program:
         grads = jax.grad(lambda params: mean_loss(job, net.apply(params, x), y))(params)
         updates, opt_state = optimizer.update(grads, opt_state)
         return optax.apply_updates(params, updates), opt_state
+
+    if form == "scan":
+        return scanned_loop(job, inputs, lambda state, x, y: update(*state, x, y), state, to_arrays=_to_arrays)
 
     def rows_update(params: Any, opt_state: Any, x: jax.Array, y: jax.Array, rows: Any) -> tuple[Any, Any]:
         return update(params, opt_state, *((x, y) if rows is None else (x[rows], y[rows])))

@@ -12,18 +12,20 @@ from benchmarks.jobs.inputs import training_inputs
 from benchmarks.jobs.program import Program
 from benchmarks.peers._jax.loss import mean_loss
 from benchmarks.peers._jax.python_loop import python_loop
+from benchmarks.peers._jax.scanned_loop import scanned_loop
 from benchmarks.peers._jax.stages import compile_in_stages
 
 NAME = "stax"
 NEEDS = ("jax", "optax")
-FORMS = {"training": ("naive", "fast")}
+FORMS = {"training": ("naive", "fast", "scan")}
 
 
 def training(job: Training, form: str) -> Program:
-    """Train with the library's own step in a Python loop.
+    """Train with the library's own step, in a Python loop or in a scan.
 
     naive: the MNIST example's jitted update, fed with NumPy rows. fast: its state is donated and the data stay on the
-    device. stax has no performance guide; donation is what the documentation of `jax.jit` recommends.
+    device. stax has no performance guide; donation is what the documentation of `jax.jit` recommends. scan: all
+    steps of a call are one `lax.scan`.
     """
     inputs = training_inputs(job)
     activation = stax.Relu if job.activation == "relu" else stax.Tanh
@@ -54,8 +56,15 @@ def training(job: Training, form: str) -> Program:
     def to_arrays(state: Any) -> list[np.ndarray]:
         return [np.asarray(array) for layer in get_params(state[1])[::2] for array in layer]
 
-    naive_update, fast_update = jax.jit(update), jax.jit(rows_update, donate_argnums=1)
     opt_state = opt_init(params)
+    if form == "scan":
+
+        def step(state: Any, x: jax.Array, y: jax.Array) -> Any:
+            return state[0] + 1, update(*state, x, y)
+
+        start = jnp.zeros((), jnp.int32), opt_state
+        return scanned_loop(job, inputs, step, start, to_arrays=to_arrays)
+    naive_update, fast_update = jax.jit(update), jax.jit(rows_update, donate_argnums=1)
     if form == "naive":
         compiled = compile_in_stages(naive_update, 0, opt_state, x[: job.batch], y[: job.batch])
     else:

@@ -9,15 +9,16 @@ from torch import Tensor, nn
 from benchmarks.jobs.definitions import Training
 from benchmarks.jobs.inputs import training_inputs
 from benchmarks.jobs.program import Program
+from benchmarks.peers._torch import device
 from benchmarks.peers._torch.device import ALL_THREADS, require_compiler, synchronize, useful_threads
 from benchmarks.peers._torch.loop import Step, batch_loop, module_step, shuffled_batches
 from benchmarks.peers._torch.model import make_network, mean_loss
 
 NAME = "torch.compile"
 NEEDS = ("torch",)
-FORMS = {"training": ("naive", "fast")}
-SLOW = ("naive", "fast")
-APART = ("naive", "fast")
+FORMS = {"training": ("naive", "fast", "CUDA graphs")}
+SLOW = ("naive", "fast", "CUDA graphs")
+APART = ("naive", "fast", "CUDA graphs")
 
 WARM_UP_STEPS = 3  # Adam creates its state in the first step, so the second compiles again
 
@@ -26,19 +27,26 @@ def training(job: Training, form: str) -> Program:
     """Train in one form.
 
     naive: the compiled model. fast: model and loss compiled together, a fused Adam, one thread for small products.
+    CUDA graphs: the same with mode="reduce-overhead", on GPUs only; not yet measured on one.
+
+    Raises:
+      ValueError: for "CUDA graphs" on a CPU.
     """
+    if form == "CUDA graphs":
+        device.require_cuda_graphs()
     require_compiler()
     inputs = training_inputs(job)
-    torch.set_num_threads(useful_threads(job) if form == "fast" else ALL_THREADS)
+    torch.set_num_threads(ALL_THREADS if form == "naive" else useful_threads(job))
     torch.compiler.reset()  # otherwise the second job would compile for dynamic shapes
     model = make_network(job, inputs.layers)
     batches = shuffled_batches(job, inputs)
-    optimizer = torch.optim.Adam(model.parameters(), job.rate, fused=True if form == "fast" else None)
+    optimizer = torch.optim.Adam(model.parameters(), job.rate, fused=None if form == "naive" else True)
     state: Any
     if form == "naive":
         state, step = torch.compile(model), module_step(job, optimizer)
     else:
-        state, step = model, _compiled_loss_step(job, model, optimizer)
+        mode = "reduce-overhead" if form == "CUDA graphs" else None
+        state, step = model, _compiled_loss_step(job, model, optimizer, mode)
     seconds = _warm_up(state, optimizer, step, next(batches(0)))
     return batch_loop(
         job,
@@ -51,13 +59,14 @@ def training(job: Training, form: str) -> Program:
     )
 
 
-def _compiled_loss_step(job: Training, model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
+def _compiled_loss_step(job: Training, model: nn.Module, optimizer: torch.optim.Optimizer, mode: str | None) -> Step:
     # On a CPU it is no faster to compile optimizer.step too, nor both in one function (the graph breaks at backward()).
-    @torch.compile
+    @torch.compile(mode=mode)
     def loss(x: Tensor, y: Tensor) -> Any:
         return mean_loss(job, model(x), y)
 
     def step(model: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
+        torch.compiler.cudagraph_mark_step_begin()  # no result of the last step is needed any more
         optimizer.zero_grad(set_to_none=True)
         loss(x, y).backward()
         optimizer.step()

@@ -6,12 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, grad_and_value, vmap
+from torch.utils._pytree import tree_leaves
 
 from benchmarks.jobs.definitions import DeepNetwork, Ensemble, Training
 from benchmarks.jobs.inputs import deep_network_inputs, training_inputs
 from benchmarks.jobs.program import Program
 from benchmarks.jobs.reference import B1, B2, EPS, ensemble_error
 from benchmarks.jobs.reference_deep_network import deep_network_error
+from benchmarks.peers._torch import device
 from benchmarks.peers._torch.device import ALL_THREADS, DEVICE, require_compiler, synchronize, useful_threads
 from benchmarks.peers._torch.loop import batch_loop, first_member_rows, member_orders, shuffled_batches
 from benchmarks.peers._torch.model import make_network, mean_loss, to_arrays, to_tensors, to_torch_layout
@@ -19,14 +21,14 @@ from benchmarks.peers._torch.model import make_network, mean_loss, to_arrays, to
 NAME = "torch.func"
 NEEDS = ("torch",)
 FORMS = {
-    "training": ("naive", "fast"),
-    "ensemble": ("vmap", "vmap compiled"),
-    "conv_ensemble": ("vmap", "vmap compiled"),
-    "sweep": ("vmap", "vmap compiled"),
+    "training": ("naive", "fast", "CUDA graphs"),
+    "ensemble": ("vmap", "vmap compiled", "vmap CUDA graphs"),
+    "conv_ensemble": ("vmap", "vmap compiled", "vmap CUDA graphs"),
+    "sweep": ("vmap", "vmap compiled", "vmap CUDA graphs"),
     "deep_network": ("compiled",),
 }
-SLOW = ("fast", "vmap compiled", "compiled")
-APART = ("fast", "vmap compiled", "compiled")
+SLOW = ("fast", "CUDA graphs", "vmap compiled", "vmap CUDA graphs", "compiled")
+APART = ("fast", "CUDA graphs", "vmap compiled", "vmap CUDA graphs", "compiled")
 
 MOST_BLOCKS = 50  # a loop over them compiles within a minute
 
@@ -36,9 +38,18 @@ State = tuple[Params, Params, Params, Tensor]  # parameters, first and second mo
 
 
 def training(job: Training, form: str) -> Program:
-    """Train in one form. naive: `grad_and_value`, then Adam. fast: the same step, compiled."""
+    """Train in one form.
+
+    naive: `grad_and_value`, then Adam. fast: the same step, compiled. CUDA graphs: compiled with
+    mode="reduce-overhead", on GPUs only; not yet measured on one.
+
+    Raises:
+      ValueError: for "CUDA graphs" on a CPU.
+    """
+    if form == "CUDA graphs":
+        device.require_cuda_graphs()
     inputs = training_inputs(job)
-    torch.set_num_threads(useful_threads(job) if form == "fast" else ALL_THREADS)
+    torch.set_num_threads(ALL_THREADS if form == "naive" else useful_threads(job))
     model = make_network(job, inputs.layers)
 
     def loss(params: Params, x: Tensor, y: Tensor) -> Tensor:
@@ -48,8 +59,9 @@ def training(job: Training, form: str) -> Program:
     state = _initial_state({name: param.detach().clone() for name, param in model.named_parameters()})
     batches = shuffled_batches(job, inputs)
     stages: dict[str, float] = {}
-    if form == "fast":
-        step, stages = _compile_step(step, state, *next(batches(0)))
+    if form != "naive":
+        compile_step = _compile_step if form == "fast" else _compile_with_cuda_graphs
+        step, stages = compile_step(step, state, *next(batches(0)))
     return batch_loop(
         job,
         inputs,
@@ -62,7 +74,13 @@ def training(job: Training, form: str) -> Program:
 
 
 def ensemble(job: Ensemble, form: str) -> Program:
-    """Compute the gradients of all members at once; in a sweep, Adam has each member's learning rate and decay."""
+    """Compute the gradients of all members at once; in a sweep, Adam has each member's learning rate and decay.
+
+    Raises:
+      ValueError: for "vmap CUDA graphs" on a CPU.
+    """
+    if form == "vmap CUDA graphs":
+        device.require_cuda_graphs()
     member_job = job.training
     inputs = training_inputs(member_job, job.members, own_data=job.own_data)
     torch.set_num_threads(useful_threads(member_job, job.members))
@@ -84,8 +102,9 @@ def ensemble(job: Ensemble, form: str) -> Program:
         return update(state, *((x[members, rows], y[members, rows]) if job.own_data else (x[rows], y[rows])))
 
     stages: dict[str, float] = {}
-    if form == "vmap compiled":
-        step, stages = _compile_step(step, state, member_orders(job, 0)[:, :batch])
+    if form != "vmap":
+        compile_step = _compile_step if form == "vmap compiled" else _compile_with_cuda_graphs
+        step, stages = compile_step(step, state, member_orders(job, 0)[:, :batch])
 
     def call(carry: tuple[int, State]) -> tuple[int, State]:
         epoch, state = carry
@@ -189,3 +208,33 @@ def _compile_step(step: Any, state: Any, *args: Tensor) -> tuple[Any, dict[str, 
         state = compiled_step(state, *args)
     synchronize()
     return compiled_step, {"compile": time.perf_counter() - clock}
+
+
+def _compile_with_cuda_graphs(step: Any, state: Any, *args: Tensor) -> tuple[Any, dict[str, float]]:
+    """Compile a step that overwrites its state, because a CUDA graph reads and writes fixed addresses."""
+    require_compiler()
+    torch.compiler.reset()
+    tensors = tree_leaves(state)
+    start = [tensor.clone() for tensor in tensors]
+    for tensor in tensors:
+        torch._dynamo.mark_static_address(tensor)
+
+    def overwrite(state: Any, *args: Tensor) -> None:
+        for tensor, value in zip(tree_leaves(state), tree_leaves(step(state, *args)), strict=True):
+            tensor.copy_(value)
+
+    compiled: Any = torch.compile(overwrite, mode="reduce-overhead")
+
+    def compiled_step(state: Any, *args: Tensor) -> Any:
+        torch.compiler.cudagraph_mark_step_begin()
+        compiled(state, *args)
+        return state
+
+    clock = time.perf_counter()
+    for _ in range(3):  # the third call records the graph
+        compiled_step(state, *args)
+    synchronize()
+    seconds = time.perf_counter() - clock
+    for tensor, value in zip(tensors, start, strict=True):
+        tensor.copy_(value)
+    return compiled_step, {"compile": seconds}

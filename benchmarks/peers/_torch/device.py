@@ -26,6 +26,16 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
+def require_cuda_graphs() -> None:
+    """Check that the device has CUDA graphs.
+
+    Raises:
+      ValueError: on a CPU.
+    """
+    if DEVICE == "cpu":
+        raise ValueError("CUDA graphs need a GPU")
+
+
 def require_compiler() -> None:
     """Check that PyTorch can compile here.
 
