@@ -25,7 +25,7 @@ __all__ = [
 NAME = "plain JAX"
 NEEDS = ("jax", "optax")
 FORMS = {
-    "training": ("naive", "fast"),
+    "training": ("naive", "fast", "NumPy order"),
     "ensemble": ("vmap", "map", "vmap on all cores", "map on all cores"),
     "conv_ensemble": ("vmap", "map on all cores", "loop"),
     "sweep": ("vmap", "vmap on all cores", "loop"),
