@@ -33,7 +33,7 @@ def leaders_table(table: Sequence[Record], names: Sequence[str], caption: str, *
         grid.add_column(name.replace("_", " "), justify="right")
     for row in table[:rows]:
         cells = [f"{row[name]:.4g}" if isinstance(row[name], float) else str(row[name]) for name in names]
-        numbers = [f"{row['epochs']:g}", f"{row['score']:.4f}", *(f"{row[name]:.4f}" for name in scores)]
+        numbers = [f"{row['epochs']:g}", _score(row["score"]), *(f"{row[name]:.4f}" for name in scores)]
         grid.add_row(str(row["trial"]), *cells, *numbers)
     return grid
 
@@ -81,4 +81,9 @@ def _best(table: list[Record]) -> str:
     best: dict[str, Any] = table[0]
     scores = "".join(f"  {name.replace('_', ' ')} {best[name]:.4f}" for name in SCORES if name in best)
     epochs = "1 epoch" if best["epochs"] == 1 else f"{best['epochs']:g} epochs"
-    return f"best score {best['score']:.4f} after {epochs}{scores}"
+    return f"best score {_score(best['score'])} after {epochs}{scores}"
+
+
+def _score(score: float) -> str:
+    """Return a score with four decimals, or four digits if it is large."""
+    return f"{score:.4f}" if abs(score) < 1000 else f"{score:.4g}"

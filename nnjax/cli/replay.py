@@ -14,16 +14,30 @@ from nnjax.cli.console import say
 from nnjax.cli.devices import start_devices
 from nnjax.cli.fitting import run_arguments
 from nnjax.cli.prepare import describe_rows, prepare
+from nnjax.cli.search_verify import (
+    describe_changes,
+    open_search,
+    replay_search,
+    row_of,
+    settings_of,
+    trial_problems,
+)
 
 
 def replay_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not.", parser=o.path)],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Folder of a run, finished or not, or of a finished search.", parser=o.path),
+    ],
     step: Annotated[
         int | None,
         typer.Option(help="Step to repeat, counted from 0. Default: the first that produces a NaN or an infinity."),
     ] = None,
     member: Annotated[
         int | None, typer.Option(help="Member of an ensemble, counted from 0. Default: the first that diverges.")
+    ] = None,
+    trial: Annotated[
+        int | None, typer.Option(help="Trial of a search to train again. Default: the best one.", min=0)
     ] = None,
 ) -> None:
     """Repeat a step one operation at a time, and print the first one that produces a NaN or an infinity.
@@ -32,10 +46,18 @@ def replay_command(
     update), the operation, and the rows of the file; for a named data set, the
     rows of its training part.
 
-    The exit code is 0 if everything is finite, 1 if not.
+    Of a search, a trial is trained again to the last rung that it reached, and
+    its scores are compared with search.csv.
+
+    The exit code is 0 if everything is finite and the scores agree, 1 if not.
 
     For example: nnjax replay runs/digits-20260101-120000 --step 100
     """
+    if (run / run_folder.SEARCH).is_file():
+        _replay_trial(run, trial, step, member)
+        return
+    if trial is not None:
+        raise ValueError("--trial applies only to a search; omit it")
     config, table = run_folder.load_config(run)
     check_settings(config)
     mesh = start_devices(config.members, config.group)
@@ -56,4 +78,33 @@ def replay_command(
     replay = replay._replace(rows=prepared.rows[replay.rows])
     say(escape(replay.describe(describe_rows(config.data))))
     if replay.origin is not None:
+        raise typer.Exit(1)
+
+
+def _replay_trial(path: Path, trial: int | None, step: int | None, member: int | None) -> None:
+    """Train a trial of a search again, and print its scores, or what made it diverge."""
+    for name, value in (("--step", step), ("--member", member)):
+        if value is not None:
+            raise ValueError(f"{name} applies only to a run; a search has --trial")
+    search = open_search(path)
+    if trial is None:
+        trial = search.receipt["best"]
+    if trial is None:
+        raise ValueError("all trials diverged, so none is the best; choose one with --trial")
+    row = row_of(search, trial)
+    if reason := describe_changes(search):
+        say(escape(reason))
+    replayed = replay_search(search, trial)
+    problems, agreement = trial_problems(search, replayed, trial)
+    say(escape(f"trial {trial}, {row['status']}: {settings_of(row, search.subject.request.space)}"))
+    for epochs, score in replayed.scores.items():
+        say(f"score after {epochs:g} {'epoch' if epochs == 1 else 'epochs'}: {score:.6g}")
+    if replayed.origin is not None:
+        origin = replayed.origin._replace(rows=search.prepared.rows[replayed.origin.rows])
+        say(escape(origin.describe(describe_rows(search.config.data))))
+    for problem in problems:
+        say(f"[bold red]differs[/] {escape(problem)}")
+    if not problems and replayed.scores:
+        say(f"trained again, trial {trial} has {agreement}")
+    if problems or replayed.origin is not None:
         raise typer.Exit(1)

@@ -2,11 +2,9 @@
 
 import time
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-import jax
 import typer
 from rich.markup import escape
 
@@ -22,11 +20,12 @@ from nnjax.cli.messages import explain
 from nnjax.cli.prepare import absolute_path, check_data_options, fashion_mnist_folder, prepare
 from nnjax.cli.rescue import write_results
 from nnjax.cli.resuming import check_resume, record_anyway, written_settings
+from nnjax.cli.search_plan import plan_search
+from nnjax.cli.search_program import search_arguments
 from nnjax.cli.search_receipt import write_receipt
 from nnjax.cli.search_report import SearchSubject, draw_search
 from nnjax.cli.search_request import OWN, parse_request
 from nnjax.cli.search_result import make_result, print_result
-from nnjax.cli.sweep import make_swept_run
 from nnjax.storage.atomic_write import write_json, write_records
 from nnjax.train.engine.ensemble import platform_strategy
 
@@ -90,6 +89,7 @@ def search_command(
     resume: o.Resume = None,
     anyway: o.Anyway = False,
     plots: o.Plots = True,
+    plan: Annotated[bool, o.flag("--plan", "Print the cost estimate and exit.", o.OUTPUT)] = False,
 ) -> None:
     """Find the best settings by their validation loss, and stop bad ones early.
 
@@ -126,6 +126,9 @@ def search_command(
     settings["strategy"] = request.config.strategy or platform_strategy(mesh)
     config = replace(request.config, strategy=settings["strategy"])
     prepared = prepare(config)
+    if plan:
+        say(escape(plan_search(config, request, prepared, own, mesh)))
+        return
     path = resume or out or Path("runs") / f"search-{Path(config.data).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     inexact = anyway or (resume is not None and run_folder.resumed_anyway(resume))
 
@@ -151,20 +154,7 @@ def search_command(
         if anyway:
             record_anyway(path)
         found = train.search(
-            partial(make_swept_run, config, prepared),
-            request.space,
-            prepared.training,
-            validation=prepared.held_out,
-            trials=own["trials"],
-            population=own["population"],
-            rungs=request.rungs,
-            keep=own["keep_share"],
-            method=own["method"],
-            score="nll" if "label_smoothing" in request.space else "loss",
-            key=jax.random.key(config.seed),
-            seeds=own["seeds"],
-            strategy=config.strategy,
-            mesh=mesh,
+            **search_arguments(config, request, prepared, own, mesh),
             out=path / run_folder.CHECKPOINTS,
             resume="anyway" if anyway else resume is not None,
             save_every=config.save_every,
@@ -179,3 +169,5 @@ def search_command(
     console.print(leaders_table(table, names, caption, rows=ROWS_PRINTED))
     print_result(result, sum(row["status"] == "finished" for row in table))
     say(f"written to [bold]{escape(str(path))}[/] after {time.perf_counter() - began:.1f} s; see {run_folder.REPORT}")
+    if result["best"] is None:
+        raise typer.Exit(1)

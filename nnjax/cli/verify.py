@@ -18,6 +18,7 @@ from nnjax.cli.fitting import fit
 from nnjax.cli.messages import explain_divergence
 from nnjax.cli.pictures import describe
 from nnjax.cli.prepare import prepare
+from nnjax.cli.search_verify import verify_search
 from nnjax.storage import tensor_file
 from nnjax.storage.atomic_write import write_file
 from nnjax.train.engine.errors import format_differences
@@ -25,7 +26,7 @@ from nnjax.train.engine.fingerprint import differences
 
 
 def verify_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.", parser=o.path)],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run or search.", parser=o.path)],
     plot: Annotated[
         Path | None,
         typer.Option(help="PNG file to draw: the differences of the losses and the weights.", parser=o.path),
@@ -37,10 +38,20 @@ def verify_command(
     versions of the libraries, which receipt.json records. If these differ
     here, the first losses and the test loss are compared to a tolerance.
 
+    Of a search, the files and all decisions are checked, and the best trial is
+    trained again.
+
     The exit code is 0 if the run is verified, 1 if not.
 
     For example: nnjax verify runs/digits-20260101-120000
     """
+    if (run / run_folder.SEARCH).is_file():
+        if plot is not None:
+            raise ValueError("--plot applies only to a run, not to a search; omit it")
+        verdict = verify_search(run)
+        if verdict.reason:
+            say(escape(verdict.reason))
+        _end(run, verdict.problems, verdict.agreement)
     config, table = run_folder.read_config(run)
     saved = run_folder.load_receipt(run)
     if saved is None:

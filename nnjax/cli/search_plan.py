@@ -1,0 +1,49 @@
+"""`nnjax search --plan`: what a search will take: programs, memory, steps and seconds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from nnjax import train
+from nnjax.cli.config import Config
+from nnjax.cli.prepare import Prepared
+from nnjax.cli.search_program import make_decisions
+from nnjax.cli.search_request import Request
+from nnjax.train.engine.search.decisions import Scored
+from nnjax.train.engine.search.groups import split_space
+
+
+def plan_search(config: Config, request: Request, prepared: Prepared, own: Mapping[str, Any], mesh: Mesh | None) -> str:
+    """Return a table of the estimated needs; see `search_arguments` for the arguments.
+
+    The number of steps is that of a search whose scores are random numbers. One network is measured, of the largest
+    width and of the first value of each list that changes the program.
+    """
+    draws = np.random.default_rng(config.seed)
+    decisions = make_decisions(
+        config, request, prepared, own, Scored(lambda trial, rung: float(draws.random()), lambda trial: -1)
+    )
+    slots = min(own["population"], own["trials"])
+    estimate = train.plan(prepared.run, prepared.training, members=slots * own["seeds"], mesh=mesh)
+    _, structures = split_space(request.space)
+    steps, programs = decisions.trial_steps * own["seeds"], len(structures)
+    seeds = f" × {own['seeds']} seeds" if own["seeds"] > 1 else ""
+    rows = [
+        ("trials", f"{own['trials']:,}{seeds}, {decisions.rounds:,} decisions, {steps:,} steps of a network"),
+        ("programs", f"{programs:,}" + (", one for each combination of the lists" if programs > 1 else "")),
+    ]
+    if estimate.seconds:
+        name = config.strategy if config.strategy in estimate.seconds else estimate.strategy
+        seconds = steps * estimate.seconds[name]
+        rows.append(("training", f"about {_duration(seconds)} with strategy {name}, plus compilation and validation"))
+    table = str(estimate).splitlines()
+    width = len(table[0]) - len(table[0].split(maxsplit=1)[1])
+    return "\n".join([*table, *(f"{name:<{width}}{text}" for name, text in rows)])
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,95 @@
+"""The decisions of a search without its training: they are a function of the space, the key and the scores."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnjax.train.engine.search.groups import GROUP_KEEP, group_rounds, split_space
+from nnjax.train.engine.search.methods import METHODS
+from nnjax.train.engine.search.results import Group, best_place
+from nnjax.train.engine.search.schedule import FREE, Schedule, first_state, is_due, next_state, round_end
+from nnjax.train.space import Dimension
+
+
+class Scored(NamedTuple):
+    """What a search learns about its trials; each function gets the number of a trial."""
+
+    score: Callable[[int, int], float]  # (trial, rung) -> the score at a rung; NaN if it was not finite
+    diverged: Callable[[int], int]  # the step with a loss that was not finite, or -1
+
+
+class Decisions(NamedTuple):
+    """All trials, and the steps that the population takes."""
+
+    groups: list[Group]
+    trial_steps: int  # steps of all trials, each counted once for all of its seeds
+    rounds: int  # number of decisions
+    longest: int  # steps from the beginning to the end, which run one after another
+
+
+def decide(
+    space: Mapping[str, Dimension],
+    ends: Callable[[tuple[tuple[str, Any], ...]], Sequence[int]],
+    scored: Scored,
+    *,
+    trials: int,
+    population: int,
+    epochs: tuple[float, ...],
+    keep: float,
+    method: str,
+    key: tuple[int, ...],
+) -> Decisions:
+    """Return the decisions of a search whose trials have these scores.
+
+    Args:
+      space: see `search`.
+      ends: the step at which each rung is reached, for the fixed settings of a structure.
+      scored: the scores.
+      trials: see `search`.
+      population: see `search`.
+      epochs: the rungs.
+      keep: share of the trials that continues at a rung.
+      method: name of the method.
+      key: the words of the key of the search, see `key_words`.
+    """
+    traced, structures = split_space(space)
+    untrained: Any = None  # no run is built
+    groups: dict[int, Group] = {}
+    order = list(range(len(structures)))
+    trial_steps = rounds = longest = 0
+    for counts in group_rounds(len(structures), trials, GROUP_KEEP.get(method, keep)):
+        for index, count in zip(order, counts, strict=False):
+            earlier, fixed = groups.get(index), structures[index]
+            schedule = Schedule(
+                tuple(traced.values()),
+                count if earlier is None else count + earlier.schedule.trials,
+                slots=min(population, count),
+                ends=np.array([ends(fixed)]),
+                keep=keep,
+                score="score",
+                key=(*key, index) if fixed else key,
+                method=METHODS[method],
+            )
+            begun = sum(len(group.numbers) for group in groups.values())
+            numbers = np.arange(begun, begun + count)
+            numbers = numbers if earlier is None else np.concatenate([earlier.numbers, numbers])
+            state, _ = first_state(schedule, None if earlier is None else earlier.ledger)
+            while (state.trial != FREE).any():
+                until = round_end(schedule, state)
+                trial_steps += int((until - state.done).sum())
+                longest += int((until - state.done).max())
+                rounds += 1
+                due, ledger = is_due(schedule, state, until), state.ledger
+                scores, diverged = np.zeros((schedule.slots, 1)), np.full((schedule.slots, 1), -1)
+                for slot in np.flatnonzero(state.trial != FREE):
+                    number = int(numbers[state.trial[slot]])
+                    if due[slot]:
+                        scores[slot] = scored.score(number, int(ledger.rung[state.trial[slot]]))
+                    step = scored.diverged(number)
+                    if 0 <= step < until[slot, 0]:
+                        diverged[slot] = step
+                state, _ = next_state(schedule, state, until, {"score": scores}, diverged)
+            groups[index] = Group(untrained, fixed, tuple(traced), epochs, schedule, state.ledger, numbers)
+        order = sorted(groups, key=lambda index: best_place(groups[index]))
+    return Decisions(list(groups.values()), trial_steps, rounds, longest)
