@@ -52,11 +52,11 @@ def training(job: Training, form: str) -> Program:
     params, static = eqx.partition(model, eqx.is_array)
     if form == "scan":
 
-        def step(state: Any, x: jax.Array, y: jax.Array) -> Any:
+        def scan_step(state: Any, x: jax.Array, y: jax.Array) -> Any:
             model, opt_state, _ = update(eqx.combine(state[0], static), state[1], x, y)
             return eqx.filter(model, eqx.is_array), opt_state
 
-        return scanned_loop(job, inputs, step, (params, opt_state), to_arrays=_to_arrays)
+        return scanned_loop(job, inputs, scan_step, (params, opt_state), to_arrays=_to_arrays)
     leaves, structure = jax.tree.flatten((params, opt_state))
 
     def rows_update(leaves: Any, x: jax.Array, y: jax.Array, rows: jax.Array | None) -> tuple[Any, jax.Array]:

@@ -42,7 +42,7 @@ def training(job: Training, form: str) -> Program:
     if form == "scan":
         definition, leaves = nnx.split((model, optimizer))
 
-        def step(leaves: Any, x: jax.Array, y: jax.Array) -> Any:
+        def scan_step(leaves: Any, x: jax.Array, y: jax.Array) -> Any:
             modules = nnx.merge(definition, leaves)
             update(*modules, x, y)
             return nnx.state(modules)
@@ -50,7 +50,7 @@ def training(job: Training, form: str) -> Program:
         def to_arrays(leaves: Any) -> list[np.ndarray]:
             return _to_arrays(nnx.merge(definition, leaves))
 
-        return scanned_loop(job, inputs, step, leaves, to_arrays=to_arrays)
+        return scanned_loop(job, inputs, scan_step, leaves, to_arrays=to_arrays)
 
     def rows_update(model: Any, optimizer: Any, x: jax.Array, y: jax.Array, rows: jax.Array | None) -> jax.Array:
         return update(model, optimizer, *((x, y) if rows is None else (x[rows], y[rows])))

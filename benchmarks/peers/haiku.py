@@ -51,7 +51,12 @@ def training(job: Training, form: str) -> Program:
         return optax.apply_updates(params, updates), opt_state
 
     if form == "scan":
-        return scanned_loop(job, inputs, lambda state, x, y: update(*state, x, y), state, to_arrays=_to_arrays)
+
+        def scan_step(state: Any, x: jax.Array, y: jax.Array) -> Any:
+            params, opt_state = state
+            return update(params, opt_state, x, y)
+
+        return scanned_loop(job, inputs, scan_step, state, to_arrays=_to_arrays)
 
     def rows_update(params: Any, opt_state: Any, x: jax.Array, y: jax.Array, rows: Any) -> tuple[Any, Any]:
         return update(params, opt_state, *((x, y) if rows is None else (x[rows], y[rows])))

@@ -59,11 +59,12 @@ def training(job: Training, form: str) -> Program:
     opt_state = opt_init(params)
     if form == "scan":
 
-        def step(state: Any, x: jax.Array, y: jax.Array) -> Any:
-            return state[0] + 1, update(*state, x, y)
+        def scan_step(state: Any, x: jax.Array, y: jax.Array) -> Any:
+            i, opt_state = state
+            return i + 1, update(i, opt_state, x, y)
 
         start = jnp.zeros((), jnp.int32), opt_state
-        return scanned_loop(job, inputs, step, start, to_arrays=to_arrays)
+        return scanned_loop(job, inputs, scan_step, start, to_arrays=to_arrays)
     naive_update, fast_update = jax.jit(update), jax.jit(rows_update, donate_argnums=1)
     if form == "naive":
         compiled = compile_in_stages(naive_update, 0, opt_state, x[: job.batch], y[: job.batch])

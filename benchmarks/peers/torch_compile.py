@@ -61,12 +61,14 @@ def training(job: Training, form: str) -> Program:
 
 def _compiled_loss_step(job: Training, model: nn.Module, optimizer: torch.optim.Optimizer, mode: str | None) -> Step:
     # On a CPU it is no faster to compile optimizer.step too, nor both in one function (the graph breaks at backward()).
+    new_step: Any = torch.compiler.cudagraph_mark_step_begin
+
     @torch.compile(mode=mode)
     def loss(x: Tensor, y: Tensor) -> Any:
         return mean_loss(job, model(x), y)
 
     def step(model: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
-        torch.compiler.cudagraph_mark_step_begin()  # no result of the last step is needed any more
+        new_step()  # no result of the last step is needed any more
         optimizer.zero_grad(set_to_none=True)
         loss(x, y).backward()
         optimizer.step()

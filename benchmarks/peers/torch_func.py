@@ -223,10 +223,11 @@ def _compile_with_cuda_graphs(step: Any, state: Any, *args: Tensor) -> tuple[Any
         for tensor, value in zip(tree_leaves(state), tree_leaves(step(state, *args)), strict=True):
             tensor.copy_(value)
 
+    new_step: Any = torch.compiler.cudagraph_mark_step_begin
     compiled: Any = torch.compile(overwrite, mode="reduce-overhead")
 
     def compiled_step(state: Any, *args: Tensor) -> Any:
-        torch.compiler.cudagraph_mark_step_begin()
+        new_step()
         compiled(state, *args)
         return state
 
