@@ -293,9 +293,9 @@ def structure_difference(tree: Any, like: Any) -> str:
         "unexpected": sorted(set(paths[1]) - set(paths[0])),
     }
     parts = [
-        f"{kind}: {', '.join(found[:4])}{f' and {len(found) - 4} more' if len(found) > 4 else ''}"
-        for kind, found in differences.items()
-        if found
+        f"{kind}: {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
+        for kind, names in differences.items()
+        if names
     ]
     return "; ".join(parts) or f"expected {expected}, got {got}"
 

@@ -75,7 +75,7 @@ def _ratio_table(variants: Sequence[Variant], rows: Sequence[Row]) -> str:
         counted = rates is not None and bool(ours.flops or ours.bytes)
         bottleneck = find_bottleneck(ours, rates).name if rates and counted else ""
         best = [fastest_in_group(variant.lines, peers) for peers in GROUPS.values()]
-        ratios = ["" if found is None else f"{found[1].value:.2f} {form_label(found[0])}" for found in best]
+        ratios = ["" if fastest is None else f"{fastest[1].value:.2f} {form_label(fastest[0])}" for fastest in best]
         lines.append((variant.title, f"{format_seconds(median_time(ours))}, {ours.form}", share, bottleneck, *ratios))
     return html.table(("", "nnjax", "of the limit", "bottleneck", *GROUPS), lines)
 

@@ -45,9 +45,9 @@ def network_digest(params: PyTree, state: PyTree) -> str:
     return digest({"params": params, "state": state})
 
 
-def write_receipt(path: Path, prepared: Prepared, found: Search, strategy: Any) -> None:
+def write_receipt(path: Path, prepared: Prepared, outcome: Search, strategy: Any) -> None:
     """Write the receipt. It is the last file of a search: the search is finished."""
-    best = found.best
+    best = outcome.best
     content = {
         "settings": run_folder.settings_digest(read_json(path / run_folder.SEARCH)),
         "data": data_digest(prepared),

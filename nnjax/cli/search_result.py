@@ -54,17 +54,19 @@ class SearchResult(TypedDict):
     seconds: dict[str, float]
 
 
-def make_result(config: Config, request: Request, prepared: Prepared, found: train.Search, seeds: int) -> SearchResult:
+def make_result(
+    config: Config, request: Request, prepared: Prepared, outcome: train.Search, seeds: int
+) -> SearchResult:
     """Return the result. This is the first use of the test rows.
 
     Args:
       config: the settings that are not searched, before the defaults of the task.
       request: the settings of the search.
       prepared: the data.
-      found: the result of `train.search`.
+      outcome: the result of `train.search`.
       seeds: networks of each setting.
     """
-    dataset, best = prepared.dataset, found.best
+    dataset, best = prepared.dataset, outcome.best
     constant = baseline(dataset.table, prepared.training, dataset.test)
     rows = [len(part.x) for part in (prepared.training, prepared.held_out, dataset.test) if part is not None]
     counts = ", ".join(f"{n:,} {kind}" for n, kind in zip(rows, ("training", "validation", "test"), strict=True))
@@ -78,25 +80,25 @@ def make_result(config: Config, request: Request, prepared: Prepared, found: tra
         "ensemble_test": None,
         "baseline": dict(constant.scores),
         "baseline_prediction": constant.prediction,
-        "rank_correlations": list(found.rank_correlations),
+        "rank_correlations": list(outcome.rank_correlations),
         "advantage": None,
         "notes": [],
         "command": None,
-        "seconds": found.seconds._asdict(),
+        "seconds": outcome.seconds._asdict(),
     }
     if best is None:
         return result
-    if found.advantage is not None:
-        d = found.advantage
+    if outcome.advantage is not None:
+        d = outcome.advantage
         result["advantage"] = {"difference": d.difference, "low": d.low, "high": d.high, "n": d.n}
-    together = found.ensemble(MEMBERS)
-    alone = found._replace(networks=found.networks[:1]).ensemble(1)
+    together = outcome.ensemble(MEMBERS)
+    alone = outcome._replace(networks=outcome.networks[:1]).ensemble(1)
     result |= {
         "best": best.trial,
         "epochs": best.epochs,
-        "test": _scores(prepared, found, alone),
+        "test": _scores(prepared, outcome, alone),
         "ensemble": [member.trial for member in together.members],
-        "ensemble_test": _scores(prepared, found, together),
+        "ensemble_test": _scores(prepared, outcome, together),
         "notes": list(edges(best.settings, request.space)),
         "command": _command(config, best, seeds),
     }
@@ -147,9 +149,9 @@ def print_result(result: SearchResult, finished: int) -> None:
     say(f"train the best setting again with: [bold]{escape(result['command'] or '')}[/]")
 
 
-def _scores(prepared: Prepared, found: train.Search, selection: Any) -> Scores:
+def _scores(prepared: Prepared, outcome: train.Search, selection: Any) -> Scores:
     """Return the test scores of networks that predict together."""
-    test, run = prepared.dataset.test, found.networks[0].run
+    test, run = prepared.dataset.test, outcome.networks[0].run
     scores = score_prediction(run, selection.predict(test.x), test)  # type: ignore[arg-type]
     return dict(in_target_units({k: float(v) for k, v in scores.items()}, prepared.dataset.table.target_std))
 

@@ -14,8 +14,8 @@ from nnjax.types import Data
 
 def is_batches(data: Any) -> bool:
     """Return True for a generator or another iterable of batches, such as a data loader of another library."""
-    named = isinstance(data, (tuple, list, dict, str, bytes, Source)) or hasattr(data, "shape")
-    return isinstance(data, Iterable) and not named
+    is_data = isinstance(data, (tuple, list, dict, str, bytes, Source)) or hasattr(data, "shape")
+    return isinstance(data, Iterable) and not is_data
 
 
 def batches(iterable: Iterable[Any], n: int) -> Source:

@@ -159,8 +159,8 @@ def convert(data: Data, rows: Rows, name: str = "data", *, keep: Collection[str]
     leaves = []
     for leaf_name, leaf in named_leaves(data, name):
         check_finite(leaf_name, leaf, rows)
-        kept = leaf_name.removeprefix(f"{name}.") in keep
-        leaves.append(leaf if kept else cast(leaf_name, leaf, features=is_x(leaf_name, name), rows=rows))
+        unchanged = leaf_name.removeprefix(f"{name}.") in keep
+        leaves.append(leaf if unchanged else cast(leaf_name, leaf, features=is_x(leaf_name, name), rows=rows))
     if data.weights is not None:
         if np.iscomplexobj(data.weights):
             raise TypeError(f"{name}.weights must be real numbers, got {data.weights.dtype}")

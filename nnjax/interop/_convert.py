@@ -149,7 +149,7 @@ def steps_of(node: Any, keys: Sequence[Any]) -> tuple[Step, ...]:
 
 def are_ordered(a: Sequence[Step], b: Sequence[Step]) -> bool:
     """Return False if two leaves are below sorted keys that differ in more than their numbers."""
-    first, second = next(((one, two) for one, two in zip(a, b, strict=False) if one != two), (a[0], a[0]))
+    first, second = next(((p, q) for p, q in zip(a, b, strict=False) if p != q), (a[0], a[0]))
     return not first.sorted or _stem(first.name) == _stem(second.name)
 
 
@@ -173,8 +173,8 @@ def _pairs(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names
     parts = [piece for part in parts for piece in _pieces(part, names)]
     _check_names(library, parts, theirs, names)
     free = dict(theirs)
-    named = [part for part in parts if part.path in names]
-    pairs = [_named_pair(library, part, theirs, names[part.path]) for part in named]
+    named_parts = [part for part in parts if part.path in names]
+    pairs = [_named_pair(library, part, theirs, names[part.path]) for part in named_parts]
     for named_pair in pairs:
         for path in named_pair.paths.values():
             if path not in free:

@@ -59,9 +59,9 @@ def draw(corners, fires):
     right.fill_between(ends, 1.5 - ends, 2.5, color=BLUE, alpha=0.12, linewidth=0)
     for level, width in ((0, 1.6), (0.25, 0.4), (0.5, 0.4), (0.75, 0.4), (1, 0.4)):
         right.plot(ends, 1.5 + level - ends, color=BLUE, linewidth=width)
-    for corner, one in zip(corners, fires, strict=True):
-        right.plot(*corner, "o", color=BLUE if one else RED, markersize=8)
-        right.annotate(f"{one:g}", corner, (-11, -4), textcoords="offset points")
+    for corner, output in zip(corners, fires, strict=True):
+        right.plot(*corner, "o", color=BLUE if output else RED, markersize=8)
+        right.annotate(f"{output:g}", corner, (-11, -4), textcoords="offset points")
     right.annotate("b + w · x = 0", (0.1, 0.62), color=BLUE)
     arrow = {"arrowstyle": "->", "color": INK}
     right.annotate("", (1.45, 0.55), (1.2, 0.3), arrowprops=arrow)

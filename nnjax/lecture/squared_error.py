@@ -46,8 +46,8 @@ def run():
 
 def draw(x, y, slopes, curve):
     """Draw the squares of two lines, and the loss against the slope."""
-    one, two, right = panels(3, width=2.3, height=2.5)
-    for axes, slope, colour in ((one, 0.3, RED), (two, slopes[curve.argmin()], BLUE)):
+    left, middle, right = panels(3, width=2.3, height=2.5)
+    for axes, slope, colour in ((left, 0.3, RED), (middle, slopes[curve.argmin()], BLUE)):
         for a, b in zip(x[:, 0], y[:, 0], strict=True):
             side, corner = abs(slope * a - b), (a, min(slope * a, b))
             rectangle(axes, corner, side, side, color=colour, alpha=0.25, linewidth=0)
@@ -60,4 +60,4 @@ def draw(x, y, slopes, curve):
     right.plot(slopes, curve, color=GREY)
     right.set_ylim(0, None)
     label(right, "the loss of every slope", "slope", "loss")
-    return one, two, right
+    return left, middle, right

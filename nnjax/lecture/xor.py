@@ -50,26 +50,26 @@ def run():
 
 def draw(x, y, lines):
     """Draw the best line, the two lines of the network, and the hidden layer."""
-    one, two, hidden = panels(3, width=2.3, height=2.5)
+    single, double, hidden = panels(3, width=2.3, height=2.5)
     w, b = lines[:, :2], lines[:, 2:]
     distances = abs(w @ x.T + b) / np.linalg.norm(w, axis=1, keepdims=True)
     w, b = (v[distances.min(1).argmax()] for v in (w, b))  # far from all corners
     wrong = x[(x @ w + b > 0) != (y > 0)]
     ends = np.array([-0.5, 1.5])
-    one.plot(*wrong.T, "x", color=GREY, markersize=14, markeredgewidth=2)
-    one.plot(ends, -(b + w[0] * ends) / w[1], color=GREY)
-    two.fill_between(ends, 0.5 - ends, 1.5 - ends, color=BLUE, alpha=0.15, linewidth=0)
-    two.plot(ends, 0.5 - ends, ends, 1.5 - ends, color=GREY)
+    single.plot(*wrong.T, "x", color=GREY, markersize=14, markeredgewidth=2)
+    single.plot(ends, -(b + w[0] * ends) / w[1], color=GREY)
+    double.fill_between(ends, 0.5 - ends, 1.5 - ends, color=BLUE, alpha=0.15, linewidth=0)
+    double.plot(ends, 0.5 - ends, ends, 1.5 - ends, color=GREY)
     long = np.array([-0.5, 2.5])
     line = (long - 0.5) / 2
     hidden.fill_between(long, -1, line, color=BLUE, alpha=0.15, linewidth=0)
     hidden.plot(long, line, color=GREY)
     moved = np.maximum(0, x.sum(1, keepdims=True) - np.array([0, 1]))
-    for axes, points in ((one, x), (two, x), (hidden, moved)):
+    for axes, points in ((single, x), (double, x), (hidden, moved)):
         axes.scatter(*points.T, 60, signs(y - 0.5), zorder=3)
         axes.set(xlim=ends, ylim=ends, xticks=[0, 1], yticks=[0, 1])
     hidden.set(xlim=long, xticks=[0, 1, 2])
-    label(one, "one line", "x₁", "x₂")
-    label(two, "two lines", "x₁", "x₂")
+    label(single, "one line", "x₁", "x₂")
+    label(double, "two lines", "x₁", "x₂")
     label(hidden, "hidden layer", "ReLU(x₁ + x₂)", "ReLU(x₁ + x₂ − 1)")
-    return one, two, hidden
+    return single, double, hidden

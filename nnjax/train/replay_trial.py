@@ -156,8 +156,8 @@ def replay_trial(
     settings = {name: row[name] for name in dimensions}
     run = build({name: jnp.asarray(row[name]) for name in names})
     several = replicates if replicates > 1 else None
-    found = Found(trial, settings, trained.scores[best], epochs[best], run, *network, several)
-    return TrialReplay(found, scores, trained.origin)
+    network_of_trial = Found(trial, settings, trained.scores[best], epochs[best], run, *network, several)
+    return TrialReplay(network_of_trial, scores, trained.origin)
 
 
 class _Trained(NamedTuple):
@@ -198,8 +198,8 @@ def _train(
             if not math.isfinite(value):
                 return _Trained(scores, networks, None)
             scores[rung] = value
-            kept = networks_of(job.ensemble, fs, placed)
-            networks[rung] = jax.tree.map(lambda a: jnp.asarray(a)[:replicates], kept)
+            trial_networks = networks_of(job.ensemble, fs, placed)
+            networks[rung] = jax.tree.map(lambda a: jnp.asarray(a)[:replicates], trial_networks)
     return _Trained(scores, networks, None)
 
 

@@ -34,8 +34,8 @@ def ends_in(activation: str, jaxpr: Any) -> bool:
     def is_result(variable: Any, *names: str) -> bool:
         """Return True if a variable is the result of these operations, the last one first."""
         equation = equation_of(variable)
-        found = equation is not None and equation.primitive.name == names[0]
-        return found and (len(names) == 1 or is_result(equation.invars[0], *names[1:]))
+        matches = equation is not None and equation.primitive.name == names[0]
+        return matches and (len(names) == 1 or is_result(equation.invars[0], *names[1:]))
 
     (output, *_) = jaxpr.outvars
     if activation == "sigmoid":

@@ -96,11 +96,11 @@ def keep_networks(ensemble: Ensemble, networks: Networks, fs: FitState, hyper: P
       index: (kept,) below `kept` the place of a network in `networks`; from `kept` on, the number of a member.
     """
     members = networks_of(ensemble, fs, hyper)
-    kept = len(index)
+    count = len(index)
 
     def select(old: Array, new: Array) -> Array:
-        own = (index < kept).reshape(-1, *[1] * (old.ndim - 1))
-        return jnp.where(own, old[jnp.minimum(index, kept - 1)], new[jnp.maximum(index - kept, 0)])
+        own = (index < count).reshape(-1, *[1] * (old.ndim - 1))
+        return jnp.where(own, old[jnp.minimum(index, count - 1)], new[jnp.maximum(index - count, 0)])
 
     return jax.tree.map(select, networks, members)
 

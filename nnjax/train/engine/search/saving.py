@@ -150,13 +150,13 @@ def _saved_metadata(folder: Path, files: list[Path]) -> dict[str, Any]:
 def _like(like: Position) -> Callable[[dict[str, Any]], Position]:
     """Return a function from the metadata of a checkpoint to the structure of its tree."""
 
-    def of(metadata: dict[str, Any]) -> Position:
+    def tree_like(metadata: dict[str, Any]) -> Position:
         ledger = like.search.ledger
         shape = (*ledger.scores.shape, ledger.diverged.shape[1])
         logs = {name: np.zeros(shape) for name in metadata["logs"]}
         return like._replace(search=like.search._replace(ledger=ledger._replace(logs=logs)))
 
-    return of
+    return tree_like
 
 
 def _network_shapes(job: Job, count: int) -> Networks:
