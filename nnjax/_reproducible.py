@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import jax
-from jax._src import compilation_cache, xla_bridge  # JAX has no public functions for what is needed of these two
+from jax._src import compilation_cache, xla_bridge  # JAX has no public functions that replace these two modules
 
 SHORTEST = 0.1  # programs that compile for at least this many seconds are kept
 FLAG = "--xla_gpu_deterministic_ops=true"

@@ -68,7 +68,7 @@ def _compiled_loss_step(job: Training, model: nn.Module, optimizer: torch.optim.
         return mean_loss(job, model(x), y)
 
     def step(model: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
-        new_step()  # no result of the last step is needed any more
+        new_step()  # the results of the last step are no longer needed
         optimizer.zero_grad(set_to_none=True)
         loss(x, y).backward()
         optimizer.step()

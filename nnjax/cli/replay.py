@@ -46,7 +46,7 @@ def replay_command(
     update), the operation, and the rows of the file; for a named data set, the
     rows of its training part.
 
-    Of a search, a trial is trained again to the last rung that it reached, and
+    For a search, a trial is trained again to the last rung that it reached, and
     its scores are compared with search.csv.
 
     The exit code is 0 if everything is finite and the scores agree, 1 if not.

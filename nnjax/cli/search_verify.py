@@ -34,7 +34,7 @@ class OpenSearch(NamedTuple):
     config: Config
     prepared: Prepared
     mesh: Mesh | None
-    changes: list[tuple[str, str, str]]  # what the bits depend on, if it differs here
+    changes: list[tuple[str, str, str]]  # what affects exact results and differs here
 
 
 class Verdict(NamedTuple):
@@ -42,7 +42,7 @@ class Verdict(NamedTuple):
 
     problems: list[str]
     agreement: str  # what was checked
-    reason: str = ""  # why only a tolerance is promised; empty if the bits are
+    reason: str = ""  # why only a tolerance is promised; empty if exact equality is
 
 
 def open_search(path: Path) -> OpenSearch:
@@ -96,7 +96,7 @@ def replay_search(search: OpenSearch, trial: int) -> train.TrialReplay:
 
 
 def exact(search: OpenSearch) -> bool:
-    """Return True if the bits of the search can be expected here."""
+    """Return True if the exact results of the search can be expected here."""
     return not search.changes and not search.receipt["resumed_anyway"]
 
 
@@ -167,6 +167,6 @@ def decision_problems(search: OpenSearch) -> list[str]:
 
 
 def settings_of(row: Mapping[str, Any], names: Any) -> str:
-    """Return the settings of a trial in short."""
+    """Summarise the settings of a trial."""
     texts = {name: f"{row[name]:.4g}" if isinstance(row[name], float) else f"{row[name]}" for name in names}
     return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in texts.items())

@@ -38,7 +38,7 @@ def verify_command(
     versions of the libraries, which receipt.json records. If these differ
     here, the first losses and the test loss are compared to a tolerance.
 
-    Of a search, the files and all decisions are checked, and the best trial is
+    For a search, the files and all decisions are checked, and the best trial is
     trained again.
 
     The exit code is 0 if the run is verified, 1 if not.
