@@ -15,9 +15,9 @@ from nnjax import nn
 from nnjax.lecture.style import BLUE, GREEN, GREY, PURPLE, RED, label, minus, panels
 
 CAPTION = (
-    "First: the same four numbers at three temperatures. Second: each probability over "
-    "the temperature; at the cold end the largest number has everything, at the hot end "
-    "all have nearly the same."
+    "First: the same four numbers at three temperatures. Second: each probability "
+    "against the temperature; at low temperatures the largest number has nearly all of it, "
+    "at high ones all have nearly the same."
 )
 
 

@@ -299,7 +299,7 @@ def _folder(out: Any, resume: Any, save_every: Any) -> Path | None:
 
 
 def _check_layout(folder: Path, *, structured: bool, resume: bool) -> None:
-    """Check that the folder does not hold a search with or without structures, whose checkpoints would go unnoticed."""
+    """Refuse a folder with a search of the other layout (with or without structures), whose files would be ignored."""
     others = [folder] if structured else sorted(folder.glob("structure-*"))
     occupied = next((other for other in others if checkpoint.files(other)), None)
     if occupied is not None:
