@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import functools
 import gc
 import os
 import shutil
@@ -23,6 +24,7 @@ import optax  # noqa: F401
 import pandas  # noqa: F401
 import pytest
 from jax._src import compiler
+from jax._src.interpreters import mlir
 from jaxtyping import install_import_hook
 from shape_checker import check_shapes  # noqa: F401  (imported here, so that beartype sees TYPE_CHECKING unset)
 
@@ -42,7 +44,7 @@ with install_import_hook(CHECKED, "shape_checker.check_shapes"):
         getattr(nnjax, part)
 typing.TYPE_CHECKING = False
 gc.freeze()  # tracing makes many objects; looking for cycles took a tenth of the time
-gc.set_threshold(20_000, 20, 20)
+gc.set_threshold(100_000, 20, 20)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
@@ -59,25 +61,33 @@ def strict_promotion():
 default_options, default_flags = compiler.get_compile_options, os.environ.get("XLA_FLAGS", "")
 # Emitters that jax_disable_most_optimizations leaves on; a third of the time of compiling small programs is theirs
 FEWER_EMITTERS = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_use_xnnpack": False}
+MOST_PROGRAMS = 4000  # in memory; those of the whole suite would fill several gigabytes
+quickly = jax.make_user_context(False)  # part of the key of JAX's caches, so that each program is compiled as asked
+programs = []
 
 
-def quick_options(*arguments, env_options_overrides=None, **settings):
-    overrides = FEWER_EMITTERS | (env_options_overrides or {})
+def options(*arguments, env_options_overrides=None, **settings):
+    programs.append(1)
+    overrides = (FEWER_EMITTERS if quickly.get_global() else {}) | (env_options_overrides or {})
     return default_options(*arguments, env_options_overrides=overrides, **settings)
+
+
+compiler.get_compile_options = options
+# One for many programs: making it takes a quarter of the time that a program of one operation takes to compile
+mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 
 
 @contextlib.contextmanager
 def compilation(quick):
     """Compile without optimizations or with all of them, in this process and in those that it starts."""
-    before = compiler.get_compile_options is quick_options
+    before = quickly.get_global()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiler, "get_compile_options", quick_options if quick else default_options)
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(quick)))
         patch.setenv("XLA_FLAGS", " ".join([default_flags, *(f"--{name}=false" for name in FEWER_EMITTERS if quick)]))
         jax.config.update("jax_disable_most_optimizations", quick)
-        jax.clear_caches()
+        quickly.set_global(quick)
         yield
-        jax.clear_caches()  # those of all modules would fill several gigabytes
+        quickly.set_global(before)
         jax.config.update("jax_disable_most_optimizations", before)
 
 
@@ -89,6 +99,10 @@ def compilation_of_the_module(request):
     """
     with compilation(quick=not request.node.get_closest_marker("optimized")):
         yield
+    if len(programs) > MOST_PROGRAMS:
+        programs.clear()
+        mlir.make_ir_context.cache_clear()
+        jax.clear_caches()
 
 
 @pytest.fixture

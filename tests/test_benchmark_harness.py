@@ -132,7 +132,7 @@ def test_processes_measure_and_say_why_they_fail_and_are_restarted():
         first.process.kill()
         first.process.wait()
         start_workers(workers, [limit])
-        (restarted,) = measure_in_turn("calibrate", "copy, 256 MB", [limit], workers, plan, lines.append)
+        (restarted,) = measure_in_turn("calibrate", "launch", [limit], workers, plan, lines.append)
         assert workers[limit.process] is not first
         assert len(restarted.samples) == 2
         other = workers[stax.process]
