@@ -40,6 +40,7 @@ def reproducible(cache: str | Path | None = None) -> Path:
       RuntimeError: if JAX has already started, because XLA reads its flags then.
       PermissionError: if the folder belongs to another user, or if others may write to it.
 
+    >>> x = jnp.zeros(3)
     >>> nnjax.reproducible()
     Traceback (most recent call last):
     RuntimeError: reproducible: JAX has already started, ...; call nnjax.reproducible() before the first array
