@@ -1,5 +1,6 @@
 """`nnjax search`: what it writes, the command it ends with, resuming, and mistakes."""
 
+import io
 import re
 import shlex
 import shutil
@@ -7,11 +8,13 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from runs import assert_mistake, nnjax, read_json, succeed
 from sklearn.datasets import load_diabetes
 
 from nnjax import train
 from nnjax.cli import run_folder
+from nnjax.cli.leaders import leaders_table
 from nnjax.cli.search_result import edges
 
 SMALL = ("--width", "8", "--depth", "1", "--batch-size", "32", "--norm", "none", "--rungs", "1,2", "--population", "4")
@@ -123,6 +126,26 @@ def test_a_value_at_the_end_of_its_range_is_noted():
     (note,) = edges({"learning_rate": 0.099, "dropout": 0.001}, space)
     assert note == "the best learning rate, 0.099, is near the upper end of its range 0.001..0.1; extend it"
     assert not list(edges({"learning_rate": 0.05, "dropout": 0.2}, space))
+
+
+def test_a_search_that_cannot_begin_leaves_no_folder(tmp_path):
+    given = ("search", "digits", "--dropout", "0..0.5", "--out", tmp_path / "run")
+    close = "--rungs 0.01,0.02: must be at least a step apart, but they are after 1, 1 steps; an epoch has 1,294 rows"
+    assert_mistake(nnjax(*given, "--rungs", "0.01,0.02"), close)
+    few = "--trials 5 are too few for the 4 combinations of the lists; pass at least 10"
+    assert_mistake(nnjax(*given, "--trials", "5", "--depth", "1,2", "--activation", "relu,tanh"), few)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_narrow_terminal_shows_all_digits():
+    names = ["learning_rate", "weight_decay", "dropout", "width", "activation", "norm"]
+    row = {"trial": 123, "learning_rate": 0.00012345, "weight_decay": 0.0002854, "dropout": 0.02749, "width": 128}
+    row |= {"activation": "leaky_relu", "norm": "layer", "epochs": 27.0, "score": 0.31769, "validation_r2": 0.5642}
+    file = io.StringIO()
+    console = Console(file=file, width=80)
+    console.print(leaders_table(console, [row], names, "the best 1 of 9", rows=1))
+    assert "…" not in file.getvalue()
+    assert re.search(r"123 +0.000123 +0.000285 +0.0275 +128 +leaky_relu +layer +27 +0.3177 +0.5642", file.getvalue())
 
 
 MISTAKES = {

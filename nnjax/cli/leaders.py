@@ -18,21 +18,32 @@ SCORES = ("validation_accuracy", "validation_r2")
 RUNNING = "running"
 
 
-def leaders_table(table: Sequence[Record], names: Sequence[str], caption: str, *, rows: int) -> Grid:
-    """Return the first rows of the table of a search, for the terminal.
+def leaders_table(console: Console, table: Sequence[Record], names: Sequence[str], caption: str, *, rows: int) -> Grid:
+    """Return the first rows of the table of a search, without lines and with fewer digits in a narrow terminal.
 
     Args:
+      console: the terminal.
       table: the table of the search, best first.
       names: the settings that are searched.
       caption: text below the table.
       rows: number of rows.
     """
+    grid = _grid(table[:rows], names, caption, digits=4)
+    if console.measure(grid, options=console.options.update(width=1000)).minimum <= console.width:
+        return grid
+    grid = _grid(table[:rows], names, caption, digits=3)
+    grid.box, grid.padding, grid.pad_edge = None, (0, 1, 0, 0), False
+    return grid
+
+
+def _grid(table: Sequence[Record], names: Sequence[str], caption: str, *, digits: int) -> Grid:
     scores = [name for name in SCORES if table and name in table[0]]
     grid = Grid(header_style="bold", caption=caption)
-    for name in ["trial", *names, "epochs", "score", *scores]:
+    shown = [name if digits > 3 else name.removeprefix("validation_") for name in scores]
+    for name in ["trial", *names, "epochs", "score", *shown]:
         grid.add_column(name.replace("_", " "), justify="right")
-    for row in table[:rows]:
-        cells = [f"{row[name]:.4g}" if isinstance(row[name], float) else str(row[name]) for name in names]
+    for row in table:
+        cells = [f"{row[name]:.{digits}g}" if isinstance(row[name], float) else str(row[name]) for name in names]
         numbers = [f"{row['epochs']:g}", _score(row["score"]), *(f"{row[name]:.4f}" for name in scores)]
         grid.add_row(str(row["trial"]), *cells, *numbers)
     return grid
@@ -66,7 +77,7 @@ def shown_leaders(trials: int, names: Sequence[str]) -> Iterator[Callable[[list[
 
         def update(table: list[Record]) -> None:
             ended = sum(row["status"] != RUNNING for row in table)
-            live.update(leaders_table(table, names, _progress(ended, trials, began), rows=LEADERS))
+            live.update(leaders_table(console, table, names, _progress(ended, trials, began), rows=LEADERS))
 
         yield update
 

@@ -59,9 +59,10 @@ def describe(config: Config, scores: Mapping[str, float | None] | None = None, *
     name = config.data if config.data in NAMES else Path(config.data).name
     width = "hidden" if "width" in omit else f"{config.width}"
     rate = LEARNING_RATES[config.optimizer] if config.learning_rate is None else config.learning_rate
+    activation = "" if "activation" in omit else config.activation or ""
     parts = {
         "data": name + (f" → {config.target}" if config.target else ""),
-        "network": f"{config.depth} × {width} {config.activation or ''}".strip() if config.depth else "linear",
+        "network": f"{config.depth} × {width} {activation}".strip() if config.depth else "linear",
         "skip": "with skips" if config.skip else "",
         "norm": "" if config.norm in (None, "none") else f"{config.norm} norm",
         "dropout": f"dropout {config.dropout:g}" if config.dropout and "dropout" not in omit else "",
@@ -72,6 +73,8 @@ def describe(config: Config, scores: Mapping[str, float | None] | None = None, *
         "seed": f"seed {config.seed}",
         "members": "" if config.members is None else f"{config.members} members",
     }
+    changing = {"depth": "network", "norm": "norm", "optimizer": "optimizer", "batch_size": "batch"}
+    parts |= {part: "" for name, part in changing.items() if name in omit}
     for score, label in (("accuracy", "test accuracy"), ("r2", "test R²")):
         value = None if scores is None else scores.get(score)
         if value is not None and np.isfinite(value):

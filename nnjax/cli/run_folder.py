@@ -101,7 +101,8 @@ def create(path: Path) -> Path:
                 f"{path} holds an unfinished {kind}; continue with: nnjax {command} --resume {quote(path)}"
             )
     if any((path / name).exists() for name in (CONFIG, WEIGHTS, SWEEP, SEARCH, CHECKPOINTS)):
-        raise FileExistsError(f"{path} already holds a run; choose another folder with --out")
+        kind = next((kind for kind, _, first, _ in kinds if (path / first).exists()), "run")
+        raise FileExistsError(f"{path} already holds a {kind}; choose another folder with --out")
     for name in (METRICS, ROWS, TRIALS):  # data with this file name would be overwritten
         if (path / name).exists():
             raise FileExistsError(f"{path} holds a file {name}, which a run would overwrite; choose another with --out")

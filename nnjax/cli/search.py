@@ -21,7 +21,7 @@ from nnjax.cli.prepare import absolute_path, check_data_options, fashion_mnist_f
 from nnjax.cli.rescue import write_results
 from nnjax.cli.resuming import check_resume, record_anyway, written_settings
 from nnjax.cli.search_plan import plan_search
-from nnjax.cli.search_program import search_arguments
+from nnjax.cli.search_program import check_program, search_arguments
 from nnjax.cli.search_receipt import write_receipt
 from nnjax.cli.search_report import SearchSubject, draw_search
 from nnjax.cli.search_request import OWN, parse_request
@@ -126,6 +126,7 @@ def search_command(
     settings["strategy"] = request.config.strategy or platform_strategy(mesh)
     config = replace(request.config, strategy=settings["strategy"])
     prepared = prepare(config)
+    check_program(config, request, prepared, own)
     if plan:
         say(escape(plan_search(config, request, prepared, own, mesh)))
         return
@@ -166,7 +167,7 @@ def search_command(
     result = make_result(config, request, prepared, found, own["seeds"])
     path, _ = write_results(path, write, save_settings)
     caption = f"the best {min(ROWS_PRINTED, len(table))} of {len(table)}; all are in {run_folder.TRIALS}"
-    console.print(leaders_table(table, names, caption, rows=ROWS_PRINTED))
+    console.print(leaders_table(console, table, names, caption, rows=ROWS_PRINTED))
     print_result(result, sum(row["status"] == "finished" for row in table))
     say(f"written to [bold]{escape(str(path))}[/] after {time.perf_counter() - began:.1f} s; see {run_folder.REPORT}")
     if result["best"] is None:

@@ -1,5 +1,6 @@
 """The arguments of `train.search` for the settings of a search, also to repeat its decisions or one of its trials."""
 
+import itertools
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from nnjax.cli.search_request import Request
 from nnjax.cli.sweep import make_swept_run
 from nnjax.train.engine.search.decisions import Decisions, Scored, decide
 from nnjax.train.engine.search.draws import key_words
+from nnjax.train.engine.search.groups import GROUP_KEEP, group_rounds, split_space
 from nnjax.train.engine.search.methods import KEEP
 
 
@@ -47,24 +49,61 @@ def search_arguments(
     }
 
 
+def check_program(config: Config, request: Request, prepared: Prepared, own: Mapping[str, Any]) -> None:
+    """Check the rungs and the number of trials, before a folder is created; see `search_arguments` for the arguments.
+
+    Raises:
+      ValueError: if two rungs are less than a step apart, or there are too few trials for the lists.
+    """
+    _, structures = split_space(request.space)
+    for fixed in structures:
+        steps = _rung_steps(config, request, prepared, fixed)
+        if any(a >= b for a, b in itertools.pairwise((0, *steps))):
+            raise ValueError(
+                f"--rungs {own['rungs']}: must be at least a step apart, but they are after "
+                f"{', '.join(map(str, steps))} steps; an epoch has {len(prepared.training.x):,} rows"
+            )
+    keep = GROUP_KEEP.get(own["method"], _keep(own))
+    least = next(n for n in itertools.count(1) if _enough(len(structures), n, keep))
+    if own["trials"] < least:
+        raise ValueError(
+            f"--trials {own['trials']} are too few for the {len(structures)} combinations of the lists; "
+            f"pass at least {least}"
+        )
+
+
 def make_decisions(
     config: Config, request: Request, prepared: Prepared, own: Mapping[str, Any], scored: Scored
 ) -> Decisions:
     """Return the decisions of the search for the scores of its trials; see `search_arguments` for the arguments."""
-    n = len(prepared.training.x)
-
-    def ends(fixed: tuple[tuple[str, Any], ...]) -> list[int]:
-        batch_size = dict(fixed).get("batch_size", config.batch_size)
-        return [train.epoch_ends(epochs, n, batch_size)[-1] for epochs in request.rungs]
-
     return decide(
         request.space,
-        ends,
+        partial(_rung_steps, config, request, prepared),
         scored,
         trials=own["trials"],
         population=own["population"],
         epochs=request.rungs,
-        keep=KEEP.get(own["method"], 1 / 3) if own["keep_share"] is None else own["keep_share"],
+        keep=_keep(own),
         method=own["method"],
         key=key_words(jax.random.key(config.seed)),
     )
+
+
+def _rung_steps(config: Config, request: Request, prepared: Prepared, fixed: tuple[tuple[str, Any], ...]) -> list[int]:
+    """Return the step at which each rung is reached."""
+    batch_size = dict(fixed).get("batch_size", config.batch_size)
+    return [train.epoch_ends(epochs, len(prepared.training.x), batch_size)[-1] for epochs in request.rungs]
+
+
+def _keep(own: Mapping[str, Any]) -> float:
+    share = own["keep_share"]
+    return KEEP.get(own["method"], 1 / 3) if share is None else float(share)
+
+
+def _enough(structures: int, trials: int, keep: float) -> bool:
+    """Return True if every structure gets a trial in each of its rounds."""
+    try:
+        group_rounds(structures, trials, keep)
+    except ValueError:
+        return False
+    return True

@@ -99,7 +99,7 @@ def make_result(
         "test": _scores(prepared, outcome, alone),
         "ensemble": [member.trial for member in together.members],
         "ensemble_test": _scores(prepared, outcome, together),
-        "notes": list(edges(best.settings, request.space)),
+        "notes": [*edges(best.settings, request.space), *_other_weights(config, best.settings)],
         "command": _command(config, best, seeds),
     }
     return result
@@ -168,6 +168,15 @@ def edges(settings: Mapping[str, Any], space: Mapping[str, Dimension]) -> Iterat
                 f"the best {name.replace('_', ' ')}, {settings[name]:.4g}, is near the {end} end of its range "
                 f"{low:g}..{high:g}; extend it"
             )
+
+
+def _other_weights(config: Config, settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence if the command that trains the best setting begins with different weights than the search."""
+    if settings.get("width", config.width) < config.width:
+        yield (
+            f"in the search, layers of width {settings['width']} were padded to {config.width}; the command draws "
+            "other initial weights, so expect the scores of another seed; nnjax replay trains the same network again"
+        )
 
 
 def _command(config: Config, best: Any, seeds: int) -> str:

@@ -23,6 +23,7 @@ MEANINGS = {  # names of an option in other programs
     "--neurons": "--width",
     "--layers": "--depth",
     "--num-layers": "--depth",
+    "--epochs": "--rungs",  # of a search
     "--iterations": "--epochs",
     "--iters": "--epochs",
     "--steps": "--epochs",
