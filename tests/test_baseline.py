@@ -59,24 +59,26 @@ def columns(**changed):
     return {"a": x, "b": RNG.normal(size=N).round(3), "t": np.where(x > 0, "yes", "no")} | changed
 
 
-@pytest.mark.parametrize(
-    ("values", "suspicious"),
-    [
-        (np.arange(N), True),
-        (1000 - 2.5 * np.arange(N), True),
-        (RNG.permutation(N) + 7, True),
-        (RNG.permutation(N) * 1000, False),  # different, but with gaps, like prices
-        (np.arange(N) // 2, False),
-        (RNG.normal(size=N).round(3), False),
-    ],
-    ids=["0, 1, …", "descending", "shuffled", "with gaps", "pairs", "numbers"],
-)
-def test_row_numbers_are_named(tmp_path, values, suspicious):
+ROW_NUMBER = "'id' looks like a row number: its numbers are different"
+NUMBERS = {  # values of a column, and the start of the warning
+    "0, 1, …": (np.arange(N), ROW_NUMBER),
+    "descending": (1000 - 2.5 * np.arange(N), "'id' looks like a row number or a time"),
+    "shuffled": (RNG.permutation(N) + 7, ROW_NUMBER),
+    "with gaps": (RNG.permutation(N) * 1000, "'id' holds integers that differ from row to row, as identifiers do"),
+    "twice": (np.arange(N) // 2 * 3 + np.arange(N) % 2 * (np.arange(N) > 9), "'id' holds integers that differ"),
+    "pairs": (np.arange(N) // 2, None),
+    "numbers": (RNG.normal(size=N).round(3), None),
+}
+
+
+@pytest.mark.parametrize(("values", "warning"), NUMBERS.values(), ids=NUMBERS)
+def test_row_numbers_and_identifiers_are_named(tmp_path, values, warning):
     path = write(tmp_path / "t.csv", columns(id=values))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         data.load(str(path), target="t")
-    assert [("'id' looks like a row number" in str(w.message)) for w in caught] == [True] * suspicious
+    assert len(caught) == (warning is not None)
+    assert all(warning in str(w.message) for w in caught)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert data.load(str(path), target="t", drop=["id"]).train.x.shape[1] == 2
@@ -86,6 +88,23 @@ def test_an_unnamed_index_is_left_out(tmp_path):
     path = write(tmp_path / "t.csv", {"": np.arange(N)} | columns())
     with pytest.warns(UserWarning, match=r"t\.csv: the first column .* numbers the rows, so it is left out"):
         assert [column.name for column in data.load(str(path), target="t").table.columns] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("names", "what"), [([f"car {i}" for i in range(N)], "string"), ((RNG.permutation(N) * 10).tolist(), "number")]
+)
+def test_an_unnamed_column_that_is_different_in_all_rows_is_left_out(tmp_path, names, what):
+    path = write(tmp_path / "t.csv", {"": names} | columns())
+    with pytest.warns(UserWarning, match=f"no name and holds a different {what} in each row, so it is left out"):
+        assert [column.name for column in data.load(str(path), target="t").table.columns] == ["a", "b"]
+
+
+def test_long_tails_are_told_from_single_values(tmp_path):
+    tail = RNG.normal(size=N).round(3)
+    tail[:12] = 1000 + np.arange(12)
+    path = write(tmp_path / "t.csv", columns(a=tail))
+    with pytest.warns(UserWarning, match=r"long tails, .* 'a' \(12 values, the farthest 1011 in line 13\)"):
+        data.load(str(path), target="t")
 
 
 def test_values_far_outside_are_listed(tmp_path):

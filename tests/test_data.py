@@ -219,9 +219,10 @@ def test_missing_fashion_mnist_explains_how_to_get_it(no_clothes):
     [
         (["a", "b", "a"], "classification", "'t' holds text or booleans, 2 distinct values"),
         ([True, False, True], "classification", "'t' holds text or booleans, 2 distinct values"),
-        ([0, 1, 7], "classification", "'t' holds 3 distinct integers"),
-        (range(MOST_CLASSES), "classification", "integers"),
-        (range(MOST_CLASSES + 1), "regression", "'t' holds 21 distinct numbers"),
+        ([0, 1, 7] * 3, "classification", "'t' holds 3 distinct integers"),
+        ([0, 1, 7, 7], "regression", "'t' holds 3 distinct numbers"),  # too few rows for classes
+        ([*range(MOST_CLASSES)] * 3, "classification", "integers"),
+        ([*range(MOST_CLASSES + 1)] * 3, "regression", "'t' holds 21 distinct numbers"),
         ([0.0, 1.0, 2.0], "regression", "'t' holds 3 distinct numbers"),
     ],
 )
@@ -341,8 +342,9 @@ def test_constant_columns_become_zeros(tmp_path, value):
 def test_missing_values_are_counted_over_the_whole_file(tmp_path, column):
     frame = pd.DataFrame(mixed()).astype({"count": float})
     frame.loc[[7, 30, 33], column] = None
+    rule = "drop', or any other rule, leaves out" if column == "kind" else "median"
     with pytest.raises(
-        ValueError, match=f"column '{column}': 3 values are missing, the first in line 9; missing='median'"
+        ValueError, match=f"column '{column}': 3 values are missing, the first in line 9; missing='{rule}"
     ):
         data.load(csv(tmp_path, frame), target="kind")
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import sys
 
 import numpy as np
@@ -12,7 +13,7 @@ from runs import SMALL, assert_mistake, nnjax, succeed, with_warnings
 from nnjax import data
 from nnjax.data._dates import encode_dates
 from nnjax.data._read_table import read_table
-from nnjax.data.table import Column
+from nnjax.data.table import Column, Table
 
 N = 40
 RNG = np.random.default_rng(0)
@@ -39,6 +40,8 @@ FILES = {  # the name of the file, and its bytes
     "bar": ("t.csv", PLAIN.to_csv(index=False, sep="|").encode()),
     "compressed": ("t.csv.gz", gzip.compress(PLAIN.to_csv(index=False).encode())),
     "Unicode text of Excel": ("t.csv", PLAIN.to_csv(index=False, sep="\t").encode("utf-16")),
+    "spaces": ("t.csv", PLAIN.to_csv(index=False, sep=" ").encode()),
+    "aligned with spaces": ("t.csv", (PLAIN.to_string(index=False) + "\n").encode()),
     "commas in strings": ("t.csv", PLAIN.assign(t='"a, b"').to_csv(index=False, sep=";").encode()),
 }
 
@@ -135,6 +138,47 @@ def test_other_columns_decide_the_decimal_sign(tmp_path):
     assert read_table(write(tmp_path / "t.csv", "c;d\n4,082;0,5\n")).frame["c"].tolist() == [4.082]
 
 
+def test_numbers_with_a_point_between_commas_are_clear(tmp_path):
+    assert read_table(write(tmp_path / "t.csv", "c,d\n23.110,24.200\n")).frame["c"].tolist() == [23.11]
+    with pytest.warns(UserWarning, match="'23.110' is read as 23110; .*; the same holds for 1 more columns"):
+        read_table(write(tmp_path / "t.csv", "c;d\n23.110;24.200\n"))
+
+
+SIGNS = {  # decimal sign in training, --decimal, a new file; its numbers, or the message
+    "stored": (",", None, '"1,5","7"', [1.5, 7.0]),
+    "contrary": (".", None, '"1,5","7"', "decimal sign '.', as in training, got '1,5' in line 2"),
+    "contrary comma": (",", None, "1.5,7", "decimal sign ',', as in training, got '1.5' in line 2"),
+    "named": (".", ",", '"1,500","7"', [1.5, 7.0]),
+    "confirmed": (".", None, '"1,500",0.5', [1500.0, 0.5]),
+    "unclear": (".", None, '"1,500",7', "'1,500' is read as 1500; with the decimal sign ',' it would be 1.5"),
+    "no number": (".", None, "x,7", "column 'a' must hold numbers, got 'x' in line 2"),
+}
+
+
+@pytest.mark.parametrize(("stored", "decimal", "row", "expected"), SIGNS.values(), ids=SIGNS)
+def test_the_decimal_sign_is_that_of_training(tmp_path, stored, decimal, row, expected):
+    columns = [Column("a", decimal=stored), Column("b", decimal=stored)]
+    table = Table("regression", "t", [], columns, mean=[0.0, 0.0], std=[1.0, 1.0])
+    path = write(tmp_path / "new.csv", f"a,b\n{row}\n")
+    if isinstance(expected, list):
+        frame = read_table(path, table=table, decimal=decimal).frame
+        assert [frame["a"][0], frame["b"][0]] == expected
+    elif "is read as" in expected:
+        with pytest.warns(UserWarning, match=re.escape(expected)):
+            read_table(path, table=table)
+    else:
+        with pytest.raises(ValueError, match=re.escape(expected)):
+            read_table(path, table=table, decimal=decimal)
+
+
+def test_targets_have_the_decimal_sign_of_training(tmp_path):
+    frame = pd.DataFrame({"c": np.resize(["u", "v", "w"], N), "t": A})  # no feature shows the sign
+    frame.to_csv(tmp_path / "t.csv", index=False, sep=";", decimal=",")
+    table = data.load(tmp_path / "t.csv", target="t").table
+    assert table.target_decimal == ","
+    np.testing.assert_allclose(read_table(tmp_path / "t.csv", table=table).frame["t"], A)
+
+
 DATES = {  # fields of a column; the first date and the format
     "ISO": (["2020-01-31", "2021-12-01"], "2020-01-31", "%Y-%m-%d"),
     "German": (["31.01.2020", "01.12.2021"], "2020-01-31", "%d.%m.%Y"),
@@ -143,6 +187,8 @@ DATES = {  # fields of a column; the first date and the format
     "first of months": (["01/02/2020", "01/03/2021"], "2020-02-01", "%d/%m/%Y"),
     "first of months, US": (["02/01/2020", "03/01/2021"], "2020-02-01", "%m/%d/%Y"),
     "words": (["31 Jan 2020", "1 Dec 2021"], "2020-01-31", "%d %b %Y"),
+    "words, US": (["Jan 31 2020", "Dec 1 2021"], "2020-01-31", "%b %d %Y"),
+    "months": (["Jan 2020", "Dec 2021"], "2020-01-01", "%b %Y"),
     "times": (["2020-01-31 18:30", "2021-12-01 00:00"], "2020-01-31T18:30", "%Y-%m-%d %H:%M"),
     "zones": (["2020-01-31T18:30:00+02:00", ""], "2020-01-31T16:30", "%Y-%m-%dT%H:%M:%S%z"),
 }
@@ -308,7 +354,9 @@ def test_predict_reports_what_is_unknown_and_scores_what_is_known(tmp_path, monk
     assert [target[0] for target in table["several"]] == ["y", "z"]
     frame.loc[[3, 5], "c"], frame.loc[3, "a"] = "x", np.nan
     frame.to_csv("new.csv", index=False)  # now with points and commas
-    ended = with_warnings("predict", "run", "new.csv", "--keep", "id,y")
+    refusal = r"column 'a' must hold numbers with the decimal sign ',', as in training, got '.*' in line 2; .*--decimal"
+    assert_mistake(nnjax("predict", "run", "new.csv"), refusal)
+    ended = with_warnings("predict", "run", "new.csv", "--keep", "id,y", "--decimal", ".")
     assert ended.code == 0, ended
     assert "warning 2 of 40 rows have missing or unknown values, which are filled by averages" in ended.err
     assert "column 'c': 'x' is not among the categories in training, u, v (line 5, 2 such rows in all)" in ended.err
@@ -317,7 +365,7 @@ def test_predict_reports_what_is_unknown_and_scores_what_is_known(tmp_path, monk
     assert list(written) == ["id", "y", "y_predicted", "z", "sd(y)", "sd(z)"]
     np.testing.assert_array_equal(written["id"], frame["id"])
     np.testing.assert_allclose(written["y"], frame["y"])
-    ended = nnjax("predict", "run", "new.csv", "--strict")
+    ended = nnjax("predict", "run", "new.csv", "--strict", "--decimal", ".")
     assert ended.code == 2
     assert "error 2 columns cannot be used:\n  c  'x' is not among" in ended.err
     assert_mistake(nnjax("predict", "run", "new.csv", "--keep", "idd"), r"unknown column to keep 'idd' \(did you mean")

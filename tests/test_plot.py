@@ -10,6 +10,7 @@ from matplotlib.colors import to_rgb
 
 from nnjax import metrics, plot, uncertainty
 from nnjax.plot import _style as style
+from nnjax.plot._curves import TRAINING
 from nnjax.plot._trials import explained
 
 NAN = float("nan")
@@ -54,17 +55,14 @@ def test_curves_show_loss_validation_and_score():
     loss, score = figure.axes
     assert title(figure) == ["Learning curves", "digits · test accuracy 0.7"]
     assert lines(loss) == {
-        "training, mean over the epoch": [[1, 2.0], [2, 1.0], [3, 0.5], [4, 0.4]],
+        f"training: {TRAINING}": [[1, 2.0], [2, 1.0], [3, 0.5], [4, 0.4]],
         "validation": [[2, 1.5], [3, 1.2], [4, 1.3]],
     }
     kept = "kept: epoch 4, 0.7000"  # not the best one, which is lost without early stopping
     assert lines(score) == {"validation": [[2, 0.5], [3, 0.8], [4, 0.7]], kept: [[4, 0.7]]}
     assert score.get_ylabel() == "validation accuracy"
     assert score.get_xlabel() == "epoch"
-    assert [text.get_text() for text in loss.get_legend().get_texts()] == [
-        "training, mean over the epoch",
-        "validation",
-    ]
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == [f"training: {TRAINING}", "validation"]
     assert loss.lines[1].get_color() == score.lines[0].get_color() != loss.lines[0].get_color()
 
 
@@ -88,7 +86,7 @@ def test_curves_of_an_ensemble_are_a_median_and_a_band_with_the_members_behind()
     assert title(figure)[0] == "Learning curves: the median of 5 networks and a band of 80 % of them"
     loss, score = figure.axes
     shown = lines(loss)
-    assert shown["training, mean over the epoch"] == [[1, 3], [2, 0.6]]
+    assert shown[f"training: {TRAINING}"] == [[1, 3], [2, 0.6]]
     assert shown["_member 0"] == [[1, 1.0], [2, 0.5]]
     (band,) = loss.collections
     corners = band.get_paths()[0].vertices
@@ -101,17 +99,17 @@ def test_few_members_have_no_band():
     history = [{"epoch": i, "loss": np.array([1.0, 2.0])} for i in (1, 2)]
     (axes,) = plot.curves(history).axes
     assert not axes.collections
-    assert lines(axes)["training, mean over the epoch"] == [[1, 1.5], [2, 1.5]]
+    assert lines(axes)[f"training: {TRAINING}"] == [[1, 1.5], [2, 1.5]]
 
 
 def test_the_legend_says_how_the_training_loss_is_measured():
     (axes,) = plot.curves([{"epoch": 1, "loss": 1.0}], training="with dropout 0.3").axes
-    assert "training, with dropout 0.3" in lines(axes)
+    assert "training: with dropout 0.3" in lines(axes)
 
 
 def test_curves_without_validation_are_one_picture():
     (axes,) = plot.curves([{"epoch": 1, "loss": 1.0}, {"epoch": 2, "loss": 0.9}]).axes
-    assert lines(axes) == {"training, mean over the epoch": [[1, 1.0], [2, 0.9]]}
+    assert lines(axes) == {f"training: {TRAINING}": [[1, 1.0], [2, 0.9]]}
 
 
 def test_curves_of_a_regression_show_r2():
@@ -370,6 +368,34 @@ def test_regions_show_the_predicted_class_and_the_wrong_rows():
             plot.regions(upper, wrong_x, np.zeros(3, int), classes, ["a", "b"])
 
 
+def test_a_surface_has_the_scale_of_its_rows():
+    x, target = np.array([[0.0, 1.0], [2.0, 4.0]]), np.array([1.0, 60.0])
+    figure = plot.surface(lambda x: 10 * x[:, 0], x, target, ["width", "height"], "weight")
+    axes, bar = figure.axes
+    heights = np.asarray(axes.images[0].get_array())
+    assert heights[0, -1] > heights[-1, 0]  # rises to the right
+    rows = axes.collections[-1]
+    assert rows.get_clim() == axes.images[0].get_clim() == (heights.min(), 60.0)
+    np.testing.assert_array_equal(rows.get_array(), target)
+    assert (axes.get_xlabel(), axes.get_ylabel(), bar.get_ylabel()) == ("width", "height", "weight")
+    with pytest.raises(ValueError, match=r"^surface: x must be \(rows, 2\), got \(2, 3\)"):
+        plot.surface(lambda x: x[:, 0], np.ones((2, 3)), target, ["a", "b", "c"], "t")
+
+
+@pytest.mark.parametrize(("values", "bottom"), [([-9.0, 0.5], -1), ([-9.0, -8.0], -9.05), ([0.1, 0.5], 0.08)])
+def test_low_r2_of_the_first_epochs_is_cut_off_but_never_all_of_it(values, bottom):
+    _, score = plot.curves([{"epoch": i, "loss": 1.0, "validation_r2": r2} for i, r2 in enumerate(values)]).axes
+    low, high = score.get_ylim()
+    assert low == pytest.approx(bottom)
+    assert high > max(values)
+
+
+def test_few_residuals_have_no_shares():
+    few, many = (plot.residuals(np.arange(n) * 1.0, np.zeros(n), "t") for n in (19, 20))
+    shown = [[text.get_text() for text in figure.axes[0].get_legend().get_texts()] for figure in (few, many)]
+    assert ["90 %" in " ".join(texts) for texts in shown] == [False, True]
+
+
 def test_function_of_an_ensemble_has_its_members_and_a_band():
     x, target = np.array([0.0, 1.0, 2.0]), np.array([1.0, 2.0, 4.0])
     (axes,) = plot.function(lambda x: np.stack([x, 3 * x]), x, target, "time", "height").axes
@@ -534,6 +560,43 @@ PICTURES = {
         lambda x: np.stack([x, 2 * x]), np.arange(4) * 1e6, np.arange(4) * 2e6, "a", "b", context=context
     ),
     "importance": lambda context: plot.importance(["a", "b"], np.eye(2), context=context),
+    "surface": lambda context: plot.surface(
+        lambda x: x.sum(1) * 1e6, np.eye(3, 2) * 1e6, np.arange(3) * 1e6, ["a", "b"], "price", context=context
+    ),
+}  # fmt: skip
+LONG = [f"a column with a very long name that is number {i} of the columns of the file" for i in range(30)]
+MANY = np.random.default_rng(1).normal(size=(300, 30)).astype(np.float32)
+HARD = {  # data that are small, constant or many
+    "confusion of 30 classes": lambda context: plot.confusion(MANY, np.arange(300) % 30, LONG, context=context),
+    "confusion of a row": lambda context: plot.confusion(MANY[:1, :2], np.array([0]), LONG[:2], context=context),
+    "mistakes of long names": lambda context: plot.mistakes(IMAGES, LOGITS, np.zeros(5, int), LONG, context=context),
+    "regions of long names": lambda context: plot.regions(
+        upper, np.eye(3, 2), np.array([0, 1, 1]), LONG[:2], LONG[2:4], context=context
+    ),
+    "regions of a row": lambda context: plot.regions(
+        upper, np.ones((1, 2)), np.array([0]), ["a", "b"], ["x", "y"], context=context
+    ),
+    "surface of long names": lambda context: plot.surface(
+        lambda x: x.sum(1) * 1e6, np.eye(3, 2) * 1e6, np.arange(3) * 1e6, LONG, LONG[2], context=context
+    ),
+    "constant surface": lambda context: plot.surface(
+        lambda x: np.full(len(x), 0.5), np.ones((2, 2)), np.array([0.5, 0.5]), ["a", "b"], "t", context=context
+    ),
+    "constant function": lambda context: plot.function(
+        lambda x: np.full((1, len(x)), 1e-7), np.ones(2), np.full(2, 1e-7), LONG[0], LONG[1], context=context
+    ),
+    "two predictions": lambda context: plot.predictions(np.ones(2), np.array([1, 1e9]), LONG[0], context=context),
+    "constant predictions": lambda context: plot.predictions(np.ones(2), np.ones(2), "t", context=context),
+    "two residuals": lambda context: plot.residuals(np.array([1e9, 1]), np.ones(2), LONG[0], context=context),
+    "small residuals": lambda context: plot.residuals(np.arange(30) * 1e-9, np.ones(30), LONG[0], context=context),
+    "importance of long names": lambda context: plot.importance(LONG, np.eye(30), context=context),
+    "importance of nothing": lambda context: plot.importance(["a", "b"], np.zeros((2, 5)), context=context),
+    "many epochs": lambda context: plot.curves(
+        [{"epoch": i, "loss": 10.0 ** -(i / 400), "validation_r2": -10.0, "validation_loss": 1.0} for i in range(4000)],
+        training="mean over the steps of the epoch, raised by dropout 0.3 and batch statistics; with class weights",
+        context=context,
+    ),
+    "two epochs": lambda context: plot.curves(HISTORY[1:3], kept=2.0, context=context),
 }  # fmt: skip
 CONTEXT = "a-file-with-a-long-name.csv → a_target · 2 × 256 relu, batch norm · seed 0 · test accuracy 0.9833"
 
@@ -548,17 +611,23 @@ def test_every_picture_is_tested_for_its_title():
     assert {*PICTURES, "png"} == set(plot.__all__)
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", [*PICTURES, *HARD])
 def test_every_picture_has_a_title_inside_and_labels_that_do_not_collide(name):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure = PICTURES[name](CONTEXT)
+    figure = (PICTURES | HARD)[name](CONTEXT)
     headline, context = title(figure)
     assert headline[0].isupper()
     assert context.replace("\N{NO-BREAK SPACE}", " ").startswith(CONTEXT)
     FigureCanvasAgg(figure).draw()
     width, _ = figure.get_size_inches() * figure.dpi
     header = boxes(figure, figure.texts)
+    assert not [
+        axis.get_offset_text().get_text()
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        if axis.get_offset_text().get_text()
+    ]
     assert header[:, 2].max() <= width
     for axes in figure.axes:
         legend = axes.get_legend()

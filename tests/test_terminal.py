@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 from runs import SMALL, nnjax, succeed
 
-from nnjax.cli.config import Config, with_defaults
+from nnjax.cli.config import Config, fit_batch, with_defaults
 from nnjax.cli.convergence import describe_convergence
 from nnjax.cli.prepare import prepare
+from nnjax.cli.report import describe_caution
 from nnjax.cli.usage import MEANINGS
 from nnjax.train.engine import progress
 
@@ -56,6 +57,29 @@ def test_defaults_of_a_regression():
     chosen = Config("", activation="tanh", norm="none", dropout=0.2, epochs=3, patience=2, weight_decay=0.5)
     assert with_defaults(chosen, "regression", 500) == chosen
     assert with_defaults(Config("", validation=0, optimizer="sgd"), "regression", 500).patience is None
+
+
+def test_small_files_are_one_batch_and_not_endless():
+    assert fit_batch(Config(""), 14).batch_size == 14
+    assert fit_batch(Config("", batch_size=32), 14).batch_size == 32  # as asked
+    assert fit_batch(Config(""), 1000) == Config("")
+    assert with_defaults(Config("", batch_size=14), "regression", 14).epochs == 1000
+
+
+SCORES = {  # scores, test rows; the start of the note
+    "few rows": ({"accuracy": 0.9}, 6, "the test has only 6 rows"),
+    "a leak": ({"accuracy": 1.0}, 50, "these scores are nearly perfect"),
+    "a copy": ({"r2": 0.9995}, 50, "these scores are nearly perfect"),
+    "luck": ({"accuracy": 1.0}, 30, ""),
+    "good": ({"r2": 0.99}, 500, ""),
+}
+
+
+@pytest.mark.parametrize(("scores", "rows", "note"), SCORES.values(), ids=SCORES)
+def test_scores_that_deceive_have_a_note(scores, rows, note):
+    said = describe_caution(scores, rows, named=False)
+    assert said.startswith(note)
+    assert bool(said) == bool(note)
 
 
 def losses(*values):
@@ -118,3 +142,10 @@ def test_a_repeated_run_keeps_its_settings(tmp_path):
     prepared = prepare(saved)
     assert prepared.config.weight_decay == 0.3
     assert prepare(saved, prepared.dataset.table).config == saved
+
+
+@pytest.mark.parametrize(("command", "codes"), [("train", "0123"), ("verify", "012"), ("plot", "02"), ("search", "02")])
+def test_each_command_lists_its_exit_codes(command, codes):
+    words = " ".join(nnjax(command, "--help").out.split())
+    listed = words[words.index("Exit codes:") :]
+    assert re.findall(r"(\d+) \w", listed) == [*codes, "130"]

@@ -1,6 +1,7 @@
 """The command line: `nnjax train`, `predict`, `plot`, `sweep`, `search`, `verify`, `replay`, `lecture`, `optcheck`."""
 
 import warnings
+from collections.abc import Callable
 
 try:
     import typer
@@ -15,7 +16,7 @@ try:
     from nnjax.cli.search import search_command
     from nnjax.cli.sweep import sweep_command
     from nnjax.cli.train import train_command
-    from nnjax.cli.usage import EXIT_CODES, Command, version_option
+    from nnjax.cli.usage import EXIT_CODES, Command, exit_codes, version_option
     from nnjax.cli.verify import verify_command
 except ModuleNotFoundError as missing:
     if missing.name not in ("typer", "rich"):
@@ -35,14 +36,18 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.callback()(version_option)
-app.command("train", cls=Command)(train_command)
-app.command("predict", cls=Command)(predict_command)
-app.command("plot", cls=Command)(plot_command)
-app.command("sweep", cls=Command)(sweep_command)
-app.command("search", cls=Command)(search_command)
-app.command("verify", cls=Command)(verify_command)
-app.command("replay", cls=Command)(replay_command)
-app.command("lecture", cls=Command)(lecture_command)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train_command,
+    "predict": predict_command,
+    "plot": plot_command,
+    "sweep": sweep_command,
+    "search": search_command,
+    "verify": verify_command,
+    "replay": replay_command,
+    "lecture": lecture_command,
+}
+for name, function in COMMANDS.items():
+    app.command(name, cls=Command, epilog=exit_codes(name))(function)
 app.command("optcheck", cls=optcheck.Command)(optcheck.optcheck_command)
 
 

@@ -43,7 +43,8 @@ LEARNING_RATES = {  # default of each optimizer
     "lion": 3e-4,
 }
 SCHEDULES = ("constant", "cosine", "warmup-cosine", "linear")
-LEAST_STEPS = 2000  # for a regression; 40 epochs of a small file would be fewer
+LEAST_STEPS = 2000  # of a regression, which a small file would not reach in 40 epochs
+MOST_EPOCHS = 1000  # of a regression by default; each epoch ends with a validation
 WARMUP = 0.1  # fraction of the steps of "warmup-cosine" during which the rate rises
 
 
@@ -116,16 +117,16 @@ def check_types(settings: Mapping[str, Any], types: Mapping[str, Any]) -> None:
 def with_defaults(config: Config, task: Task, n: int) -> Config:
     """Return the settings with the defaults that depend on the data in place of None.
 
-    A regression has no dropout and no batch statistics, because both add noise to its outputs; it takes at least
-    `LEAST_STEPS` steps. A smooth activation, a stronger weight decay and the network with the lowest validation loss
-    guard against overfitting instead.
+    A regression has no dropout and no batch statistics, because both add noise to its outputs. It takes at least
+    `LEAST_STEPS` steps, but at most `MOST_EPOCHS` epochs for them. A smooth activation, a stronger weight decay and the
+    network with the lowest validation loss guard against overfitting instead.
 
     Args:
       config: the settings.
       task: the task of the data.
       n: number of training examples.
     """
-    epochs = max(40, math.ceil(LEAST_STEPS * config.batch_size / n))
+    epochs = max(40, min(MOST_EPOCHS, math.ceil(LEAST_STEPS * config.batch_size / n)))
     if task == "classification":
         defaults: dict[str, Any] = {"activation": "relu", "norm": "batch", "dropout": 0.3, "epochs": 40}
     else:
@@ -135,6 +136,12 @@ def with_defaults(config: Config, task: Task, n: int) -> Config:
         if config.validation > 0:  # never stops early, but keeps the best network
             defaults["patience"] = max(1, math.ceil(epochs if config.epochs is None else config.epochs))
     return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
+
+
+def fit_batch(config: Config, n: int) -> Config:
+    """Return the settings with a batch of all n training examples, if these are fewer than the default batch."""
+    small = config.batch_size == Config("").batch_size > n
+    return replace(config, batch_size=max(2, n)) if small else config
 
 
 def make_net(config: Config, outputs: int, width: Array | None = None) -> Layer:

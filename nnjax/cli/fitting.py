@@ -1,5 +1,6 @@
 """Turn the settings into arguments of `train.fit`, `train.sweep` and `train.replay`."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def fit_arguments(
         "resume": resume,
         "save_every": config.save_every,
         "keep": config.keep,
-        "callbacks": [progress_lines(config.epochs)],
+        "callbacks": [] if sys.stderr.isatty() else [progress_lines(config.epochs)],  # fit has a bar on a terminal
     }
 
 

@@ -33,6 +33,8 @@ CAPTIONS = {
     "a network that was trained briefly.",
     "regions": "Which class is predicted for which values of the two features; pale where two classes are almost "
     "equally probable.",
+    "surface": "What is predicted for which values of the two features. A test row that differs from the colour around "
+    "it is mispredicted.",
     "function": "The prediction against the only feature. Where there are no rows, it is a guess.",
     "importance": "How much the test score drops if the values of one column are shuffled among the rows. An interval "
     "that contains 0 means that the column may be useless. Columns with the same information share their importance.",

@@ -14,14 +14,25 @@ from nnjax.cli.console import say
 from nnjax.cli.evaluation import target_scores
 from nnjax.data import Data, TableError
 from nnjax.data._frame import missing_rows
+from nnjax.data._numbers import Decimal
 from nnjax.data._problems import describe
 from nnjax.data._read_table import RawTable, read_table
 from nnjax.data.table import Table
 
 
-def read_rows(file: Path, table: Table, keep: Sequence[str]) -> RawTable:
-    """Return the columns of a file that the run needs, and those to keep."""
-    raw = read_table(file, table=table, more=keep)
+def read_rows(
+    file: Path, table: Table, keep: Sequence[str], *, separator: str | None = None, decimal: Decimal | None = None
+) -> RawTable:
+    """Return the columns of a file that the run needs, and those to keep.
+
+    Args:
+      file: the file of new rows.
+      table: the encoding of the run.
+      keep: names of further columns.
+      separator: the separator of a CSV file; None to detect it.
+      decimal: the decimal sign of a CSV file; None for the sign that each column had in training.
+    """
+    raw = read_table(file, table=table, more=keep, separator=separator, decimal=decimal)
     if any(len(values) == 0 for values in raw.frame.values()):
         raise ValueError(f"{file} has no rows")
     width = len(raw.frame) - (table.target in raw.frame)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from nnjax.cli.config import ACTIVATIONS, LEARNING_RATES, LEAST_STEPS, SCHEDULES, Config
+from nnjax.cli.config import ACTIVATIONS, LEARNING_RATES, LEAST_STEPS, MOST_EPOCHS, SCHEDULES, Config
 from nnjax.storage.paths import as_path
 
 DEFAULTS = Config("")
@@ -49,7 +49,11 @@ Target = Annotated[
 ]
 Task = Annotated[
     Literal["classification", "regression"] | None,
-    option("Default: classification for text, booleans and up to 20 different integers, else regression.", DATA),
+    option(
+        "Default: classification for text, booleans and up to 20 different integers (at least 3 rows for each), else "
+        "regression.",
+        DATA,
+    ),
 ]
 Categorical = Annotated[
     str | None,
@@ -100,12 +104,12 @@ ClassWeights = Annotated[
     option("Weights of the classes in the training loss; balanced: inverse to their frequencies.", TRAINING),
 ]
 Clip = Annotated[float | None, option("Clip the global norm of the gradient. Default: no clipping.", TRAINING)]
-BatchSize = Annotated[int, option("Examples per step.", TRAINING)]
+BatchSize = Annotated[int, option("Examples per step; all of them, if there are fewer than by default.", TRAINING)]
 Epochs = Annotated[
     float | None,
     option(
         "Passes over the training data; may be a fraction. Default: 40, and for a regression at least "
-        f"{LEAST_STEPS:,} steps.",
+        f"{LEAST_STEPS:,} steps, but at most {MOST_EPOCHS:,} epochs for them.",
         TRAINING,
     ),
 ]

@@ -1,6 +1,7 @@
 """The pictures of a run folder."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,7 +70,7 @@ def describe(config: Config, scores: Mapping[str, float | None] | None = None, *
         "optimizer": config.optimizer + ("" if "learning_rate" in omit else f" {rate:g}"),
         "batch": f"batch {config.batch_size}",
         "epochs": "" if config.epochs is None else f"{config.epochs:g} epochs",
-        "patience": "" if config.patience is None else f"patience {config.patience}",
+        "patience": _patience(config),
         "seed": f"seed {config.seed}",
         "members": "" if config.members is None else f"{config.members} members",
     }
@@ -81,6 +82,13 @@ def describe(config: Config, scores: Mapping[str, float | None] | None = None, *
             parts["score"] = f"{label} {value:.4f}"
     space = "\N{NO-BREAK SPACE}"  # lines may only break between the parts
     return f"{space}· ".join(part if len(part) > 30 else part.replace(" ", space) for part in parts.values() if part)
+
+
+def _patience(config: Config) -> str:
+    if config.patience is None:
+        return ""
+    never = config.epochs is not None and config.patience >= config.epochs
+    return "best epoch kept" if never else f"patience {config.patience}"
 
 
 def _pictures(subject: Subject) -> dict[str, Callable[[], Any]]:
@@ -112,12 +120,12 @@ def _best_epochs(history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any
 
 
 def _training(config: Config) -> str:
-    """Return how the training loss is measured, which differs from the validation loss."""
+    """Return how the training loss is measured, and what raises it above a loss measured as validation is."""
     dropout = [f"dropout {config.dropout:g}"] if config.dropout else []
     batch = ["batch statistics"] if config.norm == "batch" else []
-    weights = ["class weights"] if config.class_weights != "none" else []
-    differences = " and ".join([*dropout, *batch, *weights])
-    return "mean over the epoch" + (f", with {differences}" if differences else "")
+    raised = f"raised by {' and '.join([*dropout, *batch])}" if dropout or batch else "while the weights changed"
+    weights = "; with class weights" if config.class_weights != "none" else ""
+    return f"mean over the steps of the epoch, {raised}{weights}"
 
 
 def _classification(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
@@ -145,20 +153,26 @@ def _classification(subject: Subject, context: str) -> dict[str, Callable[[], An
 
 
 def _regression(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
-    _, prepared, outcome, _, _ = subject
+    config, prepared, outcome, _, _ = subject
     table, outputs = prepared.dataset.table, outcome.member_outputs
+    assert outcome.scores is not None
     true, predicted = (table.in_units(np.asarray(v, float)) for v in (prepared.dataset.test.y, outcome.prediction))
     sd = table.in_units(outputs).std(0, ddof=1) if outputs is not None and len(outputs) > 1 else None
     pictures: dict[str, Callable[[], Any]] = {}
     if len(table.mean) == len(table.target_names) == 1 and table.columns[0].kind == "number":
         pictures["function"] = lambda: _function(subject, context)
+    surface = len(table.mean) == 2 and [column.kind for column in table.columns] == ["number", "number"]
     for i, name in enumerate(table.target_names):
         number = "" if table.several is None else f"_{i + 1}"
         column = (predicted[:, i], true[:, i], name)
         own = None if sd is None else sd[:, i]
+        if table.several is not None:  # the score of this target, not the mean over the targets
+            context = describe(replace(config, target=name), {"r2": outcome.scores[f"r2({name})"]})
+        if surface:
+            pictures[f"surface{number}"] = partial(_surface, subject, i, context)
         pictures[f"predictions{number}"] = partial(plot.predictions, *column, sd=own, context=context)
         pictures[f"residuals{number}"] = partial(plot.residuals, *column, context=context)
-    return pictures | _importance(subject, context)
+    return pictures | _importance(subject, describe(config, outcome.scores))
 
 
 def _ensemble(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
@@ -230,6 +244,17 @@ def _function(subject: Subject, context: str) -> Any:
     x = np.asarray(test.x, float)[:, 0] * table.std[0] + table.mean[0]
     target = table.in_units(np.asarray(test.y, float))[:, 0]
     return plot.function(predict_members, x, target, table.columns[0].name, table.target, context=context)
+
+
+def _surface(subject: Subject, target: int, context: str) -> Any:
+    table, test, average = subject.prepared.dataset.table, subject.prepared.dataset.test, _predictor(subject)
+    mean, std = np.array(table.mean), np.array(table.std)
+    x, y = np.asarray(test.x, float) * std + mean, table.in_units(np.asarray(test.y, float))[:, target]
+    names = [column.name for column in table.columns]
+    return plot.surface(
+        lambda x: table.in_units(average((x - mean) / std))[:, target], x, y, names, table.target_names[target],
+        context=context,
+    )  # fmt: skip
 
 
 def _importance(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:

@@ -1,7 +1,7 @@
 """`nnjax predict`: predictions of a run's network, or of its ensemble, for new rows."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from nnjax.cli.console import say
 from nnjax.cli.devices import keep_programs
 from nnjax.cli.new_rows import features, print_scores, read_rows
 from nnjax.cli.prediction_file import PREDICTIONS, check_output, columns_of, write
-from nnjax.cli.prepare import split_names
+from nnjax.cli.prepare import separator_of, split_names
 from nnjax.data._problems import line_numbers
 from nnjax.data.table import Table
 
@@ -35,6 +35,10 @@ def predict_command(
     ] = None,
     keep: Annotated[
         str | None, typer.Option(help="Columns of FILE to write as well, such as an id, separated by commas.")
+    ] = None,
+    sep: Annotated[str | None, typer.Option(help="Separator of FILE, or tab. Default: detected.")] = None,
+    decimal: Annotated[
+        Literal[".", ","] | None, typer.Option(help="Decimal sign of FILE. Default: for each column that of training.")
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse missing values and categories that did not occur in training.")
@@ -59,7 +63,8 @@ def predict_command(
     check_output(out, run, (file, Path(config.data)))
     left_out = _left_out(run, config)
     run_folder.check_vouched(run, (run_folder.CONFIG, run_folder.TABLE, run_folder.RESULT, run_folder.WEIGHTS))
-    raw = read_rows(file, table, split_names(keep))
+    separator = separator_of(sep or config.sep)
+    raw = read_rows(file, table, split_names(keep), separator=separator, decimal=decimal)
     x = features(file, raw, table, strict=strict)
     outputs = np.delete(_predict(run, config, table, x), left_out, axis=0)
     prediction, parts = (outputs[0], {}) if config.members is None else evaluation.average(jnp.asarray(outputs), table)

@@ -10,7 +10,7 @@ import numpy as np
 from rich.markup import escape
 
 from nnjax import data
-from nnjax.cli.config import Config, make_run, with_defaults
+from nnjax.cli.config import Config, fit_batch, make_run, with_defaults
 from nnjax.cli.console import option_name, quote, say
 from nnjax.data import Data, Dataset, SplitError, TableError
 from nnjax.data._idx import DIRECTORY
@@ -24,6 +24,7 @@ from nnjax.train.run import Run
 
 BY_OPTION: dict[Remedy, str] = {
     "missing": "--missing median, mean or category fills them, --missing drop leaves the rows out",
+    "target": "--missing drop, or any other rule, leaves out the rows without a target",
     "words": "--categorical {columns} keeps words such as NA as categories",
     "categorical": "--categorical {columns} keeps the 100 most frequent strings",
     "na": "--na {words} declares strings that mean missing",
@@ -101,7 +102,7 @@ def prepare(config: Config, repeated: Table | None = None) -> Prepared:
     options = TableOptions(
         target=config.target, task=config.task, categorical=split_names(config.categorical),
         drop=split_names(config.drop), missing=config.missing, na=split_names(config.na),
-        separator="\t" if config.sep in ("tab", "\\t") else config.sep, decimal=config.decimal,
+        separator=separator_of(config.sep), decimal=config.decimal,
         test_share=config.test_share, seed=config.seed, kinds={} if is_named_set else dict.fromkeys(texts, "text"),
     )  # fmt: skip
     try:
@@ -121,10 +122,12 @@ def prepare(config: Config, repeated: Table | None = None) -> Prepared:
         f"{0 if held_out is None else len(held_out.x):,} for validation, {len(dataset.test.x):,} for the test, "
         f"{features} features"
     )
+    if config.task is None and table.target_kind == "number" and len(table.classes) > 2:
+        say(escape(f"the integers in {table.target!r} count as classes; --task regression predicts numbers"))
     for note in dataset.notes:
         say(escape(note))
     if repeated is None:
-        config = with_defaults(config, dataset.table.task, n)
+        config = with_defaults(fit_batch(config, n), dataset.table.task, n)
     run = make_run(config, table.task, table.outputs, n)
     return Prepared(dataset, training, rows, held_out, run, config)
 
@@ -157,6 +160,18 @@ def _join_names(names: list[str]) -> str:
 def split_names(names: str | None) -> list[str]:
     """Return the names in a line of CSV; names with commas are in quotes."""
     return [] if names is None else [name.strip() for name in next(csv.reader([names], skipinitialspace=True))]
+
+
+def separator_of(name: str | None) -> str | None:
+    """Return the separator that --sep names; None to detect it.
+
+    Raises:
+      ValueError: if it is not one character.
+    """
+    separator = {"tab": "\t", "\\t": "\t", "space": " "}.get(name or "", name)
+    if separator is not None and len(separator) != 1:
+        raise ValueError(f"--sep must be one character, tab or space, got {separator!r}")
+    return separator
 
 
 def _hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Data, np.ndarray, Data | None]:

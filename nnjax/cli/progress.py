@@ -13,16 +13,13 @@ SCORES = ("validation_accuracy", "validation_r2")
 
 
 def progress_lines(epochs: float) -> Callable[[Any, Record], None]:
-    """Return a callback for `train.fit` that prints a line for every tenth of the run; for an ensemble, its means.
-
-    On a terminal it prints nothing, because `fit` draws its progress bar there.
-    """
+    """Return a callback for `train.fit` that prints a line for every tenth of the run; for an ensemble, its means."""
     last = 0
 
     def callback(ts: Any, record: Record) -> None:
         nonlocal last
         tenth = int(10 * record["epoch"] / epochs) if epochs else 0
-        if sys.stderr.isatty() or tenth == last or jax.process_index() > 0:
+        if tenth == last or jax.process_index() > 0:
             return
         last = tenth  # it decreases when the next group of members starts
         scores = [f"  {name.replace('_', ' ')} {finite_mean(record[name]):.4f}" for name in SCORES if name in record]

@@ -17,6 +17,8 @@ from nnjax.cli.prepare import Prepared
 from nnjax.train import Result
 
 MOST_CLASSES = 10  # recalls on a line
+FEW_ROWS, MANY_ROWS = 20, 50  # of the test
+PERFECT = 0.999  # R² that is rare without a copy of the target among the features
 
 
 def print_network(prepared: Prepared) -> None:
@@ -65,6 +67,8 @@ def print_scores(outcome: Outcome, prepared: Prepared) -> None:
         for name in table.target_names if several else ():
             say(escape(f"{name}: R² {_score(scores[f'r2({name})'])}   RMSE {scores[f'rmse({name})']:.4g}"))
         say(f"{constant.prediction}: R² {_score(constant.scores['r2'])}   RMSE {constant.scores['rmse']:.4g}")
+    if caution := describe_caution(scores, len(dataset.test.x), named=dataset.rows is None):
+        say(f"[bold yellow]note[/] {caution}")
     if outcome.member_scores is None or len(outcome.member_scores) == 1:
         return
     parts = outcome.uncertainty
@@ -75,6 +79,33 @@ def print_scores(outcome: Outcome, prepared: Prepared) -> None:
         )
     else:
         say(f"mean standard deviation of the members' predictions {parts['sd']:.4g}")
+
+
+def describe_caution(scores: Scores, rows: int, *, named: bool) -> str:
+    """Return a sentence if the test scores deceive, because of few test rows or a feature that gives the target away.
+
+    Args:
+      scores: the test scores.
+      rows: number of test rows.
+      named: True for a data set that is known not to give its target away.
+
+    >>> from nnjax.cli.report import describe_caution
+    >>> describe_caution({"accuracy": 0.5}, 6, named=False)
+    'the test has only 6 rows, so that its scores are mostly chance; repeat with other --seed, or use more rows'
+    """
+    if rows < FEW_ROWS:
+        plural = "row" if rows == 1 else "rows"
+        return (
+            f"the test has only {rows} {plural}, so that its scores are mostly chance; repeat with other --seed, or "
+            "use more rows"
+        )
+    perfect = scores.get("accuracy", 0) == 1 or scores.get("r2", 0) > PERFECT
+    if perfect and rows >= MANY_ROWS and not named:
+        return (
+            "these scores are nearly perfect: check that no column is known only together with the target; "
+            "importance.png shows which columns decide"
+        )
+    return ""
 
 
 def _print_classes(scores: ClassScores, constant: Baseline) -> None:

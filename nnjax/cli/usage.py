@@ -8,9 +8,14 @@ from typer.core import TyperCommand
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # click's class, which newer versions of typer do not export
 
+MEANING_OF_1 = {  # the meaning of exit code 1 for the commands that have it
+    "train": "the training diverged",
+    "verify": "the repeated run differs",
+    "replay": "a number is not finite",
+}
 EXIT_CODES = (
     "Exit codes: 0 success; 1 the training diverged, or verify or replay found something; 2 a mistake in options or "
-    "files; 3 another process was lost; 130 stopped by Ctrl-C."
+    "files; 3 another process was lost; 130 stopped by Ctrl-C. Each command lists its own with --help."
 )
 SHOWN = ("nnjax", "jax", "optax", "typer")  # packages whose versions are shown
 MEANINGS = {  # names of an option in other programs
@@ -66,6 +71,18 @@ MEANINGS = {  # names of an option in other programs
     "--continue": "--resume",
     "--id": "--keep",
 }
+
+
+def exit_codes(command: str) -> str:
+    """Return the exit codes of a command, for the end of its help.
+
+    >>> from nnjax.cli.usage import exit_codes
+    >>> exit_codes("plot")
+    'Exit codes: 0 success; 2 a mistake in options or files; 130 stopped by Ctrl-C.'
+    """
+    failed = f" 1 {MEANING_OF_1[command]};" if command in MEANING_OF_1 else ""
+    lost = " 3 another process was lost;" if command == "train" else ""
+    return f"Exit codes: 0 success;{failed} 2 a mistake in options or files;{lost} 130 stopped by Ctrl-C."
 
 
 class Command(TyperCommand):

@@ -19,7 +19,7 @@ from nnjax.data._numbers import STRINGS
 from nnjax.storage.paths import open_regular
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
+SEPARATORS = (",", ";", "\t", "|")  # spaces come last: most files have them in texts
 MOST_COLUMNS = 2**20
 LONGEST_NAME, LONGEST_QUOTE = 1000, 100  # characters
 LONGEST_LINE = 2**24  # characters; a file without line ends would otherwise be read as one line
@@ -42,7 +42,8 @@ def read_csv(path: Path, separator: str | None = None) -> Fields:
 
     Args:
       path: the file: UTF-8, UTF-16 with a byte-order mark, or else Windows-1252.
-      separator: the character between two fields; None to detect a comma, semicolon, tab or vertical bar.
+      separator: the character between two fields; None to detect a comma, semicolon, tab, vertical bar or
+        spaces.
 
     Raises:
       FileNotFoundError, OSError: if the file does not exist or cannot be opened.
@@ -81,7 +82,7 @@ def _read(path: Path, separator: str | None, encoding: str) -> Fields:
             text.seek(0)
             separator = separator or _find_separator(start, path)
             lines = counter.mark(text, separator)
-            rows = csv.reader(lines, delimiter=separator, skipinitialspace=separator != "\t", strict=True)
+            rows = csv.reader(lines, delimiter=separator, skipinitialspace=separator not in "\t ", strict=True)
             names = _names(path, next(rows, []))
             checked = _rows(rows, len(names), counter)
             blocks = iter(lambda: list(islice(checked, BLOCK)), [])
@@ -144,6 +145,7 @@ class _Lines:
             if MARK in line:
                 raise _RowError("a NUL character; save the file in UTF-8")
             self.done += 1
+            line = _single_spaces(line) if separator == " " else line
             yield quoted.sub(rf'\1"{MARK}\2"', line) if '"' in line else line
 
 
@@ -156,14 +158,24 @@ def _find_separator(start: str, path: Path) -> str:
         counts = _counts(complete.splitlines(keepends=True), separator)
         if counts and counts[0] > 1 and (score := (len(set(counts)) == 1, counts[0])) > best_score:
             best, best_score = separator, score
+    if best_score == (False, 1):
+        counts = _counts([_single_spaces(line) for line in complete.splitlines(keepends=True)], " ")
+        if len(counts) > 1 and min(counts) == max(counts) > 1:
+            return " "
     return best
+
+
+def _single_spaces(line: str) -> str:
+    """Return a line without spaces at its ends, and with one space for each run of spaces that is not in quotes."""
+    end = "\n" if line.endswith(("\n", "\r")) else ""
+    return re.sub(r'("(?:[^"]|"")*")| +', lambda match: match[1] or " ", line.strip(" \r\n")) + end
 
 
 def _counts(lines: Sequence[str], separator: str) -> list[int]:
     """Return the number of fields of the header and of the next rows."""
     counts = []
     try:
-        for row in islice(csv.reader(lines, delimiter=separator, skipinitialspace=True), 50):
+        for row in islice(csv.reader(lines, delimiter=separator, skipinitialspace=separator != " "), 50):
             counts += [len(row)] if row else []
     except csv.Error:
         pass

@@ -9,10 +9,11 @@ import numpy as np
 
 DAYS = (  # in order of preference
     "%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d %b %Y", "%d-%b-%Y",
-    "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d-%b-%y", "%Y-%m",
+    "%b %d, %Y", "%b %d %Y", "%d %B %Y", "%B %d, %Y", "%B %d %Y", "%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d-%b-%y",
 )  # fmt: skip
+MONTHS = ("%Y-%m", "%b %Y", "%B %Y")
 TIMES = ("%H:%M:%S", "%H:%M", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p", "%H:%M:%S%z", "%H:%M:%S.%f%z", "%H:%M%z")
-FORMATS = (*DAYS, *(day + gap + time for day, gap, time in itertools.product(DAYS[:-1], (" ", "T"), TIMES)))
+FORMATS = (*DAYS, *MONTHS, *(day + gap + time for day, gap, time in itertools.product(DAYS, (" ", "T"), TIMES)))
 LONGEST = 40  # characters of a date
 CALENDAR = ("days", "sin year", "cos year", "sin week", "cos week")
 CLOCK = ("sin day", "cos day")

@@ -14,6 +14,7 @@ from nnjax.data._problems import Line, Problem, TableError, line_numbers, missin
 from nnjax.data.table import Missing, Table, Target, Task, column_numbers, encode, feature_names, inexact_rows
 
 MOST_CLASSES = 20  # an integer column with more distinct values holds numbers, not labels
+LEAST_IN_A_CLASS = 3  # rows on average; an integer column with fewer holds numbers, too
 MOST_CATEGORIES = 100
 LEAST_STD = 1e-30  # smallest standard deviation of a target, because errors in its units are float32
 DAY, SECOND = "%Y-%m-%d", "%Y-%m-%d %H:%M:%S"  # the formats of dates in memory
@@ -45,7 +46,7 @@ def choose_task(
                 "regression needs numbers"
             )
         return "classification", f"{name!r} holds text or booleans, {distinct} distinct values"
-    if values.dtype.kind in "iu" and distinct <= MOST_CLASSES:
+    if values.dtype.kind in "iu" and distinct <= min(MOST_CLASSES, max(2, len(values) / LEAST_IN_A_CLASS)):
         return "classification", f"{name!r} holds {distinct} distinct integers"
     return "regression", f"{name!r} holds {distinct} distinct numbers"
 
@@ -60,11 +61,10 @@ def find_problems(
         values = column_values(frame, name)
         gaps = missing_rows(values)
         if gaps.any() and (missing == "error" or gaps.all()):
-            remedies: Any = ("drop",) if gaps.all() else ("missing", "drop")
-            if values.dtype == object and not gaps.all():
-                remedies = ("missing", "words", "drop")
-            if name in targets:
-                remedies = remedies[:-1]
+            words = ("words",) if values.dtype == object else ()
+            remedies: Any = ("target", *words) if name in targets else ("missing", *words, "drop")
+            if gaps.all():
+                remedies = () if name in targets else ("drop",)
             problems.append(missing_values(name, gaps, line)._replace(remedies=remedies))
         elif is_numeric(values):
             if name not in targets or values.dtype.kind == "f":  # large integers may be classes
@@ -163,6 +163,8 @@ def fit_table(
     mean, std = _moments(encoded)
     table = Table(task, ",".join(names), [], fitted, mean=mean.tolist(), std=std.tolist(), missing=missing)
     table = table._replace(na=list(na) or None, fill=None if fill is None else fill.tolist())
+    if names[0] in written:
+        table = table._replace(target_decimal=written[names[0]].decimal)
     if task == "classification":
         return _with_classes(table, column_values(frame, names[0]), written.get(names[0]))
     table = table._replace(target_kind="number")

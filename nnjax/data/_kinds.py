@@ -69,40 +69,49 @@ def parse_columns(
         if numbers:
             sign = usual if usual in numbers else next(iter(numbers))
             _warn_of_codes(name, fields[name])
-            if known is None:
-                _warn_of_signs(name, fields[name], numbers, sign)
             parsed[name] = Parsed(Column(name, decimal=sign, unit=numbers[sign].unit), numbers[sign].values)
         else:
             parsed[name] = _parse_texts(name, fields[name], kinds.get(name), line)
+    if known is None:
+        signs_read = {name: parsed[name].column.decimal for name, numbers in options.items() if numbers}
+        if separator == ",":  # a comma between digits needs quotes in this file, so that points are decimal signs
+            signs_read = {name: sign for name, sign in signs_read.items() if _holds(fields[name], ",")}
+        _warn_of_signs(signs_read, options, fields)
     return parsed
+
+
+def _holds(fields: np.ndarray, letter: str) -> bool:
+    return bool((np.strings.find(fields, letter) >= 0).any())
 
 
 def parse_as(
     columns: Sequence[Column], fields: dict[str, np.ndarray], decimal: Decimal | None, line: Line
 ) -> dict[str, np.ndarray]:
-    """Return the values of the columns of a new file, with the same kinds as in training.
+    """Return the values of the columns of a new file, with the same kinds and decimal signs as in training.
 
     Args:
       columns: the columns of the table, whose fields are read.
       fields: (rows,) strings of each column, from `read_csv`.
-      decimal: the decimal sign; None for the sign used in training, unless the numbers of this file fit only the other
-        one.
+      decimal: the decimal sign of this file; None for the sign that each column had in training.
       line: function that returns the place of a row, for messages.
 
     Raises:
-      ValueError: for a string in a column of numbers or dates; the message names the line.
+      ValueError: for a string in a column of numbers or dates, and for numbers with another decimal sign; the message
+        names the line.
+
+    Warns:
+      UserWarning: for numbers that fit both decimal signs, unless other columns fit only the sign in training.
     """
-    signs: tuple[Decimal, ...] = (".", ",") if decimal is None else (decimal,)
-    options = {c.name: _options(fields[c.name], signs) for c in columns if c.kind == "number"}
-    own = {c.decimal for c in columns if c.kind == "number"}
-    usual = decimal or _most_common_sign(options, next(iter(own)) if len(own) == 1 else None)
+    numeric = [c._replace(decimal=decimal or c.decimal) for c in columns if c.kind == "number"]
+    options = {c.name: _options(fields[c.name], (".", ",") if decimal is None else (decimal,)) for c in numeric}
+    _check_signs(numeric, options, fields, line)
     values = {}
     for column in columns:
         field, place = fields[column.name], f"column {column.name!r} must hold"
         if column.kind == "number":
-            numbers = options[column.name].get(usual or column.decimal)
+            numbers = options[column.name].get(decimal or column.decimal)
             if numbers is None:
-                wrong, row = first_text(field, usual or column.decimal)
+                wrong, row = first_text(field, decimal or column.decimal)
                 raise ValueError(f"{place} numbers, got {quote(wrong)} in {line(row)}")
             if numbers.unit not in ("", column.unit) and column.unit:
                 raise ValueError(f"{place} numbers in {column.unit}, as in training, got {numbers.unit}")
@@ -175,17 +184,43 @@ def _warn_of_codes(name: str, fields: np.ndarray) -> None:
         )
 
 
-def _warn_of_signs(name: str, fields: np.ndarray, numbers: Options, sign: Decimal) -> None:
-    """Warn of numbers whose value depends on the decimal sign."""
-    values = {s: n.values for s, n in numbers.items()}
-    if len(values) == 2 and not np.array_equal(values["."], values[","], equal_nan=True):
-        row = int(np.flatnonzero((values["."] != values[","]) & ~np.isnan(values["."]))[0])
-        other: Decimal = "," if sign == "." else "."
-        warnings.warn(
-            f"column {name!r}: {quote(fields[row])} is read as {values[sign][row]:g}; with the decimal sign {other!r} "
-            f"it would be {values[other][row]:g}",
-            stacklevel=4,
-        )
+def _check_signs(
+    columns: Sequence[Column], options: dict[str, Options], fields: dict[str, np.ndarray], line: Line
+) -> None:
+    """Check that the numbers of a new file have the decimal signs of training; `options` are all their readings."""
+    for column in columns:
+        numbers, sign = options[column.name], column.decimal
+        if numbers and sign not in numbers:
+            other = next(iter(numbers))
+            wrong, row = first_text(fields[column.name], sign)
+            raise ValueError(
+                f"column {column.name!r} must hold numbers with the decimal sign {sign!r}, as in training, got "
+                f"{quote(wrong)} in {line(row)}; if the decimal sign of this file is {other!r}, say so with --decimal "
+                f"{other}"
+            )
+    if not any(len(options[column.name]) == 1 for column in columns):
+        _warn_of_signs({c.name: c.decimal for c in columns}, options, fields)
+
+
+def _warn_of_signs(signs: dict[str, Decimal], options: dict[str, Options], fields: dict[str, np.ndarray]) -> None:
+    """Warn of the columns whose values depend on the decimal sign, in one sentence."""
+    unclear = [name for name in signs if len(options[name]) == 2 and not _equal(options[name])]
+    if not unclear:
+        return
+    name = unclear[0]
+    values, sign = {s: numbers.values for s, numbers in options[name].items()}, signs[name]
+    row = int(np.flatnonzero((values["."] != values[","]) & ~np.isnan(values["."]))[0])
+    other: Decimal = "," if sign == "." else "."
+    also = f"; the same holds for {len(unclear) - 1} more columns" if len(unclear) > 1 else ""
+    warnings.warn(
+        f"column {name!r}: {quote(fields[name][row])} is read as {values[sign][row]:g}; with the decimal sign "
+        f"{other!r} it would be {values[other][row]:g}{also}",
+        stacklevel=4,
+    )
+
+
+def _equal(numbers: Options) -> bool:
+    return np.array_equal(numbers["."].values, numbers[","].values, equal_nan=True)
 
 
 def _leading_zero(fields: np.ndarray) -> str | None:

@@ -60,7 +60,7 @@ def load(
         numbers from the training rows, and strings count as the average of all categories. "category" makes them a
         category of strings and fills numbers with the median. Except with "error", rows without a target are left out.
       na: strings that mean missing, in addition to empty fields, NA, N/A, NULL, None, null, NaN and nan.
-      sep: the separator of a CSV file; None to detect a comma, semicolon, tab or vertical bar.
+      sep: the separator of a CSV file; None to detect a comma, semicolon, tab, vertical bar or spaces.
       decimal: the decimal sign of a CSV file, "." or ","; None to detect it.
       test_share: the share of a table's rows to hold out for the test, stratified by class. The named sets have a fixed
         test part.

@@ -18,7 +18,7 @@ from nnjax.data._numbers import Decimal
 from nnjax.data._problems import TableError, line_numbers
 from nnjax.data._read_table import RawTable, check_column, in_memory, read_table
 from nnjax.data._split import split_rows
-from nnjax.data._suspicious import index_column, warnings_about
+from nnjax.data._suspicious import UNNAMED, describe_index, warnings_about
 from nnjax.data.table import Missing, Table, Task, column_texts, list_names
 from nnjax.types import Data
 
@@ -119,10 +119,10 @@ def _without(raw: RawTable, place: str, drop: Sequence[str], targets: Sequence[s
         check_column(place, "column to drop", name, raw.frame)
         if name in targets:
             raise ValueError(f"load: the target {name!r} cannot be dropped")
-    index = index_column(raw.frame)
-    if index is not None and index not in targets and index not in drop:
-        warnings.warn(f"{place}: the first column has no name and numbers the rows, so it is left out", stacklevel=5)
-        drop = [*drop, index]
+    reason = describe_index(raw.frame)
+    if reason is not None and UNNAMED not in (*targets, *drop):
+        warnings.warn(f"{place}: the first column has no name and {reason}, so it is left out", stacklevel=5)
+        drop = [*drop, UNNAMED]
     return raw._replace(frame={name: values for name, values in raw.frame.items() if name not in drop})
 
 
@@ -189,6 +189,7 @@ def _column_notes(frame: Mapping[str, np.ndarray], table: Table) -> Iterator[str
     dates = [column.name for column in table.columns if column.kind == "date"]
     if dates:
         yield f"dates, encoded as days and as the position in the year and in the week: {list_names(dates)}"
+        yield "the test rows are drawn at random from all dates; scores of later rows can be worse"
     units = [f"{column.name} ({column.unit})" for column in table.columns if column.unit]
     if units:
         yield f"numbers with a unit: {list_names(units)}"

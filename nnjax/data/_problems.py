@@ -5,11 +5,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-Remedy = Literal["missing", "words", "categorical", "na", "drop"]
+Remedy = Literal["missing", "target", "words", "categorical", "na", "drop"]
 Line = Callable[[int], str]
 
 IN_PYTHON: Mapping[Remedy, str] = {
     "missing": "missing='median', 'mean' or 'category' fills them, 'drop' leaves the rows out",
+    "target": "missing='drop', or any other rule, leaves out the rows without a target",
     "words": "categorical=[{columns}] keeps words such as NA as categories",
     "categorical": "categorical=[{columns}] keeps the 100 most frequent strings",
     "na": "na=[{words}] declares strings that mean missing",

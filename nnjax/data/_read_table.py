@@ -55,7 +55,7 @@ def read_table(
       kinds: kinds of columns that are not detected: "category" for columns that hold categories, even if they look like
         numbers or missing values; "text" for strings that are read neither as numbers nor as dates.
       separator: the separator of a CSV file; None to detect it.
-      decimal: the decimal sign of a CSV file; None to detect it.
+      decimal: the decimal sign of a CSV file; None to detect it, or with a table for the signs in training.
       na: strings that mean missing, in addition to the usual ones.
       more: further columns of the file to return unchanged. Only with a table.
 
@@ -116,13 +116,12 @@ def _read_targets(
     table: Table, fields: dict[str, np.ndarray], decimal: Decimal | None, line: Line
 ) -> dict[str, np.ndarray]:
     """Return the targets that a new file has, as numbers or strings. Predictions do not need them."""
-    signs = [column.decimal for column in table.columns if column.kind == "number"]
-    usual: Decimal = max(set(signs), key=signs.count) if signs else "."
     values: dict[str, np.ndarray] = {}
     for name in table.target_names:
         if name in fields:
             try:
-                values |= parse_as([Column(name, table.target_kind, decimal=usual)], fields, decimal, line)
+                column = Column(name, table.target_kind, decimal=table.target_decimal)
+                values |= parse_as([column], fields, decimal, line)
             except ValueError:
                 values |= parse_as([Column(name, "text")], fields, decimal, line)
     return values

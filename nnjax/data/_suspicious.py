@@ -1,52 +1,88 @@
 """Find columns and values of a table that make results misleading: row numbers and outliers."""
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from nnjax.data._frame import Frame
 from nnjax.data._problems import line_numbers
-from nnjax.data.table import Table, column_numbers
+from nnjax.data.table import Table, column_numbers, list_names
 
 FEW_ROWS = 20  # in smaller tables, numbers may be in ascending order by chance
+MANY_ROWS = 50  # in smaller tables, integers such as incomes are often all different
 FAR = 10  # interquartile ranges beyond the quartiles
 UNNAMED = "Unnamed: 0"
 LISTED = 3  # largest number of values to list
+TAIL = 0.01  # share of the rows; more values far outside are the tail of a distribution
+IDENTIFIER = r"(?:^|[^A-Za-z])(?:id|ID|Id)(?:$|[^A-Za-z])|[a-z]I[dD]$"
 
 
-def index_column(frame: Frame) -> str | None:
-    """Return the name of an unnamed first column of row numbers, as pandas writes its index, or None."""
+def describe_index(frame: Frame) -> str | None:
+    """Return why an unnamed first column is an index, as pandas and R write it, or None."""
     if UNNAMED not in frame:
         return None
     values = np.asarray(frame[UNNAMED])
-    counts = values.dtype.kind in "iu" and (np.diff(values) == 1).all()
-    return UNNAMED if counts or _numbers_rows(values) else None
+    integers = values.dtype.kind in "iu"
+    if (integers and (np.diff(values) == 1).all()) or _numbers_rows(values):
+        return "numbers the rows"
+    listed = values.tolist()
+    if (integers or values.dtype == object) and None not in listed and len(set(listed)) == len(listed) > 2:
+        return f"holds a different {'number' if integers else 'string'} in each row"
+    return None
 
 
 def warnings_about(frame: Frame, table: Table, lines: np.ndarray | None = None) -> Iterator[str]:
-    """Yield a sentence for each feature that looks like a row number, and one for outliers."""
-    line = line_numbers(lines)
+    """Yield a sentence for each feature that looks like a row number, one for identifiers, and one for outliers."""
     if any(column.name == UNNAMED for column in table.columns):
         yield f"the first column has no name; if it numbers the rows, leave it out with --drop {UNNAMED!r}"
-    for column in table.columns:
-        if column.kind == "number" and _numbers_rows(np.asarray(frame[column.name])):
+    numbers = [column.name for column in table.columns if column.kind == "number"]
+    identifiers = []
+    for name in numbers:
+        values = np.asarray(frame[name])
+        if _numbers_rows(values):
+            what, order = ("row number", "follow their order, or leave no gaps")
+            if not _whole(values):
+                what, order = ("row number or a time", "rise or fall in their order")
             yield (
-                f"column {column.name!r} looks like a row number: its numbers are different in all "
-                f"{len(frame[column.name])} rows and follow their order, or leave no gaps; leave it out with --drop "
-                f"{column.name}, or drop=[{column.name!r}] in Python"
+                f"column {name!r} looks like a {what}: its numbers are different in all {len(values)} rows and "
+                f"{order}; leave it out with --drop {name}, or drop=[{name!r}] in Python"
             )
-    names = [column.name for column in table.columns if column.kind == "number"]
-    if table.task == "regression":
-        names += table.target_names
-    far = [(name, row, value) for name in names for row, value in _far_outside(column_numbers(frame, name))]
-    if far:
-        listed = ", ".join(f"{value:g} in {line(row)} of {name!r}" for name, row, value in far[:LISTED])
-        others = f" and {len(far) - LISTED} more" if len(far) > LISTED else ""
+        elif _identifies_rows(name, values):
+            identifiers.append(name)
+    if identifiers:
+        several = len(identifiers) > 1
         yield (
-            f"{len(far)} value{'s are' if len(far) > 1 else ' is'} more than {FAR} interquartile ranges outside of "
-            f"the quartiles: {listed}{others}; check them, because one such value can decide a fit"
+            f"{'columns' if several else 'column'} {list_names([repr(name) for name in identifiers])} "
+            f"{'hold' if several else 'holds'} integers that differ from row to row, as identifiers do; leave out the "
+            f"columns that are identifiers with --drop {identifiers[0]}, or drop=[{identifiers[0]!r}] in Python"
         )
+    far = _describe_far([*numbers, *(table.target_names if table.task == "regression" else [])], frame, lines)
+    yield from far
+
+
+def _describe_far(names: Sequence[str], frame: Frame, lines: np.ndarray | None) -> Iterator[str]:
+    """Describe the values far outside: long tails by their number of values, and others one by one."""
+    line = line_numbers(lines)
+    single, tails = [], []
+    for name in names:
+        values = column_numbers(frame, name)
+        far = list(_far_outside(values))
+        if len(far) > max(LISTED, TAIL * len(values)):
+            row, value = max(far, key=lambda pair: abs(pair[1] - np.nanmedian(values)))
+            tails.append(f"{name!r} ({len(far)} values, the farthest {value:g} in {line(row)})")
+        else:
+            single += [f"{value:g} in {line(row)} of {name!r}" for row, value in far]
+    outside = f"more than {FAR} interquartile ranges outside of the quartiles"
+    if single:
+        others = f" and {len(single) - LISTED} more" if len(single) > LISTED else ""
+        yield (
+            f"{len(single)} value{'s are' if len(single) > 1 else ' is'} {outside}: {', '.join(single[:LISTED])}"
+            f"{others}; check them, because one such value can decide a fit"
+        )
+    if tails:
+        yield f"long tails, with values {outside}: {list_names(tails)}; the few largest values can decide a fit"
 
 
 def _numbers_rows(values: np.ndarray) -> bool:
@@ -56,8 +92,22 @@ def _numbers_rows(values: np.ndarray) -> bool:
     numbers = values.astype(np.float64)
     if (numbers[1:] > numbers[:-1]).all() or (numbers[1:] < numbers[:-1]).all():
         return True
-    whole = (numbers == np.floor(numbers)).all() and len(np.unique(numbers)) == len(numbers)
-    return bool(whole and numbers.max() / 2 - numbers.min() / 2 < len(numbers))  # halves cannot overflow
+    distinct = len(np.unique(numbers)) == len(numbers)
+    # Halves do not overflow
+    return bool(_whole(values) and distinct and numbers.max() / 2 - numbers.min() / 2 < len(numbers))
+
+
+def _identifies_rows(name: str, values: np.ndarray) -> bool:
+    """Return True for integers that are different in all of many rows; with the name of an identifier, in most rows."""
+    if values.dtype.kind not in "iu" or len(values) < FEW_ROWS:
+        return False
+    share = len(np.unique(values)) / len(values)
+    named = share > 0.5 and re.search(IDENTIFIER, name) is not None
+    return named or (share == 1 and len(values) >= MANY_ROWS)
+
+
+def _whole(values: np.ndarray) -> bool:
+    return bool((values == np.floor(values)).all())
 
 
 def _far_outside(values: np.ndarray) -> Iterator[tuple[int, float]]:

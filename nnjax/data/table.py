@@ -11,7 +11,7 @@ from nnjax.data._csv import LONGEST_QUOTE, quote
 from nnjax.data._dates import date_names, encode_dates, parse_dates
 from nnjax.data._frame import Frame, as_texts, column_values, is_numeric, missing_rows
 from nnjax.data._kinds import Column, Kind, first_text, parse_numbers_of
-from nnjax.data._numbers import EXACT, STRINGS
+from nnjax.data._numbers import EXACT, STRINGS, Decimal
 from nnjax.data._problems import Line, Problem, TableError, line_numbers, missing_values
 
 __all__ = [
@@ -65,7 +65,8 @@ class Table(NamedTuple):
     missing: Missing = "error"
     fill: list[float] | None = None  # the replacement of missing values for each feature; None means its mean
     na: list[str] | None = None  # strings that mean missing, in addition to the usual ones
-    several: list[Target] | None = None  # the targets of a regression with several targets
+    several: list[Target] | None = None  # the targets of a regression with several
+    target_decimal: Decimal = "."  # the decimal sign of targets in a CSV file
 
     @property
     def outputs(self) -> int:

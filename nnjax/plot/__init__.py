@@ -15,10 +15,11 @@ from nnjax.plot._repetition import repetition
 from nnjax.plot._search import search, search_progress
 from nnjax.plot._search_importance import search_importance
 from nnjax.plot._style import png
+from nnjax.plot._surface import surface
 from nnjax.plot._sweep import sweep
 
 __all__ = [
     "confusion", "curves", "ensemble_size", "first_layer", "function", "importance", "mistakes",
     "parallel_coordinates", "png", "predictions", "regions", "rejection", "reliability", "repetition", "residuals",
-    "search", "search_importance", "search_progress", "spread", "sweep", "uncertain",
+    "search", "search_importance", "search_progress", "spread", "surface", "sweep", "uncertain",
 ]  # fmt: skip

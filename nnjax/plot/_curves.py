@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCORES = {"validation_accuracy": "validation accuracy", "validation_r2": "validation R²"}
+TRAINING = "mean over the steps of the epoch, while the weights changed"
 LEAST_FOR_A_BAND = 5  # fewer members are drawn as lines only
 MOST_LINES = 50  # members
 
@@ -23,7 +24,7 @@ def curves(
     history: Sequence[Mapping[str, Any]],
     *,
     kept: float | Sequence[float] | np.ndarray | None = None,
-    training: str = "mean over the epoch",
+    training: str = TRAINING,
     context: str = "",
 ) -> Figure:
     """Plot the loss over epochs, and below it the validation score if there is one.
@@ -52,7 +53,7 @@ def curves(
     headline = "Learning curves" + (f": the median of {members} networks{band}" if members > 1 else "")
     figure = new_figure(5.0 if score else 2.9, headline, context)
     panels = figure.subplots(2 if score else 1, 1, squeeze=False)[:, 0]
-    label = "\n".join(textwrap.wrap(f"training, {training}", 70))
+    label = "\n".join(textwrap.wrap(f"training: {training}", 70))
     loss = _draw(panels[0], history, "loss", label, TRAIN, members)
     validation = _draw(panels[0], history, "validation_loss", "validation", HELD_OUT, members)
     # Losses that span more than a factor of 20 are unreadable on a linear axis
@@ -68,7 +69,7 @@ def curves(
         panels[1].set(ylabel=SCORES[score])
         if score == "validation_accuracy":
             share_axis(panels[1], values)
-        elif np.nanmin(values, initial=0) < -1:  # R² of the first epochs may be far below 0
+        elif np.nanmin(values, initial=0) < -1 < np.nanmax(values, initial=-np.inf):  # the first epochs of a regression
             panels[1].set_ylim(bottom=-1)
     for axes in panels:
         style(axes)
@@ -76,7 +77,7 @@ def curves(
     if score:
         legend(panels[1], columns=2)
     panels[-1].set(xlabel=_clock(history))
-    if _clock(history) == "epoch" and len(history) > 2:
+    if _clock(history) == "epoch" and len(history) > 1:
         for axes in panels:
             axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     return figure

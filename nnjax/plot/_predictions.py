@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEAST_IN_A_BIN, MOST_BINS = 8, 10
+LEAST_FOR_SHARES = 20  # rows; with fewer, 90 % of them are all of them
 
 
 def predictions(
@@ -71,10 +72,10 @@ def residuals(prediction: np.ndarray, target: np.ndarray, name: str, *, context:
     residual = target - prediction
     figure = new_figure(3.6, f"Residuals of {shorten(name, 26)}", context)
     axes, side = figure.subplots(1, 2, sharey=True, width_ratios=(4, 1))
-    low, high = np.quantile(residual, [0.05, 0.95])
-    axes.axhspan(
-        low, high, color=NEUTRAL, alpha=0.25, linewidth=0, label=f"90 % of the rows: {_short(low)} to {_short(high)}"
-    )
+    if len(residual) >= LEAST_FOR_SHARES:
+        low, high = np.quantile(residual, [0.05, 0.95])
+        label = f"90 % of the rows: {_short(low)} to {_short(high)}"
+        axes.axhspan(low, high, color=NEUTRAL, alpha=0.25, linewidth=0, label=label)
     axes.axhline(0, color=NEUTRAL, linestyle="--")
     faint = 0.6 if len(target) < 500 else 0.25
     axes.plot(prediction, residual, "o", color=TRAIN, markersize=3.5, alpha=faint, markeredgewidth=0, label="test rows")

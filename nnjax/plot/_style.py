@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 import warnings
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 TRAIN, HELD_OUT, NEUTRAL = "#4477aa", "#ee6677", "#bbbbbb"  # Paul Tol's palette, distinguishable by the colour-blind
@@ -77,9 +79,38 @@ def style(axes: Axes, *, grid: bool = True) -> None:
     axes.tick_params(labelsize=SMALL, which="both")
     axes.xaxis.label.set_fontsize(9)
     axes.yaxis.label.set_fontsize(9)
+    for axis in (axes.xaxis, axes.yaxis):
+        whole_numbers(axis)
     if grid:
         axes.grid(color="#e6e6e6", linewidth=0.6)
         axes.set_axisbelow(True)
+
+
+def whole_numbers(axis: Axis) -> None:
+    """Write each number at a linear axis in full, such as 2e9: a common factor would collide with the legend."""
+    from matplotlib.ticker import FuncFormatter, ScalarFormatter
+
+    if isinstance(axis.get_major_formatter(), ScalarFormatter) and axis.get_scale() == "linear":
+        axis.set_major_formatter(FuncFormatter(lambda x, _: tick_label(x, axis.get_majorticklocs())))
+
+
+def tick_label(x: float, ticks: np.ndarray) -> str:
+    """Return the number at a tick, with the decimals that tell it from the other ticks (n,).
+
+    >>> from nnjax.plot._style import tick_label
+    >>> [tick_label(x, np.array([-2.5e9, 0, 2.5e9])) for x in (-2.5e9, 0)]
+    ['−2.5e9', '0']
+    >>> tick_label(2, np.array([1.5, 2]))
+    '2.0'
+    """
+    largest = float(np.abs(ticks).max(initial=0.0))
+    if x == 0 or largest == 0:
+        return "0"
+    exponent = 0 if 1e-3 <= largest < 1e6 else math.floor(math.log10(largest))
+    scaled = ticks / 10.0**exponent
+    decimals = next((d for d in range(8) if np.allclose(scaled, scaled.round(d), rtol=0, atol=1e-9)), 8)
+    text = f"{x / 10.0**exponent:.{decimals}f}" + (f"e{exponent}" if exponent else "")
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def legend(axes: Axes, *, columns: int = 1) -> None:

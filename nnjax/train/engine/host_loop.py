@@ -344,8 +344,8 @@ def _call(job: Job, options: FitOptions, fs: FitState, logs: Logs, epoch: int) -
         return False
     if options.callback_every is None:
         ends = job.members.ends
-        earlier = [e for e in range(epoch) if (ends[:, e] < ends[:, epoch]).any()]
-        since = ends[:, earlier[-1]] if earlier else np.zeros_like(logs.done)
+        earlier = next((e for e in reversed(range(epoch)) if (ends[:, e] < ends[:, epoch]).any()), None)
+        since = np.zeros_like(logs.done) if earlier is None else ends[:, earlier]
         record = _record(job, logs, since) | {"epoch": min(epoch + 1.0, job.epochs)}
     else:
         record = _record(job, logs, since=np.maximum(0, logs.done - options.callback_every))
