@@ -175,7 +175,7 @@ def print_early_stopping(result: Result, config: Config) -> None:
 def print_seconds(result: Result, *, resumed: bool) -> None:
     """Print how long compiling, training and validation took."""
     seconds = result.seconds
-    steps = int(np.sum(result.ts.step))
+    steps = int(np.asarray(result.ts.step).sum())
     rate = f"{steps:,} steps" + ("" if resumed else f", {steps / max(seconds.train, 1e-9):,.0f} per second")
     since = ", since the run was resumed" if resumed else ""
     say(

@@ -234,7 +234,7 @@ def _summary(config: Config, prepared: Prepared, result: Result, outcome: Outcom
             scores | _ending(result, member, early_stopping=early_stopping)
             for member, scores in enumerate(outcome.member_scores)
         ]
-    return summary | {"steps": int(np.max(result.ts.step)), "seconds": result.seconds._asdict()}
+    return summary | {"steps": int(np.asarray(result.ts.step).max()), "seconds": result.seconds._asdict()}
 
 
 def _ending(result: Result, member: int | tuple[()], *, early_stopping: bool) -> dict[str, Any]:

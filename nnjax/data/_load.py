@@ -5,7 +5,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from nnjax import checks
@@ -137,8 +137,9 @@ def _images(
     features = int(np.prod(train[0].shape[1:]))
     columns = [Column(f"x{i}") for i in range(features)]
     table = Table("classification", "y", classes, columns=columns, mean=[0.0] * features, std=[float(top)] * features)
+    put = jax.device_put  # jnp.asarray compiles a program for each shape
     parts = [
-        Data(jnp.asarray(x.reshape(len(x), -1).astype(np.float32) / np.float32(top)), jnp.asarray(y.astype(np.int32)))
+        Data(put(x.reshape(len(x), -1).astype(np.float32) / np.float32(top)), put(y.astype(np.int32)))
         for x, y in (train, test)
     ]
     return Dataset(parts[0], parts[1], table, f"{len(classes)} classes")

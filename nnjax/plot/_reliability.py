@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from nnjax import metrics
 from nnjax.plot._style import NEUTRAL, TRAIN, legend, new_figure, style, wilson_interval
 
 if TYPE_CHECKING:
@@ -32,9 +28,7 @@ def reliability(logits: np.ndarray, labels: np.ndarray, *, bins: int = 15, conte
     >>> [axes.get_ylabel() for axes in figure.axes]
     ['accuracy', 'examples']
     """
-    # jit compiles once; without it each of the twenty operations is compiled separately
-    diagram = jax.jit(partial(metrics.reliability, bins=bins))(jnp.asarray(logits), jnp.asarray(labels))
-    share, confidence, correct = map(np.asarray, diagram)
+    share, confidence, correct = _diagram(np.asarray(logits), np.asarray(labels), bins)
     filled = share > 0
     counts = np.rint(share * len(labels)).astype(int)
     error = float((share * np.abs(correct - confidence)).sum())
@@ -59,3 +53,15 @@ def reliability(logits: np.ndarray, labels: np.ndarray, *, bins: int = 15, conte
         style(axes)
     legend(above, columns=2)
     return figure
+
+
+def _diagram(logits: np.ndarray, labels: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the diagram of `metrics.reliability`; its program would take longer to compile than all of the picture."""
+    powers = np.exp(logits - logits.max(-1, keepdims=True), dtype=np.float64)
+    confidence = powers.max(-1) / powers.sum(-1)
+    places = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    counts, total, right = (
+        np.bincount(places, values, minlength=bins) for values in (None, confidence, logits.argmax(-1) == labels)
+    )
+    filled = np.maximum(counts, 1)
+    return counts / len(labels), total / filled, right / filled

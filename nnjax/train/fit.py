@@ -14,7 +14,7 @@ from nnjax import checks
 from nnjax.data import Source
 from nnjax.data._transfers import allow_transfers
 from nnjax.train.engine.distributed import refuse_forked_process
-from nnjax.train.engine.ensemble import MEMBERS, Ensemble, Strategy, index_tree
+from nnjax.train.engine.ensemble import MEMBERS, Ensemble, Strategy, first_member, index_tree
 from nnjax.train.engine.errors import InterruptedRun, RunMismatchError
 from nnjax.train.engine.fingerprint import differences, run_fingerprint
 from nnjax.train.engine.fit_state import Best, with_infinite_score
@@ -237,7 +237,7 @@ def train_members(job: Job, options: FitOptions) -> Result:
     if options.folder is not None and jax.process_index() == 0:
         networks = (fs.train, best, _averages(job, fs.train))
         elsewhere = [o.folder for o in outcomes if o.folder and options.folder not in (o.folder, o.folder.parent)]
-        save_weights([*elsewhere, options.folder][0], *(networks if job.numbered else index_tree(networks, 0)))
+        save_weights([*elsewhere, options.folder][0], *(networks if job.numbered else map(first_member, networks)))
     return Result(
         ts=fs.train,
         best=best,
@@ -284,12 +284,12 @@ def _partial_groups(job: Job, options: FitOptions, groups: int) -> Sequence[Part
 
 
 def _first_if_single(job: Job, ts: TrainState) -> TrainState:
-    return ts if job.numbered else index_tree(ts, 0)
+    return ts if job.numbered else first_member(ts)
 
 
 def _single_callback(callback: Callback) -> Callback:
     """Return a callback of an ensemble of one that calls a single run's callback."""
-    return lambda ts, record: callback(index_tree(ts, 0), single_record(record))
+    return lambda ts, record: callback(first_member(ts), single_record(record))
 
 
 def _member_keys(key: Key, members: int | None) -> tuple[Key, int | None]:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnjax.train.engine.ensemble import index_tree
+from nnjax.train.engine.ensemble import first_member
 from nnjax.train.engine.fit_state import Best
 from nnjax.train.engine.host_loop import Seconds, mean_log
 from nnjax.train.engine.job import Job
@@ -98,12 +98,16 @@ def _finite_mean(values: Any) -> float:
 
 def single_result(result: Result) -> Result:
     """Return the result of an ensemble of one without the axis of members, as a single run's result."""
-    best = None if result.best is None else index_tree(result.best, 0)
-    ts, diverged, stopped = index_tree((result.ts, result.diverged, result.stopped), 0)
+    ts, best = first_member(result.ts), first_member(result.best)
     history = [single_record(record) for record in result.history]
     log = {name: values[0, : int(ts.step)] for name, values in result.log.items()}
     return result._replace(
-        ts=ts, best=best, history=history, log=log, diverged=np.asarray(diverged), stopped=np.asarray(stopped)
+        ts=ts,
+        best=best,
+        history=history,
+        log=log,
+        diverged=np.asarray(result.diverged[0]),
+        stopped=np.asarray(result.stopped[0]),
     )
 
 

@@ -146,6 +146,16 @@ def index_tree(tree: T, index: Any) -> T:
     return jax.tree.map(lambda a: a[index], tree)
 
 
+def first_member(tree: T) -> T:
+    """Return the first member of a stacked tree on the device, None for None."""
+    return tree if tree is None else _first(tree)
+
+
+@jax.jit  # one program; leaf by leaf, every shape would be compiled
+def _first(tree: PyTree) -> PyTree:
+    return index_tree(tree, 0)
+
+
 def stack_tree(tree: T) -> T:
     """Return the tree with a leading axis of one member."""
     return jax.tree.map(lambda a: jnp.asarray(a)[None], tree)

@@ -21,7 +21,7 @@ from nnjax.train.engine.errors import DivergedWarning, InterruptedRun
 from nnjax.train.engine.fit_state import NO_PATIENCE, FitState
 from nnjax.train.engine.job import Job
 from nnjax.train.engine.options import FitOptions, Record
-from nnjax.train.engine.placement import replicate, shard_members, snapshot, to_host
+from nnjax.train.engine.placement import copy_tree, replicate, shard_members, snapshot, to_host
 from nnjax.train.engine.resume import Logs, Save, resumable
 from nnjax.train.engine.signals import deferred_interrupts
 from nnjax.types import Data, Log
@@ -82,7 +82,7 @@ def run_job(
             fs, log, status = advance(fs, logs.done, logs.done, next_feed(logs.done, interrupted).block)
             logs = logs.with_room(log, job.total_steps)
             if job.held_out is not None:
-                score(jax.tree.map(jnp.copy, fs))
+                score(copy_tree(fs))
             status = to_host(ensemble, status)
             compiled = time.perf_counter() - start
             show({"step": int(logs.done.max(initial=0))})
@@ -130,7 +130,7 @@ def _continue(job: Job, fs: FitState, logs: Logs) -> Partial:
             f"fit: the interrupted run has taken {logs.done.max()} steps, but these epochs are {job.total_steps}; "
             "continue with at least as many epochs"
         )
-    return jax.tree.map(jnp.copy, shard_members(job.ensemble, fs)), logs
+    return copy_tree(shard_members(job.ensemble, fs)), logs
 
 
 def _interruption(job: Job, folder: Path | None, fs: FitState, logs: Logs, *, waiting: bool = False) -> InterruptedRun:
@@ -195,7 +195,7 @@ def chunk_function(job: Job, data: Data | None) -> Advance:
 
     def advance_to_operation(fs: FitState, done: np.ndarray, until: np.ndarray, block: Block | None) -> None:
         with jax.debug_nans(False), jax.debug_infs(False):
-            _, _, status = advance(jax.tree.map(jnp.copy, fs), done, until, block)
+            _, _, status = advance(copy_tree(fs), done, until, block)
             bad = np.asarray(status.diverged)[: ensemble.members]
             last = np.where(bad >= 0, bad, until - 1)
             start = np.maximum(done, done + (last - done).min() - 1)  # a bad gradient shows in the next loss
@@ -221,7 +221,7 @@ def _at_operation(fs: FitState, program: Callable[[FitState], T], repeat: Callab
     config: Any = jax.config
     if not (config.jax_debug_nans or config.jax_debug_infs):
         return program(fs)
-    backup = jax.tree.map(jnp.copy, fs)
+    backup = copy_tree(fs)
     try:
         return jax.block_until_ready(program(fs))
     except (FloatingPointError, RuntimeError, ValueError):  # JAX raises any of them

@@ -59,10 +59,11 @@ def make_job(
         data = _checked_batches(run, data, options, folds)
     if isinstance(data, Source):
         data = as_examples(data)  # checks its fields
-    data = NO_DATA if data is None else as_examples(data, keep=uncast_inputs(run, keys[0], data))
+    key = jax.eval_shape(lambda keys: keys[0], keys)
+    data = NO_DATA if data is None else as_examples(data, keep=uncast_inputs(run, key, data))
     held_out = validation
     if validation is not None:
-        held_out = validate(validation, "validation", keep=uncast_inputs(run, keys[0], validation, "validation"))
+        held_out = validate(validation, "validation", keep=uncast_inputs(run, key, validation, "validation"))
         if data is NO_DATA:
             with checks.located(VALIDATED_WITHOUT_DATA):
                 jax.eval_shape(lambda: run.evaluate(run.init(keys[0], NO_DATA), held_out))
@@ -260,18 +261,20 @@ def _check_labels(job: Job) -> Job:
     net = as_layer(run.net)
 
     @jax.jit  # traced once for all checks
-    def first_output(x: PyTree) -> PyTree:
-        params, state = net.init(job.members.keys[0], x)
+    def first_output(keys: Key, x: PyTree) -> PyTree:
+        params, state = net.init(keys[0], x)
         return net.apply(params, state, x, train=False)[0]
 
     def first_row(x: PyTree) -> PyTree:
         return jax.tree.map(lambda a: a[:1], x)
 
     def predict(x: PyTree) -> PyTree:
-        return first_output(first_row(x))
+        return first_output(job.members.keys, first_row(x))
 
-    function = activation_of(run.loss)
-    if function and ends_in(function, first_output.trace(jax.eval_shape(first_row, sample(job.data).x)).jaxpr.jaxpr):
+    if function := activation_of(run.loss):
+        x = jax.eval_shape(first_row, sample(job.data).x)
+        program = first_output.trace(job.members.keys, x).jaxpr
+    if function and ends_in(function, program.jaxpr):
         checks.warn(
             f"fit: {net.name} ends in a {function}, but the loss takes logits and applies the {function} itself; "
             f"remove the last layer, and apply the {function} to the outputs of predict",

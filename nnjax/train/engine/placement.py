@@ -51,6 +51,12 @@ def snapshot(ensemble: Ensemble, tree: PyTree) -> PyTree:
     return jax.block_until_ready(copied) if distributed else copied
 
 
+@jax.jit  # one program; leaf by leaf, every shape would be compiled
+def copy_tree(tree: PyTree) -> PyTree:
+    """Copy a tree on the device; leaves that are the same array become two."""
+    return jax.tree.map(jnp.copy, tree)
+
+
 def to_host(ensemble: Ensemble, tree: PyTree) -> PyTree:
     """Return arrays (members, ...) on the host, without padding members."""
     if ensemble.mesh is not None and jax.process_count() > 1:

@@ -18,7 +18,7 @@ from nnjax.train.engine.fingerprint import Fingerprint, differences, run_fingerp
 from nnjax.train.engine.fit_state import FitState
 from nnjax.train.engine.job import Job, first_state, state_shapes
 from nnjax.train.engine.options import FitOptions
-from nnjax.train.engine.placement import shard_members, snapshot
+from nnjax.train.engine.placement import copy_tree, shard_members, snapshot
 from nnjax.types import PyTree
 
 
@@ -71,7 +71,7 @@ def resumable(job: Job, options: FitOptions) -> Iterator[tuple[tuple[FitState, L
     """
     validated = job.held_out is not None
     if options.folder is None:
-        yield (_copy(first_state(job, validated=validated)), _no_logs(job)), lambda fs, logs, *, wait: None
+        yield (copy_tree(first_state(job, validated=validated)), _no_logs(job)), lambda fs, logs, *, wait: None
         return
     folder = options.folder
     fingerprint = run_fingerprint(job)
@@ -91,10 +91,10 @@ def resumable(job: Job, options: FitOptions) -> Iterator[tuple[tuple[FitState, L
 
         saved = _load(job, options, fingerprint, folder)
         if saved is None:
-            yield (_copy(first_state(job, validated=validated)), _no_logs(job)), save
+            yield (copy_tree(first_state(job, validated=validated)), _no_logs(job)), save
         else:
             fs, logs = saved
-            yield (_copy(shard_members(job.ensemble, fs)), logs), save
+            yield (copy_tree(shard_members(job.ensemble, fs)), logs), save
 
 
 def _save_elsewhere(folder: Path, tree: PyTree, metadata: dict[str, Any], error: OSError) -> Path:
@@ -229,8 +229,3 @@ def _like(fs: FitState) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 def _no_logs(job: Job) -> Logs:
     return Logs(np.zeros(len(job.members.ends), np.int64), steps={}, epochs=(), scores=())
-
-
-def _copy(fs: FitState) -> FitState:
-    """Copy the state: chunks reuse the memory of their argument, and two leaves of it may be the same array."""
-    return jax.tree.map(jnp.copy, fs)
