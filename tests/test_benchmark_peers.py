@@ -24,6 +24,7 @@ from benchmarks.jobs.definitions import (
     Updates,
 )
 from benchmarks.jobs.inputs import training_inputs
+from benchmarks.jobs.setting_search import Searches, search_figures, split_rows
 from benchmarks.peers import load_peer, peer_names, read_head
 from benchmarks.peers._jax import all_cores
 from benchmarks.peers._jax.python_loop import python_loop
@@ -188,6 +189,7 @@ def test_a_target_is_reached_by_the_networks_that_are_returned(name, form):
 
 
 SEARCH = SettingSearch("digits", 4, (1, 2), hidden=(8,), batch=64, population=2, rows=200)
+REGRESSION_SEARCH = SEARCH._replace(data="diabetes", outputs=1)
 SEARCH_FORMS = [
     (name, form)
     for name in peer_names()
@@ -197,18 +199,22 @@ SEARCH_FORMS = [
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning" if find_spec("optuna") else "default")
+@pytest.mark.parametrize("job", [SEARCH, REGRESSION_SEARCH], ids=lambda job: job.data)
 @pytest.mark.parametrize(("name", "form"), SEARCH_FORMS)
-def test_a_search_runs_all_trials_and_returns_the_network_with_the_loss_it_reports(name, form, monkeypatch):
+def test_a_search_runs_all_trials_and_returns_the_network_with_the_loss_it_reports(name, form, job, monkeypatch):
     peer = load_or_skip(name)
     monkeypatch.setattr(all_cores, "make_cores_devices", lambda form: None)
-    program = peer.setting_search(SEARCH, form)
+    program = peer.setting_search(job, form)
     state = program.call(program.state)
     assert program.error(state) <= 1
     assert program.error(state._replace(trials=3)) > 1
     if state.layers is not None:
         assert program.error(state._replace(losses=(state.losses[0] + 0.01,))) > 1
     second = program.call(state)
-    assert program.figures(second)["searches"] == 2
+    figures = program.figures(second)
+    assert figures["searches"] == 2
+    assert 0 < figures["loss"] < 5
+    assert figures["epochs"] >= 4
     assert second.losses[0] != second.losses[1]
 
 
@@ -309,3 +315,29 @@ def test_a_shuffle_has_every_row_once_and_differs_between_epochs(name, form):
 @pytest.mark.parametrize("rows", [np.arange(512), np.zeros(512, int)])
 def test_rows_that_are_not_shuffled_are_noticed(rows):
     assert reference.shuffle_error(Shuffle(512, 32), rows.reshape(16, 32)) == np.inf
+
+
+@pytest.mark.parametrize("data", ["digits", "breast_cancer", "wine", "diabetes"])
+def test_rows_of_a_search_are_split_by_its_seed_and_standardised_by_the_rows_to_train_on(data):
+    if data != "digits":
+        pytest.importorskip("sklearn")
+    job = SEARCH._replace(data=data, outputs=1 if data == "diabetes" else 10, rows=150)
+    first, second = split_rows(job, 0), split_rows(job, 1)
+    assert [len(part) for part in first] == [len(part) for part in second] == [90, 90, 30, 30, 30, 30]
+    assert not np.array_equal(first.x, second.x)
+    np.testing.assert_array_equal(first.test_x, split_rows(job, 0).test_x)
+    rows = np.concatenate([first.x, first.held_out_x, first.test_x])
+    assert len(np.unique(rows, axis=0)) == len(rows), "parts share rows"
+    if data != "digits":
+        np.testing.assert_allclose(first.x.mean(0), 0, atol=1e-5)
+        np.testing.assert_allclose(first.x.std(0), 1, atol=1e-5)
+    if data == "diabetes":
+        np.testing.assert_allclose([first.y.mean(), first.y.std()], [0, 1], atol=1e-5)
+
+
+def test_intervals_of_searches_are_those_of_the_mean():
+    searches = Searches(4, (1.0, 2.0, 3.0, 6.0), 9, None, (0.5, 0.5, 0.5, 0.5), (10, 20, 30, 40))
+    figures = search_figures(searches)
+    half = 3.182446 * np.std([1, 2, 3, 6], ddof=1) / 2  # Student's t with 3 degrees of freedom
+    np.testing.assert_allclose([figures["loss"], figures["loss ±"]], [3, half], rtol=1e-6)
+    assert (figures["test loss"], figures["test loss ±"], figures["epochs"]) == (0.5, 0, 25)

@@ -114,12 +114,13 @@ class TimeToAccuracy(NamedTuple):
 class SettingSearch(NamedTuple):
     """Find the learning rate and the weight decay with the lowest validation loss, and stop bad trials early."""
 
-    data: str  # "digits" or "fashion-mnist"
+    data: str  # "digits", "fashion-mnist", "breast_cancer", "wine" or "diabetes"
     trials: int
     rungs: tuple[int, ...]  # epochs after which trials are compared; a third of them continues
     hidden: tuple[int, ...]
     batch: int
+    outputs: int = 10  # number of classes; 1 for a regression, whose loss is the squared error
     population: int = 64  # trials at the same time, for peers that train several
-    rows: int | None = None  # number of rows to train on; None for all
+    rows: int | None = None  # number of rows, of which 60 % are trained on; None for all
     rates: tuple[float, float] = (1e-4, 1e-1)  # range of Adam's learning rate, log-uniform
     decays: tuple[float, float] = (1e-6, 1e-2)  # L2 penalty, added to the gradient of the weights but not of the biases

@@ -18,7 +18,7 @@ from benchmarks.jobs.definitions import SettingSearch, Training
 from benchmarks.jobs.inputs import Layers, training_inputs
 from benchmarks.jobs.program import Program
 from benchmarks.jobs.reference import training_error
-from benchmarks.jobs.setting_search import Searches, search_error, search_figures, split_rows
+from benchmarks.jobs.setting_search import Searches, add_search, search_error, search_figures, split_rows
 
 NAME = "scikit-learn"
 NEEDS = ("sklearn", "threadpoolctl")
@@ -61,35 +61,49 @@ def training(job: Training, form: str) -> Program:
 
 
 def setting_search(job: SettingSearch, form: str) -> Program:
-    """Search with HalvingRandomSearchCV over all cores; trials restart at each rung."""
-    split = split_rows(job)
-    x, y = np.concatenate([split.x, split.held_out_x]), np.concatenate([split.y, split.held_out_y])
-    held_out = PredefinedSplit(np.r_[np.full(len(split.x), -1), np.zeros(len(split.held_out_x), int)])
-    space = {
-        "learning_rate_init": loguniform(*job.rates),
-        "alpha": loguniform(*(decay * job.batch for decay in job.decays)),  # scikit-learn divides it by the batch size
-    }
+    """Search with HalvingRandomSearchCV over all cores; trials restart at each rung.
+
+    Of two classes, scikit-learn's network has one logistic output. Its squared error is half of ours.
+    """
+    estimator, scoring, half = (
+        (MLPClassifier, "neg_log_loss", 1.0) if job.outputs > 1 else (MLPRegressor, "neg_mean_squared_error", 0.5)
+    )
+    decays = (half * decay * job.batch for decay in job.decays)  # scikit-learn divides alpha by the batch size
+    space = {"learning_rate_init": loguniform(*job.rates), "alpha": loguniform(*decays)}
+    split_rows(job, 0)  # refuses a data set that is not here
 
     def call(searches: Searches) -> Searches:
-        model = MLPClassifier(
-            job.hidden, batch_size=job.batch, tol=0, n_iter_no_change=10**9, random_state=searches.seed
+        split = split_rows(job, searches.seed)
+        x, y = np.concatenate([split.x, split.held_out_x]), np.concatenate([split.y, split.held_out_y])
+        held_out = PredefinedSplit(np.r_[np.full(len(split.x), -1), np.zeros(len(split.held_out_x), int)])
+        model = estimator(
+            hidden_layer_sizes=job.hidden,
+            batch_size=job.batch,
+            tol=0,
+            n_iter_no_change=10**9,
+            random_state=searches.seed,
         )
         search = HalvingRandomSearchCV(
             model, space, n_candidates=job.trials, factor=3, resource="max_iter", min_resources=job.rungs[0],
-            max_resources=job.rungs[-1], scoring="neg_log_loss", cv=held_out, refit=False,
+            max_resources=job.rungs[-1], scoring=scoring, cv=held_out, refit=False,
             random_state=searches.seed, n_jobs=usable_cores(),
         )  # fmt: skip
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings that trials have not converged
-            search.fit(x, y)
-        losses = (*searches.losses, -float(search.best_score_))
-        return Searches(searches.seed + 1, losses, int(search.n_candidates_[0]), None)
+            search.fit(x, y if job.outputs > 1 else y[:, 0])
+            model.set_params(**search.best_params_)
+            model.fit(split.x, split.y if job.outputs > 1 else split.y[:, 0])  # the same network again
+        epochs = sum(n * r for n, r in zip(search.n_candidates_, search.n_resources_, strict=True))
+        layers = [array for layer in zip(model.coefs_, model.intercepts_, strict=True) for array in layer]
+        if job.outputs == 2:
+            layers[-2:] = [np.stack([np.zeros_like(array[..., 0]), array[..., 0]], -1) for array in layers[-2:]]
+        return add_search(job, searches, -float(search.best_score_), int(search.n_candidates_[0]), epochs, layers)
 
     return Program(
         state=Searches(0, (), 0, None),
         call=call,
         block=lambda _: None,
-        error=partial(search_error, job, split),
+        error=partial(search_error, job),
         units=1,
         figures=search_figures,
     )
