@@ -61,7 +61,7 @@ def strict_promotion():
 default_options, default_flags = compiler.get_compile_options, os.environ.get("XLA_FLAGS", "")
 # Emitters that jax_disable_most_optimizations leaves on; a third of the time of compiling small programs is theirs
 FEWER_EMITTERS = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_use_xnnpack": False}
-MOST_PROGRAMS = 4000  # in memory; those of the whole suite would fill several gigabytes
+MOST_PROGRAMS = 2000  # in memory; those of the whole suite would fill several gigabytes
 quickly = jax.make_user_context(False)  # part of the key of JAX's caches, so that each program is compiled as asked
 programs = []
 

@@ -205,7 +205,7 @@ def test_without_relu_a_network_is_affine():
     assert ((np.sum((np.asarray(x) - [0.6, 0.4]) ** 2, 1) < 1) == np.asarray(y)).all()
 
 
-def test_error_of_relu_networks_falls_with_the_width_and_of_others_does_not():
+def test_error_of_relu_networks_falls_with_the_width_and_of_others_does_not(optimizing_compiler):  # takes half as long
     numbers, (x, built, _) = run("universal-approximation")
     by_hand, relu, linear = (
         np.array(numbers[name]) for name in ("built by hand", "trained with ReLU", "trained without ReLU")
