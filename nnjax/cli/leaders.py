@@ -57,8 +57,18 @@ def shown_leaders(trials: int, names: Sequence[str]) -> Iterator[Callable[[list[
       trials: number of trials of the search.
       names: the settings that are searched.
     """
-    began, last = time.perf_counter(), 0
+    began: list[tuple[float, int]] = []  # time and number of trials of the first decision, after the compilation
+    last = 0
     console = Console(file=sys.stderr)
+
+    def describe(table: list[Record]) -> tuple[int, str]:
+        ended, now = sum(row["status"] != RUNNING for row in table), time.perf_counter()
+        if not began:
+            began.append((now, ended))
+        seconds, new = now - began[0][0], ended - began[0][1]
+        left = f", about {seconds / new * (trials - ended):.0f} s left" if new and ended < trials else ""
+        return ended, f"{ended} of {trials} trials have ended{left}"
+
     if jax.process_index() > 0:
         yield lambda table: None
         return
@@ -66,26 +76,19 @@ def shown_leaders(trials: int, names: Sequence[str]) -> Iterator[Callable[[list[
 
         def print_line(table: list[Record]) -> None:
             nonlocal last
-            ended = sum(row["status"] != RUNNING for row in table)
+            ended, progress = describe(table)
             if 10 * ended // trials > last:
                 last = 10 * ended // trials
-                print(f"{_progress(ended, trials, began)}  {_best(table)}", file=sys.stderr)
+                print(f"{progress}  {_best(table)}", file=sys.stderr, flush=True)
 
         yield print_line
         return
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
+    with Live("compiling …", console=console, refresh_per_second=4, transient=True) as live:
 
         def update(table: list[Record]) -> None:
-            ended = sum(row["status"] != RUNNING for row in table)
-            live.update(leaders_table(console, table, names, _progress(ended, trials, began), rows=LEADERS))
+            live.update(leaders_table(console, table, names, describe(table)[1], rows=LEADERS))
 
         yield update
-
-
-def _progress(ended: int, trials: int, began: float) -> str:
-    elapsed = time.perf_counter() - began
-    left = f", about {elapsed / ended * (trials - ended):.0f} s left" if 0 < ended < trials else ""
-    return f"{ended} of {trials} trials have ended{left}"
 
 
 def _best(table: list[Record]) -> str:
