@@ -130,11 +130,11 @@ def _scores(result: SearchResult) -> list[str]:
     ]
     trials = ", ".join(map(str, result["ensemble"]))
     return [
-        html_page.table(["score", "best setting", f"ensemble of {MEMBERS}", "baseline"], rows, strong=[0]),
+        html_page.table(["score", "best", "ensemble", "baseline"], rows, strong=[0]),
         html_page.paragraph(
             f"The best setting is trial {result['best']}, after {result['epochs']:g} epochs. The ensemble averages the "
-            f"trials {trials}, selected by their validation loss, with repetition. The baseline is a constant "
-            f"prediction: {result['baseline_prediction']}. The test rows were not used before these scores.",
+            f"{MEMBERS} trials {trials}, selected by their validation loss, with repetition. The baseline is a "
+            f"constant prediction: {result['baseline_prediction']}. The test rows were not used before these scores.",
             faint=True,
         ),
     ]
