@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import LOSSES, OPTIMIZERS, over
 from train_runs import BATCH, DATA, KEY, assert_equal, fit, make_run, stop_at
 
 from nnjax import data, losses, nn, optim, train
 from nnjax.train.engine import device_loop
 from nnjax.train.engine import ensemble as engine
-from nnjax.train.engine.device_loop import MemberArgs, initial_states, train_chunk
+from nnjax.train.engine.device_loop import MemberArgs, initial_states, train_chunk, validate
+from nnjax.train.engine.search import population
 
 PLATFORMS = ["cuda", "tpu"]
 X = jnp.ones((4, 6))
@@ -32,6 +34,43 @@ def test_the_training_program_lowers(strategy):
     traced = jax.jit(train_chunk, static_argnums=0).trace(ensemble, fs, args, DATA, np.int32(0))
     for platform in PLATFORMS:
         assert "stablehlo.while" in traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+def lower_everywhere(function, *args):
+    traced = jax.jit(function).trace(*args)
+    for platform in PLATFORMS:
+        traced.lower(lowering_platforms=(platform,))
+
+
+@pytest.mark.parametrize("strategy", engine.STRATEGIES)
+def test_the_other_programs_of_a_run_and_of_a_search_lower(strategy):
+    ensemble, args = engine.Ensemble(make_run(), 2, strategy, block=16), MemberArgs(until=jnp.zeros(2, jnp.int32))
+    keys, flags, index = jax.random.split(KEY), jnp.zeros(2, bool), jnp.zeros(2, jnp.int32)
+
+    def states(keys):
+        return initial_states(ensemble, keys, None, None, DATA, validated=True)
+
+    fs = jax.eval_shape(states, keys)
+    networks = jax.eval_shape(lambda fs: population.networks_of(ensemble, fs, None), fs)
+    lower_everywhere(states, keys)
+    lower_everywhere(lambda fs: validate(ensemble, fs, args, DATA, np.int32(2)), fs)
+    lower_everywhere(lambda fs: population.score_members(ensemble, fs, args, DATA, flags), fs)
+    lower_everywhere(lambda fs, n: population.keep_networks(ensemble, n, fs, None, index), fs, networks)
+    unvalidated = jax.eval_shape(lambda k: initial_states(ensemble, k, None, None, DATA, validated=False), keys)
+    lower_everywhere(lambda fs: population.move_members(ensemble, fs, index, flags, keys, None, DATA), unvalidated)
+
+
+@over(OPTIMIZERS)
+def test_optimizers_lower(case):
+    optimizer, params = case.ours(1e-2, **case.hyper), {"w": jnp.ones((4, 3)), "b": jnp.zeros(3)}
+    lower_everywhere(optimizer.update, params, optimizer.init(params), params)
+
+
+@over(LOSSES)
+def test_losses_lower(case):
+    target = case.target(np.random.default_rng(0))
+    target = jnp.asarray(target, jnp.int32 if target.dtype.kind == "i" else jnp.float32)
+    lower_everywhere(jax.grad(lambda prediction: case.loss(prediction, target).mean()), jnp.ones(case.shape))
 
 
 def test_the_order_of_the_data_is_one_kernel_on_accelerators():
