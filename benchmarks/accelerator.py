@@ -1,0 +1,123 @@
+"""`python -m benchmarks.accelerator`: settings that matter on a GPU or TPU, each measured alone, in two minutes.
+
+The figures are medians. The comparison with other libraries is `python -m benchmarks`.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from statistics import median
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nnjax import losses, nn, optim, train
+from nnjax.data import Data
+from nnjax.train.engine import ensemble
+
+KEY = jax.random.key(0)
+
+
+def seconds(function: Callable[[], Any], repeats: int = 5) -> float:
+    """Return the median time of a call, after a first one that compiles."""
+    jax.block_until_ready(function())
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(function())
+        times.append(time.perf_counter() - start)
+    return median(times)
+
+
+def examples(rows: int, features: int) -> Data:
+    """Return random inputs and labels of 10 classes."""
+    return Data(jax.random.normal(KEY, (rows, features)), jax.random.randint(KEY, (rows,), 0, 10))
+
+
+def step_seconds(run: train.Run, data: Data, steps: int) -> float:
+    """Return the time of a step in a scan."""
+    program = jax.jit(partial(run.steps, n=steps))
+    ts = jax.jit(run.init)(KEY, data)
+    return seconds(lambda: program(ts, data)) / steps
+
+
+def make_run(net: nn.Layer, batch: int) -> train.Run:
+    """Return a run of cross-entropy and Adam."""
+    return train.Run(net, losses.cross_entropy, optim.adam(1e-3), batch_size=batch)
+
+
+def fit_against_scan(size: int) -> Iterator[str]:
+    """Yield the time of a step of `fit` for several sizes of its blocks, and that of a scan."""
+    data, run = examples(1792, 64), make_run(nn.mlp([32], 10), 32)
+    yield f"64-32-10, batch 32, scan: {step_seconds(run, data, 28 * size) * 1e6:.1f} µs per step"
+    default = ensemble.ACCELERATOR_BLOCK
+    for block in (4, default, 64):
+        ensemble.ACCELERATOR_BLOCK = block
+        result = train.fit(run, data, epochs=size, progress=False)
+        micros = result.seconds.train / int(result.ts.step) * 1e6
+        yield f"64-32-10, batch 32, fit in blocks of {block}: {micros:.1f} µs per step"
+    ensemble.ACCELERATOR_BLOCK = default
+
+
+def unrolled_copies(size: int) -> Iterator[str]:
+    """Yield the time of a step and of the first call for copies of a block that are unrolled in groups."""
+    data = examples(256, 64)
+    for unroll in (1, 4, None):
+        block = nn.residual(nn.layer_norm(), nn.dense(64), jax.nn.relu)
+        run = make_run(nn.serial(nn.repeat(10 * size, block, unroll=unroll), nn.dense(10)), 32)
+        start = time.perf_counter()
+        micros = step_seconds(run, data, 10) * 1e6
+        yield f"repeat({10 * size}, unroll={unroll}): {micros:.0f} µs per step; all {time.perf_counter() - start:.1f} s"
+
+
+def half_precision(size: int) -> Iterator[str]:
+    """Yield the rate of networks that compute in bfloat16, as a share of a product of the same width."""
+    for width, batch in ((128 * size, 512 * size), (512 * size, 2048 * size)):
+        a = jax.random.normal(KEY, (batch, width), jnp.bfloat16)
+        b = jax.random.normal(KEY, (width, width), jnp.bfloat16)
+        product = jax.jit(lambda a, b: a @ b)
+        limit = 2 * batch * width**2 / seconds(partial(product, a, b))
+        run = make_run(nn.with_precision(nn.mlp([width, width], 10)), batch)
+        flops = 6 * batch * (784 * width + width**2 + 10 * width)
+        rate = flops / step_seconds(run, examples(2 * batch, 784), 5)
+        name = f"784-{width}-{width}-10, batch {batch}, bfloat16"
+        yield f"{name}: {rate / 1e12:.3g} TFLOP/s, {rate / limit:.0%} of a product ({limit / 1e12:.3g})"
+
+
+def attention(size: int) -> Iterator[str]:
+    """Yield the time of attention and its gradient: nnjax's, and the forms of `jax.nn.dot_product_attention`."""
+    x = jax.random.normal(KEY, (4, 128 * size, 512))
+    layer = nn.with_precision(nn.multi_head_attention(8, causal=True))
+    params, state = layer.init(KEY, x)
+
+    def ours(params: Any, x: jax.Array) -> jax.Array:
+        return jnp.square(layer.apply(params, state, x, train=True)[0]).sum()
+
+    time_of = seconds(partial(jax.jit(jax.grad(ours)), params, x))
+    yield f"multi_head_attention, {x.shape[1]} positions, with projections: {time_of * 1e3:.2f} ms"
+    heads = x.reshape(*x.shape[:2], 8, 64).astype(jnp.bfloat16)
+    for form in ("xla", "cudnn"):
+        attend = partial(jax.nn.dot_product_attention, is_causal=True, implementation=form)
+
+        def fused(q: jax.Array, k: jax.Array, attend: Any = attend) -> jax.Array:
+            return jnp.square(attend(q, k, k).astype(jnp.float32)).sum()
+
+        try:
+            time_of = seconds(partial(jax.jit(jax.grad(fused)), heads, heads))
+            yield f"dot_product_attention, {form}, without projections: {time_of * 1e3:.2f} ms"
+        except Exception as error:  # there is no cuDNN
+            yield f"dot_product_attention, {form}: {str(error).splitlines()[0]:.60}"
+
+
+def main(size: int = 8) -> None:
+    """Print a line for each setting; `size` scales the work."""
+    print(jax.devices()[0].device_kind, jax.__version__)
+    for part in (fit_against_scan, unrolled_copies, half_precision, attention):
+        for line in part(size):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
