@@ -182,7 +182,7 @@ def test_curves_mark_the_networks_that_early_stopping_kept(folder, tmp_path, mon
     kept = [epochs[ending["best_step"]] for ending in result.get("members", [result])]
     assert drawn[0]["kept"] == (kept[0] if members is None else kept)
     assert drawn[0]["training"] == (
-        "mean over the steps of the epoch, raised by dropout 0.3 and batch statistics; with class weights"
+        "mean over the epoch, raised by dropout 0.3 and batch statistics; with class weights"
     )
     assert "moons.csv → kind" in drawn[0]["context"].replace("\N{NO-BREAK SPACE}", " ")
     assert f"test accuracy {result['test']['accuracy']:.4f}" in drawn[0]["context"].replace("\N{NO-BREAK SPACE}", " ")

@@ -124,6 +124,8 @@ def _scores(subject: Subject) -> list[str]:
     for name in [name for name in SCORES if name in scores]:
         label = SCORES[name] + (f" ({unit})" if name == "rmse" else "")
         rows.append([label, _number(scores[name]), _number(constant.scores.get(name))])
+    for target in table.target_names if table.several is not None else ():
+        rows.append([f"R² of {target}", _number(scores[f"r2({target})"]), _number(None)])
     what = f"The baseline is a constant prediction: {constant.prediction}."
     if outcome.member_scores is not None and len(outcome.member_scores) > 1:
         what = f"The scores are those of the averaged prediction. {what}"

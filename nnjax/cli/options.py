@@ -70,11 +70,9 @@ Missing = Annotated[
 ]
 Na = Annotated[
     str | None,
-    option("Strings that mean missing, separated by commas, in addition to empty fields, NA, null, NaN, ….", DATA),
+    option("Strings that mean missing, separated by commas, in addition to empty fields, NA, null and NaN.", DATA),
 ]
-Sep = Annotated[
-    str | None, option("Separator of the CSV file, or tab. Default: comma, semicolon, tab or bar, as detected.", DATA)
-]
+Sep = Annotated[str | None, option("Separator of the CSV file, or tab, or space. Default: detected.", DATA)]
 Decimal = Annotated[
     Literal[".", ","] | None, option("Decimal sign of the CSV file. Default: detected for each column.", DATA)
 ]

@@ -125,7 +125,7 @@ def _training(config: Config) -> str:
     batch = ["batch statistics"] if config.norm == "batch" else []
     raised = f"raised by {' and '.join([*dropout, *batch])}" if dropout or batch else "while the weights changed"
     weights = "; with class weights" if config.class_weights != "none" else ""
-    return f"mean over the steps of the epoch, {raised}{weights}"
+    return f"mean over the epoch, {raised}{weights}"
 
 
 def _classification(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCORES = {"validation_accuracy": "validation accuracy", "validation_r2": "validation R²"}
-TRAINING = "mean over the steps of the epoch, while the weights changed"
+TRAINING = "mean over the epoch, while the weights changed"
 LEAST_FOR_A_BAND = 5  # fewer members are drawn as lines only
 MOST_LINES = 50  # members
 
@@ -53,7 +53,7 @@ def curves(
     headline = "Learning curves" + (f": the median of {members} networks{band}" if members > 1 else "")
     figure = new_figure(5.0 if score else 2.9, headline, context)
     panels = figure.subplots(2 if score else 1, 1, squeeze=False)[:, 0]
-    label = "\n".join(textwrap.wrap(f"training: {training}", 70))
+    label = "\n".join(textwrap.wrap(f"training: {training}", 58))
     loss = _draw(panels[0], history, "loss", label, TRAIN, members)
     validation = _draw(panels[0], history, "validation_loss", "validation", HELD_OUT, members)
     # Losses that span more than a factor of 20 are unreadable on a linear axis
