@@ -350,6 +350,7 @@ def test_predict_reports_what_is_unknown_and_scores_what_is_known(tmp_path, monk
     given = ("--target", "y,z", "--drop", "id", "--members", 2, "--out", "run", *SMALL)
     ended = succeed("train", "t.csv", *given)
     assert "y: R² " in ended.out
+    assert "R² of z" in (tmp_path / "run" / "report.html").read_text()
     table = json.loads((tmp_path / "run" / "table.json").read_text())
     assert [target[0] for target in table["several"]] == ["y", "z"]
     frame.loc[[3, 5], "c"], frame.loc[3, "a"] = "x", np.nan
