@@ -137,6 +137,18 @@ def test_a_search_that_cannot_begin_leaves_no_folder(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_copy_and_a_padded_width_are_noted(tmp_path):
+    given = ("--width", "4,16", "--trials", "12", "--method", "pbt", "--rungs", "1,2,3", "--keep-share", "0.4")
+    rest = ("--learning-rate", "1e-6..0.1:log", "--population", "4", "--depth", "1", "--norm", "none")
+    ended = succeed("search", "digits", *given, *rest, "--out", tmp_path / "run", "--no-plots")
+    row = pd.read_csv(tmp_path / "run" / "search.csv").iloc[0]
+    copied = f"trial {row['trial']} began as a copy of trial {row['parent']}; the command trains with its settings from"
+    padded = "in the search, layers of width 4 were padded to 16; the command draws other initial weights"
+    assert (copied in ended.out) == (row["parent"] >= 0)
+    assert (padded in ended.out) == (row["width"] == 4)
+    assert row["parent"] >= 0 or row["width"] == 4, "choose a seed with one of the two"
+
+
 def test_a_narrow_terminal_shows_all_digits():
     names = ["learning_rate", "weight_decay", "dropout", "width", "activation", "norm"]
     row = {"trial": 123, "learning_rate": 0.00012345, "weight_decay": 0.0002854, "dropout": 0.02749, "width": 128}

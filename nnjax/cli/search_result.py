@@ -99,7 +99,11 @@ def make_result(
         "test": _scores(prepared, outcome, alone),
         "ensemble": [member.trial for member in together.members],
         "ensemble_test": _scores(prepared, outcome, together),
-        "notes": [*edges(best.settings, request.space), *_other_weights(config, best.settings)],
+        "notes": [
+            *edges(best.settings, request.space),
+            *_other_weights(config, best.settings),
+            *_other_schedule(outcome.table[0]),
+        ],
         "command": _command(config, best, seeds),
     }
     return result
@@ -168,6 +172,15 @@ def edges(settings: Mapping[str, Any], space: Mapping[str, Dimension]) -> Iterat
                 f"the best {name.replace('_', ' ')}, {settings[name]:.4g}, is near the {end} end of its range "
                 f"{low:g}..{high:g}; extend it"
             )
+
+
+def _other_schedule(row: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence if the best trial is a copy, whose settings changed while it was trained."""
+    if row.get("parent", -1) >= 0:
+        yield (
+            f"trial {row['trial']} began as a copy of trial {row['parent']}; the command trains with its settings from "
+            "the beginning, so expect other scores; nnjax replay trains the same network again"
+        )
 
 
 def _other_weights(config: Config, settings: Mapping[str, Any]) -> Iterator[str]:
