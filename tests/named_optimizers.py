@@ -235,6 +235,72 @@ def lamb(correct=True):
     return rule(update, "m", "v")
 
 
+# Sophia ---------------------------------------------------------------------------------------------------------------
+
+
+def sophia_g(every=10, b1=0.96, gamma=0.05, clip=True, old=False, added=False):
+    """The Hessian is estimated by g² at steps 1, 11, 21, …; the step is clip(m / max(γ h, ε), ±1)."""
+
+    def update(g, p, t, m, h):
+        m = b1 * m + (1 - b1) * g
+        new = jnp.where(t % every == 1 % every, 0.99 * h + 0.01 * g * g, h)
+        scaled = gamma * (h if old else new)
+        ratio = m / (scaled + 1e-12 if added else jnp.maximum(scaled, 1e-12))
+        ratio = jnp.clip(ratio, -1, 1) if clip else ratio
+        return -LR * ratio, {"m": m, "h": new}
+
+    return rule(update, "m", "h")
+
+
+def sophia_h(correct=True, late=True, decay=1e-4, b2=0.99):
+    """Hutchinson's estimator with random signs, from the objective, at steps 1, 11, 21, …"""
+
+    def init(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return 0, zeros, zeros, jax.random.key(7)
+
+    def step(params, grads, state, loss_fn):
+        t, m, h, key = state
+        leaves, treedef = jax.tree.flatten(params)
+        keys = jax.random.split(jax.random.fold_in(key, t), len(leaves))
+        signs = [jax.random.rademacher(k, p.shape, p.dtype) for k, p in zip(keys, leaves, strict=True)]
+        signs = jax.tree.unflatten(treedef, signs)
+        product = jax.jvp(jax.grad(loss_fn), (params,), (signs,))[1]
+        m = jax.tree.map(lambda m, g: 0.965 * m + 0.035 * g, m, grads)
+        new = jax.tree.map(lambda h, s, hs: jnp.where(t % 10 == 0, b2 * h + (1 - b2) * s * hs, h), h, signs, product)
+
+        def move(p, m, h):
+            m = m / (1 - 0.965 ** (t + 1.0)) if correct else m
+            return p - LR * (jnp.clip(m / jnp.maximum(0.01 * h, 1e-8), -1, 1) + decay * p)
+
+        params = jax.tree.map(move, params, m, h if late else new)
+        return params, (t + 1, m, new, key)
+
+    step.init = init
+    return step
+
+
+class SophiaWithHessian:
+    """NumPy, one array for each name; the caller estimates the Hessian."""
+
+    def __init__(self, squared=False):
+        self.m, self.h, self.t, self.squared = None, None, 0, squared
+
+    def step(self, params, grads, hessian):
+        if self.m is None:
+            self.m = {k: 0.0 * g for k, g in grads.items()}
+            self.h = {k: 0.0 * g for k, g in grads.items()}
+        for k in params:
+            self.m[k] = 0.96 * self.m[k] + 0.04 * grads[k]
+            if self.t % 10 == 0:
+                self.h[k] = 0.99 * self.h[k] + 0.01 * (grads[k] ** 2 if self.squared else hessian[k])
+            params[k] = params[k] - LR * (self.m[k] / (0.01 * self.h[k]).clip(1e-12)).clip(-1, 1)
+        self.t += 1
+        return params
+
+
+SOPHIA = functools.partial(CONTRIB.sophia, LR)
+
 NAMED_RIGHT = {
     "Adan with optax's weight": Case(adan(0.08), functools.partial(optax.adan, LR, eps_root=0.0), ids()),
     "ADOPT": Case(adopt(), ADOPT, ids()),
@@ -245,6 +311,10 @@ NAMED_RIGHT = {
     "AdamP": Case(adamp(), "paper.adamp", ids()),
     "MARS": Case(mars(), "paper.mars", ids()),
     "LAMB": Case(lamb(), functools.partial(optax.lamb, LR), ids()),
+    "Sophia-G": Case(sophia_g(), "paper.sophia_g", ids()),
+    "Sophia with an objective": Case(sophia_h(), SOPHIA, ids()),
+    "Sophia with the Hessian": Case(SophiaWithHessian(), "paper.sophia", ids()),
+    "Sophia of optax": Case(SOPHIA(), "optax.contrib.sophia", ids()),
 }
 
 NAMED_WRONG = {
@@ -289,6 +359,17 @@ NAMED_WRONG = {
     "MARS without clipping": Case(mars(clip=False), "paper.mars", ids("clip-none")),
     "MARS, γ": Case(mars(gamma=0.05), "paper.mars", ids("gamma")),
     "MARS, eps inside": Case(mars(inside=True), "paper.mars", ids("eps-inside")),
+    "Sophia-G at every step": Case(sophia_g(every=1), "paper.sophia_g", ids("interval-1")),
+    "Sophia-G not clipped": Case(sophia_g(clip=False), "paper.sophia_g", ids("clip-none")),
+    "Sophia-G, the old Hessian": Case(sophia_g(old=True), "paper.sophia_g", ids("used-old")),
+    "Sophia-G, eps added": Case(sophia_g(added=True), "paper.sophia_g", ids("eps-outside")),
+    "Sophia-G, γ and eps": Case(sophia_g(added=True, gamma=0.01), "paper.sophia_g", ids("eps-outside", "gamma")),
+    "Sophia uncorrected": Case(sophia_h(correct=False), SOPHIA, ids("correction-none")),
+    "Sophia, the new Hessian": Case(sophia_h(late=False), SOPHIA, ids("used-new")),
+    "Sophia, β₂": Case(sophia_h(b2=0.9), SOPHIA, ids("b2")),
+    "Sophia-G instead of the Hessian": Case(
+        SophiaWithHessian(squared=True), "paper.sophia", ids("hessian-squared-gradient")
+    ),
     "LAMB uncorrected": Case(
         lamb(correct=False), functools.partial(optax.lamb, LR), ids("first_correction-none", "second_correction-none")
     ),

@@ -11,7 +11,7 @@ from nnjax.optcheck.calling.adapter import SCALE, Adapter, difference, example_t
 from nnjax.optcheck.calling.kinds import StructureError, describe
 from nnjax.optcheck.calling.layouts import Layout, from_pairs, layer_pairs, no_gradients
 from nnjax.optcheck.calling.names import Argument
-from nnjax.optcheck.calling.objective import VALUE, gradient, objective
+from nnjax.optcheck.calling.objective import OF_OBJECTIVE, of_objective
 from nnjax.optcheck.calling.verdicts import has_shapes, tree_size, works_under_jit
 from nnjax.types import PyTree
 
@@ -101,12 +101,8 @@ def _call(
             value = k + binding.first_count
         elif kind == "leaf":
             value = "leaf"
-        elif kind == "objective":
-            value = objective(params, grads, lambda values: layout.unpack(values, params))
-        elif kind == "gradient":
-            value = gradient(params, grads, layout)
-        elif kind == "value":
-            value = VALUE
+        elif kind in OF_OBJECTIVE:
+            value = of_objective(kind, params, grads, layout)
         elif kind == "pairs":
             value = list(zip(jax.tree.leaves(packed), jax.tree.leaves(container), strict=True))
         else:
@@ -234,6 +230,7 @@ def _called(name: str, binding: Binding, mode: Mode) -> str:
         "pairs": "zip(grads, params)",
         "objective": "a small quadratic",
         "gradient": "its gradient",
+        "hessian": "the Hessian's diagonal, ½",
         "value": "its value, 1",
         "count": f"t = {binding.first_count}, {binding.first_count + 1}, …",
     }

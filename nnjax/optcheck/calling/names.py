@@ -22,6 +22,10 @@ LAYER, LAYERS = ("layer", "lyr"), ("layers", "trainable_layers")  # objects that
 PAIRS = ("grads_and_vars", "gradients_and_variables", "grads_vars")
 OBJECTIVE = ("loss_fn", "loss_function", "value_fn", "objective", "f", "fn", "func", "obj", "fun", "obj_fn", "cost_fn")
 GRADIENT = ("grad_fn", "gradient_fn", "loss_grad", "grad_function")  # functions that return gradients
+HESSIAN = (  # its diagonal
+    *("hessian", "hess", "hessian_diag", "hessian_diagonal", "hess_diag", "diag_hessian", "diag_hess", "hessians"),
+    *("diagonal_hessian", "hutchinson", "hvp_diag"),
+)
 VALUE = ("loss", "value", "loss_value", "cost")  # value of the objective
 LOSS = ("closure", "batch", "data", "y", "targets", "xtrain", "x_train", "x_batch", "inputs")  # data are needed
 NUMBERS = (
@@ -54,6 +58,7 @@ def role_of(name: str) -> str:
     name = name.lower().strip("_")
     roles = {"params": PARAMS, "grads": GRADS, "state": STATE, "count": COUNT, "leaf": LEAF, "pairs": PAIRS}
     roles |= {"loss": LOSS, "objective": OBJECTIVE, "gradient": GRADIENT, "value": VALUE, "number": NUMBERS}
+    roles |= {"hessian": HESSIAN}
     roles |= {"layer": LAYER, "layers": LAYERS}
     for role, names in roles.items():
         if name in names:

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnjax.optcheck.rules.named.sophia import CURVATURE  # h
 from nnjax.types import PyTree
 
-CURVATURE = 0.5  # the Hessian is h times the identity
 VALUE = 1.0  # f(θ_k)
+OF_OBJECTIVE = ("objective", "gradient", "hessian", "value")  # roles of arguments that `of_objective` makes
 
 
 def objective(params: PyTree, grads: PyTree, unpack: Callable[[Any], PyTree] = lambda values: values) -> Any:
@@ -44,6 +45,17 @@ def gradient(params: PyTree, grads: PyTree, layout: Any) -> Any:
         return layout.pack_grads(jax.tree.map(lambda x, p, g: g + CURVATURE * (x - p), tree, params, grads))
 
     return df
+
+
+def of_objective(role: str, params: PyTree, grads: PyTree, layout: Any) -> Any:
+    """Return f ("objective"), its "gradient", its "value" at θ_k, or the diagonal of its "hessian", in a layout."""
+    if role == "objective":
+        return objective(params, grads, lambda values: layout.unpack(values, params))
+    if role == "gradient":
+        return gradient(params, grads, layout)
+    if role == "hessian":
+        return layout.pack_grads(jax.tree.map(lambda p: 0 * p + CURVATURE, params))
+    return VALUE
 
 
 def closure(tensors: Any, params: PyTree, grads: PyTree) -> Callable[[], Any]:

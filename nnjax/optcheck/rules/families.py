@@ -15,6 +15,7 @@ from nnjax.optcheck.rules.named.family import Family, family_updates
 from nnjax.optcheck.rules.named.muon import MUON, MuonRule
 from nnjax.optcheck.rules.named.prodigy import PRODIGY, ProdigyRule
 from nnjax.optcheck.rules.named.schedule_free import SCHEDULE_FREE, ScheduleFreeRule
+from nnjax.optcheck.rules.named.sophia import SOPHIA, SophiaRule
 from nnjax.optcheck.rules.rule_choices import CHOICES, USUAL_VALUES, Edit, Neighbour
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams, Inputs, UpdateRule
 
@@ -26,6 +27,7 @@ FAMILIES: dict[type, Family] = {
     MuonRule: MUON,
     ProdigyRule: PRODIGY,
     ScheduleFreeRule: SCHEDULE_FREE,
+    SophiaRule: SOPHIA,
 }
 RULE = "rule"  # the place of an edit that changes the family
 MOMENTS = "moments"  # the family of UpdateRule

@@ -23,6 +23,7 @@ from nnjax.optcheck.rules.named.adopt import AdoptRule
 from nnjax.optcheck.rules.named.muon import MuonRule
 from nnjax.optcheck.rules.named.prodigy import ProdigyRule
 from nnjax.optcheck.rules.named.schedule_free import ScheduleFreeRule
+from nnjax.optcheck.rules.named.sophia import SophiaRule
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams, UpdateRule
 
 DECOUPLED, L2 = "decoupled", "l2"
@@ -68,6 +69,8 @@ FACTORS = {"decay_rate": "power", "eps": "eps", "min_dim_size_to_factor": "1"}
 FREE = {"b1": "b1", "b2": "b2", "eps": "eps"}
 PRODIGY = {"betas": "betas", "beta3": "b3", "eps": "eps", "estim_lr0": "distance"}
 DECAY = {"weight_decay": "weight_decay"}
+SOPHIA = FREE | {"gamma": "gamma"}
+SOPHIA_RULE = SophiaRule(used="old", correction="t")
 NAMED: tuple[tuple[Any, str, dict[str, str]], ...] = (
     (AdanRule(weight="complement"), "adan", ADAN),
     (AdanRule(weight="complement", decay=DECOUPLED), "adan", ADAN | DECAY),
@@ -86,6 +89,10 @@ NAMED: tuple[tuple[Any, str, dict[str, str]], ...] = (
     (ScheduleFreeRule(decay=DECOUPLED), "contrib.schedule_free_adamw", FREE | DECAY),
     (ProdigyRule(correction="t"), "contrib.prodigy", PRODIGY),
     (ProdigyRule(correction="t", decay=DECOUPLED), "contrib.prodigy", PRODIGY | DECAY),
+    *((SOPHIA_RULE._replace(decay=decay, interval=count, clip=clip), "contrib.sophia",
+        SOPHIA | {"update_interval": count, "clip_threshold": "clip" if clip == "value" else "None",
+            "weight_decay": "weight_decay" if decay == DECOUPLED else "0.0"})
+        for decay in ("none", DECOUPLED) for count in ("1", "2", "5", "10", "20") for clip in ("value", "none")),
 )  # fmt: skip
 CLIPS = {"value": "clip", "global norm": "clip_by_global_norm"}
 

@@ -9,6 +9,7 @@ from nnjax.optcheck.rules.named.adopt import AdoptRule
 from nnjax.optcheck.rules.named.muon import MuonRule
 from nnjax.optcheck.rules.named.prodigy import ProdigyRule
 from nnjax.optcheck.rules.named.schedule_free import ScheduleFreeRule
+from nnjax.optcheck.rules.named.sophia import SophiaRule
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams, UpdateRule
 
 SGD = UpdateRule()
@@ -28,6 +29,7 @@ OPTAX_ADAFACTOR = AdafactorRule(factored="none")  # what optax does below 128 ro
 OPTAX_MUON = MuonRule(nesterov="corrected", scale="columns over rows")
 ADAN_HYPER = HyperParams(b1=0.98, b2=0.92, b3=0.99)
 MUON_HYPER = HyperParams(momentum=0.95)
+SOPHIA_HYPER = HyperParams(b1=0.96, b2=0.99, eps=1e-12, gamma=0.01)
 PRODIGY_HYPER = HyperParams(learning_rate=1.0, b3=0.999**0.5)
 
 LIBRARY_RULES: dict[str, Formula] = {
@@ -106,5 +108,11 @@ LIBRARY_RULES: dict[str, Formula] = {
     "optax.contrib.prodigy": Formula(ProdigyRule(correction="t"), PRODIGY_HYPER),
     "paper.prodigy": Formula(ProdigyRule(), PRODIGY_HYPER),
     "paper.adamp": Formula(AdamPRule(), HyperParams()),
+    "optax.contrib.sophia": Formula(
+        SophiaRule(used="old", correction="t", decay="decoupled"),
+        SOPHIA_HYPER._replace(b1=0.965, eps=1e-8, weight_decay=1e-4),
+    ),
+    "paper.sophia": Formula(SophiaRule(), SOPHIA_HYPER),
+    "paper.sophia_g": Formula(SophiaRule(hessian="squared gradient"), SOPHIA_HYPER._replace(gamma=0.05)),
     "paper.mars": Formula(MARS, HyperParams(b1=0.95, b2=0.99, weight_decay=1e-2)),
 }

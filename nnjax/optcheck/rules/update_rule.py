@@ -62,7 +62,7 @@ class HyperParams(NamedTuple):
     second_start: Number = 0.0  # v₀
     clip: Number = 1.0
     trust: Number = 1.0
-    gamma: Number = 0.025  # weight of MARS' variance reduction
+    gamma: Number = 0.025  # weight of MARS' variance reduction, and factor of Sophia's Hessian
     b3: Number = 0.99  # decay rate of Adan's second moment, and of Prodigy's sums
     power: Number = 0.8  # κ of Adafactor's β₂ = 1 - t^-κ
     floor: Number = 1e-3  # Adafactor's smallest size of the parameters

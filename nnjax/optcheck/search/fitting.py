@@ -54,9 +54,12 @@ class Fit(NamedTuple):
 
 def sample(rule: Any, target: Target) -> Target:
     """Return a target with fewer elements. The script shuffles patterns and magnitudes, so they all occur in it."""
-    if is_by_leaf(rule):
-        return target
-    return target.select(np.unique(np.linspace(0, target.updates.shape[1] - 1, SAMPLE).astype(int)))
+    return target if is_by_leaf(rule) else target.select(sample_of(target))
+
+
+def sample_of(target: Target) -> np.ndarray:
+    """Return the indices of a sample of the elements, spread over all leaves."""
+    return np.unique(np.linspace(0, target.updates.shape[1] - 1, SAMPLE).astype(int))
 
 
 def _fit_sample(rule: Any, target: Target) -> Target:

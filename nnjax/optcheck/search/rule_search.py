@@ -23,8 +23,8 @@ from nnjax.optcheck.search.fitting import (
     fit_roughly,
     free_names,
     reproduces,
-    sample,
 )
+from nnjax.optcheck.search.library_choices import similar_choices
 
 COMPENSATION = {  # hyper-parameters that can compensate a different choice at a place
     "decay": ["weight_decay"],
@@ -39,6 +39,7 @@ TRIPLES, NUMBERS = "three other choices", "the reference with other numbers"
 SWITCHES = ("clip", "floor")  # numbers that switch a choice off if they are large: the choice is tried too
 LARGEST_EPS = 100.0  # a rule with a larger ε is one without a second moment, and a large learning rate
 FIRST = 2  # named rules that look at whole leaves take long, and are fitted if they are among the closest two
+FEW = 3  # library rules around which choices with further numbers are fitted first
 CLOSEST = 4  # number of rules from which a search continues
 STARTS = {"first_start": (1e-6, 0.1, 1.0), "second_start": (1e-6, 0.1, 1.0)}
 T = TypeVar("T")
@@ -76,9 +77,16 @@ class Budget:
             self.used += 1
             yield item
 
-    def matches(self, name: str, attempts: Iterable["Attempt"], target: Target) -> list["Attempt"]:
-        """Return the attempts of a level that produce the updates, and record the level."""
-        forms, matches = 0, []
+    def matches(self, name: str, attempts: Iterable["Attempt"], target: Target, excluded: int = 0) -> list["Attempt"]:
+        """Return the attempts of a level that produce the updates, and record the level.
+
+        Args:
+          name: the level.
+          attempts: the forms to try.
+          target: the updates to reproduce.
+          excluded: number of further forms that their first updates already exclude.
+        """
+        forms, matches = excluded, []
         for attempt in attempts:
             forms += 1
             if attempt.formula.hyper.eps < LARGEST_EPS and reproduces(attempt.formula, target):
@@ -129,22 +137,29 @@ def identify_formula(target: Target, guess: Formula | None, budget: Budget) -> l
       guess: a formula to try first.
       budget: number of rules to fit.
     """
-    if (formula := library_formula(target, guess)) is not None:
-        return [Attempt(formula)]
+    if guess is not None and reproduces(guess, target):
+        return [Attempt(guess)]
+    similar, count = similar_choices(target)
+    attempts = [Attempt(choice.formula, choice.edits) for choice in similar]
+    for attempt in attempts:
+        if not attempt.edits and reproduces(attempt.formula, target):
+            return [attempt]
+    if matches := budget.matches(LIBRARY_CHOICES, attempts, target, excluded=count - len(attempts)):
+        return matches[:1]
     for name, level, start in _identification(target, budget):
         if matches := budget.matches(name, level, target):
-            return _simplest(matches, start or matches[0].formula, target) if name != LIBRARIES else matches[:1]
+            return matches[:1] if start is None else _simplest(matches, start, target)
     return []
 
 
 def _identification(target: Target, budget: Budget) -> Iterator[tuple[str, Iterable[Attempt], Formula | None]]:
     """Yield levels and the formulas from which they start: around all libraries' rules, then around the closest."""
-    yield LIBRARY_CHOICES, _scaled_choices(target), None
     closest = _by_cost(budget.limit(_library(HyperParams(), target)), target)
     to_fit = [pair for i, pair in enumerate(closest[:EXACT]) if i < FIRST or not is_costly(pair[1].formula.rule)]
     yield LIBRARIES, (Attempt(fit(result.formula, target)) for result, _ in budget.limit(to_fit)), None
-    libraries = [LIBRARY_RULES[attempt.library] for _, attempt in closest[:EXACT]]
-    yield LIBRARY_CHOICES, _fitted_choices(libraries, target), None
+    libraries = [LIBRARY_RULES[attempt.library] for _, attempt in closest]
+    for some in (libraries[:FEW], libraries[FEW:EXACT], libraries[EXACT:]):
+        yield LIBRARY_CHOICES, _fitted_choices(some, target), None
     starts = [result.formula for result, _ in closest[:CLOSEST]]
     for levels in (_near, _far):  # all neighbours of library rules, before the search goes deeper
         for start in starts:
@@ -197,17 +212,6 @@ def _one_choice(target: Target, start: Formula, budget: Budget) -> Iterator[Atte
             yield attempt
     for rough, attempt, new in sorted(to_fit, key=lambda row: row[0].cost)[:EXACT]:
         yield attempt._replace(formula=fit(rough.formula, target, new))
-
-
-def _scaled_choices(target: Target) -> Iterator[Attempt]:
-    """Yield the neighbours of libraries' rules with their default numbers and the learning rate of the first steps."""
-    seen = set()
-    for start in LIBRARY_RULES.values():
-        for edits, rule in neighbours(start.rule):
-            formula = with_usual_values(rule, start.hyper)
-            if formula not in seen and set(free_names(formula)) <= set(hyper_names(start.rule)):
-                seen.add(formula)
-                yield Attempt(fit_learning_rate(formula, sample(rule, target).first_steps(6)), edits)
 
 
 def _fitted_choices(libraries: list[Formula], target: Target) -> Iterator[Attempt]:

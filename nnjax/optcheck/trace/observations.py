@@ -10,7 +10,7 @@ from nnjax.optcheck.rules.update_rule import Formula
 from nnjax.optcheck.trace.deadline import Deadline
 from nnjax.optcheck.trace.gradient_script import MAGNITUDES, PATTERNS, GradientScript, gradient_script, unflatten
 from nnjax.optcheck.trace.tolerance import Divergence, first_divergence, tolerance, within
-from nnjax.optcheck.trace.traces import Trace, trace, trace_formula
+from nnjax.optcheck.trace.traces import Trace, rounding_error, trace, trace_formula
 from nnjax.types import PyTree
 
 
@@ -90,8 +90,10 @@ def observe_both_dtypes(
     """
     double, single = (observe(candidate, reference, dtype, deadline) for dtype in ("float64", "float32"))
     if isinstance(reference, Adapter):
-        single = single._replace(reference_error=np.abs(single.reference.updates - double.reference.updates))
-    return double, single
+        error = np.abs(single.reference.updates - double.reference.updates)
+    else:
+        error = rounding_error(reference, single.script, single.reference)
+    return double, single._replace(reference_error=error)
 
 
 def summarise(observation: Observation) -> Pass:

@@ -12,6 +12,7 @@ from nnjax.optcheck.trace.deadline import Deadline
 from nnjax.optcheck.trace.gradient_script import STEPS, GradientScript, at_step, flatten, rule_inputs
 from nnjax.types import PyTree
 
+ROUNDINGS, SIZE = 4, 4  # random changes of the gradients by 4 ε, to estimate the error of a formula in float32
 CANNOT_TRACE = (jax.errors.JAXTypeError, jax.errors.JAXIndexError, TypeError, ValueError, AttributeError)
 
 
@@ -48,6 +49,20 @@ def trace_formula(formula: Formula, script: GradientScript, params: np.ndarray) 
     """Return the updates of a formula with the script's gradients and other parameters (steps, elements)."""
     updates = update_array(formula, rule_inputs(script)._replace(params=params))
     return Trace(updates, params, _leaf_size(updates, params, script))
+
+
+def rounding_error(formula: Formula, script: GradientScript, result: Trace) -> np.ndarray:
+    """Return how much the updates of a formula (steps, elements) change if gradients are rounded to float32.
+
+    It is large where a clipped ratio hides that its moments cancel, which the size of earlier updates does not show.
+    """
+    inputs, rng, error = trace_inputs(result, script), np.random.default_rng(0), np.zeros_like(result.updates)
+    for _ in range(ROUNDINGS):
+        change = rng.choice([-SIZE, SIZE], inputs.grads.shape) * float(np.finfo(np.float32).eps)
+        values = update_array(formula, inputs._replace(grads=inputs.grads * (1 + change)))
+        with np.errstate(invalid="ignore"):
+            error = np.fmax(error, np.abs(values - result.updates))
+    return error
 
 
 def trace_inputs(result: Trace, script: GradientScript) -> Inputs:
