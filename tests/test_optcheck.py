@@ -474,7 +474,10 @@ class ThatReturnsUpdates:
         (OnADict({}), "OnADict.update(params, grads), on a flat dict"),
         (OnAList(), "OnAList.step(params, grads), on a list"),
         (on_an_array, "on_an_array(params, grads, state), on one array, all leaves concatenated"),
-        (ThatReturnsUpdates(), "ThatReturnsUpdates.update(grads, params); it returns updates"),
+        (
+            ThatReturnsUpdates(),
+            "ThatReturnsUpdates.update(grads, params); it returns updates, which are added to the parameters",
+        ),
     ],
 )
 def test_parameters_are_laid_out_as_the_optimizer_takes_them(optimizer, name):

@@ -66,7 +66,7 @@ def adapt(
         "pair": lambda: _optax(optimizer, kind, order),
         "triple": lambda: _triple(optimizer),
         "torch": lambda: _torch(optimizer),
-        "holder": lambda: hold(optimizer, name_of(optimizer)),
+        "holder": lambda: _holder(optimizer),
         "object": lambda: (_method if inspect.ismethod(optimizer) else _object)(optimizer, init, order),
         "loop": lambda: _loop(optimizer),
         "factory": lambda: _factory(optimizer, init, order),
@@ -111,6 +111,19 @@ def _update_with_value(update: Any, grads: PyTree, state: Any, params: PyTree) -
         except (TypeError, ValueError, KeyError) as error:  # some refuse arguments that they do not know
             errors.append(error)
     raise errors[0]
+
+
+def _holder(function: Any) -> Adapter:
+    """Adapt what makes an optimizer from parameters, or a function that changes parameters with `.data` and `.grad`."""
+    try:
+        return hold(function, name_of(function))
+    except NotAnOptimizerError as error:
+        if isinstance(function, type):
+            raise
+        try:
+            return bind(Target(name_of(function), lambda: function, owns_state=False))
+        except NotAnOptimizerError:
+            raise error from None
 
 
 def _torch(optimizer: Any) -> Adapter:

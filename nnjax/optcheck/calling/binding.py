@@ -64,7 +64,9 @@ def _layouts(arguments: list[Argument], mode: Mode) -> tuple[Layout, ...]:
         return ()
     roles = [argument.role for argument in arguments]
     could_be_grads = roles.count("grads") + 2 * roles.count("pairs") + roles.count("") + 2 * _has_objective(roles)
-    return LAYOUTS if could_be_grads > ("params" not in roles) else HOLDING
+    if could_be_grads > ("params" not in roles):
+        return LAYOUTS
+    return (*HOLDING, *LAYOUTS) if "grads" in roles else HOLDING  # updates may need the gradients only
 
 
 def _bindings(
@@ -159,6 +161,8 @@ def _orders(arguments: list[Argument], *, attached: bool) -> Iterator[tuple[str,
     roles = ["" if known.index(role) != i and role in ("params", "grads") else role for i, role in enumerate(known)]
     missing = [role for role in ("params", "grads") if role not in roles and "pairs" not in roles]
     missing = [role for role in missing if role != "grads" or not (attached or _has_objective(known))]
+    if missing == ["params"] and "" not in roles and not attached:
+        missing = []  # it returns updates
     free = [i for i, role in enumerate(roles) if not role]
     seen = set()
     positions = [*itertools.permutations(free, len(missing))]

@@ -244,4 +244,5 @@ def _called(name: str, binding: Binding, mode: Mode) -> str:
     text += {0: "", 1: ", on arrays of at least 1 dimension", 2: ", on matrices only"}[mode.ndim]
     if binding.start_text and binding.start_text not in ("None", "init="):
         text += f"; the state starts as {binding.start_text}"
-    return text + ("; it returns updates" if binding.outcome.kind == "updates" else "")
+    returns = "; it returns updates, which are added to the parameters"
+    return text + (returns if binding.outcome.kind == "updates" else "")

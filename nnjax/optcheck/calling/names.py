@@ -73,13 +73,14 @@ def role_of(name: str) -> str:
 def arguments_of(function: Callable[..., Any]) -> list[Argument] | None:
     """Return the arguments of a function that need values, or None if its signature does not show them.
 
-    Arguments with defaults are hyper-parameters and are omitted, unless their name suggests a state.
+    Arguments with defaults are hyper-parameters and are omitted, unless their name suggests a state, or the only
+    argument of an unknown name has the default None and no other can be the state, as in `step(w, dw, cfg=None)`.
     """
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return None
-    arguments = []
+    arguments, unknown = [], []
     for p in parameters:
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             if p.kind is p.VAR_POSITIONAL:
@@ -89,7 +90,10 @@ def arguments_of(function: Callable[..., Any]) -> list[Argument] | None:
         role = role_of(p.name)
         if required or (role in ("state", "grads", "params") and not keyword and p.default is None):
             arguments.append(Argument(p.name, role, required, keyword))
-    return arguments
+        elif role == "" and p.default is None and not keyword:
+            unknown.append(Argument(p.name, "state", required, keyword))
+    has_state = any(argument.role in ("state", "") for argument in arguments)
+    return arguments + (unknown if len(unknown) == 1 and not has_state and len(arguments) > 1 else [])
 
 
 def signature_text(name: str, arguments: list[Argument] | None) -> str:

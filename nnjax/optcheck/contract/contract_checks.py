@@ -293,8 +293,14 @@ def _rename(violation: Violation, rule: str) -> Violation:
 
 def _check_empty(adapter: Adapter, params: PyTree, grads: PyTree) -> list[Violation]:
     """Check that a leaf without elements, whose mean is NaN, does not change other leaves."""
-    updates, _ = adapter.step(adapter.init(params), params, grads)
-    paths = [path for path, leaf in named_leaves(updates) if np.isnan(to_float64(leaf)).any()]
+
+    def paths_with_nan(params: PyTree, grads: PyTree) -> list[str]:
+        updates, _ = adapter.step(adapter.init(params), params, grads)
+        return [path for path, leaf in named_leaves(updates) if np.isnan(to_float64(leaf)).any()]
+
+    without = [{name: node for name, node in tree.items() if name != "empty"} for tree in (params, grads)]
+    usual = paths_with_nan(*without)  # a wrong rule may give NaN anyway
+    paths = [path for path in paths_with_nan(params, grads) if path not in usual]
     return [make_violation("empty leaves", path, "NaN", "the same numbers as without them") for path in paths[:1]]
 
 

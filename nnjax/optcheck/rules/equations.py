@@ -25,6 +25,7 @@ SECOND = {
     "belief": "β₂ v + (1 - β₂) (g - m)²",
     "belief old m": "β₂ v + (1 - β₂) (g - m_old)²",
     "yogi": "v - (1 - β₂) sign(v - g²) g²",
+    "yogi wrong sign": "v + (1 - β₂) sign(v - g²) g²",
     "absolute": "β₂ v + (1 - β₂) |g|",
     "m squared": "β₂ v + (1 - β₂) m²",
     "with b1": "β₁ v + (1 - β₁) g²",
@@ -109,7 +110,7 @@ def equations(formula: Formula) -> list[str]:
         d = "g" if direction == "g" else "d"
         lines += [] if direction == "g" else [f"d = {direction}"]
         d = f"{SCHEDULE[rule.schedule]} {d}" if rule.rate_position == "inside" else d
-        lines.append(f"b ← {VELOCITY[rule.velocity].format(d=d)}")
+        lines.append(f"b ← {VELOCITY[rule.velocity].format(d=d)}" + _storage(rule.velocity_storage, "b"))
         direction = NESTEROV[rule.nesterov].format(d=d)
     lines.append(_parameters(rule, direction))
     if "t" in rule.first_correction + rule.second_correction or rule.numerator == "nadam":
@@ -156,7 +157,9 @@ def _direction(formula: Formula) -> str:
         d = f"r_t {d} if ρ_t > {rule.rectification.removeprefix('above ')}, else {m}"
     if rule.sign == "sign":
         d = f"sign{d if d[0] == '(' and _bracket(d) == d else f'({d})'}"
-    d = f"√(s + ε) · {d}, s ← β₂ s + (1 - β₂) d²" if rule.rescaling == "adadelta" else d
+    if rule.rescaling != "none":
+        root = "√(s + ε)" if rule.rescaling == "adadelta" else "(√s + ε)"
+        d = f"{root} · {d}, s ← β₂ s + (1 - β₂) d²"
     return f"η ‖θ‖/‖{d}‖ · {d}" if rule.trust == "lars" else d
 
 

@@ -83,6 +83,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "belief": "the second moment is of the residual g - m, with the new m",
         "belief old m": "the second moment is of the residual g - m, with m of the previous step",
         "yogi": "the second moment changes by (1 - β₂) g² towards g² (Yogi)",
+        "yogi wrong sign": "the second moment changes by (1 - β₂) g² away from g² (Yogi with the wrong sign)",
         "absolute": "the second moment is a moving average of |g|",
         "m squared": "the second moment is an average of m² instead of g²",
         "with b1": "the second moment decays with β₁",
@@ -145,6 +146,7 @@ CHOICES: dict[str, dict[str, str]] = {
     "rescaling": {
         "none": "the step is not rescaled",
         "adadelta": "the step is rescaled by the root of past squared steps (Adadelta)",
+        "adadelta with eps outside": "the step is rescaled by the root of past squared steps, with ε outside this root",
     },
     "velocity": {
         "none": "there is no velocity",
@@ -152,6 +154,13 @@ CHOICES: dict[str, dict[str, str]] = {
         "ema": "the velocity is a moving average, μ b + (1 - μ) d",
         "dampened": "the velocity is dampened except at the first step (PyTorch)",
         "dampened at once": "the velocity is dampened from the first step",
+    },
+    "velocity_storage": {
+        "raw": "the velocity is stored",
+        "bfloat16": "the velocity and μ b are rounded to bfloat16",
+        "bfloat16 stored": "the velocity is stored in bfloat16",
+        "float16": "the velocity and μ b are rounded to float16",
+        "float16 stored": "the velocity is stored in float16",
     },
     "rate_position": {
         "outside": "the learning rate multiplies the step",
@@ -239,6 +248,7 @@ def is_relevant(rule: UpdateRule, place: str) -> bool:
         "numerator": first and rule.first != "lion",
         "rectification": second and rule.first_correction != "none",
         "rescaling": second,
+        "velocity_storage": velocity,
         "rate_position": velocity,
         "nesterov": velocity,
         "counter": bool(corrected)

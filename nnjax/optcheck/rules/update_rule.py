@@ -38,6 +38,7 @@ class UpdateRule(NamedTuple):
     sign: str = "none"
     rescaling: str = "none"
     velocity: str = "none"
+    velocity_storage: str = "raw"
     rate_position: str = "outside"
     nesterov: str = "none"
     trust: str = "none"
@@ -128,6 +129,7 @@ SECOND: Choices = {
     "belief": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * (g - m) ** 2,
     "belief old m": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * (g - s.m) ** 2,
     "yogi": lambda h, s, g, m, t: s.v - (1 - h.b2) * np.sign(s.v - g**2) * g**2,
+    "yogi wrong sign": lambda h, s, g, m, t: s.v + (1 - h.b2) * np.sign(s.v - g**2) * g**2,
     "absolute": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * np.abs(g),
     "m squared": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * m**2,
     "with b1": lambda h, s, g, m, t: h.b1 * s.v + (1 - h.b1) * g**2,
@@ -261,8 +263,9 @@ def _direction(
     d = numerator if rule.second == "none" else _divide(rule, h, numerator, v_step, c2)
     d = d if rule.rectification == "none" else _rectify(rule.rectification, h.b2, numerator, d, t)
     d = np.sign(d) if rule.sign == "sign" else d
-    if rule.rescaling == "adadelta":
-        d = d * np.sqrt(state.step_square + h.eps)
+    if rule.rescaling != "none":
+        outside = rule.rescaling == "adadelta with eps outside"
+        d = d * (np.sqrt(state.step_square) + h.eps if outside else np.sqrt(state.step_square + h.eps))
         state = state._replace(step_square=h.b2 * state.step_square + (1 - h.b2) * d**2)
     return d, state
 
@@ -367,7 +370,9 @@ def _step(rule: UpdateRule, h: HyperParams, state: State, d: np.ndarray, k: int)
     """Return the step that the velocity takes in direction `d`, and the state with the new velocity."""
     if rule.velocity == "none":
         return d, state
-    b = state.velocity
+    b, storage = state.velocity, rule.velocity_storage
+    if storage in ROUNDED:  # as JAX rounds 0.9 · b of a bfloat16 b
+        b = _rounded(_rounded(h.momentum, storage) * b, storage) / h.momentum
     b_new = VELOCITY[rule.velocity](h, b, d, k)
     step = NESTEROV[rule.nesterov](rule, h, b, b_new, d)
-    return step, state._replace(velocity=b_new)
+    return step, state._replace(velocity=b_new if storage == "raw" else _stored(storage, b_new, b, 1.0))
