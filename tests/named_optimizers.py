@@ -363,7 +363,6 @@ NAMED_WRONG = {
     "Sophia-G not clipped": Case(sophia_g(clip=False), "paper.sophia_g", ids("clip-none")),
     "Sophia-G, the old Hessian": Case(sophia_g(old=True), "paper.sophia_g", ids("used-old")),
     "Sophia-G, eps added": Case(sophia_g(added=True), "paper.sophia_g", ids("eps-outside")),
-    "Sophia-G, γ and eps": Case(sophia_g(added=True, gamma=0.01), "paper.sophia_g", ids("eps-outside", "gamma")),
     "Sophia uncorrected": Case(sophia_h(correct=False), SOPHIA, ids("correction-none")),
     "Sophia, the new Hessian": Case(sophia_h(late=False), SOPHIA, ids("used-new")),
     "Sophia, β₂": Case(sophia_h(b2=0.9), SOPHIA, ids("b2")),
