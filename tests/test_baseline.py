@@ -152,6 +152,20 @@ def test_the_report_of_a_rare_class(tmp_path, monkeypatch, capsys):
     assert losses[0] != losses[1]
 
 
+def test_a_single_validation_row_has_no_r2(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "ten.csv", {name: RNG.normal(size=10).round(3) for name in "aby"})
+    settings = ["ten.csv", "--target", "y", "--epochs", "1", "--width", "4"]
+    nnjax("train", *settings, "--no-plots", "--out", "run")
+    text = "".join(capsys.readouterr())
+    assert "validation R² is undefined" in " ".join(text.split())
+    assert "test R²" in text
+    assert "validation r2" not in text
+    assert "validation_r2" not in (tmp_path / "run" / "metrics.csv").read_text()
+    nnjax("sweep", *settings, "--learning-rate", "0.01,0.1", "--out", "sweep")
+    assert "validation_r2" not in (tmp_path / "sweep" / "sweep.csv").read_text()
+
+
 def test_weights_of_classes_are_inverse_to_their_frequencies():
     from nnjax.cli.prepare import _class_weights
 

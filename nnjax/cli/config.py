@@ -43,6 +43,7 @@ LEARNING_RATES = {  # default of each optimizer
     "lion": 3e-4,
 }
 SCHEDULES = ("constant", "cosine", "warmup-cosine", "linear")
+REGRESSION_METRICS: tuple[Metric, ...] = (metrics.r2, metrics.rmse)
 LEAST_STEPS = 2000  # of a regression, which a small file would not reach in 40 epochs
 MOST_EPOCHS = 1000  # of a regression by default; each epoch ends with a validation
 WARMUP = 0.1  # fraction of the steps of "warmup-cosine" during which the rate rises
@@ -255,7 +256,7 @@ def make_run(config: Config, task: Task, outputs: int, n: int, width: Array | No
     assert config.epochs is not None
     checks.in_range("--epochs", "epochs", config.epochs, "[0, inf)")
     steps = int(config.epochs * n / config.batch_size + 1)
-    scores: tuple[Metric, ...] = (metrics.r2, metrics.rmse)
+    scores = REGRESSION_METRICS
     if task == "classification":
         scores = (metrics.accuracy, metrics.nll, metrics.brier, metrics.expected_calibration_error)
     net, loss, optimizer = make_net(config, outputs, width), make_loss(config, task), make_optimizer(config, steps)

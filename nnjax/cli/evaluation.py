@@ -1,6 +1,7 @@
 """The trained network, or the ensemble, and its scores on the test data."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from nnjax import metrics, uncertainty
-from nnjax.cli.config import Config
+from nnjax.cli.config import REGRESSION_METRICS, Config
 from nnjax.cli.history import in_target_units
 from nnjax.cli.prepare import Prepared
 from nnjax.data.table import Table
@@ -39,6 +40,8 @@ def evaluate(config: Config, prepared: Prepared, result: Result) -> Outcome:
     With early stopping, this is the network with the lowest validation loss, otherwise the one after the last step.
     """
     run, data, table = prepared.run, prepared.dataset.test, prepared.dataset.table
+    if table.task == "regression":
+        run = replace(run, metrics=REGRESSION_METRICS)  # R² may be undefined in the validation rows only
     diverged = result.diverged >= 0
     network: Any = result.ts
     if config.patience is not None and result.best is not None:

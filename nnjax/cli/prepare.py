@@ -3,13 +3,14 @@
 import csv
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from rich.markup import escape
 
-from nnjax import data
+from nnjax import data, metrics
 from nnjax.cli.config import Config, fit_batch, make_run, with_defaults
 from nnjax.cli.console import option_name, quote, say
 from nnjax.data import Data, Dataset, SplitError, TableError
@@ -18,7 +19,7 @@ from nnjax.data._load import NAMES, load_with
 from nnjax.data._load_table import TableOptions
 from nnjax.data._problems import Remedy, describe
 from nnjax.data._read_table import is_table_file
-from nnjax.data.table import Table
+from nnjax.data.table import Table, Task
 from nnjax.storage.paths import as_path
 from nnjax.train.run import Run
 
@@ -128,8 +129,17 @@ def prepare(config: Config, repeated: Table | None = None) -> Prepared:
         say(escape(note))
     if repeated is None:
         config = with_defaults(fit_batch(config, n), dataset.table.task, n)
-    run = make_run(config, table.task, table.outputs, n)
+    run = with_defined_scores(make_run(config, table.task, table.outputs, n), held_out, table.task)
+    if run.metrics == (metrics.rmse,):
+        say("the target is constant in the validation rows, so validation R² is undefined")
     return Prepared(dataset, training, rows, held_out, run, config)
+
+
+def with_defined_scores(run: Run, held_out: Data | None, task: Task) -> Run:
+    """Return the run without R² if the target is constant in the validation rows, for example in a single one."""
+    if task != "regression" or held_out is None or (np.ptp(np.asarray(held_out.y), axis=0) > 0).all():
+        return run
+    return replace(run, metrics=(metrics.rmse,))
 
 
 def _class_weights(labels: Any, table: Table, kind: str) -> np.ndarray | None:

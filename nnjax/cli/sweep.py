@@ -23,7 +23,14 @@ from nnjax.cli.fitting import fit_arguments
 from nnjax.cli.history import in_target_units, read_records
 from nnjax.cli.hyperparameters import Values, combine, parse_values
 from nnjax.cli.messages import explain
-from nnjax.cli.prepare import Prepared, absolute_path, check_data_options, fashion_mnist_folder, prepare
+from nnjax.cli.prepare import (
+    Prepared,
+    absolute_path,
+    check_data_options,
+    fashion_mnist_folder,
+    prepare,
+    with_defined_scores,
+)
 from nnjax.cli.rescue import write_results
 from nnjax.cli.resuming import check_resume, record_anyway, written_settings
 from nnjax.cli.sweep_report import SweepSubject, draw_sweep
@@ -180,7 +187,7 @@ def make_swept_run(config: Config, prepared: Prepared, hyper: dict[str, Any]) ->
     width = numbers.pop("width", None)
     n = len(prepared.training.x)
     config = with_defaults(replace(config, **numbers), table.task, n)
-    return make_run(config, table.task, table.outputs, n, width)
+    return with_defined_scores(make_run(config, table.task, table.outputs, n, width), prepared.held_out, table.task)
 
 
 def _parse_request(settings: dict[str, Any]) -> Request:
