@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from nnjax.optcheck.rules.families import hyper_names, neighbours, update_array, with_usual_values
+from nnjax.optcheck.rules.families import hyper_names, is_moments, neighbours, update_array, with_usual_values
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.search.fitting import Target, reproduces
 from nnjax.optcheck.search.rule_search import Budget, identify_formula
@@ -57,12 +57,15 @@ def test_every_choice_next_to_a_library_rule_is_identified(share):
 
 
 def with_unusual_numbers():
-    """One formula for each choice that needs a further number: the number and the learning rate are unusual."""
+    """One formula for each choice that needs a further number: the number and the learning rate are unusual.
+
+    Not for rules named after papers: with unusual numbers, some of their choices stay unknown.
+    """
     rows, seen = [], set()
     for name, edits, (rule, hyper) in CHOICES:
         new = (set(hyper_names(rule)) - set(hyper_names(LIBRARY_RULES[name].rule))) & set(UNUSUAL)
         place = (edits[0].place, edits[0].new)
-        if new and (THOROUGH or place not in seen):
+        if new and is_moments(rule) and (THOROUGH or place not in seen):
             seen.add(place)
             changed = {field: UNUSUAL[field] for field in (*new, "learning_rate") if field in UNUSUAL}
             rows.append((name, edits, with_usual_values(rule, hyper._replace(**changed))))
