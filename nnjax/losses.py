@@ -289,7 +289,7 @@ def poisson_nll(prediction: Array, target: Array) -> Float[Array, " batch"]:
 
 
 def kl_divergence(prediction: Array, target: Target) -> Float[Array, " batch"]:
-    """Return the Kullback–Leibler divergence of the softmax of the prediction from the target, in nats.
+    """Return the Kullback–Leibler divergence D(target ‖ softmax(prediction)), in nats.
 
         loss = Σ_k q_k (log q_k - log softmax(prediction)_k),   q = target
 

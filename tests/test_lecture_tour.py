@@ -285,7 +285,7 @@ def test_numbers_are_formatted(value, text):
 
 
 def test_too_many_numbers_are_refused():
-    with pytest.raises(ValueError, match="12 numbers in a row, got 13"):
+    with pytest.raises(ValueError, match="at most 12 numbers, got 13"):
         format_number(np.zeros(13))
 
 

@@ -102,12 +102,12 @@ ClassWeights = Annotated[
     option("Weights of the classes in the training loss; balanced: inverse to their frequencies.", TRAINING),
 ]
 Clip = Annotated[float | None, option("Clip the global norm of the gradient. Default: no clipping.", TRAINING)]
-BatchSize = Annotated[int, option("Examples per step; all of them, if there are fewer than by default.", TRAINING)]
+BatchSize = Annotated[int, option("Examples per step. By default at most all training rows.", TRAINING)]
 Epochs = Annotated[
     float | None,
     option(
-        "Passes over the training data; may be a fraction. Default: 40, and for a regression at least "
-        f"{LEAST_STEPS:,} steps, but at most {MOST_EPOCHS:,} epochs for them.",
+        "Passes over the training data; may be a fraction. Default: 40; for a regression as many as needed for "
+        f"{LEAST_STEPS:,} steps, from 40 to {MOST_EPOCHS:,}.",
         TRAINING,
     ),
 ]

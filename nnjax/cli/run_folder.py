@@ -226,12 +226,12 @@ def _table(content: dict[str, Any]) -> Table:
 
 
 def resumed_anyway(path: Path) -> bool:
-    """Return True if the run or sweep was resumed with --anyway."""
+    """Return True if the run, sweep or search was resumed with --anyway."""
     return bool(read_json(_first_file(path)).get("resumed_anyway", False))
 
 
 def record_resumed_anyway(path: Path) -> None:
-    """Record that the run or sweep was resumed with --anyway, so that it cannot be reproduced bit for bit."""
+    """Record that the run, sweep or search was resumed with --anyway, so that it cannot be reproduced bit for bit."""
     if not resumed_anyway(path):
         write_json(_first_file(path), read_json(_first_file(path)) | {"resumed_anyway": True})
 

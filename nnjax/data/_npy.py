@@ -100,7 +100,7 @@ def _open_array(file: Path) -> np.memmap:
     except Exception as error:  # NumPy raises many kinds of errors for damaged bytes
         raise ValueError(f"open_npy: {file} cannot be read as .npy: {first_line(error)}") from error
     if array.ndim == 0 or len(array) == 0:
-        raise ValueError(f"open_npy: {file} has the shape {array.shape}; the first axis must be the rows")
+        raise ValueError(f"open_npy: {file} has the shape {array.shape}; expected (rows, ...) with at least one row")
     try:
         check_numbers(f"open_npy: {file}", array)
     except TypeError as error:

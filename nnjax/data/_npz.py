@@ -31,7 +31,8 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             arrays = {name: _read(path, archive, name, names) for name in ("x", "y") if name in names}
     if "x" not in arrays or arrays["x"].ndim == 0:
         listed = ", ".join(sorted(names)[:20]) or "no arrays"
-        raise ValueError(f"{path}: an array named x (rows, ...) is missing; the file has {listed}")
+        problem = "is a single number, not rows" if "x" in arrays else f"is missing; the file has {listed}"
+        raise ValueError(f"{path}: an array named x (rows, ...) {problem}")
     x, y = arrays["x"], arrays.get("y")
     if y is not None and y.shape not in ((len(x),), (len(x), 1)):
         raise ValueError(f"{path}: y must have one entry per row of x, got x {x.shape} and y {y.shape}")

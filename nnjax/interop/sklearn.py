@@ -75,7 +75,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
             return Data(x, y)
         weights = _check_sample_weight(sample_weight, x, dtype=dtype, ensure_non_negative=True)
         if not weights.any():
-            raise ValueError("the weights of all rows are 0")
+            raise ValueError("fit: sample_weight is 0 for every row; at least one must be positive")
         return Data(x[weights > 0], y[weights > 0], weights[weights > 0])
 
     def _train(self, data: Data, labels: np.ndarray | None) -> Self:

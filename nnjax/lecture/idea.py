@@ -84,7 +84,9 @@ def format_number(value: object) -> str:
     parts = [np.asarray(part) for part in value] if isinstance(value, list) else value
     array = np.asarray(parts).reshape(-1)
     if array.size > LONGEST:
-        raise ValueError(f"a table shows {LONGEST} numbers in a row, got {array.size}")
+        raise ValueError(
+            f"a row of a table shows at most {LONGEST} numbers, got {array.size}"
+        )
     return "   ".join(_format(number) for number in array.tolist())
 
 

@@ -56,7 +56,10 @@ def refuse_module(where: str, layer: Any) -> None:
     libraries = {module.partition(".")[0] for module, _ in classes}
     name = type(layer).__name__
     if "torch" in libraries:
-        raise TypeError(f"{where}: {name} is a module of PyTorch; interop.torch.import_weights copies its weights")
+        raise TypeError(
+            f"{where}: {name} is a PyTorch module; build the network from layers of nnjax.nn and "
+            "copy the weights by interop.torch.import_weights"
+        )
     if "flax" in libraries and hasattr(layer, "bind"):
         raise TypeError(f"{where}: {name} is a module of Flax; wrap it, as in interop.flax.from_linen({name}(…))")
     # As functions, these would be called with weights that nothing trains

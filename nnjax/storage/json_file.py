@@ -83,7 +83,7 @@ def check_kind(place: str, value: Any, kind: Any) -> Any:
         return [check_kind(f"{place}[{i}]", item, arguments[0]) for i, item in enumerate(value)]
     if origin is dict and isinstance(value, dict):
         return {name: check_kind(f"{place}.{name}", item, arguments[1]) for name, item in value.items()}
-    names = getattr(origin, "_fields", None)  # the default of a NamedTuple's field
+    names = getattr(origin, "_fields", None)  # None unless it is a NamedTuple
     if names is not None and isinstance(value, list) and len(value) <= len(names):
         value = dict(zip(names, value, strict=False))
     if isinstance(value, dict) and (names is not None or typing.is_typeddict(origin)):

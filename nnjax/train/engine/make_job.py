@@ -209,7 +209,8 @@ def epoch_ends(epochs: float, n: int, batch_size: int) -> list[int]:
     checks.positive_int("epoch_ends", "n", n)
     checks.positive_int("epoch_ends", "batch_size", batch_size)
     if epochs * n / batch_size >= 2**31 or epochs >= 2**31:
-        raise ValueError(f"fit: epochs={epochs:g} are too many steps, {epochs * n / batch_size:g}; they must be < 2³¹")
+        steps = epochs * n / batch_size
+        raise ValueError(f"fit: epochs={epochs:g} gives {steps:g} steps, expected fewer than 2³¹; lower epochs")
     whole = int(epochs)
     marks = [*range(1, whole + 1), *([epochs] if epochs > whole else [])]
     return [math.ceil(e * n / batch_size - 1e-9) for e in marks]  # in floating point, 1.1 · 50 exceeds 55
