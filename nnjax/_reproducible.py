@@ -1,4 +1,4 @@
-"""Make repeated runs run the very same program: deterministic operations, and compiled programs kept on disk."""
+"""Make repeated runs use exactly the same program: deterministic operations and a compilation cache on disk."""
 
 import hashlib
 import os
@@ -10,35 +10,35 @@ from importlib.metadata import version
 from pathlib import Path
 
 import jax
-from jax._src import compilation_cache, xla_bridge  # JAX has no public functions that replace these two modules
+from jax._src import compilation_cache, xla_bridge  # JAX has no public replacement for these two modules
 
-SHORTEST = 0.1  # programs that compile for at least this many seconds are kept
+SHORTEST = 0.1  # minimum compile time in seconds of programs that are cached
 FLAG = "--xla_gpu_deterministic_ops=true"
 IRRELEVANT = ("--xla_dump", "--xla_force_host_platform_device_count")  # flags that do not change results
 
 
 def reproducible(cache: str | Path | None = None) -> Path:
-    """Let a GPU repeat its results bitwise, also in another process. Call this before JAX starts.
+    """Make GPU results bitwise reproducible, also across processes. Call this before JAX starts.
 
-    XLA is told to use only deterministic operations, and compiled programs are kept on disk, because compiling again
-    may choose other kernels: a resumed or repeated run gets the very same program. On CPUs, where results are the same
-    anyway, the second start of a program compiles nothing. The command line calls this function.
+    XLA uses only deterministic operations. Compiled programs are cached on disk, because recompiling may choose
+    different kernels, so a resumed or repeated run uses exactly the same program. On CPUs, where results are
+    reproducible anyway, the cache only saves compile time. The command line calls this function.
 
-    A compiled program is code that runs. The folder therefore belongs to the user alone (mode 0700), and each kind of
-    machine, by its processor's features, has its own folder. It may be deleted at any time. Programs that compile
-    in less than 0.1 s, which are single operations, are not kept. Truncated files, which a killed process leaves, are
-    removed, because JAX would warn of them at each start and not replace them.
+    Compiled programs are executable code, so only the user can access the folder (mode 0700). Each type of machine,
+    identified by its processor features, has its own folder. It may be deleted at any time. Programs that compile in
+    less than 0.1 s (single operations) are not cached. Truncated files, left behind by killed processes, are removed,
+    because JAX would warn about them at every start and not replace them.
 
     Args:
-      cache: the folder of compiled programs; None for `$JAX_COMPILATION_CACHE_DIR`, or `nnjax/compiled` in the user's
-        folder for caches (`$XDG_CACHE_HOME`, `~/.cache`).
+      cache: folder for the compiled programs. None means `$JAX_COMPILATION_CACHE_DIR` or, if that is unset,
+        `nnjax/compiled` in the user's cache folder (`$XDG_CACHE_HOME` or `~/.cache`).
 
     Returns:
-      The folder that is used.
+      The cache folder.
 
     Raises:
-      RuntimeError: if JAX has already started, because XLA reads its flags then.
-      PermissionError: if the folder belongs to another user, or if others may write to it.
+      RuntimeError: if JAX has already started and XLA has therefore read its flags.
+      PermissionError: if the folder belongs to another user, or if other users may write to it.
 
     >>> x = jnp.zeros(3)
     >>> nnjax.reproducible()
@@ -68,23 +68,23 @@ def reproducible(cache: str | Path | None = None) -> Path:
 
 
 def has_started() -> bool:
-    """Return True if JAX has read its flags and found its devices."""
+    """Return True if JAX has read its flags and initialised its devices."""
     return bool(xla_bridge.backends_are_initialized())
 
 
 def program_settings(platform: str) -> dict[str, str]:
-    """Return XLA's flags, as far as they affect results on a platform, and whether compiled programs are kept."""
+    """Return the XLA flags that affect results on a platform, and whether compiled programs are cached."""
     ignored = (*IRRELEVANT, "--xla_gpu") if platform == "cpu" else IRRELEVANT
     flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(ignored)]
     settings = {"XLA flags": " ".join(sorted(flags)) or "none"}
-    if platform == "cpu":  # where compiling again gives the same program
+    if platform == "cpu":  # recompiling gives the same program there
         return settings
     cache_enabled = jax.config.values["jax_compilation_cache_dir"] and jax.config.values["jax_enable_compilation_cache"]
     return settings | {"compiled programs": "kept" if cache_enabled else "not kept"}
 
 
 def _user_folder() -> Path:
-    """Return the folder for this kind of machine; JAX itself tells devices and its own versions apart inside of it."""
+    """Return the folder for this type of machine; inside it, JAX distinguishes devices and its own versions."""
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     info = Path("/proc/cpuinfo")
     features = [platform.machine(), platform.processor(), sys.platform]
@@ -96,7 +96,7 @@ def _user_folder() -> Path:
 
 
 def _make_private(folder: Path) -> None:
-    """Create the folder if it does not exist, and check that only this user can write to it."""
+    """Create the folder if it does not exist, and raise PermissionError if other users can write to it."""
     created = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for parent in created:
@@ -111,18 +111,18 @@ def _make_private(folder: Path) -> None:
 
 
 def _remove_truncated(folder: Path) -> None:
-    """Remove the truncated programs among those written since the last check."""
+    """Remove truncated files among the programs written since the last check."""
     checked = folder / "checked"  # its modification time is the time of the last check
     since = checked.stat().st_mtime if checked.exists() else 0.0
-    with suppress(OSError):  # a folder that cannot be written to
+    with suppress(OSError):  # the folder may be read-only
         checked.touch()
     for path in folder.glob("*-cache"):
-        with suppress(OSError):  # another process may remove it, too
+        with suppress(OSError):  # another process may remove the file at the same time
             if path.stat().st_mtime < since:
                 continue
             try:
                 compilation_cache.decompress_executable(path.read_bytes())
             except OSError:
                 raise
-            except Exception:  # the type depends on the compression library that JAX uses
+            except Exception:  # its type depends on JAX's compression library
                 path.unlink()

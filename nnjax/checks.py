@@ -1,7 +1,7 @@
-"""Argument checks that all parts of nnjax share.
+"""Argument checks shared by all parts of nnjax.
 
-Error messages start with `where`, the function that the user called, and say what it got, what it expected and how to
-fix it.
+Error messages start with `where`, the function that the user called, and state what it got, what it expected and how
+to fix the call.
 """
 
 import difflib
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
-    """Warn at the user's line: that of the innermost call outside of nnjax."""
+    """Issue a warning that points to the user's line, the innermost call from outside nnjax."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("nnjax."):
         frame, level = frame.f_back, level + 1
@@ -30,7 +30,7 @@ def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
 
 @contextmanager
 def located(place: str) -> Iterator[None]:
-    """Add the place in the network to every error raised inside, including JAX's errors."""
+    """Add a note with the place in the network to every error raised in this context, including JAX's errors."""
     try:
         yield
     except Exception as error:
@@ -40,7 +40,7 @@ def located(place: str) -> Iterator[None]:
 
 @contextmanager
 def shapes_only() -> Iterator[None]:
-    """Explain the error of an `init` that computes with its input, of which only shapes and dtypes are known."""
+    """Add a note to errors of an `init` that computes with its input, which has only a shape and dtype, no values."""
     try:
         yield
     except (AttributeError, TypeError) as error:
@@ -51,12 +51,12 @@ def shapes_only() -> Iterator[None]:
 
 
 def is_traced(value: Any) -> bool:
-    """Return True if JAX is tracing the value: only its shape and dtype are known, and only these can be checked."""
+    """Return True if JAX is tracing the value, so that only its shape and dtype are known and can be checked."""
     return isinstance(value, jax.core.Tracer)
 
 
 def describe(value: Any) -> str:
-    """Return what a value is, for messages: an array and its shape, a tuple and its length, or the type."""
+    """Describe a value for messages: an array by its shape, a tuple by its length, anything else by its type."""
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return f"an array {tuple(value.shape)}"
     if type(value) is tuple:
@@ -71,7 +71,7 @@ def shapes(x: Any) -> str:
 
 
 def array(where: str, name: str, value: Any) -> jax.Array:
-    """Return an array, or nested lists of numbers, as a JAX array; raise instead of dropping a mask or digits."""
+    """Convert an array or nested lists of numbers to a JAX array; raise if a mask or integer digits would be lost."""
     if isinstance(value, jax.Array):
         return value
     not_masked(where, name, value)
@@ -87,18 +87,18 @@ def array(where: str, name: str, value: Any) -> jax.Array:
 
 
 def real_arrays(where: str, arrays: Mapping[str, Any], *, wide: bool = False) -> list[jax.Array]:
-    """Return arrays of real numbers, by name, in the floating dtype that holds all of them.
+    """Convert arrays of real numbers to a common floating dtype.
 
-    This is their promoted dtype, except that 16 bits do not hold integers of 16 bits or more: these need float32.
-    Without any floating array it is JAX's default.
+    This is their promoted dtype, except that 16-bit floats with integers of 16 bits or more become float32. If no array
+    is floating, it is JAX's default float dtype.
 
     Args:
       where: the function that the user called.
-      arrays: the arguments by their names.
-      wide: whether to use float32 at least.
+      arrays: the arguments by name.
+      wide: whether to use at least float32.
 
     Raises:
-      TypeError: if an array is complex, or not of numbers.
+      TypeError: if an array is complex or not numeric.
     """
     checked = {name: array(where, name, value) for name, value in arrays.items()}
     dtypes = [jnp.dtype(jnp.float32)] if wide else []
@@ -121,7 +121,7 @@ def real_arrays(where: str, arrays: Mapping[str, Any], *, wide: bool = False) ->
 
 
 def positive_int(where: str, name: str, value: Any, low: int = 1, *, bits: int = 31) -> int:
-    """Return `value` as an int, which must be at least `low` and less than 2^bits."""
+    """Return `value` as an int; raise unless it is an integer ≥ `low` and < 2^bits."""
     if is_traced(value):
         raise TypeError(f"{where}: {name} must be known before JAX traces; name it in static_argnames of jax.jit")
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
@@ -134,7 +134,7 @@ def positive_int(where: str, name: str, value: Any, low: int = 1, *, bits: int =
 
 
 def function_of(where: str, name: str, value: Any, *arguments: str, by_name: Sequence[str] = ()) -> None:
-    """Check that `value` is a function that takes these arguments by position, and the others by name."""
+    """Check that `value` is a function that accepts `arguments` by position and `by_name` as keywords."""
     call = f"({', '.join([*arguments, *(['*'] if by_name else []), *by_name])})"
     if not callable(value) or isinstance(value, tuple):  # JAX may crash if it calls a Layer, which is a tuple
         raise TypeError(f"{where}: {name} must be a function {call}, got {value!r:.80}")
@@ -162,14 +162,14 @@ def arrays(where: str, name: str, tree: Any) -> None:
 
 
 def instance(where: str, name: str, value: Any, kind: type[T], hint: str) -> T:
-    """Return `value`, which must be of this type; the hint says how to get one."""
+    """Return `value`; raise TypeError unless it has the type `kind`. The hint describes a valid value."""
     if not isinstance(value, kind):
         raise TypeError(f"{where}: {name} must be {hint}, got {value!r:.80}")
     return value
 
 
 def mapping(where: str, name: str, value: Any) -> Mapping[str, Any]:
-    """Return `value`, which must be a dictionary with at least one name, and names that are strings."""
+    """Return `value`; raise TypeError unless it is a non-empty dictionary whose keys are strings."""
     if not isinstance(value, Mapping) or not value or not all(isinstance(key, str) for key in value):
         raise TypeError(
             f"{where}: {name} must be a dictionary with at least one name and its values, got {value!r:.80}"
@@ -178,10 +178,10 @@ def mapping(where: str, name: str, value: Any) -> Mapping[str, Any]:
 
 
 def in_range(where: str, name: str, value: Any, interval: str) -> Any:
-    """Return a scalar hyper-parameter, which must be in an interval such as "[0, 1)".
+    """Return a scalar hyper-parameter; raise ValueError unless it is in an interval such as "[0, 1)".
 
-    Traced arrays are not checked, because their values are unknown. JAX arrays are returned unchanged. NumPy scalars
-    become Python floats, because a `np.float64` would promote float32 parameters.
+    The values of traced arrays are unknown and not checked. JAX arrays are returned unchanged. NumPy scalars become
+    Python floats, because a `np.float64` would promote float32 parameters.
     """
     if not _is_real_scalar(value):
         raise ValueError(f"{where}: {name} must be one number, got {value!r}; use jax.vmap over several")
@@ -205,28 +205,28 @@ def _is_real_scalar(value: Any) -> bool:
 
 
 def flag(where: str, name: str, value: Any) -> bool:
-    """Return `value`, which must be True or False."""
+    """Return `value` as a bool; raise TypeError unless it is True or False."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{where}: {name} must be True or False, got {value!r}")
     return bool(value)
 
 
 def function(where: str, name: str, value: T, example: str) -> T:
-    """Return `value`, which must be a function; the error shows an example of one."""
+    """Return `value`; raise TypeError unless it is a function. The message shows `example`."""
     if not callable(value) or isinstance(value, tuple):  # a Layer is a tuple
         raise TypeError(f"{where}: {name} must be a function such as {example}, got {value!r:.60}")
     return value
 
 
 def items(where: str, name: str, value: Any, example: str) -> tuple[Any, ...]:
-    """Return the items of a sequence; the error shows an example of one."""
+    """Return the items of a sequence as a tuple; raise TypeError for other values. The message shows `example`."""
     if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__len__") or getattr(value, "ndim", 1) == 0:
         raise TypeError(f"{where}: {name} must be a sequence such as {example}, got {value!r}")
     return tuple(value)
 
 
 def floating_dtype(where: str, name: str, value: Any) -> np.dtype:
-    """Return `value` as a floating dtype."""
+    """Return `value` as a dtype; raise TypeError unless it is a floating dtype."""
     try:
         dtype = None if value is None else jnp.dtype(value)
     except TypeError:
@@ -238,9 +238,9 @@ def floating_dtype(where: str, name: str, value: Any) -> np.dtype:
 
 
 def leaves(where: str, name: str, tree: Any, expected: Mapping[str, tuple[int | None, ...]]) -> None:
-    """Check the entries and shapes of the parameters or the state of a layer, which may be those of another network.
+    """Raise ValueError if a layer's parameters or state have wrong entries or shapes, such as those of another network.
 
-    In an expected shape, None means any number of inputs.
+    In an expected shape, None stands for any number of inputs.
     """
     if not isinstance(tree, Mapping) or {entry for entry in tree if tree[entry] is not None} != set(expected):
         got = f"a dict of {', '.join(map(str, tree)) or 'nothing'}" if isinstance(tree, Mapping) else f"{tree!r:.60}"
@@ -256,12 +256,12 @@ def leaves(where: str, name: str, tree: Any, expected: Mapping[str, tuple[int | 
 
 
 def missing_name(module: str, public: Iterable[str], others: Mapping[str, str]) -> Callable[[str], NoReturn]:
-    """Return a `__getattr__` whose error names what the user probably wants.
+    """Return a module's `__getattr__`, whose error suggests the name that the user probably wants.
 
     Args:
-      module: name of the module in messages.
-      public: its public names.
-      others: our replacements of names of other libraries, by name in lower case without underscores.
+      module: name of the module, for messages.
+      public: public names of the module.
+      others: nnjax's equivalents of names in other libraries; the keys are in lower case without underscores.
     """
     known = {name.lower().replace("_", ""): f"{module}.{name}" for name in public} | dict(others)
 
@@ -276,14 +276,14 @@ def missing_name(module: str, public: Iterable[str], others: Mapping[str, str]) 
 
 
 def same_structure(where: str, name: str, tree: Any, like: Any) -> None:
-    """Check that a tree has the structure of the initial one."""
+    """Raise ValueError unless a tree has the same structure as the initial tree."""
     difference = structure_difference(tree, like)
     if difference:
         raise ValueError(f"{where}: {name} must have the structure of the initial ones; {difference}")
 
 
 def structure_difference(tree: Any, like: Any) -> str:
-    """Describe how the structure of a tree differs from the expected one: by leaves if possible; "" if it does not."""
+    """Describe how a tree's structure differs from the expected one, by leaf paths if possible; "" if it does not."""
     expected, got = str(jax.tree.structure(like)), str(jax.tree.structure(tree))
     if expected == got:
         return ""
@@ -301,7 +301,7 @@ def structure_difference(tree: Any, like: Any) -> str:
 
 
 def one_of(where: str, name: str, value: str, known: Iterable[str]) -> str:
-    """Return `value`, which must be one of the known names; the error lists them, the most similar first."""
+    """Return `value`; raise ValueError unless it is a known name. The message lists the names, most similar first."""
     names = list(known)
     if isinstance(value, str) and value in names:
         return value
@@ -312,7 +312,7 @@ def one_of(where: str, name: str, value: str, known: Iterable[str]) -> str:
 
 
 def is_key(value: Any) -> bool:
-    """Return True if `value` holds random keys: typed (`jax.random.key`) or legacy (pairs of uint32)."""
+    """Return True if `value` is an array of random keys, typed (`jax.random.key`) or legacy (pairs of uint32)."""
     dtype = getattr(value, "dtype", None)
     if dtype is None or not hasattr(value, "shape"):
         return False
@@ -320,12 +320,12 @@ def is_key(value: Any) -> bool:
 
 
 def key(where: str, value: Any, x: Any = None) -> Any:
-    """Return one typed random key, made from a legacy uint32 key if necessary.
+    """Return a random key as a typed key, converting a legacy uint32 key if necessary.
 
     Args:
       where: the function that the user called.
-      value: the argument that should be the key.
-      x: the argument after the key, to detect that the two are swapped.
+      value: the argument that must be a key.
+      x: the argument after the key, to detect whether the two are swapped.
     """
     if not is_key(value):
         if is_key(x) and hasattr(value, "shape"):
@@ -341,7 +341,7 @@ def key(where: str, value: Any, x: Any = None) -> Any:
 
 
 def numbers(where: str, x: Any, axes: str = "(batch, ...)") -> None:
-    """Check that `x` is an array, and not one of strings or objects."""
+    """Raise TypeError unless `x` is an array with a dtype that JAX supports."""
     not_masked(where, "x", x)
     dtype = getattr(x, "dtype", None)
     foreign = isinstance(x, np.ndarray) and not _is_jax_dtype(x.dtype)
@@ -358,7 +358,7 @@ def numbers(where: str, x: Any, axes: str = "(batch, ...)") -> None:
 
 
 def not_masked(where: str, name: str, value: Any) -> None:
-    """Raise TypeError for a masked array of NumPy, which JAX would refuse or take without its mask."""
+    """Raise TypeError for a NumPy masked array, which JAX would reject or convert without its mask."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"{where}: {name} is a masked array, whose mask would be lost; use {name}.filled(…) or drop rows"
@@ -366,19 +366,19 @@ def not_masked(where: str, name: str, value: Any) -> None:
 
 
 def _is_jax_dtype(dtype: np.dtype[Any]) -> bool:
-    """Return True for numbers that JAX supports: no strings or objects, in native byte order, of at most 64 bits."""
+    """Return True if JAX supports the dtype: real numbers up to 64 bits, complex up to 128, in native byte order."""
     numeric = dtype.kind == "b" or jnp.issubdtype(dtype, np.number)
     return bool(numeric) and dtype.isnative and dtype.itemsize <= (16 if dtype.kind == "c" else 8)
 
 
 def batched(where: str, x: Any, axes: str = "(batch, features)", ndim: int = 2) -> None:
-    """Check that `x` is a floating array with at least `ndim` axes, the first of which is the batch.
+    """Raise unless `x` is a floating array with at least `ndim` axes, the first of which is the batch.
 
     Args:
       where: the function that the user called.
       x: the input of a layer.
       axes: the expected axes, for the error message.
-      ndim: minimum number of axes, batch included.
+      ndim: minimum number of axes, including the batch axis.
     """
     numbers(where, x, axes)
     if len(x.shape) < ndim:
@@ -392,11 +392,11 @@ def batched(where: str, x: Any, axes: str = "(batch, features)", ndim: int = 2) 
 
 
 def features(where: str, x: Any, expected: int) -> None:
-    """Check that the last axis of `x` has the size that the parameters expect."""
+    """Raise ValueError unless the last axis of `x` has the size that the parameters require."""
     if x.shape[-1] != expected:
         raise ValueError(f"{where}: expected {expected} features, got {x.shape[-1]} (x is {tuple(x.shape)})")
 
 
 def path_name(path: tuple[Any, ...]) -> str:
-    """Return the path of a leaf as text such as `0/w`."""
+    """Return the path of a leaf as a string such as `0/w`."""
     return jax.tree_util.keystr(path, simple=True, separator="/") or "(the tree itself)"

@@ -1,19 +1,19 @@
-"""Losses, one number per example.
+"""Loss functions, which return one number per example.
 
-Each returns an array of shape (batch,). The caller takes the mean, so that examples can be weighted. Prediction and
-target must have equal shapes; they are not broadcast. They may have any real dtype. The loss is computed in the
-floating dtype to which both are promoted. This is float32 for integers and booleans alone, and for 16-bit floats with
-integers of 16 bits or more. Complex numbers raise TypeError. Bind options with `functools.partial`, as in
+Each loss returns an array of shape (batch,); the caller takes the mean, so that examples can be weighted. Prediction
+and target must have equal shapes; they are not broadcast. They may have any real dtype, and the loss is computed in the
+floating dtype to which both are promoted. This is float32 if neither is floating, or if 16-bit floats meet integers of
+16 bits or more. Complex numbers raise TypeError. Bind options with `functools.partial`, as in
 `partial(losses.cross_entropy, label_smoothing=0.1)`.
 
-**Sequences.** `cross_entropy`, `focal` and `kl_divergence` of logits (batch, ..., classes) average over the positions
-between batch and classes. `ignore_index` is the label to ignore. A pair `(labels, weights)` as target weights each
-position, for example with the weights 0 and 1 of a mask. The loss of an example is then
+**Sequences.** For logits (batch, ..., classes), `cross_entropy`, `focal` and `kl_divergence` average over the positions
+(the axes between batch and classes). `ignore_index` is a label whose positions are ignored. To weight each position,
+for example by a mask of zeros and ones, pass the pair `(labels, weights)` as target. The loss of an example is then
 
     loss_i = Σ_t v_it loss_it / Σ_t v_it,   0 if all v_it are 0
 
-In the loss of a run, all examples count the same, regardless of their length. For the mean over all positions of all
-examples, which is the loss of PyTorch, pass the examples' numbers of positions, Σ_t v_it, as their weights:
+In the loss of a run, all examples have equal weight, regardless of their length. To average over all positions of all
+examples, as PyTorch does, weight each example by its number of positions, Σ_t v_it:
 `Data(x, labels, weights=(labels != -1).sum(-1))`.
 """
 
@@ -50,11 +50,11 @@ __all__ = [
     "squared_error",
 ]
 
-Target: TypeAlias = Array | tuple[Array, Array]  # class labels or probabilities, or a pair with their weights
+Target: TypeAlias = Array | tuple[Array, Array]  # class labels or probabilities, or a pair (these, position weights)
 
 
 def squared_error(prediction: Array, target: Array) -> Float[Array, " batch"]:
-    """Return the squared error, summed over outputs (`optax.squared_error` does not sum).
+    """Return the squared error, summed over outputs (unlike `optax.squared_error`, which does not sum).
 
         loss = Σ_k (prediction_k - target_k)²
 
@@ -135,9 +135,9 @@ def cross_entropy(
       target: Integer labels of shape (batch, ...) in 0 … classes - 1, or probabilities of the same shape as the logits.
         A label outside this range gives NaN; `train.fit` raises an error for it. A pair `(target, weights)` weights the
         positions; the weights have the shape of the labels, and a negative weight gives NaN.
-      label_smoothing: Share s of the probability that is spread evenly over the classes, in [0, 1].
-      ignore_index: Label of the positions to ignore, such as -1, or None. An example without other labels has
-        the loss 0.
+      label_smoothing: Fraction s of the probability that is spread evenly over the classes, in [0, 1].
+      ignore_index: Label whose positions are ignored, such as -1, or None. The loss of an example with no other label
+        is 0.
 
     Raises:
       ValueError: if the shapes do not match.
@@ -151,13 +151,13 @@ def cross_entropy(
     smoothing = checks.in_range("cross_entropy", "label_smoothing", label_smoothing, "[0, 1]")
     prediction, target, weights = logits_and_target("cross_entropy", prediction, target, ignore_index)
     smoothing = jnp.asarray(smoothing, prediction.dtype)
-    # Shift first: otherwise large logits lose digits when the normaliser and the label's logit nearly cancel
+    # Subtract the maximum first; otherwise the normaliser and the label's logit nearly cancel if logits are large
     z = prediction - lax.stop_gradient(prediction.max(-1, keepdims=True))
     normaliser = jnp.log(jnp.exp(z).sum(-1))
     if jnp.issubdtype(target.dtype, jnp.integer):
         loss = normaliser - label_logits(z, target)
     else:
-        # For a class that is masked by a logit of -inf, 0 · -inf would be NaN
+        # For a class masked with the logit -inf, 0 · -inf would be NaN
         products = jnp.where(target == 0, jnp.zeros_like(z), z * target)
         loss = normaliser * target.sum(-1) - products.sum(-1)
     if not (isinstance(label_smoothing, (int, float)) and label_smoothing == 0):
@@ -173,7 +173,7 @@ def binary_cross_entropy(prediction: Array, target: Array) -> Float[Array, " bat
     Args:
       prediction: Logits of shape (batch, ...), without sigmoid.
       target: Labels 0 and 1 (integers, booleans or floats), or probabilities, of the same shape. An integer other than
-        0 and 1 gives NaN.
+        0 or 1 gives NaN.
 
     Raises:
       ValueError: if the shapes differ.
@@ -184,11 +184,11 @@ def binary_cross_entropy(prediction: Array, target: Array) -> Float[Array, " bat
     """
     target = checks.array("binary_cross_entropy", "target", target)
     if integers := jnp.issubdtype(target.dtype, jnp.integer):
-        target = class_indices(target, 2).astype(jnp.int8)  # 8 bits do not change the dtype of the prediction
+        target = class_indices(target, 2).astype(jnp.int8)  # int8 does not promote the prediction to a wider dtype
     prediction, t = real_pair("binary_cross_entropy", prediction, target)
     if integers:
         t = jnp.where(t == 2, jnp.nan, t)
-    # With log σ(z) = -softplus(-z) and 1 - σ(z) = σ(-z), no logarithm of zero occurs and large z keep their digits
+    # log σ(z) = -softplus(-z) and 1 - σ(z) = σ(-z) avoid the logarithm of zero and stay accurate for large |z|
     return _per_example(t * jax.nn.softplus(-prediction) + (1 - t) * jax.nn.softplus(prediction)).sum(-1)
 
 
@@ -213,14 +213,14 @@ def mean_absolute_error(prediction: Array, target: Array) -> Float[Array, " batc
 
 
 def quantile(prediction: Array, target: Array, *, q: float | Array = 0.5) -> Float[Array, " batch"]:
-    """Return the quantile loss (pinball loss), summed over outputs. Its minimum is the q-quantile of the target.
+    """Return the quantile loss (pinball loss), summed over outputs. It is minimised by the q-quantile of the target.
 
         loss = Σ_k max(q e, (q - 1) e),   e = target_k - prediction_k
 
     Args:
       prediction: Real numbers of shape (batch, ...).
       target: Real numbers of the same shape.
-      q: The quantile, in [0, 1]. With 0.5 it is half the absolute error.
+      q: The quantile level, in [0, 1]. With 0.5, the loss is half the absolute error.
 
     Raises:
       ValueError: if the shapes differ, or if q is outside [0, 1].
@@ -238,12 +238,12 @@ def quantile(prediction: Array, target: Array, *, q: float | Array = 0.5) -> Flo
 
 
 def gaussian_nll(prediction: tuple[Array, Array], target: Array) -> Float[Array, " batch"]:
-    """Return the negative log-likelihood of a normal distribution whose mean and variance are predicted, in nats.
+    """Return the negative log-likelihood (in nats) of the target under a predicted normal distribution.
 
         loss = Σ_k ½ (log v + (target_k - mean_k)² / v + log 2π),   v = exp(log_variance_k)
 
     Args:
-      prediction: `(mean, log_variance)`, real numbers of shape (batch, ...) each, for example from a network that ends
+      prediction: `(mean, log_variance)`, two real arrays of shape (batch, ...), for example from a network that ends
         with `lambda y: tuple(jnp.split(y, 2, -1))`. `uncertainty.variance_decomposition` takes means and variances.
       target: Real numbers of the same shape.
 
@@ -267,14 +267,14 @@ def gaussian_nll(prediction: tuple[Array, Array], target: Array) -> Float[Array,
 
 
 def poisson_nll(prediction: Array, target: Array) -> Float[Array, " batch"]:
-    """Return the negative log-likelihood of counts whose log-rate is predicted, summed over outputs, in nats.
+    """Return the negative log-likelihood (in nats) of counts given predicted log-rates, summed over outputs.
 
         loss = Σ_k exp(z_k) - t_k z_k + log t_k!,   z = prediction, t = target
 
     Args:
       prediction: Logarithms of the rates, of shape (batch, ...).
-      target: Counts ≥ 0 of the same shape. A negative number gives NaN. Torch leaves out log t!, which does not depend
-        on the prediction.
+      target: Counts ≥ 0 of the same shape. A negative count gives NaN. Torch omits log t!, which does not depend on the
+        prediction.
 
     Raises:
       ValueError: if the shapes differ.
@@ -293,11 +293,11 @@ def kl_divergence(prediction: Array, target: Target) -> Float[Array, " batch"]:
 
         loss = Σ_k q_k (log q_k - log softmax(prediction)_k),   q = target
 
-    It is the cross-entropy minus the target's entropy, so its minimum is 0. It is the usual loss of distillation.
+    It is the cross-entropy minus the target's entropy, so its minimum is 0. It is the usual loss for distillation.
 
     Args:
       prediction: Logits of shape (batch, ..., classes). The loss is averaged over the axes between batch and classes.
-      target: Probabilities of the same shape, or a pair `(probabilities, weights)` with the weights of the positions.
+      target: Probabilities of the same shape, or a pair `(probabilities, weights)` with one weight per position.
 
     Raises:
       ValueError: if the shapes differ.
@@ -320,16 +320,16 @@ def focal(
     gamma: float | Array = 2.0,
     ignore_index: int | None = None,
 ) -> Float[Array, " batch"]:
-    """Return the focal loss: the cross-entropy of labels, small where the prediction is already confident.
+    """Return the focal loss: the cross-entropy, down-weighted for labels that are already predicted with confidence.
 
         loss = -(1 - p)^γ log p,   p = softmax(prediction)[label]
 
     Args:
       prediction: Logits of shape (batch, ..., classes). The loss is averaged over the axes between batch and classes.
-      target: Integer labels of shape (batch, ...), or a pair `(labels, weights)` with the weights of the positions. A
-        label outside 0 … classes - 1 gives NaN.
-      gamma: Exponent ≥ 0. With 0 it is the cross-entropy.
-      ignore_index: Label of the positions to ignore, or None.
+      target: Integer labels of shape (batch, ...), or a pair `(labels, weights)` with one weight per position. A label
+        outside 0 … classes - 1 gives NaN.
+      gamma: Exponent γ ≥ 0. With 0, the loss is the cross-entropy.
+      ignore_index: Label whose positions are ignored, or None.
 
     Raises:
       ValueError: if the shapes do not match, or if gamma < 0.
@@ -346,19 +346,19 @@ def focal(
         raise TypeError(f"focal: labels must be integers, got {target.dtype}")
     gamma = jnp.asarray(gamma, prediction.dtype)
     log_p = label_logits(jax.nn.log_softmax(prediction), target)
-    # As an exponential of logarithms, because the power's derivative is infinite at p = 1 for γ < 1
+    # (1 - p)^γ as exp(γ log(1 - p)), because the derivative of the power is infinite at p = 1 for γ < 1
     others = jnp.log(-jnp.expm1(jnp.minimum(log_p, -float(jnp.finfo(log_p.dtype).tiny))))  # type: ignore[no-untyped-call]
     return _mean_of_positions(-jnp.exp(gamma * others) * log_p, weights)
 
 
 def hinge(prediction: Array, target: Array) -> Float[Array, " batch"]:
-    """Return the hinge loss, summed over outputs: 0 for scores on the right side of the margin.
+    """Return the hinge loss, summed over outputs; it is 0 for scores on the correct side of the margin.
 
         loss = Σ_k max(0, 1 - t_k z_k),   z = prediction, t = target
 
     Args:
-      prediction: Scores of shape (batch, ...), positive for the class 1.
-      target: Classes -1 and 1 of the same shape. Other numbers give NaN.
+      prediction: Scores of shape (batch, ...), positive for class 1.
+      target: Classes -1 and 1, of the same shape. Other values give NaN.
 
     Raises:
       ValueError: if the shapes differ.
@@ -383,7 +383,7 @@ def cosine_distance(prediction: Array, target: Array, *, eps: float = 1e-8) -> F
       prediction: Vectors of shape (batch, ..., features). The loss is averaged over the axes between batch and
         features.
       target: Vectors of the same shape.
-      eps: Lower bound of the product of the lengths, > 0.
+      eps: Lower bound on the product of the lengths, > 0.
 
     Raises:
       ValueError: if the shapes differ, or if eps ≤ 0.
@@ -400,13 +400,13 @@ def cosine_distance(prediction: Array, target: Array, *, eps: float = 1e-8) -> F
 
 
 def info_nce(prediction: Array, target: Array, *, temperature: float | Array = 0.1) -> Float[Array, " batch"]:
-    """Return the contrastive loss (InfoNCE): the cross-entropy of finding each vector's partner in the batch.
+    """Return the contrastive loss (InfoNCE): the cross-entropy of identifying each vector's partner within the batch.
 
         loss_i = -log softmax_j(cos(prediction_i, target_j) / temperature)[j = i]
 
     Args:
       prediction: Vectors of shape (batch, features), one view of each example.
-      target: Vectors of the same shape, the other view. For the loss in both directions add
+      target: Vectors of the same shape, the other view. For the loss in both directions, add
         `info_nce(target, prediction)`.
       temperature: A number > 0.
 
@@ -417,7 +417,7 @@ def info_nce(prediction: Array, target: Array, *, temperature: float | Array = 0
     >>> [f"{v:.3f}" for v in losses.info_nce(jnp.eye(2), jnp.eye(2), temperature=1.0)]
     ['0.313', '0.313']
 
-    Source: van den Oord et al. 2018, arXiv:1807.03748; Chen et al. 2020, arXiv:2002.05709, for the cosine.
+    Source: van den Oord et al. 2018, arXiv:1807.03748; Chen et al. 2020, arXiv:2002.05709 (cosine similarity).
     """
     temperature = checks.in_range("info_nce", "temperature", temperature, "(0, inf)")
     prediction, target = real_pair("info_nce", prediction, target)
@@ -428,15 +428,15 @@ def info_nce(prediction: Array, target: Array, *, temperature: float | Array = 0
 
 
 def ctc(prediction: Array | tuple[Array, Array], target: Array, *, blank: int = 0) -> Float[Array, " batch"]:
-    """Return the negative log-likelihood of label sequences over all their alignments with the frames (CTC), in nats.
+    """Return the negative log-likelihood (in nats) of label sequences over all alignments with the frames (CTC).
 
         loss = -log Σ_alignments Π_t softmax(prediction_t)[alignment_t]
 
-    An alignment becomes the labels when repeated classes are merged and blanks removed.
+    An alignment assigns a class to each frame; merging repeated classes and then removing blanks gives the labels.
 
     Args:
-      prediction: Logits of shape (batch, frames, classes), or `(logits, lengths)` with the number (batch,) of frames of
-        each sequence.
+      prediction: Logits of shape (batch, frames, classes), or `(logits, lengths)`, where lengths (batch,) are the
+        numbers of frames.
       target: Integer labels of shape (batch, labels), padded at the end with -1.
       blank: The class that means no label.
 
@@ -479,7 +479,7 @@ def ctc(prediction: Array | tuple[Array, Array], target: Array, *, blank: int = 
 
 
 def real_pair(where: str, prediction: Any, target: Any) -> list[Array]:
-    """Return prediction and target in one floating dtype; raise unless they have the same shape (batch, ...)."""
+    """Return prediction and target in a common floating dtype; raise unless they have the same shape (batch, ...)."""
     prediction, target = checks.real_arrays(where, {"prediction": prediction, "target": target})
     if prediction.shape != target.shape:
         hint = ""
@@ -497,13 +497,14 @@ def real_pair(where: str, prediction: Any, target: Any) -> list[Array]:
 def logits_and_target(
     where: str, prediction: Any, target: Any, ignore_index: int | None = None
 ) -> tuple[Array, Array, Array | None]:
-    """Return floating logits, their target, and the weights of the positions, or None if all count the same.
+    """Return floating logits, the target, and the weights of the positions, which are None if all weights are equal.
 
-    The target is integer labels unchanged, or probabilities in the logits' dtype. Logits of weight 0 become 0, so that
-    they cannot make a gradient NaN. Negative weights become NaN.
+    Integer labels are returned unchanged, except that ignored labels become 0; probabilities are returned in the dtype
+    of the logits. Logits at positions of weight 0 become 0, so that they cannot make a gradient NaN. Negative weights
+    become NaN.
 
     Raises:
-      ValueError, TypeError: unless `target` is one integer label per row of logits, or has the logits' shape.
+      ValueError, TypeError: unless `target` holds one integer label per row of logits or has the shape of the logits.
     """
     pair = isinstance(target, tuple) and len(target) == 2 and all(hasattr(part, "shape") for part in target)
     target, weights = target if pair else (target, None)
@@ -515,7 +516,7 @@ def logits_and_target(
             raise ValueError(
                 f"{where}: weights of positions must be {tuple(logits.shape[:-1])}, got {tuple(weights.shape)}"
             )
-        if weights.dtype == bool or jnp.issubdtype(weights.dtype, jnp.integer):  # a mask keeps the dtype of the logits
+        if weights.dtype == bool or jnp.issubdtype(weights.dtype, jnp.integer):  # a mask does not promote the logits
             weights = weights.astype(logits.dtype)
         logits, weights = checks.real_arrays(where, {"prediction": logits, "weights of positions": weights})
         weights = jnp.where(weights < 0, jnp.nan, weights)
@@ -558,13 +559,13 @@ def _logits_and_target(where: str, prediction: Array, target: Array) -> list[Arr
 
 
 def class_indices(labels: Array, classes: int) -> Array:
-    """Return labels of any integer dtype as int32, `classes` for those outside 0 … classes - 1."""
-    wide = labels if labels.dtype.itemsize >= 4 else labels.astype(jnp.int32)  # 8 bits may not hold `classes`
+    """Return labels of any integer dtype as int32, with `classes` for labels outside 0 … classes - 1."""
+    wide = labels if labels.dtype.itemsize >= 4 else labels.astype(jnp.int32)  # `classes` may not fit into 8 bits
     return jnp.where((wide < 0) | (wide >= classes), classes, wide).astype(jnp.int32)
 
 
 def label_logits(prediction: Array, labels: Array) -> Array:
-    """Return the logit of each label, (batch, ..., classes) -> (batch, ...); NaN if the label is not a class."""
+    """Return the logit of each label, (batch, ..., classes) -> (batch, ...), or NaN if the label is not a class."""
     indices = class_indices(labels, prediction.shape[-1])[..., None]
     return jnp.take_along_axis(prediction, indices, -1, mode="fill", fill_value=jnp.nan)[..., 0]
 
@@ -583,7 +584,7 @@ def _length(vectors: Array) -> Array:
 
 
 def _mean_of_positions(values: Array, weights: Array | None) -> Array:
-    """Return the weighted mean over the positions of each example; 0 if the weights are all 0."""
+    """Return the weighted mean over the positions of each example, or 0 if all its weights are 0."""
     if weights is None:
         return _per_example(values).mean(-1)
     weighted = jnp.where(weights == 0, jnp.zeros_like(values), weights * values)
@@ -592,10 +593,10 @@ def _mean_of_positions(values: Array, weights: Array | None) -> Array:
 
 
 def _per_example(values: Array) -> Array:
-    return values.reshape(values.shape[0], math.prod(values.shape[1:]))  # -1 is ambiguous without examples
+    return values.reshape(values.shape[0], math.prod(values.shape[1:]))  # -1 would be ambiguous for an empty batch
 
 
-_ELSEWHERE = {  # names of other libraries, in lower case without underscores
+_ELSEWHERE = {  # names used by other libraries, in lower case without underscores
     "mse": "losses.mean_squared_error",
     "l2": "losses.squared_error",
     "mae": "losses.mean_absolute_error",
@@ -608,5 +609,5 @@ _ELSEWHERE = {  # names of other libraries, in lower case without underscores
     "sparsecategoricalcrossentropy": "losses.cross_entropy",
     "nll": "losses.cross_entropy, or metrics.nll",
 }
-# Assigned, because a type checker would assume that a module that defines this function has every name
+# Assigned through globals(): if the module defined __getattr__ openly, type checkers would accept any name
 globals()["__getattr__"] = checks.missing_name("losses", __all__, _ELSEWHERE)

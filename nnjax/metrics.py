@@ -1,17 +1,17 @@
-"""Metrics: one number for all predictions of a data set.
+"""Metrics, which return one number for all predictions on a data set.
 
-Each takes `(prediction, target, weights=None)`. The weights, of shape (examples,), are the per-example weights of the
-loss; None means equal weights. Classifiers predict logits (examples, classes); log-probabilities are valid logits.
+Each metric takes `(prediction, target, weights=None)`. The weights, of shape (examples,), are the per-example loss
+weights; None means equal weights. Classifiers predict logits (examples, classes); log-probabilities are valid logits.
 
-All arrays may have any real dtype; a metric is computed in the floating dtype to which they are promoted, in float32 at
-least. Complex numbers raise TypeError. A metric that is undefined is NaN: without examples, if the weights are all 0 or
-one is negative, and if a label is outside 0 … classes - 1. An example of weight 0 does not count, even if its
-prediction or its label is NaN.
+All arrays may have any real dtype; a metric is computed in the floating dtype to which they are promoted, at least
+float32. Complex numbers raise TypeError. A metric is NaN if it is undefined: if there are no examples, if all weights
+are 0 or any is negative, or if a label is outside 0 … classes - 1. Examples of weight 0 are ignored, even if their
+predictions or labels are NaN.
 
-**Sequences.** Metrics of classes also take logits (examples, ..., classes) and labels (examples, ...), with
-`ignore_index` and with pairs `(labels, weights of positions)` as target, as `losses.cross_entropy` does. The positions
-of an example share its weight, so that `nll` is the validation loss; an example without positions that count is left
-out. To average over all positions, weight each example by its number of counted positions.
+**Sequences.** Like `losses.cross_entropy`, metrics of classifiers also accept logits (examples, ..., classes) with
+labels (examples, ...), `ignore_index`, and pairs `(labels, weights of positions)` as target. The positions of an
+example share its weight, so that `nll` is the validation loss. Examples whose positions are all ignored are left out.
+To average over all positions, weight each example by its number of counted positions.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def accuracy(
 
     Args:
       prediction: Logits of shape (examples, ..., classes).
-      target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
+      target: Integer labels (examples, ...), or probabilities with the shape of the logits, whose argmax is the label.
       weights: Per-example weights (examples,), or None.
       ignore_index: Label to ignore, or None.
 
@@ -81,13 +81,13 @@ def nll(
     *,
     ignore_index: int | None = None,
 ) -> Float[Array, ""]:
-    """Return the negative log-likelihood: the mean cross-entropy, in nats.
+    """Return the negative log-likelihood, which is the mean cross-entropy, in nats.
 
         NLL = mean of -log softmax(prediction)[label]
 
     Args:
       prediction: Logits of shape (examples, ..., classes).
-      target: Integer labels (examples, ...), or probabilities of the shape of the logits.
+      target: Integer labels (examples, ...), or probabilities with the shape of the logits.
       weights: Per-example weights (examples,), or None.
       ignore_index: Label to ignore, or None.
 
@@ -108,13 +108,13 @@ def brier(
     *,
     ignore_index: int | None = None,
 ) -> Float[Array, ""]:
-    """Return the Brier score: the mean squared distance of the probabilities from the truth, in [0, 2].
+    """Return the Brier score: the mean squared distance between predicted and true probabilities, in [0, 2].
 
         Brier = mean of Σ_k (softmax(prediction)_k - [k is the label])²
 
     Args:
       prediction: Logits of shape (examples, ..., classes).
-      target: Integer labels (examples, ...), or probabilities of the shape of the logits.
+      target: Integer labels (examples, ...), or probabilities with the shape of the logits.
       weights: Per-example weights (examples,), or None.
       ignore_index: Label to ignore, or None.
 
@@ -143,13 +143,13 @@ def expected_calibration_error(
     bins: int = 15,
     ignore_index: int | None = None,
 ) -> Float[Array, ""]:
-    """Return the expected calibration error: the mean gap between accuracy and confidence, in bins of equal width.
+    """Return the expected calibration error: the mean gap between accuracy and confidence over bins of equal width.
 
         ECE = Σ_bins share of examples · |accuracy - mean confidence|,   confidence = max softmax(prediction)
 
     Args:
       prediction: Logits of shape (examples, ..., classes).
-      target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
+      target: Integer labels (examples, ...), or probabilities with the shape of the logits, whose argmax is the label.
       weights: Per-example weights (examples,), or None.
       bins: Number of confidence bins in (0, 1].
       ignore_index: Label to ignore, or None.
@@ -176,17 +176,17 @@ def reliability(
     bins: int = 15,
     ignore_index: int | None = None,
 ) -> tuple[Float[Array, " bins"], Float[Array, " bins"], Float[Array, " bins"]]:
-    """Return the reliability diagram: share of examples, mean confidence and accuracy of each confidence bin.
+    """Return the data of a reliability diagram: share of examples, mean confidence and accuracy in each confidence bin.
 
     Args:
       prediction: Logits of shape (examples, ..., classes).
-      target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
+      target: Integer labels (examples, ...), or probabilities with the shape of the logits, whose argmax is the label.
       weights: Per-example weights (examples,), or None.
       bins: Number of confidence bins in (0, 1].
       ignore_index: Label to ignore, or None.
 
     Returns:
-      The arrays share, confidence and accuracy of shape (bins,). Empty bins are 0.
+      Share, confidence and accuracy, arrays of shape (bins,). They are 0 for empty bins.
 
     Raises:
       ValueError, TypeError: if bins < 1, or if the target does not match the logits.
@@ -199,7 +199,7 @@ def reliability(
 
 
 def r2(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
-    """Return the coefficient of determination, the explained share of the target's variance, averaged over outputs.
+    """Return R², the share of the target's variance that the prediction explains, averaged over outputs.
 
         R² = 1 - Σ (target - prediction)² / Σ (target - mean target)²
 
@@ -208,8 +208,8 @@ def r2(prediction: Array, target: Array, weights: Array | None = None) -> Float[
       target: Real numbers of the same shape.
       weights: Per-example weights (examples,), or None.
 
-    An output whose target is constant has no variance to explain. As in scikit-learn, it counts as 1 if it is predicted
-    exactly, and as 0 otherwise.
+    If the target of an output is constant, there is no variance to explain. As in scikit-learn, the output then counts
+    as 1 if it is predicted exactly, and as 0 otherwise.
 
     Raises:
       ValueError: if the shapes differ.
@@ -224,7 +224,7 @@ def r2(prediction: Array, target: Array, weights: Array | None = None) -> Float[
     w = w / w.sum()
     mean = _sum(w, target, keepdims=True)
     unexplained = _sum(w, jnp.square(target - prediction))
-    # The variance of a constant target is 0 only up to rounding
+    # The computed variance of a constant target may differ from 0 by rounding
     low, high = jnp.min(target, 0, where=w != 0, initial=jnp.inf), jnp.max(target, 0, where=w != 0, initial=-jnp.inf)
     constant = low == high
     variance = _sum(w, jnp.square(target - mean))
@@ -261,13 +261,13 @@ def top_k_accuracy(
     k: int = 5,
     ignore_index: int | None = None,
 ) -> Float[Array, ""]:
-    """Return the fraction of examples whose label has one of the k largest logits.
+    """Return the fraction of examples whose label is among the k largest logits.
 
     Args:
       prediction: Logits of shape (examples, ..., classes).
-      target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
+      target: Integer labels (examples, ...), or probabilities with the shape of the logits, whose argmax is the label.
       weights: Per-example weights (examples,), or None.
-      k: Number of guesses. Of equal logits, the one of the smaller class comes first.
+      k: Number of guesses. Among equal logits, the smaller class index comes first.
       ignore_index: Label to ignore, or None.
 
     Raises:
@@ -291,11 +291,11 @@ def confusion_matrix(
     *,
     ignore_index: int | None = None,
 ) -> Float[Array, "classes classes"]:
-    """Return the confusion matrix: entry [i, j] is the weight of the examples of class i that are predicted as j.
+    """Return the confusion matrix; entry [i, j] is the total weight of the examples of class i predicted as j.
 
     Args:
       prediction: Logits of shape (examples, ..., classes).
-      target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
+      target: Integer labels (examples, ...), or probabilities with the shape of the logits, whose argmax is the label.
       weights: Per-example weights (examples,), or None for counts.
       ignore_index: Label to ignore, or None.
 
@@ -316,18 +316,18 @@ def precision(
     *,
     ignore_index: int | None = None,
 ) -> Float[Array, ""]:
-    """Return the precision, averaged over classes: the share of correct predictions among all predictions of a class.
+    """Return the precision (the share of correct predictions among all predictions of a class), averaged over classes.
 
         precision_c = examples of c predicted as c / examples predicted as c
 
     Args:
       prediction: Logits of shape (examples, ..., classes).
-      target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
+      target: Integer labels (examples, ...), or probabilities with the shape of the logits, whose argmax is the label.
       weights: Per-example weights (examples,), or None.
       ignore_index: Label to ignore, or None.
 
-    A class that is never predicted counts as 0, as in scikit-learn with average="macro". A class that neither occurs
-    nor is predicted is left out.
+    A class that occurs but is never predicted counts as 0, as in scikit-learn with average="macro". A class that
+    neither occurs nor is predicted is left out.
 
     Raises:
       ValueError, TypeError: if the target does not match the logits.
@@ -346,18 +346,18 @@ def recall(
     *,
     ignore_index: int | None = None,
 ) -> Float[Array, ""]:
-    """Return the recall, averaged over classes (balanced accuracy): the share of a class that is predicted correctly.
+    """Return the recall (the share of a class that is predicted correctly), averaged over classes (balanced accuracy).
 
         recall_c = examples of c predicted as c / examples of c
 
     Args:
       prediction: Logits of shape (examples, ..., classes).
-      target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
+      target: Integer labels (examples, ...), or probabilities with the shape of the logits, whose argmax is the label.
       weights: Per-example weights (examples,), or None.
       ignore_index: Label to ignore, or None.
 
-    A class that does not occur but is predicted counts as 0, as in scikit-learn's average="macro"; one that neither
-    occurs nor is predicted is left out.
+    A class that is predicted but does not occur counts as 0, as in scikit-learn with average="macro". A class that
+    neither occurs nor is predicted is left out.
 
     Raises:
       ValueError, TypeError: if the target does not match the logits.
@@ -376,17 +376,17 @@ def f1(
     *,
     ignore_index: int | None = None,
 ) -> Float[Array, ""]:
-    """Return the F1 score, averaged over classes: the harmonic mean of a class's precision and recall.
+    """Return the F1 score (the harmonic mean of precision and recall), averaged over classes.
 
         F1_c = 2 · examples of c predicted as c / (examples predicted as c + examples of c)
 
     Args:
       prediction: Logits of shape (examples, ..., classes).
-      target: Integer labels (examples, ...), or probabilities of the shape of the logits whose argmax is the label.
+      target: Integer labels (examples, ...), or probabilities with the shape of the logits, whose argmax is the label.
       weights: Per-example weights (examples,), or None.
       ignore_index: Label to ignore, or None.
 
-    A class that neither occurs nor is predicted is left out, as in scikit-learn's average="macro".
+    A class that neither occurs nor is predicted is left out, as in scikit-learn with average="macro".
 
     Raises:
       ValueError, TypeError: if the target does not match the logits.
@@ -399,7 +399,7 @@ def f1(
 
 
 def roc_auc(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
-    """Return the area under the ROC curve: how often an example of class 1 scores higher than one of class 0.
+    """Return the area under the ROC curve: the probability that class 1 scores higher than class 0.
 
         AUC = P(score of class 1 > score of class 0) + ½ P(the scores are equal)
 
@@ -408,7 +408,7 @@ def roc_auc(prediction: Array, target: Array, weights: Array | None = None) -> F
       target: Integer labels 0 and 1 (examples,).
       weights: Per-example weights (examples,), or None.
 
-    It is NaN if a class does not occur, or if a label is neither 0 nor 1.
+    The result is NaN if a class does not occur, or if a label is neither 0 nor 1.
 
     Raises:
       ValueError, TypeError: if the shapes do not match, or if the labels are not integers or booleans.
@@ -423,7 +423,7 @@ def roc_auc(prediction: Array, target: Array, weights: Array | None = None) -> F
 
 
 def average_precision(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
-    """Return the average precision: the mean precision at the scores of the examples of class 1.
+    """Return the average precision: the precision with each class-1 score as threshold, averaged over class 1.
 
         AP = mean over examples i of class 1 of  P(class 1 | score ≥ score_i)
 
@@ -432,7 +432,7 @@ def average_precision(prediction: Array, target: Array, weights: Array | None = 
       target: Integer labels 0 and 1 (examples,).
       weights: Per-example weights (examples,), or None.
 
-    It is NaN if class 1 does not occur, or if a label is neither 0 nor 1.
+    The result is NaN if class 1 does not occur, or if a label is neither 0 nor 1.
 
     Raises:
       ValueError, TypeError: if the shapes do not match, or if the labels are not integers or booleans.
@@ -474,9 +474,9 @@ def weighted_mean(values: Array, weights: Array | None = None) -> Float[Array, "
         mean = Σ w·v / Σ w
 
     Args:
-      values: Numbers or booleans of shape (examples,), such as whether each prediction is correct. A value of weight 0
-        does not count, even if it is NaN.
-      weights: Per-example weights (examples,), or None. The mean is NaN if they are all 0, or if one is negative.
+      values: Numbers or booleans of shape (examples,), such as whether each prediction is correct. Values of weight 0
+        are ignored, even if they are NaN.
+      weights: Per-example weights (examples,), or None. The mean is NaN if all weights are 0 or any is negative.
 
     Raises:
       ValueError: if the shapes differ or are not (examples,).
@@ -491,7 +491,7 @@ def weighted_mean(values: Array, weights: Array | None = None) -> Float[Array, "
 
 
 def _mean(where: str, values: Array, weights: Array | None) -> Array:
-    """Return the weighted mean of one number per example, or per position of an example if there are no weights."""
+    """Return the weighted mean of one number per example; without weights, the values may have any shape."""
     (values,) = checks.real_arrays(where, {"values": values}, wide=True)
     if weights is None:
         return values.mean()
@@ -500,7 +500,7 @@ def _mean(where: str, values: Array, weights: Array | None) -> Array:
 
 
 def _with_weights(where: str, arrays: dict[str, Array], weights: Array | None, shape: tuple[int, ...]) -> list[Array]:
-    """Return the arrays and the weights, 1 if None, in one floating dtype; negative weights become NaN."""
+    """Return the arrays and the weights in a common floating dtype; None becomes weights of 1, negative weights NaN."""
     weights = jnp.ones(shape, bool) if weights is None else weights
     *checked, weights = checks.real_arrays(where, {**arrays, "weights": weights}, wide=True)
     if weights.shape != shape:
@@ -509,14 +509,14 @@ def _with_weights(where: str, arrays: dict[str, Array], weights: Array | None, s
 
 
 def _sum(weights: Array, values: Array, axis: int | None = 0, *, keepdims: bool = False) -> Array:
-    """Return Σ w·v, in which a weight of 0 removes the value, even if it is NaN."""
+    """Return Σ w·v, where a weight of 0 excludes a value even if it is NaN."""
     return jnp.where(weights == 0, jnp.zeros_like(values), weights * values).sum(axis, keepdims=keepdims)
 
 
 def _confusion(
     where: str, prediction: Array, target: losses.Target, weights: Array | None, ignore_index: int | None
 ) -> Array:
-    """Return the weights summed by class and predicted class; NaN if a label that counts is not a class."""
+    """Return the confusion matrix; an invalid label or NaN logit whose weight is not 0 makes its entry NaN."""
     logits, labels, weights = _rows(where, prediction, target, weights, ignore_index)
     classes = logits.shape[-1]
     _, weights = _with_weights(where, {"prediction": logits[:, 0]}, weights, labels.shape)
@@ -527,14 +527,14 @@ def _confusion(
 
 
 def _class_mean(numerators: Array, denominators: Array, matrix: Array) -> Array:
-    """Return the mean of numerator / denominator over the classes that occur or are predicted, with 0 / 0 = 0."""
+    """Return the mean of numerator / denominator over the classes that occur or are predicted; 0 / 0 counts as 0."""
     occurs = (matrix.sum(0) + matrix.sum(1)) != 0
     ratios = numerators / jnp.where(denominators == 0, jnp.ones_like(denominators), denominators)
     return jnp.where(occurs, ratios, jnp.zeros_like(ratios)).sum() / occurs.sum().astype(ratios.dtype)
 
 
 def _scores(where: str, prediction: Array, target: Array, weights: Array | None) -> list[Array]:
-    """Return the scores, and the weights of the examples of class 1 and of class 0, which are 0 for the others."""
+    """Return the scores, the weights with class 0 set to zero, and the weights with class 1 set to zero."""
     (scores,) = checks.real_arrays(where, {"prediction": prediction}, wide=True)
     labels = checks.array(where, "target", target)
     if scores.ndim == 2 and scores.shape[-1] == 2:
@@ -555,7 +555,7 @@ def _scores(where: str, prediction: Array, target: Array, weights: Array | None)
 
 
 def _weight_up_to(scores: Array, weights: Array) -> tuple[Array, Array]:
-    """Return for each example the total weight of the lower scores, and of the lower or equal scores."""
+    """Return, for each example, the total weight of examples with lower scores, and with lower or equal scores."""
     order = jnp.argsort(scores)
     ranked = scores[order]
     totals = jnp.concatenate([jnp.zeros(1, weights.dtype), jnp.cumsum(weights[order])])
@@ -599,10 +599,10 @@ def _rows(
     weights: Array | None,
     ignore_index: int | None,
 ) -> tuple[Array, Array, Array | None]:
-    """Return logits (rows, classes) with a label and a weight each: a row for each example, or each of its positions.
+    """Return logits (rows, classes), labels and weights, with one row for each position of each example.
 
-    The logits are in float32 at least. The labels are int32, and `classes` if they are not a class. The positions of an
-    example share its weight. The weights are None if all rows count the same.
+    The logits are at least float32. The labels are int32, with `classes` for invalid labels. The positions of an
+    example share its weight. The weights are None if all rows have equal weight.
     """
     logits, target, weights = _rows_and_target(where, prediction, target, weights, ignore_index)
     classes = logits.shape[-1]
@@ -618,7 +618,7 @@ def _rows_and_target(
     weights: Array | None,
     ignore_index: int | None,
 ) -> tuple[Array, Array, Array | None]:
-    """Return the rows of `_rows` with the target unchanged: labels or probabilities."""
+    """Return the same rows as `_rows`, but with the target (labels or probabilities) unchanged."""
     logits, target, shares = losses.logits_and_target(where, prediction, target, ignore_index)
     (logits,) = checks.real_arrays(where, {"prediction": logits}, wide=True)
     rows, flat = logits.shape[:-1], (math.prod(logits.shape[:-1]),)
@@ -634,7 +634,7 @@ def _rows_and_target(
 
 
 def _nan_outside(values: Array, labels: Array, logits: Array) -> Array:
-    """Replace the values at invalid labels by NaN."""
+    """Replace values at invalid labels by NaN."""
     return jnp.where(labels == logits.shape[-1], jnp.nan, values)
 
 
@@ -642,7 +642,7 @@ def _most_likely(prediction: Array) -> Array:
     return prediction.argmax(-1).astype(jnp.int32)
 
 
-_ELSEWHERE = {  # names of other libraries, in lower case without underscores
+_ELSEWHERE = {  # names used by other libraries, in lower case without underscores
     "mse": "metrics.rmse",
     "acc": "metrics.accuracy",
     "ece": "metrics.expected_calibration_error",
@@ -650,5 +650,5 @@ _ELSEWHERE = {  # names of other libraries, in lower case without underscores
     "logloss": "metrics.nll",
     "rsquared": "metrics.r2",
 }
-# Assigned, because a type checker would assume that a module that defines this function has every name
+# Assigned through globals(): if the module defined __getattr__ openly, type checkers would accept any name
 globals()["__getattr__"] = checks.missing_name("metrics", __all__, _ELSEWHERE)

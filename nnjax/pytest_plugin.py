@@ -9,8 +9,8 @@ import pytest
 def optcheck() -> Any:
     """Assert that an optimizer matches a reference: `optcheck(my_adam(1e-3), "optax.adam", allow=["eps-inside"])`.
 
-    Raises AssertionError with the whole report: the first difference, its cause with both formulas, and fixes that were
-    tried. `allow` accepts causes by their id; `hparams` takes the arguments of functions that make optimizers. See
+    The AssertionError contains the full report: the first difference, its cause with both formulas, and the fixes that
+    were tried. `allow` lists the ids of accepted causes; `hparams` holds the arguments of optimizer factories. See
     `nnjax.optcheck.assert_matches`.
     """
     from nnjax.optcheck import assert_matches

@@ -1,7 +1,7 @@
-"""The types that all parts of nnjax share.
+"""Types shared by all parts of nnjax.
 
-A network is a `Layer`: two pure functions on pytrees. A loss is a pure function, an optimizer is optax's pair of pure
-functions. `Data` holds examples, and `TrainState` holds everything that a training step reads and writes.
+A network is a `Layer`, two pure functions on pytrees. A loss is a pure function, and an optimizer is optax's pair of
+pure functions. `Data` holds examples, and `TrainState` holds everything that a training step reads and writes.
 """
 
 from collections.abc import Callable
@@ -19,18 +19,18 @@ OptState: TypeAlias = PyTree
 
 
 class Init(Protocol):
-    """Draw initial values: `(key, x) -> (params, state)`.
+    """Initialise a layer: `(key, x) -> (params, state)`.
 
-    Only shapes and dtypes of `x` are read, so its leaves may be arrays or `jax.ShapeDtypeStruct`s.
+    Only the shapes and dtypes of `x` matter, so its leaves may be arrays or `jax.ShapeDtypeStruct`s.
     """
 
     def __call__(self, key: Key, x: PyTree, /) -> tuple[Params, State]: ...
 
 
 class Apply(Protocol):
-    """Compute the output: `(params, state, x, *, train, key=None) -> (y, state)`.
+    """Apply a layer: `(params, state, x, *, train, key=None) -> (y, state)`.
 
-    The first axis of `x` is the batch. `key` is for layers that draw random numbers in training, such as dropout.
+    The first axis of `x` is the batch. Layers that draw random numbers in training, such as dropout, use `key`.
     """
 
     def __call__(
@@ -41,12 +41,12 @@ class Apply(Protocol):
 class Layer(NamedTuple):
     """A network or one of its layers."""
 
-    name: str  # for tables and error messages, such as "dense(64)"
+    name: str  # name such as "dense(64)" for tables and error messages
     init: Init
     apply: Apply
 
     def __call__(self, *_: Any) -> NoReturn:
-        """Raise an error that shows the right call, because the layers of other libraries are callable."""
+        """Raise TypeError with the correct call, because layers of other libraries are callable."""
         raise TypeError(
             f"{self.name}: a layer is not called; use params, state = net.init(key, x) once, and then "
             "y, state = net.apply(params, state, x, train=False)"
@@ -57,14 +57,14 @@ LayerLike: TypeAlias = Layer | Callable[[Array], Array]  # a plain function is a
 Loss: TypeAlias = Callable[[PyTree, PyTree], Array]  # (prediction, target) -> loss of each example, (batch,)
 Metric: TypeAlias = Callable[[PyTree, PyTree, Array | None], Array]  # (prediction, target, weights) -> scalar
 Log: TypeAlias = dict[str, Array]  # scalars of a step or of an evaluation, by name
-Initializer: TypeAlias = Callable[[Key, tuple[int, ...], DTypeLike], Array]  # the form of jax.nn.initializers
+Initializer: TypeAlias = Callable[[Key, tuple[int, ...], DTypeLike], Array]  # same signature as jax.nn.initializers
 Optimizer: TypeAlias = optax.GradientTransformation
 Schedule: TypeAlias = Callable[[Array], Array | float]  # number of steps already taken -> learning rate
 ScalarOrSchedule: TypeAlias = float | Array | Schedule
 
 
 class Data(NamedTuple):
-    """Examples: the first axis of every leaf counts them."""
+    """Examples; the first axis of every leaf is the example axis."""
 
     x: PyTree  # inputs
     y: PyTree  # targets
@@ -74,7 +74,7 @@ class Data(NamedTuple):
 class Objective(Protocol):
     """Compute the loss of each example: `(params, state, batch, *, train, key) -> (losses, state, log)`.
 
-    `losses` is (batch,), and a step follows the gradient of their mean, weighted by `batch.weights`. `log` holds
+    `losses` has shape (batch,); a step follows the gradient of their mean, weighted by `batch.weights`. `log` holds
     further scalars to record. In a run without data, `batch` is `Data((), ())`, and there may be any number of losses.
     """
 
@@ -90,14 +90,14 @@ class TrainState(NamedTuple):
     params: Params
     state: State
     opt_state: OptState
-    key: Key  # the key of the run, which never changes: each random draw folds in its purpose and the step
+    key: Key  # key of the run, which never changes; each random draw folds in its purpose and the step
 
 
 class Trainable(Protocol):
-    """A run that `train.fit` and its relatives drive: a `train.Run`, or any hashable object with these four attributes.
+    """A run for `train.fit` and related functions: a `train.Run`, or any hashable object with these four attributes.
 
-    `step` counts in `ts.step`, leaves `ts.key` unchanged, and draws its random numbers from the two. The logs hold at
-    least `"loss"`. In a run without data, `data` and `batch` are `Data((), ())`.
+    `step` increments `ts.step`, leaves `ts.key` unchanged, and derives its random numbers from the two. The logs
+    contain at least `"loss"`. In a run without data, `data` and `batch` are `Data((), ())`.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""Find where a NaN or an infinity comes from, and count the operations of a program."""
+"""Locate the origin of a NaN or infinity, and count the operations of a program."""
 
 from nnjax.debug._flops import Cost, count_flops
 from nnjax.debug._nonfinite import NonfiniteOrigin, first_nonfinite

@@ -1,4 +1,4 @@
-"""Count the floating-point operations of a program from its shapes."""
+"""Count the floating-point operations of a traced program."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import numpy as np
 from nnjax import checks
 from nnjax.types import PyTree
 
-# Primitives that move or mark numbers without computing any
+# Primitives that only move, convert or mark numbers
 FREE = {
     "bitcast_convert_type", "broadcast_in_dim", "concatenate", "convert_element_type", "copy", "copy_p", "device_put",
     "dynamic_slice", "dynamic_update_slice", "gather", "iota", "name", "optimization_barrier", "pad", "pvary",
@@ -22,35 +22,36 @@ MATMUL = {"dot_general", "conv_general_dilated"}
 
 
 class Cost(NamedTuple):
-    """The floating-point operations of a program."""
+    """Numbers of floating-point operations of a program."""
 
-    matmul: int  # operations in matrix products and convolutions, for which accelerators have separate units
+    matmul: int  # operations in matrix products and convolutions, for which accelerators have special units
     other: int
-    unknown: int  # number of while loops of unknown length, whose body is counted once
+    unknown: int  # number of while loops of unknown length, whose bodies are counted once
 
     @property
     def total(self) -> int:
-        """Return the number of all operations."""
+        """Return the total number of operations."""
         return self.matmul + self.other
 
 
 def count_flops(function: Callable[..., PyTree], *args: PyTree, trips: int | None = None) -> Cost:
-    """Count the floating-point operations of `function(*args)` in its traced program, without running it.
+    """Count the floating-point operations of `function(*args)` by tracing it, without running it.
 
         matrix product    2 · rows · inner · columns · batch
         convolution       2 per product of a kernel element and an input element; padding is not counted
         reduction         inputs - outputs;  over windows: (window - 1) per output
-        elementwise       1 per output, for example of +, exp or tanh
-        scan              its body times its length;  cond: its most expensive branch, or the default platform's
+        elementwise       1 per output element, for example +, exp or tanh
+        scan              body times length;  cond: the most expensive branch, or the default platform's branch
 
-    Integer and boolean results and data movement are free. Linear-algebra decompositions count as elementwise,
-    which is too low. The compiled program may do fewer operations (common subexpressions) or more (padding).
+    Data movement and operations with integer or boolean results are free. Linear-algebra decompositions count as
+    elementwise, which is too low. The compiled program may execute fewer operations (common subexpressions) or more
+    (padding).
 
     Args:
       function: a function of arrays, such as `Run.step`.
-      args: its arguments, as arrays or `jax.ShapeDtypeStruct`s; only shapes and dtypes are used.
-      trips: the number of iterations of every while loop whose length is unknown. With None, the body
-        is counted once and `Cost.unknown` counts the loop.
+      args: its arguments, as arrays or `jax.ShapeDtypeStruct`s; only shapes and dtypes matter.
+      trips: number of iterations to assume for every while loop of unknown length. With None, the body is counted
+        once, and the loop is counted in `Cost.unknown`.
 
     Raises:
       ValueError: if trips < 1.
@@ -87,11 +88,11 @@ def _count_equation(equation: Any, trips: int | None) -> Cost:
     inner = [_count_program(jaxpr, trips) for jaxpr in jaxprs_in_params(params)]
     if name == "while":
         return _scale(_sum(inner), trips) if trips else _sum(inner)._replace(unknown=_sum(inner).unknown + 1)
-    if name == "cond":  # branches by platform do the same work; the last is the default
+    if name == "cond":  # platform-dependent branches are alternatives for the same result; the last is the default
         return inner[-1] if params.get("branches_platforms") else max(inner, key=lambda cost: cost.total)
     if name == "scan":
         return _scale(_sum(inner), params["length"])
-    if name == "shard_map":  # the inner program is for one device
+    if name == "shard_map":  # the inner program is that of one device
         axes = params["newly_manual_axes"] if "newly_manual_axes" in params else params["manual_axes"]  # before 0.10.1
         return _scale(_sum(inner), math.prod(params["mesh"].shape[axis] for axis in axes))
     if inner and not name.startswith(("reduce", "scatter")):  # jit, checkpoint, custom_jvp_call, …
@@ -101,7 +102,7 @@ def _count_equation(equation: Any, trips: int | None) -> Cost:
 
 
 def _count_primitive(equation: Any) -> int:
-    """Count the operations of a primitive that contains no other program."""
+    """Count the operations of a primitive without inner programs."""
     name, params = equation.primitive.name, equation.params
     shapes = [var.aval.shape for var in equation.invars]
     count = sum(var.aval.size for var in equation.outvars if jnp.issubdtype(var.aval.dtype, jnp.inexact))
@@ -114,7 +115,7 @@ def _count_primitive(equation: Any) -> int:
         count = 2 * _count_products(params, shapes[0], shapes[1], equation.outvars[0].aval.shape)
     elif name.startswith("reduce_window"):
         count *= math.prod(params["window_dimensions"]) - 1
-    elif name == "select_and_scatter_add":  # the gradient of max pooling: a search in each window, and the sum
+    elif name == "select_and_scatter_add":  # gradient of max-pooling: a search in each window, then a sum
         count = math.prod(shapes[0]) * math.prod(params["window_dimensions"])
     elif name.startswith("reduce"):
         count = sum(map(math.prod, shapes[: len(equation.outvars)])) - count
@@ -124,7 +125,7 @@ def _count_primitive(equation: Any) -> int:
 
 
 def _count_products(params: Any, x: tuple[int, ...], kernel: tuple[int, ...], y: tuple[int, ...]) -> int:
-    """Count the products of kernel and input elements in a convolution, without padding and dilation zeros."""
+    """Count the products of kernel and input elements in a convolution, excluding zeros from padding and dilation."""
     numbers = params["dimension_numbers"]
     (_, _, *in_x), (out, channels, *in_kernel), (batch, _, *in_y) = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
     products = y[batch] * kernel[out] * kernel[channels]
@@ -132,6 +133,6 @@ def _count_products(params: Any, x: tuple[int, ...], kernel: tuple[int, ...], y:
         zip(params["window_strides"], params["padding"], params["lhs_dilation"], params["rhs_dilation"], strict=True)
     ):
         offsets = np.arange(kernel[in_kernel[i]]) * kernel_dilation - before
-        at = np.arange(y[in_y[i]])[:, None] * stride + offsets  # in the dilated input, whose zeros do not count
+        at = np.arange(y[in_y[i]])[:, None] * stride + offsets  # positions in the dilated input
         products *= int(((at >= 0) & (at % x_dilation == 0) & (at // x_dilation < x[in_x[i]])).sum())
     return products

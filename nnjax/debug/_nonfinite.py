@@ -1,4 +1,4 @@
-"""Find where a NaN or an infinity comes from: run the program again, one primitive at a time."""
+"""Locate the origin of a NaN or infinity by running the program again, one primitive at a time."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,30 +12,30 @@ from nnjax import checks
 from nnjax.data._transfers import allow_transfers
 from nnjax.types import PyTree
 
-# Primitives that only contain another program with the same inputs and outputs
+# Primitives that only call another program with the same inputs and outputs
 CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2"}
 JAX_SCOPES = {"rematted_computation"}  # scopes that JAX adds
-MAX_SEPARATE = 8  # origins in the inputs of one primitive that are tested one by one
+MAX_SEPARATE = 8  # maximum number of origins in a primitive's inputs that are tested one by one
 
 
 class Loop(NamedTuple):
-    """One iteration of a loop around a primitive."""
+    """An iteration of a loop that contains a primitive."""
 
     kind: str  # "block" of a repeat, "micro-batch" of a batch, or "iteration"
-    iteration: int  # counted from 0; blocks are numbered in forward order in the backward pass too
-    length: int | None  # None if the loop ends by a condition
+    iteration: int  # counted from 0; blocks have their forward number in the backward pass, too
+    length: int | None  # number of iterations, or None for a while loop
     depth: int  # number of scopes around the loop
 
 
 class NonfiniteOrigin(NamedTuple):
-    """The operation or argument in which a NaN or an infinity first appeared. All indices count from 0."""
+    """The operation or argument in which a NaN or infinity first appeared. All indices start at 0."""
 
-    kind: str  # "primitive", "argument", or "constant": a NaN or an infinity written into the program
-    primitive: str  # name of the primitive that computed the value or uses the constant; path of an argument: "batch.x"
-    scope: tuple[str, ...] = ()  # surrounding names as in profiles: "3_dense(10)" is layer 3; "loss"; "update"
+    kind: str  # "primitive", "argument", or "constant" (a NaN or infinity written into the program)
+    primitive: str  # primitive that computed the value or uses the constant, or path of the argument such as "batch.x"
+    scope: tuple[str, ...] = ()  # enclosing name scopes as in profiles: "3_dense(10)" is layer 3; "loss"; "update"
     phase: str = ""  # "forward", "backward", "loss", "update", or "" outside all scopes
     loops: tuple[Loop, ...] = ()  # outermost first
-    rows: tuple[int, ...] = ()  # rows of the batch, () if unknown; for an argument, indices of its leading axis
+    rows: tuple[int, ...] = ()  # rows of the batch, () if unknown; for an argument, indices along its first axis
     nan: int = 0  # number of NaN values
     inf: int = 0  # number of infinities
     shape: tuple[int, ...] = ()
@@ -62,7 +62,7 @@ class NonfiniteOrigin(NamedTuple):
 
 
 def _describe_place(scope: tuple[str, ...], loops: tuple[Loop, ...]) -> str:
-    """Describe a place: "layer 1 repeat(3, residual), block 2 of 3, residual, layer 0 dense(4)"."""
+    """Describe a place, as in "layer 1 repeat(3, residual), block 2 of 3, residual, layer 0 dense(4)"."""
     parts = []
     for depth in range(len(scope) + 1):
         parts += [
@@ -81,28 +81,28 @@ def _describe_place(scope: tuple[str, ...], loops: tuple[Loop, ...]) -> str:
 def first_nonfinite(
     function: Callable[..., PyTree], *args: PyTree, names: Sequence[str] | None = None
 ) -> NonfiniteOrigin | None:
-    """Find the first primitive that turned finite inputs into a NaN or an infinity that reaches an output.
+    """Find the first primitive that turned finite inputs into a NaN or infinity that reaches an output.
 
-    The program of `function(*args)` runs one primitive at a time, including the loops and programs inside it. Each
-    non-finite element carries the origin it comes from. If replacing the elements of an origin in the inputs of a
-    primitive by finite values makes its result finite, the result inherits that origin; otherwise the primitive is
-    itself an origin. Values that reach no output are ignored (`jnp.where(x > 0, jnp.log(x), 0)`). So are infinities
-    written into the program (masks, padding), unless they cause a NaN or are the only non-finite values in an output.
+    The program of `function(*args)` runs one primitive at a time, including its loops and inner programs. Each
+    non-finite element carries its origin. If replacing a primitive's input elements of one origin by finite values
+    makes the result finite, the result inherits that origin; otherwise the primitive is itself an origin. Values that
+    reach no output are ignored, as in `jnp.where(x > 0, jnp.log(x), 0)`. Infinities written into the program (masks,
+    padding) are also ignored, unless they cause a NaN or are the only non-finite values in the outputs.
 
-    Non-finite values that only the compiler's fusion creates (16-bit floats) are not found. The phase "backward"
-    includes forward values that affect the outputs only through the backward pass, such as 1 / (2 √x) at 0.
+    Non-finite values that arise only in the compiled program (fusion with 16-bit floats) are not found. The phase
+    "backward" includes forward values that affect the outputs only through the backward pass, such as 1 / (2 √x) at 0.
 
     Args:
       function: a function of arrays, such as `Run.step`.
-      args: its arguments, which must be concrete values, not tracers. The batch is the argument named "batch", or
-        the last one if `names` is None. The common first axis of its leaves counts the rows.
+      args: its arguments, which must be concrete values, not tracers. The batch is the argument named "batch", or the
+        last one if there is none with this name. The common first axis of its leaves is the row axis.
       names: one name for each argument, such as ("state", "batch").
 
     Returns:
-      The origin, or None if all outputs are finite. If there are several, it is the first in program order.
+      The origin, or None if all outputs are finite. If there are several origins, the first in program order.
 
     Raises:
-      TypeError: inside `jit` or `vmap`.
+      TypeError: if the arguments are tracers, as inside `jit` or `vmap`.
       ValueError: if the number of names differs from the number of arguments.
 
     >>> from nnjax.debug import first_nonfinite
@@ -125,7 +125,7 @@ def first_nonfinite(
     batch = names.index("batch") if "batch" in names else len(args) - 1
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(args[batch:][:1]) if jnp.ndim(leaf)}
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves((*args[:batch], *args[batch + 1 :]))]
-    # Without its first axis, a stacked parameter of a repeat has the shape that it has in one block.
+    # Without its first axis, a stacked parameter of a repeat has the same shape as in a single block
     other_shapes = frozenset(tuple(sorted(shape[skip:])) for shape in shapes for skip in (0, 1))
     site = _Site((), (), 0, lengths.pop() if len(lengths) == 1 else None, other_shapes)
     program = jax.make_jaxpr(function)(*args)
@@ -146,13 +146,13 @@ def first_nonfinite(
     return min(reached, key=lambda origin: origin.kind == "constant", default=None)
 
 
-# Each non-finite element carries the id of its origin, which is origins[id // 2 - 1]. Ids grow in program order. Odd
-# ids mark values that went through the backward pass; finite elements have the id 0.
+# Each non-finite element carries the id of its origin, origins[id // 2 - 1]. Ids increase in program order. Odd ids
+# mark values that passed through the backward pass. Finite elements have the id 0.
 
 
 class _Value(NamedTuple):
     array: Any
-    ids: np.ndarray | None  # int32, of the array's shape; None if all elements are finite
+    ids: np.ndarray | None  # int32, with the shape of the array; None if all elements are finite
     of_batch: bool  # True if it depends on the batch
 
 
@@ -163,7 +163,7 @@ class _Site(NamedTuple):
     loops: tuple[Loop, ...]
     first_row: int  # number of the first row of the batch or micro-batch
     rows: int | None  # number of rows of the batch or micro-batch
-    other_shapes: frozenset[tuple[int, ...]]  # sorted shapes of everything but the batch, such as parameters
+    other_shapes: frozenset[tuple[int, ...]]  # shapes of everything except the batch, each with its axes sorted
 
     @property
     def scope(self) -> tuple[str, ...]:
@@ -176,7 +176,7 @@ class _Site(NamedTuple):
 
 
 def _run(program: Any, args: Sequence[_Value], site: _Site, origins: list[NonfiniteOrigin]) -> list[_Value]:
-    """Return the outputs of a jaxpr, with or without its constants."""
+    """Run a jaxpr (open or closed) and return its outputs."""
     from jax.extend.core import Literal  # loads Pallas, which `import nnjax` should not do
 
     def read(atom: Any, site: _Site, primitive: str) -> _Value:
@@ -221,7 +221,7 @@ def _while(params: Any, inputs: list[_Value], site: _Site, origins: list[Nonfini
 def _scan(params: Any, inputs: list[_Value], site: _Site, origins: list[NonfiniteOrigin]) -> list[_Value]:
     n, n_consts, n_carry = params["length"], params["num_consts"], params["num_consts"] + params["num_carry"]
     consts, carry, xs = inputs[:n_consts], inputs[n_consts:n_carry], inputs[n_carry:]
-    # Micro-batches are the batch, reshaped to (number, rows). Inside a layer, an array may have that shape by chance.
+    # Micro-batches are the batch reshaped to (number, rows); inside a layer, an array may have that shape by chance
     shapes = [x.array.shape[:2] for x in xs if x.of_batch and x.array.ndim > 1]
     in_layer = any(re.match(r"\d+_", name) for name in site.scope)
     kind = "block" if re.match(r"\d+_repeat\(", (site.scope or ("",))[-1]) else "iteration"
@@ -245,12 +245,12 @@ def _stack(values: list[_Value]) -> _Value:
     ids = [np.zeros(v.array.shape, np.int32) if v.ids is None else v.ids for v in values]
     arrays = [v.array for v in values]
     keys = jnp.issubdtype(arrays[0].dtype, jax.dtypes.extended)
-    array = jnp.stack(arrays) if keys else jnp.asarray(np.stack(arrays))  # NumPy does not compile
+    array = jnp.stack(arrays) if keys else jnp.asarray(np.stack(arrays))  # NumPy needs no compilation
     return _Value(array, np.stack(ids) if any(v.ids is not None for v in values) else None, values[0].of_batch)
 
 
 def _primitive(equation: Any, inputs: list[_Value], site: _Site, origins: list[NonfiniteOrigin]) -> list[_Value]:
-    """Return the outputs of one primitive, and append it to `origins` if it is an origin."""
+    """Run one primitive and return its outputs; append it to `origins` if it is an origin."""
     backward = site.is_inside("transpose")
     of_batch = any(v.of_batch for v in inputs)
     input_ids = sorted(_ids(inputs), key=lambda i: (_origin(origins, i).kind == "constant", i))
@@ -263,7 +263,7 @@ def _primitive(equation: Any, inputs: list[_Value], site: _Site, origins: list[N
 
     filled = [np.zeros(np.shape(a), bool) if mask is None else mask for a, mask in zip(arrays, masks, strict=True)]
     ids = _inherited_ids(equation, inputs, filled, input_ids)
-    # Infinities written into the program are not origins, but a NaN that they cause, such as ∞ - ∞, has its origin here
+    # Infinities written into the program are ignored, but if they cause a NaN (∞ - ∞), its origin is this primitive
     infinities = [i for i in input_ids if _origin(origins, i).kind == "constant" and not _origin(origins, i).nan]
     for array, mask, id_ in zip(arrays, filled, ids, strict=True):
         if mask.any():
@@ -272,8 +272,8 @@ def _primitive(equation: Any, inputs: list[_Value], site: _Site, origins: list[N
     if any(mask.any() for mask in new):
         array, mask = next((np.asarray(a), m) for a, m in zip(arrays, new, strict=True) if m.any())
         array = np.where(mask, array, array.dtype.type(0))
-        # Assume that a value computed together with its derivative is used only by the backward pass; if the forward
-        # pass uses it too, `_set_forward` corrects the phase.
+        # Assume that only the backward pass uses a value computed together with its derivative; if the forward pass
+        # uses it, too, `_set_forward` corrects the phase
         origin = NonfiniteOrigin(
             "primitive",
             equation.primitive.name,
@@ -296,16 +296,16 @@ def _primitive(equation: Any, inputs: list[_Value], site: _Site, origins: list[N
 def _inherited_ids(
     equation: Any, inputs: list[_Value], masks: list[np.ndarray], input_ids: list[int]
 ) -> list[np.ndarray]:
-    """Return for each output the ids that its non-finite elements inherit from the inputs.
+    """Return, for each output, the ids that its non-finite elements inherit from the inputs.
 
-    An element inherits an id if it becomes finite when the inputs with that id are replaced by finite numbers. The id
-    of an element that stays non-finite is 0.
+    An element inherits an id if it becomes finite when the inputs with that id are replaced by finite numbers. If it
+    stays non-finite, its id is 0.
     """
     ids = [np.zeros(mask.shape, np.int32) for mask in masks]
     groups = [[i] for i in input_ids[:MAX_SEPARATE]] if len(input_ids) > 1 else []
-    for group in [*groups, input_ids] if input_ids else []:  # one by one, then all: NaN + NaN needs both replaced
+    for group in [*groups, input_ids] if input_ids else []:  # one by one, then all, because NaN + NaN needs both
         remaining = masks
-        for finite in (1.0, 0.5):  # at one of these, each common function is finite: log, 1/x and atanh included
+        for finite in (1.0, 0.5):  # every common function, such as log, 1/x or atanh, is finite at one of these
             replaced = [_replace(v, group, finite) for v in inputs]
             again = [_nonfinite_mask(array) for array in _bind(equation, replaced)]
             remaining = [r & (False if a is None else a) for r, a in zip(remaining, again, strict=True)]
@@ -333,7 +333,7 @@ def _constant(value: Any, site: _Site, primitive: str, origins: list[NonfiniteOr
 
 
 def _source(array: Any, origins: list[NonfiniteOrigin], origin: NonfiniteOrigin) -> _Value:
-    """Return an argument or constant of the program; if it is not finite, append its origin to `origins`."""
+    """Return an argument or constant of the program; if it contains non-finite values, add its origin to `origins`."""
     mask = _nonfinite_mask(array)
     if mask is None:
         return _Value(array, None, False)
@@ -341,7 +341,7 @@ def _source(array: Any, origins: list[NonfiniteOrigin], origin: NonfiniteOrigin)
 
 
 def _add_origin(origins: list[NonfiniteOrigin], origin: NonfiniteOrigin, array: Any) -> int:
-    """Append an origin, with the counts and the shape of its values, and return its id."""
+    """Append an origin with the counts and shape of its values, and return its id."""
     values = np.asarray(array)
     nan, inf = int(np.isnan(values).sum()), int(np.isinf(values).sum())
     origins.append(origin._replace(nan=nan, inf=inf, shape=values.shape))
@@ -349,7 +349,7 @@ def _add_origin(origins: list[NonfiniteOrigin], origin: NonfiniteOrigin, array: 
 
 
 def _set_forward(ids: Sequence[int] | set[int], scope: tuple[str, ...], origins: list[NonfiniteOrigin]) -> None:
-    """Correct the phase of origins whose values leave their scope other than through the backward pass."""
+    """Correct the phase of "backward" origins whose values leave their scope in the forward pass."""
     for i in ids:
         origin = _origin(origins, i)
         if i % 2 == 0 and origin.phase == "backward" and origin.scope != scope:
@@ -360,7 +360,7 @@ def _rows(mask: np.ndarray, site: _Site, backward: bool) -> tuple[int, ...]:
     """Return the non-finite rows of the batch, or () if the first axis might not be the batch."""
     if site.rows is None or mask.shape[:1] != (site.rows,):
         return ()
-    # In the forward pass and the loss the first axis is the batch. Gradients and statistics may have the same length.
+    # In the forward pass and the loss, the first axis is the batch; gradients or statistics may have the same length
     phase = _phase(site.scope)
     sure = not backward and (phase == "loss" or (phase == "forward" and mask.ndim > 1))
     return _true_rows(mask, site.first_row) if sure or tuple(sorted(mask.shape)) not in site.other_shapes else ()
@@ -397,7 +397,7 @@ def _nonfinite_mask(array: Any) -> np.ndarray | None:
 
 
 def _value_range(array: Any) -> tuple[float, float]:
-    """Return the smallest and the largest value (of complex numbers, the modulus), ignoring NaN."""
+    """Return the smallest and largest value (for complex numbers, the modulus), ignoring NaN."""
     values = np.asarray(array)
     values = np.abs(values) if np.iscomplexobj(values) else values.astype(np.float64)
     values = values[~np.isnan(values)]

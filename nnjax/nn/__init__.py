@@ -111,7 +111,7 @@ __all__ = [
 ]
 
 _ELSEWHERE = {name.replace("_", ""): f"jax.nn.{name}" for name in dir(jax.nn)} | {
-    # names of other libraries, in lower case without underscores
+    # names used by other libraries, in lower case without underscores
     "linear": "nn.dense",
     "sequential": "nn.serial",
     "chain": "nn.serial",
@@ -128,5 +128,5 @@ _ELSEWHERE = {name.replace("_", ""): f"jax.nn.{name}" for name in dir(jax.nn)} |
     "embed": "nn.embedding",
     "module": "nn.Layer",
 }
-# Assigned, because a type checker would assume that a module that defines this function has every name
+# Assigned through globals(): if the module defined __getattr__ openly, type checkers would accept any name
 globals()["__getattr__"] = checks.missing_name("nn", __all__, _ELSEWHERE)

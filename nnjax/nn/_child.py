@@ -1,4 +1,4 @@
-"""The children of a combinator: their keys, their place in error messages, their names in programs."""
+"""Children of a combinator: their keys, their places in error messages, and their names in traced programs."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from nnjax import checks
 from nnjax.nn.as_layer import checked_layer
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
-MARK = "nnjax_output"  # marks every child's output in the jaxpr, for `summary`; it costs nothing in the program
+MARK = "nnjax_output"  # marks every child's output in the jaxpr for `summary`, without run-time cost
 
 
 class Child(NamedTuple):
@@ -24,7 +24,7 @@ class Child(NamedTuple):
 
 
 def children_of(parent: str, layers: Sequence[LayerLike], labels: Sequence[str] = ()) -> tuple[Child, ...]:
-    """Number the layers of a combinator, and name them if it has labels."""
+    """Return the layers of a combinator as numbered children, with their labels if there are any."""
     names = labels or [""] * len(layers)
     return tuple(
         Child(parent, i, len(layers), checked_layer(parent, layer), label)
@@ -35,7 +35,7 @@ def children_of(parent: str, layers: Sequence[LayerLike], labels: Sequence[str] 
 def init_child(child: Child, key: Key, x: PyTree) -> tuple[Params, State, PyTree]:
     """Return the child's parameters, its state, and the shapes and dtypes of its output.
 
-    The key is folded with the position, so that appending a layer leaves the earlier parameters unchanged.
+    The position is folded into the key, so that appending a layer leaves the earlier parameters unchanged.
     """
     with checks.located(_place(child, x)):
         check_arrays(child.parent, x)
@@ -48,7 +48,7 @@ def init_child(child: Child, key: Key, x: PyTree) -> tuple[Params, State, PyTree
 def apply_child(
     child: Child, params: Params, state: State, x: PyTree, *, train: bool, key: Key | None
 ) -> tuple[PyTree, State]:
-    """Apply the child with its own key, inside its own name scope."""
+    """Apply the child inside its own name scope, with the key folded with its position."""
     key = None if key is None else jax.random.fold_in(checks.key(child.parent, key), child.position)
     return apply_child_with(child, params, state, x, train=train, key=key)
 
@@ -56,7 +56,7 @@ def apply_child(
 def apply_child_with(
     child: Child, params: Params, state: State, x: PyTree, *, train: bool, key: Key | None
 ) -> tuple[PyTree, State]:
-    """Apply the child with the key unchanged, inside its own name scope."""
+    """Apply the child inside its own name scope, with the key unchanged."""
     label = f"{child.label}=" if child.label else ""
     scope = f"{child.position}_{label}{child.layer.name.replace('/', '|')}"
     with checks.located(_place(child, x)), jax.named_scope(scope):
@@ -66,14 +66,14 @@ def apply_child_with(
 
 
 def output_shape(layer: Layer, params: Params, state: State, x: PyTree) -> PyTree:
-    """Return shapes and dtypes of the layer's output by tracing its `apply`, so that no layer needs a shape formula."""
+    """Return the shapes and dtypes of the layer's output by tracing `apply`, so that no layer needs a shape formula."""
     return jax.eval_shape(lambda p, s, x: apply_layer(layer, p, s, x, train=False)[0], params, state, x)
 
 
 def apply_layer(
     layer: Layer, params: Params, state: State, x: PyTree, *, train: bool, key: Key | None = None
 ) -> tuple[PyTree, State]:
-    """Apply a layer; raise TypeError unless it returns an output of arrays and a state."""
+    """Apply a layer and raise TypeError unless it returns arrays and a state."""
     y, state = _pair(layer, "apply", "(y, state)", layer.apply(params, state, x, train=train, key=key))
     wrong = [type(leaf).__name__ for leaf in jax.tree.leaves(y) if not hasattr(leaf, "dtype")]
     if y is None or wrong:
@@ -82,7 +82,7 @@ def apply_layer(
 
 
 def _pair(layer: Layer, function: str, form: str, result: Any) -> tuple[Any, Any]:
-    """Return the two results of a layer's function, which must be a tuple; an array of two rows would unpack, too."""
+    """Return the result of a layer's function if it is a tuple of two; unpacking would also accept a two-row array."""
     if not isinstance(result, tuple) or len(result) != 2:
         got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
         raise TypeError(f"{layer.name}: {function} must return {form}, got {got}")
@@ -90,7 +90,7 @@ def _pair(layer: Layer, function: str, form: str, result: Any) -> tuple[Any, Any
 
 
 def check_arrays(where: str, x: PyTree) -> None:
-    """Raise TypeError unless all leaves of an input are arrays."""
+    """Raise TypeError unless all leaves of the input are arrays."""
     for leaf in jax.tree.leaves(x):
         checks.numbers(where, leaf)
 

@@ -10,10 +10,10 @@ from nnjax.nn._windows import Grid
 def convolve(x: Array, w: Array, grid: Grid, groups: int) -> Array:
     """Return y[p] = Σ_d x[strides·p + dilation·d] w[d].
 
-    On a CPU and without groups, this is one matrix product with all windows as rows. Otherwise XLA would compile the
-    gradients of a convolution inside a loop, such as the training loop, to scalar code. A step with both gradients for
-    3 × 3 windows on 32 images of 32 × 32 × 64 takes 3300 ms as a convolution and 85 ms as a product; a step of LeNet
-    takes 15 ms and 4 ms. The product needs memory for math.prod(kernel_size) copies of x.
+    On a CPU and without groups, this is one matrix product with all windows as rows, because XLA compiles the gradients
+    of a convolution inside a loop, such as the training loop, to scalar code. A step with both gradients for 3 × 3
+    windows on 32 images of 32 × 32 × 64 takes 3300 ms as a convolution and 85 ms as a product; a step of LeNet takes
+    15 ms and 4 ms. The product needs memory for math.prod(kernel_size) copies of x.
 
     Args:
       x: Input of shape (batch, *spatial, inputs).
@@ -30,7 +30,7 @@ def convolve(x: Array, w: Array, grid: Grid, groups: int) -> Array:
 
 
 def _convolution(x: Array, w: Array, grid: Grid, groups: int) -> Array:
-    """Convolve with XLA's primitive, for which accelerators have kernels."""
+    """Convolve with XLA's convolution primitive, which is fast on accelerators."""
     rank = x.ndim - 2
     image, kernel = (0, rank + 1, *range(1, rank + 1)), (rank + 1, rank, *range(rank))
     return lax.conv_general_dilated(
@@ -45,7 +45,7 @@ def _convolution(x: Array, w: Array, grid: Grid, groups: int) -> Array:
 
 
 def _product(x: Array, w: Array, grid: Grid) -> Array:
-    """Convolve as one dense layer applied to every window."""
+    """Compute the convolution as a matrix product of all windows with the weights."""
     x = jnp.pad(x, ((0, 0), *grid.pads, (0, 0)))
     for i in reversed(range(len(grid.size))):
         step, gap = grid.strides[i], grid.dilation[i]

@@ -1,4 +1,4 @@
-"""Parameters along the feature axis: their dtype and how they broadcast."""
+"""Dtype and broadcasting of parameters along the feature axis."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -11,7 +11,7 @@ def per_feature(vector: Array, x: Array) -> Array:
 
 
 def wide_dtype(x: Array) -> DTypeLike:
-    """Return the dtype of statistics and random draws of a floating input: float32 at least."""
+    """Return the dtype for statistics and random draws of a floating input: its own, but at least float32."""
     return x.dtype if x.dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 

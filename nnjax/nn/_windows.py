@@ -16,7 +16,7 @@ Padding = str | Sequence[tuple[int, int]]
 class Windows(NamedTuple):
     """The arguments of a convolution or pooling, as the user passes them."""
 
-    name: str  # name of the argument that holds the size, for messages
+    name: str  # name of the user's argument for the size, for error messages
     size: PerAxis
     strides: PerAxis
     padding: Padding
@@ -24,7 +24,7 @@ class Windows(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """The windows on an input: one entry per spatial axis."""
+    """The windows on a given input; each field has one entry per spatial axis."""
 
     size: tuple[int, ...]
     strides: tuple[int, ...]
@@ -34,7 +34,7 @@ class Grid(NamedTuple):
 
 
 def check_windows(where: str, windows: Windows) -> Windows:
-    """Return the windows; raise unless sizes, strides and dilation are positive integers and the padding is known."""
+    """Return the windows; raise unless sizes, strides and dilation are positive integers and the padding is valid."""
     for name, value in ((windows.name, windows.size), ("strides", windows.strides), ("dilation", windows.dilation)):
         for item in _items(value):
             checks.positive_int(where, name, item)
@@ -71,7 +71,7 @@ def grid(where: str, x: Array, windows: Windows) -> Grid:
 
 
 def refuse_padding_alone(where: str, x: Array, places: Grid) -> None:
-    """Raise ValueError if a window contains only padding; then the first or last window of an axis does."""
+    """Raise ValueError if a window contains only padding; checking the first and last window of each axis suffices."""
     for axis, length in enumerate(x.shape[1:-1]):
         first = -places.pads[axis][0]
         last = first + (places.counts[axis] - 1) * places.strides[axis]
@@ -83,7 +83,7 @@ def refuse_padding_alone(where: str, x: Array, places: Grid) -> None:
 
 
 def per_axis(where: str, x: Array, name: str, value: PerAxis) -> tuple[int, ...]:
-    """Return `value` for each spatial axis of `x` (batch, *spatial, channels)."""
+    """Return `value` as a tuple with one entry per spatial axis of `x` (batch, *spatial, channels)."""
     rank = len(value) if isinstance(value, Sequence) else 1
     checks.batched(where, x, "(batch, *spatial, channels)", rank + 2)
     axes = x.ndim - 2
@@ -99,7 +99,7 @@ def _is_count(value: Any) -> bool:
 
 
 def kernel_sizes(kernel_size: PerAxis, params: Params) -> tuple[int, ...]:
-    """Return the size along each spatial axis; an integer is repeated for every axis of the weights."""
+    """Return the kernel size along each spatial axis; an integer is repeated for every spatial axis of the weights."""
     if isinstance(kernel_size, Sequence):
         return tuple(kernel_size)
     w = params.get("w") if isinstance(params, Mapping) else None

@@ -1,4 +1,4 @@
-"""Activation functions written as their formula; `jax.nn` has the others (`relu`, `gelu`, `tanh`, …)."""
+"""Activation functions written as their formulas; `jax.nn` has the others (`relu`, `gelu`, `tanh`, …)."""
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -11,7 +11,7 @@ def softmax(x: Array) -> Array:
 
         softmax(x)_i = exp(x_i) / Σ_j exp(x_j)
 
-    The largest entry is subtracted first, which leaves the result unchanged and keeps exp from overflowing.
+    The largest entry is subtracted first, which keeps exp from overflowing and leaves the result unchanged.
 
     Args:
       x: Logits of shape (..., classes), of any real dtype.

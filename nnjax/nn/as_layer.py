@@ -1,4 +1,4 @@
-"""Plain functions as layers."""
+"""Use plain functions as layers."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 
 def as_layer(layer: LayerLike) -> Layer:
-    """Return a layer unchanged, and a function `f` as the layer y = f(x) without parameters.
+    """Turn a function `f` into the parameterless layer y = f(x); return a `Layer` unchanged.
 
     Args:
       layer: A `Layer`, or any function of one array such as `jax.nn.relu`.
 
     Raises:
-      TypeError: for anything else.
+      TypeError: if the argument is neither a layer nor a function.
 
     >>> nn.as_layer(jax.nn.relu).name
     'relu'
@@ -24,7 +24,7 @@ def as_layer(layer: LayerLike) -> Layer:
 
 
 def checked_layer(where: str, layer: LayerLike) -> Layer:
-    """Return `as_layer(layer)`; errors name the function that the user called."""
+    """Return `as_layer(layer)`, with errors that name the calling function `where`."""
     if isinstance(layer, Layer):
         checks.function_of(where, f"init of {layer.name}", layer.init, "key", "x")
         checks.function_of(
@@ -51,7 +51,7 @@ def checked_layer(where: str, layer: LayerLike) -> Layer:
 
 
 def refuse_module(where: str, layer: Any) -> None:
-    """Raise TypeError for modules of other libraries, with the way to use them."""
+    """Raise TypeError for a module of another library, with advice on how to convert it."""
     classes = [(kind.__module__, kind.__name__) for kind in type(layer).__mro__]
     libraries = {module.partition(".")[0] for module, _ in classes}
     name = type(layer).__name__
@@ -62,7 +62,7 @@ def refuse_module(where: str, layer: Any) -> None:
         )
     if "flax" in libraries and hasattr(layer, "bind"):
         raise TypeError(f"{where}: {name} is a module of Flax; wrap it, as in interop.flax.from_linen({name}(…))")
-    # As functions, these would be called with weights that nothing trains
+    # These are callable, so they would pass as functions, with weights that are never trained
     if any(module.startswith("flax.nnx") and kind == "Module" for module, kind in classes):
         raise TypeError(
             f"{where}: {name} is an nnx module of Flax; pass a function that builds it, as in "
@@ -76,7 +76,7 @@ def refuse_module(where: str, layer: Any) -> None:
 
 
 def identity() -> Layer:
-    """Return the input unchanged: y = x.
+    """Make a layer that returns its input unchanged: y = x.
 
     >>> nn.identity().apply((), (), 3.0, train=False)
     (3.0, ())

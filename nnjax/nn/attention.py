@@ -1,4 +1,4 @@
-"""Attention between positions."""
+"""Multi-head attention."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,8 +19,8 @@ from nnjax.types import Initializer, Key, Layer, Params, State
 class AttentionInput(NamedTuple):
     """The input of `multi_head_attention` with a separate context or a mask."""
 
-    x: Array  # (batch, length, features): the positions of the queries
-    context: Array | None = None  # (batch, context length, features): the positions of keys and values; None for x
+    x: Array  # (batch, length, features): source of the queries
+    context: Array | None = None  # (batch, context length, features): source of keys and values; None means x
     mask: Array | None = None  # booleans (batch, length, context length): True where x may attend to the context
 
 
@@ -33,27 +33,27 @@ def multi_head_attention(
     w_init: Initializer = glorot_normal(),
     fused: bool = False,
 ) -> Layer:
-    """Compute for each position a weighted mean of all positions, in several heads with separate weights.
+    """Compute a weighted mean over all positions for each position, in several heads with separate weights.
 
         y = concat_h(softmax(q_h k_hᵀ / √size) v_h) w + b
         q_h, k_h, v_h = affine maps of x to size = features / heads
 
     Args:
       heads: Number of heads. It must divide the number of features.
-      causal: Whether each position attends only to itself and to earlier ones.
+      causal: Whether each position attends only to itself and earlier positions.
       rotate: Function applied to queries and keys (batch, length, heads, size) before their product, such as
         `nn.rotary()`.
       bias: Whether the four affine maps have a bias.
-      w_init: Initialiser of their weights.
-      fused: Whether to use cuDNN's fused kernel, which does not store the matrix of all pairs of positions. It needs
-        an NVIDIA GPU and float16 or bfloat16.
+      w_init: Initialiser of the weights of these maps.
+      fused: Whether to use cuDNN's fused kernel, which does not store the attention matrix. It requires an NVIDIA GPU
+        and float16 or bfloat16.
 
     Shapes: x (batch, length, features), or an `AttentionInput` with a separate context or a mask -> y (batch, length,
     features). Parameters `{"query", "key", "value", "out"}`, each `{"w": (features, features), "b": (features,)}`.
-    The softmax is computed in float32 at least. A position that may attend to nothing gets the mean of all values.
+    The softmax is computed in at least float32. A position that may not attend to anything gets the mean of all values.
 
     Raises:
-      ValueError: if heads < 1, if they do not divide the features, or if mask or context have wrong shapes.
+      ValueError: if heads < 1, if heads does not divide the features, or if the mask or context has the wrong shape.
       TypeError: if the mask does not hold booleans.
 
     >>> layer = nn.multi_head_attention(2, causal=True)
@@ -108,7 +108,7 @@ def multi_head_attention(
 
 
 def _inputs(name: str, x: Array | AttentionInput) -> AttentionInput:
-    """Return the input as an `AttentionInput` of checked shapes."""
+    """Return the input as an `AttentionInput` after checking its shapes."""
     inputs = x if isinstance(x, AttentionInput) else AttentionInput(x)
     checks.batched(name, inputs.x, "(batch, length, features)", 3)
     batch, length, features = inputs.x.shape if inputs.x.ndim == 3 else (None,) * 3
@@ -134,7 +134,7 @@ def _attend(q: Array, k: Array, v: Array, mask: Array | None, *, causal: bool, f
     """Return softmax(q kᵀ / √size) v for q, k, v (batch, length, heads, size)."""
     if fused:
         return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal, implementation="cudnn")
-    # JAX's own function would round the softmax of float64 to float32
+    # jax.nn.dot_product_attention would compute the softmax of float64 in float32
     dtype = wide_dtype(q)
     logits = jnp.einsum("btnh,bsnh->bnts", q, k, preferred_element_type=dtype) * q.shape[-1] ** -0.5
     if causal:

@@ -1,4 +1,4 @@
-"""A network that reproduces its input through a narrow code."""
+"""Autoencoder: a network that reconstructs its input from a narrow code."""
 
 import math
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ from nnjax.types import Key, Layer, Params, State
 
 
 def autoencoder(hidden: Sequence[int], code: int, *, activation: Activation = jax.nn.relu) -> Layer:
-    """Build an autoencoder of two multi-layer perceptrons.
+    """Build an autoencoder from two multi-layer perceptrons.
 
         c = encoder(x);   y = decoder(c)
 
     Args:
-      hidden: Widths of the encoder's hidden layers; the decoder has them in reverse order.
+      hidden: Widths of the encoder's hidden layers; the decoder uses them in reverse order.
       code: Number of features of the code.
       activation: Function after each hidden layer.
 
-    Shapes: x (batch, ...) -> y, the same shape. Parameters `{"encoder", "decoder"}`; the encoder alone is
+    Shapes: x (batch, ...) -> y, the same shape. Parameters `{"encoder", "decoder"}`. To use the encoder alone, apply
     `nn.mlp(hidden, code)`.
 
     Raises:

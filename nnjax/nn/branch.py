@@ -25,11 +25,11 @@ def branch(*paths: LayerLike, merge: Merge) -> Layer:
       paths: Layers, or plain functions.
       merge: A function from the list of the paths' outputs to one output.
 
-    Shapes: x has the shape that all paths take. Parameters and state are tuples with one entry per path.
+    Shapes: all paths receive the same x. Parameters and state are tuples with one entry per path.
 
     Raises:
-      ValueError: if there is no path, or if parameters or state have the wrong number of entries. A note is
-        added to errors of `merge`, with its place in the network.
+      ValueError: if there is no path, or if parameters or state have the wrong number of entries. Errors raised by
+        `merge` get a note with its place in the network.
 
     >>> net = nn.branch(nn.dense(8), nn.identity(), merge=lambda ys: ys[0] * ys[1])
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 8)))
@@ -47,9 +47,9 @@ def concat(*paths: LayerLike, axis: int = -1) -> Layer:
 
     Args:
       paths: Layers, or plain functions.
-      axis: The axis to concatenate along, by default the features.
+      axis: The axis to concatenate along; the default is the feature axis.
 
-    Shapes: x has the shape that all paths take. The outputs must have equal shapes except along `axis`.
+    Shapes: all paths receive the same x. Their outputs must have equal shapes except along `axis`.
 
     Raises:
       ValueError: if there is no path.
@@ -80,14 +80,14 @@ def residual(*layers: LayerLike, shortcut: LayerLike | None = None) -> Layer:
 
     Args:
       layers: The layers of f, in sequence.
-      shortcut: The layer on the skip connection, None for the identity. If f changes the shape, the shortcut must
-        change it in the same way.
+      shortcut: The layer on the skip connection; None means the identity. If f changes the shape, the shortcut must
+        produce the same shape.
 
-    Shapes: x (batch, ...) -> y, the same shape without a shortcut. Parameters are the tuple
+    Shapes: x (batch, ...) -> y, which has the shape of x unless there is a shortcut. Parameters are the tuple
     `(parameters of the shortcut, parameters of f)`.
 
     Raises:
-      ValueError: if the two outputs differ in shape; they are not broadcast.
+      ValueError: if the shapes of shortcut(x) and f(x) differ; they are not broadcast.
 
     >>> net = nn.residual(nn.dense(8), jax.nn.relu)
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 8)))

@@ -1,4 +1,4 @@
-"""The convolutional layer, for any number of spatial axes."""
+"""Convolutional layer for any number of spatial axes."""
 
 from jax import Array
 from jax.nn.initializers import zeros
@@ -36,15 +36,15 @@ def conv(
       dilation: Distance between the elements of a window, an integer or one per axis.
       groups: Number of channel groups, convolved independently. It must divide the input channels and `features`.
       bias: Whether to add b.
-      w_init: Initialiser of `w`; He's by default, which suits ReLU (see `dense`).
+      w_init: Initialiser of `w`. The default is He's, which suits ReLU (see `dense`).
       b_init: Initialiser of `b`.
 
     Shapes: x (batch, *spatial, inputs) -> y (batch, *spatial', features).
     Parameters `{"w": (*kernel_size, inputs / groups, features), "b": (features,)}`.
 
     Raises:
-      ValueError: if a size is < 1, the padding is unknown, the groups do not divide the channels, or x has a different
-        number of axes or channels than the parameters.
+      ValueError: if a size is < 1, if the padding is unknown, if `groups` does not divide the channels, or if the axes
+        or channels of x do not match the parameters.
 
     >>> layer = nn.conv(6, (5, 5))
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((2, 28, 28, 1)))

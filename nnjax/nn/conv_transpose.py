@@ -1,4 +1,4 @@
-"""The transposed convolution, which enlarges its input."""
+"""Transposed convolution, which enlarges its input."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -25,22 +25,22 @@ def conv_transpose(
     w_init: Initializer = he_normal(),
     b_init: Initializer = zeros,
 ) -> Layer:
-    """Add a window to the output for each position of the input: the transpose of `conv`, channels last.
+    """Add a scaled window to the output for each position of the input: the transpose of `conv`, channels last.
 
         y[strides·p + d - before] += x[p] w[d],   then   y + b
 
-    It is the map that takes a convolution's output gradient to its input gradient, as in torch and Keras. Flax's
-    ConvTranspose has the window's elements in the opposite order.
+    As in torch and Keras, it maps the output gradient of a convolution to its input gradient. Flax's ConvTranspose
+    reverses the window.
 
     Args:
       features: Number of output channels.
       kernel_size: Size of the window along each spatial axis; an integer means the same size for all axes.
       strides: Step between windows in the output, an integer or one per axis.
-      padding: Rows that are cut off at the ends of the output: "VALID" for none; "SAME" to keep strides · length rows;
-        or (before, after) for each spatial axis. Torch's padding=p is (p, p), and with its
-        output_padding=q ≤ p it is (p, p - q).
+      padding: Number of rows to cut off at the ends of the output: "VALID" cuts none, "SAME" leaves strides · length
+        rows, and (before, after) sets the numbers for each spatial axis. Torch's padding=p corresponds to (p, p);
+        padding=p with output_padding=q ≤ p corresponds to (p, p - q).
       bias: Whether to add b.
-      w_init: Initialiser of `w`; He's by default, which suits ReLU (see `dense`).
+      w_init: Initialiser of `w`. The default is He's, which suits ReLU (see `dense`).
       b_init: Initialiser of `b`.
 
     Shapes: x (batch, *spatial, inputs) -> y (batch, *spatial', features), where
@@ -48,15 +48,15 @@ def conv_transpose(
     Parameters `{"w": (*kernel_size, inputs, features), "b": (features,)}`.
 
     Raises:
-      ValueError: if a size is < 1, the padding is unknown or cuts everything off, or x has a different number of axes
-        or channels than the parameters.
+      ValueError: if a size is < 1, if the padding is unknown or cuts off the whole output, or if the axes or channels
+        of x do not match the parameters.
 
     >>> layer = nn.conv_transpose(3, (4, 4), strides=2)
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((2, 7, 7, 8)))
     >>> layer.apply(params, state, jnp.ones((2, 7, 7, 8)), train=False)[0].shape
     (2, 14, 14, 3)
 
-    Source: Zeiler et al. 2010; Dumoulin and Visin 2016, arXiv:1603.07285, for the arithmetic.
+    Source: Zeiler et al. 2010; Dumoulin and Visin 2016, arXiv:1603.07285 (arithmetic of shapes).
     """
     name = f"conv_transpose({features}, {kernel_size})"
     features = checks.positive_int("conv_transpose", "features", features)
@@ -95,7 +95,7 @@ def conv_transpose(
 def _cuts(
     name: str, x: Array, size: tuple[int, ...], strides: tuple[int, ...], padding: Padding
 ) -> list[tuple[int, int]]:
-    """Return how many rows are cut off before and after each spatial axis; negative numbers add rows of zeros."""
+    """Return the numbers of rows to cut off at both ends of each spatial axis; negative numbers add rows of zeros."""
     if padding == "VALID":
         return [(0, 0)] * len(size)
     if padding == "SAME":
@@ -114,6 +114,6 @@ def _cuts(
 
 
 def _layout(axes: int) -> tuple[str, str, str]:
-    """Return the layouts of input, weights and output, channels last."""
+    """Return XLA's layout strings for input, weights and output, channels last."""
     spatial = "".join(chr(ord("0") + i) for i in range(axes))
     return f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"

@@ -12,18 +12,18 @@ from nnjax.types import Key, Layer, Params, State
 
 
 def dropout(rate: float | Array, *, always: bool = False) -> Layer:
-    """Zero each value with probability `rate` in training, and scale the others to preserve the mean.
+    """Zero each value with probability `rate` during training, and scale the others to preserve the mean.
 
         training:    y = mask · x / (1 - rate),   mask ~ Bernoulli(1 - rate)
         prediction:  y = x
 
     Args:
       rate: Probability of dropping a value, in [0, 1). It may be a traced array, so that `jax.vmap` can sweep it.
-      always: Whether to drop in prediction too if a key is passed, as `uncertainty.mc_dropout` does:
+      always: Whether to also drop values in prediction when a key is passed, as `uncertainty.mc_dropout` does:
         `apply(params, state, x, train=False, key=key)`. Without a key, as in validation, y = x.
 
-    Shapes: x (batch, ...) of floating numbers -> y, the same shape and dtype. The probability of dropping a value is
-    `rate` to within 2⁻³² in every dtype, because mask and scale are not computed in the dtype of x.
+    Shapes: x (batch, ...), floating -> y, the same shape and dtype. The probability of dropping a value equals `rate`
+    to within 2⁻³² for every dtype of x, because mask and scale are not computed in that dtype.
 
     Raises:
       ValueError: if the rate is outside [0, 1), or for `train=True` without a key.
@@ -34,24 +34,24 @@ def dropout(rate: float | Array, *, always: bool = False) -> Layer:
     >>> sorted({float(v) for v in y[0]})
     [0.0, 2.0]
 
-    Source: Srivastava et al. 2014, in the inverted form, which scales in training instead of in prediction.
+    Source: Srivastava et al. 2014, as inverted dropout, which scales during training instead of prediction.
     """
     return _dropout("dropout", rate, always, lambda shape: shape)
 
 
 def spatial_dropout(rate: float | Array, *, always: bool = False) -> Layer:
-    """Zero each channel of each example with probability `rate` in training, at all positions together.
+    """Zero each channel of each example with probability `rate` during training, at all positions together.
 
         training:    y = mask · x / (1 - rate),   mask (batch, 1, …, 1, channels) ~ Bernoulli(1 - rate)
         prediction:  y = x
 
-    Neighbouring positions of an image are so similar that dropping single values removes little information.
+    Neighbouring positions of an image are so similar that dropping individual values removes little information.
 
     Args:
       rate: Probability of dropping a channel, in [0, 1). It may be a traced array, so that `jax.vmap` can sweep it.
-      always: Whether to drop in prediction too if a key is passed; see `dropout`.
+      always: Whether to also drop channels in prediction when a key is passed; see `dropout`.
 
-    Shapes: x (batch, *positions, channels) of floating numbers -> y, the same shape and dtype.
+    Shapes: x (batch, *positions, channels), floating -> y, the same shape and dtype.
 
     Raises:
       ValueError: if the rate is outside [0, 1), or for `train=True` without a key.
@@ -68,7 +68,7 @@ def spatial_dropout(rate: float | Array, *, always: bool = False) -> Layer:
 
 
 def drop_path(rate: float | Array) -> Layer:
-    """Zero whole examples with probability `rate` in training: at the end of a residual branch, skip the branch.
+    """Zero whole examples with probability `rate` during training; at the end of a residual branch, this skips it.
 
         training:    y = mask · x / (1 - rate),   mask (batch, 1, …) ~ Bernoulli(1 - rate)
         prediction:  y = x
@@ -76,7 +76,7 @@ def drop_path(rate: float | Array) -> Layer:
     Args:
       rate: Probability of dropping an example, in [0, 1). It may be a traced array, so that `jax.vmap` can sweep it.
 
-    Shapes: x (batch, ...) of floating numbers -> y, the same shape and dtype.
+    Shapes: x (batch, ...), floating -> y, the same shape and dtype.
 
     Raises:
       ValueError: if the rate is outside [0, 1), or for `train=True` without a key.
@@ -95,7 +95,7 @@ def drop_path(rate: float | Array) -> Layer:
 def _dropout(
     kind: str, rate: float | Array, always: bool, mask_shape: Callable[[tuple[int, ...]], tuple[int, ...]]
 ) -> Layer:
-    """Return dropout with one draw for all values that share an entry of the mask."""
+    """Return a dropout layer that drops together all values that share an entry of the mask."""
     rate = checks.in_range(kind, "rate", rate, "[0, 1)")
     always = checks.flag(kind, "always", always)
     name = kind if isinstance(rate, jax.Array) else f"{kind}({rate:g}{', always' if always else ''})"
@@ -114,7 +114,7 @@ def _dropout(
                 f"{name}: train=True draws a mask and needs a key: apply(params, state, x, train=True, key=key)"
             )
         bits = jax.random.bits(checks.key(name, key), mask_shape(x.shape), jnp.uint32)
-        # The lower 16 bits become the upper ones, so that they alone decide at rates that are multiples of 2⁻¹⁶
+        # Swap the 16-bit halves: for rates that are multiples of 2⁻¹⁶, only the original lower half matters
         draws = ~((bits << 16) | (bits >> 16))
         dtype = wide_dtype(x)
         if isinstance(rate, float):

@@ -1,4 +1,4 @@
-"""The embedding layer."""
+"""Embedding layer."""
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +10,17 @@ from nnjax.types import Initializer, Key, Layer, Params, State
 
 
 def embedding(size: int, features: int, *, w_init: Initializer = normal(1.0)) -> Layer:
-    """Look up one trained vector per integer.
+    """Look up a trained vector for each integer.
 
         y = w[x]
 
     Args:
-      size: Number of vectors; the integers are 0 … size - 1.
+      size: Number of vectors; valid integers are 0 … size - 1.
       features: Length of a vector.
       w_init: Initialiser of `w`. The default gives components of variance 1.
 
     Shapes: x (batch, ...) of integers -> y (batch, ..., features). Parameters `{"w": (size, features)}`.
-    An integer outside the table gives NaN, so that the mistake shows even inside a jitted program.
+    An integer outside this range gives NaN, so that the mistake is visible even inside a jitted program.
 
     Raises:
       ValueError: if size < 1 or features < 1.

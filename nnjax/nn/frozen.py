@@ -10,14 +10,14 @@ def frozen(layer: LayerLike) -> Layer:
 
         y = f(params, state, x, train=False)
 
-    The layer is always applied in evaluation mode: statistics of BatchNorm stay the same, and dropout does nothing. No
-    gradient of the parameters is computed, and the optimizer has no moments of them. To train some of a layer's
-    parameters, use `optax.partition` instead.
+    The layer is always applied in evaluation mode: BatchNorm statistics stay the same, and dropout does nothing. The
+    parameters get no gradient and no optimizer moments. To train some of a layer's parameters, use `optax.partition`
+    instead.
 
     Args:
       layer: Any layer or network.
 
-    Shapes are the same as for the layer. There are no parameters; the state is the layer's (params, state).
+    Shapes: as for the layer. There are no parameters; the state is the layer's (params, state).
 
     >>> net = nn.named(body=nn.frozen(nn.dense(8)), head=nn.dense(2))
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 4)))

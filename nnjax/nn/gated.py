@@ -1,4 +1,4 @@
-"""Layers that choose among several affine maps: gated linear units and maxout."""
+"""Layers that combine several affine maps: gated linear units and maxout."""
 
 import jax
 from jax import Array
@@ -17,13 +17,13 @@ def gated_dense(
     bias: bool = True,
     w_init: Initializer = lecun_normal(),
 ) -> Layer:
-    """Multiply one affine map of the features by the activation of a second one (gated linear unit).
+    """Multiply one affine map of the features by the activation of another (gated linear unit).
 
         y = activation(x w_gate + b_gate) · (x w_value + b_value)
 
     Args:
       features: Number of outputs.
-      activation: Sigmoid gives GLU, `jax.nn.gelu` GEGLU, `jax.nn.silu` SwiGLU.
+      activation: Activation of the gate. Sigmoid gives GLU, `jax.nn.gelu` gives GEGLU, `jax.nn.silu` gives SwiGLU.
       bias: Whether to add the biases.
       w_init: Initialiser of both weights.
 
@@ -65,13 +65,13 @@ def gated_dense(
 
 
 def maxout(features: int, pieces: int = 2, *, w_init: Initializer = he_normal()) -> Layer:
-    """Take the largest of several affine maps for each output (maxout).
+    """Return the largest of several affine maps for each output (maxout).
 
         y_j = max_k (x w_jk + b_jk)
 
     Args:
       features: Number of outputs.
-      pieces: Number of affine maps for each output. ReLU is the case of two maps, one of which is zero.
+      pieces: Number of affine maps per output. ReLU is the special case of two maps, one of them zero.
       w_init: Initialiser of `w`.
 
     Shapes: x (batch, ..., inputs) -> y (batch, ..., features). Parameters `{"w": (inputs, features · pieces), "b":

@@ -13,19 +13,19 @@ def group_norm(groups: int, *, eps: float | Array = 1e-5) -> Layer:
 
         y = scale · (x - mean) / √(variance + eps) + bias,  mean and variance over all positions and a group's channels
 
-    It does not depend on the batch, so it replaces `batch_norm` if batches are small.
+    The result for an example does not depend on the rest of the batch, so it suits batches too small for `batch_norm`.
 
     Args:
-      groups: Number of groups of consecutive channels. It must divide the number of channels. With 1, all channels are
-        normalised together.
+      groups: Number of groups of consecutive channels. It must divide the number of channels. With one group, all
+        channels are normalised together.
       eps: A number > 0, added to the variance inside the root.
 
     Shapes: x (batch, *positions, channels) -> y, the same shape. Parameters `{"scale", "bias"}` have shape (channels,).
-    Statistics are computed in two passes and in float32 at least.
+    Statistics are computed in two passes, in at least float32.
 
     Raises:
-      ValueError: if groups < 1 or eps ≤ 0; in `init` if the groups do not divide the channels; in `apply` if x has the
-        wrong number of channels, or if a group has a single value.
+      ValueError: if groups < 1 or eps ≤ 0; in `init`, if groups does not divide the channels; in `apply`, if x has the
+        wrong number of channels, or if a group contains only one value.
 
     >>> layer = nn.group_norm(2)
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 8, 8, 6)))
@@ -47,10 +47,10 @@ def instance_norm(*, eps: float | Array = 1e-5) -> Layer:
       eps: A number > 0, added to the variance inside the root.
 
     Shapes: x (batch, *positions, channels) -> y, the same shape. Parameters `{"scale", "bias"}` have shape (channels,);
-    torch's layer has them with `affine=True`. Statistics are computed in two passes and in float32 at least.
+    torch's layer has them with `affine=True`. Statistics are computed in two passes, in at least float32.
 
     Raises:
-      ValueError: if eps ≤ 0; in `apply` if x has the wrong number of channels, or a single position.
+      ValueError: if eps ≤ 0; in `apply`, if x has the wrong number of channels or only one position.
 
     >>> layer = nn.instance_norm()
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 8, 8, 3)))
@@ -63,7 +63,7 @@ def instance_norm(*, eps: float | Array = 1e-5) -> Layer:
 
 
 def _group_norm(name: str, groups: int | None, eps: float | Array) -> Layer:
-    """Return `group_norm`, with a group for each channel if `groups` is None."""
+    """Return a group normalisation layer, with one group per channel if `groups` is None."""
     eps = checks.in_range(name, "eps", eps, "(0, inf)")
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:

@@ -1,8 +1,8 @@
-"""The default initialisers: the distributions of `jax.nn.initializers`, faster to compile.
+"""Default initialisers: the same distributions as in `jax.nn.initializers`, but faster to compile.
 
-Any initialiser of `jax.nn.initializers` can replace them. Those defined here draw a flat array and reshape it, because
-XLA's CPU compiler unrolls the random generator along a short last axis. A last layer of 10 classes would take one to
-two seconds to compile, as long as the rest of a small run.
+Any initialiser from `jax.nn.initializers` can replace them. These draw a flat array and reshape it, because XLA's CPU
+compiler unrolls the random number generator along a short last axis. A last layer with 10 classes would take one to two
+seconds to compile, as long as the rest of a small run.
 """
 
 import math
@@ -23,7 +23,7 @@ CUT = 0.87962566103423978  # standard deviation of a standard normal truncated a
 
 
 def he_normal() -> Initializer:
-    """Draw with variance 2 / inputs, which preserves the scale of activations under ReLU.
+    """Draw weights with variance 2 / inputs, which preserves the scale of activations under ReLU.
 
     >>> nn.initializers.he_normal()(jax.random.key(0), (3, 2)).shape
     (3, 2)
@@ -34,7 +34,7 @@ def he_normal() -> Initializer:
 
 
 def lecun_normal() -> Initializer:
-    """Draw with variance 1 / inputs, which preserves the scale if no activation follows.
+    """Draw weights with variance 1 / inputs, which preserves the scale if no activation follows.
 
     >>> nn.initializers.lecun_normal()(jax.random.key(0), (3, 2)).shape
     (3, 2)
@@ -45,7 +45,7 @@ def lecun_normal() -> Initializer:
 
 
 def glorot_normal() -> Initializer:
-    """Draw with variance 2 / (inputs + outputs), for tanh and sigmoid.
+    """Draw weights with variance 2 / (inputs + outputs), which suits tanh and sigmoid.
 
     >>> nn.initializers.glorot_normal()(jax.random.key(0), (3, 2)).shape
     (3, 2)
@@ -58,19 +58,19 @@ def glorot_normal() -> Initializer:
 def initializer_for(
     activation: Activation | None, inputs: Width | None = None, outputs: Width | None = None
 ) -> Initializer:
-    """Choose the initialiser of weights that preserves the scale of activations under the activation that follows.
+    """Return the weight initialiser that preserves the scale of activations under the activation that follows.
 
-    tanh, sigmoid, soft_sign and softmax: Glorot's, variance 2 / (inputs + outputs). None (a last layer) and selu:
-    LeCun's, 1 / inputs. All others, such as ReLU: He's, 2 / inputs.
+    This is Glorot's (variance 2 / (inputs + outputs)) for tanh, sigmoid, soft_sign and softmax, LeCun's (1 / inputs)
+    for selu and for None (a last layer), and He's (2 / inputs) for all others, such as ReLU.
 
     Args:
       activation: The function after the layer.
-      inputs: True number of inputs of padded weights (see `first_features`), None for all. Weights beyond it are zero.
-        It may be a traced integer.
-      outputs: True number of outputs of padded weights, None for all.
+      inputs: True number of inputs if the weights are padded (see `first_features`), or None. Weights beyond it are
+        zero. It may be a traced integer.
+      outputs: True number of outputs if the weights are padded, or None.
 
     Raises:
-      ValueError: when called, if a true width is known and outside 1 … the padded width.
+      ValueError: when the initialiser is called, if a true width is not traced and not in 1 … padded width.
 
     >>> w = nn.initializer_for(jax.nn.relu)(jax.random.key(0), (1000, 500))
     >>> f"{1000 * w.var():.1f}"
@@ -88,13 +88,13 @@ def initializer_for(
 
 
 def scaled(init: Initializer, factor: float | Array) -> Initializer:
-    """Scale an initialiser.
+    """Scale the values that an initialiser draws.
 
         w = factor · init(key)
 
     Args:
       init: Any initialiser.
-      factor: A number ≥ 0. It may be a traced array, so that `jax.vmap` can sweep it and `jax.grad` differentiate
+      factor: A number ≥ 0. It may be a traced array, so that `jax.vmap` can sweep it and `jax.grad` can differentiate
         with respect to it.
 
     Raises:
@@ -116,7 +116,7 @@ def scaled(init: Initializer, factor: float | Array) -> Initializer:
 def _truncated_normal(
     scale: float, fan: Literal["inputs", "both"], inputs: Width | None = None, outputs: Width | None = None
 ) -> Initializer:
-    """Draw from a normal distribution truncated at two standard deviations, with variance scale / fan.
+    """Draw from a normal distribution truncated at ±2 standard deviations, with variance scale / fan.
 
     Weights beyond the true widths `inputs` and `outputs` are zero.
     """

@@ -1,4 +1,4 @@
-"""Complete networks, made only of the public layers and combinators."""
+"""Complete networks, built only from the public layers and combinators."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -31,7 +31,7 @@ def perceptron(activation: Activation = jax.nn.relu) -> Layer:
         y = activation(b + w·x)
 
     Args:
-      activation: ReLU by default; `nn.heaviside` gives Rosenblatt's perceptron.
+      activation: Activation function. `nn.heaviside` gives Rosenblatt's perceptron.
 
     Shapes: x (batch, inputs) -> y (batch,).
 
@@ -63,13 +63,13 @@ def mlp(
       activation: Function after each hidden layer. It also selects the initialisers (`initializer_for`).
       norm: Normalisation before each activation: "batch", "layer" or None. With "batch" the hidden layers have no bias.
       dropout: Dropout rate after each activation, in [0, 1).
-      widths: True widths of the hidden layers, from 1 to the width in `hidden`; the rest is padding. None means no
-        padding. They may be traced integers, so that `jax.vmap` can sweep them. Outputs, gradients and the variances of
-        the initial weights equal those of `mlp(widths, …)`; the initial weights themselves differ. Weights in the
-        padding start at zero and their gradient is zero. The activation must be elementwise.
-      features_first: Whether to use the transposed memory layout, for narrow networks on a CPU; see `dense`.
+      widths: True widths of the hidden layers, from 1 to the width in `hidden`; further features are padding. None
+        means no padding. Widths may be traced integers, so that `jax.vmap` can sweep them. Outputs, gradients and
+        initial variances equal those of `mlp(widths, …)`; the initial weights themselves differ. Weights in the padding
+        start at zero and have zero gradient. The activation must be elementwise.
+      features_first: Whether to use the transposed memory layout, which suits narrow networks on a CPU; see `dense`.
 
-    Shapes: x (batch, ...) is flattened -> y (batch, outputs).
+    Shapes: x (batch, ...), which is flattened -> y (batch, outputs).
 
     Raises:
       ValueError: if a width is < 1 or larger than in `hidden`, if the norm is unknown, or if the dropout rate is
@@ -80,7 +80,7 @@ def mlp(
     >>> net.apply(params, state, jnp.ones((32, 8, 8)), train=False)[0].shape
     (32, 10)
 
-    Networks of 4, 8, … 128 hidden units in one program:
+    Run networks with 4, 8, … 128 hidden units in one program:
 
     >>> def logits(width):
     ...     net = nn.mlp([128], 10, widths=[width])
@@ -113,12 +113,12 @@ def residual_mlp(
     norm: Norm = "layer",
     dropout: float | Array = 0.0,
 ) -> Layer:
-    """Build a multi-layer perceptron of residual blocks, trainable at any depth.
+    """Build a multi-layer perceptron from residual blocks, which is trainable at any depth.
 
         h ← h + w₂ dropout(activation(w₁ norm(h) + b₁)) + b₂ for each block;   y = norm(h) w + b
 
     The last layer of each block starts at zero, so that the initial network is the same function at every depth. The
-    blocks are a `repeat`, so that the size of the program does not depend on the depth.
+    blocks form a `repeat`, so that the program size does not depend on the depth.
 
     Args:
       width: Width of the hidden layers.
@@ -128,7 +128,7 @@ def residual_mlp(
       norm: Normalisation: "batch", "layer" or None.
       dropout: Dropout rate after each activation, in [0, 1).
 
-    Shapes: x (batch, ...) is flattened -> y (batch, outputs).
+    Shapes: x (batch, ...), which is flattened -> y (batch, outputs).
 
     Raises:
       ValueError: if a width or the depth is < 1, if the norm is unknown, or if the dropout rate is outside [0, 1).
@@ -138,7 +138,8 @@ def residual_mlp(
     >>> net.apply(params, state, jnp.ones((32, 64)), train=False)[0].shape
     (32, 10)
 
-    Source: He et al. 2016 (identity mappings), arXiv:1603.05027; Zhang et al. 2019 (zero start), arXiv:1901.09321.
+    Source: He et al. 2016, arXiv:1603.05027 (identity mappings); Zhang et al. 2019, arXiv:1901.09321 (zero
+    initialisation).
     """
     checks.function("residual_mlp", "activation", activation, "jax.nn.relu")
     block = residual(
@@ -157,19 +158,19 @@ def residual_mlp(
 
 
 def lenet(outputs: int, *, activation: Activation = jax.nn.relu) -> Layer:
-    """Build a small convolutional network after LeNet-5: two convolutions with pooling and three dense layers.
+    """Build a small convolutional network modelled on LeNet-5: two convolutions with pooling and three dense layers.
 
     Args:
       outputs: Number of outputs. The last layer has no activation.
       activation: Function after each hidden layer. The original used a scaled tanh.
 
-    Shapes: x (batch, height, width, channels) -> y (batch, outputs). The original images are 28 × 28.
+    Shapes: x (batch, height, width, channels), such as 28 × 28 MNIST images -> y (batch, outputs).
 
     >>> params, state = nn.lenet(10).init(jax.random.key(0), jnp.ones((1, 28, 28, 1)))
     >>> nn.lenet(10).apply(params, state, jnp.ones((2, 28, 28, 1)), train=False)[0].shape
     (2, 10)
 
-    Source: LeCun et al. 1998, with max-pooling and a linear last layer.
+    Source: LeCun et al. 1998, but with max-pooling and a linear last layer.
     """
     checks.function("lenet", "activation", activation, "jax.nn.relu")
     w_init = initializer_for(activation)
@@ -197,7 +198,7 @@ def _norms(where: str, norm: Norm, width: Width | None = None) -> list[Layer]:
 
 
 def _activation(activation: Activation, width: Width | None, rate: float | Array) -> LayerLike:
-    """Join activation, width and dropout in one layer, so that parameters have the same structure for all options."""
+    """Join activation, true width and dropout in one layer, so that no option changes the parameter structure."""
     stages: list[LayerLike] = [activation]
     stages += [] if width is None else [first_features(width)]
     stages += [] if isinstance(rate, (int, float)) and rate == 0 else [dropout_layer(rate)]

@@ -1,4 +1,4 @@
-"""Layers in sequence with names for their parameters."""
+"""Layers in sequence, with named parameters."""
 
 from nnjax import checks
 from nnjax.nn._child import apply_child, children_of, init_child
@@ -6,19 +6,19 @@ from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 
 def named(**layers: LayerLike) -> Layer:
-    """Apply layers in sequence like `serial`, with names for their parameters.
+    """Apply layers in sequence like `serial`, but with named parameters.
 
         y = f_n(… f_2(f_1(x)))
 
     Args:
-      layers: Layers or plain functions by name, in the order in which they are applied.
+      layers: Layers or plain functions by name, in order of application.
 
-    Shapes: x has the shape that the first layer takes, y the shape that the last layer returns. Parameters and state
-    are dictionaries with one entry per layer. The initial values are those of `serial` with the same layers.
+    Shapes: x is the input of the first layer, y the output of the last. Parameters and state are dictionaries with one
+    entry per layer. The initial values equal those of `serial` with the same layers.
 
     Raises:
       TypeError: if an argument is neither a layer nor a function.
-      ValueError: if parameters or state have other names. A note is added to errors of a layer, with its place in the
+      ValueError: if parameters or state have other names. Errors raised by a layer get a note with its place in the
         network.
 
     >>> net = nn.named(body=nn.mlp([32], 16), head=nn.dense(10))

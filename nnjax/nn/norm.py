@@ -14,19 +14,19 @@ def batch_norm(*, decay: float | Array = 0.9, eps: float | Array = 1e-5) -> Laye
 
         training:    y = scale · (x - mean) / √(variance + eps) + bias,  mean and variance over all axes but the last
                      running ← decay · running + (1 - decay) · batch
-        prediction:  the same with the running mean and variance
+        prediction:  the same formula with the running mean and variance
 
     Args:
-      decay: Share of the old running statistics that is kept. Torch's "momentum" is 1 - decay, Flax's is decay.
+      decay: Weight of the old running statistics in each update. Torch's "momentum" is 1 - decay, Flax's is decay.
       eps: A number > 0, added to the variance inside the root.
 
     Shapes: x (batch, ..., features) -> y, the same shape. Parameters `{"scale", "bias"}` and state `{"mean", "var"}`
-    have shape (features,). Statistics are computed in two passes and kept in float32 at least. The batch is normalised
-    by its biased variance, and the running variance is unbiased, as in the paper and in torch; Flax and Keras keep
-    the biased one. Before any training, the running mean is 0 and the running variance 1.
+    have shape (features,). Statistics are computed in two passes and stored in at least float32. As in the paper and
+    torch, the batch is normalised by its biased variance, and the running variance is unbiased; in Flax and Keras it is
+    biased. Before training, the running mean is 0 and the running variance is 1.
 
     Raises:
-      ValueError: if decay is outside [0, 1] or eps ≤ 0; in `apply(train=True)` if there is a single value per feature.
+      ValueError: if decay is outside [0, 1] or eps ≤ 0; in `apply(train=True)`, if there is only one value per feature.
 
     >>> layer = nn.batch_norm()
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((32, 4)))
@@ -77,11 +77,11 @@ def layer_norm(*, eps: float | Array = 1e-5, width: Width | None = None) -> Laye
 
     Args:
       eps: A number > 0, added to the variance inside the root. The default is torch's; those of Flax and Keras differ.
-      width: True number of features of a padded layer (see `mask`), None for all. Mean and variance are taken over
+      width: True number of features if x is padded (see `first_features`), or None. Mean and variance are taken over
         the first `width` features, and y is zero beyond them. It may be a traced integer.
 
     Shapes: x (batch, ..., features) -> y, the same shape. Parameters `{"scale", "bias"}` have shape (features,).
-    Statistics are computed in two passes and in float32 at least.
+    Statistics are computed in two passes, in at least float32.
 
     Raises:
       ValueError: if eps ≤ 0, if the width is outside 1 … features, or if x has the wrong number of features.

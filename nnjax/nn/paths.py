@@ -1,4 +1,4 @@
-"""Address parameters by patterns of their paths, for masks, labels, freezing and transfer."""
+"""Select parameters by path patterns, for masks, labels, freezing and transfer."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def paths(tree: PyTree) -> dict[str, Array]:
-    """Return the leaves of a pytree by path, in the order of `jax.tree.leaves`.
+    """Return a dictionary from path to leaf of a pytree, in the order of `jax.tree.leaves`.
 
     Args:
       tree: Parameters, or any pytree.
@@ -33,15 +33,15 @@ def mask(tree: PyTree, pattern: str | list[str] | tuple[str, ...]) -> PyTree:
 
     Args:
       tree: Parameters, or any pytree.
-      pattern: A path in which `*` stands for any text without "/", `?` for one character, and `**` for any number of
-        parts; or several patterns, one of which must match.
+      pattern: A path in which `*` matches any text without "/", `?` one character, and `**` any number of parts; or
+        several patterns, at least one of which must match the path.
 
     Returns:
-      A pytree of the same structure with True where the pattern matches.
+      A pytree of booleans with the same structure, True for the leaves that match.
 
     Raises:
-      TypeError: if a pattern is not text.
-      ValueError: if a pattern matches nothing; the error shows the nearest paths.
+      TypeError: if a pattern is not a string.
+      ValueError: if a pattern matches nothing; the message shows the closest paths.
 
     >>> params, _ = nn.mlp([3], 2).init(jax.random.key(0), jnp.ones((1, 4)))
     >>> nn.mask(params, "**/w")[1]
@@ -59,13 +59,13 @@ def labels(tree: PyTree, rules: Mapping[str, T]) -> PyTree:
 
     Args:
       tree: Parameters, or any pytree.
-      rules: Patterns, as in `mask`, and their labels. The first that matches counts, so `"**"` comes last.
+      rules: Patterns, as in `mask`, mapped to their labels. The first match counts, so put `"**"` last.
 
     Returns:
-      A pytree of the same structure that holds labels.
+      A pytree of labels with the same structure.
 
     Raises:
-      ValueError: if a pattern matches nothing, or if a leaf matches no pattern; the error shows the nearest paths.
+      ValueError: if a pattern matches nothing (the message shows the closest paths), or if a leaf matches no pattern.
 
     >>> params, _ = nn.named(body=nn.dense(3), head=nn.dense(2)).init(jax.random.key(0), jnp.ones((1, 4)))
     >>> nn.labels(params, {"head/**": "fast", "**": "slow"})

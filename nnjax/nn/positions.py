@@ -22,7 +22,7 @@ def sinusoidal_positions(*, base: float = 10_000.0) -> Layer:
     Args:
       base: Ratio of the longest to the shortest wavelength, > 0.
 
-    Shapes: x (batch, length, features) -> y, the same shape; any length.
+    Shapes: x (batch, length, features) with any length -> y, the same shape.
 
     Raises:
       ValueError: if base ≤ 0, or if x does not have three axes.
@@ -51,18 +51,18 @@ def sinusoidal_positions(*, base: float = 10_000.0) -> Layer:
 
 
 def learned_positions(length: int, *, w_init: Initializer = normal(0.02)) -> Layer:
-    """Add a trained vector for each position.
+    """Add a trained vector to each position.
 
         y[p] = x[p] + w[p]
 
     Args:
-      length: Length of the longest sequence.
+      length: Maximum length of a sequence.
       w_init: Initialiser of `w`.
 
-    Shapes: x (batch, up to length, features) -> y, the same shape. Parameters `{"w": (length, features)}`.
+    Shapes: x (batch, at most length, features) -> y, the same shape. Parameters `{"w": (length, features)}`.
 
     Raises:
-      ValueError: if length < 1, if x is longer, or if it has the wrong number of features.
+      ValueError: if length < 1, or if x is longer than that or has the wrong number of features.
 
     >>> layer = nn.learned_positions(16)
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 5, 8)))
@@ -98,22 +98,22 @@ def rotary(*, base: float = 10_000.0) -> Callable[[Array], Array]:
 
         [a, b] ← [a cos(p f_i) - b sin(p f_i), a sin(p f_i) + b cos(p f_i)],   f_i = base^(-2i / size)
 
-    where a and b are entries i and i + size / 2. The product of a rotated query and a rotated key depends only on the
-    distance of their positions.
+    where a and b are entries i and i + size / 2. The positions enter the product of a rotated query and a rotated key
+    only through their difference.
 
     Args:
       base: Ratio of the longest to the shortest wavelength, > 0.
 
     Returns:
-      A function of an array (batch, length, heads, size) to the same shape. The size must be even.
+      A function that maps an array (batch, length, heads, size) to one of the same shape. The size must be even.
 
     Raises:
-      ValueError: if base ≤ 0; when called, if the size is odd.
+      ValueError: if base ≤ 0; when the function is called, if the size is odd.
 
     >>> nn.rotary()(jnp.ones((1, 5, 2, 8))).shape
     (1, 5, 2, 8)
 
-    Source: Su et al. 2021, arXiv:2104.09864, with the two halves paired as in Llama.
+    Source: Su et al. 2021, arXiv:2104.09864, but paired by halves as in Llama instead of by neighbours.
     """
     base = checks.in_range("rotary", "base", base, "(0, inf)")
 
@@ -135,7 +135,7 @@ def _check(name: str, x: Array) -> None:
 
 
 def _angles(length: int, features: int, base: float | Array, x: Array) -> Array:
-    """Return the angles (length, ⌈features / 2⌉) of all positions, at least in float32: bfloat16 lacks 257."""
+    """Return the angles (length, ⌈features / 2⌉), in at least float32 because bfloat16 cannot represent 257."""
     dtype = wide_dtype(x)
     positions = jnp.arange(length, dtype=dtype)[:, None]
     exponents = jnp.arange(0, features, 2, dtype=dtype)[None] / features

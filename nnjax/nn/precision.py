@@ -20,16 +20,16 @@ def with_precision(
 
         y = output(f(compute(params), state, compute(x)))
 
-    Gradients have the dtype of the parameters, so the optimizer works in that precision. The state is not cast:
-    BatchNorm stores and computes its statistics in float32.
+    Gradients have the dtype of the parameters, so the optimizer works in that precision. The state is not cast;
+    BatchNorm computes and stores its statistics in float32.
 
     Args:
       layer: Any layer or network.
       param: Dtype of the parameters.
-      compute: Dtype that inputs and parameters are cast to for the computation.
+      compute: Dtype to which inputs and parameters are cast for the computation.
       output: Dtype of the result.
 
-    Shapes are the same as for the layer.
+    Shapes: as for the layer.
 
     Raises:
       TypeError: if a dtype is not floating.
@@ -39,7 +39,7 @@ def with_precision(
     >>> params["w"].dtype, net.apply(params, state, jnp.ones((32, 64)), train=False)[0].dtype
     (dtype('float32'), dtype('float32'))
 
-    Source: Micikevicius et al. 2018, arXiv:1710.03740; bfloat16 needs no loss scaling.
+    Source: Micikevicius et al. 2018, arXiv:1710.03740, without loss scaling, which bfloat16 does not need.
     """
     for name, dtype in (("param", param), ("compute", compute), ("output", output)):
         checks.floating_dtype("with_precision", name, dtype)

@@ -1,4 +1,4 @@
-"""Recurrent layers over time, each a scan of its cell: plain, LSTM and GRU."""
+"""Recurrent layers, which scan a cell over time: plain, LSTM and GRU."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -14,16 +14,16 @@ from nnjax.nn.branch import branch
 from nnjax.nn.initializers import Activation, glorot_normal
 from nnjax.types import Initializer, Key, Layer, LayerLike, Params, State
 
-Carry = tuple[Array, ...]  # the cell's state, (batch, features) each; the first is its output
-Cell = Callable[[Params, Carry, Array], Carry]  # (params, carry, x w_x + b at one time) -> carry
+Carry = tuple[Array, ...]  # state of the cell, arrays (batch, features); the first one is the output
+Cell = Callable[[Params, Carry, Array], Carry]  # (params, carry, x w_x + b at one time step) -> carry
 AXES = "(batch, time, features)"
 
 
 class Sequences(NamedTuple):
-    """Sequences of different lengths, padded to the longest. Recurrent layers that get `Sequences` also return them."""
+    """Sequences padded to a common length. A recurrent layer applied to `Sequences` also returns `Sequences`."""
 
     x: Array  # (batch, time, features)
-    lengths: Array  # (batch,) integers; values beyond them are ignored, and are 0 in outputs
+    lengths: Array  # (batch,), integers; values beyond a length are ignored in inputs and 0 in outputs
 
 
 def rnn(
@@ -34,14 +34,14 @@ def rnn(
     last: bool = False,
     w_init: Initializer = glorot_normal(),
 ) -> Layer:
-    """Carry a state along time (Elman's recurrent network).
+    """Carry a state through time (Elman's recurrent network).
 
         h_t = activation(x_t w_x + h_{t-1} w_h + b),   h_0 = 0;   y_t = h_t
 
     Args:
       features: Number of features of the state.
       activation: Elementwise function.
-      reverse: Whether to go from the last time to the first.
+      reverse: Whether to run from the last time step to the first.
       last: Whether to return only the final state.
       w_init: Initialiser of `w_x`. `w_h` starts as an orthogonal matrix.
 
@@ -49,7 +49,7 @@ def rnn(
     `last` (batch, features). Parameters `{"w_x": (inputs, features), "w_h": (features, features), "b": (features,)}`.
 
     Raises:
-      ValueError: if features < 1, or if x or the lengths have other axes than these.
+      ValueError: if features < 1, or if x or the lengths have different axes.
       TypeError: if the lengths are not integers.
 
     >>> layer = nn.rnn(8)
@@ -75,24 +75,24 @@ def lstm(
     w_init: Initializer = glorot_normal(),
     forget_bias: float = 1.0,
 ) -> Layer:
-    """Carry a state and a memory along time, guarded by gates (LSTM).
+    """Carry a state and a memory through time, controlled by gates (LSTM).
 
-        i, f, o = sigmoid(x_t w_x + h_{t-1} w_h + b), each with its block of columns;   g = tanh(the same)
+        i, f, o = sigmoid(x_t w_x + h_{t-1} w_h + b), one block of columns each;   g = tanh(its block)
         c_t = f c_{t-1} + i g,   h_t = o tanh(c_t),   h_0 = c_0 = 0;   y_t = h_t
 
     Args:
       features: Number of features of state and memory.
-      reverse: Whether to go from the last time to the first.
+      reverse: Whether to run from the last time step to the first.
       last: Whether to return only the final state h.
       w_init: Initialiser of each block of `w_x`. Each block of `w_h` starts as an orthogonal matrix.
-      forget_bias: Initial bias of the forget gate. 1 keeps the memory at first; torch starts near 0.
+      forget_bias: Initial bias of the forget gate. A bias of 1 preserves the memory at first; torch starts near 0.
 
     Shapes: x (batch, time, inputs), or `Sequences` with lengths -> y (batch, time, features), or `Sequences`; with
     `last` (batch, features). Parameters `{"w_x": (inputs, 4 features), "w_h": (features, 4 features), "b":
-    (4 features,)}` with the blocks i, f, g, o, as in torch, whose two biases are added up in `b`.
+    (4 features,)}` with the blocks i, f, g, o, as in torch; `b` is the sum of torch's two biases.
 
     Raises:
-      ValueError: if features < 1, or if x or the lengths have other axes than these.
+      ValueError: if features < 1, or if x or the lengths have different axes.
       TypeError: if the lengths are not integers.
 
     >>> layer = nn.lstm(8, last=True)
@@ -120,24 +120,24 @@ def lstm(
 
 
 def gru(features: int, *, reverse: bool = False, last: bool = False, w_init: Initializer = glorot_normal()) -> Layer:
-    """Carry a state along time, guarded by two gates (GRU).
+    """Carry a state through time, controlled by two gates (GRU).
 
-        r, z = sigmoid(x_t w_x + h_{t-1} w_h + b), each with its block of columns
+        r, z = sigmoid(x_t w_x + h_{t-1} w_h + b), one block of columns each
         n = tanh(x_t w_x + b + r (h_{t-1} w_h + b_h)),   h_t = (1 - z) n + z h_{t-1},   h_0 = 0;   y_t = h_t
 
     Args:
       features: Number of features of the state.
-      reverse: Whether to go from the last time to the first.
+      reverse: Whether to run from the last time step to the first.
       last: Whether to return only the final state.
       w_init: Initialiser of each block of `w_x`. Each block of `w_h` starts as an orthogonal matrix.
 
     Shapes: x (batch, time, inputs), or `Sequences` with lengths -> y (batch, time, features), or `Sequences`; with
     `last` (batch, features). Parameters `{"w_x": (inputs, 3 features), "w_h": (features, 3 features), "b":
-    (3 features,), "b_h": (features,)}` with the blocks r, z, n, as in torch, whose two biases of r and z are added up
-    in `b`. As in torch, Flax and Keras, the reset gate is applied after the product with w_h; in the paper, before it.
+    (3 features,), "b_h": (features,)}` with the blocks r, z, n, as in torch; for r and z, `b` is the sum of torch's two
+    biases. As in torch, Flax and Keras, the reset gate is applied after the product with w_h; in the paper, before it.
 
     Raises:
-      ValueError: if features < 1, or if x or the lengths have other axes than these.
+      ValueError: if features < 1, or if x or the lengths have different axes.
       TypeError: if the lengths are not integers.
 
     >>> layer = nn.bidirectional(nn.gru(8), nn.gru(8, reverse=True))
@@ -165,15 +165,15 @@ def gru(features: int, *, reverse: bool = False, last: bool = False, w_init: Ini
 
 
 def bidirectional(forward: LayerLike, backward: LayerLike) -> Layer:
-    """Join two recurrent layers of opposite directions.
+    """Combine two recurrent layers that run in opposite directions.
 
         y_t = [forward(x)_t, backward(x)_t]
 
     Args:
-      forward: The layer from the first time to the last, such as `nn.lstm(8)`.
-      backward: The layer from the last time to the first, such as `nn.lstm(8, reverse=True)`.
+      forward: The layer that runs forward in time, such as `nn.lstm(8)`.
+      backward: The layer that runs backward in time, such as `nn.lstm(8, reverse=True)`.
 
-    Shapes: those of the two layers, with their features concatenated. Parameters are the tuple of both layers'
+    Shapes: as for the two layers, with their features concatenated. Parameters are the tuple of both layers'
     parameters.
 
     >>> layer = nn.bidirectional(nn.rnn(2, last=True), nn.rnn(2, last=True, reverse=True))
@@ -204,15 +204,15 @@ def _recurrent(
     carries: int = 1,
     extra: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
 ) -> Layer:
-    """Return the layer that scans a cell over time.
+    """Return a layer that scans a cell over time.
 
     Args:
-      kind: its name.
-      features: number of features of each carry.
-      cell: the function of one time step.
+      kind: name of the layer type.
+      features: number of features of each array in the cell's state.
+      cell: function that computes one time step.
       w_init: initialiser of each block of `w_x`.
-      gates: number of blocks.
-      reverse: whether to go from the last time to the first.
+      gates: number of blocks of columns in `w_x` and `w_h`.
+      reverse: whether to run from the last time step to the first.
       last: whether to return only the final state.
       carries: number of arrays in the cell's state.
       extra: shapes of the cell's other parameters.
@@ -230,7 +230,7 @@ def _recurrent(
 
         def blocks(init: Initializer, stream: int, rows: int) -> Array:
             keys = [jax.random.fold_in(jax.random.fold_in(key, stream), gate) for gate in range(gates)]
-            wide = wide_dtype(inputs)  # orthogonal() decomposes a matrix, which needs 32 bits
+            wide = wide_dtype(inputs)  # orthogonal() computes a QR decomposition, which needs at least 32 bits
             return jnp.concatenate([init(k, (rows, features), wide).astype(dtype) for k in keys], -1)
 
         return {
@@ -248,7 +248,7 @@ def _recurrent(
         checks.leaves(name, "params", params, expected)
         checks.features(name, sequences.x, params["w_x"].shape[0])
         batch, time = sequences.x.shape[:2]
-        projected = sequences.x @ params["w_x"] + params["b"][None, None]  # x w_x of all times in one product
+        projected = sequences.x @ params["w_x"] + params["b"][None, None]  # x w_x of all time steps in one product
         valid = jnp.arange(time)[:, None] < sequences.lengths[None]
 
         def step(carry: Carry, now: tuple[Array, Array]) -> tuple[Carry, Array]:
@@ -268,7 +268,7 @@ def _recurrent(
 
 
 def _sequences(name: str, x: Array | Sequences) -> Sequences:
-    """Return the input with its lengths, after checking its shapes."""
+    """Return the input as `Sequences` after checking its shapes."""
     array = x.x if isinstance(x, Sequences) else x
     checks.batched(name, array, AXES, 3)
     if len(array.shape) != 3:

@@ -7,12 +7,12 @@ from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 
 def remat(layer: LayerLike) -> Layer:
-    """Save memory by recomputing a layer's activations in the backward pass instead of storing them.
+    """Recompute a layer's activations in the backward pass instead of storing them, which saves memory.
 
     Args:
       layer: Any layer. `repeat(n, remat(block))` stores one activation per block.
 
-    Shapes, parameters and errors are the same as for the layer.
+    Shapes, parameters and errors: as for the layer.
 
     >>> net = nn.repeat(100, nn.remat(nn.residual(nn.dense(8), jnp.tanh)))
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 8)))

@@ -1,4 +1,4 @@
-"""Copies of a block as a scan over stacked parameters."""
+"""Repeat a block by a scan over stacked parameters."""
 
 from functools import partial
 
@@ -19,17 +19,17 @@ def repeat(n: int, block: LayerLike, *, unroll: int | None = None) -> Layer:
 
         y = f(p_n, … f(p_2, f(p_1, x)))
 
-    The program contains the block once and scans over the stacked parameters, so that program size and compile time do
-    not grow with n.
+    The program contains the block once and scans over the stacked parameters, so program size and compile time do not
+    grow with n.
 
     Args:
       n: Number of copies.
       block: A layer whose output has the shape and dtype of its input.
       unroll: Number of copies per iteration of the scan. An accelerator launches each iteration separately, so larger
-        groups run faster there, and take longer to compile. None for 1 on CPUs and 8 elsewhere (the 8 is not measured
-        yet).
+        groups run faster there but take longer to compile. None means 1 on CPUs and 8 elsewhere (8 is not yet
+        benchmarked).
 
-    Shapes: x (batch, ...) -> y, the same shape. Parameters and state are the block's, with a leading axis of n.
+    Shapes: x (batch, ...) -> y, the same shape. Parameters and state are the block's, with a leading axis of length n.
 
     Raises:
       ValueError: if n < 1, or if the block changes shape or dtype.
@@ -49,7 +49,7 @@ def repeat(n: int, block: LayerLike, *, unroll: int | None = None) -> Layer:
         check_arrays(name, x)
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(n))
         with checks.located(f"in {name}, input {checks.shapes(x)}"):
-            # vmap would make the random numbers take 3 times as long to compile
+            # With vmap, the random numbers would take 3 times as long to compile
             params, state = lax.map(lambda k: block.init(k, x), keys)
             p, s = jax.tree.map(lambda leaf: leaf[0], (params, state))
             _check_unchanged(name, x, output_shape(block, p, s, x))

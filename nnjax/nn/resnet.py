@@ -1,4 +1,4 @@
-"""A residual network for images."""
+"""Residual networks for images."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,18 +26,18 @@ def resnet(
     stem: Literal["small", "large"] = "small",
     norm: Literal["batch", "group"] = "batch",
 ) -> Layer:
-    """Build a residual network of two convolutions per block: ResNet-18 by default.
+    """Build a residual network with two convolutions per block; the default is ResNet-18.
 
         h ← relu(shortcut(h) + norm(conv(relu(norm(conv(h))))))   for each block
 
     Args:
       outputs: Number of outputs. The last layer has no activation.
-      blocks: Number of blocks in each stage. Each stage after the first halves the image and doubles the channels.
+      blocks: Number of blocks in each stage. Each stage after the first halves the image size and doubles the channels.
         (3, 4, 6, 3) gives ResNet-34.
       width: Number of channels in the first stage.
-      stem: First layers: "small" a 3 × 3 convolution, for images of about 32 × 32; "large" a 7 × 7 convolution of
-        stride 2 and a max-pool of stride 2, for images of about 224 × 224.
-      norm: "batch", or "group" with 8 groups, which does not depend on the batch.
+      stem: First layers: "small" is a 3 × 3 convolution, for images of about 32 × 32 pixels; "large" is a 7 × 7
+        convolution and max-pooling, both with stride 2, for images of about 224 × 224 pixels.
+      norm: Normalisation: "batch", or "group" with 8 groups, which does not depend on the rest of the batch.
 
     Shapes: x (batch, height, width, channels) -> y (batch, outputs).
 
@@ -49,7 +49,7 @@ def resnet(
     >>> net.apply(params, state, jnp.ones((2, 16, 16, 3)), train=False)[0].shape
     (2, 10)
 
-    Source: He et al. 2016, arXiv:1512.03385; the small stem is the paper's for CIFAR.
+    Source: He et al. 2016, arXiv:1512.03385, which uses the small stem for CIFAR-10.
     """
     checks.one_of("resnet", "norm", norm, ("batch", "group"))
     checks.one_of("resnet", "stem", stem, ("small", "large"))

@@ -1,4 +1,4 @@
-"""Normalisation by the root of the mean square."""
+"""Normalisation by the root mean square."""
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -9,16 +9,16 @@ from nnjax.types import Key, Layer, Params, State
 
 
 def rms_norm(*, eps: float | Array = 1e-6) -> Layer:
-    """Divide each example by the root of the mean square of its features, then scale it (RMSNorm).
+    """Divide each example by the root mean square of its features, then scale it (RMSNorm).
 
         y = scale · x / √(mean(x²) + eps),  mean over the last axis
 
     Args:
-      eps: A number > 0, added to the mean inside the root. The default is Flax's; torch takes the dtype's machine
-        epsilon.
+      eps: A number > 0, added to the mean inside the root. The default is Flax's; torch uses the machine epsilon of
+        the dtype.
 
     Shapes: x (batch, ..., features) -> y, the same shape. Parameters `{"scale": (features,)}`. The mean is computed
-    in float32 at least.
+    in at least float32.
 
     Raises:
       ValueError: if eps ≤ 0, or if x has the wrong number of features.

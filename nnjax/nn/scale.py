@@ -14,8 +14,8 @@ def scale(initial: float = 1.0) -> Layer:
         y = scale · x
 
     Args:
-      initial: Initial value of all factors. With 0 at the end of a residual branch, a network of any depth starts as
-        the identity.
+      initial: Initial value of all factors. With 0 at the end of a residual branch, the residual block starts as the
+        identity.
 
     Shapes: x (batch, ..., features) -> y, the same shape. Parameters `{"scale": (features,)}`.
 

@@ -13,13 +13,13 @@ def serial(*layers: LayerLike) -> Layer:
     Args:
       layers: Layers, or plain functions such as `jax.nn.relu`.
 
-    Shapes: x has the shape that the first layer takes, y the shape that the last layer returns. Parameters and state
-    are tuples with one entry per layer, which is `()` for a layer without any.
+    Shapes: x is the input of the first layer, y the output of the last. Parameters and state are tuples with one entry
+    per layer, `()` for a layer that has none.
 
     Raises:
       TypeError: if an argument is neither a layer nor a function.
-      ValueError: if parameters or state have the wrong number of entries. A note is
-        added to errors of a layer, with its place in the network.
+      ValueError: if parameters or state have the wrong number of entries. Errors raised by a layer get a note with its
+        place in the network.
 
     >>> net = nn.serial(nn.dense(32), jax.nn.relu, nn.dense(10))
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 64)))

@@ -14,7 +14,7 @@ def flatten() -> Layer:
     """Flatten each example: (batch, ...) -> (batch, features).
 
     Raises:
-      ValueError: if x has no axis except the batch.
+      ValueError: if x has no axis other than the batch axis.
 
     >>> y, _ = nn.flatten().apply((), (), jnp.ones((32, 8, 8)), train=False)
     >>> y.shape

@@ -1,4 +1,4 @@
-"""The summary of a network: layers, output shapes and numbers of parameters."""
+"""Summary of a network: layers, output shapes and numbers of parameters."""
 
 import re
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ Path: TypeAlias = tuple[int | str, ...]
 class Row(NamedTuple):
     """One layer in a summary."""
 
-    path: Path  # positions or names that lead to the layer's parameters in the tree of parameters
+    path: Path  # positions or names that lead to the layer's parameters in the parameter tree
     name: str
     output: str  # output shape, as a string
     params: int  # number of trained values, summed over all copies of a repeated block
 
 
 class Summary(NamedTuple):
-    """The layers of a network in order, and its totals; `str` renders the table."""
+    """The layers of a network in order, and the totals; `str` renders them as a table."""
 
     name: str
     rows: tuple[Row, ...]
@@ -43,11 +43,11 @@ class Summary(NamedTuple):
 
 
 def summary(net: LayerLike, x: PyTree) -> Summary:
-    """Summarise a network by tracing it; nothing is computed.
+    """Summarise a network by tracing it, without computing anything.
 
     Args:
       net: A layer or network. A custom combinator appears as a single layer.
-      x: An input, or its `jax.ShapeDtypeStruct`; only shape and dtype are read.
+      x: An input or its `jax.ShapeDtypeStruct`; only shape and dtype matter.
 
     >>> print(nn.summary(nn.mlp([32], 10), jax.ShapeDtypeStruct((1, 64), jnp.float32)))
     layer      path  output   parameters
@@ -78,14 +78,14 @@ def summary(net: LayerLike, x: PyTree) -> Summary:
 
 
 def layer_equations(jaxpr: Any) -> Iterator[tuple[Path, str, Any]]:
-    """Yield the equations of a program inside layers, each with the path and the name of its innermost layer."""
+    """Yield all jaxpr equations inside layers, each with the path and name of its innermost layer."""
     for scope, equation in _scoped_equations(jaxpr, ()):
         if scope:
             yield tuple(_parse_label(label)[0] for label in scope), _parse_label(scope[-1])[1], equation
 
 
 def _scoped_equations(jaxpr: Any, outer: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield the equations of a program and of the programs nested in it, each with the labels of its layers."""
+    """Yield the equations of a jaxpr and of the jaxprs nested in it, each with the labels of its layers."""
     from jax.extend.core import jaxprs_in_params  # imported here because it loads Pallas
 
     for equation in jaxpr.eqns:
@@ -93,21 +93,21 @@ def _scoped_equations(jaxpr: Any, outer: tuple[str, ...]) -> Iterator[tuple[tupl
         scope = (*outer, *(label for label in stack if re.match(r"\d+_", label)))
         yield scope, equation
         inside = list(jaxprs_in_params(equation.params))
-        if equation.params.get("branches_platforms"):  # the same computation, written once for each platform
+        if equation.params.get("branches_platforms"):  # the same computation, once for each platform
             inside = inside[:1]
         for inner in inside:
             yield from _scoped_equations(inner, scope)
 
 
 def _parse_label(label: str) -> tuple[int | str, str]:
-    """Return the position or name of a child and the name of its layer, from "1_dense(10)" or "1_head=dense(10)"."""
+    """Split a label such as "1_dense(10)" or "1_head=dense(10)" into the child's position or name and the layer name."""
     position, rest = label.split("_", 1)
     name, equals, layer = rest.partition("=")
     return (name, layer) if equals and name.isidentifier() else (int(position), rest)
 
 
 def _subtree(params: PyTree, path: Path) -> PyTree | None:
-    """Return the parameters at a path, None if a custom combinator stores them differently."""
+    """Return the parameters at a path, or None if a custom combinator stores them differently."""
     for step in path:
         known = range(len(params)) if isinstance(params, tuple) else params if isinstance(params, dict) else ()
         if step not in known:

@@ -1,4 +1,4 @@
-"""Transformers: a stack of attention and dense layers, and a language model made of it."""
+"""Transformer encoder, and a language model built from it."""
 
 from collections.abc import Callable, Sequence
 
@@ -34,34 +34,34 @@ def transformer(
     causal: bool = False,
     rotate: Callable[[Array], Array] | None = None,
 ) -> Layer:
-    """Build a transformer's encoder, with normalisation before each part (pre-norm).
+    """Build a transformer encoder with normalisation before each sublayer (pre-norm).
 
         h ← h + dropout(attention(norm(h)));   h ← h + dropout(w₂ activation(w₁ norm(h)));   y = norm(h)
 
-    The blocks are a `repeat`, so that the size of the program does not depend on the depth.
+    The blocks form a `repeat`, so that the program size does not depend on the depth.
 
     Args:
       features: Number of features of a position.
       depth: Number of blocks.
-      heads: Number of heads of the attention.
-      hidden: Width of the dense layer in the middle, 4 · features if None.
-      activation: Activation after this layer.
-      dropout: Dropout rate after each part, in [0, 1).
-      causal: Whether each position attends only to itself and to earlier ones.
-      rotate: Function of queries and keys, such as `nn.rotary()`; without any encoding of positions, their order makes
-        no difference.
+      heads: Number of attention heads.
+      hidden: Width of the hidden dense layer; None means 4 · features.
+      activation: Activation after the hidden dense layer.
+      dropout: Dropout rate after each sublayer, in [0, 1).
+      causal: Whether each position attends only to itself and earlier positions.
+      rotate: Function applied to queries and keys, such as `nn.rotary()`. Without any position encoding, the order of
+        the positions has no effect.
 
     Shapes: x (batch, length, features), or `AttentionInput(x, mask=…)` -> y (batch, length, features).
 
     Raises:
-      ValueError: if a size is < 1, if heads do not divide the features, or if the dropout rate is outside [0, 1).
+      ValueError: if a size is < 1, if heads does not divide features, or if the dropout rate is outside [0, 1).
 
     >>> net = nn.transformer(16, 2, 4)
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 5, 16)))
     >>> net.apply(params, state, jnp.ones((4, 5, 16)), train=False)[0].shape
     (4, 5, 16)
 
-    Source: Vaswani et al. 2017, arXiv:1706.03762; Xiong et al. 2020, arXiv:2002.04745, for the normalisation.
+    Source: Vaswani et al. 2017, arXiv:1706.03762; Xiong et al. 2020, arXiv:2002.04745 (pre-norm).
     """
     features = checks.positive_int("transformer", "features", features)
     hidden = 4 * features if hidden is None else checks.positive_int("transformer", "hidden", hidden)
@@ -104,16 +104,16 @@ def language_model(
       vocabulary: Number of different tokens, which are 0 … vocabulary - 1.
       features: Number of features of a position.
       depth: Number of blocks.
-      heads: Number of heads of the attention.
-      hidden: Width of the dense layer in each block, 4 · features if None.
-      dropout: Dropout rate after each part of a block, in [0, 1).
-      tied: Whether the embedding also serves as the weight of the last layer.
+      heads: Number of attention heads.
+      hidden: Width of the hidden dense layer in each block; None means 4 · features.
+      dropout: Dropout rate after each sublayer, in [0, 1).
+      tied: Whether the last layer uses the embedding as its weights.
 
-    Shapes: x (batch, length) of integers -> logits (batch, length, vocabulary); those at t are for the token at t + 1.
-    Parameters `{"embedding", "body"}`, and `"head"` if not tied.
+    Shapes: x (batch, length), integers -> logits (batch, length, vocabulary); the logits at position t predict the
+    token at t + 1. Parameters `{"embedding", "body"}`, and `"head"` if not tied.
 
     Raises:
-      ValueError: if a size is < 1, if heads do not divide the features, or if the dropout rate is outside [0, 1).
+      ValueError: if a size is < 1, if heads does not divide features, or if the dropout rate is outside [0, 1).
       TypeError: if x does not hold integers.
 
     >>> net = nn.language_model(50, 16, 2, 4)
@@ -121,9 +121,9 @@ def language_model(
     >>> net.apply(params, state, jnp.zeros((4, 8), jnp.int32), train=False)[0].shape
     (4, 8, 50)
 
-    Source: Radford et al. 2018; Press and Wolf 2017, arXiv:1608.05859, for the tied weights.
+    Source: Radford et al. 2018; Press and Wolf 2017, arXiv:1608.05859 (tied weights).
     """
-    # Tied weights are one entry of the parameters that `apply` uses twice
+    # Tied weights are a single parameter that `apply` uses twice
     look_up = embedding(vocabulary, features, w_init=normal(features**-0.5))
     body = transformer(features, depth, heads, hidden=hidden, dropout=dropout, causal=True, rotate=rotary())
     head = dense(vocabulary, w_init=initializer_for(None))
@@ -164,7 +164,7 @@ def _x(inputs: Array | AttentionInput) -> Array:
 
 
 def _add(features: int, *layers: LayerLike) -> Layer:
-    """Return a skip connection around layers that keeps the mask."""
+    """Return a skip connection around layers that preserves the mask and context."""
 
     def merge(ys: Sequence[Array | AttentionInput]) -> Array | AttentionInput:
         x, y = ys
@@ -177,12 +177,12 @@ def _add(features: int, *layers: LayerLike) -> Layer:
 
 
 def _on_x(layer: LayerLike) -> Layer:
-    """Return a layer that acts on `x` of an `AttentionInput` and keeps the rest; for an array it equals the layer."""
+    """Apply a layer to the `x` of an `AttentionInput` and keep its other fields; for an array, just apply the layer."""
     return _returning_input(layer, _x)
 
 
 def _returning_input(layer: LayerLike, select: Callable[[PyTree], PyTree] = lambda x: x) -> Layer:
-    """Return a layer that takes `select(x)` and puts its output in the place of x."""
+    """Apply a layer to `select(inputs)` and, in an `AttentionInput`, replace `x` by the output."""
     inner = as_layer(layer)
 
     def init(key: Key, x: PyTree, /) -> tuple[Params, State]:

@@ -1,4 +1,4 @@
-"""Enlarge images and sequences, without parameters."""
+"""Upsampling of images and sequences, without parameters."""
 
 from typing import Literal
 
@@ -16,17 +16,17 @@ Method = Literal["nearest", "linear"]
 def upsample(factor: PerAxis, *, method: Method = "nearest") -> Layer:
     """Enlarge the spatial axes by an integer factor.
 
-        nearest: y[i] = x[i // factor];   linear: y[i] between the two nearest rows, at (i + ½) / factor - ½
+        nearest: y[i] = x[i // factor];   linear: y[i] = x interpolated at (i + ½) / factor - ½
 
     Args:
       factor: Factor by which the spatial axes are enlarged, an integer or one per axis.
-      method: "nearest" repeats, "linear" interpolates along every axis (bilinear for images), as torch's Upsample does
-        with align_corners=False.
+      method: "nearest" repeats values; "linear" interpolates along every axis (bilinear for images), like torch's
+        Upsample with align_corners=False.
 
     Shapes: x (batch, *spatial, channels) -> y (batch, *(factor · spatial), channels).
 
     Raises:
-      ValueError: if a factor is < 1, the method is unknown, or x has a different number of spatial axes.
+      ValueError: if a factor is < 1, if the method is unknown, or if x has a different number of spatial axes.
 
     >>> nn.upsample(2).apply((), (), jnp.arange(2.0).reshape(1, 2, 1), train=False)[0].ravel().tolist()
     [0.0, 0.0, 1.0, 1.0]

@@ -1,4 +1,4 @@
-"""Layers whose weights are normalised: weight normalisation and spectral normalisation."""
+"""Weight normalisation and spectral normalisation of a layer."""
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,10 @@ def weight_norm(layer: LayerLike) -> Layer:
         w_j = g_j · v_j / |v_j|   for each output j
 
     Args:
-      layer: A layer with the parameter `w`, whose last axis counts the outputs, such as `dense` or `conv`.
+      layer: A layer with a parameter `w` whose last axis is the outputs, such as `dense` or `conv`.
 
-    Shapes: those of the layer. Parameters are the layer's, with v in `w`, and `g` (outputs,). `g` starts at the lengths
-    of the initial weights, so that the initial outputs are those of the layer.
+    Shapes: as for the layer. Parameters are the layer's, with v stored in `w`, plus `g` (outputs,). `g` starts as the
+    lengths of the initial weight vectors, so that the initial outputs equal those of the layer.
 
     Raises:
       TypeError: if the layer has no parameter `w`.
@@ -53,18 +53,18 @@ def weight_norm(layer: LayerLike) -> Layer:
 def spectral_norm(layer: LayerLike, *, iterations: int = 1, eps: float = 1e-12) -> Layer:
     """Divide a layer's weights by their largest singular value, so that the layer is 1-Lipschitz.
 
-        w = W / σ,   σ = vᵀ W u,   where in training, `iterations` times:   u ← Wᵀ v / |Wᵀ v|,   v ← W u / |W u|
+        w = W / σ,   σ = vᵀ W u;   in training, `iterations` times:   u ← Wᵀ v / |Wᵀ v|,   v ← W u / |W u|
 
-    W is the weight as a matrix (inputs, outputs). u and v carry over from step to step, because W changes slowly. The
-    gradient treats them as constants, which is exact once they have converged.
+    W is `w` as a matrix (inputs, outputs). u and v carry over from step to step, because W changes slowly. The gradient
+    treats u and v as constants, which is exact once they have converged.
 
     Args:
-      layer: A layer with the parameter `w`, whose last axis counts the outputs, such as `dense` or `conv`.
+      layer: A layer with a parameter `w` whose last axis is the outputs, such as `dense` or `conv`.
       iterations: Number of power iterations in each training step.
-      eps: Lower bound of the lengths that u and v are divided by.
+      eps: Lower bound of the norms by which u and v are divided.
 
-    Shapes and parameters: those of the layer. The state is `{"layer": the layer's, "u": (outputs,), "v": (inputs,)}`,
-    which starts after 15 power iterations, as in torch.
+    Shapes and parameters: as for the layer. The state is `{"layer": state of the layer, "u": (outputs,),
+    "v": (inputs,)}`; u and v start from 15 power iterations, as in torch.
 
     Raises:
       TypeError: if the layer has no parameter `w`.

@@ -1,8 +1,7 @@
-"""True widths of padded layers, as numbers inside one program, so that `jax.vmap` can sweep widths.
+"""True widths of padded layers as traced values, so that `jax.vmap` can sweep widths within one program.
 
-A network is padded to its largest widths. In each padded axis, the first `width` features are true and the others are
-padding: they stay zero, and so does their gradient. All code for this is here; `layer_norm`, `initializer_for` and
-`mlp` call it.
+A network is padded to its largest widths. Along each padded axis, the first `width` features are true and the others
+are padding, which stays zero and has zero gradient. `layer_norm`, `initializer_for` and `mlp` use this module.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,13 +21,13 @@ Width = int | Array  # an integer, possibly traced
 
 
 def first_features(width: Width) -> Layer:
-    """Keep the first `width` features and set the others to zero.
+    """Keep the first `width` features and zero the others.
 
         y_i = x_i  if i < width  else 0
 
-    A network with this layer after every activation has the outputs, and the gradient of the true parameters, of the
-    narrower network; the gradient of the padding is zero. It comes after the activation because an activation
-    such as softplus does not preserve zeros. `mlp(widths=…)` places these layers.
+    With this layer after every activation, a padded network has the same outputs and gradients as the narrower network,
+    and its padding has zero gradient. The layer must follow the activation because activations such as softplus do not
+    map 0 to 0. `mlp(widths=…)` inserts these layers.
 
     Args:
       width: Number of features to keep, 1 … features. It may be a traced integer, so that `jax.vmap` can sweep it.
@@ -37,7 +36,7 @@ def first_features(width: Width) -> Layer:
 
     Raises:
       TypeError: if the width is not an integer.
-      ValueError: if the width is known and outside 1 … features.
+      ValueError: if the width is not traced and is outside 1 … features.
 
     >>> nn.first_features(2).apply((), (), jnp.ones((1, 4)), train=False)[0]
     Array([[1., 1., 0., 0.]], dtype=float32)
@@ -54,12 +53,12 @@ def first_features(width: Width) -> Layer:
 
 
 def keep_first(x: Array, width: Width | None) -> Array:
-    """Set all but the first `width` features of `x` (..., features) to zero; None keeps all."""
+    """Zero all but the first `width` features of `x` (..., features); None keeps all."""
     return x if width is None else jnp.where(per_feature(_is_true(width, x.shape[-1]), x), x, jnp.zeros_like(x))
 
 
 def keep_block(w: Array, inputs: Width | None, outputs: Width | None) -> Array:
-    """Set the weights (..., inputs, outputs) beyond the true widths to zero; None keeps all of an axis."""
+    """Zero the weights (..., inputs, outputs) beyond the true widths; None keeps all entries along an axis."""
     if inputs is None and outputs is None:
         return w
     rows, columns = (
@@ -70,7 +69,7 @@ def keep_block(w: Array, inputs: Width | None, outputs: Width | None) -> Array:
 
 
 def moments(x: Array, width: Width | None) -> tuple[Array, Array]:
-    """Return the mean and the variance of the first `width` features of `x`, shape (..., 1), in two passes."""
+    """Return the mean and variance over the first `width` features of `x`, of shape (..., 1), in two passes."""
     if width is None:
         mean = x.mean(-1, keepdims=True)
         return mean, jnp.square(x - mean).mean(-1, keepdims=True)
@@ -80,7 +79,7 @@ def moments(x: Array, width: Width | None) -> tuple[Array, Array]:
 
 
 def check_width(where: str, name: str, value: Any, padded: int | None = None) -> Width:
-    """Return `value` as a width in 1 … `padded`: a Python int, or the traced integer itself."""
+    """Return a width after checking that it is in 1 … `padded`, as a Python int; traced integers are unchecked."""
     dtype = getattr(value, "dtype", None)
     if dtype is None or isinstance(value, np.generic):
         value = checks.positive_int(where, name, value)
@@ -101,7 +100,7 @@ def check_widths(
     widths: Sequence[Width | None] | Array | None,
     activation: Callable[[Array], Array],
 ) -> list[Width | None]:
-    """Return the true width of the input and of each hidden layer, None for a layer without padding."""
+    """Return the true widths of the input and of each hidden layer, None where there is no padding."""
     if widths is None:
         return [None] * (len(hidden) + 1)
     if not hasattr(widths, "__len__") or getattr(widths, "shape", (0,)) == ():

@@ -1,13 +1,13 @@
 """Optimizers whose code reads like the published equation.
 
-Each is an `optax.GradientTransformation` with optax's names and defaults, and works in `optax.chain`, `optax.masked`
-and `optax.inject_hyperparams`. Like optax's, they ignore extra arguments of `update` such as `value=`.
+Each one is an `optax.GradientTransformation` with optax's names and defaults, and works in `optax.chain`,
+`optax.masked` and `optax.inject_hyperparams`. Like optax's, they ignore extra arguments of `update` such as `value=`.
 
-Complex parameters need the conjugate of `jax.grad`, which is the direction of steepest ascent; `train.Run` takes it
-automatically. Second moments are averages of |g|² and real.
+For complex parameters, pass the conjugate of `jax.grad`, the direction of steepest ascent; `train.Run` does so
+automatically. Second moments are averages of |g|², which is real.
 
-Equivalents in other libraries, for a constant learning rate r. Updates are equal to rounding, checked by
-`nnjax.optcheck`. `torch` is torch.optim without its first argument; `example` is jax.example_libraries.optimizers:
+Equivalents in other libraries, for a constant learning rate r. Updates agree up to rounding, as `nnjax.optcheck`
+checks. `torch` is torch.optim, written without its first argument; `example` is jax.example_libraries.optimizers:
 
     sgd(r) = optax.sgd(r) = torch.SGD(lr=r) = example.sgd(r)
     momentum(r, 0.9) = optax.sgd(r, 0.9) = torch.SGD(lr=r, momentum=0.9) = example.momentum(r, 0.9)
@@ -27,8 +27,8 @@ Equivalents in other libraries, for a constant learning rate r. Updates are equa
     optax.adadelta(r) = torch.Adadelta(lr=r)
     optax.radam(r, eps=0.0) = torch.RAdam(lr=r, eps=0.0)
 
-Pairs that differ, with the causes by their names in `nnjax.optcheck`. If a cause is a number, setting it to the same
-value makes them agree:
+Pairs that differ, with the causes as `nnjax.optcheck` names them. If the cause is a hyper-parameter, setting it to the
+same value in both makes them agree:
 
     optax.rmsprop(r, 0.99) ≠ torch.RMSprop(lr=r): eps-inside
     optax.rmsprop(r) ≠ keras.rmsprop: eps

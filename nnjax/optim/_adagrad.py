@@ -13,22 +13,23 @@ class AdagradState(NamedTuple):
     """State of `adagrad`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
-    sum_of_squares: Params  # in the structure of the parameters, but real
+    sum_of_squares: Params  # sum of |g|², with the same structure as the parameters; its dtype is real
 
 
 def adagrad(learning_rate: ScalarOrSchedule, initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7) -> Optimizer:
-    """Return Adagrad, which divides each gradient by the root of the sum of its squares over all steps.
+    """Return Adagrad, which divides each gradient by the square root of the sum of its past squares.
 
         s ← s + |g|²
         θ ← θ - λ g / √(s + ε)            (no step if s = 0)
 
     Args:
       learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`.
-      initial_accumulator_value: initial value of s ≥ 0 (torch: 0).
-      eps: ε ≥ 0, inside the root (torch: 1e-10, outside).
+      initial_accumulator_value: initial value of s, at least 0 (torch's default is 0).
+      eps: ε ≥ 0, added inside the root (torch adds 1e-10 outside).
 
     Raises:
-      ValueError: if a hyper-parameter is out of range; in `update`, if gradients differ in structure or shape.
+      ValueError: if a hyper-parameter is out of range; in `update`, if gradients do not match the state in structure or
+        shape.
       TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex.
 
     >>> optimizer = optim.adagrad(0.1, initial_accumulator_value=0.0)

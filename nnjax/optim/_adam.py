@@ -13,8 +13,8 @@ class AdamState(NamedTuple):
     """State of `adam`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
-    mu: Params  # moving average of gradients, in the structure of the parameters
-    nu: Params  # moving average of squared gradients, in the structure of the parameters, but real
+    mu: Params  # moving average of the gradients, with the same structure as the parameters
+    nu: Params  # moving average of |g|², with the same structure as the parameters; its dtype is real
 
 
 def adam(
@@ -25,7 +25,7 @@ def adam(
     eps_root: Scalar = 0.0,
     mu_dtype: DTypeLike | None = None,
 ) -> Optimizer:
-    """Return Adam: the mean gradient divided by its root mean square, both corrected for their bias towards 0.
+    """Return Adam, which divides the mean gradient by its root mean square, both corrected for their bias towards 0.
 
         m ← β₁ m + (1 - β₁) g            m̂ = m / (1 - β₁ᵗ)
         v ← β₂ v + (1 - β₂) |g|²         v̂ = v / (1 - β₂ᵗ)
@@ -35,14 +35,15 @@ def adam(
       learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`.
       b1: β₁ in [0, 1), the decay rate of m.
       b2: β₂ in [0, 1), the decay rate of v.
-      eps: ε ≥ 0, added outside the root after the bias correction, as in the paper's Algorithm 1 (Keras adds it before
-        the correction, the paper's "ε̂").
+      eps: ε ≥ 0, added outside the root after the bias correction, as in the paper's Algorithm 1. Keras adds it before
+        the correction, which the paper calls "ε̂".
       eps_root: number ≥ 0 added inside the root. It must be above 0 to differentiate through the update (`Run.steps`).
       mu_dtype: dtype in which m is stored, such as jnp.bfloat16 to save memory; None for the dtype of the parameters.
-        The arithmetic stays in float32 at least.
+        Arithmetic stays in at least float32.
 
     Raises:
-      ValueError: if a hyper-parameter is out of range; in `update`, if gradients differ in structure or shape; when
+      ValueError: if a hyper-parameter is out of range; in `update`, if gradients do not match the state in structure or
+        shape; when
         the update is differentiated with eps_root = 0.
       TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex.
 
@@ -63,7 +64,7 @@ def adam(
         rate, b1, b2, eps, eps_root, c1, c2 = scalars
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * squared(g)
-        m_hat, v_hat = m * (1 / c1), v * (1 / c2)  # m / c1 divides every element, which is a quarter slower
+        m_hat, v_hat = m * (1 / c1), v * (1 / c2)  # one scalar division; m / c1 divides every element: 25 % slower
         return -rate * m_hat / (root(v_hat + eps_root) + eps), m, v
 
     return from_rule(rule, AdamState, learning_rate, hyper, name="adam", mu_dtype=mu_dtype)

@@ -24,8 +24,8 @@ class AdamwState(NamedTuple):
     """State of `adamw`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
-    mu: Params  # moving average of gradients, in the structure of the parameters
-    nu: Params  # moving average of squared gradients, in the structure of the parameters, but real
+    mu: Params  # moving average of the gradients, with the same structure as the parameters
+    nu: Params  # moving average of |g|², with the same structure as the parameters; its dtype is real
 
 
 def adamw(
@@ -38,23 +38,23 @@ def adamw(
     weight_decay: ScalarOrSchedule = 1e-4,
     mask: Mask = None,
 ) -> Optimizer:
-    """Return AdamW: Adam with a weight decay that is not scaled by the gradients.
+    """Return AdamW: Adam with decoupled weight decay, which is not scaled by the gradient statistics.
 
         m ← β₁ m + (1 - β₁) g            m̂ = m / (1 - β₁ᵗ)
         v ← β₂ v + (1 - β₂) |g|²         v̂ = v / (1 - β₂ᵗ)
         θ ← θ - λ (m̂ / (√(v̂ + ε_root) + ε) + w θ)            t = 1, 2, …
 
     Args:
-      learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`; it multiplies the decay too.
+      learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`. It also multiplies the decay.
       b1: β₁ in [0, 1), the decay rate of m.
       b2: β₂ in [0, 1), the decay rate of v.
       eps: ε ≥ 0, added outside the root.
       eps_root: number ≥ 0 added inside the root. It must be above 0 to differentiate through the update (`Run.steps`).
       mu_dtype: dtype in which m is stored, such as jnp.bfloat16 to save memory; None for the dtype of the parameters.
-        The arithmetic stays in float32 at least.
-      weight_decay: w ≥ 0 (torch: 1e-2): a number, a traced array, or a schedule `step -> decay`.
-      mask: leaves that decay: booleans in the structure of the parameters or of a prefix of it; a function that
-        returns them for given parameters; or None if all leaves decay.
+        Arithmetic stays in at least float32.
+      weight_decay: w ≥ 0: a number (torch's default is 1e-2), a traced array, or a schedule `step -> decay`.
+      mask: tree of booleans, True for leaves that decay, with the same structure as the parameters or a prefix of it;
+        a function of the parameters that returns such a tree; or None if all leaves decay.
 
     Raises:
       ValueError: if a hyper-parameter is out of range; in `update`, if params are missing or gradients differ in
@@ -80,7 +80,7 @@ def adamw(
         rate, b1, b2, eps, eps_root, w, c1, c2 = scalars
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * squared(g)
-        m_hat, v_hat = m * (1 / c1), v * (1 / c2)  # as in adam
+        m_hat, v_hat = m * (1 / c1), v * (1 / c2)  # scalar divisions are faster; see adam
         return -rate * (m_hat / (root(v_hat + eps_root) + eps) + w * p), m, v
 
     return from_rule(

@@ -14,7 +14,7 @@ class LionState(NamedTuple):
     """State of `lion`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
-    mu: Params  # moving average of gradients, in the structure of the parameters
+    mu: Params  # moving average of the gradients, with the same structure as the parameters
 
 
 def lion(
@@ -25,24 +25,24 @@ def lion(
     weight_decay: ScalarOrSchedule = 1e-3,
     mask: Mask = None,
 ) -> Optimizer:
-    """Return Lion, which steps by the sign of a mean of momentum and gradient, with weight decay.
+    """Return Lion, which steps by the sign of a weighted mean of momentum and gradient, with weight decay.
 
         θ ← θ - λ (sign(β₁ m + (1 - β₁) g) + w θ)
         m ← β₂ m + (1 - β₂) g
 
     The sign of a complex number z is z / |z|.
 
-    Differentiation through the update treats the sign as a constant: λ and w get gradients, β₁ and β₂ get none.
+    Differentiation through the update treats the sign as a constant, so λ and w get gradients but β₁ and β₂ get zero.
 
     Args:
-      learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`; 3 to 10 times below Adam's.
+      learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`. Use 1/10 to 1/3 of Adam's rate.
       b1: β₁ in [0, 1), the weight of m in the direction of the step.
       b2: β₂ in [0, 1), the decay rate of m.
       mu_dtype: dtype in which m is stored, such as jnp.bfloat16 to save memory; None for the dtype of the parameters.
-        The arithmetic stays in float32 at least.
+        Arithmetic stays in at least float32.
       weight_decay: w ≥ 0: a number, a traced array, or a schedule `step -> decay`.
-      mask: leaves that decay: booleans in the structure of the parameters or of a prefix of it; a function that
-        returns them for given parameters; or None if all leaves decay.
+      mask: tree of booleans, True for leaves that decay, with the same structure as the parameters or a prefix of it;
+        a function of the parameters that returns such a tree; or None if all leaves decay.
 
     Raises:
       ValueError: if a hyper-parameter is out of range; in `update`, if params are missing or gradients differ in

@@ -13,14 +13,14 @@ class MomentumState(NamedTuple):
     """State of `momentum`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
-    trace: Params  # the velocity, in the structure of the parameters
+    trace: Params  # velocity, with the same structure as the parameters
 
 
 class NesterovState(NamedTuple):
     """State of `nesterov`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
-    trace: Params  # the velocity, in the structure of the parameters
+    trace: Params  # velocity, with the same structure as the parameters
 
 
 def momentum(
@@ -30,7 +30,7 @@ def momentum(
     moving_average: bool = False,
     accumulator_dtype: DTypeLike | None = None,
 ) -> Optimizer:
-    """Return gradient descent with momentum ("heavy ball"): steps grow while the gradient keeps its direction.
+    """Return gradient descent with momentum ("heavy ball"); steps grow as long as the gradient keeps its direction.
 
         v ← μ v + g            or, with moving_average,  v ← μ v + (1 - μ) g
         θ ← θ - λ v
@@ -39,12 +39,13 @@ def momentum(
       learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`. It multiplies the velocity, as in
         optax and torch. In Keras it multiplies the gradient inside the velocity, which differs if the rate changes.
       momentum: μ in [0, 1), the decay rate of the velocity.
-      moving_average: average the gradients, as many tutorials do; steps are then 1 - μ times as large.
+      moving_average: True averages the gradients, as many tutorials do; steps are then 1 - μ times as large.
       accumulator_dtype: dtype in which v is stored, such as jnp.bfloat16 to save memory; None for the dtype of the
-        parameters. The arithmetic stays in float32 at least.
+        parameters. Arithmetic stays in at least float32.
 
     Raises:
-      ValueError: if a hyper-parameter is out of range; in `update`, if gradients differ in structure or shape.
+      ValueError: if a hyper-parameter is out of range; in `update`, if gradients do not match the state in structure or
+        shape.
       TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex.
 
     >>> optimizer = optim.momentum(0.1)
@@ -52,7 +53,7 @@ def momentum(
     >>> optimizer.update(jnp.ones(2), state)[0]
     Array([-0.19, -0.19], dtype=float32)
 
-    Source: Polyak 1964. Equal to `optax.sgd(learning_rate, momentum)`; with moving_average to
+    Source: Polyak 1964. Equal to `optax.sgd(learning_rate, momentum)`; with moving_average, equal to
     `optax.chain(optax.ema(momentum, debias=False), optax.scale_by_learning_rate(learning_rate))`.
     """
     hyper = in_ranges("momentum", "[0, 1)", {"momentum": momentum})
@@ -68,7 +69,7 @@ def momentum(
 def nesterov(
     learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, *, accumulator_dtype: DTypeLike | None = None
 ) -> Optimizer:
-    """Return Nesterov's momentum, which evaluates the gradient at the point to which the velocity leads.
+    """Return gradient descent with Nesterov momentum, which takes the gradient at the point the velocity leads to.
 
         v ← μ v + g
         θ ← θ - λ (g + μ v)
@@ -77,18 +78,19 @@ def nesterov(
       learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`.
       momentum: μ in [0, 1), the decay rate of the velocity.
       accumulator_dtype: dtype in which v is stored, such as jnp.bfloat16 to save memory; None for the dtype of the
-        parameters. The arithmetic stays in float32 at least.
+        parameters. Arithmetic stays in at least float32.
 
     Raises:
-      ValueError: if a hyper-parameter is out of range; in `update`, if gradients differ in structure or shape.
+      ValueError: if a hyper-parameter is out of range; in `update`, if gradients do not match the state in structure or
+        shape.
       TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex.
 
     >>> optimizer = optim.nesterov(0.1)
     >>> optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)))[0]
     Array([-0.19, -0.19], dtype=float32)
 
-    Source: Nesterov 1983; Sutskever et al. 2013, rewritten for the shifted parameters as in Bengio et al. 2012,
-    arXiv:1212.0901, and in torch. Equal to `optax.sgd(learning_rate, momentum, nesterov=True)`.
+    Source: Nesterov 1983; Sutskever et al. 2013, rewritten in terms of the shifted parameters as in Bengio et al. 2012,
+    arXiv:1212.0901, and torch. Equal to `optax.sgd(learning_rate, momentum, nesterov=True)`.
     """
     hyper = in_ranges("nesterov", "[0, 1)", {"momentum": momentum})
 

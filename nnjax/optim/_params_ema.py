@@ -18,12 +18,12 @@ class ParamsEmaState(NamedTuple):
 
 
 def params_ema(decay: Scalar = 0.999) -> Optimizer:
-    """Return a transformation that averages the parameters; put it last in the optimizer's chain.
+    """Return a transformation that tracks a moving average of the parameters; put it last in the optimizer's chain.
 
         a ← d a + (1 - d) (θ + update),   initially a = θ
 
-    The updates are left unchanged. The average is part of the optimizer's state, so it is saved, resumed, vmapped and
-    swept with it. `averaged(opt_state)` returns it.
+    It leaves the updates unchanged. The average is part of the optimizer's state and is saved, resumed, vmapped and
+    swept with that state. `averaged(opt_state)` returns the average.
 
     Args:
       decay: d in [0, 1), the decay rate of the average.
@@ -62,10 +62,10 @@ def averaged(opt_state: OptState, params: Params | None = None) -> Params:
 
     Args:
       opt_state: the optimizer's state.
-      params: not read; with it, `train.Run(…, evaluation_params=optim.averaged)` evaluates and keeps the average.
+      params: ignored. It lets `train.Run(…, evaluation_params=optim.averaged)` evaluate and keep the average.
 
     Raises:
-      ValueError: if the state has no average, or several.
+      ValueError: if the state does not contain exactly one average.
 
     >>> optim.averaged(optim.adam(1e-3).init(jnp.ones(2)))
     Traceback (most recent call last):

@@ -13,9 +13,9 @@ class RmspropState(NamedTuple):
     """State of `rmsprop`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
-    nu: Params  # moving average of squared gradients, in the structure of the parameters, but real
-    mu: Params = ()  # with `centered`: moving average of gradients, in the structure of the parameters
-    trace: Params = ()  # with `momentum`: the velocity, in the structure of the parameters
+    nu: Params  # moving average of |g|², with the same structure as the parameters; its dtype is real
+    mu: Params = ()  # with `centered`: moving average of the gradients, with the same structure as the parameters
+    trace: Params = ()  # with `momentum`: velocity, with the same structure as the parameters
 
 
 def rmsprop(
@@ -29,13 +29,13 @@ def rmsprop(
     nesterov: bool = False,
     bias_correction: bool = False,
 ) -> Optimizer:
-    """Return RMSProp, which divides each gradient by the root mean square of its recent values.
+    """Return RMSProp, which divides each gradient by the root mean square of the recent gradients.
 
         v ← ρ v + (1 - ρ) |g|²
         u = λ g / √(v + ε)                or, without eps_in_sqrt,  u = λ g / (√v + ε)
         θ ← θ - u
 
-    With `centered`, the variance replaces v in u, and with `bias_correction`, averages are divided by 1 - ρᵗ:
+    With `centered`, the variance replaces v in u. With `bias_correction`, the averages are divided by 1 - ρᵗ:
 
         m ← ρ m + (1 - ρ) g               v - |m|²  instead of  v
 
@@ -48,17 +48,18 @@ def rmsprop(
       learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`. It multiplies the gradient inside
         the velocity b, as in optax and Keras. In torch it multiplies b, which differs if the rate changes.
       decay: ρ in [0, 1), the decay rate of the averages (torch calls it alpha and sets it to 0.99).
-      eps: ε ≥ 0, keeps the step finite if gradients vanish.
-      initial_scale: initial value of v ≥ 0 (TensorFlow 1: 1).
+      eps: ε ≥ 0, which keeps the step finite if gradients vanish.
+      initial_scale: initial value of v, at least 0 (TensorFlow 1 starts at 1).
       eps_in_sqrt: True puts ε inside the root as in optax and Keras, False outside as in torch. It must be True to
         differentiate through the update (`Run.steps`), unless initial_scale > 0 without `centered`.
       centered: True divides by the standard deviation of the gradients instead of their root mean square.
       momentum: μ in [0, 1), the decay rate of the velocity; None for no velocity.
-      nesterov: True takes Nesterov's momentum instead of the velocity itself; it needs `momentum`.
+      nesterov: True uses Nesterov momentum instead of the velocity itself. It requires `momentum`.
       bias_correction: True corrects the averages for their bias towards 0, as Adam does.
 
     Raises:
-      ValueError: if a hyper-parameter is out of range; in `update`, if gradients differ in structure or shape.
+      ValueError: if a hyper-parameter is out of range; in `update`, if gradients do not match the state in structure or
+        shape.
       TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex.
 
     >>> optimizer = optim.rmsprop(0.1, decay=0.75)

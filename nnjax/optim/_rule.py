@@ -36,21 +36,21 @@ def from_rule(
     mu_dtype: DTypeLike | None = None,
     decayed: Callable[[Params], Params] | None = None,
 ) -> Optimizer:
-    """Make an optimizer from the rule for one array.
+    """Make an optimizer from its update rule for one array.
 
     Args:
       rule: `(scalars, gradient, *moments) -> (update, *moments)`, where `scalars` is the learning rate followed by
         `hyper`.
       state_type: NamedTuple of the state: `count`, then one field per moment, in the order of the rule.
-      learning_rate: λ ≥ 0: a number, a traced array, or a schedule, which gets the number of steps already taken.
-      hyper: the other hyper-parameters, or a function that returns them for step t = 1, 2, …. Those that are schedules
-        get the number of steps already taken.
+      learning_rate: λ ≥ 0: a number, a traced array, or a schedule, a function of the number of steps already taken.
+      hyper: the other hyper-parameters, or a function that returns them for step t = 1, 2, …. Hyper-parameters may be
+        schedules, which receive the number of steps already taken.
       name: name of the optimizer, for error messages.
-      fields: fields of the state that the rule reads and writes; None for all. The others are not changed.
+      fields: fields of the state that the rule reads and writes; None for all. Other fields stay unchanged.
       initial: initial value of the second moment. The other moments start at 0.
       mu_dtype: dtype in which the other moments are stored; None for the dtype of the parameters.
-      decayed: for a rule with weight decay, the function that `decay_mask` returns. The rule then gets each parameter
-        after the moments, and `update` requires `params`.
+      decayed: for a rule with weight decay, the function that `decay_mask` returns. The rule then also receives the
+        parameter, after the moments, and `update` requires `params`.
     """
     learning_rate = number_or_schedule(name, "learning_rate", learning_rate)
 
@@ -93,12 +93,12 @@ def from_rule(
 
 
 def number_or_schedule(name: str, key: str, value: ScalarOrSchedule) -> ScalarOrSchedule:
-    """Check a learning rate or weight decay, which must be at least 0. Values of schedules are not checked."""
+    """Return a learning rate or weight decay after checking that it is at least 0; schedules are not checked."""
     return value if callable(value) else checks.in_range(name, key, value, "[0, inf)")
 
 
 def scheduled(name: str, schedule: Callable[[Array], Any], count: Array) -> Any:
-    """Return the value of a schedule after `count` steps, which must be one real number."""
+    """Return the schedule's value after `count` steps; raise TypeError unless it is one real number."""
     try:
         value = schedule(count)
         dtype = _dtype(value)
@@ -124,22 +124,22 @@ def real_dtype(dtype: DTypeLike) -> Any:
 
 
 def squared(g: Array) -> Array:
-    """Return |g|²; its dtype is real."""
+    """Return |g|², which has a real dtype even for complex g."""
     return g.real**2 + g.imag**2 if jnp.iscomplexobj(g) else g**2
 
 
 def power(base: Scalar, t: Array) -> Array:
-    """Return base^t in JAX's default float dtype; in bfloat16, 0.999 would be rounded to 1."""
+    """Return base^t in JAX's default float dtype, because bfloat16 would round 0.999 to 1."""
     return jnp.asarray(base, float) ** jnp.asarray(t, float)
 
 
 def decay_mask(name: str, mask: Mask) -> Callable[[Params], Params]:
-    """Return a function that sets to zero the parameters that are excluded from weight decay.
+    """Return a function that zeroes the parameters that are excluded from weight decay.
 
     Args:
       name: name of the optimizer, for error messages.
-      mask: booleans, True for parameters that decay, in the structure of the parameters or of a prefix of it; a
-        function of the parameters that returns them; or None if all parameters decay.
+      mask: tree of booleans, True for parameters that decay, with the same structure as the parameters or a prefix of
+        it; a function of the parameters that returns such a tree; or None if all parameters decay.
     """
 
     def decayed(params: Params) -> Params:
@@ -163,10 +163,10 @@ def decay_mask(name: str, mask: Mask) -> Callable[[Params], Params]:
 
 
 def root_above(name: str, offsets: Sequence[Scalar], remedy: str) -> Callable[[Array], Array]:
-    """Return the square root for a sum of squares plus the hyper-parameters `offsets`.
+    """Return the square-root function to apply to a sum of squares plus the hyper-parameters `offsets`.
 
-    This is `jnp.sqrt` if an offset may be above 0. If all are 0, the returned function has the same values but raises
-    an error that names the remedy when it is differentiated: the slope of the root at 0 is infinite, and all gradients
+    This is `jnp.sqrt` if an offset may be above 0. If all are 0, the returned function has the same values, but
+    differentiating it raises an error that names the remedy. The slope of the root at 0 is infinite, so all gradients
     would silently become NaN.
     """
     if any(checks.is_traced(offset) or float(offset) > 0 for offset in offsets):
@@ -193,8 +193,8 @@ def map_leaves(
 ) -> tuple[PyTree, ...]:
     """Apply `rule(scalars, gradient, *leaves)` to every leaf of the gradients and of the other trees.
 
-    The arithmetic is in the widest dtype of the leaves, but in float32 for 16-bit leaves, in which 1 - 0.999 would be
-    0. Scalars that are arrays are cast to that dtype, and results are cast back to the dtype of their leaf.
+    Arithmetic uses the widest dtype of the leaves and at least float32, because 1 - 0.999 would be 0 in bfloat16.
+    Scalars that are arrays are cast to that dtype, and each result is cast back to the dtype of its leaf.
 
     Args:
       name: name of the optimizer, for error messages.
@@ -207,8 +207,8 @@ def map_leaves(
       One tree for each result of the rule.
 
     Raises:
-      ValueError: if a tree and the gradients differ in structure or in the shape of a leaf; the message names its path.
-      TypeError: if a gradient is an integer, or if a gradient is complex and a leaf is real, or the reverse.
+      ValueError: if a tree and the gradients differ in structure or in the shape of a leaf; the message gives its path.
+      TypeError: if a gradient is an integer, or if only one of a gradient and its leaf is complex.
     """
     check_inexact(name, "gradients", grads)
     for key, tree in trees.items():
@@ -220,7 +220,7 @@ def map_leaves(
     results = []
     for row in zip(gradients, *map(jax.tree.leaves, trees.values()), strict=True):
         leaves = [jnp.asarray(leaf) for leaf in row]
-        with jax.numpy_dtype_promotion("standard"):  # real numbers multiply complex ones
+        with jax.numpy_dtype_promotion("standard"):  # lets real moments multiply complex gradients
             dtype = reduce(jnp.promote_types, (a.dtype for a in leaves if a.dtype.itemsize > 1), jnp.dtype(jnp.float32))
             real = real_dtype(dtype)
             cast = [s if type(s) is float else jnp.asarray(s, real) for s in scalars]  # np.float64 would promote
@@ -230,7 +230,7 @@ def map_leaves(
 
 
 def check_like_gradients(name: str, key: str, tree: PyTree, grads: PyTree) -> None:
-    """Check that the tree called `key` has the structure and the shapes of the gradients."""
+    """Raise unless the tree called `key` has the same structure and shapes as the gradients."""
     check_inexact(name, "gradients", grads)
     gradients, leaves = (jax.tree_util.tree_leaves_with_path(t) for t in (grads, tree))
     got: Any = jax.tree.structure(grads)  # mypy does not know the type
@@ -263,7 +263,7 @@ def require_params(name: str, params: Params | None) -> Params:
 
 
 def check_inexact(name: str, role: str, tree: PyTree) -> None:
-    """Check that all leaves are floating or complex; integers would be rounded in every step."""
+    """Raise TypeError unless all leaves are floating or complex; integers would be rounded at every step."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         dtype = _dtype(leaf)
         if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
@@ -275,12 +275,12 @@ def check_inexact(name: str, role: str, tree: PyTree) -> None:
 
 
 def _dtype(leaf: Any) -> Any:
-    """Return the dtype of an array or a Python number, None for anything else."""
+    """Return the dtype of an array or Python number, or None for anything else."""
     return jnp.result_type(leaf) if isinstance(leaf, (int, float, complex)) else getattr(leaf, "dtype", None)
 
 
 def checked_dtype(name: str, dtype: DTypeLike) -> Any:
-    """Return the dtype of moments as JAX stores it, float32 for float64 without x64."""
+    """Return the dtype in which JAX stores the moments, such as float32 for float64 if x64 is disabled."""
     try:
         result = jax.dtypes.canonicalize_dtype(dtype)
     except TypeError as error:

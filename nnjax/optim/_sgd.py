@@ -15,7 +15,7 @@ class SgdState(NamedTuple):
 
 
 def sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
-    """Return gradient descent; with gradients of mini-batches, it is stochastic gradient descent (SGD).
+    """Return gradient descent, which with mini-batch gradients is stochastic gradient descent (SGD).
 
         θ ← θ - λ g
 

@@ -1,6 +1,6 @@
 """Recipes from papers, one file of at most 40 lines each.
 
-Each file has a network, its loss or objective, and `make_run`. Copy one and change it, or train it unchanged:
+Each file contains a network, its loss or objective, and `make_run`. Copy one and change it, or train it unchanged:
 
     from nnjax.recipes import vae
     result = train.fit(vae.make_run(), data.load("digits").train, epochs=10)

@@ -1,4 +1,4 @@
-"""A generative adversarial network (Goodfellow et al. 2014, arXiv:1406.2661): two optimizers in one step."""
+"""A generative adversarial network (Goodfellow et al. 2014, arXiv:1406.2661), trained by two optimizers in one step."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def generate(params: Params, state: State, key: Key, n: int) -> Array:
 
 
 def objective(params: Params, state: State, batch: Data, *, train: bool, key: Key) -> tuple[Array, State, Log]:
-    """Return the sum of both players' losses. The gradient of each loss reaches only the player's own parameters."""
+    """Return the sum of both networks' losses. The gradient of each loss reaches only that network's parameters."""
 
     def loss(params: Params, points: Array, real: int) -> Array:
         score, _ = discriminator.apply(params["discriminator"], state["discriminator"], points, train=train)
@@ -32,7 +32,7 @@ def objective(params: Params, state: State, batch: Data, *, train: bool, key: Ke
 
 
 def make_run() -> train.Run:
-    """Return the run; its data are points (n, 2)."""
+    """Return the run, which trains on points (n, 2)."""
     players = {"generator": optim.adam(1e-3, b1=0.5), "discriminator": optim.adam(2e-3, b1=0.5)}
     optimizer = optax.partition(players, lambda params: nn.labels(params, {f"{name}/**": name for name in players}))
     return train.Run(net, objective=objective, optimizer=optimizer, batch_size=256)

@@ -1,4 +1,4 @@
-"""Meta-learning (MAML; Finn et al. 2017, arXiv:1703.03400): initial parameters from which one step learns a sine."""
+"""Meta-learning (MAML; Finn et al. 2017, arXiv:1703.03400): find initial parameters that learn a sine in one step."""
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +9,11 @@ from nnjax.types import Data, Key, Log, Params, State
 
 TASKS, POINTS, RATE = 16, 10, 0.05
 body = nn.mlp([40, 40], 1, activation=jnp.tanh)
-net = body._replace(init=lambda key, x: body.init(key, jnp.ones((1, 1))))  # there are no data
+net = body._replace(init=lambda key, x: body.init(key, jnp.ones((1, 1))))  # the run has no data
 
 
 def task_losses(params: Params, state: State, key: Key) -> tuple[Array, Array]:
-    """Return a random sine's loss before and after one step on ten of its points."""
+    """Draw a random sine and return the loss before and after one gradient step on ten of its points."""
     sine, support, query = jax.random.split(key, 3)
     amplitude, phase = jax.random.uniform(sine, (2,), minval=jnp.array([0.1, 0.0]), maxval=jnp.array([5.0, jnp.pi]))
 
@@ -27,7 +27,7 @@ def task_losses(params: Params, state: State, key: Key) -> tuple[Array, Array]:
 
 
 def objective(params: Params, state: State, batch: Data, *, train: bool, key: Key) -> tuple[Array, State, Log]:
-    """Return the loss of each task after its step; the gradient goes through the step."""
+    """Return the loss of each task after its gradient step; training differentiates through this step."""
     before, after = jax.vmap(task_losses, (None, None, 0))(params, state, jax.random.split(key, TASKS))
     return after, state, {"before": before.mean()}
 

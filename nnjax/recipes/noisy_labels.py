@@ -1,4 +1,4 @@
-"""A loss that trusts confident examples more, for labels that are partly wrong (arXiv:1805.07836)."""
+"""A loss that gives more weight to confidently predicted labels, for partly wrong labels (arXiv:1805.07836)."""
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -11,7 +11,7 @@ plain = train.objective_of(net, losses.cross_entropy)
 
 
 def make_run(exponent: float | Array = 0.7) -> train.Run:
-    """Return the run; each example has the weight (probability of its label)^exponent. With 0 the weights are equal."""
+    """Return a run that weights each example by (probability of its label)^exponent; 0 gives equal weights."""
 
     def objective(params: Params, state: State, batch: Data, *, train: bool, key: Key) -> tuple[Array, State, Log]:
         values, state, log = plain(params, state, batch, train=train, key=key)

@@ -11,12 +11,12 @@ body = nn.mlp([32, 32], 1, activation=jnp.tanh)
 
 
 def init(key: Key, x: object, /) -> tuple[Params, State]:
-    """Draw parameters without data: points have one coordinate."""
+    """Initialise without data, for points with one coordinate."""
     return body.init(key, jnp.ones((1, 1)))
 
 
 def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
-    """Return u(x) of points (n, 1), which is 0 on the boundary by construction."""
+    """Return u(x) at points (n, 1); it is 0 on the boundary by construction."""
     y, state = body.apply(params, state, x, train=train, key=key)
     return x * (1 - x) * y, state
 

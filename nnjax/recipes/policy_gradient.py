@@ -1,4 +1,4 @@
-"""A policy gradient (Williams 1992) that balances a pole on a cart (Barto et al. 1983), an environment in pure JAX."""
+"""Policy gradient (Williams 1992) for balancing a pole on a cart (Barto et al. 1983), with a simulation in pure JAX."""
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,10 @@ from nnjax.types import Data, Key, Log, Params, State
 
 STEPS, EPISODES = 200, 16
 policy = nn.mlp([32], 2, activation=jnp.tanh)  # position, velocity, angle, rotation -> logits of left, right
-net = policy._replace(init=lambda key, x: policy.init(key, jnp.ones((1, 4))))  # there are no data
+net = policy._replace(init=lambda key, x: policy.init(key, jnp.ones((1, 4))))  # the run has no data
 
 
-def _move(s: Array, action: Array) -> Array:  # one step of 0.02 seconds
+def _move(s: Array, action: Array) -> Array:  # one time step of 0.02 s
     _, velocity, angle, turn = s.T
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
     force = (jnp.where(action == 1, 10.0, -10.0) + 0.05 * turn**2 * sine) / 1.1
@@ -21,7 +21,7 @@ def _move(s: Array, action: Array) -> Array:  # one step of 0.02 seconds
 
 
 def objective(params: Params, state: State, batch: Data, *, train: bool, key: Key) -> tuple[Array, State, Log]:
-    """Return -Σ_t log π(action_t) advantage_t of each episode. The reward is 1 per step until the pole falls."""
+    """Return -Σ_t log π(action_t) advantage_t for each episode; the reward is 1 per step until the pole falls."""
 
     def step(s: Array, key: Key) -> tuple[Array, tuple[Array, Array]]:
         actions = jax.random.categorical(key, net.apply(params, state, s, train=train)[0])
@@ -29,7 +29,7 @@ def objective(params: Params, state: State, batch: Data, *, train: bool, key: Ke
 
     s, actions = lax.scan(step, jnp.zeros((EPISODES, 4)), jax.random.split(key, STEPS))[1]
     alive = jnp.cumprod(((jnp.abs(s[..., 0]) < 2.4) & (jnp.abs(s[..., 2]) < 0.21)).astype(jnp.float32), axis=0)
-    reward = jnp.cumsum(alive[::-1], axis=0)[::-1]  # from here to the end of the episode
+    reward = jnp.cumsum(alive[::-1], axis=0)[::-1]  # sum from each step to the end of the episode
     advantage = alive * (reward - reward.mean(1, keepdims=True)) / (reward.std(1, keepdims=True) + 1)
     costs = losses.cross_entropy(net.apply(params, state, s.reshape(-1, 4), train=train)[0], actions.reshape(-1))
     return (costs.reshape(STEPS, EPISODES) * advantage).sum(0), state, {"reward": reward[0].mean()}

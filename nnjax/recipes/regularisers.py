@@ -1,4 +1,4 @@
-"""Penalties on the weights, added to a loss: their squares, and their spectral norms (arXiv:1705.10941)."""
+"""Weight penalties added to the loss: L2 norms and spectral norms (Yoshida and Miyato 2017, arXiv:1705.10941)."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -11,7 +11,7 @@ plain = train.objective_of(net, losses.cross_entropy)
 
 
 def penalties(params: Params) -> Log:
-    """Return the sum of the squares of all weights, and the sum of their squared largest singular values."""
+    """Return the sum of the squared weights, and the sum of the squared spectral norms of the weight matrices."""
     weights = [w for path, w in nn.paths(params).items() if path.endswith("/w")]
     return {
         "l2": jnp.stack([jnp.square(w).sum() for w in weights]).sum(),
@@ -20,7 +20,7 @@ def penalties(params: Params) -> Log:
 
 
 def make_run(factors: dict[str, float | Array]) -> train.Run:
-    """Return the run with a factor for each penalty, such as `{"l2": 1e-4}`; a sweep may vary them."""
+    """Return the run with a factor for each penalty, such as `{"l2": 1e-4}`; the factors can be swept."""
 
     def objective(params: Params, state: State, batch: Data, *, train: bool, key: Key) -> tuple[Array, State, Log]:
         values, state, log = plain(params, state, batch, train=train, key=key)

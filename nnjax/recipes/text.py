@@ -1,4 +1,4 @@
-"""A causal transformer that continues a text by characters, trained on the topics that Python's help() shows."""
+"""A causal transformer that continues a text character by character, trained on the topics of Python's help()."""
 
 from pydoc_data.topics import topics
 
@@ -13,14 +13,14 @@ net = nn.language_model(128, 32, depth=1, heads=2)
 
 
 def load_text() -> Data:
-    """Return windows of the text, ASCII codes (n, 32), and as targets the next code of each position."""
+    """Return windows of the text as ASCII codes (n, 32), with the next code at each position as target."""
     codes = np.frombuffer("\n".join(topics.values()).encode("ascii", "ignore")[:100_000], np.uint8).astype(np.int32)
     rows = np.lib.stride_tricks.sliding_window_view(codes, LENGTH + 1)[::LENGTH]
     return Data(rows[:, :-1], rows[:, 1:])
 
 
 def continuation(params: Params, state: State, text: str, letters: int) -> str:
-    """Return a text with its most probable continuation."""
+    """Return a text followed by `letters` characters, each the most probable one."""
     for _ in range(letters):
         codes = jnp.asarray([[ord(letter) for letter in text[-LENGTH:]]])
         text += chr(int(net.apply(params, state, codes, train=False)[0][0, -1].argmax()))
@@ -28,5 +28,5 @@ def continuation(params: Params, state: State, text: str, letters: int) -> str:
 
 
 def make_run() -> train.Run:
-    """Return the run; train it on `load_text()`."""
+    """Return the run, to be trained on `load_text()`."""
     return train.Run(net, losses.cross_entropy, optim.adam(1e-2), batch_size=16)

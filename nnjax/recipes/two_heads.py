@@ -1,4 +1,4 @@
-"""Two heads on one body: dictionaries as output and target, with a loss for each head."""
+"""Two heads on a shared body: output and target are dictionaries, and each head has its own loss."""
 
 import jax
 from jax import Array
@@ -14,12 +14,12 @@ net = nn.named(
 
 
 def objective(params: Params, state: State, batch: Data, *, train: bool, key: Key) -> tuple[Array, State, Log]:
-    """Return the sum of the heads' losses; the log contains each of them."""
+    """Return the sum of both heads' losses, and each loss in the log."""
     outputs, state = net.apply(params, state, batch.x, train=train, key=key)
     terms = {name: loss(outputs[name], batch.y[name]) for name, loss in LOSSES.items()}
     return terms["digit"] + terms["ink"], state, {name: term.mean() for name, term in terms.items()}
 
 
 def make_run() -> train.Run:
-    """Return the run; its targets are `{"digit": labels (n,), "ink": numbers (n, 1)}`."""
+    """Return the run for targets `{"digit": labels (n,), "ink": numbers (n, 1)}`."""
     return train.Run(net, objective=objective, optimizer=optim.adam(3e-3), batch_size=64)

@@ -1,4 +1,4 @@
-"""A variational autoencoder of images (Kingma and Welling 2014, arXiv:1312.6114): minus the evidence lower bound."""
+"""A variational autoencoder for images (Kingma and Welling 2014, arXiv:1312.6114), which maximises the ELBO."""
 
 import jax
 import jax.numpy as jnp
@@ -7,13 +7,13 @@ from jax import Array
 from nnjax import losses, nn, optim, train
 from nnjax.types import Data, Key, Log, Params, State
 
-CODE = 8  # length of a code
+CODE = 8  # dimension of the latent code
 encoder, decoder = nn.mlp([128], 2 * CODE), nn.mlp([128], 64)
-net = nn.named(encoder=encoder, mean=lambda h: h[:, :CODE], decoder=decoder)  # reconstructs from the mean of the code
+net = nn.named(encoder=encoder, mean=lambda h: h[:, :CODE], decoder=decoder)  # reconstructs from the code's mean
 
 
 def objective(params: Params, state: State, batch: Data, *, train: bool, key: Key) -> tuple[Array, State, Log]:
-    """Return the reconstruction's cross-entropy plus the divergence of the code from a standard normal distribution."""
+    """Return the negative evidence lower bound (ELBO): reconstruction loss plus KL divergence from the prior."""
     h, _ = encoder.apply(params["encoder"], state["encoder"], batch.x, train=train)
     mean, log_variance = jnp.split(h, 2, axis=-1)
     code = mean + jnp.exp(log_variance / 2) * jax.random.normal(key, mean.shape)
@@ -25,5 +25,5 @@ def objective(params: Params, state: State, batch: Data, *, train: bool, key: Ke
 
 
 def make_run() -> train.Run:
-    """Return the run; its data are images (n, 64) in [0, 1]."""
+    """Return the run, which trains on images (n, 64) with values in [0, 1]."""
     return train.Run(net, objective=objective, optimizer=optim.adam(3e-3), batch_size=64)

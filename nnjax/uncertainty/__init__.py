@@ -1,7 +1,8 @@
-"""Predictions of ensembles and their uncertainty.
+"""Ensemble predictions and their uncertainty.
 
-Members are networks, or predictions of one network with dropout on. Classifiers have logits (members, n, classes); the
-ensemble's prediction is again logits (n, classes), which `nnjax.metrics` and `losses.cross_entropy` accept.
+The members are several networks, or one network with dropout active in prediction. Classifier members give logits
+(members, n, classes); the ensemble's prediction is again logits (n, classes), which `nnjax.metrics` and
+`losses.cross_entropy` accept.
 """
 
 from nnjax import checks
@@ -23,11 +24,11 @@ __all__ = [
     "vote",
 ]
 
-_ELSEWHERE = {  # names of other libraries, in lower case without underscores
+_ELSEWHERE = {  # names used by other libraries, in lower case without underscores
     "entropy": "uncertainty.entropy_decomposition",
     "mutualinformation": "uncertainty.entropy_decomposition",
     "variance": "uncertainty.variance_decomposition",
     "averageprobabilities": "uncertainty.log_mean_probabilities",
 }
-# Assigned, because a type checker would assume that a module that defines this function has every name
+# Assigned through globals(): if the module defined __getattr__ openly, type checkers would accept any name
 globals()["__getattr__"] = checks.missing_name("uncertainty", __all__, _ELSEWHERE)

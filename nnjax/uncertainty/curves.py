@@ -1,4 +1,4 @@
-"""Scores as a function of the share of rejected inputs, and of the number of members."""
+"""Scores as a function of the share of rejected inputs or of the ensemble size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SizeCurve(NamedTuple):
-    """Scores of ensembles of several sizes, over subsets of the members; every field has shape (sizes,)."""
+    """Scores by ensemble size, as statistics over subsets of the members; every field has shape (sizes,)."""
 
     size: Array
     accuracy: Array  # mean over subsets
@@ -32,22 +32,22 @@ class SizeCurve(NamedTuple):
 def rejection_curve(
     score: Array, uncertainty: Array, weights: Array | None = None
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """Reject the most uncertain inputs, one by one, and return the mean score of the others (rejection curve).
+    """Return the mean score of the remaining inputs as the most uncertain ones are rejected one by one.
 
-        curve(d) = Σ_kept w·score / Σ_kept w,   kept: the share 1 - d of least uncertain inputs
+        curve(d) = Σ_kept w·score / Σ_kept w,   kept: the least uncertain inputs, a share of 1 - d
 
-    If uncertainty predicts errors, the accuracy rises with the rejected share. The curve's mean is the area under it.
-    Equally uncertain inputs count with their mean score, so that the order of the rows does not matter. Inputs whose
+    If uncertainty predicts errors, accuracy rises with the rejected share. The mean of the curve is the area under it.
+    Equally uncertain inputs are assigned their mean score, so that the order of the rows does not matter. Inputs whose
     uncertainty is NaN are rejected first.
 
     Args:
       score: Score of each input, of shape (n,), such as whether the prediction is correct.
       uncertainty: Uncertainty of each input, of shape (n,), such as the total of `entropy_decomposition`.
-      weights: Per-example weights (n,), or None. An input of weight 0 does not count, even if its score is NaN. A
-        negative weight gives NaN, as does a share of inputs whose weights are all 0.
+      weights: Per-example weights (n,), or None. Inputs of weight 0 are ignored, even if their score is NaN. A negative
+        weight gives NaN, and so do remaining weights that are all 0.
 
     Returns:
-      The rejected share, from 0 to 1 - 1/n, and the mean score of the other inputs; both of shape (n,).
+      The rejected share, from 0 to 1 - 1/n, and the mean score of the remaining inputs, both of shape (n,).
 
     Raises:
       ValueError: if the shapes differ or are not (n,), or if n is 0.
@@ -94,19 +94,19 @@ def ensemble_size_curve(
     sizes: Sequence[int] | None = None,
     repeats: int = 32,
 ) -> SizeCurve:
-    """Return accuracy and NLL of ensembles of several sizes, averaged over subsets of the members.
+    """Return the accuracy and NLL of ensembles of several sizes, averaged over subsets of the members.
 
-    A subset predicts with `log_mean_probabilities`. For each size, all subsets are used if there are at most
-    max(repeats, members) of them, otherwise `repeats` random subsets. Large subsets share members, so that their
-    standard deviation underestimates the spread of independent ensembles.
+    Each subset predicts with `log_mean_probabilities`. For each size, all subsets are used if there are at most
+    max(repeats, members) of them, otherwise `repeats` random subsets. Large subsets share members, so their standard
+    deviation underestimates the spread of independent ensembles.
 
     Args:
       logits: Logits of the members, of shape (members, n, classes).
       y: Integer labels (n,), or probabilities (n, classes).
       key: Random key for the subsets.
       weights: Per-example weights (n,), or None.
-      sizes: Ensemble sizes; None for 1, 2, 4, … and all members.
-      repeats: Number of random subsets of each size.
+      sizes: Ensemble sizes; None means 1, 2, 4, … and all members.
+      repeats: Number of random subsets for each size.
 
     Raises:
       ValueError, TypeError: if a shape is wrong, a size is not in 1 … members, or repeats < 1.

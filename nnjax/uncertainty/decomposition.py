@@ -1,4 +1,4 @@
-"""The uncertainty of an ensemble's prediction, decomposed into aleatoric and epistemic uncertainty."""
+"""Decomposition of an ensemble's predictive uncertainty into aleatoric and epistemic parts."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class Uncertainty(NamedTuple):
     """Uncertainty per input: entropies in nats (n,), or variances (n, outputs) in squared units of the target."""
 
     total: Array  # aleatoric + epistemic
-    aleatoric: Array  # mean uncertainty of the members: noise in the data
-    epistemic: Array  # disagreement between members: reducible by more data
+    aleatoric: Array  # mean uncertainty of the members, due to noise in the data
+    epistemic: Array  # disagreement between members, reducible by more data
 
 
 def entropy_decomposition(logits: Array) -> Uncertainty:
-    """Decompose the entropy of a classifier ensemble's prediction.
+    """Decompose the predictive entropy of a classifier ensemble into aleatoric and epistemic parts.
 
         total = H(p),   aleatoric = 1/M Σ_m H(p_m),   epistemic = total - aleatoric = 1/M Σ_m KL(p_m ‖ p)
 
-    with p_m = softmax(logits_m) and p = 1/M Σ_m p_m. The epistemic part is the mutual information of label and member.
-    It is computed as the KL divergence, which keeps its digits if the members nearly agree and is exactly 0 if they
+    with p_m = softmax(logits_m) and p = 1/M Σ_m p_m. The epistemic part is the mutual information between label and
+    member. It is computed as the KL divergence, which is accurate if the members nearly agree and exactly 0 if they
     agree.
 
     Args:
@@ -52,7 +52,7 @@ def entropy_decomposition(logits: Array) -> Uncertainty:
     log_p = jnp.maximum(log_mean_probabilities(logits), floor)[None]
     p_m, p = jnp.exp(log_p_m), jnp.exp(log_p)
     aleatoric = -(p_m * log_p_m).sum(-1).mean(0)
-    # Σ p_m log(p_m / p) = Σ [p_m log(p_m / p) - p_m + p], whose terms are all ≥ 0, so that they do not cancel
+    # Σ p_m log(p_m / p) = Σ [p_m log(p_m / p) - p_m + p], whose terms are all ≥ 0 and therefore do not cancel
     d = log_p_m - log_p
     near = p_m * (d + jnp.expm1(-jnp.maximum(d, -1)))  # the same term without subtracting two nearly equal numbers
     terms = jnp.where(d > -1, near, p_m * d - p_m + p)
@@ -61,15 +61,15 @@ def entropy_decomposition(logits: Array) -> Uncertainty:
 
 
 def variance_decomposition(means: Array, variances: Array | None = None) -> Uncertainty:
-    """Decompose the variance of a regression ensemble's prediction (law of total variance).
+    """Decompose the predictive variance of a regression ensemble (law of total variance).
 
         total = aleatoric + epistemic,   aleatoric = 1/M Σ_m variance_m,   epistemic = 1/M Σ_m (mean_m - mean)²
 
-    The prediction is the mixture of the members, hence 1/M instead of 1/(M - 1). Its mean is `means.mean(0)`.
+    The ensemble predicts the mixture of its members, hence 1/M instead of 1/(M - 1), with mean `means.mean(0)`.
 
     Args:
       means: Predictions of the members, of shape (members, n, outputs).
-      variances: Noise variances predicted by the members, of the same shape. None if they predict none; the aleatoric
+      variances: Noise variances predicted by the members, of the same shape, or None if there are none; the aleatoric
         part is then 0. A negative variance gives NaN.
 
     Returns:
@@ -87,7 +87,7 @@ def variance_decomposition(means: Array, variances: Array | None = None) -> Unce
     """
     where = "variance_decomposition"
     means = check_members(where, means, "outputs")
-    epistemic = (means - means[:1]).var(0)  # shifted, so that it is exactly 0 for equal members
+    epistemic = (means - means[:1]).var(0)  # shifted, so that the variance of equal members is exactly 0
     if variances is None:
         return Uncertainty(epistemic, jnp.zeros_like(epistemic), epistemic)
     variances = check_members(where, variances, "outputs")

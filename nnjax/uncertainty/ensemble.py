@@ -1,4 +1,4 @@
-"""Combine the logits of an ensemble of classifiers into logits that metrics and losses accept."""
+"""Combine the logits of a classifier ensemble into logits that metrics and losses accept."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def log_mean_probabilities(logits: Array) -> Float[Array, "n classes"]:
     Source: Lakshminarayanan et al. 2017, arXiv:1612.01474.
     """
     log_p = jax.nn.log_softmax(check_members("log_mean_probabilities", logits))
-    # If all members agree, this returns their value bitwise (log of a mean of ones is 0); logsumexp - log M would not
+    # If all members agree, this returns exactly their value (log of a mean of ones is 0); logsumexp - log M may not
     top = lax.stop_gradient(log_p.max(0))
-    top = jnp.where(jnp.isneginf(top), jnp.zeros_like(top), top)  # a class that all members mask with -inf
+    top = jnp.where(jnp.isneginf(top), jnp.zeros_like(top), top)  # for a class that all members mask with -inf
     return top + jnp.log(jnp.exp(log_p - top[None]).mean(0))
 
 
@@ -63,14 +63,14 @@ def mean_logits(logits: Array) -> Float[Array, "n classes"]:
 def vote(logits: Array) -> Float[Array, "n classes"]:
     """Let the members vote and return the logarithm of each class's share of the votes.
 
-        log p,   p_k = share of the members whose largest logit is the k-th
+        log p,   p_k = share of the members whose largest logit is for class k
 
     Args:
       logits: Logits of the members, of shape (members, n, classes).
 
     Returns:
-      Logarithms of shape (n, classes), -inf for classes without a vote. `metrics.accuracy` (the first of tied classes
-      wins), `brier` and `expected_calibration_error` accept them; `nll` is infinite if a label gets no vote.
+      Logarithms of shape (n, classes), -inf for classes without votes. `metrics.accuracy` (the first of tied classes
+      wins), `brier` and `expected_calibration_error` accept them; `nll` is infinite if a label gets no votes.
 
     Raises:
       ValueError: if the shape is wrong or there are no members.
@@ -82,12 +82,12 @@ def vote(logits: Array) -> Float[Array, "n classes"]:
     """
     logits = check_members("vote", logits)
     shares = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1], dtype=logits.dtype).mean(0)
-    diverged = jnp.isnan(logits).any((0, 2))  # argmax would count NaN as a vote
+    diverged = jnp.isnan(logits).any((0, 2))  # argmax would count a NaN as a vote
     return jnp.where(diverged[:, None], jnp.full_like(shares, jnp.nan), jnp.log(shares))
 
 
 def check_members(where: str, values: Array, last: str = "classes") -> Array:
-    """Return predictions (members, n, last) in float32 at least; raise if shape or dtype is wrong."""
+    """Return predictions (members, n, last) in at least float32; raise if the shape or dtype is wrong."""
     values = checks.array(where, "predictions", values)
     if values.ndim != 3 or values.shape[0] == 0 or values.shape[2] == 0:
         hint = ""
@@ -102,5 +102,5 @@ def check_members(where: str, values: Array, last: str = "classes") -> Array:
 
 
 def float32_at_least(values: Array) -> Array:
-    """Cast to float32 at least."""
+    """Promote floating values to at least float32."""
     return values if values.dtype.itemsize >= 4 else values.astype(jnp.float32)

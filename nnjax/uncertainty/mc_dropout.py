@@ -11,12 +11,12 @@ from nnjax.types import Key, LayerLike, Params, PyTree, State
 
 
 def mc_dropout(net: LayerLike, params: Params, state: State, x: PyTree, key: Key, n: int) -> PyTree:
-    """Predict `n` times with dropout on, so that one network serves as an ensemble of `n` (Monte Carlo dropout).
+    """Predict `n` times with dropout active, so that one network serves as an ensemble (Monte Carlo dropout).
 
-        y_i = net(x; mask_i),   i = 1 … n;   all other layers, such as BatchNorm, as in prediction
+        y_i = net(x; mask_i),   i = 1 … n;   all other layers, such as BatchNorm, are in evaluation mode
 
-    The network must contain `nn.dropout(rate, always=True)`. It takes the same parameters as
-    the network with plain dropout, so that parameters trained with plain dropout can be used.
+    The network must contain `nn.dropout(rate, always=True)`. It has the same parameters as with plain dropout, so
+    parameters trained with plain dropout can be used.
 
     Args:
       net: A layer or network.
@@ -24,13 +24,13 @@ def mc_dropout(net: LayerLike, params: Params, state: State, x: PyTree, key: Key
       state: State after training.
       x: Inputs of shape (rows, ...).
       key: Random key for the masks.
-      n: Number of predictions. They are computed at once and take n times the memory.
+      n: Number of predictions. They are computed together and need n times the memory.
 
     Returns:
       Predictions of shape (n, rows, ...), for `log_mean_probabilities` and the decompositions.
 
     Raises:
-      ValueError: if n < 1, or if the network draws nothing in prediction.
+      ValueError: if n < 1, or if the network draws no random numbers in prediction.
       TypeError: if the key is not a random key.
 
     >>> net = nn.serial(nn.dense(8), nn.batch_norm(), jax.nn.relu, nn.dropout(0.5, always=True), nn.dense(3))
@@ -57,7 +57,7 @@ def mc_dropout(net: LayerLike, params: Params, state: State, x: PyTree, key: Key
 
 
 def _depends_on_key(function: Callable[[Key], PyTree], keys: Array) -> bool:
-    """Return True if the function depends on its key, because JAX then refuses to vmap it to an unbatched output."""
+    """Return True if the output depends on the key; JAX then refuses to return it from `vmap` as unbatched."""
     try:
         jax.eval_shape(jax.vmap(function, out_axes=None), keys)
     except ValueError:
