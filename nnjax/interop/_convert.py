@@ -32,8 +32,8 @@ class Library(NamedTuple):
 
     where: str  # its interop module, for messages
     separator: str  # separator between the parts of a path
-    conventions: Callable[[str, str], Sequence[Convention]]  # by kind and arguments of a layer: one for each way to
-    # store it, () if the library has no such layer
+    # (kind, arguments) of a layer -> a convention for each way to store it; () if the library has no such layer
+    conventions: Callable[[str, str], Sequence[Convention]]
     channels_first: bool = False  # whether channels come before the spatial axes
     ordered: Callable[[str, str], bool] = lambda path, other: True  # whether the order of two paths is known
 
@@ -98,10 +98,10 @@ def export_weights(
 
 
 def renamed(leaves: Mapping[str, tuple[str, Any, Any]], defaults: Mapping[str, float] = {}) -> Convention:
-    """Return the convention of leaves that correspond one by one; those that a layer does not have are left out.
+    """Return the convention of leaves that correspond one to one; leaves that a layer does not have are skipped.
 
     Args:
-      leaves: by our name of a leaf: its name in the other library, and the conversions to it and back.
+      leaves: for each leaf, by its name in nnjax: its name in the other library, and the conversions to it and back.
       defaults: neutral values of the leaves that the other layer may lack.
     """
 
@@ -124,11 +124,11 @@ class Step(NamedTuple):
 
     position: int  # position among the keys of its level
     name: str
-    sorted: bool  # whether these keys are in alphabetical order, in which JAX puts them
+    sorted: bool  # whether the keys of its level are in alphabetical order, as JAX sorts them
 
 
 def steps_of(node: Any, keys: Sequence[Any]) -> tuple[Step, ...]:
-    """Return the steps to a leaf, in the order of creation; if keys are sorted, in the order of the numbers in them.
+    """Return the steps to a leaf. Positions follow the order of creation, or the numbers in keys that are sorted.
 
     Args:
       node: nested dictionaries, tuples, and objects with attributes.
@@ -148,7 +148,7 @@ def steps_of(node: Any, keys: Sequence[Any]) -> tuple[Step, ...]:
 
 
 def are_ordered(a: Sequence[Step], b: Sequence[Step]) -> bool:
-    """Return False if two leaves are below sorted keys that differ in more than their numbers."""
+    """Return True unless the order of two leaves is lost: sorted keys above them differ in more than numbers."""
     first, second = next(((p, q) for p, q in zip(a, b, strict=False) if p != q), (a[0], a[0]))
     return not first.sorted or _stem(first.name) == _stem(second.name)
 
@@ -169,7 +169,7 @@ def _stem(name: str) -> str:
 
 
 def _pairs(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names) -> list[Pair]:
-    """Pair each layer with its weights: those in `names`, else the first unused ones with the same leaves."""
+    """Pair each layer with its weights: those named in `names`, else the first unused ones with the same leaves."""
     parts = [piece for part in parts for piece in _pieces(part, names)]
     _check_names(library, parts, theirs, names)
     free = dict(theirs)
@@ -183,7 +183,7 @@ def _pairs(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names
                 )
             del free[path]
     others = [(part, _forms(library, part)) for part in parts if part.path not in names]
-    # Layers with many leaves come first, because a part of them may look like a smaller layer
+    # Layers with many leaves come first, because some of their leaves may look like a smaller layer
     others.sort(key=lambda item: max(_size(library, expected) for _, expected in item[1]), reverse=True)
     for part, forms in others:
         candidates = (pair for form in forms for pair in _candidates(library, part, *form, free))
@@ -211,7 +211,7 @@ def _pairs(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names
 
 
 def _pieces(part: Part, names: Names) -> list[Part]:
-    """Return the affine maps of a layer separately if `names` contains one of them, such as "3/query"."""
+    """Split a layer into its affine maps if `names` contains one of them, such as "3/query"."""
     pieces = dict.fromkeys(name.split("/")[0] for name in part.shapes if "/" in name)
     paths = {piece: f"{part.path}/{piece}".lstrip("/") for piece in pieces}
     if not names.keys() & set(paths.values()):
@@ -298,7 +298,7 @@ def _named_pair(library: Library, part: Part, theirs: Leaves, name: str | None) 
 
 
 def _candidates(library: Library, part: Part, convention: Convention, expected: Leaves, free: Leaves) -> Iterator[Pair]:
-    """Yield the layer with each unused group of weights that has its leaves, in their order."""
+    """Yield pairs of the layer and each unused group of weights with the same leaves, in the order of the weights."""
     by_module: dict[str, list[str]] = {}
     for path in free:
         by_module.setdefault(path.rpartition(library.separator)[0], []).append(path)
@@ -321,7 +321,7 @@ def _candidates(library: Library, part: Part, convention: Convention, expected: 
 
 
 def _check_order(library: Library, pair: Pair, others: Iterable[Pair], theirs: Leaves) -> None:
-    """Raise ValueError if other weights of the same shapes may also belong to the layer."""
+    """Raise ValueError if other weights have the same shapes and it is unknown which of them come first."""
     for other in others:
         path, similar = next(iter(pair.paths.values())), next(iter(other.paths.values()))
         same_shapes = all(

@@ -1,4 +1,4 @@
-"""The layers of a network that have parameters or state, one by one."""
+"""List the layers of a network that have parameters or state."""
 
 import math
 import re
@@ -19,7 +19,7 @@ Image: TypeAlias = tuple[int, ...]  # (*spatial, channels); () for none
 
 BRANCHES = ("residual", "branch", "concat", "bidirectional")
 KEEP_CHANNELS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "scale")
-NOT_INPUTS = ("b", "g", "u")  # leaves whose first axis does not count the inputs of their layer
+NOT_INPUTS = ("b", "g", "u")  # leaves whose first axis is not the inputs of the layer
 
 
 class Part(NamedTuple):
@@ -28,7 +28,7 @@ class Part(NamedTuple):
     path: str  # path of its parameters; inside `repeat`, with the number of the copy
     kind: str  # name of the function that returns the layer, such as "dense"
     arguments: str  # the arguments in the layer's name, such as "64"
-    sources: Mapping[str, tuple[str, tuple[int, ...]]]  # by leaf: path in the trees of the network, and the copy
+    sources: Mapping[str, tuple[str, tuple[int, ...]]]  # for each leaf: path in the network's trees, copy
     shapes: Leaves
     image: Image = ()  # image that is flattened before this layer
 
@@ -43,7 +43,7 @@ def tree_paths(params: Params, state: State) -> Leaves:
 
 
 def kind_of(name: str) -> tuple[str, str, list[int]]:
-    """Return kind and arguments from the name of a layer, and its numbers of copies, outermost first."""
+    """Parse a layer's name into its kind, its arguments and its repeat counts, outermost first."""
     copies = []
     while match := re.fullmatch(r"remat\((.*)\)|with_precision\((.*), \w+\)|repeat\((\d+), (.*)\)", name):
         name = match[1] or match[2] or match[4]
@@ -56,7 +56,7 @@ def parts_of(where: str, net: LayerLike, x: PyTree, *, channels_first: bool) -> 
     """Return the shapes of the leaves of a network by path, and its parts in order.
 
     Args:
-      where: the module that the user called.
+      where: name of the module that the user called, for messages.
       net: the network.
       x: an input; only its shape and dtype are read.
       channels_first: whether the other library has channels before the spatial axes, so that a flattened image has its
@@ -78,7 +78,7 @@ def parts_of(where: str, net: LayerLike, x: PyTree, *, channels_first: bool) -> 
             for i in range(len(path) + 1):
                 if i:
                     steps.append(str(path[i - 1]))
-                    # Most other networks have the shortcut of a residual block after its layers
+                    # In most other libraries, the shortcut of a residual block comes after its layers
                     shortcut_last = kind_of(names[path[: i - 1]])[0] == "residual"
                     position.append(-order[path[:i]] if shortcut_last else order[path[:i]])
                 numbers = [number for number, (depth, _) in zip(copy, repeats, strict=True) if depth == i]
@@ -102,12 +102,12 @@ def parts_of(where: str, net: LayerLike, x: PyTree, *, channels_first: bool) -> 
 
 
 def inputs_reordered(part: Part, leaves: Leaves, *, channels_first: bool) -> Leaves:
-    """Return the leaves of a layer after a flattened image, with its inputs reordered for the other library or back.
+    """Reorder the inputs in the leaves of a layer that follows a flattened image, for the other library or back.
 
     Args:
       part: the layer.
       leaves: its leaves.
-      channels_first: the order to return.
+      channels_first: whether the result has channels first, for the other library.
     """
     if not part.image:
         return leaves
@@ -121,13 +121,13 @@ def inputs_reordered(part: Part, leaves: Leaves, *, channels_first: bool) -> Lea
 
 
 def _own_leaves(shapes: Leaves, path: Path) -> dict[str, str]:
-    """Return the leaves below a path by their name, such as {"w": "params/3/w"}."""
+    """Return the paths of the leaves below a path, by their names, such as {"w": "params/3/w"}."""
     starts = ["/".join([tree, *map(str, path), ""]) for tree in ("params", "state")]
     return {leaf.removeprefix(start): leaf for start in starts for leaf in shapes if leaf.startswith(start)}
 
 
 def _images(where: str, net: nn.Layer, x: PyTree, names: Mapping[Path, str], owners: set[Path]) -> dict[Path, Image]:
-    """Return the image that is flattened before each layer with parameters, by path."""
+    """Return the shape of the image that is flattened before each layer with parameters; () if there is none."""
     flattened = _flatten_inputs(net, x)
     result: dict[Path, Image] = {}
     image: Image = ()

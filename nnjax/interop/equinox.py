@@ -2,19 +2,20 @@
 
 | layer | Equinox | converted |
 |---|---|---|
-| `dense`, `maxout` | `Linear` | weights are (outputs, inputs) there |
+| `dense`, `maxout` | `Linear` | Equinox has (outputs, inputs) |
 | `conv` | `Conv1d` … `Conv3d` | (outputs, inputs / groups, *kernel) |
-| `conv_transpose` | `ConvTranspose1d` … | the same, with the kernel's elements in the opposite order |
+| `conv_transpose` | `ConvTranspose1d` … | the same, and the kernel is flipped |
 | `embedding`, `learned_positions` | `Embedding` | |
 | `batch_norm` | `BatchNorm`, in both modes | the statistics are in its `State`, see below |
 | `layer_norm`, `group_norm`, `instance_norm` | `LayerNorm`, `GroupNorm`, `GroupNorm` with one group per channel | |
 | `rms_norm` | `RMSNorm` with `use_bias=False` | |
 | `multi_head_attention` | `MultiheadAttention` | |
-| `lstm`, `gru` | `LSTMCell`, `GRUCell` | weights are (outputs, inputs) there |
+| `lstm`, `gru` | `LSTMCell`, `GRUCell` | Equinox has (outputs, inputs) |
 | `weight_norm`, `spectral_norm` | `WeightNorm`, `SpectralNorm` | |
 
 Equinox's `momentum` of BatchNorm is our `decay`. Its running variance is biased, ours is unbiased. The variance is
-copied unchanged, so predictions are equal. In further training, ours grows by n / (n - 1) for n values in a batch.
+copied unchanged, so predictions are equal. In further training, it tends to n / (n - 1) times the old value for n
+values in a batch.
 Exported statistics have a counter of 10⁶, so that mode "batch" does not divide them by 1 - momentum^counter.
 """
 
@@ -34,16 +35,17 @@ from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 
 def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | None = None) -> tuple[Params, State]:
-    """Return parameters and state of a network with the weights of an Equinox module of the same layers.
+    """Return parameters and state of a network with the weights of an Equinox module that has the same layers.
 
-    Pairs, reordered inputs and errors are those of `interop.torch.import_weights`; the order of an Equinox module is
-    that of its fields.
+    Layers are paired and inputs reordered as in `interop.torch.import_weights`; the layers of an Equinox module are in
+    the order of its fields.
 
     Args:
       net: The network.
       x: An input of the network, or its shape and dtype, with a batch; the parameters get its dtype.
-      weights: The module, or (module, state) if it has a `equinox.nn.State`.
-      names: For layers in a different order, the module's path by the path of the layer, such as {"3/1": "layers/4"}.
+      weights: The module, or (module, state) if it has an `equinox.nn.State`.
+      names: For layers in a different order, a mapping from the path of a layer to the path of its module, such as
+        {"3/1": "layers/4"}.
 
     Returns:
       params, state
@@ -70,11 +72,11 @@ def export_weights(
       x: An input of the network, or its shape and dtype.
       params: Its parameters.
       state: Its state.
-      like: The module, or (module, state) if it has a `equinox.nn.State`. It is not changed.
+      like: The module, or (module, state) if it has an `equinox.nn.State`. It is not changed.
       names: As for `import_weights`.
 
     Returns:
-      The weights in the form of `like`.
+      The module, or (module, state), as in `like`.
 
     Raises:
       ValueError: see `import_weights`.
@@ -107,9 +109,9 @@ def export_weights(
 def from_module(make_module: Callable[[Key], Any]) -> Layer:
     """Return an Equinox module as a layer; it is applied to each example of a batch by `jax.vmap`.
 
-    Its parameters are the module with None for all but the floating arrays, as `eqx.partition(module,
-    eqx.is_inexact_array)` returns it. Its state is a pair of the other arrays and the `equinox.nn.State`, () if there
-    is neither.
+    The parameters are the module with None in place of everything but floating-point arrays, as `eqx.partition(module,
+    eqx.is_inexact_array)` returns it. The state is a pair of the other arrays and the `equinox.nn.State`, or () if
+    there is neither.
 
     Args:
       make_module: Function of a key that returns the module, or (module, state), as `eqx.nn.make_with_state` does. The
@@ -155,7 +157,7 @@ def from_module(make_module: Callable[[Key], Any]) -> Layer:
     return Layer(name, init, apply)
 
 
-# Their weights by path -----------------------------------------------------------------------------------------------
+# Equinox's weights by path -------------------------------------------------------------------------------------------
 
 
 def _has_dtype(leaf: Any) -> bool:
@@ -277,7 +279,7 @@ _RECURRENT = {
 
 
 def _spectral(inner: str) -> Convention:
-    """Reorder v too: it has an entry for each input of the weight matrix, and Equinox puts the channels first."""
+    """Return the convention of `spectral_norm`. Inputs in v are reordered, because Equinox puts channels first."""
     leaves = renamed({**_affine(inner, "layer/"), "u": ("u", same, same)})
 
     def to_theirs(ours: Leaves) -> Leaves:

@@ -31,7 +31,7 @@ def export(
     members: bool = False,
     platforms: Sequence[str] = PLATFORMS,
 ) -> None:
-    """Write a trained network to one file that JAX alone can load and call, for batches of any size.
+    """Write a trained network to one file that JAX can load and call without nnjax, for batches of any size.
 
     The file is a ZIP archive. Its entry `network` is the network in evaluation mode with its parameters, serialized by
     `jax.export` (StableHLO). Its entry `metadata.json` has the versions, the platforms, and the shapes of inputs and
@@ -50,7 +50,7 @@ def export(
       state: the network's state, as in `result.ts.state`.
       x: an input (batch, ...); only shapes and dtypes are read, and the exported network takes any batch size. In
         inputs and outputs, NamedTuples become tuples.
-      members: whether params and state are those of an ensemble, with a leading axis (members, ...). The outputs are
+      members: True if params and state are those of an ensemble, with a leading axis (members, ...). The outputs are
         then (members, batch, ...).
       platforms: the platforms to compile for: "cpu", "cuda", "rocm", "tpu".
 
@@ -94,7 +94,7 @@ def export(
 def trace(
     net: Layer, params: Params, state: State, x: PyTree, *, members: bool, platforms: Sequence[str]
 ) -> jax.export.Exported:
-    """Return the network in evaluation mode, for batches of any size; for the arguments see `export`."""
+    """Export the network in evaluation mode, for batches of any size; see `export` for the arguments."""
     structure = jax.tree.structure(x)
 
     def predict(plain: PyTree) -> PyTree:

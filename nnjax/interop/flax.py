@@ -4,18 +4,19 @@
 |---|---|---|---|
 | `dense`, `maxout` | `Dense` | `Linear` | |
 | `conv` | `Conv` | `Conv` | |
-| `conv_transpose` | `ConvTranspose` | `ConvTranspose` | the kernel's elements are in the opposite order there |
+| `conv_transpose` | `ConvTranspose` | `ConvTranspose` | the kernel is flipped |
 | `embedding`, `learned_positions` | `Embed` | `Embed` | |
 | `batch_norm` | `BatchNorm` | `BatchNorm` | see below |
 | `layer_norm`, `rms_norm`, `group_norm`, `instance_norm` | of the same name | of the same name | |
-| `multi_head_attention` | `MultiHeadDotProductAttention` | `MultiHeadAttention` | heads are an axis there |
+| `multi_head_attention` | `MultiHeadDotProductAttention` | `MultiHeadAttention` | Flax has an axis of heads |
 | `rnn` | `SimpleCell` | `SimpleCell` | |
 | `lstm` | `LSTMCell`, `OptimizedLSTMCell` | the same | one matrix per gate, except in nnx's `OptimizedLSTMCell` |
 | `gru` | `GRUCell` | `GRUCell` | one matrix per gate in linen; no second bias in nnx |
 | `weight_norm`, `spectral_norm` | of the same name | of the same name | |
 
 Flax's `momentum` of BatchNorm is our `decay`. Its running variance is biased, ours is unbiased. The variance is copied
-unchanged, so predictions are equal. In further training, ours grows by n / (n - 1) for n values in a batch.
+unchanged, so predictions are equal. In further training, it tends to n / (n - 1) times the old value for n values in a
+batch.
 
 Flax also runs a power iteration of `SpectralNorm` in prediction. Imported weights are those after it, so predictions
 are equal; exported ones predict the same once the iteration has converged.
@@ -38,20 +39,20 @@ from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 
 def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | None = None) -> tuple[Params, State]:
-    """Return parameters and state of a network with the weights of a Flax module of the same layers.
+    """Return parameters and state of a network with the weights of a Flax module that has the same layers.
 
-    Layers of the same kind are paired in order: ours in the order of the network (in `residual`, the shortcut last),
-    theirs in the order of creation. Dictionaries that JAX has sorted are read in the order of the numbers in their
-    names. Compare an output once, because swapped layers of equal shapes cannot be detected.
+    Layers of the same kind are paired in order: those of the network in its own order (in `residual`, the shortcut
+    last), those of Flax in order of creation. Dictionaries that JAX has sorted are read in the order of the numbers in
+    their keys. Compare the outputs for one input, because swapped layers of equal shapes cannot be detected.
 
     Args:
       net: The network.
       x: An input of the network, or its shape and dtype; the parameters get its dtype.
       weights: The variables of a linen module, such as {"params": …, "batch_stats": …}; or an `nnx.Module`, or its
         `nnx.State`.
-      names: For layers in a different order, the module's path by the path of the layer, such as {"3/1":
-        "head/Dense_0"}; None for a layer whose module has no weights. Inside `repeat`, the number of the copy is part
-        of the path. A path such as "3/query" pairs one of the affine maps of a layer, and a name may be that of a
+      names: For layers in a different order, a mapping from the path of a layer to the path of its module, such as
+        {"3/1": "head/Dense_0"}, or to None if the module has no weights. Inside `repeat`, the number of the copy is
+        part of the path. A path such as "3/query" pairs one affine map of a layer, and the other path may be that of a
         single array.
 
     Returns:
@@ -73,7 +74,7 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
 def export_weights(
     net: LayerLike, x: PyTree, params: Params, state: State, *, like: Any, names: Names | None = None
 ) -> Any:
-    """Return the weights of a network in the form of a Flax module's.
+    """Return the weights of a network with the same structure as the weights of a Flax module.
 
     Args:
       net: The network.
@@ -84,8 +85,8 @@ def export_weights(
       names: As for `import_weights`.
 
     Returns:
-      Variables of the form of `like`, for `module.apply`; for nnx a `State`, for `nnx.update(module, …)`. Values
-      without a counterpart are those of `like`.
+      Variables with the same structure as `like`, for `module.apply`; for nnx a `State`, for `nnx.update(module, …)`.
+      Entries without a counterpart keep the values of `like`.
 
     Raises:
       ValueError: see `import_weights`.
@@ -114,13 +115,13 @@ _TRAIN = {"train": True, "training": True, "is_training": True, "deterministic":
 def from_linen(module: Any, *, rngs: Sequence[str] = ("dropout",)) -> Layer:
     """Return a linen module as a layer.
 
-    Its parameters are the collection "params", its state is the dictionary of all others, () if there is none. They
-    are those of `module.init`, so `module.apply({"params": params, **state}, x)` works too.
+    The parameters are the collection "params"; the state is a dictionary of the other collections, or () if there are
+    none. Both come from `module.init`, so `module.apply({"params": params, **state}, x)` works too.
 
     Args:
       module: A `flax.linen.Module` that takes one input. Its arguments `train`, `training`, `is_training`,
-        `deterministic` and `use_running_average` follow `train` of the layer.
-      rngs: Names of the random streams that it draws from in training.
+        `deterministic` and `use_running_average` are set from the layer's `train`.
+      rngs: Names of the random streams that the module draws from in training.
 
     >>> import flax.linen
     >>> net = interop.flax.from_linen(flax.linen.Dense(3))
@@ -158,11 +159,11 @@ def from_linen(module: Any, *, rngs: Sequence[str] = ("dropout",)) -> Layer:
 def from_nnx(make_module: Callable[[Any], Any]) -> Layer:
     """Return an nnx module as a layer.
 
-    Its parameters are the module's `nnx.Param`, its state the other variables, both as nested dictionaries; its random
-    streams start from the layer's key. `nnx.update(module, params)` writes them into a module.
+    The parameters are the module's `nnx.Param`, and the state is its other variables, both as nested dictionaries. The
+    random streams start from the layer's key. `nnx.update(module, params)` writes the parameters into a module.
 
     Args:
-      make_module: Function of `nnx.Rngs` that returns the module, which takes one input. Its modes are set by
+      make_module: Function of `nnx.Rngs` that returns the module, which takes one input. Its mode is set by
         `module.train()` and `module.eval()`.
 
     >>> from flax import nnx
@@ -210,7 +211,7 @@ def _arguments(module: Any) -> Mapping[str, Any]:
     return inspect.signature(type(module).__call__).parameters
 
 
-# Their weights by path -----------------------------------------------------------------------------------------------
+# Flax's weights by path ----------------------------------------------------------------------------------------------
 
 
 def _is_linen(weights: Any) -> bool:
@@ -261,7 +262,7 @@ def _keys(path: tuple[Any, ...]) -> list[Any]:
 def _name(steps: list[str], modules: set[tuple[str, ...]], *, linen: bool) -> str:
     """Return the name of an array such as "Dense_0/kernel", without linen's collection.
 
-    A wrapper of linen names its arrays by the path from itself, or from its parent, to the array that they belong to.
+    A linen wrapper names its own arrays by the path of the wrapped array, relative to itself or to its parent.
     """
     if not linen:
         return "/".join(steps)
@@ -310,9 +311,9 @@ def _gates(inputs: Sequence[str], states: Sequence[str], biased: str) -> Convent
     """Return the convention of a cell with a matrix for each gate.
 
     Args:
-      inputs: names of the maps of the input, one per gate.
-      states: names of the maps of the state.
-      biased: those with a bias, "inputs" or "states".
+      inputs: names of the affine maps of the input, one per gate.
+      states: names of the affine maps of the state, one per gate.
+      biased: which of the maps have a bias, "inputs" or "states".
     """
     with_bias = inputs if biased == "inputs" else states
 
@@ -335,7 +336,7 @@ def _gates(inputs: Sequence[str], states: Sequence[str], biased: str) -> Convent
 
 
 def _joint(bias: str) -> Convention:
-    """Return the convention of an nnx cell with one matrix for all gates; `bias` is the map with a bias."""
+    """Return the convention of an nnx cell with one matrix for all gates; `bias` names the map that has a bias."""
     return renamed(
         {
             "w_x": ("dense_i/kernel", same, same),
@@ -348,7 +349,7 @@ def _joint(bias: str) -> Convention:
 
 
 def _spectral(kernel: str, b: str, stats: str) -> Convention:
-    """Return the convention of `spectral_norm`, whose power iteration starts from u there and ends with u here."""
+    """Return the convention of `spectral_norm`. Flax stores u from before the power iteration, nnjax from after it."""
     leaves = renamed({"w": (kernel, same, same), "b": (b, same, same)})
 
     def to_theirs(ours: Leaves) -> Leaves:

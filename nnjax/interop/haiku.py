@@ -4,19 +4,20 @@
 |---|---|---|
 | `dense`, `maxout` | `Linear` | |
 | `conv` | `Conv1D` … `Conv3D` | |
-| `conv_transpose` | `Conv1DTranspose` … | (*kernel, outputs, inputs), the kernel's elements in the opposite order |
+| `conv_transpose` | `Conv1DTranspose` … | Haiku has (*kernel, outputs, inputs), and the kernel is flipped |
 | `embedding`, `learned_positions` | `Embed` | |
-| `batch_norm` | `BatchNorm` | shapes (1, …, features); `average`, `hidden` and `counter`, see below |
+| `batch_norm` | `BatchNorm` | Haiku has shapes (1, …, features), `average`, `hidden` and `counter`; see below |
 | `layer_norm`, `group_norm`, `instance_norm`, `rms_norm` | of the same name | `bias` is `offset` |
 | `multi_head_attention` | `MultiHeadAttention` | |
-| `rnn` with `activation=jax.nn.relu` | `VanillaRNN` | two biases, which are added |
-| `lstm` | `LSTM` | one matrix for input and state, gates i, g, f, o, 1 is added to the bias of f |
+| `rnn` with `activation=jax.nn.relu` | `VanillaRNN` | Haiku has two biases, which are added |
+| `lstm` | `LSTM` | Haiku has one matrix, gates in the order i, g, f, o, and adds 1 to the bias of f |
 
 Haiku's `GRU` multiplies by the reset gate before the product with w_h, ours after it, so its weights cannot be
 converted; `from_transformed` turns it into a layer.
 
 Haiku's `decay_rate` of BatchNorm is our `decay`. Its running variance is biased, ours is unbiased. The variance is
-copied unchanged, so predictions are equal. In further training, ours grows by n / (n - 1) for n values in a batch.
+copied unchanged, so predictions are equal. In further training, it tends to n / (n - 1) times the old value for n
+values in a batch.
 Exported statistics have a counter of 10⁶, so that Haiku does not divide them by 1 - decay^counter.
 """
 
@@ -35,16 +36,16 @@ from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 
 def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | None = None) -> tuple[Params, State]:
-    """Return parameters and state of a network with the weights of a Haiku function of the same layers.
+    """Return parameters and state of a network with the weights of a Haiku function that has the same layers.
 
-    Pairs and errors are those of `interop.flax.import_weights`.
+    Layers are paired as in `interop.flax.import_weights`.
 
     Args:
       net: The network.
       x: An input of the network, or its shape and dtype; the parameters get its dtype.
       weights: Parameters, or (parameters, state), as Haiku's `init` returns them.
-      names: For layers in a different order, the module's path by the path of the layer, such as {"3/1":
-        "head/linear"}.
+      names: For layers in a different order, a mapping from the path of a layer to the path of its module, such as
+        {"3/1": "head/linear"}.
 
     Returns:
       params, state
@@ -64,7 +65,7 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
 def export_weights(
     net: LayerLike, x: PyTree, params: Params, state: State, *, like: Any, names: Names | None = None
 ) -> Any:
-    """Return the weights of a network in the form of a Haiku function's.
+    """Return the weights of a network with the same structure as the weights of a Haiku function.
 
     Args:
       net: The network.
@@ -75,7 +76,7 @@ def export_weights(
       names: As for `import_weights`.
 
     Returns:
-      The weights in the form of `like`.
+      The weights, with the same structure as `like`.
 
     Raises:
       ValueError: see `import_weights`.
@@ -103,8 +104,8 @@ def from_transformed(transformed: Any, *, train: str | None = None) -> Layer:
 
     Args:
       transformed: Result of `hk.transform` or `hk.transform_with_state` of a function of one input.
-      train: Name of the function's argument that follows `train` of the layer, such as "is_training"; None if it has
-        none.
+      train: Name of the function's argument that gets the layer's `train`, such as "is_training"; None if there is no
+        such argument.
 
     >>> import haiku as hk
     >>> net = interop.haiku.from_transformed(hk.transform(lambda x: hk.Linear(3)(x)))
@@ -141,7 +142,7 @@ def from_transformed(transformed: Any, *, train: str | None = None) -> Layer:
     return Layer("haiku", init, apply)
 
 
-# Their weights by path -----------------------------------------------------------------------------------------------
+# Haiku's weights by path ---------------------------------------------------------------------------------------------
 
 
 def _flat(weights: Any) -> tuple[Library, Leaves]:

@@ -16,8 +16,8 @@ def history_rows(history: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]
     """Return rows of numbers: one for each epoch, or for each epoch and member of an ensemble (long form).
 
     Args:
-      history: the records of a result, or the record of a callback in a list. An entry of an array in a record, such as
-        a score of each class, becomes the column "name/index".
+      history: the records of a result, or a list with the record of a callback. Each entry of an array in a record,
+        such as a score per class, becomes a column "name/index".
 
     >>> history = [{"epoch": 1.0, "step": 9, "loss": np.array([0.5, 0.25])}]
     >>> interop.history_rows(history)

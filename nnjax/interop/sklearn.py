@@ -1,7 +1,7 @@
 """Networks as scikit-learn estimators, for `Pipeline`, `GridSearchCV`, `cross_val_score` and joblib.
 
 Each is a thin wrapper around a network, a loss and `train.fit`. Inputs are used unchanged, so put a `StandardScaler`
-before them in a `Pipeline`. The targets of a `Regressor` are standardised inside, because a `Pipeline` cannot do that.
+before it in a `Pipeline`. A `Regressor` standardises its targets itself, because a `Pipeline` cannot do that.
 """
 
 import math
@@ -34,7 +34,7 @@ MakeOptimizer = Optimizer | Callable[[float], Optimizer]
 
 
 class _Estimator(BaseEstimator):  # type: ignore[misc]
-    """The common part of classifier and regressor. scikit-learn requires classes with these methods."""
+    """Base class of classifier and regressor, with the methods that scikit-learn requires."""
 
     _default_loss: Loss
 
@@ -79,7 +79,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         return Data(x[weights > 0], y[weights > 0], weights[weights > 0])
 
     def _train(self, data: Data, labels: np.ndarray | None) -> Self:
-        """Train on examples from the beginning. With labels, the validation part is stratified."""
+        """Train on examples from scratch. With labels, the validation part is stratified."""
         seed = self._seed()
         validation = None
         if self.patience is not None:
@@ -104,7 +104,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         return self._keep(result.ts._replace(params=best.params, state=best.state))
 
     def _train_epoch(self, data: Data) -> Self:
-        """Train on examples for one epoch, from the current state or from the beginning."""
+        """Train on examples for one epoch, from the current state if there is one."""
         run = self._run(n_rows(data))
         if hasattr(self, "ts_"):
             ts = self.ts_._replace(key=jax.random.wrap_key_data(self.ts_.key))
@@ -137,12 +137,12 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         return train.Run(_network(*self._design), loss, optimizer, batch_size=batch_size)
 
     def _design_network(self, outputs: int) -> None:
-        """Store what determines the network, because the estimator's parameters may be changed after a fit."""
+        """Store the settings of the network, because the estimator's parameters may be changed after a fit."""
         hidden = checks.items(type(self).__name__, "hidden", self.hidden, "(100,)")
         self._design = (_deduplicate(self.net), hidden, outputs, self.loss is losses.gaussian_nll)
 
     def _outputs(self, X: Any) -> Any:
-        """Return the network's outputs (members, n, outputs), or a pair of such means and log-variances.
+        """Return the network's outputs (members, n, outputs), or a pair of means and log-variances of this shape.
 
         Rows are padded to a power of two, so that few programs are compiled. A row has the same prediction in a
         small and in a large table.
@@ -169,10 +169,10 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
       net: a network, or a function from the number of outputs to a network, such as
         `partial(nn.mlp, (100, 100), norm="batch")`; None for `nn.mlp(hidden, outputs)`. A classifier has one output
         for each class.
-      loss: one number per example; None for `losses.cross_entropy` of a classifier and `losses.mean_squared_error` of a
-        regressor.
-      optimizer: a function from the learning rate to an optax transformation, or a transformation, which has its own
-        learning rate.
+      loss: function that returns one loss per example; None for `losses.cross_entropy` in a classifier and
+        `losses.mean_squared_error` in a regressor.
+      optimizer: a function from the learning rate to an optax transformation, or a transformation, for which
+        `learning_rate` is not used.
       learning_rate: learning rate, or a schedule from the step to the rate.
       epochs: number of passes over the data.
       batch_size: number of rows per step, at most all rows; None for all rows.
@@ -199,7 +199,7 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     _default_loss = staticmethod(losses.cross_entropy)
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train from the beginning.
+        """Train from scratch.
 
         Args:
           X: (n, features) numbers.
@@ -277,7 +277,7 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
     _default_loss = staticmethod(losses.mean_squared_error)
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train from the beginning.
+        """Train from scratch.
 
         Args:
           X: (n, features) numbers.

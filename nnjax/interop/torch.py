@@ -2,15 +2,15 @@
 
 | layer | PyTorch | converted |
 |---|---|---|
-| `dense`, `maxout` | `Linear` | weights are (outputs, inputs) there |
+| `dense`, `maxout` | `Linear` | PyTorch has (outputs, inputs) |
 | `gated_dense` | `Linear` before `GLU` | one matrix, the value's rows first |
 | `conv` | `Conv1d` … `Conv3d` | (outputs, inputs / groups, *kernel) |
 | `conv_transpose` | `ConvTranspose1d` … `ConvTranspose3d` | (inputs, outputs, *kernel) |
 | `embedding`, `learned_positions` | `Embedding` | |
 | `batch_norm`, `layer_norm`, `rms_norm`, `group_norm`, `instance_norm` | of the same name | `scale` is `weight` |
 | `multi_head_attention` | `MultiheadAttention` | queries, keys and values are one matrix |
-| `rnn`, `lstm`, `gru` | each layer and direction of `RNN`, `LSTM`, `GRU`; cells | two biases, which are added |
-| `weight_norm`, `spectral_norm` | those of `torch.nn.utils` and of `torch.nn.utils.parametrizations` | |
+| `rnn`, `lstm`, `gru` | each layer and direction of `RNN`, `LSTM`, `GRU`; cells | its two biases are added |
+| `weight_norm`, `spectral_norm` | of the same name in `torch.nn.utils` and `torch.nn.utils.parametrizations` | |
 """
 
 import re
@@ -28,19 +28,20 @@ from nnjax.types import LayerLike, Params, PyTree, State
 
 
 def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | None = None) -> tuple[Params, State]:
-    """Return parameters and state of a network with the weights of a PyTorch module of the same layers.
+    """Return parameters and state of a network with the weights of a PyTorch module that has the same layers.
 
-    Layers of the same kind are paired in order: ours in the order of the network (in `residual`, the shortcut last),
-    theirs in the order of the state dict. Compare an output once, because swapped layers of equal shapes cannot be
-    detected. Inputs of a dense layer after a flattened image are reordered, because PyTorch has channels first.
+    Layers of the same kind are paired in order: those of the network in its own order (in `residual`, the shortcut
+    last), those of PyTorch in the order of the state dict. Compare the outputs for one input, because swapped layers of
+    equal shapes cannot be detected. Inputs of a dense layer after a flattened image are reordered, because PyTorch puts
+    channels first.
 
     Args:
       net: The network.
       x: An input of the network, or its shape and dtype; the parameters get its dtype.
       weights: A `torch.nn.Module`, or a state dict of tensors or arrays, for example from a safetensors file.
-      names: For layers in a different order, the module's name by the path of the layer, such as {"3/1": "head.fc"};
-        None for a layer whose module has no weights. Inside `repeat`, the number of the copy is part of the path. A
-        path such as "3/query" pairs one of the affine maps of a layer, and a name may also be that of a single tensor.
+      names: For layers in a different order, a mapping from the path of a layer to the name of its module, such as
+        {"3/1": "head.fc"}, or to None if the module has no weights. Inside `repeat`, the number of the copy is part of
+        the path. A path such as "3/query" pairs one affine map of a layer, and a name may be that of a single tensor.
 
     Returns:
       params, state
@@ -99,7 +100,7 @@ def _flat(weights: Any) -> Leaves:
     if not isinstance(weights, Mapping):
         raise TypeError(f"interop.torch: expected a module or a state dict, got {type(weights).__name__}")
     arrays = {_path(name): _array(value) for name, value in weights.items() if not name.endswith("num_batches_tracked")}
-    # The lengths of weight_norm have axes of length 1
+    # weight_norm stores the norms of the weights with axes of length 1
     return {
         name: value.ravel() if name.endswith(("original0", "weight_g")) else value for name, value in arrays.items()
     }
@@ -113,7 +114,7 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _like(value: Any, leaf: Array) -> Any:
-    """Return a leaf with shape, dtype and kind of `value`."""
+    """Return a leaf with the shape and dtype of `value`, as a tensor if `value` is one."""
     array = np.array(leaf).reshape(value.shape)
     if not hasattr(value, "detach"):
         return array.astype(value.dtype)
@@ -192,7 +193,7 @@ def _attention_to_ours(theirs: Leaves) -> Leaves:
 
 
 def _recurrent_to_theirs(ours: Leaves) -> Leaves:
-    """Return the first bias for all gates; the second one is 0, except for b_h of a GRU."""
+    """Convert a recurrent layer. PyTorch's second bias is 0, except for b_h of a GRU."""
     second = jnp.zeros_like(ours["b"])
     if "b_h" in ours:
         second = second.at[-len(ours["b_h"]) :].set(ours["b_h"])
@@ -205,7 +206,7 @@ def _recurrent_to_ours(theirs: Leaves) -> Leaves:
 
 
 def _gru_to_ours(theirs: Leaves) -> Leaves:
-    """Add the biases of the gates r and z; the reset gate multiplies the second bias of n, so it stays separate."""
+    """Convert a GRU: add the two biases of gates r and z, and keep the second bias of n, which r multiplies."""
     size = theirs["weight_hh"].shape[1]
     joint = (theirs["bias_ih"] + theirs["bias_hh"])[: 2 * size]
     b = jnp.concatenate([joint, theirs["bias_ih"][2 * size :]])
@@ -213,7 +214,7 @@ def _gru_to_ours(theirs: Leaves) -> Leaves:
 
 
 def _norm_conventions(kind: str, inner: str) -> list[Convention]:
-    """Return the conventions of `weight_norm` and `spectral_norm` of a layer: parametrisations and the older hooks."""
+    """Return the conventions of `weight_norm` or `spectral_norm` of a layer: as parametrisation and as older hook."""
     to, back = _WEIGHTS[inner]
     if kind == "weight_norm":
         prefix = "parametrizations.weight.original"
@@ -223,7 +224,7 @@ def _norm_conventions(kind: str, inner: str) -> list[Convention]:
         ]
 
     def convention(names: Sequence[str]) -> Convention:
-        """Reorder v too: it has an entry for each input of the weight matrix, and PyTorch puts the channels first."""
+        """Return the convention of `spectral_norm`. Inputs in v are reordered, because PyTorch puts channels first."""
         w_name, u_name, v_name = names
         leaves = renamed({"w": (w_name, to, back), "u": (u_name, same, same), **_BIAS})
 
@@ -272,7 +273,7 @@ _TABLE = {
 def _conventions(kind: str, arguments: str) -> Sequence[Convention]:
     if kind in ("weight_norm", "spectral_norm"):
         inner, _, _ = kind_of(arguments)
-        known = ("dense", "conv") if kind == "weight_norm" else _WEIGHTS  # lengths along the first axis
+        known = ("dense", "conv") if kind == "weight_norm" else _WEIGHTS  # PyTorch takes norms along axis 0
         return _norm_conventions(kind, inner) if inner in known else []
     return [_TABLE[kind]] if kind in _TABLE else []
 

@@ -22,13 +22,13 @@ def draw_network(
     names: Sequence[str] = (),
     absent: Sequence[Sequence[int]] = (),
 ) -> None:
-    """Draw layers from left to right.
+    """Draw the layers of a network from left to right.
 
     Args:
       axes: the panel.
       values: the output of each layer, (neurons,), the input first.
-      weights: the weights between them, (inputs, outputs).
-      names: of the layers, written below them.
+      weights: the weights between consecutive layers, (inputs, outputs).
+      names: names of the layers, written below them.
       absent: the neurons of each layer that are crossed out; empty for none.
     """
     gone = absent or [()] * len(values)

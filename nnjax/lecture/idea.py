@@ -19,7 +19,7 @@ from jax.flatten_util import ravel_pytree
 
 from nnjax import data, debug, losses, metrics, nn, optim, train, uncertainty
 """
-LONGEST = 12  # numbers of the longest array that a table shows
+LONGEST = 12  # largest number of elements of an array in a table
 
 
 class Idea(NamedTuple):
@@ -31,11 +31,11 @@ class Idea(NamedTuple):
     formula: str  # one or several lines
     caption: str  # what to see in the picture
     functions: tuple[Callable[..., Any], ...]  # the functions that `run` calls, then `run`
-    draw: Callable[..., Sequence[Any]]  # what `run` returns for it -> axes or figures
+    draw: Callable[..., Sequence[Any]]  # the second result of `run` -> axes or figures
 
     @property
     def run(self) -> Callable[[], tuple[dict[str, Any], Any]]:
-        """The function () -> the numbers, and what the picture needs."""
+        """Return the function that runs the idea: () -> (numbers, input of `draw`)."""
         return self.functions[-1]
 
 
@@ -43,7 +43,7 @@ def read_idea(module: ModuleType) -> Idea:
     """Read an idea from its file: its docstring, its caption, `run` and `draw`.
 
     The functions are those of the file and those that it imports from the file of another
-    idea, except `draw` and what only `draw` needs, which has a name with an underscore.
+    idea, except `draw` and its helpers, whose names begin with an underscore.
     """
     title, text, *formula = inspect.cleandoc(module.__doc__ or "").split("\n\n")
     called = [
@@ -69,7 +69,7 @@ def code_of(idea: Idea, before: Sequence[Idea] = ()) -> tuple[str, dict[str, str
     """Return the code of an idea, without the functions that earlier ideas have shown.
 
     Returns:
-      The source; and by the name of a function that it lacks, the idea that shows it.
+      The source, and for the name of each omitted function the idea that shows it.
     """
     known = {function for other in before for function in other.functions}
     sources = [inspect.getsource(f).rstrip() for f in idea.functions if f not in known]

@@ -15,7 +15,7 @@ NOTES = "Intro to Deep Learning"
 
 
 def make_page(parts: Mapping[str, Sequence[Section]]) -> str:
-    """Return the page.
+    """Return the tour as an HTML page.
 
     Args:
       parts: the sections by the titles of their parts, in order.
@@ -103,7 +103,7 @@ def _section(section: Section) -> str:
 
 
 def _highlight(code: str) -> str:
-    """Return the code as HTML, with a class for each kind of word."""
+    """Return the code as HTML, with a CSS class for each kind of token."""
     from pygments import highlight
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import PythonLexer

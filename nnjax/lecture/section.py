@@ -50,16 +50,16 @@ def run_sections(ideas: Sequence[Idea]) -> Iterator[Section]:
 def make_section(
     idea: Idea, numbers: dict[str, Any], drawn: Any, before: Sequence[Idea] = ()
 ) -> Section:
-    """Return the section of an idea.
+    """Return the section of an idea, with its code, numbers and pictures.
 
     Args:
       idea: the idea.
       numbers: the numbers that its run returned.
-      drawn: what the run returned for the picture.
-      before: ideas that are shown before it.
+      drawn: the values that its run returned for `draw`.
+      before: the ideas that are shown earlier on the page.
     """
     figures = draw_idea(idea, drawn)
-    with drawing(idea.name):  # saving depends on the look, too
+    with drawing(idea.name):  # saving depends on matplotlib's settings, too
         pictures = [
             (float(figure.get_figwidth()), svg(figure, f"{idea.name}-{i}"))
             for i, figure in enumerate(figures)
@@ -69,7 +69,7 @@ def make_section(
 
 
 def draw_idea(idea: Idea, drawn: Any) -> list[Figure]:
-    """Return the panels of an idea as figures, from what its run returned for them."""
+    """Draw an idea from the values that its run returned, and return the figures."""
     with drawing(idea.name):
         return [panel.get_figure() for panel in idea.draw(*_to_numpy(drawn))]
 

@@ -100,7 +100,7 @@ def _power_of_ten(value: float) -> str:
 
 
 def label(axes: Axes, title: str, x: str, y: str) -> None:
-    """Name a panel and its axes."""
+    """Set the title of a panel and the labels of its axes."""
     axes.set(title=title, xlabel=x, ylabel=y)
 
 
@@ -124,7 +124,7 @@ def rectangle(
 
 
 def map_axes(axes: Axes) -> None:
-    """Hide the axes and give both the same unit, for a diagram."""
+    """Hide the axes and give both the same scale, for a diagram."""
     axes.set_aspect("equal")
     axes.set_axis_off()
 
@@ -143,7 +143,7 @@ def contours(
       function: from an array (2,) to a number.
       x: (columns,) the first number.
       y: (rows,) the second number.
-      levels: values whose lines are drawn.
+      levels: values of the function at which lines are drawn.
     """
     grid = np.stack(np.meshgrid(x, y), -1).astype(np.float32)
     values = jax.jit(jax.vmap(jax.vmap(function)))(grid)

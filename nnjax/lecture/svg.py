@@ -1,4 +1,4 @@
-"""Figures as elements of a page: text in the page's font, and colours as CSS variables.
+"""Convert figures to SVG elements with text in the page's font and CSS colours.
 
 Pictures therefore follow the reader's light or dark mode, and their text can be searched.
 """
@@ -30,7 +30,7 @@ def svg(figure: Figure, name: str) -> str:
 
     Args:
       figure: the figure; it must be drawn and saved inside `style.drawing`.
-      name: prefix of the identifiers inside, different for each figure of the page.
+      name: prefix of the identifiers in the SVG, different for each figure of the page.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

@@ -29,14 +29,14 @@ def curves(
 ) -> Figure:
     """Plot the loss over epochs, and below it the validation score if there is one.
 
-    An ensemble, or the folds of a cross-validation, are drawn as their median, a band from the 10 % to the 90 %
-    quantile (from 5 members on), and the members behind it.
+    The members of an ensemble, or the folds of a cross-validation, are drawn as lines, with their median and, for 5
+    members or more, a band from the 10 % to the 90 % quantile.
 
     Args:
       history: The history in the result of `train.fit`; numbers, or arrays (members,).
       kept: Epoch of the network that was kept, or one epoch per member, if that is not the last one.
-      training: How the training loss is measured; the legend shows it. In training mode, with dropout and while the
-        weights still change, it is not the loss that validation measures.
+      training: How the training loss is measured, for the legend. With dropout, and while the weights still change, it
+        differs from the loss that validation measures.
       context: The second line of the title: data, settings and score.
 
     >>> history = [{"epoch": 1, "loss": 0.9, "validation_loss": 0.8}, {"epoch": 2, "loss": 0.5, "validation_loss": 0.6}]

@@ -60,7 +60,7 @@ def ensemble_size(table: SizeCurve, *, context: str = "") -> Figure:
 
 
 def rejection(dropped: np.ndarray, accuracy: np.ndarray, *, context: str = "") -> Figure:
-    """Plot the accuracy of the remaining inputs against the rejected share of the most uncertain ones.
+    """Plot the accuracy of the remaining inputs against the share of inputs rejected, the most uncertain first.
 
     The band is the 95 % interval for the number of inputs that remain.
 
@@ -84,7 +84,7 @@ def rejection(dropped: np.ndarray, accuracy: np.ndarray, *, context: str = "") -
 
 
 def spread(scores: np.ndarray, averaged: float, name: str = "accuracy", *, context: str = "") -> Figure:
-    """Plot the members' scores (from 10 on as a histogram), their mean, and the score of the averaged prediction.
+    """Plot the members' scores (a histogram if there are 10 or more), their mean, and the averaged prediction's score.
 
     Args:
       scores: Score of each member, of shape (members,).

@@ -20,7 +20,7 @@ def first_layer(weights: np.ndarray, shape: tuple[int, ...], *, context: str = "
     """Draw the weights of a first layer as images, one for each hidden unit, at most 64 with the largest norm.
 
     A unit responds most to an image that is bright where its weights are red and dark where they are blue. All units
-    share one scale of colours.
+    share one colour scale.
 
     Args:
       weights: Weights of shape (pixels, units).
@@ -28,7 +28,7 @@ def first_layer(weights: np.ndarray, shape: tuple[int, ...], *, context: str = "
       context: The second line of the title: data, settings and score.
 
     Raises:
-      ValueError: if the shape does not have the number of pixels.
+      ValueError: if the shape does not match the number of pixels.
 
     >>> figure = plot.first_layer(np.random.default_rng(0).normal(size=(64, 10)), (8, 8))
     """

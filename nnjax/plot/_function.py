@@ -25,7 +25,7 @@ def function(
     *,
     context: str = "",
 ) -> Figure:
-    """Plot the predictions of a regression against its only feature, with the rows.
+    """Plot the predictions of a regression against its only feature, together with the rows of the data.
 
     An ensemble is drawn as the mean of its members, a band of ± 2 standard deviations, and the members behind it.
 

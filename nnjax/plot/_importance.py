@@ -25,7 +25,7 @@ def importance(names: Sequence[str], drops: np.ndarray, score: str = "accuracy",
       context: The second line of the title: data, settings and score.
 
     Raises:
-      ValueError: if the drops are not one row for each column.
+      ValueError: if `drops` does not have one row per column.
 
     >>> drops = np.random.default_rng(0).normal([[0.2], [0.0]], 0.01, (2, 20))
     >>> [text.get_text() for text in plot.importance(["height", "name"], drops).axes[0].get_yticklabels()]

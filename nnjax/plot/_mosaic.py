@@ -7,12 +7,12 @@ import numpy as np
 
 
 def mosaic(images: np.ndarray, columns: int, gap: int, below: float = 0.0) -> tuple[Any, list[float], list[float]]:
-    """Return images side by side in one array, NaN between them, and where the captions of each begin.
+    """Return images side by side in one array, and the left and bottom positions at which their captions begin.
 
     Args:
       images: (n, height, width) or (n, height, width, 3).
-      columns: images in a row.
-      gap: pixels between images.
+      columns: number of images in a row.
+      gap: number of blank pixels between images.
       below: room below each image, as a share of its height.
     """
     n, height, width = images.shape[:3]

@@ -27,8 +27,8 @@ class _Axis(NamedTuple):
 def parallel_coordinates(table: Rows, names: Sequence[str], log: Sequence[str] = (), *, context: str = "") -> Figure:
     """Plot each trial as a line over an axis for each setting and one for the score; the best one is red.
 
-    Dark lines have low scores. Where dark lines meet, a value is good for all other settings; where they
-    cross from one value to another, settings depend on each other.
+    Dark lines have low scores. If dark lines meet at a value, it is good for all values of the other settings; if they
+    spread out from it to different values of the next setting, the two settings depend on each other.
 
     Args:
       table: The table in the result of `train.search`.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEAST_IN_A_BIN, MOST_BINS = 8, 10
-LEAST_FOR_SHARES = 20  # rows; with fewer, 90 % of them are all of them
+LEAST_FOR_SHARES = 20  # rows; with fewer, the band of 90 % would contain nearly all of them
 
 
 def predictions(
@@ -105,7 +105,7 @@ def residuals(prediction: np.ndarray, target: np.ndarray, name: str, *, context:
 
 
 def _group_means(prediction: np.ndarray, residual: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the mean prediction, the mean residual and half of its 95 % interval of groups of neighbours."""
+    """Return mean prediction, mean residual, and half the width of its 95 % interval, for groups of neighbours."""
     from scipy.special import stdtrit
 
     groups = min(MOST_BINS, len(prediction) // LEAST_IN_A_BIN)

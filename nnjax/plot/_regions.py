@@ -27,7 +27,7 @@ def regions(
 ) -> Figure:
     """Plot the decision regions of a classifier of two features, and rows with their true classes.
 
-    A colour fades where the largest probability is low; crosses are misclassified rows. At most 2000 rows are drawn.
+    Colours are pale where the largest probability is low; crosses are misclassified rows. At most 2000 rows are drawn.
 
     Args:
       probabilities: Function of the features (n, 2) that returns the probabilities (n, classes).

@@ -56,7 +56,7 @@ def reliability(logits: np.ndarray, labels: np.ndarray, *, bins: int = 15, conte
 
 
 def _diagram(logits: np.ndarray, labels: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the diagram of `metrics.reliability`; its program would take longer to compile than all of the picture."""
+    """Compute `metrics.reliability` with NumPy, because compiling it would take longer than drawing the picture."""
     powers = np.exp(logits - logits.max(-1, keepdims=True), dtype=np.float64)
     confidence = powers.max(-1) / powers.sum(-1)
     places = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)

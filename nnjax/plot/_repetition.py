@@ -1,4 +1,4 @@
-"""A repeated run: how far its losses and its weights are from those of the first."""
+"""A repeated run: how far its losses and its weights are from those of the first run."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_LEAVES = 12
-FLOOR = 1e-9  # relative; float32 numbers cannot differ by less
+FLOOR = 1e-9  # smallest relative difference that is drawn; float32 numbers cannot differ by less
 
 
 def repetition(
     first: np.ndarray, repeated: np.ndarray, weights: Mapping[str, float], *, tolerance: float = 1e-3, context: str = ""
 ) -> Figure:
-    """Plot the relative difference of the first losses of a run and its repetition, and of their weights.
+    """Plot the differences between a run and its repetition: of the first losses, relative, and of the weights.
 
     Args:
       first: Losses of the run (steps,), or (members, steps).
       repeated: Losses of the repetition, of the same shape.
       weights: Largest absolute difference in each array of weights that differs, NaN if it cannot be compared; empty
         if all are equal.
-      tolerance: Largest relative difference of a loss that rounding explains.
+      tolerance: Largest relative difference of a loss that rounding can explain.
       context: The second line of the title: data, settings and score.
 
     Raises:

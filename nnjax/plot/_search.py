@@ -22,8 +22,8 @@ GOLDEN = 0.6180339887
 def search(table: Rows, names: Sequence[str], log: Sequence[str] = (), *, context: str = "") -> Figure:
     """Plot the score of each trial against each setting; colours show how long it was trained.
 
-    Each panel says how much of the variance of the logarithm of the first rung's scores its setting explains: all
-    trials have one, so nothing is selected.
+    Each panel states how much of the variance of the logarithm of the score its setting explains. The score at the
+    first rung is used, because all trials have it.
 
     Args:
       table: The table in the result of `train.search`.
@@ -66,7 +66,7 @@ def search(table: Rows, names: Sequence[str], log: Sequence[str] = (), *, contex
 
 
 def search_progress(table: Rows, *, context: str = "") -> Figure:
-    """Plot the score of each trial in the order in which they began, with a line for the lowest score so far.
+    """Plot the scores of the trials in the order in which they began, with a line for the lowest score so far.
 
     Args:
       table: The table in the result of `train.search`.

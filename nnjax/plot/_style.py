@@ -29,15 +29,15 @@ QUALITATIVE = [
     "#88aa55",
 ]
 INK, FAINT = "#222222", "#666666"
-WIDTH = 5.0  # inches of most pictures: one column, which is readable on a telephone
+WIDTH = 5.0  # inches, the width of most pictures: one column, which is readable on a phone
 DPI = 150
-SMALL = 8.0  # points
-HEADLINE, CONTEXT = 52, 90  # characters in a line of WIDTH
-LINE = 0.155  # inches
+SMALL = 8.0  # font size in points
+HEADLINE, CONTEXT = 52, 90  # characters per line of width WIDTH
+LINE = 0.155  # height of a line in inches
 
 
 def new_figure(height: float, headline: str, context: str = "", *, width: float = WIDTH) -> Figure:
-    """Return a new figure with a header, which is not in pyplot's global list.
+    """Return a new figure with a header. It is not registered with pyplot and need not be closed.
 
     Args:
       height: height in inches, without the header.
@@ -87,7 +87,7 @@ def style(axes: Axes, *, grid: bool = True) -> None:
 
 
 def whole_numbers(axis: Axis) -> None:
-    """Write each number at a linear axis in full, such as 2e9: a common factor would collide with the legend."""
+    """Label the ticks of a linear axis with full numbers such as 2e9; a common factor would collide with the legend."""
     from matplotlib.ticker import FuncFormatter, ScalarFormatter
 
     if isinstance(axis.get_major_formatter(), ScalarFormatter) and axis.get_scale() == "linear":
@@ -95,7 +95,7 @@ def whole_numbers(axis: Axis) -> None:
 
 
 def tick_label(x: float, ticks: np.ndarray) -> str:
-    """Return the number at a tick, with the decimals that tell it from the other ticks (n,).
+    """Return the label of a tick, with enough decimals to distinguish it from the other ticks (n,).
 
     >>> from nnjax.plot._style import tick_label
     >>> [tick_label(x, np.array([-2.5e9, 0, 2.5e9])) for x in (-2.5e9, 0)]
@@ -124,7 +124,7 @@ def legend(axes: Axes, *, columns: int = 1) -> None:
 
 
 def share_axis(axes: Axes, values: np.ndarray, which: str = "y") -> None:
-    """Scale an axis of shares to the finite values, within 0 and 1."""
+    """Limit an axis of shares to the range of the finite values, with a margin, within 0 and 1."""
     finite = np.asarray(values, float)[np.isfinite(values)]
     if not finite.size:
         finite = np.array([0.0, 1.0])
@@ -137,7 +137,7 @@ def share_axis(axes: Axes, values: np.ndarray, which: str = "y") -> None:
 def wilson_interval(share: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the 95 % interval of shares that were measured on n examples each.
 
-    Source: Wilson 1927. Unlike the normal interval, it stays within 0 and 1, and is right for few examples.
+    Source: Wilson 1927. Unlike the normal interval, it stays within 0 and 1, and is accurate for few examples.
     """
     z = 1.96
     share, n = np.asarray(share, float), np.maximum(np.asarray(n, float), 1e-9)

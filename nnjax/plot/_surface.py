@@ -12,7 +12,7 @@ from nnjax.plot._style import SMALL, legend, new_figure, shorten, style, whole_n
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-GRID = 120  # points of each axis
+GRID = 120  # grid points along each axis
 LEVELS = 12
 MOST_ROWS = 2000
 
@@ -28,7 +28,7 @@ def surface(
 ) -> Figure:
     """Plot the predictions of a regression over its two features as colours, and rows in the colours of their targets.
 
-    A row that differs from the colour around it is predicted wrong.
+    A row whose colour differs from its surroundings is predicted badly.
 
     Args:
       predict: Function of the features (n, 2) that returns predictions (n,).

@@ -66,7 +66,7 @@ def sweep(
 
 
 def _scale(axes: Axes, values: np.ndarray, log: bool, which: str) -> None:
-    """Make an axis logarithmic; a few values are its ticks, because a factor of 4 may contain no power of ten."""
+    """Make an axis logarithmic if `log`. A few values become its ticks, because it may contain no power of ten."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     distinct = np.unique(values)
     if log:

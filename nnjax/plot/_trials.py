@@ -1,4 +1,4 @@
-"""The trials of a search as arrays, and how pictures of them share axes and colours."""
+"""The trials of a search as arrays, and the axes and colours that pictures of them share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnjax.plot._style import HELD_OUT, NEUTRAL, SMALL, shorten
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FEW = 6  # up to this many distinct numbers, each has its own place on an axis, like a string
+FEW = 6  # up to this many distinct numbers are drawn at evenly spaced positions, like strings
 GROUPS = 8  # groups of values of a setting, for the share of the variance
 Rows = Sequence[Mapping[str, Any]]
 
@@ -31,7 +31,7 @@ class Column(NamedTuple):
     """The values of a setting as positions on an axis."""
 
     x: np.ndarray  # (trials,)
-    labels: list[str]  # of the places 0, 1, … for strings and few numbers; empty for a scale of numbers
+    labels: list[str]  # labels of positions 0, 1, … for strings and few distinct numbers; empty for a numeric axis
 
 
 def trials_of(where: str, table: Rows, names: Sequence[str]) -> Trials:
@@ -87,7 +87,7 @@ def explained(x: np.ndarray, score: np.ndarray) -> float:
 
 
 def score_points(axes: Axes, x: np.ndarray, trials: Trials) -> None:
-    """Draw the score of each trial, coloured by its last rung, with a star at the best and crosses if they diverged."""
+    """Draw the score of each trial, coloured by its last rung; a star marks the best, crosses mark diverged ones."""
     from matplotlib import colormaps
 
     _, score, epochs, _, good = trials
@@ -136,7 +136,7 @@ def log_axis(axes: Axes, values: np.ndarray, which: str) -> None:
 
 
 def log_steps(values: np.ndarray) -> tuple[float, ...]:
-    """Return the multiples of powers of ten that are ticks of a logarithmic axis of these numbers."""
+    """Return the multiples of powers of ten at which a logarithmic axis of these numbers has ticks."""
     return (1.0, 2.0, 5.0) if values.max() < 100 * values.min() else (1.0,)
 
 

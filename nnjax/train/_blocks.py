@@ -17,8 +17,8 @@ def map_blocks(function: Callable[[PyTree, Array], T], x: PyTree) -> T:
     """Return `function(x, 0)`, computed in blocks of 4096 rows.
 
     Args:
-      function: `(rows of x, number of the first row) -> tree of arrays` with one entry per row.
-      x: arrays (rows, ...). A tree without arrays is one block.
+      function: `(rows of x, index of the first row) -> tree of arrays` with one entry per row.
+      x: arrays (rows, ...). A tree without arrays is passed as one block.
     """
     n = next((leaf.shape[0] for leaf in jax.tree.leaves(x)), 0)
     whole, rest = divmod(n, ROWS)

@@ -1,4 +1,4 @@
-"""Call an optimizer, and refuse those that need more than a run passes to them."""
+"""Call optimizers, and refuse those that need other arguments than a run passes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,14 +24,14 @@ def optimizer_update(
     except TypeError as error:
         if "unexpected keyword argument 'value'" not in str(error):
             raise
-    return update(grads, opt_state, params)  # optax.contrib.sam takes extra arguments, but not this one
+    return update(grads, opt_state, params)  # optax.contrib.sam takes extra arguments, but not value=
 
 
 def check_optimizer(optimizer: Optimizer, opt_state: OptState, params: Params) -> None:
-    """Check that the optimizer works with what a run passes to it, by tracing one call.
+    """Check that the optimizer works with the arguments that a run passes, by tracing one call.
 
     Raises:
-      ValueError: if it does not; the message names its state.
+      ValueError: if the call fails; the message names the optimizer's state.
     """
     _refuse_line_search(opt_state)
     with _explain_failure(opt_state):
@@ -46,7 +46,7 @@ def check_optimizer(optimizer: Optimizer, opt_state: OptState, params: Params) -
 
 @contextmanager
 def _explain_failure(opt_state: OptState) -> Iterator[None]:
-    """Raise a ValueError that names the optimizer if it cannot work with what `Run` passes to it."""
+    """Turn any error of an optimizer into a ValueError that names its state and the call that failed."""
     try:
         yield
     except Exception as error:
@@ -64,7 +64,7 @@ def _explain_failure(opt_state: OptState) -> Iterator[None]:
 
 
 def _check_updates(updates: Params, params: Params) -> None:
-    """Check that updates have the shapes of the parameters; `optax.apply_updates` would broadcast others."""
+    """Check that updates have the shapes of the parameters; `optax.apply_updates` would broadcast other shapes."""
     if jax.tree.map(jnp.shape, updates) != jax.tree.map(jnp.shape, params):
         raise ValueError(f"updates have the shapes {checks.shapes(updates)}, parameters {checks.shapes(params)}")
 

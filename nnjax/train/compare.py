@@ -58,7 +58,7 @@ def compare(
 
     Args:
       first: one of the runs to compare.
-      second: the other run; its metrics need the same names to be compared.
+      second: the other run; only metrics that have the same name in both runs are compared.
       data: see `fit`.
       validation: the data on which both runs are scored, after the last epoch. Runs without data may be compared by
         the mean of their logs over the last epoch.
@@ -133,7 +133,7 @@ def paired_difference(first: Array, second: Array, *, confidence: float = 0.95) 
 
     Args:
       first: scores of a run, (seeds,).
-      second: scores of the other run, with the same keys and so the same batches, seed by seed.
+      second: scores of the other run, (seeds,), with the same keys and therefore the same batches.
       confidence: probability that the interval contains the true difference, for normally distributed differences.
 
     Returns:
@@ -181,12 +181,12 @@ def _is_same(first: Any, second: Any) -> bool:
 
 
 def unbound_function(function: Any) -> Any:
-    """Return the function inside of partials, which may be nested."""
+    """Return the function inside partials, which may be nested."""
     return _unbound(function)[0]
 
 
 def _unbound(function: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """Return the function inside of partials, which may be nested, and its fixed arguments."""
+    """Return the function inside partials, which may be nested, and its fixed arguments."""
     args: tuple[Any, ...] = ()
     keywords: dict[str, Any] = {}
     while isinstance(function, partial):

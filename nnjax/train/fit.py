@@ -1,4 +1,4 @@
-"""Train a run, or an ensemble of runs, to its end."""
+"""Train a run or an ensemble of runs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -66,19 +66,19 @@ def fit(
     callback_every: int | None = None,
     progress: bool = True,
 ) -> Result:
-    """Train a run, or an ensemble of runs, to its end.
+    """Train a run or an ensemble of runs.
 
     The state after any number of steps depends only on the run, the key and the data: chunks, validation, saving,
-    progress and callbacks do not change it bitwise. Member i of an ensemble is the single run with key
-    `jax.random.split(key, members)[i]`: bitwise with strategy "map" on a CPU, to rounding with "vmap".
+    progress and callbacks do not change it bitwise. Member i of an ensemble equals the single run with key
+    `jax.random.split(key, members)[i]`: bitwise with strategy "map" on a CPU, up to rounding with "vmap".
 
     Args:
       run: the network, loss, optimizer and batch size, as a `train.Run`; or any other `types.Trainable`.
       data: `Data`, `(x, y)` or `(x, y, weights)`, checked once before anything is compiled. Or a `data.Source`, from
-        which batches are gathered when they are needed, with bitwise the same result; a memory-mapped x (`np.memmap`)
-        becomes one. Validation data must be in memory, so with a source, `folds` validates only with `validation=`.
-        Or a generator or an iterable of batches, see `data.batches`; it is read in order, so such a run has steps= and
-        cannot be resumed. None for a run without data.
+        which batches are read when they are needed; the result is bitwise the same. A memory-mapped x (`np.memmap`)
+        becomes a source. Validation data must be in memory, so with a source, `folds` validates only with
+        `validation=`. Or a generator or an iterable of batches, see `data.batches`; it is read in order, so such a
+        run needs steps= and cannot be resumed. None for a run without data.
       epochs: number of passes over the data; epoch e ends after ⌈e · n / batch_size⌉ steps. May be a fraction.
       steps: number of steps, instead of epochs. Without data and with a generator, 100 steps count as an epoch.
       key: the run's random key, `jax.random.key(0)` if None; or keys (members,), one for each member.
@@ -114,18 +114,19 @@ def fit(
 
     Raises:
       ValueError, TypeError: for arguments out of range; for mistakes in the data, see `data.validate`; for a callback
-        that returns anything but True, False or None; with `resume`, if the saved run already has more than `epochs`.
+        that returns anything but True, False or None; with `resume`, if the saved run has already passed `epochs`.
       RunMismatchError: a ValueError, if the run to resume differs from the saved one.
       FileExistsError: if `out` holds a run and `resume` is False.
-      InterruptedRun: a KeyboardInterrupt, for Ctrl-C, SIGTERM or SIGHUP, after the current chunk is done and saved,
-        also if the source hangs. Its `partial` has the state so far; the same call with `resume=partial` continues.
-      Exception: any error of the source, of a callback or of the disk, after the steps before it are saved. A note says
-        after which step it happened and how to continue.
+      InterruptedRun: a KeyboardInterrupt, on Ctrl-C, SIGTERM or SIGHUP, once the current chunk is done and saved, even
+        if the source hangs. Its `partial` has the state so far; the same call with `resume=partial` continues.
+      Exception: any error raised by the source, a callback or the disk, once the steps before it are saved. A note on
+        the error says after which step it happened and how to continue.
 
     Warns:
-      UserWarning: for a batch larger than the data, for folds made with a smaller n than the data have, for members
+      UserWarning: for a batch larger than the data, for folds made for fewer rows than the data have, for members
         with the same key, and as `data.validate` does.
-      RuntimeWarning: if a checkpoint cannot be written; the last one is written to a new folder, which is named.
+      RuntimeWarning: if a checkpoint cannot be written; the last one goes to a new folder, which the message names.
+        Also if all steps of a member were skipped.
       DivergedWarning: a RuntimeWarning, if the loss of a step is not finite; it is the member's last step.
 
     >>> digits = data.load("digits")
@@ -205,7 +206,7 @@ def fit_job(
 
 
 def train_members(job: Job, options: FitOptions) -> Result:
-    """Train all members of a job, in groups if the options ask for it."""
+    """Train all members of a job, in groups if `options.group` is smaller than their number."""
     slices = group_slices(job.ensemble.members, options.group)
     check_layout(options, grouped=len(slices) > 1)
     partial = _partial_groups(job, options, len(slices))
@@ -228,7 +229,7 @@ def train_members(job: Job, options: FitOptions) -> Result:
                     parts = (*((outcome.fs, outcome.logs) for outcome in outcomes), stop.partial)
                     stop.partial = PartialRun(_first_if_single(job, parts[-1][0].train), job, options.group, parts)
                 raise
-            # The next group needs the memory of the device
+            # On the host, because the next group needs the memory of the device
             outcomes.append(outcome if len(slices) == 1 else outcome._replace(fs=to_numpy(outcome.fs)))
     fs = join_states([outcome.fs for outcome in outcomes])
     logs = join_logs(job, [outcome.logs for outcome in outcomes], fs)
@@ -272,7 +273,7 @@ def _averages(job: Job, ts: TrainState) -> Params | None:
 
 
 def _partial_groups(job: Job, options: FitOptions, groups: int) -> Sequence[Partial]:
-    """Return the state and the logs of each group of the run to continue; nothing for a fresh run or a checkpoint."""
+    """Return the state and the logs of each group of the interrupted run; empty unless `resume` is a `PartialRun`."""
     if not isinstance(options.resume, PartialRun):
         return ()
     rows = differences(run_fingerprint(options.resume.job), run_fingerprint(job))
@@ -288,12 +289,12 @@ def _first_if_single(job: Job, ts: TrainState) -> TrainState:
 
 
 def _single_callback(callback: Callback) -> Callback:
-    """Return a callback of an ensemble of one that calls a single run's callback."""
+    """Wrap the callback of a single run, so that an ensemble of one member can call it."""
     return lambda ts, record: callback(first_member(ts), single_record(record))
 
 
 def _member_keys(key: Key, members: int | None) -> tuple[Key, int | None]:
-    """Return the keys (members,), or (1,) for a single run, and the number of members, None for a single run."""
+    """Return the keys (members,) and the number of members; for a single run, one key (1,) and None."""
     if members is not None:
         checks.positive_int("fit", "members", members)
     several = checks.is_key(key) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 1

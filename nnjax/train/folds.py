@@ -34,12 +34,12 @@ class Folds(NamedTuple):
         """Return the folds of a scikit-learn splitter, such as `KFold`, `GroupKFold` or `TimeSeriesSplit`.
 
         Args:
-          splits: a pair for each member, of the row numbers to train on and those to hold out, as
+          splits: for each member a pair (row numbers to train on, row numbers to hold out), as
             `splitter.split(x, y, groups)` yields them.
 
         Raises:
-          ValueError: without splits, for an empty part, for negative row numbers, and if a row is both trained on and
-            held out.
+          ValueError: if there are no splits, if a part is empty, for negative row numbers, or if a row is both trained
+            on and held out.
           TypeError: for anything but pairs of lists of integers, such as boolean masks.
 
         >>> from sklearn.model_selection import TimeSeriesSplit
@@ -133,10 +133,11 @@ def bootstrap(key: Key, n: int, members: int) -> Folds:
 
 
 def check_rows(where: str, rows: Rows, n: int) -> Rows:
-    """Return the rows as int32, after checking that they are rows of the data.
+    """Return the rows as int32, after checking that the data have these rows.
 
     Raises:
-      ValueError: for shapes that do not fit, sizes out of range, or row numbers outside the data.
+      ValueError: for inconsistent shapes, sizes out of range, or row numbers outside the data.
+      TypeError: for anything but `Rows` of integers.
     """
     checks.instance(where, "rows", rows, Rows, "train.Rows(table, sizes)")
     table, sizes = np.asarray(rows.table), np.asarray(rows.sizes)

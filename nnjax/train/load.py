@@ -1,4 +1,4 @@
-"""Load the network of a run's folder, without its data."""
+"""Load the network of a run from its folder, without the data."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,15 +20,15 @@ class SavedRun(NamedTuple):
     params: Params  # parameters after the last step
     state: State
     best: Best | None  # the network with the lowest validation loss; None without validation
-    average: Params | None  # the average by `Run(evaluation_params=…)`; None without it or in an unfinished run
+    average: Params | None  # averages, if `Run(evaluation_params=…)` is set and the run is finished; else None
 
 
 def load(out: str | Path) -> SavedRun:
     """Return the networks that `fit(out=…)` or `nnjax train` saved in a folder.
 
-    A finished run has them in `weights.safetensors`; of an unfinished one, the latest intact checkpoint is read. All
-    values are checked against their checksums. Dictionaries, tuples and lists of parameters are restored; named tuples
-    become dictionaries.
+    They are read from `weights.safetensors` if the run is finished, else from its latest intact checkpoint. All values
+    are checked against their checksums. Dictionaries, tuples and lists of parameters are restored; named tuples become
+    dictionaries.
 
     Args:
       out: the folder.

@@ -17,7 +17,7 @@ from nnjax.types import Data, Key, Layer, LayerLike, Log, Loss, Objective, Param
 NUMBERS = (Array, np.ndarray, np.number, np.bool_, int, float)
 RESERVED = ("loss", "epoch", "step")  # entries of a record that `fit` adds
 
-Gradient: TypeAlias = tuple[Array, State, Log, Params]  # loss, new state, log, gradient of the parameters
+Gradient: TypeAlias = tuple[Array, State, Log, Params]  # loss, new state, log, gradient with respect to params
 
 
 def objective_of(net: LayerLike, loss: Loss) -> Objective:
@@ -65,7 +65,7 @@ def gradient_of(
 
         Σ_i w_i losses_i / Σ_i w_i
 
-    With micro-batches, sums are in float32 at least, and the log is averaged over the parts.
+    With micro-batches, sums are computed in at least float32, and the log is averaged over the parts.
     """
     weights = batch.weights
     n = n_rows(batch)
@@ -114,7 +114,7 @@ def gradient_of(
 def evaluate_objective(
     objective: Objective, params: Params, state: State, batch: Data, *, train: bool, key: Key
 ) -> tuple[Array, State, Log]:
-    """Evaluate an objective and check its results, because a scalar loss would otherwise be summed silently.
+    """Evaluate an objective and check its results. Without the check, a scalar loss would be accepted silently.
 
     Raises:
       TypeError, ValueError: if it does not return (losses, state, log), losses (batch,) and a log of numbers.
@@ -181,7 +181,7 @@ def check_log(where: str, log: Any, *, with_loss: bool = False) -> Log:
 
 
 def losses_of(loss: Loss, prediction: PyTree, target: PyTree) -> Array:
-    """Return the loss of each example. Its shape is checked, because a scalar would be summed silently."""
+    """Return the loss of each example, after checking that the loss function returns one number per example."""
     losses: Any = loss(prediction, target)
     if not isinstance(losses, NUMBERS):
         raise TypeError(f"Run: loss must return one number per example, (batch,), got {losses!r:.80}")
@@ -210,7 +210,7 @@ def check_net(where: str, net: Any) -> None:
     """Check that `net` is a layer or a function of one argument.
 
     Raises:
-      TypeError: if it is not, or if it is a function that makes a layer.
+      TypeError: if it is not, or if it is a function that returns a layer.
     """
     if not (isinstance(net, Layer) or callable(net)):
         raise TypeError(f"{where}: net must be a layer such as nn.mlp([32], 10), or a function, got {net!r:.80}")
@@ -225,13 +225,13 @@ def check_net(where: str, net: Any) -> None:
 
 
 def as_wide(values: Any) -> Array:
-    """Return floating-point numbers of at least 32 bits."""
+    """Return the values as an array. Floating-point numbers of fewer than 32 bits are promoted to float32."""
     array = jnp.asarray(values)
     return array.astype(wide_dtype(jnp.result_type(array)))
 
 
 def wide_dtype(dtype: Any) -> Any:
-    """Return the dtype of sums: float32 for floating numbers of fewer bits, because 16 bits lose small terms."""
+    """Return the dtype for sums: float32 instead of smaller floating-point types, in which small terms are lost."""
     return jnp.float32 if jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 4 else dtype
 
 

@@ -28,7 +28,7 @@ from nnjax.types import Data, PyTree, Trainable
 
 MEMORY_SHARE = 0.9  # share of the free memory that members may take
 SECONDS = 0.3  # time for measuring one strategy
-MEASURED = 8  # number of members to measure with, or twice the devices
+MEASURED = 8  # number of members to measure with, or twice the number of devices if that is larger
 FEW, MANY = 16, 32  # numbers of members whose memory is compared; programs with fewer than 16 draw more rows at once
 
 
@@ -43,12 +43,12 @@ class Plan(NamedTuple):
     members: int
     devices: str  # "2 × cpu, members over 2"
     memory: int  # free bytes of one device
-    fixed_bytes: dict[Strategy, int]  # bytes on one device for any number of members, including data
+    fixed_bytes: dict[Strategy, int]  # bytes on one device that do not depend on the number of members, including data
     member_bytes: dict[Strategy, int]  # bytes for each additional member, including a copy for saving
     fit: dict[Strategy, int]  # number of members that fit into memory
     seconds: dict[Strategy, float]  # measured time of one member's step; empty if not measured
     strategy: Strategy  # the faster one; without measurements, the one with which more members fit
-    group: int | None  # the `group` with which the members fit; None if all of them do
+    group: int | None  # number of members to train at a time, see `fit`; None if all of them fit
 
     def __str__(self) -> str:
         rows = [
@@ -84,8 +84,8 @@ def plan(
 ) -> Plan:
     """Estimate what an ensemble needs. Its programs are compiled and, to compare strategies, run briefly.
 
-    The compiler reports the bytes of the programs, on one device. The measurement recommends a
-    strategy; pass it to `fit` yourself, because results depend on it.
+    The bytes are those that the compiler reports for one device. Pass the recommended strategy to `fit` yourself,
+    because results depend on it.
 
     Args:
       run: the run to train.
@@ -182,13 +182,13 @@ def _program_bytes(ensemble: Ensemble, key: Any, data: Data) -> int:
 
 
 def _measure(ensemble: Ensemble, key: Any, data: Data) -> float:
-    """Measure the seconds of one member's step."""
+    """Measure how many seconds a step of one member takes."""
     members = ensemble.members
     keys = shard_members(ensemble, jax.random.split(key, members))
     shared = replicate(ensemble, data)
     fs = jax.tree.map(jnp.copy, initial_states(ensemble, keys, None, None, shared, validated=False))
     done, n, elapsed = 0, 1, 0.0
-    while elapsed < SECONDS / 4 and n <= CAPACITY:  # chunks become longer; only the last one is timed
+    while elapsed < SECONDS / 4 and n <= CAPACITY:  # chunks of increasing length; only the last one counts
         args = MemberArgs(until=shard_members(ensemble, np.full(members, done + n, np.int32)))
         clock = time.perf_counter()
         fs, _, _ = jax.block_until_ready(train_chunk(ensemble, fs, args, shared, np.int32(n)))
@@ -198,7 +198,7 @@ def _measure(ensemble: Ensemble, key: Any, data: Data) -> float:
 
 
 def _free_bytes() -> int:
-    """Return the free bytes of a device; on a CPU, of the system or its container."""
+    """Return the free bytes of a device; on CPUs, its share of the free memory of the system or the container."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))

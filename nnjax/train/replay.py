@@ -36,8 +36,8 @@ from nnjax.train.folds import Folds
 from nnjax.train.load import SavedRun
 from nnjax.types import Data, Key, Params, Trainable, TrainState
 
-STRIDE = 64  # steps between two checks of the state; only the last stride is then repeated step by step
-IRRELEVANT = (*MACHINE, "batch over", "validation", "metrics", "evaluation")  # entries that a step does not need
+STRIDE = 64  # steps between two checks of the state; the stride with the error is then repeated step by step
+IRRELEVANT = (*MACHINE, "batch over", "validation", "metrics", "evaluation")  # entries that may differ in a replay
 
 
 class Replay(NamedTuple):
@@ -55,7 +55,7 @@ class Replay(NamedTuple):
         return self.describe("the data")
 
     def describe(self, data: str) -> str:
-        """Return the text of `str`, with this name for the data."""
+        """Return the text of `str`, with `data` as the name of the data."""
         where = f"step {self.step}" + ("" if self.member is None else f", member {self.member}")
         if self.origin is None:
             return f"{where}: everything is finite"
@@ -83,9 +83,9 @@ def replay(
 ) -> Replay | None:
     """Repeat a step of a `fit`, and find the origin of a NaN or an infinity in it.
 
-    The program of the fit runs up to the state before the step. The step is then evaluated one primitive at a time, and
-    the primitive that turns finite inputs into a non-finite value is named: step, member, layer or loss or update,
-    primitive, and the rows of the data. Validation and early stopping are ignored.
+    The program of the fit runs up to the state before the step. The step is then evaluated one primitive at a time,
+    until one turns finite inputs into a non-finite value. The result names the step, the member, the place (layer, loss
+    or update), the primitive, and the rows of the data. Validation and early stopping are ignored.
 
     Args:
       run: see `fit`, like all arguments up to `folds`; the same arguments give the same run.
@@ -96,14 +96,14 @@ def replay(
       members: see `fit`.
       strategy: see `fit`.
       mesh: see `fit`.
-      group: see `fit`; groups are examined one after another, or only that of `member`.
+      group: see `fit`; groups are examined one after another, or only the group of `member`.
       folds: see `fit`.
       start: see `fit`.
       step: the step to repeat, counted from 0; None for the first one that makes the loss, the parameters, or the state
         of the network or the optimizer non-finite.
       member: the member to examine; None for the first one with such a step. With strategy "map" it runs alone, with
         bitwise the same result.
-      out: folder with checkpoints of the run. The replay starts from the last one before the step.
+      out: folder with checkpoints of the run. The replay starts from the latest checkpoint before the step.
 
     Returns:
       `Replay(run, step, member, ts, batch, rows, origin)`, where `run.step(ts, batch)` is the step itself. None if
@@ -124,7 +124,7 @@ def replay(
 
 
 def replay_job(job: Job, options: FitOptions, *, step: int | None = None, member: int | None = None) -> Replay | None:
-    """Replay a step of a job, which may also be a sweep."""
+    """Replay a step of the job of a fit or a sweep."""
     if isinstance(job.data, Source) and job.data.in_order:
         raise ValueError(
             "replay: a generator of batches is read once, so its steps cannot be repeated; see data.source"
@@ -169,10 +169,10 @@ def replay_job(job: Job, options: FitOptions, *, step: int | None = None, member
 
 
 class _Group(NamedTuple):
-    """The members of one program, or one of them."""
+    """A group of members that are trained in one program, and which of them to examine."""
 
     job: Job
-    member: int | None  # the requested member, counted from the first of the group
+    member: int | None  # index of the requested member in the group; None for all members
     folder: Path | None  # folder of the group's checkpoints
 
     @property
@@ -181,7 +181,7 @@ class _Group(NamedTuple):
         return self.member is not None and self.job.ensemble.strategy == "map"
 
     def run(self) -> tuple[Job, list[int]]:
-        """Return the job to run, and which of its members to examine."""
+        """Return the job to run, and the indices of the members to examine."""
         if self.member is None:
             return self.job, list(range(self.job.ensemble.members))
         if not self.alone:
@@ -222,7 +222,7 @@ def _member_replays(group: _Group, step: int) -> tuple[int, Iterator[Replay]]:
 
 
 def _start(group: _Group, job: Job, *, step: int | None) -> FitState:
-    """Return the state to start from: the last finite one in a checkpoint not beyond the step, or the initial one."""
+    """Return the state to start from: the latest finite checkpoint up to the step, or else the initial state."""
     initial = first_state(job, validated=False)
     finite = finite_leaves(initial)
     files = checkpoint.files(group.folder) if group.folder is not None else []
@@ -249,7 +249,7 @@ def _check_same_run(job: Job, files: list[Path]) -> None:
 
 
 def _saved_state(job: Job, path: Path) -> FitState | None:
-    """Return the state in a checkpoint, without its validations; None if the file is damaged."""
+    """Return the state in a checkpoint, without best network and early stopping; None if the file is damaged."""
     for validated in (False, True):
         with suppress(ValueError):
             fs, _ = read_checkpoint(path, state_shapes(job, validated=validated))
@@ -258,7 +258,7 @@ def _saved_state(job: Job, path: Path) -> FitState | None:
 
 
 def _states(job: Job, fs: FitState, until: int, stride: int) -> Iterator[tuple[FitState, np.ndarray]]:
-    """Yield the state after each stride of steps. The next chunk reuses its memory."""
+    """Yield the state and the steps done (members,) after each stride. The next stride reuses the state's memory."""
     done = np.asarray(to_host(job.ensemble, fs.train.step), np.int64)
     last = np.minimum(until, job.members.ends[:, -1])
     with open_data(job, FitOptions(epochs=0)) as (data, next_feed):
@@ -273,7 +273,7 @@ def _states(job: Job, fs: FitState, until: int, stride: int) -> Iterator[tuple[F
 
 
 def make_replay(job: Job, fs: FitState, i: int) -> Replay:
-    """Return the replay of member i's next step after a state."""
+    """Return the replay of the step that member i takes from a state."""
     ts, run = index_tree(fs.train, i), job.ensemble.run(index_tree(job.members.hyper, i))
     own = job.members.rows
     size = n_rows(job.data) if own is None else int(own.sizes[i])

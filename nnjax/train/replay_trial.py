@@ -1,4 +1,4 @@
-"""Train one trial of a search again."""
+"""Repeat one trial of a search."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -39,11 +39,11 @@ class TrialReplay(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """A part of a trial: its settings, from one rung to another. Copies of "pbt" have a part for each ancestor."""
+    """A part of a trial: training from one rung to another. A copy of method "pbt" has a part for each ancestor."""
 
     row: Mapping[str, Any]
-    start: int  # number of rungs that were reached before
-    stop: int
+    start: int  # number of rungs reached before this part
+    stop: int  # number of rungs reached at its end
 
 
 @allow_transfers
@@ -70,7 +70,7 @@ def replay_trial(
     """Train one trial of a `search` again, up to the last rung that it reached.
 
     The arguments are those of the search, so the program is the same, with one slot in use: on the same machine, scores
-    and network are bitwise those of the search. A copy of the method "pbt" begins with its first ancestor.
+    and network are bitwise those of the search. For a copy of method "pbt", training begins with its first ancestor.
 
     Args:
       make_run: see `search`, like all arguments without a description.
@@ -206,14 +206,14 @@ def _train(
 def _origin(
     job: Job, before: FitState, hyper: PyTree, start: np.ndarray, stop: np.ndarray, finite: list[Any]
 ) -> Replay | None:
-    """Return the first step after a state that makes something non-finite.
+    """Return the replay of the first step that produces a non-finite value; None if there is none.
 
     Args:
-      job: the population, of which the first members train.
+      job: the job of the population; only the members of its first slot train.
       before: (members, ...) the state at the step `start` of each member, on the host.
       hyper: the hyper-parameters, on the devices.
-      start: (members,) the step before which everything is finite.
-      stop: (members,) the step before which something becomes non-finite.
+      start: (members,) the step of `before`, at which everything is finite.
+      stop: (members,) the step at which a value was found to be non-finite.
       finite: see `finite_leaves`.
     """
     advance = advance_function(job)
@@ -229,7 +229,7 @@ def _origin(
 
 
 def _count(rounds: Sequence[Sequence[int]], trial: int) -> int:
-    """Return the number of trials in the round of the group of a trial."""
+    """Return the number of trials that begin in the same group and round as a trial."""
     counts = [count for counts in rounds for count in counts]
     return counts[int(np.searchsorted(np.cumsum(counts), trial, side="right"))]
 

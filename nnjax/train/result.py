@@ -24,21 +24,21 @@ class Result(NamedTuple):
     ts: TrainState  # the state after the last step
     best: Best | None  # the network with the lowest validation loss; None without validation
     history: list[Record]  # a record per epoch: epoch, step, the mean of each log over its steps, validation_…
-    log: dict[str, np.ndarray]  # (steps,) "loss", of each batch before its step, and the run's other logged values
-    diverged: np.ndarray  # () the step whose loss was not finite, after which the run is frozen, or -1
+    log: dict[str, np.ndarray]  # (steps,) "loss" of each batch before its step, and the other values that are logged
+    diverged: np.ndarray  # () the step with a non-finite loss, after which the run is frozen; -1 if there is none
     stopped: np.ndarray  # () True if early stopping ended the run
     ended_by_callback: bool  # True if a callback ended the run
     seconds: Seconds
 
     @property
     def losses(self) -> np.ndarray:
-        """Return the loss of each batch before its step, (steps,); for an ensemble NaN for steps not taken."""
+        """Return the loss (steps,) of each batch before its step; in an ensemble, NaN for steps not taken."""
         return self.log["loss"]
 
     def best_scores(self) -> dict[str, Any]:
         """Return the epoch with the lowest validation loss, and its validation scores.
 
-        They are numbers; for an ensemble or folds, arrays (members,), with each member at its own best epoch.
+        Values are numbers; for an ensemble or folds, arrays (members,), with each member at its own best epoch.
 
         Raises:
           ValueError: if nothing was validated.
@@ -61,7 +61,7 @@ class Result(NamedTuple):
         return {name: value if losses.ndim > 1 else float(value) for name, value in best.items()}
 
     def __repr__(self) -> str:
-        """Return the steps, the members and the last scores, because the fields hold whole networks."""
+        """Return a summary: number of members and steps, last scores, and which members diverged."""
         several = self.diverged.ndim > 0
         last = self.history[-1] if self.history else {}
         scores = [name for name in last if name == "loss" or name.startswith("validation_")]

@@ -61,7 +61,7 @@ STEP_STREAM = 2**31 + 2  # dropout and everything else that layers draw in train
 EVALUATION_STREAM = 2**31 + 3  # random draws of an objective in evaluation
 
 
-FUNCTIONS = {  # the arguments of the functions that a run is made of
+FUNCTIONS = {  # the expected arguments of each function that is passed to `Run`
     "loss": ("prediction", "target"),
     "metrics": ("prediction", "target", "weights"),
     "step_metrics": ("grads", "updates", "params"),
@@ -83,8 +83,8 @@ class Run:
     Args:
       net: a layer or network.
       loss: `(prediction, target) -> (batch,)`, one number per example; or None with an objective.
-      optimizer: any optax gradient transformation whose update needs no more than the gradients, its state, the
-        parameters and the loss of the batch (value=). Optimizers that need more are refused: line searches,
+      optimizer: any optax gradient transformation whose update needs only the gradients, its state, the parameters
+        and the loss of the batch (value=). Optimizers that need more are refused: line searches,
         `optax.lookahead`, and `optax.contrib.sam` with opaque_mode=True. Gradients of complex parameters are
         conjugated.
       objective: `(params, state, batch, *, train, key) -> (losses, state, log)` instead of a loss, for regularisers,
@@ -97,12 +97,12 @@ class Run:
         `train.grad_norm`.
       sampler: `(key, step, n, batch_size) -> rows`, the rows (batch_size,) of a batch among n examples, a pure function
         like `data.batch_indices`; None for that function's shuffled epochs. See `data.class_balanced`.
-      micro_batches: number of parts in which a batch is processed one after another, to save memory. The gradient is
-        that of the whole batch; BatchNorm sees the parts.
+      micro_batches: number of parts into which a batch is split; they are processed one after another to save memory.
+        The gradient is that of the whole batch, but BatchNorm normalises each part separately.
       evaluation_params: `(opt_state, params) -> params`, the parameters to evaluate and to keep as the best ones, such
         as `optim.averaged` or `optax.contrib.schedule_free_eval_params`; None for the trained parameters.
-      skip_nonfinite: whether a step whose loss or gradient is not finite changes nothing but the step count, instead of
-        ending the run. The log counts such steps as "skipped".
+      skip_nonfinite: if True, a step with a non-finite loss or gradient only advances the step count, instead of ending
+        the run. In the log, "skipped" is 1 for such steps.
 
     Raises:
       ValueError, TypeError: for sizes < 1, a batch size that micro_batches does not divide, or arguments that are not
@@ -136,7 +136,7 @@ class Run:
             if name.endswith("metrics"):
                 if not isinstance(value, (tuple, list)):
                     raise TypeError(f"Run: {name} must be a tuple of functions, as in {name}=(f,), got {value!r:.80}")
-                object.__setattr__(self, name, tuple(value))  # a list could not be hashed, and jit needs that
+                object.__setattr__(self, name, tuple(value))  # jit needs a hashable run
             for function in value if name.endswith("metrics") else [] if value is None else [value]:
                 checks.function_of("Run", name, function, *arguments)
         if (self.loss is None) == (self.objective is None):
@@ -168,14 +168,14 @@ class Run:
         """Return the state before the first step.
 
         Args:
-          key: the run's random key, for its initialisation, order of data, and layers.
+          key: random key of the run, for initialisation, data order and the random draws of layers.
           data: examples; only shapes and dtypes are read. None for a run without data.
           params: initial parameters, for example for fine-tuning; None to draw them.
           state: initial state of the network; None for the one that `net.init` returns.
 
         Raises:
-          ValueError, TypeError: if network, loss or optimizer reject the shapes or dtypes; a note names the place. Also
-            for parameters or a state of the wrong structure or shape.
+          ValueError, TypeError: if the network, the loss or the optimizer rejects the shapes or dtypes. Also for
+            parameters or a state of the wrong structure, shape or dtype.
         """
         key = checks.key("Run.init", key)
         data = self._batch("Run.init", "data", data)
@@ -207,7 +207,7 @@ class Run:
 
         Returns:
           The state after the step, and the log: `{"loss": ()}`, the loss of the batch before the step, together with
-          the objective's log, the step metrics, and `"skipped"`, 1 or 0, if steps may be skipped.
+          the objective's log, the step metrics, and with `skip_nonfinite` also `"skipped"`, 1 or 0.
         """
         batch = self._batch("Run.step", "batch", batch)
         checks.instance("Run.step", "ts", ts, TrainState, "a TrainState, as returned by Run.init")
@@ -233,9 +233,9 @@ class Run:
 
     @allow_transfers
     def steps(self, ts: TrainState, data: Data, n: int, *, remat: bool = False) -> tuple[TrainState, Log]:
-        """Take `n` steps as a scan, on the batches of the run's endless stream of shuffled epochs.
+        """Take `n` steps in a scan, on the batches that the run draws from the data.
 
-        `jax.grad` through the steps gives the gradient of any hyper-parameter that the run is built from. For a dropout
+        `jax.grad` through the steps gives the gradient with respect to any hyper-parameter of the run. For a dropout
         rate it only sees the factor 1 / (1 - rate), because the mask is a step function. Adam needs eps_root > 0.
 
         Args:
@@ -265,7 +265,7 @@ class Run:
         def scan(ts: TrainState, n: int) -> tuple[TrainState, Log]:
             if self.batch_size is None:
                 return lax.scan(keep(lambda ts, _: self.step(ts, data)), ts, length=n)
-            # All rows are drawn at once: inside the scan they would cost a third of a step
+            # All rows are drawn at once: drawing them inside the scan would take a third of the time of a step
             rows = self.rows(ts.key, ts.step, n_rows(data), n)
             return lax.scan(keep(lambda ts, row: self.step(ts, take_rows(data, row))), ts, rows)
 
@@ -327,8 +327,8 @@ class Run:
         averaged over the blocks.
 
         Args:
-          ts: a state; its parameters and its network's state are read. With `evaluation_params`, its optimizer's state
-            gives the parameters; `fit`'s best network has them already.
+          ts: a `TrainState`, or the best network of `fit`. With `evaluation_params`, the evaluated parameters are
+            computed from the optimizer's state; the best network already holds them.
           data: the examples; None for a run without data.
 
         Returns:
@@ -378,7 +378,7 @@ class Run:
         return as_batch(where, name, batch)
 
     def _explain_misfit(self, params: Params, state: State, x: PyTree, error: Exception) -> None:
-        """Raise an error if parameters or state are not those of the network."""
+        """Raise a TypeError if the parameters or the state do not fit the network."""
         expected = jax.eval_shape(as_layer(self.net).init, jax.random.key(0), x)
         for name, tree, like in zip(("params", "state"), (params, state), expected, strict=True):
             difference = checks.structure_difference(tree, like)
@@ -413,7 +413,7 @@ def _scores(metric: Metric, prediction: PyTree, data: Data) -> Log:
 
 
 def _match_drawn(name: str, tree: PyTree, drawn: PyTree) -> PyTree:
-    """Return initial values with the dtypes of the drawn ones, after checking their structure and shapes."""
+    """Return initial values as JAX arrays, after checking that structure, shapes and dtypes match the drawn ones."""
     checks.same_structure("Run.init", name, tree, drawn)
     for (path, leaf), like in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(drawn), strict=True):
         if jnp.shape(leaf) != like.shape or jnp.result_type(leaf) != like.dtype:
@@ -445,7 +445,7 @@ def _scan_in_blocks(steps: Callable[[Carry, int], tuple[Carry, PyTree]], carry: 
     """
     size = math.isqrt(max(n, 1) - 1) + 1  # the root, rounded up
     count, rest = divmod(n, size)
-    block = jax.checkpoint(lambda carry: steps(carry, size), prevent_cse=False)  # in a scan, XLA cannot merge passes
+    block = jax.checkpoint(lambda carry: steps(carry, size), prevent_cse=False)  # XLA cannot merge passes in a scan
     carry, logs = lax.scan(lambda carry, _: block(carry), carry, length=count)
     logs = jax.tree.map(lambda a: a.reshape(count * size, *a.shape[2:]), logs)
     if rest == 0:

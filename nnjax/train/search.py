@@ -1,4 +1,4 @@
-"""Search for the best settings: a population in one program, whose bad trials make room for new ones."""
+"""Search for the best settings: a population in one program, in which new trials replace bad ones."""
 
 import itertools
 import warnings
@@ -59,8 +59,8 @@ class Search(NamedTuple):
     best: Found | None  # the trial that ranks first; None if all trials diverged
     table: Table  # a row for each trial, best first: the setting, status, epochs, score, the score at each rung, …
     networks: list[Found]  # the best trials whose networks are kept, best first
-    rank_correlations: list[float]  # for each rung except the last: Spearman's with the final score, NaN for < 3 trials
-    advantage: PairedDifference | None  # score of the second minus that of the best, over seeds or folds
+    rank_correlations: list[float]  # Spearman's ρ between scores at each earlier rung and the last; NaN for < 3 trials
+    advantage: PairedDifference | None  # score of the second trial minus score of the best, over seeds or folds
     seconds: Seconds
     validation: Data | None  # the validation data, on which ensembles are selected
 
@@ -73,7 +73,8 @@ class Search(NamedTuple):
             mean probabilities if the loss is `losses.cross_entropy`, else for the mean.
 
         Raises:
-          ValueError: if all trials diverged, without `validation=`, or if the runs have no loss or cannot predict.
+          ValueError: if all trials diverged, if the search had no `validation=`, or if the runs have no `loss` or no
+            `predict`.
 
         Source: Caruana et al. 2004.
         """
@@ -120,19 +121,20 @@ def search(
       make_run: `{"name": number} -> Run`, as for `sweep`: the numbers are traced, so compute with them, but do not
         branch on them. Values of `train.structure` are passed unchanged, as Python values.
       space: a range or a list for each setting: `train.uniform`, `log_uniform`, `choice` and `structure`.
-      data: training data, see `fit`; a source is read while the device waits.
+      data: training data, see `fit`; batches of a source are not prefetched.
       validation: the data on which trials are scored. Hold out test data first.
       trials: number of settings to try.
       population: number of trials that are trained at the same time; memory limits it.
       rungs: ascending numbers of epochs after which trials are compared; the last is the full length.
-      keep: share of the trials that continues at a rung; 1/3 if None, and 0.8 for "pbt".
+      keep: share of the trials that continues at a rung; None for 1/3, or 0.8 with "pbt".
       method: "random" never stops a trial. "halving" keeps the best share of all trials that have reached a rung.
         "hyperband" distributes trials over brackets, which begin to stop at different rungs. "tpe" is halving, with
         settings proposed by a model of the trials so far. "pbt" replaces the worst of the population by copies of good
         trials with perturbed settings, each of which counts as a trial.
-      score: name of a scalar that the runs evaluate, lower is better; "-accuracy" with a minus if higher is better.
+      score: name of a scalar that the runs evaluate, where lower is better; with a minus if higher is better, as in
+        "-accuracy".
       key: the key of all runs and of the settings; `jax.random.key(0)` if None.
-      seeds: number of runs of each trial, with the keys `jax.random.split(key, seeds)`. A trial's score is their mean.
+      seeds: number of runs of each trial, with the keys `jax.random.split(key, seeds)`; the trial's score is the mean.
       folds: the rows that the runs of a trial are trained and validated on, see `k_fold`; instead of seeds.
       strategy: see `fit`.
       mesh: see `fit`.
@@ -140,7 +142,7 @@ def search(
       resume: continue from the latest checkpoint in `out`, see `fit`.
       save_every: seconds between checkpoints.
       networks: number of best trials whose networks are kept.
-      callbacks: functions of the table so far, called after each decision; True ends the search.
+      callbacks: functions of the table so far, called after each decision; one that returns True ends the search.
       progress: see `fit`; the bar shows how many trials have ended, and the best score.
 
     Returns:
@@ -164,7 +166,7 @@ def search(
     >>> 1e-3 < found.best.settings["rate"] < 1e-1, len(found.table)
     (True, 9)
 
-    Source: see `engine/search`, a file for each method.
+    Source: cited in `engine/search`, in the file of each method.
     """
     dimensions, epochs = _check_arguments(make_run, space, rungs, method, callbacks, keep=keep)
     for name, number in (("trials", trials), ("population", population), ("seeds", seeds), ("networks", networks)):
@@ -227,7 +229,7 @@ def search(
                     begun = [*(groups | {index: group._replace(ledger=ledger)}).values()]
                     show_trials(*_progress(begun))
                     table = table_of(begun) if callbacks else []
-                    answers = [callback(table) for callback in callbacks]  # all are called
+                    answers = [callback(table) for callback in callbacks]  # a list: all are called
                     return any(answers)
 
                 part = folder / f"structure-{index:03d}-{i}" if folder is not None and group.fixed else folder
@@ -282,7 +284,7 @@ def _check_arguments(
 
 
 def _check_scored(validation: Any, folds: Any, seeds: int) -> None:
-    """Check that there are data to compare trials on, and either seeds or folds."""
+    """Check that there are data to compare trials on, and that seeds and folds are not combined."""
     if validation is None and folds is None:
         raise ValueError("search: trials are compared by their validation scores; pass validation= or folds=")
     if folds is not None:
@@ -295,11 +297,11 @@ def _folder(out: Any, resume: Any, save_every: Any) -> Path | None:
     """Return the folder for checkpoints, after checking the arguments that concern it."""
     if not isinstance(resume, bool) and resume != "anyway":
         raise ValueError(f"search: resume must be True, False or 'anyway', got {resume!r:.80}")
-    return FitOptions(epochs=1, out=out, resume=resume, save_every=save_every).folder  # checks the others
+    return FitOptions(epochs=1, out=out, resume=resume, save_every=save_every).folder  # checks out and save_every
 
 
 def _check_layout(folder: Path, *, structured: bool, resume: bool) -> None:
-    """Refuse a folder with a search of the other layout (with or without structures), whose files would be ignored."""
+    """Refuse a folder whose search has structures if this one has none, or vice versa; its files would be ignored."""
     others = [folder] if structured else sorted(folder.glob("structure-*"))
     occupied = next((other for other in others if checkpoint.files(other)), None)
     if occupied is not None:
@@ -320,7 +322,7 @@ def check_rungs(rungs: Any) -> tuple[float, ...]:
 
 
 def repeat_rows(rows: Rows, times: int) -> Rows:
-    """Return the rows of the folds for several slots."""
+    """Repeat the rows of the folds, once for each of several slots."""
     return Rows(np.tile(np.asarray(rows.table), (times, 1)), np.tile(np.asarray(rows.sizes), times))
 
 

@@ -1,6 +1,6 @@
 """Search spaces: the ranges and lists that `train.search` draws settings from.
 
-Every dimension maps the unit interval [0, 1) to its values, so the methods of a search only see points of a unit cube.
+Every dimension maps the unit interval to its values, so search methods only work with points of the unit cube.
 """
 
 import math
@@ -13,7 +13,7 @@ from nnjax import checks
 
 
 class Dimension(NamedTuple):
-    """The values of one setting, made by `uniform`, `log_uniform`, `choice` or `structure`."""
+    """The values of one setting, as returned by `uniform`, `log_uniform`, `choice` or `structure`."""
 
     kind: Literal["uniform", "log", "choice", "structure"]
     values: tuple[Any, ...]  # (low, high) of a range, or the values of a list
@@ -66,11 +66,11 @@ def choice(values: Iterable[float]) -> Dimension:
     """Return a list of equally probable numbers. They are traced, so one program serves all of them.
 
     Args:
-      values: the numbers, ascending or descending if they have an order.
+      values: the numbers, sorted if their order is meaningful.
 
     Raises:
       ValueError: for an empty list, or one with the same number twice.
-      TypeError: for anything but numbers, which `structure` takes.
+      TypeError: for values that are not numbers; use `structure` for them.
 
     >>> train.choice([16, 32, 64]).values
     (16, 32, 64)
@@ -121,7 +121,7 @@ def values_at(dimension: Dimension, units: np.ndarray) -> np.ndarray:
 
 
 def unit_of(dimension: Dimension, value: Any) -> float:
-    """Return the point of the unit interval with this value; for a list, the middle of its part."""
+    """Return the point of the unit interval that maps to a value; for a list, the middle of the value's part."""
     if dimension.kind in ("choice", "structure"):
         return (dimension.values.index(value) + 0.5) / len(dimension.values)
     low, high = dimension.values

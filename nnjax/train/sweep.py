@@ -32,7 +32,7 @@ class Sweep(NamedTuple):
     """The result of `sweep`."""
 
     table: list[Record]  # a row for each setting, lowest validation loss first: the setting, loss, validation_…
-    result: Result  # result of all members, in the order of the settings, and within a setting by seed
+    result: Result  # result of all members, sorted by setting, then by seed
 
 
 @allow_transfers
@@ -58,7 +58,7 @@ def sweep(
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> Sweep:
-    """Train runs that differ in numbers, as one program that is compiled once.
+    """Train runs that differ only in numbers, in one program that is compiled once.
 
     The numbers are traced: `make_run` may pass them to anything that takes a number (rates, decays, betas, dropout,
     smoothing, scales, the widths of `nn.mlp`), but must not branch on them. All settings share one key, so they have
@@ -71,10 +71,10 @@ def sweep(
       data: see `fit`.
       epochs: see `fit`.
       steps: see `fit`.
-      validation: the data whose loss ranks the settings. Runs without data may be ranked by their own last loss.
+      validation: the data whose loss ranks the settings. For runs without data None ranks by the last training loss.
       key: the key of all runs; `jax.random.key(0)` if None.
       seeds: number of runs of each setting, with the keys `jax.random.split(key, seeds)`; for one seed, `key` itself.
-      strategy: see `fit`, like all the arguments below.
+      strategy: see `fit`.
       mesh: see `fit`.
       group: see `fit`.
       validate_every: see `fit`.
@@ -87,9 +87,9 @@ def sweep(
       progress: see `fit`.
 
     Returns:
-      `Sweep(table, result)`. Columns of the table are the hyper-parameters, the means of the last epoch's log, and the
-      scores that are single numbers; a log named like a hyper-parameter is called "name (log)". Rows hold means over
-      the seeds and, for several seeds, `…_sd`. Settings with a member that diverged come last.
+      `Sweep(table, result)`. Columns of the table are the hyper-parameters, the means of the logs over the last epoch,
+      and the scalar scores; a log with the name of a hyper-parameter becomes "name (log)". Values are means over the
+      seeds; with several seeds, `…_sd` are the standard deviations. Settings with a diverged member come last.
 
     Raises:
       ValueError, TypeError: for values of different lengths or out of range (the message names the setting); and as
@@ -124,7 +124,7 @@ def sweep(
         progress=progress,
     )
     settings = len(next(iter(values.values())))
-    for i in range(settings):  # built once from concrete numbers, which can be checked; inside the program they cannot
+    for i in range(settings):  # built once with concrete numbers, because tracers cannot be checked
         setting = {name: column[i] for name, column in values.items()}
         with checks.located(f"in setting {i} of sweep: " + ", ".join(f"{name}={v:g}" for name, v in setting.items())):
             make_run({name: jnp.asarray(value) for name, value in setting.items()})
@@ -204,12 +204,12 @@ def random_search(key: Key, n: int, ranges: Mapping[str, tuple[float, float] | t
 
 
 def _columns(where: str, argument: str, hyper: Any, same: bool = True) -> dict[str, np.ndarray]:
-    """Return one-dimensional arrays of numbers, of the same length."""
+    """Return the values of each name as a one-dimensional array of numbers; with `same`, lengths must be equal."""
     columns = {}
     for name, values in checks.mapping(where, argument, hyper).items():
         try:
             column = np.asarray(values)
-        except (ValueError, TypeError):  # lists of different lengths, random keys
+        except (ValueError, TypeError):  # nested lists of different lengths, random keys
             column = np.zeros(0)
         if column.ndim != 1 or column.size == 0 or column.dtype.kind not in "iuf":
             raise ValueError(f"{where}: {argument}: {name} must be a list of numbers, got {values!r:.80}")
@@ -227,7 +227,7 @@ def _columns(where: str, argument: str, hyper: Any, same: bool = True) -> dict[s
 def _table(values: dict[str, np.ndarray], result: Result, seeds: int, *, by_best: bool) -> list[Record]:
     """Return a row for each setting, lowest validation loss first."""
     last: dict[str, Any] = {}
-    for record in result.history:  # the last record of each member: one that was stopped has no later losses
+    for record in result.history:  # the last record of each member; a stopped member has no later losses
         for name, score in record.items():
             if name not in ("epoch", "step") and np.ndim(score) == 1:
                 name = f"{name} (log)" if name in values else name  # noqa: PLW2901

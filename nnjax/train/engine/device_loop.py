@@ -32,7 +32,7 @@ Carry = tuple[FitState, Log]
 
 
 class Positions(NamedTuple):
-    """Positions in a block of the examples of consecutive steps; with a leading axis for all members."""
+    """Positions of the examples of consecutive steps within a block; for all members, with a leading axis."""
 
     rows: Array | np.ndarray  # (steps, batch) int32
     first_step: Array | np.ndarray  # () int32
@@ -42,7 +42,7 @@ class Block(NamedTuple):
     """Examples for all members, usually gathered by the host."""
 
     data: Data
-    positions: Positions | None  # None if these are all examples
+    positions: Positions | None  # None if the block holds all examples
 
 
 class MemberArgs(NamedTuple):
@@ -55,9 +55,9 @@ class MemberArgs(NamedTuple):
 
 
 class Status(NamedTuple):
-    """The status of a member: running or not, where it diverged, and how many steps it took."""
+    """The status of a member: whether it runs, in which step it diverged, and how many steps it took."""
 
-    diverged: Array  # () int32, the step whose loss was not finite, or -1
+    diverged: Array  # () int32, the step with a non-finite loss, or -1
     running: Array  # () bool
     step: Array  # () int32
 
@@ -85,10 +85,10 @@ def initial_states(
 def train_chunk(
     ensemble: Ensemble, fs: FitState, args: MemberArgs, data: Data, n: Array
 ) -> tuple[FitState, Log, Status]:
-    """Take `n` ≤ CAPACITY steps, where `n` is an argument of the compiled program.
+    """Take `n` ≤ CAPACITY steps with every member.
 
-    The program is a loop whose trip count is an argument, not a scan. It is compiled once for all lengths, and a run is
-    bitwise the same for every division into chunks. (XLA inlines a scan of length 1, and then rounds differently.)
+    The program is a loop whose trip count is an argument, not a scan. It is compiled once for all lengths, and results
+    are bitwise the same for every division into chunks. (XLA inlines a scan of length 1, and then rounds differently.)
 
     Args:
       ensemble: the runs, and how their members are executed.
@@ -192,7 +192,7 @@ def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n
 
     if positions is not None:
         block_rows, first = jnp.asarray(positions.rows), fs.train.step - positions.first_step
-        last = block_rows.shape[0] - 1  # only frozen members go beyond it
+        last = block_rows.shape[0] - 1  # only frozen members exceed it
 
         def gathered(i: Array) -> Data:
             return batch(block_rows[jnp.clip(first + i, 0, last)])
@@ -200,7 +200,7 @@ def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n
         return loop(n, lambda i, carry, active: step(i, carry, gathered(i), active), carry, block)
 
     count = n_rows(examples) if rows is None else jnp.asarray(rows.sizes)
-    # Rows of several steps are drawn at once, of fewer steps for large ensembles, because their chunks are short
+    # Draw the rows of several steps at once; of fewer steps for large ensembles, because their chunks are short
     several = min(CAPACITY, max(1, ROWS // run.batch_size // min(ensemble.members, 16)))
 
     def draw_and_step(b: Array, carry: Carry, _: Array | None) -> Carry:

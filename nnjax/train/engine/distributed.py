@@ -14,7 +14,7 @@ import numpy as np
 
 from nnjax._reproducible import has_started
 
-# Words of JAX's errors that show a lost process
+# Words in JAX's error messages that indicate a lost process
 LOST = re.compile(r"gloo|nccl|connection|unavailable|deadline_exceeded|heartbeat", re.IGNORECASE)
 HEARTBEAT = 20  # seconds of silence after which a process counts as dead, and the others end
 

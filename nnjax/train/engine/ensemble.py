@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Everything that is compiled into a program, without its arguments.
+    """The static description of an ensemble, for which programs are compiled.
 
     Args:
       make_run: the run of all members, or a function from one member's hyper-parameters to its run.
@@ -33,7 +33,7 @@ class Ensemble:
         resolved by platform, see `platform_strategy`.
       mesh: devices over which members or batches are spread; None for one device.
       block: number of steps between two checks of whether to continue. None for 1 on CPUs, where a check costs nothing,
-        and 16 on accelerators, where the host waits for each; this number is not yet measured.
+        and 16 on accelerators, where the host waits for each check (16 is not tuned).
 
     Raises:
       ValueError, TypeError: for an unknown strategy, members < 1, or a mesh with other axes.
@@ -96,7 +96,7 @@ class Ensemble:
         return self.strategy == "vmap" and self.members > 1
 
     def axis_size(self, axis: str) -> int:
-        """Return the number of devices along an axis of the mesh, 1 without it."""
+        """Return the number of devices along an axis of the mesh, 1 if there is no such axis."""
         return 1 if self.mesh is None else self.mesh.shape.get(axis, 1)
 
 
@@ -142,16 +142,16 @@ def map_members(ensemble: Ensemble, f: Callable[[Any, Any], T], stacked: PyTree,
 
 
 def index_tree(tree: T, index: Any) -> T:
-    """Return `leaf[index]` of every leaf: one member, or some members, of a stacked tree."""
+    """Index every leaf of a stacked tree, to select one member or several."""
     return jax.tree.map(lambda a: a[index], tree)
 
 
 def first_member(tree: T) -> T:
-    """Return the first member of a stacked tree on the device, None for None."""
+    """Return the first member of a stacked tree, on the device; None for None."""
     return tree if tree is None else _first(tree)
 
 
-@jax.jit  # one program; leaf by leaf, every shape would be compiled
+@jax.jit  # one program for the tree; indexing leaf by leaf would compile one for each shape
 def _first(tree: PyTree) -> PyTree:
     return index_tree(tree, 0)
 

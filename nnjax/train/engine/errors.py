@@ -38,12 +38,12 @@ class RunMismatchError(ValueError):
 
 
 class InterruptedRun(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM ended the run.
+    """Ctrl-C, SIGTERM or SIGHUP ended the run.
 
     Attributes:
       step: number of steps taken.
-      folder: the folder in which they are saved; None if they are not saved.
-      partial: the `train.PartialRun` to pass as `resume=`; None if several processes trained it.
+      folder: the folder with the checkpoint of these steps; None if they are not saved.
+      partial: the `train.PartialRun` to pass as `resume=`; None for a search or a run of several processes.
     """
 
     def __init__(self, step: int, folder: Path | None, *, waiting: bool = False, partial: Any = None):

@@ -23,14 +23,14 @@ from nnjax.train.run import metric_name
 from nnjax.types import Data, Key, PyTree, Trainable
 
 Fingerprint = dict[str, str]
-MACHINE = (  # the other entries describe the run itself
+MACHINE = (  # entries that describe the machine; the others describe the run
     *("device", "cores", "XLA flags", "compiled programs"),
     *("jax", "jaxlib", "optax", "nnjax"),
 )
 
 
 def run_fingerprint(job: Job) -> Fingerprint:
-    """Return everything that determines the exact result of a run."""
+    """Return the fingerprint of a run: everything that determines its exact result."""
     ensemble, members, sample = job.ensemble, job.members, data.sample(job.data)
     run = ensemble.run(index_tree(members.hyper, 0))
     validation = (job.held_out, members.held_out_rows, job.patience, job.held_out and job.validate_every)
@@ -119,7 +119,7 @@ def differences(saved: Fingerprint, current: Fingerprint) -> list[tuple[str, str
 
 
 def _constants(jaxpr: Any) -> Iterator[Any]:
-    """Yield the arrays written into a program and into the programs inside it; its text shows only their shapes."""
+    """Yield the constant arrays of a program and of programs nested in it; its text shows only their shapes."""
     yield from getattr(jaxpr, "consts", ())
     for equation in jaxpr.eqns:
         for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):

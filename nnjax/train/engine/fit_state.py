@@ -1,4 +1,4 @@
-"""The state that a `fit` carries from chunk to chunk: the training state, the best network, and the reasons to stop."""
+"""The state that `fit` carries from chunk to chunk: training state, best network, and whether the run has ended."""
 
 from typing import NamedTuple, TypeVar
 
@@ -16,18 +16,18 @@ NO_PATIENCE = 2**31 - 1  # a patience that no run reaches
 class Best(NamedTuple):
     """The network with the lowest validation loss so far."""
 
-    score: Array  # () the validation loss; before the first one the largest number, because jax_debug_infs forbids inf
+    score: Array  # () the validation loss; at first the largest number, because jax_debug_infs forbids inf
     step: Array  # () int32
     params: Params
     state: State
-    waited: Array  # () int32, number of validations since then
+    waited: Array  # () int32, number of validations since the best one
 
 
 class FitState(NamedTuple):
     """Everything on the device that a checkpoint holds."""
 
     train: TrainState
-    diverged: Array  # () int32, the step whose loss was not finite, after which the run is frozen, or -1
+    diverged: Array  # () int32, the step with a non-finite loss, after which the run is frozen, or -1
     stopped: Array  # () bool, True once early stopping has frozen the run
     best: Best | None  # None without validation
 

@@ -26,7 +26,7 @@ from nnjax.train.engine.resume import Logs, Save, resumable
 from nnjax.train.engine.signals import deferred_interrupts
 from nnjax.types import Data, Log
 
-CHUNK_SECONDS = 0.25  # target duration of a chunk, which delays the progress bar and Ctrl-C
+CHUNK_SECONDS = 0.25  # target duration of a chunk, and so the delay of the progress bar and of Ctrl-C
 
 Show = Callable[[Record], None]
 T = TypeVar("T")
@@ -75,10 +75,10 @@ def run_job(
         fs, logs = restored if continued is None else _continue(job, *continued)
         advance, score = chunk_function(job, data), _validation_function(job)
         where = options.folder  # the folder of the last checkpoint: a different one if this one cannot be written
-        saves = where is not None and jax.process_index() == 0  # only this process knows when it last saved
+        saves = where is not None and jax.process_index() == 0  # one process decides when a checkpoint is due
         stops, size, saved_at, final = _stops(job, options), options.chunk_steps or 1, time.perf_counter(), False
         with _rescue(job, save, lambda: (fs, logs, final, where)):
-            # Zero steps, and the validation of a copy, compile the programs
+            # Compile the programs: take zero steps, and validate a copy
             fs, log, status = advance(fs, logs.done, logs.done, next_feed(logs.done, interrupted).block)
             logs = logs.with_room(log, job.total_steps)
             if job.held_out is not None:
@@ -99,7 +99,7 @@ def run_job(
                 _warn_diverged(job, status.diverged, log["loss"], before)
                 survived, at_stop = bool(status.running.any()), bool((until == ends[:, epoch]).all())
                 if at_stop and job.held_out is not None and (epoch in job.validated or epoch == job.last_epoch):
-                    if epoch not in job.validated:  # a longer run would not validate here, so no checkpoint may hold it
+                    if epoch not in job.validated:  # saved first: a longer run would not validate here
                         final, where = True, save(fs, logs, wait=True) or where
                     clock = time.perf_counter()
                     fs, scores, status = score(fs)
@@ -124,7 +124,7 @@ def run_job(
 
 
 def _continue(job: Job, fs: FitState, logs: Logs) -> Partial:
-    """Return the state of an interrupted run on the devices, and its logs."""
+    """Return the state of an interrupted run, placed on the devices, and its logs."""
     if (logs.done > job.total_steps).any():
         raise ValueError(
             f"fit: the interrupted run has taken {logs.done.max()} steps, but these epochs are {job.total_steps}; "
@@ -134,7 +134,7 @@ def _continue(job: Job, fs: FitState, logs: Logs) -> Partial:
 
 
 def _interruption(job: Job, folder: Path | None, fs: FitState, logs: Logs, *, waiting: bool = False) -> InterruptedRun:
-    alone = jax.process_count() == 1  # otherwise a copy of the state would wait for the others
+    alone = jax.process_count() == 1  # with several processes, the copy would wait for the others
     part = (snapshot(job.ensemble, fs), logs) if alone else None
     return InterruptedRun(int(logs.done.max(initial=0)), folder, waiting=waiting, partial=part)
 
@@ -146,10 +146,10 @@ def _rescue(job: Job, save: Save, current: Callable[[], tuple[FitState, Logs, bo
     Args:
       job: the job.
       save: the function that saves.
-      current: a function that returns the state, the logs, whether they must not be saved any more, and the folder of
+      current: a function that returns the state, the logs, True if they must not be saved any more, and the folder of
         the last checkpoint.
     """
-    alone = jax.process_count() == 1  # otherwise saving would wait for the others
+    alone = jax.process_count() == 1  # with several processes, saving would wait for the others
     try:
         yield
     except prefetch.WaitInterruptedError:
@@ -209,14 +209,14 @@ def chunk_function(job: Job, data: Data | None) -> Advance:
 
 
 def _at_operation(fs: FitState, program: Callable[[FitState], T], repeat: Callable[[FitState], Any]) -> T:
-    """Return `program(fs)`. Under `jax_debug_nans` and `jax_debug_infs`, errors are raised by the operation itself.
+    """Return `program(fs)`. Under `jax_debug_nans` or `jax_debug_infs`, the operation with the bad value raises.
 
-    JAX would repeat the program to find it, but the program's argument is donated, and a loop is one operation.
+    JAX would rerun the program to find it, but the program's argument is donated, and a loop counts as one operation.
 
     Args:
       fs: the state, whose memory the program reuses.
       program: the compiled program.
-      repeat: function of the same state that runs one operation after another; the first bad one raises.
+      repeat: function of the same state that runs the operations one by one, so that the first bad one raises.
     """
     config: Any = jax.config
     if not (config.jax_debug_nans or config.jax_debug_infs):
@@ -231,7 +231,7 @@ def _at_operation(fs: FitState, program: Callable[[FitState], T], repeat: Callab
 
 @contextmanager
 def open_data(job: Job, options: FitOptions) -> Iterator[tuple[Data | None, prefetch.NextFeed]]:
-    """Yield the data that stay on the device, and a function that returns the feed of the next chunk."""
+    """Yield the data on the device (None for a source), and a function that returns the feed of the next chunk."""
     if isinstance(job.data, Source):
         stops = [job.members.ends[:, epoch] for epoch in _stops(job, options)]
         with prefetch.prefetched(job, job.data, stops) as next_feed:
@@ -275,7 +275,7 @@ def _next_stop(job: Job, stops: list[int], logs: Logs) -> int | None:
 def _add_steps(logs: Logs, log: Log, until: np.ndarray, taken: np.ndarray) -> Logs:
     """Write the logs (members, ...) of a chunk in place, and return all logs.
 
-    Steps that a frozen member did not take, from `taken` (members,) on, keep NaN.
+    A frozen member took only the steps before `taken` (members,); its later entries stay NaN.
     """
     for member, (start, stop) in enumerate(zip(logs.done, np.minimum(until, taken), strict=True)):
         for name, values in logs.steps.items():
@@ -298,7 +298,7 @@ def masked_scores(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
 def mean_log(steps: dict[str, np.ndarray], counted: np.ndarray) -> dict[str, np.ndarray]:
     """Return the mean (members,) of each log (members, steps) over the counted steps that were not skipped.
 
-    Without such steps it is NaN. "skipped" itself is the share of skipped steps.
+    The mean is NaN if there are no such steps. For "skipped" it is the share of skipped steps.
     """
     applied = counted & ~(steps["skipped"] > 0) if "skipped" in steps else counted
     means = {}
@@ -323,7 +323,7 @@ def _record(job: Job, logs: Logs, since: np.ndarray) -> Record:
 def _chunk_end(
     job: Job, options: FitOptions, done: np.ndarray, epoch: int, *, size: int, limit: np.ndarray | None
 ) -> np.ndarray:
-    """Return the step (members,) before which the next chunk ends."""
+    """Return the number of steps (members,) after which the next chunk ends."""
     size = min(size, CAPACITY)
     if options.callbacks and options.callback_every is not None:
         size = min(size, options.callback_every - int(done.max()) % options.callback_every)

@@ -54,7 +54,7 @@ class Job(NamedTuple):
         return int(self.members.ends[:, -1].max()) if self.members.ends.size else 0
 
     def select(self, members: slice) -> "Job":
-        """Return the job of some of the members."""
+        """Return the job with only these members."""
         ensemble = replace(self.ensemble, members=members.stop - members.start)
         return self._replace(
             ensemble=ensemble, members=index_tree(self.members, members), first=self.first + members.start

@@ -39,7 +39,7 @@ def make_job(
     start: Any = None,
     validation: Any = None,
 ) -> Job:
-    """Return a job, after checking its data.
+    """Return the job of an ensemble, after checking its data and arguments.
 
     Args:
       ensemble: the runs, and how their members are executed.
@@ -109,7 +109,7 @@ def make_job(
 
 
 def _warn_of_unused_rows(folds: Folds, n: int) -> None:
-    """Warn if every fold consists of the same first rows, because k_fold was called with an n that is too small."""
+    """Warn if all folds consist of the first rows of the data only: k_fold was then called with too small an n."""
     parts = [[rows.table[member][: rows.sizes[member]] for rows in folds] for member in range(len(folds.train.sizes))]
     used = np.unique(np.concatenate(parts[0]))
     first_rows = np.arange(len(used))
@@ -131,7 +131,7 @@ def _check_without_data(run: Trainable, options: FitOptions, folds: Folds | None
 
 
 def _checked_batches(run: Trainable, data: Any, options: FitOptions, folds: Folds | None) -> Source:
-    """Return the examples of a generator of batches, after refusing arguments that it does not support."""
+    """Return a source that reads a generator of batches, after refusing arguments that it does not support."""
     if options.steps is None:
         raise ValueError("fit: a generator of batches has no epochs; pass the length of the run as steps=")
     if run.batch_size is None:
@@ -251,7 +251,7 @@ def _check_generator(ensemble: Ensemble, keys: Key) -> None:
 def _check_labels(job: Job) -> Job:
     """Check that the labels and the network's last layer are valid for the loss.
 
-    For other labels the program would return NaN or a meaningless number.
+    With invalid labels, the program would return NaN or a meaningless number.
 
     The labels of a source are checked when they are gathered, batch by batch. Labels of an objective are not checked,
     because its use of them is unknown.

@@ -18,7 +18,7 @@ from nnjax.types import PyTree
 
 
 def group_slices(members: int, group: int | None) -> list[slice]:
-    """Return the members of each group."""
+    """Return a slice of the members for each group."""
     size = min(group or members, members)
     return [slice(i, min(i + size, members)) for i in range(0, members, size)]
 
@@ -29,10 +29,10 @@ def group_folder(folder: Path, index: int, groups: int) -> Path:
 
 
 def check_layout(options: FitOptions, *, grouped: bool) -> None:
-    """Check that the folder does not hold a run with other groups, whose checkpoints would go unnoticed.
+    """Check that the folder holds no run of the other layout (groups or one program); it would be ignored.
 
     Raises:
-      FileExistsError: if it does, or ValueError with `resume`.
+      FileExistsError: if it does; with `resume`, a ValueError.
     """
     if options.folder is None:
         return
@@ -50,7 +50,7 @@ def to_numpy(tree: PyTree) -> PyTree:
 
 
 def join_states(states: Sequence[FitState]) -> FitState:
-    """Return the members of all groups. With several groups they stay on the host: they do not fit on the device."""
+    """Join the states of all groups. Several groups stay on the host, because they do not fit on the device."""
     if len(states) == 1:
         return states[0]
 
@@ -89,7 +89,7 @@ def join_logs(job: Job, parts: Sequence[Logs], fs: FitState) -> Logs:
 
 
 def _scores_at(logs: Logs, epochs: Sequence[int], diverged: np.ndarray) -> list[dict[str, np.ndarray]]:
-    """Return the scores after each of these epochs. After a group's last validation its networks do not change."""
+    """Return the scores after each of these epochs. Without a validation of the group, its last scores are repeated."""
     by_epoch = dict(zip(logs.epochs, logs.scores, strict=True))
     scores: list[dict[str, np.ndarray]] = []
     for epoch in epochs:

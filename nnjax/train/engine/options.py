@@ -1,4 +1,4 @@
-"""The options of `fit` that the functions called by it share."""
+"""The options of `fit` that are passed on to the functions it calls."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ Resume = bool | Literal["anyway"] | PartialRun
 
 @dataclass(frozen=True)
 class FitOptions:
-    """The options that control how a run is driven; see `fit`.
+    """The options of the training loop; see `fit`.
 
     Raises:
       ValueError, TypeError: for a value out of range.
@@ -77,5 +77,5 @@ class FitOptions:
 
     @property
     def folder(self) -> Path | None:
-        """Return the folder for checkpoints."""
+        """Return the folder for checkpoints; None to save nothing."""
         return None if self.out is None else as_path(self.out)

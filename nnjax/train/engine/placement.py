@@ -14,7 +14,7 @@ from nnjax.types import PyTree
 
 
 def replicate(ensemble: Ensemble, tree: PyTree) -> PyTree:
-    """Put arrays that all members share on every device of the ensemble."""
+    """Copy arrays that all members share to every device of the ensemble."""
     if ensemble.mesh is None:
         return jax.tree.map(jnp.asarray, tree)
     return _place(tree, NamedSharding(ensemble.mesh, PartitionSpec()))
@@ -51,9 +51,9 @@ def snapshot(ensemble: Ensemble, tree: PyTree) -> PyTree:
     return jax.block_until_ready(copied) if distributed else copied
 
 
-@jax.jit  # one program; leaf by leaf, every shape would be compiled
+@jax.jit  # one program for the tree; copying leaf by leaf would compile one for each shape
 def copy_tree(tree: PyTree) -> PyTree:
-    """Copy a tree on the device; leaves that are the same array become two."""
+    """Copy a tree on the device; leaves that share one array become separate arrays."""
     return jax.tree.map(jnp.copy, tree)
 
 

@@ -26,14 +26,14 @@ from nnjax.types import Data, Key, PyTree
 
 BYTES = 64 * 2**20  # size of a block. There are three: one in training, one ready, one being gathered
 POLL = 0.1  # seconds between checks for an interruption while the source is read
-PATIENCE = 2.0  # seconds that the end of a run waits for the source
+PATIENCE = 2.0  # seconds to wait for the source when a run ends
 
 
 class Feed(NamedTuple):
     """The examples of a chunk."""
 
     block: Block | None  # the examples of the next steps; None if all data are on the device
-    limit: np.ndarray | None  # (members,) the step before which the block ends; None without a block
+    limit: np.ndarray | None  # (members,) the number of steps after which the block ends; None without a block
 
 
 class WaitInterruptedError(Exception):
@@ -47,7 +47,7 @@ class NextFeed(Protocol):
 
 
 def no_feed(done: np.ndarray, interrupted: Callable[[], bool] = lambda: False) -> Feed:
-    """Return the feed of data that are on the device."""
+    """Return an empty feed, for data that are on the device."""
     return Feed(block=None, limit=None)
 
 
@@ -58,7 +58,7 @@ def prefetched(job: Job, source: Source, stops: Sequence[np.ndarray]) -> Iterato
     The thread is a daemon, so that a source that hangs does not keep the process from ending.
 
     Args:
-      job: the job, for its order of rows.
+      job: the job, which determines the rows of each step.
       source: the examples.
       stops: ascending steps (members,) at which members wait for each other.
 
@@ -77,7 +77,7 @@ def prefetched(job: Job, source: Source, stops: Sequence[np.ndarray]) -> Iterato
     def work() -> None:
         while (task := tasks.get()) is not None and not closed.is_set():
             start, limit, future = task
-            # Threads do not inherit these from the caller
+            # Threads do not inherit these settings from the caller
             with jax.enable_x64(wide), jax.default_device(device), jax.transfer_guard("allow"):
                 try:
                     gathered = gather(start, limit)
@@ -134,10 +134,10 @@ def steps_ahead(done: np.ndarray, steps: int, stops: Sequence[np.ndarray]) -> np
 def gatherer(
     job: Job, source: Source, closed: threading.Event
 ) -> tuple[Callable[[np.ndarray, np.ndarray], Block], int]:
-    """Return `gather(start, limit)`, the block of the steps start … limit - 1 of each member, and its maximum of steps.
+    """Return a function that gathers a block, and the largest number of steps in a block.
 
-    Examples are read in the order of their rows, because disks read forwards faster. `Positions` gives the places of
-    each step's examples.
+    `gather(start, limit)` returns the block for the steps start … limit - 1 of each member. Examples are read in the
+    order of their rows, because disks read forwards faster; `Positions` says where each step's examples are.
     """
     run, members_rows = job.ensemble.run(index_tree(job.members.hyper, 0)), job.members.rows
     if run.batch_size is None:
@@ -217,7 +217,7 @@ def _draw_rows(
     n: int,
     n_examples: int | None,
 ) -> jax.Array:
-    """Return the rows of `n` steps among each member's number of examples, in `sizes` or the same for all."""
+    """Return the rows (members, n, batch) of n steps. Members have `sizes` examples, or all have `n_examples`."""
     run = ensemble.run(hyper)
 
     def draw(member: tuple[Key, jax.Array, jax.Array | None]) -> jax.Array:
@@ -238,7 +238,7 @@ def to_device(ensemble: Ensemble, block: Block) -> Block:
 
 
 def _empty_aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return an empty array that JAX does not copy: one whose memory begins at a multiple of 64 bytes."""
+    """Return an uninitialised array whose memory begins at a multiple of 64 bytes, so that JAX does not copy it."""
     size = int(np.prod(shape)) * dtype.itemsize
     memory = np.empty(size + 64, np.uint8)
     begin = -memory.__array_interface__["data"][0] % 64

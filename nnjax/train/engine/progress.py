@@ -75,7 +75,7 @@ def trials_bar(trials: int, *, show: bool) -> Iterator[ShowTrials]:
 
 @contextmanager
 def _bar(total: int, *, show: bool) -> Iterator[Callable[..., None] | None]:
-    """Yield a function of the number done and the strings `epoch`, `text` and `rate`; None if no bar can be shown."""
+    """Yield a function that updates the bar with the number done and texts; None if no bar can be shown."""
     try:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
@@ -91,7 +91,7 @@ def _bar(total: int, *, show: bool) -> Iterator[Callable[..., None] | None]:
         TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
         TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True)),
     )
-    # Ctrl-C prints ^C behind the bar; in a full line it would move to the next one, and the bar would be drawn twice
+    # Ctrl-C prints ^C after the bar. In a full line it would wrap to the next one, and the bar would be drawn twice
     console.width = max(console.width - 3, 20)
     with Progress(*columns, console=console, transient=False) as bar:
         task = bar.add_task("train", total=total, epoch="", text="compiling …", rate="")
@@ -104,6 +104,6 @@ def _can_show(console: Any) -> bool:
 
 
 def _mean(values: Any) -> float:
-    """Return the mean of the values that are not NaN, or NaN without any."""
+    """Return the mean of the values that are not NaN, or NaN if there are none."""
     values = np.asarray(values, float)
     return float(np.mean(values[~np.isnan(values)])) if not np.isnan(values).all() else float("nan")

@@ -31,7 +31,7 @@ class Logs(NamedTuple):
     scores: tuple[dict[str, np.ndarray], ...]  # scores (members, ...) of each validation
 
     def with_room(self, names: Iterable[str], steps: int) -> "Logs":
-        """Return the logs, extended to entries of these names and to this many steps."""
+        """Return the logs with an entry for each of these names, and with room for this many steps."""
         shape = (len(self.done), steps)
         float_ = jnp.result_type(float)
         padded = {name: np.full(shape, np.nan, float_) for name in dict.fromkeys(["loss", *self.steps, *names])}
@@ -101,7 +101,7 @@ def _save_elsewhere(folder: Path, tree: PyTree, metadata: dict[str, Any], error:
     """Write a checkpoint to a new folder, because the run's folder was deleted, is full or cannot be written.
 
     Raises:
-      OSError: the error, if the new folder cannot be written either.
+      OSError: the original error, if the new folder cannot be written either.
 
     Warns:
       RuntimeWarning: always; the message names the new folder.
@@ -126,7 +126,7 @@ def _save_elsewhere(folder: Path, tree: PyTree, metadata: dict[str, Any], error:
 
 
 def read_checkpoint(path: Path, like: FitState) -> tuple[FitState, Logs]:
-    """Return the state and the logs in a checkpoint, in the structure of `like`.
+    """Return the state and the logs in a checkpoint; the state has the same structure as `like`.
 
     Raises:
       ValueError: if the file is damaged, or holds a different network.
@@ -158,7 +158,7 @@ def _check_metadata(content: dict[str, Any]) -> Metadata:
 
 
 def _load(job: Job, options: FitOptions, fingerprint: Fingerprint, folder: Path) -> tuple[FitState, Logs] | None:
-    """Return the state of the last intact checkpoint and the logs up to it, or None before the first one."""
+    """Return the state and the logs in the latest intact checkpoint; None if the folder has no checkpoint."""
     files = checkpoint.files(folder)
     if not files:
         return None
@@ -186,7 +186,7 @@ def _load(job: Job, options: FitOptions, fingerprint: Fingerprint, folder: Path)
 
 
 def _misfit(path: Path, like: FitState) -> str | None:
-    """Return which arrays of a checkpoint differ from `like`; None if the state fits."""
+    """Return a message on how a checkpoint differs from `like`; None if it has the same structure."""
     try:
         read_checkpoint(path, like)
     except ValueError as error:

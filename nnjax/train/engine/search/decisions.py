@@ -1,4 +1,4 @@
-"""The decisions of a search without its training: they are a function of the space, the key and the scores."""
+"""Simulate the decisions of a search without training; they depend only on the space, the key and the scores."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from nnjax.train.space import Dimension
 
 
 class Scored(NamedTuple):
-    """What a search learns about its trials; each function gets the number of a trial."""
+    """The results of the trials, as functions of a trial's number."""
 
     score: Callable[[int, int], float]  # (trial, rung) -> the score at a rung; NaN if it was not finite
     diverged: Callable[[int], int]  # the step with a loss that was not finite, or -1
@@ -25,7 +25,7 @@ class Decisions(NamedTuple):
     groups: list[Group]
     trial_steps: int  # steps of all trials, each counted once for all of its seeds
     rounds: int  # number of decisions
-    longest: int  # steps from the beginning to the end, which run one after another
+    longest: int  # number of sequential steps from the beginning to the end
 
 
 def decide(
@@ -45,7 +45,7 @@ def decide(
     Args:
       space: see `search`.
       ends: the step at which each rung is reached, for the fixed settings of a structure.
-      scored: the scores.
+      scored: the results of the trials.
       trials: see `search`.
       population: see `search`.
       epochs: the rungs.

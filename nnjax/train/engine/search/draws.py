@@ -12,5 +12,5 @@ def key_words(key: Key) -> tuple[int, ...]:
 
 
 def generator(words: tuple[int, ...], trial: int) -> np.random.Generator:
-    """Return the generator of a trial. For a few numbers, JAX would take a hundred times as long."""
+    """Return the NumPy generator of a trial. JAX would take a hundred times as long for a few numbers."""
     return np.random.default_rng([*words, trial])

@@ -1,4 +1,4 @@
-"""Groups of trials with the same structure, one program each. Halving also divides the trials among groups."""
+"""Groups of trials with the same structure, one program each. Successive halving divides the trials among groups."""
 
 import itertools
 import math
@@ -38,7 +38,7 @@ def split_space(space: Mapping[str, Dimension]) -> tuple[dict[str, Dimension], l
 
 
 def group_rounds(groups: int, trials: int, keep: float) -> list[list[int]]:
-    """Return the number of trials of each group that remains, for each round; groups are in order of their rank.
+    """Return, for each round, the number of trials of each remaining group, the best group first.
 
     Every round gets the same share of the trials. In round r, the best max(1, ⌊groups · keepʳ⌋) groups remain.
 
@@ -63,7 +63,7 @@ def group_rounds(groups: int, trials: int, keep: float) -> list[list[int]]:
 
 
 def check_structure(make_run: Any, setting: dict[str, Any]) -> None:
-    """Build the run of a setting from concrete numbers, which can be checked; inside the program they cannot."""
+    """Build the run of a setting once from concrete numbers, because tracers cannot be checked."""
     with checks.located("in a setting of search: " + ", ".join(f"{name}={value}" for name, value in setting.items())):
         make_run({name: jax.numpy.asarray(v) if isinstance(v, (int, float)) else v for name, v in setting.items()})
 

@@ -21,7 +21,7 @@ def survives(schedule: Schedule, ledger: Ledger, trials: np.ndarray, rung: int) 
 
 
 def among_best(scores: np.ndarray, trials: np.ndarray, keep: float) -> np.ndarray:
-    """Return True for the trials among the best max(1, ⌊keep · n⌋) of n scores; the first of equal ones is the best.
+    """Return True for the trials among the best max(1, ⌊keep · n⌋) of n scores; of equal scores the first is better.
 
     Args:
       scores: (trials,) of all trials, NaN without a score. Infinite scores, of trials that diverged, count.

@@ -1,7 +1,7 @@
 """Hyperband: trials are distributed over brackets, which begin to stop trials at different rungs.
 
-A trial of bracket b is compared first at rung b, and only with trials of its bracket. Of B = rungs brackets, bracket b
-gets ⌈B / (B - b) · keep^(b + 1 - B)⌉ of the trials of a cycle: 27, 12, 6 and 4 for four rungs and keep = 1/3.
+A trial of bracket b is compared first at rung b, and only with trials of its bracket. There are as many brackets as
+rungs, B. In a cycle, bracket b gets ⌈B / (B - b) · keep^(b + 1 - B)⌉ trials: 27, 12, 6 and 4 for B = 4, keep = 1/3.
 
 Source: Li et al. 2018, arXiv:1603.06560.
 """
@@ -16,7 +16,7 @@ from nnjax.train.engine.search.schedule import Ledger, Method, Schedule
 
 
 def survives(schedule: Schedule, ledger: Ledger, trials: np.ndarray, rung: int) -> np.ndarray:
-    """Return True for the trials whose bracket begins later, and for the best of each other bracket at this rung."""
+    """Return True for trials whose bracket is compared only later, and for the best of each other bracket."""
     brackets = brackets_of(np.arange(schedule.trials), schedule.rungs, schedule.keep)
     continues = brackets[trials] > rung
     for bracket in range(rung + 1):

@@ -1,4 +1,4 @@
-"""The host's loop over the rounds of a search: steps, scores, a decision, a gather. It never changes a result."""
+"""The host's loop over the rounds of a search: steps, scores, a decision, moves. It never changes a result."""
 
 import threading
 import time
@@ -85,7 +85,7 @@ def run_search(
     ):
 
         def pause(position: Position, steps: int) -> None:
-            """Save if it is time to, and stop after Ctrl-C."""
+            """Save if a checkpoint is due, and raise InterruptedRun after Ctrl-C."""
             nonlocal saved_at
             due = options.folder is not None and time.perf_counter() - saved_at >= options.save_every
             _, (due, stop) = all_agree(0, (due, interrupted()))
@@ -96,7 +96,7 @@ def run_search(
 
         (fs, state, networks, kept), steps = begin, steps_before
         hyper = programs.place(hyper_of(schedule, names, state))
-        # Zero steps, no scores and no moves compile the programs
+        # Compile the programs: run them without steps, scores and moves
         none = np.zeros(schedule.slots, bool)
         fs, status = advance(fs, hyper, np.zeros(ensemble.members, np.int64), np.zeros(ensemble.members, np.int64))
         programs.score(fs, hyper, none)
@@ -139,7 +139,7 @@ def _rescued(folder: Path | None, save: SavePosition, position: Position, steps:
     try:
         yield
     except Exception as error:
-        if folder is not None and jax.process_count() == 1:  # otherwise saving would wait for the others
+        if folder is not None and jax.process_count() == 1:  # else saving would wait for the others
             save(position, steps, wait=True)
             error.add_note(
                 f"search: the trials before this are saved in {folder}; the same call with resume=True continues"
@@ -158,7 +158,7 @@ def hyper_of(schedule: Schedule, names: Sequence[str], state: SearchState) -> di
 
 
 def ranking(ledger: Ledger) -> np.ndarray:
-    """Return the trials with a score, by the lowest score that they had at any rung; the earlier of equal ones first.
+    """Return the trials with a score, sorted by their lowest score at any rung and then by number.
 
     Diverged trials are left out.
     """
@@ -187,7 +187,7 @@ def _best_networks(
       trial: (slots,) the trials in the slots before the decision.
       due: (slots,) bool, the slots with new scores.
       kept: (kept,) the trials whose networks are kept so far, or -1.
-      replicates: networks of each trial.
+      replicates: number of networks of each trial.
     """
     place = {int(t): i for i, t in enumerate(kept) if t >= 0}
     rung = best_rungs(ledger)

@@ -49,9 +49,9 @@ def donors(schedule: Schedule, state: SearchState, ending: np.ndarray) -> np.nda
 
 
 def perturb(schedule: Schedule, ledger: Ledger, trial: int, parent: int) -> np.ndarray:
-    """Return the settings of the parent, perturbed."""
+    """Return the parent's settings with random perturbations, as a point of the unit cube."""
     rng = generator(schedule.key, trial)
-    rng.random()  # already used to draw the donor
+    rng.random()  # skip the number that drew the donor
     units = np.empty(len(schedule.dimensions))
     for j, dimension in enumerate(schedule.dimensions):
         resampled, up, anew = rng.random() < RESAMPLED, int(rng.integers(2)), rng.random()
@@ -68,7 +68,7 @@ def perturb(schedule: Schedule, ledger: Ledger, trial: int, parent: int) -> np.n
 
 
 def survivor_count(n: int, keep: float) -> int:
-    """Return the number of `n` trials that are not replaced."""
+    """Return how many of `n` trials are not replaced."""
     return max(1, math.floor(keep * n + 1e-9))
 
 

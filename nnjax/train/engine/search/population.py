@@ -1,4 +1,4 @@
-"""The programs of a population: its first networks, their scores, the moves after a decision, and the best networks."""
+"""The programs of a population: scores, the moves of networks after a decision, and the best networks."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,7 +33,7 @@ class Networks(NamedTuple):
 def move_members(
     ensemble: Ensemble, fs: FitState, source: Array, fresh: Array, keys: Key, hyper: PyTree, data: Data
 ) -> FitState:
-    """Return the members after a decision: a gather along their axis, and new initial states.
+    """Return the states of the members after a decision: copies of earlier states, or new initial states.
 
     Args:
       ensemble: the runs.
@@ -55,12 +55,12 @@ def move_members(
         return lax.cond(fresh, draw, lambda: fs)
 
     members = (index_tree(fs, source), fresh, keys, hyper)
-    return map_members(replace(ensemble, strategy="map"), move, members, data)  # as `initial_states`
+    return map_members(replace(ensemble, strategy="map"), move, members, data)  # "map", as in `initial_states`
 
 
 @compiled()
 def score_members(ensemble: Ensemble, fs: FitState, args: MemberArgs, data: Data, due: Array) -> Log:
-    """Evaluate the members (members,) bool that are due; the scalars of the others are undefined."""
+    """Evaluate the members that are due, (members,) bool; the scalars of the others are undefined."""
 
     def score(member: tuple[FitState, MemberArgs, Array], data: Data) -> Log:
         fs, args, due = member
@@ -86,14 +86,14 @@ def networks_of(ensemble: Ensemble, fs: FitState, hyper: PyTree) -> Networks:
 
 @compiled(donated=("networks",))
 def keep_networks(ensemble: Ensemble, networks: Networks, fs: FitState, hyper: PyTree, index: Array) -> Networks:
-    """Return the networks with some of them replaced by those of members.
+    """Return the networks to keep, some of which are replaced by networks of the population.
 
     Args:
       ensemble: the runs.
       networks: (kept, ...) the networks so far; their memory is reused.
       fs: (members, ...) the population.
       hyper: (members, ...) its hyper-parameters.
-      index: (kept,) below `kept` the place of a network in `networks`; from `kept` on, the number of a member.
+      index: (kept,) i < kept selects `networks` i, which was kept so far, and kept + m selects member m.
     """
     members = networks_of(ensemble, fs, hyper)
     count = len(index)
@@ -106,7 +106,7 @@ def keep_networks(ensemble: Ensemble, networks: Networks, fs: FitState, hyper: P
 
 
 class Programs(NamedTuple):
-    """The programs of a population with their fixed arguments; `hyper` are on the devices, the others on the host."""
+    """The programs of a population, with their fixed arguments. NumPy arguments are on the host."""
 
     place: Callable[[PyTree], PyTree]  # hyper-parameters (members, ...) -> on the devices
     move: Callable[[FitState, Moves, PyTree], FitState]

@@ -1,4 +1,4 @@
-"""Random search: all settings are drawn uniformly, and every trial is trained to its end.
+"""Random search: all settings are drawn uniformly, and every trial is trained to the last rung.
 
 Source: Bergstra and Bengio 2012.
 """

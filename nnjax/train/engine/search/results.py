@@ -79,7 +79,7 @@ def table_of(groups: Sequence[Group]) -> Table:
 
 
 def networks_of_groups(groups: Sequence[Group], count: int) -> list[Found]:
-    """Return the best networks that are kept, best first."""
+    """Return the kept networks of all groups, best first, at most `count` of them."""
     networks = []
     for group in groups:
         if group.position is None:

@@ -38,8 +38,8 @@ class SearchOptions:
 class Position(NamedTuple):
     """Everything that a checkpoint of a search holds."""
 
-    fs: FitState  # (members, ...) the population; it may be ahead of `search`, which is of the beginning of the round
-    search: SearchState
+    fs: FitState  # (members, ...) the current state of the population
+    search: SearchState  # the state at the beginning of the round
     networks: Networks  # (kept · replicates, ...) the networks of the best trials
     kept: np.ndarray  # (kept,) the trial of each of these networks, or -1
 
@@ -116,7 +116,7 @@ def search_fingerprint(job: Job, schedule: Schedule, options: SearchOptions) -> 
 def _load(
     folder: Path, options: SearchOptions, fingerprint: Fingerprint, like: Position
 ) -> tuple[Position, int] | None:
-    """Return the last intact checkpoint of a folder and its number of steps; None before the first one."""
+    """Return the latest intact checkpoint of a folder and its number of steps; None if there is no checkpoint."""
     files = checkpoint.files(folder)
     if not files:
         return None

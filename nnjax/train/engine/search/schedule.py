@@ -1,7 +1,7 @@
 """The schedule of a search: pure functions from scores to the trials that continue, end and begin.
 
-Nothing here trains a network or reads a clock. A search is `first_state`, and then, until no slot has a trial, rounds:
-the members take their steps until `round_end`, and `next_state` decides by the scores at the rungs that were reached.
+Nothing here trains a network or reads a clock. A search begins with `first_state` and consists of rounds, until no slot
+has a trial: the members train until `round_end`, and `next_state` decides from the scores at the rungs they reached.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Ledger(NamedTuple):
 
     @property
     def started(self) -> int:
-        """The number of trials that have begun."""
+        """Return the number of trials that have begun."""
         return int((self.status != WAITING).sum())
 
 
@@ -50,7 +50,7 @@ class Moves(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """Everything that fixes the schedule of a search before it begins."""
+    """The settings of a search that determine its schedule, given the scores."""
 
     dimensions: tuple[Dimension, ...]
     trials: int
@@ -63,12 +63,12 @@ class Schedule(NamedTuple):
 
     @property
     def rungs(self) -> int:
-        """Number of rungs."""
+        """Return the number of rungs."""
         return self.ends.shape[1]
 
 
 class Method(NamedTuple):
-    """A method of search, as pure functions."""
+    """A search method, as pure functions."""
 
     name: str
     propose: Callable[[Schedule, Ledger, int], np.ndarray]  # (…, trial) -> (dimensions,) a point of the unit cube
@@ -98,7 +98,7 @@ def first_state(schedule: Schedule, ledger: Ledger | None = None) -> tuple[Searc
 
     Args:
       schedule: the schedule.
-      ledger: the trials of an earlier round of the same group, the first of `schedule.trials`; None in the first round.
+      ledger: the trials of an earlier round of the same group, to which this one adds; None in the first round.
     """
     empty = empty_ledger(schedule)
     ledger = empty if ledger is None else _with_room(ledger, empty)
@@ -122,7 +122,7 @@ def _with_room(ledger: Ledger, empty: Ledger) -> Ledger:
 
 
 def round_end(schedule: Schedule, state: SearchState) -> np.ndarray:
-    """Return the step (slots, replicates) at which the round ends, when the first of the slots reaches its rung.
+    """Return the step (slots, replicates) at which the round ends, because the first slot reaches its rung.
 
     All slots take the same number of steps, so that none waits for the others.
     """
@@ -133,7 +133,7 @@ def round_end(schedule: Schedule, state: SearchState) -> np.ndarray:
 
 
 def is_due(schedule: Schedule, state: SearchState, until: np.ndarray) -> np.ndarray:
-    """Return the slots (slots,) bool whose trial reaches its rung at the end of a round."""
+    """Return a mask (slots,): True if the trial of a slot reaches its rung at the end of the round."""
     return (state.trial != FREE) & (until == _targets(schedule, state)).all(1)
 
 
@@ -155,7 +155,7 @@ def next_state(
     bad = (state.trial != FREE) & (ledger.status[state.trial] == DIVERGED)
     ending = bad.copy()
     status, judged = ledger.status.copy(), due & ~bad
-    for rung in np.unique(ledger.rung[state.trial[judged]]):  # the next rung
+    for rung in np.unique(ledger.rung[state.trial[judged]]):  # the rung after the one just reached
         slots = np.flatnonzero(judged & (ledger.rung[state.trial] == rung))
         trials = state.trial[slots]
         if rung == schedule.rungs:
@@ -226,5 +226,5 @@ def _begin(
 
 
 def random_units(schedule: Schedule, trial: int) -> np.ndarray:
-    """Return the point of the unit cube that a trial draws uniformly; a function of the key and its number alone."""
+    """Return the uniform random point of the unit cube for a trial. It depends only on the key and the number."""
     return generator(schedule.key, trial).random(len(schedule.dimensions))

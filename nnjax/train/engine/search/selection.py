@@ -1,4 +1,4 @@
-"""Ensembles of the networks that a search has found, selected greedily on the validation data."""
+"""Ensembles of the networks from a search, selected greedily on the validation data."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -52,7 +52,7 @@ def select(networks: Sequence[Found], validation: Data, k: int, combine: Combine
 
 
 def greedy_selection(score: Callable[[Sequence[int]], float], candidates: int, k: int) -> list[int]:
-    """Return `k` of the candidates: each time the one that gives the selected networks the lowest score.
+    """Select `k` candidates, with repetition: each time the one that gives the selection the lowest score.
 
     >>> from nnjax.train.engine.search.selection import greedy_selection
     >>> numbers = [5.0, 1.0, -3.0]

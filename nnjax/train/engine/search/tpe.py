@@ -49,7 +49,7 @@ def _ordered(ledger: Ledger) -> tuple[np.ndarray, int]:
 
 
 def log_density(x: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Return the logarithm of the density at `x` (m, d): kernels around `points` (n, d), and the uniform one."""
+    """Return the log density at `x` (m, d) of a mixture: kernels around `points` (n, d), and a uniform density."""
     h = _bandwidth(points)
     z = (x[:, None] - points) / h
     log_kernels = (-0.5 * z**2 - math.log(h * math.sqrt(2 * math.pi)) - np.log(_mass(points, h))).sum(-1)
@@ -73,7 +73,7 @@ def _bandwidth(points: np.ndarray) -> float:
 
 
 def _mass(centre: np.ndarray, h: float) -> np.ndarray:
-    """Return the share of each kernel inside the unit interval."""
+    """Return the probability mass of each kernel inside the unit interval."""
     from scipy.special import ndtr
 
     return ndtr((1 - centre) / h) - ndtr(-centre / h)
