@@ -20,7 +20,7 @@ Names: TypeAlias = Mapping[str, str | None]
 
 
 class Convention(NamedTuple):
-    """How another library stores a layer: two conversions of its leaves by name."""
+    """How another library stores a layer: conversions of its leaves, by name, in both directions."""
 
     to_theirs: Conversion
     to_ours: Conversion

@@ -127,7 +127,7 @@ def _own_leaves(shapes: Leaves, path: Path) -> dict[str, str]:
 
 
 def _images(where: str, net: nn.Layer, x: PyTree, names: Mapping[Path, str], owners: set[Path]) -> dict[Path, Image]:
-    """Return the shape of the image that is flattened before each layer with parameters; () if there is none."""
+    """Return, by path, the shape of the image that is flattened before each layer with parameters; () for none."""
     flattened = _flatten_inputs(net, x)
     result: dict[Path, Image] = {}
     image: Image = ()

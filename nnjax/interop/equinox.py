@@ -15,8 +15,8 @@
 
 Equinox's `momentum` of BatchNorm is our `decay`. Its running variance is biased, ours is unbiased. The variance is
 copied unchanged, so predictions are equal. In further training, it tends to n / (n - 1) times the old value for n
-values in a batch.
-Exported statistics have a counter of 10⁶, so that mode "batch" does not divide them by 1 - momentum^counter.
+values in a batch. Exported statistics have a counter of 10⁶, so that the division by 1 - momentum^counter in mode
+"batch" has no effect.
 """
 
 import inspect
@@ -51,7 +51,7 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
       params, state
 
     Raises:
-      ValueError: if a layer lacks weights, a weight lacks a layer, or shapes differ.
+      ValueError: if a layer has no weights, if weights have no layer, or if shapes differ.
 
     >>> import equinox as eqx
     >>> module = eqx.nn.MLP(4, 2, 8, 1, key=jax.random.key(0))

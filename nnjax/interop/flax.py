@@ -59,8 +59,8 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
       params, state
 
     Raises:
-      ValueError: if a layer lacks weights, a weight lacks a layer, or shapes differ. The message names the weight, its
-        shape and the expected one.
+      ValueError: if a layer has no weights, if weights have no layer, or if shapes differ. The message names the
+        weight, its shape and the expected one.
 
     >>> weights = {"params": {"Dense_0": {"kernel": jnp.ones((4, 3)), "bias": jnp.zeros(3)}}}
     >>> params, state = interop.flax.import_weights(nn.dense(3), jnp.ones((1, 4)), weights)
@@ -336,7 +336,7 @@ def _gates(inputs: Sequence[str], states: Sequence[str], biased: str) -> Convent
 
 
 def _joint(bias: str) -> Convention:
-    """Return the convention of an nnx cell with one matrix for all gates; `bias` names the map that has a bias."""
+    """Return the convention of an nnx cell with one matrix for all gates. The map named `bias` has the bias."""
     return renamed(
         {
             "w_x": ("dense_i/kernel", same, same),

@@ -17,8 +17,8 @@ converted; `from_transformed` turns it into a layer.
 
 Haiku's `decay_rate` of BatchNorm is our `decay`. Its running variance is biased, ours is unbiased. The variance is
 copied unchanged, so predictions are equal. In further training, it tends to n / (n - 1) times the old value for n
-values in a batch.
-Exported statistics have a counter of 10⁶, so that Haiku does not divide them by 1 - decay^counter.
+values in a batch. Exported statistics have a counter of 10⁶, so that Haiku's division by 1 - decay^counter has no
+effect.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
       params, state
 
     Raises:
-      ValueError: if a layer lacks weights, a weight lacks a layer, or shapes differ.
+      ValueError: if a layer has no weights, if weights have no layer, or if shapes differ.
 
     >>> weights = {"linear": {"w": jnp.ones((4, 3)), "b": jnp.zeros(3)}}
     >>> params, state = interop.haiku.import_weights(nn.dense(3), jnp.ones((1, 4)), weights)

@@ -312,7 +312,7 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
             not include the noise of the targets.
 
         Returns:
-          Arrays of the shape of the training targets, in their units.
+          Arrays (n,) or (n, outputs), like the training targets, in their units.
 
         Raises:
           ValueError: for return_std=True with a single network that predicts no variances.
@@ -364,7 +364,7 @@ def _partial(function: Callable[..., Any], arguments: tuple[Any, ...], keywords:
 
 @lru_cache
 def _network(net: Network, hidden: tuple[int, ...], outputs: int, gaussian: bool) -> Layer:
-    """Return a network; the same object for the same arguments, so that its programs are compiled once."""
+    """Return the network. Equal arguments give the same object, so that its programs are compiled once."""
     outputs = 2 * outputs if gaussian else outputs
     if not isinstance(net, Layer):
         net = nn.mlp(hidden, outputs) if net is None else net(outputs)
@@ -384,7 +384,7 @@ def _check_outputs(y: Array, *, outputs: int) -> Array:
 
 @lru_cache
 def _optimizer(optimizer: MakeOptimizer, learning_rate: float) -> Optimizer:
-    """Return an optimizer; the same object for the same arguments, so that its programs are compiled once."""
+    """Return the optimizer. Equal arguments give the same object, so that its programs are compiled once."""
     return optimizer if hasattr(optimizer, "update") else optimizer(learning_rate)
 
 

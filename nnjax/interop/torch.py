@@ -47,8 +47,8 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
       params, state
 
     Raises:
-      ValueError: if a layer lacks weights, a weight lacks a layer, or shapes differ. The message names the weight, its
-        shape and the expected one.
+      ValueError: if a layer has no weights, if weights have no layer, or if shapes differ. The message names the
+        weight, its shape and the expected one.
 
     >>> weights = {"fc.weight": np.ones((3, 4)), "fc.bias": np.zeros(3)}  # or module.state_dict()
     >>> params, state = interop.torch.import_weights(nn.dense(3), jnp.ones((1, 4)), weights)
@@ -273,7 +273,7 @@ _TABLE = {
 def _conventions(kind: str, arguments: str) -> Sequence[Convention]:
     if kind in ("weight_norm", "spectral_norm"):
         inner, _, _ = kind_of(arguments)
-        known = ("dense", "conv") if kind == "weight_norm" else _WEIGHTS  # PyTorch takes norms along axis 0
+        known = ("dense", "conv") if kind == "weight_norm" else _WEIGHTS  # PyTorch: conv_transpose has norms per input
         return _norm_conventions(kind, inner) if inner in known else []
     return [_TABLE[kind]] if kind in _TABLE else []
 

@@ -47,7 +47,7 @@ def confusion(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str], *,
     longest = max(map(len, names))
     width = min(12.0, max(WIDTH, 0.38 * n + 0.075 * longest + 1.2))
     turn, side = (45, "right") if longest > 3 else (0, "center")
-    names_room = 0.06 * longest  # inches, on the left; rotated names below the matrix need 0.7 of it
+    names_room = 0.06 * longest  # inches on the left; rotated names below need 0.7 times as much
     height = max(2.0, width - 1.35 - names_room) + 0.65 + (0.7 * names_room if turn else 0)
     figure = new_figure(height, "Confusion matrix: which class is mistaken for which", context, width=width)
     axes = figure.subplots()

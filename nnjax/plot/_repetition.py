@@ -19,7 +19,7 @@ FLOOR = 1e-9  # smallest relative difference that is drawn; float32 numbers cann
 def repetition(
     first: np.ndarray, repeated: np.ndarray, weights: Mapping[str, float], *, tolerance: float = 1e-3, context: str = ""
 ) -> Figure:
-    """Plot the differences between a run and its repetition: of the first losses, relative, and of the weights.
+    """Plot how far a repeated run deviates: relative differences of the first losses, absolute ones of the weights.
 
     Args:
       first: Losses of the run (steps,), or (members, steps).

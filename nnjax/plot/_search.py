@@ -23,7 +23,7 @@ def search(table: Rows, names: Sequence[str], log: Sequence[str] = (), *, contex
     """Plot the score of each trial against each setting; colours show how long it was trained.
 
     Each panel states how much of the variance of the logarithm of the score its setting explains. The score at the
-    first rung is used, because all trials have it.
+    first rung is used, because no trial is stopped before it.
 
     Args:
       table: The table in the result of `train.search`.

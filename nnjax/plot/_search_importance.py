@@ -21,8 +21,8 @@ def search_importance(table: Rows, names: Sequence[str], *, context: str = "") -
 
         1 - variance within groups of equal values / variance,   of the logarithm of the score
 
-    The score at the first rung is used, because all trials have it. A line marks the share that a setting without any
-    effect exceeds by chance in 5 % of the cases (200 permutations of the trials).
+    The score at the first rung is used, because no trial is stopped before it. A line marks the share that a setting
+    without any effect exceeds by chance in 5 % of the cases (200 permutations of the trials).
 
     Args:
       table: The table in the result of `train.search`.

@@ -20,7 +20,7 @@ class SavedRun(NamedTuple):
     params: Params  # parameters after the last step
     state: State
     best: Best | None  # the network with the lowest validation loss; None without validation
-    average: Params | None  # averages, if `Run(evaluation_params=…)` is set and the run is finished; else None
+    average: Params | None  # averaged parameters; None without `Run(evaluation_params=…)` or in an unfinished run
 
 
 def load(out: str | Path) -> SavedRun:

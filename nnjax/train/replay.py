@@ -88,7 +88,7 @@ def replay(
     or update), the primitive, and the rows of the data. Validation and early stopping are ignored.
 
     Args:
-      run: see `fit`, like all arguments up to `folds`; the same arguments give the same run.
+      run: see `fit`; pass the same arguments to get the same run.
       data: see `fit`.
       epochs: see `fit`; later steps are not examined.
       steps: see `fit`.

@@ -73,7 +73,7 @@ def replay_trial(
     and network are bitwise those of the search. For a copy of method "pbt", training begins with its first ancestor.
 
     Args:
-      make_run: see `search`, like all arguments without a description.
+      make_run: see `search`.
       space: see `search`.
       data: see `search`.
       table: the table in the result of the search.

@@ -95,8 +95,8 @@ class Run:
         number, an array, or a dict of numbers and arrays, which is recorded as "name/key".
       step_metrics: functions `(grads, updates, params) -> number` that are recorded for each step, such as
         `train.grad_norm`.
-      sampler: `(key, step, n, batch_size) -> rows`, the rows (batch_size,) of a batch among n examples, a pure function
-        like `data.batch_indices`; None for that function's shuffled epochs. See `data.class_balanced`.
+      sampler: pure function `(key, step, n, batch_size) -> rows` that draws the rows (batch_size,) of a batch among n
+        examples, such as `data.class_balanced(labels)`; None for the shuffled epochs of `data.batch_indices`.
       micro_batches: number of parts into which a batch is split; they are processed one after another to save memory.
         The gradient is that of the whole batch, but BatchNorm normalises each part separately.
       evaluation_params: `(opt_state, params) -> params`, the parameters to evaluate and to keep as the best ones, such

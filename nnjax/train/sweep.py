@@ -71,7 +71,8 @@ def sweep(
       data: see `fit`.
       epochs: see `fit`.
       steps: see `fit`.
-      validation: the data whose loss ranks the settings. For runs without data None ranks by the last training loss.
+      validation: the data whose loss ranks the settings. Runs without data need none; their last training loss is then
+        used.
       key: the key of all runs; `jax.random.key(0)` if None.
       seeds: number of runs of each setting, with the keys `jax.random.split(key, seeds)`; for one seed, `key` itself.
       strategy: see `fit`.

@@ -16,7 +16,7 @@ from nnjax._reproducible import has_started
 
 # Words in JAX's error messages that indicate a lost process
 LOST = re.compile(r"gloo|nccl|connection|unavailable|deadline_exceeded|heartbeat", re.IGNORECASE)
-HEARTBEAT = 20  # seconds of silence after which a process counts as dead, and the others end
+HEARTBEAT = 20  # seconds without a heartbeat after which a process counts as dead and the others exit
 
 
 _forked = threading.Event()  # set in a process that was forked after JAX had started
@@ -69,7 +69,7 @@ def join_processes(coordinator: str | None, processes: int | None, index: int | 
 def all_agree(size: int, flags: tuple[bool, ...]) -> tuple[int, tuple[bool, ...]]:
     """Agree with all processes on the smallest size and on the flags that any process has set.
 
-    Clocks and signals differ between processes, but the programs that communicate must be the same.
+    Clocks and signals differ between processes, but all processes must run the same programs.
     """
     if jax.process_count() == 1:
         return size, flags

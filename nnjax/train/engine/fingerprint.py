@@ -39,7 +39,7 @@ def run_fingerprint(job: Job) -> Fingerprint:
         "batch_size": str(run.batch_size),
         "members": str(ensemble.members),
         "strategy": str(ensemble.strategy) if ensemble.members > 1 else "none",
-        "batch over": str(ensemble.axis_size(BATCH)),  # devices along "members" do not communicate
+        "batch over": str(ensemble.axis_size(BATCH)),  # the number of devices along "members" does not affect results
         "key": digest(jax.random.key_data(members.keys))[:16],
         "hyper-parameters": digest(members.hyper)[:16],
         "sampler": sampler_digest(run, members, data.n_rows(job.data)),

@@ -16,7 +16,7 @@ NO_PATIENCE = 2**31 - 1  # a patience that no run reaches
 class Best(NamedTuple):
     """The network with the lowest validation loss so far."""
 
-    score: Array  # () the validation loss; at first the largest number, because jax_debug_infs forbids inf
+    score: Array  # () the validation loss; initially the largest float, because jax_debug_infs forbids inf
     step: Array  # () int32
     params: Params
     state: State

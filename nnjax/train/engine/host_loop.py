@@ -224,7 +224,7 @@ def _at_operation(fs: FitState, program: Callable[[FitState], T], repeat: Callab
     backup = copy_tree(fs)
     try:
         return jax.block_until_ready(program(fs))
-    except (FloatingPointError, RuntimeError, ValueError):  # JAX raises any of them
+    except (FloatingPointError, RuntimeError, ValueError):  # JAX may raise any of these
         repeat(backup)
         raise
 

@@ -14,7 +14,7 @@ from nnjax.train.engine.placement import replicate, shard_members
 from nnjax.train.folds import Rows
 from nnjax.types import Data, Key, PyTree
 
-EPOCH_STEPS = 100  # the steps that count as an epoch in a run without data
+EPOCH_STEPS = 100  # number of steps that count as an epoch in a run without data
 
 
 class Members(NamedTuple):
@@ -35,7 +35,7 @@ class Job(NamedTuple):
     members: Members
     data: Data | Source
     held_out: Data | None  # validation data
-    validated: frozenset[int]  # indices of the epochs after which members are validated, without the last one
+    validated: frozenset[int]  # indices of the epochs after which members are validated; the last one always is
     validate_every: int  # number of epochs between validations
     patience: int | None  # number of validations without improvement after which a member is stopped
     epochs: float  # number of epochs; the last one may be a fraction

@@ -188,7 +188,7 @@ def _rows_in_order(batch: int, n: int) -> Callable[[np.ndarray], np.ndarray]:
 def _row_drawer(job: Job, count: int | np.ndarray, n: int) -> Callable[[np.ndarray], np.ndarray]:
     """Return `draw(start)`: the rows (members, n, batch) of each member's n steps from `start`, drawn on the CPU.
 
-    An accelerator would draw them only after the running chunk.
+    On an accelerator, the draw would have to wait for the running chunk.
     """
     try:
         host = jax.local_devices(backend="cpu")[0]

@@ -13,8 +13,8 @@ def deferred_interrupts() -> Iterator[Callable[[], bool]]:
 
     A closing terminal sends SIGHUP, and some service managers send it with SIGTERM, so a second SIGHUP never raises.
 
-    Yields a function that returns True if a signal was recorded. Outside the main thread, signals are left alone, and
-    so are signals that are ignored (a shell's background job ignores Ctrl-C).
+    Yields a function that returns True if a signal was recorded. Outside the main thread, no signal is recorded.
+    Signals that are ignored stay ignored (a shell's background job ignores Ctrl-C).
     """
     received = False
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""The parts of a run that `types.Trainable` lacks: checks of its results, rows of batches, evaluated parameters."""
+"""Functions of any `types.Trainable`: checks of its results, rows of batches, evaluated parameters."""
 
 from typing import Any
 

@@ -1,1 +1,1 @@
-"""How `train.search` runs: the schedule as pure functions, a method per file, and the programs of the population."""
+"""The engine of `train.search`: the schedule as pure functions, a method per file, the programs of the population."""

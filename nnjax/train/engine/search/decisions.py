@@ -16,14 +16,14 @@ class Scored(NamedTuple):
     """The results of the trials, as functions of a trial's number."""
 
     score: Callable[[int, int], float]  # (trial, rung) -> the score at a rung; NaN if it was not finite
-    diverged: Callable[[int], int]  # the step with a loss that was not finite, or -1
+    diverged: Callable[[int], int]  # trial -> the step with a non-finite loss, or -1
 
 
 class Decisions(NamedTuple):
     """All trials, and the steps that the population takes."""
 
     groups: list[Group]
-    trial_steps: int  # steps of all trials, each counted once for all of its seeds
+    trial_steps: int  # number of steps of all trials; the seeds of a trial count once
     rounds: int  # number of decisions
     longest: int  # number of sequential steps from the beginning to the end
 

@@ -17,7 +17,7 @@ GROUP_KEEP = {"random": 1.0, "pbt": 1 / 3}  # share of groups kept after a round
 
 @dataclass(frozen=True)
 class WithStructure:
-    """A function of the traced numbers alone: `make_run` with fixed values for the other settings.
+    """Wrap `make_run` with fixed values for the structures, as a function of the traced numbers alone.
 
     It is hashable, so that a second search of the same structure compiles nothing.
     """
@@ -26,7 +26,7 @@ class WithStructure:
     fixed: tuple[tuple[str, Any], ...]
 
     def __call__(self, hyper: Mapping[str, Any]) -> Trainable:
-        """Return the run of a setting."""
+        """Return the run with these traced numbers."""
         return self.make_run({**hyper, **dict(self.fixed)})
 
 

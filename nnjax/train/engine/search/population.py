@@ -93,7 +93,7 @@ def keep_networks(ensemble: Ensemble, networks: Networks, fs: FitState, hyper: P
       networks: (kept, ...) the networks so far; their memory is reused.
       fs: (members, ...) the population.
       hyper: (members, ...) its hyper-parameters.
-      index: (kept,) i < kept selects `networks` i, which was kept so far, and kept + m selects member m.
+      index: (kept,) the source of each network: i < kept is place i of `networks`, kept + m is member m.
     """
     members = networks_of(ensemble, fs, hyper)
     count = len(index)

@@ -98,7 +98,7 @@ def resumable_search(
 
 
 def search_fingerprint(job: Job, schedule: Schedule, options: SearchOptions) -> Fingerprint:
-    """Return everything that determines the exact result of a search."""
+    """Return the fingerprint of a search: everything that determines its exact result."""
     return {
         **run_fingerprint(job),
         "space": "; ".join(f"{d.kind} {d.values}" for d in schedule.dimensions),
@@ -148,7 +148,7 @@ def _saved_metadata(folder: Path, files: list[Path]) -> dict[str, Any]:
 
 
 def _like(like: Position) -> Callable[[dict[str, Any]], Position]:
-    """Return a function from the metadata of a checkpoint to the structure of its tree."""
+    """Return a function that returns the structure of a checkpoint's tree, from its metadata."""
 
     def tree_like(metadata: dict[str, Any]) -> Position:
         ledger = like.search.ledger

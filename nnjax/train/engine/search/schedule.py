@@ -21,7 +21,7 @@ class Ledger(NamedTuple):
     """All trials, in the order in which they began. Scores are lower for better trials."""
 
     units: np.ndarray  # (trials, dimensions) the setting, as a point of the unit cube; NaN before the trial began
-    scores: np.ndarray  # (trials, rungs) NaN for rungs that were not reached, infinite at the one where it diverged
+    scores: np.ndarray  # (trials, rungs) NaN for rungs that were not reached; infinite if the trial diverged before it
     logs: dict[str, np.ndarray]  # (trials, rungs, replicates) the scalars of each evaluation
     rung: np.ndarray  # (trials,) the rung that the trial reaches next; the number of rungs after the last one
     status: np.ndarray  # (trials,) WAITING … DIVERGED

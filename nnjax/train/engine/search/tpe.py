@@ -19,7 +19,7 @@ from nnjax.train.engine.search.schedule import Ledger, Method, Schedule
 from nnjax.train.space import Dimension
 
 START = 10  # until this many trials have a score, settings are drawn uniformly
-GOOD = 0.15  # share of the good trials
+GOOD = 0.15  # share of the trials that count as good
 CANDIDATES = 24
 BANDWIDTH, NARROWEST = 0.2, 0.01
 
