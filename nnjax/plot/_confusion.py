@@ -13,9 +13,9 @@ from nnjax.plot._style import SMALL, WIDTH, new_figure, shorten
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_COUNTS = 25  # classes; with more, the numbers in the cells would be unreadable
-MOST_NAMES = 50  # names on an axis
-LONGEST = 18  # characters of a name
+MOST_COUNTS = 25  # largest number of classes for which the cells show counts; with more, they would be unreadable
+MOST_NAMES = 50  # largest number of names on an axis
+LONGEST = 18  # largest number of characters of a name
 
 
 def confusion(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str], *, context: str = "") -> Figure:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SCORES = {"validation_accuracy": "validation accuracy", "validation_r2": "validation R²"}
 TRAINING = "mean over the epoch, while the weights changed"
 LEAST_FOR_A_BAND = 5  # fewer members are drawn as lines only
-MOST_LINES = 50  # members
+MOST_LINES = 50  # largest number of members that are drawn as lines
 
 
 def curves(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from nnjax.uncertainty import SizeCurve
 
-LEAST_FOR_BARS = 10  # members
+LEAST_FOR_BARS = 10  # smallest number of members for a histogram
 
 
 def ensemble_size(table: SizeCurve, *, context: str = "") -> Figure:

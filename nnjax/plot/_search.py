@@ -14,7 +14,7 @@ from nnjax.plot._trials import Rows, column_of, explained, log_axis, name_places
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PANEL = 2.3  # inches
+PANEL = 2.3  # height of a panel in inches
 SPREAD = 0.5  # width over which the points at one place are spread
 GOLDEN = 0.6180339887
 

@@ -125,7 +125,7 @@ def fit(
     Warns:
       UserWarning: for a batch larger than the data, for folds made for fewer rows than the data have, for members
         with the same key, and as `data.validate` does.
-      RuntimeWarning: if a checkpoint cannot be written; the last one goes to a new folder, which the message names.
+      RuntimeWarning: if a checkpoint cannot be written to `out`; it then goes to a new folder, which the message names.
         Also if all steps of a member were skipped.
       DivergedWarning: a RuntimeWarning, if the loss of a step is not finite; it is the member's last step.
 

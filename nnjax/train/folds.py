@@ -77,7 +77,7 @@ def k_fold(key: Key, n: int, k: int, *, stratify: Any = None) -> Folds:
     if stratify is not None:
         try:
             labels = np.asarray(stratify)
-        except (ValueError, TypeError):  # lists of different lengths, random keys
+        except (ValueError, TypeError):  # nested lists of different lengths, random keys
             labels = np.zeros(())
         if labels.dtype == object:
             raise TypeError(f"k_fold: stratify must be labels that can be sorted, got {stratify!r:.80}")

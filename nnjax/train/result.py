@@ -85,7 +85,7 @@ def history_of(job: Job, logs: Logs, taken: np.ndarray) -> Iterator[Record]:
             steps = np.arange(start.min(), end.max())
             counted = (start[:, None] <= steps) & (steps < np.minimum(end, taken)[:, None])
             means = mean_log({name: values[:, steps] for name, values in logs.steps.items()}, counted)
-            step = int(end[0]) if (end == end[0]).all() else end.copy()  # folds of different sizes
+            step = int(end[0]) if (end == end[0]).all() else end.copy()  # folds of different sizes take different steps
             record: Record = {"epoch": min(e + 1.0, job.epochs), "step": step, **means}
             yield record | {f"validation_{name}": score for name, score in scores.get(tuple(end), {}).items()}
         start = end

@@ -229,7 +229,7 @@ def search(
                     begun = [*(groups | {index: group._replace(ledger=ledger)}).values()]
                     show_trials(*_progress(begun))
                     table = table_of(begun) if callbacks else []
-                    answers = [callback(table) for callback in callbacks]  # a list: all are called
+                    answers = [callback(table) for callback in callbacks]  # all are called, even after a True
                     return any(answers)
 
                 part = folder / f"structure-{index:03d}-{i}" if folder is not None and group.fixed else folder

@@ -37,8 +37,8 @@ class Seconds(NamedTuple):
     """The wall time of a `fit`, in seconds."""
 
     compile: float  # tracing and compiling; almost nothing in a second fit of the same run
-    train: float  # inside the training program
-    validate: float  # inside the evaluation program
+    train: float  # running the training program
+    validate: float  # running the evaluation program
     total: float
 
 

@@ -50,7 +50,7 @@ def to_numpy(tree: PyTree) -> PyTree:
 
 
 def join_states(states: Sequence[FitState]) -> FitState:
-    """Join the states of all groups. Several groups stay on the host, because they do not fit on the device."""
+    """Join the states of all groups. Those of several groups stay on the host, because the device is too small."""
     if len(states) == 1:
         return states[0]
 

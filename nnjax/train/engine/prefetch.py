@@ -68,7 +68,7 @@ def prefetched(job: Job, source: Source, stops: Sequence[np.ndarray]) -> Iterato
     closed = threading.Event()
     gather, size = gatherer(job, source, closed)
     wide, device = x64(), jax.config.jax_default_device  # type: ignore[attr-defined]
-    single = jax.process_count() == 1  # otherwise all processes transfer together, in the order of their main threads
+    single = jax.process_count() == 1  # else the main threads transfer, so that the order is the same in all processes
     tasks: SimpleQueue[tuple[np.ndarray, np.ndarray, Future[Block]] | None] = SimpleQueue()
     pending: list[tuple[np.ndarray, Future[Block]]] = []  # the limit of each block, and the block
     block: Block | None = None

@@ -35,5 +35,5 @@ def deferred_interrupts() -> Iterator[Callable[[], bool]]:
         yield lambda: received
     finally:
         for number, handler in previous.items():
-            if handler is not None:  # None: not installed by Python, which cannot restore it
+            if handler is not None:  # None: the handler was not installed from Python and cannot be restored
                 signal.signal(number, handler)

@@ -108,7 +108,7 @@ def keep_networks(ensemble: Ensemble, networks: Networks, fs: FitState, hyper: P
 class Programs(NamedTuple):
     """The programs of a population, with their fixed arguments. NumPy arguments are on the host."""
 
-    place: Callable[[PyTree], PyTree]  # hyper-parameters (members, ...) -> on the devices
+    place: Callable[[PyTree], PyTree]  # puts hyper-parameters (members, ...) on the devices
     move: Callable[[FitState, Moves, PyTree], FitState]
     score: Callable[[FitState, PyTree, np.ndarray], Log]  # (…, due (slots,)) -> scalars (members,)
     keep: Callable[[Networks, FitState, PyTree, np.ndarray], Networks]

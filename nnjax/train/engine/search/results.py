@@ -17,7 +17,7 @@ from nnjax.train.engine.search.schedule import STATUS, WAITING, Ledger, Schedule
 from nnjax.train.space import values_at
 from nnjax.types import Params, State, Trainable
 
-COLUMNS = ("trial", "status", "epochs", "score", "parent", "diverged")  # reserved names of columns
+COLUMNS = ("trial", "status", "epochs", "score", "parent", "diverged")  # columns of the table, whose names are reserved
 SCORE = "score_"  # the score at a rung is in the column score_EPOCHS
 Table = list[Record]
 

@@ -14,7 +14,7 @@ from nnjax.train.space import Dimension
 
 WAITING, RUNNING, STOPPED, FINISHED, DIVERGED = range(5)  # the status of a trial
 STATUS = ("waiting", "running", "stopped", "finished", "diverged")
-FREE = -1  # the trial of an empty slot
+FREE = -1  # marks an empty slot
 
 
 class Ledger(NamedTuple):
