@@ -100,7 +100,7 @@ def _scoped_equations(jaxpr: Any, outer: tuple[str, ...]) -> Iterator[tuple[tupl
 
 
 def _parse_label(label: str) -> tuple[int | str, str]:
-    """Split a label such as "1_dense(10)" or "1_head=dense(10)" into the child's position or name and the layer name."""
+    """Split a label such as "1_dense(10)" or "1_head=dense(10)" into the child's position or name and the layer."""
     position, rest = label.split("_", 1)
     name, equals, layer = rest.partition("=")
     return (name, layer) if equals and name.isidentifier() else (int(position), rest)
