@@ -50,7 +50,7 @@ def export(
       state: the network's state, as in `result.ts.state`.
       x: an input (batch, ...); only shapes and dtypes are read, and the exported network takes any batch size. In
         inputs and outputs, NamedTuples become tuples.
-      members: True if params and state are those of an ensemble, with a leading axis (members, ...). The outputs are
+      members: True if params and state belong to an ensemble and have a leading axis (members, ...). The outputs are
         then (members, batch, ...).
       platforms: the platforms to compile for: "cpu", "cuda", "rocm", "tpu".
 

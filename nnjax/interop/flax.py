@@ -41,9 +41,9 @@ from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | None = None) -> tuple[Params, State]:
     """Return parameters and state of a network with the weights of a Flax module that has the same layers.
 
-    Layers of the same kind are paired in order: those of the network in its own order (in `residual`, the shortcut
-    last), those of Flax in order of creation. Dictionaries that JAX has sorted are read in the order of the numbers in
-    their keys. Compare the outputs for one input, because swapped layers of equal shapes cannot be detected.
+    Layers of the same kind are paired in order: nnjax's in the order of the network (in `residual`, the shortcut last),
+    Flax's in order of creation. Dictionaries that JAX has sorted are read in the order of the numbers in their keys.
+    Compare the outputs for one input, because swapped layers of equal shapes cannot be detected.
 
     Args:
       net: The network.
@@ -52,8 +52,8 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
         `nnx.State`.
       names: For layers in a different order, a mapping from the path of a layer to the path of its module, such as
         {"3/1": "head/Dense_0"}, or to None if the module has no weights. Inside `repeat`, the number of the copy is
-        part of the path. A path such as "3/query" pairs one affine map of a layer, and the other path may be that of a
-        single array.
+        part of the path. A path such as "3/query" pairs one affine map of a layer, and the module's path may also be
+        the path of a single array.
 
     Returns:
       params, state

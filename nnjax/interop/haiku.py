@@ -100,7 +100,7 @@ def export_weights(
 def from_transformed(transformed: Any, *, train: str | None = None) -> Layer:
     """Return a transformed Haiku function as a layer.
 
-    Its parameters and state are those of `transformed.init` for an input of zeros.
+    The parameters and the state come from `transformed.init` on an input of zeros.
 
     Args:
       transformed: Result of `hk.transform` or `hk.transform_with_state` of a function of one input.

@@ -263,8 +263,8 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
     The targets are standardised with the mean and standard deviation of the training rows, or of the rows of the first
     `partial_fit`; predictions are in the units of the targets.
 
-    The arguments are those of `Classifier`. With `loss=losses.gaussian_nll` the network has twice as many outputs, the
-    means and then the logarithms of the variances, and learns the noise in the targets.
+    The arguments are the same as for `Classifier`. With `loss=losses.gaussian_nll`, the network has twice as many
+    outputs, the means and then the logarithms of the variances, and learns the noise in the targets.
 
     >>> from nnjax.interop.sklearn import Regressor
     >>> x = np.linspace(-1, 1, 100)[:, None]

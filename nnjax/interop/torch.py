@@ -30,10 +30,10 @@ from nnjax.types import LayerLike, Params, PyTree, State
 def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | None = None) -> tuple[Params, State]:
     """Return parameters and state of a network with the weights of a PyTorch module that has the same layers.
 
-    Layers of the same kind are paired in order: those of the network in its own order (in `residual`, the shortcut
-    last), those of PyTorch in the order of the state dict. Compare the outputs for one input, because swapped layers of
-    equal shapes cannot be detected. Inputs of a dense layer after a flattened image are reordered, because PyTorch puts
-    channels first.
+    Layers of the same kind are paired in order: nnjax's in the order of the network (in `residual`, the shortcut last),
+    PyTorch's in the order of the state dict. Compare the outputs for one input, because swapped layers of equal shapes
+    cannot be detected. Inputs of a dense layer after a flattened image are reordered, because PyTorch puts channels
+    first.
 
     Args:
       net: The network.
@@ -41,7 +41,7 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
       weights: A `torch.nn.Module`, or a state dict of tensors or arrays, for example from a safetensors file.
       names: For layers in a different order, a mapping from the path of a layer to the name of its module, such as
         {"3/1": "head.fc"}, or to None if the module has no weights. Inside `repeat`, the number of the copy is part of
-        the path. A path such as "3/query" pairs one affine map of a layer, and a name may be that of a single tensor.
+        the path. A path such as "3/query" pairs one affine map of a layer, and a name may also denote a single tensor.
 
     Returns:
       params, state

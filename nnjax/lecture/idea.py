@@ -29,7 +29,7 @@ class Idea(NamedTuple):
     title: str  # the first line of the file
     text: str  # three sentences
     formula: str  # one or several lines
-    caption: str  # what to see in the picture
+    caption: str  # explains the picture
     functions: tuple[Callable[..., Any], ...]  # the functions that `run` calls, then `run`
     draw: Callable[..., Sequence[Any]]  # the second result of `run` -> axes or figures
 
@@ -42,8 +42,8 @@ class Idea(NamedTuple):
 def read_idea(module: ModuleType) -> Idea:
     """Read an idea from its file: its docstring, its caption, `run` and `draw`.
 
-    The functions are those of the file and those that it imports from the file of another
-    idea, except `draw` and its helpers, whose names begin with an underscore.
+    Its functions are defined in the file or imported from the file of another idea. `draw`
+    and its helpers, whose names begin with an underscore, are not among them.
     """
     title, text, *formula = inspect.cleandoc(module.__doc__ or "").split("\n\n")
     called = [

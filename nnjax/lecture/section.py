@@ -23,7 +23,7 @@ class Section(NamedTuple):
     idea: Idea
     code: str  # the source that was run
     elsewhere: dict[str, str]  # functions that the code calls -> the idea that shows them
-    numbers: dict[str, str]  # what the run returned, formatted
+    numbers: dict[str, str]  # the numbers that the run returned, formatted
     pictures: list[tuple[float, str]]  # width in inches, SVG element
 
 

@@ -1,7 +1,7 @@
 """The common look of all pictures of the lecture.
 
 A picture is a list of small panels, each a figure. The page puts them side by side, or one
-below the other on a narrow screen. Colours are those of Paul Tol's palette, which the
+below the other on a narrow screen. Colours are from Paul Tol's palette, which the
 colour-blind can tell apart.
 """
 

@@ -1,4 +1,4 @@
-"""A repeated run: how far its losses and its weights are from those of the first run."""
+"""A repeated run: how far its losses and its weights deviate from the first run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Call optimizers, and refuse those that need other arguments than a run passes."""
+"""Call optimizers, and refuse optimizers that need arguments that a run does not pass."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

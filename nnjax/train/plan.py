@@ -84,8 +84,8 @@ def plan(
 ) -> Plan:
     """Estimate what an ensemble needs. Its programs are compiled and, to compare strategies, run briefly.
 
-    The bytes are those that the compiler reports for one device. Pass the recommended strategy to `fit` yourself,
-    because results depend on it.
+    The compiler reports the bytes, for one device. Pass the recommended strategy to `fit` yourself, because results
+    depend on it.
 
     Args:
       run: the run to train.

@@ -69,8 +69,8 @@ def replay_trial(
 ) -> TrialReplay:
     """Train one trial of a `search` again, up to the last rung that it reached.
 
-    The arguments are those of the search, so the program is the same, with one slot in use: on the same machine, scores
-    and network are bitwise those of the search. For a copy of method "pbt", training begins with its first ancestor.
+    With the arguments of the search, the program is the same, with one slot in use: on the same machine, scores and
+    network are bitwise the same. For a copy of method "pbt", training begins with its first ancestor.
 
     Args:
       make_run: see `search`.
@@ -92,8 +92,8 @@ def replay_trial(
       mesh: see `search`.
 
     Returns:
-      `TrialReplay(network, scores, origin)`. The network is that of the rung with the lowest score. If the trial
-      diverged, `origin` names the layer, the operation and the rows of the data, see `replay`.
+      `TrialReplay(network, scores, origin)`. The network is from the rung with the lowest score. If the trial diverged,
+      `origin` names the layer, the operation and the rows of the data, see `replay`.
 
     Raises:
       ValueError: if the table has no such trial, or does not fit the space and the rungs.
@@ -235,7 +235,7 @@ def _count(rounds: Sequence[Sequence[int]], trial: int) -> int:
 
 
 def _parts(table: Table, trial: int, epochs: Sequence[float]) -> list[_Part]:
-    """Return the parts of a trial, those of its ancestors first."""
+    """Return the parts of a trial, starting with the parts of its ancestors."""
     rows = {int(row["trial"]): row for row in table}
     if trial not in rows:
         raise ValueError(f"replay_trial: the table has no trial {trial}; it has {len(rows)}, from 0 to {max(rows)}")

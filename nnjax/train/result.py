@@ -97,7 +97,7 @@ def _finite_mean(values: Any) -> float:
 
 
 def single_result(result: Result) -> Result:
-    """Return the result of an ensemble of one without the axis of members, as a single run's result."""
+    """Convert the result of an ensemble of one member to the result of a single run, without the axis of members."""
     ts, best = first_member(result.ts), first_member(result.best)
     history = [single_record(record) for record in result.history]
     log = {name: values[0, : int(ts.step)] for name, values in result.log.items()}
@@ -112,7 +112,7 @@ def single_result(result: Result) -> Result:
 
 
 def single_record(record: Record) -> Record:
-    """Return a record of an ensemble of one without the axis of members."""
+    """Convert a record of an ensemble of one member to a record of a single run, without the axis of members."""
     return {name: _number(value[0]) if isinstance(value, np.ndarray) else value for name, value in record.items()}
 
 

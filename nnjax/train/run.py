@@ -98,7 +98,7 @@ class Run:
       sampler: pure function `(key, step, n, batch_size) -> rows` that draws the rows (batch_size,) of a batch among n
         examples, such as `data.class_balanced(labels)`; None for the shuffled epochs of `data.batch_indices`.
       micro_batches: number of parts into which a batch is split; they are processed one after another to save memory.
-        The gradient is that of the whole batch, but BatchNorm normalises each part separately.
+        The result is the gradient of the whole batch, but BatchNorm normalises each part separately.
       evaluation_params: `(opt_state, params) -> params`, the parameters to evaluate and to keep as the best ones, such
         as `optim.averaged` or `optax.contrib.schedule_free_eval_params`; None for the trained parameters.
       skip_nonfinite: if True, a step with a non-finite loss or gradient only advances the step count, instead of ending

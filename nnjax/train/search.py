@@ -147,7 +147,7 @@ def search(
 
     Returns:
       `Search(best, table, networks, rank_correlations, advantage, seconds, validation)`. Trials are ranked by their
-      lowest score at any rung, and the networks are those of that rung; trials that diverged come last.
+      lowest score at any rung, and their networks are from this rung; trials that diverged come last.
 
     Raises:
       ValueError, TypeError: for arguments out of range, and as raised by `sweep`.

@@ -67,7 +67,7 @@ def run_search(
     """Train until all trials have ended.
 
     Args:
-      job: the population with its arguments and data; its hyper-parameters are those of the first trials.
+      job: the population with its data and arguments, which include the hyper-parameters of the first trials.
       schedule: the schedule of the search.
       names: the names of the schedule's dimensions.
       options: checkpoints, and the number of networks to keep.

@@ -1,8 +1,8 @@
 """Tree-structured Parzen estimator: propose settings that are more likely among the good trials than among the others.
 
-Trials are ordered by the last rung they reached, and then by their score there; the first 15 % are the good ones. l and
-g are densities on the unit cube around the good and the other settings, and a proposal is the one of 24 draws from l
-with the largest l / g. Trials are stopped as in asynchronous halving.
+Trials are ordered by the last rung they reached, and then by their score at it; the first 15 % are the good ones. l and
+g are densities on the unit cube around the good and the other settings. Of 24 draws from l, the one with the largest
+l / g is proposed. Trials are stopped as in asynchronous halving.
 
     l(x) = 1 / (n + 1) (1 + Σ_i Π_j N(x_j; x_ij, h) / Z_ij),   h = 0.2 · n^(-1 / (d + 4)),   g likewise
 
