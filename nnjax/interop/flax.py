@@ -74,7 +74,7 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
 def export_weights(
     net: LayerLike, x: PyTree, params: Params, state: State, *, like: Any, names: Names | None = None
 ) -> Any:
-    """Return the weights of a network with the same structure as the weights of a Flax module.
+    """Return the weights of a network, structured like the weights of a Flax module.
 
     Args:
       net: The network.

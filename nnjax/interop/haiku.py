@@ -65,7 +65,7 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
 def export_weights(
     net: LayerLike, x: PyTree, params: Params, state: State, *, like: Any, names: Names | None = None
 ) -> Any:
-    """Return the weights of a network with the same structure as the weights of a Haiku function.
+    """Return the weights of a network, structured like the weights of a Haiku function.
 
     Args:
       net: The network.

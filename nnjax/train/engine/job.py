@@ -35,7 +35,7 @@ class Job(NamedTuple):
     members: Members
     data: Data | Source
     held_out: Data | None  # validation data
-    validated: frozenset[int]  # indices of the epochs after which members are validated; the last one always is
+    validated: frozenset[int]  # indices of the epochs after which members are validated; the last epoch always is
     validate_every: int  # number of epochs between validations
     patience: int | None  # number of validations without improvement after which a member is stopped
     epochs: float  # number of epochs; the last one may be a fraction

@@ -211,7 +211,7 @@ def _unpack(tree: dict[str, Any], metadata: dict[str, Any]) -> tuple[FitState, L
 
 
 def _like(fs: FitState) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Return a function that returns the structure of a checkpoint's tree, from its metadata."""
+    """Return a function from a checkpoint's metadata to the structure of its tree."""
 
     def like(metadata: dict[str, Any]) -> dict[str, Any]:
         _check_metadata(metadata)

@@ -148,7 +148,7 @@ def _saved_metadata(folder: Path, files: list[Path]) -> dict[str, Any]:
 
 
 def _like(like: Position) -> Callable[[dict[str, Any]], Position]:
-    """Return a function that returns the structure of a checkpoint's tree, from its metadata."""
+    """Return a function from a checkpoint's metadata to the structure of its tree."""
 
     def tree_like(metadata: dict[str, Any]) -> Position:
         ledger = like.search.ledger
