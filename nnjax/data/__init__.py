@@ -1,4 +1,4 @@
-"""Data sets from files and from other libraries, in memory or read batch by batch, and the order of the batches."""
+"""Load data sets from files and other libraries, in memory or batch by batch, and shuffle them into batches."""
 
 from nnjax.data._batches import batches
 from nnjax.data._class_balanced import class_balanced

@@ -1,4 +1,4 @@
-"""Examples from a generator of batches, which can be read only once and in order."""
+"""Read examples from a generator of batches, which allows only one pass in order."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -13,24 +13,24 @@ from nnjax.types import Data
 
 
 def is_batches(data: Any) -> bool:
-    """Return True for a generator or another iterable of batches, such as a data loader of another library."""
+    """Return True for a generator or other iterable of batches, such as another library's data loader."""
     is_data = isinstance(data, (tuple, list, dict, str, bytes, Source)) or hasattr(data, "shape")
     return isinstance(data, Iterable) and not is_data
 
 
 def batches(iterable: Iterable[Any], n: int) -> Source:
-    """Return the first `n` examples of an iterable of batches as a source that is read in order.
+    """Return a source that reads the first `n` examples of an iterable of batches in order.
 
-    A step takes the next `batch_size` examples, regardless of the lengths of the iterable's batches. An iterable such
-    as a data loader starts again when it ends; a generator cannot.
+    A step takes the next `batch_size` examples, regardless of the sizes of the iterable's batches. An iterable such as
+    a data loader restarts when it ends; a generator cannot.
 
     Args:
-      iterable: yields `Data`, `(x, y)` or `(x, y, weights)`, batches of any number of rows.
-      n: number of examples that will be read.
+      iterable: iterable of batches with any number of rows: `Data`, `(x, y)` or `(x, y, weights)`.
+      n: number of examples to read.
 
     Raises:
-      ValueError: if the iterable is empty. Later, if a generator ends before `n` examples, and the errors of
-        `data.source` for mistakes in the data.
+      ValueError: if the iterable is empty; during reading, if a generator ends before `n` examples, and as raised by
+        `data.source` for invalid data.
 
     >>> generator = ((np.full((2, 3), i, np.float32), np.array([i, i])) for i in range(5))
     >>> data.batches(generator, 6).gather(np.array([2, 3])).y.tolist()
@@ -43,12 +43,12 @@ def batches(iterable: Iterable[Any], n: int) -> Source:
     first = next(examples, None)
     if first is None:
         raise ValueError("batches: the iterable is empty; it must yield batches (x, y)")
-    buffer, begin = first, 0  # the examples that may still be requested, and the row number of the first one
+    buffer, begin = first, 0  # examples that may still be requested, and the row number of the first of them
 
     def gather(rows: np.ndarray) -> Data:
         nonlocal buffer, begin
         if np.array_equal(rows, ROW):
-            return jax.tree.map(lambda a: a[:1], first)  # read for shapes and dtypes, at any time
+            return jax.tree.map(lambda a: a[:1], first)  # row 0 may be read at any time, for shapes and dtypes
         if rows.min() < begin:
             raise ValueError(f"batches: row {rows.min()} was read before; a generator can only be read once, in order")
         parts = [jax.tree.map(lambda a: a[rows.min() - begin :], buffer)]
@@ -68,7 +68,7 @@ def batches(iterable: Iterable[Any], n: int) -> Source:
 
 
 def _examples(iterable: Iterable[Any]) -> Iterator[Data]:
-    """Yield the batches as arrays; restart whenever an iterable ends."""
+    """Yield the batches as arrays, restarting the iterable whenever it ends; stop after a generator."""
     while True:
         empty = True
         for batch in iterable:

@@ -17,17 +17,17 @@ def class_balanced(labels: Any) -> Callable[[Key, Array, Array | int, int], Arra
 
         class ~ uniform,   row ~ uniform over the rows of that class, with replacement
 
-    An epoch is still ⌈n / batch_size⌉ steps, but it does not contain every row. The loss of a balanced run is that of
-    equally frequent classes, so its probabilities are not calibrated for the data.
+    An epoch still has ⌈n / batch_size⌉ steps but does not contain every row. The loss corresponds to equally frequent
+    classes, so the predicted probabilities are not calibrated for the data.
 
     Args:
       labels: (n,) the class of each row of the data.
 
     Returns:
-      `(key, step, n, batch_size) -> rows`, the rows (batch_size,) int32 of a batch.
+      The function `(key, step, n, batch_size) -> rows`; rows (batch_size,), int32, are those of the batch.
 
     Raises:
-      ValueError: if the labels are not (n,). The sampler also raises it for a different number of rows, and in folds.
+      ValueError: if the labels are not (n,); when the sampler is called, if the number of rows differs, or with folds.
 
     >>> sampler = data.class_balanced(np.array([0, 0, 0, 0, 0, 0, 0, 1]))
     >>> rows = sampler(jax.random.key(0), 0, 8, 1000)

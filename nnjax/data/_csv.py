@@ -1,4 +1,4 @@
-"""CSV files: every field is read as text, with its line number."""
+"""Read CSV files: every field as text, and the line number of every row."""
 
 import codecs
 import csv
@@ -19,21 +19,21 @@ from nnjax.data._numbers import STRINGS
 from nnjax.storage.paths import open_regular
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-SEPARATORS = (",", ";", "\t", "|")  # spaces come last: most files have them in texts
+SEPARATORS = (",", ";", "\t", "|")  # spaces are tried last, because most files contain them in texts
 MOST_COLUMNS = 2**20
 LONGEST_NAME, LONGEST_QUOTE = 1000, 100  # characters
-LONGEST_LINE = 2**24  # characters; a file without line ends would otherwise be read as one line
+LONGEST_LINE = 2**24  # characters; otherwise a file without line breaks would be read as one line
 BLOCK = 2**14  # rows held as Python lists at the same time
 SNIFFED = 2**16  # characters from which the separator is detected
 MISSING = frozenset(("", "#N/A", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "-nan", "-NaN", "null"))
-MARK = "\0"  # marks a field that is one of MISSING in quotes; files that contain this character are refused
+MARK = "\0"  # marks a quoted field that is one of MISSING; files that contain this character are rejected
 
 
 class Fields(NamedTuple):
     """The fields of a CSV file, as strings."""
 
     columns: dict[str, np.ndarray]  # (rows,) strings
-    lines: np.ndarray  # (rows,) the line in which each row begins, from 1
+    lines: np.ndarray  # (rows,) the line on which each row begins, counted from 1
     separator: str
 
 
@@ -41,14 +41,13 @@ def read_csv(path: Path, separator: str | None = None) -> Fields:
     """Return the fields of a CSV file, which may be compressed with gzip.
 
     Args:
-      path: the file: UTF-8, UTF-16 with a byte-order mark, or else Windows-1252.
-      separator: the character between two fields; None to detect a comma, semicolon, tab, vertical bar or
-        spaces.
+      path: path of the file, in UTF-8, in UTF-16 with a byte-order mark, or else in Windows-1252.
+      separator: the character between two fields; None detects a comma, semicolon, tab, vertical bar or spaces.
 
     Raises:
       FileNotFoundError, OSError: if the file does not exist or cannot be opened.
-      ValueError: if the file is not CSV, has no header, if a row has more or fewer values than the header, and if two
-        columns have the same name; the message names the path.
+      ValueError: if the file is not CSV or has no header, if a row has more or fewer values than the header, or if two
+        columns have the same name; the message gives the path.
 
     Warns:
       UserWarning: if the file is read as Windows-1252.
@@ -64,7 +63,7 @@ def read_csv(path: Path, separator: str | None = None) -> Fields:
             fields = _read(path, separator, encoding)
         except UnicodeError:
             raise refusal from None
-        except ValueError as other:  # an image has NUL characters
+        except ValueError as other:  # NUL characters indicate a binary file, such as an image
             raise (refusal if "NUL" in str(other) else other) from None
     if encoding == "cp1252":
         warnings.warn(
@@ -119,24 +118,24 @@ def open_file(path: Path) -> io.BufferedReader:
 
 
 def quote(text: str) -> str:
-    """Return a string, or its start, in quotes for a message."""
+    """Return a string, shortened if it is long, in quotes for a message."""
     return repr(text) if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]!r}…"
 
 
 class _RowError(Exception):
-    """A row does not fit the header."""
+    """Error for a line that is not valid; the caller adds path and line number."""
 
 
 class _Lines:
-    """Count the lines of a file while it is read."""
+    """Count the lines of a file during reading."""
 
     def __init__(self) -> None:
-        self.done = 0  # lines that were read
-        self.starts: list[int] = []  # the first line of each row
+        self.done = 0  # number of lines read so far
+        self.starts: list[int] = []  # first line of each row
 
     def mark(self, file: io.TextIOWrapper, separator: str) -> Iterator[str]:
-        """Yield the lines, and mark each quoted string that would otherwise mean a missing value."""
-        # In a valid file, such a string in quotes is always a whole field: inside another field, quotes are doubled
+        """Yield the lines, marking each quoted string that would mean a missing value without quotes."""
+        # In a valid file, such a quoted string is always a whole field, because quotes inside fields are doubled
         words, gap = "|".join(filter(None, sorted(MISSING))), re.escape(separator)
         quoted = re.compile(rf'(^|{gap}) *"\s*({words})\s*"(?=[{gap}\r\n]|$)')
         while line := file.readline(LONGEST_LINE):
@@ -150,7 +149,7 @@ class _Lines:
 
 
 def _find_separator(start: str, path: Path) -> str:
-    """Return the separator with the same number of fields in all first lines, or the most fields in the header."""
+    """Return the separator that gives all first lines the same number of fields, or else the header the most fields."""
     preferred = "\t" if ".tsv" in path.name.lower() else ","
     complete = start if len(start) < SNIFFED else start[: start.rfind("\n") + 1]
     best, best_score = preferred, (False, 1)
@@ -166,13 +165,13 @@ def _find_separator(start: str, path: Path) -> str:
 
 
 def _single_spaces(line: str) -> str:
-    """Return a line without spaces at its ends, and with one space for each run of spaces that is not in quotes."""
+    """Strip a line, and replace each run of spaces outside quotes by one space."""
     end = "\n" if line.endswith(("\n", "\r")) else ""
     return re.sub(r'("(?:[^"]|"")*")| +', lambda match: match[1] or " ", line.strip(" \r\n")) + end
 
 
 def _counts(lines: Sequence[str], separator: str) -> list[int]:
-    """Return the number of fields of the header and of the next rows."""
+    """Return the numbers of fields of the header and the next rows."""
     counts = []
     try:
         for row in islice(csv.reader(lines, delimiter=separator, skipinitialspace=separator != " "), 50):
@@ -183,7 +182,7 @@ def _counts(lines: Sequence[str], separator: str) -> list[int]:
 
 
 def _names(path: Path, header: list[str]) -> list[str]:
-    """Return the names of the columns."""
+    """Return the column names from the header."""
     if not header:
         raise _RowError("no columns; the first line must name them")
     if len(header) > MOST_COLUMNS:
@@ -201,7 +200,7 @@ def _names(path: Path, header: list[str]) -> list[str]:
 
 
 def _check_header(path: Path, names: Sequence[str]) -> None:
-    """Check that the first line has names; ascending numbers such as years and wavelengths may be names."""
+    """Raise ValueError if the header holds numbers; ascending numbers, such as years or wavelengths, may be names."""
     numbers = []
     for name in names:
         try:
@@ -219,7 +218,7 @@ def _check_header(path: Path, names: Sequence[str]) -> None:
 
 
 def _rows(reader: Iterator[list[str]], width: int, counter: _Lines) -> Iterator[list[str]]:
-    """Yield the rows without empty lines. In a file of one column, an empty line between rows is a missing value."""
+    """Yield the rows, skipping empty lines. In a one-column file, an empty line between rows is a missing value."""
     empty: list[int] = []
     start = counter.done + 1
     for row in reader:

@@ -1,4 +1,4 @@
-"""Dates in strings, and the numbers that a network gets for a date."""
+"""Parse dates and encode them as numbers for a network."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -14,17 +14,17 @@ DAYS = (  # in order of preference
 MONTHS = ("%Y-%m", "%b %Y", "%B %Y")
 TIMES = ("%H:%M:%S", "%H:%M", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p", "%H:%M:%S%z", "%H:%M:%S.%f%z", "%H:%M%z")
 FORMATS = (*DAYS, *MONTHS, *(day + gap + time for day, gap, time in itertools.product(DAYS, (" ", "T"), TIMES)))
-LONGEST = 40  # characters of a date
+LONGEST = 40  # maximum number of characters of a date
 CALENDAR = ("days", "sin year", "cos year", "sin week", "cos week")
 CLOCK = ("sin day", "cos day")
 
 
 def find_formats(texts: Sequence[str]) -> list[str]:
-    """Return the formats, in the notation of `datetime.strptime`, that fit all strings; the preferred ones first."""
+    """Return the `datetime.strptime` formats that fit all strings, in order of preference."""
     if not texts or not all(len(text) <= LONGEST and text[:1].isalnum() and text[-1:].isalnum() for text in texts):
         return []
     formats: Sequence[str] = FORMATS
-    for text in texts:  # few formats fit the first string
+    for text in texts:  # fast, because few formats fit the first string
         formats = [form for form in formats if _parse(text, form) is not None]
         if not formats:
             break
@@ -32,9 +32,9 @@ def find_formats(texts: Sequence[str]) -> list[str]:
 
 
 def choose_format(texts: Sequence[str], formats: Sequence[str]) -> tuple[str, str | None]:
-    """Return the format of the dates, and the alternative format if the order of day and month is unclear.
+    """Return the format of the dates, and an alternative format if the order of day and month is ambiguous.
 
-    A number that is always the same is the day, because monthly tables have the day 1 in every row.
+    A number that is the same in all dates is the day, because monthly tables have the same day in every row.
     """
     first, others = formats[0], [form for form in formats[1:] if _order(form) != _order(formats[0])]
     if not others:
@@ -50,7 +50,7 @@ def _order(form: str) -> str:
 
 
 def parse_dates(texts: Iterable[str | None], form: str) -> np.ndarray:
-    """Parse dates (rows,) as datetime64 in microseconds and UTC; NaT for None and strings of a different format."""
+    """Parse dates (rows,) as datetime64[us] in UTC, with NaT for None and for strings in a different format."""
     parse = cache(lambda text: None if text is None else _parse(text, form))
     return np.array([parse(text) for text in texts], "datetime64[us]")
 
@@ -64,20 +64,20 @@ def _parse(text: str, form: str) -> datetime | None:
 
 
 def has_time(form: str) -> bool:
-    """Return True if dates of this format have a time of day."""
+    """Return True if dates in this format include a time of day."""
     return "%H" in form or "%I" in form
 
 
 def date_names(form: str) -> tuple[str, ...]:
-    """Return the names of the numbers that `encode_dates` returns."""
+    """Return the names of the features that `encode_dates` returns."""
     return CALENDAR + (CLOCK if has_time(form) else ())
 
 
 def encode_dates(dates: np.ndarray, form: str) -> np.ndarray:
-    """Encode dates as numbers (rows, numbers), NaN for missing dates.
+    """Encode dates as features (rows, features), with NaN for missing dates.
 
-    They are the days since 1970 and the position in the year and in the week. A position is the sine and cosine of an
-    angle, so that December is next to January. Dates with a time also have the position in the day.
+    The features are the days since 1970 and the positions in the year and in the week, for dates with a time also in
+    the day. A position is the sine and cosine of an angle, so that December is next to January.
 
     >>> from nnjax.data._dates import encode_dates
     >>> encode_dates(np.array(["1970-01-02"], "M8[us]"), "%Y-%m-%d").round(2).tolist()
@@ -87,7 +87,7 @@ def encode_dates(dates: np.ndarray, form: str) -> np.ndarray:
     day = dates.astype("datetime64[D]")
     days = (dates - np.datetime64(0, "D")) / np.timedelta64(1, "D")
     year = (day - dates.astype("datetime64[Y]").astype("datetime64[D]")) / np.timedelta64(1, "D") / 365.25
-    week = (np.where(missing, 0, day.astype(np.int64)) + 3) % 7 / 7  # the first of 1970 was a Thursday
+    week = (np.where(missing, 0, day.astype(np.int64)) + 3) % 7 / 7  # 1 January 1970 was a Thursday
     clock = (dates - day) / np.timedelta64(1, "D")
     angles = [year, week, clock][: 3 if has_time(form) else 2]
     columns = [days, *(wave(2 * np.pi * angle) for angle in angles for wave in (np.sin, np.cos))]

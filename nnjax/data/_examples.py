@@ -1,4 +1,4 @@
-"""Functions that accept examples in memory (`Data`) and examples that are read batch by batch (`Source`)."""
+"""Functions that accept examples either in memory (`Data`) or read batch by batch (`Source`)."""
 
 from collections.abc import Collection
 from typing import Any, TypeAlias
@@ -19,11 +19,11 @@ Examples: TypeAlias = Data | Source
 
 
 def as_examples(data: Any, *, keep: Collection[str] = ()) -> Examples:
-    """Return a `Source` with checked reads, memory-mapped x as a `Source`, and other arrays as validated `Data`.
+    """Return a `Source` for memory-mapped x, validated `Data` for other arrays, and a given `Source` with checks added.
 
     Args:
       data: a `Source`, `Data`, `(x, y)` or `(x, y, weights)`.
-      keep: leaves of x that are not cast, see `data.validate`.
+      keep: leaves of x that are not cast; see `data.validate`.
 
     Raises:
       TypeError, ValueError: as raised by `data.source` and `data.validate`.
@@ -41,10 +41,10 @@ def as_examples(data: Any, *, keep: Collection[str] = ()) -> Examples:
 
 
 def _check(where: str, data: Any) -> None:
-    """Check that the argument of a public function is what `as_examples` returns."""
+    """Raise unless the argument of a public function is `Data` or a `Source`, as `as_examples` returns them."""
     if not isinstance(data, Source):
         checks.instance(where, "data", data, Data, "Data or a Source, as returned by data.as_examples")
-        if jax.tree.leaves(data):  # a run without data has none
+        if jax.tree.leaves(data):  # there are none in a run without data
             as_batch(where, "data", data)
 
 
@@ -76,10 +76,10 @@ def take_rows(data: Examples, rows: Array | np.ndarray) -> Data:
 
     Args:
       data: the examples. If they are `Data`, `rows` may be traced.
-      rows: row numbers in 0 … n - 1, of any shape. If they are traced, rows outside are not detected.
+      rows: row numbers in 0 … n - 1, of any shape. If they are traced, numbers out of range are not detected.
 
     Raises:
-      TypeError, ValueError: for anything else.
+      TypeError, ValueError: if the data are not examples, or if the rows are not integers in this range.
 
     >>> data.take_rows(data.Data(np.arange(8.0), np.arange(8)), np.array([3, 5])).y.tolist()
     [3, 5]
@@ -96,7 +96,7 @@ def _as_rows(rows: Any, n: int | None) -> Array | np.ndarray:
         return rows
     try:
         numbers = np.asarray(rows)
-    except (ValueError, TypeError):  # lists of different lengths, random keys
+    except (ValueError, TypeError):  # for example, lists of different lengths or random keys
         numbers = np.asarray("")
     if not np.issubdtype(numbers.dtype, np.integer):
         raise TypeError(f"take_rows: rows must be integers, got {rows!r:.80}")
@@ -106,7 +106,7 @@ def _as_rows(rows: Any, n: int | None) -> Array | np.ndarray:
 
 
 def sample(data: Examples) -> Data:
-    """Return examples to initialise and trace with: all of `Data`, or the first row of a `Source`.
+    """Return examples for initialising and tracing: all of `Data`, or the first row of a `Source`.
 
     >>> data.sample(data.source(np.ones((8, 2), np.float32), np.ones(8))).x.shape
     (1, 2)
@@ -116,7 +116,7 @@ def sample(data: Examples) -> Data:
 
 
 def digest(data: Examples) -> str:
-    """Return a SHA-256 of the examples: of all rows of `Data`, of up to 1024 rows of a `Source`.
+    """Return a SHA-256 digest of all rows of `Data`, or the digest of a `Source`, which covers up to 1024 rows.
 
     >>> x, y = np.ones((8, 2), np.float32), np.arange(8)
     >>> data.digest(data.Data(x, y)) == data.digest(data.Data(x, y[::-1]))

@@ -13,20 +13,20 @@ from nnjax.data._numbers import STRINGS
 from nnjax.data._problems import Line, Problem, TableError, line_numbers, missing_values
 from nnjax.data.table import Missing, Table, Target, Task, column_numbers, encode, feature_names, inexact_rows
 
-MOST_CLASSES = 20  # an integer column with more distinct values holds numbers, not labels
-LEAST_IN_A_CLASS = 3  # rows on average; an integer column with fewer holds numbers, too
+MOST_CLASSES = 20  # an integer target with more distinct values holds numbers, not labels
+LEAST_IN_A_CLASS = 3  # an integer target with fewer rows per distinct value (on average) holds numbers, too
 MOST_CATEGORIES = 100
-LEAST_STD = 1e-30  # smallest standard deviation of a target, because errors in its units are float32
+LEAST_STD = 1e-30  # smallest standard deviation of a target, because errors in its units must fit into float32
 DAY, SECOND = "%Y-%m-%d", "%Y-%m-%d %H:%M:%S"  # the formats of dates in memory
 
 
 def choose_task(
     frame: Frame, name: str, task: Task | None = None, *, lines: np.ndarray | None = None
 ) -> tuple[Task, str]:
-    """Return the task and the reason for it in words. If the task is None, choose it by the target's values.
+    """Return the task and the reason for it in words. If the task is None, infer it from the target's values.
 
     Raises:
-      ValueError: for missing values, and for text with more distinct values than half the number of rows.
+      ValueError: if values are missing, or if the target is text and more than half of its values are distinct.
     """
     values = column_values(frame, name)
     missing, line = missing_rows(values), line_numbers(lines)
@@ -54,7 +54,7 @@ def choose_task(
 def find_problems(
     frame: Frame, targets: Sequence[str], columns: Mapping[str, Column], missing: Missing, lines: np.ndarray | None
 ) -> list[Problem]:
-    """Return all problems of all columns, one for each column that cannot be used."""
+    """Return the problems of a table, one for each column that cannot be used."""
     line = line_numbers(lines)
     problems = []
     for name in frame:
@@ -87,7 +87,7 @@ def _number_problems(name: str, values: np.ndarray, line: Line) -> list[Problem]
 
 
 def _text_problems(name: str, values: np.ndarray, columns: Mapping[str, Column], line: Line) -> list[Problem]:
-    """Return the problem of a column with too many distinct strings to be categories; at most one."""
+    """Return a problem if a column has too many distinct strings for categories, else an empty list."""
     texts = [text for text in values.tolist() if text is not None]
     distinct = len(set(texts))
     is_categorical = name in columns and columns[name].kind == "category"
@@ -101,7 +101,7 @@ def _text_problems(name: str, values: np.ndarray, columns: Mapping[str, Column],
 
 
 def nearly_numbers(name: str, values: np.ndarray, line: Line) -> Problem | None:
-    """Return the problem of a column of numbers in which up to a tenth of the values are not numbers."""
+    """Return the problem of a column in which at least 90 % of the values are numbers, or None."""
     texts = [text for text in values.tolist() if text is not None]
     numbers = len(texts) - count_texts(texts)
     if numbers < 0.9 * len(texts):
@@ -127,25 +127,25 @@ def fit_table(
     na: Sequence[str] = (),
     lines: np.ndarray | None = None,
 ) -> Table:
-    """Return the encoding of a table.
+    """Fit the encoding of a table to its rows.
 
-    Classes and categories come from all rows, so that a split cannot hide one. Means, standard deviations and the
-    values for gaps come from the training rows.
+    Classes and categories come from all rows, so that the split cannot hide any. Means, standard deviations and the
+    replacements of missing values come from the training rows.
 
     Args:
       frame: all rows.
-      targets: the column to predict, or several for a regression.
+      targets: the column to predict; for regression, there may be several.
       task: classification or regression.
       training: row numbers of the training part.
       columns: kinds and formats of the columns of a file; None for columns in memory.
-      missing: treatment of missing values, see `load`.
+      missing: treatment of missing values; see `load`.
       na: strings that mean missing, in addition to the usual ones.
       lines: (rows,) the line of each row in its file, for messages.
 
     Raises:
-      TableError: a ValueError, for columns with missing values or too many distinct strings; the message lists all of
-        them.
-      ValueError: for a target that is constant or whose scale float32 cannot hold.
+      TableError: a ValueError, if columns have missing values or too many distinct strings; the message lists all such
+        columns.
+      ValueError: if a target is constant, or if its scale does not fit into float32.
     """
     names = [targets] if isinstance(targets, str) else list(targets)
     written = columns or {}
@@ -199,7 +199,7 @@ def _kind(values: np.ndarray) -> Kind:
 
 
 def _fill(encoded: np.ndarray, columns: Sequence[Column], missing: Missing) -> np.ndarray:
-    """Return the replacement of missing values for each feature: the mean, or the median for numbers."""
+    """Return the replacement of missing values for each feature: the mean, or for numbers the median if so chosen."""
     numbers = np.array([column.kind == "number" for column in columns for _ in feature_names(column)])
     present = np.ma.masked_invalid(encoded)
     fill = present.mean(0).filled(0.0)
@@ -215,7 +215,7 @@ def _median(present: np.ma.MaskedArray[Any, Any]) -> np.ndarray:
 def _with_classes(table: Table, values: np.ndarray, written: Column | None) -> Table:
     kind = written.kind if written is not None and written.kind != "date" else _kind(values)
     labels = values if is_numeric(values) else as_texts(values)
-    distinct: list[Any] = sorted(set(labels.tolist()))  # numbers are sorted by value, not as text
+    distinct: list[Any] = sorted(set(labels.tolist()))  # sorts numbers by value, not as text
     if len(distinct) < 2:
         raise ValueError(
             f"column {table.target!r} holds only one class, {quote(str(distinct[0]))}; a classifier needs at least two "
@@ -225,7 +225,7 @@ def _with_classes(table: Table, values: np.ndarray, written: Column | None) -> T
 
 
 def _target_moments(name: str, numbers: np.ndarray) -> tuple[float, float]:
-    """Return mean and standard deviation of a target."""
+    """Return the mean and standard deviation of a target; raise ValueError if it cannot be standardised."""
     if (numbers == numbers[0]).all():
         raise ValueError(f"column {name!r} is {numbers[0]:g} in all rows; the target must vary")
     mean, std = (float(moment) for moment in _moments(numbers))
@@ -237,10 +237,10 @@ def _target_moments(name: str, numbers: np.ndarray) -> tuple[float, float]:
 
 
 def _moments(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return means and standard deviations over the rows; 1 as the deviation of a constant column."""
-    # Scaling by powers of two changes no bit, but the squares of 1e300 and of 1e-300 would be infinite and zero
+    """Return means and standard deviations over the rows, with a deviation of 1 for constant columns."""
+    # Scaling by powers of two is exact and avoids overflow and underflow: 1e300² is infinite, 1e-300² is zero
     exponent = np.frexp(np.abs(numbers).max(0))[1]
     scaled = np.ldexp(numbers, -exponent)
-    # The range is compared with 0, because the deviation of a constant column may be a rounding error
+    # Test the range for 0, because rounding may give a constant column a positive deviation
     std = np.where(np.ptp(scaled, 0) == 0, 1.0, np.ldexp(scaled.std(0), exponent))
     return np.ldexp(scaled.mean(0), exponent), std

@@ -1,4 +1,4 @@
-"""Columns in memory: of arrays, of DataFrames, and of files that were read."""
+"""Access columns in memory: from arrays, from DataFrames, and from files that were read."""
 
 import math
 from collections.abc import Mapping
@@ -11,24 +11,24 @@ import numpy as np
 
 from nnjax.data._kinds import clean_text
 
-Frame: TypeAlias = Mapping[str, Any]  # a column (rows,) for each name: a dict of arrays, or a DataFrame of pandas
+Frame: TypeAlias = Mapping[str, Any]  # columns (rows,) by name: a dict of arrays or a pandas DataFrame
 
 
 def column_values(frame: Frame, name: str) -> np.ndarray:
-    """Return the values of a column: integers, float64, datetime64, or strings, with None for each missing string."""
+    """Return the values of a column as integers, float64, datetime64, or strings with None where missing."""
     column = frame[name]
     if isinstance(column, np.ma.MaskedArray):
         mask = np.ma.getmaskarray(column)
         column = [None if hidden else value for hidden, value in zip(mask, column.data.tolist(), strict=True)]
     values = np.asarray(column)
-    if type(getattr(column, "dtype", None)).__name__ == "CategoricalDtype":  # from pandas; categories may be numbers
+    if type(getattr(column, "dtype", None)).__name__ == "CategoricalDtype":  # pandas; the categories may be numbers
         values = values.astype(object)
     elif values.dtype == object:
         values = _unbox(values)
     if values.ndim != 1:
         raise ValueError(f"column {name!r} must be one value for each row, got an array of shape {values.shape}")
     if values.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # a long double may become infinite, which is refused later
+        with np.errstate(over="ignore"):  # a long double may become infinite, which raises an error later
             return values.astype(np.float64, copy=False)
     if values.dtype.kind in "iu":
         return values
@@ -38,12 +38,12 @@ def column_values(frame: Frame, name: str) -> np.ndarray:
         raise ValueError(f"column {name!r} must hold numbers or strings, got {values.dtype}")
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8")
-    clean = cache(clean_text)  # many rows have few distinct strings
+    clean = cache(clean_text)  # worthwhile because many rows have the same strings
     return np.array([None if _is_missing(value) else clean(str(value)) for value in values.tolist()], object)
 
 
 def _unbox(values: np.ndarray) -> np.ndarray:
-    """Return Python numbers as an array of numbers, and all other objects unchanged."""
+    """Convert an object array of Python numbers to a numeric array; return other arrays unchanged."""
     numbers = values.tolist() if values.ndim == 1 and values.size else [None]
     if not all(isinstance(value, Real | Decimal) and not isinstance(value, bool) for value in numbers):
         return values
@@ -52,14 +52,14 @@ def _unbox(values: np.ndarray) -> np.ndarray:
 
 
 def _is_missing(value: Any) -> bool:
-    """Return True for None, NaN, and pandas' NA and NaT."""
+    """Return True for None, NaN, and pandas's NA and NaT."""
     if isinstance(value, float):
         return math.isnan(value)
     return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
 def missing_rows(values: np.ndarray) -> np.ndarray:
-    """Return a mask (rows,) of the missing values of a column."""
+    """Return a mask (rows,), True where a value of the column is missing."""
     if values.dtype.kind == "M":
         return np.isnat(values)
     if values.dtype == object:
@@ -73,5 +73,5 @@ def is_numeric(values: np.ndarray) -> bool:
 
 
 def as_texts(values: np.ndarray) -> np.ndarray:
-    """Return the values (rows,) of a column as strings, None where missing."""
+    """Return the values (rows,) of a column as strings, with None where missing."""
     return values if values.dtype == object else values.astype(str).astype(object)

@@ -1,4 +1,4 @@
-"""IDX files, the format of MNIST and Fashion-MNIST."""
+"""Read IDX files, the format of MNIST and Fashion-MNIST."""
 
 import gzip
 import math
@@ -21,7 +21,7 @@ NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Read the array in an IDX file, gzipped or not.
+    """Read the array in an IDX file, which may be gzipped.
 
     Raises:
       FileNotFoundError, OSError: if the file does not exist or cannot be opened.
@@ -43,7 +43,7 @@ def read_idx(path: Path) -> np.ndarray:
                 raise ValueError(f"{path} is damaged: its header says {shape}, more than {MOST_NUMBERS:,} numbers")
             dtype = np.dtype(DTYPES[start[2]])
             expected = dtype.itemsize * math.prod(shape)
-            content = file.read(expected + 1)  # no more, because a small gzip file may unpack to gigabytes
+            content = file.read(expected + 1)  # not the whole file: a small gzip file may decompress to gigabytes
             if len(content) != expected:
                 got = "more" if len(content) > expected else f"{len(content)} bytes"
                 raise ValueError(f"{path} is damaged: {got} after the header, {expected} expected for shape {shape}")
@@ -56,12 +56,12 @@ def read_fashion_mnist(data_dir: str | Path | None = None) -> tuple[np.ndarray, 
     """Return training images, training labels, test images and test labels.
 
     Args:
-      data_dir: the folder of the four IDX files. None to look in $NNJAX_DATA_DIR, then in the folder of Debian's
-        package dataset-fashion-mnist.
+      data_dir: the folder with the four IDX files. None searches $NNJAX_DATA_DIR, then the folder of Debian's package
+        dataset-fashion-mnist.
 
     Raises:
       FileNotFoundError: if a file is missing; the message names the folders and files, and explains how to get them.
-      ValueError: if a file is damaged, or if the four files do not belong together.
+      ValueError: if a file is damaged, or if the four files do not match.
     """
     directory = data_dir if data_dir is not None else os.environ.get(DIRECTORY)
     folders = [as_path(directory), as_path(directory) / "fashion-mnist"] if directory else []
@@ -87,7 +87,7 @@ def read_fashion_mnist(data_dir: str | Path | None = None) -> tuple[np.ndarray, 
 
 
 def _check_images(images_file: Path, images: np.ndarray, labels_file: Path, labels: np.ndarray) -> None:
-    """Check that two files hold images and one label for each of them."""
+    """Raise ValueError unless the two files hold images and one label for each image."""
     for file, array, axes in ((images_file, images, "(n, rows, columns)"), (labels_file, labels, "(n,)")):
         if array.ndim != len(axes.split()) or array.dtype != np.uint8:
             raise ValueError(f"{file} is {array.shape} {array.dtype}, expected {axes} uint8; are two files swapped?")

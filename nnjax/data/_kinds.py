@@ -1,4 +1,4 @@
-"""The kind of a column of strings is decided once, over all its rows: numbers, dates, or strings."""
+"""Decide the kind of each column of strings (numbers, dates, or strings) once, from all its rows."""
 
 import unicodedata
 import warnings
@@ -14,7 +14,7 @@ from nnjax.data._csv import MARK, MISSING, quote
 from nnjax.data._dates import choose_format, find_formats, parse_dates
 from nnjax.data._numbers import STRINGS, Decimal, Numbers, parse_numbers
 
-# "category" is text by request: numbers and NA are then categories too, and only an empty field is missing
+# "category" is chosen by the user: numbers and words such as NA are then categories, and only empty fields are missing
 Kind = Literal["number", "text", "category", "date"]
 
 
@@ -23,40 +23,41 @@ class Column(NamedTuple):
 
     name: str
     kind: Kind = "number"
-    categories: list[str] | None = None  # None for numbers and dates; "" is the category of missing or rare strings
+    categories: list[str] | None = None  # None for numbers and dates; "" is the category for missing or rare strings
     decimal: Decimal = "."  # the decimal sign of numbers
     unit: str = ""  # unit of the numbers, such as $ or %
     date: str = ""  # the format of dates, as for `datetime.strptime`
-    others: bool = False  # True if "" also is the category of rare strings
+    others: bool = False  # True if "" is also the category for rare strings
 
 
 class Parsed(NamedTuple):
-    """The values of a column: int64 or float64 with NaN, datetime64 with NaT, or strings with None where missing."""
+    """The parsed values of a column, with NaN, NaT or None where missing."""
 
     column: Column  # without categories
-    values: np.ndarray
+    values: np.ndarray  # (rows,) int64, float64, datetime64, or strings
 
 
 Line = Callable[[int], str]  # returns the place of a row, for messages
-Options = dict[Decimal, Numbers]  # the numbers of a column for each decimal sign that fits
+Options = dict[Decimal, Numbers]  # the numbers of a column under each decimal sign that fits
 
 
 def parse_columns(
     fields: dict[str, np.ndarray], kinds: dict[str, Kind], decimal: Decimal | None, separator: str, line: Line
 ) -> dict[str, Parsed]:
-    """Return the values of each column of a file, with the kind that fits all its rows.
+    """Parse each column of a file as the kind that fits all its rows.
 
     Args:
       fields: (rows,) strings of each column, from `read_csv`.
-      kinds: kinds that are not detected: "category", and "text" for strings that are neither numbers nor dates.
-      decimal: the decimal sign; None to detect it. A column such as 1,250 fits both signs; it gets the sign of most
-        other columns, or else the comma if the separator is a semicolon.
+      kinds: kinds to use without detection: "category", or "text" for strings that are not to be read as numbers or
+        dates.
+      decimal: the decimal sign; None detects it. A column with values such as 1,250 fits both signs; it gets the sign
+        of most other columns or, if they do not decide, a comma if the separator is a semicolon and else a point.
       separator: the separator of the file.
       line: function that returns the place of a row, for messages.
 
     Warns:
-      UserWarning: for numbers with leading zeros, which may be codes, for numbers that fit both decimal signs if no
-        other column shows which is meant, and for dates whose day and month could be exchanged.
+      UserWarning: if numbers have leading zeros and may be codes, if numbers fit both decimal signs and no other column
+        decides, or if day and month of dates are ambiguous.
     """
     signs: tuple[Decimal, ...] = (".", ",") if decimal is None else (decimal,)
     options = {
@@ -74,7 +75,7 @@ def parse_columns(
             parsed[name] = _parse_texts(name, fields[name], kinds.get(name), line)
     if known is None:
         signs_read = {name: parsed[name].column.decimal for name, numbers in options.items() if numbers}
-        if separator == ",":  # a comma between digits needs quotes in this file, so that points are decimal signs
+        if separator == ",":  # commas in numbers need quotes in this file, so numbers without them have decimal points
             signs_read = {name: sign for name, sign in signs_read.items() if _holds(fields[name], ",")}
         _warn_of_signs(signs_read, options, fields)
     return parsed
@@ -87,20 +88,20 @@ def _holds(fields: np.ndarray, letter: str) -> bool:
 def parse_as(
     columns: Sequence[Column], fields: dict[str, np.ndarray], decimal: Decimal | None, line: Line
 ) -> dict[str, np.ndarray]:
-    """Return the values of the columns of a new file, with the same kinds and decimal signs as in training.
+    """Parse the columns of a new file with the kinds and decimal signs from training.
 
     Args:
-      columns: the columns of the table, whose fields are read.
+      columns: the columns of the table to parse.
       fields: (rows,) strings of each column, from `read_csv`.
-      decimal: the decimal sign of this file; None for the sign that each column had in training.
+      decimal: the decimal sign of this file; None means the sign of each column in training.
       line: function that returns the place of a row, for messages.
 
     Raises:
-      ValueError: for a string in a column of numbers or dates, and for numbers with another decimal sign; the message
-        names the line.
+      ValueError: if a column of numbers or dates contains other strings, or if numbers have a different decimal sign;
+        the message gives the line.
 
     Warns:
-      UserWarning: for numbers that fit both decimal signs, unless other columns fit only the sign in training.
+      UserWarning: if numbers fit both decimal signs, unless another column fits only the sign from training.
     """
     numeric = [c._replace(decimal=decimal or c.decimal) for c in columns if c.kind == "number"]
     options = {c.name: _options(fields[c.name], (".", ",") if decimal is None else (decimal,)) for c in numeric}
@@ -129,7 +130,7 @@ def parse_as(
 
 
 def _options(fields: np.ndarray, signs: Sequence[Decimal]) -> Options:
-    """Return the numbers of all rows for each decimal sign that fits; only one if both give the same numbers."""
+    """Return the numbers of a column, with NaN where missing, under each decimal sign that fits all its rows."""
     options = {sign: numbers for sign in signs if (numbers := parse_numbers(fields, sign)) is not None}
     if not options:
         missing = _map_distinct(fields, lambda field: meaning(field, "number") is None).astype(bool)
@@ -148,7 +149,7 @@ def _with_missing(numbers: Numbers, missing: np.ndarray) -> Numbers:
 
 
 def _most_common_sign(options: dict[str, Options], default: Decimal | None) -> Decimal | None:
-    """Return the decimal sign of most columns that fit only one sign; the default if there are none."""
+    """Return the most common decimal sign among columns that fit only one sign, or the default for a tie."""
     signs = [sign for numbers in options.values() if len(numbers) == 1 for sign in numbers]
     if signs.count(",") == signs.count("."):
         return default
@@ -156,7 +157,7 @@ def _most_common_sign(options: dict[str, Options], default: Decimal | None) -> D
 
 
 def _parse_texts(name: str, fields: np.ndarray, kind: Kind | None, line: Line) -> Parsed:
-    """Return the dates or strings of a column that does not hold numbers."""
+    """Parse a column that does not hold numbers as dates or strings."""
     if kind == "category":
         return Parsed(Column(name, "category"), _map_distinct(fields, partial(meaning, kind=kind)))
     texts = _map_distinct(fields, partial(meaning, kind="text"))
@@ -175,7 +176,7 @@ def _parse_texts(name: str, fields: np.ndarray, kind: Kind | None, line: Line) -
 
 
 def _warn_of_codes(name: str, fields: np.ndarray) -> None:
-    """Warn of numbers with leading zeros, which may be codes."""
+    """Warn if numbers have leading zeros, because they may be codes."""
     if (code := _leading_zero(fields)) is not None:
         warnings.warn(
             f"column {name!r} is read as numbers, but {code!r} has leading zeros; if it holds codes, make it "
@@ -187,7 +188,7 @@ def _warn_of_codes(name: str, fields: np.ndarray) -> None:
 def _check_signs(
     columns: Sequence[Column], options: dict[str, Options], fields: dict[str, np.ndarray], line: Line
 ) -> None:
-    """Check that the numbers of a new file have the decimal signs of training; `options` are all their readings."""
+    """Raise ValueError if numbers of a new file fit only the other decimal sign than in training; warn if ambiguous."""
     for column in columns:
         numbers, sign = options[column.name], column.decimal
         if numbers and sign not in numbers:
@@ -203,7 +204,7 @@ def _check_signs(
 
 
 def _warn_of_signs(signs: dict[str, Decimal], options: dict[str, Options], fields: dict[str, np.ndarray]) -> None:
-    """Warn of the columns whose values depend on the decimal sign, in one sentence."""
+    """Issue one warning for all columns whose values depend on the decimal sign."""
     unclear = [name for name in signs if len(options[name]) == 2 and not _equal(options[name])]
     if not unclear:
         return
@@ -224,19 +225,19 @@ def _equal(numbers: Options) -> bool:
 
 
 def _leading_zero(fields: np.ndarray) -> str | None:
-    """Return the first field such as 01 or 007, or None."""
+    """Return the first field with a leading zero, such as 01 or 007, or None."""
     zero = np.strings.startswith(fields, "0") & (np.strings.str_len(fields) > 1)
     return next((field for field in fields[zero].tolist() if field[1].isdecimal()), None)
 
 
 def parse_numbers_of(fields: np.ndarray) -> np.ndarray | None:
-    """Return the numbers in strings (rows,), NaN where missing; None if a string is not a number."""
+    """Return the numbers in strings (rows,), with NaN where missing, or None if a string is not a number."""
     options = _options(fields, ["."])
     return options["."].values if options else None
 
 
 def first_text(fields: np.ndarray, decimal: Decimal = ".") -> tuple[str, int]:
-    """Return the first field that is not a number, and its row; the last field if all are numbers."""
+    """Return the first field that is not a number and its row, or the last field if all are numbers."""
     low, high = 0, len(fields)
     while high - low > 1:
         middle = (low + high) // 2
@@ -245,19 +246,19 @@ def first_text(fields: np.ndarray, decimal: Decimal = ".") -> tuple[str, int]:
 
 
 def count_texts(texts: Sequence[str]) -> int:
-    """Return how many strings are not numbers."""
+    """Return the number of strings that are not numbers."""
     counts = Counter(texts)
     return sum(count for text, count in counts.items() if parse_numbers(np.array([text], STRINGS)) is None)
 
 
 def clean_text(text: str) -> str:
-    """Strip a category and normalise the spelling of accents and of booleans."""
+    """Strip a string and normalise its accents (NFC) and the capitalisation of booleans."""
     text = unicodedata.normalize("NFC", text).strip()
     return text.capitalize() if text.lower() in ("true", "false") else text
 
 
 def meaning(field: str, kind: Kind | None) -> str | None:
-    """Return the text of a field; None if it is missing."""
+    """Return the cleaned text of a field, or None if it means a missing value."""
     text = clean_text(field.removeprefix(MARK))
     missing = not text or (text in MISSING and kind != "category" and not field.startswith(MARK))
     return None if missing else text

@@ -1,4 +1,4 @@
-"""Check that integer labels are valid for the loss, by evaluating it for the labels in doubt."""
+"""Check that integer labels are valid for the loss by evaluating it at doubtful labels."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,30 +13,30 @@ from nnjax.data._source import Source
 from nnjax.data._validate import Rows
 from nnjax.types import Data, Loss, PyTree
 
-SEVERAL = 4  # this many of the smallest and of the largest labels outside the range are tested
+SEVERAL = 4  # number of the smallest and of the largest out-of-range labels to test
 
 
 def check_labels(data: Examples, loss: Loss, predict: Callable[[PyTree], PyTree], name: str = "data") -> Examples:
     """Check that all integer labels are valid for the loss: immediately for `Data`, batch by batch for a `Source`.
 
-    Only the loss determines which labels are valid, because they index the prediction inside it. Labels in 0 … K - 1
-    are accepted, where K is the length of an axis of the prediction. For any other label, the loss is evaluated with a
-    random prediction of one example. The label is invalid if this loss is not finite. It is also invalid if the loss
-    equals that of label 0, of label K - 1, of the label counted from the end, or of all integers far outside. Counts
-    are therefore valid, because their losses differ, and so is a label with a special meaning in the loss, such as -1
-    for "no label".
+    Only the loss determines which labels are valid, because it uses them as indices into the prediction. Labels in
+    0 … K - 1 are accepted, where K is the length of an axis of the prediction. For any other label, the loss is
+    evaluated on a random prediction for one example. The label is invalid if this loss is not finite, or if it equals
+    the loss of label 0, of label K - 1, of the label counted from the end, or of integers far out of range. Counts are
+    therefore valid, because their losses differ, and so are labels with a special meaning in the loss, such as -1 for
+    "no label".
 
     Args:
       data: the examples. Every integer leaf of y is checked.
       loss: `(prediction, target) -> (batch,)`.
-      predict: the network as a function of x; only the shapes and dtypes of its result are read.
+      predict: the network as a function of x; only the shapes and dtypes of its result matter.
       name: "data" or "validation", for the message.
 
     Returns:
       The same examples; for a `Source`, a new source that checks each batch.
 
     Raises:
-      ValueError: if a label is invalid; the message names the first one, its row, the range, and what to do.
+      ValueError: if a label is invalid; the message gives the first one, its row, the valid range, and a fix.
 
     >>> examples = data.Data(np.ones((3, 2)), np.array([1, 2, 3]))
     >>> data.check_labels(examples, losses.cross_entropy, lambda x: jnp.ones((len(x), 3)))
@@ -77,12 +77,12 @@ def check_labels(data: Examples, loss: Loss, predict: Callable[[PyTree], PyTree]
 
 
 def _check_leaf(where: str, target: np.ndarray, rows: Rows, loss_of: Callable[[int], float], sizes: list[int]) -> None:
-    """Raise ValueError if a label is invalid; `sizes` are the possible numbers of classes, the largest first."""
+    """Raise ValueError if a label is invalid; `sizes` are the possible numbers of classes, largest first."""
     if not _outside(target, sizes[-1]).any():
         return
     try:
         classes = next((size for size in sizes if _distinguishes(loss_of, size)), None)
-    except Exception:  # the run calls the loss again, and its error names the place
+    except Exception:  # the run calls the loss again and raises an error that names the place
         return
     if classes is None:
         return
@@ -105,11 +105,11 @@ def _outside(target: np.ndarray, classes: int) -> np.ndarray:
 def _loss_of_labels(
     loss: Loss, prediction: PyTree, targets: list[np.ndarray], treedef: Any, i: int
 ) -> Callable[[int], float]:
-    """Return the loss of one example as a function of the label in leaf `i`; other labels are 1."""
+    """Return the loss of one example as a function of the label in leaf `i`; all other labels are 1."""
     rng = np.random.default_rng(0)
-    # Between 0 and 1, because a loss may take probabilities instead of logits
+    # In (0, 1), because a loss may take probabilities instead of logits
     example = jax.tree.map(lambda a: rng.uniform(0.2, 0.8, (1, *a.shape[1:])).astype(_wide(a.dtype)), prediction)
-    # The first row may be all padding. 1 is valid both as a class and as the weight of a position
+    # Replace the first row by ones, because it may be all padding; 1 is valid as a class and as a position weight
     first = [np.ones_like(t) if t.dtype.kind in "biu" or not t.any() else t for t in targets]
     compiled = jax.jit(loss)
     known: dict[int, float] = {}
@@ -118,7 +118,7 @@ def _loss_of_labels(
         if label not in known:
             labels = np.full_like(first[i], label)
             target = jax.tree.unflatten(treedef, [*first[:i], labels, *first[i + 1 :]])
-            # An invalid label is expected to give NaN, which must not trigger the debugging modes that the user has set
+            # An invalid label gives NaN as expected, which must not trigger the user's debugging modes
             with jax.debug_nans(False), jax.debug_infs(False), jax.transfer_guard("allow"):
                 known[label] = float(np.asarray(compiled(example, target)).ravel()[0])
         return known[label]
@@ -127,7 +127,7 @@ def _loss_of_labels(
 
 
 def _distinguishes(loss_of: Callable[[int], float], classes: int) -> bool:
-    """Return True if the losses of label 0 and of the last two of `classes` labels are finite and different."""
+    """Return True if the losses of label 0 and of the last two of `classes` labels are finite and distinct."""
     values = [loss_of(label) for label in {0, max(classes - 2, 0), classes - 1}]
     return bool(np.isfinite(values).all()) and len(set(values)) == len(values)
 

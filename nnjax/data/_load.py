@@ -1,4 +1,4 @@
-"""Load a data set by its name, from a file, or from a DataFrame."""
+"""Load a data set by name, from a file, or from a DataFrame."""
 
 from collections.abc import Sequence
 from importlib import resources
@@ -39,31 +39,32 @@ def load(
     test_share: float = 0.2,
     seed: int = 0,
 ) -> Dataset:
-    """Load a data set by its name, from a file, or from a DataFrame.
+    """Load a data set by name, from a file, or from a DataFrame.
 
-    The kind of each column is decided once, over all its rows: numbers (also `4,082`, `$12,000` and, with a decimal
-    comma, `3,5`), dates, or strings, which become categories with one input each.
+    The kind of each column is decided once, from all its rows: numbers (including `4,082`, `$12,000` and, with a
+    decimal comma, `3,5`), dates, or strings, which become categories with one input each.
 
     Args:
-      name: "digits" (1 797 images of 8 × 8, included in the package), "fashion-mnist" (70 000 images of 28 × 28, from
-        IDX files); the path of a table with a header (.csv, .tsv, both also with .gz, or .parquet, which needs pandas)
-        or of an NPZ file with arrays `x` and `y`; or a DataFrame of pandas or polars, or a dict of arrays (rows,).
-      data_dir: the folder of Fashion-MNIST's IDX files; None to look in `$NNJAX_DATA_DIR` and in the folder of
-        Debian's package `dataset-fashion-mnist`.
-      target: the column to predict, or several columns of numbers; None means "y" for an NPZ file. This and the next
-        arguments apply only to tables.
-      task: "classification" or "regression"; None to choose by the values of the target.
+      name: "digits" (1 797 images of 8 × 8, included in the package) or "fashion-mnist" (70 000 images of 28 × 28, from
+        IDX files); the path of a table with a header (.csv or .tsv, optionally with .gz, or .parquet, which needs
+        pandas) or of an NPZ file with arrays `x` and `y`; or a pandas or polars DataFrame, or a dict of arrays (rows,).
+      data_dir: the folder of Fashion-MNIST's IDX files; None searches `$NNJAX_DATA_DIR` and the folder of Debian's
+        package `dataset-fashion-mnist`.
+      target: the column to predict, or several columns of numbers; None means "y" for an NPZ file. This and the
+        following arguments apply only to tables.
+      task: "classification" or "regression"; None infers it from the values of the target.
       categorical: columns that hold categories even if they look like numbers, dates or missing values, such as the
-        codes 01 and 1, or a country NA. Of more than 100 distinct strings, the most frequent are kept.
+        codes 01 and 1, or the country NA. If a column has more than 100 distinct strings, the most frequent are kept.
       drop: columns to leave out, such as a row number.
-      missing: treatment of missing values. "error" refuses them. "drop" leaves the rows out. "mean" and "median" fill
-        numbers from the training rows, and strings count as the average of all categories. "category" makes them a
-        category of strings and fills numbers with the median. Except with "error", rows without a target are left out.
+      missing: treatment of missing values. "error" raises an error. "drop" leaves out their rows. "mean" and "median"
+        fill numbers from the training rows, and fill strings with the average of all categories. "category" makes
+        missing strings a category and fills numbers with the median. Except with "error", rows without a target are
+        left out.
       na: strings that mean missing, in addition to empty fields, NA, N/A, NULL, None, null, NaN and nan.
-      sep: the separator of a CSV file; None to detect a comma, semicolon, tab, vertical bar or spaces.
-      decimal: the decimal sign of a CSV file, "." or ","; None to detect it.
-      test_share: the share of a table's rows to hold out for the test, stratified by class. The named sets have a fixed
-        test part.
+      sep: the separator of a CSV file; None detects a comma, semicolon, tab, vertical bar or spaces.
+      decimal: the decimal sign of a CSV file, "." or ","; None detects it.
+      test_share: the share of a table's rows to hold out as test data, stratified by class. The named data sets have a
+        fixed test part.
       seed: random seed of that split.
 
     Returns:
@@ -72,13 +73,13 @@ def load(
 
     Raises:
       FileNotFoundError: if a file is missing; the message names the file and explains how to get it.
-      ModuleNotFoundError: for a Parquet file if pandas or pyarrow is not installed.
-      TableError: a ValueError, for missing values and columns that cannot be encoded. One message lists all columns.
-      ValueError: for unknown names and columns, and damaged files.
+      ModuleNotFoundError: if pandas or pyarrow, which Parquet files need, is not installed.
+      TableError: a ValueError, if values are missing or columns cannot be encoded; the message lists all such columns.
+      ValueError: if a name or column is unknown, or if a file is damaged.
 
     Warns:
-      UserWarning: for a column of a CSV file that looks like a row number (an unnamed one is left out), for outliers
-        more than 10 interquartile ranges outside the quartiles, and for numbers and dates that can be read in two ways.
+      UserWarning: if a column of a CSV file looks like a row number (an unnamed one is left out), if there are outliers
+        more than 10 interquartile ranges outside the quartiles, or if numbers or dates are ambiguous.
 
     >>> digits = data.load("digits")
     >>> digits.train.x.shape, digits.test.x.shape
@@ -96,7 +97,7 @@ def load(
 
 
 def load_with(name: Any, data_dir: str | Path | None, options: TableOptions) -> Dataset:
-    """Load a data set like `load`, with the options of tables in one object."""
+    """Load a data set like `load`, with the table options in one object."""
     if data_dir is not None and not isinstance(data_dir, (str, Path)):
         raise TypeError(f"load: data_dir must be a folder, got {data_dir!r:.80}")
     if not isinstance(name, (str, Path)):
@@ -121,7 +122,7 @@ def load_with(name: Any, data_dir: str | Path | None, options: TableOptions) -> 
 
 
 def _check_no_table_options(name: Any, options: TableOptions) -> None:
-    """Check that options of tables are not silently ignored by the named sets."""
+    """Raise ValueError if table options were passed for a named data set, which would ignore them."""
     names = ("target", "task", "categorical", "drop", "na", "separator", "decimal")
     if options.missing != "error" or any(getattr(options, option) for option in names):
         raise ValueError(
@@ -133,11 +134,11 @@ def _check_no_table_options(name: Any, options: TableOptions) -> None:
 def _images(
     train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], top: int, classes: list[str]
 ) -> Dataset:
-    """Return a data set of flat images with pixels in [0, 1], from pixels in 0 … top."""
+    """Return a data set of flattened images with pixels scaled from 0 … top to [0, 1]."""
     features = int(np.prod(train[0].shape[1:]))
     columns = [Column(f"x{i}") for i in range(features)]
     table = Table("classification", "y", classes, columns=columns, mean=[0.0] * features, std=[float(top)] * features)
-    put = jax.device_put  # jnp.asarray compiles a program for each shape
+    put = jax.device_put  # unlike jnp.asarray, it does not compile a program for each shape
     parts = [
         Data(put(x.reshape(len(x), -1).astype(np.float32) / np.float32(top)), put(y.astype(np.int32)))
         for x, y in (train, test)

@@ -1,4 +1,4 @@
-"""Load a table, from a file or in memory: drop columns, fill gaps, split the rows and encode them."""
+"""Load a table from a file or from memory: drop columns, fill missing values, split the rows and encode them."""
 
 import csv
 import warnings
@@ -24,19 +24,19 @@ from nnjax.types import Data
 
 MISSING_RULES = ("error", "drop", "mean", "median", "category")
 LEAST_ROWS = 5
-FEW_TEXTS = 10  # up to this many distinct strings may be codes such as 01, 1 and A
+FEW_TEXTS = 10  # columns with at most this many distinct strings may hold codes such as 01, 1 and A
 
 
 class Dataset(NamedTuple):
-    """A training part and a test part, and the table that encodes their rows as numbers."""
+    """Training data, test data, and the table that encodes their rows as numbers."""
 
     train: Data  # x (rows, features) float32; y (rows,) int32, or (rows, targets) float32 for regression
     test: Data
     table: Table  # task, names of classes and columns, standardisation
-    why: str = ""  # the reason why this task was chosen, in words
-    rows: np.ndarray | None = None  # row numbers of the training part, from 0 without the header; None for a named set
-    notes: tuple[str, ...] = ()  # how the columns were read and gaps were filled, in words
-    lines: np.ndarray | None = None  # the lines of the training rows; None unless they are from a CSV file
+    why: str = ""  # reason for the choice of the task, in words
+    rows: np.ndarray | None = None  # row numbers of the training part, from 0 after the header; None for a named set
+    notes: tuple[str, ...] = ()  # sentences on how columns were read and missing values filled
+    lines: np.ndarray | None = None  # line numbers of the training rows; None unless they come from a CSV file
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class TableOptions:
     decimal: Decimal | None = None
     test_share: float = 0.2
     seed: int = 0
-    kinds: Mapping[str, Kind] = field(default_factory=dict)  # kinds of the columns when a run is repeated
+    kinds: Mapping[str, Kind] = field(default_factory=dict)  # known kinds of columns, when a run is repeated
 
     def __post_init__(self) -> None:
         for name in ("categorical", "drop", "na"):
@@ -71,7 +71,7 @@ class TableOptions:
 
 
 def load_table(source: Any, options: TableOptions) -> Dataset:
-    """Return the data set of a file, given as a path, or of a DataFrame or a dict of arrays; see `load`."""
+    """Load a data set from the path of a file, from a DataFrame, or from a dict of arrays; see `load`."""
     is_file = isinstance(source, Path)
     place = str(source) if is_file else "the table"
     kinds: dict[str, Kind] = {**options.kinds, **dict.fromkeys(options.categorical, "category")}
@@ -114,7 +114,7 @@ def _targets(place: str, raw: RawTable, options: TableOptions, *, is_npz: bool) 
 
 
 def _without(raw: RawTable, place: str, drop: Sequence[str], targets: Sequence[str]) -> RawTable:
-    """Return the table without the columns to drop, and without an unnamed column of row numbers."""
+    """Remove the columns to drop and an unnamed column of row numbers."""
     for name in drop:
         check_column(place, "column to drop", name, raw.frame)
         if name in targets:
@@ -127,7 +127,7 @@ def _without(raw: RawTable, place: str, drop: Sequence[str], targets: Sequence[s
 
 
 def _encode(raw: RawTable, place: str, targets: list[str], options: TableOptions, *, warn: bool) -> Dataset:
-    # All problems are reported before one of them decides the task
+    # Report all problems first, because one of them could otherwise affect the choice of the task
     problems = find_problems(raw.frame, targets, raw.columns, options.missing, raw.lines)
     if problems:
         raise TableError(problems)
@@ -155,7 +155,7 @@ def _encode(raw: RawTable, place: str, targets: list[str], options: TableOptions
 
 
 def _nearly_numbers(raw: RawTable) -> Iterator[str]:
-    """Yield a sentence for each column of strings that would be numbers but for a few strings."""
+    """Yield a sentence for each text column in which all but a few values are numbers."""
     for name, column in raw.columns.items():
         if name in raw.frame and column.kind == "text" and len(set(raw.frame[name].tolist())) > FEW_TEXTS:
             problem = nearly_numbers(name, raw.frame[name], line_numbers(raw.lines))
@@ -172,7 +172,7 @@ def _check_rows(place: str, n: int) -> None:
 
 
 def _complete(raw: RawTable, targets: Sequence[str], missing: Missing) -> np.ndarray:
-    """Return a mask (rows,) of the rows to use: those with a target, or for "drop" those without a missing value."""
+    """Return a mask (rows,) of the rows to use: those with a target, or with "drop" those without missing values."""
     used = raw.frame if missing == "drop" else targets
     return ~np.logical_or.reduce([missing_rows(raw.frame[name]) for name in used])
 
@@ -185,7 +185,7 @@ def _row_notes(raw: RawTable, targets: Sequence[str], used: int, missing: Missin
 
 
 def _column_notes(frame: Mapping[str, np.ndarray], table: Table) -> Iterator[str]:
-    """Describe the columns that are neither plain numbers nor plain strings, and how missing values are filled."""
+    """Yield notes on columns that are neither plain numbers nor plain strings, and on how missing values are filled."""
     dates = [column.name for column in table.columns if column.kind == "date"]
     if dates:
         yield f"dates, encoded as days and as the position in the year and in the week: {list_names(dates)}"

@@ -1,4 +1,4 @@
-"""Read rows of arrays in files without letting the pages of a mapped file accumulate in the process."""
+"""Read rows of arrays without letting pages of memory-mapped files accumulate in the process."""
 
 import mmap
 from collections.abc import Callable
@@ -9,16 +9,17 @@ import numpy as np
 
 from nnjax.types import PyTree
 
-WIDE = 1024  # bytes; announcing a shorter row to the system costs more than it saves
+WIDE = 1024  # minimum bytes of a row to prefetch; for shorter rows, madvise costs more than it saves
 
 ReadRows = Callable[[np.ndarray], np.ndarray]  # rows (m,) -> (m, ...)
 
 
 def reader(array: Any) -> ReadRows:
-    """Return a function that reads rows of a mapped file, of an array in memory, or of any object indexed by an array.
+    """Return a function that reads rows from a memory-mapped file, an array, or any object that an array can index.
 
     Raises:
-      IndexError, OSError: when the returned function is called, for rows outside a mapped file or a truncated file.
+      IndexError, OSError: when the returned function is called, if rows are out of range, or if the mapped file has
+        been truncated.
     """
     if isinstance(array, np.memmap):
         return _file_reader(array)
@@ -31,7 +32,7 @@ def reader(array: Any) -> ReadRows:
 
 
 def read_unique(rows: np.ndarray, read: Callable[[np.ndarray], PyTree]) -> PyTree:
-    """Read each row once and in ascending order, as HDF5 requires, and return them in the order of `rows`.
+    """Read each distinct row once, in ascending order as HDF5 requires, and return the rows in the requested order.
 
     Raises:
       ValueError: if `read` returns a different number of rows.
@@ -47,14 +48,14 @@ def read_unique(rows: np.ndarray, read: Callable[[np.ndarray], PyTree]) -> PyTre
 
 
 def _file_reader(array: np.memmap) -> ReadRows:
-    """Return a function that reads rows of a mapped file and then unmaps the pages; the system still caches them.
+    """Return a function that reads rows of a mapped file and then releases its pages, which the system still caches.
 
-    A disk answers requests many times faster if it knows the next ones, so wide rows are announced before they are
-    read.
+    Wide rows are first announced to the system (prefetch), because a disk serves known upcoming requests many times
+    faster.
     """
     plain = np.asarray(array)
     file: Any = getattr(array, "_mmap", None)
-    shared = isinstance(file, mmap.mmap) and array.mode != "c"  # pages of mode "c" may hold private changes
+    shared = isinstance(file, mmap.mmap) and array.mode != "c"  # pages in mode "c" may contain private changes
     if not (shared and hasattr(mmap, "MADV_DONTNEED")):
         return lambda rows: np.take(plain, rows, axis=0)
     start = _address(plain) - _address(np.frombuffer(file, np.uint8))
@@ -65,7 +66,7 @@ def _file_reader(array: np.memmap) -> ReadRows:
     def read(rows: np.ndarray) -> np.ndarray:
         if len(rows) and (rows.min() < 0 or rows.max() >= len(plain)):
             raise IndexError(f"source: rows must be in 0 … {len(plain) - 1}, got {rows.min()} … {rows.max()}")
-        if file.size() < end:  # reading pages beyond the end would kill the process
+        if file.size() < end:  # reading beyond the end of the file would kill the process
             raise OSError(f"source: {array.filename} has {file.size()} bytes, but had {end} when it was opened")
         if announce:
             first = start + rows.astype(np.int64) * width

@@ -1,4 +1,4 @@
-"""Examples in .npy files, read batch by batch."""
+"""Read examples from .npy files batch by batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,17 +22,18 @@ def open_npy(
     """Read examples from .npy files batch by batch.
 
     Args:
-      x: a folder that holds `x.npy` or shards `x-000.npy`, `x-001.npy`, …, read in the order of their names, and
-        likewise y and, optionally, weights. Or one file, or a list of shards, each (n_i, ...).
+      x: a file, a list of shards of shape (n_i, ...), or a folder. The folder must contain `x.npy` or shards
+        `x-000.npy`, `x-001.npy`, …, which are read in the order of their names, and likewise y and, optionally,
+        weights.
       y: one file or a list of shards; None if x is a folder. Shards of y may differ in length from shards of x.
       weights: one file or a list of shards; None for equal weights, or if x is a folder.
-      transform: a function of x, see `data.source`.
+      transform: a function of x; see `data.source`.
 
     Returns:
-      A `Source`, see `data.source`.
+      A `Source`; see `data.source`.
 
     Raises:
-      FileNotFoundError: if a file is missing; the message lists the possible names.
+      FileNotFoundError: if a file is missing; the message lists the expected names.
       ValueError: if a file is damaged or not a .npy file of numbers, if shards differ in shape or dtype, and as raised
         by `data.source`.
 
@@ -65,7 +66,7 @@ def open_npy(
 
 @dataclass(frozen=True)
 class Shards:
-    """Concatenated arrays that are indexed as one."""
+    """Several arrays that can be indexed as one concatenated array."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -93,23 +94,23 @@ def _paths(part: str, files: Files) -> list[Path]:
 
 
 def _open_array(file: Path) -> np.memmap:
-    """Return the memory-mapped array of a .npy file."""
-    open_file(file).close()  # np.load would block on a pipe
+    """Open a .npy file as a memory-mapped array."""
+    open_file(file).close()  # raises for a pipe, on which NumPy would block
     try:
         array = np.lib.format.open_memmap(file, mode="r")
-    except Exception as error:  # NumPy raises many kinds of errors for damaged bytes
+    except Exception as error:  # NumPy raises many types of errors for damaged files
         raise ValueError(f"open_npy: {file} cannot be read as .npy: {first_line(error)}") from error
     if array.ndim == 0 or len(array) == 0:
         raise ValueError(f"open_npy: {file} has the shape {array.shape}; expected (rows, ...) with at least one row")
     try:
         check_numbers(f"open_npy: {file}", array)
     except TypeError as error:
-        raise ValueError(str(error)) from error  # the argument has the right type, its content is wrong
+        raise ValueError(str(error)) from error  # the content of the file is wrong, not the type of the argument
     return array
 
 
 def _open(part: str, files: list[Path]) -> Any:
-    """Return a memory-mapped array, or several as `Shards`."""
+    """Open one file as a memory-mapped array, or several files as `Shards`."""
     arrays = [_open_array(name) for name in files]
     if len(arrays) == 1:
         return arrays[0]

@@ -1,4 +1,4 @@
-"""The arrays x and y of an NPZ file. Only these two are unpacked, and only if they fit into memory."""
+"""Read the arrays x and y of an NPZ file. Only these two are unpacked, and only if they are not too large."""
 
 import math
 import zipfile
@@ -9,22 +9,22 @@ import numpy as np
 
 from nnjax.data._csv import open_file
 
-MOST_NUMBERS = 2**28  # largest number of elements of an array; as float64 they fill 2 GiB
-KINDS = "biufSU"  # dtypes that are read: booleans, numbers and strings
+MOST_NUMBERS = 2**28  # maximum number of elements of an array (2 GiB as float64)
+KINDS = "biufSU"  # supported kinds of dtypes: booleans, numbers and strings
 
 
 def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the arrays x (rows, ...) and y (rows,); None for y if there is no y.
+    """Return the arrays x (rows, ...) and y (rows,) of an NPZ file; y is None if the file has none.
 
     Raises:
       FileNotFoundError, OSError: if the file does not exist or cannot be opened.
-      ValueError: if the file is not an NPZ file, is damaged or encrypted, has no x, or holds more than `MOST_NUMBERS`,
-        objects or complex numbers in x or y; the message names the path.
+      ValueError: if the file is not an NPZ file, is damaged or encrypted, has no x, or if x or y has more than
+        `MOST_NUMBERS` elements or contains objects or complex numbers; the message gives the path.
     """
     with open_file(path) as file:
         try:
             archive = zipfile.ZipFile(file)
-        except Exception as error:  # zipfile and NumPy raise many kinds of errors for damaged bytes
+        except Exception as error:  # zipfile raises many types of errors for damaged files
             raise ValueError(f"{path} is not an NPZ file: {first_line(error)}") from None
         with archive:
             names = [info.filename.removesuffix(".npy") for info in archive.infolist()]
@@ -40,7 +40,7 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its kind if it has none."""
+    """Return the first line of an error's message, or its type if the message is empty."""
     return str(error).partition("\n")[0] or type(error).__name__
 
 
@@ -60,7 +60,7 @@ def _read(path: Path, archive: zipfile.ZipFile, name: str, names: list[str]) -> 
             elif member.tell() + size != info.file_size:
                 problem = f"{info.file_size} bytes, {member.tell() + size} expected for shape {shape}"
         if not problem:
-            with archive.open(info) as member:  # from the start again, because reading to its end checks its checksum
+            with archive.open(info) as member:  # reread from the start; reading to the end verifies the checksum
                 array = np.lib.format.read_array(member, allow_pickle=False)
                 member.read(1)
                 return array
@@ -79,7 +79,7 @@ def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def read_shape(path: Path) -> tuple[int, ...]:
-    """Return the shape of the array x without reading its numbers.
+    """Return the shape of the array x in an NPZ file without reading its elements.
 
     Raises:
       OSError, ValueError, zipfile.BadZipFile: if the file cannot be read, or has no x.

@@ -1,4 +1,4 @@
-"""Numbers as people write them: with a decimal comma, groups of thousands, and a unit such as $ or %."""
+"""Parse numbers as people write them: with a decimal comma, thousands separators, or a unit such as $ or %."""
 
 import re
 from typing import Literal, NamedTuple
@@ -6,17 +6,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 Decimal = Literal[".", ","]
-EXACT = 2**53  # float64 represents all integers up to this one exactly
+EXACT = 2**53  # float64 represents all integers up to this number exactly
 STRINGS = np.dtypes.StringDType()
 UNIT = r"[$€£¥₹%]|EUR|USD|GBP|CHF"
-SPACES = "\u00a0\u202f\u2009"  # in French numbers: 1 234
+SPACES = "\u00a0\u202f\u2009"  # thousands separators in French numbers
 
 
 class Numbers(NamedTuple):
     """The numbers in a column of strings."""
 
     values: np.ndarray  # (rows,) int64, or float64
-    unit: str = ""  # the unit of all or some of the numbers
+    unit: str = ""  # unit of all or some of the numbers
 
 
 def _pattern(decimal: str, group: str) -> re.Pattern[str]:
@@ -33,11 +33,11 @@ PATTERNS: dict[Decimal, re.Pattern[str]] = {".": _pattern(".", ","), ",": _patte
 
 
 def parse_numbers(fields: np.ndarray, decimal: Decimal = ".") -> Numbers | None:
-    """Return the numbers in strings; None if one is not a number, or an integer would lose digits as float64.
+    """Return the numbers in strings, or None if a string is not a number or an integer would lose digits as float64.
 
     Args:
       fields: (rows,) strings, none of them missing.
-      decimal: the decimal sign. The other one of the two separates groups of three digits.
+      decimal: the decimal sign. The other sign is the thousands separator.
 
     >>> from nnjax.data._numbers import STRINGS, parse_numbers
     >>> parse_numbers(np.array(["4,082", "$12,000"], STRINGS))
@@ -56,7 +56,7 @@ def parse_numbers(fields: np.ndarray, decimal: Decimal = ".") -> Numbers | None:
 
 
 def _parse_plain(fields: np.ndarray) -> Numbers | None:
-    """Return the numbers if NumPy reads all of them."""
+    """Return the numbers if NumPy can parse all of them without losing digits, else None."""
     try:
         return Numbers(fields.astype(np.int64))
     except (ValueError, OverflowError):
@@ -76,10 +76,10 @@ def _loses_digits(text: str, number: float) -> bool:
 
 
 def _parse_written(fields: np.ndarray, decimal: Decimal) -> Numbers | None:
-    """Return the numbers, read one by one; None if a string is not a number or the units differ."""
+    """Return the numbers, parsed one by one, or None if a string is not a number or the units differ."""
     numbers: dict[str, float | int] = {}
     units = set()
-    for field in fields.tolist():  # ends at the first text, which most columns have in their first row
+    for field in fields.tolist():  # stops at the first non-number, which is the first row in most text columns
         if field in numbers:
             continue
         match = PATTERNS[decimal].fullmatch(field)

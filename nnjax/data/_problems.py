@@ -1,4 +1,4 @@
-"""Report all problems of the columns of a table in one message."""
+"""Report the problems of all columns of a table in one message."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -19,7 +19,7 @@ IN_PYTHON: Mapping[Remedy, str] = {
 
 
 class Problem(NamedTuple):
-    """One problem of a column."""
+    """A problem of a column."""
 
     column: str
     text: str
@@ -28,10 +28,10 @@ class Problem(NamedTuple):
 
 
 class TableError(ValueError):
-    """Columns of a table that cannot be used.
+    """Error for columns of a table that cannot be used.
 
     Attributes:
-      problems: one for each column.
+      problems: one problem for each such column.
     """
 
     def __init__(self, problems: Sequence[Problem]):
@@ -40,12 +40,13 @@ class TableError(ValueError):
 
 
 def describe(problems: Sequence[Problem], remedies: Mapping[Remedy, str], join: Callable[[list[str]], str]) -> str:
-    """Describe one problem in a sentence, or several in a table with a line for each.
+    """Describe one problem in a sentence, or several problems on one line each.
 
     Args:
       problems: the problems, at least one.
-      remedies: how to fix a problem, in words; {columns} becomes the names of the columns, {words} their odd strings.
-      join: function that formats a list of names or words for code or for the command line.
+      remedies: texts that explain each fix; {columns} stands for the column names, {words} for strings that may mean
+        missing.
+      join: function that formats a list of names or words for Python code or for the command line.
     """
     columns: dict[Remedy, list[str]] = {}
     for problem in problems:
@@ -61,12 +62,12 @@ def describe(problems: Sequence[Problem], remedies: Mapping[Remedy, str], join: 
 
 
 def line_numbers(lines: np.ndarray | None) -> Line:
-    """Return a function that names the place of a row: its line in the file, or its number in a table in memory."""
+    """Return a function that describes the place of a row: its line in the file, or its row number in memory."""
     return lambda row: f"row {row}" if lines is None else f"line {lines[row]}"
 
 
 def missing_values(column: str, missing: np.ndarray, line: Line) -> Problem:
-    """Return the problem for a mask (rows,) of the missing values."""
+    """Return the problem that describes the missing values of a column, given as a mask (rows,)."""
     count = int(missing.sum())
     text = f"all {count} values are missing" if missing.all() else f"{_values(count)} missing, the first"
     return Problem(column, f"{text} in {line(int(missing.argmax()))}" if not missing.all() else text)

@@ -1,4 +1,4 @@
-"""Read tables from files: CSV, NPZ, and Parquet through pandas."""
+"""Read tables from CSV, NPZ and (with pandas) Parquet files."""
 
 import difflib
 import math
@@ -23,16 +23,16 @@ SUFFIXES = (*_csv.SUFFIXES, ".parquet", ".npz")
 
 
 class RawTable(NamedTuple):
-    """The columns of a file or of a DataFrame, before they are encoded."""
+    """The columns of a file or DataFrame before they are encoded."""
 
-    frame: dict[str, np.ndarray]  # numbers, dates or strings (rows,), see `_kinds.Parsed`
-    columns: dict[str, Column]  # their kinds and formats in a file
-    lines: np.ndarray | None = None  # (rows,) the line of each row; None for a file without lines
-    extra: Mapping[str, np.ndarray] = MappingProxyType({})  # further columns of the file, unchanged
+    frame: dict[str, np.ndarray]  # numbers, dates or strings (rows,); see `_kinds.Parsed`
+    columns: dict[str, Column]  # kinds and formats of the columns in a file
+    lines: np.ndarray | None = None  # (rows,) line number of each row; None unless it is a CSV file
+    extra: Mapping[str, np.ndarray] = MappingProxyType({})  # further columns of the file, unparsed
 
 
 def is_table_file(name: str) -> bool:
-    """Return True for the name of a file with a table."""
+    """Return True if the file name has the suffix of a supported table format."""
     return name.lower().endswith(SUFFIXES)
 
 
@@ -50,18 +50,18 @@ def read_table(
 
     Args:
       path: the file.
-      table: read the columns of this table, each with its kind in training; None for all columns, with the
-        kinds that their values have.
-      kinds: kinds of columns that are not detected: "category" for columns that hold categories, even if they look like
-        numbers or missing values; "text" for strings that are read neither as numbers nor as dates.
-      separator: the separator of a CSV file; None to detect it.
-      decimal: the decimal sign of a CSV file; None to detect it, or with a table for the signs in training.
+      table: table whose columns are read, with their kinds from training; None reads all columns and detects their
+        kinds.
+      kinds: kinds to use without detection: "category" for columns that hold categories even if they look like numbers
+        or missing values; "text" for strings that are not to be read as numbers or dates.
+      separator: the separator of a CSV file; None detects it.
+      decimal: the decimal sign of a CSV file; None detects it or, with a table, uses the signs from training.
       na: strings that mean missing, in addition to the usual ones.
-      more: further columns of the file to return unchanged. Only with a table.
+      more: further columns of the file to return unparsed. They require a table.
 
     Raises:
-      FileNotFoundError, OSError, ValueError: if the file does not exist or cannot be read; the message names the path.
-      ModuleNotFoundError: for a Parquet file without pandas.
+      FileNotFoundError, OSError, ValueError: if the file does not exist or cannot be read; the message gives the path.
+      ModuleNotFoundError: if pandas or pyarrow, which Parquet files need, is not installed.
     """
     kinds = dict(kinds or {})
     name = path.name.lower()
@@ -75,7 +75,7 @@ def read_table(
 
 
 def in_memory(frame: Frame, kinds: Mapping[str, Kind]) -> RawTable:
-    """Return the columns of a DataFrame or a dict of arrays."""
+    """Return the columns of a DataFrame or dict of arrays as a `RawTable`."""
     values = {str(name): column_values(frame, name) for name in frame}
     values |= {name: as_texts(values[name]) for name in kinds if name in values}
     return RawTable(values, {name: Column(name, kind) for name, kind in kinds.items()})
@@ -115,7 +115,7 @@ def _read_csv(
 def _read_targets(
     table: Table, fields: dict[str, np.ndarray], decimal: Decimal | None, line: Line
 ) -> dict[str, np.ndarray]:
-    """Return the targets that a new file has, as numbers or strings. Predictions do not need them."""
+    """Return the targets that a new file contains, as numbers or strings. They are optional for predictions."""
     values: dict[str, np.ndarray] = {}
     for name in table.target_names:
         if name in fields:
@@ -128,12 +128,12 @@ def _read_targets(
 
 
 def _without(fields: np.ndarray, na: Sequence[str]) -> np.ndarray:
-    """Return the fields, with an empty string for each missing value."""
+    """Replace the strings `na`, which mean missing, by empty strings."""
     return np.where(np.isin(np.strings.strip(fields), list(na)), "", fields) if na else fields
 
 
 def _read_parquet(path: Path) -> Frame:
-    _csv.open_file(path).close()  # pandas' message for a missing file is long
+    _csv.open_file(path).close()  # raises a shorter message than pandas if the file is missing
     try:
         import pandas as pd
     except ModuleNotFoundError:
@@ -153,7 +153,7 @@ def _npz_columns(path: Path) -> dict[str, np.ndarray]:
 
 
 def check_column(path: Any, kind: str, name: str, frame: Collection[str]) -> None:
-    """Check that a file has a column. The message lists the most similar names of the first thousand.
+    """Raise ValueError unless a file has a column; the message lists similar names among the first thousand.
 
     Raises:
       ValueError: if it has none.

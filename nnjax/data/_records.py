@@ -1,4 +1,4 @@
-"""Examples from the data sets of other libraries: any object with a length that returns records by index."""
+"""Read examples from other libraries' data sets: any object with a length that returns records by index."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,24 +21,24 @@ def records(
     *,
     transform: Transform | None = None,
 ) -> Source:
-    """Read batches from a data set that returns records by index, such as a data set of Hugging Face, PyTorch or Grain.
+    """Read batches from a data set that returns records by index, as in Hugging Face Datasets, PyTorch or Grain.
 
-    A batch is read by `dataset[rows]` if that returns the same as reading row by row, else by
-    `dataset.__getitems__(rows)`, else by `dataset[row]` for each row. A row must always return the same record: a run
-    cannot be repeated if the data set draws random numbers when it is read.
+    A batch is read as `dataset[rows]` if this returns the same as reading single rows, else as
+    `dataset.__getitems__(rows)` if that exists, else as `dataset[row]` for each row. A row must always return the same
+    record; if the data set draws random numbers during reading, the run is not reproducible.
 
     Args:
       dataset: an object with `__len__` and `__getitem__`. A record is a dict, `(x, y)` or `(x, y, weight)`.
-      x: the key of x in records that are dicts, or several keys for a tuple of arrays. None for other records.
+      x: the key of x in records that are dicts, or several keys for a tuple of arrays; None if records are tuples.
       y: the key or keys of y, in the same form.
       weights: the key of the per-example loss weight; None means equal weights.
-      transform: a function of x, see `data.source`.
+      transform: a function of x; see `data.source`.
 
     Returns:
-      A `Source`, see `data.source`.
+      A `Source`; see `data.source`.
 
     Raises:
-      TypeError: for an object that is not a data set, and for records that are neither dicts nor tuples.
+      TypeError: if the object is not a data set, or if its records are neither dicts nor tuples.
       ValueError: if a record lacks one of the keys, and as raised by `data.source`.
 
     >>> squares = [{"number": np.float32([i]), "square": i * i} for i in range(10)]
@@ -87,7 +87,7 @@ def records(
 def _returns(read: Callable[[np.ndarray], Data], rows: np.ndarray, expected: Data) -> bool:
     try:
         same = jax.tree.map(lambda a, b: a.dtype == b.dtype and np.array_equal(a, b), read(rows), expected)
-    except Exception:  # a data set may fail in any way if it does not know index arrays
+    except Exception:  # a data set that does not support index arrays may raise any error
         return False
     return all(jax.tree.leaves(same))
 
@@ -107,11 +107,11 @@ def _is_list(node: Any) -> bool:
 
 
 def _array(rows: np.ndarray, values: Any) -> np.ndarray:
-    """Return the values of a column, one per row, as an array."""
+    """Return the values of one column, one per row, as an array."""
     try:
         masked = isinstance(values, tuple) and any(isinstance(value, np.ma.MaskedArray) for value in values)
         return np.ma.stack(values) if masked else np.asanyarray(values)
-    except ValueError as error:  # "inhomogeneous shape"
+    except ValueError as error:  # NumPy reports an "inhomogeneous shape"
         shapes = [np.shape(value) for value in values]
         i = next(i for i, shape in enumerate(shapes) if shape != shapes[0])
         raise ValueError(

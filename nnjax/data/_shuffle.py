@@ -1,13 +1,13 @@
-"""The order of the data: an endless stream of shuffled epochs, from which any batch is computed directly.
+"""Order of the examples: an endless stream of shuffled epochs, from which any batch can be computed directly.
 
-Position p of the stream is place p mod n of epoch p // n, and a keyed bijection of 0 … n - 1 shuffles each epoch.
-Nothing is stored or sorted, all batches have the same size, and every example is seen once in each epoch.
+Position p of the stream is place p mod n of epoch p // n, and each epoch is shuffled by a keyed bijection of
+0 … n - 1. Nothing is stored or sorted, all batches have the same size, and every epoch contains every example once.
 
-The bijection is the swap-or-not shuffle: in round r, x and K_r - x mod n are swapped if a random bit of the pair is 1.
-Each round is its own inverse, so all rounds together are a bijection, for every n. Only the statistics matter here, not
-the security, so a mixing function of a few integer operations replaces the cipher.
+The bijection is the swap-or-not shuffle: in round r, x and (K_r - x) mod n are swapped if a random bit of the pair
+is 1. Each round is its own inverse, so all rounds together are a bijection for every n. Only the statistics matter
+here, not security, so a mixing function of a few integer operations replaces the cipher.
 
-Source: Hoang, Morris and Rogaway 2012, "An enciphering scheme based on a card shuffle"; the 32-bit mixer is by
+Source: Hoang, Morris and Rogaway 2012, "An enciphering scheme based on a card shuffle"; 32-bit mixing function by
 T. Mueller and C. Wellons.
 """
 
@@ -33,22 +33,22 @@ ROUNDS = 24  # a chi-square test can distinguish 8 rounds from random, but not 2
 
 @allow_transfers
 def batch_indices(key: Key, step: Array | int, n: Array | int, batch_size: int) -> Int[Array, " batch"]:
-    """Return the rows of a batch: a slice of an endless stream of shuffled epochs.
+    """Return the row numbers of a batch, a slice of an endless stream of shuffled epochs.
 
         index_j = shuffle(key, epoch)(place),   epoch, place = divmod(step · batch_size + j, n)
 
     Args:
-      key: the key of the run; each epoch has its own order.
-      step: the index of the step, counted from 0; any int32, traced or not, in any order.
+      key: the key of the run, which determines the order of every epoch.
+      step: the index of the step, counted from 0. It may be traced, and steps may be requested in any order.
       n: number of examples; may be a traced array.
-      batch_size: length of the batch; may be larger than n.
+      batch_size: number of rows; may be larger than n.
 
     Returns:
-      (batch_size,) int32 in 0 … n - 1.
+      Row numbers (batch_size,), int32, in 0 … n - 1.
 
     Raises:
-      ValueError: for batch_size < 1, and for n outside 1 … 2³¹ - 1 and step outside 0 … 2³¹ - 1 unless they are arrays.
-      TypeError: if `key` is not a random key, or a number not an integer.
+      ValueError: if batch_size < 1, or if n is not in 1 … 2³¹ - 1 or step not in 0 … 2³¹ - 1. Arrays are not checked.
+      TypeError: if `key` is not a random key, or if a number is not an integer.
 
     >>> [data.batch_indices(jax.random.key(0), step, 10, 5).tolist() for step in range(2)]
     [[6, 0, 8, 9, 2], [1, 5, 4, 7, 3]]
@@ -67,7 +67,7 @@ def batch_indices(key: Key, step: Array | int, n: Array | int, batch_size: int) 
 
 
 def check_int32(where: str, name: str, value: Any, low: int) -> Any:
-    """Return an integer ≥ `low`, or an integer array of shape (), traced or not, without checking its value."""
+    """Return an integer after checking that it is ≥ `low`; the values of integer arrays of shape () are not checked."""
     if not isinstance(value, jax.Array | np.ndarray):
         return checks.positive_int(where, name, value, low)
     if not jnp.issubdtype(value.dtype, jnp.integer) or value.shape != ():
@@ -78,27 +78,27 @@ def check_int32(where: str, name: str, value: Any, low: int) -> Any:
 def shuffle(
     key: Key, epoch: UInt32[Array, " e"], place: UInt32[Array, " m"], n: Array, later: Bool[Array, " m"] | None = None
 ) -> UInt32[Array, " m"]:
-    """Return the example at each place of an epoch: a bijection of 0 … n - 1 for each epoch.
+    """Return the row number of the example at each place of an epoch, by a bijection of 0 … n - 1 for each epoch.
 
     Args:
       key: one typed random key, which determines the order of all epochs.
-      epoch: (m,) uint32, the epoch of each place. With `later`, (2,) instead: the two epochs that the places are in,
-        whose random words are then drawn only once per round.
+      epoch: (m,) uint32, the epoch of each place. With `later`, (2,) instead: the two epochs that occur, so that their
+        random words are drawn only once per round.
       place: (m,) uint32, the places in their epochs, < n.
       n: () uint32, the number of examples, < 2³¹.
-      later: (m,) whether each place is in the second of the two epochs.
+      later: (m,) booleans, True for places in the second of the two epochs.
     """
     words = jax.random.bits(key, (ROUNDS, 2), jnp.uint32)
     epoch = _mix(epoch)
 
-    def draw(words: Any) -> Any:  # for one round: the image of 0, and the word that its bits depend on
+    def draw(words: Any) -> Any:  # for one round: the image of 0, and the word that determines the swap bits
         return _below(_mix(epoch ^ words[0]), n), epoch + words[1]
 
     def swap_or_not(x: Array, drawn: Any) -> tuple[Array, None]:
         image, tweak = draw(drawn) if later is None else (jnp.where(later, second, first) for first, second in drawn)
-        partner = image - x  # modulo n: a negative difference wraps to a large number, and adding n makes it smaller
+        partner = image - x  # modulo n: a negative difference wraps to a large number, which adding n makes small
         partner = jnp.minimum(partner, partner + n)
-        bit = _mix(jnp.maximum(x, partner) ^ tweak) >> 31  # the same for both members of the pair
+        bit = _mix(jnp.maximum(x, partner) ^ tweak) >> 31  # the same for both elements of the pair
         return jnp.where(bit == 1, partner, x), None
 
     drawn = words if later is None else jax.vmap(draw)(words)
@@ -106,20 +106,20 @@ def shuffle(
     def rounds(place: Array, drawn: Any, *, unroll: int) -> Array:
         return lax.scan(swap_or_not, place, drawn, unroll=unroll)[0]
 
-    # On a CPU, unrolling two rounds halves the loop's overhead; more do not help, because each round needs the previous
-    # one. On an accelerator each iteration of a loop is several launches, while all rounds together are one kernel
+    # On a CPU, unrolling two rounds halves the loop overhead; more do not help, because each round needs the previous
+    # one. On an accelerator, each loop iteration takes several kernel launches, but all rounds unrolled are one kernel
     return lax.platform_dependent(place, drawn, cpu=partial(rounds, unroll=2), default=partial(rounds, unroll=ROUNDS))
 
 
 def _mix(x: Array) -> Array:
-    """Mix a 32-bit word: a bijection in which every output bit depends on every input bit."""
+    """Mix a 32-bit word by a bijection in which every output bit depends on every input bit."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)
 
 
 def _below(x: Array, n: Array) -> Array:
-    """Return ⌊x n / 2³²⌋, which maps a random word to a number below n without a slow division."""
+    """Return ⌊x n / 2³²⌋, which maps a random word to a number below n without a division."""
     low, high = x & 0xFFFF, x >> 16
     n_low, n_high = n & 0xFFFF, n >> 16
     middle = high * n_low + (low * n_low >> 16)
@@ -127,9 +127,9 @@ def _below(x: Array, n: Array) -> Array:
 
 
 def _divmod_product(a: Array, b: int, n: Array) -> tuple[Array, Array]:
-    """Return divmod(a · b, n) without the product, which exceeds 32 bits: multiply bit by bit, reducing modulo n.
+    """Return divmod(a · b, n) by multiplying bit by bit modulo n, because the product exceeds 32 bits.
 
-    All of a, b, n must be < 2³¹, so that a remainder can be doubled. The quotient is exact modulo 2³².
+    a, b and n must be < 2³¹, so that doubling a remainder does not overflow. The quotient is exact modulo 2³².
     """
     quotient, rest = a // n, a % n
     q, r = jnp.zeros_like(a), jnp.zeros_like(a)

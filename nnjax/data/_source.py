@@ -1,4 +1,4 @@
-"""Examples that are read batch by batch, for data larger than memory."""
+"""Read examples batch by batch, for data larger than memory."""
 
 import hashlib
 from collections.abc import Callable, Collection
@@ -12,9 +12,9 @@ from nnjax.data._mapped import reader
 from nnjax.data._validate import as_arrays, as_data, convert, count_rows, is_x, named_leaves, warn_of_cast
 from nnjax.types import Data, PyTree
 
-SAMPLE = 1024  # rows that are checked before training
-PIECE = 2**20  # bytes read at a time
-ROW = np.zeros(1, np.int64)  # the row that shapes and dtypes are read from
+SAMPLE = 1024  # number of rows that are checked before training
+PIECE = 2**20  # bytes to read at a time
+ROW = np.zeros(1, np.int64)  # row 0, which determines shapes and dtypes
 
 Transform = Callable[[PyTree], PyTree]
 Read = Callable[[np.ndarray], Data]  # rows (m,) -> m examples as they are stored
@@ -23,41 +23,42 @@ Read = Callable[[np.ndarray], Data]  # rows (m,) -> m examples as they are store
 class Source(NamedTuple):
     """Random access to examples, from which `fit` gathers batches in the background.
 
-    `data.source`, `data.open_npy` and `data.records` return one; or fill in the four fields. Everything that `gather`
-    returns is checked and converted as by `data.source`.
+    `data.source`, `data.open_npy` and `data.records` return a `Source`; to write one yourself, fill in the first four
+    fields. Everything that `gather` returns is checked and converted as in `data.source`.
     """
 
     n: int  # number of examples
-    gather: Callable[[np.ndarray], Data]  # rows (m,) -> m examples, arrays of the shapes and dtypes of row 0
+    gather: Callable[[np.ndarray], Data]  # rows (m,) -> m examples with the same shapes and dtypes as row 0
     bytes_per_row: int  # after conversion; measured again before training
-    digest: str  # differs between sources with different examples
-    in_order: bool = False  # whether rows can only be read once and in order, as from a generator
+    digest: str  # string that differs between sources with different examples
+    in_order: bool = False  # whether rows can be read only once and in order, as from a generator
 
 
 def source(x: PyTree, y: PyTree, weights: Any = None, *, transform: Transform | None = None) -> Source:
     """Read arrays batch by batch: memory-mapped files, HDF5 or Zarr data sets, or arrays in memory.
 
-    Training is bitwise the same as with all of `transform(x)` in memory. The process maps few pages of a
-    memory-mapped file at a time; the operating system's file cache may hold more.
+    Training gives bitwise the same result as with all of `transform(x)` in memory. Only a few pages of a memory-mapped
+    file are mapped at a time; the operating system's file cache may hold more.
 
     Args:
-      x: an array (n, ...), or a pytree of them. An array has `shape` and `dtype`, and can be indexed by an array.
+      x: an array (n, ...) or a pytree of arrays: objects with `shape` and `dtype` that can be indexed by an array.
       y: targets, in the same form.
       weights: (n,), per-example loss weights; None means equal weights.
-      transform: a function of x that works row by row, (m, ...) -> (m, ...). It is applied to each batch as stored.
+      transform: a function of x that acts on each row separately, (m, ...) -> (m, ...). It receives each batch as
+        stored.
 
     Returns:
-      A `Source`. Numbers are converted as by `data.validate`. The digest covers the lengths, shapes, dtypes and 1024
-      evenly spaced rows, including the first and the last; it does not notice a change of other rows.
+      A `Source`. Numbers are converted as in `data.validate`. The digest covers the lengths, shapes, dtypes and 1024
+      evenly spaced rows, including the first and last; changes in other rows are not detected.
 
     Raises:
-      ValueError: for no rows, different numbers of rows, weights that are all 0, and values that are not finite. The
-        1024 rows are checked immediately, other rows when they are gathered; the message names the row. Weights in a
-        file are known to be all 0 only after every row has been gathered.
-      TypeError: for objects without shape and dtype, and for strings and objects in arrays.
+      ValueError: if there are no rows, if the numbers of rows differ, if all weights are 0, or if values are not
+        finite. The 1024 rows are checked immediately, other rows when they are gathered; the message names the row.
+        Weights in a file that are all 0 are detected only after every row has been gathered.
+      TypeError: if an object has no shape or dtype, or if an array contains strings or objects.
 
     Warns:
-      UserWarning: as `data.validate` does, but only once and judging by the 1024 rows.
+      UserWarning: as in `data.validate`, but only once and based on the 1024 rows.
 
     >>> x = np.lib.format.open_memmap("x.npy", "w+", np.uint8, (1000, 64))
     >>> images = data.source(x, np.arange(1000) % 10, transform=lambda x: x / 255)
@@ -79,7 +80,7 @@ def source(x: PyTree, y: PyTree, weights: Any = None, *, transform: Transform | 
 
 
 def make_source(read: Read, n: int, transform: Transform | None = None) -> Source:
-    """Return a source of the examples that `read` returns, converted and checked.
+    """Make a source from a function that reads examples; they are converted and checked.
 
     Args:
       read: rows (m,) -> m examples as they are stored.
@@ -108,16 +109,16 @@ def make_source(read: Read, n: int, transform: Transform | None = None) -> Sourc
             if leaf.dtype.kind != "c":
                 largest[name] = max(largest[name], float(leaf.max(initial=0)))
     for name, leaf in named_leaves(first):
-        if is_x(name) and (transform is None or leaf.dtype == np.uint8):  # x / 255 is float64 on purpose
+        if is_x(name) and (transform is None or leaf.dtype == np.uint8):  # no warning if x / 255 gives float64
             warn_of_cast(name, leaf.dtype, largest[name])
     return Source(n, gather, bytes_per_row, digest.hexdigest())
 
 
 def check_source(source: Source, keep: Collection[str] = ()) -> Source:
-    """Return the source with a `gather` that checks, and that leaves the dtypes of the leaves `keep` of x unchanged.
+    """Return the source with a `gather` that checks the examples and does not cast the leaves `keep` of x.
 
     Raises:
-      ValueError, TypeError: for a field of the wrong type or value, and as raised by `CheckedGather`.
+      ValueError, TypeError: if a field has the wrong type or value, and as raised by `CheckedGather`.
     """
     where = "Source"
     checks.positive_int(where, "n", source.n)
@@ -139,28 +140,28 @@ def check_source(source: Source, keep: Collection[str] = ()) -> Source:
 
 
 class CheckedGather:
-    """A function from rows to examples that checks and converts everything that a source returns.
+    """A function from rows to examples that checks and converts all examples of a source.
 
     Raises:
       ValueError: if the number of rows is wrong, if shapes or dtypes differ from row 0, if all weights turn out to be
-        0, and as raised by `data.validate`. A note names the rows, also in errors of the source itself.
-      TypeError: for anything but `Data` or `(x, y)`, and for strings and objects in arrays.
+        0, and as raised by `data.validate`. A note names the rows, even for errors raised by the source itself.
+      TypeError: if the source returns neither `Data` nor a tuple, or if an array contains strings or objects.
     """
 
     def __init__(self, gather: Callable[[np.ndarray], Any], n: int | None, keep: Collection[str] = ()):
-        """Wrap the `gather` function of a source of `n` rows; its row 0 is read immediately.
+        """Wrap the `gather` function of a source with `n` rows; row 0 is read immediately.
 
         Args:
           gather: the function.
-          n: number of rows, to notice that all weights are 0; None if the rows cannot be counted.
+          n: number of rows, to detect that all weights are 0; None skips this check.
           keep: see `data.validate`.
         """
         self._gather, self._n, self._keep = gather, n, keep
-        self._weightless = None if n is None else np.zeros(n, bool)  # rows of weight 0; None once one is positive
+        self._weightless = None if n is None else np.zeros(n, bool)  # rows with weight 0; None after a positive weight
         self.first = self._read(ROW)
 
     def __call__(self, rows: np.ndarray) -> Data:
-        """Return the examples in these rows."""
+        """Return the examples in the given rows."""
         batch = self._read(rows)
         if _layout(batch) != _layout(self.first):
             raise ValueError(
@@ -173,11 +174,11 @@ class CheckedGather:
         return batch
 
     def keeping(self, names: Collection[str]) -> "CheckedGather":
-        """Return a copy that does not cast these leaves of x."""
+        """Return a copy that does not cast the named leaves of x."""
         return CheckedGather(self._gather, self._n, names)
 
     def _check_weights(self, weights: np.ndarray, weightless: np.ndarray, rows: np.ndarray) -> None:
-        """Raise an error if all rows have been read by now and all their weights are 0."""
+        """Raise ValueError if all rows have now been read and all weights are 0."""
         if np.any(weights):
             self._weightless = None
             return
@@ -186,9 +187,9 @@ class CheckedGather:
             raise ValueError(f"source: the weights of all {len(weightless)} rows are 0; choose other rows")
 
     def _read(self, rows: np.ndarray) -> Data:
-        """Return the examples as arrays, whose first axis is as long as `rows`."""
+        """Return the examples as arrays after checking that their first axis has the length of `rows`."""
         with checks.located(f"in the source, which was asked for {_list_rows(rows)}"):
-            batch = self._gather(rows.copy())  # the function may sort them in place
+            batch = self._gather(rows.copy())  # a copy, because the function may sort the rows in place
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
                 raise TypeError(f"source: gather must return Data(x, y) or (x, y, weights), got {type(batch).__name__}")
             arrays = as_arrays(as_data(batch), rows)
@@ -202,7 +203,7 @@ class CheckedGather:
 
 
 def pieces(rows: np.ndarray, bytes_per_row: int) -> list[np.ndarray]:
-    """Split rows into pieces that fit into the processor's cache while they are checked and converted."""
+    """Split rows into pieces that fit into the CPU cache during checks and conversion."""
     size = min(4096, max(1, PIECE // max(1, bytes_per_row)))
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
@@ -212,7 +213,7 @@ def _layout(data: Data) -> tuple[Any, list[tuple[tuple[int, ...], np.dtype[Any]]
 
 
 def _describe(data: Data, n: int) -> str:
-    """Return name, shape and dtype of each leaf; the first axis is called "rows" if it has length n."""
+    """Describe each leaf by name, shape and dtype; the first axis is called "rows" if it has length n."""
 
     def shape(leaf: np.ndarray) -> str:
         first = ["rows" if size == n else str(size) for size in leaf.shape[:1]]

@@ -1,4 +1,4 @@
-"""Split rows at random into two parts."""
+"""Split rows randomly into two parts."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from nnjax import checks
 
 
 class SplitError(ValueError):
-    """A split that would leave one part empty.
+    """Error for a split that would leave one part empty.
 
     Attributes:
       share: the share of the second part.
@@ -19,7 +19,7 @@ class SplitError(ValueError):
 
 
 def split_rows(y: np.ndarray, share: float, *, seed: int = 0, stratify: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Split rows at random into two parts that contain the classes in the same proportions.
+    """Split rows randomly into two parts that contain the classes in the same proportions.
 
     Args:
       y: (n,) labels; with stratify=False only its length matters.
@@ -28,10 +28,10 @@ def split_rows(y: np.ndarray, share: float, *, seed: int = 0, stratify: bool = T
       stratify: whether both parts keep the proportions of the classes.
 
     Returns:
-      Row numbers of the first and of the second part, sorted.
+      Sorted row numbers of the first and the second part.
 
     Raises:
-      ValueError: for a share outside (0, 1).
+      ValueError: if the share is outside (0, 1).
       SplitError: if one part would be empty.
 
     >>> first, second = data.split_rows(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 0.25)
@@ -45,7 +45,7 @@ def split_rows(y: np.ndarray, share: float, *, seed: int = 0, stratify: bool = T
     try:
         y = np.asarray(y)
         labels = np.unique(y) if stratify else y
-    except (ValueError, TypeError):  # lists of different lengths, random keys, objects without an order
+    except (ValueError, TypeError):  # for example, lists of different lengths, random keys, or unorderable objects
         y = np.zeros(())
     if y.ndim < 1 or (stratify and y.ndim > 1):
         raise TypeError(f"split_rows: y must be one label for each row, (n,), got {got!r:.80}")
@@ -53,7 +53,7 @@ def split_rows(y: np.ndarray, share: float, *, seed: int = 0, stratify: bool = T
         raise SplitError(share, len(y))
     rng = np.random.default_rng(seed)
     groups = [np.flatnonzero(y == label) for label in labels] if stratify else [np.arange(len(y))]
-    # Cumulative counts are rounded: with many small classes, rounding each class would change the total share
+    # Round cumulative counts, because rounding the count of each of many small classes would change the total share
     totals = np.floor(np.cumsum([len(group) * share for group in groups]) + 0.5).astype(int)
     counts = np.diff(totals, prepend=0)
     parts = [rng.permutation(group)[: min(count, len(group) - 1)] for group, count in zip(groups, counts, strict=True)]

@@ -1,4 +1,4 @@
-"""Find columns and values of a table that make results misleading: row numbers and outliers."""
+"""Find row numbers and outliers in a table, which can make results misleading."""
 
 import math
 import re
@@ -10,17 +10,17 @@ from nnjax.data._frame import Frame
 from nnjax.data._problems import line_numbers
 from nnjax.data.table import Table, column_numbers, list_names
 
-FEW_ROWS = 20  # in smaller tables, numbers may be in ascending order by chance
-MANY_ROWS = 50  # in smaller tables, integers such as incomes are often all different
-FAR = 10  # interquartile ranges beyond the quartiles
+FEW_ROWS = 20  # in tables with fewer rows, numbers may be in ascending order by chance
+MANY_ROWS = 50  # in tables with fewer rows, integers such as incomes are often all different
+FAR = 10  # values more than this many interquartile ranges beyond the quartiles are outliers
 UNNAMED = "Unnamed: 0"
-LISTED = 3  # largest number of values to list
-TAIL = 0.01  # share of the rows; more values far outside are the tail of a distribution
+LISTED = 3  # maximum number of values to list
+TAIL = 0.01  # if a larger share of the rows are outliers, they are the tail of a distribution
 IDENTIFIER = r"(?:^|[^A-Za-z])(?:id|ID|Id)(?:$|[^A-Za-z])|[a-z]I[dD]$"
 
 
 def describe_index(frame: Frame) -> str | None:
-    """Return why an unnamed first column is an index, as pandas and R write it, or None."""
+    """Return the reason why an unnamed first column is an index, as written by pandas and R, or None if it is not."""
     if UNNAMED not in frame:
         return None
     values = np.asarray(frame[UNNAMED])
@@ -34,7 +34,7 @@ def describe_index(frame: Frame) -> str | None:
 
 
 def warnings_about(frame: Frame, table: Table, lines: np.ndarray | None = None) -> Iterator[str]:
-    """Yield a sentence for each feature that looks like a row number, one for identifiers, and one for outliers."""
+    """Yield a warning for each feature that looks like a row number, for all identifiers, and for outliers."""
     if any(column.name == UNNAMED for column in table.columns):
         yield f"the first column has no name; if it numbers the rows, leave it out with --drop {UNNAMED!r}"
     numbers = [column.name for column in table.columns if column.kind == "number"]
@@ -63,7 +63,7 @@ def warnings_about(frame: Frame, table: Table, lines: np.ndarray | None = None) 
 
 
 def _describe_far(names: Sequence[str], frame: Frame, lines: np.ndarray | None) -> Iterator[str]:
-    """Describe the values far outside: long tails by their number of values, and others one by one."""
+    """Describe outliers: long tails by the number of values, others one by one."""
     line = line_numbers(lines)
     single, tails = [], []
     for name in names:
@@ -86,19 +86,19 @@ def _describe_far(names: Sequence[str], frame: Frame, lines: np.ndarray | None) 
 
 
 def _numbers_rows(values: np.ndarray) -> bool:
-    """Return True for numbers that are different in all rows and ascend or descend, or are integers without gaps."""
+    """Return True for numbers that strictly ascend or descend, or that are distinct integers without gaps."""
     if values.dtype.kind not in "iuf" or len(values) < FEW_ROWS or not np.isfinite(values).all():
         return False
     numbers = values.astype(np.float64)
     if (numbers[1:] > numbers[:-1]).all() or (numbers[1:] < numbers[:-1]).all():
         return True
     distinct = len(np.unique(numbers)) == len(numbers)
-    # Halves do not overflow
+    # Subtract halves, because the difference itself could overflow
     return bool(_whole(values) and distinct and numbers.max() / 2 - numbers.min() / 2 < len(numbers))
 
 
 def _identifies_rows(name: str, values: np.ndarray) -> bool:
-    """Return True for integers that are different in all of many rows; with the name of an identifier, in most rows."""
+    """Return True for integers that differ in all of many rows or, if the name suggests an identifier, in most rows."""
     if values.dtype.kind not in "iu" or len(values) < FEW_ROWS:
         return False
     share = len(np.unique(values)) / len(values)

@@ -11,9 +11,10 @@ T = TypeVar("T")
 
 
 def allow_transfers(function: Callable[P, T]) -> Callable[P, T]:
-    """Let a function transfer arrays under `jax.transfer_guard("disallow")`.
+    """Allow a function to transfer arrays even under `jax.transfer_guard("disallow")`.
 
-    The guard finds transfers in the user's own loops. These functions transfer on purpose, once for many steps.
+    The guard is for finding transfers in the user's own loops. The decorated functions transfer intentionally, once for
+    many steps.
     """
 
     @functools.wraps(function)

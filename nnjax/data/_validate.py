@@ -1,4 +1,4 @@
-"""Check data on the host and convert it to the numbers that networks take."""
+"""Check data on the host and convert it to dtypes that networks accept."""
 
 import inspect
 import warnings
@@ -18,14 +18,14 @@ Rows: TypeAlias = range | np.ndarray  # row numbers, one per row of an array
 
 
 def as_data(data: Any, name: str = "data") -> Data:
-    """Return `data` as `Data`.
+    """Convert a tuple to `Data`; return `Data` unchanged.
 
     Args:
       data: `Data`, `(x, y)` or `(x, y, weights)`.
       name: name of the data, for messages.
 
     Raises:
-      TypeError: for anything else.
+      TypeError: if `data` is none of these.
 
     >>> data.as_data((jnp.ones((3, 2)), jnp.zeros(3))).weights is None
     True
@@ -40,7 +40,7 @@ def as_data(data: Any, name: str = "data") -> Data:
 
 
 def _way_to_data(data: Any) -> str:
-    """Return how to make examples from what was passed instead."""
+    """Return advice on how to get examples from the object that was passed instead."""
     if inspect.isgeneratorfunction(data):
         return "; call the function for its generator of batches"
     if hasattr(data, "train") and hasattr(data, "test"):
@@ -54,21 +54,21 @@ def _way_to_data(data: Any) -> str:
 
 @allow_transfers
 def validate(data: Any, name: str = "data", *, keep: Collection[str] = ()) -> Data:
-    """Check examples for every mistake that can be seen before training, and return them as JAX arrays.
+    """Check examples for all errors that can be detected before training, and return them as JAX arrays.
 
-    Without x64, float64 becomes float32 and int64 becomes int32. uint8 and booleans become float32 in x, int32 in y.
-    Weights become floating. Long doubles and arrays in foreign byte order are converted, too.
+    Without x64, float64 becomes float32 and int64 becomes int32. uint8 and booleans become float32 in x and int32 in y.
+    Weights become floating. Long doubles and arrays in non-native byte order are also converted.
 
     Args:
       data: `Data`, `(x, y)` or `(x, y, weights)`, of NumPy or JAX arrays (n, ...) or pytrees of them.
       name: "data" or "validation", for the messages.
-      keep: leaves of x whose uint8 or booleans are not cast, such as "x" or "x/tokens". `fit` keeps those that the
+      keep: leaves of x that are not cast from uint8 or booleans, such as "x" or "x/tokens". `fit` keeps leaves that the
         network does not accept as float32, such as the input of `nn.embedding`.
 
     Raises:
-      ValueError: for no rows, different numbers of rows, values that are NaN, infinite, masked or too large for their
-        new dtype (with their count and the first position), and negative weights.
-      TypeError: for strings and objects, and inside `jit`, `vmap` and `grad`.
+      ValueError: if there are no rows, if the numbers of rows differ, if values are NaN, infinite, masked or too large
+        for their new dtype (the message gives the position of the first), or if weights are negative.
+      TypeError: if arrays contain strings or objects, or if they are traced, as inside `jit`, `vmap` and `grad`.
 
     Warns:
       UserWarning: if x is float64 and will be cast, if x is unscaled uint8, or if all labels are equal.
@@ -92,7 +92,7 @@ def validate(data: Any, name: str = "data", *, keep: Collection[str] = ()) -> Da
 
 
 def as_batch(where: str, name: str, data: Any) -> Data:
-    """Return `data` as `Data` whose leaves are arrays with a row axis, traced or not; their values are not read."""
+    """Return `data` as `Data` after checking that its leaves, which may be traced, are arrays with a row axis."""
     batch = as_data(data, f"{where}: {name}")
     check_row_axes(f"{where}: {name}.x", batch.x)
     check_row_axes(f"{where}: {name}", (batch.y, batch.weights))
@@ -100,7 +100,7 @@ def as_batch(where: str, name: str, data: Any) -> Data:
 
 
 def check_row_axes(name: str, tree: Any) -> None:
-    """Check that the leaves of a tree are arrays with a leading axis, and that x has at least one leaf."""
+    """Raise TypeError unless the leaves of a tree are arrays with a leading axis, and x has at least one leaf."""
     leaves = jax.tree.leaves(tree)
     for leaf in leaves:
         if not hasattr(leaf, "dtype") or not getattr(leaf, "shape", ()):
@@ -110,16 +110,16 @@ def check_row_axes(name: str, tree: Any) -> None:
 
 
 def as_arrays(data: Data, rows: Rows | None = None, name: str = "data") -> Data:
-    """Return every leaf as a NumPy array of numbers with a row axis. All training data pass through this function.
+    """Convert every leaf to a NumPy array of numbers with a row axis. All training data pass through this function.
 
     Args:
-      data: examples whose leaves are anything that NumPy reads.
-      rows: the row numbers, for messages; None if they are 0, 1, ….
+      data: examples whose leaves NumPy can convert to arrays.
+      rows: the row numbers, for messages; None means 0, 1, ….
       name: name of the data, for the messages.
 
     Raises:
-      TypeError: for tracers, and for anything but numbers; the message names the leaf.
-      ValueError: for masked values and for scalars.
+      TypeError: if a leaf is a tracer or does not contain numbers; the message names the leaf.
+      ValueError: if a leaf is a scalar or contains masked values.
     """
     if data.weights is not None:
         weights: Any = _as_array(f"{name}.weights", data.weights, rows)  # may be a list
@@ -143,18 +143,18 @@ def _as_array(name: str, leaf: Any, rows: Rows | None) -> np.ndarray:
         leaf = leaf.data
     try:
         array = np.asarray(leaf)
-    except Exception as error:  # any library's array may fail here in its own way
+    except Exception as error:  # arrays of other libraries may raise any error here
         raise TypeError(f"{name} must be an array of numbers, got {type(leaf).__name__}: {error}") from error
     check_numbers(name, array)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def convert(data: Data, rows: Rows, name: str = "data", *, keep: Collection[str] = ()) -> Data:
-    """Convert NumPy arrays to the dtypes that networks take, see `validate`; `rows` are row numbers, for messages.
+    """Convert NumPy arrays to dtypes that networks accept; see `validate`. Messages use the row numbers `rows`.
 
     Raises:
-      ValueError: for NaN and infinite values, numbers too large for their new dtype, and negative weights.
-      TypeError: for complex weights.
+      ValueError: if values are NaN, infinite or too large for their new dtype, or if weights are negative.
+      TypeError: if weights are complex.
     """
     leaves = []
     for leaf_name, leaf in named_leaves(data, name):
@@ -177,20 +177,20 @@ def convert(data: Data, rows: Rows, name: str = "data", *, keep: Collection[str]
 
 
 def named_leaves(data: Data, name: str = "data") -> list[tuple[str, Any]]:
-    """Return the leaves with their names: `data.x`, `data.y/0`, …."""
+    """Return the leaves with their names, such as `data.x` or `data.y/0`."""
     return [(f"{name}.{checks.path_name(path)}", leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(data)]
 
 
 def is_x(leaf_name: str, name: str = "data") -> bool:
-    """Return True if a leaf, named as by `named_leaves`, is part of x."""
+    """Return True if a leaf with this name from `named_leaves` is part of x."""
     return leaf_name.removeprefix(f"{name}.").split("/")[0] == "x"
 
 
 def count_rows(where: str, data: Data) -> int:
-    """Return the number of rows, the same for all leaves.
+    """Return the number of rows, which must be the same for all leaves.
 
     Raises:
-      ValueError: for no rows, different numbers of rows, and weights that are not (n,).
+      ValueError: if there are no rows, if the numbers of rows differ, or if the weights are not (n,).
     """
     rows = {name.removeprefix("data."): leaf.shape[0] for name, leaf in named_leaves(data)}
     if len(set(rows.values())) > 1:
@@ -207,21 +207,22 @@ def count_rows(where: str, data: Data) -> int:
 
 
 def x64() -> bool:
-    """Return True if JAX keeps 64-bit numbers."""
+    """Return True if JAX's x64 mode is on."""
     return bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
 
 
 def cast(name: str, a: np.ndarray, *, features: bool, rows: Rows | None = None) -> np.ndarray:
-    """Return an array as float32, int32 or complex64; with x64, 64-bit numbers stay 64-bit.
+    """Cast an array to a dtype that JAX stores; without x64, 64-bit numbers become 32-bit.
 
     Args:
       name: name of the array, for the message.
       a: the array, (n, ...).
-      features: whether the array is x, in which uint8 and booleans become float32. Elsewhere booleans become int32.
-      rows: n row numbers for the message; None to leave the row out.
+      features: whether the array is part of x, where uint8 and booleans become float32. Elsewhere booleans become
+        int32.
+      rows: n row numbers, for the message; None omits the row.
 
     Raises:
-      ValueError: for a number that is too large for the new dtype.
+      ValueError: if a number is too large for the new dtype.
     """
     if a.dtype == bool or (features and a.dtype == np.uint8):
         return a.astype(np.float32 if features else np.int32)
@@ -258,7 +259,7 @@ def _dtype_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def warn_of_cast(name: str, dtype: Any, largest: float) -> None:
-    """Warn if casting x loses digits, or if x is unscaled uint8."""
+    """Warn if casting x loses precision, or if x is unscaled uint8."""
     if dtype == np.uint8 and largest > 1:
         warnings.warn(
             f"{name}: uint8 values up to {largest:g} are cast to float32 unscaled; scale them, as in x / 255",
@@ -270,7 +271,7 @@ def warn_of_cast(name: str, dtype: Any, largest: float) -> None:
 
 
 def check_numbers(name: str, leaf: np.ndarray) -> None:
-    """Check that an array holds numbers and has a row axis."""
+    """Raise unless an array contains numbers and has a row axis."""
     if leaf.dtype.kind not in "biufc" and not jnp.issubdtype(leaf.dtype, jnp.number):  # bfloat16 has the kind "V"
         fix = ", or number the classes by np.unique(y, return_inverse=True)[1]" if name.endswith(".y") else ""
         raise TypeError(
@@ -283,7 +284,7 @@ def check_numbers(name: str, leaf: np.ndarray) -> None:
 
 
 def check_finite(name: str, leaf: np.ndarray, rows: Rows) -> None:
-    """Check that there is no NaN and no infinity; `rows` are the row numbers of the array, for the message."""
+    """Raise ValueError if an array contains NaN or infinities; `rows` are its row numbers, for the message."""
     if not jnp.issubdtype(leaf.dtype, jnp.inexact):
         return
     nonfinite = ~np.isfinite(leaf.astype(np.float32) if leaf.dtype.itemsize < 4 else leaf)
@@ -296,6 +297,6 @@ def check_finite(name: str, leaf: np.ndarray, rows: Rows) -> None:
 
 
 def _position(index: np.ndarray, rows: Rows | None) -> list[int]:
-    """Return the indices of a value, with the number of its row."""
+    """Return the indices of a value, with the first one replaced by the row number."""
     first, *others = map(int, index)
     return [first if rows is None else int(rows[first]), *others]

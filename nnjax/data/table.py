@@ -1,4 +1,4 @@
-"""The encoding of the rows of a table as numbers, and of predictions back to labels."""
+"""Encode rows of a table as numbers, and describe how to decode predictions."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -35,7 +35,7 @@ Missing = Literal["error", "drop", "mean", "median", "category"]  # treatment of
 
 
 class Target(NamedTuple):
-    """One of several targets of a regression."""
+    """One target of a regression with several."""
 
     name: str
     mean: float
@@ -43,7 +43,7 @@ class Target(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """The rows in which a column has missing values or unknown categories."""
+    """Rows in which a column has missing values or unknown categories."""
 
     rows: np.ndarray  # row numbers
     problem: Problem
@@ -51,26 +51,26 @@ class Gap(NamedTuple):
 
 
 class Table(NamedTuple):
-    """The encoding of rows as numbers, and of predictions back to labels, as plain values that JSON can represent."""
+    """The encoding of a table's rows as numbers, stored as plain values that JSON can represent."""
 
     task: Task
-    target: str  # the names of several targets are separated by commas
+    target: str  # name of the target; names of several targets are joined by commas
     classes: list[str]  # names of the labels 0, 1, …; empty for regression
     columns: list[Column]
     mean: list[float]  # mean of each feature over the training rows, which is subtracted
-    std: list[float]  # standard deviation of each feature over the training rows, the divisor
-    target_mean: float = 0.0  # mean of the target of a regression; 0 for several targets
+    std: list[float]  # standard deviation of each feature over the training rows, by which it is divided
+    target_mean: float = 0.0  # mean of the target of a regression; 0 if there are several targets
     target_std: float = 1.0
-    target_kind: Kind = "text"  # classes that are numbers are compared by value, others as strings
+    target_kind: Kind = "text"  # kind of the target; numeric classes are compared by value, others as strings
     missing: Missing = "error"
-    fill: list[float] | None = None  # the replacement of missing values for each feature; None means its mean
+    fill: list[float] | None = None  # replacement of missing values for each feature; None means its mean
     na: list[str] | None = None  # strings that mean missing, in addition to the usual ones
-    several: list[Target] | None = None  # the targets of a regression with several
-    target_decimal: Decimal = "."  # the decimal sign of targets in a CSV file
+    several: list[Target] | None = None  # the targets of a regression with several; None if there is only one
+    target_decimal: Decimal = "."  # decimal sign of the target in a CSV file
 
     @property
     def outputs(self) -> int:
-        """Return the number of outputs of a network: one for each class or target."""
+        """Return the number of network outputs, one for each class or target."""
         return len(self.classes) or len(self.several or ()) or 1
 
     @property
@@ -79,17 +79,17 @@ class Table(NamedTuple):
         return [self.target] if self.several is None else [target.name for target in self.several]
 
     def features(self, frame: Frame, *, lines: np.ndarray | None = None, strict: bool = True) -> np.ndarray:
-        """Return standardised features (rows, features), float32.
+        """Return standardised float32 features (rows, features).
 
         Args:
           frame: the rows.
           lines: (rows,) the line of each row in its file, for messages.
-          strict: refuse categories that did not occur in training, and missing values unless the training had a rule
-            for them. With False both are replaced by the value in `fill`.
+          strict: whether to raise an error for categories that did not occur in training, and for missing values if
+            training had no rule for them. With False, both are replaced by the value in `fill`.
 
         Raises:
-          TableError: a ValueError, if values are refused; the message lists all columns.
-          ValueError: for missing columns, and numbers that are infinite or lose digits.
+          TableError: a ValueError, as described for `strict`; the message lists all such columns.
+          ValueError: if columns are missing, or if numbers are infinite or would lose digits.
         """
         numbers, gaps = encode(frame, self.columns, lines)
         refused = [gap.problem for gap in gaps if gap.unknown or self.missing == "error"]
@@ -100,21 +100,21 @@ class Table(NamedTuple):
         return _standardise(numbers, np.array(self.mean), np.array(self.std), line_numbers(lines))
 
     def in_units(self, outputs: np.ndarray) -> np.ndarray:
-        """Return the outputs of a regression, (rows, targets), in the units of the targets, as float64."""
+        """Convert the outputs (rows, targets) of a regression to the units of the targets, as float64."""
         if self.several is None:
             return outputs.astype(float) * self.target_std + self.target_mean
         mean, std = (np.array([getattr(t, moment) for t in self.several]) for moment in ("mean", "std"))
         return np.asarray(outputs.astype(float) * std + mean)
 
     def gaps(self, frame: Frame, *, lines: np.ndarray | None = None) -> list[Gap]:
-        """Return the rows with missing values and unknown categories, one entry for each column that has any."""
+        """Return the gaps of each column: one for missing values and one for unknown categories, if there are any."""
         return encode(frame, self.columns, lines)[1]
 
     def targets(self, frame: Frame, *, lines: np.ndarray | None = None) -> np.ndarray:
-        """Return labels (rows,) int32, or standardised numbers (rows, targets) float32.
+        """Return int32 labels (rows,), or standardised float32 targets (rows, targets) for regression.
 
         Raises:
-          ValueError: for missing values, a label that did not occur in training, and text in a regression.
+          ValueError: if values are missing, if a label did not occur in training, or if a regression target is text.
         """
         if self.several is not None:
             columns = [_numbers(t.name, _complete(frame, t.name, lines), lines) for t in self.several]
@@ -140,11 +140,11 @@ class Table(NamedTuple):
 
 
 def check_table(table: Table) -> Table:
-    """Return a table that was read from a file, after checking that its parts fit together.
+    """Return a table that was read from a file after checking that it is consistent.
 
     Raises:
-      ValueError: for wrong lengths, for numbers that are not finite, for deviations that are not positive, and for
-        names, classes or categories that are missing or occur twice.
+      ValueError: if lengths are wrong, if numbers are not finite, if standard deviations are not positive, or if names,
+        classes or categories are missing or occur twice.
     """
     names = [column.name for column in table.columns]
     features = sum(len(feature_names(column)) for column in table.columns)
@@ -182,7 +182,7 @@ def check_table(table: Table) -> Table:
 
 
 def feature_names(column: Column) -> list[str]:
-    """Return the names of the features that a column becomes, such as "colour=red"."""
+    """Return the names of the features that encode a column, such as "colour=red"."""
     if column.kind == "date":
         return [f"{column.name} {part}" for part in date_names(column.date)]
     if column.categories is None:
@@ -191,14 +191,15 @@ def feature_names(column: Column) -> list[str]:
 
 
 def encode(frame: Frame, columns: Sequence[Column], lines: np.ndarray | None = None) -> tuple[np.ndarray, list[Gap]]:
-    """Return features (rows, features) float64: numbers unchanged, dates as numbers, categories one-hot encoded.
+    """Return float64 features (rows, features): numbers unchanged, dates as numbers, categories one-hot encoded.
 
-    Missing values and categories that are not among those of the column are NaN in all features of the column and are
-    returned as gaps.
+    Missing values and unknown categories become NaN in all features of the column and are returned as gaps. If the
+    column has the category "", they get this category instead of NaN; then missing values and rare strings are not
+    gaps.
 
     Raises:
-      ValueError: for missing columns, infinite values, integers that lose digits as float64, and text in columns of
-        numbers.
+      ValueError: if columns are missing, if values are infinite, if integers would lose digits as float64, or if a
+        column of numbers contains text.
     """
     absent = [column.name for column in columns if column.name not in frame]
     if absent:
@@ -220,7 +221,7 @@ def _encode_column(column: Column, values: np.ndarray, lines: np.ndarray | None)
         missing = np.isnat(dates)
     elif column.categories is None:
         part = _numbers(column.name, values, lines)[:, None]
-        missing = np.isnan(part[:, 0])  # strings in memory may be words such as NA
+        missing = np.isnan(part[:, 0])  # includes words such as NA, which strings in memory may contain
     else:
         return _encode_texts(column, values, missing, line)
     if not missing.any():
@@ -250,7 +251,7 @@ def _encode_texts(column: Column, values: np.ndarray, missing: np.ndarray, line:
 
 
 def list_names(names: Collection[str]) -> str:
-    """Return the first names, for a message."""
+    """Return the first 20 names, shortened and joined for a message."""
     return ", ".join(name[:LONGEST_QUOTE] for name in islice(names, 20)) + (" …" if len(names) > 20 else "")
 
 
@@ -260,12 +261,12 @@ def column_texts(frame: Frame, name: str) -> np.ndarray:
 
 
 def column_numbers(frame: Frame, name: str, lines: np.ndarray | None = None) -> np.ndarray:
-    """Return the values (rows,) of a column of numbers as float64, NaN where missing."""
+    """Return the values (rows,) of a column of numbers as float64, with NaN where missing."""
     return _numbers(name, column_values(frame, name), lines).astype(np.float64, copy=False)
 
 
 def _complete(frame: Frame, name: str, lines: np.ndarray | None) -> np.ndarray:
-    """Return the values of a column, after checking that none is missing."""
+    """Return the values of a column after checking that none are missing."""
     values = column_values(frame, name)
     missing = missing_rows(values)
     if missing.any():
@@ -284,10 +285,10 @@ def _number(text: str) -> int | float:
 
 
 def _numbers(name: str, values: np.ndarray, lines: np.ndarray | None) -> np.ndarray:
-    """Return a column of numbers as float64, NaN where missing, without losing digits.
+    """Return a column of numbers as float64, with NaN where missing.
 
     Raises:
-      ValueError: for infinite values, text, and integers that float64 cannot represent.
+      ValueError: if values are infinite, text, or integers that float64 cannot represent.
     """
     line = line_numbers(lines)
     if not is_numeric(_no_dates(name, values)):
@@ -310,7 +311,7 @@ def _numbers(name: str, values: np.ndarray, lines: np.ndarray | None) -> np.ndar
 
 
 def inexact_rows(values: np.ndarray) -> np.ndarray:
-    """Return the rows whose integers lose digits as float64."""
+    """Return the rows with integers that would lose digits as float64."""
     if values.dtype.kind not in "iu":
         return np.zeros(0, np.int64)
     rows = np.flatnonzero(np.abs(values.astype(np.float64)) >= EXACT)

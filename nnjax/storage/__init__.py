@@ -1,1 +1,1 @@
-"""Save any pytree in one file with checksums, written atomically, in the background, to a locked folder."""
+"""Save any pytree in one file with checksums. Files are written atomically, checkpoints also in the background."""

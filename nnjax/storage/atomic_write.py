@@ -1,4 +1,4 @@
-"""Write files atomically: completely or not at all."""
+"""Write files atomically, that is, completely or not at all."""
 
 import csv
 import errno
@@ -15,11 +15,11 @@ from nnjax.storage.paths import as_path
 
 
 def write_file(path: str | Path, *content: bytes | memoryview) -> None:
-    """Write a file atomically: to a temporary name, synced, then renamed; the folder is synced too.
+    """Write a file atomically: write and sync a temporary file, rename it, and sync the folder.
 
     Args:
       path: path of the file. An existing file is replaced.
-      content: the bytes, in one or several parts that are written one after the other.
+      content: the bytes, in one or more parts that are written in order.
 
     Raises:
       OSError: if writing fails; a note gives the path and the number of bytes. An existing file stays intact.
@@ -42,18 +42,18 @@ def write_file(path: str | Path, *content: bytes | memoryview) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write plain values as JSON. NaN and infinities, which JSON does not have, become null."""
+    """Write plain values as JSON. NaN and infinities become null, because JSON cannot represent them."""
     text = json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_file(path, text.encode(errors="backslashreplace"))  # a file name with invalid bytes becomes \udc80 in JSON
 
 
 def write_records(path: str | Path, records: Sequence[Mapping[str, Any]], *, quote_texts: bool = False) -> None:
-    """Write records as CSV, one line each, with a column for every name that occurs in any of them.
+    """Write records as CSV, one per line, with a column for every name that occurs in any record.
 
     Args:
       path: the file.
-      records: values by name of column.
-      quote_texts: put all strings in quotes, which distinguishes a string such as NA from a missing value.
+      records: dictionaries from column name to value.
+      quote_texts: whether to quote all strings, which distinguishes a string such as NA from a missing value.
     """
     names = list(dict.fromkeys(name for record in records for name in record))
     text = io.StringIO()
@@ -65,7 +65,7 @@ def write_records(path: str | Path, records: Sequence[Mapping[str, Any]], *, quo
 
 
 def finite(content: Any) -> Any:
-    """Return plain values with NaN and infinities replaced by None."""
+    """Replace NaN and infinities in plain values by None."""
     if isinstance(content, float):
         return content if math.isfinite(content) else None
     if isinstance(content, Mapping):
@@ -74,7 +74,7 @@ def finite(content: Any) -> Any:
 
 
 def _sync_folder(path: Path) -> None:
-    """Make a rename durable: without this, a power cut may undo it."""
+    """Sync a folder to make a rename durable, because a power failure could otherwise undo it."""
     try:
         folder = os.open(path, os.O_RDONLY)
     except PermissionError:  # Windows cannot open folders
@@ -82,7 +82,7 @@ def _sync_folder(path: Path) -> None:
     try:
         os.fsync(folder)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not every file system can sync a folder
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot sync folders
             raise
     finally:
         os.close(folder)

@@ -28,27 +28,27 @@ class CheckpointWriter(Protocol):
 def checkpoint_writer(folder: str | Path, keep: int = 3, *, write: bool = True) -> Iterator[CheckpointWriter]:
     """Yield a function that writes checkpoints to a folder on a background thread.
 
-    `save(step, tree, metadata, score=None)` returns at once. The thread copies the arrays to the host, computes their
-    checksums and writes the file. Until it is done, further calls return False and save nothing. With `wait=True`, a
-    call waits for the previous checkpoint and for its own. The arrays must stay valid until they are written, so they
-    must not be donated.
+    `save(step, tree, metadata, score=None)` returns immediately. The thread copies the arrays to the host, computes
+    their checksums and writes the file. Until it has finished, further calls return False and save nothing. With
+    `wait=True`, a call waits for the previous checkpoint and its own. The arrays must stay valid until they are
+    written, so they must not be donated.
 
-    Each checkpoint's metadata gain `step` and `score`. Once it is on disk, older checkpoints are deleted, except the
-    last `keep` and the one with the lowest score. Damaged checkpoints are never counted or deleted, nor are
-    checkpoints of later steps, which remain if a run was resumed from an earlier step.
+    `step` and `score` are added to the metadata. Once a checkpoint is on disk, older checkpoints are deleted, except
+    the last `keep` and the one with the lowest score. Damaged checkpoints and checkpoints of later steps (left over if
+    a run was resumed from an earlier step) are neither counted nor deleted.
 
     Args:
-      folder: the folder, created if it does not exist. It is locked, so only one process can write to it at a time.
+      folder: the folder, which is created if it does not exist and locked, so that only one process can write to it.
       keep: the number of most recent checkpoints to keep.
-      write: False for all processes but one; then `save` does nothing and returns False.
+      write: True in exactly one process. With False, `save` does nothing and returns False.
 
     Raises:
-      BlockingIOError: if another process writes to the folder.
-      OSError: if the last write, or one with `wait=True`, fails; a note gives the path and the number of bytes. Earlier
-        checkpoints stay intact.
+      BlockingIOError: if another process is writing to the folder.
+      OSError: if the last write, or a write with `wait=True`, fails; a note gives the path and the number of bytes.
+        Earlier checkpoints stay intact.
 
     Warns:
-      RuntimeWarning: if any other write fails, at the next call of `save`, which tries again.
+      RuntimeWarning: if any other write fails. The warning is issued at the next call of `save`, which tries again.
 
     >>> from pathlib import Path
     >>> from nnjax.storage import checkpoint
@@ -102,7 +102,7 @@ def checkpoint_writer(folder: str | Path, keep: int = 3, *, write: bool = True) 
             finish_pending(raise_error=True)
         return True
 
-    # Leaving the executor waits for the last write, also after Ctrl-C.
+    # On exit, the executor waits for the last write, even after Ctrl-C
     with folder_lock(folder), ThreadPoolExecutor(1, "checkpoints") as thread:
         try:
             yield save
@@ -115,7 +115,7 @@ def checkpoint_writer(folder: str | Path, keep: int = 3, *, write: bool = True) 
 
 
 def _intact_scores(folder: Path) -> dict[int, float]:
-    """Return the scores of the intact checkpoints by step; infinite if a checkpoint has none."""
+    """Return the scores of the intact checkpoints by step; a checkpoint without a score counts as infinity."""
     scores = {}
     for path in checkpoint.files(folder):
         try:
@@ -127,7 +127,7 @@ def _intact_scores(folder: Path) -> dict[int, float]:
 
 
 def _remove_old(folder: Path, step: int, keep: int, scores: dict[int, float]) -> None:
-    """Delete the checkpoints before `step`, except the last `keep` and the best."""
+    """Delete the checkpoints up to `step`, except the last `keep` and the best one."""
     best = min(scores, key=lambda s: (scores[s], -s))
     recent = sorted(s for s in scores if s <= step)[-keep:]
     for old in [s for s in scores if s <= step and s not in (best, *recent)]:
@@ -136,7 +136,7 @@ def _remove_old(folder: Path, step: int, keep: int, scores: dict[int, float]) ->
 
 
 def _remove_partial_files(folder: Path) -> None:
-    """Delete the half-written checkpoints of killed processes."""
+    """Delete partially written checkpoints left by killed processes."""
     for path in folder.iterdir():
         if re.fullmatch(r"\.step-\d{12,}\.safetensors\.\d+", path.name):
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Save any pytree losslessly in one file. Corruption is detected and the newest intact checkpoint is used."""
+"""Save any pytree losslessly in one file. Corruption is detected, and the newest intact checkpoint is used."""
 
 import hashlib
 import re
@@ -23,7 +23,7 @@ def save(path: str | Path, tree: PyTree, metadata: dict[str, Any]) -> None:
 
     Args:
       path: path of the file. An existing file is replaced once the new one is on disk; missing folders are created.
-      tree: arrays of numbers, typed random keys and Python numbers. Subtrees without leaves, such as None, are kept.
+      tree: pytree of numeric arrays, typed random keys and Python numbers. Empty subtrees, such as None, are preserved.
       metadata: values that JSON can represent.
 
     Raises:
@@ -46,15 +46,15 @@ def save(path: str | Path, tree: PyTree, metadata: dict[str, Any]) -> None:
 
 
 def load(path: str | Path, like: Like) -> tuple[PyTree, dict[str, Any]]:
-    """Read the tree and the metadata of a file.
+    """Read the tree and metadata of a file.
 
     Args:
       path: path of the file.
-      like: a tree of the same structure, of arrays or of shapes as `jax.eval_shape` returns them; or a function that
-        returns such a tree for the metadata.
+      like: a tree with the same structure, whose leaves are arrays or shapes as returned by `jax.eval_shape`; or a
+        function of the metadata that returns such a tree.
 
     Returns:
-      The tree, of NumPy arrays and typed random keys, bitwise equal to the saved one; and the metadata.
+      The tree, bitwise equal to the saved one, as NumPy arrays and typed random keys; and the metadata.
 
     Raises:
       FileNotFoundError: if the file does not exist.
@@ -66,7 +66,7 @@ def load(path: str | Path, like: Like) -> tuple[PyTree, dict[str, Any]]:
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """Read the metadata of a file, without its leaves.
+    """Read the metadata of a file without reading its leaves.
 
     Raises:
       FileNotFoundError: if the file does not exist.
@@ -78,7 +78,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def verify(path: str | Path) -> dict[str, Any]:
-    """Check the SHA-256 of every leaf of a file, one leaf in memory at a time, and return the metadata.
+    """Verify the SHA-256 of every leaf of a file, with one leaf in memory at a time, and return the metadata.
 
     Raises:
       FileNotFoundError: if the file does not exist.
@@ -93,11 +93,11 @@ def verify(path: str | Path) -> dict[str, Any]:
 
 
 def latest(folder: str | Path, like: Like) -> tuple[Path, PyTree, dict[str, Any]]:
-    """Return the newest intact checkpoint of a folder.
+    """Load the newest intact checkpoint of a folder.
 
     Args:
-      folder: a folder of files that are named by `step_path`.
-      like: a tree of the same structure, as for `load`.
+      folder: a folder with files named by `step_path`.
+      like: a tree with the same structure, as in `load`.
 
     Returns:
       The path, the tree and the metadata.
@@ -118,7 +118,7 @@ def latest(folder: str | Path, like: Like) -> tuple[Path, PyTree, dict[str, Any]
             continue
         if problems:
             warnings.warn("; ".join([*problems, f"{path} is used instead"]), stacklevel=2)
-        return path, *_restore(path, like, leaves, header)  # a different network is an error, not damage
+        return path, *_restore(path, like, leaves, header)  # raises if the checkpoint is from a different network
     if problems:
         lines = [f"{folder} holds no intact checkpoint:", *problems, f"delete {folder} to start again from step 0"]
         raise ValueError("\n  ".join(lines))
@@ -126,9 +126,9 @@ def latest(folder: str | Path, like: Like) -> tuple[Path, PyTree, dict[str, Any]
 
 
 def digest(tree: PyTree) -> str:
-    """Return one SHA-256 of the paths, dtypes, shapes and bytes of a tree of arrays.
+    """Return a SHA-256 over the paths, dtypes, shapes and bytes of a tree of arrays.
 
-    Contiguous arrays are read in place, memory-mapped ones too; other arrays are copied in chunks of 16 MiB.
+    Contiguous arrays, including memory-mapped ones, are read in place; other arrays are copied in chunks of 16 MiB.
 
     >>> from nnjax.storage import checkpoint
     >>> checkpoint.digest({"w": jnp.ones(2)}) == checkpoint.digest({"w": np.ones(2, np.float32)})
@@ -153,7 +153,7 @@ def step_of(path: Path) -> int:
 
 
 def files(folder: str | Path) -> list[Path]:
-    """Return the checkpoints of a folder, damaged ones included, by increasing step; no half-written files."""
+    """Return the checkpoints of a folder by increasing step, including damaged but not partially written ones."""
     folder = as_path(folder)
     paths = [path for path in folder.iterdir() if NAME.fullmatch(path.name)] if folder.is_dir() else []
     return sorted(paths, key=step_of)

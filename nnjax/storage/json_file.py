@@ -1,4 +1,4 @@
-"""Read JSON files that others may have changed, and check the types of their values."""
+"""Read untrusted JSON files and check the types of their values."""
 
 import hashlib
 import json
@@ -21,8 +21,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: if the file does not exist.
-      ValueError: if the file is not a regular file, has more than 64 MiB, is not valid JSON, is nested too deeply, or
-        holds a name twice, NaN, an infinity, or anything but an object.
+      ValueError: if the file is not a regular file, is larger than 64 MiB, is not valid JSON, is nested too deeply,
+        contains duplicate names, NaN or infinities, or does not hold an object.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -41,7 +41,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def json_digest(content: Any) -> str:
-    """Return the SHA-256 of plain values as `write_json` writes them. The order of names in an object does not matter.
+    """Return a SHA-256 of plain values, in which NaN and infinities count as null and the order of names is ignored.
 
     >>> from nnjax.storage.json_file import json_digest
     >>> json_digest({"a": 1, "b": [2.5]}) == json_digest({"b": [2.5], "a": 1})
@@ -57,16 +57,16 @@ def file_digest(path: Path) -> str:
 
 
 def check_kind(place: str, value: Any, kind: Any) -> Any:
-    """Return a value from a JSON file, checked against a type annotation.
+    """Return a value from a JSON file after checking it against a type annotation.
 
     Args:
-      place: the name of the value, for error messages.
+      place: name of the value, for error messages.
       value: the value.
       kind: `str`, `bool`, `int`, `float` (finite), a `Literal`, a union such as `int | None`, `list[…]`,
-        `dict[str, …]`, a `TypedDict`, or a `NamedTuple`, which is made from an object or from a list of its fields.
+        `dict[str, …]`, a `TypedDict`, or a `NamedTuple`, which is built from an object or from a list of its fields.
 
     Raises:
-      ValueError: for a value of a different kind; the message names the first one.
+      ValueError: if a value has a different type; the message names the first such value.
 
     >>> from nnjax.storage.json_file import check_kind
     >>> check_kind("mean", [1.5, "2"], list[float])
@@ -94,7 +94,7 @@ def check_kind(place: str, value: Any, kind: Any) -> Any:
 
 
 def _check_union(place: str, value: Any, kind: Any) -> Any:
-    """Return a value of one of the alternatives; if none fits, raise the error from deepest inside the value."""
+    """Check a value against the alternatives of a union; if none fits, prefer the error from inside the value."""
     problems = []
     for alternative in get_args(kind):
         try:
@@ -106,7 +106,7 @@ def _check_union(place: str, value: Any, kind: Any) -> Any:
 
 
 def _check_fields(place: str, value: dict[str, Any], kind: Any) -> Any:
-    """Return an object as a `TypedDict` or a `NamedTuple`."""
+    """Check the fields of an object and return it as a `TypedDict` or `NamedTuple`."""
     is_dict = typing.is_typeddict(kind)
     kinds = get_type_hints(kind)
     required = kind.__required_keys__ if is_dict else set(kind._fields) - set(kind._field_defaults)
@@ -124,14 +124,14 @@ def _is_plain(value: Any, kind: Any) -> bool:
     if isinstance(value, bool):
         return kind is bool or kind is Any
     if kind is float:
-        return isinstance(value, int | float) and abs(value) < 1.7e308  # an integer may be too large for a float
+        return isinstance(value, int | float) and abs(value) < 1.7e308  # an integer may exceed the range of a float
     if kind is int:
         return isinstance(value, int) and abs(value) < 2**63
     return kind is Any or (kind in WORDS and isinstance(value, kind))
 
 
 def _words(kind: Any) -> str:
-    """Return a description of a kind."""
+    """Describe a type annotation in words."""
     origin = get_origin(kind)
     if origin in (Union, UnionType):
         return " or ".join(map(_words, get_args(kind)))

@@ -1,4 +1,4 @@
-"""Let one process at a time write to a folder."""
+"""Lock a folder, so that only one process at a time writes to it."""
 
 import os
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ LOCK = ".lock"
 def folder_lock(folder: str | Path) -> Iterator[None]:
     """Hold an exclusive lock on a folder. It is released when the process exits, even if killed.
 
-    The operating system locks the file `.lock`, which stays in the folder and holds the process ID of its last owner.
-    On a file system without locks, nothing is locked.
+    The operating system locks the file `.lock`, which remains in the folder and contains the process ID of its last
+    owner. On a file system without locks, this does nothing.
 
     Args:
       folder: the folder, which must exist.
@@ -34,13 +34,13 @@ def folder_lock(folder: str | Path) -> Iterator[None]:
     try:
         try:
             free = lock_descriptor(file, blocking=False)
-        except OSError:  # a file system without locks
+        except OSError:  # the file system does not support locks
             free = True
         if not free:
-            os.lseek(file, 1, os.SEEK_SET)  # Windows lets only the owner read byte 0, so the ID begins at byte 1
+            os.lseek(file, 1, os.SEEK_SET)  # on Windows, only the owner can read byte 0, so the ID starts at byte 1
             pid = os.read(file, 20).decode(errors="replace").strip()
             raise BlockingIOError(f"{folder} is in use by another process (PID {pid}); wait until it ends or stop it")
-        with suppress(OSError):  # a full disk
+        with suppress(OSError):  # the disk may be full
             os.write(file, f" {os.getpid():<20}".encode())
         yield
     finally:

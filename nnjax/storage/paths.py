@@ -1,4 +1,4 @@
-"""Expand paths, open regular files, and replace folders that cannot be written."""
+"""Expand paths, open regular files, and write to a replacement if a folder is not writable."""
 
 import os
 import shutil
@@ -23,12 +23,12 @@ def as_path(path: str | Path) -> Path:
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a regular file for reading. Opening a pipe or a device could block forever.
+    """Open a regular file for reading; raise for a pipe or device, which could block forever.
 
     Raises:
       FileNotFoundError: if the file does not exist.
       ValueError: if the path is a folder, a pipe, a socket or a device.
-      OSError: if the file cannot be opened, for example for a loop of symbolic links.
+      OSError: if the file cannot be opened, for example because of a loop of symbolic links.
     """
     opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if not stat.S_ISREG(os.fstat(opened).st_mode):
@@ -38,17 +38,17 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def write_elsewhere(folder: Path, write: Callable[[Path], T]) -> tuple[Path, T]:
-    """Write to a new folder, because `folder` was deleted, is full or cannot be written.
+    """Write to a new folder, for use when `folder` was deleted, is full or is not writable.
 
     Args:
-      folder: the folder. The new one is next to it, or else in the system's temporary folder.
-      write: function that writes everything to the folder it gets.
+      folder: the original folder. The new one is next to it or, if that fails, in the system's temporary folder.
+      write: function that writes everything to the folder that is passed to it.
 
     Returns:
-      The new folder, and what `write` returned.
+      The new folder and the result of `write`.
 
     Raises:
-      OSError: if no folder can be written.
+      OSError: if neither place is writable.
     """
     error = OSError(f"no folder to replace {folder}")
     for place in (folder.absolute().parent, Path(tempfile.gettempdir())):

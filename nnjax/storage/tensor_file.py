@@ -2,8 +2,8 @@
 
 A safetensors file consists of the length of its header in eight bytes, a JSON header
 `{name: {dtype, shape, data_offsets}}`, and the bytes of all leaves. Leaves are named by their paths, such as
-`params/1/w`. The entry `__metadata__` of the header holds the rest: the checksums, the dtypes that safetensors lacks,
-the subtrees without leaves, which nodes are tuples and lists, and the caller's metadata.
+`params/1/w`. The header's entry `__metadata__` holds the checksums, the dtypes that safetensors does not support, the
+subtrees without leaves, the nodes that are tuples or lists, and the caller's metadata.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from nnjax.storage.json_file import check_kind
 from nnjax.storage.paths import open_regular
 from nnjax.types import PyTree
 
-DTYPES = {  # the dtypes of safetensors; others are stored as bytes, along an additional last axis
+DTYPES = {  # dtypes that safetensors supports; arrays of others are stored as uint8, with an extra last axis of bytes
     **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
     **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
     **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
@@ -33,34 +33,34 @@ DTYPES = {  # the dtypes of safetensors; others are stored as bytes, along an ad
 }
 CODES = {name: code for code, name in DTYPES.items()}
 VERSION = 1
-KEY = "key "  # the dtype of random keys is "key threefry2x32"
+KEY = "key "  # prefix of the dtype of random keys, as in "key threefry2x32"
 NOTES = {
     **dict.fromkeys(("sha256", "dtypes", "empty", "sequences"), dict[str, str]),
     "metadata": dict[str, Any],
 }
-NO_CHECKSUM = b"0" * 64  # the header's own checksum while it is computed
+NO_CHECKSUM = b"0" * 64  # placeholder for the header's own checksum during its computation
 MOST_HEADER_BYTES = 100_000_000  # the limit of the safetensors package
-CHUNK_BYTES = 1 << 24  # arrays that must be copied for hashing are copied in chunks of this size
+CHUNK_BYTES = 1 << 24  # size of the chunks in which non-contiguous arrays are copied for hashing
 
 
 class Header(NamedTuple):
     """The header of a file."""
 
-    leaves: dict[str, tuple[np.dtype[Any], tuple[int, ...]]]  # stored dtype and shape, in the order of the file
-    sha256: dict[str, str] | None  # checksum of each leaf; None if nnjax did not write the file
-    dtypes: dict[str, str]  # original dtypes of the leaves that are stored with a different dtype
-    empty: dict[str, str] | None  # subtrees without leaves, such as {"params/1": "()"}
+    leaves: dict[str, tuple[np.dtype[Any], tuple[int, ...]]]  # stored dtype and shape of each leaf, in file order
+    sha256: dict[str, str] | None  # checksum of each leaf; None if the file was not written by nnjax
+    dtypes: dict[str, str]  # original dtypes of leaves that are stored with a different dtype
+    empty: dict[str, str] | None  # subtrees without leaves, such as {"params/1": "()"}; None if unknown
     sequences: dict[str, str]  # nodes that are tuples or lists, such as {"params": "tuple"}
     format: str  # name of the format, such as "nnjax-checkpoint"
     metadata: dict[str, Any]
 
 
 def serialize(tree: PyTree, format: str, metadata: dict[str, Any]) -> list[bytes | memoryview]:
-    """Return the content of a file that holds a tree: the header, then the memory of each leaf, without a copy.
+    """Return the content of a file that stores a tree: the header, then the memory of each leaf, usually uncopied.
 
     Args:
-      tree: arrays of numbers, typed random keys and Python numbers.
-      format: the name of the file's format, such as "nnjax-checkpoint".
+      tree: pytree of numeric arrays, typed random keys and Python numbers.
+      format: name of the file format, such as "nnjax-checkpoint".
       metadata: values that JSON can represent.
 
     Raises:
@@ -78,7 +78,7 @@ def serialize(tree: PyTree, format: str, metadata: dict[str, Any]) -> list[bytes
         stored[name] = array if array.dtype.name in CODES else array[..., None].view(np.uint8)
     stored = dict(
         sorted(stored.items(), key=lambda item: -item[1].dtype.itemsize)
-    )  # largest first, so that all are aligned
+    )  # largest item size first, so that all arrays are aligned
     header: dict[str, Any] = {
         "__metadata__": {
             "checksum": NO_CHECKSUM.decode(),
@@ -102,14 +102,14 @@ def serialize(tree: PyTree, format: str, metadata: dict[str, Any]) -> list[bytes
 
 
 def read_header(file: io.BufferedReader, path: Path) -> Header:
-    """Read the header of an open file and check it and the length of the file.
+    """Read the header of an open file, and check it and the length of the file.
 
     Args:
-      file: the file, at its beginning. Afterwards it is at the first leaf.
+      file: the file, positioned at its beginning. Afterwards it is positioned at the first leaf.
       path: the path of the file, for error messages.
 
     Raises:
-      ValueError: if the header is damaged, the file is truncated, or it is not a safetensors file.
+      ValueError: if the header is damaged, if the file is truncated, or if it is not a safetensors file.
     """
     foreign = f"{path} is damaged or not a safetensors file"
     size = os.fstat(file.fileno()).st_size
@@ -158,10 +158,10 @@ def read_header(file: io.BufferedReader, path: Path) -> Header:
 
 
 def read_leaves(file: io.BufferedReader, path: Path, header: Header) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the name and the array of each leaf, in the order of the file; for a random key, its key data.
+    """Yield the name and array of each leaf (for a random key, its key data), in file order.
 
     Raises:
-      ValueError: after the last leaf, if any is damaged; the message names all damaged leaves.
+      ValueError: after the last leaf, if any leaf is damaged; the message names all damaged leaves.
     """
     damaged = []
     for name, (stored_dtype, shape) in header.leaves.items():
@@ -178,7 +178,7 @@ def read_leaves(file: io.BufferedReader, path: Path, header: Header) -> Iterator
 
 
 def read(path: Path) -> tuple[dict[str, Any], Header]:
-    """Read all leaves, by name, and the header of a file. The errors are those of `read_header` and `read_leaves`."""
+    """Read all leaves, by name, and the header of a file. For errors, see `read_header` and `read_leaves`."""
     with open_regular(path) as file:
         header = read_header(file, path)
         leaves: dict[str, Any] = dict(read_leaves(file, path, header))
@@ -189,13 +189,13 @@ def read(path: Path) -> tuple[dict[str, Any], Header]:
 
 
 def restore_structure(like: PyTree, leaves: dict[str, Any], empty: dict[str, str] | None, error: str) -> PyTree:
-    """Put the leaves of a file into the structure of a tree.
+    """Arrange the leaves of a file in the structure of a given tree.
 
     Args:
       like: a tree of arrays, `jax.ShapeDtypeStruct`s or Python numbers.
-      leaves: the leaves by name, as `read` returns them.
-      empty: the subtrees without leaves, as in `Header`; None if they are unknown.
-      error: the first line of the error message.
+      leaves: the leaves by name, as returned by `read`.
+      empty: the subtrees without leaves, as in `Header`; None if unknown.
+      error: first line of the error message.
 
     Raises:
       ValueError: if names, shapes or dtypes differ; the message lists all differences.
@@ -235,7 +235,7 @@ def named_leaves(tree: PyTree) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def sequence_nodes(tree: PyTree) -> dict[str, str]:
-    """Return which nodes of a tree are tuples or lists, by name, which is empty for the tree itself."""
+    """Return "tuple" or "list" for each non-empty tuple or list in a tree, by its path; the path of the root is ""."""
     nodes: dict[str, str] = {}
     for path, node in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda node: type(node) in (tuple, list)):
         if type(node) in (tuple, list) and node:
@@ -248,7 +248,7 @@ def sequence_nodes(tree: PyTree) -> dict[str, str]:
 
 
 def to_numpy(name: str, leaf: Any) -> tuple[np.ndarray, str]:
-    """Return a leaf as a NumPy array, and its dtype; for a random key, its key data and a dtype `key threefry2x32`."""
+    """Return a leaf as a NumPy array and its dtype; for a random key, the key data and "key threefry2x32"."""
     if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return np.asarray(jax.random.key_data(leaf)), f"{KEY}{jax.random.key_impl(leaf)}"
     array = np.asarray(leaf)
@@ -268,12 +268,12 @@ def leaf_sha256(array: np.ndarray, dtype: str) -> str:
 
 
 def _standard_layout(array: np.ndarray) -> np.ndarray:
-    """Return the array C-contiguous and little-endian, copied only if it is not."""
+    """Return the array in C-contiguous, little-endian layout, copying it only if necessary."""
     return np.asarray(array, array.dtype.newbyteorder("<"), order="C")
 
 
 def _memory(array: np.ndarray) -> memoryview:
-    """Return the bytes of a contiguous array without a copy."""
+    """Return the bytes of a contiguous array without copying."""
     return array.reshape(-1).view(np.uint8).data
 
 
@@ -283,7 +283,7 @@ def _is_empty(node: Any) -> bool:
 
 
 def _parse_entry(name: str, entry: dict[str, Any]) -> tuple[str, np.dtype[Any], tuple[int, ...], int, int]:
-    """Return name, dtype, shape, first byte and end of a leaf."""
+    """Return the name, dtype, shape, first byte and end byte of a leaf after checking its header entry."""
     dtype, shape = jnp.dtype(DTYPES[entry["dtype"]]), tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     if any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
@@ -294,7 +294,7 @@ def _parse_entry(name: str, entry: dict[str, Any]) -> tuple[str, np.dtype[Any], 
 
 
 def _check_dtype(name: str, dtype: str | None, stored: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    """Check that NumPy has arrays of this shape, and that the stored bytes are those of the original dtype."""
+    """Raise unless NumPy allows this shape and the stored dtype and shape match the leaf's original dtype."""
     np.broadcast_to(np.zeros((), stored), shape)
     if dtype is None:
         return

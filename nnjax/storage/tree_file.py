@@ -1,4 +1,4 @@
-"""Save any pytree under the paths of its leaves, and load it with a given structure or as nested dictionaries."""
+"""Save any pytree by the paths of its leaves, and load it with a given structure or as nested dictionaries."""
 
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ EMPTY: dict[str, Any] = {"()": (), "[]": [], "{}": {}, "None": None}
 
 
 def save(path: str | Path, tree: PyTree) -> None:
-    """Write a pytree to one safetensors file, atomically, with a checksum of every leaf.
+    """Write a pytree to one safetensors file, atomically and with a checksum for every leaf.
 
     Args:
       path: path of the file. An existing file is replaced once the new one is on disk; a leading "~" is the home
         folder.
-      tree: parameters or any pytree of arrays of numbers, typed random keys and Python numbers.
+      tree: parameters or any pytree of numeric arrays, typed random keys and Python numbers.
 
     Raises:
       OSError: if writing fails, for example if the folder does not exist. An existing file stays intact.
@@ -42,19 +42,18 @@ def load(path: str | Path, like: PyTree | None = None) -> PyTree:
     """Read a pytree from a safetensors file and check its checksums.
 
     Args:
-      path: path of the file; a leading "~" is the home folder. Files of other programs have no checksums, and are read
-        without checking them.
-      like: a tree of the same structure, of arrays or of shapes as `jax.eval_shape` returns them. None for dictionaries
-        nested like the paths. Tuples and lists are read as they were saved; in files of other programs, and for named
-        tuples, they are dictionaries, too.
+      path: path of the file; a leading "~" is the home folder. Files from other programs have no checksums to verify.
+      like: a tree with the same structure, whose leaves are arrays or shapes as returned by `jax.eval_shape`. None
+        returns dictionaries nested like the paths, with tuples and lists as they were saved; named tuples, and all
+        sequences in files from other programs, become dictionaries.
 
     Returns:
-      The tree, of JAX arrays, bitwise equal to the saved one.
+      The tree, bitwise equal to the saved one, as JAX arrays.
 
     Raises:
       FileNotFoundError: if the file does not exist.
-      ValueError: if the file is damaged, if it differs from `like` in structure, shapes or dtypes, or if a leaf has 64
-        bits and JAX's x64 mode is off; the message names the leaves.
+      ValueError: if the file is damaged, if it differs from `like` in structure, shapes or dtypes, or if it contains
+        64-bit leaves and JAX's x64 mode is off.
 
     >>> net = nn.mlp([8], 10)
     >>> params, _ = net.init(jax.random.key(0), jnp.ones((1, 64)))
@@ -76,7 +75,7 @@ def load(path: str | Path, like: PyTree | None = None) -> PyTree:
 
 
 def nested(path: Path, leaves: dict[str, Any], header: tensor_file.Header) -> PyTree:
-    """Return dictionaries nested like the parts of the names, with tuples and lists where the file has them."""
+    """Return dictionaries nested by the parts of the leaf names, with tuples and lists as recorded in the file."""
     root: dict[str, Any] = {}
     entries = leaves | {name: EMPTY.get(text, {}) for name, text in (header.empty or {}).items()}
     if list(entries) == ["(the tree itself)"]:
@@ -95,7 +94,7 @@ def nested(path: Path, leaves: dict[str, Any], header: tensor_file.Header) -> Py
 
 
 def _with_sequences(tree: PyTree, sequences: dict[str, str], name: str) -> PyTree:
-    """Return the tree after turning dictionaries back into the tuples and lists that were saved."""
+    """Convert dictionaries back to the tuples and lists that were saved."""
     if not isinstance(tree, dict):
         return tree
     items = {key: _with_sequences(value, sequences, f"{name}/{key}".lstrip("/")) for key, value in tree.items()}
@@ -106,7 +105,7 @@ def _with_sequences(tree: PyTree, sequences: dict[str, str], name: str) -> PyTre
 
 
 def _to_jax(path: Path, leaf: Any) -> Any:
-    """Return a leaf as a JAX array of the same dtype."""
+    """Convert a leaf to a JAX array; raise ValueError if its dtype would change."""
     if not hasattr(leaf, "dtype") or isinstance(leaf, jax.Array):
         return leaf
     array = jnp.asarray(leaf)
