@@ -52,9 +52,9 @@ app.command("optcheck", cls=optcheck.Command)(optcheck.optcheck_command)
 
 
 def main() -> None:
-    """Run the `nnjax` command. User errors end with a message and exit code 2, not with a traceback.
+    """Run the `nnjax` command. User errors print a message instead of a traceback, and exit with code 2.
 
-    Output that cannot be written does not end a run, see `tolerant_output`.
+    Output that cannot be written does not end a run; see `tolerant_output`.
     """
     warnings.showwarning = show_warning  # type: ignore[assignment]
     with tolerant_output():

@@ -1,4 +1,4 @@
-"""Baselines for the test scores: a constant prediction, and the recall of each class."""
+"""Scores to compare with: those of a constant prediction, and those of each class."""
 
 from typing import NamedTuple
 
@@ -13,21 +13,21 @@ from nnjax.types import Data
 class Baseline(NamedTuple):
     """The scores of the best constant prediction."""
 
-    prediction: str  # the most frequent class of the training rows, or the mean of their target
+    prediction: str  # text: the most frequent class of the training rows, or "always the mean"
     scores: dict[str, float]  # accuracy, or r2 and rmse in the units of the target
 
 
 class ClassScores(NamedTuple):
-    """The scores of a classifier, class by class."""
+    """The scores of a classifier by class."""
 
     recall: dict[str, float]  # recall of each class on the test rows; classes without test rows are missing
-    balanced_accuracy: float  # mean of the recalls
+    balanced_accuracy: float  # mean of the recalls of all classes
     auc: float | None  # area under the ROC curve; None unless there are two classes, both with test rows
-    never: dict[str, int]  # the number of test rows of each class that is never predicted
+    never: dict[str, int]  # number of test rows of each class that is never predicted
 
 
 def baseline(table: Table, training: Data, test: Data) -> Baseline:
-    """Return the scores on the test rows of the constant that fits the training rows best."""
+    """Return the test scores of the constant prediction that fits the training rows best."""
     fitted, y = np.asarray(training.y), np.asarray(test.y)
     if table.task == "classification":
         most = int(np.bincount(fitted).argmax())
@@ -38,7 +38,7 @@ def baseline(table: Table, training: Data, test: Data) -> Baseline:
 
 
 def class_scores(table: Table, prediction: np.ndarray, test: Data) -> ClassScores:
-    """Return recall, balanced accuracy, AUC and the classes that are never predicted, from logits (n, classes)."""
+    """Compute recall, balanced accuracy, AUC and the classes that are never predicted, from logits (n, classes)."""
     y, predicted = np.asarray(test.y), prediction.argmax(1)
     rows = np.bincount(y, minlength=len(table.classes))
     right = np.bincount(y[predicted == y], minlength=len(table.classes))

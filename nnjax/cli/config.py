@@ -1,4 +1,4 @@
-"""The settings of a run as plain values, for the command line and the run folder, and functions that use them."""
+"""The settings of a run as plain values, and functions that turn them into a network, a loss and an optimizer."""
 
 import math
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": jnp.tanh,
     "sigmoid": jax.nn.sigmoid,
 }
-LEARNING_RATES = {  # default of each optimizer
+LEARNING_RATES = {  # default learning rate of each optimizer
     "sgd": 0.1,
     "momentum": 0.03,
     "nesterov": 0.03,
@@ -44,9 +44,9 @@ LEARNING_RATES = {  # default of each optimizer
 }
 SCHEDULES = ("constant", "cosine", "warmup-cosine", "linear")
 REGRESSION_METRICS: tuple[Metric, ...] = (metrics.r2, metrics.rmse)
-LEAST_STEPS = 2000  # of a regression, which a small file would not reach in 40 epochs
-MOST_EPOCHS = 1000  # of a regression by default; each epoch ends with a validation
-WARMUP = 0.1  # fraction of the steps of "warmup-cosine" during which the rate rises
+LEAST_STEPS = 2000  # least number of steps of a regression by default; a small file has fewer in 40 epochs
+MOST_EPOCHS = 1000  # most epochs of a regression by default
+WARMUP = 0.1  # fraction of the steps in which the learning rate of "warmup-cosine" rises
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,17 @@ class Config:
     data_dir: str | None = None
     target: str | None = None
     task: Task | None = None
-    categorical: str | None = None  # names of columns as a line of CSV
-    drop: str | None = None  # names of columns as a line of CSV
+    categorical: str | None = None  # column names, as a line of CSV
+    drop: str | None = None  # column names, as a line of CSV
     missing: Missing = "error"
-    na: str | None = None  # strings that mean missing, as a line of CSV
+    na: str | None = None  # strings that stand for missing values, as a line of CSV
     sep: str | None = None
     decimal: Decimal | None = None
     test_share: float = 0.2
     validation: float = 0.1
     width: int = 256
     depth: int = 2
-    activation: str | None = None  # None, here and in the next two lines: see `with_defaults`
+    activation: str | None = None  # None in this and the next two lines: see `with_defaults`
     norm: Literal["none", "batch", "layer"] | None = None
     dropout: float | None = None
     skip: bool = False
@@ -82,7 +82,7 @@ class Config:
     seed: int = 0
     label_smoothing: float = 0.0
     members: int | None = None  # None for a single network
-    strategy: Strategy | None = None  # None until the platform is known
+    strategy: Strategy | None = None  # None before the platform is known
     group: int | None = None
     patience: int | None = None
     save_every: float = 30.0  # seconds
@@ -90,8 +90,8 @@ class Config:
 
 
 SETTINGS: dict[str, Any] = get_type_hints(Config)
-SWEEPABLE = ("learning_rate", "width", "dropout", "weight_decay", "label_smoothing")  # strings in sweep.json
-STRUCTURAL = ("depth", "activation", "norm", "optimizer", "batch_size")  # strings in search.json, as are those above
+SWEEPABLE = ("learning_rate", "width", "dropout", "weight_decay", "label_smoothing")  # these are strings in sweep.json
+STRUCTURAL = ("depth", "activation", "norm", "optimizer", "batch_size")  # strings in search.json, like SWEEPABLE
 SWEEP_SETTINGS = SETTINGS | dict.fromkeys(SWEEPABLE, str | None) | {"random": int | None, "seeds": int}
 SEARCH_SETTINGS = (
     SETTINGS
@@ -105,8 +105,8 @@ def check_types(settings: Mapping[str, Any], types: Mapping[str, Any]) -> None:
     """Check the names and types of settings that were read from a file.
 
     Args:
-      settings: plain values by name.
-      types: the type of each name, such as `SETTINGS`.
+      settings: plain values, keyed by name.
+      types: types, keyed by name, such as `SETTINGS`.
 
     Raises:
       ValueError: if a name is unknown or a value has the wrong type; the message names the first one.
@@ -116,11 +116,11 @@ def check_types(settings: Mapping[str, Any], types: Mapping[str, Any]) -> None:
 
 
 def with_defaults(config: Config, task: Task, n: int) -> Config:
-    """Return the settings with the defaults that depend on the data in place of None.
+    """Replace None in the settings with the defaults that depend on the data.
 
-    A regression has no dropout and no batch statistics, because both add noise to its outputs. It takes at least
-    `LEAST_STEPS` steps, but at most `MOST_EPOCHS` epochs for them. A smooth activation, a stronger weight decay and the
-    network with the lowest validation loss guard against overfitting instead.
+    A regression has no dropout and no batch normalisation, because both add noise to its outputs. It takes at least
+    `LEAST_STEPS` steps, but at most `MOST_EPOCHS` epochs. To limit overfitting, it has a smooth activation and a
+    stronger weight decay, and keeps the network with the lowest validation loss.
 
     Args:
       config: the settings.
@@ -134,24 +134,24 @@ def with_defaults(config: Config, task: Task, n: int) -> Config:
         defaults = {"activation": "gelu", "norm": "layer", "dropout": 0.0, "epochs": epochs}
         if config.optimizer == "adamw":
             defaults["weight_decay"] = 0.3
-        if config.validation > 0:  # never stops early, but keeps the best network
+        if config.validation > 0:  # so many epochs that it never stops early, but keeps the best network
             defaults["patience"] = max(1, math.ceil(epochs if config.epochs is None else config.epochs))
     return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
 
 
 def fit_batch(config: Config, n: int) -> Config:
-    """Return the settings with a batch of all n training examples, if these are fewer than the default batch."""
+    """Reduce the batch size to the n training examples if it is the default and n is smaller."""
     small = config.batch_size == Config("").batch_size > n
     return replace(config, batch_size=max(2, n)) if small else config
 
 
 def make_net(config: Config, outputs: int, width: Array | None = None) -> Layer:
-    """Return the network: `nn.residual_mlp` with skip connections, else `nn.mlp`.
+    """Return the network: `nn.residual_mlp` if skip connections are on, else `nn.mlp`.
 
     Args:
       config: the settings; numbers may be traced.
       outputs: number of outputs.
-      width: width of the hidden layers if it is traced; the hidden layers are padded to `config.width`.
+      width: traced width of the hidden layers, which are padded to `config.width`; None for `config.width`.
 
     Raises:
       ValueError: for unknown names and sizes out of range.
@@ -190,7 +190,7 @@ def make_schedule(config: Config, steps: int) -> ScalarOrSchedule:
         return optax.cosine_decay_schedule(rate, max(steps, 1))
     warmup = max(1, int(WARMUP * steps))
     shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, max(steps, warmup + 1))
-    return lambda count: rate * shape(count)  # optax would compare a peak rate with 0, which a tracer forbids
+    return lambda count: rate * shape(count)  # optax compares its peak rate with 0, so pass 1.0 instead of a tracer
 
 
 def make_optimizer(config: Config, steps: int) -> Optimizer:
@@ -239,13 +239,13 @@ def make_loss(config: Config, task: Task) -> Loss:
 
 
 def make_run(config: Config, task: Task, outputs: int, n: int, width: Array | None = None) -> Run:
-    """Return the run that the settings describe.
+    """Return the run that is described by the settings.
 
     Args:
       config: the settings; numbers may be traced.
       task: the task of the data, classification or regression.
       outputs: number of outputs.
-      n: number of training examples, from which the schedule gets its number of steps.
+      n: number of training examples, which determines the number of steps of the schedule.
       width: see `make_net`.
 
     Raises:
@@ -264,7 +264,7 @@ def make_run(config: Config, task: Task, outputs: int, n: int, width: Array | No
 
 
 def check_settings(config: Config) -> None:
-    """Check everything that does not depend on the data, before they are read.
+    """Check all settings that do not depend on the data, before the data are read.
 
     Raises:
       ValueError: if a setting is invalid; the message names its option.
@@ -273,7 +273,7 @@ def check_settings(config: Config) -> None:
     checks.in_range("--depth", "depth", config.depth, "[1, inf)" if config.skip else "[0, inf)")
     checks.in_range("--validation", "share", config.validation, "[0, 1)")
     checks.in_range("--test-share", "share", config.test_share, "(0, 1)")
-    checks.in_range("--seed", "seed", config.seed, f"[0, {2**32})")  # JAX takes seeds of 32 bits
+    checks.in_range("--seed", "seed", config.seed, f"[0, {2**32})")  # JAX accepts 32-bit seeds
     checks.in_range("--save-every", "seconds", config.save_every, "[0, inf)")
     for name in ("members", "group", "patience", "keep"):
         if (number := getattr(config, name)) is not None:

@@ -1,4 +1,4 @@
-"""Tell whether the training ended too early, or the network overfitted."""
+"""Detect training that ended too early, and overfitting."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,17 +7,17 @@ import numpy as np
 
 from nnjax.cli.history import finite_mean
 
-FEW = 5  # fewer validations show no trend
-TAIL = 0.1  # share of the epochs, at the end, in which the loss should no longer fall
-FALLS = 0.03  # least relative decrease in the tail
-EARLY, RISES = 0.5, 0.1  # share of the epochs; relative increase of the validation loss after its lowest
+FEW = 5  # least number of validations that can show a trend
+TAIL = 0.1  # last fraction of the epochs, in which the loss should no longer fall
+FALLS = 0.03  # least relative decrease in the tail that counts as falling
+EARLY, RISES = 0.5, 0.1  # overfitting: lowest loss before this fraction of the epochs, and least relative rise after it
 
 
 def describe_convergence(history: Sequence[Mapping[str, Any]], *, keeps_best: bool) -> str:
-    """Return a sentence if the validation loss still falls at the end, or was lowest long before; "" otherwise.
+    """Return a warning if the validation loss still falls at the end or rose after its minimum, or "" if neither.
 
     Args:
-      history: records of `train.fit`; for an ensemble, the mean over its members decides.
+      history: records of `train.fit`; losses of an ensemble are averaged over its members.
       keeps_best: True if the network with the lowest validation loss is kept.
 
     >>> from nnjax.cli.convergence import describe_convergence

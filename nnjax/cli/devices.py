@@ -1,4 +1,4 @@
-"""The devices and processes of a command: cores as devices, the mesh over them, several processes as one program."""
+"""Set up the devices and processes of a command: CPU cores as JAX devices, a mesh over them, several processes."""
 
 import os
 import sys
@@ -15,16 +15,16 @@ from nnjax.train.engine import distributed
 
 
 def start_devices(networks: int | None, group: int | None) -> Mesh | None:
-    """Spread the networks over the cores or devices, and print what the command runs on.
+    """Spread the networks over the cores or devices, and print the hardware and the versions.
 
-    Must be called before JAX starts.
+    Call it before JAX starts.
 
     Args:
       networks: number of networks to train; None for a single network.
       group: number of networks in memory at the same time; None for all.
 
     Returns:
-      The mesh for `train.fit`, see `make_mesh`.
+      The mesh for `train.fit`; see `make_mesh`.
     """
     keep_programs()
     use_cores(parallel_networks(networks, group) or 1)
@@ -38,7 +38,7 @@ def start_devices(networks: int | None, group: int | None) -> Mesh | None:
 
 
 def keep_programs() -> None:
-    """Keep compiled programs and make GPUs deterministic, as `nnjax.reproducible` does, unless JAX has started."""
+    """Cache compiled programs and make GPUs deterministic with `nnjax.reproducible`, unless JAX has started."""
     if has_started():
         return
     try:
@@ -48,12 +48,12 @@ def keep_programs() -> None:
 
 
 def parallel_networks(networks: int | None, group: int | None) -> int | None:
-    """Return how many networks are trained at the same time; None for a single network."""
+    """Return the number of networks that are trained at the same time, or None for a single network."""
     return networks if networks is None or group is None else min(networks, group)
 
 
 def use_cores(networks: int) -> None:
-    """Make each CPU core a JAX device, at most one per network. Must be called before JAX starts.
+    """Make each CPU core a JAX device, at most one per network. Call it before JAX starts.
 
     If the user has set $JAX_NUM_CPU_DEVICES or $XLA_FLAGS, they determine the number of devices.
     """
@@ -64,14 +64,14 @@ def use_cores(networks: int) -> None:
     if min(cores, networks) > 1:
         try:
             jax.config.update("jax_num_cpu_devices", min(cores, networks))
-        except RuntimeError:  # JAX has already started, because another program called the command
+        except RuntimeError:  # JAX has already started, if another program called the command
             return
 
 
 def make_mesh(networks: int | None) -> Mesh | None:
-    """Return a mesh that spreads the networks over all devices of all processes; None if one device is enough.
+    """Return a mesh that spreads the networks over all devices of all processes, or None if one device is enough.
 
-    A single network uses one device. With several processes it uses one device of each, and they divide its batches.
+    A single network uses one device. With several processes, it uses one device of each, and its batches are split.
     """
     if networks is None and jax.process_count() > 1:
         firsts = [next(d for d in jax.devices() if d.process_index == i) for i in range(jax.process_count())]
@@ -85,10 +85,10 @@ def make_mesh(networks: int | None) -> Mesh | None:
 def join_processes(
     coordinator: str | None, processes: int | None, process_id: int | None, *, cluster: bool, folder: Path | None
 ) -> None:
-    """Join the other processes if the options ask for it. Must be called before JAX starts.
+    """Join the other processes if the options ask for it. Call it before JAX starts.
 
     Raises:
-      ValueError: if an option is missing. All processes also need --out, the folder that they share.
+      ValueError: if an option is missing, or --out, the folder that all processes share.
     """
     options = {"--coordinator": coordinator, "--processes": processes, "--process-id": process_id}
     missing = [name for name, value in options.items() if value is None]
@@ -102,5 +102,5 @@ def join_processes(
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages that the numbers depend on."""
+    """Return the versions of the packages that affect the numerical results."""
     return {package: version(package) for package in ("nnjax", "jax", "jaxlib", "optax")}

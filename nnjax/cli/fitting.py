@@ -1,4 +1,4 @@
-"""Turn the settings into arguments of `train.fit`, `train.sweep` and `train.replay`."""
+"""Turn settings into arguments of `train.fit`, `train.sweep` and `train.replay`."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ from nnjax.train.engine.options import Resume
 
 
 def run_arguments(config: Config, mesh: Mesh | None) -> dict[str, Any]:
-    """Return the arguments that determine a run's exact result, except the run, the data and the number of members."""
+    """Return the arguments that determine the exact result, except the run, the data and the number of members."""
     return {
         "epochs": config.epochs,
         "key": jax.random.key(config.seed),
@@ -34,8 +34,8 @@ def fit_arguments(
 
     Args:
       config: the settings of the run or sweep.
-      prepared: the data; the validation part is read here, the others by the callers.
-      mesh: the devices over which members or batches are spread; None for one device.
+      prepared: the data, of which only the validation rows are used.
+      mesh: the devices over which members or batches are split; None for one device.
       path: folder of the run or the sweep; None to save nothing.
       resume: see `train.fit`.
     """
@@ -47,7 +47,7 @@ def fit_arguments(
         "resume": resume,
         "save_every": config.save_every,
         "keep": config.keep,
-        "callbacks": [] if sys.stderr.isatty() else [progress_lines(config.epochs)],  # fit has a bar on a terminal
+        "callbacks": [] if sys.stderr.isatty() else [progress_lines(config.epochs)],  # in a terminal, `fit` shows a bar
     }
 
 

@@ -1,4 +1,4 @@
-"""Records of a training history: units, averages over members, rows for metrics.csv."""
+"""Convert the records of a training history: units, averages over members, and rows for metrics.csv."""
 
 import csv
 import math
@@ -11,7 +11,7 @@ from nnjax.train.engine.options import Record
 
 
 def finite_mean(values: Any) -> float:
-    """Return the mean of the finite numbers; NaN if there is none."""
+    """Return the mean of the finite numbers, or NaN if there are none."""
     finite = np.asarray(values, float)[np.isfinite(values)]
     return float(finite.mean()) if finite.size else float("nan")
 
@@ -22,7 +22,7 @@ def in_target_units(record: Record, target_std: float) -> Record:
 
 
 def average_members(history: list[Record]) -> list[dict[str, float]]:
-    """Return the records with each number averaged over the members."""
+    """Average each number in the records over the members."""
     return [{k: finite_mean(v) if isinstance(v, np.ndarray) else v for k, v in record.items()} for record in history]
 
 
@@ -31,7 +31,7 @@ def split_members(history: list[Record], ended: np.ndarray) -> list[Record]:
 
     Args:
       history: records of an ensemble, with arrays (members,).
-      ended: (members,) bool, whether a member stopped before the last epoch; its records end there.
+      ended: (members,) bool, True for members that stopped before the last epoch, where their records end.
     """
     rows = []
     for member, early in enumerate(ended):
@@ -43,13 +43,13 @@ def split_members(history: list[Record], ended: np.ndarray) -> list[Record]:
 
 
 def read_records(path: Path) -> list[Record]:
-    """Return the rows of a CSV file of numbers; an empty field is NaN."""
+    """Read the rows of a CSV file of numbers; empty fields become NaN."""
     with path.open(newline="", encoding="utf-8") as file:
         return [{name: read_number(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def read_history(path: Path) -> list[Record]:
-    """Return the records in metrics.csv, with arrays (members,) for an ensemble.
+    """Read the records in metrics.csv, with arrays (members,) for an ensemble.
 
     A member that stopped early has NaN after its last epoch.
     """
@@ -67,5 +67,5 @@ def read_history(path: Path) -> list[Record]:
 
 
 def read_number(value: float | str | None) -> float:
-    """Return the number in a field of JSON or CSV; NaN if it is empty."""
+    """Convert a field of JSON or CSV to a number; an empty field is NaN."""
     return math.nan if value in (None, "") else float(value)

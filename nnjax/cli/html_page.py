@@ -1,4 +1,4 @@
-"""One self-contained HTML page, without scripts, with a layout for phones and a dark mode."""
+"""Build a self-contained HTML page without scripts, with a layout for phones and a dark mode."""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -39,7 +39,7 @@ code { font: 0.9em ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace;
 
 
 def page(title: str, body: Iterable[str]) -> bytes:
-    """Return the page as bytes; the parts of the body are HTML, the title is text."""
+    """Return the page as bytes. The parts of the body are HTML, and the title is plain text."""
     head = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -49,14 +49,14 @@ def page(title: str, body: Iterable[str]) -> bytes:
 
 
 def header(title: str, *lines: str) -> str:
-    """Return the title of the page with lines of explanation."""
+    """Return the header of the page: its title and lines of explanation."""
     return "\n".join(
         ["<header>", f"<h1>{escape(title)}</h1>", *(paragraph(line, faint=True) for line in lines), "</header>"]
     )
 
 
 def section(title: str, *parts: str) -> str:
-    """Return a section with a heading, without its empty parts; nothing if all are empty."""
+    """Return a section with a heading and its non-empty parts, or "" if all parts are empty."""
     content = "\n".join(part for part in parts if part)
     return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>" if content else ""
 
@@ -67,12 +67,12 @@ def paragraph(text: str, *, faint: bool = False) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, strong: Iterable[int] = ()) -> str:
-    """Return a table of strings; columns of numbers, except for the first, are right-aligned.
+    """Return a table of strings. Columns of numbers, except the first column, are right-aligned.
 
     Args:
-      header: names of the columns; empty for a table without a header.
+      header: column names; empty for a table without a header.
       rows: the cells of each row.
-      strong: rows to emphasise.
+      strong: indices of the rows to emphasise.
     """
     if not rows:
         return ""
@@ -91,7 +91,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, strong: Itera
 
 
 def commands(rows: Sequence[tuple[str, str]]) -> str:
-    """Return a table of commands and what they do."""
+    """Return a table of commands and their descriptions."""
     body = "\n".join(
         f'<tr><td class="text"><code>{escape(command)}</code></td><td class="text">{escape(what)}</td></tr>'
         for command, what in rows
@@ -100,17 +100,17 @@ def commands(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def columns(*sections: str) -> str:
-    """Return sections side by side, if the screen is wide enough."""
+    """Return sections that appear side by side if the screen is wide enough."""
     return '<div class="columns">\n' + "\n".join(part for part in sections if part) + "\n</div>"
 
 
 def pictures(drawn: Iterable[tuple[str, bytes, str]]) -> str:
-    """Return PNG files with their names and captions, embedded in the page."""
+    """Return figures with embedded PNG files, from their names, contents and captions."""
     figures = []
     for name, png, caption in drawn:
         width, height = (int.from_bytes(png[place : place + 4]) for place in (16, 20))
         source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-        least = f' style="min-width: {width // 2}px"' if width > WIDE else ""  # otherwise its text would be too small
+        least = f' style="min-width: {width // 2}px"' if width > WIDE else ""  # so that its text stays readable
         figures.append(
             f'<figure id="{escape(name)}">\n<div class="scroll"><img src="{source}" alt="{escape(caption)}" '
             f'width="{width}" height="{height}"{least}></div>\n<figcaption>{escape(caption)}</figcaption>\n</figure>'

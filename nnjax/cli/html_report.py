@@ -1,4 +1,4 @@
-"""report.html: one self-contained page about a run, with its settings, layers, scores and pictures."""
+"""Write report.html, a self-contained page about a run with its settings, layers, scores and pictures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,7 +19,7 @@ from nnjax.storage.atomic_write import write_file
 from nnjax.storage.json_file import read_json
 from nnjax.train.engine.ensemble import platform_strategy
 
-MOST_CLASSES = 100  # rows of the table of recalls
+MOST_CLASSES = 100  # most rows in the table of recalls
 CAPTIONS = {
     "curves": "Loss and score after each epoch. If the validation loss rises while the training loss falls, the "
     "network overfits: fewer epochs, more dropout, or --patience. If both still fall at the end, train longer.",
@@ -61,9 +61,9 @@ def write_report(path: Path, subject: Subject, drawn: Mapping[str, bytes], weigh
     """Write report.html into the folder of a run.
 
     Args:
-      path: folder of the run, with its settings.
+      path: folder of the run, which contains its settings.
       subject: the run.
-      drawn: PNG files by name; empty for a report without pictures.
+      drawn: PNG files, keyed by name; empty for a report without pictures.
       weights: SHA-256 of the parameters and the state.
     """
     write_file(path / run_folder.REPORT, make_report(path, subject, drawn, weights))
@@ -112,7 +112,7 @@ def _headline(subject: Subject) -> str:
 
 
 def _scores(subject: Subject) -> list[str]:
-    """Return the table of test scores next to those of a constant prediction."""
+    """Return the table of test scores next to those of a constant prediction, with notes."""
     _, prepared, outcome, _, summary = subject
     if outcome.scores is None:
         return [html_page.paragraph("The training diverged, so there is no network to test.")]
@@ -140,7 +140,7 @@ def _scores(subject: Subject) -> list[str]:
 
 
 def _recall(subject: Subject) -> str:
-    """Return the recall of each class, the lowest first."""
+    """Return the table of the recall of each class, lowest first."""
     _, prepared, outcome, _, summary = subject
     recall = summary.get("recall")
     if outcome.scores is None or not recall:
@@ -157,7 +157,7 @@ def _recall(subject: Subject) -> str:
 
 
 def _members(subject: Subject) -> str:
-    """Return the spread of the members' scores, and the uncertainty of their average."""
+    """Return the table of the spread of the members' scores, and the uncertainty of their average."""
     _, _, outcome, _, summary = subject
     if outcome.member_scores is None or outcome.scores is None or len(outcome.member_scores) < 2:
         return ""
@@ -184,7 +184,7 @@ def _layers(subject: Subject) -> str:
 
 
 def _settings(config: Config, task: Task, n: int) -> str:
-    """Return all settings, those that differ from their defaults in bold."""
+    """Return the table of all settings, with those that differ from their defaults in bold."""
     plain = Config("", optimizer=config.optimizer, batch_size=config.batch_size, validation=config.validation)
     defaults = asdict(with_defaults(plain, task, n))
     defaults |= {"optimizer": Config("").optimizer, "batch_size": Config("").batch_size}
@@ -199,7 +199,7 @@ def _settings(config: Config, task: Task, n: int) -> str:
 
 
 def _reproduce(path: Path, subject: Subject, weights: str) -> Sequence[str]:
-    """Return the commands that repeat, use and draw the run, the versions and the checksum of the weights."""
+    """Return the commands that repeat, use and plot the run, the versions, and the checksum of the weights."""
     folder = quote(path)
     commands = [
         (f"nnjax verify {folder}", "train again from the seed, and compare the weights bit for bit"),
@@ -228,7 +228,7 @@ def _setting(value: Any) -> str:
 
 
 def _number(value: Any) -> str:
-    """Return a score with four significant digits or decimals; a dash for None."""
+    """Format a score with four decimals, or four significant digits if it is large; a dash if None or not finite."""
     if value is None or not np.isfinite(value):
         return "–"
     return f"{value:.4f}" if abs(value) < 100 else f"{value:,.4g}" if abs(value) < 1e6 else f"{value:.4g}"

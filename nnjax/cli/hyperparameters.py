@@ -1,4 +1,4 @@
-"""The values of a sweep on the command line: a number, a list a,b,c, or a range low..high:log:count."""
+"""Parse the values of a sweep on the command line: a number, a list a,b,c, or a range low..high:log:count."""
 
 import re
 from typing import NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 from nnjax import train
 from nnjax.cli.console import option_name
 
-SPACINGS = {"log": "log", "lin": "uniform", "int": "int"}  # -> kind in `train.random_search`
+SPACINGS = {"log": "log", "lin": "uniform", "int": "int"}  # spacing -> kind of range in `train.random_search`
 SYNTAX = "a number, a list a,b,c, or a range low..high:log:count, with lin or int in place of log"
 
 
@@ -17,9 +17,9 @@ class Values(NamedTuple):
     """The values of one hyper-parameter."""
 
     text: str
-    numbers: list[float]  # the grid, ascending for a range; only the two ends of a range without a count
+    numbers: list[float]  # the values, ascending for a range; only low and high if a range has no count
     spacing: str | None = None  # a key of SPACINGS for a range; None for a list
-    size: int | None = None  # how many numbers; None for a list and for a range without a count
+    size: int | None = None  # count of a range; None for a list and for a range without a count
 
     @property
     def low(self) -> float:
@@ -33,7 +33,7 @@ class Values(NamedTuple):
 
     @property
     def constant(self) -> bool:
-        """True for a single number, which is not swept."""
+        """True if there is only one number, which is not swept."""
         return self.spacing is None and len(self.numbers) == 1
 
 
@@ -79,11 +79,11 @@ def parse_values(name: str, text: str) -> Values:
 
 
 def combine(swept: dict[str, Values], random: int | None, seed: int) -> dict[str, np.ndarray]:
-    """Return the value of each hyper-parameter in each setting, (settings,).
+    """Return the values of each hyper-parameter in all settings, as arrays (settings,).
 
     Args:
       swept: the values of each hyper-parameter.
-      random: number of settings to draw from the lists and ranges; None for every combination.
+      random: number of settings to draw from the lists and ranges; None for all combinations.
       seed: random seed of the draws.
     """
     if random is None:
@@ -96,7 +96,7 @@ def combine(swept: dict[str, Values], random: int | None, seed: int) -> dict[str
     }
     columns = train.random_search(jax.random.fold_in(jax.random.key(seed), 1), random, ranges)
     for name, values in swept.items():
-        if values.spacing is None:  # the draw is an index into the list
+        if values.spacing is None:  # the drawn number is an index into the list
             columns[name] = np.array(values.numbers)[columns[name]]
         elif name == "width":
             columns[name] = np.round(columns[name]).astype(int)

@@ -1,4 +1,4 @@
-"""Rows that are images: their shape, and their pixels."""
+"""Recognise rows that are images, and restore their pixels."""
 
 import math
 import zipfile
@@ -11,12 +11,12 @@ from nnjax.data._load import NAMES
 from nnjax.data._npz import read_shape
 from nnjax.data.table import Table
 
-LEAST_SIDE = 4  # pixels; smaller arrays are tables
-AXES = (2, 3)  # height and width, and perhaps channels
+LEAST_SIDE = 4  # pixels; smaller arrays are not images
+AXES = (2, 3)  # number of axes: height and width, and perhaps channels
 
 
 def image_shape(config: Config, table: Table) -> tuple[int, ...] | None:
-    """Return the shape of an image, (height, width) or (height, width, 3); None if the rows are not images."""
+    """Return the shape of an image, (height, width) or (height, width, 3), or None if the rows are not images."""
     features = len(table.columns)
     if config.data in NAMES:
         side = math.isqrt(features)
@@ -36,8 +36,8 @@ def image_shape(config: Config, table: Table) -> tuple[int, ...] | None:
 
 
 def pixels(x: np.ndarray, shape: tuple[int, ...], config: Config, table: Table) -> np.ndarray:
-    """Return the images (rows, height, width, ...) of standardised features; colours are between 0 and 1."""
-    if config.data not in NAMES:  # images of named sets are not standardised
+    """Convert standardised features to images (rows, height, width, ...). Colour images are scaled to [0, 1]."""
+    if config.data not in NAMES:  # features of named data sets are not standardised
         x = x * np.array(table.std) + np.array(table.mean)
     images = x.reshape(len(x), *shape)
     if len(shape) == max(AXES):

@@ -1,4 +1,4 @@
-"""The importance of each column of a table: how much the test score drops when its values are shuffled."""
+"""Measure the importance of each column of a table: the drop of the test score when its values are shuffled."""
 
 from typing import NamedTuple
 
@@ -9,31 +9,31 @@ from nnjax.data.table import Table, feature_names
 
 MOST_ROWS, LEAST_ROWS = 2000, 200
 MOST_REPEATS, LEAST_REPEATS = 30, 5
-BUDGET = 2e10  # multiplications, one for each weight and prediction, which bounds the time to seconds
+BUDGET = 2e10  # multiplications (weights times predictions) over all columns, which take a few seconds
 
 
 class Importance(NamedTuple):
-    """The drop of the test score without the information in a column."""
+    """The drop of the test score when the values of each column are shuffled."""
 
     names: list[str]
-    drops: np.ndarray  # (columns, repeats), drops of the accuracy or of R²
+    drops: np.ndarray  # (columns, repeats), drop of the accuracy or of R²
     score: str
 
 
 def permutation_importance(
     predict: Predictor, x: np.ndarray, y: np.ndarray, table: Table, *, weights: int, seed: int
 ) -> Importance:
-    """Shuffle one column at a time among the test rows, and return the drop of the score.
+    """Shuffle one column at a time among the test rows, and return the drops of the score.
 
-    Each repetition also resamples the rows with replacement (the bootstrap). So the spread over the repetitions
-    covers both sources of error: the shuffled order of a column, and the choice of the test rows.
+    Each repetition also resamples the rows with replacement (bootstrap), so the spread over the repetitions covers
+    both sources of error: the order of the shuffled values, and the choice of the test rows.
 
     Args:
       predict: function of standardised features.
       x: standardised features of the test rows (rows, features).
       y: labels (rows,), or standardised targets (rows, 1).
-      table: the encoding; the one-hot features of a category are shuffled together.
-      weights: number of weights of all networks; more weights mean fewer rows and repetitions.
+      table: the encoding; the one-hot features of a categorical column are shuffled together.
+      weights: total number of weights of all networks; more weights mean fewer rows and repetitions.
       seed: random seed.
 
     Source: Breiman 2001, "Random forests".
@@ -63,14 +63,14 @@ def permutation_importance(
 
 
 def _quality(prediction: np.ndarray, y: np.ndarray, table: Table) -> np.ndarray:
-    """Return the quality of each prediction (n,): 1 if the class is right, or minus the mean squared error."""
+    """Return the quality of each prediction (n,): 1 or 0 for a right or wrong class, or minus the squared error."""
     if table.task == "classification":
         return (prediction.argmax(1) == y).astype(float)
     return -((prediction.astype(float) - y) ** 2).mean(1)
 
 
 def _scale(y: np.ndarray, table: Table) -> float:
-    """Return the divisor that turns a mean quality into a score: for R² the variance of the target."""
+    """Return the divisor that turns a mean quality into a score: 1 for accuracy, the target's variance for R²."""
     return 1.0 if table.task == "classification" else max(float(y.astype(float).var(0).mean()), 1e-12)
 
 

@@ -1,4 +1,4 @@
-"""The progress of a search: a live table of the leaders; without a terminal, a line for every tenth of the trials."""
+"""Show the progress of a search: a live table of the leaders, or without a terminal, a line per tenth of the trials."""
 
 import sys
 import time
@@ -19,14 +19,14 @@ RUNNING = "running"
 
 
 def leaders_table(console: Console, table: Sequence[Record], names: Sequence[str], caption: str, *, rows: int) -> Grid:
-    """Return the first rows of the table of a search, without lines and with fewer digits in a narrow terminal.
+    """Format the first rows of the table of a search, without lines and with fewer digits if the terminal is narrow.
 
     Args:
       console: the terminal.
       table: the table of the search, best first.
-      names: the settings that are searched.
+      names: the names of the settings that are searched.
       caption: text below the table.
-      rows: number of rows.
+      rows: number of rows to show.
     """
     grid = _grid(table[:rows], names, caption, digits=4)
     if console.measure(grid, options=console.options.update(width=1000)).minimum <= console.width:
@@ -55,9 +55,9 @@ def shown_leaders(trials: int, names: Sequence[str]) -> Iterator[Callable[[list[
 
     Args:
       trials: number of trials of the search.
-      names: the settings that are searched.
+      names: the names of the settings that are searched.
     """
-    began: list[tuple[float, int]] = []  # time and number of trials of the first decision, after the compilation
+    began: list[tuple[float, int]] = []  # time and number of ended trials at the first call, after the compilation
     last = 0
     console = Console(file=sys.stderr)
 
@@ -99,5 +99,5 @@ def _best(table: list[Record]) -> str:
 
 
 def _score(score: float) -> str:
-    """Return a score with four decimals, or four digits if it is large."""
+    """Format a score with four decimals, or with four significant digits if it is large."""
     return f"{score:.4f}" if abs(score) < 1000 else f"{score:.4g}"

@@ -1,4 +1,4 @@
-"""`nnjax lecture`: the ideas of the lecture notes as a tour, in the terminal and as a page."""
+"""`nnjax lecture`: run the ideas of the lecture notes one by one, and show them in the terminal and as an HTML page."""
 
 import os
 from collections.abc import Mapping
@@ -66,7 +66,7 @@ def lecture_command(
 
 
 def _check_page(path: Path, generator: str) -> None:
-    """Raise if the page cannot be written, or if it would replace a file that is not a page of this command."""
+    """Raise ValueError if the page cannot be written, or would replace a file that this command did not write."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a file, such as --out {path / 'lecture.html'}")
     if not os.access(path.parent, os.W_OK):

@@ -1,4 +1,4 @@
-"""Errors, warnings and interruptions of the library, worded for the command line."""
+"""Word errors, warnings and interruptions of the library for the command line."""
 
 import os
 import sys
@@ -21,12 +21,12 @@ PROCESS_LOST = 3  # exit code
 
 @contextmanager
 def explain(command: str, path: Path, save_settings: SaveSettings) -> Iterator[None]:
-    """Add the command that continues the run to errors, warnings and Ctrl-C inside the block.
+    """Add the command that continues the run to errors and to Ctrl-C inside the block, and options to warnings.
 
     Args:
       command: name of the command, "train" or "sweep".
       path: folder of the run or the sweep.
-      save_settings: writes the settings to a folder, for an interrupted run whose own folder cannot be written.
+      save_settings: function that writes the settings to a folder, used if the folder of the run cannot be written.
     """
     resume = f"nnjax {command} --resume {quote(path)}"
     try:
@@ -53,7 +53,7 @@ def explain(command: str, path: Path, save_settings: SaveSettings) -> Iterator[N
 
 @contextmanager
 def explain_divergence(path: Path | None) -> Iterator[None]:
-    """Add options that may help to all warnings of divergence inside the block.
+    """Add helpful options to all divergence warnings inside the block.
 
     Args:
       path: folder of the run, for `nnjax replay`; None for a sweep, which cannot be replayed.

@@ -1,4 +1,4 @@
-"""The rows of a new file: their features, what is missing or unknown in them, and the scores of their predictions."""
+"""Read the rows of a new file, report missing or unknown values, and score the predictions."""
 
 import warnings
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ from nnjax.data.table import Table
 def read_rows(
     file: Path, table: Table, keep: Sequence[str], *, separator: str | None = None, decimal: Decimal | None = None
 ) -> RawTable:
-    """Return the columns of a file that the run needs, and those to keep.
+    """Read the columns of a file that the run needs, and further columns to keep.
 
     Args:
       file: the file of new rows.
       table: the encoding of the run.
-      keep: names of further columns.
+      keep: names of the further columns.
       separator: the separator of a CSV file; None to detect it.
-      decimal: the decimal sign of a CSV file; None for the sign that each column had in training.
+      decimal: the decimal sign of a CSV file; None for the one that each column had in training.
     """
     raw = read_table(file, table=table, more=keep, separator=separator, decimal=decimal)
     if any(len(values) == 0 for values in raw.frame.values()):
@@ -42,7 +42,7 @@ def read_rows(
 
 
 def features(file: Path, raw: RawTable, table: Table, *, strict: bool) -> np.ndarray:
-    """Return the features (rows, features), standardised as in training, and report what is missing or unknown."""
+    """Return the features (rows, features), standardised as in training, and report missing or unknown values."""
     with checks.located(f"in {file}"):
         try:
             x = table.features(raw.frame, lines=raw.lines, strict=strict)
@@ -62,7 +62,7 @@ def features(file: Path, raw: RawTable, table: Table, *, strict: bool) -> np.nda
 
 
 def print_scores(raw: RawTable, table: Table, prediction: np.ndarray) -> None:
-    """Print the scores of the predictions, if the file has the targets."""
+    """Print the scores of the predictions if the file contains the targets."""
     if not all(name in raw.frame for name in table.target_names):
         return
     rows = np.flatnonzero(~np.logical_or.reduce([missing_rows(raw.frame[name]) for name in table.target_names]))
@@ -82,5 +82,5 @@ def print_scores(raw: RawTable, table: Table, prediction: np.ndarray) -> None:
         say(f"{escape(count)}: accuracy {accuracy:.4f}   balanced accuracy {scores.balanced_accuracy:.4f}{auc}")
         return
     for name, own in target_scores(table, prediction[rows], y).items():
-        r2 = f"R² {own['r2']:.4f}   " if np.isfinite(own["r2"]) else ""  # one value, or a constant target
+        r2 = f"R² {own['r2']:.4f}   " if np.isfinite(own["r2"]) else ""  # no R² of a single or constant target
         say(escape(f"{count if table.several is None else name}: {r2}RMSE {own['rmse']:.4g}"))

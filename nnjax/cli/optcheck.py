@@ -1,4 +1,4 @@
-"""`nnjax optcheck`: compare an optimizer with a reference, or find and identify the optimizers of a file."""
+"""`nnjax optcheck`: compare an optimizer with a reference, or find and identify all optimizers in a file."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +12,7 @@ from nnjax.cli.console import complain, say
 from nnjax.cli.optcheck_process import CANNOT_RUN, run
 from nnjax.storage.atomic_write import write_file
 
-UsageError: Any = typer.BadParameter.__mro__[1]  # click's class, which newer versions of typer do not export
+UsageError: Any = typer.BadParameter.__mro__[1]  # click's UsageError, which newer versions of typer do not export
 
 
 def optcheck_command(
@@ -137,10 +137,10 @@ def _usage(message: str) -> Any:
 
 
 class Command(TyperCommand):
-    """A command that exits with code 4 if its options are wrong, because code 2 is a result of the comparison."""
+    """A command that exits with code 4 if its options are invalid, because code 2 is a result of the comparison."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments, as any command does."""
+        """Parse the arguments, and set the exit code of usage errors."""
         try:
             return super().parse_args(ctx, args)
         except UsageError as error:

@@ -20,10 +20,10 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THRE
 
 
 def run(request: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Return the result of a request; {"error": …} if the process ends without a result.
+    """Run a request in a separate process and return its result, or {"error": …} if there is none.
 
     Args:
-      request: what `answer` takes.
+      request: the request for `answer`, without the time at which it ends.
       seconds: the time limit, after which the process is killed.
     """
     end = time.monotonic() + seconds
@@ -62,7 +62,7 @@ def run(request: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """Kill the process and all that it started."""
+    """Kill the process and all processes that it started."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -100,7 +100,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _compare(candidate: Any, against: str, hparams: dict[str, Any], options: dict[str, Any]) -> Any:
-    """Compare two optimizers; only the reference gets the hyper-parameters if the candidate takes none of them."""
+    """Compare two optimizers. If the candidate takes none of the hyper-parameters, pass them to the reference only."""
     from nnjax.optcheck import NotAnOptimizerError, compare
     from nnjax.optcheck.calling.factories import build, takes_hparams
     from nnjax.optcheck.calling.kinds import kind_of
@@ -117,7 +117,7 @@ def _compare(candidate: Any, against: str, hparams: dict[str, Any], options: dic
 
 
 def source(candidate: Any) -> tuple[str, int]:
-    """Return the file and the first line of an optimizer; ("", 1) if they are not known."""
+    """Return the file and the first line of an optimizer, or ("", 1) if they are unknown."""
     import inspect
 
     target = getattr(candidate, "func", candidate)
@@ -129,7 +129,7 @@ def source(candidate: Any) -> tuple[str, int]:
 
 
 def load(name: str) -> tuple[ModuleType, Any]:
-    """Load the object that is specified as MODULE:NAME or FILE.py:NAME. Return its module too.
+    """Load an object that is specified as MODULE:NAME or FILE.py:NAME, and return its module and the object.
 
     Raises:
       ValueError: if the name is neither MODULE:NAME nor FILE.py:NAME.
@@ -158,10 +158,10 @@ def _attribute(module: ModuleType, attribute: str, place: str) -> Any:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the message of an error, and its place in the candidate's code."""
+    """Return the message of an error and its location in the candidate's code."""
     notes = "".join(
         f"\n  {note}" for note in getattr(error, "__notes__", []) if not note.startswith("-----")
-    )  # a separator of JAX
+    )  # omit JAX's separator
     libraries = (str(Path(__file__).parents[1]), *sysconfig.get_paths().values(), "<frozen")
     inner = error if error.__cause__ is None else error.__cause__
     frames = [frame for frame in traceback.extract_tb(inner.__traceback__) if not frame.filename.startswith(libraries)]
@@ -171,7 +171,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def _limit_memory(gibibytes: float) -> None:
-    """Limit the address space of this process, so that an optimizer that grows without end cannot stall the machine."""
+    """Limit the address space of this process, so that an optimizer that leaks memory cannot stall the machine."""
     try:
         import resource
     except ImportError:  # Windows
@@ -182,14 +182,14 @@ def _limit_memory(gibibytes: float) -> None:
 
 
 def main(folder: str) -> None:
-    """Answer the request in a folder. The result is renamed into place when it is complete."""
+    """Answer the request in a folder, and write the result there atomically."""
     request = json.loads(Path(folder, "request.json").read_text(encoding="utf-8"))
     _limit_memory(request["memory"])
     try:
         result = answer(request)
     except MemoryError as error:
         result = {"error": f"the comparison needs more than {request['memory']:g} GiB ({error}); pass --memory"}
-    except (Exception, SystemExit) as error:  # the candidate's code may raise anything
+    except (Exception, SystemExit) as error:  # the candidate's code may raise any exception
         result = {"error": describe_error(error)}
     unfinished = Path(folder, "unfinished.json")
     unfinished.write_text(json.dumps(result), encoding="utf-8")

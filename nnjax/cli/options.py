@@ -1,4 +1,4 @@
-"""The options that several commands share, with their help texts and the panels they are listed in."""
+"""Options that several commands share, with their help texts and the panels in which they are listed."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +14,7 @@ PROCESSES = "Several processes"
 
 
 def path(text: str) -> Path:
-    """Parse a path; a shell leaves the ~ of --out=~/run unchanged. Help texts show the name of this function."""
+    """Parse a path and expand ~, which a shell leaves in --out=~/run. Help texts show the name of this function."""
     return as_path(text)
 
 
@@ -24,7 +24,7 @@ def path_option(help: str, panel: str, *names: str) -> Any:
 
 
 def option(help: str, panel: str, *names: str) -> Any:
-    """Return an option with its help text and its panel, and its names if it has a short form."""
+    """Return an option with a help text and a panel; `names` are needed only for a short form."""
     return typer.Option(*names, help=help, rich_help_panel=panel)
 
 

@@ -1,4 +1,4 @@
-"""Standard output and error that never end a run: failed writes are dropped, missing characters replaced."""
+"""Make standard output and error tolerant: failed writes are dropped, and unsupported characters are replaced."""
 
 import codecs
 import io
@@ -10,11 +10,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 SIMILAR = {"×": "x", "±": "+-", "…": "...", "µ": "u", "μ": "u", "≥": ">=", "≤": "<=", "→": "->", "·": "*", "–": "-"}
-TRANSLITERATE = "nnjax.transliterate"  # an error handler of codecs
+TRANSLITERATE = "nnjax.transliterate"  # name of the codec error handler
 
 
 class _Raw(io.RawIOBase):
-    """A stream that drops what the stream below it cannot take: a closed pipe, a full disk, a closed terminal."""
+    """A stream that drops data if the underlying stream cannot be written: closed pipe, full disk, closed terminal."""
 
     def __init__(self, raw: Any):
         self._raw = raw
@@ -39,10 +39,10 @@ class _Raw(io.RawIOBase):
 
 @contextmanager
 def tolerant_output() -> Iterator[None]:
-    """Let everything inside the block print to standard output and error without errors.
+    """Suppress errors of standard output and standard error inside the block.
 
-    A closed descriptor is opened on the null device first. Otherwise the next file that is opened would take its
-    number, and receive what libraries print to it.
+    Closed descriptors are first opened on the null device. Otherwise, the next file to be opened would get the number
+    of such a descriptor, and receive the output of libraries.
     """
     codecs.register_error(TRANSLITERATE, _transliterate)
     for descriptor in (0, 1, 2):
@@ -68,7 +68,7 @@ def _open_if_closed(descriptor: int) -> None:
 
 
 def _tolerant(stream: Any, descriptor: int) -> Any:
-    """Return a stream that writes to the same place; the stream itself if it is not a file, as in a notebook."""
+    """Return a tolerant stream with the same target, or the stream itself if it is not a file, as in a notebook."""
     if stream is None:  # the descriptor was closed when Python started
         return _text(io.FileIO(descriptor, "w", closefd=False), encoding="utf-8")
     try:
@@ -85,7 +85,7 @@ def _text(raw: Any, encoding: str, *, line_buffering: bool = True) -> io.TextIOW
 
 
 def _transliterate(error: UnicodeError) -> tuple[str, int]:
-    """Return similar ASCII characters for those that an encoding lacks, such as x for ×."""
+    """Replace characters that an encoding lacks with similar ASCII characters, such as × with x."""
     assert isinstance(error, UnicodeEncodeError)
     letters = error.object[error.start : error.end]
     return "".join(SIMILAR.get(letter) or _ascii(letter) for letter in letters), error.end

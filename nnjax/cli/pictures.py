@@ -1,4 +1,4 @@
-"""The pictures of a run folder."""
+"""Draw the pictures of a run."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -20,25 +20,25 @@ from nnjax.cli.prepare import Prepared
 from nnjax.data._load import NAMES
 from nnjax.storage.atomic_write import write_file
 
-LEAST_FOR_RELIABILITY = 200  # test rows; with fewer, the bins are too noisy
-LEAST_FOR_IMPORTANCE = 20  # test rows
-MOST_COLOURS = 10  # classes of decision regions
+LEAST_FOR_RELIABILITY = 200  # least number of test rows; with fewer, the bins are too noisy
+LEAST_FOR_IMPORTANCE = 20  # least number of test rows
+MOST_COLOURS = 10  # most classes in a picture of decision regions
 
 
 class Subject(NamedTuple):
-    """The run that is drawn."""
+    """A run with everything that its pictures show."""
 
     config: Config
     prepared: Prepared
     outcome: Outcome
-    history: Sequence[Mapping[str, Any]]  # numbers, or arrays (members,), in the units of the target
+    history: Sequence[Mapping[str, Any]]  # records of numbers, or of arrays (members,), in the units of the target
     summary: Mapping[str, Any]  # the content of result.json
 
 
 def draw(path: Path, subject: Subject) -> dict[str, bytes]:
-    """Draw all pictures that the run can have, write them as PNG files, and return them by name.
+    """Draw all pictures that apply to the run, write them as PNG files, and return them, keyed by name.
 
-    A run that diverged has only its learning curves, and those only if a loss was finite.
+    A run that diverged only has learning curves, and only if at least one loss is finite.
     """
     drawn = {}
     for name, make in _pictures(subject).items():
@@ -50,12 +50,12 @@ def draw(path: Path, subject: Subject) -> dict[str, bytes]:
 
 
 def describe(config: Config, scores: Mapping[str, float | None] | None = None, *, omit: Collection[str] = ()) -> str:
-    """Summarise data, settings and test score for the second line of every title.
+    """Summarise the data, the settings and the test score, for the second line of every title.
 
     Args:
       config: the settings.
       scores: the test scores, if there are any.
-      omit: names of settings to leave out, because they are swept.
+      omit: names of settings to omit, because they are swept.
     """
     name = config.data if config.data in NAMES else Path(config.data).name
     width = "hidden" if "width" in omit else f"{config.width}"
@@ -80,7 +80,7 @@ def describe(config: Config, scores: Mapping[str, float | None] | None = None, *
         value = None if scores is None else scores.get(score)
         if value is not None and np.isfinite(value):
             parts["score"] = f"{label} {value:.4f}"
-    space = "\N{NO-BREAK SPACE}"  # lines may only break between the parts
+    space = "\N{NO-BREAK SPACE}"  # allows line breaks only between the parts
     return f"{space}· ".join(part if len(part) > 30 else part.replace(" ", space) for part in parts.values() if part)
 
 
@@ -92,7 +92,7 @@ def _patience(config: Config) -> str:
 
 
 def _pictures(subject: Subject) -> dict[str, Callable[[], Any]]:
-    """Return the functions that draw the pictures of a run, by name, in the order of the report."""
+    """Return the functions that draw the pictures of a run, keyed by name, in the order of the report."""
     config, prepared, outcome, history, summary = subject
     context = describe(config, outcome.scores)
     pictures: dict[str, Callable[[], Any]] = {}
@@ -110,7 +110,7 @@ def _pictures(subject: Subject) -> dict[str, Callable[[], Any]]:
 
 
 def _best_epochs(history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Any:
-    """Return the epoch of the network that was kept, or one epoch per member; None without early stopping."""
+    """Return the epoch of the kept network, or a list with one epoch per member, or None without early stopping."""
     epochs = {int(np.max(record["step"])): float(record["epoch"]) for record in history}
     steps = [ending.get("best_step") for ending in summary.get("members", [summary])]
     if None in steps:
@@ -120,7 +120,7 @@ def _best_epochs(history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any
 
 
 def _training(config: Config) -> str:
-    """Return how the training loss is measured, and what raises it above a loss measured as validation is."""
+    """Describe how the training loss is measured, and why it exceeds the loss in evaluation mode."""
     dropout = [f"dropout {config.dropout:g}"] if config.dropout else []
     batch = ["batch statistics"] if config.norm == "batch" else []
     raised = f"raised by {' and '.join([*dropout, *batch])}" if dropout or batch else "while the weights changed"
@@ -166,7 +166,7 @@ def _regression(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
         number = "" if table.several is None else f"_{i + 1}"
         column = (predicted[:, i], true[:, i], name)
         own = None if sd is None else sd[:, i]
-        if table.several is not None:  # the score of this target, not the mean over the targets
+        if table.several is not None:  # show the score of this target, not the mean over the targets
             context = describe(replace(config, target=name), {"r2": outcome.scores[f"r2({name})"]})
         if surface:
             pictures[f"surface{number}"] = partial(_surface, subject, i, context)
@@ -208,7 +208,7 @@ def _predictor(subject: Subject) -> Predictor:
 
 
 def _first_layer(subject: Subject, shape: tuple[int, ...], context: str) -> Any:
-    """Draw the weights of the first dense layer; of an ensemble, those of the first member that did not diverge."""
+    """Draw the weights of the first dense layer, for an ensemble those of its first member that did not diverge."""
     config, _, outcome, _, _ = subject
     params = outcome.params
     if config.members is not None:
@@ -258,7 +258,7 @@ def _surface(subject: Subject, target: int, context: str) -> Any:
 
 
 def _importance(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
-    """Return the picture of the importance of the columns, unless there is only one or too few test rows."""
+    """Return the picture of the importance of the columns, unless there is only one column or too few test rows."""
     test, table = subject.prepared.dataset.test, subject.prepared.dataset.table
     x, y = np.asarray(test.x), np.asarray(test.y)
     if len(table.columns) == 1 or len(x) < LEAST_FOR_IMPORTANCE:

@@ -1,4 +1,4 @@
-"""`nnjax plot`: draw the pictures and the report of a run again, from its folder."""
+"""`nnjax plot`: draw the pictures and the report of a run again from its folder."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -73,7 +73,7 @@ def _redraw_search(path: Path) -> list[str]:
     Raises:
       ValueError: if a file has changed since the search.
     """
-    run_folder.load_search(path)  # its error says what the folder contains instead
+    run_folder.load_search(path)  # if this is no search, its error describes the folder
     problems = changed_files(path, load_receipt(path))
     problems = [problem for problem in problems if not problem.startswith(run_folder.REPORT)]
     if problems:
@@ -84,7 +84,7 @@ def _redraw_search(path: Path) -> list[str]:
 
 
 def _outcome(path: Path, config: Config, prepared: Prepared, summary: Any) -> Outcome:
-    """Return the trained network or ensemble on the test data, with the scores that the run has recorded."""
+    """Return the saved network or ensemble with its predictions for the test data and its recorded scores."""
     table, x = prepared.dataset.table, prepared.dataset.test.x
     net = nn.as_layer(prepared.run.net)
     shapes = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))

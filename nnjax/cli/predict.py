@@ -1,4 +1,4 @@
-"""`nnjax predict`: predictions of a run's network, or of its ensemble, for new rows."""
+"""`nnjax predict`: predict new rows with the network or the ensemble of a run."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -83,7 +83,7 @@ def predict_command(
 
 
 def _left_out(path: Path, config: Config) -> list[int]:
-    """Return the members that diverged; they are not averaged.
+    """Return the members that diverged and are not averaged.
 
     Raises:
       FileNotFoundError: if the run is not finished.
@@ -97,7 +97,7 @@ def _left_out(path: Path, config: Config) -> list[int]:
 
 
 def _predict(path: Path, config: Config, table: Table, x: np.ndarray) -> np.ndarray:
-    """Return the outputs of each member, (members, rows, outputs)."""
+    """Return the outputs of each member as an array (members, rows, outputs)."""
     run = make_run(config, table.task, table.outputs, n=1)
     net = nn.as_layer(run.net)
     shapes = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct((1, x.shape[1]), x.dtype))

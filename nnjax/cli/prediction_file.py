@@ -1,4 +1,4 @@
-"""The CSV file of predictions: its columns, and which files it must not replace."""
+"""Write the CSV file of predictions, without overwriting other files."""
 
 import os
 from collections.abc import Collection, Iterable, Mapping
@@ -18,16 +18,16 @@ from nnjax.storage.atomic_write import write_records
 
 PREDICTIONS = "predictions.csv"
 NOTHING: Mapping[str, np.ndarray] = MappingProxyType({})
-RESERVED = (run_folder.RECEIPT, run_folder.SWEEP, run_folder.ROWS)  # their names identify the folder
+RESERVED = (run_folder.RECEIPT, run_folder.SWEEP, run_folder.ROWS)  # files that identify the kind of a folder
 
 
 def columns_of(
     prediction: np.ndarray, table: Table, spread: Mapping[str, np.ndarray], extra: Mapping[str, np.ndarray] = NOTHING
 ) -> dict[str, Any]:
-    """Return the columns of the CSV file: those to keep, the target, probabilities, the disagreement of the members.
+    """Return the columns of the CSV file: those to keep, the target, probabilities, and disagreement of the members.
 
-    A name that is already taken gets an underscore, because a second column of this name would replace the first. The
-    prediction of a target that is kept ends in _predicted.
+    Names that are already taken get an underscore, because a second column with the same name would replace the first.
+    If the target itself is kept, the name of its prediction ends in _predicted.
     """
     if table.task == "regression":
         values = table.in_units(prediction)
@@ -51,20 +51,20 @@ def columns_of(
 
 
 def _free(name: str, taken: Collection[str]) -> str:
-    """Append underscores to a name until no other column has it."""
+    """Append underscores to a name until it differs from all other names."""
     while name in taken:
         name += "_"
     return name
 
 
 def write(out: Path, columns: Mapping[str, Any], table: Table) -> None:
-    """Write the columns as CSV; strings are in quotes if a class has a name that means missing, such as NA."""
+    """Write the columns as CSV. Strings are quoted if the name of a class stands for missing values, such as NA."""
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*(list(v) for v in columns.values()), strict=True)]
     write_records(out, rows, quote_texts=not MISSING.isdisjoint(table.classes))
 
 
 def check_output(out: Path, run: Path, inputs: Iterable[Path]) -> None:
-    """Check that writing to `out` replaces neither an input nor a file of the run, except for older predictions.
+    """Check that `out` would replace neither an input nor a file of the run, except older predictions.
 
     Raises:
       FileExistsError: if it would, directly or through a link, or if `out` is not a regular file.
@@ -72,13 +72,13 @@ def check_output(out: Path, run: Path, inputs: Iterable[Path]) -> None:
     if out.exists() and not out.is_file():
         raise FileExistsError(f"--out {out} is not a regular file; choose another name")
     own = ({run / name for name in RESERVED} | set(run.rglob("*"))) - {run / PREDICTIONS}
-    for path in (*filter(Path.is_file, inputs), *own):  # the training data may be a name such as digits
+    for path in (*filter(Path.is_file, inputs), *own):  # the training data may be a named data set instead of a file
         if _same(out, path):
             raise FileExistsError(f"--out {out} would overwrite {path}; choose another name")
 
 
 def _same(a: Path, b: Path) -> bool:
-    """Return True if two paths lead to the same file, or will when it is written."""
+    """Return True if two paths lead to the same file, or would if the file existed."""
     with suppress(OSError):
         return a.samefile(b)
-    return os.path.realpath(a) == os.path.realpath(b)  # Path.resolve raises for links in a circle
+    return os.path.realpath(a) == os.path.realpath(b)  # Path.resolve raises for circular links

@@ -1,4 +1,4 @@
-"""The trained network, or the average of an ensemble, as a function of features."""
+"""Turn a trained network or ensemble into a function of the features."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,14 +18,14 @@ Predictor = Callable[[np.ndarray], np.ndarray]
 def make_predictor(
     prepared: Prepared, params: PyTree, state: PyTree, *, members: int | None, left_out: Sequence[int] = ()
 ) -> Predictor:
-    """Return a function from standardised features (n, features) to predictions (n, outputs), logits for classes.
+    """Return a function from standardised features (n, features) to predictions (n, outputs), or logits of classes.
 
     It is compiled once for each n.
 
     Args:
       prepared: the data and the run.
-      params: trained weights; for an ensemble with a leading axis (members, ...).
-      state: the state of the network, likewise.
+      params: trained weights, for an ensemble with a leading axis (members, ...).
+      state: the state of the network, for an ensemble with a leading axis (members, ...).
       members: number of members; None for a single network.
       left_out: members that are not averaged.
     """

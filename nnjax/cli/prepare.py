@@ -1,4 +1,4 @@
-"""The data that the settings name, split into training, validation and test, and the run that trains on them."""
+"""Load the data, split them into training, validation and test data, and create the run."""
 
 import csv
 import io
@@ -34,40 +34,38 @@ BY_OPTION: dict[Remedy, str] = {
 
 
 class Prepared(NamedTuple):
-    """The data in three parts, and the run."""
+    """The training, validation and test data, and the run."""
 
     dataset: Dataset
     training: Data
-    rows: (
-        np.ndarray
-    )  # lines of the training data in a CSV file, else rows in the file or in a named set's training part
-    held_out: Data | None  # validation data
+    rows: np.ndarray  # lines of the training rows in a CSV file; otherwise indices of rows in the file or training part
+    held_out: Data | None  # validation data; None without validation
     run: Run
-    config: Config  # the settings, with the defaults of the task
+    config: Config  # the settings with the defaults of the task
 
 
 def absolute_path(name: str) -> str:
-    """Return the absolute path of a file, so that a run can be resumed from any folder; other names stay unchanged."""
+    """Make the path of a file absolute, so that a run can be resumed from any folder; keep names of data sets."""
     return str(as_path(name).absolute()) if name not in NAMES and is_table_file(name) else name
 
 
 def fashion_mnist_folder(name: str, data_dir: str | None) -> str | None:
-    """Return the absolute path of the folder of Fashion-MNIST; None for the default folder."""
+    """Return the absolute path of the folder of Fashion-MNIST, or None for the default folder."""
     folder = data_dir or (os.environ.get(DIRECTORY) if name == "fashion-mnist" else None)
     return str(as_path(folder).absolute()) if folder else None
 
 
 def check_data_options(command: str, name: str | None, written: set[str], *, anyway: bool) -> None:
-    """Check that a new run or sweep names its data, and that its options apply to them.
+    """Check that a new run, sweep or search names its data, and that the options apply to these data.
 
     Args:
-      command: name of the command, "train" or "sweep".
-      name: the name of the data, a data set or a file.
-      written: names of the settings on the command line.
+      command: name of the command, "train", "sweep" or "search".
+      name: the data set or file; None if it is missing.
+      written: names of the settings that were written on the command line.
       anyway: True if --anyway was given.
 
     Raises:
-      ValueError: if the name is missing or an option does not apply.
+      ValueError: if the name is missing, or if an option does not apply.
     """
     if name is None:
         raise ValueError(f"no data: nnjax {command} needs digits, fashion-mnist, or a file such as table.csv")
@@ -86,12 +84,12 @@ def check_data_options(command: str, name: str | None, written: set[str], *, any
 
 
 def prepare(config: Config, repeated: Table | None = None) -> Prepared:
-    """Load the data, hold out the validation data, print the sizes and make the run.
+    """Load the data, hold out the validation data, print the sizes, and create the run.
 
     Args:
       config: the settings.
-      repeated: the encoding of a run that is repeated: what it read as strings is read as strings again, and its
-        settings are complete.
+      repeated: the encoding of a run to repeat, or None. Its columns of strings are read as strings again, and its
+        settings get no defaults.
 
     Raises:
       FileNotFoundError, ValueError: if the data cannot be read, or a part of a split would be empty.
@@ -136,14 +134,14 @@ def prepare(config: Config, repeated: Table | None = None) -> Prepared:
 
 
 def with_defined_scores(run: Run, held_out: Data | None, task: Task) -> Run:
-    """Return the run without R² if the target is constant in the validation rows, for example in a single one."""
+    """Remove R² from the metrics if the target is constant in the validation rows, such as in a single row."""
     if task != "regression" or held_out is None or (np.ptp(np.asarray(held_out.y), axis=0) > 0).all():
         return run
     return replace(run, metrics=(metrics.rmse,))
 
 
 def _class_weights(labels: Any, table: Table, kind: str) -> np.ndarray | None:
-    """Return the weight of each training row, inverse to the frequency of its class; None for equal weights."""
+    """Return weights of the training rows, inverse to the frequency of their class, or None for equal weights."""
     if kind == "none":
         return None
     if table.task == "regression":
@@ -153,7 +151,7 @@ def _class_weights(labels: Any, table: Table, kind: str) -> np.ndarray | None:
 
 
 def describe_rows(name: str) -> str:
-    """Return a description of the rows that `Prepared.rows` numbers, for messages."""
+    """Describe for messages what the numbers in `Prepared.rows` refer to."""
     if name in NAMES:
         return f"the training part of {name} (from 0)"
     how = "from 0" if name.lower().endswith((".npz", ".parquet")) else "numbered by the lines of the file"
@@ -161,22 +159,22 @@ def describe_rows(name: str) -> str:
 
 
 def _join_names(names: list[str]) -> str:
-    """Return names as one word of a shell command, which `split_names` splits."""
+    """Join names to one word of a shell command, which `split_names` can split."""
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(names)
     return quote(line.getvalue())
 
 
 def split_names(names: str | None) -> list[str]:
-    """Return the names in a line of CSV; names with commas are in quotes."""
+    """Split a line of CSV into names; names that contain commas are quoted."""
     return [] if names is None else [name.strip() for name in next(csv.reader([names], skipinitialspace=True))]
 
 
 def separator_of(name: str | None) -> str | None:
-    """Return the separator that --sep names; None to detect it.
+    """Return the separator that --sep stands for, or None to detect it.
 
     Raises:
-      ValueError: if it is not one character.
+      ValueError: if the separator is not one character.
     """
     separator = {"tab": "\t", "\\t": "\t", "space": " "}.get(name or "", name)
     if separator is not None and len(separator) != 1:
@@ -185,7 +183,7 @@ def separator_of(name: str | None) -> str | None:
 
 
 def _hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Data, np.ndarray, Data | None]:
-    """Return the training data, their rows, and the validation data; None without validation."""
+    """Return the training data, the numbers of their rows, and the validation data (None without validation)."""
     y = np.asarray(dataset.train.y)
     numbers = dataset.rows if dataset.lines is None else dataset.lines
     rows = np.arange(len(y)) if numbers is None else numbers

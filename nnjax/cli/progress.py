@@ -1,4 +1,4 @@
-"""Progress without a terminal: a line for every tenth of the run."""
+"""Print progress without a terminal: a line for every tenth of the run."""
 
 import sys
 from collections.abc import Callable
@@ -13,7 +13,7 @@ SCORES = ("validation_accuracy", "validation_r2")
 
 
 def progress_lines(epochs: float) -> Callable[[Any, Record], None]:
-    """Return a callback for `train.fit` that prints a line for every tenth of the run; for an ensemble, its means."""
+    """Return a callback for `train.fit` that prints a line per tenth of the run, with means over the members."""
     last = 0
 
     def callback(ts: Any, record: Record) -> None:

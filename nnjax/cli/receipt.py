@@ -13,24 +13,24 @@ from nnjax.cli.prepare import Prepared
 from nnjax.storage.checkpoint import digest
 from nnjax.train.engine.fingerprint import machine_fingerprint
 
-FIRST = 10  # number of losses in a receipt
-# Relative tolerance of the first losses, in which rounding errors have not been amplified yet. On a CPU, programs for
-# digits at XLA's optimization levels 0 and 3 differ by 2e-7; a GPU that multiplies in tf32 rounds factors by 5e-4.
+FIRST = 10  # number of first losses in a receipt
+# Relative tolerance of the first losses, which contain hardly amplified rounding errors. On a CPU, programs for digits
+# at XLA's optimization levels 0 and 3 differ by 2e-7; a GPU that multiplies in tf32 rounds factors by up to 5e-4.
 LOSS_TOLERANCE = 1e-3
-# Relative tolerance of the test loss: amplified rounding errors matter as much as a new seed. The two programs differ
-# by 5e-4 with one seed, and by 7e-8 with another.
+# Relative tolerance of the test loss, because amplified rounding errors can matter as much as a new seed. These two
+# programs differ by 5e-4 with one seed, and by 7e-8 with another.
 TEST_TOLERANCE = 0.1
 
 Receipt = Mapping[str, Any]
 
 
 class Difference(NamedTuple):
-    """A leaf that is not bitwise equal."""
+    """A leaf that differs in at least one bit."""
 
     name: str
     numbers: int  # number of differing elements
     size: int
-    largest: float  # largest absolute difference; NaN if it involves a NaN or a missing leaf
+    largest: float  # largest absolute difference; NaN for NaNs and for leaves that are missing or differ in shape
 
 
 def make_receipt(
@@ -46,11 +46,11 @@ def make_receipt(
 
     Args:
       config: the settings of the run.
-      prepared: the data that it was trained and tested on.
+      prepared: the data of the run.
       outcome: the trained weights and their test scores.
-      losses: (steps,) or (members, steps); the first ones are recorded.
-      mesh: devices that the members were spread over.
-      resumed_anyway: True if the run was resumed although something had changed.
+      losses: losses (steps,) or (members, steps), of which the first are recorded.
+      mesh: the devices over which the members or the batches were split.
+      resumed_anyway: True if the run was resumed with --anyway.
     """
     return {
         "weights": digest({"params": outcome.params, "state": outcome.state}),
@@ -63,7 +63,7 @@ def make_receipt(
 
 
 def _layout(config: Config, devices: int) -> dict[str, str]:
-    """Return how the networks are distributed, because the exact result depends on it."""
+    """Return how the networks are distributed, which affects the exact result."""
     several = config.members is not None
     return {
         "members": str(config.members) if several else "none",
@@ -73,14 +73,14 @@ def _layout(config: Config, devices: int) -> dict[str, str]:
 
 
 def data_digest(prepared: Prepared) -> str:
-    """Return one SHA-256 of the training, validation and test data."""
+    """Return the SHA-256 of the training, validation and test data together."""
     return digest((prepared.training, prepared.held_out, prepared.dataset.test))
 
 
 def weight_differences(saved: Mapping[str, np.ndarray], repeated: Mapping[str, np.ndarray]) -> list[Difference]:
-    """Return the leaves, by name, that are not bitwise equal.
+    """Compare leaves with equal names, and return those that differ in at least one bit.
 
-    All numbers of a leaf count as different if it is missing on one side or its shape differs.
+    All numbers of a leaf count as different if it is missing on one side, or if its shape or dtype differs.
 
     >>> from nnjax.cli import receipt
     >>> receipt.weight_differences({"w": np.array([1.0, 2.0])}, {"w": np.array([1.0, 2.5])})
@@ -103,9 +103,9 @@ def weight_differences(saved: Mapping[str, np.ndarray], repeated: Mapping[str, n
 
 
 def loss_differences(receipt: Receipt, repeated: Receipt) -> list[tuple[str, float, float]]:
-    """Return the losses that differ by more than rounding explains: name, number in the receipt, number now.
+    """Return the losses that differ by more than rounding explains, as (name, value in the receipt, value now).
 
-    The first losses must agree to `LOSS_TOLERANCE` and the test losses to `TEST_TOLERANCE`, both relative.
+    The relative tolerances are `LOSS_TOLERANCE` for the first losses and `TEST_TOLERANCE` for the test loss.
     """
     saved, now = (_numbers(r["first_losses"]) for r in (receipt, repeated))
     differences = []
@@ -124,6 +124,6 @@ def loss_differences(receipt: Receipt, repeated: Receipt) -> list[tuple[str, flo
 
 
 def _numbers(values: Any) -> np.ndarray:
-    """Return an array in which all non-finite numbers are NaN; in a JSON file they are null."""
+    """Return an array with NaN for all non-finite numbers, which are null in JSON files."""
     numbers = np.array(values, float)  # None becomes NaN
     return np.where(np.isfinite(numbers), numbers, np.nan)

@@ -1,4 +1,4 @@
-"""`nnjax replay`: repeat a step of a run, and find where a NaN or an infinity arises in it."""
+"""`nnjax replay`: repeat a step of a run, and find the origin of a NaN or an infinity."""
 
 from pathlib import Path
 from typing import Annotated
@@ -82,7 +82,7 @@ def replay_command(
 
 
 def _replay_trial(path: Path, trial: int | None, step: int | None, member: int | None) -> None:
-    """Train a trial of a search again, and print its scores, or what made it diverge."""
+    """Train a trial of a search again, and print its scores and the cause of a divergence."""
     for name, value in (("--step", step), ("--member", member)):
         if value is not None:
             raise ValueError(f"{name} applies only to a run; a search has --trial")

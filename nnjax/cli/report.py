@@ -1,4 +1,4 @@
-"""Print the network, and after training the scores, early stopping, divergence and timings."""
+"""Print the network, and after training the scores, early stopping, divergence and times."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +16,14 @@ from nnjax.cli.evaluation import Outcome, Scores
 from nnjax.cli.prepare import Prepared
 from nnjax.train import Result
 
-MOST_CLASSES = 10  # recalls on a line
-FEW_ROWS, MANY_ROWS = 20, 50  # of the test
-ALL_RIGHT = 0.99999  # accuracy, a mean in float32
-PERFECT = 0.999  # R² that is rare without a copy of the target among the features
+MOST_CLASSES = 10  # most classes whose recall is printed
+FEW_ROWS, MANY_ROWS = 20, 50  # numbers of test rows: too few for reliable scores; enough to suspect perfect scores
+ALL_RIGHT = 0.99999  # a perfect accuracy, as a mean in float32
+PERFECT = 0.999  # larger R² suggests that a feature is a copy of the target
 
 
 def print_network(prepared: Prepared) -> None:
-    """Print the layers with their output shapes and numbers of parameters."""
+    """Print the layers, with their output shapes and numbers of parameters."""
     if jax.process_index() > 0:
         return
     x = prepared.training.x
@@ -38,7 +38,7 @@ def print_network(prepared: Prepared) -> None:
 
 
 def print_scores(outcome: Outcome, prepared: Prepared) -> None:
-    """Print the test scores and those of a constant prediction; for an ensemble, first the scores of its members.
+    """Print the test scores and those of a constant prediction, for an ensemble after the scores of its members.
 
     Print nothing if the training diverged.
     """
@@ -83,12 +83,12 @@ def print_scores(outcome: Outcome, prepared: Prepared) -> None:
 
 
 def describe_caution(scores: Scores, rows: int, *, named: bool) -> str:
-    """Return a sentence if the test scores deceive, because of few test rows or a feature that gives the target away.
+    """Return a warning if the test scores may mislead, because of few test rows or a feature that leaks the target.
 
     Args:
       scores: the test scores.
       rows: number of test rows.
-      named: True for a data set that is known not to give its target away.
+      named: True for a named data set, whose features are known not to leak the target.
 
     >>> from nnjax.cli.report import describe_caution
     >>> describe_caution({"accuracy": 0.5}, 6, named=False)
@@ -110,7 +110,7 @@ def describe_caution(scores: Scores, rows: int, *, named: bool) -> str:
 
 
 def _print_classes(scores: ClassScores, constant: Baseline) -> None:
-    """Print the baseline, the balanced accuracy and the recall of each class; warn if a class is never predicted."""
+    """Print the baseline, the balanced accuracy and the recall of each class, and warn of classes never predicted."""
     auc = "" if scores.auc is None else f"   AUC {scores.auc:.4f}"
     say(
         f"{escape(constant.prediction)}: accuracy {constant.scores['accuracy']:.4f}; balanced accuracy "
@@ -128,7 +128,7 @@ def _print_classes(scores: ClassScores, constant: Baseline) -> None:
 
 
 def _score(value: float) -> str:
-    """Return R² as text; it is not defined if the test target does not vary."""
+    """Format R², which is undefined if the target is constant in the test rows."""
     return f"{value:.4f}" if np.isfinite(value) else "not defined (the target of the test rows does not vary)"
 
 
@@ -144,7 +144,7 @@ def _list(numbers: Sequence[int]) -> str:
 
 
 def print_divergence(path: Path, result: Result) -> None:
-    """Print why there is no network to test."""
+    """Print that the training diverged, so there is no network to test."""
     who = "the run" if result.diverged.ndim == 0 else f"all {len(result.diverged)} members"
     step = f" in step {result.diverged}" if result.diverged.ndim == 0 and result.diverged >= 0 else ""
     say(
@@ -154,7 +154,7 @@ def print_divergence(path: Path, result: Result) -> None:
 
 
 def print_early_stopping(result: Result, config: Config) -> None:
-    """Print whether early stopping ended the training, and from which epoch the saved network is."""
+    """Print whether early stopping ended the training, and the epoch of the saved network."""
     if config.patience is None or result.best is None:
         return
     epoch_of = {record["step"]: record["epoch"] for record in result.history}
@@ -174,7 +174,7 @@ def print_early_stopping(result: Result, config: Config) -> None:
 
 
 def print_seconds(result: Result, *, resumed: bool) -> None:
-    """Print how long compiling, training and validation took."""
+    """Print the duration of compilation, training and validation."""
     seconds = result.seconds
     steps = int(np.asarray(result.ts.step).sum())
     rate = f"{steps:,} steps" + ("" if resumed else f", {steps / max(seconds.train, 1e-9):,.0f} per second")

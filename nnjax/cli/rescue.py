@@ -1,4 +1,4 @@
-"""Write a run or a sweep to another folder, because its own was deleted, is full or cannot be written."""
+"""Write a run or a sweep to another folder if its own folder was deleted or cannot be written, or the disk is full."""
 
 import shutil
 import warnings
@@ -14,15 +14,15 @@ SaveSettings = Callable[[Path], None]
 
 
 def write_results(path: Path, write: Callable[[Path], T], save_settings: SaveSettings) -> tuple[Path, T]:
-    """Write the results, if necessary to another folder.
+    """Write the results, to another folder if necessary.
 
     Args:
       path: folder of the run or the sweep.
-      write: writes the results to a folder.
-      save_settings: writes the settings to a folder.
+      write: function that writes the results to a folder.
+      save_settings: function that writes the settings to a folder.
 
     Returns:
-      The folder that has the results, and what `write` returned.
+      The folder that contains the results, and the return value of `write`.
 
     Raises:
       OSError: if no folder can be written.
@@ -48,8 +48,8 @@ def folder_to_resume(path: Path, checkpoints: Path | None, save_settings: SaveSe
 
     Args:
       path: folder of the run or the sweep.
-      checkpoints: folder of its last checkpoint. If it is outside of `path`, it becomes part of a new folder.
-      save_settings: writes the settings to a folder.
+      checkpoints: folder of the last checkpoint. If it is outside `path`, it is moved to a new folder.
+      save_settings: function that writes the settings to a folder.
     """
     if checkpoints is None or checkpoints.absolute().is_relative_to(path.absolute()):
         return path

@@ -14,7 +14,7 @@ from nnjax.train.engine.errors import format_differences
 
 
 def written_settings(ctx: typer.Context) -> set[str]:
-    """Return the names of the settings that were written on the command line."""
+    """Return the names of the settings that the user wrote on the command line."""
     written = {name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"}
     return {"data" if name == "name" else name for name in written}
 
@@ -26,13 +26,13 @@ def check_resume(
 
     Args:
       path: folder of the run or the sweep.
-      out: the option --out, which must be omitted.
-      saved: the settings it was started with.
+      out: the value of --out, which must be None.
+      saved: the settings with which it was started.
       written: the settings on the command line; they must equal the saved ones.
-      finished: True if there is nothing left to do.
+      finished: True if the run or sweep is finished.
 
     Raises:
-      ValueError: if a setting differs (the message has a table), if `out` is set, or if the run is finished.
+      ValueError: if a setting differs (the message contains a table), if `out` is set, or if the run is finished.
     """
     if out is not None:
         raise ValueError("--resume already names the folder; omit --out")
@@ -51,10 +51,10 @@ def check_resume(
 
 
 def record_anyway(path: Path) -> None:
-    """Record in the folder that the run or sweep was resumed with --anyway, before it takes a step.
+    """Record in the folder that the run or sweep was resumed with --anyway, before its first step.
 
     Raises:
-      BlockingIOError: if another process is training in the folder; nothing is recorded then.
+      BlockingIOError: if another process is training in the folder. Then nothing is recorded.
     """
     if jax.process_index() > 0:
         return

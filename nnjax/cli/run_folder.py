@@ -1,4 +1,4 @@
-"""The folder of a run or a sweep: settings, results and weights. Every file is written completely or not at all."""
+"""The folder of a run, a sweep or a search: settings, results and weights. All files are written atomically."""
 
 import os
 import warnings
@@ -31,19 +31,19 @@ CONFIG, TABLE, METRICS, RESULT, WEIGHTS, REPORT, RECEIPT, CHECKPOINTS = (
     "checkpoints",
 )
 SWEEP, ROWS = "sweep.json", "sweep.csv"  # the first and the last file of a sweep
-SEARCH, TRIALS = "search.json", "search.csv"  # the first file of a search and its table; the last one is RECEIPT
+SEARCH, TRIALS = "search.json", "search.csv"  # the first file of a search and its table; its last file is RECEIPT
 VOUCHED = (
     TABLE,
     WEIGHTS,
     METRICS,
     RESULT,
     REPORT,
-)  # files with a checksum in the receipt; CONFIG has one of its settings
-# Settings that do not affect the result; the data have their own digest
+)  # files whose checksums are in the receipt; for CONFIG, it has the checksum of the settings
+# Settings that do not affect the result; the data have their own checksum
 FREE = ("data", "data_dir", "save_every", "keep")
 
 NOTES = ("versions", "sha256", "resumed_anyway")  # entries of CONFIG and SWEEP that are not settings
-Scores = dict[str, float | None]  # null means NaN
+Scores = dict[str, float | None]  # None stands for NaN, which is null in JSON
 
 
 class Notes(TypedDict):
@@ -61,19 +61,19 @@ class ResultFile(TypedDict):
     steps: int
     seconds: dict[str, float]
     baseline: NotRequired[Scores]  # scores of a constant prediction
-    recall: NotRequired[Scores]  # this field and the next two: only for classification
+    recall: NotRequired[Scores]  # this and the next two: only for classification
     balanced_accuracy: NotRequired[float]
     auc: NotRequired[float | None]
-    diverged: NotRequired[int | None]  # this field and the next two: only for a single network
+    diverged: NotRequired[int | None]  # this and the next two: only for a single network
     best_step: NotRequired[int]
     stopped: NotRequired[bool]
-    uncertainty: NotRequired[Scores]  # this field and the next two: only for an ensemble
+    uncertainty: NotRequired[Scores]  # this and the next two: only for an ensemble
     left_out: NotRequired[list[int]]
     members: NotRequired[list[dict[str, float | int | bool | None]]]
 
 
 class ReceiptFile(TypedDict):
-    """The content of RECEIPT, see `receipt.make_receipt`."""
+    """The content of RECEIPT; see `receipt.make_receipt`."""
 
     weights: str
     settings: str
@@ -87,10 +87,10 @@ class ReceiptFile(TypedDict):
 
 
 def create(path: Path) -> Path:
-    """Create the folder of a new run or sweep.
+    """Create the folder of a new run, sweep or search.
 
     Raises:
-      FileExistsError: if it already holds a run or sweep, finished or not, or is a file.
+      FileExistsError: if the path is a file, or if the folder holds a run, sweep, search or table of results.
     """
     if path.is_file():
         raise FileExistsError(f"{path} is a file; choose a folder with --out")
@@ -103,7 +103,7 @@ def create(path: Path) -> Path:
     if any((path / name).exists() for name in (CONFIG, WEIGHTS, SWEEP, SEARCH, CHECKPOINTS)):
         kind = next((kind for kind, _, first, _ in kinds if (path / first).exists()), "run")
         raise FileExistsError(f"{path} already holds a {kind}; choose another folder with --out")
-    for name in (METRICS, ROWS, TRIALS):  # data with this file name would be overwritten
+    for name in (METRICS, ROWS, TRIALS):  # perhaps data of the user
         if (path / name).exists():
             raise FileExistsError(f"{path} holds a file {name}, which a run would overwrite; choose another with --out")
     path.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def is_finished(path: Path) -> bool:
 
 
 def save_config(path: Path, config: Config, table: Table, versions: dict[str, str]) -> None:
-    """Write the table (the encoding of rows), then the settings, which mark the folder as a run."""
+    """Write the table, which encodes rows, and then the settings, which mark the folder as a run."""
     write_json(path / TABLE, {**table._asdict(), "columns": [list(column) for column in table.columns]})
     _save_settings(path / CONFIG, asdict(config), versions, {TABLE: file_digest(path / TABLE)})
 
@@ -137,15 +137,15 @@ def _save_settings(file: Path, settings: dict[str, Any], versions: dict[str, str
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
-    """Return one SHA-256 of all entries of CONFIG or SWEEP that the numbers depend on, and of the versions.
+    """Return the SHA-256 of the versions and of all settings in CONFIG, SWEEP or SEARCH that affect the result.
 
-    The paths of the data and the options for saving are excluded, because they may be changed by hand.
+    The paths of the data and the options for saving are excluded, so that they may be changed by hand.
     """
     return json_digest({name: v for name, v in settings.items() if name not in (*FREE, "sha256", "resumed_anyway")})
 
 
 def load_config(path: Path) -> tuple[Config, Table]:
-    """Return the settings of a run and its table (the encoding of rows).
+    """Return the settings of a run and its table, which encodes rows.
 
     Raises:
       FileNotFoundError: if the folder holds no run.
@@ -157,21 +157,21 @@ def load_config(path: Path) -> tuple[Config, Table]:
 
 
 def read_config(path: Path) -> tuple[Config, Table]:
-    """Return what `load_config` returns, without comparing the files with their checksums."""
+    """Return the settings and the table like `load_config`, but without verifying checksums."""
     for name in (CONFIG, TABLE):
         if not os.path.lexists(path / name):
             sweep = "; it holds a sweep" if (path / SWEEP).is_file() else ""
             raise FileNotFoundError(f"{path} holds no run: {CONFIG} or {TABLE} is missing{sweep}")
     try:
         config = Config(**_settings(read_json(path / CONFIG), SETTINGS))
-        make_net(config, outputs=1)  # checks the names in the settings
+        make_net(config, outputs=1)  # raises ValueError for unknown names in the settings
         return config, _table(read_json(path / TABLE))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {CONFIG} or {TABLE} is damaged: {error}") from error
 
 
 def load_sweep(path: Path) -> dict[str, Any]:
-    """Return the settings of a sweep; swept settings are text, such as "1e-4..1e-1:log:8".
+    """Return the settings of a sweep. Swept settings are text, such as "1e-4..1e-1:log:8".
 
     Raises:
       FileNotFoundError: if the folder holds no sweep.
@@ -181,7 +181,7 @@ def load_sweep(path: Path) -> dict[str, Any]:
 
 
 def load_search(path: Path) -> dict[str, Any]:
-    """Return the settings of a search; those that are searched are text, such as "1e-4..1e-1:log".
+    """Return the settings of a search. Searched settings are text, such as "1e-4..1e-1:log".
 
     Raises:
       FileNotFoundError: if the folder holds no search.
@@ -205,7 +205,7 @@ def _load_settings(path: Path, kind: str, file: str, types: dict[str, Any]) -> d
 
 
 def _settings(content: dict[str, Any], types: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings in the content of CONFIG or SWEEP, after checking all its entries."""
+    """Check all entries of CONFIG, SWEEP or SEARCH, and return the settings among them."""
     settings = {name: value for name, value in content.items() if name not in NOTES}
     check_types(settings, types)
     check_kind("content", {name: value for name, value in content.items() if name in NOTES}, Notes)
@@ -213,10 +213,10 @@ def _settings(content: dict[str, Any], types: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table(content: dict[str, Any]) -> Table:
-    """Return the table in the content of TABLE.
+    """Convert the content of TABLE to a table.
 
     Raises:
-      ValueError: if values have the wrong kind, or do not match.
+      ValueError: if values have the wrong type, or contradict each other.
     """
     table: Table = check_kind(TABLE, content, Table)
     try:
@@ -231,7 +231,7 @@ def resumed_anyway(path: Path) -> bool:
 
 
 def record_resumed_anyway(path: Path) -> None:
-    """Record that the run, sweep or search was resumed with --anyway, so that it cannot be reproduced bit for bit."""
+    """Record that the run, sweep or search was resumed with --anyway, and cannot be reproduced bit for bit."""
     if not resumed_anyway(path):
         write_json(_first_file(path), read_json(_first_file(path)) | {"resumed_anyway": True})
 
@@ -264,14 +264,14 @@ def load_result(path: Path, config: Config) -> ResultFile:
 
 
 def save_receipt(path: Path, receipt: Mapping[str, Any]) -> None:
-    """Write the receipt with the checksums of the files it vouches for, and its own. It is the last file of a run."""
+    """Write the receipt with the checksums of the files in VOUCHED and of itself. It is the last file of a run."""
     settings = settings_digest(read_json(path / CONFIG))
     content = {**receipt, "settings": settings, "files": {name: file_digest(path / name) for name in VOUCHED}}
     write_json(path / RECEIPT, {**content, "sha256": json_digest(content)})
 
 
 def vouch_for_report(path: Path) -> None:
-    """Replace the checksum of REPORT in the receipt, because it was written again; the others do not change.
+    """Update the checksum of REPORT in the receipt after the report was written again. All others stay the same.
 
     Does nothing if the run has no receipt.
     """
@@ -294,7 +294,7 @@ def load_receipt(path: Path) -> ReceiptFile | None:
         receipt: ReceiptFile = check_kind("content", read_json(path / RECEIPT), ReceiptFile)
         if json_digest({name: value for name, value in receipt.items() if name != "sha256"}) != receipt["sha256"]:
             raise ValueError("its content does not match its SHA-256")
-        if receipt["files"].keys() | {REPORT} != set(VOUCHED):  # older runs have no report
+        if receipt["files"].keys() | {REPORT} != set(VOUCHED):  # older runs have no checksum of the report
             raise ValueError(f"expected the checksums of {', '.join(VOUCHED)}, got {', '.join(receipt['files'])}")
     except (ValueError, OSError) as error:
         raise ValueError(f"{path / RECEIPT} is damaged: {error}") from error
@@ -302,7 +302,7 @@ def load_receipt(path: Path) -> ReceiptFile | None:
 
 
 def changes(path: Path, names: Iterable[str]) -> list[str]:
-    """Return a sentence for each file that is missing or does not match its checksums in CONFIG and in the receipt."""
+    """Describe each file that is missing or does not match its checksums in CONFIG and in the receipt."""
     config, receipt = read_json(path / CONFIG), load_receipt(path)
     own = config["sha256"]
     expected = {CONFIG: {own.get("settings")}, TABLE: {own.get(TABLE)}}
@@ -324,10 +324,10 @@ def check_vouched(path: Path, names: Sequence[str]) -> None:
     """Check that no file has changed since the run finished.
 
     Raises:
-      ValueError: if one has.
+      ValueError: if a file has changed.
 
     Warns:
-      UserWarning: if the receipt is missing; then only CONFIG and TABLE can be checked.
+      UserWarning: if the receipt is missing, so that only CONFIG and TABLE can be checked.
     """
     if load_receipt(path) is None:
         unknown = [name for name in names if name not in (CONFIG, TABLE)]
@@ -347,7 +347,7 @@ def _refuse(path: Path, problems: Sequence[str]) -> None:
 
 
 def save_weights(path: Path, params: PyTree, state: PyTree) -> None:
-    """Write parameters and state as safetensors, named by their paths (`params/1/w`), each with its SHA-256."""
+    """Write parameters and state as safetensors, with names such as `params/1/w` and the SHA-256 of each leaf."""
     write_file(path, *tensor_file.serialize({"params": params, "state": state}, "nnjax-weights", {}))
 
 
@@ -356,8 +356,8 @@ def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyT
 
     Args:
       path: the path of the file.
-      params: arrays or shapes in the expected structure.
-      state: arrays or shapes in the expected structure.
+      params: pytree of arrays or of shapes and dtypes, with the expected structure.
+      state: pytree of arrays or of shapes and dtypes, with the expected structure.
 
     Raises:
       FileNotFoundError: if the file does not exist.
@@ -372,7 +372,7 @@ def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyT
 
 
 def read_weights(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
-    """Return the leaves of a weights file by name, and a description of the damage; None if it is intact.
+    """Return the leaves of a weights file, keyed by name, and a description of its damage, or None if it is intact.
 
     Raises:
       FileNotFoundError: if the file does not exist.

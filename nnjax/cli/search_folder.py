@@ -12,11 +12,11 @@ from nnjax.cli.search_result import load_result
 from nnjax.train.engine.options import Record
 from nnjax.train.space import Dimension
 
-WHOLE = ("trial", "diverged", "parent")  # columns of integers
+WHOLE = ("trial", "diverged", "parent")  # columns that contain integers
 
 
 def load_search(path: Path) -> SearchSubject:
-    """Return the settings, the trials and the result of a finished search.
+    """Read the settings, the trials and the result of a finished search.
 
     Raises:
       FileNotFoundError: if the folder holds no finished search.
@@ -28,7 +28,7 @@ def load_search(path: Path) -> SearchSubject:
 
 
 def read_trials(path: Path, space: dict[str, Dimension]) -> list[Record]:
-    """Return the rows of TRIALS, with the values of the settings in their original types.
+    """Read the rows of TRIALS, with the settings converted to their original types.
 
     Raises:
       FileNotFoundError: if the file does not exist.

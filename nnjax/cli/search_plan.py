@@ -1,4 +1,4 @@
-"""`nnjax search --plan`: what a search will take: programs, memory, steps and seconds."""
+"""`nnjax search --plan`: estimate the programs, memory, steps and seconds that a search needs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,10 +16,10 @@ from nnjax.train.engine.search.groups import split_space
 
 
 def plan_search(config: Config, request: Request, prepared: Prepared, own: Mapping[str, Any], mesh: Mesh | None) -> str:
-    """Return a table of the estimated needs; see `search_arguments` for the arguments.
+    """Return a table of the estimated cost; see `search_arguments` for the arguments.
 
-    The number of steps is that of a search whose scores are random numbers. One network is measured, of the largest
-    width and of the first value of each list that changes the program.
+    The number of steps is that of a search with random scores. The time and memory are measured for one network, with
+    the largest width and the first value of each list that changes the program.
     """
     draws = np.random.default_rng(config.seed)
     decisions = make_decisions(

@@ -1,4 +1,4 @@
-"""The arguments of `train.search` for the settings of a search, also to repeat its decisions or one of its trials."""
+"""Turn the settings of a search into arguments of `train.search`, and repeat its decisions."""
 
 import itertools
 from collections.abc import Mapping
@@ -28,8 +28,8 @@ def search_arguments(
       config: the settings that are not searched, with the strategy.
       request: the space and the rungs.
       prepared: the data.
-      own: the settings of the search itself, see `search_request.OWN`.
-      mesh: the devices over which trials are spread.
+      own: the settings of the search itself; see `search_request.OWN`.
+      mesh: the devices over which trials are split.
     """
     return {
         "make_run": partial(make_swept_run, config, prepared),
@@ -50,10 +50,10 @@ def search_arguments(
 
 
 def check_program(config: Config, request: Request, prepared: Prepared, own: Mapping[str, Any]) -> None:
-    """Check the rungs and the number of trials, before a folder is created; see `search_arguments` for the arguments.
+    """Check the rungs and the number of trials before a folder is created; see `search_arguments` for the arguments.
 
     Raises:
-      ValueError: if two rungs are less than a step apart, or there are too few trials for the lists.
+      ValueError: if two rungs are less than one step apart, or if there are too few trials for the lists.
     """
     _, structures = split_space(request.space)
     for fixed in structures:
@@ -75,7 +75,7 @@ def check_program(config: Config, request: Request, prepared: Prepared, own: Map
 def make_decisions(
     config: Config, request: Request, prepared: Prepared, own: Mapping[str, Any], scored: Scored
 ) -> Decisions:
-    """Return the decisions of the search for the scores of its trials; see `search_arguments` for the arguments."""
+    """Return the decisions of the search that follow from its scores; see `search_arguments` for the arguments."""
     return decide(
         request.space,
         partial(_rung_steps, config, request, prepared),
@@ -90,7 +90,7 @@ def make_decisions(
 
 
 def _rung_steps(config: Config, request: Request, prepared: Prepared, fixed: tuple[tuple[str, Any], ...]) -> list[int]:
-    """Return the step at which each rung is reached."""
+    """Return the number of steps after which each rung is reached."""
     batch_size = dict(fixed).get("batch_size", config.batch_size)
     return [train.epoch_ends(epochs, len(prepared.training.x), batch_size)[-1] for epochs in request.rungs]
 
@@ -101,7 +101,7 @@ def _keep(own: Mapping[str, Any]) -> float:
 
 
 def _enough(structures: int, trials: int, keep: float) -> bool:
-    """Return True if every structure gets a trial in each of its rounds."""
+    """Return True if there are enough trials for each structure in each of its rounds."""
     try:
         group_rounds(structures, trials, keep)
     except ValueError:

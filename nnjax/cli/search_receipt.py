@@ -1,4 +1,4 @@
-"""The receipt of a search: checksums of its files, its data and its best networks, and what the result depends on."""
+"""The receipt of a search: checksums of its files, data and best networks, and what affects the exact result."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ FILES = (
     run_folder.TRIALS,
     run_folder.RESULT,
     run_folder.REPORT,
-)  # files with a checksum; SEARCH has one of its settings
+)  # files whose checksums are in the receipt; for SEARCH, it has the checksum of the settings
 
 
 class SearchReceipt(TypedDict):
@@ -28,7 +28,7 @@ class SearchReceipt(TypedDict):
     settings: str  # SHA-256 of the settings and versions
     data: str  # SHA-256 of the training, validation and test data
     best: int | None  # number of the best trial; None if all diverged
-    weights: str | None  # SHA-256 of the best trial's parameters and state
+    weights: str | None  # SHA-256 of the parameters and state of the best trial
     bits_depend_on: dict[str, str]
     resumed_anyway: bool
     files: dict[str, str]  # SHA-256 of each file in FILES
@@ -36,17 +36,17 @@ class SearchReceipt(TypedDict):
 
 
 def bits_depend_on(strategy: Any) -> dict[str, str]:
-    """Return everything that the exact result of a trial depends on, except its settings and the data."""
+    """Return everything that affects the exact result of a trial, except its settings and the data."""
     return machine_fingerprint() | {"strategy": str(strategy)}
 
 
 def network_digest(params: PyTree, state: PyTree) -> str:
-    """Return one SHA-256 of the parameters and the state of a trial's networks."""
+    """Return the SHA-256 of the parameters and the state of a trial's networks."""
     return digest({"params": params, "state": state})
 
 
 def write_receipt(path: Path, prepared: Prepared, outcome: Search, strategy: Any) -> None:
-    """Write the receipt. It is the last file of a search: the search is finished."""
+    """Write the receipt. It is the last file of a search, and marks it as finished."""
     best = outcome.best
     content = {
         "settings": run_folder.settings_digest(read_json(path / run_folder.SEARCH)),
@@ -81,7 +81,7 @@ def load_receipt(path: Path) -> SearchReceipt:
 
 
 def changed_files(path: Path, receipt: SearchReceipt) -> list[str]:
-    """Return a sentence for each file that is missing or does not match its checksum."""
+    """Describe each file that is missing or does not match its checksum."""
     problems = []
     for name in (run_folder.SEARCH, *FILES):
         try:
@@ -98,7 +98,7 @@ def changed_files(path: Path, receipt: SearchReceipt) -> list[str]:
 
 
 def vouch_for_report(path: Path) -> None:
-    """Replace the checksum of REPORT in the receipt, because it was written again; the others do not change."""
+    """Update the checksum of REPORT in the receipt after the report was written again. All others stay the same."""
     receipt = load_receipt(path)
     content: dict[str, Any] = {name: value for name, value in receipt.items() if name != "sha256"}
     content["files"] = {**receipt["files"], run_folder.REPORT: file_digest(path / run_folder.REPORT)}

@@ -1,4 +1,4 @@
-"""The pictures of a search, and report.html: one self-contained page with its scores, trials and settings."""
+"""Draw the pictures of a search, and write report.html, a page with its scores, trials and settings."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,15 +28,15 @@ CAPTIONS = {
     "parallel": "Each line is a trial, dark if its score is low. Where dark lines meet on an axis, that value is good "
     "for all values of the others.",
 }
-FEWEST_FOR_IMPORTANCE = 8  # trials; with fewer, every share could be chance
+FEWEST_FOR_IMPORTANCE = 8  # least number of trials; with fewer, every share could be chance
 
 
 class SearchSubject(NamedTuple):
-    """The search that is drawn."""
+    """A search with everything that its pictures and report show."""
 
     request: Request
     settings: Mapping[str, Any]  # the content of SEARCH
-    table: Sequence[Mapping[str, Any]]  # a row for each trial, the best first
+    table: Sequence[Mapping[str, Any]]  # one row per trial, best first
     result: SearchResult
 
 
@@ -44,12 +44,12 @@ def draw_search(path: Path, subject: SearchSubject, *, pictures: bool = True) ->
     """Draw the pictures and write report.html into the folder of a search.
 
     Args:
-      path: folder of the search, with its settings.
+      path: folder of the search, which contains its settings.
       subject: the search.
       pictures: False for a report without pictures.
 
     Returns:
-      The names of the files.
+      The names of the files that were written.
     """
     drawn = {}
     if pictures:
@@ -61,7 +61,7 @@ def draw_search(path: Path, subject: SearchSubject, *, pictures: bool = True) ->
 
 
 def describe_search(subject: SearchSubject) -> str:
-    """Summarise the data, the settings that all trials share, and the search."""
+    """Summarise the data, the settings that all trials share, and the search itself."""
     request, settings = subject.request, subject.settings
     common = describe(request.config, omit=tuple(request.space))
     return f"{common} · {len(subject.table)} trials, method {settings['method']}"
@@ -82,7 +82,7 @@ def _figures(subject: SearchSubject) -> dict[str, Any]:
 
 
 def _log_names(request: Request) -> list[str]:
-    """Return the settings whose values span more than a factor of ten, or are drawn log-uniformly."""
+    """Return the settings to plot on a log scale: drawn log-uniformly, or spanning more than a factor of ten."""
     numbers = {name: d for name, d in request.space.items() if d.kind != "structure"}
     return [name for name, d in numbers.items() if d.kind == "log" or max(d.values) > 10 * min(d.values) > 0]
 
@@ -119,7 +119,7 @@ def _headline(result: SearchResult) -> str:
 
 
 def _scores(result: SearchResult) -> list[str]:
-    """Return the table of test scores of the best setting and the ensemble next to those of a constant prediction."""
+    """Return the table of test scores of the best setting, the ensemble and a constant prediction."""
     if result["test"] is None:
         return [html_page.paragraph("All trials diverged, so there is no network to test.")]
     own, together, constant = result["test"], result["ensemble_test"] or {}, result["baseline"]
@@ -141,7 +141,7 @@ def _scores(result: SearchResult) -> list[str]:
 
 
 def _fidelity(subject: SearchSubject) -> list[str]:
-    """Return the rank correlations of early scores with the last ones, and the advantage of the best trial."""
+    """Return the rank correlations between early and final scores, and the advantage of the best trial."""
     request, _, table, result = subject
     last = request.rungs[-1]
     rows = []
@@ -221,7 +221,7 @@ def _reproduce(path: Path, subject: SearchSubject) -> list[str]:
 
 
 def _number(value: Any) -> str:
-    """Return a score with four significant digits or decimals; a dash for NaN and None."""
+    """Format a score with four decimals, or four significant digits if it is large; a dash if None or not finite."""
     if value is None or not np.isfinite(value):
         return "–"
     return f"{value:.4f}" if abs(value) < 100 else f"{value:.4g}"

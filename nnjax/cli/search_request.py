@@ -1,4 +1,4 @@
-"""The settings of a search on the command line, parsed: its space, its rungs, and the settings that are fixed."""
+"""Parse the settings of a search on the command line: its space, its rungs and the fixed settings."""
 
 import itertools
 from dataclasses import replace
@@ -16,20 +16,20 @@ OWN = ("trials", "population", "rungs", "method", "keep_share", "seeds")  # the 
 class Request(NamedTuple):
     """The parsed settings of a search."""
 
-    config: Config  # the settings that are not searched, the largest width, and the epochs of the last rung
+    config: Config  # the settings that are not searched, with the largest width and the epochs of the last rung
     space: dict[str, Dimension]
     rungs: tuple[float, ...]
-    ranges: dict[str, str]  # the searched settings as they were written
+    ranges: dict[str, str]  # the text of the searched settings, such as "0..0.5"
 
 
 def parse_request(settings: dict[str, Any]) -> Request:
     """Parse the settings of a search.
 
     Args:
-      settings: the settings of a run, with text or None for those that can be searched, and the ones in `OWN`.
+      settings: the settings in `OWN` and those of a run; those that can be searched are text or None.
 
     Raises:
-      ValueError: for every mistake that can be seen without the data.
+      ValueError: for every mistake that can be found without the data.
     """
     numbers = {name: parse_values(name, settings[name]) for name in SWEEPABLE if settings[name] is not None}
     listed = {name: _parse_list(name, settings[name]) for name in STRUCTURAL if settings[name] is not None}
@@ -64,7 +64,7 @@ def parse_request(settings: dict[str, Any]) -> Request:
 
 
 def _parse_list(name: str, text: str) -> list[Any]:
-    """Return the values in a list a,b,c, of the type of the setting."""
+    """Parse a list a,b,c into values with the type of the setting."""
     kind = int if SETTINGS[name] is int else str
     try:
         values = [kind(part.strip()) for part in text.split(",")]
@@ -84,7 +84,7 @@ def _parse_rungs(text: str) -> tuple[float, ...]:
 
 
 def _dimension(name: str, values: Values) -> Dimension:
-    """Return the dimension of the values of an option: a list for a range with a count and for integers."""
+    """Return the dimension of an option's values. Ranges of integers and ranges with a count become lists."""
     if values.spacing is None or values.size is not None:
         return train.choice(values.numbers)
     if name == "width" or values.spacing == "int":

@@ -1,4 +1,4 @@
-"""The result of a search: the best setting, its test scores, and how far early scores can be trusted; result.json."""
+"""The result of a search (result.json): the best setting, its test scores, and how reliable early scores are."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -23,12 +23,12 @@ from nnjax.cli.sweep import shortest_number, train_command_of
 from nnjax.storage.json_file import check_kind, read_json
 from nnjax.train.space import Dimension, unit_of
 
-MEMBERS = 5  # networks of the ensemble whose test scores are printed
-EDGE = 0.05  # share of a range that counts as its end
+MEMBERS = 5  # number of networks in the ensemble whose test scores are printed
+EDGE = 0.05  # fraction of a range at each end that counts as near the end
 
 
 class Advantage(TypedDict):
-    """The score of the second trial minus that of the best, with its 95 % interval over the seeds."""
+    """The score of the second-best trial minus that of the best, with its 95 % interval over the seeds."""
 
     difference: float
     low: float
@@ -40,31 +40,31 @@ class SearchResult(TypedDict):
     """The content of RESULT in the folder of a search."""
 
     data: str  # task and numbers of rows
-    best: int | None  # number of the best trial; None, here and below, if all trials diverged
-    epochs: float | None  # epochs for which its network was trained
+    best: int | None  # number of the best trial; here and below, None if all trials diverged
+    epochs: float | None  # number of epochs for which its network was trained
     test: Scores | None
     ensemble: list[int]  # trials whose networks are averaged, in the order of their selection
     ensemble_test: Scores | None
     baseline: Scores
     baseline_prediction: str
     rank_correlations: list[float | None]
-    advantage: Advantage | None  # None for one seed
+    advantage: Advantage | None  # None if there is only one seed
     notes: list[str]
-    command: str | None  # trains the best setting
+    command: str | None  # command that trains the best setting
     seconds: dict[str, float]
 
 
 def make_result(
     config: Config, request: Request, prepared: Prepared, outcome: train.Search, seeds: int
 ) -> SearchResult:
-    """Return the result. This is the first use of the test rows.
+    """Create the content of RESULT. This is the first use of the test rows.
 
     Args:
       config: the settings that are not searched, before the defaults of the task.
       request: the settings of the search.
       prepared: the data.
       outcome: the result of `train.search`.
-      seeds: networks of each setting.
+      seeds: number of networks per setting.
     """
     dataset, best = prepared.dataset, outcome.best
     constant = baseline(dataset.table, prepared.training, dataset.test)
@@ -126,7 +126,7 @@ def load_result(path: Path) -> SearchResult:
 
 
 def print_result(result: SearchResult, finished: int) -> None:
-    """Print how far early scores can be trusted, the test scores, and the command that trains the best setting.
+    """Print how reliable early scores are, the test scores, and the command that trains the best setting.
 
     Args:
       result: the result.
@@ -154,19 +154,19 @@ def print_result(result: SearchResult, finished: int) -> None:
 
 
 def _scores(prepared: Prepared, outcome: train.Search, selection: Any) -> Scores:
-    """Return the test scores of networks that predict together."""
+    """Return the test scores of the average of the selected networks."""
     test, run = prepared.dataset.test, outcome.networks[0].run
     scores = score_prediction(run, selection.predict(test.x), test)  # type: ignore[arg-type]
     return dict(in_target_units({k: float(v) for k, v in scores.items()}, prepared.dataset.table.target_std))
 
 
 def edges(settings: Mapping[str, Any], space: Mapping[str, Dimension]) -> Iterator[str]:
-    """Yield a sentence for each setting whose best value is near an end of its range."""
+    """Yield a warning for each setting whose best value is near an end of its range."""
     for name, dimension in space.items():
         if dimension.kind not in ("log", "uniform"):
             continue
         (low, high), place = dimension.values, unit_of(dimension, settings[name])
-        if place > 1 - EDGE or (place < EDGE and low > 0):  # no setting can be below 0
+        if place > 1 - EDGE or (place < EDGE and low > 0):  # no note at 0, because no setting can be negative
             end = "upper" if place > 0.5 else "lower"
             yield (
                 f"the best {name.replace('_', ' ')}, {settings[name]:.4g}, is near the {end} end of its range "
@@ -175,7 +175,7 @@ def edges(settings: Mapping[str, Any], space: Mapping[str, Dimension]) -> Iterat
 
 
 def _other_schedule(row: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence if the best trial is a copy, whose settings changed while it was trained."""
+    """Yield a warning if the best trial began as a copy, so that its settings changed during training."""
     if row.get("parent", -1) >= 0:
         yield (
             f"trial {row['trial']} began as a copy of trial {row['parent']}; the command trains with its settings from "
@@ -184,7 +184,7 @@ def _other_schedule(row: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _other_weights(config: Config, settings: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence if the command that trains the best setting begins with different weights than the search."""
+    """Yield a warning if the command that trains the best setting starts from different weights than the search."""
     if settings.get("width", config.width) < config.width:
         yield (
             f"in the search, layers of width {settings['width']} were padded to {config.width}; the command draws "

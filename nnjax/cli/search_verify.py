@@ -1,4 +1,4 @@
-"""`nnjax verify` and `nnjax replay` of a search: its files, its decisions, and its trials trained again."""
+"""`nnjax verify` and `nnjax replay` for a search: check its files and decisions, and train its trials again."""
 
 import math
 from collections.abc import Mapping
@@ -34,24 +34,24 @@ class OpenSearch(NamedTuple):
     config: Config
     prepared: Prepared
     mesh: Mesh | None
-    changes: list[tuple[str, str, str]]  # what affects exact results and differs here
+    changes: list[tuple[str, str, str]]  # differences of this machine that affect exact results
 
 
 class Verdict(NamedTuple):
     """The outcome of a check."""
 
     problems: list[str]
-    agreement: str  # what was checked
-    reason: str = ""  # why only a tolerance is promised; empty if exact equality is
+    agreement: str  # text that describes what was checked
+    reason: str = ""  # why only agreement within a tolerance is expected; empty if exact equality is expected
 
 
 def open_search(path: Path) -> OpenSearch:
-    """Return a finished search with its data, and say what it runs on.
+    """Load a finished search with its data, and print the hardware and the versions.
 
     Raises:
       FileNotFoundError, ValueError: if the search is not finished, or a file is damaged.
     """
-    run_folder.load_search(path)  # names what the folder holds instead
+    run_folder.load_search(path)  # if this is no search, its error describes the folder
     receipt, subject = search_receipt.load_receipt(path), load_search(path)
     own = subject.settings
     mesh = start_devices(min(own["population"], own["trials"]) * own["seeds"], None)
@@ -61,7 +61,7 @@ def open_search(path: Path) -> OpenSearch:
 
 
 def verify_search(path: Path) -> Verdict:
-    """Check the files and the data, make all decisions again, and train the best trial again."""
+    """Check the files and the data, repeat all decisions, and train the best trial again."""
     receipt = search_receipt.load_receipt(path)
     problems = search_receipt.changed_files(path, receipt)
     if problems:
@@ -101,7 +101,7 @@ def exact(search: OpenSearch) -> bool:
 
 
 def trial_problems(search: OpenSearch, replayed: train.TrialReplay, trial: int) -> tuple[list[str], str]:
-    """Return a sentence for each score that differs, and how well the others agree."""
+    """Describe each score that differs, and how closely the others agree."""
     row = row_of(search, trial)
     names = [f"{SCORE}{epochs:g}" for epochs in search.subject.request.rungs]
     recorded = {name: row[name] for name in names if math.isfinite(row[name])}
@@ -116,7 +116,7 @@ def trial_problems(search: OpenSearch, replayed: train.TrialReplay, trial: int) 
 
 
 def describe_changes(search: OpenSearch) -> str:
-    """Return why bitwise equal scores cannot be expected; empty if they can."""
+    """Explain why bitwise equal scores cannot be expected; return "" if they can."""
     if exact(search):
         return ""
     if search.receipt["resumed_anyway"]:
@@ -131,7 +131,7 @@ def row_of(search: OpenSearch, trial: int) -> Record:
     """Return the row of a trial.
 
     Raises:
-      ValueError: if the search has no such trial.
+      ValueError: if the search does not have this trial.
     """
     rows = {row["trial"]: row for row in search.subject.table}
     if trial not in rows:
@@ -140,7 +140,7 @@ def row_of(search: OpenSearch, trial: int) -> Record:
 
 
 def decision_problems(search: OpenSearch) -> list[str]:
-    """Return a sentence if a setting, a status or a length in the table does not follow from the scores."""
+    """Describe the first setting, status, number of epochs or parent in the table that contradicts the scores."""
     request, rows = search.subject.request, {row["trial"]: row for row in search.subject.table}
     columns = [f"{SCORE}{epochs:g}" for epochs in request.rungs]
 

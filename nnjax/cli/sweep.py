@@ -1,4 +1,4 @@
-"""`nnjax sweep`: many settings as one program, ranked by their validation loss."""
+"""`nnjax sweep`: train many settings in one program, and rank them by their validation loss."""
 
 import math
 import time
@@ -47,10 +47,10 @@ SWEPT = "Hyper-parameters: numbers, lists or ranges"
 class Request(NamedTuple):
     """The parsed settings of a sweep."""
 
-    config: Config  # the settings that are not swept, and the largest width
+    config: Config  # the settings that are not swept, with the largest width
     swept: dict[str, Values]
-    random: int | None  # number of random settings; None for every combination
-    seeds: int  # networks per setting
+    random: int | None  # number of random settings; None for all combinations
+    seeds: int  # number of networks per setting
 
 
 def sweep_command(
@@ -182,7 +182,7 @@ def sweep_command(
 
 
 def make_swept_run(config: Config, prepared: Prepared, hyper: dict[str, Any]) -> Run:
-    """Return the run of one setting, with traced numbers."""
+    """Return the run of one setting, whose numbers are traced."""
     table, numbers = prepared.dataset.table, dict(hyper)
     width = numbers.pop("width", None)
     n = len(prepared.training.x)
@@ -194,10 +194,10 @@ def _parse_request(settings: dict[str, Any]) -> Request:
     """Parse the settings of a sweep.
 
     Args:
-      settings: the settings of a run, with text or None for the names in `SWEEPABLE`, and `random` and `seeds`.
+      settings: the settings of a run, `random` and `seeds`; those in `SWEEPABLE` are text or None.
 
     Raises:
-      ValueError: for every mistake that can be seen without the data.
+      ValueError: for every mistake that can be found without the data.
     """
     random, seeds = settings["random"], settings["seeds"]
     values = {name: parse_values(name, settings[name]) for name in SWEEPABLE if settings[name] is not None}
@@ -231,14 +231,14 @@ def _parse_request(settings: dict[str, Any]) -> Request:
 
 
 def _score(table: list[Record], swept: dict[str, Values]) -> str:
-    """Return the column to rank by: losses with different label smoothing are not comparable, but the NLL is."""
+    """Return the column to rank by. With different label smoothing, only the NLL is comparable, not the loss."""
     if "label_smoothing" in swept:
         return "validation_nll"
     return "best_validation_loss" if "best_validation_loss" in table[0] else "validation_loss"
 
 
 def _rank(table: list[Record], score: str) -> list[Record]:
-    """Return the rows with the lowest score first and settings that diverged last; a missing score is NaN."""
+    """Sort the rows by score, with diverged settings last; missing scores become NaN."""
     table = [{score: math.nan} | row if score not in row else row for row in table]
     return sorted(table, key=lambda row: (row["diverged"] > 0, math.isnan(row[score]), row[score]))
 
@@ -274,7 +274,7 @@ def redraw_sweep(path: Path) -> None:
 
 
 def _print_best(table: list[Record], request: Request, command: str) -> None:
-    """Print the command that tests the best setting, and which of its values are at the end of their range."""
+    """Print the command that tests the best setting, and notes on values at the end of their range."""
     for edge in _edges(table, request):
         say(f"[bold yellow]note[/] {escape(edge)}")
     if command:
@@ -284,18 +284,18 @@ def _print_best(table: list[Record], request: Request, command: str) -> None:
 
 
 def _edges(table: list[Record], request: Request) -> Iterator[str]:
-    """Yield a sentence for each setting whose best value is the smallest or the largest that was tried."""
+    """Yield a note for each setting whose best value is the smallest or the largest that was tried."""
     if table[0]["diverged"] > 0:
         return
     for name in request.swept:
         tried, best = [row[name] for row in table], table[0][name]
-        if best in (min(tried), max(tried)) and min(tried) < max(tried) and best != 0:  # none can be below 0
+        if best in (min(tried), max(tried)) and min(tried) < max(tried) and best != 0:  # no setting can be negative
             which = "largest" if best == max(tried) else "smallest"
             yield f"the best {name.replace('_', ' ')}, {best:.4g}, is the {which} that was tried; extend its range"
 
 
 def _best_command(config: Config, table: list[Record], request: Request) -> str:
-    """Return the command that trains with the best setting; empty if all diverged."""
+    """Return the command that trains with the best setting, or "" if all settings diverged."""
     if table[0]["diverged"] > 0:
         return ""
     best: dict[str, Any] = {name: shortest_number(table[0][name]) for name in request.swept}
@@ -311,5 +311,5 @@ def train_command_of(config: Config) -> str:
 
 
 def shortest_number(number: Any) -> Any:
-    """Return the number with the fewest digits that is the same in float32."""
+    """Return the number with the fewest digits that rounds to the same float32 number."""
     return float(str(np.float32(number))) if isinstance(number, float) else number

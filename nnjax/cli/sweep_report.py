@@ -1,4 +1,4 @@
-"""The pictures of a sweep, and report.html: one self-contained page with its settings and their scores."""
+"""Draw the pictures of a sweep, and write report.html, a page with its settings and their scores."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -17,17 +17,17 @@ MOST_ROWS = 200  # largest number of settings in the table
 
 
 class SweepSubject(NamedTuple):
-    """The sweep that is drawn."""
+    """A sweep with everything that its pictures and report show."""
 
     config: Config  # the settings that are not swept
     swept: Mapping[str, Values]
-    table: Sequence[Mapping[str, Any]]  # a row for each setting, the best first
-    score: str  # the column that ranks them
+    table: Sequence[Mapping[str, Any]]  # one row per setting, best first
+    score: str  # the column by which the rows are ranked
     seeds: int
 
 
 def draw_sweep(path: Path, subject: SweepSubject, *, command: str = "") -> None:
-    """Draw a picture for each pair of swept hyper-parameters, or for the only one, and write report.html.
+    """Draw a picture for each pair of swept hyper-parameters, or for a single one, and write report.html.
 
     Args:
       path: folder of the sweep.

@@ -1,4 +1,4 @@
-"""`nnjax train`: from a data set to a run folder, for one network or many."""
+"""`nnjax train`: train one network or an ensemble on a data set, and write a run folder."""
 
 import time
 from dataclasses import asdict, replace
@@ -155,7 +155,7 @@ def train_command(
 
 
 def _resumed_config(path: Path, out: Path | None, config: Config, written: set[str]) -> tuple[Config, Table]:
-    """Return the settings and the table of an unfinished run. The command line may change --save-every and --keep."""
+    """Return the settings and table of an unfinished run. The command line may change --save-every and --keep."""
     saved, table = run_folder.load_config(path)
     free: dict[str, Any] = {name: getattr(config, name) for name in ("save_every", "keep") if name in written}
     fixed = {name: value for name, value in asdict(config).items() if name in written - free.keys()}
@@ -164,7 +164,7 @@ def _resumed_config(path: Path, out: Path | None, config: Config, written: set[s
 
 
 def _choose_group(config: Config, prepared: Prepared, mesh: Mesh | None) -> Config:
-    """Return the settings with the largest group that fits into memory, if not all members fit."""
+    """Set the group in the settings to the largest one that fits into memory, if not all members fit."""
     if config.members is None or config.group is not None:
         return config
     group = group_that_fits(prepared.run, prepared.training, config.members, strategy=config.strategy, mesh=mesh)
@@ -183,7 +183,7 @@ def _finish(
     plots: bool,
     resumed: bool,
 ) -> bool:
-    """Test the network, print the scores and write the results. The receipt comes last: it marks the run as finished.
+    """Test the network, print the scores and write the results. The last file, the receipt, marks the run as finished.
 
     Returns:
       True if there is a network to test.
@@ -238,7 +238,7 @@ def _summary(config: Config, prepared: Prepared, result: Result, outcome: Outcom
 
 
 def _ending(result: Result, member: int | tuple[()], *, early_stopping: bool) -> dict[str, Any]:
-    """Return how the training of a network ended: the step in which it diverged, the step of its best state."""
+    """Return the step in which a network diverged, and with early stopping the step of its best state."""
     step = int(result.diverged[member])
     ending: dict[str, Any] = {"diverged": None if step < 0 else step}
     if early_stopping and result.best is not None:

@@ -1,4 +1,4 @@
-"""The option --version, exit codes in the help, and options that are suggested by their meaning."""
+"""The option --version, exit codes in the help texts, and suggestions for options of other programs."""
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-UsageError: Any = typer.BadParameter.__mro__[1]  # click's class, which newer versions of typer do not export
+UsageError: Any = typer.BadParameter.__mro__[1]  # click's UsageError, which newer versions of typer do not export
 
-MEANING_OF_1 = {  # the meaning of exit code 1 for the commands that have it
+MEANING_OF_1 = {  # meaning of exit code 1, for the commands that use it
     "train": "the training diverged",
     "verify": "the repeated run differs",
     "replay": "a number is not finite",
@@ -18,7 +18,7 @@ EXIT_CODES = (
     "files; 3 another process was lost; 130 stopped by Ctrl-C. Each command lists its own with --help."
 )
 SHOWN = ("nnjax", "jax", "optax", "typer")  # packages whose versions are shown
-MEANINGS = {  # names of an option in other programs
+MEANINGS = {  # options of other programs -> option with the same meaning
     "--batch": "--batch-size",
     "--bs": "--batch-size",
     "--minibatch": "--batch-size",
@@ -28,7 +28,7 @@ MEANINGS = {  # names of an option in other programs
     "--neurons": "--width",
     "--layers": "--depth",
     "--num-layers": "--depth",
-    "--epochs": "--rungs",  # of a search
+    "--epochs": "--rungs",  # for a search, which has no --epochs
     "--iterations": "--epochs",
     "--iters": "--epochs",
     "--steps": "--epochs",
@@ -74,7 +74,7 @@ MEANINGS = {  # names of an option in other programs
 
 
 def exit_codes(command: str) -> str:
-    """Return the exit codes of a command, for the end of its help.
+    """Return the exit codes of a command for the end of its help text.
 
     >>> from nnjax.cli.usage import exit_codes
     >>> exit_codes("plot")
@@ -86,10 +86,10 @@ def exit_codes(command: str) -> str:
 
 
 class Command(TyperCommand):
-    """A command that suggests an option by its meaning, such as --width for --hidden."""
+    """A command that suggests options with the same meaning, such as --width for --hidden."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments of the command."""
+        """Parse the arguments, and suggest an option if one is unknown."""
         try:
             return super().parse_args(ctx, args)
         except UsageError as error:

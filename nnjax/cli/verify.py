@@ -1,4 +1,4 @@
-"""`nnjax verify`: train a run again and compare the result."""
+"""`nnjax verify`: train a run again, and compare the results."""
 
 import math
 from pathlib import Path
@@ -106,7 +106,7 @@ def verify_command(
 
 
 def _draw(path: Path, saved: receipt.Receipt, repeated: receipt.Receipt, apart: dict[str, float], context: str) -> None:
-    """Draw the differences of the first losses and of the weights, if both runs have the same number of losses."""
+    """Draw the differences of the first losses and the weights, if both runs have the same number of losses."""
     from nnjax import plot
 
     first, now = (np.array(losses["first_losses"], float) for losses in (saved, repeated))
@@ -116,7 +116,7 @@ def _draw(path: Path, saved: receipt.Receipt, repeated: receipt.Receipt, apart: 
 
 
 def _end(path: Path, problems: list[str], agreement: str = "") -> NoReturn:
-    """Print the verdict and end the command."""
+    """Print the verdict, and end the command with its exit code."""
     if not problems:
         say(f"[bold green]verified[/] {escape(str(path))} {agreement}")
         raise typer.Exit(0)

@@ -1,4 +1,4 @@
-"""Find the optimizers of a module or file, and name the known rule that is nearest to each."""
+"""Find the optimizers in a module or file, and name the nearest library rule for each."""
 
 import importlib
 import importlib.util
@@ -30,15 +30,15 @@ RATE = {"learning_rate": 1e-3}
 
 
 class Finding(NamedTuple):
-    """An optimizer of a module."""
+    """The result for one optimizer of a module."""
 
     name: str
     line: int
     called: str = ""
-    rule: str = ""  # the nearest rule of a library; "" if the formula is unknown
-    causes: tuple[Cause, ...] = ()  # how it differs from that rule
+    rule: str = ""  # the nearest library rule; "" if the formula is unknown
+    causes: tuple[Cause, ...] = ()  # differences from that rule
     equations: tuple[str, ...] = ()
-    problem: str = ""  # why it could not be identified
+    problem: str = ""  # reason why it could not be identified
 
     @property
     def verdict(self) -> str:
@@ -58,7 +58,7 @@ class Audit(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """0 if all follow library rules, 1 if one differs in a known way, 2 if one is unknown or could not run."""
+        """0 if all follow library rules, 1 if one differs in a known way, 2 if one is unknown or fails to run."""
         if any(not finding.rule for finding in self.findings):
             return 2
         return int(any(finding.causes for finding in self.findings))
@@ -79,7 +79,7 @@ class Audit(NamedTuple):
         return json.dumps({"schema": "nnjax-optcheck-audit-1", "place": self.place, "findings": rows}, indent=2)
 
     def github(self) -> str:
-        """Return one annotation of GitHub Actions per optimizer that is not a rule of a library."""
+        """Return one GitHub Actions annotation for each optimizer that does not follow a library rule."""
         return "\n".join(
             annotation("warning", self.place, finding.line, f"{finding.name}: {finding.verdict}")
             for finding in self.findings
@@ -88,9 +88,9 @@ class Audit(NamedTuple):
 
 
 def audit(place: str | Path | ModuleType, *, max_fits: int = 300) -> Audit:
-    """Find what looks like an optimizer in a module or file, and compare each with the nearest known rule.
+    """Find all objects that look like optimizers in a module or file, and compare each with the nearest library rule.
 
-    Functions, classes and objects of the module itself are tried; names that begin with an underscore are not.
+    Imported functions and classes, and names that begin with an underscore, are skipped.
 
     Args:
       place: a module, its name, or the path of a file.
@@ -113,7 +113,7 @@ def audit(place: str | Path | ModuleType, *, max_fits: int = 300) -> Audit:
 
 
 def import_place(place: str | Path) -> ModuleType:
-    """Import a module by its name, or a file by its path, under a name that does not hide a library."""
+    """Import a module by its name, or a file by its path. Files get a module name that does not hide a library."""
     if not str(place).endswith(".py"):
         sys.path.insert(0, "")  # as `python -m` does
         return importlib.import_module(str(place))
@@ -121,18 +121,18 @@ def import_place(place: str | Path) -> ModuleType:
     if not source.is_file():
         raise FileNotFoundError(f"there is no file {place}")
     module_name = f"optcheck_{source.stem}"  # so that a file jax.py does not replace jax
-    sys.path.insert(0, str(source.resolve().parent))  # so that it can import modules from its folder
+    sys.path.insert(0, str(source.resolve().parent))  # so that the file can import modules from its folder
     spec = importlib.util.spec_from_file_location(module_name, source)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses look for the module of their class
+    sys.modules[module_name] = module  # dataclasses look up the module of their class
     spec.loader.exec_module(module)
     return module
 
 
 def _looks_like_optimizer(member: Any, module: ModuleType) -> bool:
-    """Return True if arguments or methods suggest an optimizer that this module defines."""
+    """Return True if the arguments or methods look like those of an optimizer that this module defines."""
     if isinstance(member, tuple):
         return len(member) in (2, 3) and all(map(callable, member))
     if inspect.ismodule(member) or not (callable(member) or hasattr(member, "__dict__")):
@@ -157,7 +157,7 @@ def _identify(name: str, member: Any, max_fits: int) -> Finding:
         script = gradient_script(ndim=adapter.ndim)
         target = target_of(trace(adapter, script, "float64", Deadline(None)), script, "float64")
         matches = identify_formula(target, None, Budget(max_fits))
-    except Exception as error:  # the optimizer's code may raise anything
+    except Exception as error:  # the optimizer's code may raise any exception
         return Finding(name, line, problem=(str(error).splitlines() or [type(error).__name__])[0])
     if not matches:
         return Finding(name, line, adapter.called)
@@ -167,7 +167,7 @@ def _identify(name: str, member: Any, max_fits: int) -> Finding:
 
 
 def _adapter(member: Any) -> Adapter:
-    """Adapt an optimizer, or what a factory makes with its defaults or with a learning rate."""
+    """Adapt an optimizer, or the result of a factory with its default values or with a learning rate."""
     try:
         adapter = build(member)
     except NotAnOptimizerError:
@@ -178,7 +178,7 @@ def _adapter(member: Any) -> Adapter:
 
 
 def _causes(library: str, formula: Formula) -> tuple[Cause, ...]:
-    """Return how a formula differs from a library's rule, except in the numbers that every user chooses."""
+    """Return the differences between the choices of a formula and of a library rule, ignoring hyper-parameters."""
     rule = LIBRARY_RULES[library]
     chosen = {name: getattr(formula.hyper, name) for name in HyperParams._fields}
     return causes_of(rule._replace(hyper=HyperParams(**chosen)), formula)

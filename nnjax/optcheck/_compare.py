@@ -1,4 +1,4 @@
-"""Compare an optimizer with a reference: find whether, where and why they differ."""
+"""Compare an optimizer with a reference, and find where and why they differ."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,10 +48,10 @@ def compare(
     differ by more than rounding, known update rules are searched for the one that the candidate follows.
 
     Args:
-      candidate: an `optax.GradientTransformation`, which receives value=0 if it takes extra arguments; a pair
+      candidate: an `optax.GradientTransformation`, which receives value=1 if it takes extra arguments; a pair
         `(init, update)`; a triple `(init, update, get_params)`; a function `step(params, grads, state) -> (params,
         state)` with its arguments in any order; an object with `step(params, grads)`, `update`, `apply_gradients` and
-        so on, which returns parameters or updates or changes them in place; a class or function that makes an
+        so on, which returns parameters or updates, or changes them in place; a class or function that makes an
         optimizer from parameters, such as `lambda params: torch.optim.Adam(params)`; a function without arguments that
         makes a step function with its own state; a function that runs the whole loop, `adam(grad, x0, …)`. With
         `hparams`, a function that makes one of these. Parameters are a pytree; if the optimizer cannot take one, a flat
@@ -59,15 +59,15 @@ def compare(
       reference: the same, or a name: "optax.adam", "nnjax.adam", "torch.optim.Adam", or a library's formula, such as
         "torch.adamw", "keras.rmsprop", "jax.example_libraries.adam".
       hparams: the arguments for functions that make optimizers, such as `dict(learning_rate=0.5, weight_decay=0.5)`;
-        None if both are optimizers. Choose large values, because small ones can hide a difference. With hparams, both
-        are also compared with a learning rate that changes at every step.
+        None if both are optimizers. Choose large values, because small ones can hide a difference. With `hparams`,
+        both are also compared with a learning rate that changes at every step.
       kind: the kind of the candidate: "optax", "pair", "triple", "step", "object", "torch", "holder" (a function of the
-        parameters) or "loop"; None to recognise it.
+        parameters) or "loop"; None to detect it.
       init: function that returns the first state of a step function, `init(params)`, or a tuple of first values if
-        there are several state arguments; "zeros" for zeros in the structure of the parameters; None to use its
-        attribute `init`, or else None or zeros, which are tried.
+        there are several state arguments; "zeros" for zeros with the same structure as the parameters; None to
+        use its attribute `init` if it has one, or else to try None and zeros.
       order: the role of each argument of a step function: "params", "grads", "state" or "count"; None to infer it from
-        the names, and from calls on a few numbers where names do not tell. The report prints the order.
+        the names, or from trial calls if the names do not determine it. The report prints the order.
       max_fits: number of update rules to fit before the cause is reported as unknown. The default takes up to a
         minute on two cores. The result does not depend on the speed of the machine.
       seconds: an upper limit on the wall-clock time; None for no limit. Compiled code is not interrupted.
@@ -135,7 +135,7 @@ def identify(
     max_fits: int = MAX_FITS,
     seconds: float | None = None,
 ) -> str:
-    """Return the equations of an optimizer, and the libraries that have the same rule.
+    """Return the equations of an optimizer, and the libraries that use the same rule.
 
     Args:
       optimizer: see `candidate` of `compare`.
@@ -190,7 +190,7 @@ def assert_matches(
     Args:
       candidate: see `compare`.
       reference: see `compare`.
-      allow: causes to accept, by their `id`, such as "lr-in-velocity" or "b2".
+      allow: the `id`s of causes to accept, such as "lr-in-velocity" or "b2".
       hparams: see `compare`.
       kind: see `compare`.
       init: see `compare`.
@@ -199,7 +199,7 @@ def assert_matches(
       seconds: see `compare`.
 
     Raises:
-      AssertionError: if they differ by a cause that is not in `allow`, or the candidate breaks the contract.
+      AssertionError: if they differ for a reason that is not in `allow`, or if the candidate breaks the contract.
       ValueError: if `allow` contains a name that no cause has.
 
     >>> import optax
@@ -237,7 +237,7 @@ def _build_candidate(
 
 
 def _title(argument: Any, optimizer: Adapter | Formula, default: str) -> str:
-    """Return the optimizer's name for the report, or the default if it has none; optax's optimizers have none."""
+    """Return the optimizer's name for the report, or the default if it has none, as with optax's optimizers."""
     if isinstance(argument, str):
         return argument
     has_name = isinstance(optimizer, Adapter) and optimizer.kind in ("step", "object", "torch", "holder", "loop")
@@ -245,7 +245,7 @@ def _title(argument: Any, optimizer: Adapter | Formula, default: str) -> str:
 
 
 def _guess(name: str, hparams: Mapping[str, Any]) -> Formula | None:
-    """Return the library formula with this name and these hyper-parameters; None if no formula has this name."""
+    """Return the library formula with this name and these hyper-parameters, or None if there is none."""
     if name not in LIBRARY_RULES:
         return None
     rule, hyper = LIBRARY_RULES[name]
@@ -255,7 +255,7 @@ def _guess(name: str, hparams: Mapping[str, Any]) -> Formula | None:
 def _observe_with_schedule(
     adapter: Adapter, optimizers: tuple[Any, Any], hparams: Mapping[str, Any], options: Any, deadline: Deadline
 ) -> list[Observation]:
-    """Run both with a learning rate that changes at every step. Return [] if an optimizer takes only numbers."""
+    """Run both with a learning rate that changes at every step. Return [] if an optimizer accepts no schedule."""
     script = gradient_script(scheduled=True, ndim=adapter.ndim)
     candidate = build_with_schedule(optimizers[0], hparams, script, *options)
     reference = build_with_schedule(optimizers[1], hparams, script)
@@ -270,7 +270,7 @@ def _observe_with_schedule(
 def _own_violations(
     violations: list[Violation], reference: Adapter | Formula, deadline: Deadline
 ) -> tuple[Violation, ...]:
-    """Return the violations that the reference does not have in the same leaves."""
+    """Return the violations that the reference does not share in the same leaves."""
     if isinstance(reference, Formula) or not any(violation.rule != "runs eagerly only" for violation in violations):
         return tuple(violations)
 
@@ -284,7 +284,7 @@ def _own_violations(
 def _expected_of(
     violations: tuple[Violation, ...], diagnosis: Diagnosis, observation: Observation
 ) -> tuple[Violation, ...]:
-    """Return the violations without the spread of NaN if the rule mixes the elements of a leaf, as Muon does."""
+    """Remove "NaN spreads" from the violations if the rule mixes the elements of a leaf, as Muon does."""
     mixes = bool(np.any(observation.candidate.leaf_size))
     if mixes or (diagnosis.reference is not None and is_by_leaf(diagnosis.reference.rule)):
         return tuple(violation for violation in violations if violation.rule != "NaN spreads")

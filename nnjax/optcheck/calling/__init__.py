@@ -1,1 +1,1 @@
-"""Find out how an optimizer is called: its arguments, the layout of its parameters, and what it returns."""
+"""Find out how to call an optimizer: its arguments, the layout of its parameters, and its return value."""

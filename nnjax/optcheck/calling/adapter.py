@@ -1,4 +1,4 @@
-"""The one interface to which optimizers of all kinds are adapted."""
+"""The common interface to which all kinds of optimizers are adapted."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 
 from nnjax.types import PyTree
 
-SCALE = 3.0  # scale of the parameters in trial calls, larger than that of updates
+SCALE = 3.0  # scale of the parameters in trial calls, larger than the scale of updates
 
 
 class Adapter(NamedTuple):
@@ -21,9 +21,9 @@ class Adapter(NamedTuple):
     step: Callable[[Any, PyTree, PyTree], tuple[PyTree, Any]]  # (state, params, grads) -> (updates, state)
     params_of: Callable[[Any], PyTree] | None = None  # returns the parameters if the state holds them
     eager: bool = False  # True for NumPy, PyTorch, and objects that keep state
-    called: str = ""  # how the optimizer is called, for the report; "" for standard kinds
-    ndim: int = 0  # least number of dimensions of the leaves that it takes
-    array: Callable[..., Any] = jnp.array  # the constructor of the arrays that it receives
+    called: str = ""  # description of the call for the report; "" for standard kinds
+    ndim: int = 0  # least number of dimensions of the leaves that the optimizer accepts
+    array: Callable[..., Any] = jnp.array  # constructor of the arrays that are passed to the optimizer
 
     @property
     def pure(self) -> bool:
@@ -32,12 +32,12 @@ class Adapter(NamedTuple):
 
 
 def difference(new: PyTree, old: PyTree) -> PyTree:
-    """Return new minus old parameters."""
+    """Return the new parameters minus the old ones."""
     return jax.tree.map(lambda a, b: a - b, new, old)
 
 
 def example_tree(array: Callable[..., Any], seed: int, *, ndim: int = 0) -> PyTree:
-    """Return a small tree of random numbers, N(0, 1), whose leaves have at least `ndim` dimensions."""
+    """Return a small tree of N(0, 1) random numbers, whose leaves have at least `ndim` dimensions."""
     rng = np.random.default_rng(seed)
 
     def draw(*shape: int) -> Any:

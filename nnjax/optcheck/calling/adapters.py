@@ -40,13 +40,13 @@ def adapt(
     init: Callable[..., Any] | str | None = None,
     order: tuple[str, ...] | None = None,
 ) -> Adapter:
-    """Return an adapter of an optimizer.
+    """Return the adapter of an optimizer.
 
     Args:
       optimizer: see `candidate` of `nnjax.optcheck.compare`.
-      kind: one of `KINDS`; None to recognise it.
+      kind: one of `KINDS`; None to detect it.
       init: function that returns the first state of a step function, `init(params)`; None to use its attribute
-        `init`, or else to try None and zeros.
+        `init` if it has one, or else to try None and zeros.
       order: the roles of the arguments, such as ("grads", "params", "state"); None to infer them.
 
     Raises:
@@ -76,9 +76,9 @@ def adapt(
 
 
 def _optax(optimizer: Any, kind: str, order: tuple[str, ...] | None) -> Adapter:
-    """Adapt an optax transformation or a pair. Its update also receives value=1 if it takes extra arguments.
+    """Adapt an optax transformation or a pair.
 
-    It may also ask for the objective, its value and its gradient, see `objective`.
+    An update that takes extra arguments also receives the value of an objective, its gradient and the function.
     """
     init, update = (optimizer.init, optimizer.update) if hasattr(optimizer, "init") else optimizer
     arguments = arguments_of(update)
@@ -100,7 +100,7 @@ def _optax(optimizer: Any, kind: str, order: tuple[str, ...] | None) -> Adapter:
 
 
 def _update_with_value(update: Any, grads: PyTree, state: Any, params: PyTree) -> Any:
-    """Call the update with a small quadratic, for line searches, Polyak's step, SAM or Sophia."""
+    """Call an update that needs an objective (line search, Polyak step size, SAM, Sophia) with a small quadratic."""
     f = objective(params, grads)
     slope = gradient(params, grads, TREE)
     usual = {"value": jnp.full((), VALUE), "grad": grads, "value_fn": f}
@@ -108,13 +108,13 @@ def _update_with_value(update: Any, grads: PyTree, state: Any, params: PyTree) -
     for extra in (usual, {**usual, "obj_fn": f, "grad_fn": slope}, {"obj_fn": f}, {"grad_fn": slope}):
         try:
             return update(grads, state, params, **extra)
-        except (TypeError, ValueError, KeyError) as error:  # some refuse arguments that they do not know
+        except (TypeError, ValueError, KeyError) as error:  # some updates reject unknown arguments
             errors.append(error)
     raise errors[0]
 
 
 def _holder(function: Any) -> Adapter:
-    """Adapt what makes an optimizer from parameters, or a function that changes parameters with `.data` and `.grad`."""
+    """Adapt a function that creates an optimizer from parameters, or that changes their `.data` by their `.grad`."""
     try:
         return hold(function, name_of(function))
     except NotAnOptimizerError as error:
@@ -127,14 +127,14 @@ def _holder(function: Any) -> Adapter:
 
 
 def _torch(optimizer: Any) -> Adapter:
-    """Adapt a class of PyTorch, or an instance, which is recreated with the same options."""
+    """Adapt a PyTorch class, or an instance, which is created again with the same options."""
     if is_torch(optimizer):
         return hold(optimizer, name_of(optimizer))
     return hold(factory_of(optimizer), name_of(type(optimizer)))
 
 
 def _triple(triple: Any) -> Adapter:
-    """Adapt a triple of jax.example_libraries, or an object with its methods; the state holds the parameters."""
+    """Adapt a triple as in jax.example_libraries, or an object with these methods. The state holds the parameters."""
     is_tuple = isinstance(triple, tuple) and not hasattr(triple, "get_params")
     init, update, get_params = triple if is_tuple else (triple.init, triple.update, triple.get_params)
     counts = len(arguments_of(update) or ()) != 2
@@ -154,7 +154,7 @@ def _triple(triple: Any) -> Adapter:
 
 
 def _function(function: Any, init: Callable[..., Any] | str | None, order: tuple[str, ...] | None) -> Adapter:
-    """Adapt a function of parameters, gradients and state, or one that runs the whole loop."""
+    """Adapt a function that takes parameters, gradients and state, or one that runs the whole training loop."""
     bound = [*function.args, *function.keywords.values()] if isinstance(function, functools.partial) else []
     changeable = any(isinstance(value, (dict, list)) for value in bound)  # such as partial(adam, hyperparams={"t": 1})
     fresh = (lambda: copy.deepcopy(function)) if changeable else (lambda: function)
@@ -175,7 +175,7 @@ def _loop(function: Any) -> Adapter:
 
 
 def _factory(factory: Any, init: Callable[..., Any] | str | None, order: tuple[str, ...] | None) -> Adapter:
-    """Adapt what a function without required arguments makes: an optimizer, or a closure with its own state."""
+    """Adapt the result of a function without required arguments: an optimizer, or a closure with its own state."""
     product = factory()
     if callable(product) and not methods_of(product)[:-1] and not isinstance(product, type):
         name = name_of(factory)
@@ -190,7 +190,7 @@ def _method(method: Any, init: Callable[..., Any] | str | None, order: tuple[str
 
 
 def _object(optimizer: Any, init: Callable[..., Any] | str | None, order: tuple[str, ...] | None) -> Adapter:
-    """Adapt an object that holds its own state. Each run uses a copy of the object."""
+    """Adapt an object that stores its own state. Each run uses a copy of the object."""
     try:
         copy.deepcopy(optimizer)
     except Exception as error:
@@ -217,7 +217,7 @@ def _object(optimizer: Any, init: Callable[..., Any] | str | None, order: tuple[
 
 
 def _own_init(optimizer: Any) -> Any:
-    """Return the method that makes the first state, or None."""
+    """Return the method that creates the first state, or None."""
     return next((getattr(optimizer, name) for name in INITS if callable(getattr(optimizer, name, None))), None)
 
 

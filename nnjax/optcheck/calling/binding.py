@@ -1,4 +1,4 @@
-"""Bind the arguments of functions and methods: by their names, then by trial calls."""
+"""Bind the arguments of functions and methods by their names, then by trial calls."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -21,16 +21,16 @@ MODES = (Mode(False, 0), Mode(True, 0), Mode(False, 1), Mode(True, 2))
 
 
 def bind(target: Target, init: Callable[..., Any] | str | None = None, order: tuple[str, ...] | None = None) -> Adapter:
-    """Return the adapter of a function or method, after finding out how it is called.
+    """Find out how to call a function or method, and return its adapter.
 
     Args:
       target: the function or method.
       init: function of the parameters that returns the first state, or a tuple of first values if there are several
-        state arguments; None to try usual ones.
+        state arguments; None to try usual first states.
       order: the role of each argument, such as ("grads", "params", "state"); None to infer it.
 
     Raises:
-      NotAnOptimizerError: if it cannot be called, or two orders of arguments are possible.
+      NotAnOptimizerError: if it cannot be called, or if several orders of arguments are possible.
     """
     arguments = arguments_of(target.fresh())
     if arguments is None:
@@ -57,7 +57,7 @@ def bind(target: Target, init: Callable[..., Any] | str | None = None, order: tu
 
 
 def _layouts(arguments: list[Argument], mode: Mode) -> tuple[Layout, ...]:
-    """Return the layouts to try. If no argument can be the gradients, parameters must hold them."""
+    """Return the layouts to try. If no argument can be the gradients, the parameters must hold them."""
     if mode.per_leaf:
         return (TREE,)
     if _spread(arguments):
@@ -66,7 +66,7 @@ def _layouts(arguments: list[Argument], mode: Mode) -> tuple[Layout, ...]:
     could_be_grads = roles.count("grads") + 2 * roles.count("pairs") + roles.count("") + 2 * _has_objective(roles)
     if could_be_grads > ("params" not in roles):
         return LAYOUTS
-    return (*HOLDING, *LAYOUTS) if "grads" in roles else HOLDING  # updates may need the gradients only
+    return (*HOLDING, *LAYOUTS) if "grads" in roles else HOLDING  # if it returns updates, it may need no parameters
 
 
 def _bindings(
@@ -79,7 +79,7 @@ def _bindings(
     mode: Mode,
     errors: list[Exception],
 ) -> list[tuple[Binding, bool]]:
-    """Return the bindings that can take a step, with True if their updates depend on the gradients."""
+    """Return the bindings that can take a step, each with True if its updates clearly depend on the gradients."""
     attempts: list[tuple[Binding, bool]] = []
     if mode.per_leaf and _spread(arguments):
         orders = [_spread_roles(arguments)]
@@ -94,12 +94,12 @@ def _bindings(
             adapter = adapter_of(target, binding, array, mode, check=False)
             verdict = trial_verdict(adapter)
             if first == 0 and "count" in roles and verdict != "impossible" and not is_finite(adapter):
-                continue  # 1 - β⁰ = 0: it counts from 1
+                continue  # 1 - β⁰ = 0, so the counter must start at 1
             if verdict != "impossible":
                 attempts.append((binding, verdict == "sure"))
             break
         if attempts and attempts[0][1] and {"params", "grads"} <= {a.role for a in arguments}:
-            break  # the names decide
+            break  # the names determine the order
     if sum(sure for _, sure in attempts) > 1:
         adapters = [(pair, adapter_of(target, pair[0], array, mode, check=False)) for pair in attempts if pair[1]]
         strong = [pair for pair, adapter in adapters if depends_on_gradients(adapter)]
@@ -108,7 +108,7 @@ def _bindings(
 
 
 def _refuse_unbound(name: str, arguments: list[Argument]) -> None:
-    """Raise for required arguments that are the loss or hyper-parameters."""
+    """Raise NotAnOptimizerError if a required argument is the loss, data or a hyper-parameter."""
     roles = [argument.role for argument in arguments]
     alone = _has_objective(roles) and not {"grads", "pairs", "state", ""} & set(roles)  # may run the whole loop
     for argument in arguments:
@@ -130,12 +130,12 @@ def _refuse_unbound(name: str, arguments: list[Argument]) -> None:
 
 
 def _has_objective(roles: list[str]) -> bool:
-    """Return True if an argument is the objective or its gradient: then gradients need no argument."""
+    """Return True if an argument is the objective or its gradient function, which can replace the gradients."""
     return "objective" in roles or "gradient" in roles
 
 
 def _spread(arguments: list[Argument]) -> list[str]:
-    """Return the parameters that are separate arguments with gradients d…, such as w and b of (w, b, dw, db)."""
+    """Return the parameters that are separate arguments with gradients, such as w and b in (w, b, dw, db)."""
     names = [argument.name for argument in arguments]
     bases = [name for name in names if "d" + name in names or name + "_grad" in names]
     return bases if len(bases) > 1 else []
@@ -156,13 +156,13 @@ def _spread_roles(arguments: list[Argument]) -> tuple[str, ...]:
 
 
 def _orders(arguments: list[Argument], *, attached: bool) -> Iterator[tuple[str, ...]]:
-    """Yield the roles of all arguments: known names keep their role, the rest is permuted."""
+    """Yield possible roles of all arguments. Known names keep their role, and the others are permuted."""
     known = [argument.role for argument in arguments]
     roles = ["" if known.index(role) != i and role in ("params", "grads") else role for i, role in enumerate(known)]
     missing = [role for role in ("params", "grads") if role not in roles and "pairs" not in roles]
     missing = [role for role in missing if role != "grads" or not (attached or _has_objective(known))]
     if missing == ["params"] and "" not in roles and not attached:
-        missing = []  # it returns updates
+        missing = []  # a function that returns updates may not take the parameters
     free = [i for i, role in enumerate(roles) if not role]
     seen = set()
     positions = [*itertools.permutations(free, len(missing))]
@@ -182,7 +182,7 @@ def _orders(arguments: list[Argument], *, attached: bool) -> Iterator[tuple[str,
 
 
 def _ask_for_order(name: str, bindings: list[Binding]) -> None:
-    """Raise, because two orders of arguments are possible."""
+    """Raise NotAnOptimizerError, because several orders of arguments are possible."""
     orders = [", ".join(role.partition(" ")[0] for role in binding.roles) for binding in bindings]
     raise NotAnOptimizerError(
         f"optcheck: {name} can be called as {' or as '.join(f'{name}({order})' for order in orders)}; choose one: "
@@ -191,7 +191,7 @@ def _ask_for_order(name: str, bindings: list[Binding]) -> None:
 
 
 def _refusal(name: str, arguments: list[Argument], errors: list[Exception]) -> Exception:
-    """Return the candidate's own exception, or the message with the lines that adapt it."""
+    """Return the candidate's own exception, or an error with code that adapts the candidate."""
     own = next((error for error in errors if not isinstance(error, STRUCTURAL)), None)
     if own is not None and len({type(error) for error in errors}) == 1:
         return own

@@ -1,4 +1,4 @@
-"""Call a function with its arguments in some order, and read the updates from what it returns."""
+"""Call a function with its arguments in a given order, and extract the updates from its result."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,30 +17,30 @@ from nnjax.types import PyTree
 
 
 class Mode(NamedTuple):
-    """Which leaves a call receives."""
+    """The leaves that a call receives."""
 
-    per_leaf: bool  # one leaf per call, or one weight and one bias
-    ndim: int  # least number of dimensions
+    per_leaf: bool  # True if each call receives one leaf, or one weight and one bias
+    ndim: int  # least number of dimensions of a leaf
 
 
 class Target(NamedTuple):
     """A function or method to bind."""
 
     name: str
-    fresh: Callable[[], Callable[..., Any]]  # returns the function; for objects, the method of a new copy
-    owns_state: bool  # True for methods and closures: each run needs a fresh one
+    fresh: Callable[[], Callable[..., Any]]  # returns the function, or the method of a new copy of an object
+    owns_state: bool  # True for methods and closures, which each run must create anew
 
 
 class Outcome(NamedTuple):
-    """What a call returns."""
+    """The parts of the result of a call."""
 
     kind: str  # "params", "updates", or "in place"
-    position: int | None = None  # place of the parameters in a returned tuple; None if they are the whole result
-    memory: tuple[int, ...] = ()  # places of the state arguments; () if they are changed in place
+    position: int | None = None  # index of the parameters in a returned tuple; None if they are the whole result
+    memory: tuple[int, ...] = ()  # indices of the new states in a returned tuple; () if states are changed in place
 
 
 class Binding(NamedTuple):
-    """How a function is called."""
+    """A way to call a function."""
 
     arguments: tuple[Argument, ...]
     roles: tuple[str, ...]
@@ -52,7 +52,7 @@ class Binding(NamedTuple):
 
 
 def try_binding(target: Target, binding: Binding, array: Callable[..., Any], mode: Mode) -> Outcome:
-    """Return what a call returns, after two steps on one part of the parameters."""
+    """Take two steps on one part of the parameters, and return the outcome of a call."""
     params, grads, other = (_example(binding, mode, array, seed) for seed in range(3))
     params = jax.tree.map(lambda leaf: SCALE * leaf, params)
     function, memory, container = target.fresh(), binding.start(params), _container(binding.layout, params, grads)
@@ -80,7 +80,7 @@ def _example(binding: Binding, mode: Mode, array: Callable[..., Any], seed: int)
 def _container(layout: Layout, params: PyTree, grads: PyTree) -> Any:
     container = layout.pack(jax.tree.map(lambda leaf: np.array(leaf) if isinstance(leaf, np.ndarray) else leaf, params))
     if layout.attach is not None:
-        layout.attach(container, params, jax.tree.map(np.array, grads))  # a step may clear the gradients
+        layout.attach(container, params, jax.tree.map(np.array, grads))  # copies: a step may clear the gradients
     return container
 
 
@@ -116,7 +116,7 @@ def _call(
 
 
 def _outcome_of(result: Any, container: Any, binding: Binding, params: PyTree, grads: PyTree) -> Outcome:
-    """Find the parameters or updates in what a call returns: the part that is closest to the parameters, or to 0."""
+    """Find the new parameters in a result (a part close to the old ones), or else updates of the same shapes."""
     layout, spread = binding.layout, any(role.startswith("params ") for role in binding.roles)
     parts: list[tuple[int | None, Any]] = [(None, result)]
     if (
@@ -131,7 +131,7 @@ def _outcome_of(result: Any, container: Any, binding: Binding, params: PyTree, g
             tree = layout.unpack(part[: len(params)] if spread else part, params)
             if has_shapes(tree, params):
                 distances[position] = (tree_size(difference(tree, params)), tree_size(tree))
-        except Exception:  # it has a different structure
+        except Exception:  # this part has a different structure
             continue
     count = binding.roles.count("state")
     close = {position: pair for position, pair in distances.items() if not pair[0] >= pair[1]}
@@ -207,7 +207,7 @@ def adapter_of(
 
 
 def _per_leaf(adapter: Adapter, *, pairs: bool) -> Adapter:
-    """Return the adapter of a tree around one that takes a single array, or one weight and one bias."""
+    """Return an adapter for whole trees that calls an adapter for a single array, or for one weight and one bias."""
 
     def split(tree: PyTree) -> list[Any]:
         leaves = jax.tree.leaves(tree)
@@ -224,7 +224,7 @@ def _per_leaf(adapter: Adapter, *, pairs: bool) -> Adapter:
 
 
 def _called(name: str, binding: Binding, mode: Mode) -> str:
-    """Return how a function is called, such as "optim(grads, params, state), on a flat dict"."""
+    """Describe the call of a function, such as "optim(grads, params, state), on a flat dict"."""
     words = {
         "leaf": "name",
         "pairs": "zip(grads, params)",

@@ -1,4 +1,4 @@
-"""Make optimizers from the arguments of `compare`: optimizers, factories with hyper-parameters, and names."""
+"""Create optimizers from the arguments of `compare`: optimizers, factories with hyper-parameters, or names."""
 
 import difflib
 import functools
@@ -22,10 +22,10 @@ FORMULA_NAMES = {"decay": "b2"}
 
 
 def resolve(name: str) -> Any:
-    """Return the optimizer with this name: "optax.adam", "nnjax.adam", "torch.optim.Adam", or a key of `LIBRARY_RULES`.
+    """Return the object with a name such as "optax.adam", "nnjax.adam", "torch.optim.Adam" or a key of `LIBRARY_RULES`.
 
     Raises:
-      NotAnOptimizerError: for any other name.
+      NotAnOptimizerError: if no object has this name.
     """
     if name in LIBRARY_RULES and not name.startswith("optax."):
         return LIBRARY_RULES[name]
@@ -48,17 +48,17 @@ def build(
     init: Callable[[Any], Any] | str | None = None,
     order: tuple[str, ...] | None = None,
 ) -> Adapter | Formula:
-    """Return the adapter of an optimizer, after looking up a name or calling a factory.
+    """Return the adapter of an optimizer, or the formula of a named rule; look up names and call factories first.
 
     Args:
       optimizer: an optimizer, a factory, or a name; see `nnjax.optcheck.compare`.
-      hparams: hyper-parameters with which to call a factory.
-      kind: the kind of the optimizer, see `adapt`.
-      init: function that returns the first state of a step function, see `adapt`.
-      order: the roles of its arguments, see `adapt`.
+      hparams: hyper-parameters with which a factory is called.
+      kind: the kind of the optimizer; see `adapt`.
+      init: function that returns the first state of a step function; see `adapt`.
+      order: the roles of its arguments; see `adapt`.
 
     Raises:
-      NotAnOptimizerError: if it is not an optimizer, or the factory does not take a hyper-parameter.
+      NotAnOptimizerError: if it is not an optimizer, or if the factory does not accept a hyper-parameter.
     """
     if isinstance(optimizer, (Adapter, Formula)):
         return optimizer
@@ -84,7 +84,7 @@ def build_with_schedule(
     init: Callable[[Any], Any] | str | None = None,
     order: tuple[str, ...] | None = None,
 ) -> Adapter | Formula | None:
-    """Return the optimizer of a factory with the script's schedule, or None if the factory takes no schedule."""
+    """Call a factory with the script's schedule and return the optimizer, or None if it does not accept a schedule."""
     rate, rates = hparams.get("learning_rate"), script.rates
     if rate is None:
         return None
@@ -94,7 +94,7 @@ def build_with_schedule(
 
     factory = resolve(optimizer) if isinstance(optimizer, str) else optimizer
     if isinstance(factory, Formula):
-        return build(optimizer, hparams, kind, init, order)  # formulas read the rates of the script
+        return build(optimizer, hparams, kind, init, order)  # formulas take the schedule from the script
     if is_torch(factory):
         adapter = build(optimizer, hparams, kind, init, order)
         assert isinstance(adapter, Adapter)
@@ -119,7 +119,7 @@ def _with_torch_schedule(adapter: Adapter, rates: np.ndarray) -> Adapter:
 
 
 def takes_hparams(candidate: Any, hparams: Mapping[str, Any]) -> bool:
-    """Return True if a class or function has an argument for one of the hyper-parameters."""
+    """Return True if a class or function has an argument for at least one of the hyper-parameters."""
     function = candidate.func if isinstance(candidate, functools.partial) else candidate
     if not (inspect.isfunction(function) or inspect.isclass(function)):
         return False
@@ -150,7 +150,7 @@ def _call(factory: Any, hparams: Mapping[str, Any]) -> Any:
 
 
 def _names_of(factory: Callable[..., Any]) -> list[str]:
-    """Return the names of all arguments, or [] if the signature does not show them."""
+    """Return the names of all arguments, or [] if there is no signature."""
     try:
         return list(inspect.signature(factory).parameters)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Functions that keep their state outside of their arguments."""
+"""Detect functions that keep state outside their arguments."""
 
 import dis
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from nnjax.optcheck.calling.kinds import NotAnOptimizerError
 
 
 def keeps_state(function: Callable[..., Any]) -> bool:
-    """Return True if a function assigns variables outside of itself (nonlocal or global)."""
+    """Return True if a function assigns nonlocal or global variables."""
     code = getattr(function, "__code__", None)
     if code is None:
         return False
@@ -19,7 +19,7 @@ def keeps_state(function: Callable[..., Any]) -> bool:
 
 
 def hidden_state_error(name: str) -> NotAnOptimizerError:
-    """Return the error for a function with such a state, with the lines that adapt it."""
+    """Return the error for a function that keeps state outside its arguments, with code that adapts it."""
     function = name.rpartition(".")[2]
     return NotAnOptimizerError(
         f"optcheck: {name} keeps a state outside of its arguments, or draws random numbers, so runs would differ; pass "

@@ -1,4 +1,4 @@
-"""Optimizers that hold the parameters they change: PyTorch's, flax's TrainState, and classes made from parameters."""
+"""Adapt optimizers that store their parameters: PyTorch's, flax's TrainState, and classes that take parameters."""
 
 import functools
 import inspect
@@ -22,22 +22,22 @@ DEPTH = 3  # depth to which attributes are searched for parameters
 
 
 class Place(NamedTuple):
-    """Where an object keeps its parameters."""
+    """The location of the parameters in an object."""
 
-    path: tuple[str, ...]  # attributes that lead to them; () if they are the container that was passed
-    layout: Layout  # layout of the value at this path
+    path: tuple[str, ...]  # attribute path; () if the parameters are in the container that was passed
+    layout: Layout  # layout of the parameters at this path
     copies: bool = False  # True if a step returns a new object
 
 
 def hold(factory: Callable[[Any], Any], name: str) -> Adapter:
-    """Return the adapter of a function that makes an optimizer from parameters.
+    """Return the adapter of a function that creates an optimizer from parameters.
 
     Args:
       factory: `factory(parameters) -> optimizer`, such as `lambda params: torch.optim.Adam(params)`.
       name: its name for the report.
 
     Raises:
-      NotAnOptimizerError: if no kind of parameters gives an optimizer that changes them.
+      NotAnOptimizerError: if the optimizer changes its parameters in none of the layouts.
     """
     errors: list[Exception] = []
     containers = [TENSORS] if is_torch(factory) else [*CONTAINERS[1:], TENSORS]
@@ -58,13 +58,13 @@ def _try(
     ndim: int,
     errors: list[Exception],
 ) -> Adapter | None:
-    """Return the adapter for parameters of this layout, or None if it cannot take two steps."""
+    """Return the adapter for parameters in this layout, or None if it cannot take two steps."""
     params, *grads = (example_tree(array, seed, ndim=ndim) for seed in range(3))
     try:
         instance = factory(layout.pack(_copies(params)))
     except TimeLimitError:
         raise
-    except Exception as error:  # it takes parameters of a different kind
+    except Exception as error:  # it takes parameters in a different layout
         errors.append(error)
         return None
     if is_torch(type(instance)) and layout is not TENSORS:
@@ -93,7 +93,7 @@ def _try(
 def _adapter(
     factory: Callable[[Any], Any], name: str, layout: Layout, method: str, pack_grads: Callable[[PyTree], Any] | None
 ) -> Adapter:
-    """Return the adapter of a method, which gets the packed gradients, or a closure if `pack_grads` is None."""
+    """Return the adapter of a method that takes the packed gradients, or a closure if `pack_grads` is None."""
 
     def init(params: PyTree) -> Any:
         container = layout.pack(_copies(params))
@@ -130,7 +130,7 @@ def _adapter(
 def _call(
     instance: Any, method: str, container: Any, layout: Layout, grads: PyTree, pack_grads: Callable[[PyTree], Any]
 ) -> Any:
-    """Call the method with the gradients, and the container if it takes one."""
+    """Call the method with the gradients, and with the container if it has such an argument."""
     function = instance if inspect.isfunction(instance) else getattr(instance, method)
     packed, values, keywords = None, [], {}
     for argument in arguments_of(function) or ():
@@ -153,7 +153,7 @@ def _call(
 
 
 def _place(instance: Any, layout: Layout, container: Any, params: PyTree) -> Place:
-    """Find where the object keeps the parameters: in the container itself, or in an attribute with equal values."""
+    """Find the parameters of the object: in the container itself, or in an attribute with equal values."""
     if layout.attach is not None:
         return Place((), layout)
     copies = hasattr(instance, "apply_gradients") and hasattr(instance, "replace")  # flax's TrainState
@@ -168,13 +168,13 @@ def _place(instance: Any, layout: Layout, container: Any, params: PyTree) -> Pla
                 return Place(path, layout, copies)
             if isinstance(value, (np.ndarray, jax.Array)) and value.shape == flat.shape and np.array_equal(value, flat):
                 return Place(path, _flat_layout())
-        except Exception:  # it is not a tree of arrays
+        except Exception:  # the value is not a tree of arrays
             continue
     return Place((), layout)
 
 
 def _attributes(instance: Any, depth: int, path: tuple[str, ...] = ()) -> Any:
-    """Yield the attributes of an object, and of its attributes, with their paths."""
+    """Yield the paths and values of an object's attributes, recursively up to a depth."""
     names = list(getattr(instance, "__dict__", {})) or list(getattr(instance, "__dataclass_fields__", {}))
     for name in names:
         value = getattr(instance, name, None)
@@ -188,7 +188,7 @@ def _read(instance: Any, path: tuple[str, ...]) -> Any:
 
 
 def _write(instance: Any, place: Place, value: Any) -> Any:
-    """Set the parameters, in a new object if the object is immutable. Return the object."""
+    """Set the parameters, in a new object if the object is immutable, and return the object."""
     if place.copies:
         return instance.replace(**{place.path[0]: value})
     setattr(_read(instance, place.path[:-1]), place.path[-1], value)
@@ -196,7 +196,7 @@ def _write(instance: Any, place: Place, value: Any) -> Any:
 
 
 def _attach(layout: Layout, container: Any, params: PyTree, grads: PyTree) -> None:
-    """Write new parameters and gradients into a container."""
+    """Write new parameters into a container, and gradients if it holds them."""
     if layout.attach is not None:
         layout.attach(container, params, grads)
         return
@@ -219,7 +219,7 @@ def _flat_layout() -> Layout:
 
 
 def factory_of(instance: Any) -> Callable[[Any], Any]:
-    """Return a function that makes an optimizer like this instance of PyTorch from other parameters."""
+    """Return a function that creates a PyTorch optimizer like this instance, with different parameters."""
     cls = type(instance)
     names = inspect.signature(cls).parameters
     return lambda params: cls(params, **{key: value for key, value in instance.defaults.items() if key in names})

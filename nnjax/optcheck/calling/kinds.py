@@ -1,4 +1,4 @@
-"""Recognise what kind of optimizer an object is, by its type, attributes and argument names."""
+"""Detect the kind of an optimizer from its type, attributes and argument names."""
 
 import functools
 import inspect
@@ -14,11 +14,11 @@ METHODS = (
 
 
 class NotAnOptimizerError(TypeError):
-    """The object is not an optimizer of a supported kind."""
+    """Raised if an object is not an optimizer of a supported kind."""
 
 
 class StructureError(NotAnOptimizerError):
-    """The return value of a step does not have the expected structure."""
+    """Raised if the return value of a step does not have the expected structure."""
 
     def __init__(self, got: str, expected: str) -> None:
         super().__init__(f"optcheck: a step returned {got}, expected {expected}")
@@ -80,13 +80,13 @@ def _kind_of_callable(function: Any, name: str) -> str:
 
 
 def is_torch(optimizer: Any) -> bool:
-    """Return True for an optimizer class of PyTorch, with or without bound arguments."""
+    """Return True for a PyTorch optimizer class, with or without bound arguments."""
     cls = optimizer.func if isinstance(optimizer, functools.partial) else optimizer
     return isinstance(cls, type) and any(base.__module__.startswith("torch.optim") for base in cls.__mro__)
 
 
 def is_instance(function: Any) -> bool:
-    """Return True for a method, or a callable object that may keep a state."""
+    """Return True for a bound method, or for a callable object that may keep state."""
     if inspect.ismethod(function):
         return True
     is_function = inspect.isroutine(function) or isinstance(function, functools.partial)
@@ -99,7 +99,7 @@ def methods_of(optimizer: Any) -> list[str]:
 
 
 def name_of(optimizer: Any) -> str:
-    """Return the name of a function or class for messages."""
+    """Return the name of a function, class or instance for messages."""
     target = optimizer.func if isinstance(optimizer, functools.partial) else optimizer
     name = getattr(target, "__qualname__", None) or type(target).__qualname__
     return str(name).removesuffix(".<locals>.update_fn").removesuffix(".<locals>.update").replace(".<locals>", "")

@@ -1,4 +1,4 @@
-"""Optimizers that update layer objects, which hold their weights, biases and gradients: `update_params(layer)`."""
+"""Adapt optimizers that update layer objects with weights, biases and their gradients: `update_params(layer)`."""
 
 import copy
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from nnjax.optcheck.calling.names import arguments_of
 from nnjax.optcheck.trace.deadline import TimeLimitError
 from nnjax.types import PyTree
 
-ATTRIBUTES = (  # weights, biases and their gradients, as books and courses name them
+ATTRIBUTES = (  # names of weights, biases and their gradients in books and courses
     ("weights", "biases", "dweights", "dbiases"),
     ("weights", "bias", "dweights", "dbias"),
     ("W", "b", "dW", "db"),
@@ -25,21 +25,21 @@ BEFORE, AFTER = ("pre_update_params", "pre_update"), ("post_update_params", "pos
 
 
 class Layer:
-    """A layer as such optimizers see it; they may store their moments in it."""
+    """A layer object to pass to such optimizers, which may store their moments in it."""
 
 
 def takes_layers(method: Callable[..., Any]) -> str:
-    """Return "layer" or "layers" if a method has this one required argument, else ""."""
+    """Return "layer" or "layers" if this is the only required argument of a method, else ""."""
     required = [argument for argument in arguments_of(method) or () if argument.required]
     return required[0].role if len(required) == 1 and required[0].role in ("layer", "layers") else ""
 
 
 def hold_layers(optimizer: Any, method: str, name: str) -> Adapter | None:
-    """Return the adapter of an object whose method updates layers, or None if no usual attributes fit.
+    """Return the adapter of an object whose method updates layers, or None if no usual names of attributes work.
 
     Args:
-      optimizer: the object, which is copied for each run.
-      method: the name of its method, with one argument `layer` or `layers`.
+      optimizer: the object; each run uses a copy.
+      method: the name of its method, which has one argument, `layer` or `layers`.
       name: its name for the report.
     """
     for attributes in ATTRIBUTES:
@@ -52,7 +52,7 @@ def hold_layers(optimizer: Any, method: str, name: str) -> Adapter | None:
                     updates, state = adapter.step(state, params, grad)
         except TimeLimitError:
             raise
-        except Exception:  # its layers have other attributes
+        except Exception:  # its layers have different attributes
             continue
         if any(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(updates)):
             return adapter

@@ -1,4 +1,4 @@
-"""The layouts in which optimizers take parameters: a pytree, a flat dict, a list, layers, one array, tensors."""
+"""Layouts in which optimizers take parameters: a pytree, a flat dict, a list, layers, one array, tensors."""
 
 import contextlib
 import sys
@@ -14,25 +14,25 @@ from nnjax.types import PyTree
 
 
 class Layout(NamedTuple):
-    """A way to pass a pytree. `pack` makes the argument, and `unpack` reads a result of the same form.
+    """A way to pass a pytree. `pack` creates the argument, and `unpack` converts a result in this layout to a pytree.
 
-    `pack_grads` is different for layouts whose gradients have other names. `attach` writes new parameters and gradients
-    into an argument that holds both, such as tensors with `.grad`; None if gradients are passed separately.
+    `pack_grads` differs from `pack` if gradients have other names or types. `attach` writes new parameters and
+    gradients into an argument that holds both, such as tensors with `.grad`; None if gradients are passed separately.
     """
 
     name: str
     pack: Callable[[PyTree], Any]
-    unpack: Callable[[Any, PyTree], PyTree]  # (argument, the pytree whose structure it gets)
+    unpack: Callable[[Any, PyTree], PyTree]  # (result, pytree with the desired structure) -> pytree
     pack_grads: Callable[[PyTree], Any]
     attach: Callable[[Any, PyTree, PyTree], None] | None = None
-    eager: bool = False  # True if its arrays are not JAX's
+    eager: bool = False  # True if the layout does not work under jit
 
 
 class Parameters(list[Any]):
-    """A list of parameters with a method `parameters`, like a model."""
+    """A list of parameters with a method `parameters`, like a PyTorch model."""
 
     def parameters(self) -> "Parameters":
-        """Return itself."""
+        """Return the list itself."""
         return self
 
 
@@ -70,7 +70,7 @@ def _from_array(values: Any, like: PyTree) -> PyTree:
 
 
 def layer_pairs(tree: PyTree) -> list[tuple[int, int]]:
-    """Return (weight, bias) of each layer as indices of leaves; leaves are repeated if there are fewer of one kind."""
+    """Return the leaf indices (weight, bias) of each layer; leaves are repeated if there are fewer of one kind."""
     leaves = jax.tree.leaves(tree)
     weights = [i for i, leaf in enumerate(leaves) if np.ndim(leaf) >= 2] or list(range(len(leaves)))
     biases = [i for i, leaf in enumerate(leaves) if np.ndim(leaf) < 2] or weights
@@ -84,7 +84,7 @@ def _to_pairs(tree: PyTree) -> list[tuple[Any, Any]]:
 
 
 def from_pairs(values: Any, like: PyTree) -> PyTree:
-    """Return the leaves of `(w, b)` pairs as a tree, the inverse of `layer_pairs`."""
+    """Return the tree that contains the leaves of `(w, b)` pairs, the inverse of `_to_pairs`."""
     leaves = list(jax.tree.leaves(like))
     for pair, indices in reversed(list(zip(values, layer_pairs(like), strict=True))):
         for i, leaf in zip(indices, pair, strict=True):
@@ -93,7 +93,7 @@ def from_pairs(values: Any, like: PyTree) -> PyTree:
 
 
 def _named_pairs(w: str, b: str) -> tuple[Callable[[PyTree], Any], Callable[[Any, PyTree], PyTree]]:
-    """Return `pack` and `unpack` of one flat dict, such as {"W1": …, "b1": …}; names contain {k}."""
+    """Return `pack` and `unpack` for a flat dict such as {"W1": …, "b1": …}, from names such as "W{k}" and "b{k}"."""
 
     def pack(tree: PyTree) -> dict[str, Any]:
         pairs = enumerate(_to_pairs(tree), 1)
@@ -130,7 +130,7 @@ def _to_plain_tensors(tree: PyTree) -> list[Any]:
 
 
 def no_gradients() -> Any:
-    """Return a context without PyTorch's automatic differentiation, if PyTorch is in use."""
+    """Return a context that switches off automatic differentiation in PyTorch, if PyTorch is imported."""
     return sys.modules["torch"].no_grad() if "torch" in sys.modules else contextlib.nullcontext()
 
 

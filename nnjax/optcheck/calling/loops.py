@@ -1,4 +1,4 @@
-"""Functions that run the whole loop, `adam(grad, x0, …)`: they are driven through their gradient callback."""
+"""Adapt functions that run the whole training loop, `adam(grad, x0, …)`, through their gradient callback."""
 
 import contextlib
 from collections.abc import Callable
@@ -19,12 +19,12 @@ class _Stop(BaseException):
 
 
 def drive(loop: Callable[..., Any], name: str) -> Adapter | None:
-    """Return the adapter of a loop whose first two arguments are the gradient function and the parameters, or None.
+    """Return the adapter of a loop that requires a gradient function and parameters, in any order, or None.
 
-    A step runs the loop again from the start with one gradient more, so it is a function of its state.
+    Each step reruns the loop from the start with one more gradient, so it depends only on its state.
 
     Args:
-      loop: `loop(grad, x0, …) -> x`; the gradient function receives the parameters first.
+      loop: `loop(grad, x0, …) -> x`; the first argument of the gradient function is the parameters.
       name: its name for the report.
     """
     arguments = [argument for argument in arguments_of(loop) or () if argument.required]
@@ -49,7 +49,7 @@ def drive(loop: Callable[..., Any], name: str) -> Adapter | None:
 
 def _adapter(loop: Callable[..., Any], name: str, layout: Layout, gradient_first: bool) -> Adapter:
     def points(start: PyTree, grads: list[PyTree]) -> PyTree:
-        """Return the parameters after these gradients."""
+        """Return the parameters after steps with these gradients."""
         latest: list[Any] = []
 
         def gradient(x: Any, *_: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Infer what an argument is from its name: parameters, gradients, state or counter."""
+"""Infer the role of an argument from its name: parameters, gradients, state, counter and others."""
 
 import inspect
 from collections.abc import Callable
@@ -17,12 +17,12 @@ STATE = (
     *("slots", "buffers", "moments", "carry", "velocities"),
 )
 COUNT = ("t", "step", "i", "it", "iter", "iteration", "iterations", "epoch", "k", "n", "count", "time", "time_step")
-LEAF = ("param_name", "name", "key", "layer_name")  # a name under which the optimizer stores its state
+LEAF = ("param_name", "name", "key", "layer_name")  # name under which the optimizer stores the state of a leaf
 LAYER, LAYERS = ("layer", "lyr"), ("layers", "trainable_layers")  # objects that hold weights and gradients
 PAIRS = ("grads_and_vars", "gradients_and_variables", "grads_vars")
 OBJECTIVE = ("loss_fn", "loss_function", "value_fn", "objective", "f", "fn", "func", "obj", "fun", "obj_fn", "cost_fn")
 GRADIENT = ("grad_fn", "gradient_fn", "loss_grad", "grad_function")  # functions that return gradients
-HESSIAN = (  # its diagonal
+HESSIAN = (  # diagonal of the Hessian
     *("hessian", "hess", "hessian_diag", "hessian_diagonal", "hess_diag", "diag_hessian", "diag_hess", "hessians"),
     *("diagonal_hessian", "hutchinson", "hvp_diag"),
 )
@@ -33,7 +33,7 @@ NUMBERS = (
     *("beta", "beta1", "beta2", "beta_1", "beta_2", "b1", "b2", "mu", "momentum", "gamma", "rho", "decay", "epsilon"),
     *("eps", "weight_decay", "wd", "batch_size", "betas", "decay_rate", "hyperparams", "hparams", "hps"),
 )
-SYNONYMS = (  # the same hyper-parameter in different programs; the first is optax's name
+SYNONYMS = (  # names of the same hyper-parameter in different libraries; the first is optax's
     ("learning_rate", "lr", "alpha", "eta", "step_size", "stepsize", "rate", "learning_rate_init", "lrate"),
     ("b1", "beta1", "beta_1", "beta"),
     ("b2", "beta2", "beta_2", "decay2"),
@@ -48,7 +48,7 @@ class Argument(NamedTuple):
     """An argument of a function."""
 
     name: str
-    role: str  # "params", "grads", "state", "count", "leaf", "objective", … (see `role_of`), or "" if it is not known
+    role: str  # "params", "grads", "state", "count", "leaf", "objective", … (see `role_of`), or "" if unknown
     required: bool
     keyword: bool  # True if it must be passed by keyword
 
@@ -71,10 +71,10 @@ def role_of(name: str) -> str:
 
 
 def arguments_of(function: Callable[..., Any]) -> list[Argument] | None:
-    """Return the arguments of a function that need values, or None if its signature does not show them.
+    """Return the arguments of a function that need values, or None if its signature does not list them.
 
-    Arguments with defaults are hyper-parameters and are omitted, unless their name suggests a state, or the only
-    argument of an unknown name has the default None and no other can be the state, as in `step(w, dw, cfg=None)`.
+    Arguments with defaults are omitted as hyper-parameters. Exceptions have the default None: a state, gradients or
+    parameters by name, or the only unknown name if no other argument can be the state, as in `step(w, dw, cfg=None)`.
     """
     try:
         parameters = inspect.signature(function).parameters.values()
@@ -97,15 +97,15 @@ def arguments_of(function: Callable[..., Any]) -> list[Argument] | None:
 
 
 def signature_text(name: str, arguments: list[Argument] | None) -> str:
-    """Return a call as text, such as "step(params, grads)"."""
+    """Format a call, such as "step(params, grads)"."""
     return f"{name}({', '.join(argument.name for argument in arguments or ())})"
 
 
 def rename(hparams: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """Return the hyper-parameters under the names that a factory has for them.
+    """Rename hyper-parameters to the names of a factory's arguments.
 
     Args:
-      hparams: values by optax's names.
+      hparams: values, keyed by optax's names.
       names: the names of the factory's arguments.
     """
     renamed = {}

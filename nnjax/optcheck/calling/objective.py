@@ -1,6 +1,6 @@
-"""A small objective whose gradients are those of the script, for optimizers that ask for the loss or a closure.
+"""A small objective with the gradients of the script, for optimizers that need a loss function or a closure.
 
-At the parameters θ_k of a step, f(θ) = 1 + ⟨g, θ - θ_k⟩ + ½ h ‖θ - θ_k‖², so its gradient is g and its Hessian h.
+f(θ) = 1 + ⟨g, θ - θ_k⟩ + ½ h ‖θ - θ_k‖². At the parameters θ_k of a step, its gradient is g and its Hessian is h I.
 """
 
 from collections.abc import Callable
@@ -14,16 +14,16 @@ from nnjax.optcheck.rules.named.sophia import CURVATURE  # h
 from nnjax.types import PyTree
 
 VALUE = 1.0  # f(θ_k)
-OF_OBJECTIVE = ("objective", "gradient", "hessian", "value")  # roles of arguments that `of_objective` makes
+OF_OBJECTIVE = ("objective", "gradient", "hessian", "value")  # roles of arguments that `of_objective` can provide
 
 
 def objective(params: PyTree, grads: PyTree, unpack: Callable[[Any], PyTree] = lambda values: values) -> Any:
-    """Return f, which takes parameters in the layout that `unpack` reads.
+    """Return f for parameters in the layout that `unpack` converts to a tree.
 
     Args:
       params: the parameters θ_k.
-      grads: the gradient g there.
-      unpack: function from the layout of the optimizer's parameters to the tree of `params`.
+      grads: the gradient g at θ_k.
+      unpack: function that converts the optimizer's parameters to a tree like `params`.
     """
 
     def f(params_or_values: Any, *_: Any) -> Any:
@@ -48,7 +48,7 @@ def gradient(params: PyTree, grads: PyTree, layout: Any) -> Any:
 
 
 def of_objective(role: str, params: PyTree, grads: PyTree, layout: Any) -> Any:
-    """Return f ("objective"), its "gradient", its "value" at θ_k, or the diagonal of its "hessian", in a layout."""
+    """Return f ("objective"), its "gradient" function, its "value" at θ_k, or the diagonal of its "hessian"."""
     if role == "objective":
         return objective(params, grads, lambda values: layout.unpack(values, params))
     if role == "gradient":
@@ -59,7 +59,7 @@ def of_objective(role: str, params: PyTree, grads: PyTree, layout: Any) -> Any:
 
 
 def closure(tensors: Any, params: PyTree, grads: PyTree) -> Callable[[], Any]:
-    """Return a closure of PyTorch: it writes the gradients of f at the tensors' values, and returns f."""
+    """Return a closure for PyTorch that sets `.grad` to the gradients of f at the tensors' values, and returns f."""
     import torch
 
     starts = [torch.tensor(np.asarray(leaf)) for leaf in jax.tree.leaves(params)]

@@ -1,4 +1,4 @@
-"""Find the first values of the state arguments with which a function can take two steps."""
+"""Find first values of the state arguments with which a function can take two steps."""
 
 import functools
 import itertools
@@ -15,7 +15,7 @@ from nnjax.optcheck.trace.deadline import TimeLimitError
 from nnjax.types import PyTree
 
 POWER = re.compile(r"b(eta)?_?[12](_?t|_?pow(er)?|_?prod(uct)?|\^t)", re.IGNORECASE)  # β₁ᵗ, which starts at 1
-ZEROS = {  # z: zeros like the parameters, 0: a counter
+ZEROS = {  # z: zeros with the shapes of the parameters, 0: a counter
     **{"zeros": "z", "(zeros, zeros, 0)": "zz0", "(zeros, zeros)": "zz"},
     **{"(0, zeros, zeros)": "0zz", "(zeros, 0)": "z0", "0": "0"},
 }
@@ -29,11 +29,11 @@ def first_start(
     mode: Mode,
     errors: list[Exception],
 ) -> Binding | None:
-    """Return the binding with the first start with which it can take two steps, or None."""
+    """Return the binding with the first of the usual initial states that allows two steps, or None."""
     names = [argument.name for argument, role in zip(binding.arguments, binding.roles, strict=False) if role == "state"]
     for start, text in _starts(binding.layout, init, names):
         attempt = binding._replace(start=start, start_text=text)
-        for _ in range(9):  # add missing keys to a dict, one per attempt
+        for _ in range(9):  # if the state is a dict, add missing keys, one per attempt
             try:
                 outcome = try_binding(target, attempt, array, mode)
             except TimeLimitError:
@@ -54,7 +54,7 @@ def first_start(
 def _starts(
     layout: Layout, init: Callable[..., Any] | str | None, names: list[str]
 ) -> Iterator[tuple[Callable[[PyTree], tuple[Any, ...]], str]]:
-    """Yield functions of the parameters that return the first values of the state arguments, and their text."""
+    """Yield functions of the parameters that return first values of the state arguments, each with its description."""
     count = len(names)
     if count == 0:
         yield lambda params: (), ""
@@ -82,12 +82,12 @@ def _zeros(pack: Callable[[PyTree], Any], params: PyTree) -> Any:
 
 
 def _repeat(zeros: Callable[[PyTree], Any], powers: list[bool], params: PyTree) -> tuple[Any, ...]:
-    """Return one value per state argument: 1 for the powers of decay rates, zeros for the others."""
+    """Return one value per state argument: 1 for powers of decay rates, zeros for all others."""
     return tuple(1.0 if is_power else zeros(params) for is_power in powers)
 
 
 def _arrange(zeros: Callable[[PyTree], Any], parts: str, params: PyTree) -> tuple[Any, ...]:
-    """Return one state: zeros for each z, and a counter for each 0."""
+    """Return one state that consists of zeros for each "z" and a counter for each "0"."""
     values = tuple(zeros(params) if part == "z" else 0 for part in parts)
     return (values if len(values) > 1 else values[0],)
 

@@ -1,4 +1,4 @@
-"""Judge a way to call an optimizer by its updates for random numbers."""
+"""Judge a way to call an optimizer by its updates on random inputs."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def _first_updates(adapter: Adapter, seeds: tuple[int, int]) -> list[PyTree]:
 
 
 def trial_verdict(adapter: Adapter) -> str:
-    """Return "sure" if updates depend on and differ from the gradients, else "unsure"; "impossible" after an error."""
+    """Return "sure" if updates depend on the gradients but are not equal to them, else "unsure"; or "impossible"."""
     try:
         first, again = _first_updates(adapter, (0, 1)), _first_updates(adapter, (0, 1))
         other = _first_updates(adapter, (0, 2))
@@ -47,18 +47,18 @@ def trial_verdict(adapter: Adapter) -> str:
 
 
 def depends_on_gradients(adapter: Adapter) -> bool:
-    """Return True if the first update changes less with the parameters than with the gradients."""
+    """Return True if different gradients change the first update more than different parameters do."""
     first, grads, params = (_first_updates(adapter, seeds)[0] for seeds in ((0, 1), (0, 2), (3, 1)))
     return tree_size(difference(params, first)) < tree_size(difference(grads, first))
 
 
 def is_finite(adapter: Adapter) -> bool:
-    """Return True if the first updates have no NaN and no infinity."""
+    """Return True if the first updates contain no NaN and no infinity."""
     return all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(_first_updates(adapter, (0, 1))))
 
 
 def works_under_jit(adapter: Adapter) -> bool:
-    """Return True if two steps under jit give the updates of two eager steps."""
+    """Return True if two steps under jit give the same updates as two eager steps."""
 
     def run(step: Any) -> list[PyTree]:
         params, *grads = (example_tree(jnp.array, seed, ndim=adapter.ndim) for seed in range(3))
@@ -80,7 +80,7 @@ def works_under_jit(adapter: Adapter) -> bool:
 
 
 def tree_size(tree: PyTree) -> float:
-    """Return the norm of a tree; NaN counts as 0."""
+    """Return the Euclidean norm of a tree, in which NaN counts as 0."""
     return float(np.sqrt(sum(np.nansum(np.asarray(leaf, np.float64) ** 2) for leaf in jax.tree.leaves(tree))))
 
 

@@ -31,17 +31,17 @@ from nnjax.types import PyTree
 
 STEPS = 3
 COUNTERS = "a float to the power of an integer counter, such as b1**t, is float32: cast it to the dtype of the leaf"
-ROUNDING = {"bfloat16": 0.03, "float16": 4e-3}  # four times the rounding of these dtypes
+ROUNDING = {"bfloat16": 0.03, "float16": 4e-3}  # four times the relative rounding error of these dtypes
 NO_STATE = str(jax.tree.structure(None))
 Step: TypeAlias = Callable[[Any, PyTree, PyTree], tuple[PyTree, Any]]
 
 
 def contract_violations(adapter: Adapter, deadline: Deadline) -> list[Violation]:
-    """Return all violations of the contract, from a few steps on a small tree.
+    """Take a few steps on a small tree and return all violations of the contract.
 
     Args:
       adapter: the optimizer. Eager code (NumPy, PyTorch, objects that keep state) need not support jit.
-      deadline: its time limit is tested after each check.
+      deadline: the time limit, tested after each check.
 
     Returns:
       Violations and notes. A NaN that spreads is a violation even if the formula requires it (global norm clipping,
@@ -59,7 +59,7 @@ def contract_violations(adapter: Adapter, deadline: Deadline) -> list[Violation]
 
 
 def structure_violations(adapter: Adapter) -> list[Violation]:
-    """Return violations that prevent a comparison: the first update has a wrong structure or shape, or is complex."""
+    """Return violations that prevent a comparison: the first update has the wrong structure or shape, or is complex."""
     params, grads = _inputs(adapter)
     try:
         updates, _ = adapter.step(adapter.init(params), params, grads[0])
@@ -77,7 +77,7 @@ def structure_violations(adapter: Adapter) -> list[Violation]:
 
 
 def _pure_checks(adapter: Adapter) -> Iterator[list[Violation]]:
-    """Yield the violations of a pure optimizer. jit comes first, so that the eager steps find leaked tracers."""
+    """Yield the violations of a pure optimizer. jit runs first, so that the eager steps find leaked tracers."""
     traces: list[None] = []
 
     def counting_step(state: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
@@ -95,7 +95,7 @@ def _pure_checks(adapter: Adapter) -> Iterator[list[Violation]]:
         return
     yield (nondeterminism := run_check("not deterministic", lambda: _check_repetition(adapter, eager)))
     mutations = run_check("mutation", lambda: _check_mutation(adapter, jnp.array))
-    with_numpy = attempt(lambda: _check_mutation(adapter, np.array))  # it need not support NumPy arrays
+    with_numpy = attempt(lambda: _check_mutation(adapter, np.array))  # optimizers need not support NumPy arrays
     yield mutations or ([] if isinstance(with_numpy, Exception) else with_numpy)
     plain = run_check("updates", lambda: _check_types(adapter, *_inputs(adapter), can_jit))
     starts_empty = leaf_types(adapter.init(_inputs(adapter)[0]))[""] == NO_STATE
@@ -128,7 +128,7 @@ def _pure_checks(adapter: Adapter) -> Iterator[list[Violation]]:
 
 
 def _eager_checks(adapter: Adapter) -> Iterator[list[Violation]]:
-    """Yield the violations of NumPy code, PyTorch's optimizers and objects, which run eagerly."""
+    """Yield the violations of optimizers that run eagerly: NumPy code, PyTorch's optimizers and stateful objects."""
     eager = attempt(lambda: _run(adapter, adapter.step))
     if isinstance(eager, Exception):
         yield [error_violation("eager", eager)]
@@ -148,7 +148,7 @@ def _eager_checks(adapter: Adapter) -> Iterator[list[Violation]]:
 
 
 def _eager_note(adapter: Adapter) -> list[Violation]:
-    """Return the note that an optimizer only runs eagerly; a violation if it is a JAX function that jit rejects."""
+    """Return a note that an optimizer runs only eagerly, or a violation if it is a JAX function that jit rejects."""
     note = make_violation(
         "runs eagerly only", "", "NumPy code or an object with a state", "a function of its arguments"
     )
@@ -160,14 +160,14 @@ def _eager_note(adapter: Adapter) -> list[Violation]:
 
 
 def _inputs(adapter: Adapter, seed: int = 0, array: Callable[..., Any] | None = None) -> tuple[PyTree, list[PyTree]]:
-    """Return parameters and the gradients of each step: new arrays, equal for equal seeds."""
+    """Return new arrays of parameters and of the gradients of each step; equal seeds give equal values."""
     make = array or adapter.array
     trees = [example_tree(make, 10 * seed + i, ndim=adapter.ndim) for i in range(1 + STEPS)]
     return trees[0], trees[1:]
 
 
 def _run(adapter: Adapter, step: Step, seed: int = 0) -> list[PyTree]:
-    """Return the updates of a Python loop over the steps, with constant parameters, so that rounding does not grow."""
+    """Return the updates of a Python loop over the steps. Parameters are constant, so that rounding does not grow."""
     params, grads = _inputs(adapter, seed)
     state, updates = adapter.init(params), []
     for grad in grads:
@@ -188,7 +188,7 @@ def _run_scan(adapter: Adapter) -> list[PyTree]:
 
 
 def _run_vmap(adapter: Adapter) -> list[PyTree]:
-    """Return the updates of two copies: all steps of the first, then all steps of the second."""
+    """Return the updates of two copies under vmap: all steps of the first, then all steps of the second."""
     (params_0, grads_0), (params_1, grads_1) = _inputs(adapter, 0), _inputs(adapter, 1)
     state = _stack(adapter.init(params_0), adapter.init(params_1))
     step, updates = jax.jit(jax.vmap(adapter.step)), []
@@ -207,10 +207,10 @@ def _check_repetition(adapter: Adapter, eager: list[PyTree]) -> list[Violation]:
 
 
 def _check_mutation(adapter: Adapter, array: Callable[..., Any]) -> list[Violation]:
-    """Return a violation if a step changes its inputs."""
+    """Return a violation if a step changes its inputs in place."""
     params, (grads, *_) = _inputs(adapter, array=array)
     state = adapter.init(params)
-    keeps_state = adapter.kind in ("optax", "pair", "triple")  # a step function may return the state it was given
+    keeps_state = adapter.kind in ("optax", "pair", "triple")  # other kinds may update their state in place
     inputs = {"params": params, "grads": grads, "state": _state(adapter, state) if keeps_state else ()}
     before = leaf_bits(inputs)
     adapter.step(state, params, grads)
@@ -219,7 +219,7 @@ def _check_mutation(adapter: Adapter, array: Callable[..., Any]) -> list[Violati
 
 
 def _check_types(adapter: Adapter, params: PyTree, grads: list[PyTree], can_jit: bool) -> list[Violation]:
-    """Check that updates have the structure, shapes and dtypes of the gradients, and that the state keeps its own."""
+    """Check that updates match the gradients in structure, shapes and dtypes, and that the state keeps its own."""
     updates: list[dict[str, str]] = []
     states: list[dict[str, str]] = []
 
@@ -236,7 +236,7 @@ def _check_types(adapter: Adapter, params: PyTree, grads: list[PyTree], can_jit:
     else:
         run(state, params, grads)
     pairs = [("updates", leaf_types(grads[0], weak=False), after) for after in updates]
-    first_state = states[0] if states[0][""] != NO_STATE else states[1]  # a step function may start without a state
+    first_state = states[0] if states[0][""] != NO_STATE else states[1]  # a step function may start with the state None
     pairs += [("state", first_state, after) for after in states[1:] if adapter.pure]
     violations: list[Violation] = []
     for rule, before, after in pairs:
@@ -250,7 +250,7 @@ def _check_types(adapter: Adapter, params: PyTree, grads: list[PyTree], can_jit:
 
 
 def _check_trees(adapter: Adapter, plain: list[Violation], can_jit: bool) -> Iterator[list[Violation]]:
-    """Check the types on trees with other leaves, and yield only violations that the plain tree does not have."""
+    """Check the types on trees with special leaves, and yield only violations that the plain tree does not have."""
     rules = {violation.rule for violation in plain}
 
     def halve(tree: PyTree) -> PyTree:
@@ -272,13 +272,13 @@ def _check_trees(adapter: Adapter, plain: list[Violation], can_jit: bool) -> Ite
         rules |= {violation.rule for violation in violations}
         if name == "empty leaves" and not new:
             new = run_check(name, lambda: _check_empty(adapter, params, grads[0]))  # noqa: B023
-        if name == "mixed dtypes":  # a flattened state has only one dtype
+        if name == "mixed dtypes":  # only a note, because optimizers that flatten the tree have one dtype
             new = [violation._replace(severity="note") for violation in new]
         yield new
 
 
 def _has_integers(adapter: Adapter) -> bool:
-    """Return True if the state has an integer, such as a counter."""
+    """Return True if the state contains an integer, such as a counter."""
     leaves = jax.tree.leaves(_state(adapter, adapter.init(_inputs(adapter)[0])))
     return any(jnp.issubdtype(jnp.result_type(leaf), jnp.integer) for leaf in leaves)
 
@@ -292,20 +292,20 @@ def _rename(violation: Violation, rule: str) -> Violation:
 
 
 def _check_empty(adapter: Adapter, params: PyTree, grads: PyTree) -> list[Violation]:
-    """Check that a leaf without elements, whose mean is NaN, does not change other leaves."""
+    """Check that a leaf without elements, whose mean is NaN, does not cause NaN in other leaves."""
 
     def paths_with_nan(params: PyTree, grads: PyTree) -> list[str]:
         updates, _ = adapter.step(adapter.init(params), params, grads)
         return [path for path, leaf in named_leaves(updates) if np.isnan(to_float64(leaf)).any()]
 
     without = [{name: node for name, node in tree.items() if name != "empty"} for tree in (params, grads)]
-    usual = paths_with_nan(*without)  # a wrong rule may give NaN anyway
+    usual = paths_with_nan(*without)  # a wrong rule may give NaN even without empty leaves
     paths = [path for path in paths_with_nan(params, grads) if path not in usual]
     return [make_violation("empty leaves", path, "NaN", "the same numbers as without them") for path in paths[:1]]
 
 
 def _check_nan(adapter: Adapter, step: Step, eager: list[PyTree]) -> list[Violation]:
-    """Check that one NaN of a gradient reaches no other element, in its step and the next."""
+    """Check that one NaN in a gradient reaches no other element, in that step or the next."""
     params, grads = _inputs(adapter)
     w = np.array(grads[0]["layer"]["w"])
     w[0, 1] = np.nan
@@ -326,7 +326,7 @@ def _check_nan(adapter: Adapter, step: Step, eager: list[PyTree]) -> list[Violat
 
 
 def _rounding(adapter: Adapter) -> float:
-    """Return how much reordering operations may change updates: more if the state has low-precision floats."""
+    """Return how much updates may change when operations are reordered, which is more for a low-precision state."""
     leaves = jax.tree.leaves(_state(adapter, adapter.init(_inputs(adapter)[0])))
     dtypes = [jnp.result_type(leaf) for leaf in leaves]
     return max([RELATIVE, *(ROUNDING[str(dtype)] for dtype in dtypes if str(dtype) in ROUNDING)])

@@ -10,11 +10,11 @@ from nnjax import checks
 from nnjax.optcheck.contract.violations import Violation, attempt, make_violation
 from nnjax.types import PyTree
 
-RELATIVE = 1e-5  # relative to the largest update; reordering operations changes less
+RELATIVE = 1e-5  # relative to the largest update; reordering operations changes updates by less
 
 
 def leaf_types(tree: PyTree, weak: bool = True) -> dict[str, str]:
-    """Return the type of each leaf by path, and under "" the structure of the tree.
+    """Return the type of each leaf, keyed by its path, and the structure of the tree under "".
 
     Args:
       tree: any pytree of arrays and numbers.
@@ -31,7 +31,7 @@ def leaf_types(tree: PyTree, weak: bool = True) -> dict[str, str]:
 
 
 def leaf_bits(tree: PyTree) -> dict[str, str]:
-    """Return the bits of each leaf by path, and under "" the structure of the tree."""
+    """Return the bits of each leaf, keyed by its path, and the structure of the tree under ""."""
 
     def bits(leaf: Any) -> str:
         is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
@@ -50,15 +50,15 @@ def changed_paths(before: dict[str, str], after: dict[str, str]) -> list[str]:
 def compare_updates(
     mode: str, updates: list[PyTree], eager: list[PyTree], steps: int, relative: float = RELATIVE
 ) -> list[Violation]:
-    """Return the first update that differs from the eager one.
+    """Return a violation for the first update that differs from the eager one.
 
     Args:
-      mode: the transform of the updates, such as "jit".
+      mode: the transform under which the updates were computed, such as "jit".
       updates: the updates of all steps.
-      eager: the updates without the transform.
-      steps: the number of steps of a run. A difference after the first one means that the transform reads a value
-        outside the state once.
-      relative: how much rounding may change updates, relative to the largest one.
+      eager: the updates computed without the transform.
+      steps: the number of steps of a run. A difference only after the first step means that the transform reads a
+        value outside the state only once.
+      relative: how much rounding may change updates, relative to the largest update.
     """
     sizes = [np.abs(to_float64(leaf)) for leaf in jax.tree.leaves(eager)]
     largest = max((float(np.max(size, initial=0, where=np.isfinite(size))) for size in sizes), default=0.0)
@@ -80,5 +80,5 @@ def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
 
 
 def to_float64(leaf: Any) -> np.ndarray:
-    """Return a leaf as an array of float64."""
+    """Return a leaf as a float64 array."""
     return np.asarray(leaf, np.float64)

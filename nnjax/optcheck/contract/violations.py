@@ -38,12 +38,12 @@ T = TypeVar("T")
 class Violation(NamedTuple):
     """A rule of the contract that an optimizer violates."""
 
-    rule: str  # short name of the rule, a key of `REMEDIES` or a transform or kind of leaves
-    where: str  # path of the leaf, or several paths separated by commas; "" for none
+    rule: str  # short name of the rule: a key of `REMEDIES`, a transform, or a kind of leaves
+    where: str  # path of the leaf, or several paths separated by commas; "" if it concerns no leaf
     got: str
     expected: str
     remedy: str
-    severity: Literal["violation", "note"] = "violation"  # a note: the optimizer is correct, but limited in use
+    severity: Literal["violation", "note"] = "violation"  # note: the optimizer is correct, but of limited use
 
     def __str__(self) -> str:
         where = f" ({self.where})" if self.where else ""
@@ -56,14 +56,14 @@ def make_violation(rule: str, where: str, got: str, expected: str) -> Violation:
 
 
 def error_violation(rule: str, error: Exception) -> Violation:
-    """Return an exception as a violation."""
+    """Turn an exception into a violation."""
     remedies = (remedy for kind, remedy in ERROR_REMEDIES if isinstance(error, kind))
     remedy = REMEDIES[rule] if rule == "leaked tracer" else next(remedies, "call the step by hand to see the traceback")
     return Violation(rule, "", first_line(error), "no error", remedy)
 
 
 def attempt(function: Callable[[], T]) -> T | Exception:
-    """Return the result or the exception of a call. TimeLimitError passes through."""
+    """Return the result of a call, or the exception that it raises. TimeLimitError is raised again."""
     try:
         return function()
     except TimeLimitError:
@@ -73,7 +73,7 @@ def attempt(function: Callable[[], T]) -> T | Exception:
 
 
 def run_check(rule: str, check: Callable[[], list[Violation]]) -> list[Violation]:
-    """Return the violations that a check finds; if it raises, the exception is the violation."""
+    """Return the violations that a check finds, or the exception that it raises as a violation."""
     result = attempt(check)
     return [error_violation(rule, result)] if isinstance(result, Exception) else result
 

@@ -1,1 +1,1 @@
-"""The result of a comparison as text, JSON, picture and suggested changes."""
+"""The result of a comparison as text, JSON and a picture, with suggested fixes."""

@@ -1,4 +1,4 @@
-"""Suggest changes to either side that make both optimizers equal. Library calls are printed only if they match."""
+"""Suggest changes to either optimizer that make both equal. Library calls are suggested only if they match."""
 
 import functools
 from typing import Any
@@ -23,12 +23,12 @@ MATRICES = "lambda params: jax.tree.map(lambda p: {test}, params)"
 
 
 def fixes(diagnosis: Diagnosis, observation: Observation, *, torch: bool, deadline: Deadline) -> tuple[str, ...]:
-    """Return what to change in the candidate, and a library call that reproduces the candidate, if there is one.
+    """Return the changes that fix the candidate, and a library call that reproduces the candidate, if there is one.
 
     Args:
       diagnosis: the explanation of the difference.
       observation: the updates that the call must reproduce.
-      torch: True if the reference is PyTorch's, so that a class of PyTorch is tried first.
+      torch: True if the reference is a PyTorch optimizer; PyTorch classes are then tried before optax.
       deadline: checked before every step.
     """
     if not diagnosis.explanations or diagnosis.reference is None:
@@ -46,7 +46,7 @@ def fixes(diagnosis: Diagnosis, observation: Observation, *, torch: bool, deadli
 
 
 def _changes(ours: list[str], theirs: list[str]) -> list[str]:
-    """Return the lines and numbers of the reference that the candidate lacks, and the lines that it must drop."""
+    """Return the equations and numbers that the candidate must take from the reference, and those that it must drop."""
     *our_lines, our_numbers = ours
     *their_lines, their_numbers = theirs
     changes = [line for line in their_lines if line not in our_lines]
@@ -61,7 +61,7 @@ def _changes(ours: list[str], theirs: list[str]) -> list[str]:
 def _calls(
     formula: Formula, reference: Formula, leaves: tuple[str, ...] | None, observation: Observation, torch: bool
 ) -> list[str]:
-    """Return the code of libraries' optimizers that could reproduce the candidate."""
+    """Return code for library optimizers that could reproduce the candidate."""
     if leaves is None:
         calls = [torch_call(formula), optax_call(formula)]
         return [text for text in (calls if torch else calls[::-1]) if text]
@@ -79,7 +79,7 @@ def _calls(
 
 
 def _leaf_test(leaves: tuple[str, ...], observation: Observation) -> str:
-    """Return code that is true in these leaves: a test of their dimensions if that suffices, else of their paths."""
+    """Return an expression that is true for these leaves only, by their number of dimensions or else by their paths."""
     script = observation.script
     names = [name.split("/", 1)[1] for name in script.leaf_names]
     dimensions = {name: len(shape) for name, shape in zip(names, script.shapes, strict=True) if name != "temperature"}
@@ -98,7 +98,7 @@ def _by_path(test: str) -> str:
 
 
 def _reproduces(text: str, observation: Observation, deadline: Deadline) -> bool:
-    """Return True if the code makes an optimizer with the updates of the candidate."""
+    """Return True if the code creates an optimizer with the same updates as the candidate."""
     names: dict[str, Any] = {"jax": jax, "jnp": jnp, "optax": optax, "functools": functools}
     if "torch." in text:
         import torch
@@ -111,7 +111,7 @@ def _reproduces(text: str, observation: Observation, deadline: Deadline) -> bool
         result = trace(adapt(optimizer), script, observation.dtype, deadline, params)
     except TimeLimitError:
         raise
-    except Exception:  # an argument that this version of the library does not have
+    except Exception:  # for example, this version of the library lacks an argument
         return False
     bound = tolerance(result, candidate, observation.dtype, observation.reference_error)
     return bool(within(result.updates, candidate.updates, bound).all()) and np.isfinite(result.updates).any()

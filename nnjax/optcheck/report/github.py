@@ -1,14 +1,14 @@
-"""Write messages as annotations of GitHub Actions."""
+"""Format messages as annotations for GitHub Actions."""
 
 
 def annotation(level: str, file: str, line: int, message: str) -> str:
-    """Return a workflow command that shows a message at a line of a file.
+    """Return a workflow command that attaches a message to a line of a file.
 
     Args:
       level: "error", "warning" or "notice".
       file: the path of the file; "" for none.
-      line: the line, from 1.
-      message: the text; line breaks and percent signs are escaped as GitHub asks for.
+      line: the line number, counted from 1.
+      message: the text; line breaks and percent signs are escaped as GitHub requires.
     """
     place = f" file={_escape(file, ',:')},line={line}" if file else ""
     return f"::{level}{place}::{_escape(message, '')}"

@@ -8,7 +8,7 @@ import numpy as np
 from nnjax.optcheck.trace.gradient_script import MAGNITUDES, PATTERNS, gradient_script
 from nnjax.optcheck.trace.traces import Trace
 
-CURVES = (1e-12, 1e-8, 1e-4, 1.0)  # gradient magnitudes of the curves
+CURVES = (1e-12, 1e-8, 1e-4, 1.0)  # gradient magnitudes for which a curve is drawn
 COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44")  # Paul Tol's palette, distinguishable by the colour-blind
 WIDTH, HEIGHT = 10.0, 4.4  # inches
 FLOOR = 1e-17  # lower bound of relative differences, so that the logarithm is finite
@@ -26,7 +26,7 @@ def draw(candidate: Trace, reference: Trace, *, headline: str = "", context: str
     from matplotlib.figure import Figure
 
     a, b = candidate.updates, reference.updates
-    script = gradient_script()  # the patterns and magnitudes of all scripts are equal
+    script = gradient_script()  # all scripts have the same patterns and magnitudes
     with np.errstate(invalid="ignore", divide="ignore"):
         relative = np.abs(a - b) / np.maximum(np.abs(a), np.abs(b))
     relative = np.where(a == b, 0.0, np.nan_to_num(relative, nan=1.0))

@@ -1,4 +1,4 @@
-"""The result of a comparison, as values, text and JSON."""
+"""The result of a comparison, as fields, text and JSON."""
 
 import itertools
 import json
@@ -39,7 +39,7 @@ class Report(NamedTuple):
 
     @property
     def matches(self) -> bool:
-        """True if all updates equal the updates of the reference, to rounding."""
+        """True if all updates equal those of the reference up to rounding."""
         return bool(self.passes) and self.divergence is None
 
     @property
@@ -59,12 +59,12 @@ class Report(NamedTuple):
 
     @property
     def causes(self) -> tuple[Cause, ...]:
-        """The differences between the candidate and the reference, from the first explanation if several tie."""
+        """The differences between the candidate and the reference; if explanations tie, those of the first."""
         explanations = self.diagnosis.explanations
         return explanations[0].causes if explanations else ()
 
     def allowed(self, causes: Sequence[str]) -> bool:
-        """Return True if an explanation has only these causes, by their `id`."""
+        """Return True if all causes of some explanation are among these `id`s."""
         check_ids(causes)
         explanations = (
             group
@@ -84,7 +84,7 @@ class Report(NamedTuple):
         return _text(self)
 
     def to_json(self) -> str:
-        """Return all but the traces as JSON, as the JSON Schema in `report/schema.json` describes it."""
+        """Return everything except the traces as JSON that follows the JSON Schema in `report/schema.json`."""
         diagnosis, explanations = self.diagnosis, self.diagnosis.explanations
         content: dict[str, Any] = {
             "schema": SCHEMA,
@@ -118,7 +118,7 @@ class Report(NamedTuple):
         return json.dumps(_replace_non_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
 
     def github(self, file: str = "", line: int = 1) -> str:
-        """Return the result as an annotation of GitHub Actions, at a line of a file; "" for a match.
+        """Return the result as an annotation of GitHub Actions at a line of a file, or "" if `ok` is True.
 
         Args:
           file: the path of the file with the candidate.
@@ -182,7 +182,7 @@ def _verdict(report: Report) -> str:
 
 
 def _divergence(report: Report) -> list[str]:
-    """Return where the first difference is, and in which passes and at which gradients updates differ."""
+    """Describe the first difference, and the passes and gradient magnitudes at which updates differ."""
     first = report.divergence
     if first is None:
         return []
@@ -202,14 +202,14 @@ def _divergence(report: Report) -> list[str]:
 
 
 def different_texts(a: float, b: float) -> tuple[str, str]:
-    """Return two different numbers with as many digits as show the difference; -0 is 0."""
+    """Format two numbers with enough digits to show that they differ; -0 is printed as 0."""
     a, b = a + 0.0, b + 0.0
     texts = [(f"{a:.{digits}g}", f"{b:.{digits}g}") for digits in (9, 13, 17)]
     return next((pair for pair in texts if pair[0] != pair[1]), texts[-1])
 
 
 def _magnitudes(share: dict[str, float]) -> str:
-    """Return the gradient magnitudes at which updates differ."""
+    """Describe the gradient magnitudes at which updates differ."""
     names = list(share)
     wrong = [name for name in names if share[name] > 0]
     if len(wrong) == len(names):
@@ -218,7 +218,7 @@ def _magnitudes(share: dict[str, float]) -> str:
 
 
 def _ranges(selected: Collection[str], names: Sequence[str]) -> str:
-    """Return the selected names with consecutive ones as a range: "1e-14 to 1e-06, 1e-03"."""
+    """List the selected names, with consecutive names as a range: "1e-14 to 1e-06, 1e-03"."""
     runs = [list(run) for is_selected, run in itertools.groupby(names, lambda name: name in selected) if is_selected]
     return ", ".join(run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
 
@@ -249,7 +249,7 @@ def _explanation(explanation: Explanation, reference: Formula | None, prefix: st
 
 
 def _unknown(diagnosis: Diagnosis) -> list[str]:
-    """Return the number of forms tried at each level, and what was not tried."""
+    """Return the number of rules tried at each level, and what was not tried."""
     if diagnosis.remark.startswith("all updates"):
         return [f"cause: {diagnosis.remark}"]
     forms: dict[str, int] = {}
@@ -267,7 +267,7 @@ def _unknown(diagnosis: Diagnosis) -> list[str]:
 
 
 def _replace_non_finite(content: Any) -> Any:
-    """Replace numbers that JSON cannot represent by strings."""
+    """Replace numbers that JSON cannot represent with strings."""
     if isinstance(content, dict):
         return {key: _replace_non_finite(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):

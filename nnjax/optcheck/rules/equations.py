@@ -58,7 +58,7 @@ VELOCITY = {
     "dampened at once": "μ b + (1 - τ) {d}",
 }
 NESTEROV = {"none": "b", "standard": "({d} + μ b)", "new velocity": "((1 + μ) {d} + μ² b)", "old velocity": "b_old"}
-CONSTANT_MOMENTUM = 1e5  # from this momentum decay on, NAdam's momentum is β₁ to rounding
+CONSTANT_MOMENTUM = 1e5  # at this momentum decay or above, NAdam's momentum equals β₁ up to rounding
 SCHEDULE = {"current": "λ", "next": "λ(step + 1)", "previous": "λ(step - 1)", "inverse root": "λ/√t"}
 SYMBOLS = {
     "learning_rate": "λ",
@@ -85,7 +85,7 @@ SYMBOLS = {
 
 
 def equations(formula: Formula) -> list[str]:
-    """Return the lines of one step in order, followed by the hyper-parameters."""
+    """Return the equations of one step in order, followed by a line with the hyper-parameters."""
     rule, hyper = formula
     lines = [f"g ← {rule.rounding}(g)"] if rule.rounding != "none" else []
     lines += ["g ← g + γ β₁/(1 - β₁) (g - g_old)"] if rule.variance != "none" else []
@@ -119,7 +119,7 @@ def equations(formula: Formula) -> list[str]:
 
 
 def _numbers(formula: Formula) -> str:
-    """Return the hyper-parameters that a rule uses, as text."""
+    """Format the hyper-parameters that the rule uses."""
     rule, hyper = formula
     names = hyper_names(rule)
     names += [name for name in ("first_start", "second_start", "eps_root") if getattr(hyper, name) != 0]
@@ -128,7 +128,7 @@ def _numbers(formula: Formula) -> str:
 
 
 def numbers(names: list[str], hyper: HyperParams) -> str:
-    """Return hyper-parameters with their symbols, such as "λ = 0.001, ε = 1e-08"."""
+    """Format hyper-parameters with their symbols, such as "λ = 0.001, ε = 1e-08"."""
     return ", ".join(f"{SYMBOLS[name]} = {getattr(hyper, name):.6g}" for name in names)
 
 
@@ -137,7 +137,7 @@ def _has_varying_momentum(formula: Formula) -> bool:
 
 
 def _direction(formula: Formula) -> str:
-    """Return the step before velocity and learning rate."""
+    """Return the expression of the step before the velocity and the learning rate are applied."""
     rule = formula.rule
     m = "g" if rule.first == "none" else _moment("m", rule.first_lag)
     if rule.first == "lion":
@@ -164,7 +164,7 @@ def _direction(formula: Formula) -> str:
 
 
 def _ratio(rule: UpdateRule, numerator: str) -> str:
-    """Return the numerator over the root of the second moment."""
+    """Return the expression that divides the numerator by the root of the second moment."""
 
     def correct(x: str) -> str:
         return CORRECTION[rule.second_correction].format(x=x, b="β₂", b_wrong="β₁")
@@ -192,7 +192,7 @@ def _ratio(rule: UpdateRule, numerator: str) -> str:
 
 
 def _parameters(rule: UpdateRule, direction: str) -> str:
-    """Return the line that changes the parameters."""
+    """Return the equation that updates the parameters."""
     rate = "" if rule.rate_position == "inside" else SCHEDULE[rule.schedule] + " "
     sign = "-" if rule.direction == "down" else "+"
     if rule.trust == "lamb":
@@ -208,7 +208,7 @@ def _parameters(rule: UpdateRule, direction: str) -> str:
 
 
 def _bracket(text: str) -> str:
-    """Put a sum, product or ratio in brackets, unless brackets already enclose all of it."""
+    """Enclose a sum, product or ratio in parentheses, unless it already is."""
     depths = list(itertools.accumulate((char == "(") - (char == ")") for char in text))
     enclosed = text.startswith("(") and 0 not in depths[:-1]
     return text if enclosed or " " not in text else f"({text})"

@@ -1,4 +1,4 @@
-"""All families of update rules under one set of functions: their choices, neighbours, equations and updates."""
+"""Common functions for all families of update rules: choices, neighbours, equations and updates."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -39,12 +39,12 @@ def family_name(rule: Any) -> str:
 
 
 def choices_of(rule: Any) -> dict[str, dict[str, str]]:
-    """Return the choices of the rule's family with their descriptions, by place."""
+    """Return the choices at each place of the rule's family, with their descriptions."""
     return FAMILIES[type(rule)].choices if type(rule) in FAMILIES else CHOICES
 
 
 def all_choices() -> dict[str, dict[str, set[str]]]:
-    """Return the descriptions of all choices of all families, by place and choice."""
+    """Return the descriptions of every choice in every family, keyed by place and choice."""
     merged: dict[str, dict[str, set[str]]] = {RULE: {name: {rule_sentence(name)} for name in _names()}}
     for choices in (CHOICES, *(family.choices for family in FAMILIES.values())):
         for place, sentences in choices.items():
@@ -54,7 +54,7 @@ def all_choices() -> dict[str, dict[str, set[str]]]:
 
 
 def rule_sentence(name: str) -> str:
-    """Return the description of a family, for a cause."""
+    """Return the sentence that names a family in a cause."""
     if name == MOMENTS:
         return "the rule is one of first and second moments, such as Adam"
     return f"the rule is {name}"
@@ -72,7 +72,7 @@ def hyper_names(rule: Any) -> list[str]:
 
 
 def neighbours(rule: Any) -> Iterator[Neighbour]:
-    """Yield all rules that differ in one choice, or in the same choice for both moments."""
+    """Yield all rules that differ from this one in one choice, or in the same choice for both moments."""
     if type(rule) not in FAMILIES:
         yield from rule_choices.neighbours(rule)
         return
@@ -85,7 +85,7 @@ def neighbours(rule: Any) -> Iterator[Neighbour]:
 
 
 def edits_between(rule: Any, target: Any) -> list[Edit]:
-    """Return the changes from a rule to a target that affect at least one of them; one change if families differ."""
+    """Return the edits that turn a rule into a target and affect either of them; one edit if their families differ."""
     if type(rule) is not type(target):
         return [Edit(RULE, family_name(rule), family_name(target))]
     if type(rule) not in FAMILIES:
@@ -105,7 +105,7 @@ def sentence(rule: Any, place: str, choice: str) -> str:
 
 
 def with_usual_values(rule: Any, hyper: HyperParams) -> Formula:
-    """Return the rule with these hyper-parameters; usual values replace zeros and infinities."""
+    """Return the rule with these hyper-parameters; usual values replace those that are zero or infinite."""
     missing = {
         name: USUAL_VALUES[name]
         for name in hyper_names(rule)
@@ -115,42 +115,42 @@ def with_usual_values(rule: Any, hyper: HyperParams) -> Formula:
 
 
 def is_by_leaf(rule: Any) -> bool:
-    """Return True if an update depends on other elements of its leaf, or on all leaves."""
+    """Return True if the update of an element depends on other elements of its leaf, or on all leaves."""
     if type(rule) in FAMILIES:
         return FAMILIES[type(rule)].by_leaf
     return rule.trust != "none" or rule.centre != "none" or "norm" in rule.clip
 
 
 def is_costly(rule: Any) -> bool:
-    """Return True for named rules that look at whole leaves, whose updates are slow."""
+    """Return True for named rules that need whole leaves, because their updates are slow to compute."""
     return type(rule) in FAMILIES and FAMILIES[type(rule)].by_leaf
 
 
 def is_by_tree(rule: Any) -> bool:
-    """Return True if an update depends on all leaves."""
+    """Return True if the update of an element depends on all leaves."""
     return FAMILIES[type(rule)].by_tree if type(rule) in FAMILIES else rule.clip == "global norm"
 
 
 def equations(formula: Formula) -> list[str]:
-    """Return the lines of one step in order, followed by the hyper-parameters."""
+    """Return the equations of one step in order, followed by a line with the hyper-parameters."""
     if type(formula.rule) in FAMILIES:
         return FAMILIES[type(formula.rule)].equations(formula)
     return equations_of_moments.equations(formula)
 
 
 def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
-    """Yield the update of each step, see `update_rule.updates`."""
+    """Yield the update of each step; see `update_rule.updates`."""
     if type(formula.rule) in FAMILIES:
         return family_updates(FAMILIES[type(formula.rule)], formula, inputs)
     return update_rule.updates(formula, inputs)
 
 
 def update_array(formula: Formula, inputs: Inputs) -> np.ndarray:
-    """Return all updates as one array (steps, elements) or (steps, settings, elements)."""
+    """Return all updates as one array of shape (steps, elements) or (steps, settings, elements)."""
     with np.errstate(all="ignore"):
         return np.stack(list(updates(formula, inputs)))
 
 
 def is_moments(rule: Any) -> bool:
-    """Return True for an UpdateRule."""
+    """Return True if the rule is an UpdateRule."""
     return isinstance(rule, UpdateRule)

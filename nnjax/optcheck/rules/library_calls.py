@@ -1,4 +1,4 @@
-"""Write a formula as a call to optax or PyTorch that makes the same updates."""
+"""Write a formula as a call to optax or PyTorch that computes the same updates."""
 
 import ast
 import functools
@@ -43,7 +43,7 @@ PRECONDITIONERS: tuple[tuple[UpdateRule, str, dict[str, str]], ...] = (  # rule,
     (ADAM._replace(rectification="above 5"), "scale_by_radam", {"b1": "b1", "b2": "b2", "eps": "eps"}),
     (LION._replace(decay="none"), "scale_by_lion", {"b1": "b1", "b2": "b2"}),
 )  # fmt: skip
-SHORT = {  # names of chains of scale_by_X and the learning rate
+SHORT = {  # scale_by_X: names of the optax optimizers without and with decoupled weight decay
     "identity": ("sgd", ""), "scale_by_rms": ("rmsprop", ""), "scale_by_rss": ("adagrad", ""),
     "scale_by_adadelta": ("adadelta", ""), "scale_by_adam": ("adam", "adamw"), "scale_by_amsgrad": ("amsgrad", ""),
     "scale_by_adamax": ("adamax", "adamaxw"), "scale_by_radam": ("radam", ""), "scale_by_lion": ("", "lion"),
@@ -98,11 +98,11 @@ CLIPS = {"value": "clip", "global norm": "clip_by_global_norm"}
 
 
 def optax_call(formula: Formula, mask: str = "") -> str | None:
-    """Return the code of an optimizer of optax with this formula, or None if optax has none.
+    """Return code that creates an optax optimizer with this formula, or None if optax has none.
 
     Args:
       formula: the rule and its hyper-parameters.
-      mask: code of the mask of the leaves with weight decay; "" for all leaves.
+      mask: code of the mask that selects the leaves with weight decay; "" for all leaves.
     """
     rule, hyper = formula
     if not isinstance(rule, UpdateRule):
@@ -135,7 +135,7 @@ def optax_call(formula: Formula, mask: str = "") -> str | None:
 
 
 def torch_call(formula: Formula) -> str | None:
-    """Return the code of an optimizer class of PyTorch with this formula, or None if PyTorch has none."""
+    """Return code for a PyTorch optimizer class with this formula, or None if PyTorch has none."""
     rule, hyper = formula
     if not isinstance(rule, UpdateRule):
         return None
@@ -155,7 +155,7 @@ def torch_call(formula: Formula) -> str | None:
 
 
 def _named_call(formula: Formula) -> str | None:
-    """Return the call for a rule that is named after its paper, or None if optax lacks its choices."""
+    """Return the optax call for a rule that is named after its paper, or None if optax lacks its choices."""
     rule, hyper = formula
     entry = next(((name, arguments) for known, name, arguments in NAMED if known == rule), None)
     if entry is None:
@@ -164,7 +164,7 @@ def _named_call(formula: Formula) -> str | None:
 
 
 def _short(rule: UpdateRule, hyper: HyperParams, name: str, arguments: dict[str, str], rate: str, mask: str) -> str:
-    """Return the named optimizer of optax, or "" if only a chain makes the formula."""
+    """Return a call to a named optax optimizer, or "" if the formula needs a chain."""
     plain, decayed = SHORT.get(name, ("", ""))
     texts = _texts(arguments, hyper)
     if rule.velocity != "none":
@@ -195,14 +195,14 @@ def _velocity(rule: UpdateRule, hyper: HyperParams) -> list[str] | None:
 
 
 def _texts(arguments: dict[str, str], hyper: HyperParams) -> dict[str, str]:
-    """Return the code of each argument: a hyper-parameter, or a constant."""
+    """Return the code of each argument, which is either a hyper-parameter or a constant."""
     values = {name: _number(value) for name, value in hyper._asdict().items()}
     values["betas"] = f"({values['b1']}, {values['b2']})"
     return {name: values.get(source, source) for name, source in arguments.items()}
 
 
 def _call(function: str, texts: dict[str, str], *first: str) -> str:
-    """Return a call without the arguments that have their default values."""
+    """Return the code of a call, without arguments that equal their defaults."""
     defaults = {p.name: p.default for p in inspect.signature(_resolve(function)).parameters.values()}
     changed = {name: text for name, text in texts.items() if name in defaults and _value(text) != defaults[name]}
     return f"{function}({', '.join([*first, *(f'{name}={text}' for name, text in changed.items())])})"

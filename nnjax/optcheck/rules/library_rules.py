@@ -1,4 +1,4 @@
-"""Update rules of libraries with their default hyper-parameters: named references, and starting points of searches."""
+"""Update rules of libraries with their default hyper-parameters: named references and starting points for searches."""
 
 import numpy as np
 
@@ -25,7 +25,7 @@ ADAMAX = UpdateRule(first="ema", first_correction="t", second="largest with eps"
 NADAM = ADAM._replace(numerator="nadam")
 LION = UpdateRule(first="lion", sign="sign", decay="decoupled")
 MARS = ADAM._replace(variance="mars", clip="leaf norm", decay="decoupled")
-OPTAX_ADAFACTOR = AdafactorRule(factored="none")  # what optax does below 128 rows or columns
+OPTAX_ADAFACTOR = AdafactorRule(factored="none")  # optax does not factor matrices with fewer than 128 rows or columns
 OPTAX_MUON = MuonRule(nesterov="corrected", scale="columns over rows")
 ADAN_HYPER = HyperParams(b1=0.98, b2=0.92, b3=0.99)
 MUON_HYPER = HyperParams(momentum=0.95)

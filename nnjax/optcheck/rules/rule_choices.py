@@ -1,4 +1,4 @@
-"""All choices of an update rule in words, and the rules that differ from a rule in one choice."""
+"""Descriptions of all choices of an update rule, and the neighbours of a rule, which differ from it in one choice."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -203,8 +203,8 @@ USUAL_VALUES = {
     "trust": 1.0,
     "gamma": 0.025,
 }
-DECAYING = ("ema", "trace", "belief", "absolute", "m squared")  # second moments with β₂ v
-BOTH_MOMENTS = {  # usually the same for both moments: the same choice for both is one mistake, not two
+DECAYING = ("ema", "trace", "belief", "absolute", "m squared")  # second moments that decay as β₂ v
+BOTH_MOMENTS = {  # usually chosen together: the same change to both moments counts as one mistake, not two
     "first_correction": "second_correction",
     "first_lag": "second_lag",
     "first_storage": "second_storage",
@@ -212,15 +212,15 @@ BOTH_MOMENTS = {  # usually the same for both moments: the same choice for both 
 
 
 class Edit(NamedTuple):
-    """A change of one choice of a rule."""
+    """A change to one choice of a rule."""
 
-    place: str  # a field of UpdateRule
+    place: str  # a field of the rule, or `families.RULE`
     old: str
     new: str
 
 
 class Neighbour(NamedTuple):
-    """A rule and the changes that lead to it."""
+    """A rule and the edits that lead to it from the original rule."""
 
     edits: tuple[Edit, ...]
     rule: UpdateRule
@@ -234,7 +234,7 @@ def is_relevant(rule: UpdateRule, place: str) -> bool:
     velocity = rule.velocity != "none"
     corrected = {"t", "t + 1", "multiplied", "linear", "swapped"} & {rule.first_correction, rule.second_correction}
     return {
-        "variance": rule.variance != "none",  # libraries use it, but it is not a plausible mistake in other rules
+        "variance": rule.variance != "none",  # MARS uses it, but it is not a plausible mistake in other rules
         "first_correction": first and has_size,
         "second": has_size,
         "first_lag": first and rule.first != "lion",
@@ -305,7 +305,7 @@ def hyper_names(rule: UpdateRule) -> list[str]:
 
 
 def neighbours(rule: UpdateRule) -> Iterator[Neighbour]:
-    """Yield all rules that differ in one choice, or in the same choice for both moments."""
+    """Yield all rules that differ from this one in one choice, or in the same choice for both moments."""
     for place, choices in CHOICES.items():
         if not is_relevant(rule, place):
             continue
@@ -321,7 +321,7 @@ def neighbours(rule: UpdateRule) -> Iterator[Neighbour]:
 
 
 def with_usual_values(rule: UpdateRule, hyper: HyperParams) -> Formula:
-    """Return the rule with these hyper-parameters; usual values replace zeros and infinities."""
+    """Return the rule with these hyper-parameters; usual values replace those that are zero or infinite."""
     missing = {
         name: USUAL_VALUES[name]
         for name in hyper_names(rule)
@@ -331,7 +331,7 @@ def with_usual_values(rule: UpdateRule, hyper: HyperParams) -> Formula:
 
 
 def edits_between(rule: UpdateRule, target: UpdateRule) -> list[Edit]:
-    """Return the changes from a rule to a target that affect at least one of them."""
+    """Return the edits that turn a rule into a target and affect either of them."""
     return [
         Edit(place, getattr(rule, place), getattr(target, place))
         for place in CHOICES

@@ -1,4 +1,4 @@
-"""Update rules in NumPy and float64: one choice at each place where published rules differ, and their updates."""
+"""Update rules in NumPy and float64, with one choice at each place where published rules differ."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-ROUNDED = ("bfloat16", "float16")  # dtypes of stored moments; products with decay rates are rounded too
+ROUNDED = ("bfloat16", "float16")  # storage dtypes of moments; products with decay rates are rounded too
 STORED = ("bfloat16 stored", "float16 stored")
 Number = Any  # a float, or an array (settings, 1) with one setting per row
 
@@ -14,7 +14,7 @@ Number = Any  # a float, or an array (settings, 1) with one setting per row
 class UpdateRule(NamedTuple):
     """An update rule: each field is a place where rules differ, and its value a choice (see `rule_choices.CHOICES`).
 
-    The defaults are those of gradient descent.
+    The defaults describe gradient descent.
     """
 
     rounding: str = "none"  # rounding of the gradients
@@ -58,24 +58,24 @@ class HyperParams(NamedTuple):
     momentum: Number = 0.9  # decay of the velocity
     dampening: Number = 0.0
     weight_decay: Number = 0.0
-    momentum_decay: Number = np.inf  # ψ of NAdam's momentum β₁ (1 - ½ · .96^(t ψ)); infinite for a constant β₁
+    momentum_decay: Number = np.inf  # ψ of NAdam's momentum β₁ (1 - ½ · .96^(t ψ)); ∞ makes it the constant β₁
     first_start: Number = 0.0  # m₀
     second_start: Number = 0.0  # v₀
     clip: Number = 1.0
     trust: Number = 1.0
-    gamma: Number = 0.025  # weight of MARS' variance reduction, and factor of Sophia's Hessian
+    gamma: Number = 0.025  # weight of the variance reduction in MARS, and factor of the Hessian in Sophia
     b3: Number = 0.99  # decay rate of Adan's second moment, and of Prodigy's sums
     power: Number = 0.8  # κ of Adafactor's β₂ = 1 - t^-κ
-    floor: Number = 1e-3  # Adafactor's smallest size of the parameters
-    distance: Number = 1e-6  # Prodigy's first estimate of the distance to the solution
-    delta: Number = 0.1  # AdamP's threshold of the cosine
-    ratio: Number = 0.1  # AdamP's factor of the weight decay of projected leaves
+    floor: Number = 1e-3  # lower bound of the parameters' RMS, by which Adafactor scales its steps
+    distance: Number = 1e-6  # Prodigy's initial estimate of the distance to the solution
+    delta: Number = 0.1  # AdamP projects a step if the cosine similarity is below delta / √size
+    ratio: Number = 0.1  # AdamP multiplies the weight decay of projected leaves by this factor
 
 
 class Formula(NamedTuple):
     """An update rule with its hyper-parameters."""
 
-    rule: Any  # an UpdateRule, or the rule of a family of `families.FAMILIES`
+    rule: Any  # an UpdateRule, or a rule of one of `families.FAMILIES`
     hyper: HyperParams
 
 
@@ -87,7 +87,7 @@ class Inputs(NamedTuple):
     rates: np.ndarray  # (steps,), the schedule: learning rate of each step divided by the hyper-parameter
     leaf: np.ndarray  # (elements,), index of the leaf
     leaf_count: int
-    row: np.ndarray  # (elements,), index of the row of a leaf with at least 2 dimensions, else -1
+    row: np.ndarray  # (elements,), index of the element's row, or -1 in leaves with fewer than 2 dimensions
     shapes: tuple[tuple[int, ...], ...] = ()  # shapes of the leaves, by their index
 
 
@@ -104,7 +104,7 @@ class State(NamedTuple):
     g_old: np.ndarray  # gradient of the previous step
 
 
-# One expression per choice. h: HyperParams, s: State before the step, m: the new first moment, b: a decay rate
+# One expression per choice. h: HyperParams, s: State before the step, m: new first moment, b: decay rate or velocity
 Choices = dict[str, Callable[..., Any]]
 
 FIRST: Choices = {
@@ -218,14 +218,14 @@ def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
         u = -u if rule.direction == "down" else u
         if rule.decay in DECAY and rule.trust != "lamb":
             u = u - DECAY[rule.decay](h.weight_decay, rate, p, u)
-        # the first step of some rules uses no hyper-parameter, so its update has one row for all settings
+        # the first step of some rules does not depend on the hyper-parameters, so all settings share one row
         yield u if np.shape(u) == zero.shape else np.broadcast_to(u, zero.shape)
 
 
 def _direction(
     formula: Formula, state: State, grads: tuple[np.ndarray, np.ndarray], p: np.ndarray, t: Number
 ) -> tuple[np.ndarray, State]:
-    """Return the step before velocity and learning rate. `grads` are those for the second and the first moment."""
+    """Return the step before velocity and learning rate. `grads` are the gradients for second and first moment."""
     rule, h = formula
     g, g_first = grads
     if rule.first_storage in ROUNDED or rule.second_storage in ROUNDED:
@@ -271,14 +271,14 @@ def _direction(
 
 
 def _stored(storage: str, new: np.ndarray, old: np.ndarray, correction: Number) -> np.ndarray:
-    """Return the moment that the next step gets."""
+    """Return the moment as it is stored for the next step."""
     if storage in ROUNDED or storage in STORED:
         return _rounded(new, storage.partition(" ")[0])
     return {"raw": new, "corrected": new / correction, "none": old}[storage]
 
 
 def _with_rounded_products(rule: UpdateRule, h: HyperParams, state: State) -> State:
-    """Return moments whose products with their decay rates are rounded, as JAX rounds 0.9 · m of a bfloat16 m."""
+    """Adjust moments so that their products with decay rates are rounded, as JAX rounds 0.9 · m if m is bfloat16."""
     for field, storage, rate in (("m", rule.first_storage, h.b1), ("v", rule.second_storage, h.b2)):
         if storage in ROUNDED:
             product = _rounded(_rounded(rate, storage) * getattr(state, field), storage)
@@ -287,12 +287,12 @@ def _with_rounded_products(rule: UpdateRule, h: HyperParams, state: State) -> St
 
 
 def _rounded(x: Any, dtype: str) -> Any:
-    """Return numbers rounded to a dtype, "float16" or "bfloat16", in float64."""
+    """Round numbers to "float16" or "bfloat16", and return them as float64."""
     return np.asarray(x).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float16).astype(np.float64)
 
 
 def _count(counter: str, k: int, inputs: Inputs) -> Number:
-    """Return t of the bias corrections at step k = 0, 1, …"""
+    """Return the counter t of the bias corrections at step k = 0, 1, …"""
     if counter == "per leaf":
         return k * inputs.leaf_count + inputs.leaf + 1
     return {"t": k + 1, "ahead": k + 2, "behind": k, "stuck": 1}[counter]
@@ -325,12 +325,12 @@ def _nadam_momentum(h: HyperParams, t: Number) -> Number:
 
 
 def is_linear(rule: UpdateRule) -> bool:
-    """Return True if the rule divides by v itself and not by its square root."""
+    """Return True if the rule divides by v itself instead of its square root."""
     return rule.second in ("largest", "largest with eps", "absolute") or rule.root == "none"
 
 
 def _divide(rule: UpdateRule, h: HyperParams, numerator: np.ndarray, v: np.ndarray, c2: Number) -> np.ndarray:
-    """Return the numerator over the root of the second moment, with ε where the rule adds it."""
+    """Divide the numerator by the root of the second moment, with ε added where the rule adds it."""
 
     def root(x: np.ndarray) -> np.ndarray:
         return x if is_linear(rule) else np.sqrt(x)
@@ -342,7 +342,7 @@ def _divide(rule: UpdateRule, h: HyperParams, numerator: np.ndarray, v: np.ndarr
     ratio = numerator / denominator
     if np.all(denominator):
         return ratio
-    return np.where(denominator == 0, np.where(numerator == 0, 0.0, np.nan), ratio)  # 0 / 0 is a step of 0
+    return np.where(denominator == 0, np.where(numerator == 0, 0.0, np.nan), ratio)  # 0 / 0 gives a step of 0
 
 
 def _rectify(rectification: str, b2: Number, numerator: np.ndarray, d: np.ndarray, t: Number) -> np.ndarray:
@@ -361,17 +361,17 @@ def _trust_ratio(h: HyperParams, d: np.ndarray, p: np.ndarray, leaf: np.ndarray)
 
 
 def _leaf_norms(array: np.ndarray, leaf: np.ndarray) -> np.ndarray:
-    """Return for each element the norm of its leaf."""
+    """Return the norm of each element's leaf."""
     sums = np.stack([np.bincount(leaf, row) for row in np.atleast_2d(array) ** 2])
     return np.sqrt(sums)[:, leaf].reshape(array.shape)
 
 
 def _step(rule: UpdateRule, h: HyperParams, state: State, d: np.ndarray, k: int) -> tuple[np.ndarray, State]:
-    """Return the step that the velocity takes in direction `d`, and the state with the new velocity."""
+    """Update the velocity with the direction `d`; return the step and the new state."""
     if rule.velocity == "none":
         return d, state
     b, storage = state.velocity, rule.velocity_storage
-    if storage in ROUNDED:  # as JAX rounds 0.9 · b of a bfloat16 b
+    if storage in ROUNDED:  # as JAX rounds 0.9 · b if b is bfloat16
         b = _rounded(_rounded(h.momentum, storage) * b, storage) / h.momentum
     b_new = VELOCITY[rule.velocity](h, b, d, k)
     step = NESTEROV[rule.nesterov](rule, h, b, b_new, d)

@@ -37,11 +37,11 @@ SHORT_IDS = {"rate_position-inside": "lr-in-velocity", "rate_position-outside": 
 class Cause(NamedTuple):
     """One difference between the candidate and the reference."""
 
-    place: str  # a field of UpdateRule or HyperParams, or "precision"
+    place: str  # a field of the rule or of HyperParams, "rule" or "precision"
     reference: str  # what the reference does
     candidate: str  # what the candidate does
     value: str  # the candidate's choice or number
-    leaves: tuple[str, ...] | None = None  # leaves that differ; None for all
+    leaves: tuple[str, ...] | None = None  # leaves that differ; None for all leaves
 
     @property
     def id(self) -> str:
@@ -56,7 +56,7 @@ BOTH_PRECISIONS = Cause("precision", SINGLE, "some values are float32, and round
 
 
 def check_ids(ids: Sequence[str]) -> None:
-    """Raise ValueError for a name that no cause has: a typo would silently allow nothing."""
+    """Raise ValueError for unknown names of causes, because a typo would silently allow nothing."""
     valid_ids = {_choice_id(place, choice) for place, choices in all_choices().items() for choice in choices}
     valid_ids |= {*HYPER_NAMES, PRECISION.id}
     if isinstance(ids, str):
@@ -72,12 +72,12 @@ def check_ids(ids: Sequence[str]) -> None:
 def causes_of(
     reference: Formula | None, candidate: Formula, leaves: tuple[str, ...] | None = None
 ) -> tuple[Cause, ...]:
-    """Return the differences of the candidate from the reference, or () if the reference is unknown.
+    """Return the differences between the candidate and the reference, or () if the reference is unknown.
 
     Args:
       reference: the formula of the reference.
       candidate: the formula of the candidate.
-      leaves: the leaves in which the candidate's formula applies; None for all.
+      leaves: the leaves to which the candidate's formula applies; None for all.
     """
     if reference is None:
         return ()
@@ -86,7 +86,7 @@ def causes_of(
         for place, old, new in edits_between(reference.rule, candidate.rule)
     ]
     if any(cause.place == RULE for cause in causes):
-        return tuple(causes)  # numbers of different rules cannot be compared
+        return tuple(causes)  # hyper-parameters of different families cannot be compared
     ours, theirs = set(hyper_names(candidate.rule)), set(hyper_names(reference.rule))
     both = ours & theirs | {"first_start", "second_start", "eps_root", "momentum_decay"}
     for name, text in HYPER_NAMES.items():

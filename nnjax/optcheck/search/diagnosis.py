@@ -1,4 +1,4 @@
-"""Explain why two optimizers differ: the formula of each, the impact on training, and what remains unobserved."""
+"""Explain why two optimizers differ: their formulas, how much updates differ, and what remains unobserved."""
 
 from typing import NamedTuple
 
@@ -22,9 +22,9 @@ from nnjax.optcheck.trace.observations import Observation, Pass, elements_of
 from nnjax.optcheck.trace.tolerance import EPS, rounding_bound, tolerance, within
 from nnjax.optcheck.trace.traces import Trace, trace_inputs
 
-SINGLE = 2e-6  # relative rounding of one float32 number in a float64 update
-MAX_FITS = 1200  # default budget: up to a minute
-FEW_DIGITS = 2  # digits of a usual hyper-parameter, or of 1 minus it
+SINGLE = 2e-6  # relative error of a float64 update in which one number was rounded to float32
+MAX_FITS = 1200  # default number of rules to fit, which takes up to a minute
+FEW_DIGITS = 2  # a usual hyper-parameter, or 1 minus it, has at most this many significant digits
 
 
 class Explanation(NamedTuple):
@@ -33,19 +33,19 @@ class Explanation(NamedTuple):
     formula: Formula
     causes: tuple[Cause, ...]  # differences from the reference; () if the reference is unknown
     error: float  # largest relative difference from the candidate's updates
-    library: str  # the library rule that it is or starts from; "" for the reference
-    runner_up: str = ""  # the next best formula, and its share of the updates
-    synonyms: tuple[tuple[Cause, ...], ...] = ()  # other names of the same formula: equal for all gradients
+    library: str  # name of the library rule that the formula equals or was derived from; "" for the reference's rule
+    runner_up: str = ""  # description of the next best formula, with the share of updates that it reproduces
+    synonyms: tuple[tuple[Cause, ...], ...] = ()  # causes of equivalent formulas, which are equal for all gradients
 
 
 class Diagnosis(NamedTuple):
-    """Why two optimizers differ."""
+    """The explanation of why two optimizers differ."""
 
     reference: Formula | None = None  # None if the reference is unknown
     explanations: tuple[Explanation, ...] = ()  # several if they tie; () if the cause is unknown
     remark: str = ""  # the size of the search, or why there was none
     complete: bool = True  # False if max_fits ended the search
-    levels: tuple[Level, ...] = ()  # what the search tried
+    levels: tuple[Level, ...] = ()  # number of rules tried at each level of the search
     impact: str = ""
     not_observed: tuple[str, ...] = ()
 
@@ -57,7 +57,7 @@ def target_of(updates_trace: Trace, script: GradientScript, dtype: str) -> Targe
 
 
 def diagnose_match(observation: Observation, reference: Formula | None) -> Diagnosis:
-    """Return what could differ although the updates match, if the formula is known without a search."""
+    """Report what could differ although the updates match, if the formula is known without a search."""
     target = target_of(observation.reference, observation.script, observation.dtype)
     formula = library_formula(target, reference)
     return Diagnosis(formula, not_observed=() if formula is None else not_observed(formula, target))
@@ -72,10 +72,10 @@ def diagnose(
     """Find the formula of both optimizers and name the differences.
 
     Args:
-      difference: where the optimizers differ.
-      observation: the updates of both.
+      difference: the pass in which the optimizers differ.
+      observation: the updates of both optimizers.
       guess: the formula of the reference, if it is known or likely.
-      max_fits: number of update rules to fit, see `nnjax.optcheck.compare`.
+      max_fits: number of update rules to fit; see `nnjax.optcheck.compare`.
     """
     updates = observation.candidate.updates
     for name, mask in (("zero", updates == 0), ("NaN", np.isnan(updates))):
@@ -119,7 +119,7 @@ def diagnose(
 def _identify_reference(
     target: Target, guess: Formula | None, max_fits: int, dtype: str
 ) -> tuple[Formula | None, Cause | None]:
-    """Return the formula of the reference, and the cause if it rounds some values (optax.adafactor's β₂)."""
+    """Return the formula of the reference, and a cause if it rounds some values, such as β₂ in optax.adafactor."""
     if (formula := library_formula(target, guess)) is not None:
         return formula, None
     formula = library_formula(_with_float32_bound(target), guess) if dtype == "float64" else None
@@ -130,7 +130,7 @@ def _identify_reference(
 
 
 def _differs_without_params(formula: Formula, target: Target) -> bool:
-    """Return True if updates of parameters 0 differ: rounding changes them, but a tiny weight decay does not."""
+    """Return True if updates of zero parameters differ: rounding changes them, but a tiny weight decay does not."""
     zero = target.select(np.flatnonzero((target.inputs.params == 0).all(0)))
     return zero.updates.size > 0 and not within(update_array(formula, zero.inputs), zero.updates, zero.bound).all()
 
@@ -142,7 +142,7 @@ def _precision(candidate_rounds: bool, reference: Cause | None) -> tuple[Cause, 
 
 
 def _oddness(explanation: Explanation, reference: Formula | None) -> tuple[int, int, bool]:
-    """Return a sort key: usual numbers come first, then the reference's numbers, then rules of libraries."""
+    """Return a sort key that prefers usual numbers, then the reference's numbers, then library rules."""
     formula = explanation.formula
     rescaled = 0 if reference is None else sum(a != b for a, b in zip(formula.hyper, reference.hyper, strict=True))
     numbers = (float(getattr(formula.hyper, name)) for name in hyper_names(formula.rule))
@@ -151,7 +151,7 @@ def _oddness(explanation: Explanation, reference: Formula | None) -> tuple[int, 
 
 
 def _digits(number: float) -> int:
-    """Return the number of significant digits, of at most 8."""
+    """Return the number of significant digits, at most 8."""
     mantissa = f"{abs(number):.7e}".partition("e")[0]
     return len(mantissa.rstrip("0").replace(".", ""))
 
@@ -170,7 +170,7 @@ def _merge(explanations: list[Explanation]) -> list[Explanation]:
 
 
 def _library_name(match: Attempt, reference: Formula | None) -> str:
-    """Return the library rule that a match is or starts from, or "" if only hyper-parameters differ."""
+    """Return the library rule that a match equals or was derived from, or "" if it has the reference's rule."""
     if reference is not None and match.formula.rule == reference.rule:
         return ""
     names = (name for name, formula in LIBRARY_RULES.items() if formula.rule == match.formula.rule)
@@ -178,10 +178,10 @@ def _library_name(match: Attempt, reference: Formula | None) -> str:
 
 
 def _with_float32_bound(target: Target) -> Target:
-    """Return the target with a bound for updates some of whose values were rounded to float32.
+    """Return the target with a larger bound that allows for rounding to float32.
 
-    If all updates are float32 numbers, return the float32 bound. Otherwise the bound allows one float32 number, such as
-    PyTorch's NAdam has; a larger bound would hide a missing weight decay.
+    If all updates are float32 numbers, the bound is the one for float32. Otherwise it allows for one factor rounded to
+    float32, as in PyTorch's NAdam; a larger bound would hide a missing weight decay.
     """
     values, params = target.updates, target.inputs.params
     with np.errstate(over="ignore", invalid="ignore"):
@@ -192,7 +192,7 @@ def _with_float32_bound(target: Target) -> Target:
 
 
 def _runner_up(explanation: Explanation, reference: Formula | None, target: Target) -> str:
-    """Return the best of the reference and the explanation's neighbours that does not produce all updates."""
+    """Describe the formula that reproduces most updates but not all, among the reference and the neighbours."""
     formula = explanation.formula
     shares = {} if reference is None else {"the reference": share_within(reference, target)}
     for edits, rule in neighbours(formula.rule):
@@ -205,7 +205,7 @@ def _runner_up(explanation: Explanation, reference: Formula | None, target: Targ
 
 
 def not_observed(reference: Formula, target: Target) -> tuple[str, ...]:
-    """Return what could differ from the reference without changing its updates.
+    """Return the choices and hyper-parameters that could differ from the reference without changing its updates.
 
     Args:
       reference: the formula of the reference.
@@ -231,14 +231,14 @@ def not_observed(reference: Formula, target: Target) -> tuple[str, ...]:
 
 
 def _general_target(formula: Formula) -> Target:
-    """Return updates with a schedule, which make every difference between rules visible."""
+    """Return the updates of a formula with a schedule, in which every difference between rules is visible."""
     inputs = rule_inputs(gradient_script(1, scheduled=True))
     values = update_array(formula, inputs)
     return Target(values, 1e-9 * np.abs(values), inputs)
 
 
 def _impact(reference: Formula, candidate: Formula) -> str:
-    """Return how much the updates differ on ordinary gradients, N(0, 1)."""
+    """Describe how much the updates differ on ordinary gradients, drawn from N(0, 1)."""
     rng = np.random.default_rng(0)
     steps, size = 100, 64
     inputs = Inputs(

@@ -10,15 +10,15 @@ from nnjax.optcheck.rules.families import hyper_names, is_by_leaf, is_by_tree, i
 from nnjax.optcheck.rules.update_rule import Formula, Inputs
 from nnjax.optcheck.trace.tolerance import within
 
-SAMPLE = 48  # elements checked first, and used to fit
-DECAY_RATES = ("b1", "b2", "b3", "momentum", "dampening")  # between 0 and 1
+SAMPLE = 48  # number of elements that are checked first and used for fits
+DECAY_RATES = ("b1", "b2", "b3", "momentum", "dampening")  # hyper-parameters between 0 and 1
 USUAL_VALUES = {
     "b1": (0.8, 0.95),
     "b2": (0.9, 0.95, 0.98, 0.99, 0.999),
     "eps": (1e-16, 1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-3),
     "momentum": (0.5, 0.9, 0.99),
 }
-SIGN_VALUES = dict.fromkeys(("b1", "b2"), (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999))  # signs have no slope to fit
+SIGN_VALUES = dict.fromkeys(("b1", "b2"), (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999))  # a sign has no slope to fit
 
 
 class Target(NamedTuple):
@@ -46,14 +46,14 @@ class Target(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """A formula, and half the sum of its squared residuals."""
+    """A formula and half the sum of its squared residuals."""
 
     formula: Formula
     cost: float
 
 
 def sample(rule: Any, target: Target) -> Target:
-    """Return a target with fewer elements. The script shuffles patterns and magnitudes, so they all occur in it."""
+    """Return a target with fewer elements, unless the rule couples them. It contains all patterns and magnitudes."""
     return target if is_by_leaf(rule) else target.select(sample_of(target))
 
 
@@ -63,7 +63,7 @@ def sample_of(target: Target) -> np.ndarray:
 
 
 def _fit_sample(rule: Any, target: Target) -> Target:
-    """Return a target with fewer elements for fits: one leaf of each shape if elements of a leaf are coupled."""
+    """Return a smaller target for fits: a sample of elements, or one leaf of each shape if the rule is costly."""
     if not is_costly(rule) or is_by_tree(rule):
         return sample(rule, target)
     leaf, shapes = target.inputs.leaf, target.inputs.shapes
@@ -72,7 +72,7 @@ def _fit_sample(rule: Any, target: Target) -> Target:
 
 
 def reproduces(formula: Formula, target: Target) -> bool:
-    """Return True if the formula produces the updates, within rounding at every step and element."""
+    """Return True if the formula reproduces the updates up to rounding, at every step and element."""
     small = sample(formula.rule, target)
     return _all_within(formula, small) and (small is target or _all_within(formula, target))
 
@@ -84,7 +84,7 @@ def _all_within(formula: Formula, target: Target) -> bool:
 
 
 def share_within(formula: Formula, target: Target) -> float:
-    """Return the share of the updates that the formula produces, within rounding."""
+    """Return the share of the updates that the formula reproduces up to rounding."""
     return float(within(update_array(formula, target.inputs), target.updates, target.bound).mean())
 
 
@@ -99,7 +99,7 @@ def largest_error(formula: Formula, target: Target) -> float:
 
 
 def fit_roughly(formula: Formula, target: Target, names: Sequence[str] | None = None) -> Fit:
-    """Fit a rule on 12 steps with few evaluations, to decide whether `fit` is worthwhile: 10 ms instead of 100."""
+    """Fit a rule to 12 steps with few evaluations, to decide whether `fit` is worthwhile: 10 ms instead of 100 ms."""
     target = _fit_sample(formula.rule, target.first_steps(12))
     names = free_names(formula) if names is None else names
     if is_costly(formula.rule):
@@ -109,12 +109,12 @@ def fit_roughly(formula: Formula, target: Target, names: Sequence[str] | None = 
 
 
 def fit(formula: Formula, target: Target, names: Sequence[str] | None = None) -> Formula:
-    """Fit hyper-parameters by least squares of the relative differences.
+    """Fit hyper-parameters by least squares on the relative differences.
 
     Args:
-      formula: the rule, and the hyper-parameters to start from.
+      formula: the rule and the initial hyper-parameters.
       target: the updates to reproduce.
-      names: the hyper-parameters to fit; None for all that are free.
+      names: the hyper-parameters to fit; None for those of `free_names`.
     """
     target, names = _fit_sample(formula.rule, target), free_names(formula) if names is None else names
     costly = is_costly(formula.rule)
@@ -126,14 +126,14 @@ def fit(formula: Formula, target: Target, names: Sequence[str] | None = None) ->
 
 
 def fit_learning_rate(formula: Formula, target: Target) -> Formula:
-    """Return the formula with the learning rate that matches the size of the updates, in the median."""
+    """Scale the learning rate so that the median ratio of the target's updates to the formula's becomes 1."""
     target = sample(formula.rule, target)
     factor = _median_ratios(_updates_by_setting(formula, target), target)[0]
     return _with(formula, {"learning_rate": _round(float(formula.hyper.learning_rate * factor))})
 
 
 def free_names(formula: Formula) -> list[str]:
-    """Return the hyper-parameters that can be fitted: those in use, except zeros, because 0 is a choice."""
+    """Return the hyper-parameters to fit: those that the rule uses, except those equal to 0, which must stay 0."""
     return [name for name in hyper_names(formula.rule) if getattr(formula.hyper, name) != 0]
 
 
@@ -148,7 +148,7 @@ def _least_squares(start: Formula, target: Target, names: Sequence[str], *, eval
     steps = 1e-6 * np.concatenate([np.zeros((1, n)), np.eye(n), -np.eye(n)])
 
     def evaluate(point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return residuals and their Jacobian from one call, because evaluating ten settings takes as long as one."""
+        """Return the residuals and their Jacobian from one evaluation, because ten settings take as long as one."""
         points = point + steps
         settings = {name: _from_line(name, points[:, i : i + 1]) for i, name in enumerate(names)}
         residuals = _residuals(_updates_by_setting(_with(start, settings), target), target)
@@ -172,7 +172,7 @@ def _least_squares(start: Formula, target: Target, names: Sequence[str], *, eval
 
 
 def _nearest_usual(formula: Formula, target: Target, names: Sequence[str]) -> Formula:
-    """Return the formula with the best usual values, because a fit that starts far away ends in a different minimum."""
+    """Return the formula with the best usual values, because a fit that starts far away can end in a wrong minimum."""
     usual = SIGN_VALUES if getattr(formula.rule, "sign", "none") == "sign" else USUAL_VALUES
     grid = {name: (float(getattr(formula.hyper, name)), *usual[name]) for name in names if name in usual}
     settings = np.array(list(itertools.product(*grid.values())))
@@ -189,13 +189,13 @@ def _with(formula: Formula, values: dict[str, Any]) -> Formula:
 
 
 def _updates_by_setting(formula: Formula, target: Target) -> np.ndarray:
-    """Return the updates (settings, steps, elements)."""
+    """Return the updates as an array (settings, steps, elements)."""
     values = update_array(formula, target.inputs)
     return values[None] if values.ndim == 2 else values.swapaxes(0, 1)
 
 
 def _residuals(values: np.ndarray, target: Target) -> np.ndarray:
-    """Return (settings, residuals), the differences relative to the updates, squashed below 1."""
+    """Return the differences relative to the updates, squashed to (-1, 1), as an array (settings, residuals)."""
     largest_so_far = np.maximum.accumulate(np.abs(target.updates), axis=0)
     scale = np.maximum(np.abs(target.updates), 1e-3 * largest_so_far)
     valid = np.isfinite(target.updates) & (scale > 0)
@@ -205,7 +205,7 @@ def _residuals(values: np.ndarray, target: Target) -> np.ndarray:
 
 
 def _median_ratios(values: np.ndarray, target: Target) -> np.ndarray:
-    """Return for each setting the median ratio of the target's updates to `values`."""
+    """Return the median ratio of the target's updates to `values` for each setting."""
     with np.errstate(all="ignore"):
         ratios = np.abs(target.updates / values).reshape(len(values), -1)
     finite = [row[np.isfinite(row) & (row > 0)] for row in ratios]
@@ -228,7 +228,7 @@ def _from_line(name: str, point: np.ndarray) -> np.ndarray:
 
 
 def _round(value: float) -> float:
-    """Return a number that agrees to 1e-7 and has few digits (or 1 minus it has few digits), else the value."""
+    """Round to the fewest digits, of the value or of 1 minus it, that keep it within 1e-7; else return it unchanged."""
     for digits in range(1, 7):
         short = float(f"{value:.{digits}g}")
         if abs(short - value) <= 1e-7 * abs(value):

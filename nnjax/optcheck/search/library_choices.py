@@ -1,4 +1,4 @@
-"""All rules of libraries, and all that are one choice from them, compared with the first steps before any fit."""
+"""Compare library rules, and all rules one choice away, with the first recorded steps before anything is fitted."""
 
 import functools
 import warnings
@@ -14,20 +14,20 @@ from nnjax.optcheck.rules.update_rule import Formula, Inputs
 from nnjax.optcheck.search.fitting import Target, fit_learning_rate, sample_of
 from nnjax.optcheck.trace.tolerance import within
 
-STEPS = 6  # recorded steps that are compared first
-LOOSE = 1e-3  # relative difference there, because the learning rate is only estimated
-SHARE = 0.45  # of the updates that must agree: with a decay that the learning rate does not scale, not all do
+STEPS = 6  # number of recorded steps that are compared
+LOOSE = 1e-3  # allowed relative difference, because the learning rate is only estimated
+SHARE = 0.45  # share of updates that must agree; not all do if the learning rate does not scale the weight decay
 
 
 class Choice(NamedTuple):
-    """A library's rule, or one with another choice."""
+    """A library rule, or a library rule with a different choice."""
 
     formula: Formula
     edits: tuple[Edit, ...] = ()
 
 
 class _Script(NamedTuple):
-    """The inputs of a rule as values that can be compared: equal scripts share the updates of all choices."""
+    """The inputs of a rule as hashable values, so that equal scripts share the cached updates of all choices."""
 
     size: tuple[int, int]
     contents: tuple[bytes, ...]  # gradients, parameters, rates, leaf and row
@@ -36,7 +36,7 @@ class _Script(NamedTuple):
 
 
 def library_choices() -> Iterator[Choice]:
-    """Yield the library rules, then these with one other choice; further hyper-parameters have their usual values."""
+    """Yield all library rules, then their neighbours; hyper-parameters that are new have their usual values."""
     seen = set()
     for start in LIBRARY_RULES.values():
         if start not in seen:
@@ -51,9 +51,9 @@ def library_choices() -> Iterator[Choice]:
 
 
 def similar_choices(target: Target) -> tuple[list[Choice], int]:
-    """Return the choices whose first updates are similar to those of the target, and the number of all choices.
+    """Return the choices whose first updates are similar to the target's, and the number of all choices.
 
-    Each choice has its default numbers, with the learning rate that fits or with its default one.
+    Each choice has its default hyper-parameters, except that the learning rate may be fitted.
     """
     first = target.first_steps(STEPS)
     part = first.select(sample_of(first))
@@ -63,7 +63,7 @@ def similar_choices(target: Target) -> tuple[list[Choice], int]:
         ratios = np.abs(part.updates / values).reshape(len(choices), -1)
         ratios[~(np.isfinite(ratios) & (ratios > 0))] = np.nan
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # no ratio is finite
+            warnings.simplefilter("ignore", RuntimeWarning)  # if no ratio is finite
             factors = np.nan_to_num(np.nanmedian(ratios, axis=1), nan=1.0)
         agree = within(values, part.updates, bound).mean((1, 2)) >= SHARE
         agree_scaled = within(factors[:, None, None] * values, part.updates, bound).mean((1, 2)) >= SHARE
@@ -84,7 +84,7 @@ def _script_of(inputs: Inputs) -> _Script:
 
 @functools.lru_cache(maxsize=2)
 def _first_updates(script: _Script) -> tuple[list[Choice], np.ndarray]:
-    """Return all choices and their updates (choices, steps, elements) in a sample of the elements."""
+    """Return all choices and their updates for a sample of the elements, an array (choices, steps, elements)."""
     grads, params = (np.frombuffer(part).reshape(script.size) for part in script.contents[:2])
     leaf, row = (np.frombuffer(part, np.int64) for part in script.contents[3:])
     inputs = Inputs(grads, params, np.frombuffer(script.contents[2]), leaf, script.leaf_count, row, script.shapes)

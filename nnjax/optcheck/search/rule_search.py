@@ -1,4 +1,4 @@
-"""Search for update rules that produce recorded updates: from a rule to its neighbours, closest first."""
+"""Search for update rules that reproduce recorded updates, from a rule to its neighbours, closest first."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -26,7 +26,7 @@ from nnjax.optcheck.search.fitting import (
 )
 from nnjax.optcheck.search.library_choices import similar_choices
 
-COMPENSATION = {  # hyper-parameters that can compensate a different choice at a place
+COMPENSATION = {  # hyper-parameters that can compensate for a different choice at a place
     "decay": ["weight_decay"],
     "velocity": ["learning_rate"],
     "first_correction": ["learning_rate", "eps", "weight_decay"],
@@ -36,10 +36,10 @@ ROUGH, EXACT = 100, 12  # of every 100 rules fitted roughly, the closest 12 are 
 LIBRARY_CHOICES = "one choice other than a library's"
 LIBRARIES, PAIRS = "rules of libraries", "two other choices and other numbers"  # names of levels
 TRIPLES, NUMBERS = "three other choices", "the reference with other numbers"
-SWITCHES = ("clip", "floor")  # numbers that switch a choice off if they are large: the choice is tried too
-LARGEST_EPS = 100.0  # a rule with a larger ε is one without a second moment, and a large learning rate
-FIRST = 2  # named rules that look at whole leaves take long, and are fitted if they are among the closest two
-FEW = 3  # library rules around which choices with further numbers are fitted first
+SWITCHES = ("clip", "floor")  # a large value switches the choice off, so rules without it are tried too
+LARGEST_EPS = 100.0  # exclude rules with a larger ε: they amount to rules without a second moment
+FIRST = 2  # costly rules are fitted only if they are among this many closest rules
+FEW = 3  # number of closest library rules whose neighbours are fitted first
 CLOSEST = 4  # number of rules from which a search continues
 STARTS = {"first_start": (1e-6, 0.1, 1.0), "second_start": (1e-6, 0.1, 1.0)}
 T = TypeVar("T")
@@ -49,12 +49,12 @@ class Attempt(NamedTuple):
     """A formula to try."""
 
     formula: Formula
-    edits: tuple[Edit, ...] = ()  # changes from the rule at which the search starts
-    library: str = ""  # name of the library rule that it is or starts from; "" for none
+    edits: tuple[Edit, ...] = ()  # edits that lead to it from the rule at which the search starts
+    library: str = ""  # name of the library rule that it equals or was derived from; "" for none
 
 
 class Level(NamedTuple):
-    """One level of a search: how many forms were tried, and whether that is all of them."""
+    """The number of rules tried at one level of a search, and whether the level was completed."""
 
     name: str
     forms: int
@@ -62,7 +62,7 @@ class Level(NamedTuple):
 
 
 class Budget:
-    """A limit on the number of fits, which, unlike a time limit, gives the same result on every machine."""
+    """A limit on the number of fits. Unlike a time limit, it gives the same result on every machine."""
 
     def __init__(self, fits: int) -> None:
         self.fits, self.used, self.exhausted = fits, 0, False
@@ -78,13 +78,13 @@ class Budget:
             yield item
 
     def matches(self, name: str, attempts: Iterable["Attempt"], target: Target, excluded: int = 0) -> list["Attempt"]:
-        """Return the attempts of a level that produce the updates, and record the level.
+        """Return the attempts of a level that reproduce the updates, and record the level.
 
         Args:
-          name: the level.
-          attempts: the forms to try.
+          name: the name of the level.
+          attempts: the formulas to try.
           target: the updates to reproduce.
-          excluded: number of further forms that their first updates already exclude.
+          excluded: number of further formulas that were already excluded by their first updates.
         """
         forms, matches = excluded, []
         for attempt in attempts:
@@ -98,16 +98,16 @@ class Budget:
 def search(
     target: Target, start: Formula, budget: Budget, loose_target: Target | None = None
 ) -> tuple[list[Attempt], bool]:
-    """Return the formulas closest to `start` that produce the updates.
+    """Return the formulas closest to `start` that reproduce the updates.
 
     Args:
       target: the updates to reproduce.
       start: the formula to start from.
       budget: number of rules to fit. In addition, all rules two choices away are tried without a fit.
-      loose_target: the same updates with a larger bound, which rules close to the start may use.
+      loose_target: the same updates with a larger bound, which is used only for rules close to the start.
 
     Returns:
-      The formulas, several if they tie and none if the search fails; and True if they need the larger bound.
+      The formulas (several if they tie, none if the search fails), and True if they need the larger bound.
     """
     near: list[Attempt] = []
     switched: list[Attempt] = []
@@ -130,7 +130,7 @@ def search(
 
 
 def identify_formula(target: Target, guess: Formula | None, budget: Budget) -> list[Attempt]:
-    """Return formulas that produce the updates, starting from the closest library rules.
+    """Return formulas that reproduce the updates, found from the closest library rules.
 
     Args:
       target: the updates to reproduce.
@@ -153,7 +153,7 @@ def identify_formula(target: Target, guess: Formula | None, budget: Budget) -> l
 
 
 def _identification(target: Target, budget: Budget) -> Iterator[tuple[str, Iterable[Attempt], Formula | None]]:
-    """Yield levels and the formulas from which they start: around all libraries' rules, then around the closest."""
+    """Yield the name, attempts and start of each level: first around all library rules, then around the closest."""
     closest = _by_cost(budget.limit(_library(HyperParams(), target)), target)
     to_fit = [pair for i, pair in enumerate(closest[:EXACT]) if i < FIRST or not is_costly(pair[1].formula.rule)]
     yield LIBRARIES, (Attempt(fit(result.formula, target)) for result, _ in budget.limit(to_fit)), None
@@ -161,14 +161,14 @@ def _identification(target: Target, budget: Budget) -> Iterator[tuple[str, Itera
     for some in (libraries[:FEW], libraries[FEW:EXACT], libraries[EXACT:]):
         yield LIBRARY_CHOICES, _fitted_choices(some, target), None
     starts = [result.formula for result, _ in closest[:CLOSEST]]
-    for levels in (_near, _far):  # all neighbours of library rules, before the search goes deeper
+    for levels in (_near, _far):  # all near levels, before the search goes deeper
         for start in starts:
             for name, level in levels(target, start, budget):
                 yield name, level, start
 
 
 def library_formula(target: Target, guess: Formula | None) -> Formula | None:
-    """Return the guess or the library rule with its defaults that produces the updates, or None."""
+    """Return the guess or the library rule with default values that reproduces the updates, or None."""
     if guess is not None and reproduces(guess, target):
         return guess
     formulas = (attempt.formula for attempt in _library(HyperParams(), target))
@@ -176,7 +176,7 @@ def library_formula(target: Target, guess: Formula | None) -> Formula | None:
 
 
 def _near(target: Target, start: Formula, budget: Budget) -> Iterator[tuple[str, Iterable[Attempt]]]:
-    """Yield the levels of rules at most one choice from the start, and library rules."""
+    """Yield the levels with at most one choice that differs from the start, and the library rules."""
     yield "the reference", [Attempt(start)]
     yield NUMBERS, (Attempt(fit(formula, target)) for formula in budget.limit([start]))
     yield "one other choice", _one_choice(target, start, budget)
@@ -186,7 +186,7 @@ def _near(target: Target, start: Formula, budget: Budget) -> Iterator[tuple[str,
 
 
 def _far(target: Target, start: Formula, budget: Budget) -> Iterator[tuple[str, Iterable[Attempt]]]:
-    """Yield the levels with two choices or with other hyper-parameters."""
+    """Yield the levels with two or three different choices, or with different hyper-parameters."""
     yield "two other choices", _two_choices(start)
     single_edits = [Attempt(with_usual_values(rule, start.hyper), edits) for edits, rule in neighbours(start.rule)]
     single_fits = _by_cost(budget.limit(single_edits), target)
@@ -201,7 +201,7 @@ def _far(target: Target, start: Formula, budget: Budget) -> Iterator[tuple[str, 
 
 
 def _one_choice(target: Target, start: Formula, budget: Budget) -> Iterator[Attempt]:
-    """Yield all neighbours, after fitting the hyper-parameters that the start does not have."""
+    """Yield the neighbours of the start. Hyper-parameters that the start does not use are fitted."""
     known, to_fit = hyper_names(start.rule), []
     for edits, rule in budget.limit(neighbours(start.rule)):
         attempt = Attempt(with_usual_values(rule, start.hyper), edits)
@@ -215,7 +215,7 @@ def _one_choice(target: Target, start: Formula, budget: Budget) -> Iterator[Atte
 
 
 def _fitted_choices(libraries: list[Formula], target: Target) -> Iterator[Attempt]:
-    """Yield the neighbours of libraries' rules with hyper-parameters that these lack, after fitting them."""
+    """Fit and yield those neighbours of library rules that have additional hyper-parameters, closest first."""
     to_fit: list[tuple[Fit, Attempt, list[str]]] = []
     for start in libraries:
         for edits, rule in neighbours(start.rule):
@@ -229,7 +229,7 @@ def _fitted_choices(libraries: list[Formula], target: Target) -> Iterator[Attemp
 
 
 def _start_and_choice(start: Formula) -> Iterator[Attempt]:
-    """Yield the neighbours with moments that start at usual values, without a fit."""
+    """Yield each neighbour with the initial value of one moment replaced by a usual one, without a fit."""
     for edits, rule in neighbours(start.rule):
         formula = with_usual_values(rule, start.hyper)
         for name, values in STARTS.items():
@@ -240,7 +240,7 @@ def _start_and_choice(start: Formula) -> Iterator[Attempt]:
 
 
 def _two_choices(start: Formula) -> Iterator[Attempt]:
-    """Yield the rules with two changes that need no other hyper-parameters."""
+    """Yield the rules with two edits that need no additional hyper-parameters."""
     seen = {rule for _, rule in neighbours(start.rule)}
     for first, middle in neighbours(start.rule):
         for second, rule in neighbours(middle):
@@ -250,7 +250,7 @@ def _two_choices(start: Formula) -> Iterator[Attempt]:
 
 
 def _second_choices(fits: Iterable[tuple[Fit, Attempt]]) -> Iterator[Attempt]:
-    """Yield the neighbours of all attempts, with the hyper-parameters from before the fit of the first change."""
+    """Yield the neighbours of all attempts, with the hyper-parameters that the attempts had before they were fitted."""
     seen = set()
     for _, (formula, first, library) in fits:
         for second, rule in neighbours(formula.rule):
@@ -260,7 +260,7 @@ def _second_choices(fits: Iterable[tuple[Fit, Attempt]]) -> Iterator[Attempt]:
 
 
 def _third_choices(pairs: Iterable[tuple[Fit, Attempt]]) -> Iterator[Attempt]:
-    """Yield the neighbours of rules with two changes, without a fit."""
+    """Yield the neighbours of rules with two edits, without a fit."""
     for _, attempt in pairs:
         formula, edits, library = attempt
         for third, rule in neighbours(formula.rule):
@@ -273,20 +273,20 @@ def _disjoint(first: tuple[Edit, ...], second: tuple[Edit, ...]) -> bool:
 
 
 def _library(hyper: HyperParams, target: Target) -> Iterator[Attempt]:
-    """Yield all distinct library rules with their defaults and the learning rate that fits."""
+    """Yield all distinct library rules with their default values and a fitted learning rate."""
     seen = set()
     for name, formula in LIBRARY_RULES.items():
         if formula in seen:
             continue
         seen.add(formula)
         if not is_moments(formula.rule):
-            yield Attempt(formula, library=name)  # a learning rate can do more than scale the updates
+            yield Attempt(formula, library=name)  # its learning rate may do more than scale the updates
         start = formula._replace(hyper=formula.hyper._replace(learning_rate=hyper.learning_rate))
         yield Attempt(fit_learning_rate(start, target), library=name)
 
 
 def _other_starts(target: Target, start: Formula) -> Iterator[Attempt]:
-    """Yield the rule with moments that do not start at zero."""
+    """Yield fits of the rule with one moment that does not start at zero."""
     for name, values in STARTS.items():
         if not is_moments(start.rule) or getattr(start.rule, name.removesuffix("_start")) == "none":
             continue
@@ -297,7 +297,7 @@ def _other_starts(target: Target, start: Formula) -> Iterator[Attempt]:
 
 
 def _by_cost(attempts: Iterable[Attempt], target: Target) -> list[tuple[Fit, Attempt]]:
-    """Fit roughly, and return the closest first."""
+    """Fit all attempts roughly, and sort them by cost, closest first."""
     return _sorted([(fit_roughly(attempt.formula, target), attempt) for attempt in attempts])
 
 
@@ -306,17 +306,17 @@ def _sorted(fits: list[tuple[Fit, Attempt]]) -> list[tuple[Fit, Attempt]]:
 
 
 def _fit_exactly(fits: list[tuple[Fit, Attempt]], target: Target, budget: Budget) -> Iterator[Attempt]:
-    """Fit the closest rules exactly."""
+    """Yield the closest rules after an exact fit."""
     to_fit = [pair for i, pair in enumerate(fits[:EXACT]) if i < FIRST or not is_costly(pair[1].formula.rule)]
     for rough, attempt in budget.limit(to_fit):
         yield attempt._replace(formula=fit(rough.formula, target))
 
 
 def _simplest(matches: list[Attempt], start: Formula, target: Target) -> list[Attempt]:
-    """Return the matches and their ties with the fewest differences from the start, each rule once.
+    """Return the matches and ties with the fewest differences from the start, each rule once.
 
-    If one of them also differs in hyper-parameters, matches with one more difference are kept too, because the extra
-    choice may make the different numbers unnecessary.
+    If one of them differs in hyper-parameters, matches with one more difference are kept too, because the additional
+    choice may explain the different numbers.
     """
     same_family = [match for match in matches if type(match.formula.rule) is type(start.rule)]
     if not same_family:
@@ -336,10 +336,10 @@ def _simplest(matches: list[Attempt], start: Formula, target: Target) -> list[At
 
 
 def _simplify(formula: Formula, start: Formula, target: Target) -> Formula:
-    """Return the formula with all choices and hyper-parameters of the start that leave the updates unchanged."""
+    """Reset every choice and hyper-parameter to that of the start if the updates stay the same."""
     for place, choice in [("decay", "none"), *zip(start.rule._fields, start.rule, strict=True)]:
         if place == "decay" and formula.rule.decay == "none":
-            continue  # a tiny weight decay would fit a rule that has none
+            continue  # do not restore weight decay, because a tiny one would fit a rule without any
         candidate = formula._replace(rule=formula.rule._replace(**{place: choice}))
         if candidate != formula and reproduces(candidate, target):
             formula = candidate
@@ -351,7 +351,7 @@ def _simplify(formula: Formula, start: Formula, target: Target) -> Formula:
 
 
 def _ties(match: Attempt, target: Target, place: str = "") -> Iterator[Attempt]:
-    """Yield the neighbours that produce the same updates, of all places or of a single place."""
+    """Yield the neighbours that produce the same updates; `place` restricts them to changes at one place."""
     for edits, rule in neighbours(match.formula.rule):
         if hyper_names(rule) != hyper_names(match.formula.rule) or place not in ("", edits[0].place):
             continue
@@ -363,7 +363,7 @@ def _ties(match: Attempt, target: Target, place: str = "") -> Iterator[Attempt]:
 
 
 def _convert_decay(formula: Formula, rule: Any) -> Formula:
-    """Return the rule with a weight decay of the same effect, with or without the learning rate as a factor."""
+    """Return the rule with a weight decay of the same effect if only one of the rules multiplies it by the rate."""
     hyper, kinds = formula.hyper, (formula.rule.decay, rule.decay)
     if kinds[0] != kinds[1] and "without rate" in kinds:
         factor = hyper.learning_rate if rule.decay == "without rate" else 1 / hyper.learning_rate
@@ -372,7 +372,7 @@ def _convert_decay(formula: Formula, rule: Any) -> Formula:
 
 
 def _difference_count(formula: Formula, start: Formula) -> int:
-    """Return the number of choices and hyper-parameters that differ; a choice for both moments counts once."""
+    """Return the number of choices and hyper-parameters that differ; a change to both moments counts once."""
     places = {edit.place for edit in edits_between(start.rule, formula.rule)}
     pairs = sum(first in places and second in places for first, second in BOTH_MOMENTS.items())
     return len(places) - pairs + _differing_numbers(formula, start)

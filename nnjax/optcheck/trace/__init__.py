@@ -1,1 +1,1 @@
-"""Run optimizers of any shape on the same gradients and record their updates."""
+"""Run optimizers with any interface on the same gradients, and record their updates."""

@@ -1,4 +1,4 @@
-"""An upper limit on the wall-clock time of a check, even if the optimizer never returns."""
+"""Limit the wall-clock time of a check, even if the optimizer never returns."""
 
 import math
 import os
@@ -11,7 +11,7 @@ from types import FrameType
 
 
 class TimeLimitError(TimeoutError):
-    """The time limit has passed."""
+    """Raised when the time limit has passed."""
 
 
 class Deadline:
@@ -29,10 +29,10 @@ class Deadline:
 
 @contextmanager
 def exits_are_errors() -> Iterator[None]:
-    """Turn `sys.exit` and `os._exit` of the body into errors: a process that ends with code 0 would look like a match.
+    """Turn `sys.exit` and `os._exit` in the body into errors, because an exit with code 0 would look like a match.
 
     Raises:
-      RuntimeError: if the body ends the process.
+      RuntimeError: if the body tries to end the process.
     """
 
     def refuse(code: int) -> None:
@@ -49,12 +49,12 @@ def exits_are_errors() -> Iterator[None]:
 
 
 class _Interrupt(BaseException):
-    """Not an Exception, so that an optimizer that catches Exception does not catch it."""
+    """Interrupts the body. It is not an Exception, so that code that catches Exception does not catch it."""
 
 
 @contextmanager
 def interrupt_at(deadline: Deadline) -> Iterator[None]:
-    """Interrupt the body at the deadline, in the main thread of systems with SIGALRM. Compiled code is not interrupted.
+    """Interrupt the body at the deadline, in the main thread and if the system has SIGALRM, but not in compiled code.
 
     Raises:
       TimeLimitError: at the deadline.

@@ -1,6 +1,6 @@
-"""Scripted gradients for both optimizers: every magnitude, in every pattern over time, in leaves of every shape.
+"""Create scripted gradients for both optimizers: all magnitudes and patterns over time, in leaves of several shapes.
 
-Gradients do not depend on the updates (open loop), so rounding errors are not amplified as they are in training.
+Gradients do not depend on the updates (open loop), so rounding errors are not amplified as in training.
 """
 
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from nnjax.optcheck.rules.update_rule import Inputs
 from nnjax.types import PyTree
 
 STEPS = 24
-MAGNITUDES = np.logspace(-14, 3, 18)  # all in each leaf: a misplaced ε shows only at gradients of its size
-SMALLEST = 1e-16  # nonzero gradient: processors flush the float32 squares of numbers below 1e-19 to zero
+MAGNITUDES = np.logspace(-14, 3, 18)  # a misplaced ε shows only at gradients of similar size
+SMALLEST = 1e-16  # of nonzero gradients: processors flush the float32 squares of numbers below 1e-19 to zero
 
 PATTERNS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "constant": lambda k, rng: np.ones(len(k)),
@@ -49,17 +49,17 @@ class GradientScript(NamedTuple):
 
 
 def gradient_script(seed: int = 0, *, scheduled: bool = False, ndim: int = 0) -> GradientScript:
-    """Return the script. Half of the leaves have parameters 0, so that no digits cancel; the others N(0, 1).
+    """Return the script. Half of the leaves have zero parameters, so that no digits cancel; the others are N(0, 1).
 
     Args:
       seed: seed of the random pattern, the signs, the parameters and the order of elements within leaves.
       scheduled: if True, the learning rate changes at every step, between 0.2 and 1 times the hyper-parameter.
-      ndim: the least number of dimensions of a leaf, 0, 1 or 2; the number of elements stays the same.
+      ndim: the least number of dimensions of a leaf, or 2 for matrices only; the number of elements stays the same.
     """
     rng = np.random.default_rng(seed)
     k = np.arange(STEPS)
     tall = {"dense": SHAPES["dense"] | {"w": SHAPES["dense"]["w"][::-1]}, "temperature": ()}
-    shapes: PyTree = {"zero": SHAPES, "normal": SHAPES | tall}  # wide and tall matrices: Muon's factor
+    shapes: PyTree = {"zero": SHAPES, "normal": SHAPES | tall}  # Muon's factor differs for wide and tall matrices
     shapes = jax.tree.map(lambda shape: _with_ndim(shape, ndim), shapes, is_leaf=lambda node: isinstance(node, tuple))
     paths, treedef = jax.tree_util.tree_flatten_with_path(shapes, is_leaf=lambda node: isinstance(node, tuple))
     grads, params, patterns, magnitudes = [], [], [], []
@@ -92,7 +92,7 @@ def gradient_script(seed: int = 0, *, scheduled: bool = False, ndim: int = 0) ->
 
 
 def _orthogonal(p: np.ndarray, g: np.ndarray, rows: int) -> np.ndarray:
-    """Return parameters (steps, elements) whose rows are orthogonal to the gradients': AdamP projects such steps."""
+    """Return parameters (steps, elements) with rows orthogonal to the gradient's, because AdamP projects such steps."""
     rows_p, rows_g = (array.reshape(len(array), rows, -1) for array in (p, g))
     squares = (rows_g**2).sum(-1, keepdims=True)
     share = (rows_p * rows_g).sum(-1, keepdims=True) / np.where(squares == 0, 1.0, squares)
@@ -107,7 +107,7 @@ def _with_ndim(shape: tuple[int, ...], ndim: int) -> tuple[int, ...]:
 
 
 def _rows(shapes: list[tuple[int, ...]]) -> np.ndarray:
-    """Return for each element the index of its row (its place on the first axis); -1 in vectors and scalars."""
+    """Return the index of each element's row (along the first axis of its leaf), or -1 in vectors and scalars."""
     rows, count = [], 0
     for shape in shapes:
         size, is_matrix = int(np.prod(shape)), len(shape) > 1
@@ -117,12 +117,12 @@ def _rows(shapes: list[tuple[int, ...]]) -> np.ndarray:
 
 
 def flatten(tree: PyTree) -> np.ndarray:
-    """Concatenate leaves (steps, ...) into one array (steps, elements) of float64."""
+    """Concatenate leaves (steps, ...) into one float64 array (steps, elements)."""
     return np.concatenate([np.asarray(leaf, np.float64).reshape(STEPS, -1) for leaf in jax.tree.leaves(tree)], axis=1)
 
 
 def unflatten(array: np.ndarray, like: PyTree) -> PyTree:
-    """Split an array (steps, elements) into leaves of the shapes of `like`, the inverse of `flatten`."""
+    """Split an array (steps, elements) into leaves with the shapes of `like`, the inverse of `flatten`."""
     leaves, treedef = jax.tree.flatten(like)
     ends = np.cumsum([leaf[0].size for leaf in leaves])[:-1]
     pieces = zip(np.split(array, ends, axis=1), leaves, strict=True)
@@ -130,7 +130,7 @@ def unflatten(array: np.ndarray, like: PyTree) -> PyTree:
 
 
 def at_step(tree: PyTree, step: int, dtype: Any) -> PyTree:
-    """Return the values at one step, in a dtype."""
+    """Return the values at one step, cast to a dtype."""
     return jax.tree.map(lambda leaf: np.asarray(leaf[step], dtype), tree)
 
 

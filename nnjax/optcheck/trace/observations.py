@@ -22,11 +22,11 @@ class Observation(NamedTuple):
     script: GradientScript
     candidate: Trace
     reference: Trace
-    reference_error: np.ndarray | float = 0.0  # (steps, elements), rounding error of the reference, if it is known
+    reference_error: np.ndarray | float = 0.0  # (steps, elements), rounding error of the reference; 0 if unknown
 
 
 class Pass(NamedTuple):
-    """The difference of the two optimizers in one observation."""
+    """The difference between the two optimizers in one observation."""
 
     name: str
     dtype: str
@@ -43,16 +43,16 @@ def observe(
     deadline: Deadline,
     script: GradientScript | None = None,
 ) -> Observation:
-    """Run both on the same gradients.
+    """Run both optimizers on the same gradients.
 
-    Parameters come from the script. If an optimizer holds its own parameters, both use these.
+    Parameters come from the script. If an optimizer stores its own parameters, both use those.
 
     Args:
       candidate: the optimizer to check.
       reference: the reference, or its formula.
       dtype: the dtype of parameters and gradients.
       deadline: checked before every step.
-      script: the script; None for the one without a schedule.
+      script: the script; None for the default script without a schedule.
     """
     script = script or gradient_script(ndim=max(candidate.ndim, getattr(reference, "ndim", 0)))
 
@@ -83,10 +83,10 @@ def observe(
 def observe_both_dtypes(
     candidate: Adapter, reference: Adapter | Formula, deadline: Deadline
 ) -> tuple[Observation, Observation]:
-    """Run both in float64 and in float32.
+    """Run both optimizers in float64 and in float32.
 
-    The float32 observation includes the reference's own rounding error, because the tolerance must allow for it. It can
-    be large: RAdam's ρ, for example, is a small difference of large numbers.
+    The float32 observation includes the rounding error of the reference, because the tolerance must allow for it. It
+    can be large: for example, RAdam's ρ is a small difference between large numbers.
     """
     double, single = (observe(candidate, reference, dtype, deadline) for dtype in ("float64", "float32"))
     if isinstance(reference, Adapter):
@@ -97,7 +97,7 @@ def observe_both_dtypes(
 
 
 def summarise(observation: Observation) -> Pass:
-    """Return where the two optimizers differ."""
+    """Return the first difference, and the magnitudes, leaves and patterns at which the optimizers differ."""
     name, dtype, script, candidate, reference, error = observation
     bound = tolerance(candidate, reference, dtype, error)
     wrong = ~within(candidate.updates, reference.updates, bound)
@@ -115,7 +115,7 @@ def summarise(observation: Observation) -> Pass:
 
 
 def elements_of(leaves: tuple[str, ...], script: GradientScript) -> np.ndarray:
-    """Return the indices of the elements in these leaves of both halves of the script."""
+    """Return the indices of the elements of these leaves, in both halves of the script."""
     indices = [i for i, name in enumerate(script.leaf_names) if _without_half(name) in leaves]
     return np.flatnonzero(np.isin(script.leaf, indices))
 

@@ -1,4 +1,4 @@
-"""Compute how much rounding may change updates, and find the first difference above that."""
+"""Compute how much rounding may change updates, and find the first larger difference."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from nnjax.optcheck.trace.traces import Trace
 # Equivalent implementations stay below these bounds (float64 1e-10; float32 8e-5, because 1 - 0.999 loses 13 bits); the
 # closest known wrong rules exceed them (3e-6 and 8e-4).
 RELATIVE = {"float64": 1e-9, "float32": 2e-4}
-MIXED = {"float64": 1e-8, "float32": 1e-3}  # relative to a matrix's largest update, because iterations amplify rounding
+MIXED = {"float64": 1e-8, "float32": 1e-3}  # relative to a leaf's largest update, because iterations amplify rounding
 EPS = {"float64": float(np.finfo(np.float64).eps), "float32": float(np.finfo(np.float32).eps)}
 TEXT = (
     "tolerance: |u - u'| ≤ {r:g}·max(|u|, |u'|) + 8 ε·(largest |u'| so far) + 2 ε·|θ|, with ε of {dtype}; "
@@ -19,7 +19,7 @@ TEXT = (
 
 
 class Divergence(NamedTuple):
-    """The first difference above rounding."""
+    """The first difference that rounding does not explain."""
 
     step: int  # counted from 1
     leaf: str
@@ -33,7 +33,7 @@ class Divergence(NamedTuple):
 
 
 def rounding_bound(updates: np.ndarray, reference: np.ndarray, params: np.ndarray, dtype: str) -> np.ndarray:
-    """Return how much rounding may change each update, see `TEXT`. All arrays are (steps, elements)."""
+    """Return how much rounding may change each update; see `TEXT`. All arrays have shape (steps, elements)."""
     largest = np.fmax(np.abs(updates), np.abs(reference))
     largest_so_far = np.fmax.accumulate(np.abs(reference), axis=0)
     return RELATIVE[dtype] * largest + 8 * EPS[dtype] * largest_so_far + 2 * EPS[dtype] * np.abs(params)
@@ -47,7 +47,7 @@ def tolerance(candidate: Trace, reference: Trace, dtype: str, reference_error: n
 
 
 def within(updates: np.ndarray, target: np.ndarray, bound: np.ndarray) -> np.ndarray:
-    """Return where two arrays differ by at most the bound. NaN counts as equal to NaN, and an infinity to itself."""
+    """Return a mask of the elements that differ by at most the bound. NaN equals NaN, and an infinity equals itself."""
     with np.errstate(invalid="ignore"):
         close = np.abs(updates - target) <= bound
     return close | (updates == target) | (np.isnan(updates) & np.isnan(target))
@@ -56,7 +56,7 @@ def within(updates: np.ndarray, target: np.ndarray, bound: np.ndarray) -> np.nda
 def first_divergence(
     candidate: Trace, reference: Trace, script: GradientScript, bound: np.ndarray
 ) -> Divergence | None:
-    """Return a clear difference in the first step that differs: the one whose gradient is closest to 1."""
+    """Return a clear difference in the first step that differs: the one whose gradient's magnitude is closest to 1."""
     wrong = ~within(candidate.updates, reference.updates, bound)
     if not wrong.any():
         return None
@@ -65,7 +65,7 @@ def first_divergence(
         ratio = np.abs(candidate.updates[step] - reference.updates[step]) / bound[step]
     ratio = np.where(wrong[step], np.nan_to_num(ratio, nan=np.inf), 0.0)
     gradients = flatten(script.grads)[step]
-    distance_from_1 = np.abs(np.log10(np.maximum(np.abs(gradients), 1e-30)))  # readers trust ordinary gradients
+    distance_from_1 = np.abs(np.log10(np.maximum(np.abs(gradients), 1e-30)))  # ordinary gradients convince readers
     clear = wrong[step] & (ratio > min(1e3, float(ratio.max()) / 2))
     element = int(np.where(clear, distance_from_1, np.inf).argmin())
     leaf = int(script.leaf[element])

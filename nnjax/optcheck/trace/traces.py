@@ -12,7 +12,7 @@ from nnjax.optcheck.trace.deadline import Deadline
 from nnjax.optcheck.trace.gradient_script import STEPS, GradientScript, at_step, flatten, rule_inputs
 from nnjax.types import PyTree
 
-ROUNDINGS, SIZE = 4, 4  # random changes of the gradients by 4 ε, to estimate the error of a formula in float32
+ROUNDINGS, SIZE = 4, 4  # number and size (in ε) of random changes to gradients that estimate the float32 error
 CANNOT_TRACE = (jax.errors.JAXTypeError, jax.errors.JAXIndexError, TypeError, ValueError, AttributeError)
 
 
@@ -21,13 +21,13 @@ class Trace(NamedTuple):
 
     updates: np.ndarray  # (steps, elements)
     params: np.ndarray  # (steps, elements), before each step
-    leaf_size: np.ndarray | float = 0.0  # (steps, elements), largest update of the leaf if its elements mix, else 0
+    leaf_size: np.ndarray | float = 0.0  # (steps, elements), largest update of a leaf so far if elements mix, else 0
 
 
 def trace(
     adapter: Adapter, script: GradientScript, dtype: str, deadline: Deadline, params: PyTree | None = None
 ) -> Trace:
-    """Run all steps of the script, under jit if the optimizer allows it, because that is faster.
+    """Run all steps of the script, under jit if possible, because that is faster.
 
     Args:
       adapter: the optimizer to run.
@@ -40,21 +40,21 @@ def trace(
     if adapter.pure:
         try:
             return _run(adapter._replace(step=jax.jit(adapter.step)), script, dtype, deadline, params)
-        except CANNOT_TRACE:  # the contract's checks report it
+        except CANNOT_TRACE:  # the contract checks report this error
             pass
     return _run(adapter, script, dtype, deadline, params)
 
 
 def trace_formula(formula: Formula, script: GradientScript, params: np.ndarray) -> Trace:
-    """Return the updates of a formula with the script's gradients and other parameters (steps, elements)."""
+    """Return the updates of a formula on the script's gradients, with these parameters (steps, elements)."""
     updates = update_array(formula, rule_inputs(script)._replace(params=params))
     return Trace(updates, params, _leaf_size(updates, params, script))
 
 
 def rounding_error(formula: Formula, script: GradientScript, result: Trace) -> np.ndarray:
-    """Return how much the updates of a formula (steps, elements) change if gradients are rounded to float32.
+    """Estimate how much the updates of a formula (steps, elements) change if gradients are rounded to float32.
 
-    It is large where a clipped ratio hides that its moments cancel, which the size of earlier updates does not show.
+    The error is large if a ratio is clipped while its moments cancel, which the size of earlier updates does not show.
     """
     inputs, rng, error = trace_inputs(result, script), np.random.default_rng(0), np.zeros_like(result.updates)
     for _ in range(ROUNDINGS):
@@ -87,7 +87,7 @@ def _run(adapter: Adapter, script: GradientScript, dtype: str, deadline: Deadlin
 
 
 def _leaf_size(updates: np.ndarray, params: np.ndarray, script: GradientScript) -> np.ndarray | float:
-    """Return the largest update of each leaf so far if elements mix: then rounding is relative to the whole leaf.
+    """Return the largest update of each leaf so far if elements mix; rounding is then relative to the whole leaf.
 
     Elements mix if one changes at the first step although its gradient and all parameters of its leaf are 0.
     """

@@ -1,1 +1,1 @@
-"""Update rules that are named after their papers, one per file: choices, equations and updates of each."""
+"""Update rules named after their papers, one per file, each with its choices, equations and updates."""

@@ -92,7 +92,7 @@ def _step(rule: AdafactorRule, h: HyperParams, memory: Memory, s: Step) -> tuple
     t = s.t + 1 if rule.second == "power ahead" else s.t
     b2 = h.b2 if rule.second == "constant" else 1 - float(t) ** -h.power
     squares = g**2 + (h.eps if rule.eps == "added" else 0.0)
-    v = b2 * memory.get("v", s.zero) + (1 - b2) * squares  # the means of its rows and columns are those of the factors
+    v = b2 * memory.get("v", s.zero) + (1 - b2) * squares  # its row and column means equal the stored factors
     estimate = s.zero + v
     for leaf in s.leaves if rule.factored == "matrices" else ():
         if len(leaf[1]) >= 2:
@@ -111,7 +111,7 @@ def _step(rule: AdafactorRule, h: HyperParams, memory: Memory, s: Step) -> tuple
 
 
 def _factored(rule: AdafactorRule, h: HyperParams, v: np.ndarray) -> np.ndarray:
-    """Return the product of the means of rows and columns."""
+    """Return the second moment reconstructed from the means of its rows and columns."""
     rows, columns = v.mean(-1, keepdims=True), v.mean(-2, keepdims=True)
     if rule.normalised == "none":
         return rows * columns

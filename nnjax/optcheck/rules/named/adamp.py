@@ -1,4 +1,4 @@
-"""AdamP (Heo et al. 2021): steps of matrices lose the part that only changes the norm of the weights."""
+"""AdamP (Heo et al. 2021): Adam without the part of a step that only changes the norm of the weights."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from nnjax.optcheck.rules.update_rule import Formula, HyperParams
 
 
 class AdamPRule(NamedTuple):
-    """The choices of AdamP; the defaults are those of its authors' program."""
+    """The choices of AdamP; the defaults are those of its authors' code."""
 
     projection: str = "rows or leaf"
     cosine: str = "gradient"
@@ -96,7 +96,7 @@ def _step(rule: AdamPRule, h: HyperParams, memory: Memory, s: Step) -> tuple[np.
 def _projected(
     rule: AdamPRule, h: HyperParams, direction: np.ndarray, u: np.ndarray, p: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the step (…, *shape) of a leaf, and whether it is projected (…)."""
+    """Return the step of a leaf, of shape (…, *shape), and flags (…) that are True if it was projected."""
     rows, done = p.shape[0], np.zeros(u.shape[: u.ndim - p.ndim], bool)
     views = {"rows or leaf": (rows, 1), "rows": (rows,), "leaf": (1,)}[rule.projection]
     new = u

@@ -1,4 +1,4 @@
-"""Adan, adaptive Nesterov momentum (Xie et al. 2022), as in the authors' program and in optax."""
+"""Adan, adaptive Nesterov momentum (Xie et al. 2022), as in its authors' code and in optax."""
 
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from nnjax.optcheck.rules.update_rule import Formula, HyperParams
 
 
 class AdanRule(NamedTuple):
-    """The choices of Adan; the defaults are those of its authors' program."""
+    """The choices of Adan; the defaults are those of its authors' code."""
 
     difference: str = "zero first"
     weight: str = "decay rate"

@@ -1,4 +1,4 @@
-"""The common form of named rules, and tools for rules that look at whole leaves."""
+"""The common interface of named rules, and functions for rules that need whole leaves."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -7,22 +7,22 @@ import numpy as np
 
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams, Inputs
 
-Memory = dict[str, Any]  # arrays (elements,) or (settings, elements), zeros at first
+Memory = dict[str, Any]  # state of a rule between steps, by name; empty before the first step
 
 
 class Step(NamedTuple):
-    """What a rule receives at one step."""
+    """The inputs of a rule at one step."""
 
     g: np.ndarray  # (elements,), gradient
     p: np.ndarray  # (elements,), parameters before the step
     t: int  # 1, 2, …
     rate: Any  # learning rate of this step
     leaves: tuple[tuple[slice, tuple[int, ...]], ...]  # elements and shape of each leaf
-    zero: np.ndarray  # zeros in the shape of an update
+    zero: np.ndarray  # zeros with the shape of an update
 
 
 class Family(NamedTuple):
-    """A named rule with the choices that people change, intentionally or not."""
+    """A named rule and the choices that implementations change, intentionally or by mistake."""
 
     name: str
     choices: dict[str, dict[str, str]]  # place -> choice -> description
@@ -30,8 +30,8 @@ class Family(NamedTuple):
     step: Callable[[Any, HyperParams, Memory, Step], tuple[np.ndarray, Memory]]  # -> (update, memory)
     equations: Callable[[Formula], list[str]]
     is_relevant: Callable[[Any, str], bool] = lambda rule, place: True
-    by_leaf: bool = False  # True if an update depends on all elements of its leaf, or of all leaves
-    by_tree: bool = False  # True if an update depends on all leaves
+    by_leaf: bool = False  # True if the update of an element depends on other elements of its leaf, or on all leaves
+    by_tree: bool = False  # True if the update of an element depends on all leaves
 
 
 def family_updates(family: Family, formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
@@ -61,14 +61,14 @@ def _leaves(inputs: Inputs) -> tuple[tuple[slice, tuple[int, ...]], ...]:
 
 
 def block(array: np.ndarray, leaf: tuple[slice, tuple[int, ...]]) -> np.ndarray:
-    """Return the elements of a leaf in its shape, (…, *shape)."""
+    """Return the elements of a leaf, reshaped to (…, *shape)."""
     place, shape = leaf
     part = array[..., place]
     return part.reshape(*part.shape[:-1], *shape)
 
 
 def leaf_rms(array: np.ndarray, step: Step) -> np.ndarray:
-    """Return for each element the root of the mean square of its leaf."""
+    """Return the root mean square of each element's leaf."""
     out = np.empty_like(step.zero)
     for place, _ in step.leaves:
         out[..., place] = np.sqrt(np.mean(array[..., place] ** 2, axis=-1, keepdims=True))
@@ -76,7 +76,7 @@ def leaf_rms(array: np.ndarray, step: Step) -> np.ndarray:
 
 
 def root_of(v: np.ndarray, eps: str, h: HyperParams) -> np.ndarray:
-    """Return the denominator √v with ε: "outside" the root, "inside" it, or as its "floor"."""
+    """Return the denominator √v with ε added "outside" or "inside" the root, or used as its lower bound ("floor")."""
     if eps == "inside":
         return np.sqrt(v + h.eps)
     root = np.sqrt(v + h.eps_root)
@@ -84,13 +84,13 @@ def root_of(v: np.ndarray, eps: str, h: HyperParams) -> np.ndarray:
 
 
 def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Return the ratio, where 0 / 0 is 0."""
+    """Divide, with 0 / 0 = 0."""
     ratio = np.divide(numerator, denominator)
     return np.where((denominator == 0) & (numerator == 0), 0.0, ratio)
 
 
 def decayed(decay: str, u: np.ndarray, h: HyperParams, step: Step) -> np.ndarray:
-    """Return an update with weight decay: "decoupled", "proximal", or "without rate"; unchanged for all others."""
+    """Apply "decoupled", "proximal" or "without rate" weight decay to an update; other names leave it unchanged."""
     if decay == "decoupled":
         return u - step.rate * h.weight_decay * step.p
     if decay == "proximal":

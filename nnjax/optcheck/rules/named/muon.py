@@ -10,7 +10,7 @@ from nnjax.optcheck.rules.update_rule import Formula, HyperParams
 
 
 class MuonRule(NamedTuple):
-    """The choices of Muon; the defaults are those of its author's program."""
+    """The choices of Muon; the defaults are those of its author's code."""
 
     first: str = "trace"
     nesterov: str = "standard"
@@ -64,7 +64,7 @@ CHOICES = {
     },
     "decay": DECAY,
 }
-NORM_EPS = 1e-7  # too small to be observed: norms of whole matrices are larger
+NORM_EPS = 1e-7  # too small to be observed, because norms of whole matrices are much larger
 COEFFICIENTS = {"quintic": (3.4445, -4.7750, 2.0315), "cubic": (1.5, -0.5, 0.0), "exact quintic": (1.875, -1.25, 0.375)}
 
 
@@ -110,7 +110,7 @@ def _adam(rule: MuonRule, h: HyperParams, m: np.ndarray, v: np.ndarray, g: np.nd
 
 
 def _orthogonalised(rule: MuonRule, matrix: np.ndarray) -> np.ndarray:
-    """Return matrices (…, rows, columns) with singular values near 1, times the factor of their shape."""
+    """Orthogonalise matrices (…, rows, columns) and multiply them by the factor that depends on their shape."""
     rows, columns = matrix.shape[-2:]
     matrix = np.nan_to_num(matrix)
     scale = {

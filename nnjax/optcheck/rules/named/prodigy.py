@@ -1,4 +1,4 @@
-"""Prodigy (Mishchenko and Defazio 2023): AdamW whose learning rate estimates the distance to the solution."""
+"""Prodigy (Mishchenko and Defazio 2023): AdamW that scales its rate by an estimate of the distance to the solution."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from nnjax.optcheck.rules.update_rule import Formula, HyperParams
 
 
 class ProdigyRule(NamedTuple):
-    """The choices of Prodigy; the defaults are those of its authors' program."""
+    """The choices of Prodigy; the defaults are those of its authors' code."""
 
     correction: str = "none"
     moments: str = "scaled"

@@ -1,6 +1,6 @@
-"""Schedule-free SGD and AdamW (Defazio et al. 2024), as in optax and in the authors' program.
+"""Schedule-free SGD and AdamW (Defazio et al. 2024), as in optax and in the authors' code.
 
-Gradients are taken at y = (1 - β₁) z + β₁ x, the optimizer's parameters. z takes the steps, and x is the average of z.
+The parameters that the optimizer receives are y = (1 - β₁) z + β₁ x. Steps change z, and x is the average of z.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Sophia (Liu et al. 2023): momentum over a moving average of the Hessian's diagonal, clipped element by element."""
+"""Sophia (Liu et al. 2023): momentum divided by an average of the Hessian's diagonal and clipped element by element."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from nnjax.optcheck.rules.equations import numbers
 from nnjax.optcheck.rules.named.family import DECAY, DECAY_TEXT, Family, Memory, Step, decayed, divide
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams
 
-CURVATURE = 0.5  # h of the objective f(θ) = 1 + ⟨g, θ - θₖ⟩ + ½ h ‖θ - θₖ‖² that optimizers receive
+CURVATURE = 0.5  # h in the objective f(θ) = 1 + ⟨g, θ - θₖ⟩ + ½ h ‖θ - θₖ‖² that is passed to optimizers
 
 
 class SophiaRule(NamedTuple):
