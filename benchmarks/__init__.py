@@ -1,1 +1,1 @@
-"""Benchmarks: nnjax against the limits of this machine and against other libraries."""
+"""Benchmarks of nnjax against the limits of this machine and other libraries."""

@@ -128,7 +128,7 @@ def report_command(
 
 
 def _write_report(record: Record, folder: Path) -> list[Path]:
-    """Write pictures and report.html, and return the paths, the report first."""
+    """Write the pictures and report.html, and return their paths, report first."""
     pictures = draw_pictures(record, folder)
     path = folder / "report.html"
     path.write_bytes(web_page(record, pictures))

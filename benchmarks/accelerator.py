@@ -1,6 +1,6 @@
-"""`python -m benchmarks.accelerator`: settings that matter on a GPU or TPU, each measured alone, in two minutes.
+"""`python -m benchmarks.accelerator`: measure settings that matter on a GPU or TPU, one by one, in two minutes.
 
-The figures are medians. The comparison with other libraries is `python -m benchmarks`.
+All times are medians. `python -m benchmarks` compares nnjax with other libraries.
 """
 
 import sys
@@ -21,7 +21,7 @@ KEY = jax.random.key(0)
 
 
 def seconds(function: Callable[[], Any], repeats: int = 5) -> float:
-    """Return the median time of a call, after a first one that compiles."""
+    """Return the median seconds of a call, after a first call that compiles."""
     jax.block_until_ready(function())
     times = []
     for _ in range(repeats):
@@ -32,24 +32,24 @@ def seconds(function: Callable[[], Any], repeats: int = 5) -> float:
 
 
 def examples(rows: int, features: int) -> Data:
-    """Return random inputs and labels of 10 classes."""
+    """Return random inputs and labels from 10 classes."""
     return Data(jax.random.normal(KEY, (rows, features)), jax.random.randint(KEY, (rows,), 0, 10))
 
 
 def step_seconds(run: train.Run, data: Data, steps: int) -> float:
-    """Return the time of a step in a scan."""
+    """Return the seconds per step when the steps run in a scan."""
     program = jax.jit(partial(run.steps, n=steps))
     ts = jax.jit(run.init)(KEY, data)
     return seconds(lambda: program(ts, data)) / steps
 
 
 def make_run(net: nn.Layer, batch: int) -> train.Run:
-    """Return a run of cross-entropy and Adam."""
+    """Return a run with cross-entropy and Adam."""
     return train.Run(net, losses.cross_entropy, optim.adam(1e-3), batch_size=batch)
 
 
 def fit_against_scan(size: int) -> Iterator[str]:
-    """Yield the time of a step of `fit` for several sizes of its blocks, and that of a scan."""
+    """Yield the time per step of a scan, and of `fit` for several block sizes."""
     data, run = examples(1792, 64), make_run(nn.mlp([32], 10), 32)
     yield f"64-32-10, batch 32, scan: {step_seconds(run, data, 28 * size) * 1e6:.1f} µs per step"
     default = ensemble.ACCELERATOR_BLOCK
@@ -62,7 +62,7 @@ def fit_against_scan(size: int) -> Iterator[str]:
 
 
 def unrolled_copies(size: int) -> Iterator[str]:
-    """Yield the time of a step and of the first call for copies of a block that are unrolled in groups."""
+    """Yield the time per step and the total time, with compilation, of repeated blocks for several `unroll`."""
     data = examples(256, 64)
     for unroll in (1, 4, None):
         block = nn.residual(nn.layer_norm(), nn.dense(64), jax.nn.relu)
@@ -73,7 +73,7 @@ def unrolled_copies(size: int) -> Iterator[str]:
 
 
 def half_precision(size: int) -> Iterator[str]:
-    """Yield the rate of networks that compute in bfloat16, as a share of a product of the same width."""
+    """Yield the throughput of networks in bfloat16, as a fraction of that of a matrix product of the same width."""
     for width, batch in ((128 * size, 512 * size), (512 * size, 2048 * size)):
         a = jax.random.normal(KEY, (batch, width), jnp.bfloat16)
         b = jax.random.normal(KEY, (width, width), jnp.bfloat16)
@@ -87,7 +87,7 @@ def half_precision(size: int) -> Iterator[str]:
 
 
 def attention(size: int) -> Iterator[str]:
-    """Yield the time of attention and its gradient: nnjax's, and the forms of `jax.nn.dot_product_attention`."""
+    """Yield the time of the gradient of attention, for nnjax and for `jax.nn.dot_product_attention`."""
     x = jax.random.normal(KEY, (4, 128 * size, 512))
     layer = nn.with_precision(nn.multi_head_attention(8, causal=True))
     params, state = layer.init(KEY, x)
@@ -107,12 +107,12 @@ def attention(size: int) -> Iterator[str]:
         try:
             time_of = seconds(partial(jax.jit(jax.grad(fused)), heads, heads))
             yield f"dot_product_attention, {form}, without projections: {time_of * 1e3:.2f} ms"
-        except Exception as error:  # there is no cuDNN
+        except Exception as error:  # for example, without cuDNN
             yield f"dot_product_attention, {form}: {str(error).splitlines()[0]:.60}"
 
 
 def main(size: int = 8) -> None:
-    """Print a line for each setting; `size` scales the work."""
+    """Print one line per setting; `size` scales the amount of work."""
     print(jax.devices()[0].device_kind, jax.__version__)
     for part in (fit_against_scan, unrolled_copies, half_precision, attention):
         for line in part(size):

@@ -1,14 +1,14 @@
-"""The cases, one file each. A case is a question about speed.
+"""The benchmark cases, one file each. Each case measures one aspect of speed.
 
 A case file defines
-  KIND: the kind of work, a function that peers have;
-  UNIT: what is timed;
-  JOBS: the variants by name;
-  QUICK: the variants in the quick set;
+  KIND: the kind of work, which is the name of a function in the peers' files;
+  UNIT: the unit of work that is timed;
+  JOBS: the variants, keyed by name;
+  QUICK: the names of the variants in the quick set;
 and optionally
-  ROUNDS: the number of rounds of variants that take long;
-  THOROUGH: the variants at which naive and rare forms are measured too (default: all);
-  EXTRA: variants that are too long for the full set and measured only with --thorough.
+  ROUNDS: the number of rounds for slow variants;
+  THOROUGH: the variants for which naive and rare forms are measured too (default: all);
+  EXTRA: variants that are too slow for the full set, and are measured only with --thorough.
 """
 
 import pkgutil
@@ -17,11 +17,11 @@ from types import ModuleType
 
 
 def case_names() -> list[str]:
-    """Return the names of all cases, the calibration first."""
+    """Return the names of all cases, with the calibration first."""
     names = [module.name for module in pkgutil.iter_modules(__path__)]
     return sorted(names, key=lambda name: (name != "calibrate", name))
 
 
 def load_case(name: str) -> ModuleType:
-    """Import a case. This imports none of the libraries that are measured."""
+    """Import a case, without importing any of the measured libraries."""
     return import_module(f"{__name__}.{name}")

@@ -12,5 +12,5 @@ JOBS = {
     ),
 }  # fmt: skip
 QUICK = ()
-ROUNDS = dict.fromkeys(JOBS, 9)  # with the warm-up calls: 10 to 12 seeds
-EXTRA = ("Fashion-MNIST to 90 %",)  # at least half a minute for each seed and peer
+ROUNDS = dict.fromkeys(JOBS, 9)  # 10 to 12 seeds, including warm-up calls
+EXTRA = ("Fashion-MNIST to 90 %",)  # takes at least half a minute per seed and peer

@@ -18,4 +18,4 @@ JOBS = {
 }
 QUICK = ()
 ROUNDS = dict.fromkeys(JOBS, 5)
-EXTRA = tuple(JOBS)[1:]  # a search takes a peer minutes
+EXTRA = tuple(JOBS)[1:]  # for other peers, a search takes minutes

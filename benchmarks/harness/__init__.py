@@ -1,1 +1,1 @@
-"""Measure: one process for each contender, taking turns, and a record of all samples."""
+"""Run the measurements: each peer in its own process, in turn, with a record of all samples."""

@@ -1,15 +1,15 @@
-"""The environment of every process that measures."""
+"""The environment of all processes that run measurements."""
 
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]  # root of the repository
+ROOT = Path(__file__).parents[2]  # root folder of the repository
 VARIABLES = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # the processes share a device
-    "JAX_ENABLE_COMPILATION_CACHE": "false",  # compilation is measured
-    "JAX_DEFAULT_MATMUL_PRECISION": "float32",  # as in PyTorch; JAX's default on GPUs is tf32, which is less work
-    # Keep freed memory in the process. Otherwise the kernel provides it again in each step, in some processes but not
-    # in others: torch at `tiny` takes 1.4 ms in one process and 2.8 ms in the next.
+    "JAX_ENABLE_COMPILATION_CACHE": "false",  # because compilation is measured
+    "JAX_DEFAULT_MATMUL_PRECISION": "float32",  # as in PyTorch; JAX's default on GPUs is the cheaper tf32
+    # Keep freed memory in the process. Otherwise some processes, but not all, get it from the kernel again in each
+    # step: PyTorch takes 1.4 ms for `tiny` in one process and 2.8 ms in the next.
     "MALLOC_MMAP_THRESHOLD_": "4000000000",
     "MALLOC_TRIM_THRESHOLD_": "8000000000",
     "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",

@@ -1,4 +1,4 @@
-"""The machine and the software of a run. Results of different machines are not compared."""
+"""Record the machine and the software of a run, because results of different machines are not comparable."""
 
 import json
 import os
@@ -17,12 +17,12 @@ PACKAGES = (
 FLAGS = (
     "XLA_", "JAX_", "OMP_", "MKL_", "OPENBLAS_", "CUDA_", "TORCH", "PYTORCH_", "MALLOC_", "LD_PRELOAD",
 )  # fmt: skip
-MACHINE = ("processor", "cores", "affinity", "devices", "driver")  # must be equal for a comparison
+MACHINE = ("processor", "cores", "affinity", "devices", "driver")  # must be equal in runs that are compared
 SETTINGS = ("python", "x64", "matmul_precision")
 
 
 def take_fingerprint() -> dict[str, Any]:
-    """Return the machine, its software, the environment variables that matter, and the state of the repository."""
+    """Return the machine, the software, the relevant environment variables, and the state of the repository."""
     import jax
 
     return {
@@ -45,7 +45,7 @@ def take_fingerprint() -> dict[str, Any]:
 
 
 def worker_fingerprint() -> dict[str, Any]:
-    """Return the fingerprint of a worker's process. The parent process itself must not open the devices."""
+    """Return the fingerprint taken in a worker process, because the parent process must not open the devices."""
     code = "import json; from benchmarks.harness import fingerprint as f; print(json.dumps(f.take_fingerprint()))"
     env = {**os.environ, **VARIABLES}
     process = subprocess.run(
@@ -55,12 +55,12 @@ def worker_fingerprint() -> dict[str, Any]:
 
 
 def machine_differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """Return how two machines differ; software and load may differ."""
+    """Describe how two machines differ, ignoring software and load."""
     return [f"{name}: {a.get(name)} and {b.get(name)}" for name in MACHINE if a.get(name) != b.get(name)]
 
 
 def software_differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """Return the versions and environment variables that differ."""
+    """Describe the versions, settings and environment variables that differ."""
     x, y = _software(a), _software(b)
     return [f"{name}: {x.get(name)} and {y.get(name)}" for name in sorted({*x, *y}) if x.get(name) != y.get(name)]
 
@@ -94,7 +94,7 @@ def _first_line(path: str) -> str | None:
 
 
 def _output_of(*command: str) -> str | None:
-    """Return what a command prints; None if it fails or does not exist."""
+    """Return the output of a command, or None if it fails or does not exist."""
     try:
         process = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=10)
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""The results of a run as JSON: one row for each contender at each variant, and the machine's fingerprint."""
+"""The results of a run as JSON: one row for each contender and variant, and the fingerprint of the machine."""
 
 import json
 from collections.abc import Sequence
@@ -10,27 +10,27 @@ from nnjax.storage.atomic_write import write_json
 SCHEMA = "nnjax-benchmarks-1"
 
 OURS = "ours"
-AGAIN = "ours again"  # the A/A pair: a second process of ours, which shows the noise
+AGAIN = "ours again"  # a second process of ours (A/A test), which shows the noise
 LIMIT = "limit"
 
 
 class Row(NamedTuple):
-    """One contender at one variant. Times are in seconds per unit of work."""
+    """The results of one contender for one variant. Times are in seconds per unit of work."""
 
     case: str  # "mlp"
     variant: str  # "784-64-64-10, batch 32"
     peer: str  # `OURS`, `AGAIN`, `LIMIT`, or the name of another peer
-    form: str  # "naive", or "fast" as the peer's own documentation recommends
+    form: str  # such as "naive", or "fast" for the code that the peer's documentation recommends
     unit: str  # the unit of work, such as "step"
-    samples: tuple[float, ...]  # one sample for each round; empty if there is a problem
+    samples: tuple[float, ...]  # one sample per round; empty if there is a problem
     stages: dict[str, float]  # seconds: trace, lower, compile, first
-    error: float  # difference from float64 in multiples of what rounding may cause; at most 1
-    flops: int  # operations in one unit
-    bytes: int  # minimum memory traffic of one unit
-    limit: float | None  # measured seconds for the matrix products and the memory traffic of one unit
-    memory: dict[str, int]  # bytes: arguments, temporaries, outputs, peak, if known
-    figures: dict[str, float]  # further results of a case
-    problem: str | None  # the reason why there are no samples
+    error: float  # difference from float64 as a multiple of the allowed rounding error; at most 1
+    flops: int  # operations in one unit of work
+    bytes: int  # minimum memory traffic of one unit of work
+    limit: float | None  # measured seconds for the matrix products and memory traffic of one unit of work
+    memory: dict[str, int]  # bytes of arguments, temporaries, outputs and peak, if known
+    figures: dict[str, float]  # further results, such as accuracies
+    problem: str | None  # why there are no samples; None if there are
 
 
 class Record(NamedTuple):
@@ -50,7 +50,7 @@ def load_record(path: Path) -> Record:
     """Read a record.
 
     Raises:
-      ValueError: if the file is not JSON, or has a different schema.
+      ValueError: if the file is not JSON or has a different schema.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -71,6 +71,6 @@ def find_rows(
     peer: str | None = None,
     form: str | None = None,
 ) -> list[Row]:
-    """Return the rows with these values; None matches all."""
+    """Return the rows with these values; None matches any value."""
     values = (case, variant, peer, form)
     return [row for row in rows if all(value in (None, field) for value, field in zip(values, row[:4], strict=True))]

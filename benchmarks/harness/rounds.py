@@ -1,4 +1,4 @@
-"""Measure the contenders in turn: A B C, B C A, C A B, …, each peer in its own process."""
+"""Measure the contenders in rounds, each peer in its own process, in rotating order: A B C, B C A, C A B, …"""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -8,33 +8,33 @@ from typing import Any, NamedTuple
 
 from benchmarks.harness.worker_process import Contender, Worker, end_worker, start_worker
 
-PAUSE = 0.02  # seconds between turns, because the threads of the last process spin for a while
+PAUSE = 0.02  # seconds between turns, because threads of the previous process spin for a while
 WRONG_RESULT = "wrong result"
 
-Workers = dict[tuple[str, ...], Worker]  # workers by `Contender.process`
+Workers = dict[tuple[str, ...], Worker]  # workers, keyed by `Contender.process`
 
 
 class Measurement(NamedTuple):
-    """The measurement of one contender at one variant."""
+    """The measurement of one contender for one variant."""
 
     contender: Contender
-    setup: dict[str, Any]  # the worker's answer to "set up"
-    samples: tuple[float, ...]  # seconds for a unit of work, one for each round
-    problem: str | None  # why there are no samples
+    setup: dict[str, Any]  # the worker's answer to the request "set up"
+    samples: tuple[float, ...]  # seconds per unit of work, one sample per round
+    problem: str | None  # why there are no samples; None if there are
 
 
 class Plan(NamedTuple):
     """The number of rounds and the length of each turn."""
 
     rounds: int
-    seconds: float  # length of a turn, which has at least one call
-    variant_rounds: Mapping[str, int] = {}  # rounds of the variants that have their own number
-    parallel_setups: int = 1  # above 1, compile times are measured on a busy machine
+    seconds: float  # duration of a turn, which has at least one call
+    variant_rounds: Mapping[str, int] = {}  # number of rounds for variants that override `rounds`
+    parallel_setups: int = 1  # if above 1, compile times are measured on a busy machine
 
 
 @contextmanager
 def worker_pool() -> Iterator[Workers]:
-    """Yield the processes of a run, none at first, and end them with the context."""
+    """Yield an empty dict for the processes of a run, and end these processes when the context exits."""
     workers: Workers = {}
     try:
         yield workers
@@ -43,7 +43,7 @@ def worker_pool() -> Iterator[Workers]:
 
 
 def start_workers(workers: Workers, contenders: Sequence[Contender]) -> None:
-    """Start the processes of contenders that have none, or whose process died."""
+    """Start processes for contenders that have none or whose process died."""
     started = {}
     for contender in contenders:
         key = contender.process
@@ -51,12 +51,12 @@ def start_workers(workers: Workers, contenders: Sequence[Contender]) -> None:
             end_worker(workers.pop(key))
         if key not in workers:
             workers[key] = started[key] = start_worker(contender.peer)
-    for worker in started.values():  # all load at once; nothing is measured meanwhile
+    for worker in started.values():  # they load in parallel, because nothing is measured yet
         worker.read_answer()
 
 
 def keep_workers(workers: Workers, needed: Collection[tuple[str, ...]]) -> None:
-    """End all processes that are not needed later."""
+    """End all processes that are no longer needed."""
     for key in [key for key in workers if key not in needed]:
         end_worker(workers.pop(key))
 
@@ -69,7 +69,7 @@ def measure_in_turn(
     plan: Plan,
     show: Callable[[str], None],
 ) -> list[Measurement]:
-    """Set up all contenders for a variant, then measure in rounds; contenders that fail drop out."""
+    """Set up all contenders for a variant, and measure them in rounds. Contenders that fail are skipped."""
     title = f"{case}, {variant}"
 
     def set_up(contender: Contender) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A run of the benchmarks: choose the contenders of each variant, measure them, and build the rows."""
+"""Run the benchmarks: choose the contenders for each variant, measure them, and build the rows."""
 
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
@@ -19,18 +19,18 @@ class Choice(NamedTuple):
     """The cases, variants and peers to measure, and for how many rounds."""
 
     cases: Sequence[str]
-    peers: Sequence[str] | None = None  # peer files; None for all that are installed
+    peers: Sequence[str] | None = None  # names of peer files; None for all installed peers
     quick: bool = False
-    rounds: int | None = None  # replaces the plan's number, for long variants too
-    thorough: bool = False  # all variants, with all forms
+    rounds: int | None = None  # number of rounds for all variants; None for those of the plan and the cases
+    thorough: bool = False  # measure all forms of all variants
 
 
 def run_benchmarks(choice: Choice, show: Callable[[str], None]) -> Iterator[list[Row]]:
     """Measure all variants of the chosen cases.
 
     Args:
-      choice: what to measure.
-      show: called with a line of progress.
+      choice: the cases, variants and peers to measure.
+      show: function that is called with lines of progress.
 
     Yields:
       The rows of each variant.
@@ -60,10 +60,10 @@ def choose_variants(case_name: str, choice: Choice) -> tuple[str, ...]:
 
 
 def choose_contenders(case_name: str, variant: str, choice: Choice) -> list[Contender]:
-    """Return the peers that do this kind of work, in their forms; ours twice, to measure the noise.
+    """Return the forms of all peers that do this kind of work, and one form of ours twice to measure the noise.
 
-    Naive and rare forms are left out of the quick set, and of variants that are not in the case's THOROUGH. Forms that
-    take long to compile are left out of the quick set only, because one of them may be the peer's fastest.
+    Naive and rare forms are omitted in the quick set, and for variants that are not in THOROUGH of the case. Forms
+    that are slow to compile are omitted only in the quick set, because they may be the peer's fastest.
     """
     case = load_case(case_name)
     thorough = choice.thorough or (not choice.quick and variant in getattr(case, "THOROUGH", case.JOBS))
@@ -79,7 +79,7 @@ def choose_contenders(case_name: str, variant: str, choice: Choice) -> list[Cont
 
 
 def build_rows(case: str, variant: str, measurements: Sequence[Measurement]) -> list[Row]:
-    """Return the rows of a variant, all with the same operation count, byte count and limit."""
+    """Return the rows of a variant, which share the counts of operations and bytes and the limit."""
     limits = [median(m.samples) for m in measurements if m.contender.peer == LIMIT and m.samples]
     flops = max((m.setup.get("flops", 0) for m in measurements), default=0)
     bytes_ = max((m.setup.get("bytes", 0) for m in measurements), default=0)

@@ -1,6 +1,6 @@
-"""The worker process that measures a peer.
+"""The worker process, which measures a peer.
 
-It writes a line when the peer is loaded, then answers requests, one line of JSON each:
+It writes a line when the peer is loaded, and then answers requests. Each request and answer is one line of JSON:
 
 {"set up": form, "case": case, "variant": variant}    builds the program, calls it and checks the result
 {"time": form, "calls": n}                            times n calls, after n warm-up calls
@@ -20,7 +20,7 @@ from benchmarks.jobs.program import Program
 from benchmarks.peers import load_peer
 
 LONG_CALL = 0.2  # seconds; calls this long need no warm-up
-VERY_LONG_CALL = 10.0  # seconds; a first call this long is not repeated to get a time without compilation
+VERY_LONG_CALL = 10.0  # seconds; if the first call takes this long, it is not repeated without compilation
 
 
 class ProgramState(NamedTuple):
@@ -28,18 +28,18 @@ class ProgramState(NamedTuple):
 
     program: Program
     state: Any
-    call_seconds: float  # duration of a call, the average of the latest
-    threads: int | None = None  # PyTorch's number of threads, which each form sets
+    call_seconds: float  # average duration of the latest calls
+    threads: int | None = None  # number of threads that the form has set in PyTorch
 
 
 def serve_requests(peer: str) -> None:
     """Answer requests until stdin is closed."""
     answers = _separate_answers()
-    with suppress(Exception):  # "set up" reports it
+    with suppress(Exception):  # the request "set up" reports the error
         load_peer(peer)
     print(json.dumps({"loaded": peer}), file=answers, flush=True)
-    programs: dict[str, ProgramState] = {}  # programs by form
-    peak: dict[str, int] = {}  # memory before the program; asked late, because that starts the devices
+    programs: dict[str, ProgramState] = {}  # programs, keyed by form
+    peak: dict[str, int] = {}  # peak memory before the program; read late, because reading it starts the devices
     for line in sys.stdin:
         request = json.loads(line)
         try:
@@ -61,7 +61,7 @@ def serve_requests(peer: str) -> None:
 
 
 def set_up_program(case_name: str, peer: str, form: str, variant: str) -> tuple[ProgramState, dict[str, Any]]:
-    """Build a program and call it; return it with its error, its time to compile and its memory."""
+    """Build a program and call it, and return it with its error, compile times and memory."""
     begin = time.perf_counter()
     case = load_case(case_name)
     program: Program = getattr(load_peer(peer), case.KIND)(case.JOBS[variant], form)
@@ -71,7 +71,7 @@ def set_up_program(case_name: str, peer: str, form: str, variant: str) -> tuple[
     first = time.perf_counter() - build_end
     error = program.error(state)
     current = ProgramState(program._replace(state=None), state, first, _threads())
-    if first < VERY_LONG_CALL:  # the first call may have compiled
+    if first < VERY_LONG_CALL:  # time a second call, because the first may have compiled
         current, _ = time_calls(current, 1)
     answer = {
         "units": program.units, "call": current.call_seconds,
@@ -84,10 +84,10 @@ def set_up_program(case_name: str, peer: str, form: str, variant: str) -> tuple[
 
 
 def time_calls(current: ProgramState, calls: int) -> tuple[ProgramState, dict[str, Any]]:
-    """Return the seconds of one unit of work, averaged over `calls` calls after as many warm-up calls.
+    """Measure the seconds per unit of work, averaged over `calls` calls after as many warm-up calls.
 
-    After a pause the caches are cold, and threads need about 50 ms to reach full speed: a step of LeNet takes 7 ms,
-    then 4.7, 3.7, 3.4 and, from the eighth on, 3.0.
+    Without warm-up, caches are cold and threads need about 50 ms to reach full speed: the first step of LeNet takes
+    7 ms, the next ones 4.7, 3.7 and 3.4 ms, and from the eighth on, steps take 3.0 ms.
     """
     program, state, call_seconds, _ = current
     if call_seconds < LONG_CALL:
@@ -115,9 +115,9 @@ def _set_threads(threads: int | None) -> None:
 
 
 def _device_memory() -> dict[str, int]:
-    """Return the peak memory of an accelerator: PyTorch's since the last call, JAX's since the process started.
+    """Return the peak memory on an accelerator, in PyTorch since the last call and in JAX since the process started.
 
-    JAX's peak is that of the latest program only if it rose while this program was set up.
+    JAX's peak belongs to the latest program only if it rose while that program was set up.
     """
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
@@ -130,7 +130,7 @@ def _device_memory() -> dict[str, int]:
 
 
 def _separate_answers() -> TextIO:
-    """Return the stream for answers, and redirect what libraries print to stderr."""
+    """Return a stream for the answers, and redirect standard output, to which libraries print, to stderr."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return answers

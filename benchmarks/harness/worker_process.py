@@ -1,4 +1,4 @@
-"""The process of a peer, seen from the process that starts it."""
+"""Start the worker process of a peer, and communicate with it."""
 
 import json
 import os
@@ -12,35 +12,35 @@ from benchmarks.harness.environment import ROOT, VARIABLES
 
 
 class Contender(NamedTuple):
-    """A peer in one of its forms. In the A/A pair, our form has a second label."""
+    """A form of a peer. In the A/A test, one of our forms appears twice, with different labels."""
 
     label: str
-    peer: str  # the peer's file
+    peer: str  # name of the peer's file
     form: str
-    apart: bool = False  # whether the form shares its process with no other form
+    apart: bool = False  # True if the form has a process of its own
 
     @property
     def process(self) -> tuple[str, ...]:
-        """Return the key of its process; forms that share a process have the same key."""
+        """Return the key of its process, which is the same for forms that share a process."""
         return (self.label, self.form) if self.apart else (self.label,)
 
 
 class Worker(NamedTuple):
-    """A process with its pipes."""
+    """A worker process and its stderr."""
 
     process: subprocess.Popen[str]
     stderr: Any  # a temporary file
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Send a request and return the answer; an answer with "error" if the process died."""
+        """Send a request and return the answer, which contains "error" if the process died."""
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # reading the answer reports it
+        with suppress(BrokenPipeError):  # `read_answer` reports the error
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
         return self.read_answer()
 
     def read_answer(self) -> dict[str, Any]:
-        """Wait for the next line."""
+        """Wait for the next answer, which contains "error" if the process died."""
         assert self.process.stdout is not None
         if line := self.process.stdout.readline():
             return json.loads(line)
@@ -49,7 +49,7 @@ class Worker(NamedTuple):
 
 
 def start_worker(peer: str) -> Worker:
-    """Start the process of a peer; its first line says that the peer is loaded."""
+    """Start the process of a peer. It writes its first line when the peer is loaded."""
     stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed by end_worker
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.harness.worker", peer],
@@ -64,7 +64,7 @@ def start_worker(peer: str) -> Worker:
 
 
 def end_worker(worker: Worker) -> None:
-    """Kill the process."""
+    """Kill the process, and close its pipes."""
     worker.process.kill()
     worker.process.communicate()
     worker.stderr.close()

@@ -1,1 +1,1 @@
-"""The jobs that peers do: their definitions, the inputs they start from, and the float64 results that check them."""
+"""The jobs that peers do: definitions, common inputs, and float64 results to check them against."""

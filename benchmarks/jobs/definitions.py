@@ -1,20 +1,20 @@
-"""The jobs, one type for each kind of work. Cases fill them in; every peer of a kind does the same job."""
+"""Definitions of the jobs, one type for each kind of work. Cases create jobs, and all peers do the same job."""
 
 from typing import NamedTuple
 
 
 class Training(NamedTuple):
-    """Train a network of dense layers with Adam on random examples, shuffled in every epoch."""
+    """Train a network of dense layers with Adam on random examples that are shuffled in each epoch."""
 
-    widths: tuple[int, ...]  # input, hidden layers, output; for LeNet the input is what the convolutions return
+    widths: tuple[int, ...]  # input, hidden layers, output; the input of LeNet is the output of its convolutions
     rows: int
     batch: int | None  # a divisor of rows; None for full-batch steps without shuffling
-    activation: str = "relu"  # or "tanh"; none after the last layer
+    activation: str = "relu"  # or "tanh"; there is no activation after the last layer
     loss: str = "cross_entropy"  # or "squared_error", summed over outputs; both are averaged over the batch
-    epochs: int = 1  # in one call
+    epochs: int = 1  # epochs in one call
     rate: float = 1e-3
-    decay: float = 0.0  # weight decay; above 0 the optimizer is AdamW
-    images: bool = False  # True puts LeNet's convolutions in front of the dense layers
+    decay: float = 0.0  # weight decay; if above 0, the optimizer is AdamW
+    images: bool = False  # True adds LeNet's convolutions before the dense layers
 
     @property
     def steps(self) -> int:
@@ -23,41 +23,41 @@ class Training(NamedTuple):
 
 
 class Ensemble(NamedTuple):
-    """Train several networks of one architecture, each with its own order of the data."""
+    """Train several networks with the same architecture, each with its own order of the data."""
 
     training: Training
     members: int
-    own_data: bool = False  # every member has its own examples
-    pairs: tuple[tuple[float, float], ...] = ()  # learning rate and weight decay of each member, if they differ
+    own_data: bool = False  # True: each member has its own examples
+    pairs: tuple[tuple[float, float], ...] = ()  # rate and decay of each member; () for those of `training`
 
 
 class DeepNetwork(NamedTuple):
-    """Train `blocks` residual blocks x + relu(x w + b) with SGD on one batch; squared error, summed over outputs."""
+    """Train residual blocks x + relu(x w + b) with SGD on one batch, with the squared error summed over outputs."""
 
     blocks: int
     width: int = 64
     batch: int = 32
-    steps: int = 4  # in one call
+    steps: int = 4  # steps in one call
 
     @property
     def rate(self) -> float:
-        """Return a learning rate at which the loss falls at any depth; the squared gradient grows with the depth."""
+        """Return a learning rate at which the loss falls at any depth, since the squared gradient grows with depth."""
         return 1e-2 / self.blocks
 
 
 class Updates(NamedTuple):
-    """Apply an optimizer's update only: two sets of gradients in turn, no network."""
+    """Apply only an optimizer's update, with two alternating sets of gradients and without a network."""
 
-    rule: str  # "sgd", "adam", "adamw" or "lion"; optax's defaults except for rate and decay (0 for Lion)
+    rule: str  # "sgd", "adam", "adamw" or "lion", with optax's defaults except for rate and decay (0 for Lion)
     leaves: int  # number of parameter arrays, all of the same size
     parameters: int = 2**20
-    steps: int = 20  # in one call
+    steps: int = 20  # updates in one call
     rate: float = 1e-3
-    decay: float = 1e-2  # AdamW's weight decay
+    decay: float = 1e-2  # weight decay of AdamW
 
 
 class Shuffle(NamedTuple):
-    """Draw the rows of every batch of one epoch."""
+    """Draw the rows of all batches of one epoch."""
 
     rows: int
     batch: int  # a divisor of rows
@@ -69,11 +69,11 @@ class Shuffle(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """Measure a limit of the machine: "gemm" (square matrices), "copy" (memory) or "launch" (an empty program)."""
+    """Measure a limit of the machine: "gemm" (square matrices), "copy" (memory) or "launch" (a tiny program)."""
 
     what: str
     size: int  # rows of the matrices, or number of elements
-    dtype: str = "float32"  # "tf32" is float32 in memory, multiplied at lower precision
+    dtype: str = "float32"  # "tf32": float32 in memory, multiplied at lower precision
 
 
 class FreshProcess(NamedTuple):
@@ -83,17 +83,17 @@ class FreshProcess(NamedTuple):
 
 
 class OptimizerComparison(NamedTuple):
-    """Compare an optimizer with optax's Adam: "match" if it is the same, "diagnosis" if one formula differs."""
+    """Compare an optimizer with optax's Adam: "match" if both are equal, "diagnosis" if one formula differs."""
 
     what: str
 
 
 class Dispatch(NamedTuple):
-    """Add 1 to arrays so small that only the cost of the call remains."""
+    """Add 1 to arrays that are so small that only the overhead of the call remains."""
 
     leaves: int
     size: int = 8
-    calls: int = 50  # calls to the jitted function in one call to the program
+    calls: int = 50  # calls of the jitted function in one call of the program
 
 
 class TimeToAccuracy(NamedTuple):
@@ -101,26 +101,26 @@ class TimeToAccuracy(NamedTuple):
 
     data: str  # "digits" or "fashion-mnist"
     target: float
-    epochs: int  # the run fails if it has not reached the target by then
+    epochs: int  # the run fails if it does not reach the target within this many epochs
     folds: int | None  # k-fold over all examples; None for the data set's own training and test parts
     hidden: tuple[int, ...]
     batch: int
     rate: float  # Adam's learning rate
-    decay: float = 0.0  # above 0 the optimizer is AdamW
+    decay: float = 0.0  # weight decay; if above 0, the optimizer is AdamW
     dropout: float = 0.0
     cosine: bool = False  # cosine decay of the learning rate to 0 over all epochs
 
 
 class SettingSearch(NamedTuple):
-    """Find the learning rate and the weight decay with the lowest validation loss, and stop bad trials early."""
+    """Find the learning rate and weight decay with the lowest validation loss, and stop bad trials early."""
 
     data: str  # "digits", "fashion-mnist", "breast_cancer", "wine" or "diabetes"
     trials: int
-    rungs: tuple[int, ...]  # epochs after which trials are compared; a third of them continues
+    rungs: tuple[int, ...]  # epochs after which trials are compared and a third of them continues
     hidden: tuple[int, ...]
     batch: int
-    outputs: int = 10  # number of classes; 1 for a regression, whose loss is the squared error
-    population: int = 64  # trials at the same time, for peers that train several
-    rows: int | None = None  # number of rows, of which 60 % are trained on; None for all
-    rates: tuple[float, float] = (1e-4, 1e-1)  # range of Adam's learning rate, log-uniform
-    decays: tuple[float, float] = (1e-6, 1e-2)  # L2 penalty, added to the gradient of the weights but not of the biases
+    outputs: int = 10  # number of classes; 1 for a regression with squared error
+    population: int = 64  # number of trials at the same time, for peers that train several
+    rows: int | None = None  # number of rows, 60 % of which are for training; None for all
+    rates: tuple[float, float] = (1e-4, 1e-1)  # range of Adam's learning rate, drawn log-uniformly
+    decays: tuple[float, float] = (1e-6, 1e-2)  # range of the L2 penalty, on weights but not on biases

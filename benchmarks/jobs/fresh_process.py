@@ -1,4 +1,4 @@
-"""Programs that start a Python process and wait until it exits."""
+"""A program that starts a Python process and waits until it exits."""
 
 import json
 import os
@@ -12,17 +12,17 @@ import numpy as np
 
 from benchmarks.jobs.program import Program
 
-ENOUGH_ACCURACY = 0.9  # test accuracy above which the digits count as learnt
+ENOUGH_ACCURACY = 0.9  # a higher test accuracy shows that the network has learnt the digits
 
 
 def python_process(*arguments: str, out: bool = False) -> Program:
-    """Return a program whose call runs `python` with these arguments.
+    """Return a program that runs `python` with these arguments in each call.
 
     Args:
-      arguments: command-line arguments of python.
-      out: True appends the path of a new run folder, and checks the test accuracy in its result.json.
+      arguments: command-line arguments for `python`.
+      out: if True, append the path of a new run folder, and check the test accuracy in its result.json.
     """
-    # Bytecode is cached by the first call, which is not timed; an installed package has it too.
+    # The first call, which is not timed, caches the bytecode, as in an installed package.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     env["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
@@ -40,6 +40,6 @@ def python_process(*arguments: str, out: bool = False) -> Program:
 
 
 def _accuracy_error(run_folder: Path) -> float:
-    """Return 0 if the run has learnt the digits, else infinity."""
+    """Return 0 if the network has learnt the digits, else infinity."""
     accuracy = json.loads((run_folder / "result.json").read_text(encoding="utf-8"))["test"]["accuracy"]
     return 0.0 if accuracy > ENOUGH_ACCURACY else np.inf

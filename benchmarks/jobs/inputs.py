@@ -1,4 +1,4 @@
-"""The parameters and examples that all peers start from."""
+"""The initial parameters and the examples, which are the same for all peers."""
 
 from typing import NamedTuple
 
@@ -7,15 +7,15 @@ import numpy as np
 from benchmarks.jobs.definitions import DeepNetwork, Training, Updates
 
 IMAGE = (28, 28, 1)
-CONVOLUTIONS = ((5, 5, 1, 6), (5, 5, 6, 16))  # "SAME", then "VALID"; each followed by activation and 2 × 2 max pooling
-PADDINGS = (2, 0)  # on each side
-FEATURES = 5 * 5 * 16  # features that the convolutions return
+CONVOLUTIONS = ((5, 5, 1, 6), (5, 5, 6, 16))  # each followed by activation and 2 × 2 max pooling
+PADDINGS = (2, 0)  # on each side of both convolutions: "SAME", then "VALID"
+FEATURES = 5 * 5 * 16  # number of features after the convolutions
 
-Layers = list[tuple[np.ndarray, np.ndarray]]  # w (inputs, outputs) and b (outputs,); ensembles add an axis in front
+Layers = list[tuple[np.ndarray, np.ndarray]]  # w (inputs, outputs) and b (outputs,); ensembles add a leading axis
 
 
 class Inputs(NamedTuple):
-    """Parameters and examples, the same for all peers."""
+    """Initial parameters and examples, which are the same for all peers."""
 
     layers: Layers
     x: np.ndarray
@@ -26,9 +26,9 @@ def training_inputs(job: Training, members: int | None = None, *, own_data: bool
     """Draw He-normal parameters and random examples.
 
     Args:
-      job: the job, which gives the shapes.
-      members: the number of networks, each with its own parameters; None for one network without a members axis.
-      own_data: True draws separate examples for every member.
+      job: the job, which determines the shapes.
+      members: number of networks, each with its own parameters; None for one network without a members axis.
+      own_data: if True, draw separate examples for each member.
     """
     rng = np.random.default_rng(0)
     lead = () if members is None else (members,)
@@ -49,7 +49,7 @@ def training_inputs(job: Training, members: int | None = None, *, own_data: bool
 def deep_network_inputs(job: DeepNetwork) -> Inputs:
     """Draw stacked parameters, w (blocks, width, width) and b (blocks, width), and one batch.
 
-    The weights have scale 1 / blocks. With 1 / √blocks the mean that relu adds would grow without bound.
+    The weights have scale 1 / blocks. With 1 / √blocks, the mean that relu adds would grow without bound.
     """
     rng = np.random.default_rng(0)
     w = rng.normal(0, job.width**-0.5 / job.blocks, (job.blocks, job.width, job.width)).astype(np.float32)
@@ -59,7 +59,7 @@ def deep_network_inputs(job: DeepNetwork) -> Inputs:
 
 
 def update_inputs(job: Updates) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Draw for each leaf its parameters (size,) and its gradients (2, size), for even and for odd steps."""
+    """Draw the parameters (size,) of each leaf and its gradients (2, size) for even and odd steps."""
     rng = np.random.default_rng(0)
     numbers = rng.normal(size=(3, job.leaves, job.parameters // job.leaves)).astype(np.float32)
     return list(numbers[0]), list(numbers[1:].swapaxes(0, 1))

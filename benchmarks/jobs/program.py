@@ -1,19 +1,19 @@
-"""The functions that a peer returns for a job, which the worker runs, times and checks."""
+"""The interface between peers and the worker, which runs, times and checks their programs."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 
 class Program(NamedTuple):
-    """One peer doing one job. Each call gets the state that the previous call returned, and may overwrite it."""
+    """A job as implemented by a peer. Each call receives the state from the previous call, and may overwrite it."""
 
-    state: Any  # before the first call
+    state: Any  # state before the first call
     call: Callable[[Any], Any]  # state -> state
-    block: Callable[[Any], object]  # waits until a state is computed
-    error: Callable[[Any], float]  # error of the state after the first call, against float64; rounding stays below 1
+    block: Callable[[Any], object]  # waits until a state has been computed
+    error: Callable[[Any], float]  # error after the first call, relative to float64; below 1 if only rounding differs
     units: int  # units of work in one call
     stages: dict[str, float] = {}  # noqa: RUF012  seconds to trace, lower and compile, if known
     memory: dict[str, int] = {}  # noqa: RUF012  bytes
     figures: Callable[[Any], dict[str, float]] = lambda _: {}  # further results, from the state after the last call
-    flops: int = 0  # operations in one unit of work; one peer's count is used for all, because all do the same work
-    bytes: int = 0  # minimum memory traffic of one unit, read and written
+    flops: int = 0  # operations in one unit of work; the count of one peer is used for all
+    bytes: int = 0  # minimum memory traffic of one unit of work, read and written

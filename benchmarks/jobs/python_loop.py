@@ -1,4 +1,4 @@
-"""The order of batches in a Python loop, which most libraries leave to their users, and the check of its result."""
+"""The order of batches in Python loops, for libraries that leave the loop to their users, and a check of the result."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from benchmarks.jobs.reference import training_error
 
 
 def epoch_rows(job: Training, epoch: int, member: int = 0) -> list[np.ndarray | None]:
-    """Return the rows (batch,) int32 of each step of an epoch; every member of an ensemble has its own order."""
+    """Return the int32 rows (batch,) of each step of an epoch; each member of an ensemble has its own order."""
     if job.batch is None:
         return [None]
     order = np.random.default_rng((1, epoch, member)).permutation(job.rows).astype(np.int32)
@@ -18,7 +18,7 @@ def epoch_rows(job: Training, epoch: int, member: int = 0) -> list[np.ndarray | 
 
 
 def python_loop_error(job: Training, inputs: Inputs, params: Sequence[np.ndarray]) -> float:
-    """Return the error of the parameters after the first call, for batches in the order of `epoch_rows`."""
+    """Return the error of the parameters after the first call, with batches in the order of `epoch_rows`."""
     batches = [rows for epoch in range(job.epochs) for rows in epoch_rows(job, epoch)]
     rows = None if job.batch is None else np.stack([batch for batch in batches if batch is not None])
     return training_error(job, inputs, rows, params)

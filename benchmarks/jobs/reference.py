@@ -1,4 +1,4 @@
-"""Each job in float64 with NumPy alone. Every peer is checked against it before it is timed."""
+"""Reference implementations in float64 with NumPy only. All peers are checked against them before they are timed."""
 
 from collections.abc import Sequence
 
@@ -8,24 +8,24 @@ from benchmarks.jobs.definitions import Dispatch, Ensemble, Shuffle, Training, U
 from benchmarks.jobs.inputs import Inputs, Layers, update_inputs
 from benchmarks.jobs.reference_lenet import convolve
 
-ALLOWED = 1e-3  # relative to the distance travelled; a wrong rule, order or loss is off by 1e-2 or more
-CHECKED_MEMBERS = 8  # members checked in an ensemble, spread from the first to the last
+ALLOWED = 1e-3  # relative to the distance from the start; a wrong rule, order or loss causes errors of 1e-2 or more
+CHECKED_MEMBERS = 8  # number of members of an ensemble that are checked, evenly spaced
 LARGEST_RATE = 1e-2  # members with a larger learning rate are not checked
 B1, B2, EPS = 0.9, 0.999, 1e-8
 LION_B1, LION_B2 = 0.9, 0.99
 
 
 def training_error(job: Training, inputs: Inputs, rows: np.ndarray | None, params: Sequence[np.ndarray]) -> float:
-    """Return the error of a peer's parameters relative to the distance travelled, in multiples of `ALLOWED`.
+    """Return the error of a peer's parameters relative to the distance from the start, as a multiple of `ALLOWED`.
 
     Args:
       job: the job.
-      inputs: the parameters at the start, and the examples.
-      rows: the rows of each batch, (steps, batch), in the peer's order; None for full-batch steps.
-      params: the peer's parameters after the first call, w and b of each layer, in order.
+      inputs: the initial parameters and the examples.
+      rows: the rows of each batch in the peer's order, (steps, batch); None for full-batch steps.
+      params: the peer's parameters after the first call: w and b of each layer, in order.
 
     Raises:
-      ValueError: if `rows` are not whole epochs, or the shapes differ.
+      ValueError: if `rows` are not whole epochs, or if the shapes differ.
     """
     if rows is not None and (np.bincount(rows.ravel(), minlength=job.rows) != job.epochs).any():
         raise ValueError("every row must be seen once in an epoch")
@@ -37,13 +37,13 @@ def training_error(job: Training, inputs: Inputs, rows: np.ndarray | None, param
 
 
 def ensemble_error(job: Ensemble, inputs: Inputs, rows: np.ndarray, params: Sequence[np.ndarray]) -> float:
-    """Return the largest error of `CHECKED_MEMBERS` members.
+    """Return the largest error among `CHECKED_MEMBERS` members.
 
     Args:
       job: the job.
-      inputs: the parameters at the start, with a members axis in front, and the examples.
+      inputs: the initial parameters with a leading members axis, and the examples.
       rows: the rows of each member's batches, (members, steps, batch).
-      params: w and b of each layer, in order, each (members, ...).
+      params: w and b of each layer, in order, each with shape (members, ...).
     """
     errors = []
     for i in _checked_members(job):
@@ -56,13 +56,13 @@ def ensemble_error(job: Ensemble, inputs: Inputs, rows: np.ndarray, params: Sequ
 
 
 def _checked_members(job: Ensemble) -> np.ndarray:
-    """Choose members with a moderate learning rate; at a large one, steps amplify rounding errors."""
+    """Choose members with a moderate learning rate, because large learning rates amplify rounding errors."""
     stable = [i for i in range(job.members) if not job.pairs or job.pairs[i][0] <= LARGEST_RATE]
     return np.asarray(stable)[np.unique(np.linspace(0, len(stable) - 1, CHECKED_MEMBERS, dtype=int))]
 
 
 def update_error(job: Updates, leaves: Sequence[np.ndarray]) -> float:
-    """Return the error of all leaves after one call."""
+    """Return the error of the leaves after one call; see `relative_error`."""
     params, both_grads = (np.stack(arrays).astype(np.float64) for arrays in update_inputs(job))
     start, m, v = params, np.zeros_like(params), np.zeros_like(params)
     decay = job.decay if job.rule == "adamw" else 0.0
@@ -81,27 +81,27 @@ def update_error(job: Updates, leaves: Sequence[np.ndarray]) -> float:
 
 
 def shuffle_error(job: Shuffle, rows: np.ndarray) -> float:
-    """Return 0 if rows (steps, batch) hold every example once and few neighbours stay together, else infinity."""
+    """Return 0 if rows (steps, batch) contain each example once in a shuffled order, else infinity."""
     once = (np.bincount(rows.ravel(), minlength=job.rows) == 1).all()
     neighbours = np.mean(np.diff(rows.ravel().astype(np.int64)) == 1)
     return 0.0 if once and neighbours < 0.01 else np.inf
 
 
 def dispatch_error(job: Dispatch, arrays: Sequence[np.ndarray]) -> float:
-    """Return 0 if every call added 1 to every element, else infinity; float32 counts exactly."""
+    """Return 0 if every call added 1 to every element, which is exact in float32, else infinity."""
     correct = len(arrays) == job.leaves and all((array == job.calls).all() for array in arrays)
     return 0.0 if correct and sum(array.size for array in arrays) == job.leaves * job.size else np.inf
 
 
 def relative_error(start: Sequence[np.ndarray], end: Sequence[np.ndarray], params: Sequence[np.ndarray]) -> float:
-    """Return the error of the worst array, median |params - end| / median |end - start|, divided by `ALLOWED`.
+    """Return the largest error of an array, median |params - end| / median |end - start|, divided by `ALLOWED`.
 
-    It uses medians because rounding may switch a unit on or off, which moves a few numbers far. Only elements that
-    should move count. The error is infinite for NaN, and if an array that should not move has moved.
+    Medians are used because rounding may switch a unit on or off, which changes a few numbers a lot. Only elements that
+    should change count. The error is infinite for NaN, and if an array changes that should not.
     """
     errors = []
     for actual, expected, before in zip(params, end, start, strict=True):
-        moves = expected != before  # weights behind a unit that no example activates do not
+        moves = expected != before  # False for weights of units that no example activates
         if moves.any():
             travelled = np.median(np.abs(expected - before)[moves])
             errors.append(np.median(np.abs(actual - expected)[moves]) / travelled)
@@ -111,7 +111,7 @@ def relative_error(start: Sequence[np.ndarray], end: Sequence[np.ndarray], param
 
 
 def train(job: Training, inputs: Inputs, rows: np.ndarray | None) -> Layers:
-    """Return the parameters after the steps of one call."""
+    """Return the parameters after one call."""
     layers = [(w.astype(np.float64), b.astype(np.float64)) for w, b in inputs.layers]
     x, y = inputs.x.astype(np.float64), inputs.y
     params = [array for layer in layers for array in layer]
@@ -137,7 +137,7 @@ def _gradient(job: Training, params: list[np.ndarray], x: np.ndarray, y: np.ndar
 def _dense_gradient(
     job: Training, params: list[np.ndarray], x: np.ndarray, y: np.ndarray
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Return the gradients of the parameters, and of x."""
+    """Return the gradients with respect to the parameters and to x."""
     inputs, last = [x], len(params) // 2 - 1
     for i, (w, b) in enumerate(zip(params[::2], params[1::2], strict=True)):
         z = inputs[-1] @ w + b

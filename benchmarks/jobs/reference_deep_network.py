@@ -1,4 +1,4 @@
-"""The deep residual network in float64 with NumPy alone."""
+"""Reference implementation of the deep residual network in float64 with NumPy only."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from benchmarks.jobs.reference import relative_error
 
 
 def deep_network_error(job: DeepNetwork, w: np.ndarray, b: np.ndarray) -> float:
-    """Return the error of a peer's parameters after one call, see `relative_error`.
+    """Return the error of a peer's parameters after one call; see `relative_error`.
 
     Args:
       job: the job.

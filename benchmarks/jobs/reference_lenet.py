@@ -1,4 +1,4 @@
-"""LeNet's convolutions in float64 with NumPy alone, forward and backward."""
+"""Reference implementation of LeNet's convolutions and their gradients in float64 with NumPy only."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,7 +17,7 @@ def convolve(params: Sequence[np.ndarray], x: np.ndarray) -> tuple[np.ndarray, B
       x: images, (batch, height, width, channels).
 
     Returns:
-      The features (batch, features), and a function from their gradient to the gradients of `params`.
+      The features (batch, features), and a function that maps their gradient to the gradients of `params`.
     """
     windows, outputs, maxima = [], [], []
     for w, b, padding in zip(params[::2], params[1::2], PADDINGS, strict=True):
@@ -33,7 +33,7 @@ def convolve(params: Sequence[np.ndarray], x: np.ndarray) -> tuple[np.ndarray, B
             w = params[2 * i]
             delta = np.repeat(np.repeat(delta, 2, 1), 2, 2) * maxima[i] * (outputs[i] > 0)
             grads = [np.einsum("nhwcij,nhwo->ijco", windows[i], delta, optimize=True), delta.sum((0, 1, 2)), *grads]
-            if i:  # convolve with the flipped kernel, over all positions that saw the input
+            if i:  # convolve with the flipped kernel to get the gradient of the input
                 flipped = w[::-1, ::-1].swapaxes(2, 3)
                 delta_windows = _windows(delta, flipped, w.shape[0] - 1 - PADDINGS[i])
                 delta = np.einsum("nhwoij,ijoc->nhwc", delta_windows, flipped, optimize=True)
@@ -43,13 +43,13 @@ def convolve(params: Sequence[np.ndarray], x: np.ndarray) -> tuple[np.ndarray, B
 
 
 def _windows(x: np.ndarray, w: np.ndarray, padding: int) -> np.ndarray:
-    """Return a view (batch, height, width, channels, kernel height, kernel width)."""
+    """Return a view of all windows, (batch, height, width, channels, kernel height, kernel width)."""
     padded = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     return np.lib.stride_tricks.sliding_window_view(padded, w.shape[:2], (1, 2))
 
 
 def _max_pool(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the maxima and a mask of their places. Ties only occur at 0, behind relu, where the gradient is 0."""
+    """Return the maxima and a mask of their positions. After relu, ties occur only at 0, where the gradient is 0."""
     n, height, width, channels = x.shape
     y = x.reshape(n, height // 2, 2, width // 2, 2, channels).max((2, 4))
     return y, np.repeat(np.repeat(y, 2, 1), 2, 2) == x

@@ -1,4 +1,4 @@
-"""Code that peers share for searches: the rows, the results of the searches so far, the check of the best network."""
+"""Code that peers share for searches: the split of the rows, the results so far, and a check of the best network."""
 
 from functools import cache
 from typing import Any, NamedTuple
@@ -10,14 +10,14 @@ from benchmarks.jobs.definitions import SettingSearch
 from nnjax import data
 
 ROUNDING = 1e-4  # relative error of a loss in float32
-SEARCHES = 20  # only this many searches count in the figures, so that fast peers have the same seeds as slow ones
+SEARCHES = 20  # number of searches in the figures, so that fast and slow peers have the same seeds
 
 
 class Split(NamedTuple):
-    """Rows to train on, rows for validation, and rows that no search sees."""
+    """Rows for training, for validation, and for testing, which no search sees."""
 
     x: np.ndarray
-    y: np.ndarray  # classes (rows,), or numbers (rows, 1)
+    y: np.ndarray  # classes (rows,), or targets of a regression (rows, 1)
     held_out_x: np.ndarray
     held_out_y: np.ndarray
     test_x: np.ndarray
@@ -25,20 +25,20 @@ class Split(NamedTuple):
 
 
 class Searches(NamedTuple):
-    """The searches so far."""
+    """The results of the searches so far."""
 
     seed: int  # seed of the next search
     losses: tuple[float, ...]  # validation loss of the best trial of each search
     trials: int  # number of trials of the last search
-    layers: list[np.ndarray] | None  # w, b, w, b, … of the best network of the last search; None if it is not returned
-    test_losses: tuple[float, ...] = ()  # of the best network of each search
-    epochs: tuple[float, ...] = ()  # that all trials of each search were trained for
+    layers: list[np.ndarray] | None  # w, b, w, b, … of the best network of the last search; None if unknown
+    test_losses: tuple[float, ...] = ()  # test loss of the best network of each search
+    epochs: tuple[float, ...] = ()  # total epochs of all trials in each search
 
 
 def split_rows(job: SettingSearch, seed: int) -> Split:
-    """Return the rows of a search, the same for all peers: 60 % to train on, 20 % for validation, 20 % for testing.
+    """Split the rows for a search, equally for all peers: 60 % for training, 20 % for validation, 20 % for testing.
 
-    Tables are standardised with the mean and the standard deviation of the rows to train on, and so are their targets.
+    Inputs of tables and targets of regressions are standardised with mean and standard deviation of the training rows.
 
     Raises:
       ValueError: if the data set is not on this machine.
@@ -61,7 +61,7 @@ def split_rows(job: SettingSearch, seed: int) -> Split:
 def add_search(
     job: SettingSearch, searches: Searches, loss: float, trials: int, epochs: float, layers: list[np.ndarray] | None
 ) -> Searches:
-    """Return the searches with one more."""
+    """Add the result of a search."""
     split = split_rows(job, searches.seed)
     test_loss = np.nan if layers is None else network_loss(job, layers, split.test_x, split.test_y)
     return Searches(
@@ -75,10 +75,10 @@ def add_search(
 
 
 def search_error(job: SettingSearch, searches: Searches) -> float:
-    """Check that all trials were run, and that the best network has the loss that is reported.
+    """Check that all trials were run, and that the best network has the reported loss.
 
     Returns:
-      The relative error of the loss, against float64, divided by `ROUNDING`; infinity for a different number of trials.
+      The relative error of the loss compared with float64, divided by `ROUNDING`; infinity if trials are missing.
     """
     if searches.trials != job.trials:
         return np.inf
@@ -90,7 +90,7 @@ def search_error(job: SettingSearch, searches: Searches) -> float:
 
 
 def network_loss(job: SettingSearch, layers: list[np.ndarray], x: np.ndarray, y: np.ndarray) -> float:
-    """Return the mean loss of a network, in float64."""
+    """Return the mean loss of a network, computed in float64."""
     h = x.astype(np.float64)
     for i in range(0, len(layers), 2):
         h = (np.maximum(h, 0) if i else h) @ layers[i].astype(np.float64) + layers[i + 1]
@@ -101,7 +101,7 @@ def network_loss(job: SettingSearch, layers: list[np.ndarray], x: np.ndarray, y:
 
 
 def search_figures(searches: Searches) -> dict[str, float]:
-    """Return the mean losses of the best networks with half of their 95 % intervals, and the mean number of epochs."""
+    """Return the mean losses of the best networks with half their 95 % intervals, and the mean number of epochs."""
     losses: Any = np.array(searches.losses[:SEARCHES])
     test_losses: Any = np.array(searches.test_losses[:SEARCHES])
     figures = {"searches": float(len(losses)), "loss": losses.mean(), "loss ±": half_interval(losses)}
@@ -111,14 +111,14 @@ def search_figures(searches: Searches) -> dict[str, float]:
 
 
 def half_interval(values: np.ndarray) -> float:
-    """Return half the length of the 95 % interval of the mean; 0 for one value."""
+    """Return half the length of the 95 % interval of the mean, or 0 for one value."""
     n = len(values)
     return float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
 
 
 @cache
 def _all_rows(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return inputs (rows, inputs), in float64 if they are to be standardised, and targets (rows,)."""
+    """Return inputs (rows, inputs), which are float64 if they need standardisation, and targets (rows,)."""
     if name in ("breast_cancer", "wine", "diabetes"):
         from sklearn import datasets
 

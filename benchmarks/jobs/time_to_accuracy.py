@@ -1,4 +1,4 @@
-"""Code that peers share for time to accuracy: the folds, the results of the runs so far, the check of the networks."""
+"""Code that peers share for time to accuracy: the folds, the results so far, and a check of the networks."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,11 +10,11 @@ from benchmarks.jobs.definitions import TimeToAccuracy
 from nnjax import data
 from nnjax.train.folds import Folds, Rows, k_fold
 
-TIES = 2  # examples of a fold whose two largest outputs may be so close that rounding decides
+TIES = 2  # number of examples per fold whose class may change by rounding
 
 
 class Examples(NamedTuple):
-    """All examples, and the rows for training and for evaluation in each fold."""
+    """All examples, and the training and held-out rows of each fold."""
 
     x: np.ndarray  # (rows, features)
     y: np.ndarray  # (rows,)
@@ -27,16 +27,16 @@ class Examples(NamedTuple):
 
 
 class Runs(NamedTuple):
-    """The runs so far."""
+    """The results of the runs so far."""
 
     seed: int  # seed of the next run
-    ends: tuple[tuple[Any, Any], ...]  # (epochs, mean accuracy) at the end of each run
-    accuracies: Any  # (folds,) accuracies of the last run
-    networks: Any  # networks of the last run, in the peer's own form
+    ends: tuple[tuple[Any, Any], ...]  # (number of epochs, mean accuracy) at the end of each run
+    accuracies: Any  # (folds,), accuracies of the last run
+    networks: Any  # networks of the last run, in the peer's own format
 
 
 def fold_examples(job: TimeToAccuracy) -> Examples:
-    """Return the examples and folds, the same for all peers and runs.
+    """Return the examples and folds, which are the same for all peers and runs.
 
     Raises:
       ValueError: if the data set is not on this machine.
@@ -60,7 +60,7 @@ def fold_examples(job: TimeToAccuracy) -> Examples:
 def accuracy_error(
     job: TimeToAccuracy, examples: Examples, runs: Runs, layers: Sequence[Sequence[np.ndarray]]
 ) -> float:
-    """Check that the networks of the last run are as accurate as reported, and that the run ended at the right epoch.
+    """Check that the networks of the last run have the reported accuracies, and that it ended at the right epoch.
 
     Args:
       job: the job.
@@ -69,8 +69,8 @@ def accuracy_error(
       layers: w, b, w, b, … of the network of each fold.
 
     Returns:
-      The largest difference in correct examples divided by `TIES`; infinity if the run ended at the wrong epoch or
-      the reported mean is not the mean of its folds.
+      The largest difference in the number of correct examples, divided by `TIES`; infinity if the run ended at the
+      wrong epoch, or if the reported mean is not the mean of the folds.
     """
     epochs, mean = (float(np.asarray(value)) for value in runs.ends[-1])
     difference = abs(mean - float(np.mean(np.asarray(runs.accuracies))))
@@ -89,7 +89,7 @@ def accuracy_error(
 
 
 def accuracy_figures(job: TimeToAccuracy, runs: Runs) -> dict[str, float]:
-    """Return the number of runs, the share that reached the target, and the mean epochs and accuracy at the end."""
+    """Return the number of runs, the success rate, and the mean epochs and accuracy at the end."""
     epochs, means = np.array([[float(np.asarray(value)) for value in end] for end in runs.ends]).T
     return {
         "runs": len(means), "success": float((means >= np.float32(job.target)).mean()),

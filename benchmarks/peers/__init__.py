@@ -1,17 +1,17 @@
-"""The libraries that are measured, one file or folder each. To add a peer, add its file.
+"""The measured libraries ("peers"), one file or folder each. To add a peer, add its file.
 
 The top of a peer's file defines
-  NAME: its name in tables;
-  NEEDS: the packages it needs; without them it is left out;
-  FORMS: for each kind of work, the variants of the peer's code ("forms");
+  NAME: the name of the peer in tables;
+  NEEDS: the packages that the peer needs; it is skipped if one is not installed;
+  FORMS: for each kind of work, the names of the peer's implementations ("forms");
 and optionally
-  SLOW: forms that take long to compile and are left out of the quick set;
-  RARE: forms that are measured only at the variants at which naive forms are measured;
-  APART: forms that change their process, such as its devices or its compiler, and have a process each. All other forms
-    of a peer share one process.
-For each kind there is a function of that name, `(job, form) -> Program`.
+  SLOW: forms that are slow to compile and are omitted in the quick set;
+  RARE: forms that are measured only for the variants for which naive forms are measured;
+  APART: forms that change their process, such as its devices or compiler, and therefore run in a process of their own.
+    All other forms of a peer share one process.
+For each kind of work, the file defines a function with that name, `(job, form) -> Program`.
 
-Peers do not import each other. Code that several of them share is in `_jax` and `_torch`.
+Peers do not import each other. Code that several peers share is in `_jax` and `_torch`.
 """
 
 import ast
@@ -37,24 +37,24 @@ class Head(NamedTuple):
 
     @property
     def missing(self) -> list[str]:
-        """Return the packages that are not installed."""
+        """Return the needed packages that are not installed."""
         return [package for package in self.needs if find_spec(package) is None]
 
 
 def peer_names() -> list[str]:
-    """Return the names of all peer files, ours first."""
+    """Return the names of all peer files, with ours first."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
     return sorted(names, key=lambda name: name != "ours")
 
 
 def read_head(name: str) -> Head:
-    """Read the top of a peer's file without importing it, so that its packages are neither needed nor loaded."""
+    """Read the definitions at the top of a peer's file without importing it or its packages."""
     folder = Path(__file__).parent / name
     source = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
     values = {}
     for node in ast.parse(source.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            with suppress(ValueError):  # these definitions contain only literals
+            with suppress(ValueError):  # ignore assignments that are not literals
                 values[node.targets[0].id] = ast.literal_eval(node.value)
     return Head(
         file=name,
@@ -68,5 +68,5 @@ def read_head(name: str) -> Head:
 
 
 def load_peer(name: str) -> ModuleType:
-    """Import a peer with everything it needs."""
+    """Import a peer and its packages."""
     return import_module(f"{__name__}.{name}")

@@ -1,4 +1,4 @@
-"""Equinox: `filter_jit`, and plain `jax.jit` over a model's leaves."""
+"""Equinox, with `filter_jit` or with `jax.jit` over the leaves of the model."""
 
 from typing import Any
 
@@ -22,12 +22,12 @@ FORMS = {"training": ("naive", "fast", "scan")}
 
 
 def training(job: Training, form: str) -> Program:
-    """Train with the library's own step, in a Python loop or in a scan.
+    """Train with a step as in the library's documentation, in a Python loop or in a scan.
 
-    naive: `filter_jit` from the examples, fed with NumPy rows. fast: flattened leaves through a donating `jax.jit`,
-    with the data on the device. That combines two documented ways to reduce overhead: flattened leaves ("Tricks",
-    Low-overhead training loops; with `filter_jit` they take three times as long), and `partition` with `jax.jit` ("All
-    of Equinox"). scan: all steps of a call are one `lax.scan` over the arrays of the model.
+    naive: `filter_jit` as in the examples, called with NumPy arrays. fast: `jax.jit` with donated, flattened leaves and
+    the data on the device. This combines two documented ways to reduce overhead: flattened leaves ("Low-overhead
+    training loops" in "Tricks"; three times slower with `filter_jit`), and `partition` with `jax.jit` ("All of
+    Equinox"). scan: one `lax.scan` over all steps of a call.
     """
     inputs = training_inputs(job)
     model = _model(job, inputs.layers)

@@ -1,4 +1,4 @@
-"""Flax linen: `TrainState` and a jitted step."""
+"""Flax linen, with `TrainState` and a jitted step."""
 
 from typing import Any
 
@@ -23,11 +23,11 @@ FORMS = {"training": ("naive", "fast", "scan")}
 
 
 def training(job: Training, form: str) -> Program:
-    """Train with the library's own step, in a Python loop or in a scan.
+    """Train with a step as in the library's documentation, in a Python loop or in a scan.
 
-    naive: the tutorial's jitted step, fed with NumPy rows. fast: the state is donated and the data stay on the device.
-    Linen's guides show no faster loop; donation is what the documentation of `jax.jit` recommends. scan:
-    all steps of a call are one `lax.scan`.
+    naive: the jitted step of the tutorial, called with NumPy arrays. fast: the state is donated, and the data stay on
+    the device. Linen's guides show no faster loop, and the documentation of `jax.jit` recommends donation. scan: one
+    `lax.scan` over all steps of a call.
     """
     inputs = training_inputs(job)
     activation = nn.relu if job.activation == "relu" else nn.tanh
@@ -71,7 +71,7 @@ def training(job: Training, form: str) -> Program:
 
 
 def _name(i: int) -> str:
-    return f"layers_{2 * i}"  # activations are numbered too
+    return f"layers_{2 * i}"  # numbers include the activations
 
 
 def _to_arrays(state: Any) -> list[np.ndarray]:

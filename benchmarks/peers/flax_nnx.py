@@ -1,4 +1,4 @@
-"""Flax nnx: stateful objects, and a step bound to them."""
+"""Flax nnx, with stateful objects and a step that updates them."""
 
 from typing import Any
 
@@ -22,12 +22,12 @@ FORMS = {"training": ("naive", "fast", "scan")}
 
 
 def training(job: Training, form: str) -> Program:
-    """Train with the library's own step, in a Python loop or in a scan.
+    """Train with a step as in the library's documentation, in a Python loop or in a scan.
 
-    naive: the tutorial's `nnx.jit` of model and optimizer, fed with NumPy rows. fast: a donating `nnx.jit_partial`,
-    with the data on the device. The guide "Performance considerations" shows a cached partial function, and a
-    functional loop of `split`, `jax.jit` and `merge`. `jit_partial`, the cached partial function for pytrees, is faster
-    than both. scan: all steps of a call are one `lax.scan` of the functional step.
+    naive: `nnx.jit` of model and optimizer as in the tutorial, called with NumPy arrays. fast: `nnx.jit_partial` with
+    donation, and the data on the device. The guide "Performance considerations" shows a cached partial function, and a
+    functional loop with `split`, `jax.jit` and `merge`. `jit_partial`, the cached partial function for pytrees, is
+    faster than both. scan: one `lax.scan` of the functional step over all steps of a call.
     """
     inputs = training_inputs(job)
     model = _model(job, inputs.layers)
@@ -67,7 +67,7 @@ def training(job: Training, form: str) -> Program:
         naive_step = nnx.jit(update)
         compiled = compile_in_stages(naive_step, model, optimizer, inputs.x[: job.batch], inputs.y[: job.batch])
     else:
-        # in the compiled program, model and optimizer are one argument, the first
+        # in the compiled program, model and optimizer together are the first argument
         fast_step = nnx.jit_partial(rows_update, model, optimizer, graph=False, donate_argnums=0)
         rows = None if job.batch is None else np.arange(job.batch, dtype=np.int32)
         compiled = compile_in_stages(fast_step, x, y, rows)

@@ -1,4 +1,4 @@
-"""Haiku: `hk.transform` and a jitted step."""
+"""Haiku, with `hk.transform` and a jitted step."""
 
 from typing import Any
 
@@ -22,11 +22,11 @@ FORMS = {"training": ("naive", "fast", "scan")}
 
 
 def training(job: Training, form: str) -> Program:
-    """Train with the library's own step, in a Python loop or in a scan.
+    """Train with a step as in the library's documentation, in a Python loop or in a scan.
 
-    naive: the MNIST example's jitted update, fed with NumPy rows. fast: its state is donated and the data stay on the
-    device. Haiku's documentation shows no faster loop: it "composes with the rest of JAX", which recommends donation.
-    scan: all steps of a call are one `lax.scan`.
+    naive: the jitted update of the MNIST example, called with NumPy arrays. fast: the state is donated, and the data
+    stay on the device. Haiku's documentation shows no faster loop, and that of `jax.jit` recommends donation. scan:
+    one `lax.scan` over all steps of a call.
     """
     inputs = training_inputs(job)
     activation = jax.nn.relu if job.activation == "relu" else jnp.tanh

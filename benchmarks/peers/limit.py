@@ -1,4 +1,4 @@
-"""The limit instead of a library: the time for the matrix products and the memory traffic that none can avoid."""
+"""The limit for all libraries: the time of the matrix products and the memory traffic that none can avoid."""
 
 from typing import Any
 
@@ -24,10 +24,10 @@ FORMS = {
 
 
 def calibration(job: Calibration, form: str) -> Program:
-    """Multiply square matrices, copy memory, or run the smallest possible program, on random numbers.
+    """Multiply square matrices, copy memory, or run a tiny program, on random numbers.
 
     Raises:
-      ValueError: for tf32 on a device other than a GPU.
+      ValueError: for tf32 if the device is not a GPU.
     """
     if job.dtype == "tf32" and jax.default_backend() != "gpu":
         raise ValueError("tf32 exists only on NVIDIA GPUs")
@@ -38,7 +38,7 @@ def calibration(job: Calibration, form: str) -> Program:
     repeat = 4 if job.what == "gemm" else 1
 
     def body(x: jax.Array, w: jax.Array) -> jax.Array:
-        if job.what == "gemm":  # the factor keeps powers of a random matrix finite
+        if job.what == "gemm":  # the factor keeps the powers of a random matrix finite
             return jnp.matmul(x, w, precision=precision) * jnp.asarray(job.size**-0.5, x.dtype)
         return x + w[0] if job.what == "copy" else x + w
 
@@ -59,9 +59,9 @@ def calibration(job: Calibration, form: str) -> Program:
 
 
 def training(job: Training, form: str) -> Program:
-    """Compute for each step the products of both passes, tanh if the network has it, and Adam's memory traffic.
+    """Run only the matrix products of both passes, tanh if the network has it, and Adam's memory traffic in each step.
 
-    rows: examples are rows, x w, as in nnjax. features: examples are columns, w x.
+    rows: examples are rows (x w), as in nnjax. features: examples are columns (w x).
     """
     inputs = training_inputs(job)
     rng = np.random.default_rng(2)
@@ -90,7 +90,7 @@ def training(job: Training, form: str) -> Program:
 
 
 def _layer_step(job: Training, form: str, i: int, layer: Any) -> Any:
-    """Compute one layer. Elements of the results go back into the operands, so that XLA cannot drop an iteration."""
+    """Compute one layer. Results feed back into the operands, so that XLA cannot remove an iteration."""
     x, w, mean, square = layer
     y = x @ w if form == "rows" else w @ x
     if job.activation == "tanh" and i < len(job.widths) - 2:
@@ -106,7 +106,7 @@ def _layer_step(job: Training, form: str, i: int, layer: Any) -> Any:
 
 
 def updates(job: Updates, form: str) -> Program:
-    """Read the gradients, read and write parameters and moments: each as one array, with almost no arithmetic."""
+    """Read the gradients, and read and write parameters and moments, each as one array with almost no arithmetic."""
     params, both_grads = (jnp.asarray(np.concatenate(arrays, axis=-1)) for arrays in update_inputs(job))
     state = tuple(jnp.copy(params) for _ in range(1 + MOMENTS[job.rule]))
 
@@ -130,6 +130,6 @@ def updates(job: Updates, form: str) -> Program:
 
 
 def dispatch(job: Dispatch, form: str) -> Program:
-    """Call a jitted `array + 1` on one array with as many elements as all leaves together."""
+    """Call a jitted `array + 1` on a single array with the elements of all leaves."""
     single = Dispatch(leaves=1, size=job.leaves * job.size, calls=job.calls)
     return jitted_calls(single, lambda array: array + 1, jnp.zeros(single.size))

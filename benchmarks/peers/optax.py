@@ -1,4 +1,4 @@
-"""optax, leaf by leaf and with all leaves in one array."""
+"""optax, with separate leaves or with all leaves in one array."""
 
 import optax
 
@@ -27,5 +27,5 @@ def updates(job: Updates, form: str) -> Program:
 
 
 def dispatch(job: Dispatch, form: str) -> Program:
-    """Call the jitted update of gradient descent."""
+    """Call a jitted update of SGD."""
     return optimizer_calls(job, optax.sgd(1.0))

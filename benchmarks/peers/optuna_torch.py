@@ -1,4 +1,4 @@
-"""Optuna: one network after another in PyTorch, stopped by a pruner that halves asynchronously."""
+"""Optuna with PyTorch networks, trained one after another and stopped by asynchronous successive halving."""
 
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -29,13 +29,13 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def setting_search(job: SettingSearch, form: str) -> Program:
-    """Search with TPE or random settings and Optuna's asynchronous halving, in this process or in one per core."""
+    """Search with TPE or random settings and asynchronous successive halving, in this process or in one per core."""
     inputs = split_rows(job, 0).x.shape[1]
     torch.set_num_threads(useful_threads(Training((inputs, *job.hidden, job.outputs), job.batch, job.batch)))
     workers = usable_cores() if form.endswith("in processes") else 1
     pool = ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else None
     if pool is not None:
-        list(pool.map(_is_ready, range(4 * workers)))  # the processes have started and imported everything
+        list(pool.map(_is_ready, range(4 * workers)))  # wait until the processes have imported everything
 
     def call(searches: Searches) -> Searches:
         seed = searches.seed
@@ -72,7 +72,7 @@ def _is_ready(i: int) -> int:
 
 
 def _optimize(job: SettingSearch, form: str, seed: int, path: Path, worker: int, trials: int) -> None:
-    """Run a share of the trials in this process."""
+    """Run some of the trials in this process."""
     torch.set_num_threads(1)
     study = optuna.load_study(
         study_name="search",
@@ -106,7 +106,7 @@ def _tensors(job: SettingSearch, split: Split) -> tuple[Tensor, ...]:
 
 
 def _objective(job: SettingSearch, tensors: tuple[Tensor, ...], seed: int, trial: Any, *, keep: bool = True) -> float:
-    """Train a network to the last rung, or until the pruner stops it; return the lowest validation loss at a rung."""
+    """Train a network until the last rung or until it is pruned, and return its lowest validation loss at a rung."""
     rate = trial.suggest_float("rate", *job.rates, log=True)
     decay = trial.suggest_float("decay", *job.decays, log=True)
     x, y, held_out_x, held_out_y = tensors

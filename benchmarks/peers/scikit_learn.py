@@ -1,4 +1,4 @@
-"""scikit-learn's multi-layer perceptrons: NumPy, one `partial_fit` for each epoch."""
+"""scikit-learn's multi-layer perceptrons, which use NumPy."""
 
 import time
 import warnings
@@ -28,12 +28,12 @@ SEED = 1
 
 
 def training(job: Training, form: str) -> Program:
-    """Train with `partial_fit`, which keeps Adam's moments between epochs; `fit` would reset them in each call.
+    """Train with one `partial_fit` per epoch, which keeps Adam's moments; `fit` would reset them in each call.
 
-    Its squared error is half of ours, and so are its gradients; with half the epsilon, Adam takes the same steps.
+    scikit-learn's squared error and its gradients are half of ours. With half the epsilon, Adam takes the same steps.
 
     Raises:
-      ValueError: for cross-entropy with fewer than 3 classes, because it then has one logistic output.
+      ValueError: for cross-entropy with fewer than 3 classes, because the network then has one logistic output.
     """
     outputs = job.widths[-1]
     if job.loss == "cross_entropy" and outputs < 3:
@@ -61,16 +61,16 @@ def training(job: Training, form: str) -> Program:
 
 
 def setting_search(job: SettingSearch, form: str) -> Program:
-    """Search with HalvingRandomSearchCV over all cores; trials restart at each rung.
+    """Search with HalvingRandomSearchCV on all cores, which restarts trials at each rung.
 
-    Of two classes, scikit-learn's network has one logistic output. Its squared error is half of ours.
+    For two classes, scikit-learn's network has one logistic output. Its squared error is half of ours.
     """
     estimator, scoring, half = (
         (MLPClassifier, "neg_log_loss", 1.0) if job.outputs > 1 else (MLPRegressor, "neg_mean_squared_error", 0.5)
     )
     decays = (half * decay * job.batch for decay in job.decays)  # scikit-learn divides alpha by the batch size
     space = {"learning_rate_init": loguniform(*job.rates), "alpha": loguniform(*decays)}
-    split_rows(job, 0)  # refuses a data set that is not here
+    split_rows(job, 0)  # raises ValueError early if the data set is not on this machine
 
     def call(searches: Searches) -> Searches:
         split = split_rows(job, searches.seed)
@@ -89,10 +89,10 @@ def setting_search(job: SettingSearch, form: str) -> Program:
             random_state=searches.seed, n_jobs=usable_cores(),
         )  # fmt: skip
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # warnings that trials have not converged
+            warnings.simplefilter("ignore")  # ignore warnings that trials have not converged
             search.fit(x, y if job.outputs > 1 else y[:, 0])
             model.set_params(**search.best_params_)
-            model.fit(split.x, split.y if job.outputs > 1 else split.y[:, 0])  # the same network again
+            model.fit(split.x, split.y if job.outputs > 1 else split.y[:, 0])  # train the same network again
         epochs = sum(n * r for n, r in zip(search.n_candidates_, search.n_resources_, strict=True))
         layers = [array for layer in zip(model.coefs_, model.intercepts_, strict=True) for array in layer]
         if job.outputs == 2:
@@ -125,7 +125,7 @@ def _model(job: Training) -> Any:
 
 
 def _fastest_threads(model: Any, x: np.ndarray, y: np.ndarray, controller: ThreadpoolController) -> int | None:
-    """Return 1 or None (all threads), whichever makes an epoch faster; synchronising small products takes time."""
+    """Return 1 or None (all threads), whichever is faster, because threads slow down small matrix products."""
     seconds: dict[int | None, float] = {}
     for threads in (1, None, 1, None):
         with controller.limit(limits=threads):
@@ -136,15 +136,15 @@ def _fastest_threads(model: Any, x: np.ndarray, y: np.ndarray, controller: Threa
 
 
 def _set_params(model: Any, layers: Layers) -> None:
-    """Set the parameters that all peers start from, and reset the optimizer."""
+    """Set the initial parameters, which are the same for all peers, and reset the optimizer."""
     for coefs, intercepts, (w, b) in zip(model.coefs_, model.intercepts_, layers, strict=True):
         coefs[:], intercepts[:] = w, b
     del model._optimizer  # the next call creates a new one
-    model.set_params(random_state=np.random.RandomState(SEED))  # an int would give every epoch the same order
+    model.set_params(random_state=np.random.RandomState(SEED))  # with an int, every epoch would have the same order
 
 
 def _first_rows(job: Training) -> np.ndarray | None:
-    """Return the rows (steps, batch) of the first call."""
+    """Return the rows (steps, batch) of all batches in the first call."""
     if job.batch is None:
         return None
     random = np.random.RandomState(SEED)

@@ -1,4 +1,4 @@
-"""stax, JAX's example library, with its own Adam."""
+"""stax, JAX's example library, with the Adam of `jax.example_libraries.optimizers`."""
 
 from typing import Any
 
@@ -21,11 +21,11 @@ FORMS = {"training": ("naive", "fast", "scan")}
 
 
 def training(job: Training, form: str) -> Program:
-    """Train with the library's own step, in a Python loop or in a scan.
+    """Train with a step as in the library's documentation, in a Python loop or in a scan.
 
-    naive: the MNIST example's jitted update, fed with NumPy rows. fast: its state is donated and the data stay on the
-    device. stax has no performance guide; donation is what the documentation of `jax.jit` recommends. scan: all
-    steps of a call are one `lax.scan`.
+    naive: the jitted update of the MNIST example, called with NumPy arrays. fast: the state is donated, and the data
+    stay on the device. stax has no performance guide, and the documentation of `jax.jit` recommends donation. scan:
+    one `lax.scan` over all steps of a call.
     """
     inputs = training_inputs(job)
     activation = stax.Relu if job.activation == "relu" else stax.Tanh
@@ -34,7 +34,7 @@ def training(job: Training, form: str) -> Program:
         layers += [stax.Dense(width), activation]
     init_random_params, predict = stax.serial(*layers[:-1])
     params = jax.eval_shape(lambda key: init_random_params(key, (-1, job.widths[0]))[1], jax.random.key(0))
-    params[::2] = [(jnp.array(w), jnp.array(b)) for w, b in inputs.layers]  # activations in between have none
+    params[::2] = [(jnp.array(w), jnp.array(b)) for w, b in inputs.layers]  # activations have no parameters
     opt_init, opt_update, get_params = optimizers.adam(job.rate)
     x, y = jnp.asarray(inputs.x), jnp.asarray(inputs.y)
 

@@ -20,14 +20,14 @@ FORMS = {"training": ("naive", "fast", "CUDA graphs")}
 SLOW = ("naive", "fast", "CUDA graphs")
 APART = ("naive", "fast", "CUDA graphs")
 
-WARM_UP_STEPS = 3  # Adam creates its state in the first step, so the second compiles again
+WARM_UP_STEPS = 3  # Adam creates its state in the first step, so the second step compiles again
 
 
 def training(job: Training, form: str) -> Program:
-    """Train in one form.
+    """Train with a compiled model or a compiled loss.
 
-    naive: the compiled model. fast: model and loss compiled together, a fused Adam, one thread for small products.
-    CUDA graphs: the same with mode="reduce-overhead", on GPUs only; not yet measured on one.
+    naive: the compiled model. fast: model and loss compiled together, a fused Adam, and one thread for small products.
+    CUDA graphs: like fast, with mode="reduce-overhead", on GPUs only, where it has not been measured yet.
 
     Raises:
       ValueError: for "CUDA graphs" on a CPU.
@@ -37,7 +37,7 @@ def training(job: Training, form: str) -> Program:
     require_compiler()
     inputs = training_inputs(job)
     torch.set_num_threads(ALL_THREADS if form == "naive" else useful_threads(job))
-    torch.compiler.reset()  # otherwise the second job would compile for dynamic shapes
+    torch.compiler.reset()  # otherwise, the second job would be compiled with dynamic shapes
     model = make_network(job, inputs.layers)
     batches = shuffled_batches(job, inputs)
     optimizer = torch.optim.Adam(model.parameters(), job.rate, fused=None if form == "naive" else True)
@@ -60,7 +60,7 @@ def training(job: Training, form: str) -> Program:
 
 
 def _compiled_loss_step(job: Training, model: nn.Module, optimizer: torch.optim.Optimizer, mode: str | None) -> Step:
-    # On a CPU it is no faster to compile optimizer.step too, nor both in one function (the graph breaks at backward()).
+    # On CPUs, also compiling optimizer.step is not faster, alone or in one function (the graph breaks at backward()).
     new_step: Any = torch.compiler.cudagraph_mark_step_begin
 
     @torch.compile(mode=mode)
@@ -68,7 +68,7 @@ def _compiled_loss_step(job: Training, model: nn.Module, optimizer: torch.optim.
         return mean_loss(job, model(x), y)
 
     def step(model: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
-        new_step()  # the results of the last step are no longer needed
+        new_step()  # the results of the previous step are no longer needed
         optimizer.zero_grad(set_to_none=True)
         loss(x, y).backward()
         optimizer.step()
@@ -78,7 +78,7 @@ def _compiled_loss_step(job: Training, model: nn.Module, optimizer: torch.optim.
 
 
 def _warm_up(model: Any, optimizer: torch.optim.Optimizer, step: Step, batch: tuple[Tensor, Tensor]) -> float:
-    """Return the seconds that the first steps take, and undo the steps."""
+    """Take the first steps, undo them, and return how many seconds they took."""
     start = [param.detach().clone() for param in model.parameters()]
     clock = time.perf_counter()
     for _ in range(WARM_UP_STEPS):

@@ -1,4 +1,4 @@
-"""PyTorch's function transforms: `functional_call`, `grad` and `vmap`, with a handwritten Adam."""
+"""PyTorch's function transforms (`functional_call`, `grad` and `vmap`) with a handwritten Adam."""
 
 import time
 from typing import Any
@@ -30,7 +30,7 @@ FORMS = {
 SLOW = ("fast", "CUDA graphs", "vmap compiled", "vmap CUDA graphs", "compiled")
 APART = ("fast", "CUDA graphs", "vmap compiled", "vmap CUDA graphs", "compiled")
 
-MOST_BLOCKS = 50  # a loop over them compiles within a minute
+MOST_BLOCKS = 50  # most blocks for which a loop compiles within a minute
 
 Params = dict[str, Tensor]
 Blocks = list[tuple[Tensor, Tensor]]  # w and b of each block
@@ -38,10 +38,10 @@ State = tuple[Params, Params, Params, Tensor]  # parameters, first and second mo
 
 
 def training(job: Training, form: str) -> Program:
-    """Train in one form.
+    """Train with `grad_and_value`.
 
-    naive: `grad_and_value`, then Adam. fast: the same step, compiled. CUDA graphs: compiled with
-    mode="reduce-overhead", on GPUs only; not yet measured on one.
+    naive: the step in eager mode. fast: the step compiled. CUDA graphs: the step compiled with mode="reduce-overhead",
+    on GPUs only, where it has not been measured yet.
 
     Raises:
       ValueError: for "CUDA graphs" on a CPU.
@@ -74,7 +74,7 @@ def training(job: Training, form: str) -> Program:
 
 
 def ensemble(job: Ensemble, form: str) -> Program:
-    """Compute the gradients of all members at once; in a sweep, Adam has each member's learning rate and decay.
+    """Train all members at once with `vmap`; in a sweep, each member has its own learning rate and weight decay.
 
     Raises:
       ValueError: for "vmap CUDA graphs" on a CPU.
@@ -128,14 +128,14 @@ sweep = ensemble
 
 
 def deep_network(job: DeepNetwork, form: str) -> Program:
-    """Compile a loop over the blocks and gradient descent as one step.
+    """Compile a step with a loop over the blocks and gradient descent.
 
     Raises:
       ValueError: for more than `MOST_BLOCKS` blocks.
     """
     if job.blocks > MOST_BLOCKS:
         raise ValueError(f"{job.blocks} blocks take minutes to compile; at most {MOST_BLOCKS} are measured")
-    torch.set_num_threads(1)  # a block is too small for two threads
+    torch.set_num_threads(1)  # blocks are too small for two threads
     inputs = deep_network_inputs(job)
     x, y = (torch.from_numpy(array).to(DEVICE) for array in (inputs.x, inputs.y))
     blocks = [
@@ -173,8 +173,8 @@ def _adam_step(job: Training, gradients: Any, pairs: Tensor | None = None) -> An
     """Return the step `(state, x, y) -> state`.
 
     Args:
-      job: the job, whose learning rate is used if `pairs` is None.
-      gradients: `(params, x, y) -> (gradients, loss)`.
+      job: the job; its learning rate is used if `pairs` is None.
+      gradients: function `(params, x, y) -> (gradients, loss)`.
       pairs: learning rate and weight decay of each member, (2, members), or None.
     """
 
@@ -198,20 +198,20 @@ def _adam_step(job: Training, gradients: Any, pairs: Tensor | None = None) -> An
 
 
 def _compile_step(step: Any, state: Any, *args: Tensor) -> tuple[Any, dict[str, float]]:
-    """Compile a step for these arguments; return it and the time to compile, in seconds."""
+    """Compile a step for these arguments, and return it with its compile time in seconds."""
     require_compiler()
     torch.compiler.reset()
-    options: Any = {"cpp_wrapper": True} if DEVICE == "cpu" else None  # up to a third faster than a call from Python
+    options: Any = {"cpp_wrapper": True} if DEVICE == "cpu" else None  # up to a third faster than the Python wrapper
     compiled_step: Any = torch.compile(step, options=options)
     clock = time.perf_counter()
-    for _ in range(2):  # the outputs may have other strides than the initial state, which compiles a second time
+    for _ in range(2):  # if outputs and initial state have different strides, the second call compiles again
         state = compiled_step(state, *args)
     synchronize()
     return compiled_step, {"compile": time.perf_counter() - clock}
 
 
 def _compile_with_cuda_graphs(step: Any, state: Any, *args: Tensor) -> tuple[Any, dict[str, float]]:
-    """Compile a step that overwrites its state, because a CUDA graph reads and writes fixed addresses."""
+    """Compile a step that overwrites its state, because CUDA graphs read and write fixed addresses."""
     require_compiler()
     torch.compiler.reset()
     tensors = tree_leaves(state)

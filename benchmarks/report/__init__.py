@@ -1,1 +1,1 @@
-"""Read a record: statistics, tables, pictures, and what became slower since an earlier record."""
+"""Evaluate a record: statistics, tables, pictures, and regressions since an earlier record."""

@@ -1,4 +1,4 @@
-"""Find what limits a program: arithmetic, memory, small matrix products, or overhead."""
+"""Find the bottleneck of a program: arithmetic, memory, small matrix products or overhead."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,20 +10,20 @@ from benchmarks.report.stats import summarise
 class Rates(NamedTuple):
     """The highest rates that the calibration measured."""
 
-    flops: float  # float32 operations per second, in a large matrix product
-    bytes: float  # bytes per second, for arrays larger than the caches
+    flops: float  # float32 operations per second in a large matrix product
+    bytes: float  # bytes per second for arrays that are larger than the caches
 
 
 class Bottleneck(NamedTuple):
     """The bottleneck of one unit of work."""
 
-    arithmetic: float  # seconds for its operations at the highest rate
-    memory: float  # seconds for its memory traffic at the highest rate
+    arithmetic: float  # seconds for the operations at the highest rate
+    memory: float  # seconds for the memory traffic at the highest rate
     name: str  # "arithmetic", "memory", "small products" or "overhead"
 
 
 def calibrated_rates(rows: Sequence[Row]) -> Rates | None:
-    """Return the rates that this run measured; None without calibration."""
+    """Return the highest rates that this run measured, or None without calibration."""
 
     def calibration(prefix: str) -> Row | None:
         return next((r for r in rows if r.case == "calibrate" and r.variant.startswith(prefix) and r.samples), None)
@@ -35,11 +35,11 @@ def calibrated_rates(rows: Sequence[Row]) -> Rates | None:
 
 
 def find_bottleneck(row: Row, rates: Rates) -> Bottleneck:
-    """Return what explains at least half of a program's time.
+    """Find the bottleneck that explains at least half of a program's time.
 
-    arithmetic, memory: its operations or its traffic, at the machine's highest rate. small products: the matrix
-    products measured alone, too small for that rate. overhead: none of these; the time goes into starting operations
-    and the rest of the program.
+    arithmetic, memory: operations or memory traffic at the machine's highest rates. small products: the measured time
+    of the matrix products alone, which are too small for these rates. overhead: none of these, but starting operations
+    and other parts of the program.
     """
     arithmetic, memory = row.flops / rates.flops, row.bytes / rates.bytes
     half = summarise(row.samples).median / 2

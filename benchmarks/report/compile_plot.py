@@ -1,4 +1,4 @@
-"""Seconds to compile against seconds to run, for the fastest form of nnjax at each variant."""
+"""Plot compile time and run time of the fastest form of nnjax for each variant."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,12 +7,12 @@ from benchmarks.harness.record import OURS
 from benchmarks.report.drawing import COLORS, WIDTH, set_titles, use_plain_numbers
 from benchmarks.report.variants import Variant, compile_time, fastest_row, median_time
 
-UNITS = 1000  # units of work to compare with
+UNITS = 1000  # number of units of work whose time is compared with the compile time
 ROW, TOP, BOTTOM, LEFT, RIGHT = 0.16, 0.78, 0.5, 3.1, 0.3  # inches
 
 
 class CompileTime(NamedTuple):
-    """Compilation and work of our fastest form at a variant."""
+    """Compile time and run time of our fastest form for a variant."""
 
     title: str
     compile: float  # seconds
@@ -21,12 +21,12 @@ class CompileTime(NamedTuple):
 
     @property
     def units(self) -> float:
-        """Return the number of units whose work takes as long as compiling."""
+        """Return the number of units of work that take as long as compiling."""
         return UNITS * self.compile / self.run
 
 
 def compile_times(variants: Sequence[Variant]) -> list[CompileTime]:
-    """Return the variants whose program is compiled, ordered by how soon they repay the compilation."""
+    """Return the times of all variants with compilation, sorted by the number of units that take as long."""
     times = []
     for variant in variants:
         ours = fastest_row(variant.rows, OURS)
@@ -36,7 +36,7 @@ def compile_times(variants: Sequence[Variant]) -> list[CompileTime]:
 
 
 def draw_compile_times(variants: Sequence[Variant], machine: str) -> Any:
-    """Return the figure; None if nothing was compiled."""
+    """Return the figure, or None if nothing was compiled."""
     import matplotlib.pyplot as plt
 
     times = compile_times(variants)

@@ -1,10 +1,10 @@
-"""Peak rates from the data sheets of accelerators: dense, without sparsity, at boost clock."""
+"""Peak rates from the data sheets of accelerators, at boost clock and without sparsity."""
 
 from typing import NamedTuple
 
 
 class Peaks(NamedTuple):
-    """Peak rates of one device; None if the data sheet does not state one."""
+    """Peak rates of a device; None if the data sheet does not state a rate."""
 
     float32: float | None  # operations per second without tensor cores
     tf32: float | None
@@ -12,7 +12,7 @@ class Peaks(NamedTuple):
     bandwidth: float  # bytes per second
 
 
-PEAKS = {  # keys are parts of JAX's device_kind; longer names come first
+PEAKS = {  # keyed by parts of JAX's `device_kind`, with longer names first
     "GH200 480GB": Peaks(67e12, 494e12, 989e12, 4.0e12),  # with 96 GB of HBM3
     "H200": Peaks(67e12, 494e12, 989e12, 4.8e12),
     "H100 NVL": Peaks(60e12, 417e12, 835e12, 3.9e12),
@@ -36,5 +36,5 @@ PEAKS = {  # keys are parts of JAX's device_kind; longer names come first
 
 
 def find_peaks(device: str) -> Peaks | None:
-    """Return the data sheet of a device by JAX's name for it; None for CPUs and unknown devices."""
+    """Return the peak rates of a device, given JAX's `device_kind`, or None for CPUs and unknown devices."""
     return next((peaks for name, peaks in PEAKS.items() if name in device), None)

@@ -1,4 +1,4 @@
-"""A run as Markdown, and the generated sections of benchmarks/README.md."""
+"""Write a run as Markdown, and update the generated sections of benchmarks/README.md."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,19 +23,19 @@ from benchmarks.report.variants import (
     repeat_ratio,
 )
 
-FASTER = 0.95  # ratios below are listed
+FASTER = 0.95  # peers with smaller ratios are listed
 
 
 def replace_section(text: str, name: str, section: str) -> str:
     """Return a Markdown text with one generated section replaced.
 
     Args:
-      text: the document, with the two comments that mark the section.
-      name: the name of the section, in both comments.
+      text: the document, which contains the two comments that mark the section.
+      name: the name of the section in both comments.
       section: the new text between the comments.
 
     Raises:
-      ValueError: if the document has no such section.
+      ValueError: if the document does not contain the section.
     """
     begin, end = markers(name)
     before, _, rest = text.partition(begin)
@@ -51,7 +51,7 @@ def markers(name: str) -> tuple[str, str]:
 
 
 def markdown_report(record: Record) -> str:
-    """Return the machine, the table, and the lists of one run."""
+    """Return the machine, the table and the lists of a run."""
     variants = [variant for variant in lines_by_variant(record.rows) if fastest_row(variant.rows, OURS) is not None]
     rates = calibrated_rates(record.rows)
     parts = [
@@ -71,21 +71,21 @@ def markdown_report(record: Record) -> str:
 
 
 def machine_sentence(fingerprint: dict[str, Any]) -> str:
-    """Return the machine and the software of a run in a sentence."""
+    """Return a sentence that states the machine and the software of a run."""
     packages = ", ".join(f"{name} {version}" for name, version in fingerprint["packages"].items() if version)
     commit = (fingerprint["commit"] or "")[:7]
     return f"Measured on {machine_name(fingerprint)}: Python {fingerprint['python']}, {packages}; commit {commit}."
 
 
 def machine_name(fingerprint: dict[str, Any]) -> str:
-    """Return the processor, and the accelerators if there are any."""
+    """Return the names of the processor and the accelerators."""
     processor = fingerprint["processor"].replace("(R)", "").replace("  ", " ")
     devices = [device for device in fingerprint["devices"] if not device.startswith("cpu")]
     return ", ".join([f"{fingerprint['cores']} cores of {processor}", *devices])
 
 
 def markdown_table(variants: Sequence[Variant], rates: Rates | None) -> str:
-    """Return a table with a line for each variant: our fastest form, and the ratio of each group's fastest peer."""
+    """Return a table with our fastest form and the ratio of each group's fastest peer for each variant."""
     header = ("", "nnjax", "limit / nnjax", "bottleneck", *GROUPS)
     text = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for variant in variants:
@@ -100,7 +100,7 @@ def markdown_table(variants: Sequence[Variant], rates: Rates | None) -> str:
 
 
 def summary_sentences(variants: Sequence[Variant]) -> list[str]:
-    """Return geometric means over the variants, and the noise."""
+    """Return sentences that state geometric means over the variants, and the noise."""
     ratios, limits, repeats = [], [], []
     for variant in variants:
         ours = _ours(variant)
@@ -126,7 +126,7 @@ def summary_sentences(variants: Sequence[Variant]) -> list[str]:
 
 
 def _faster_peers(variants: Sequence[Variant]) -> Iterator[str]:
-    """Return an item for each group whose fastest peer is faster than ours."""
+    """Yield an item for each group whose fastest peer is faster than ours."""
     for variant in variants:
         repeat = repeat_ratio(variant.rows)
         for peers in GROUPS.values():
@@ -140,7 +140,7 @@ def _faster_peers(variants: Sequence[Variant]) -> Iterator[str]:
 
 
 def _faster_with_compilation(variant: Variant) -> Iterator[str]:
-    """Return the peers whose first whole run, with compilation, is faster; each is measured once."""
+    """Yield an item for each peer whose first whole run, measured once with compilation, is faster than ours."""
     whole_runs = [row for row in variant.rows if row.samples and row.figures]
     ours = min((first_run(row) for row in whole_runs if row.peer == OURS), default=0.0)
     for row in (row for row in whole_runs if row.peer not in (OURS, AGAIN)):

@@ -1,11 +1,11 @@
-"""Helpers that all pictures share: colours by kind of peer, titles, and logarithmic axes with plain numbers."""
+"""Functions that all pictures share: colours by kind of peer, titles, and log axes with plain numbers."""
 
 from typing import Any
 
 from benchmarks.harness.record import LIMIT, OURS
 from benchmarks.report.variants import GROUPS
 
-WIDTH = 9.0  # inches; documents show pictures about 880 pixels wide
+WIDTH = 9.0  # inches; documents show pictures with a width of about 880 pixels
 DPI = 160
 STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "0.4"}
 COLORS = {
@@ -24,7 +24,7 @@ def kind_of(peer: str) -> str:
 
 
 def color_of(peer: str) -> str:
-    """Return a peer's colour, the same in all pictures."""
+    """Return the colour of a peer, which is the same in all pictures."""
     return COLORS.get(kind_of(peer), "0.6")
 
 

@@ -1,4 +1,4 @@
-"""The size of an ensemble that takes twice as long as a single network."""
+"""Find the size of the ensemble that takes twice as long as a single network."""
 
 import re
 from collections.abc import Sequence
@@ -11,19 +11,18 @@ from benchmarks.report.variants import form_label, median_time
 
 
 class DoublingSize(NamedTuple):
-    """A form of a peer."""
+    """The result for a form of a peer."""
 
     label: str
-    single: float  # seconds for a step of one network
-    members: float  # number of members whose step takes twice as long
+    single: float  # seconds per step of one network
+    members: float  # size of the ensemble whose step takes twice as long
 
 
 def doubling_sizes(rows: Sequence[Row]) -> list[DoublingSize]:
-    """Return, for each form of each peer, the ensemble size whose step takes twice as long as a single network's.
+    """Return, for each form of each peer, the size of the ensemble whose step takes twice as long as for one network.
 
-    Between the measured sizes, the logarithm of the time is interpolated over the logarithm of the size. The result is
-    infinity if no measured size takes twice as long; forms without a single network or without other sizes are left
-    out.
+    Between the measured sizes, log time is interpolated linearly over log size. The result is infinity if no measured
+    size takes twice as long. Forms that were not measured with one member and other sizes are omitted.
     """
     shared = [row for row in find_rows(rows, case="ensemble") if "shared" in row.variant and row.samples]
     sizes = []
@@ -41,7 +40,7 @@ def _members(row: Row) -> int:
 
 
 def _crossing(log_size: np.ndarray, log_time: np.ndarray) -> float:
-    """Return the size at which the time is twice that of the first point; infinity if it is not reached."""
+    """Return the size at which the time is twice that of the first point, or infinity if it is not reached."""
     target = log_time[0] + np.log(2)
     above = np.flatnonzero(log_time >= target)
     if not above.size:

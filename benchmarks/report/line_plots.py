@@ -1,4 +1,4 @@
-"""Time against the size of a case: members of an ensemble, blocks of a deep network."""
+"""Plot time against size: the members of an ensemble, or the blocks of a deep network."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -9,11 +9,11 @@ from benchmarks.harness.record import AGAIN, Row, find_rows
 from benchmarks.report.drawing import COLORS, WIDTH, color_of, kind_of, set_titles, use_plain_numbers
 from benchmarks.report.variants import compile_time, median_time, peer_label
 
-STYLES = ("o-", "s--", "^:", "v-.")  # line styles within a kind of peer
+STYLES = ("o-", "s--", "^:", "v-.")  # line styles of the peers of one kind
 
 
 def draw_ensemble(rows: Sequence[Row], machine: str) -> Any:
-    """Plot the time of one member's step against the number of members, with shared data."""
+    """Plot the time of one step of one member against the number of members, with shared data."""
     shared = [row for row in find_rows(rows, case="ensemble") if "shared" in row.variant]
     return _draw_lines(
         shared,
@@ -26,7 +26,7 @@ def draw_ensemble(rows: Sequence[Row], machine: str) -> Any:
 
 
 def draw_depth(rows: Sequence[Row], machine: str) -> Any:
-    """Plot the time to compile, in seconds, against the number of blocks."""
+    """Plot the compile time in seconds against the number of blocks."""
     staged = [row for row in find_rows(rows, case="depth") if "compile" in row.stages]
     return _draw_lines(
         staged,
@@ -41,7 +41,7 @@ def draw_depth(rows: Sequence[Row], machine: str) -> Any:
 def _draw_lines(
     rows: Sequence[Row], y: Callable[[Row], float], *, x_label: str, y_label: str, title: str, subtitle: str
 ) -> Any:
-    """Plot a line for each form over the first number in the variants' names; None if there is only one variant."""
+    """Plot a line per form over the first number in the variants' names; return None for fewer than two variants."""
     import matplotlib.pyplot as plt
 
     rows = [row for row in rows if row.samples and row.peer != AGAIN]

@@ -1,4 +1,4 @@
-"""The time of every peer relative to ours, one row for each variant, grouped by case."""
+"""Plot the time of all peers relative to ours, one row per variant, grouped by case."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -10,9 +10,9 @@ from benchmarks.report.drawing import COLORS, WIDTH, color_of, kind_of, set_titl
 from benchmarks.report.stats import Ratio
 from benchmarks.report.variants import GROUPS, Variant, fastest_row, format_seconds, median_time
 
-ROW, GAP = 0.143, 0.08  # inches: a row, and the space between cases
+ROW, GAP = 0.143, 0.08  # inches: height of a row, and space between cases
 TOP, BOTTOM, LEFT, RIGHT = 0.97, 0.34, 3.5, 0.2  # inches around the axes
-LARGEST = 20.0  # larger ratios, and ratios below 1/20, are drawn at the edge
+LARGEST = 20.0  # ratios above this and below its inverse are drawn at the edge
 EXPLANATION = (
     "Fastest form of each peer ÷ fastest form of nnjax, median times. Right of 1, nnjax is faster. "
     "Bars: 95 % intervals over the rounds."
@@ -20,7 +20,7 @@ EXPLANATION = (
 
 
 def draw_ratios(variants: Sequence[Variant], machine: str) -> Any:
-    """Return the figure; None if no peer was measured."""
+    """Return the figure, or None if no peer was measured."""
     import matplotlib.pyplot as plt
 
     rows = [(variant, ratios) for variant in variants if (ratios := peer_ratios(variant))]
@@ -60,9 +60,9 @@ def draw_ratios(variants: Sequence[Variant], machine: str) -> Any:
 
 
 def peer_ratios(variant: Variant) -> dict[str, Ratio]:
-    """Return the ratio of the time of each peer's fastest form to ours."""
+    """Return the ratio of the time of each peer's fastest form to that of ours."""
     ratios: dict[str, Ratio] = {}
-    for row, ratio in variant.lines:  # the fastest come first
+    for row, ratio in variant.lines:  # sorted, fastest first
         if ratio is not None and row.samples and row.peer not in (OURS, AGAIN, LIMIT):
             ratios.setdefault(row.peer, ratio)
     return ratios
@@ -76,7 +76,7 @@ def _draw_row(axes: Any, y: float, variant: Variant, ratios: dict[str, Ratio]) -
     fastest: set[str] = set()
     beyond = 0
     for peer, ratio in ratios.items():
-        is_fastest = kind_of(peer) not in fastest  # the fastest peer of each kind, as in the tables
+        is_fastest = kind_of(peer) not in fastest  # highlight the fastest peer of each kind, as in the tables
         fastest.add(kind_of(peer))
         x = min(max(ratio.value, 1 / LARGEST), LARGEST)
         style = {"s": 26, "zorder": 4} if is_fastest else {"s": 9, "zorder": 3, "alpha": 0.75}
@@ -95,14 +95,14 @@ def _draw_row(axes: Any, y: float, variant: Variant, ratios: dict[str, Ratio]) -
 def _label(
     axes: Any, x: float, y: float, text: str, *, ha: str = "left", color: str = "black", weight: str = "normal"
 ) -> None:
-    """Write text `x` inches right of the axes' left edge."""
+    """Write text `x` inches to the right of the left edge of the axes."""
     width = WIDTH - LEFT - RIGHT
     axes.text(x / width, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8, ha=ha, color=color,
               fontweight=weight)  # fmt: skip
 
 
 def _draw_legend(axes: Any, figure: Any, rows: Sequence[dict[str, Ratio]]) -> None:
-    """Explain colours and sizes to the right of the title."""
+    """Draw a legend of colours and sizes to the right of the title."""
     from matplotlib.lines import Line2D
 
     kinds = {kind_of(peer) for ratios in rows for peer in ratios}

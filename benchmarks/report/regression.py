@@ -1,8 +1,8 @@
-"""Find what became slower between two runs.
+"""Find programs that became slower between two runs.
 
-The speed of a machine varies: clock rates change, and other jobs may run on it. The software of the other peers has
-not changed, so their median ratio at the same variant (the drift) is divided out. The
-remaining scatter of the peers is the noise between runs, which is larger than the noise between the rounds of one run.
+The speed of a machine varies, because clock rates change and other jobs may run. The software of the other peers
+has not changed, so all ratios are divided by their median ratio for the same variant (the drift). The remaining
+scatter of the peers is the noise between runs, which is larger than the noise between the rounds of one run.
 """
 
 from typing import NamedTuple
@@ -13,23 +13,23 @@ from benchmarks.harness.fingerprint import machine_differences
 from benchmarks.harness.record import AGAIN, OURS, Record, Row
 from benchmarks.report.stats import is_slower, median_ratio, summarise
 
-ENOUGH_PEERS = 2  # peers of a variant from which its drift can be estimated
-TYPICAL = 0.9  # this share of the peers is within the noise
+ENOUGH_PEERS = 2  # least number of peers from which the drift of a variant is estimated
+TYPICAL = 0.9  # fraction of the peers that are within the noise
 
 
 class Change(NamedTuple):
-    """One contender at one variant in two runs."""
+    """The change of one contender for one variant between two runs."""
 
     old: Row
     new: Row
     factor: float  # new time / old time / drift
-    drift: float  # new time / old time of the other peers at this variant; 1 if there are too few
-    noise: float  # factor by which unchanged programs differ
+    drift: float  # new time / old time of the other peers for this variant; 1 if there are too few peers
+    noise: float  # factor by which the times of unchanged programs differ
     slower: bool
 
 
 class ProgramKey(NamedTuple):
-    """The key that identifies a program in both runs."""
+    """A key that identifies a program in both runs."""
 
     case: str
     variant: str
@@ -39,15 +39,15 @@ class ProgramKey(NamedTuple):
 
 
 def find_changes(old: Record, new: Record, *, force: bool = False) -> list[Change]:
-    """Compare all rows that both runs have; the slowest come first.
+    """Compare all rows that both runs contain, and sort the changes with the largest slowdown first.
 
     Args:
-      old: a run.
-      new: a later run on the same machine.
-      force: True compares different machines too.
+      old: the earlier run.
+      new: the later run, on the same machine.
+      force: if True, also compare runs of different machines.
 
     Raises:
-      ValueError: if the machines differ, or the runs have no row in common.
+      ValueError: if the machines differ, or if the runs have no row in common.
     """
     differences = machine_differences(old.fingerprint, new.fingerprint)
     if differences and not force:
@@ -77,13 +77,13 @@ def _median(row: Row) -> float:
 
 
 def _drift(key: ProgramKey, ratios: dict[ProgramKey, float]) -> float | None:
-    """Return the median ratio of the other peers at this variant, without ours, which may have changed."""
+    """Return the median ratio of the other peers for this variant, excluding ours, which may have changed."""
     peers = [ratio for k, ratio in ratios.items() if k[:3] == key[:3] and k.peer not in (OURS, key.peer)]
     return float(np.median(peers)) if len(peers) >= ENOUGH_PEERS else None
 
 
 def _peer_noise(key: ProgramKey, ratios: dict[ProgramKey, float], drifts: dict[ProgramKey, float | None]) -> float:
-    """Return the factor by which most peers differ from their drift, or from 1 if this row has no drift."""
+    """Return the factor by which most peers' ratios differ from their drift, or from 1 if this row has no drift."""
     has_drift = drifts[key] is not None
     peers = [k for k in ratios if k.peer not in (OURS, key.peer) and (drifts[k] is not None or not has_drift)]
     if len(peers) < ENOUGH_PEERS:
@@ -93,7 +93,7 @@ def _peer_noise(key: ProgramKey, ratios: dict[ProgramKey, float], drifts: dict[P
 
 
 def _pair_noise(record: Record, row: Row) -> float:
-    """Return the spread of the A/A pair at this variant; 1 if it was not measured."""
+    """Return the spread of the A/A test for this variant, or 1 if it was not measured."""
     variant_rows = [r for r in record.rows if (r.case, r.variant) == (row.case, row.variant) and r.samples]
     again = next((r for r in variant_rows if r.peer == AGAIN), None)
     ours = next((r for r in variant_rows if r.peer == OURS and again and r.form == again.form), None)

@@ -1,4 +1,4 @@
-"""Operations per second against operations per byte, under the roof that the calibration measured."""
+"""Plot operations per second against operations per byte (roofline), with the limits from the calibration."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ EXPLANATION = (
 
 
 def draw_roofline(rows: Sequence[Row], machine: str) -> Any:
-    """Return the figure; None without calibration, or if no operations were counted."""
+    """Return the figure, or None without calibration or if no operations were counted."""
     import matplotlib.pyplot as plt
 
     rates = calibrated_rates(rows)
@@ -26,7 +26,7 @@ def draw_roofline(rows: Sequence[Row], machine: str) -> Any:
         return None
     figure, axes = plt.subplots(figsize=(WIDTH, 5.6))
     figure.subplots_adjust(left=0.085, right=0.98, top=0.84, bottom=0.1)
-    peak, bandwidth = rates.flops / 1e9, rates.bytes / 1e9  # per nanosecond
+    peak, bandwidth = rates.flops / 1e9, rates.bytes / 1e9  # operations and bytes per nanosecond
     intensities = sorted(row.flops / row.bytes for row in points)
     x = [intensities[0] / 2, peak / bandwidth, max(intensities[-1] * 2, 2 * peak / bandwidth)]
     axes.plot(x, [min(peak, bandwidth * value) for value in x], color="0.4", zorder=1)

@@ -1,17 +1,17 @@
-"""Statistics of repeated timings: median and quartiles, ratios with intervals, and a test for "slower"."""
+"""Statistics of repeated timings: median and quartiles, ratios with intervals, and a test for slowdowns."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-SLOWER = 1.05  # smaller ratios are never reported, even if significant
-SIGNIFICANCE = 0.01  # p-value below which a difference counts
-ENOUGH = 5  # samples on each side; with fewer, no difference is significant
+SLOWER = 1.05  # smaller ratios are never reported as slower, even if significant
+SIGNIFICANCE = 0.01  # p-value below which a difference is significant
+ENOUGH = 5  # least number of samples in each run; with fewer, no difference is significant
 
 
 class Summary(NamedTuple):
-    """Summary of samples, in their unit."""
+    """Summary of samples, in the unit of the samples."""
 
     median: float
     low: float  # first quartile
@@ -20,7 +20,7 @@ class Summary(NamedTuple):
 
 
 class Ratio(NamedTuple):
-    """Ratio of two medians with its 95 % interval."""
+    """Ratio of two medians, with its 95 % interval."""
 
     value: float
     low: float
@@ -28,15 +28,15 @@ class Ratio(NamedTuple):
 
     @property
     def spread(self) -> float:
-        """Return the distance from 1 to the far end of the interval, as a factor of at least 1."""
+        """Return the largest deviation of the interval from 1, as a factor of at least 1."""
         return max(self.high, 1 / self.low)
 
 
 def summarise(samples: Sequence[float]) -> Summary:
-    """Return median, quartiles and minimum.
+    """Return the median, the quartiles and the minimum.
 
     Raises:
-      ValueError: if there are no samples, or one is not a positive number.
+      ValueError: if there are no samples, or if one is not a positive number.
     """
     times = _checked(samples)
     low, median, high = np.quantile(times, (0.25, 0.5, 0.75))
@@ -48,7 +48,7 @@ def median_ratio(numerator: Sequence[float], denominator: Sequence[float], *, se
 
     Args:
       numerator: samples, (rounds,).
-      denominator: samples of the same rounds, (rounds,).
+      denominator: samples from the same rounds, (rounds,).
       seed: random seed of the bootstrap.
 
     Raises:
@@ -80,12 +80,12 @@ def geometric_mean(ratios: Sequence[float]) -> float:
 
 
 def is_slower(old: Sequence[float], new: Sequence[float], noise: float) -> bool:
-    """Return True if the new times are longer: significantly, by more than 5 %, and by more than the noise.
+    """Return True if the new times are significantly longer, by more than 5 % and by more than the noise.
 
     Args:
       old: samples, (n,).
-      new: samples of a different run, (m,).
-      noise: `Ratio.spread` of a program against itself, at least 1.
+      new: samples of the later run, (m,).
+      noise: factor of at least 1 by which unchanged programs differ.
     """
     from scipy.stats import mannwhitneyu
 

@@ -1,4 +1,4 @@
-"""A run in the terminal: a table for each variant, then the results that concern the whole run."""
+"""Show a run in the terminal: a table for each variant, and lines about the whole run."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ from benchmarks.report.variants import (
     title_of,
 )
 
-LONGEST = 200  # characters of a failure that are shown
+LONGEST = 200  # largest number of characters of a failure that are shown
 
 HEADERS = ("", "time", "quartiles", "time / nnjax", "limit", "compile", "memory")
 
@@ -52,7 +52,7 @@ def table_cells(line: Line) -> tuple[str, ...]:
 
 
 def calibration_lines(rows: Sequence[Row], device: str) -> Iterator[str]:
-    """Return each measured rate of the machine, next to the device's data sheet if it is known."""
+    """Yield each measured rate of the machine, compared with the device's data sheet if it is known."""
     peaks = find_peaks(device)
     for row in rows:
         if row.case == "calibrate" and row.samples and (row.flops or row.bytes):
@@ -64,7 +64,7 @@ def calibration_lines(rows: Sequence[Row], device: str) -> Iterator[str]:
 
 
 def bottleneck_lines(rows: Sequence[Row]) -> Iterator[str]:
-    """Return the bottleneck of our fastest form, for each variant whose operations are counted."""
+    """Yield the bottleneck of our fastest form, for each variant whose operations are counted."""
     rates = calibrated_rates(rows)
     for title in dict.fromkeys(map(title_of, rows)):
         ours = fastest_row([row for row in rows if title_of(row) == title], OURS)
@@ -75,7 +75,7 @@ def bottleneck_lines(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def figure_lines(rows: Sequence[Row]) -> Iterator[str]:
-    """Return the further results of a case, with the time of a first run including compilation."""
+    """Yield the further results of each row, with the time of a run with and without compilation."""
     for row in (row for row in rows if row.samples and row.figures and row.peer != AGAIN):
         figures = ", ".join(f"{name} {value:.4g}" for name, value in row.figures.items())
         times = (
@@ -85,7 +85,7 @@ def figure_lines(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def unmeasured_lines(rows: Sequence[Row]) -> Iterator[str]:
-    """Return a line for each kind of failure, and one for all forms that cannot run here (ValueError)."""
+    """Yield a line for each kind of failure, and one line for all forms that cannot run here (ValueError)."""
     problems = [(row, row.problem.strip().splitlines()[0]) for row in rows if row.problem]
     refusals = [problem for _, problem in problems if problem.startswith("ValueError")]
     failures: dict[str, list[Row]] = {}

@@ -1,4 +1,4 @@
-"""The rows of a run by variant, and their labels, times and ratios in tables."""
+"""Group the rows of a run by variant, with labels, times and ratios for tables."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,26 +15,26 @@ GROUPS = {
 
 
 class Line(NamedTuple):
-    """A row and its ratio."""
+    """A row of a table."""
 
     row: Row
-    ratio: Ratio | None  # its time / the time of our fastest form; None if either was not measured
+    ratio: Ratio | None  # time / time of our fastest form; None if either was not measured
 
 
 class Variant(NamedTuple):
-    """A variant of a case."""
+    """A variant of a case with its results."""
 
     title: str
     lines: list[Line]
 
     @property
     def rows(self) -> list[Row]:
-        """Return its rows."""
+        """Return the rows without their ratios."""
         return [line.row for line in self.lines]
 
 
 def lines_by_variant(rows: Sequence[Row]) -> list[Variant]:
-    """Return each variant with its lines, the fastest first and unmeasured ones last."""
+    """Return all variants with their lines, sorted with the fastest first and unmeasured ones last."""
     variants = []
     for title in dict.fromkeys(title_of(row) for row in rows):
         variant_rows = [row for row in rows if title_of(row) == title]
@@ -45,27 +45,27 @@ def lines_by_variant(rows: Sequence[Row]) -> list[Variant]:
 
 
 def title_of(row: Row) -> str:
-    """Return "case: variant"."""
+    """Return the title of a row's variant, "case: variant"."""
     return f"{row.case}: {row.variant}"
 
 
 def peer_label(peer: str) -> str:
-    """Return the name of a peer in reports; records call nnjax "ours"."""
+    """Return the name of a peer for reports, in which "ours" becomes "nnjax"."""
     return {OURS: "nnjax", AGAIN: "nnjax again"}.get(peer, peer)
 
 
 def form_label(row: Row) -> str:
-    """Return "peer, form"."""
+    """Return the label of a row, "peer, form"."""
     return f"{peer_label(row.peer)}, {row.form}"
 
 
 def fastest_row(rows: Sequence[Row], peer: str) -> Row | None:
-    """Return a peer's fastest form."""
+    """Return the row of a peer's fastest form, or None if the peer was not measured."""
     return min((row for row in rows if row.peer == peer and row.samples), key=median_time, default=None)
 
 
 def fastest_in_group(lines: Sequence[Line], peers: Sequence[str]) -> tuple[Row, Ratio] | None:
-    """Return the fastest row of some peers with its ratio."""
+    """Return the fastest row among some peers with its ratio, or None if none of them was measured."""
     for row, ratio in lines:
         if row.peer in peers and row.samples and ratio is not None:
             return row, ratio
@@ -73,26 +73,26 @@ def fastest_in_group(lines: Sequence[Line], peers: Sequence[str]) -> tuple[Row, 
 
 
 def repeat_ratio(rows: Sequence[Row]) -> float | None:
-    """Return the ratio of our second process to our first, in the same form."""
+    """Return the ratio of the times of our second and first process in the same form, or None if not measured."""
     again = next((row for row in rows if row.peer == AGAIN and row.samples), None)
     ours = [row for row in rows if again and row.peer == OURS and row.form == again.form and row.samples]
     return median_time(again) / median_time(ours[0]) if again and ours else None
 
 
 def median_time(row: Row) -> float:
-    """Return the median in seconds; infinity if the row was not measured."""
+    """Return the median in seconds, or infinity if the row was not measured."""
     return summarise(row.samples).median if row.samples else float("inf")
 
 
 def compile_time(row: Row) -> float:
-    """Return the seconds until the program was compiled; 0 if it is not compiled."""
+    """Return the seconds for tracing, lowering and compiling, or 0 if the program is not compiled."""
     return sum(row.stages.get(stage, 0.0) for stage in ("trace", "lower", "compile"))
 
 
 def first_run(row: Row) -> float:
-    """Return the seconds of a first whole run, with compilation.
+    """Return the seconds of a first whole run, including compilation.
 
-    If its stages are not known, ours is the whole first call, and a peer's is a later one: peers are not compiled here.
+    If the stages are unknown, this is the first call for ours, but the median for peers, which do not compile then.
     """
     if seconds := compile_time(row):
         return median_time(row) + seconds
@@ -100,7 +100,7 @@ def first_run(row: Row) -> float:
 
 
 def format_seconds(time: float) -> str:
-    """Return a time with its unit and three digits."""
+    """Format a time with three significant digits and a unit."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)):
         if time >= size or unit == "ns":
             return f"{float(f'{time / size:.3g}'):g} {unit}"

@@ -1,4 +1,4 @@
-"""A run as one self-contained HTML page with its pictures."""
+"""Write a run as a self-contained HTML page with its pictures."""
 
 from collections.abc import Sequence
 from datetime import date

@@ -1,1 +1,1 @@
-"""Code that several JAX peers share."""
+"""Code that the JAX peers share."""

@@ -9,11 +9,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.harness.environment import usable_cores
 
-SUFFIX = "on all cores"  # forms with this ending are distributed
+SUFFIX = "on all cores"  # forms whose names end like this are distributed
 
 
 def make_cores_devices(form: str) -> None:
-    """Make every core a JAX device if the form needs it. Call this before JAX creates its devices."""
+    """Make each core a JAX device if the form needs it. Call this before JAX creates its devices."""
     if form.endswith(SUFFIX):
         jax.config.update("jax_num_cpu_devices", usable_cores())
 
@@ -21,12 +21,12 @@ def make_cores_devices(form: str) -> None:
 def shard_members(
     form: str, function: Callable[..., Any], has_members: tuple[bool, ...], *args: Any
 ) -> tuple[Any, tuple[Any, ...]]:
-    """Shard a function and its arguments over as many devices as divide the members evenly.
+    """Shard a function and its arguments over the largest number of devices that divides the members evenly.
 
     Args:
-      form: name of the peer's form. If it does not end with `SUFFIX`, function and arguments are returned unchanged.
-      function: `(*args) -> outputs`, whose outputs have the members on their first axis.
-      has_members: for each argument, True if its first axis is the members; other arguments are replicated.
+      form: name of the form. If it does not end with `SUFFIX`, the function and its arguments are returned unchanged.
+      function: `(*args) -> outputs`, where the first axis of all outputs is the members.
+      has_members: for each argument, True if its first axis is the members; the other arguments are replicated.
       args: the arguments.
 
     Raises:

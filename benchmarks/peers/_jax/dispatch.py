@@ -1,4 +1,4 @@
-"""Many calls to a jitted function of a tree of small arrays."""
+"""Many calls of a jitted function on a tree of small arrays."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from benchmarks.peers._jax.stages import compile_in_stages
 
 
 def jitted_calls(job: Dispatch, add_one: Callable[[Any], Any], state: Any) -> Program:
-    """Return a program that calls `add_one` with a donated state, whose last leaves are the job's arrays."""
+    """Return a program that calls `add_one` on a donated state, whose last leaves are the arrays of the job."""
     jitted = jax.jit(add_one, donate_argnums=0)
     compiled = compile_in_stages(jitted, state)
 
@@ -36,12 +36,12 @@ def jitted_calls(job: Dispatch, add_one: Callable[[Any], Any], state: Any) -> Pr
 
 
 def zero_leaves(job: Dispatch) -> list[jax.Array]:
-    """Return the arrays before the first call."""
+    """Return the initial arrays of the job."""
     return [jnp.zeros(job.size) for _ in range(job.leaves)]
 
 
 def optimizer_calls(job: Dispatch, optimizer: optax.GradientTransformation) -> Program:
-    """Return a program that calls an optimizer's update with gradients of -1; with SGD at rate 1 it adds 1."""
+    """Return a program that calls an optimizer's update with gradients of -1, so that SGD with rate 1 adds 1."""
 
     def add_one(state: Any) -> Any:
         opt_state, params = state

@@ -1,4 +1,4 @@
-"""The Python loop that most libraries leave to their users: shuffle, then one step for each batch."""
+"""The Python loop that most libraries leave to their users: shuffle, then take one step per batch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,12 +29,12 @@ def python_loop(
 
     Args:
       job: the job.
-      inputs: the parameters at the start, and the examples.
-      step: one step, written with the library.
+      inputs: the initial parameters and the examples.
+      step: a step, implemented with the library.
       state: the state before the first step.
-      to_arrays: returns w and b of each layer, in order, from a state.
-      compiled: the compiled step, for its time to compile and its memory.
-      block: waits until a state is computed.
+      to_arrays: function of a state that returns w and b of each layer, in order.
+      compiled: the compiled step, with its compile times and memory.
+      block: function that waits until a state has been computed.
     """
 
     def call(carry: tuple[int, Any]) -> tuple[int, Any]:

@@ -1,4 +1,4 @@
-"""One program for all steps of a call: a library's step in `lax.scan`, with the order of the data from NumPy."""
+"""All steps of a call in one program: a library's step in `lax.scan`, with data shuffled by NumPy."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,14 +22,14 @@ def scanned_loop(
     *,
     to_arrays: Callable[[Any], Sequence[np.ndarray]],
 ) -> Program:
-    """Return a program that scans a step over the batches of a call.
+    """Return a program that runs a step in `lax.scan` over the batches of a call.
 
     Args:
       job: the job.
-      inputs: the parameters at the start, and the examples.
-      step: `(state, x, y) -> state` on a batch, written with the library; the state is a pytree.
+      inputs: the initial parameters and the examples.
+      step: a step `(state, x, y) -> state` on one batch, implemented with the library; the state is a pytree.
       state: the state before the first step.
-      to_arrays: returns w and b of each layer, in order, from a state.
+      to_arrays: function of a state that returns w and b of each layer, in order.
     """
     x, y = jnp.asarray(inputs.x), jnp.asarray(inputs.y)
 

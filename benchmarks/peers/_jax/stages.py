@@ -1,4 +1,4 @@
-"""Compile a JAX program and time each stage."""
+"""Compile a JAX program, and time each stage."""
 
 import time
 from collections.abc import Callable
@@ -6,17 +6,17 @@ from typing import Any, NamedTuple
 
 
 class Compiled(NamedTuple):
-    """A compiled program, with the time and memory of its compilation."""
+    """A compiled program, with its compile times and its memory."""
 
     call: Callable[..., Any]
-    stages: dict[str, float]  # seconds
+    stages: dict[str, float]  # seconds per stage
     memory: dict[str, int]  # bytes
 
 
 def compile_in_stages(jitted: Any, *args: Any) -> Compiled:
     """Trace, lower and compile a jitted function for these arguments, and time each stage.
 
-    The `jit` of other libraries has these stages too. If it has no `trace`, it traces while it lowers.
+    The `jit` functions of other libraries have these stages too. Those without `trace` trace while they lower.
     """
     stages, clock = {}, time.perf_counter()
     program, stage_args = jitted, args
@@ -30,7 +30,7 @@ def compile_in_stages(jitted: Any, *args: Any) -> Compiled:
 
 
 def _memory(program: Any) -> dict[str, int]:
-    """Return the bytes of a compiled program, as far as the backend reports them."""
+    """Return the bytes that a compiled program needs, as far as the backend reports them."""
     analysis = getattr(program, "compiled", program).memory_analysis()  # some libraries wrap the compiled program
     names = {
         "arguments": "argument_size_in_bytes", "outputs": "output_size_in_bytes", "temporaries": "temp_size_in_bytes",

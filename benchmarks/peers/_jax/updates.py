@@ -1,4 +1,4 @@
-"""An optax optimizer's update alone, in a scan or in one call for each update."""
+"""The updates of an optax optimizer without a network, in a scan or with one call per update."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ from benchmarks.jobs.reference import update_error
 from benchmarks.peers._jax.stages import compile_in_stages
 from nnjax.debug import count_flops
 
-MOMENTS = {"sgd": 0, "lion": 1, "adam": 2, "adamw": 2}  # arrays in the optimizer's state for each parameter array
+MOMENTS = {"sgd": 0, "lion": 1, "adam": 2, "adamw": 2}  # number of arrays in the optimizer's state per parameter array
 
 
 def optax_updates(job: Updates, optimizer: optax.GradientTransformation, form: str) -> Program:
-    """Return a program of one form. scan: all updates in one program. calls: one jitted call for each update."""
+    """Return a program in one of two forms. scan: all updates in one program. calls: one jitted call per update."""
     params, both_grads = ([jnp.asarray(array) for array in arrays] for arrays in update_inputs(job))
     step_grads = [[leaf[i] for leaf in both_grads] for i in range(2)]
 

@@ -1,1 +1,1 @@
-"""Code that several PyTorch peers share."""
+"""Code that the PyTorch peers share."""

@@ -1,4 +1,4 @@
-"""The device, its threads and its compiler."""
+"""The device, the number of threads, and checks of what PyTorch supports on this machine."""
 
 import shutil
 
@@ -7,13 +7,13 @@ import torch
 from benchmarks.jobs.definitions import Training
 
 ALL_THREADS = torch.get_num_threads()
-FEW_OPERATIONS = 2e7  # operations in a step, below which a second thread costs more time than it saves
+FEW_OPERATIONS = 2e7  # with fewer operations per step, a second thread costs more time than it saves
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 torch.backends.cudnn.allow_tf32 = False  # all peers multiply in float32
 
 
 def useful_threads(job: Training, members: int = 1) -> int:
-    """Return 1, or the number of all threads if a step that trains `members` networks has enough operations."""
+    """Return the number of threads: all for LeNet and if a step of `members` networks is large enough, else 1."""
     if job.images:
         return ALL_THREADS
     weights = sum(a * b for a, b in zip(job.widths[:-1], job.widths[1:], strict=True))
@@ -21,13 +21,13 @@ def useful_threads(job: Training, members: int = 1) -> int:
 
 
 def synchronize() -> None:
-    """Wait for the device."""
+    """Wait until the device has finished all operations."""
     if DEVICE == "cuda":
         torch.cuda.synchronize()
 
 
 def require_cuda_graphs() -> None:
-    """Check that the device has CUDA graphs.
+    """Check that the device supports CUDA graphs.
 
     Raises:
       ValueError: on a CPU.
@@ -37,7 +37,7 @@ def require_cuda_graphs() -> None:
 
 
 def require_compiler() -> None:
-    """Check that PyTorch can compile here.
+    """Check that PyTorch can compile on this machine.
 
     Raises:
       ValueError: on a CPU without a C++ compiler.

@@ -1,4 +1,4 @@
-"""The loop over batches: their order, the step, and the program."""
+"""The loop over batches in PyTorch: their order, the step, and the program."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from benchmarks.jobs.python_loop import epoch_rows, python_loop_error
 from benchmarks.peers._torch.device import DEVICE, synchronize
 from benchmarks.peers._torch.model import mean_loss, to_arrays, to_tensors
 
-Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]  # epoch -> its batches
+Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]  # epoch -> batches
 Step = Callable[[Any, Tensor, Tensor], Any]  # (state, x, y) -> state
 
 
@@ -28,15 +28,15 @@ def batch_loop(
     params: Callable[[Any], Sequence[Tensor]],
     stages: dict[str, float] = {},  # noqa: B006
 ) -> Program:
-    """Return a program that calls a step for each batch.
+    """Return a program that takes a step for each batch.
 
     Args:
       job: the job.
-      inputs: the parameters at the start, and the examples.
-      step: one step.
+      inputs: the initial parameters and the examples.
+      step: a step `(state, x, y) -> state`.
       state: the state before the first step.
-      batches: returns the batches of an epoch.
-      params: returns w and b of each layer, in order, from a state.
+      batches: function that returns the batches of an epoch.
+      params: function of a state that returns w and b of each layer, in order.
       stages: seconds to compile, if the step is compiled.
     """
 
@@ -70,7 +70,7 @@ def module_step(job: Training, optimizer: torch.optim.Optimizer) -> Step:
 
 
 def shuffled_batches(job: Training, inputs: Inputs) -> Batches:
-    """Return batches that are views of tensors, shuffled once for each epoch."""
+    """Return batches that are views of tensors that are shuffled once per epoch."""
     data = to_tensors(inputs)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -83,18 +83,18 @@ def shuffled_batches(job: Training, inputs: Inputs) -> Batches:
 
 
 def split_batches(job: Training, data: tuple[Tensor, Tensor], order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return the batches of x and y, with their rows in this order."""
+    """Return the batches of x and y, with rows in the given order."""
     x, y = (torch.split(array.index_select(0, order), job.batch or job.rows) for array in data)
     return zip(x, y, strict=True)
 
 
 def member_orders(job: Ensemble, epoch: int) -> Tensor:
-    """Return the order of each member's rows in an epoch, (members, rows)."""
+    """Return the order of the rows of each member in an epoch, (members, rows)."""
     generator = torch.Generator(DEVICE).manual_seed(epoch)
     return torch.rand(job.members, job.training.rows, generator=generator, device=DEVICE).argsort(-1)
 
 
 def first_member_rows(job: Ensemble) -> np.ndarray:
-    """Return the rows of the first call, (members, steps, batch)."""
+    """Return the rows of all batches in the first call, (members, steps, batch)."""
     orders = torch.cat([member_orders(job, epoch) for epoch in range(job.training.epochs)], 1)
     return orders.reshape(job.members, job.training.steps, -1).cpu().numpy()

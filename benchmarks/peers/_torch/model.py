@@ -1,4 +1,4 @@
-"""The network of the training jobs in PyTorch, and the conversion of its arrays."""
+"""The network of the training jobs in PyTorch, and conversions of its arrays."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,11 +12,11 @@ from benchmarks.jobs.definitions import Training
 from benchmarks.jobs.inputs import FEATURES, IMAGE, PADDINGS, Inputs, Layers
 from benchmarks.peers._torch.device import DEVICE
 
-CHANNELS_FIRST = np.arange(FEATURES).reshape(5, 5, -1).transpose(2, 0, 1).ravel()  # torch's order of the features
+CHANNELS_FIRST = np.arange(FEATURES).reshape(5, 5, -1).transpose(2, 0, 1).ravel()  # order of the features in PyTorch
 
 
 def make_network(job: Training, layers: Layers) -> nn.Sequential:
-    """Return the network with these parameters."""
+    """Return the network with the given parameters."""
     modules: list[nn.Module] = []
     for i, (w, _) in enumerate(layers):
         activation = nn.ReLU() if job.activation == "relu" else nn.Tanh()
@@ -42,19 +42,19 @@ def mean_loss(job: Training, prediction: Tensor, target: Tensor) -> Any:
 
 
 def to_tensors(inputs: Inputs, device: str = DEVICE) -> tuple[Tensor, Tensor]:
-    """Return x and y as tensors: images with channels first, labels as int64 for `cross_entropy`."""
+    """Convert x and y to tensors: images with channels first, labels as int64 for `cross_entropy`."""
     array = np.moveaxis(inputs.x, -1, -3) if inputs.x.shape[-3:] == IMAGE else inputs.x
     x, y = torch.from_numpy(np.ascontiguousarray(array)).to(device), torch.from_numpy(inputs.y).to(device)
     return x, y if y.is_floating_point() else y.long()
 
 
 def to_arrays(params: Sequence[Tensor]) -> list[np.ndarray]:
-    """Return w and b of each layer, in order, w as (…, inputs, outputs)."""
+    """Convert parameters to w and b of each layer, in order, with w as (…, inputs, outputs)."""
     return from_torch_layout([param.detach().cpu().numpy() for param in params])
 
 
 def to_torch_layout(layers: Layers) -> list[np.ndarray]:
-    """Return w and b of each layer, in order, w as (…, outputs, inputs, …); a members axis stays in front."""
+    """Return w and b of each layer, in order, with w as (…, outputs, inputs, …); a members axis stays first."""
     arrays = []
     for i, (w, b) in enumerate(layers):
         if i and _is_convolution(layers[i - 1][0]) and not _is_convolution(w):
@@ -64,7 +64,7 @@ def to_torch_layout(layers: Layers) -> list[np.ndarray]:
 
 
 def from_torch_layout(params: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Undo `to_torch_layout`."""
+    """Invert `to_torch_layout`."""
     arrays: list[np.ndarray] = []
     for torch_w, b in zip(params[::2], params[1::2], strict=True):
         is_convolution = _is_convolution(torch_w)

@@ -18,9 +18,9 @@ from nnjax.types import TrainState
 
 
 def deep_network(job: DeepNetwork, form: str) -> Program:
-    """Run a jitted `Run.steps` in one form.
+    """Run a jitted `Run.steps` with one of three networks.
 
-    repeat: a scan over the blocks. remat: the same with rematerialisation, which needs less memory. unrolled: `serial`.
+    repeat: a scan over the blocks. remat: a scan with rematerialisation, which needs less memory. unrolled: `serial`.
     """
     block = nn.residual(nn.dense(job.width), jax.nn.relu)
     nets = {
@@ -49,7 +49,7 @@ def deep_network(job: DeepNetwork, form: str) -> Program:
         units=job.steps,
         stages=compiled.stages,
         memory=compiled.memory,
-        # operations that remat repeats must not count, because the other peers do not repeat them
+        # do not count the operations that remat repeats, because other peers do not repeat them
         flops=0 if form == "remat" else count_flops(run.step, ts, examples).total,
         bytes=4 * (2 * parameters + 2 * job.batch * job.width),
     )

@@ -1,4 +1,4 @@
-"""The cost of a call."""
+"""Measure the overhead of a call."""
 
 from benchmarks.jobs.definitions import Dispatch
 from benchmarks.jobs.program import Program
@@ -7,5 +7,5 @@ from nnjax import optim
 
 
 def dispatch(job: Dispatch, form: str) -> Program:
-    """Call the jitted update of gradient descent."""
+    """Call a jitted update of SGD."""
     return optimizer_calls(job, optim.sgd(1.0))

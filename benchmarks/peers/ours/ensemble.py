@@ -1,4 +1,4 @@
-"""Train many networks: dense, convolutional, and with different hyper-parameters."""
+"""Train many networks: dense networks, convolutional networks, and sweeps over hyper-parameters."""
 
 from functools import partial
 from typing import Any

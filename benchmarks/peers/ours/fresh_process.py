@@ -1,4 +1,4 @@
-"""Start a process."""
+"""Start a fresh process."""
 
 from benchmarks.jobs.definitions import FreshProcess
 from benchmarks.jobs.fresh_process import python_process
@@ -8,7 +8,7 @@ IMPORTS = "from nnjax import data, losses, nn, optim, train"
 
 
 def fresh_process(job: FreshProcess, form: str) -> Program:
-    """Import what a training script imports, or run `nnjax train digits` until its last picture is written."""
+    """Import the modules of a typical training script, or run `nnjax train digits`, including its pictures."""
     if job.what == "import":
         return python_process("-c", IMPORTS)
     return python_process("-m", "nnjax.cli", "train", "digits", "--out", out=True)

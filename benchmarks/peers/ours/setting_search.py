@@ -1,4 +1,4 @@
-"""Search in one program: a population whose bad trials make room for new ones."""
+"""Search settings in one program, with a population in which new trials replace bad ones."""
 
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ def setting_search(job: SettingSearch, form: str) -> Program:
     all_cores.make_cores_devices(form)
     method = form.split(maxsplit=1)[0]
     loss = losses.cross_entropy if job.outputs > 1 else losses.mean_squared_error
-    split_rows(job, 0)  # refuses a data set that is not here
+    split_rows(job, 0)  # raises ValueError early if the data set is not on this machine
     devices = min(jax.device_count(), job.population) if form.endswith(all_cores.SUFFIX) else 1
     mesh = None if devices == 1 else jax.make_mesh((devices,), ("members",), devices=jax.devices()[:devices])
     space = {"rate": train.log_uniform(*job.rates), "decay": train.log_uniform(*job.decays)}

@@ -1,4 +1,4 @@
-"""Train until a target accuracy is reached."""
+"""Train until the target accuracy is reached."""
 
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from nnjax.types import TrainState
 
 
 def time_to_accuracy(job: TimeToAccuracy, form: str) -> Program:
-    """Compile the whole run as one program with the seed as an argument; the folds run in sequence or under `vmap`.
+    """Compile the whole run as one program that takes the seed; the folds run in sequence or under `vmap`.
 
     Raises:
       ValueError: for `vmap` if there is only one network.
@@ -62,7 +62,7 @@ def time_to_accuracy(job: TimeToAccuracy, form: str) -> Program:
         return Runs(runs.seed + 1, (*runs.ends, (epochs, mean)), accuracies, ts)
 
     def error(runs: Runs) -> float:
-        arrays = to_arrays(runs.networks)  # the arrays have a leading axis of folds
+        arrays = to_arrays(runs.networks)  # with a leading axis of folds
         return accuracy_error(job, examples, runs, [[array[f] for array in arrays] for f in range(len(arrays[0]))])
 
     return Program(
@@ -85,10 +85,10 @@ def _run(job: TimeToAccuracy, steps: int) -> train.Run:
 
 
 def _map(function: Any) -> Any:
-    """Map over the folds one after another, with the signature of `jax.vmap`."""
+    """Return a function that maps over the folds in sequence, like `jax.vmap`."""
     return lambda *args: lax.map(lambda fold_args: function(*fold_args), args)
 
 
 def _weights(rows: train.Rows) -> Array:
-    """Return 1 for the rows of each fold and 0 for padding."""
+    """Return weights that are 1 for the rows of each fold and 0 for padding."""
     return (jnp.arange(rows.table.shape[1]) < rows.sizes[:, None]).astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""Train one network. Ensembles and deep networks use the same run and initial state."""
+"""Train one network. The functions for runs and initial states are shared with ensembles and deep networks."""
 
 import math
 from functools import partial
@@ -18,15 +18,15 @@ from nnjax import data, losses, nn, optim, train
 from nnjax.debug import count_flops
 from nnjax.types import PyTree, TrainState
 
-# `dense` recommends features_first for layers at most this wide and batches at least this large
+# The documentation of `dense` recommends features_first up to this width and from this batch size
 NARROW, MANY_ROWS = 32, 512
 
 
 def training(job: Training, form: str) -> Program:
-    """Train in one form.
+    """Train with a jitted step or scan.
 
-    naive: a jitted `Run.step` in a Python loop. fast: a jitted `Run.steps`, with features_first where the documentation
-    of `dense` recommends it.
+    naive: a jitted `Run.step` in a Python loop. fast: a jitted `Run.steps`, with features_first if the documentation of
+    `dense` recommends it.
     """
     inputs = training_inputs(job)
     is_narrow = max(job.widths) <= NARROW and (job.batch or job.rows) >= MANY_ROWS
@@ -61,7 +61,7 @@ def training(job: Training, form: str) -> Program:
 
 
 def step_traffic(job: Training) -> int:
-    """Return the bytes that a step must move: it reads a batch, and reads and writes parameters and both moments."""
+    """Return the bytes that a step must read (batch) and read and write (parameters and both moments)."""
     parameters = sum((inputs + 1) * outputs for inputs, outputs in zip(job.widths[:-1], job.widths[1:], strict=True))
     if job.images:
         parameters += sum((math.prod(shape[:3]) + 1) * shape[3] for shape in CONVOLUTIONS)
@@ -69,7 +69,7 @@ def step_traffic(job: Training) -> int:
 
 
 def make_run(job: Training, pair: Any = None, *, features_first: bool = False) -> train.Run:
-    """Return the run of a job; `pair` replaces its learning rate and weight decay."""
+    """Return the run of a job; `pair` overrides its learning rate and weight decay."""
     activation = jax.nn.relu if job.activation == "relu" else jnp.tanh
     hidden, outputs = job.widths[1:-1], job.widths[-1]
     mlp = nn.mlp(hidden, outputs, activation=activation, features_first=features_first)
@@ -80,10 +80,10 @@ def make_run(job: Training, pair: Any = None, *, features_first: bool = False) -
 
 
 def initial_state(run: train.Run, layers: Any, key: jax.Array, examples: data.Data) -> TrainState:
-    """Return the state before the first step, with the parameters that all peers start from."""
+    """Return the state before the first step, with the same initial parameters as all peers."""
     leaves = [jnp.asarray(array) for w, b in layers for array in (b, w)]  # pytree leaves are sorted by name
 
-    @jax.jit  # XLA removes the initialisation that is not used
+    @jax.jit  # under jit, XLA removes the unused initialisation of the parameters
     def replace_params(key: jax.Array, examples: data.Data, leaves: list[jax.Array]) -> TrainState:
         ts = run.init(key, examples)
         return ts._replace(params=jax.tree.unflatten(jax.tree.structure(ts.params), leaves))

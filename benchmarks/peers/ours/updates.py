@@ -1,4 +1,4 @@
-"""The optimizer's update alone."""
+"""Run only the updates of an optimizer."""
 
 from benchmarks.jobs.definitions import Updates
 from benchmarks.jobs.program import Program
@@ -7,7 +7,7 @@ from nnjax import optim
 
 
 def updates(job: Updates, form: str) -> Program:
-    """Update in a scan, or in one jitted call for each update."""
+    """Update in a scan, or with one jitted call per update."""
     rules = {
         "sgd": lambda: optim.sgd(job.rate),
         "adam": lambda: optim.adam(job.rate),

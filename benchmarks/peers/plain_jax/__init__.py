@@ -1,4 +1,4 @@
-"""JAX by hand: what an expert writes without a library except optax; one file for each kind of work."""
+"""JAX code as an expert writes it with no library but optax, one file for each kind of work."""
 
 from benchmarks.peers.plain_jax.deep_network import deep_network
 from benchmarks.peers.plain_jax.dispatch import dispatch

@@ -12,14 +12,14 @@ from benchmarks.jobs.program import Program
 from benchmarks.jobs.reference_deep_network import deep_network_error
 from benchmarks.peers._jax.stages import compile_in_stages
 
-MOST_INDEXED = 250  # blocks that compile within a minute; the time grows with their square
+MOST_INDEXED = 250  # most blocks that compile within a minute; the time grows with their square
 
 
 def deep_network(job: DeepNetwork, form: str) -> Program:
-    """Train in one form.
+    """Train with one of three loops over the blocks.
 
-    scan: over stacked parameters. indexed: a Python loop over `w[i]` of stacked parameters. unrolled list: a Python
-    loop over a list of arrays.
+    scan: `lax.scan` over stacked parameters. indexed: a Python loop over `w[i]` of stacked parameters. unrolled list: a
+    Python loop over a list of arrays.
 
     Raises:
       ValueError: for the form "indexed" with more than `MOST_INDEXED` blocks.

@@ -1,4 +1,4 @@
-"""The cost of a call."""
+"""Measure the overhead of a call."""
 
 from benchmarks.jobs.definitions import Dispatch
 from benchmarks.jobs.program import Program
@@ -6,5 +6,5 @@ from benchmarks.peers._jax.dispatch import jitted_calls, zero_leaves
 
 
 def dispatch(job: Dispatch, form: str) -> Program:
-    """Call a jitted function of the tree."""
+    """Call a jitted function on the tree of arrays."""
     return jitted_calls(job, lambda arrays: [array + 1 for array in arrays], zero_leaves(job))

@@ -1,4 +1,4 @@
-"""Train many networks: dense, convolutional, and with different hyper-parameters."""
+"""Train many networks: dense networks, convolutional networks, and sweeps over hyper-parameters."""
 
 from functools import partial
 from operator import itemgetter
@@ -18,7 +18,7 @@ from benchmarks.peers._jax.stages import compile_in_stages
 from benchmarks.peers.plain_jax.lenet import train_members_in_turn
 from benchmarks.peers.plain_jax.training import first_rows, make_epochs, make_step, to_arrays
 
-MOST_CONVOLUTIONAL = 8  # members under vmap
+MOST_CONVOLUTIONAL = 8  # largest number of members under vmap
 
 
 def ensemble(job: Ensemble, form: str) -> Program:
@@ -55,10 +55,10 @@ def ensemble(job: Ensemble, form: str) -> Program:
 
 
 def conv_ensemble(job: Ensemble, form: str) -> Program:
-    """Train like `ensemble`, or ("loop") with one jitted step for every batch of every member.
+    """Train like `ensemble`, or in the form "loop" with one jitted step for each batch of each member.
 
     Raises:
-      ValueError: for more than `MOST_CONVOLUTIONAL` members under `vmap`, because each has its own filters.
+      ValueError: for more than `MOST_CONVOLUTIONAL` members under `vmap`, where separate filters are slow.
     """
     if form == "vmap" and job.members > MOST_CONVOLUTIONAL:
         raise ValueError(
@@ -72,10 +72,10 @@ def conv_ensemble(job: Ensemble, form: str) -> Program:
 
 
 def sweep(job: Ensemble, form: str) -> Program:
-    """Run the scan with learning rate and weight decay as arguments.
+    """Run the scan of epochs and steps with learning rate and weight decay as arguments.
 
-    vmap: over all pairs; "on all cores" distributes them over the cores. loop: compiled once and called for each pair;
-    each member has its own state. All forms have the same keys and parameters.
+    vmap: all pairs under `vmap`; "on all cores" distributes them over the cores. loop: one program, called for each
+    pair with the state of that member. All forms use the same keys and initial parameters.
     """
     if form == "loop":
         return _sweep_in_turn(job)
@@ -116,13 +116,13 @@ def _sweep_in_turn(job: Ensemble) -> Program:
 
 
 def _sweep_epochs(job: Ensemble, state: Any, pair: jax.Array, x: jax.Array, y: jax.Array) -> Any:
-    """Run the epochs of one call with one pair of learning rate and weight decay."""
+    """Run the epochs of one call for one pair of learning rate and weight decay."""
     step = make_step(job.training, optax.adamw(pair[0], weight_decay=pair[1]))
     return make_epochs(job.training, step)(state, x, y)
 
 
 def _sweep_parts(job: Ensemble) -> tuple[jax.Array, jax.Array, jax.Array, Any, Any]:
-    """Return x, y, the pairs (members, 2), the stacked state of all members, and the error of such a state."""
+    """Return x, y, the pairs (members, 2), the stacked state of all members, and a function that checks a state."""
     inputs = training_inputs(job.training, job.members)
     params = jax.tree.map(jnp.asarray, inputs.layers)
     keys = jax.random.split(jax.random.key(1), job.members)

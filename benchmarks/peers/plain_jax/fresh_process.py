@@ -1,4 +1,4 @@
-"""Start a process."""
+"""Start a fresh process."""
 
 from benchmarks.jobs.definitions import FreshProcess
 from benchmarks.jobs.fresh_process import python_process
@@ -6,10 +6,10 @@ from benchmarks.jobs.program import Program
 
 
 def fresh_process(job: FreshProcess, form: str) -> Program:
-    """Import what nnjax is built on.
+    """Import JAX and optax, on which nnjax is built.
 
     Raises:
-      ValueError: for any job but an import.
+      ValueError: for jobs other than an import.
     """
     if job.what != "import":
         raise ValueError("plain JAX has no command to train with")

@@ -1,4 +1,4 @@
-"""Shuffle an epoch."""
+"""Shuffle the rows of an epoch."""
 
 import jax
 import numpy as np

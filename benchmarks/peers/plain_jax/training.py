@@ -1,4 +1,4 @@
-"""Train one network. Ensembles use the same network, step and loop over epochs."""
+"""Train one network. The network, the step and the loop over epochs are shared with ensembles."""
 
 from functools import partial
 from typing import Any
@@ -20,10 +20,10 @@ from benchmarks.peers.plain_jax.lenet import convolve
 
 
 def training(job: Training, form: str) -> Program:
-    """Train in one form.
+    """Train with a jitted step or scan.
 
-    naive: a jitted step in a Python loop. fast: one scan over all epochs and steps of a call. NumPy order: such a scan
-    over rows that NumPy has shuffled on the host, which is faster on CPUs than `jax.random.permutation`, a sort.
+    naive: a jitted step in a Python loop. fast: one scan over all epochs and steps of a call. NumPy order: a scan over
+    rows that NumPy shuffles on the host; `jax.random.permutation`, which sorts, is slower on CPUs.
     """
     inputs = training_inputs(job)
     optimizer = optax.adam(job.rate)
@@ -85,7 +85,7 @@ def make_epochs(job: Training, step: Any) -> Any:
 
 
 def forward(job: Training, layers: Any, x: jax.Array) -> jax.Array:
-    """Apply the network."""
+    """Return the outputs of the network."""
     if job.images:
         layers, x = convolve(layers, x)
     for w, b in layers[:-1]:
@@ -95,7 +95,7 @@ def forward(job: Training, layers: Any, x: jax.Array) -> jax.Array:
 
 
 def first_rows(job: Training, key: jax.Array) -> jax.Array:
-    """Return the rows (steps, batch) of the first call."""
+    """Return the rows (steps, batch) of all batches in the first call."""
     draws = jax.random.split(jax.random.split(key)[1], job.epochs)
     return jnp.concatenate([_shuffled_rows(job, draw) for draw in draws])
 

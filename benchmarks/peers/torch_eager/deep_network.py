@@ -13,8 +13,8 @@ from benchmarks.peers._torch.device import DEVICE, synchronize
 
 
 def deep_network(job: DeepNetwork, form: str) -> Program:
-    """Loop over one module for each block, with SGD that updates all parameters in one operation."""
-    torch.set_num_threads(1)  # a block is too small for two threads
+    """Loop over the modules of the blocks, with an SGD that updates all parameters in one operation."""
+    torch.set_num_threads(1)  # blocks are too small for two threads
     inputs = deep_network_inputs(job)
     blocks = [nn.Linear(job.width, job.width, device=DEVICE) for _ in range(job.blocks)]
     params = [param for block in blocks for param in (block.weight, block.bias)]

@@ -1,4 +1,4 @@
-"""The cost of a call."""
+"""Measure the overhead of a call."""
 
 import torch
 
@@ -9,7 +9,7 @@ from benchmarks.peers._torch.device import ALL_THREADS, DEVICE, synchronize
 
 
 def dispatch(job: Dispatch, form: str) -> Program:
-    """Call one operation on a list of tensors."""
+    """Call one operation that adds 1 to a list of tensors."""
     torch.set_num_threads(ALL_THREADS)
     leaves = [torch.zeros(job.size, device=DEVICE) for _ in range(job.leaves)]
 

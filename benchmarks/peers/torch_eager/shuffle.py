@@ -1,4 +1,4 @@
-"""Shuffle an epoch."""
+"""Shuffle the rows of an epoch."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from benchmarks.peers._torch.device import DEVICE, synchronize
 def shuffle(job: Shuffle, form: str) -> Program:
     """Draw all batches of an epoch.
 
-    loader: with the samplers of a `DataLoader`, as lists of rows. randperm: with one permutation.
+    loader: lists of rows from the samplers of a `DataLoader`. randperm: one random permutation.
     """
     generator = torch.Generator(DEVICE if form == "randperm" else "cpu").manual_seed(1)
 

@@ -1,4 +1,4 @@
-"""Train until a target accuracy is reached: one epoch of each fold in turn, then evaluate all."""
+"""Train until the target accuracy is reached: train one epoch of each fold in turn, then evaluate all folds."""
 
 import math
 from functools import partial
@@ -19,7 +19,7 @@ XY = tuple[Tensor, Tensor]
 
 
 class Fold(NamedTuple):
-    """A network in training and its data."""
+    """The network of a fold in training, with its data."""
 
     model: nn.Sequential
     optimizer: torch.optim.Optimizer
@@ -49,7 +49,7 @@ def time_to_accuracy(job: TimeToAccuracy, form: str) -> Program:
     return Program(
         state=Runs(0, (), None, None),
         call=call,
-        block=lambda _: None,  # reading the accuracy waits for each epoch
+        block=lambda _: None,  # computing the accuracy waits for each epoch
         error=lambda runs: accuracy_error(job, examples, runs, [_to_arrays(model) for model in runs.networks]),
         units=1,
         figures=partial(accuracy_figures, job),
@@ -57,7 +57,7 @@ def time_to_accuracy(job: TimeToAccuracy, form: str) -> Program:
 
 
 def _fold_data(examples: Examples, i: int) -> tuple[XY, XY]:
-    """Return x and y for training, and x and y held out."""
+    """Return x and y of the training rows, and of the held-out rows."""
     tables = [rows.table[i, : rows.sizes[i]] for rows in examples.folds]
     x, y = torch.from_numpy(examples.x).to(DEVICE), torch.from_numpy(examples.y).long().to(DEVICE)
     train, held_out = (torch.from_numpy(np.asarray(rows, np.int64)).to(DEVICE) for rows in tables)
@@ -65,7 +65,7 @@ def _fold_data(examples: Examples, i: int) -> tuple[XY, XY]:
 
 
 def _make_fold(job: TimeToAccuracy, train: XY, held_out: XY) -> Fold:
-    """Return a network before its first step, with parameters of the same scale as ours."""
+    """Return a fold with a new network, whose parameters have the same scale as ours."""
     x = train[0]
     widths = (x.shape[1], *job.hidden, 10)
     layers: list[nn.Module] = []
@@ -96,7 +96,7 @@ def _train_epoch(job: TimeToAccuracy, fold: Fold) -> None:
 
 
 def _accuracy(fold: Fold) -> float:
-    """Return the share of held-out examples that are classified correctly."""
+    """Return the accuracy on the held-out examples."""
     fold.model.eval()
     x, y = fold.held_out
     with torch.inference_mode():

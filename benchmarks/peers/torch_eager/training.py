@@ -16,10 +16,10 @@ from benchmarks.peers._torch.model import make_network, to_tensors
 
 
 def training(job: Training, form: str) -> Program:
-    """Train in one form.
+    """Train with `torch.optim.Adam`.
 
-    naive: the tutorial's loop with a `DataLoader`. fast: views of shuffled tensors, a fused Adam, one thread for small
-    products.
+    naive: the loop of the tutorial with a `DataLoader`. fast: views of shuffled tensors, a fused Adam, and one thread
+    for small products.
     """
     inputs = training_inputs(job)
     torch.set_num_threads(useful_threads(job) if form == "fast" else ALL_THREADS)
@@ -36,7 +36,7 @@ def training(job: Training, form: str) -> Program:
 
 
 def _loader_batches(job: Training, inputs: Inputs) -> Batches:
-    """Return the batches of a `DataLoader` whose sampler yields the epoch's order."""
+    """Return the batches of a `DataLoader` whose sampler yields the order of the epoch."""
     x, y = to_tensors(inputs, "cpu")
     data = TensorDataset(x, y)
 

@@ -1,4 +1,4 @@
-"""The optimizer's update alone."""
+"""Run only the updates of an optimizer."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from benchmarks.peers._torch.device import ALL_THREADS, DEVICE, synchronize
 
 
 def updates(job: Updates, form: str) -> Program:
-    """Update with `torch.optim`: operation by operation over all leaves (foreach), or in one kernel (fused).
+    """Update with `torch.optim`, with one kernel per operation (foreach) or one kernel in all (fused).
 
     Raises:
       ValueError: for a rule that PyTorch does not have.
