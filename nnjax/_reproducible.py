@@ -24,10 +24,10 @@ def reproducible(cache: str | Path | None = None) -> Path:
     different kernels, so a resumed or repeated run uses exactly the same program. On CPUs, where results are
     reproducible anyway, the cache only saves compile time. The command line calls this function.
 
-    Compiled programs are executable code, so only the user can access the folder (mode 0700). Each type of machine,
-    identified by its processor features, has its own folder. It may be deleted at any time. Programs that compile in
-    less than 0.1 s (single operations) are not cached. Truncated files, left behind by killed processes, are removed,
-    because JAX would warn about them at every start and not replace them.
+    Compiled programs are executable code, so only the user may write to the folder (a new one gets mode 0700). By
+    default, each type of machine, identified by its processor features, has its own folder. The folder may be deleted
+    at any time. Programs that compile in less than 0.1 s (single operations) are not cached. Truncated files, left
+    behind by killed processes, are removed, because JAX would warn about them at every start and not replace them.
 
     Args:
       cache: folder for the compiled programs. None means `$JAX_COMPILATION_CACHE_DIR` or, if that is unset,

@@ -76,7 +76,7 @@ def array(where: str, name: str, value: Any) -> jax.Array:
         return value
     not_masked(where, name, value)
     try:
-        converted = jnp.asarray(None if isinstance(value, str) else value)  # names of dtypes would only warn
+        converted = jnp.asarray(None if isinstance(value, str) else value)  # a dtype's name would only warn
     except (TypeError, ValueError, OverflowError) as error:
         text = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"{value!r:.60}"
         raise TypeError(f"{where}: {name} must be an array of numbers that JAX supports, got {text}") from error
@@ -213,7 +213,7 @@ def flag(where: str, name: str, value: Any) -> bool:
 
 def function(where: str, name: str, value: T, example: str) -> T:
     """Return `value`; raise TypeError unless it is a function. The message shows `example`."""
-    if not callable(value) or isinstance(value, tuple):  # a Layer is a tuple
+    if not callable(value) or isinstance(value, tuple):  # a Layer is callable, but it is a tuple
         raise TypeError(f"{where}: {name} must be a function such as {example}, got {value!r:.60}")
     return value
 

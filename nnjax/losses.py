@@ -2,9 +2,9 @@
 
 Each loss returns an array of shape (batch,); the caller takes the mean, so that examples can be weighted. Prediction
 and target must have equal shapes; they are not broadcast. They may have any real dtype, and the loss is computed in the
-floating dtype to which both are promoted. This is float32 if neither is floating, or if 16-bit floats meet integers of
-16 bits or more. Complex numbers raise TypeError. Bind options with `functools.partial`, as in
-`partial(losses.cross_entropy, label_smoothing=0.1)`.
+floating dtype to which both are promoted. This is JAX's default float dtype if neither is floating, and float32 if
+16-bit floats are combined with integers of 16 bits or more. Complex numbers raise TypeError. Bind options with
+`functools.partial`, as in `partial(losses.cross_entropy, label_smoothing=0.1)`.
 
 **Sequences.** For logits (batch, ..., classes), `cross_entropy`, `focal` and `kl_divergence` average over the positions
 (the axes between batch and classes). `ignore_index` is a label whose positions are ignored. To weight each position,
@@ -151,7 +151,7 @@ def cross_entropy(
     smoothing = checks.in_range("cross_entropy", "label_smoothing", label_smoothing, "[0, 1]")
     prediction, target, weights = logits_and_target("cross_entropy", prediction, target, ignore_index)
     smoothing = jnp.asarray(smoothing, prediction.dtype)
-    # Subtract the maximum first; otherwise the normaliser and the label's logit nearly cancel if logits are large
+    # Subtract the maximum first; otherwise, with large logits, normaliser and label's logit cancel and lose digits
     z = prediction - lax.stop_gradient(prediction.max(-1, keepdims=True))
     normaliser = jnp.log(jnp.exp(z).sum(-1))
     if jnp.issubdtype(target.dtype, jnp.integer):

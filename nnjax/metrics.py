@@ -399,7 +399,7 @@ def f1(
 
 
 def roc_auc(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
-    """Return the area under the ROC curve: the probability that class 1 scores higher than class 0.
+    """Return the area under the ROC curve: the probability that an example of class 1 scores above one of class 0.
 
         AUC = P(score of class 1 > score of class 0) + ½ P(the scores are equal)
 

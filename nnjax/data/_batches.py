@@ -1,4 +1,4 @@
-"""Read examples from a generator of batches, which allows only one pass in order."""
+"""Read examples from a generator of batches, which can be read only once and in order."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any

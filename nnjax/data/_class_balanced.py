@@ -1,4 +1,4 @@
-"""Batches in which every class is drawn equally often."""
+"""Sample batches in which all classes are equally frequent."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,10 +24,11 @@ def class_balanced(labels: Any) -> Callable[[Key, Array, Array | int, int], Arra
       labels: (n,) the class of each row of the data.
 
     Returns:
-      The function `(key, step, n, batch_size) -> rows`; rows (batch_size,), int32, are those of the batch.
+      A function `(key, step, n, batch_size) -> rows` that returns the row numbers (batch_size,), int32, of a batch.
 
     Raises:
-      ValueError: if the labels are not (n,); when the sampler is called, if the number of rows differs, or with folds.
+      ValueError: if the labels are not (n,); when the sampler is called, if the data have a different number of rows or
+        are split into folds.
 
     >>> sampler = data.class_balanced(np.array([0, 0, 0, 0, 0, 0, 0, 1]))
     >>> rows = sampler(jax.random.key(0), 0, 8, 1000)

@@ -199,7 +199,7 @@ def _kind(values: np.ndarray) -> Kind:
 
 
 def _fill(encoded: np.ndarray, columns: Sequence[Column], missing: Missing) -> np.ndarray:
-    """Return the replacement of missing values for each feature: the mean, or for numbers the median if so chosen."""
+    """Return each feature's fill value: the mean, or the median for numbers if `missing` is "median" or "category"."""
     numbers = np.array([column.kind == "number" for column in columns for _ in feature_names(column)])
     present = np.ma.masked_invalid(encoded)
     fill = present.mean(0).filled(0.0)

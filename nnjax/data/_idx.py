@@ -25,7 +25,7 @@ def read_idx(path: Path) -> np.ndarray:
 
     Raises:
       FileNotFoundError, OSError: if the file does not exist or cannot be opened.
-      ValueError: if the file is truncated, not an IDX file, or has more than `MOST_NUMBERS`.
+      ValueError: if the file is truncated, is not an IDX file, or has more than `MOST_NUMBERS` elements.
     """
     try:
         with open_file(path) as opened, gzip.open(opened) if path.suffix == ".gz" else opened as file:

@@ -153,10 +153,6 @@ def _npz_columns(path: Path) -> dict[str, np.ndarray]:
 
 
 def check_column(path: Any, kind: str, name: str, frame: Collection[str]) -> None:
-    """Raise ValueError unless a file has a column; the message lists similar names among the first thousand.
-
-    Raises:
-      ValueError: if it has none.
-    """
+    """Raise ValueError unless a file has a column; the message lists similar names among the first thousand."""
     if name not in frame:
         checks.one_of(str(path), kind, name, difflib.get_close_matches(name, islice(frame, 1000), 20, cutoff=0))

@@ -86,7 +86,7 @@ def _describe_far(names: Sequence[str], frame: Frame, lines: np.ndarray | None) 
 
 
 def _numbers_rows(values: np.ndarray) -> bool:
-    """Return True for numbers that strictly ascend or descend, or that are distinct integers without gaps."""
+    """Return True for numbers that strictly ascend or descend, or distinct integers that fill over half their range."""
     if values.dtype.kind not in "iuf" or len(values) < FEW_ROWS or not np.isfinite(values).all():
         return False
     numbers = values.astype(np.float64)

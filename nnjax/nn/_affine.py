@@ -1,4 +1,4 @@
-"""The matrix product of the dense layer, in the variant that is fastest on the device."""
+"""Compute the matrix product of the dense layer in the variant that is fastest on the device."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

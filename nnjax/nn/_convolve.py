@@ -1,4 +1,4 @@
-"""The convolution of the conv layer, in the variant that is fastest on the device."""
+"""Compute the convolution of the conv layer in the variant that is fastest on the device."""
 
 import jax.numpy as jnp
 from jax import Array, lax

@@ -26,7 +26,7 @@ def dropout(rate: float | Array, *, always: bool = False) -> Layer:
     to within 2⁻³² for every dtype of x, because mask and scale are not computed in that dtype.
 
     Raises:
-      ValueError: if the rate is outside [0, 1), or for `train=True` without a key.
+      ValueError: if the rate is outside [0, 1); in `apply(train=True)`, if there is no key.
       TypeError: if x is not floating.
 
     >>> layer = nn.dropout(0.5)
@@ -54,7 +54,7 @@ def spatial_dropout(rate: float | Array, *, always: bool = False) -> Layer:
     Shapes: x (batch, *positions, channels), floating -> y, the same shape and dtype.
 
     Raises:
-      ValueError: if the rate is outside [0, 1), or for `train=True` without a key.
+      ValueError: if the rate is outside [0, 1); in `apply(train=True)`, if there is no key.
       TypeError: if x is not floating.
 
     >>> layer = nn.spatial_dropout(0.5)
@@ -79,7 +79,7 @@ def drop_path(rate: float | Array) -> Layer:
     Shapes: x (batch, ...), floating -> y, the same shape and dtype.
 
     Raises:
-      ValueError: if the rate is outside [0, 1), or for `train=True` without a key.
+      ValueError: if the rate is outside [0, 1); in `apply(train=True)`, if there is no key.
       TypeError: if x is not floating.
 
     >>> block = nn.residual(nn.dense(8), jax.nn.relu, nn.drop_path(0.1))

@@ -19,7 +19,7 @@ def embedding(size: int, features: int, *, w_init: Initializer = normal(1.0)) ->
       features: Length of a vector.
       w_init: Initialiser of `w`. The default gives components of variance 1.
 
-    Shapes: x (batch, ...) of integers -> y (batch, ..., features). Parameters `{"w": (size, features)}`.
+    Shapes: x (batch, ...), integers -> y (batch, ..., features). Parameters `{"w": (size, features)}`.
     An integer outside this range gives NaN, so that the mistake is visible even inside a jitted program.
 
     Raises:

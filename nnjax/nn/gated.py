@@ -31,7 +31,7 @@ def gated_dense(
     `{"w": (inputs, features), "b": (features,)}`.
 
     Raises:
-      ValueError: if features < 1; in `init` and `apply` if x has no batch axis or the wrong number of features.
+      ValueError: if features < 1; in `init` and `apply`, if x has no batch axis or the wrong number of features.
       TypeError: if x is not floating.
 
     >>> layer = nn.gated_dense(8, activation=jax.nn.silu)
@@ -78,7 +78,7 @@ def maxout(features: int, pieces: int = 2, *, w_init: Initializer = he_normal())
     (features · pieces,)}`, in which the pieces of an output are adjacent.
 
     Raises:
-      ValueError: if features or pieces < 1; in `init` and `apply` if x has no batch axis or the wrong number of
+      ValueError: if features or pieces < 1; in `init` and `apply`, if x has no batch axis or the wrong number of
         features.
       TypeError: if x is not floating.
 

@@ -23,7 +23,7 @@ CUT = 0.87962566103423978  # standard deviation of a standard normal truncated a
 
 
 def he_normal() -> Initializer:
-    """Draw weights with variance 2 / inputs, which preserves the scale of activations under ReLU.
+    """Return He's initialiser, with variance 2 / inputs, which preserves the scale of activations under ReLU.
 
     >>> nn.initializers.he_normal()(jax.random.key(0), (3, 2)).shape
     (3, 2)
@@ -34,7 +34,7 @@ def he_normal() -> Initializer:
 
 
 def lecun_normal() -> Initializer:
-    """Draw weights with variance 1 / inputs, which preserves the scale if no activation follows.
+    """Return LeCun's initialiser, with variance 1 / inputs, which preserves the scale if no activation follows.
 
     >>> nn.initializers.lecun_normal()(jax.random.key(0), (3, 2)).shape
     (3, 2)
@@ -45,7 +45,7 @@ def lecun_normal() -> Initializer:
 
 
 def glorot_normal() -> Initializer:
-    """Draw weights with variance 2 / (inputs + outputs), which suits tanh and sigmoid.
+    """Return Glorot's initialiser, with variance 2 / (inputs + outputs), which suits tanh and sigmoid.
 
     >>> nn.initializers.glorot_normal()(jax.random.key(0), (3, 2)).shape
     (3, 2)
@@ -88,7 +88,7 @@ def initializer_for(
 
 
 def scaled(init: Initializer, factor: float | Array) -> Initializer:
-    """Scale the values that an initialiser draws.
+    """Return an initialiser whose values are multiplied by a factor.
 
         w = factor · init(key)
 
@@ -116,7 +116,7 @@ def scaled(init: Initializer, factor: float | Array) -> Initializer:
 def _truncated_normal(
     scale: float, fan: Literal["inputs", "both"], inputs: Width | None = None, outputs: Width | None = None
 ) -> Initializer:
-    """Draw from a normal distribution truncated at ±2 standard deviations, with variance scale / fan.
+    """Return an initialiser that draws from a truncated normal distribution (±2 σ) with variance scale / fan.
 
     Weights beyond the true widths `inputs` and `outputs` are zero.
     """

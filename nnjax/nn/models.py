@@ -113,7 +113,7 @@ def residual_mlp(
     norm: Norm = "layer",
     dropout: float | Array = 0.0,
 ) -> Layer:
-    """Build a multi-layer perceptron from residual blocks, which is trainable at any depth.
+    """Build a residual multi-layer perceptron, which is trainable at any depth.
 
         h ← h + w₂ dropout(activation(w₁ norm(h) + b₁)) + b₂ for each block;   y = norm(h) w + b
 

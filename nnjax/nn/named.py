@@ -18,8 +18,8 @@ def named(**layers: LayerLike) -> Layer:
 
     Raises:
       TypeError: if an argument is neither a layer nor a function.
-      ValueError: if parameters or state have other names. Errors raised by a layer get a note with its place in the
-        network.
+      ValueError: if the names in parameters or state do not match. Errors raised by a layer get a note with its place
+        in the network.
 
     >>> net = nn.named(body=nn.mlp([32], 16), head=nn.dense(10))
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 64)))

@@ -49,7 +49,7 @@ def rnn(
     `last` (batch, features). Parameters `{"w_x": (inputs, features), "w_h": (features, features), "b": (features,)}`.
 
     Raises:
-      ValueError: if features < 1, or if x or the lengths have different axes.
+      ValueError: if features < 1, or if x or the lengths have the wrong shape.
       TypeError: if the lengths are not integers.
 
     >>> layer = nn.rnn(8)
@@ -92,7 +92,7 @@ def lstm(
     (4 features,)}` with the blocks i, f, g, o, as in torch; `b` is the sum of torch's two biases.
 
     Raises:
-      ValueError: if features < 1, or if x or the lengths have different axes.
+      ValueError: if features < 1, or if x or the lengths have the wrong shape.
       TypeError: if the lengths are not integers.
 
     >>> layer = nn.lstm(8, last=True)
@@ -137,7 +137,7 @@ def gru(features: int, *, reverse: bool = False, last: bool = False, w_init: Ini
     biases. As in torch, Flax and Keras, the reset gate is applied after the product with w_h; in the paper, before it.
 
     Raises:
-      ValueError: if features < 1, or if x or the lengths have different axes.
+      ValueError: if features < 1, or if x or the lengths have the wrong shape.
       TypeError: if the lengths are not integers.
 
     >>> layer = nn.bidirectional(nn.gru(8), nn.gru(8, reverse=True))

@@ -17,7 +17,7 @@ class AdagradState(NamedTuple):
 
 
 def adagrad(learning_rate: ScalarOrSchedule, initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7) -> Optimizer:
-    """Return Adagrad, which divides each gradient by the square root of the sum of its past squares.
+    """Return Adagrad, which divides each gradient by the square root of the sum of all its squares so far.
 
         s ← s + |g|²
         θ ← θ - λ g / √(s + ε)            (no step if s = 0)

@@ -25,7 +25,7 @@ def adam(
     eps_root: Scalar = 0.0,
     mu_dtype: DTypeLike | None = None,
 ) -> Optimizer:
-    """Return Adam, which divides the mean gradient by its root mean square, both corrected for their bias towards 0.
+    """Return Adam, which divides the mean of recent gradients by their root mean square, both corrected for bias.
 
         m ← β₁ m + (1 - β₁) g            m̂ = m / (1 - β₁ᵗ)
         v ← β₂ v + (1 - β₂) |g|²         v̂ = v / (1 - β₂ᵗ)
@@ -43,8 +43,7 @@ def adam(
 
     Raises:
       ValueError: if a hyper-parameter is out of range; in `update`, if gradients do not match the state in structure or
-        shape; when
-        the update is differentiated with eps_root = 0.
+        shape, or if the update is differentiated with eps_root = 0.
       TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex.
 
     >>> optimizer = optim.adam(1e-3)

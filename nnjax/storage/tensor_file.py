@@ -248,7 +248,7 @@ def sequence_nodes(tree: PyTree) -> dict[str, str]:
 
 
 def to_numpy(name: str, leaf: Any) -> tuple[np.ndarray, str]:
-    """Return a leaf as a NumPy array and its dtype; for a random key, the key data and "key threefry2x32"."""
+    """Return a leaf as a NumPy array and its dtype; for a random key, its data and, say, "key threefry2x32"."""
     if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return np.asarray(jax.random.key_data(leaf)), f"{KEY}{jax.random.key_impl(leaf)}"
     array = np.asarray(leaf)
