@@ -108,7 +108,7 @@ def rotary(*, base: float = 10_000.0) -> Callable[[Array], Array]:
       A function that maps an array (batch, length, heads, size) to one of the same shape. The size must be even.
 
     Raises:
-      ValueError: if base ≤ 0; when the function is called, if the size is odd.
+      ValueError: if base ≤ 0; when the function is called, if the array does not have four axes or the size is odd.
 
     >>> nn.rotary()(jnp.ones((1, 5, 2, 8))).shape
     (1, 5, 2, 8)

@@ -48,8 +48,8 @@ def transformer(
       activation: Activation after the hidden dense layer.
       dropout: Dropout rate after each sublayer, in [0, 1).
       causal: Whether each position attends only to itself and earlier positions.
-      rotate: Function applied to queries and keys, such as `nn.rotary()`. Without any position encoding, the order of
-        the positions has no effect.
+      rotate: Function applied to queries and keys, such as `nn.rotary()`. Without any position encoding, attention
+        ignores the order of the positions, unless `causal` is True.
 
     Shapes: x (batch, length, features), or `AttentionInput(x, mask=…)` -> y (batch, length, features).
 

@@ -1,4 +1,4 @@
-"""Meta-learning (MAML; Finn et al. 2017, arXiv:1703.03400): find initial parameters that learn a sine in one step."""
+"""Meta-learning (MAML; Finn et al. 2017, arXiv:1703.03400): initial parameters from which one step fits a sine."""
 
 import jax
 import jax.numpy as jnp
