@@ -62,7 +62,7 @@ def fit_against_scan(size: int) -> Iterator[str]:
 
 
 def unrolled_copies(size: int) -> Iterator[str]:
-    """Yield the time per step and the total time, with compilation, of repeated blocks for several `unroll`."""
+    """Yield the time per step, and the total time with compilation, of repeated blocks for values of `unroll`."""
     data = examples(256, 64)
     for unroll in (1, 4, None):
         block = nn.residual(nn.layer_norm(), nn.dense(64), jax.nn.relu)

@@ -5,7 +5,7 @@ from benchmarks.jobs.definitions import Training
 # Rows per call for each width and batch size: at least four steps, so that the overhead of a call is negligible.
 BATCHES = 32, 256, 4096
 ROWS = {64: (2048, 2048, 32768), 256: (2048, 2048, 32768), 1024: (1024, 1024, 16384)}
-RATE = 1e-5  # so small that steps do not amplify rounding errors, so results can be compared with float64
+RATE = 1e-5  # small, so that steps do not amplify rounding errors and results can be compared with float64
 
 KIND = "training"
 UNIT = "step"

@@ -24,7 +24,7 @@ class Row(NamedTuple):
     unit: str  # the unit of work, such as "step"
     samples: tuple[float, ...]  # one sample per round; empty if there is a problem
     stages: dict[str, float]  # seconds: trace, lower, compile, first
-    error: float  # difference from float64 as a multiple of the allowed rounding error; at most 1
+    error: float  # difference from float64 as a multiple of the allowed error; above 1 if the result is wrong
     flops: int  # operations in one unit of work
     bytes: int  # minimum memory traffic of one unit of work
     limit: float | None  # measured seconds for the matrix products and memory traffic of one unit of work

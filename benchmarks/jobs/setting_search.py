@@ -36,7 +36,7 @@ class Searches(NamedTuple):
 
 
 def split_rows(job: SettingSearch, seed: int) -> Split:
-    """Split the rows for a search, equally for all peers: 60 % for training, 20 % for validation, 20 % for testing.
+    """Split the rows in the same way for all peers: 60 % for training, 20 % for validation, 20 % for testing.
 
     Inputs of tables and targets of regressions are standardised with mean and standard deviation of the training rows.
 

@@ -10,7 +10,7 @@ from benchmarks.jobs.definitions import TimeToAccuracy
 from nnjax import data
 from nnjax.train.folds import Folds, Rows, k_fold
 
-TIES = 2  # number of examples per fold whose class may change by rounding
+TIES = 2  # number of examples per fold that rounding may classify differently
 
 
 class Examples(NamedTuple):

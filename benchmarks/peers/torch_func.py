@@ -30,7 +30,7 @@ FORMS = {
 SLOW = ("fast", "CUDA graphs", "vmap compiled", "vmap CUDA graphs", "compiled")
 APART = ("fast", "CUDA graphs", "vmap compiled", "vmap CUDA graphs", "compiled")
 
-MOST_BLOCKS = 50  # most blocks for which a loop compiles within a minute
+MOST_BLOCKS = 50  # maximum number of blocks for which a loop compiles within a minute
 
 Params = dict[str, Tensor]
 Blocks = list[tuple[Tensor, Tensor]]  # w and b of each block

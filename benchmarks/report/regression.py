@@ -13,7 +13,7 @@ from benchmarks.harness.fingerprint import machine_differences
 from benchmarks.harness.record import AGAIN, OURS, Record, Row
 from benchmarks.report.stats import is_slower, median_ratio, summarise
 
-ENOUGH_PEERS = 2  # least number of peers from which the drift of a variant is estimated
+ENOUGH_PEERS = 2  # minimum number of peers from which the drift of a variant is estimated
 TYPICAL = 0.9  # fraction of the peers that are within the noise
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 SLOWER = 1.05  # smaller ratios are never reported as slower, even if significant
 SIGNIFICANCE = 0.01  # p-value below which a difference is significant
-ENOUGH = 5  # least number of samples in each run; with fewer, no difference is significant
+ENOUGH = 5  # minimum number of samples in each run; with fewer, no difference is significant
 
 
 class Summary(NamedTuple):

@@ -19,7 +19,7 @@ from benchmarks.report.variants import (
     title_of,
 )
 
-LONGEST = 200  # largest number of characters of a failure that are shown
+LONGEST = 200  # maximum number of characters of a failure that are shown
 
 HEADERS = ("", "time", "quartiles", "time / nnjax", "limit", "compile", "memory")
 

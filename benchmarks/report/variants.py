@@ -92,7 +92,7 @@ def compile_time(row: Row) -> float:
 def first_run(row: Row) -> float:
     """Return the seconds of a first whole run, including compilation.
 
-    If the stages are unknown, this is the first call for ours, but the median for peers, which do not compile then.
+    If the stages are unknown, return the first call for ours, and the median for peers, which are not compiled then.
     """
     if seconds := compile_time(row):
         return median_time(row) + seconds

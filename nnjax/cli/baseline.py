@@ -1,4 +1,4 @@
-"""Scores to compare with: those of a constant prediction, and those of each class."""
+"""Compute the scores of a constant prediction as a baseline, and the scores of each class."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from nnjax.types import Data
 class Baseline(NamedTuple):
     """The scores of the best constant prediction."""
 
-    prediction: str  # text: the most frequent class of the training rows, or "always the mean"
+    prediction: str  # "always the mean", or "always" and the most frequent class of the training rows
     scores: dict[str, float]  # accuracy, or r2 and rmse in the units of the target
 
 

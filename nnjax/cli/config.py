@@ -44,8 +44,8 @@ LEARNING_RATES = {  # default learning rate of each optimizer
 }
 SCHEDULES = ("constant", "cosine", "warmup-cosine", "linear")
 REGRESSION_METRICS: tuple[Metric, ...] = (metrics.r2, metrics.rmse)
-LEAST_STEPS = 2000  # least number of steps of a regression by default; a small file has fewer in 40 epochs
-MOST_EPOCHS = 1000  # most epochs of a regression by default
+LEAST_STEPS = 2000  # minimum number of steps of a regression by default; a small file has fewer in 40 epochs
+MOST_EPOCHS = 1000  # maximum number of epochs of a regression by default
 WARMUP = 0.1  # fraction of the steps in which the learning rate of "warmup-cosine" rises
 
 
@@ -90,7 +90,7 @@ class Config:
 
 
 SETTINGS: dict[str, Any] = get_type_hints(Config)
-SWEEPABLE = ("learning_rate", "width", "dropout", "weight_decay", "label_smoothing")  # these are strings in sweep.json
+SWEEPABLE = ("learning_rate", "width", "dropout", "weight_decay", "label_smoothing")  # strings in sweep.json
 STRUCTURAL = ("depth", "activation", "norm", "optimizer", "batch_size")  # strings in search.json, like SWEEPABLE
 SWEEP_SETTINGS = SETTINGS | dict.fromkeys(SWEEPABLE, str | None) | {"random": int | None, "seeds": int}
 SEARCH_SETTINGS = (
@@ -134,7 +134,7 @@ def with_defaults(config: Config, task: Task, n: int) -> Config:
         defaults = {"activation": "gelu", "norm": "layer", "dropout": 0.0, "epochs": epochs}
         if config.optimizer == "adamw":
             defaults["weight_decay"] = 0.3
-        if config.validation > 0:  # so many epochs that it never stops early, but keeps the best network
+        if config.validation > 0:  # never stops early, but keeps the best network
             defaults["patience"] = max(1, math.ceil(epochs if config.epochs is None else config.epochs))
     return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
 

@@ -7,10 +7,11 @@ import numpy as np
 
 from nnjax.cli.history import finite_mean
 
-FEW = 5  # least number of validations that can show a trend
+FEW = 5  # minimum number of validations that can show a trend
 TAIL = 0.1  # last fraction of the epochs, in which the loss should no longer fall
-FALLS = 0.03  # least relative decrease in the tail that counts as falling
-EARLY, RISES = 0.5, 0.1  # overfitting: lowest loss before this fraction of the epochs, and least relative rise after it
+FALLS = 0.03  # minimum relative decrease in the tail that counts as falling
+# overfitting: the loss is lowest in this first fraction of the epochs, and then rises by more than this fraction
+EARLY, RISES = 0.5, 0.1
 
 
 def describe_convergence(history: Sequence[Mapping[str, Any]], *, keeps_best: bool) -> str:

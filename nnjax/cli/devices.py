@@ -64,7 +64,7 @@ def use_cores(networks: int) -> None:
     if min(cores, networks) > 1:
         try:
             jax.config.update("jax_num_cpu_devices", min(cores, networks))
-        except RuntimeError:  # JAX has already started, if another program called the command
+        except RuntimeError:  # JAX has already started, such as if another program calls the command
             return
 
 
@@ -88,7 +88,7 @@ def join_processes(
     """Join the other processes if the options ask for it. Call it before JAX starts.
 
     Raises:
-      ValueError: if an option is missing, or --out, the folder that all processes share.
+      ValueError: if one of these options is missing, or if --out, the folder that all processes share, is missing.
     """
     options = {"--coordinator": coordinator, "--processes": processes, "--process-id": process_id}
     missing = [name for name, value in options.items() if value is None]

@@ -63,7 +63,7 @@ def evaluate(config: Config, prepared: Prepared, result: Result) -> Outcome:
         return Outcome(params, state, scores=scores_of(outputs[0]) if usable[0] else None, prediction=outputs[0])
     members = [scores_of(prediction) for prediction in outputs]
     left_out = np.flatnonzero(~usable).tolist()
-    for member in left_out:  # because the accuracy of NaN outputs would be a number
+    for member in left_out:  # otherwise, the accuracy of NaN outputs would be a number
         members[member] = dict.fromkeys(members[member], float("nan"))
     outcome = Outcome(params, state, None, outputs[0], member_scores=members, left_out=left_out)
     if not usable.any():

@@ -19,7 +19,7 @@ from nnjax.storage.atomic_write import write_file
 from nnjax.storage.json_file import read_json
 from nnjax.train.engine.ensemble import platform_strategy
 
-MOST_CLASSES = 100  # most rows in the table of recalls
+MOST_CLASSES = 100  # maximum number of rows in the table of recalls
 CAPTIONS = {
     "curves": "Loss and score after each epoch. If the validation loss rises while the training loss falls, the "
     "network overfits: fewer epochs, more dropout, or --patience. If both still fall at the end, train longer.",

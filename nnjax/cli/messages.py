@@ -1,4 +1,4 @@
-"""Word errors, warnings and interruptions of the library for the command line."""
+"""Phrase the library's errors, warnings and interruptions for the command line."""
 
 import os
 import sys
@@ -21,7 +21,7 @@ PROCESS_LOST = 3  # exit code
 
 @contextmanager
 def explain(command: str, path: Path, save_settings: SaveSettings) -> Iterator[None]:
-    """Add the command that continues the run to errors and to Ctrl-C inside the block, and options to warnings.
+    """Add the command that continues the run to errors and Ctrl-C in the block, and hints to divergence warnings.
 
     Args:
       command: name of the command, "train" or "sweep".

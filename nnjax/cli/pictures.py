@@ -20,9 +20,9 @@ from nnjax.cli.prepare import Prepared
 from nnjax.data._load import NAMES
 from nnjax.storage.atomic_write import write_file
 
-LEAST_FOR_RELIABILITY = 200  # least number of test rows; with fewer, the bins are too noisy
-LEAST_FOR_IMPORTANCE = 20  # least number of test rows
-MOST_COLOURS = 10  # most classes in a picture of decision regions
+LEAST_FOR_RELIABILITY = 200  # minimum number of test rows; with fewer, the bins are too noisy
+LEAST_FOR_IMPORTANCE = 20  # minimum number of test rows
+MOST_COLOURS = 10  # maximum number of classes in a picture of decision regions
 
 
 class Subject(NamedTuple):
@@ -38,7 +38,7 @@ class Subject(NamedTuple):
 def draw(path: Path, subject: Subject) -> dict[str, bytes]:
     """Draw all pictures that apply to the run, write them as PNG files, and return them, keyed by name.
 
-    A run that diverged only has learning curves, and only if at least one loss is finite.
+    A run that diverged has only learning curves, and these only if at least one loss is finite.
     """
     drawn = {}
     for name, make in _pictures(subject).items():

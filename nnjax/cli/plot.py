@@ -73,7 +73,7 @@ def _redraw_search(path: Path) -> list[str]:
     Raises:
       ValueError: if a file has changed since the search.
     """
-    run_folder.load_search(path)  # if this is no search, its error describes the folder
+    run_folder.load_search(path)  # raises an error that describes the folder if it does not hold a search
     problems = changed_files(path, load_receipt(path))
     problems = [problem for problem in problems if not problem.startswith(run_folder.REPORT)]
     if problems:

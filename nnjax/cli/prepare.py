@@ -159,7 +159,7 @@ def describe_rows(name: str) -> str:
 
 
 def _join_names(names: list[str]) -> str:
-    """Join names to one word of a shell command, which `split_names` can split."""
+    """Join names into one word of a shell command, which `split_names` can split."""
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(names)
     return quote(line.getvalue())

@@ -14,7 +14,7 @@ from nnjax.storage.checkpoint import digest
 from nnjax.train.engine.fingerprint import machine_fingerprint
 
 FIRST = 10  # number of first losses in a receipt
-# Relative tolerance of the first losses, which contain hardly amplified rounding errors. On a CPU, programs for digits
+# Relative tolerance of the first losses, in which rounding errors are not yet amplified. On a CPU, programs for digits
 # at XLA's optimization levels 0 and 3 differ by 2e-7; a GPU that multiplies in tf32 rounds factors by up to 5e-4.
 LOSS_TOLERANCE = 1e-3
 # Relative tolerance of the test loss, because amplified rounding errors can matter as much as a new seed. These two
@@ -63,7 +63,7 @@ def make_receipt(
 
 
 def _layout(config: Config, devices: int) -> dict[str, str]:
-    """Return how the networks are distributed, which affects the exact result."""
+    """Describe how the networks are distributed, which affects the exact result."""
     several = config.members is not None
     return {
         "members": str(config.members) if several else "none",

@@ -16,7 +16,7 @@ from nnjax.cli.evaluation import Outcome, Scores
 from nnjax.cli.prepare import Prepared
 from nnjax.train import Result
 
-MOST_CLASSES = 10  # most classes whose recall is printed
+MOST_CLASSES = 10  # maximum number of classes whose recall is printed
 FEW_ROWS, MANY_ROWS = 20, 50  # numbers of test rows: too few for reliable scores; enough to suspect perfect scores
 ALL_RIGHT = 0.99999  # a perfect accuracy, as a mean in float32
 PERFECT = 0.999  # larger R² suggests that a feature is a copy of the target
@@ -38,7 +38,7 @@ def print_network(prepared: Prepared) -> None:
 
 
 def print_scores(outcome: Outcome, prepared: Prepared) -> None:
-    """Print the test scores and those of a constant prediction, for an ensemble after the scores of its members.
+    """Print the test scores and those of a constant prediction, preceded by the members' scores for an ensemble.
 
     Print nothing if the training diverged.
     """

@@ -38,7 +38,7 @@ VOUCHED = (
     METRICS,
     RESULT,
     REPORT,
-)  # files whose checksums are in the receipt; for CONFIG, it has the checksum of the settings
+)  # files with checksums in the receipt, which also has a checksum of the settings in CONFIG
 # Settings that do not affect the result; the data have their own checksum
 FREE = ("data", "data_dir", "save_every", "keep")
 
@@ -61,13 +61,13 @@ class ResultFile(TypedDict):
     steps: int
     seconds: dict[str, float]
     baseline: NotRequired[Scores]  # scores of a constant prediction
-    recall: NotRequired[Scores]  # this and the next two: only for classification
+    recall: NotRequired[Scores]  # this and the next two fields exist only for classification
     balanced_accuracy: NotRequired[float]
     auc: NotRequired[float | None]
-    diverged: NotRequired[int | None]  # this and the next two: only for a single network
+    diverged: NotRequired[int | None]  # this and the next two fields exist only for a single network
     best_step: NotRequired[int]
     stopped: NotRequired[bool]
-    uncertainty: NotRequired[Scores]  # this and the next two: only for an ensemble
+    uncertainty: NotRequired[Scores]  # this and the next two fields exist only for an ensemble
     left_out: NotRequired[list[int]]
     members: NotRequired[list[dict[str, float | int | bool | None]]]
 
@@ -103,7 +103,7 @@ def create(path: Path) -> Path:
     if any((path / name).exists() for name in (CONFIG, WEIGHTS, SWEEP, SEARCH, CHECKPOINTS)):
         kind = next((kind for kind, _, first, _ in kinds if (path / first).exists()), "run")
         raise FileExistsError(f"{path} already holds a {kind}; choose another folder with --out")
-    for name in (METRICS, ROWS, TRIALS):  # perhaps data of the user
+    for name in (METRICS, ROWS, TRIALS):  # such a file may be the user's data
         if (path / name).exists():
             raise FileExistsError(f"{path} holds a file {name}, which a run would overwrite; choose another with --out")
     path.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ FILES = (
     run_folder.TRIALS,
     run_folder.RESULT,
     run_folder.REPORT,
-)  # files whose checksums are in the receipt; for SEARCH, it has the checksum of the settings
+)  # files with checksums in the receipt, which also has a checksum of the settings in SEARCH
 
 
 class SearchReceipt(TypedDict):

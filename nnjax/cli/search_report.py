@@ -17,7 +17,7 @@ from nnjax.cli.search_result import MEMBERS, SearchResult
 from nnjax.storage.atomic_write import write_file
 from nnjax.storage.json_file import read_json
 
-MOST_ROWS = 200  # largest number of trials in the table
+MOST_ROWS = 200  # maximum number of trials in the table
 CAPTIONS = {
     "search": "The score of each trial against each setting; colours show how long it was trained. If the star is at "
     "an end, extend the range. “explains” is the share of the variance of the first rung's scores.",
@@ -28,7 +28,7 @@ CAPTIONS = {
     "parallel": "Each line is a trial, dark if its score is low. Where dark lines meet on an axis, that value is good "
     "for all values of the others.",
 }
-FEWEST_FOR_IMPORTANCE = 8  # least number of trials; with fewer, every share could be chance
+FEWEST_FOR_IMPORTANCE = 8  # minimum number of trials; with fewer, every share could be chance
 
 
 class SearchSubject(NamedTuple):

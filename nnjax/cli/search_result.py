@@ -166,7 +166,7 @@ def edges(settings: Mapping[str, Any], space: Mapping[str, Dimension]) -> Iterat
         if dimension.kind not in ("log", "uniform"):
             continue
         (low, high), place = dimension.values, unit_of(dimension, settings[name])
-        if place > 1 - EDGE or (place < EDGE and low > 0):  # no note at 0, because no setting can be negative
+        if place > 1 - EDGE or (place < EDGE and low > 0):  # 0 needs no note, because settings cannot be negative
             end = "upper" if place > 0.5 else "lower"
             yield (
                 f"the best {name.replace('_', ' ')}, {settings[name]:.4g}, is near the {end} end of its range "

@@ -51,7 +51,7 @@ def open_search(path: Path) -> OpenSearch:
     Raises:
       FileNotFoundError, ValueError: if the search is not finished, or a file is damaged.
     """
-    run_folder.load_search(path)  # if this is no search, its error describes the folder
+    run_folder.load_search(path)  # raises an error that describes the folder if it does not hold a search
     receipt, subject = search_receipt.load_receipt(path), load_search(path)
     own = subject.settings
     mesh = start_devices(min(own["population"], own["trials"]) * own["seeds"], None)

@@ -289,7 +289,7 @@ def _edges(table: list[Record], request: Request) -> Iterator[str]:
         return
     for name in request.swept:
         tried, best = [row[name] for row in table], table[0][name]
-        if best in (min(tried), max(tried)) and min(tried) < max(tried) and best != 0:  # no setting can be negative
+        if best in (min(tried), max(tried)) and min(tried) < max(tried) and best != 0:  # settings cannot be negative
             which = "largest" if best == max(tried) else "smallest"
             yield f"the best {name.replace('_', ' ')}, {best:.4g}, is the {which} that was tried; extend its range"
 

@@ -13,7 +13,7 @@ from nnjax.cli.hyperparameters import Values
 from nnjax.cli.pictures import describe
 from nnjax.storage.atomic_write import write_file
 
-MOST_ROWS = 200  # largest number of settings in the table
+MOST_ROWS = 200  # maximum number of settings in the table
 
 
 class SweepSubject(NamedTuple):

@@ -12,7 +12,7 @@ from benchmarks.jobs.program import Program
 from benchmarks.jobs.reference_deep_network import deep_network_error
 from benchmarks.peers._jax.stages import compile_in_stages
 
-MOST_INDEXED = 250  # most blocks that compile within a minute; the time grows with their square
+MOST_INDEXED = 250  # maximum number of blocks that compile within a minute; the time grows with their square
 
 
 def deep_network(job: DeepNetwork, form: str) -> Program:

@@ -18,7 +18,7 @@ from benchmarks.peers._jax.stages import compile_in_stages
 from benchmarks.peers.plain_jax.lenet import train_members_in_turn
 from benchmarks.peers.plain_jax.training import first_rows, make_epochs, make_step, to_arrays
 
-MOST_CONVOLUTIONAL = 8  # largest number of members under vmap
+MOST_CONVOLUTIONAL = 8  # maximum number of members under vmap
 
 
 def ensemble(job: Ensemble, form: str) -> Program:

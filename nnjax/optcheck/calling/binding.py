@@ -110,7 +110,8 @@ def _bindings(
 def _refuse_unbound(name: str, arguments: list[Argument]) -> None:
     """Raise NotAnOptimizerError if a required argument is the loss, data or a hyper-parameter."""
     roles = [argument.role for argument in arguments]
-    alone = _has_objective(roles) and not {"grads", "pairs", "state", ""} & set(roles)  # may run the whole loop
+    # such a function may run the whole training loop
+    alone = _has_objective(roles) and not {"grads", "pairs", "state", ""} & set(roles)
     for argument in arguments:
         if argument.required and (argument.role == "loss" or (alone and argument.role in ("objective", "gradient"))):
             raise NotAnOptimizerError(

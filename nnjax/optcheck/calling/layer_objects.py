@@ -35,7 +35,7 @@ def takes_layers(method: Callable[..., Any]) -> str:
 
 
 def hold_layers(optimizer: Any, method: str, name: str) -> Adapter | None:
-    """Return the adapter of an object whose method updates layers, or None if no usual names of attributes work.
+    """Return the adapter of an object whose method updates layers, or None if no usual attribute names work.
 
     Args:
       optimizer: the object; each run uses a copy.

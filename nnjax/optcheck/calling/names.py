@@ -27,7 +27,8 @@ HESSIAN = (  # diagonal of the Hessian
     *("diagonal_hessian", "hutchinson", "hvp_diag"),
 )
 VALUE = ("loss", "value", "loss_value", "cost")  # value of the objective
-LOSS = ("closure", "batch", "data", "y", "targets", "xtrain", "x_train", "x_batch", "inputs")  # data are needed
+# arguments of functions that need the loss function or data
+LOSS = ("closure", "batch", "data", "y", "targets", "xtrain", "x_train", "x_batch", "inputs")
 NUMBERS = (
     *("learning_rate", "lr", "step_size", "stepsize", "eta", "rate", "alpha", "learning_rate_init", "lrate"),
     *("beta", "beta1", "beta2", "beta_1", "beta_2", "b1", "b2", "mu", "momentum", "gamma", "rho", "decay", "epsilon"),

@@ -1,1 +1,1 @@
-"""Check what jit, scan and vmap require of every optimizer, whatever its update rule."""
+"""Check what jit, scan and vmap require of every optimizer, independently of its update rule."""

@@ -62,7 +62,8 @@ def compare_updates(
     """
     sizes = [np.abs(to_float64(leaf)) for leaf in jax.tree.leaves(eager)]
     largest = max((float(np.max(size, initial=0, where=np.isfinite(size))) for size in sizes), default=0.0)
-    bound = relative * largest + 8 * float(np.finfo(np.float32).eps)  # parameters are N(0, 1), and may cancel
+    # the absolute term allows for rounding in sums of N(0, 1) parameters that cancel
+    bound = relative * largest + 8 * float(np.finfo(np.float32).eps)
     for k, (update, reference) in enumerate(zip(updates, eager, strict=False)):
         for (path, leaf), eager_leaf in zip(named_leaves(update), jax.tree.leaves(reference), strict=True):
             a, b = np.atleast_1d(to_float64(leaf), to_float64(eager_leaf))

@@ -1,4 +1,4 @@
-"""A violation of the contract of optimizers, and how to fix it."""
+"""Violations of the contract of optimizers, and how to fix them."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeVar
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class Violation(NamedTuple):
-    """A rule of the contract that an optimizer violates."""
+    """A violation of one rule of the contract."""
 
     rule: str  # short name of the rule: a key of `REMEDIES`, a transform, or a kind of leaves
     where: str  # path of the leaf, or several paths separated by commas; "" if it concerns no leaf

@@ -29,7 +29,7 @@ def fixes(diagnosis: Diagnosis, observation: Observation, *, torch: bool, deadli
       diagnosis: the explanation of the difference.
       observation: the updates that the call must reproduce.
       torch: True if the reference is a PyTorch optimizer; PyTorch classes are then tried before optax.
-      deadline: checked before every step.
+      deadline: the time limit, checked before every step.
     """
     if not diagnosis.explanations or diagnosis.reference is None:
         return ()

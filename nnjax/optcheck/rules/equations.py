@@ -208,7 +208,7 @@ def _parameters(rule: UpdateRule, direction: str) -> str:
 
 
 def _bracket(text: str) -> str:
-    """Enclose a sum, product or ratio in parentheses, unless it already is."""
+    """Enclose a sum, product or ratio in parentheses, unless it is already enclosed."""
     depths = list(itertools.accumulate((char == "(") - (char == ")") for char in text))
     enclosed = text.startswith("(") and 0 not in depths[:-1]
     return text if enclosed or " " not in text else f"({text})"

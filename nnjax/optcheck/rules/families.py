@@ -122,7 +122,7 @@ def is_by_leaf(rule: Any) -> bool:
 
 
 def is_costly(rule: Any) -> bool:
-    """Return True for named rules that need whole leaves, because their updates are slow to compute."""
+    """Return True if updates are slow to compute, as for named rules that need whole leaves."""
     return type(rule) in FAMILIES and FAMILIES[type(rule)].by_leaf
 
 

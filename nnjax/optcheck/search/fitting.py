@@ -18,7 +18,8 @@ USUAL_VALUES = {
     "eps": (1e-16, 1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-3),
     "momentum": (0.5, 0.9, 0.99),
 }
-SIGN_VALUES = dict.fromkeys(("b1", "b2"), (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999))  # a sign has no slope to fit
+# values to try if the step is a sign, because the gradient of a sign is 0 and cannot guide a fit
+SIGN_VALUES = dict.fromkeys(("b1", "b2"), (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999))
 
 
 class Target(NamedTuple):

@@ -51,7 +51,7 @@ def observe(
       candidate: the optimizer to check.
       reference: the reference, or its formula.
       dtype: the dtype of parameters and gradients.
-      deadline: checked before every step.
+      deadline: the time limit, checked before every step.
       script: the script; None for the default script without a schedule.
     """
     script = script or gradient_script(ndim=max(candidate.ndim, getattr(reference, "ndim", 0)))

@@ -65,7 +65,7 @@ def first_divergence(
         ratio = np.abs(candidate.updates[step] - reference.updates[step]) / bound[step]
     ratio = np.where(wrong[step], np.nan_to_num(ratio, nan=np.inf), 0.0)
     gradients = flatten(script.grads)[step]
-    distance_from_1 = np.abs(np.log10(np.maximum(np.abs(gradients), 1e-30)))  # ordinary gradients convince readers
+    distance_from_1 = np.abs(np.log10(np.maximum(np.abs(gradients), 1e-30)))  # prefer gradients of ordinary size
     clear = wrong[step] & (ratio > min(1e3, float(ratio.max()) / 2))
     element = int(np.where(clear, distance_from_1, np.inf).argmin())
     leaf = int(script.leaf[element])

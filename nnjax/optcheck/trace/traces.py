@@ -33,7 +33,7 @@ def trace(
       adapter: the optimizer to run.
       script: the gradients, parameters and schedule.
       dtype: the dtype of parameters and gradients.
-      deadline: checked before every step.
+      deadline: the time limit, checked before every step.
       params: leaves (steps, ...) that replace the parameters of the script; None to keep them.
     """
     params = script.params if params is None else params
@@ -89,7 +89,7 @@ def _run(adapter: Adapter, script: GradientScript, dtype: str, deadline: Deadlin
 def _leaf_size(updates: np.ndarray, params: np.ndarray, script: GradientScript) -> np.ndarray | float:
     """Return the largest update of each leaf so far if elements mix; rounding is then relative to the whole leaf.
 
-    Elements mix if one changes at the first step although its gradient and all parameters of its leaf are 0.
+    Elements mix if one of them changes at the first step although its gradient and its parameter are 0.
     """
     untouched = (flatten(script.grads)[0] == 0) & (params[0] == 0)
     if not (untouched & (np.nan_to_num(updates[0]) != 0)).any():
