@@ -21,7 +21,7 @@ class Choice(NamedTuple):
     cases: Sequence[str]
     peers: Sequence[str] | None = None  # names of peer files; None for all installed peers
     quick: bool = False
-    rounds: int | None = None  # number of rounds for all variants; None for those of the plan and the cases
+    rounds: int | None = None  # number of rounds for all variants; None to use the plan and the cases
     thorough: bool = False  # measure all forms of all variants
 
 

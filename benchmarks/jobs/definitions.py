@@ -28,7 +28,7 @@ class Ensemble(NamedTuple):
     training: Training
     members: int
     own_data: bool = False  # True: each member has its own examples
-    pairs: tuple[tuple[float, float], ...] = ()  # rate and decay of each member; () for those of `training`
+    pairs: tuple[tuple[float, float], ...] = ()  # rate and decay of each member; () to use `training`
 
 
 class DeepNetwork(NamedTuple):
@@ -121,6 +121,6 @@ class SettingSearch(NamedTuple):
     batch: int
     outputs: int = 10  # number of classes; 1 for a regression with squared error
     population: int = 64  # number of trials at the same time, for peers that train several
-    rows: int | None = None  # number of rows, 60 % of which are for training; None for all
+    rows: int | None = None  # number of rows, with 60 % for training; None for all
     rates: tuple[float, float] = (1e-4, 1e-1)  # range of Adam's learning rate, drawn log-uniformly
     decays: tuple[float, float] = (1e-6, 1e-2)  # range of the L2 penalty, on weights but not on biases

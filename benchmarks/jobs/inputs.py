@@ -8,7 +8,7 @@ from benchmarks.jobs.definitions import DeepNetwork, Training, Updates
 
 IMAGE = (28, 28, 1)
 CONVOLUTIONS = ((5, 5, 1, 6), (5, 5, 6, 16))  # each followed by activation and 2 × 2 max pooling
-PADDINGS = (2, 0)  # on each side of both convolutions: "SAME", then "VALID"
+PADDINGS = (2, 0)  # padding on each side in the first ("SAME") and second ("VALID") convolution
 FEATURES = 5 * 5 * 16  # number of features after the convolutions
 
 Layers = list[tuple[np.ndarray, np.ndarray]]  # w (inputs, outputs) and b (outputs,); ensembles add a leading axis

@@ -25,8 +25,8 @@ def training(job: Training, form: str) -> Program:
     """Train with a step as in the library's documentation, in a Python loop or in a scan.
 
     naive: the jitted update of the MNIST example, called with NumPy arrays. fast: the state is donated, and the data
-    stay on the device. Haiku's documentation shows no faster loop, and that of `jax.jit` recommends donation. scan:
-    one `lax.scan` over all steps of a call.
+    stay on the device. Haiku's documentation shows no faster loop, and JAX's recommends donation. scan: one
+    `lax.scan` over all steps of a call.
     """
     inputs = training_inputs(job)
     activation = jax.nn.relu if job.activation == "relu" else jnp.tanh

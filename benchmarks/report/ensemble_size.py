@@ -40,7 +40,7 @@ def _members(row: Row) -> int:
 
 
 def _crossing(log_size: np.ndarray, log_time: np.ndarray) -> float:
-    """Return the size at which the time is twice that of the first point, or infinity if it is not reached."""
+    """Return the size at which the time of the first point doubles, or infinity if it does not."""
     target = log_time[0] + np.log(2)
     above = np.flatnonzero(log_time >= target)
     if not above.size:

@@ -60,7 +60,7 @@ def draw_ratios(variants: Sequence[Variant], machine: str) -> Any:
 
 
 def peer_ratios(variant: Variant) -> dict[str, Ratio]:
-    """Return the ratio of the time of each peer's fastest form to that of ours."""
+    """Return the time of each peer's fastest form divided by the time of our fastest form."""
     ratios: dict[str, Ratio] = {}
     for row, ratio in variant.lines:  # sorted, fastest first
         if ratio is not None and row.samples and row.peer not in (OURS, AGAIN, LIMIT):

@@ -64,7 +64,7 @@ def use_cores(networks: int) -> None:
     if min(cores, networks) > 1:
         try:
             jax.config.update("jax_num_cpu_devices", min(cores, networks))
-        except RuntimeError:  # JAX has already started, such as if another program calls the command
+        except RuntimeError:  # JAX has already started, for example in a program that calls the command
             return
 
 

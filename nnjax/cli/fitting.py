@@ -34,7 +34,7 @@ def fit_arguments(
 
     Args:
       config: the settings of the run or sweep.
-      prepared: the data, of which only the validation rows are used.
+      prepared: the data; only the validation rows are used.
       mesh: the devices over which members or batches are split; None for one device.
       path: folder of the run or the sweep; None to save nothing.
       resume: see `train.fit`.

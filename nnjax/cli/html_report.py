@@ -112,7 +112,7 @@ def _headline(subject: Subject) -> str:
 
 
 def _scores(subject: Subject) -> list[str]:
-    """Return the table of test scores next to those of a constant prediction, with notes."""
+    """Return the table of the test scores and the scores of a constant prediction, with notes."""
     _, prepared, outcome, _, summary = subject
     if outcome.scores is None:
         return [html_page.paragraph("The training diverged, so there is no network to test.")]

@@ -34,7 +34,7 @@ def explain(command: str, path: Path, save_settings: SaveSettings) -> Iterator[N
             yield
     except RunMismatchError as error:
         raise ValueError(_mismatch(error)) from None
-    except BlockingIOError:  # another process holds the folder
+    except BlockingIOError:  # another process has locked the folder
         raise
     except OSError as error:
         error.add_note(f"continue with: {resume}")

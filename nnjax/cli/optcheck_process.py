@@ -16,7 +16,8 @@ from typing import Any
 from nnjax.cli import options as o
 
 CANNOT_RUN = 4  # exit code
-ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # fits are small
+# fits are too small to gain from several threads
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def run(request: dict[str, Any], seconds: float) -> dict[str, Any]:

@@ -208,7 +208,7 @@ def _predictor(subject: Subject) -> Predictor:
 
 
 def _first_layer(subject: Subject, shape: tuple[int, ...], context: str) -> Any:
-    """Draw the weights of the first dense layer, for an ensemble those of its first member that did not diverge."""
+    """Draw the weights of the first dense layer; for an ensemble, use the first member that did not diverge."""
     config, _, outcome, _, _ = subject
     params = outcome.params
     if config.members is not None:

@@ -48,7 +48,7 @@ def make_receipt(
       config: the settings of the run.
       prepared: the data of the run.
       outcome: the trained weights and their test scores.
-      losses: losses (steps,) or (members, steps), of which the first are recorded.
+      losses: losses (steps,) or (members, steps); only the first `FIRST` steps are recorded.
       mesh: the devices over which the members or the batches were split.
       resumed_anyway: True if the run was resumed with --anyway.
     """

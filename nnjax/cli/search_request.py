@@ -26,7 +26,7 @@ def parse_request(settings: dict[str, Any]) -> Request:
     """Parse the settings of a search.
 
     Args:
-      settings: the settings in `OWN` and those of a run; those that can be searched are text or None.
+      settings: the settings in `OWN` and of a run; settings that can be searched are text or None.
 
     Raises:
       ValueError: for every mistake that can be found without the data.

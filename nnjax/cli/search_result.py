@@ -60,7 +60,7 @@ def make_result(
     """Create the content of RESULT. This is the first use of the test rows.
 
     Args:
-      config: the settings that are not searched, before the defaults of the task.
+      config: the settings that are not searched, without the defaults of the task.
       request: the settings of the search.
       prepared: the data.
       outcome: the result of `train.search`.

@@ -116,7 +116,7 @@ def _call(
 
 
 def _outcome_of(result: Any, container: Any, binding: Binding, params: PyTree, grads: PyTree) -> Outcome:
-    """Find the new parameters in a result (a part close to the old ones), or else updates of the same shapes."""
+    """Find the new parameters (close to the old ones) or the updates in a result, or detect changes in place."""
     layout, spread = binding.layout, any(role.startswith("params ") for role in binding.roles)
     parts: list[tuple[int | None, Any]] = [(None, result)]
     if (

@@ -59,7 +59,7 @@ class Report(NamedTuple):
 
     @property
     def causes(self) -> tuple[Cause, ...]:
-        """The differences between the candidate and the reference; if explanations tie, those of the first."""
+        """The differences between candidate and reference, according to the first explanation if several tie."""
         explanations = self.diagnosis.explanations
         return explanations[0].causes if explanations else ()
 

@@ -115,7 +115,7 @@ def fit(formula: Formula, target: Target, names: Sequence[str] | None = None) ->
     Args:
       formula: the rule and the initial hyper-parameters.
       target: the updates to reproduce.
-      names: the hyper-parameters to fit; None for those of `free_names`.
+      names: the hyper-parameters to fit; None for all that `free_names` returns.
     """
     target, names = _fit_sample(formula.rule, target), free_names(formula) if names is None else names
     costly = is_costly(formula.rule)

@@ -15,7 +15,7 @@ from nnjax.types import PyTree
 
 STEPS = 24
 MAGNITUDES = np.logspace(-14, 3, 18)  # a misplaced ε shows only at gradients of similar size
-SMALLEST = 1e-16  # of nonzero gradients: processors flush the float32 squares of numbers below 1e-19 to zero
+SMALLEST = 1e-16  # smallest nonzero gradient; processors flush the float32 squares of numbers below 1e-19 to zero
 
 PATTERNS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "constant": lambda k, rng: np.ones(len(k)),

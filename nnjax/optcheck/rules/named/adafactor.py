@@ -20,7 +20,7 @@ from nnjax.optcheck.rules.update_rule import Formula, HyperParams
 
 
 class AdafactorRule(NamedTuple):
-    """The choices of Adafactor; the defaults are those of the paper."""
+    """The choices of Adafactor, with the defaults of the paper."""
 
     factored: str = "matrices"
     eps: str = "added"

@@ -10,7 +10,7 @@ from nnjax.optcheck.rules.update_rule import Formula, HyperParams
 
 
 class AdamPRule(NamedTuple):
-    """The choices of AdamP; the defaults are those of its authors' code."""
+    """The choices of AdamP, with the defaults of its authors' code."""
 
     projection: str = "rows or leaf"
     cosine: str = "gradient"

@@ -21,7 +21,7 @@ from nnjax.optcheck.rules.update_rule import Formula, HyperParams
 
 
 class AdanRule(NamedTuple):
-    """The choices of Adan; the defaults are those of its authors' code."""
+    """The choices of Adan, with the defaults of its authors' code."""
 
     difference: str = "zero first"
     weight: str = "decay rate"

@@ -21,7 +21,7 @@ from nnjax.optcheck.rules.update_rule import Formula, HyperParams
 
 
 class AdoptRule(NamedTuple):
-    """The choices of ADOPT; the defaults are those of the paper's second version."""
+    """The choices of ADOPT, with the defaults of the paper's second version."""
 
     start: str = "second moment"
     second: str = "previous"

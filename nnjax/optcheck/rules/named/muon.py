@@ -10,7 +10,7 @@ from nnjax.optcheck.rules.update_rule import Formula, HyperParams
 
 
 class MuonRule(NamedTuple):
-    """The choices of Muon; the defaults are those of its author's code."""
+    """The choices of Muon, with the defaults of its author's code."""
 
     first: str = "trace"
     nesterov: str = "standard"

@@ -10,7 +10,7 @@ from nnjax.optcheck.rules.update_rule import Formula, HyperParams
 
 
 class ProdigyRule(NamedTuple):
-    """The choices of Prodigy; the defaults are those of its authors' code."""
+    """The choices of Prodigy, with the defaults of its authors' code."""
 
     correction: str = "none"
     moments: str = "scaled"

@@ -13,7 +13,7 @@ from nnjax.optcheck.rules.update_rule import Formula, HyperParams
 
 
 class ScheduleFreeRule(NamedTuple):
-    """The choices of schedule-free optimizers; the defaults are those of schedule-free AdamW."""
+    """The choices of schedule-free optimizers, with the defaults of schedule-free AdamW."""
 
     second: str = "ema"
     correction: str = "t"

@@ -12,7 +12,7 @@ CURVATURE = 0.5  # h in the objective f(θ) = 1 + ⟨g, θ - θₖ⟩ + ½ h ‖
 
 
 class SophiaRule(NamedTuple):
-    """The choices of Sophia; the defaults are those of the paper's algorithm 3 with Hutchinson's estimator."""
+    """The choices of Sophia, with the defaults of algorithm 3 in the paper and Hutchinson's estimator."""
 
     hessian: str = "objective"
     interval: str = "10"
