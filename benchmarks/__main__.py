@@ -41,10 +41,10 @@ def main(
     quick: Annotated[
         bool, typer.Option("--quick", help="About a minute on two cores: few variants and rounds.")
     ] = False,
-    rounds: Annotated[
-        int, typer.Option(min=0, help="Rounds per variant; 0 for the numbers that the cases define.")
-    ] = 0,
-    thorough: Annotated[bool, typer.Option("--thorough", help="Hours: all variants and forms.")] = False,
+    rounds: Annotated[int, typer.Option(min=0, help="Rounds per variant; 0 uses the default of each case.")] = 0,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Measure all variants and forms, which takes hours.")
+    ] = False,
     list_: Annotated[bool, typer.Option("--list", help="List cases, variants and peers, and exit.")] = False,
 ) -> None:
     """Measure nnjax against the limits of this machine and against other libraries."""

@@ -105,8 +105,8 @@ def _make_private(folder: Path) -> None:
     foreign = hasattr(os, "getuid") and status.st_uid != os.getuid()
     if foreign or (os.name == "posix" and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
         raise PermissionError(
-            f"reproducible: others may write to {folder}, and compiled programs are code that runs; pass another "
-            "cache=, or chmod 700 it"
+            f"reproducible: {folder} belongs to another user or is writable by others, who could plant code in the "
+            "compiled programs; pass a different cache=, or chmod 700 it if it is yours"
         )
 
 

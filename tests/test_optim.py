@@ -549,7 +549,7 @@ def test_schedules_that_return_no_number_are_named(schedule):
     """The last one branches on the step."""
     for name in ("sgd", "adamw"):
         optimizer = getattr(optim, name)(schedule)
-        with pytest.raises(TypeError, match=f"^{name}: a schedule must be a function of the number of steps"):
+        with pytest.raises(TypeError, match=f"^{name}: a schedule must map the number of steps"):
             jax.jit(optimizer.update)(TREE, optimizer.init(TREE), TREE)
 
 

@@ -105,7 +105,7 @@ def test_a_trial_is_replayed(search):
     assert f"trained again, trial {last} has the same scores" in out
     assert f"trial {table.index[0]}, finished" in succeed("replay", search).out
     assert_mistake(nnjax("replay", search, "--trial", 10), "--trial 10: the search has the trials 0 to 9")
-    assert_mistake(nnjax("replay", search, "--step", 1), "--step applies only to a run; a search has --trial")
+    assert_mistake(nnjax("replay", search, "--step", 1), "--step applies only to a run; use --trial for a search")
 
 
 @pytest.mark.filterwarnings("ignore:search. all trials diverged")

@@ -77,7 +77,7 @@ class Calibration(NamedTuple):
 
 
 class FreshProcess(NamedTuple):
-    """Start a process and wait until it exits: "import" the library, or "train" the digits from the command line."""
+    """Start a process and wait until it exits: "import" the library, or "train" on the digits by the command line."""
 
     what: str
 
@@ -116,7 +116,7 @@ class SettingSearch(NamedTuple):
 
     data: str  # "digits", "fashion-mnist", "breast_cancer", "wine" or "diabetes"
     trials: int
-    rungs: tuple[int, ...]  # epochs after which trials are compared and a third of them continues
+    rungs: tuple[int, ...]  # epochs after which trials are compared and a third of them continue
     hidden: tuple[int, ...]
     batch: int
     outputs: int = 10  # number of classes; 1 for a regression with squared error

@@ -1,4 +1,4 @@
-"""Optuna with PyTorch networks, trained one after another and stopped by asynchronous successive halving."""
+"""Optuna with PyTorch networks, in this process or one per core, stopped by asynchronous successive halving."""
 
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial

@@ -16,7 +16,7 @@ EXPLANATION = (
 
 
 def draw_roofline(rows: Sequence[Row], machine: str) -> Any:
-    """Return the figure, or None without calibration or if no operations were counted."""
+    """Draw the roofline plot; return None if there is no calibration or no operations were counted."""
     import matplotlib.pyplot as plt
 
     rates = calibrated_rates(rows)

@@ -12,7 +12,7 @@ from nnjax.cli.console import complain, say
 from nnjax.cli.optcheck_process import CANNOT_RUN, run
 from nnjax.storage.atomic_write import write_file
 
-UsageError: Any = typer.BadParameter.__mro__[1]  # click's UsageError, which newer versions of typer do not export
+UsageError: Any = typer.BadParameter.__mro__[1]  # typer's own copy of click's UsageError, which it does not export
 
 
 def optcheck_command(

@@ -72,7 +72,7 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Compare two optimizers, or audit a file, and return the report in all formats."""
+    """Compare two optimizers, or audit a module or file, and return the report in all formats."""
     from nnjax import optcheck
 
     seconds = max(request["end"] - time.time(), 0.1)

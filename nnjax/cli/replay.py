@@ -85,7 +85,7 @@ def _replay_trial(path: Path, trial: int | None, step: int | None, member: int |
     """Train a trial of a search again, and print its scores and the cause of a divergence."""
     for name, value in (("--step", step), ("--member", member)):
         if value is not None:
-            raise ValueError(f"{name} applies only to a run; a search has --trial")
+            raise ValueError(f"{name} applies only to a run; use --trial for a search")
     search = open_search(path)
     if trial is None:
         trial = search.receipt["best"]

@@ -92,13 +92,13 @@ def describe_caution(scores: Scores, rows: int, *, named: bool) -> str:
 
     >>> from nnjax.cli.report import describe_caution
     >>> describe_caution({"accuracy": 0.5}, 6, named=False)
-    'the test has only 6 rows, so that its scores are mostly chance; repeat with other --seed, or use more rows'
+    'the test set has only 6 rows, so its scores are mostly chance; repeat with a different --seed, or use more rows'
     """
     if rows < FEW_ROWS:
         plural = "row" if rows == 1 else "rows"
         return (
-            f"the test has only {rows} {plural}, so that its scores are mostly chance; repeat with other --seed, or "
-            "use more rows"
+            f"the test set has only {rows} {plural}, so its scores are mostly chance; repeat with a different --seed, "
+            "or use more rows"
         )
     perfect = scores.get("accuracy", 0) > ALL_RIGHT or scores.get("r2", 0) > PERFECT
     if perfect and rows >= MANY_ROWS and not named:

@@ -63,7 +63,7 @@ def search_command(
         ),
     ] = "halving",
     keep_share: Annotated[
-        float | None, o.option("Share of the trials that continues at a rung. Default: 1/3; 0.8 for pbt.", SEARCH)
+        float | None, o.option("Share of the trials that continue at a rung. Default: 1/3; 0.8 for pbt.", SEARCH)
     ] = None,
     seeds: Annotated[int, o.option("Networks per setting, each with its own seed.", SEARCH)] = 1,
     target: o.Target = None,
@@ -95,9 +95,9 @@ def search_command(
 
     The test rows are held out first, and used only once, to score the result.
 
-    A setting is searched if it gets a range, low..high or low..high:log, or a
-    list, a,b,c. Lists of --depth, --activation, --norm, --optimizer and
-    --batch-size change the program: each combination is compiled.
+    A setting is searched if it is given a range, low..high or low..high:log, or
+    a list, a,b,c. Lists of --depth, --activation, --norm, --optimizer and
+    --batch-size change the program: each combination is compiled separately.
 
     For example: nnjax search digits --learning-rate 1e-4..1e-1:log --dropout 0..0.5 --width 16,32,64
     """

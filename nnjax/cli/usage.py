@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-UsageError: Any = typer.BadParameter.__mro__[1]  # click's UsageError, which newer versions of typer do not export
+UsageError: Any = typer.BadParameter.__mro__[1]  # typer's own copy of click's UsageError, which it does not export
 
 MEANING_OF_1 = {  # meaning of exit code 1, for the commands that use it
     "train": "the training diverged",

@@ -45,7 +45,7 @@ def open_npy(
     """
     if isinstance(x, (str, Path)) and Path(x).is_dir():
         if y is not None or weights is not None:
-            raise ValueError(f"open_npy: {x} is a folder, which must hold y and weights too; omit y and weights")
+            raise ValueError(f"open_npy: {x} is a folder, so y and weights are read from it; omit y and weights")
         folder = Path(x)
         parts = {part: _find(folder, part) for part in ("x", "y", "weights")}
         if missing := [part for part in ("x", "y") if not parts[part]]:

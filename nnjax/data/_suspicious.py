@@ -42,7 +42,7 @@ def warnings_about(frame: Frame, table: Table, lines: np.ndarray | None = None) 
     for name in numbers:
         values = np.asarray(frame[name])
         if _numbers_rows(values):
-            what, order = ("row number", "follow their order, or leave no gaps")
+            what, order = ("row number", "follow their order, or leave few gaps")
             if not _whole(values):
                 what, order = ("row number or a time", "rise or fall in their order")
             yield (

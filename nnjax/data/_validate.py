@@ -133,7 +133,7 @@ def _as_array(name: str, leaf: Any, rows: Rows | None) -> np.ndarray:
         raise TypeError(
             f"{name} is traced by JAX, so its values cannot be checked; inside jit, vmap and grad call Run.steps"
         )
-    if isinstance(leaf, np.ma.MaskedArray):  # np.asarray would return the fill values
+    if isinstance(leaf, np.ma.MaskedArray):  # np.asarray would drop the mask
         masked = np.argwhere(np.ma.getmaskarray(leaf))
         if len(masked):
             raise ValueError(

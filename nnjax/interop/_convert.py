@@ -194,8 +194,8 @@ def _pairs(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names
                 ", or by None if that layer has no weights" if expected.keys() <= convention.defaults.keys() else ""
             )
             raise ValueError(
-                f"{library.where}: {part} needs {_list(expected)}, but there are no such weights; unused are "
-                f"{_list(free)}; pair them by names={{{part.path!r}: …}}{without}"
+                f"{library.where}: {part} needs {_list(expected)}, but there are no such weights; "
+                f"unused weights are {_list(free)}; pair them by names={{{part.path!r}: …}}{without}"
             )
         _check_order(library, pair, candidates, theirs)
         pairs.append(pair)

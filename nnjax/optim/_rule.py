@@ -107,8 +107,8 @@ def scheduled(name: str, schedule: Callable[[Array], Any], count: Array) -> Any:
             raise TypeError(f"it returned {value!r}")
     except TypeError as error:
         raise TypeError(
-            f"{name}: a schedule must be a function of the number of steps already taken, a traced array, that returns "
-            f"one number; {schedule!r} is not: {error}"
+            f"{name}: a schedule must map the number of steps taken, a traced array, to one number; {schedule!r} does "
+            f"not: {error}"
         ) from error
     return value
 

@@ -13,7 +13,7 @@ from nnjax.plot._trials import Column, Rows, column_of, is_wide, log_steps, tria
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SPREAD = 0.04  # equal values are spread by this much, so that all lines are visible
+SPREAD = 0.04  # jitter of equal values, so that all lines are visible
 GOLDEN = 0.6180339887
 
 
@@ -75,7 +75,7 @@ def parallel_coordinates(table: Rows, names: Sequence[str], log: Sequence[str] =
                 color=INK, bbox=box, zorder=6,
             )  # fmt: skip
     headings = [shorten(name.replace("_", " "), 16) for name in names] + ["score"]
-    axes.set_xticks(place, [_broken(heading) for heading in headings], fontsize=SMALL)
+    axes.set_xticks(place, [_in_lines(heading) for heading in headings], fontsize=SMALL)
     axes.set(ylim=(-0.06, 1.06), xlim=(-0.1, last + 0.1), yticks=[])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -118,8 +118,8 @@ def _ticks(low: float, high: float, *, log: bool) -> list[float]:
     return [float(value) for value in locator.tick_values(low, high) if low <= value <= high]
 
 
-def _broken(heading: str) -> str:
-    """Return a heading in two lines if it is long."""
+def _in_lines(heading: str) -> str:
+    """Break a long heading into two lines."""
     words = heading.split(" ")
     if len(heading) <= 9 or len(words) == 1:
         return heading

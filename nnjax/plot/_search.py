@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANEL = 2.3  # height of a panel in inches
-SPREAD = 0.5  # width over which the points at one place are spread
+SPREAD = 0.5  # width of the horizontal jitter of equal values
 GOLDEN = 0.6180339887
 
 
@@ -46,7 +46,7 @@ def search(table: Rows, names: Sequence[str], log: Sequence[str] = (), *, contex
     )
     for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, names, strict=False):
         x, labels = column_of(table, name)
-        if labels:  # equal values are spread, so that all points are visible
+        if labels:  # jitter makes all points visible
             score_points(axes, x + SPREAD * ((trials.trial * GOLDEN) % 1 - 0.5), trials)
             name_places(axes, labels)
         else:

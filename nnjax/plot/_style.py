@@ -124,7 +124,7 @@ def legend(axes: Axes, *, columns: int = 1) -> None:
 
 
 def share_axis(axes: Axes, values: np.ndarray, which: str = "y") -> None:
-    """Limit an axis of shares to the range of the finite values, with a margin, within 0 and 1."""
+    """Limit an axis of shares to the range of the finite values plus a margin, clipped to [0, 1]."""
     finite = np.asarray(values, float)[np.isfinite(values)]
     if not finite.size:
         finite = np.array([0.0, 1.0])

@@ -8,7 +8,7 @@ from nnjax import losses, nn, optim, train
 from nnjax.types import Data, Key, Log, Params, State
 
 STEPS, EPISODES = 200, 16
-policy = nn.mlp([32], 2, activation=jnp.tanh)  # position, velocity, angle, rotation -> logits of left, right
+policy = nn.mlp([32], 2, activation=jnp.tanh)  # position, velocity, angle, angular velocity -> logits
 net = policy._replace(init=lambda key, x: policy.init(key, jnp.ones((1, 4))))  # the run has no data
 
 

@@ -252,7 +252,7 @@ def train_members(job: Job, options: FitOptions) -> Result:
 
 
 def _warn_all_skipped(job: Job, logs: Logs) -> None:
-    """Warn if members took no step, because no loss or gradient was finite."""
+    """Warn if all steps of a member were skipped, because the loss or a gradient was not finite."""
     skipped = logs.steps.get("skipped")
     if skipped is None or not logs.done.any():
         return
@@ -260,7 +260,7 @@ def _warn_all_skipped(job: Job, logs: Logs) -> None:
     if members.size:
         place = f" of members {', '.join(map(str, members[:10]))}{' …' * (members.size > 10)}" if job.numbered else ""
         checks.warn(
-            f"fit: all steps{place} were skipped, because no loss or gradient was finite; check the data and the loss",
+            f"fit: all steps{place} were skipped, because the loss or a gradient was not finite; check data and loss",
             RuntimeWarning,
         )
 

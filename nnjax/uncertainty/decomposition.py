@@ -54,7 +54,7 @@ def entropy_decomposition(logits: Array) -> Uncertainty:
     aleatoric = -(p_m * log_p_m).sum(-1).mean(0)
     # Σ p_m log(p_m / p) = Σ [p_m log(p_m / p) - p_m + p], whose terms are all ≥ 0 and therefore do not cancel
     d = log_p_m - log_p
-    near = p_m * (d + jnp.expm1(-jnp.maximum(d, -1)))  # the same term without subtracting two nearly equal numbers
+    near = p_m * (d + jnp.expm1(-jnp.maximum(d, -1)))  # the same term, more exact near d = 0
     terms = jnp.where(d > -1, near, p_m * d - p_m + p)
     epistemic = jnp.maximum(terms, 0).sum(-1).mean(0)
     return Uncertainty(aleatoric + epistemic, aleatoric, epistemic)

@@ -36,7 +36,7 @@ def training(job: Training, form: str) -> Program:
 
 
 def _loader_batches(job: Training, inputs: Inputs) -> Batches:
-    """Return the batches of a `DataLoader` whose sampler yields the order of the epoch."""
+    """Return a function that yields the batches of an epoch in the prescribed order, by a `DataLoader`."""
     x, y = to_tensors(inputs, "cpu")
     data = TensorDataset(x, y)
 

@@ -143,7 +143,8 @@ def _attach_to_tensors(tensors: Any, params: PyTree, grads: PyTree) -> None:
 
     for tensor, p, g in zip(tensors, jax.tree.leaves(params), jax.tree.leaves(grads), strict=True):
         tensor.data.copy_(torch.tensor(np.asarray(p)))
-        tensor.grad = torch.as_tensor(g if isinstance(g, np.ndarray) else np.array(g))  # shared, so that changes show
+        # A NumPy gradient shares its memory with the tensor, so changes of it in place are visible in g
+        tensor.grad = torch.as_tensor(g if isinstance(g, np.ndarray) else np.array(g))
 
 
 def _to_module(tree: PyTree) -> Any:

@@ -54,7 +54,7 @@ def first_start(
 def _starts(
     layout: Layout, init: Callable[..., Any] | str | None, names: list[str]
 ) -> Iterator[tuple[Callable[[PyTree], tuple[Any, ...]], str]]:
-    """Yield functions of the parameters that return first values of the state arguments, each with its description."""
+    """Yield functions from parameters to initial values of the state arguments, each with its description."""
     count = len(names)
     if count == 0:
         yield lambda params: (), ""

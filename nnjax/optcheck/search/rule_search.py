@@ -336,7 +336,7 @@ def _simplest(matches: list[Attempt], start: Formula, target: Target) -> list[At
 
 
 def _simplify(formula: Formula, start: Formula, target: Target) -> Formula:
-    """Reset every choice and hyper-parameter to its value in the start if the updates stay the same."""
+    """Reset every choice and hyper-parameter to its value in `start` if the updates stay the same."""
     for place, choice in [("decay", "none"), *zip(start.rule._fields, start.rule, strict=True)]:
         if place == "decay" and formula.rule.decay == "none":
             continue  # do not restore weight decay, because a tiny one would fit a rule without any
