@@ -68,7 +68,7 @@ programs = []
 
 def options(*arguments, env_options_overrides=None, **settings):
     programs.append(1)
-    overrides = (FEWER_EMITTERS if quickly.get_global() else {}) | (env_options_overrides or {})
+    overrides = (FEWER_EMITTERS if quickly.value else {}) | (env_options_overrides or {})
     return default_options(*arguments, env_options_overrides=overrides, **settings)
 
 
@@ -80,14 +80,14 @@ mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 @contextlib.contextmanager
 def compilation(quick):
     """Compile without optimizations or with all of them, in this process and in those that it starts."""
-    before = quickly.get_global()
+    before = quickly.value
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(quick)))
         patch.setenv("XLA_FLAGS", " ".join([default_flags, *(f"--{name}=false" for name in FEWER_EMITTERS if quick)]))
         jax.config.update("jax_disable_most_optimizations", quick)
-        quickly.set_global(quick)
+        quickly._obj.set_global(quick)
         yield
-        quickly.set_global(before)
+        quickly._obj.set_global(before)
         jax.config.update("jax_disable_most_optimizations", before)
 
 

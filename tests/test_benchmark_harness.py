@@ -53,10 +53,10 @@ def test_every_case_has_a_peer_and_its_variants_exist():
         assert case.UNIT, name
 
 
-def test_the_quick_set_has_no_naive_forms_and_ours_takes_part_twice():
+def test_the_quick_set_has_neither_naive_forms_nor_cuda_graphs_and_ours_takes_part_twice():
     full = choose_contenders("small", SMALL, Choice(["small"]))
     quick = choose_contenders("small", SMALL, Choice(["small"], quick=True))
-    assert {who.form for who in full} - {who.form for who in quick} == {NAIVE}
+    assert {who.form for who in full} - {who.form for who in quick} == {NAIVE, "CUDA graphs"}
     assert [who for who in full if who.label == AGAIN] == [Contender(AGAIN, "ours", "fast")]
     few = choose_contenders("small", SMALL, Choice(["small"], peers=["ours"]))
     assert {who.peer for who in few} == {"ours", "limit"}

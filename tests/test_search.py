@@ -139,7 +139,7 @@ def test_copies_have_the_bits_of_their_donors():
 def loop_state(job, steps):
     """Return the state of a job after some steps."""
     members = job.ensemble.members
-    advance = loop._advance_function(job)
+    advance = loop.advance_function(job)
     start = first_state(job, validated=False)
     return advance(start, job.members.hyper, np.zeros(members, int), np.full(members, steps))[0]
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnjax.optcheck.rules.families import hyper_names, is_by_leaf, is_by_tree, is_costly, update_array, updates
+from nnjax.optcheck.rules.named.sophia import SophiaRule
 from nnjax.optcheck.rules.update_rule import Formula, Inputs
 from nnjax.optcheck.trace.tolerance import within
 
@@ -135,7 +136,9 @@ def fit_learning_rate(formula: Formula, target: Target) -> Formula:
 
 def free_names(formula: Formula) -> list[str]:
     """Return the hyper-parameters to fit: those that the rule uses, except those equal to 0, which must stay 0."""
-    return [name for name in hyper_names(formula.rule) if getattr(formula.hyper, name) != 0]
+    names = [name for name in hyper_names(formula.rule) if getattr(formula.hyper, name) != 0]
+    # In Sophia, other λ, γ, ε and w have the effect of another bound
+    return [name for name in names if name != "clip" or not isinstance(formula.rule, SophiaRule)]
 
 
 def _least_squares(start: Formula, target: Target, names: Sequence[str], *, evaluations: int) -> Fit:
