@@ -67,7 +67,7 @@ def test_small_files_are_one_batch_and_not_endless():
 
 
 SCORES = {  # scores, test rows; the start of the note
-    "few rows": ({"accuracy": 0.9}, 6, "the test has only 6 rows"),
+    "few rows": ({"accuracy": 0.9}, 6, "the test set has only 6 rows"),
     "a leak": ({"accuracy": float(np.float32(1 - 6e-8))}, 50, "these scores are nearly perfect"),
     "a copy": ({"r2": 0.9995}, 50, "these scores are nearly perfect"),
     "luck": ({"accuracy": 1.0}, 30, ""),
