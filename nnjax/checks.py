@@ -9,9 +9,9 @@ import inspect
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -253,26 +253,6 @@ def leaves(where: str, name: str, tree: Any, expected: Mapping[str, tuple[int | 
                 f"{where}: {name}[{entry!r}] must have the shape ({text}), got {actual}; "
                 f"pass the {name} that init of this network returned"
             )
-
-
-def missing_name(module: str, public: Iterable[str], others: Mapping[str, str]) -> Callable[[str], NoReturn]:
-    """Return a module's `__getattr__`, whose error suggests the name that the user probably wants.
-
-    Args:
-      module: name of the module, for messages.
-      public: public names of the module.
-      others: nnjax's equivalents of names in other libraries; the keys are in lower case without underscores.
-    """
-    known = {name.lower().replace("_", ""): f"{module}.{name}" for name in public} | dict(others)
-
-    def missing(name: str) -> NoReturn:
-        plain = name.lower().replace("_", "")
-        near = difflib.get_close_matches(plain, known, n=1, cutoff=0.7)
-        hint = f"; did you mean {known[near[0]]}?" if near else f"; it has {', '.join(public)}"
-        hint = f"; use {known[plain]}" if plain in known else hint
-        raise AttributeError(f"module 'nnjax.{module}' has no attribute {name!r}{hint}")
-
-    return missing
 
 
 def same_structure(where: str, name: str, tree: Any, like: Any) -> None:

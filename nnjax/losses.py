@@ -27,7 +27,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from nnjax import checks
+from nnjax import _targets, checks
+from nnjax._missing_name import missing_name
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -69,7 +70,7 @@ def squared_error(prediction: Array, target: Array) -> Float[Array, " batch"]:
     >>> losses.squared_error(jnp.array([[1.0, 2.0]]), jnp.array([[0.0, 0.0]]))
     Array([5.], dtype=float32)
     """
-    prediction, target = real_pair("squared_error", prediction, target)
+    prediction, target = _targets.real_pair("squared_error", prediction, target)
     return _per_example(jnp.square(prediction - target)).sum(-1)
 
 
@@ -89,7 +90,7 @@ def mean_squared_error(prediction: Array, target: Array) -> Float[Array, " batch
     >>> losses.mean_squared_error(jnp.array([[1.0, 2.0]]), jnp.array([[0.0, 0.0]]))
     Array([2.5], dtype=float32)
     """
-    prediction, target = real_pair("mean_squared_error", prediction, target)
+    prediction, target = _targets.real_pair("mean_squared_error", prediction, target)
     return _per_example(jnp.square(prediction - target)).mean(-1)
 
 
@@ -111,7 +112,7 @@ def huber(prediction: Array, target: Array, *, delta: float | Array = 1.0) -> Fl
 
     Source: Huber 1964.
     """
-    prediction, target = real_pair("huber", prediction, target)
+    prediction, target = _targets.real_pair("huber", prediction, target)
     delta = jnp.asarray(checks.in_range("huber", "delta", delta, "(0, inf)"), prediction.dtype)
     error = jnp.abs(prediction - target)
     inner = jnp.minimum(error, delta)
@@ -149,13 +150,13 @@ def cross_entropy(
     Array([0.6931472], dtype=float32)
     """
     smoothing = checks.in_range("cross_entropy", "label_smoothing", label_smoothing, "[0, 1]")
-    prediction, target, weights = logits_and_target("cross_entropy", prediction, target, ignore_index)
+    prediction, target, weights = _targets.logits_and_target("cross_entropy", prediction, target, ignore_index)
     smoothing = jnp.asarray(smoothing, prediction.dtype)
     # Subtract the maximum first; otherwise, with large logits, normaliser and label's logit cancel and lose digits
     z = prediction - lax.stop_gradient(prediction.max(-1, keepdims=True))
     normaliser = jnp.log(jnp.exp(z).sum(-1))
     if jnp.issubdtype(target.dtype, jnp.integer):
-        loss = normaliser - label_logits(z, target)
+        loss = normaliser - _targets.label_logits(z, target)
     else:
         # For a class masked with the logit -inf, 0 · -inf would be NaN
         products = jnp.where(target == 0, jnp.zeros_like(z), z * target)
@@ -184,8 +185,8 @@ def binary_cross_entropy(prediction: Array, target: Array) -> Float[Array, " bat
     """
     target = checks.array("binary_cross_entropy", "target", target)
     if integers := jnp.issubdtype(target.dtype, jnp.integer):
-        target = class_indices(target, 2).astype(jnp.int8)  # int8 does not promote the prediction to a wider dtype
-    prediction, t = real_pair("binary_cross_entropy", prediction, target)
+        target = _targets.class_indices(target, 2).astype(jnp.int8)  # int8 does not widen the prediction
+    prediction, t = _targets.real_pair("binary_cross_entropy", prediction, target)
     if integers:
         t = jnp.where(t == 2, jnp.nan, t)
     # log σ(z) = -softplus(-z) and 1 - σ(z) = σ(-z) avoid the logarithm of zero and stay accurate for large |z|
@@ -208,7 +209,7 @@ def mean_absolute_error(prediction: Array, target: Array) -> Float[Array, " batc
     >>> losses.mean_absolute_error(jnp.array([[1.0, 2.0]]), jnp.array([[0.0, 0.0]]))
     Array([1.5], dtype=float32)
     """
-    prediction, target = real_pair("mean_absolute_error", prediction, target)
+    prediction, target = _targets.real_pair("mean_absolute_error", prediction, target)
     return _per_example(jnp.abs(prediction - target)).mean(-1)
 
 
@@ -231,7 +232,7 @@ def quantile(prediction: Array, target: Array, *, q: float | Array = 0.5) -> Flo
 
     Source: Koenker and Bassett 1978.
     """
-    prediction, target = real_pair("quantile", prediction, target)
+    prediction, target = _targets.real_pair("quantile", prediction, target)
     q = jnp.asarray(checks.in_range("quantile", "q", q, "[0, 1]"), prediction.dtype)
     error = target - prediction
     return _per_example(jnp.maximum(q * error, (q - 1) * error)).sum(-1)
@@ -257,8 +258,8 @@ def gaussian_nll(prediction: tuple[Array, Array], target: Array) -> Float[Array,
     Source: Nix and Weigend 1994.
     """
     mean, log_variance = _pair("gaussian_nll", "(mean, log_variance)", prediction)
-    mean, target = real_pair("gaussian_nll", mean, target)
-    log_variance, target = real_pair("gaussian_nll", log_variance, target)
+    mean, target = _targets.real_pair("gaussian_nll", mean, target)
+    log_variance, target = _targets.real_pair("gaussian_nll", log_variance, target)
     mean, log_variance, target = checks.real_arrays(
         "gaussian_nll", {"mean": mean, "log_variance": log_variance, "target": target}
     )
@@ -283,7 +284,7 @@ def poisson_nll(prediction: Array, target: Array) -> Float[Array, " batch"]:
     >>> f"{losses.poisson_nll(jnp.array([[0.0]]), jnp.array([[2.0]]))[0]:.3f}"  # 1 + log 2
     '1.693'
     """
-    z, t = real_pair("poisson_nll", prediction, target)
+    z, t = _targets.real_pair("poisson_nll", prediction, target)
     t = jnp.where(t < 0, jnp.nan, t)
     return _per_example(jnp.exp(z) - t * z + jax.scipy.special.gammaln(t + 1)).sum(-1)
 
@@ -306,7 +307,7 @@ def kl_divergence(prediction: Array, target: Target) -> Float[Array, " batch"]:
     >>> losses.kl_divergence(jnp.array([[0.0, 0.0]]), jnp.array([[1.0, 0.0]]))
     Array([0.6931472], dtype=float32)
     """
-    prediction, target, weights = logits_and_target("kl_divergence", prediction, target)
+    prediction, target, weights = _targets.logits_and_target("kl_divergence", prediction, target)
     if jnp.issubdtype(target.dtype, jnp.integer):
         raise TypeError("kl_divergence: target must be probabilities, got integers; use cross_entropy for labels")
     entropy = _mean_of_positions(-jax.scipy.special.xlogy(target, target).sum(-1), weights)
@@ -341,11 +342,11 @@ def focal(
     Source: Lin et al. 2017, arXiv:1708.02002.
     """
     gamma = checks.in_range("focal", "gamma", gamma, "[0, inf)")
-    prediction, target, weights = logits_and_target("focal", prediction, target, ignore_index)
+    prediction, target, weights = _targets.logits_and_target("focal", prediction, target, ignore_index)
     if not jnp.issubdtype(target.dtype, jnp.integer):
         raise TypeError(f"focal: labels must be integers, got {target.dtype}")
     gamma = jnp.asarray(gamma, prediction.dtype)
-    log_p = label_logits(jax.nn.log_softmax(prediction), target)
+    log_p = _targets.label_logits(jax.nn.log_softmax(prediction), target)
     # (1 - p)^γ as exp(γ log(1 - p)), because the derivative of the power is infinite at p = 1 for γ < 1
     others = jnp.log(-jnp.expm1(jnp.minimum(log_p, -float(jnp.finfo(log_p.dtype).tiny))))  # type: ignore[no-untyped-call]
     return _mean_of_positions(-jnp.exp(gamma * others) * log_p, weights)
@@ -369,7 +370,7 @@ def hinge(prediction: Array, target: Array) -> Float[Array, " batch"]:
 
     Source: Cortes and Vapnik 1995.
     """
-    z, t = real_pair("hinge", prediction, target)
+    z, t = _targets.real_pair("hinge", prediction, target)
     t = jnp.where(jnp.abs(t) == 1, t, jnp.nan)
     return _per_example(jnp.maximum(1 - t * z, jnp.zeros_like(z))).sum(-1)
 
@@ -393,7 +394,7 @@ def cosine_distance(prediction: Array, target: Array, *, eps: float = 1e-8) -> F
     Array([1.], dtype=float32)
     """
     eps = checks.in_range("cosine_distance", "eps", eps, "(0, inf)")
-    prediction, target = real_pair("cosine_distance", prediction, target)
+    prediction, target = _targets.real_pair("cosine_distance", prediction, target)
     lengths = _length(prediction) * _length(target)
     cosine = (prediction * target).sum(-1) / jnp.maximum(lengths, jnp.asarray(eps, lengths.dtype))
     return _per_example(1 - cosine).mean(-1)
@@ -420,7 +421,7 @@ def info_nce(prediction: Array, target: Array, *, temperature: float | Array = 0
     Source: van den Oord et al. 2018, arXiv:1807.03748; Chen et al. 2020, arXiv:2002.05709 (cosine similarity).
     """
     temperature = checks.in_range("info_nce", "temperature", temperature, "(0, inf)")
-    prediction, target = real_pair("info_nce", prediction, target)
+    prediction, target = _targets.real_pair("info_nce", prediction, target)
     if prediction.ndim != 2:
         raise ValueError(f"info_nce: vectors must be (batch, features), got {tuple(prediction.shape)}")
     a, b = (v / jnp.maximum(_length(v), jnp.asarray(1e-12, v.dtype))[:, None] for v in (prediction, target))
@@ -478,98 +479,6 @@ def ctc(prediction: Array | tuple[Array, Array], target: Array, *, blank: int = 
     return jnp.where(wrong.any(-1), jnp.nan, loss.astype(logits.dtype))
 
 
-def real_pair(where: str, prediction: Any, target: Any) -> list[Array]:
-    """Return prediction and target in a common floating dtype; raise unless they have the same shape (batch, ...)."""
-    prediction, target = checks.real_arrays(where, {"prediction": prediction, "target": target})
-    if prediction.shape != target.shape:
-        hint = ""
-        if prediction.shape == (*target.shape, 1):
-            hint = "; use y[:, None], or end the network with nn.reshape(())"
-        raise ValueError(
-            f"{where}: prediction and target must have the same shape, got {tuple(prediction.shape)} "
-            f"and {tuple(target.shape)}{hint}"
-        )
-    if prediction.ndim == 0:
-        raise ValueError(f"{where}: the first axis must be the batch, got scalars; use prediction[None], target[None]")
-    return [prediction, target]
-
-
-def logits_and_target(
-    where: str, prediction: Any, target: Any, ignore_index: int | None = None
-) -> tuple[Array, Array, Array | None]:
-    """Return floating logits, the target, and the weights of the positions, which are None if all weights are equal.
-
-    Integer labels are returned unchanged, except that ignored labels become 0; probabilities are returned in the dtype
-    of the logits. Logits at positions of weight 0 become 0, so that they cannot make a gradient NaN. Negative weights
-    become NaN.
-
-    Raises:
-      ValueError, TypeError: unless `target` holds one integer label per row of logits or has the shape of the logits.
-    """
-    pair = isinstance(target, tuple) and len(target) == 2 and all(hasattr(part, "shape") for part in target)
-    target, weights = target if pair else (target, None)
-    prediction, target = checks.array(where, "prediction", prediction), checks.array(where, "target", target)
-    logits, target = _logits_and_target(where, prediction, target)
-    if weights is not None:
-        weights = checks.array(where, "weights of positions", weights)
-        if weights.shape != logits.shape[:-1]:
-            raise ValueError(
-                f"{where}: weights of positions must be {tuple(logits.shape[:-1])}, got {tuple(weights.shape)}"
-            )
-        if weights.dtype == bool or jnp.issubdtype(weights.dtype, jnp.integer):  # a mask does not promote the logits
-            weights = weights.astype(logits.dtype)
-        logits, weights = checks.real_arrays(where, {"prediction": logits, "weights of positions": weights})
-        weights = jnp.where(weights < 0, jnp.nan, weights)
-    if ignore_index is not None:
-        index = checks.positive_int(where, "ignore_index", ignore_index, -(2**31))
-        if not jnp.issubdtype(target.dtype, jnp.integer):
-            raise TypeError(f"{where}: ignore_index needs integer labels, got {target.dtype}; pass (target, weights)")
-        limits = jnp.iinfo(target.dtype)  # type: ignore[no-untyped-call]
-        ignored = target == index if limits.min <= index <= limits.max else jnp.zeros(target.shape, bool)
-        target = jnp.where(ignored, jnp.zeros_like(target), target)
-        weights = jnp.where(ignored, 0, jnp.ones(target.shape, logits.dtype) if weights is None else weights)
-    if weights is not None:
-        logits = jnp.where(weights[..., None] == 0, jnp.zeros_like(logits), logits)
-        if not jnp.issubdtype(target.dtype, jnp.integer):
-            target = target.astype(logits.dtype)
-    return logits, target, weights
-
-
-def _logits_and_target(where: str, prediction: Array, target: Array) -> list[Array]:
-    if prediction.ndim < 2 or prediction.shape[-1] == 0:
-        raise ValueError(f"{where}: prediction must be logits (batch, classes), got {tuple(prediction.shape)}")
-    rows = prediction.shape[:-1]
-    if jnp.issubdtype(target.dtype, jnp.integer):
-        if target.shape == rows:
-            return [*checks.real_arrays(where, {"prediction": prediction}), target]
-        hint = "; pass y.argmax(-1) for one-hot rows" if target.shape == prediction.shape else ""
-        hint = "; use y[:, 0]" if target.shape == (*rows, 1) else hint
-        raise ValueError(f"{where}: integer labels must be {rows}, got {tuple(target.shape)}{hint}")
-    if not jnp.issubdtype(target.dtype, jnp.floating):
-        hint = "; use y.astype(int)" if target.dtype == bool else ""
-        raise TypeError(f"{where}: target must be integer labels or probabilities, got {target.dtype}{hint}")
-    if target.shape == rows:
-        raise TypeError(f"{where}: labels must be integers, got {target.dtype}; for real targets use squared_error")
-    if target.shape != prediction.shape:
-        raise ValueError(
-            f"{where}: probabilities must have the shape of the logits {tuple(prediction.shape)}, "
-            f"got {tuple(target.shape)}"
-        )
-    return checks.real_arrays(where, {"prediction": prediction, "target": target})
-
-
-def class_indices(labels: Array, classes: int) -> Array:
-    """Return labels of any integer dtype as int32, with `classes` for labels outside 0 … classes - 1."""
-    wide = labels if labels.dtype.itemsize >= 4 else labels.astype(jnp.int32)  # `classes` may not fit into 8 bits
-    return jnp.where((wide < 0) | (wide >= classes), classes, wide).astype(jnp.int32)
-
-
-def label_logits(prediction: Array, labels: Array) -> Array:
-    """Return the logit of each label, (batch, ..., classes) -> (batch, ...), or NaN if the label is not a class."""
-    indices = class_indices(labels, prediction.shape[-1])[..., None]
-    return jnp.take_along_axis(prediction, indices, -1, mode="fill", fill_value=jnp.nan)[..., 0]
-
-
 def _pair(where: str, names: str, prediction: Any) -> tuple[Any, Any]:
     if not isinstance(prediction, (tuple, list)) or len(prediction) != 2:
         fix = "; end the network with lambda y: tuple(jnp.split(y, 2, -1))" if hasattr(prediction, "shape") else ""
@@ -610,4 +519,4 @@ _ELSEWHERE = {  # names used by other libraries, in lower case without underscor
     "nll": "losses.cross_entropy, or metrics.nll",
 }
 # Assigned through globals(): if the module defined __getattr__ openly, type checkers would accept any name
-globals()["__getattr__"] = checks.missing_name("losses", __all__, _ELSEWHERE)
+globals()["__getattr__"] = missing_name("losses", __all__, _ELSEWHERE)

@@ -23,7 +23,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from nnjax import checks, losses
+from nnjax import _targets, checks, losses
+from nnjax._missing_name import missing_name
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -129,7 +130,7 @@ def brier(
     logits, target, weights = _rows_and_target("brier", prediction, target, weights, ignore_index)
     probabilities, labels = jax.nn.softmax(logits), None
     if jnp.issubdtype(target.dtype, jnp.integer):
-        labels = losses.class_indices(target, logits.shape[-1])
+        labels = _targets.class_indices(target, logits.shape[-1])
         target = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     distance = jnp.square(probabilities - target.astype(logits.dtype)).sum(-1)
     return _mean("brier", distance if labels is None else _nan_outside(distance, labels, logits), weights)
@@ -217,7 +218,7 @@ def r2(prediction: Array, target: Array, weights: Array | None = None) -> Float[
     >>> metrics.r2(jnp.array([1.0, 2.0, 3.0]), jnp.array([1.0, 2.0, 3.0]))
     Array(1., dtype=float32)
     """
-    prediction, target = losses.real_pair("r2", prediction, target)
+    prediction, target = _targets.real_pair("r2", prediction, target)
     n, *outputs = target.shape
     prediction, target, w = _with_weights("r2", {"prediction": prediction, "target": target}, weights, (n,))
     prediction, target, w = *(a.reshape(n, math.prod(outputs)) for a in (prediction, target)), w[:, None]
@@ -248,7 +249,7 @@ def rmse(prediction: Array, target: Array, weights: Array | None = None) -> Floa
     >>> metrics.rmse(jnp.array([1.0, 5.0]), jnp.array([0.0, 0.0]))
     Array(3.6055512, dtype=float32)
     """
-    prediction, target = losses.real_pair("rmse", prediction, target)
+    prediction, target = _targets.real_pair("rmse", prediction, target)
     pair = checks.real_arrays("rmse", {"prediction": prediction, "target": target}, wide=True)
     return jnp.sqrt(_mean("rmse", losses.mean_squared_error(*pair), weights))
 
@@ -463,7 +464,7 @@ def mean_absolute_error(prediction: Array, target: Array, weights: Array | None 
     >>> metrics.mean_absolute_error(jnp.array([1.0, 5.0]), jnp.array([0.0, 0.0]))
     Array(3., dtype=float32)
     """
-    prediction, target = losses.real_pair("mean_absolute_error", prediction, target)
+    prediction, target = _targets.real_pair("mean_absolute_error", prediction, target)
     pair = checks.real_arrays("mean_absolute_error", {"prediction": prediction, "target": target}, wide=True)
     return _mean("mean_absolute_error", losses.mean_absolute_error(*pair), weights)
 
@@ -607,7 +608,7 @@ def _rows(
     logits, target, weights = _rows_and_target(where, prediction, target, weights, ignore_index)
     classes = logits.shape[-1]
     if jnp.issubdtype(target.dtype, jnp.integer):
-        return logits, losses.class_indices(target, classes), weights
+        return logits, _targets.class_indices(target, classes), weights
     return logits, jnp.where(jnp.isnan(target).any(-1), classes, _most_likely(target)), weights
 
 
@@ -619,7 +620,7 @@ def _rows_and_target(
     ignore_index: int | None,
 ) -> tuple[Array, Array, Array | None]:
     """Return the same rows as `_rows`, but with the target (labels or probabilities) unchanged."""
-    logits, target, shares = losses.logits_and_target(where, prediction, target, ignore_index)
+    logits, target, shares = _targets.logits_and_target(where, prediction, target, ignore_index)
     (logits,) = checks.real_arrays(where, {"prediction": logits}, wide=True)
     rows, flat = logits.shape[:-1], (math.prod(logits.shape[:-1]),)
     if shares is not None or (weights is not None and len(rows) > 1):
@@ -651,4 +652,4 @@ _ELSEWHERE = {  # names used by other libraries, in lower case without underscor
     "rsquared": "metrics.r2",
 }
 # Assigned through globals(): if the module defined __getattr__ openly, type checkers would accept any name
-globals()["__getattr__"] = checks.missing_name("metrics", __all__, _ELSEWHERE)
+globals()["__getattr__"] = missing_name("metrics", __all__, _ELSEWHERE)

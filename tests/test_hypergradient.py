@@ -11,7 +11,7 @@ import pytest
 from cases import equations
 
 from nnjax import losses, nn, optim, train
-from nnjax.train.run import _scan_in_blocks
+from nnjax.train._scan_in_blocks import scan_in_blocks
 from nnjax.types import Data, TrainState
 
 rng = np.random.default_rng(0)
@@ -150,7 +150,7 @@ def test_blocks_continue_where_the_last_one_stopped():
         return carry + n, carry + jnp.arange(n, dtype=jnp.int32)
 
     for n in (0, 1, 2, 3, 4, 5, 16, 17, 29):
-        end, seen = _scan_in_blocks(count, jnp.zeros((), jnp.int32), n)
+        end, seen = scan_in_blocks(count, jnp.zeros((), jnp.int32), n)
         assert end == n
         assert seen.tolist() == list(range(n))
 

@@ -22,7 +22,8 @@ ROOT = PACKAGE.parent
 # A part may import the parts of all lines above its own, and those that SAME_LINE lists for it. A part in ONLY may
 # import nothing else.
 LAYERS = [
-    ["types", "checks", "_reproducible"],
+    ["types", "checks", "_reproducible", "_missing_name"],
+    ["_targets"],
     ["nn", "losses", "metrics", "optim", "data", "storage", "optcheck"],
     ["uncertainty", "debug"],
     ["train"],
@@ -37,6 +38,8 @@ NOT_PARTS = {
     "types",
     "checks",
     "_reproducible",
+    "_missing_name",
+    "_targets",
     "recipes",
     "lecture",
     "cli",

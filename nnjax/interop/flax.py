@@ -22,8 +22,7 @@ Flax also runs a power iteration of `SpectralNorm` in prediction. Imported weigh
 are equal; exported ones predict the same once the iteration has converged.
 """
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,11 +30,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from nnjax import checks
 from nnjax.interop import _convert
-from nnjax.interop._convert import Convention, Library, Names, renamed, same
-from nnjax.interop._parts import Leaves, kind_of
-from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
+from nnjax.interop._convert import Library, Names
+from nnjax.interop._flax_conventions import LINEN, NNX, conventions_of
+from nnjax.interop._flax_layers import from_linen, from_nnx
+from nnjax.interop._parts import Leaves
+from nnjax.types import LayerLike, Params, PyTree, State
+
+__all__ = ["export_weights", "from_linen", "from_nnx", "import_weights"]
 
 
 def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | None = None) -> tuple[Params, State]:
@@ -107,113 +109,6 @@ def export_weights(
     return jax.tree_util.tree_map_with_path(value, flat.tree)
 
 
-# Flax modules as layers ---------------------------------------------------------------------------------------------
-
-_TRAIN = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
-
-
-def from_linen(module: Any, *, rngs: Sequence[str] = ("dropout",)) -> Layer:
-    """Return a linen module as a layer.
-
-    The parameters are the collection "params"; the state is a dictionary of the other collections, or () if there are
-    none. Both come from `module.init`, so `module.apply({"params": params, **state}, x)` works too.
-
-    Args:
-      module: A `flax.linen.Module` that takes one input. Its arguments `train`, `training`, `is_training`,
-        `deterministic` and `use_running_average` are set from the layer's `train`.
-      rngs: Names of the random streams that the module draws from in training.
-
-    >>> import flax.linen
-    >>> net = interop.flax.from_linen(flax.linen.Dense(3))
-    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 4)))
-    >>> net.apply(params, state, jnp.ones((32, 4)), train=False)[0].shape
-    (32, 3)
-    """
-    name = type(module).__name__
-    if not hasattr(module, "lazy_init"):
-        raise TypeError(f"interop.flax.from_linen: expected a flax.linen.Module, got {module!r:.80}; see from_nnx")
-    known = {argument: value for argument, value in _TRAIN.items() if argument in _arguments(module)}
-
-    def mode(train: bool) -> dict[str, bool]:
-        return {argument: value == train for argument, value in known.items()}
-
-    def init(key: Key, x: PyTree, /) -> tuple[Params, State]:
-        key = checks.key(name, key, x)
-        keys = {stream: jax.random.fold_in(key, i) for i, stream in enumerate(("params", *rngs))}
-        variables = dict(module.lazy_init(keys, jax.eval_shape(lambda x: x, x), **mode(False)))
-        return variables.pop("params", ()), variables or ()
-
-    def apply(
-        params: Params, state: State, x: PyTree, /, *, train: bool, key: Key | None = None
-    ) -> tuple[PyTree, State]:
-        keys = {} if key is None else {stream: jax.random.fold_in(key, i) for i, stream in enumerate(rngs)}
-        variables = {"params": params, **(state or {})}
-        if not train or not state:
-            return module.apply(variables, x, rngs=keys, **mode(train)), state
-        y, new = module.apply(variables, x, rngs=keys, mutable=list(state), **mode(train))
-        return y, dict(new)
-
-    return Layer(name, init, apply)
-
-
-def from_nnx(make_module: Callable[[Any], Any]) -> Layer:
-    """Return an nnx module as a layer.
-
-    The parameters are the module's `nnx.Param`, and the state is its other variables, both as nested dictionaries. The
-    random streams start from the layer's key. `nnx.update(module, params)` writes the parameters into a module.
-
-    Args:
-      make_module: Function of `nnx.Rngs` that returns the module, which takes one input. Its mode is set by
-        `module.train()` and `module.eval()`.
-
-    >>> from flax import nnx
-    >>> net = interop.flax.from_nnx(lambda rngs: nnx.Linear(4, 3, rngs=rngs))
-    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 4)))
-    >>> net.apply(params, state, jnp.ones((32, 4)), train=False)[0].shape
-    (32, 3)
-    """
-    from flax import nnx
-
-    checks.function_of("interop.flax.from_nnx", "make_module", make_module, "rngs")
-    if isinstance(make_module, nnx.Module):
-        raise TypeError(
-            f"interop.flax.from_nnx: make_module must be a function of nnx.Rngs that returns the module, got a module, "
-            f"{type(make_module).__name__}"
-        )
-    shapes = nnx.eval_shape(lambda: make_module(nnx.Rngs(0)))
-    definition, *structures = nnx.split(shapes, nnx.Param, nnx.RngState, ...)
-    name = type(shapes).__name__
-
-    def init(key: Key, x: PyTree, /) -> tuple[Params, State]:
-        module = make_module(nnx.Rngs(checks.key(name, key, x)))
-        params, _, state = nnx.state(module, nnx.Param, nnx.RngState, ...)
-        return nnx.to_pure_dict(params) or (), nnx.to_pure_dict(state) or ()
-
-    def apply(
-        params: Params, state: State, x: PyTree, /, *, train: bool, key: Key | None = None
-    ) -> tuple[PyTree, State]:
-        source = jax.random.key(0) if key is None else key
-        rngs = [
-            jax.random.fold_in(source, i) if checks.is_key(leaf) else jnp.zeros(leaf.shape, leaf.dtype)
-            for i, leaf in enumerate(jax.tree.leaves(structures[1]))
-        ]
-        leaves = jax.tree.leaves(params), rngs, jax.tree.leaves(state)
-        states = [jax.tree.unflatten(jax.tree.structure(s), own) for s, own in zip(structures, leaves, strict=True)]
-        module = nnx.merge(definition, *states)
-        module.train() if train else module.eval()
-        y = module(x)
-        return y, (nnx.to_pure_dict(nnx.state(module, nnx.Param, nnx.RngState, ...)[2]) or ()) if train else state
-
-    return Layer(name, init, apply)
-
-
-def _arguments(module: Any) -> Mapping[str, Any]:
-    return inspect.signature(type(module).__call__).parameters
-
-
-# Flax's weights by path ----------------------------------------------------------------------------------------------
-
-
 def _is_linen(weights: Any) -> bool:
     return isinstance(weights, Mapping) and not hasattr(weights, "flat_state")
 
@@ -250,7 +145,7 @@ def _flat(weights: Any) -> _Flat:
     def ordered(name: str, other: str) -> bool:
         return _convert.are_ordered(steps_by_name[name], steps_by_name[other])
 
-    library = Library("interop.flax", "/", partial(_conventions, _LINEN if linen else _NNX), ordered=ordered)
+    library = Library("interop.flax", "/", partial(conventions_of, LINEN if linen else NNX), ordered=ordered)
     return _Flat(tree, names, {names[path]: leaf for _, path, leaf in leaves}, library)
 
 
@@ -271,142 +166,3 @@ def _name(steps: list[str], modules: set[tuple[str, ...]], *, linen: bool) -> st
     if slash and (*start, owner) not in modules:
         start = start[:-1]
     return "/".join([*start, last])
-
-
-# Conventions ---------------------------------------------------------------------------------------------------------
-
-_DENSE = {"w": ("kernel", same, same), "b": ("bias", same, same)}
-_NORM = {"scale": ("scale", same, same), "bias": ("bias", same, same)}
-_NO_EFFECT = {"scale": 1.0, "bias": 0.0}
-
-
-def _reverse_kernel(w: Array) -> Array:
-    return jnp.flip(w, tuple(range(w.ndim - 2)))
-
-
-def _attention(heads: int) -> Convention:
-    def to_theirs(ours: Leaves) -> Leaves:
-        theirs = {}
-        for name, leaf in ours.items():
-            part, kind = name.split("/")
-            split = leaf.reshape(*leaf.shape[:-1], heads, -1) if part != "out" else leaf
-            split = leaf.reshape(heads, -1, leaf.shape[-1]) if name == "out/w" else split
-            theirs[f"{part}/{'kernel' if kind == 'w' else 'bias'}"] = split
-        return theirs
-
-    def to_ours(theirs: Leaves) -> Leaves:
-        ours = {}
-        for name, leaf in theirs.items():
-            part, kind = name.split("/")
-            rows = leaf.shape[:1] if part != "out" else (-1,)
-            ours[f"{part}/{'w' if kind == 'kernel' else 'b'}"] = (
-                leaf.reshape(*rows, leaf.shape[-1] if part == "out" else -1) if kind == "kernel" else leaf.ravel()
-            )
-        return ours
-
-    return Convention(to_theirs, to_ours)
-
-
-def _gates(inputs: Sequence[str], states: Sequence[str], biased: str) -> Convention:
-    """Return the convention of a cell with a matrix for each gate.
-
-    Args:
-      inputs: names of the affine maps of the input, one per gate.
-      states: names of the affine maps of the state, one per gate.
-      biased: which of the maps have a bias, "inputs" or "states".
-    """
-    with_bias = inputs if biased == "inputs" else states
-
-    def to_theirs(ours: Leaves) -> Leaves:
-        theirs: Leaves = {}
-        for leaf, names, end in (("w_x", inputs, "kernel"), ("w_h", states, "kernel"), ("b", with_bias, "bias")):
-            blocks = jnp.split(ours[leaf], len(names), -1)
-            theirs |= {f"{name}/{end}": block for name, block in zip(names, blocks, strict=True)}
-        return theirs | ({f"{states[-1]}/bias": ours["b_h"]} if "b_h" in ours else {})
-
-    def to_ours(theirs: Leaves) -> Leaves:
-        def joined(names: Sequence[str], end: str) -> Array:
-            return jnp.concatenate([theirs[f"{name}/{end}"] for name in names], -1)
-
-        ours = {"w_x": joined(inputs, "kernel"), "w_h": joined(states, "kernel"), "b": joined(with_bias, "bias")}
-        second = f"{states[-1]}/bias"
-        return ours | ({"b_h": theirs[second]} if biased == "inputs" and second in theirs else {})
-
-    return Convention(to_theirs, to_ours)
-
-
-def _joint(bias: str) -> Convention:
-    """Return the convention of an nnx cell with one matrix for all gates. The map named `bias` has the bias."""
-    return renamed(
-        {
-            "w_x": ("dense_i/kernel", same, same),
-            "w_h": ("dense_h/kernel", same, same),
-            "b": (f"{bias}/bias", same, same),
-            "b_h": ("missing b_h", same, same),
-        },
-        {"missing b_h": 0.0},
-    )
-
-
-def _spectral(kernel: str, b: str, stats: str) -> Convention:
-    """Return the convention of `spectral_norm`. Flax stores u from before the power iteration, nnjax from after it."""
-    leaves = renamed({"w": (kernel, same, same), "b": (b, same, same)})
-
-    def to_theirs(ours: Leaves) -> Leaves:
-        w = ours["w"].reshape(-1, ours["w"].shape[-1])
-        return leaves.to_theirs(ours) | {f"{stats}/u": ours["u"][None], f"{stats}/sigma": ours["v"] @ w @ ours["u"]}
-
-    def to_ours(theirs: Leaves) -> Leaves:
-        ours = leaves.to_ours(theirs)
-        w = ours["w"].reshape(-1, ours["w"].shape[-1])
-        v = w @ theirs[f"{stats}/u"][0]
-        v = v / jnp.linalg.norm(v)
-        u = v @ w
-        return ours | {"u": u / jnp.linalg.norm(u), "v": v}
-
-    return Convention(to_theirs, to_ours)
-
-
-_TABLE: dict[str, Sequence[Convention]] = {
-    "dense": [renamed(_DENSE)],
-    "maxout": [renamed(_DENSE)],
-    "conv": [renamed(_DENSE)],
-    "conv_transpose": [renamed(_DENSE | {"w": ("kernel", _reverse_kernel, _reverse_kernel)})],
-    "embedding": [renamed({"w": ("embedding", same, same)})],
-    "learned_positions": [renamed({"w": ("embedding", same, same)})],
-    "layer_norm": [renamed(_NORM, _NO_EFFECT)],
-    "group_norm": [renamed(_NORM, _NO_EFFECT)],
-    "instance_norm": [renamed(_NORM, _NO_EFFECT)],
-    "rms_norm": [renamed({"scale": ("scale", same, same)}, _NO_EFFECT)],
-    "batch_norm": [renamed({**_NORM, "mean": ("mean", same, same), "var": ("var", same, same)}, _NO_EFFECT)],
-}
-_LINEN = _TABLE | {
-    "rnn": [_gates(["i"], ["h"], "inputs")],
-    "lstm": [_gates(["ii", "if", "ig", "io"], ["hi", "hf", "hg", "ho"], "states")],
-    "gru": [_gates(["ir", "iz", "in"], ["hr", "hz", "hn"], "inputs")],
-    "weight_norm": [renamed(_DENSE | {"g": ("kernel/scale", same, same)})],
-    "spectral_norm": [_spectral("kernel", "bias", "kernel")],
-}
-_NNX = _TABLE | {
-    "rnn": [_joint("dense_i")],
-    "lstm": [_joint("dense_h"), _gates(["ii", "if_", "ig", "io"], ["hi", "hf", "hg", "ho"], "states")],
-    "gru": [_joint("dense_i")],
-    "weight_norm": [
-        renamed(
-            {
-                "w": ("layer_instance/kernel", same, same),
-                "b": ("layer_instance/bias", same, same),
-                "g": ("scales/kernel", same, same),
-            }
-        )
-    ],
-    "spectral_norm": [_spectral("layer_instance/kernel", "layer_instance/bias", "batch_stats/kernel")],
-}
-
-
-def _conventions(table: Mapping[str, Sequence[Convention]], kind: str, arguments: str) -> Sequence[Convention]:
-    if kind == "multi_head_attention":
-        return [_attention(int(arguments))]
-    if kind in ("weight_norm", "spectral_norm") and kind_of(arguments)[0] not in ("dense", "conv"):
-        return []
-    return table.get(kind, [])

@@ -7,7 +7,7 @@ A custom layer is just these two functions in a `Layer`: no base class, no regis
 
 import jax
 
-from nnjax import checks
+from nnjax._missing_name import missing_name
 from nnjax.nn import initializers
 from nnjax.nn.activations import heaviside, softmax
 from nnjax.nn.as_layer import as_layer, identity
@@ -129,4 +129,4 @@ _ELSEWHERE = {name.replace("_", ""): f"jax.nn.{name}" for name in dir(jax.nn)} |
     "module": "nn.Layer",
 }
 # Assigned through globals(): if the module defined __getattr__ openly, type checkers would accept any name
-globals()["__getattr__"] = checks.missing_name("nn", __all__, _ELSEWHERE)
+globals()["__getattr__"] = missing_name("nn", __all__, _ELSEWHERE)

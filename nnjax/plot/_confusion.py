@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnjax import losses
+from nnjax import _targets
 from nnjax.plot._style import SMALL, WIDTH, new_figure, shorten
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def confusion(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str], *,
     'predicted'
     """
     n = len(classes)
-    losses.logits_and_target("confusion", logits, labels)
+    _targets.logits_and_target("confusion", logits, labels)
     if np.shape(logits)[-1] != n:
         raise ValueError(f"confusion: logits must be (examples, {n}) for {n} classes, got {np.shape(logits)}")
     if not ((np.asarray(labels) >= 0) & (np.asarray(labels) < n)).all():

@@ -1,6 +1,5 @@
 """The training run as pure functions: a state, and a step from one state to the next."""
 
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import KW_ONLY, dataclass
@@ -20,6 +19,7 @@ from nnjax.data._validate import as_batch, check_row_axes
 from nnjax.nn import as_layer
 from nnjax.train._blocks import map_blocks
 from nnjax.train._optimizer import check_optimizer, optimizer_update
+from nnjax.train._scan_in_blocks import scan_in_blocks
 from nnjax.train.objective import (
     NUMBERS,
     check_log,
@@ -269,7 +269,7 @@ class Run:
             rows = self.rows(ts.key, ts.step, n_rows(data), n)
             return lax.scan(keep(lambda ts, row: self.step(ts, take_rows(data, row))), ts, rows)
 
-        return _scan_in_blocks(scan, ts, n) if remat else scan(ts, n)
+        return scan_in_blocks(scan, ts, n) if remat else scan(ts, n)
 
     @allow_transfers
     def rows(self, key: Key, step: Array, n_examples: Array | int, n: int) -> Array:
@@ -428,27 +428,3 @@ def metric_name(metric: Metric) -> str:
     """Return the name of a metric in logs, which is the name of its function."""
     function = getattr(metric, "func", metric)  # the function of a functools.partial
     return getattr(metric, "__name__", getattr(function, "__name__", type(metric).__name__))
-
-
-def _scan_in_blocks(steps: Callable[[Carry, int], tuple[Carry, PyTree]], carry: Carry, n: int) -> tuple[Carry, PyTree]:
-    """Return `steps(carry, n)`, computed so that `jax.grad` needs memory for about 2 √n carries.
-
-    The steps form about √n blocks, and the reverse pass keeps only the carries between them. When it reaches a block,
-    it computes the block's own carries again: one more forward pass in exchange for the memory of n steps.
-
-    Args:
-      steps: `(carry, n) -> (carry, logs)` takes n steps; logs have a leading axis of n.
-      carry: the initial carry.
-      n: number of steps, static; any number.
-
-    Source: Griewank 1992; Chen et al. 2016, arXiv:1604.06174.
-    """
-    size = math.isqrt(max(n, 1) - 1) + 1  # the root, rounded up
-    count, rest = divmod(n, size)
-    block = jax.checkpoint(lambda carry: steps(carry, size), prevent_cse=False)  # XLA cannot merge passes in a scan
-    carry, logs = lax.scan(lambda carry, _: block(carry), carry, length=count)
-    logs = jax.tree.map(lambda a: a.reshape(count * size, *a.shape[2:]), logs)
-    if rest == 0:
-        return carry, logs
-    carry, last = jax.checkpoint(lambda carry: steps(carry, rest))(carry)
-    return carry, jax.tree.map(lambda *parts: lax.concatenate(parts, 0), logs, last)

@@ -5,7 +5,7 @@ The members are several networks, or one network with dropout active in predicti
 `losses.cross_entropy` accept.
 """
 
-from nnjax import checks
+from nnjax._missing_name import missing_name
 from nnjax.uncertainty.curves import SizeCurve, ensemble_size_curve, rejection_curve
 from nnjax.uncertainty.decomposition import Uncertainty, entropy_decomposition, variance_decomposition
 from nnjax.uncertainty.ensemble import log_mean_probabilities, mean_logits, vote
@@ -31,4 +31,4 @@ _ELSEWHERE = {  # names used by other libraries, in lower case without underscor
     "averageprobabilities": "uncertainty.log_mean_probabilities",
 }
 # Assigned through globals(): if the module defined __getattr__ openly, type checkers would accept any name
-globals()["__getattr__"] = checks.missing_name("uncertainty", __all__, _ELSEWHERE)
+globals()["__getattr__"] = missing_name("uncertainty", __all__, _ELSEWHERE)

@@ -1,0 +1,145 @@
+"""How Flax (linen and nnx) stores the weights of each kind of layer."""
+
+from collections.abc import Mapping, Sequence
+
+import jax.numpy as jnp
+from jax import Array
+
+from nnjax.interop._convert import Convention, renamed, same
+from nnjax.interop._parts import Leaves, kind_of
+
+_DENSE = {"w": ("kernel", same, same), "b": ("bias", same, same)}
+_NORM = {"scale": ("scale", same, same), "bias": ("bias", same, same)}
+_NO_EFFECT = {"scale": 1.0, "bias": 0.0}
+
+
+def _reverse_kernel(w: Array) -> Array:
+    return jnp.flip(w, tuple(range(w.ndim - 2)))
+
+
+def _attention(heads: int) -> Convention:
+    def to_theirs(ours: Leaves) -> Leaves:
+        theirs = {}
+        for name, leaf in ours.items():
+            part, kind = name.split("/")
+            split = leaf.reshape(*leaf.shape[:-1], heads, -1) if part != "out" else leaf
+            split = leaf.reshape(heads, -1, leaf.shape[-1]) if name == "out/w" else split
+            theirs[f"{part}/{'kernel' if kind == 'w' else 'bias'}"] = split
+        return theirs
+
+    def to_ours(theirs: Leaves) -> Leaves:
+        ours = {}
+        for name, leaf in theirs.items():
+            part, kind = name.split("/")
+            rows = leaf.shape[:1] if part != "out" else (-1,)
+            ours[f"{part}/{'w' if kind == 'kernel' else 'b'}"] = (
+                leaf.reshape(*rows, leaf.shape[-1] if part == "out" else -1) if kind == "kernel" else leaf.ravel()
+            )
+        return ours
+
+    return Convention(to_theirs, to_ours)
+
+
+def _gates(inputs: Sequence[str], states: Sequence[str], biased: str) -> Convention:
+    """Return the convention of a cell with a matrix for each gate.
+
+    Args:
+      inputs: names of the affine maps of the input, one per gate.
+      states: names of the affine maps of the state, one per gate.
+      biased: which of the maps have a bias, "inputs" or "states".
+    """
+    with_bias = inputs if biased == "inputs" else states
+
+    def to_theirs(ours: Leaves) -> Leaves:
+        theirs: Leaves = {}
+        for leaf, names, end in (("w_x", inputs, "kernel"), ("w_h", states, "kernel"), ("b", with_bias, "bias")):
+            blocks = jnp.split(ours[leaf], len(names), -1)
+            theirs |= {f"{name}/{end}": block for name, block in zip(names, blocks, strict=True)}
+        return theirs | ({f"{states[-1]}/bias": ours["b_h"]} if "b_h" in ours else {})
+
+    def to_ours(theirs: Leaves) -> Leaves:
+        def joined(names: Sequence[str], end: str) -> Array:
+            return jnp.concatenate([theirs[f"{name}/{end}"] for name in names], -1)
+
+        ours = {"w_x": joined(inputs, "kernel"), "w_h": joined(states, "kernel"), "b": joined(with_bias, "bias")}
+        second = f"{states[-1]}/bias"
+        return ours | ({"b_h": theirs[second]} if biased == "inputs" and second in theirs else {})
+
+    return Convention(to_theirs, to_ours)
+
+
+def _joint(bias: str) -> Convention:
+    """Return the convention of an nnx cell with one matrix for all gates. The map named `bias` has the bias."""
+    return renamed(
+        {
+            "w_x": ("dense_i/kernel", same, same),
+            "w_h": ("dense_h/kernel", same, same),
+            "b": (f"{bias}/bias", same, same),
+            "b_h": ("missing b_h", same, same),
+        },
+        {"missing b_h": 0.0},
+    )
+
+
+def _spectral(kernel: str, b: str, stats: str) -> Convention:
+    """Return the convention of `spectral_norm`. Flax stores u from before the power iteration, nnjax from after it."""
+    leaves = renamed({"w": (kernel, same, same), "b": (b, same, same)})
+
+    def to_theirs(ours: Leaves) -> Leaves:
+        w = ours["w"].reshape(-1, ours["w"].shape[-1])
+        return leaves.to_theirs(ours) | {f"{stats}/u": ours["u"][None], f"{stats}/sigma": ours["v"] @ w @ ours["u"]}
+
+    def to_ours(theirs: Leaves) -> Leaves:
+        ours = leaves.to_ours(theirs)
+        w = ours["w"].reshape(-1, ours["w"].shape[-1])
+        v = w @ theirs[f"{stats}/u"][0]
+        v = v / jnp.linalg.norm(v)
+        u = v @ w
+        return ours | {"u": u / jnp.linalg.norm(u), "v": v}
+
+    return Convention(to_theirs, to_ours)
+
+
+_TABLE: dict[str, Sequence[Convention]] = {
+    "dense": [renamed(_DENSE)],
+    "maxout": [renamed(_DENSE)],
+    "conv": [renamed(_DENSE)],
+    "conv_transpose": [renamed(_DENSE | {"w": ("kernel", _reverse_kernel, _reverse_kernel)})],
+    "embedding": [renamed({"w": ("embedding", same, same)})],
+    "learned_positions": [renamed({"w": ("embedding", same, same)})],
+    "layer_norm": [renamed(_NORM, _NO_EFFECT)],
+    "group_norm": [renamed(_NORM, _NO_EFFECT)],
+    "instance_norm": [renamed(_NORM, _NO_EFFECT)],
+    "rms_norm": [renamed({"scale": ("scale", same, same)}, _NO_EFFECT)],
+    "batch_norm": [renamed({**_NORM, "mean": ("mean", same, same), "var": ("var", same, same)}, _NO_EFFECT)],
+}
+LINEN = _TABLE | {
+    "rnn": [_gates(["i"], ["h"], "inputs")],
+    "lstm": [_gates(["ii", "if", "ig", "io"], ["hi", "hf", "hg", "ho"], "states")],
+    "gru": [_gates(["ir", "iz", "in"], ["hr", "hz", "hn"], "inputs")],
+    "weight_norm": [renamed(_DENSE | {"g": ("kernel/scale", same, same)})],
+    "spectral_norm": [_spectral("kernel", "bias", "kernel")],
+}
+NNX = _TABLE | {
+    "rnn": [_joint("dense_i")],
+    "lstm": [_joint("dense_h"), _gates(["ii", "if_", "ig", "io"], ["hi", "hf", "hg", "ho"], "states")],
+    "gru": [_joint("dense_i")],
+    "weight_norm": [
+        renamed(
+            {
+                "w": ("layer_instance/kernel", same, same),
+                "b": ("layer_instance/bias", same, same),
+                "g": ("scales/kernel", same, same),
+            }
+        )
+    ],
+    "spectral_norm": [_spectral("layer_instance/kernel", "layer_instance/bias", "batch_stats/kernel")],
+}
+
+
+def conventions_of(table: Mapping[str, Sequence[Convention]], kind: str, arguments: str) -> Sequence[Convention]:
+    if kind == "multi_head_attention":
+        return [_attention(int(arguments))]
+    if kind in ("weight_norm", "spectral_norm") and kind_of(arguments)[0] not in ("dense", "conv"):
+        return []
+    return table.get(kind, [])
