@@ -209,8 +209,8 @@ def r2(prediction: Array, target: Array, weights: Array | None = None) -> Float[
       target: Real numbers of the same shape.
       weights: Per-example weights (examples,), or None.
 
-    If the target of an output is constant, there is no variance to explain. As in scikit-learn, the output then counts
-    as 1 if it is predicted exactly, and as 0 otherwise.
+    An output with a constant target has no variance to explain. As in scikit-learn, it then
+    counts as 1 if it is predicted exactly, and as 0 otherwise.
 
     Raises:
       ValueError: if the shapes differ.

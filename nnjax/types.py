@@ -13,8 +13,8 @@ from jax.typing import DTypeLike
 
 PyTree: TypeAlias = Any
 Key: TypeAlias = Array  # from jax.random.key
-Params: TypeAlias = PyTree  # trained leaves; () if there are none
-State: TypeAlias = PyTree  # untrained leaves, such as the statistics of batch_norm; () if there are none
+Params: TypeAlias = PyTree  # trained leaves, or ()
+State: TypeAlias = PyTree  # untrained leaves, such as the statistics of batch_norm, or ()
 OptState: TypeAlias = PyTree
 
 

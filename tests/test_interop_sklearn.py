@@ -20,7 +20,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from nnjax import losses, nn, optim
-from nnjax.interop import sklearn as interop
+from nnjax.interop._estimator_programs import predict_members
 from nnjax.interop.sklearn import Classifier, Regressor
 
 IRIS = load_iris()
@@ -101,20 +101,20 @@ def test_fitted_models_are_pickled(model, tmp_path):
 def test_clones_share_their_programs():
     model = quick_classifier(net=partial(nn.mlp, (7,), dropout=0.1), optimizer=partial(optim.adam, b1=0.8))
     run = model.fit(X, Y)._run(50)
-    programs = interop._predict._cache_size()
+    programs = predict_members._cache_size()
     copy = clone(model).fit(X, Y)
     np.testing.assert_array_equal(copy.predict_proba(X), model.predict_proba(X))
     assert hash(copy._run(50)) == hash(run)
     assert copy._run(50) == run
-    assert interop._predict._cache_size() == programs + 1
+    assert predict_members._cache_size() == programs + 1
 
 
 def test_rows_are_predicted_the_same_in_any_table():
     model = quick_classifier().fit(X, Y)
-    whole, programs = model.predict_proba(X), interop._predict._cache_size()
+    whole, programs = model.predict_proba(X), predict_members._cache_size()
     for n in range(1, 100, 7):
         np.testing.assert_allclose(model.predict_proba(X[:n]), whole[:n], rtol=1e-6)
-    assert interop._predict._cache_size() <= programs + 4  # 16, 32, 64, 128
+    assert predict_members._cache_size() <= programs + 4  # 16, 32, 64, 128
     many = np.tile(X, (60, 1))  # several blocks
     np.testing.assert_allclose(model.predict_proba(many), np.tile(whole, (60, 1)), rtol=1e-6)
 

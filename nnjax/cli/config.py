@@ -60,7 +60,7 @@ class Config:
     categorical: str | None = None  # column names, as a line of CSV
     drop: str | None = None  # column names, as a line of CSV
     missing: Missing = "error"
-    na: str | None = None  # strings that stand for missing values, as a line of CSV
+    na: str | None = None  # strings that mean missing values, as a line of CSV
     sep: str | None = None
     decimal: Decimal | None = None
     test_share: float = 0.2

@@ -11,7 +11,7 @@ from nnjax.train.engine.options import Record
 
 
 def finite_mean(values: Any) -> float:
-    """Return the mean of the finite numbers, or NaN if there are none."""
+    """Return the mean of the finite numbers, or NaN if no number is finite."""
     finite = np.asarray(values, float)[np.isfinite(values)]
     return float(finite.mean()) if finite.size else float("nan")
 

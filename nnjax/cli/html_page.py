@@ -1,7 +1,7 @@
 """Build a self-contained HTML page without scripts, with a layout for phones and a dark mode."""
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 WIDE = 900  # pixels; wider pictures scroll on narrow screens
@@ -97,6 +97,11 @@ def commands(rows: Sequence[tuple[str, str]]) -> str:
         for command, what in rows
     )
     return f'<div class="scroll"><table>\n<tbody>\n{body}\n</tbody></table></div>'
+
+
+def version_line(versions: Mapping[str, str]) -> str:
+    """Return a paragraph with the versions of the packages."""
+    return paragraph(f"Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}.", faint=True)
 
 
 def columns(*sections: str) -> str:

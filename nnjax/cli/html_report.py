@@ -208,10 +208,9 @@ def _reproduce(path: Path, subject: Subject, weights: str) -> Sequence[str]:
     ]
     content = read_json(path / run_folder.CONFIG)
     seconds = subject.summary["seconds"]
-    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
     return [
         html_page.commands(commands),
-        html_page.paragraph(f"Versions: {versions}.", faint=True),
+        html_page.version_line(content["versions"]),
         html_page.paragraph(
             f"{subject.summary['steps']:,} steps; compilation {seconds['compile']:.2f} s, training "
             f"{seconds['train']:.2f} s, validation {seconds['validate']:.2f} s.",

@@ -21,11 +21,11 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THRE
 
 
 def run(request: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Run a request in a separate process and return its result, or {"error": …} if there is none.
+    """Run a request in a separate process and return its result, or {"error": …} if it has no result.
 
     Args:
       request: the request for `answer`, without the time at which it ends.
-      seconds: the time limit, after which the process is killed.
+      seconds: the time limit; then the process is killed.
     """
     end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="nnjax-optcheck-") as folder:

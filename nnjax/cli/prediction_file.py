@@ -58,7 +58,7 @@ def _free(name: str, taken: Collection[str]) -> str:
 
 
 def write(out: Path, columns: Mapping[str, Any], table: Table) -> None:
-    """Write the columns as CSV. Strings are quoted if the name of a class stands for missing values, such as NA."""
+    """Write the columns as CSV. Strings are quoted if a class has the name of a missing value, such as NA."""
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*(list(v) for v in columns.values()), strict=True)]
     write_records(out, rows, quote_texts=not MISSING.isdisjoint(table.classes))
 

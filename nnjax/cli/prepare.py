@@ -171,7 +171,7 @@ def split_names(names: str | None) -> list[str]:
 
 
 def separator_of(name: str | None) -> str | None:
-    """Return the separator that --sep stands for, or None to detect it.
+    """Parse --sep; return None if the separator is to be detected.
 
     Raises:
       ValueError: if the separator is not one character.

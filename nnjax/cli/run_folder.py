@@ -43,7 +43,7 @@ VOUCHED = (
 FREE = ("data", "data_dir", "save_every", "keep")
 
 NOTES = ("versions", "sha256", "resumed_anyway")  # entries of CONFIG and SWEEP that are not settings
-Scores = dict[str, float | None]  # None stands for NaN, which is null in JSON
+Scores = dict[str, float | None]  # None for NaN, which JSON cannot store
 
 
 class Notes(TypedDict):

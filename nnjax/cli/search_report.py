@@ -208,10 +208,9 @@ def _reproduce(path: Path, subject: SearchSubject) -> list[str]:
         (f"nnjax plot {folder}", "draw the pictures and this page again"),
     ]
     seconds = result["seconds"]
-    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
     return [
         html_page.commands(commands),
-        html_page.paragraph(f"Versions: {versions}.", faint=True),
+        html_page.version_line(content["versions"]),
         html_page.paragraph(
             f"Compilation {seconds['compile']:.2f} s, training {seconds['train']:.2f} s, validation "
             f"{seconds['validate']:.2f} s, in all {seconds['total']:.2f} s.",

@@ -44,7 +44,7 @@ def _check(where: str, data: Any) -> None:
     """Raise unless the argument of a public function is `Data` or a `Source`, as `as_examples` returns them."""
     if not isinstance(data, Source):
         checks.instance(where, "data", data, Data, "Data or a Source, as returned by data.as_examples")
-        if jax.tree.leaves(data):  # there are none in a run without data
+        if jax.tree.leaves(data):  # a run without data has no leaves
             as_batch(where, "data", data)
 
 

@@ -15,7 +15,7 @@ Frame: TypeAlias = Mapping[str, Any]  # columns (rows,) by name: a dict of array
 
 
 def column_values(frame: Frame, name: str) -> np.ndarray:
-    """Return the values of a column as integers, float64, datetime64, or strings with None where missing."""
+    """Return the values of a column as integers, float64, datetime64, or strings, and None for missing values."""
     column = frame[name]
     if isinstance(column, np.ma.MaskedArray):
         mask = np.ma.getmaskarray(column)
@@ -73,5 +73,5 @@ def is_numeric(values: np.ndarray) -> bool:
 
 
 def as_texts(values: np.ndarray) -> np.ndarray:
-    """Return the values (rows,) of a column as strings, with None where missing."""
+    """Return the values (rows,) of a column as strings, and None for missing values."""
     return values if values.dtype == object else values.astype(str).astype(object)

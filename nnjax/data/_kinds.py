@@ -31,7 +31,7 @@ class Column(NamedTuple):
 
 
 class Parsed(NamedTuple):
-    """The parsed values of a column, with NaN, NaT or None where missing."""
+    """The parsed values of a column, with NaN, NaT or None for missing values."""
 
     column: Column  # without categories
     values: np.ndarray  # (rows,) int64, float64, datetime64, or strings

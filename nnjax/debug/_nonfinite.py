@@ -37,7 +37,7 @@ def first_nonfinite(
     Args:
       function: a function of arrays, such as `Run.step`.
       args: its arguments, which must be concrete values, not tracers. The batch is the argument named "batch", or the
-        last one if there is none with this name. The common first axis of its leaves is the row axis.
+        last argument if none has this name. The common first axis of its leaves is the row axis.
       names: one name for each argument, such as ("state", "batch").
 
     Returns:
@@ -331,7 +331,7 @@ def _is_floating(array: Any) -> bool:
 
 
 def _nonfinite_mask(array: Any) -> np.ndarray | None:
-    """Return a mask of the non-finite elements, or None if there are none."""
+    """Return a mask of the non-finite elements, or None if all are finite."""
     if not _is_floating(array):
         return None
     mask = ~np.isfinite(np.asarray(array))

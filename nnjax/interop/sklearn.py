@@ -4,20 +4,27 @@ Each is a thin wrapper around a network, a loss and `train.fit`. Inputs are used
 before it in a `Pipeline`. A `Regressor` standardises its targets itself, because a `Pipeline` cannot do that.
 """
 
-import math
-from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from collections.abc import Sequence
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
 from scipy.special import softmax
 
-from nnjax import checks, losses, nn, optim, train, uncertainty
+from nnjax import checks, losses, optim, train, uncertainty
 from nnjax.data import n_rows, split_rows, take_rows
-from nnjax.types import Data, Key, Layer, Loss, Optimizer, Params, PyTree, State, TrainState
+from nnjax.interop._estimator_programs import (
+    MakeOptimizer,
+    Network,
+    deduplicate,
+    initial_states,
+    make_network,
+    make_optimizer,
+    predict_members,
+    take_epoch,
+)
+from nnjax.types import Data, Loss, TrainState
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -28,9 +35,6 @@ except ImportError as error:
     raise ImportError("nnjax.interop.sklearn needs scikit-learn ≥ 1.6: pip install 'nnjax[sklearn]'") from error
 
 BLOCK = 4096  # largest number of rows that are predicted at once
-
-Network = Layer | Callable[[int], Layer] | None
-MakeOptimizer = Optimizer | Callable[[float], Optimizer]
 
 
 class _Estimator(BaseEstimator):  # type: ignore[misc]
@@ -109,8 +113,8 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         if hasattr(self, "ts_"):
             ts = self.ts_._replace(key=jax.random.wrap_key_data(self.ts_.key))
         else:
-            ts = _initial_states(run, jax.random.split(jax.random.key(self._seed()), self.members), data)
-        return self._keep(_epoch(run, ts, data))
+            ts = initial_states(run, jax.random.split(jax.random.key(self._seed()), self.members), data)
+        return self._keep(take_epoch(run, ts, data))
 
     def _keep(self, ts: TrainState) -> Self:
         """Store the training state as NumPy arrays, which can be pickled. Raise if the training diverged."""
@@ -131,15 +135,15 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         checks.positive_int(where, "members", self.members)
         if self.batch_size is not None:
             checks.positive_int(where, "batch_size", self.batch_size)
-        loss = _deduplicate(self.loss or self._default_loss)
-        optimizer = _optimizer(_deduplicate(self.optimizer), self.learning_rate)
+        loss = deduplicate(self.loss or self._default_loss)
+        optimizer = make_optimizer(deduplicate(self.optimizer), self.learning_rate)
         batch_size = self.batch_size and min(self.batch_size, n)
-        return train.Run(_network(*self._design), loss, optimizer, batch_size=batch_size)
+        return train.Run(make_network(*self._design), loss, optimizer, batch_size=batch_size)
 
     def _design_network(self, outputs: int) -> None:
         """Store the settings of the network, because the estimator's parameters may be changed after a fit."""
         hidden = checks.items(type(self).__name__, "hidden", self.hidden, "(100,)")
-        self._design = (_deduplicate(self.net), hidden, outputs, self.loss is losses.gaussian_nll)
+        self._design = (deduplicate(self.net), hidden, outputs, self.loss is losses.gaussian_nll)
 
     def _outputs(self, X: Any) -> Any:
         """Return the network's outputs (members, n, outputs), or a pair of means and log-variances of this shape.
@@ -154,7 +158,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         for start in range(0, len(x), size):
             block = x[start : start + size]
             padded = np.pad(block, ((0, size - len(block)), (0, 0)))
-            outputs = _predict(_network(*self._design), self.ts_.params, self.ts_.state, padded)
+            outputs = predict_members(make_network(*self._design), self.ts_.params, self.ts_.state, padded)
             parts.append(jax.tree.map(np.asarray, outputs))
         return jax.tree.map(lambda *blocks: np.concatenate(blocks, 1)[:, : len(x)], *parts)
 
@@ -345,70 +349,3 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
     def _standardise(self, y: np.ndarray) -> np.ndarray:
         scaled = (np.asarray(y, np.float64).reshape(len(y), -1) - self.y_mean_) / self.y_std_
         return scaled.astype(jnp.result_type(float))
-
-
-def _deduplicate(function: Any) -> Any:
-    """Return the same object for equal partial functions: `clone` copies them, and JAX compiles again for each copy."""
-    if not isinstance(function, partial):
-        return function
-    try:
-        return _partial(function.func, function.args, tuple(sorted(function.keywords.items())))
-    except TypeError:  # arguments that cannot be hashed
-        return function
-
-
-@lru_cache
-def _partial(function: Callable[..., Any], arguments: tuple[Any, ...], keywords: tuple[tuple[str, Any], ...]) -> Any:
-    return partial(function, *arguments, **dict(keywords))
-
-
-@lru_cache
-def _network(net: Network, hidden: tuple[int, ...], outputs: int, gaussian: bool) -> Layer:
-    """Return the network. Equal arguments give the same object, so that its programs are compiled once."""
-    outputs = 2 * outputs if gaussian else outputs
-    if not isinstance(net, Layer):
-        net = nn.mlp(hidden, outputs) if net is None else net(outputs)
-    net = nn.serial(net, partial(_check_outputs, outputs=outputs))
-    return nn.serial(net, _halves) if gaussian else net
-
-
-def _halves(y: Array) -> Any:
-    return tuple(jnp.split(y, 2, -1))
-
-
-def _check_outputs(y: Array, *, outputs: int) -> Array:
-    if y.shape[1:] != (outputs,):
-        raise ValueError(f"the network must return (n, {outputs}) for these targets, got {y.shape}")
-    return y
-
-
-@lru_cache
-def _optimizer(optimizer: MakeOptimizer, learning_rate: float) -> Optimizer:
-    """Return the optimizer. Equal arguments give the same object, so that its programs are compiled once."""
-    return optimizer if hasattr(optimizer, "update") else optimizer(learning_rate)
-
-
-@partial(jax.jit, static_argnames="run")
-def _initial_states(run: train.Run, keys: Key, data: Data) -> TrainState:
-    """Return the initial states (members, ...)."""
-    return lax.map(lambda key: run.init(key, data), keys)
-
-
-@partial(jax.jit, static_argnames="run")
-def _epoch(run: train.Run, ts: TrainState, data: Data) -> TrainState:
-    """Take the steps of one epoch with each member."""
-    n = n_rows(data)
-
-    def steps(ts: TrainState) -> TrainState:
-        if run.batch_size is None:
-            return run.step(ts, data)[0]
-        rows = run.rows(jax.random.fold_in(ts.key, ts.step), jnp.int32(0), n, math.ceil(n / run.batch_size))
-        return lax.scan(lambda ts, batch: run.step(ts, take_rows(data, batch)), ts, rows)[0]
-
-    return lax.map(steps, ts)
-
-
-@partial(jax.jit, static_argnames="net")
-def _predict(net: Layer, params: Params, state: State, x: Array) -> PyTree:
-    """Return the outputs (members, n, outputs) of all members."""
-    return lax.map(lambda member: net.apply(member[0], member[1], x, train=False)[0], (params, state))

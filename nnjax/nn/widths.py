@@ -100,7 +100,7 @@ def check_widths(
     widths: Sequence[Width | None] | Array | None,
     activation: Callable[[Array], Array],
 ) -> list[Width | None]:
-    """Return the true widths of the input and of each hidden layer, None where there is no padding."""
+    """Return the true widths of the input and of each hidden layer; None for layers without padding."""
     if widths is None:
         return [None] * (len(hidden) + 1)
     if not hasattr(widths, "__len__") or getattr(widths, "shape", (0,)) == ():

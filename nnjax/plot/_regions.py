@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnjax.plot._plane import MOST_ROWS, plane_around
 from nnjax.plot._style import QUALITATIVE, legend, new_figure, shorten, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GRID = 160  # grid points along each axis
-MOST_ROWS = 2000
 
 
 def regions(
@@ -48,15 +48,9 @@ def regions(
     from matplotlib.colors import to_rgb
 
     x, labels = np.asarray(x, float), np.asarray(labels)
-    if x.ndim != 2 or x.shape[1] != 2:
-        raise ValueError(f"regions: x must be (rows, 2), got {x.shape}")
     if len(classes) > len(QUALITATIVE):
         raise ValueError(f"regions: at most {len(QUALITATIVE)} classes have a colour, got {len(classes)}")
-    low, high = x.min(0), x.max(0)
-    margin = 0.06 * np.where(high > low, high - low, 1)
-    low, high = low - margin, high + margin
-    across, up = (np.linspace(low[i], high[i], GRID) for i in (0, 1))
-    grid = np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2)
+    grid, across, up, extent = plane_around("regions", x, GRID)
     share = np.asarray(probabilities(grid), float)
     colours = np.array([to_rgb(color) for color in QUALITATIVE[: len(classes)]])
     least = 1 / len(classes)
@@ -65,7 +59,6 @@ def regions(
     area = (1 - strength) + strength * colours[share.argmax(1)]
     figure = new_figure(4.2, "Decision regions: which class is predicted where", context)
     axes = figure.subplots()
-    extent = (low[0], high[0], low[1], high[1])
     axes.imshow(area.reshape(GRID, GRID, 3), extent=extent, origin="lower", aspect="auto", interpolation="bilinear")
     for i in range(len(classes)):
         lead = share[:, i] - np.delete(share, i, axis=1).max(1, initial=0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nnjax.plot._plane import MOST_ROWS, plane_around
 from nnjax.plot._style import SMALL, legend, new_figure, shorten, style, whole_numbers
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 GRID = 120  # grid points along each axis
 LEVELS = 12
-MOST_ROWS = 2000
 
 
 def surface(
@@ -47,18 +47,11 @@ def surface(
     ('width', 'weight')
     """
     x, target = np.asarray(x, float), np.asarray(target, float)
-    if x.ndim != 2 or x.shape[1] != 2:
-        raise ValueError(f"surface: x must be (rows, 2), got {x.shape}")
-    low, high = x.min(0), x.max(0)
-    margin = 0.06 * np.where(high > low, high - low, 1)
-    low, high = low - margin, high + margin
-    across, up = (np.linspace(low[i], high[i], GRID) for i in (0, 1))
-    grid = np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2)
+    grid, across, up, extent = plane_around("surface", x, GRID)
     height = np.asarray(predict(grid), float).reshape(GRID, GRID)
     lowest, highest = min(height.min(), target.min()), max(height.max(), target.max())
     figure = new_figure(4.0, f"Surface: {shorten(target_name, 26)} over the two features", context)
     axes = figure.subplots()
-    extent = (low[0], high[0], low[1], high[1])
     image = axes.imshow(
         height, extent=extent, origin="lower", aspect="auto", interpolation="bilinear", vmin=lowest, vmax=highest,
         cmap="viridis",

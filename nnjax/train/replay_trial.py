@@ -206,7 +206,7 @@ def _train(
 def _origin(
     job: Job, before: FitState, hyper: PyTree, start: np.ndarray, stop: np.ndarray, finite: list[Any]
 ) -> Replay | None:
-    """Return the replay of the first step that produces a non-finite value; None if there is none.
+    """Return the replay of the first step that produces a non-finite value; None if all values are finite.
 
     Args:
       job: the job of the population; only the members of its first slot train.

@@ -25,7 +25,7 @@ class Result(NamedTuple):
     best: Best | None  # the network with the lowest validation loss; None without validation
     history: list[Record]  # a record per epoch: epoch, step, the mean of each log over its steps, validation_…
     log: dict[str, np.ndarray]  # (steps,) "loss" of each batch before its step, and the other values that are logged
-    diverged: np.ndarray  # () the step with a non-finite loss, after which the run is frozen; -1 if there is none
+    diverged: np.ndarray  # () the step whose non-finite loss froze the run, or -1
     stopped: np.ndarray  # () True if early stopping ended the run
     ended_by_callback: bool  # True if a callback ended the run
     seconds: Seconds

@@ -69,7 +69,7 @@ def variance_decomposition(means: Array, variances: Array | None = None) -> Unce
 
     Args:
       means: Predictions of the members, of shape (members, n, outputs).
-      variances: Noise variances predicted by the members, of the same shape, or None if there are none; the aleatoric
+      variances: Noise variances predicted by the members, of the same shape, or None without them; the aleatoric
         part is then 0. A negative variance gives NaN.
 
     Returns:

@@ -16,7 +16,7 @@ from nnjax._reproducible import has_started
 
 # Words in JAX's error messages that indicate a lost process
 LOST = re.compile(r"gloo|nccl|connection|unavailable|deadline_exceeded|heartbeat", re.IGNORECASE)
-HEARTBEAT = 20  # seconds without a heartbeat after which a process counts as dead and the others exit
+HEARTBEAT = 20  # seconds without a heartbeat until a process counts as dead and the others exit
 
 
 _forked = threading.Event()  # set in a process that was forked after JAX had started

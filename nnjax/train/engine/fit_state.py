@@ -27,7 +27,7 @@ class FitState(NamedTuple):
     """Everything on the device that a checkpoint holds."""
 
     train: TrainState
-    diverged: Array  # () int32, the step with a non-finite loss, after which the run is frozen, or -1
+    diverged: Array  # () int32, the step whose non-finite loss froze the run, or -1
     stopped: Array  # () bool, True once early stopping has frozen the run
     best: Best | None  # None without validation
 

@@ -104,6 +104,6 @@ def _can_show(console: Any) -> bool:
 
 
 def _mean(values: Any) -> float:
-    """Return the mean of the values that are not NaN, or NaN if there are none."""
+    """Return the mean of the values without NaN, or NaN if all are NaN."""
     values = np.asarray(values, float)
     return float(np.mean(values[~np.isnan(values)])) if not np.isnan(values).all() else float("nan")

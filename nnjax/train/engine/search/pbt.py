@@ -34,7 +34,7 @@ def survives(schedule: Schedule, ledger: Ledger, trials: np.ndarray, rung: int) 
 
 
 def donors(schedule: Schedule, state: SearchState, ending: np.ndarray) -> np.ndarray:
-    """Draw the slot of a good trial for each ending slot; -1 after the last rung, or if there is none."""
+    """Draw the slot of a good trial for each ending slot; -1 after the last rung, or without a good trial."""
     donors, ledger = np.full(schedule.slots, -1), state.ledger
     alive = np.flatnonzero((state.trial != FREE) & ~ending)
     if not alive.size:

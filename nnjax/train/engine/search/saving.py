@@ -116,7 +116,7 @@ def search_fingerprint(job: Job, schedule: Schedule, options: SearchOptions) -> 
 def _load(
     folder: Path, options: SearchOptions, fingerprint: Fingerprint, like: Position
 ) -> tuple[Position, int] | None:
-    """Return the latest intact checkpoint of a folder and its number of steps; None if there is no checkpoint."""
+    """Return the latest intact checkpoint of a folder and its number of steps; None without a checkpoint."""
     files = checkpoint.files(folder)
     if not files:
         return None
