@@ -274,7 +274,7 @@ def test_with_patience_the_network_before_it_diverged_is_tested(files, tmp_path,
     monkeypatch.setattr(train, "fit", lambda *a, **k: fit(*a, **k)._replace(diverged=np.array(14)))
     given = ("--target", "cultivar", "--patience", 5, "--out", tmp_path / "run", *SMALL)
     ended = succeed("train", files / "wine.csv", *given)
-    assert "diverged in step 14; the network with the lowest validation loss, of epoch" in ended.out
+    assert "diverged in step 14; the network with the lowest validation loss, from epoch" in ended.out
     result = read_json(tmp_path / "run" / "result.json")
     assert result["diverged"] == 14
     assert result["test"]["accuracy"] > 0
@@ -564,7 +564,7 @@ def test_predict_with_a_folder_that_is_no_run(files, wine, tmp_path):
     for name in ("config.json", "table.json", "result.json"):
         (tmp_path / name).write_bytes((wine[0] / name).read_bytes())
     warning = (
-        rf"warning {tmp_path} has no receipt.json, so nothing vouches that result.json and weights.safetensors .*\n"
+        rf"warning {tmp_path} has no receipt.json, so it is not certain that result.json and weights.safetensors .*\n"
     )
     for content, message in (
         (None, "no weights file .*weights.safetensors"),

@@ -242,12 +242,12 @@ def test_patience_keeps_the_best_network_and_says_so(tmp_path, monkeypatch, memb
         score = float(jnp.mean(jnp.argmax(nn_outputs(params, state), -1) == data.load("digits").test.y))
         assert result["test"]["accuracy"] == pytest.approx(score)
         assert re.search(
-            "\nstopped early; the network with the lowest validation loss, of epoch [0-9]+, is tested", ended.out
+            "\nstopped early; the network with the lowest validation loss, from epoch [0-9]+, is tested", ended.out
         )
     else:
         assert [member["best_step"] for member in result["members"]] == np.asarray(best.step).tolist()
         assert re.search(
-            "3 of 3 networks stopped early; each is tested and saved with its lowest validation loss", ended.out
+            "3 of 3 networks stopped early; each is tested and saved at its lowest validation loss", ended.out
         )
         table = pd.read_csv(tmp_path / "run" / "metrics.csv")  # a member's rows end where it stops
         assert table["loss"].notna().all()

@@ -130,7 +130,7 @@ def test_a_value_at_the_end_of_its_range_is_noted():
 
 def test_a_search_that_cannot_begin_leaves_no_folder(tmp_path):
     given = ("search", "digits", "--dropout", "0..0.5", "--out", tmp_path / "run")
-    close = "--rungs 0.01,0.02: must be at least a step apart, but they are after 1, 1 steps; an epoch has 1,294 rows"
+    close = "--rungs 0.01,0.02: must be at least a step apart, but end after 1, 1 steps; an epoch has 1,294 rows"
     assert_mistake(nnjax(*given, "--rungs", "0.01,0.02"), close)
     few = "--trials 5 are too few for the 4 combinations of the lists; pass at least 10"
     assert_mistake(nnjax(*given, "--trials", "5", "--depth", "1,2", "--activation", "relu,tanh"), few)
@@ -143,7 +143,7 @@ def test_a_copy_and_a_padded_width_are_noted(tmp_path):
     ended = succeed("search", "digits", *given, *rest, "--out", tmp_path / "run", "--no-plots")
     row = pd.read_csv(tmp_path / "run" / "search.csv").iloc[0]
     copied = f"trial {row['trial']} began as a copy of trial {row['parent']}; the command trains with its settings from"
-    padded = "in the search, layers of width 4 were padded to 16; the command draws other initial weights"
+    padded = "in the search, layers of width 4 were padded to 16; the command draws different initial weights"
     assert (copied in ended.out) == (row["parent"] >= 0)
     assert (padded in ended.out) == (row["width"] == 4)
     assert row["parent"] >= 0 or row["width"] == 4, "choose a seed with one of the two"

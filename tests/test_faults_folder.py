@@ -153,7 +153,7 @@ def test_without_a_receipt_predict_says_what_nothing_vouches_for(run, copy):
     ended = with_warnings("predict", copy, run.parent / "wine.csv")
     assert ended.code == 0
     assert ended.err == (
-        f"warning {copy} has no receipt.json, so nothing vouches that result.json and weights.safetensors belong to "
+        f"warning {copy} has no receipt.json, so it is not certain that result.json and weights.safetensors belong to "
         "this run\n"
     )
 

@@ -165,7 +165,7 @@ def test_plot_of_what_is_no_finished_run(folder, copy, tmp_path):
     (tmp_path / "unvouched" / "receipt.json").unlink()
     ended = with_warnings("plot", tmp_path / "unvouched")
     assert ended.code == 0
-    assert "has no receipt.json, so nothing vouches" in ended.err
+    assert "has no receipt.json, so it is not certain" in ended.err
     assert not (tmp_path / "unvouched" / "receipt.json").exists()
 
 

@@ -115,7 +115,9 @@ def test_a_diverged_trial_names_its_origin(tmp_path):
     ended = nnjax("search", "digits", *given, "--trials", "2", "--population", "2", "--rungs", "1", "--out", path)
     assert ended.code == 1, ended
     assert "all trials diverged" in ended.out
-    assert_mistake(nnjax("replay", path), "all trials diverged, so none is the best; choose one with --trial")
+    assert_mistake(
+        nnjax("replay", path), "there is no best trial, because all trials diverged; choose one with --trial"
+    )
     ended = nnjax("replay", path, "--trial", "1")
     assert ended.code == 1
     assert re.search(r"trial 1, diverged: learning rate \S+\nstep \d+: (layer|the update|the loss)", ended.out)

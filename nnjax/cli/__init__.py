@@ -1,4 +1,4 @@
-"""The command line: `nnjax train`, `predict`, `plot`, `sweep`, `search`, `verify`, `replay`, `lecture`, `optcheck`."""
+"""Define the `nnjax` command: train, predict, plot, sweep, search, verify, replay, lecture and optcheck."""
 
 import warnings
 from collections.abc import Callable
@@ -28,7 +28,7 @@ except KeyboardInterrupt:
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="Train neural networks as pure functions of a key and the data.",
+    help="Train neural networks reproducibly from a random seed and the data.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     add_completion=False,
@@ -52,9 +52,9 @@ app.command("optcheck", cls=optcheck.Command)(optcheck.optcheck_command)
 
 
 def main() -> None:
-    """Run the `nnjax` command. User errors print a message instead of a traceback, and exit with code 2.
+    """Run the `nnjax` command. After a user error, print a message instead of a traceback, and exit with code 2.
 
-    Output that cannot be written does not end a run; see `tolerant_output`.
+    The run continues even if its output cannot be written; see `tolerant_output`.
     """
     warnings.showwarning = show_warning  # type: ignore[assignment]
     with tolerant_output():

@@ -20,10 +20,10 @@ class Baseline(NamedTuple):
 class ClassScores(NamedTuple):
     """The scores of a classifier by class."""
 
-    recall: dict[str, float]  # recall of each class on the test rows; classes without test rows are missing
-    balanced_accuracy: float  # mean of the recalls of all classes
+    recall: dict[str, float]  # recall of each class on the test rows; classes without test rows are omitted
+    balanced_accuracy: float  # mean recall over the classes with test rows
     auc: float | None  # area under the ROC curve; None unless there are two classes, both with test rows
-    never: dict[str, int]  # number of test rows of each class that is never predicted
+    never: dict[str, int]  # classes that are never predicted, with their numbers of test rows
 
 
 def baseline(table: Table, training: Data, test: Data) -> Baseline:
@@ -38,7 +38,7 @@ def baseline(table: Table, training: Data, test: Data) -> Baseline:
 
 
 def class_scores(table: Table, prediction: np.ndarray, test: Data) -> ClassScores:
-    """Compute recall, balanced accuracy, AUC and the classes that are never predicted, from logits (n, classes)."""
+    """Compute the scores by class from the logits of the test rows (n, classes)."""
     y, predicted = np.asarray(test.y), prediction.argmax(1)
     rows = np.bincount(y, minlength=len(table.classes))
     right = np.bincount(y[predicted == y], minlength=len(table.classes))

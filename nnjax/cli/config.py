@@ -1,4 +1,4 @@
-"""The settings of a run as plain values, and functions that turn them into a network, a loss and an optimizer."""
+"""Define the settings of a run as plain values, and turn them into a network, a loss and an optimizer."""
 
 import math
 from collections.abc import Mapping
@@ -44,9 +44,9 @@ LEARNING_RATES = {  # default learning rate of each optimizer
 }
 SCHEDULES = ("constant", "cosine", "warmup-cosine", "linear")
 REGRESSION_METRICS: tuple[Metric, ...] = (metrics.r2, metrics.rmse)
-LEAST_STEPS = 2000  # minimum number of steps of a regression by default; a small file has fewer in 40 epochs
-MOST_EPOCHS = 1000  # maximum number of epochs of a regression by default
-WARMUP = 0.1  # fraction of the steps in which the learning rate of "warmup-cosine" rises
+LEAST_STEPS = 2000  # default minimum number of steps for a regression; 40 epochs of a small file have fewer
+MOST_EPOCHS = 1000  # default maximum number of epochs for a regression
+WARMUP = 0.1  # fraction of the steps during which "warmup-cosine" increases the learning rate
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,17 @@ class Config:
     data_dir: str | None = None
     target: str | None = None
     task: Task | None = None
-    categorical: str | None = None  # column names, as a line of CSV
-    drop: str | None = None  # column names, as a line of CSV
+    categorical: str | None = None  # column names, separated by commas as in a CSV file
+    drop: str | None = None  # column names, separated by commas as in a CSV file
     missing: Missing = "error"
-    na: str | None = None  # strings that mean missing values, as a line of CSV
+    na: str | None = None  # strings that mean missing values, separated by commas as in a CSV file
     sep: str | None = None
     decimal: Decimal | None = None
     test_share: float = 0.2
     validation: float = 0.1
     width: int = 256
     depth: int = 2
-    activation: str | None = None  # None in this and the next two lines: see `with_defaults`
+    activation: str | None = None  # None here and in the next two fields means the default of the task
     norm: Literal["none", "batch", "layer"] | None = None
     dropout: float | None = None
     skip: bool = False
@@ -82,7 +82,7 @@ class Config:
     seed: int = 0
     label_smoothing: float = 0.0
     members: int | None = None  # None for a single network
-    strategy: Strategy | None = None  # None before the platform is known
+    strategy: Strategy | None = None  # None until the platform is known
     group: int | None = None
     patience: int | None = None
     save_every: float = 30.0  # seconds
@@ -90,8 +90,8 @@ class Config:
 
 
 SETTINGS: dict[str, Any] = get_type_hints(Config)
-SWEEPABLE = ("learning_rate", "width", "dropout", "weight_decay", "label_smoothing")  # strings in sweep.json
-STRUCTURAL = ("depth", "activation", "norm", "optimizer", "batch_size")  # strings in search.json, like SWEEPABLE
+SWEEPABLE = ("learning_rate", "width", "dropout", "weight_decay", "label_smoothing")  # stored as strings in sweep.json
+STRUCTURAL = ("depth", "activation", "norm", "optimizer", "batch_size")  # stored as strings in search.json
 SWEEP_SETTINGS = SETTINGS | dict.fromkeys(SWEEPABLE, str | None) | {"random": int | None, "seeds": int}
 SEARCH_SETTINGS = (
     SETTINGS
@@ -118,9 +118,9 @@ def check_types(settings: Mapping[str, Any], types: Mapping[str, Any]) -> None:
 def with_defaults(config: Config, task: Task, n: int) -> Config:
     """Replace None in the settings with the defaults that depend on the data.
 
-    A regression has no dropout and no batch normalisation, because both add noise to its outputs. It takes at least
-    `LEAST_STEPS` steps, but at most `MOST_EPOCHS` epochs. To limit overfitting, it has a smooth activation and a
-    stronger weight decay, and keeps the network with the lowest validation loss.
+    By default, a regression has no dropout and no batch normalisation, because both add noise to its outputs. It takes
+    at least `LEAST_STEPS` steps, but at most `MOST_EPOCHS` epochs. To limit overfitting, it has a smooth activation
+    and a stronger weight decay, and keeps the network with the lowest validation loss.
 
     Args:
       config: the settings.
@@ -134,29 +134,29 @@ def with_defaults(config: Config, task: Task, n: int) -> Config:
         defaults = {"activation": "gelu", "norm": "layer", "dropout": 0.0, "epochs": epochs}
         if config.optimizer == "adamw":
             defaults["weight_decay"] = 0.3
-        if config.validation > 0:  # never stops early, but keeps the best network
+        if config.validation > 0:  # too large to stop early, but the best network is kept
             defaults["patience"] = max(1, math.ceil(epochs if config.epochs is None else config.epochs))
     return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
 
 
 def fit_batch(config: Config, n: int) -> Config:
-    """Reduce the batch size to the n training examples if it is the default and n is smaller."""
+    """Reduce the default batch size to the number of training examples n (at least 2) if n is smaller."""
     small = config.batch_size == Config("").batch_size > n
     return replace(config, batch_size=max(2, n)) if small else config
 
 
 def make_net(config: Config, outputs: int, width: Array | None = None) -> Layer:
-    """Return the network: `nn.residual_mlp` if skip connections are on, else `nn.mlp`.
+    """Return the network, an `nn.residual_mlp` with skip connections or an `nn.mlp` without.
 
     Args:
       config: the settings; numbers may be traced.
       outputs: number of outputs.
-      width: traced width of the hidden layers, which are padded to `config.width`; None for `config.width`.
+      width: width of the hidden layers, which are padded to `config.width`; may be traced. None for no padding.
 
     Raises:
       ValueError: for unknown names and sizes out of range.
     """
-    config = with_defaults(config, "classification", 1)  # settings may be checked before the task is known
+    config = with_defaults(config, "classification", 1)  # the task may not be known yet
     assert config.dropout is not None
     name = checks.one_of("--activation", "activation", str(config.activation), ACTIVATIONS)
     checks.one_of("--norm", "normalisation", str(config.norm), ("none", "batch", "layer"))
@@ -164,7 +164,7 @@ def make_net(config: Config, outputs: int, width: Array | None = None) -> Layer:
     norm = None if config.norm == "none" else config.norm
     if config.skip:
         if width is not None:
-            raise ValueError("--width: residual blocks (--skip) have one fixed width")
+            raise ValueError("--width cannot be swept with --skip, because residual blocks have a fixed width")
         return nn.residual_mlp(
             config.width, config.depth, outputs, activation=activation, norm=norm, dropout=config.dropout
         )
@@ -190,7 +190,7 @@ def make_schedule(config: Config, steps: int) -> ScalarOrSchedule:
         return optax.cosine_decay_schedule(rate, max(steps, 1))
     warmup = max(1, int(WARMUP * steps))
     shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, max(steps, warmup + 1))
-    return lambda count: rate * shape(count)  # optax compares its peak rate with 0, so pass 1.0 instead of a tracer
+    return lambda count: rate * shape(count)  # peak 1.0, because optax compares it with 0, which fails for a tracer
 
 
 def make_optimizer(config: Config, steps: int) -> Optimizer:
@@ -239,13 +239,13 @@ def make_loss(config: Config, task: Task) -> Loss:
 
 
 def make_run(config: Config, task: Task, outputs: int, n: int, width: Array | None = None) -> Run:
-    """Return the run that is described by the settings.
+    """Create the run from the settings.
 
     Args:
       config: the settings; numbers may be traced.
       task: the task of the data, classification or regression.
       outputs: number of outputs.
-      n: number of training examples, which determines the number of steps of the schedule.
+      n: number of training examples, which determines the length of the learning-rate schedule.
       width: see `make_net`.
 
     Raises:
@@ -264,7 +264,7 @@ def make_run(config: Config, task: Task, outputs: int, n: int, width: Array | No
 
 
 def check_settings(config: Config) -> None:
-    """Check all settings that do not depend on the data, before the data are read.
+    """Check all settings that can be checked before the data are read.
 
     Raises:
       ValueError: if a setting is invalid; the message names its option.

@@ -8,9 +8,9 @@ import numpy as np
 from nnjax.cli.history import finite_mean
 
 FEW = 5  # minimum number of validations that can show a trend
-TAIL = 0.1  # last fraction of the epochs, in which the loss should no longer fall
-FALLS = 0.03  # minimum relative decrease in the tail that counts as falling
-# overfitting: the loss is lowest in this first fraction of the epochs, and then rises by more than this fraction
+TAIL = 0.1  # fraction of the epochs at the end of the run in which the loss should no longer fall
+FALLS = 0.03  # relative decrease in the tail above which the loss counts as falling
+# overfitting: the loss is lowest in the first EARLY of the epochs, and then rises by more than the fraction RISES
 EARLY, RISES = 0.5, 0.1
 
 

@@ -1,4 +1,4 @@
-"""Set up the devices and processes of a command: CPU cores as JAX devices, a mesh over them, several processes."""
+"""Set up the devices of a command: CPU cores as JAX devices, a mesh over all devices, and several processes."""
 
 import os
 import sys
@@ -44,7 +44,7 @@ def keep_programs() -> None:
     try:
         reproducible()
     except OSError as error:
-        say(f"[yellow]compiled programs are not kept:[/] {escape(str(error))}")
+        say(f"[yellow]compiled programs are not cached:[/] {escape(str(error))}")
 
 
 def parallel_networks(networks: int | None, group: int | None) -> int | None:
@@ -95,7 +95,7 @@ def join_processes(
     if len(missing) == len(options) and not cluster:
         return
     if folder is None:
-        raise ValueError("several processes write to one folder that all of them can access; name it with --out")
+        raise ValueError("several processes need --out, a folder that all of them can access")
     if missing and not cluster:
         raise ValueError(f"several processes need {', '.join(options)}, or --cluster; missing: {', '.join(missing)}")
     distributed.join_processes(coordinator, processes, process_id)

@@ -29,24 +29,24 @@ class Outcome(NamedTuple):
     scores: Scores | None  # None if the training diverged
     prediction: np.ndarray  # (n, outputs), averaged over an ensemble; logits for classification
     member_scores: list[Scores] | None = None  # None for a single network
-    left_out: Sequence[int] = ()  # members that diverged, which have NaN scores and are not averaged
+    left_out: Sequence[int] = ()  # members that diverged; their scores are NaN, and they are not averaged
     member_outputs: np.ndarray | None = None  # (members, n, outputs), without members that diverged
-    uncertainty: Mapping[str, float] = {}  # test means: total, aleatoric and epistemic in nats, or sd for regression
+    uncertainty: Mapping[str, float] = {}  # mean total, aleatoric and epistemic (nats), or sd for regression
 
 
 def evaluate(config: Config, prepared: Prepared, result: Result) -> Outcome:
     """Predict the test data with the trained network or ensemble, and score the prediction.
 
-    With `patience`, this is the network with the lowest validation loss; otherwise, the network after the last step.
+    With `patience`, use the network with the lowest validation loss; otherwise, the network after the last step.
     """
     run, data, table = prepared.run, prepared.dataset.test, prepared.dataset.table
     if table.task == "regression":
-        run = replace(run, metrics=REGRESSION_METRICS)  # R² may be undefined on the validation rows only
+        run = replace(run, metrics=REGRESSION_METRICS)  # `prepare` removes R² if it is undefined in validation
     diverged = result.diverged >= 0
     network: Any = result.ts
     if config.patience is not None and result.best is not None:
         network = result.best
-        diverged = diverged & ~np.isfinite(np.asarray(network.score))  # diverged before the first validation
+        diverged = diverged & ~np.isfinite(np.asarray(network.score))  # without a finite validation loss
     params, state = jax.tree.map(np.asarray, (network.params, network.state))
     outputs = predict(run, params, state, data.x, members=config.members)
     usable = ~np.atleast_1d(diverged) & np.isfinite(outputs).all((1, 2))
@@ -63,7 +63,7 @@ def evaluate(config: Config, prepared: Prepared, result: Result) -> Outcome:
         return Outcome(params, state, scores=scores_of(outputs[0]) if usable[0] else None, prediction=outputs[0])
     members = [scores_of(prediction) for prediction in outputs]
     left_out = np.flatnonzero(~usable).tolist()
-    for member in left_out:  # otherwise, the accuracy of NaN outputs would be a number
+    for member in left_out:  # otherwise, NaN outputs would have a finite accuracy
         members[member] = dict.fromkeys(members[member], float("nan"))
     outcome = Outcome(params, state, None, outputs[0], member_scores=members, left_out=left_out)
     if not usable.any():
@@ -79,7 +79,7 @@ def evaluate(config: Config, prepared: Prepared, result: Result) -> Outcome:
 
 
 def predict(run: Run, params: PyTree, state: PyTree, x: Any, *, members: int | None) -> np.ndarray:
-    """Return the outputs of each member as an array (members, n, outputs); a single network is one member."""
+    """Return the outputs of each member as an array (members, n, outputs); a single network counts as one member."""
     if members is None:
         params, state = jax.tree.map(lambda a: a[None], (params, state))
 
@@ -98,8 +98,9 @@ def average(outputs: jax.Array, table: Table) -> tuple[np.ndarray, dict[str, np.
       table: the encoding of the data set, which contains the task and the scale of the target.
 
     Returns:
-      The prediction (n, outputs), which is logits for classification, and arrays of uncertainty (n,), keyed by name:
-      total, aleatoric and epistemic in nats, or for regression sd in the units of the target, (n, targets) for several.
+      The prediction (n, outputs), as logits for classification, and arrays of uncertainty (n,), keyed by name. For
+      classification, these are total, aleatoric and epistemic in nats. For regression, it is sd in the units of the
+      target, with shape (n, targets) if there are several targets.
     """
     if table.task == "regression":
         sd = np.asarray(jnp.sqrt(uncertainty.variance_decomposition(outputs).epistemic))
@@ -111,7 +112,7 @@ def average(outputs: jax.Array, table: Table) -> tuple[np.ndarray, dict[str, np.
 
 
 def target_scores(table: Table, prediction: np.ndarray, y: np.ndarray) -> dict[str, Scores]:
-    """Return R² and the root mean squared error of each target. Errors are in the units of the target.
+    """Return R² and the root mean squared error of each target, in the units of the target.
 
     Args:
       table: the encoding of a regression.
@@ -128,7 +129,7 @@ def target_scores(table: Table, prediction: np.ndarray, y: np.ndarray) -> dict[s
 
 
 def score_prediction(run: Run, prediction: Any, data: Data) -> dict[str, Any]:
-    """Return the loss and the metrics of a prediction, like `run.evaluate` for a network."""
+    """Return the loss and the metrics of a prediction, as `run.evaluate` does for a network."""
     assert run.loss is not None
     loss = metrics.weighted_mean(run.loss(prediction, data.y), data.weights)
     return {"loss": loss} | {metric_name(f): f(prediction, data.y, data.weights) for f in run.metrics}

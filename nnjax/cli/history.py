@@ -31,7 +31,7 @@ def split_members(history: list[Record], ended: np.ndarray) -> list[Record]:
 
     Args:
       history: records of an ensemble, with arrays (members,).
-      ended: (members,) bool, True for members that stopped before the last epoch, where their records end.
+      ended: (members,) bool, True for members that stopped before the last epoch; their later records are omitted.
     """
     rows = []
     for member, early in enumerate(ended):

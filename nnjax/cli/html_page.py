@@ -39,7 +39,7 @@ code { font: 0.9em ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace;
 
 
 def page(title: str, body: Iterable[str]) -> bytes:
-    """Return the page as bytes. The parts of the body are HTML, and the title is plain text."""
+    """Return the page as bytes, from a title in plain text and the parts of the body in HTML."""
     head = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -49,7 +49,7 @@ def page(title: str, body: Iterable[str]) -> bytes:
 
 
 def header(title: str, *lines: str) -> str:
-    """Return the header of the page: its title and lines of explanation."""
+    """Return the header of the page, with the title and a paragraph for each line."""
     return "\n".join(
         ["<header>", f"<h1>{escape(title)}</h1>", *(paragraph(line, faint=True) for line in lines), "</header>"]
     )
@@ -115,7 +115,7 @@ def pictures(drawn: Iterable[tuple[str, bytes, str]]) -> str:
     for name, png, caption in drawn:
         width, height = (int.from_bytes(png[place : place + 4]) for place in (16, 20))
         source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-        least = f' style="min-width: {width // 2}px"' if width > WIDE else ""  # so that its text stays readable
+        least = f' style="min-width: {width // 2}px"' if width > WIDE else ""  # keeps the text readable
         figures.append(
             f'<figure id="{escape(name)}">\n<div class="scroll"><img src="{source}" alt="{escape(caption)}" '
             f'width="{width}" height="{height}"{least}></div>\n<figcaption>{escape(caption)}</figcaption>\n</figure>'

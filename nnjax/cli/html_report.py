@@ -23,27 +23,27 @@ MOST_CLASSES = 100  # maximum number of rows in the table of recalls
 CAPTIONS = {
     "curves": "Loss and score after each epoch. If the validation loss rises while the training loss falls, the "
     "network overfits: fewer epochs, more dropout, or --patience. If both still fall at the end, train longer.",
-    "confusion": "Which class is mistaken for which. The mistakes are off the diagonal.",
-    "reliability": "Whether the probabilities can be trusted: points below the diagonal are overconfident. The bars "
+    "confusion": "The true and the predicted class of each test row. The mistakes are off the diagonal.",
+    "reliability": "The accuracy at each predicted probability. Points below the diagonal are overconfident. The bars "
     "below count the test rows; few rows make wide intervals.",
-    "uncertain": "The test images that the network is least sure of. Red: misclassified.",
+    "uncertain": "The test images with the most uncertain predictions. Red: misclassified.",
     "mistakes": "The misclassified test images, the most confident first. Look here for wrong labels.",
-    "first_layer": "What the hidden units of the first layer respond to: bright pixels raise a unit's input where it "
-    "is red, and lower it where it is blue. Weights that look like noise belong to pixels that are always dark, or to "
-    "a network that was trained briefly.",
-    "regions": "Which class is predicted for which values of the two features; pale where two classes are almost "
-    "equally probable.",
-    "surface": "What is predicted for which values of the two features. A test row that differs from the colour around "
-    "it is mispredicted.",
-    "function": "The prediction against the only feature. Where there are no rows, it is a guess.",
-    "importance": "How much the test score drops if the values of one column are shuffled among the rows. An interval "
-    "that contains 0 means that the column may be useless. Columns with the same information share their importance.",
+    "first_layer": "The weights of each hidden unit in the first layer. Bright pixels raise the unit's input in red "
+    "areas and lower it in blue areas. Weights look like noise at pixels that are always dark, or after a short "
+    "training.",
+    "regions": "The predicted class for all values of the two features. In pale areas, two classes are almost equally "
+    "probable.",
+    "surface": "The prediction for all values of the two features. A test row whose colour differs from its "
+    "surroundings is mispredicted.",
+    "function": "The prediction against the only feature. In regions without rows, it is a guess.",
+    "importance": "The drop of the test score when the values of one column are shuffled among the rows. If its "
+    "interval contains 0, the column may be useless. Columns with the same information share their importance.",
     "predictions": "Each test row's prediction against its true value.",
-    "residuals": "The errors against the predictions. A trend or a funnel means that something is left to learn, or "
-    "that some values are harder to predict than others.",
-    "spread": "How much the score of one network depends on its seed, and what averaging gains.",
+    "residuals": "The errors against the predictions. A trend means that the network could still learn more. A funnel "
+    "means that some values are harder to predict than others.",
+    "spread": "The scores of the members, which differ only in their seed, and the score of the averaged prediction.",
     "ensemble_size": "How accuracy and negative log-likelihood improve with the number of networks that are averaged.",
-    "rejection": "The accuracy if the rows with the most uncertain predictions are left to a person.",
+    "rejection": "The accuracy of the other predictions if a person decides the most uncertain ones.",
 }
 SCORES = {
     "accuracy": "accuracy",
@@ -112,7 +112,7 @@ def _headline(subject: Subject) -> str:
 
 
 def _scores(subject: Subject) -> list[str]:
-    """Return the table of the test scores and the scores of a constant prediction, with notes."""
+    """Return a table of the test scores and the baseline scores, with notes."""
     _, prepared, outcome, _, summary = subject
     if outcome.scores is None:
         return [html_page.paragraph("The training diverged, so there is no network to test.")]
@@ -128,7 +128,7 @@ def _scores(subject: Subject) -> list[str]:
         rows.append([f"R² of {target}", _number(scores[f"r2({target})"]), _number(None)])
     what = f"The baseline is a constant prediction: {constant.prediction}."
     if outcome.member_scores is not None and len(outcome.member_scores) > 1:
-        what = f"The scores are those of the averaged prediction. {what}"
+        what = f"The test scores are for the members' averaged prediction. {what}"
     notes = [html_page.paragraph(what, faint=True)]
     if "best_step" in summary or any("best_step" in member for member in summary.get("members", ())):
         notes.append(
@@ -140,7 +140,7 @@ def _scores(subject: Subject) -> list[str]:
 
 
 def _recall(subject: Subject) -> str:
-    """Return the table of the recall of each class, lowest first."""
+    """Return a table with the recall of each class, lowest first."""
     _, prepared, outcome, _, summary = subject
     recall = summary.get("recall")
     if outcome.scores is None or not recall:
@@ -157,7 +157,7 @@ def _recall(subject: Subject) -> str:
 
 
 def _members(subject: Subject) -> str:
-    """Return the table of the spread of the members' scores, and the uncertainty of their average."""
+    """Return a table with statistics of the members' scores, and the uncertainty of the averaged prediction."""
     _, _, outcome, _, summary = subject
     if outcome.member_scores is None or outcome.scores is None or len(outcome.member_scores) < 2:
         return ""
@@ -168,9 +168,9 @@ def _members(subject: Subject) -> str:
         sd = values.std(ddof=1) if len(values) > 1 else float("nan")
         rows.append([SCORES[name], *map(_number, (values.mean(), sd, values.min(), values.max()))])
     parts = ", ".join(f"{name} {_number(value)}" for name, value in summary.get("uncertainty", {}).items())
-    notes = [html_page.paragraph(f"Mean uncertainty of the average: {parts}.", faint=True)] if parts else []
+    notes = [html_page.paragraph(f"Mean uncertainty of the prediction: {parts}.", faint=True)] if parts else []
     if outcome.left_out:
-        notes.append(html_page.paragraph(f"Left out, because they diverged: members {list(outcome.left_out)}."))
+        notes.append(html_page.paragraph(f"Members left out because they diverged: {list(outcome.left_out)}."))
     return "\n".join([html_page.table(["score", "mean", "sd", "min", "max"], rows), *notes])
 
 
@@ -179,12 +179,12 @@ def _layers(subject: Subject) -> str:
     x = prepared.training.x
     summary = nn.summary(nn.as_layer(prepared.run.net), jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
     rows = [[" " * 2 * (len(row.path) - 1) + row.name, row.output, f"{row.params:,}"] for row in summary.rows]
-    rows.append([f"{summary.name}, in all", "", f"{summary.params:,}"])
+    rows.append([f"{summary.name}, total", "", f"{summary.params:,}"])
     return html_page.table(["layer", "output", "parameters"], rows, strong=[len(rows) - 1])
 
 
 def _settings(config: Config, task: Task, n: int) -> str:
-    """Return the table of all settings, with those that differ from their defaults in bold."""
+    """Return a table of all settings. Those that differ from their defaults are bold."""
     plain = Config("", optimizer=config.optimizer, batch_size=config.batch_size, validation=config.validation)
     defaults = asdict(with_defaults(plain, task, n))
     defaults |= {"optimizer": Config("").optimizer, "batch_size": Config("").batch_size}
@@ -199,7 +199,7 @@ def _settings(config: Config, task: Task, n: int) -> str:
 
 
 def _reproduce(path: Path, subject: Subject, weights: str) -> Sequence[str]:
-    """Return the commands that repeat, use and plot the run, the versions, and the checksum of the weights."""
+    """Return the commands that verify, use and plot the run, and its versions, timings and checksum of the weights."""
     folder = quote(path)
     commands = [
         (f"nnjax verify {folder}", "train again from the seed, and compare the weights bit for bit"),

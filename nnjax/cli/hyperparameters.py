@@ -1,4 +1,4 @@
-"""Parse the values of a sweep on the command line: a number, a list a,b,c, or a range low..high:log:count."""
+"""Parse the values of a hyper-parameter: a number, a list a,b,c, or a range low..high:log:count."""
 
 import re
 from typing import NamedTuple
@@ -33,7 +33,7 @@ class Values(NamedTuple):
 
     @property
     def constant(self) -> bool:
-        """True if there is only one number, which is not swept."""
+        """True if the value is a single number, which is not swept."""
         return self.spacing is None and len(self.numbers) == 1
 
 
@@ -79,7 +79,7 @@ def parse_values(name: str, text: str) -> Values:
 
 
 def combine(swept: dict[str, Values], random: int | None, seed: int) -> dict[str, np.ndarray]:
-    """Return the values of each hyper-parameter in all settings, as arrays (settings,).
+    """Combine the values of all hyper-parameters into settings, and return an array (settings,) for each of them.
 
     Args:
       swept: the values of each hyper-parameter.

@@ -12,11 +12,11 @@ from nnjax.data._npz import read_shape
 from nnjax.data.table import Table
 
 LEAST_SIDE = 4  # pixels; smaller arrays are not images
-AXES = (2, 3)  # number of axes: height and width, and perhaps channels
+AXES = (2, 3)  # possible numbers of axes: (height, width) or (height, width, channels)
 
 
 def image_shape(config: Config, table: Table) -> tuple[int, ...] | None:
-    """Return the shape of an image, (height, width) or (height, width, 3), or None if the rows are not images."""
+    """Return the shape of each image, (height, width) or (height, width, 3), or None if the rows are not images."""
     features = len(table.columns)
     if config.data in NAMES:
         side = math.isqrt(features)
@@ -36,7 +36,7 @@ def image_shape(config: Config, table: Table) -> tuple[int, ...] | None:
 
 
 def pixels(x: np.ndarray, shape: tuple[int, ...], config: Config, table: Table) -> np.ndarray:
-    """Convert standardised features to images (rows, height, width, ...). Colour images are scaled to [0, 1]."""
+    """Undo the standardisation and return images (rows, height, width, ...). Colour images are scaled to [0, 1]."""
     if config.data not in NAMES:  # features of named data sets are not standardised
         x = x * np.array(table.std) + np.array(table.mean)
     images = x.reshape(len(x), *shape)

@@ -9,7 +9,7 @@ from nnjax.data.table import Table, feature_names
 
 MOST_ROWS, LEAST_ROWS = 2000, 200
 MOST_REPEATS, LEAST_REPEATS = 30, 5
-BUDGET = 2e10  # multiplications (weights times predictions) over all columns, which take a few seconds
+BUDGET = 2e10  # maximum number of weights times predictions, over all columns; takes a few seconds
 
 
 class Importance(NamedTuple):
@@ -29,9 +29,9 @@ def permutation_importance(
     both sources of error: the order of the shuffled values, and the choice of the test rows.
 
     Args:
-      predict: function of standardised features.
+      predict: function from standardised features to predictions.
       x: standardised features of the test rows (rows, features).
-      y: labels (rows,), or standardised targets (rows, 1).
+      y: labels (rows,), or standardised targets (rows, targets).
       table: the encoding; the one-hot features of a categorical column are shuffled together.
       weights: total number of weights of all networks; more weights mean fewer rows and repetitions.
       seed: random seed.
@@ -63,7 +63,7 @@ def permutation_importance(
 
 
 def _quality(prediction: np.ndarray, y: np.ndarray, table: Table) -> np.ndarray:
-    """Return the quality of each prediction (n,): 1 or 0 for a right or wrong class, or minus the squared error."""
+    """Return the quality of each prediction (n,): 1 for a correct class and 0 for a wrong one, or -(squared error)."""
     if table.task == "classification":
         return (prediction.argmax(1) == y).astype(float)
     return -((prediction.astype(float) - y) ** 2).mean(1)

@@ -1,4 +1,4 @@
-"""Show the progress of a search: a live table of the leaders, or without a terminal, a line per tenth of the trials."""
+"""Show the progress of a search: a live table of the best trials, or ten lines of text if there is no terminal."""
 
 import sys
 import time
@@ -13,18 +13,18 @@ from rich.table import Table as Grid
 
 from nnjax.train.engine.options import Record
 
-LEADERS = 5
+LEADERS = 5  # number of best trials to show
 SCORES = ("validation_accuracy", "validation_r2")
 RUNNING = "running"
 
 
 def leaders_table(console: Console, table: Sequence[Record], names: Sequence[str], caption: str, *, rows: int) -> Grid:
-    """Format the first rows of the table of a search, without lines and with fewer digits if the terminal is narrow.
+    """Format the best trials as a table. If the terminal is narrow, omit the borders and round to fewer digits.
 
     Args:
       console: the terminal.
-      table: the table of the search, best first.
-      names: the names of the settings that are searched.
+      table: one record per trial, best first.
+      names: names of the searched settings.
       caption: text below the table.
       rows: number of rows to show.
     """
@@ -51,13 +51,13 @@ def _grid(table: Sequence[Record], names: Sequence[str], caption: str, *, digits
 
 @contextmanager
 def shown_leaders(trials: int, names: Sequence[str]) -> Iterator[Callable[[list[Record]], None]]:
-    """Yield a callback for `train.search` that shows the leaders and the remaining time.
+    """Yield a callback for `train.search` that shows the best trials and the remaining time.
 
     Args:
       trials: number of trials of the search.
-      names: the names of the settings that are searched.
+      names: names of the searched settings.
     """
-    began: list[tuple[float, int]] = []  # time and number of ended trials at the first call, after the compilation
+    began: list[tuple[float, int]] = []  # time and number of ended trials at the first call, so without compilation
     last = 0
     console = Console(file=sys.stderr)
 

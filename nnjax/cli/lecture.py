@@ -1,4 +1,4 @@
-"""`nnjax lecture`: run the ideas of the lecture notes one by one, and show them in the terminal and as an HTML page."""
+"""`nnjax lecture`: run the ideas of the lecture notes, and show them in the terminal and as an HTML page."""
 
 import os
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ CODE_THEME = "ansi_light"  # uses the terminal's own colours
 
 def lecture_command(
     idea: Annotated[
-        str | None, typer.Argument(metavar="IDEA", help="A single idea, such as softmax; all of them if omitted.")
+        str | None, typer.Argument(metavar="IDEA", help="A single idea, such as softmax. Default: all ideas.")
     ] = None,
     show_list: Annotated[bool, typer.Option("--list", help="List the ideas and exit.")] = False,
     out: Annotated[
@@ -30,15 +30,15 @@ def lecture_command(
         typer.Option(
             metavar="FILE",
             parser=o.path,
-            help="The page to write. Default: lecture.html, or lecture-IDEA.html for a single idea.",
+            help="HTML file to write. Default: lecture.html, or lecture-IDEA.html for a single idea.",
         ),
     ] = None,
 ) -> None:
     """Run the ideas of the lecture notes "Intro to Deep Learning", one by one.
 
-    Each idea is three sentences, the code that runs it with this library, the
-    numbers that it returns, and a picture. They are printed, and written to
-    one HTML page that works offline.
+    For each idea, the command prints an explanation in three sentences, the
+    code that runs it with this library, and its numerical results. All of
+    this is also written, with pictures, to one HTML page that works offline.
 
     For example: nnjax lecture gradient-descent
     """
@@ -62,11 +62,11 @@ def lecture_command(
     parts = {part: [sections[i.name] for i in ideas if i.name in sections] for part, ideas in PARTS.items()}
     page = make_page({part: shown for part, shown in parts.items() if shown})
     write_file(path, page.encode())
-    say(f"pictures in {escape(str(path))}, for any browser")
+    say(f"pictures written to {escape(str(path))}; open it in a browser")
 
 
 def _check_page(path: Path, generator: str) -> None:
-    """Raise ValueError if the page cannot be written, or would replace a file that this command did not write."""
+    """Check that the page can be written, and would not replace a file that this command did not write."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a file, such as --out {path / 'lecture.html'}")
     if not os.access(path.parent, os.W_OK):
@@ -92,7 +92,7 @@ def _print_section(section: "Section") -> None:
     console.print(f"\n{escape(idea.text)}\n")
     console.print(Padding(f"[italic]{escape(idea.formula)}[/]", (0, 0, 1, 4)))
     code = Syntax(section.code, "python", theme=CODE_THEME, background_color="default")
-    console.print(code.highlight(section.code), soft_wrap=True)  # no line breaks, so that the code can be copied
+    console.print(code.highlight(section.code), soft_wrap=True)  # without wrapping, for copying
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
     for name, value in section.numbers.items():

@@ -1,4 +1,4 @@
-"""Phrase the library's errors, warnings and interruptions for the command line."""
+"""Adapt the library's errors, warnings and interruptions to the command line."""
 
 import os
 import sys
@@ -21,12 +21,12 @@ PROCESS_LOST = 3  # exit code
 
 @contextmanager
 def explain(command: str, path: Path, save_settings: SaveSettings) -> Iterator[None]:
-    """Add the command that continues the run to errors and Ctrl-C in the block, and hints to divergence warnings.
+    """After an error or Ctrl-C inside the block, print how to continue. Also add advice to divergence warnings.
 
     Args:
       command: name of the command, "train" or "sweep".
       path: folder of the run or the sweep.
-      save_settings: function that writes the settings to a folder, used if the folder of the run cannot be written.
+      save_settings: function that writes the settings to another folder if `path` cannot be written.
     """
     resume = f"nnjax {command} --resume {quote(path)}"
     try:
@@ -34,7 +34,7 @@ def explain(command: str, path: Path, save_settings: SaveSettings) -> Iterator[N
             yield
     except RunMismatchError as error:
         raise ValueError(_mismatch(error)) from None
-    except BlockingIOError:  # another process has locked the folder
+    except BlockingIOError:  # another process has locked the folder, so --resume would fail, too
         raise
     except OSError as error:
         error.add_note(f"continue with: {resume}")
@@ -53,7 +53,7 @@ def explain(command: str, path: Path, save_settings: SaveSettings) -> Iterator[N
 
 @contextmanager
 def explain_divergence(path: Path | None) -> Iterator[None]:
-    """Add helpful options to all divergence warnings inside the block.
+    """Add advice to all divergence warnings inside the block.
 
     Args:
       path: folder of the run, for `nnjax replay`; None for a sweep, which cannot be replayed.
@@ -77,7 +77,7 @@ def _divergence(warning: DivergedWarning, path: Path | None) -> str:
     network = "the run" if warning.member is None else f"network {warning.member}"
     replay = "" if path is None else f"; nnjax replay {quote(path)} finds the cause"
     fix = (
-        "No update was made before, so the likely cause is in the data"
+        "The weights had not been updated, so the likely cause is in the data"
         if warning.step == 0
         else "A smaller --learning-rate or --clip 1 may help"
     )

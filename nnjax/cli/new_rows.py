@@ -1,4 +1,4 @@
-"""Read the rows of a new file, report missing or unknown values, and score the predictions."""
+"""Read new rows from a file, report their missing or unknown values, and score the predictions."""
 
 import warnings
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ from nnjax.data.table import Table
 def read_rows(
     file: Path, table: Table, keep: Sequence[str], *, separator: str | None = None, decimal: Decimal | None = None
 ) -> RawTable:
-    """Read the columns of a file that the run needs, and further columns to keep.
+    """Read the columns that the run needs, and further columns to keep, from a file.
 
     Args:
       file: the file of new rows.
       table: the encoding of the run.
       keep: names of the further columns.
       separator: the separator of a CSV file; None to detect it.
-      decimal: the decimal sign of a CSV file; None for the one that each column had in training.
+      decimal: the decimal sign of a CSV file; None to use each column's decimal sign in training.
     """
     raw = read_table(file, table=table, more=keep, separator=separator, decimal=decimal)
     if any(len(values) == 0 for values in raw.frame.values()):
@@ -55,7 +55,7 @@ def features(file: Path, raw: RawTable, table: Table, *, strict: bool) -> np.nda
     listed = "".join(f"\n  column {gap.problem.column!r}: {gap.problem.text}" for gap in gaps)
     filled = f"{rows:,} of {len(x):,} rows have missing or unknown values, which are filled"
     if table.missing == "error" or any(gap.unknown for gap in gaps):
-        warnings.warn(f"{filled} by averages; --strict refuses them{listed}", stacklevel=2)
+        warnings.warn(f"{filled} with averages; --strict refuses them{listed}", stacklevel=2)
     else:
         say(escape(f"{filled} as in training{listed}"))
     return x
@@ -82,5 +82,5 @@ def print_scores(raw: RawTable, table: Table, prediction: np.ndarray) -> None:
         say(f"{escape(count)}: accuracy {accuracy:.4f}   balanced accuracy {scores.balanced_accuracy:.4f}{auc}")
         return
     for name, own in target_scores(table, prediction[rows], y).items():
-        r2 = f"R² {own['r2']:.4f}   " if np.isfinite(own["r2"]) else ""  # no R² of a single or constant target
+        r2 = f"R² {own['r2']:.4f}   " if np.isfinite(own["r2"]) else ""  # NaN if the target is constant
         say(escape(f"{count if table.several is None else name}: {r2}RMSE {own['rmse']:.4g}"))

@@ -21,7 +21,7 @@ def optcheck_command(
         typer.Argument(
             metavar="MODULE:NAME",
             help="The optimizer: package.module:my_adam or path/file.py:my_adam. Without :my_adam, all optimizers "
-            "of the module or file are identified.",
+            "in the module or file are identified.",
         ),
     ],
     against: Annotated[
@@ -36,23 +36,23 @@ def optcheck_command(
         float | None,
         typer.Option(help="Learning rate, passed to each optimizer that takes one (lr, alpha, eta, step_size …)."),
     ] = None,
-    b1: Annotated[float | None, typer.Option(help="Decay rate of the first moment, passed to both.")] = None,
-    b2: Annotated[float | None, typer.Option(help="Decay rate of the second moment, passed to both.")] = None,
-    eps: Annotated[float | None, typer.Option(help="Constant ε of the denominator, passed to both.")] = None,
-    decay: Annotated[float | None, typer.Option(help="Decay rate of RMSProp's moving average, passed to both.")] = None,
-    momentum: Annotated[float | None, typer.Option(help="Decay rate of the velocity, passed to both.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Weight decay, passed to both.")] = None,
+    b1: Annotated[float | None, typer.Option(help="Decay rate of the first moment.")] = None,
+    b2: Annotated[float | None, typer.Option(help="Decay rate of the second moment.")] = None,
+    eps: Annotated[float | None, typer.Option(help="Constant ε in the denominator.")] = None,
+    decay: Annotated[float | None, typer.Option(help="Decay rate of RMSProp's moving average.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Decay rate of the velocity.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
     kind: Annotated[
         str | None,
         typer.Option(
-            help="Kind of the optimizer, if it is not recognised: optax, pair, triple, step, object, torch, holder "
+            help="Kind of optimizer; needed if it is not recognised: optax, pair, triple, step, object, torch, holder "
             "or loop."
         ),
     ] = None,
     init: Annotated[
         str | None,
         typer.Option(
-            metavar="zeros|NAME", help="First state of a step function: zeros, or a function of the parameters."
+            metavar="zeros|NAME", help="Initial state of a step function: zeros, or a function of the parameters."
         ),
     ] = None,
     order: Annotated[
@@ -63,21 +63,23 @@ def optcheck_command(
         list[str] | None, typer.Option(help="Cause to accept, such as lr-in-velocity. May be repeated.")
     ] = None,
     output: Annotated[
-        Literal["text", "json", "github"], typer.Option("--format", help="Form of the output: text, json or github.")
+        Literal["text", "json", "github"], typer.Option("--format", help="Format of the output.")
     ] = "text",
     json: Annotated[Path | None, typer.Option(metavar="FILE", parser=o.path, help="Write the report as JSON.")] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", parser=o.path, help="Draw both updates and their difference.")
+        Path | None,
+        typer.Option(metavar="FILE", parser=o.path, help="Draw both updates and their difference to a file."),
     ] = None,
     max_fits: Annotated[
-        int, typer.Option(help="Number of update rules to fit before the cause is reported as unknown.")
+        int, typer.Option(help="Maximum number of update rules to fit in the search for the cause.")
     ] = 1200,
-    seconds: Annotated[float, typer.Option(help="Time limit in seconds, after which the comparison is killed.")] = 900,
-    memory: Annotated[float, typer.Option(help="Limit of the process's memory (address space) in GiB.")] = 16,
+    seconds: Annotated[float, typer.Option(help="Time limit of the comparison in seconds.")] = 900,
+    memory: Annotated[float, typer.Option(help="Memory limit of the process (address space) in GiB.")] = 16,
 ) -> None:
     """Compare the updates of an optimizer with those of a reference, and name the cause if they differ.
 
-    The optimizer runs in a separate process, so that one that hangs, crashes or exits never looks like a match.
+    The optimizer runs in a separate process, so a hang, a crash or an early exit is never reported as a match.
+    The learning rate and the other hyper-parameters are passed to both optimizers.
 
     Exit codes:
     0 match, or only allowed causes
@@ -137,7 +139,7 @@ def _usage(message: str) -> Any:
 
 
 class Command(TyperCommand):
-    """A command that exits with code 4 if its options are invalid, because code 2 is a result of the comparison."""
+    """A command whose usage errors exit with code 4, because code 2 is a result of the comparison."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments, and set the exit code of usage errors."""

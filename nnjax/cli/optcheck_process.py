@@ -16,7 +16,7 @@ from typing import Any
 from nnjax.cli import options as o
 
 CANNOT_RUN = 4  # exit code
-# fits are too small to gain from several threads
+# the fits are too small to benefit from several threads
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -24,8 +24,8 @@ def run(request: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Run a request in a separate process and return its result, or {"error": …} if it has no result.
 
     Args:
-      request: the request for `answer`, without the time at which it ends.
-      seconds: the time limit; then the process is killed.
+      request: the request for `answer`, without its deadline.
+      seconds: time limit in seconds, after which the process is killed.
     """
     end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="nnjax-optcheck-") as folder:
@@ -55,9 +55,7 @@ def run(request: dict[str, Any], seconds: float) -> dict[str, Any]:
             last = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()][
                 -3:
             ]
-            return {
-                "error": "\n  ".join([f"the optimizer ended its process, with {how}, before the comparison", *last])
-            }
+            return {"error": "\n  ".join([f"the process ended with {how} before the comparison was complete", *last])}
         content: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         return content
 
@@ -118,7 +116,7 @@ def _compare(candidate: Any, against: str, hparams: dict[str, Any], options: dic
 
 
 def source(candidate: Any) -> tuple[str, int]:
-    """Return the file and the first line of an optimizer, or ("", 1) if they are unknown."""
+    """Return the source file of an optimizer and the number of its first line, or ("", 1) if they are unknown."""
     import inspect
 
     target = getattr(candidate, "func", candidate)
@@ -130,7 +128,7 @@ def source(candidate: Any) -> tuple[str, int]:
 
 
 def load(name: str) -> tuple[ModuleType, Any]:
-    """Load an object that is specified as MODULE:NAME or FILE.py:NAME, and return its module and the object.
+    """Load the object MODULE:NAME or FILE.py:NAME, and return its module and the object.
 
     Raises:
       ValueError: if the name is neither MODULE:NAME nor FILE.py:NAME.
@@ -183,13 +181,13 @@ def _limit_memory(gibibytes: float) -> None:
 
 
 def main(folder: str) -> None:
-    """Answer the request in a folder, and write the result there atomically."""
+    """Answer the request in a folder, and atomically write the result to the same folder."""
     request = json.loads(Path(folder, "request.json").read_text(encoding="utf-8"))
     _limit_memory(request["memory"])
     try:
         result = answer(request)
     except MemoryError as error:
-        result = {"error": f"the comparison needs more than {request['memory']:g} GiB ({error}); pass --memory"}
+        result = {"error": f"the comparison needs more than {request['memory']:g} GiB ({error}); raise --memory"}
     except (Exception, SystemExit) as error:  # the candidate's code may raise any exception
         result = {"error": describe_error(error)}
     unfinished = Path(folder, "unfinished.json")

@@ -1,4 +1,4 @@
-"""Options that several commands share, with their help texts and the panels in which they are listed."""
+"""Define the options that several commands share, with their help texts and panels."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +14,7 @@ PROCESSES = "Several processes"
 
 
 def path(text: str) -> Path:
-    """Parse a path and expand ~, which a shell leaves in --out=~/run. Help texts show the name of this function."""
+    """Parse a path and expand ~, which shells do not expand in --out=~/run. Help texts show this function's name."""
     return as_path(text)
 
 
@@ -24,12 +24,12 @@ def path_option(help: str, panel: str, *names: str) -> Any:
 
 
 def option(help: str, panel: str, *names: str) -> Any:
-    """Return an option with a help text and a panel; `names` are needed only for a short form."""
+    """Return an option with a help text and a panel; `names` are needed only for a short name such as -t."""
     return typer.Option(*names, help=help, rich_help_panel=panel)
 
 
 def flag(name: str, help: str, panel: str) -> Any:
-    """Return an option that is on or absent, without a --no- form."""
+    """Return a boolean option without its negation, --no-NAME."""
     return typer.Option(name, help=help, rich_help_panel=panel)
 
 
@@ -38,7 +38,7 @@ LEARNING_RATE_HELP = f"Peak learning rate. Default: {RATES}."
 WIDTH_HELP = "Width of the hidden layers."
 DROPOUT_HELP = "Probability of dropping each hidden value. Default: 0.3; 0 for a regression."
 WEIGHT_DECAY_HELP = "Weight decay of adamw and lion. Default: 0.01; 0.3 for a regression with adamw."
-LABEL_SMOOTHING_HELP = "Share of each label's probability that is spread evenly over all classes."
+LABEL_SMOOTHING_HELP = "Fraction of each label's probability that is spread evenly over all classes."
 
 Name = Annotated[
     str | None,
@@ -84,7 +84,7 @@ Validation = Annotated[
     float, option("Fraction of the training rows held out for validation. 0 turns validation off.", DATA)
 ]
 
-Depth = Annotated[int, option("Number of hidden layers; with --skip, of residual blocks of two layers.", NETWORK)]
+Depth = Annotated[int, option("Number of hidden layers, or with --skip, of two-layer residual blocks.", NETWORK)]
 Activation = Annotated[
     str | None,
     option(f"Activation function: {', '.join(ACTIVATIONS)}. Default: relu; gelu for a regression.", NETWORK),
@@ -99,10 +99,10 @@ Optimizer = Annotated[str, option(f"Update rule: {', '.join(LEARNING_RATES)}.", 
 Schedule = Annotated[str, option(f"Learning-rate schedule: {', '.join(SCHEDULES)}.", TRAINING)]
 ClassWeights = Annotated[
     Literal["none", "balanced"],
-    option("Weights of the classes in the training loss; balanced: inverse to their frequencies.", TRAINING),
+    option("Class weights in the training loss. balanced: inversely proportional to class frequencies.", TRAINING),
 ]
 Clip = Annotated[float | None, option("Clip the global norm of the gradient. Default: no clipping.", TRAINING)]
-BatchSize = Annotated[int, option("Examples per step. By default at most all training rows.", TRAINING)]
+BatchSize = Annotated[int, option("Examples per step. The default is at most the number of training rows.", TRAINING)]
 Epochs = Annotated[
     float | None,
     option(
@@ -134,15 +134,13 @@ Group = Annotated[
     option("Number of networks in memory at the same time. Default: all, or fewer if they do not fit.", MANY),
 ]
 
-Coordinator = Annotated[
-    str | None, option("host:port of the first process. All processes get the same command.", PROCESSES)
-]
+Coordinator = Annotated[str | None, option("host:port of the first process, the same in all processes.", PROCESSES)]
 Processes = Annotated[int | None, option("Number of processes.", PROCESSES)]
 ProcessId = Annotated[int | None, option("Index of this process, counted from 0.", PROCESSES)]
-Cluster = Annotated[bool, flag("--cluster", "Read these three options from the cluster's environment.", PROCESSES)]
+Cluster = Annotated[bool, flag("--cluster", "Read the three options above from the cluster's environment.", PROCESSES)]
 
 Resume = Annotated[
-    Path | None, path_option("Continue the interrupted run in this folder, with its own settings.", OUTPUT)
+    Path | None, path_option("Continue the interrupted run in this folder, with its saved settings.", OUTPUT)
 ]
 Anyway = Annotated[
     bool, flag("--anyway", "With --resume: continue even if the machine or the libraries have changed.", OUTPUT)

@@ -1,4 +1,4 @@
-"""Make standard output and error tolerant: failed writes are dropped, and unsupported characters are replaced."""
+"""Make standard output and standard error tolerant: drop failed writes, and replace unsupported characters."""
 
 import codecs
 import io
@@ -14,7 +14,7 @@ TRANSLITERATE = "nnjax.transliterate"  # name of the codec error handler
 
 
 class _Raw(io.RawIOBase):
-    """A stream that drops data if the underlying stream cannot be written: closed pipe, full disk, closed terminal."""
+    """A stream that drops its data if the underlying pipe, file or terminal cannot be written."""
 
     def __init__(self, raw: Any):
         self._raw = raw
@@ -39,10 +39,10 @@ class _Raw(io.RawIOBase):
 
 @contextmanager
 def tolerant_output() -> Iterator[None]:
-    """Suppress errors of standard output and standard error inside the block.
+    """Ignore failed writes to standard output and standard error inside the block.
 
-    Closed descriptors are first opened on the null device. Otherwise, the next file to be opened would get the number
-    of such a descriptor, and receive the output of libraries.
+    Closed descriptors are first opened on the null device. Otherwise, the next opened file would get the number of a
+    closed descriptor, and libraries would write their output into that file.
     """
     codecs.register_error(TRANSLITERATE, _transliterate)
     for descriptor in (0, 1, 2):
@@ -68,7 +68,7 @@ def _open_if_closed(descriptor: int) -> None:
 
 
 def _tolerant(stream: Any, descriptor: int) -> Any:
-    """Return a tolerant stream with the same target, or the stream itself if it is not a file, as in a notebook."""
+    """Return a tolerant stream to the same file, or the stream itself if it has no file, as in a notebook."""
     if stream is None:  # the descriptor was closed when Python started
         return _text(io.FileIO(descriptor, "w", closefd=False), encoding="utf-8")
     try:

@@ -26,7 +26,7 @@ MOST_COLOURS = 10  # maximum number of classes in a picture of decision regions
 
 
 class Subject(NamedTuple):
-    """A run with everything that its pictures show."""
+    """The settings, data and results of a run that its pictures show."""
 
     config: Config
     prepared: Prepared
@@ -38,7 +38,7 @@ class Subject(NamedTuple):
 def draw(path: Path, subject: Subject) -> dict[str, bytes]:
     """Draw all pictures that apply to the run, write them as PNG files, and return them, keyed by name.
 
-    A run that diverged has only learning curves, and these only if at least one loss is finite.
+    For a run that diverged, only the learning curves are drawn, and only if at least one loss is finite.
     """
     drawn = {}
     for name, make in _pictures(subject).items():
@@ -54,8 +54,8 @@ def describe(config: Config, scores: Mapping[str, float | None] | None = None, *
 
     Args:
       config: the settings.
-      scores: the test scores, if there are any.
-      omit: names of settings to omit, because they are swept.
+      scores: the test scores; None to omit them.
+      omit: names of settings to omit, such as those that are swept.
     """
     name = config.data if config.data in NAMES else Path(config.data).name
     width = "hidden" if "width" in omit else f"{config.width}"
@@ -110,7 +110,10 @@ def _pictures(subject: Subject) -> dict[str, Callable[[], Any]]:
 
 
 def _best_epochs(history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Any:
-    """Return the epoch of the kept network, or a list with one epoch per member, or None without early stopping."""
+    """Return the epoch of the saved network (for an ensemble, a list with one epoch per member).
+
+    Return None without early stopping.
+    """
     epochs = {int(np.max(record["step"])): float(record["epoch"]) for record in history}
     steps = [ending.get("best_step") for ending in summary.get("members", [summary])]
     if None in steps:
@@ -120,7 +123,7 @@ def _best_epochs(history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any
 
 
 def _training(config: Config) -> str:
-    """Describe how the training loss is measured, and why it exceeds the loss in evaluation mode."""
+    """Describe how the training loss is measured, and why it is higher than in evaluation mode."""
     dropout = [f"dropout {config.dropout:g}"] if config.dropout else []
     batch = ["batch statistics"] if config.norm == "batch" else []
     raised = f"raised by {' and '.join([*dropout, *batch])}" if dropout or batch else "while the weights changed"
@@ -258,7 +261,7 @@ def _surface(subject: Subject, target: int, context: str) -> Any:
 
 
 def _importance(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
-    """Return the picture of the importance of the columns, unless there is only one column or too few test rows."""
+    """Return a function that draws the importance of the columns, or {} for one column or too few test rows."""
     test, table = subject.prepared.dataset.test, subject.prepared.dataset.table
     x, y = np.asarray(test.x), np.asarray(test.y)
     if len(table.columns) == 1 or len(x) < LEAST_FOR_IMPORTANCE:

@@ -32,7 +32,7 @@ def plot_command(
         Path, typer.Argument(metavar="RUN", help="Folder of a finished run, sweep or search.", parser=o.path)
     ],
 ) -> None:
-    """Draw all pictures of a run again, and write report.html, a page that holds them all.
+    """Draw all pictures of a run again, and write report.html, a page with all pictures.
 
     For a sweep or a search, these are the pictures of its hyper-parameters.
     The weights are read from the folder and the data from their file; nothing is trained.
@@ -73,7 +73,7 @@ def _redraw_search(path: Path) -> list[str]:
     Raises:
       ValueError: if a file has changed since the search.
     """
-    run_folder.load_search(path)  # raises an error that describes the folder if it does not hold a search
+    run_folder.load_search(path)  # raises a clearer error if this is not the folder of a search
     problems = changed_files(path, load_receipt(path))
     problems = [problem for problem in problems if not problem.startswith(run_folder.REPORT)]
     if problems:

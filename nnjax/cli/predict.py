@@ -27,7 +27,7 @@ def predict_command(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="Table with the same features as in training, in any of its formats", parser=o.path
+            metavar="FILE", help="Table with the same features as in training, in any format.", parser=o.path
         ),
     ],
     out: Annotated[
@@ -38,7 +38,7 @@ def predict_command(
     ] = None,
     sep: Annotated[str | None, typer.Option(help="Separator of FILE, or tab. Default: detected.")] = None,
     decimal: Annotated[
-        Literal[".", ","] | None, typer.Option(help="Decimal sign of FILE. Default: for each column that of training.")
+        Literal[".", ","] | None, typer.Option(help="Decimal sign of FILE. Default: for each column, as in training.")
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse missing values and categories that did not occur in training.")
@@ -47,12 +47,12 @@ def predict_command(
     """Predict the target for each row of FILE; for classification, also the probability of each class.
 
     A category that did not occur in training is treated as a missing value.
-    Missing values are replaced by averages, or by the rule of the run's
-    --missing. A warning counts both. If FILE has the target, the scores of
-    the predictions are printed.
+    Missing values are filled with averages, or as chosen by --missing in
+    training. The number of rows with either is printed. If FILE contains the
+    target, the scores of the predictions are printed.
 
-    An ensemble averages the predictions of its members. One more column then
-    measures their disagreement: epistemic, the mutual information of class and
+    An ensemble averages the predictions of its members. Further columns then
+    measure their disagreement: epistemic, the mutual information of class and
     member in nats, or sd, the standard deviation of the members' predictions.
 
     For example: nnjax predict runs/wine-20260101-120000 new.csv --keep id

@@ -18,15 +18,15 @@ from nnjax.storage.atomic_write import write_records
 
 PREDICTIONS = "predictions.csv"
 NOTHING: Mapping[str, np.ndarray] = MappingProxyType({})
-RESERVED = (run_folder.RECEIPT, run_folder.SWEEP, run_folder.ROWS)  # files that identify the kind of a folder
+RESERVED = (run_folder.RECEIPT, run_folder.SWEEP, run_folder.ROWS)  # never overwritten, even if missing
 
 
 def columns_of(
     prediction: np.ndarray, table: Table, spread: Mapping[str, np.ndarray], extra: Mapping[str, np.ndarray] = NOTHING
 ) -> dict[str, Any]:
-    """Return the columns of the CSV file: those to keep, the target, probabilities, and disagreement of the members.
+    """Return the columns of the CSV file: `extra`, the target, the probabilities, and the disagreement of the members.
 
-    Names that are already taken get an underscore, because a second column with the same name would replace the first.
+    An underscore is appended to names that are already taken, because columns must have different names.
     If the target itself is kept, the name of its prediction ends in _predicted.
     """
     if table.task == "regression":
@@ -67,7 +67,7 @@ def check_output(out: Path, run: Path, inputs: Iterable[Path]) -> None:
     """Check that `out` would replace neither an input nor a file of the run, except older predictions.
 
     Raises:
-      FileExistsError: if it would, directly or through a link, or if `out` is not a regular file.
+      FileExistsError: if `out` is such a file or a link to one, or exists but is not a regular file.
     """
     if out.exists() and not out.is_file():
         raise FileExistsError(f"--out {out} is not a regular file; choose another name")

@@ -18,14 +18,14 @@ Predictor = Callable[[np.ndarray], np.ndarray]
 def make_predictor(
     prepared: Prepared, params: PyTree, state: PyTree, *, members: int | None, left_out: Sequence[int] = ()
 ) -> Predictor:
-    """Return a function from standardised features (n, features) to predictions (n, outputs), or logits of classes.
+    """Return a function from standardised features (n, features) to predictions (n, outputs).
 
-    It is compiled once for each n.
+    The predictions are logits for classification, and averaged for an ensemble. The function is compiled for each n.
 
     Args:
       prepared: the data and the run.
-      params: trained weights, for an ensemble with a leading axis (members, ...).
-      state: the state of the network, for an ensemble with a leading axis (members, ...).
+      params: trained weights, with a leading axis (members, ...) for an ensemble.
+      state: the state of the network, with a leading axis (members, ...) for an ensemble.
       members: number of members; None for a single network.
       left_out: members that are not averaged.
     """

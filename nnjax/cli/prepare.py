@@ -1,4 +1,4 @@
-"""Load the data, split them into training, validation and test data, and create the run."""
+"""Load the data, split them into training, validation and test rows, and create the run."""
 
 import csv
 import io
@@ -38,19 +38,19 @@ class Prepared(NamedTuple):
 
     dataset: Dataset
     training: Data
-    rows: np.ndarray  # lines of the training rows in a CSV file; otherwise indices of rows in the file or training part
+    rows: np.ndarray  # training rows: line numbers in a CSV file; otherwise indices in the file or in `Dataset.train`
     held_out: Data | None  # validation data; None without validation
     run: Run
     config: Config  # the settings with the defaults of the task
 
 
 def absolute_path(name: str) -> str:
-    """Make the path of a file absolute, so that a run can be resumed from any folder; keep names of data sets."""
+    """Make the path of a table file absolute, because a run may be resumed from any folder; keep other names."""
     return str(as_path(name).absolute()) if name not in NAMES and is_table_file(name) else name
 
 
 def fashion_mnist_folder(name: str, data_dir: str | None) -> str | None:
-    """Return the absolute path of the folder of Fashion-MNIST, or None for the default folder."""
+    """Return the absolute path of the folder that contains Fashion-MNIST, or None for the default folder."""
     folder = data_dir or (os.environ.get(DIRECTORY) if name == "fashion-mnist" else None)
     return str(as_path(folder).absolute()) if folder else None
 
@@ -88,11 +88,11 @@ def prepare(config: Config, repeated: Table | None = None) -> Prepared:
 
     Args:
       config: the settings.
-      repeated: the encoding of a run to repeat, or None. Its columns of strings are read as strings again, and its
-        settings get no defaults.
+      repeated: the encoding of a run to repeat; None for a new run. Columns that were read as strings are read as
+        strings again, and `config` must contain no None for a default.
 
     Raises:
-      FileNotFoundError, ValueError: if the data cannot be read, or a part of a split would be empty.
+      FileNotFoundError, ValueError: if the data cannot be read, or a split would leave a part empty.
     """
     texts = [] if repeated is None else [column.name for column in repeated.columns if column.kind == "text"]
     if repeated is not None and repeated.task == "classification" and repeated.target_kind == "text":
@@ -141,7 +141,7 @@ def with_defined_scores(run: Run, held_out: Data | None, task: Task) -> Run:
 
 
 def _class_weights(labels: Any, table: Table, kind: str) -> np.ndarray | None:
-    """Return weights of the training rows, inverse to the frequency of their class, or None for equal weights."""
+    """Return weights of the training rows, inversely proportional to the frequency of their class, or None if equal."""
     if kind == "none":
         return None
     if table.task == "regression":
@@ -151,7 +151,7 @@ def _class_weights(labels: Any, table: Table, kind: str) -> np.ndarray | None:
 
 
 def describe_rows(name: str) -> str:
-    """Describe for messages what the numbers in `Prepared.rows` refer to."""
+    """Describe the file or data set and its row numbering, for messages about `Prepared.rows`."""
     if name in NAMES:
         return f"the training part of {name} (from 0)"
     how = "from 0" if name.lower().endswith((".npz", ".parquet")) else "numbered by the lines of the file"
@@ -171,7 +171,7 @@ def split_names(names: str | None) -> list[str]:
 
 
 def separator_of(name: str | None) -> str | None:
-    """Parse --sep; return None if the separator is to be detected.
+    """Parse the value of --sep; None means that the separator is detected.
 
     Raises:
       ValueError: if the separator is not one character.
@@ -183,7 +183,7 @@ def separator_of(name: str | None) -> str | None:
 
 
 def _hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Data, np.ndarray, Data | None]:
-    """Return the training data, the numbers of their rows, and the validation data (None without validation)."""
+    """Return the training data, their row numbers (see `Prepared`), and the validation data, if any."""
     y = np.asarray(dataset.train.y)
     numbers = dataset.rows if dataset.lines is None else dataset.lines
     rows = np.arange(len(y)) if numbers is None else numbers

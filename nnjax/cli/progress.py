@@ -1,4 +1,4 @@
-"""Print progress without a terminal: a line for every tenth of the run."""
+"""Print the progress of a run if there is no terminal, as one line for every tenth of the run."""
 
 import sys
 from collections.abc import Callable
@@ -13,7 +13,7 @@ SCORES = ("validation_accuracy", "validation_r2")
 
 
 def progress_lines(epochs: float) -> Callable[[Any, Record], None]:
-    """Return a callback for `train.fit` that prints a line per tenth of the run, with means over the members."""
+    """Return a callback for `train.fit` that prints the epoch and the mean scores at every tenth of the run."""
     last = 0
 
     def callback(ts: Any, record: Record) -> None:
@@ -21,7 +21,7 @@ def progress_lines(epochs: float) -> Callable[[Any, Record], None]:
         tenth = int(10 * record["epoch"] / epochs) if epochs else 0
         if tenth == last or jax.process_index() > 0:
             return
-        last = tenth  # it decreases when the next group of members starts
+        last = tenth  # smaller than before when the next group of members starts
         scores = [f"  {name.replace('_', ' ')} {finite_mean(record[name]):.4f}" for name in SCORES if name in record]
         epoch = min(round(record["epoch"], 1), epochs)
         if tenth:

@@ -1,4 +1,4 @@
-"""The receipt of a run: checksums and first losses that verify a repeated run."""
+"""Make and compare receipts, which contain the checksums and first losses of a run to verify its repetition."""
 
 import math
 from collections.abc import Mapping
@@ -14,23 +14,23 @@ from nnjax.storage.checkpoint import digest
 from nnjax.train.engine.fingerprint import machine_fingerprint
 
 FIRST = 10  # number of first losses in a receipt
-# Relative tolerance of the first losses, in which rounding errors are not yet amplified. On a CPU, programs for digits
-# at XLA's optimization levels 0 and 3 differ by 2e-7; a GPU that multiplies in tf32 rounds factors by up to 5e-4.
+# Relative tolerance of the first losses, before training amplifies rounding errors. For digits on a CPU, they differ by
+# 2e-7 between XLA's optimization levels 0 and 3. A GPU that multiplies in tf32 rounds factors by up to 5e-4.
 LOSS_TOLERANCE = 1e-3
-# Relative tolerance of the test loss, because amplified rounding errors can matter as much as a new seed. These two
-# programs differ by 5e-4 with one seed, and by 7e-8 with another.
+# Relative tolerance of the test loss, which amplified rounding errors can change as much as a new seed. Between the
+# same two optimization levels, it differs by 5e-4 with one seed, and by 7e-8 with another.
 TEST_TOLERANCE = 0.1
 
 Receipt = Mapping[str, Any]
 
 
 class Difference(NamedTuple):
-    """A leaf that differs in at least one bit."""
+    """An array of the parameters or the state that differs in at least one bit."""
 
     name: str
     numbers: int  # number of differing elements
     size: int
-    largest: float  # largest absolute difference; NaN for NaNs and for leaves that are missing or differ in shape
+    largest: float  # largest absolute difference; NaN for NaNs, or if an array is missing or has another shape or dtype
 
 
 def make_receipt(
@@ -63,7 +63,7 @@ def make_receipt(
 
 
 def _layout(config: Config, devices: int) -> dict[str, str]:
-    """Describe how the networks are distributed, which affects the exact result."""
+    """Return the number of members, the strategy and the mesh, which affect the exact result."""
     several = config.members is not None
     return {
         "members": str(config.members) if several else "none",
@@ -73,14 +73,14 @@ def _layout(config: Config, devices: int) -> dict[str, str]:
 
 
 def data_digest(prepared: Prepared) -> str:
-    """Return the SHA-256 of the training, validation and test data together."""
+    """Return a single SHA-256 of the training, validation and test data."""
     return digest((prepared.training, prepared.held_out, prepared.dataset.test))
 
 
 def weight_differences(saved: Mapping[str, np.ndarray], repeated: Mapping[str, np.ndarray]) -> list[Difference]:
-    """Compare leaves with equal names, and return those that differ in at least one bit.
+    """Compare arrays with equal names, and return those that differ in at least one bit.
 
-    All numbers of a leaf count as different if it is missing on one side, or if its shape or dtype differs.
+    If an array is missing on one side, or its shape or dtype differs, all of its elements count as different.
 
     >>> from nnjax.cli import receipt
     >>> receipt.weight_differences({"w": np.array([1.0, 2.0])}, {"w": np.array([1.0, 2.5])})
@@ -103,7 +103,9 @@ def weight_differences(saved: Mapping[str, np.ndarray], repeated: Mapping[str, n
 
 
 def loss_differences(receipt: Receipt, repeated: Receipt) -> list[tuple[str, float, float]]:
-    """Return the losses that differ by more than rounding explains, as (name, value in the receipt, value now).
+    """Return the differences that exceed rounding errors, as (name, value in the receipt, repeated value).
+
+    They are the earliest difference in the first losses, and the difference in the test loss.
 
     The relative tolerances are `LOSS_TOLERANCE` for the first losses and `TEST_TOLERANCE` for the test loss.
     """
@@ -124,6 +126,6 @@ def loss_differences(receipt: Receipt, repeated: Receipt) -> list[tuple[str, flo
 
 
 def _numbers(values: Any) -> np.ndarray:
-    """Return an array with NaN for all non-finite numbers, which are null in JSON files."""
+    """Return an array with NaN for all non-finite numbers, because JSON files store these as null."""
     numbers = np.array(values, float)  # None becomes NaN
     return np.where(np.isfinite(numbers), numbers, np.nan)

@@ -73,7 +73,7 @@ def replay_command(
         out=run / run_folder.CHECKPOINTS,
     )
     if replay is None:
-        say("everything is finite to the end of the run")
+        say("all values are finite until the end of the run")
         return
     replay = replay._replace(rows=prepared.rows[replay.rows])
     say(escape(replay.describe(describe_rows(config.data))))
@@ -82,7 +82,7 @@ def replay_command(
 
 
 def _replay_trial(path: Path, trial: int | None, step: int | None, member: int | None) -> None:
-    """Train a trial of a search again, and print its scores and the cause of a divergence."""
+    """Train a trial of a search again, and print its scores and the origin of a divergence."""
     for name, value in (("--step", step), ("--member", member)):
         if value is not None:
             raise ValueError(f"{name} applies only to a run; use --trial for a search")
@@ -90,7 +90,7 @@ def _replay_trial(path: Path, trial: int | None, step: int | None, member: int |
     if trial is None:
         trial = search.receipt["best"]
     if trial is None:
-        raise ValueError("all trials diverged, so none is the best; choose one with --trial")
+        raise ValueError("there is no best trial, because all trials diverged; choose one with --trial")
     row = row_of(search, trial)
     if reason := describe_changes(search):
         say(escape(reason))

@@ -1,4 +1,4 @@
-"""Print the network, and after training the scores, early stopping, divergence and times."""
+"""Print the layers of the network, and after the training its scores, early stopping, divergence and duration."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +17,10 @@ from nnjax.cli.prepare import Prepared
 from nnjax.train import Result
 
 MOST_CLASSES = 10  # maximum number of classes whose recall is printed
-FEW_ROWS, MANY_ROWS = 20, 50  # numbers of test rows: too few for reliable scores; enough to suspect perfect scores
-ALL_RIGHT = 0.99999  # a perfect accuracy, as a mean in float32
-PERFECT = 0.999  # larger R² suggests that a feature is a copy of the target
+FEW_ROWS = 20  # with fewer test rows, the scores are unreliable
+MANY_ROWS = 50  # with at least this many test rows, perfect scores are suspicious
+ALL_RIGHT = 0.99999  # larger accuracies are perfect; a mean in float32 may be slightly less than 1
+PERFECT = 0.999  # a larger R² suggests that a feature is a copy of the target
 
 
 def print_network(prepared: Prepared) -> None:
@@ -38,9 +39,9 @@ def print_network(prepared: Prepared) -> None:
 
 
 def print_scores(outcome: Outcome, prepared: Prepared) -> None:
-    """Print the test scores and those of a constant prediction, preceded by the members' scores for an ensemble.
+    """Print the test scores and the scores of a constant prediction.
 
-    Print nothing if the training diverged.
+    For an ensemble, print the scores of the members first. Print nothing if the training diverged.
     """
     scores, dataset, table = outcome.scores, prepared.dataset, prepared.dataset.table
     if scores is None:
@@ -103,14 +104,14 @@ def describe_caution(scores: Scores, rows: int, *, named: bool) -> str:
     perfect = scores.get("accuracy", 0) > ALL_RIGHT or scores.get("r2", 0) > PERFECT
     if perfect and rows >= MANY_ROWS and not named:
         return (
-            "these scores are nearly perfect: check that no column is known only together with the target; "
-            "importance.png shows which columns decide"
+            "these scores are nearly perfect: check that no column is derived from the target; importance.png shows "
+            "the most important columns"
         )
     return ""
 
 
 def _print_classes(scores: ClassScores, constant: Baseline) -> None:
-    """Print the baseline, the balanced accuracy and the recall of each class, and warn of classes never predicted."""
+    """Print the baseline, the balanced accuracy and the recalls, and warn of classes that are never predicted."""
     auc = "" if scores.auc is None else f"   AUC {scores.auc:.4f}"
     say(
         f"{escape(constant.prediction)}: accuracy {constant.scores['accuracy']:.4f}; balanced accuracy "
@@ -129,7 +130,7 @@ def _print_classes(scores: ClassScores, constant: Baseline) -> None:
 
 def _score(value: float) -> str:
     """Format R², which is undefined if the target is constant in the test rows."""
-    return f"{value:.4f}" if np.isfinite(value) else "not defined (the target of the test rows does not vary)"
+    return f"{value:.4f}" if np.isfinite(value) else "undefined (the target is constant in the test rows)"
 
 
 def _spread(members: list[Scores], name: str, label: str, form: str) -> str:
@@ -164,12 +165,12 @@ def print_early_stopping(result: Result, config: Config) -> None:
         never = config.epochs is not None and config.patience >= config.epochs
         end = "stopped early; " if stopped[0] else "" if never else "not stopped early; "
         end = end if result.diverged < 0 else f"diverged in step {result.diverged}; "
-        say(f"{end}the network with the lowest validation loss, of epoch {epochs[0]:.4g}, is tested and saved")
+        say(f"{end}the network with the lowest validation loss, from epoch {epochs[0]:.4g}, is tested and saved")
         return
     span = f"{epochs.min():.4g}" + (f" to {epochs.max():.4g}" if np.ptp(epochs) else "")
     say(
-        f"{stopped.sum()} of {len(stopped)} networks stopped early; each is tested and saved with its lowest "
-        f"validation loss, of epoch {span}"
+        f"{stopped.sum()} of {len(stopped)} networks stopped early; each is tested and saved at its lowest validation "
+        f"loss, from epoch {span}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Write a run or a sweep to another folder if its own folder was deleted or cannot be written, or the disk is full."""
+"""Write a run, a sweep or a search to another folder if its own folder cannot be written."""
 
 import shutil
 import warnings
@@ -14,10 +14,10 @@ SaveSettings = Callable[[Path], None]
 
 
 def write_results(path: Path, write: Callable[[Path], T], save_settings: SaveSettings) -> tuple[Path, T]:
-    """Write the results, to another folder if necessary.
+    """Write the results to the folder, or to another one if the folder cannot be written.
 
     Args:
-      path: folder of the run or the sweep.
+      path: folder of the run, the sweep or the search.
       write: function that writes the results to a folder.
       save_settings: function that writes the settings to a folder.
 
@@ -44,11 +44,11 @@ def write_results(path: Path, write: Callable[[Path], T], save_settings: SaveSet
 
 
 def folder_to_resume(path: Path, checkpoints: Path | None, save_settings: SaveSettings) -> Path:
-    """Return the folder from which an interrupted run or sweep continues.
+    """Return the folder from which an interrupted run, sweep or search can be resumed.
 
     Args:
-      path: folder of the run or the sweep.
-      checkpoints: folder of the last checkpoint. If it is outside `path`, it is moved to a new folder.
+      path: folder of the run, the sweep or the search.
+      checkpoints: folder of the last checkpoint, if any. If it is outside `path`, it is moved to a new folder.
       save_settings: function that writes the settings to a folder.
     """
     if checkpoints is None or checkpoints.absolute().is_relative_to(path.absolute()):

@@ -1,4 +1,4 @@
-"""Resume a run or a sweep with its original options, and record the use of --anyway."""
+"""Check the options of --resume, and record the use of --anyway."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,14 +22,14 @@ def written_settings(ctx: typer.Context) -> set[str]:
 def check_resume(
     path: Path, out: Path | None, *, saved: dict[str, Any], written: dict[str, Any], finished: bool
 ) -> None:
-    """Check that a run or a sweep can be resumed with the options on the command line.
+    """Check that a run, a sweep or a search can be resumed with the options on the command line.
 
     Args:
-      path: folder of the run or the sweep.
+      path: folder of the run, the sweep or the search.
       out: the value of --out, which must be None.
-      saved: the settings with which it was started.
+      saved: the settings in the folder.
       written: the settings on the command line; they must equal the saved ones.
-      finished: True if the run or sweep is finished.
+      finished: True if the folder contains all results.
 
     Raises:
       ValueError: if a setting differs (the message contains a table), if `out` is set, or if the run is finished.
@@ -51,7 +51,7 @@ def check_resume(
 
 
 def record_anyway(path: Path) -> None:
-    """Record in the folder that the run or sweep was resumed with --anyway, before its first step.
+    """Record in the folder that the run, sweep or search is resumed with --anyway.
 
     Raises:
       BlockingIOError: if another process is training in the folder. Then nothing is recorded.

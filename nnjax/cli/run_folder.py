@@ -1,4 +1,4 @@
-"""The folder of a run, a sweep or a search: settings, results and weights. All files are written atomically."""
+"""Read and write the folder of a run, a sweep or a search. All files are written atomically."""
 
 import os
 import warnings
@@ -27,19 +27,19 @@ CONFIG, TABLE, METRICS, RESULT, WEIGHTS, REPORT, RECEIPT, CHECKPOINTS = (
     "result.json",
     "weights.safetensors",
     "report.html",
-    "receipt.json",  # the last file of a run
+    "receipt.json",  # the last file that a run writes
     "checkpoints",
 )
-SWEEP, ROWS = "sweep.json", "sweep.csv"  # the first and the last file of a sweep
-SEARCH, TRIALS = "search.json", "search.csv"  # the first file of a search and its table; its last file is RECEIPT
+SWEEP, ROWS = "sweep.json", "sweep.csv"  # the first and the last file that a sweep writes
+SEARCH, TRIALS = "search.json", "search.csv"  # the first file that a search writes, and its table; the last is RECEIPT
 VOUCHED = (
     TABLE,
     WEIGHTS,
     METRICS,
     RESULT,
     REPORT,
-)  # files with checksums in the receipt, which also has a checksum of the settings in CONFIG
-# Settings that do not affect the result; the data have their own checksum
+)  # files whose checksums are in the receipt, which also contains a checksum of the settings in CONFIG
+# Settings that do not affect the result; the receipt contains a checksum of the data
 FREE = ("data", "data_dir", "save_every", "keep")
 
 NOTES = ("versions", "sha256", "resumed_anyway")  # entries of CONFIG and SWEEP that are not settings
@@ -90,7 +90,7 @@ def create(path: Path) -> Path:
     """Create the folder of a new run, sweep or search.
 
     Raises:
-      FileExistsError: if the path is a file, or if the folder holds a run, sweep, search or table of results.
+      FileExistsError: if the path is a file, or if the folder contains a run, sweep, search or table of results.
     """
     if path.is_file():
         raise FileExistsError(f"{path} is a file; choose a folder with --out")
@@ -111,12 +111,12 @@ def create(path: Path) -> Path:
 
 
 def is_finished(path: Path) -> bool:
-    """Return True if the run, sweep or search has written its last file."""
+    """Return True if the folder contains the last file of a run, sweep or search."""
     return any((path / name).is_file() for name in (RECEIPT, ROWS))
 
 
 def save_config(path: Path, config: Config, table: Table, versions: dict[str, str]) -> None:
-    """Write the table, which encodes rows, and then the settings, which mark the folder as a run."""
+    """Write the encoding of the rows (TABLE), and then the settings (CONFIG), which mark the folder as a run."""
     write_json(path / TABLE, {**table._asdict(), "columns": [list(column) for column in table.columns]})
     _save_settings(path / CONFIG, asdict(config), versions, {TABLE: file_digest(path / TABLE)})
 
@@ -139,16 +139,16 @@ def _save_settings(file: Path, settings: dict[str, Any], versions: dict[str, str
 def settings_digest(settings: Mapping[str, Any]) -> str:
     """Return the SHA-256 of the versions and of all settings in CONFIG, SWEEP or SEARCH that affect the result.
 
-    The paths of the data and the options for saving are excluded, so that they may be changed by hand.
+    The paths of the data and the options for saving are excluded, so they may be edited in the file.
     """
     return json_digest({name: v for name, v in settings.items() if name not in (*FREE, "sha256", "resumed_anyway")})
 
 
 def load_config(path: Path) -> tuple[Config, Table]:
-    """Return the settings of a run and its table, which encodes rows.
+    """Return the settings of a run and the encoding of its rows.
 
     Raises:
-      FileNotFoundError: if the folder holds no run.
+      FileNotFoundError: if the folder contains no run.
       ValueError: if a file is damaged or has changed since the run.
     """
     config, table = read_config(path)
@@ -157,7 +157,7 @@ def load_config(path: Path) -> tuple[Config, Table]:
 
 
 def read_config(path: Path) -> tuple[Config, Table]:
-    """Return the settings and the table like `load_config`, but without verifying checksums."""
+    """Return the same values as `load_config`, but without verifying checksums."""
     for name in (CONFIG, TABLE):
         if not os.path.lexists(path / name):
             sweep = "; it holds a sweep" if (path / SWEEP).is_file() else ""
@@ -171,20 +171,20 @@ def read_config(path: Path) -> tuple[Config, Table]:
 
 
 def load_sweep(path: Path) -> dict[str, Any]:
-    """Return the settings of a sweep. Swept settings are text, such as "1e-4..1e-1:log:8".
+    """Return the settings of a sweep. Swept settings are strings, such as "1e-4..1e-1:log:8".
 
     Raises:
-      FileNotFoundError: if the folder holds no sweep.
+      FileNotFoundError: if the folder contains no sweep.
       ValueError: if the file is damaged or has changed since the sweep began.
     """
     return _load_settings(path, "sweep", SWEEP, SWEEP_SETTINGS)
 
 
 def load_search(path: Path) -> dict[str, Any]:
-    """Return the settings of a search. Searched settings are text, such as "1e-4..1e-1:log".
+    """Return the settings of a search. Searched settings are strings, such as "1e-4..1e-1:log".
 
     Raises:
-      FileNotFoundError: if the folder holds no search.
+      FileNotFoundError: if the folder contains no search.
       ValueError: if the file is damaged or has changed since the search began.
     """
     return _load_settings(path, "search", SEARCH, SEARCH_SETTINGS)
@@ -205,7 +205,7 @@ def _load_settings(path: Path, kind: str, file: str, types: dict[str, Any]) -> d
 
 
 def _settings(content: dict[str, Any], types: dict[str, Any]) -> dict[str, Any]:
-    """Check all entries of CONFIG, SWEEP or SEARCH, and return the settings among them."""
+    """Check all entries of CONFIG, SWEEP or SEARCH, and return the entries that are settings."""
     settings = {name: value for name, value in content.items() if name not in NOTES}
     check_types(settings, types)
     check_kind("content", {name: value for name, value in content.items() if name in NOTES}, Notes)
@@ -213,7 +213,7 @@ def _settings(content: dict[str, Any], types: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table(content: dict[str, Any]) -> Table:
-    """Convert the content of TABLE to a table.
+    """Convert the content of TABLE to a `Table`.
 
     Raises:
       ValueError: if values have the wrong type, or contradict each other.
@@ -231,7 +231,7 @@ def resumed_anyway(path: Path) -> bool:
 
 
 def record_resumed_anyway(path: Path) -> None:
-    """Record that the run, sweep or search was resumed with --anyway, and cannot be reproduced bit for bit."""
+    """Record that the run, sweep or search was resumed with --anyway, so it cannot be reproduced bit for bit."""
     if not resumed_anyway(path):
         write_json(_first_file(path), read_json(_first_file(path)) | {"resumed_anyway": True})
 
@@ -264,16 +264,16 @@ def load_result(path: Path, config: Config) -> ResultFile:
 
 
 def save_receipt(path: Path, receipt: Mapping[str, Any]) -> None:
-    """Write the receipt with the checksums of the files in VOUCHED and of itself. It is the last file of a run."""
+    """Write the receipt, the last file of a run, with the checksums of the files in VOUCHED and of the receipt."""
     settings = settings_digest(read_json(path / CONFIG))
     content = {**receipt, "settings": settings, "files": {name: file_digest(path / name) for name in VOUCHED}}
     write_json(path / RECEIPT, {**content, "sha256": json_digest(content)})
 
 
 def vouch_for_report(path: Path) -> None:
-    """Update the checksum of REPORT in the receipt after the report was written again. All others stay the same.
+    """Update only the checksum of REPORT in the receipt, after the report was written again.
 
-    Does nothing if the run has no receipt.
+    Do nothing if the run has no receipt.
     """
     receipt = load_receipt(path)
     if receipt is not None:
@@ -283,7 +283,7 @@ def vouch_for_report(path: Path) -> None:
 
 
 def load_receipt(path: Path) -> ReceiptFile | None:
-    """Return the receipt of a run, or None if the run has not written one.
+    """Return the receipt of a run, or None if it does not exist.
 
     Raises:
       ValueError: if the file is damaged.
@@ -302,7 +302,7 @@ def load_receipt(path: Path) -> ReceiptFile | None:
 
 
 def changes(path: Path, names: Iterable[str]) -> list[str]:
-    """Describe each file that is missing or does not match its checksums in CONFIG and in the receipt."""
+    """Describe each file that is missing or does not match its checksums in CONFIG and the receipt."""
     config, receipt = read_json(path / CONFIG), load_receipt(path)
     own = config["sha256"]
     expected = {CONFIG: {own.get("settings")}, TABLE: {own.get(TABLE)}}
@@ -327,12 +327,13 @@ def check_vouched(path: Path, names: Sequence[str]) -> None:
       ValueError: if a file has changed.
 
     Warns:
-      UserWarning: if the receipt is missing, so that only CONFIG and TABLE can be checked.
+      UserWarning: if the receipt is missing; then only CONFIG and TABLE can be checked.
     """
     if load_receipt(path) is None:
         unknown = [name for name in names if name not in (CONFIG, TABLE)]
         warnings.warn(
-            f"{path} has no {RECEIPT}, so nothing vouches that {' and '.join(unknown)} belong to this run", stacklevel=2
+            f"{path} has no {RECEIPT}, so it is not certain that {' and '.join(unknown)} belong to this run",
+            stacklevel=2,
         )
     _refuse(path, changes(path, names))
 
@@ -347,15 +348,15 @@ def _refuse(path: Path, problems: Sequence[str]) -> None:
 
 
 def save_weights(path: Path, params: PyTree, state: PyTree) -> None:
-    """Write parameters and state as safetensors, with names such as `params/1/w` and the SHA-256 of each leaf."""
+    """Write parameters and state as safetensors, with names such as `params/1/w` and the SHA-256 of each array."""
     write_file(path, *tensor_file.serialize({"params": params, "state": state}, "nnjax-weights", {}))
 
 
 def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-    """Return the parameters and the state in a file.
+    """Read the parameters and the state from a file.
 
     Args:
-      path: the path of the file.
+      path: path of the file.
       params: pytree of arrays or of shapes and dtypes, with the expected structure.
       state: pytree of arrays or of shapes and dtypes, with the expected structure.
 
@@ -372,7 +373,7 @@ def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyT
 
 
 def read_weights(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
-    """Return the leaves of a weights file, keyed by name, and a description of its damage, or None if it is intact.
+    """Read the arrays of a weights file, keyed by name, and describe the damage to the file (None if intact).
 
     Raises:
       FileNotFoundError: if the file does not exist.

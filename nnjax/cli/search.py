@@ -43,27 +43,27 @@ def search_command(
     dropout: Annotated[str | None, o.option(o.DROPOUT_HELP, SEARCHED)] = None,
     weight_decay: Annotated[str | None, o.option(o.WEIGHT_DECAY_HELP, SEARCHED)] = None,
     label_smoothing: Annotated[str, o.option(o.LABEL_SMOOTHING_HELP, SEARCHED)] = str(D.label_smoothing),
-    depth: Annotated[str, o.option("Number of hidden layers; a list is searched one by one.", SEARCHED)] = str(D.depth),
-    activation: Annotated[str | None, o.option("Activation function, or a list of them.", SEARCHED)] = None,
+    depth: Annotated[str, o.option("Number of hidden layers, or a list.", SEARCHED)] = str(D.depth),
+    activation: Annotated[str | None, o.option("Activation function, or a list.", SEARCHED)] = None,
     norm: Annotated[str | None, o.option("Normalisation: none, batch or layer, or a list.", SEARCHED)] = None,
-    optimizer: Annotated[str, o.option("Update rule, or a list of them.", SEARCHED)] = D.optimizer,
+    optimizer: Annotated[str, o.option("Update rule, or a list.", SEARCHED)] = D.optimizer,
     batch_size: Annotated[str, o.option("Examples per step, or a list.", SEARCHED)] = str(D.batch_size),
     trials: Annotated[int, o.option("Number of settings to try.", SEARCH)] = 256,
     population: Annotated[int, o.option("Number of networks that are trained at the same time.", SEARCH)] = 64,
     rungs: Annotated[
-        str, o.option("Epochs after which trials are compared; the last is the full length.", SEARCH)
+        str, o.option("Epochs after which trials are compared. Training ends after the last.", SEARCH)
     ] = "1,3,9,27",
     method: Annotated[
         Literal["random", "halving", "hyperband", "pbt", "tpe"],
         o.option(
-            "random never stops a trial; halving keeps the best share at each rung; hyperband starts stopping at "
-            "different rungs; tpe is halving with settings proposed by a model; pbt replaces the worst by copies of "
-            "the best.",
+            "random never stops a trial; halving keeps a share of the best trials at each rung; hyperband is halving "
+            "that starts at different rungs; tpe is halving with settings proposed by a model; pbt replaces the worst "
+            "trials with copies of the best.",
             SEARCH,
         ),
     ] = "halving",
     keep_share: Annotated[
-        float | None, o.option("Share of the trials that continue at a rung. Default: 1/3; 0.8 for pbt.", SEARCH)
+        float | None, o.option("Share of the trials that continue after a rung. Default: 1/3; 0.8 for pbt.", SEARCH)
     ] = None,
     seeds: Annotated[int, o.option("Networks per setting, each with its own seed.", SEARCH)] = 1,
     target: o.Target = None,
@@ -95,9 +95,9 @@ def search_command(
 
     The test rows are held out first, and used only once, to score the result.
 
-    A setting is searched if it is given a range, low..high or low..high:log, or
-    a list, a,b,c. Lists of --depth, --activation, --norm, --optimizer and
-    --batch-size change the program: each combination is compiled separately.
+    A setting is searched if its value is a range, low..high or low..high:log,
+    or a list, a,b,c. For lists of --depth, --activation, --norm, --optimizer
+    and --batch-size, each combination is compiled separately.
 
     For example: nnjax search digits --learning-rate 1e-4..1e-1:log --dropout 0..0.5 --width 16,32,64
     """

@@ -19,7 +19,7 @@ def load_search(path: Path) -> SearchSubject:
     """Read the settings, the trials and the result of a finished search.
 
     Raises:
-      FileNotFoundError: if the folder holds no finished search.
+      FileNotFoundError: if the folder contains no finished search.
       ValueError: if a file is damaged.
     """
     settings = run_folder.load_search(path)
@@ -28,7 +28,7 @@ def load_search(path: Path) -> SearchSubject:
 
 
 def read_trials(path: Path, space: dict[str, Dimension]) -> list[Record]:
-    """Read the rows of TRIALS, with the settings converted to their original types.
+    """Read the rows of TRIALS, and convert the settings to their original types.
 
     Raises:
       FileNotFoundError: if the file does not exist.

@@ -1,4 +1,4 @@
-"""`nnjax search --plan`: estimate the programs, memory, steps and seconds that a search needs."""
+"""`nnjax search --plan`: estimate the number of programs, the memory, the steps and the time of a search."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,8 +18,8 @@ from nnjax.train.engine.search.groups import split_space
 def plan_search(config: Config, request: Request, prepared: Prepared, own: Mapping[str, Any], mesh: Mesh | None) -> str:
     """Return a table of the estimated cost; see `search_arguments` for the arguments.
 
-    Steps are counted in a search with random scores. Time and memory are estimated from one network with the largest
-    width and the first value of each list that changes the program.
+    The number of steps is that of a search with random scores. Time and memory are estimated from one network with the
+    largest width and the first value of each list that changes the program.
     """
     draws = np.random.default_rng(config.seed)
     decisions = make_decisions(

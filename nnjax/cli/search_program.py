@@ -1,4 +1,4 @@
-"""Turn the settings of a search into arguments of `train.search`, and repeat its decisions."""
+"""Convert the settings of a search to arguments of `train.search`, and repeat the decisions of a search."""
 
 import itertools
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def search_arguments(
       request: the space and the rungs.
       prepared: the data.
       own: the settings of the search itself; see `search_request.OWN`.
-      mesh: the devices over which trials are split.
+      mesh: the devices among which the trials are split.
     """
     return {
         "make_run": partial(make_swept_run, config, prepared),
@@ -53,14 +53,15 @@ def check_program(config: Config, request: Request, prepared: Prepared, own: Map
     """Check the rungs and the number of trials before a folder is created; see `search_arguments` for the arguments.
 
     Raises:
-      ValueError: if two rungs are less than one step apart, or if there are too few trials for the lists.
+      ValueError: if two rungs are less than one step apart, or if the lists have more combinations than the trials
+        allow.
     """
     _, structures = split_space(request.space)
     for fixed in structures:
         steps = _rung_steps(config, request, prepared, fixed)
         if any(a >= b for a, b in itertools.pairwise((0, *steps))):
             raise ValueError(
-                f"--rungs {own['rungs']}: must be at least a step apart, but they are after "
+                f"--rungs {own['rungs']}: must be at least a step apart, but end after "
                 f"{', '.join(map(str, steps))} steps; an epoch has {len(prepared.training.x):,} rows"
             )
     keep = GROUP_KEEP.get(own["method"], _keep(own))
@@ -75,7 +76,7 @@ def check_program(config: Config, request: Request, prepared: Prepared, own: Map
 def make_decisions(
     config: Config, request: Request, prepared: Prepared, own: Mapping[str, Any], scored: Scored
 ) -> Decisions:
-    """Return the decisions of the search that follow from its scores; see `search_arguments` for the arguments."""
+    """Return the decisions of a search with the given scores; see `search_arguments` for the other arguments."""
     return decide(
         request.space,
         partial(_rung_steps, config, request, prepared),
@@ -90,7 +91,7 @@ def make_decisions(
 
 
 def _rung_steps(config: Config, request: Request, prepared: Prepared, fixed: tuple[tuple[str, Any], ...]) -> list[int]:
-    """Return the number of steps after which each rung is reached."""
+    """Return the number of steps to each rung."""
     batch_size = dict(fixed).get("batch_size", config.batch_size)
     return [train.epoch_ends(epochs, len(prepared.training.x), batch_size)[-1] for epochs in request.rungs]
 
@@ -101,7 +102,7 @@ def _keep(own: Mapping[str, Any]) -> float:
 
 
 def _enough(structures: int, trials: int, keep: float) -> bool:
-    """Return True if there are enough trials for each structure in each of its rounds."""
+    """Return True if there are enough trials for all combinations of the lists (structures) in all rounds."""
     try:
         group_rounds(structures, trials, keep)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The receipt of a search: checksums of its files, data and best networks, and what affects the exact result."""
+"""Write and read the receipt of a search: checksums of its files, data and best networks, and the machine."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ FILES = (
     run_folder.TRIALS,
     run_folder.RESULT,
     run_folder.REPORT,
-)  # files with checksums in the receipt, which also has a checksum of the settings in SEARCH
+)  # files whose checksums are in the receipt, which also contains a checksum of the settings in SEARCH
 
 
 class SearchReceipt(TypedDict):
@@ -36,17 +36,17 @@ class SearchReceipt(TypedDict):
 
 
 def bits_depend_on(strategy: Any) -> dict[str, str]:
-    """Return everything that affects the exact result of a trial, except its settings and the data."""
+    """Return the properties of the machine and the strategy that affect the exact result of a trial."""
     return machine_fingerprint() | {"strategy": str(strategy)}
 
 
 def network_digest(params: PyTree, state: PyTree) -> str:
-    """Return the SHA-256 of the parameters and the state of a trial's networks."""
+    """Return a single SHA-256 of the parameters and the state of a trial's networks."""
     return digest({"params": params, "state": state})
 
 
 def write_receipt(path: Path, prepared: Prepared, outcome: Search, strategy: Any) -> None:
-    """Write the receipt. It is the last file of a search, and marks it as finished."""
+    """Write the receipt, the last file of a search, which marks the search as finished."""
     best = outcome.best
     content = {
         "settings": run_folder.settings_digest(read_json(path / run_folder.SEARCH)),
@@ -98,7 +98,7 @@ def changed_files(path: Path, receipt: SearchReceipt) -> list[str]:
 
 
 def vouch_for_report(path: Path) -> None:
-    """Update the checksum of REPORT in the receipt after the report was written again. All others stay the same."""
+    """Update only the checksum of REPORT in the receipt, after the report was written again."""
     receipt = load_receipt(path)
     content: dict[str, Any] = {name: value for name, value in receipt.items() if name != "sha256"}
     content["files"] = {**receipt["files"], run_folder.REPORT: file_digest(path / run_folder.REPORT)}

@@ -19,20 +19,21 @@ from nnjax.storage.json_file import read_json
 
 MOST_ROWS = 200  # maximum number of trials in the table
 CAPTIONS = {
-    "search": "The score of each trial against each setting; colours show how long it was trained. If the star is at "
-    "an end, extend the range. “explains” is the share of the variance of the first rung's scores.",
-    "progress": "The scores in the order in which the trials began, and the lowest one so far. If the line still falls "
-    "at the end, more trials may find a better setting.",
-    "importance": "How much each setting matters alone, for the first rung's scores. A bar below the line could be "
-    "chance. The rest of the variance is noise and interactions between settings.",
-    "parallel": "Each line is a trial, dark if its score is low. Where dark lines meet on an axis, that value is good "
-    "for all values of the others.",
+    "search": "The score of each trial against each setting; colours show how long the trial was trained. If the best "
+    "trial (star) is at an end, extend the range. “explains” is the share of the variance in the first rung's scores "
+    "that the setting explains.",
+    "progress": "The scores in the order in which the trials began, and the lowest score so far. If the line still "
+    "falls at the end, more trials may find a better setting.",
+    "importance": "The share of the variance in the first rung's scores that each setting explains alone. A bar below "
+    "the line could be chance. The rest of the variance is noise and interactions between settings.",
+    "parallel": "Each line is a trial; dark lines have low scores. If dark lines meet on an axis, that value is good "
+    "for all values of the other settings.",
 }
-FEWEST_FOR_IMPORTANCE = 8  # minimum number of trials; with fewer, every share could be chance
+FEWEST_FOR_IMPORTANCE = 8  # minimum number of trials; with fewer, any importance could be chance
 
 
 class SearchSubject(NamedTuple):
-    """A search with everything that its pictures and report show."""
+    """The settings, trials and result of a search that its pictures and report show."""
 
     request: Request
     settings: Mapping[str, Any]  # the content of SEARCH
@@ -82,7 +83,7 @@ def _figures(subject: SearchSubject) -> dict[str, Any]:
 
 
 def _log_names(request: Request) -> list[str]:
-    """Return the settings to plot on a log scale: drawn log-uniformly, or spanning more than a factor of ten."""
+    """Return the settings to plot on a log scale, which are log-uniform or span more than a factor of ten."""
     numbers = {name: d for name, d in request.space.items() if d.kind != "structure"}
     return [name for name, d in numbers.items() if d.kind == "log" or max(d.values) > 10 * min(d.values) > 0]
 
@@ -119,7 +120,7 @@ def _headline(result: SearchResult) -> str:
 
 
 def _scores(result: SearchResult) -> list[str]:
-    """Return the table of test scores of the best setting, the ensemble and a constant prediction."""
+    """Return a table with the test scores of the best setting, the ensemble and a constant prediction."""
     if result["test"] is None:
         return [html_page.paragraph("All trials diverged, so there is no network to test.")]
     own, together, constant = result["test"], result["ensemble_test"] or {}, result["baseline"]
@@ -141,7 +142,7 @@ def _scores(result: SearchResult) -> list[str]:
 
 
 def _fidelity(subject: SearchSubject) -> list[str]:
-    """Return the rank correlations between early and final scores, and the advantage of the best trial."""
+    """Return a table of rank correlations between early and final scores, and notes on the best trial."""
     request, _, table, result = subject
     last = request.rungs[-1]
     rows = []

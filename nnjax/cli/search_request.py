@@ -1,4 +1,4 @@
-"""Parse the settings of a search on the command line: its space, its rungs and the fixed settings."""
+"""Parse the command-line settings of a search into the search space, the rungs and the fixed settings."""
 
 import itertools
 from dataclasses import replace
@@ -19,17 +19,17 @@ class Request(NamedTuple):
     config: Config  # the settings that are not searched, with the largest width and the epochs of the last rung
     space: dict[str, Dimension]
     rungs: tuple[float, ...]
-    ranges: dict[str, str]  # the text of the searched settings, such as "0..0.5"
+    ranges: dict[str, str]  # the searched settings as written on the command line, such as "0..0.5"
 
 
 def parse_request(settings: dict[str, Any]) -> Request:
     """Parse the settings of a search.
 
     Args:
-      settings: the settings in `OWN` and of a run; settings that can be searched are text or None.
+      settings: the settings of a run and those in `OWN`; settings that can be searched are strings or None.
 
     Raises:
-      ValueError: for every mistake that can be found without the data.
+      ValueError: if a setting is invalid, as far as this does not depend on the data.
     """
     numbers = {name: parse_values(name, settings[name]) for name in SWEEPABLE if settings[name] is not None}
     listed = {name: _parse_list(name, settings[name]) for name in STRUCTURAL if settings[name] is not None}
@@ -84,7 +84,7 @@ def _parse_rungs(text: str) -> tuple[float, ...]:
 
 
 def _dimension(name: str, values: Values) -> Dimension:
-    """Return the dimension of an option's values. Ranges of integers and ranges with a count become lists."""
+    """Convert the values of an option to a dimension. Ranges of integers and ranges with a count become lists."""
     if values.spacing is None or values.size is not None:
         return train.choice(values.numbers)
     if name == "width" or values.spacing == "int":

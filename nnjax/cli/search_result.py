@@ -1,4 +1,4 @@
-"""The result of a search (result.json): the best setting, its test scores, and how reliable early scores are."""
+"""Create, read and print the result of a search: the best setting, its test scores, and notes on the search."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -24,11 +24,11 @@ from nnjax.storage.json_file import check_kind, read_json
 from nnjax.train.space import Dimension, unit_of
 
 MEMBERS = 5  # number of networks in the ensemble whose test scores are printed
-EDGE = 0.05  # fraction of a range at each end that counts as near the end
+EDGE = 0.05  # values in this fraction of a range at each end are near the end
 
 
 class Advantage(TypedDict):
-    """The score of the second-best trial minus that of the best, with its 95 % interval over the seeds."""
+    """The score of the second-best trial minus the score of the best, with a 95 % interval over the seeds."""
 
     difference: float
     low: float
@@ -41,14 +41,14 @@ class SearchResult(TypedDict):
 
     data: str  # task and numbers of rows
     best: int | None  # number of the best trial; here and below, None if all trials diverged
-    epochs: float | None  # number of epochs for which its network was trained
+    epochs: float | None  # number of epochs for which the network of the best trial was trained
     test: Scores | None
     ensemble: list[int]  # trials whose networks are averaged, in the order of their selection
     ensemble_test: Scores | None
     baseline: Scores
     baseline_prediction: str
     rank_correlations: list[float | None]
-    advantage: Advantage | None  # None if there is only one seed
+    advantage: Advantage | None  # also None if there is only one seed
     notes: list[str]
     command: str | None  # command that trains the best setting
     seconds: dict[str, float]
@@ -126,10 +126,10 @@ def load_result(path: Path) -> SearchResult:
 
 
 def print_result(result: SearchResult, finished: int) -> None:
-    """Print how reliable early scores are, the test scores, and the command that trains the best setting.
+    """Print the reliability of early scores, the test scores, and the command that trains the best setting.
 
     Args:
-      result: the result.
+      result: the content of RESULT.
       finished: number of trials that reached the last rung.
     """
     if result["best"] is None:
@@ -139,7 +139,7 @@ def print_result(result: SearchResult, finished: int) -> None:
     correlations = [f"{value:.2f}" for value in known]
     if correlations:
         say(
-            f"rank correlation of early scores with the last ones, of the {finished} trials that have both: "
+            f"rank correlation of early scores with final scores, over the {finished} trials that have both: "
             f"{', '.join(correlations)}"
         )
     if (d := result["advantage"]) is not None:
@@ -166,7 +166,7 @@ def edges(settings: Mapping[str, Any], space: Mapping[str, Dimension]) -> Iterat
         if dimension.kind not in ("log", "uniform"):
             continue
         (low, high), place = dimension.values, unit_of(dimension, settings[name])
-        if place > 1 - EDGE or (place < EDGE and low > 0):  # 0 needs no note, because settings cannot be negative
+        if place > 1 - EDGE or (place < EDGE and low > 0):  # a range cannot be extended below 0
             end = "upper" if place > 0.5 else "lower"
             yield (
                 f"the best {name.replace('_', ' ')}, {settings[name]:.4g}, is near the {end} end of its range "
@@ -175,11 +175,11 @@ def edges(settings: Mapping[str, Any], space: Mapping[str, Dimension]) -> Iterat
 
 
 def _other_schedule(row: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a warning if the best trial began as a copy, so that its settings changed during training."""
+    """Yield a warning if the best trial began as a copy of another trial, with different settings."""
     if row.get("parent", -1) >= 0:
         yield (
             f"trial {row['trial']} began as a copy of trial {row['parent']}; the command trains with its settings from "
-            "the beginning, so expect other scores; nnjax replay trains the same network again"
+            "the beginning, so expect different scores; nnjax replay trains the same network again"
         )
 
 
@@ -188,13 +188,14 @@ def _other_weights(config: Config, settings: Mapping[str, Any]) -> Iterator[str]
     if settings.get("width", config.width) < config.width:
         yield (
             f"in the search, layers of width {settings['width']} were padded to {config.width}; the command draws "
-            "other initial weights, so expect the scores of another seed; nnjax replay trains the same network again"
+            "different initial weights, as a new seed does, so expect different scores; nnjax replay trains the same "
+            "network again"
         )
 
 
 def _command(config: Config, best: Any, seeds: int) -> str:
     settings = {name: shortest_number(value) for name, value in best.settings.items()}
-    # Never stops early, but keeps the network with the lowest validation loss
+    # This patience is too large to stop early, but keeps the network with the lowest validation loss
     last = config.epochs or 0
     patience = math.ceil(last) if best.epochs < last else None
     members = seeds if seeds > 1 else None

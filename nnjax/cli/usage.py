@@ -1,4 +1,4 @@
-"""The option --version, exit codes in the help texts, and suggestions for options of other programs."""
+"""Define the option --version, the exit codes in the help texts, and suggestions for mistyped options."""
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
@@ -8,14 +8,14 @@ from typer.core import TyperCommand
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # typer's own copy of click's UsageError, which it does not export
 
-MEANING_OF_1 = {  # meaning of exit code 1, for the commands that use it
+MEANING_OF_1 = {  # command -> meaning of its exit code 1
     "train": "the training diverged",
     "verify": "the repeated run differs",
     "replay": "a number is not finite",
 }
 EXIT_CODES = (
-    "Exit codes: 0 success; 1 the training diverged, or verify or replay found something; 2 a mistake in options or "
-    "files; 3 another process was lost; 130 stopped by Ctrl-C. Each command lists its own with --help."
+    "Exit codes: 0 success; 1 the training diverged, or verify or replay found a problem; 2 a mistake in options or "
+    "files; 3 another process was lost; 130 stopped by Ctrl-C. Each command lists its exit codes with --help."
 )
 SHOWN = ("nnjax", "jax", "optax", "typer")  # packages whose versions are shown
 MEANINGS = {  # options of other programs -> option with the same meaning
@@ -86,10 +86,10 @@ def exit_codes(command: str) -> str:
 
 
 class Command(TyperCommand):
-    """A command that suggests options with the same meaning, such as --width for --hidden."""
+    """A command that suggests an option with the same meaning for an unknown option, such as --width for --hidden."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments, and suggest an option if one is unknown."""
+        """Parse the arguments, and suggest a replacement for an unknown option."""
         try:
             return super().parse_args(ctx, args)
         except UsageError as error:
@@ -116,4 +116,4 @@ def version_option(
         bool, typer.Option("--version", callback=_print_versions, is_eager=True, help="Print the versions and exit.")
     ] = False,
 ) -> None:
-    """Train neural networks as pure functions of a key and the data."""
+    """Train neural networks reproducibly from a random seed and the data."""
