@@ -1,4 +1,4 @@
-"""Suggest a name for an attribute that a module does not have."""
+"""Suggest the intended name when a module does not have an attribute."""
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
@@ -6,7 +6,7 @@ from typing import NoReturn
 
 
 def missing_name(module: str, public: Iterable[str], others: Mapping[str, str]) -> Callable[[str], NoReturn]:
-    """Return a module's `__getattr__`, whose error suggests the name that the user probably wants.
+    """Return a `__getattr__` for a module; its AttributeError suggests the name that the user probably meant.
 
     Args:
       module: name of the module, for messages.

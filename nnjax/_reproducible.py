@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 from jax._src import compilation_cache, xla_bridge  # JAX has no public replacement for these two modules
 
-SHORTEST = 0.1  # minimum compile time in seconds of programs that are cached
+SHORTEST = 0.1  # minimum compile time of cached programs, in seconds
 FLAG = "--xla_gpu_deterministic_ops=true"
 IRRELEVANT = ("--xla_dump", "--xla_force_host_platform_device_count")  # flags that do not change results
 
@@ -73,18 +73,18 @@ def has_started() -> bool:
 
 
 def program_settings(platform: str) -> dict[str, str]:
-    """Return the XLA flags that affect results on a platform, and whether compiled programs are cached."""
+    """Return the XLA flags that affect results and, except on CPUs, whether compiled programs are cached."""
     ignored = (*IRRELEVANT, "--xla_gpu") if platform == "cpu" else IRRELEVANT
     flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(ignored)]
     settings = {"XLA flags": " ".join(sorted(flags)) or "none"}
-    if platform == "cpu":  # recompiling gives the same program there
+    if platform == "cpu":  # on CPUs, recompiling gives the same program
         return settings
     cache_enabled = jax.config.values["jax_compilation_cache_dir"] and jax.config.values["jax_enable_compilation_cache"]
     return settings | {"compiled programs": "kept" if cache_enabled else "not kept"}
 
 
 def _user_folder() -> Path:
-    """Return the folder for this type of machine; inside it, JAX distinguishes devices and its own versions."""
+    """Return the default cache folder for this type of machine. JAX separates devices and JAX versions inside it."""
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     info = Path("/proc/cpuinfo")
     features = [platform.machine(), platform.processor(), sys.platform]
@@ -96,7 +96,7 @@ def _user_folder() -> Path:
 
 
 def _make_private(folder: Path) -> None:
-    """Create the folder if it does not exist, and raise PermissionError if other users can write to it."""
+    """Create the folder if necessary; raise PermissionError if another user owns it or may write to it."""
     created = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for parent in created:
@@ -111,7 +111,7 @@ def _make_private(folder: Path) -> None:
 
 
 def _remove_truncated(folder: Path) -> None:
-    """Remove truncated files among the programs written since the last check."""
+    """Delete truncated program files that were written since the last check."""
     checked = folder / "checked"  # its modification time is the time of the last check
     since = checked.stat().st_mtime if checked.exists() else 0.0
     with suppress(OSError):  # the folder may be read-only
@@ -124,5 +124,5 @@ def _remove_truncated(folder: Path) -> None:
                 compilation_cache.decompress_executable(path.read_bytes())
             except OSError:
                 raise
-            except Exception:  # its type depends on JAX's compression library
+            except Exception:  # the error's type depends on JAX's compression library
                 path.unlink()

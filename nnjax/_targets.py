@@ -1,4 +1,4 @@
-"""Pairs of prediction and target, as losses and metrics accept them."""
+"""Check and convert the predictions and targets of losses and metrics."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def real_pair(where: str, prediction: Any, target: Any) -> list[Array]:
 def logits_and_target(
     where: str, prediction: Any, target: Any, ignore_index: int | None = None
 ) -> tuple[Array, Array, Array | None]:
-    """Return floating logits, the target, and the weights of the positions, which are None if all weights are equal.
+    """Return the logits as floats, the target, and the position weights; None means equal weights.
 
     Integer labels are returned unchanged, except that ignored labels become 0; probabilities are returned in the dtype
-    of the logits. Logits at positions of weight 0 become 0, so that they cannot make a gradient NaN. Negative weights
-    become NaN.
+    of the logits. Logits at positions of weight 0 become 0, so they cannot make a gradient NaN. Negative weights become
+    NaN.
 
     Raises:
-      ValueError, TypeError: unless `target` holds one integer label per row of logits or has the shape of the logits.
+      ValueError, TypeError: unless `target` has one integer label per position or the same shape as the logits.
     """
     pair = isinstance(target, tuple) and len(target) == 2 and all(hasattr(part, "shape") for part in target)
     target, weights = target if pair else (target, None)
@@ -48,7 +48,7 @@ def logits_and_target(
             raise ValueError(
                 f"{where}: weights of positions must be {tuple(logits.shape[:-1])}, got {tuple(weights.shape)}"
             )
-        if weights.dtype == bool or jnp.issubdtype(weights.dtype, jnp.integer):  # a mask does not promote the logits
+        if weights.dtype == bool or jnp.issubdtype(weights.dtype, jnp.integer):  # a mask must not promote them
             weights = weights.astype(logits.dtype)
         logits, weights = checks.real_arrays(where, {"prediction": logits, "weights of positions": weights})
         weights = jnp.where(weights < 0, jnp.nan, weights)

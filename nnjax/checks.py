@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
-    """Issue a warning that points to the user's line, the innermost call from outside nnjax."""
+    """Issue a warning that points to the innermost call from outside nnjax."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("nnjax."):
         frame, level = frame.f_back, level + 1
@@ -40,11 +40,11 @@ def located(place: str) -> Iterator[None]:
 
 @contextmanager
 def shapes_only() -> Iterator[None]:
-    """Add a note to errors of an `init` that computes with its input, which has only a shape and dtype, no values."""
+    """Add a note to errors of an `init` that computes with its input, which has a shape and dtype but no values."""
     try:
         yield
     except (AttributeError, TypeError) as error:
-        note = "init gets shapes and dtypes, not values; those of f(x) are jax.eval_shape(f, x)"
+        note = "init gets shapes and dtypes, not values; jax.eval_shape(f, x) returns those of f(x)"
         if "ShapeDtypeStruct" in str(error) and note not in getattr(error, "__notes__", []):
             error.add_note(note)
         raise
@@ -76,7 +76,7 @@ def array(where: str, name: str, value: Any) -> jax.Array:
         return value
     not_masked(where, name, value)
     try:
-        converted = jnp.asarray(None if isinstance(value, str) else value)  # a dtype's name would only warn
+        converted = jnp.asarray(None if isinstance(value, str) else value)  # JAX only warns about names of dtypes
     except (TypeError, ValueError, OverflowError) as error:
         text = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"{value!r:.60}"
         raise TypeError(f"{where}: {name} must be an array of numbers that JAX supports, got {text}") from error
@@ -140,7 +140,7 @@ def function_of(where: str, name: str, value: Any, *arguments: str, by_name: Seq
         raise TypeError(f"{where}: {name} must be a function {call}, got {value!r:.80}")
     try:
         signature = inspect.signature(value)
-    except (ValueError, TypeError):  # a built-in function has no signature
+    except (ValueError, TypeError):  # some built-in functions have no signature
         return
     try:
         signature.bind(*arguments, **dict.fromkeys(by_name))
@@ -153,7 +153,7 @@ def function_of(where: str, name: str, value: Any, *arguments: str, by_name: Seq
 
 
 def arrays(where: str, name: str, tree: Any) -> None:
-    """Check that the leaves of a tree are arrays or numbers."""
+    """Raise TypeError unless all leaves of a pytree are arrays or numbers."""
     for leaf in jax.tree.leaves(tree):
         dtype = getattr(leaf, "dtype", None)
         text = isinstance(dtype, np.dtype) and dtype.kind in "OUSM"
@@ -184,7 +184,7 @@ def in_range(where: str, name: str, value: Any, interval: str) -> Any:
     Python floats, because a `np.float64` would promote float32 parameters.
     """
     if not _is_real_scalar(value):
-        raise ValueError(f"{where}: {name} must be one number, got {value!r}; use jax.vmap over several")
+        raise ValueError(f"{where}: {name} must be one number, got {value!r}; use jax.vmap for several values")
     if is_traced(value):
         return value
     low, high = (float(end) for end in interval[1:-1].split(","))
@@ -259,11 +259,11 @@ def same_structure(where: str, name: str, tree: Any, like: Any) -> None:
     """Raise ValueError unless a tree has the same structure as the initial tree."""
     difference = structure_difference(tree, like)
     if difference:
-        raise ValueError(f"{where}: {name} must have the structure of the initial ones; {difference}")
+        raise ValueError(f"{where}: {name} must have the same structure as the initial ones; {difference}")
 
 
 def structure_difference(tree: Any, like: Any) -> str:
-    """Describe how a tree's structure differs from the expected one, by leaf paths if possible; "" if it does not."""
+    """Describe how a tree's structure differs from the expected one, by leaf paths if possible; "" means equal."""
     expected, got = str(jax.tree.structure(like)), str(jax.tree.structure(tree))
     if expected == got:
         return ""

@@ -7,7 +7,7 @@ floating dtype to which both are promoted. This is JAX's default float dtype if 
 `functools.partial`, as in `partial(losses.cross_entropy, label_smoothing=0.1)`.
 
 **Sequences.** For logits (batch, ..., classes), `cross_entropy`, `focal` and `kl_divergence` average over the positions
-(the axes between batch and classes). `ignore_index` is a label whose positions are ignored. To weight each position,
+(the axes between batch and classes). Positions with the label `ignore_index` are ignored. To weight each position,
 for example by a mask of zeros and ones, pass the pair `(labels, weights)` as target. The loss of an example is then
 
     loss_i = Σ_t v_it loss_it / Σ_t v_it,   0 if all v_it are 0
@@ -137,7 +137,7 @@ def cross_entropy(
         A label outside this range gives NaN; `train.fit` raises an error for it. A pair `(target, weights)` weights the
         positions; the weights have the shape of the labels, and a negative weight gives NaN.
       label_smoothing: Fraction s of the probability that is spread evenly over the classes, in [0, 1].
-      ignore_index: Label whose positions are ignored, such as -1, or None. The loss of an example with no other label
+      ignore_index: Label of the positions to ignore, such as -1, or None. The loss of an example with only this label
         is 0.
 
     Raises:
@@ -152,7 +152,7 @@ def cross_entropy(
     smoothing = checks.in_range("cross_entropy", "label_smoothing", label_smoothing, "[0, 1]")
     prediction, target, weights = _targets.logits_and_target("cross_entropy", prediction, target, ignore_index)
     smoothing = jnp.asarray(smoothing, prediction.dtype)
-    # Subtract the maximum first; otherwise, with large logits, normaliser and label's logit cancel and lose digits
+    # Subtract the maximum first; otherwise, large logits would lose digits in the difference computed below
     z = prediction - lax.stop_gradient(prediction.max(-1, keepdims=True))
     normaliser = jnp.log(jnp.exp(z).sum(-1))
     if jnp.issubdtype(target.dtype, jnp.integer):
@@ -185,7 +185,7 @@ def binary_cross_entropy(prediction: Array, target: Array) -> Float[Array, " bat
     """
     target = checks.array("binary_cross_entropy", "target", target)
     if integers := jnp.issubdtype(target.dtype, jnp.integer):
-        target = _targets.class_indices(target, 2).astype(jnp.int8)  # int8 does not widen the prediction
+        target = _targets.class_indices(target, 2).astype(jnp.int8)  # int8 does not promote the prediction
     prediction, t = _targets.real_pair("binary_cross_entropy", prediction, target)
     if integers:
         t = jnp.where(t == 2, jnp.nan, t)
@@ -245,7 +245,7 @@ def gaussian_nll(prediction: tuple[Array, Array], target: Array) -> Float[Array,
 
     Args:
       prediction: `(mean, log_variance)`, two real arrays of shape (batch, ...), for example from a network that ends
-        with `lambda y: tuple(jnp.split(y, 2, -1))`. `uncertainty.variance_decomposition` takes means and variances.
+        with `lambda y: tuple(jnp.split(y, 2, -1))`. `uncertainty.variance_decomposition` takes variances instead.
       target: Real numbers of the same shape.
 
     Raises:
@@ -330,7 +330,7 @@ def focal(
       target: Integer labels of shape (batch, ...), or a pair `(labels, weights)` with one weight per position. A label
         outside 0 … classes - 1 gives NaN.
       gamma: Exponent γ ≥ 0. With 0, the loss is the cross-entropy.
-      ignore_index: Label whose positions are ignored, or None.
+      ignore_index: Label of the positions to ignore, or None.
 
     Raises:
       ValueError: if the shapes do not match, or if gamma < 0.

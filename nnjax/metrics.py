@@ -1,4 +1,4 @@
-"""Metrics, which return one number for all predictions on a data set.
+"""Metrics, which summarise all predictions on a data set, most of them in one number.
 
 Each metric takes `(prediction, target, weights=None)`. The weights, of shape (examples,), are the per-example loss
 weights; None means equal weights. Classifiers predict logits (examples, classes); log-probabilities are valid logits.
@@ -10,7 +10,7 @@ predictions or labels are NaN.
 
 **Sequences.** Like `losses.cross_entropy`, metrics of classifiers also accept logits (examples, ..., classes) with
 labels (examples, ...), `ignore_index`, and pairs `(labels, weights of positions)` as target. The positions of an
-example share its weight, so that `nll` is the validation loss. Examples whose positions are all ignored are left out.
+example share its weight, so `nll` equals the validation loss. Examples whose positions are all ignored are left out.
 To average over all positions, weight each example by its number of counted positions.
 """
 
@@ -71,7 +71,7 @@ def accuracy(
     Array(0.5, dtype=float32)
     """
     logits, labels, weights = _rows("accuracy", prediction, target, weights, ignore_index)
-    hits = (_most_likely(logits) == labels) & ~jnp.isnan(logits).any(-1)  # NaN is never a hit
+    hits = (_most_likely(logits) == labels) & ~jnp.isnan(logits).any(-1)  # NaN logits count as wrong
     return _mean("accuracy", _nan_outside(hits.astype(logits.dtype), labels, logits), weights)
 
 
@@ -209,8 +209,8 @@ def r2(prediction: Array, target: Array, weights: Array | None = None) -> Float[
       target: Real numbers of the same shape.
       weights: Per-example weights (examples,), or None.
 
-    An output with a constant target has no variance to explain. As in scikit-learn, it then
-    counts as 1 if it is predicted exactly, and as 0 otherwise.
+    An output with a constant target has no variance to explain. As in scikit-learn, it counts as 1 if it is predicted
+    exactly, and as 0 otherwise.
 
     Raises:
       ValueError: if the shapes differ.
@@ -400,7 +400,7 @@ def f1(
 
 
 def roc_auc(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
-    """Return the area under the ROC curve: the probability that an example of class 1 scores above one of class 0.
+    """Return the area under the ROC curve: the probability that class 1 scores higher than class 0.
 
         AUC = P(score of class 1 > score of class 0) + ½ P(the scores are equal)
 
@@ -424,7 +424,7 @@ def roc_auc(prediction: Array, target: Array, weights: Array | None = None) -> F
 
 
 def average_precision(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
-    """Return the average precision: the precision with each class-1 score as threshold, averaged over class 1.
+    """Return the average precision: the mean precision at the scores of the class-1 examples.
 
         AP = mean over examples i of class 1 of  P(class 1 | score ≥ score_i)
 
@@ -501,7 +501,7 @@ def _mean(where: str, values: Array, weights: Array | None) -> Array:
 
 
 def _with_weights(where: str, arrays: dict[str, Array], weights: Array | None, shape: tuple[int, ...]) -> list[Array]:
-    """Return the arrays and the weights in a common floating dtype; None becomes weights of 1, negative weights NaN."""
+    """Return arrays and weights in a common floating dtype. None becomes weights of 1; negative weights become NaN."""
     weights = jnp.ones(shape, bool) if weights is None else weights
     *checked, weights = checks.real_arrays(where, {**arrays, "weights": weights}, wide=True)
     if weights.shape != shape:
@@ -535,7 +535,7 @@ def _class_mean(numerators: Array, denominators: Array, matrix: Array) -> Array:
 
 
 def _scores(where: str, prediction: Array, target: Array, weights: Array | None) -> list[Array]:
-    """Return the scores, the weights with class 0 set to zero, and the weights with class 1 set to zero."""
+    """Return the scores, the weights of class 1 (zero elsewhere) and the weights of class 0 (zero elsewhere)."""
     (scores,) = checks.real_arrays(where, {"prediction": prediction}, wide=True)
     labels = checks.array(where, "target", target)
     if scores.ndim == 2 and scores.shape[-1] == 2:
@@ -589,7 +589,7 @@ def _reliability(
     filled = jnp.where(weight == 0, jnp.ones_like(weight), weight)
     counted = (jnp.where(weights == 0, jnp.zeros_like(v), weights * v) for v in (confidence, correct))
     share = total(weights / weights.sum())
-    share = jnp.where(weights.sum() == 0, jnp.nan, share)  # no examples
+    share = jnp.where(weights.sum() == 0, jnp.nan, share)  # undefined without examples
     return share, *(total(values) / filled for values in counted)  # type: ignore[return-value]
 
 
@@ -635,7 +635,7 @@ def _rows_and_target(
 
 
 def _nan_outside(values: Array, labels: Array, logits: Array) -> Array:
-    """Replace values at invalid labels by NaN."""
+    """Replace the values at invalid labels with NaN."""
     return jnp.where(labels == logits.shape[-1], jnp.nan, values)
 
 

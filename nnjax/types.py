@@ -12,9 +12,9 @@ from jax import Array
 from jax.typing import DTypeLike
 
 PyTree: TypeAlias = Any
-Key: TypeAlias = Array  # from jax.random.key
-Params: TypeAlias = PyTree  # trained leaves, or ()
-State: TypeAlias = PyTree  # untrained leaves, such as the statistics of batch_norm, or ()
+Key: TypeAlias = Array  # random key, from jax.random.key
+Params: TypeAlias = PyTree  # trained arrays, or () if there are none
+State: TypeAlias = PyTree  # untrained arrays, such as batch_norm's statistics, or ()
 OptState: TypeAlias = PyTree
 
 
@@ -54,9 +54,9 @@ class Layer(NamedTuple):
 
 
 LayerLike: TypeAlias = Layer | Callable[[Array], Array]  # a plain function is a layer without parameters
-Loss: TypeAlias = Callable[[PyTree, PyTree], Array]  # (prediction, target) -> loss of each example, (batch,)
+Loss: TypeAlias = Callable[[PyTree, PyTree], Array]  # (prediction, target) -> losses of shape (batch,)
 Metric: TypeAlias = Callable[[PyTree, PyTree, Array | None], Array]  # (prediction, target, weights) -> scalar
-Log: TypeAlias = dict[str, Array]  # scalars of a step or of an evaluation, by name
+Log: TypeAlias = dict[str, Array]  # scalars of a training step or an evaluation, by name
 Initializer: TypeAlias = Callable[[Key, tuple[int, ...], DTypeLike], Array]  # same signature as jax.nn.initializers
 Optimizer: TypeAlias = optax.GradientTransformation
 Schedule: TypeAlias = Callable[[Array], Array | float]  # number of steps already taken -> learning rate
@@ -64,7 +64,7 @@ ScalarOrSchedule: TypeAlias = float | Array | Schedule
 
 
 class Data(NamedTuple):
-    """Examples; the first axis of every leaf is the example axis."""
+    """Inputs and targets of examples. The first axis of every array indexes the examples."""
 
     x: PyTree  # inputs
     y: PyTree  # targets
@@ -74,7 +74,7 @@ class Data(NamedTuple):
 class Objective(Protocol):
     """Compute the loss of each example: `(params, state, batch, *, train, key) -> (losses, state, log)`.
 
-    `losses` has shape (batch,); a step follows the gradient of their mean, weighted by `batch.weights`. `log` holds
+    `losses` has shape (batch,); a training step minimises their mean, weighted by `batch.weights`. `log` holds
     further scalars to record. In a run without data, `batch` is `Data((), ())`, and there may be any number of losses.
     """
 
@@ -96,7 +96,7 @@ class TrainState(NamedTuple):
 class Trainable(Protocol):
     """A run for `train.fit` and related functions: a `train.Run`, or any hashable object with these four attributes.
 
-    `step` increments `ts.step`, leaves `ts.key` unchanged, and derives its random numbers from the two. The logs
+    `step` increments `ts.step`, leaves `ts.key` unchanged, and derives its random numbers from both. The logs
     contain at least `"loss"`. In a run without data, `data` and `batch` are `Data((), ())`.
     """
 

@@ -444,7 +444,7 @@ WRONG_CALLS = {
     "start of another network": (
         lambda: fit(start={"w": jnp.ones(3)}),
         ValueError,
-        "start: params must have the structure of the initial ones; missing: .*; unexpected: w",
+        "start: params must have the same structure as the initial ones; missing: .*; unexpected: w",
     ),
     "objective of three": (
         lambda: train.Run(NET, objective=lambda p, s, b: 0, optimizer=optim.sgd(0.1), batch_size=4),

@@ -1,7 +1,7 @@
-"""The ideas of the lecture notes "Intro to Deep Learning" as a tour, one file per idea.
+"""Show the ideas of the lecture notes "Intro to Deep Learning" as a tour, one per file.
 
-Each file has the idea in three sentences, a function that runs it with the library, and one
-that draws the result. `nnjax lecture` prints the tour and writes it as a page.
+Each file states the idea in three sentences and has two functions: `run` computes it with
+the library, and `draw` draws the result. `nnjax lecture` prints the tour and writes a page.
 """
 
 from nnjax.lecture import (

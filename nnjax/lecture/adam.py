@@ -1,8 +1,8 @@
-"""Adam: Momentum at the scale of RMSProp
+"""Adam: Momentum with the scaling of RMSProp
 
 Adam averages the gradients, as Momentum does, and divides by the root of their mean square,
 as RMSProp does. Both averages start at zero and are too small at first; dividing by 1 − βᵗ
-corrects that. It is the usual first choice, because the same learning rate suits many
+corrects this. Adam is the usual first choice, because the same learning rate suits many
 networks.
 
     m ← β₁ m + (1 − β₁) g,   v ← β₂ v + (1 − β₂) g²

@@ -1,9 +1,9 @@
 """Back-propagation: all derivatives in one sweep
 
 The chain rule gives the derivative of the loss with respect to every parameter.
-Back-propagation applies it from the loss backwards, so that all derivatives together cost
-about as much as two or three forward passes, however many parameters there are. Forward
-mode goes from a parameter to the loss, and needs one pass for each parameter.
+Back-propagation applies it backwards from the loss, and for any number of parameters all
+derivatives together cost only two or three forward passes. Forward mode starts from a
+parameter and goes to the loss, so it needs one pass for each parameter.
 
     δ₃ = ∂loss/∂y,   δₖ₋₁ = (Wₖᵀ δₖ) ⊙ ReLU′(zₖ₋₁),   ∂loss/∂Wₖ = δₖ hₖ₋₁ᵀ
 """
@@ -16,7 +16,7 @@ from nnjax import debug, losses, nn
 from nnjax.lecture.style import BLUE, GREY, RED, label, log_axis, panels
 
 CAPTION = (
-    "First: the operations of a whole gradient, as a multiple of a forward pass. "
+    "First: the cost of a gradient by both methods, relative to a forward pass. "
     "Second: all partial derivatives of the smallest network, by both methods; they "
     "agree to rounding."
 )
@@ -36,7 +36,7 @@ def run():
 
         return net, loss
 
-    def costs(width):  # cost in forward passes
+    def costs(width):  # relative to a forward pass
         net, loss = network(width)
         params, _ = jax.eval_shape(net.init, jax.random.key(0), x)  # shapes are enough
         size = sum(p.size for p in jax.tree.leaves(params))

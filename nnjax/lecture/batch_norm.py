@@ -1,4 +1,4 @@
-"""BatchNorm: each layer gets numbers of the same size
+"""BatchNorm: each layer gets numbers of the same scale
 
 Each layer multiplies the spread of its inputs by some factor, so after many layers the
 numbers can vanish or explode, and with them the gradient. BatchNorm standardises every
@@ -17,10 +17,10 @@ from nnjax import data, losses, nn, optim, train
 from nnjax.lecture.style import BLUE, GREY, RED, label, panels
 
 CAPTION = (
-    "First and second: the distribution of the numbers before the activation, in layers "
-    "1 to 8 of a network with small random weights, each scaled to the same height. "
-    "Without BatchNorm they shrink to nothing. Third: the loss of both in training; the "
-    "dashed line is that of guessing, ln 10."
+    "First and second: the distribution of the numbers before the activation in layers "
+    "1 to 8 of a network with small random weights, drawn at equal height. Without "
+    "BatchNorm the numbers shrink to almost zero. Third: the training loss of both "
+    "networks; the dashed line is the loss of guessing, ln 10."
 )
 
 

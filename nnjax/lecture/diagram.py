@@ -26,10 +26,10 @@ def draw_network(
 
     Args:
       axes: the panel.
-      values: the output of each layer, (neurons,), the input first.
-      weights: the weights between consecutive layers, (inputs, outputs).
+      values: the input and the output of each layer, each of shape (neurons,).
+      weights: the weights between consecutive layers, each of shape (inputs, outputs).
       names: names of the layers, written below them.
-      absent: the neurons of each layer that are crossed out; empty for none.
+      absent: the indices of the neurons to cross out in each layer; empty for none.
     """
     gone = absent or [()] * len(values)
     places = [

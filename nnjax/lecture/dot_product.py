@@ -1,9 +1,9 @@
 """Dot product: multiply, then add
 
 A neuron has one weight for each of its inputs; it multiplies each input by its weight and
-adds the products. Inputs that agree with the weights in sign raise the sum, inputs that
-disagree lower it. So the dot product tells how far an input points in the direction of the
-weights: it is largest in that direction, and zero at a right angle to it.
+adds the products. Inputs with the same sign as their weights raise the sum, inputs with the
+opposite sign lower it. The dot product therefore measures how far an input points in the
+direction of the weights: it is largest in that direction, and zero at a right angle to it.
 
     w · x = w₁x₁ + w₂x₂ + … + wₙxₙ = |w| |x| cos α
 """
@@ -15,9 +15,9 @@ from nnjax import nn
 from nnjax.lecture.style import BLUE, GREY, RED, label, minus, panels, signs
 
 CAPTION = (
-    "First: each bar is a product wᵢxᵢ and starts where the one before it ended; the "
-    "last end is the dot product. Second: an input of length 1 turns around; its dot "
-    "product with the weights (2, 1) is a cosine."
+    "First: each bar is a product wᵢxᵢ and starts where the previous one ends; the last "
+    "one ends at the dot product. Second: the dot product of a rotating input of length "
+    "1 with the weights (2, 1) is a cosine."
 )
 
 
@@ -43,7 +43,7 @@ def run():
 
 
 def draw(x, w, turned):
-    """Draw the products one above the other, and the dot product against the angle."""
+    """Draw the products as a running sum, and the dot product against the angle."""
     left, right = panels(2)
     products = w * x
     ends = products.cumsum()

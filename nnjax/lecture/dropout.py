@@ -1,9 +1,9 @@
 """Dropout: an ensemble in one network
 
 In every training step dropout sets each hidden value to zero with probability p and divides
-the others by 1 − p. So each step trains a different thinned network, and all of them share
-their weights. In prediction nothing is dropped, and the whole network gives the average of
-the thinned ones: exactly if only a linear layer follows, nearly otherwise.
+the others by 1 − p. So each step trains a different thinned network, and all these networks
+share their weights. In prediction nothing is dropped, and the whole network returns the
+average of the thinned ones: exactly if only a linear layer follows, otherwise nearly.
 
     h ← mask ⊙ h / (1 − p),   mask = 1 with probability 1 − p, else 0
 """
@@ -18,9 +18,8 @@ from nnjax.lecture.style import BLUE, GREY, RED, label, minus, panels
 
 CAPTION = (
     "First: a network and two of its thinned networks; crosses mark dropped neurons. "
-    "Then the predictions of 30 thinned networks, the average of 4 096 (dashed) and the "
-    "whole network. Last: how the prediction at x = −1.49 is distributed over the 4 "
-    "096."
+    "Then: the predictions of 30 thinned networks, the average of 4 096 (dashed) and the "
+    "whole network. Last: the distribution of the 4 096 predictions at x = −1.49."
 )
 
 
@@ -34,7 +33,7 @@ def run():
     ts, _ = jax.jit(lambda: run.steps(run.init(key, (x, y)), (x, y), 1000))()
     whole, _ = net.apply(ts.params, ts.state, x, train=False)
 
-    def thin(key):  # with its own mask
+    def thin(key):  # the network with the mask of this key
         return net.apply(ts.params, ts.state, x, train=True, key=key)[0]
 
     thinned = jax.jit(jax.vmap(thin))(jax.random.split(key, 4096))

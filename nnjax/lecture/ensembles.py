@@ -1,9 +1,9 @@
 """Ensembles: ask several networks
 
 Networks that start from different random weights make different mistakes, most of all far
-from the data. Their average is better than they are on average: its squared error is the
-mean error of the members less their spread around it. The spread also says where not to
-trust the answer.
+from the data. Their average beats the average member: its squared error is the mean error
+of the members minus their spread around it. The spread also shows where not to trust the
+prediction.
 
     (f̄ − y)² = 1/M Σₘ (fₘ − y)² − 1/M Σₘ (fₘ − f̄)²,   f̄ = 1/M Σₘ fₘ
 """
@@ -17,7 +17,7 @@ from nnjax.lecture.style import BLUE, GREY, INK, RED, label, panels
 
 CAPTION = (
     "First: eight networks (thin), their average (thick) and the function behind the "
-    "points (dashed). They agree where data are and differ where none are. Second: the "
+    "points (dashed). The networks agree near the data and differ elsewhere. Second: the "
     "errors of the members and of their average."
 )
 

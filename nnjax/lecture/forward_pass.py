@@ -18,14 +18,14 @@ from nnjax.lecture.diagram import draw_network
 from nnjax.lecture.style import panels
 
 CAPTION = (
-    "A forward pass from left to right. Blue circles and lines are positive numbers and "
-    "weights, red ones negative; the stronger, the larger. Empty circles are neurons "
-    "whose ReLU gave zero."
+    "A forward pass from left to right. Blue circles and lines are positive values and "
+    "weights, red ones negative; larger circles and thicker lines mean larger numbers. "
+    "Empty circles are neurons whose ReLU returned zero."
 )
 
 
 def run():
-    """Apply a network of two hidden layers, then the same by hand."""
+    """Apply a network with two hidden layers, and compute the same by hand."""
     net = nn.mlp([5, 4], 2)
     x = jnp.array([[1.0, -0.5, 2.0]])
     params, state = jax.jit(net.init)(jax.random.key(3), x)

@@ -27,14 +27,14 @@ from nnjax.lecture.style import (
 )
 
 CAPTION = (
-    "The grey rings are level lines of the loss over slope and offset of a line; the "
-    "cross is its minimum. The last panel has the loss after each step. At λ = 1.02 · "
-    "2/L the descent diverges, however close it starts."
+    "The grey rings are level lines of the loss over the slope and offset of a line; the "
+    "cross is the minimum. The last panel shows the loss after each step. At λ = 1.02 · "
+    "2/L the descent diverges even if it starts close to the minimum."
 )
 
 
 def descend(loss, start, optimizer, steps):
-    """Return the parameters (steps + 1, ...) from the start to the end of a descent."""
+    """Return the parameters before and after each step, of shape (steps + 1, ...)."""
 
     def step(carry, _):
         params, state = carry

@@ -1,4 +1,4 @@
-"""An idea of the lecture, read from its file."""
+"""Read the ideas of the lecture from their files."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# The code of every idea needs these lines, which the page shows once
+# Imports for the code of all ideas; the page shows them once
 PREAMBLE = """\
 from functools import partial
 
@@ -23,15 +23,15 @@ LONGEST = 12  # largest number of elements of an array in a table
 
 
 class Idea(NamedTuple):
-    """An idea: its text, the function that runs it, and the function that draws it."""
+    """The text of an idea, the function that runs it, and the function that draws it."""
 
-    name: str  # "softmax"
+    name: str  # such as "softmax"
     title: str  # the first line of the file
     text: str  # three sentences
-    formula: str  # one or several lines
+    formula: str  # one or more lines
     caption: str  # explains the picture
     functions: tuple[Callable[..., Any], ...]  # the functions that `run` calls, then `run`
-    draw: Callable[..., Sequence[Any]]  # the second result of `run` -> axes or figures
+    draw: Callable[..., Sequence[Any]]  # (second result of `run`) -> axes or figures
 
     @property
     def run(self) -> Callable[[], tuple[dict[str, Any], Any]]:
@@ -42,8 +42,8 @@ class Idea(NamedTuple):
 def read_idea(module: ModuleType) -> Idea:
     """Read an idea from its file: its docstring, its caption, `run` and `draw`.
 
-    Its functions are defined in the file or imported from the file of another idea. `draw`
-    and its helpers, whose names begin with an underscore, are not among them.
+    `Idea.functions` holds the functions that the file defines or imports from the file of
+    another idea, except `draw` and its helpers, whose names begin with an underscore.
     """
     title, text, *formula = inspect.cleandoc(module.__doc__ or "").split("\n\n")
     called = [
@@ -69,7 +69,7 @@ def code_of(idea: Idea, before: Sequence[Idea] = ()) -> tuple[str, dict[str, str
     """Return the code of an idea, without the functions that earlier ideas have shown.
 
     Returns:
-      The source, and for the name of each omitted function the idea that shows it.
+      The source code, and a dictionary that maps each omitted function to the idea with it.
     """
     known = {function for other in before for function in other.functions}
     sources = [inspect.getsource(f).rstrip() for f in idea.functions if f not in known]
@@ -78,7 +78,7 @@ def code_of(idea: Idea, before: Sequence[Idea] = ()) -> tuple[str, dict[str, str
 
 
 def format_number(value: object) -> str:
-    """Format a text, a number, or a list or array of a few numbers for a table."""
+    """Format a string, a number, or a list or array of up to 12 numbers for a table."""
     if isinstance(value, str):
         return value
     parts = [np.asarray(part) for part in value] if isinstance(value, list) else value

@@ -21,7 +21,7 @@ CAPTION = (
 
 
 def run():
-    """Compute W x row by row, and at once."""
+    """Compute W x row by row, and all rows at once."""
     x = jnp.array([2.0, 1.0, 3.0, 1.5])
     W = jnp.array([[1.0, -2.0, 0.5, 1.0], [0.0, 1.0, 1.0, -1.0], [2.0, 1.0, -1.0, 0.0]])
     row_by_row = [jnp.dot(row, x) for row in W]

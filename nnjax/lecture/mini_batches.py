@@ -2,7 +2,7 @@
 
 The true loss is the mean over all examples; a mini-batch takes the mean over a few. Its
 loss and its gradient are estimates that are right on average: over an epoch, in which each
-example comes once, they average to the true ones. So the same work buys many rough steps
+example occurs once, they average to the true ones. So the same work buys many rough steps
 instead of one exact step.
 
     θ ← θ − λ ∇ 1/B Σₙ lossₙ(θ),   n in the batch of size B
@@ -37,7 +37,7 @@ def run():
 
     everything, ws = jnp.arange(64), jnp.linspace(0, 3, 101)
     batch = partial(data.batch_indices, jax.random.key(0), n=64, batch_size=4)
-    epoch = jax.jit(jax.vmap(batch))(jnp.arange(16))  # (16, 4), each row once
+    epoch = jax.jit(jax.vmap(batch))(jnp.arange(16))  # (16, 4), each example once
     curves = jax.jit(jax.vmap(jax.vmap(loss, (0, None)), (None, 0)))(ws, epoch)
     slope = jax.jit(jax.grad(loss))
     slopes = jnp.array([slope(0.0, rows) for rows in epoch])

@@ -2,8 +2,8 @@
 
 Plain descent forgets each step, so it stops in the first hollow and crawls over plateaus.
 Momentum adds the gradients up in a velocity that decays slowly, like a heavy ball. On a
-plateau it still has the speed of the slope before, and it can roll through a shallow
-minimum into a deeper one.
+plateau it keeps the speed that it gained on the slope before, and it can roll through a
+shallow minimum into a deeper one.
 
     v ← β v + ∇loss(θ)
     θ ← θ − λ v
@@ -18,8 +18,8 @@ from nnjax.lecture.style import BLUE, GREY, RED, label, panels
 
 CAPTION = (
     "First: a loss with two minima; the dots are the parameter after every third step, "
-    "from the right. Second: the parameter over the steps; dashed are the minima and "
-    "the hill between them. Both have λ = 0.01, Momentum has β = 0.9."
+    "from the right. Second: the parameter over the steps; dashed lines mark the minima "
+    "and the hill between them. Both runs use λ = 0.01, Momentum uses β = 0.9."
 )
 
 
@@ -32,7 +32,7 @@ def run():
     start = jnp.array(1.7)
     plain = descend(loss, start, optim.sgd(0.01), 200)
     heavy = descend(loss, start, optim.momentum(0.01, 0.9), 200)
-    left, hill, right = np.sort(np.roots([4, 0, -4, 0.5]).real)  # derivative zero
+    left, hill, right = np.sort(np.roots([4, 0, -4, 0.5]).real)  # zeros of the derivative
     numbers = {
         "minima": [left, right],
         "hill between them": hill,
@@ -50,7 +50,7 @@ def draw(loss, plain, heavy):
     left.plot(theta, loss(theta), color=GREY)
     for name, path, colour, lift in (
         ("plain descent", plain, RED, 0.0),
-        ("Momentum", heavy, BLUE, 0.2),  # a little higher, to be visible
+        ("Momentum", heavy, BLUE, 0.2),  # drawn a little higher, to be visible
     ):
         points = path[:150:3]
         left.plot(points, loss(points) + lift, "o", color=colour, markersize=4, alpha=0.7)

@@ -1,4 +1,4 @@
-"""The tour as one self-contained HTML page without scripts."""
+"""Write the tour as one self-contained HTML page without scripts."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -18,7 +18,7 @@ def make_page(parts: Mapping[str, Sequence[Section]]) -> str:
     """Return the tour as an HTML page.
 
     Args:
-      parts: the sections by the titles of their parts, in order.
+      parts: the sections of each part, by the title of the part, in order.
     """
     style = (
         resources.files("nnjax.lecture").joinpath("page.css").read_text(encoding="utf-8")

@@ -1,9 +1,9 @@
 """Perceptron: which side of a line
 
-A perceptron adds a bias b to the dot product and applies an activation. Where b + w · x is
-zero there is a line, at a right angle to w: on one side Rosenblatt's perceptron answers 1,
-on the other 0. ReLU keeps the line but lets the answer grow with the distance from it, so a
-small change of the weights changes the answer and learning has a gradient.
+A perceptron adds a bias b to the dot product and applies an activation. The points with
+b + w · x = 0 form a line at a right angle to w: on one side Rosenblatt's perceptron answers
+1, on the other 0. ReLU keeps the line but lets the answer grow with the distance from it;
+a small change of the weights then changes the answer, so there is a gradient to learn from.
 
     y = ReLU(b + w · x),   ReLU(z) = max(0, z)
 """
@@ -17,8 +17,8 @@ from nnjax.lecture.style import BLUE, INK, RED, label, panels
 
 CAPTION = (
     "First: both activations. Second: the four corners as inputs, and the line of a "
-    "perceptron that computes AND. It answers above the line only; the thin lines show "
-    "where ReLU's answer has reached 0.25, 0.5 and so on."
+    "perceptron that computes AND. Its answer is positive only above this line; at the "
+    "thin lines, ReLU reaches 0.25, 0.5, 0.75 and 1."
 )
 
 

@@ -1,9 +1,9 @@
 """RMSProp: a step size for each parameter
 
-In a valley that is steep one way and flat the other, the steep direction dictates a small
-learning rate, and the flat one waits. RMSProp divides each gradient by the root of its mean
-square, so that all parameters move at the same pace. Only the signs of the gradients and
-their changes matter, not their scale.
+In a valley that is steep in one direction and flat in the other, the steep direction allows
+only a small learning rate, and progress in the flat one is slow. RMSProp divides each
+gradient by the root of its mean square, so all parameters move at the same pace. Only the
+signs and relative changes of the gradients matter, not their scale.
 
     v ← β v + (1 − β) g²
     θ ← θ − λ g / (√v + ε),   g = ∇loss(θ)
@@ -17,8 +17,8 @@ from nnjax.lecture.gradient_descent import descend
 from nnjax.lecture.style import BLUE, INK, RED, contours, label, panels
 
 CAPTION = (
-    "First: both paths from the dot, in a valley that is 400 times as steep across as "
-    "along. Second: both parameters over the steps; for RMSProp they coincide."
+    "First: both paths from the dot, in a valley whose curvature is 400 times as large "
+    "across as along. Second: both parameters over the steps; for RMSProp they coincide."
 )
 
 

@@ -1,4 +1,4 @@
-"""A section of the tour: an idea, with the numbers and the pictures of a run."""
+"""Run ideas and collect their numbers and pictures in the sections of the tour."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 
 class Section(NamedTuple):
-    """An idea that was run."""
+    """An idea with the numbers and pictures of its run."""
 
     idea: Idea
     code: str  # the source that was run
-    elsewhere: dict[str, str]  # functions that the code calls -> the idea that shows them
+    elsewhere: dict[str, str]  # functions that the code calls -> ideas with their code
     numbers: dict[str, str]  # the numbers that the run returned, formatted
-    pictures: list[tuple[float, str]]  # width in inches, SVG element
+    pictures: list[tuple[float, str]]  # (width in inches, SVG element)
 
 
 def run_sections(ideas: Sequence[Idea]) -> Iterator[Section]:
     """Run ideas and draw them, in order.
 
-    Most of the time is compilation, so two ideas are run at the same time.
+    Compilation takes most of the time, so two ideas run in parallel.
 
     Raises:
-      ModuleNotFoundError: if matplotlib is missing; then nothing is run.
+      ModuleNotFoundError: if matplotlib is missing; no idea is run then.
     """
     with drawing(""):
         pass
@@ -59,7 +59,7 @@ def make_section(
       before: the ideas that are shown earlier on the page.
     """
     figures = draw_idea(idea, drawn)
-    with drawing(idea.name):  # saving depends on matplotlib's settings, too
+    with drawing(idea.name):  # saving a figure also depends on matplotlib's settings
         pictures = [
             (float(figure.get_figwidth()), svg(figure, f"{idea.name}-{i}"))
             for i, figure in enumerate(figures)

@@ -1,9 +1,9 @@
 """Skip connections: depth without fading
 
-In a deep network the gradient passes through every layer on its way back, and each
-multiplies it; after fifty layers little is left for the first ones. A skip connection adds
-the input of a block to its output, so that the gradient also has a way around. Such a
-network starts close to a shallow one and uses its depth as it learns.
+In a deep network the gradient passes backwards through every layer, and each layer scales
+it; after fifty layers little is left for the first ones. A skip connection adds the input
+of a block to its output, so the gradient can also bypass the block. Such a network starts
+close to a shallow one and uses its depth as it learns.
 
     h ← h + f(h)
 """
@@ -19,8 +19,8 @@ from nnjax.lecture.style import BLUE, GREY, RED, label, log_axis, panels
 
 CAPTION = (
     "Fifty hidden layers of 16 neurons on the digits. First: the norm of the gradient "
-    "of the biases in each layer, before training. Second: the loss in training; the "
-    "dashed line is that of guessing, ln 10."
+    "of the biases in each layer, before training. Second: the training loss; the dashed "
+    "line is the loss of guessing, ln 10."
 )
 
 
@@ -29,7 +29,7 @@ def run():
     digits = data.load("digits").train
     layers = nn.dense(16, w_init=nn.initializers.lecun_normal()), jax.nn.relu
     plain = nn.serial(*layers)
-    skip = nn.residual(*layers, nn.scale(1 / 50))  # a sum of fifty, so a small factor
+    skip = nn.residual(*layers, nn.scale(1 / 50))  # fifty terms add up, so each is small
 
     @partial(jax.jit, static_argnums=0)
     def experiment(block):

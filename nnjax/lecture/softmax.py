@@ -1,9 +1,9 @@
 """Softmax: numbers become probabilities
 
-The last layer gives one number for each class, and softmax turns them into probabilities:
-positive, and 1 in sum. Only differences count, so the largest number can be subtracted
-first and nothing overflows. Dividing by a temperature T first makes the answer sharper (T
-small, all on the largest) or more uniform (T large).
+The last layer returns one number for each class, and softmax turns them into probabilities,
+which are positive and sum to 1. Only differences count, so the largest number can be
+subtracted first and nothing overflows. Dividing the numbers by a small temperature T gives
+nearly all probability to the largest one, a large T makes the probabilities more uniform.
 
     softmax(x)ᵢ = exp(xᵢ / T) / Σⱼ exp(xⱼ / T)
 """
@@ -16,8 +16,8 @@ from nnjax.lecture.style import BLUE, GREEN, GREY, PURPLE, RED, label, minus, pa
 
 CAPTION = (
     "First: the same four numbers at three temperatures. Second: each probability "
-    "against the temperature; at low temperatures the largest number has nearly all of it, "
-    "at high ones all have nearly the same."
+    "against the temperature; at low temperatures the largest number has nearly all "
+    "probability, at high ones all numbers have nearly the same."
 )
 
 

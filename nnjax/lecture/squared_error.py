@@ -1,7 +1,7 @@
 """Squared error: how wrong is the network?
 
 Learning needs one number that says how wrong a prediction is. The squared error adds the
-squares of the differences between prediction and target: it is zero only if all are right,
+squares of the differences between prediction and target: it is zero only if all are zero,
 and a difference twice as large costs four times as much. The loss of a network is its mean
 over all examples, a function of the parameters alone.
 

@@ -1,8 +1,8 @@
-"""The common look of all pictures of the lecture.
+"""Define the common style of all pictures in the lecture.
 
-A picture is a list of small panels, each a figure. The page puts them side by side, or one
-below the other on a narrow screen. Colours are from Paul Tol's palette, which the
-colour-blind can tell apart.
+A picture is a list of small panels; each panel is a figure. The page puts them side by
+side, or one below the other on a narrow screen. The colours are from Paul Tol's palette,
+which colour-blind readers can distinguish.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SETTINGS: dict[str, Any] = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
-    "svg.fonttype": "none",  # text stays text, in the page's font
+    "svg.fonttype": "none",  # keep text as text, in the page's font
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": INK,
@@ -56,10 +56,10 @@ SETTINGS: dict[str, Any] = {
 
 @contextmanager
 def drawing(name: str) -> Iterator[None]:
-    """Apply the look to everything that is drawn inside the block.
+    """Apply the common style to everything that is drawn inside the block.
 
     Args:
-      name: name of the idea, from which the identifiers inside the SVG are made.
+      name: name of the idea, used to generate the identifiers inside the SVG.
     """
     try:
         import matplotlib as mpl
@@ -100,7 +100,7 @@ def _power_of_ten(value: float) -> str:
 
 
 def label(axes: Axes, title: str, x: str, y: str) -> None:
-    """Set the title of a panel and the labels of its axes."""
+    """Set the title and axis labels of a panel."""
     axes.set(title=title, xlabel=x, ylabel=y)
 
 
@@ -140,9 +140,9 @@ def contours(
 
     Args:
       axes: the panel.
-      function: from an array (2,) to a number.
-      x: (columns,) the first number.
-      y: (rows,) the second number.
+      function: function that maps an array (2,) to a number.
+      x: values of the first number, of shape (columns,).
+      y: values of the second number, of shape (rows,).
       levels: values of the function at which lines are drawn.
     """
     grid = np.stack(np.meshgrid(x, y), -1).astype(np.float32)

@@ -2,8 +2,8 @@
 
 A network is dot products and ReLUs in layers; softmax and a loss say how wrong it is;
 back-propagation and mini-batches say in which direction to step, and Adam how far.
-BatchNorm, dropout and ensembles make the result better and more certain. Here all of them
-read handwritten digits that they have not seen.
+BatchNorm, dropout and ensembles make the result better and more certain. Here they all
+together read handwritten digits that were not used for training.
 
     θ ← θ − λ Adam(∇ 1/B Σₙ loss(f(xₙ; θ), yₙ)),   n in the batch of size B
 """

@@ -1,4 +1,4 @@
-"""Convert figures to SVG elements with text in the page's font and CSS colours.
+"""Convert figures to SVG elements that use the page's font and CSS colours.
 
 Pictures therefore follow the reader's light or dark mode, and their text can be searched.
 """

@@ -30,7 +30,7 @@ def run():
     y = jnp.sin(x)
     widths = np.array([1, 2, 4, 8, 16, 32])
 
-    def build(width):  # at each knot one more neuron starts, and changes the slope
+    def build(width):  # at each knot, another neuron becomes active and changes the slope
         knots = np.linspace(0, 2 * np.pi, width + 1, dtype=np.float32)
         slopes = np.diff(np.sin(knots)) / np.diff(knots)
         hidden = {"w": np.ones((1, width), np.float32), "b": -knots[:-1]}

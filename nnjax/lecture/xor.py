@@ -17,8 +17,8 @@ from nnjax.lecture.style import BLUE, GREY, label, panels, signs
 CAPTION = (
     "Blue corners should give 1, red ones 0. First: the best line still has one corner "
     "on the wrong side (marked ×). Second: between two lines the network answers more "
-    "than ½. Third: the same corners as the hidden layer sees them; two of them fall on "
-    "the same place, and one line separates them."
+    "than ½. Third: the corners after the hidden layer; two of them coincide, and one "
+    "line separates blue from red."
 )
 
 
@@ -53,7 +53,7 @@ def draw(x, y, lines):
     single, double, hidden = panels(3, width=2.3, height=2.5)
     w, b = lines[:, :2], lines[:, 2:]
     distances = abs(w @ x.T + b) / np.linalg.norm(w, axis=1, keepdims=True)
-    w, b = (v[distances.min(1).argmax()] for v in (w, b))  # far from all corners
+    w, b = (v[distances.min(1).argmax()] for v in (w, b))  # the farthest from corners
     wrong = x[(x @ w + b > 0) != (y > 0)]
     ends = np.array([-0.5, 1.5])
     single.plot(*wrong.T, "x", color=GREY, markersize=14, markeredgewidth=2)

@@ -1,4 +1,4 @@
-"""Children of a combinator: their keys, their places in error messages, and their names in traced programs."""
+"""Initialise and apply the children of a combinator, with their own keys, name scopes and notes in errors."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -66,7 +66,7 @@ def apply_child_with(
 
 
 def output_shape(layer: Layer, params: Params, state: State, x: PyTree) -> PyTree:
-    """Return the shapes and dtypes of the layer's output by tracing `apply`, so that no layer needs a shape formula."""
+    """Return the shapes and dtypes of the layer's output, found by tracing `apply`."""
     return jax.eval_shape(lambda p, s, x: apply_layer(layer, p, s, x, train=False)[0], params, state, x)
 
 
@@ -82,7 +82,7 @@ def apply_layer(
 
 
 def _pair(layer: Layer, function: str, form: str, result: Any) -> tuple[Any, Any]:
-    """Return the result of a layer's function if it is a tuple of two; unpacking would also accept a two-row array."""
+    """Return a layer function's result; raise TypeError unless it is a tuple of two (arrays would unpack, too)."""
     if not isinstance(result, tuple) or len(result) != 2:
         got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
         raise TypeError(f"{layer.name}: {function} must return {form}, got {got}")

@@ -10,10 +10,10 @@ from nnjax.nn._windows import Grid
 def convolve(x: Array, w: Array, grid: Grid, groups: int) -> Array:
     """Return y[p] = Σ_d x[strides·p + dilation·d] w[d].
 
-    On a CPU and without groups, this is one matrix product with all windows as rows, because XLA compiles the gradients
-    of a convolution inside a loop, such as the training loop, to scalar code. A step with both gradients for 3 × 3
-    windows on 32 images of 32 × 32 × 64 takes 3300 ms as a convolution and 85 ms as a product; a step of LeNet takes
-    15 ms and 4 ms. The product needs memory for math.prod(kernel_size) copies of x.
+    On CPUs and without groups, this is a matrix product of all windows with the weights. Inside a loop, such as the
+    training loop, XLA's CPU compiler turns the gradients of a convolution into scalar code. A step with both gradients
+    for 3 × 3 windows on 32 images of 32 × 32 × 64 takes 3300 ms as a convolution and 85 ms as a product. A step of
+    LeNet takes 15 ms and 4 ms. The product needs memory for math.prod(kernel_size) copies of x.
 
     Args:
       x: Input of shape (batch, *spatial, inputs).

@@ -1,4 +1,4 @@
-"""Dtype and broadcasting of parameters along the feature axis."""
+"""Choose dtypes for parameters and statistics, and broadcast parameters along the feature axis."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -11,7 +11,7 @@ def per_feature(vector: Array, x: Array) -> Array:
 
 
 def wide_dtype(x: Array) -> DTypeLike:
-    """Return the dtype for statistics and random draws of a floating input: its own, but at least float32."""
+    """Return the dtype for statistics and random draws: the floating dtype of `x`, but at least float32."""
     return x.dtype if x.dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 

@@ -78,7 +78,7 @@ def refuse_padding_alone(where: str, x: Array, places: Grid) -> None:
         if any(min(start + places.size[axis], length) <= max(start, 0) for start in (first, last)):
             raise ValueError(
                 f"{where}: a window is entirely in the padding {places.pads} of x {tuple(x.shape)}; "
-                "use less padding than the window is long"
+                "the padding must be smaller than the window"
             )
 
 

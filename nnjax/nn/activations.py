@@ -37,7 +37,7 @@ def softmax(x: Array) -> Array:
 def heaviside(x: Array) -> Array:
     """Return 1 where x > 0, 0 elsewhere, and NaN where x is NaN: Rosenblatt's activation.
 
-    Its gradient is zero everywhere, so that gradient descent cannot train through it.
+    Its gradient is zero everywhere, so gradient descent cannot train through it.
 
     Args:
       x: An array of any shape and real dtype. The result is floating.

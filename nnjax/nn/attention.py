@@ -17,7 +17,7 @@ from nnjax.types import Initializer, Key, Layer, Params, State
 
 
 class AttentionInput(NamedTuple):
-    """The input of `multi_head_attention` with a separate context or a mask."""
+    """Input of `multi_head_attention` with a separate context, a mask, or both."""
 
     x: Array  # (batch, length, features): source of the queries
     context: Array | None = None  # (batch, context length, features): source of keys and values; None means x
@@ -33,7 +33,7 @@ def multi_head_attention(
     w_init: Initializer = glorot_normal(),
     fused: bool = False,
 ) -> Layer:
-    """Compute a weighted mean over all positions for each position, in several heads with separate weights.
+    """For each position, compute weighted means over all positions, in several heads with separate weights.
 
         y = concat_h(softmax(q_h k_hᵀ / √size) v_h) w + b
         q_h, k_h, v_h = affine maps of x to size = features / heads

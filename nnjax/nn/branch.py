@@ -23,7 +23,7 @@ def branch(*paths: LayerLike, merge: Merge) -> Layer:
 
     Args:
       paths: Layers, or plain functions.
-      merge: A function from the list of the paths' outputs to one output.
+      merge: Function that combines the list of the paths' outputs into one output.
 
     Shapes: all paths receive the same x. Parameters and state are tuples with one entry per path.
 
@@ -81,7 +81,7 @@ def residual(*layers: LayerLike, shortcut: LayerLike | None = None) -> Layer:
     Args:
       layers: The layers of f, in sequence.
       shortcut: The layer on the skip connection; None means the identity. If f changes the shape, the shortcut must
-        produce the same shape.
+        return the same shape as f.
 
     Shapes: x (batch, ...) -> y, which has the shape of x unless there is a shortcut. Parameters are the tuple
     `(parameters of the shortcut, parameters of f)`.

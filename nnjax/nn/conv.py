@@ -24,7 +24,7 @@ def conv(
     w_init: Initializer = he_normal(),
     b_init: Initializer = zeros,
 ) -> Layer:
-    """Convolve over the spatial axes, channels last (a cross-correlation, as in all deep learning libraries).
+    """Convolve over the spatial axes, with channels last (a cross-correlation, as in all deep learning libraries).
 
         y[p] = Σ_d x[strides·p + dilation·d] w[d] + b
 

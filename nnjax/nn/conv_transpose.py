@@ -25,7 +25,7 @@ def conv_transpose(
     w_init: Initializer = he_normal(),
     b_init: Initializer = zeros,
 ) -> Layer:
-    """Add a scaled window to the output for each position of the input: the transpose of `conv`, channels last.
+    """Add a scaled window to the output for each input position: the transpose of `conv`, with channels last.
 
         y[strides·p + d - before] += x[p] w[d],   then   y + b
 
@@ -36,9 +36,9 @@ def conv_transpose(
       features: Number of output channels.
       kernel_size: Size of the window along each spatial axis; an integer means the same size for all axes.
       strides: Step between windows in the output, an integer or one per axis.
-      padding: Number of rows to cut off at the ends of the output: "VALID" cuts none, "SAME" leaves strides · length
-        rows, and (before, after) sets the numbers for each spatial axis. Torch's padding=p corresponds to (p, p);
-        padding=p with output_padding=q ≤ p corresponds to (p, p - q).
+      padding: Number of positions to cut off at both ends of the output: "VALID" cuts none, "SAME" leaves
+        strides · length positions, and (before, after) sets the numbers for each spatial axis. Torch's padding=p
+        corresponds to (p, p); padding=p with output_padding=q ≤ p corresponds to (p, p - q).
       bias: Whether to add b.
       w_init: Initialiser of `w`. The default is He's, which suits ReLU (see `dense`).
       b_init: Initialiser of `b`.
@@ -95,7 +95,7 @@ def conv_transpose(
 def _cuts(
     name: str, x: Array, size: tuple[int, ...], strides: tuple[int, ...], padding: Padding
 ) -> list[tuple[int, int]]:
-    """Return the numbers of rows to cut off at both ends of each spatial axis; negative numbers add rows of zeros."""
+    """Return how many positions to cut off at both ends of each spatial axis; a negative number adds zeros."""
     if padding == "VALID":
         return [(0, 0)] * len(size)
     if padding == "SAME":

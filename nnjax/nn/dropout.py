@@ -19,11 +19,11 @@ def dropout(rate: float | Array, *, always: bool = False) -> Layer:
 
     Args:
       rate: Probability of dropping a value, in [0, 1). It may be a traced array, so that `jax.vmap` can sweep it.
-      always: Whether to also drop values in prediction when a key is passed, as `uncertainty.mc_dropout` does:
-        `apply(params, state, x, train=False, key=key)`. Without a key, as in validation, y = x.
+      always: Whether to also drop values in prediction if a key is passed:
+        `apply(params, state, x, train=False, key=key)`. `uncertainty.mc_dropout` needs this. Without a key, y = x.
 
     Shapes: x (batch, ...), floating -> y, the same shape and dtype. The probability of dropping a value equals `rate`
-    to within 2⁻³² for every dtype of x, because mask and scale are not computed in that dtype.
+    to within 2⁻³², even if x has 16 bits, because mask and scale do not use the dtype of x.
 
     Raises:
       ValueError: if the rate is outside [0, 1); in `apply(train=True)`, if there is no key.
@@ -49,7 +49,7 @@ def spatial_dropout(rate: float | Array, *, always: bool = False) -> Layer:
 
     Args:
       rate: Probability of dropping a channel, in [0, 1). It may be a traced array, so that `jax.vmap` can sweep it.
-      always: Whether to also drop channels in prediction when a key is passed; see `dropout`.
+      always: Whether to also drop channels in prediction if a key is passed; see `dropout`.
 
     Shapes: x (batch, *positions, channels), floating -> y, the same shape and dtype.
 
@@ -68,7 +68,7 @@ def spatial_dropout(rate: float | Array, *, always: bool = False) -> Layer:
 
 
 def drop_path(rate: float | Array) -> Layer:
-    """Zero whole examples with probability `rate` during training; at the end of a residual branch, this skips it.
+    """Zero whole examples with probability `rate` during training. In a residual block, this skips the branch.
 
         training:    y = mask · x / (1 - rate),   mask (batch, 1, …) ~ Bernoulli(1 - rate)
         prediction:  y = x
@@ -95,7 +95,7 @@ def drop_path(rate: float | Array) -> Layer:
 def _dropout(
     kind: str, rate: float | Array, always: bool, mask_shape: Callable[[tuple[int, ...]], tuple[int, ...]]
 ) -> Layer:
-    """Return a dropout layer that drops together all values that share an entry of the mask."""
+    """Return a dropout layer whose mask has the shape `mask_shape(x.shape)` and is broadcast to x."""
     rate = checks.in_range(kind, "rate", rate, "[0, 1)")
     always = checks.flag(kind, "always", always)
     name = kind if isinstance(rate, jax.Array) else f"{kind}({rate:g}{', always' if always else ''})"

@@ -20,7 +20,7 @@ def embedding(size: int, features: int, *, w_init: Initializer = normal(1.0)) ->
       w_init: Initialiser of `w`. The default gives components of variance 1.
 
     Shapes: x (batch, ...), integers -> y (batch, ..., features). Parameters `{"w": (size, features)}`.
-    An integer outside this range gives NaN, so that the mistake is visible even inside a jitted program.
+    An integer outside 0 … size - 1 gives NaN, which makes the mistake visible even in a jitted program.
 
     Raises:
       ValueError: if size < 1 or features < 1.

@@ -6,7 +6,7 @@ from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 
 def frozen(layer: LayerLike) -> Layer:
-    """Keep a layer's parameters in the state, so that no optimizer changes them.
+    """Keep a layer's parameters in the state, where no optimizer changes them.
 
         y = f(params, state, x, train=False)
 
@@ -17,7 +17,7 @@ def frozen(layer: LayerLike) -> Layer:
     Args:
       layer: Any layer or network.
 
-    Shapes: as for the layer. There are no parameters; the state is the layer's (params, state).
+    Shapes: as for the layer. There are no parameters; the state is the layer's pair (params, state).
 
     >>> net = nn.named(body=nn.frozen(nn.dense(8)), head=nn.dense(2))
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 4)))

@@ -13,7 +13,7 @@ def group_norm(groups: int, *, eps: float | Array = 1e-5) -> Layer:
 
         y = scale · (x - mean) / √(variance + eps) + bias,  mean and variance over all positions and a group's channels
 
-    The result for an example does not depend on the rest of the batch, so it suits batches too small for `batch_norm`.
+    The result for an example does not depend on the rest of the batch. This suits batches too small for `batch_norm`.
 
     Args:
       groups: Number of groups of consecutive channels. It must divide the number of channels. With one group, all

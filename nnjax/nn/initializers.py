@@ -65,12 +65,12 @@ def initializer_for(
 
     Args:
       activation: The function after the layer.
-      inputs: True number of inputs if the weights are padded (see `first_features`), or None. Weights beyond it are
-        zero. It may be a traced integer.
+      inputs: True number of inputs if the weights are padded (see `first_features`), or None. Weights beyond this
+        number are zero. It may be a traced integer.
       outputs: True number of outputs if the weights are padded, or None.
 
     Raises:
-      ValueError: when the initialiser is called, if a true width is not traced and not in 1 … padded width.
+      ValueError: when the initialiser is called, if an untraced true width is outside 1 … padded width.
 
     >>> w = nn.initializer_for(jax.nn.relu)(jax.random.key(0), (1000, 500))
     >>> f"{1000 * w.var():.1f}"

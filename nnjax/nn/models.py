@@ -117,8 +117,8 @@ def residual_mlp(
 
         h ← h + w₂ dropout(activation(w₁ norm(h) + b₁)) + b₂ for each block;   y = norm(h) w + b
 
-    The last layer of each block starts at zero, so that the initial network is the same function at every depth. The
-    blocks form a `repeat`, so that the program size does not depend on the depth.
+    The last layer of each block starts at zero, so the initial network is the same function at every depth. The blocks
+    form a `repeat`, so the program size does not depend on the depth.
 
     Args:
       width: Width of the hidden layers.
@@ -198,7 +198,7 @@ def _norms(where: str, norm: Norm, width: Width | None = None) -> list[Layer]:
 
 
 def _activation(activation: Activation, width: Width | None, rate: float | Array) -> LayerLike:
-    """Join activation, true width and dropout in one layer, so that no option changes the parameter structure."""
+    """Combine activation, padding mask and dropout in one layer; options then do not change the parameter structure."""
     stages: list[LayerLike] = [activation]
     stages += [] if width is None else [first_features(width)]
     stages += [] if isinstance(rate, (int, float)) and rate == 0 else [dropout_layer(rate)]

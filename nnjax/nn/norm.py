@@ -78,7 +78,7 @@ def layer_norm(*, eps: float | Array = 1e-5, width: Width | None = None) -> Laye
     Args:
       eps: A number > 0, added to the variance inside the root. The default is torch's; those of Flax and Keras differ.
       width: True number of features if x is padded (see `first_features`), or None. Mean and variance are taken over
-        the first `width` features, and y is zero beyond them. It may be a traced integer.
+        the first `width` features, and y is zero beyond them. The width may be a traced integer.
 
     Shapes: x (batch, ..., features) -> y, the same shape. Parameters `{"scale", "bias"}` have shape (features,).
     Statistics are computed in two passes, in at least float32.

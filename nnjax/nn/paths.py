@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def paths(tree: PyTree) -> dict[str, Array]:
-    """Return a dictionary from path to leaf of a pytree, in the order of `jax.tree.leaves`.
+    """Return a dictionary that maps the path of each leaf to the leaf, in the order of `jax.tree.leaves`.
 
     Args:
       tree: Parameters, or any pytree.

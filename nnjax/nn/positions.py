@@ -62,7 +62,7 @@ def learned_positions(length: int, *, w_init: Initializer = normal(0.02)) -> Lay
     Shapes: x (batch, at most length, features) -> y, the same shape. Parameters `{"w": (length, features)}`.
 
     Raises:
-      ValueError: if length < 1, or if x is longer than that or has the wrong number of features.
+      ValueError: if length < 1, or if x is longer or has the wrong number of features.
 
     >>> layer = nn.learned_positions(16)
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 5, 8)))
@@ -98,8 +98,8 @@ def rotary(*, base: float = 10_000.0) -> Callable[[Array], Array]:
 
         [a, b] ← [a cos(p f_i) - b sin(p f_i), a sin(p f_i) + b cos(p f_i)],   f_i = base^(-2i / size)
 
-    where a and b are entries i and i + size / 2. The positions enter the product of a rotated query and a rotated key
-    only through their difference.
+    where a and b are entries i and i + size / 2. The product of a rotated query and a rotated key depends only on the
+    difference of their positions.
 
     Args:
       base: Ratio of the longest to the shortest wavelength, > 0.
@@ -113,7 +113,7 @@ def rotary(*, base: float = 10_000.0) -> Callable[[Array], Array]:
     >>> nn.rotary()(jnp.ones((1, 5, 2, 8))).shape
     (1, 5, 2, 8)
 
-    Source: Su et al. 2021, arXiv:2104.09864, but paired by halves as in Llama instead of by neighbours.
+    Source: Su et al. 2021, arXiv:2104.09864, but with the pairs of Llama; the paper pairs neighbouring entries.
     """
     base = checks.in_range("rotary", "base", base, "(0, inf)")
 

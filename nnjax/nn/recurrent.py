@@ -134,7 +134,7 @@ def gru(features: int, *, reverse: bool = False, last: bool = False, w_init: Ini
     Shapes: x (batch, time, inputs), or `Sequences` with lengths -> y (batch, time, features), or `Sequences`; with
     `last` (batch, features). Parameters `{"w_x": (inputs, 3 features), "w_h": (features, 3 features), "b":
     (3 features,), "b_h": (features,)}` with the blocks r, z, n, as in torch; for r and z, `b` is the sum of torch's two
-    biases. As in torch, Flax and Keras, the reset gate is applied after the product with w_h; in the paper, before it.
+    biases. As in torch, Flax and Keras, the reset gate is applied after the product with w_h; the paper does it before.
 
     Raises:
       ValueError: if features < 1, or if x or the lengths have the wrong shape.
@@ -173,8 +173,8 @@ def bidirectional(forward: LayerLike, backward: LayerLike) -> Layer:
       forward: The layer that runs forward in time, such as `nn.lstm(8)`.
       backward: The layer that runs backward in time, such as `nn.lstm(8, reverse=True)`.
 
-    Shapes: as for the two layers, with their features concatenated. Parameters are the tuple of both layers'
-    parameters.
+    Shapes: as for the two layers, with their features concatenated. Parameters are the tuple
+    `(parameters of forward, parameters of backward)`.
 
     >>> layer = nn.bidirectional(nn.rnn(2, last=True), nn.rnn(2, last=True, reverse=True))
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 5, 3)))
@@ -248,7 +248,7 @@ def _recurrent(
         checks.leaves(name, "params", params, expected)
         checks.features(name, sequences.x, params["w_x"].shape[0])
         batch, time = sequences.x.shape[:2]
-        projected = sequences.x @ params["w_x"] + params["b"][None, None]  # x w_x of all time steps in one product
+        projected = sequences.x @ params["w_x"] + params["b"][None, None]  # x w_x + b for all time steps at once
         valid = jnp.arange(time)[:, None] < sequences.lengths[None]
 
         def step(carry: Carry, now: tuple[Array, Array]) -> tuple[Carry, Array]:

@@ -11,7 +11,7 @@ from nnjax.nn._child import apply_layer, check_arrays, output_shape
 from nnjax.nn.as_layer import checked_layer
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
-GROUP = 8  # copies per iteration on accelerators
+GROUP = 8  # default number of copies per scan iteration on accelerators
 
 
 def repeat(n: int, block: LayerLike, *, unroll: int | None = None) -> Layer:
@@ -19,14 +19,14 @@ def repeat(n: int, block: LayerLike, *, unroll: int | None = None) -> Layer:
 
         y = f(p_n, … f(p_2, f(p_1, x)))
 
-    The program contains the block once and scans over the stacked parameters, so program size and compile time do not
+    The program contains the block only once and scans over the stacked parameters. Its size and compile time do not
     grow with n.
 
     Args:
       n: Number of copies.
       block: A layer whose output has the shape and dtype of its input.
       unroll: Number of copies per iteration of the scan. An accelerator launches each iteration separately, so larger
-        groups run faster there but take longer to compile. None means 1 on CPUs and 8 elsewhere (8 is not yet
+        groups run faster there but take longer to compile. None means 1 on CPUs and 8 elsewhere (not yet
         benchmarked).
 
     Shapes: x (batch, ...) -> y, the same shape. Parameters and state are the block's, with a leading axis of length n.

@@ -38,7 +38,7 @@ def transformer(
 
         h ← h + dropout(attention(norm(h)));   h ← h + dropout(w₂ activation(w₁ norm(h)));   y = norm(h)
 
-    The blocks form a `repeat`, so that the program size does not depend on the depth.
+    The blocks form a `repeat`, so the program size does not depend on the depth.
 
     Args:
       features: Number of features of a position.
@@ -182,7 +182,7 @@ def _on_x(layer: LayerLike) -> Layer:
 
 
 def _returning_input(layer: LayerLike, select: Callable[[PyTree], PyTree] = lambda x: x) -> Layer:
-    """Apply a layer to `select(inputs)` and, in an `AttentionInput`, replace `x` by the output."""
+    """Apply a layer to `select(inputs)` and, in an `AttentionInput`, replace `x` with the output."""
     inner = as_layer(layer)
 
     def init(key: Key, x: PyTree, /) -> tuple[Params, State]:

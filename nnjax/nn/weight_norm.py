@@ -16,10 +16,10 @@ def weight_norm(layer: LayerLike) -> Layer:
         w_j = g_j · v_j / |v_j|   for each output j
 
     Args:
-      layer: A layer with a parameter `w` whose last axis is the outputs, such as `dense` or `conv`.
+      layer: A layer with a parameter `w` whose last axis indexes the outputs, such as `dense` or `conv`.
 
     Shapes: as for the layer. Parameters are the layer's, with v stored in `w`, plus `g` (outputs,). `g` starts as the
-    lengths of the initial weight vectors, so that the initial outputs equal those of the layer.
+    lengths of the initial weight vectors, so the initial outputs equal those of the layer.
 
     Raises:
       TypeError: if the layer has no parameter `w`.
@@ -55,13 +55,13 @@ def spectral_norm(layer: LayerLike, *, iterations: int = 1, eps: float = 1e-12) 
 
         w = W / σ,   σ = vᵀ W u;   in training, `iterations` times:   u ← Wᵀ v / |Wᵀ v|,   v ← W u / |W u|
 
-    W is `w` as a matrix (inputs, outputs). u and v carry over from step to step, because W changes slowly. The gradient
-    treats u and v as constants, which is exact once they have converged.
+    W is `w` as a matrix (inputs, outputs). W changes slowly, so each step continues with the previous u and v. The
+    gradient treats u and v as constants, which is exact once they have converged.
 
     Args:
-      layer: A layer with a parameter `w` whose last axis is the outputs, such as `dense` or `conv`.
+      layer: A layer with a parameter `w` whose last axis indexes the outputs, such as `dense` or `conv`.
       iterations: Number of power iterations in each training step.
-      eps: Lower bound of the norms by which u and v are divided.
+      eps: Lower bound for the norms |Wᵀ v| and |W u|.
 
     Shapes and parameters: as for the layer. The state is `{"layer": state of the layer, "u": (outputs,),
     "v": (inputs,)}`; u and v start from 15 power iterations, as in torch.

@@ -1,4 +1,4 @@
-"""True widths of padded layers as traced values, so that `jax.vmap` can sweep widths within one program.
+"""Mask padded layers to their true widths, which may be traced, so `jax.vmap` can sweep widths in one program.
 
 A network is padded to its largest widths. Along each padded axis, the first `width` features are true and the others
 are padding, which stays zero and has zero gradient. `layer_norm`, `initializer_for` and `mlp` use this module.
@@ -79,12 +79,12 @@ def moments(x: Array, width: Width | None) -> tuple[Array, Array]:
 
 
 def check_width(where: str, name: str, value: Any, padded: int | None = None) -> Width:
-    """Return a width after checking that it is in 1 … `padded`, as a Python int; traced integers are unchecked."""
+    """Check that a width is in 1 … `padded` and return it as an int; return traced integers unchecked."""
     dtype = getattr(value, "dtype", None)
     if dtype is None or isinstance(value, np.generic):
         value = checks.positive_int(where, name, value)
     elif not jnp.issubdtype(dtype, jnp.integer) or value.ndim:
-        hint = "; jax.vmap over several" if value.ndim else ""
+        hint = "; use jax.vmap for several widths" if value.ndim else ""
         raise TypeError(f"{where}: {name} must be one integer, got {dtype} of shape {tuple(value.shape)}{hint}")
     if checks.is_traced(value):
         return value

@@ -1,4 +1,4 @@
-"""Plots of a run. Each function returns a matplotlib figure and changes no global state of matplotlib."""
+"""Plot the results of a run. Each function returns a figure and leaves matplotlib's global state unchanged."""
 
 from nnjax.plot._confusion import confusion
 from nnjax.plot._curves import curves

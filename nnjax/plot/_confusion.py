@@ -1,4 +1,4 @@
-"""The confusion matrix."""
+"""Plot a confusion matrix."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LONGEST = 18  # largest number of characters of a name
 
 
 def confusion(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str], *, context: str = "") -> Figure:
-    """Plot the confusion matrix: counts of true class by predicted class, coloured by the share of the true class.
+    """Plot the confusion matrix: counts by true and predicted class, coloured by their share of the true class.
 
     Args:
       logits: Logits of shape (examples, classes).
@@ -28,7 +28,7 @@ def confusion(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str], *,
       context: The second line of the title: data, settings and score.
 
     Raises:
-      ValueError, TypeError: if the labels do not match the logits, or the logits the classes.
+      ValueError, TypeError: if the logits do not match the labels or the classes.
 
     >>> figure = plot.confusion(np.eye(3, dtype=np.float32), np.array([0, 1, 1]), ["a", "b", "c"])
     >>> figure.axes[0].get_xlabel()

@@ -1,4 +1,4 @@
-"""Learning curves: loss and score over the epochs, for one network, an ensemble or folds."""
+"""Plot learning curves: loss and score by epoch, for one network, an ensemble or folds."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def curves(
     training: str = TRAINING,
     context: str = "",
 ) -> Figure:
-    """Plot the loss over epochs, and below it the validation score if there is one.
+    """Plot the loss by epoch and, below it, the validation score if there is one.
 
     The members of an ensemble, or the folds of a cross-validation, are drawn as lines, with their median and, for 5
     members or more, a band from the 10 % to the 90 % quantile.
 
     Args:
       history: The history in the result of `train.fit`; numbers, or arrays (members,).
-      kept: Epoch of the network that was kept, or one epoch per member, if that is not the last one.
+      kept: Epoch whose network was kept, or one epoch per member; None means the last epoch.
       training: How the training loss is measured, for the legend. With dropout, and while the weights still change, it
         differs from the loss that validation measures.
       context: The second line of the title: data, settings and score.
@@ -69,7 +69,7 @@ def curves(
         panels[1].set(ylabel=SCORES[score])
         if score == "validation_accuracy":
             share_axis(panels[1], values)
-        elif np.nanmin(values, initial=0) < -1 < np.nanmax(values, initial=-np.inf):  # the first epochs of a regression
+        elif np.nanmin(values, initial=0) < -1 < np.nanmax(values, initial=-np.inf):  # R² may be very low at first
             panels[1].set_ylim(bottom=-1)
     for axes in panels:
         style(axes)
@@ -88,7 +88,7 @@ def _clock(history: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _matrix(history: Sequence[Mapping[str, Any]], name: str, members: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the epochs (records,) that have this score, and the scores (records, members), NaN if not finite."""
+    """Return the epochs (records,) at which a score was recorded, and its values (records, members), finite or NaN."""
     records = [record for record in history if name in record]
     x = np.array([float(np.max(record[_clock(history)])) for record in records])
     values = [np.broadcast_to(np.asarray(record[name], float), (members,)) for record in records]
@@ -99,7 +99,7 @@ def _matrix(history: Sequence[Mapping[str, Any]], name: str, members: int) -> tu
 def _draw(
     axes: Axes, history: Sequence[Mapping[str, Any]], name: str, label: str, color: str, members: int
 ) -> np.ndarray:
-    """Draw one quantity, and return all its finite values."""
+    """Draw one quantity from the history and return its finite values."""
     x, y = _matrix(history, name, members)
     known = np.isfinite(y).any(1)
     if not x.size:
@@ -121,7 +121,7 @@ def _draw(
 
 
 def _mark_kept(axes: Axes, history: Sequence[Mapping[str, Any]], score: str, kept: Any, members: int) -> None:
-    """Mark the score of the network that was kept; without early stopping that is the last one."""
+    """Mark the score of the network that was kept, which without early stopping is the last one."""
     x, y = _matrix(history, score, members)
     epochs = np.full(members, x[-1]) if kept is None else np.broadcast_to(np.ravel(kept), (members,))
     rows = np.abs(x[:, None] - epochs).argmin(0)

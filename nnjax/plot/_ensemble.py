@@ -1,4 +1,4 @@
-"""Pictures of an ensemble: its size, its members' scores, and how useful its uncertainty is."""
+"""Plot the gain from ensemble size, the members' scores, and the usefulness of an ensemble's uncertainty."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def ensemble_size(table: SizeCurve, *, context: str = "") -> Figure:
 def rejection(dropped: np.ndarray, accuracy: np.ndarray, *, context: str = "") -> Figure:
     """Plot the accuracy of the remaining inputs against the share of inputs rejected, the most uncertain first.
 
-    The band is the 95 % interval for the number of inputs that remain.
+    The band is the 95 % interval of the accuracy, given the number of remaining inputs.
 
     Args:
       dropped: Rejected shares, from `uncertainty.rejection_curve`.
@@ -104,7 +104,7 @@ def spread(scores: np.ndarray, averaged: float, name: str = "accuracy", *, conte
         axes.plot(finite, np.zeros_like(finite), "o", color=TRAIN, alpha=0.6, label="members", clip_on=False)
         axes.set_yticks([])
     else:
-        middle, half = (finite.max() + finite.min()) / 2, max(float(np.ptp(finite)) / 2, 1e-3)  # never 0
+        middle, half = (finite.max() + finite.min()) / 2, max(float(np.ptp(finite)) / 2, 1e-3)  # half is never 0
         bins = min(30, math.ceil(2 * math.sqrt(finite.size)))
         axes.hist(finite, bins=bins, range=(middle - half, middle + half), color=TRAIN, alpha=0.4, label="members")
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -1,4 +1,4 @@
-"""One feature: the function that a regression has learned."""
+"""Plot the function that a regression of one feature has learned."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnjax.plot._style import HELD_OUT, TRAIN, legend, new_figure, shorten, styl
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-GRID = 400  # points at which the function is evaluated
+GRID = 400  # number of points at which the function is evaluated
 MOST_ROWS = 5000
 
 
@@ -25,13 +25,13 @@ def function(
     *,
     context: str = "",
 ) -> Figure:
-    """Plot the predictions of a regression against its only feature, together with the rows of the data.
+    """Plot the predictions of a regression against its only feature, together with the data.
 
-    An ensemble is drawn as the mean of its members, a band of ± 2 standard deviations, and the members behind it.
+    For an ensemble, draw its mean, a band of ± 2 standard deviations, and up to 20 members as thin lines.
 
     Args:
       predict: Function of the feature (n,) that returns predictions (members, n); one member for a single network.
-      x: Feature of the rows (rows,), in the units of the axis.
+      x: Values of the feature (rows,), in the units of the axis.
       target: Targets (rows,).
       name: Name of the feature.
       target_name: Name of the target.

@@ -1,4 +1,4 @@
-"""Images with their predictions: the least certain ones and the wrong ones."""
+"""Draw images with their predictions: the least certain ones and the wrong ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MOST_MISTAKES = 60
 UNCERTAIN = 12
-CAPTION = 0.3  # inches below an image, for two lines
+CAPTION = 0.3  # height in inches of the two lines below an image
 
 
 def uncertain(
@@ -43,7 +43,7 @@ def uncertain(
 def mistakes(
     images: np.ndarray, logits: np.ndarray, labels: np.ndarray, classes: Sequence[str], *, context: str = ""
 ) -> Figure:
-    """Draw the misclassified images, the most confident mistake first, at most 60.
+    """Draw up to 60 misclassified images, the most confident mistakes first.
 
     Args:
       images: Images (examples, height, width), or (examples, height, width, 3) for colours.
@@ -75,7 +75,7 @@ def _captioned(
     rows: np.ndarray,
     context: str,
 ) -> Figure:
-    """Draw the images of these rows, each with its true class and its prediction below."""
+    """Draw the images with the indices `rows`, each with its true class and prediction below it."""
     images, labels, probabilities = np.asarray(images, float), np.asarray(labels), _probabilities(logits)
     if images.ndim == 4 and images.shape[-1] == 1:
         images = images[..., 0]

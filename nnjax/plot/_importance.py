@@ -1,4 +1,4 @@
-"""The importance of the columns of a table."""
+"""Plot the permutation importance of the columns of a table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def importance(names: Sequence[str], drops: np.ndarray, score: str = "accuracy",
 
     Args:
       names: Names of the columns.
-      drops: Drop of the score (columns, repetitions).
+      drops: Drops of the score, of shape (columns, repetitions).
       score: Name of the score.
       context: The second line of the title: data, settings and score.
 

@@ -1,4 +1,4 @@
-"""Many small images in one array, which is drawn ten times as fast as one axes per image."""
+"""Join many small images into one array, which matplotlib draws ten times as fast as one axes per image."""
 
 import math
 from typing import Any
@@ -7,13 +7,13 @@ import numpy as np
 
 
 def mosaic(images: np.ndarray, columns: int, gap: int, below: float = 0.0) -> tuple[Any, list[float], list[float]]:
-    """Return images side by side in one array, and the left and bottom positions at which their captions begin.
+    """Return one array with all images in a grid, and the x and y positions of their captions.
 
     Args:
       images: (n, height, width) or (n, height, width, 3).
       columns: number of images in a row.
       gap: number of blank pixels between images.
-      below: room below each image, as a share of its height.
+      below: space below each image, as a fraction of the image height.
     """
     n, height, width = images.shape[:3]
     step_y, step_x = height + gap + math.ceil(below * height), width + gap

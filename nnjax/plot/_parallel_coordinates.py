@@ -1,4 +1,4 @@
-"""All settings and scores of a search at once: a line for each trial."""
+"""Plot all settings and scores of a search in parallel coordinates, with one line per trial."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from nnjax.plot._trials import Column, Rows, column_of, is_wide, log_steps, tria
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SPREAD = 0.04  # jitter of equal values, so that all lines are visible
+SPREAD = 0.04  # height of the jitter that keeps equal values apart
 GOLDEN = 0.6180339887
 
 
 class _Axis(NamedTuple):
     """An axis of a setting or of the score."""
 
-    y: np.ndarray  # (trials,) within 0 and 1; NaN for a trial without a value
+    y: np.ndarray  # (trials,), from 0 to 1 apart from jitter; NaN for a trial without a value
     ticks: list[tuple[float, str]]
 
 
 def parallel_coordinates(table: Rows, names: Sequence[str], log: Sequence[str] = (), *, context: str = "") -> Figure:
-    """Plot each trial as a line over an axis for each setting and one for the score; the best one is red.
+    """Plot each trial as a line across one axis per setting and one for the score; the best trial is red.
 
-    Dark lines have low scores. If dark lines meet at a value, it is good for all values of the other settings; if they
-    spread out from it to different values of the next setting, the two settings depend on each other.
+    Dark lines have low scores. If dark lines meet at a value, it is good for all values of the other settings. If they
+    connect different pairs of values on neighbouring axes, these two settings depend on each other.
 
     Args:
       table: The table in the result of `train.search`.
@@ -37,7 +37,7 @@ def parallel_coordinates(table: Rows, names: Sequence[str], log: Sequence[str] =
       context: The second line of the title: data, settings and score.
 
     Raises:
-      ValueError: without settings or trials.
+      ValueError: if there are no settings or no trials.
 
     >>> rows = [{"trial": i, "rate": 10.0**-i, "score": i + 1.0, "epochs": 1.0, "score_1": i + 1.0} for i in range(4)]
     >>> [text.get_text() for text in plot.parallel_coordinates(rows, ["rate"], ["rate"]).axes[0].get_xticklabels()]
@@ -86,7 +86,7 @@ def parallel_coordinates(table: Rows, names: Sequence[str], log: Sequence[str] =
 
 
 def _axis(column: Column, good: np.ndarray, trial: np.ndarray, *, log: bool) -> _Axis:
-    """Return the positions of the values on an axis from 0 to 1, and its ticks."""
+    """Return the heights of the values on an axis from 0 to 1, and the ticks of this axis."""
     x, labels = column
     if labels:
         last = max(1, len(labels) - 1)

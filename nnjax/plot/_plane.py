@@ -1,14 +1,14 @@
-"""The plane of two features on which a network is evaluated."""
+"""Build a grid in the plane of two features, on which a network is evaluated."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-MOST_ROWS = 2000  # rows drawn over the plane
+MOST_ROWS = 2000  # maximum number of rows of the data set that are drawn
 
 
 class Plane(NamedTuple):
-    """A grid of points around the rows of a table with two features."""
+    """A grid of points that covers the rows of a table with two features."""
 
     grid: np.ndarray  # (size², 2), row by row from the lowest value of the second feature
     across: np.ndarray  # (size,) values of the first feature
@@ -17,10 +17,10 @@ class Plane(NamedTuple):
 
 
 def plane_around(where: str, x: np.ndarray, size: int) -> Plane:
-    """Return the plane that contains all rows of x (rows, 2), with a margin, at `size` points along each axis.
+    """Return a grid that covers all rows of x (rows, 2) and a margin, with `size` points along each axis.
 
     Raises:
-      ValueError: if there are not two features.
+      ValueError: if x does not have two features.
     """
     if x.ndim != 2 or x.shape[1] != 2:
         raise ValueError(f"{where}: x must be (rows, 2), got {x.shape}")

@@ -1,4 +1,4 @@
-"""The predictions of a regression against the targets, and the residuals."""
+"""Plot the predictions of a regression against the targets, and the residuals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEAST_IN_A_BIN, MOST_BINS = 8, 10
-LEAST_FOR_SHARES = 20  # rows; with fewer, the band of 90 % would contain nearly all of them
+LEAST_FOR_SHARES = 20  # fewest rows for a 90 % band, which would otherwise contain nearly all rows
 
 
 def predictions(
@@ -22,10 +22,10 @@ def predictions(
     """Plot the predictions of a regression against the targets.
 
     Args:
-      prediction: Predictions of shape (examples,), in units of the target.
+      prediction: Predictions of shape (examples,), in the units of the target.
       target: Targets of shape (examples,).
       name: Name of the target.
-      sd: Standard deviation of the members' predictions (examples,), for an ensemble; drawn as bars.
+      sd: Standard deviation of the members' predictions (examples,), for an ensemble; drawn as error bars.
       context: The second line of the title: data, settings and score.
 
     >>> figure = plot.predictions(np.array([1.0, 2.1]), np.array([1.2, 2.0]), "length")
@@ -55,11 +55,11 @@ def predictions(
 def residuals(prediction: np.ndarray, target: np.ndarray, name: str, *, context: str = "") -> Figure:
     """Plot the residuals, target minus prediction, against the predictions, and their distribution.
 
-    Groups of equal size show the mean of their residuals with its 95 % interval: if a group's interval
-    misses zero, the predictions there are too low or too high on average.
+    The rows are divided into groups of similar predictions, each drawn as its mean residual with a 95 % interval. If
+    the interval excludes zero, the predictions of the group are too low or too high on average.
 
     Args:
-      prediction: Predictions of shape (examples,), in units of the target.
+      prediction: Predictions of shape (examples,), in the units of the target.
       target: Targets of shape (examples,).
       name: Name of the target.
       context: The second line of the title: data, settings and score.
@@ -105,7 +105,7 @@ def residuals(prediction: np.ndarray, target: np.ndarray, name: str, *, context:
 
 
 def _group_means(prediction: np.ndarray, residual: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return mean prediction, mean residual, and half the width of its 95 % interval, for groups of neighbours."""
+    """Return mean prediction, mean residual and half-width of its 95 % interval, for groups of similar predictions."""
     from scipy.special import stdtrit
 
     groups = min(MOST_BINS, len(prediction) // LEAST_IN_A_BIN)
@@ -125,7 +125,7 @@ def _short(number: float) -> str:
 
 
 def few_ticks(axes: Axes) -> None:
-    """Limit the number of ticks, so that long numbers do not run into each other."""
+    """Limit the number of ticks, so that long numbers do not overlap."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(5))

@@ -1,4 +1,4 @@
-"""Two features: which class is predicted where."""
+"""Plot the decision regions of a classifier of two features."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def regions(
     *,
     context: str = "",
 ) -> Figure:
-    """Plot the decision regions of a classifier of two features, and rows with their true classes.
+    """Plot the decision regions of a classifier of two features, and the data with its true classes.
 
-    Colours are pale where the largest probability is low; crosses are misclassified rows. At most 2000 rows are drawn.
+    Colours are pale where the largest probability is low; crosses mark misclassified rows. At most 2000 rows are drawn.
 
     Args:
       probabilities: Function of the features (n, 2) that returns the probabilities (n, classes).

@@ -1,4 +1,4 @@
-"""The reliability diagram: whether a confidence of 80 % is right in 80 % of the cases."""
+"""Plot a reliability diagram, which compares confidence with accuracy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def reliability(logits: np.ndarray, labels: np.ndarray, *, bins: int = 15, conte
     """Plot accuracy against confidence, with 95 % intervals and the number of examples in each bin.
 
     The points of a calibrated network lie on the diagonal, up to the intervals. With fewer than about 200 examples, the
-    intervals are so wide that the picture says little.
+    intervals are so wide that the diagram says little.
 
     Args:
       logits: Logits of shape (examples, classes).
@@ -56,7 +56,7 @@ def reliability(logits: np.ndarray, labels: np.ndarray, *, bins: int = 15, conte
 
 
 def _diagram(logits: np.ndarray, labels: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Compute `metrics.reliability` with NumPy, because compiling it would take longer than drawing the picture."""
+    """Compute `metrics.reliability` with NumPy; compiling it would take longer than drawing the plot."""
     powers = np.exp(logits - logits.max(-1, keepdims=True), dtype=np.float64)
     confidence = powers.max(-1) / powers.sum(-1)
     places = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)

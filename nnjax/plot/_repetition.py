@@ -1,4 +1,4 @@
-"""A repeated run: how far its losses and its weights deviate from the first run."""
+"""Plot how far the losses and weights of a repeated run deviate from those of the first run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_LEAVES = 12
-FLOOR = 1e-9  # smallest relative difference that is drawn; float32 numbers cannot differ by less
+FLOOR = 1e-9  # smallest relative difference that is drawn; different float32 numbers differ by more
 
 
 def repetition(
@@ -24,8 +24,8 @@ def repetition(
     Args:
       first: Losses of the run (steps,), or (members, steps).
       repeated: Losses of the repetition, of the same shape.
-      weights: Largest absolute difference in each array of weights that differs, NaN if it cannot be compared; empty
-        if all are equal.
+      weights: Largest absolute difference for each weight array that differs, or NaN if the two cannot be compared;
+        empty if all are equal.
       tolerance: Largest relative difference of a loss that rounding can explain.
       context: The second line of the title: data, settings and score.
 

@@ -1,4 +1,4 @@
-"""A search: the scores of all trials against each setting."""
+"""Plot the scores of a search against each setting and in the order of the trials."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ GOLDEN = 0.6180339887
 def search(table: Rows, names: Sequence[str], log: Sequence[str] = (), *, context: str = "") -> Figure:
     """Plot the score of each trial against each setting; colours show how long it was trained.
 
-    Each panel states how much of the variance of the logarithm of the score its setting explains. The score at the
-    first rung is used, because no trial is stopped before it.
+    Each panel states how much of the variance of the log score its setting explains. This uses the score at the first
+    rung, which all trials reach.
 
     Args:
       table: The table in the result of `train.search`.
@@ -32,7 +32,7 @@ def search(table: Rows, names: Sequence[str], log: Sequence[str] = (), *, contex
       context: The second line of the title: data, settings and score.
 
     Raises:
-      ValueError: without settings or trials.
+      ValueError: if there are no settings or no trials.
 
     >>> rows = [{"trial": i, "rate": 10.0**-i, "score": i + 1.0, "epochs": 1.0, "score_1": i + 1.0} for i in range(4)]
     >>> [axes.get_xlabel() for axes in plot.search(rows, ["rate"], log=["rate"]).axes]
@@ -73,7 +73,7 @@ def search_progress(table: Rows, *, context: str = "") -> Figure:
       context: The second line of the title: data, settings and score.
 
     Raises:
-      ValueError: without trials.
+      ValueError: if there are no trials.
 
     >>> rows = [{"trial": i, "score": 3.0 - i, "epochs": 1.0, "score_1": 3.0 - i} for i in range(3)]
     >>> plot.search_progress(rows).axes[0].get_xlabel()

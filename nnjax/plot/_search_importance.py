@@ -1,4 +1,4 @@
-"""The importance of the settings of a search."""
+"""Plot the importance of the settings of a search."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PERMUTATIONS = 200
 
 
 def search_importance(table: Rows, names: Sequence[str], *, context: str = "") -> Figure:
-    """Plot the share of the variance of the scores at the first rung that each setting explains alone.
+    """Plot the importance of each setting: the share of the variance of the log score that it explains alone.
 
-        1 - variance within groups of equal values / variance,   of the logarithm of the score
+        1 - variance within groups of similar values / total variance,   of the log score at the first rung
 
-    The score at the first rung is used, because no trial is stopped before it. A line marks the share that a setting
-    without any effect exceeds by chance in 5 % of the cases (200 permutations of the trials).
+    The first rung is used because all trials reach it. A line marks the share that a setting without any effect exceeds
+    by chance in 5 % of the cases (200 permutations of the trials).
 
     Args:
       table: The table in the result of `train.search`.
@@ -30,7 +30,7 @@ def search_importance(table: Rows, names: Sequence[str], *, context: str = "") -
       context: The second line of the title: data, settings and score.
 
     Raises:
-      ValueError: without settings or trials.
+      ValueError: if there are no settings or no trials.
 
     >>> rows = [{"trial": i, "rate": 10.0**-i, "score": i + 1.0, "epochs": 1.0, "score_1": i + 1.0} for i in range(4)]
     >>> [text.get_text() for text in plot.search_importance(rows, ["rate"]).axes[0].texts]

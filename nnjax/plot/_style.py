@@ -1,4 +1,4 @@
-"""The look that all pictures share: size, header, colours, axes."""
+"""Define the common style of all plots: size, header, colours and axes."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ QUALITATIVE = [
     "#88aa55",
 ]
 INK, FAINT = "#222222", "#666666"
-WIDTH = 5.0  # inches, the width of most pictures: one column, which is readable on a phone
+WIDTH = 5.0  # width of most plots in inches: one column, readable on a phone
 DPI = 150
 SMALL = 8.0  # font size in points
-HEADLINE, CONTEXT = 52, 90  # characters per line of width WIDTH
+HEADLINE, CONTEXT = 52, 90  # characters per line of the two texts, at width WIDTH
 LINE = 0.155  # height of a line in inches
 
 
@@ -41,8 +41,8 @@ def new_figure(height: float, headline: str, context: str = "", *, width: float 
 
     Args:
       height: height in inches, without the header.
-      headline: what the picture shows, in bold.
-      context: data, settings and score, in a smaller font below; may be empty.
+      headline: subject of the plot, in bold.
+      context: data, settings and score, below in a smaller font; may be empty.
       width: width in inches.
 
     Raises:
@@ -135,7 +135,7 @@ def share_axis(axes: Axes, values: np.ndarray, which: str = "y") -> None:
 
 
 def wilson_interval(share: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the 95 % interval of shares that were measured on n examples each.
+    """Return the 95 % confidence interval of shares, each measured on n examples.
 
     Source: Wilson 1927. Unlike the normal interval, it stays within 0 and 1, and is accurate for few examples.
     """
@@ -152,7 +152,7 @@ def plain(text: str) -> str:
 
 
 def shorten(text: str, most: int) -> str:
-    """Shorten a text to at most this many characters, keep both ends, and escape dollar signs."""
+    """Shorten a text to at most `most` characters, keeping both ends, and escape dollar signs."""
     text = " ".join(text.split()) or text
     end = most // 3
     return plain(text if len(text) <= most else f"{text[: most - end - 1]}…{text[-end:]}")
@@ -162,7 +162,7 @@ def png(figure: Figure) -> bytes:
     """Return the figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # Characters that the font lacks are drawn as boxes; a warning for each would fill the terminal
+        # Missing characters are drawn as boxes; a warning for each would fill the terminal
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()

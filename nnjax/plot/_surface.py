@@ -1,4 +1,4 @@
-"""Two features: the numbers that a regression predicts."""
+"""Plot the predictions of a regression of two features."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def surface(
     *,
     context: str = "",
 ) -> Figure:
-    """Plot the predictions of a regression over its two features as colours, and rows in the colours of their targets.
+    """Plot the predictions of a regression over two features as colours, and the data in the colours of their targets.
 
     A row whose colour differs from its surroundings is predicted badly.
 

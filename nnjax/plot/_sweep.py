@@ -1,4 +1,4 @@
-"""A sweep: the score of each setting."""
+"""Plot the score of each setting of a sweep."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def sweep(
 
 
 def _scale(axes: Axes, values: np.ndarray, log: bool, which: str) -> None:
-    """Make an axis logarithmic if `log`. A few values become its ticks, because it may contain no power of ten."""
+    """Make an axis logarithmic if `log`, and put ticks at a few of the values, as it may contain no power of ten."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     distinct = np.unique(values)
     if log:

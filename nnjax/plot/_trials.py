@@ -1,4 +1,4 @@
-"""The trials of a search as arrays, and the axes and colours that pictures of them share."""
+"""Read the trials of a search into arrays, and define the axes and colours that their plots share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FEW = 6  # up to this many distinct numbers are drawn at evenly spaced positions, like strings
-GROUPS = 8  # groups of values of a setting, for the share of the variance
+GROUPS = 8  # largest number of groups for the explained variance
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -22,13 +22,13 @@ class Trials(NamedTuple):
 
     trial: np.ndarray
     score: np.ndarray  # NaN for a trial that diverged
-    epochs: np.ndarray  # the last rung that was reached
-    early: np.ndarray  # the score at the first rung
-    good: np.ndarray  # bool, True if there is a score
+    epochs: np.ndarray  # number of epochs at the last rung that the trial reached
+    early: np.ndarray  # score at the first rung
+    good: np.ndarray  # booleans, True if the score is finite
 
 
 class Column(NamedTuple):
-    """The values of a setting as positions on an axis."""
+    """Values of a setting as positions on an axis."""
 
     x: np.ndarray  # (trials,)
     labels: list[str]  # labels of positions 0, 1, … for strings and few distinct numbers; empty for a numeric axis
@@ -38,7 +38,7 @@ def trials_of(where: str, table: Rows, names: Sequence[str]) -> Trials:
     """Return the trials in the table of a search.
 
     Raises:
-      ValueError: without settings or trials; the message begins with `where`.
+      ValueError: if there are no settings or no trials; the message begins with `where`.
     """
     if not names or not table:
         raise ValueError(f"{where}: needs settings and trials, got names={list(names)} and {len(table)} rows")
@@ -64,11 +64,11 @@ def column_of(table: Rows, name: str) -> Column:
 
 
 def explained(x: np.ndarray, score: np.ndarray) -> float:
-    """Return the share of the variance of a score's logarithm that a setting explains, in groups of equal size.
+    """Return the share of the variance of the log score that a setting explains, or 0 for fewer than two trials.
 
         1 - Σ_g Σ_{i in g} (s_i - mean_g)² / Σ_i (s_i - mean)²,   adjusted for the number of groups
 
-    It is 0 for too few trials.
+    A group holds trials with equal values or, if the setting has more than 8 values, with similar values.
     """
     good = np.isfinite(x) & np.isfinite(score)
     x, score = x[good], score[good]
@@ -87,7 +87,7 @@ def explained(x: np.ndarray, score: np.ndarray) -> float:
 
 
 def score_points(axes: Axes, x: np.ndarray, trials: Trials) -> None:
-    """Draw the score of each trial, coloured by its last rung; a star marks the best, crosses mark diverged ones."""
+    """Draw the scores of the trials, coloured by last rung; a star marks the best, crosses mark diverged ones."""
     from matplotlib import colormaps
 
     _, score, epochs, _, good = trials
@@ -136,7 +136,7 @@ def log_axis(axes: Axes, values: np.ndarray, which: str) -> None:
 
 
 def log_steps(values: np.ndarray) -> tuple[float, ...]:
-    """Return the multiples of powers of ten at which a logarithmic axis of these numbers has ticks."""
+    """Return the multiples of powers of ten at which a logarithmic axis for these values has ticks."""
     return (1.0, 2.0, 5.0) if values.max() < 100 * values.min() else (1.0,)
 
 

@@ -1,7 +1,7 @@
-"""Ensemble predictions and their uncertainty.
+"""Combine ensemble predictions and compute their uncertainty.
 
-The members are several networks, or one network with dropout active in prediction. Classifier members give logits
-(members, n, classes); the ensemble's prediction is again logits (n, classes), which `nnjax.metrics` and
+The members are several networks, or one network with dropout active in prediction. The members of a classifier ensemble
+predict logits (members, n, classes). The combined prediction is again logits (n, classes), which `nnjax.metrics` and
 `losses.cross_entropy` accept.
 """
 

@@ -1,4 +1,4 @@
-"""Scores as a function of the share of rejected inputs or of the ensemble size."""
+"""Compute scores as a function of the share of rejected inputs or of the ensemble size."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def rejection_curve(
         curve(d) = Σ_kept w·score / Σ_kept w,   kept: the least uncertain inputs, a share of 1 - d
 
     If uncertainty predicts errors, accuracy rises with the rejected share. The mean of the curve is the area under it.
-    Equally uncertain inputs are assigned their mean score, so that the order of the rows does not matter. Inputs whose
-    uncertainty is NaN are rejected first.
+    Equally uncertain inputs are assigned their mean score, so their order does not matter. Inputs with a NaN
+    uncertainty are rejected first.
 
     Args:
       score: Score of each input, of shape (n,), such as whether the prediction is correct.
       uncertainty: Uncertainty of each input, of shape (n,), such as the total of `entropy_decomposition`.
-      weights: Per-example weights (n,), or None. Inputs of weight 0 are ignored, even if their score is NaN. A negative
-        weight gives NaN, and so do remaining weights that are all 0.
+      weights: Per-example weights (n,), or None. Inputs of weight 0 are ignored, even if their score is NaN. The
+        result is NaN if a weight is negative or all remaining weights are 0.
 
     Returns:
       The rejected share, from 0 to 1 - 1/n, and the mean score of the remaining inputs, both of shape (n,).
@@ -77,7 +77,7 @@ def rejection_curve(
     score, uncertainty, weights = score[order], uncertainty[order], weights[order]
     score = jnp.where(weights == 0, jnp.zeros_like(score), score)  # 0 · NaN would be NaN
     first = jnp.concatenate([jnp.zeros(1, bool), uncertainty[1:] != uncertainty[:-1]])
-    tie = first.cumsum(dtype=jnp.int32)  # group of equally uncertain inputs, as an index
+    tie = first.cumsum(dtype=jnp.int32)  # index of the group of equally uncertain inputs
     total, weight = (jax.ops.segment_sum(v, tie, score.size) for v in (weights * score, weights))
     mean = total / jnp.where(weight == 0, jnp.ones_like(weight), weight)
     remaining = weights.cumsum()

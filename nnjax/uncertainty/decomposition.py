@@ -1,4 +1,4 @@
-"""Decomposition of an ensemble's predictive uncertainty into aleatoric and epistemic parts."""
+"""Decompose an ensemble's predictive uncertainty into aleatoric and epistemic parts."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def entropy_decomposition(logits: Array) -> Uncertainty:
     aleatoric = -(p_m * log_p_m).sum(-1).mean(0)
     # Σ p_m log(p_m / p) = Σ [p_m log(p_m / p) - p_m + p], whose terms are all ≥ 0 and therefore do not cancel
     d = log_p_m - log_p
-    near = p_m * (d + jnp.expm1(-jnp.maximum(d, -1)))  # the same term, more exact near d = 0
+    near = p_m * (d + jnp.expm1(-jnp.maximum(d, -1)))  # the same term, but more accurate near d = 0
     terms = jnp.where(d > -1, near, p_m * d - p_m + p)
     epistemic = jnp.maximum(terms, 0).sum(-1).mean(0)
     return Uncertainty(aleatoric + epistemic, aleatoric, epistemic)
@@ -65,12 +65,13 @@ def variance_decomposition(means: Array, variances: Array | None = None) -> Unce
 
         total = aleatoric + epistemic,   aleatoric = 1/M Σ_m variance_m,   epistemic = 1/M Σ_m (mean_m - mean)²
 
-    The ensemble predicts the mixture of its members, hence 1/M instead of 1/(M - 1), with mean `means.mean(0)`.
+    The ensemble predicts the mixture of its members, with mean `means.mean(0)`. Its variance has the factor 1/M, not
+    1/(M - 1).
 
     Args:
       means: Predictions of the members, of shape (members, n, outputs).
-      variances: Noise variances predicted by the members, of the same shape, or None without them; the aleatoric
-        part is then 0. A negative variance gives NaN.
+      variances: Noise variances predicted by the members, of the same shape, or None; the aleatoric part is then
+        0. A negative variance gives NaN.
 
     Returns:
       Three variances of shape (n, outputs).

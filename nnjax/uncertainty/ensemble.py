@@ -38,7 +38,7 @@ def log_mean_probabilities(logits: Array) -> Float[Array, "n classes"]:
     log_p = jax.nn.log_softmax(check_members("log_mean_probabilities", logits))
     # If all members agree, this returns exactly their value (log of a mean of ones is 0); logsumexp - log M may not
     top = lax.stop_gradient(log_p.max(0))
-    top = jnp.where(jnp.isneginf(top), jnp.zeros_like(top), top)  # for a class that all members mask with -inf
+    top = jnp.where(jnp.isneginf(top), jnp.zeros_like(top), top)  # a class that all members mask with -inf
     return top + jnp.log(jnp.exp(log_p - top[None]).mean(0))
 
 
@@ -69,8 +69,9 @@ def vote(logits: Array) -> Float[Array, "n classes"]:
       logits: Logits of the members, of shape (members, n, classes).
 
     Returns:
-      Logarithms of shape (n, classes), -inf for classes without votes. `metrics.accuracy` (the first of tied classes
-      wins), `brier` and `expected_calibration_error` accept them; `nll` is infinite if a label gets no votes.
+      Logarithms of shape (n, classes), -inf for classes without votes. `metrics.accuracy`, `brier` and
+      `expected_calibration_error` accept them, and the first of tied classes wins. `nll` is infinite if a label gets no
+      votes.
 
     Raises:
       ValueError: if the shape is wrong or there are no members.

@@ -11,12 +11,12 @@ from nnjax.types import Key, LayerLike, Params, PyTree, State
 
 
 def mc_dropout(net: LayerLike, params: Params, state: State, x: PyTree, key: Key, n: int) -> PyTree:
-    """Predict `n` times with dropout active, so that one network serves as an ensemble (Monte Carlo dropout).
+    """Predict `n` times with dropout active, which turns one network into an ensemble (Monte Carlo dropout).
 
         y_i = net(x; mask_i),   i = 1 … n;   all other layers, such as BatchNorm, are in evaluation mode
 
-    The network must contain `nn.dropout(rate, always=True)`. It has the same parameters as with plain dropout, so
-    parameters trained with plain dropout can be used.
+    The network must contain `nn.dropout(rate, always=True)`. Its parameters have the same structure as with
+    plain dropout, so parameters trained with plain dropout can be used.
 
     Args:
       net: A layer or network.
