@@ -1,4 +1,8 @@
-"""The pytest fixture `optcheck`: `def test_my_adam(optcheck): optcheck(my_adam(1e-3), optax.adam(1e-3))`."""
+"""Provide the pytest fixture `optcheck`, as in this test:
+
+def test_my_adam(optcheck):
+    optcheck(my_adam(1e-3), optax.adam(1e-3))
+"""
 
 from typing import Any
 
@@ -9,8 +13,8 @@ import pytest
 def optcheck() -> Any:
     """Assert that an optimizer matches a reference: `optcheck(my_adam(1e-3), "optax.adam", allow=["eps-inside"])`.
 
-    The AssertionError contains the full report: the first difference, its cause with both formulas, and the fixes that
-    were tried. `allow` lists the ids of accepted causes; `hparams` holds the arguments of optimizer factories. See
+    The AssertionError contains the full report: the first difference, its cause with both formulas, and suggested
+    fixes. `allow` lists the ids of accepted causes, and `hparams` holds the arguments of optimizer factories. See
     `nnjax.optcheck.assert_matches`.
     """
     from nnjax.optcheck import assert_matches

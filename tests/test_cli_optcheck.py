@@ -163,7 +163,7 @@ def test_an_unknown_reference_gives_no_cause_and_nothing_to_allow(mine):
     )
     assert ended.code == 2, ended
     assert "formula of the candidate" in ended.out
-    assert "the reference's is unknown" in ended.out
+    assert "that of the reference is unknown" in ended.out
 
 
 def test_a_broken_contract_ends_with_3(mine):

@@ -168,7 +168,7 @@ def test_a_report_says_what_and_why():
         "first difference at step 1",
         "θ ← θ - λ g / (√v + ε)    ",
         "θ ← θ - λ g / √(v + ε)\n",
-        "fix: or as the reference: optax.rmsprop(0.001, eps_in_sqrt=False)  (checked: matches)",
+        "fix: or use as the reference: optax.rmsprop(0.001, eps_in_sqrt=False)  (checked: matches)",
         "impact: with gradients N(0, 1)",
         "not observed with these inputs: weight decay",
         "tolerance: |u - u'| ≤",
@@ -571,9 +571,8 @@ def test_a_fix_is_tried_before_it_is_printed(name):
     candidate, reference, fix = FIXES[name]
     both = observation(candidate, reference)
     why = diagnosis(candidate, reference)
-    assert (
-        fixes(why, both, torch=False, deadline=Deadline(None))[-1] == f"or as the reference: {fix}  (checked: matches)"
-    )
+    last = fixes(why, both, torch=False, deadline=Deadline(None))[-1]
+    assert last == f"or use as the reference: {fix}  (checked: matches)"
     assert difference(candidate, eval(fix)) is None
 
 

@@ -328,8 +328,8 @@ def fails(g, p):
 ALL = "grads/layer/b, grads/layer/w, grads/temperature"
 WRONG = {  # (optimizer, rule, where, part of what it got, part of the remedy)
     "fails": (stepping(fails), "eager", "", "ValueError: no such luck", "by hand"),
-    "lacks an update": (pair(lacks_one), "updates", "temperature", "nothing", "one leaf per leaf"),
-    "wide": (stepping(lambda g, p: jnp.atleast_1d(-g)), "updates", "temperature", "float32[1]", "one leaf per leaf"),
+    "lacks an update": (pair(lacks_one), "updates", "temperature", "nothing", "one array for each"),
+    "wide": (stepping(lambda g, p: jnp.atleast_1d(-g)), "updates", "temperature", "float32[1]", "one array for each"),
     "signs": (stepping(lambda g, p: jnp.sign(g).astype("int8")), "updates", "layer/b", "int8[3] (and 2 more)", "cast"),
     "counts in float": (state_becomes(0, lambda t: t + 1.0), "state", "t", "float32[] weakly typed", "in init"),
     "weak": (state_becomes(0, lambda t: t + jnp.int32(1)), "state", "t", "int32[]", "jnp.int32"),

@@ -90,7 +90,7 @@ def test_two_possible_orders_are_asked_for():
 
 def test_a_closure_with_its_own_state_needs_the_function_that_makes_it():
     step = WILD["closure momentum"].candidate()
-    with pytest.raises(optcheck.NotAnOptimizerError, match="pass the function that makes it"):
+    with pytest.raises(optcheck.NotAnOptimizerError, match="pass a function that makes it"):
         adapt(step)
 
 

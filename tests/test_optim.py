@@ -536,7 +536,7 @@ def test_parameters_and_gradients_that_are_no_numbers_are_named(leaf):
 )
 def test_masks_that_do_not_fit_are_named(name, mask):
     optimizer = getattr(optim, name)(0.1, mask=mask)
-    with pytest.raises(ValueError, match=f"^{name}: mask must be booleans in the structure of the parameters"):
+    with pytest.raises(ValueError, match=f"^{name}: mask must be a tree of booleans with the same structure"):
         optimizer.update(TREE, optimizer.init(TREE), TREE)
 
 
@@ -703,7 +703,7 @@ def test_params_ema_of_integers_is_refused():
 def test_averaged_of_two_averages_says_how_to_choose():
     optimizer = optax.chain(optim.sgd(0.1), optim.params_ema(0.9), optim.params_ema(0.0))
     state = optimizer.init(TREE)
-    with pytest.raises(ValueError, match=r"keeps 2 averages, at 1 and 2 of its state; pass .* averaged\(opt_state\[1"):
+    with pytest.raises(ValueError, match=r"keeps 2 averages, at the paths 1 and 2 .*; pass .* averaged\(opt_state\[1"):
         optim.averaged(state)
     _, state = optimizer.update(TREE, state, TREE)
     last = jax.tree.map(lambda p: 0.9 * p, TREE)

@@ -38,7 +38,7 @@ class Finding(NamedTuple):
     rule: str = ""  # the nearest library rule; "" if the formula is unknown
     causes: tuple[Cause, ...] = ()  # differences from that rule
     equations: tuple[str, ...] = ()
-    problem: str = ""  # reason why it could not be identified
+    problem: str = ""  # why the optimizer could not be identified; "" if it was
 
     @property
     def verdict(self) -> str:
@@ -115,13 +115,13 @@ def audit(place: str | Path | ModuleType, *, max_fits: int = 300) -> Audit:
 def import_place(place: str | Path) -> ModuleType:
     """Import a module by its name, or a file by its path. Files get a module name that does not hide a library."""
     if not str(place).endswith(".py"):
-        sys.path.insert(0, "")  # as `python -m` does
+        sys.path.insert(0, "")  # finds modules in the current folder, as `python -m` does
         return importlib.import_module(str(place))
     source = Path(place)
     if not source.is_file():
-        raise FileNotFoundError(f"there is no file {place}")
-    module_name = f"optcheck_{source.stem}"  # so that a file jax.py does not replace jax
-    sys.path.insert(0, str(source.resolve().parent))  # so that the file can import modules from its folder
+        raise FileNotFoundError(f"optcheck: there is no file {place}")
+    module_name = f"optcheck_{source.stem}"  # the prefix prevents a file jax.py from replacing jax
+    sys.path.insert(0, str(source.resolve().parent))  # lets the file import modules from its folder
     spec = importlib.util.spec_from_file_location(module_name, source)
     assert spec is not None
     assert spec.loader is not None
@@ -167,18 +167,18 @@ def _identify(name: str, member: Any, max_fits: int) -> Finding:
 
 
 def _adapter(member: Any) -> Adapter:
-    """Adapt an optimizer, or the result of a factory with its default values or with a learning rate."""
+    """Adapt an optimizer, or call a factory with its defaults or a learning rate and adapt the result."""
     try:
         adapter = build(member)
     except NotAnOptimizerError:
         adapter = build(member, RATE)
     if isinstance(adapter, Formula):
-        raise NotAnOptimizerError("a formula")
+        raise NotAnOptimizerError("this is a formula, not an optimizer")
     return adapter
 
 
 def _causes(library: str, formula: Formula) -> tuple[Cause, ...]:
-    """Return the differences between the choices of a formula and of a library rule, ignoring hyper-parameters."""
+    """Return the choices in which a formula differs from a library rule, ignoring hyper-parameters."""
     rule = LIBRARY_RULES[library]
     chosen = {name: getattr(formula.hyper, name) for name in HyperParams._fields}
     return causes_of(rule._replace(hyper=HyperParams(**chosen)), formula)

@@ -45,17 +45,21 @@ def compare(
     """Compare the updates of an optimizer with those of a reference, and name the cause if they differ.
 
     Both receive the same scripted gradients, with magnitudes from 1e-14 to 1e3, in float64 and in float32. If updates
-    differ by more than rounding, known update rules are searched for the one that the candidate follows.
+    differ by more than rounding, known update rules are searched for the one that the candidate follows. The candidate
+    must also satisfy the contract: work under jit, scan and vmap, and neither change its inputs nor spread NaN.
 
     Args:
-      candidate: an `optax.GradientTransformation`, which receives value=1 if it takes extra arguments; a pair
-        `(init, update)`; a triple `(init, update, get_params)`; a function `step(params, grads, state) -> (params,
-        state)` with its arguments in any order; an object with `step(params, grads)`, `update`, `apply_gradients` and
-        so on, which returns parameters or updates, or changes them in place; a class or function that makes an
-        optimizer from parameters, such as `lambda params: torch.optim.Adam(params)`; a function without arguments that
-        makes a step function with its own state; a function that runs the whole loop, `adam(grad, x0, …)`. With
-        `hparams`, a function that makes one of these. Parameters are a pytree; if the optimizer cannot take one, a flat
-        dict, a list, pairs `[(w, b), …]`, layers, one array, one leaf at a time, or tensors.
+      candidate: an optimizer of one of the following kinds, or, with `hparams`, a function that makes one:
+        - an `optax.GradientTransformation` (extra arguments of `update` are the value 1, gradient and function of a
+          small quadratic), a pair `(init, update)`, or a triple `(init, update, get_params)`;
+        - a function `step(params, grads, state) -> (params, state)`, with its arguments in any order;
+        - an object with a method such as `step(params, grads)`, `update` or `apply_gradients`, which returns
+          parameters or updates, or changes them in place;
+        - a class or function that makes an optimizer from parameters, `lambda params: torch.optim.Adam(params)`;
+        - a function without arguments that makes a step function with its own state;
+        - a function that runs the whole loop, `adam(grad, x0, …)`.
+        Optimizers that do not accept a pytree of parameters receive a flat dict, a list, pairs `[(w, b), …]`, layers,
+        one array, one leaf at a time, or tensors.
       reference: the same, or a name: "optax.adam", "nnjax.adam", "torch.optim.Adam", or a library's formula, such as
         "torch.adamw", "keras.rmsprop", "jax.example_libraries.adam".
       hparams: the arguments for functions that make optimizers, such as `dict(learning_rate=0.5, weight_decay=0.5)`;
@@ -64,8 +68,8 @@ def compare(
       kind: the kind of the candidate: "optax", "pair", "triple", "step", "object", "torch", "holder" (a function of the
         parameters) or "loop"; None to detect it.
       init: function that returns the first state of a step function, `init(params)`, or a tuple of first values if
-        there are several state arguments; "zeros" for zeros with the same structure as the parameters; None to
-        use its attribute `init` if it has one, or else to try None and zeros.
+        there are several state arguments; "zeros" for zeros with the same structure as the parameters; None to use
+        the function's attribute `init` if it has one, or else to try None, an empty dict and zeros.
       order: the role of each argument of a step function: "params", "grads", "state" or "count"; None to infer it from
         the names, or from trial calls if the names do not determine it. The report prints the order.
       max_fits: number of update rules to fit before the cause is reported as unknown. The default takes up to a
@@ -135,7 +139,7 @@ def identify(
     max_fits: int = MAX_FITS,
     seconds: float | None = None,
 ) -> str:
-    """Return the equations of an optimizer, and the libraries that use the same rule.
+    """Return the equations of an optimizer, and the names of library optimizers with the same rule.
 
     Args:
       optimizer: see `candidate` of `compare`.
@@ -165,7 +169,7 @@ def identify(
         matches = identify_formula(target, None, budget)
     if not matches:
         forms = sum(level.forms for level in budget.levels)
-        return f"unknown: none of the {forms:,} forms tried reproduces these updates ({budget.used:,} fitted)"
+        return f"unknown: none of the {forms:,} rules tried reproduces these updates ({budget.used:,} fitted)"
     formula = matches[0].formula
     names = [name for name, library in LIBRARY_RULES.items() if library.rule == formula.rule]
     return "\n".join(
@@ -185,7 +189,7 @@ def assert_matches(
     max_fits: int = MAX_FITS,
     seconds: float | None = None,
 ) -> None:
-    """Raise AssertionError with the report if an optimizer differs from a reference or breaks the contract.
+    """Raise AssertionError with the report if an optimizer differs from a reference or violates the contract.
 
     Args:
       candidate: see `compare`.
@@ -200,7 +204,7 @@ def assert_matches(
 
     Raises:
       AssertionError: if they differ for a reason that is not in `allow`, or if the candidate breaks the contract.
-      ValueError: if `allow` contains a name that no cause has.
+      ValueError: if `allow` contains an unknown id.
 
     >>> import optax
     >>> from nnjax import optcheck
@@ -222,7 +226,7 @@ def _deadline(function: str, seconds: float | None) -> Deadline:
 
 @contextmanager
 def _standard_promotion() -> Iterator[None]:
-    """Switch off strict dtype promotion, under which optax does not run."""
+    """Allow implicit promotion of dtypes and ranks, because optax needs it."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 
@@ -237,7 +241,7 @@ def _build_candidate(
 
 
 def _title(argument: Any, optimizer: Adapter | Formula, default: str) -> str:
-    """Return the optimizer's name for the report, or the default if it has none, as with optax's optimizers."""
+    """Return the optimizer's name for the report, or the default for kinds without a name, such as optax's."""
     if isinstance(argument, str):
         return argument
     has_name = isinstance(optimizer, Adapter) and optimizer.kind in ("step", "object", "torch", "holder", "loop")
@@ -255,7 +259,7 @@ def _guess(name: str, hparams: Mapping[str, Any]) -> Formula | None:
 def _observe_with_schedule(
     adapter: Adapter, optimizers: tuple[Any, Any], hparams: Mapping[str, Any], options: Any, deadline: Deadline
 ) -> list[Observation]:
-    """Run both with a learning rate that changes at every step. Return [] if an optimizer accepts no schedule."""
+    """Run both optimizers with a learning rate that changes at every step; return [] if one accepts no schedule."""
     script = gradient_script(scheduled=True, ndim=adapter.ndim)
     candidate = build_with_schedule(optimizers[0], hparams, script, *options)
     reference = build_with_schedule(optimizers[1], hparams, script)
@@ -270,7 +274,7 @@ def _observe_with_schedule(
 def _own_violations(
     violations: list[Violation], reference: Adapter | Formula, deadline: Deadline
 ) -> tuple[Violation, ...]:
-    """Return the violations that the reference does not share in the same leaves."""
+    """Return the violations that the reference does not have in the same leaves."""
     if isinstance(reference, Formula) or not any(violation.rule != "runs eagerly only" for violation in violations):
         return tuple(violations)
 
@@ -295,9 +299,9 @@ def _empty_match(observation: Observation) -> tuple[Violation, ...]:
     """Return a violation or note if the updates match only because all are NaN or all are zero."""
     updates = np.stack([observation.candidate.updates, observation.reference.updates])
     if np.isnan(updates).all():
-        return (make_violation("nothing to compare", "", "NaN from both at every step", "numbers"),)
+        return (make_violation("nothing to compare", "", "NaN from both optimizers at every step", "numbers"),)
     if (updates == 0).all():
-        note = make_violation("nothing to compare", "", "zeros from both at every step", "updates")
+        note = make_violation("nothing to compare", "", "zeros from both optimizers at every step", "updates")
         return (note._replace(severity="note"),)
     return ()
 
@@ -308,4 +312,4 @@ def _schedule_remark(has_schedule: bool, hparams: Mapping[str, Any] | None) -> t
     reason = "an optimizer takes no schedule"
     if hparams is None:
         reason = "pass functions that make the optimizers, and hparams="
-    return (f"the position of the learning rate, and how a schedule is read ({reason})",)
+    return (f"the position of the learning rate, and the step at which a schedule is read ({reason})",)

@@ -1,13 +1,14 @@
 """Optimizers whose code reads like the published equation.
 
-Each one is an `optax.GradientTransformation` with optax's names and defaults, and works in `optax.chain`,
-`optax.masked` and `optax.inject_hyperparams`. Like optax's, they ignore extra arguments of `update` such as `value=`.
+Each optimizer is an `optax.GradientTransformation` with optax's names and defaults. It works in `optax.chain`,
+`optax.masked` and `optax.inject_hyperparams`, and its `update` ignores extra arguments such as `value=`.
 
-For complex parameters, pass the conjugate of `jax.grad`, the direction of steepest ascent; `train.Run` does so
-automatically. Second moments are averages of |g|², which is real.
+For complex parameters, pass the conjugate of the gradient from `jax.grad`, which is the direction of steepest ascent.
+`train.Run` does so automatically. Second moments are computed from |g|², which is real.
 
-Equivalents in other libraries, for a constant learning rate r. Updates agree up to rounding, as `nnjax.optcheck`
-checks. `torch` is torch.optim, written without its first argument; `example` is jax.example_libraries.optimizers:
+The following optimizers are equivalent for a constant learning rate r. `nnjax.optcheck` verifies that their updates
+agree up to rounding. `torch` means torch.optim, and its first argument `params` is omitted. `example` means
+jax.example_libraries.optimizers:
 
     sgd(r) = optax.sgd(r) = torch.SGD(lr=r) = example.sgd(r)
     momentum(r, 0.9) = optax.sgd(r, 0.9) = torch.SGD(lr=r, momentum=0.9) = example.momentum(r, 0.9)
@@ -27,8 +28,8 @@ checks. `torch` is torch.optim, written without its first argument; `example` is
     optax.adadelta(r) = torch.Adadelta(lr=r)
     optax.radam(r, eps=0.0) = torch.RAdam(lr=r, eps=0.0)
 
-Pairs that differ, with the causes as `nnjax.optcheck` names them. If the cause is a hyper-parameter, setting it to the
-same value in both makes them agree:
+The following optimizers differ, for the causes that `nnjax.optcheck` reports. If all causes are hyper-parameters, the
+optimizers agree once these have the same values:
 
     optax.rmsprop(r, 0.99) ≠ torch.RMSprop(lr=r): eps-inside
     optax.rmsprop(r) ≠ keras.rmsprop: eps

@@ -10,22 +10,22 @@ from nnjax.types import Optimizer, Params, ScalarOrSchedule
 
 
 class AdagradState(NamedTuple):
-    """State of `adagrad`."""
+    """Step count and sum of squared gradients of `adagrad`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
     sum_of_squares: Params  # sum of |g|², with the same structure as the parameters; its dtype is real
 
 
 def adagrad(learning_rate: ScalarOrSchedule, initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7) -> Optimizer:
-    """Return Adagrad, which divides each gradient by the square root of the sum of all its squares so far.
+    """Return Adagrad, which divides each gradient by the root of the sum of all squared gradients so far.
 
         s ← s + |g|²
         θ ← θ - λ g / √(s + ε)            (no step if s = 0)
 
     Args:
-      learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`.
+      learning_rate: λ ≥ 0, as a number, a traced array, or a schedule `step -> rate`.
       initial_accumulator_value: initial value of s, at least 0 (torch's default is 0).
-      eps: ε ≥ 0, added inside the root (torch adds 1e-10 outside).
+      eps: ε ≥ 0, added inside the root (torch adds 1e-10 outside the root).
 
     Raises:
       ValueError: if a hyper-parameter is out of range; in `update`, if gradients do not match the state in structure or

@@ -10,7 +10,7 @@ from nnjax.types import Optimizer, Params, ScalarOrSchedule
 
 
 class AdamState(NamedTuple):
-    """State of `adam`."""
+    """Step count and moments of `adam`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
     mu: Params  # moving average of the gradients, with the same structure as the parameters
@@ -32,14 +32,14 @@ def adam(
         θ ← θ - λ m̂ / (√(v̂ + ε_root) + ε)            t = 1, 2, …
 
     Args:
-      learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`.
+      learning_rate: λ ≥ 0, as a number, a traced array, or a schedule `step -> rate`.
       b1: β₁ in [0, 1), the decay rate of m.
       b2: β₂ in [0, 1), the decay rate of v.
       eps: ε ≥ 0, added outside the root after the bias correction, as in the paper's Algorithm 1. Keras adds it before
-        the correction, which the paper calls "ε̂".
+        the correction ("ε̂" in the paper).
       eps_root: number ≥ 0 added inside the root. It must be above 0 to differentiate through the update (`Run.steps`).
       mu_dtype: dtype in which m is stored, such as jnp.bfloat16 to save memory; None for the dtype of the parameters.
-        Arithmetic stays in at least float32.
+        Arithmetic uses float32 or a wider dtype.
 
     Raises:
       ValueError: if a hyper-parameter is out of range; in `update`, if gradients do not match the state in structure or
@@ -63,7 +63,7 @@ def adam(
         rate, b1, b2, eps, eps_root, c1, c2 = scalars
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * squared(g)
-        m_hat, v_hat = m * (1 / c1), v * (1 / c2)  # one scalar division; m / c1 divides every element: 25 % slower
+        m_hat, v_hat = m * (1 / c1), v * (1 / c2)  # m / c1 would divide every element and be 25 % slower
         return -rate * m_hat / (root(v_hat + eps_root) + eps), m, v
 
     return from_rule(rule, AdamState, learning_rate, hyper, name="adam", mu_dtype=mu_dtype)

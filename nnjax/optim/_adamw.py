@@ -21,7 +21,7 @@ from nnjax.types import Optimizer, Params, ScalarOrSchedule
 
 
 class AdamwState(NamedTuple):
-    """State of `adamw`."""
+    """Step count and moments of `adamw`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
     mu: Params  # moving average of the gradients, with the same structure as the parameters
@@ -38,27 +38,27 @@ def adamw(
     weight_decay: ScalarOrSchedule = 1e-4,
     mask: Mask = None,
 ) -> Optimizer:
-    """Return AdamW: Adam with decoupled weight decay, which is not scaled by the gradient statistics.
+    """Return AdamW, which is Adam with decoupled weight decay: gradient statistics do not scale the decay.
 
         m ← β₁ m + (1 - β₁) g            m̂ = m / (1 - β₁ᵗ)
         v ← β₂ v + (1 - β₂) |g|²         v̂ = v / (1 - β₂ᵗ)
         θ ← θ - λ (m̂ / (√(v̂ + ε_root) + ε) + w θ)            t = 1, 2, …
 
     Args:
-      learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`. It also multiplies the decay.
+      learning_rate: λ ≥ 0, as a number, a traced array, or a schedule `step -> rate`. It also multiplies the decay.
       b1: β₁ in [0, 1), the decay rate of m.
       b2: β₂ in [0, 1), the decay rate of v.
       eps: ε ≥ 0, added outside the root.
       eps_root: number ≥ 0 added inside the root. It must be above 0 to differentiate through the update (`Run.steps`).
       mu_dtype: dtype in which m is stored, such as jnp.bfloat16 to save memory; None for the dtype of the parameters.
-        Arithmetic stays in at least float32.
-      weight_decay: w ≥ 0: a number (torch's default is 1e-2), a traced array, or a schedule `step -> decay`.
+        Arithmetic uses float32 or a wider dtype.
+      weight_decay: w ≥ 0, as a number (torch's default is 1e-2), a traced array, or a schedule `step -> decay`.
       mask: tree of booleans, True for leaves that decay, with the same structure as the parameters or a prefix of it;
         a function of the parameters that returns such a tree; or None if all leaves decay.
 
     Raises:
-      ValueError: if a hyper-parameter is out of range; in `update`, if params are missing or gradients differ in
-        structure or shape.
+      ValueError: if a hyper-parameter is out of range; in `update`, if params are missing or gradients differ from
+        them in structure or shape.
       TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex.
 
     >>> optimizer = optim.adamw(1e-3, weight_decay=0.1)
@@ -66,7 +66,7 @@ def adamw(
     >>> optimizer.update(jnp.array([1.0, 1.0]), optimizer.init(params), params)[0].round(6)
     Array([-0.0011, -0.011 ], dtype=float32)
 
-    Source: Loshchilov and Hutter 2019, arXiv:1711.05101; λ multiplies the decay as in torch. Equal to `optax.adamw`.
+    Source: Loshchilov and Hutter 2019, arXiv:1711.05101; λ multiplies the decay, as in torch. Equal to `optax.adamw`.
     """
     b1, b2 = in_ranges("adamw", "[0, 1)", {"b1": b1, "b2": b2})
     eps, eps_root = in_ranges("adamw", "[0, inf)", {"eps": eps, "eps_root": eps_root})

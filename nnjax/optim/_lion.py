@@ -11,7 +11,7 @@ from nnjax.types import Optimizer, Params, ScalarOrSchedule
 
 
 class LionState(NamedTuple):
-    """State of `lion`."""
+    """Step count and momentum of `lion`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
     mu: Params  # moving average of the gradients, with the same structure as the parameters
@@ -25,7 +25,7 @@ def lion(
     weight_decay: ScalarOrSchedule = 1e-3,
     mask: Mask = None,
 ) -> Optimizer:
-    """Return Lion, which steps by the sign of a weighted mean of momentum and gradient, with weight decay.
+    """Return Lion, whose step is the sign of a weighted mean of momentum and gradient, plus weight decay.
 
         θ ← θ - λ (sign(β₁ m + (1 - β₁) g) + w θ)
         m ← β₂ m + (1 - β₂) g
@@ -35,18 +35,18 @@ def lion(
     Differentiation through the update treats the sign as a constant, so λ and w get gradients but β₁ and β₂ get zero.
 
     Args:
-      learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`. Use 1/10 to 1/3 of Adam's rate.
+      learning_rate: λ ≥ 0, as a number, a traced array, or a schedule `step -> rate`. Use 1/10 to 1/3 of Adam's rate.
       b1: β₁ in [0, 1), the weight of m in the direction of the step.
       b2: β₂ in [0, 1), the decay rate of m.
       mu_dtype: dtype in which m is stored, such as jnp.bfloat16 to save memory; None for the dtype of the parameters.
-        Arithmetic stays in at least float32.
-      weight_decay: w ≥ 0: a number, a traced array, or a schedule `step -> decay`.
+        Arithmetic uses float32 or a wider dtype.
+      weight_decay: w ≥ 0, as a number, a traced array, or a schedule `step -> decay`.
       mask: tree of booleans, True for leaves that decay, with the same structure as the parameters or a prefix of it;
         a function of the parameters that returns such a tree; or None if all leaves decay.
 
     Raises:
-      ValueError: if a hyper-parameter is out of range; in `update`, if params are missing or gradients differ in
-        structure or shape.
+      ValueError: if a hyper-parameter is out of range; in `update`, if params are missing or gradients differ from
+        them in structure or shape.
       TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex.
 
     >>> optimizer = optim.lion(1e-3, weight_decay=0.0)

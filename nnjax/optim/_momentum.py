@@ -10,14 +10,14 @@ from nnjax.types import Optimizer, Params, ScalarOrSchedule
 
 
 class MomentumState(NamedTuple):
-    """State of `momentum`."""
+    """Step count and velocity of `momentum`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
     trace: Params  # velocity, with the same structure as the parameters
 
 
 class NesterovState(NamedTuple):
-    """State of `nesterov`."""
+    """Step count and velocity of `nesterov`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
     trace: Params  # velocity, with the same structure as the parameters
@@ -30,18 +30,18 @@ def momentum(
     moving_average: bool = False,
     accumulator_dtype: DTypeLike | None = None,
 ) -> Optimizer:
-    """Return gradient descent with momentum ("heavy ball"); steps grow as long as the gradient keeps its direction.
+    """Return gradient descent with momentum ("heavy ball"), whose steps grow while the gradient keeps its direction.
 
         v ← μ v + g            or, with moving_average,  v ← μ v + (1 - μ) g
         θ ← θ - λ v
 
     Args:
-      learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`. It multiplies the velocity, as in
-        optax and torch. In Keras it multiplies the gradient inside the velocity, which differs if the rate changes.
+      learning_rate: λ ≥ 0, as a number, a traced array, or a schedule `step -> rate`. It multiplies the velocity, as in
+        optax and torch. Keras multiplies the gradient inside the velocity, so steps differ if the rate changes.
       momentum: μ in [0, 1), the decay rate of the velocity.
-      moving_average: True averages the gradients, as many tutorials do; steps are then 1 - μ times as large.
+      moving_average: True to average the gradients, as in many tutorials; steps are then 1 - μ times as large.
       accumulator_dtype: dtype in which v is stored, such as jnp.bfloat16 to save memory; None for the dtype of the
-        parameters. Arithmetic stays in at least float32.
+        parameters. Arithmetic uses float32 or a wider dtype.
 
     Raises:
       ValueError: if a hyper-parameter is out of range; in `update`, if gradients do not match the state in structure or
@@ -69,16 +69,16 @@ def momentum(
 def nesterov(
     learning_rate: ScalarOrSchedule, momentum: Scalar = 0.9, *, accumulator_dtype: DTypeLike | None = None
 ) -> Optimizer:
-    """Return gradient descent with Nesterov momentum, which takes the gradient at the point the velocity leads to.
+    """Return gradient descent with Nesterov momentum, which evaluates the gradient one velocity step ahead.
 
         v ← μ v + g
         θ ← θ - λ (g + μ v)
 
     Args:
-      learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`.
+      learning_rate: λ ≥ 0, as a number, a traced array, or a schedule `step -> rate`.
       momentum: μ in [0, 1), the decay rate of the velocity.
       accumulator_dtype: dtype in which v is stored, such as jnp.bfloat16 to save memory; None for the dtype of the
-        parameters. Arithmetic stays in at least float32.
+        parameters. Arithmetic uses float32 or a wider dtype.
 
     Raises:
       ValueError: if a hyper-parameter is out of range; in `update`, if gradients do not match the state in structure or

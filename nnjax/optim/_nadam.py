@@ -11,7 +11,7 @@ from nnjax.types import Optimizer, Params, ScalarOrSchedule
 
 
 class NadamState(NamedTuple):
-    """State of `nadam`."""
+    """Step count and moments of `nadam`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
     mu: Params  # moving average of the gradients, with the same structure as the parameters
@@ -26,20 +26,20 @@ def nadam(
     eps_root: Scalar = 0.0,
     mu_dtype: DTypeLike | None = None,
 ) -> Optimizer:
-    """Return NAdam: Adam with Nesterov momentum, which looks one step ahead.
+    """Return NAdam, which is Adam with Nesterov momentum.
 
         m ← β₁ m + (1 - β₁) g            m̂ = β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)
         v ← β₂ v + (1 - β₂) |g|²         v̂ = v / (1 - β₂ᵗ)
         θ ← θ - λ m̂ / (√(v̂ + ε_root) + ε)            t = 1, 2, …
 
     Args:
-      learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`.
-      b1: β₁ in [0, 1), the decay rate of m. It is constant, as in optax; in torch and Keras it grows with t.
+      learning_rate: λ ≥ 0, as a number, a traced array, or a schedule `step -> rate`.
+      b1: β₁ in [0, 1), the decay rate of m. It is constant, as in optax, while it grows with t in torch and Keras.
       b2: β₂ in [0, 1), the decay rate of v.
       eps: ε ≥ 0, added outside the root.
       eps_root: number ≥ 0 added inside the root. It must be above 0 to differentiate through the update (`Run.steps`).
       mu_dtype: dtype in which m is stored, such as jnp.bfloat16 to save memory; None for the dtype of the parameters.
-        Arithmetic stays in at least float32.
+        Arithmetic uses float32 or a wider dtype.
 
     Raises:
       ValueError: if a hyper-parameter is out of range; in `update`, if gradients do not match the state in structure or
@@ -64,7 +64,7 @@ def nadam(
         rate, b1, b2, eps, eps_root, c1, c1_next, c2 = scalars
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * squared(g)
-        m_hat, v_hat = m * (b1 / c1_next) + g * ((1 - b1) / c1), v * (1 / c2)  # see adam
+        m_hat, v_hat = m * (b1 / c1_next) + g * ((1 - b1) / c1), v * (1 / c2)  # scalar divisions, as in adam
         return -rate * m_hat / (root(v_hat + eps_root) + eps), m, v
 
     return from_rule(rule, NadamState, learning_rate, hyper, name="nadam", mu_dtype=mu_dtype)

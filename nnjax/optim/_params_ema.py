@@ -1,4 +1,4 @@
-"""A moving average of the parameters."""
+"""Track a moving average of the parameters."""
 
 from typing import NamedTuple
 
@@ -12,18 +12,18 @@ from nnjax.types import Optimizer, OptState, Params, PyTree
 
 
 class ParamsEmaState(NamedTuple):
-    """State of `params_ema`."""
+    """Moving average of the parameters."""
 
     params_ema: Params
 
 
 def params_ema(decay: Scalar = 0.999) -> Optimizer:
-    """Return a transformation that tracks a moving average of the parameters; put it last in the optimizer's chain.
+    """Return a transformation that tracks a moving average of the parameters; put it last in `optax.chain`.
 
         a ← d a + (1 - d) (θ + update),   initially a = θ
 
-    It leaves the updates unchanged. The average is part of the optimizer's state and is saved, resumed, vmapped and
-    swept with that state. `averaged(opt_state)` returns the average.
+    It leaves the updates unchanged. The average is part of the optimizer's state, so it is saved, resumed and vmapped
+    with that state. `averaged(opt_state)` returns the average.
 
     Args:
       decay: d in [0, 1), the decay rate of the average.
@@ -62,7 +62,7 @@ def averaged(opt_state: OptState, params: Params | None = None) -> Params:
 
     Args:
       opt_state: the optimizer's state.
-      params: ignored. It lets `train.Run(…, evaluation_params=optim.averaged)` evaluate and keep the average.
+      params: ignored, but accepted so that `train.Run(…, evaluation_params=optim.averaged)` can call this function.
 
     Raises:
       ValueError: if the state does not contain exactly one average.
@@ -83,7 +83,7 @@ def averaged(opt_state: OptState, params: Params | None = None) -> Params:
         )
     if len(averages) > 1:
         raise ValueError(
-            f"averaged: the optimizer keeps {len(averages)} averages, at {' and '.join(averages)} of its state; "
-            "pass the part with one of them, as in averaged(opt_state[1])"
+            f"averaged: the optimizer keeps {len(averages)} averages, at the paths {' and '.join(averages)} of its "
+            "state; pass the part of the state with one average, as in averaged(opt_state[1])"
         )
     return next(iter(averages.values()))

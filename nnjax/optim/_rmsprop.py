@@ -10,7 +10,7 @@ from nnjax.types import Optimizer, Params, ScalarOrSchedule
 
 
 class RmspropState(NamedTuple):
-    """State of `rmsprop`."""
+    """Step count and moving averages of `rmsprop`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
     nu: Params  # moving average of |g|², with the same structure as the parameters; its dtype is real
@@ -29,13 +29,13 @@ def rmsprop(
     nesterov: bool = False,
     bias_correction: bool = False,
 ) -> Optimizer:
-    """Return RMSProp, which divides each gradient by the root mean square of the recent gradients.
+    """Return RMSProp, which divides each gradient by the root mean square of recent gradients.
 
         v ← ρ v + (1 - ρ) |g|²
         u = λ g / √(v + ε)                or, without eps_in_sqrt,  u = λ g / (√v + ε)
         θ ← θ - u
 
-    With `centered`, the variance replaces v in u. With `bias_correction`, the averages are divided by 1 - ρᵗ:
+    With `bias_correction`, the averages are divided by 1 - ρᵗ. With `centered`, the variance replaces v in u:
 
         m ← ρ m + (1 - ρ) g               v - |m|²  instead of  v
 
@@ -45,17 +45,17 @@ def rmsprop(
         θ ← θ - b                         or, with nesterov,  θ ← θ - (u + μ b)
 
     Args:
-      learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`. It multiplies the gradient inside
-        the velocity b, as in optax and Keras. In torch it multiplies b, which differs if the rate changes.
+      learning_rate: λ ≥ 0, as a number, a traced array, or a schedule `step -> rate`. It multiplies the gradient inside
+        the velocity b, as in optax and Keras. In torch it multiplies b, so steps differ if the rate changes.
       decay: ρ in [0, 1), the decay rate of the averages (torch calls it alpha and sets it to 0.99).
-      eps: ε ≥ 0, which keeps the step finite if gradients vanish.
+      eps: ε ≥ 0, added to the denominator so that steps stay finite if gradients vanish.
       initial_scale: initial value of v, at least 0 (TensorFlow 1 starts at 1).
-      eps_in_sqrt: True puts ε inside the root as in optax and Keras, False outside as in torch. It must be True to
-        differentiate through the update (`Run.steps`), unless initial_scale > 0 without `centered`.
-      centered: True divides by the standard deviation of the gradients instead of their root mean square.
+      eps_in_sqrt: True to put ε inside the root, as in optax and Keras; False to put it outside, as in torch. True is
+        needed to differentiate through the update (`Run.steps`), unless initial_scale > 0 and `centered` is False.
+      centered: True to divide by the standard deviation of the gradients instead of their root mean square.
       momentum: μ in [0, 1), the decay rate of the velocity; None for no velocity.
-      nesterov: True uses Nesterov momentum instead of the velocity itself. It requires `momentum`.
-      bias_correction: True corrects the averages for their bias towards 0, as Adam does.
+      nesterov: True to use Nesterov momentum instead of the velocity itself. It requires `momentum`.
+      bias_correction: True to correct the averages for their bias towards 0, as Adam does.
 
     Raises:
       ValueError: if a hyper-parameter is out of range; in `update`, if gradients do not match the state in structure or
@@ -66,8 +66,8 @@ def rmsprop(
     >>> optimizer.update(jnp.array([1.0, -100.0]), optimizer.init(jnp.ones(2)))[0]
     Array([-0.2,  0.2], dtype=float32)
 
-    Source: Hinton 2012, lecture 6e of "Neural Networks for Machine Learning"; centered and with momentum in Graves
-    2013, arXiv:1308.0850. Equal to `optax.rmsprop`.
+    Source: Hinton 2012, lecture 6e of "Neural Networks for Machine Learning"; Graves 2013, arXiv:1308.0850, for
+    `centered` and `momentum`. Equal to `optax.rmsprop`.
     """
     (decay,) = in_ranges("rmsprop", "[0, 1)", {"decay": decay})
     eps, initial_scale = in_ranges("rmsprop", "[0, inf)", {"eps": eps, "initial_scale": initial_scale})

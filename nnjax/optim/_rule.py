@@ -1,7 +1,7 @@
 """Make an optimizer from its update rule, a formula for one array.
 
-Everything that the optimizers share is here: checks, the step counter, the learning rate, dtypes, and the loop over the
-leaves of a tree.
+This file contains everything that the optimizers share: checks, the step counter, the learning rate, dtypes, and the
+loop over the leaves of a tree.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,9 +19,9 @@ from nnjax import checks
 from nnjax.types import Optimizer, Params, PyTree, ScalarOrSchedule
 
 Scalar = float | Array
-Scalars = Sequence[Any]  # numbers; schedules are evaluated before the step
+Scalars = Sequence[Any]  # numbers, because schedules are evaluated before the step
 Mask = PyTree | Callable[[Params], PyTree] | None
-SECOND_MOMENTS = ("nu", "sum_of_squares")  # fields of states that hold |g|², which is real for complex gradients too
+SECOND_MOMENTS = ("nu", "sum_of_squares")  # state fields that hold |g|², which is real even for complex gradients
 
 
 def from_rule(
@@ -42,15 +42,15 @@ def from_rule(
       rule: `(scalars, gradient, *moments) -> (update, *moments)`, where `scalars` is the learning rate followed by
         `hyper`.
       state_type: NamedTuple of the state: `count`, then one field per moment, in the order of the rule.
-      learning_rate: λ ≥ 0: a number, a traced array, or a schedule, a function of the number of steps already taken.
+      learning_rate: λ ≥ 0, as a number, a traced array, or a schedule, which maps the number of steps taken to a rate.
       hyper: the other hyper-parameters, or a function that returns them for step t = 1, 2, …. Hyper-parameters may be
         schedules, which receive the number of steps already taken.
       name: name of the optimizer, for error messages.
       fields: fields of the state that the rule reads and writes; None for all. Other fields stay unchanged.
       initial: initial value of the second moment. The other moments start at 0.
       mu_dtype: dtype in which the other moments are stored; None for the dtype of the parameters.
-      decayed: for a rule with weight decay, the function that `decay_mask` returns. The rule then also receives the
-        parameter, after the moments, and `update` requires `params`.
+      decayed: the function that `decay_mask` returns; None for rules without weight decay. A rule with weight decay
+        receives the parameter after the moments, and its `update` requires `params`.
     """
     learning_rate = number_or_schedule(name, "learning_rate", learning_rate)
 
@@ -134,7 +134,7 @@ def power(base: Scalar, t: Array) -> Array:
 
 
 def decay_mask(name: str, mask: Mask) -> Callable[[Params], Params]:
-    """Return a function that zeroes the parameters that are excluded from weight decay.
+    """Return a function that sets parameters to zero if they are excluded from weight decay.
 
     Args:
       name: name of the optimizer, for error messages.
@@ -150,8 +150,8 @@ def decay_mask(name: str, mask: Mask) -> Callable[[Params], Params]:
             return jax.tree.map(keep, tree, params)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"{name}: mask must be booleans in the structure of the parameters or a prefix of it, or a function "
-                f"that returns them for given parameters, got {mask!r}: {error}"
+                f"{name}: mask must be a tree of booleans with the same structure as the parameters or a prefix of it, "
+                f"or a function of the parameters that returns such a tree, got {mask!r}: {error}"
             ) from error
 
     def keep(decays: Any, p: Params) -> Params:
@@ -166,8 +166,8 @@ def root_above(name: str, offsets: Sequence[Scalar], remedy: str) -> Callable[[A
     """Return the square-root function to apply to a sum of squares plus the hyper-parameters `offsets`.
 
     This is `jnp.sqrt` if an offset may be above 0. If all are 0, the returned function has the same values, but
-    differentiating it raises an error that names the remedy. The slope of the root at 0 is infinite, so all gradients
-    would silently become NaN.
+    differentiating it raises an error that names the remedy. Otherwise all gradients would silently become NaN, because
+    the slope of the root at 0 is infinite.
     """
     if any(checks.is_traced(offset) or float(offset) > 0 for offset in offsets):
         return jnp.sqrt
@@ -191,9 +191,9 @@ def _refuse(message: str, primals: Any, tangents: Any) -> Any:
 def map_leaves(
     name: str, rule: Callable[..., tuple[Array, ...]], scalars: Scalars, grads: PyTree, trees: dict[str, PyTree]
 ) -> tuple[PyTree, ...]:
-    """Apply `rule(scalars, gradient, *leaves)` to every leaf of the gradients and of the other trees.
+    """Apply `rule(scalars, gradient, *leaves)` to every gradient leaf and the matching leaves of the other trees.
 
-    Arithmetic uses the widest dtype of the leaves and at least float32, because 1 - 0.999 would be 0 in bfloat16.
+    Arithmetic uses the widest dtype of the leaves, or float32 if that is wider, because 1 - 0.999 is 0 in bfloat16.
     Scalars that are arrays are cast to that dtype, and each result is cast back to the dtype of its leaf.
 
     Args:
@@ -208,7 +208,7 @@ def map_leaves(
 
     Raises:
       ValueError: if a tree and the gradients differ in structure or in the shape of a leaf; the message gives its path.
-      TypeError: if a gradient is an integer, or if only one of a gradient and its leaf is complex.
+      TypeError: if a gradient is an integer, or if only one of a gradient and the matching leaf is complex.
     """
     check_inexact(name, "gradients", grads)
     for key, tree in trees.items():
@@ -223,7 +223,7 @@ def map_leaves(
         with jax.numpy_dtype_promotion("standard"):  # lets real moments multiply complex gradients
             dtype = reduce(jnp.promote_types, (a.dtype for a in leaves if a.dtype.itemsize > 1), jnp.dtype(jnp.float32))
             real = real_dtype(dtype)
-            cast = [s if type(s) is float else jnp.asarray(s, real) for s in scalars]  # np.float64 would promote leaves
+            cast = [s if type(s) is float else jnp.asarray(s, real) for s in scalars]  # np.float64 promotes leaves
             result = rule(cast, *(a.astype(dtype if jnp.iscomplexobj(a) else real) for a in leaves))
         results.append([array.astype(leaf.dtype) for array, leaf in zip(result, leaves, strict=False)])
     return tuple(jax.tree.unflatten(treedef, column) for column in zip(*results, strict=True))
@@ -263,7 +263,7 @@ def require_params(name: str, params: Params | None) -> Params:
 
 
 def check_inexact(name: str, role: str, tree: PyTree) -> None:
-    """Raise TypeError unless all leaves are floating or complex; integers would be rounded at every step."""
+    """Raise TypeError unless all leaves are floating or complex, because integers would be rounded at every step."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         dtype = _dtype(leaf)
         if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):

@@ -9,7 +9,7 @@ from nnjax.types import Optimizer, ScalarOrSchedule
 
 
 class SgdState(NamedTuple):
-    """State of `sgd`."""
+    """Step count of `sgd`."""
 
     count: Array  # type: ignore[assignment]  # (), int32
 
@@ -20,7 +20,7 @@ def sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
         θ ← θ - λ g
 
     Args:
-      learning_rate: λ ≥ 0: a number, a traced array, or a schedule `step -> rate`.
+      learning_rate: λ ≥ 0, as a number, a traced array, or a schedule `step -> rate`.
 
     Raises:
       ValueError: if the rate is out of range; in `update`, if gradients and params differ in structure or shape.

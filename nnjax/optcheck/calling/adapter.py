@@ -22,7 +22,7 @@ class Adapter(NamedTuple):
     params_of: Callable[[Any], PyTree] | None = None  # returns the parameters if the state holds them
     eager: bool = False  # True for NumPy, PyTorch, and objects that keep state
     called: str = ""  # description of the call for the report; "" for standard kinds
-    ndim: int = 0  # least number of dimensions of the leaves that the optimizer accepts
+    ndim: int = 0  # minimum number of dimensions of the leaves that the optimizer accepts
     array: Callable[..., Any] = jnp.array  # constructor of the arrays that are passed to the optimizer
 
     @property
@@ -37,7 +37,7 @@ def difference(new: PyTree, old: PyTree) -> PyTree:
 
 
 def example_tree(array: Callable[..., Any], seed: int, *, ndim: int = 0) -> PyTree:
-    """Return a small tree of N(0, 1) random numbers, whose leaves have at least `ndim` dimensions."""
+    """Return a small tree of random numbers from N(0, 1), whose leaves have at least `ndim` dimensions."""
     rng = np.random.default_rng(seed)
 
     def draw(*shape: int) -> Any:

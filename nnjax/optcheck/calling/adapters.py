@@ -40,13 +40,13 @@ def adapt(
     init: Callable[..., Any] | str | None = None,
     order: tuple[str, ...] | None = None,
 ) -> Adapter:
-    """Return the adapter of an optimizer.
+    """Adapt an optimizer to the common interface.
 
     Args:
       optimizer: see `candidate` of `nnjax.optcheck.compare`.
       kind: one of `KINDS`; None to detect it.
-      init: function that returns the first state of a step function, `init(params)`; None to use its attribute
-        `init` if it has one, or else to try None and zeros.
+      init: function that returns the first state of a step function, `init(params)`; None to use the function's
+        attribute `init` if it has one, or else to try None, an empty dict and zeros.
       order: the roles of the arguments, such as ("grads", "params", "state"); None to infer them.
 
     Raises:
@@ -60,7 +60,7 @@ def adapt(
     count = {"pair": 2, "triple": 3}.get(kind)
     has_methods = kind == "triple" and hasattr(optimizer, "get_params")
     if count and not has_methods and not (isinstance(optimizer, tuple) and len(optimizer) == count):
-        raise NotAnOptimizerError(f"optcheck: a {kind} is {count} functions, got {describe(optimizer)}")
+        raise NotAnOptimizerError(f"optcheck: kind={kind!r} needs {count} functions, got {describe(optimizer)}")
     adapters: dict[str, Callable[[], Adapter]] = {
         "optax": lambda: _optax(optimizer, kind, order),
         "pair": lambda: _optax(optimizer, kind, order),
@@ -78,7 +78,7 @@ def adapt(
 def _optax(optimizer: Any, kind: str, order: tuple[str, ...] | None) -> Adapter:
     """Adapt an optax transformation or a pair.
 
-    An update that takes extra arguments also receives the value of an objective, its gradient and the function.
+    An update that takes extra arguments also receives the value, gradient and function of a small quadratic.
     """
     init, update = (optimizer.init, optimizer.update) if hasattr(optimizer, "init") else optimizer
     arguments = arguments_of(update)
@@ -114,7 +114,7 @@ def _update_with_value(update: Any, grads: PyTree, state: Any, params: PyTree) -
 
 
 def _holder(function: Any) -> Adapter:
-    """Adapt a function that creates an optimizer from parameters, or that changes their `.data` by their `.grad`."""
+    """Adapt a function that creates an optimizer from parameters, or that updates their `.data` with their `.grad`."""
     try:
         return hold(function, name_of(function))
     except NotAnOptimizerError as error:
@@ -127,7 +127,7 @@ def _holder(function: Any) -> Adapter:
 
 
 def _torch(optimizer: Any) -> Adapter:
-    """Adapt a PyTorch class, or an instance, which is created again with the same options."""
+    """Adapt a PyTorch class or instance; an instance is created anew with the same options."""
     if is_torch(optimizer):
         return hold(optimizer, name_of(optimizer))
     return hold(factory_of(optimizer), name_of(type(optimizer)))
@@ -175,7 +175,7 @@ def _loop(function: Any) -> Adapter:
 
 
 def _factory(factory: Any, init: Callable[..., Any] | str | None, order: tuple[str, ...] | None) -> Adapter:
-    """Adapt the result of a function without required arguments: an optimizer, or a closure with its own state."""
+    """Call a function without required arguments, and adapt the optimizer or closure that it returns."""
     product = factory()
     if callable(product) and not methods_of(product)[:-1] and not isinstance(product, type):
         name = name_of(factory)

@@ -66,7 +66,7 @@ def _layouts(arguments: list[Argument], mode: Mode) -> tuple[Layout, ...]:
     could_be_grads = roles.count("grads") + 2 * roles.count("pairs") + roles.count("") + 2 * _has_objective(roles)
     if could_be_grads > ("params" not in roles):
         return LAYOUTS
-    return (*HOLDING, *LAYOUTS) if "grads" in roles else HOLDING  # if it returns updates, it may need no parameters
+    return (*HOLDING, *LAYOUTS) if "grads" in roles else HOLDING  # functions that return updates may need no parameters
 
 
 def _bindings(
@@ -110,7 +110,7 @@ def _bindings(
 def _refuse_unbound(name: str, arguments: list[Argument]) -> None:
     """Raise NotAnOptimizerError if a required argument is the loss, data or a hyper-parameter."""
     roles = [argument.role for argument in arguments]
-    # such a function may run the whole training loop
+    # without gradients and state, the function may run the whole training loop
     alone = _has_objective(roles) and not {"grads", "pairs", "state", ""} & set(roles)
     for argument in arguments:
         if argument.required and (argument.role == "loss" or (alone and argument.role in ("objective", "gradient"))):
@@ -118,14 +118,14 @@ def _refuse_unbound(name: str, arguments: list[Argument]) -> None:
                 f"optcheck: {signature_text(name, arguments)} needs the loss function or data ({argument.name}), but "
                 "optcheck has only gradients; pass its update alone:\n"
                 "  def step(params, grads, state):\n"
-                "      new_params, state = ...  # the update of these gradients\n"
+                "      new_params, state = ...  # the update with these gradients\n"
                 "      return new_params, state"
             )
     missing = [argument.name for argument in arguments if argument.role == "number" and argument.required]
     if missing:
         values = ", ".join(f"{name}=…" for name in missing)
         raise NotAnOptimizerError(
-            f"optcheck: {signature_text(name, arguments)} needs values of {', '.join(missing)}; bind them:\n"
+            f"optcheck: {signature_text(name, arguments)} needs values for {', '.join(missing)}; bind them:\n"
             f"  functools.partial({name}, {values})"
         )
 
@@ -163,7 +163,7 @@ def _orders(arguments: list[Argument], *, attached: bool) -> Iterator[tuple[str,
     missing = [role for role in ("params", "grads") if role not in roles and "pairs" not in roles]
     missing = [role for role in missing if role != "grads" or not (attached or _has_objective(known))]
     if missing == ["params"] and "" not in roles and not attached:
-        missing = []  # a function that returns updates may not take the parameters
+        missing = []  # a function that returns updates may need no parameters
     free = [i for i, role in enumerate(roles) if not role]
     seen = set()
     positions = [*itertools.permutations(free, len(missing))]
@@ -177,7 +177,7 @@ def _orders(arguments: list[Argument], *, attached: bool) -> Iterator[tuple[str,
                 seen.add(filled)
                 yield filled
     usual = tuple(role or "state" for role in roles)
-    if "params" in usual and "grads" in usual:  # the names may be wrong
+    if "params" in usual and "grads" in usual:  # the names may be misleading
         swap = {"params": "grads", "grads": "params"}
         yield tuple(swap.get(role, role) for role in usual)
 
@@ -199,7 +199,7 @@ def _refusal(name: str, arguments: list[Argument], errors: list[Exception]) -> E
     reason = f" ({type(errors[0]).__name__}: {(str(errors[0]).splitlines() or [''])[0]})" if errors else ""
     error = NotAnOptimizerError(
         f"optcheck: found no way to call {signature_text(name, arguments)} on gradients alone{reason}; adapt it:\n"
-        "  def step(params, grads, state):  # pytrees of arrays; state is what the last call returned, first None\n"
+        "  def step(params, grads, state):  # params and grads are pytrees; state is None at the first step\n"
         f"      new_params = ...             # call {name} here\n"
         "      return new_params, state"
     )

@@ -20,7 +20,7 @@ class Mode(NamedTuple):
     """The leaves that a call receives."""
 
     per_leaf: bool  # True if each call receives one leaf, or one weight and one bias
-    ndim: int  # least number of dimensions of a leaf
+    ndim: int  # minimum number of dimensions of a leaf
 
 
 class Target(NamedTuple):
@@ -32,7 +32,7 @@ class Target(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The parts of the result of a call."""
+    """The positions of parameters and states in the result of a call."""
 
     kind: str  # "params", "updates", or "in place"
     position: int | None = None  # index of the parameters in a returned tuple; None if they are the whole result
@@ -52,7 +52,7 @@ class Binding(NamedTuple):
 
 
 def try_binding(target: Target, binding: Binding, array: Callable[..., Any], mode: Mode) -> Outcome:
-    """Take two steps on one part of the parameters, and return the outcome of a call."""
+    """Take two steps with example inputs, and return the outcome of the first call."""
     params, grads, other = (_example(binding, mode, array, seed) for seed in range(3))
     params = jax.tree.map(lambda leaf: SCALE * leaf, params)
     function, memory, container = target.fresh(), binding.start(params), _container(binding.layout, params, grads)
@@ -67,7 +67,7 @@ def try_binding(target: Target, binding: Binding, array: Callable[..., Any], mod
 
 
 def _example(binding: Binding, mode: Mode, array: Callable[..., Any], seed: int) -> PyTree:
-    """Return the part of a small tree that one call receives."""
+    """Return a small tree, or the part of it that one call receives."""
     tree = example_tree(array, seed, ndim=mode.ndim)
     if not mode.per_leaf:
         return tree
@@ -147,7 +147,7 @@ def _outcome_of(result: Any, container: Any, binding: Binding, params: PyTree, g
     elif distances:
         position, kind = next(iter(distances)), "updates"
     else:
-        raise StructureError(describe(result), "new parameters with the structure of the old ones")
+        raise StructureError(describe(result), "new parameters with the same structure as the old ones")
     rest = [place for place, _ in parts if place is not None and place != position]
     return Outcome(kind, position, tuple(rest[:count]) if len(rest) >= count else ())
 
@@ -164,7 +164,7 @@ def _read(result: Any, container: Any, binding: Binding, params: PyTree, memory:
         part = tuple(part[: len(params)])
     tree = layout.unpack(part, params)
     if str(jax.tree.structure(tree)) != str(jax.tree.structure(params)):
-        raise StructureError(describe(tree), "new parameters with the structure of the old ones")
+        raise StructureError(describe(tree), "new parameters with the same structure as the old ones")
     memory = tuple(result[place] for place in outcome.memory) if outcome.memory else memory
     return (tree if outcome.kind == "updates" else difference(tree, params)), memory
 
@@ -172,7 +172,7 @@ def _read(result: Any, container: Any, binding: Binding, params: PyTree, memory:
 def adapter_of(
     target: Target, binding: Binding, array: Callable[..., Any], mode: Mode, *, check: bool = True
 ) -> Adapter:
-    """Return the adapter of a binding."""
+    """Return an adapter that calls a function as the binding says; `check=False` skips the trial under jit."""
     counts = "count" in binding.roles
     single = binding.roles.count("state") == 1 and not counts
 

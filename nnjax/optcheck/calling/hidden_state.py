@@ -22,8 +22,8 @@ def hidden_state_error(name: str) -> NotAnOptimizerError:
     """Return the error for a function that keeps state outside its arguments, with code that adapts it."""
     function = name.rpartition(".")[2]
     return NotAnOptimizerError(
-        f"optcheck: {name} keeps a state outside of its arguments, or draws random numbers, so runs would differ; pass "
-        "the function that makes it:\n"
+        f"optcheck: {name} keeps state outside its arguments or draws random numbers, so runs would differ; pass a "
+        "function that makes it:\n"
         "  def make():\n"
         f"      ...  # define {function} and its state here\n"
         f"      return {function}"

@@ -37,7 +37,7 @@ def hold(factory: Callable[[Any], Any], name: str) -> Adapter:
       name: its name for the report.
 
     Raises:
-      NotAnOptimizerError: if the optimizer changes its parameters in none of the layouts.
+      NotAnOptimizerError: if the optimizer does not change its parameters in any of the layouts.
     """
     errors: list[Exception] = []
     containers = [TENSORS] if is_torch(factory) else [*CONTAINERS[1:], TENSORS]
@@ -130,7 +130,7 @@ def _adapter(
 def _call(
     instance: Any, method: str, container: Any, layout: Layout, grads: PyTree, pack_grads: Callable[[PyTree], Any]
 ) -> Any:
-    """Call the method with the gradients, and with the container if it has such an argument."""
+    """Call the method with the gradients, and with the container if an argument is the parameters."""
     function = instance if inspect.isfunction(instance) else getattr(instance, method)
     packed, values, keywords = None, [], {}
     for argument in arguments_of(function) or ():
@@ -233,7 +233,7 @@ def _refusal(factory: Any, name: str, errors: list[Exception]) -> NotAnOptimizer
     )  # fmt: skip
     return NotAnOptimizerError(
         f"optcheck: {needs}{reason}; adapt it:\n"
-        "  def step(params, grads, state):  # pytrees of arrays; state is what the last call returned, first None\n"
+        "  def step(params, grads, state):  # params and grads are pytrees; state is None at the first step\n"
         f"      new_params = ...             # the update of {name} with these gradients\n"
         "      return new_params, state"
     )

@@ -42,7 +42,7 @@ def kind_of(optimizer: Any) -> str:
     if isinstance(optimizer, tuple) and optimizer and all(map(callable, optimizer)):
         if len(optimizer) in (2, 3):
             return {2: "pair", 3: "triple"}[len(optimizer)]
-        raise NotAnOptimizerError(f"optcheck: got {len(optimizer)} functions, expected (init, update) or a triple")
+        raise NotAnOptimizerError(f"optcheck: got {len(optimizer)} functions, expected 2 or 3, such as (init, update)")
     if isinstance(optimizer, type) or callable(optimizer):
         return _kind_of_callable(optimizer, name)
     if methods_of(optimizer):

@@ -25,7 +25,7 @@ BEFORE, AFTER = ("pre_update_params", "pre_update"), ("post_update_params", "pos
 
 
 class Layer:
-    """A layer object to pass to such optimizers, which may store their moments in it."""
+    """A layer with weights, biases and their gradients as attributes. Optimizers may add moments to it."""
 
 
 def takes_layers(method: Callable[..., Any]) -> str:

@@ -70,7 +70,7 @@ def _from_array(values: Any, like: PyTree) -> PyTree:
 
 
 def layer_pairs(tree: PyTree) -> list[tuple[int, int]]:
-    """Return the leaf indices (weight, bias) of each layer; leaves are repeated if there are fewer of one kind."""
+    """Return the leaf indices (weight, bias) of each layer; if the numbers differ, the rarer kind is repeated."""
     leaves = jax.tree.leaves(tree)
     weights = [i for i, leaf in enumerate(leaves) if np.ndim(leaf) >= 2] or list(range(len(leaves)))
     biases = [i for i, leaf in enumerate(leaves) if np.ndim(leaf) < 2] or weights
@@ -80,11 +80,12 @@ def layer_pairs(tree: PyTree) -> list[tuple[int, int]]:
 
 def _to_pairs(tree: PyTree) -> list[tuple[Any, Any]]:
     leaves = jax.tree.leaves(tree)
-    return [(leaves[i].copy(), leaves[j].copy()) for i, j in layer_pairs(tree)]  # repeated leaves share no memory
+    # copies, because repeated leaves must not share memory
+    return [(leaves[i].copy(), leaves[j].copy()) for i, j in layer_pairs(tree)]
 
 
 def from_pairs(values: Any, like: PyTree) -> PyTree:
-    """Return the tree that contains the leaves of `(w, b)` pairs, the inverse of `_to_pairs`."""
+    """Return a tree like `like` with the leaves from `(w, b)` pairs. This inverts `_to_pairs`."""
     leaves = list(jax.tree.leaves(like))
     for pair, indices in reversed(list(zip(values, layer_pairs(like), strict=True))):
         for i, leaf in zip(indices, pair, strict=True):
@@ -143,7 +144,7 @@ def _attach_to_tensors(tensors: Any, params: PyTree, grads: PyTree) -> None:
 
     for tensor, p, g in zip(tensors, jax.tree.leaves(params), jax.tree.leaves(grads), strict=True):
         tensor.data.copy_(torch.tensor(np.asarray(p)))
-        # A NumPy gradient shares its memory with the tensor, so changes of it in place are visible in g
+        # a NumPy gradient shares memory with tensor.grad, so in-place changes are visible in g
         tensor.grad = torch.as_tensor(g if isinstance(g, np.ndarray) else np.array(g))
 
 

@@ -15,13 +15,14 @@ from nnjax.types import PyTree
 
 
 class _Stop(BaseException):
-    """Ends the loop when all recorded gradients are used."""
+    """End the loop when all recorded gradients are used."""
 
 
 def drive(loop: Callable[..., Any], name: str) -> Adapter | None:
-    """Return the adapter of a loop that requires a gradient function and parameters, in any order, or None.
+    """Return the adapter of a loop that takes a gradient function and parameters, or None for other functions.
 
-    Each step reruns the loop from the start with one more gradient, so it depends only on its state.
+    Both orders of the arguments are tried. Each step of the adapter reruns the loop from the start with one more
+    gradient, so the step depends only on its state.
 
     Args:
       loop: `loop(grad, x0, …) -> x`; the first argument of the gradient function is the parameters.
@@ -78,6 +79,6 @@ def _adapter(loop: Callable[..., Any], name: str, layout: Layout, gradient_first
         step=step,
         params_of=lambda carry: carry[2],
         eager=True,
-        called=f"{name}{call}{on}; it runs the loop, and its gradient function returns those of the script",
+        called=f"{name}{call}{on}; it runs the loop, and its gradient function returns the scripted gradients",
         array=np.array,
     )

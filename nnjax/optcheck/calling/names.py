@@ -74,8 +74,9 @@ def role_of(name: str) -> str:
 def arguments_of(function: Callable[..., Any]) -> list[Argument] | None:
     """Return the arguments of a function that need values, or None if its signature does not list them.
 
-    Arguments with defaults are omitted as hyper-parameters. Exceptions have the default None: a state, gradients or
-    parameters by name, or the only unknown name if no other argument can be the state, as in `step(w, dw, cfg=None)`.
+    Arguments with defaults are omitted, because they are hyper-parameters. Exceptions are arguments with the default
+    None whose names suggest a state, gradients or parameters. If no argument can be the state, a single unknown name
+    with the default None is the state, as in `step(w, dw, cfg=None)`.
     """
     try:
         parameters = inspect.signature(function).parameters.values()

@@ -1,6 +1,6 @@
-"""A small objective with the gradients of the script, for optimizers that need a loss function or a closure.
+"""Define a small objective with the scripted gradients, for optimizers that need a loss function or a closure.
 
-f(θ) = 1 + ⟨g, θ - θ_k⟩ + ½ h ‖θ - θ_k‖². At the parameters θ_k of a step, its gradient is g and its Hessian is h I.
+f(θ) = 1 + ⟨g, θ - θ_k⟩ + ½ h ‖θ - θ_k‖². At the parameters θ_k of a step, f has the gradient g and the Hessian h I.
 """
 
 from collections.abc import Callable

@@ -14,7 +14,7 @@ from nnjax.optcheck.calling.names import COUNT
 from nnjax.optcheck.trace.deadline import TimeLimitError
 from nnjax.types import PyTree
 
-POWER = re.compile(r"b(eta)?_?[12](_?t|_?pow(er)?|_?prod(uct)?|\^t)", re.IGNORECASE)  # β₁ᵗ, which starts at 1
+POWER = re.compile(r"b(eta)?_?[12](_?t|_?pow(er)?|_?prod(uct)?|\^t)", re.IGNORECASE)  # β₁ᵗ and β₂ᵗ, which start at 1
 ZEROS = {  # z: zeros with the shapes of the parameters, 0: a counter
     **{"zeros": "z", "(zeros, zeros, 0)": "zz0", "(zeros, zeros)": "zz"},
     **{"(0, zeros, zeros)": "0zz", "(zeros, 0)": "z0", "0": "0"},
@@ -29,7 +29,7 @@ def first_start(
     mode: Mode,
     errors: list[Exception],
 ) -> Binding | None:
-    """Return the binding with the first of the usual initial states that allows two steps, or None."""
+    """Return the binding with the first usual initial state that allows two steps, or None if there is none."""
     names = [argument.name for argument, role in zip(binding.arguments, binding.roles, strict=False) if role == "state"]
     for start, text in _starts(binding.layout, init, names):
         attempt = binding._replace(start=start, start_text=text)

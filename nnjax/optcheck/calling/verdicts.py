@@ -25,7 +25,7 @@ def _first_updates(adapter: Adapter, seeds: tuple[int, int]) -> list[PyTree]:
 
 
 def trial_verdict(adapter: Adapter) -> str:
-    """Return "sure" if updates depend on the gradients but are not equal to them, else "unsure"; or "impossible"."""
+    """Return "sure" if updates depend on the gradients but differ from them, "impossible" after errors, or "unsure"."""
     try:
         first, again = _first_updates(adapter, (0, 1)), _first_updates(adapter, (0, 1))
         other = _first_updates(adapter, (0, 2))

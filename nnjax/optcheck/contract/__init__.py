@@ -1,1 +1,1 @@
-"""Check what jit, scan and vmap require of every optimizer, independently of its update rule."""
+"""Check the requirements of jit, scan and vmap, which do not depend on the update rule."""

@@ -45,7 +45,7 @@ def contract_violations(adapter: Adapter, deadline: Deadline) -> list[Violation]
 
     Returns:
       Violations and notes. A NaN that spreads is a violation even if the formula requires it (global norm clipping,
-      LAMB): ignore it if the reference's NaN reaches the same leaves.
+      LAMB): ignore it if NaN spreads to the same leaves in the reference.
 
     Raises:
       TimeLimitError: at the deadline.
@@ -59,7 +59,7 @@ def contract_violations(adapter: Adapter, deadline: Deadline) -> list[Violation]
 
 
 def structure_violations(adapter: Adapter) -> list[Violation]:
-    """Return violations that prevent a comparison: the first update has the wrong structure or shape, or is complex."""
+    """Return violations that prevent a comparison: a first update of wrong structure or shape, or complex updates."""
     params, grads = _inputs(adapter)
     try:
         updates, _ = adapter.step(adapter.init(params), params, grads[0])
@@ -67,7 +67,7 @@ def structure_violations(adapter: Adapter) -> list[Violation]:
         return [make_violation("updates", "", error.got, error.expected)]
     expected, got = str(jax.tree.structure(grads[0])), str(jax.tree.structure(updates))
     if expected != got:
-        return [make_violation("updates", "", f"structure {got}", f"{expected} as the gradients")]
+        return [make_violation("updates", "", f"structure {got}", f"{expected}, as in the gradients")]
     for (path, leaf), grad in zip(named_leaves(updates), jax.tree.leaves(grads[0]), strict=True):
         if np.shape(leaf) != grad.shape:
             return [make_violation("updates", path, f"shape {np.shape(leaf)}", f"{grad.shape}")]
@@ -167,7 +167,7 @@ def _inputs(adapter: Adapter, seed: int = 0, array: Callable[..., Any] | None = 
 
 
 def _run(adapter: Adapter, step: Step, seed: int = 0) -> list[PyTree]:
-    """Return the updates of a Python loop over the steps. Parameters are constant, so that rounding does not grow."""
+    """Return the updates of a Python loop over the steps. Parameters are constant, so rounding errors do not grow."""
     params, grads = _inputs(adapter, seed)
     state, updates = adapter.init(params), []
     for grad in grads:
@@ -219,7 +219,7 @@ def _check_mutation(adapter: Adapter, array: Callable[..., Any]) -> list[Violati
 
 
 def _check_types(adapter: Adapter, params: PyTree, grads: list[PyTree], can_jit: bool) -> list[Violation]:
-    """Check that updates match the gradients in structure, shapes and dtypes, and that the state keeps its own."""
+    """Check that updates have the structure, shapes and dtypes of the gradients, and that the state keeps its own."""
     updates: list[dict[str, str]] = []
     states: list[dict[str, str]] = []
 
@@ -326,7 +326,7 @@ def _check_nan(adapter: Adapter, step: Step, eager: list[PyTree]) -> list[Violat
 
 
 def _rounding(adapter: Adapter) -> float:
-    """Return how much updates may change when operations are reordered, which is more for a low-precision state."""
+    """Return how much updates may change if operations are reordered; low-precision states allow larger changes."""
     leaves = jax.tree.leaves(_state(adapter, adapter.init(_inputs(adapter)[0])))
     dtypes = [jnp.result_type(leaf) for leaf in leaves]
     return max([RELATIVE, *(ROUNDING[str(dtype)] for dtype in dtypes if str(dtype) in ROUNDING)])

@@ -10,11 +10,11 @@ from nnjax import checks
 from nnjax.optcheck.contract.violations import Violation, attempt, make_violation
 from nnjax.types import PyTree
 
-RELATIVE = 1e-5  # relative to the largest update; reordering operations changes updates by less
+RELATIVE = 1e-5  # allowed change relative to the largest update; reordered operations change less
 
 
 def leaf_types(tree: PyTree, weak: bool = True) -> dict[str, str]:
-    """Return the type of each leaf, keyed by its path, and the structure of the tree under "".
+    """Return the type of each leaf, keyed by its path, and the structure of the tree under the key "".
 
     Args:
       tree: any pytree of arrays and numbers.
@@ -31,7 +31,7 @@ def leaf_types(tree: PyTree, weak: bool = True) -> dict[str, str]:
 
 
 def leaf_bits(tree: PyTree) -> dict[str, str]:
-    """Return the bits of each leaf, keyed by its path, and the structure of the tree under ""."""
+    """Return the bits of each leaf, keyed by its path, and the structure of the tree under the key ""."""
 
     def bits(leaf: Any) -> str:
         is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
@@ -56,8 +56,8 @@ def compare_updates(
       mode: the transform under which the updates were computed, such as "jit".
       updates: the updates of all steps.
       eager: the updates computed without the transform.
-      steps: the number of steps of a run. A difference only after the first step means that the transform reads a
-        value outside the state only once.
+      steps: the number of steps of a run. If updates differ only after the first step, the transform has frozen a
+        value that is not part of the state.
       relative: how much rounding may change updates, relative to the largest update.
     """
     sizes = [np.abs(to_float64(leaf)) for leaf in jax.tree.leaves(eager)]
@@ -71,7 +71,7 @@ def compare_updates(
             if not close.all():
                 rule = "frozen under jit" if k % steps else mode
                 got, expected = f"{a[~close][0]:.6g} at step {k % steps + 1} under {mode}", f"{b[~close][0]:.6g}"
-                return [make_violation(rule, path, got, f"{expected} as without it")]
+                return [make_violation(rule, path, got, f"{expected}, as without {mode}")]
     return []
 
 

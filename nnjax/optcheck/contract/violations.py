@@ -8,17 +8,17 @@ import jax
 from nnjax.optcheck.trace.deadline import TimeLimitError
 
 REMEDIES = {
-    "updates": "return one leaf per leaf of the gradients, of the same shape, and cast it: u.astype(g.dtype)",
-    "nothing to compare": "pass optimizers that make updates",
+    "updates": "return one array for each gradient, with the same shape and dtype: u.astype(g.dtype)",
+    "nothing to compare": "pass optimizers whose updates are finite and not zero",
     "state": "create the whole state in init, with jnp.zeros((), jnp.int32) for counters, and keep its structure, "
     "static fields, shapes and dtypes",
     "recompilation": "store counters and rates in arrays of the state, not in static fields of pytrees",
     "not deterministic": "draw random numbers from a key in the state, and store nothing outside the state",
     "mutation": "return new containers and arrays, as jax.tree.map does, instead of changing the inputs",
     "frozen under jit": "jit reads values outside the state once, when it traces; put them into the state",
-    "leaked tracer": "store nothing in globals, closures or caches; compute it in the step, or put it into the state",
-    "runs eagerly only": "to run it under jit, keep the state in its arguments and use jnp.*",
-    "NaN spreads": "norms, means and maxima over elements spread NaN; compute them leaf by leaf, or skip such steps",
+    "leaked tracer": "do not keep values in globals, closures or caches; compute them in the step, or use the state",
+    "runs eagerly only": "to run the step under jit, pass the state as an argument and use jnp.*",
+    "NaN spreads": "norms, means and maxima spread NaN; compute them leaf by leaf, or skip steps with NaN",
     "empty leaves": "exclude leaves without elements from means and norms",
     "jit": "updates must depend only on the inputs of the step, and only through jnp functions",
 }
@@ -43,7 +43,7 @@ class Violation(NamedTuple):
     got: str
     expected: str
     remedy: str
-    severity: Literal["violation", "note"] = "violation"  # note: the optimizer is correct, but of limited use
+    severity: Literal["violation", "note"] = "violation"  # note: correct, but of limited use
 
     def __str__(self) -> str:
         where = f" ({self.where})" if self.where else ""

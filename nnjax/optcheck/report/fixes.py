@@ -1,4 +1,4 @@
-"""Suggest changes to either optimizer that make both equal. Library calls are suggested only if they match."""
+"""Suggest changes that make the two optimizers equal, with library calls only if they were checked to match."""
 
 import functools
 from typing import Any
@@ -41,7 +41,7 @@ def fixes(diagnosis: Diagnosis, observation: Observation, *, torch: bool, deadli
     for other in diagnosis.explanations:
         for text in _calls(other.formula, diagnosis.reference, leaves, observation, torch):
             if _reproduces(text, observation, deadline):
-                return (*suggestions, f"or as the reference: {text}  (checked: matches)")
+                return (*suggestions, f"or use as the reference: {text}  (checked: matches)")
     return tuple(suggestions)
 
 
@@ -52,7 +52,7 @@ def _changes(ours: list[str], theirs: list[str]) -> list[str]:
     changes = [line for line in their_lines if line not in our_lines]
     assigned = {line.partition(" ← ")[0] for line in their_lines}
     extra = [line for line in our_lines if " ← " in line and line.partition(" ← ")[0] not in assigned]
-    changes += [f"nothing like {line}" for line in extra]
+    changes += [f"no {line}" for line in extra]
     old, new = (dict(number.split(" = ") for number in text.split(", ")) for text in (our_numbers, their_numbers))
     starts = {name: "0" for name in ("m₀", "v₀") if name in old}
     return changes + [f"{name} = {value}" for name, value in (starts | new).items() if old.get(name) != value]
@@ -79,7 +79,7 @@ def _calls(
 
 
 def _leaf_test(leaves: tuple[str, ...], observation: Observation) -> str:
-    """Return an expression that is true for these leaves only, by their number of dimensions or else by their paths."""
+    """Return an expression that is true only for these leaves: a test of their dimensions, or else of their paths."""
     script = observation.script
     names = [name.split("/", 1)[1] for name in script.leaf_names]
     dimensions = {name: len(shape) for name, shape in zip(names, script.shapes, strict=True) if name != "temperature"}

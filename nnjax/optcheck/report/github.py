@@ -6,7 +6,7 @@ def annotation(level: str, file: str, line: int, message: str) -> str:
 
     Args:
       level: "error", "warning" or "notice".
-      file: the path of the file; "" for none.
+      file: the path of the file; "" for a message without a file.
       line: the line number, counted from 1.
       message: the text; line breaks and percent signs are escaped as GitHub requires.
     """

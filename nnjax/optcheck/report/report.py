@@ -32,10 +32,10 @@ class Report(NamedTuple):
     fixes: tuple[str, ...] = ()
     not_observed: tuple[str, ...] = ()
     traces: tuple[Trace, Trace] | None = None
-    """For `plot`: the traces of candidate and reference in the pass in which they differ, or in the first pass."""
+    """The traces of candidate and reference for `plot`, from a pass in which they differ if there is one."""
 
     called: str = ""
-    """How the candidate was called, if its kind leaves that open: "optim(grads, params, state)"."""
+    """The call of the candidate, such as "optim(grads, params, state)"; "" if its kind determines the call."""
 
     @property
     def matches(self) -> bool:
@@ -122,7 +122,7 @@ class Report(NamedTuple):
 
         Args:
           file: the path of the file with the candidate.
-          line: the line of the candidate.
+          line: the line at which the candidate is defined.
         """
         if self.ok:
             return ""
@@ -145,7 +145,7 @@ class Report(NamedTuple):
 def _text(report: Report) -> str:
     """Return the report as text: verdict, first difference, causes with both formulas, fixes, limits."""
     diagnosis = report.diagnosis
-    deduced = "; pass init= if it starts otherwise" if "; the state starts as" in report.called else ""
+    deduced = "; pass init= if it starts differently" if "; the state starts as" in report.called else ""
     lines = [_verdict(report), *([f"  called as {report.called}{deduced}"] if report.called else [])]
     lines += [
         f"  {'contract' if violation.severity == 'violation' else 'note'}: {violation}"
@@ -172,7 +172,7 @@ def _verdict(report: Report) -> str:
     if report.matches:
         passes = ", ".join(part.name for part in report.passes)
         suffix = ", but the candidate breaks the contract" if report.broken else ""
-        return f"MATCH: {names}: equal updates to rounding ({passes}){suffix}"
+        return f"MATCH: {names}: updates equal up to rounding ({passes}){suffix}"
     if not report.passes:
         return f"BREAKS THE CONTRACT: {names}: nothing to compare"
     if not report.causes:
@@ -218,7 +218,7 @@ def _magnitudes(share: dict[str, float]) -> str:
 
 
 def _ranges(selected: Collection[str], names: Sequence[str]) -> str:
-    """List the selected names, with consecutive names as a range: "1e-14 to 1e-06, 1e-03"."""
+    """List the selected names, with consecutive names as a range, such as "1e-14 to 1e-06, 1e-03"."""
     runs = [list(run) for is_selected, run in itertools.groupby(names, lambda name: name in selected) if is_selected]
     return ", ".join(run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
 
@@ -227,7 +227,9 @@ def _explanation(explanation: Explanation, reference: Formula | None, prefix: st
     """Return the causes, both formulas side by side, and the proof."""
     library = f" ({explanation.library})" if explanation.library else ""
     title = (
-        f"cause{library}" if explanation.causes else f"formula of the candidate{library}; the reference's is unknown"
+        f"cause{library}"
+        if explanation.causes
+        else f"formula of the candidate{library}; that of the reference is unknown"
     )
     lines = [f"{prefix}{title}:"]
     for cause in explanation.causes:
@@ -244,7 +246,9 @@ def _explanation(explanation: Explanation, reference: Formula | None, prefix: st
     lines += [f"    {a:<{width}}   {b}".rstrip() for a, b in rows]
     where = " in these leaves" if any(cause.leaves for cause in explanation.causes) else ""
     runner_up = f"; {explanation.runner_up}" if explanation.runner_up else ""
-    proof = f"this formula reproduces all updates of the candidate{where} to {explanation.error:.1g}"
+    proof = (
+        f"this formula reproduces all updates of the candidate{where} to a relative error of {explanation.error:.1g}"
+    )
     return [*lines, f"  proof: {proof}{runner_up}"]
 
 
@@ -255,14 +259,14 @@ def _unknown(diagnosis: Diagnosis) -> list[str]:
     forms: dict[str, int] = {}
     for level in diagnosis.levels:
         forms[level.name] = forms.get(level.name, 0) + level.forms
-    lines = [f"cause: unknown; none of the {sum(forms.values()):,} forms tried reproduces these updates"]
+    lines = [f"cause: unknown; none of the {sum(forms.values()):,} rules tried reproduces these updates"]
     lines += [f"  {count:>6,}  {name}" for name, count in forms.items() if count]
     unfinished = [level.name for level in diagnosis.levels if not level.complete]
     if not diagnosis.complete:
-        rest = f"more of: {unfinished[0]}" if unfinished else "further levels"
-        lines.append(f"  the limit max_fits= ended the search; not tried: {rest}, and all of three other choices")
+        rest = f"the rest of {unfinished[0]!r}" if unfinished else "further levels"
+        lines.append(f"  the limit max_fits= ended the search; not tried: {rest}, and rules with three other choices")
     else:
-        lines.append("  all forms within two choices were tried, and the closest of three")
+        lines.append("  all rules with up to two other choices were tried, and the closest with three")
     return lines
 
 

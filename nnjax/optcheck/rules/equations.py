@@ -1,4 +1,4 @@
-"""Write an update rule as the equations of a paper."""
+"""Write an update rule as equations, as in a paper."""
 
 import itertools
 

@@ -85,7 +85,7 @@ def neighbours(rule: Any) -> Iterator[Neighbour]:
 
 
 def edits_between(rule: Any, target: Any) -> list[Edit]:
-    """Return the edits that turn a rule into a target and affect either of them; one edit if their families differ."""
+    """Return the edits that turn a rule into a target and affect at least one; one edit if their families differ."""
     if type(rule) is not type(target):
         return [Edit(RULE, family_name(rule), family_name(target))]
     if type(rule) not in FAMILIES:

@@ -98,7 +98,7 @@ CLIPS = {"value": "clip", "global norm": "clip_by_global_norm"}
 
 
 def optax_call(formula: Formula, mask: str = "") -> str | None:
-    """Return code that creates an optax optimizer with this formula, or None if optax has none.
+    """Return code that creates an optax optimizer with this formula, or None if optax has no such optimizer.
 
     Args:
       formula: the rule and its hyper-parameters.
@@ -135,7 +135,7 @@ def optax_call(formula: Formula, mask: str = "") -> str | None:
 
 
 def torch_call(formula: Formula) -> str | None:
-    """Return code for a PyTorch optimizer class with this formula, or None if PyTorch has none."""
+    """Return code for a PyTorch optimizer class with this formula, or None if PyTorch has no such class."""
     rule, hyper = formula
     if not isinstance(rule, UpdateRule):
         return None

@@ -1,4 +1,4 @@
-"""Descriptions of all choices of an update rule, and the neighbours of a rule, which differ from it in one choice."""
+"""Describe all choices of an update rule, and list the neighbours of a rule, which differ from it in one choice."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -35,7 +35,7 @@ CHOICES: dict[str, dict[str, str]] = {
     },
     "decay": {
         "none": "there is no weight decay",
-        "decoupled": "weight decay is subtracted from the parameters, times the learning rate (decoupled)",
+        "decoupled": "weight decay times the learning rate is subtracted from the parameters (decoupled)",
         "l2": "weight decay is added to the gradient and passes through the moments (L2)",
         "l2 in m": "weight decay is added to the gradient of the first moment only",
         "preconditioned": "weight decay is added to the first moment in the step and divided by the root",
@@ -80,8 +80,8 @@ CHOICES: dict[str, dict[str, str]] = {
         "sum": "the second moment is the sum of all g²",
         "largest": "the second moment is max(β₂ v, |g|)",
         "largest with eps": "the second moment is max(β₂ v, |g| + ε)",
-        "belief": "the second moment is of the residual g - m, with the new m",
-        "belief old m": "the second moment is of the residual g - m, with m of the previous step",
+        "belief": "the second moment averages (g - m)² with the new m",
+        "belief old m": "the second moment averages (g - m)² with m of the previous step",
         "yogi": "the second moment changes by (1 - β₂) g² towards g² (Yogi)",
         "yogi wrong sign": "the second moment changes by (1 - β₂) g² away from g² (Yogi with the wrong sign)",
         "absolute": "the second moment is a moving average of |g|",
@@ -129,8 +129,8 @@ CHOICES: dict[str, dict[str, str]] = {
         "inside before correction": "ε is added inside the root before the bias correction",
         "after division": "ε is added after the division, 1/√v + ε",
         "floor": "ε is the lower bound of the root, max(√v, ε)",
-        "in state": "ε is added to the stored second moment, so it accumulates; also outside the root",
-        "in state only": "ε is added to the stored second moment, so it accumulates; not outside the root",
+        "in state": "ε is added to the stored second moment, so it accumulates, and also outside the root",
+        "in state only": "ε is added to the stored second moment, so it accumulates, but not outside the root",
     },
     "numerator": {
         "m": "the step follows the first moment",
@@ -180,7 +180,7 @@ CHOICES: dict[str, dict[str, str]] = {
     "counter": {
         "t": "the counter is 1 at the first step",
         "ahead": "the counter is 2 at the first step",
-        "behind": "the counter is 0 at the first step, a division by 1 - β⁰ = 0",
+        "behind": "the counter is 0 at the first step, so corrections divide by 1 - β⁰ = 0",
         "stuck": "the counter stays at 1",
         "per leaf": "the counter increases with every leaf instead of every step",
     },
@@ -331,7 +331,7 @@ def with_usual_values(rule: UpdateRule, hyper: HyperParams) -> Formula:
 
 
 def edits_between(rule: UpdateRule, target: UpdateRule) -> list[Edit]:
-    """Return the edits that turn a rule into a target and affect either of them."""
+    """Return the edits that turn a rule into a target and affect at least one of them."""
     return [
         Edit(place, getattr(rule, place), getattr(target, place))
         for place in CHOICES

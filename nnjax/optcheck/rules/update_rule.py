@@ -55,7 +55,7 @@ class HyperParams(NamedTuple):
     b2: Number = 0.999
     eps: Number = 1e-8
     eps_root: Number = 0.0  # a second ε inside the root; with eps="in state", the ε added to v, or 0 to use eps there
-    momentum: Number = 0.9  # decay of the velocity
+    momentum: Number = 0.9  # decay rate of the velocity
     dampening: Number = 0.0
     weight_decay: Number = 0.0
     momentum_decay: Number = np.inf  # ψ of NAdam's momentum β₁ (1 - ½ · .96^(t ψ)); ∞ makes it the constant β₁
@@ -84,7 +84,7 @@ class Inputs(NamedTuple):
 
     grads: np.ndarray  # (steps, elements)
     params: np.ndarray  # (steps, elements), before each step
-    rates: np.ndarray  # (steps,), the schedule: learning rate of each step divided by the hyper-parameter
+    rates: np.ndarray  # (steps,), learning rate of each step relative to the hyper-parameter
     leaf: np.ndarray  # (elements,), index of the leaf
     leaf_count: int
     row: np.ndarray  # (elements,), index of the element's row, or -1 in leaves with fewer than 2 dimensions
@@ -104,7 +104,8 @@ class State(NamedTuple):
     g_old: np.ndarray  # gradient of the previous step
 
 
-# One expression per choice. h: HyperParams, s: State before the step, m: new first moment, b: decay rate or velocity
+# One expression per choice. h: HyperParams, s: State before the step, b: decay rate or velocity, m: first moment
+# (before the step in FIRST, after it in SECOND)
 Choices = dict[str, Callable[..., Any]]
 
 FIRST: Choices = {
@@ -195,7 +196,7 @@ def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
     Returns:
       An iterator of arrays (elements,), or (settings, elements) if the hyper-parameters are arrays.
     """
-    rule, h = formula.rule, HyperParams(*(np.asarray(value, np.float64) for value in formula.hyper))  # so 1 / 0 is inf
+    rule, h = formula.rule, HyperParams(*(np.asarray(value, np.float64) for value in formula.hyper))  # so 1 / 0 = inf
     zero = np.zeros(np.broadcast_shapes(*(np.shape(value) for value in h), inputs.grads.shape[1:]))
     state = State(zero + h.first_start, zero + h.second_start, zero, zero, zero, velocity=zero, product=1.0, g_old=zero)
     for k, (gradient, p) in enumerate(zip(inputs.grads, inputs.params, strict=True)):
@@ -218,14 +219,14 @@ def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
         u = -u if rule.direction == "down" else u
         if rule.decay in DECAY and rule.trust != "lamb":
             u = u - DECAY[rule.decay](h.weight_decay, rate, p, u)
-        # the first step of some rules does not depend on the hyper-parameters, so all settings share one row
+        # the first step of some rules does not depend on the hyper-parameters, so all settings share one update
         yield u if np.shape(u) == zero.shape else np.broadcast_to(u, zero.shape)
 
 
 def _direction(
     formula: Formula, state: State, grads: tuple[np.ndarray, np.ndarray], p: np.ndarray, t: Number
 ) -> tuple[np.ndarray, State]:
-    """Return the step before velocity and learning rate. `grads` are the gradients for second and first moment."""
+    """Return the step before velocity and learning rate; `grads` are the gradients for the second and first moment."""
     rule, h = formula
     g, g_first = grads
     if rule.first_storage in ROUNDED or rule.second_storage in ROUNDED:
@@ -271,7 +272,7 @@ def _direction(
 
 
 def _stored(storage: str, new: np.ndarray, old: np.ndarray, correction: Number) -> np.ndarray:
-    """Return the moment in the form that is stored for the next step."""
+    """Return the moment as it is stored for the next step."""
     if storage in ROUNDED or storage in STORED:
         return _rounded(new, storage.partition(" ")[0])
     return {"raw": new, "corrected": new / correction, "none": old}[storage]
@@ -330,7 +331,7 @@ def is_linear(rule: UpdateRule) -> bool:
 
 
 def _divide(rule: UpdateRule, h: HyperParams, numerator: np.ndarray, v: np.ndarray, c2: Number) -> np.ndarray:
-    """Divide the numerator by the root of the second moment, with ε added where the rule adds it."""
+    """Divide the numerator by the root of the second moment, with ε at the rule's place."""
 
     def root(x: np.ndarray) -> np.ndarray:
         return x if is_linear(rule) else np.sqrt(x)

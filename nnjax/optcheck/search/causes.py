@@ -18,18 +18,18 @@ HYPER_NAMES = {
     "momentum": "momentum μ",
     "dampening": "dampening",
     "weight_decay": "weight decay",
-    "momentum_decay": "NAdam's momentum decay",
-    "first_start": "first moment's initial value m₀",
-    "second_start": "second moment's initial value v₀",
+    "momentum_decay": "momentum decay ψ of NAdam",
+    "first_start": "initial first moment m₀",
+    "second_start": "initial second moment v₀",
     "clip": "clipping bound",
     "trust": "trust coefficient",
-    "gamma": "weight γ of the variance reduction",
+    "gamma": "factor γ",
     "b3": "β₃",
-    "power": "exponent κ of the second moment's decay",
-    "floor": "smallest size of the parameters ε₂",
-    "distance": "first estimate of the distance d₀",
+    "power": "exponent κ of the decay rate β₂",
+    "floor": "lower bound ε₂ of the parameters' RMS",
+    "distance": "initial distance estimate d₀",
     "delta": "threshold δ of the cosine",
-    "ratio": "factor of the weight decay of projected leaves",
+    "ratio": "factor ρ for the weight decay of projected leaves",
 }
 SHORT_IDS = {"rate_position-inside": "lr-in-velocity", "rate_position-outside": "lr-outside-velocity"}
 
@@ -56,7 +56,7 @@ BOTH_PRECISIONS = Cause("precision", SINGLE, "some values are float32, and round
 
 
 def check_ids(ids: Sequence[str]) -> None:
-    """Raise ValueError for unknown names of causes, because a typo would silently allow nothing."""
+    """Raise ValueError for unknown ids of causes, because a typo would otherwise be ignored silently."""
     valid_ids = {_choice_id(place, choice) for place, choices in all_choices().items() for choice in choices}
     valid_ids |= {*HYPER_NAMES, PRECISION.id}
     if isinstance(ids, str):

@@ -43,7 +43,7 @@ class Diagnosis(NamedTuple):
 
     reference: Formula | None = None  # None if the reference is unknown
     explanations: tuple[Explanation, ...] = ()  # several if they tie; () if the cause is unknown
-    remark: str = ""  # the size of the search, or why there was none
+    remark: str = ""  # the size of the search, or the reason why there was no search
     complete: bool = True  # False if max_fits ended the search
     levels: tuple[Level, ...] = ()  # number of rules tried at each level of the search
     impact: str = ""
@@ -57,7 +57,7 @@ def target_of(updates_trace: Trace, script: GradientScript, dtype: str) -> Targe
 
 
 def diagnose_match(observation: Observation, reference: Formula | None) -> Diagnosis:
-    """Report what could differ although the updates match, if the formula is known without a search."""
+    """Report what could differ although the updates match, if the reference is a library rule."""
     target = target_of(observation.reference, observation.script, observation.dtype)
     formula = library_formula(target, reference)
     return Diagnosis(formula, not_observed=() if formula is None else not_observed(formula, target))
@@ -69,7 +69,7 @@ def diagnose(
     guess: Formula | None,
     max_fits: int = MAX_FITS,
 ) -> Diagnosis:
-    """Find the formula of both optimizers and name the differences.
+    """Find the formulas of both optimizers and name the differences.
 
     Args:
       difference: the pass in which the optimizers differ.
@@ -119,7 +119,7 @@ def diagnose(
 def _identify_reference(
     target: Target, guess: Formula | None, max_fits: int, dtype: str
 ) -> tuple[Formula | None, Cause | None]:
-    """Return the formula of the reference, and a cause if it rounds some values, such as β₂ in optax.adafactor."""
+    """Return the formula of the reference, and a cause if the reference rounds values, as optax.adafactor rounds β₂."""
     if (formula := library_formula(target, guess)) is not None:
         return formula, None
     formula = library_formula(_with_float32_bound(target), guess) if dtype == "float64" else None
@@ -130,7 +130,7 @@ def _identify_reference(
 
 
 def _differs_without_params(formula: Formula, target: Target) -> bool:
-    """Return True if updates of zero parameters differ: rounding changes them, but a tiny weight decay does not."""
+    """Return True if updates of zero parameters differ, because rounding changes them but weight decay does not."""
     zero = target.select(np.flatnonzero((target.inputs.params == 0).all(0)))
     return zero.updates.size > 0 and not within(update_array(formula, zero.inputs), zero.updates, zero.bound).all()
 
@@ -151,7 +151,7 @@ def _oddness(explanation: Explanation, reference: Formula | None) -> tuple[int, 
 
 
 def _digits(number: float) -> int:
-    """Return the number of significant digits, at most 8."""
+    """Return the number of significant digits, up to 8."""
     mantissa = f"{abs(number):.7e}".partition("e")[0]
     return len(mantissa.rstrip("0").replace(".", ""))
 
@@ -192,7 +192,7 @@ def _with_float32_bound(target: Target) -> Target:
 
 
 def _runner_up(explanation: Explanation, reference: Formula | None, target: Target) -> str:
-    """Describe the formula that reproduces most updates but not all, among the reference and the neighbours."""
+    """Describe the next best formula among the reference and the neighbours, which reproduces most updates."""
     formula = explanation.formula
     shares = {} if reference is None else {"the reference": share_within(reference, target)}
     for edits, rule in neighbours(formula.rule):

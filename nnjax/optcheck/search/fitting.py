@@ -55,7 +55,7 @@ class Fit(NamedTuple):
 
 
 def sample(rule: Any, target: Target) -> Target:
-    """Return a target with fewer elements, unless the rule couples them. It contains all patterns and magnitudes."""
+    """Return the target restricted to a sample of its elements, or the whole target if the rule couples elements."""
     return target if is_by_leaf(rule) else target.select(sample_of(target))
 
 
@@ -91,7 +91,7 @@ def share_within(formula: Formula, target: Target) -> float:
 
 
 def largest_error(formula: Formula, target: Target) -> float:
-    """Return the largest relative difference from the updates, except where rounding dominates."""
+    """Return the largest relative difference from the updates, ignoring elements in which rounding dominates."""
     values = update_array(formula, target.inputs)
     with np.errstate(all="ignore"):
         largest = np.maximum(np.abs(values), np.abs(target.updates))
@@ -101,7 +101,7 @@ def largest_error(formula: Formula, target: Target) -> float:
 
 
 def fit_roughly(formula: Formula, target: Target, names: Sequence[str] | None = None) -> Fit:
-    """Fit a rule to 12 steps with few evaluations, to decide whether `fit` is worthwhile: 10 ms instead of 100 ms."""
+    """Fit a rule to 12 steps with few evaluations (10 ms instead of 100 ms), to decide whether `fit` is worthwhile."""
     target = _fit_sample(formula.rule, target.first_steps(12))
     names = free_names(formula) if names is None else names
     if is_costly(formula.rule):
@@ -135,9 +135,9 @@ def fit_learning_rate(formula: Formula, target: Target) -> Formula:
 
 
 def free_names(formula: Formula) -> list[str]:
-    """Return the hyper-parameters to fit: those that the rule uses, except those equal to 0, which must stay 0."""
+    """Return the names of the hyper-parameters to fit: those that the rule uses and that are not 0."""
     names = [name for name in hyper_names(formula.rule) if getattr(formula.hyper, name) != 0]
-    # In Sophia, other λ, γ, ε and w have the effect of another bound
+    # Sophia's clipping bound is redundant: changes of λ, γ, ε and w have the same effect
     return [name for name in names if name != "clip" or not isinstance(formula.rule, SophiaRule)]
 
 
@@ -176,7 +176,7 @@ def _least_squares(start: Formula, target: Target, names: Sequence[str], *, eval
 
 
 def _nearest_usual(formula: Formula, target: Target, names: Sequence[str]) -> Formula:
-    """Return the formula with the best usual values, because a fit that starts far away can end in a wrong minimum."""
+    """Return the formula with the best usual values. A fit that starts far away could end in a wrong minimum."""
     usual = SIGN_VALUES if getattr(formula.rule, "sign", "none") == "sign" else USUAL_VALUES
     grid = {name: (float(getattr(formula.hyper, name)), *usual[name]) for name in names if name in usual}
     settings = np.array(list(itertools.product(*grid.values())))
@@ -199,7 +199,7 @@ def _updates_by_setting(formula: Formula, target: Target) -> np.ndarray:
 
 
 def _residuals(values: np.ndarray, target: Target) -> np.ndarray:
-    """Return the differences relative to the updates, squashed to (-1, 1), as an array (settings, residuals)."""
+    """Return relative differences from the target, squashed to (-1, 1), as an array (settings, residuals)."""
     largest_so_far = np.maximum.accumulate(np.abs(target.updates), axis=0)
     scale = np.maximum(np.abs(target.updates), 1e-3 * largest_so_far)
     valid = np.isfinite(target.updates) & (scale > 0)
@@ -217,7 +217,7 @@ def _median_ratios(values: np.ndarray, target: Target) -> np.ndarray:
 
 
 def _to_line(name: str, value: float) -> float:
-    """Map a hyper-parameter to the real line: logit for decay rates, logarithm for all others."""
+    """Map a hyper-parameter to the real line, with the logit for decay rates and the logarithm for all others."""
     if name in DECAY_RATES:
         value = min(max(value, 1e-12), 1 - 1e-12)
         return float(np.log(value / (1 - value)))
@@ -232,7 +232,7 @@ def _from_line(name: str, point: np.ndarray) -> np.ndarray:
 
 
 def _round(value: float) -> float:
-    """Round to the fewest digits, of the value or of 1 minus it, that keep it within 1e-7; else return it unchanged."""
+    """Round a value, or 1 minus the value, to at most 6 digits if this changes it by less than 1e-7 (relative)."""
     for digits in range(1, 7):
         short = float(f"{value:.{digits}g}")
         if abs(short - value) <= 1e-7 * abs(value):

@@ -1,4 +1,4 @@
-"""Compare library rules, and all rules one choice away, with the first recorded steps before anything is fitted."""
+"""Compare the first recorded steps with library rules and their neighbours, before any rule is fitted."""
 
 import functools
 import warnings
@@ -20,14 +20,14 @@ SHARE = 0.45  # share of updates that must agree; not all do if the learning rat
 
 
 class Choice(NamedTuple):
-    """A library rule, or a library rule with a different choice."""
+    """A library rule, or a library rule with one different choice."""
 
     formula: Formula
     edits: tuple[Edit, ...] = ()
 
 
 class _Script(NamedTuple):
-    """The inputs of a rule as hashable values, so that equal scripts share the cached updates of all choices."""
+    """The inputs of a rule as hashable values, which are the key of the cache of updates."""
 
     size: tuple[int, int]
     contents: tuple[bytes, ...]  # gradients, parameters, rates, leaf and row
@@ -36,7 +36,7 @@ class _Script(NamedTuple):
 
 
 def library_choices() -> Iterator[Choice]:
-    """Yield all library rules, then their neighbours; hyper-parameters that are new have their usual values."""
+    """Yield all library rules, then their neighbours. Hyper-parameters that a neighbour adds have usual values."""
     seen = set()
     for start in LIBRARY_RULES.values():
         if start not in seen:
@@ -63,7 +63,7 @@ def similar_choices(target: Target) -> tuple[list[Choice], int]:
         ratios = np.abs(part.updates / values).reshape(len(choices), -1)
         ratios[~(np.isfinite(ratios) & (ratios > 0))] = np.nan
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # if no ratio is finite
+            warnings.simplefilter("ignore", RuntimeWarning)  # raised if no ratio is finite
             factors = np.nan_to_num(np.nanmedian(ratios, axis=1), nan=1.0)
         agree = within(values, part.updates, bound).mean((1, 2)) >= SHARE
         agree_scaled = within(factors[:, None, None] * values, part.updates, bound).mean((1, 2)) >= SHARE

@@ -33,11 +33,11 @@ COMPENSATION = {  # hyper-parameters that can compensate for a different choice 
     "second_correction": ["learning_rate", "eps", "weight_decay"],
 }
 ROUGH, EXACT = 100, 12  # of every 100 rules fitted roughly, the closest 12 are fitted exactly
-LIBRARY_CHOICES = "one choice other than a library's"
-LIBRARIES, PAIRS = "rules of libraries", "two other choices and other numbers"  # names of levels
+LIBRARY_CHOICES = "library rules with one other choice"
+LIBRARIES, PAIRS = "library rules", "two other choices and other numbers"  # names of levels
 TRIPLES, NUMBERS = "three other choices", "the reference with other numbers"
-SWITCHES = ("clip", "floor")  # a large value switches the choice off, so rules without it are tried too
-LARGEST_EPS = 100.0  # exclude rules with a larger ε: they amount to rules without a second moment
+SWITCHES = ("clip", "floor")  # large values have the effect of a rule without the choice, so that rule is tried too
+LARGEST_EPS = 100.0  # rules with a larger ε are excluded, because they act like rules without a second moment
 FIRST = 2  # costly rules are fitted only if they are among this many closest rules
 FEW = 3  # number of closest library rules whose neighbours are fitted first
 CLOSEST = 4  # number of rules from which a search continues
@@ -130,7 +130,7 @@ def search(
 
 
 def identify_formula(target: Target, guess: Formula | None, budget: Budget) -> list[Attempt]:
-    """Return formulas that reproduce the updates, found from the closest library rules.
+    """Return formulas that reproduce the updates, starting from the closest library rules.
 
     Args:
       target: the updates to reproduce.
@@ -161,7 +161,7 @@ def _identification(target: Target, budget: Budget) -> Iterator[tuple[str, Itera
     for some in (libraries[:FEW], libraries[FEW:EXACT], libraries[EXACT:]):
         yield LIBRARY_CHOICES, _fitted_choices(some, target), None
     starts = [result.formula for result, _ in closest[:CLOSEST]]
-    for levels in (_near, _far):  # all near levels, before the search goes deeper
+    for levels in (_near, _far):  # near levels of all starts come first
         for start in starts:
             for name, level in levels(target, start, budget):
                 yield name, level, start
@@ -229,7 +229,7 @@ def _fitted_choices(libraries: list[Formula], target: Target) -> Iterator[Attemp
 
 
 def _start_and_choice(start: Formula) -> Iterator[Attempt]:
-    """Yield each neighbour with the initial value of one moment replaced by a usual one, without a fit."""
+    """Yield each neighbour with a usual initial value for one moment, without a fit."""
     for edits, rule in neighbours(start.rule):
         formula = with_usual_values(rule, start.hyper)
         for name, values in STARTS.items():
@@ -250,7 +250,7 @@ def _two_choices(start: Formula) -> Iterator[Attempt]:
 
 
 def _second_choices(fits: Iterable[tuple[Fit, Attempt]]) -> Iterator[Attempt]:
-    """Yield the neighbours of all attempts, with the hyper-parameters that the attempts had before they were fitted."""
+    """Yield the neighbours of all attempts, with the hyper-parameters of the attempts before the fit."""
     seen = set()
     for _, (formula, first, library) in fits:
         for second, rule in neighbours(formula.rule):
@@ -286,7 +286,7 @@ def _library(hyper: HyperParams, target: Target) -> Iterator[Attempt]:
 
 
 def _other_starts(target: Target, start: Formula) -> Iterator[Attempt]:
-    """Yield fits of the rule with one moment that does not start at zero."""
+    """Yield fits of the rule with a nonzero initial value for one moment."""
     for name, values in STARTS.items():
         if not is_moments(start.rule) or getattr(start.rule, name.removesuffix("_start")) == "none":
             continue
@@ -315,12 +315,12 @@ def _fit_exactly(fits: list[tuple[Fit, Attempt]], target: Target, budget: Budget
 def _simplest(matches: list[Attempt], start: Formula, target: Target) -> list[Attempt]:
     """Return the matches and ties with the fewest differences from the start, each rule once.
 
-    If one of them differs in hyper-parameters, matches with one more difference are kept too, because the additional
-    choice may explain the different numbers.
+    If any of these differs in hyper-parameters, matches with one more difference are also returned, because the
+    additional choice may explain the different numbers.
     """
     same_family = [match for match in matches if type(match.formula.rule) is type(start.rule)]
     if not same_family:
-        return matches[:1]  # a different rule is one cause; its variants add nothing
+        return matches[:1]  # a different family is one cause, so its variants are not reported
     matches = [match._replace(formula=_simplify(match.formula, start, target)) for match in same_family]
     ties = [tie for match in matches for tie in _ties(match, target)]
     ties += [tie for match in ties for tie in _ties(match, target, "decay")]
@@ -363,7 +363,7 @@ def _ties(match: Attempt, target: Target, place: str = "") -> Iterator[Attempt]:
 
 
 def _convert_decay(formula: Formula, rule: Any) -> Formula:
-    """Return the rule with a weight decay of the same effect if only one of the rules multiplies it by the rate."""
+    """Return the rule with an equivalent weight decay if only one of the rules multiplies it by the learning rate."""
     hyper, kinds = formula.hyper, (formula.rule.decay, rule.decay)
     if kinds[0] != kinds[1] and "without rate" in kinds:
         factor = hyper.learning_rate if rule.decay == "without rate" else 1 / hyper.learning_rate
@@ -372,7 +372,7 @@ def _convert_decay(formula: Formula, rule: Any) -> Formula:
 
 
 def _difference_count(formula: Formula, start: Formula) -> int:
-    """Return the number of choices and hyper-parameters that differ; a change to both moments counts once."""
+    """Return the number of different choices and hyper-parameters; the same change to both moments counts once."""
     places = {edit.place for edit in edits_between(start.rule, formula.rule)}
     pairs = sum(first in places and second in places for first, second in BOTH_MOMENTS.items())
     return len(places) - pairs + _differing_numbers(formula, start)

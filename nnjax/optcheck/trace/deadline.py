@@ -49,12 +49,14 @@ def exits_are_errors() -> Iterator[None]:
 
 
 class _Interrupt(BaseException):
-    """Interrupts the body. It is not an Exception, so that code that catches Exception does not catch it."""
+    """Interrupt the body. This derives from BaseException, so `except Exception` in the body does not catch it."""
 
 
 @contextmanager
 def interrupt_at(deadline: Deadline) -> Iterator[None]:
-    """Interrupt the body at the deadline, in the main thread and if the system has SIGALRM, but not in compiled code.
+    """Interrupt the body at the deadline.
+
+    This works only in the main thread, on systems with SIGALRM, and not during compiled code.
 
     Raises:
       TimeLimitError: at the deadline.

@@ -1,6 +1,7 @@
-"""Create scripted gradients for both optimizers: all magnitudes and patterns over time, in leaves of several shapes.
+"""Create scripted gradients with many magnitudes and patterns over time, in leaves of several shapes.
 
-Gradients do not depend on the updates (open loop), so rounding errors are not amplified as in training.
+Both optimizers receive the same gradients. These do not depend on the updates, so rounding errors do not grow as they
+do in training.
 """
 
 from collections.abc import Callable
@@ -40,7 +41,7 @@ class GradientScript(NamedTuple):
 
     grads: PyTree  # leaves (steps, ...)
     params: PyTree  # leaves (steps, ...), before each step
-    rates: np.ndarray  # (steps,), the schedule: learning rate of each step divided by the hyper-parameter
+    rates: np.ndarray  # (steps,), learning rate of each step relative to the hyper-parameter
     leaf: np.ndarray  # (elements,), index of the leaf
     leaf_names: list[str]
     shapes: list[tuple[int, ...]]  # shapes of the leaves, without the axis of steps
@@ -49,12 +50,14 @@ class GradientScript(NamedTuple):
 
 
 def gradient_script(seed: int = 0, *, scheduled: bool = False, ndim: int = 0) -> GradientScript:
-    """Return the script. Half of the leaves have zero parameters, so that no digits cancel; the others are N(0, 1).
+    """Return the gradients and parameters of all steps.
+
+    Half of the leaves have zero parameters, which avoids cancellation. The others have parameters from N(0, 1).
 
     Args:
       seed: seed of the random pattern, the signs, the parameters and the order of elements within leaves.
       scheduled: if True, the learning rate changes at every step, between 0.2 and 1 times the hyper-parameter.
-      ndim: the least number of dimensions of a leaf, or 2 for matrices only; the number of elements stays the same.
+      ndim: the minimum number of dimensions of a leaf, or 2 for matrices only; the number of elements stays the same.
     """
     rng = np.random.default_rng(seed)
     k = np.arange(STEPS)
@@ -92,7 +95,7 @@ def gradient_script(seed: int = 0, *, scheduled: bool = False, ndim: int = 0) ->
 
 
 def _orthogonal(p: np.ndarray, g: np.ndarray, rows: int) -> np.ndarray:
-    """Return parameters (steps, elements) with rows orthogonal to the gradient's, because AdamP projects such steps."""
+    """Make the rows of parameters (steps, elements) orthogonal to those of the gradient, so that AdamP projects."""
     rows_p, rows_g = (array.reshape(len(array), rows, -1) for array in (p, g))
     squares = (rows_g**2).sum(-1, keepdims=True)
     share = (rows_p * rows_g).sum(-1, keepdims=True) / np.where(squares == 0, 1.0, squares)
@@ -107,7 +110,7 @@ def _with_ndim(shape: tuple[int, ...], ndim: int) -> tuple[int, ...]:
 
 
 def _rows(shapes: list[tuple[int, ...]]) -> np.ndarray:
-    """Return the index of each element's row (along the first axis of its leaf), or -1 in vectors and scalars."""
+    """Return for each element the index of its row, along the first axis of the leaf; -1 in vectors and scalars."""
     rows, count = [], 0
     for shape in shapes:
         size, is_matrix = int(np.prod(shape)), len(shape) > 1
@@ -135,7 +138,7 @@ def at_step(tree: PyTree, step: int, dtype: Any) -> PyTree:
 
 
 def rule_inputs(script: GradientScript) -> Inputs:
-    """Return the script as the inputs of update rules."""
+    """Convert a script to the inputs of update rules."""
     return Inputs(
         grads=flatten(script.grads),
         params=flatten(script.params),

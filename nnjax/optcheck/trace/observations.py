@@ -1,4 +1,4 @@
-"""Run both optimizers through the script in one dtype, and summarise where they differ."""
+"""Run both optimizers on the scripted gradients in one dtype, and summarise their differences."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from nnjax.types import PyTree
 
 
 class Observation(NamedTuple):
-    """The updates of both optimizers on the same script."""
+    """The updates of both optimizers on the same scripted gradients."""
 
     name: str  # "float64", "float32", or "float64, learning rate changes at every step"
     dtype: str
@@ -45,14 +45,14 @@ def observe(
 ) -> Observation:
     """Run both optimizers on the same gradients.
 
-    Parameters come from the script. If an optimizer stores its own parameters, both use those.
+    Parameters come from the script. If one optimizer stores its own parameters, both optimizers use those instead.
 
     Args:
       candidate: the optimizer to check.
       reference: the reference, or its formula.
       dtype: the dtype of parameters and gradients.
       deadline: the time limit, checked before every step.
-      script: the script; None for the default script without a schedule.
+      script: the scripted gradients; None for the default script without a schedule.
     """
     script = script or gradient_script(ndim=max(candidate.ndim, getattr(reference, "ndim", 0)))
 
@@ -85,8 +85,8 @@ def observe_both_dtypes(
 ) -> tuple[Observation, Observation]:
     """Run both optimizers in float64 and in float32.
 
-    The float32 observation includes the rounding error of the reference, because the tolerance must allow for it. It
-    can be large: for example, RAdam's ρ is a small difference between large numbers.
+    The float32 observation includes the rounding error of the reference, because the tolerance must allow for it. This
+    error can be large: for example, RAdam's ρ is a small difference between large numbers.
     """
     double, single = (observe(candidate, reference, dtype, deadline) for dtype in ("float64", "float32"))
     if isinstance(reference, Adapter):
@@ -109,17 +109,18 @@ def summarise(observation: Observation) -> Pass:
         dtype=dtype,
         divergence=first_divergence(candidate, reference, script, bound),
         share={f"{size:.0e}": float(wrong[:, script.magnitude == size].mean()) for size in MAGNITUDES},
-        leaves=() if leaves >= all_leaves - {"temperature"} else tuple(sorted(leaves)),  # temperature: a single number
+        # temperature may agree, because it has a single element
+        leaves=() if leaves >= all_leaves - {"temperature"} else tuple(sorted(leaves)),
         patterns=() if len(patterns) == len(PATTERNS) else tuple(patterns),
     )
 
 
 def elements_of(leaves: tuple[str, ...], script: GradientScript) -> np.ndarray:
-    """Return the indices of the elements of these leaves, in both halves of the script."""
+    """Return the indices of the elements of these leaves, in both halves of the script ("zero" and "normal")."""
     indices = [i for i, name in enumerate(script.leaf_names) if _without_half(name) in leaves]
     return np.flatnonzero(np.isin(script.leaf, indices))
 
 
 def _without_half(leaf_name: str) -> str:
-    """Remove the first part of a path: "zero" or "normal"."""
+    """Remove the first part of a path, which is "zero" or "normal"."""
     return leaf_name.split("/", 1)[1]

@@ -14,7 +14,7 @@ MIXED = {"float64": 1e-8, "float32": 1e-3}  # relative to a leaf's largest updat
 EPS = {"float64": float(np.finfo(np.float64).eps), "float32": float(np.finfo(np.float32).eps)}
 TEXT = (
     "tolerance: |u - u'| ≤ {r:g}·max(|u|, |u'|) + 8 ε·(largest |u'| so far) + 2 ε·|θ|, with ε of {dtype}; "
-    "in float32 also twice the rounding error of the reference"
+    "in float32, plus twice the rounding error of the reference"
 )
 
 
@@ -40,7 +40,7 @@ def rounding_bound(updates: np.ndarray, reference: np.ndarray, params: np.ndarra
 
 
 def tolerance(candidate: Trace, reference: Trace, dtype: str, reference_error: np.ndarray | float = 0.0) -> np.ndarray:
-    """Return the tolerance (steps, elements) of a comparison; `reference_error` is the reference's own rounding."""
+    """Return the tolerance (steps, elements) of a comparison, including twice the rounding error of the reference."""
     params = np.fmax(np.abs(candidate.params), np.abs(reference.params))
     bound = rounding_bound(candidate.updates, reference.updates, params, dtype) + 2 * reference_error
     return bound + MIXED[dtype] * np.fmax(candidate.leaf_size, reference.leaf_size)
@@ -56,7 +56,7 @@ def within(updates: np.ndarray, target: np.ndarray, bound: np.ndarray) -> np.nda
 def first_divergence(
     candidate: Trace, reference: Trace, script: GradientScript, bound: np.ndarray
 ) -> Divergence | None:
-    """Return a clear difference in the first step that differs: the one whose gradient's magnitude is closest to 1."""
+    """Return a clear difference from the first step with differences, the one whose gradient is closest to ±1."""
     wrong = ~within(candidate.updates, reference.updates, bound)
     if not wrong.any():
         return None

@@ -1,4 +1,4 @@
-"""Run an optimizer through the script and record its updates."""
+"""Run an optimizer on the scripted gradients and record its updates."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from nnjax.optcheck.trace.deadline import Deadline
 from nnjax.optcheck.trace.gradient_script import STEPS, GradientScript, at_step, flatten, rule_inputs
 from nnjax.types import PyTree
 
-ROUNDINGS, SIZE = 4, 4  # number and size (in ε) of random changes to gradients that estimate the float32 error
+ROUNDINGS, SIZE = 4, 4  # number and size (in ε) of the random changes to gradients for `rounding_error`
 CANNOT_TRACE = (jax.errors.JAXTypeError, jax.errors.JAXIndexError, TypeError, ValueError, AttributeError)
 
 
@@ -46,7 +46,7 @@ def trace(
 
 
 def trace_formula(formula: Formula, script: GradientScript, params: np.ndarray) -> Trace:
-    """Return the updates of a formula on the script's gradients, with these parameters (steps, elements)."""
+    """Return the updates of a formula for the scripted gradients and these parameters (steps, elements)."""
     updates = update_array(formula, rule_inputs(script)._replace(params=params))
     return Trace(updates, params, _leaf_size(updates, params, script))
 
@@ -54,7 +54,7 @@ def trace_formula(formula: Formula, script: GradientScript, params: np.ndarray) 
 def rounding_error(formula: Formula, script: GradientScript, result: Trace) -> np.ndarray:
     """Estimate how much the updates of a formula (steps, elements) change if gradients are rounded to float32.
 
-    The error is large if a ratio is clipped while its moments cancel, which the size of earlier updates does not show.
+    The error is large if moments cancel in a ratio that is then clipped. The size of earlier updates does not show it.
     """
     inputs, rng, error = trace_inputs(result, script), np.random.default_rng(0), np.zeros_like(result.updates)
     for _ in range(ROUNDINGS):
@@ -87,9 +87,9 @@ def _run(adapter: Adapter, script: GradientScript, dtype: str, deadline: Deadlin
 
 
 def _leaf_size(updates: np.ndarray, params: np.ndarray, script: GradientScript) -> np.ndarray | float:
-    """Return the largest update of each leaf so far if elements mix; rounding is then relative to the whole leaf.
+    """Return the largest update of each leaf so far if its elements mix, because rounding then affects the whole leaf.
 
-    Elements mix if one of them changes at the first step although its gradient and its parameter are 0.
+    Elements mix if any element changes at the first step although its gradient and its parameter are 0.
     """
     untouched = (flatten(script.grads)[0] == 0) & (params[0] == 0)
     if not (untouched & (np.nan_to_num(updates[0]) != 0)).any():

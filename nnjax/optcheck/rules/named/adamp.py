@@ -29,8 +29,8 @@ CHOICES = {
         "none": "steps are not projected (Adam)",
     },
     "cosine": {
-        "gradient": "the cosine that decides about the projection is of the gradient",
-        "step": "the cosine that decides about the projection is of the step",
+        "gradient": "the projection depends on the cosine of gradient and parameters",
+        "step": "the projection depends on the cosine of step and parameters",
     },
     "nesterov": {"none": "the step follows the first moment", "standard": "the step looks ahead, β₁ m + (1 - β₁) g"},
     "correction": {
@@ -96,7 +96,7 @@ def _step(rule: AdamPRule, h: HyperParams, memory: Memory, s: Step) -> tuple[np.
 def _projected(
     rule: AdamPRule, h: HyperParams, direction: np.ndarray, u: np.ndarray, p: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the step of a leaf, of shape (…, *shape), and flags (…) that are True if it was projected."""
+    """Return the step of a leaf, of shape (…, *shape), and flags of shape (…), True if the step was projected."""
     rows, done = p.shape[0], np.zeros(u.shape[: u.ndim - p.ndim], bool)
     views = {"rows or leaf": (rows, 1), "rows": (rows,), "leaf": (1,)}[rule.projection]
     new = u

@@ -44,9 +44,9 @@ CHOICES = {
         "none": "the average of differences is not part of the step",
     },
     "squared": {
-        "looks ahead": "the second moment is of the gradient plus the weighted difference",
-        "gradient": "the second moment is of the gradient alone",
-        "with weight one": "the second moment is of the gradient plus the difference without a weight",
+        "looks ahead": "the second moment averages the square of the gradient plus the weighted difference",
+        "gradient": "the second moment averages the squared gradient alone",
+        "with weight one": "the second moment averages the square of the gradient plus the unweighted difference",
     },
     "correction": {
         "all": "all three averages have a bias correction",

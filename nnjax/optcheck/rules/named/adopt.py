@@ -35,7 +35,7 @@ class AdoptRule(NamedTuple):
 CHOICES = {
     "start": {
         "second moment": "the first step only starts the second moment, v ← g²",
-        "zero": "the second moment starts at 0, and the first step is a step",
+        "zero": "the second moment starts at 0, and the first step changes the parameters",
     },
     "second": {
         "previous": "gradients are divided by the second moment of the previous step",

@@ -35,7 +35,7 @@ class Family(NamedTuple):
 
 
 def family_updates(family: Family, formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
-    """Yield the update of each step, (elements,) or (settings, elements) if hyper-parameters are arrays (settings, 1).
+    """Yield the update of each step, of shape (elements,), or (settings, elements) for hyper-parameters (settings, 1).
 
     Args:
       family: the family of the formula's rule.
@@ -84,7 +84,7 @@ def root_of(v: np.ndarray, eps: str, h: HyperParams) -> np.ndarray:
 
 
 def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Divide, with 0 / 0 = 0."""
+    """Divide two arrays, with 0 / 0 = 0."""
     ratio = np.divide(numerator, denominator)
     return np.where((denominator == 0) & (numerator == 0), 0.0, ratio)
 
@@ -100,7 +100,7 @@ def decayed(decay: str, u: np.ndarray, h: HyperParams, step: Step) -> np.ndarray
 
 DECAY = {
     "none": "there is no weight decay",
-    "decoupled": "weight decay is subtracted from the parameters, times the learning rate (decoupled)",
+    "decoupled": "weight decay times the learning rate is subtracted from the parameters (decoupled)",
     "l2": "weight decay is added to the gradient and passes through the moments (L2)",
     "without rate": "weight decay is not multiplied by the learning rate",
 }

@@ -54,7 +54,7 @@ CHOICES = {
         "rms": "steps are multiplied by 0.2 √max(rows, columns)",
         "largest": "steps are multiplied by √max(rows, columns)",
         "ratio": "steps are multiplied by √(rows/columns)",
-        "none": "steps are not multiplied by a factor of the shape",
+        "none": "steps are not multiplied by a factor that depends on the shape",
     },
     "others": {
         "nadam": "leaves that are not matrices follow Adam with Nesterov's correction (optax)",
@@ -162,7 +162,7 @@ def _equations(formula: Formula) -> list[str]:
         *(["b ← μ b + (1 - μ) g" if rule.first == "ema" else "b ← μ b + g"] if rule.first != "none" else []),
         *([f"X = U Vᵀ of {mixed} = U S Vᵀ"] if rule.coefficients == "svd" else iterations),
         f"θ ← θ - λ {scale}X{DECAY_TEXT.get(rule.decay, '')}",
-        f"no matrix: {others[rule.others]}",
+        f"other leaves: {others[rule.others]}",
         numbers(_hyper_names(rule), hyper),
     ]
 

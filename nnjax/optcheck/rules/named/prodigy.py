@@ -27,8 +27,8 @@ CHOICES = {
         "t": "the learning rate has the bias correction √(1 - β₂ᵗ)/(1 - β₁ᵗ)",
     },
     "moments": {
-        "scaled": "the moments are of d g",
-        "plain": "the moments are of g without d",
+        "scaled": "the moments average d g",
+        "plain": "the moments average g without d",
     },
     "distance": {
         "largest": "the estimate d never decreases",

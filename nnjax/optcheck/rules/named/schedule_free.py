@@ -39,7 +39,7 @@ CHOICES = {
     },
     "memory": {
         "x of the parameters": "x is computed from the parameters and z",
-        "x stored": "x is stored and the parameters are not read (the same, if nothing else changes the parameters)",
+        "x stored": "x is stored and the parameters are not read (equivalent unless other code changes the parameters)",
     },
     "result": {
         "y": "the new parameters are y, at which gradients are taken",

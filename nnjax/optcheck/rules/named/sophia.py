@@ -27,7 +27,7 @@ class SophiaRule(NamedTuple):
 
 CHOICES = {
     "hessian": {
-        "objective": "the Hessian's diagonal is that of the objective",
+        "objective": "the Hessian's diagonal is computed from the objective",
         "squared gradient": "the Hessian's diagonal is estimated by g² (Gauss-Newton-Bartlett)",
     },
     "interval": {
