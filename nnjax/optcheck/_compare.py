@@ -45,8 +45,8 @@ def compare(
     """Compare the updates of an optimizer with those of a reference, and name the cause if they differ.
 
     Both receive the same scripted gradients, with magnitudes from 1e-14 to 1e3, in float64 and in float32. If updates
-    differ by more than rounding, known update rules are searched for the one that the candidate follows. The candidate
-    must also satisfy the contract: work under jit, scan and vmap, and neither change its inputs nor spread NaN.
+    differ by more than rounding, known update rules are searched for the one that the candidate follows. The contract
+    is also checked: JAX code must work under jit, scan and vmap, and no step may change its inputs or spread NaN.
 
     Args:
       candidate: an optimizer of one of the following kinds, or, with `hparams`, a function that makes one:
@@ -67,7 +67,7 @@ def compare(
         both are also compared with a learning rate that changes at every step.
       kind: the kind of the candidate: "optax", "pair", "triple", "step", "object", "torch", "holder" (a function of the
         parameters) or "loop"; None to detect it.
-      init: function that returns the first state of a step function, `init(params)`, or a tuple of first values if
+      init: function that returns the initial state of a step function, `init(params)`, or a tuple of initial values if
         there are several state arguments; "zeros" for zeros with the same structure as the parameters; None to use
         the function's attribute `init` if it has one, or else to try None, an empty dict and zeros.
       order: the role of each argument of a step function: "params", "grads", "state" or "count"; None to infer it from
@@ -203,7 +203,7 @@ def assert_matches(
       seconds: see `compare`.
 
     Raises:
-      AssertionError: if they differ for a reason that is not in `allow`, or if the candidate breaks the contract.
+      AssertionError: if they differ for a reason that is not in `allow`, or if the candidate violates the contract.
       ValueError: if `allow` contains an unknown id.
 
     >>> import optax

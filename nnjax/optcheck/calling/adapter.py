@@ -1,4 +1,4 @@
-"""The common interface to which all kinds of optimizers are adapted."""
+"""Define the common interface to which all kinds of optimizers are adapted."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -45,7 +45,7 @@ def adapt(
     Args:
       optimizer: see `candidate` of `nnjax.optcheck.compare`.
       kind: one of `KINDS`; None to detect it.
-      init: function that returns the first state of a step function, `init(params)`; None to use the function's
+      init: function that returns the initial state of a step function, `init(params)`; None to use the function's
         attribute `init` if it has one, or else to try None, an empty dict and zeros.
       order: the roles of the arguments, such as ("grads", "params", "state"); None to infer them.
 
@@ -217,7 +217,7 @@ def _object(optimizer: Any, init: Callable[..., Any] | str | None, order: tuple[
 
 
 def _own_init(optimizer: Any) -> Any:
-    """Return the method that creates the first state, or None."""
+    """Return the method that creates the initial state, or None if there is none."""
     return next((getattr(optimizer, name) for name in INITS if callable(getattr(optimizer, name, None))), None)
 
 

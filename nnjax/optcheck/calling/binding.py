@@ -25,8 +25,8 @@ def bind(target: Target, init: Callable[..., Any] | str | None = None, order: tu
 
     Args:
       target: the function or method.
-      init: function of the parameters that returns the first state, or a tuple of first values if there are several
-        state arguments; None to try usual first states.
+      init: function of the parameters that returns the initial state, or a tuple of initial values if there are several
+        state arguments; None to try usual initial states.
       order: the role of each argument, such as ("grads", "params", "state"); None to infer it.
 
     Raises:

@@ -17,7 +17,7 @@ from nnjax.types import PyTree
 
 
 class Mode(NamedTuple):
-    """The leaves that a call receives."""
+    """The leaves that the optimizer receives in one call."""
 
     per_leaf: bool  # True if each call receives one leaf, or one weight and one bias
     ndim: int  # minimum number of dimensions of a leaf
@@ -45,7 +45,7 @@ class Binding(NamedTuple):
     arguments: tuple[Argument, ...]
     roles: tuple[str, ...]
     layout: Layout
-    start: Callable[[PyTree], tuple[Any, ...]]  # parameters -> first values of the state arguments
+    start: Callable[[PyTree], tuple[Any, ...]]  # parameters -> initial values of the state arguments
     start_text: str
     first_count: int
     outcome: Outcome

@@ -54,7 +54,7 @@ def build(
       optimizer: an optimizer, a factory, or a name; see `nnjax.optcheck.compare`.
       hparams: hyper-parameters with which a factory is called.
       kind: the kind of the optimizer; see `adapt`.
-      init: function that returns the first state of a step function; see `adapt`.
+      init: function that returns the initial state of a step function; see `adapt`.
       order: the roles of its arguments; see `adapt`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Layouts in which optimizers take parameters: a pytree, a flat dict, a list, layers, one array, tensors."""
+"""Convert pytrees to the layouts that optimizers accept, such as a flat dict, a list, one array or tensors."""
 
 import contextlib
 import sys

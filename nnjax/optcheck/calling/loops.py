@@ -15,7 +15,7 @@ from nnjax.types import PyTree
 
 
 class _Stop(BaseException):
-    """End the loop when all recorded gradients are used."""
+    """Raised to end the loop when all recorded gradients are used."""
 
 
 def drive(loop: Callable[..., Any], name: str) -> Adapter | None:

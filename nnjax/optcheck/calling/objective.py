@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.optcheck.rules.named.sophia import CURVATURE  # h
+from nnjax.optcheck.rules.named.sophia import CURVATURE  # h in the formula above
 from nnjax.types import PyTree
 
 VALUE = 1.0  # f(θ_k)

@@ -1,4 +1,4 @@
-"""Find first values of the state arguments with which a function can take two steps."""
+"""Find initial values of the state arguments with which a function can take two steps."""
 
 import functools
 import itertools

@@ -31,7 +31,7 @@ from nnjax.types import PyTree
 
 STEPS = 3
 COUNTERS = "a float to the power of an integer counter, such as b1**t, is float32: cast it to the dtype of the leaf"
-ROUNDING = {"bfloat16": 0.03, "float16": 4e-3}  # four times the relative rounding error of these dtypes
+ROUNDING = {"bfloat16": 0.03, "float16": 4e-3}  # four times the machine epsilon of these dtypes
 NO_STATE = str(jax.tree.structure(None))
 Step: TypeAlias = Callable[[Any, PyTree, PyTree], tuple[PyTree, Any]]
 

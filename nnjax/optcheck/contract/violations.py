@@ -1,4 +1,4 @@
-"""Violations of the contract of optimizers, and how to fix them."""
+"""Describe violations of the contract, and how to fix them."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeVar

@@ -1,1 +1,1 @@
-"""The result of a comparison as text, JSON and a picture, with suggested fixes."""
+"""Report the result of a comparison as text, JSON and a picture, with suggested fixes."""

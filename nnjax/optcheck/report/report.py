@@ -1,4 +1,4 @@
-"""The result of a comparison, as fields, text and JSON."""
+"""Store the result of a comparison, and format it as text and JSON."""
 
 import itertools
 import json

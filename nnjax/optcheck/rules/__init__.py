@@ -1,1 +1,1 @@
-"""Update rules of libraries and papers: their choices, hyper-parameters, equations and updates."""
+"""Define the update rules of libraries and papers, with choices, hyper-parameters, equations and updates."""

@@ -1,4 +1,4 @@
-"""Common functions for all families of update rules: choices, neighbours, equations and updates."""
+"""Return the choices, neighbours, equations and updates of a rule from any family."""
 
 from collections.abc import Iterator
 from typing import Any

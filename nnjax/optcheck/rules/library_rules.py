@@ -1,4 +1,4 @@
-"""Update rules of libraries with their default hyper-parameters: named references and starting points for searches."""
+"""List the rules of libraries with their default hyper-parameters, as references and starting points of searches."""
 
 import numpy as np
 

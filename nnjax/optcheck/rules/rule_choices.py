@@ -234,7 +234,7 @@ def is_relevant(rule: UpdateRule, place: str) -> bool:
     velocity = rule.velocity != "none"
     corrected = {"t", "t + 1", "multiplied", "linear", "swapped"} & {rule.first_correction, rule.second_correction}
     return {
-        "variance": rule.variance != "none",  # MARS uses it, but it is not a plausible mistake in other rules
+        "variance": rule.variance != "none",  # not a plausible mistake in rules other than MARS
         "first_correction": first and has_size,
         "second": has_size,
         "first_lag": first and rule.first != "lion",

@@ -1,4 +1,4 @@
-"""Update rules in NumPy and float64, with one choice at each place where published rules differ."""
+"""Compute update rules in NumPy and float64, with one choice at each place where published rules differ."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -59,8 +59,8 @@ class HyperParams(NamedTuple):
     dampening: Number = 0.0
     weight_decay: Number = 0.0
     momentum_decay: Number = np.inf  # ψ of NAdam's momentum β₁ (1 - ½ · .96^(t ψ)); ∞ makes it the constant β₁
-    first_start: Number = 0.0  # m₀
-    second_start: Number = 0.0  # v₀
+    first_start: Number = 0.0  # initial first moment m₀
+    second_start: Number = 0.0  # initial second moment v₀
     clip: Number = 1.0
     trust: Number = 1.0
     gamma: Number = 0.025  # weight of the variance reduction in MARS, and factor of the Hessian in Sophia
@@ -100,7 +100,7 @@ class State(NamedTuple):
     g_mean: np.ndarray  # moving average of gradients, for the centered second moment
     step_square: np.ndarray  # Adadelta's moving average of squared steps
     velocity: np.ndarray
-    product: Number  # product of NAdam's momenta
+    product: Number  # product of NAdam's momentum coefficients so far
     g_old: np.ndarray  # gradient of the previous step
 
 
@@ -331,7 +331,7 @@ def is_linear(rule: UpdateRule) -> bool:
 
 
 def _divide(rule: UpdateRule, h: HyperParams, numerator: np.ndarray, v: np.ndarray, c2: Number) -> np.ndarray:
-    """Divide the numerator by the root of the second moment, with ε at the rule's place."""
+    """Divide the numerator by the root of the second moment, with ε added as `rule.eps` says."""
 
     def root(x: np.ndarray) -> np.ndarray:
         return x if is_linear(rule) else np.sqrt(x)

@@ -130,7 +130,7 @@ def _identify_reference(
 
 
 def _differs_without_params(formula: Formula, target: Target) -> bool:
-    """Return True if updates of zero parameters differ, because rounding changes them but weight decay does not."""
+    """Return True if updates of zero parameters differ, so the cause is rounding and not a tiny weight decay."""
     zero = target.select(np.flatnonzero((target.inputs.params == 0).all(0)))
     return zero.updates.size > 0 and not within(update_array(formula, zero.inputs), zero.updates, zero.bound).all()
 
@@ -192,7 +192,7 @@ def _with_float32_bound(target: Target) -> Target:
 
 
 def _runner_up(explanation: Explanation, reference: Formula | None, target: Target) -> str:
-    """Describe the next best formula among the reference and the neighbours, which reproduces most updates."""
+    """Describe which of the reference and the neighbours comes closest without reproducing all updates."""
     formula = explanation.formula
     shares = {} if reference is None else {"the reference": share_within(reference, target)}
     for edits, rule in neighbours(formula.rule):

@@ -49,7 +49,7 @@ def exits_are_errors() -> Iterator[None]:
 
 
 class _Interrupt(BaseException):
-    """Interrupt the body. This derives from BaseException, so `except Exception` in the body does not catch it."""
+    """Raised to interrupt the body. `except Exception` does not catch it, because it derives from BaseException."""
 
 
 @contextmanager

@@ -52,7 +52,8 @@ class GradientScript(NamedTuple):
 def gradient_script(seed: int = 0, *, scheduled: bool = False, ndim: int = 0) -> GradientScript:
     """Return the gradients and parameters of all steps.
 
-    Half of the leaves have zero parameters, which avoids cancellation. The others have parameters from N(0, 1).
+    Leaves below "zero" have zero parameters, so that no digits cancel. Leaves below "normal" have parameters from
+    N(0, 1).
 
     Args:
       seed: seed of the random pattern, the signs, the parameters and the order of elements within leaves.

@@ -1,4 +1,4 @@
-"""The common interface of named rules, and functions for rules that need whole leaves."""
+"""Define the common interface of named rules, and functions for rules that need whole leaves."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
