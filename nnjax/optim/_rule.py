@@ -246,7 +246,9 @@ def check_like_gradients(name: str, key: str, tree: PyTree, grads: PyTree) -> No
     for (path, g), (_, leaf) in zip(gradients, leaves, strict=True):
         if jnp.shape(g) != jnp.shape(leaf):
             place = checks.path_name(path)
-            raise ValueError(f"{name}: gradient at {place} has shape {jnp.shape(g)}, {key} has {jnp.shape(leaf)}")
+            raise ValueError(
+                f"{name}: gradient at {place} has shape {jnp.shape(g)}, but {key} has shape {jnp.shape(leaf)}"
+            )
         if key not in SECOND_MOMENTS and jnp.iscomplexobj(g) != jnp.iscomplexobj(leaf):
             place = checks.path_name(path)
             raise TypeError(
@@ -258,7 +260,7 @@ def check_like_gradients(name: str, key: str, tree: PyTree, grads: PyTree) -> No
 def require_params(name: str, params: Params | None) -> Params:
     """Return the parameters, or raise if they were not passed to `update`."""
     if params is None:
-        raise ValueError(f"{name}: the parameters are needed: update(grads, state, params)")
+        raise ValueError(f"{name}: the update needs the parameters; call update(grads, state, params)")
     return params
 
 

@@ -193,7 +193,7 @@ VARIABLES = Layout(
     eager=True,
 )
 TENSORS = Layout(
-    "a list of PyTorch's parameters", _to_tensors, _from_tensors, _to_tensors, _attach_to_tensors, eager=True
+    "a list of PyTorch parameters", _to_tensors, _from_tensors, _to_tensors, _attach_to_tensors, eager=True
 )
 MODULE = Layout("an nnx.Module", _to_module, _from_module, _module_grads, _attach_to_module, eager=True)
 PLAIN_TENSORS = Layout(

@@ -58,7 +58,7 @@ def make_violation(rule: str, where: str, got: str, expected: str) -> Violation:
 def error_violation(rule: str, error: Exception) -> Violation:
     """Turn an exception into a violation."""
     remedies = (remedy for kind, remedy in ERROR_REMEDIES if isinstance(error, kind))
-    remedy = REMEDIES[rule] if rule == "leaked tracer" else next(remedies, "call the step by hand to see the traceback")
+    remedy = REMEDIES[rule] if rule == "leaked tracer" else next(remedies, "call the step to see the traceback")
     return Violation(rule, "", first_line(error), "no error", remedy)
 
 

@@ -54,7 +54,7 @@ COUNTER = {
 VELOCITY = {
     "trace": "μ b + {d}",
     "ema": "μ b + (1 - μ) {d}",
-    "dampened": "μ b + (1 - τ) {d}, first step {d}",
+    "dampened": "μ b + (1 - τ) {d} (first step: {d})",
     "dampened at once": "μ b + (1 - τ) {d}",
 }
 NESTEROV = {"none": "b", "standard": "({d} + μ b)", "new velocity": "((1 + μ) {d} + μ² b)", "old velocity": "b_old"}

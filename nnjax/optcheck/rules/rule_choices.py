@@ -47,7 +47,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "none": "there is no first moment",
         "ema": "the first moment is a moving average, β₁ m + (1 - β₁) g",
         "trace": "the first moment is a decaying sum, β₁ m + g, without (1 - β₁)",
-        "lion": "the step averages with β₁, the stored moment with β₂ (Lion)",
+        "lion": "the step averages with β₁, and the stored moment with β₂ (Lion)",
         "with b2": "the first moment decays with β₂",
         "mixed": "the first moment weights itself with β₁ and the gradient with (1 - β₂)",
         "swapped": "the first moment swaps β₁ and (1 - β₁)",
@@ -190,7 +190,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "previous": "the schedule is read one step late",
         "inverse root": "the learning rate decreases with 1/√t",
     },
-    "direction": {"down": "the step goes down the gradient", "up": "the step has the wrong sign, up the gradient"},
+    "direction": {"down": "the step goes down the gradient", "up": "the step goes up the gradient (wrong sign)"},
 }
 USUAL_VALUES = {
     "b1": 0.9,

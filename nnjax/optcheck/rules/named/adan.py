@@ -89,7 +89,11 @@ def _equations(formula: Formula) -> list[str]:
     plain = {"all": "", "none": "mdn"}.get(rule.correction, rule.correction[-1])
     m, d, n = ((x if x in plain else f"({x} / (1 - {b}ᵗ))") for x, b in (("m", "β₁"), ("d", "β₂"), ("n", "β₃")))
     numerator = m if weight is None else f"({m} + {weight}{d})"
-    first = {"zero first": "g - g_old, first 0", "gradient first": "g - g_old, first g", "reversed": "g_old - g"}
+    first = {
+        "zero first": "g - g_old (first step: 0)",
+        "gradient first": "g - g_old (first step: g)",
+        "reversed": "g_old - g",
+    }
     names = _hyper_names(rule) + (["eps_root"] if hyper.eps_root != 0 else [])
     n = f"({n} + ε_root)" if hyper.eps_root != 0 and rule.eps != "inside" else n
     step = f"λ {numerator} / {EPS_TEXT[rule.eps].format(v=n)}"

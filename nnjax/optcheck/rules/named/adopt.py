@@ -83,7 +83,7 @@ def _equations(formula: Formula) -> list[str]:
     step = "(β₁ m + (1 - β₁) ĝ)" if rule.nesterov == "standard" else "m"
     return [
         *(["g ← g + w θ"] if rule.decay == "l2" else []),
-        "v ← β₂ v + (1 - β₂) g²" + (", first v ← g² without a step" if rule.start == "second moment" else ""),
+        "v ← β₂ v + (1 - β₂) g²" + (" (first step: v ← g² only)" if rule.start == "second moment" else ""),
         f"ĝ = g / {EPS_TEXT[rule.eps].format(v=v)}{clip}",
         f"m ← {m}",
         f"θ ← θ - λ {step}{DECAY_TEXT.get(rule.decay, '')}",

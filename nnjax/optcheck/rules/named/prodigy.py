@@ -95,7 +95,7 @@ def _equations(formula: Formula) -> list[str]:
         f"v ← β₂ v + (1 - β₂) ({g})²",
         f"s ← β₃ s + (d/d₀) {'d' if rule.sums == 'without rate' else 'η'} g",
         "r ← β₃ r + (d/d₀) η ⟨g, θ₀ - θ⟩" + (", in each leaf" if rule.scope == "each leaf" else ""),
-        f"d ← {new}, first d₀",
+        f"d ← {new}, initially d₀",
         f"θ ← θ - η m / (√v + {eps}){DECAY_TEXT.get(rule.decay, '').replace('λ', 'η')}",
         "t = 1, 2, …",
         numbers(_hyper_names(rule), hyper),
