@@ -1,1 +1,1 @@
-"""Benchmarks of nnjax against the limits of this machine and other libraries."""
+"""Benchmark nnjax against the limits of this machine and against other libraries."""

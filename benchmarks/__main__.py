@@ -36,14 +36,14 @@ warnings = Console(stderr=True)
 def main(
     context: typer.Context,
     only: Annotated[str, typer.Option(help="Comma-separated cases; default: all.")] = "",
-    peers: Annotated[str, typer.Option(help="Comma-separated peers; default: all. nnjax always runs.")] = "",
-    out: Annotated[Path | None, typer.Option(help="Folder for results.json and pictures.")] = None,
+    peers: Annotated[str, typer.Option(help="Comma-separated other libraries; default: all. nnjax always runs.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder for results.json, report.html and pictures.")] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="About a minute on two cores: few variants and rounds.")
+        bool, typer.Option("--quick", help="Measure few variants in few rounds: a minute on two cores.")
     ] = False,
-    rounds: Annotated[int, typer.Option(min=0, help="Rounds per variant; 0 uses the default of each case.")] = 0,
+    rounds: Annotated[int, typer.Option(min=0, help="Number of rounds per variant; 0: default of the case.")] = 0,
     thorough: Annotated[
-        bool, typer.Option("--thorough", help="Measure all variants and forms, which takes hours.")
+        bool, typer.Option("--thorough", help="Measure all variants and implementations, which takes hours.")
     ] = False,
     list_: Annotated[bool, typer.Option("--list", help="List cases, variants and peers, and exit.")] = False,
 ) -> None:
@@ -88,9 +88,9 @@ def main(
 def compare_command(
     old: Annotated[Path, typer.Argument(help="results.json of the earlier run.")],
     new: Annotated[Path, typer.Argument(help="results.json of the later run.")],
-    force: Annotated[bool, typer.Option("--force", help="Compare runs of different machines.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Compare runs from different machines.")] = False,
 ) -> None:
-    """List what became slower, beyond the noise. The exit code is 1 if anything did."""
+    """Compare two runs and mark results that became slower beyond the noise. Exit with code 1 if any did."""
     old_record, new_record = load_record(old), load_record(new)
     changes = find_changes(old_record, new_record, force=force)
     for change in changes:
@@ -114,9 +114,9 @@ def compare_command(
 @app.command("report")
 def report_command(
     results: Annotated[Path, typer.Argument(help="results.json of a run.")],
-    into: Annotated[Path | None, typer.Option(help="Also replace this run's section of a Markdown file.")] = None,
+    into: Annotated[Path | None, typer.Option(help="Markdown file in which to replace this run's section.")] = None,
 ) -> None:
-    """Draw the pictures, and write report.html, one page with all results and pictures, next to results.json."""
+    """Write the pictures and report.html, one page with all results and pictures, next to results.json."""
     record = load_record(results)
     paths = _write_report(record, results.parent)
     if into is not None:
@@ -136,7 +136,7 @@ def _write_report(record: Record, folder: Path) -> list[Path]:
 
 
 def _chosen_names(option: str, text: str, known: list[str]) -> list[str]:
-    """Split a comma-separated option, and check the names."""
+    """Split a comma-separated option and check the names."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in known:

@@ -1,6 +1,7 @@
 """`python -m benchmarks.accelerator`: measure settings that matter on a GPU or TPU, one by one, in two minutes.
 
-All times are medians. `python -m benchmarks` compares nnjax with other libraries.
+Times are medians of five calls, except those of `fit` and of compilation. `python -m benchmarks` compares nnjax with
+other libraries.
 """
 
 import sys
@@ -21,7 +22,7 @@ KEY = jax.random.key(0)
 
 
 def seconds(function: Callable[[], Any], repeats: int = 5) -> float:
-    """Return the median seconds of a call, after a first call that compiles."""
+    """Return the median duration of a call in seconds, after a first call that compiles."""
     jax.block_until_ready(function())
     times = []
     for _ in range(repeats):
@@ -62,7 +63,7 @@ def fit_against_scan(size: int) -> Iterator[str]:
 
 
 def unrolled_copies(size: int) -> Iterator[str]:
-    """Yield the time per step, and the total time with compilation, of repeated blocks for values of `unroll`."""
+    """Yield the time per step and the total time with compilation of `repeat`, for several values of `unroll`."""
     data = examples(256, 64)
     for unroll in (1, 4, None):
         block = nn.residual(nn.layer_norm(), nn.dense(64), jax.nn.relu)

@@ -1,4 +1,4 @@
-"""The benchmark cases, one file each. Each case measures one aspect of speed.
+"""Define the benchmark cases, one file each. Each case measures one aspect of speed.
 
 A case file defines
   KIND: the kind of work, which is the name of a function in the peers' files;
@@ -7,8 +7,8 @@ A case file defines
   QUICK: the names of the variants in the quick set;
 and optionally
   ROUNDS: the number of rounds for slow variants;
-  THOROUGH: the variants for which naive and rare forms are measured too (default: all);
-  EXTRA: variants that are too slow for the full set, and are measured only with --thorough.
+  THOROUGH: the variants for which naive and rare implementations are measured, too (default: all);
+  EXTRA: variants that are too slow for the full set and are measured only with --thorough.
 """
 
 import pkgutil

@@ -1,4 +1,4 @@
-"""Time to a target accuracy. Each run has its own seed, and ends when it reaches the target or fails."""
+"""Measure the time to a target accuracy. Each run has its own seed and ends when it reaches the target or fails."""
 
 from benchmarks.jobs.definitions import TimeToAccuracy
 
@@ -12,5 +12,5 @@ JOBS = {
     ),
 }  # fmt: skip
 QUICK = ()
-ROUNDS = dict.fromkeys(JOBS, 9)  # 10 to 12 seeds, including warm-up calls
-EXTRA = ("Fashion-MNIST to 90 %",)  # takes at least half a minute per seed and peer
+ROUNDS = dict.fromkeys(JOBS, 9)  # with the warm-up calls, 10 to 12 seeds
+EXTRA = ("Fashion-MNIST to 90 %",)  # at least half a minute per seed and peer

@@ -1,4 +1,4 @@
-"""The limits of this machine: arithmetic, memory bandwidth, and the launch of a program."""
+"""Measure the limits of this machine: arithmetic, memory bandwidth, and the launch of a program."""
 
 from benchmarks.jobs.definitions import Calibration
 

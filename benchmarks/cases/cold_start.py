@@ -1,4 +1,4 @@
-"""A fresh process, from start to exit."""
+"""Time a fresh process from start to exit."""
 
 from benchmarks.jobs.definitions import FreshProcess
 

@@ -1,4 +1,4 @@
-"""Residual networks of 10 to 1000 blocks: how depth affects compilation and run time."""
+"""Measure how the depth of residual networks, 10 to 1000 blocks, affects compile time and run time."""
 
 from benchmarks.jobs.definitions import DeepNetwork
 

@@ -1,4 +1,4 @@
-"""The overhead of a call, by the number of arrays that it takes and returns."""
+"""Measure the overhead of a call for different numbers of arrays that it takes and returns."""
 
 from benchmarks.jobs.definitions import Dispatch
 

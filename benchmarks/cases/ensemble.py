@@ -1,4 +1,4 @@
-"""Many small networks at once: how much does this machine gain from training them together?"""
+"""Measure how much this machine gains from training many small networks together."""
 
 from benchmarks.jobs.definitions import Ensemble, Training
 

@@ -1,11 +1,11 @@
-"""Networks for images of 784 pixels, from sizes dominated by overhead to sizes dominated by matrix products."""
+"""Train networks for images of 784 pixels: small ones dominated by overhead, large ones by matrix products."""
 
 from benchmarks.jobs.definitions import Training
 
-# Rows per call for each width and batch size: at least four steps, so that the overhead of a call is negligible.
+# Rows per call for each width and batch size. At least four steps make the overhead of a call negligible.
 BATCHES = 32, 256, 4096
 ROWS = {64: (2048, 2048, 32768), 256: (2048, 2048, 32768), 1024: (1024, 1024, 16384)}
-RATE = 1e-5  # small, so that steps do not amplify rounding errors and results can be compared with float64
+RATE = 1e-5  # small enough not to amplify rounding errors, which makes results comparable with float64
 
 KIND = "training"
 UNIT = "step"

@@ -1,4 +1,4 @@
-"""Time to compare two optimizers: equal ones, and ones that differ in one formula."""
+"""Time the comparison of two optimizers that are equal, and of two that differ in one formula."""
 
 from benchmarks.jobs.definitions import OptimizerComparison
 

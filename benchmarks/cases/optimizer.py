@@ -1,4 +1,4 @@
-"""The optimizer's update alone: a million parameters in few large or many small arrays."""
+"""Time only the optimizer's update of a million parameters in few large or many small arrays."""
 
 from benchmarks.jobs.definitions import Updates
 

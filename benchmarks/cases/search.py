@@ -1,4 +1,4 @@
-"""A search for the best settings that stops bad trials early. Each search has its own seed and split of the rows."""
+"""Search for the best settings and stop bad trials early. Each search has its own seed and split of the data."""
 
 from benchmarks.jobs.definitions import SettingSearch
 
@@ -18,4 +18,4 @@ JOBS = {
 }
 QUICK = ()
 ROUNDS = dict.fromkeys(JOBS, 5)
-EXTRA = tuple(JOBS)[1:]  # for other peers, a search takes minutes
+EXTRA = tuple(JOBS)[1:]  # other peers take minutes for a search

@@ -1,4 +1,4 @@
-"""Shuffling: the rows of each batch of an epoch."""
+"""Draw the shuffled rows of all batches of an epoch."""
 
 from benchmarks.jobs.definitions import Shuffle
 

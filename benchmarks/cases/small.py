@@ -1,4 +1,4 @@
-"""A network so small that overhead dominates: 64 inputs (the digits), one hidden layer."""
+"""Train a network so small that overhead dominates: 64 inputs (the digits) and one hidden layer."""
 
 from benchmarks.jobs.definitions import Training
 

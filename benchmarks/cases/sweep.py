@@ -1,4 +1,4 @@
-"""A grid of AdamW hyper-parameters at once: 16 learning rates × 16 weight decays."""
+"""Train a grid of AdamW hyper-parameters at once: 16 learning rates × 16 weight decays."""
 
 from benchmarks.jobs.definitions import Ensemble, Training
 

@@ -1,4 +1,4 @@
-"""SimpleChains' benchmark: full-batch training of a network whose parameters fit into registers."""
+"""Run SimpleChains' benchmark: full-batch training of a network whose parameters fit into registers."""
 
 from benchmarks.jobs.definitions import Training
 

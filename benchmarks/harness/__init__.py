@@ -1,1 +1,1 @@
-"""Run the measurements: each peer in its own process, in turn, with a record of all samples."""
+"""Measure the peers in turn, each in its own process, and record all samples."""

@@ -1,11 +1,11 @@
-"""The environment of all processes that run measurements."""
+"""Define the environment variables of all processes that run measurements."""
 
 import os
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]  # root folder of the repository
 VARIABLES = {
-    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # the processes share a device
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # because the processes share a device
     "JAX_ENABLE_COMPILATION_CACHE": "false",  # because compilation is measured
     "JAX_DEFAULT_MATMUL_PRECISION": "float32",  # as in PyTorch; JAX's default on GPUs is the cheaper tf32
     # Keep freed memory in the process. Otherwise some processes, but not all, get it from the kernel again in each

@@ -1,4 +1,4 @@
-"""Record the machine and the software of a run, because results of different machines are not comparable."""
+"""Record the machine and the software of a run; results from different machines are not comparable."""
 
 import json
 import os
@@ -17,7 +17,7 @@ PACKAGES = (
 FLAGS = (
     "XLA_", "JAX_", "OMP_", "MKL_", "OPENBLAS_", "CUDA_", "TORCH", "PYTORCH_", "MALLOC_", "LD_PRELOAD",
 )  # fmt: skip
-MACHINE = ("processor", "cores", "affinity", "devices", "driver")  # must be equal in runs that are compared
+MACHINE = ("processor", "cores", "affinity", "devices", "driver")  # must be equal in two runs that are compared
 SETTINGS = ("python", "x64", "matmul_precision")
 
 
@@ -45,7 +45,7 @@ def take_fingerprint() -> dict[str, Any]:
 
 
 def worker_fingerprint() -> dict[str, Any]:
-    """Return the fingerprint taken in a worker process, because the parent process must not open the devices."""
+    """Return the fingerprint, taken in a child process because this process must not open the devices."""
     code = "import json; from benchmarks.harness import fingerprint as f; print(json.dumps(f.take_fingerprint()))"
     env = {**os.environ, **VARIABLES}
     process = subprocess.run(

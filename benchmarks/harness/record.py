@@ -1,4 +1,4 @@
-"""The results of a run as JSON: one row for each contender and variant, and the fingerprint of the machine."""
+"""Store the results of a run as JSON: a row for each contender and variant, and the machine's fingerprint."""
 
 import json
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from nnjax.storage.atomic_write import write_json
 SCHEMA = "nnjax-benchmarks-1"
 
 OURS = "ours"
-AGAIN = "ours again"  # a second process of ours (A/A test), which shows the noise
+AGAIN = "ours again"  # a second process of nnjax (A/A test), which shows the noise
 LIMIT = "limit"
 
 
 class Row(NamedTuple):
     """The results of one contender for one variant. Times are in seconds per unit of work."""
 
-    case: str  # "mlp"
-    variant: str  # "784-64-64-10, batch 32"
+    case: str  # such as "mlp"
+    variant: str  # such as "784-64-64-10, batch 32"
     peer: str  # `OURS`, `AGAIN`, `LIMIT`, or the name of another peer
     form: str  # such as "naive", or "fast" for the code that the peer's documentation recommends
     unit: str  # the unit of work, such as "step"
@@ -30,11 +30,11 @@ class Row(NamedTuple):
     limit: float | None  # measured seconds for the matrix products and memory traffic of one unit of work
     memory: dict[str, int]  # bytes of arguments, temporaries, outputs and peak, if known
     figures: dict[str, float]  # further results, such as accuracies
-    problem: str | None  # why there are no samples; None if there are
+    problem: str | None  # reason why there are no samples, or None
 
 
 class Record(NamedTuple):
-    """A run of the benchmarks."""
+    """The results of a run of the benchmarks."""
 
     fingerprint: dict[str, Any]
     rows: tuple[Row, ...]

@@ -20,16 +20,16 @@ class Measurement(NamedTuple):
     contender: Contender
     setup: dict[str, Any]  # the worker's answer to the request "set up"
     samples: tuple[float, ...]  # seconds per unit of work, one sample per round
-    problem: str | None  # why there are no samples; None if there are
+    problem: str | None  # reason why there are no samples, or None
 
 
 class Plan(NamedTuple):
     """The number of rounds and the length of each turn."""
 
     rounds: int
-    seconds: float  # duration of a turn, which has at least one call
+    seconds: float  # duration of a turn; a turn has at least one call
     variant_rounds: Mapping[str, int] = {}  # number of rounds for variants that override `rounds`
-    parallel_setups: int = 1  # if above 1, compile times are measured on a busy machine
+    parallel_setups: int = 1  # number of processes to set up at once; above 1, this lengthens compile times
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def start_workers(workers: Workers, contenders: Sequence[Contender]) -> None:
             end_worker(workers.pop(key))
         if key not in workers:
             workers[key] = started[key] = start_worker(contender.peer)
-    for worker in started.values():  # they load in parallel, because nothing is measured yet
+    for worker in started.values():  # the processes load in parallel, because nothing is measured yet
         worker.read_answer()
 
 
@@ -69,7 +69,7 @@ def measure_in_turn(
     plan: Plan,
     show: Callable[[str], None],
 ) -> list[Measurement]:
-    """Set up all contenders for a variant, and measure them in rounds. Contenders that fail are skipped."""
+    """Set up all contenders for a variant and measure them in rounds. Contenders that fail are skipped."""
     title = f"{case}, {variant}"
 
     def set_up(contender: Contender) -> dict[str, Any]:

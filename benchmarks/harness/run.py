@@ -19,9 +19,9 @@ class Choice(NamedTuple):
     """The cases, variants and peers to measure, and for how many rounds."""
 
     cases: Sequence[str]
-    peers: Sequence[str] | None = None  # names of peer files; None for all installed peers
+    peers: Sequence[str] | None = None  # names of peer files; None means all installed peers
     quick: bool = False
-    rounds: int | None = None  # number of rounds for all variants; None to use the plan and the cases
+    rounds: int | None = None  # number of rounds for all variants; None means the defaults of plan and cases
     thorough: bool = False  # measure all forms of all variants
 
 
@@ -60,10 +60,10 @@ def choose_variants(case_name: str, choice: Choice) -> tuple[str, ...]:
 
 
 def choose_contenders(case_name: str, variant: str, choice: Choice) -> list[Contender]:
-    """Return the forms of all peers that do this kind of work, and one form of ours twice to measure the noise.
+    """Return the forms of all peers for this kind of work, and one form of nnjax twice to measure the noise.
 
-    Naive and rare forms are omitted in the quick set, and for variants that are not in THOROUGH of the case. Forms
-    that are slow to compile are omitted only in the quick set, because they may be the peer's fastest.
+    Naive and rare forms are omitted in the quick set and for variants that the THOROUGH of the case does not contain.
+    Forms that are slow to compile are omitted only in the quick set, because they may be the peer's fastest.
     """
     case = load_case(case_name)
     thorough = choice.thorough or (not choice.quick and variant in getattr(case, "THOROUGH", case.JOBS))

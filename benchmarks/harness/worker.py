@@ -1,6 +1,6 @@
-"""The worker process, which measures a peer.
+"""Measure a peer in a worker process.
 
-It writes a line when the peer is loaded, and then answers requests. Each request and answer is one line of JSON:
+The process writes a line when the peer is loaded, and then answers requests. Requests and answers are lines of JSON:
 
 {"set up": form, "case": case, "variant": variant}    builds the program, calls it and checks the result
 {"time": form, "calls": n}                            times n calls, after n warm-up calls
@@ -20,16 +20,16 @@ from benchmarks.jobs.program import Program
 from benchmarks.peers import load_peer
 
 LONG_CALL = 0.2  # seconds; calls this long need no warm-up
-VERY_LONG_CALL = 10.0  # seconds; if the first call takes this long, it is not repeated without compilation
+VERY_LONG_CALL = 10.0  # seconds; if the first call takes this long, no second call is timed
 
 
 class ProgramState(NamedTuple):
-    """A program between two requests."""
+    """A program and its state between two requests."""
 
     program: Program
     state: Any
     call_seconds: float  # average duration of the latest calls
-    threads: int | None = None  # number of threads that the form has set in PyTorch
+    threads: int | None = None  # number of PyTorch threads that the form has set
 
 
 def serve_requests(peer: str) -> None:
@@ -39,7 +39,7 @@ def serve_requests(peer: str) -> None:
         load_peer(peer)
     print(json.dumps({"loaded": peer}), file=answers, flush=True)
     programs: dict[str, ProgramState] = {}  # programs, keyed by form
-    peak: dict[str, int] = {}  # peak memory before the program; read late, because reading it starts the devices
+    peak: dict[str, int] = {}  # peak memory before the latest program; empty at first, as reading it starts devices
     for line in sys.stdin:
         request = json.loads(line)
         try:
@@ -61,7 +61,7 @@ def serve_requests(peer: str) -> None:
 
 
 def set_up_program(case_name: str, peer: str, form: str, variant: str) -> tuple[ProgramState, dict[str, Any]]:
-    """Build a program and call it, and return it with its error, compile times and memory."""
+    """Build a program, call it, and return it with its error, compile times and memory."""
     begin = time.perf_counter()
     case = load_case(case_name)
     program: Program = getattr(load_peer(peer), case.KIND)(case.JOBS[variant], form)
@@ -115,9 +115,9 @@ def _set_threads(threads: int | None) -> None:
 
 
 def _device_memory() -> dict[str, int]:
-    """Return the peak memory on an accelerator, in PyTorch since the last call and in JAX since the process started.
+    """Return the peak memory on an accelerator, for PyTorch since the last reading, for JAX since the process started.
 
-    JAX's peak belongs to the latest program only if it rose while that program was set up.
+    JAX's peak is due to the latest program only if it rose while that program was set up.
     """
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
@@ -130,7 +130,7 @@ def _device_memory() -> dict[str, int]:
 
 
 def _separate_answers() -> TextIO:
-    """Return a stream for the answers, and redirect standard output, to which libraries print, to stderr."""
+    """Return a stream for the answers, and redirect stdout to stderr because libraries print to it."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return answers

@@ -1,4 +1,4 @@
-"""Start the worker process of a peer, and communicate with it."""
+"""Start the worker process of a peer and communicate with it."""
 
 import json
 import os
@@ -17,11 +17,11 @@ class Contender(NamedTuple):
     label: str
     peer: str  # name of the peer's file
     form: str
-    apart: bool = False  # True if the form has a process of its own
+    apart: bool = False  # whether the form needs a separate process
 
     @property
     def process(self) -> tuple[str, ...]:
-        """Return the key of its process, which is the same for forms that share a process."""
+        """Return the key of the contender's process, which is equal for forms that share a process."""
         return (self.label, self.form) if self.apart else (self.label,)
 
 
@@ -64,7 +64,7 @@ def start_worker(peer: str) -> Worker:
 
 
 def end_worker(worker: Worker) -> None:
-    """Kill the process, and close its pipes."""
+    """Kill the process and close its pipes."""
     worker.process.kill()
     worker.process.communicate()
     worker.stderr.close()

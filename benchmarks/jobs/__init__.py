@@ -1,1 +1,1 @@
-"""The jobs that peers do: definitions, common inputs, and float64 results to check them against."""
+"""Define the jobs that all peers run, their common inputs, and the float64 results that check them."""

@@ -1,4 +1,4 @@
-"""Definitions of the jobs, one type for each kind of work. Cases create jobs, and all peers do the same job."""
+"""Define the jobs, one type for each kind of work. Cases create jobs, and all peers run the same jobs."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 class Training(NamedTuple):
     """Train a network of dense layers with Adam on random examples that are shuffled in each epoch."""
 
-    widths: tuple[int, ...]  # input, hidden layers, output; the input of LeNet is the output of its convolutions
+    widths: tuple[int, ...]  # input, hidden and output widths; LeNet's input width is the output of its convolutions
     rows: int
     batch: int | None  # a divisor of rows; None for full-batch steps without shuffling
     activation: str = "relu"  # or "tanh"; there is no activation after the last layer
@@ -27,8 +27,8 @@ class Ensemble(NamedTuple):
 
     training: Training
     members: int
-    own_data: bool = False  # True: each member has its own examples
-    pairs: tuple[tuple[float, float], ...] = ()  # rate and decay of each member; () to use `training`
+    own_data: bool = False  # whether each member has its own examples
+    pairs: tuple[tuple[float, float], ...] = ()  # rate and decay of each member; () means those of `training`
 
 
 class DeepNetwork(NamedTuple):
@@ -41,7 +41,7 @@ class DeepNetwork(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Return a learning rate at which the loss falls at any depth; the squared gradient grows with the depth."""
+        """Return a learning rate at which the loss falls at any depth, although the squared gradient grows with it."""
         return 1e-2 / self.blocks
 
 
@@ -77,7 +77,7 @@ class Calibration(NamedTuple):
 
 
 class FreshProcess(NamedTuple):
-    """Start a process and wait until it exits: "import" the library, or "train" on the digits by the command line."""
+    """Start a process and wait until it exits: "import" the library, or "train" on the digits with its command."""
 
     what: str
 
@@ -97,7 +97,7 @@ class Dispatch(NamedTuple):
 
 
 class TimeToAccuracy(NamedTuple):
-    """Train until the mean held-out accuracy over the folds, evaluated after each epoch, reaches a target."""
+    """Train until the held-out accuracy after an epoch, averaged over the folds, reaches a target."""
 
     data: str  # "digits" or "fashion-mnist"
     target: float
@@ -116,11 +116,11 @@ class SettingSearch(NamedTuple):
 
     data: str  # "digits", "fashion-mnist", "breast_cancer", "wine" or "diabetes"
     trials: int
-    rungs: tuple[int, ...]  # epochs after which trials are compared and a third of them continue
+    rungs: tuple[int, ...]  # numbers of epochs after which trials are compared and the best third continues
     hidden: tuple[int, ...]
     batch: int
     outputs: int = 10  # number of classes; 1 for a regression with squared error
-    population: int = 64  # number of trials at the same time, for peers that train several
+    population: int = 64  # number of simultaneous trials, for peers that train several at once
     rows: int | None = None  # number of rows, with 60 % for training; None for all
     rates: tuple[float, float] = (1e-4, 1e-1)  # range of Adam's learning rate, drawn log-uniformly
     decays: tuple[float, float] = (1e-6, 1e-2)  # range of the L2 penalty, on weights but not on biases

@@ -1,4 +1,4 @@
-"""A program that starts a Python process and waits until it exits."""
+"""Time a Python process from its start until it exits."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The initial parameters and the examples, which are the same for all peers."""
+"""Draw the initial parameters and the examples, which are the same for all peers."""
 
 from typing import NamedTuple
 
@@ -49,7 +49,7 @@ def training_inputs(job: Training, members: int | None = None, *, own_data: bool
 def deep_network_inputs(job: DeepNetwork) -> Inputs:
     """Draw stacked parameters, w (blocks, width, width) and b (blocks, width), and one batch.
 
-    The weights have scale 1 / blocks. With 1 / √blocks, the mean that relu adds would grow without bound.
+    The weights have scale 1 / blocks. With 1 / √blocks, the positive mean of relu would add up without bound.
     """
     rng = np.random.default_rng(0)
     w = rng.normal(0, job.width**-0.5 / job.blocks, (job.blocks, job.width, job.width)).astype(np.float32)
@@ -59,7 +59,7 @@ def deep_network_inputs(job: DeepNetwork) -> Inputs:
 
 
 def update_inputs(job: Updates) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Draw the parameters (size,) of each leaf and its gradients (2, size) for even and odd steps."""
+    """Draw the parameters (size,) of each array and their gradients (2, size) for even and odd steps."""
     rng = np.random.default_rng(0)
     numbers = rng.normal(size=(3, job.leaves, job.parameters // job.leaves)).astype(np.float32)
     return list(numbers[0]), list(numbers[1:].swapaxes(0, 1))

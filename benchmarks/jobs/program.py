@@ -1,11 +1,11 @@
-"""The interface between peers and the worker, which runs, times and checks their programs."""
+"""Define the interface between peers and the worker, which runs, times and checks their programs."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 
 class Program(NamedTuple):
-    """A job as implemented by a peer. Each call receives the state from the previous call, and may overwrite it."""
+    """A job as implemented by a peer. Each call receives the state from the previous call and may overwrite it."""
 
     state: Any  # state before the first call
     call: Callable[[Any], Any]  # state -> state
@@ -13,7 +13,7 @@ class Program(NamedTuple):
     error: Callable[[Any], float]  # error after the first call, relative to float64; below 1 if only rounding differs
     units: int  # units of work in one call
     stages: dict[str, float] = {}  # noqa: RUF012  seconds to trace, lower and compile, if known
-    memory: dict[str, int] = {}  # noqa: RUF012  bytes
+    memory: dict[str, int] = {}  # noqa: RUF012  numbers of bytes
     figures: Callable[[Any], dict[str, float]] = lambda _: {}  # further results, from the state after the last call
     flops: int = 0  # operations in one unit of work; the count of one peer is used for all
     bytes: int = 0  # minimum memory traffic of one unit of work, read and written

@@ -1,4 +1,4 @@
-"""Reference implementations in float64 with NumPy only. All peers are checked against them before they are timed."""
+"""Compute reference results in float64 with NumPy. All peers are checked against them before they are timed."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ from benchmarks.jobs.definitions import Dispatch, Ensemble, Shuffle, Training, U
 from benchmarks.jobs.inputs import Inputs, Layers, update_inputs
 from benchmarks.jobs.reference_lenet import convolve
 
-ALLOWED = 1e-3  # relative to the distance from the start; a wrong rule, order or loss causes errors of 1e-2 or more
-CHECKED_MEMBERS = 8  # number of members of an ensemble that are checked, evenly spaced
+ALLOWED = 1e-3  # allowed error relative to the distance from the start; wrong rules, orders or losses exceed 1e-2
+CHECKED_MEMBERS = 8  # number of evenly spaced members of an ensemble that are checked
 LARGEST_RATE = 1e-2  # members with a larger learning rate are not checked
 B1, B2, EPS = 0.9, 0.999, 1e-8
 LION_B1, LION_B2 = 0.9, 0.99
@@ -21,11 +21,11 @@ def training_error(job: Training, inputs: Inputs, rows: np.ndarray | None, param
     Args:
       job: the job.
       inputs: the initial parameters and the examples.
-      rows: the rows of each batch in the peer's order, (steps, batch); None for full-batch steps.
+      rows: the row indices of each batch in the peer's order, (steps, batch); None for full-batch steps.
       params: the peer's parameters after the first call: w and b of each layer, in order.
 
     Raises:
-      ValueError: if `rows` are not whole epochs, or if the shapes differ.
+      ValueError: if `rows` does not cover whole epochs, or if the shapes differ.
     """
     if rows is not None and (np.bincount(rows.ravel(), minlength=job.rows) != job.epochs).any():
         raise ValueError("every row must be seen once in an epoch")
@@ -42,7 +42,7 @@ def ensemble_error(job: Ensemble, inputs: Inputs, rows: np.ndarray, params: Sequ
     Args:
       job: the job.
       inputs: the initial parameters with a leading members axis, and the examples.
-      rows: the rows of each member's batches, (members, steps, batch).
+      rows: the row indices of each member's batches, (members, steps, batch).
       params: w and b of each layer, in order, each with shape (members, ...).
     """
     errors = []
@@ -62,7 +62,7 @@ def _checked_members(job: Ensemble) -> np.ndarray:
 
 
 def update_error(job: Updates, leaves: Sequence[np.ndarray]) -> float:
-    """Return the error of the leaves after one call; see `relative_error`."""
+    """Return the error of the parameter arrays after one call; see `relative_error`."""
     params, both_grads = (np.stack(arrays).astype(np.float64) for arrays in update_inputs(job))
     start, m, v = params, np.zeros_like(params), np.zeros_like(params)
     decay = job.decay if job.rule == "adamw" else 0.0
@@ -81,7 +81,7 @@ def update_error(job: Updates, leaves: Sequence[np.ndarray]) -> float:
 
 
 def shuffle_error(job: Shuffle, rows: np.ndarray) -> float:
-    """Return 0 if rows (steps, batch) contain each example once in a shuffled order, else infinity."""
+    """Return 0 if the row indices (steps, batch) contain each row once in shuffled order, else infinity."""
     once = (np.bincount(rows.ravel(), minlength=job.rows) == 1).all()
     neighbours = np.mean(np.diff(rows.ravel().astype(np.int64)) == 1)
     return 0.0 if once and neighbours < 0.01 else np.inf
@@ -94,10 +94,10 @@ def dispatch_error(job: Dispatch, arrays: Sequence[np.ndarray]) -> float:
 
 
 def relative_error(start: Sequence[np.ndarray], end: Sequence[np.ndarray], params: Sequence[np.ndarray]) -> float:
-    """Return the largest error of an array, median |params - end| / median |end - start|, divided by `ALLOWED`.
+    """Return the largest error over the arrays, median |params - end| / median |end - start|, divided by `ALLOWED`.
 
     Medians are used because rounding may switch a unit on or off, which changes a few numbers a lot. Only elements that
-    should change count. The error is infinite for NaN, and if an array changes that should not.
+    should change count. The error is infinite if it would be NaN or if an array changes that should stay equal.
     """
     errors = []
     for actual, expected, before in zip(params, end, start, strict=True):
@@ -111,7 +111,7 @@ def relative_error(start: Sequence[np.ndarray], end: Sequence[np.ndarray], param
 
 
 def train(job: Training, inputs: Inputs, rows: np.ndarray | None) -> Layers:
-    """Return the parameters after one call."""
+    """Return the parameters after the steps of one call."""
     layers = [(w.astype(np.float64), b.astype(np.float64)) for w, b in inputs.layers]
     x, y = inputs.x.astype(np.float64), inputs.y
     params = [array for layer in layers for array in layer]

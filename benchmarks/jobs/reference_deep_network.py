@@ -1,4 +1,4 @@
-"""Reference implementation of the deep residual network in float64 with NumPy only."""
+"""Train the deep residual network in float64 with NumPy, as a reference."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Reference implementation of LeNet's convolutions and their gradients in float64 with NumPy only."""
+"""Compute LeNet's convolutions and their gradients in float64 with NumPy, as a reference."""
 
 from collections.abc import Callable, Sequence
 

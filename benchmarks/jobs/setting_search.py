@@ -1,4 +1,4 @@
-"""Code that peers share for searches: the split of the rows, the results so far, and a check of the best network."""
+"""Split the data, collect the results of searches, and check the best network; shared by all peers."""
 
 from functools import cache
 from typing import Any, NamedTuple
@@ -9,12 +9,12 @@ from scipy import stats
 from benchmarks.jobs.definitions import SettingSearch
 from nnjax import data
 
-ROUNDING = 1e-4  # relative error of a loss in float32
-SEARCHES = 20  # number of searches in the figures, so that fast and slow peers have the same seeds
+ROUNDING = 1e-4  # relative error that float32 may cause in a loss
+SEARCHES = 20  # maximum number of searches in the results, so that fast and slow peers use the same seeds
 
 
 class Split(NamedTuple):
-    """Rows for training, for validation, and for testing, which no search sees."""
+    """Rows for training, validation and testing; no search sees the test rows."""
 
     x: np.ndarray
     y: np.ndarray  # classes (rows,), or targets of a regression (rows, 1)
@@ -38,7 +38,7 @@ class Searches(NamedTuple):
 def split_rows(job: SettingSearch, seed: int) -> Split:
     """Split the rows in the same way for all peers: 60 % for training, 20 % for validation, 20 % for testing.
 
-    Inputs of tables and targets of regressions are standardised with mean and standard deviation of the training rows.
+    Inputs of tables and targets of regressions are standardised by the mean and deviation of the training rows.
 
     Raises:
       ValueError: if the data set is not on this machine.
@@ -61,7 +61,7 @@ def split_rows(job: SettingSearch, seed: int) -> Split:
 def add_search(
     job: SettingSearch, searches: Searches, loss: float, trials: int, epochs: float, layers: list[np.ndarray] | None
 ) -> Searches:
-    """Add the result of a search."""
+    """Return the results so far together with those of another search."""
     split = split_rows(job, searches.seed)
     test_loss = np.nan if layers is None else network_loss(job, layers, split.test_x, split.test_y)
     return Searches(
@@ -75,7 +75,7 @@ def add_search(
 
 
 def search_error(job: SettingSearch, searches: Searches) -> float:
-    """Check that all trials were run, and that the best network has the reported loss.
+    """Check that all trials were run and that the best network has the reported loss.
 
     Returns:
       The relative error of the loss compared with float64, divided by `ROUNDING`; infinity if trials are missing.
@@ -101,7 +101,7 @@ def network_loss(job: SettingSearch, layers: list[np.ndarray], x: np.ndarray, y:
 
 
 def search_figures(searches: Searches) -> dict[str, float]:
-    """Return the mean losses of the best networks with half their 95 % intervals, and the mean number of epochs."""
+    """Return the mean losses of the best networks, half their 95 % intervals, and the mean number of epochs."""
     losses: Any = np.array(searches.losses[:SEARCHES])
     test_losses: Any = np.array(searches.test_losses[:SEARCHES])
     figures = {"searches": float(len(losses)), "loss": losses.mean(), "loss ±": half_interval(losses)}
@@ -111,7 +111,7 @@ def search_figures(searches: Searches) -> dict[str, float]:
 
 
 def half_interval(values: np.ndarray) -> float:
-    """Return half the length of the 95 % interval of the mean, or 0 for one value."""
+    """Return half the width of the 95 % interval of the mean, or 0 for a single value."""
     n = len(values)
     return float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
 

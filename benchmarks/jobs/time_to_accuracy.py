@@ -1,4 +1,4 @@
-"""Code that peers share for time to accuracy: the folds, the results so far, and a check of the networks."""
+"""Split the examples into folds, collect the results of runs, and check the networks; shared by all peers."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -60,7 +60,7 @@ def fold_examples(job: TimeToAccuracy) -> Examples:
 def accuracy_error(
     job: TimeToAccuracy, examples: Examples, runs: Runs, layers: Sequence[Sequence[np.ndarray]]
 ) -> float:
-    """Check that the networks of the last run have the reported accuracies, and that it ended at the right epoch.
+    """Check that the networks of the last run have the reported accuracies and that it ended at the right epoch.
 
     Args:
       job: the job.

@@ -1,15 +1,15 @@
-"""The measured libraries ("peers"), one file or folder each. To add a peer, add its file.
+"""Measure libraries ("peers"), each in one file or folder. To add a peer, add its file.
 
 The top of a peer's file defines
   NAME: the name of the peer in tables;
   NEEDS: the packages that the peer needs; it is skipped if one is not installed;
-  FORMS: for each kind of work, the names of the peer's implementations ("forms");
+  FORMS: the names of the peer's implementations ("forms") for each kind of work;
 and optionally
   SLOW: forms that are slow to compile and are omitted in the quick set;
   RARE: forms that are measured only for the variants for which naive forms are measured;
-  APART: forms that change their process, such as its devices or compiler, and therefore run in a process of their own.
-    All other forms of a peer share one process.
-For each kind of work, the file defines a function with that name, `(job, form) -> Program`.
+  APART: forms that change settings of their process, such as its devices, and therefore need a separate process. All
+    other forms of a peer share one process.
+For each kind of work, the file defines a function `(job, form) -> Program` with the name of this kind.
 
 Peers do not import each other. Code that several peers share is in `_jax` and `_torch`.
 """

@@ -1,4 +1,4 @@
-"""Equinox, with `filter_jit` or with `jax.jit` over the leaves of the model."""
+"""Train with Equinox, using `filter_jit`, or `jax.jit` over the leaves of the model."""
 
 from typing import Any
 
@@ -24,10 +24,10 @@ FORMS = {"training": ("naive", "fast", "scan")}
 def training(job: Training, form: str) -> Program:
     """Train with a step as in the library's documentation, in a Python loop or in a scan.
 
-    naive: `filter_jit` as in the examples, called with NumPy arrays. fast: `jax.jit` with donated, flattened leaves and
-    the data on the device. This combines two documented ways to reduce overhead: flattened leaves ("Low-overhead
-    training loops" in "Tricks"; three times slower with `filter_jit`), and `partition` with `jax.jit` ("All of
-    Equinox"). scan: one `lax.scan` over all steps of a call.
+    The form "naive" uses `filter_jit` as in the examples, called with NumPy arrays. "fast" uses `jax.jit` with donated,
+    flattened leaves and the data on the device. This combines two documented ways to reduce overhead: flattened leaves
+    ("Low-overhead training loops" in "Tricks"), and `partition` with `jax.jit` ("All of Equinox"). With `filter_jit`,
+    flattened leaves are three times slower. "scan" is one `lax.scan` over all steps of a call.
     """
     inputs = training_inputs(job)
     model = _model(job, inputs.layers)
@@ -89,5 +89,5 @@ def _model(job: Training, layers: Layers) -> Any:
 
 
 def _to_arrays(state: Any) -> list[np.ndarray]:
-    layers = state[0].layers[::2]  # without the activations in between
+    layers = state[0].layers[::2]  # skip the activations in between
     return [np.asarray(array) for layer in layers for array in (layer.weight.T, layer.bias)]

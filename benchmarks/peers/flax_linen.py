@@ -1,4 +1,4 @@
-"""Flax linen, with `TrainState` and a jitted step."""
+"""Train with Flax linen, using `TrainState` and a jitted step."""
 
 from typing import Any
 
@@ -25,9 +25,9 @@ FORMS = {"training": ("naive", "fast", "scan")}
 def training(job: Training, form: str) -> Program:
     """Train with a step as in the library's documentation, in a Python loop or in a scan.
 
-    naive: the jitted step of the tutorial, called with NumPy arrays. fast: the state is donated, and the data stay on
-    the device. Linen's guides show no faster loop, and the documentation of `jax.jit` recommends donation. scan: one
-    `lax.scan` over all steps of a call.
+    The form "naive" is the jitted step of the tutorial, called with NumPy arrays. "fast" donates the state and keeps
+    the data on the device. Linen's guides show no faster loop, and the documentation of `jax.jit` recommends donation.
+    "scan" is one `lax.scan` over all steps of a call.
     """
     inputs = training_inputs(job)
     activation = nn.relu if job.activation == "relu" else nn.tanh

@@ -1,4 +1,4 @@
-"""Flax nnx, with stateful objects and a step that updates them."""
+"""Train with Flax nnx, using stateful objects and a step that updates them."""
 
 from typing import Any
 
@@ -24,10 +24,10 @@ FORMS = {"training": ("naive", "fast", "scan")}
 def training(job: Training, form: str) -> Program:
     """Train with a step as in the library's documentation, in a Python loop or in a scan.
 
-    naive: `nnx.jit` of model and optimizer as in the tutorial, called with NumPy arrays. fast: `nnx.jit_partial` with
+    The form "naive" uses `nnx.jit` as in the tutorial, called with NumPy arrays. "fast" uses `nnx.jit_partial` with
     donation, and the data on the device. The guide "Performance considerations" shows a cached partial function, and a
     functional loop with `split`, `jax.jit` and `merge`. `jit_partial`, the cached partial function for pytrees, is
-    faster than both. scan: one `lax.scan` of the functional step over all steps of a call.
+    faster than both. "scan" is one `lax.scan` of the functional step over all steps of a call.
     """
     inputs = training_inputs(job)
     model = _model(job, inputs.layers)
@@ -90,5 +90,5 @@ def _model(job: Training, layers: Layers) -> Any:
 
 
 def _to_arrays(state: Any) -> list[np.ndarray]:
-    layers = state[0].layers[::2]  # without the activations in between
+    layers = state[0].layers[::2]  # skip the activations in between
     return [np.asarray(array[...]) for layer in layers for array in (layer.kernel, layer.bias)]

@@ -1,4 +1,4 @@
-"""Haiku, with `hk.transform` and a jitted step."""
+"""Train with Haiku, using `hk.transform` and a jitted step."""
 
 from typing import Any
 
@@ -24,9 +24,9 @@ FORMS = {"training": ("naive", "fast", "scan")}
 def training(job: Training, form: str) -> Program:
     """Train with a step as in the library's documentation, in a Python loop or in a scan.
 
-    naive: the jitted update of the MNIST example, called with NumPy arrays. fast: the state is donated, and the data
-    stay on the device. Haiku's documentation shows no faster loop, and JAX's recommends donation. scan: one
-    `lax.scan` over all steps of a call.
+    The form "naive" is the jitted update of the MNIST example, called with NumPy arrays. "fast" donates the state and
+    keeps the data on the device. Haiku's documentation shows no faster loop, and JAX's documentation recommends
+    donation. "scan" is one `lax.scan` over all steps of a call.
     """
     inputs = training_inputs(job)
     activation = jax.nn.relu if job.activation == "relu" else jnp.tanh

@@ -1,4 +1,4 @@
-"""The limit for all libraries: the time of the matrix products and the memory traffic that none can avoid."""
+"""Measure the limit for all libraries: the time of the matrix products and memory traffic that none can avoid."""
 
 from typing import Any
 
@@ -59,9 +59,9 @@ def calibration(job: Calibration, form: str) -> Program:
 
 
 def training(job: Training, form: str) -> Program:
-    """Run only the matrix products of both passes, tanh if the network has it, and Adam's memory traffic in each step.
+    """Run only the matrix products of both passes, tanh if the network uses it, and the memory traffic of Adam.
 
-    rows: examples are rows (x w), as in nnjax. features: examples are columns (w x).
+    In the form "rows", examples are rows (x w), as in nnjax. In "features", they are columns (w x).
     """
     inputs = training_inputs(job)
     rng = np.random.default_rng(2)
@@ -90,7 +90,7 @@ def training(job: Training, form: str) -> Program:
 
 
 def _layer_step(job: Training, form: str, i: int, layer: Any) -> Any:
-    """Compute one layer. Results feed back into the operands, so that XLA cannot remove an iteration."""
+    """Compute one layer. Results feed back into the operands, so XLA cannot remove an iteration."""
     x, w, mean, square = layer
     y = x @ w if form == "rows" else w @ x
     if job.activation == "tanh" and i < len(job.widths) - 2:
@@ -130,6 +130,6 @@ def updates(job: Updates, form: str) -> Program:
 
 
 def dispatch(job: Dispatch, form: str) -> Program:
-    """Call a jitted `array + 1` on a single array with the elements of all leaves."""
+    """Call a jitted `array + 1` on a single array with the elements of all arrays of the job."""
     single = Dispatch(leaves=1, size=job.leaves * job.size, calls=job.calls)
     return jitted_calls(single, lambda array: array + 1, jnp.zeros(single.size))

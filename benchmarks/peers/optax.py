@@ -1,4 +1,4 @@
-"""optax, with separate leaves or with all leaves in one array."""
+"""Run the updates of optax, with separate arrays or with all parameters in one array."""
 
 import optax
 

@@ -1,4 +1,4 @@
-"""Optuna with PyTorch networks, in this process or one per core, stopped by asynchronous successive halving."""
+"""Search with Optuna and PyTorch networks, in one process or one per core, with asynchronous successive halving."""
 
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial

@@ -1,4 +1,4 @@
-"""scikit-learn's multi-layer perceptrons, which use NumPy."""
+"""Train scikit-learn's multi-layer perceptrons, which use NumPy."""
 
 import time
 import warnings
@@ -28,7 +28,7 @@ SEED = 1
 
 
 def training(job: Training, form: str) -> Program:
-    """Train with one `partial_fit` per epoch, which keeps Adam's moments; `fit` would reset them in each call.
+    """Train with one `partial_fit` per epoch, which keeps Adam's moments; each call of `fit` would reset them.
 
     scikit-learn's squared error and its gradients are half of ours. With half the epsilon, Adam takes the same steps.
 
@@ -140,11 +140,11 @@ def _set_params(model: Any, layers: Layers) -> None:
     for coefs, intercepts, (w, b) in zip(model.coefs_, model.intercepts_, layers, strict=True):
         coefs[:], intercepts[:] = w, b
     del model._optimizer  # the next call creates a new one
-    model.set_params(random_state=np.random.RandomState(SEED))  # with an int, every epoch would have the same order
+    model.set_params(random_state=np.random.RandomState(SEED))  # an int would give every epoch the same order
 
 
 def _first_rows(job: Training) -> np.ndarray | None:
-    """Return the rows (steps, batch) of all batches in the first call."""
+    """Return the row indices (steps, batch) of all batches in the first call."""
     if job.batch is None:
         return None
     random = np.random.RandomState(SEED)

@@ -1,4 +1,4 @@
-"""stax, JAX's example library, with the Adam of `jax.example_libraries.optimizers`."""
+"""Train with stax, JAX's example library, and the Adam of `jax.example_libraries.optimizers`."""
 
 from typing import Any
 
@@ -23,9 +23,9 @@ FORMS = {"training": ("naive", "fast", "scan")}
 def training(job: Training, form: str) -> Program:
     """Train with a step as in the library's documentation, in a Python loop or in a scan.
 
-    naive: the jitted update of the MNIST example, called with NumPy arrays. fast: the state is donated, and the data
-    stay on the device. stax has no performance guide, and the documentation of `jax.jit` recommends donation. scan:
-    one `lax.scan` over all steps of a call.
+    The form "naive" is the jitted update of the MNIST example, called with NumPy arrays. "fast" donates the state and
+    keeps the data on the device. stax has no performance guide, and the documentation of `jax.jit` recommends donation.
+    "scan" is one `lax.scan` over all steps of a call.
     """
     inputs = training_inputs(job)
     activation = stax.Relu if job.activation == "relu" else stax.Tanh

@@ -1,4 +1,4 @@
-"""PyTorch with `torch.compile`."""
+"""Train with PyTorch and `torch.compile`."""
 
 import time
 from typing import Any
@@ -26,8 +26,9 @@ WARM_UP_STEPS = 3  # Adam creates its state in the first step, so the second ste
 def training(job: Training, form: str) -> Program:
     """Train with a compiled model or a compiled loss.
 
-    naive: the compiled model. fast: model and loss compiled together, a fused Adam, and one thread for small products.
-    CUDA graphs: like fast, with mode="reduce-overhead", on GPUs only, where it has not been measured yet.
+    The form "naive" compiles only the model. "fast" compiles model and loss together, with a fused Adam and one thread
+    for small products. "CUDA graphs" is like "fast", but with mode="reduce-overhead"; it needs a GPU, and has not been
+    measured yet.
 
     Raises:
       ValueError: for "CUDA graphs" on a CPU.
@@ -60,7 +61,7 @@ def training(job: Training, form: str) -> Program:
 
 
 def _compiled_loss_step(job: Training, model: nn.Module, optimizer: torch.optim.Optimizer, mode: str | None) -> Step:
-    # On CPUs, also compiling optimizer.step is not faster, alone or in one function (the graph breaks at backward()).
+    # On CPUs, compiling optimizer.step is no faster, neither alone nor with the loss (backward() breaks the graph)
     new_step: Any = torch.compiler.cudagraph_mark_step_begin
 
     @torch.compile(mode=mode)

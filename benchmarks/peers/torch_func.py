@@ -1,4 +1,4 @@
-"""PyTorch's function transforms (`functional_call`, `grad` and `vmap`) with a handwritten Adam."""
+"""Train with PyTorch's function transforms (`functional_call`, `grad`, `vmap`) and a handwritten Adam."""
 
 import time
 from typing import Any
@@ -40,8 +40,8 @@ State = tuple[Params, Params, Params, Tensor]  # parameters, first and second mo
 def training(job: Training, form: str) -> Program:
     """Train with `grad_and_value`.
 
-    naive: the step in eager mode. fast: the step compiled. CUDA graphs: the step compiled with mode="reduce-overhead",
-    on GPUs only, where it has not been measured yet.
+    The form "naive" runs the step in eager mode, and "fast" compiles it. "CUDA graphs" compiles it with
+    mode="reduce-overhead"; it needs a GPU, and has not been measured yet.
 
     Raises:
       ValueError: for "CUDA graphs" on a CPU.
@@ -128,7 +128,7 @@ sweep = ensemble
 
 
 def deep_network(job: DeepNetwork, form: str) -> Program:
-    """Compile a step with a loop over the blocks and gradient descent.
+    """Train with a compiled step that loops over the blocks and applies gradient descent.
 
     Raises:
       ValueError: for more than `MOST_BLOCKS` blocks.
@@ -198,7 +198,7 @@ def _adam_step(job: Training, gradients: Any, pairs: Tensor | None = None) -> An
 
 
 def _compile_step(step: Any, state: Any, *args: Tensor) -> tuple[Any, dict[str, float]]:
-    """Compile a step for these arguments, and return it with its compile time in seconds."""
+    """Compile a step for these arguments, and return the compiled step and its compile time in seconds."""
     require_compiler()
     torch.compiler.reset()
     options: Any = {"cpp_wrapper": True} if DEVICE == "cpu" else None  # up to a third faster than the Python wrapper

@@ -1,1 +1,1 @@
-"""Evaluate a record: statistics, tables, pictures, and regressions since an earlier record."""
+"""Evaluate the results of a run: statistics, tables, pictures, and slowdowns since an earlier run."""

@@ -8,7 +8,7 @@ from benchmarks.report.stats import summarise
 
 
 class Rates(NamedTuple):
-    """The highest rates that the calibration measured."""
+    """Highest rates of the machine, measured by the calibration."""
 
     flops: float  # float32 operations per second in a large matrix product
     bytes: float  # bytes per second for arrays that are larger than the caches
@@ -37,9 +37,9 @@ def calibrated_rates(rows: Sequence[Row]) -> Rates | None:
 def find_bottleneck(row: Row, rates: Rates) -> Bottleneck:
     """Find the bottleneck that explains at least half of a program's time.
 
-    arithmetic, memory: operations or memory traffic at the machine's highest rates. small products: the measured time
-    of the matrix products alone, which are too small for these rates. overhead: none of these, but starting operations
-    and other parts of the program.
+    It is "arithmetic" or "memory" if the operations or the memory traffic take that long at the machine's highest
+    rates. It is "small products" if the measured matrix products alone take that long, because they are too small for
+    these rates. Otherwise it is "overhead", such as starting operations.
     """
     arithmetic, memory = row.flops / rates.flops, row.bytes / rates.bytes
     half = summarise(row.samples).median / 2

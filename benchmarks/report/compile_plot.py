@@ -26,7 +26,7 @@ class CompileTime(NamedTuple):
 
 
 def compile_times(variants: Sequence[Variant]) -> list[CompileTime]:
-    """Return the times of all variants with compilation, sorted by the number of units that take as long."""
+    """Return the times of all compiled variants, sorted by the number of units that take as long as compiling."""
     times = []
     for variant in variants:
         ours = fastest_row(variant.rows, OURS)
@@ -36,7 +36,7 @@ def compile_times(variants: Sequence[Variant]) -> list[CompileTime]:
 
 
 def draw_compile_times(variants: Sequence[Variant], machine: str) -> Any:
-    """Return the figure, or None if nothing was compiled."""
+    """Draw compile times and run times, and return the figure; return None if nothing was compiled."""
     import matplotlib.pyplot as plt
 
     times = compile_times(variants)
@@ -62,6 +62,6 @@ def draw_compile_times(variants: Sequence[Variant], machine: str) -> Any:
     set_titles(
         figure,
         "Compile time against run time",
-        f"nnjax's fastest form. Top: repaid soonest.\n{machine}",
+        f"nnjax's fastest form. At the top, compilation pays off soonest.\n{machine}",
     )
     return figure

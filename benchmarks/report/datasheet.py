@@ -1,4 +1,4 @@
-"""Peak rates from the data sheets of accelerators, at boost clock and without sparsity."""
+"""List peak rates from the data sheets of accelerators, at boost clock and without sparsity."""
 
 from typing import NamedTuple
 

@@ -51,7 +51,7 @@ def markers(name: str) -> tuple[str, str]:
 
 
 def markdown_report(record: Record) -> str:
-    """Return the machine, the table and the lists of a run."""
+    """Return the description of the machine, the table and the lists of a run as Markdown."""
     variants = [variant for variant in lines_by_variant(record.rows) if fastest_row(variant.rows, OURS) is not None]
     rates = calibrated_rates(record.rows)
     parts = [
@@ -63,8 +63,8 @@ def markdown_report(record: Record) -> str:
         parts.append("\n".join(figures))
     if faster := list(_faster_peers(variants)):
         intro = (
-            f"Peers that take less than {FASTER} of nnjax's time. In brackets the 95 % interval over the rounds; "
-            f'"{peer_label(AGAIN)}" is the ratio of its second process, the noise that this interval does not include:'
+            f"Peers that take less than {FASTER} of nnjax's time. Brackets contain the 95 % interval over the rounds. "
+            f'"{peer_label(AGAIN)}" is the ratio of its second process to its first, which shows further noise:'
         )
         parts += [intro, "\n".join(faster)]
     return "\n\n".join(part for part in parts if part)
@@ -78,14 +78,14 @@ def machine_sentence(fingerprint: dict[str, Any]) -> str:
 
 
 def machine_name(fingerprint: dict[str, Any]) -> str:
-    """Return the names of the processor and the accelerators."""
+    """Return the number of cores and the names of the processor and the accelerators."""
     processor = fingerprint["processor"].replace("(R)", "").replace("  ", " ")
     devices = [device for device in fingerprint["devices"] if not device.startswith("cpu")]
     return ", ".join([f"{fingerprint['cores']} cores of {processor}", *devices])
 
 
 def markdown_table(variants: Sequence[Variant], rates: Rates | None) -> str:
-    """Return a table with our fastest form and the ratio of each group's fastest peer for each variant."""
+    """Return a table of all variants with nnjax's fastest form and the ratio of each group's fastest peer."""
     header = ("", "nnjax", "limit / nnjax", "bottleneck", *GROUPS)
     text = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for variant in variants:
@@ -126,7 +126,7 @@ def summary_sentences(variants: Sequence[Variant]) -> list[str]:
 
 
 def _faster_peers(variants: Sequence[Variant]) -> Iterator[str]:
-    """Yield an item for each group whose fastest peer is faster than ours."""
+    """Yield a list item for each group of peers whose fastest one is faster than nnjax."""
     for variant in variants:
         repeat = repeat_ratio(variant.rows)
         for peers in GROUPS.values():
@@ -140,7 +140,7 @@ def _faster_peers(variants: Sequence[Variant]) -> Iterator[str]:
 
 
 def _faster_with_compilation(variant: Variant) -> Iterator[str]:
-    """Yield an item for each peer whose first whole run, measured once with compilation, is faster than ours."""
+    """Yield a list item for each peer whose first whole run, including compilation, is faster than nnjax's."""
     whole_runs = [row for row in variant.rows if row.samples and row.figures]
     ours = min((first_run(row) for row in whole_runs if row.peer == OURS), default=0.0)
     for row in (row for row in whole_runs if row.peer not in (OURS, AGAIN)):

@@ -1,4 +1,4 @@
-"""Functions that all pictures share: colours by kind of peer, titles, and log axes with plain numbers."""
+"""Define what all pictures share: colours by kind of peer, titles, and log axes with plain numbers."""
 
 from typing import Any
 

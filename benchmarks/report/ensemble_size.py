@@ -11,7 +11,7 @@ from benchmarks.report.variants import form_label, median_time
 
 
 class DoublingSize(NamedTuple):
-    """The result for a form of a peer."""
+    """The ensemble size that doubles the time of a step, for one form of a peer."""
 
     label: str
     single: float  # seconds per step of one network
@@ -19,7 +19,7 @@ class DoublingSize(NamedTuple):
 
 
 def doubling_sizes(rows: Sequence[Row]) -> list[DoublingSize]:
-    """Return, for each form of each peer, the size of the ensemble whose step takes twice as long as for one network.
+    """For each form of each peer, return the ensemble size at which a step takes twice as long as for one network.
 
     Between the measured sizes, log time is interpolated linearly over log size. The result is infinity if no measured
     size takes twice as long. Forms that were not measured with one member and other sizes are omitted.

@@ -1,4 +1,4 @@
-"""Plot time against size: the members of an ensemble, or the blocks of a deep network."""
+"""Plot time against the number of members of an ensemble or of blocks of a deep network."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ def draw_depth(rows: Sequence[Row], machine: str) -> Any:
 def _draw_lines(
     rows: Sequence[Row], y: Callable[[Row], float], *, x_label: str, y_label: str, title: str, subtitle: str
 ) -> Any:
-    """Plot a line per form over the first number in the variants' names; return None for fewer than two variants."""
+    """Plot one line per form against the first number in each variant's name; return None for fewer than 2 variants."""
     import matplotlib.pyplot as plt
 
     rows = [row for row in rows if row.samples and row.peer != AGAIN]

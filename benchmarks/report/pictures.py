@@ -13,7 +13,7 @@ from benchmarks.report.variants import lines_by_variant
 
 
 def draw_pictures(record: Record, folder: Path) -> list[Path]:
-    """Write all pictures for which there are rows, and return their paths."""
+    """Write all pictures for which the run has results, and return their paths."""
     import matplotlib as mpl
 
     mpl.use("agg")

@@ -1,4 +1,4 @@
-"""Plot the time of all peers relative to ours, one row per variant, grouped by case."""
+"""Plot the time of all peers relative to nnjax's, one row per variant, grouped by case."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -20,7 +20,7 @@ EXPLANATION = (
 
 
 def draw_ratios(variants: Sequence[Variant], machine: str) -> Any:
-    """Return the figure, or None if no peer was measured."""
+    """Draw the ratios and return the figure; return None if no peer was measured."""
     import matplotlib.pyplot as plt
 
     rows = [(variant, ratios) for variant in variants if (ratios := peer_ratios(variant))]
@@ -60,7 +60,7 @@ def draw_ratios(variants: Sequence[Variant], machine: str) -> Any:
 
 
 def peer_ratios(variant: Variant) -> dict[str, Ratio]:
-    """Return the time of each peer's fastest form divided by the time of our fastest form."""
+    """Return the time of each peer's fastest form divided by the time of nnjax's fastest form."""
     ratios: dict[str, Ratio] = {}
     for row, ratio in variant.lines:  # sorted, fastest first
         if ratio is not None and row.samples and row.peer not in (OURS, AGAIN, LIMIT):

@@ -1,8 +1,8 @@
 """Find programs that became slower between two runs.
 
 The speed of a machine varies, because clock rates change and other jobs may run. The software of the other peers
-has not changed, so all ratios are divided by their median ratio for the same variant (the drift). The remaining
-scatter of the peers is the noise between runs, which is larger than the noise between the rounds of one run.
+is assumed to be unchanged, so all ratios are divided by the peers' median ratio for the same variant (the drift). The
+remaining scatter of the peers is the noise between runs, which is larger than the noise between rounds of one run.
 """
 
 from typing import NamedTuple

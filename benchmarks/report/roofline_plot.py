@@ -10,8 +10,8 @@ from benchmarks.report.drawing import COLORS, WIDTH, color_of, kind_of, set_titl
 from benchmarks.report.variants import fastest_row, median_time, peer_label, title_of
 
 EXPLANATION = (
-    "Each dot is the fastest form of a library at one variant; dots in a column do the same work. "
-    "What fits into a cache may be above the slope."
+    "Each dot is the fastest form of a library for one variant; dots in a column do the same work. "
+    "Programs whose data fit into a cache may be above the slope."
 )
 
 

@@ -1,4 +1,4 @@
-"""Statistics of repeated timings: median and quartiles, ratios with intervals, and a test for slowdowns."""
+"""Compute statistics of repeated timings: quartiles, ratios with intervals, and a test for slowdowns."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

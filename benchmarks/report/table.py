@@ -19,7 +19,7 @@ from benchmarks.report.variants import (
     title_of,
 )
 
-LONGEST = 200  # maximum number of characters of a failure that are shown
+LONGEST = 200  # maximum number of characters of an error message that are shown
 
 HEADERS = ("", "time", "quartiles", "time / nnjax", "limit", "compile", "memory")
 
@@ -75,7 +75,7 @@ def bottleneck_lines(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def figure_lines(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield the further results of each row, with the time of a run with and without compilation."""
+    """Yield the further results of each row, such as accuracies, and its times with and without compilation."""
     for row in (row for row in rows if row.samples and row.figures and row.peer != AGAIN):
         figures = ", ".join(f"{name} {value:.4g}" for name, value in row.figures.items())
         times = (

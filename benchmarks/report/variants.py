@@ -18,7 +18,7 @@ class Line(NamedTuple):
     """A row of a table."""
 
     row: Row
-    ratio: Ratio | None  # time / time of our fastest form; None if either was not measured
+    ratio: Ratio | None  # time / time of nnjax's fastest form; None if either was not measured
 
 
 class Variant(NamedTuple):
@@ -34,7 +34,7 @@ class Variant(NamedTuple):
 
 
 def lines_by_variant(rows: Sequence[Row]) -> list[Variant]:
-    """Return all variants with their lines, sorted with the fastest first and unmeasured ones last."""
+    """Return all variants with their lines, sorted with the fastest line first and unmeasured lines last."""
     variants = []
     for title in dict.fromkeys(title_of(row) for row in rows):
         variant_rows = [row for row in rows if title_of(row) == title]
@@ -65,7 +65,7 @@ def fastest_row(rows: Sequence[Row], peer: str) -> Row | None:
 
 
 def fastest_in_group(lines: Sequence[Line], peers: Sequence[str]) -> tuple[Row, Ratio] | None:
-    """Return the fastest row among some peers with its ratio, or None if none of them was measured."""
+    """Return the fastest row among several peers with its ratio, or None if no such peer was measured."""
     for row, ratio in lines:
         if row.peer in peers and row.samples and ratio is not None:
             return row, ratio
@@ -73,7 +73,7 @@ def fastest_in_group(lines: Sequence[Line], peers: Sequence[str]) -> tuple[Row, 
 
 
 def repeat_ratio(rows: Sequence[Row]) -> float | None:
-    """Return the ratio of the times of our second and first process in the same form, or None if not measured."""
+    """Return the time of nnjax's second process divided by that of its first, or None if not measured."""
     again = next((row for row in rows if row.peer == AGAIN and row.samples), None)
     ours = [row for row in rows if again and row.peer == OURS and row.form == again.form and row.samples]
     return median_time(again) / median_time(ours[0]) if again and ours else None
@@ -90,9 +90,10 @@ def compile_time(row: Row) -> float:
 
 
 def first_run(row: Row) -> float:
-    """Return the seconds of a first whole run, including compilation.
+    """Return the duration of a first whole run in seconds, including compilation.
 
-    If the stages are unknown, return the first call for ours, and the median for peers, which are not compiled then.
+    If compile times are unknown, return the duration of the first call for nnjax, but the median for other peers,
+    which are then not compiled.
     """
     if seconds := compile_time(row):
         return median_time(row) + seconds

@@ -1,1 +1,1 @@
-"""Code that the JAX peers share."""
+"""Provide code that all JAX peers share."""

@@ -9,7 +9,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.harness.environment import usable_cores
 
-SUFFIX = "on all cores"  # forms whose names end like this are distributed
+SUFFIX = "on all cores"  # forms whose names end with this are distributed
 
 
 def make_cores_devices(form: str) -> None:
@@ -25,8 +25,8 @@ def shard_members(
 
     Args:
       form: name of the form. If it does not end with `SUFFIX`, the function and its arguments are returned unchanged.
-      function: `(*args) -> outputs`, where the first axis of all outputs is the members.
-      has_members: for each argument, True if its first axis is the members; the other arguments are replicated.
+      function: `(*args) -> outputs`, where the first axis of all outputs indexes the members.
+      has_members: for each argument, True if its first axis indexes the members; other arguments are replicated.
       args: the arguments.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Many calls of a jitted function on a tree of small arrays."""
+"""Call a jitted function many times on a tree of small arrays."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +41,7 @@ def zero_leaves(job: Dispatch) -> list[jax.Array]:
 
 
 def optimizer_calls(job: Dispatch, optimizer: optax.GradientTransformation) -> Program:
-    """Return a program that calls an optimizer's update with gradients of -1, so that SGD with rate 1 adds 1."""
+    """Return a program that calls an optimizer's update with gradients of -1; SGD with rate 1 then adds 1."""
 
     def add_one(state: Any) -> Any:
         opt_state, params = state

@@ -1,4 +1,4 @@
-"""The loss of the training jobs in JAX."""
+"""Compute the loss of the training jobs in JAX."""
 
 import jax
 import optax

@@ -1,4 +1,4 @@
-"""The Python loop that most libraries leave to their users: shuffle, then take one step per batch."""
+"""Train in the Python loop that most libraries leave to their users: shuffle, then take one step per batch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,9 +30,9 @@ def python_loop(
     Args:
       job: the job.
       inputs: the initial parameters and the examples.
-      step: a step, implemented with the library.
+      step: function that takes one training step, implemented with the library.
       state: the state before the first step.
-      to_arrays: function of a state that returns w and b of each layer, in order.
+      to_arrays: function that maps a state to w and b of each layer, in order.
       compiled: the compiled step, with its compile times and memory.
       block: function that waits until a state has been computed.
     """

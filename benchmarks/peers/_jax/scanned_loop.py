@@ -1,4 +1,4 @@
-"""All steps of a call in one program: a library's step in `lax.scan`, with data shuffled by NumPy."""
+"""Run all steps of a call in one program: a library's step in `lax.scan`, with data shuffled by NumPy."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,9 +27,9 @@ def scanned_loop(
     Args:
       job: the job.
       inputs: the initial parameters and the examples.
-      step: a step `(state, x, y) -> state` on one batch, implemented with the library; the state is a pytree.
+      step: function `(state, x, y) -> state` that takes a step with the library on one batch; the state is a pytree.
       state: the state before the first step.
-      to_arrays: function of a state that returns w and b of each layer, in order.
+      to_arrays: function that maps a state to w and b of each layer, in order.
     """
     x, y = jnp.asarray(inputs.x), jnp.asarray(inputs.y)
 

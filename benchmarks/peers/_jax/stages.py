@@ -1,4 +1,4 @@
-"""Compile a JAX program, and time each stage."""
+"""Compile a JAX program and time each stage."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ class Compiled(NamedTuple):
 def compile_in_stages(jitted: Any, *args: Any) -> Compiled:
     """Trace, lower and compile a jitted function for these arguments, and time each stage.
 
-    The `jit` functions of other libraries have these stages too. Those without `trace` trace while they lower.
+    Functions jitted by other libraries have these stages, too. If they have no `trace`, they trace while lowering.
     """
     stages, clock = {}, time.perf_counter()
     program, stage_args = jitted, args
@@ -30,7 +30,7 @@ def compile_in_stages(jitted: Any, *args: Any) -> Compiled:
 
 
 def _memory(program: Any) -> dict[str, int]:
-    """Return the bytes that a compiled program needs, as far as the backend reports them."""
+    """Return the memory needs of a compiled program in bytes, if the backend reports them."""
     analysis = getattr(program, "compiled", program).memory_analysis()  # some libraries wrap the compiled program
     names = {
         "arguments": "argument_size_in_bytes", "outputs": "output_size_in_bytes", "temporaries": "temp_size_in_bytes",

@@ -1,4 +1,4 @@
-"""The updates of an optax optimizer without a network, in a scan or with one call per update."""
+"""Run the updates of an optax optimizer without a network, in a scan or with one call per update."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ MOMENTS = {"sgd": 0, "lion": 1, "adam": 2, "adamw": 2}  # number of arrays in th
 
 
 def optax_updates(job: Updates, optimizer: optax.GradientTransformation, form: str) -> Program:
-    """Return a program in one of two forms. scan: all updates in one program. calls: one jitted call per update."""
+    """Return a program with all updates in one scan (form "scan") or with one jitted call per update ("calls")."""
     params, both_grads = ([jnp.asarray(array) for array in arrays] for arrays in update_inputs(job))
     step_grads = [[leaf[i] for leaf in both_grads] for i in range(2)]
 

@@ -1,1 +1,1 @@
-"""Code that the PyTorch peers share."""
+"""Provide code that all PyTorch peers share."""

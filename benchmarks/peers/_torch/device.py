@@ -1,4 +1,4 @@
-"""The device, the number of threads, and checks of what PyTorch supports on this machine."""
+"""Choose PyTorch's device and number of threads, and check what it supports on this machine."""
 
 import shutil
 
@@ -13,7 +13,7 @@ torch.backends.cudnn.allow_tf32 = False  # all peers multiply in float32
 
 
 def useful_threads(job: Training, members: int = 1) -> int:
-    """Return the number of threads: all for LeNet and if a step of `members` networks is large enough, else 1."""
+    """Return the number of threads: all of them for LeNet or a large step of `members` networks, else 1."""
     if job.images:
         return ALL_THREADS
     weights = sum(a * b for a, b in zip(job.widths[:-1], job.widths[1:], strict=True))

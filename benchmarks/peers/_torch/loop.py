@@ -1,4 +1,4 @@
-"""The loop over batches in PyTorch: their order, the step, and the program."""
+"""Train in PyTorch with a loop over batches."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -33,10 +33,10 @@ def batch_loop(
     Args:
       job: the job.
       inputs: the initial parameters and the examples.
-      step: a step `(state, x, y) -> state`.
+      step: function `(state, x, y) -> state` that takes one training step.
       state: the state before the first step.
       batches: function that returns the batches of an epoch.
-      params: function of a state that returns w and b of each layer, in order.
+      params: function that maps a state to w and b of each layer, in order.
       stages: seconds to compile, if the step is compiled.
     """
 
@@ -70,7 +70,7 @@ def module_step(job: Training, optimizer: torch.optim.Optimizer) -> Step:
 
 
 def shuffled_batches(job: Training, inputs: Inputs) -> Batches:
-    """Return batches that are views of tensors that are shuffled once per epoch."""
+    """Return a function that returns the batches of an epoch as views of shuffled tensors."""
     data = to_tensors(inputs)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -89,12 +89,12 @@ def split_batches(job: Training, data: tuple[Tensor, Tensor], order: Tensor) -> 
 
 
 def member_orders(job: Ensemble, epoch: int) -> Tensor:
-    """Return the order of the rows of each member in an epoch, (members, rows)."""
+    """Return each member's order of the rows in an epoch, of shape (members, rows)."""
     generator = torch.Generator(DEVICE).manual_seed(epoch)
     return torch.rand(job.members, job.training.rows, generator=generator, device=DEVICE).argsort(-1)
 
 
 def first_member_rows(job: Ensemble) -> np.ndarray:
-    """Return the rows of all batches in the first call, (members, steps, batch)."""
+    """Return the row indices of all batches in the first call, of shape (members, steps, batch)."""
     orders = torch.cat([member_orders(job, epoch) for epoch in range(job.training.epochs)], 1)
     return orders.reshape(job.members, job.training.steps, -1).cpu().numpy()

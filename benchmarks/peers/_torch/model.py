@@ -1,4 +1,4 @@
-"""The network of the training jobs in PyTorch, and conversions of its arrays."""
+"""Build the network of the training jobs in PyTorch, and convert its arrays."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ CHANNELS_FIRST = np.arange(FEATURES).reshape(5, 5, -1).transpose(2, 0, 1).ravel(
 
 
 def make_network(job: Training, layers: Layers) -> nn.Sequential:
-    """Return the network with the given parameters."""
+    """Build the network of the job with the given parameters."""
     modules: list[nn.Module] = []
     for i, (w, _) in enumerate(layers):
         activation = nn.ReLU() if job.activation == "relu" else nn.Tanh()

@@ -1,4 +1,4 @@
-"""nnjax, one file for each kind of work."""
+"""Run the jobs with nnjax, one file for each kind of work."""
 
 from benchmarks.peers.ours.deep_network import deep_network
 from benchmarks.peers.ours.dispatch import dispatch

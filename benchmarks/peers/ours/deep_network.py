@@ -20,7 +20,8 @@ from nnjax.types import TrainState
 def deep_network(job: DeepNetwork, form: str) -> Program:
     """Run a jitted `Run.steps` with one of three networks.
 
-    repeat: a scan over the blocks. remat: a scan with rematerialisation, which needs less memory. unrolled: `serial`.
+    The form "repeat" scans over the blocks. "remat" also rematerialises activations, which saves memory. "unrolled"
+    applies the blocks with `nn.serial`.
     """
     block = nn.residual(nn.dense(job.width), jax.nn.relu)
     nets = {
@@ -49,7 +50,7 @@ def deep_network(job: DeepNetwork, form: str) -> Program:
         units=job.steps,
         stages=compiled.stages,
         memory=compiled.memory,
-        # do not count the operations that remat repeats, because other peers do not repeat them
+        # other peers do not repeat operations as remat does, so its operations are not counted
         flops=0 if form == "remat" else count_flops(run.step, ts, examples).total,
         bytes=4 * (2 * parameters + 2 * job.batch * job.width),
     )

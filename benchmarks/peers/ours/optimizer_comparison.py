@@ -10,7 +10,7 @@ from nnjax.optcheck import Report
 
 
 def optimizer_comparison(job: OptimizerComparison, form: str) -> Program:
-    """Run `optcheck.compare` on new optimizers in each call, so that all functions are traced again."""
+    """Run `optcheck.compare` on new optimizers in each call, which traces all functions again."""
 
     def call(_: Report | None) -> Report:
         if job.what == "match":

@@ -1,4 +1,4 @@
-"""Search settings in one program, with a population in which new trials replace bad ones."""
+"""Search for the best settings in one program, in which new trials replace bad ones."""
 
 from functools import partial
 from typing import Any

@@ -19,7 +19,7 @@ from nnjax.types import TrainState
 
 
 def time_to_accuracy(job: TimeToAccuracy, form: str) -> Program:
-    """Compile the whole run as one program that takes the seed; the folds run in sequence or under `vmap`.
+    """Compile the whole run as one program with the seed as input; the folds run in sequence or under `vmap`.
 
     Raises:
       ValueError: for `vmap` if there is only one network.
@@ -62,7 +62,7 @@ def time_to_accuracy(job: TimeToAccuracy, form: str) -> Program:
         return Runs(runs.seed + 1, (*runs.ends, (epochs, mean)), accuracies, ts)
 
     def error(runs: Runs) -> float:
-        arrays = to_arrays(runs.networks)  # with a leading axis of folds
+        arrays = to_arrays(runs.networks)  # the first axis indexes the folds
         return accuracy_error(job, examples, runs, [[array[f] for array in arrays] for f in range(len(arrays[0]))])
 
     return Program(

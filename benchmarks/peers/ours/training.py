@@ -1,4 +1,4 @@
-"""Train one network. The functions for runs and initial states are shared with ensembles and deep networks."""
+"""Train one network, with functions for runs and initial states that ensembles and deep networks use, too."""
 
 import math
 from functools import partial
@@ -25,8 +25,8 @@ NARROW, MANY_ROWS = 32, 512
 def training(job: Training, form: str) -> Program:
     """Train with a jitted step or scan.
 
-    naive: a jitted `Run.step` in a Python loop. fast: a jitted `Run.steps`, with features_first if the documentation of
-    `dense` recommends it.
+    The form "naive" calls a jitted `Run.step` in a Python loop. "fast" calls a jitted `Run.steps`, with
+    `features_first=True` if the documentation of `nn.dense` recommends it.
     """
     inputs = training_inputs(job)
     is_narrow = max(job.widths) <= NARROW and (job.batch or job.rows) >= MANY_ROWS
@@ -61,7 +61,7 @@ def training(job: Training, form: str) -> Program:
 
 
 def step_traffic(job: Training) -> int:
-    """Return the bytes that a step must read (batch) and read and write (parameters and both moments)."""
+    """Return the bytes of a step: it reads the batch, and reads and writes the parameters and both moments."""
     parameters = sum((inputs + 1) * outputs for inputs, outputs in zip(job.widths[:-1], job.widths[1:], strict=True))
     if job.images:
         parameters += sum((math.prod(shape[:3]) + 1) * shape[3] for shape in CONVOLUTIONS)

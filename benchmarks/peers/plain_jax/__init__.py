@@ -1,4 +1,4 @@
-"""JAX code as an expert writes it with no library but optax, one file for each kind of work."""
+"""Run the jobs with JAX code that an expert writes using only optax, one file for each kind of work."""
 
 from benchmarks.peers.plain_jax.deep_network import deep_network
 from benchmarks.peers.plain_jax.dispatch import dispatch

@@ -18,8 +18,8 @@ MOST_INDEXED = 250  # maximum number of blocks that compile within a minute; the
 def deep_network(job: DeepNetwork, form: str) -> Program:
     """Train with one of three loops over the blocks.
 
-    scan: `lax.scan` over stacked parameters. indexed: a Python loop over `w[i]` of stacked parameters. unrolled list: a
-    Python loop over a list of arrays.
+    The form "scan" uses `lax.scan` over stacked parameters. "indexed" is a Python loop over `w[i]` of stacked
+    parameters. "unrolled list" is a Python loop over a list of arrays.
 
     Raises:
       ValueError: for the form "indexed" with more than `MOST_INDEXED` blocks.

@@ -22,7 +22,7 @@ MOST_CONVOLUTIONAL = 8  # maximum number of members under vmap
 
 
 def ensemble(job: Ensemble, form: str) -> Program:
-    """Run the scan under `vmap` or `lax.map`; "on all cores" distributes the members over the cores."""
+    """Train the members under `vmap` or `lax.map`; "on all cores" distributes them over the cores."""
     all_cores.make_cores_devices(form)
     inputs = training_inputs(job.training, job.members, own_data=job.own_data)
     optimizer = optax.adam(job.training.rate)
@@ -55,7 +55,7 @@ def ensemble(job: Ensemble, form: str) -> Program:
 
 
 def conv_ensemble(job: Ensemble, form: str) -> Program:
-    """Train like `ensemble`, or in the form "loop" with one jitted step for each batch of each member.
+    """Train like `ensemble` or, in the form "loop", call a jitted step for each batch of each member.
 
     Raises:
       ValueError: for more than `MOST_CONVOLUTIONAL` members under `vmap`, where separate filters are slow.
@@ -72,10 +72,10 @@ def conv_ensemble(job: Ensemble, form: str) -> Program:
 
 
 def sweep(job: Ensemble, form: str) -> Program:
-    """Run the scan of epochs and steps with learning rate and weight decay as arguments.
+    """Train all members in a program that takes learning rate and weight decay as arguments.
 
-    vmap: all pairs under `vmap`; "on all cores" distributes them over the cores. loop: one program, called for each
-    pair with the state of that member. All forms use the same keys and initial parameters.
+    The form "vmap" runs all pairs under `vmap`; "on all cores" distributes them over the cores. "loop" calls one
+    program for each pair in turn. All forms use the same keys and initial parameters.
     """
     if form == "loop":
         return _sweep_in_turn(job)

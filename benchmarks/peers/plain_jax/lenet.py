@@ -1,4 +1,4 @@
-"""LeNet in plain JAX. XLA uses a convolution library outside loops, but not inside loops."""
+"""Train LeNet in plain JAX. XLA uses a convolution library outside loops, but not inside loops."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from benchmarks.peers._jax.stages import compile_in_stages
 
 
 def convolve(layers: Any, x: jax.Array) -> tuple[Any, jax.Array]:
-    """Apply the convolutions, and return the remaining dense layers and their input (batch, FEATURES)."""
+    """Apply the convolutions, and return the dense layers and their input (batch, FEATURES)."""
     for (w, b), pad in zip(layers, PADDINGS, strict=False):
         x = lax.conv_general_dilated(x, w, (1, 1), 2 * [(pad, pad)], dimension_numbers=("NHWC", "HWIO", "NHWC"))
         x = jax.nn.relu(x + b)
@@ -25,11 +25,11 @@ def convolve(layers: Any, x: jax.Array) -> tuple[Any, jax.Array]:
 
 
 def train_members_in_turn(job: Ensemble, step: Any, optimizer: Any) -> Program:
-    """Call a jitted step for each batch of each member from Python, so that XLA sees no loop.
+    """Call a jitted step for each batch of each member from Python, so the XLA program contains no loop.
 
     Args:
       job: a job with mini-batches and shared data.
-      step: a step `((params, opt_state), x, y) -> ((params, opt_state), loss)`.
+      step: function `((params, opt_state), x, y) -> ((params, opt_state), loss)`.
       optimizer: the optimizer of that step.
     """
     member = job.training

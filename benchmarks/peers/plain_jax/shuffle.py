@@ -10,7 +10,7 @@ from benchmarks.peers._jax.stages import compile_in_stages
 
 
 def shuffle(job: Shuffle, form: str) -> Program:
-    """Draw all rows of an epoch with `jax.random.permutation`."""
+    """Draw the rows of all batches of an epoch with `jax.random.permutation`."""
 
     def rows(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         key, draw = jax.random.split(key)

@@ -1,4 +1,4 @@
-"""Train one network. The network, the step and the loop over epochs are shared with ensembles."""
+"""Train one network, with functions for network, step and epochs that ensembles use, too."""
 
 from functools import partial
 from typing import Any
@@ -22,8 +22,8 @@ from benchmarks.peers.plain_jax.lenet import convolve
 def training(job: Training, form: str) -> Program:
     """Train with a jitted step or scan.
 
-    naive: a jitted step in a Python loop. fast: one scan over all epochs and steps of a call. NumPy order: a scan over
-    rows that NumPy shuffles on the host; `jax.random.permutation`, which sorts, is slower on CPUs.
+    The form "naive" calls a jitted step in a Python loop. "fast" is one scan over all epochs and steps of a call.
+    "NumPy order" is a scan over rows that NumPy has shuffled; on CPUs, `jax.random.permutation` is slower.
     """
     inputs = training_inputs(job)
     optimizer = optax.adam(job.rate)
@@ -95,7 +95,7 @@ def forward(job: Training, layers: Any, x: jax.Array) -> jax.Array:
 
 
 def first_rows(job: Training, key: jax.Array) -> jax.Array:
-    """Return the rows (steps, batch) of all batches in the first call."""
+    """Return the row indices (steps, batch) of all batches in the first call."""
     draws = jax.random.split(jax.random.split(key)[1], job.epochs)
     return jnp.concatenate([_shuffled_rows(job, draw) for draw in draws])
 

@@ -1,4 +1,4 @@
-"""PyTorch without a compiler, one file for each kind of work."""
+"""Run the jobs with PyTorch in eager mode, one file for each kind of work."""
 
 from benchmarks.peers.torch_eager.deep_network import deep_network
 from benchmarks.peers.torch_eager.dispatch import dispatch

@@ -15,7 +15,7 @@ MOST_MEMBERS = 64
 
 
 def ensemble(job: Ensemble, form: str) -> Program:
-    """Train each member with a fused Adam on views of shuffled tensors.
+    """Train the members one after another, with a fused Adam on views of shuffled tensors.
 
     Raises:
       ValueError: for more than `MOST_MEMBERS` members.

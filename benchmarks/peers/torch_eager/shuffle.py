@@ -16,7 +16,7 @@ from benchmarks.peers._torch.device import DEVICE, synchronize
 def shuffle(job: Shuffle, form: str) -> Program:
     """Draw all batches of an epoch.
 
-    loader: lists of rows from the samplers of a `DataLoader`. randperm: one random permutation.
+    The form "loader" uses the samplers of a `DataLoader`, and "randperm" draws one random permutation.
     """
     generator = torch.Generator(DEVICE if form == "randperm" else "cpu").manual_seed(1)
 

@@ -1,4 +1,4 @@
-"""Train until the target accuracy is reached: train one epoch of each fold in turn, then evaluate all folds."""
+"""Train until the target accuracy is reached: alternately train all folds for one epoch and evaluate them."""
 
 import math
 from functools import partial
@@ -29,7 +29,7 @@ class Fold(NamedTuple):
 
 
 def time_to_accuracy(job: TimeToAccuracy, form: str) -> Program:
-    """Train with a Python loop over views of shuffled tensors, and a fused optimizer."""
+    """Train with a Python loop over views of shuffled tensors and a fused optimizer."""
     examples = fold_examples(job)
     batch_job = Training((examples.x.shape[1], *job.hidden, 10), job.batch, job.batch)
     torch.set_num_threads(useful_threads(batch_job))
@@ -49,7 +49,7 @@ def time_to_accuracy(job: TimeToAccuracy, form: str) -> Program:
     return Program(
         state=Runs(0, (), None, None),
         call=call,
-        block=lambda _: None,  # computing the accuracy waits for each epoch
+        block=lambda _: None,  # not needed: computing the accuracy waits for each epoch
         error=lambda runs: accuracy_error(job, examples, runs, [_to_arrays(model) for model in runs.networks]),
         units=1,
         figures=partial(accuracy_figures, job),

@@ -18,8 +18,8 @@ from benchmarks.peers._torch.model import make_network, to_tensors
 def training(job: Training, form: str) -> Program:
     """Train with `torch.optim.Adam`.
 
-    naive: the loop of the tutorial with a `DataLoader`. fast: views of shuffled tensors, a fused Adam, and one thread
-    for small products.
+    The form "naive" is the loop of the tutorial with a `DataLoader`. "fast" uses views of shuffled tensors, a fused
+    Adam, and one thread for small products.
     """
     inputs = training_inputs(job)
     torch.set_num_threads(useful_threads(job) if form == "fast" else ALL_THREADS)
@@ -36,7 +36,7 @@ def training(job: Training, form: str) -> Program:
 
 
 def _loader_batches(job: Training, inputs: Inputs) -> Batches:
-    """Return a function that yields the batches of an epoch in the prescribed order, by a `DataLoader`."""
+    """Return a function that yields the batches of an epoch from a `DataLoader`, in the order of `epoch_rows`."""
     x, y = to_tensors(inputs, "cpu")
     data = TensorDataset(x, y)
 

@@ -12,7 +12,7 @@ from benchmarks.peers._torch.device import ALL_THREADS, DEVICE, synchronize
 
 
 def updates(job: Updates, form: str) -> Program:
-    """Update with `torch.optim`, with one call per operation for all leaves (foreach) or one kernel in all (fused).
+    """Update with `torch.optim`, in one call per operation for all arrays ("foreach") or in one kernel ("fused").
 
     Raises:
       ValueError: for a rule that PyTorch does not have.
