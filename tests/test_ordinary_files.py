@@ -140,7 +140,7 @@ def test_other_columns_decide_the_decimal_sign(tmp_path):
 
 def test_numbers_with_a_point_between_commas_are_clear(tmp_path):
     assert read_table(write(tmp_path / "t.csv", "c,d\n23.110,24.200\n")).frame["c"].tolist() == [23.11]
-    with pytest.warns(UserWarning, match="'23.110' is read as 23110; .*; the same holds for 1 more columns"):
+    with pytest.warns(UserWarning, match="'23.110' is read as 23110; .*; 1 more columns are ambiguous, too"):
         read_table(write(tmp_path / "t.csv", "c;d\n23.110;24.200\n"))
 
 

@@ -68,7 +68,7 @@ def test_a_trial_that_does_not_follow_from_the_scores_is_named(search, tmp_path)
     ended = nnjax("verify", path)
     assert ended.code == 1
     assert re.search(
-        r"learning_rate of trial 7 is 0.05, but \S+ follows from the scores of the trials before", ended.out
+        r"learning_rate of trial 7 is 0.05, but \S+ follows from the scores of the earlier trials", ended.out
     )
 
 

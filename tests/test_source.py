@@ -391,7 +391,7 @@ def test_mistakes_in_records():
         data.records(good, x="picture", y="label")
     with pytest.raises(TypeError, match=r"must be \(x, y\) .* got dict; name its keys, as in x='image'"):
         data.records(good)
-    with pytest.raises(ValueError, match="a key for one of x and y only"):
+    with pytest.raises(ValueError, match="a key for only one of x and y"):
         data.records(good, x="image")
     with pytest.raises(TypeError, match="must have __len__ and __getitem__, got generator"):
         data.records(i for i in range(3))

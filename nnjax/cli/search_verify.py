@@ -1,4 +1,4 @@
-"""`nnjax verify` and `nnjax replay` for a search: check its files and decisions, and train its trials again."""
+"""`nnjax verify` and `nnjax replay` for a search: check the files and decisions, and train trials again."""
 
 import math
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class OpenSearch(NamedTuple):
     config: Config
     prepared: Prepared
     mesh: Mesh | None
-    changes: list[tuple[str, str, str]]  # differences of this machine that affect exact results
+    changes: list[tuple[str, str, str]]  # differences between the machines that affect exact results
 
 
 class Verdict(NamedTuple):
@@ -42,7 +42,7 @@ class Verdict(NamedTuple):
 
     problems: list[str]
     agreement: str  # text that describes what was checked
-    reason: str = ""  # why only agreement within a tolerance is expected; empty if exact equality is expected
+    reason: str = ""  # reason to expect agreement only within a tolerance; empty if exact equality is expected
 
 
 def open_search(path: Path) -> OpenSearch:
@@ -51,7 +51,7 @@ def open_search(path: Path) -> OpenSearch:
     Raises:
       FileNotFoundError, ValueError: if the search is not finished, or a file is damaged.
     """
-    run_folder.load_search(path)  # raises an error that describes the folder if it does not hold a search
+    run_folder.load_search(path)  # raises a clearer error if this is not the folder of a search
     receipt, subject = search_receipt.load_receipt(path), load_search(path)
     own = subject.settings
     mesh = start_devices(min(own["population"], own["trials"]) * own["seeds"], None)
@@ -96,12 +96,12 @@ def replay_search(search: OpenSearch, trial: int) -> train.TrialReplay:
 
 
 def exact(search: OpenSearch) -> bool:
-    """Return True if the exact results of the search can be expected here."""
+    """Return True if this machine should reproduce the search bit for bit."""
     return not search.changes and not search.receipt["resumed_anyway"]
 
 
 def trial_problems(search: OpenSearch, replayed: train.TrialReplay, trial: int) -> tuple[list[str], str]:
-    """Describe each score that differs, and how closely the others agree."""
+    """Describe each score that differs after the trial was trained again, and the agreement of the other scores."""
     row = row_of(search, trial)
     names = [f"{SCORE}{epochs:g}" for epochs in search.subject.request.rungs]
     recorded = {name: row[name] for name in names if math.isfinite(row[name])}
@@ -128,7 +128,7 @@ def describe_changes(search: OpenSearch) -> str:
 
 
 def row_of(search: OpenSearch, trial: int) -> Record:
-    """Return the row of a trial.
+    """Return the record of a trial in the table of the search.
 
     Raises:
       ValueError: if the search does not have this trial.
@@ -161,7 +161,7 @@ def decision_problems(search: OpenSearch) -> list[str]:
             if name in again[trial] and again[trial][name] != rows[trial].get(name):
                 return [
                     f"{name} of trial {trial} is {rows[trial].get(name)}, but {again[trial][name]} follows from the "
-                    "scores of the trials before"
+                    "scores of the earlier trials"
                 ]
     return []
 

@@ -99,10 +99,10 @@ def sweep_command(
 ) -> None:
     """Train with many settings at once, and rank them by their validation loss. The test data are not used.
 
-    A hyper-parameter is swept if it gets a list, a,b,c, or a range,
-    low..high:log:count (lin and int work in place of log). All combinations are
-    trained; with --random, that many settings are drawn from the lists and
-    ranges, and the counts are ignored.
+    A hyper-parameter is swept if its value is a list, a,b,c, or a range,
+    low..high:log:count (or with lin or int in place of log). All combinations
+    are trained. With --random, settings are drawn from the lists and ranges
+    instead, and the counts are ignored.
 
     For example: nnjax sweep digits --learning-rate 1e-4..1e-1:log:8 --width 32,64
     """
@@ -182,7 +182,7 @@ def sweep_command(
 
 
 def make_swept_run(config: Config, prepared: Prepared, hyper: dict[str, Any]) -> Run:
-    """Return the run of one setting, whose numbers are traced."""
+    """Create the run for one setting; its numbers in `hyper` may be traced."""
     table, numbers = prepared.dataset.table, dict(hyper)
     width = numbers.pop("width", None)
     n = len(prepared.training.x)
@@ -194,10 +194,10 @@ def _parse_request(settings: dict[str, Any]) -> Request:
     """Parse the settings of a sweep.
 
     Args:
-      settings: the settings of a run, `random` and `seeds`; those in `SWEEPABLE` are text or None.
+      settings: the settings of a run, `random` and `seeds`; those in `SWEEPABLE` are strings or None.
 
     Raises:
-      ValueError: for every mistake that can be found without the data.
+      ValueError: if a setting is invalid, as far as this does not depend on the data.
     """
     random, seeds = settings["random"], settings["seeds"]
     values = {name: parse_values(name, settings[name]) for name in SWEEPABLE if settings[name] is not None}
@@ -231,7 +231,7 @@ def _parse_request(settings: dict[str, Any]) -> Request:
 
 
 def _score(table: list[Record], swept: dict[str, Values]) -> str:
-    """Return the column to rank by. With different label smoothing, only the NLL is comparable, not the loss."""
+    """Return the column to rank by: the loss, or the NLL if the label smoothing, which changes the loss, is swept."""
     if "label_smoothing" in swept:
         return "validation_nll"
     return "best_validation_loss" if "best_validation_loss" in table[0] else "validation_loss"
@@ -274,7 +274,7 @@ def redraw_sweep(path: Path) -> None:
 
 
 def _print_best(table: list[Record], request: Request, command: str) -> None:
-    """Print the command that tests the best setting, and notes on values at the end of their range."""
+    """Print the command that tests the best setting, and notes on values at an end of their range."""
     for edge in _edges(table, request):
         say(f"[bold yellow]note[/] {escape(edge)}")
     if command:

@@ -17,7 +17,7 @@ MOST_ROWS = 200  # maximum number of settings in the table
 
 
 class SweepSubject(NamedTuple):
-    """A sweep with everything that its pictures and report show."""
+    """The settings and scores of a sweep that its pictures and report show."""
 
     config: Config  # the settings that are not swept
     swept: Mapping[str, Values]
@@ -27,7 +27,7 @@ class SweepSubject(NamedTuple):
 
 
 def draw_sweep(path: Path, subject: SweepSubject, *, command: str = "") -> None:
-    """Draw a picture for each pair of swept hyper-parameters, or for a single one, and write report.html.
+    """Draw a picture for each pair of swept hyper-parameters, or for the only one, and write report.html.
 
     Args:
       path: folder of the sweep.
@@ -64,9 +64,7 @@ def _page(subject: SweepSubject, drawn: Mapping[str, bytes], command: str) -> by
         cells += [f"{row[name]:.4f}" + (f" ± {row[f'{name}_sd']:.4f}" if seeds > 1 else "") for name in scores]
         rows.append([*cells, "diverged" if row.get("diverged", 0) else ""])
     header = [*(option_name(name) for name in swept), *(name.replace("_", " ") for name in scores), ""]
-    captions = (
-        "Each point is a setting, the star the one with the lowest score. If it is at the edge, extend the range."
-    )
+    captions = "Each point is a setting; the star has the lowest score. If the star is at the edge, extend the range."
     body = [
         html_page.header(f"Sweep of {', '.join(map(option_name, swept))} on {name}", describe_sweep(subject)),
         html_page.section("Pictures", html_page.pictures((name, png, captions) for name, png in drawn.items())),
@@ -77,6 +75,6 @@ def _page(subject: SweepSubject, drawn: Mapping[str, bytes], command: str) -> by
         ),
     ]
     if command:
-        what = "train the best setting once more, and test it"
+        what = "train the best setting again, and test it"
         body.append(html_page.section("Continue", html_page.commands([(command, what)])))
     return html_page.page(f"Sweep on {name}", body)

@@ -95,7 +95,7 @@ def train_command(
 
     For example: nnjax train digits, or nnjax train wine.csv --target cultivar
 
-    The exit code is 1 if the training diverged, because then there is no network to test.
+    The exit code is 1 if the training diverged, so there is no network to test.
 
     Continue an interrupted run: nnjax train --resume runs/digits-20260101-120000
     """
@@ -164,7 +164,7 @@ def _resumed_config(path: Path, out: Path | None, config: Config, written: set[s
 
 
 def _choose_group(config: Config, prepared: Prepared, mesh: Mesh | None) -> Config:
-    """Set the group in the settings to the largest one that fits into memory, if not all members fit."""
+    """If the members do not all fit into memory, set the group size to the largest that fits."""
     if config.members is None or config.group is not None:
         return config
     group = group_that_fits(prepared.run, prepared.training, config.members, strategy=config.strategy, mesh=mesh)
@@ -183,7 +183,7 @@ def _finish(
     plots: bool,
     resumed: bool,
 ) -> bool:
-    """Test the network, print the scores and write the results. The last file, the receipt, marks the run as finished.
+    """Test the network, print the scores, and write the results, ending with the receipt, which marks the run as done.
 
     Returns:
       True if there is a network to test.
@@ -238,7 +238,7 @@ def _summary(config: Config, prepared: Prepared, result: Result, outcome: Outcom
 
 
 def _ending(result: Result, member: int | tuple[()], *, early_stopping: bool) -> dict[str, Any]:
-    """Return the step in which a network diverged, and with early stopping the step of its best state."""
+    """Return the step in which a network diverged; with early stopping, also the best step and if it stopped."""
     step = int(result.diverged[member])
     ending: dict[str, Any] = {"diverged": None if step < 0 else step}
     if early_stopping and result.best is not None:

@@ -29,14 +29,15 @@ def verify_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run or search.", parser=o.path)],
     plot: Annotated[
         Path | None,
-        typer.Option(help="PNG file to draw: the differences of the losses and the weights.", parser=o.path),
+        typer.Option(help="PNG file for a picture of the differences between both runs.", parser=o.path),
     ] = None,
 ) -> None:
     """Train a run again from its settings and its seed, and compare the weights bit for bit.
 
     The exact weights depend on the device, the number of cores and the
-    versions of the libraries, which receipt.json records. If these differ
-    here, the first losses and the test loss are compared to a tolerance.
+    versions of the libraries, which receipt.json records. If these have
+    changed, only the first losses and the test loss are compared, within
+    tolerances.
 
     For a search, the files and all decisions are checked, and the best trial is
     trained again.
@@ -106,7 +107,7 @@ def verify_command(
 
 
 def _draw(path: Path, saved: receipt.Receipt, repeated: receipt.Receipt, apart: dict[str, float], context: str) -> None:
-    """Draw the differences of the first losses and the weights, if both runs have the same number of losses."""
+    """Draw the differences between the first losses and the weights, if both runs have the same number of losses."""
     from nnjax import plot
 
     first, now = (np.array(losses["first_losses"], float) for losses in (saved, repeated))

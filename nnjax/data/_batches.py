@@ -1,4 +1,4 @@
-"""Read examples from a generator of batches, which can be read only once and in order."""
+"""Read examples in order from a generator or another iterable of batches."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -29,6 +29,7 @@ def batches(iterable: Iterable[Any], n: int) -> Source:
       n: number of examples to read.
 
     Raises:
+      TypeError: if `iterable` does not yield batches.
       ValueError: if the iterable is empty; during reading, if a generator ends before `n` examples, and as raised by
         `data.source` for invalid data.
 
@@ -43,7 +44,7 @@ def batches(iterable: Iterable[Any], n: int) -> Source:
     first = next(examples, None)
     if first is None:
         raise ValueError("batches: the iterable is empty; it must yield batches (x, y)")
-    buffer, begin = first, 0  # examples that may still be requested, and the row number of the first of them
+    buffer, begin = first, 0  # examples that may still be requested, and the row number of the first one
 
     def gather(rows: np.ndarray) -> Data:
         nonlocal buffer, begin
@@ -68,7 +69,7 @@ def batches(iterable: Iterable[Any], n: int) -> Source:
 
 
 def _examples(iterable: Iterable[Any]) -> Iterator[Data]:
-    """Yield the batches as arrays, restarting the iterable whenever it ends; stop after a generator."""
+    """Yield the batches as arrays. Restart the iterable whenever it ends, unless it is a generator."""
     while True:
         empty = True
         for batch in iterable:

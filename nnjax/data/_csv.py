@@ -1,4 +1,4 @@
-"""Read CSV files: every field as text, and the line number of every row."""
+"""Read the fields of CSV files as strings, with the line number of each row."""
 
 import codecs
 import csv
@@ -19,11 +19,11 @@ from nnjax.data._numbers import STRINGS
 from nnjax.storage.paths import open_regular
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-SEPARATORS = (",", ";", "\t", "|")  # spaces are tried last, because most files contain them in texts
+SEPARATORS = (",", ";", "\t", "|")  # spaces are tried last, because most files contain spaces in strings
 MOST_COLUMNS = 2**20
 LONGEST_NAME, LONGEST_QUOTE = 1000, 100  # characters
 LONGEST_LINE = 2**24  # characters; otherwise a file without line breaks would be read as one line
-BLOCK = 2**14  # rows held as Python lists at the same time
+BLOCK = 2**14  # maximum number of rows in Python lists at the same time
 SNIFFED = 2**16  # characters from which the separator is detected
 MISSING = frozenset(("", "#N/A", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "-nan", "-NaN", "null"))
 MARK = "\0"  # marks a quoted field that is one of MISSING; files that contain this character are rejected
@@ -118,16 +118,16 @@ def open_file(path: Path) -> io.BufferedReader:
 
 
 def quote(text: str) -> str:
-    """Return a string, shortened if it is long, in quotes for a message."""
+    """Quote a string for a message, and shorten it if it is long."""
     return repr(text) if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]!r}…"
 
 
 class _RowError(Exception):
-    """Error for a line that is not valid; the caller adds path and line number."""
+    """Error for an invalid line; the caller adds the path and the line number."""
 
 
 class _Lines:
-    """Count the lines of a file during reading."""
+    """Count the lines of a file while they are read."""
 
     def __init__(self) -> None:
         self.done = 0  # number of lines read so far
@@ -149,7 +149,7 @@ class _Lines:
 
 
 def _find_separator(start: str, path: Path) -> str:
-    """Return the separator that gives all first lines the same number of fields, or else the header the most fields."""
+    """Return the separator that splits all first lines into equally many fields, or else the header into the most."""
     preferred = "\t" if ".tsv" in path.name.lower() else ","
     complete = start if len(start) < SNIFFED else start[: start.rfind("\n") + 1]
     best, best_score = preferred, (False, 1)
@@ -165,13 +165,13 @@ def _find_separator(start: str, path: Path) -> str:
 
 
 def _single_spaces(line: str) -> str:
-    """Strip a line, and replace each run of spaces outside quotes by one space."""
+    """Strip a line, and replace consecutive spaces outside quotes with one space."""
     end = "\n" if line.endswith(("\n", "\r")) else ""
     return re.sub(r'("(?:[^"]|"")*")| +', lambda match: match[1] or " ", line.strip(" \r\n")) + end
 
 
 def _counts(lines: Sequence[str], separator: str) -> list[int]:
-    """Return the numbers of fields of the header and the next rows."""
+    """Return the number of fields in the header and in each of the next rows."""
     counts = []
     try:
         for row in islice(csv.reader(lines, delimiter=separator, skipinitialspace=separator != " "), 50):
@@ -200,7 +200,7 @@ def _names(path: Path, header: list[str]) -> list[str]:
 
 
 def _check_header(path: Path, names: Sequence[str]) -> None:
-    """Raise ValueError if the header holds numbers; ascending numbers, such as years or wavelengths, may be names."""
+    """Check that the header is not a row of numbers. Ascending numbers, such as years or wavelengths, are allowed."""
     numbers = []
     for name in names:
         try:

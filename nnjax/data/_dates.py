@@ -76,8 +76,8 @@ def date_names(form: str) -> tuple[str, ...]:
 def encode_dates(dates: np.ndarray, form: str) -> np.ndarray:
     """Encode dates as features (rows, features), with NaN for missing dates.
 
-    The features are the days since 1970 and the positions in the year and in the week, for dates with a time also in
-    the day. A position is the sine and cosine of an angle, so that December is next to January.
+    The features are the days since 1970 and the positions in the year and in the week. Dates with a time also have a
+    position in the day. A position is the sine and cosine of an angle, so December is next to January.
 
     >>> from nnjax.data._dates import encode_dates
     >>> encode_dates(np.array(["1970-01-02"], "M8[us]"), "%Y-%m-%d").round(2).tolist()

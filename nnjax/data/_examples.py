@@ -1,4 +1,4 @@
-"""Functions that accept examples either in memory (`Data`) or read batch by batch (`Source`)."""
+"""Access examples that are in memory (`Data`) or read batch by batch (`Source`)."""
 
 from collections.abc import Collection
 from typing import Any, TypeAlias
@@ -19,7 +19,7 @@ Examples: TypeAlias = Data | Source
 
 
 def as_examples(data: Any, *, keep: Collection[str] = ()) -> Examples:
-    """Return a `Source` for memory-mapped x, validated `Data` for other arrays, and a given `Source` with checks added.
+    """Convert arrays to validated `Data`, or to a `Source` if x is memory-mapped; add checks to a given `Source`.
 
     Args:
       data: a `Source`, `Data`, `(x, y)` or `(x, y, weights)`.
@@ -41,7 +41,7 @@ def as_examples(data: Any, *, keep: Collection[str] = ()) -> Examples:
 
 
 def _check(where: str, data: Any) -> None:
-    """Raise unless the argument of a public function is `Data` or a `Source`, as `as_examples` returns them."""
+    """Check that the argument of a public function is `Data` or a `Source`, as returned by `as_examples`."""
     if not isinstance(data, Source):
         checks.instance(where, "data", data, Data, "Data or a Source, as returned by data.as_examples")
         if jax.tree.leaves(data):  # a run without data has no leaves
@@ -106,7 +106,7 @@ def _as_rows(rows: Any, n: int | None) -> Array | np.ndarray:
 
 
 def sample(data: Examples) -> Data:
-    """Return examples for initialising and tracing: all of `Data`, or the first row of a `Source`.
+    """Return examples for initialisation and tracing: all rows of `Data`, or the first row of a `Source`.
 
     >>> data.sample(data.source(np.ones((8, 2), np.float32), np.ones(8))).x.shape
     (1, 2)

@@ -13,17 +13,17 @@ from nnjax.data._numbers import STRINGS
 from nnjax.data._problems import Line, Problem, TableError, line_numbers, missing_values
 from nnjax.data.table import Missing, Table, Target, Task, column_numbers, encode, feature_names, inexact_rows
 
-MOST_CLASSES = 20  # an integer target with more distinct values holds numbers, not labels
-LEAST_IN_A_CLASS = 3  # an integer target with fewer rows per distinct value (on average) holds numbers, too
+MOST_CLASSES = 20  # an integer target with more distinct values contains numbers, not labels
+LEAST_IN_A_CLASS = 3  # an integer target with fewer rows per distinct value, on average, also contains numbers
 MOST_CATEGORIES = 100
-LEAST_STD = 1e-30  # smallest standard deviation of a target, because errors in its units must fit into float32
+LEAST_STD = 1e-30  # smallest standard deviation of a target; errors in the target's units must fit into float32
 DAY, SECOND = "%Y-%m-%d", "%Y-%m-%d %H:%M:%S"  # the formats of dates in memory
 
 
 def choose_task(
     frame: Frame, name: str, task: Task | None = None, *, lines: np.ndarray | None = None
 ) -> tuple[Task, str]:
-    """Return the task and the reason for it in words. If the task is None, infer it from the target's values.
+    """Return the task, inferred from the values of the target if it is None, and a reason in words.
 
     Raises:
       ValueError: if values are missing, or if the target is text and more than half of its values are distinct.
@@ -101,7 +101,7 @@ def _text_problems(name: str, values: np.ndarray, columns: Mapping[str, Column],
 
 
 def nearly_numbers(name: str, values: np.ndarray, line: Line) -> Problem | None:
-    """Return the problem of a column in which at least 90 % of the values are numbers, or None."""
+    """Return a problem if at least 90 % of the values of a column are numbers, else None."""
     texts = [text for text in values.tolist() if text is not None]
     numbers = len(texts) - count_texts(texts)
     if numbers < 0.9 * len(texts):
@@ -129,8 +129,8 @@ def fit_table(
 ) -> Table:
     """Fit the encoding of a table to its rows.
 
-    Classes and categories come from all rows, so that the split cannot hide any. Means, standard deviations and the
-    replacements of missing values come from the training rows.
+    Classes and categories come from all rows, because some might not occur in the training rows. Means, standard
+    deviations and the fill values for missing values come from the training rows.
 
     Args:
       frame: all rows.
@@ -175,7 +175,7 @@ def fit_table(
 
 
 def _fit_column(frame: Frame, name: str, written: Column | None, missing: Missing) -> Column:
-    """Return a column with its categories."""
+    """Return a column with its categories or its date format."""
     values = column_values(frame, name)
     column = written or Column(str(name), _kind(values))
     if column.kind == "date" and not column.date:

@@ -1,4 +1,4 @@
-"""Access columns in memory: from arrays, from DataFrames, and from files that were read."""
+"""Access the columns of a table in memory, such as a DataFrame or a dict of arrays."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ Frame: TypeAlias = Mapping[str, Any]  # columns (rows,) by name: a dict of array
 
 
 def column_values(frame: Frame, name: str) -> np.ndarray:
-    """Return the values of a column as integers, float64, datetime64, or strings, and None for missing values."""
+    """Return the values of a column as integers, float64, datetime64, or an object array of strings and None."""
     column = frame[name]
     if isinstance(column, np.ma.MaskedArray):
         mask = np.ma.getmaskarray(column)

@@ -43,7 +43,7 @@ def read_idx(path: Path) -> np.ndarray:
                 raise ValueError(f"{path} is damaged: its header says {shape}, more than {MOST_NUMBERS:,} numbers")
             dtype = np.dtype(DTYPES[start[2]])
             expected = dtype.itemsize * math.prod(shape)
-            content = file.read(expected + 1)  # not the whole file: a small gzip file may decompress to gigabytes
+            content = file.read(expected + 1)  # limited, because a small gzip file may decompress to gigabytes
             if len(content) != expected:
                 got = "more" if len(content) > expected else f"{len(content)} bytes"
                 raise ValueError(f"{path} is damaged: {got} after the header, {expected} expected for shape {shape}")
@@ -87,7 +87,7 @@ def read_fashion_mnist(data_dir: str | Path | None = None) -> tuple[np.ndarray, 
 
 
 def _check_images(images_file: Path, images: np.ndarray, labels_file: Path, labels: np.ndarray) -> None:
-    """Raise ValueError unless the two files hold images and one label for each image."""
+    """Check that the two files contain images and one label for each image."""
     for file, array, axes in ((images_file, images, "(n, rows, columns)"), (labels_file, labels, "(n,)")):
         if array.ndim != len(axes.split()) or array.dtype != np.uint8:
             raise ValueError(f"{file} is {array.shape} {array.dtype}, expected {axes} uint8; are two files swapped?")

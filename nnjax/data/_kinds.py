@@ -1,4 +1,4 @@
-"""Decide the kind of each column of strings (numbers, dates, or strings) once, from all its rows."""
+"""Detect the kind of each column of a file (numbers, dates or strings) from all its rows."""
 
 import unicodedata
 import warnings
@@ -14,7 +14,7 @@ from nnjax.data._csv import MARK, MISSING, quote
 from nnjax.data._dates import choose_format, find_formats, parse_dates
 from nnjax.data._numbers import STRINGS, Decimal, Numbers, parse_numbers
 
-# "category" is chosen by the user: numbers and words such as NA are then categories, and only empty fields are missing
+# "category" is never detected. With it, numbers and words such as NA are categories; only empty fields are missing
 Kind = Literal["number", "text", "category", "date"]
 
 
@@ -37,8 +37,8 @@ class Parsed(NamedTuple):
     values: np.ndarray  # (rows,) int64, float64, datetime64, or strings
 
 
-Line = Callable[[int], str]  # returns the place of a row, for messages
-Options = dict[Decimal, Numbers]  # the numbers of a column under each decimal sign that fits
+Line = Callable[[int], str]  # returns the line or row number of a row, for messages
+Options = dict[Decimal, Numbers]  # the numbers of a column, for each decimal sign that fits
 
 
 def parse_columns(
@@ -50,14 +50,14 @@ def parse_columns(
       fields: (rows,) strings of each column, from `read_csv`.
       kinds: kinds to use without detection: "category", or "text" for strings that are not to be read as numbers or
         dates.
-      decimal: the decimal sign; None detects it. A column with values such as 1,250 fits both signs; it gets the sign
-        of most other columns or, if they do not decide, a comma if the separator is a semicolon and else a point.
+      decimal: the decimal sign; None detects it. If a column fits both signs, as with the value 1,250, it gets the sign
+        of most other columns. In a tie, it gets a comma if the separator is a semicolon, else a point.
       separator: the separator of the file.
       line: function that returns the place of a row, for messages.
 
     Warns:
-      UserWarning: if numbers have leading zeros and may be codes, if numbers fit both decimal signs and no other column
-        decides, or if day and month of dates are ambiguous.
+      UserWarning: if numbers have leading zeros and may be codes, if numbers fit both decimal signs and the other
+        columns are a tie, or if day and month of dates are ambiguous.
     """
     signs: tuple[Decimal, ...] = (".", ",") if decimal is None else (decimal,)
     options = {
@@ -75,7 +75,7 @@ def parse_columns(
             parsed[name] = _parse_texts(name, fields[name], kinds.get(name), line)
     if known is None:
         signs_read = {name: parsed[name].column.decimal for name, numbers in options.items() if numbers}
-        if separator == ",":  # commas in numbers need quotes in this file, so numbers without them have decimal points
+        if separator == ",":  # numbers without a comma have decimal points, because commas separate fields
             signs_read = {name: sign for name, sign in signs_read.items() if _holds(fields[name], ",")}
         _warn_of_signs(signs_read, options, fields)
     return parsed
@@ -130,7 +130,7 @@ def parse_as(
 
 
 def _options(fields: np.ndarray, signs: Sequence[Decimal]) -> Options:
-    """Return the numbers of a column, with NaN where missing, under each decimal sign that fits all its rows."""
+    """Return the numbers of a column for each decimal sign that fits all its rows, with NaN for missing values."""
     options = {sign: numbers for sign in signs if (numbers := parse_numbers(fields, sign)) is not None}
     if not options:
         missing = _map_distinct(fields, lambda field: meaning(field, "number") is None).astype(bool)
@@ -157,7 +157,7 @@ def _most_common_sign(options: dict[str, Options], default: Decimal | None) -> D
 
 
 def _parse_texts(name: str, fields: np.ndarray, kind: Kind | None, line: Line) -> Parsed:
-    """Parse a column that does not hold numbers as dates or strings."""
+    """Parse a column without numbers as dates or strings."""
     if kind == "category":
         return Parsed(Column(name, "category"), _map_distinct(fields, partial(meaning, kind=kind)))
     texts = _map_distinct(fields, partial(meaning, kind="text"))
@@ -188,7 +188,7 @@ def _warn_of_codes(name: str, fields: np.ndarray) -> None:
 def _check_signs(
     columns: Sequence[Column], options: dict[str, Options], fields: dict[str, np.ndarray], line: Line
 ) -> None:
-    """Raise ValueError if numbers of a new file fit only the other decimal sign than in training; warn if ambiguous."""
+    """Check that the numbers of a new file fit the decimal signs in training; warn if they are ambiguous."""
     for column in columns:
         numbers, sign = options[column.name], column.decimal
         if numbers and sign not in numbers:
@@ -196,7 +196,7 @@ def _check_signs(
             wrong, row = first_text(fields[column.name], sign)
             raise ValueError(
                 f"column {column.name!r} must hold numbers with the decimal sign {sign!r}, as in training, got "
-                f"{quote(wrong)} in {line(row)}; if the decimal sign of this file is {other!r}, say so with --decimal "
+                f"{quote(wrong)} in {line(row)}; if the decimal sign of this file is {other!r}, pass --decimal "
                 f"{other}"
             )
     if not any(len(options[column.name]) == 1 for column in columns):
@@ -212,7 +212,7 @@ def _warn_of_signs(signs: dict[str, Decimal], options: dict[str, Options], field
     values, sign = {s: numbers.values for s, numbers in options[name].items()}, signs[name]
     row = int(np.flatnonzero((values["."] != values[","]) & ~np.isnan(values["."]))[0])
     other: Decimal = "," if sign == "." else "."
-    also = f"; the same holds for {len(unclear) - 1} more columns" if len(unclear) > 1 else ""
+    also = f"; {len(unclear) - 1} more columns are ambiguous, too" if len(unclear) > 1 else ""
     warnings.warn(
         f"column {name!r}: {quote(fields[name][row])} is read as {values[sign][row]:g}; with the decimal sign "
         f"{other!r} it would be {values[other][row]:g}{also}",
@@ -231,7 +231,7 @@ def _leading_zero(fields: np.ndarray) -> str | None:
 
 
 def parse_numbers_of(fields: np.ndarray) -> np.ndarray | None:
-    """Return the numbers in strings (rows,), with NaN where missing, or None if a string is not a number."""
+    """Return the numbers in strings (rows,), with NaN for missing values, or None if a string is not a number."""
     options = _options(fields, ["."])
     return options["."].values if options else None
 

@@ -1,4 +1,4 @@
-"""Check that integer labels are valid for the loss by evaluating it at doubtful labels."""
+"""Check that integer labels are valid for the loss, by evaluating the loss for labels that are out of range."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,10 +21,10 @@ def check_labels(data: Examples, loss: Loss, predict: Callable[[PyTree], PyTree]
 
     Only the loss determines which labels are valid, because it uses them as indices into the prediction. Labels in
     0 … K - 1 are accepted, where K is the length of an axis of the prediction. For any other label, the loss is
-    evaluated on a random prediction for one example. The label is invalid if this loss is not finite, or if it equals
-    the loss of label 0, of label K - 1, of the label counted from the end, or of integers far out of range. Counts are
-    therefore valid, because their losses differ, and so are labels with a special meaning in the loss, such as -1 for
-    "no label".
+    evaluated on a random prediction for one example. The label is invalid if this loss is not finite. It is also
+    invalid if the loss equals that of label 0, of label K - 1, of the label modulo K, or of integers far out of range.
+    Counts are valid, because their losses differ. Labels with a special meaning in the loss, such as -1 for "no label",
+    are valid, too.
 
     Args:
       data: the examples. Every integer leaf of y is checked.
@@ -82,7 +82,7 @@ def _check_leaf(where: str, target: np.ndarray, rows: Rows, loss_of: Callable[[i
         return
     try:
         classes = next((size for size in sizes if _distinguishes(loss_of, size)), None)
-    except Exception:  # the run calls the loss again and raises an error that names the place
+    except Exception:  # the run will call the loss again, and raise an error with more details
         return
     if classes is None:
         return
@@ -105,11 +105,11 @@ def _outside(target: np.ndarray, classes: int) -> np.ndarray:
 def _loss_of_labels(
     loss: Loss, prediction: PyTree, targets: list[np.ndarray], treedef: Any, i: int
 ) -> Callable[[int], float]:
-    """Return the loss of one example as a function of the label in leaf `i`; all other labels are 1."""
+    """Return the loss of one example as a function of its label in leaf `i` of y; all other labels are 1."""
     rng = np.random.default_rng(0)
-    # In (0, 1), because a loss may take probabilities instead of logits
+    # The prediction is in (0, 1), because a loss may take probabilities instead of logits
     example = jax.tree.map(lambda a: rng.uniform(0.2, 0.8, (1, *a.shape[1:])).astype(_wide(a.dtype)), prediction)
-    # Replace the first row by ones, because it may be all padding; 1 is valid as a class and as a position weight
+    # Replace labels and zeros with ones, because the first row may be padding; 1 is valid as a class and as a weight
     first = [np.ones_like(t) if t.dtype.kind in "biu" or not t.any() else t for t in targets]
     compiled = jax.jit(loss)
     known: dict[int, float] = {}

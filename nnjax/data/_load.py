@@ -122,7 +122,7 @@ def load_with(name: Any, data_dir: str | Path | None, options: TableOptions) -> 
 
 
 def _check_no_table_options(name: Any, options: TableOptions) -> None:
-    """Raise ValueError if table options were passed for a named data set, which would ignore them."""
+    """Check that no table options were passed for a named data set, because it would ignore them."""
     names = ("target", "task", "categorical", "drop", "na", "separator", "decimal")
     if options.missing != "error" or any(getattr(options, option) for option in names):
         raise ValueError(

@@ -24,7 +24,7 @@ from nnjax.types import Data
 
 MISSING_RULES = ("error", "drop", "mean", "median", "category")
 LEAST_ROWS = 5
-FEW_TEXTS = 10  # columns with at most this many distinct strings may hold codes such as 01, 1 and A
+FEW_TEXTS = 10  # columns with at most this many distinct strings may contain codes such as 01, 1 and A
 
 
 class Dataset(NamedTuple):
@@ -53,7 +53,7 @@ class TableOptions:
     decimal: Decimal | None = None
     test_share: float = 0.2
     seed: int = 0
-    kinds: Mapping[str, Kind] = field(default_factory=dict)  # known kinds of columns, when a run is repeated
+    kinds: Mapping[str, Kind] = field(default_factory=dict)  # kinds of columns in the run to repeat
 
     def __post_init__(self) -> None:
         for name in ("categorical", "drop", "na"):
@@ -127,7 +127,7 @@ def _without(raw: RawTable, place: str, drop: Sequence[str], targets: Sequence[s
 
 
 def _encode(raw: RawTable, place: str, targets: list[str], options: TableOptions, *, warn: bool) -> Dataset:
-    # Report all problems first, because one of them could otherwise affect the choice of the task
+    # Report all problems first, because they could affect the choice of the task
     problems = find_problems(raw.frame, targets, raw.columns, options.missing, raw.lines)
     if problems:
         raise TableError(problems)
@@ -172,7 +172,7 @@ def _check_rows(place: str, n: int) -> None:
 
 
 def _complete(raw: RawTable, targets: Sequence[str], missing: Missing) -> np.ndarray:
-    """Return a mask (rows,) of the rows to use: those with a target, or with "drop" those without missing values."""
+    """Return a mask (rows,) of the rows with a target; if `missing` is "drop", of the rows without missing values."""
     used = raw.frame if missing == "drop" else targets
     return ~np.logical_or.reduce([missing_rows(raw.frame[name]) for name in used])
 

@@ -1,4 +1,4 @@
-"""Read rows of arrays without letting pages of memory-mapped files accumulate in the process."""
+"""Read rows of arrays, and release the memory of memory-mapped files after each read."""
 
 import mmap
 from collections.abc import Callable
@@ -15,7 +15,7 @@ ReadRows = Callable[[np.ndarray], np.ndarray]  # rows (m,) -> (m, ...)
 
 
 def reader(array: Any) -> ReadRows:
-    """Return a function that reads rows from a memory-mapped file, an array, or any object that an array can index.
+    """Return a function that reads rows from a memory-mapped file, an array, or an object that accepts array indices.
 
     Raises:
       IndexError, OSError: when the returned function is called, if rows are out of range, or if the mapped file has
@@ -48,10 +48,10 @@ def read_unique(rows: np.ndarray, read: Callable[[np.ndarray], PyTree]) -> PyTre
 
 
 def _file_reader(array: np.memmap) -> ReadRows:
-    """Return a function that reads rows of a mapped file and then releases its pages, which the system still caches.
+    """Return a function that reads rows of a mapped file and then releases its pages from the process.
 
-    Wide rows are first announced to the system (prefetch), because a disk serves known upcoming requests many times
-    faster.
+    The operating system still caches the pages. Wide rows are prefetched, because a disk is many times faster if it
+    knows all requests in advance.
     """
     plain = np.asarray(array)
     file: Any = getattr(array, "_mmap", None)

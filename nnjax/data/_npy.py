@@ -23,8 +23,8 @@ def open_npy(
 
     Args:
       x: a file, a list of shards of shape (n_i, ...), or a folder. The folder must contain `x.npy` or shards
-        `x-000.npy`, `x-001.npy`, …, which are read in the order of their names, and likewise y and, optionally,
-        weights.
+        `x-000.npy`, `x-001.npy`, …, which are read in the order of their names. The same is required for y, and
+        optional for weights.
       y: one file or a list of shards; None if x is a folder. Shards of y may differ in length from shards of x.
       weights: one file or a list of shards; None for equal weights, or if x is a folder.
       transform: a function of x; see `data.source`.
@@ -66,7 +66,7 @@ def open_npy(
 
 @dataclass(frozen=True)
 class Shards:
-    """Several arrays that can be indexed as one concatenated array."""
+    """Several arrays that can be indexed like their concatenation."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]

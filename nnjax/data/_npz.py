@@ -1,4 +1,4 @@
-"""Read the arrays x and y of an NPZ file. Only these two are unpacked, and only if they are not too large."""
+"""Read only the arrays x and y of an NPZ file, and refuse arrays that are too large."""
 
 import math
 import zipfile
@@ -14,7 +14,7 @@ KINDS = "biufSU"  # supported kinds of dtypes: booleans, numbers and strings
 
 
 def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the arrays x (rows, ...) and y (rows,) of an NPZ file; y is None if the file has none.
+    """Return the arrays x (rows, ...) and y (rows,) of an NPZ file. If the file has no y, return None for it.
 
     Raises:
       FileNotFoundError, OSError: if the file does not exist or cannot be opened.

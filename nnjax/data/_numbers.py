@@ -15,7 +15,7 @@ SPACES = "\u00a0\u202f\u2009"  # thousands separators in French numbers
 class Numbers(NamedTuple):
     """The numbers in a column of strings."""
 
-    values: np.ndarray  # (rows,) int64, or float64
+    values: np.ndarray  # (rows,) int64 or float64
     unit: str = ""  # unit of all or some of the numbers
 
 
@@ -36,7 +36,7 @@ def parse_numbers(fields: np.ndarray, decimal: Decimal = ".") -> Numbers | None:
     """Return the numbers in strings, or None if a string is not a number or an integer would lose digits as float64.
 
     Args:
-      fields: (rows,) strings, none of them missing.
+      fields: (rows,) strings, without missing values.
       decimal: the decimal sign. The other sign is the thousands separator.
 
     >>> from nnjax.data._numbers import STRINGS, parse_numbers
@@ -45,7 +45,7 @@ def parse_numbers(fields: np.ndarray, decimal: Decimal = ".") -> Numbers | None:
     >>> parse_numbers(np.array(["4.082,5", "-1"], STRINGS), ",").values.tolist()
     [4082.5, -1.0]
     """
-    if (np.strings.find(fields, "_") >= 0).any():  # Python reads 1_000 as a number
+    if (np.strings.find(fields, "_") >= 0).any():  # Python would read 1_000 as a number
         return None
     if decimal == ",":
         if (np.strings.find(fields, ".") >= 0).any():

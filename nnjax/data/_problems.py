@@ -19,7 +19,7 @@ IN_PYTHON: Mapping[Remedy, str] = {
 
 
 class Problem(NamedTuple):
-    """A problem of a column."""
+    """A reason why a column cannot be used."""
 
     column: str
     text: str
@@ -28,10 +28,10 @@ class Problem(NamedTuple):
 
 
 class TableError(ValueError):
-    """Error for columns of a table that cannot be used.
+    """Error that lists the columns of a table that cannot be used.
 
     Attributes:
-      problems: one problem for each such column.
+      problems: one problem for each of these columns.
     """
 
     def __init__(self, problems: Sequence[Problem]):
@@ -62,7 +62,7 @@ def describe(problems: Sequence[Problem], remedies: Mapping[Remedy, str], join: 
 
 
 def line_numbers(lines: np.ndarray | None) -> Line:
-    """Return a function that describes the place of a row: its line in the file, or its row number in memory."""
+    """Return a function that describes the position of a row: its line in the file, or its row number in memory."""
     return lambda row: f"row {row}" if lines is None else f"line {lines[row]}"
 
 

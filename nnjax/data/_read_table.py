@@ -28,7 +28,7 @@ class RawTable(NamedTuple):
     frame: dict[str, np.ndarray]  # numbers, dates or strings (rows,); see `_kinds.Parsed`
     columns: dict[str, Column]  # kinds and formats of the columns in a file
     lines: np.ndarray | None = None  # (rows,) line number of each row; None unless it is a CSV file
-    extra: Mapping[str, np.ndarray] = MappingProxyType({})  # further columns of the file, unparsed
+    extra: Mapping[str, np.ndarray] = MappingProxyType({})  # further columns that were not parsed
 
 
 def is_table_file(name: str) -> bool:
@@ -46,18 +46,20 @@ def read_table(
     na: Collection[str] = (),
     more: Collection[str] = (),
 ) -> RawTable:
-    """Read a CSV file with a header, a Parquet file, or the arrays `x` and `y` of an NPZ file as `x0`, `x1`, … and `y`.
+    """Read a CSV file with a header, a Parquet file, or an NPZ file.
+
+    The arrays `x` and `y` of an NPZ file become the columns `x0`, `x1`, … and `y`.
 
     Args:
       path: the file.
-      table: table whose columns are read, with their kinds from training; None reads all columns and detects their
-        kinds.
-      kinds: kinds to use without detection: "category" for columns that hold categories even if they look like numbers
-        or missing values; "text" for strings that are not to be read as numbers or dates.
+      table: the table from training, whose columns are read with the same kinds; None reads all columns and detects
+        their kinds.
+      kinds: kinds to use without detection: "category" for columns of categories that may look like numbers or missing
+        values; "text" for strings that must not be read as numbers or dates.
       separator: the separator of a CSV file; None detects it.
       decimal: the decimal sign of a CSV file; None detects it or, with a table, uses the signs from training.
       na: strings that mean missing, in addition to the usual ones.
-      more: further columns of the file to return unparsed. They require a table.
+      more: further columns of the file to return without parsing; only with a table.
 
     Raises:
       FileNotFoundError, OSError, ValueError: if the file does not exist or cannot be read; the message gives the path.
@@ -115,7 +117,7 @@ def _read_csv(
 def _read_targets(
     table: Table, fields: dict[str, np.ndarray], decimal: Decimal | None, line: Line
 ) -> dict[str, np.ndarray]:
-    """Return the targets that a new file contains, as numbers or strings. They are optional for predictions."""
+    """Return the targets in a new file as numbers or strings, if any; predictions do not need them."""
     values: dict[str, np.ndarray] = {}
     for name in table.target_names:
         if name in fields:
@@ -128,12 +130,12 @@ def _read_targets(
 
 
 def _without(fields: np.ndarray, na: Sequence[str]) -> np.ndarray:
-    """Replace the strings `na`, which mean missing, by empty strings."""
+    """Replace the strings `na`, which mean missing, with empty strings."""
     return np.where(np.isin(np.strings.strip(fields), list(na)), "", fields) if na else fields
 
 
 def _read_parquet(path: Path) -> Frame:
-    _csv.open_file(path).close()  # raises a shorter message than pandas if the file is missing
+    _csv.open_file(path).close()  # raises an error with a shorter message than pandas
     try:
         import pandas as pd
     except ModuleNotFoundError:
@@ -153,6 +155,6 @@ def _npz_columns(path: Path) -> dict[str, np.ndarray]:
 
 
 def check_column(path: Any, kind: str, name: str, frame: Collection[str]) -> None:
-    """Raise ValueError unless a file has a column; the message lists similar names among the first thousand."""
+    """Check that a file has a column. The error message lists similar names among the first thousand columns."""
     if name not in frame:
         checks.one_of(str(path), kind, name, difflib.get_close_matches(name, islice(frame, 1000), 20, cutoff=0))

@@ -1,4 +1,4 @@
-"""Read examples from other libraries' data sets: any object with a length that returns records by index."""
+"""Read examples from the data sets of other libraries, which return records by index."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -30,7 +30,7 @@ def records(
     Args:
       dataset: an object with `__len__` and `__getitem__`. A record is a dict, `(x, y)` or `(x, y, weight)`.
       x: the key of x in records that are dicts, or several keys for a tuple of arrays; None if records are tuples.
-      y: the key or keys of y, in the same form.
+      y: the key or keys of y, like `x`.
       weights: the key of the per-example loss weight; None means equal weights.
       transform: a function of x; see `data.source`.
 
@@ -50,15 +50,15 @@ def records(
         hint = "; pass one of its parts, such as dataset['train']" if isinstance(dataset, Mapping) else ""
         raise TypeError(f"records: dataset must have __len__ and __getitem__, got {type(dataset).__name__}{hint}")
     if (x is None) != (y is None):
-        raise ValueError("records: got a key for one of x and y only; name both, or neither")
+        raise ValueError("records: got a key for only one of x and y; pass both, or neither")
     if weights is not None and (x is None or not isinstance(weights, str)):
-        raise ValueError(f"records: weights must be a key of records whose x and y are named, too, got {weights!r:.80}")
+        raise ValueError(f"records: weights must be a key, and requires keys for x and y, got {weights!r:.80}")
     n = len(dataset)
     if n == 0:
         raise ValueError("records: the data set has 0 rows; at least 1 is needed")
 
     def parts(record: Any) -> Data:
-        """Return x, y and weights of a record, or of a batch."""
+        """Return the x, y and weights of a record or a batch."""
         if x is not None and y is not None:
             return Data(_pick(record, x), _pick(record, y), None if weights is None else _pick(record, weights))
         if isinstance(record, (tuple, list)) and len(record) in (2, 3):
@@ -107,7 +107,7 @@ def _is_list(node: Any) -> bool:
 
 
 def _array(rows: np.ndarray, values: Any) -> np.ndarray:
-    """Return the values of one column, one per row, as an array."""
+    """Convert the values of a column, one per row, to an array."""
     try:
         masked = isinstance(values, tuple) and any(isinstance(value, np.ma.MaskedArray) for value in values)
         return np.ma.stack(values) if masked else np.asanyarray(values)

@@ -1,11 +1,11 @@
-"""Order of the examples: an endless stream of shuffled epochs, from which any batch can be computed directly.
+"""Shuffle the examples in an endless stream of epochs, from which any batch can be computed directly.
 
 Position p of the stream is place p mod n of epoch p // n, and each epoch is shuffled by a keyed bijection of
 0 … n - 1. Nothing is stored or sorted, all batches have the same size, and every epoch contains every example once.
 
 The bijection is the swap-or-not shuffle: in round r, x and (K_r - x) mod n are swapped if a random bit of the pair
-is 1. Each round is its own inverse, so all rounds together are a bijection for every n. Only the statistics matter
-here, not security, so a mixing function of a few integer operations replaces the cipher.
+is 1. Each round is its own inverse, so all rounds together are a bijection for every n. Because security does not
+matter here, a mixing function of a few integer operations replaces the cipher.
 
 Source: Hoang, Morris and Rogaway 2012, "An enciphering scheme based on a card shuffle"; 32-bit mixing function by
 T. Mueller and C. Wellons.
@@ -67,7 +67,7 @@ def batch_indices(key: Key, step: Array | int, n: Array | int, batch_size: int) 
 
 
 def check_int32(where: str, name: str, value: Any, low: int) -> Any:
-    """Return an integer after checking that it is ≥ `low`; the values of integer arrays of shape () are not checked."""
+    """Check that an integer is ≥ `low`, and return it. The values of integer arrays of shape () are not checked."""
     if not isinstance(value, jax.Array | np.ndarray):
         return checks.positive_int(where, name, value, low)
     if not jnp.issubdtype(value.dtype, jnp.integer) or value.shape != ():
@@ -78,13 +78,13 @@ def check_int32(where: str, name: str, value: Any, low: int) -> Any:
 def shuffle(
     key: Key, epoch: UInt32[Array, " e"], place: UInt32[Array, " m"], n: Array, later: Bool[Array, " m"] | None = None
 ) -> UInt32[Array, " m"]:
-    """Return the row number of the example at each place of an epoch, by a bijection of 0 … n - 1 for each epoch.
+    """Return the row number at each place of an epoch, by a bijection of 0 … n - 1 for each epoch.
 
     Args:
       key: one typed random key, which determines the order of all epochs.
-      epoch: (m,) uint32, the epoch of each place. With `later`, (2,) instead: the two epochs that occur, so that their
-        random words are drawn only once per round.
-      place: (m,) uint32, the places in their epochs, < n.
+      epoch: (m,) uint32, the epoch of each place. With `later`, it contains only the two epochs that occur, (2,), so
+        their random words are drawn only once per round.
+      place: (m,) uint32, the places within their epochs, < n.
       n: () uint32, the number of examples, < 2³¹.
       later: (m,) booleans, True for places in the second of the two epochs.
     """
@@ -106,13 +106,13 @@ def shuffle(
     def rounds(place: Array, drawn: Any, *, unroll: int) -> Array:
         return lax.scan(swap_or_not, place, drawn, unroll=unroll)[0]
 
-    # On a CPU, unrolling two rounds halves the loop overhead; more do not help, because each round needs the previous
-    # one. On an accelerator, each loop iteration takes several kernel launches, but all rounds unrolled are one kernel
+    # On a CPU, unrolling two rounds halves the loop overhead. More do not help, because each round needs the previous
+    # one. On an accelerator, each loop iteration takes several kernel launches, but the unrolled loop is one kernel
     return lax.platform_dependent(place, drawn, cpu=partial(rounds, unroll=2), default=partial(rounds, unroll=ROUNDS))
 
 
 def _mix(x: Array) -> Array:
-    """Mix a 32-bit word by a bijection in which every output bit depends on every input bit."""
+    """Mix a 32-bit word with a bijection whose output bits all depend on every input bit."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)
@@ -129,7 +129,7 @@ def _below(x: Array, n: Array) -> Array:
 def _divmod_product(a: Array, b: int, n: Array) -> tuple[Array, Array]:
     """Return divmod(a · b, n) by multiplying bit by bit modulo n, because the product exceeds 32 bits.
 
-    a, b and n must be < 2³¹, so that doubling a remainder does not overflow. The quotient is exact modulo 2³².
+    a, b and n must be < 2³¹, otherwise doubling a remainder would overflow. The quotient is exact modulo 2³².
     """
     quotient, rest = a // n, a % n
     q, r = jnp.zeros_like(a), jnp.zeros_like(a)

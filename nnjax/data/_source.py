@@ -12,37 +12,37 @@ from nnjax.data._mapped import reader
 from nnjax.data._validate import as_arrays, as_data, convert, count_rows, is_x, named_leaves, warn_of_cast
 from nnjax.types import Data, PyTree
 
-SAMPLE = 1024  # number of rows that are checked before training
+SAMPLE = 1024  # maximum number of rows that are checked before training
 PIECE = 2**20  # bytes to read at a time
 ROW = np.zeros(1, np.int64)  # row 0, which determines shapes and dtypes
 
 Transform = Callable[[PyTree], PyTree]
-Read = Callable[[np.ndarray], Data]  # rows (m,) -> m examples as they are stored
+Read = Callable[[np.ndarray], Data]  # rows (m,) -> m examples as stored
 
 
 class Source(NamedTuple):
     """Random access to examples, from which `fit` gathers batches in the background.
 
-    `data.source`, `data.open_npy` and `data.records` return a `Source`; to write one yourself, fill in the first four
-    fields. Everything that `gather` returns is checked and converted as in `data.source`.
+    `data.source`, `data.open_npy` and `data.records` return a `Source`. To create a custom one, set the first four
+    fields. The batches from `gather` are checked and converted as in `data.source`.
     """
 
     n: int  # number of examples
     gather: Callable[[np.ndarray], Data]  # rows (m,) -> m examples with the same shapes and dtypes as row 0
     bytes_per_row: int  # after conversion; measured again before training
     digest: str  # string that differs between sources with different examples
-    in_order: bool = False  # whether rows can be read only once and in order, as from a generator
+    in_order: bool = False  # True if rows can only be read once and in order, as from a generator
 
 
 def source(x: PyTree, y: PyTree, weights: Any = None, *, transform: Transform | None = None) -> Source:
     """Read arrays batch by batch: memory-mapped files, HDF5 or Zarr data sets, or arrays in memory.
 
-    Training gives bitwise the same result as with all of `transform(x)` in memory. Only a few pages of a memory-mapped
-    file are mapped at a time; the operating system's file cache may hold more.
+    The result of the training is bitwise the same as with all of `transform(x)` in memory. Only a few pages of a
+    memory-mapped file are mapped at a time; the file cache of the operating system may contain more.
 
     Args:
       x: an array (n, ...) or a pytree of arrays: objects with `shape` and `dtype` that can be indexed by an array.
-      y: targets, in the same form.
+      y: targets, like `x`.
       weights: (n,), per-example loss weights; None means equal weights.
       transform: a function of x that acts on each row separately, (m, ...) -> (m, ...). It receives each batch as
         stored.
@@ -80,10 +80,10 @@ def source(x: PyTree, y: PyTree, weights: Any = None, *, transform: Transform | 
 
 
 def make_source(read: Read, n: int, transform: Transform | None = None) -> Source:
-    """Make a source from a function that reads examples; they are converted and checked.
+    """Make a source from a function that reads examples, and check and convert these examples.
 
     Args:
-      read: rows (m,) -> m examples as they are stored.
+      read: rows (m,) -> m examples as stored.
       n: number of examples, at least 1.
       transform: see `source`.
 
@@ -115,7 +115,7 @@ def make_source(read: Read, n: int, transform: Transform | None = None) -> Sourc
 
 
 def check_source(source: Source, keep: Collection[str] = ()) -> Source:
-    """Return the source with a `gather` that checks the examples and does not cast the leaves `keep` of x.
+    """Check a source, and return it with a `gather` that checks the examples and does not cast the leaves `keep` of x.
 
     Raises:
       ValueError, TypeError: if a field has the wrong type or value, and as raised by `CheckedGather`.
@@ -140,16 +140,16 @@ def check_source(source: Source, keep: Collection[str] = ()) -> Source:
 
 
 class CheckedGather:
-    """A function from rows to examples that checks and converts all examples of a source.
+    """A function that reads the examples of a source by their rows, checks them, and converts them.
 
     Raises:
       ValueError: if the number of rows is wrong, if shapes or dtypes differ from row 0, if all weights turn out to be
-        0, and as raised by `data.validate`. A note names the rows, even for errors raised by the source itself.
+        0, and as raised by `data.validate`. A note gives the rows, even for errors raised by the source itself.
       TypeError: if the source returns neither `Data` nor a tuple, or if an array contains strings or objects.
     """
 
     def __init__(self, gather: Callable[[np.ndarray], Any], n: int | None, keep: Collection[str] = ()):
-        """Wrap the `gather` function of a source with `n` rows; row 0 is read immediately.
+        """Wrap the `gather` function of a source with `n` rows, and read row 0.
 
         Args:
           gather: the function.
@@ -178,7 +178,7 @@ class CheckedGather:
         return CheckedGather(self._gather, self._n, names)
 
     def _check_weights(self, weights: np.ndarray, weightless: np.ndarray, rows: np.ndarray) -> None:
-        """Raise ValueError if all rows have now been read and all weights are 0."""
+        """Raise ValueError if all rows have been read and all their weights are 0."""
         if np.any(weights):
             self._weightless = None
             return
@@ -187,7 +187,7 @@ class CheckedGather:
             raise ValueError(f"source: the weights of all {len(weightless)} rows are 0; choose other rows")
 
     def _read(self, rows: np.ndarray) -> Data:
-        """Return the examples as arrays after checking that their first axis has the length of `rows`."""
+        """Read the examples as arrays, and check that the length of their first axis is the number of rows."""
         with checks.located(f"in the source, which was asked for {_list_rows(rows)}"):
             batch = self._gather(rows.copy())  # a copy, because the function may sort the rows in place
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):

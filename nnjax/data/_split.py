@@ -19,13 +19,13 @@ class SplitError(ValueError):
 
 
 def split_rows(y: np.ndarray, share: float, *, seed: int = 0, stratify: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Split rows randomly into two parts that contain the classes in the same proportions.
+    """Split rows randomly into two parts with the same proportions of the classes.
 
     Args:
       y: (n,) labels; with stratify=False only its length matters.
       share: the share of the second part, in (0, 1). At least one row of each class stays in the first part.
       seed: random seed of the split.
-      stratify: whether both parts keep the proportions of the classes.
+      stratify: True to keep the proportions of the classes; False for a completely random split.
 
     Returns:
       Sorted row numbers of the first and the second part.
@@ -53,7 +53,7 @@ def split_rows(y: np.ndarray, share: float, *, seed: int = 0, stratify: bool = T
         raise SplitError(share, len(y))
     rng = np.random.default_rng(seed)
     groups = [np.flatnonzero(y == label) for label in labels] if stratify else [np.arange(len(y))]
-    # Round cumulative counts, because rounding the count of each of many small classes would change the total share
+    # Round the cumulative counts, because rounding the counts of many small classes would change the total share
     totals = np.floor(np.cumsum([len(group) * share for group in groups]) + 0.5).astype(int)
     counts = np.diff(totals, prepend=0)
     parts = [rng.permutation(group)[: min(count, len(group) - 1)] for group, count in zip(groups, counts, strict=True)]

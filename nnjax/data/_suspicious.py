@@ -1,4 +1,4 @@
-"""Find row numbers and outliers in a table, which can make results misleading."""
+"""Find columns of row numbers, identifiers and outliers in a table, which can make its results misleading."""
 
 import math
 import re
@@ -20,7 +20,7 @@ IDENTIFIER = r"(?:^|[^A-Za-z])(?:id|ID|Id)(?:$|[^A-Za-z])|[a-z]I[dD]$"
 
 
 def describe_index(frame: Frame) -> str | None:
-    """Return the reason why an unnamed first column is an index, as written by pandas and R, or None if it is not."""
+    """Return the reason why an unnamed first column is an index, as pandas and R write it, or None if it is not."""
     if UNNAMED not in frame:
         return None
     values = np.asarray(frame[UNNAMED])
@@ -34,7 +34,7 @@ def describe_index(frame: Frame) -> str | None:
 
 
 def warnings_about(frame: Frame, table: Table, lines: np.ndarray | None = None) -> Iterator[str]:
-    """Yield a warning for each feature that looks like a row number, for all identifiers, and for outliers."""
+    """Yield a warning for each column that looks like a row number, one for all identifiers, and for outliers."""
     if any(column.name == UNNAMED for column in table.columns):
         yield f"the first column has no name; if it numbers the rows, leave it out with --drop {UNNAMED!r}"
     numbers = [column.name for column in table.columns if column.kind == "number"]
@@ -63,7 +63,7 @@ def warnings_about(frame: Frame, table: Table, lines: np.ndarray | None = None) 
 
 
 def _describe_far(names: Sequence[str], frame: Frame, lines: np.ndarray | None) -> Iterator[str]:
-    """Describe outliers: long tails by the number of values, others one by one."""
+    """Describe the outliers: in a long tail only their number and the farthest, otherwise each value."""
     line = line_numbers(lines)
     single, tails = [], []
     for name in names:

@@ -1,4 +1,4 @@
-"""Transfers between host and device under `jax.transfer_guard`."""
+"""Allow intentional transfers between host and device under `jax.transfer_guard`."""
 
 import functools
 from collections.abc import Callable
@@ -13,7 +13,7 @@ T = TypeVar("T")
 def allow_transfers(function: Callable[P, T]) -> Callable[P, T]:
     """Allow a function to transfer arrays even under `jax.transfer_guard("disallow")`.
 
-    The guard is for finding transfers in the user's own loops. The decorated functions transfer intentionally, once for
+    The guard helps users to find transfers in their own loops. The decorated functions transfer intentionally, once for
     many steps.
     """
 

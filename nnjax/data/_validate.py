@@ -1,4 +1,4 @@
-"""Check data on the host and convert it to dtypes that networks accept."""
+"""Check data on the host, and convert them to dtypes that networks accept."""
 
 import inspect
 import warnings
@@ -40,7 +40,7 @@ def as_data(data: Any, name: str = "data") -> Data:
 
 
 def _way_to_data(data: Any) -> str:
-    """Return advice on how to get examples from the object that was passed instead."""
+    """Return advice on how to get examples from an object that is not `Data`."""
     if inspect.isgeneratorfunction(data):
         return "; call the function for its generator of batches"
     if hasattr(data, "train") and hasattr(data, "test"):
@@ -57,7 +57,7 @@ def validate(data: Any, name: str = "data", *, keep: Collection[str] = ()) -> Da
     """Check examples for all errors that can be detected before training, and return them as JAX arrays.
 
     Without x64, float64 becomes float32 and int64 becomes int32. uint8 and booleans become float32 in x and int32 in y.
-    Weights become floating. Long doubles and arrays in non-native byte order are also converted.
+    Weights get JAX's default float dtype. Long doubles and arrays in non-native byte order are also converted.
 
     Args:
       data: `Data`, `(x, y)` or `(x, y, weights)`, of NumPy or JAX arrays (n, ...) or pytrees of them.
@@ -67,7 +67,7 @@ def validate(data: Any, name: str = "data", *, keep: Collection[str] = ()) -> Da
 
     Raises:
       ValueError: if there are no rows, if the numbers of rows differ, if values are NaN, infinite, masked or too large
-        for their new dtype (the message gives the position of the first), or if weights are negative.
+        for their new dtype (the message gives the position of the first value), or if weights are negative.
       TypeError: if arrays contain strings or objects, or if they are traced, as inside `jit`, `vmap` and `grad`.
 
     Warns:
@@ -92,7 +92,7 @@ def validate(data: Any, name: str = "data", *, keep: Collection[str] = ()) -> Da
 
 
 def as_batch(where: str, name: str, data: Any) -> Data:
-    """Return `data` as `Data` after checking that its leaves, which may be traced, are arrays with a row axis."""
+    """Convert `data` to `Data`, and check that its leaves, which may be traced, are arrays with a row axis."""
     batch = as_data(data, f"{where}: {name}")
     check_row_axes(f"{where}: {name}.x", batch.x)
     check_row_axes(f"{where}: {name}", (batch.y, batch.weights))
@@ -100,7 +100,7 @@ def as_batch(where: str, name: str, data: Any) -> Data:
 
 
 def check_row_axes(name: str, tree: Any) -> None:
-    """Raise TypeError unless the leaves of a tree are arrays with a leading axis, and x has at least one leaf."""
+    """Check that the leaves of a pytree are arrays with a leading axis, and that x has at least one leaf."""
     leaves = jax.tree.leaves(tree)
     for leaf in leaves:
         if not hasattr(leaf, "dtype") or not getattr(leaf, "shape", ()):
@@ -110,7 +110,7 @@ def check_row_axes(name: str, tree: Any) -> None:
 
 
 def as_arrays(data: Data, rows: Rows | None = None, name: str = "data") -> Data:
-    """Convert every leaf to a NumPy array of numbers with a row axis. All training data pass through this function.
+    """Convert every leaf to a NumPy array of numbers with a row axis.
 
     Args:
       data: examples whose leaves NumPy can convert to arrays.
@@ -150,7 +150,7 @@ def _as_array(name: str, leaf: Any, rows: Rows | None) -> np.ndarray:
 
 
 def convert(data: Data, rows: Rows, name: str = "data", *, keep: Collection[str] = ()) -> Data:
-    """Convert NumPy arrays to dtypes that networks accept; see `validate`. Messages use the row numbers `rows`.
+    """Convert NumPy arrays to dtypes that networks accept; see `validate`. Messages give row numbers from `rows`.
 
     Raises:
       ValueError: if values are NaN, infinite or too large for their new dtype, or if weights are negative.
@@ -177,7 +177,7 @@ def convert(data: Data, rows: Rows, name: str = "data", *, keep: Collection[str]
 
 
 def named_leaves(data: Data, name: str = "data") -> list[tuple[str, Any]]:
-    """Return the leaves with their names, such as `data.x` or `data.y/0`."""
+    """Return the names of all leaves, such as `data.x` or `data.y/0`, with the leaves."""
     return [(f"{name}.{checks.path_name(path)}", leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(data)]
 
 
@@ -217,8 +217,7 @@ def cast(name: str, a: np.ndarray, *, features: bool, rows: Rows | None = None) 
     Args:
       name: name of the array, for the message.
       a: the array, (n, ...).
-      features: whether the array is part of x, where uint8 and booleans become float32. Elsewhere booleans become
-        int32.
+      features: True if the array is part of x, so uint8 and booleans become float32; otherwise, booleans become int32.
       rows: n row numbers, for the message; None omits the row.
 
     Raises:
@@ -271,7 +270,7 @@ def warn_of_cast(name: str, dtype: Any, largest: float) -> None:
 
 
 def check_numbers(name: str, leaf: np.ndarray) -> None:
-    """Raise unless an array contains numbers and has a row axis."""
+    """Check that an array contains numbers and has a row axis."""
     if leaf.dtype.kind not in "biufc" and not jnp.issubdtype(leaf.dtype, jnp.number):  # bfloat16 has the kind "V"
         fix = ", or number the classes by np.unique(y, return_inverse=True)[1]" if name.endswith(".y") else ""
         raise TypeError(
@@ -284,7 +283,7 @@ def check_numbers(name: str, leaf: np.ndarray) -> None:
 
 
 def check_finite(name: str, leaf: np.ndarray, rows: Rows) -> None:
-    """Raise ValueError if an array contains NaN or infinities; `rows` are its row numbers, for the message."""
+    """Check that all numbers of an array are finite; `rows` are its row numbers, for the message."""
     if not jnp.issubdtype(leaf.dtype, jnp.inexact):
         return
     nonfinite = ~np.isfinite(leaf.astype(np.float32) if leaf.dtype.itemsize < 4 else leaf)

@@ -1,4 +1,4 @@
-"""Encode rows of a table as numbers, and describe how to decode predictions."""
+"""Encode the rows of a table as numbers, and decode predictions."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -35,7 +35,7 @@ Missing = Literal["error", "drop", "mean", "median", "category"]  # treatment of
 
 
 class Target(NamedTuple):
-    """One target of a regression with several."""
+    """One of several targets of a regression, with the moments that standardise it."""
 
     name: str
     mean: float
@@ -51,21 +51,21 @@ class Gap(NamedTuple):
 
 
 class Table(NamedTuple):
-    """The encoding of a table's rows as numbers, stored as plain values that JSON can represent."""
+    """The encoding of table rows as numbers, in plain values that can be stored as JSON."""
 
     task: Task
     target: str  # name of the target; names of several targets are joined by commas
     classes: list[str]  # names of the labels 0, 1, …; empty for regression
     columns: list[Column]
-    mean: list[float]  # mean of each feature over the training rows, which is subtracted
-    std: list[float]  # standard deviation of each feature over the training rows, by which it is divided
+    mean: list[float]  # mean of each feature over the training rows, to be subtracted
+    std: list[float]  # standard deviation of each feature over the training rows, the divisor
     target_mean: float = 0.0  # mean of the target of a regression; 0 if there are several targets
     target_std: float = 1.0
     target_kind: Kind = "text"  # kind of the target; numeric classes are compared by value, others as strings
     missing: Missing = "error"
-    fill: list[float] | None = None  # replacement of missing values for each feature; None means its mean
+    fill: list[float] | None = None  # value of each feature that replaces missing values; None means the mean
     na: list[str] | None = None  # strings that mean missing, in addition to the usual ones
-    several: list[Target] | None = None  # the targets of a regression with several; None if there is only one
+    several: list[Target] | None = None  # the targets of a regression if there are several; None for a single target
     target_decimal: Decimal = "."  # decimal sign of the target in a CSV file
 
     @property
@@ -84,12 +84,12 @@ class Table(NamedTuple):
         Args:
           frame: the rows.
           lines: (rows,) the line of each row in its file, for messages.
-          strict: whether to raise an error for categories that did not occur in training, and for missing values if
-            training had no rule for them. With False, both are replaced by the value in `fill`.
+          strict: True raises an error for categories that did not occur in training, and for missing values unless
+            `missing` has a rule for them. False replaces both with the value in `fill`.
 
         Raises:
           TableError: a ValueError, as described for `strict`; the message lists all such columns.
-          ValueError: if columns are missing, or if numbers are infinite or would lose digits.
+          ValueError: if columns are missing, or if numbers are infinite or lose digits as float64.
         """
         numbers, gaps = encode(frame, self.columns, lines)
         refused = [gap.problem for gap in gaps if gap.unknown or self.missing == "error"]
@@ -107,7 +107,7 @@ class Table(NamedTuple):
         return np.asarray(outputs.astype(float) * std + mean)
 
     def gaps(self, frame: Frame, *, lines: np.ndarray | None = None) -> list[Gap]:
-        """Return the gaps of each column: one for missing values and one for unknown categories, if there are any."""
+        """Return the gaps of all columns; a column with missing values and unknown categories has two gaps."""
         return encode(frame, self.columns, lines)[1]
 
     def targets(self, frame: Frame, *, lines: np.ndarray | None = None) -> np.ndarray:
@@ -140,7 +140,7 @@ class Table(NamedTuple):
 
 
 def check_table(table: Table) -> Table:
-    """Return a table that was read from a file after checking that it is consistent.
+    """Check that a table from a file is consistent, and return it.
 
     Raises:
       ValueError: if lengths are wrong, if numbers are not finite, if standard deviations are not positive, or if names,
@@ -193,9 +193,8 @@ def feature_names(column: Column) -> list[str]:
 def encode(frame: Frame, columns: Sequence[Column], lines: np.ndarray | None = None) -> tuple[np.ndarray, list[Gap]]:
     """Return float64 features (rows, features): numbers unchanged, dates as numbers, categories one-hot encoded.
 
-    Missing values and unknown categories become NaN in all features of the column and are returned as gaps. If the
-    column has the category "", they get this category instead of NaN; then missing values and rare strings are not
-    gaps.
+    Missing values and unknown categories become NaN in all features of the column, and are returned as gaps. If the
+    column has the category "", they get this category instead. Missing values and rare strings are then not gaps.
 
     Raises:
       ValueError: if columns are missing, if values are infinite, if integers would lose digits as float64, or if a
@@ -221,7 +220,7 @@ def _encode_column(column: Column, values: np.ndarray, lines: np.ndarray | None)
         missing = np.isnat(dates)
     elif column.categories is None:
         part = _numbers(column.name, values, lines)[:, None]
-        missing = np.isnan(part[:, 0])  # includes words such as NA, which strings in memory may contain
+        missing = np.isnan(part[:, 0])  # also for strings in memory that mean missing, such as NA
     else:
         return _encode_texts(column, values, missing, line)
     if not missing.any():
@@ -261,12 +260,12 @@ def column_texts(frame: Frame, name: str) -> np.ndarray:
 
 
 def column_numbers(frame: Frame, name: str, lines: np.ndarray | None = None) -> np.ndarray:
-    """Return the values (rows,) of a column of numbers as float64, with NaN where missing."""
+    """Return the values (rows,) of a column of numbers as float64, with NaN for missing values."""
     return _numbers(name, column_values(frame, name), lines).astype(np.float64, copy=False)
 
 
 def _complete(frame: Frame, name: str, lines: np.ndarray | None) -> np.ndarray:
-    """Return the values of a column after checking that none are missing."""
+    """Check that a column has no missing values, and return its values."""
     values = column_values(frame, name)
     missing = missing_rows(values)
     if missing.any():
@@ -285,7 +284,7 @@ def _number(text: str) -> int | float:
 
 
 def _numbers(name: str, values: np.ndarray, lines: np.ndarray | None) -> np.ndarray:
-    """Return a column of numbers as float64, with NaN where missing.
+    """Return a column of numbers as float64, with NaN for missing values.
 
     Raises:
       ValueError: if values are infinite, text, or integers that float64 cannot represent.

@@ -1,7 +1,7 @@
 """Exchange networks with PyTorch, Flax, Haiku, Equinox and scikit-learn, and export them to run without nnjax.
 
-Each library has its own module, such as `nnjax.interop.torch`. These modules import the libraries only when they need
-them, except for `nnjax.interop.sklearn`, whose classes derive from scikit-learn's.
+Each library has its own module, such as `nnjax.interop.torch`. Except for `nnjax.interop.sklearn`, whose classes derive
+from scikit-learn's, these modules import the libraries only when they are needed.
 """
 
 import importlib

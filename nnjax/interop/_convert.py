@@ -1,6 +1,6 @@
 """Pair the layers of a network with another library's weights, and convert them according to its conventions.
 
-In this module, the other library's weights are a flat dictionary of arrays by path.
+In this module, the other library's weights are a flat dictionary from paths to arrays.
 """
 
 import difflib
@@ -20,11 +20,11 @@ Names: TypeAlias = Mapping[str, str | None]
 
 
 class Convention(NamedTuple):
-    """How another library stores a layer: conversions of its leaves, by name, in both directions."""
+    """Conversions between the arrays of a layer in nnjax and in another library, both as dictionaries by name."""
 
     to_theirs: Conversion
     to_ours: Conversion
-    defaults: Mapping[str, float] = {}  # leaves that the other layer may lack, with their neutral values
+    defaults: Mapping[str, float] = {}  # optional arrays of the other library, with the values that have no effect
 
 
 class Library(NamedTuple):
@@ -34,23 +34,23 @@ class Library(NamedTuple):
     separator: str  # separator between the parts of a path
     # (kind, arguments) of a layer -> a convention for each way to store it; () if the library has no such layer
     conventions: Callable[[str, str], Sequence[Convention]]
-    channels_first: bool = False  # whether channels come before the spatial axes
-    ordered: Callable[[str, str], bool] = lambda path, other: True  # whether the order of two paths is known
+    channels_first: bool = False  # True if channels come before the spatial axes
+    ordered: Callable[[str, str], bool] = lambda path, other: True  # returns True if the order of two paths is known
 
 
 class Pair(NamedTuple):
-    """A layer of the network and the weights that belong to it."""
+    """A layer of the network, and the paths of its weights in the other library."""
 
     part: Part
     convention: Convention
-    expected: Leaves  # shapes and dtypes of the other library's leaves, by name inside their layer
-    paths: Mapping[str, str]  # their paths, without leaves that the other library's layer lacks
+    expected: Leaves  # shapes and dtypes of the other library's arrays, by name within the layer
+    paths: Mapping[str, str]  # paths of these arrays, except for optional arrays that do not exist
 
 
 def import_weights(
     library: Library, net: LayerLike, x: PyTree, theirs: Leaves, names: Names | None
 ) -> tuple[Params, State]:
-    """Return parameters and state of a network, with the weights of another library."""
+    """Convert the weights of another library to the parameters and state of a network."""
     shapes, parts = parts_of(library.where, net, x, channels_first=library.channels_first)
     copies: dict[str, dict[tuple[int, ...], jax.Array]] = {path: {} for path in shapes}
     for part, convention, expected, paths in _pairs(library, parts, theirs, names or {}):
@@ -75,7 +75,7 @@ def import_weights(
 def export_weights(
     library: Library, net: LayerLike, x: PyTree, trees: tuple[Params, State], like: Leaves, names: Names | None
 ) -> Leaves:
-    """Return the leaves of `like` that have a counterpart in the network, by path, with the network's values."""
+    """Convert the weights of a network to another library; return the arrays of `like` with a counterpart, by path."""
     shapes, parts = parts_of(library.where, net, x, channels_first=library.channels_first)
     ours = tree_paths(*trees)
     for path in sorted(ours.keys() | shapes.keys()):
@@ -98,11 +98,11 @@ def export_weights(
 
 
 def renamed(leaves: Mapping[str, tuple[str, Any, Any]], defaults: Mapping[str, float] = {}) -> Convention:
-    """Return the convention of leaves that correspond one to one; leaves that a layer does not have are skipped.
+    """Return a convention that converts each array of a layer separately, and skips arrays that do not exist.
 
     Args:
-      leaves: for each leaf, by its name in nnjax: its name in the other library, and the conversions to it and back.
-      defaults: neutral values of the leaves that the other layer may lack.
+      leaves: name in nnjax -> (name in the other library, conversion to the other library, conversion back).
+      defaults: see `Convention`.
     """
 
     def to_theirs(ours: Leaves) -> Leaves:
@@ -115,24 +115,24 @@ def renamed(leaves: Mapping[str, tuple[str, Any, Any]], defaults: Mapping[str, f
 
 
 def same(leaf: Any) -> Any:
-    """Return a leaf unchanged."""
+    """Return an array unchanged."""
     return leaf
 
 
 class Step(NamedTuple):
-    """A key on the path of a leaf."""
+    """A key on the path of an array in a pytree."""
 
-    position: int  # position among the keys of its level
+    position: int  # position among the keys of the same container
     name: str
-    sorted: bool  # whether the keys of its level are in alphabetical order, as JAX sorts them
+    sorted: bool  # True if the keys of this container are in alphabetical order, as JAX sorts them
 
 
 def steps_of(node: Any, keys: Sequence[Any]) -> tuple[Step, ...]:
-    """Return the steps to a leaf. Positions follow the order of creation, or the numbers in keys that are sorted.
+    """Return the steps to an array. Their positions follow the order of creation or, for sorted keys, their numbers.
 
     Args:
       node: nested dictionaries, tuples, and objects with attributes.
-      keys: keys, positions and names of attributes that lead to the leaf.
+      keys: keys, positions and names of attributes that lead to the array.
     """
     steps = []
     for key in keys:
@@ -148,7 +148,10 @@ def steps_of(node: Any, keys: Sequence[Any]) -> tuple[Step, ...]:
 
 
 def are_ordered(a: Sequence[Step], b: Sequence[Step]) -> bool:
-    """Return True unless the order of two leaves is lost: sorted keys above them differ in more than numbers."""
+    """Return True if the order of two arrays is known.
+
+    It is lost if the first different keys on their paths are sorted and differ in more than numbers.
+    """
     first, second = next(((p, q) for p, q in zip(a, b, strict=False) if p != q), (a[0], a[0]))
     return not first.sorted or _stem(first.name) == _stem(second.name)
 
@@ -169,7 +172,7 @@ def _stem(name: str) -> str:
 
 
 def _pairs(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names) -> list[Pair]:
-    """Pair each layer with its weights: those named in `names`, else the first unused ones with the same leaves."""
+    """Pair each layer with the weights that `names` assigns to it, or else with the first unused weights that fit."""
     parts = [piece for part in parts for piece in _pieces(part, names)]
     _check_names(library, parts, theirs, names)
     free = dict(theirs)
@@ -183,7 +186,7 @@ def _pairs(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names
                 )
             del free[path]
     others = [(part, _forms(library, part)) for part in parts if part.path not in names]
-    # Layers with many leaves come first, because some of their leaves may look like a smaller layer
+    # Layers with many arrays come first, because some of their arrays may look like a smaller layer
     others.sort(key=lambda item: max(_size(library, expected) for _, expected in item[1]), reverse=True)
     for part, forms in others:
         candidates = (pair for form in forms for pair in _candidates(library, part, *form, free))
@@ -244,13 +247,13 @@ def _start(library: Library, name: str) -> str:
 
 
 def _forms(library: Library, part: Part) -> list[tuple[Convention, Leaves]]:
-    """Return the conventions of a layer, each with the shapes of the other library's leaves."""
+    """Return the conventions that fit a layer, each with the shapes of the other library's arrays."""
     forms = []
     for convention in library.conventions(part.kind, part.arguments):
         try:
             expected = _shapes_there(convention, part.shapes)
             back = jax.eval_shape(convention.to_ours, expected)
-        except KeyError:  # a layer of the same name, but with different leaves
+        except KeyError:  # a layer of the same name, but with different arrays
             continue
         if {name: leaf.shape for name, leaf in back.items()} == {n: leaf.shape for n, leaf in part.shapes.items()}:
             forms.append((convention, expected))
@@ -263,7 +266,7 @@ def _forms(library: Library, part: Part) -> list[tuple[Convention, Leaves]]:
 
 
 def _shapes_there(convention: Convention, ours: Leaves) -> Leaves:
-    """Return shapes and dtypes of the other library's leaves, in the order of the convention."""
+    """Return the shapes and dtypes of the other library's arrays, in the order of the convention."""
     names: list[str] = []
 
     def values(ours: Leaves) -> list[Any]:
@@ -275,13 +278,13 @@ def _shapes_there(convention: Convention, ours: Leaves) -> Leaves:
 
 
 def _size(library: Library, expected: Leaves) -> tuple[int, int]:
-    """Return the number of leaves of a layer and the depth of its deepest one."""
+    """Return the number of arrays of a layer, and the largest number of separators in their names."""
     return len(expected), max(name.count(library.separator) for name in expected)
 
 
 def _named_pair(library: Library, part: Part, theirs: Leaves, name: str | None) -> Pair:
-    """Return a layer with the weights that `names` assigns to it."""
-    if name in theirs and len(part.shapes) == 1:  # a single leaf, outside of a layer
+    """Pair a layer with the weights that `names` assigns to it."""
+    if name in theirs and len(part.shapes) == 1:  # a single array that is not part of a layer
         ((ours, shape),) = part.shapes.items()
         return Pair(part, renamed({ours: (ours, same, same)}), {ours: shape}, {ours: name})
 
@@ -298,7 +301,7 @@ def _named_pair(library: Library, part: Part, theirs: Leaves, name: str | None) 
 
 
 def _candidates(library: Library, part: Part, convention: Convention, expected: Leaves, free: Leaves) -> Iterator[Pair]:
-    """Yield pairs of the layer and each unused group of weights with the same leaves, in the order of the weights."""
+    """Yield a pair for each group of unused weights that fits the layer, in the order of the weights."""
     by_module: dict[str, list[str]] = {}
     for path in free:
         by_module.setdefault(path.rpartition(library.separator)[0], []).append(path)
@@ -321,7 +324,7 @@ def _candidates(library: Library, part: Part, convention: Convention, expected: 
 
 
 def _check_order(library: Library, pair: Pair, others: Iterable[Pair], theirs: Leaves) -> None:
-    """Raise ValueError if other weights have the same shapes and it is unknown which of them come first."""
+    """Check that the order of the pair's weights and other weights of the same shapes is known."""
     for other in others:
         path, similar = next(iter(pair.paths.values())), next(iter(other.paths.values()))
         same_shapes = all(
@@ -338,7 +341,7 @@ def _check_order(library: Library, pair: Pair, others: Iterable[Pair], theirs: L
 def _check_shapes(library: Library, pair: Pair, theirs: Leaves) -> None:
     for name, path in pair.paths.items():
         got, shape = tuple(theirs[path].shape), pair.expected[name].shape
-        if got not in (shape, (1, *shape)):  # a single leaf may have an axis for the batch
+        if got not in (shape, (1, *shape)):  # a single array may have a batch axis
             raise ValueError(f"{library.where}: {path} has shape {got}, but {pair.part} needs {shape}")
 
 

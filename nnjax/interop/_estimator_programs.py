@@ -1,6 +1,6 @@
-"""The network, the optimizer and the compiled programs of a scikit-learn estimator.
+"""Create the network, the optimizer and the compiled programs of a scikit-learn estimator.
 
-Equal arguments give the same objects, so that a program is compiled once for all clones of an estimator.
+Equal arguments return the same objects, so programs are compiled only once for all clones of an estimator.
 """
 
 import math
@@ -21,7 +21,7 @@ MakeOptimizer = Optimizer | Callable[[float], Optimizer]
 
 
 def deduplicate(function: Any) -> Any:
-    """Return the same object for equal partial functions: `clone` copies them, and JAX compiles again for each copy."""
+    """Return the same object for equal partial functions. `clone` copies them, but JAX would compile for each copy."""
     if not isinstance(function, partial):
         return function
     try:
@@ -37,7 +37,7 @@ def _partial(function: Callable[..., Any], arguments: tuple[Any, ...], keywords:
 
 @lru_cache
 def make_network(net: Network, hidden: tuple[int, ...], outputs: int, gaussian: bool) -> Layer:
-    """Return the network. Equal arguments give the same object, so that its programs are compiled once."""
+    """Return the network, which is the same object for equal arguments, so its programs are compiled only once."""
     outputs = 2 * outputs if gaussian else outputs
     if not isinstance(net, Layer):
         net = nn.mlp(hidden, outputs) if net is None else net(outputs)
@@ -57,19 +57,19 @@ def _check_outputs(y: Array, *, outputs: int) -> Array:
 
 @lru_cache
 def make_optimizer(optimizer: MakeOptimizer, learning_rate: float) -> Optimizer:
-    """Return the optimizer. Equal arguments give the same object, so that its programs are compiled once."""
+    """Return the optimizer, which is the same object for equal arguments, so its programs are compiled only once."""
     return optimizer if hasattr(optimizer, "update") else optimizer(learning_rate)
 
 
 @partial(jax.jit, static_argnames="run")
 def initial_states(run: train.Run, keys: Key, data: Data) -> TrainState:
-    """Return the initial states (members, ...)."""
+    """Return the initial training states of all members (members, ...)."""
     return lax.map(lambda key: run.init(key, data), keys)
 
 
 @partial(jax.jit, static_argnames="run")
 def take_epoch(run: train.Run, ts: TrainState, data: Data) -> TrainState:
-    """Take the steps of one epoch with each member."""
+    """Train each member for one epoch."""
     n = n_rows(data)
 
     def steps(ts: TrainState) -> TrainState:

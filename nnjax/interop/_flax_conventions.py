@@ -1,4 +1,4 @@
-"""How Flax (linen and nnx) stores the weights of each kind of layer."""
+"""Define how Flax (linen and nnx) stores the weights of each kind of layer."""
 
 from collections.abc import Mapping, Sequence
 
@@ -41,12 +41,12 @@ def _attention(heads: int) -> Convention:
 
 
 def _gates(inputs: Sequence[str], states: Sequence[str], biased: str) -> Convention:
-    """Return the convention of a cell with a matrix for each gate.
+    """Return the convention of a recurrent cell with a matrix for each gate.
 
     Args:
       inputs: names of the affine maps of the input, one per gate.
       states: names of the affine maps of the state, one per gate.
-      biased: which of the maps have a bias, "inputs" or "states".
+      biased: the maps that have a bias, "inputs" or "states".
     """
     with_bias = inputs if biased == "inputs" else states
 
@@ -69,7 +69,7 @@ def _gates(inputs: Sequence[str], states: Sequence[str], biased: str) -> Convent
 
 
 def _joint(bias: str) -> Convention:
-    """Return the convention of an nnx cell with one matrix for all gates. The map named `bias` has the bias."""
+    """Return the convention of an nnx cell with one matrix for all gates. The affine map named `bias` has the bias."""
     return renamed(
         {
             "w_x": ("dense_i/kernel", same, same),
@@ -82,7 +82,7 @@ def _joint(bias: str) -> Convention:
 
 
 def _spectral(kernel: str, b: str, stats: str) -> Convention:
-    """Return the convention of `spectral_norm`. Flax stores u from before the power iteration, nnjax from after it."""
+    """Return the convention of `spectral_norm`. Flax stores u before the power iteration, nnjax after it."""
     leaves = renamed({"w": (kernel, same, same), "b": (b, same, same)})
 
     def to_theirs(ours: Leaves) -> Leaves:

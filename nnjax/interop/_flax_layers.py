@@ -1,4 +1,4 @@
-"""Flax modules (linen and nnx) as layers."""
+"""Turn Flax modules (linen and nnx) into layers."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +14,10 @@ _TRAIN = {"train": True, "training": True, "is_training": True, "deterministic":
 
 
 def from_linen(module: Any, *, rngs: Sequence[str] = ("dropout",)) -> Layer:
-    """Return a linen module as a layer.
+    """Turn a linen module into a layer.
 
     The parameters are the collection "params"; the state is a dictionary of the other collections, or () if there are
-    none. Both come from `module.init`, so `module.apply({"params": params, **state}, x)` works too.
+    none. Both come from `module.init`, so `module.apply({"params": params, **state}, x)` works, too.
 
     Args:
       module: A `flax.linen.Module` that takes one input. Its arguments `train`, `training`, `is_training`,
@@ -58,10 +58,11 @@ def from_linen(module: Any, *, rngs: Sequence[str] = ("dropout",)) -> Layer:
 
 
 def from_nnx(make_module: Callable[[Any], Any]) -> Layer:
-    """Return an nnx module as a layer.
+    """Turn an nnx module into a layer.
 
-    The parameters are the module's `nnx.Param`, and the state is its other variables, both as nested dictionaries. The
-    random streams start from the layer's key. `nnx.update(module, params)` writes the parameters into a module.
+    The parameters are the `nnx.Param` variables of the module, and the state is its other variables, both as nested
+    dictionaries. The random streams start from the layer's key. `nnx.update(module, params)` writes the parameters
+    into a module.
 
     Args:
       make_module: Function of `nnx.Rngs` that returns the module, which takes one input. Its mode is set by

@@ -15,11 +15,11 @@ from nnjax.nn.summary import Path, layer_equations
 from nnjax.types import LayerLike, Params, PyTree, State
 
 Leaves: TypeAlias = dict[str, Any]  # arrays, or shapes and dtypes, by name or path
-Image: TypeAlias = tuple[int, ...]  # (*spatial, channels); () for none
+Image: TypeAlias = tuple[int, ...]  # (*spatial, channels); () for no image
 
 BRANCHES = ("residual", "branch", "concat", "bidirectional")
 KEEP_CHANNELS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "scale")
-NOT_INPUTS = ("b", "g", "u")  # leaves whose first axis is not the inputs of the layer
+NOT_INPUTS = ("b", "g", "u")  # arrays whose first axis is not the inputs of the layer
 
 
 class Part(NamedTuple):
@@ -28,9 +28,9 @@ class Part(NamedTuple):
     path: str  # path of its parameters; inside `repeat`, with the number of the copy
     kind: str  # name of the function that returns the layer, such as "dense"
     arguments: str  # the arguments in the layer's name, such as "64"
-    sources: Mapping[str, tuple[str, tuple[int, ...]]]  # for each leaf: path in the network's trees, copy
+    sources: Mapping[str, tuple[str, tuple[int, ...]]]  # array -> (path in params or state, indices of the copy)
     shapes: Leaves
-    image: Image = ()  # image that is flattened before this layer
+    image: Image = ()  # shape of the image that is flattened before this layer
 
     def __str__(self) -> str:
         name = f"{self.kind}({self.arguments})" if self.arguments else self.kind
@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
 
 def tree_paths(params: Params, state: State) -> Leaves:
-    """Return the leaves of both trees by path."""
+    """Return the arrays in the parameters and the state by path."""
     return nn.paths({"params": params, "state": state})
 
 
@@ -53,13 +53,13 @@ def kind_of(name: str) -> tuple[str, str, list[int]]:
 
 
 def parts_of(where: str, net: LayerLike, x: PyTree, *, channels_first: bool) -> tuple[Leaves, list[Part]]:
-    """Return the shapes of the leaves of a network by path, and its parts in order.
+    """Return the shapes of a network's arrays by path, and the parts of the network in order.
 
     Args:
       where: name of the module that the user called, for messages.
       net: the network.
       x: an input; only its shape and dtype are read.
-      channels_first: whether the other library has channels before the spatial axes, so that a flattened image has its
+      channels_first: True if the other library has channels before the spatial axes, so a flattened image has its
         values in a different order.
     """
     net = nn.as_layer(net)
@@ -102,12 +102,12 @@ def parts_of(where: str, net: LayerLike, x: PyTree, *, channels_first: bool) -> 
 
 
 def inputs_reordered(part: Part, leaves: Leaves, *, channels_first: bool) -> Leaves:
-    """Reorder the inputs in the leaves of a layer that follows a flattened image, for the other library or back.
+    """Reorder the inputs of a layer that follows a flattened image, for the other library or back.
 
     Args:
       part: the layer.
-      leaves: its leaves.
-      channels_first: whether the result has channels first, for the other library.
+      leaves: the arrays of the layer.
+      channels_first: True for the order of the other library, with channels first; False for the order of nnjax.
     """
     if not part.image:
         return leaves
@@ -121,18 +121,18 @@ def inputs_reordered(part: Part, leaves: Leaves, *, channels_first: bool) -> Lea
 
 
 def _own_leaves(shapes: Leaves, path: Path) -> dict[str, str]:
-    """Return the paths of the leaves below a path, by their names, such as {"w": "params/3/w"}."""
+    """Return the paths of the arrays of a layer, by their names within the layer, such as {"w": "params/3/w"}."""
     starts = ["/".join([tree, *map(str, path), ""]) for tree in ("params", "state")]
     return {leaf.removeprefix(start): leaf for start in starts for leaf in shapes if leaf.startswith(start)}
 
 
 def _images(where: str, net: nn.Layer, x: PyTree, names: Mapping[Path, str], owners: set[Path]) -> dict[Path, Image]:
-    """Return, by path, the shape of the image that is flattened before each layer with parameters; () for none."""
+    """Return, by path, the shape of the image that is flattened before each layer with parameters; () for no image."""
     flattened = _flatten_inputs(net, x)
     result: dict[Path, Image] = {}
     image: Image = ()
-    inside: Path = ()  # the branch that the last flattened image is in
-    spatial = len(jax.tree.leaves(x)[0].shape) > 3  # whether channels come first in the other library
+    inside: Path = ()  # path of the branch that contains the last flattened image
+    spatial = len(jax.tree.leaves(x)[0].shape) > 3  # True if the other library puts channels first
     for path, name in names.items():
         kind, _, _ = kind_of(name)
         if path in flattened and spatial and math.prod(flattened[path][:-1]) > 1 < flattened[path][-1]:
@@ -140,8 +140,8 @@ def _images(where: str, net: nn.Layer, x: PyTree, names: Mapping[Path, str], own
             inside = next((path[: i + 1] for i in reversed(range(len(path))) if _is_branch(names[path[:i]])), ())
         elif image and (_is_branch(name) or path[: len(inside)] != inside):
             raise ValueError(
-                f"{where}: {name} at {'/'.join(map(str, path))!r} follows a flattened image {image}, whose values are "
-                "in a different order there; put the channels first before nn.flatten(), as in "
+                f"{where}: {name} at {'/'.join(map(str, path))!r} follows a flattened image {image}, whose values the "
+                "other library orders differently; put the channels first before nn.flatten(), as in "
                 "nn.serial(…, lambda x: jnp.moveaxis(x, -1, 1), nn.flatten(), …)"
             )
         if path in owners:
@@ -156,7 +156,7 @@ def _is_branch(name: str) -> bool:
 
 
 def _flatten_inputs(net: nn.Layer, x: PyTree) -> dict[Path, Image]:
-    """Return the shape of the input of each `flatten`, without the batch, by path."""
+    """Return the input shape of each `flatten` layer by path, without the batch axis."""
     trees = jax.eval_shape(net.init, jax.random.key(0), x)
     program = jax.make_jaxpr(lambda trees, x: net.apply(trees[0], trees[1], x, train=False))(
         trees, jax.eval_shape(lambda x: x, x)

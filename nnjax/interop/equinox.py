@@ -1,4 +1,4 @@
-"""Convert weights to and from Equinox, and use its modules as layers.
+"""Convert weights to and from Equinox, and use Equinox modules as layers.
 
 | layer | Equinox | converted |
 |---|---|---|
@@ -15,8 +15,8 @@
 
 Equinox's `momentum` of BatchNorm is our `decay`. Its running variance is biased, ours is unbiased. The variance is
 copied unchanged, so predictions are equal. In further training, it tends to n / (n - 1) times the old value for n
-values in a batch. Exported statistics have a counter of 10⁶, so that the division by 1 - momentum^counter in mode
-"batch" has no effect.
+values in a batch. Exported statistics have a counter of 10⁶, so the division by 1 - momentum^counter in mode "batch"
+has no effect.
 """
 
 import inspect
@@ -35,14 +35,14 @@ from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 
 def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | None = None) -> tuple[Params, State]:
-    """Return parameters and state of a network with the weights of an Equinox module that has the same layers.
+    """Convert the weights of an Equinox module to the parameters and state of a network with the same layers.
 
-    Layers are paired and inputs reordered as in `interop.torch.import_weights`; the layers of an Equinox module are in
+    Layers are paired and inputs reordered as in `interop.torch.import_weights`. The layers of an Equinox module are in
     the order of its fields.
 
     Args:
       net: The network.
-      x: An input of the network, or its shape and dtype, with a batch; the parameters get its dtype.
+      x: An input of the network with a batch axis, or its shape and dtype; the parameters get its dtype.
       weights: The module, or (module, state) if it has an `equinox.nn.State`.
       names: For layers in a different order, a mapping from the path of a layer to the path of its module, such as
         {"3/1": "layers/4"}.
@@ -65,13 +65,13 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
 def export_weights(
     net: LayerLike, x: PyTree, params: Params, state: State, *, like: Any, names: Names | None = None
 ) -> Any:
-    """Return an Equinox module with the weights of a network.
+    """Convert the weights of a network to an Equinox module.
 
     Args:
       net: The network.
       x: An input of the network, or its shape and dtype.
-      params: Its parameters.
-      state: Its state.
+      params: The parameters of the network.
+      state: The state of the network.
       like: The module, or (module, state) if it has an `equinox.nn.State`. It is not changed.
       names: As for `import_weights`.
 
@@ -107,16 +107,16 @@ def export_weights(
 
 
 def from_module(make_module: Callable[[Key], Any]) -> Layer:
-    """Return an Equinox module as a layer; it is applied to each example of a batch by `jax.vmap`.
+    """Turn an Equinox module into a layer, which applies it to each example of a batch with `jax.vmap`.
 
-    The parameters are the module with None in place of everything but floating-point arrays, as `eqx.partition(module,
-    eqx.is_inexact_array)` returns it. The state is a pair of the other arrays and the `equinox.nn.State`, or () if
-    there is neither.
+    The parameters are the module with None in place of everything except floating-point arrays, as returned by
+    `eqx.partition(module, eqx.is_inexact_array)`. The state is a pair of the other arrays and the `equinox.nn.State`,
+    or () if there is neither.
 
     Args:
       make_module: Function of a key that returns the module, or (module, state), as `eqx.nn.make_with_state` does. The
-        module takes one example, the state if there is one, and `key` if its signature has it. `axis_name` of BatchNorm
-        must be "batch".
+        module takes one example, the state if there is one, and `key` if its signature contains it. BatchNorm must have
+        `axis_name="batch"`.
 
     >>> import equinox as eqx
     >>> net = interop.equinox.from_module(lambda key: eqx.nn.MLP(4, 2, 8, 1, key=key))
@@ -175,17 +175,17 @@ def _module_and_state(weights: Any) -> tuple[Any, Any]:
 
 
 def _copy(state: Any) -> Any:
-    """Return a copy of an `equinox.nn.State`, because updating one makes it unusable."""
+    """Return a copy of an `equinox.nn.State`, because an update makes the original unusable."""
     return jax.tree.map(lambda leaf: leaf, state)
 
 
 def _flat(module: Any, state: Any) -> Leaves:
-    """Return the floating arrays of a module by path, with its running statistics."""
+    """Return the floating-point arrays and the running statistics of a module by path."""
     import equinox as eqx
 
     leaves = jax.tree_util.tree_leaves_with_path(module, is_leaf=lambda node: isinstance(node, eqx.nn.StateIndex))
     arrays = {checks.path_name(path): leaf for path, leaf in leaves if eqx.is_inexact_array(leaf)}
-    # Vectors may have axes of length 1
+    # Flatten vectors, because they may have axes of length 1
     result = {name: leaf.ravel() if name.rpartition("/")[2] in ("bias", "g") else leaf for name, leaf in arrays.items()}
     for start, layer in _stateful_layers(module):
         if state is None:
@@ -195,7 +195,7 @@ def _flat(module: Any, state: Any) -> Leaves:
 
 
 def _stateful_layers(module: Any) -> list[tuple[str, Any]]:
-    """Return the layers with statistics, each with the prefix of its paths."""
+    """Return the layers with statistics, each after the prefix of its paths."""
     import equinox as eqx
 
     def is_stateful(node: Any) -> bool:
@@ -206,7 +206,7 @@ def _stateful_layers(module: Any) -> list[tuple[str, Any]]:
 
 
 def _statistics(layer: Any, state: Any) -> Leaves:
-    """Return the statistics of a layer as it uses them in prediction."""
+    """Return the statistics that a layer uses in evaluation mode."""
     import equinox as eqx
 
     if isinstance(layer, eqx.nn.SpectralNorm):
@@ -220,7 +220,7 @@ def _statistics(layer: Any, state: Any) -> Leaves:
 
 
 def _with_statistics(layer: Any, state: Any, values: Leaves) -> Any:
-    """Return the state with new statistics of a layer."""
+    """Return the state with new statistics for a layer."""
     import equinox as eqx
 
     def like(leaf: Array, old: Array) -> Array:

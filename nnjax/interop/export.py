@@ -34,8 +34,9 @@ def export(
     """Write a trained network to one file that JAX can load and call without nnjax, for batches of any size.
 
     The file is a ZIP archive. Its entry `network` is the network in evaluation mode with its parameters, serialized by
-    `jax.export` (StableHLO). Its entry `metadata.json` has the versions, the platforms, and the shapes of inputs and
-    outputs. The archive has a checksum of each entry, so reading a damaged file fails. Three lines load and call it:
+    `jax.export` (StableHLO). Its entry `metadata.json` contains the versions, the platforms, and the shapes of inputs
+    and outputs. The archive contains a checksum of each entry, so reading a damaged file fails. Three lines load and
+    call the network:
 
         from zipfile import ZipFile
         network = jax.export.deserialize(ZipFile("net.zip").read("network"))
@@ -46,16 +47,16 @@ def export(
     Args:
       path: path of the file. An existing file is replaced once the new one is on disk.
       net: the network, or a run, whose network is exported.
-      params: the network's parameters, as in `result.ts.params` or `result.best.params`.
-      state: the network's state, as in `result.ts.state`.
+      params: the parameters of the network, such as `result.ts.params` or `result.best.params`.
+      state: the state of the network, such as `result.ts.state`.
       x: an input (batch, ...); only shapes and dtypes are read, and the exported network takes any batch size. In
         inputs and outputs, NamedTuples become tuples.
-      members: True if params and state belong to an ensemble and have a leading axis (members, ...). The outputs are
-        then (members, batch, ...).
+      members: True if params and state have a leading axis (members, ...) for an ensemble. The outputs are then
+        (members, batch, ...).
       platforms: the platforms to compile for: "cpu", "cuda", "rocm", "tpu".
 
     Raises:
-      ValueError, TypeError: if params, state and x do not fit the network.
+      ValueError, TypeError: if params, state or x do not fit the network.
       InconclusiveDimensionOperation: an error of JAX, if the network's Python code branches on the batch size.
       OSError: if writing fails. An existing file stays intact.
 
@@ -87,7 +88,7 @@ def export(
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for name, entry in entries.items():
-            archive.writestr(zipfile.ZipInfo(name), entry)  # no timestamp, so that equal networks give equal files
+            archive.writestr(zipfile.ZipInfo(name), entry)  # without a timestamp, equal networks give equal files
     write_file(Path(path).expanduser(), content.getvalue())
 
 
@@ -111,7 +112,7 @@ def trace(
 
 
 def _without_named_tuples(tree: PyTree) -> Any:
-    """Return the tree with tuples in place of NamedTuples, whose classes may not exist where the file is loaded."""
+    """Replace NamedTuples with tuples, because their classes may not exist where the file is loaded."""
 
     def is_named(node: Any) -> bool:
         return isinstance(node, tuple) and hasattr(node, "_fields")

@@ -1,4 +1,4 @@
-"""Convert weights to and from Flax (linen and nnx), and use its modules as layers.
+"""Convert weights to and from Flax (linen and nnx), and use Flax modules as layers.
 
 | layer | linen | nnx | converted |
 |---|---|---|---|
@@ -18,8 +18,8 @@ Flax's `momentum` of BatchNorm is our `decay`. Its running variance is biased, o
 unchanged, so predictions are equal. In further training, it tends to n / (n - 1) times the old value for n values in a
 batch.
 
-Flax also runs a power iteration of `SpectralNorm` in prediction. Imported weights are those after it, so predictions
-are equal; exported ones predict the same once the iteration has converged.
+Flax also runs the power iteration of `SpectralNorm` in evaluation mode. Weights are imported after this iteration, so
+predictions are equal. Exported weights give equal predictions once the iteration has converged.
 """
 
 from collections.abc import Mapping
@@ -41,11 +41,11 @@ __all__ = ["export_weights", "from_linen", "from_nnx", "import_weights"]
 
 
 def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | None = None) -> tuple[Params, State]:
-    """Return parameters and state of a network with the weights of a Flax module that has the same layers.
+    """Convert the weights of a Flax module to the parameters and state of a network with the same layers.
 
-    Layers of the same kind are paired in order: nnjax's in the order of the network (in `residual`, the shortcut last),
-    Flax's in order of creation. Dictionaries that JAX has sorted are read in the order of the numbers in their keys.
-    Compare the outputs for one input, because swapped layers of equal shapes cannot be detected.
+    Layers of the same kind are paired in order. In nnjax, this is the order of the network (in `residual`, the shortcut
+    is last); in Flax, the order of creation. Dictionaries that JAX has sorted are read in the order of the numbers in
+    their keys. Compare the outputs for one input, because swapped layers of equal shapes cannot be detected.
 
     Args:
       net: The network.
@@ -62,7 +62,7 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
 
     Raises:
       ValueError: if a layer has no weights, if weights have no layer, or if shapes differ. The message names the
-        weight, its shape and the expected one.
+        weight, its shape and the expected shape.
 
     >>> weights = {"params": {"Dense_0": {"kernel": jnp.ones((4, 3)), "bias": jnp.zeros(3)}}}
     >>> params, state = interop.flax.import_weights(nn.dense(3), jnp.ones((1, 4)), weights)
@@ -76,18 +76,18 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
 def export_weights(
     net: LayerLike, x: PyTree, params: Params, state: State, *, like: Any, names: Names | None = None
 ) -> Any:
-    """Return the weights of a network, structured like the weights of a Flax module.
+    """Convert the weights of a network to the weights of a Flax module.
 
     Args:
       net: The network.
       x: An input of the network, or its shape and dtype.
-      params: Its parameters.
-      state: Its state.
+      params: The parameters of the network.
+      state: The state of the network.
       like: Variables of the linen module, or an `nnx.Module` or its `nnx.State`. It is not changed.
       names: As for `import_weights`.
 
     Returns:
-      Variables with the same structure as `like`, for `module.apply`; for nnx a `State`, for `nnx.update(module, …)`.
+      Variables with the same structure as `like`, for `module.apply`. For nnx, a `State` for `nnx.update(module, …)`.
       Entries without a counterpart keep the values of `like`.
 
     Raises:
@@ -117,8 +117,8 @@ class _Flat(NamedTuple):
     """The weights of a module."""
 
     tree: Any
-    names: dict[str, str]  # names of the floating arrays, by path in the tree
-    leaves: Leaves  # the floating arrays by name, in the order of creation
+    names: dict[str, str]  # names of the floating-point arrays, by path in the tree
+    leaves: Leaves  # the floating-point arrays by name, in the order of creation
     library: Library
 
 
@@ -135,7 +135,7 @@ def _flat(weights: Any) -> _Flat:
     leaves = [
         (_convert.steps_of(weights, _keys(path)), jax.tree_util.keystr(path), leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        if jnp.issubdtype(leaf.dtype, jnp.floating)  # leaves out keys and counters
+        if jnp.issubdtype(leaf.dtype, jnp.floating)  # omit random keys and counters
     ]
     leaves.sort(key=lambda item: [step.position for step in item[0]])
     modules = {tuple(step.name for step in steps[1:-1]) for steps, _, _ in leaves}
@@ -150,7 +150,7 @@ def _flat(weights: Any) -> _Flat:
 
 
 def _keys(path: tuple[Any, ...]) -> list[Any]:
-    """Return the keys that lead to an array, without the attribute `value` of the variable that holds it."""
+    """Return the keys that lead to an array, without the attribute `value` of the variable that contains it."""
     return [step.key for step in path if hasattr(step, "key")]
 
 

@@ -1,4 +1,4 @@
-"""Convert weights to and from Haiku, and use its transformed functions as layers.
+"""Convert weights to and from Haiku, and use transformed Haiku functions as layers.
 
 | layer | Haiku | converted |
 |---|---|---|
@@ -12,13 +12,12 @@
 | `rnn` with `activation=jax.nn.relu` | `VanillaRNN` | Haiku has two biases, which are added |
 | `lstm` | `LSTM` | Haiku has one matrix, gates in the order i, g, f, o, and adds 1 to the bias of f |
 
-Haiku's `GRU` multiplies by the reset gate before the product with w_h, ours after it, so its weights cannot be
-converted; `from_transformed` turns it into a layer.
+Haiku's `GRU` multiplies by the reset gate before the product with w_h, ours after it. Its weights cannot be converted,
+but `from_transformed` turns it into a layer.
 
 Haiku's `decay_rate` of BatchNorm is our `decay`. Its running variance is biased, ours is unbiased. The variance is
 copied unchanged, so predictions are equal. In further training, it tends to n / (n - 1) times the old value for n
-values in a batch. Exported statistics have a counter of 10⁶, so that Haiku's division by 1 - decay^counter has no
-effect.
+values in a batch. Exported statistics have a counter of 10⁶, so Haiku's division by 1 - decay^counter has no effect.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,14 +35,14 @@ from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
 
 def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | None = None) -> tuple[Params, State]:
-    """Return parameters and state of a network with the weights of a Haiku function that has the same layers.
+    """Convert the weights of a Haiku function to the parameters and state of a network with the same layers.
 
     Layers are paired as in `interop.flax.import_weights`.
 
     Args:
       net: The network.
       x: An input of the network, or its shape and dtype; the parameters get its dtype.
-      weights: Parameters, or (parameters, state), as Haiku's `init` returns them.
+      weights: Parameters, or (parameters, state), as returned by Haiku's `init`.
       names: For layers in a different order, a mapping from the path of a layer to the path of its module, such as
         {"3/1": "head/linear"}.
 
@@ -65,14 +64,14 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
 def export_weights(
     net: LayerLike, x: PyTree, params: Params, state: State, *, like: Any, names: Names | None = None
 ) -> Any:
-    """Return the weights of a network, structured like the weights of a Haiku function.
+    """Convert the weights of a network to the weights of a Haiku function.
 
     Args:
       net: The network.
       x: An input of the network, or its shape and dtype.
-      params: Its parameters.
-      state: Its state.
-      like: Parameters, or (parameters, state), as Haiku's `init` returns them. They are not changed.
+      params: The parameters of the network.
+      state: The state of the network.
+      like: Parameters, or (parameters, state), as returned by Haiku's `init`. They are not changed.
       names: As for `import_weights`.
 
     Returns:
@@ -98,14 +97,14 @@ def export_weights(
 
 
 def from_transformed(transformed: Any, *, train: str | None = None) -> Layer:
-    """Return a transformed Haiku function as a layer.
+    """Turn a transformed Haiku function into a layer.
 
     The parameters and the state come from `transformed.init` on an input of zeros.
 
     Args:
       transformed: Result of `hk.transform` or `hk.transform_with_state` of a function of one input.
-      train: Name of the function's argument that gets the layer's `train`, such as "is_training"; None if there is no
-        such argument.
+      train: Name of the argument of the function that receives the layer's `train`, such as "is_training"; None if
+        there is no such argument.
 
     >>> import haiku as hk
     >>> net = interop.haiku.from_transformed(hk.transform(lambda x: hk.Linear(3)(x)))
@@ -146,7 +145,7 @@ def from_transformed(transformed: Any, *, train: str | None = None) -> Layer:
 
 
 def _flat(weights: Any) -> tuple[Library, Leaves]:
-    """Return the library, and the arrays by name in the order of creation."""
+    """Return the conventions of Haiku, and the arrays by name in the order of creation."""
     trees = weights if isinstance(weights, tuple) else (weights,)
     if not all(isinstance(tree, Mapping) for tree in trees):
         raise TypeError(f"interop.haiku: expected parameters or (parameters, state), got {type(weights).__name__}")

@@ -13,7 +13,7 @@ from nnjax.types import TrainState
 
 
 def history_rows(history: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
-    """Return rows of numbers: one for each epoch, or for each epoch and member of an ensemble (long form).
+    """Convert a history to rows of numbers, one for each epoch, or for each epoch and member of an ensemble.
 
     Args:
       history: the records of a result, or a list with the record of a callback. Each entry of an array in a record,
@@ -39,15 +39,15 @@ def history_rows(history: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]
 def csv_log(path: str | Path) -> Callback:
     """Return a callback for `fit` that writes its records to a CSV file, with the columns of `history_rows`.
 
-    The file is complete after every call. If it exists, its rows of earlier steps are kept, so that a resumed run
-    continues it. A different run needs a different file.
+    The file is complete after every call. If it exists, its rows of earlier steps are kept, so a resumed run continues
+    the file. A different run needs a different file.
 
     Args:
       path: path of the file.
 
     Raises:
       OSError: during `fit`, if writing fails.
-      ValueError: during `fit`, if the file exists and does not hold such rows.
+      ValueError: during `fit`, if the file exists and does not contain such rows.
 
     >>> run = train.Run(nn.mlp([8], 10), losses.cross_entropy, optim.adam(1e-2), batch_size=64)
     >>> _ = train.fit(run, data.load("digits").train, epochs=2, callbacks=[interop.csv_log("log.csv")])
@@ -67,7 +67,7 @@ def csv_log(path: str | Path) -> Callback:
 
 
 def _step(path: Path, row: Mapping[str, Any]) -> int:
-    """Return the step of a row of an existing file, which another program may have written."""
+    """Return the step of a row in an existing file, and check that the file is a log."""
     try:
         return int(row["step"])
     except (KeyError, TypeError, ValueError):
@@ -77,14 +77,14 @@ def _step(path: Path, row: Mapping[str, Any]) -> int:
 def tensorboard_log(writer: Any) -> Callback:
     """Return a callback for `fit` that passes its records to a TensorBoard writer.
 
-    The curves have the names of the columns of `history_rows`; for an ensemble, "name/member".
+    The curves are named like the columns of `history_rows`; for an ensemble, "name/member".
 
     Args:
       writer: a `SummaryWriter` of tensorboardX (`pip install 'nnjax[tensorboard]'`) or `torch.utils.tensorboard`. Close
         it after `fit`, because it writes in the background.
 
     Raises:
-      TypeError: for an object without the method `add_scalar`.
+      TypeError: if the writer has no method `add_scalar`.
 
     >>> class Writer:  # with tensorboardX: with SummaryWriter("runs/a") as writer: …
     ...     def add_scalar(self, name, value, step):

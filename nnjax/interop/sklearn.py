@@ -1,7 +1,8 @@
-"""Networks as scikit-learn estimators, for `Pipeline`, `GridSearchCV`, `cross_val_score` and joblib.
+"""Use networks as scikit-learn estimators, in a `Pipeline` and with `GridSearchCV`, `cross_val_score` and joblib.
 
-Each is a thin wrapper around a network, a loss and `train.fit`. Inputs are used unchanged, so put a `StandardScaler`
-before it in a `Pipeline`. A `Regressor` standardises its targets itself, because a `Pipeline` cannot do that.
+Each estimator is a thin wrapper around a network, a loss and `train.fit`. Inputs are used unchanged, so put a
+`StandardScaler` before the estimator in a `Pipeline`. A `Regressor` standardises its targets itself, because a
+`Pipeline` cannot do that.
 """
 
 from collections.abc import Sequence
@@ -34,11 +35,11 @@ try:
 except ImportError as error:
     raise ImportError("nnjax.interop.sklearn needs scikit-learn ≥ 1.6: pip install 'nnjax[sklearn]'") from error
 
-BLOCK = 4096  # largest number of rows that are predicted at once
+BLOCK = 4096  # maximum number of rows that are predicted at once
 
 
 class _Estimator(BaseEstimator):  # type: ignore[misc]
-    """Base class of classifier and regressor, with the methods that scikit-learn requires."""
+    """The base class of `Classifier` and `Regressor`, which checks data, trains and computes outputs."""
 
     _default_loss: Loss
 
@@ -72,7 +73,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         self.verbose = verbose
 
     def _examples(self, X: Any, y: Any, sample_weight: Any, *, reset: bool, **y_options: bool) -> Data:
-        """Return checked examples in JAX's floating dtype, without rows of weight 0."""
+        """Check the examples, and return them in JAX's default float dtype, without rows of weight 0."""
         dtype = jnp.result_type(float)
         x, y = validate_data(self, X, y, reset=reset, dtype=dtype, **y_options)
         if sample_weight is None:
@@ -83,7 +84,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         return Data(x[weights > 0], y[weights > 0], weights[weights > 0])
 
     def _train(self, data: Data, labels: np.ndarray | None) -> Self:
-        """Train on examples from scratch. With labels, the validation part is stratified."""
+        """Train on examples from scratch. If labels are given, the validation part is stratified by them."""
         seed = self._seed()
         validation = None
         if self.patience is not None:
@@ -117,7 +118,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         return self._keep(take_epoch(run, ts, data))
 
     def _keep(self, ts: TrainState) -> Self:
-        """Store the training state as NumPy arrays, which can be pickled. Raise if the training diverged."""
+        """Store the training state as NumPy arrays, which can be pickled. Raise ValueError if the training diverged."""
         self.ts_ = jax.tree.map(np.asarray, ts._replace(key=jax.random.key_data(ts.key)))
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((self.ts_.params, self.ts_.state))):
             raise ValueError(
@@ -130,7 +131,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _run(self, n: int) -> train.Run:
-        """Return the run for a number of rows. A batch is not larger than the data."""
+        """Return the run for data with `n` rows; a batch has at most `n` rows."""
         where = type(self).__name__
         checks.positive_int(where, "members", self.members)
         if self.batch_size is not None:
@@ -148,8 +149,8 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
     def _outputs(self, X: Any) -> Any:
         """Return the network's outputs (members, n, outputs), or a pair of means and log-variances of this shape.
 
-        Rows are padded to a power of two, so that few programs are compiled. A row has the same prediction in a
-        small and in a large table.
+        The number of rows is padded to a power of two, so few programs are compiled. The prediction for a row does not
+        depend on the number of rows.
         """
         check_is_fitted(self)
         x = validate_data(self, X, reset=False, dtype=jnp.result_type(float))
@@ -189,9 +190,9 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
 
     Attributes:
       classes_: the labels, sorted, of any type.
-      history_: a record per epoch, as in the result of `train.fit`.
-      ts_: the `TrainState` that predictions use and from which `partial_fit` continues, as NumPy arrays with a leading
-        axis of members. With `patience` it has the parameters of the best epoch.
+      history_: one record per epoch, as in the result of `train.fit`.
+      ts_: the `TrainState` for predictions and for `partial_fit`, as NumPy arrays with a leading axis of members. With
+        `patience`, it contains the parameters of the best epoch.
 
     >>> from nnjax.interop.sklearn import Classifier
     >>> digits = data.load("digits")
@@ -228,7 +229,7 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         Args:
           X: (n, features) numbers.
           y: (n,) labels.
-          classes: all labels that will ever occur; needed in the first call.
+          classes: all labels that can occur in any call; required in the first call.
           sample_weight: (n,) weights of the losses; None for equal weights.
         """
         first = not hasattr(self, "classes_")
@@ -248,7 +249,7 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         return self._train_epoch(self._encode_labels(data))
 
     def _encode_labels(self, data: Data) -> Data:
-        """Return the examples with the positions of their labels in `classes_`."""
+        """Replace the labels of the examples with their positions in `classes_`."""
         return data._replace(y=np.searchsorted(self.classes_, data.y).astype(np.int32))
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -319,7 +320,7 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
           Arrays (n,) or (n, outputs), like the training targets, in their units.
 
         Raises:
-          ValueError: for return_std=True with a single network that predicts no variances.
+          ValueError: if `return_std` is True for a single network that does not predict variances.
         """
         outputs = self._outputs(X)
         means, variances = (outputs[0], np.exp(outputs[1])) if self._design[-1] else (outputs, None)

@@ -3,13 +3,13 @@
 | layer | PyTorch | converted |
 |---|---|---|
 | `dense`, `maxout` | `Linear` | PyTorch has (outputs, inputs) |
-| `gated_dense` | `Linear` before `GLU` | one matrix, the value's rows first |
+| `gated_dense` | `Linear` before `GLU` | one matrix, in which the rows of the value come first |
 | `conv` | `Conv1d` … `Conv3d` | (outputs, inputs / groups, *kernel) |
 | `conv_transpose` | `ConvTranspose1d` … `ConvTranspose3d` | (inputs, outputs, *kernel) |
 | `embedding`, `learned_positions` | `Embedding` | |
 | `batch_norm`, `layer_norm`, `rms_norm`, `group_norm`, `instance_norm` | of the same name | `scale` is `weight` |
 | `multi_head_attention` | `MultiheadAttention` | queries, keys and values are one matrix |
-| `rnn`, `lstm`, `gru` | each layer and direction of `RNN`, `LSTM`, `GRU`; cells | its two biases are added |
+| `rnn`, `lstm`, `gru` | each layer and direction of `RNN`, `LSTM`, `GRU`; cells | PyTorch's two biases are added |
 | `weight_norm`, `spectral_norm` | of the same name in `torch.nn.utils` and `torch.nn.utils.parametrizations` | |
 """
 
@@ -28,12 +28,12 @@ from nnjax.types import LayerLike, Params, PyTree, State
 
 
 def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | None = None) -> tuple[Params, State]:
-    """Return parameters and state of a network with the weights of a PyTorch module that has the same layers.
+    """Convert the weights of a PyTorch module to the parameters and state of a network with the same layers.
 
-    Layers of the same kind are paired in order: nnjax's in the order of the network (in `residual`, the shortcut last),
-    PyTorch's in the order of the state dict. Compare the outputs for one input, because swapped layers of equal shapes
-    cannot be detected. Inputs of a dense layer after a flattened image are reordered, because PyTorch puts channels
-    first.
+    Layers of the same kind are paired in order. In nnjax, this is the order of the network (in `residual`, the shortcut
+    is last); in PyTorch, the order of the state dict. Compare the outputs for one input, because swapped layers of
+    equal shapes cannot be detected. The inputs of a dense layer after a flattened image are reordered, because PyTorch
+    puts channels first.
 
     Args:
       net: The network.
@@ -48,7 +48,7 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
 
     Raises:
       ValueError: if a layer has no weights, if weights have no layer, or if shapes differ. The message names the
-        weight, its shape and the expected one.
+        weight, its shape and the expected shape.
 
     >>> weights = {"fc.weight": np.ones((3, 4)), "fc.bias": np.zeros(3)}  # or module.state_dict()
     >>> params, state = interop.torch.import_weights(nn.dense(3), jnp.ones((1, 4)), weights)
@@ -61,13 +61,13 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
 def export_weights(
     net: LayerLike, x: PyTree, params: Params, state: State, *, like: Any, names: Names | None = None
 ) -> dict[str, Any]:
-    """Return a PyTorch state dict with the weights of a network, for `module.load_state_dict`.
+    """Convert the weights of a network to a PyTorch state dict, for `module.load_state_dict`.
 
     Args:
       net: The network.
       x: An input of the network, or its shape and dtype.
-      params: Its parameters.
-      state: Its state.
+      params: The parameters of the network.
+      state: The state of the network.
       like: The `torch.nn.Module` to receive the weights, or its state dict. It is not changed.
       names: As for `import_weights`.
 
@@ -90,7 +90,7 @@ def export_weights(
 
 
 def _path(name: str) -> str:
-    """Return the name of a tensor, with layer and direction of a recurrent module as a submodule."""
+    """Rename a tensor so that each layer and direction of a recurrent module is a submodule, such as l0.weight_ih."""
     return re.sub(r"((?:weight|bias)_(?:ih|hh|hr))_(l\d+(?:_reverse)?)$", r"\2.\1", name)
 
 
@@ -100,7 +100,7 @@ def _flat(weights: Any) -> Leaves:
     if not isinstance(weights, Mapping):
         raise TypeError(f"interop.torch: expected a module or a state dict, got {type(weights).__name__}")
     arrays = {_path(name): _array(value) for name, value in weights.items() if not name.endswith("num_batches_tracked")}
-    # weight_norm stores the norms of the weights with axes of length 1
+    # Flatten the norms of the weights, because weight_norm stores them with axes of length 1
     return {
         name: value.ravel() if name.endswith(("original0", "weight_g")) else value for name, value in arrays.items()
     }
@@ -114,7 +114,7 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _like(value: Any, leaf: Array) -> Any:
-    """Return a leaf with the shape and dtype of `value`, as a tensor if `value` is one."""
+    """Return an array with the shape and dtype of `value`, as a tensor if `value` is a tensor."""
     array = np.array(leaf).reshape(value.shape)
     if not hasattr(value, "detach"):
         return array.astype(value.dtype)
@@ -193,7 +193,7 @@ def _attention_to_ours(theirs: Leaves) -> Leaves:
 
 
 def _recurrent_to_theirs(ours: Leaves) -> Leaves:
-    """Convert a recurrent layer. PyTorch's second bias is 0, except for b_h of a GRU."""
+    """Convert a recurrent layer to PyTorch, whose second bias becomes 0, except for the b_h of a GRU."""
     second = jnp.zeros_like(ours["b"])
     if "b_h" in ours:
         second = second.at[-len(ours["b_h"]) :].set(ours["b_h"])
@@ -206,7 +206,7 @@ def _recurrent_to_ours(theirs: Leaves) -> Leaves:
 
 
 def _gru_to_ours(theirs: Leaves) -> Leaves:
-    """Convert a GRU: add the two biases of gates r and z, and keep the second bias of n, which r multiplies."""
+    """Convert a GRU from PyTorch. Add the two biases of r and z, but keep the second bias of n, which r multiplies."""
     size = theirs["weight_hh"].shape[1]
     joint = (theirs["bias_ih"] + theirs["bias_hh"])[: 2 * size]
     b = jnp.concatenate([joint, theirs["bias_ih"][2 * size :]])
@@ -214,7 +214,7 @@ def _gru_to_ours(theirs: Leaves) -> Leaves:
 
 
 def _norm_conventions(kind: str, inner: str) -> list[Convention]:
-    """Return the conventions of `weight_norm` or `spectral_norm` of a layer: as parametrisation and as older hook."""
+    """Return the conventions of `weight_norm` or `spectral_norm`: as a parametrisation, and as the older hook."""
     to, back = _WEIGHTS[inner]
     if kind == "weight_norm":
         prefix = "parametrizations.weight.original"
@@ -273,7 +273,9 @@ _TABLE = {
 def _conventions(kind: str, arguments: str) -> Sequence[Convention]:
     if kind in ("weight_norm", "spectral_norm"):
         inner, _, _ = kind_of(arguments)
-        known = ("dense", "conv") if kind == "weight_norm" else _WEIGHTS  # PyTorch: conv_transpose has norms per input
+        known = (
+            ("dense", "conv") if kind == "weight_norm" else _WEIGHTS
+        )  # in PyTorch, conv_transpose has norms per input
         return _norm_conventions(kind, inner) if inner in known else []
     return [_TABLE[kind]] if kind in _TABLE else []
 
