@@ -58,7 +58,7 @@ MISTAKES = {
     "validation": (lambda: compare(make(), make(), validation=None), "scored on validation"),
     "nothing in common": (
         lambda: compare(make(loss=SMOOTH, scores=()), make(scores=())),
-        "no score in common: loss against loss, of different losses",
+        "no score in common: loss against loss, with different loss functions",
     ),
 }
 

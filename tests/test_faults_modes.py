@@ -164,7 +164,7 @@ def test_other_generators(impl):
         for i in range(2):
             np.testing.assert_array_equal(members.losses[i], lone[i].losses)
         with pytest.raises(
-            ValueError, match=f"strategy='vmap' needs keys of threefry2x32, got {impl}, which draws different"
+            ValueError, match=f"strategy='vmap' needs threefry2x32 keys, got {impl}, which draws different"
         ):
             fit(examples=examples, key=key, members=2, strategy="vmap")
 

@@ -313,5 +313,5 @@ def test_interrupted_run_is_not_continued_as_a_different_one():
         train.RunMismatchError, match=r"differs from the interrupted one(.*\n)+  data .*\npass the same"
     ):
         fit((X + 1, Y), resume=partial)
-    with pytest.raises(ValueError, match="has taken 7 steps, but these epochs are 4; continue with at least as many"):
+    with pytest.raises(ValueError, match="has taken 7 steps, but this run has only 4; continue with at least as many"):
         fit((X, Y), resume=partial, epochs=0.3)

@@ -207,7 +207,7 @@ def test_validation_data_replace_the_held_out_rows():
 
 
 def test_folds_of_fewer_rows_than_the_data_warn():
-    with pytest.warns(UserWarning, match=f"folds are of rows 0 … 9, but the data have {N}.*with n={N}"):
+    with pytest.warns(UserWarning, match=f"folds contain only rows 0 … 9, but the data have {N} rows.*with n={N}"):
         fit(FULL, folds=train.k_fold(KEY, 10, 2), epochs=1)
     skipped = train.Folds.from_splits([([1, 2], [3, 4])])  # other rows are left out deliberately
     fit(FULL, folds=skipped, epochs=1)

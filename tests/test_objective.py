@@ -433,12 +433,12 @@ WRONG_CALLS = {
     "epochs without data": (
         lambda: train.fit(WITHOUT_DATA, epochs=1),
         ValueError,
-        "this run has none; pass its length as steps=",
+        "this run has no data; pass its length as steps=",
     ),
     "micro-batches without data": (
         lambda: train.fit(replace(WITHOUT_DATA, micro_batches=2), steps=1, progress=False),
         ValueError,
-        "parts of a batch, but this run has no data",
+        "splits a batch, but this run has no data",
     ),
     "no data": (lambda: train.fit(make_run(), steps=1), ValueError, "batch_size=4 needs data"),
     "start of another network": (
@@ -576,7 +576,7 @@ def test_a_generator_may_end_early(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             fit(data=generator, **wrong)
-    with pytest.raises(ValueError, match="is read once, so its steps cannot be repeated"):
+    with pytest.raises(ValueError, match="can be read only once, so its steps cannot be repeated"):
         train.replay(make_run(), generator, steps=2)
 
 

@@ -365,10 +365,8 @@ def test_mistakes_are_named(tmp_path):
 def test_another_run_in_the_folder_is_refused(tmp_path):
     run = HEALTHY
     train.fit(run, (X, Y), epochs=1, key=KEY, progress=False, out=tmp_path)
-    with pytest.raises(
-        ValueError, match=r"replay: .*000005.safetensors belongs to a different run:\n +saved +now\n +key"
-    ):
+    with pytest.raises(ValueError, match=r"replay: .*000005.safetensors is from a different run:\n +saved +now\n +key"):
         train.replay(run, (X, Y), epochs=2, out=tmp_path)
     wider = train.Run(nn.mlp([5], 3), losses.squared_error, optim.adam(1e-2), batch_size=BATCH)
-    with pytest.raises(ValueError, match=r"belongs to a different run:\n +saved +now\n +step"):
+    with pytest.raises(ValueError, match=r"is from a different run:\n +saved +now\n +step"):
         train.replay(wider, (X, Y), epochs=2, key=KEY, out=tmp_path)

@@ -194,7 +194,7 @@ def test_another_number_of_epochs_between_validations_is_refused(tmp_path):
 @pytest.mark.parametrize(("first", "second"), [(None, 2), (2, None)])
 def test_other_groups_are_refused(first, second, tmp_path):
     fit(members=3, group=first, epochs=1, out=tmp_path)
-    with pytest.raises(FileExistsError, match="give the same group=, or choose another out="):
+    with pytest.raises(FileExistsError, match="pass the same group=, or choose another out="):
         fit(members=3, group=second, epochs=1, out=tmp_path)
     with pytest.raises(ValueError, match="were trained in"):
         fit(members=3, group=second, epochs=1, out=tmp_path, resume=True)

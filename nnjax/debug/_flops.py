@@ -22,7 +22,7 @@ MATMUL = {"dot_general", "conv_general_dilated"}
 
 
 class Cost(NamedTuple):
-    """Numbers of floating-point operations of a program."""
+    """The floating-point operations of a program, counted by kind."""
 
     matmul: int  # operations in matrix products and convolutions, for which accelerators have special units
     other: int
@@ -43,13 +43,13 @@ def count_flops(function: Callable[..., PyTree], *args: PyTree, trips: int | Non
         elementwise       1 per output element, for example +, exp or tanh
         scan              body times length;  cond: the most expensive branch, or the default platform's branch
 
-    Data movement and operations with integer or boolean results are free. Linear-algebra decompositions count as
-    elementwise, which is too low. The compiled program may execute fewer operations (common subexpressions) or more
-    (padding).
+    Data movement and operations with integer or boolean results are free. Matrix decompositions are underestimated:
+    they count as elementwise operations. The compiled program may execute fewer operations, because it shares common
+    subexpressions, or more, because of padding.
 
     Args:
       function: a function of arrays, such as `Run.step`.
-      args: its arguments, as arrays or `jax.ShapeDtypeStruct`s; only shapes and dtypes matter.
+      args: arguments of the function, as arrays or `jax.ShapeDtypeStruct`s; only shapes and dtypes matter.
       trips: number of iterations to assume for every while loop of unknown length. With None, the body is counted
         once, and the loop is counted in `Cost.unknown`.
 
@@ -82,17 +82,17 @@ def _scale(cost: Cost, n: int) -> Cost:
 
 
 def _count_equation(equation: Any, trips: int | None) -> Cost:
-    from jax.extend.core import jaxprs_in_params  # loads Pallas, which `import nnjax` should not do
+    from jax.extend.core import jaxprs_in_params  # imported here because it loads Pallas, which is slow
 
     name, params = equation.primitive.name, equation.params
     inner = [_count_program(jaxpr, trips) for jaxpr in jaxprs_in_params(params)]
     if name == "while":
         return _scale(_sum(inner), trips) if trips else _sum(inner)._replace(unknown=_sum(inner).unknown + 1)
-    if name == "cond":  # platform-dependent branches are alternatives for the same result; the last is the default
+    if name == "cond":  # platform-dependent branches compute the same result; the last one is the default
         return inner[-1] if params.get("branches_platforms") else max(inner, key=lambda cost: cost.total)
     if name == "scan":
         return _scale(_sum(inner), params["length"])
-    if name == "shard_map":  # the inner program is that of one device
+    if name == "shard_map":  # the inner program describes the work of one device
         axes = params["newly_manual_axes"] if "newly_manual_axes" in params else params["manual_axes"]  # JAX < 0.10.1
         return _scale(_sum(inner), math.prod(params["mesh"].shape[axis] for axis in axes))
     if inner and not name.startswith(("reduce", "scatter")):  # jit, checkpoint, custom_jvp_call, …
@@ -115,7 +115,7 @@ def _count_primitive(equation: Any) -> int:
         count = 2 * _count_products(params, shapes[0], shapes[1], equation.outvars[0].aval.shape)
     elif name.startswith("reduce_window"):
         count *= math.prod(params["window_dimensions"]) - 1
-    elif name == "select_and_scatter_add":  # gradient of max-pooling: a search in each window, then a sum
+    elif name == "select_and_scatter_add":  # gradient of max pooling, which searches each window for its maximum
         count = math.prod(shapes[0]) * math.prod(params["window_dimensions"])
     elif name.startswith("reduce"):
         count = sum(map(math.prod, shapes[: len(equation.outvars)])) - count

@@ -37,14 +37,14 @@ def first_nonfinite(
     Args:
       function: a function of arrays, such as `Run.step`.
       args: its arguments, which must be concrete values, not tracers. The batch is the argument named "batch", or the
-        last argument if none has this name. The common first axis of its leaves is the row axis.
+        last argument if none has this name. Its examples, called rows, are on the first axis of its leaves.
       names: one name for each argument, such as ("state", "batch").
 
     Returns:
-      The origin, or None if all outputs are finite. If there are several origins, the first in program order.
+      The origin that comes first in the program, or None if all outputs are finite.
 
     Raises:
-      TypeError: if the arguments are tracers, as inside `jit` or `vmap`.
+      TypeError: if the arguments are tracers, as inside `jit` or `vmap`, or if names is not a list of strings.
       ValueError: if the number of names differs from the number of arguments.
 
     >>> from nnjax.debug import first_nonfinite
@@ -67,7 +67,7 @@ def first_nonfinite(
     batch = names.index("batch") if "batch" in names else len(args) - 1
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(args[batch:][:1]) if jnp.ndim(leaf)}
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves((*args[:batch], *args[batch + 1 :]))]
-    # Without its first axis, a stacked parameter of a repeat has the same shape as in a single block
+    # `nn.repeat` stacks parameters along a new first axis; without it, they have the shapes of a single block
     other_shapes = frozenset(tuple(sorted(shape[skip:])) for shape in shapes for skip in (0, 1))
     site = _Site((), (), 0, lengths.pop() if len(lengths) == 1 else None, other_shapes)
     program = jax.make_jaxpr(function)(*args)
@@ -95,7 +95,7 @@ def first_nonfinite(
 class _Value(NamedTuple):
     array: Any
     ids: np.ndarray | None  # int32, with the shape of the array; None if all elements are finite
-    of_batch: bool  # True if it depends on the batch
+    of_batch: bool  # True if the value depends on the batch
 
 
 class _Site(NamedTuple):
@@ -103,7 +103,7 @@ class _Site(NamedTuple):
 
     stack: tuple[Any, ...]  # scopes and transforms
     loops: tuple[Loop, ...]
-    first_row: int  # number of the first row of the batch or micro-batch
+    first_row: int  # index of the first row of the batch or micro-batch
     rows: int | None  # number of rows of the batch or micro-batch
     other_shapes: frozenset[tuple[int, ...]]  # shapes of everything except the batch, each with its axes sorted
 
@@ -111,7 +111,7 @@ class _Site(NamedTuple):
     def scope(self) -> tuple[str, ...]:
         scopes = [entry.name for entry in self.stack if type(entry).__name__ == "Scope"]
         names = [name for name in scopes if name not in JAX_SCOPES]
-        return tuple(name for i, name in enumerate(names) if i == 0 or name != names[i - 1])  # remat repeats a name
+        return tuple(name for i, name in enumerate(names) if i == 0 or name != names[i - 1])  # remat repeats scopes
 
     def is_inside(self, transform: str) -> bool:
         return any(type(entry).__name__ == "Transform" and entry.name == transform for entry in self.stack)
@@ -119,7 +119,7 @@ class _Site(NamedTuple):
 
 def _run(program: Any, args: Sequence[_Value], site: _Site, origins: list[NonfiniteOrigin]) -> list[_Value]:
     """Run a jaxpr (open or closed) and return its outputs."""
-    from jax.extend.core import Literal  # loads Pallas, which `import nnjax` should not do
+    from jax.extend.core import Literal  # imported here because it loads Pallas, which is slow
 
     def read(atom: Any, site: _Site, primitive: str) -> _Value:
         if not isinstance(atom, Literal):
@@ -163,7 +163,7 @@ def _while(params: Any, inputs: list[_Value], site: _Site, origins: list[Nonfini
 def _scan(params: Any, inputs: list[_Value], site: _Site, origins: list[NonfiniteOrigin]) -> list[_Value]:
     n, n_consts, n_carry = params["length"], params["num_consts"], params["num_consts"] + params["num_carry"]
     consts, carry, xs = inputs[:n_consts], inputs[n_consts:n_carry], inputs[n_carry:]
-    # Micro-batches are the batch reshaped to (number, rows); inside a layer, an array may have that shape by chance
+    # Micro-batches are made by reshaping the batch to (number, rows); in a layer, arrays may have this shape by chance
     shapes = [x.array.shape[:2] for x in xs if x.of_batch and x.array.ndim > 1]
     in_layer = any(re.match(r"\d+_", name) for name in site.scope)
     kind = "block" if re.match(r"\d+_repeat\(", (site.scope or ("",))[-1]) else "iteration"
@@ -187,7 +187,7 @@ def _stack(values: list[_Value]) -> _Value:
     ids = [np.zeros(v.array.shape, np.int32) if v.ids is None else v.ids for v in values]
     arrays = [v.array for v in values]
     keys = jnp.issubdtype(arrays[0].dtype, jax.dtypes.extended)
-    array = jnp.stack(arrays) if keys else jnp.asarray(np.stack(arrays))  # NumPy needs no compilation
+    array = jnp.stack(arrays) if keys else jnp.asarray(np.stack(arrays))  # np.stack, unlike jnp.stack, compiles nothing
     return _Value(array, np.stack(ids) if any(v.ids is not None for v in values) else None, values[0].of_batch)
 
 
@@ -245,7 +245,8 @@ def _inherited_ids(
     """
     ids = [np.zeros(mask.shape, np.int32) for mask in masks]
     groups = [[i] for i in input_ids[:MAX_SEPARATE]] if len(input_ids) > 1 else []
-    for group in [*groups, input_ids] if input_ids else []:  # one by one, then all, because NaN + NaN needs both
+    # Test the ids one by one, then together, because NaN + NaN becomes finite only if both inputs are replaced
+    for group in [*groups, input_ids] if input_ids else []:
         remaining = masks
         for finite in (1.0, 0.5):  # every common function, such as log, 1/x or atanh, is finite at one of these
             replaced = [_replace(v, group, finite) for v in inputs]
@@ -291,7 +292,7 @@ def _add_origin(origins: list[NonfiniteOrigin], origin: NonfiniteOrigin, array: 
 
 
 def _set_forward(ids: Sequence[int] | set[int], scope: tuple[str, ...], origins: list[NonfiniteOrigin]) -> None:
-    """Correct the phase of "backward" origins whose values leave their scope in the forward pass."""
+    """Correct the phase of origins marked "backward" if the forward pass uses their values outside their scope."""
     for i in ids:
         origin = _origin(origins, i)
         if i % 2 == 0 and origin.phase == "backward" and origin.scope != scope:
@@ -299,10 +300,10 @@ def _set_forward(ids: Sequence[int] | set[int], scope: tuple[str, ...], origins:
 
 
 def _rows(mask: np.ndarray, site: _Site, backward: bool) -> tuple[int, ...]:
-    """Return the non-finite rows of the batch, or () if the first axis might not be the batch."""
+    """Return the indices of the batch rows with non-finite elements, or () if the first axis may not be the batch."""
     if site.rows is None or mask.shape[:1] != (site.rows,):
         return ()
-    # In the forward pass and the loss, the first axis is the batch; gradients or statistics may have the same length
+    # In the forward pass and the loss, the first axis is the batch; elsewhere, its length may be equal by chance
     phase = _phase(site.scope)
     sure = not backward and (phase == "loss" or (phase == "forward" and mask.ndim > 1))
     return _true_rows(mask, site.first_row) if sure or tuple(sorted(mask.shape)) not in site.other_shapes else ()

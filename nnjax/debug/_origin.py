@@ -1,14 +1,14 @@
-"""The place where a NaN or infinity first appeared, and its description."""
+"""Describe where a NaN or infinity first appeared."""
 
 import re
 from typing import NamedTuple
 
 
 class Loop(NamedTuple):
-    """An iteration of a loop that contains a primitive."""
+    """One iteration of a loop around a primitive."""
 
-    kind: str  # "block" of a repeat, "micro-batch" of a batch, or "iteration"
-    iteration: int  # counted from 0; blocks have their forward number in the backward pass, too
+    kind: str  # "block" (of `nn.repeat`), "micro-batch", or "iteration" (of any other loop)
+    iteration: int  # index from 0; in the backward pass, blocks have the same index as in the forward pass
     length: int | None  # number of iterations, or None for a while loop
     depth: int  # number of scopes around the loop
 
@@ -18,14 +18,14 @@ class NonfiniteOrigin(NamedTuple):
 
     kind: str  # "primitive", "argument", or "constant" (a NaN or infinity written into the program)
     primitive: str  # primitive that computed the value or uses the constant, or path of the argument such as "batch.x"
-    scope: tuple[str, ...] = ()  # enclosing name scopes as in profiles: "3_dense(10)" is layer 3; "loss"; "update"
+    scope: tuple[str, ...] = ()  # enclosing name scopes, such as "3_dense(10)" for layer 3, "loss" or "update"
     phase: str = ""  # "forward", "backward", "loss", "update", or "" outside all scopes
     loops: tuple[Loop, ...] = ()  # outermost first
     rows: tuple[int, ...] = ()  # rows of the batch, () if unknown; for an argument, indices along its first axis
     nan: int = 0  # number of NaN values
     inf: int = 0  # number of infinities
     shape: tuple[int, ...] = ()
-    inputs: tuple[tuple[float, float], ...] = ()  # smallest and largest value of each floating input, ignoring NaN
+    inputs: tuple[tuple[float, float], ...] = ()  # minimum and maximum of each floating-point input, without NaN
 
     @property
     def iteration(self) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ net = nn.mlp([128], 32)
 
 
 def view(key: Key, images: Array) -> Array:
-    """Return 8 × 8 images (n, 64), shifted by up to one pixel and with each pixel multiplied by random noise."""
+    """Shift 8 × 8 images (n, 64) by up to one pixel, and multiply each pixel by random noise."""
     shift, noise = jax.random.split(key)
     offsets = jax.random.randint(shift, (len(images), 2), -1, 2)
     pixels = jax.vmap(lambda image, by: jnp.roll(image, (by[0], by[1]), (0, 1)))(images.reshape(-1, 8, 8), offsets)
@@ -29,5 +29,5 @@ def objective(params: Params, state: State, batch: Data, *, train: bool, key: Ke
 
 
 def make_run() -> train.Run:
-    """Return the run, which trains on images (n, 64)."""
+    """Return a run that trains on images (n, 64)."""
     return train.Run(net, objective=objective, optimizer=optim.adam(3e-3), batch_size=128)

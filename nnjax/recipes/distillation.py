@@ -10,7 +10,7 @@ net = nn.mlp([16], 10)
 
 
 def make_run(temperature: float | Array = 4.0, share: float | Array = 0.9) -> train.Run:
-    """Return the run for targets `{"label": (n,), "teacher": logits (n, 10)}`; `share` is the weight of the teacher."""
+    """Return a run for targets `{"label": (n,), "teacher": logits (n, 10)}`; `share` is the weight of the teacher."""
 
     def objective(params: Params, state: State, batch: Data, *, train: bool, key: Key) -> tuple[Array, State, Log]:
         logits, state = net.apply(params, state, batch.x, train=train, key=key)

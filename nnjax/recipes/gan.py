@@ -19,7 +19,7 @@ def generate(params: Params, state: State, key: Key, n: int) -> Array:
 
 
 def objective(params: Params, state: State, batch: Data, *, train: bool, key: Key) -> tuple[Array, State, Log]:
-    """Return the sum of both networks' losses. The gradient of each loss reaches only that network's parameters."""
+    """Return the sum of the losses of both networks. Each loss trains only its own network."""
 
     def loss(params: Params, points: Array, real: int) -> Array:
         score, _ = discriminator.apply(params["discriminator"], state["discriminator"], points, train=train)
@@ -32,7 +32,7 @@ def objective(params: Params, state: State, batch: Data, *, train: bool, key: Ke
 
 
 def make_run() -> train.Run:
-    """Return the run, which trains on points (n, 2)."""
+    """Return a run that trains on points (n, 2)."""
     players = {"generator": optim.adam(1e-3, b1=0.5), "discriminator": optim.adam(2e-3, b1=0.5)}
     optimizer = optax.partition(players, lambda params: nn.labels(params, {f"{name}/**": name for name in players}))
     return train.Run(net, objective=objective, optimizer=optimizer, batch_size=256)

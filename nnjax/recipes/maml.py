@@ -9,7 +9,7 @@ from nnjax.types import Data, Key, Log, Params, State
 
 TASKS, POINTS, RATE = 16, 10, 0.05
 body = nn.mlp([40, 40], 1, activation=jnp.tanh)
-net = body._replace(init=lambda key, x: body.init(key, jnp.ones((1, 1))))  # the run has no data
+net = body._replace(init=lambda key, x: body.init(key, jnp.ones((1, 1))))  # because the run has no data
 
 
 def task_losses(params: Params, state: State, key: Key) -> tuple[Array, Array]:
@@ -33,5 +33,5 @@ def objective(params: Params, state: State, batch: Data, *, train: bool, key: Ke
 
 
 def make_run() -> train.Run:
-    """Return the run, which needs no data: `train.fit(make_run(), steps=2000)`."""
+    """Return a run that needs no data: `train.fit(make_run(), steps=2000)`."""
     return train.Run(net, objective=objective, optimizer=optim.adam(1e-3), batch_size=None)

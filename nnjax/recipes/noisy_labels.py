@@ -1,4 +1,4 @@
-"""A loss that gives more weight to confidently predicted labels, for partly wrong labels (arXiv:1805.07836)."""
+"""Learn from partly wrong labels: a label that the network finds likely gets more weight (arXiv:1805.07836)."""
 
 import jax.numpy as jnp
 from jax import Array, lax

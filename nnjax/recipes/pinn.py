@@ -11,7 +11,7 @@ body = nn.mlp([32, 32], 1, activation=jnp.tanh)
 
 
 def init(key: Key, x: object, /) -> tuple[Params, State]:
-    """Initialise without data, for points with one coordinate."""
+    """Initialise the network for points with one coordinate, because the run has no data."""
     return body.init(key, jnp.ones((1, 1)))
 
 
@@ -33,5 +33,5 @@ def objective(params: Params, state: State, batch: Data, *, train: bool, key: Ke
 
 
 def make_run() -> train.Run:
-    """Return the run, which needs no data: `train.fit(make_run(), steps=2000)`."""
+    """Return a run that needs no data: `train.fit(make_run(), steps=2000)`."""
     return train.Run(net, objective=objective, optimizer=optim.adam(3e-3), batch_size=None)

@@ -9,7 +9,7 @@ from nnjax.types import Data, Key, Log, Params, State
 
 STEPS, EPISODES = 200, 16
 policy = nn.mlp([32], 2, activation=jnp.tanh)  # position, velocity, angle, angular velocity -> logits
-net = policy._replace(init=lambda key, x: policy.init(key, jnp.ones((1, 4))))  # the run has no data
+net = policy._replace(init=lambda key, x: policy.init(key, jnp.ones((1, 4))))  # because the run has no data
 
 
 def _move(s: Array, action: Array) -> Array:  # one time step of 0.02 s
@@ -21,7 +21,7 @@ def _move(s: Array, action: Array) -> Array:  # one time step of 0.02 s
 
 
 def objective(params: Params, state: State, batch: Data, *, train: bool, key: Key) -> tuple[Array, State, Log]:
-    """Return -Σ_t log π(action_t) advantage_t for each episode; the reward is 1 per step until the pole falls."""
+    """Return -Σ_t log π(action_t) advantage_t per episode; a step earns 1 until the pole falls or the cart leaves."""
 
     def step(s: Array, key: Key) -> tuple[Array, tuple[Array, Array]]:
         actions = jax.random.categorical(key, net.apply(params, state, s, train=train)[0])
@@ -36,5 +36,5 @@ def objective(params: Params, state: State, batch: Data, *, train: bool, key: Ke
 
 
 def make_run() -> train.Run:
-    """Return the run, which needs no data: `train.fit(make_run(), steps=200)`."""
+    """Return a run that needs no data: `train.fit(make_run(), steps=200)`."""
     return train.Run(net, objective=objective, optimizer=optim.adam(1e-2), batch_size=None)

@@ -14,12 +14,12 @@ net = nn.named(
 
 
 def objective(params: Params, state: State, batch: Data, *, train: bool, key: Key) -> tuple[Array, State, Log]:
-    """Return the sum of both heads' losses, and each loss in the log."""
+    """Return the sum of the losses of both heads, and log each loss."""
     outputs, state = net.apply(params, state, batch.x, train=train, key=key)
     terms = {name: loss(outputs[name], batch.y[name]) for name, loss in LOSSES.items()}
     return terms["digit"] + terms["ink"], state, {name: term.mean() for name, term in terms.items()}
 
 
 def make_run() -> train.Run:
-    """Return the run for targets `{"digit": labels (n,), "ink": numbers (n, 1)}`."""
+    """Return a run for targets `{"digit": labels (n,), "ink": numbers (n, 1)}`."""
     return train.Run(net, objective=objective, optimizer=optim.adam(3e-3), batch_size=64)

@@ -9,7 +9,7 @@ from nnjax.types import Data, Key, Log, Params, State
 
 CODE = 8  # dimension of the latent code
 encoder, decoder = nn.mlp([128], 2 * CODE), nn.mlp([128], 64)
-net = nn.named(encoder=encoder, mean=lambda h: h[:, :CODE], decoder=decoder)  # reconstructs from the code's mean
+net = nn.named(encoder=encoder, mean=lambda h: h[:, :CODE], decoder=decoder)  # decodes the mean of the latent code
 
 
 def objective(params: Params, state: State, batch: Data, *, train: bool, key: Key) -> tuple[Array, State, Log]:
@@ -25,5 +25,5 @@ def objective(params: Params, state: State, batch: Data, *, train: bool, key: Ke
 
 
 def make_run() -> train.Run:
-    """Return the run, which trains on images (n, 64) with values in [0, 1]."""
+    """Return a run that trains on images (n, 64) with values in [0, 1]."""
     return train.Run(net, objective=objective, optimizer=optim.adam(3e-3), batch_size=64)

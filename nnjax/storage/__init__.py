@@ -1,1 +1,1 @@
-"""Save any pytree in one file with checksums. Files are written atomically, checkpoints also in the background."""
+"""Save any pytree in one file with checksums, write files atomically, and write checkpoints in the background."""

@@ -19,7 +19,7 @@ def write_file(path: str | Path, *content: bytes | memoryview) -> None:
 
     Args:
       path: path of the file. An existing file is replaced.
-      content: the bytes, in one or more parts that are written in order.
+      content: one or more byte strings, which are written one after another.
 
     Raises:
       OSError: if writing fails; a note gives the path and the number of bytes. An existing file stays intact.
@@ -51,9 +51,9 @@ def write_records(path: str | Path, records: Sequence[Mapping[str, Any]], *, quo
     """Write records as CSV, one per line, with a column for every name that occurs in any record.
 
     Args:
-      path: the file.
+      path: path of the file. An existing file is replaced.
       records: dictionaries from column name to value.
-      quote_texts: whether to quote all strings, which distinguishes a string such as NA from a missing value.
+      quote_texts: True to quote all strings, which distinguishes a string such as NA from a missing value.
     """
     names = list(dict.fromkeys(name for record in records for name in record))
     text = io.StringIO()
@@ -65,7 +65,7 @@ def write_records(path: str | Path, records: Sequence[Mapping[str, Any]], *, quo
 
 
 def finite(content: Any) -> Any:
-    """Replace NaN and infinities in plain values by None."""
+    """Return numbers, strings, lists or dictionaries with NaN and infinities replaced by None."""
     if isinstance(content, float):
         return content if math.isfinite(content) else None
     if isinstance(content, Mapping):
@@ -74,7 +74,7 @@ def finite(content: Any) -> Any:
 
 
 def _sync_folder(path: Path) -> None:
-    """Sync a folder to make a rename durable, because a power failure could otherwise undo it."""
+    """Sync a folder, so that a power failure cannot undo a rename in it."""
     try:
         folder = os.open(path, os.O_RDONLY)
     except PermissionError:  # Windows cannot open folders

@@ -1,4 +1,4 @@
-"""Write checkpoints on a background thread, so that the host keeps feeding the device."""
+"""Write checkpoints on a background thread while training continues."""
 
 import math
 import re
@@ -48,7 +48,7 @@ def checkpoint_writer(folder: str | Path, keep: int = 3, *, write: bool = True) 
         Earlier checkpoints stay intact.
 
     Warns:
-      RuntimeWarning: if any other write fails. The warning is issued at the next call of `save`, which tries again.
+      RuntimeWarning: if any other write fails. The next call of `save` issues the warning and writes its checkpoint.
 
     >>> from pathlib import Path
     >>> from nnjax.storage import checkpoint
@@ -66,13 +66,13 @@ def checkpoint_writer(folder: str | Path, keep: int = 3, *, write: bool = True) 
     folder = as_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     pending: Future[None] | None = None
-    scores: dict[int, float] | None = None  # scores of the intact checkpoints, by step; infinite without a score
+    scores: dict[int, float] | None = None  # score of each intact checkpoint by step; infinity if it has none
 
     def write_checkpoint(step: int, tree: PyTree, metadata: dict[str, Any], score: Any) -> None:
         nonlocal scores
         if not folder.is_dir():
             raise FileNotFoundError(f"the folder {folder} was deleted or moved")
-        _remove_partial_files(folder)  # first, to free space on a full disk
+        _remove_partial_files(folder)  # before writing, to free space on a full disk
         scores = _intact_scores(folder) if scores is None else scores
         number = None if score is None or math.isnan(float(score)) else float(score)
         checkpoint.save(checkpoint.step_path(folder, step), tree, {**metadata, "step": step, "score": number})
@@ -115,7 +115,7 @@ def checkpoint_writer(folder: str | Path, keep: int = 3, *, write: bool = True) 
 
 
 def _intact_scores(folder: Path) -> dict[int, float]:
-    """Return the scores of the intact checkpoints by step; a checkpoint without a score counts as infinity."""
+    """Return the score of each intact checkpoint by step; the score is infinity if the checkpoint has none."""
     scores = {}
     for path in checkpoint.files(folder):
         try:
@@ -127,7 +127,7 @@ def _intact_scores(folder: Path) -> dict[int, float]:
 
 
 def _remove_old(folder: Path, step: int, keep: int, scores: dict[int, float]) -> None:
-    """Delete the checkpoints up to `step`, except the last `keep` and the best one."""
+    """Delete the checkpoints up to `step`, except the last `keep` and the one with the lowest score."""
     best = min(scores, key=lambda s: (scores[s], -s))
     recent = sorted(s for s in scores if s <= step)[-keep:]
     for old in [s for s in scores if s <= step and s not in (best, *recent)]:

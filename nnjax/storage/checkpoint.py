@@ -46,7 +46,7 @@ def save(path: str | Path, tree: PyTree, metadata: dict[str, Any]) -> None:
 
 
 def load(path: str | Path, like: Like) -> tuple[PyTree, dict[str, Any]]:
-    """Read the tree and metadata of a file.
+    """Read a tree and its metadata from a file.
 
     Args:
       path: path of the file.
@@ -70,7 +70,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: if the file does not exist.
-      ValueError: if the file is truncated, is not a checkpoint, or its header is damaged.
+      ValueError: if the file is truncated or not a checkpoint, or if its header is damaged.
     """
     path = as_path(path)
     with open_regular(path) as file:
@@ -78,7 +78,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def verify(path: str | Path) -> dict[str, Any]:
-    """Verify the SHA-256 of every leaf of a file, with one leaf in memory at a time, and return the metadata.
+    """Verify the checksums of a file, with one leaf in memory at a time, and return its metadata.
 
     Raises:
       FileNotFoundError: if the file does not exist.
@@ -93,7 +93,7 @@ def verify(path: str | Path) -> dict[str, Any]:
 
 
 def latest(folder: str | Path, like: Like) -> tuple[Path, PyTree, dict[str, Any]]:
-    """Load the newest intact checkpoint of a folder.
+    """Load the newest intact checkpoint in a folder.
 
     Args:
       folder: a folder with files named by `step_path`.
@@ -126,7 +126,7 @@ def latest(folder: str | Path, like: Like) -> tuple[Path, PyTree, dict[str, Any]
 
 
 def digest(tree: PyTree) -> str:
-    """Return a SHA-256 over the paths, dtypes, shapes and bytes of a tree of arrays.
+    """Return the SHA-256 of the paths, dtypes, shapes and bytes of a tree of arrays.
 
     Contiguous arrays, including memory-mapped ones, are read in place; other arrays are copied in chunks of 16 MiB.
 
@@ -140,12 +140,12 @@ def digest(tree: PyTree) -> str:
 
 
 def step_path(folder: Path, step: int) -> Path:
-    """Return the path of a step's checkpoint."""
+    """Return the path of the checkpoint for a step."""
     return folder / f"step-{step:012d}.safetensors"
 
 
 def step_of(path: Path) -> int:
-    """Return the step in the name of a checkpoint."""
+    """Return the step in the file name of a checkpoint."""
     match = NAME.fullmatch(path.name)
     if match is None:
         raise ValueError(f"{path} is not named like a checkpoint, such as step-000000000100.safetensors")
@@ -153,7 +153,7 @@ def step_of(path: Path) -> int:
 
 
 def files(folder: str | Path) -> list[Path]:
-    """Return the checkpoints of a folder by increasing step, including damaged but not partially written ones."""
+    """Return the paths of the checkpoints in a folder by increasing step, without partially written ones."""
     folder = as_path(folder)
     paths = [path for path in folder.iterdir() if NAME.fullmatch(path.name)] if folder.is_dir() else []
     return sorted(paths, key=step_of)

@@ -17,12 +17,12 @@ WORDS = {str: "text", bool: "true or false", int: "an integer", float: "a finite
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file that holds an object.
+    """Read a JSON file that contains an object.
 
     Raises:
       FileNotFoundError: if the file does not exist.
       ValueError: if the file is not a regular file, is larger than 64 MiB, is not valid JSON, is nested too deeply,
-        contains duplicate names, NaN or infinities, or does not hold an object.
+        contains duplicate names, NaN or infinities, or does not contain an object.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -41,7 +41,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def json_digest(content: Any) -> str:
-    """Return a SHA-256 of plain values, in which NaN and infinities count as null and the order of names is ignored.
+    """Return the SHA-256 of plain values. NaN and infinities count as null; the order of names does not matter.
 
     >>> from nnjax.storage.json_file import json_digest
     >>> json_digest({"a": 1, "b": [2.5]}) == json_digest({"b": [2.5], "a": 1})
@@ -62,7 +62,7 @@ def check_kind(place: str, value: Any, kind: Any) -> Any:
     Args:
       place: name of the value, for error messages.
       value: the value.
-      kind: `str`, `bool`, `int`, `float` (finite), a `Literal`, a union such as `int | None`, `list[…]`,
+      kind: `str`, `bool`, `int`, `float` (finite), `Any`, a `Literal`, a union such as `int | None`, `list[…]`,
         `dict[str, …]`, a `TypedDict`, or a `NamedTuple`, which is built from an object or from a list of its fields.
 
     Raises:
@@ -94,7 +94,7 @@ def check_kind(place: str, value: Any, kind: Any) -> Any:
 
 
 def _check_union(place: str, value: Any, kind: Any) -> Any:
-    """Check a value against the alternatives of a union; if none fits, prefer the error from inside the value."""
+    """Check a value against a union of types. If none matches, raise the most specific error."""
     problems = []
     for alternative in get_args(kind):
         try:

@@ -17,7 +17,7 @@ def folder_lock(folder: str | Path) -> Iterator[None]:
     """Hold an exclusive lock on a folder. It is released when the process exits, even if killed.
 
     The operating system locks the file `.lock`, which remains in the folder and contains the process ID of its last
-    owner. On a file system without locks, this does nothing.
+    owner. If the file system does not support locks, the folder is not locked.
 
     Args:
       folder: the folder, which must exist.

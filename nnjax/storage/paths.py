@@ -1,4 +1,4 @@
-"""Expand paths, open regular files, and write to a replacement if a folder is not writable."""
+"""Expand paths, open regular files, and write to a new folder if the original is not writable."""
 
 import os
 import shutil
@@ -38,19 +38,19 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def write_elsewhere(folder: Path, write: Callable[[Path], T]) -> tuple[Path, T]:
-    """Write to a new folder, for use when `folder` was deleted, is full or is not writable.
+    """Create a replacement for a folder that was deleted, is full or is not writable, and write to it.
 
     Args:
       folder: the original folder. The new one is next to it or, if that fails, in the system's temporary folder.
-      write: function that writes everything to the folder that is passed to it.
+      write: function that takes a folder and writes all files to it.
 
     Returns:
       The new folder and the result of `write`.
 
     Raises:
-      OSError: if neither place is writable.
+      OSError: if neither location is writable.
     """
-    error = OSError(f"no folder to replace {folder}")
+    error = OSError(f"found no writable folder to replace {folder}")
     for place in (folder.absolute().parent, Path(tempfile.gettempdir())):
         try:
             other = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=place))

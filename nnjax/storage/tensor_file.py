@@ -24,7 +24,7 @@ from nnjax.storage.json_file import check_kind
 from nnjax.storage.paths import open_regular
 from nnjax.types import PyTree
 
-DTYPES = {  # dtypes that safetensors supports; arrays of others are stored as uint8, with an extra last axis of bytes
+DTYPES = {  # dtypes that safetensors supports; others are stored as uint8, with an extra last axis for the bytes
     **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
     **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
     **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
@@ -39,12 +39,12 @@ NOTES = {
     "metadata": dict[str, Any],
 }
 NO_CHECKSUM = b"0" * 64  # placeholder for the header's own checksum during its computation
-MOST_HEADER_BYTES = 100_000_000  # the limit of the safetensors package
+MOST_HEADER_BYTES = 100_000_000  # same limit as in the safetensors package
 CHUNK_BYTES = 1 << 24  # size of the chunks in which non-contiguous arrays are copied for hashing
 
 
 class Header(NamedTuple):
-    """The header of a file."""
+    """The decoded header of a file."""
 
     leaves: dict[str, tuple[np.dtype[Any], tuple[int, ...]]]  # stored dtype and shape of each leaf, in file order
     sha256: dict[str, str] | None  # checksum of each leaf; None if the file was not written by nnjax
@@ -56,7 +56,7 @@ class Header(NamedTuple):
 
 
 def serialize(tree: PyTree, format: str, metadata: dict[str, Any]) -> list[bytes | memoryview]:
-    """Return the content of a file that stores a tree: the header, then the memory of each leaf, usually uncopied.
+    """Return the content of a file that stores a tree, as a list of the header and the bytes of each leaf.
 
     Args:
       tree: pytree of numeric arrays, typed random keys and Python numbers.
@@ -102,7 +102,7 @@ def serialize(tree: PyTree, format: str, metadata: dict[str, Any]) -> list[bytes
 
 
 def read_header(file: io.BufferedReader, path: Path) -> Header:
-    """Read the header of an open file, and check it and the length of the file.
+    """Read and check the header of an open file, and check the length of the file.
 
     Args:
       file: the file, positioned at its beginning. Afterwards it is positioned at the first leaf.
@@ -178,7 +178,7 @@ def read_leaves(file: io.BufferedReader, path: Path, header: Header) -> Iterator
 
 
 def read(path: Path) -> tuple[dict[str, Any], Header]:
-    """Read all leaves, by name, and the header of a file. For errors, see `read_header` and `read_leaves`."""
+    """Read the leaves of a file, by name, and its header. For errors, see `read_header` and `read_leaves`."""
     with open_regular(path) as file:
         header = read_header(file, path)
         leaves: dict[str, Any] = dict(read_leaves(file, path, header))
@@ -189,7 +189,7 @@ def read(path: Path) -> tuple[dict[str, Any], Header]:
 
 
 def restore_structure(like: PyTree, leaves: dict[str, Any], empty: dict[str, str] | None, error: str) -> PyTree:
-    """Arrange the leaves of a file in the structure of a given tree.
+    """Return the leaves of a file in a tree with the same structure as `like`.
 
     Args:
       like: a tree of arrays, `jax.ShapeDtypeStruct`s or Python numbers.
@@ -235,7 +235,7 @@ def named_leaves(tree: PyTree) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def sequence_nodes(tree: PyTree) -> dict[str, str]:
-    """Return "tuple" or "list" for each non-empty tuple or list in a tree, by its path; the path of the root is ""."""
+    """Return the type name of each non-empty tuple or list in a tree by its path, which is "" for the root."""
     nodes: dict[str, str] = {}
     for path, node in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda node: type(node) in (tuple, list)):
         if type(node) in (tuple, list) and node:
@@ -248,7 +248,7 @@ def sequence_nodes(tree: PyTree) -> dict[str, str]:
 
 
 def to_numpy(name: str, leaf: Any) -> tuple[np.ndarray, str]:
-    """Return a leaf as a NumPy array and its dtype; for a random key, its data and, say, "key threefry2x32"."""
+    """Return a leaf as a NumPy array, and its dtype. Random keys become their data and, e.g., "key threefry2x32"."""
     if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return np.asarray(jax.random.key_data(leaf)), f"{KEY}{jax.random.key_impl(leaf)}"
     array = np.asarray(leaf)
@@ -283,7 +283,7 @@ def _is_empty(node: Any) -> bool:
 
 
 def _parse_entry(name: str, entry: dict[str, Any]) -> tuple[str, np.dtype[Any], tuple[int, ...], int, int]:
-    """Return the name, dtype, shape, first byte and end byte of a leaf after checking its header entry."""
+    """Check the header entry of a leaf, and return its name, dtype, shape, first byte and end byte."""
     dtype, shape = jnp.dtype(DTYPES[entry["dtype"]]), tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     if any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
@@ -294,7 +294,7 @@ def _parse_entry(name: str, entry: dict[str, Any]) -> tuple[str, np.dtype[Any], 
 
 
 def _check_dtype(name: str, dtype: str | None, stored: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    """Raise unless NumPy allows this shape and the stored dtype and shape match the leaf's original dtype."""
+    """Raise an error if NumPy does not support the shape, or if the stored array cannot hold the original dtype."""
     np.broadcast_to(np.zeros((), stored), shape)
     if dtype is None:
         return

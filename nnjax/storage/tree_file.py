@@ -44,8 +44,8 @@ def load(path: str | Path, like: PyTree | None = None) -> PyTree:
     Args:
       path: path of the file; a leading "~" is the home folder. Files from other programs have no checksums to verify.
       like: a tree with the same structure, whose leaves are arrays or shapes as returned by `jax.eval_shape`. None
-        returns dictionaries nested like the paths, with tuples and lists as they were saved; named tuples, and all
-        sequences in files from other programs, become dictionaries.
+        returns nested dictionaries, tuples and lists, as they were saved; named tuples, and all sequences in files
+        from other programs, become dictionaries.
 
     Returns:
       The tree, bitwise equal to the saved one, as JAX arrays.
@@ -75,7 +75,7 @@ def load(path: str | Path, like: PyTree | None = None) -> PyTree:
 
 
 def nested(path: Path, leaves: dict[str, Any], header: tensor_file.Header) -> PyTree:
-    """Return dictionaries nested by the parts of the leaf names, with tuples and lists as recorded in the file."""
+    """Return nested dictionaries from leaf names such as "params/1/w", with the tuples and lists that were saved."""
     root: dict[str, Any] = {}
     entries = leaves | {name: EMPTY.get(text, {}) for name, text in (header.empty or {}).items()}
     if list(entries) == ["(the tree itself)"]:

@@ -1,4 +1,4 @@
-"""Training: a run as pure functions, and the loop on the host that drives it."""
+"""Define training runs as pure functions, and train, compare, sweep, search and replay them."""
 
 from nnjax.train.compare import Comparison, PairedDifference, compare, paired_difference
 from nnjax.train.engine.errors import DivergedWarning, InterruptedRun, RunMismatchError

@@ -1,4 +1,4 @@
-"""Apply a function to the rows of a tree in blocks, to save memory."""
+"""Apply a function to large arrays in blocks of rows, to save memory."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,7 +9,7 @@ from jax import Array, lax
 
 from nnjax.types import PyTree
 
-ROWS = 4096  # rows in a block: large enough to fill a device, small enough for its memory
+ROWS = 4096  # rows per block: large enough to use the whole device, small enough for its memory
 T = TypeVar("T")
 
 
@@ -17,8 +17,8 @@ def map_blocks(function: Callable[[PyTree, Array], T], x: PyTree) -> T:
     """Return `function(x, 0)`, computed in blocks of 4096 rows.
 
     Args:
-      function: `(rows of x, index of the first row) -> tree of arrays` with one entry per row.
-      x: arrays (rows, ...). A tree without arrays is passed as one block.
+      function: function `(rows of x, index of the first row) -> tree of arrays (rows, ...)`.
+      x: tree of arrays (rows, ...). A tree without arrays is passed as one block.
     """
     n = next((leaf.shape[0] for leaf in jax.tree.leaves(x)), 0)
     whole, rest = divmod(n, ROWS)

@@ -1,4 +1,4 @@
-"""Call optimizers, and refuse optimizers that need arguments that a run does not pass."""
+"""Call optimizers, and reject those that need arguments that a run cannot pass."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,7 +46,7 @@ def check_optimizer(optimizer: Optimizer, opt_state: OptState, params: Params) -
 
 @contextmanager
 def _explain_failure(opt_state: OptState) -> Iterator[None]:
-    """Turn any error of an optimizer into a ValueError that names its state and the call that failed."""
+    """Convert any error of an optimizer into a ValueError that names its state and the call that failed."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Compare two runs over the same seeds: the differences of their scores, with confidence intervals."""
+"""Compare the scores of two runs with the same seeds, with confidence intervals for the differences."""
 
 import math
 from functools import partial
@@ -20,7 +20,7 @@ SKIPPED = ("epoch", "step")  # entries of a record that are not scores
 
 
 class PairedDifference(NamedTuple):
-    """The mean difference of two runs over seeds, and its confidence interval."""
+    """The mean difference between the scores of two runs over several seeds, with its confidence interval."""
 
     difference: float
     low: float
@@ -29,10 +29,10 @@ class PairedDifference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The result of `compare`: for each score of both runs the mean difference, first - second, with its interval."""
+    """The scores of two runs, and the mean difference, first - second, of each score that both have."""
 
     differences: dict[str, PairedDifference]
-    first: dict[str, np.ndarray]  # (seeds,) the scores of each seed
+    first: dict[str, np.ndarray]  # scores by name, each of shape (seeds,)
     second: dict[str, np.ndarray]
 
 
@@ -53,27 +53,28 @@ def compare(
 ) -> Comparison:
     """Train two runs from the same keys on the same batches, and compare their scores seed by seed.
 
-    With seed i, both runs have the same order of data and, as far as their networks agree in shape, the same initial
-    draws and dropout masks. This shared noise cancels in the difference. A run against itself gives exactly 0.
+    With the same seed, both runs see the data in the same order. If their networks have the same shapes, they also use
+    the same random numbers for initialisation and dropout. This shared noise cancels in the difference, which is
+    exactly 0 for two equal runs.
 
     Args:
       first: one of the runs to compare.
       second: the other run; only metrics that have the same name in both runs are compared.
       data: see `fit`.
-      validation: the data on which both runs are scored, after the last epoch. Runs without data may be compared by
-        the mean of their logs over the last epoch.
+      validation: data for the scores, which are computed after the last epoch. For runs without data, None compares
+        the means of their logs over the last epoch.
       epochs: see `fit`.
       steps: see `fit`.
       seeds: number of pairs of runs, at least 2.
-      key: split into the key of each seed; `jax.random.key(0)` if None.
+      key: random key, which is split into one key per seed; `jax.random.key(0)` if None.
       strategy: see `fit`.
       mesh: see `fit`.
       confidence: probability that an interval contains the true difference.
       progress: see `fit`.
 
     Raises:
-      ValueError: for fewer than 2 seeds, no epochs, no validation, if a run diverged, or if the runs have no score in
-        common. Losses are compared only if both runs have the same loss.
+      ValueError: for fewer than 2 seeds, without epochs, steps or validation, if a run diverged, or if the runs have
+        no score in common. Losses are compared only if both runs have the same loss function.
 
     >>> digits = data.load("digits")
     >>> make = lambda rate: train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(rate), batch_size=32)
@@ -102,7 +103,7 @@ def compare(
             strategy=strategy,
             mesh=mesh,
             validation=validation,
-            validate_every=2**31 - 1,  # only after the last epoch
+            validate_every=2**31 - 1,  # validate only after the last epoch
             progress=progress,
         )
         if (result.diverged >= 0).any():
@@ -118,8 +119,8 @@ def compare(
     common = [name for name in scores[0] if name in scores[1] and (name != "loss" or comparable)]
     if not common:
         raise ValueError(
-            f"compare: the runs have no score in common: {', '.join(scores[0])} against {', '.join(scores[1])}, of "
-            "different losses; pass the same metrics= to both"
+            f"compare: the runs have no score in common: {', '.join(scores[0])} against {', '.join(scores[1])}, with "
+            "different loss functions; pass the same metrics= to both"
         )
     return Comparison(
         {name: paired_difference(scores[0][name], scores[1][name], confidence=confidence) for name in common}, *scores
@@ -127,17 +128,17 @@ def compare(
 
 
 def paired_difference(first: Array, second: Array, *, confidence: float = 0.95) -> PairedDifference:
-    """Return the mean difference of two runs' scores over the same seeds, and its t interval.
+    """Return the mean difference between the scores of two runs with the same seeds, and its t interval.
 
         d ± t(n - 1) · s / √n,   d and s: mean and standard deviation of first_i - second_i
 
     Args:
-      first: scores of a run, (seeds,).
-      second: scores of the other run, (seeds,), with the same keys and therefore the same batches.
+      first: scores of one run, (seeds,).
+      second: scores of the other run, (seeds,), trained with the same keys and therefore on the same batches.
       confidence: probability that the interval contains the true difference, for normally distributed differences.
 
     Returns:
-      Python numbers. A run against itself gives exactly 0 in [0, 0].
+      The mean difference and its interval, as Python numbers. Equal scores give exactly 0 in [0, 0].
 
     Raises:
       ValueError: for wrong shapes, fewer than 2 seeds, scores that are not finite, or confidence outside (0, 1).
@@ -171,7 +172,7 @@ def paired_difference(first: Array, second: Array, *, confidence: float = 0.95) 
 
 
 def _objective(run: Any) -> Any:
-    """Return the function that a run minimises; the run itself if it has none."""
+    """Return the function that a run minimises, or the run itself if it has no attribute `loss` or `objective`."""
     return getattr(run, "loss", None) or getattr(run, "objective", None) or run
 
 

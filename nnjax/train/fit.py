@@ -68,9 +68,9 @@ def fit(
 ) -> Result:
     """Train a run or an ensemble of runs.
 
-    The state after any number of steps depends only on the run, the key and the data: chunks, validation, saving,
-    progress and callbacks do not change it bitwise. Member i of an ensemble equals the single run with key
-    `jax.random.split(key, members)[i]`: bitwise with strategy "map" on a CPU, up to rounding with "vmap".
+    The state after any number of steps depends only on the run, the key and the data. It is bitwise the same with any
+    settings of chunks, validation, saving, progress and callbacks. Member i of an ensemble equals the single run with
+    key `jax.random.split(key, members)[i]`: bitwise with strategy "map" on a CPU, up to rounding with "vmap".
 
     Args:
       run: the network, loss, optimizer and batch size, as a `train.Run`; or any other `types.Trainable`.
@@ -89,14 +89,14 @@ def fit(
       group: number of members trained at the same time; groups are trained one after another. None for all members.
         See `train.plan`. With several groups the result is on the host, as NumPy arrays.
       folds: the rows that each member is trained and validated on, one fold per member; see `train.k_fold`.
-      start: initial parameters instead of drawn ones, for fine-tuning or a further phase of training; the optimizer
+      start: initial parameters, instead of random ones, for fine-tuning or a further phase of training; the optimizer
         starts fresh. With a `TrainState`, `Best` or `SavedRun`, the network's state is used, too. For an ensemble,
         either the same for all members, or with a leading axis (members, ...).
-      validation: data that `run.evaluate` is applied to.
+      validation: data on which `run.evaluate` computes scores.
       validate_every: number of epochs between validations. The last epoch is always validated.
       patience: number of validations without a lower loss after which a member is stopped; None to never stop early.
       chunk_steps: largest number of steps that the device takes before the host checks for callbacks, checkpoints and
-        Ctrl-C; None for as many as take about a quarter of a second.
+        Ctrl-C; None for about a quarter of a second.
       out: folder for checkpoints and the final weights, which `train.load` reads; None to save nothing.
       resume: continue from the latest checkpoint in `out`, or start fresh if there is none. "anyway" continues even if
         the run differs from the saved one. Or the `partial` of an `InterruptedRun`, to continue without a checkpoint.
@@ -124,7 +124,7 @@ def fit(
 
     Warns:
       UserWarning: for a batch larger than the data, for folds made for fewer rows than the data have, for members
-        with the same key, and as `data.validate` does.
+        with the same key, and for suspicious data, see `data.validate`.
       RuntimeWarning: if a checkpoint cannot be written to `out`; it then goes to a new folder, which the message names.
         Also if all steps of a member were skipped.
       DivergedWarning: a RuntimeWarning, if the loss of a step is not finite; it is the member's last step.
@@ -182,7 +182,7 @@ def fit_job(
     start: Any = None,
     validation: Any = None,
 ) -> Job:
-    """Return the job that the arguments of `fit` describe."""
+    """Return the training job for the arguments of `fit`."""
     refuse_forked_process("fit")
     check_trainable("fit", "run", run)
     if folds is not None:
@@ -229,7 +229,7 @@ def train_members(job: Job, options: FitOptions) -> Result:
                     parts = (*((outcome.fs, outcome.logs) for outcome in outcomes), stop.partial)
                     stop.partial = PartialRun(_first_if_single(job, parts[-1][0].train), job, options.group, parts)
                 raise
-            # On the host, because the next group needs the memory of the device
+            # Move the state to the host, because the next group needs the memory of the device
             outcomes.append(outcome if len(slices) == 1 else outcome._replace(fs=to_numpy(outcome.fs)))
     fs = join_states([outcome.fs for outcome in outcomes])
     logs = join_logs(job, [outcome.logs for outcome in outcomes], fs)
@@ -266,14 +266,14 @@ def _warn_all_skipped(job: Job, logs: Logs) -> None:
 
 
 def _averages(job: Job, ts: TrainState) -> Params | None:
-    """Return the averaged parameters (members, ...) that the runs evaluate; None if they evaluate the trained ones."""
+    """Return the averaged parameters (members, ...) for evaluation, or None if the runs do not average parameters."""
     if getattr(job.ensemble.run(index_tree(job.members.hyper, 0)), "evaluation_params", None) is None:
         return None
     return jax.vmap(lambda ts, hyper: evaluation_params(job.ensemble.run(hyper), ts))(ts, job.members.hyper)
 
 
 def _partial_groups(job: Job, options: FitOptions, groups: int) -> Sequence[Partial]:
-    """Return the state and the logs of each group of the interrupted run; empty unless `resume` is a `PartialRun`."""
+    """Return the state and logs of each group in the run to resume, or () if `resume` is not a `PartialRun`."""
     if not isinstance(options.resume, PartialRun):
         return ()
     rows = differences(run_fingerprint(options.resume.job), run_fingerprint(job))

@@ -1,7 +1,8 @@
-"""The rows that each member of an ensemble is trained and validated on: k-fold, leave-one-out, bootstrap.
+"""Split data for the members of an ensemble: k-fold, leave-one-out or bootstrap.
 
-Member f draws `rows[f][batch_indices(key, step, m_f, batch_size)]`, so it is the run on `data[rows[f]]`. Zero weights
-would not be equivalent: batches would have gaps, and BatchNorm would see the held-out rows.
+Member f is trained on the rows `rows[f][batch_indices(key, step, m_f, batch_size)]`, exactly like a single run on
+`data[rows[f]]`. Giving held-out rows the weight 0 would not be equivalent: batches would contain fewer examples, and
+BatchNorm would use the held-out rows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,21 +18,21 @@ from nnjax.types import Key
 
 
 class Rows(NamedTuple):
-    """The rows of a data set that each member uses. Entries beyond a member's size are padding, which is not read."""
+    """The indices of the data rows that each member uses. Entries after a member's size are padding."""
 
     table: Array | np.ndarray  # (members, m) int32
     sizes: Array | np.ndarray  # (members,) int32, ≤ m
 
 
 class Folds(NamedTuple):
-    """The rows that each member is trained on, and the rows held out, on which it is validated."""
+    """The rows that each member is trained on, and the held-out rows that it is validated on."""
 
     train: Rows
     held_out: Rows
 
     @classmethod
     def from_splits(cls, splits: Iterable[tuple[Any, Any]]) -> Self:
-        """Return the folds of a scikit-learn splitter, such as `KFold`, `GroupKFold` or `TimeSeriesSplit`.
+        """Return folds from a scikit-learn splitter, such as `KFold`, `GroupKFold` or `TimeSeriesSplit`.
 
         Args:
           splits: for each member a pair (row numbers to train on, row numbers to hold out), as
@@ -58,7 +59,7 @@ def k_fold(key: Key, n: int, k: int, *, stratify: Any = None) -> Folds:
     """Hold out each row from one of k members. The held-out parts differ in size by at most one row.
 
     Args:
-      key: random key of the partition.
+      key: random key for the partition.
       n: number of rows.
       k: number of members, in 2 … n.
       stratify: labels (n,). Every part then has the same share of each label, up to rounding to whole rows.
@@ -90,10 +91,10 @@ def k_fold(key: Key, n: int, k: int, *, stratify: Any = None) -> Folds:
 
 
 def leave_one_out(n: int) -> Folds:
-    """Hold out row f from member f.
+    """Hold out row f from the training of member f.
 
     Args:
-      n: number of rows, and of members.
+      n: number of rows, which is also the number of members.
 
     Raises:
       ValueError: for n < 2.
@@ -111,8 +112,8 @@ def bootstrap(key: Key, n: int, members: int) -> Folds:
     """Train each member on n rows drawn with replacement, and validate it on the rows that it did not draw.
 
     Args:
-      key: random key of the draws.
-      n: number of rows of the data.
+      key: random key for the draws.
+      n: number of rows in the data.
       members: number of members, each with its own draws.
 
     Raises:
@@ -133,7 +134,7 @@ def bootstrap(key: Key, n: int, members: int) -> Folds:
 
 
 def check_rows(where: str, rows: Rows, n: int) -> Rows:
-    """Return the rows as int32, after checking that the data have these rows.
+    """Check that the data contain the given rows, and return them as int32.
 
     Raises:
       ValueError: for inconsistent shapes, sizes out of range, or row numbers outside the data.
@@ -156,7 +157,7 @@ def check_rows(where: str, rows: Rows, n: int) -> Rows:
 
 
 def _check_split(i: int, split: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return a split's rows to train on and rows to hold out, after checking them."""
+    """Check a split, and return its training rows and its held-out rows."""
     where = f"Folds.from_splits: split {i}"
     if not isinstance(split, (tuple, list)) or len(split) != 2:
         raise TypeError(f"{where} must be a pair (rows to train on, rows to hold out), got {split!r:.80}")

@@ -1,4 +1,4 @@
-"""Load the network of a run from its folder, without the data."""
+"""Load the networks of a run from its folder."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ def load(out: str | Path) -> SavedRun:
     dictionaries.
 
     Args:
-      out: the folder.
+      out: folder of the run.
 
     Raises:
       FileNotFoundError: if the folder holds neither the weights of a run nor a checkpoint.

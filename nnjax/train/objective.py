@@ -1,4 +1,4 @@
-"""The objective of a run: the loss of each example, its weighted mean, and the gradient."""
+"""Evaluate the objective of a run: the loss of each example, the weighted mean and its gradient."""
 
 from typing import Any, TypeAlias
 
@@ -15,21 +15,22 @@ from nnjax.train._blocks import map_blocks
 from nnjax.types import Data, Key, Layer, LayerLike, Log, Loss, Objective, Params, PyTree, State
 
 NUMBERS = (Array, np.ndarray, np.number, np.bool_, int, float)
-RESERVED = ("loss", "epoch", "step")  # entries of a record that `fit` adds
+RESERVED = ("loss", "epoch", "step")  # names of the entries that `fit` adds to a record
 
 Gradient: TypeAlias = tuple[Array, State, Log, Params]  # loss, new state, log, gradient with respect to params
 
 
 def objective_of(net: LayerLike, loss: Loss) -> Objective:
-    """Return the objective of a network and a loss.
+    """Return the objective that applies a loss to the output of a network.
 
         losses_i = loss(net(x_i), y_i)
 
-    `Run(net, loss, …)` is `Run(net, objective=objective_of(net, loss), …)`. Use it to add terms to a loss.
+    `Run(net, loss, …)` is the same as `Run(net, objective=objective_of(net, loss), …)`. To add terms to a loss, call
+    this objective in your own.
 
     Args:
       net: a layer or network.
-      loss: `(prediction, target) -> (batch,)`, one number per example.
+      loss: function `(prediction, target) -> (batch,)` that returns one number per example.
 
     Raises:
       TypeError: if `net` is not a layer or a function, or `loss` is not a function of two arguments. The objective
@@ -65,7 +66,7 @@ def gradient_of(
 
         Σ_i w_i losses_i / Σ_i w_i
 
-    With micro-batches, sums are computed in at least float32, and the log is averaged over the parts.
+    With micro-batches, sums are computed in float32 or wider, and the log is averaged over the micro-batches.
     """
     weights = batch.weights
     n = n_rows(batch)
@@ -86,7 +87,7 @@ def gradient_of(
 
     size, rest = divmod(n, micro_batches)
     if not n:
-        raise ValueError(f"Run: micro_batches={micro_batches} are parts of a batch, but this run has no data; omit it")
+        raise ValueError(f"Run: micro_batches={micro_batches} splits a batch, but this run has no data; omit it")
     if rest:
         raise ValueError(f"Run: micro_batches {micro_batches} must divide the batch of {n} examples")
     parts = jax.tree.map(lambda a: a.reshape(micro_batches, size, *a.shape[1:]), batch)
@@ -114,10 +115,10 @@ def gradient_of(
 def evaluate_objective(
     objective: Objective, params: Params, state: State, batch: Data, *, train: bool, key: Key
 ) -> tuple[Array, State, Log]:
-    """Evaluate an objective and check its results. Without the check, a scalar loss would be accepted silently.
+    """Evaluate an objective and check its results, because a scalar loss would otherwise be accepted silently.
 
     Raises:
-      TypeError, ValueError: if it does not return (losses, state, log), losses (batch,) and a log of numbers.
+      TypeError, ValueError: if the objective does not return losses (batch,), a state, and a log of numbers.
     """
     output: Any = objective(params, state, batch, train=train, key=key)
     if not isinstance(output, tuple) or len(output) != 3:
@@ -155,12 +156,12 @@ def evaluate_in_blocks(objective: Objective, params: Params, state: State, data:
 
 
 def check_log(where: str, log: Any, *, with_loss: bool = False) -> Log:
-    """Return the scalars of a log as floating-point numbers.
+    """Check a log, and return its scalars as floating-point numbers.
 
     Args:
       where: name of the function that returned the log, for the message.
       log: the log.
-      with_loss: whether the log must have an entry "loss"; if not, the run adds it.
+      with_loss: True if the log must have an entry "loss"; False if the run adds it.
 
     Raises:
       TypeError, ValueError: if the log is not a dict of real scalars, or has a reserved name.
@@ -181,7 +182,7 @@ def check_log(where: str, log: Any, *, with_loss: bool = False) -> Log:
 
 
 def losses_of(loss: Loss, prediction: PyTree, target: PyTree) -> Array:
-    """Return the loss of each example, after checking that the loss function returns one number per example."""
+    """Return the loss of each example, and check that the loss function returns one number per example."""
     losses: Any = loss(prediction, target)
     if not isinstance(losses, NUMBERS):
         raise TypeError(f"Run: loss must return one number per example, (batch,), got {losses!r:.80}")
@@ -195,10 +196,10 @@ def losses_of(loss: Loss, prediction: PyTree, target: PyTree) -> Array:
 
 
 def network_output(net: Layer, output: Any) -> tuple[PyTree, State]:
-    """Return the prediction and the state that a network's `apply` returned."""
+    """Check the output of a network's `apply`, and return it as prediction and state."""
     if not isinstance(output, tuple) or len(output) != 2:
         raise TypeError(
-            f"Run: apply of net must return (y, state), but that of {net.name} returned {checks.describe(output)}; "
+            f"Run: the apply of net must return (y, state), but {net.name} returned {checks.describe(output)}; "
             "return (y, ()) if there is no state"
         )
     if not jax.tree.leaves(output[0]):
@@ -210,7 +211,7 @@ def check_net(where: str, net: Any) -> None:
     """Check that `net` is a layer or a function of one argument.
 
     Raises:
-      TypeError: if it is not, or if it is a function that returns a layer.
+      TypeError: if it is neither, or if it is a function that returns a layer.
     """
     if not (isinstance(net, Layer) or callable(net)):
         raise TypeError(f"{where}: net must be a layer such as nn.mlp([32], 10), or a function, got {net!r:.80}")
@@ -225,13 +226,13 @@ def check_net(where: str, net: Any) -> None:
 
 
 def as_wide(values: Any) -> Array:
-    """Return the values as an array. Floating-point numbers of fewer than 32 bits are promoted to float32."""
+    """Return the values as an array. Floating-point numbers with fewer than 32 bits are promoted to float32."""
     array = jnp.asarray(values)
     return array.astype(wide_dtype(jnp.result_type(array)))
 
 
 def wide_dtype(dtype: Any) -> Any:
-    """Return the dtype for sums: float32 instead of smaller floating-point types, in which small terms are lost."""
+    """Return float32 for smaller floating-point dtypes, whose sums lose small terms; return other dtypes unchanged."""
     return jnp.float32 if jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 4 else dtype
 
 

@@ -1,4 +1,4 @@
-"""Estimate what a run needs before it runs: memory, operations, time, and how many members fit into memory."""
+"""Estimate the memory, operations and time of a run before training, and how many members fit into memory."""
 
 import math
 import os
@@ -26,29 +26,29 @@ from nnjax.train.engine.trainable import check_trainable, take_step
 from nnjax.train.run import NO_DATA
 from nnjax.types import Data, PyTree, Trainable
 
-MEMORY_SHARE = 0.9  # share of the free memory that members may take
+MEMORY_SHARE = 0.9  # share of the free memory that members may use
 SECONDS = 0.3  # time for measuring one strategy
-MEASURED = 8  # number of members to measure with, or twice the number of devices if that is larger
-FEW, MANY = 16, 32  # numbers of members whose memory is compared; programs with fewer than 16 draw more rows at once
+MEASURED = 8  # number of members in a measurement, or twice the number of devices if that is larger
+FEW, MANY = 16, 32  # numbers of members whose memory is compared; with fewer than 16, programs draw more rows at once
 
 
 class Plan(NamedTuple):
-    """The estimated needs of a run; `str` formats them as a table."""
+    """The estimated memory, operations and time of a run; `str` formats them as a table."""
 
     params: int  # number of trained parameters of one member
-    state_bytes: int  # bytes of one member's state: parameters, statistics, moments
+    state_bytes: int  # size of one member's state: parameters, statistics and moments
     data_bytes: int
     cost: Cost  # floating-point operations of one step of one member
     epoch_steps: float
     members: int
-    devices: str  # "2 × cpu, members over 2"
+    devices: str  # description such as "2 × cpu, members over 2"
     memory: int  # free bytes of one device
     fixed_bytes: dict[Strategy, int]  # bytes on one device that do not depend on the number of members, including data
     member_bytes: dict[Strategy, int]  # bytes for each additional member, including a copy for saving
     fit: dict[Strategy, int]  # number of members that fit into memory
-    seconds: dict[Strategy, float]  # measured time of one member's step; empty if not measured
-    strategy: Strategy  # the faster one; without measurements, the one with which more members fit
-    group: int | None  # number of members to train at a time, see `fit`; None if all of them fit
+    seconds: dict[Strategy, float]  # measured seconds per step of one member; empty if not measured
+    strategy: Strategy  # the faster strategy; without measurements, the one with which more members fit
+    group: int | None  # number of members to train at a time, see `fit`; None if all members fit
 
     def __str__(self) -> str:
         rows = [
@@ -82,10 +82,10 @@ def plan(
     memory: int | None = None,
     measure: bool = True,
 ) -> Plan:
-    """Estimate what an ensemble needs. Its programs are compiled and, to compare strategies, run briefly.
+    """Estimate the memory, operations and time of an ensemble.
 
-    The compiler reports the bytes, for one device. Pass the recommended strategy to `fit` yourself, because results
-    depend on it.
+    The programs are compiled, and run briefly to compare the strategies. Memory is per device, as reported by the
+    compiler. `fit` uses the recommended strategy only if you pass it, because results depend on the strategy.
 
     Args:
       run: the run to train.
@@ -93,10 +93,10 @@ def plan(
       members: number of networks to train.
       mesh: see `fit`.
       memory: bytes that may be used on each device; None for nine tenths of the free memory.
-      measure: whether to run the programs briefly, to compare the speed of the strategies.
+      measure: True to run the programs briefly and compare the speed of the strategies.
 
     Raises:
-      ValueError: if not even one member fits (the message states the bytes); for members < 1.
+      ValueError: if not even one member fits into memory, or for members < 1.
 
     >>> run = train.Run(nn.mlp([32], 10), losses.cross_entropy, optim.adam(1e-3), batch_size=32)
     >>> p = train.plan(run, data.load("digits").train, members=64, measure=False)
@@ -156,7 +156,7 @@ def plan(
 def group_that_fits(
     run: Trainable, data: Data, members: int, *, strategy: Strategy | None, mesh: Mesh | None
 ) -> int | None:
-    """Return how many members fit into memory at a time; None if all do, which is assumed for small ensembles."""
+    """Return how many members fit into memory at a time, or None if all fit. Small ensembles are assumed to fit."""
     state = _tree_bytes(jax.eval_shape(run.init, jax.random.key(0), data))
     devices = 1 if mesh is None else mesh.shape.get(MEMBERS, 1)
     if 20 * members * state / devices + 4 * _tree_bytes(data) < _free_bytes() / 4:
@@ -166,7 +166,7 @@ def group_that_fits(
 
 
 def _program_bytes(ensemble: Ensemble, key: Any, data: Data) -> int:
-    """Return the bytes on a device that the compiled chunk needs: arguments, results, temporaries, best networks."""
+    """Return the bytes of device memory for a compiled chunk: arguments, results, temporaries and best networks."""
     members = ensemble.members
     keys = jax.eval_shape(lambda k: jax.random.split(k, members), key)
     fs = jax.eval_shape(lambda k, d: initial_states(ensemble, k, None, None, d, validated=True), keys, data)
@@ -188,7 +188,7 @@ def _measure(ensemble: Ensemble, key: Any, data: Data) -> float:
     shared = replicate(ensemble, data)
     fs = jax.tree.map(jnp.copy, initial_states(ensemble, keys, None, None, shared, validated=False))
     done, n, elapsed = 0, 1, 0.0
-    while elapsed < SECONDS / 4 and n <= CAPACITY:  # chunks of increasing length; only the last one counts
+    while elapsed < SECONDS / 4 and n <= CAPACITY:  # measure longer and longer chunks; use the last one
         args = MemberArgs(until=shard_members(ensemble, np.full(members, done + n, np.int32)))
         clock = time.perf_counter()
         fs, _, _ = jax.block_until_ready(train_chunk(ensemble, fs, args, shared, np.int32(n)))
@@ -198,7 +198,7 @@ def _measure(ensemble: Ensemble, key: Any, data: Data) -> float:
 
 
 def _free_bytes() -> int:
-    """Return the free bytes of a device; on CPUs, its share of the free memory of the system or the container."""
+    """Return the bytes of free memory on a device. CPU devices share the free memory of the system or container."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))

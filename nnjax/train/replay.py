@@ -36,26 +36,26 @@ from nnjax.train.folds import Folds
 from nnjax.train.load import SavedRun
 from nnjax.types import Data, Key, Params, Trainable, TrainState
 
-STRIDE = 64  # steps between two checks of the state; the stride with the error is then repeated step by step
-IRRELEVANT = (*MACHINE, "batch over", "validation", "metrics", "evaluation")  # entries that may differ in a replay
+STRIDE = 64  # steps between two checks of the state; if a check fails, these steps are repeated one by one
+IRRELEVANT = (*MACHINE, "batch over", "validation", "metrics", "evaluation")  # fingerprint entries that may differ
 
 
 class Replay(NamedTuple):
-    """A step to examine: `run.step(ts, batch)` repeats it."""
+    """A repeated step and the origin of its first non-finite value. `run.step(ts, batch)` takes the step again."""
 
     run: Trainable
     step: int
     member: int | None
     ts: TrainState  # the state before the step
     batch: Data
-    rows: np.ndarray  # (batch,) the rows of the data in the batch
-    origin: NonfiniteOrigin | None  # origin of a non-finite value; None if everything is finite
+    rows: np.ndarray  # (batch,) indices of the batch's examples in the data
+    origin: NonfiniteOrigin | None  # origin of the first non-finite value; None if everything is finite
 
     def __str__(self) -> str:
         return self.describe("the data")
 
     def describe(self, data: str) -> str:
-        """Return the text of `str`, with `data` as the name of the data."""
+        """Return the same text as `str`, but use `data` as the name of the data."""
         where = f"step {self.step}" + ("" if self.member is None else f", member {self.member}")
         if self.origin is None:
             return f"{where}: everything is finite"
@@ -81,9 +81,9 @@ def replay(
     member: int | None = None,
     out: str | Path | None = None,
 ) -> Replay | None:
-    """Repeat a step of a `fit`, and find the origin of a NaN or an infinity in it.
+    """Repeat one training step of `fit`, and find the origin of a NaN or an infinity in it.
 
-    The program of the fit runs up to the state before the step. The step is then evaluated one primitive at a time,
+    First, the run is repeated up to the state before the step. The step is then evaluated one primitive at a time,
     until one turns finite inputs into a non-finite value. The result names the step, the member, the place (layer, loss
     or update), the primitive, and the rows of the data. Validation and early stopping are ignored.
 
@@ -99,14 +99,14 @@ def replay(
       group: see `fit`; groups are examined one after another, or only the group of `member`.
       folds: see `fit`.
       start: see `fit`.
-      step: the step to repeat, counted from 0; None for the first one that makes the loss, the parameters, or the state
-        of the network or the optimizer non-finite.
-      member: the member to examine; None for the first one with such a step. With strategy "map" it runs alone, with
-        bitwise the same result.
+      step: the step to repeat, counted from 0; None for the first step that makes the loss, the parameters, or the
+        state of the network or the optimizer non-finite.
+      member: the member to examine; None for the first member with such a step. With strategy "map", only this member
+        is trained again; the result is bitwise the same.
       out: folder with checkpoints of the run. The replay starts from the latest checkpoint before the step.
 
     Returns:
-      `Replay(run, step, member, ts, batch, rows, origin)`, where `run.step(ts, batch)` is the step itself. None if
+      `Replay(run, step, member, ts, batch, rows, origin)`, where `run.step(ts, batch)` repeats the step. None if
       `step` is None and everything stays finite.
 
     Raises:
@@ -124,10 +124,10 @@ def replay(
 
 
 def replay_job(job: Job, options: FitOptions, *, step: int | None = None, member: int | None = None) -> Replay | None:
-    """Replay a step of the job of a fit or a sweep."""
+    """Replay a step of the job that `fit` or `sweep` trains."""
     if isinstance(job.data, Source) and job.data.in_order:
         raise ValueError(
-            "replay: a generator of batches is read once, so its steps cannot be repeated; see data.source"
+            "replay: a generator of batches can be read only once, so its steps cannot be repeated; see data.source"
         )
     members = job.ensemble.members
     for name, value in (("member", member), ("step", step)):
@@ -152,7 +152,7 @@ def replay_job(job: Job, options: FitOptions, *, step: int | None = None, member
         return None
     if step is None:
         first = None
-        for group in groups:  # in later groups only steps before `first` matter
+        for group in groups:  # in later groups, search only the steps before `first`
             first = _first_bad_step(group, job.total_steps if first is None else first.step) or first
         return first
     finite, most = None, 0
@@ -169,7 +169,7 @@ def replay_job(job: Job, options: FitOptions, *, step: int | None = None, member
 
 
 class _Group(NamedTuple):
-    """A group of members that are trained in one program, and which of them to examine."""
+    """A group of members that are trained in one program, and the member to examine."""
 
     job: Job
     member: int | None  # index of the requested member in the group; None for all members
@@ -177,7 +177,7 @@ class _Group(NamedTuple):
 
     @property
     def alone(self) -> bool:
-        """Return True if the member runs alone."""
+        """Return True if the member to examine can be trained without the rest of its group."""
         return self.member is not None and self.job.ensemble.strategy == "map"
 
     def run(self) -> tuple[Job, list[int]]:
@@ -191,7 +191,7 @@ class _Group(NamedTuple):
 
 
 def _first_bad_step(group: _Group, until: int) -> Replay | None:
-    """Return the first step before `until` that produces a non-finite value, or None."""
+    """Return the replay of the first step before `until` that produces a non-finite value, or None."""
     job, indices = group.run()
     fs = _start(group, job, step=None)
     finite = finite_leaves(first_state(job, validated=False))
@@ -210,7 +210,7 @@ def _first_bad_step(group: _Group, until: int) -> Replay | None:
 
 
 def _member_replays(group: _Group, step: int) -> tuple[int, Iterator[Replay]]:
-    """Return the number of steps taken, and the replay of this step for each member that took it."""
+    """Return the number of steps taken, and a replay of the given step for each member that took it."""
     job, indices = group.run()
     fs = _start(group, job, step=step)
     states = _states(job, fs, step, CAPACITY)
@@ -222,7 +222,7 @@ def _member_replays(group: _Group, step: int) -> tuple[int, Iterator[Replay]]:
 
 
 def _start(group: _Group, job: Job, *, step: int | None) -> FitState:
-    """Return the state to start from: the latest finite checkpoint up to the step, or else the initial state."""
+    """Return the latest finite checkpoint up to the step, or the initial state if there is none."""
     initial = first_state(job, validated=False)
     finite = finite_leaves(initial)
     files = checkpoint.files(group.folder) if group.folder is not None else []
@@ -245,11 +245,11 @@ def _check_same_run(job: Job, files: list[Path]) -> None:
     path, fingerprint = saved
     rows = [row for row in differences(fingerprint, run_fingerprint(job)) if row[0] not in IRRELEVANT]
     if rows:
-        raise ValueError(f"replay: {path} belongs to a different run:\n{format_differences(rows)}")
+        raise ValueError(f"replay: {path} is from a different run:\n{format_differences(rows)}")
 
 
 def _saved_state(job: Job, path: Path) -> FitState | None:
-    """Return the state in a checkpoint, without best network and early stopping; None if the file is damaged."""
+    """Return the state in a checkpoint, ignoring best networks and early stopping, or None if the file is damaged."""
     for validated in (False, True):
         with suppress(ValueError):
             fs, _ = read_checkpoint(path, state_shapes(job, validated=validated))
@@ -258,7 +258,7 @@ def _saved_state(job: Job, path: Path) -> FitState | None:
 
 
 def _states(job: Job, fs: FitState, until: int, stride: int) -> Iterator[tuple[FitState, np.ndarray]]:
-    """Yield the state and the steps done (members,) after each stride. The next stride reuses the state's memory."""
+    """Yield the state and the numbers of steps taken (members,) after each stride. The next stride overwrites it."""
     done = np.asarray(to_host(job.ensemble, fs.train.step), np.int64)
     last = np.minimum(until, job.members.ends[:, -1])
     with open_data(job, FitOptions(epochs=0)) as (data, next_feed):
@@ -287,13 +287,13 @@ def make_replay(job: Job, fs: FitState, i: int) -> Replay:
 
 @jax.jit
 def finite_leaves(fs: FitState) -> list[Array]:
-    """Return masks of the finite values of a training state; an optimizer's state may start with infinities."""
+    """Return masks of the finite values in a training state. Optimizers may start with infinities in their state."""
     return [jnp.isfinite(leaf) for leaf in _floating_leaves(fs.train)]
 
 
 @jax.jit
 def is_bad(fs: FitState, finite: list[Array]) -> Array:
-    """Return a mask (members,): True if the loss, or a value that was finite in the initial state, is non-finite."""
+    """Return a mask (members,) that is True if the loss, or a value that was finite at the start, is non-finite."""
     bad = fs.diverged >= 0
     for leaf, at_first in zip(_floating_leaves(fs.train), finite, strict=True):
         bad |= (at_first & ~jnp.isfinite(leaf)).any(tuple(range(1, leaf.ndim)))

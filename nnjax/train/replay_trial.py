@@ -33,17 +33,17 @@ from nnjax.types import Data, Key, PyTree, Trainable
 class TrialReplay(NamedTuple):
     """A trial of a search that was trained again, see `replay_trial`."""
 
-    network: Found | None  # as in the result of the search; None if the trial diverged before its first rung
-    scores: dict[float, float]  # the score at each rung that was reached, by epochs
+    network: Found | None  # best network, as in the result of the search; None if the trial diverged before any rung
+    scores: dict[float, float]  # score at each rung that the trial reached, by epochs
     origin: Replay | None  # origin of the first non-finite value, if the trial diverged
 
 
 class _Part(NamedTuple):
-    """A part of a trial: training from one rung to another. A copy of method "pbt" has a part for each ancestor."""
+    """Training of a trial from one rung to another. A trial that "pbt" copied also has a part for each ancestor."""
 
-    row: Mapping[str, Any]
+    row: Mapping[str, Any]  # row of the table with the hyper-parameters
     start: int  # number of rungs reached before this part
-    stop: int  # number of rungs reached at its end
+    stop: int  # number of rungs reached after this part
 
 
 @allow_transfers
@@ -69,15 +69,16 @@ def replay_trial(
 ) -> TrialReplay:
     """Train one trial of a `search` again, up to the last rung that it reached.
 
-    With the arguments of the search, the program is the same, with one slot in use: on the same machine, scores and
-    network are bitwise the same. For a copy of method "pbt", training begins with its first ancestor.
+    Pass the same arguments as to the search. On the same machine, the scores and the network are then bitwise the same,
+    because the same program runs, with only this trial. If "pbt" copied the trial, training begins with its first
+    ancestor.
 
     Args:
       make_run: see `search`.
       space: see `search`.
       data: see `search`.
       table: the table in the result of the search.
-      trial: number of the trial.
+      trial: number of the trial in the table.
       validation: see `search`.
       trials: see `search`.
       population: see `search`.
@@ -96,7 +97,7 @@ def replay_trial(
       `origin` names the layer, the operation and the rows of the data, see `replay`.
 
     Raises:
-      ValueError: if the table has no such trial, or does not fit the space and the rungs.
+      ValueError: if the table has no such trial, or does not match the space and the rungs.
 
     >>> digits = data.load("digits")
     >>> make = lambda hp: train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(hp["rate"]), batch_size=32)
@@ -169,7 +170,7 @@ class _Trained(NamedTuple):
 def _train(
     job: Job, parts: Sequence[_Part], ends: np.ndarray, hyper: Callable[[Mapping[str, Any]], PyTree], score: str
 ) -> _Trained:
-    """Train all parts in sequence, and score at each rung of the last one."""
+    """Train all parts in sequence, and compute the score at each rung of the last part."""
     replicates, sign = len(ends), -1.0 if score.startswith("-") else 1.0
     members = job.ensemble.members
     due = np.arange(members // replicates) == 0
@@ -209,7 +210,7 @@ def _origin(
     """Return the replay of the first step that produces a non-finite value; None if all values are finite.
 
     Args:
-      job: the job of the population; only the members of its first slot train.
+      job: the job of the population, in which only the members of the first slot are trained.
       before: (members, ...) the state at the step `start` of each member, on the host.
       hyper: the hyper-parameters, on the devices.
       start: (members,) the step of `before`, at which everything is finite.
@@ -229,7 +230,7 @@ def _origin(
 
 
 def _count(rounds: Sequence[Sequence[int]], trial: int) -> int:
-    """Return the number of trials that begin in the same group and round as a trial."""
+    """Return the number of trials that begin in the same group and round as the given trial."""
     counts = [count for counts in rounds for count in counts]
     return counts[int(np.searchsorted(np.cumsum(counts), trial, side="right"))]
 
@@ -238,7 +239,7 @@ def _parts(table: Table, trial: int, epochs: Sequence[float]) -> list[_Part]:
     """Return the parts of a trial, starting with the parts of its ancestors."""
     rows = {int(row["trial"]): row for row in table}
     if trial not in rows:
-        raise ValueError(f"replay_trial: the table has no trial {trial}; it has {len(rows)}, from 0 to {max(rows)}")
+        raise ValueError(f"replay_trial: the table has no trial {trial}; expected 0 to {max(rows)}")
     row = rows[trial]
     columns = [f"{SCORE}{e:g}" for e in epochs]
     if any(name not in row for name in columns):

@@ -1,4 +1,4 @@
-"""The result of a training run: the last and the best network, and the history."""
+"""Collect the result of a training run: the last and the best network, and the history."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -23,9 +23,9 @@ class Result(NamedTuple):
 
     ts: TrainState  # the state after the last step
     best: Best | None  # the network with the lowest validation loss; None without validation
-    history: list[Record]  # a record per epoch: epoch, step, the mean of each log over its steps, validation_…
-    log: dict[str, np.ndarray]  # (steps,) "loss" of each batch before its step, and the other values that are logged
-    diverged: np.ndarray  # () the step whose non-finite loss froze the run, or -1
+    history: list[Record]  # for each epoch: "epoch", "step", the mean of each logged value, and "validation_…" scores
+    log: dict[str, np.ndarray]  # (steps,) values logged in each step, such as the "loss" of the batch before the step
+    diverged: np.ndarray  # () step with a non-finite loss, which ended the run; -1 if there was none
     stopped: np.ndarray  # () True if early stopping ended the run
     ended_by_callback: bool  # True if a callback ended the run
     seconds: Seconds
@@ -61,7 +61,7 @@ class Result(NamedTuple):
         return {name: value if losses.ndim > 1 else float(value) for name, value in best.items()}
 
     def __repr__(self) -> str:
-        """Return a summary: number of members and steps, last scores, and which members diverged."""
+        """Return a summary with the number of members and steps, the last scores, and the members that diverged."""
         several = self.diverged.ndim > 0
         last = self.history[-1] if self.history else {}
         scores = [name for name in last if name == "loss" or name.startswith("validation_")]
@@ -85,7 +85,7 @@ def history_of(job: Job, logs: Logs, taken: np.ndarray) -> Iterator[Record]:
             steps = np.arange(start.min(), end.max())
             counted = (start[:, None] <= steps) & (steps < np.minimum(end, taken)[:, None])
             means = mean_log({name: values[:, steps] for name, values in logs.steps.items()}, counted)
-            step = int(end[0]) if (end == end[0]).all() else end.copy()  # folds of different sizes take different steps
+            step = int(end[0]) if (end == end[0]).all() else end.copy()  # folds may differ in their number of steps
             record: Record = {"epoch": min(e + 1.0, job.epochs), "step": step, **means}
             yield record | {f"validation_{name}": score for name, score in scores.get(tuple(end), {}).items()}
         start = end
@@ -97,7 +97,7 @@ def _finite_mean(values: Any) -> float:
 
 
 def single_result(result: Result) -> Result:
-    """Convert the result of an ensemble of one member to the result of a single run, without the axis of members."""
+    """Convert the result of a one-member ensemble to that of a single run, without the member axis."""
     ts, best = first_member(result.ts), first_member(result.best)
     history = [single_record(record) for record in result.history]
     log = {name: values[0, : int(ts.step)] for name, values in result.log.items()}
@@ -112,7 +112,7 @@ def single_result(result: Result) -> Result:
 
 
 def single_record(record: Record) -> Record:
-    """Convert a record of an ensemble of one member to a record of a single run, without the axis of members."""
+    """Convert a record of a one-member ensemble to that of a single run, without the member axis."""
     return {name: _number(value[0]) if isinstance(value, np.ndarray) else value for name, value in record.items()}
 
 

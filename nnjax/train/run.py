@@ -1,4 +1,4 @@
-"""The training run as pure functions: a state, and a step from one state to the next."""
+"""Define a training run as pure functions that take a state and return the next one."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -57,8 +57,8 @@ NO_DATA = Data((), ())  # the data and the batch of a run without data
 # (`split(key, n)[i] == fold_in(key, i)`), so users may split the same key for other purposes.
 INIT_STREAM = 2**31
 SHUFFLE_STREAM = 2**31 + 1
-STEP_STREAM = 2**31 + 2  # dropout and everything else that layers draw in training
-EVALUATION_STREAM = 2**31 + 3  # random draws of an objective in evaluation
+STEP_STREAM = 2**31 + 2  # random numbers of layers in training, such as dropout masks
+EVALUATION_STREAM = 2**31 + 3  # random numbers of an objective in evaluation
 
 
 FUNCTIONS = {  # the expected arguments of each function that is passed to `Run`
@@ -74,22 +74,23 @@ FUNCTIONS = {  # the expected arguments of each function that is passed to `Run`
 class Run:
     """Define a training run: everything except its key and its data.
 
-    The methods are pure functions, to be jitted, vmapped and scanned. A step on a batch of examples i is
+    The methods are pure functions that can be jitted, vmapped and scanned. A step on a batch of examples i is
 
         θ, opt ← optimizer(∇ Σ_i w_i loss(net(x_i), y_i) / Σ_i w_i)
 
-    or, in the general form, with the losses that an objective computes from parameters and batch.
+    An objective, which computes losses from parameters and a batch, can replace loss(net(x_i), y_i).
 
     Args:
       net: a layer or network.
-      loss: `(prediction, target) -> (batch,)`, one number per example; or None with an objective.
+      loss: function `(prediction, target) -> (batch,)` that returns one number per example; None with an objective.
       optimizer: any optax gradient transformation whose update needs only the gradients, its state, the parameters
         and the loss of the batch (value=). Optimizers that need more are refused: line searches,
         `optax.lookahead`, and `optax.contrib.sam` with opaque_mode=True. Gradients of complex parameters are
         conjugated.
-      objective: `(params, state, batch, *, train, key) -> (losses, state, log)` instead of a loss, for regularisers,
-        several heads, variational and adversarial objectives; see `types.Objective` and `train.objective_of`. The run
-        then uses `init` of `net`, and its `apply` only for metrics and `predict`. The log is recorded for each step.
+      objective: function `(params, state, batch, *, train, key) -> (losses, state, log)` instead of a loss, for
+        regularisers, several heads, variational and adversarial objectives; see `types.Objective` and
+        `train.objective_of`. The run then uses `net.init`, and `net.apply` only for metrics and `predict`. The log is
+        recorded for each step.
       batch_size: number of examples per step; None for the full batch in stored order, or for a run without data.
       metrics: functions `(prediction, target, weights)` that `evaluate` computes in addition to the loss. They return a
         number, an array, or a dict of numbers and arrays, which is recorded as "name/key".
@@ -99,10 +100,10 @@ class Run:
         examples, such as `data.class_balanced(labels)`; None for the shuffled epochs of `data.batch_indices`.
       micro_batches: number of parts into which a batch is split; they are processed one after another to save memory.
         The result is the gradient of the whole batch, but BatchNorm normalises each part separately.
-      evaluation_params: `(opt_state, params) -> params`, the parameters to evaluate and to keep as the best ones, such
-        as `optim.averaged` or `optax.contrib.schedule_free_eval_params`; None for the trained parameters.
-      skip_nonfinite: if True, a step with a non-finite loss or gradient only advances the step count, instead of ending
-        the run. In the log, "skipped" is 1 for such steps.
+      evaluation_params: function `(opt_state, params) -> params` that returns the parameters for evaluation and for the
+        best network, such as `optim.averaged` or `optax.contrib.schedule_free_eval_params`; None for the trained ones.
+      skip_nonfinite: True to skip steps with a non-finite loss or gradient, so that only the step count advances,
+        instead of ending the run. In the log, "skipped" is 1 for such steps.
 
     Raises:
       ValueError, TypeError: for sizes < 1, a batch size that micro_batches does not divide, or arguments that are not
@@ -170,12 +171,12 @@ class Run:
         Args:
           key: random key of the run, for initialisation, data order and the random draws of layers.
           data: examples; only shapes and dtypes are read. None for a run without data.
-          params: initial parameters, for example for fine-tuning; None to draw them.
-          state: initial state of the network; None for the one that `net.init` returns.
+          params: initial parameters, for example for fine-tuning; None for random ones from `net.init`.
+          state: initial state of the network; None for the state from `net.init`.
 
         Raises:
           ValueError, TypeError: if the network, the loss or the optimizer rejects the shapes or dtypes. Also for
-            parameters or a state of the wrong structure, shape or dtype.
+            parameters or a state with the wrong structure, shape or dtype.
         """
         key = checks.key("Run.init", key)
         data = self._batch("Run.init", "data", data)
@@ -206,8 +207,8 @@ class Run:
           batch: the examples of the step; None for a run without data.
 
         Returns:
-          The state after the step, and the log: `{"loss": ()}`, the loss of the batch before the step, together with
-          the objective's log, the step metrics, and with `skip_nonfinite` also `"skipped"`, 1 or 0.
+          The state after the step, and the log: the "loss" of the batch before the step, the objective's log, the step
+          metrics and, with `skip_nonfinite`, "skipped" (1 or 0).
         """
         batch = self._batch("Run.step", "batch", batch)
         checks.instance("Run.step", "ts", ts, TrainState, "a TrainState, as returned by Run.init")
@@ -236,13 +237,13 @@ class Run:
         """Take `n` steps in a scan, on the batches that the run draws from the data.
 
         `jax.grad` through the steps gives the gradient with respect to any hyper-parameter of the run. For a dropout
-        rate it only sees the factor 1 / (1 - rate), because the mask is a step function. Adam needs eps_root > 0.
+        rate, it includes only the factor 1 / (1 - rate), because the mask is a step function. Adam needs eps_root > 0.
 
         Args:
           ts: the state before the first step.
           data: all examples.
-          n: number of steps, static.
-          remat: for `jax.grad`, keep only about 2 √n of the n states and recompute the others, at three times the
+          n: number of steps, as a Python integer.
+          remat: True to keep only about 2 √n of the n states for `jax.grad` and recompute the others, which triples the
             forward work.
 
         Returns:
@@ -265,7 +266,7 @@ class Run:
         def scan(ts: TrainState, n: int) -> tuple[TrainState, Log]:
             if self.batch_size is None:
                 return lax.scan(keep(lambda ts, _: self.step(ts, data)), ts, length=n)
-            # All rows are drawn at once: drawing them inside the scan would take a third of the time of a step
+            # Draw the rows of all steps before the scan; inside it, the draws would take a third of the time of a step
             rows = self.rows(ts.key, ts.step, n_rows(data), n)
             return lax.scan(keep(lambda ts, row: self.step(ts, take_rows(data, row))), ts, rows)
 
@@ -273,13 +274,13 @@ class Run:
 
     @allow_transfers
     def rows(self, key: Key, step: Array, n_examples: Array | int, n: int) -> Array:
-        """Return the rows (n, batch_size) of the examples in the batches of steps `step` … `step + n - 1`.
+        """Return the indices (n, batch_size) of the examples in the batches of steps `step` … `step + n - 1`.
 
         Args:
           key: the run's key.
           step: () int32, the first step.
-          n_examples: number of examples in the data, may be traced.
-          n: number of steps, static.
+          n_examples: number of examples in the data, which may be traced.
+          n: number of steps, as a Python integer.
 
         Raises:
           ValueError: for batch_size=None, because then no rows are drawn.
@@ -298,7 +299,7 @@ class Run:
         Args:
           params: the network's parameters, as in `ts.params` or `best.params`.
           state: the network's state, as in `ts.state`.
-          x: (rows, ...), any number of rows.
+          x: inputs (rows, ...), with any number of rows.
 
         >>> digits = data.load("digits").test
         >>> run = train.Run(nn.mlp([8], 10), losses.cross_entropy, optim.sgd(0.1), batch_size=32)
@@ -332,7 +333,7 @@ class Run:
           data: the examples; None for a run without data.
 
         Returns:
-          `{"loss": (), …}`, with an entry for each metric under the name of its function.
+          `{"loss": (), …}`, with the log of the objective, and each metric under the name of its function.
         """
         data = self._batch("Run.evaluate", "data", data)
         if not (hasattr(ts, "params") and hasattr(ts, "state")):
@@ -355,7 +356,7 @@ class Run:
 
     @property
     def _objective(self) -> Objective:
-        """Return the objective; if only a loss was passed, make it from the loss."""
+        """Return the objective, which is made from the loss if a loss was passed."""
         if self.objective is not None:
             return self.objective
         assert self.loss is not None
@@ -367,7 +368,7 @@ class Run:
         return self.optimizer
 
     def _batch(self, where: str, name: str, batch: Any) -> Data:
-        """Return `batch` as `Data`; without arrays for a run without data."""
+        """Return `batch` as `Data`, which contains no arrays for a run without data."""
         if batch is None or (isinstance(batch, Data) and not jax.tree.leaves(batch)):
             if self.objective is None or self.batch_size is not None:
                 raise TypeError(
@@ -392,14 +393,14 @@ class Run:
 def draw_rows(
     sampler: Sampler | None, key: Key, step: Array, n_examples: Array | int, *, n: int, batch_size: int
 ) -> Array:
-    """Return the rows (n, batch_size) of `n` consecutive batches, drawn by a sampler or in shuffled epochs."""
+    """Draw the example indices (n, batch_size) of `n` consecutive batches, by a sampler or in shuffled epochs."""
     stream, sampler = jax.random.fold_in(key, SHUFFLE_STREAM), sampler or batch_indices
     steps = step + jnp.arange(n, dtype=jnp.int32)
     return jax.vmap(lambda step: sampler(stream, step, n_examples, batch_size))(steps)
 
 
 def _scores(metric: Metric, prediction: PyTree, data: Data) -> Log:
-    """Evaluate a metric and return its scores by name: numbers or arrays."""
+    """Evaluate a metric, and return its scores, which are numbers or arrays, by name."""
     name = metric_name(metric)
     with checks.located(f"in the metric {name}, which JAX traces: compute with jax.numpy, without float()"):
         score: Any = metric(prediction, data.y, data.weights)
@@ -413,7 +414,7 @@ def _scores(metric: Metric, prediction: PyTree, data: Data) -> Log:
 
 
 def _match_drawn(name: str, tree: PyTree, drawn: PyTree) -> PyTree:
-    """Return initial values as JAX arrays, after checking that structure, shapes and dtypes match the drawn ones."""
+    """Check that initial values have the structure, shapes and dtypes of `drawn`, and return them as JAX arrays."""
     checks.same_structure("Run.init", name, tree, drawn)
     for (path, leaf), like in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(drawn), strict=True):
         if jnp.shape(leaf) != like.shape or jnp.result_type(leaf) != like.dtype:
@@ -426,5 +427,5 @@ def _match_drawn(name: str, tree: PyTree, drawn: PyTree) -> PyTree:
 
 def metric_name(metric: Metric) -> str:
     """Return the name of a metric in logs, which is the name of its function."""
-    function = getattr(metric, "func", metric)  # the function of a functools.partial
+    function = getattr(metric, "func", metric)  # the function inside a functools.partial
     return getattr(metric, "__name__", getattr(function, "__name__", type(metric).__name__))

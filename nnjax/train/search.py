@@ -1,4 +1,4 @@
-"""Search for the best settings: a population in one program, in which new trials replace bad ones."""
+"""Search for the best settings with a population of trials, in which new trials replace bad ones."""
 
 import itertools
 import warnings
@@ -56,21 +56,21 @@ MethodName = Literal["random", "halving", "hyperband", "pbt", "tpe"]
 class Search(NamedTuple):
     """The result of `search`."""
 
-    best: Found | None  # the trial that ranks first; None if all trials diverged
-    table: Table  # a row for each trial, best first: the setting, status, epochs, score, the score at each rung, …
-    networks: list[Found]  # the best trials whose networks are kept, best first
-    rank_correlations: list[float]  # Spearman's ρ between scores at each earlier rung and the last; NaN for < 3 trials
-    advantage: PairedDifference | None  # score of the second trial minus score of the best, over seeds or folds
+    best: Found | None  # the best trial; None if all trials diverged
+    table: Table  # one row per trial, best first: settings, status, epochs, score, score at each rung and more
+    networks: list[Found]  # the best trials with their networks, best first
+    rank_correlations: list[float]  # Spearman's ρ of scores at each earlier rung and at the last; NaN for < 3 trials
+    advantage: PairedDifference | None  # score of the second-best trial minus score of the best, over seeds or folds
     seconds: Seconds
-    validation: Data | None  # the validation data, on which ensembles are selected
+    validation: Data | None  # validation data, which `ensemble` uses
 
     def ensemble(self, k: int, combine: Callable[[PyTree], PyTree] | None = None) -> Selection:
-        """Return an ensemble of `k` of the networks, selected greedily by the validation loss, with repetition.
+        """Select an ensemble of `k` networks greedily by the validation loss. It may contain a network several times.
 
         Args:
           k: number of members.
           combine: function from predictions (members, n, ...) to the prediction (n, ...). None for the logarithm of the
-            mean probabilities if the loss is `losses.cross_entropy`, else for the mean.
+            mean probabilities if the loss is `losses.cross_entropy`, or for the mean otherwise.
 
         Raises:
           ValueError: if all trials diverged, if the search had no `validation=`, or if the runs have no `loss` or no
@@ -81,7 +81,7 @@ class Search(NamedTuple):
         checks.positive_int("Search.ensemble", "k", k)
         if not self.networks or self.validation is None:
             got = "all trials diverged" if self.validation is not None else "the search had no validation="
-            raise ValueError(f"Search.ensemble: networks are selected on validation data, but {got}")
+            raise ValueError(f"Search.ensemble: cannot select networks on validation data, because {got}")
         return select(self.networks, self.validation, k, combine)
 
 
@@ -112,30 +112,29 @@ def search(
 ) -> Search:
     """Search for the settings with the best validation score, in one program that is compiled once.
 
-    A population of fixed size trains in slots. When a trial reaches a rung, its score decides whether it continues; if
-    not, the next trial begins in its slot at once. All trials share one key, as in `sweep`, so trial i is bitwise equal
-    to a member of a sweep with the same settings (strategy "map", CPU). With `rungs=(epochs,)` nothing is stopped
-    early, and a search is a sweep over random settings.
+    A fixed number of trials is trained at the same time. When a trial reaches a rung (a number of epochs), its score
+    decides whether it continues or the next trial takes its place. All trials share one key, as in `sweep`, so trial i
+    is bitwise equal to a member of a sweep with the same settings (strategy "map", CPU). With `rungs=(epochs,)`, no
+    trial is stopped early, and a search is a sweep over random settings.
 
     Args:
-      make_run: `{"name": number} -> Run`, as for `sweep`: the numbers are traced, so compute with them, but do not
-        branch on them. Values of `train.structure` are passed unchanged, as Python values.
+      make_run: function `{"name": number} -> Run`. As in `sweep`, the numbers are traced, so compute with them, but do
+        not branch on them. Values of `train.structure` are passed unchanged, as Python values.
       space: a range or a list for each setting: `train.uniform`, `log_uniform`, `choice` and `structure`.
       data: training data, see `fit`; batches of a source are not prefetched.
-      validation: the data on which trials are scored. Hold out test data first.
+      validation: data for the scores of the trials. Hold out separate test data first.
       trials: number of settings to try.
-      population: number of trials that are trained at the same time; memory limits it.
+      population: number of trials that are trained at the same time, which memory limits.
       rungs: ascending numbers of epochs after which trials are compared; the last is the full length.
-      keep: share of the trials that continues at a rung; None for 1/3, or 0.8 with "pbt".
+      keep: share of the trials that continue at a rung; None for 1/3, or 0.8 with "pbt".
       method: "random" never stops a trial. "halving" keeps the best share of all trials that have reached a rung.
-        "hyperband" distributes trials over brackets, which begin to stop at different rungs. "tpe" is halving, with
-        settings proposed by a model of the trials so far. "pbt" replaces the worst of the population by copies of good
-        trials with perturbed settings, each of which counts as a trial.
-      score: name of a scalar that the runs evaluate, where lower is better; with a minus if higher is better, as in
-        "-accuracy".
-      key: the key of all runs and of the settings; `jax.random.key(0)` if None.
+        "hyperband" distributes trials over brackets, which begin to stop trials at different rungs. "tpe" is halving,
+        with settings proposed by a model of the previous trials. "pbt" replaces the worst trials by copies of good ones
+        with perturbed settings; each copy counts as a trial.
+      score: name of an evaluated scalar to minimise; with a minus to maximise it, as in "-accuracy".
+      key: random key for the settings and all runs; `jax.random.key(0)` if None.
       seeds: number of runs of each trial, with the keys `jax.random.split(key, seeds)`; the trial's score is the mean.
-      folds: the rows that the runs of a trial are trained and validated on, see `k_fold`; instead of seeds.
+      folds: rows that the runs of a trial are trained and validated on, instead of seeds; see `k_fold`.
       strategy: see `fit`.
       mesh: see `fit`.
       out: folder for checkpoints; None to save nothing.
@@ -154,7 +153,7 @@ def search(
       RunMismatchError, FileExistsError, InterruptedRun: as raised by `fit`.
 
     Warns:
-      UserWarning: with seeds or folds, if the best trial's advantage over the second is within noise.
+      UserWarning: with seeds or folds, if the best and the second-best trial differ by no more than noise.
       RuntimeWarning: if all trials diverged.
 
     >>> digits = data.load("digits")
@@ -184,7 +183,7 @@ def search(
     names = tuple(traced)
 
     def begin(index: int, count: int, earlier: Group | None) -> tuple[Group, Job]:
-        """Return a group with room for `count` more trials, and the job of its first population."""
+        """Return a group of trials, enlarged by `count` trials, and the job of its first population."""
         fixed, words = structures[index], key_words(key)
         schedule = Schedule(
             tuple(traced.values()),
@@ -229,7 +228,7 @@ def search(
                     begun = [*(groups | {index: group._replace(ledger=ledger)}).values()]
                     show_trials(*_progress(begun))
                     table = table_of(begun) if callbacks else []
-                    answers = [callback(table) for callback in callbacks]  # all are called, even after a True
+                    answers = [callback(table) for callback in callbacks]  # call all, even if one returns True
                     return any(answers)
 
                 part = folder / f"structure-{index:03d}-{i}" if folder is not None and group.fixed else folder
@@ -268,7 +267,7 @@ def _progress(groups: Sequence[Group]) -> tuple[int, float]:
 def _check_arguments(
     make_run: Any, space: Any, rungs: Any, method: Any, callbacks: Any, *, keep: Any
 ) -> tuple[dict[str, Dimension], tuple[float, ...]]:
-    """Return the space and the epochs of the rungs, after checking the arguments one by one."""
+    """Check the arguments, and return the space and the epochs of the rungs."""
     refuse_forked_process("search")
     checks.function_of("search", "make_run", make_run, "hyper")
     dimensions = check_space("search", space)
@@ -284,7 +283,7 @@ def _check_arguments(
 
 
 def _check_scored(validation: Any, folds: Any, seeds: int) -> None:
-    """Check that there are data to compare trials on, and that seeds and folds are not combined."""
+    """Check that there is validation data or folds, and that seeds and folds are not combined."""
     if validation is None and folds is None:
         raise ValueError("search: trials are compared by their validation scores; pass validation= or folds=")
     if folds is not None:
@@ -294,14 +293,14 @@ def _check_scored(validation: Any, folds: Any, seeds: int) -> None:
 
 
 def _folder(out: Any, resume: Any, save_every: Any) -> Path | None:
-    """Return the folder for checkpoints, after checking the arguments that concern it."""
+    """Check the arguments for checkpoints, and return the folder."""
     if not isinstance(resume, bool) and resume != "anyway":
         raise ValueError(f"search: resume must be True, False or 'anyway', got {resume!r:.80}")
-    return FitOptions(epochs=1, out=out, resume=resume, save_every=save_every).folder  # checks out and save_every
+    return FitOptions(epochs=1, out=out, resume=resume, save_every=save_every).folder  # checks both
 
 
 def _check_layout(folder: Path, *, structured: bool, resume: bool) -> None:
-    """Refuse a folder whose search has structures if this one has none, or vice versa; its files would be ignored."""
+    """Raise an error if the folder's search has structures and this one has none, or vice versa."""
     others = [folder] if structured else sorted(folder.glob("structure-*"))
     occupied = next((other for other in others if checkpoint.files(other)), None)
     if occupied is not None:
@@ -311,7 +310,7 @@ def _check_layout(folder: Path, *, structured: bool, resume: bool) -> None:
 
 
 def check_rungs(rungs: Any) -> tuple[float, ...]:
-    """Return the epochs of the rungs as numbers, after checking them."""
+    """Check the rungs, and return their epochs as numbers."""
     epochs = tuple(
         float(checks.in_range("search", "rungs", e, "(0, inf)"))
         for e in checks.items("search", "rungs", rungs, "(1, 3, 9, 27)")
@@ -322,12 +321,12 @@ def check_rungs(rungs: Any) -> tuple[float, ...]:
 
 
 def repeat_rows(rows: Rows, times: int) -> Rows:
-    """Repeat the rows of the folds, once for each of several slots."""
+    """Repeat the rows of all folds once for each slot; `times` is the number of slots."""
     return Rows(np.tile(np.asarray(rows.table), (times, 1)), np.tile(np.asarray(rows.sizes), times))
 
 
 def rung_steps(job: Job, epochs: Sequence[float], replicates: int) -> np.ndarray:
-    """Return the step (replicates, rungs) at which each replicate of a trial reaches each rung."""
+    """Return the steps (replicates, rungs) at which the replicates of a trial reach the rungs."""
     rows, batch_size = job.members.rows, job.ensemble.run(index_tree(job.members.hyper, 0)).batch_size
     counts = [n_rows(job.data)] * replicates if rows is None else np.asarray(rows.sizes)[:replicates].tolist()
     steps = np.array([[epoch_ends(e, int(n), batch_size or int(n))[-1] for e in epochs] for n in counts])
@@ -340,7 +339,7 @@ def rung_steps(job: Job, epochs: Sequence[float], replicates: int) -> np.ndarray
 
 
 def _check_score(job: Job, score: Any) -> None:
-    """Check that the runs evaluate a scalar of this name."""
+    """Check that the runs evaluate a scalar with this name, and that lower values are better."""
     hyper, key = index_tree((job.members.hyper, job.members.keys), 0)
 
     def evaluate() -> PyTree:
@@ -350,8 +349,8 @@ def _check_score(job: Job, score: Any) -> None:
     logged = [name for name, a in jax.eval_shape(evaluate).items() if a.shape == ()]
     if not isinstance(score, str) or score.removeprefix("-") not in logged:
         raise ValueError(
-            f"search: score must be the name of a scalar that the runs evaluate, {', '.join(logged)}, with a minus if "
-            f"higher is better, got {score!r}"
+            f"search: score must be the name of an evaluated scalar ({', '.join(logged)}), with a minus if higher is "
+            f"better, got {score!r}"
         )
     if score in HIGHER_IS_BETTER:
         raise ValueError(f"search: lower scores are better, so {score!r} would find the worst trial; pass '-{score}'")

@@ -1,6 +1,6 @@
-"""Search spaces: the ranges and lists that `train.search` draws settings from.
+"""Define search spaces: the ranges and lists that `train.search` draws settings from.
 
-Every dimension maps the unit interval to its values, so search methods only work with points of the unit cube.
+Every dimension maps the unit interval to its values, so search methods only need points in the unit cube.
 """
 
 import math
@@ -20,7 +20,7 @@ class Dimension(NamedTuple):
 
     @property
     def size(self) -> int | None:
-        """Return the number of values; None for a range."""
+        """Return the number of values, or None for a range."""
         return len(self.values) if self.kind in ("choice", "structure") else None
 
 
@@ -44,7 +44,7 @@ def uniform(low: float, high: float) -> Dimension:
 
 
 def log_uniform(low: float, high: float) -> Dimension:
-    """Return a range of positive numbers that are drawn uniformly in their logarithm, for rates and decays.
+    """Return a range of positive numbers, such as learning rates, whose logarithm is drawn uniformly.
 
     Args:
       low: the smallest value, > 0.
@@ -63,13 +63,13 @@ def log_uniform(low: float, high: float) -> Dimension:
 
 
 def choice(values: Iterable[float]) -> Dimension:
-    """Return a list of equally probable numbers. They are traced, so one program serves all of them.
+    """Return a list of equally probable numbers. They are traced, so one program is compiled for all numbers.
 
     Args:
       values: the numbers, sorted if their order is meaningful.
 
     Raises:
-      ValueError: for an empty list, or one with the same number twice.
+      ValueError: for an empty list, duplicates, or numbers that are not finite.
       TypeError: for values that are not numbers; use `structure` for them.
 
     >>> train.choice([16, 32, 64]).values
@@ -78,8 +78,8 @@ def choice(values: Iterable[float]) -> Dimension:
     numbers = _as_list("choice", values)
     if any(isinstance(v, bool) or not isinstance(v, (int, float, np.integer, np.floating)) for v in numbers):
         raise TypeError(
-            f"choice: values must be numbers, which are traced, got {numbers!r:.80}; settings that change the program "
-            "(names, depths, functions, sizes of batches) are train.structure([…])"
+            f"choice: values must be numbers, which are traced, got {numbers!r:.80}; for settings that change the "
+            "program (names, depths, functions, batch sizes), use train.structure([…])"
         )
     column = np.asarray(numbers)
     if column.dtype.kind not in "iuf" or not np.isfinite(column).all():
@@ -88,15 +88,15 @@ def choice(values: Iterable[float]) -> Dimension:
 
 
 def structure(values: Iterable[Any]) -> Dimension:
-    """Return a list of values that change the program: depths, activations, batch sizes, optimizers.
+    """Return a list of values that change the program, such as depths, activations, batch sizes or optimizers.
 
-    `make_run` gets the Python values, not tracers. Each combination is a group with a separate program.
+    `make_run` gets the Python values, not tracers. For each combination of values, a separate program is compiled.
 
     Args:
       values: hashable values.
 
     Raises:
-      ValueError: for an empty list, or one with the same value twice.
+      ValueError: for an empty list, or duplicates.
       TypeError: for values that are not hashable.
 
     >>> train.structure([1, 2, 3]).values
@@ -106,7 +106,7 @@ def structure(values: Iterable[Any]) -> Dimension:
 
 
 def values_at(dimension: Dimension, units: np.ndarray) -> np.ndarray:
-    """Return the values at points (n,) of the unit interval. Both ends of a range can be reached.
+    """Map points (n,) in the unit interval to values. In a range, 0 maps to the lowest value and 1 to the highest.
 
     >>> from nnjax.train.space import values_at
     >>> values_at(train.choice([8, 16]), np.array([0.0, 0.49, 0.5, 1.0])).tolist()
@@ -121,7 +121,7 @@ def values_at(dimension: Dimension, units: np.ndarray) -> np.ndarray:
 
 
 def unit_of(dimension: Dimension, value: Any) -> float:
-    """Return the point of the unit interval that maps to a value; for a list, the middle of the value's part."""
+    """Return the point in the unit interval that maps to a value. For a list, return the middle of all such points."""
     if dimension.kind in ("choice", "structure"):
         return (dimension.values.index(value) + 0.5) / len(dimension.values)
     low, high = dimension.values
@@ -130,7 +130,7 @@ def unit_of(dimension: Dimension, value: Any) -> float:
 
 
 def check_space(where: str, space: Any) -> dict[str, Dimension]:
-    """Return the space, after checking that every entry is a dimension."""
+    """Check that every entry of a space is a dimension, and return the space as a dictionary."""
     for name, dimension in checks.mapping(where, "space", space).items():
         if not isinstance(dimension, Dimension):
             raise TypeError(

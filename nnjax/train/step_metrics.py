@@ -1,4 +1,4 @@
-"""Numbers to record for each step, from its gradient and its update."""
+"""Compute numbers to record for each step, from its gradient and its update."""
 
 import optax
 from jax import Array
@@ -13,8 +13,8 @@ def grad_norm(grads: Params, updates: Params, params: Params) -> Array:
 
     Args:
       grads: the gradient of the loss, before the optimizer.
-      updates: not read.
-      params: not read.
+      updates: unused.
+      params: unused.
 
     >>> digits, net = data.load("digits"), nn.mlp([8], 10)
     >>> run = train.Run(net, losses.cross_entropy, optim.sgd(0.1), batch_size=32, step_metrics=(train.grad_norm,))
@@ -30,9 +30,9 @@ def update_norm(grads: Params, updates: Params, params: Params) -> Array:
         √Σ |Δθ|²
 
     Args:
-      grads: not read.
+      grads: unused.
       updates: the optimizer's updates, which are added to the parameters.
-      params: not read.
+      params: unused.
 
     >>> float(train.update_norm({"w": jnp.zeros(2)}, {"w": jnp.array([3.0, 4.0])}, {"w": jnp.zeros(2)}))
     5.0

@@ -1,4 +1,4 @@
-"""Hyper-parameter sweeps: train all settings as the members of one program."""
+"""Sweep over hyper-parameters by training all settings as the members of one ensemble."""
 
 import itertools
 import math
@@ -25,13 +25,13 @@ from nnjax.train.result import Result
 from nnjax.types import Data, Key, Trainable
 
 RESERVED = ("loss", "diverged")  # columns of the table; hyper-parameters must have different names
-Hyper = dict[str, Array]  # one number for each run, traced inside the program
+Hyper = dict[str, Array]  # hyper-parameters of one run by name, traced inside the program
 
 
 class Sweep(NamedTuple):
     """The result of `sweep`."""
 
-    table: list[Record]  # a row for each setting, lowest validation loss first: the setting, loss, validation_…
+    table: list[Record]  # one row per setting, lowest validation loss first: setting, loss and validation scores
     result: Result  # result of all members, sorted by setting, then by seed
 
 
@@ -61,19 +61,19 @@ def sweep(
     """Train runs that differ only in numbers, in one program that is compiled once.
 
     The numbers are traced: `make_run` may pass them to anything that takes a number (rates, decays, betas, dropout,
-    smoothing, scales, the widths of `nn.mlp`), but must not branch on them. All settings share one key, so they have
-    the same random draws and the same order of data: setting i is `fit(make_run(setting i), …, key=key)`.
+    smoothing, scales, the widths of `nn.mlp`), but must not branch on them. All settings share one key, so they use the
+    same random numbers and the same order of data. Setting i equals `fit(make_run(setting i), …, key=key)`.
 
     Args:
-      make_run: `{"name": ()} -> Run`, or a function that returns any `types.Trainable`.
+      make_run: function `{"name": ()} -> Run`, which may also return any other `types.Trainable`.
       hyper: the values (settings,) of each hyper-parameter, by name. Setting i consists of the i-th values. See `grid`
         and `random_search`.
       data: see `fit`.
       epochs: see `fit`.
       steps: see `fit`.
-      validation: the data whose loss ranks the settings. Runs without data need none; their last training loss is then
-        used.
-      key: the key of all runs; `jax.random.key(0)` if None.
+      validation: data whose loss ranks the settings. With None, which is only allowed for runs without data, the last
+        training loss ranks them.
+      key: random key for all runs; `jax.random.key(0)` if None.
       seeds: number of runs of each setting, with the keys `jax.random.split(key, seeds)`; for one seed, `key` itself.
       strategy: see `fit`.
       mesh: see `fit`.
@@ -125,7 +125,7 @@ def sweep(
         progress=progress,
     )
     settings = len(next(iter(values.values())))
-    for i in range(settings):  # built once with concrete numbers, because tracers cannot be checked
+    for i in range(settings):  # build each run with concrete numbers, because tracers cannot be checked
         setting = {name: column[i] for name, column in values.items()}
         with checks.located(f"in setting {i} of sweep: " + ", ".join(f"{name}={v:g}" for name, v in setting.items())):
             make_run({name: jnp.asarray(value) for name, value in setting.items()})
@@ -147,7 +147,7 @@ def grid(choices: Mapping[str, Sequence[Any] | Array]) -> dict[str, np.ndarray]:
     """Return every combination of the values.
 
     Args:
-      choices: the values of each name.
+      choices: the values of each hyper-parameter, by name.
 
     >>> {name: v.tolist() for name, v in train.grid({"rate": [0.1, 0.2], "width": [8, 16, 32]}).items()}
     {'rate': [0.1, 0.1, 0.1, 0.2, 0.2, 0.2], 'width': [8, 16, 32, 8, 16, 32]}
@@ -159,16 +159,16 @@ def grid(choices: Mapping[str, Sequence[Any] | Array]) -> dict[str, np.ndarray]:
 
 @allow_transfers
 def random_search(key: Key, n: int, ranges: Mapping[str, tuple[float, float] | tuple[float, float, str]]) -> Any:
-    """Draw settings at random; they cover each hyper-parameter better than a grid of the same size.
+    """Draw settings at random, which covers each hyper-parameter better than a grid of the same size.
 
     Args:
-      key: random key of the draws.
+      key: random key for the draws.
       n: number of settings.
       ranges: for each name (low, high), uniform; (low, high, "log"), uniform in the logarithm; or (low, high, "int"),
         integers, both ends included.
 
     Raises:
-      ValueError: for low > high, a low ≤ 0 with "log", or an unknown kind.
+      ValueError: for low > high, low ≤ 0 with "log", fractions with "int", or an unknown kind.
 
     >>> settings = train.random_search(jax.random.key(0), 100, {"rate": (1e-4, 1e-1, "log"), "width": (8, 64, "int")})
     >>> bool((settings["rate"] < 1e-2).mean() > 0.5), settings["width"].dtype
@@ -205,7 +205,7 @@ def random_search(key: Key, n: int, ranges: Mapping[str, tuple[float, float] | t
 
 
 def _columns(where: str, argument: str, hyper: Any, same: bool = True) -> dict[str, np.ndarray]:
-    """Return the values of each name as a one-dimensional array of numbers; with `same`, lengths must be equal."""
+    """Check values by name, and return them as one-dimensional arrays, which must have equal lengths with `same`."""
     columns = {}
     for name, values in checks.mapping(where, argument, hyper).items():
         try:
@@ -226,9 +226,9 @@ def _columns(where: str, argument: str, hyper: Any, same: bool = True) -> dict[s
 
 
 def _table(values: dict[str, np.ndarray], result: Result, seeds: int, *, by_best: bool) -> list[Record]:
-    """Return a row for each setting, lowest validation loss first."""
+    """Return one row per setting, ordered by increasing validation loss."""
     last: dict[str, Any] = {}
-    for record in result.history:  # the last record of each member; a stopped member has no later losses
+    for record in result.history:  # use the last record of each member; stopped members have no later losses
         for name, score in record.items():
             if name not in ("epoch", "step") and np.ndim(score) == 1:
                 name = f"{name} (log)" if name in values else name  # noqa: PLW2901

@@ -1,1 +1,1 @@
-"""The machinery behind `fit`: one compiled program for all members, and the loop on the host that drives it."""
+"""Implement `fit`: one compiled program for all members, and a loop on the host that runs it."""

@@ -1,4 +1,4 @@
-"""Compile functions of an ensemble, and forget the programs of ensembles that are no longer used."""
+"""Compile functions of an ensemble, and free the programs of ensembles that are no longer used."""
 
 from collections.abc import Callable
 from functools import lru_cache, partial, wraps
@@ -16,9 +16,9 @@ def compiled(
 ) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Return a decorator that compiles a function whose first argument, an ensemble, is static.
 
-    `jax.jit` keeps the programs and networks of thousands of static arguments, so a process would grow by 20 MB with
-    each network that it trains. Here each ensemble has its own jitted function, and only those of the 32 most recently
-    used ensembles are kept.
+    `jax.jit` caches programs and networks for thousands of static arguments, so a process would grow by 20 MB with
+    each network that it trains. Here each ensemble has its own jitted function, and only the functions of the 32 most
+    recently used ensembles are kept.
 
     Args:
       static: names of further static arguments.

@@ -1,4 +1,4 @@
-"""The compiled programs of a `fit`: the initial state, a chunk of steps, a validation. Each is compiled once."""
+"""Define the programs of `fit`, each compiled once: initialisation, a chunk of steps, and validation."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,17 +25,17 @@ from nnjax.train.engine.trainable import batch_rows, check_scores, evaluation_pa
 from nnjax.train.folds import Rows
 from nnjax.types import Data, Key, Log, PyTree
 
-ROWS = 8192  # rows drawn at once: fewer cost more per row, more are wasted on short chunks
+ROWS = 8192  # rows drawn at once: with fewer, each row takes longer; with more, short chunks waste rows
 CAPACITY = 1024  # largest number of steps in a chunk, and the length of its logs
 
 Carry = tuple[FitState, Log]
 
 
 class Positions(NamedTuple):
-    """Positions of the examples of consecutive steps within a block; for all members, with a leading axis."""
+    """The positions in a block of the examples for consecutive steps. For an ensemble, arrays are (members, ...)."""
 
     rows: Array | np.ndarray  # (steps, batch) int32
-    first_step: Array | np.ndarray  # () int32
+    first_step: Array | np.ndarray  # () int32, the first of these steps
 
 
 class Block(NamedTuple):
@@ -49,7 +49,7 @@ class MemberArgs(NamedTuple):
     """Per-member arguments of a chunk, stacked along a leading axis."""
 
     hyper: PyTree = None  # hyper-parameters for `make_run`; None for a fixed run
-    rows: Rows | None = None  # rows of the data; None for all of them
+    rows: Rows | None = None  # data rows to use; None for all rows
     positions: Positions | None = None  # positions of the examples in the block; None if the data are on the device
     until: Array | None = None  # () int32, the step to stop at
 
@@ -87,8 +87,8 @@ def train_chunk(
 ) -> tuple[FitState, Log, Status]:
     """Take `n` ≤ CAPACITY steps with every member.
 
-    The program is a loop whose trip count is an argument, not a scan. It is compiled once for all lengths, and results
-    are bitwise the same for every division into chunks. (XLA inlines a scan of length 1, and then rounds differently.)
+    The program is a loop, not a scan: the number of iterations is an argument. It is compiled once for all lengths, and
+    results are bitwise the same for all chunk lengths. (XLA inlines a scan of length 1, which changes the rounding.)
 
     Args:
       ensemble: the runs, and how their members are executed.
@@ -98,8 +98,8 @@ def train_chunk(
       n: () int32, number of steps.
 
     Returns:
-      The state after the steps; the logs (members, CAPACITY), undefined after the steps taken; and the status of each
-      member.
+      The state after the steps; the logs (members, CAPACITY), whose entries after the last step are undefined; and the
+      status of each member.
     """
 
     def train_member(member: tuple[FitState, MemberArgs], shared: tuple[Data, Array]) -> tuple[FitState, Log, Status]:
@@ -129,7 +129,7 @@ def validate(
 
 
 def select_rows(data: Data, rows: Rows) -> Data:
-    """Return a member's rows as data. Padding rows get weight 0."""
+    """Return the data rows of one member. Padding rows get weight 0."""
     part = take_rows(data, rows.table)
     counted = (jnp.arange(rows.table.shape[-1]) < rows.sizes).astype(jnp.result_type(float))
     return part._replace(weights=counted if part.weights is None else part.weights * counted)
@@ -192,7 +192,7 @@ def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n
 
     if positions is not None:
         block_rows, first = jnp.asarray(positions.rows), fs.train.step - positions.first_step
-        last = block_rows.shape[0] - 1  # only frozen members exceed it
+        last = block_rows.shape[0] - 1  # only members that have stopped exceed it
 
         def gathered(i: Array) -> Data:
             return batch(block_rows[jnp.clip(first + i, 0, last)])
@@ -200,7 +200,7 @@ def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n
         return loop(n, lambda i, carry, active: step(i, carry, gathered(i), active), carry, block)
 
     count = n_rows(examples) if rows is None else jnp.asarray(rows.sizes)
-    # Draw the rows of several steps at once; of fewer steps for large ensembles, because their chunks are short
+    # Draw the rows of several steps at once, but of fewer steps in large ensembles, because their chunks are short
     several = min(CAPACITY, max(1, ROWS // run.batch_size // min(ensemble.members, 16)))
 
     def draw_and_step(b: Array, carry: Carry, _: Array | None) -> Carry:

@@ -32,9 +32,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def refuse_forked_process(where: str) -> None:
-    """Raise RuntimeError in a process that was forked after JAX had started: its first program would wait forever.
+    """Raise RuntimeError in a process that was forked after JAX had started.
 
-    A fork copies none of JAX's threads. A process that is forked before JAX starts may train.
+    A fork does not copy JAX's threads, so the first program would wait forever. A process that is forked before JAX
+    starts may train.
     """
     if _forked.is_set():
         raise RuntimeError(
@@ -48,7 +49,7 @@ class ProcessLostError(RuntimeError):
 
 
 def join_processes(coordinator: str | None, processes: int | None, index: int | None) -> None:
-    """Make this process one of several. Call this before using JAX in any other way.
+    """Connect this process to the other processes of a run. Call this before using JAX in any other way.
 
     Args:
       coordinator: "host:port" of the first process; None if the cluster's environment provides it.
@@ -73,7 +74,7 @@ def all_agree(size: int, flags: tuple[bool, ...]) -> tuple[int, tuple[bool, ...]
     """
     if jax.process_count() == 1:
         return size, flags
-    from jax.experimental import multihost_utils  # a single process does not need it
+    from jax.experimental import multihost_utils  # imported here because a single process does not need it
 
     gathered = np.asarray(multihost_utils.process_allgather(np.array([size, *flags], np.int32)))
     return int(gathered[:, 0].min()), tuple(bool(column.any()) for column in gathered[:, 1:].T)
@@ -81,7 +82,7 @@ def all_agree(size: int, flags: tuple[bool, ...]) -> tuple[int, tuple[bool, ...]
 
 @contextmanager
 def explain_lost_process(folder: Path | None) -> Iterator[None]:
-    """Turn the errors of lost connections into a `ProcessLostError` that explains how to continue.
+    """Convert errors caused by a lost connection to a `ProcessLostError` that explains how to continue.
 
     The process then exits without JAX's shutdown, which would wait for the other process and then abort.
     """

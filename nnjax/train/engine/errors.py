@@ -1,4 +1,4 @@
-"""Errors and warnings of a run. Their attributes hold the details, so that callers can write their own messages."""
+"""Define the errors and warnings of a run, with details as attributes for callers that write their own messages."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +52,7 @@ class InterruptedRun(KeyboardInterrupt):
         Args:
           step: number of steps taken.
           folder: the folder of the checkpoint; None if nothing is saved.
-          waiting: whether the run was waiting for its source.
+          waiting: True if the run was waiting for its source.
           partial: the run up to this step, see `PartialRun`.
         """
         self.step, self.folder, self.partial = step, folder, partial

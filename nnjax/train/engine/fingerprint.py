@@ -1,4 +1,4 @@
-"""The fingerprint of a run: everything that determines its exact result, as short strings that can be compared."""
+"""Compute the fingerprint of a run: short strings that describe everything that determines its exact result."""
 
 import hashlib
 import os
@@ -63,7 +63,7 @@ def machine_fingerprint() -> Fingerprint:
 
 
 def step_digest(ensemble: Ensemble, key: Key, hyper: PyTree, sample: Data) -> str:
-    """Return a digest of one step's program as JAX traces it: network, loss, optimizer, and their constants."""
+    """Return a digest of the traced program of one step: network, loss, optimizer and their constants."""
     first = index_tree(hyper, 0)
     rows = ensemble.run(first).batch_size or data.n_rows(sample)
 
@@ -75,9 +75,9 @@ def step_digest(ensemble: Ensemble, key: Key, hyper: PyTree, sample: Data) -> st
 
 
 def evaluation_digest(ensemble: Ensemble, members: Members, sample: Data, held_out: Data) -> str:
-    """Return a digest of the program that validates: network, loss and metrics, and their constants.
+    """Return a digest of the traced program for validation: network, loss, metrics and their constants.
 
-    A changed metric of the same name is detected if JAX traces the change. Code outside of JAX, such as in a
+    A changed metric with the same name is detected if JAX traces the change. Code outside of JAX, such as in a
     `jax.pure_callback`, is not part of the program.
     """
 
@@ -90,7 +90,7 @@ def evaluation_digest(ensemble: Ensemble, members: Members, sample: Data, held_o
 
 
 def sampler_digest(run: Trainable, members: Members, n_examples: int) -> str:
-    """Return a digest of the program that draws the rows of a step, and its constants; "none" for shuffled epochs."""
+    """Return a digest of the program that draws the rows of a step, or "none" for shuffled epochs."""
     if getattr(run, "sampler", None) is None:
         return "none"
 
@@ -102,14 +102,14 @@ def sampler_digest(run: Trainable, members: Members, n_examples: int) -> str:
 
 
 def _program_digest(function: Callable[..., PyTree], *arguments: Any) -> str:
-    """Return a digest of the function's program as JAX traces it."""
+    """Return a digest of the traced program of a function, and of its constants."""
     jaxpr = jax.make_jaxpr(function)(*arguments)
     text = re.sub(r"0x[0-9a-f]+|<function .*?>", "", str(jaxpr))  # memory addresses differ between processes
     return hashlib.sha256(f"{text} {digest(list(_constants(jaxpr)))}".encode()).hexdigest()[:16]
 
 
 def differences(saved: Fingerprint, current: Fingerprint) -> list[tuple[str, str, str]]:
-    """Return the entries that differ: name, saved value, current value."""
+    """Return the name, saved value and current value of each entry that differs."""
     names = [*saved, *(name for name in current if name not in saved)]
     return [
         (name, saved.get(name, "nothing"), current.get(name, "nothing"))
@@ -119,7 +119,7 @@ def differences(saved: Fingerprint, current: Fingerprint) -> list[tuple[str, str
 
 
 def _constants(jaxpr: Any) -> Iterator[Any]:
-    """Yield the constant arrays of a program and of programs nested in it; its text shows only their shapes."""
+    """Yield the constant arrays of a program and of its inner programs, because its text shows only their shapes."""
     yield from getattr(jaxpr, "consts", ())
     for equation in jaxpr.eqns:
         for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):

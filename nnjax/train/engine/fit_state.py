@@ -1,4 +1,4 @@
-"""The state that `fit` carries from chunk to chunk: training state, best network, and whether the run has ended."""
+"""Define the state that `fit` carries from chunk to chunk: training state, best network, and signs of the end."""
 
 from typing import NamedTuple, TypeVar
 
@@ -24,11 +24,11 @@ class Best(NamedTuple):
 
 
 class FitState(NamedTuple):
-    """Everything on the device that a checkpoint holds."""
+    """The state on the device that is saved in a checkpoint."""
 
     train: TrainState
-    diverged: Array  # () int32, the step whose non-finite loss froze the run, or -1
-    stopped: Array  # () bool, True once early stopping has frozen the run
+    diverged: Array  # () int32, the step with a non-finite loss, which ended the run; -1 if there is none
+    stopped: Array  # () bool, True if early stopping ended the run
     best: Best | None  # None without validation
 
 
@@ -43,7 +43,7 @@ def initial_fit_state(ts: TrainState, *, validated: bool, stopped: Array) -> Fit
 
 
 def with_infinite_score(best: Best) -> Best:
-    """Return the best network for `fit`'s result. Its score is infinite if no validation had a finite loss."""
+    """Return the best network for the result of `fit`, with an infinite score if no validation loss was finite."""
     score = np.asarray(best.score)
     none = score == np.finfo(score.dtype).max
     return best._replace(score=jnp.asarray(np.where(none, np.inf, score).astype(score.dtype))) if none.any() else best
@@ -65,7 +65,7 @@ def record_validation(fs: FitState, score: Array, patience: Array, params: Param
     """Record a validation: keep the best network, and stop a run that no longer improves.
 
     Args:
-      fs: the state, with `best`.
+      fs: the state; its `best` must not be None.
       score: () the validation loss. NaN counts as no improvement.
       patience: () int32, number of validations without improvement after which the run is stopped.
       params: the parameters that were evaluated.
@@ -81,5 +81,5 @@ def record_validation(fs: FitState, score: Array, patience: Array, params: Param
 
 
 def tree_where(condition: Array, new: T, old: T) -> T:
-    """Return `new` where the condition holds, else `old`, leaf by leaf."""
+    """Return the arrays of `new` if the condition is true, and those of `old` otherwise."""
     return jax.tree.map(lambda a, b: a if a is b else jnp.where(condition, a, b), new, old)

@@ -1,4 +1,4 @@
-"""The host's loop over chunks of steps: validation, saving, callbacks, progress. It never changes a result."""
+"""Run chunks of steps from the host, with validation, saving, callbacks and progress. Results do not depend on it."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ from nnjax.train.engine.resume import Logs, Save, resumable
 from nnjax.train.engine.signals import deferred_interrupts
 from nnjax.types import Data, Log
 
-CHUNK_SECONDS = 0.25  # target duration of a chunk, and so the delay of the progress bar and of Ctrl-C
+CHUNK_SECONDS = 0.25  # target duration of a chunk, after which progress and Ctrl-C are handled
 
 Show = Callable[[Record], None]
 T = TypeVar("T")
@@ -43,13 +43,13 @@ class Seconds(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The outcome of a job."""
+    """The result of a job: the final state, logs, times, and the folder of the last checkpoint."""
 
     fs: FitState  # (members, ...)
     logs: Logs
     seconds: Seconds
     ended_by_callback: bool
-    folder: Path | None  # the folder of the last checkpoint: a different one if the run's own could not be written
+    folder: Path | None  # folder of the last checkpoint, which is a new one if `options.folder` was not writable
 
 
 def run_job(
@@ -59,8 +59,8 @@ def run_job(
 
     Args:
       job: the ensemble with its arguments and data.
-      options: chunk length, checkpoints, callbacks.
-      show: called with a record after each chunk, for the progress bar.
+      options: settings for chunks, checkpoints and callbacks.
+      show: function that shows the progress; it is called with a record after each chunk.
       ended: True if a callback ended the run in an earlier group; then no steps are taken.
       continued: the state and the logs of an interrupted run, to continue; None to start fresh or from a checkpoint.
     """
@@ -74,11 +74,11 @@ def run_job(
     ):
         fs, logs = restored if continued is None else _continue(job, *continued)
         advance, score = chunk_function(job, data), _validation_function(job)
-        where = options.folder  # the folder of the last checkpoint: a different one if this one cannot be written
+        where = options.folder  # folder of the last checkpoint; changes if this folder is not writable
         saves = where is not None and jax.process_index() == 0  # one process decides when a checkpoint is due
         stops, size, saved_at, final = _stops(job, options), options.chunk_steps or 1, time.perf_counter(), False
         with _rescue(job, save, lambda: (fs, logs, final, where)):
-            # Compile the programs: take zero steps, and validate a copy
+            # Compile the programs by taking zero steps and validating a copy of the state
             fs, log, status = advance(fs, logs.done, logs.done, next_feed(logs.done, interrupted).block)
             logs = logs.with_room(log, job.total_steps)
             if job.held_out is not None:
@@ -99,7 +99,7 @@ def run_job(
                 _warn_diverged(job, status.diverged, log["loss"], before)
                 survived, at_stop = bool(status.running.any()), bool((until == ends[:, epoch]).all())
                 if at_stop and job.held_out is not None and (epoch in job.validated or epoch == job.last_epoch):
-                    if epoch not in job.validated:  # saved first: a longer run would not validate here
+                    if epoch not in job.validated:  # save first, because a longer run would not validate here
                         final, where = True, save(fs, logs, wait=True) or where
                     clock = time.perf_counter()
                     fs, scores, status = score(fs)
@@ -127,7 +127,7 @@ def _continue(job: Job, fs: FitState, logs: Logs) -> Partial:
     """Return the state of an interrupted run, placed on the devices, and its logs."""
     if (logs.done > job.total_steps).any():
         raise ValueError(
-            f"fit: the interrupted run has taken {logs.done.max()} steps, but these epochs are {job.total_steps}; "
+            f"fit: the interrupted run has taken {logs.done.max()} steps, but this run has only {job.total_steps}; "
             "continue with at least as many epochs"
         )
     return copy_tree(shard_members(job.ensemble, fs)), logs
@@ -141,13 +141,13 @@ def _interruption(job: Job, folder: Path | None, fs: FitState, logs: Logs, *, wa
 
 @contextmanager
 def _rescue(job: Job, save: Save, current: Callable[[], tuple[FitState, Logs, bool, Path | None]]) -> Iterator[None]:
-    """Save the last state if an error of the source, of a callback or of the disk ends the run.
+    """Save the last state if an error in the source, in a callback or on the disk ends the run.
 
     Args:
       job: the job.
-      save: the function that saves.
-      current: a function that returns the state, the logs, True if they must not be saved any more, and the folder of
-        the last checkpoint.
+      save: function that writes a checkpoint.
+      current: function that returns the state, the logs, True if the last checkpoint is already written, and the folder
+        of the last checkpoint.
     """
     alone = jax.process_count() == 1  # with several processes, saving would wait for the others
     try:
@@ -198,7 +198,7 @@ def chunk_function(job: Job, data: Data | None) -> Advance:
             _, _, status = advance(copy_tree(fs), done, until, block)
             bad = np.asarray(status.diverged)[: ensemble.members]
             last = np.where(bad >= 0, bad, until - 1)
-            start = np.maximum(done, done + (last - done).min() - 1)  # a bad gradient shows in the next loss
+            start = np.maximum(done, done + (last - done).min() - 1)  # a non-finite gradient shows in the next loss
             fs, _, _ = advance(fs, done, start, block)
         with jax.disable_jit():
             advance(fs, start, np.minimum(start + 2, until), block)
@@ -209,14 +209,14 @@ def chunk_function(job: Job, data: Data | None) -> Advance:
 
 
 def _at_operation(fs: FitState, program: Callable[[FitState], T], repeat: Callable[[FitState], Any]) -> T:
-    """Return `program(fs)`. Under `jax_debug_nans` or `jax_debug_infs`, the operation with the bad value raises.
+    """Return `program(fs)`. With `jax_debug_nans` or `jax_debug_infs`, raise in the operation that is non-finite.
 
-    JAX would rerun the program to find it, but the program's argument is donated, and a loop counts as one operation.
+    JAX's own search for the operation would fail: the rerun needs the donated argument, and a loop is one operation.
 
     Args:
       fs: the state, whose memory the program reuses.
       program: the compiled program.
-      repeat: function of the same state that runs the operations one by one, so that the first bad one raises.
+      repeat: function of the same state that runs the operations one by one and raises in the first non-finite one.
     """
     config: Any = jax.config
     if not (config.jax_debug_nans or config.jax_debug_infs):
@@ -269,13 +269,13 @@ def _next_stop(job: Job, stops: list[int], logs: Logs) -> int | None:
             return epoch
     scored = {tuple(ends[:, epoch]) for epoch in logs.epochs}
     unscored = bool(stops) and job.held_out is not None and tuple(ends[:, -1]) not in scored
-    return job.last_epoch if unscored else None  # the last validation is not part of a checkpoint
+    return job.last_epoch if unscored else None  # checkpoints do not contain the last validation
 
 
 def _add_steps(logs: Logs, log: Log, until: np.ndarray, taken: np.ndarray) -> Logs:
     """Write the logs (members, ...) of a chunk in place, and return all logs.
 
-    A frozen member took only the steps before `taken` (members,); its later entries stay NaN.
+    A member that ended early took only the steps before `taken` (members,); its later entries stay NaN.
     """
     for member, (start, stop) in enumerate(zip(logs.done, np.minimum(until, taken), strict=True)):
         for name, values in logs.steps.items():
@@ -291,7 +291,7 @@ def _add_scores(logs: Logs, epoch: int, scores: dict[str, np.ndarray], diverged:
 
 
 def masked_scores(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """Return the scores (members, ...) with NaN for the given members (members,) bool."""
+    """Replace the scores (members, ...) by NaN for the members that a mask (members,) selects."""
     return np.where(members.reshape(-1, *[1] * (scores.ndim - 1)), np.nan, scores)
 
 
@@ -310,7 +310,7 @@ def mean_log(steps: dict[str, np.ndarray], counted: np.ndarray) -> dict[str, np.
 
 
 def _record(job: Job, logs: Logs, since: np.ndarray) -> Record:
-    """Return the record for callbacks and the progress bar: the mean loss from step `since` on, and the last scores."""
+    """Return a record for callbacks and the progress bar: mean logs since step `since`, and the last scores."""
     step = int(logs.done.max())
     steps = np.arange(since.min(initial=0), step)
     log = {name: values[:, steps] for name, values in logs.steps.items()}

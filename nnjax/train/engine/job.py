@@ -1,4 +1,4 @@
-"""A job: an ensemble and all its arguments, on the host."""
+"""Define a job: an ensemble and all its arguments, on the host."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ class Members(NamedTuple):
     rows: Rows | None  # rows to train on; None for all
     held_out_rows: Rows | None  # rows to validate on; None for all
     ends: np.ndarray  # (members, epochs) int, the step after which each epoch ends
-    start: tuple[PyTree, PyTree] | None = None  # initial parameters and state of the network; None to draw them
+    start: tuple[PyTree, PyTree] | None = None  # initial parameters and state of the network; None for random ones
 
 
 class Job(NamedTuple):
@@ -35,7 +35,7 @@ class Job(NamedTuple):
     members: Members
     data: Data | Source
     held_out: Data | None  # validation data
-    validated: frozenset[int]  # indices of the epochs after which members are validated; the last epoch always is
+    validated: frozenset[int]  # indices of the epochs that end with a validation; the last epoch always does
     validate_every: int  # number of epochs between validations
     patience: int | None  # number of validations without improvement after which a member is stopped
     epochs: float  # number of epochs; the last one may be a fraction
@@ -54,7 +54,7 @@ class Job(NamedTuple):
         return int(self.members.ends[:, -1].max()) if self.members.ends.size else 0
 
     def select(self, members: slice) -> "Job":
-        """Return the job with only these members."""
+        """Return the job for a slice of the members."""
         ensemble = replace(self.ensemble, members=members.stop - members.start)
         return self._replace(
             ensemble=ensemble, members=index_tree(self.members, members), first=self.first + members.start
@@ -69,6 +69,6 @@ def first_state(job: Job, *, validated: bool) -> FitState:
 
 
 def state_shapes(job: Job, *, validated: bool) -> Any:
-    """Return the shapes of the state (members, ...) that a checkpoint holds."""
+    """Return the shapes of the state (members, ...) that is saved in a checkpoint."""
     on_one_device = job._replace(ensemble=replace(job.ensemble, mesh=None))
     return jax.eval_shape(lambda: first_state(on_one_device, validated=validated))

@@ -1,4 +1,4 @@
-"""Find networks that end in the softmax or sigmoid that their loss applies itself."""
+"""Find networks that end in a softmax or sigmoid that their loss applies, too."""
 
 from typing import Any
 
@@ -15,24 +15,24 @@ UNCHANGED = ("name", "convert_element_type", "broadcast_in_dim", "reshape")  # o
 
 
 def activation_of(loss: Loss) -> str | None:
-    """Return the function that a loss of logits applies to them; None for other losses."""
-    function = getattr(loss, "func", loss)  # the function of a functools.partial
+    """Return the name of the activation that a loss applies to logits, or None for other losses."""
+    function = getattr(loss, "func", loss)  # the function inside a functools.partial
     return next((activation for known, activation in OF_LOGITS if known is function), None)
 
 
 def ends_in(activation: str, jaxpr: Any) -> bool:
-    """Return True if the first output of a program is a "softmax", exp(x) / Σ exp(x), or a "sigmoid"."""
+    """Return True if the first output of a program is that activation: "softmax", exp(x) / Σ exp(x), or "sigmoid"."""
     equations = {variable: equation for equation in jaxpr.eqns for variable in equation.outvars}
 
     def equation_of(variable: Any) -> Any:
-        """Return the equation that computes a variable; None for arguments and constants."""
+        """Return the equation that computes a variable, or None for arguments and constants."""
         equation = None if hasattr(variable, "val") else equations.get(variable)
         if equation is not None and equation.primitive.name in UNCHANGED:
             return equation_of(equation.invars[0])
         return equation
 
     def is_result(variable: Any, *names: str) -> bool:
-        """Return True if a variable is the result of these operations, the last one first."""
+        """Return True if a variable is the result of the named operations, listed from the last to the first."""
         equation = equation_of(variable)
         matches = equation is not None and equation.primitive.name == names[0]
         return matches and (len(names) == 1 or is_result(equation.invars[0], *names[1:]))

@@ -39,14 +39,14 @@ def make_job(
     start: Any = None,
     validation: Any = None,
 ) -> Job:
-    """Return the job of an ensemble, after checking its data and arguments.
+    """Check the data and arguments of an ensemble, and return its job.
 
     Args:
       ensemble: the runs, and how their members are executed.
       keys: random keys (members,), one for each member.
       hyper: (members, ...) hyper-parameters; None for a fixed run.
       data: see `fit`.
-      options: the options; only `epochs`, `steps`, `validate_every` and `patience` are read.
+      options: the options of `fit`; only `epochs`, `steps`, `resume`, `validate_every` and `patience` are used.
       folds: see `fit`.
       start: see `fit`.
       validation: see `fit`.
@@ -58,7 +58,7 @@ def make_job(
     if is_batches(data):
         data = _checked_batches(run, data, options, folds)
     if isinstance(data, Source):
-        data = as_examples(data)  # checks its fields
+        data = as_examples(data)  # checks the fields of the source
     key = jax.eval_shape(lambda keys: keys[0], keys)
     data = NO_DATA if data is None else as_examples(data, keep=uncast_inputs(run, key, data))
     held_out = validation
@@ -109,29 +109,29 @@ def make_job(
 
 
 def _warn_of_unused_rows(folds: Folds, n: int) -> None:
-    """Warn if all folds consist of the first rows of the data only: k_fold was then called with too small an n."""
+    """Warn if the folds use only the first rows of the data, because `k_fold` was then called with a too small n."""
     parts = [[rows.table[member][: rows.sizes[member]] for rows in folds] for member in range(len(folds.train.sizes))]
     used = np.unique(np.concatenate(parts[0]))
     first_rows = np.arange(len(used))
     if len(used) < n and all(np.array_equal(np.unique(np.concatenate(part)), first_rows) for part in parts):
         checks.warn(
-            f"fit: the folds are of rows 0 … {len(used) - 1}, but the data have {n}; the others are not used. Make the "
-            f"folds with n={n}",
+            f"fit: the folds contain only rows 0 … {len(used) - 1}, but the data have {n} rows; make the folds with "
+            f"n={n}, so that all rows are used",
         )
 
 
 def _check_without_data(run: Trainable, options: FitOptions, folds: Folds | None) -> None:
     """Check the arguments of a run without data."""
     if run.batch_size is not None:
-        raise ValueError(f"fit: batch_size={run.batch_size} needs data; pass data, or batch_size=None for none")
+        raise ValueError(f"fit: batch_size={run.batch_size} needs data; pass data, or batch_size=None for no data")
     if options.steps is None:
-        raise ValueError("fit: epochs= are passes over data, but this run has none; pass its length as steps=")
+        raise ValueError("fit: epochs= counts passes over data, but this run has no data; pass its length as steps=")
     if folds is not None:
-        raise ValueError("fit: folds are rows of data, but this run has none")
+        raise ValueError("fit: folds= selects rows of data, but this run has no data; omit folds")
 
 
 def _checked_batches(run: Trainable, data: Any, options: FitOptions, folds: Folds | None) -> Source:
-    """Return a source that reads a generator of batches, after refusing arguments that it does not support."""
+    """Check the arguments for a generator of batches, and return a source that reads it."""
     if options.steps is None:
         raise ValueError("fit: a generator of batches has no epochs; pass the length of the run as steps=")
     if run.batch_size is None:
@@ -143,7 +143,7 @@ def _checked_batches(run: Trainable, data: Any, options: FitOptions, folds: Fold
 
 
 def _epochs_and_ends(options: FitOptions, counts: np.ndarray, batch_size: int | None) -> tuple[float, np.ndarray]:
-    """Return the number of epochs, and the step (members, epochs) after which each one ends."""
+    """Return the number of epochs, and the steps (members, epochs) after which they end."""
     if not counts.any():
         counts, batch_size = np.full_like(counts, EPOCH_STEPS), 1
     batch = batch_size or int(counts[0])
@@ -157,14 +157,14 @@ def _epochs_and_ends(options: FitOptions, counts: np.ndarray, batch_size: int | 
             )
         epochs = round(options.steps * batch / int(counts[0]), 9)
     ends = np.array([epoch_ends(epochs, int(count), batch) for count in counts]).reshape(len(counts), -1)
-    return epochs, ends if options.steps is None else np.minimum(ends, options.steps)  # epochs were rounded
+    return epochs, ends if options.steps is None else np.minimum(ends, options.steps)  # because epochs were rounded
 
 
 def _initial_values(job: Job, start: Any) -> tuple[PyTree, PyTree] | None:
-    """Return the parameters and the state (members, ...) to start from; None to draw them.
+    """Return the initial parameters and state (members, ...) for `start`, or None for random ones.
 
     Raises:
-      ValueError, TypeError: if their structure or shapes differ from those of drawn values.
+      ValueError, TypeError: if their structure, shapes or dtypes differ from those that `run.init` returns.
     """
     if start is None:
         return None
@@ -213,7 +213,7 @@ def epoch_ends(epochs: float, n: int, batch_size: int) -> list[int]:
         raise ValueError(f"fit: epochs={epochs:g} gives {steps:g} steps, expected fewer than 2³¹; lower epochs")
     whole = int(epochs)
     marks = [*range(1, whole + 1), *([epochs] if epochs > whole else [])]
-    return [math.ceil(e * n / batch_size - 1e-9) for e in marks]  # in floating point, 1.1 · 50 exceeds 55
+    return [math.ceil(e * n / batch_size - 1e-9) for e in marks]  # because 1.1 · 50 exceeds 55 in floating point
 
 
 def _check_held_out(held_out: Data | None, rows: Rows | None, patience: int | None) -> None:
@@ -227,7 +227,7 @@ def _check_held_out(held_out: Data | None, rows: Rows | None, patience: int | No
 
 
 def _check_weights(part: str, weights: Array | None, rows: Rows | None) -> None:
-    """Check that not all weights of a member's rows are 0: its loss would be 0, and nothing would be trained."""
+    """Check that every member has rows with positive weights; otherwise, its loss would always be 0."""
     if weights is None:
         return
     positive = np.asarray(weights) > 0
@@ -243,7 +243,7 @@ def _check_generator(ensemble: Ensemble, keys: Key) -> None:
     generator = str(jax.random.key_impl(keys))
     if ensemble.lockstep and generator != "threefry2x32":
         raise ValueError(
-            f"fit: strategy='vmap' needs keys of threefry2x32, got {generator}, which draws different numbers under "
+            f"fit: strategy='vmap' needs threefry2x32 keys, got {generator}, which draws different numbers under "
             "vmap and in a single run; use strategy='map', or jax.random.key(seed, impl='threefry2x32')"
         )
 
@@ -253,15 +253,15 @@ def _check_labels(job: Job) -> Job:
 
     With invalid labels, the program would return NaN or a meaningless number.
 
-    The labels of a source are checked when they are gathered, batch by batch. Labels of an objective are not checked,
-    because its use of them is unknown.
+    The labels of a source are checked batch by batch, when they are gathered. If the run has an objective, labels are
+    not checked, because an objective may use them in any way.
     """
     run = job.ensemble.run(index_tree(job.members.hyper, 0))
     if not isinstance(run, Run) or run.loss is None or job.data is NO_DATA:
         return job
     net = as_layer(run.net)
 
-    @jax.jit  # traced once for all checks
+    @jax.jit  # so that all checks share one trace
     def first_output(keys: Key, x: PyTree) -> PyTree:
         params, state = net.init(keys[0], x)
         return net.apply(params, state, x, train=False)[0]

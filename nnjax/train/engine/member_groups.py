@@ -1,4 +1,4 @@
-"""Groups of members that are trained one after another, because not all of them fit into memory."""
+"""Divide members into groups that are trained one after another, because not all members fit into memory."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,10 +29,11 @@ def group_folder(folder: Path, index: int, groups: int) -> Path:
 
 
 def check_layout(options: FitOptions, *, grouped: bool) -> None:
-    """Check that the folder holds no run of the other layout (groups or one program); it would be ignored.
+    """Check that the folder has no checkpoints of the other layout (groups or one program), which would be ignored.
 
     Raises:
-      FileExistsError: if it does; with `resume`, a ValueError.
+      FileExistsError: if the folder has such checkpoints and `resume` is False.
+      ValueError: if the folder has such checkpoints and `resume` is set.
     """
     if options.folder is None:
         return
@@ -40,7 +41,7 @@ def check_layout(options: FitOptions, *, grouped: bool) -> None:
     occupied = next((folder for folder in folders if checkpoint.files(folder)), None)
     if occupied is not None:
         layout = "in one program" if grouped else "in groups"
-        message = f"{occupied} holds checkpoints of a run whose members were trained {layout}; give the same group=, or"
+        message = f"{occupied} holds checkpoints of a run whose members were trained {layout}; pass the same group=, or"
         raise (ValueError if options.resume else FileExistsError)(f"{message} choose another out=")
 
 
@@ -50,7 +51,7 @@ def to_numpy(tree: PyTree) -> PyTree:
 
 
 def join_states(states: Sequence[FitState]) -> FitState:
-    """Join the states of all groups. Those of several groups stay on the host, because the device is too small."""
+    """Join the states of all groups. With several groups, they stay on the host, because the device is too small."""
     if len(states) == 1:
         return states[0]
 
@@ -89,7 +90,7 @@ def join_logs(job: Job, parts: Sequence[Logs], fs: FitState) -> Logs:
 
 
 def _scores_at(logs: Logs, epochs: Sequence[int], diverged: np.ndarray) -> list[dict[str, np.ndarray]]:
-    """Return the scores after each of these epochs. Without a validation of the group, its last scores are repeated."""
+    """Return the scores after each given epoch. If the group was not validated then, repeat its last scores."""
     by_epoch = dict(zip(logs.epochs, logs.scores, strict=True))
     scores: list[dict[str, np.ndarray]] = []
     for epoch in epochs:

@@ -1,4 +1,4 @@
-"""The options of `fit` that are passed on to the functions it calls."""
+"""Define the options of `fit` that it passes to other functions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ Callback = Callable[[TrainState, Record], bool | None]
 
 
 class PartialRun(NamedTuple):
-    """A run that was interrupted, in memory. `fit(…, resume=partial)` continues it in the same process."""
+    """An interrupted run in memory. `fit(…, resume=partial)` continues it in the same process."""
 
-    ts: TrainState  # the state after the last step; for an ensemble in groups, of the last group that began
-    job: Any  # the arguments, a Job
+    ts: TrainState  # the state after the last step; with several groups, the state of the last group that began
+    job: Any  # the arguments, as a `Job`
     group: int | None
     groups: tuple[tuple[Any, Any], ...]  # the state and the logs of each group that began
 
@@ -69,7 +69,7 @@ class FitOptions:
         if self.out is not None and not isinstance(self.out, (str, Path)):
             raise TypeError(f"fit: out must be a folder, as a string or a Path, got {self.out!r}")
         if self.out is not None and not str(self.out):
-            raise ValueError("fit: out must be a folder, got ''; out='.' is the current one")
+            raise ValueError("fit: out must be a folder, got ''; out='.' is the current folder")
         if not isinstance(self.callbacks, (tuple, list)):
             raise TypeError(f"fit: callbacks must be a list of functions, as in [f], got {self.callbacks!r:.80}")
         for callback in self.callbacks:

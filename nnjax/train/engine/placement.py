@@ -47,13 +47,13 @@ def snapshot(ensemble: Ensemble, tree: PyTree) -> PyTree:
     distributed = ensemble.mesh is not None and jax.process_count() > 1
     sharding = NamedSharding(ensemble.mesh, PartitionSpec()) if distributed and ensemble.mesh is not None else None
     copied = _copy(tree, ensemble.members, sharding)
-    # Two programs that communicate between processes must not run at the same time: their order could differ
+    # Two programs that communicate between processes must not run at the same time, because their order could differ
     return jax.block_until_ready(copied) if distributed else copied
 
 
-@jax.jit  # one program for the tree; copying leaf by leaf would compile one for each shape
+@jax.jit  # compiles one program for the tree, instead of one for each shape
 def copy_tree(tree: PyTree) -> PyTree:
-    """Copy a tree on the device; leaves that share one array become separate arrays."""
+    """Copy a tree on the device. An array that occurs several times in the tree becomes several arrays."""
     return jax.tree.map(jnp.copy, tree)
 
 
@@ -65,7 +65,7 @@ def to_host(ensemble: Ensemble, tree: PyTree) -> PyTree:
 
 
 def _place(tree: PyTree, sharding: NamedSharding) -> PyTree:
-    """Place arrays so that each process holds only its shard. Every process must pass the full arrays."""
+    """Place arrays such that each process has only its shard. Every process must pass the full arrays."""
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
 

@@ -1,4 +1,4 @@
-"""Prefetch: the host gathers the examples of the next steps from a source while the device trains."""
+"""Prefetch the examples for the next steps from a source while the device trains."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -24,15 +24,15 @@ from nnjax.train.engine.placement import replicate, shard_members
 from nnjax.train.engine.trainable import batch_rows
 from nnjax.types import Data, Key, PyTree
 
-BYTES = 64 * 2**20  # size of a block. There are three: one in training, one ready, one being gathered
+BYTES = 64 * 2**20  # bytes per block; there are three blocks: one in training, one ready, and one being gathered
 POLL = 0.1  # seconds between checks for an interruption while the source is read
 PATIENCE = 2.0  # seconds to wait for the source when a run ends
 
 
 class Feed(NamedTuple):
-    """The examples of a chunk."""
+    """The examples for a chunk."""
 
-    block: Block | None  # the examples of the next steps; None if all data are on the device
+    block: Block | None  # examples for the next steps; None if all data are on the device
     limit: np.ndarray | None  # (members,) the number of steps after which the block ends; None without a block
 
 
@@ -41,7 +41,7 @@ class WaitInterruptedError(Exception):
 
 
 class NextFeed(Protocol):
-    """Return the feed of the chunk after these steps (members,), or raise `WaitInterruptedError`."""
+    """Return the feed for the chunk that follows the steps `done` (members,), or raise `WaitInterruptedError`."""
 
     def __call__(self, done: np.ndarray, interrupted: Callable[[], bool] = ...) -> Feed: ...
 
@@ -53,9 +53,9 @@ def no_feed(done: np.ndarray, interrupted: Callable[[], bool] = lambda: False) -
 
 @contextmanager
 def prefetched(job: Job, source: Source, stops: Sequence[np.ndarray]) -> Iterator[NextFeed]:
-    """Yield a function that returns blocks of examples, gathered by a thread: one in training, two ahead.
+    """Yield a function that returns blocks of examples, which a thread gathers up to two blocks ahead.
 
-    The thread is a daemon, so that a source that hangs does not keep the process from ending.
+    The thread is a daemon, so a source that hangs cannot keep the process running.
 
     Args:
       job: the job, which determines the rows of each step.
@@ -68,7 +68,7 @@ def prefetched(job: Job, source: Source, stops: Sequence[np.ndarray]) -> Iterato
     closed = threading.Event()
     gather, size = gatherer(job, source, closed)
     wide, device = x64(), jax.config.jax_default_device  # type: ignore[attr-defined]
-    single = jax.process_count() == 1  # else the main threads transfer, so that the order is the same in all processes
+    single = jax.process_count() == 1  # if False, main threads transfer blocks, in the same order in all processes
     tasks: SimpleQueue[tuple[np.ndarray, np.ndarray, Future[Block]] | None] = SimpleQueue()
     pending: list[tuple[np.ndarray, Future[Block]]] = []  # the limit of each block, and the block
     block: Block | None = None
@@ -85,7 +85,7 @@ def prefetched(job: Job, source: Source, stops: Sequence[np.ndarray]) -> Iterato
                 except BaseException as error:  # the main thread raises it when it reaches this block
                     future.set_exception(error)
                     return
-            del task, future  # they would keep the block in memory
+            del task, future  # otherwise, they would keep the block in memory
 
     def submit(start: np.ndarray) -> None:
         limit, future = steps_ahead(start, size, stops), Future[Block]()
@@ -97,7 +97,7 @@ def prefetched(job: Job, source: Source, stops: Sequence[np.ndarray]) -> Iterato
         if limit is None or (done >= limit).all():
             if not pending:
                 submit(done)
-            block = None  # free its memory first
+            block = None  # free the memory of the previous block
             while not wait([pending[0][1]], POLL).done:
                 if interrupted():
                     raise WaitInterruptedError
@@ -176,7 +176,7 @@ def gatherer(
 
 
 def _rows_in_order(batch: int, n: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Return `draw(start)`: the rows (members, n, batch) of each member's n steps from `start`, in the stored order."""
+    """Return `draw(start)`, which returns the rows (members, n, batch) of n steps from `start` in stored order."""
 
     def draw(start: np.ndarray) -> np.ndarray:
         steps = start[:, None] + np.arange(n)
@@ -186,7 +186,7 @@ def _rows_in_order(batch: int, n: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _row_drawer(job: Job, count: int | np.ndarray, n: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Return `draw(start)`: the rows (members, n, batch) of each member's n steps from `start`, drawn on the CPU.
+    """Return `draw(start)`, which draws the rows (members, n, batch) of n steps from `start` on the CPU.
 
     On an accelerator, the draw would have to wait for the running chunk.
     """
@@ -217,7 +217,7 @@ def _draw_rows(
     n: int,
     n_examples: int | None,
 ) -> jax.Array:
-    """Return the rows (members, n, batch) of n steps. Members have `sizes` examples, or all have `n_examples`."""
+    """Draw the rows (members, n, batch) of n steps. Members have `sizes` examples, or all have `n_examples`."""
     run = ensemble.run(hyper)
 
     def draw(member: tuple[Key, jax.Array, jax.Array | None]) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The progress bars of a run and of a search."""
+"""Show progress bars for runs and searches."""
 
 import math
 import sys
@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 
-Show = Callable[[dict[str, Any], int], None]  # (record, steps done)
-ShowTrials = Callable[[int, float], None]  # (trials that have ended, lowest score)
+Show = Callable[[dict[str, Any], int], None]  # (record, number of steps taken)
+ShowTrials = Callable[[int, float], None]  # (number of trials that have ended, lowest score)
 FIXED = ("epoch", "step", "loss")
 SCORES = ("validation_accuracy", "validation_r2", "validation_loss")
 
 
 @contextmanager
 def progress_bar(total: int, epochs: float, *, show: bool) -> Iterator[Show]:
-    """Yield a function that shows a record and the steps done; for several members it shows their means.
+    """Yield a function that shows a record and the number of steps taken. For several members, it shows the means.
 
-    The bar shows "compiling …" until the first record, which has no loss. Rates count from this record on, so they are
-    also right for a resumed run.
+    The bar shows "compiling …" until the first record, which has no loss. The speed is measured from this record on, so
+    it is also correct for a resumed run.
 
     Nothing is shown without rich, if the error stream is not a terminal, or in a Jupyter notebook without ipywidgets.
     """
@@ -38,7 +38,7 @@ def progress_bar(total: int, epochs: float, *, show: bool) -> Iterator[Show]:
                 set_fields(step, text="")
                 return
             text = f"loss {_mean(record['loss']):.4g}"
-            score = next((name for name in SCORES if name in record), None)  # few numbers: the line must fit a terminal
+            score = next((name for name in SCORES if name in record), None)  # only one, so that the line fits
             text += f"  {score.replace('_', ' ')} {_mean(record[score]):.4f}" if score else ""
             logged = [name for name in record if name not in FIXED and not name.startswith("validation_")]
             text += "".join(f"  {name} {_mean(record[name]):.4g}" for name in logged[:2])
@@ -75,7 +75,7 @@ def trials_bar(trials: int, *, show: bool) -> Iterator[ShowTrials]:
 
 @contextmanager
 def _bar(total: int, *, show: bool) -> Iterator[Callable[..., None] | None]:
-    """Yield a function that updates the bar with the number done and texts; None if no bar can be shown."""
+    """Yield a function that updates the progress and texts of the bar, or None if no bar can be shown."""
     try:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
@@ -91,7 +91,7 @@ def _bar(total: int, *, show: bool) -> Iterator[Callable[..., None] | None]:
         TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
         TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True)),
     )
-    # Ctrl-C prints ^C after the bar. In a full line it would wrap to the next one, and the bar would be drawn twice
+    # Ctrl-C prints ^C after the bar. If the line were full, it would wrap, and the bar would be drawn twice
     console.width = max(console.width - 3, 20)
     with Progress(*columns, console=console, transient=False) as bar:
         task = bar.add_task("train", total=total, epoch="", text="compiling …", rate="")
@@ -104,6 +104,6 @@ def _can_show(console: Any) -> bool:
 
 
 def _mean(values: Any) -> float:
-    """Return the mean of the values without NaN, or NaN if all are NaN."""
+    """Return the mean of all values that are not NaN, or NaN if there are none."""
     values = np.asarray(values, float)
     return float(np.mean(values[~np.isnan(values)])) if not np.isnan(values).all() else float("nan")

@@ -1,4 +1,4 @@
-"""The checkpoints of a `fit`: write them, and continue a run from the latest one."""
+"""Write the checkpoints of a run, and continue a run from its latest checkpoint."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,15 +23,15 @@ from nnjax.types import PyTree
 
 
 class Logs(NamedTuple):
-    """Everything measured so far, on the host. A resumed run has the whole history."""
+    """All values logged so far, on the host. In a resumed run, they include the values before the interruption."""
 
-    done: np.ndarray  # (members,) steps, including steps that a frozen member did not take
+    done: np.ndarray  # (members,) number of steps, including those that were not taken because the member had ended
     steps: dict[str, np.ndarray]  # (members, steps) the loss and the other logged values, NaN for steps not taken
     epochs: tuple[int, ...]  # indices of the epochs after which members were validated
     scores: tuple[dict[str, np.ndarray], ...]  # scores (members, ...) of each validation
 
     def with_room(self, names: Iterable[str], steps: int) -> "Logs":
-        """Return the logs with an entry for each of these names, and with room for this many steps."""
+        """Return the logs with an entry for each name, enlarged to the given number of steps."""
         shape = (len(self.done), steps)
         float_ = jnp.result_type(float)
         padded = {name: np.full(shape, np.nan, float_) for name in dict.fromkeys(["loss", *self.steps, *names])}
@@ -55,9 +55,9 @@ class Metadata(TypedDict):
 
 
 class Save(Protocol):
-    """Hand a checkpoint to the thread that writes it; with `wait=True`, wait until it is on disk.
+    """Pass a checkpoint to the thread that writes it; with `wait=True`, wait until it is on disk.
 
-    Returns the folder of the checkpoint; None if the thread is still writing the previous one, or nothing is saved.
+    Returns the folder of the checkpoint, or None if the thread is still writing the previous one or nothing is saved.
     """
 
     def __call__(self, fs: FitState, logs: Logs, *, wait: bool) -> Path | None: ...
@@ -65,7 +65,7 @@ class Save(Protocol):
 
 @contextmanager
 def resumable(job: Job, options: FitOptions) -> Iterator[tuple[tuple[FitState, Logs], Save]]:
-    """Yield the state and the logs to start from, fresh or from a checkpoint, and a function that saves.
+    """Yield the state and logs to start from, new or from a checkpoint, and a function that saves checkpoints.
 
     The folder is locked first, so that no other process deletes the files that are read here.
     """
@@ -135,7 +135,7 @@ def read_checkpoint(path: Path, like: FitState) -> tuple[FitState, Logs]:
 
 
 def saved_fingerprint(files: list[Path]) -> tuple[Path, Fingerprint] | None:
-    """Return the newest checkpoint whose metadata can be read, and its fingerprint."""
+    """Return the newest checkpoint with readable metadata, and its fingerprint, or None if there is none."""
     for path in reversed(files):
         with suppress(ValueError, OSError):
             return path, _check_metadata(checkpoint.read_metadata(path))["fingerprint"]
@@ -143,10 +143,10 @@ def saved_fingerprint(files: list[Path]) -> tuple[Path, Fingerprint] | None:
 
 
 def _check_metadata(content: dict[str, Any]) -> Metadata:
-    """Return the metadata of a checkpoint.
+    """Check the metadata of a checkpoint, and return them.
 
     Raises:
-      ValueError: if `fit` did not write them.
+      ValueError: if the metadata were not written by `fit`.
     """
     try:
         metadata: Metadata = check_kind("its metadata", content, Metadata)
@@ -158,7 +158,7 @@ def _check_metadata(content: dict[str, Any]) -> Metadata:
 
 
 def _load(job: Job, options: FitOptions, fingerprint: Fingerprint, folder: Path) -> tuple[FitState, Logs] | None:
-    """Return the state and the logs in the latest intact checkpoint; None if the folder has no checkpoint."""
+    """Return the state and logs from the latest intact checkpoint, or None if the folder has no checkpoint."""
     files = checkpoint.files(folder)
     if not files:
         return None
@@ -186,7 +186,7 @@ def _load(job: Job, options: FitOptions, fingerprint: Fingerprint, folder: Path)
 
 
 def _misfit(path: Path, like: FitState) -> str | None:
-    """Return a message on how a checkpoint differs from `like`; None if it has the same structure."""
+    """Describe how the structure of a checkpoint differs from `like`; return None if it does not."""
     try:
         read_checkpoint(path, like)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Functions of any `types.Trainable`: checks of its results, rows of batches, evaluated parameters."""
+"""Call any `types.Trainable`, check its results, draw its batches, and get its parameters for evaluation."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def is_trainable(run: Any) -> bool:
 
 
 def check_trainable(where: str, name: str, run: Any) -> Trainable:
-    """Return `run`, after checking that it is a hashable `Trainable`.
+    """Check that `run` is a hashable `Trainable`, and return it.
 
     Raises:
       TypeError: if it is not.
@@ -41,7 +41,7 @@ def check_trainable(where: str, name: str, run: Any) -> Trainable:
 
 
 def initial_train_state(run: Trainable, key: Key, data: Data, start: PyTree) -> TrainState:
-    """Return the initial state, drawn or from the given `(params, state)`."""
+    """Return the initial state, with random parameters or with the given `(params, state)`."""
     ts = run.init(key, data) if start is None else run.init(key, data, params=start[0], state=start[1])  # type: ignore[call-arg]
     if not isinstance(ts, TrainState):
         raise TypeError(f"fit: {type(run).__name__}.init must return a TrainState, got {ts!r:.80}")
@@ -49,7 +49,7 @@ def initial_train_state(run: Trainable, key: Key, data: Data, start: PyTree) -> 
 
 
 def take_step(run: Trainable, ts: TrainState, batch: Data) -> tuple[TrainState, Log]:
-    """Return the state after a step and its log, after checking their structure, shapes and dtypes."""
+    """Take a step, check the structure, shapes and dtypes of the result, and return the state and the log."""
     if isinstance(run, Run):
         return run.step(ts, batch)
     output: Any = run.step(ts, batch)
@@ -59,27 +59,27 @@ def take_step(run: Trainable, ts: TrainState, batch: Data) -> tuple[TrainState, 
     expected, got = (jax.tree.map(lambda a: (a.shape, a.dtype), tree) for tree in (ts, new))
     if expected != got:
         raise TypeError(
-            f"fit: {type(run).__name__}.step must return a state of the same structure, shapes and dtypes, {expected}, "
-            f"got {got}"
+            f"fit: {type(run).__name__}.step must return a state with the same structure, shapes and dtypes, "
+            f"{expected}, got {got}"
         )
     log = check_log(f"{type(run).__name__}.step", log, with_loss=True)
     return new, log
 
 
 def batch_rows(run: Trainable, key: Key, step: Array, n_examples: Array | int, n: int) -> Array:
-    """Return the rows (n, batch_size) of the batches of the steps `step` … `step + n - 1`."""
+    """Draw the example indices (n, batch_size) of the batches in the steps `step` … `step + n - 1`."""
     assert run.batch_size is not None
     return draw_rows(getattr(run, "sampler", None), key, step, n_examples, n=n, batch_size=run.batch_size)
 
 
 def evaluation_params(run: Trainable, ts: TrainState) -> Params:
-    """Return the parameters that the run evaluates, which may be averages."""
+    """Return the parameters that the run evaluates, such as averages."""
     select = getattr(run, "evaluation_params", None)
     return ts.params if select is None else select(ts.opt_state, ts.params)
 
 
 def check_scores(log: Any) -> Log:
-    """Return the log of an evaluation, after checking that it has a scalar loss."""
+    """Check that the log of an evaluation has a scalar loss, and return it."""
     if not isinstance(log, dict) or "loss" not in log or jnp.shape(log["loss"]) != ():
         raise TypeError(f"fit: evaluate must return a dict with a scalar 'loss', got {log!r:.80}")
     return log

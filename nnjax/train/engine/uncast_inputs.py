@@ -1,4 +1,4 @@
-"""Find the inputs that a network takes as integers or booleans: tokens and masks, but not images."""
+"""Find the inputs that a network takes as integers or booleans, such as tokens and masks, but not images."""
 
 from itertools import combinations, islice
 from typing import Any
@@ -31,8 +31,8 @@ def uncast_inputs(run: Trainable, key: Key, data: Any, name: str = "data") -> fr
 
 
 def _stored_shapes(data: Any, name: str) -> Data | None:
-    """Return the shapes and dtypes of the data before any cast; None if no leaf of x is uint8 or boolean."""
-    gather: Any = getattr(data, "gather", None)  # the `gather` of a source that is already checked
+    """Return the shapes and dtypes of the data before any cast, or None if no leaf of x is uint8 or boolean."""
+    gather: Any = getattr(data, "gather", None)  # a `CheckedGather` if the source was checked before
     stored = gather.first if isinstance(gather, CheckedGather) else None if data is None else as_data(data, name)
     if stored is None:
         return None
@@ -42,7 +42,7 @@ def _stored_shapes(data: Any, name: str) -> Data | None:
 
 
 def _accepts(run: Trainable, key: Key, stored: Data, cast: set[str]) -> bool:
-    """Return True if the run can be initialised on the data with these leaves cast to float32."""
+    """Return True if the run can be initialised after the leaves named in `cast` are cast to float32."""
     shapes = [
         jax.ShapeDtypeStruct(leaf.shape, np.float32 if name.removeprefix("data.") in cast else leaf.dtype)
         for name, leaf in named_leaves(stored)

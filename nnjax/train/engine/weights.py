@@ -1,4 +1,4 @@
-"""The file with the networks of a finished run, which `train.load` reads."""
+"""Write the file with the networks of a finished run, which `train.load` reads."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ WEIGHTS = "weights.safetensors"
 
 
 def save_weights(folder: Path, ts: TrainState, best: Best | None, average: Params | None) -> None:
-    """Write parameters and state of the last step, the best network, and the average, each leaf with its SHA-256.
+    """Write the final parameters and state, the best network and the averaged parameters to a file with checksums.
 
     Warns:
       RuntimeWarning: if the file cannot be written; the last checkpoint has the same values.

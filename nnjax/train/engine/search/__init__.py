@@ -1,1 +1,1 @@
-"""The engine of `train.search`: the schedule as pure functions, a method per file, the programs of the population."""
+"""Implement `train.search`: the schedule as pure functions, one file per method, and the compiled programs."""

@@ -13,14 +13,14 @@ from nnjax.train.space import Dimension
 
 
 class Scored(NamedTuple):
-    """The results of the trials, as functions of a trial's number."""
+    """The results of all trials, as functions of the trial number."""
 
     score: Callable[[int, int], float]  # (trial, rung) -> the score at a rung; NaN if it was not finite
     diverged: Callable[[int], int]  # trial -> the step with a non-finite loss, or -1
 
 
 class Decisions(NamedTuple):
-    """All trials, and the steps that the population takes."""
+    """The decisions of a simulated search: all trials, and the numbers of steps and rounds."""
 
     groups: list[Group]
     trial_steps: int  # number of steps of all trials; the seeds of a trial count once
@@ -40,18 +40,18 @@ def decide(
     method: str,
     key: tuple[int, ...],
 ) -> Decisions:
-    """Return the decisions of a search whose trials have these scores.
+    """Return the decisions of a search whose trials have the given scores.
 
     Args:
       space: see `search`.
-      ends: the step at which each rung is reached, for the fixed settings of a structure.
+      ends: function from the fixed settings of a structure to the steps at which its rungs are reached.
       scored: the results of the trials.
       trials: see `search`.
       population: see `search`.
-      epochs: the rungs.
-      keep: share of the trials that continues at a rung.
+      epochs: the rungs, as numbers of epochs.
+      keep: share of the trials that continue at a rung.
       method: name of the method.
-      key: the words of the key of the search, see `key_words`.
+      key: the search's random key as integers, see `key_words`.
     """
     traced, structures = split_space(space)
     untrained: Any = None  # no run is built

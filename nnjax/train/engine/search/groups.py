@@ -1,4 +1,4 @@
-"""Groups of trials with the same structure, one program each. Successive halving divides the trials among groups."""
+"""Divide trials into groups with the same structure, one program each, by successive halving of the groups."""
 
 import itertools
 import math
@@ -17,9 +17,9 @@ GROUP_KEEP = {"random": 1.0, "pbt": 1 / 3}  # share of groups kept after a round
 
 @dataclass(frozen=True)
 class WithStructure:
-    """Wrap `make_run` with fixed values for the structures, as a function of the traced numbers alone.
+    """Wrap `make_run` with fixed values for the structures, as a function of only the traced numbers.
 
-    It is hashable, so that a second search of the same structure compiles nothing.
+    The wrapper is hashable, so a second search with the same structure compiles nothing.
     """
 
     make_run: Callable[[dict[str, Any]], Trainable]
@@ -31,14 +31,14 @@ class WithStructure:
 
 
 def split_space(space: Mapping[str, Dimension]) -> tuple[dict[str, Dimension], list[tuple[tuple[str, Any], ...]]]:
-    """Return the dimensions whose numbers are traced, and every combination of the values of the others."""
+    """Return the dimensions with traced numbers, and every combination of values of the other dimensions."""
     traced = {name: d for name, d in space.items() if d.kind != "structure"}
     fixed = [[(name, value) for value in d.values] for name, d in space.items() if d.kind == "structure"]
     return traced, list(itertools.product(*fixed))
 
 
 def group_rounds(groups: int, trials: int, keep: float) -> list[list[int]]:
-    """Return, for each round, the number of trials of each remaining group, the best group first.
+    """Return the number of trials for each remaining group, best group first, in each round.
 
     Every round gets the same share of the trials. In round r, the best max(1, ⌊groups · keepʳ⌋) groups remain.
 
@@ -55,8 +55,8 @@ def group_rounds(groups: int, trials: int, keep: float) -> list[list[int]]:
         remaining = max(1, math.floor(groups * keep**i + 1e-9))
         if budget < remaining:
             raise ValueError(
-                f"search: {trials} trials are too few for {groups} structures, each of which needs one in each of "
-                f"{count} rounds; pass trials ≥ {groups * count}"
+                f"search: {trials} trials are too few for {groups} structures in {count} rounds; pass trials ≥ "
+                f"{groups * count}"
             )
         rounds.append(_shares(budget, remaining))
     return rounds

@@ -1,7 +1,7 @@
-"""Hyperband: trials are distributed over brackets, which begin to stop trials at different rungs.
+"""Distribute trials over brackets that begin to stop trials at different rungs (Hyperband).
 
-A trial of bracket b is compared first at rung b, and only with trials of its bracket. There are as many brackets as
-rungs, B. In a cycle, bracket b gets ⌈B / (B - b) · keep^(b + 1 - B)⌉ trials: 27, 12, 6 and 4 for B = 4, keep = 1/3.
+A trial in bracket b is compared first at rung b, and only with trials in its bracket. There are B brackets, as many as
+rungs. In a cycle, bracket b gets ⌈B / (B - b) · keep^(b + 1 - B)⌉ trials: 27, 12, 6 and 4 for B = 4, keep = 1/3.
 
 Source: Li et al. 2018, arXiv:1603.06560.
 """
@@ -16,7 +16,7 @@ from nnjax.train.engine.search.schedule import Ledger, Method, Schedule
 
 
 def survives(schedule: Schedule, ledger: Ledger, trials: np.ndarray, rung: int) -> np.ndarray:
-    """Return True for trials whose bracket is compared only later, and for the best of each other bracket."""
+    """Return True for trials whose bracket is not compared yet, and for the best trials of each other bracket."""
     brackets = brackets_of(np.arange(schedule.trials), schedule.rungs, schedule.keep)
     continues = brackets[trials] > rung
     for bracket in range(rung + 1):
@@ -27,7 +27,7 @@ def survives(schedule: Schedule, ledger: Ledger, trials: np.ndarray, rung: int) 
 
 
 def bracket_sizes(rungs: int, keep: float) -> list[int]:
-    """Return the number of trials of each bracket in a cycle.
+    """Return the number of trials in each bracket per cycle.
 
     >>> from nnjax.train.engine.search.hyperband import bracket_sizes
     >>> bracket_sizes(4, 1 / 3)
@@ -37,7 +37,7 @@ def bracket_sizes(rungs: int, keep: float) -> list[int]:
 
 
 def brackets_of(trials: np.ndarray, rungs: int, keep: float) -> np.ndarray:
-    """Return the bracket of each trial. In a cycle, the trials of a bracket are spread evenly."""
+    """Return the bracket of each trial. The trials of a bracket are spread evenly over a cycle."""
     sizes = bracket_sizes(rungs, keep)
     places = [((i + 0.5) / size, bracket) for bracket, size in enumerate(sizes) for i in range(size)]
     cycle = np.array([bracket for _, bracket in sorted(places)])

@@ -1,4 +1,4 @@
-"""The host's loop over the rounds of a search: steps, scores, a decision, moves. It never changes a result."""
+"""Run the rounds of a search from the host: steps, scores, decisions and moves. Results do not depend on timing."""
 
 import threading
 import time
@@ -41,7 +41,7 @@ Show = Callable[[Ledger], bool]  # called after each decision; True ends the sea
 
 
 class MemberStatus(NamedTuple):
-    """The status of all members on the host, (members,) each; see `device_loop.Status`."""
+    """The status of all members on the host, in arrays (members,); see `device_loop.Status`."""
 
     diverged: np.ndarray
     running: np.ndarray
@@ -49,7 +49,7 @@ class MemberStatus(NamedTuple):
 
 
 class SearchOutcome(NamedTuple):
-    """The outcome of a search."""
+    """The result of `run_search`."""
 
     position: Position
     seconds: Seconds
@@ -70,8 +70,8 @@ def run_search(
       job: the population with its data and arguments, which include the hyper-parameters of the first trials.
       schedule: the schedule of the search.
       names: the names of the schedule's dimensions.
-      options: checkpoints, and the number of networks to keep.
-      show: called with the ledger after each decision.
+      options: settings for checkpoints, and the number of networks to keep.
+      show: function that is called with the ledger after each decision; True ends the search.
       earlier: the end of an earlier round of the same group; None in the first round.
     """
     start, ensemble, replicates = time.perf_counter(), job.ensemble, len(schedule.ends)
@@ -96,7 +96,7 @@ def run_search(
 
         (fs, state, networks, kept), steps = begin, steps_before
         hyper = programs.place(hyper_of(schedule, names, state))
-        # Compile the programs: run them without steps, scores and moves
+        # Compile the programs by running them without steps, scores and moves
         none = np.zeros(schedule.slots, bool)
         fs, status = advance(fs, hyper, np.zeros(ensemble.members, np.int64), np.zeros(ensemble.members, np.int64))
         programs.score(fs, hyper, none)
@@ -135,20 +135,20 @@ def run_search(
 
 @contextmanager
 def _rescued(folder: Path | None, save: SavePosition, position: Position, steps: int) -> Iterator[None]:
-    """Save the position if a callback raises an error, and add a note that says so."""
+    """Save the position if a callback raises an error, and add a note to the error."""
     try:
         yield
     except Exception as error:
         if folder is not None and jax.process_count() == 1:  # else saving would wait for the others
             save(position, steps, wait=True)
             error.add_note(
-                f"search: the trials before this are saved in {folder}; the same call with resume=True continues"
+                f"search: the trials before this error are saved in {folder}; the same call with resume=True continues"
             )
         raise
 
 
 def hyper_of(schedule: Schedule, names: Sequence[str], state: SearchState) -> dict[str, Any]:
-    """Return the hyper-parameters (members,) of the trials in the slots; undefined for empty slots."""
+    """Return the hyper-parameters (members,) of the trials in the slots. They are undefined for empty slots."""
     units = state.ledger.units[np.where(state.trial == FREE, 0, state.trial)]
     columns = {
         name: values_at(dimension, units[:, j])
@@ -168,19 +168,19 @@ def ranking(ledger: Ledger) -> np.ndarray:
 
 
 def best_scores(ledger: Ledger) -> np.ndarray:
-    """Return the lowest score (trials,) of each trial, infinite if it has none."""
+    """Return the lowest score (trials,) of each trial, or infinity if it has none."""
     return np.where(np.isfinite(ledger.scores), ledger.scores, np.inf).min(1)
 
 
 def best_rungs(ledger: Ledger) -> np.ndarray:
-    """Return the rung (trials,) of each trial's lowest score; 0 if it has none."""
+    """Return the rung (trials,) at which each trial had its lowest score, or 0 if it has none."""
     return np.where(np.isfinite(ledger.scores), ledger.scores, np.inf).argmin(1)
 
 
 def _best_networks(
     ledger: Ledger, trial: np.ndarray, due: np.ndarray, kept: np.ndarray, replicates: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the source of each network to keep (see `keep_networks`), and the trials (kept,) of these networks.
+    """Return the index of each network to keep, as `keep_networks` needs it, and the trials (kept,) of the networks.
 
     Args:
       ledger: the ledger with the scores of this round.
@@ -195,13 +195,13 @@ def _best_networks(
     place |= {int(trial[slot]): len(kept) + int(slot) for slot in improved}
     best = [int(t) for t in ranking(ledger) if int(t) in place][: len(kept)]
     padded = np.array(best + [-1] * (len(kept) - len(best)))
-    # Empty places do not change
+    # Unused places stay unchanged
     source = np.array([place[t] if t >= 0 else i for i, t in enumerate(padded)])
     return (source[:, None] * replicates + np.arange(replicates)).reshape(-1), padded
 
 
 def _status_after(status: MemberStatus, moves: Moves, replicates: int) -> MemberStatus:
-    """Return the status (members,) after the moves."""
+    """Return the status (members,) after networks were moved."""
     fresh = np.repeat(moves.fresh, replicates)
     source = (moves.source[:, None] * replicates + np.arange(replicates)).reshape(-1)
     return MemberStatus(

@@ -1,4 +1,4 @@
-"""The methods of `train.search` by name."""
+"""List the methods of `train.search` by name."""
 
 from nnjax.train.engine.search import halving, hyperband, pbt, random, tpe
 from nnjax.train.engine.search.schedule import Method

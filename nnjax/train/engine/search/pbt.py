@@ -1,9 +1,10 @@
-"""Population-based training: trials that fall behind are replaced by copies of good ones, with perturbed settings.
+"""Replace trials that fall behind by copies of good ones with perturbed settings (population-based training).
 
-All trials of the population reach a rung together. Those that are not among the best `keep` end there, and a new trial
-takes over the network and the optimizer's state of one of the best, drawn at random. There are as many donors as
-replaced trials, but at most as many as survive. Each number of a setting is redrawn with probability 1/4, or else
-multiplied by 0.8 or 1.2; a value of a list becomes its neighbour. Once all trials have begun, none is replaced.
+All trials of the population reach a rung together. Trials that are not among the best share `keep` end there. Each is
+replaced by a new trial, which copies the network and the optimizer's state of a good trial, drawn at random. There are
+as many good trials as replaced ones, but at most as many as survive. Each number of a setting is redrawn with
+probability 1/4, and otherwise multiplied by 0.8 or 1.2; a value of a list is replaced by a neighbour. Once all trials
+have begun, none is replaced.
 
 Source: Jaderberg et al. 2017, arXiv:1711.09846.
 """
@@ -22,7 +23,7 @@ FACTORS = (0.8, 1.2)
 
 
 def survives(schedule: Schedule, ledger: Ledger, trials: np.ndarray, rung: int) -> np.ndarray:
-    """Return True for the best trials of the population, and for those that no remaining trial can replace."""
+    """Return True for the best trials of the population, and for others if no new trial is left to replace them."""
     order = np.argsort(ledger.scores[trials, rung], kind="stable")
     diverged = schedule.slots - len(trials)  # these are always replaced
     replaceable = min(
@@ -34,7 +35,7 @@ def survives(schedule: Schedule, ledger: Ledger, trials: np.ndarray, rung: int) 
 
 
 def donors(schedule: Schedule, state: SearchState, ending: np.ndarray) -> np.ndarray:
-    """Draw the slot of a good trial for each ending slot; -1 after the last rung, or without a good trial."""
+    """Draw the slot of a good trial for each slot whose trial ends, or return -1 if no trial continues."""
     donors, ledger = np.full(schedule.slots, -1), state.ledger
     alive = np.flatnonzero((state.trial != FREE) & ~ending)
     if not alive.size:
@@ -49,7 +50,7 @@ def donors(schedule: Schedule, state: SearchState, ending: np.ndarray) -> np.nda
 
 
 def perturb(schedule: Schedule, ledger: Ledger, trial: int, parent: int) -> np.ndarray:
-    """Return the parent's settings with random perturbations, as a point of the unit cube."""
+    """Return the parent's settings with random perturbations, as a point in the unit cube."""
     rng = generator(schedule.key, trial)
     rng.random()  # skip the number that drew the donor
     units = np.empty(len(schedule.dimensions))
@@ -68,7 +69,7 @@ def perturb(schedule: Schedule, ledger: Ledger, trial: int, parent: int) -> np.n
 
 
 def survivor_count(n: int, keep: float) -> int:
-    """Return how many of `n` trials are not replaced."""
+    """Return the number of trials, out of `n`, that are not replaced."""
     return max(1, math.floor(keep * n + 1e-9))
 
 

@@ -1,4 +1,4 @@
-"""The programs of a population: scores, the moves of networks after a decision, and the best networks."""
+"""Define the programs of a population: compute scores, move networks after a decision, and keep the best ones."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,10 +39,10 @@ def move_members(
       ensemble: the runs.
       fs: (members, ...) the states before the decision; their memory is reused.
       source: (members,) the member whose state each member takes.
-      fresh: (members,) bool, True where a new state is initialised instead.
+      fresh: (members,) bool, True for members that get a new initial state instead.
       keys: (members,) the keys of the runs.
       hyper: (members, ...) the hyper-parameters after the decision.
-      data: one example, for shapes.
+      data: one example, of which only shapes and dtypes are used.
     """
 
     def move(member: tuple[FitState, Array, Key, PyTree], data: Data) -> FitState:
@@ -55,12 +55,12 @@ def move_members(
         return lax.cond(fresh, draw, lambda: fs)
 
     members = (index_tree(fs, source), fresh, keys, hyper)
-    return map_members(replace(ensemble, strategy="map"), move, members, data)  # "map", as in `initial_states`
+    return map_members(replace(ensemble, strategy="map"), move, members, data)  # vmap compiles slowly here
 
 
 @compiled()
 def score_members(ensemble: Ensemble, fs: FitState, args: MemberArgs, data: Data, due: Array) -> Log:
-    """Evaluate the members that are due, (members,) bool; the scalars of the others are undefined."""
+    """Evaluate the members that the mask `due` (members,) selects. The scalars of other members are undefined."""
 
     def score(member: tuple[FitState, MemberArgs, Array], data: Data) -> Log:
         fs, args, due = member
@@ -79,21 +79,21 @@ def score_members(ensemble: Ensemble, fs: FitState, args: MemberArgs, data: Data
 
 @compiled()
 def networks_of(ensemble: Ensemble, fs: FitState, hyper: PyTree) -> Networks:
-    """Return the networks (members, ...) that the runs evaluate."""
+    """Return the networks (members, ...), with the parameters that the runs evaluate."""
     params = jax.vmap(lambda ts, hyper: evaluation_params(ensemble.run(hyper), ts))(fs.train, hyper)
     return Networks(params, fs.train.state)
 
 
 @compiled(donated=("networks",))
 def keep_networks(ensemble: Ensemble, networks: Networks, fs: FitState, hyper: PyTree, index: Array) -> Networks:
-    """Return the networks to keep, some of which are replaced by networks of the population.
+    """Return the networks to keep, from those kept so far and those of the population.
 
     Args:
       ensemble: the runs.
       networks: (kept, ...) the networks so far; their memory is reused.
       fs: (members, ...) the population.
-      hyper: (members, ...) its hyper-parameters.
-      index: (kept,) the source of each network: i < kept is place i of `networks`, kept + m is member m.
+      hyper: (members, ...) the hyper-parameters of the population.
+      index: (kept,) the source of each network: i < kept means place i of `networks`, and kept + m means member m.
     """
     members = networks_of(ensemble, fs, hyper)
     count = len(index)
@@ -106,7 +106,7 @@ def keep_networks(ensemble: Ensemble, networks: Networks, fs: FitState, hyper: P
 
 
 class Programs(NamedTuple):
-    """The programs of a population, with their fixed arguments. NumPy arguments are on the host."""
+    """The programs of a population, as functions of the arguments that change. NumPy arguments are on the host."""
 
     place: Callable[[PyTree], PyTree]  # puts hyper-parameters (members, ...) on the devices
     move: Callable[[FitState, Moves, PyTree], FitState]

@@ -1,4 +1,4 @@
-"""Random search: all settings are drawn uniformly, and every trial is trained to the last rung.
+"""Draw all settings uniformly, and train every trial to the last rung (random search).
 
 Source: Bergstra and Bengio 2012.
 """

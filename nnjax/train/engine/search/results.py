@@ -1,4 +1,4 @@
-"""The results of a search: the table of all trials, the best networks, and how far early scores can be trusted."""
+"""Collect the results of a search: the table of all trials, the best networks, and statistics of the scores."""
 
 import math
 import warnings
@@ -17,18 +17,18 @@ from nnjax.train.engine.search.schedule import STATUS, WAITING, Ledger, Schedule
 from nnjax.train.space import values_at
 from nnjax.types import Params, State, Trainable
 
-COLUMNS = ("trial", "status", "epochs", "score", "parent", "diverged")  # columns of the table, whose names are reserved
-SCORE = "score_"  # the score at a rung is in the column score_EPOCHS
+COLUMNS = ("trial", "status", "epochs", "score", "parent", "diverged")  # columns of the table, not allowed as settings
+SCORE = "score_"  # prefix of the columns with the scores at the rungs, such as score_3 after 3 epochs
 Table = list[Record]
 
 
 class Found(NamedTuple):
-    """A trial whose network is kept."""
+    """A trial with its trained network."""
 
     trial: int  # number of the trial
     settings: dict[str, Any]
     score: float
-    epochs: float  # how long the network was trained: the rung with the trial's lowest score
+    epochs: float  # number of epochs that the network was trained, up to the rung with the trial's lowest score
     run: Trainable  # the run with these settings
     params: Params  # with an axis (replicates, ...) for several seeds or folds
     state: State
@@ -36,7 +36,7 @@ class Found(NamedTuple):
 
 
 class Group(NamedTuple):
-    """The trials of one structure."""
+    """The trials with the same structure."""
 
     make_run: Callable[[dict[str, Any]], Trainable]  # builds a run from the traced numbers
     fixed: tuple[tuple[str, Any], ...]  # the settings that are the same in the whole group
@@ -49,26 +49,26 @@ class Group(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The rank of a trial: sorted ascending, the best comes first."""
+    """The rank of a trial, as a sort key: the best trial has the smallest key."""
 
     score: float  # infinite for a trial that is not ranked
     number: int
 
 
 def places(group: Group) -> list[tuple[Place, int]]:
-    """Return the ranked trials of a group, best first, with their numbers in the group's ledger."""
+    """Return the rank and the index in the ledger of each ranked trial of a group, best first."""
     scores = best_scores(group.ledger)
     return [(Place(float(scores[t]), int(group.numbers[t])), int(t)) for t in ranking(group.ledger)]
 
 
 def best_place(group: Group) -> Place:
-    """Return the rank of a group's best trial; behind all others if every trial diverged."""
+    """Return the rank of the best trial in a group, which is last if every trial diverged."""
     ranked = places(group)
     return ranked[0][0] if ranked else Place(math.inf, int(group.numbers[0]))
 
 
 def table_of(groups: Sequence[Group]) -> Table:
-    """Return a row for each trial that has begun, best first."""
+    """Return one row per trial that has begun, best first."""
     rows = []
     for group in groups:
         ranked = places(group)
@@ -79,7 +79,7 @@ def table_of(groups: Sequence[Group]) -> Table:
 
 
 def networks_of_groups(groups: Sequence[Group], count: int) -> list[Found]:
-    """Return the kept networks of all groups, best first, at most `count` of them."""
+    """Return at most `count` networks, best first, from those that the groups kept."""
     networks = []
     for group in groups:
         if group.position is None:
@@ -132,7 +132,7 @@ def spearman(first: np.ndarray, last: np.ndarray) -> float:
 
 
 def advantage_of(groups: Sequence[Group]) -> PairedDifference | None:
-    """Return the advantage of the best trial over the second one, over seeds or folds.
+    """Return the paired difference between the second-best and the best trial over seeds or folds.
 
     Warns:
       UserWarning: if the interval contains 0.
@@ -159,7 +159,7 @@ def advantage_of(groups: Sequence[Group]) -> PairedDifference | None:
 
 
 def _row(group: Group, trial: int) -> Record:
-    """Return the row of a trial."""
+    """Return the row of a trial in the table."""
     ledger, replicates = group.ledger, len(group.schedule.ends)
     rung, scored = int(best_rungs(ledger)[trial]), np.isfinite(ledger.scores[trial])
     row: Record = {**numbers_of(group.schedule, group.names, ledger, trial), **dict(group.fixed)}

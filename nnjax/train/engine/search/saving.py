@@ -1,4 +1,4 @@
-"""The checkpoints of a search: write them, and continue from the latest one."""
+"""Write the checkpoints of a search, and continue a search from its latest checkpoint."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,12 +22,12 @@ from nnjax.train.engine.search.schedule import Schedule, SearchState
 from nnjax.train.engine.search.schedule import first_state as first_search_state
 
 KIND = "nnjax-search"
-KEPT_CHECKPOINTS = 2  # so that one is intact if the other one is damaged
+KEPT_CHECKPOINTS = 2  # if one is damaged, the other one can be used
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Options of the loop that drives a search; none of them changes its result."""
+    """The options of the loop that runs a search. They do not affect the scores."""
 
     folder: Path | None = None
     resume: Any = False  # True, False or "anyway"
@@ -36,10 +36,10 @@ class SearchOptions:
 
 
 class Position(NamedTuple):
-    """Everything that a checkpoint of a search holds."""
+    """The state of a search that is saved in a checkpoint."""
 
     fs: FitState  # (members, ...) the current state of the population
-    search: SearchState  # the state at the beginning of the round
+    search: SearchState  # the state of the schedule at the beginning of the round
     networks: Networks  # (kept · replicates, ...) the networks of the best trials
     kept: np.ndarray  # (kept,) the trial of each of these networks, or -1
 
@@ -54,12 +54,12 @@ class SavePosition(Protocol):
 def resumable_search(
     job: Job, schedule: Schedule, options: SearchOptions, earlier: Position | None
 ) -> Iterator[tuple[Position, int, SavePosition]]:
-    """Yield the state to start from, its number of steps, and a function that saves.
+    """Yield the state to start from, its number of steps, and a function that saves checkpoints.
 
     Args:
       job: the population.
       schedule: the schedule of the search.
-      options: the folder, and whether to resume.
+      options: settings for checkpoints, and the number of networks to keep.
       earlier: the end of an earlier round of the same group; None in the first round.
     """
     search, _ = first_search_state(schedule, None if earlier is None else earlier.search.ledger)
@@ -116,7 +116,7 @@ def search_fingerprint(job: Job, schedule: Schedule, options: SearchOptions) -> 
 def _load(
     folder: Path, options: SearchOptions, fingerprint: Fingerprint, like: Position
 ) -> tuple[Position, int] | None:
-    """Return the latest intact checkpoint of a folder and its number of steps; None without a checkpoint."""
+    """Return the latest intact checkpoint in a folder and its number of steps, or None if there is none."""
     files = checkpoint.files(folder)
     if not files:
         return None
@@ -160,7 +160,7 @@ def _like(like: Position) -> Callable[[dict[str, Any]], Position]:
 
 
 def _network_shapes(job: Job, count: int) -> Networks:
-    """Return the shapes of the networks that are kept."""
+    """Return the shapes of `count` networks."""
     members = jax.eval_shape(
         lambda fs, hyper: networks_of(job.ensemble, fs, hyper), state_shapes(job, validated=False), job.members.hyper
     )

@@ -1,7 +1,8 @@
-"""The schedule of a search: pure functions from scores to the trials that continue, end and begin.
+"""Decide, by pure functions of the scores, which trials of a search continue, end and begin.
 
-Nothing here trains a network or reads a clock. A search begins with `first_state` and consists of rounds, until no slot
-has a trial: the members train until `round_end`, and `next_state` decides from the scores at the rungs they reached.
+Nothing here trains a network or depends on time. A search begins with `first_state`. Each slot has room for one running
+trial. In a round, the members train until `round_end`, and `next_state` decides from the scores at the rungs that were
+reached. The search ends when all slots are empty.
 """
 
 from collections.abc import Callable
@@ -35,7 +36,7 @@ class Ledger(NamedTuple):
 
 
 class SearchState(NamedTuple):
-    """Everything that a decision reads and writes. The networks of the slots are on the device."""
+    """The state of the schedule, which each decision updates. It does not contain the networks."""
 
     ledger: Ledger
     trial: np.ndarray  # (slots,) the trial in each slot, or FREE
@@ -45,8 +46,8 @@ class SearchState(NamedTuple):
 class Moves(NamedTuple):
     """The moves of networks between the slots after a decision."""
 
-    source: np.ndarray  # (slots,) the slot whose networks each slot takes: its own, or a donor's
-    fresh: np.ndarray  # (slots,) bool, True where a trial begins with newly initialised networks
+    source: np.ndarray  # (slots,) the slot from which each slot takes its networks: itself, or a donor
+    fresh: np.ndarray  # (slots,) bool, True for slots whose trial begins with newly initialised networks
 
 
 class Schedule(NamedTuple):
@@ -56,9 +57,9 @@ class Schedule(NamedTuple):
     trials: int
     slots: int
     ends: np.ndarray  # (replicates, rungs) the step at which each replicate of a trial reaches a rung
-    keep: float  # share of the trials that continues at a rung
-    score: str  # name of the score in the logs, after a minus if larger is better
-    key: tuple[int, ...]  # the words of the random key of all draws
+    keep: float  # share of the trials that continue at a rung
+    score: str  # name of the score in the logs, with a leading minus if larger is better
+    key: tuple[int, ...]  # random key for all draws, as integers
     method: "Method"
 
     @property
@@ -98,7 +99,7 @@ def first_state(schedule: Schedule, ledger: Ledger | None = None) -> tuple[Searc
 
     Args:
       schedule: the schedule.
-      ledger: the trials of an earlier round of the same group, to which this one adds; None in the first round.
+      ledger: the trials from earlier rounds of the same group, which are kept; None in the first round.
     """
     empty = empty_ledger(schedule)
     ledger = empty if ledger is None else _with_room(ledger, empty)
@@ -107,7 +108,7 @@ def first_state(schedule: Schedule, ledger: Ledger | None = None) -> tuple[Searc
 
 
 def _with_room(ledger: Ledger, empty: Ledger) -> Ledger:
-    """Return the ledger, extended to as many trials as the empty one."""
+    """Extend a ledger to as many trials as an empty one has."""
     begun = len(ledger.status)
     logs = {
         name: np.pad(a, ((0, len(empty.status) - begun), (0, 0), (0, 0)), constant_values=np.nan)
@@ -133,7 +134,7 @@ def round_end(schedule: Schedule, state: SearchState) -> np.ndarray:
 
 
 def is_due(schedule: Schedule, state: SearchState, until: np.ndarray) -> np.ndarray:
-    """Return a mask (slots,): True if the trial of a slot reaches its rung at the end of the round."""
+    """Return a mask (slots,) of the slots whose trial reaches its next rung at the end of the round."""
     return (state.trial != FREE) & (until == _targets(schedule, state)).all(1)
 
 
@@ -146,7 +147,7 @@ def next_state(
       schedule: the schedule.
       state: the state when the round began.
       until: (slots, replicates) the end of the round.
-      logs: the scalars (slots, replicates) of the evaluation; entries of slots that are not due are not read.
+      logs: the scalars (slots, replicates) of the evaluation; entries of slots that are not due are ignored.
       diverged: (slots, replicates) the step with a loss that was not finite, or -1.
     """
     due = is_due(schedule, state, until)
@@ -155,7 +156,7 @@ def next_state(
     bad = (state.trial != FREE) & (ledger.status[state.trial] == DIVERGED)
     ending = bad.copy()
     status, judged = ledger.status.copy(), due & ~bad
-    for rung in np.unique(ledger.rung[state.trial[judged]]):  # the rung after the one just reached
+    for rung in np.unique(ledger.rung[state.trial[judged]]):  # the number of rungs reached
         slots = np.flatnonzero(judged & (ledger.rung[state.trial] == rung))
         trials = state.trial[slots]
         if rung == schedule.rungs:
@@ -226,5 +227,5 @@ def _begin(
 
 
 def random_units(schedule: Schedule, trial: int) -> np.ndarray:
-    """Return the uniform random point of the unit cube for a trial. It depends only on the key and the number."""
+    """Return a uniformly random point in the unit cube, which depends only on the key and the number of the trial."""
     return generator(schedule.key, trial).random(len(schedule.dimensions))

@@ -1,4 +1,4 @@
-"""Ensembles of the networks from a search, selected greedily on the validation data."""
+"""Select ensembles of networks from a search, greedily on the validation data."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ Combine = Callable[[PyTree], PyTree]  # predictions (members, n, ...) -> predict
 
 
 class Selection(NamedTuple):
-    """Networks that predict together. A network that was selected twice counts twice."""
+    """An ensemble of networks. A network that was selected twice counts twice."""
 
     members: list[Found]  # in the order of their selection
     score: float  # the validation loss of the ensemble
@@ -31,9 +31,9 @@ class Selection(NamedTuple):
 
 
 def select(networks: Sequence[Found], validation: Data, k: int, combine: Combine | None) -> Selection:
-    """Return the ensemble of `k` networks that greedy selection chooses.
+    """Select an ensemble of `k` networks greedily by the validation loss, with replacement.
 
-    Source: Caruana et al. 2004, Ensemble selection from libraries of models; with replacement.
+    Source: Caruana et al. 2004, Ensemble selection from libraries of models.
     """
     run: Any = networks[0].run
     loss = getattr(run, "loss", None)
@@ -52,7 +52,7 @@ def select(networks: Sequence[Found], validation: Data, k: int, combine: Combine
 
 
 def greedy_selection(score: Callable[[Sequence[int]], float], candidates: int, k: int) -> list[int]:
-    """Select `k` candidates, with repetition: each time the one that gives the selection the lowest score.
+    """Select `k` candidates one by one, with replacement, such that each gives the selection the lowest score.
 
     >>> from nnjax.train.engine.search.selection import greedy_selection
     >>> numbers = [5.0, 1.0, -3.0]

@@ -1,8 +1,8 @@
-"""Tree-structured Parzen estimator: propose settings that are more likely among the good trials than among the others.
+"""Propose settings that are more likely among good trials than among others (tree-structured Parzen estimator).
 
-Trials are ordered by the last rung they reached, and then by their score at it; the first 15 % are the good ones. l and
-g are densities on the unit cube around the good and the other settings. Of 24 draws from l, the one with the largest
-l / g is proposed. Trials are stopped as in asynchronous halving.
+Trials are ordered by the last rung that they reached, and then by their score at this rung. The first 15 %, but at
+least d + 1, are good. l and g are densities on the unit cube around the settings of the good and of the other trials.
+Of 24 draws from l, the one with the largest l / g is proposed. Trials are stopped as in asynchronous halving.
 
     l(x) = 1 / (n + 1) (1 + Σ_i Π_j N(x_j; x_ij, h) / Z_ij),   h = 0.2 · n^(-1 / (d + 4)),   g likewise
 
@@ -18,14 +18,14 @@ from nnjax.train.engine.search.halving import survives
 from nnjax.train.engine.search.schedule import Ledger, Method, Schedule
 from nnjax.train.space import Dimension
 
-START = 10  # until this many trials have a score, settings are drawn uniformly
+START = 10  # until at least this many trials have a score, settings are drawn uniformly
 GOOD = 0.15  # share of the trials that count as good
 CANDIDATES = 24
 BANDWIDTH, NARROWEST = 0.2, 0.01
 
 
 def propose(schedule: Schedule, ledger: Ledger, trial: int) -> np.ndarray:
-    """Return the point of the unit cube with the largest density ratio."""
+    """Return the candidate with the largest density ratio l / g, or a random point if too few trials have a score."""
     rng, dimensions = generator(schedule.key, trial), schedule.dimensions
     uniform = rng.random(len(dimensions))
     order, finite = _ordered(ledger)
@@ -49,7 +49,7 @@ def _ordered(ledger: Ledger) -> tuple[np.ndarray, int]:
 
 
 def log_density(x: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Return the log density at `x` (m, d) of a mixture: kernels around `points` (n, d), and a uniform density."""
+    """Return the log density, at `x` (m, d), of a mixture of kernels around `points` (n, d) and a uniform density."""
     h = _bandwidth(points)
     z = (x[:, None] - points) / h
     log_kernels = (-0.5 * z**2 - math.log(h * math.sqrt(2 * math.pi)) - np.log(_mass(points, h))).sum(-1)
@@ -57,7 +57,7 @@ def log_density(x: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _draw(rng: np.random.Generator, points: np.ndarray, n: int) -> np.ndarray:
-    """Return `n` draws from the density around `points`."""
+    """Draw `n` points from the density around `points`."""
     from scipy.special import ndtr, ndtri
 
     h = _bandwidth(points)
