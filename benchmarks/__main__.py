@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure nnjax and its peers on this machine, compare two runs, write reports."""
+"""Measure nnjax and its peers on this machine, compare two runs, and write reports: `python -m benchmarks`."""
 
 from datetime import datetime
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.accelerator`: measure settings that matter on a GPU or TPU, one by one, in two minutes.
+"""Measure settings that matter on a GPU or TPU in two minutes: `python -m benchmarks.accelerator`.
 
 Times are medians of five calls, except those of `fit` and of compilation. `python -m benchmarks` compares nnjax with
 other libraries.

@@ -1,7 +1,7 @@
-"""Argument checks shared by all parts of nnjax.
+"""Check the arguments of functions in all parts of nnjax.
 
-Error messages start with `where`, the function that the user called, and state what it got, what it expected and how
-to fix the call.
+Error messages start with `where`, the function that the user called. They state the value that it got, the value that
+it expected, and how to fix the call.
 """
 
 import difflib
@@ -51,7 +51,7 @@ def shapes_only() -> Iterator[None]:
 
 
 def is_traced(value: Any) -> bool:
-    """Return True if JAX is tracing the value, so that only its shape and dtype are known and can be checked."""
+    """Return True if JAX is tracing the value; then only its shape and dtype are known and can be checked."""
     return isinstance(value, jax.core.Tracer)
 
 
@@ -76,13 +76,13 @@ def array(where: str, name: str, value: Any) -> jax.Array:
         return value
     not_masked(where, name, value)
     try:
-        converted = jnp.asarray(None if isinstance(value, str) else value)  # JAX only warns about names of dtypes
+        converted = jnp.asarray(None if isinstance(value, str) else value)  # strings might only warn; None raises
     except (TypeError, ValueError, OverflowError) as error:
         text = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"{value!r:.60}"
         raise TypeError(f"{where}: {name} must be an array of numbers that JAX supports, got {text}") from error
     narrow = isinstance(value, np.ndarray) and value.dtype.kind in "iu" and value.dtype != converted.dtype
     if narrow and (np.asarray(converted) != value).any():
-        raise ValueError(f"{where}: {name} has integers that do not fit into {converted.dtype}; pass floating numbers")
+        raise ValueError(f"{where}: {name} has integers that do not fit into {converted.dtype}; pass floats")
     return converted
 
 
@@ -95,7 +95,7 @@ def real_arrays(where: str, arrays: Mapping[str, Any], *, wide: bool = False) ->
     Args:
       where: the function that the user called.
       arrays: the arguments by name.
-      wide: whether to use at least float32.
+      wide: whether to use float32 or a wider dtype.
 
     Raises:
       TypeError: if an array is complex or not numeric.
@@ -288,7 +288,7 @@ def one_of(where: str, name: str, value: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(value), names, n=len(names), cutoff=0.4)
     ordered = near + sorted(set(names) - set(near))
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ValueError(f"{where}: unknown {name} {value!r}{hint}; known are {', '.join(ordered)}")
+    raise ValueError(f"{where}: unknown {name} {value!r}{hint}; known names are {', '.join(ordered)}")
 
 
 def is_key(value: Any) -> bool:
@@ -316,7 +316,7 @@ def key(where: str, value: Any, x: Any = None) -> Any:
     if not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         value = jax.random.wrap_key_data(value)
     if value.shape != ():
-        raise ValueError(f"{where}: expected one key, got keys of shape {value.shape}; use jax.vmap over several keys")
+        raise ValueError(f"{where}: expected one key, got keys of shape {value.shape}; use jax.vmap for several keys")
     return value
 
 
@@ -366,7 +366,7 @@ def batched(where: str, x: Any, axes: str = "(batch, features)", ndim: int = 2) 
         hint = fix if len(x.shape) == ndim - 1 else ""
         raise ValueError(f"{where}: x must be {axes}, got {tuple(x.shape)}{hint}")
     if ndim > 1 and x.shape[-1] == 0:
-        raise ValueError(f"{where}: x has 0 features, its shape is {tuple(x.shape)}")
+        raise ValueError(f"{where}: x has 0 features; its shape is {tuple(x.shape)}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"{where}: x must be floating, got {x.dtype}; cast it, as in x.astype(jnp.float32)")
 

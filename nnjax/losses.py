@@ -1,6 +1,6 @@
-"""Loss functions, which return one number per example.
+"""Compute losses, which are one number per example.
 
-Each loss returns an array of shape (batch,); the caller takes the mean, so that examples can be weighted. Prediction
+Each loss returns an array of shape (batch,); the caller takes the mean, so examples can be weighted. Prediction
 and target must have equal shapes; they are not broadcast. They may have any real dtype, and the loss is computed in the
 floating dtype to which both are promoted. This is JAX's default float dtype if neither is floating, and float32 if
 16-bit floats are combined with integers of 16 bits or more. Complex numbers raise TypeError. Bind options with

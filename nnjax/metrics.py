@@ -1,10 +1,10 @@
-"""Metrics, which summarise all predictions on a data set, most of them in one number.
+"""Compute metrics, which summarise all predictions on a data set, mostly in one number.
 
 Each metric takes `(prediction, target, weights=None)`. The weights, of shape (examples,), are the per-example loss
 weights; None means equal weights. Classifiers predict logits (examples, classes); log-probabilities are valid logits.
 
-All arrays may have any real dtype; a metric is computed in the floating dtype to which they are promoted, at least
-float32. Complex numbers raise TypeError. A metric is NaN if it is undefined: if there are no examples, if all weights
+All arrays may have any real dtype; a metric is computed in the floating dtype to which they are promoted, or in float32
+if that is wider. Complex numbers raise TypeError. An undefined metric is NaN: if there are no examples, if all weights
 are 0 or any is negative, or if a label is outside 0 … classes - 1. Examples of weight 0 are ignored, even if their
 predictions or labels are NaN.
 
@@ -602,7 +602,7 @@ def _rows(
 ) -> tuple[Array, Array, Array | None]:
     """Return logits (rows, classes), labels and weights, with one row for each position of each example.
 
-    The logits are at least float32. The labels are int32, with `classes` for invalid labels. The positions of an
+    The logits are float32 or wider. The labels are int32, with `classes` for invalid labels. The positions of an
     example share its weight. The weights are None if all rows have equal weight.
     """
     logits, target, weights = _rows_and_target(where, prediction, target, weights, ignore_index)

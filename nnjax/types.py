@@ -1,4 +1,4 @@
-"""Types shared by all parts of nnjax.
+"""Define the types that all parts of nnjax share.
 
 A network is a `Layer`, two pure functions on pytrees. A loss is a pure function, and an optimizer is optax's pair of
 pure functions. `Data` holds examples, and `TrainState` holds everything that a training step reads and writes.

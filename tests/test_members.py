@@ -98,7 +98,7 @@ def test_wrong_members_are_named():
         fit(members=0)
     with pytest.raises(TypeError, match=r"members must be an integer, got 2\.0"):
         fit(members=2.0)
-    with pytest.raises(ValueError, match=r"unknown strategy 'pmap'.*known are map, vmap"):
+    with pytest.raises(ValueError, match=r"unknown strategy 'pmap'.*known names are map, vmap"):
         fit(members=2, strategy="pmap")
     with pytest.raises(ValueError, match="group must be ≥ 1, got 0"):
         fit(members=2, group=0)

@@ -244,7 +244,7 @@ def test_statistics_find_orders_that_are_not_random():
         (lambda: data.batch_indices(key, 0, 10, 2.5), TypeError, "batch_size must be an integer, got 2.5"),
         (lambda: data.batch_indices(key, 0, 0, 4), ValueError, "n must be ≥ 1, got 0"),
         (lambda: data.batch_indices(0, 0, 10, 4), TypeError, r"use jax.random.key\(0\)"),
-        (lambda: data.batch_indices(jax.random.split(key, 2), 0, 10, 4), ValueError, "vmap over several keys"),
+        (lambda: data.batch_indices(jax.random.split(key, 2), 0, 10, 4), ValueError, "vmap for several keys"),
     ],
 )
 def test_invalid_arguments(call, error, message):

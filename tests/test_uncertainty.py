@@ -246,7 +246,7 @@ def test_halves_are_computed_in_float32(function):
         (
             logits32[None],
             ValueError,
-            r"must be \(members, n, classes\), got \(1, 5, 40, 4\); jax.vmap over the leading axes",
+            r"must be \(members, n, classes\), got \(1, 5, 40, 4\); use jax.vmap over the leading axes",
         ),
         (logits32[:0], ValueError, r"must be \(members, n, classes\), got \(0, 40, 4\)"),
         (
@@ -269,7 +269,7 @@ def test_variance_decomposition_rejects_wrong_shapes():
         uncertainty.variance_decomposition(means32[0])
     with pytest.raises(ValueError, match=r"variance_decomposition: predictions must be .* got \(40, 2\)"):
         uncertainty.variance_decomposition(means32, variances32[0])
-    with pytest.raises(ValueError, match=r"variances must have the means' shape \(5, 40, 2\), got \(1, 40, 2\)"):
+    with pytest.raises(ValueError, match=r"must have the same shape as means, \(5, 40, 2\), got \(1, 40, 2\)"):
         uncertainty.variance_decomposition(means32, variances32[:1])
 
 

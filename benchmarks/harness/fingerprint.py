@@ -22,7 +22,7 @@ SETTINGS = ("python", "x64", "matmul_precision")
 
 
 def take_fingerprint() -> dict[str, Any]:
-    """Return the machine, the software, the relevant environment variables, and the state of the repository."""
+    """Describe the machine, the software, the relevant environment variables, and the state of the repository."""
     import jax
 
     return {

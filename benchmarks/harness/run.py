@@ -30,7 +30,7 @@ def run_benchmarks(choice: Choice, show: Callable[[str], None]) -> Iterator[list
 
     Args:
       choice: the cases, variants and peers to measure.
-      show: function that is called with lines of progress.
+      show: function that displays a line of progress.
 
     Yields:
       The rows of each variant.

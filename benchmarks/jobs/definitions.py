@@ -41,7 +41,7 @@ class DeepNetwork(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Return a learning rate at which the loss falls at any depth, although the squared gradient grows with it."""
+        """Return a rate that decreases the loss at any depth; the squared gradient grows with the depth."""
         return 1e-2 / self.blocks
 
 

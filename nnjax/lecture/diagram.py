@@ -29,7 +29,7 @@ def draw_network(
       values: the input and the output of each layer, each of shape (neurons,).
       weights: the weights between consecutive layers, each of shape (inputs, outputs).
       names: names of the layers, written below them.
-      absent: the indices of the neurons to cross out in each layer; empty for none.
+      absent: the indices of the neurons to cross out in each layer; empty means none.
     """
     gone = absent or [()] * len(values)
     places = [

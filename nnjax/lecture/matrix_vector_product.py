@@ -33,7 +33,7 @@ def run():
 
 
 def draw(W, x, y):
-    """Draw the matrix, the input and the output as cells."""
+    """Draw the matrix, the input and the output as grids of coloured cells."""
     (axes,) = panels(1, width=4.8, height=2.3)
     _cells(axes, W, 0, 2)
     _cells(axes, x[:, None], 5.2, 2.5)

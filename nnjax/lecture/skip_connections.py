@@ -41,7 +41,7 @@ def run():
             logits, _ = net.apply(params, start.state, digits.x[:256], train=True)
             return losses.cross_entropy(logits, digits.y[:256]).mean()
 
-        gradients = nn.paths(jax.grad(loss)(start.params)[1])  # of the 50 blocks
+        gradients = nn.paths(jax.grad(loss)(start.params)[1])  # gradients of the 50 blocks
         (biases,) = (g for path, g in gradients.items() if path.endswith("b"))
         _, log = run.steps(start, digits, 300)
         return jnp.sqrt(jnp.square(biases).sum(-1)), log["loss"]

@@ -3,7 +3,7 @@
 The last layer returns one number for each class, and softmax turns them into probabilities,
 which are positive and sum to 1. Only differences count, so the largest number can be
 subtracted first and nothing overflows. Dividing the numbers by a small temperature T gives
-nearly all probability to the largest one, a large T makes the probabilities more uniform.
+nearly all probability to the largest one; a large T makes the probabilities more uniform.
 
     softmax(x)ᵢ = exp(xᵢ / T) / Σⱼ exp(xⱼ / T)
 """

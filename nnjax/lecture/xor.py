@@ -53,7 +53,7 @@ def draw(x, y, lines):
     single, double, hidden = panels(3, width=2.3, height=2.5)
     w, b = lines[:, :2], lines[:, 2:]
     distances = abs(w @ x.T + b) / np.linalg.norm(w, axis=1, keepdims=True)
-    w, b = (v[distances.min(1).argmax()] for v in (w, b))  # the farthest from corners
+    w, b = (v[distances.min(1).argmax()] for v in (w, b))  # farthest from all corners
     wrong = x[(x @ w + b > 0) != (y > 0)]
     ends = np.array([-0.5, 1.5])
     single.plot(*wrong.T, "x", color=GREY, markersize=14, markeredgewidth=2)

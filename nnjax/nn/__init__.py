@@ -1,4 +1,4 @@
-"""Layers, the combinators that join them, and models built from them.
+"""Build networks from layers and from combinators that join them.
 
 A layer is two pure functions, `init(key, x) -> (params, state)` and
 `apply(params, state, x, *, train, key=None) -> (y, state)`. A plain function of an array also serves as a layer.

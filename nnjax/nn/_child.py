@@ -35,7 +35,7 @@ def children_of(parent: str, layers: Sequence[LayerLike], labels: Sequence[str] 
 def init_child(child: Child, key: Key, x: PyTree) -> tuple[Params, State, PyTree]:
     """Return the child's parameters, its state, and the shapes and dtypes of its output.
 
-    The position is folded into the key, so that appending a layer leaves the earlier parameters unchanged.
+    The key is folded with the position, so appending a layer does not change the earlier parameters.
     """
     with checks.located(_place(child, x)):
         check_arrays(child.parent, x)
@@ -48,7 +48,7 @@ def init_child(child: Child, key: Key, x: PyTree) -> tuple[Params, State, PyTree
 def apply_child(
     child: Child, params: Params, state: State, x: PyTree, *, train: bool, key: Key | None
 ) -> tuple[PyTree, State]:
-    """Apply the child inside its own name scope, with the key folded with its position."""
+    """Fold the child's position into the key, and apply the child inside its own name scope."""
     key = None if key is None else jax.random.fold_in(checks.key(child.parent, key), child.position)
     return apply_child_with(child, params, state, x, train=train, key=key)
 

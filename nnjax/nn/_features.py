@@ -11,7 +11,7 @@ def per_feature(vector: Array, x: Array) -> Array:
 
 
 def wide_dtype(x: Array) -> DTypeLike:
-    """Return the dtype for statistics and random draws: the floating dtype of `x`, but at least float32."""
+    """Return the dtype for statistics and random draws: the floating dtype of `x`, or float32 if that is wider."""
     return x.dtype if x.dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 

@@ -1,4 +1,4 @@
-"""Windows that slide over the spatial axes, for convolution and pooling."""
+"""Place sliding windows along the spatial axes, for convolution and pooling."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ Padding = str | Sequence[tuple[int, int]]
 
 
 class Windows(NamedTuple):
-    """The arguments of a convolution or pooling, as the user passes them."""
+    """Arguments of a convolution or pooling, as passed by the user."""
 
     name: str  # name of the user's argument for the size, for error messages
     size: PerAxis
@@ -24,7 +24,7 @@ class Windows(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """The windows on a given input; each field has one entry per spatial axis."""
+    """Windows placed on an input; each field has one entry per spatial axis."""
 
     size: tuple[int, ...]
     strides: tuple[int, ...]

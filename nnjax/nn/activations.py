@@ -1,4 +1,4 @@
-"""Activation functions written as their formulas; `jax.nn` has the others (`relu`, `gelu`, `tanh`, …)."""
+"""Define activation functions by their formulas; `jax.nn` has the others (`relu`, `gelu`, `tanh`, …)."""
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -35,7 +35,7 @@ def softmax(x: Array) -> Array:
 
 
 def heaviside(x: Array) -> Array:
-    """Return 1 where x > 0, 0 elsewhere, and NaN where x is NaN: Rosenblatt's activation.
+    """Return Rosenblatt's step function: 1 for x > 0, 0 for x ≤ 0, and NaN for NaN.
 
     Its gradient is zero everywhere, so gradient descent cannot train through it.
 

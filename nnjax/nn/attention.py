@@ -1,4 +1,4 @@
-"""Multi-head attention."""
+"""Build layers of multi-head attention."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -50,7 +50,7 @@ def multi_head_attention(
 
     Shapes: x (batch, length, features), or an `AttentionInput` with a separate context or a mask -> y (batch, length,
     features). Parameters `{"query", "key", "value", "out"}`, each `{"w": (features, features), "b": (features,)}`.
-    The softmax is computed in at least float32. A position that may not attend to anything gets the mean of all values.
+    The softmax uses float32 or a wider dtype. A position that may not attend to anything gets the mean of all values.
 
     Raises:
       ValueError: if heads < 1, if heads does not divide the features, or if the mask or context has the wrong shape.

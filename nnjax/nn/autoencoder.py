@@ -1,4 +1,4 @@
-"""Autoencoder: a network that reconstructs its input from a narrow code."""
+"""Build autoencoders, which reconstruct their input from a narrow code."""
 
 import math
 from collections.abc import Sequence

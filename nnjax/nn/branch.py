@@ -1,4 +1,4 @@
-"""Parallel paths from the same input: skip connections and concatenation."""
+"""Join parallel paths from the same input: skip connections and concatenation."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

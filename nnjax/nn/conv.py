@@ -1,4 +1,4 @@
-"""Convolutional layer for any number of spatial axes."""
+"""Build convolutional layers for any number of spatial axes."""
 
 from jax import Array
 from jax.nn.initializers import zeros

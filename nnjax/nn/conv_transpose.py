@@ -1,4 +1,4 @@
-"""Transposed convolution, which enlarges its input."""
+"""Build transposed convolutions, which enlarge their input."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -56,7 +56,7 @@ def conv_transpose(
     >>> layer.apply(params, state, jnp.ones((2, 7, 7, 8)), train=False)[0].shape
     (2, 14, 14, 3)
 
-    Source: Zeiler et al. 2010; Dumoulin and Visin 2016, arXiv:1603.07285 (arithmetic of shapes).
+    Source: Zeiler et al. 2010; Dumoulin and Visin 2016, arXiv:1603.07285 (formula for the shapes).
     """
     name = f"conv_transpose({features}, {kernel_size})"
     features = checks.positive_int("conv_transpose", "features", features)

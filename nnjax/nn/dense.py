@@ -1,4 +1,4 @@
-"""Dense layer."""
+"""Build dense layers."""
 
 from jax import Array
 from jax.nn.initializers import zeros

@@ -1,4 +1,4 @@
-"""Dropout."""
+"""Build layers that drop random values, channels or examples in training."""
 
 from collections.abc import Callable
 

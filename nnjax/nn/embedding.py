@@ -1,4 +1,4 @@
-"""Embedding layer."""
+"""Build embedding layers."""
 
 import jax
 import jax.numpy as jnp

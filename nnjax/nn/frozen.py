@@ -1,4 +1,4 @@
-"""Layers that are not trained."""
+"""Exclude layers from training."""
 
 from nnjax.nn._child import apply_layer
 from nnjax.nn.as_layer import checked_layer

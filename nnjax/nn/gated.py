@@ -1,4 +1,4 @@
-"""Layers that combine several affine maps: gated linear units and maxout."""
+"""Build layers that combine several affine maps: gated linear units and maxout."""
 
 import jax
 from jax import Array

@@ -1,4 +1,4 @@
-"""Normalisation of each example over its positions and groups of its channels."""
+"""Normalise each example over its positions and groups of its channels."""
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -21,7 +21,7 @@ def group_norm(groups: int, *, eps: float | Array = 1e-5) -> Layer:
       eps: A number > 0, added to the variance inside the root.
 
     Shapes: x (batch, *positions, channels) -> y, the same shape. Parameters `{"scale", "bias"}` have shape (channels,).
-    Statistics are computed in two passes, in at least float32.
+    Statistics are computed in two passes, in float32 or a wider dtype.
 
     Raises:
       ValueError: if groups < 1 or eps ≤ 0; in `init`, if groups does not divide the channels; in `apply`, if x has the
@@ -47,7 +47,7 @@ def instance_norm(*, eps: float | Array = 1e-5) -> Layer:
       eps: A number > 0, added to the variance inside the root.
 
     Shapes: x (batch, *positions, channels) -> y, the same shape. Parameters `{"scale", "bias"}` have shape (channels,);
-    torch's layer has them with `affine=True`. Statistics are computed in two passes, in at least float32.
+    torch's layer has them with `affine=True`. Statistics are computed in two passes, in float32 or a wider dtype.
 
     Raises:
       ValueError: if eps ≤ 0; in `apply`, if x has the wrong number of channels or only one position.

@@ -1,8 +1,8 @@
-"""Default initialisers: the same distributions as in `jax.nn.initializers`, but faster to compile.
+"""Initialise weights with the same distributions as in `jax.nn.initializers`, but compile faster.
 
-Any initialiser from `jax.nn.initializers` can replace them. These draw a flat array and reshape it, because XLA's CPU
+Any initialiser from `jax.nn.initializers` can replace these. They draw a flat array and reshape it, because XLA's CPU
 compiler unrolls the random number generator along a short last axis. A last layer with 10 classes would take one to two
-seconds to compile, as long as the rest of a small run.
+seconds to compile, as long as the rest of a small run takes.
 """
 
 import math

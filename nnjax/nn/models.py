@@ -1,4 +1,4 @@
-"""Complete networks, built only from the public layers and combinators."""
+"""Build complete networks, using only the public layers and combinators."""
 
 from collections.abc import Sequence
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Layers in sequence, with named parameters."""
+"""Apply layers in sequence, with named parameters."""
 
 from nnjax import checks
 from nnjax.nn._child import apply_child, children_of, init_child

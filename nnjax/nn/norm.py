@@ -1,4 +1,4 @@
-"""Normalisation over the batch and over the features."""
+"""Normalise over the batch or over the features."""
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -21,9 +21,9 @@ def batch_norm(*, decay: float | Array = 0.9, eps: float | Array = 1e-5) -> Laye
       eps: A number > 0, added to the variance inside the root.
 
     Shapes: x (batch, ..., features) -> y, the same shape. Parameters `{"scale", "bias"}` and state `{"mean", "var"}`
-    have shape (features,). Statistics are computed in two passes and stored in at least float32. As in the paper and
-    torch, the batch is normalised by its biased variance, and the running variance is unbiased; in Flax and Keras it is
-    biased. Before training, the running mean is 0 and the running variance is 1.
+    have shape (features,). Statistics are computed in two passes and stored in float32 or a wider dtype. As in the
+    paper and torch, the batch is normalised by its biased variance, but the running variance is unbiased; in Flax and
+    Keras it is biased. Before training, the running mean is 0 and the running variance is 1.
 
     Raises:
       ValueError: if decay is outside [0, 1] or eps ≤ 0; in `apply(train=True)`, if there is only one value per feature.
@@ -81,7 +81,7 @@ def layer_norm(*, eps: float | Array = 1e-5, width: Width | None = None) -> Laye
         the first `width` features, and y is zero beyond them. The width may be a traced integer.
 
     Shapes: x (batch, ..., features) -> y, the same shape. Parameters `{"scale", "bias"}` have shape (features,).
-    Statistics are computed in two passes, in at least float32.
+    Statistics are computed in two passes, in float32 or a wider dtype.
 
     Raises:
       ValueError: if eps ≤ 0, if the width is outside 1 … features, or if x has the wrong number of features.

@@ -1,4 +1,4 @@
-"""Pooling over windows of the spatial axes."""
+"""Pool windows of the spatial axes."""
 
 from collections.abc import Callable, Sequence
 from functools import reduce

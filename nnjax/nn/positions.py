@@ -1,4 +1,4 @@
-"""Position encodings for attention."""
+"""Encode positions for attention."""
 
 from collections.abc import Callable
 
@@ -135,7 +135,7 @@ def _check(name: str, x: Array) -> None:
 
 
 def _angles(length: int, features: int, base: float | Array, x: Array) -> Array:
-    """Return the angles (length, ⌈features / 2⌉), in at least float32 because bfloat16 cannot represent 257."""
+    """Return the angles (length, ⌈features / 2⌉) in float32 or a wider dtype; bfloat16 cannot represent 257."""
     dtype = wide_dtype(x)
     positions = jnp.arange(length, dtype=dtype)[:, None]
     exponents = jnp.arange(0, features, 2, dtype=dtype)[None] / features

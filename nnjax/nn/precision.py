@@ -1,4 +1,4 @@
-"""Mixed precision."""
+"""Compute in mixed precision."""
 
 import jax
 import jax.numpy as jnp

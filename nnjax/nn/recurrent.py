@@ -1,4 +1,4 @@
-"""Recurrent layers, which scan a cell over time: plain, LSTM and GRU."""
+"""Build recurrent layers, which scan a cell over time: plain, LSTM and GRU."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType

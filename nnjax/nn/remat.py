@@ -1,4 +1,4 @@
-"""Rematerialisation: recompute activations instead of storing them."""
+"""Recompute activations instead of storing them (rematerialisation)."""
 
 import jax
 

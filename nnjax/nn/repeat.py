@@ -1,4 +1,4 @@
-"""Repeat a block by a scan over stacked parameters."""
+"""Repeat a block in a scan over stacked parameters."""
 
 from functools import partial
 
@@ -62,7 +62,7 @@ def repeat(n: int, block: LayerLike, *, unroll: int | None = None) -> Layer:
         for path, leaf in jax.tree_util.tree_leaves_with_path((params, state)):
             if jnp.shape(leaf)[:1] != (n,):
                 raise ValueError(
-                    f"{name}: leaf {checks.path_name(path)} must have {n} rows, got shape {jnp.shape(leaf)}"
+                    f"{name}: the first axis of {checks.path_name(path)} must have length {n}, got {jnp.shape(leaf)}"
                 )
 
         def body(x: PyTree, copy: tuple[PyTree, PyTree, jax.Array]) -> tuple[PyTree, State]:

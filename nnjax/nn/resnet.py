@@ -1,4 +1,4 @@
-"""Residual networks for images."""
+"""Build residual networks for images."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""Normalisation by the root mean square."""
+"""Normalise by the root mean square."""
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -18,7 +18,7 @@ def rms_norm(*, eps: float | Array = 1e-6) -> Layer:
         the dtype.
 
     Shapes: x (batch, ..., features) -> y, the same shape. Parameters `{"scale": (features,)}`. The mean is computed
-    in at least float32.
+    in float32 or a wider dtype.
 
     Raises:
       ValueError: if eps ≤ 0, or if x has the wrong number of features.

@@ -1,4 +1,4 @@
-"""Trained scale factors."""
+"""Build layers with trained scale factors."""
 
 import jax.numpy as jnp
 from jax import Array

@@ -1,4 +1,4 @@
-"""Layers in sequence."""
+"""Apply layers in sequence."""
 
 from nnjax import checks
 from nnjax.nn._child import apply_child, check_count, children_of, init_child

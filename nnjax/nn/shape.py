@@ -1,4 +1,4 @@
-"""Layers that only change the shape."""
+"""Build layers that only change the shape."""
 
 import math
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ def reshape(shape: Sequence[int]) -> Layer:
     def function(x: Array) -> Array:
         checks.numbers(name, x)
         if math.prod(x.shape[1:]) != math.prod(shape):
-            raise ValueError(f"{name}: one example has shape {x.shape[1:]}, a different size than {shape}")
+            raise ValueError(f"{name}: one example has shape {x.shape[1:]}, which has a different size than {shape}")
         return x.reshape(x.shape[0], *shape)
 
     return as_layer(function)._replace(name=name)

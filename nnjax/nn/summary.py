@@ -1,4 +1,4 @@
-"""Summary of a network: layers, output shapes and numbers of parameters."""
+"""Summarise a network: layers, output shapes and numbers of parameters."""
 
 import re
 from collections.abc import Iterator

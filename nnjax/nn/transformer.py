@@ -1,4 +1,4 @@
-"""Transformer encoder, and a language model built from it."""
+"""Build a transformer encoder, and a language model from it."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""Upsampling of images and sequences, without parameters."""
+"""Upsample images and sequences, without parameters."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Weight normalisation and spectral normalisation of a layer."""
+"""Normalise the weights of a layer: weight normalisation and spectral normalisation."""
 
 import jax
 import jax.numpy as jnp

@@ -17,7 +17,7 @@ MOST_UNITS = 64
 
 
 def first_layer(weights: np.ndarray, shape: tuple[int, ...], *, context: str = "") -> Figure:
-    """Draw the weights of a first layer as images, one for each of the 64 hidden units with the largest norms.
+    """Draw the weights of a first layer as images, for at most 64 hidden units with the largest norms.
 
     A unit responds most to an image that is bright where its weights are red and dark where they are blue. All units
     share one colour scale.

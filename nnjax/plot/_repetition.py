@@ -38,7 +38,7 @@ def repetition(
     """
     first, repeated = np.atleast_2d(np.asarray(first, float)), np.atleast_2d(np.asarray(repeated, float))
     if first.shape != repeated.shape:
-        raise ValueError(f"repetition: losses must have one shape, got {first.shape} and {repeated.shape}")
+        raise ValueError(f"repetition: losses must have equal shapes, got {first.shape} and {repeated.shape}")
     same = not weights and np.array_equal(first, repeated, equal_nan=True)
     headline = f"Repetition: {'equal, bit for bit' if same else 'how far it is from the first run'}"
     shown = sorted(weights, key=lambda name: -np.nan_to_num(weights[name], nan=np.inf))[:MOST_LEAVES][::-1]

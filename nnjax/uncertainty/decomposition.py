@@ -94,7 +94,7 @@ def variance_decomposition(means: Array, variances: Array | None = None) -> Unce
     variances = check_members(where, variances, "outputs")
     means, variances = checks.real_arrays(where, {"means": means, "variances": variances})
     if variances.shape != means.shape:
-        raise ValueError(f"{where}: variances must have the means' shape {means.shape}, got {variances.shape}")
+        raise ValueError(f"{where}: variances must have the same shape as means, {means.shape}, got {variances.shape}")
     epistemic = epistemic.astype(means.dtype)
     aleatoric = jnp.where(variances < 0, jnp.nan, variances).mean(0)
     return Uncertainty(aleatoric + epistemic, aleatoric, epistemic)

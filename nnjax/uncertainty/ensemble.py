@@ -88,14 +88,14 @@ def vote(logits: Array) -> Float[Array, "n classes"]:
 
 
 def check_members(where: str, values: Array, last: str = "classes") -> Array:
-    """Return predictions (members, n, last) in at least float32; raise if the shape or dtype is wrong."""
+    """Return predictions (members, n, last) in float32 or a wider dtype; raise if shape or dtype is wrong."""
     values = checks.array(where, "predictions", values)
     if values.ndim != 3 or values.shape[0] == 0 or values.shape[2] == 0:
         hint = ""
         if values.ndim == 2:
             single_output = "; for a single output pass values[..., None]" if last == "outputs" else ""
             hint = f"{single_output}; for a single network pass an ensemble of one, prediction[None]"
-        hint = "; jax.vmap over the leading axes" if values.ndim > 3 else hint
+        hint = "; use jax.vmap over the leading axes" if values.ndim > 3 else hint
         raise ValueError(f"{where}: predictions must be (members, n, {last}), got {values.shape}{hint}")
     if not jnp.issubdtype(values.dtype, jnp.floating):
         raise TypeError(f"{where}: predictions must be floating, got {values.dtype}; pass logits or means, not labels")
@@ -103,5 +103,5 @@ def check_members(where: str, values: Array, last: str = "classes") -> Array:
 
 
 def float32_at_least(values: Array) -> Array:
-    """Promote floating values to at least float32."""
+    """Promote 16-bit and narrower floats to float32."""
     return values if values.dtype.itemsize >= 4 else values.astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""Monte Carlo dropout."""
+"""Predict with Monte Carlo dropout."""
 
 from collections.abc import Callable
 
