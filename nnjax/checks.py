@@ -44,7 +44,7 @@ def shapes_only() -> Iterator[None]:
     try:
         yield
     except (AttributeError, TypeError) as error:
-        note = "init gets shapes and dtypes, not values; jax.eval_shape(f, x) returns those of f(x)"
+        note = "init gets shapes and dtypes, not values; to get those of f(x), use jax.eval_shape(f, x)"
         if "ShapeDtypeStruct" in str(error) and note not in getattr(error, "__notes__", []):
             error.add_note(note)
         raise

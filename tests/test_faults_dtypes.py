@@ -375,7 +375,7 @@ def test_embedding_of_every_integer_dtype(dtype):
 @pytest.mark.parametrize("padding", [((2, 0),), ((0, 2),), ((3, 3),)])
 def test_windows_wholly_in_padding_are_refused(pool, padding):
     layer, x = pool(2, strides=1, padding=padding), jnp.ones((1, 4, 1))
-    with pytest.raises(ValueError, match=r"pool\(2\): a window is entirely in the padding .* use less padding"):
+    with pytest.raises(ValueError, match=r"pool\(2\): a window is entirely in the padding .* must be smaller"):
         layer.apply((), (), x, train=False)
     y, _ = pool(2, strides=1, padding=((1, 1),)).apply((), (), x, train=False)
     np.testing.assert_array_equal(y, jnp.ones((1, 5, 1)))
