@@ -144,7 +144,9 @@ def test_a_repeated_run_keeps_its_settings(tmp_path):
     assert prepare(saved, prepared.dataset.table).config == saved
 
 
-@pytest.mark.parametrize(("command", "codes"), [("train", "0123"), ("verify", "012"), ("plot", "02"), ("search", "02")])
+@pytest.mark.parametrize(
+    ("command", "codes"), [("train", "0123"), ("verify", "012"), ("plot", "02"), ("search", "012")]
+)
 def test_each_command_lists_its_exit_codes(command, codes):
     words = " ".join(nnjax(command, "--help").out.split())
     listed = words[words.index("Exit codes:") :]

@@ -46,7 +46,7 @@ def evaluate(config: Config, prepared: Prepared, result: Result) -> Outcome:
     network: Any = result.ts
     if config.patience is not None and result.best is not None:
         network = result.best
-        diverged = diverged & ~np.isfinite(np.asarray(network.score))  # without a finite validation loss
+        diverged = diverged & ~np.isfinite(np.asarray(network.score))  # if no validation loss was finite
     params, state = jax.tree.map(np.asarray, (network.params, network.state))
     outputs = predict(run, params, state, data.x, members=config.members)
     usable = ~np.atleast_1d(diverged) & np.isfinite(outputs).all((1, 2))
@@ -112,7 +112,7 @@ def average(outputs: jax.Array, table: Table) -> tuple[np.ndarray, dict[str, np.
 
 
 def target_scores(table: Table, prediction: np.ndarray, y: np.ndarray) -> dict[str, Scores]:
-    """Return R² and the root mean squared error of each target, in the units of the target.
+    """Return R² and, in the units of the target, the root mean squared error of each target.
 
     Args:
       table: the encoding of a regression.

@@ -79,7 +79,7 @@ def parse_values(name: str, text: str) -> Values:
 
 
 def combine(swept: dict[str, Values], random: int | None, seed: int) -> dict[str, np.ndarray]:
-    """Combine the values of all hyper-parameters into settings, and return an array (settings,) for each of them.
+    """Combine the values of all hyper-parameters into settings; return an array (settings,) per hyper-parameter.
 
     Args:
       swept: the values of each hyper-parameter.

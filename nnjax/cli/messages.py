@@ -21,11 +21,11 @@ PROCESS_LOST = 3  # exit code
 
 @contextmanager
 def explain(command: str, path: Path, save_settings: SaveSettings) -> Iterator[None]:
-    """After an error or Ctrl-C inside the block, print how to continue. Also add advice to divergence warnings.
+    """Explain how to continue after an error or Ctrl-C inside the block, and add advice to divergence warnings.
 
     Args:
-      command: name of the command, "train" or "sweep".
-      path: folder of the run or the sweep.
+      command: name of the command, "train", "sweep" or "search".
+      path: folder of the run, the sweep or the search.
       save_settings: function that writes the settings to another folder if `path` cannot be written.
     """
     resume = f"nnjax {command} --resume {quote(path)}"
@@ -56,7 +56,7 @@ def explain_divergence(path: Path | None) -> Iterator[None]:
     """Add advice to all divergence warnings inside the block.
 
     Args:
-      path: folder of the run, for `nnjax replay`; None for a sweep, which cannot be replayed.
+      path: folder of a run, to suggest `nnjax replay`; None for a sweep or a search.
     """
     show = warnings.showwarning
 

@@ -48,7 +48,7 @@ def predict_command(
 
     A category that did not occur in training is treated as a missing value.
     Missing values are filled with averages, or as chosen by --missing in
-    training. The number of rows with either is printed. If FILE contains the
+    training. The number of affected rows is printed. If FILE contains the
     target, the scores of the predictions are printed.
 
     An ensemble averages the predictions of its members. Further columns then

@@ -18,7 +18,7 @@ from nnjax.storage.atomic_write import write_records
 
 PREDICTIONS = "predictions.csv"
 NOTHING: Mapping[str, np.ndarray] = MappingProxyType({})
-RESERVED = (run_folder.RECEIPT, run_folder.SWEEP, run_folder.ROWS)  # never overwritten, even if missing
+RESERVED = (run_folder.RECEIPT, run_folder.SWEEP, run_folder.ROWS)  # not allowed as `out`
 
 
 def columns_of(

@@ -89,7 +89,7 @@ def prepare(config: Config, repeated: Table | None = None) -> Prepared:
     Args:
       config: the settings.
       repeated: the encoding of a run to repeat; None for a new run. Columns that were read as strings are read as
-        strings again, and `config` must contain no None for a default.
+        strings again, and the settings get no defaults.
 
     Raises:
       FileNotFoundError, ValueError: if the data cannot be read, or a split would leave a part empty.
@@ -141,7 +141,7 @@ def with_defined_scores(run: Run, held_out: Data | None, task: Task) -> Run:
 
 
 def _class_weights(labels: Any, table: Table, kind: str) -> np.ndarray | None:
-    """Return weights of the training rows, inversely proportional to the frequency of their class, or None if equal."""
+    """Return weights of the training rows, inversely proportional to their class frequencies, or None if equal."""
     if kind == "none":
         return None
     if table.task == "regression":

@@ -17,8 +17,8 @@ from nnjax.cli.prepare import Prepared
 from nnjax.train import Result
 
 MOST_CLASSES = 10  # maximum number of classes whose recall is printed
-FEW_ROWS = 20  # with fewer test rows, the scores are unreliable
-MANY_ROWS = 50  # with at least this many test rows, perfect scores are suspicious
+# With fewer than FEW_ROWS test rows, scores are unreliable; with at least MANY_ROWS, perfect scores are suspicious
+FEW_ROWS, MANY_ROWS = 20, 50
 ALL_RIGHT = 0.99999  # larger accuracies are perfect; a mean in float32 may be slightly less than 1
 PERFECT = 0.999  # a larger R² suggests that a feature is a copy of the target
 

@@ -42,12 +42,12 @@ VOUCHED = (
 # Settings that do not affect the result; the receipt contains a checksum of the data
 FREE = ("data", "data_dir", "save_every", "keep")
 
-NOTES = ("versions", "sha256", "resumed_anyway")  # entries of CONFIG and SWEEP that are not settings
+NOTES = ("versions", "sha256", "resumed_anyway")  # entries of CONFIG, SWEEP and SEARCH that are not settings
 Scores = dict[str, float | None]  # None for NaN, which JSON cannot store
 
 
 class Notes(TypedDict):
-    """The entries of CONFIG and SWEEP that are not settings."""
+    """The entries of CONFIG, SWEEP and SEARCH that are not settings."""
 
     versions: dict[str, str]
     sha256: dict[str, str]  # SHA-256 of the settings and, for a run, of TABLE

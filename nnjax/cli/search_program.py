@@ -91,7 +91,7 @@ def make_decisions(
 
 
 def _rung_steps(config: Config, request: Request, prepared: Prepared, fixed: tuple[tuple[str, Any], ...]) -> list[int]:
-    """Return the number of steps to each rung."""
+    """Return the number of steps after which a trial reaches each rung."""
     batch_size = dict(fixed).get("batch_size", config.batch_size)
     return [train.epoch_ends(epochs, len(prepared.training.x), batch_size)[-1] for epochs in request.rungs]
 

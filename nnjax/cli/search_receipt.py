@@ -1,4 +1,4 @@
-"""Write and read the receipt of a search: checksums of its files, data and best networks, and the machine."""
+"""Write and read the receipt of a search, with checksums of its files, its data and its best networks."""
 
 import os
 from pathlib import Path

@@ -238,7 +238,7 @@ def _summary(config: Config, prepared: Prepared, result: Result, outcome: Outcom
 
 
 def _ending(result: Result, member: int | tuple[()], *, early_stopping: bool) -> dict[str, Any]:
-    """Return the step in which a network diverged; with early stopping, also the best step and if it stopped."""
+    """Return the step in which a network diverged and, with early stopping, its best step and whether it stopped."""
     step = int(result.diverged[member])
     ending: dict[str, Any] = {"diverged": None if step < 0 else step}
     if early_stopping and result.best is not None:

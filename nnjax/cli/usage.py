@@ -1,4 +1,4 @@
-"""Define the option --version, the exit codes in the help texts, and suggestions for mistyped options."""
+"""Define the option --version, the exit codes in the help texts, and suggestions for unknown options."""
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
@@ -10,6 +10,7 @@ UsageError: Any = typer.BadParameter.__mro__[1]  # typer's own copy of click's U
 
 MEANING_OF_1 = {  # command -> meaning of its exit code 1
     "train": "the training diverged",
+    "search": "all trials diverged",
     "verify": "the repeated run differs",
     "replay": "a number is not finite",
 }

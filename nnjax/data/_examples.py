@@ -23,7 +23,7 @@ def as_examples(data: Any, *, keep: Collection[str] = ()) -> Examples:
 
     Args:
       data: a `Source`, `Data`, `(x, y)` or `(x, y, weights)`.
-      keep: leaves of x that are not cast; see `data.validate`.
+      keep: names of leaves of x that are not cast; see `data.validate`.
 
     Raises:
       TypeError, ValueError: as raised by `data.source` and `data.validate`.

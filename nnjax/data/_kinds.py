@@ -48,7 +48,7 @@ def parse_columns(
 
     Args:
       fields: (rows,) strings of each column, from `read_csv`.
-      kinds: kinds to use without detection: "category", or "text" for strings that are not to be read as numbers or
+      kinds: kinds to use without detection: "category", or "text" for strings that must not be read as numbers or
         dates.
       decimal: the decimal sign; None detects it. If a column fits both signs, as with the value 1,250, it gets the sign
         of most other columns. In a tie, it gets a comma if the separator is a semicolon, else a point.
@@ -56,8 +56,8 @@ def parse_columns(
       line: function that returns the place of a row, for messages.
 
     Warns:
-      UserWarning: if numbers have leading zeros and may be codes, if numbers fit both decimal signs and the other
-        columns are a tie, or if day and month of dates are ambiguous.
+      UserWarning: if numbers have leading zeros and may be codes, if numbers fit both decimal signs and neither sign is
+        more common in the other columns, or if day and month of dates are ambiguous.
     """
     signs: tuple[Decimal, ...] = (".", ",") if decimal is None else (decimal,)
     options = {

@@ -34,7 +34,7 @@ def describe_index(frame: Frame) -> str | None:
 
 
 def warnings_about(frame: Frame, table: Table, lines: np.ndarray | None = None) -> Iterator[str]:
-    """Yield a warning for each column that looks like a row number, one for all identifiers, and for outliers."""
+    """Yield a warning for each column that looks like a row number, for all identifiers, and for outliers."""
     if any(column.name == UNNAMED for column in table.columns):
         yield f"the first column has no name; if it numbers the rows, leave it out with --drop {UNNAMED!r}"
     numbers = [column.name for column in table.columns if column.kind == "number"]

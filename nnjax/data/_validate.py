@@ -62,8 +62,8 @@ def validate(data: Any, name: str = "data", *, keep: Collection[str] = ()) -> Da
     Args:
       data: `Data`, `(x, y)` or `(x, y, weights)`, of NumPy or JAX arrays (n, ...) or pytrees of them.
       name: "data" or "validation", for the messages.
-      keep: leaves of x that are not cast from uint8 or booleans, such as "x" or "x/tokens". `fit` keeps leaves that the
-        network does not accept as float32, such as the input of `nn.embedding`.
+      keep: names of leaves of x that are not cast from uint8 or booleans, such as "x" or "x/tokens". `fit` keeps leaves
+        that the network does not accept as float32, such as the input of `nn.embedding`.
 
     Raises:
       ValueError: if there are no rows, if the numbers of rows differ, if values are NaN, infinite, masked or too large
@@ -177,7 +177,7 @@ def convert(data: Data, rows: Rows, name: str = "data", *, keep: Collection[str]
 
 
 def named_leaves(data: Data, name: str = "data") -> list[tuple[str, Any]]:
-    """Return the names of all leaves, such as `data.x` or `data.y/0`, with the leaves."""
+    """Return all leaves as pairs (name, leaf), with names such as `data.x` or `data.y/0`."""
     return [(f"{name}.{checks.path_name(path)}", leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(data)]
 
 

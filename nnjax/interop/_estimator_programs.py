@@ -21,7 +21,7 @@ MakeOptimizer = Optimizer | Callable[[float], Optimizer]
 
 
 def deduplicate(function: Any) -> Any:
-    """Return the same object for equal partial functions. `clone` copies them, but JAX would compile for each copy."""
+    """Return the same object for equal partial functions; JAX would compile again for each copy by `clone`."""
     if not isinstance(function, partial):
         return function
     try:

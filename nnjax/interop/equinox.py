@@ -48,7 +48,7 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
         {"3/1": "layers/4"}.
 
     Returns:
-      params, state
+      The parameters and the state of the network.
 
     Raises:
       ValueError: if a layer has no weights, if weights have no layer, or if shapes differ.

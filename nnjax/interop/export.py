@@ -42,7 +42,7 @@ def export(
         network = jax.export.deserialize(ZipFile("net.zip").read("network"))
         y = network.call(x)
 
-    JAX promises that later versions can load the file for at least 6 months; see its documentation of `jax.export`.
+    JAX guarantees that later versions can load the file for at least 6 months; see the documentation of `jax.export`.
 
     Args:
       path: path of the file. An existing file is replaced once the new one is on disk.

@@ -58,7 +58,7 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
         the path of a single array.
 
     Returns:
-      params, state
+      The parameters and the state of the network.
 
     Raises:
       ValueError: if a layer has no weights, if weights have no layer, or if shapes differ. The message names the

@@ -184,9 +184,9 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
       members: number of networks in an ensemble.
       patience: number of epochs without a lower validation loss after which training stops; the epoch with the lowest
         loss is used for predictions. None to use all rows for training and to never stop early.
-      validation_fraction: share of the rows to validate on if `patience` is set, stratified by class.
+      validation_fraction: share of the rows for validation if `patience` is set, stratified by class.
       random_state: integer, `numpy.random.RandomState` or None, as everywhere in scikit-learn.
-      verbose: whether to show a progress bar.
+      verbose: True to show a progress bar.
 
     Attributes:
       classes_: the labels, sorted, of any type.
@@ -208,11 +208,11 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
 
         Args:
           X: (n, features) numbers.
-          y: (n,) labels, at least two different ones.
+          y: (n,) labels of at least two classes.
           sample_weight: (n,) weights of the losses; None for equal weights.
 
         Raises:
-          ValueError: for fewer than two classes, for wrong arguments, and if the training diverges.
+          ValueError: if there are fewer than two classes, if an argument is invalid, or if the training diverges.
         """
         data = self._examples(X, y, sample_weight, reset=True)
         check_classification_targets(data.y)
@@ -312,9 +312,9 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
 
         Args:
           X: (n, features) numbers.
-          return_std: whether to return the pair (mean, standard deviation). The variance is the variance between the
-            members, plus, with `losses.gaussian_nll`, the mean of their predicted variances. With other losses it does
-            not include the noise of the targets.
+          return_std: True to return the pair (mean, standard deviation). The variance is that between the members. With
+            `losses.gaussian_nll`, the mean of their predicted variances is added; with other losses, the noise of the
+            targets is not included.
 
         Returns:
           Arrays (n,) or (n, outputs), like the training targets, in their units.

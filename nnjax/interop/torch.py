@@ -44,7 +44,7 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
         the path. A path such as "3/query" pairs one affine map of a layer, and a name may also denote a single tensor.
 
     Returns:
-      params, state
+      The parameters and the state of the network.
 
     Raises:
       ValueError: if a layer has no weights, if weights have no layer, or if shapes differ. The message names the
