@@ -63,7 +63,7 @@ Drop = Annotated[str | None, option("Columns to leave out, such as a row number,
 Missing = Annotated[
     Literal["error", "drop", "mean", "median", "category"],
     option(
-        "Missing values: error refuses them, drop leaves the rows out, mean and median fill numbers, category makes "
+        "Missing values: error refuses them; drop leaves the rows out; mean and median fill numbers; category makes "
         "them a category of strings and fills numbers with the median.",
         DATA,
     ),

@@ -46,8 +46,8 @@ def read_csv(path: Path, separator: str | None = None) -> Fields:
 
     Raises:
       FileNotFoundError, OSError: if the file does not exist or cannot be opened.
-      ValueError: if the file is not CSV or has no header, if a row has more or fewer values than the header, or if two
-        columns have the same name; the message gives the path.
+      ValueError: if the file is not CSV or has no header, if the number of values in a row is wrong, or if two columns
+        have the same name; the message gives the path.
 
     Warns:
       UserWarning: if the file is read as Windows-1252.

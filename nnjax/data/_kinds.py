@@ -56,8 +56,8 @@ def parse_columns(
       line: function that returns the place of a row, for messages.
 
     Warns:
-      UserWarning: if numbers have leading zeros and may be codes, if numbers fit both decimal signs and neither sign is
-        more common in the other columns, or if day and month of dates are ambiguous.
+      UserWarning: if numbers have leading zeros and may be codes, or if day and month of dates are ambiguous. Also, if
+        numbers fit both decimal signs and neither sign is more common in the other columns.
     """
     signs: tuple[Decimal, ...] = (".", ",") if decimal is None else (decimal,)
     options = {

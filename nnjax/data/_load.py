@@ -46,15 +46,15 @@ def load(
 
     Args:
       name: "digits" (1 797 images of 8 × 8, included in the package) or "fashion-mnist" (70 000 images of 28 × 28, from
-        IDX files); the path of a table with a header (.csv or .tsv, optionally with .gz, or .parquet, which needs
-        pandas) or of an NPZ file with arrays `x` and `y`; or a pandas or polars DataFrame, or a dict of arrays (rows,).
+        IDX files); the path of a table with a header (.csv, .tsv, .csv.gz, .tsv.gz, or .parquet, which needs pandas);
+        the path of an NPZ file with arrays `x` and `y`; a pandas or polars DataFrame; or a dict of arrays (rows,).
       data_dir: the folder of Fashion-MNIST's IDX files; None searches `$NNJAX_DATA_DIR` and the folder of Debian's
         package `dataset-fashion-mnist`.
       target: the column to predict, or several columns of numbers; None means "y" for an NPZ file. This and the
         following arguments apply only to tables.
       task: "classification" or "regression"; None infers it from the values of the target.
-      categorical: columns that hold categories even if they look like numbers, dates or missing values, such as the
-        codes 01 and 1, or the country NA. If a column has more than 100 distinct strings, the most frequent are kept.
+      categorical: columns of categories that may look like numbers, dates or missing values, such as the codes 01 and
+        1, or the country NA. If a column has more than 100 distinct strings, the most frequent are kept.
       drop: columns to leave out, such as a row number.
       missing: treatment of missing values. "error" raises an error. "drop" leaves out their rows. "mean" and "median"
         fill numbers from the training rows, and fill strings with the average of all categories. "category" makes
@@ -78,8 +78,8 @@ def load(
       ValueError: if a name or column is unknown, or if a file is damaged.
 
     Warns:
-      UserWarning: if a column of a CSV file looks like a row number (an unnamed one is left out), if there are outliers
-        more than 10 interquartile ranges outside the quartiles, or if numbers or dates are ambiguous.
+      UserWarning: if a column of a CSV file looks like a row number (an unnamed one is left out), or if numbers or
+        dates are ambiguous. Also, if there are outliers more than 10 interquartile ranges outside the quartiles.
 
     >>> digits = data.load("digits")
     >>> digits.train.x.shape, digits.test.x.shape

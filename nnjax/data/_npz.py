@@ -18,8 +18,8 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
     Raises:
       FileNotFoundError, OSError: if the file does not exist or cannot be opened.
-      ValueError: if the file is not an NPZ file, is damaged or encrypted, has no x, or if x or y has more than
-        `MOST_NUMBERS` elements or contains objects or complex numbers; the message gives the path.
+      ValueError: if the file is not an NPZ file, is damaged or encrypted, or has no x. Also, if x or y has more than
+        `MOST_NUMBERS` elements, or contains objects or complex numbers. The message gives the path.
     """
     with open_file(path) as file:
         try:

@@ -23,9 +23,9 @@ def records(
 ) -> Source:
     """Read batches from a data set that returns records by index, as in Hugging Face Datasets, PyTorch or Grain.
 
-    A batch is read as `dataset[rows]` if this returns the same as reading single rows, else as
-    `dataset.__getitems__(rows)` if that exists, else as `dataset[row]` for each row. A row must always return the same
-    record; if the data set draws random numbers during reading, the run is not reproducible.
+    A batch is read as `dataset[rows]` if this returns the same as reading single rows. Otherwise, it is read as
+    `dataset.__getitems__(rows)` if this method exists, or as `dataset[row]` for each row. A row must always return the
+    same record; if the data set draws random numbers during reading, the run is not reproducible.
 
     Args:
       dataset: an object with `__len__` and `__getitem__`. A record is a dict, `(x, y)` or `(x, y, weight)`.

@@ -1,7 +1,7 @@
 """Shuffle the examples in an endless stream of epochs, from which any batch can be computed directly.
 
-Position p of the stream is place p mod n of epoch p // n, and each epoch is shuffled by a keyed bijection of
-0 … n - 1. Nothing is stored or sorted, all batches have the same size, and every epoch contains every example once.
+Position p of the stream is place p mod n of epoch p // n. Each epoch is shuffled by a keyed bijection of 0 … n - 1.
+Nothing is stored or sorted, all batches have the same size, and every epoch contains every example once.
 
 The bijection is the swap-or-not shuffle: in round r, x and (K_r - x) mod n are swapped if a random bit of the pair
 is 1. Each round is its own inverse, so all rounds together are a bijection for every n. Because security does not

@@ -143,8 +143,8 @@ class CheckedGather:
     """A function that reads the examples of a source by their rows, checks them, and converts them.
 
     Raises:
-      ValueError: if the number of rows is wrong, if shapes or dtypes differ from row 0, if all weights turn out to be
-        0, and as raised by `data.validate`. A note gives the rows, even for errors raised by the source itself.
+      ValueError: if the number of rows is wrong, if shapes or dtypes differ from row 0, if all weights are 0, and as
+        raised by `data.validate`. A note gives the rows, even for errors raised by the source itself.
       TypeError: if the source returns neither `Data` nor a tuple, or if an array contains strings or objects.
     """
 

@@ -66,8 +66,8 @@ def validate(data: Any, name: str = "data", *, keep: Collection[str] = ()) -> Da
         that the network does not accept as float32, such as the input of `nn.embedding`.
 
     Raises:
-      ValueError: if there are no rows, if the numbers of rows differ, if values are NaN, infinite, masked or too large
-        for their new dtype (the message gives the position of the first value), or if weights are negative.
+      ValueError: if there are no rows, if the numbers of rows differ, or if weights are negative. Also, if values are
+        NaN, infinite, masked or too large for their new dtype; the message gives the position of the first one.
       TypeError: if arrays contain strings or objects, or if they are traced, as inside `jit`, `vmap` and `grad`.
 
     Warns:

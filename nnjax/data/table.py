@@ -143,8 +143,8 @@ def check_table(table: Table) -> Table:
     """Check that a table from a file is consistent, and return it.
 
     Raises:
-      ValueError: if lengths are wrong, if numbers are not finite, if standard deviations are not positive, or if names,
-        classes or categories are missing or occur twice.
+      ValueError: if lengths are wrong, if numbers are not finite, if standard deviations are not positive, or if
+        columns, classes or categories are missing or occur twice.
     """
     names = [column.name for column in table.columns]
     features = sum(len(feature_names(column)) for column in table.columns)
