@@ -234,7 +234,7 @@ def r2(prediction: Array, target: Array, weights: Array | None = None) -> Float[
 
 
 def rmse(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
-    """Return the root mean squared error, in units of the target.
+    """Return the root mean squared error, in the units of the target.
 
         RMSE = √(mean of (prediction - target)²)
 
@@ -449,7 +449,7 @@ def average_precision(prediction: Array, target: Array, weights: Array | None = 
 
 
 def mean_absolute_error(prediction: Array, target: Array, weights: Array | None = None) -> Float[Array, ""]:
-    """Return the mean absolute error, in units of the target.
+    """Return the mean absolute error, in the units of the target.
 
         MAE = mean of |prediction - target|
 

@@ -41,13 +41,13 @@ class Record(NamedTuple):
 
 
 def save_record(path: Path, record: Record) -> None:
-    """Write a record atomically."""
+    """Write a record to a JSON file atomically."""
     rows = [row._asdict() for row in record.rows]
     write_json(path, {"schema": SCHEMA, "fingerprint": record.fingerprint, "rows": rows})
 
 
 def load_record(path: Path) -> Record:
-    """Read a record.
+    """Read a record from a JSON file.
 
     Raises:
       ValueError: if the file is not JSON or has a different schema.

@@ -19,7 +19,7 @@ from nnjax.lecture.style import panels
 
 CAPTION = (
     "A forward pass from left to right. Blue circles and lines are positive values and "
-    "weights, red ones negative; larger circles and thicker lines mean larger numbers. "
+    "weights, red ones negative; larger circles and thicker lines mean larger values. "
     "Empty circles are neurons whose ReLU returned zero."
 )
 

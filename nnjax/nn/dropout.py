@@ -23,7 +23,7 @@ def dropout(rate: float | Array, *, always: bool = False) -> Layer:
         `apply(params, state, x, train=False, key=key)`. `uncertainty.mc_dropout` needs this. Without a key, y = x.
 
     Shapes: x (batch, ...), floating -> y, the same shape and dtype. The probability of dropping a value equals `rate`
-    to within 2⁻³², even if x has 16 bits, because mask and scale do not use the dtype of x.
+    to within 2⁻³², even if x has 16 bits, because the mask is drawn from 32-bit integers.
 
     Raises:
       ValueError: if the rate is outside [0, 1); in `apply(train=True)`, if there is no key.

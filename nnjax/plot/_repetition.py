@@ -19,7 +19,7 @@ FLOOR = 1e-9  # smallest relative difference that is drawn; different float32 nu
 def repetition(
     first: np.ndarray, repeated: np.ndarray, weights: Mapping[str, float], *, tolerance: float = 1e-3, context: str = ""
 ) -> Figure:
-    """Plot how far a repeated run deviates: relative differences of the first losses, absolute ones of the weights.
+    """Plot how far a repeated run deviates: relative differences of losses, absolute differences of weights.
 
     Args:
       first: Losses of the run (steps,), or (members, steps).

@@ -74,7 +74,7 @@ def header(figure: Figure) -> list[str]:
 
 
 def style(axes: Axes, *, grid: bool = True) -> None:
-    """Give axes the common look: no frame at the top and on the right, a faint grid, a small font."""
+    """Apply the common style to axes: no frame at the top and on the right, a faint grid, a small font."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=SMALL, which="both")
     axes.xaxis.label.set_fontsize(9)
