@@ -134,9 +134,9 @@ WHOLE = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
         (WHOLE[:3], "is not an IDX file"),
         (b"\x89PNG" + WHOLE, "is not an IDX file"),
         (b"\0\0\x07" + WHOLE[3:], "is not an IDX file"),
-        (WHOLE[:9], "9 bytes, the header of 3 axes alone has 16"),
-        (WHOLE[:-1], r"23 bytes after the header, 24 expected for shape \(2, 3, 4\)"),
-        (WHOLE + b"\0", "more after the header, 24 expected"),
+        (WHOLE[:9], "it has 9 bytes, but a header for 3 axes has 16"),
+        (WHOLE[:-1], r"expected 24 bytes after the header for shape \(2, 3, 4\), got 23 bytes"),
+        (WHOLE + b"\0", "expected 24 bytes after the header for .*, got more bytes"),
         (b"\0\0\x08\x04" + b"\0\1\0\0" * 4, r"its header says \(65536, 65536, 65536, 65536\)"),  # 2**64 numbers
     ],
 )

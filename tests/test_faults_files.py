@@ -244,9 +244,12 @@ NPZ = {
     ),
     "fewer bytes than its shape": (
         lambda path: archive(path, x=npy(X)[:-8], y=Y),
-        r"array x: 600 bytes, 608 expected for shape \(30, 2\)",
+        r"array x: expected 608 bytes for shape \(30, 2\), got 600",
     ),
-    "more bytes than its shape": (lambda path: archive(path, x=npy(X) + b"\0", y=Y), "609 bytes, 608 expected"),
+    "more bytes than its shape": (
+        lambda path: archive(path, x=npy(X) + b"\0", y=Y),
+        "expected 608 bytes for .*, got 609",
+    ),
     "gigabytes in x": (lambda path: archive(path, x=GIGABYTES, y=Y), "are too many to load"),
     "gigabytes in y": (lambda path: archive(path, x=X, y=GIGABYTES), "array y: .* are too many to load"),
     "encrypted": (lambda path: change(archive(path, x=X, y=Y), at=8, to=b"\1\0"), "array x: .*(encrypted|password)"),
@@ -362,7 +365,7 @@ def idx_bytes(shape, code=8, content=None):
 
 
 IDX = {
-    "gigabytes": (lambda: deflate(idx_bytes((9,)), 3, 31), "more after the header, 9 expected"),
+    "gigabytes": (lambda: deflate(idx_bytes((9,)), 3, 31), "expected 9 bytes after the header for .*, got more bytes"),
     "gigabytes in the header": (lambda: gzip.compress(idx_bytes((2**31, 2), content=b"")), "more than 268,435,456"),
     "255 axes": (lambda: gzip.compress(idx_bytes((1,) * 255)), "is not an IDX file"),
     "no axes": (lambda: gzip.compress(idx_bytes((), content=b"1")), None),

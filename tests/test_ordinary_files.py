@@ -323,7 +323,7 @@ def test_several_targets(tmp_path):
     for target, message in (("y,y", "name each target once"), (["y", "x"], "unknown target column 'x'")):
         with pytest.raises(ValueError, match=message):
             data.load(tmp_path / "t.csv", target=target)
-    with pytest.raises(ValueError, match="several targets need a regression"):
+    with pytest.raises(ValueError, match="a classifier must have one target"):
         data.load(tmp_path / "t.csv", target=["y", "z"], task="classification")
 
 

@@ -278,7 +278,7 @@ def test_rows_of_data_may_be_traced():
 
 
 def test_source_for_validation_is_refused():
-    with pytest.raises(TypeError, match="a Source can only be trained on"):
+    with pytest.raises(TypeError, match="a Source can only be used for training"):
         data.validate(data.source(*table()))
 
 

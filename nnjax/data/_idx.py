@@ -35,7 +35,7 @@ def read_idx(path: Path) -> np.ndarray:
             axes = file.read(4 * start[3])
             if len(axes) < 4 * start[3]:
                 raise ValueError(
-                    f"{path} is damaged: {4 + len(axes)} bytes, the header of {start[3]} axes alone has "
+                    f"{path} is damaged: it has {4 + len(axes)} bytes, but a header for {start[3]} axes has "
                     f"{4 + 4 * start[3]}"
                 )
             shape = tuple(np.frombuffer(axes, ">u4").tolist())
@@ -45,8 +45,10 @@ def read_idx(path: Path) -> np.ndarray:
             expected = dtype.itemsize * math.prod(shape)
             content = file.read(expected + 1)  # limited, because a small gzip file may decompress to gigabytes
             if len(content) != expected:
-                got = "more" if len(content) > expected else f"{len(content)} bytes"
-                raise ValueError(f"{path} is damaged: {got} after the header, {expected} expected for shape {shape}")
+                got = "more bytes" if len(content) > expected else f"{len(content)} bytes"
+                raise ValueError(
+                    f"{path} is damaged: expected {expected} bytes after the header for shape {shape}, got {got}"
+                )
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     return np.frombuffer(content, dtype).reshape(shape)

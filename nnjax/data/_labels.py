@@ -22,7 +22,7 @@ def check_labels(data: Examples, loss: Loss, predict: Callable[[PyTree], PyTree]
     Only the loss determines which labels are valid, because it uses them as indices into the prediction. Labels in
     0 … K - 1 are accepted, where K is the length of an axis of the prediction. For any other label, the loss is
     evaluated on a random prediction for one example. The label is invalid if this loss is not finite. It is also
-    invalid if the loss is the same for label 0, label K - 1, the label modulo K, or integers far out of range.
+    invalid if its loss equals the loss of label 0, label K - 1, the label modulo K, or integers far out of range.
     Counts are valid, because their losses differ. Labels with a special meaning in the loss, such as -1 for "no label",
     are valid, too.
 

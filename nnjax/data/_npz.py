@@ -58,7 +58,7 @@ def _read(path: Path, archive: zipfile.ZipFile, name: str, names: list[str]) -> 
             elif math.prod(shape) > MOST_NUMBERS or size > 8 * MOST_NUMBERS:
                 problem = f"{math.prod(shape):,} numbers are too many to load; write x.npy and y.npy for data.open_npy"
             elif member.tell() + size != info.file_size:
-                problem = f"{info.file_size} bytes, {member.tell() + size} expected for shape {shape}"
+                problem = f"expected {member.tell() + size} bytes for shape {shape}, got {info.file_size}"
         if not problem:
             with archive.open(info) as member:  # reread from the start; reading to the end verifies the checksum
                 array = np.lib.format.read_array(member, allow_pickle=False)
@@ -72,7 +72,7 @@ def _read(path: Path, archive: zipfile.ZipFile, name: str, names: list[str]) -> 
 def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     version = np.lib.format.read_magic(member)
     if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"version {version} of the format is for records, not for numbers")
+        raise ValueError(f"version {version} of the .npy format is not supported")
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = header(member)
     return shape, dtype

@@ -42,9 +42,9 @@ def warnings_about(frame: Frame, table: Table, lines: np.ndarray | None = None) 
     for name in numbers:
         values = np.asarray(frame[name])
         if _numbers_rows(values):
-            what, order = ("row number", "follow their order, or leave few gaps")
+            what, order = ("row number", "are in order, or have few gaps")
             if not _whole(values):
-                what, order = ("row number or a time", "rise or fall in their order")
+                what, order = ("row number or a time", "rise or fall from row to row")
             yield (
                 f"column {name!r} looks like a {what}: its numbers are different in all {len(values)} rows and "
                 f"{order}; leave it out with --drop {name}, or drop=[{name!r}] in Python"
@@ -79,10 +79,10 @@ def _describe_far(names: Sequence[str], frame: Frame, lines: np.ndarray | None) 
         others = f" and {len(single) - LISTED} more" if len(single) > LISTED else ""
         yield (
             f"{len(single)} value{'s are' if len(single) > 1 else ' is'} {outside}: {', '.join(single[:LISTED])}"
-            f"{others}; check them, because one such value can decide a fit"
+            f"{others}; check them, because one such value can dominate a fit"
         )
     if tails:
-        yield f"long tails, with values {outside}: {list_names(tails)}; the few largest values can decide a fit"
+        yield f"long tails, with values {outside}: {list_names(tails)}; the few largest values can dominate a fit"
 
 
 def _numbers_rows(values: np.ndarray) -> bool:

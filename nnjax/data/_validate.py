@@ -35,7 +35,7 @@ def as_data(data: Any, name: str = "data") -> Data:
     if isinstance(data, (tuple, list)) and len(data) in (2, 3):
         return Data(*data)
     if hasattr(data, "gather"):
-        raise TypeError("a Source can only be trained on; validation data must be Data or (x, y), in memory")
+        raise TypeError("a Source can only be used for training; validation data must be Data or (x, y), in memory")
     raise TypeError(f"{name} must be nnjax.Data or a pair (x, y), got {checks.describe(data)}{_way_to_data(data)}")
 
 
