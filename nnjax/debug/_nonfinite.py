@@ -37,7 +37,7 @@ def first_nonfinite(
     Args:
       function: a function of arrays, such as `Run.step`.
       args: its arguments, which must be concrete values, not tracers. The batch is the argument named "batch", or the
-        last argument if none has this name. Its examples, called rows, are on the first axis of its leaves.
+        last argument if none has this name. The first axis of its arrays numbers the examples, which are called rows.
       names: one name for each argument, such as ("state", "batch").
 
     Returns:

@@ -1,4 +1,4 @@
-"""Recipes from papers, one file of at most 40 lines each.
+"""Implement methods from papers, each in a file of at most 40 lines.
 
 Each file contains a network, its loss or objective, and `make_run`. Copy one and change it, or train it unchanged:
 

@@ -1,4 +1,4 @@
-"""Contrastive learning (Chen et al. 2020, arXiv:2002.05709): match the two views of each image within a batch."""
+"""Match the two views of each image in a batch, by contrastive learning (Chen et al. 2020, arXiv:2002.05709)."""
 
 import jax
 import jax.numpy as jnp

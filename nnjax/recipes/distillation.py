@@ -1,4 +1,4 @@
-"""Distillation (Hinton et al. 2015, arXiv:1503.02531): a small network learns from the logits of a large one."""
+"""Train a small network on the logits of a large one, by distillation (Hinton et al. 2015, arXiv:1503.02531)."""
 
 import jax
 from jax import Array

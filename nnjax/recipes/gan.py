@@ -1,4 +1,4 @@
-"""A generative adversarial network (Goodfellow et al. 2014, arXiv:1406.2661), trained by two optimizers in one step."""
+"""Train a generative adversarial network with two optimizers in one step (Goodfellow et al. 2014, arXiv:1406.2661)."""
 
 import jax
 import jax.numpy as jnp

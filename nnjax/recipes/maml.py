@@ -1,4 +1,4 @@
-"""Meta-learning (MAML; Finn et al. 2017, arXiv:1703.03400): initial parameters from which one step fits a sine."""
+"""Learn initial parameters from which one gradient step fits a sine (MAML; Finn et al. 2017, arXiv:1703.03400)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""A physics-informed network (Raissi et al. 2017, arXiv:1711.10561): solve u'' = -π² sin πx with u(0) = u(1) = 0."""
+"""Solve u'' = -π² sin πx with u(0) = u(1) = 0 by a physics-informed network (Raissi et al. 2017, arXiv:1711.10561)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Policy gradient (Williams 1992) for balancing a pole on a cart (Barto et al. 1983), with a simulation in pure JAX."""
+"""Balance a simulated pole on a cart (Barto et al. 1983) by policy gradients (Williams 1992), in pure JAX."""
 
 import jax
 import jax.numpy as jnp

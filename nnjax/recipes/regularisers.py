@@ -1,4 +1,4 @@
-"""Weight penalties added to the loss: L2 norms and spectral norms (Yoshida and Miyato 2017, arXiv:1705.10941)."""
+"""Add squared L2 and spectral norms of weights to the loss (Yoshida and Miyato 2017, arXiv:1705.10941)."""
 
 import jax.numpy as jnp
 from jax import Array

@@ -1,4 +1,4 @@
-"""A causal transformer that continues a text character by character, trained on the topics of Python's help()."""
+"""Train a causal transformer to continue a text character by character, on the topics of Python's help()."""
 
 from pydoc_data.topics import topics
 

@@ -1,4 +1,4 @@
-"""Two heads on a shared body: output and target are dictionaries, and each head has its own loss."""
+"""Train two heads on a shared body. Output and target are dictionaries, and each head has its own loss."""
 
 import jax
 from jax import Array

@@ -1,4 +1,4 @@
-"""A variational autoencoder for images (Kingma and Welling 2014, arXiv:1312.6114), which maximises the ELBO."""
+"""Train a variational autoencoder for images by maximising the ELBO (Kingma and Welling 2014, arXiv:1312.6114)."""
 
 import jax
 import jax.numpy as jnp

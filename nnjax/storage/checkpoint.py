@@ -103,7 +103,7 @@ def latest(folder: str | Path, like: Like) -> tuple[Path, PyTree, dict[str, Any]
       The path, the tree and the metadata.
 
     Raises:
-      FileNotFoundError: if the folder holds no checkpoint.
+      FileNotFoundError: if the folder contains no checkpoint.
       ValueError: if all checkpoints are damaged, or if the newest intact one has a different structure.
 
     Warns:
@@ -153,7 +153,7 @@ def step_of(path: Path) -> int:
 
 
 def files(folder: str | Path) -> list[Path]:
-    """Return the paths of the checkpoints in a folder by increasing step, without partially written ones."""
+    """Return the paths of all checkpoints in a folder by increasing step, including damaged but not partial files."""
     folder = as_path(folder)
     paths = [path for path in folder.iterdir() if NAME.fullmatch(path.name)] if folder.is_dir() else []
     return sorted(paths, key=step_of)

@@ -57,7 +57,7 @@ def file_digest(path: Path) -> str:
 
 
 def check_kind(place: str, value: Any, kind: Any) -> Any:
-    """Return a value from a JSON file after checking it against a type annotation.
+    """Check a value from a JSON file against a type annotation, and return it.
 
     Args:
       place: name of the value, for error messages.

@@ -14,7 +14,7 @@ LOCK = ".lock"
 
 @contextmanager
 def folder_lock(folder: str | Path) -> Iterator[None]:
-    """Hold an exclusive lock on a folder. It is released when the process exits, even if killed.
+    """Hold an exclusive lock on a folder. It is released when the process exits, even if it is killed.
 
     The operating system locks the file `.lock`, which remains in the folder and contains the process ID of its last
     owner. If the file system does not support locks, the folder is not locked.

@@ -2,8 +2,8 @@
 
 A safetensors file consists of the length of its header in eight bytes, a JSON header
 `{name: {dtype, shape, data_offsets}}`, and the bytes of all leaves. Leaves are named by their paths, such as
-`params/1/w`. The header's entry `__metadata__` holds the checksums, the dtypes that safetensors does not support, the
-subtrees without leaves, the nodes that are tuples or lists, and the caller's metadata.
+`params/1/w`. The header's entry `__metadata__` contains the checksums, the dtypes that safetensors does not support,
+the subtrees without leaves, the nodes that are tuples or lists, and the caller's metadata.
 """
 
 import hashlib

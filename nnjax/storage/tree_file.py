@@ -43,9 +43,9 @@ def load(path: str | Path, like: PyTree | None = None) -> PyTree:
 
     Args:
       path: path of the file; a leading "~" is the home folder. Files from other programs have no checksums to verify.
-      like: a tree with the same structure, whose leaves are arrays or shapes as returned by `jax.eval_shape`. None
-        returns nested dictionaries, tuples and lists, as they were saved; named tuples, and all sequences in files
-        from other programs, become dictionaries.
+      like: a tree with the same structure, whose leaves are arrays or shapes as returned by `jax.eval_shape`. If None,
+        dictionaries, tuples and lists are restored as they were saved; named tuples, and all sequences in files from
+        other programs, become dictionaries.
 
     Returns:
       The tree, bitwise equal to the saved one, as JAX arrays.

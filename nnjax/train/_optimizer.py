@@ -66,7 +66,9 @@ def _explain_failure(opt_state: OptState) -> Iterator[None]:
 def _check_updates(updates: Params, params: Params) -> None:
     """Check that updates have the shapes of the parameters; `optax.apply_updates` would broadcast other shapes."""
     if jax.tree.map(jnp.shape, updates) != jax.tree.map(jnp.shape, params):
-        raise ValueError(f"updates have the shapes {checks.shapes(updates)}, parameters {checks.shapes(params)}")
+        raise ValueError(
+            f"updates must have the shapes of the parameters, {checks.shapes(params)}, got {checks.shapes(updates)}"
+        )
 
 
 def _refuse_line_search(opt_state: PyTree) -> None:

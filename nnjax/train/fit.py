@@ -68,7 +68,7 @@ def fit(
 ) -> Result:
     """Train a run or an ensemble of runs.
 
-    The state after any number of steps depends only on the run, the key and the data. It is bitwise the same with any
+    The state after any number of steps depends only on the run, the key and the data. It is bitwise the same for all
     settings of chunks, validation, saving, progress and callbacks. Member i of an ensemble equals the single run with
     key `jax.random.split(key, members)[i]`: bitwise with strategy "map" on a CPU, up to rounding with "vmap".
 
@@ -102,12 +102,12 @@ def fit(
         the run differs from the saved one. Or the `partial` of an `InterruptedRun`, to continue without a checkpoint.
       save_every: seconds between checkpoints.
       keep: number of latest checkpoints to keep, in addition to the best one.
-      callbacks: functions `(ts, record)`, called after each epoch with the state and a record of `step`, `epoch`, the
-        mean `loss` since the last call, and the scores of the last validation. A callback that returns True ends the
-        run after that epoch; None and False continue. The state is a copy and stays valid.
+      callbacks: functions `(ts, record)`, called after each epoch with the state and a record. The record contains
+        `step`, `epoch`, the mean `loss` since the last call, and the scores of the last validation. A callback that
+        returns True ends the run after that epoch; None and False continue. The state is a copy and stays valid.
       callback_every: number of steps after which the callbacks are called; None to call them after each epoch.
-      progress: show a progress bar if rich is installed (it comes with `nnjax[cli]`) and the output is a terminal, or a
-        Jupyter notebook with ipywidgets.
+      progress: True to show a progress bar if rich is installed (it comes with `nnjax[cli]`) and the output is a
+        terminal, or a Jupyter notebook with ipywidgets.
 
     Returns:
       `Result(ts, best, history, log, diverged, stopped, ended_by_callback, seconds)`.
@@ -116,15 +116,15 @@ def fit(
       ValueError, TypeError: for arguments out of range; for mistakes in the data, see `data.validate`; for a callback
         that returns anything but True, False or None; with `resume`, if the saved run has already passed `epochs`.
       RunMismatchError: a ValueError, if the run to resume differs from the saved one.
-      FileExistsError: if `out` holds a run and `resume` is False.
+      FileExistsError: if `out` contains a run and `resume` is False.
       InterruptedRun: a KeyboardInterrupt, on Ctrl-C, SIGTERM or SIGHUP, once the current chunk is done and saved, even
         if the source hangs. Its `partial` has the state so far; the same call with `resume=partial` continues.
       Exception: any error raised by the source, a callback or the disk, once the steps before it are saved. A note on
         the error says after which step it happened and how to continue.
 
     Warns:
-      UserWarning: for a batch larger than the data, for folds made for fewer rows than the data have, for members
-        with the same key, and for suspicious data, see `data.validate`.
+      UserWarning: for a batch larger than the data, for folds made for fewer rows than the data have, and for members
+        with the same key; also for suspicious data, see `data.validate`.
       RuntimeWarning: if a checkpoint cannot be written to `out`; it then goes to a new folder, which the message names.
         Also if all steps of a member were skipped.
       DivergedWarning: a RuntimeWarning, if the loss of a step is not finite; it is the member's last step.

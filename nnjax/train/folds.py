@@ -18,10 +18,10 @@ from nnjax.types import Key
 
 
 class Rows(NamedTuple):
-    """The indices of the data rows that each member uses. Entries after a member's size are padding."""
+    """The indices of the data rows that each member uses, padded to the same number for all members."""
 
-    table: Array | np.ndarray  # (members, m) int32
-    sizes: Array | np.ndarray  # (members,) int32, ≤ m
+    table: Array | np.ndarray  # (members, m) int32, the indices, followed by padding
+    sizes: Array | np.ndarray  # (members,) int32, ≤ m, the number of rows without padding
 
 
 class Folds(NamedTuple):

@@ -26,15 +26,14 @@ class SavedRun(NamedTuple):
 def load(out: str | Path) -> SavedRun:
     """Return the networks that `fit(out=…)` or `nnjax train` saved in a folder.
 
-    They are read from `weights.safetensors` if the run is finished, else from its latest intact checkpoint. All values
-    are checked against their checksums. Dictionaries, tuples and lists of parameters are restored; named tuples become
-    dictionaries.
+    They are read from `weights.safetensors` if the run is finished, or otherwise from its latest intact checkpoint. All
+    checksums are verified. Dictionaries, tuples and lists of parameters are restored; named tuples become dictionaries.
 
     Args:
       out: folder of the run.
 
     Raises:
-      FileNotFoundError: if the folder holds neither the weights of a run nor a checkpoint.
+      FileNotFoundError: if the folder contains neither the weights of a run nor a checkpoint.
       ValueError: if the file is damaged.
 
     >>> digits = data.load("digits")

@@ -110,7 +110,7 @@ def replay(
       `step` is None and everything stays finite.
 
     Raises:
-      ValueError: for a member or a step that the run does not have, or if `out` holds a different run.
+      ValueError: for a member or a step that the run does not have, or if `out` contains a different run.
 
     >>> net = nn.serial(nn.dense(8), jnp.exp, nn.dense(1))
     >>> run = train.Run(net, losses.squared_error, optim.sgd(1.0), batch_size=4)
@@ -222,7 +222,7 @@ def _member_replays(group: _Group, step: int) -> tuple[int, Iterator[Replay]]:
 
 
 def _start(group: _Group, job: Job, *, step: int | None) -> FitState:
-    """Return the latest finite checkpoint up to the step, or the initial state if there is none."""
+    """Return the state in the latest finite checkpoint up to the step, or the initial state if there is none."""
     initial = first_state(job, validated=False)
     finite = finite_leaves(initial)
     files = checkpoint.files(group.folder) if group.folder is not None else []
@@ -258,7 +258,7 @@ def _saved_state(job: Job, path: Path) -> FitState | None:
 
 
 def _states(job: Job, fs: FitState, until: int, stride: int) -> Iterator[tuple[FitState, np.ndarray]]:
-    """Yield the state and the numbers of steps taken (members,) after each stride. The next stride overwrites it."""
+    """Yield the state and the numbers of steps taken (members,) after each stride, which overwrites the last state."""
     done = np.asarray(to_host(job.ensemble, fs.train.step), np.int64)
     last = np.minimum(until, job.members.ends[:, -1])
     with open_data(job, FitOptions(epochs=0)) as (data, next_feed):

@@ -17,8 +17,8 @@ from nnjax.types import TrainState
 class Result(NamedTuple):
     """The result of `fit`. For an ensemble every array has a leading axis (members, ...).
 
-    With `patience`, predict with `best`, the network with the lowest validation loss; `ts` holds the network after the
-    last step.
+    With `patience`, predict with `best`, the network with the lowest validation loss; `ts` is the state after the last
+    step.
     """
 
     ts: TrainState  # the state after the last step

@@ -283,7 +283,7 @@ class Run:
           n: number of steps, as a Python integer.
 
         Raises:
-          ValueError: for batch_size=None, because then no rows are drawn.
+          ValueError: for batch_size=None, because full batches need no random rows.
         """
         if self.batch_size is None:
             raise ValueError("Run.rows: batch_size=None takes the full batch in stored order, so no rows are drawn")
@@ -329,7 +329,7 @@ class Run:
 
         Args:
           ts: a `TrainState`, or the best network of `fit`. With `evaluation_params`, the evaluated parameters are
-            computed from the optimizer's state; the best network already holds them.
+            computed from the optimizer's state; the best network already contains them.
           data: the examples; None for a run without data.
 
         Returns:

@@ -113,9 +113,9 @@ def search(
     """Search for the settings with the best validation score, in one program that is compiled once.
 
     A fixed number of trials is trained at the same time. When a trial reaches a rung (a number of epochs), its score
-    decides whether it continues or the next trial takes its place. All trials share one key, as in `sweep`, so trial i
-    is bitwise equal to a member of a sweep with the same settings (strategy "map", CPU). With `rungs=(epochs,)`, no
-    trial is stopped early, and a search is a sweep over random settings.
+    decides whether it continues or the next trial takes its place. All trials share one key, as in `sweep`. Trial i is
+    therefore bitwise equal to a member of a sweep with the same settings (strategy "map", CPU). With
+    `rungs=(epochs,)`, no trial is stopped early, and a search is a sweep over random settings.
 
     Args:
       make_run: function `{"name": number} -> Run`. As in `sweep`, the numbers are traced, so compute with them, but do
@@ -124,7 +124,7 @@ def search(
       data: training data, see `fit`; batches of a source are not prefetched.
       validation: data for the scores of the trials. Hold out separate test data first.
       trials: number of settings to try.
-      population: number of trials that are trained at the same time, which memory limits.
+      population: number of trials that are trained at the same time. It is limited by memory.
       rungs: ascending numbers of epochs after which trials are compared; the last is the full length.
       keep: share of the trials that continue at a rung; None for 1/3, or 0.8 with "pbt".
       method: "random" never stops a trial. "halving" keeps the best share of all trials that have reached a rung.
@@ -296,7 +296,7 @@ def _folder(out: Any, resume: Any, save_every: Any) -> Path | None:
     """Check the arguments for checkpoints, and return the folder."""
     if not isinstance(resume, bool) and resume != "anyway":
         raise ValueError(f"search: resume must be True, False or 'anyway', got {resume!r:.80}")
-    return FitOptions(epochs=1, out=out, resume=resume, save_every=save_every).folder  # checks both
+    return FitOptions(epochs=1, out=out, resume=resume, save_every=save_every).folder  # checks them, too
 
 
 def _check_layout(folder: Path, *, structured: bool, resume: bool) -> None:

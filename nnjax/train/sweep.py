@@ -62,7 +62,8 @@ def sweep(
 
     The numbers are traced: `make_run` may pass them to anything that takes a number (rates, decays, betas, dropout,
     smoothing, scales, the widths of `nn.mlp`), but must not branch on them. All settings share one key, so they use the
-    same random numbers and the same order of data. Setting i equals `fit(make_run(setting i), …, key=key)`.
+    same random numbers and the same order of data. The result for setting i equals
+    `fit(make_run(setting i), …, key=key)`.
 
     Args:
       make_run: function `{"name": ()} -> Run`, which may also return any other `types.Trainable`.
@@ -205,7 +206,7 @@ def random_search(key: Key, n: int, ranges: Mapping[str, tuple[float, float] | t
 
 
 def _columns(where: str, argument: str, hyper: Any, same: bool = True) -> dict[str, np.ndarray]:
-    """Check values by name, and return them as one-dimensional arrays, which must have equal lengths with `same`."""
+    """Check lists of numbers by name, and return them as arrays. With `same`, all lists must have the same length."""
     columns = {}
     for name, values in checks.mapping(where, argument, hyper).items():
         try:

@@ -32,7 +32,7 @@ Carry = tuple[FitState, Log]
 
 
 class Positions(NamedTuple):
-    """The positions in a block of the examples for consecutive steps. For an ensemble, arrays are (members, ...)."""
+    """Indices into a block that select the examples for consecutive steps; (members, ...) for an ensemble."""
 
     rows: Array | np.ndarray  # (steps, batch) int32
     first_step: Array | np.ndarray  # () int32, the first of these steps
@@ -42,7 +42,7 @@ class Block(NamedTuple):
     """Examples for all members, usually gathered by the host."""
 
     data: Data
-    positions: Positions | None  # None if the block holds all examples
+    positions: Positions | None  # None if the block contains all examples
 
 
 class MemberArgs(NamedTuple):
@@ -55,7 +55,7 @@ class MemberArgs(NamedTuple):
 
 
 class Status(NamedTuple):
-    """The status of a member: whether it runs, in which step it diverged, and how many steps it took."""
+    """The status of a member: whether it is still running, where it diverged, and its number of steps."""
 
     diverged: Array  # () int32, the step with a non-finite loss, or -1
     running: Array  # () bool
@@ -148,7 +148,7 @@ def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n
         return is_running(fs) & (fs.train.step < until)
 
     def loop(n: Array, body: Callable[[Array, Carry, Array | None], Carry], carry: Carry, block: int) -> Carry:
-        """Call `body(i, carry, active)` for i < n, in blocks. Steps that are not `active` must change nothing."""
+        """Call `body(i, carry, active)` for i < n, in blocks. Steps that are not `active` must not change anything."""
 
         def condition(loop_state: tuple[Array, Carry]) -> Array:
             i, (fs, _) = loop_state

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The static description of an ensemble, for which programs are compiled.
+    """The static description of an ensemble. Each different description has its own compiled programs.
 
     Args:
       make_run: the run of all members, or a function from one member's hyper-parameters to its run.
@@ -32,8 +32,8 @@ class Ensemble:
       strategy: "map" trains one member after another, bitwise like single runs; "vmap" trains them in lockstep. None
         for the strategy that suits the platform, see `platform_strategy`.
       mesh: devices over which members or batches are spread; None for one device.
-      block: number of steps between two checks for the end of training. None for 1 on CPUs, because a check costs
-        nothing there, and for 16 on accelerators, because the host waits for each check (16 is not tuned).
+      block: number of steps between two checks for the end of training. None for 1 on CPUs and 16 on accelerators (not
+        tuned). A check costs nothing on a CPU, but the host waits for each check on an accelerator.
 
     Raises:
       ValueError, TypeError: for an unknown strategy, members < 1, or a mesh with other axes.

@@ -1,4 +1,4 @@
-"""Define the state that `fit` carries from chunk to chunk: training state, best network, and signs of the end."""
+"""Define the state that `fit` passes from chunk to chunk: training state, best network, and whether training ended."""
 
 from typing import NamedTuple, TypeVar
 

@@ -1,4 +1,4 @@
-"""Run chunks of steps from the host, with validation, saving, callbacks and progress. Results do not depend on it."""
+"""Run chunks of steps from the host, with validation, saving, callbacks and progress. Chunks do not affect results."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -34,9 +34,9 @@ Partial = tuple[FitState, Logs]  # the state and the logs of an interrupted run
 
 
 class Seconds(NamedTuple):
-    """The wall time of a `fit`, in seconds."""
+    """The wall time of a call of `fit`, in seconds."""
 
-    compile: float  # tracing and compiling; almost nothing in a second fit of the same run
+    compile: float  # tracing and compiling; almost 0 if the same run was fitted before
     train: float  # running the training program
     validate: float  # running the evaluation program
     total: float
@@ -62,7 +62,7 @@ def run_job(
       options: settings for chunks, checkpoints and callbacks.
       show: function that shows the progress; it is called with a record after each chunk.
       ended: True if a callback ended the run in an earlier group; then no steps are taken.
-      continued: the state and the logs of an interrupted run, to continue; None to start fresh or from a checkpoint.
+      continued: state and logs of an interrupted run to continue; None to start fresh or from a checkpoint.
     """
     ensemble, ends = job.ensemble, job.members.ends
     start, training, validating = time.perf_counter(), 0.0, 0.0
@@ -146,8 +146,8 @@ def _rescue(job: Job, save: Save, current: Callable[[], tuple[FitState, Logs, bo
     Args:
       job: the job.
       save: function that writes a checkpoint.
-      current: function that returns the state, the logs, True if the last checkpoint is already written, and the folder
-        of the last checkpoint.
+      current: function that returns the state, the logs, True if the final checkpoint is already written, and the
+        folder of the last checkpoint.
     """
     alone = jax.process_count() == 1  # with several processes, saving would wait for the others
     try:
@@ -209,9 +209,10 @@ def chunk_function(job: Job, data: Data | None) -> Advance:
 
 
 def _at_operation(fs: FitState, program: Callable[[FitState], T], repeat: Callable[[FitState], Any]) -> T:
-    """Return `program(fs)`. With `jax_debug_nans` or `jax_debug_infs`, raise in the operation that is non-finite.
+    """Return `program(fs)`. With `jax_debug_nans` or `jax_debug_infs`, raise in the first non-finite operation.
 
-    JAX's own search for the operation would fail: the rerun needs the donated argument, and a loop is one operation.
+    JAX cannot find this operation itself, because its rerun would need the donated argument, and because it treats a
+    loop as one operation.
 
     Args:
       fs: the state, whose memory the program reuses.
@@ -262,7 +263,7 @@ def _stops(job: Job, options: FitOptions) -> list[int]:
 
 
 def _next_stop(job: Job, stops: list[int], logs: Logs) -> int | None:
-    """Return the next epoch to stop at; None if there is nothing left to do."""
+    """Return the next epoch to stop at, or None if no work is left."""
     ends = job.members.ends
     for epoch in stops:
         if (logs.done < ends[:, epoch]).any():
@@ -310,7 +311,7 @@ def mean_log(steps: dict[str, np.ndarray], counted: np.ndarray) -> dict[str, np.
 
 
 def _record(job: Job, logs: Logs, since: np.ndarray) -> Record:
-    """Return a record for callbacks and the progress bar: mean logs since step `since`, and the last scores."""
+    """Return a record for callbacks and the progress bar: means of logs since step `since`, and the last scores."""
     step = int(logs.done.max())
     steps = np.arange(since.min(initial=0), step)
     log = {name: values[:, steps] for name, values in logs.steps.items()}

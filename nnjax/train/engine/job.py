@@ -50,7 +50,7 @@ class Job(NamedTuple):
 
     @property
     def total_steps(self) -> int:
-        """Return the largest number of steps of a member."""
+        """Return the maximum number of steps that any member takes."""
         return int(self.members.ends[:, -1].max()) if self.members.ends.size else 0
 
     def select(self, members: slice) -> "Job":

@@ -1,4 +1,4 @@
-"""Find networks that end in a softmax or sigmoid that their loss applies, too."""
+"""Find networks that end in a softmax or sigmoid although their loss applies this function, too."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def activation_of(loss: Loss) -> str | None:
 
 
 def ends_in(activation: str, jaxpr: Any) -> bool:
-    """Return True if the first output of a program is that activation: "softmax", exp(x) / Σ exp(x), or "sigmoid"."""
+    """Return True if a program's first output is `activation`, a "softmax", exp(x) / Σ exp(x), or a "sigmoid"."""
     equations = {variable: equation for equation in jaxpr.eqns for variable in equation.outvars}
 
     def equation_of(variable: Any) -> Any:

@@ -76,7 +76,10 @@ def make_job(
         if held_out is None and not isinstance(data, Source):
             held_out, held_out_rows = data, check_rows("folds.held_out", folds.held_out, n_rows(data))
             if len(held_out_rows.table) != len(counts):
-                raise ValueError(f"fit: folds train {len(counts)} members and validate {len(held_out_rows.table)}")
+                raise ValueError(
+                    f"fit: folds must train and validate the same number of members, got {len(counts)} and "
+                    f"{len(held_out_rows.table)}"
+                )
             _warn_of_unused_rows(folds, n_rows(data))
     if run.batch_size is None and counts.min() < counts.max():
         raise ValueError(
@@ -109,7 +112,7 @@ def make_job(
 
 
 def _warn_of_unused_rows(folds: Folds, n: int) -> None:
-    """Warn if the folds use only the first rows of the data, because `k_fold` was then called with a too small n."""
+    """Warn if the folds use only the first rows of the data, which happens if `k_fold` is called with a smaller n."""
     parts = [[rows.table[member][: rows.sizes[member]] for rows in folds] for member in range(len(folds.train.sizes))]
     used = np.unique(np.concatenate(parts[0]))
     first_rows = np.arange(len(used))
@@ -143,7 +146,7 @@ def _checked_batches(run: Trainable, data: Any, options: FitOptions, folds: Fold
 
 
 def _epochs_and_ends(options: FitOptions, counts: np.ndarray, batch_size: int | None) -> tuple[float, np.ndarray]:
-    """Return the number of epochs, and the steps (members, epochs) after which they end."""
+    """Return the number of epochs, and the steps (members, epochs) after which the epochs end."""
     if not counts.any():
         counts, batch_size = np.full_like(counts, EPOCH_STEPS), 1
     batch = batch_size or int(counts[0])
@@ -164,7 +167,7 @@ def _initial_values(job: Job, start: Any) -> tuple[PyTree, PyTree] | None:
     """Return the initial parameters and state (members, ...) for `start`, or None for random ones.
 
     Raises:
-      ValueError, TypeError: if their structure, shapes or dtypes differ from those that `run.init` returns.
+      ValueError, TypeError: if structure, shapes or dtypes differ from those of the values that `run.init` returns.
     """
     if start is None:
         return None

@@ -77,5 +77,5 @@ class FitOptions:
 
     @property
     def folder(self) -> Path | None:
-        """Return the folder for checkpoints; None to save nothing."""
+        """Return the folder for checkpoints, or None if nothing is saved."""
         return None if self.out is None else as_path(self.out)

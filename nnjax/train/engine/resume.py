@@ -31,7 +31,7 @@ class Logs(NamedTuple):
     scores: tuple[dict[str, np.ndarray], ...]  # scores (members, ...) of each validation
 
     def with_room(self, names: Iterable[str], steps: int) -> "Logs":
-        """Return the logs with an entry for each name, enlarged to the given number of steps."""
+        """Return the logs with an entry for each name, and with room for the given number of steps."""
         shape = (len(self.done), steps)
         float_ = jnp.result_type(float)
         padded = {name: np.full(shape, np.nan, float_) for name in dict.fromkeys(["loss", *self.steps, *names])}
@@ -98,10 +98,10 @@ def resumable(job: Job, options: FitOptions) -> Iterator[tuple[tuple[FitState, L
 
 
 def _save_elsewhere(folder: Path, tree: PyTree, metadata: dict[str, Any], error: OSError) -> Path:
-    """Write a checkpoint to a new folder, because the run's folder was deleted, is full or cannot be written.
+    """Write a checkpoint to a new folder if the run's folder was deleted, is full or is not writable.
 
     Raises:
-      OSError: the original error, if the new folder cannot be written either.
+      OSError: the original error, if the new folder is not writable either.
 
     Warns:
       RuntimeWarning: always; the message names the new folder.
@@ -129,7 +129,7 @@ def read_checkpoint(path: Path, like: FitState) -> tuple[FitState, Logs]:
     """Return the state and the logs in a checkpoint; the state has the same structure as `like`.
 
     Raises:
-      ValueError: if the file is damaged, or holds a different network.
+      ValueError: if the file is damaged, or contains a different network.
     """
     return _unpack(*checkpoint.load(path, _like(like)))
 

@@ -22,7 +22,7 @@ def check_trainable(where: str, name: str, run: Any) -> Trainable:
     """Check that `run` is a hashable `Trainable`, and return it.
 
     Raises:
-      TypeError: if it is not.
+      TypeError: if `run` has missing attributes or is not hashable.
     """
     if not is_trainable(run):
         missing = [method for method in METHODS if not hasattr(run, method)]

@@ -23,7 +23,7 @@ class Decisions(NamedTuple):
     """The decisions of a simulated search: all trials, and the numbers of steps and rounds."""
 
     groups: list[Group]
-    trial_steps: int  # number of steps of all trials; the seeds of a trial count once
+    trial_steps: int  # total number of steps of all trials, counting one seed per trial
     rounds: int  # number of decisions
     longest: int  # number of sequential steps from the beginning to the end
 

@@ -26,7 +26,7 @@ class WithStructure:
     fixed: tuple[tuple[str, Any], ...]
 
     def __call__(self, hyper: Mapping[str, Any]) -> Trainable:
-        """Return the run with these traced numbers."""
+        """Return the run for the given traced numbers."""
         return self.make_run({**hyper, **dict(self.fixed)})
 
 

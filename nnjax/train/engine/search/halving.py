@@ -1,7 +1,7 @@
 """Continue a trial if it is among the best that have reached the rung so far (asynchronous successive halving).
 
-No trial waits for the others. All trials that reach a rung in the same round are also compared with each other, so if
-the population contains all trials, this is successive halving.
+No trial waits for the others. All trials that reach a rung in the same round are also compared with each other. If the
+population contains all trials, this is therefore successive halving.
 
 Source: Jamieson and Talwalkar 2016, arXiv:1502.07943; Li et al. 2020, arXiv:1810.05934, in the variant that stops
 trials instead of pausing them.
@@ -16,15 +16,16 @@ from nnjax.train.engine.search.schedule import Ledger, Method, Schedule
 
 
 def survives(schedule: Schedule, ledger: Ledger, trials: np.ndarray, rung: int) -> np.ndarray:
-    """Return True for the trials among the best max(1, ⌊keep · n⌋) of n trials that have reached the rung so far."""
+    """Return a mask of the trials among the best max(1, ⌊keep · n⌋) of the n that have reached the rung so far."""
     return among_best(ledger.scores[:, rung], trials, schedule.keep)
 
 
 def among_best(scores: np.ndarray, trials: np.ndarray, keep: float) -> np.ndarray:
-    """Return True for the trials among the best max(1, ⌊keep · n⌋) of n scores. Of equal scores, the first is better.
+    """Return a mask of the trials among the best max(1, ⌊keep · n⌋) of n scores. Of equal scores, the first is better.
 
     Args:
-      scores: (trials,) scores of all trials, NaN for a trial without a score. The n others may be infinite.
+      scores: (trials,) scores of all trials; NaN for trials without a score, and infinite for diverged trials, which
+        count.
       trials: the trials to check, which must have finite scores.
       keep: share of the scores, in (0, 1].
 

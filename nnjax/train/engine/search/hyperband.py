@@ -16,7 +16,7 @@ from nnjax.train.engine.search.schedule import Ledger, Method, Schedule
 
 
 def survives(schedule: Schedule, ledger: Ledger, trials: np.ndarray, rung: int) -> np.ndarray:
-    """Return True for trials whose bracket is not compared yet, and for the best trials of each other bracket."""
+    """Return a mask of the trials whose bracket is not compared yet, and of the best trials in the other brackets."""
     brackets = brackets_of(np.arange(schedule.trials), schedule.rungs, schedule.keep)
     continues = brackets[trials] > rung
     for bracket in range(rung + 1):

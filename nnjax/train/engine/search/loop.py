@@ -72,7 +72,7 @@ def run_search(
       names: the names of the schedule's dimensions.
       options: settings for checkpoints, and the number of networks to keep.
       show: function that is called with the ledger after each decision; True ends the search.
-      earlier: the end of an earlier round of the same group; None in the first round.
+      earlier: the position after the group's previous round; None in the first round.
     """
     start, ensemble, replicates = time.perf_counter(), job.ensemble, len(schedule.ends)
     programs, advance = population_programs(job, replicates), advance_function(job)

@@ -14,7 +14,7 @@ def propose(schedule: Schedule, ledger: Ledger, trial: int) -> np.ndarray:
 
 
 def survives(schedule: Schedule, ledger: Ledger, trials: np.ndarray, rung: int) -> np.ndarray:
-    """Return True for all trials."""
+    """Return a mask that is True for all trials."""
     return np.ones(len(trials), bool)
 
 

@@ -60,7 +60,7 @@ def resumable_search(
       job: the population.
       schedule: the schedule of the search.
       options: settings for checkpoints, and the number of networks to keep.
-      earlier: the end of an earlier round of the same group; None in the first round.
+      earlier: the position after the group's previous round; None in the first round.
     """
     search, _ = first_search_state(schedule, None if earlier is None else earlier.search.ledger)
     kept = np.full(options.networks, -1) if earlier is None else earlier.kept

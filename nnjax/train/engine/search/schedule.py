@@ -24,7 +24,7 @@ class Ledger(NamedTuple):
     units: np.ndarray  # (trials, dimensions) the setting, as a point of the unit cube; NaN before the trial began
     scores: np.ndarray  # (trials, rungs) NaN for rungs that were not reached; infinite if the trial diverged before it
     logs: dict[str, np.ndarray]  # (trials, rungs, replicates) the scalars of each evaluation
-    rung: np.ndarray  # (trials,) the rung that the trial reaches next; the number of rungs after the last one
+    rung: np.ndarray  # (trials,) index of the trial's next rung, which is the number of rungs after the last one
     status: np.ndarray  # (trials,) WAITING … DIVERGED
     parent: np.ndarray  # (trials,) the trial whose network it copied; -1 if its network was newly initialised
     diverged: np.ndarray  # (trials, replicates) the step with a loss that was not finite, or -1
@@ -74,8 +74,8 @@ class Method(NamedTuple):
     name: str
     propose: Callable[[Schedule, Ledger, int], np.ndarray]  # (…, trial) -> (dimensions,) a point of the unit cube
     survives: Callable[[Schedule, Ledger, np.ndarray, int], np.ndarray]  # (…, trials (n,), rung) -> (n,) bool
-    # (schedule, state, ending (slots,) bool) -> (slots,) the donor of the trial that begins in each ending slot, or -1;
-    # None if all trials begin with newly initialised networks
+    # (schedule, state, ending (slots,) bool) -> (slots,) for each slot whose trial ends, the slot that the next trial
+    # copies, or -1; None if all trials begin with newly initialised networks
     donors: Callable[[Schedule, SearchState, np.ndarray], np.ndarray] | None = None
     perturb: Callable[[Schedule, Ledger, int, int], np.ndarray] | None = None  # (…, trial, parent) -> (dimensions,)
 
@@ -95,7 +95,7 @@ def empty_ledger(schedule: Schedule) -> Ledger:
 
 
 def first_state(schedule: Schedule, ledger: Ledger | None = None) -> tuple[SearchState, Moves]:
-    """Return the state in which the first trials begin.
+    """Begin the first trials, and return the state and the moves of the networks.
 
     Args:
       schedule: the schedule.
@@ -108,7 +108,7 @@ def first_state(schedule: Schedule, ledger: Ledger | None = None) -> tuple[Searc
 
 
 def _with_room(ledger: Ledger, empty: Ledger) -> Ledger:
-    """Extend a ledger to as many trials as an empty one has."""
+    """Extend a ledger to the number of trials in an empty ledger."""
     begun = len(ledger.status)
     logs = {
         name: np.pad(a, ((0, len(empty.status) - begun), (0, 0), (0, 0)), constant_values=np.nan)
@@ -123,9 +123,9 @@ def _with_room(ledger: Ledger, empty: Ledger) -> Ledger:
 
 
 def round_end(schedule: Schedule, state: SearchState) -> np.ndarray:
-    """Return the step (slots, replicates) at which the round ends, because the first slot reaches its rung.
+    """Return the steps (slots, replicates) at which the round ends, when the first slot reaches its rung.
 
-    All slots take the same number of steps, so that none waits for the others.
+    All slots take the same number of steps, so no slot waits for the others.
     """
     occupied = state.trial != FREE
     left = np.where(occupied[:, None], _targets(schedule, state) - state.done, 0)

@@ -52,7 +52,7 @@ def select(networks: Sequence[Found], validation: Data, k: int, combine: Combine
 
 
 def greedy_selection(score: Callable[[Sequence[int]], float], candidates: int, k: int) -> list[int]:
-    """Select `k` candidates one by one, with replacement, such that each gives the selection the lowest score.
+    """Select `k` candidates one by one, with replacement, each minimising the score of the selection so far.
 
     >>> from nnjax.train.engine.search.selection import greedy_selection
     >>> numbers = [5.0, 1.0, -3.0]
