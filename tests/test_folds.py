@@ -88,7 +88,7 @@ def test_kfold_without_shuffling_equals_leave_one_out():
         ([([0], [])], ValueError, "split 0 must hold at least one row in each part"),
         ([([], [0])], ValueError, "split 0 must hold at least one row in each part"),
         ([([0, -1], [1])], ValueError, "none below 0"),
-        ([([0, 1, 2], [3, 2])], ValueError, "split 0: row 2 is trained on and held out"),
+        ([([0, 1, 2], [3, 2])], ValueError, "split 0: row 2 is both trained on and held out"),
         ([([True, False], [False, True])], TypeError, "must hold lists of row numbers, got bool"),
         ([([0.0], [1.0])], TypeError, "must hold lists of row numbers, got float64"),
         ([([[0]], [[1]])], TypeError, r"got int64 of shape \(1, 1\)"),

@@ -54,9 +54,7 @@ def test_resume_starts_fresh_in_an_empty_folder(tmp_path):
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
     fit(out=tmp_path)
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(
-        FileExistsError, match=r"holds checkpoints of a run, the last is step-000000000020.*resume=True"
-    ):
+    with pytest.raises(FileExistsError, match=r"contains checkpoints of a run up to step-000000000020.*resume=True"):
         fit(out=tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
 

@@ -92,8 +92,8 @@ def _count_equation(equation: Any, trips: int | None) -> Cost:
         return inner[-1] if params.get("branches_platforms") else max(inner, key=lambda cost: cost.total)
     if name == "scan":
         return _scale(_sum(inner), params["length"])
-    if name == "shard_map":  # the inner program describes the work of one device
-        axes = params["newly_manual_axes"] if "newly_manual_axes" in params else params["manual_axes"]  # JAX < 0.10.1
+    if name == "shard_map":  # the inner program describes the work of one device; "manual_axes" is for JAX < 0.10.1
+        axes = params["newly_manual_axes"] if "newly_manual_axes" in params else params["manual_axes"]
         return _scale(_sum(inner), math.prod(params["mesh"].shape[axis] for axis in axes))
     if inner and not name.startswith(("reduce", "scatter")):  # jit, checkpoint, custom_jvp_call, …
         return _sum(inner)

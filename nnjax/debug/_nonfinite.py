@@ -111,7 +111,7 @@ class _Site(NamedTuple):
     def scope(self) -> tuple[str, ...]:
         scopes = [entry.name for entry in self.stack if type(entry).__name__ == "Scope"]
         names = [name for name in scopes if name not in JAX_SCOPES]
-        return tuple(name for i, name in enumerate(names) if i == 0 or name != names[i - 1])  # remat repeats scopes
+        return tuple(name for i, name in enumerate(names) if i == 0 or name != names[i - 1])  # remat repeats names
 
     def is_inside(self, transform: str) -> bool:
         return any(type(entry).__name__ == "Transform" and entry.name == transform for entry in self.stack)

@@ -169,7 +169,7 @@ def _check_split(i: int, split: Any) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"{where} must hold at least one row in each part, and none below 0, got {rows!r:.80}")
     shared = np.intersect1d(*split)
     if shared.size:
-        raise ValueError(f"{where}: row {shared[0]} is trained on and held out")
+        raise ValueError(f"{where}: row {shared[0]} is both trained on and held out")
     return np.asarray(split[0]), np.asarray(split[1])
 
 

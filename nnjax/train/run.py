@@ -170,7 +170,7 @@ class Run:
 
         Args:
           key: random key of the run, for initialisation, data order and the random draws of layers.
-          data: examples; only shapes and dtypes are read. None for a run without data.
+          data: examples, of which only shapes and dtypes are used. None for a run without data.
           params: initial parameters, for example for fine-tuning; None for random ones from `net.init`.
           state: initial state of the network; None for the state from `net.init`.
 
@@ -222,7 +222,7 @@ class Run:
         for metric in self.step_metrics:
             name = metric_name(metric)
             if name in log:
-                raise ValueError(f"Run: two step metrics, or one and the objective, log {name!r}; rename one of them")
+                raise ValueError(f"Run: two step metrics, or a metric and the objective, log {name!r}; rename one")
             log |= check_log(name, {name: metric(grads, updates, ts.params)})
         new = TrainState(ts.step + 1, params, state, opt_state, ts.key)
         if self.skip_nonfinite:

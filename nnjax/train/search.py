@@ -305,7 +305,7 @@ def _check_layout(folder: Path, *, structured: bool, resume: bool) -> None:
     occupied = next((other for other in others if checkpoint.files(other)), None)
     if occupied is not None:
         kind = "without" if structured else "with"
-        message = f"search: {occupied} holds checkpoints of a search {kind} train.structure; choose another out="
+        message = f"search: {occupied} contains checkpoints of a search {kind} train.structure; choose another out="
         raise (ValueError if resume else FileExistsError)(message)
 
 

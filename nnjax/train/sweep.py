@@ -227,7 +227,7 @@ def _columns(where: str, argument: str, hyper: Any, same: bool = True) -> dict[s
 
 
 def _table(values: dict[str, np.ndarray], result: Result, seeds: int, *, by_best: bool) -> list[Record]:
-    """Return one row per setting, ordered by increasing validation loss."""
+    """Return one row per setting, lowest loss first and settings with diverged members last."""
     last: dict[str, Any] = {}
     for record in result.history:  # use the last record of each member; stopped members have no later losses
         for name, score in record.items():

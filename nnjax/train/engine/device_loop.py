@@ -55,7 +55,7 @@ class MemberArgs(NamedTuple):
 
 
 class Status(NamedTuple):
-    """The status of a member: whether it is still running, where it diverged, and its number of steps."""
+    """The status of a member: whether it is running, the step in which it diverged, and the number of steps taken."""
 
     diverged: Array  # () int32, the step with a non-finite loss, or -1
     running: Array  # () bool
@@ -87,8 +87,8 @@ def train_chunk(
 ) -> tuple[FitState, Log, Status]:
     """Take `n` ≤ CAPACITY steps with every member.
 
-    The program is a loop, not a scan: the number of iterations is an argument. It is compiled once for all lengths, and
-    results are bitwise the same for all chunk lengths. (XLA inlines a scan of length 1, which changes the rounding.)
+    The program is not a scan but a loop, whose number of iterations is an argument. It is therefore compiled only once,
+    and results are bitwise the same for all chunk lengths. (XLA would inline a scan of length 1 and round differently.)
 
     Args:
       ensemble: the runs, and how their members are executed.

@@ -39,7 +39,7 @@ class Job(NamedTuple):
     validate_every: int  # number of epochs between validations
     patience: int | None  # number of validations without improvement after which a member is stopped
     epochs: float  # number of epochs; the last one may be a fraction
-    epoch_steps: float  # steps per epoch, for progress
+    epoch_steps: float  # number of steps per epoch, for progress reports
     first: int = 0  # index of the first member, if this is one group of several
     numbered: bool = True  # False for a single run, whose messages name no member
 

@@ -41,12 +41,12 @@ def check_layout(options: FitOptions, *, grouped: bool) -> None:
     occupied = next((folder for folder in folders if checkpoint.files(folder)), None)
     if occupied is not None:
         layout = "in one program" if grouped else "in groups"
-        message = f"{occupied} holds checkpoints of a run whose members were trained {layout}; pass the same group=, or"
-        raise (ValueError if options.resume else FileExistsError)(f"{message} choose another out=")
+        message = f"{occupied} contains checkpoints of a run whose members were trained {layout}; pass the same group="
+        raise (ValueError if options.resume else FileExistsError)(f"{message}, or choose another out=")
 
 
 def to_numpy(tree: PyTree) -> PyTree:
-    """Return the arrays on the host as NumPy arrays, except for random keys."""
+    """Copy the arrays of a tree to the host as NumPy arrays, except for random keys."""
     return jax.tree.map(lambda a: a if _is_key(a) else np.asarray(a), tree)
 
 

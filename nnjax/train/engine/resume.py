@@ -164,7 +164,7 @@ def _load(job: Job, options: FitOptions, fingerprint: Fingerprint, folder: Path)
         return None
     if not options.resume:
         raise FileExistsError(
-            f"{folder} holds checkpoints of a run, the last is {files[-1].name}; continue with resume=True, "
+            f"{folder} contains checkpoints of a run up to {files[-1].name}; continue with resume=True, "
             "or choose another out="
         )
     like = state_shapes(job, validated=job.held_out is not None)
@@ -195,7 +195,7 @@ def _misfit(path: Path, like: FitState) -> str | None:
 
 
 def _pack(fs: FitState, logs: Logs) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the tree and the metadata of a checkpoint."""
+    """Return the tree and the metadata to save in a checkpoint."""
     names = [name for name in logs.scores[-1] if all(name in scores for scores in logs.scores)] if logs.scores else []
     scores = {name: np.stack([scores[name] for scores in logs.scores]) for name in names}
     steps = {name: values[:, : int(logs.done.max())].copy() for name, values in logs.steps.items()}

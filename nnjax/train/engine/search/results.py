@@ -39,13 +39,13 @@ class Group(NamedTuple):
     """The trials with the same structure."""
 
     make_run: Callable[[dict[str, Any]], Trainable]  # builds a run from the traced numbers
-    fixed: tuple[tuple[str, Any], ...]  # the settings that are the same in the whole group
+    fixed: tuple[tuple[str, Any], ...]  # settings that are the same for all trials of the group
     names: tuple[str, ...]  # names of the dimensions
-    epochs: tuple[float, ...]  # epochs of the rungs
+    epochs: tuple[float, ...]  # number of epochs at each rung
     schedule: Schedule
     ledger: Ledger
     numbers: np.ndarray  # (trials,) the number of each trial in the whole search
-    position: Position | None = None  # the networks that are kept; None while the group is trained
+    position: Position | None = None  # final state, with the best networks; None while the group is trained
 
 
 class Place(NamedTuple):

@@ -122,8 +122,8 @@ def _load(
         return None
     if not options.resume:
         raise FileExistsError(
-            f"{folder} holds checkpoints, the last is {files[-1].name}; continue the search with resume=True, or "
-            "choose another out="
+            f"{folder} contains checkpoints up to {files[-1].name}; continue the search with resume=True, or choose "
+            "another out="
         )
     saved = _saved_metadata(folder, files)
     rows = differences(saved["fingerprint"], fingerprint)
