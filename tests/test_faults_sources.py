@@ -214,7 +214,7 @@ def test_error_without_a_folder():
     with pytest.raises(OSError, match="gone") as info:
         fit(source_of(Failing(5, OSError("gone"))), **LONG)
     assert info.value.__notes__[-1] == (
-        "fit: this happened after step 50; nothing is saved, because fit had no folder out="
+        "fit: this happened after step 50; nothing is saved, because out= was not given"
     )
 
 
@@ -310,7 +310,7 @@ def test_interrupted_run_is_not_continued_as_a_different_one():
         fit((X, Y), **interrupt_at(7))
     partial = info.value.partial
     with pytest.raises(
-        train.RunMismatchError, match=r"differs from the interrupted one(.*\n)+  data .*\npass the same"
+        train.RunMismatchError, match=r"differs from the interrupted run(.*\n)+  data .*\npass the same"
     ):
         fit((X + 1, Y), resume=partial)
     with pytest.raises(ValueError, match="has taken 7 steps, but this run has only 4; continue with at least as many"):

@@ -226,7 +226,7 @@ def test_a_killed_search_is_resumed(tmp_path):
 
 
 def test_an_interrupted_search_without_a_folder_says_so():
-    with pytest.raises(train.InterruptedRun, match=r"not saved, because there was no folder out=$"):
+    with pytest.raises(train.InterruptedRun, match=r"not saved, because out= was not given$"):
         search(callbacks=[lambda table: os.kill(os.getpid(), signal.SIGINT)])
 
 

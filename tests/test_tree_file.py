@@ -96,7 +96,7 @@ def test_64_bits_are_not_cast(tmp_path):
     with jax.enable_x64(True):
         nnjax.save(tmp_path / "tree", {"w": jnp.ones(2)})
         assert nnjax.load(tmp_path / "tree")["w"].dtype == jnp.float64
-    with pytest.raises(ValueError, match=r"holds float64.*enable_x64"):
+    with pytest.raises(ValueError, match=r"contains float64.*enable_x64"):
         nnjax.load(tmp_path / "tree")
 
 

@@ -289,7 +289,7 @@ def _parse_entry(name: str, entry: dict[str, Any]) -> tuple[str, np.dtype[Any], 
     if any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
         raise ValueError(f"{name}: expected non-negative integers, got {entry}")
     if end - begin != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{name}: {end - begin} bytes for {dtype}{shape}")
+        raise ValueError(f"{name}: got {end - begin} bytes, which do not match {dtype}{shape}")
     return name, dtype, shape, begin, end
 
 

@@ -110,5 +110,5 @@ def _to_jax(path: Path, leaf: Any) -> Any:
         return leaf
     array = jnp.asarray(leaf)
     if array.dtype != leaf.dtype:
-        raise ValueError(f"{path} holds {leaf.dtype}; load it with JAX set to 64 bits, inside jax.enable_x64(True)")
+        raise ValueError(f"{path} contains {leaf.dtype}; enable 64 bits by calling load inside jax.enable_x64(True)")
     return array

@@ -20,7 +20,7 @@ class RunMismatchError(ValueError):
         """
         self.folder, self.differences, self.reason = folder, differences, reason
         if folder is None:
-            text = "fit: this run differs from the interrupted one, so the latter cannot be continued"
+            text = "fit: this run differs from the interrupted run, which therefore cannot be continued"
             super().__init__(f"{text}:\n{format_differences(differences)}\npass the same arguments")
             return
         remedy = (
@@ -59,7 +59,7 @@ class InterruptedRun(KeyboardInterrupt):
         how = f"saved in {folder}; the same call with resume=True continues"
         if folder is None:
             memory = "; resume=error.partial continues, see train.InterruptedRun" if partial is not None else ""
-            how = f"not saved, because there was no folder out={memory}"
+            how = f"not saved, because out= was not given{memory}"
         where = ", while it waited for the source" if waiting else ""
         super().__init__(f"stopped after step {step}{where}, {how}")
 
