@@ -67,7 +67,7 @@ def test_curves_show_loss_validation_and_score():
 
 
 def test_curves_mark_the_network_that_early_stopping_kept():
-    loss, score = plot.curves(HISTORY, kept=3).axes
+    loss, score = plot.curves(HISTORY, best_epoch=3).axes
     assert lines(score)["kept: epoch 3, 0.8000"] == [[3, 0.8]]
     assert [3, 3] in [np.asarray(line.get_xdata()).tolist() for line in loss.lines]
 
@@ -82,7 +82,7 @@ def test_an_axis_of_shares_ends_at_one(top):
 def test_curves_of_an_ensemble_are_a_median_and_a_band_with_the_members_behind():
     values = np.array([[1.0, 2, 3, 4, 100], [0.5, 0.6, 0.7, np.nan, np.nan]])
     history = [{"epoch": i + 1, "step": i, "loss": row, "validation_r2": row} for i, row in enumerate(values)]
-    figure = plot.curves(history, kept=[1, 1, 2, 2, 1])
+    figure = plot.curves(history, best_epoch=[1, 1, 2, 2, 1])
     assert title(figure)[0] == "Learning curves: the median of 5 networks and a band of 80 % of them"
     loss, score = figure.axes
     shown = lines(loss)
@@ -596,7 +596,7 @@ HARD = {  # data that are small, constant or many
         training="mean over the steps of the epoch, raised by dropout 0.3 and batch statistics; with class weights",
         context=context,
     ),
-    "two epochs": lambda context: plot.curves(HISTORY[1:3], kept=2.0, context=context),
+    "two epochs": lambda context: plot.curves(HISTORY[1:3], best_epoch=2.0, context=context),
 }  # fmt: skip
 CONTEXT = "a-file-with-a-long-name.csv → a_target · 2 × 256 relu, batch norm · seed 0 · test accuracy 0.9833"
 

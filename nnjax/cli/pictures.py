@@ -98,7 +98,7 @@ def _pictures(subject: Subject) -> dict[str, Callable[[], Any]]:
     pictures: dict[str, Callable[[], Any]] = {}
     if any(np.isfinite(record["loss"]).any() for record in history):
         pictures["curves"] = lambda: plot.curves(
-            history, kept=_best_epochs(history, summary), training=_training(config), context=context
+            history, best_epoch=_best_epochs(history, summary), training=_training(config), context=context
         )
     if outcome.scores is None:
         return pictures

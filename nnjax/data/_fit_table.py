@@ -188,7 +188,7 @@ def _fit_column(frame: Frame, name: str, written: Column | None, missing: Missin
     categories = sorted(counts)
     if len(categories) > MOST_CATEGORIES:
         categories = sorted(["", *(text for text, _ in counts.most_common(MOST_CATEGORIES))])
-        return column._replace(categories=categories, others=True)
+        return column._replace(categories=categories, rare=True)
     if missing == "category" and missing_rows(values).any():
         categories = ["", *categories]
     return column._replace(categories=categories)

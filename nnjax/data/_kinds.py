@@ -27,7 +27,7 @@ class Column(NamedTuple):
     decimal: Decimal = "."  # the decimal sign of numbers
     unit: str = ""  # unit of the numbers, such as $ or %
     date: str = ""  # the format of dates, as for `datetime.strptime`
-    others: bool = False  # True if "" is also the category for rare strings
+    rare: bool = False  # True if "" is also the category for rare strings
 
 
 class Parsed(NamedTuple):

@@ -193,10 +193,10 @@ def _column_notes(frame: Mapping[str, np.ndarray], table: Table) -> Iterator[str
     units = [f"{column.name} ({column.unit})" for column in table.columns if column.unit]
     if units:
         yield f"numbers with a unit: {list_names(units)}"
-    rare = [column.name for column in table.columns if column.others]
+    rare = [column.name for column in table.columns if column.rare]
     if rare:
         yield f"strings whose most frequent values are categories, with one category for all others: {list_names(rare)}"
-    own = [column.name for column in table.columns if "" in (column.categories or ()) and not column.others]
+    own = [column.name for column in table.columns if "" in (column.categories or ()) and not column.rare]
     if own:
         yield f"missing strings are a category: {list_names(own)}"
     gaps = [] if table.fill is None else table.gaps(frame)

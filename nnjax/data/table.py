@@ -240,7 +240,7 @@ def _encode_texts(column: Column, values: np.ndarray, missing: np.ndarray, line:
         part[missing | unknown] = np.nan
         if missing.any():
             gaps.append(Gap(np.flatnonzero(missing), missing_values(column.name, missing, line), False))
-    if unknown.any() and not column.others:
+    if unknown.any() and not column.rare:
         rows = np.flatnonzero(unknown)
         known = list_names([name for name in categories if name])
         text = f"{quote(texts[rows[0]])} is not among the categories in training, {known} ({line(int(rows[0]))}"

@@ -23,7 +23,7 @@ MOST_LINES = 50  # largest number of members that are drawn as lines
 def curves(
     history: Sequence[Mapping[str, Any]],
     *,
-    kept: float | Sequence[float] | np.ndarray | None = None,
+    best_epoch: float | Sequence[float] | np.ndarray | None = None,
     training: str = TRAINING,
     context: str = "",
 ) -> Figure:
@@ -34,7 +34,7 @@ def curves(
 
     Args:
       history: The history in the result of `train.fit`; numbers, or arrays (members,).
-      kept: Epoch whose network was kept, or one epoch per member; None means the last epoch.
+      best_epoch: Epoch whose network was kept, or one epoch per member; None means the last epoch.
       training: How the training loss is measured, for the legend. With dropout, and while the weights still change, it
         differs from the loss that validation measures.
       context: The second line of the title: data, settings and score.
@@ -61,11 +61,11 @@ def curves(
     if positive.size and positive.max() > 20 * positive.min():
         panels[0].set_yscale("log")
     panels[0].set(ylabel="loss per example")
-    if kept is not None and np.size(kept) == 1:
-        panels[0].axvline(float(np.ravel(kept)[0]), color=HELD_OUT, linestyle=":", linewidth=1.2)
+    if best_epoch is not None and np.size(best_epoch) == 1:
+        panels[0].axvline(float(np.ravel(best_epoch)[0]), color=HELD_OUT, linestyle=":", linewidth=1.2)
     if score:
         values = _draw(panels[1], history, score, "validation", HELD_OUT, members)
-        _mark_kept(panels[1], history, score, kept, members)
+        _mark_kept(panels[1], history, score, best_epoch, members)
         panels[1].set(ylabel=SCORES[score])
         if score == "validation_accuracy":
             share_axis(panels[1], values)
@@ -120,10 +120,10 @@ def _draw(
     return y[np.isfinite(y)]
 
 
-def _mark_kept(axes: Axes, history: Sequence[Mapping[str, Any]], score: str, kept: Any, members: int) -> None:
+def _mark_kept(axes: Axes, history: Sequence[Mapping[str, Any]], score: str, best_epoch: Any, members: int) -> None:
     """Mark the score of the network that was kept, which without early stopping is the last one."""
     x, y = _matrix(history, score, members)
-    epochs = np.full(members, x[-1]) if kept is None else np.broadcast_to(np.ravel(kept), (members,))
+    epochs = np.full(members, x[-1]) if best_epoch is None else np.broadcast_to(np.ravel(best_epoch), (members,))
     rows = np.abs(x[:, None] - epochs).argmin(0)
     values = y[rows, np.arange(members)]
     if not np.isfinite(values).any():

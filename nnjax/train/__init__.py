@@ -5,7 +5,7 @@ from nnjax.train.engine.errors import DivergedWarning, InterruptedRun, RunMismat
 from nnjax.train.engine.host_loop import Seconds
 from nnjax.train.engine.make_job import epoch_ends
 from nnjax.train.engine.options import PartialRun
-from nnjax.train.engine.search.results import Found
+from nnjax.train.engine.search.results import TrialNetwork
 from nnjax.train.fit import fit
 from nnjax.train.folds import Folds, Rows, bootstrap, k_fold, leave_one_out
 from nnjax.train.load import SavedRun, load
@@ -25,7 +25,6 @@ __all__ = [
     "Dimension",
     "DivergedWarning",
     "Folds",
-    "Found",
     "InterruptedRun",
     "PairedDifference",
     "PartialRun",
@@ -39,6 +38,7 @@ __all__ = [
     "Search",
     "Seconds",
     "Sweep",
+    "TrialNetwork",
     "TrialReplay",
     "bootstrap",
     "choice",

@@ -22,7 +22,7 @@ from nnjax.train.engine.search.groups import GROUP_KEEP, WithStructure, check_st
 from nnjax.train.engine.search.loop import advance_function
 from nnjax.train.engine.search.methods import KEEP, METHODS
 from nnjax.train.engine.search.population import Networks, networks_of, population_programs
-from nnjax.train.engine.search.results import SCORE, Found, Table
+from nnjax.train.engine.search.results import SCORE, Table, TrialNetwork
 from nnjax.train.folds import Folds
 from nnjax.train.replay import STRIDE, Replay, finite_leaves, is_bad, make_replay
 from nnjax.train.search import MethodName, check_rungs, repeat_rows, rung_steps
@@ -33,7 +33,7 @@ from nnjax.types import Data, Key, PyTree, Trainable
 class TrialReplay(NamedTuple):
     """A trial of a search that was trained again, see `replay_trial`."""
 
-    network: Found | None  # best network, as in the result of the search; None if the trial diverged before any rung
+    network: TrialNetwork | None  # as in the result of the search; None if the trial diverged before any rung
     scores: dict[float, float]  # score at each rung that the trial reached, by epochs
     origin: Replay | None  # origin of the first non-finite value, if the trial diverged
 
@@ -157,7 +157,7 @@ def replay_trial(
     settings = {name: row[name] for name in dimensions}
     run = build({name: jnp.asarray(row[name]) for name in names})
     several = replicates if replicates > 1 else None
-    network_of_trial = Found(trial, settings, trained.scores[best], epochs[best], run, *network, several)
+    network_of_trial = TrialNetwork(trial, settings, trained.scores[best], epochs[best], run, *network, several)
     return TrialReplay(network_of_trial, scores, trained.origin)
 
 

@@ -30,9 +30,9 @@ from nnjax.train.engine.search.methods import KEEP, METHODS
 from nnjax.train.engine.search.results import (
     COLUMNS,
     SCORE,
-    Found,
     Group,
     Table,
+    TrialNetwork,
     advantage_of,
     best_place,
     networks_of_groups,
@@ -56,9 +56,9 @@ MethodName = Literal["random", "halving", "hyperband", "pbt", "tpe"]
 class Search(NamedTuple):
     """The result of `search`."""
 
-    best: Found | None  # the best trial; None if all trials diverged
+    best: TrialNetwork | None  # the best trial; None if all trials diverged
     table: Table  # one row per trial, best first: settings, status, epochs, score, score at each rung and more
-    networks: list[Found]  # the best trials with their networks, best first
+    networks: list[TrialNetwork]  # the best trials with their networks, best first
     rank_correlations: list[float]  # Spearman's ρ of scores at each earlier rung and at the last; NaN for < 3 trials
     advantage: PairedDifference | None  # score of the second-best trial minus score of the best, over seeds or folds
     seconds: Seconds

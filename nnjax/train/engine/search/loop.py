@@ -94,7 +94,7 @@ def run_search(
             if stop:
                 raise InterruptedRun(steps, options.folder)
 
-        (fs, state, networks, kept), steps = begin, steps_before
+        (fs, state, networks, trials), steps = begin, steps_before
         hyper = programs.place(hyper_of(schedule, names, state))
         # Compile the programs by running them without steps, scores and moves
         none = np.zeros(schedule.slots, bool)
@@ -111,23 +111,23 @@ def run_search(
                 fs, status = advance(fs, hyper, before, before + np.minimum(left, chunk))
                 steps += int((status.step - before).sum())
                 size = max(1, int(min(chunk, left.max()) / (time.perf_counter() - began) * CHUNK_SECONDS))
-                pause(Position(fs, state, networks, kept), steps)
+                pause(Position(fs, state, networks, trials), steps)
             training, clock = training + time.perf_counter() - clock, time.perf_counter()
             due = is_due(schedule, state, until)
             scores = to_host(ensemble, programs.score(fs, hyper, due))
             validating += time.perf_counter() - clock
             by_slot = {name: a.astype(float).reshape(due.size, replicates) for name, a in scores.items()}
             following, moves = next_state(schedule, state, until, by_slot, status.diverged.reshape(due.size, -1))
-            index, kept = _best_networks(following.ledger, state.trial, due, kept, replicates)
+            index, trials = _best_networks(following.ledger, state.trial, due, trials, replicates)
             if (index >= len(index)).any():
                 networks = programs.keep(networks, fs, hyper, index)
             state, hyper = following, programs.place(hyper_of(schedule, names, following))
             fs = programs.move(fs, moves, hyper)
             status = _status_after(status, moves, replicates)
-            with _rescued(options.folder, save, Position(fs, state, networks, kept), steps):
+            with _rescued(options.folder, save, Position(fs, state, networks, trials), steps):
                 _, (ended,) = all_agree(0, (show(state.ledger),))
-            pause(Position(fs, state, networks, kept), steps)
-        end = Position(fs, state, networks, kept)
+            pause(Position(fs, state, networks, trials), steps)
+        end = Position(fs, state, networks, trials)
         save(end, steps, wait=True)
         seconds = Seconds(compiled, training, validating, total=time.perf_counter() - start)
         return SearchOutcome(end, seconds, ended_by_callback=ended)
@@ -178,23 +178,23 @@ def best_rungs(ledger: Ledger) -> np.ndarray:
 
 
 def _best_networks(
-    ledger: Ledger, trial: np.ndarray, due: np.ndarray, kept: np.ndarray, replicates: int
+    ledger: Ledger, trial: np.ndarray, due: np.ndarray, trials: np.ndarray, replicates: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the index of each network to keep, as `keep_networks` needs it, and the trials (kept,) of the networks.
+    """Return the index of each network to keep, as `keep_networks` needs it, and its trial, both (networks,).
 
     Args:
       ledger: the ledger with the scores of this round.
       trial: (slots,) the trials in the slots before the decision.
       due: (slots,) bool, the slots with new scores.
-      kept: (kept,) the trials whose networks are kept so far, or -1.
+      trials: (networks,) the trials whose networks are kept so far, or -1.
       replicates: number of networks of each trial.
     """
-    place = {int(t): i for i, t in enumerate(kept) if t >= 0}
+    place = {int(t): i for i, t in enumerate(trials) if t >= 0}
     rung = best_rungs(ledger)
     improved = [slot for slot in np.flatnonzero(due) if rung[trial[slot]] == ledger.rung[trial[slot]] - 1]
-    place |= {int(trial[slot]): len(kept) + int(slot) for slot in improved}
-    best = [int(t) for t in ranking(ledger) if int(t) in place][: len(kept)]
-    padded = np.array(best + [-1] * (len(kept) - len(best)))
+    place |= {int(trial[slot]): len(trials) + int(slot) for slot in improved}
+    best = [int(t) for t in ranking(ledger) if int(t) in place][: len(trials)]
+    padded = np.array(best + [-1] * (len(trials) - len(best)))
     # Unused places stay unchanged
     source = np.array([place[t] if t >= 0 else i for i, t in enumerate(padded)])
     return (source[:, None] * replicates + np.arange(replicates)).reshape(-1), padded

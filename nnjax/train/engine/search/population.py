@@ -23,7 +23,7 @@ from nnjax.types import Data, Key, Log, Params, PyTree, State
 
 
 class Networks(NamedTuple):
-    """Networks that are kept after their trial has ended; arrays have a leading axis (kept · replicates, ...)."""
+    """Networks that are kept after their trial has ended; arrays have a leading axis (networks · replicates, ...)."""
 
     params: Params  # the parameters that the run evaluates, which may be averages
     state: State
@@ -90,10 +90,10 @@ def keep_networks(ensemble: Ensemble, networks: Networks, fs: FitState, hyper: P
 
     Args:
       ensemble: the runs.
-      networks: (kept, ...) the networks so far; their memory is reused.
+      networks: (networks, ...) the networks so far; their memory is reused.
       fs: (members, ...) the population.
       hyper: (members, ...) the hyper-parameters of the population.
-      index: (kept,) the source of each network: i < kept means place i of `networks`, and kept + m means member m.
+      index: (n,) the source of each network: i < n means place i of `networks`, and n + m means member m.
     """
     members = networks_of(ensemble, fs, hyper)
     count = len(index)

@@ -22,7 +22,7 @@ SCORE = "score_"  # prefix of the columns with the scores at the rungs, such as 
 Table = list[Record]
 
 
-class Found(NamedTuple):
+class TrialNetwork(NamedTuple):
     """A trial with its trained network."""
 
     trial: int  # number of the trial
@@ -78,7 +78,7 @@ def table_of(groups: Sequence[Group]) -> Table:
     return [row for _, row in sorted(rows, key=lambda pair: pair[0])]
 
 
-def networks_of_groups(groups: Sequence[Group], count: int) -> list[Found]:
+def networks_of_groups(groups: Sequence[Group], count: int) -> list[TrialNetwork]:
     """Return at most `count` networks, best first, from those that the groups kept."""
     networks = []
     for group in groups:
@@ -86,7 +86,7 @@ def networks_of_groups(groups: Sequence[Group], count: int) -> list[Found]:
             continue
         rank, replicates = {t: place for place, t in places(group)}, len(group.schedule.ends)
         rungs = best_rungs(group.ledger)
-        for i, trial in enumerate(group.position.kept.tolist()):
+        for i, trial in enumerate(group.position.trials.tolist()):
             if trial not in rank:
                 continue
             part = i if replicates == 1 else slice(i * replicates, (i + 1) * replicates)
@@ -94,9 +94,17 @@ def networks_of_groups(groups: Sequence[Group], count: int) -> list[Found]:
             numbers = numbers_of(group.schedule, group.names, group.ledger, trial)
             run = group.make_run({name: jnp.asarray(value) for name, value in numbers.items()})
             place = rank[trial]
-            settings, epochs = {**numbers, **dict(group.fixed)}, group.epochs[rungs[trial]]
-            several = None if replicates == 1 else replicates
-            networks.append((place, Found(place.number, settings, place.score, epochs, run, params, state, several)))
+            network = TrialNetwork(
+                trial=place.number,
+                settings={**numbers, **dict(group.fixed)},
+                score=place.score,
+                epochs=group.epochs[rungs[trial]],
+                run=run,
+                params=params,
+                state=state,
+                replicates=None if replicates == 1 else replicates,
+            )
+            networks.append((place, network))
     return [network for _, network in sorted(networks, key=lambda pair: pair[0])][:count]
 
 

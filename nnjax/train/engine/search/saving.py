@@ -40,8 +40,8 @@ class Position(NamedTuple):
 
     fs: FitState  # (members, ...) the current state of the population
     search: SearchState  # the state of the schedule at the beginning of the round
-    networks: Networks  # (kept · replicates, ...) the networks of the best trials
-    kept: np.ndarray  # (kept,) the trial of each of these networks, or -1
+    networks: Networks  # (networks · replicates, ...) the networks of the best trials
+    trials: np.ndarray  # (networks,) the trial of each of these networks, or -1
 
 
 class SavePosition(Protocol):
@@ -63,13 +63,13 @@ def resumable_search(
       earlier: the position after the group's previous round; None in the first round.
     """
     search, _ = first_search_state(schedule, None if earlier is None else earlier.search.ledger)
-    kept = np.full(options.networks, -1) if earlier is None else earlier.kept
-    shapes = _network_shapes(job, len(kept) * len(schedule.ends))
+    trials = np.full(options.networks, -1) if earlier is None else earlier.trials
+    shapes = _network_shapes(job, len(trials) * len(schedule.ends))
 
     def fresh() -> Position:
         drawn = first_state(job, validated=False)
         networks = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes) if earlier is None else earlier.networks
-        return Position(jax.tree.map(jnp.copy, drawn), search, jax.tree.map(jnp.copy, networks), kept)
+        return Position(jax.tree.map(jnp.copy, drawn), search, jax.tree.map(jnp.copy, networks), trials)
 
     folder = options.folder
     if folder is None:
@@ -87,7 +87,7 @@ def resumable_search(
             metadata = {"kind": KIND, "fingerprint": fingerprint, "steps": steps, "logs": names}
             return write(steps, tree, metadata, wait=wait)
 
-        like = Position(state_shapes(job, validated=False), search, shapes, kept)
+        like = Position(state_shapes(job, validated=False), search, shapes, trials)
         saved = _load(folder, options, fingerprint, like)
         if saved is None:
             yield fresh(), 0, save

@@ -10,7 +10,7 @@ import numpy as np
 from nnjax import losses
 from nnjax.metrics import weighted_mean
 from nnjax.train.compare import unbound_function
-from nnjax.train.engine.search.results import Found
+from nnjax.train.engine.search.results import TrialNetwork
 from nnjax.train.objective import losses_of
 from nnjax.types import Data, PyTree
 from nnjax.uncertainty import log_mean_probabilities
@@ -21,7 +21,7 @@ Combine = Callable[[PyTree], PyTree]  # predictions (members, n, ...) -> predict
 class Selection(NamedTuple):
     """An ensemble of networks. A network that was selected twice counts twice."""
 
-    members: list[Found]  # in the order of their selection
+    members: list[TrialNetwork]  # in the order of their selection
     score: float  # the validation loss of the ensemble
     combine: Combine
 
@@ -30,7 +30,7 @@ class Selection(NamedTuple):
         return self.combine(_stacked([_predictions(member, x) for member in self.members]))
 
 
-def select(networks: Sequence[Found], validation: Data, k: int, combine: Combine | None) -> Selection:
+def select(networks: Sequence[TrialNetwork], validation: Data, k: int, combine: Combine | None) -> Selection:
     """Select an ensemble of `k` networks greedily by the validation loss, with replacement.
 
     Source: Caruana et al. 2004, Ensemble selection from libraries of models.
@@ -71,7 +71,7 @@ def mean_prediction(predictions: PyTree) -> PyTree:
     return jax.tree.map(lambda a: a.mean(0), predictions)
 
 
-def _predictions(network: Found, x: PyTree) -> PyTree:
+def _predictions(network: TrialNetwork, x: PyTree) -> PyTree:
     """Return the predictions (replicates, rows, ...) of a trial's networks."""
     run: Any = network.run
     if network.replicates is None:
