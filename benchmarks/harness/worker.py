@@ -7,6 +7,8 @@ The process writes a line when the peer is loaded, and then answers requests. Re
 {"forget": true}                                      frees all programs
 """
 
+import ctypes
+import gc
 import json
 import os
 import sys
@@ -46,6 +48,7 @@ def serve_requests(peer: str) -> None:
             answer: dict[str, Any] = {}
             if "forget" in request:
                 programs.clear()
+                _free_memory()
             elif "set up" in request:
                 form = request["set up"]
                 programs[form], answer = set_up_program(request["case"], peer, form, request["variant"])
@@ -127,6 +130,15 @@ def _device_memory() -> dict[str, int]:
     jax = None if torch is not None else sys.modules.get("jax")
     stats = jax.devices()[0].memory_stats() if jax is not None else None
     return {"device peak": stats["peak_bytes_in_use"]} if stats and "peak_bytes_in_use" in stats else {}
+
+
+def _free_memory() -> None:
+    """Return memory to the system. Otherwise a dozen processes hold the compilers' memory of all earlier variants."""
+    if (jax := sys.modules.get("jax")) is not None:
+        jax.clear_caches()
+    gc.collect()
+    with suppress(AttributeError, OSError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _separate_answers() -> TextIO:
