@@ -240,7 +240,7 @@ def floating_dtype(where: str, name: str, value: Any) -> np.dtype:
 def leaves(where: str, name: str, tree: Any, expected: Mapping[str, tuple[int | None, ...]]) -> None:
     """Raise ValueError if a layer's parameters or state have wrong entries or shapes, such as those of another network.
 
-    In an expected shape, None means any number of inputs.
+    In an expected shape, None matches an axis of any length.
     """
     if not isinstance(tree, Mapping) or {entry for entry in tree if tree[entry] is not None} != set(expected):
         got = f"a dict of {', '.join(map(str, tree)) or 'nothing'}" if isinstance(tree, Mapping) else f"{tree!r:.60}"

@@ -161,7 +161,7 @@ def test_a_narrow_terminal_shows_all_digits():
 
 
 MISTAKES = {
-    (): "nothing is searched; give a list or a range, as in --learning-rate",
+    (): "no setting has several values; pass a list or a range, as in --learning-rate",
     ("--dropout", "0..1.5"): r"dropout: rate must be in \[0, 1\), got 1.5",
     ("--dropout", "0..0.5", "--trials", "0"): "--trials must be ≥ 1, got 0",
     ("--dropout", "0..0.5", "--keep-share", "0"): r"--keep-share must be in \(0, 1\], got 0",

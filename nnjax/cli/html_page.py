@@ -110,7 +110,7 @@ def columns(*sections: str) -> str:
 
 
 def pictures(drawn: Iterable[tuple[str, bytes, str]]) -> str:
-    """Return figures with embedded PNG files, from their names, contents and captions."""
+    """Return the HTML of figures, given the name, the PNG content and the caption of each."""
     figures = []
     for name, png, caption in drawn:
         width, height = (int.from_bytes(png[place : place + 4]) for place in (16, 20))

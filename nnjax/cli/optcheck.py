@@ -45,8 +45,8 @@ def optcheck_command(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="Kind of optimizer; needed if it is not recognised: optax, pair, triple, step, object, torch, holder "
-            "or loop."
+            help="Kind of optimizer: optax, pair, triple, step, object, torch, holder (a function of the parameters) "
+            "or loop; see the documentation of optcheck.compare. Default: detected."
         ),
     ] = None,
     init: Annotated[
@@ -68,7 +68,7 @@ def optcheck_command(
     json: Annotated[Path | None, typer.Option(metavar="FILE", parser=o.path, help="Write the report as JSON.")] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", parser=o.path, help="Draw both updates and their difference to a file."),
+        typer.Option(metavar="FILE", parser=o.path, help="Plot the updates of both optimizers and their difference."),
     ] = None,
     max_fits: Annotated[
         int, typer.Option(help="Maximum number of update rules to fit in the search for the cause.")

@@ -41,7 +41,7 @@ def parse_request(settings: dict[str, Any]) -> Request:
     space = {name: _dimension(name, v) for name, v in numbers.items() if not v.constant}
     space |= {name: train.structure(values) for name, values in listed.items() if len(values) > 1}
     if not space:
-        raise ValueError("nothing is searched; give a list or a range, as in --learning-rate 1e-4..1e-1:log")
+        raise ValueError("no setting has several values; pass a list or a range, as in --learning-rate 1e-4..1e-1:log")
     for name in ("trials", "population", "seeds"):
         if settings[name] < 1:
             raise ValueError(f"{option_name(name)} must be ≥ 1, got {settings[name]}")

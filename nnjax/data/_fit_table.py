@@ -67,7 +67,7 @@ def find_problems(
                 remedies = () if name in targets else ("drop",)
             problems.append(missing_values(name, gaps, line)._replace(remedies=remedies))
         elif is_numeric(values):
-            if name not in targets or values.dtype.kind == "f":  # large integers may be classes
+            if name not in targets or values.dtype.kind == "f":  # integer targets may be class labels of any size
                 problems += _number_problems(name, values, line)
         elif name not in targets and values.dtype != "M8[us]":
             problems += _text_problems(name, values, columns, line)

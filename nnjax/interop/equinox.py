@@ -6,17 +6,17 @@
 | `conv` | `Conv1d` … `Conv3d` | (outputs, inputs / groups, *kernel) |
 | `conv_transpose` | `ConvTranspose1d` … | the same, and the kernel is flipped |
 | `embedding`, `learned_positions` | `Embedding` | |
-| `batch_norm` | `BatchNorm`, in both modes | the statistics are in its `State`, see below |
+| `batch_norm` | `BatchNorm`, in both modes | the statistics are in its `State` |
 | `layer_norm`, `group_norm`, `instance_norm` | `LayerNorm`, `GroupNorm`, `GroupNorm` with one group per channel | |
 | `rms_norm` | `RMSNorm` with `use_bias=False` | |
-| `multi_head_attention` | `MultiheadAttention` | |
+| `multi_head_attention` | `MultiheadAttention` | as `dense` |
 | `lstm`, `gru` | `LSTMCell`, `GRUCell` | Equinox has (outputs, inputs) |
-| `weight_norm`, `spectral_norm` | `WeightNorm`, `SpectralNorm` | |
+| `weight_norm`, `spectral_norm` | `WeightNorm`, `SpectralNorm` | as `dense` |
 
 Equinox's `momentum` of BatchNorm is our `decay`. Its running variance is biased, ours is unbiased. The variance is
-copied unchanged, so predictions are equal. In further training, it tends to n / (n - 1) times the old value for n
-values in a batch. Exported statistics have a counter of 10⁶, so the division by 1 - momentum^counter in mode "batch"
-has no effect.
+copied unchanged, so predictions are equal. Further training after an import changes it by a factor of about n / (n - 1)
+for n values in a batch, and after an export by the inverse. Exported statistics have a counter of 10⁶, so the division
+by 1 - momentum^counter in mode "batch" has no effect.
 """
 
 import inspect

@@ -231,6 +231,10 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
           y: (n,) labels.
           classes: all labels that can occur in any call; required in the first call.
           sample_weight: (n,) weights of the losses; None for equal weights.
+
+        Raises:
+          ValueError: if `classes` is missing in the first call or differs in a later one, if a label is not among them,
+            or if the training diverges.
         """
         first = not hasattr(self, "classes_")
         if first and classes is None:

@@ -20,7 +20,7 @@ def sinusoidal_positions(*, base: float = 10_000.0) -> Layer:
         y[p] = x[p] + [sin(p f_0), cos(p f_0), sin(p f_1), cos(p f_1), …],   f_i = base^(-2i / features)
 
     Args:
-      base: Ratio of the longest to the shortest wavelength, > 0.
+      base: Base of the frequencies, > 0. The larger it is, the longer are the longest wavelengths.
 
     Shapes: x (batch, length, features) with any length -> y, the same shape.
 
@@ -102,7 +102,7 @@ def rotary(*, base: float = 10_000.0) -> Callable[[Array], Array]:
     difference of their positions.
 
     Args:
-      base: Ratio of the longest to the shortest wavelength, > 0.
+      base: Base of the frequencies, > 0. The larger it is, the longer are the longest wavelengths.
 
     Returns:
       A function that maps an array (batch, length, heads, size) to one of the same shape. The size must be even.

@@ -150,6 +150,10 @@ def identify(
       max_fits: see `compare`.
       seconds: see `compare`.
 
+    Returns:
+      The names and the equations as text. If no rule that was tried reproduces the updates, the text begins with
+      "unknown".
+
     Raises:
       NotAnOptimizerError, TimeLimitError: as raised by `compare`.
 

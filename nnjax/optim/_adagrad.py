@@ -1,4 +1,4 @@
-"""Adagrad."""
+"""Define Adagrad, which divides a gradient by the root of the sum of all its squares."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Adam."""
+"""Define Adam."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""AdamW: Adam with decoupled weight decay."""
+"""Define AdamW, which is Adam with decoupled weight decay."""
 
 from typing import NamedTuple
 

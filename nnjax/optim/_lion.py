@@ -1,4 +1,4 @@
-"""Lion."""
+"""Define Lion, whose steps are signs."""
 
 from typing import NamedTuple
 

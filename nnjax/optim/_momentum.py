@@ -1,4 +1,4 @@
-"""Momentum and Nesterov's accelerated gradient."""
+"""Define Momentum and Nesterov's accelerated gradient."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""NAdam: Adam with Nesterov momentum."""
+"""Define NAdam, which is Adam with Nesterov momentum."""
 
 from typing import NamedTuple
 

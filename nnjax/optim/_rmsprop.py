@@ -1,4 +1,4 @@
-"""RMSProp."""
+"""Define RMSProp."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Gradient descent."""
+"""Define gradient descent."""
 
 from typing import NamedTuple
 

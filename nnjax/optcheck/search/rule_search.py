@@ -103,7 +103,8 @@ def search(
     Args:
       target: the updates to reproduce.
       start: the formula to start from.
-      budget: number of rules to fit. In addition, all rules two choices away are tried without a fit.
+      budget: limit on the number of fits. Rules that need no fit, such as those that differ in two choices and have no
+        additional hyper-parameters, do not count.
       loose_target: the same updates with a larger bound, which is used only for rules close to the start.
 
     Returns:

@@ -90,7 +90,7 @@ def join_logs(job: Job, parts: Sequence[Logs], fs: FitState) -> Logs:
 
 
 def _scores_at(logs: Logs, epochs: Sequence[int], diverged: np.ndarray) -> list[dict[str, np.ndarray]]:
-    """Return the scores after each given epoch. If the group was not validated then, repeat its last scores."""
+    """Return the scores after each given epoch; after an epoch without validation, they are the last scores."""
     by_epoch = dict(zip(logs.epochs, logs.scores, strict=True))
     scores: list[dict[str, np.ndarray]] = []
     for epoch in epochs:

@@ -20,7 +20,7 @@ class Scored(NamedTuple):
 
 
 class Decisions(NamedTuple):
-    """The decisions of a simulated search: all trials, and the numbers of steps and rounds."""
+    """The result of a simulated search: its groups of trials, and the numbers of steps and decisions."""
 
     groups: list[Group]
     trial_steps: int  # total number of steps of all trials, counting one seed per trial

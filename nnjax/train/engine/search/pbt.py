@@ -1,10 +1,10 @@
 """Replace trials that fall behind by copies of good ones with perturbed settings (population-based training).
 
-All trials of the population reach a rung together. Trials that are not among the best share `keep` end there. A new
-trial takes the place of each: it copies the network and the optimizer's state of a good trial, drawn at random. There
-are as many good trials as replaced ones, but at most as many as survive. Each number in a setting is redrawn with
-probability 1/4, and otherwise multiplied by 0.8 or 1.2; a value from a list is replaced by a neighbour in the list. No
-trial is replaced once all trials have begun.
+All trials of the population reach a rung together. Only the best continue, a fraction `keep` of the population. Each
+of the others ends and is replaced by a new trial, which copies the network and the optimizer's state of a good trial,
+drawn at random. There are as many good trials as replaced ones, but at most as many as survive. Each number in a
+setting is redrawn with probability 1/4, and otherwise multiplied by 0.8 or 1.2; a value from a list is replaced by a
+neighbour in the list. No trial is replaced once all trials have begun.
 
 Source: Jaderberg et al. 2017, arXiv:1711.09846.
 """
