@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from nnjax import cli, data
-from nnjax.cli.baseline import baseline, class_scores
+from nnjax.cli.baseline import Baseline, baseline, class_scores
+from nnjax.cli.report import print_classes
 from nnjax.data import Data
 from nnjax.data.table import Column, Table
 
@@ -41,10 +42,23 @@ def test_scores_of_each_class():
     scores = class_scores(table(classes="abcd"), predicted, Data((), y))
     assert scores.recall == {"a": pytest.approx(2 / 3), "b": 0.5, "c": 0.0}
     assert scores.balanced_accuracy == pytest.approx((2 / 3 + 0.5) / 3)
-    assert scores.never == {"c": 1}
+    assert scores.rows == {"a": 3, "b": 2, "c": 1}
+    assert scores.never == ["c"]
     assert scores.auc is None
     two = class_scores(table(), np.array([[0, 1.0], [0, 0.0], [0, 3.0]]), Data((), jnp.array([0, 0, 1])))
     assert two.auc == 1
+
+
+def test_a_class_with_one_or_two_test_rows_is_no_warning(capsys):
+    names = [*"abcdefghijkl"]
+    y = np.repeat(np.arange(12), [9, 8, 7, 6, 5, 4, 3, 3, 3, 3, 2, 1])
+    logits = np.eye(12)[np.where(y < 9, y, 0)]  # j, k and l are never predicted
+    scores = class_scores(table(classes=names), logits, Data((), jnp.array(y)))
+    print_classes(scores, Baseline("always 'a'", {"accuracy": 9 / 54}))
+    text = " ".join("".join(capsys.readouterr()).split())
+    assert "lowest recall of 12 classes (test rows): j 0.0000 (3), a 1.0000 (9), b 1.0000 (8)," in text
+    assert "never predicted: 'j' (3 rows); try" in text
+    assert "fewer than 3 test rows, too few to judge the recall: 'k', 'l'" in text
 
 
 def write(path, columns):
@@ -142,7 +156,7 @@ def test_the_report_of_a_rare_class(tmp_path, monkeypatch, capsys):
     output = capsys.readouterr()
     text = " ".join((output.out + output.err).split())
     assert "always 'no': accuracy 0.9000; balanced accuracy" in text
-    assert "recall:" in text
+    assert "recall (test rows): yes" in text
     result = json.loads((tmp_path / "plain" / "result.json").read_text())
     assert result["baseline"] == {"accuracy": 0.9}
     assert result["recall"].keys() == {"no", "yes"}

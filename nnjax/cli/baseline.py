@@ -21,9 +21,10 @@ class ClassScores(NamedTuple):
     """The scores of a classifier by class."""
 
     recall: dict[str, float]  # recall of each class on the test rows; classes without test rows are omitted
+    rows: dict[str, int]  # number of test rows of each class in `recall`
     balanced_accuracy: float  # mean recall over the classes with test rows
     auc: float | None  # area under the ROC curve; None unless there are two classes, both with test rows
-    never: dict[str, int]  # classes that are never predicted, with their numbers of test rows
+    never: list[str]  # classes with test rows that are never predicted
 
 
 def baseline(table: Table, training: Data, test: Data) -> Baseline:
@@ -43,9 +44,10 @@ def class_scores(table: Table, prediction: np.ndarray, test: Data) -> ClassScore
     rows = np.bincount(y, minlength=len(table.classes))
     right = np.bincount(y[predicted == y], minlength=len(table.classes))
     recall = {name: float(right[i] / rows[i]) for i, name in enumerate(table.classes) if rows[i]}
+    counts = {name: int(rows[i]) for i, name in enumerate(table.classes) if rows[i]}
     auc = None
     if len(table.classes) == 2 and rows.all():
         auc = float(metrics.roc_auc(jnp.asarray(prediction[:, 1] - prediction[:, 0]), jnp.asarray(y)))
     chosen = np.bincount(predicted, minlength=len(table.classes))
-    never = {name: int(rows[i]) for i, name in enumerate(table.classes) if rows[i] and not chosen[i]}
-    return ClassScores(recall, float(np.mean(list(recall.values()))), auc, never)
+    never = [name for i, name in enumerate(table.classes) if rows[i] and not chosen[i]]
+    return ClassScores(recall, counts, float(np.mean(list(recall.values()))), auc, never)

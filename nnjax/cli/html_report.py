@@ -140,7 +140,7 @@ def _scores(subject: Subject) -> list[str]:
 
 
 def _recall(subject: Subject) -> str:
-    """Return a table with the recall of each class, lowest first."""
+    """Return a table with the recall of each class, lowest first and then by the number of test rows."""
     _, prepared, outcome, _, summary = subject
     recall = summary.get("recall")
     if outcome.scores is None or not recall:
@@ -151,7 +151,7 @@ def _recall(subject: Subject) -> str:
     numbers = dict(zip(classes, zip(counts.tolist(), chosen.tolist(), strict=True), strict=True))
     rows = [
         [name, _number(recall[name]), f"{numbers[name][0]:,}", f"{numbers[name][1]:,}"]
-        for name in sorted(recall, key=recall.__getitem__)[:MOST_CLASSES]
+        for name in sorted(recall, key=lambda name: (recall[name], -numbers[name][0]))[:MOST_CLASSES]
     ]
     return html_page.table(["class", "recall", "test rows", "predicted"], rows)
 

@@ -17,6 +17,7 @@ from nnjax.cli.prepare import Prepared
 from nnjax.train import Result
 
 MOST_CLASSES = 10  # maximum number of classes whose recall is printed
+LEAST_FOR_RECALL = 3  # minimum number of test rows of a class; with fewer, its recall is mostly chance
 # With fewer than FEW_ROWS test rows, scores are unreliable; with at least MANY_ROWS, perfect scores are suspicious
 FEW_ROWS, MANY_ROWS = 20, 50
 ALL_RIGHT = 0.99999  # larger accuracies are perfect; a mean in float32 may be slightly less than 1
@@ -53,7 +54,8 @@ def print_scores(outcome: Outcome, prepared: Prepared) -> None:
         members = [scores for i, scores in enumerate(outcome.member_scores) if i not in outcome.left_out]
         averaged = f"   (averaged prediction of {len(members)})" if len(members) > 1 else ""
         if outcome.left_out:
-            say(f"[bold yellow]left out[/] of the average: members that diverged, {_list(outcome.left_out)}")
+            numbers = _shorten([str(i) for i in outcome.left_out])
+            say(f"[bold yellow]left out[/] of the average: members that diverged, {numbers}")
         say(_spread(members, "accuracy", "accuracy", ".4f") if classify else _spread(members, "r2", "R²", ".4f"))
         say(_spread(members, "nll", "NLL", ".4f") if classify else _spread(members, "rmse", "RMSE", ".4g"))
     if classify:
@@ -61,7 +63,7 @@ def print_scores(outcome: Outcome, prepared: Prepared) -> None:
             f"[bold]test accuracy {scores['accuracy']:.4f}[/]   NLL {scores['nll']:.4f} nats   Brier "
             f"{scores['brier']:.4f}   calibration error {scores['expected_calibration_error']:.4f}{averaged}"
         )
-        _print_classes(class_scores(table, outcome.prediction, dataset.test), constant)
+        print_classes(class_scores(table, outcome.prediction, dataset.test), constant)
     else:
         several = table.several is not None
         unit = "(in standard deviations)" if several else f"(in the units of {escape(table.target)})"
@@ -110,22 +112,32 @@ def describe_caution(scores: Scores, rows: int, *, named: bool) -> str:
     return ""
 
 
-def _print_classes(scores: ClassScores, constant: Baseline) -> None:
-    """Print the baseline, the balanced accuracy and the recalls, and warn of classes that are never predicted."""
+def print_classes(scores: ClassScores, constant: Baseline) -> None:
+    """Print the baseline, the balanced accuracy and the recalls, and warn of classes that are never predicted.
+
+    Classes with fewer than `LEAST_FOR_RECALL` test rows are no warning, and are not among the lowest recalls.
+    """
     auc = "" if scores.auc is None else f"   AUC {scores.auc:.4f}"
     say(
         f"{escape(constant.prediction)}: accuracy {constant.scores['accuracy']:.4f}; balanced accuracy "
         f"{scores.balanced_accuracy:.4f}{auc}"
     )
-    worst = sorted(scores.recall, key=scores.recall.__getitem__)[:MOST_CLASSES]
-    which = "recall" if len(worst) == len(scores.recall) else f"lowest recall of {len(scores.recall)} classes"
-    say(f"{which}: {', '.join(f'{escape(name)} {scores.recall[name]:.4f}' for name in worst)}")
-    if scores.never:
-        listed = ", ".join(f"{name!r} ({rows} rows)" for name, rows in list(scores.never.items())[:MOST_CLASSES])
+    unsure = [name for name, rows in scores.rows.items() if rows < LEAST_FOR_RECALL]
+    names = sorted(scores.recall, key=lambda name: (scores.recall[name], -scores.rows[name]))
+    which = "recall (test rows)"
+    if len(names) > MOST_CLASSES:
+        which = f"lowest recall of {len(names)} classes (test rows)"
+        names = ([name for name in names if name not in unsure] or names)[:MOST_CLASSES]
+    say(f"{which}: " + ", ".join(f"{escape(name)} {scores.recall[name]:.4f} ({scores.rows[name]})" for name in names))
+    if never := [name for name in scores.never if name not in unsure]:
+        listed = _shorten([f"{name!r} ({scores.rows[name]} rows)" for name in never])
         say(
             f"[bold yellow]warning[/] never predicted: {escape(listed)}; try --class-weights balanced, which weights "
             "rare classes more"
         )
+    if unsure:
+        listed = escape(_shorten([repr(name) for name in unsure]))
+        say(f"[bold yellow]note[/] fewer than {LEAST_FOR_RECALL} test rows, too few to judge the recall: {listed}")
 
 
 def _score(value: float) -> str:
@@ -140,8 +152,8 @@ def _spread(members: list[Scores], name: str, label: str, form: str) -> str:
     return f"members' {label} {values.mean():{form}}{sd} ({terms}), min {low}, median {middle}, max {high}"
 
 
-def _list(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers[:10])) + (f", … ({len(numbers)} in all)" if len(numbers) > 10 else "")
+def _shorten(words: Sequence[str]) -> str:
+    return ", ".join(words[:10]) + (f", … ({len(words)} in all)" if len(words) > 10 else "")
 
 
 def print_divergence(path: Path, result: Result) -> None:
