@@ -180,7 +180,7 @@ def test_curves_mark_the_networks_that_early_stopping_kept(folder, tmp_path, mon
     result, metrics = read_json(tmp_path / "run" / "result.json"), pd.read_csv(tmp_path / "run" / "metrics.csv")
     epochs = dict(zip(metrics["step"], metrics["epoch"], strict=True))
     kept = [epochs[ending["best_step"]] for ending in result.get("members", [result])]
-    assert drawn[0]["kept"] == (kept[0] if members is None else kept)
+    assert drawn[0]["best_epoch"] == (kept[0] if members is None else kept)
     assert drawn[0]["training"] == (
         "mean over the epoch, raised by dropout 0.3 and batch statistics; with class weights"
     )
