@@ -75,7 +75,7 @@ def import_weights(
 def export_weights(
     library: Library, net: LayerLike, x: PyTree, trees: tuple[Params, State], like: Leaves, names: Names | None
 ) -> Leaves:
-    """Convert the weights of a network to another library; return the arrays of `like` with a counterpart, by path."""
+    """Return the weights of a network in the form of another library: new values, by path, for arrays of `like`."""
     shapes, parts = parts_of(library.where, net, x, channels_first=library.channels_first)
     ours = tree_paths(*trees)
     for path in sorted(ours.keys() | shapes.keys()):
@@ -124,11 +124,13 @@ class Step(NamedTuple):
 
     position: int  # position among the keys of the same container
     name: str
-    sorted: bool  # True if the keys of this container are in alphabetical order, as JAX sorts them
+    sorted: bool  # True if the keys of this container are in alphabetical order, as after sorting by JAX
 
 
 def steps_of(node: Any, keys: Sequence[Any]) -> tuple[Step, ...]:
-    """Return the steps to an array. Their positions follow the order of creation or, for sorted keys, their numbers.
+    """Return the steps to an array.
+
+    Their positions follow the order of creation or, for sorted keys, the numbers in the keys.
 
     Args:
       node: nested dictionaries, tuples, and objects with attributes.
@@ -150,7 +152,7 @@ def steps_of(node: Any, keys: Sequence[Any]) -> tuple[Step, ...]:
 def are_ordered(a: Sequence[Step], b: Sequence[Step]) -> bool:
     """Return True if the order of two arrays is known.
 
-    It is lost if the first different keys on their paths are sorted and differ in more than numbers.
+    The order is lost if the first keys in which the paths differ are sorted and differ in more than numbers.
     """
     first, second = next(((p, q) for p, q in zip(a, b, strict=False) if p != q), (a[0], a[0]))
     return not first.sorted or _stem(first.name) == _stem(second.name)
@@ -284,7 +286,7 @@ def _size(library: Library, expected: Leaves) -> tuple[int, int]:
 
 def _named_pair(library: Library, part: Part, theirs: Leaves, name: str | None) -> Pair:
     """Pair a layer with the weights that `names` assigns to it."""
-    if name in theirs and len(part.shapes) == 1:  # a single array that is not part of a layer
+    if name in theirs and len(part.shapes) == 1:  # `name` is the path of one array, not of a module
         ((ours, shape),) = part.shapes.items()
         return Pair(part, renamed({ours: (ours, same, same)}), {ours: shape}, {ours: name})
 

@@ -21,7 +21,7 @@ MakeOptimizer = Optimizer | Callable[[float], Optimizer]
 
 
 def deduplicate(function: Any) -> Any:
-    """Return the same object for equal partial functions; JAX would compile again for each copy by `clone`."""
+    """Return the same object for equal partial functions, because JAX would compile again for each copy by `clone`."""
     if not isinstance(function, partial):
         return function
     try:
@@ -37,7 +37,7 @@ def _partial(function: Callable[..., Any], arguments: tuple[Any, ...], keywords:
 
 @lru_cache
 def make_network(net: Network, hidden: tuple[int, ...], outputs: int, gaussian: bool) -> Layer:
-    """Return the network, which is the same object for equal arguments, so its programs are compiled only once."""
+    """Return the network, with two outputs per target if it is Gaussian; equal arguments return the same object."""
     outputs = 2 * outputs if gaussian else outputs
     if not isinstance(net, Layer):
         net = nn.mlp(hidden, outputs) if net is None else net(outputs)
@@ -57,13 +57,13 @@ def _check_outputs(y: Array, *, outputs: int) -> Array:
 
 @lru_cache
 def make_optimizer(optimizer: MakeOptimizer, learning_rate: float) -> Optimizer:
-    """Return the optimizer, which is the same object for equal arguments, so its programs are compiled only once."""
+    """Return the optimizer for a learning rate; equal arguments return the same object."""
     return optimizer if hasattr(optimizer, "update") else optimizer(learning_rate)
 
 
 @partial(jax.jit, static_argnames="run")
 def initial_states(run: train.Run, keys: Key, data: Data) -> TrainState:
-    """Return the initial training states of all members (members, ...)."""
+    """Return the initial training states of all members, with a leading axis of members."""
     return lax.map(lambda key: run.init(key, data), keys)
 
 
@@ -83,5 +83,5 @@ def take_epoch(run: train.Run, ts: TrainState, data: Data) -> TrainState:
 
 @partial(jax.jit, static_argnames="net")
 def predict_members(net: Layer, params: Params, state: State, x: Array) -> PyTree:
-    """Return the outputs (members, n, outputs) of all members."""
+    """Return the outputs (members, n, outputs) of all members in evaluation mode, or a pair of such arrays."""
     return lax.map(lambda member: net.apply(member[0], member[1], x, train=False)[0], (params, state))

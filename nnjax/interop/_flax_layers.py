@@ -17,12 +17,16 @@ def from_linen(module: Any, *, rngs: Sequence[str] = ("dropout",)) -> Layer:
     """Turn a linen module into a layer.
 
     The parameters are the collection "params"; the state is a dictionary of the other collections, or () if there are
-    none. Both come from `module.init`, so `module.apply({"params": params, **state}, x)` works, too.
+    none. Both have the structure that `module.init` returns, so `module.apply({"params": params, **state}, x)` works,
+    too, if there is a state.
 
     Args:
       module: A `flax.linen.Module` that takes one input. Its arguments `train`, `training`, `is_training`,
         `deterministic` and `use_running_average` are set from the layer's `train`.
       rngs: Names of the random streams that the module draws from in training.
+
+    Raises:
+      TypeError: if `module` is not a linen module.
 
     >>> import flax.linen
     >>> net = interop.flax.from_linen(flax.linen.Dense(3))
@@ -60,13 +64,16 @@ def from_linen(module: Any, *, rngs: Sequence[str] = ("dropout",)) -> Layer:
 def from_nnx(make_module: Callable[[Any], Any]) -> Layer:
     """Turn an nnx module into a layer.
 
-    The parameters are the `nnx.Param` variables of the module, and the state is its other variables, both as nested
-    dictionaries. The random streams start from the layer's key. `nnx.update(module, params)` writes the parameters
-    into a module.
+    The parameters are the `nnx.Param` variables of the module, and the state is its other variables except random
+    streams, both as nested dictionaries, or () if there are none. The random streams start from the layer's key.
+    `nnx.update(module, params)` writes the parameters into a module.
 
     Args:
       make_module: Function of `nnx.Rngs` that returns the module, which takes one input. Its mode is set by
         `module.train()` and `module.eval()`.
+
+    Raises:
+      TypeError: if `make_module` is not a function of one argument.
 
     >>> from flax import nnx
     >>> net = interop.flax.from_nnx(lambda rngs: nnx.Linear(4, 3, rngs=rngs))

@@ -25,12 +25,12 @@ NOT_INPUTS = ("b", "g", "u")  # arrays whose first axis is not the inputs of the
 class Part(NamedTuple):
     """A layer with parameters or state. A layer inside `repeat` has a part for each copy."""
 
-    path: str  # path of its parameters; inside `repeat`, with the number of the copy
+    path: str  # path of the layer in the network; inside `repeat`, it contains the number of the copy
     kind: str  # name of the function that returns the layer, such as "dense"
     arguments: str  # the arguments in the layer's name, such as "64"
     sources: Mapping[str, tuple[str, tuple[int, ...]]]  # array -> (path in params or state, indices of the copy)
-    shapes: Leaves
-    image: Image = ()  # shape of the image that is flattened before this layer
+    shapes: Leaves  # shapes and dtypes of one copy, by array
+    image: Image = ()  # shape of the image that is flattened before this layer; () if there is none
 
     def __str__(self) -> str:
         name = f"{self.kind}({self.arguments})" if self.arguments else self.kind
@@ -53,7 +53,7 @@ def kind_of(name: str) -> tuple[str, str, list[int]]:
 
 
 def parts_of(where: str, net: LayerLike, x: PyTree, *, channels_first: bool) -> tuple[Leaves, list[Part]]:
-    """Return the shapes of a network's arrays by path, and the parts of the network in order.
+    """Return the shapes of a network's arrays by path, and the parts of the network in the order of other libraries.
 
     Args:
       where: name of the module that the user called, for messages.

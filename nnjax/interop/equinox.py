@@ -51,7 +51,9 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
       The parameters and the state of the network.
 
     Raises:
-      ValueError: if a layer has no weights, if weights have no layer, or if shapes differ.
+      ValueError: if a layer has no weights, if weights have no layer, if shapes differ, if a layer cannot be converted,
+        if `names` is wrong, or if a module with statistics is passed without its state.
+      TypeError: if `weights` is not a module or (module, state).
 
     >>> import equinox as eqx
     >>> module = eqx.nn.MLP(4, 2, 8, 1, key=jax.random.key(0))
@@ -79,7 +81,9 @@ def export_weights(
       The module, or (module, state), as in `like`.
 
     Raises:
-      ValueError: see `import_weights`.
+      ValueError: as in `import_weights`; or if params or state do not fit the network, or if `like` lacks an array,
+        such as a bias, that has an effect.
+      TypeError: if `like` is not a module or (module, state).
 
     >>> import equinox as eqx
     >>> params, state = nn.mlp([8], 2).init(jax.random.key(0), jnp.ones((1, 4)))
@@ -111,12 +115,15 @@ def from_module(make_module: Callable[[Key], Any]) -> Layer:
 
     The parameters are the module with None in place of everything except floating-point arrays, as returned by
     `eqx.partition(module, eqx.is_inexact_array)`. The state is a pair of the other arrays and the `equinox.nn.State`,
-    or () if there is neither.
+    with () for a missing `State`; or () if there is neither.
 
     Args:
       make_module: Function of a key that returns the module, or (module, state), as `eqx.nn.make_with_state` does. The
         module takes one example, the state if there is one, and `key` if its signature contains it. BatchNorm must have
         `axis_name="batch"`.
+
+    Raises:
+      TypeError: if `make_module` is not a function of a key, or returns something else.
 
     >>> import equinox as eqx
     >>> net = interop.equinox.from_module(lambda key: eqx.nn.MLP(4, 2, 8, 1, key=key))
@@ -195,7 +202,7 @@ def _flat(module: Any, state: Any) -> Leaves:
 
 
 def _stateful_layers(module: Any) -> list[tuple[str, Any]]:
-    """Return the layers with statistics, each after the prefix of its paths."""
+    """Return pairs of the path prefix and the layer, for all layers with statistics."""
     import equinox as eqx
 
     def is_stateful(node: Any) -> bool:

@@ -53,10 +53,10 @@ def export(
         inputs and outputs, NamedTuples become tuples.
       members: True if params and state have a leading axis (members, ...) for an ensemble. The outputs are then
         (members, batch, ...).
-      platforms: the platforms to compile for: "cpu", "cuda", "rocm", "tpu".
+      platforms: the platforms on which the network can run, among "cpu", "cuda", "rocm" and "tpu".
 
     Raises:
-      ValueError, TypeError: if params, state or x do not fit the network.
+      ValueError, TypeError: if params, state or x do not fit the network, or if members or platforms are invalid.
       InconclusiveDimensionOperation: an error of JAX, if the network's Python code branches on the batch size.
       OSError: if writing fails. An existing file stays intact.
 

@@ -15,8 +15,8 @@
 | `weight_norm`, `spectral_norm` | of the same name | of the same name | |
 
 Flax's `momentum` of BatchNorm is our `decay`. Its running variance is biased, ours is unbiased. The variance is copied
-unchanged, so predictions are equal. In further training, it tends to n / (n - 1) times the old value for n values in a
-batch.
+unchanged, so predictions are equal. Further training after an import changes it by a factor of about n / (n - 1) for n
+values in a batch, and after an export by the inverse.
 
 Flax also runs the power iteration of `SpectralNorm` in evaluation mode. Weights are imported after this iteration, so
 predictions are equal. Exported weights give equal predictions once the iteration has converged.
@@ -61,8 +61,10 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
       The parameters and the state of the network.
 
     Raises:
-      ValueError: if a layer has no weights, if weights have no layer, or if shapes differ. The message names the
-        weight, its shape and the expected shape.
+      ValueError: if a layer has no weights, if weights have no layer, if shapes differ (the message names the weight,
+        its shape and the expected shape), if a layer cannot be converted, if the order of weights with equal
+        shapes is lost, or if `names` is wrong.
+      TypeError: if `weights` are not variables, an `nnx.Module` or an `nnx.State`.
 
     >>> weights = {"params": {"Dense_0": {"kernel": jnp.ones((4, 3)), "bias": jnp.zeros(3)}}}
     >>> params, state = interop.flax.import_weights(nn.dense(3), jnp.ones((1, 4)), weights)
@@ -91,7 +93,9 @@ def export_weights(
       Entries without a counterpart keep the values of `like`.
 
     Raises:
-      ValueError: see `import_weights`.
+      ValueError: as in `import_weights`; or if params or state do not fit the network, or if `like` lacks an array,
+        such as a bias, that has an effect.
+      TypeError: if `like` is not variables, an `nnx.Module` or an `nnx.State`.
 
     >>> params, state = nn.dense(3).init(jax.random.key(0), jnp.ones((1, 4)))
     >>> like = {"params": {"Dense_0": {"kernel": jnp.ones((4, 3)), "bias": jnp.zeros(3)}}}
@@ -114,7 +118,7 @@ def _is_linen(weights: Any) -> bool:
 
 
 class _Flat(NamedTuple):
-    """The weights of a module."""
+    """The weights of a module as a flat dictionary, with the conventions of its library."""
 
     tree: Any
     names: dict[str, str]  # names of the floating-point arrays, by path in the tree

@@ -7,7 +7,7 @@
 | `conv_transpose` | `Conv1DTranspose` … | Haiku has (*kernel, outputs, inputs), and the kernel is flipped |
 | `embedding`, `learned_positions` | `Embed` | |
 | `batch_norm` | `BatchNorm` | Haiku has shapes (1, …, features), `average`, `hidden` and `counter`; see below |
-| `layer_norm`, `group_norm`, `instance_norm`, `rms_norm` | of the same name | `bias` is `offset` |
+| `layer_norm`, `group_norm`, `instance_norm`, `rms_norm` | of the same name | `bias` is `offset`; none in `rms_norm` |
 | `multi_head_attention` | `MultiHeadAttention` | |
 | `rnn` with `activation=jax.nn.relu` | `VanillaRNN` | Haiku has two biases, which are added |
 | `lstm` | `LSTM` | Haiku has one matrix, gates in the order i, g, f, o, and adds 1 to the bias of f |
@@ -16,8 +16,9 @@ Haiku's `GRU` multiplies by the reset gate before the product with w_h, ours aft
 but `from_transformed` turns it into a layer.
 
 Haiku's `decay_rate` of BatchNorm is our `decay`. Its running variance is biased, ours is unbiased. The variance is
-copied unchanged, so predictions are equal. In further training, it tends to n / (n - 1) times the old value for n
-values in a batch. Exported statistics have a counter of 10⁶, so Haiku's division by 1 - decay^counter has no effect.
+copied unchanged, so predictions are equal. Further training after an import changes it by a factor of about n / (n - 1)
+for n values in a batch, and after an export by the inverse. Exported statistics have a counter of 10⁶, so Haiku's
+division by 1 - decay^counter has no effect.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,7 +51,9 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
       The parameters and the state of the network.
 
     Raises:
-      ValueError: if a layer has no weights, if weights have no layer, or if shapes differ.
+      ValueError: if a layer has no weights, if weights have no layer, if shapes differ, if a layer cannot be converted,
+        if the order of weights with equal shapes is lost, or if `names` is wrong.
+      TypeError: if `weights` are not dictionaries.
 
     >>> weights = {"linear": {"w": jnp.ones((4, 3)), "b": jnp.zeros(3)}}
     >>> params, state = interop.haiku.import_weights(nn.dense(3), jnp.ones((1, 4)), weights)
@@ -78,7 +81,9 @@ def export_weights(
       The weights, with the same structure as `like`.
 
     Raises:
-      ValueError: see `import_weights`.
+      ValueError: as in `import_weights`; or if params or state do not fit the network, or if `like` lacks an array,
+        such as a bias, that has an effect.
+      TypeError: if `like` does not consist of dictionaries.
 
     >>> params, state = nn.dense(3).init(jax.random.key(0), jnp.ones((1, 4)))
     >>> like = {"linear": {"w": jnp.ones((4, 3)), "b": jnp.zeros(3)}}
@@ -99,12 +104,15 @@ def export_weights(
 def from_transformed(transformed: Any, *, train: str | None = None) -> Layer:
     """Turn a transformed Haiku function into a layer.
 
-    The parameters and the state come from `transformed.init` on an input of zeros.
+    The parameters and the state come from `transformed.init`, called with an input of zeros and in training mode.
 
     Args:
       transformed: Result of `hk.transform` or `hk.transform_with_state` of a function of one input.
       train: Name of the argument of the function that receives the layer's `train`, such as "is_training"; None if
         there is no such argument.
+
+    Raises:
+      TypeError: if `transformed` is not such a result.
 
     >>> import haiku as hk
     >>> net = interop.haiku.from_transformed(hk.transform(lambda x: hk.Linear(3)(x)))

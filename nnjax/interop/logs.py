@@ -19,6 +19,9 @@ def history_rows(history: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]
       history: the records of a result, or a list with the record of a callback. Each entry of an array in a record,
         such as a score per class, becomes a column "name/index".
 
+    Returns:
+      A dictionary from column to number for each row. Rows of ensembles also have the column "member".
+
     >>> history = [{"epoch": 1.0, "step": 9, "loss": np.array([0.5, 0.25])}]
     >>> interop.history_rows(history)
     [{'member': 0, 'epoch': 1.0, 'step': 9, 'loss': 0.5}, {'member': 1, 'epoch': 1.0, 'step': 9, 'loss': 0.25}]
@@ -37,10 +40,10 @@ def history_rows(history: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]
 
 
 def csv_log(path: str | Path) -> Callback:
-    """Return a callback for `fit` that writes its records to a CSV file, with the columns of `history_rows`.
+    """Return a callback for `fit` that adds each record to a CSV file, with the columns of `history_rows`.
 
-    The file is complete after every call. If it exists, its rows of earlier steps are kept, so a resumed run continues
-    the file. A different run needs a different file.
+    The file is complete after every call. If it exists, only its rows of earlier steps are kept, so a resumed run
+    continues the file. A different run needs a different file.
 
     Args:
       path: path of the file.
@@ -75,13 +78,13 @@ def _step(path: Path, row: Mapping[str, Any]) -> int:
 
 
 def tensorboard_log(writer: Any) -> Callback:
-    """Return a callback for `fit` that passes its records to a TensorBoard writer.
+    """Return a callback for `fit` that passes each record to a TensorBoard writer.
 
     The curves are named like the columns of `history_rows`; for an ensemble, "name/member".
 
     Args:
       writer: a `SummaryWriter` of tensorboardX (`pip install 'nnjax[tensorboard]'`) or `torch.utils.tensorboard`. Close
-        it after `fit`, because it writes in the background.
+        the writer after `fit`, because it writes in the background.
 
     Raises:
       TypeError: if the writer has no method `add_scalar`.

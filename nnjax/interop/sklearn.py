@@ -84,7 +84,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         return Data(x[weights > 0], y[weights > 0], weights[weights > 0])
 
     def _train(self, data: Data, labels: np.ndarray | None) -> Self:
-        """Train on examples from scratch. If labels are given, the validation part is stratified by them."""
+        """Train on examples from scratch, with a validation part if `patience` is set; labels stratify that part."""
         seed = self._seed()
         validation = None
         if self.patience is not None:
@@ -149,8 +149,8 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
     def _outputs(self, X: Any) -> Any:
         """Return the network's outputs (members, n, outputs), or a pair of means and log-variances of this shape.
 
-        The number of rows is padded to a power of two, so few programs are compiled. The prediction for a row does not
-        depend on the number of rows.
+        Rows are predicted in blocks, which are padded to a power of two, so few programs are compiled. Up to rounding,
+        the prediction for a row does not depend on the other rows.
         """
         check_is_fitted(self)
         x = validate_data(self, X, reset=False, dtype=jnp.result_type(float))
@@ -184,15 +184,15 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
       members: number of networks in an ensemble.
       patience: number of epochs without a lower validation loss after which training stops; the epoch with the lowest
         loss is used for predictions. None to use all rows for training and to never stop early.
-      validation_fraction: share of the rows for validation if `patience` is set, stratified by class.
+      validation_fraction: share of the rows for validation if `patience` is set. A classifier stratifies by class.
       random_state: integer, `numpy.random.RandomState` or None, as everywhere in scikit-learn.
       verbose: True to show a progress bar.
 
     Attributes:
       classes_: the labels, sorted, of any type.
-      history_: one record per epoch, as in the result of `train.fit`.
+      history_: one record per epoch of the last `fit`, as in the result of `train.fit`.
       ts_: the `TrainState` for predictions and for `partial_fit`, as NumPy arrays with a leading axis of members. With
-        `patience`, it contains the parameters of the best epoch.
+        `patience`, `fit` stores the parameters and the state of the best epoch.
 
     >>> from nnjax.interop.sklearn import Classifier
     >>> digits = data.load("digits")
@@ -213,6 +213,7 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
 
         Raises:
           ValueError: if there are fewer than two classes, if an argument is invalid, or if the training diverges.
+          TypeError: if an argument has the wrong type.
         """
         data = self._examples(X, y, sample_weight, reset=True)
         check_classification_targets(data.y)
@@ -269,11 +270,12 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
 class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
     """Train a network, or an ensemble of networks, as a scikit-learn regressor with one or several outputs.
 
-    The targets are standardised with the mean and standard deviation of the training rows, or of the rows of the first
-    `partial_fit`; predictions are in the units of the targets.
+    The targets are standardised with their weighted mean and standard deviation, over all rows passed to `fit` (also
+    those for validation) or to the first `partial_fit`. Predictions are in the units of the targets.
 
-    The arguments are the same as for `Classifier`. With `loss=losses.gaussian_nll`, the network has twice as many
-    outputs, the means and then the logarithms of the variances, and learns the noise in the targets.
+    The arguments and attributes are those of `Classifier`, except for `classes_`. With
+    `loss=losses.gaussian_nll`, the network has twice as many outputs, the means and then the logarithms of the
+    variances, and learns the noise in the targets.
 
     >>> from nnjax.interop.sklearn import Regressor
     >>> x = np.linspace(-1, 1, 100)[:, None]
@@ -292,6 +294,10 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
           X: (n, features) numbers.
           y: (n,) or (n, outputs) numbers.
           sample_weight: (n,) weights of the losses and of the mean and deviation of y; None for equal weights.
+
+        Raises:
+          ValueError: if an argument is invalid, or if the training diverges.
+          TypeError: if an argument has the wrong type.
         """
         data = self._examples(X, y, sample_weight, reset=True, y_numeric=True, multi_output=True)
         self._set_scale(data)
@@ -303,7 +309,12 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
         Args:
           X: (n, features) numbers.
           y: (n,) or (n, outputs) numbers.
-          sample_weight: (n,) weights of the losses; None for equal weights.
+          sample_weight: (n,) weights of the losses and, in the first call, of the mean and deviation of y; None for
+            equal weights.
+
+        Raises:
+          ValueError: if an argument is invalid, or if the training diverges.
+          TypeError: if an argument has the wrong type.
         """
         first = not hasattr(self, "ts_")
         data = self._examples(X, y, sample_weight, reset=first, y_numeric=True, multi_output=True)
@@ -321,7 +332,8 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
             targets is not included.
 
         Returns:
-          Arrays (n,) or (n, outputs), like the training targets, in their units.
+          The predictions (n,) or (n, outputs), like the training targets and in their units; a pair of such arrays with
+          `return_std`.
 
         Raises:
           ValueError: if `return_std` is True for a single network that does not predict variances.
@@ -343,7 +355,7 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
         return tags
 
     def _set_scale(self, data: Data) -> None:
-        """Store the mean and the standard deviation of each target, in float64, and design the network."""
+        """Store the mean and standard deviation of each target, in float64, and the settings of the network."""
         y = np.asarray(data.y, np.float64).reshape(len(data.y), -1)
         self.y_mean_ = np.average(y, axis=0, weights=data.weights)
         std = np.sqrt(np.average((y - self.y_mean_) ** 2, axis=0, weights=data.weights))

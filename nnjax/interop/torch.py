@@ -47,8 +47,9 @@ def import_weights(net: LayerLike, x: PyTree, weights: Any, *, names: Names | No
       The parameters and the state of the network.
 
     Raises:
-      ValueError: if a layer has no weights, if weights have no layer, or if shapes differ. The message names the
-        weight, its shape and the expected shape.
+      ValueError: if a layer has no weights, if weights have no layer, if shapes differ (the message names the weight,
+        its shape and the expected shape), if a layer cannot be converted, or if `names` is wrong.
+      TypeError: if `weights` is not a module or a state dict.
 
     >>> weights = {"fc.weight": np.ones((3, 4)), "fc.bias": np.zeros(3)}  # or module.state_dict()
     >>> params, state = interop.torch.import_weights(nn.dense(3), jnp.ones((1, 4)), weights)
@@ -76,7 +77,9 @@ def export_weights(
       `num_batches_tracked`, keep the values of `like`.
 
     Raises:
-      ValueError: see `import_weights`.
+      ValueError: as in `import_weights`; or if params or state do not fit the network, or if `like` lacks an array,
+        such as a bias, that has an effect.
+      TypeError: if `like` is not a module or a state dict.
 
     >>> params, state = nn.dense(3).init(jax.random.key(0), jnp.ones((1, 4)))
     >>> like = {"fc.weight": np.ones((3, 4)), "fc.bias": np.zeros(3)}  # or a module
@@ -90,7 +93,7 @@ def export_weights(
 
 
 def _path(name: str) -> str:
-    """Rename a tensor so that each layer and direction of a recurrent module is a submodule, such as l0.weight_ih."""
+    """Return a tensor's name with each layer and direction of a recurrent module as a submodule: l0.weight_ih."""
     return re.sub(r"((?:weight|bias)_(?:ih|hh|hr))_(l\d+(?:_reverse)?)$", r"\2.\1", name)
 
 
@@ -275,7 +278,7 @@ def _conventions(kind: str, arguments: str) -> Sequence[Convention]:
         inner, _, _ = kind_of(arguments)
         known = (
             ("dense", "conv") if kind == "weight_norm" else _WEIGHTS
-        )  # in PyTorch, conv_transpose has norms per input
+        )  # PyTorch's weight_norm of conv_transpose has norms per input, ours per output
         return _norm_conventions(kind, inner) if inner in known else []
     return [_TABLE[kind]] if kind in _TABLE else []
 
