@@ -29,9 +29,10 @@ def batches(iterable: Iterable[Any], n: int) -> Source:
       n: number of examples to read.
 
     Raises:
-      TypeError: if `iterable` does not yield batches.
-      ValueError: if the iterable is empty; during reading, if a generator ends before `n` examples, and as raised by
-        `data.source` for invalid data.
+      TypeError: if `iterable` does not yield batches, or if `n` is not an integer.
+      ValueError: if `n` < 1, if the iterable is empty, or if the arrays of a batch have different numbers of rows.
+        During reading, if a generator ends before `n` examples, if a row is requested again, and as raised by
+        `data.source`.
 
     >>> generator = ((np.full((2, 3), i, np.float32), np.array([i, i])) for i in range(5))
     >>> data.batches(generator, 6).gather(np.array([2, 3])).y.tolist()
@@ -69,7 +70,7 @@ def batches(iterable: Iterable[Any], n: int) -> Source:
 
 
 def _examples(iterable: Iterable[Any]) -> Iterator[Data]:
-    """Yield the batches as arrays. Restart the iterable whenever it ends, unless it is a generator."""
+    """Yield the batches as arrays. Restart the iterable when it ends, unless it is a generator or yielded no rows."""
     while True:
         empty = True
         for batch in iterable:

@@ -17,8 +17,8 @@ def class_balanced(labels: Any) -> Callable[[Key, Array, Array | int, int], Arra
 
         class ~ uniform,   row ~ uniform over the rows of that class, with replacement
 
-    An epoch still has ⌈n / batch_size⌉ steps but does not contain every row. The loss corresponds to equally frequent
-    classes, so the predicted probabilities are not calibrated for the data.
+    A run of e epochs still has ⌈e n / batch_size⌉ steps, but an epoch does not contain every row. The loss corresponds
+    to equally frequent classes, so the predicted probabilities are not calibrated for the data.
 
     Args:
       labels: (n,) the class of each row of the data.
@@ -27,8 +27,8 @@ def class_balanced(labels: Any) -> Callable[[Key, Array, Array | int, int], Arra
       A function `(key, step, n, batch_size) -> rows` that returns the row numbers (batch_size,), int32, of a batch.
 
     Raises:
-      ValueError: if the labels are not (n,); when the sampler is called, if the data have a different number of rows or
-        are split into folds.
+      ValueError: if the labels are not (n,) with n ≥ 1. When the sampler is called, if the data have a different number
+        of rows or are split into folds.
 
     >>> sampler = data.class_balanced(np.array([0, 0, 0, 0, 0, 0, 0, 1]))
     >>> rows = sampler(jax.random.key(0), 0, 8, 1000)

@@ -26,7 +26,7 @@ LONGEST_LINE = 2**24  # characters; otherwise a file without line breaks would b
 BLOCK = 2**14  # maximum number of rows in Python lists at the same time
 SNIFFED = 2**16  # characters from which the separator is detected
 MISSING = frozenset(("", "#N/A", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "-nan", "-NaN", "null"))
-MARK = "\0"  # marks a quoted field that is one of MISSING; files that contain this character are rejected
+MARK = "\0"  # marks a quoted word such as "NA", which is not a missing value; files with this character are rejected
 
 
 class Fields(NamedTuple):
@@ -46,8 +46,8 @@ def read_csv(path: Path, separator: str | None = None) -> Fields:
 
     Raises:
       FileNotFoundError, OSError: if the file does not exist or cannot be opened.
-      ValueError: if the file is not CSV or has no header, if the number of values in a row is wrong, or if two columns
-        have the same name; the message gives the path.
+      ValueError: if the file is damaged, is not CSV or has no header, if the number of values in a row is wrong, or if
+        two columns have the same name; the message gives the path.
 
     Warns:
       UserWarning: if the file is read as Windows-1252.
@@ -149,7 +149,12 @@ class _Lines:
 
 
 def _find_separator(start: str, path: Path) -> str:
-    """Return the separator that splits all first lines into equally many fields, or else the header into the most."""
+    """Detect the separator of a file from its first lines.
+
+    Separators that split the first 50 rows into equally many fields are preferred, then those with the most fields in
+    the header. If no separator splits the header, the result is a space if spaces split all rows equally, or else the
+    tab for .tsv files and the comma for others.
+    """
     preferred = "\t" if ".tsv" in path.name.lower() else ","
     complete = start if len(start) < SNIFFED else start[: start.rfind("\n") + 1]
     best, best_score = preferred, (False, 1)

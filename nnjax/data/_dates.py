@@ -32,7 +32,7 @@ def find_formats(texts: Sequence[str]) -> list[str]:
 
 
 def choose_format(texts: Sequence[str], formats: Sequence[str]) -> tuple[str, str | None]:
-    """Return the format of the dates, and an alternative format if the order of day and month is ambiguous.
+    """Return the format of the dates and, if the order of day and month is ambiguous, an alternative (else None).
 
     A number that is the same in all dates is the day, because monthly tables have the same day in every row.
     """
@@ -50,7 +50,10 @@ def _order(form: str) -> str:
 
 
 def parse_dates(texts: Iterable[str | None], form: str) -> np.ndarray:
-    """Parse dates (rows,) as datetime64[us] in UTC, with NaT for None and for strings in a different format."""
+    """Parse dates (rows,) as datetime64[us], with NaT for None and for strings in a different format.
+
+    Dates with a UTC offset are converted to UTC.
+    """
     parse = cache(lambda text: None if text is None else _parse(text, form))
     return np.array([parse(text) for text in texts], "datetime64[us]")
 
@@ -76,8 +79,8 @@ def date_names(form: str) -> tuple[str, ...]:
 def encode_dates(dates: np.ndarray, form: str) -> np.ndarray:
     """Encode dates as features (rows, features), with NaN for missing dates.
 
-    The features are the days since 1970 and the positions in the year and in the week. Dates with a time also have a
-    position in the day. A position is the sine and cosine of an angle, so December is next to January.
+    The features are the days since 1970 and the positions in the year and in the week. If the format has a time, there
+    is also a position in the day. A position is the sine and cosine of an angle, so December is next to January.
 
     >>> from nnjax.data._dates import encode_dates
     >>> encode_dates(np.array(["1970-01-02"], "M8[us]"), "%Y-%m-%d").round(2).tolist()

@@ -49,7 +49,7 @@ def _check(where: str, data: Any) -> None:
 
 
 def n_rows(data: Examples) -> int:
-    """Return the number of examples.
+    """Return the number of examples, or 0 if there are no arrays.
 
     >>> data.n_rows(data.Data(np.ones((8, 2)), np.ones(8)))
     8
@@ -59,7 +59,7 @@ def n_rows(data: Examples) -> int:
 
 
 def n_bytes(data: Examples) -> int:
-    """Return the size of all examples in memory, in bytes.
+    """Return the size of all examples in bytes; for a `Source`, their size after conversion.
 
     >>> data.n_bytes(data.Data(np.ones((8, 2), np.float32), np.ones(8, np.int32)))
     96
@@ -76,10 +76,12 @@ def take_rows(data: Examples, rows: Array | np.ndarray) -> Data:
 
     Args:
       data: the examples. If they are `Data`, `rows` may be traced.
-      rows: row numbers in 0 … n - 1, of any shape. If they are traced, numbers out of range are not detected.
+      rows: row numbers in 0 … n - 1, of any shape for `Data` and of shape (m,) for a `Source`. If they are traced,
+        numbers out of range are not detected.
 
     Raises:
-      TypeError, ValueError: if the data are not examples, or if the rows are not integers in this range.
+      TypeError, ValueError: if the data are not examples, if the rows are not integers in this range, and as raised by
+        the `gather` of a `Source`.
 
     >>> data.take_rows(data.Data(np.arange(8.0), np.arange(8)), np.array([3, 5])).y.tolist()
     [3, 5]
@@ -116,7 +118,7 @@ def sample(data: Examples) -> Data:
 
 
 def digest(data: Examples) -> str:
-    """Return a SHA-256 digest of all rows of `Data`, or the digest of a `Source`, which covers up to 1024 rows.
+    """Return a SHA-256 digest of all rows of `Data`, or the field `digest` of a `Source`.
 
     >>> x, y = np.ones((8, 2), np.float32), np.arange(8)
     >>> data.digest(data.Data(x, y)) == data.digest(data.Data(x, y[::-1]))

@@ -23,10 +23,11 @@ DAY, SECOND = "%Y-%m-%d", "%Y-%m-%d %H:%M:%S"  # the formats of dates in memory
 def choose_task(
     frame: Frame, name: str, task: Task | None = None, *, lines: np.ndarray | None = None
 ) -> tuple[Task, str]:
-    """Return the task, inferred from the values of the target if it is None, and a reason in words.
+    """Return the task and a reason in words. If `task` is None, infer it from the values of the target.
 
     Raises:
-      ValueError: if values are missing, or if the target is text and more than half of its values are distinct.
+      ValueError: if values are missing. Also, if `task` is None and the target holds text or dates, more than half of
+        which are distinct.
     """
     values = column_values(frame, name)
     missing, line = missing_rows(values), line_numbers(lines)
@@ -87,7 +88,7 @@ def _number_problems(name: str, values: np.ndarray, line: Line) -> list[Problem]
 
 
 def _text_problems(name: str, values: np.ndarray, columns: Mapping[str, Column], line: Line) -> list[Problem]:
-    """Return a problem if a column has too many distinct strings for categories, else an empty list."""
+    """Return a list with one problem if a column has too many distinct strings for categories, else an empty list."""
     texts = [text for text in values.tolist() if text is not None]
     distinct = len(set(texts))
     is_categorical = name in columns and columns[name].kind == "category"
@@ -143,9 +144,10 @@ def fit_table(
       lines: (rows,) the line of each row in its file, for messages.
 
     Raises:
-      TableError: a ValueError, if columns have missing values or too many distinct strings; the message lists all such
-        columns.
-      ValueError: if a target is constant, or if its scale does not fit into float32.
+      TableError: a ValueError, if columns cannot be used, for example because of missing values, infinite numbers or
+        too many distinct strings; the message lists all such columns.
+      ValueError: if the targets are the only columns, if a target is constant or has a single class, if a target of a
+        regression is text, or if its scale does not fit into float32.
     """
     names = [targets] if isinstance(targets, str) else list(targets)
     written = columns or {}

@@ -25,7 +25,7 @@ def read_idx(path: Path) -> np.ndarray:
 
     Raises:
       FileNotFoundError, OSError: if the file does not exist or cannot be opened.
-      ValueError: if the file is truncated, is not an IDX file, or has more than `MOST_NUMBERS` elements.
+      ValueError: if the file is damaged, is not an IDX file, or has more than `MOST_NUMBERS` elements.
     """
     try:
         with open_file(path) as opened, gzip.open(opened) if path.suffix == ".gz" else opened as file:
@@ -55,11 +55,11 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def read_fashion_mnist(data_dir: str | Path | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return training images, training labels, test images and test labels.
+    """Return training images, training labels, test images and test labels as uint8 arrays.
 
     Args:
-      data_dir: the folder with the four IDX files. None searches $NNJAX_DATA_DIR, then the folder of Debian's package
-        dataset-fashion-mnist.
+      data_dir: the folder with the four IDX files, or with a subfolder `fashion-mnist` that contains them. None
+        searches $NNJAX_DATA_DIR, then the folder of Debian's package dataset-fashion-mnist.
 
     Raises:
       FileNotFoundError: if a file is missing; the message names the folders and files, and explains how to get them.

@@ -97,8 +97,8 @@ def parse_as(
       line: function that returns the place of a row, for messages.
 
     Raises:
-      ValueError: if a column of numbers or dates contains other strings, or if numbers have a different decimal sign;
-        the message gives the line.
+      ValueError: if a column of numbers or dates contains other strings, or if numbers have a different decimal sign or
+        unit. Except for a unit, the message gives the line.
 
     Warns:
       UserWarning: if numbers fit both decimal signs, unless another column fits only the sign from training.

@@ -20,11 +20,12 @@ def check_labels(data: Examples, loss: Loss, predict: Callable[[PyTree], PyTree]
     """Check that all integer labels are valid for the loss: immediately for `Data`, batch by batch for a `Source`.
 
     Only the loss determines which labels are valid, because it uses them as indices into the prediction. Labels in
-    0 … K - 1 are accepted, where K is the length of an axis of the prediction. For any other label, the loss is
-    evaluated on a random prediction for one example. The label is invalid if this loss is not finite. It is also
-    invalid if its loss equals the loss of label 0, label K - 1, the label modulo K, or integers far out of range.
-    Counts are valid, because their losses differ. Labels with a special meaning in the loss, such as -1 for "no label",
-    are valid, too.
+    0 … K - 1 are accepted, where K is the length of the longest axis of the prediction, without the batch axis, for
+    which the losses of the labels 0, K - 2 and K - 1 differ. If there is no such axis, all labels are accepted. For any
+    other label, the loss is evaluated on a random prediction for one example. The label is invalid if this loss is not
+    finite. It is also invalid if its loss equals the loss of label 0, label K - 1, the label modulo K, or integers far
+    out of range. Counts are valid, because their losses differ. Labels with a special meaning in the loss, such as -1
+    for "no label", are valid, too.
 
     Args:
       data: the examples. Every integer leaf of y is checked.
@@ -33,10 +34,11 @@ def check_labels(data: Examples, loss: Loss, predict: Callable[[PyTree], PyTree]
       name: "data" or "validation", for the message.
 
     Returns:
-      The same examples; for a `Source`, a new source that checks each batch.
+      The same examples; for a `Source` with integer targets, a new source that checks each batch.
 
     Raises:
       ValueError: if a label is invalid; the message gives the first one, its row, the valid range, and a fix.
+      TypeError: if `data` are not examples, or if `loss` or `predict` is not such a function.
 
     >>> examples = data.Data(np.ones((3, 2)), np.array([1, 2, 3]))
     >>> data.check_labels(examples, losses.cross_entropy, lambda x: jnp.ones((len(x), 3)))

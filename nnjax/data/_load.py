@@ -48,8 +48,8 @@ def load(
       name: "digits" (1 797 images of 8 × 8, included in the package) or "fashion-mnist" (70 000 images of 28 × 28, from
         IDX files); the path of a table with a header (.csv, .tsv, .csv.gz, .tsv.gz, or .parquet, which needs pandas);
         the path of an NPZ file with arrays `x` and `y`; a pandas or polars DataFrame; or a dict of arrays (rows,).
-      data_dir: the folder of Fashion-MNIST's IDX files; None searches `$NNJAX_DATA_DIR` and the folder of Debian's
-        package `dataset-fashion-mnist`.
+      data_dir: the folder of Fashion-MNIST's IDX files, or a folder with a subfolder `fashion-mnist` that contains
+        them; None searches `$NNJAX_DATA_DIR` and the folder of Debian's package `dataset-fashion-mnist`.
       target: the column to predict, or several columns of numbers; None means "y" for an NPZ file. This and the
         following arguments apply only to tables.
       task: "classification" or "regression"; None infers it from the values of the target.
@@ -60,7 +60,8 @@ def load(
         fill numbers from the training rows, and fill strings with the average of all categories. "category" makes
         missing strings a category and fills numbers with the median. Except with "error", rows without a target are
         left out.
-      na: strings that mean missing, in addition to empty fields, NA, N/A, NULL, None, null, NaN and nan.
+      na: strings of a CSV file that mean missing, in addition to empty fields and words such as NA, N/A, NULL, None and
+        NaN.
       sep: the separator of a CSV file; None detects a comma, semicolon, tab, vertical bar or spaces.
       decimal: the decimal sign of a CSV file, "." or ","; None detects it.
       test_share: the share of a table's rows to hold out as test data, stratified by class. The named data sets have a
@@ -69,17 +70,20 @@ def load(
 
     Returns:
       `Dataset(train, test, table, why, rows, notes, lines)`. Images are flat, with pixels in [0, 1]. Features of a
-      table are standardised with the mean and standard deviation of the training part.
+      table and targets of a regression are standardised with the mean and standard deviation of the training part.
 
     Raises:
       FileNotFoundError: if a file is missing; the message names the file and explains how to get it.
       ModuleNotFoundError: if pandas or pyarrow, which Parquet files need, is not installed.
       TableError: a ValueError, if values are missing or columns cannot be encoded; the message lists all such columns.
-      ValueError: if a name or column is unknown, or if a file is damaged.
+      ValueError: if a name, column or option is invalid, if options of tables are passed for a named data set, or if a
+        file is damaged. Also, if the table cannot be used, for example because of a constant target or too few rows.
+      TypeError: if an argument has the wrong type.
 
     Warns:
-      UserWarning: if a column of a CSV file looks like a row number (an unnamed one is left out), or if numbers or
-        dates are ambiguous. Also, if there are outliers more than 10 interquartile ranges outside the quartiles.
+      UserWarning: if an unnamed first column of row numbers is left out. For a CSV file, also if a column looks like a
+        row number or an identifier, if numbers or dates are ambiguous, if most values of a text column are numbers, or
+        if values are more than 10 interquartile ranges beyond the quartiles.
 
     >>> digits = data.load("digits")
     >>> digits.train.x.shape, digits.test.x.shape

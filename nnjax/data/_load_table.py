@@ -53,7 +53,7 @@ class TableOptions:
     decimal: Decimal | None = None
     test_share: float = 0.2
     seed: int = 0
-    kinds: Mapping[str, Kind] = field(default_factory=dict)  # kinds of columns in the run to repeat
+    kinds: Mapping[str, Kind] = field(default_factory=dict)  # kinds of columns from the run to repeat
 
     def __post_init__(self) -> None:
         for name in ("categorical", "drop", "na"):
@@ -155,7 +155,7 @@ def _encode(raw: RawTable, place: str, targets: list[str], options: TableOptions
 
 
 def _nearly_numbers(raw: RawTable) -> Iterator[str]:
-    """Yield a sentence for each text column in which all but a few values are numbers."""
+    """Yield a sentence for each text column in which at least 90 % of the values are numbers."""
     for name, column in raw.columns.items():
         if name in raw.frame and column.kind == "text" and len(set(raw.frame[name].tolist())) > FEW_TEXTS:
             problem = nearly_numbers(name, raw.frame[name], line_numbers(raw.lines))

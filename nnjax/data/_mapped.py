@@ -20,6 +20,7 @@ def reader(array: Any) -> ReadRows:
     Raises:
       IndexError, OSError: when the returned function is called, if rows are out of range, or if the mapped file has
         been truncated.
+      ValueError: when the returned function is called, if an object returns a different number of rows.
     """
     if isinstance(array, np.memmap):
         return _file_reader(array)

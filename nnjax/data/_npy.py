@@ -33,9 +33,10 @@ def open_npy(
       A `Source`; see `data.source`.
 
     Raises:
-      FileNotFoundError: if a file is missing; the message lists the expected names.
-      ValueError: if a file is damaged or not a .npy file of numbers, if shards differ in shape or dtype, and as raised
-        by `data.source`.
+      FileNotFoundError: if a file is missing, or if `x` is not a folder and `y` is None.
+      ValueError: if `x` is a folder and `y` or `weights` is passed, if a file is damaged, empty or not a .npy file of
+        numbers, if shards differ in dtype or in an axis other than the first, and as raised by `data.source`.
+      TypeError: if an argument is neither a file nor a list of files, and as raised by `data.source`.
 
     >>> for part in range(3):
     ...     np.save(f"x-{part:03d}.npy", np.full((5, 2), part, np.float32))

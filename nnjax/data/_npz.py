@@ -10,7 +10,7 @@ import numpy as np
 from nnjax.data._csv import open_file
 
 MOST_NUMBERS = 2**28  # maximum number of elements of an array (2 GiB as float64)
-KINDS = "biufSU"  # supported kinds of dtypes: booleans, numbers and strings
+KINDS = "biufSU"  # supported kinds of dtypes: booleans, real numbers and strings
 
 
 def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -18,8 +18,9 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
     Raises:
       FileNotFoundError, OSError: if the file does not exist or cannot be opened.
-      ValueError: if the file is not an NPZ file, is damaged or encrypted, or has no x. Also, if x or y has more than
-        `MOST_NUMBERS` elements, or contains objects or complex numbers. The message gives the path.
+      ValueError: if the file is not an NPZ file, is damaged or encrypted, or has no x, or if y does not have one entry
+        per row of x. Also, if x or y has more than `MOST_NUMBERS` elements, or contains objects, dates or complex
+        numbers. The message gives the path.
     """
     with open_file(path) as file:
         try:

@@ -40,7 +40,7 @@ class TableError(ValueError):
 
 
 def describe(problems: Sequence[Problem], remedies: Mapping[Remedy, str], join: Callable[[list[str]], str]) -> str:
-    """Describe one problem in a sentence, or several problems on one line each.
+    """Describe one problem in a sentence, or several problems on one line each, followed by the fixes.
 
     Args:
       problems: the problems, at least one.

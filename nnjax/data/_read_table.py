@@ -52,13 +52,13 @@ def read_table(
 
     Args:
       path: the file.
-      table: the table from training, whose columns are read with the same kinds; None reads all columns and detects
-        their kinds.
+      table: the table from training, whose columns in a CSV file are read with the same kinds; None reads all columns
+        and detects their kinds.
       kinds: kinds to use without detection: "category" for columns of categories that may look like numbers or missing
         values; "text" for strings that must not be read as numbers or dates.
       separator: the separator of a CSV file; None detects it.
       decimal: the decimal sign of a CSV file; None detects it or, with a table, uses the signs from training.
-      na: strings that mean missing, in addition to the usual ones.
+      na: strings of a CSV file that mean missing, in addition to the usual ones and to those of `table`.
       more: further columns of the file to return without parsing; only with a table.
 
     Raises:

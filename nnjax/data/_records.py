@@ -38,8 +38,9 @@ def records(
       A `Source`; see `data.source`.
 
     Raises:
-      TypeError: if the object is not a data set, or if its records are neither dicts nor tuples.
-      ValueError: if a record lacks one of the keys, and as raised by `data.source`.
+      TypeError: if the object is not a data set, or if its records are not tuples and no keys are passed.
+      ValueError: if the data set is empty, if only one of `x` and `y` or only `weights` is passed, if a record lacks
+        one of the keys, if records differ in shape, and as raised by `data.source`.
 
     >>> squares = [{"number": np.float32([i]), "square": i * i} for i in range(10)]
     >>> data.records(squares, x="number", y="square").gather(np.array([3, 4])).y

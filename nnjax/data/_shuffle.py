@@ -47,7 +47,8 @@ def batch_indices(key: Key, step: Array | int, n: Array | int, batch_size: int) 
       Row numbers (batch_size,), int32, in 0 … n - 1.
 
     Raises:
-      ValueError: if batch_size < 1, or if n is not in 1 … 2³¹ - 1 or step not in 0 … 2³¹ - 1. Arrays are not checked.
+      ValueError: if `batch_size` or `n` is not in 1 … 2³¹ - 1, or `step` is not in 0 … 2³¹ - 1; the values of arrays
+        are not checked. Also, if there are several keys.
       TypeError: if `key` is not a random key, or if a number is not an integer.
 
     >>> [data.batch_indices(jax.random.key(0), step, 10, 5).tolist() for step in range(2)]
@@ -106,8 +107,9 @@ def shuffle(
     def rounds(place: Array, drawn: Any, *, unroll: int) -> Array:
         return lax.scan(swap_or_not, place, drawn, unroll=unroll)[0]
 
-    # On a CPU, unrolling two rounds halves the loop overhead. More do not help, because each round needs the previous
-    # one. On an accelerator, each loop iteration takes several kernel launches, but the unrolled loop is one kernel
+    # On a CPU, unrolling two rounds halves the loop overhead. Unrolling more does not help, because each round needs
+    # the previous one. On an accelerator, each loop iteration takes several kernel launches, but the unrolled loop is
+    # one kernel
     return lax.platform_dependent(place, drawn, cpu=partial(rounds, unroll=2), default=partial(rounds, unroll=ROUNDS))
 
 

@@ -48,17 +48,18 @@ def source(x: PyTree, y: PyTree, weights: Any = None, *, transform: Transform | 
         stored.
 
     Returns:
-      A `Source`. Numbers are converted as in `data.validate`. The digest covers the lengths, shapes, dtypes and 1024
-      evenly spaced rows, including the first and last; changes in other rows are not detected.
+      A `Source`. Numbers are converted as in `data.validate`. The digest covers the lengths, shapes, dtypes and up to
+      1024 evenly spaced rows, including the first and last; changes in other rows are not detected.
 
     Raises:
-      ValueError: if there are no rows, if the numbers of rows differ, if all weights are 0, or if values are not
-        finite. The 1024 rows are checked immediately, other rows when they are gathered; the message names the row.
-        Weights in a file that are all 0 are detected only after every row has been gathered.
-      TypeError: if an object has no shape or dtype, or if an array contains strings or objects.
+      ValueError: if there are no rows, if the numbers of rows differ, if weights are negative or all 0, or if values
+        are not finite. The rows of the digest are checked immediately, other rows when they are gathered; the message
+        names the row. Weights in a file that are all 0 are detected only after every row has been gathered.
+      TypeError: if an object has no shape or dtype, if an array contains strings or objects, or if `transform` is not a
+        function.
 
     Warns:
-      UserWarning: as in `data.validate`, but only once and based on the 1024 rows.
+      UserWarning: if x will be cast to a narrower float dtype or is unscaled uint8, based on the rows of the digest.
 
     >>> x = np.lib.format.open_memmap("x.npy", "w+", np.uint8, (1000, 64))
     >>> images = data.source(x, np.arange(1000) % 10, transform=lambda x: x / 255)

@@ -31,8 +31,9 @@ def split_rows(y: np.ndarray, share: float, *, seed: int = 0, stratify: bool = T
       Sorted row numbers of the first and the second part.
 
     Raises:
-      ValueError: if the share is outside (0, 1).
-      SplitError: if one part would be empty.
+      ValueError: if the share is outside (0, 1), or if the seed is negative.
+      SplitError: a ValueError, if one part would be empty.
+      TypeError: if `y` is not (n,), or if another argument has the wrong type.
 
     >>> first, second = data.split_rows(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 0.25)
     >>> len(first), len(second)

@@ -1,4 +1,4 @@
-"""Find columns of row numbers, identifiers and outliers in a table, which can make its results misleading."""
+"""Find row numbers, identifiers and outliers in a table, which can make its results misleading."""
 
 import math
 import re
@@ -86,7 +86,10 @@ def _describe_far(names: Sequence[str], frame: Frame, lines: np.ndarray | None) 
 
 
 def _numbers_rows(values: np.ndarray) -> bool:
-    """Return True for numbers that strictly ascend or descend, or distinct integers that fill over half their range."""
+    """Return True for 20 or more numbers that ascend or descend strictly, or are distinct integers with few gaps.
+
+    Few gaps means that the integers fill at least half of their range.
+    """
     if values.dtype.kind not in "iuf" or len(values) < FEW_ROWS or not np.isfinite(values).all():
         return False
     numbers = values.astype(np.float64)

@@ -18,7 +18,7 @@ Rows: TypeAlias = range | np.ndarray  # row numbers, one per row of an array
 
 
 def as_data(data: Any, name: str = "data") -> Data:
-    """Convert a tuple to `Data`; return `Data` unchanged.
+    """Convert a tuple or list to `Data`; return `Data` unchanged.
 
     Args:
       data: `Data`, `(x, y)` or `(x, y, weights)`.
@@ -56,8 +56,9 @@ def _way_to_data(data: Any) -> str:
 def validate(data: Any, name: str = "data", *, keep: Collection[str] = ()) -> Data:
     """Check examples for all errors that can be detected before training, and return them as JAX arrays.
 
-    Without x64, float64 becomes float32 and int64 becomes int32. uint8 and booleans become float32 in x and int32 in y.
-    Weights get JAX's default float dtype. Long doubles and arrays in non-native byte order are also converted.
+    Without x64, float64 becomes float32, and integers of all sizes become int32. However, uint8 and booleans in x
+    become float32. Booleans in y become int32. Weights get JAX's default float dtype. Long doubles and arrays in
+    non-native byte order are also converted.
 
     Args:
       data: `Data`, `(x, y)` or `(x, y, weights)`, of NumPy or JAX arrays (n, ...) or pytrees of them.
@@ -66,9 +67,10 @@ def validate(data: Any, name: str = "data", *, keep: Collection[str] = ()) -> Da
         that the network does not accept as float32, such as the input of `nn.embedding`.
 
     Raises:
-      ValueError: if there are no rows, if the numbers of rows differ, or if weights are negative. Also, if values are
-        NaN, infinite, masked or too large for their new dtype; the message gives the position of the first one.
-      TypeError: if arrays contain strings or objects, or if they are traced, as inside `jit`, `vmap` and `grad`.
+      ValueError: if there are no rows, if the numbers of rows differ, or if weights are negative or not (n,). Also, if
+        values are NaN, infinite, masked or too large for their new dtype; the message gives the position of the first.
+      TypeError: if `data` is none of these, if arrays contain strings or objects, if weights are complex, or if arrays
+        are traced, as inside `jit`, `vmap` and `grad`.
 
     Warns:
       UserWarning: if x is float64 and will be cast, if x is unscaled uint8, or if all labels are equal.
@@ -153,7 +155,8 @@ def convert(data: Data, rows: Rows, name: str = "data", *, keep: Collection[str]
     """Convert NumPy arrays to dtypes that networks accept; see `validate`. Messages give row numbers from `rows`.
 
     Raises:
-      ValueError: if values are NaN, infinite or too large for their new dtype, or if weights are negative.
+      ValueError: if values are NaN, infinite or too large for their new dtype, or if weights are negative or their sum
+        is too large.
       TypeError: if weights are complex.
     """
     leaves = []
@@ -212,7 +215,7 @@ def x64() -> bool:
 
 
 def cast(name: str, a: np.ndarray, *, features: bool, rows: Rows | None = None) -> np.ndarray:
-    """Cast an array to a dtype that JAX stores; without x64, 64-bit numbers become 32-bit.
+    """Cast an array to a dtype that JAX stores. Without x64, 64-bit numbers become 32-bit, and all integers int32.
 
     Args:
       name: name of the array, for the message.

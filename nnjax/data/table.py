@@ -84,12 +84,13 @@ class Table(NamedTuple):
         Args:
           frame: the rows.
           lines: (rows,) the line of each row in its file, for messages.
-          strict: True raises an error for categories that did not occur in training, and for missing values unless
-            `missing` has a rule for them. False replaces both with the value in `fill`.
+          strict: True raises an error for categories that did not occur in training and, if `missing` is "error", for
+            missing values. False replaces both with the value in `fill`, or with the category "" if the column has it.
 
         Raises:
           TableError: a ValueError, as described for `strict`; the message lists all such columns.
-          ValueError: if columns are missing, or if numbers are infinite or lose digits as float64.
+          ValueError: if columns are missing, if a column of numbers contains text, or if numbers are infinite, too
+            large for float32, or lose digits as float64.
         """
         numbers, gaps = encode(frame, self.columns, lines)
         refused = [gap.problem for gap in gaps if gap.unknown or self.missing == "error"]
@@ -114,7 +115,8 @@ class Table(NamedTuple):
         """Return int32 labels (rows,), or standardised float32 targets (rows, targets) for regression.
 
         Raises:
-          ValueError: if values are missing, if a label did not occur in training, or if a regression target is text.
+          ValueError: if values are missing, if a label did not occur in training, or if a target of a regression is
+            text or too large for float32.
         """
         if self.several is not None:
             columns = [_numbers(t.name, _complete(frame, t.name, lines), lines) for t in self.several]
@@ -255,7 +257,7 @@ def list_names(names: Collection[str]) -> str:
 
 
 def column_texts(frame: Frame, name: str) -> np.ndarray:
-    """Return the values (rows,) of a column as strings."""
+    """Return the values (rows,) of a column as strings, with None for missing values."""
     return as_texts(column_values(frame, name))
 
 

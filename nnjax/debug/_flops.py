@@ -11,7 +11,7 @@ import numpy as np
 from nnjax import checks
 from nnjax.types import PyTree
 
-# Primitives that only move, convert or mark numbers
+# Primitives that count as free, because they only create, move, convert or mark numbers
 FREE = {
     "bitcast_convert_type", "broadcast_in_dim", "concatenate", "convert_element_type", "copy", "copy_p", "device_put",
     "dynamic_slice", "dynamic_update_slice", "gather", "iota", "name", "optimization_barrier", "pad", "pvary",
@@ -55,7 +55,7 @@ def count_flops(function: Callable[..., PyTree], *args: PyTree, trips: int | Non
 
     Raises:
       ValueError: if trips < 1.
-      TypeError: if trips is not an integer.
+      TypeError: if trips is not an integer, if `function` does not accept the arguments, or if they are not arrays.
 
     >>> from nnjax.debug import count_flops
     >>> params, x = {"w": jnp.ones((64, 10)), "b": jnp.ones(10)}, jnp.ones((32, 64))

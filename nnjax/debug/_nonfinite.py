@@ -23,7 +23,7 @@ MAX_SEPARATE = 8  # maximum number of origins in a primitive's inputs that are t
 def first_nonfinite(
     function: Callable[..., PyTree], *args: PyTree, names: Sequence[str] | None = None
 ) -> NonfiniteOrigin | None:
-    """Find the first primitive that turned finite inputs into a NaN or infinity that reaches an output.
+    """Find the primitive, argument or constant that is the origin of the first NaN or infinity that reaches an output.
 
     The program of `function(*args)` runs one primitive at a time, including its loops and inner programs. Each
     non-finite element carries its origin. If replacing a primitive's input elements of one origin by finite values
@@ -44,7 +44,8 @@ def first_nonfinite(
       The origin that comes first in the program, or None if all outputs are finite.
 
     Raises:
-      TypeError: if the arguments are tracers, as inside `jit` or `vmap`, or if names is not a list of strings.
+      TypeError: if `function` does not accept the arguments, if they are not arrays or are tracers, as inside `jit` or
+        `vmap`, or if names is not a list of strings.
       ValueError: if the number of names differs from the number of arguments.
 
     >>> from nnjax.debug import first_nonfinite

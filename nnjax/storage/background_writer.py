@@ -17,7 +17,10 @@ from nnjax.types import PyTree
 
 
 class CheckpointWriter(Protocol):
-    """Write one checkpoint in the background; return False if the previous one is still being written."""
+    """Write one checkpoint in the background and return True.
+
+    If the previous one is still being written and `wait` is False, write nothing and return False.
+    """
 
     def __call__(
         self, step: int, tree: PyTree, metadata: dict[str, Any], score: Any = None, *, wait: bool = False
@@ -35,7 +38,7 @@ def checkpoint_writer(folder: str | Path, keep: int = 3, *, write: bool = True) 
 
     `step` and `score` are added to the metadata. Once a checkpoint is on disk, older checkpoints are deleted, except
     the last `keep` and the one with the lowest score. Damaged checkpoints and checkpoints of later steps (left over if
-    a run was resumed from an earlier step) are neither counted nor deleted.
+    a run was resumed from an earlier step) are not deleted, and do not count towards `keep`.
 
     Args:
       folder: the folder, which is created if it does not exist and locked, so that only one process can write to it.
@@ -46,6 +49,7 @@ def checkpoint_writer(folder: str | Path, keep: int = 3, *, write: bool = True) 
       BlockingIOError: if another process is writing to the folder.
       OSError: if the last write, or a write with `wait=True`, fails; a note gives the path and the number of bytes.
         Earlier checkpoints stay intact.
+      TypeError, ValueError: if `keep` is not an integer ≥ 1.
 
     Warns:
       RuntimeWarning: if any other write fails. The next call of `save` issues the warning and writes its checkpoint.

@@ -30,7 +30,7 @@ def save(path: str | Path, tree: PyTree, metadata: dict[str, Any]) -> None:
       OSError: if writing fails, for example on a full disk; a note gives the path and the number of bytes. An existing
         file stays intact.
       TypeError: if a leaf is not numeric or JSON cannot represent the metadata.
-      ValueError: if two leaves have the same name, as in `{"a/b": 1, "a": {"b": 2}}`.
+      ValueError: if two leaves have the same name, as in `{"a/b": 1, "a": {"b": 2}}`, or one is named `__metadata__`.
 
     >>> from pathlib import Path
     >>> from nnjax.storage import checkpoint

@@ -66,7 +66,8 @@ def check_kind(place: str, value: Any, kind: Any) -> Any:
         `dict[str, …]`, a `TypedDict`, or a `NamedTuple`, which is built from an object or from a list of its fields.
 
     Raises:
-      ValueError: if a value has a different type; the message names the first such value.
+      ValueError: if a value has a different type, or if an object has unknown or missing entries; the message names the
+        first such value.
 
     >>> from nnjax.storage.json_file import check_kind
     >>> check_kind("mean", [1.5, "2"], list[float])

@@ -65,7 +65,7 @@ def serialize(tree: PyTree, format: str, metadata: dict[str, Any]) -> list[bytes
 
     Raises:
       TypeError: if a leaf is not numeric or JSON cannot represent the metadata.
-      ValueError: if two leaves have the same name.
+      ValueError: if two leaves have the same name or one is named `__metadata__`.
     """
     leaves, empty = named_leaves(tree)
     stored, dtypes, sha256 = {}, {}, {}
@@ -109,7 +109,8 @@ def read_header(file: io.BufferedReader, path: Path) -> Header:
       path: the path of the file, for error messages.
 
     Raises:
-      ValueError: if the header is damaged, if the file is truncated, or if it is not a safetensors file.
+      ValueError: if the header is damaged, if the file has the wrong length or a different format version, or if it is
+        not a safetensors file.
     """
     foreign = f"{path} is damaged or not a safetensors file"
     size = os.fstat(file.fileno()).st_size

@@ -26,7 +26,7 @@ def save(path: str | Path, tree: PyTree) -> None:
     Raises:
       OSError: if writing fails, for example if the folder does not exist. An existing file stays intact.
       TypeError: if a leaf is not numeric.
-      ValueError: if two leaves have the same path, as in `{"a/b": 1, "a": {"b": 2}}`.
+      ValueError: if two leaves have the same path, as in `{"a/b": 1, "a": {"b": 2}}`, or one is named `__metadata__`.
 
     >>> params, _ = nn.named(body=nn.dense(3), head=nn.dense(2)).init(jax.random.key(0), jnp.ones((1, 4)))
     >>> nnjax.save("net.safetensors", params)
@@ -48,7 +48,7 @@ def load(path: str | Path, like: PyTree | None = None) -> PyTree:
         other programs, become dictionaries.
 
     Returns:
-      The tree, bitwise equal to the saved one, as JAX arrays.
+      The tree, bitwise equal to the saved one, with JAX arrays, typed random keys and Python numbers as leaves.
 
     Raises:
       FileNotFoundError: if the file does not exist.
