@@ -35,7 +35,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a submodule on first use. Pytest imports nnjax for its plugin, and that must not load JAX."""
+    """Import a public name on first use. Pytest imports nnjax for its plugin, and that must not load JAX."""
     if name in ("Data", "Layer", "TrainState"):
         return getattr(importlib.import_module("nnjax.types"), name)
     if name == "reproducible":

@@ -25,9 +25,10 @@ def reproducible(cache: str | Path | None = None) -> Path:
     reproducible anyway, the cache only saves compile time. The command line calls this function.
 
     Compiled programs are executable code, so only the user may write to the folder (a new one gets mode 0700). By
-    default, each type of machine, identified by its processor features, has its own folder. The folder may be deleted
-    at any time. Programs that compile in less than 0.1 s (single operations) are not cached. Truncated files, left
-    behind by killed processes, are removed, because JAX would warn about them at every start and not replace them.
+    default, each type of machine, identified by its processor features, and each version of jaxlib has its own folder.
+    The folder may be deleted at any time. Programs that compile in less than 0.1 s (single operations) are not cached.
+    Truncated files, left behind by killed processes, are removed, because JAX would warn about them at every start and
+    not replace them. Settings of the user in `XLA_FLAGS` and in JAX's environment variables take precedence.
 
     Args:
       cache: folder for the compiled programs. None means `$JAX_COMPILATION_CACHE_DIR` or, if that is unset,
@@ -84,7 +85,7 @@ def program_settings(platform: str) -> dict[str, str]:
 
 
 def _user_folder() -> Path:
-    """Return the default cache folder for this type of machine. JAX separates devices and JAX versions inside it."""
+    """Return the default cache folder for this type of machine and version of jaxlib. JAX separates devices in it."""
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     info = Path("/proc/cpuinfo")
     features = [platform.machine(), platform.processor(), sys.platform]

@@ -36,7 +36,9 @@ def logits_and_target(
     NaN.
 
     Raises:
-      ValueError, TypeError: unless `target` has one integer label per position or the same shape as the logits.
+      ValueError, TypeError: if the prediction is not (batch, ..., classes), if the target is neither one integer label
+        per position nor probabilities of the same shape as the logits, if the weights are not one per position, or if
+        `ignore_index` is combined with probabilities.
     """
     pair = isinstance(target, tuple) and len(target) == 2 and all(hasattr(part, "shape") for part in target)
     target, weights = target if pair else (target, None)

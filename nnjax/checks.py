@@ -71,12 +71,17 @@ def shapes(x: Any) -> str:
 
 
 def array(where: str, name: str, value: Any) -> jax.Array:
-    """Convert an array or nested lists of numbers to a JAX array; raise if a mask or integer digits would be lost."""
+    """Convert an array or nested lists of numbers to a JAX array.
+
+    Raises:
+      TypeError: if the value is not numeric, or is a masked array, whose mask would be lost.
+      ValueError: if a NumPy array has integers that do not fit into JAX's integer dtype.
+    """
     if isinstance(value, jax.Array):
         return value
     not_masked(where, name, value)
     try:
-        converted = jnp.asarray(None if isinstance(value, str) else value)  # strings might only warn; None raises
+        converted = jnp.asarray(None if isinstance(value, str) else value)  # raises for None; strings might only warn
     except (TypeError, ValueError, OverflowError) as error:
         text = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"{value!r:.60}"
         raise TypeError(f"{where}: {name} must be an array of numbers that JAX supports, got {text}") from error
@@ -89,8 +94,8 @@ def array(where: str, name: str, value: Any) -> jax.Array:
 def real_arrays(where: str, arrays: Mapping[str, Any], *, wide: bool = False) -> list[jax.Array]:
     """Convert arrays of real numbers to a common floating dtype.
 
-    This is their promoted dtype, except that 16-bit floats with integers of 16 bits or more become float32. If no array
-    is floating, it is JAX's default float dtype.
+    This is their promoted dtype, except that 8-bit floats, and 16-bit floats with integers of 16 bits or more, become
+    float32. If no array is floating, it is JAX's default float dtype.
 
     Args:
       where: the function that the user called.
@@ -98,7 +103,8 @@ def real_arrays(where: str, arrays: Mapping[str, Any], *, wide: bool = False) ->
       wide: whether to use float32 or a wider dtype.
 
     Raises:
-      TypeError: if an array is complex or not numeric.
+      TypeError: if an array is complex, masked or not numeric.
+      ValueError: if a NumPy array has integers that do not fit into JAX's integer dtype.
     """
     checked = {name: array(where, name, value) for name, value in arrays.items()}
     dtypes = [jnp.dtype(jnp.float32)] if wide else []
@@ -134,7 +140,7 @@ def positive_int(where: str, name: str, value: Any, low: int = 1, *, bits: int =
 
 
 def function_of(where: str, name: str, value: Any, *arguments: str, by_name: Sequence[str] = ()) -> None:
-    """Check that `value` is a function that accepts `arguments` by position and `by_name` as keywords."""
+    """Raise TypeError unless `value` is a function that accepts `arguments` by position and `by_name` as keywords."""
     call = f"({', '.join([*arguments, *(['*'] if by_name else []), *by_name])})"
     if not callable(value) or isinstance(value, tuple):  # JAX may crash if it calls a Layer, which is a tuple
         raise TypeError(f"{where}: {name} must be a function {call}, got {value!r:.80}")
@@ -178,9 +184,9 @@ def mapping(where: str, name: str, value: Any) -> Mapping[str, Any]:
 
 
 def in_range(where: str, name: str, value: Any, interval: str) -> Any:
-    """Return a scalar hyper-parameter; raise ValueError unless it is in an interval such as "[0, 1)".
+    """Return a scalar hyper-parameter; raise ValueError unless it is one number in an interval such as "[0, 1)".
 
-    The values of traced arrays are unknown and not checked. JAX arrays are returned unchanged. NumPy scalars become
+    The values of traced arrays are unknown and not checked. JAX arrays are returned unchanged. All other numbers become
     Python floats, because a `np.float64` would promote float32 parameters.
     """
     if not _is_real_scalar(value):
@@ -352,12 +358,12 @@ def _is_jax_dtype(dtype: np.dtype[Any]) -> bool:
 
 
 def batched(where: str, x: Any, axes: str = "(batch, features)", ndim: int = 2) -> None:
-    """Raise unless `x` is a floating array with at least `ndim` axes, the first of which is the batch.
+    """Raise unless `x` is a floating array with at least `ndim` axes and, for `ndim` > 1, at least one feature.
 
     Args:
       where: the function that the user called.
       x: the input of a layer.
-      axes: the expected axes, for the error message.
+      axes: the expected axes, for the error message. The first one is the batch.
       ndim: minimum number of axes, including the batch axis.
     """
     numbers(where, x, axes)

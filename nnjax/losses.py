@@ -7,8 +7,9 @@ floating dtype to which both are promoted. This is JAX's default float dtype if 
 `functools.partial`, as in `partial(losses.cross_entropy, label_smoothing=0.1)`.
 
 **Sequences.** For logits (batch, ..., classes), `cross_entropy`, `focal` and `kl_divergence` average over the positions
-(the axes between batch and classes). Positions with the label `ignore_index` are ignored. To weight each position,
-for example by a mask of zeros and ones, pass the pair `(labels, weights)` as target. The loss of an example is then
+(the axes between batch and classes). The first two ignore positions with the label `ignore_index`. To weight each
+position, for example by a mask of zeros and ones, pass a pair such as `(labels, weights)` as target. The loss of an
+example is then
 
     loss_i = Σ_t v_it loss_it / Σ_t v_it,   0 if all v_it are 0
 
@@ -64,7 +65,7 @@ def squared_error(prediction: Array, target: Array) -> Float[Array, " batch"]:
       target: Real numbers of the same shape.
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: if the shapes differ or have no batch axis.
       TypeError: if an argument is not an array of real numbers.
 
     >>> losses.squared_error(jnp.array([[1.0, 2.0]]), jnp.array([[0.0, 0.0]]))
@@ -84,7 +85,7 @@ def mean_squared_error(prediction: Array, target: Array) -> Float[Array, " batch
       target: Real numbers of the same shape.
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: if the shapes differ or have no batch axis.
       TypeError: if an argument is not an array of real numbers.
 
     >>> losses.mean_squared_error(jnp.array([[1.0, 2.0]]), jnp.array([[0.0, 0.0]]))
@@ -105,7 +106,8 @@ def huber(prediction: Array, target: Array, *, delta: float | Array = 1.0) -> Fl
       delta: Error at which the loss changes from quadratic to linear, > 0.
 
     Raises:
-      ValueError: if the shapes differ, or if delta ≤ 0.
+      ValueError: if the shapes differ or have no batch axis, or if delta is not one number > 0.
+      TypeError: if an argument is not an array of real numbers.
 
     >>> losses.huber(jnp.array([[0.5, 3.0]]), jnp.array([[0.0, 0.0]]))
     Array([2.625], dtype=float32)
@@ -141,8 +143,9 @@ def cross_entropy(
         is 0.
 
     Raises:
-      ValueError: if the shapes do not match.
-      TypeError: if the labels are not integers, or the prediction is not real.
+      ValueError: if the shapes do not match, or if label_smoothing is not one number in [0, 1].
+      TypeError: if the labels are not integers, if the prediction is not real, or if ignore_index is not an integer or
+        is combined with probabilities.
 
     >>> losses.cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1]))
     Array([0.6931472], dtype=float32)
@@ -177,7 +180,7 @@ def binary_cross_entropy(prediction: Array, target: Array) -> Float[Array, " bat
         0 or 1 gives NaN.
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: if the shapes differ or have no batch axis.
       TypeError: if an argument is not an array of real numbers.
 
     >>> losses.binary_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([[1, 0]]))
@@ -203,7 +206,7 @@ def mean_absolute_error(prediction: Array, target: Array) -> Float[Array, " batc
       target: Real numbers of the same shape.
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: if the shapes differ or have no batch axis.
       TypeError: if an argument is not an array of real numbers.
 
     >>> losses.mean_absolute_error(jnp.array([[1.0, 2.0]]), jnp.array([[0.0, 0.0]]))
@@ -224,7 +227,7 @@ def quantile(prediction: Array, target: Array, *, q: float | Array = 0.5) -> Flo
       q: The quantile level, in [0, 1]. With 0.5, the loss is half the absolute error.
 
     Raises:
-      ValueError: if the shapes differ, or if q is outside [0, 1].
+      ValueError: if the shapes differ or have no batch axis, or if q is not one number in [0, 1].
       TypeError: if an argument is not an array of real numbers.
 
     >>> losses.quantile(jnp.array([[0.0, 0.0]]), jnp.array([[1.0, -1.0]]), q=0.75)
@@ -249,7 +252,7 @@ def gaussian_nll(prediction: tuple[Array, Array], target: Array) -> Float[Array,
       target: Real numbers of the same shape.
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: if the shapes differ or have no batch axis.
       TypeError: if the prediction is not a pair, or an array does not hold real numbers.
 
     >>> losses.gaussian_nll((jnp.zeros((1, 1)), jnp.zeros((1, 1))), jnp.zeros((1, 1)))
@@ -278,7 +281,7 @@ def poisson_nll(prediction: Array, target: Array) -> Float[Array, " batch"]:
         prediction.
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: if the shapes differ or have no batch axis.
       TypeError: if an argument is not an array of real numbers.
 
     >>> f"{losses.poisson_nll(jnp.array([[0.0]]), jnp.array([[2.0]]))[0]:.3f}"  # 1 + log 2
@@ -333,8 +336,8 @@ def focal(
       ignore_index: Label of the positions to ignore, or None.
 
     Raises:
-      ValueError: if the shapes do not match, or if gamma < 0.
-      TypeError: if the labels are not integers, or the prediction is not real.
+      ValueError: if the shapes do not match, or if gamma is not one number ≥ 0.
+      TypeError: if the labels or ignore_index are not integers, or the prediction is not real.
 
     >>> losses.focal(jnp.array([[0.0, 0.0]]), jnp.array([1]))
     Array([0.1732868], dtype=float32)
@@ -362,7 +365,7 @@ def hinge(prediction: Array, target: Array) -> Float[Array, " batch"]:
       target: Classes -1 and 1, of the same shape. Other values give NaN.
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: if the shapes differ or have no batch axis.
       TypeError: if an argument is not an array of real numbers.
 
     >>> losses.hinge(jnp.array([[0.5, 2.0]]), jnp.array([[1, 1]]))
@@ -387,7 +390,7 @@ def cosine_distance(prediction: Array, target: Array, *, eps: float = 1e-8) -> F
       eps: Lower bound on the product of the lengths, > 0.
 
     Raises:
-      ValueError: if the shapes differ, or if eps ≤ 0.
+      ValueError: if the shapes differ or have no batch axis, or if eps ≤ 0.
       TypeError: if an argument is not an array of real numbers.
 
     >>> losses.cosine_distance(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 3.0]]))
@@ -438,12 +441,13 @@ def ctc(prediction: Array | tuple[Array, Array], target: Array, *, blank: int = 
     Args:
       prediction: Logits of shape (batch, frames, classes), or `(logits, lengths)`, where lengths (batch,) are the
         numbers of frames.
-      target: Integer labels of shape (batch, labels), padded at the end with -1.
+      target: Integer labels of shape (batch, labels), padded at the end with -1. A label that is `blank` or is not a
+        class gives NaN.
       blank: The class that means no label.
 
     Raises:
       ValueError: if the shapes do not match, or if blank is not a class.
-      TypeError: if labels or lengths are not integers.
+      TypeError: if labels or lengths are not integers, or if the logits are not real.
 
     >>> f"{losses.ctc(jnp.zeros((1, 2, 3)), jnp.array([[1, -1]]))[0]:.3f}"  # 3 of the 9 paths: 1 1, 0 1, 1 0
     '1.099'

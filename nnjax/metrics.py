@@ -65,7 +65,7 @@ def accuracy(
       ignore_index: Label to ignore, or None.
 
     Raises:
-      ValueError, TypeError: if the target does not match the logits.
+      ValueError, TypeError: if the target or the weights do not match the logits.
 
     >>> metrics.accuracy(jnp.array([[2.0, 1.0], [0.0, 3.0]]), jnp.array([0, 0]))
     Array(0.5, dtype=float32)
@@ -93,7 +93,7 @@ def nll(
       ignore_index: Label to ignore, or None.
 
     Raises:
-      ValueError, TypeError: if the target does not match the logits.
+      ValueError, TypeError: if the target or the weights do not match the logits.
 
     >>> metrics.nll(jnp.array([[0.0, 0.0]]), jnp.array([1]))
     Array(0.6931472, dtype=float32)
@@ -120,7 +120,7 @@ def brier(
       ignore_index: Label to ignore, or None.
 
     Raises:
-      ValueError, TypeError: if the target does not match the logits.
+      ValueError, TypeError: if the target or the weights do not match the logits.
 
     >>> metrics.brier(jnp.array([[0.0, 0.0]]), jnp.array([1]))
     Array(0.5, dtype=float32)
@@ -156,7 +156,7 @@ def expected_calibration_error(
       ignore_index: Label to ignore, or None.
 
     Raises:
-      ValueError, TypeError: if bins < 1, or if the target does not match the logits.
+      ValueError, TypeError: if bins < 1, or if the target or the weights do not match the logits.
 
     >>> metrics.expected_calibration_error(jnp.array([[0.0, 0.0], [0.0, 0.0]]), jnp.array([0, 0]))
     Array(0.5, dtype=float32)
@@ -190,7 +190,7 @@ def reliability(
       Share, confidence and accuracy, arrays of shape (bins,). They are 0 for empty bins.
 
     Raises:
-      ValueError, TypeError: if bins < 1, or if the target does not match the logits.
+      ValueError, TypeError: if bins < 1, or if the target or the weights do not match the logits.
 
     >>> share, confidence, correct = metrics.reliability(jnp.array([[0.0, 0.0]]), jnp.array([0]), bins=4)
     >>> share
@@ -213,7 +213,8 @@ def r2(prediction: Array, target: Array, weights: Array | None = None) -> Float[
     exactly, and as 0 otherwise.
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: if the shapes differ or have no first axis, or if the weights are not (examples,).
+      TypeError: if an argument is not an array of real numbers.
 
     >>> metrics.r2(jnp.array([1.0, 2.0, 3.0]), jnp.array([1.0, 2.0, 3.0]))
     Array(1., dtype=float32)
@@ -244,7 +245,8 @@ def rmse(prediction: Array, target: Array, weights: Array | None = None) -> Floa
       weights: Per-example weights (examples,), or None.
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: if the shapes differ or have no first axis, or if the weights are not (examples,).
+      TypeError: if an argument is not an array of real numbers.
 
     >>> metrics.rmse(jnp.array([1.0, 5.0]), jnp.array([0.0, 0.0]))
     Array(3.6055512, dtype=float32)
@@ -272,7 +274,8 @@ def top_k_accuracy(
       ignore_index: Label to ignore, or None.
 
     Raises:
-      ValueError, TypeError: if k < 1 or exceeds the number of classes, or if the target does not match the logits.
+      ValueError, TypeError: if k < 1 or exceeds the number of classes, or if the target or the weights do not match
+        the logits.
 
     >>> metrics.top_k_accuracy(jnp.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]]), jnp.array([1, 2]), k=2)
     Array(0.5, dtype=float32)
@@ -292,7 +295,9 @@ def confusion_matrix(
     *,
     ignore_index: int | None = None,
 ) -> Float[Array, "classes classes"]:
-    """Return the confusion matrix; entry [i, j] is the total weight of the examples of class i predicted as j.
+    """Return the confusion matrix: entry [i, j] is the total weight of the examples of class i predicted as class j.
+
+    The matrix of no examples is zero. A label that is not a class, a NaN logit and a negative weight make an entry NaN.
 
     Args:
       prediction: Logits of shape (examples, ..., classes).
@@ -301,7 +306,7 @@ def confusion_matrix(
       ignore_index: Label to ignore, or None.
 
     Raises:
-      ValueError, TypeError: if the target does not match the logits.
+      ValueError, TypeError: if the target or the weights do not match the logits.
 
     >>> metrics.confusion_matrix(jnp.array([[2.0, 1.0], [0.0, 3.0]]), jnp.array([0, 0]))
     Array([[1., 1.],
@@ -331,7 +336,7 @@ def precision(
     neither occurs nor is predicted is left out.
 
     Raises:
-      ValueError, TypeError: if the target does not match the logits.
+      ValueError, TypeError: if the target or the weights do not match the logits.
 
     >>> metrics.precision(jnp.array([[2.0, 1.0], [0.0, 3.0], [0.0, 3.0]]), jnp.array([0, 0, 1]))
     Array(0.75, dtype=float32)
@@ -361,7 +366,7 @@ def recall(
     neither occurs nor is predicted is left out.
 
     Raises:
-      ValueError, TypeError: if the target does not match the logits.
+      ValueError, TypeError: if the target or the weights do not match the logits.
 
     >>> metrics.recall(jnp.array([[2.0, 1.0], [0.0, 3.0], [0.0, 3.0]]), jnp.array([0, 0, 1]))
     Array(0.75, dtype=float32)
@@ -390,7 +395,7 @@ def f1(
     A class that neither occurs nor is predicted is left out, as in scikit-learn with average="macro".
 
     Raises:
-      ValueError, TypeError: if the target does not match the logits.
+      ValueError, TypeError: if the target or the weights do not match the logits.
 
     >>> metrics.f1(jnp.array([[2.0, 1.0], [0.0, 3.0], [0.0, 3.0]]), jnp.array([0, 0, 1]))
     Array(0.6666667, dtype=float32)
@@ -406,10 +411,10 @@ def roc_auc(prediction: Array, target: Array, weights: Array | None = None) -> F
 
     Args:
       prediction: Logits of two classes (examples, 2), whose difference is the score, or scores (examples,).
-      target: Integer labels 0 and 1 (examples,).
+      target: Labels 0 and 1 (examples,), integers or booleans.
       weights: Per-example weights (examples,), or None.
 
-    The result is NaN if a class does not occur, or if a label is neither 0 nor 1.
+    The result is NaN if a class does not occur, if a label is neither 0 nor 1, or if a score is NaN.
 
     Raises:
       ValueError, TypeError: if the shapes do not match, or if the labels are not integers or booleans.
@@ -430,10 +435,10 @@ def average_precision(prediction: Array, target: Array, weights: Array | None = 
 
     Args:
       prediction: Logits of two classes (examples, 2), whose difference is the score, or scores (examples,).
-      target: Integer labels 0 and 1 (examples,).
+      target: Labels 0 and 1 (examples,), integers or booleans.
       weights: Per-example weights (examples,), or None.
 
-    The result is NaN if class 1 does not occur, or if a label is neither 0 nor 1.
+    The result is NaN if class 1 does not occur, if a label is neither 0 nor 1, or if a score is NaN.
 
     Raises:
       ValueError, TypeError: if the shapes do not match, or if the labels are not integers or booleans.
@@ -459,7 +464,8 @@ def mean_absolute_error(prediction: Array, target: Array, weights: Array | None 
       weights: Per-example weights (examples,), or None.
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: if the shapes differ or have no first axis, or if the weights are not (examples,).
+      TypeError: if an argument is not an array of real numbers.
 
     >>> metrics.mean_absolute_error(jnp.array([1.0, 5.0]), jnp.array([0.0, 0.0]))
     Array(3., dtype=float32)
@@ -481,6 +487,7 @@ def weighted_mean(values: Array, weights: Array | None = None) -> Float[Array, "
 
     Raises:
       ValueError: if the shapes differ or are not (examples,).
+      TypeError: if an argument is not an array of real numbers.
 
     >>> metrics.weighted_mean(jnp.array([1.0, 5.0]), jnp.array([3.0, 1.0]))
     Array(2., dtype=float32)

@@ -78,7 +78,7 @@ def code_of(idea: Idea, before: Sequence[Idea] = ()) -> tuple[str, dict[str, str
 
 
 def format_number(value: object) -> str:
-    """Format a string, a number, or a list or array of up to 12 numbers for a table."""
+    """Return a string, number, or list or array of up to 12 numbers as text for a table."""
     if isinstance(value, str):
         return value
     parts = [np.asarray(part) for part in value] if isinstance(value, list) else value

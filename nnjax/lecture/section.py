@@ -28,7 +28,7 @@ class Section(NamedTuple):
 
 
 def run_sections(ideas: Sequence[Idea]) -> Iterator[Section]:
-    """Run ideas and draw them, in order.
+    """Run ideas, draw them, and yield their sections in order.
 
     Compilation takes most of the time, so two ideas run in parallel.
 

@@ -3,7 +3,7 @@
 Learning needs one number that says how wrong a prediction is. The squared error is the
 sum of the squared differences between prediction and target: it is zero only for an exact
 prediction, and a difference twice as large costs four times as much. The loss of a network
-is its mean over all examples, a function of the parameters alone.
+is the mean of this error over all examples, a function of the parameters alone.
 
     loss(θ) = 1/N Σₙ |f(xₙ; θ) − yₙ|²
 """

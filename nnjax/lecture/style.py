@@ -105,12 +105,12 @@ def label(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def minus(number: float) -> str:
-    """Return a number as text, with a minus sign instead of a hyphen."""
+    """Return a number as text, with four digits and a minus sign instead of a hyphen."""
     return f"{number:.4g}".replace("-", "−")
 
 
 def signs(numbers: Any) -> Any:
-    """Return blue for positive numbers and red for others."""
+    """Return the colour of each number: blue if it is positive, otherwise red."""
     return np.where(np.asarray(numbers) > 0, BLUE, RED).tolist()
 
 

@@ -15,7 +15,8 @@ def as_layer(layer: LayerLike) -> Layer:
       layer: A `Layer`, or any function of one array such as `jax.nn.relu`.
 
     Raises:
-      TypeError: if the argument is neither a layer nor a function.
+      TypeError: if the argument is neither a layer nor a function of one array, such as a module of another library or
+        a function that builds a layer.
 
     >>> nn.as_layer(jax.nn.relu).name
     'relu'

@@ -25,8 +25,8 @@ def autoencoder(hidden: Sequence[int], code: int, *, activation: Activation = ja
       code: Number of features of the code.
       activation: Function after each hidden layer.
 
-    Shapes: x (batch, ...) -> y, the same shape. Parameters `{"encoder", "decoder"}`. To use the encoder alone, apply
-    `nn.mlp(hidden, code)`.
+    Shapes: x (batch, ...) -> y, the same shape. Parameters and state `{"encoder", "decoder"}`. To use the encoder
+    alone, apply `nn.mlp(hidden, code)`, with the same activation, to the entries "encoder".
 
     Raises:
       ValueError: if a width is < 1.

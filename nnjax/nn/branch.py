@@ -28,8 +28,9 @@ def branch(*paths: LayerLike, merge: Merge) -> Layer:
     Shapes: all paths receive the same x. Parameters and state are tuples with one entry per path.
 
     Raises:
-      ValueError: if there is no path, or if parameters or state have the wrong number of entries. Errors raised by
-        `merge` get a note with its place in the network.
+      ValueError: if there is no path, or if parameters or state have the wrong number of entries.
+      TypeError: if a path is neither a layer nor a function, or if `merge` is not a function or returns None. Other
+        errors of `merge` get a note with the place in the network.
 
     >>> net = nn.branch(nn.dense(8), nn.identity(), merge=lambda ys: ys[0] * ys[1])
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 8)))
@@ -53,7 +54,7 @@ def concat(*paths: LayerLike, axis: int = -1) -> Layer:
 
     Raises:
       ValueError: if there is no path.
-      TypeError: if the outputs differ in an axis other than `axis`.
+      TypeError: if `axis` is not an integer, if the outputs have no such axis, or if they differ in another axis.
 
     >>> net = nn.concat(nn.identity(), jnp.square)
     >>> net.apply(((), ()), ((), ()), jnp.ones((32, 4)), train=False)[0].shape

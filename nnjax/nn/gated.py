@@ -65,7 +65,7 @@ def gated_dense(
 
 
 def maxout(features: int, pieces: int = 2, *, w_init: Initializer = he_normal()) -> Layer:
-    """Return the largest of several affine maps for each output (maxout).
+    """Compute, for each output, the largest of several affine maps (maxout).
 
         y_j = max_k (x w_jk + b_jk)
 

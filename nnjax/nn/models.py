@@ -64,9 +64,9 @@ def mlp(
       norm: Normalisation before each activation: "batch", "layer" or None. With "batch" the hidden layers have no bias.
       dropout: Dropout rate after each activation, in [0, 1).
       widths: True widths of the hidden layers, from 1 to the width in `hidden`; further features are padding. None
-        means no padding. Widths may be traced integers, so that `jax.vmap` can sweep them. Outputs, gradients and
-        initial variances equal those of `mlp(widths, …)`; the initial weights themselves differ. Weights in the padding
-        start at zero and have zero gradient. The activation must be elementwise.
+        means no padding. Widths may be traced integers, so that `jax.vmap` can sweep them. With the same true weights,
+        outputs and gradients equal those of `mlp(widths, …)`. Initial weights have the same variance but different
+        values. Weights in the padding start at zero and have zero gradient. The activation must be elementwise.
       features_first: Whether to use the transposed memory layout, which suits narrow networks on a CPU; see `dense`.
 
     Shapes: x (batch, ...), which is flattened -> y (batch, outputs).

@@ -26,7 +26,8 @@ def batch_norm(*, decay: float | Array = 0.9, eps: float | Array = 1e-5) -> Laye
     Keras it is biased. Before training, the running mean is 0 and the running variance is 1.
 
     Raises:
-      ValueError: if decay is outside [0, 1] or eps ≤ 0; in `apply(train=True)`, if there is only one value per feature.
+      ValueError: if decay is outside [0, 1] or eps ≤ 0; in `apply`, if x has the wrong number of features or, with
+        train=True, only one value per feature.
 
     >>> layer = nn.batch_norm()
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((32, 4)))

@@ -34,7 +34,7 @@ def mask(tree: PyTree, pattern: str | list[str] | tuple[str, ...]) -> PyTree:
     Args:
       tree: Parameters, or any pytree.
       pattern: A path in which `*` matches any text without "/", `?` one character, and `**` any number of parts; or
-        several patterns, at least one of which must match the path.
+        several patterns, of which one match is enough.
 
     Returns:
       A pytree of booleans with the same structure, True for the leaves that match.
@@ -65,6 +65,7 @@ def labels(tree: PyTree, rules: Mapping[str, T]) -> PyTree:
       A pytree of labels with the same structure.
 
     Raises:
+      TypeError: if a pattern is not a string.
       ValueError: if a pattern matches nothing (the message shows the closest paths), or if a leaf matches no pattern.
 
     >>> params, _ = nn.named(body=nn.dense(3), head=nn.dense(2)).init(jax.random.key(0), jnp.ones((1, 4)))

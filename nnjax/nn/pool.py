@@ -24,8 +24,8 @@ def max_pool(window: PerAxis, *, strides: PerAxis | None = None, padding: Paddin
     Shapes: x (batch, *spatial, channels) -> y (batch, *spatial', channels).
 
     Raises:
-      ValueError: if a size is < 1, if the padding is unknown, or if the window has a different number of axes than the
-        input or does not fit into it; in `apply`, if a window contains only padding, which has no maximum or mean.
+      ValueError: if a size is < 1 or the padding is unknown; in `apply`, if the window has a different number of axes
+        than the input or does not fit into it, or if a window contains only padding, which has no maximum or mean.
       TypeError: if a size is not an integer, or x is not floating.
 
     >>> y, _ = nn.max_pool(2).apply((), (), jnp.arange(16.0).reshape(1, 4, 4, 1), train=False)

@@ -15,7 +15,7 @@ AXES = "(batch, length, features)"
 
 
 def sinusoidal_positions(*, base: float = 10_000.0) -> Layer:
-    """Add sines and cosines of the position, with wavelengths from 2π to base · 2π.
+    """Add sines and cosines of the position, with wavelengths from 2π to at most base · 2π.
 
         y[p] = x[p] + [sin(p f_0), cos(p f_0), sin(p f_1), cos(p f_1), …],   f_i = base^(-2i / features)
 

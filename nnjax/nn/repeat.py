@@ -32,7 +32,8 @@ def repeat(n: int, block: LayerLike, *, unroll: int | None = None) -> Layer:
     Shapes: x (batch, ...) -> y, the same shape. Parameters and state are the block's, with a leading axis of length n.
 
     Raises:
-      ValueError: if n < 1, or if the block changes shape or dtype.
+      ValueError: if n < 1 or unroll < 1; in `init` and `apply`, if the block changes shape or dtype; in `apply`, if
+        parameters or state are not stacked n times.
 
     >>> net = nn.repeat(100, nn.residual(nn.layer_norm(), nn.dense(8), jax.nn.relu, nn.scale(0.0)))
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 8)))

@@ -42,7 +42,8 @@ def resnet(
     Shapes: x (batch, height, width, channels) -> y (batch, outputs).
 
     Raises:
-      ValueError: if a size is < 1, or if stem or norm is unknown.
+      ValueError: if a size is < 1, or if stem or norm is unknown; in `init`, if norm="group" and 8 does not divide the
+        channels.
 
     >>> net = nn.resnet(10, width=8)
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 16, 16, 3)))

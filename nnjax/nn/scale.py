@@ -20,7 +20,8 @@ def scale(initial: float = 1.0) -> Layer:
     Shapes: x (batch, ..., features) -> y, the same shape. Parameters `{"scale": (features,)}`.
 
     Raises:
-      ValueError: if x has no batch axis or the wrong number of features.
+      ValueError: if `initial` is not finite; in `init` and `apply`, if x has no batch axis or the wrong number of
+        features.
 
     >>> layer = nn.scale(0.0)
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((32, 4)))

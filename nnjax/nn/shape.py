@@ -37,8 +37,8 @@ def reshape(shape: Sequence[int]) -> Layer:
       shape: The new shape of one example, without the batch axis; `()` turns (batch, 1) into (batch,).
 
     Raises:
-      TypeError: if the shape is a single integer.
-      ValueError: in `init` and `apply`, if an example has a different number of elements.
+      TypeError: if the shape is not a sequence of integers.
+      ValueError: if a size is < 1; in `apply`, if an example has a different number of elements.
 
     >>> y, _ = nn.reshape((8, 8, 1)).apply((), (), jnp.ones((32, 64)), train=False)
     >>> y.shape

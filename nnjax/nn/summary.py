@@ -49,6 +49,9 @@ def summary(net: LayerLike, x: PyTree) -> Summary:
       net: A layer or network. A custom combinator appears as a single layer.
       x: An input or its `jax.ShapeDtypeStruct`; only shape and dtype matter.
 
+    Returns:
+      A `Summary`, which prints as a table.
+
     >>> print(nn.summary(nn.mlp([32], 10), jax.ShapeDtypeStruct((1, 64), jnp.float32)))
     layer      path  output   parameters
     flatten    0     (1, 64)           0

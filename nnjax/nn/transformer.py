@@ -36,7 +36,7 @@ def transformer(
 ) -> Layer:
     """Build a transformer encoder with normalisation before each sublayer (pre-norm).
 
-        h ← h + dropout(attention(norm(h)));   h ← h + dropout(w₂ activation(w₁ norm(h)));   y = norm(h)
+        h ← h + dropout(attention(norm(h)));   h ← h + dropout(w₂ activation(w₁ norm(h) + b₁) + b₂);   y = norm(h)
 
     The blocks form a `repeat`, so the program size does not depend on the depth.
 
@@ -54,7 +54,8 @@ def transformer(
     Shapes: x (batch, length, features), or `AttentionInput(x, mask=…)` -> y (batch, length, features).
 
     Raises:
-      ValueError: if a size is < 1, if heads does not divide features, or if the dropout rate is outside [0, 1).
+      ValueError: if a size is < 1, if heads does not divide features, or if the dropout rate is outside [0, 1); in
+        `init` and `apply`, if x has the wrong shape.
 
     >>> net = nn.transformer(16, 2, 4)
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 5, 16)))
@@ -110,10 +111,12 @@ def language_model(
       tied: Whether the last layer uses the embedding as its weights.
 
     Shapes: x (batch, length), integers -> logits (batch, length, vocabulary); the logits at position t predict the
-    token at t + 1. Parameters `{"embedding", "body"}`, and `"head"` if not tied.
+    token at t + 1. A token outside 0 … vocabulary - 1 gives NaN. Parameters `{"embedding", "body"}`, and `"head"` if
+    not tied.
 
     Raises:
-      ValueError: if a size is < 1, if heads does not divide features, or if the dropout rate is outside [0, 1).
+      ValueError: if a size is < 1, if heads does not divide features, or if the dropout rate is outside [0, 1); in
+        `init`, if x does not have two axes.
       TypeError: if x does not hold integers.
 
     >>> net = nn.language_model(50, 16, 2, 4)

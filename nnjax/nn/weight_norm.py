@@ -22,7 +22,7 @@ def weight_norm(layer: LayerLike) -> Layer:
     lengths of the initial weight vectors, so the initial outputs equal those of the layer.
 
     Raises:
-      TypeError: if the layer has no parameter `w`.
+      TypeError: if the layer has no parameter `w` with at least two axes.
 
     >>> layer = nn.weight_norm(nn.dense(3))
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 4)))
@@ -51,7 +51,7 @@ def weight_norm(layer: LayerLike) -> Layer:
 
 
 def spectral_norm(layer: LayerLike, *, iterations: int = 1, eps: float = 1e-12) -> Layer:
-    """Divide a layer's weights by their largest singular value, so that the layer is 1-Lipschitz.
+    """Divide a layer's weights by the largest singular value of their matrix; a dense layer is then 1-Lipschitz.
 
         w = W / σ,   σ = vᵀ W u;   in training, `iterations` times:   u ← Wᵀ v / |Wᵀ v|,   v ← W u / |W u|
 
@@ -67,7 +67,7 @@ def spectral_norm(layer: LayerLike, *, iterations: int = 1, eps: float = 1e-12) 
     "v": (inputs,)}`; u and v start from 15 power iterations, as in torch.
 
     Raises:
-      TypeError: if the layer has no parameter `w`.
+      TypeError: if the layer has no parameter `w` with at least two axes.
       ValueError: if iterations < 1 or eps ≤ 0.
 
     >>> layer = nn.spectral_norm(nn.dense(3, bias=False))

@@ -1,4 +1,4 @@
-"""Optimizers whose code reads like the published equation.
+"""Provide optimizers whose code reads like the published equation.
 
 Each optimizer is an `optax.GradientTransformation` with optax's names and defaults. It works in `optax.chain`,
 `optax.masked` and `optax.inject_hyperparams`, and its `update` ignores extra arguments such as `value=`.

@@ -50,17 +50,19 @@ def rmsprop(
       decay: ρ in [0, 1), the decay rate of the averages (torch calls it alpha and sets it to 0.99).
       eps: ε ≥ 0, added to the denominator so that steps stay finite if gradients vanish.
       initial_scale: initial value of v, at least 0 (TensorFlow 1 starts at 1).
-      eps_in_sqrt: True to put ε inside the root, as in optax and Keras; False to put it outside, as in torch. True is
-        needed to differentiate through the update (`Run.steps`), unless initial_scale > 0 and `centered` is False.
+      eps_in_sqrt: True to put ε inside the root, as in optax and Keras; False to put it outside, as in torch. To
+        differentiate through the update (`Run.steps`), use True and ε > 0, or False with initial_scale > 0 and without
+        `centered`.
       centered: True to divide by the standard deviation of the gradients instead of their root mean square.
       momentum: μ in [0, 1), the decay rate of the velocity; None for no velocity.
       nesterov: True to use Nesterov momentum instead of the velocity itself. It requires `momentum`.
       bias_correction: True to correct the averages for their bias towards 0, as Adam does.
 
     Raises:
-      ValueError: if a hyper-parameter is out of range; in `update`, if gradients do not match the state in structure or
-        shape.
-      TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex.
+      ValueError: if a hyper-parameter is out of range, or for nesterov without momentum; in `update`, if gradients do
+        not match the state in structure or shape, or if the update is differentiated without the conditions above.
+      TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex; in `update`, if
+        the state is that of another optimizer.
 
     >>> optimizer = optim.rmsprop(0.1, decay=0.75)
     >>> optimizer.update(jnp.array([1.0, -100.0]), optimizer.init(jnp.ones(2)))[0]

@@ -230,7 +230,7 @@ def map_leaves(
 
 
 def check_like_gradients(name: str, key: str, tree: PyTree, grads: PyTree) -> None:
-    """Raise unless the tree called `key` has the same structure and shapes as the gradients."""
+    """Raise unless the tree `key` has the structure and shapes of the gradients, and is complex where they are."""
     check_inexact(name, "gradients", grads)
     gradients, leaves = (jax.tree_util.tree_leaves_with_path(t) for t in (grads, tree))
     got: Any = jax.tree.structure(grads)  # mypy does not know the type

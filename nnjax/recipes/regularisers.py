@@ -20,7 +20,7 @@ def penalties(params: Params) -> Log:
 
 
 def make_run(factors: dict[str, float | Array]) -> train.Run:
-    """Return a run that adds penalties to the loss, with factors such as `{"l2": 1e-4}`, which can be swept."""
+    """Return a run that adds both penalties to the loss; the factors `{"l2": …, "spectral": …}` can be swept."""
 
     def objective(params: Params, state: State, batch: Data, *, train: bool, key: Key) -> tuple[Array, State, Log]:
         values, state, log = plain(params, state, batch, train=train, key=key)

@@ -31,7 +31,7 @@ def check_optimizer(optimizer: Optimizer, opt_state: OptState, params: Params) -
     """Check that the optimizer works with the arguments that a run passes, by tracing one call.
 
     Raises:
-      ValueError: if the call fails; the message names the optimizer's state.
+      ValueError: if the optimizer does a line search, or if the call fails; the message names the optimizer's state.
     """
     _refuse_line_search(opt_state)
     with _explain_failure(opt_state):

@@ -55,7 +55,7 @@ def compare(
 
     With the same seed, both runs see the data in the same order. If their networks have the same shapes, they also use
     the same random numbers for initialisation and dropout. This shared noise cancels in the difference, which is
-    exactly 0 for two equal runs.
+    exactly 0 for two equal runs. Losses are compared only if both runs have the same loss function or objective.
 
     Args:
       first: one of the runs to compare.
@@ -73,8 +73,9 @@ def compare(
       progress: see `fit`.
 
     Raises:
-      ValueError: for fewer than 2 seeds, without epochs, steps or validation, if a run diverged, or if the runs have
-        no score in common. Losses are compared only if both runs have the same loss function.
+      ValueError: for fewer than 2 seeds, for 0 epochs or steps, for data without validation=, if a run diverged, or if
+        the runs have no score in common; also as raised by `fit`.
+      TypeError: unless exactly one of epochs and steps is given; also as raised by `fit`.
 
     >>> digits = data.load("digits")
     >>> make = lambda rate: train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(rate), batch_size=32)
@@ -142,6 +143,7 @@ def paired_difference(first: Array, second: Array, *, confidence: float = 0.95) 
 
     Raises:
       ValueError: for wrong shapes, fewer than 2 seeds, scores that are not finite, or confidence outside (0, 1).
+      TypeError: for scores that are not numbers.
 
     >>> train.paired_difference(np.array([3.0, 2.0, 4.0]), np.array([1.0, 1.0, 1.0]))
     PairedDifference(difference=2.0, low=-0.48..., high=4.48..., n=3)

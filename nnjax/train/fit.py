@@ -87,24 +87,25 @@ def fit(
         and "vmap" on GPUs and TPUs, which are idle most of the time under "map". `train.plan` measures both.
       mesh: devices over which to spread "members", "batch", or both, as axes of `jax.make_mesh`.
       group: number of members trained at the same time; groups are trained one after another. None for all members.
-        See `train.plan`. With several groups the result is on the host, as NumPy arrays.
+        See `train.plan`. With several groups, the result is on the host, as NumPy arrays.
       folds: the rows that each member is trained and validated on, one fold per member; see `train.k_fold`.
       start: initial parameters, instead of random ones, for fine-tuning or a further phase of training; the optimizer
-        starts fresh. With a `TrainState`, `Best` or `SavedRun`, the network's state is used, too. For an ensemble,
-        either the same for all members, or with a leading axis (members, ...).
-      validation: data on which `run.evaluate` computes scores.
+        starts fresh. With a `TrainState`, `Best`, `SavedRun` or `TrialNetwork`, the network's state is used, too. For
+        an ensemble, either the same for all members, or with a leading axis (members, ...).
+      validation: data on which `run.evaluate` computes scores; None for the held-out rows of `folds`, if there are any.
       validate_every: number of epochs between validations. The last epoch is always validated.
       patience: number of validations without a lower loss after which a member is stopped; None to never stop early.
-      chunk_steps: largest number of steps that the device takes before the host checks for callbacks, checkpoints and
-        Ctrl-C; None for about a quarter of a second.
+      chunk_steps: largest number of steps, up to 1024, that the device takes before the host checks for callbacks,
+        checkpoints and Ctrl-C; None for about a quarter of a second.
       out: folder for checkpoints and the final weights, which `train.load` reads; None to save nothing.
       resume: continue from the latest checkpoint in `out`, or start fresh if there is none. "anyway" continues even if
         the run differs from the saved one. Or the `partial` of an `InterruptedRun`, to continue without a checkpoint.
       save_every: seconds between checkpoints.
       keep: number of latest checkpoints to keep, in addition to the best one.
       callbacks: functions `(ts, record)`, called after each epoch with the state and a record. The record contains
-        `step`, `epoch`, the mean `loss` since the last call, and the scores of the last validation. A callback that
-        returns True ends the run after that epoch; None and False continue. The state is a copy and stays valid.
+        `step`, `epoch`, the means of the `loss` and of other logged values since the last call, and the scores of the
+        last validation. A callback that returns True ends the run; None and False continue. The state is a copy and
+        stays valid.
       callback_every: number of steps after which the callbacks are called; None to call them after each epoch.
       progress: True to show a progress bar if rich is installed (it comes with `nnjax[cli]`) and the output is a
         terminal, or a Jupyter notebook with ipywidgets.
@@ -117,6 +118,8 @@ def fit(
         that returns anything but True, False or None; with `resume`, if the saved run has already passed `epochs`.
       RunMismatchError: a ValueError, if the run to resume differs from the saved one.
       FileExistsError: if `out` contains a run and `resume` is False.
+      BlockingIOError: if another process is using `out`.
+      RuntimeError: in a process that was forked after JAX had started, or if another process of the run is lost.
       InterruptedRun: a KeyboardInterrupt, on Ctrl-C, SIGTERM or SIGHUP, once the current chunk is done and saved, even
         if the source hangs. Its `partial` has the state so far; the same call with `resume=partial` continues.
       Exception: any error raised by the source, a callback or the disk, once the steps before it are saved. A note on
@@ -127,7 +130,8 @@ def fit(
         with the same key; also for suspicious data, see `data.validate`.
       RuntimeWarning: if a checkpoint cannot be written to `out`; it then goes to a new folder, which the message names.
         Also if all steps of a member were skipped.
-      DivergedWarning: a RuntimeWarning, if the loss of a step is not finite; it is the member's last step.
+      DivergedWarning: a RuntimeWarning, if the loss of a step is not finite and the run does not skip such steps; the
+        step is then the member's last one.
 
     >>> digits = data.load("digits")
     >>> net, accuracy = nn.mlp([32], 10), metrics.accuracy

@@ -66,6 +66,7 @@ def k_fold(key: Key, n: int, k: int, *, stratify: Any = None) -> Folds:
 
     Raises:
       ValueError: for k outside 2 … n, or if there are not n labels.
+      TypeError: for numbers that are not integers, or labels that cannot be sorted.
 
     >>> folds = train.k_fold(jax.random.key(0), 10, 3)
     >>> folds.train.sizes.tolist(), folds.held_out.sizes.tolist()

@@ -32,9 +32,12 @@ def load(out: str | Path) -> SavedRun:
     Args:
       out: folder of the run.
 
+    Returns:
+      `SavedRun(params, state, best, average)`.
+
     Raises:
       FileNotFoundError: if the folder contains neither the weights of a run nor a checkpoint.
-      ValueError: if the file is damaged.
+      ValueError: if the weights of a finished run, or all checkpoints of an unfinished one, are damaged.
 
     >>> digits = data.load("digits")
     >>> run = train.Run(nn.mlp([8], 10), losses.cross_entropy, optim.adam(1e-2), batch_size=32)

@@ -141,7 +141,10 @@ def evaluate_objective(
 
 
 def evaluate_in_blocks(objective: Objective, params: Params, state: State, data: Data, key: Key) -> Log:
-    """Return the mean loss and log of an objective in evaluation mode, computed in blocks of 4096 rows."""
+    """Return the mean loss and log of an objective in evaluation mode, computed in blocks of 4096 rows.
+
+    The loss is weighted by `data.weights`; the log is averaged over the rows without weights.
+    """
 
     def evaluate(part: Data, first: Array) -> tuple[Array, Log]:
         key_of_block = jax.random.fold_in(key, first)

@@ -28,7 +28,7 @@ from nnjax.types import Data, PyTree, Trainable
 
 MEMORY_SHARE = 0.9  # share of the free memory that members may use
 SECONDS = 0.3  # time for measuring one strategy
-MEASURED = 8  # number of members in a measurement, or twice the number of devices if that is larger
+MEASURED = 8  # largest number of members in a measurement, or twice the number of devices if that is larger
 FEW, MANY = 16, 32  # numbers of members whose memory is compared; with fewer than 16, programs draw more rows at once
 
 
@@ -45,8 +45,8 @@ class Plan(NamedTuple):
     memory: int  # free bytes of one device
     fixed_bytes: dict[Strategy, int]  # bytes on one device that do not depend on the number of members, including data
     member_bytes: dict[Strategy, int]  # bytes for each additional member, including a copy for saving
-    fit: dict[Strategy, int]  # number of members that fit into memory
-    seconds: dict[Strategy, float]  # measured seconds per step of one member; empty if not measured
+    fit: dict[Strategy, int]  # number of members that fit into the memory of all devices
+    seconds: dict[Strategy, float]  # measured seconds per step of one member; only for strategies that were measured
     strategy: Strategy  # the faster strategy; without measurements, the one with which more members fit
     group: int | None  # number of members to train at a time, see `fit`; None if all members fit
 
@@ -96,7 +96,7 @@ def plan(
       measure: True to run the programs briefly and compare the speed of the strategies.
 
     Raises:
-      ValueError: if not even one member fits into memory, or for members < 1.
+      ValueError, TypeError: if not even one member fits into memory, or for arguments out of range.
 
     >>> run = train.Run(nn.mlp([32], 10), losses.cross_entropy, optim.adam(1e-3), batch_size=32)
     >>> p = train.plan(run, data.load("digits").train, members=64, measure=False)

@@ -106,11 +106,13 @@ def replay(
       out: folder with checkpoints of the run. The replay starts from the latest checkpoint before the step.
 
     Returns:
-      `Replay(run, step, member, ts, batch, rows, origin)`, where `run.step(ts, batch)` repeats the step. None if
-      `step` is None and everything stays finite.
+      `Replay(run, step, member, ts, batch, rows, origin)`, where `run.step(ts, batch)` repeats the step. If `step` is
+      given and finite for all members, the replay is of the first member that took it, and `origin` is None. If `step`
+      is None and everything stays finite, None.
 
     Raises:
-      ValueError: for a member or a step that the run does not have, or if `out` contains a different run.
+      ValueError: for a generator of batches, for a member that the run does not have, for a step that was not taken, or
+        if `out` contains a different run; also as raised by `fit`.
 
     >>> net = nn.serial(nn.dense(8), jnp.exp, nn.dense(1))
     >>> run = train.Run(net, losses.squared_error, optim.sgd(1.0), batch_size=4)
@@ -258,7 +260,7 @@ def _saved_state(job: Job, path: Path) -> FitState | None:
 
 
 def _states(job: Job, fs: FitState, until: int, stride: int) -> Iterator[tuple[FitState, np.ndarray]]:
-    """Yield the state and the numbers of steps taken (members,) after each stride, which overwrites the last state."""
+    """Yield the state, valid until the next stride, and the numbers of steps taken (members,) after each stride."""
     done = np.asarray(to_host(job.ensemble, fs.train.step), np.int64)
     last = np.minimum(until, job.members.ends[:, -1])
     with open_data(job, FitOptions(epochs=0)) as (data, next_feed):

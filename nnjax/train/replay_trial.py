@@ -34,7 +34,7 @@ class TrialReplay(NamedTuple):
     """A trial of a search that was trained again, see `replay_trial`."""
 
     network: TrialNetwork | None  # as in the result of the search; None if the trial diverged before any rung
-    scores: dict[float, float]  # score at each rung that the trial reached, by epochs
+    scores: dict[float, float]  # score at each rung that the trial reached, by epochs; for a copy, not its ancestors'
     origin: Replay | None  # origin of the first non-finite value, if the trial diverged
 
 
@@ -67,7 +67,7 @@ def replay_trial(
     strategy: Strategy | None = None,
     mesh: Mesh | None = None,
 ) -> TrialReplay:
-    """Train one trial of a `search` again, up to the last rung that it reached.
+    """Train one trial of a `search` again, up to the last rung that it reached or until it diverges.
 
     Pass the same arguments as to the search. On the same machine, the scores and the network are then bitwise the same,
     because the same program runs, with only this trial. If "pbt" copied the trial, training begins with its first
@@ -97,7 +97,8 @@ def replay_trial(
       `origin` names the layer, the operation and the rows of the data, see `replay`.
 
     Raises:
-      ValueError: if the table has no such trial, or does not match the space and the rungs.
+      ValueError: if the table has no such trial or does not match the space and the rungs, if the trial is a copy that
+        ended before its first rung, or without the validation data or folds of the search.
 
     >>> digits = data.load("digits")
     >>> make = lambda hp: train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(hp["rate"]), batch_size=32)

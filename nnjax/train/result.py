@@ -36,7 +36,7 @@ class Result(NamedTuple):
         return self.log["loss"]
 
     def best_scores(self) -> dict[str, Any]:
-        """Return the epoch with the lowest validation loss, and its validation scores.
+        """Return the epoch with the lowest validation loss, and the validation scores of this epoch that are scalars.
 
         Values are numbers; for an ensemble or folds, arrays (members,), with each member at its own best epoch.
 

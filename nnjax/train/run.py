@@ -106,8 +106,9 @@ class Run:
         instead of ending the run. In the log, "skipped" is 1 for such steps.
 
     Raises:
-      ValueError, TypeError: for sizes < 1, a batch size that micro_batches does not divide, or arguments that are not
-        a layer, a function or a gradient transformation.
+      ValueError, TypeError: for sizes < 1, a batch size that micro_batches does not divide, both or neither of loss
+        and objective, metrics with the same name, or arguments that are not a layer, a function or a gradient
+        transformation.
 
     >>> run = train.Run(nn.mlp([32], 10), losses.cross_entropy, optim.adam(1e-3), batch_size=32)
     >>> digits = data.load("digits").train
@@ -209,6 +210,10 @@ class Run:
         Returns:
           The state after the step, and the log: the "loss" of the batch before the step, the objective's log, the step
           metrics and, with `skip_nonfinite`, "skipped" (1 or 0).
+
+        Raises:
+          ValueError, TypeError: if the state, the batch, or a result of the run's functions has the wrong form, or if
+            two logged values have the same name.
         """
         batch = self._batch("Run.step", "batch", batch)
         checks.instance("Run.step", "ts", ts, TrainState, "a TrainState, as returned by Run.init")
@@ -249,6 +254,9 @@ class Run:
         Returns:
           The state after the last step, and the logs of all steps, `{"loss": (n,), …}`.
 
+        Raises:
+          ValueError, TypeError: if n < 0, and as raised by `step`.
+
         >>> digits = data.load("digits")
         >>> def validation_loss(rate):
         ...     run = train.Run(nn.mlp([8], 10), losses.cross_entropy, optim.momentum(rate), batch_size=32)
@@ -283,7 +291,8 @@ class Run:
           n: number of steps, as a Python integer.
 
         Raises:
-          ValueError: for batch_size=None, because full batches need no random rows.
+          ValueError, TypeError: for batch_size=None, because full batches need no random rows, or for arguments out of
+            range.
         """
         if self.batch_size is None:
             raise ValueError("Run.rows: batch_size=None takes the full batch in stored order, so no rows are drawn")
@@ -300,6 +309,9 @@ class Run:
           params: the network's parameters, as in `ts.params` or `best.params`.
           state: the network's state, as in `ts.state`.
           x: inputs (rows, ...), with any number of rows.
+
+        Raises:
+          ValueError, TypeError: if the parameters, the state or the inputs do not fit the network.
 
         >>> digits = data.load("digits").test
         >>> run = train.Run(nn.mlp([8], 10), losses.cross_entropy, optim.sgd(0.1), batch_size=32)
@@ -324,8 +336,8 @@ class Run:
     def evaluate(self, ts: TrainState, data: Data | None = None) -> Log:
         """Return the loss and the metrics over all examples, in evaluation mode.
 
-        An objective is evaluated in blocks of 4096 rows, with a key that is the same in every evaluation; its log is
-        averaged over the blocks.
+        An objective is evaluated in blocks of 4096 rows, and its log is averaged over the rows. Its key is derived from
+        `ts.key`, or from `jax.random.key(0)` for a best network, and is the same in every evaluation.
 
         Args:
           ts: a `TrainState`, or the best network of `fit`. With `evaluation_params`, the evaluated parameters are
@@ -334,6 +346,10 @@ class Run:
 
         Returns:
           `{"loss": (), …}`, with the log of the objective, and each metric under the name of its function.
+
+        Raises:
+          ValueError, TypeError: if `ts`, the data, or a result of the run's functions has the wrong form, or if the
+            metrics and the objective record the same name.
         """
         data = self._batch("Run.evaluate", "data", data)
         if not (hasattr(ts, "params") and hasattr(ts, "state")):

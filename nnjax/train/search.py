@@ -60,7 +60,9 @@ class Search(NamedTuple):
     table: Table  # one row per trial, best first: settings, status, epochs, score, score at each rung and more
     networks: list[TrialNetwork]  # the best trials with their networks, best first
     rank_correlations: list[float]  # Spearman's ρ of scores at each earlier rung and at the last; NaN for < 3 trials
-    advantage: PairedDifference | None  # score of the second-best trial minus score of the best, over seeds or folds
+    # Score of the second-best trial minus score of the best, over seeds or folds; None for one seed, or without two
+    # ranked trials
+    advantage: PairedDifference | None
     seconds: Seconds
     validation: Data | None  # validation data, which `ensemble` uses
 
@@ -110,12 +112,12 @@ def search(
     callbacks: Sequence[Callable[[Table], bool | None]] = (),
     progress: bool = True,
 ) -> Search:
-    """Search for the settings with the best validation score, in one program that is compiled once.
+    """Search for the settings with the best validation score, in one program that is compiled once per structure.
 
     A fixed number of trials is trained at the same time. When a trial reaches a rung (a number of epochs), its score
     decides whether it continues or the next trial takes its place. All trials share one key, as in `sweep`. Trial i is
     therefore bitwise equal to a member of a sweep with the same settings (strategy "map", CPU). With
-    `rungs=(epochs,)`, no trial is stopped early, and a search is a sweep over random settings.
+    `rungs=(epochs,)`, no trial is stopped early, and a search (except "tpe") is a sweep over random settings.
 
     Args:
       make_run: function `{"name": number} -> Run`. As in `sweep`, the numbers are traced, so compute with them, but do
@@ -124,14 +126,16 @@ def search(
       data: training data, see `fit`; batches of a source are not prefetched.
       validation: data for the scores of the trials. Hold out separate test data first.
       trials: number of settings to try.
-      population: number of trials that are trained at the same time. It is limited by memory.
+      population: number of trials that are trained at the same time, each with all its seeds or folds. It is limited by
+        memory.
       rungs: ascending numbers of epochs after which trials are compared; the last is the full length.
       keep: share of the trials that continue at a rung; None for 1/3, or 0.8 with "pbt".
       method: "random" never stops a trial. "halving" keeps the best share of all trials that have reached a rung.
         "hyperband" distributes trials over brackets, which begin to stop trials at different rungs. "tpe" is halving,
         with settings proposed by a model of the previous trials. "pbt" replaces the worst trials by copies of good ones
         with perturbed settings; each copy counts as a trial.
-      score: name of an evaluated scalar to minimise; with a minus to maximise it, as in "-accuracy".
+      score: name of an evaluated scalar to minimise. To maximise it, put a minus before the name, as in "-accuracy";
+        the scores in the result are then negative accuracies.
       key: random key for the settings and all runs; `jax.random.key(0)` if None.
       seeds: number of runs of each trial, with the keys `jax.random.split(key, seeds)`; the trial's score is the mean.
       folds: rows that the runs of a trial are trained and validated on, instead of seeds; see `k_fold`.

@@ -90,12 +90,13 @@ def sweep(
 
     Returns:
       `Sweep(table, result)`. Columns of the table are the hyper-parameters, the means of the logs over the last epoch,
-      and the scalar scores; a log with the name of a hyper-parameter becomes "name (log)". Values are means over the
-      seeds; with several seeds, `…_sd` are the standard deviations. Settings with a diverged member come last.
+      the scalar scores, "diverged" (the number of diverged members) and, with patience, "best_validation_loss". A log
+      with the name of a hyper-parameter becomes "name (log)". Values are means over the seeds; with several seeds,
+      `…_sd` are the standard deviations. Settings with a diverged member come last.
 
     Raises:
-      ValueError, TypeError: for values of different lengths or out of range (the message names the setting); and as
-        raised by `fit`.
+      ValueError, TypeError: for data without validation=, names of other columns, and values of different lengths or
+        out of range (the message names the setting); and as raised by `fit`.
 
     >>> digits = data.load("digits")
     >>> make = lambda hp: train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(hp["rate"]), batch_size=32)
@@ -145,10 +146,13 @@ def sweep(
 
 
 def grid(choices: Mapping[str, Sequence[Any] | Array]) -> dict[str, np.ndarray]:
-    """Return every combination of the values.
+    """Return every combination of the values, as one array (settings,) for each name.
 
     Args:
       choices: the values of each hyper-parameter, by name.
+
+    Raises:
+      ValueError, TypeError: for anything but a dictionary of non-empty lists of numbers.
 
     >>> {name: v.tolist() for name, v in train.grid({"rate": [0.1, 0.2], "width": [8, 16, 32]}).items()}
     {'rate': [0.1, 0.1, 0.1, 0.2, 0.2, 0.2], 'width': [8, 16, 32, 8, 16, 32]}
@@ -168,8 +172,12 @@ def random_search(key: Key, n: int, ranges: Mapping[str, tuple[float, float] | t
       ranges: for each name (low, high), uniform; (low, high, "log"), uniform in the logarithm; or (low, high, "int"),
         integers, both ends included.
 
+    Returns:
+      A dictionary with an array (n,) for each name.
+
     Raises:
       ValueError: for low > high, low ≤ 0 with "log", fractions with "int", or an unknown kind.
+      TypeError: if ranges is not a dictionary, or n is not an integer.
 
     >>> settings = train.random_search(jax.random.key(0), 100, {"rate": (1e-4, 1e-1, "log"), "width": (8, 64, "int")})
     >>> bool((settings["rate"] < 1e-2).mean() > 0.5), settings["width"].dtype

@@ -47,7 +47,8 @@ def rejection_curve(
         result is NaN if a weight is negative or all remaining weights are 0.
 
     Returns:
-      The rejected share, from 0 to 1 - 1/n, and the mean score of the remaining inputs, both of shape (n,).
+      The rejected share of the weight, which rises from 0 (to 1 - 1/n for equal weights), and the mean score of the
+      remaining inputs, both of shape (n,).
 
     Raises:
       ValueError: if the shapes differ or are not (n,), or if n is 0.

@@ -38,7 +38,7 @@ def entropy_decomposition(logits: Array) -> Uncertainty:
 
     Raises:
       ValueError: if the shape is wrong or there are no members.
-      TypeError: if the logits are integers.
+      TypeError: if the logits are not floating.
 
     >>> confident_disagreement = jnp.array([[[99.0, 0.0]], [[0.0, 99.0]]])
     >>> uncertainty.entropy_decomposition(confident_disagreement).epistemic
@@ -65,8 +65,8 @@ def variance_decomposition(means: Array, variances: Array | None = None) -> Unce
 
         total = aleatoric + epistemic,   aleatoric = 1/M Σ_m variance_m,   epistemic = 1/M Σ_m (mean_m - mean)²
 
-    The ensemble predicts the mixture of its members, with mean `means.mean(0)`. Its variance has the factor 1/M, not
-    1/(M - 1).
+    The ensemble predicts the mixture of its members, with mean `means.mean(0)`. The epistemic part therefore has the
+    factor 1/M, not 1/(M - 1).
 
     Args:
       means: Predictions of the members, of shape (members, n, outputs).
@@ -78,7 +78,7 @@ def variance_decomposition(means: Array, variances: Array | None = None) -> Unce
 
     Raises:
       ValueError: if a shape is wrong or there are no members.
-      TypeError: if the predictions are integers.
+      TypeError: if the predictions are not floating.
 
     >>> u = uncertainty.variance_decomposition(jnp.array([[[1.0]], [[3.0]]]), jnp.array([[[0.5]], [[1.5]]]))
     >>> [float(v[0, 0]) for v in u]

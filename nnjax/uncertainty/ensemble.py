@@ -24,7 +24,7 @@ def log_mean_probabilities(logits: Array) -> Float[Array, "n classes"]:
 
     Raises:
       ValueError: if the shape is wrong or there are no members.
-      TypeError: if the logits are integers.
+      TypeError: if the logits are not floating.
 
     >>> logits = jnp.log(jnp.array([[[0.9, 0.1]], [[0.3, 0.7]]]))
     >>> prediction = uncertainty.log_mean_probabilities(logits)
@@ -52,7 +52,7 @@ def mean_logits(logits: Array) -> Float[Array, "n classes"]:
 
     Raises:
       ValueError: if the shape is wrong or there are no members.
-      TypeError: if the logits are integers.
+      TypeError: if the logits are not floating.
 
     >>> uncertainty.mean_logits(jnp.array([[[2.0, 0.0]], [[0.0, 1.0]]]))
     Array([[1. , 0.5]], dtype=float32)
@@ -69,13 +69,13 @@ def vote(logits: Array) -> Float[Array, "n classes"]:
       logits: Logits of the members, of shape (members, n, classes).
 
     Returns:
-      Logarithms of shape (n, classes), -inf for classes without votes. `metrics.accuracy`, `brier` and
-      `expected_calibration_error` accept them, and the first of tied classes wins. `nll` is infinite if a label gets no
-      votes.
+      Logarithms of shape (n, classes), -inf for classes without votes, NaN for an input if a member predicts NaN.
+      `metrics.accuracy`, `brier` and `expected_calibration_error` accept them, and the first of tied classes wins.
+      `nll` is infinite if a label gets no votes.
 
     Raises:
       ValueError: if the shape is wrong or there are no members.
-      TypeError: if the logits are integers.
+      TypeError: if the logits are not floating.
 
     >>> logits = jnp.array([[[2.0, 1.0]], [[3.0, 0.0]], [[0.0, 1.0]], [[9.0, 1.0]]])
     >>> jnp.exp(uncertainty.vote(logits)).round(2)

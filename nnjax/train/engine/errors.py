@@ -33,7 +33,7 @@ class RunMismatchError(ValueError):
 
     @property
     def resumable(self) -> bool:
-        """Return True if `resume="anyway"` would continue."""
+        """Return True if `resume="anyway"` would continue from the checkpoints in `folder`."""
         return self.reason is None
 
 
@@ -41,7 +41,7 @@ class InterruptedRun(KeyboardInterrupt):
     """Ctrl-C, SIGTERM or SIGHUP ended the run.
 
     Attributes:
-      step: number of steps taken.
+      step: number of steps taken; in a search, the total of all networks.
       folder: the folder with the checkpoint of these steps; None if they are not saved.
       partial: the `train.PartialRun` to pass as `resume=`; None for a search or a run of several processes.
     """

@@ -17,7 +17,7 @@ class Best(NamedTuple):
     """The network with the lowest validation loss so far."""
 
     score: Array  # () the validation loss; initially the largest float, because jax_debug_infs forbids inf
-    step: Array  # () int32
+    step: Array  # () int32, number of steps taken before this validation
     params: Params
     state: State
     waited: Array  # () int32, number of validations since the best one

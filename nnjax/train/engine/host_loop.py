@@ -36,7 +36,7 @@ Partial = tuple[FitState, Logs]  # the state and the logs of an interrupted run
 class Seconds(NamedTuple):
     """The wall time of a call of `fit`, in seconds."""
 
-    compile: float  # tracing and compiling; almost 0 if the same run was fitted before
+    compile: float  # from the start to the first step, mostly compiling; short if the same run was fitted before
     train: float  # running the training program
     validate: float  # running the evaluation program
     total: float
@@ -99,7 +99,7 @@ def run_job(
                 _warn_diverged(job, status.diverged, log["loss"], before)
                 survived, at_stop = bool(status.running.any()), bool((until == ends[:, epoch]).all())
                 if at_stop and job.held_out is not None and (epoch in job.validated or epoch == job.last_epoch):
-                    if epoch not in job.validated:  # save first, because a longer run would not validate here
+                    if epoch not in job.validated:  # save first: a longer run would not validate after this epoch
                         final, where = True, save(fs, logs, wait=True) or where
                     clock = time.perf_counter()
                     fs, scores, status = score(fs)

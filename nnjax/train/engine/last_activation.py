@@ -21,7 +21,12 @@ def activation_of(loss: Loss) -> str | None:
 
 
 def ends_in(activation: str, jaxpr: Any) -> bool:
-    """Return True if a program's first output is `activation`, a "softmax", exp(x) / Σ exp(x), or a "sigmoid"."""
+    """Return True if the first output of a program is that of a "softmax", exp(x) / Σ exp(x), or of a "sigmoid".
+
+    Args:
+      activation: "softmax" or "sigmoid".
+      jaxpr: the program.
+    """
     equations = {variable: equation for equation in jaxpr.eqns for variable in equation.outvars}
 
     def equation_of(variable: Any) -> Any:

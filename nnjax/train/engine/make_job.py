@@ -177,7 +177,7 @@ def _initial_values(job: Job, start: Any) -> tuple[PyTree, PyTree] | None:
     if "params" not in getattr(signature(run.init), "parameters", {}):
         raise TypeError(f"fit: start= needs a run whose init takes params= and state=; {type(run).__name__} does not")
     drawn = jax.eval_shape(lambda: run.init(key, sample(job.data)))
-    whole = {"params", "state"} <= set(getattr(start, "_fields", ()))  # a TrainState, Best, SavedRun or Found
+    whole = {"params", "state"} <= set(getattr(start, "_fields", ()))  # a TrainState, Best, SavedRun or TrialNetwork
     values = {"params": start.params if whole else start, "state": start.state if whole else None}
 
     def per_member(name: str, tree: PyTree, like: PyTree) -> PyTree:

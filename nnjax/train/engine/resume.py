@@ -135,7 +135,7 @@ def read_checkpoint(path: Path, like: FitState) -> tuple[FitState, Logs]:
 
 
 def saved_fingerprint(files: list[Path]) -> tuple[Path, Fingerprint] | None:
-    """Return the newest checkpoint with readable metadata, and its fingerprint, or None if there is none."""
+    """Return the path of the newest checkpoint with readable metadata, and its fingerprint; None if there is none."""
     for path in reversed(files):
         with suppress(ValueError, OSError):
             return path, _check_metadata(checkpoint.read_metadata(path))["fingerprint"]

@@ -9,7 +9,7 @@ from types import FrameType
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Callable[[], bool]]:
-    """Record the first Ctrl-C, SIGTERM or SIGHUP without raising; a second Ctrl-C or SIGTERM raises at once.
+    """Record the first Ctrl-C, SIGTERM or SIGHUP; a second Ctrl-C or SIGTERM raises KeyboardInterrupt at once.
 
     A closing terminal sends SIGHUP, and some service managers send it with SIGTERM, so a second SIGHUP never raises.
 

@@ -19,7 +19,7 @@ def uncast_inputs(run: Trainable, key: Key, data: Any, name: str = "data") -> fr
     """Return the names of the uint8 and boolean leaves of x that the network does not accept as float32.
 
     The set is as small as possible. It is found by tracing `run.init` on shapes and dtypes; nothing is computed. If the
-    network accepts no combination, the set is empty, and `run.init` raises its own error later.
+    network accepts none of the first 64 combinations, the set is empty, and `run.init` raises its own error later.
     """
     stored = _stored_shapes(data, name)
     if stored is None:

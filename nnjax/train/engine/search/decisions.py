@@ -40,7 +40,7 @@ def decide(
     method: str,
     key: tuple[int, ...],
 ) -> Decisions:
-    """Return the decisions of a search whose trials have the given scores.
+    """Simulate a search whose trials have the given scores, and return its result.
 
     Args:
       space: see `search`.

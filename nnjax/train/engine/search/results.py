@@ -27,7 +27,7 @@ class TrialNetwork(NamedTuple):
 
     trial: int  # number of the trial
     settings: dict[str, Any]
-    score: float
+    score: float  # the trial's lowest score at any rung
     epochs: float  # number of epochs that the network was trained, up to the rung with the trial's lowest score
     run: Trainable  # the run with these settings
     params: Params  # with an axis (replicates, ...) for several seeds or folds
@@ -141,6 +141,8 @@ def spearman(first: np.ndarray, last: np.ndarray) -> float:
 
 def advantage_of(groups: Sequence[Group]) -> PairedDifference | None:
     """Return the paired difference between the second-best and the best trial over seeds or folds.
+
+    It is None for one seed, for fewer than two ranked trials, or if a score is not finite.
 
     Warns:
       UserWarning: if the interval contains 0.

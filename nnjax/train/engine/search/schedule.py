@@ -24,7 +24,7 @@ class Ledger(NamedTuple):
     units: np.ndarray  # (trials, dimensions) the setting, as a point of the unit cube; NaN before the trial began
     scores: np.ndarray  # (trials, rungs) NaN for rungs not reached; infinity for the rung before which a trial diverged
     logs: dict[str, np.ndarray]  # (trials, rungs, replicates) the scalars of each evaluation
-    rung: np.ndarray  # (trials,) index of the trial's next rung, which is the number of rungs after the last one
+    rung: np.ndarray  # (trials,) number of rungs that the trial has reached, which is the index of its next rung
     status: np.ndarray  # (trials,) WAITING … DIVERGED
     parent: np.ndarray  # (trials,) the trial whose network was copied; -1 if the network was newly initialised
     diverged: np.ndarray  # (trials, replicates) the step with a loss that was not finite, or -1
