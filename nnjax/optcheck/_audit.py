@@ -34,11 +34,11 @@ class Finding(NamedTuple):
 
     name: str
     line: int
-    called: str = ""
-    rule: str = ""  # the nearest library rule; "" if the formula is unknown
-    causes: tuple[Cause, ...] = ()  # differences from that rule
+    called: str = ""  # description of the call; "" for standard kinds
+    rule: str = ""  # the nearest library rule; "" if the formula is unknown or if there is a problem
+    causes: tuple[Cause, ...] = ()  # differences from that rule, except in hyper-parameters
     equations: tuple[str, ...] = ()
-    problem: str = ""  # why the optimizer could not be identified; "" if it was
+    problem: str = ""  # the error that ended the check; "" if there was none
 
     @property
     def verdict(self) -> str:
@@ -58,7 +58,7 @@ class Audit(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """0 if all follow library rules, 1 if one differs in a known way, 2 if one is unknown or fails to run."""
+        """2 if any optimizer is unknown or fails to run, else 1 if any differs from all library rules, else 0."""
         if any(not finding.rule for finding in self.findings):
             return 2
         return int(any(finding.causes for finding in self.findings))
@@ -71,7 +71,7 @@ class Audit(NamedTuple):
         return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows)
 
     def to_json(self) -> str:
-        """Return the findings as JSON."""
+        """Return the findings as JSON text."""
         rows = [
             finding._asdict() | {"causes": [cause.id for cause in finding.causes], "verdict": finding.verdict}
             for finding in self.findings
@@ -79,7 +79,7 @@ class Audit(NamedTuple):
         return json.dumps({"schema": "nnjax-optcheck-audit-1", "place": self.place, "findings": rows}, indent=2)
 
     def github(self) -> str:
-        """Return one GitHub Actions annotation for each optimizer that does not follow a library rule."""
+        """Return lines of text, a GitHub Actions annotation for each optimizer that does not follow a library rule."""
         return "\n".join(
             annotation("warning", self.place, finding.line, f"{finding.name}: {finding.verdict}")
             for finding in self.findings
@@ -90,14 +90,16 @@ class Audit(NamedTuple):
 def audit(place: str | Path | ModuleType, *, max_fits: int = 300) -> Audit:
     """Find all objects that look like optimizers in a module or file, and compare each with the nearest library rule.
 
-    Imported functions and classes, and names that begin with an underscore, are skipped.
+    Imported functions and classes, and names that begin with an underscore, are skipped. Errors of an optimizer become
+    the `problem` of its finding.
 
     Args:
       place: a module, its name, or the path of a file.
-      max_fits: number of update rules to fit for each optimizer.
+      max_fits: maximum number of update rules to fit for each optimizer.
 
     Raises:
       ImportError, FileNotFoundError: if the module or file does not exist.
+      Exception: any exception that the module raises when it is imported.
 
     >>> from nnjax import optcheck
     >>> [finding.name for finding in optcheck.audit("nnjax.optim._momentum").findings]

@@ -63,8 +63,9 @@ def compare(
       reference: the same, or a name: "optax.adam", "nnjax.adam", "torch.optim.Adam", or a library's formula, such as
         "torch.adamw", "keras.rmsprop", "jax.example_libraries.adam".
       hparams: the arguments for functions that make optimizers, such as `dict(learning_rate=0.5, weight_decay=0.5)`;
-        None if both are optimizers. Choose large values, because small ones can hide a difference. With `hparams`,
-        both are also compared with a learning rate that changes at every step.
+        None if both are optimizers or names. Choose large values, because small ones can hide a difference. If
+        `hparams` contains a learning_rate and both accept schedules, they are also compared with a learning rate that
+        changes at every step.
       kind: the kind of the candidate: "optax", "pair", "triple", "step", "object", "torch", "holder" (a function of the
         parameters) or "loop"; None to detect it.
       init: function that returns the initial state of a step function, `init(params)`, or a tuple of initial values if
@@ -72,8 +73,8 @@ def compare(
         the function's attribute `init` if it has one, or else to try None, an empty dict and zeros.
       order: the role of each argument of a step function: "params", "grads", "state" or "count"; None to infer it from
         the names, or from trial calls if the names do not determine it. The report prints the order.
-      max_fits: number of update rules to fit before the cause is reported as unknown. The default takes up to a
-        minute on two cores. The result does not depend on the speed of the machine.
+      max_fits: maximum number of update rules to fit to the candidate before the cause is reported as unknown. The
+        default takes up to a minute on two cores. The result does not depend on the speed of the machine.
       seconds: an upper limit on the wall-clock time; None for no limit. Compiled code is not interrupted.
 
     Returns:
@@ -82,7 +83,9 @@ def compare(
     Raises:
       NotAnOptimizerError: if an argument is not an optimizer, or cannot run on gradients alone.
       TimeLimitError: if the comparison takes longer than `seconds`.
-      Exception: any exception that the candidate raises in its update.
+      ValueError: if `kind` is unknown or `seconds` is not positive.
+      RuntimeError: if an optimizer tries to end the process.
+      Exception: any exception that an optimizer raises in its update.
 
     >>> import optax
     >>> from nnjax import optcheck
@@ -155,7 +158,7 @@ def identify(
       "unknown".
 
     Raises:
-      NotAnOptimizerError, TimeLimitError: as raised by `compare`.
+      NotAnOptimizerError, TimeLimitError, ValueError, RuntimeError, Exception: see `compare`.
 
     >>> from nnjax import optcheck
     >>> print(optcheck.identify(optim.rmsprop(1e-3)))
@@ -207,8 +210,10 @@ def assert_matches(
       seconds: see `compare`.
 
     Raises:
-      AssertionError: if they differ for a reason that is not in `allow`, or if the candidate violates the contract.
-      ValueError: if `allow` contains an unknown id.
+      AssertionError: if they differ for a reason that is unknown or not in `allow`, or if the candidate violates the
+        contract.
+      ValueError: if `allow` is a string or contains an unknown id; or see `compare`.
+      NotAnOptimizerError, TimeLimitError, RuntimeError, Exception: see `compare`.
 
     >>> import optax
     >>> from nnjax import optcheck
@@ -263,7 +268,7 @@ def _guess(name: str, hparams: Mapping[str, Any]) -> Formula | None:
 def _observe_with_schedule(
     adapter: Adapter, optimizers: tuple[Any, Any], hparams: Mapping[str, Any], options: Any, deadline: Deadline
 ) -> list[Observation]:
-    """Run both optimizers with a learning rate that changes at every step; return [] if one accepts no schedule."""
+    """Observe both optimizers with a learning rate that changes at every step; return [] if one takes no schedule."""
     script = gradient_script(scheduled=True, ndim=adapter.ndim)
     candidate = build_with_schedule(optimizers[0], hparams, script, *options)
     reference = build_with_schedule(optimizers[1], hparams, script)

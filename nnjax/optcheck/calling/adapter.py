@@ -19,7 +19,7 @@ class Adapter(NamedTuple):
     kind: str
     init: Callable[[PyTree], Any]  # params -> state
     step: Callable[[Any, PyTree, PyTree], tuple[PyTree, Any]]  # (state, params, grads) -> (updates, state)
-    params_of: Callable[[Any], PyTree] | None = None  # returns the parameters if the state holds them
+    params_of: Callable[[Any], PyTree] | None = None  # state -> parameters; None if the state does not hold them
     eager: bool = False  # True for NumPy, PyTorch, and objects that keep state
     called: str = ""  # description of the call for the report; "" for standard kinds
     ndim: int = 0  # minimum number of dimensions of the leaves that the optimizer accepts

@@ -45,12 +45,12 @@ def adapt(
     Args:
       optimizer: see `candidate` of `nnjax.optcheck.compare`.
       kind: one of `KINDS`; None to detect it.
-      init: function that returns the initial state of a step function, `init(params)`; None to use the function's
-        attribute `init` if it has one, or else to try None, an empty dict and zeros.
+      init: see `nnjax.optcheck.compare`.
       order: the roles of the arguments, such as ("grads", "params", "state"); None to infer them.
 
     Raises:
       NotAnOptimizerError: if the object is not an optimizer of this kind.
+      ValueError: if `kind` is unknown.
     """
     if isinstance(optimizer, Adapter):
         return optimizer

@@ -26,11 +26,13 @@ def bind(target: Target, init: Callable[..., Any] | str | None = None, order: tu
     Args:
       target: the function or method.
       init: function of the parameters that returns the initial state, or a tuple of initial values if there are several
-        state arguments; None to try usual initial states.
+        state arguments; "zeros" to try only zeros and counters; None to try usual initial states.
       order: the role of each argument, such as ("grads", "params", "state"); None to infer it.
 
     Raises:
-      NotAnOptimizerError: if it cannot be called, or if several orders of arguments are possible.
+      NotAnOptimizerError: if it cannot be called on gradients alone, if it keeps state outside its arguments, or if
+        several orders of arguments are possible.
+      Exception: the target's own exception, such as RuntimeError, if all attempts raise this type.
     """
     arguments = arguments_of(target.fresh())
     if arguments is None:
@@ -136,7 +138,7 @@ def _has_objective(roles: list[str]) -> bool:
 
 
 def _spread(arguments: list[Argument]) -> list[str]:
-    """Return the parameters that are separate arguments with gradients, such as w and b in (w, b, dw, db)."""
+    """Return the names of several parameters with separate gradients, such as w and b in (w, b, dw, db), or []."""
     names = [argument.name for argument in arguments]
     bases = [name for name in names if "d" + name in names or name + "_grad" in names]
     return bases if len(bases) > 1 else []

@@ -32,10 +32,10 @@ class Target(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The positions of parameters and states in the result of a call."""
+    """The positions of parameters, or updates, and of states in the result of a call."""
 
     kind: str  # "params", "updates", or "in place"
-    position: int | None = None  # index of the parameters in a returned tuple; None if they are the whole result
+    position: int | None = None  # index of parameters or updates in a returned tuple; None if there is no such tuple
     memory: tuple[int, ...] = ()  # indices of the new states in a returned tuple; () if states are changed in place
 
 
@@ -116,7 +116,7 @@ def _call(
 
 
 def _outcome_of(result: Any, container: Any, binding: Binding, params: PyTree, grads: PyTree) -> Outcome:
-    """Find the new parameters (close to the old ones) or the updates in a result, or detect changes in place."""
+    """Find the new parameters, which are close to the old ones, or the updates in a result, or changes in place."""
     layout, spread = binding.layout, any(role.startswith("params ") for role in binding.roles)
     parts: list[tuple[int | None, Any]] = [(None, result)]
     if (
@@ -172,7 +172,7 @@ def _read(result: Any, container: Any, binding: Binding, params: PyTree, memory:
 def adapter_of(
     target: Target, binding: Binding, array: Callable[..., Any], mode: Mode, *, check: bool = True
 ) -> Adapter:
-    """Return an adapter that calls a function as the binding says; `check=False` skips the trial under jit."""
+    """Return an adapter that calls a function as the binding says; `check=False` makes it eager without a trial."""
     counts = "count" in binding.roles
     single = binding.roles.count("state") == 1 and not counts
 

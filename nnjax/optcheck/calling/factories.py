@@ -59,6 +59,7 @@ def build(
 
     Raises:
       NotAnOptimizerError: if it is not an optimizer, or if the factory does not accept a hyper-parameter.
+      ValueError: if `kind` is unknown.
     """
     if isinstance(optimizer, (Adapter, Formula)):
         return optimizer
@@ -84,7 +85,10 @@ def build_with_schedule(
     init: Callable[[Any], Any] | str | None = None,
     order: tuple[str, ...] | None = None,
 ) -> Adapter | Formula | None:
-    """Call a factory with the script's schedule and return the optimizer, or None if it does not accept a schedule."""
+    """Call a factory with the script's schedule and return the optimizer.
+
+    Return None if `hparams` contains no learning rate, or if the factory does not accept a schedule.
+    """
     rate, rates = hparams.get("learning_rate"), script.rates
     if rate is None:
         return None
@@ -106,7 +110,7 @@ def build_with_schedule(
 
 
 def _with_torch_schedule(adapter: Adapter, rates: np.ndarray) -> Adapter:
-    """Set the learning rate of all parameter groups before each step, as PyTorch's schedulers do."""
+    """Return an adapter that sets the learning rate of all groups before each step, as PyTorch's schedulers do."""
 
     def step(carry: Any, params: Any, grads: Any) -> Any:
         state, k = carry

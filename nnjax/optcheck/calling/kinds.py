@@ -14,7 +14,7 @@ METHODS = (
 
 
 class NotAnOptimizerError(TypeError):
-    """Raised if an object is not an optimizer of a supported kind."""
+    """Raised if an object is not an optimizer of a supported kind, or cannot run on gradients alone."""
 
 
 class StructureError(NotAnOptimizerError):

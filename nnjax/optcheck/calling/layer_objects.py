@@ -21,7 +21,7 @@ ATTRIBUTES = (  # names of weights, biases and their gradients in books and cour
     ("weights", "bias", "grad_weights", "grad_bias"),
     ("weights", "biases", "weights_gradient", "biases_gradient"),
 )
-BEFORE, AFTER = ("pre_update_params", "pre_update"), ("post_update_params", "post_update")  # called once per step
+BEFORE, AFTER = ("pre_update_params", "pre_update"), ("post_update_params", "post_update")  # once per step
 
 
 class Layer:
@@ -29,7 +29,7 @@ class Layer:
 
 
 def takes_layers(method: Callable[..., Any]) -> str:
-    """Return "layer" or "layers" if this is the only required argument of a method, else ""."""
+    """Return "layer" or "layers" if this is the role of a method's only required argument, else ""."""
     required = [argument for argument in arguments_of(method) or () if argument.required]
     return required[0].role if len(required) == 1 and required[0].role in ("layer", "layers") else ""
 

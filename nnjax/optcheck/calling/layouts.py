@@ -70,7 +70,7 @@ def _from_array(values: Any, like: PyTree) -> PyTree:
 
 
 def layer_pairs(tree: PyTree) -> list[tuple[int, int]]:
-    """Return the leaf indices (weight, bias) of each layer; if the numbers differ, the rarer kind is repeated."""
+    """Return the leaf indices (weight, bias) of each layer. If weights or biases are fewer, they are repeated."""
     leaves = jax.tree.leaves(tree)
     weights = [i for i, leaf in enumerate(leaves) if np.ndim(leaf) >= 2] or list(range(len(leaves)))
     biases = [i for i, leaf in enumerate(leaves) if np.ndim(leaf) < 2] or weights
@@ -131,7 +131,7 @@ def _to_plain_tensors(tree: PyTree) -> list[Any]:
 
 
 def no_gradients() -> Any:
-    """Return a context that switches off automatic differentiation in PyTorch, if PyTorch is imported."""
+    """Return a context that switches off PyTorch's differentiation; without effect if PyTorch is not imported."""
     return sys.modules["torch"].no_grad() if "torch" in sys.modules else contextlib.nullcontext()
 
 

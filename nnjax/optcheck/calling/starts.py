@@ -29,7 +29,7 @@ def first_start(
     mode: Mode,
     errors: list[Exception],
 ) -> Binding | None:
-    """Return the binding with the first usual initial state that allows two steps, or None if there is none."""
+    """Return the binding with the first initial state that allows two steps, or None if there is none."""
     names = [argument.name for argument, role in zip(binding.arguments, binding.roles, strict=False) if role == "state"]
     for start, text in _starts(binding.layout, init, names):
         attempt = binding._replace(start=start, start_text=text)

@@ -25,7 +25,11 @@ def _first_updates(adapter: Adapter, seeds: tuple[int, int]) -> list[PyTree]:
 
 
 def trial_verdict(adapter: Adapter) -> str:
-    """Return "sure" if updates depend on the gradients but differ from them, "impossible" after errors, or "unsure"."""
+    """Return "sure" if updates depend on the gradients but differ from them, "impossible" after errors, or "unsure".
+
+    Raises:
+      NotAnOptimizerError: if equal inputs give different updates, so the function keeps state outside its arguments.
+    """
     try:
         first, again = _first_updates(adapter, (0, 1)), _first_updates(adapter, (0, 1))
         other = _first_updates(adapter, (0, 2))

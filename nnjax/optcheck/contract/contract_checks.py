@@ -41,7 +41,7 @@ def contract_violations(adapter: Adapter, deadline: Deadline) -> list[Violation]
 
     Args:
       adapter: the optimizer. Eager code (NumPy, PyTorch, objects that keep state) need not support jit.
-      deadline: the time limit, tested after each check.
+      deadline: the time limit, tested before the first and after each check.
 
     Returns:
       Violations and notes. A NaN that spreads is a violation even if the formula requires it (global norm clipping,
@@ -292,7 +292,7 @@ def _rename(violation: Violation, rule: str) -> Violation:
 
 
 def _check_empty(adapter: Adapter, params: PyTree, grads: PyTree) -> list[Violation]:
-    """Check that a leaf without elements, whose mean is NaN, does not cause NaN in other leaves."""
+    """Return a violation if a leaf without elements, whose mean is NaN, causes NaN in other leaves."""
 
     def paths_with_nan(params: PyTree, grads: PyTree) -> list[str]:
         updates, _ = adapter.step(adapter.init(params), params, grads)
@@ -305,7 +305,7 @@ def _check_empty(adapter: Adapter, params: PyTree, grads: PyTree) -> list[Violat
 
 
 def _check_nan(adapter: Adapter, step: Step, eager: list[PyTree]) -> list[Violation]:
-    """Check that one NaN in a gradient reaches no other element, in that step or the next."""
+    """Return a violation if one NaN in a gradient reaches another element, in that step or the next."""
     params, grads = _inputs(adapter)
     w = np.array(grads[0]["layer"]["w"])
     w[0, 1] = np.nan
@@ -326,7 +326,7 @@ def _check_nan(adapter: Adapter, step: Step, eager: list[PyTree]) -> list[Violat
 
 
 def _rounding(adapter: Adapter) -> float:
-    """Return how much updates may change if operations are reordered; low-precision states allow larger changes."""
+    """Return the allowed change of updates, relative to the largest; low-precision states allow larger changes."""
     leaves = jax.tree.leaves(_state(adapter, adapter.init(_inputs(adapter)[0])))
     dtypes = [jnp.result_type(leaf) for leaf in leaves]
     return max([RELATIVE, *(ROUNDING[str(dtype)] for dtype in dtypes if str(dtype) in ROUNDING)])

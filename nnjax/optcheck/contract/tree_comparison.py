@@ -14,7 +14,7 @@ RELATIVE = 1e-5  # allowed change relative to the largest update; reordered oper
 
 
 def leaf_types(tree: PyTree, weak: bool = True) -> dict[str, str]:
-    """Return the type of each leaf, keyed by its path, and the structure of the tree under the key "".
+    """Return the dtype and shape of each leaf, keyed by its path, and the structure of the tree under the key "".
 
     Args:
       tree: any pytree of arrays and numbers.
@@ -50,13 +50,13 @@ def changed_paths(before: dict[str, str], after: dict[str, str]) -> list[str]:
 def compare_updates(
     mode: str, updates: list[PyTree], eager: list[PyTree], steps: int, relative: float = RELATIVE
 ) -> list[Violation]:
-    """Return a violation for the first update that differs from the eager one.
+    """Return a list with a violation for the first update that differs from the eager one, or [] if none does.
 
     Args:
       mode: the transform under which the updates were computed, such as "jit".
       updates: the updates of all steps.
       eager: the updates computed without the transform.
-      steps: the number of steps of a run. If updates differ only after the first step, the transform has frozen a
+      steps: the number of steps of a run. If the first step agrees and a later one differs, the transform has frozen a
         value that is not part of the state.
       relative: how much rounding may change updates, relative to the largest update.
     """

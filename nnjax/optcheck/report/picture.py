@@ -15,7 +15,7 @@ FLOOR = 1e-17  # lower bound of relative differences, so that the logarithm is f
 
 
 def draw(candidate: Trace, reference: Trace, *, headline: str = "", context: str = "") -> Any:
-    """Return a figure of both updates over the steps, and of their relative difference over steps and magnitudes.
+    """Return a figure of the updates of both optimizers over the steps, and of their relative difference.
 
     Args:
       candidate: the updates of the candidate.

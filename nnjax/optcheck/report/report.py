@@ -27,7 +27,7 @@ class Report(NamedTuple):
     reference: str
     seconds: float
     violations: tuple[Violation, ...] = ()
-    passes: tuple[Pass, ...] = ()  # one per dtype, and one with a schedule; () if nothing could be compared
+    passes: tuple[Pass, ...] = ()  # one per dtype, one with a schedule if possible; () if nothing could be compared
     diagnosis: Diagnosis = Diagnosis()
     fixes: tuple[str, ...] = ()
     not_observed: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Report(NamedTuple):
 
     @property
     def matches(self) -> bool:
-        """True if all updates equal those of the reference up to rounding."""
+        """True if updates were compared and equal those of the reference up to rounding."""
         return bool(self.passes) and self.divergence is None
 
     @property
@@ -64,7 +64,11 @@ class Report(NamedTuple):
         return explanations[0].causes if explanations else ()
 
     def allowed(self, causes: Sequence[str]) -> bool:
-        """Return True if all causes of some explanation are among these `id`s."""
+        """Return True if all causes of some explanation are among these `id`s; False if there is no cause.
+
+        Raises:
+          ValueError: if an id is unknown.
+        """
         check_ids(causes)
         explanations = (
             group
@@ -75,7 +79,7 @@ class Report(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """0: match. 1: difference with a cause. 2: difference without a cause. 3: violation of the contract."""
+        """0: match. 1: difference with a cause. 2: difference without a cause. 3: violation without a difference."""
         if self.matches or not self.passes:
             return 3 if self.broken else 0
         return 1 if self.causes else 2
@@ -129,7 +133,7 @@ class Report(NamedTuple):
         return annotation("error", file, line, str(self))
 
     def plot(self) -> Any:
-        """Return a figure of both updates and of their relative difference, over steps and gradient magnitudes.
+        """Return a figure of the updates of both optimizers over the steps, and of their relative difference.
 
         Raises:
           ValueError: if there are no updates.
@@ -224,7 +228,7 @@ def _ranges(selected: Collection[str], names: Sequence[str]) -> str:
 
 
 def _explanation(explanation: Explanation, reference: Formula | None, prefix: str) -> list[str]:
-    """Return the causes, both formulas side by side, and the proof."""
+    """Return lines with the causes, both formulas side by side, and the proof."""
     library = f" ({explanation.library})" if explanation.library else ""
     title = (
         f"cause{library}"
@@ -253,7 +257,7 @@ def _explanation(explanation: Explanation, reference: Formula | None, prefix: st
 
 
 def _unknown(diagnosis: Diagnosis) -> list[str]:
-    """Return the number of rules tried at each level, and what was not tried."""
+    """Return lines with the number of rules tried at each level, and what was not tried."""
     if diagnosis.remark.startswith("all updates"):
         return [f"cause: {diagnosis.remark}"]
     forms: dict[str, int] = {}

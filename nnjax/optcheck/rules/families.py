@@ -65,7 +65,7 @@ def _names() -> list[str]:
 
 
 def hyper_names(rule: Any) -> list[str]:
-    """Return the names of the hyper-parameters that affect a rule."""
+    """Return the names of the hyper-parameters that affect a rule; see `rule_choices.hyper_names`."""
     if type(rule) in FAMILIES:
         return FAMILIES[type(rule)].hyper_names(rule)
     return rule_choices.hyper_names(rule)

@@ -164,7 +164,7 @@ def _named_call(formula: Formula) -> str | None:
 
 
 def _short(rule: UpdateRule, hyper: HyperParams, name: str, arguments: dict[str, str], rate: str, mask: str) -> str:
-    """Return a call to a named optax optimizer, or "" if the formula needs a chain."""
+    """Return the code of a call to an optax optimizer such as `optax.adam`, or "" if the formula needs a chain."""
     plain, decayed = SHORT.get(name, ("", ""))
     texts = _texts(arguments, hyper)
     if rule.velocity != "none":

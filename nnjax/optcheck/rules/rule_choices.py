@@ -227,7 +227,7 @@ class Neighbour(NamedTuple):
 
 
 def is_relevant(rule: UpdateRule, place: str) -> bool:
-    """Return True if the choice at a place affects the updates of a rule."""
+    """Return True if the choice at a place affects the updates of a rule and is a plausible mistake."""
     first = rule.first != "none"
     second = rule.second != "none"
     has_size = rule.sign == "none" or second
@@ -287,7 +287,7 @@ def is_duplicate(rule: UpdateRule, place: str, choice: str) -> bool:
 
 
 def hyper_names(rule: UpdateRule) -> list[str]:
-    """Return the names of the hyper-parameters that affect a rule."""
+    """Return the hyper-parameters that affect a rule, without initial moments, eps_root and momentum_decay."""
     second = rule.second not in ("none", "sum", "mean")
     names = {
         "learning_rate": True,

@@ -196,7 +196,7 @@ def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
     Returns:
       An iterator of arrays (elements,), or (settings, elements) if the hyper-parameters are arrays.
     """
-    rule, h = formula.rule, HyperParams(*(np.asarray(value, np.float64) for value in formula.hyper))  # so 1 / 0 = inf
+    rule, h = formula.rule, HyperParams(*(np.asarray(value, np.float64) for value in formula.hyper))  # 1 / 0 is inf
     zero = np.zeros(np.broadcast_shapes(*(np.shape(value) for value in h), inputs.grads.shape[1:]))
     state = State(zero + h.first_start, zero + h.second_start, zero, zero, zero, velocity=zero, product=1.0, g_old=zero)
     for k, (gradient, p) in enumerate(zip(inputs.grads, inputs.params, strict=True)):

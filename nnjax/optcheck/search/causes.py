@@ -56,7 +56,7 @@ BOTH_PRECISIONS = Cause("precision", SINGLE, "some values are float32, and round
 
 
 def check_ids(ids: Sequence[str]) -> None:
-    """Raise ValueError for unknown ids of causes, because a typo would otherwise be ignored silently."""
+    """Raise ValueError for a string or unknown ids of causes, because typos would otherwise be ignored silently."""
     valid_ids = {_choice_id(place, choice) for place, choices in all_choices().items() for choice in choices}
     valid_ids |= {*HYPER_NAMES, PRECISION.id}
     if isinstance(ids, str):
@@ -72,7 +72,7 @@ def check_ids(ids: Sequence[str]) -> None:
 def causes_of(
     reference: Formula | None, candidate: Formula, leaves: tuple[str, ...] | None = None
 ) -> tuple[Cause, ...]:
-    """Return the differences between the candidate and the reference, or () if the reference is unknown.
+    """Return the differences between the formulas of candidate and reference, or () if the reference is unknown.
 
     Args:
       reference: the formula of the reference.

@@ -22,7 +22,7 @@ from nnjax.optcheck.trace.observations import Observation, Pass, elements_of
 from nnjax.optcheck.trace.tolerance import EPS, rounding_bound, tolerance, within
 from nnjax.optcheck.trace.traces import Trace, trace_inputs
 
-SINGLE = 2e-6  # relative error of a float64 update in which one number was rounded to float32
+SINGLE = 2e-6  # allowed relative error of a float64 update in which one number was rounded to float32
 MAX_FITS = 1200  # default number of rules to fit, which takes up to a minute
 FEW_DIGITS = 2  # a usual hyper-parameter, or 1 minus it, has at most this many significant digits
 
@@ -33,7 +33,7 @@ class Explanation(NamedTuple):
     formula: Formula
     causes: tuple[Cause, ...]  # differences from the reference; () if the reference is unknown
     error: float  # largest relative difference from the candidate's updates
-    library: str  # name of the library rule that the formula equals or was derived from; "" for the reference's rule
+    library: str  # name of the library rule that it equals or comes from; "" for none, or for the reference's rule
     runner_up: str = ""  # description of the next best formula, with the share of updates that it reproduces
     synonyms: tuple[tuple[Cause, ...], ...] = ()  # causes of equivalent formulas, which are equal for all gradients
 
@@ -46,8 +46,8 @@ class Diagnosis(NamedTuple):
     remark: str = ""  # the size of the search, or the reason why there was no search
     complete: bool = True  # False if max_fits ended the search
     levels: tuple[Level, ...] = ()  # number of rules tried at each level of the search
-    impact: str = ""
-    not_observed: tuple[str, ...] = ()
+    impact: str = ""  # how much updates differ on ordinary gradients
+    not_observed: tuple[str, ...] = ()  # what could differ without changing these updates
 
 
 def target_of(updates_trace: Trace, script: GradientScript, dtype: str) -> Target:
@@ -75,7 +75,8 @@ def diagnose(
       difference: the pass in which the optimizers differ.
       observation: the updates of both optimizers.
       guess: the formula of the reference, if it is known or likely.
-      max_fits: number of update rules to fit; see `nnjax.optcheck.compare`.
+      max_fits: maximum number of rules to fit to the candidate; up to 2/3 as many are fitted to the reference if its
+        formula must be searched.
     """
     updates = observation.candidate.updates
     for name, mask in (("zero", updates == 0), ("NaN", np.isnan(updates))):
@@ -170,7 +171,7 @@ def _merge(explanations: list[Explanation]) -> list[Explanation]:
 
 
 def _library_name(match: Attempt, reference: Formula | None) -> str:
-    """Return the library rule that a match equals or was derived from, or "" if it has the reference's rule."""
+    """Return the library rule that a match equals or comes from, or "" for none or for the reference's rule."""
     if reference is not None and match.formula.rule == reference.rule:
         return ""
     names = (name for name, formula in LIBRARY_RULES.items() if formula.rule == match.formula.rule)

@@ -65,7 +65,7 @@ def sample_of(target: Target) -> np.ndarray:
 
 
 def _fit_sample(rule: Any, target: Target) -> Target:
-    """Return a smaller target for fits: a sample of elements, or one leaf of each shape if the rule is costly."""
+    """Return the target for fits: one leaf of each shape if the rule is costly and works by leaf, else see `sample`."""
     if not is_costly(rule) or is_by_tree(rule):
         return sample(rule, target)
     leaf, shapes = target.inputs.leaf, target.inputs.shapes
@@ -111,7 +111,7 @@ def fit_roughly(formula: Formula, target: Target, names: Sequence[str] | None = 
 
 
 def fit(formula: Formula, target: Target, names: Sequence[str] | None = None) -> Formula:
-    """Fit hyper-parameters by least squares on the relative differences.
+    """Return the formula with hyper-parameters that are fitted by least squares on the relative differences.
 
     Args:
       formula: the rule and the initial hyper-parameters.
@@ -128,14 +128,14 @@ def fit(formula: Formula, target: Target, names: Sequence[str] | None = None) ->
 
 
 def fit_learning_rate(formula: Formula, target: Target) -> Formula:
-    """Scale the learning rate so that the median ratio of the target's updates to the formula's becomes 1."""
+    """Return the formula with a learning rate at which the median ratio of the target's updates to its own is 1."""
     target = sample(formula.rule, target)
     factor = _median_ratios(_updates_by_setting(formula, target), target)[0]
     return _with(formula, {"learning_rate": _round(float(formula.hyper.learning_rate * factor))})
 
 
 def free_names(formula: Formula) -> list[str]:
-    """Return the names of the hyper-parameters to fit: those that the rule uses and that are not 0."""
+    """Return the names of the hyper-parameters to fit: those that the rule uses, are not 0 and are not redundant."""
     names = [name for name in hyper_names(formula.rule) if getattr(formula.hyper, name) != 0]
     # Sophia's clipping bound is redundant: changes of λ, γ, ε and w have the same effect
     return [name for name in names if name != "clip" or not isinstance(formula.rule, SophiaRule)]

@@ -53,7 +53,7 @@ def library_choices() -> Iterator[Choice]:
 def similar_choices(target: Target) -> tuple[list[Choice], int]:
     """Return the choices whose first updates are similar to the target's, and the number of all choices.
 
-    Each choice has its default hyper-parameters, except that the learning rate may be fitted.
+    Each choice has its default hyper-parameters, or a fitted learning rate, or is returned in both forms.
     """
     first = target.first_steps(STEPS)
     part = first.select(sample_of(first))

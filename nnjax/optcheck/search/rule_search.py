@@ -131,12 +131,12 @@ def search(
 
 
 def identify_formula(target: Target, guess: Formula | None, budget: Budget) -> list[Attempt]:
-    """Return formulas that reproduce the updates, starting from the closest library rules.
+    """Return formulas that reproduce the updates, starting from the closest library rules; [] if there are none.
 
     Args:
       target: the updates to reproduce.
-      guess: a formula to try first.
-      budget: number of rules to fit.
+      guess: a formula to try first, or None.
+      budget: limit on the number of fits.
     """
     if guess is not None and reproduces(guess, target):
         return [Attempt(guess)]
@@ -169,7 +169,7 @@ def _identification(target: Target, budget: Budget) -> Iterator[tuple[str, Itera
 
 
 def library_formula(target: Target, guess: Formula | None) -> Formula | None:
-    """Return the guess or the library rule with default values that reproduces the updates, or None."""
+    """Return the guess, or a library rule of `_library`, that reproduces the updates, or None."""
     if guess is not None and reproduces(guess, target):
         return guess
     formulas = (attempt.formula for attempt in _library(HyperParams(), target))
@@ -202,7 +202,7 @@ def _far(target: Target, start: Formula, budget: Budget) -> Iterator[tuple[str, 
 
 
 def _one_choice(target: Target, start: Formula, budget: Budget) -> Iterator[Attempt]:
-    """Yield the neighbours of the start. Hyper-parameters that the start does not use are fitted."""
+    """Yield the neighbours of the start; of those with additional hyper-parameters, only the closest after a fit."""
     known, to_fit = hyper_names(start.rule), []
     for edits, rule in budget.limit(neighbours(start.rule)):
         attempt = Attempt(with_usual_values(rule, start.hyper), edits)
@@ -216,7 +216,7 @@ def _one_choice(target: Target, start: Formula, budget: Budget) -> Iterator[Atte
 
 
 def _fitted_choices(libraries: list[Formula], target: Target) -> Iterator[Attempt]:
-    """Fit and yield those neighbours of library rules that have additional hyper-parameters, closest first."""
+    """Fit the neighbours of library rules that have additional hyper-parameters, and yield the closest."""
     to_fit: list[tuple[Fit, Attempt, list[str]]] = []
     for start in libraries:
         for edits, rule in neighbours(start.rule):
@@ -274,7 +274,7 @@ def _disjoint(first: tuple[Edit, ...], second: tuple[Edit, ...]) -> bool:
 
 
 def _library(hyper: HyperParams, target: Target) -> Iterator[Attempt]:
-    """Yield all distinct library rules with their default values and a fitted learning rate."""
+    """Yield all distinct library rules with default values and a fitted learning rate; named rules also unfitted."""
     seen = set()
     for name, formula in LIBRARY_RULES.items():
         if formula in seen:

@@ -139,7 +139,7 @@ def at_step(tree: PyTree, step: int, dtype: Any) -> PyTree:
 
 
 def rule_inputs(script: GradientScript) -> Inputs:
-    """Convert a script to the inputs of update rules."""
+    """Return the inputs of update rules for a script."""
     return Inputs(
         grads=flatten(script.grads),
         params=flatten(script.params),

@@ -32,8 +32,8 @@ class Pass(NamedTuple):
     dtype: str
     divergence: Divergence | None  # None if they agree
     share: dict[str, float]  # share of updates that differ, by magnitude of the gradient
-    leaves: tuple[str, ...]  # leaves in which updates differ; () for all
-    patterns: tuple[str, ...]  # gradient patterns at which updates differ; () for all
+    leaves: tuple[str, ...]  # leaves in which updates differ; () for all or none
+    patterns: tuple[str, ...]  # gradient patterns at which updates differ; () for all or none
 
 
 def observe(

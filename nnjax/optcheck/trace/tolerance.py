@@ -40,7 +40,10 @@ def rounding_bound(updates: np.ndarray, reference: np.ndarray, params: np.ndarra
 
 
 def tolerance(candidate: Trace, reference: Trace, dtype: str, reference_error: np.ndarray | float = 0.0) -> np.ndarray:
-    """Return the tolerance (steps, elements) of a comparison, including twice the rounding error of the reference."""
+    """Return the tolerance (steps, elements): `rounding_bound`, plus twice the rounding error of the reference.
+
+    If the elements of a leaf mix, a share of its largest update is added.
+    """
     params = np.fmax(np.abs(candidate.params), np.abs(reference.params))
     bound = rounding_bound(candidate.updates, reference.updates, params, dtype) + 2 * reference_error
     return bound + MIXED[dtype] * np.fmax(candidate.leaf_size, reference.leaf_size)
@@ -56,7 +59,10 @@ def within(updates: np.ndarray, target: np.ndarray, bound: np.ndarray) -> np.nda
 def first_divergence(
     candidate: Trace, reference: Trace, script: GradientScript, bound: np.ndarray
 ) -> Divergence | None:
-    """Return a clear difference from the first step with differences, the one whose gradient is closest to ±1."""
+    """Return a difference in the first step that has any, or None if there is none.
+
+    Among the clear differences of this step, it is the one whose gradient is closest to ±1.
+    """
     wrong = ~within(candidate.updates, reference.updates, bound)
     if not wrong.any():
         return None

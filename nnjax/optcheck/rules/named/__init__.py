@@ -1,1 +1,1 @@
-"""Update rules named after their papers, one per file, each with its choices, equations and updates."""
+"""Define rules that are named after their papers, one per file, with their choices, equations and updates."""

@@ -1,4 +1,4 @@
-"""Adafactor (Shazeer and Stern 2018), as in optax and in PyTorch."""
+"""Define Adafactor (Shazeer and Stern 2018), as in the paper, in optax and in PyTorch."""
 
 from typing import NamedTuple
 

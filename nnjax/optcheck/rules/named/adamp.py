@@ -1,4 +1,4 @@
-"""AdamP (Heo et al. 2021): Adam without the part of a step that only changes the norm of the weights."""
+"""Define AdamP (Heo et al. 2021): Adam without the part of a step that only changes the norm of the weights."""
 
 from typing import NamedTuple
 

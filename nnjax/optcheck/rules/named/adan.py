@@ -1,4 +1,4 @@
-"""Adan, adaptive Nesterov momentum (Xie et al. 2022), as in its authors' code and in optax."""
+"""Define Adan, adaptive Nesterov momentum (Xie et al. 2022), as in its authors' code and in optax."""
 
 from typing import NamedTuple
 

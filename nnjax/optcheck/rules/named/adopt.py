@@ -1,4 +1,4 @@
-"""ADOPT (Taniguchi et al. 2024): the gradient is divided by the previous second moment before it is averaged."""
+"""Define ADOPT (Taniguchi et al. 2024), which divides gradients by the previous second moment and then averages."""
 
 from typing import NamedTuple
 

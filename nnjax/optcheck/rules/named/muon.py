@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024): the momentum of matrices is orthogonalised by Newton-Schulz iterations."""
+"""Define Muon (Jordan et al. 2024), which orthogonalises the momentum of matrices by Newton-Schulz iterations."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Prodigy (Mishchenko and Defazio 2023): AdamW that scales its rate by an estimate of the distance to the solution."""
+"""Define Prodigy (Mishchenko and Defazio 2023), AdamW with a rate scaled by the estimated distance to the solution."""
 
 from typing import NamedTuple
 

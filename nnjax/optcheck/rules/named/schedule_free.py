@@ -1,4 +1,4 @@
-"""Schedule-free SGD and AdamW (Defazio et al. 2024), as in optax and in the authors' code.
+"""Define schedule-free SGD and AdamW (Defazio et al. 2024), as in optax and in the authors' code.
 
 The parameters that the optimizer receives are y = (1 - β₁) z + β₁ x. Steps change z, and x is the average of z.
 """

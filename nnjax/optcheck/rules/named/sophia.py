@@ -1,4 +1,4 @@
-"""Sophia (Liu et al. 2023): momentum divided by an average of the Hessian's diagonal and clipped element by element."""
+"""Define Sophia (Liu et al. 2023), which divides momentum by averages of the Hessian's diagonal and clips the ratio."""
 
 from typing import NamedTuple
 
