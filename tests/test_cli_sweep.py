@@ -229,7 +229,7 @@ def test_settings_are_ranked_with_those_that_diverged_last(tmp_path, monkeypatch
 # Mistakes and interruptions
 
 MISTAKES = {
-    (): "nothing is swept; give a list or a range, as in --learning-rate",
+    (): "no setting has several values; pass a list or a range, as in --learning-rate",
     ("--dropout", "0,1.5"): r"dropout: rate must be in \[0, 1\), got 1.5",
     ("--dropout", "0..0.5"): "--dropout 0..0.5 has no count; write 0..0.5:lin:8, or use --random",
     ("--learning-rate", "-1,1"): r"--learning-rate: learning rate must be in \[0, inf\), got -1",

@@ -14,7 +14,7 @@ class Baseline(NamedTuple):
     """The scores of the best constant prediction."""
 
     prediction: str  # "always the mean", or "always" and the most frequent class of the training rows
-    scores: dict[str, float]  # accuracy, or r2 and rmse in the units of the target
+    scores: dict[str, float]  # accuracy, or r2 and rmse (in the units of the target; for several, standardised)
 
 
 class ClassScores(NamedTuple):

@@ -119,8 +119,9 @@ def with_defaults(config: Config, task: Task, n: int) -> Config:
     """Replace None in the settings with the defaults that depend on the data.
 
     By default, a regression has no dropout and no batch normalisation, because both add noise to its outputs. It takes
-    at least `LEAST_STEPS` steps, but at most `MOST_EPOCHS` epochs. To limit overfitting, it has a smooth activation
-    and a stronger weight decay, and keeps the network with the lowest validation loss.
+    at least 40 epochs and `LEAST_STEPS` steps, but at most `MOST_EPOCHS` epochs. To limit overfitting, it has a smooth
+    activation and, with adamw, a stronger weight decay. With validation data, it keeps the network with the lowest
+    validation loss.
 
     Args:
       config: the settings.
@@ -154,7 +155,7 @@ def make_net(config: Config, outputs: int, width: Array | None = None) -> Layer:
       width: width of the hidden layers, which are padded to `config.width`; may be traced. None for no padding.
 
     Raises:
-      ValueError: for unknown names and sizes out of range.
+      ValueError: for unknown names and sizes out of range, or if `width` is passed with skip connections.
     """
     config = with_defaults(config, "classification", 1)  # the task may not be known yet
     assert config.dropout is not None

@@ -88,7 +88,8 @@ def join_processes(
     """Join the other processes if the options ask for it. Call it before JAX starts.
 
     Raises:
-      ValueError: if one of these options is missing, or if --out, the folder that all processes share, is missing.
+      ValueError: if only some of the three options are passed, without `cluster`, or if --out, the folder that all
+        processes share, is missing.
     """
     options = {"--coordinator": coordinator, "--processes": processes, "--process-id": process_id}
     missing = [name for name, value in options.items() if value is None]

@@ -46,7 +46,8 @@ def evaluate(config: Config, prepared: Prepared, result: Result) -> Outcome:
     network: Any = result.ts
     if config.patience is not None and result.best is not None:
         network = result.best
-        diverged = diverged & ~np.isfinite(np.asarray(network.score))  # if no validation loss was finite
+        # No network was kept if the validation loss was never finite
+        diverged = diverged & ~np.isfinite(np.asarray(network.score))
     params, state = jax.tree.map(np.asarray, (network.params, network.state))
     outputs = predict(run, params, state, data.x, members=config.members)
     usable = ~np.atleast_1d(diverged) & np.isfinite(outputs).all((1, 2))

@@ -49,25 +49,27 @@ def page(title: str, body: Iterable[str]) -> bytes:
 
 
 def header(title: str, *lines: str) -> str:
-    """Return the header of the page, with the title and a paragraph for each line."""
+    """Return the HTML of the page's header, with the title and a paragraph for each line."""
     return "\n".join(
         ["<header>", f"<h1>{escape(title)}</h1>", *(paragraph(line, faint=True) for line in lines), "</header>"]
     )
 
 
 def section(title: str, *parts: str) -> str:
-    """Return a section with a heading and its non-empty parts, or "" if all parts are empty."""
+    """Return the HTML of a section with a heading and the non-empty parts, or "" if all parts are empty."""
     content = "\n".join(part for part in parts if part)
     return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>" if content else ""
 
 
 def paragraph(text: str, *, faint: bool = False) -> str:
-    """Return a paragraph of text."""
+    """Return the HTML of a paragraph of text."""
     return f"<p{' class=faint' if faint else ''}>{escape(text)}</p>"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, strong: Iterable[int] = ()) -> str:
-    """Return a table of strings. Columns of numbers, except the first column, are right-aligned.
+    """Return the HTML of a table of strings, or "" if there are no rows.
+
+    If there is a header, columns of numbers except the first column are right-aligned.
 
     Args:
       header: column names; empty for a table without a header.
@@ -91,7 +93,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, strong: Itera
 
 
 def commands(rows: Sequence[tuple[str, str]]) -> str:
-    """Return a table of commands and their descriptions."""
+    """Return the HTML of a table of commands and their descriptions."""
     body = "\n".join(
         f'<tr><td class="text"><code>{escape(command)}</code></td><td class="text">{escape(what)}</td></tr>'
         for command, what in rows
@@ -100,17 +102,17 @@ def commands(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def version_line(versions: Mapping[str, str]) -> str:
-    """Return a paragraph with the versions of the packages."""
+    """Return the HTML of a paragraph with the versions of the packages."""
     return paragraph(f"Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}.", faint=True)
 
 
 def columns(*sections: str) -> str:
-    """Return sections that appear side by side if the screen is wide enough."""
+    """Return the HTML of sections that appear side by side if the screen is wide enough."""
     return '<div class="columns">\n' + "\n".join(part for part in sections if part) + "\n</div>"
 
 
 def pictures(drawn: Iterable[tuple[str, bytes, str]]) -> str:
-    """Return the HTML of figures, given the name, the PNG content and the caption of each."""
+    """Return the HTML of figures, given the name, the PNG content and the caption of each, or "" if there are none."""
     figures = []
     for name, png, caption in drawn:
         width, height = (int.from_bytes(png[place : place + 4]) for place in (16, 20))

@@ -31,8 +31,8 @@ CAPTIONS = {
     "first_layer": "The weights of each hidden unit in the first layer. Bright pixels raise the unit's input in red "
     "areas and lower it in blue areas. Weights look like noise at pixels that are always dark, or after a short "
     "training.",
-    "regions": "The predicted class for all values of the two features. In pale areas, two classes are almost equally "
-    "probable.",
+    "regions": "The predicted class for all values of the two features. In pale areas, several classes are almost "
+    "equally probable.",
     "surface": "The prediction for all values of the two features. A test row whose colour differs from its "
     "surroundings is mispredicted.",
     "function": "The prediction against the only feature. In regions without rows, it is a guess.",
@@ -112,7 +112,7 @@ def _headline(subject: Subject) -> str:
 
 
 def _scores(subject: Subject) -> list[str]:
-    """Return a table of the test scores and the baseline scores, with notes."""
+    """Return the HTML of a table of the test scores and the baseline scores, and of the notes on it."""
     _, prepared, outcome, _, summary = subject
     if outcome.scores is None:
         return [html_page.paragraph("The training diverged, so there is no network to test.")]
@@ -140,7 +140,7 @@ def _scores(subject: Subject) -> list[str]:
 
 
 def _recall(subject: Subject) -> str:
-    """Return a table with the recall of each class, lowest first and then by the number of test rows."""
+    """Return the HTML of the recalls, lowest first and then most test rows first, or "" if there are none."""
     _, prepared, outcome, _, summary = subject
     recall = summary.get("recall")
     if outcome.scores is None or not recall:
@@ -157,7 +157,10 @@ def _recall(subject: Subject) -> str:
 
 
 def _members(subject: Subject) -> str:
-    """Return a table with statistics of the members' scores, and the uncertainty of the averaged prediction."""
+    """Return the HTML of statistics of the members' scores and of the uncertainty of their average.
+
+    Return "" if there are fewer than two members.
+    """
     _, _, outcome, _, summary = subject
     if outcome.member_scores is None or outcome.scores is None or len(outcome.member_scores) < 2:
         return ""
@@ -184,7 +187,7 @@ def _layers(subject: Subject) -> str:
 
 
 def _settings(config: Config, task: Task, n: int) -> str:
-    """Return a table of all settings. Those that differ from their defaults are bold."""
+    """Return the HTML of a table of all settings that are not None. Those that differ from their defaults are bold."""
     plain = Config("", optimizer=config.optimizer, batch_size=config.batch_size, validation=config.validation)
     defaults = asdict(with_defaults(plain, task, n))
     defaults |= {"optimizer": Config("").optimizer, "batch_size": Config("").batch_size}
@@ -199,7 +202,7 @@ def _settings(config: Config, task: Task, n: int) -> str:
 
 
 def _reproduce(path: Path, subject: Subject, weights: str) -> Sequence[str]:
-    """Return the commands that verify, use and plot the run, and its versions, timings and checksum of the weights."""
+    """Return the HTML of the commands that verify, use and plot the run, and of its versions, timings and checksum."""
     folder = quote(path)
     commands = [
         (f"nnjax verify {folder}", "train again from the seed, and compare the weights bit for bit"),

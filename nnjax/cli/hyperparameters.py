@@ -23,17 +23,17 @@ class Values(NamedTuple):
 
     @property
     def low(self) -> float:
-        """The smallest value."""
+        """Return the smallest value."""
         return min(self.numbers)
 
     @property
     def high(self) -> float:
-        """The largest value."""
+        """Return the largest value."""
         return max(self.numbers)
 
     @property
     def constant(self) -> bool:
-        """True if the value is a single number, which is not swept."""
+        """Return True if the value is a single number, which is not swept."""
         return self.spacing is None and len(self.numbers) == 1
 
 

@@ -57,7 +57,7 @@ def shown_leaders(trials: int, names: Sequence[str]) -> Iterator[Callable[[list[
       trials: number of trials of the search.
       names: names of the searched settings.
     """
-    began: list[tuple[float, int]] = []  # time and number of ended trials at the first call, so without compilation
+    began: list[tuple[float, int]] = []  # time and number of ended trials at the first call, after compilation
     last = 0
     console = Console(file=sys.stderr)
 

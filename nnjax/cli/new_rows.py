@@ -31,6 +31,9 @@ def read_rows(
       keep: names of the further columns.
       separator: the separator of a CSV file; None to detect it.
       decimal: the decimal sign of a CSV file; None to use each column's decimal sign in training.
+
+    Raises:
+      ValueError: if the file has no rows, or if the array x of an NPZ file has the wrong number of features.
     """
     raw = read_table(file, table=table, more=keep, separator=separator, decimal=decimal)
     if any(len(values) == 0 for values in raw.frame.values()):
@@ -42,7 +45,11 @@ def read_rows(
 
 
 def features(file: Path, raw: RawTable, table: Table, *, strict: bool) -> np.ndarray:
-    """Return the features (rows, features), standardised as in training, and report missing or unknown values."""
+    """Return the features (rows, features), standardised as in training, and report missing or unknown values.
+
+    Raises:
+      ValueError: if `strict`, and values are unknown or missing without a rule for them; see `Table.features`.
+    """
     with checks.located(f"in {file}"):
         try:
             x = table.features(raw.frame, lines=raw.lines, strict=strict)

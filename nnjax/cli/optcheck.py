@@ -79,7 +79,8 @@ def optcheck_command(
     """Compare the updates of an optimizer with those of a reference, and name the cause if they differ.
 
     The optimizer runs in a separate process, so a hang, a crash or an early exit is never reported as a match.
-    The learning rate and the other hyper-parameters are passed to both optimizers.
+    The learning rate and the other hyper-parameters are passed to both optimizers, or only to the reference if the
+    optimizer takes none of them.
 
     Exit codes:
     0 match, or only allowed causes

@@ -70,7 +70,7 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Compare two optimizers, or audit a module or file, and return the report in all formats."""
+    """Compare two optimizers, or audit a module or file, and return the exit code and the report in all formats."""
     from nnjax import optcheck
 
     seconds = max(request["end"] - time.time(), 0.1)
@@ -99,7 +99,10 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _compare(candidate: Any, against: str, hparams: dict[str, Any], options: dict[str, Any]) -> Any:
-    """Compare two optimizers. If the candidate takes none of the hyper-parameters, pass them to the reference only."""
+    """Compare two optimizers. If the candidate takes none of the hyper-parameters, pass them to the reference only.
+
+    A function that is not an optimizer is called as a factory, by default with the learning rate 1e-3.
+    """
     from nnjax.optcheck import NotAnOptimizerError, compare
     from nnjax.optcheck.calling.factories import build, takes_hparams
     from nnjax.optcheck.calling.kinds import kind_of

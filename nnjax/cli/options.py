@@ -42,7 +42,9 @@ LABEL_SMOOTHING_HELP = "Fraction of each label's probability that is spread even
 
 Name = Annotated[
     str | None,
-    typer.Argument(metavar="DATA", help="digits, fashion-mnist, or a file: .csv, .tsv, .csv.gz, .parquet, .npz."),
+    typer.Argument(
+        metavar="DATA", help="digits, fashion-mnist, or a file: .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .npz."
+    ),
 ]
 Target = Annotated[
     str | None, option("Column to predict; several columns of numbers are separated by commas.", DATA, "--target", "-t")
@@ -50,8 +52,8 @@ Target = Annotated[
 Task = Annotated[
     Literal["classification", "regression"] | None,
     option(
-        "Default: classification for text, booleans and up to 20 different integers (at least 3 rows for each), else "
-        "regression.",
+        "Default: classification for text, booleans and up to 20 different integers (on average at least 3 rows for "
+        "each), else regression.",
         DATA,
     ),
 ]
@@ -77,7 +79,8 @@ Decimal = Annotated[
     Literal[".", ","] | None, option("Decimal sign of the CSV file. Default: detected for each column.", DATA)
 ]
 DataDir = Annotated[
-    str | None, option("Folder with the IDX files of Fashion-MNIST. Default: $NNJAX_DATA_DIR if set.", DATA)
+    str | None,
+    option("Folder with the IDX files of Fashion-MNIST. Default: $NNJAX_DATA_DIR, or Debian's folder.", DATA),
 ]
 TestShare = Annotated[float, option("Fraction of the file's rows held out as test data.", DATA)]
 Validation = Annotated[

@@ -27,7 +27,9 @@ def predict_command(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="Table with the same features as in training, in any format.", parser=o.path
+            metavar="FILE",
+            help="Table with the same features as in training: .csv, .tsv, .csv.gz, .tsv.gz, .parquet or .npz.",
+            parser=o.path,
         ),
     ],
     out: Annotated[
@@ -36,7 +38,9 @@ def predict_command(
     keep: Annotated[
         str | None, typer.Option(help="Columns of FILE to write as well, such as an id, separated by commas.")
     ] = None,
-    sep: Annotated[str | None, typer.Option(help="Separator of FILE, or tab. Default: detected.")] = None,
+    sep: Annotated[
+        str | None, typer.Option(help="Separator of FILE, or tab, or space. Default: --sep of the run, else detected.")
+    ] = None,
     decimal: Annotated[
         Literal[".", ","] | None, typer.Option(help="Decimal sign of FILE. Default: for each column, as in training.")
     ] = None,

@@ -105,9 +105,8 @@ def weight_differences(saved: Mapping[str, np.ndarray], repeated: Mapping[str, n
 def loss_differences(receipt: Receipt, repeated: Receipt) -> list[tuple[str, float, float]]:
     """Return the differences that exceed rounding errors, as (name, value in the receipt, repeated value).
 
-    They are the earliest difference in the first losses, and the difference in the test loss.
-
-    The relative tolerances are `LOSS_TOLERANCE` for the first losses and `TEST_TOLERANCE` for the test loss.
+    There are at most two: one of the first losses (for an ensemble, the earliest of the first member that differs), and
+    the test loss. The relative tolerances are `LOSS_TOLERANCE` and `TEST_TOLERANCE`.
     """
     saved, now = (_numbers(r["first_losses"]) for r in (receipt, repeated))
     differences = []

@@ -40,7 +40,7 @@ def replay_command(
         int | None, typer.Option(help="Trial of a search to train again. Default: the best one.", min=0)
     ] = None,
 ) -> None:
-    """Repeat a step one operation at a time, and print the first one that produces a NaN or an infinity.
+    """Repeat a step one operation at a time, and print the first operation that produces a NaN or an infinity.
 
     The output names the step, the member, the layer (or the loss, or the
     update), the operation, and the rows of the file; for a named data set, the

@@ -86,7 +86,7 @@ def print_scores(outcome: Outcome, prepared: Prepared) -> None:
 
 
 def describe_caution(scores: Scores, rows: int, *, named: bool) -> str:
-    """Return a warning if the test scores may mislead, because of few test rows or a feature that leaks the target.
+    """Return a warning if few test rows or a leaked target may make the test scores misleading, else "".
 
     Args:
       scores: the test scores.
@@ -115,7 +115,8 @@ def describe_caution(scores: Scores, rows: int, *, named: bool) -> str:
 def print_classes(scores: ClassScores, constant: Baseline) -> None:
     """Print the baseline, the balanced accuracy and the recalls, and warn of classes that are never predicted.
 
-    Classes with fewer than `LEAST_FOR_RECALL` test rows are no warning, and are not among the lowest recalls.
+    Classes with fewer than `LEAST_FOR_RECALL` test rows are listed in a note instead of the warning. If there are more
+    than `MOST_CLASSES` classes, these are also omitted from the lowest recalls.
     """
     auc = "" if scores.auc is None else f"   AUC {scores.auc:.4f}"
     say(

@@ -26,6 +26,9 @@ def write_results(path: Path, write: Callable[[Path], T], save_settings: SaveSet
 
     Raises:
       OSError: if no folder can be written.
+
+    Warns:
+      UserWarning: if the results are written to another folder.
     """
     try:
         return path, write(path)

@@ -39,7 +39,7 @@ VOUCHED = (
     RESULT,
     REPORT,
 )  # files whose checksums are in the receipt, which also contains a checksum of the settings in CONFIG
-# Settings that do not affect the result; the receipt contains a checksum of the data
+# Settings that do not affect the result. The first two are paths; the receipt contains a checksum of the data
 FREE = ("data", "data_dir", "save_every", "keep")
 
 NOTES = ("versions", "sha256", "resumed_anyway")  # entries of CONFIG, SWEEP and SEARCH that are not settings
@@ -264,7 +264,7 @@ def load_result(path: Path, config: Config) -> ResultFile:
 
 
 def save_receipt(path: Path, receipt: Mapping[str, Any]) -> None:
-    """Write the receipt, the last file of a run, with the checksums of the files in VOUCHED and of the receipt."""
+    """Write the receipt, the last file of a run, with checksums of the settings, the files in VOUCHED and itself."""
     settings = settings_digest(read_json(path / CONFIG))
     content = {**receipt, "settings": settings, "files": {name: file_digest(path / name) for name in VOUCHED}}
     write_json(path / RECEIPT, {**content, "sha256": json_digest(content)})
@@ -302,7 +302,7 @@ def load_receipt(path: Path) -> ReceiptFile | None:
 
 
 def changes(path: Path, names: Iterable[str]) -> list[str]:
-    """Describe each file that is missing or does not match its checksums in CONFIG and the receipt."""
+    """Describe each of the named files that is missing or does not match its checksums in CONFIG and the receipt."""
     config, receipt = read_json(path / CONFIG), load_receipt(path)
     own = config["sha256"]
     expected = {CONFIG: {own.get("settings")}, TABLE: {own.get(TABLE)}}
@@ -321,7 +321,7 @@ def changes(path: Path, names: Iterable[str]) -> list[str]:
 
 
 def check_vouched(path: Path, names: Sequence[str]) -> None:
-    """Check that no file has changed since the run finished.
+    """Check that none of the named files has changed since the run finished.
 
     Raises:
       ValueError: if a file has changed.

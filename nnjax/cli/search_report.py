@@ -120,7 +120,7 @@ def _headline(result: SearchResult) -> str:
 
 
 def _scores(result: SearchResult) -> list[str]:
-    """Return a table with the test scores of the best setting, the ensemble and a constant prediction."""
+    """Return the HTML of a table with the test scores of the best setting, the ensemble and a constant prediction."""
     if result["test"] is None:
         return [html_page.paragraph("All trials diverged, so there is no network to test.")]
     own, together, constant = result["test"], result["ensemble_test"] or {}, result["baseline"]
@@ -142,7 +142,7 @@ def _scores(result: SearchResult) -> list[str]:
 
 
 def _fidelity(subject: SearchSubject) -> list[str]:
-    """Return a table of rank correlations between early and final scores, and notes on the best trial."""
+    """Return the HTML of a table of rank correlations between early and final scores, and of notes on the search."""
     request, _, table, result = subject
     last = request.rungs[-1]
     rows = []
@@ -153,7 +153,7 @@ def _fidelity(subject: SearchSubject) -> list[str]:
     if rows:
         what = (
             f"Spearman's rank correlation between the scores at each rung and those after {last:g} epochs, over the "
-            "trials that have both. These are the best trials, so over all trials it would be higher."
+            "trials that have both. These are the best trials; over all trials, the correlation would be higher."
         )
         parts = [html_page.table(["epochs", "correlation", "trials"], rows), html_page.paragraph(what, faint=True)]
     if (d := result["advantage"]) is not None:

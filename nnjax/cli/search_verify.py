@@ -140,7 +140,7 @@ def row_of(search: OpenSearch, trial: int) -> Record:
 
 
 def decision_problems(search: OpenSearch) -> list[str]:
-    """Describe the first setting, status, number of epochs or parent in the table that contradicts the scores."""
+    """Describe the first setting, status, number of epochs or parent that contradicts the scores, if there is one."""
     request, rows = search.subject.request, {row["trial"]: row for row in search.subject.table}
     columns = [f"{SCORE}{epochs:g}" for epochs in request.rungs]
 

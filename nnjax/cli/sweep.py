@@ -206,7 +206,9 @@ def _parse_request(settings: dict[str, Any]) -> Request:
     rest = {name: value for name, value in settings.items() if name not in (*SWEEPABLE, "random", "seeds")}
     config = Config(**rest, **constants)
     if not swept:
-        raise ValueError("nothing is swept; give a list or a range, as in --learning-rate 1e-4..1e-1:log:8")
+        raise ValueError(
+            "no setting has several values; pass a list or a range, as in --learning-rate 1e-4..1e-1:log:8"
+        )
     for name, number in (("random", random), ("seeds", seeds)):
         if number is not None and number < 1:
             raise ValueError(f"--{name} must be ≥ 1, got {number}")

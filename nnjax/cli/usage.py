@@ -12,7 +12,7 @@ MEANING_OF_1 = {  # command -> meaning of its exit code 1
     "train": "the training diverged",
     "search": "all trials diverged",
     "verify": "the repeated run differs",
-    "replay": "a number is not finite",
+    "replay": "a number is not finite, or the scores of a trial differ",
 }
 EXIT_CODES = (
     "Exit codes: 0 success; 1 the training diverged, or verify or replay found a problem; 2 a mistake in options or "

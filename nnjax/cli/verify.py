@@ -107,7 +107,7 @@ def verify_command(
 
 
 def _draw(path: Path, saved: receipt.Receipt, repeated: receipt.Receipt, apart: dict[str, float], context: str) -> None:
-    """Draw the differences between the first losses and the weights, if both runs have the same number of losses."""
+    """Draw the differences of the losses and weights between both runs, if these have the same number of losses."""
     from nnjax import plot
 
     first, now = (np.array(losses["first_losses"], float) for losses in (saved, repeated))

@@ -29,11 +29,11 @@ def curves(
 ) -> Figure:
     """Plot the loss by epoch and, below it, the validation score if there is one.
 
-    The members of an ensemble, or the folds of a cross-validation, are drawn as lines, with their median and, for 5
-    members or more, a band from the 10 % to the 90 % quantile.
+    The members of an ensemble, or the folds of a cross-validation, are drawn as lines (at most 50), with their median
+    and, for 5 members or more, a band from the 10 % to the 90 % quantile.
 
     Args:
-      history: The history in the result of `train.fit`; numbers, or arrays (members,).
+      history: The history in the result of `train.fit`: records of numbers, or of arrays (members,).
       best_epoch: Epoch whose network was kept, or one epoch per member; None means the last epoch.
       training: How the training loss is measured, for the legend. With dropout, and while the weights still change, it
         differs from the loss that validation measures.

@@ -22,7 +22,7 @@ CAPTION = 0.3  # height in inches of the two lines below an image
 def uncertain(
     images: np.ndarray, logits: np.ndarray, labels: np.ndarray, classes: Sequence[str], *, context: str = ""
 ) -> Figure:
-    """Draw the twelve images whose predictions are least certain, with the true and the predicted class.
+    """Draw up to twelve images, the least certain predictions first, with the true and the predicted class.
 
     Args:
       images: Images (examples, height, width), or (examples, height, width, 3) for colours.

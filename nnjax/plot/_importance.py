@@ -18,6 +18,8 @@ MOST_COLUMNS = 20
 def importance(names: Sequence[str], drops: np.ndarray, score: str = "accuracy", *, context: str = "") -> Figure:
     """Plot how much the score drops when the values of a column are shuffled, with 95 % intervals over repetitions.
 
+    At most 20 columns are drawn, those with the largest mean drops.
+
     Args:
       names: Names of the columns.
       drops: Drops of the score, of shape (columns, repetitions).
@@ -25,7 +27,7 @@ def importance(names: Sequence[str], drops: np.ndarray, score: str = "accuracy",
       context: The second line of the title: data, settings and score.
 
     Raises:
-      ValueError: if `drops` does not have one row per column.
+      ValueError: if `drops` is empty or does not have one row per column.
 
     >>> drops = np.random.default_rng(0).normal([[0.2], [0.0]], 0.01, (2, 20))
     >>> [text.get_text() for text in plot.importance(["height", "name"], drops).axes[0].get_yticklabels()]

@@ -110,7 +110,7 @@ def _axis(column: Column, good: np.ndarray, trial: np.ndarray, *, log: bool) -> 
 
 
 def _ticks(low: float, high: float, *, log: bool) -> list[float]:
-    """Return three to seven round numbers between two limits."""
+    """Return a few round numbers between two limits."""
     from matplotlib.ticker import LogLocator, MaxNLocator
 
     steps = log_steps(np.array([low, high]))

@@ -55,8 +55,9 @@ def predictions(
 def residuals(prediction: np.ndarray, target: np.ndarray, name: str, *, context: str = "") -> Figure:
     """Plot the residuals, target minus prediction, against the predictions, and their distribution.
 
-    The rows are divided into groups of similar predictions, each drawn as its mean residual with a 95 % interval. If
-    the interval excludes zero, the predictions of the group are too low or too high on average.
+    If there are at least 16 rows, they are divided into groups of similar predictions, each drawn as its mean residual
+    with a 95 % interval. If the interval excludes zero, the predictions of the group are too low or too high on
+    average. If there are at least 20 rows, a band contains 90 % of the residuals.
 
     Args:
       prediction: Predictions of shape (examples,), in the units of the target.

@@ -66,7 +66,11 @@ def sweep(
 
 
 def _scale(axes: Axes, values: np.ndarray, log: bool, which: str) -> None:
-    """Make an axis logarithmic if `log`, and put ticks at a few of the values, as it may contain no power of ten."""
+    """Make an axis logarithmic if `log`.
+
+    Ticks are at the values if there are 2 to 6, and at five of them on a logarithmic axis of less than two decades,
+    which may contain no power of ten.
+    """
     axis = axes.xaxis if which == "x" else axes.yaxis
     distinct = np.unique(values)
     if log:

@@ -66,9 +66,10 @@ def column_of(table: Rows, name: str) -> Column:
 def explained(x: np.ndarray, score: np.ndarray) -> float:
     """Return the share of the variance of the log score that a setting explains, or 0 for fewer than two trials.
 
-        1 - Σ_g Σ_{i in g} (s_i - mean_g)² / Σ_i (s_i - mean)²,   adjusted for the number of groups
+        1 - [Σ_g Σ_{i in g} (s_i - mean_g)² / (n - groups)] / [Σ_i (s_i - mean)² / (n - 1)],   clipped to [0, 1]
 
-    A group holds trials with equal values or, if the setting has more than 8 values, with similar values.
+    A group holds trials with equal values or, if the setting has more than 8 values, with similar values. If a score is
+    not positive, s is the score itself instead of its logarithm.
     """
     good = np.isfinite(x) & np.isfinite(score)
     x, score = x[good], score[good]
