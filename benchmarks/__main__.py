@@ -36,12 +36,12 @@ warnings = Console(stderr=True)
 def main(
     context: typer.Context,
     only: Annotated[str, typer.Option(help="Comma-separated cases; default: all.")] = "",
-    peers: Annotated[str, typer.Option(help="Comma-separated other libraries; default: all. nnjax always runs.")] = "",
+    peers: Annotated[str, typer.Option(help="Comma-separated libraries besides nnjax; default: all installed.")] = "",
     out: Annotated[Path | None, typer.Option(help="Folder for results.json, report.html and pictures.")] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Measure few variants in few rounds: a minute on two cores.")
     ] = False,
-    rounds: Annotated[int, typer.Option(min=0, help="Number of rounds per variant; 0: default of the case.")] = 0,
+    rounds: Annotated[int, typer.Option(min=0, help="Number of rounds per variant; 0: defaults of the cases.")] = 0,
     thorough: Annotated[
         bool, typer.Option("--thorough", help="Measure all variants and implementations, which takes hours.")
     ] = False,
@@ -88,7 +88,7 @@ def main(
 def compare_command(
     old: Annotated[Path, typer.Argument(help="results.json of the earlier run.")],
     new: Annotated[Path, typer.Argument(help="results.json of the later run.")],
-    force: Annotated[bool, typer.Option("--force", help="Compare runs from different machines.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Compare even if the machines differ.")] = False,
 ) -> None:
     """Compare two runs and mark results that became slower beyond the noise. Exit with code 1 if any did."""
     old_record, new_record = load_record(old), load_record(new)
@@ -106,7 +106,7 @@ def compare_command(
         text = f"the software differs, which may affect peers too: {'; '.join(differences)}"
         warnings.print(text, style="yellow", soft_wrap=True)
     if few := [change for change in changes if min(len(change.old.samples), len(change.new.samples)) < ENOUGH]:
-        text = f"{len(few)} rows have fewer than {ENOUGH} rounds, too few for a significant difference"
+        text = f"{len(few)} rows have fewer than {ENOUGH} rounds, often too few for a significant difference"
         warnings.print(text, style="yellow", soft_wrap=True)
     raise typer.Exit(1 if any(change.slower for change in changes) else 0)
 
@@ -114,9 +114,12 @@ def compare_command(
 @app.command("report")
 def report_command(
     results: Annotated[Path, typer.Argument(help="results.json of a run.")],
-    into: Annotated[Path | None, typer.Option(help="Markdown file in which to replace this run's section.")] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(help="Markdown file in which to replace the section named after the folder of results.json."),
+    ] = None,
 ) -> None:
-    """Write the pictures and report.html, one page with all results and pictures, next to results.json."""
+    """Write the pictures, and a page report.html with the main results, next to results.json."""
     record = load_record(results)
     paths = _write_report(record, results.parent)
     if into is not None:

@@ -50,7 +50,7 @@ def make_run(net: nn.Layer, batch: int) -> train.Run:
 
 
 def fit_against_scan(size: int) -> Iterator[str]:
-    """Yield the time per step of a scan, and of `fit` for several block sizes."""
+    """Yield the time per step of a scan, and of `fit` for several numbers of steps per block."""
     data, run = examples(1792, 64), make_run(nn.mlp([32], 10), 32)
     yield f"64-32-10, batch 32, scan: {step_seconds(run, data, 28 * size) * 1e6:.1f} µs per step"
     default = ensemble.ACCELERATOR_BLOCK
@@ -74,7 +74,7 @@ def unrolled_copies(size: int) -> Iterator[str]:
 
 
 def half_precision(size: int) -> Iterator[str]:
-    """Yield the throughput of networks in bfloat16, relative to a matrix product of the same width."""
+    """Yield the throughput of networks in bfloat16, also as a share of that of a matrix product of the same width."""
     for width, batch in ((128 * size, 512 * size), (512 * size, 2048 * size)):
         a = jax.random.normal(KEY, (batch, width), jnp.bfloat16)
         b = jax.random.normal(KEY, (width, width), jnp.bfloat16)

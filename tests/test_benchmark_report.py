@@ -362,5 +362,5 @@ def test_different_machines_are_not_compared():
 
 
 def test_runs_need_a_case_in_common():
-    with pytest.raises(ValueError, match="no case in common"):
+    with pytest.raises(ValueError, match="no measured row in common"):
         find_changes(Record({}, (row(),)), Record({}, (row(case="other"),)))

@@ -12,5 +12,5 @@ JOBS = {
     ),
 }  # fmt: skip
 QUICK = ()
-ROUNDS = dict.fromkeys(JOBS, 9)  # with the warm-up calls, 10 to 12 seeds
-EXTRA = ("Fashion-MNIST to 90 %",)  # at least half a minute per seed and peer
+ROUNDS = dict.fromkeys(JOBS, 9)  # at least 10 seeds, because each call has its own
+EXTRA = ("Fashion-MNIST to 90 %",)  # 20 to 40 seconds per seed and peer on two cores

@@ -18,4 +18,4 @@ JOBS = {
 }
 QUICK = ()
 ROUNDS = dict.fromkeys(JOBS, 5)
-EXTRA = tuple(JOBS)[1:]  # other peers take minutes for a search
+EXTRA = tuple(JOBS)[1:]  # other peers take up to half a minute for a search

@@ -1,4 +1,4 @@
-"""Train a network so small that overhead dominates: 64 inputs (the digits) and one hidden layer."""
+"""Train a network so small that overhead can dominate: 64 inputs, as many as the digits, and one hidden layer."""
 
 from benchmarks.jobs.definitions import Training
 

@@ -55,7 +55,7 @@ def worker_fingerprint() -> dict[str, Any]:
 
 
 def machine_differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """Describe how two machines differ, ignoring software and load."""
+    """Describe how the machines of two runs differ, ignoring load and all software except the driver."""
     return [f"{name}: {a.get(name)} and {b.get(name)}" for name in MACHINE if a.get(name) != b.get(name)]
 
 

@@ -23,7 +23,7 @@ class Row(NamedTuple):
     form: str  # such as "naive", or "fast" for the code that the peer's documentation recommends
     unit: str  # the unit of work, such as "step"
     samples: tuple[float, ...]  # one sample per round; empty if there is a problem
-    stages: dict[str, float]  # seconds: trace, lower, compile, first
+    stages: dict[str, float]  # seconds: "trace", "lower", "compile" if known; "first" call; "all", with set-up
     error: float  # difference from float64 as a multiple of the allowed error; above 1 if the result is wrong
     flops: int  # operations in one unit of work
     bytes: int  # minimum memory traffic of one unit of work

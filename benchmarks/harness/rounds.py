@@ -18,7 +18,7 @@ class Measurement(NamedTuple):
     """The measurement of one contender for one variant."""
 
     contender: Contender
-    setup: dict[str, Any]  # the worker's answer to the request "set up"
+    setup: dict[str, Any]  # the worker's answer to the request "set up", or the answer with "error"
     samples: tuple[float, ...]  # seconds per unit of work, one sample per round
     problem: str | None  # reason why there are no samples, or None
 
@@ -27,7 +27,7 @@ class Plan(NamedTuple):
     """The number of rounds and the length of each turn."""
 
     rounds: int
-    seconds: float  # duration of a turn; a turn has at least one call
+    seconds: float  # duration of a turn without warm-up; a turn has at least one call
     variant_rounds: Mapping[str, int] = {}  # number of rounds for variants that override `rounds`
     parallel_setups: int = 1  # number of processes to set up at once; above 1, this lengthens compile times
 
@@ -56,7 +56,7 @@ def start_workers(workers: Workers, contenders: Sequence[Contender]) -> None:
 
 
 def keep_workers(workers: Workers, needed: Collection[tuple[str, ...]]) -> None:
-    """End all processes that are no longer needed."""
+    """End all processes whose keys are not in `needed`."""
     for key in [key for key in workers if key not in needed]:
         end_worker(workers.pop(key))
 
@@ -69,7 +69,7 @@ def measure_in_turn(
     plan: Plan,
     show: Callable[[str], None],
 ) -> list[Measurement]:
-    """Set up all contenders for a variant and measure them in rounds. Contenders that fail are skipped."""
+    """Set up all contenders for a variant and measure them in rounds. Contenders that fail take no further part."""
     title = f"{case}, {variant}"
 
     def set_up(contender: Contender) -> dict[str, Any]:

@@ -60,10 +60,11 @@ def choose_variants(case_name: str, choice: Choice) -> tuple[str, ...]:
 
 
 def choose_contenders(case_name: str, variant: str, choice: Choice) -> list[Contender]:
-    """Return the forms of all peers for this kind of work, and one form of nnjax twice to measure the noise.
+    """Return the forms of the chosen, installed peers for this kind of work; one form of nnjax twice to measure noise.
 
-    Naive and rare forms are omitted in the quick set and for variants that the THOROUGH of the case does not contain.
-    Forms that are slow to compile are omitted only in the quick set, because they may be the peer's fastest.
+    Unless `choice.thorough` is True, naive and rare forms are omitted in the quick set and for variants that the
+    THOROUGH of the case does not contain. Forms that are slow to compile are always omitted in the quick set, but never
+    in the full set, because they may be the peer's fastest.
     """
     case = load_case(case_name)
     thorough = choice.thorough or (not choice.quick and variant in getattr(case, "THOROUGH", case.JOBS))

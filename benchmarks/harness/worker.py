@@ -3,7 +3,7 @@
 The process writes a line when the peer is loaded, and then answers requests. Requests and answers are lines of JSON:
 
 {"set up": form, "case": case, "variant": variant}    builds the program, calls it and checks the result
-{"time": form, "calls": n}                            times n calls, after n warm-up calls
+{"time": form, "calls": n}                            times n calls, after n warm-up calls if calls are short
 {"forget": true}                                      frees all programs
 """
 
@@ -89,8 +89,9 @@ def set_up_program(case_name: str, peer: str, form: str, variant: str) -> tuple[
 def time_calls(current: ProgramState, calls: int) -> tuple[ProgramState, dict[str, Any]]:
     """Measure the seconds per unit of work, averaged over `calls` calls after as many warm-up calls.
 
-    Without warm-up, caches are cold and threads need about 50 ms to reach full speed: the first step of LeNet takes
-    7 ms, the next ones 4.7, 3.7 and 3.4 ms, and from the eighth on, steps take 3.0 ms.
+    There are no warm-up calls if the latest call took at least `LONG_CALL` seconds. Without warm-up, caches are
+    cold and threads need about 50 ms to reach full speed: the first step of LeNet takes 7 ms, the next ones 4.7,
+    3.7 and 3.4 ms, and from the eighth on, steps take 3.0 ms.
     """
     program, state, call_seconds, _ = current
     if call_seconds < LONG_CALL:

@@ -17,7 +17,7 @@ class Contender(NamedTuple):
     label: str
     peer: str  # name of the peer's file
     form: str
-    apart: bool = False  # whether the form needs a separate process
+    apart: bool = False  # True if the form needs a separate process
 
     @property
     def process(self) -> tuple[str, ...]:
@@ -32,7 +32,7 @@ class Worker(NamedTuple):
     stderr: Any  # a temporary file
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Send a request and return the answer, which contains "error" if the process died."""
+        """Send a request and return the answer, which contains "error" if the request failed or the process died."""
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # `read_answer` reports the error
             self.process.stdin.write(json.dumps(request) + "\n")
@@ -40,7 +40,7 @@ class Worker(NamedTuple):
         return self.read_answer()
 
     def read_answer(self) -> dict[str, Any]:
-        """Wait for the next answer, which contains "error" if the process died."""
+        """Wait for the next answer and return it; it contains "error" if the request failed or the process died."""
         assert self.process.stdout is not None
         if line := self.process.stdout.readline():
             return json.loads(line)

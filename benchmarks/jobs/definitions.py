@@ -13,7 +13,7 @@ class Training(NamedTuple):
     loss: str = "cross_entropy"  # or "squared_error", summed over outputs; both are averaged over the batch
     epochs: int = 1  # epochs in one call
     rate: float = 1e-3
-    decay: float = 0.0  # weight decay; if above 0, the optimizer is AdamW
+    decay: float = 0.0  # weight decay of AdamW; above 0 only for members of a sweep
     images: bool = False  # True adds LeNet's convolutions before the dense layers
 
     @property
@@ -27,7 +27,7 @@ class Ensemble(NamedTuple):
 
     training: Training
     members: int
-    own_data: bool = False  # whether each member has its own examples
+    own_data: bool = False  # True if each member has its own examples
     pairs: tuple[tuple[float, float], ...] = ()  # rate and decay of each member; () means those of `training`
 
 

@@ -1,4 +1,4 @@
-"""Draw the initial parameters and the examples, which are the same for all peers."""
+"""Draw the initial parameters, examples and gradients, which are the same for all peers."""
 
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ class Inputs(NamedTuple):
 
 
 def training_inputs(job: Training, members: int | None = None, *, own_data: bool = False) -> Inputs:
-    """Draw He-normal parameters and random examples.
+    """Draw He-normal weights, biases of scale 0.1, and random examples.
 
     Args:
       job: the job, which determines the shapes.

@@ -10,7 +10,7 @@ class Program(NamedTuple):
     state: Any  # state before the first call
     call: Callable[[Any], Any]  # state -> state
     block: Callable[[Any], object]  # waits until a state has been computed
-    error: Callable[[Any], float]  # error after the first call, relative to float64; below 1 if only rounding differs
+    error: Callable[[Any], float]  # after the first call, as a multiple of what rounding may cause; above 1 if wrong
     units: int  # units of work in one call
     stages: dict[str, float] = {}  # noqa: RUF012  seconds to trace, lower and compile, if known
     memory: dict[str, int] = {}  # noqa: RUF012  numbers of bytes

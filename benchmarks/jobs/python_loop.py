@@ -1,4 +1,4 @@
-"""Define the order of batches in Python loops, which many libraries leave to their users, and check the result."""
+"""Define the order of batches for libraries that leave the training loop to their users, and check the result."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from benchmarks.jobs.reference import training_error
 
 
 def epoch_rows(job: Training, epoch: int, member: int = 0) -> list[np.ndarray | None]:
-    """Return the row indices (batch,) of each step of an epoch. Each member of an ensemble has its own order."""
+    """Return the row indices (batch,) of each step of an epoch in the member's order; [None] for full-batch steps."""
     if job.batch is None:
         return [None]
     order = np.random.default_rng((1, epoch, member)).permutation(job.rows).astype(np.int32)

@@ -37,7 +37,7 @@ def training_error(job: Training, inputs: Inputs, rows: np.ndarray | None, param
 
 
 def ensemble_error(job: Ensemble, inputs: Inputs, rows: np.ndarray, params: Sequence[np.ndarray]) -> float:
-    """Return the largest error among `CHECKED_MEMBERS` members.
+    """Return the largest error among at most `CHECKED_MEMBERS` members; see `training_error`.
 
     Args:
       job: the job.
@@ -111,7 +111,7 @@ def relative_error(start: Sequence[np.ndarray], end: Sequence[np.ndarray], param
 
 
 def train(job: Training, inputs: Inputs, rows: np.ndarray | None) -> Layers:
-    """Return the parameters after the steps of one call."""
+    """Return the parameters after the steps of one call, with the peer's order of rows (steps, batch)."""
     layers = [(w.astype(np.float64), b.astype(np.float64)) for w, b in inputs.layers]
     x, y = inputs.x.astype(np.float64), inputs.y
     params = [array for layer in layers for array in layer]

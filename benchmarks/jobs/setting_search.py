@@ -61,7 +61,7 @@ def split_rows(job: SettingSearch, seed: int) -> Split:
 def add_search(
     job: SettingSearch, searches: Searches, loss: float, trials: int, epochs: float, layers: list[np.ndarray] | None
 ) -> Searches:
-    """Return the results so far together with those of another search."""
+    """Return the results so far together with those of a further search, and compute its test loss."""
     split = split_rows(job, searches.seed)
     test_loss = np.nan if layers is None else network_loss(job, layers, split.test_x, split.test_y)
     return Searches(
@@ -78,7 +78,8 @@ def search_error(job: SettingSearch, searches: Searches) -> float:
     """Check that all trials were run and that the best network has the reported loss.
 
     Returns:
-      The relative error of the loss compared with float64, divided by `ROUNDING`; infinity if trials are missing.
+      The relative error of the loss compared with float64, divided by `ROUNDING`; infinity if trials are missing, 0 if
+      the best network is unknown.
     """
     if searches.trials != job.trials:
         return np.inf
@@ -101,7 +102,7 @@ def network_loss(job: SettingSearch, layers: list[np.ndarray], x: np.ndarray, y:
 
 
 def search_figures(searches: Searches) -> dict[str, float]:
-    """Return the mean losses of the best networks, half their 95 % intervals, and the mean number of epochs."""
+    """Return the number of searches, mean losses with half their 95 % intervals, and the mean number of epochs."""
     losses: Any = np.array(searches.losses[:SEARCHES])
     test_losses: Any = np.array(searches.test_losses[:SEARCHES])
     figures = {"searches": float(len(losses)), "loss": losses.mean(), "loss ±": half_interval(losses)}

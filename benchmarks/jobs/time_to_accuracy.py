@@ -69,8 +69,8 @@ def accuracy_error(
       layers: w, b, w, b, … of the network of each fold.
 
     Returns:
-      The largest difference in the number of correct examples, divided by `TIES`; infinity if the run ended at the
-      wrong epoch, or if the reported mean is not the mean of the folds.
+      The largest difference in the number of correct examples, divided by `TIES`; infinity if the run ended before it
+      reached the target or its last epoch, or if the reported mean is not the mean of the folds.
     """
     epochs, mean = (float(np.asarray(value)) for value in runs.ends[-1])
     difference = abs(mean - float(np.mean(np.asarray(runs.accuracies))))
@@ -89,7 +89,7 @@ def accuracy_error(
 
 
 def accuracy_figures(job: TimeToAccuracy, runs: Runs) -> dict[str, float]:
-    """Return the number of runs, the success rate, and the mean epochs and accuracy at the end."""
+    """Return the number of runs, the success rate, and the mean numbers of epochs and accuracies at the end."""
     epochs, means = np.array([[float(np.asarray(value)) for value in end] for end in runs.ends]).T
     return {
         "runs": len(means), "success": float((means >= np.float32(job.target)).mean()),

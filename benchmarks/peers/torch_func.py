@@ -44,7 +44,7 @@ def training(job: Training, form: str) -> Program:
     mode="reduce-overhead"; it needs a GPU, and has not been measured yet.
 
     Raises:
-      ValueError: for "CUDA graphs" on a CPU.
+      ValueError: for "CUDA graphs" on a CPU, or for compiled forms on a CPU without a C++ compiler.
     """
     if form == "CUDA graphs":
         device.require_cuda_graphs()
@@ -77,7 +77,7 @@ def ensemble(job: Ensemble, form: str) -> Program:
     """Train all members at once with `vmap`; in a sweep, each member has its own learning rate and weight decay.
 
     Raises:
-      ValueError: for "vmap CUDA graphs" on a CPU.
+      ValueError: for "vmap CUDA graphs" on a CPU, or for compiled forms on a CPU without a C++ compiler.
     """
     if form == "vmap CUDA graphs":
         device.require_cuda_graphs()
@@ -131,7 +131,7 @@ def deep_network(job: DeepNetwork, form: str) -> Program:
     """Train with a compiled step that loops over the blocks and applies gradient descent.
 
     Raises:
-      ValueError: for more than `MOST_BLOCKS` blocks.
+      ValueError: for more than `MOST_BLOCKS` blocks, or on a CPU without a C++ compiler.
     """
     if job.blocks > MOST_BLOCKS:
         raise ValueError(f"{job.blocks} blocks take minutes to compile; at most {MOST_BLOCKS} are measured")
@@ -211,7 +211,7 @@ def _compile_step(step: Any, state: Any, *args: Tensor) -> tuple[Any, dict[str, 
 
 
 def _compile_with_cuda_graphs(step: Any, state: Any, *args: Tensor) -> tuple[Any, dict[str, float]]:
-    """Compile a step that overwrites its state, because CUDA graphs read and write fixed addresses."""
+    """Compile a step that overwrites its state, as CUDA graphs use fixed addresses; see `_compile_step`."""
     require_compiler()
     torch.compiler.reset()
     tensors = tree_leaves(state)

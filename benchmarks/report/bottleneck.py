@@ -23,7 +23,7 @@ class Bottleneck(NamedTuple):
 
 
 def calibrated_rates(rows: Sequence[Row]) -> Rates | None:
-    """Return the highest rates that this run measured, or None without calibration."""
+    """Return the rates that the calibration of this run measured, or None without calibration."""
 
     def calibration(prefix: str) -> Row | None:
         return next((r for r in rows if r.case == "calibrate" and r.variant.startswith(prefix) and r.samples), None)
@@ -35,7 +35,7 @@ def calibrated_rates(rows: Sequence[Row]) -> Rates | None:
 
 
 def find_bottleneck(row: Row, rates: Rates) -> Bottleneck:
-    """Find the bottleneck that explains at least half of a program's time.
+    """Find the bottleneck that explains more than half of a program's time.
 
     It is "arithmetic" or "memory" if the operations or the memory traffic take that long at the machine's highest
     rates. It is "small products" if the measured matrix products alone take that long, because they are too small for

@@ -126,7 +126,7 @@ def summary_sentences(variants: Sequence[Variant]) -> list[str]:
 
 
 def _faster_peers(variants: Sequence[Variant]) -> Iterator[str]:
-    """Yield a list item for each group of peers whose fastest one is faster than nnjax."""
+    """Yield a list item for each group whose fastest peer takes less than `FASTER` of nnjax's time."""
     for variant in variants:
         repeat = repeat_ratio(variant.rows)
         for peers in GROUPS.values():
@@ -140,7 +140,7 @@ def _faster_peers(variants: Sequence[Variant]) -> Iterator[str]:
 
 
 def _faster_with_compilation(variant: Variant) -> Iterator[str]:
-    """Yield a list item for each peer whose first whole run, including compilation, is faster than nnjax's."""
+    """Yield a list item for each form whose first run, with compilation, takes less than `FASTER` of nnjax's time."""
     whole_runs = [row for row in variant.rows if row.samples and row.figures]
     ours = min((first_run(row) for row in whole_runs if row.peer == OURS), default=0.0)
     for row in (row for row in whole_runs if row.peer not in (OURS, AGAIN)):

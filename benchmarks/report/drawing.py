@@ -19,7 +19,7 @@ COLORS = {
 
 
 def kind_of(peer: str) -> str:
-    """Return the kind of a peer, a key of `COLORS`."""
+    """Return the kind of a peer: its group, or the peer itself if it is in none, such as `OURS`."""
     return next((kind for kind, peers in GROUPS.items() if peer in peers), peer)
 
 

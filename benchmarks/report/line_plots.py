@@ -13,7 +13,7 @@ STYLES = ("o-", "s--", "^:", "v-.")  # line styles of the peers of one kind
 
 
 def draw_ensemble(rows: Sequence[Row], machine: str) -> Any:
-    """Plot the time of one step of one member against the number of members, with shared data."""
+    """Plot the time of one step of one member against the number of members; return None for fewer than 2 sizes."""
     shared = [row for row in find_rows(rows, case="ensemble") if "shared" in row.variant]
     return _draw_lines(
         shared,
@@ -26,7 +26,7 @@ def draw_ensemble(rows: Sequence[Row], machine: str) -> Any:
 
 
 def draw_depth(rows: Sequence[Row], machine: str) -> Any:
-    """Plot the compile time in seconds against the number of blocks."""
+    """Plot the compile time in seconds against the number of blocks; return None for fewer than 2 sizes."""
     staged = [row for row in find_rows(rows, case="depth") if "compile" in row.stages]
     return _draw_lines(
         staged,
@@ -41,7 +41,7 @@ def draw_depth(rows: Sequence[Row], machine: str) -> Any:
 def _draw_lines(
     rows: Sequence[Row], y: Callable[[Row], float], *, x_label: str, y_label: str, title: str, subtitle: str
 ) -> Any:
-    """Plot one line per form against the first number in each variant's name; return None for fewer than 2 variants."""
+    """Return a figure with a line per form, against the first number in each variant's name; None for < 2 variants."""
     import matplotlib.pyplot as plt
 
     rows = [row for row in rows if row.samples and row.peer != AGAIN]

@@ -23,7 +23,7 @@ class Change(NamedTuple):
     old: Row
     new: Row
     factor: float  # new time / old time / drift
-    drift: float  # new time / old time of the other peers for this variant; 1 if there are too few peers
+    drift: float  # median of new time / old time over the other peers for this variant; 1 if there are too few
     noise: float  # factor by which the times of unchanged programs differ
     slower: bool
 
@@ -39,7 +39,7 @@ class ProgramKey(NamedTuple):
 
 
 def find_changes(old: Record, new: Record, *, force: bool = False) -> list[Change]:
-    """Compare all rows that both runs contain, and sort the changes with the largest slowdown first.
+    """Compare all measured rows that both runs contain, and return the changes, the largest slowdown first.
 
     Args:
       old: the earlier run.
@@ -47,7 +47,7 @@ def find_changes(old: Record, new: Record, *, force: bool = False) -> list[Chang
       force: if True, also compare runs of different machines.
 
     Raises:
-      ValueError: if the machines differ, or if the runs have no row in common.
+      ValueError: if the machines differ and `force` is False, or if the runs have no measured row in common.
     """
     differences = machine_differences(old.fingerprint, new.fingerprint)
     if differences and not force:
@@ -56,7 +56,7 @@ def find_changes(old: Record, new: Record, *, force: bool = False) -> list[Chang
     new_rows = {_key(row): row for row in new.rows if row.samples and row.peer != AGAIN}
     pairs = {key: (old_rows[key], row) for key, row in new_rows.items() if key in old_rows}
     if not pairs:
-        raise ValueError("compare: the two files have no case in common")
+        raise ValueError("compare: the two files have no measured row in common")
     ratios = {key: _median(new_row) / _median(old_row) for key, (old_row, new_row) in pairs.items()}
     drifts = {key: _drift(key, ratios) for key in ratios}
     changes = []

@@ -16,7 +16,7 @@ EXPLANATION = (
 
 
 def draw_roofline(rows: Sequence[Row], machine: str) -> Any:
-    """Draw the roofline plot; return None if there is no calibration or no operations were counted."""
+    """Return the figure of the roofline plot, or None without calibration or without counted operations."""
     import matplotlib.pyplot as plt
 
     rates = calibrated_rates(rows)

@@ -7,7 +7,7 @@ import numpy as np
 
 SLOWER = 1.05  # smaller ratios are never reported as slower, even if significant
 SIGNIFICANCE = 0.01  # p-value below which a difference is significant
-ENOUGH = 5  # minimum number of samples in each run; with fewer, no difference is significant
+ENOUGH = 5  # minimum number of samples in each run; if both have fewer, no difference is significant
 
 
 class Summary(NamedTuple):
@@ -52,7 +52,7 @@ def median_ratio(numerator: Sequence[float], denominator: Sequence[float], *, se
       seed: random seed of the bootstrap.
 
     Raises:
-      ValueError: if the numbers of rounds differ.
+      ValueError: if the numbers of rounds differ, or as in `summarise`.
     """
     from scipy.stats import bootstrap
 

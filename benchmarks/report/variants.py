@@ -15,10 +15,10 @@ GROUPS = {
 
 
 class Line(NamedTuple):
-    """A row of a table."""
+    """A row of results and its ratio to nnjax, for a line of a table."""
 
     row: Row
-    ratio: Ratio | None  # time / time of nnjax's fastest form; None if either was not measured
+    ratio: Ratio | None  # time / time of nnjax's fastest form; None if they were not measured in the same rounds
 
 
 class Variant(NamedTuple):
@@ -34,7 +34,7 @@ class Variant(NamedTuple):
 
 
 def lines_by_variant(rows: Sequence[Row]) -> list[Variant]:
-    """Return all variants with their lines, sorted with the fastest line first and unmeasured lines last."""
+    """Return all variants in the order of the rows; the lines of each are sorted, fastest first, unmeasured last."""
     variants = []
     for title in dict.fromkeys(title_of(row) for row in rows):
         variant_rows = [row for row in rows if title_of(row) == title]

@@ -1,4 +1,4 @@
-"""Write a run as a self-contained HTML page with its pictures."""
+"""Write the main results of a run as a self-contained HTML page with its pictures."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -32,7 +32,7 @@ CAPTIONS = {
 
 
 def web_page(record: Record, pictures: Sequence[Path]) -> bytes:
-    """Return the page: the machine and its limits, nnjax against its peers, the pictures, and all results."""
+    """Return the HTML page: the machine and its limits, the pictures, all ratios to peers, and compile times."""
     rows, fingerprint = record.rows, record.fingerprint
     variants = [variant for variant in lines_by_variant(rows) if fastest_row(variant.rows, OURS) is not None]
     limits = [line.split(": ", 1) for line in calibration_lines(rows, fingerprint["devices"][0])]

@@ -21,7 +21,7 @@ def make_cores_devices(form: str) -> None:
 def shard_members(
     form: str, function: Callable[..., Any], has_members: tuple[bool, ...], *args: Any
 ) -> tuple[Any, tuple[Any, ...]]:
-    """Shard a function and its arguments over the largest number of devices that divides the members evenly.
+    """Return a function and its arguments, sharded over the largest number of devices that divides the members evenly.
 
     Args:
       form: name of the form. If it does not end with `SUFFIX`, the function and its arguments are returned unchanged.

@@ -19,7 +19,7 @@ from nnjax.types import TrainState
 
 
 def time_to_accuracy(job: TimeToAccuracy, form: str) -> Program:
-    """Compile the whole run as one program with the seed as input; the folds run in sequence or under `vmap`.
+    """Compile the whole run as one program that takes a random key; the folds run in sequence or under `vmap`.
 
     Raises:
       ValueError: for `vmap` if there is only one network.

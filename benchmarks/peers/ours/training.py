@@ -18,7 +18,7 @@ from nnjax import data, losses, nn, optim, train
 from nnjax.debug import count_flops
 from nnjax.types import PyTree, TrainState
 
-# The documentation of `dense` recommends features_first up to this width and from this batch size
+# The documentation of `dense` recommends features_first up to this width, for batches of hundreds of rows or more
 NARROW, MANY_ROWS = 32, 512
 
 
