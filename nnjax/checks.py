@@ -312,6 +312,10 @@ def key(where: str, value: Any, x: Any = None) -> Any:
       where: the function that the user called.
       value: the argument that must be a key.
       x: the argument after the key, to detect whether the two are swapped.
+
+    Raises:
+      TypeError: if the value is not a random key.
+      ValueError: if it is an array of several keys.
     """
     if not is_key(value):
         if is_key(x) and hasattr(value, "shape"):

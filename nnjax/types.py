@@ -55,8 +55,8 @@ class Layer(NamedTuple):
 
 LayerLike: TypeAlias = Layer | Callable[[Array], Array]  # a plain function is a layer without parameters
 Loss: TypeAlias = Callable[[PyTree, PyTree], Array]  # (prediction, target) -> losses of shape (batch,)
-Metric: TypeAlias = Callable[[PyTree, PyTree, Array | None], Array]  # (prediction, target, weights) -> scalar
-Log: TypeAlias = dict[str, Array]  # scalars of a training step or an evaluation, by name
+Metric: TypeAlias = Callable[[PyTree, PyTree, Array | None], Array]  # (prediction, target, weights) -> score
+Log: TypeAlias = dict[str, Array]  # scalars of a training step, or scores of an evaluation, by name
 Initializer: TypeAlias = Callable[[Key, tuple[int, ...], DTypeLike], Array]  # same signature as jax.nn.initializers
 Optimizer: TypeAlias = optax.GradientTransformation
 Schedule: TypeAlias = Callable[[Array], Array | float]  # number of steps already taken -> learning rate

@@ -78,7 +78,11 @@ def code_of(idea: Idea, before: Sequence[Idea] = ()) -> tuple[str, dict[str, str
 
 
 def format_number(value: object) -> str:
-    """Return a string, number, or list or array of up to 12 numbers as text for a table."""
+    """Return a string, number, or list or array of numbers as text for a table.
+
+    Raises:
+      ValueError: for more than 12 numbers.
+    """
     if isinstance(value, str):
         return value
     parts = [np.asarray(part) for part in value] if isinstance(value, list) else value

@@ -60,6 +60,9 @@ def drawing(name: str) -> Iterator[None]:
 
     Args:
       name: name of the idea, used to generate the identifiers inside the SVG.
+
+    Raises:
+      ModuleNotFoundError: if matplotlib is missing.
     """
     try:
         import matplotlib as mpl

@@ -83,7 +83,11 @@ def refuse_padding_alone(where: str, x: Array, places: Grid) -> None:
 
 
 def per_axis(where: str, x: Array, name: str, value: PerAxis) -> tuple[int, ...]:
-    """Return `value` as a tuple with one entry per spatial axis of `x` (batch, *spatial, channels)."""
+    """Return `value` as a tuple with one entry per spatial axis of `x` (batch, *spatial, channels).
+
+    Raises:
+      ValueError: if `value` is a sequence of a different length, or if x has no spatial axis.
+    """
     rank = len(value) if isinstance(value, Sequence) else 1
     checks.batched(where, x, "(batch, *spatial, channels)", rank + 2)
     axes = x.ndim - 2

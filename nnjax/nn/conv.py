@@ -45,6 +45,7 @@ def conv(
     Raises:
       ValueError: if a size is < 1, if the padding is unknown, if `groups` does not divide the channels, or if the axes
         or channels of x do not match the parameters.
+      TypeError: if a size is not an integer, or x is not floating.
 
     >>> layer = nn.conv(6, (5, 5))
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((2, 28, 28, 1)))

@@ -19,6 +19,9 @@ def frozen(layer: LayerLike) -> Layer:
 
     Shapes: as for the layer. There are no parameters; the state is the layer's pair (params, state).
 
+    Raises:
+      TypeError: if the argument is neither a layer nor a function.
+
     >>> net = nn.named(body=nn.frozen(nn.dense(8)), head=nn.dense(2))
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 4)))
     >>> params["body"], state["body"][0]["w"].shape

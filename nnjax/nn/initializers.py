@@ -71,6 +71,7 @@ def initializer_for(
 
     Raises:
       ValueError: when the initialiser is called, if an untraced true width is outside 1 … padded width.
+      TypeError: if the activation is not a function.
 
     >>> w = nn.initializer_for(jax.nn.relu)(jax.random.key(0), (1000, 500))
     >>> f"{1000 * w.var():.1f}"
@@ -99,6 +100,7 @@ def scaled(init: Initializer, factor: float | Array) -> Initializer:
 
     Raises:
       ValueError: if the factor is negative or not finite.
+      TypeError: if `init` is not a function.
 
     >>> small = nn.dense(3, w_init=nn.initializers.scaled(nn.initializers.he_normal(), 0.1))
     >>> small.init(jax.random.key(0), jnp.ones((1, 2)))[0]["w"].shape

@@ -35,6 +35,9 @@ def perceptron(activation: Activation = jax.nn.relu) -> Layer:
 
     Shapes: x (batch, inputs) -> y (batch,).
 
+    Raises:
+      TypeError: if the activation is not a function, or x is not floating.
+
     >>> params, state = nn.perceptron().init(jax.random.key(0), jnp.ones((1, 2)))
     >>> nn.perceptron().apply(params, state, jnp.ones((32, 2)), train=False)[0].shape
     (32,)
@@ -74,6 +77,7 @@ def mlp(
     Raises:
       ValueError: if a width is < 1 or larger than in `hidden`, if the norm is unknown, or if the dropout rate is
         outside [0, 1).
+      TypeError: if a width is not an integer, or the activation is not a function.
 
     >>> net = nn.mlp([128, 128], 10, norm="batch", dropout=0.1)
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 8, 8)))
@@ -132,6 +136,7 @@ def residual_mlp(
 
     Raises:
       ValueError: if a width or the depth is < 1, if the norm is unknown, or if the dropout rate is outside [0, 1).
+      TypeError: if a width or the depth is not an integer, or the activation is not a function.
 
     >>> net = nn.residual_mlp(64, 1000, 10)
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 64)))
@@ -165,6 +170,10 @@ def lenet(outputs: int, *, activation: Activation = jax.nn.relu) -> Layer:
       activation: Function after each hidden layer. The original used a scaled tanh.
 
     Shapes: x (batch, height, width, channels), such as 28 × 28 MNIST images -> y (batch, outputs).
+
+    Raises:
+      ValueError: if outputs < 1, or if the images are smaller than 12 × 12 pixels.
+      TypeError: if outputs is not an integer, or the activation is not a function.
 
     >>> params, state = nn.lenet(10).init(jax.random.key(0), jnp.ones((1, 28, 28, 1)))
     >>> nn.lenet(10).apply(params, state, jnp.ones((2, 28, 28, 1)), train=False)[0].shape

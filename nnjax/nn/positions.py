@@ -26,6 +26,7 @@ def sinusoidal_positions(*, base: float = 10_000.0) -> Layer:
 
     Raises:
       ValueError: if base ≤ 0, or if x does not have three axes.
+      TypeError: if x is not floating.
 
     >>> y, _ = nn.sinusoidal_positions().apply((), (), jnp.zeros((1, 2, 4)), train=False)
     >>> [f"{v:.2f}" for v in y[0, 1]]
@@ -63,6 +64,7 @@ def learned_positions(length: int, *, w_init: Initializer = normal(0.02)) -> Lay
 
     Raises:
       ValueError: if length < 1, or if x is longer or has the wrong number of features.
+      TypeError: if the length is not an integer, or x is not floating.
 
     >>> layer = nn.learned_positions(16)
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 5, 8)))

@@ -176,6 +176,9 @@ def bidirectional(forward: LayerLike, backward: LayerLike) -> Layer:
     Shapes: as for the two layers, with their features concatenated. Parameters are the tuple
     `(parameters of forward, parameters of backward)`.
 
+    Raises:
+      TypeError: if an argument is neither a layer nor a function.
+
     >>> layer = nn.bidirectional(nn.rnn(2, last=True), nn.rnn(2, last=True, reverse=True))
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 5, 3)))
     >>> layer.apply(params, state, jnp.ones((4, 7, 3)), train=False)[0].shape

@@ -34,6 +34,7 @@ def repeat(n: int, block: LayerLike, *, unroll: int | None = None) -> Layer:
     Raises:
       ValueError: if n < 1 or unroll < 1; in `init` and `apply`, if the block changes shape or dtype; in `apply`, if
         parameters or state are not stacked n times.
+      TypeError: if n or unroll is not an integer, or the block is neither a layer nor a function.
 
     >>> net = nn.repeat(100, nn.residual(nn.layer_norm(), nn.dense(8), jax.nn.relu, nn.scale(0.0)))
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 8)))

@@ -79,7 +79,7 @@ def moments(x: Array, width: Width | None) -> tuple[Array, Array]:
 
 
 def check_width(where: str, name: str, value: Any, padded: int | None = None) -> Width:
-    """Check that a width is in 1 … `padded` and return it as an int; return traced integers unchecked."""
+    """Return a width as an int; raise unless it is an integer in 1 … `padded`. Traced integers are not checked."""
     dtype = getattr(value, "dtype", None)
     if dtype is None or isinstance(value, np.generic):
         value = checks.positive_int(where, name, value)

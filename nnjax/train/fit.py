@@ -186,7 +186,7 @@ def fit_job(
     start: Any = None,
     validation: Any = None,
 ) -> Job:
-    """Return the training job for the arguments of `fit`."""
+    """Return the training job for the arguments of `fit`; raise ValueError or TypeError if they are invalid."""
     refuse_forked_process("fit")
     check_trainable("fit", "run", run)
     if folds is not None:

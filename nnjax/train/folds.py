@@ -99,6 +99,7 @@ def leave_one_out(n: int) -> Folds:
 
     Raises:
       ValueError: for n < 2.
+      TypeError: if n is not an integer.
 
     >>> train.leave_one_out(4).train.table.tolist()
     [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]
@@ -119,6 +120,7 @@ def bootstrap(key: Key, n: int, members: int) -> Folds:
 
     Raises:
       ValueError: for n < 2, or if a member drew all rows, which happens for very small n.
+      TypeError: if n or members is not an integer, or the key is not a random key.
 
     >>> folds = train.bootstrap(jax.random.key(0), 100, 3)
     >>> folds.train.table.shape, folds.held_out.sizes.tolist()

@@ -67,6 +67,9 @@ def gradient_of(
         Σ_i w_i losses_i / Σ_i w_i
 
     With micro-batches, sums are computed in float32 or wider, and the log is averaged over the micro-batches.
+
+    Raises:
+      ValueError: if `micro_batches` does not divide the batch, or is > 1 in a run without data.
     """
     weights = batch.weights
     n = n_rows(batch)
@@ -185,7 +188,7 @@ def check_log(where: str, log: Any, *, with_loss: bool = False) -> Log:
 
 
 def losses_of(loss: Loss, prediction: PyTree, target: PyTree) -> Array:
-    """Return the loss of each example, and check that the loss function returns one number per example."""
+    """Return the loss of each example; raise unless the loss function returns one number per example."""
     losses: Any = loss(prediction, target)
     if not isinstance(losses, NUMBERS):
         raise TypeError(f"Run: loss must return one number per example, (batch,), got {losses!r:.80}")
@@ -199,7 +202,7 @@ def losses_of(loss: Loss, prediction: PyTree, target: PyTree) -> Array:
 
 
 def network_output(net: Layer, output: Any) -> tuple[PyTree, State]:
-    """Check the output of a network's `apply`, and return it as prediction and state."""
+    """Return the output of a network's `apply`; raise TypeError unless it is a prediction and a state."""
     if not isinstance(output, tuple) or len(output) != 2:
         raise TypeError(
             f"Run: the apply of net must return (y, state), but {net.name} returned {checks.describe(output)}; "

@@ -126,7 +126,7 @@ def replay(
 
 
 def replay_job(job: Job, options: FitOptions, *, step: int | None = None, member: int | None = None) -> Replay | None:
-    """Replay a step of the job that `fit` or `sweep` trains."""
+    """Replay a step of the job that `fit` or `sweep` trains; see `replay`."""
     if isinstance(job.data, Source) and job.data.in_order:
         raise ValueError(
             "replay: a generator of batches can be read only once, so its steps cannot be repeated; see data.source"

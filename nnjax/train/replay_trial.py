@@ -98,7 +98,8 @@ def replay_trial(
 
     Raises:
       ValueError: if the table has no such trial or does not match the space and the rungs, if the trial is a copy that
-        ended before its first rung, or without the validation data or folds of the search.
+        ended before its first rung, or without the validation data or folds of the search; also as raised by `search`.
+      TypeError: as raised by `search`.
 
     >>> digits = data.load("digits")
     >>> make = lambda hp: train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(hp["rate"]), batch_size=32)

@@ -314,7 +314,7 @@ def _check_layout(folder: Path, *, structured: bool, resume: bool) -> None:
 
 
 def check_rungs(rungs: Any) -> tuple[float, ...]:
-    """Check the rungs, and return their epochs as numbers."""
+    """Return the epochs of the rungs as numbers; raise ValueError unless they are positive and ascending."""
     epochs = tuple(
         float(checks.in_range("search", "rungs", e, "(0, inf)"))
         for e in checks.items("search", "rungs", rungs, "(1, 3, 9, 27)")
@@ -330,7 +330,11 @@ def repeat_rows(rows: Rows, times: int) -> Rows:
 
 
 def rung_steps(job: Job, epochs: Sequence[float], replicates: int) -> np.ndarray:
-    """Return the steps (replicates, rungs) at which the replicates of a trial reach the rungs."""
+    """Return the steps (replicates, rungs) at which the replicates of a trial reach the rungs.
+
+    Raises:
+      ValueError: if two rungs are less than a step apart.
+    """
     rows, batch_size = job.members.rows, job.ensemble.run(index_tree(job.members.hyper, 0)).batch_size
     counts = [n_rows(job.data)] * replicates if rows is None else np.asarray(rows.sizes)[:replicates].tolist()
     steps = np.array([[epoch_ends(e, int(n), batch_size or int(n))[-1] for e in epochs] for n in counts])

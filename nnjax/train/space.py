@@ -130,7 +130,7 @@ def unit_of(dimension: Dimension, value: Any) -> float:
 
 
 def check_space(where: str, space: Any) -> dict[str, Dimension]:
-    """Check that every entry of a space is a dimension, and return the space as a dictionary."""
+    """Return a space as a dictionary; raise TypeError unless every entry is a dimension."""
     for name, dimension in checks.mapping(where, "space", space).items():
         if not isinstance(dimension, Dimension):
             raise TypeError(

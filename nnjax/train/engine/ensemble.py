@@ -64,7 +64,11 @@ class Ensemble:
         object.__setattr__(self, "mesh", Mesh(self.mesh.devices, self.mesh.axis_names, axis_types=auto))
 
     def run(self, hyper: PyTree) -> Trainable:
-        """Return the run of the member with these hyper-parameters."""
+        """Return the run of the member with these hyper-parameters.
+
+        Raises:
+          TypeError: if `make_run` does not return a hashable `Trainable`, or needs hyper-parameters as Python numbers.
+        """
         make_run: Any = self.make_run
         if is_trainable(make_run):
             return make_run

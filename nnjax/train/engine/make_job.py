@@ -39,7 +39,7 @@ def make_job(
     start: Any = None,
     validation: Any = None,
 ) -> Job:
-    """Check the data and arguments of an ensemble, and return its job.
+    """Return the job of an ensemble; raise ValueError or TypeError if its data or arguments are invalid.
 
     Args:
       ensemble: the runs, and how their members are executed.

@@ -136,6 +136,8 @@ def gatherer(
 ) -> tuple[Callable[[np.ndarray, np.ndarray], Block], int]:
     """Return a function that gathers a block, and the largest number of steps in a block.
 
+    Raises ValueError for `batch_size=None`.
+
     `gather(start, limit)` returns the block for the steps start … limit - 1 of each member. Examples are read in the
     order of their rows, because disks read forwards faster; `Positions` says where each step's examples are.
     """

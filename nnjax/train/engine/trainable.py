@@ -41,7 +41,7 @@ def check_trainable(where: str, name: str, run: Any) -> Trainable:
 
 
 def initial_train_state(run: Trainable, key: Key, data: Data, start: PyTree) -> TrainState:
-    """Return the initial state, with random parameters or with the given `(params, state)`."""
+    """Return the initial state, with random parameters or with `(params, state)`; raise unless it is a TrainState."""
     ts = run.init(key, data) if start is None else run.init(key, data, params=start[0], state=start[1])  # type: ignore[call-arg]
     if not isinstance(ts, TrainState):
         raise TypeError(f"fit: {type(run).__name__}.init must return a TrainState, got {ts!r:.80}")
@@ -49,7 +49,7 @@ def initial_train_state(run: Trainable, key: Key, data: Data, start: PyTree) -> 
 
 
 def take_step(run: Trainable, ts: TrainState, batch: Data) -> tuple[TrainState, Log]:
-    """Take a step, check the structure, shapes and dtypes of the result, and return the state and the log."""
+    """Take a step, and return the state and the log; raise unless both have the required structure."""
     if isinstance(run, Run):
         return run.step(ts, batch)
     output: Any = run.step(ts, batch)
@@ -79,7 +79,7 @@ def evaluation_params(run: Trainable, ts: TrainState) -> Params:
 
 
 def check_scores(log: Any) -> Log:
-    """Check that the log of an evaluation has a scalar loss, and return it."""
+    """Return the log of an evaluation; raise TypeError unless it has a scalar loss."""
     if not isinstance(log, dict) or "loss" not in log or jnp.shape(log["loss"]) != ():
         raise TypeError(f"fit: evaluate must return a dict with a scalar 'loss', got {log!r:.80}")
     return log

@@ -73,6 +73,9 @@ def run_search(
       options: settings for checkpoints, and the number of networks to keep.
       show: function that is called with the ledger after each decision; True ends the search.
       earlier: the position after the group's previous round; None in the first round.
+
+    Raises:
+      InterruptedRun: on Ctrl-C, SIGTERM or SIGHUP, once the position is saved.
     """
     start, ensemble, replicates = time.perf_counter(), job.ensemble, len(schedule.ends)
     programs, advance = population_programs(job, replicates), advance_function(job)

@@ -33,6 +33,9 @@ class Selection(NamedTuple):
 def select(networks: Sequence[TrialNetwork], validation: Data, k: int, combine: Combine | None) -> Selection:
     """Select an ensemble of `k` networks greedily by the validation loss, with replacement.
 
+    Raises:
+      ValueError: if the runs have no `loss` or no `predict`.
+
     Source: Caruana et al. 2004, Ensemble selection from libraries of models.
     """
     run: Any = networks[0].run
