@@ -130,7 +130,7 @@ def test_a_value_at_the_end_of_its_range_is_noted():
 
 def test_a_search_that_cannot_begin_leaves_no_folder(tmp_path):
     given = ("search", "digits", "--dropout", "0..0.5", "--out", tmp_path / "run")
-    close = "--rungs 0.01,0.02: must be at least a step apart, but end after 1, 1 steps; an epoch has 1,294 rows"
+    close = "--rungs 0.01,0.02: rungs must be at least a step apart, but end after 1, 1 steps; an epoch has 1,294 rows"
     assert_mistake(nnjax(*given, "--rungs", "0.01,0.02"), close)
     few = "--trials 5 are too few for the 4 combinations of the lists; pass at least 10"
     assert_mistake(nnjax(*given, "--trials", "5", "--depth", "1,2", "--activation", "relu,tanh"), few)

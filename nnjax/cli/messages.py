@@ -23,6 +23,8 @@ PROCESS_LOST = 3  # exit code
 def explain(command: str, path: Path, save_settings: SaveSettings) -> Iterator[None]:
     """Explain how to continue after an error or Ctrl-C inside the block, and add advice to divergence warnings.
 
+    The exit code is 130 after Ctrl-C and 3 after the loss of another process.
+
     Args:
       command: name of the command, "train", "sweep" or "search".
       path: folder of the run, the sweep or the search.

@@ -86,8 +86,11 @@ def optcheck_command(
     0 match, or only allowed causes
     1 difference with a cause
     2 difference without a cause
-    3 the optimizer breaks the contract
+    3 no difference, but the optimizer breaks the contract
     4 the comparison could not run
+
+    Without NAME, 0 means that each optimizer is a library rule, 1 that one differs from all library rules, and 2 that
+    one is unknown or fails to run.
 
     Example: nnjax optcheck my_package.optimizers:my_adam --against optax.adam --learning-rate 1e-3
     """

@@ -157,7 +157,7 @@ def load_config(path: Path) -> tuple[Config, Table]:
 
 
 def read_config(path: Path) -> tuple[Config, Table]:
-    """Return the same values as `load_config`, but without verifying checksums."""
+    """Return the same values as `load_config`, with the same errors, but without verifying checksums."""
     for name in (CONFIG, TABLE):
         if not os.path.lexists(path / name):
             sweep = "; it holds a sweep" if (path / SWEEP).is_file() else ""

@@ -56,7 +56,7 @@ def search_command(
     method: Annotated[
         Literal["random", "halving", "hyperband", "pbt", "tpe"],
         o.option(
-            "random never stops a trial; halving keeps a share of the best trials at each rung; hyperband is halving "
+            "random never stops a trial; halving keeps only the best trials at each rung; hyperband is halving "
             "that starts at different rungs; tpe is halving with settings proposed by a model; pbt replaces the worst "
             "trials with copies of the best.",
             SEARCH,

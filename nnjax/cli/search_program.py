@@ -61,7 +61,7 @@ def check_program(config: Config, request: Request, prepared: Prepared, own: Map
         steps = _rung_steps(config, request, prepared, fixed)
         if any(a >= b for a, b in itertools.pairwise((0, *steps))):
             raise ValueError(
-                f"--rungs {own['rungs']}: must be at least a step apart, but end after "
+                f"--rungs {own['rungs']}: rungs must be at least a step apart, but end after "
                 f"{', '.join(map(str, steps))} steps; an epoch has {len(prepared.training.x):,} rows"
             )
     keep = GROUP_KEEP.get(own["method"], _keep(own))

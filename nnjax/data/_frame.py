@@ -15,7 +15,11 @@ Frame: TypeAlias = Mapping[str, Any]  # columns (rows,) by name: a dict of array
 
 
 def column_values(frame: Frame, name: str) -> np.ndarray:
-    """Return the values of a column as integers, float64, datetime64, or an object array of strings and None."""
+    """Return the values of a column as integers, float64, datetime64, or an object array of strings and None.
+
+    Raises:
+      ValueError: if the column is not (rows,), or holds other values, such as complex numbers.
+    """
     column = frame[name]
     if isinstance(column, np.ma.MaskedArray):
         mask = np.ma.getmaskarray(column)

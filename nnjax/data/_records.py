@@ -38,7 +38,8 @@ def records(
       A `Source`; see `data.source`.
 
     Raises:
-      TypeError: if the object is not a data set, or if its records are not tuples and no keys are passed.
+      TypeError: if the object is not a data set, or if no keys are passed and its records are not `(x, y)` or
+        `(x, y, weight)`.
       ValueError: if the data set is empty, if only one of `x` and `y` or only `weights` is passed, if a record lacks
         one of the keys, if records differ in shape, and as raised by `data.source`.
 

@@ -238,7 +238,7 @@ def cast(name: str, a: np.ndarray, *, features: bool, rows: Rows | None = None) 
         fix = "; scale it" if x64() else "; scale it, or switch jax_enable_x64 on"
     else:
         result = a.astype(dtype)
-        fits = a.dtype.itemsize < 4  # int32 was returned above
+        fits = a.dtype.itemsize < 4  # int32 needs no cast and was returned above
         outside = np.zeros(0, bool) if fits else (a > INT32.max) | (a < INT32.min)
         fix = ""
     if outside.any():

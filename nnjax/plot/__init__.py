@@ -1,4 +1,4 @@
-"""Plot the results of a run. Each function returns a figure and leaves matplotlib's global state unchanged."""
+"""Plot the results of a run. Each function except `png` returns a figure that is not registered with pyplot."""
 
 from nnjax.plot._confusion import confusion
 from nnjax.plot._curves import curves

@@ -32,8 +32,8 @@ def parallel_coordinates(table: Rows, names: Sequence[str], log: Sequence[str] =
 
     Args:
       table: The table in the result of `train.search`.
-      names: The settings.
-      log: The settings to draw on a logarithmic axis.
+      names: Names of the settings.
+      log: Names of the settings to draw on a logarithmic axis.
       context: The second line of the title: data, settings and score.
 
     Raises:

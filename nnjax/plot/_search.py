@@ -20,15 +20,15 @@ GOLDEN = 0.6180339887
 
 
 def search(table: Rows, names: Sequence[str], log: Sequence[str] = (), *, context: str = "") -> Figure:
-    """Plot the score of each trial against each setting; colours show how long it was trained.
+    """Plot the score of each trial against each setting; colours show how long the trial was trained.
 
     Each panel states how much of the variance of the log score its setting explains. This uses the score at the first
     rung, which all trials reach.
 
     Args:
       table: The table in the result of `train.search`.
-      names: The settings.
-      log: The settings to draw on a logarithmic axis.
+      names: Names of the settings.
+      log: Names of the settings to draw on a logarithmic axis.
       context: The second line of the title: data, settings and score.
 
     Raises:

@@ -26,7 +26,7 @@ def search_importance(table: Rows, names: Sequence[str], *, context: str = "") -
 
     Args:
       table: The table in the result of `train.search`.
-      names: The settings.
+      names: Names of the settings.
       context: The second line of the title: data, settings and score.
 
     Raises:

@@ -130,6 +130,10 @@ def digest(tree: PyTree) -> str:
 
     Contiguous arrays, including memory-mapped ones, are read in place; other arrays are copied in chunks of 16 MiB.
 
+    Raises:
+      TypeError: if a leaf is not numeric.
+      ValueError: if two leaves have the same path.
+
     >>> from nnjax.storage import checkpoint
     >>> checkpoint.digest({"w": jnp.ones(2)}) == checkpoint.digest({"w": np.ones(2, np.float32)})
     True
@@ -145,7 +149,7 @@ def step_path(folder: Path, step: int) -> Path:
 
 
 def step_of(path: Path) -> int:
-    """Return the step in the file name of a checkpoint."""
+    """Return the step in the file name of a checkpoint; raise ValueError for other file names."""
     match = NAME.fullmatch(path.name)
     if match is None:
         raise ValueError(f"{path} is not named like a checkpoint, such as step-000000000100.safetensors")

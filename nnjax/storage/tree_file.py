@@ -53,7 +53,7 @@ def load(path: str | Path, like: PyTree | None = None) -> PyTree:
     Raises:
       FileNotFoundError: if the file does not exist.
       ValueError: if the file is damaged, if it differs from `like` in structure, shapes or dtypes, or if it contains
-        64-bit leaves and JAX's x64 mode is off.
+        64-bit leaves and JAX's x64 mode is off. Without `like`, also if a name is both a leaf and a subtree.
 
     >>> net = nn.mlp([8], 10)
     >>> params, _ = net.init(jax.random.key(0), jnp.ones((1, 64)))
