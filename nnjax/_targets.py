@@ -50,7 +50,8 @@ def logits_and_target(
             raise ValueError(
                 f"{where}: weights of positions must be {tuple(logits.shape[:-1])}, got {tuple(weights.shape)}"
             )
-        if weights.dtype == bool or jnp.issubdtype(weights.dtype, jnp.integer):  # a mask must not promote them
+        # Cast a mask to the dtype of the logits, so that it does not promote them
+        if weights.dtype == bool or jnp.issubdtype(weights.dtype, jnp.integer):
             weights = weights.astype(logits.dtype)
         logits, weights = checks.real_arrays(where, {"prediction": logits, "weights of positions": weights})
         weights = jnp.where(weights < 0, jnp.nan, weights)

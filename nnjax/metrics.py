@@ -596,7 +596,7 @@ def _reliability(
     filled = jnp.where(weight == 0, jnp.ones_like(weight), weight)
     counted = (jnp.where(weights == 0, jnp.zeros_like(v), weights * v) for v in (confidence, correct))
     share = total(weights / weights.sum())
-    share = jnp.where(weights.sum() == 0, jnp.nan, share)  # undefined without examples
+    share = jnp.where(weights.sum() == 0, jnp.nan, share)  # shares of no examples are undefined
     return share, *(total(values) / filled for values in counted)  # type: ignore[return-value]
 
 

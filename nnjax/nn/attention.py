@@ -1,4 +1,4 @@
-"""Build layers of multi-head attention."""
+"""Build layers of multi-head attention, which compute weighted means over positions."""
 
 from collections.abc import Callable
 from typing import NamedTuple

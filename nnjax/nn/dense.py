@@ -1,4 +1,4 @@
-"""Build dense layers."""
+"""Build dense layers, which apply an affine map to the features."""
 
 from jax import Array
 from jax.nn.initializers import zeros

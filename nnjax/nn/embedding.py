@@ -1,4 +1,4 @@
-"""Build embedding layers."""
+"""Build embedding layers, which look up a trained vector for each integer."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Define Adam."""
+"""Define Adam, which divides the mean of recent gradients by their root mean square."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Define Momentum and Nesterov's accelerated gradient."""
+"""Define gradient descent with momentum, plain or Nesterov's, which adds up gradients in a velocity."""
 
 from typing import NamedTuple
 

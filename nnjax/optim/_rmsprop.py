@@ -1,4 +1,4 @@
-"""Define RMSProp."""
+"""Define RMSProp, which divides each gradient by the root mean square of recent gradients."""
 
 from typing import NamedTuple
 
@@ -93,7 +93,7 @@ def rmsprop(
         v = new["nu"] / c if bias_correction else new["nu"]
         if centered:
             new["mu"] = rho * new["mu"] + (1 - rho) * g
-            v = jnp.maximum(v - squared(new["mu"] / c), 0)  # rounding could make it negative
+            v = jnp.maximum(v - squared(new["mu"] / c), 0)  # rounding could make the variance negative
         step = -rate * g / (root(v + eps) if eps_in_sqrt else root(v) + eps)
         if velocity:
             new["trace"] = mu * new["trace"] + step

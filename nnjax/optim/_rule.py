@@ -223,7 +223,7 @@ def map_leaves(
         with jax.numpy_dtype_promotion("standard"):  # lets real moments multiply complex gradients
             dtype = reduce(jnp.promote_types, (a.dtype for a in leaves if a.dtype.itemsize > 1), jnp.dtype(jnp.float32))
             real = real_dtype(dtype)
-            cast = [s if type(s) is float else jnp.asarray(s, real) for s in scalars]  # np.float64 promotes leaves
+            cast = [s if type(s) is float else jnp.asarray(s, real) for s in scalars]  # np.float64 would promote leaves
             result = rule(cast, *(a.astype(dtype if jnp.iscomplexobj(a) else real) for a in leaves))
         results.append([array.astype(leaf.dtype) for array, leaf in zip(result, leaves, strict=False)])
     return tuple(jax.tree.unflatten(treedef, column) for column in zip(*results, strict=True))

@@ -1,4 +1,4 @@
-"""Define gradient descent."""
+"""Define gradient descent, whose steps are the negative gradient times the learning rate."""
 
 from typing import NamedTuple
 

@@ -72,6 +72,9 @@ def compare(
       confidence: probability that an interval contains the true difference.
       progress: see `fit`.
 
+    Returns:
+      `Comparison(differences, first, second)`.
+
     Raises:
       ValueError: for fewer than 2 seeds, for 0 epochs or steps, for data without validation=, if a run diverged, or if
         the runs have no score in common; also as raised by `fit`.

@@ -56,7 +56,7 @@ class Folds(NamedTuple):
 
 @allow_transfers
 def k_fold(key: Key, n: int, k: int, *, stratify: Any = None) -> Folds:
-    """Hold out each row from one of k members. The held-out parts differ in size by at most one row.
+    """Return folds that hold out each row from one of k members. The parts differ in size by at most one row.
 
     Args:
       key: random key for the partition.
@@ -79,7 +79,7 @@ def k_fold(key: Key, n: int, k: int, *, stratify: Any = None) -> Folds:
     if stratify is not None:
         try:
             labels = np.asarray(stratify)
-        except (ValueError, TypeError):  # nested lists of different lengths, random keys
+        except (ValueError, TypeError):  # NumPy rejects ragged lists and random keys
             labels = np.zeros(())
         if labels.dtype == object:
             raise TypeError(f"k_fold: stratify must be labels that can be sorted, got {stratify!r:.80}")
@@ -92,7 +92,7 @@ def k_fold(key: Key, n: int, k: int, *, stratify: Any = None) -> Folds:
 
 
 def leave_one_out(n: int) -> Folds:
-    """Hold out row f from the training of member f.
+    """Return folds in which member f is trained on all rows except row f, and validated on row f.
 
     Args:
       n: number of rows, which is also the number of members.
@@ -111,7 +111,7 @@ def leave_one_out(n: int) -> Folds:
 
 @allow_transfers
 def bootstrap(key: Key, n: int, members: int) -> Folds:
-    """Train each member on n rows drawn with replacement, and validate it on the rows that it did not draw.
+    """Return folds with n training rows per member, drawn with replacement; rows that are not drawn are held out.
 
     Args:
       key: random key for the draws.

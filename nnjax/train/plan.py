@@ -95,6 +95,9 @@ def plan(
       memory: bytes that may be used on each device; None for nine tenths of the free memory.
       measure: True to run the programs briefly and compare the speed of the strategies.
 
+    Returns:
+      A `Plan`, which prints as a table.
+
     Raises:
       ValueError, TypeError: if not even one member fits into memory, or for arguments out of range.
 

@@ -54,7 +54,7 @@ MethodName = Literal["random", "halving", "hyperband", "pbt", "tpe"]
 
 
 class Search(NamedTuple):
-    """The result of `search`."""
+    """The result of `search`: a table of all trials, the best networks, and statistics of the scores."""
 
     best: TrialNetwork | None  # the best trial; None if all trials diverged
     table: Table  # one row per trial, best first: settings, status, epochs, score, score at each rung and more
@@ -300,7 +300,7 @@ def _folder(out: Any, resume: Any, save_every: Any) -> Path | None:
     """Check the arguments for checkpoints, and return the folder."""
     if not isinstance(resume, bool) and resume != "anyway":
         raise ValueError(f"search: resume must be True, False or 'anyway', got {resume!r:.80}")
-    return FitOptions(epochs=1, out=out, resume=resume, save_every=save_every).folder  # checks them, too
+    return FitOptions(epochs=1, out=out, resume=resume, save_every=save_every).folder  # this also checks the arguments
 
 
 def _check_layout(folder: Path, *, structured: bool, resume: bool) -> None:

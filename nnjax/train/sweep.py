@@ -29,7 +29,7 @@ Hyper = dict[str, Array]  # hyper-parameters of one run by name, traced inside t
 
 
 class Sweep(NamedTuple):
-    """The result of `sweep`."""
+    """The result of `sweep`: a table of the settings, and the result of all members."""
 
     table: list[Record]  # one row per setting, lowest validation loss first: setting, loss and validation scores
     result: Result  # result of all members, sorted by setting, then by seed
@@ -219,7 +219,7 @@ def _columns(where: str, argument: str, hyper: Any, same: bool = True) -> dict[s
     for name, values in checks.mapping(where, argument, hyper).items():
         try:
             column = np.asarray(values)
-        except (ValueError, TypeError):  # nested lists of different lengths, random keys
+        except (ValueError, TypeError):  # NumPy rejects ragged lists and random keys
             column = np.zeros(0)
         if column.ndim != 1 or column.size == 0 or column.dtype.kind not in "iuf":
             raise ValueError(f"{where}: {argument}: {name} must be a list of numbers, got {values!r:.80}")

@@ -192,7 +192,7 @@ def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n
 
     if positions is not None:
         block_rows, first = jnp.asarray(positions.rows), fs.train.step - positions.first_step
-        last = block_rows.shape[0] - 1  # only members that have stopped exceed it
+        last = block_rows.shape[0] - 1  # only the index of a stopped member exceeds it
 
         def gathered(i: Array) -> Data:
             return batch(block_rows[jnp.clip(first + i, 0, last)])

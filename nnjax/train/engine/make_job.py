@@ -160,7 +160,7 @@ def _epochs_and_ends(options: FitOptions, counts: np.ndarray, batch_size: int | 
             )
         epochs = round(options.steps * batch / int(counts[0]), 9)
     ends = np.array([epoch_ends(epochs, int(count), batch) for count in counts]).reshape(len(counts), -1)
-    return epochs, ends if options.steps is None else np.minimum(ends, options.steps)  # because epochs were rounded
+    return epochs, ends if options.steps is None else np.minimum(ends, options.steps)  # `epochs` was rounded
 
 
 def _initial_values(job: Job, start: Any) -> tuple[PyTree, PyTree] | None:

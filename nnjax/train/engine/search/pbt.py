@@ -25,7 +25,7 @@ FACTORS = (0.8, 1.2)
 def survives(schedule: Schedule, ledger: Ledger, trials: np.ndarray, rung: int) -> np.ndarray:
     """Return a mask of the best trials in the population, and of others if no new trial is left to replace them."""
     order = np.argsort(ledger.scores[trials, rung], kind="stable")
-    diverged = schedule.slots - len(trials)  # these are always replaced
+    diverged = schedule.slots - len(trials)  # diverged trials, which are always replaced
     replaceable = min(
         len(trials) - survivor_count(len(trials), schedule.keep), schedule.trials - ledger.started - diverged
     )
