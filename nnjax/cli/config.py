@@ -191,7 +191,8 @@ def make_schedule(config: Config, steps: int) -> ScalarOrSchedule:
         return optax.cosine_decay_schedule(rate, max(steps, 1))
     warmup = max(1, int(WARMUP * steps))
     shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, max(steps, warmup + 1))
-    return lambda count: rate * shape(count)  # peak 1.0, because optax compares it with 0, which fails for a tracer
+    # The peak is 1.0, because optax compares the peak with 0, which fails for a traced rate
+    return lambda count: rate * shape(count)
 
 
 def make_optimizer(config: Config, steps: int) -> Optimizer:

@@ -70,7 +70,7 @@ def write_report(path: Path, subject: Subject, drawn: Mapping[str, bytes], weigh
 
 
 def make_report(path: Path, subject: Subject, drawn: Mapping[str, bytes], weights: str) -> bytes:
-    """Return the content of report.html; see `write_report` for the arguments."""
+    """Return the content of report.html as bytes; see `write_report` for the arguments."""
     config, prepared, outcome, _, _ = subject
     table = prepared.dataset.table
     name = Path(config.data).name

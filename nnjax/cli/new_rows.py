@@ -48,7 +48,8 @@ def features(file: Path, raw: RawTable, table: Table, *, strict: bool) -> np.nda
     """Return the features (rows, features), standardised as in training, and report missing or unknown values.
 
     Raises:
-      ValueError: if `strict`, and values are unknown or missing without a rule for them; see `Table.features`.
+      ValueError: if numbers are infinite or too large, or if `strict` and values are missing or unknown; see
+        `Table.features`.
     """
     with checks.located(f"in {file}"):
         try:

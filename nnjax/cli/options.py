@@ -66,7 +66,7 @@ Missing = Annotated[
     Literal["error", "drop", "mean", "median", "category"],
     option(
         "Missing values: error refuses them; drop leaves the rows out; mean and median fill numbers; category makes "
-        "them a category of strings and fills numbers with the median.",
+        "missing strings a category and fills numbers with the median.",
         DATA,
     ),
 ]

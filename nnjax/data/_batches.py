@@ -22,7 +22,7 @@ def batches(iterable: Iterable[Any], n: int) -> Source:
     """Return a source that reads the first `n` examples of an iterable of batches in order.
 
     A step takes the next `batch_size` examples, regardless of the sizes of the iterable's batches. An iterable such as
-    a data loader restarts when it ends; a generator cannot.
+    a data loader is restarted at its end; a generator cannot be restarted.
 
     Args:
       iterable: iterable of batches with any number of rows: `Data`, `(x, y)` or `(x, y, weights)`.

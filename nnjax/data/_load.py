@@ -58,8 +58,8 @@ def load(
       drop: columns to leave out, such as a row number.
       missing: treatment of missing values. "error" raises an error. "drop" leaves out their rows. "mean" and "median"
         fill numbers from the training rows, and fill strings with the average of all categories. "category" makes
-        missing strings a category and fills numbers with the median. Except with "error", rows without a target are
-        left out.
+        missing strings a category and fills numbers with the median. All three fill dates with the mean. Except with
+        "error", rows without a target are left out.
       na: strings of a CSV file that mean missing, in addition to empty fields and words such as NA, N/A, NULL, None and
         NaN.
       sep: the separator of a CSV file; None detects a comma, semicolon, tab, vertical bar or spaces.

@@ -33,9 +33,9 @@ PATTERNS: dict[Decimal, re.Pattern[str]] = {".": _pattern(".", ","), ",": _patte
 
 
 def parse_numbers(fields: np.ndarray, decimal: Decimal = ".") -> Numbers | None:
-    """Return the numbers in strings, or None if they cannot be represented.
+    """Return the numbers in strings, or None if a string is not a number.
 
-    They cannot if a string is not a number, if the units differ, or if an integer would lose digits as float64.
+    The result is also None if the units differ, or if an integer would lose digits as float64.
 
     Args:
       fields: (rows,) strings, without missing values.

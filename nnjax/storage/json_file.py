@@ -62,8 +62,9 @@ def check_kind(place: str, value: Any, kind: Any) -> Any:
     Args:
       place: name of the value, for error messages.
       value: the value.
-      kind: `str`, `bool`, `int`, `float` (finite), `Any`, a `Literal`, a union such as `int | None`, `list[…]`,
-        `dict[str, …]`, a `TypedDict`, or a `NamedTuple`, which is built from an object or from a list of its fields.
+      kind: `str`, `bool`, `int`, `float` (finite), `Any`, a `Literal` of strings, a union such as `int | None`,
+        `list[…]`, `dict[str, …]`, a `TypedDict`, or a `NamedTuple`, which is built from an object or from a list of its
+        fields.
 
     Raises:
       ValueError: if a value has a different type, or if an object has unknown or missing entries; the message names the
