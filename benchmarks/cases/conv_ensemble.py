@@ -8,6 +8,6 @@ NETWORK = Training((FEATURES, 120, 84, 10), rows=64, batch=32, images=True)
 KIND = "conv_ensemble"
 UNIT = "step of a member"
 JOBS = {f"{n} × LeNet": Ensemble(NETWORK, n) for n in (1, 8)}
-JOBS |= {"64 × LeNet": Ensemble(NETWORK._replace(rows=32), 64)}  # only one step per call, because a call takes seconds
+JOBS |= {"64 × LeNet": Ensemble(NETWORK._replace(rows=32), 64)}  # one step per call; slow peers take seconds for it
 QUICK = ()
 ROUNDS = {"64 × LeNet": 5}

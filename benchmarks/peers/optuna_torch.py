@@ -29,7 +29,11 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def setting_search(job: SettingSearch, form: str) -> Program:
-    """Search with TPE or random settings and asynchronous successive halving, in this process or in one per core."""
+    """Search with TPE or random settings and asynchronous successive halving, in this process or in one per core.
+
+    Raises:
+      ValueError: if the data set is not on this machine.
+    """
     inputs = split_rows(job, 0).x.shape[1]
     torch.set_num_threads(useful_threads(Training((inputs, *job.hidden, job.outputs), job.batch, job.batch)))
     workers = usable_cores() if form.endswith("in processes") else 1

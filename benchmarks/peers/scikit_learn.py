@@ -64,6 +64,9 @@ def setting_search(job: SettingSearch, form: str) -> Program:
     """Search with HalvingRandomSearchCV on all cores, which restarts trials at each rung.
 
     For two classes, scikit-learn's network has one logistic output. Its squared error is half of ours.
+
+    Raises:
+      ValueError: if the data set is not on this machine.
     """
     estimator, scoring, half = (
         (MLPClassifier, "neg_log_loss", 1.0) if job.outputs > 1 else (MLPRegressor, "neg_mean_squared_error", 0.5)

@@ -1,4 +1,4 @@
-"""Write the pictures of a run."""
+"""Draw the pictures of a run, and write them as PNG files."""
 
 from pathlib import Path
 

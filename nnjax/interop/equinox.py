@@ -11,7 +11,7 @@
 | `rms_norm` | `RMSNorm` with `use_bias=False` | |
 | `multi_head_attention` | `MultiheadAttention` | as `dense` |
 | `lstm`, `gru` | `LSTMCell`, `GRUCell` | Equinox has (outputs, inputs) |
-| `weight_norm`, `spectral_norm` | `WeightNorm`, `SpectralNorm` | as `dense` |
+| `weight_norm`, `spectral_norm` | `WeightNorm`, `SpectralNorm` | as the layer inside |
 
 Equinox's `momentum` of BatchNorm is our `decay`. Its running variance is biased, ours is unbiased. The variance is
 copied unchanged, so predictions are equal. Further training after an import changes it by a factor of about n / (n - 1)

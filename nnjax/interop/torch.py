@@ -9,8 +9,11 @@
 | `embedding`, `learned_positions` | `Embedding` | |
 | `batch_norm`, `layer_norm`, `rms_norm`, `group_norm`, `instance_norm` | of the same name | `scale` is `weight` |
 | `multi_head_attention` | `MultiheadAttention` | queries, keys and values are one matrix |
-| `rnn`, `lstm`, `gru` | each layer and direction of `RNN`, `LSTM`, `GRU`; cells | PyTorch's two biases are added |
+| `rnn`, `lstm`, `gru` | each layer and direction of `RNN`, `LSTM`, `GRU`; cells | two biases, see below |
 | `weight_norm`, `spectral_norm` | of the same name in `torch.nn.utils` and `torch.nn.utils.parametrizations` | |
+
+All matrices except embeddings are (outputs, inputs) in PyTorch. The two biases of recurrent layers are added, except
+for the gate n of `gru`, which keeps both.
 """
 
 import re

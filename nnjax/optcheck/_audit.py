@@ -33,7 +33,7 @@ class Finding(NamedTuple):
     """The result for one optimizer of a module."""
 
     name: str
-    line: int
+    line: int  # line of its definition; 1 if unknown, as for instances
     called: str = ""  # description of the call; "" for standard kinds
     rule: str = ""  # the nearest library rule; "" if the formula is unknown or if there is a problem
     causes: tuple[Cause, ...] = ()  # differences from that rule, except in hyper-parameters

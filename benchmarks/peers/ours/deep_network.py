@@ -1,4 +1,4 @@
-"""Train a deep residual network."""
+"""Train a deep residual network, whose blocks are repeated by `nn.repeat` or listed in `nn.serial`."""
 
 from functools import partial
 

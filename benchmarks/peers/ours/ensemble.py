@@ -21,7 +21,11 @@ from nnjax.types import TrainState
 
 
 def ensemble(job: Ensemble, form: str) -> Program:
-    """Run `Run.steps` under `vmap` or `lax.map`; "on all cores" distributes the members over the CPU cores."""
+    """Run `Run.steps` under `vmap` or `lax.map`; "on all cores" distributes the members over the CPU cores.
+
+    Raises:
+      ValueError: for "on all cores" if there is only one device, or if members cannot be split evenly.
+    """
     all_cores.make_cores_devices(form)
     member_job = job.training
     inputs = training_inputs(member_job, job.members, own_data=job.own_data)

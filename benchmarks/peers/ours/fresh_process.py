@@ -1,4 +1,4 @@
-"""Start a fresh process."""
+"""Time a fresh process that imports nnjax or trains with its command."""
 
 from benchmarks.jobs.definitions import FreshProcess
 from benchmarks.jobs.fresh_process import python_process

@@ -15,7 +15,11 @@ from nnjax import data, losses, nn, optim, train
 
 
 def setting_search(job: SettingSearch, form: str) -> Program:
-    """Search with `train.search`; the method is the first word of the form."""
+    """Search with `train.search`; the method is the first word of the form.
+
+    Raises:
+      ValueError: if the data set is not on this machine.
+    """
     all_cores.make_cores_devices(form)
     method = form.split(maxsplit=1)[0]
     loss = losses.cross_entropy if job.outputs > 1 else losses.mean_squared_error

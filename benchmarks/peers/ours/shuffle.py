@@ -1,4 +1,4 @@
-"""Shuffle the rows of an epoch."""
+"""Shuffle the rows of an epoch with `data.batch_indices`."""
 
 import jax
 import jax.numpy as jnp

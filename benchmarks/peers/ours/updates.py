@@ -1,4 +1,4 @@
-"""Run only the updates of an optimizer."""
+"""Run only the updates of nnjax's optimizers."""
 
 from benchmarks.jobs.definitions import Updates
 from benchmarks.jobs.program import Program

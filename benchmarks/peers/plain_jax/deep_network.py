@@ -1,4 +1,4 @@
-"""Train a deep residual network."""
+"""Train a deep residual network, with a scan or a Python loop over the blocks."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Measure the overhead of a call."""
+"""Measure the overhead of calling a jitted function on a list of arrays."""
 
 from benchmarks.jobs.definitions import Dispatch
 from benchmarks.jobs.program import Program

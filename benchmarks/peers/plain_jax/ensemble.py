@@ -22,7 +22,11 @@ MOST_CONVOLUTIONAL = 8  # maximum number of members under vmap
 
 
 def ensemble(job: Ensemble, form: str) -> Program:
-    """Train the members under `vmap` or `lax.map`; "on all cores" distributes them over the cores."""
+    """Train the members under `vmap` or `lax.map`; "on all cores" distributes them over the cores.
+
+    Raises:
+      ValueError: for "on all cores" if there is only one device, or if members cannot be split evenly.
+    """
     all_cores.make_cores_devices(form)
     inputs = training_inputs(job.training, job.members, own_data=job.own_data)
     optimizer = optax.adam(job.training.rate)
@@ -76,6 +80,9 @@ def sweep(job: Ensemble, form: str) -> Program:
 
     The form "vmap" runs all pairs under `vmap`; "on all cores" distributes them over the cores. "loop" calls one
     program for each pair in turn. All forms use the same keys and initial parameters.
+
+    Raises:
+      ValueError: see `ensemble`.
     """
     if form == "loop":
         return _sweep_in_turn(job)

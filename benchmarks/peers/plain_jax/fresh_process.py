@@ -1,4 +1,4 @@
-"""Start a fresh process."""
+"""Time a fresh process that imports JAX and optax."""
 
 from benchmarks.jobs.definitions import FreshProcess
 from benchmarks.jobs.fresh_process import python_process

@@ -1,4 +1,4 @@
-"""Shuffle the rows of an epoch."""
+"""Shuffle the rows of an epoch with `jax.random.permutation`."""
 
 import jax
 import numpy as np

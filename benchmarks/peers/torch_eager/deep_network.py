@@ -1,4 +1,4 @@
-"""Train a deep residual network."""
+"""Train a deep residual network, whose blocks are `torch.nn` modules."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Measure the overhead of a call."""
+"""Measure the overhead of one operation on a list of tensors."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Shuffle the rows of an epoch."""
+"""Shuffle the rows of an epoch with PyTorch's samplers or a random permutation."""
 
 from typing import Any
 

@@ -29,7 +29,11 @@ class Fold(NamedTuple):
 
 
 def time_to_accuracy(job: TimeToAccuracy, form: str) -> Program:
-    """Train with a Python loop over views of shuffled tensors and a fused optimizer."""
+    """Train with a Python loop over views of shuffled tensors and a fused optimizer.
+
+    Raises:
+      ValueError: if the data set is not on this machine.
+    """
     examples = fold_examples(job)
     batch_job = Training((examples.x.shape[1], *job.hidden, 10), job.batch, job.batch)
     torch.set_num_threads(useful_threads(batch_job))

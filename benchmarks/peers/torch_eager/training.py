@@ -1,4 +1,4 @@
-"""Train one network."""
+"""Train one network in eager mode, with a `DataLoader` or views of shuffled tensors."""
 
 from collections.abc import Iterator
 

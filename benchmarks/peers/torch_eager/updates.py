@@ -1,4 +1,4 @@
-"""Run only the updates of an optimizer."""
+"""Run only the updates of `torch.optim`."""
 
 from typing import Any
 

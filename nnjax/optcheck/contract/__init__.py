@@ -1,1 +1,1 @@
-"""Check the requirements of jit, scan and vmap, which do not depend on the update rule."""
+"""Check what every update rule must satisfy: jit, scan and vmap work, inputs stay unchanged, NaN does not spread."""

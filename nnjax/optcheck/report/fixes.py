@@ -23,7 +23,7 @@ MATRICES = "lambda params: jax.tree.map(lambda p: {test}, params)"
 
 
 def fixes(diagnosis: Diagnosis, observation: Observation, *, torch: bool, deadline: Deadline) -> tuple[str, ...]:
-    """Return the changes that fix the candidate, and a library call that reproduces the candidate, if there is one.
+    """Return sentences with the changes that fix the candidate, and with a library call that reproduces it, if any.
 
     Args:
       diagnosis: the explanation of the difference.

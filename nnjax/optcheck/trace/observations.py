@@ -53,6 +53,10 @@ def observe(
       dtype: the dtype of parameters and gradients.
       deadline: the time limit, checked before every step.
       script: the scripted gradients; None for the default script without a schedule.
+
+    Raises:
+      TimeLimitError: at the deadline.
+      Exception: any exception of an optimizer, with a note that says which one raised it.
     """
     script = script or gradient_script(ndim=max(candidate.ndim, getattr(reference, "ndim", 0)))
 

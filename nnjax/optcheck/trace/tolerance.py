@@ -7,8 +7,8 @@ import numpy as np
 from nnjax.optcheck.trace.gradient_script import PATTERNS, GradientScript, flatten
 from nnjax.optcheck.trace.traces import Trace
 
-# Equivalent implementations stay below these bounds (float64 1e-10; float32 8e-5, because 1 - 0.999 loses 13 bits); the
-# closest known wrong rules exceed them (3e-6 and 8e-4).
+# Equivalent implementations stay below these bounds (1e-10 in float64, and 8e-5 in float32, because 1 - 0.999 loses
+# 10 bits). The closest known wrong rules exceed them (3e-6 and 8e-4).
 RELATIVE = {"float64": 1e-9, "float32": 2e-4}
 MIXED = {"float64": 1e-8, "float32": 1e-3}  # relative to a leaf's largest update, because iterations amplify rounding
 EPS = {"float64": float(np.finfo(np.float64).eps), "float32": float(np.finfo(np.float32).eps)}

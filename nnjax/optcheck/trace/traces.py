@@ -35,6 +35,10 @@ def trace(
       dtype: the dtype of parameters and gradients.
       deadline: the time limit, checked before every step.
       params: leaves (steps, ...) that replace the parameters of the script; None to keep them.
+
+    Raises:
+      TimeLimitError: at the deadline.
+      Exception: any exception of the optimizer.
     """
     params = script.params if params is None else params
     if adapter.pure:
