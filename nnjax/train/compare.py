@@ -94,7 +94,10 @@ def compare(
     checks.in_range("compare", "confidence", confidence, "(0, 1)")
     length = FitOptions(epochs=epochs, steps=steps)
     if (validation is None and data is not None) or not (length.epochs or length.steps):
-        raise ValueError(f"compare: runs are scored on validation data after training; got {epochs=} and {validation=}")
+        raise ValueError(
+            "compare: runs are scored on validation data after training; pass validation= and more than 0 epochs or "
+            f"steps, got {epochs=}, {steps=} and validation={validation!r:.60}"
+        )
     scores = []
     for name, run in (("first", first), ("second", second)):
         result = fit(

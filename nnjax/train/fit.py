@@ -307,7 +307,7 @@ def _member_keys(key: Key, members: int | None) -> tuple[Key, int | None]:
         return (key[None], None) if members is None else (jax.random.split(key, members), members)
     members = _agreed_members("keys", len(key), members)
     if len(np.unique(jax.random.key_data(key), axis=0)) < members:
-        checks.warn("fit: members share a key, so they are the same network; use jax.random.split(key, members)")
+        checks.warn("fit: some members share a key, so they are the same network; use jax.random.split(key, members)")
     return key, members
 
 
