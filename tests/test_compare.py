@@ -54,7 +54,7 @@ def test_losses_that_differ_are_not_compared():
 
 MISTAKES = {
     "seeds": (lambda: compare(make(), make(), seeds=1), "at least 2 seeds, got 1"),
-    "epochs": (lambda: compare(make(), make(), epochs=0), "after training; got epochs=0"),
+    "epochs": (lambda: compare(make(), make(), epochs=0), "more than 0 epochs or steps, got epochs=0"),
     "validation": (lambda: compare(make(), make(), validation=None), "scored on validation"),
     "nothing in common": (
         lambda: compare(make(loss=SMOOTH, scores=()), make(scores=())),
