@@ -9,7 +9,7 @@ from nnjax.data.table import Table, feature_names
 
 MOST_ROWS, LEAST_ROWS = 2000, 200
 MOST_REPEATS, LEAST_REPEATS = 30, 5
-BUDGET = 2e10  # maximum number of weights times predictions, over all columns; takes a few seconds
+BUDGET = 2e10  # intended number of weights times predictions, over all columns; takes a few seconds
 
 
 class Importance(NamedTuple):

@@ -14,7 +14,7 @@ from nnjax.data._problems import Line, Problem, TableError, line_numbers, missin
 from nnjax.data.table import Missing, Table, Target, Task, column_numbers, encode, feature_names, inexact_rows
 
 MOST_CLASSES = 20  # an integer target with more distinct values contains numbers, not labels
-LEAST_IN_A_CLASS = 3  # an integer target with fewer rows per distinct value, on average, also contains numbers
+LEAST_IN_A_CLASS = 3  # an integer target with fewer rows per value, on average, and over 2 values contains numbers
 MOST_CATEGORIES = 100
 LEAST_STD = 1e-30  # smallest standard deviation of a target; errors in the target's units must fit into float32
 DAY, SECOND = "%Y-%m-%d", "%Y-%m-%d %H:%M:%S"  # the formats of dates in memory

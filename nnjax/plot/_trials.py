@@ -68,8 +68,8 @@ def explained(x: np.ndarray, score: np.ndarray) -> float:
 
         1 - [Σ_g Σ_{i in g} (s_i - mean_g)² / (n - groups)] / [Σ_i (s_i - mean)² / (n - 1)],   clipped to [0, 1]
 
-    A group holds trials with equal values or, if the setting has more than 8 values, with similar values. If a score is
-    not positive, s is the score itself instead of its logarithm.
+    A group holds trials with equal values or, if the setting has more than 8 values, with similar values. If any score
+    is ≤ 0, s is the score itself instead of its logarithm.
     """
     good = np.isfinite(x) & np.isfinite(score)
     x, score = x[good], score[good]
