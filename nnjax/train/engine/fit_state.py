@@ -16,7 +16,9 @@ NO_PATIENCE = 2**31 - 1  # a patience that no run reaches
 class Best(NamedTuple):
     """The network with the lowest validation loss so far."""
 
-    score: Array  # () the validation loss; initially the largest float, because jax_debug_infs forbids inf
+    # () the validation loss. Without a finite loss so far, it is the largest float, because jax_debug_infs forbids inf;
+    # in a `Result`, it is then inf
+    score: Array
     step: Array  # () int32, number of steps taken before this validation
     params: Params
     state: State

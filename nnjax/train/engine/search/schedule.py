@@ -56,7 +56,7 @@ class Schedule(NamedTuple):
     dimensions: tuple[Dimension, ...]
     trials: int
     slots: int
-    ends: np.ndarray  # (replicates, rungs) the step at which each replicate of a trial reaches a rung
+    ends: np.ndarray  # (replicates, rungs) the step at which each replicate of a trial reaches each rung
     keep: float  # share of the trials that continue at a rung
     score: str  # name of the score in the logs, with a leading minus if larger is better
     key: tuple[int, ...]  # random key for all draws, as integers
