@@ -79,7 +79,7 @@ class Audit(NamedTuple):
         return json.dumps({"schema": "nnjax-optcheck-audit-1", "place": self.place, "findings": rows}, indent=2)
 
     def github(self) -> str:
-        """Return lines of text, a GitHub Actions annotation for each optimizer that does not follow a library rule."""
+        """Return a line with a GitHub Actions annotation for each optimizer that does not follow a library rule."""
         return "\n".join(
             annotation("warning", self.place, finding.line, f"{finding.name}: {finding.verdict}")
             for finding in self.findings

@@ -212,7 +212,7 @@ def assert_matches(
     Raises:
       AssertionError: if they differ for a reason that is unknown or not in `allow`, or if the candidate violates the
         contract.
-      ValueError: if `allow` is a string or contains an unknown id; or see `compare`.
+      ValueError: if `allow` is a string or contains an unknown id, or as in `compare`.
       NotAnOptimizerError, TimeLimitError, RuntimeError, Exception: see `compare`.
 
     >>> import optax
@@ -318,7 +318,7 @@ def _empty_match(observation: Observation) -> tuple[Violation, ...]:
 def _schedule_remark(has_schedule: bool, hparams: Mapping[str, Any] | None) -> tuple[str, ...]:
     if has_schedule:
         return ()
-    reason = "an optimizer takes no schedule"
+    reason = "hparams= has no learning_rate, or an optimizer takes no schedule"
     if hparams is None:
         reason = "pass functions that make the optimizers, and hparams="
     return (f"the position of the learning rate, and the step at which a schedule is read ({reason})",)

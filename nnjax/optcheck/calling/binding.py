@@ -138,7 +138,10 @@ def _has_objective(roles: list[str]) -> bool:
 
 
 def _spread(arguments: list[Argument]) -> list[str]:
-    """Return the names of several parameters with separate gradients, such as w and b in (w, b, dw, db), or []."""
+    """Return the names of parameters that are separate arguments, such as ["w", "b"] for (w, b, dw, db).
+
+    Return [] if there are fewer than two.
+    """
     names = [argument.name for argument in arguments]
     bases = [name for name in names if "d" + name in names or name + "_grad" in names]
     return bases if len(bases) > 1 else []

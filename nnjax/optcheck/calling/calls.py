@@ -32,7 +32,7 @@ class Target(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The positions of parameters, or updates, and of states in the result of a call."""
+    """The positions of the states, and of the parameters or updates, in the result of a call."""
 
     kind: str  # "params", "updates", or "in place"
     position: int | None = None  # index of parameters or updates in a returned tuple; None if there is no such tuple

@@ -21,7 +21,7 @@ ATTRIBUTES = (  # names of weights, biases and their gradients in books and cour
     ("weights", "bias", "grad_weights", "grad_bias"),
     ("weights", "biases", "weights_gradient", "biases_gradient"),
 )
-BEFORE, AFTER = ("pre_update_params", "pre_update"), ("post_update_params", "post_update")  # once per step
+BEFORE, AFTER = ("pre_update_params", "pre_update"), ("post_update_params", "post_update")  # hooks of a step
 
 
 class Layer:

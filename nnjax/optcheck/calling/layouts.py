@@ -70,7 +70,7 @@ def _from_array(values: Any, like: PyTree) -> PyTree:
 
 
 def layer_pairs(tree: PyTree) -> list[tuple[int, int]]:
-    """Return the leaf indices (weight, bias) of each layer. If weights or biases are fewer, they are repeated."""
+    """Return the leaf indices (weight, bias) of each layer; the rarer of the two kinds of leaves is repeated."""
     leaves = jax.tree.leaves(tree)
     weights = [i for i, leaf in enumerate(leaves) if np.ndim(leaf) >= 2] or list(range(len(leaves)))
     biases = [i for i, leaf in enumerate(leaves) if np.ndim(leaf) < 2] or weights

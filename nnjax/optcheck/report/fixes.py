@@ -23,7 +23,9 @@ MATRICES = "lambda params: jax.tree.map(lambda p: {test}, params)"
 
 
 def fixes(diagnosis: Diagnosis, observation: Observation, *, torch: bool, deadline: Deadline) -> tuple[str, ...]:
-    """Return sentences with the changes that fix the candidate, and with a library call that reproduces it, if any.
+    """Return texts with the changes that fix the candidate, and with a library call that reproduces the candidate.
+
+    The call is omitted if none is known to match. Without a formula of both optimizers, there are no texts.
 
     Args:
       diagnosis: the explanation of the difference.

@@ -287,7 +287,7 @@ def is_duplicate(rule: UpdateRule, place: str, choice: str) -> bool:
 
 
 def hyper_names(rule: UpdateRule) -> list[str]:
-    """Return the hyper-parameters that affect a rule, without initial moments, eps_root and momentum_decay."""
+    """Return the names of hyper-parameters that affect a rule, except initial moments, eps_root and momentum_decay."""
     second = rule.second not in ("none", "sum", "mean")
     names = {
         "learning_rate": True,

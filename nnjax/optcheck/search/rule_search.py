@@ -169,7 +169,7 @@ def _identification(target: Target, budget: Budget) -> Iterator[tuple[str, Itera
 
 
 def library_formula(target: Target, guess: Formula | None) -> Formula | None:
-    """Return the guess, or a library rule of `_library`, that reproduces the updates, or None."""
+    """Return the guess or the first rule of `_library` that reproduces the updates, or None."""
     if guess is not None and reproduces(guess, target):
         return guess
     formulas = (attempt.formula for attempt in _library(HyperParams(), target))

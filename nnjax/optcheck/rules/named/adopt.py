@@ -1,4 +1,4 @@
-"""Define ADOPT (Taniguchi et al. 2024), which divides gradients by the previous second moment and then averages."""
+"""Define ADOPT (Taniguchi et al. 2024): gradients are divided by the previous second moment, and then averaged."""
 
 from typing import NamedTuple
 

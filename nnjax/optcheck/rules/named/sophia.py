@@ -1,4 +1,4 @@
-"""Define Sophia (Liu et al. 2023), which divides momentum by averages of the Hessian's diagonal and clips the ratio."""
+"""Define Sophia (Liu et al. 2023): momentum divided by an average of the Hessian's diagonal and clipped by element."""
 
 from typing import NamedTuple
 
